@@ -1,1 +1,11 @@
-//! placeholder
+//! taskgate: the HTTP front door of a Celery fleet, and the queue that can answer for every task.
+//!
+//! Commands flow down, facts flow up, and no module sits on both paths:
+//!
+//! ```text
+//! down  http, beat → gateway → store: task and outbox row, one commit → relay → broker → Celery or our worker
+//! up    result backend, worker events → recorder → store: ordered feed → SSE, API, dashboard
+//! ```
+
+pub mod clock;
+pub mod task;

@@ -1,0 +1,164 @@
+//! Names and identities, parsed at the edge into types that cannot be wrong.
+
+use std::fmt;
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+
+/// Why a text is not a name or an identity.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum InvalidId {
+    #[error("must not be empty")]
+    Empty,
+    #[error("has {actual} characters, at most {limit} are allowed")]
+    TooLong { actual: usize, limit: usize },
+    #[error("contains a control character")]
+    Control,
+}
+
+fn check(text: &str, limit: usize) -> Result<(), InvalidId> {
+    if text.is_empty() {
+        return Err(InvalidId::Empty);
+    }
+    let actual = text.chars().count();
+    if actual > limit {
+        return Err(InvalidId::TooLong { actual, limit });
+    }
+    if text.chars().any(char::is_control) {
+        return Err(InvalidId::Control);
+    }
+    Ok(())
+}
+
+macro_rules! text_type {
+    ($(#[$doc:meta])* $name:ident, $limit:expr) => {
+        $(#[$doc])*
+        #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+        #[serde(try_from = "String", into = "String")]
+        pub struct $name(Arc<str>);
+
+        impl $name {
+            /// The longest text allowed, in characters.
+            pub const MAX_CHARS: usize = $limit;
+
+            /// # Errors
+            /// When the text is empty, too long, or has control characters.
+            pub fn parse(text: impl AsRef<str>) -> Result<Self, InvalidId> {
+                let text = text.as_ref();
+                check(text, Self::MAX_CHARS)?;
+                Ok(Self(text.into()))
+            }
+
+            pub fn as_str(&self) -> &str {
+                &self.0
+            }
+        }
+
+        impl TryFrom<String> for $name {
+            type Error = InvalidId;
+            fn try_from(text: String) -> Result<Self, InvalidId> {
+                Self::parse(text)
+            }
+        }
+
+        impl From<$name> for String {
+            fn from(value: $name) -> String {
+                value.0.as_ref().to_owned()
+            }
+        }
+
+        impl AsRef<str> for $name {
+            fn as_ref(&self) -> &str {
+                &self.0
+            }
+        }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str(&self.0)
+            }
+        }
+
+        impl fmt::Debug for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                write!(f, "{:?}", &self.0)
+            }
+        }
+    };
+}
+
+text_type!(
+    /// The identity of one call: Celery's task id. `UUIDv7` when the gateway makes it, any text of up to 255 characters when others do.
+    TaskId, 255
+);
+text_type!(
+    /// The identity of a group (or of a chord's header).
+    GroupId, 255
+);
+text_type!(
+    /// The name a function is registered under, as `tasks.college_crawl_task`.
+    TaskName, 255
+);
+text_type!(
+    /// A named list in the broker.
+    QueueName, 255
+);
+
+impl From<uuid::Uuid> for TaskId {
+    fn from(id: uuid::Uuid) -> Self {
+        Self((&*id.hyphenated().encode_lower(&mut uuid::Uuid::encode_buffer())).into())
+    }
+}
+
+impl From<uuid::Uuid> for GroupId {
+    fn from(id: uuid::Uuid) -> Self {
+        Self((&*id.hyphenated().encode_lower(&mut uuid::Uuid::encode_buffer())).into())
+    }
+}
+
+/// Celery's priority on Redis: 0 is served first, 9 last. Kombu keeps four lists, for 0–2, 3–5, 6–8 and 9.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
+pub struct Priority(u8);
+
+impl Priority {
+    /// `None` above 9.
+    pub fn new(value: u8) -> Option<Self> {
+        (value <= 9).then_some(Self(value))
+    }
+
+    /// As kombu does with what others send: below 0 is 0, above 9 is 9.
+    pub fn clamped(value: i64) -> Self {
+        Self(u8::try_from(value.clamp(0, 9)).expect("clamped to one digit"))
+    }
+
+    pub fn get(self) -> u8 {
+        self.0
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_task_id_is_any_printable_text_of_up_to_255_characters() {
+        assert!(TaskId::parse("report of 2026, übermorgen").is_ok());
+        assert!(TaskId::parse("x".repeat(255)).is_ok());
+        assert_eq!(TaskId::parse("x".repeat(256)), Err(InvalidId::TooLong { actual: 256, limit: 255 }));
+        assert_eq!(TaskId::parse(""), Err(InvalidId::Empty));
+        assert_eq!(TaskId::parse("a\nb"), Err(InvalidId::Control));
+    }
+
+    #[test]
+    fn a_uuid_is_written_in_lower_case_with_hyphens() {
+        let id = uuid::Uuid::from_u128(0xABCD);
+        assert_eq!(TaskId::from(id).as_str(), "00000000-0000-0000-0000-00000000abcd");
+    }
+
+    #[test]
+    fn priorities_of_others_are_clamped() {
+        assert_eq!(Priority::clamped(-3).get(), 0);
+        assert_eq!(Priority::clamped(12).get(), 9);
+        assert_eq!(Priority::new(10), None);
+    }
+}
