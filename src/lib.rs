@@ -8,4 +8,5 @@
 //! ```
 
 pub mod clock;
+pub mod store;
 pub mod task;

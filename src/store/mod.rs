@@ -1,0 +1,159 @@
+//! The ledger: what happened, for ever. The one port of the crate, because two things stand behind it: PostgreSQL and SQLite.
+//!
+//! Invariants, the same for both adapters and checked by one conformance suite:
+//! * a submission is inserted whole or not at all: tasks, messages, outbox, edges, groups and keys in one commit;
+//! * `seq` of a task grows by one with every change, in the transaction that writes the change and its event;
+//! * a state only moves forward: [`change::apply`] decides, under the row's lock, and late news changes nothing;
+//! * an outbox row goes away only in the transaction that records its publication or withdrawal.
+//!
+//! Every method is one statement or one transaction. Times are the caller's. Absence is `Ok(None)`.
+
+pub mod change;
+mod error;
+mod query;
+mod submission;
+mod types;
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use tokio::sync::broadcast;
+
+pub use error::Error;
+pub use query::{Cursor, Filter, Page};
+pub use submission::{
+    Conflict, Edge, EdgeKind, IdempotencyKey, Inserted, NewGroup, NewTask, Outgoing, Submission, UniqueKey, UniqueWhile,
+};
+pub use types::{
+    Adoption, Event, Failure, Group, GroupMember, Lease, Message, News, Source, Task, TaskOptions, Withdrawn,
+};
+
+use crate::clock::Time;
+use crate::task::{GroupId, TaskId};
+
+pub type SharedLedger = Arc<dyn Ledger>;
+
+/// Puts messages into the broker while the ledger holds their outbox rows locked.
+#[async_trait]
+pub trait Carrier: Send + Sync {
+    /// Publishes in order. Returns the numbers of those that are certainly in the broker; the others stay in the outbox.
+    async fn carry(&self, batch: &[Outgoing]) -> Vec<i64>;
+}
+
+/// What a pass over the outbox did.
+#[derive(Debug, Default)]
+pub struct Drained {
+    pub events: Vec<Event>,
+    /// Rows that were due and locked for this pass.
+    pub claimed: usize,
+    /// Rows of these that are now in the broker.
+    pub carried: usize,
+    /// Tasks whose `expires` had passed: ended as `expired` instead of published.
+    pub expired: usize,
+}
+
+/// What waits in the outbox.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Backlog {
+    /// Rows that are due.
+    pub due: i64,
+    /// Acceptance time of the oldest due row.
+    pub oldest: Option<Time>,
+    /// The next time at which a held row falls due.
+    pub next_due: Option<Time>,
+}
+
+/// News of other replicas' commits.
+#[derive(Debug, Clone)]
+pub enum Changed {
+    /// These tasks changed.
+    Tasks(Arc<[TaskId]>),
+    /// Some tasks changed (too many to name, or messages were missed): look again at whatever you watch.
+    Any,
+}
+
+#[async_trait]
+pub trait Ledger: Send + Sync {
+    /// `postgres` or `sqlite`.
+    fn kind(&self) -> &'static str;
+
+    /// Brings the schema up to date, under a lock, so that replicas may all call it.
+    async fn migrate(&self) -> Result<(), Error>;
+
+    /// One round trip; fails while the ledger cannot accept.
+    async fn ping(&self) -> Result<(), Error>;
+
+    // ---- down ------------------------------------------------------------------------------------------------------
+
+    /// Inserts each submission whole or refuses it whole, all in one commit; answers in the same order.
+    /// With `phase` `accepted` or `held` a task gets an outbox row; `waiting` ones get none.
+    async fn insert(&self, batch: &[Submission]) -> Result<Vec<Result<Inserted, Conflict>>, Error>;
+
+    /// The fast path's bookkeeping: outbox rows go, tasks become `queued` (delivery + 1 was given at insert: delivery 1).
+    async fn published(&self, task_nos: &[i64], at: Time) -> Result<Vec<Event>, Error>;
+
+    /// Locks up to `limit` due rows in acceptance order, lets `carrier` publish them and records what it did. One pass at a
+    /// time over all replicas (an advisory lock; a second caller gets an empty pass). Rows accepted less than `settle` ago
+    /// are left to the fast path of the replica that accepted them, unless `settle` is zero.
+    /// Rows of paused queues (`pauses`) are left alone.
+    async fn drain(&self, now: Time, settle: Duration, limit: i64, carrier: &dyn Carrier) -> Result<Drained, Error>;
+
+    async fn backlog(&self, now: Time) -> Result<Backlog, Error>;
+
+    /// Takes a task out of the outbox (`accepted`, `held`) or out of its canvas (`waiting`) and ends it with `news`.
+    async fn withdraw(&self, id: &TaskId, news: News) -> Result<Withdrawn, Error>;
+
+    /// Puts a task back into the outbox as a further delivery (`delivery` + 1, phase `accepted`), with the reason in its history.
+    /// `None` when the task is unknown, finished, or has no message.
+    async fn requeue(&self, id: &TaskId, reason: &str, at: Time) -> Result<Option<Event>, Error>;
+
+    // ---- up --------------------------------------------------------------------------------------------------------
+
+    /// Applies news in order; returns the events that came of it, in order. News of unknown tasks is dropped unless it
+    /// carries an [`Adoption`]. `durable: false` may use an asynchronous commit.
+    async fn learn(&self, news: &[News], durable: bool) -> Result<Vec<Event>, Error>;
+
+    /// Commits of other replicas. Never lags silently: a receiver that lagged must treat it as [`Changed::Any`].
+    fn changes(&self) -> broadcast::Receiver<Changed>;
+
+    /// Takes or renews a named lease for `holder`; `None` while somebody else holds it. The term grows with every new holder.
+    async fn lease(&self, name: &str, holder: &str, now: Time, ttl: Duration) -> Result<Option<Lease>, Error>;
+
+    /// Gives a lease back at shutdown, so that another replica need not wait for its end.
+    async fn release(&self, name: &str, holder: &str) -> Result<(), Error>;
+
+    // ---- reading ---------------------------------------------------------------------------------------------------
+
+    async fn task(&self, id: &TaskId) -> Result<Option<Task>, Error>;
+
+    /// The published message of a task (null for `waiting` and adopted ones whose message was never seen).
+    async fn message(&self, id: &TaskId) -> Result<Option<Message>, Error>;
+
+    /// Newest first.
+    async fn tasks(&self, filter: &Filter, page: &Page) -> Result<(Vec<Task>, Option<Cursor>), Error>;
+
+    /// Events of one task with `seq` > `after`, ascending.
+    async fn events(&self, id: &TaskId, after: i64, limit: i64) -> Result<Vec<Event>, Error>;
+
+    /// The firehose: events with feed position > `after`, ascending, visible only when all lower positions are.
+    async fn feed(&self, after: i64, filter: &Filter, limit: i64) -> Result<(Vec<Event>, i64), Error>;
+
+    /// The newest feed position of which all lower ones are visible.
+    async fn feed_end(&self) -> Result<i64, Error>;
+
+    async fn group(&self, id: &GroupId) -> Result<Option<Group>, Error>;
+
+    /// Nodes and edges of the whole canvas that `id` belongs to (the task itself when it stands alone).
+    async fn graph(&self, id: &TaskId) -> Result<Option<(Vec<Task>, Vec<(TaskId, TaskId, EdgeKind)>)>, Error>;
+
+    /// Tasks that are not final, by ascending number after `after_no`, of these phases (all when empty).
+    async fn unfinished(&self, phases: &[crate::task::Phase], after_no: i64, limit: i64) -> Result<Vec<Task>, Error>;
+
+    /// Numbers of unfinished tasks by queue and phase.
+    async fn census(&self) -> Result<HashMap<(String, crate::task::Phase), i64>, Error>;
+
+    /// When a finished task was pruned: its tombstone.
+    async fn tombstone(&self, id: &str) -> Result<Option<Time>, Error>;
+}
