@@ -7,6 +7,8 @@
 //! up    result backend, worker events → recorder → store: ordered feed → SSE, API, dashboard
 //! ```
 
+pub mod backend;
+pub mod broker;
 pub mod clock;
 pub mod store;
 pub mod task;

@@ -1,0 +1,87 @@
+//! The channel on which every record is published the moment it is written.
+//!
+//! Lossy: what is published while no connection stands is missed, and is found again in the records themselves. Each gap is
+//! reported as [`Heard::Gap`], so that the reader can look.
+
+use std::time::Duration;
+
+use futures_util::StreamExt;
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+use tracing::{info, warn};
+
+use super::{Backend, TASK_KEY};
+
+/// What the watch says.
+#[derive(Debug)]
+pub enum Heard {
+    /// A record: the task id of its channel and the raw text.
+    Record { task_id: String, payload: Vec<u8> },
+    /// The subscription stands (again): whatever was written before may have been missed.
+    Gap,
+}
+
+/// Reads the records of all tasks as they are written.
+pub struct Watch {
+    backend: Backend,
+    sink: mpsc::Sender<Heard>,
+}
+
+/// Between attempts to connect.
+const PAUSE: Duration = Duration::from_millis(200);
+
+impl Watch {
+    /// `sink` is bounded by its maker; while it is full the socket is not read, and Redis disconnects a reader that stays slow.
+    pub fn new(backend: Backend, sink: mpsc::Sender<Heard>) -> Self {
+        Self { backend, sink }
+    }
+
+    /// Runs until `stop`, reconnecting for ever.
+    pub async fn run(self, stop: CancellationToken) {
+        let mut was_up = true;
+        while !stop.is_cancelled() && !self.sink.is_closed() {
+            let outcome = tokio::select! {
+                () = stop.cancelled() => return,
+                outcome = self.listen() => outcome,
+            };
+            if was_up {
+                match &outcome {
+                    Ok(()) => info!("the result channel was closed, connecting again"),
+                    Err(error) => warn!(error = %error, "the result channel cannot be read, trying again"),
+                }
+            }
+            was_up = outcome.is_ok();
+            tokio::select! { () = stop.cancelled() => return, () = tokio::time::sleep(PAUSE) => {} }
+        }
+    }
+
+    async fn listen(&self) -> Result<(), super::Error> {
+        let mut pubsub = self.backend.link().pubsub().await?;
+        let prefix = format!("{}{TASK_KEY}", self.backend.prefix());
+        pubsub.psubscribe(format!("{}*", escape(&prefix))).await?;
+        if self.sink.send(Heard::Gap).await.is_err() {
+            return Ok(());
+        }
+        let mut messages = pubsub.on_message();
+        while let Some(message) = messages.next().await {
+            let Some(task_id) = message.get_channel_name().strip_prefix(&prefix).map(str::to_owned) else { continue };
+            let payload = message.get_payload_bytes().to_vec();
+            if self.sink.send(Heard::Record { task_id, payload }).await.is_err() {
+                break;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// A prefix may hold characters that mean something in a pattern.
+fn escape(text: &str) -> String {
+    let mut escaped = String::with_capacity(text.len());
+    for c in text.chars() {
+        if matches!(c, '*' | '?' | '[' | ']' | '\\') {
+            escaped.push('\\');
+        }
+        escaped.push(c);
+    }
+    escaped
+}

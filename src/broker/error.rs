@@ -1,0 +1,25 @@
+//! How talking to Redis fails.
+
+/// The same for broker and backend.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    #[error("the Redis URL is not understood: {0}")]
+    Url(String),
+    #[error("Redis did not answer in time")]
+    TimedOut,
+    #[error("Redis failed")]
+    Redis(#[from] redis::RedisError),
+    #[error("Redis answered something unexpected: {0}")]
+    Unexpected(String),
+}
+
+impl Error {
+    /// Whether the command may have been carried out all the same: its answer got lost.
+    pub fn outcome_unknown(&self) -> bool {
+        match self {
+            Self::TimedOut => true,
+            Self::Redis(error) => error.is_timeout() || error.is_io_error() || error.is_connection_dropped(),
+            Self::Url(_) | Self::Unexpected(_) => false,
+        }
+    }
+}
