@@ -10,5 +10,7 @@
 pub mod backend;
 pub mod broker;
 pub mod clock;
+pub mod lifecycle;
+pub mod services;
 pub mod store;
 pub mod task;

@@ -39,7 +39,7 @@ impl LinkConfig {
 }
 
 enum Source {
-    Direct(Client),
+    Direct(Box<Client>),
     Sentinel(Box<tokio::sync::Mutex<SentinelClient>>),
 }
 
@@ -148,7 +148,7 @@ impl Link {
 
     async fn client(&self) -> Result<Client, Error> {
         match &self.0.source {
-            Source::Direct(client) => Ok(client.clone()),
+            Source::Direct(client) => Ok(Client::clone(client)),
             Source::Sentinel(sentinel) => {
                 let mut sentinel = sentinel.lock().await;
                 let asking = tokio::time::timeout(self.0.config.connect_timeout, sentinel.async_get_client());
@@ -162,7 +162,7 @@ fn direct(config: &LinkConfig) -> Result<(Source, i64), Error> {
     let url = config.url.replacen("redis+socket://", "unix://", 1);
     let info = url.as_str().into_connection_info().map_err(|error| Error::Url(error.to_string()))?;
     let db = info.redis_settings().db();
-    Ok((Source::Direct(Client::open(info)?), db))
+    Ok((Source::Direct(Box::new(Client::open(info)?)), db))
 }
 
 fn sentinel(config: &LinkConfig) -> Result<(Source, i64), Error> {

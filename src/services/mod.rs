@@ -1,0 +1,3 @@
+//! Reconcilers: each repairs one difference between what was decided, what is in flight and what happened.
+
+pub mod hub;
