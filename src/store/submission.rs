@@ -148,6 +148,7 @@ pub struct Outgoing {
     pub body: String,
     pub accepted_at: Time,
     pub expires_at: Option<Time>,
-    /// Chord and group keys that must exist before the push.
-    pub group: Option<NewGroup>,
+    /// Groups of the same canvas (same `root_id`) whose chord size or structure must stand in the backend before the push.
+    /// Empty for a task that stands alone.
+    pub groups: std::sync::Arc<[NewGroup]>,
 }

@@ -110,6 +110,14 @@ impl From<uuid::Uuid> for TaskId {
     }
 }
 
+impl TaskId {
+    /// The `delivery_tag` of the message's n-th delivery: a `UUIDv5`, so that everybody who knows the task knows it.
+    pub fn delivery_tag(&self, delivery: i32) -> String {
+        let name = format!("{}:{delivery}", self.as_str());
+        uuid::Uuid::new_v5(&uuid::Uuid::NAMESPACE_OID, name.as_bytes()).to_string()
+    }
+}
+
 impl From<uuid::Uuid> for GroupId {
     fn from(id: uuid::Uuid) -> Self {
         Self((&*id.hyphenated().encode_lower(&mut uuid::Uuid::encode_buffer())).into())
