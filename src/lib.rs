@@ -9,6 +9,7 @@
 
 pub mod backend;
 pub mod broker;
+pub mod celery;
 pub mod clock;
 pub mod lifecycle;
 pub mod services;
