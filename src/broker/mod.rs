@@ -1,11 +1,15 @@
 //! Redis as Celery's broker. All keys and channels that kombu knows, each behind a plain method.
 
+mod control;
 mod error;
+mod events;
 mod keys;
 mod link;
 mod publish;
 
+pub use control::CONTROL_EXCHANGE;
 pub use error::Error;
+pub use events::{EVENT_EXCHANGE, Feed};
 pub use keys::Keys;
 pub use link::{Link, LinkConfig};
 pub use publish::{Push, Pushed};

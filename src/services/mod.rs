@@ -1,3 +1,6 @@
 //! Reconcilers: each repairs one difference between what was decided, what is in flight and what happened.
 
+pub mod commit;
 pub mod hub;
+pub mod recorder;
+pub mod relay;

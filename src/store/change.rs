@@ -74,10 +74,9 @@ fn place(task: &Task, news: &News) -> Option<Position> {
 }
 
 fn facts(task: &Task, news: &News) -> Facts {
-    let is_event = news.source == Source::Event;
     Facts {
         received_at: (news.phase == Phase::Received && task.received_at.is_none()).then_some(news.at),
-        started_at: (is_event && news.phase == Phase::Running && task.started_at.is_none()).then_some(news.at),
+        started_at: (news.phase == Phase::Running && task.started_at.is_none()).then_some(news.at),
         worker: news.worker.clone().filter(|_| task.worker.is_none()),
         runtime: news.runtime.filter(|_| task.runtime.is_none()),
     }

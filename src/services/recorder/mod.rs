@@ -1,0 +1,412 @@
+//! Writes down what workers say: the result channel (instant, carries `update_state`) and worker events (received, started,
+//! ends of tasks that store nothing).
+//!
+//! Both feeds are lossy, overtake each other and repeat themselves. The ledger sorts that out ([`crate::store::change`]);
+//! here news is only read, batched and committed, and shown after the commit. Where a word is not certain (FAILURE set by the
+//! task, REVOKED written by a bystander, the end told by an event whose record is still on the way) it waits in [`pending`].
+//! After a gap the records of all unfinished tasks are read, so an end is never missed while its record lives.
+//!
+//! One replica records at a time: the holder of the lease. News is idempotent, so a second recorder does no harm to states.
+
+mod event;
+mod pending;
+mod record;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use metrics::{counter, histogram};
+use tokio::sync::mpsc;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+use tracing::{debug, info, warn};
+
+use self::pending::{Pending, Recent};
+use super::hub::Hub;
+use crate::backend::{Backend, Heard, Watch};
+use crate::broker::{Broker, Feed};
+use crate::celery::event::{Event, Kind};
+use crate::celery::result::ResultMeta;
+use crate::clock;
+use crate::lifecycle::Backoff;
+use crate::store::{News, SharedLedger, Task};
+use crate::task::{Phase, TaskId};
+
+/// News between the sockets and the ledger: about a second of the fastest feed. When it is full the sockets wait, and when
+/// Redis then cuts them off, the gap is read again.
+const FEED_CAPACITY: usize = 16_384;
+/// News in one commit.
+const BATCH: usize = 2_000;
+/// A FAILURE or REVOKED that nothing else confirms is the end after this.
+const DOUBT: Duration = Duration::from_secs(10);
+/// How long the record may arrive after the event that tells the same end.
+const RECORD_PATIENCE: Duration = Duration::from_millis(250);
+const LEASE: &str = "recorder";
+const LEASE_TTL: Duration = Duration::from_millis(1_500);
+const LEASE_PERIOD: Duration = Duration::from_millis(500);
+const LEDGER_PAUSE: Duration = Duration::from_secs(2);
+/// Unfinished tasks whose records are read in one round trip.
+const CATCH_UP_PAGE: i64 = 500;
+
+/// Something heard on a socket.
+enum Socket {
+    Result(Heard),
+    Event(Feed),
+}
+
+/// Who wants to hear of workers themselves: the registry.
+pub type WorkerEvents = mpsc::Sender<Event>;
+
+/// Callers' side of the recorder.
+#[derive(Clone)]
+pub struct Handle {
+    active: Arc<AtomicBool>,
+}
+
+impl Handle {
+    /// Whether this replica is the one that records.
+    pub fn is_active(&self) -> bool {
+        self.active.load(Ordering::Relaxed)
+    }
+}
+
+/// The recorder of one replica; idle unless it holds the lease.
+pub struct Recorder {
+    ledger: SharedLedger,
+    broker: Broker,
+    backend: Backend,
+    hub: Hub,
+    holder: String,
+    workers: Option<WorkerEvents>,
+    active: Arc<AtomicBool>,
+}
+
+impl Recorder {
+    /// `holder` names this process among the replicas.
+    pub fn new(
+        ledger: SharedLedger,
+        broker: Broker,
+        backend: Backend,
+        hub: Hub,
+        holder: String,
+        workers: Option<WorkerEvents>,
+    ) -> (Self, Handle) {
+        let active = Arc::new(AtomicBool::new(false));
+        let handle = Handle { active: Arc::clone(&active) };
+        (Self { ledger, broker, backend, hub, holder, workers, active }, handle)
+    }
+
+    /// Runs until `stop`: waits for the lease, records while it holds it.
+    pub async fn run(self, stop: CancellationToken) {
+        let mut backoff = Backoff::new(LEDGER_PAUSE);
+        while !stop.is_cancelled() {
+            let pause = match self.ledger.lease(LEASE, &self.holder, clock::now(), LEASE_TTL).await {
+                Ok(Some(lease)) => {
+                    info!(lease.term, "this replica records, term {}", lease.term);
+                    backoff.reset();
+                    self.hold_and_record(&stop).await;
+                    LEASE_PERIOD
+                }
+                Ok(None) => LEASE_PERIOD,
+                Err(error) => {
+                    if backoff.is_fresh() {
+                        warn!(error = %error, "the recorder's lease cannot be read, trying again");
+                    }
+                    backoff.pause()
+                }
+            };
+            tokio::select! { () = stop.cancelled() => {} () = tokio::time::sleep(pause) => {} }
+        }
+        let _ = tokio::time::timeout(Duration::from_secs(1), self.ledger.release(LEASE, &self.holder)).await;
+    }
+
+    /// Records until the lease is lost or `stop`.
+    async fn hold_and_record(&self, stop: &CancellationToken) {
+        let term = stop.child_token();
+        self.active.store(true, Ordering::Relaxed);
+        tokio::select! {
+            () = self.keep_lease(&term) => {}
+            () = self.record(&term) => {}
+        }
+        self.active.store(false, Ordering::Relaxed);
+        term.cancel();
+    }
+
+    async fn keep_lease(&self, stop: &CancellationToken) {
+        let mut renewed = Instant::now();
+        while !stop.is_cancelled() {
+            tokio::select! { () = stop.cancelled() => {} () = tokio::time::sleep(LEASE_PERIOD) => {} }
+            match self.ledger.lease(LEASE, &self.holder, clock::now(), LEASE_TTL).await {
+                Ok(Some(_)) => renewed = Instant::now(),
+                Ok(None) => {
+                    warn!("another replica took over recording");
+                    return;
+                }
+                // While the ledger is away nobody else can take the lease either; what is heard waits.
+                Err(error) => debug!(error = %error, since_ms = renewed.elapsed().as_millis(), "lease not renewed"),
+            }
+        }
+    }
+
+    async fn record(&self, stop: &CancellationToken) {
+        let (sink, mut heard) = mpsc::channel(FEED_CAPACITY);
+        let _feeds = self.open_feeds(sink, stop);
+        let mut state = State::default();
+        let mut batch = Vec::with_capacity(BATCH);
+        loop {
+            let deadline = state.pending.next_deadline().unwrap_or_else(|| Instant::now() + Duration::from_secs(3_600));
+            let count = tokio::select! {
+                biased;
+                count = heard.recv_many(&mut batch, BATCH) => count,
+                () = tokio::time::sleep_until(deadline) => 0,
+                () = stop.cancelled() => break,
+            };
+            if count == 0 && heard.is_closed() {
+                break;
+            }
+            self.take(&mut batch, &mut state, stop).await;
+        }
+    }
+
+    /// Both sockets are read in tasks of their own; they end with the guard.
+    fn open_feeds(&self, sink: mpsc::Sender<Socket>, stop: &CancellationToken) -> FeedGuard {
+        let token = stop.child_token();
+        let mut set = tokio::task::JoinSet::new();
+        let (results_in, mut results) = mpsc::channel(256);
+        let (events_in, mut events) = mpsc::channel(256);
+        set.spawn(Watch::new(self.backend.clone(), results_in).run(token.clone()));
+        set.spawn(self.broker.clone().follow_events(events_in, token.clone()));
+        let results_sink = sink.clone();
+        set.spawn(async move {
+            while let Some(heard) = results.recv().await {
+                if results_sink.send(Socket::Result(heard)).await.is_err() {
+                    break;
+                }
+            }
+        });
+        set.spawn(async move {
+            while let Some(feed) = events.recv().await {
+                if sink.send(Socket::Event(feed)).await.is_err() {
+                    break;
+                }
+            }
+        });
+        FeedGuard { token, _set: set }
+    }
+
+    async fn take(&self, batch: &mut Vec<Socket>, state: &mut State, stop: &CancellationToken) {
+        let mut news = Vec::new();
+        let mut gap = false;
+        for heard in batch.drain(..) {
+            match heard {
+                Socket::Result(Heard::Gap) => gap = true,
+                Socket::Result(Heard::Record { task_id, payload }) => {
+                    self.take_record(&task_id, &payload, state, &mut news)
+                }
+                Socket::Event(Feed::Gap) => self.ask_for_events().await,
+                Socket::Event(Feed::Message(payload)) => self.take_events(&payload, state, &mut news).await,
+            }
+        }
+        self.take_due(state, &mut news).await;
+        self.commit(news, stop).await;
+        if gap {
+            self.catch_up(state, stop).await;
+        }
+    }
+
+    fn take_record(&self, task_id: &str, payload: &[u8], state: &mut State, news: &mut Vec<News>) {
+        let Ok(id) = TaskId::parse(task_id) else {
+            counter!("taskgate_records_unreadable_total").increment(1);
+            return;
+        };
+        match ResultMeta::decode(payload) {
+            Ok(record) => state.hear_record(id, record, news),
+            Err(error) => {
+                counter!("taskgate_records_unreadable_total").increment(1);
+                warn!(task.id = %id, error = %error, "the record of task {id} {error}, it is left alone");
+            }
+        }
+    }
+
+    async fn take_events(&self, payload: &[u8], state: &mut State, news: &mut Vec<News>) {
+        let events = match Event::decode(payload) {
+            Ok(events) => events,
+            Err(error) => {
+                counter!("taskgate_events_unreadable_total").increment(1);
+                warn!(error = %error, "a message on the event channel {error}, it is left alone");
+                return;
+            }
+        };
+        for event in events {
+            counter!("taskgate_worker_events_total").increment(1);
+            if let (Some(workers), Kind::Worker { .. }) = (&self.workers, &event.kind) {
+                // The registry lives on heartbeats: one that is dropped is followed by the next.
+                let _ = workers.try_send(event.clone());
+            }
+            state.hear_event(event, news);
+        }
+    }
+
+    /// Ends in doubt whose time has come. An event's end gets its record, when there is one.
+    async fn take_due(&self, state: &mut State, news: &mut Vec<News>) {
+        let due = state.pending.due(Instant::now());
+        if due.is_empty() {
+            return;
+        }
+        let (by_event, by_record): (Vec<_>, Vec<_>) =
+            due.into_iter().partition(|one| one.source == crate::store::Source::Event);
+        news.extend(by_record);
+        let ids: Vec<TaskId> = by_event.iter().map(|one| one.task_id.clone()).collect();
+        let records = self.backend.records(&ids).await.unwrap_or_else(|_| vec![None; ids.len()]);
+        for (told, record) in by_event.into_iter().zip(records) {
+            match record.and_then(|payload| ResultMeta::decode(&payload).ok()).filter(ResultMeta::is_ready) {
+                Some(record) => {
+                    news.extend(certain(record::read(told.task_id.clone(), record, told.at)));
+                    news.push(told);
+                }
+                None => news.push(told),
+            }
+        }
+    }
+
+    /// Repeats until the ledger has it: nothing that was heard is dropped while the process lives.
+    async fn commit(&self, news: Vec<News>, stop: &CancellationToken) {
+        let mut backoff = Backoff::new(LEDGER_PAUSE);
+        for chunk in news.chunks(BATCH) {
+            let durable = chunk.iter().any(|one| one.phase.is_final());
+            loop {
+                let started = Instant::now();
+                match self.ledger.learn(chunk, durable).await {
+                    Ok(events) => {
+                        histogram!("taskgate_recorder_commit_seconds").record(started.elapsed().as_secs_f64());
+                        counter!("taskgate_recorder_events_total").increment(events.len() as u64);
+                        self.hub.publish(&events);
+                        break;
+                    }
+                    Err(error) if error.is_transient() && !stop.is_cancelled() => {
+                        if backoff.is_fresh() {
+                            warn!(error = %error, "the ledger is away, {} news wait", chunk.len());
+                        }
+                        let pause = backoff.pause();
+                        tokio::select! { () = stop.cancelled() => {} () = tokio::time::sleep(pause) => {} }
+                    }
+                    Err(error) => {
+                        tracing::error!(error = %error, cause = ?std::error::Error::source(&error).map(ToString::to_string), "{} news were refused", chunk.len());
+                        break;
+                    }
+                }
+            }
+        }
+    }
+
+    /// Asks all workers to send task events; those without `-E` start then.
+    async fn ask_for_events(&self) {
+        if let Err(error) = self.broker.broadcast("enable_events", "{}").await {
+            info!(error = %error, "workers could not be asked for events");
+        }
+    }
+
+    /// Reads the records of all unfinished tasks.
+    async fn catch_up(&self, state: &mut State, stop: &CancellationToken) {
+        let mut after = 0;
+        loop {
+            let phases =
+                [Phase::Queued, Phase::Received, Phase::Running, Phase::Retrying, Phase::Waiting, Phase::Accepted];
+            let tasks = match self.ledger.unfinished(&phases, after, CATCH_UP_PAGE).await {
+                Ok(tasks) => tasks,
+                Err(error) => {
+                    warn!(error = %error, "unfinished tasks could not be read after a gap");
+                    return;
+                }
+            };
+            let Some(last) = tasks.last() else { return };
+            after = last.no;
+            self.catch_up_page(&tasks, state, stop).await;
+        }
+    }
+
+    async fn catch_up_page(&self, tasks: &[Task], state: &mut State, stop: &CancellationToken) {
+        let ids: Vec<TaskId> = tasks.iter().map(|task| task.id.clone()).collect();
+        let Ok(records) = self.backend.records(&ids).await else { return };
+        let mut news = Vec::new();
+        for (task, payload) in tasks.iter().zip(records) {
+            let Some(record) = payload.and_then(|payload| ResultMeta::decode(&payload).ok()) else { continue };
+            let mut said = Vec::new();
+            state.hear_record(task.id.clone(), record, &mut said);
+            news.extend(said.into_iter().filter(|one| !record::is_known(task, one)));
+        }
+        self.commit(news, stop).await;
+    }
+}
+
+struct FeedGuard {
+    token: CancellationToken,
+    _set: tokio::task::JoinSet<()>,
+}
+
+impl Drop for FeedGuard {
+    fn drop(&mut self) {
+        self.token.cancel();
+    }
+}
+
+/// What the recorder remembers between batches. Lost with the process; the records are read again then.
+#[derive(Default)]
+struct State {
+    pending: Pending,
+    recent: Recent,
+}
+
+impl State {
+    fn hear_record(&mut self, id: TaskId, record: ResultMeta, news: &mut Vec<News>) {
+        let told = self.pending.withdraw(&id);
+        match record::read(id.clone(), record, clock::now()) {
+            record::Said::Now(one) => {
+                let is_end = one.phase.is_final();
+                news.push(one);
+                // The event came first: its facts (run time, worker) are still good.
+                news.extend(told.filter(|told| told.source == crate::store::Source::Event && is_end));
+                if is_end {
+                    self.recent.remember(id);
+                }
+            }
+            record::Said::Unless { first, end } => {
+                news.extend(first);
+                news.extend(self.pending.hold(end, DOUBT));
+            }
+        }
+    }
+
+    fn hear_event(&mut self, event: Event, news: &mut Vec<News>) {
+        match event::read(event) {
+            event::Said::Now(one) => {
+                if one.phase.is_final() || one.phase == Phase::Received {
+                    self.pending.withdraw(&one.task_id);
+                }
+                news.push(one);
+            }
+            event::Said::End(one) if self.recent.contains(&one.task_id) => news.push(one),
+            event::Said::End(one) => self.end_by_event(one, news),
+            event::Said::Nothing => {}
+        }
+    }
+
+    /// A FAILURE that the task had set itself is confirmed by the event; else the record has a moment to arrive.
+    fn end_by_event(&mut self, one: News, news: &mut Vec<News>) {
+        match self.pending.withdraw(&one.task_id) {
+            Some(doubtful) if doubtful.source == crate::store::Source::Result && doubtful.phase == Phase::Failed => {
+                news.push(doubtful);
+                news.push(one);
+            }
+            _ => news.extend(self.pending.hold(one, RECORD_PATIENCE)),
+        }
+    }
+}
+
+fn certain(said: record::Said) -> Option<News> {
+    match said {
+        record::Said::Now(news) => Some(news),
+        record::Said::Unless { end, .. } => Some(end),
+    }
+}
