@@ -1,0 +1,48 @@
+//! Where the ledger lives.
+
+use serde::Deserialize;
+
+use super::value::{Count, Secret, Switch, Text};
+use super::{Error, Said};
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(super) struct RawDatabase {
+    url: Option<Text>,
+    migrate: Option<Switch>,
+    max_connections: Option<Count>,
+}
+
+#[derive(Debug, Clone)]
+pub struct Database {
+    /// `postgres://…` or `sqlite://file`. `None` where nobody said one: `dev` then uses a file in its data directory.
+    pub url: Option<Secret>,
+    /// Whether `serve` brings the schema up to date at start, under a lock. Default true.
+    pub migrate: bool,
+    /// PostgreSQL connections of this process. Default 16.
+    pub max_connections: u32,
+}
+
+impl Database {
+    pub(super) fn read(raw: RawDatabase, said: &Said) -> Result<Self, Error> {
+        let url = raw.url.map(|text| Secret::new(text.0));
+        if let Some(url) = &url
+            && !matches!(url.scheme(), "postgres" | "postgresql" | "sqlite")
+        {
+            let message = format!("{:?} is no ledger: write postgres://… or sqlite://…", url.scheme());
+            return Err(Error::value(said.place("database.url"), message));
+        }
+        let max_connections = raw.max_connections.map_or(16, |count| count.0);
+        let max_connections = u32::try_from(max_connections).ok().filter(|count| (2..=1_000).contains(count));
+        Ok(Self {
+            url,
+            migrate: raw.migrate.is_none_or(|switch| switch.0),
+            max_connections: max_connections
+                .ok_or_else(|| Error::value(said.place("database.max_connections"), "must be 2 to 1000"))?,
+        })
+    }
+
+    pub fn is_sqlite(&self) -> bool {
+        self.url.as_ref().is_some_and(|url| url.scheme() == "sqlite")
+    }
+}

@@ -1,0 +1,34 @@
+//! Why a configuration is refused. Every message names the key as it is written, and where it was said.
+
+/// Values of secrets never appear here.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    #[error("the configuration file {path} cannot be read")]
+    File { path: String, source: std::io::Error },
+    #[error("{path}, line {line}: {message}")]
+    Syntax { path: String, line: usize, message: String },
+    #[error("unknown key {key}{}", hint(.nearest.as_deref(), .known))]
+    UnknownKey { key: String, nearest: Option<String>, known: Vec<String> },
+    #[error("{key}: {message}")]
+    Value { key: String, message: String },
+    #[error("{first} and {second} contradict each other: {harm}")]
+    Pair { first: String, second: String, harm: String },
+}
+
+impl Error {
+    pub fn value(key: impl Into<String>, message: impl Into<String>) -> Self {
+        Self::Value { key: key.into(), message: message.into() }
+    }
+
+    pub fn pair(first: impl Into<String>, second: impl Into<String>, harm: impl Into<String>) -> Self {
+        Self::Pair { first: first.into(), second: second.into(), harm: harm.into() }
+    }
+}
+
+fn hint(nearest: Option<&str>, known: &[String]) -> String {
+    match nearest {
+        Some(nearest) => format!("; did you mean {nearest}?"),
+        None if known.is_empty() => String::new(),
+        None => format!("; known here: {}", known.join(", ")),
+    }
+}

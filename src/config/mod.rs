@@ -1,0 +1,227 @@
+//! The configuration: what was said (flags, environment, file) → what it means, or one clear refusal.
+//!
+//! Precedence: flag, `TASKGATE_*`, file, `DATABASE_URL` and `CELERY_*`, default. Every key of a section is also a variable
+//! (`http.listen` is `TASKGATE_HTTP__LISTEN`); lists are written with commas or as JSON, tables as JSON. An unknown key, a value
+//! of the wrong kind and two values that contradict each other stop the start, with the places where they were said.
+//! Passwords are masked wherever a value is printed.
+
+mod error;
+mod source;
+pub mod value;
+
+mod database;
+mod exchanges;
+mod http;
+mod ledger;
+mod log;
+mod redis;
+mod routes;
+mod schedules;
+mod submit;
+mod tasks;
+mod worker;
+
+#[cfg(test)]
+mod tests;
+
+use serde::de::DeserializeOwned;
+use toml::Value;
+
+pub use database::Database;
+pub use error::Error;
+pub use exchanges::{Binding, Exchange, ExchangeKind};
+pub use http::Http;
+pub use ledger::Ledger;
+pub use log::{Log, LogFormat};
+pub use redis::{Backend, Broker, Redis};
+pub use routes::Routes;
+pub use schedules::RawSchedule;
+pub use source::{Given, Said, Source};
+pub use submit::{Limits, Submit};
+pub use tasks::RawTask;
+pub use value::Secret;
+pub use worker::Worker;
+
+use crate::spelling::nearest;
+
+/// All that may stand at the top of the file.
+const TOP_KEYS: [&str; 14] = [
+    "auth",
+    "http",
+    "database",
+    "ledger",
+    "broker",
+    "backend",
+    "submit",
+    "limits",
+    "routes",
+    "exchanges",
+    "tasks",
+    "schedules",
+    "worker",
+    "log",
+];
+
+/// Who may call the API.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Auth {
+    /// Everybody who reaches the listener.
+    None,
+    /// Bearer tokens.
+    Token,
+}
+
+/// The role that reads the configuration: a few defaults and demands differ.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Role {
+    /// Nothing needs to be said: no tokens, every task name, its own ledger and Redis.
+    Dev,
+    /// Needs a database.
+    Serve,
+    Worker,
+    /// Needs a database.
+    Migrate,
+    /// Reads what is there.
+    Check,
+}
+
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// Default token; `dev` needs none.
+    pub auth: Auth,
+    pub http: Http,
+    pub database: Database,
+    pub ledger: Ledger,
+    pub broker: Broker,
+    pub backend: Backend,
+    pub submit: Submit,
+    pub limits: Limits,
+    pub routes: Routes,
+    pub exchanges: Vec<Exchange>,
+    pub tasks: Vec<RawTask>,
+    pub schedules: Vec<RawSchedule>,
+    pub worker: Worker,
+    pub log: Log,
+    /// Who said what, for messages and for defaults that depend on it.
+    pub said: Said,
+}
+
+impl Config {
+    /// Gathers, reads and checks.
+    ///
+    /// # Errors
+    /// The first thing that does not fit, naming every place involved.
+    pub fn load(role: Role, given: &Given) -> Result<Self, Error> {
+        Self::read(role, Said::gather(given)?)
+    }
+
+    /// Reads TOML text without environment or flags: for samples and tests.
+    ///
+    /// # Errors
+    /// As [`Config::load`].
+    pub fn parse(role: Role, toml: &str) -> Result<Self, Error> {
+        Self::read(role, Said::from_text(toml)?)
+    }
+
+    fn read(role: Role, said: Said) -> Result<Self, Error> {
+        for key in said.table.keys() {
+            known("", key, &TOP_KEYS)?;
+        }
+        let config = Self {
+            auth: auth(role, &said)?,
+            http: Http::read(section(&said, "http")?, &said)?,
+            database: Database::read(section(&said, "database")?, &said)?,
+            ledger: Ledger::read(&section(&said, "ledger")?, &said)?,
+            broker: Broker::read(section(&said, "broker")?, &said)?,
+            backend: Backend::read(section(&said, "backend")?, &said)?,
+            submit: Submit::read(section(&said, "submit")?),
+            limits: Limits::read(&section(&said, "limits")?, &said)?,
+            routes: Routes::read(section(&said, "routes")?)?,
+            exchanges: exchanges::read(section(&said, "exchanges")?)?,
+            tasks: list(&said, "tasks")?,
+            schedules: list(&said, "schedules")?,
+            worker: Worker::read(section(&said, "worker")?, &said)?,
+            log: Log::read(section(&said, "log")?, &said)?,
+            said,
+        };
+        config.checked(role)
+    }
+
+    fn checked(mut self, role: Role) -> Result<Self, Error> {
+        if matches!(role, Role::Serve | Role::Migrate) && self.database.url.is_none() {
+            let message = "is needed: say it in the file, as TASKGATE_DATABASE__URL or as DATABASE_URL";
+            return Err(Error::value("database.url", message));
+        }
+        if role == Role::Dev && !self.said.has("submit.allow") {
+            self.submit.allow = vec!["*".to_owned()];
+        }
+        Ok(self)
+    }
+}
+
+fn auth(role: Role, said: &Said) -> Result<Auth, Error> {
+    match said.table.get("auth") {
+        None if role == Role::Dev => Ok(Auth::None),
+        None => Ok(Auth::Token),
+        Some(Value::String(text)) if text == "none" => Ok(Auth::None),
+        Some(Value::String(text)) if text == "token" => Ok(Auth::Token),
+        Some(_) => Err(Error::value(said.place("auth"), "must be \"none\" or \"token\"")),
+    }
+}
+
+/// A section, or its defaults.
+fn section<T: DeserializeOwned + Default>(said: &Said, name: &str) -> Result<T, Error> {
+    said.table.get(name).map_or_else(|| Ok(T::default()), |value| typed(said, name, value.clone()))
+}
+
+/// Entries of `[[name]]`, each refused under its own place and name.
+fn list<T: DeserializeOwned>(said: &Said, name: &str) -> Result<Vec<T>, Error> {
+    let Some(value) = said.table.get(name) else { return Ok(Vec::new()) };
+    let Value::Array(entries) = value else {
+        return Err(Error::value(said.place(name), format!("must be a list: write [[{name}]]")));
+    };
+    let entry = |(index, entry): (usize, &Value)| {
+        let place = match entry.get("name").and_then(Value::as_str) {
+            Some(title) => format!("{name}[{index}] ({title})"),
+            None => format!("{name}[{index}]"),
+        };
+        typed(said, &place, entry.clone())
+    };
+    entries.iter().enumerate().map(entry).collect()
+}
+
+fn typed<T: DeserializeOwned>(said: &Said, place: &str, value: Value) -> Result<T, Error> {
+    value.try_into().map_err(|error: toml::de::Error| explain(said, place, &error.to_string()))
+}
+
+/// Turns serde's message into ours: the key's full name, who said it, and the nearest known key.
+fn explain(said: &Said, place: &str, message: &str) -> Error {
+    let (message, inner) = match message.trim_end().split_once("\nin `") {
+        Some((message, inner)) => (message.trim_end(), inner.trim_end_matches('`')),
+        None => (message.trim_end(), ""),
+    };
+    if let Some(rest) = message.strip_prefix("unknown field `") {
+        let mut words = rest.split('`').step_by(2).map(str::to_owned);
+        let unknown = words.next().unwrap_or_default();
+        let list: Vec<String> = words.filter(|word| !word.is_empty()).collect();
+        let place = if inner.is_empty() { place.to_owned() } else { format!("{place}.{inner}") };
+        return unknown_key(&place, &unknown, &list);
+    }
+    let key = if inner.is_empty() { place.to_owned() } else { format!("{place}.{inner}") };
+    Error::value(if said.has(&key) { said.place(&key) } else { key }, message)
+}
+
+fn known(place: &str, key: &str, list: &[&str]) -> Result<(), Error> {
+    if list.contains(&key) {
+        return Ok(());
+    }
+    Err(unknown_key(place, key, &list.iter().map(|word| (*word).to_owned()).collect::<Vec<_>>()))
+}
+
+fn unknown_key(place: &str, key: &str, list: &[String]) -> Error {
+    Error::UnknownKey {
+        key: if place.is_empty() { key.to_owned() } else { format!("{place}.{key}") },
+        nearest: nearest(key, list).map(str::to_owned),
+        known: list.to_vec(),
+    }
+}

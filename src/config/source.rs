@@ -1,0 +1,180 @@
+//! Gathers what was said: flag over `TASKGATE_*` over file over `DATABASE_URL` and `CELERY_*`; and remembers who said it.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::path::PathBuf;
+
+use toml::{Table, Value};
+
+use super::{Error, TOP_KEYS};
+use crate::spelling::nearest;
+
+/// Who said a value.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Source {
+    Variable(String),
+    File(PathBuf),
+    Flag(String),
+}
+
+impl fmt::Display for Source {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Variable(name) => write!(f, "from {name}"),
+            Self::File(path) => write!(f, "in {}", path.display()),
+            Self::Flag(name) => write!(f, "from --{name}"),
+        }
+    }
+}
+
+/// What a role is started with, besides the file's content. The environment is given, not read, so that tests are alone.
+#[derive(Debug, Clone, Default)]
+pub struct Given {
+    pub file: Option<PathBuf>,
+    pub environment: Vec<(String, String)>,
+    /// Dotted key, flag's name, value.
+    pub flags: Vec<(String, String, String)>,
+}
+
+/// Everything said, merged; the strongest source won.
+#[derive(Debug, Clone, Default)]
+pub struct Said {
+    pub table: Table,
+    sources: BTreeMap<String, Source>,
+}
+
+const FOREIGN: [(&str, &str); 3] =
+    [("DATABASE_URL", "database.url"), ("CELERY_BROKER_URL", "broker.url"), ("CELERY_RESULT_BACKEND", "backend.url")];
+
+/// Read by other parts of the program, so not keys of the configuration.
+const NOT_KEYS: [&str; 3] = ["config", "url", "token"];
+
+impl Said {
+    /// # Errors
+    /// When the file cannot be read or is no TOML, or a variable names no key.
+    pub fn gather(given: &Given) -> Result<Self, Error> {
+        let mut said = Self::default();
+        for (variable, key) in FOREIGN {
+            if let Some((_, text)) = given.environment.iter().find(|(name, text)| name == variable && !text.is_empty())
+            {
+                said.put(key, Value::String(text.clone()), &Source::Variable(variable.to_owned()));
+            }
+        }
+        if let Some(path) = &given.file {
+            let table = read(path)?;
+            said.merge("", table, &Source::File(path.clone()));
+        }
+        for (name, text) in &given.environment {
+            if let Some(key) = key_of(name)? {
+                said.put(&key, value_of(text), &Source::Variable(name.clone()));
+            }
+        }
+        for (key, flag, text) in &given.flags {
+            said.put(key, value_of(text), &Source::Flag(flag.clone()));
+        }
+        Ok(said)
+    }
+
+    /// # Errors
+    /// When the text is no TOML.
+    pub fn from_text(text: &str) -> Result<Self, Error> {
+        let mut said = Self::default();
+        let path = std::path::Path::new("taskgate.toml");
+        said.merge("", parse(path, text)?, &Source::File(path.to_owned()));
+        Ok(said)
+    }
+
+    /// Whether anybody said this key, or a key below it.
+    pub fn has(&self, key: &str) -> bool {
+        self.source(key).is_some()
+    }
+
+    pub fn source(&self, key: &str) -> Option<&Source> {
+        let below = format!("{key}.");
+        self.sources
+            .get(key)
+            .or_else(|| self.sources.iter().find(|(said, _)| said.starts_with(&below)).map(|(_, source)| source))
+    }
+
+    /// The key with its source, for messages: `http.listen (from TASKGATE_HTTP__LISTEN)`.
+    pub fn place(&self, key: &str) -> String {
+        match self.source(key) {
+            Some(source) => format!("{key} ({source})"),
+            None => format!("{key} (default)"),
+        }
+    }
+
+    fn merge(&mut self, prefix: &str, table: Table, source: &Source) {
+        for (name, value) in table {
+            let key = if prefix.is_empty() { name } else { format!("{prefix}.{name}") };
+            match value {
+                // Routes hold patterns with dots: they are one value.
+                Value::Table(inner) if key != "routes" && prefix.is_empty() => self.merge(&key, inner, source),
+                other => self.put(&key, other, source),
+            }
+        }
+    }
+
+    fn put(&mut self, key: &str, value: Value, source: &Source) {
+        self.sources.insert(key.to_owned(), source.clone());
+        match key.split_once('.') {
+            None => {
+                self.table.insert(key.to_owned(), value);
+            }
+            Some((section, name)) => {
+                let section = self.table.entry(section).or_insert_with(|| Value::Table(Table::new()));
+                if let Value::Table(section) = section {
+                    section.insert(name.to_owned(), value);
+                }
+            }
+        }
+    }
+}
+
+/// The masked line is not shown: it may be the one with the password.
+fn read(path: &std::path::Path) -> Result<Table, Error> {
+    let shown = path.display().to_string();
+    let text = std::fs::read_to_string(path).map_err(|source| Error::File { path: shown.clone(), source })?;
+    parse(path, &text)
+}
+
+fn parse(path: &std::path::Path, text: &str) -> Result<Table, Error> {
+    let shown = path.display().to_string();
+    text.parse::<Table>().map_err(|error| {
+        let offset = error.span().map_or(0, |span| span.start);
+        let line = text.get(..offset).map_or(1, |before| before.matches('\n').count() + 1);
+        Error::Syntax { path: shown, line, message: error.message().to_owned() }
+    })
+}
+
+/// `TASKGATE_HTTP__LISTEN` is `http.listen`. Variables with one part that name no key are left alone: Kubernetes makes
+/// `TASKGATE_PORT` and the like for a service called taskgate.
+fn key_of(variable: &str) -> Result<Option<String>, Error> {
+    let Some(rest) = variable.strip_prefix("TASKGATE_") else { return Ok(None) };
+    let lower = rest.to_ascii_lowercase();
+    let parts: Vec<&str> = lower.split("__").collect();
+    let known = TOP_KEYS.contains(&parts[0]);
+    match parts.as_slice() {
+        [only] if known && !NOT_KEYS.contains(only) => Ok(Some((*only).to_owned())),
+        [_] => Ok(None),
+        [_, _] if known => Ok(Some(parts.join("."))),
+        [section, ..] => Err(Error::UnknownKey {
+            key: format!("{section} (from {variable})"),
+            nearest: nearest(section, &TOP_KEYS).map(str::to_owned),
+            known: TOP_KEYS.iter().map(|key| (*key).to_owned()).collect(),
+        }),
+        [] => Ok(None),
+    }
+}
+
+/// Lists and tables are JSON; everything else is text, read by the key's own type.
+fn value_of(text: &str) -> Value {
+    let trimmed = text.trim();
+    if trimmed.starts_with(['[', '{'])
+        && let Ok(json) = serde_json::from_str::<serde_json::Value>(trimmed)
+        && let Ok(value) = Value::try_from(json)
+    {
+        return value;
+    }
+    Value::String(text.to_owned())
+}

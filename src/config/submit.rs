@@ -1,0 +1,77 @@
+//! Which tasks may be submitted besides the catalog's, and how much at once.
+
+use std::time::Duration;
+
+use serde::Deserialize;
+
+use super::value::{Bytes, Count, Span, Words};
+use super::{Error, Said};
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(super) struct RawSubmit {
+    allow: Option<Words>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(super) struct RawLimits {
+    body: Option<Bytes>,
+    drain: Option<Bytes>,
+    depth: Option<Count>,
+    tasks: Option<Count>,
+    backlog: Option<Count>,
+    wait: Option<Span>,
+}
+
+#[derive(Debug, Clone, Default)]
+pub struct Submit {
+    /// Names, or patterns with `*`, that `POST /v1/tasks` may use besides the catalog's. Default none; in `dev` all.
+    pub allow: Vec<String>,
+}
+
+#[derive(Debug, Clone)]
+pub struct Limits {
+    /// Largest request body. Default 8 MiB; more is answered 413.
+    pub body: usize,
+    /// How much of a body that is too large is still read, so that its sender can read the answer. Default 64 MiB.
+    pub drain: usize,
+    /// Deepest nesting of JSON. Default 64.
+    pub depth: usize,
+    /// Most tasks in one canvas. Default 100,000.
+    pub tasks: usize,
+    /// Accepted tasks that may wait for Redis; then submissions are answered 503. Default 1,000,000.
+    pub backlog: u64,
+    /// Longest `Prefer: wait`. Default 60 s.
+    pub wait: Duration,
+}
+
+impl Submit {
+    pub(super) fn read(raw: RawSubmit) -> Self {
+        Self { allow: raw.allow.unwrap_or_default().0 }
+    }
+}
+
+impl Limits {
+    pub(super) fn read(raw: &RawLimits, said: &Said) -> Result<Self, Error> {
+        let count = |given: Option<Count>, default: usize| {
+            given.map_or(default, |count| usize::try_from(count.0).unwrap_or(usize::MAX))
+        };
+        let limits = Self {
+            body: raw.body.map_or(8 << 20, |bytes| bytes.0),
+            drain: raw.drain.map_or(64 << 20, |bytes| bytes.0),
+            depth: count(raw.depth, 64),
+            tasks: count(raw.tasks, 100_000),
+            backlog: raw.backlog.map_or(1_000_000, |count| count.0),
+            wait: raw.wait.map_or(Duration::from_mins(1), |span| span.0),
+        };
+        if !(1..=120).contains(&limits.depth) {
+            return Err(Error::value(said.place("limits.depth"), "must be 1 to 120"));
+        }
+        if limits.drain < limits.body {
+            let harm = "a body that is just too large could not be answered";
+            return Err(Error::pair(said.place("limits.drain"), said.place("limits.body"), harm));
+        }
+        Ok(limits)
+    }
+}
