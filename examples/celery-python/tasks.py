@@ -1,0 +1,67 @@
+"""The sample tasks, in plain Celery: nothing here knows that taskgate exists.
+
+    celery -A tasks worker -l INFO -Q celery,crawl,document_processing
+"""
+import time
+
+from celery import Celery
+
+import crawl
+import document
+
+app = Celery("tasks")
+app.config_from_object("celeryconfig")
+
+
+@app.task(bind=True)
+def college_crawl_task(self, category_name):
+    """Reads every list page of one category and remembers the notices that are new."""
+    started = time.monotonic()
+    total_items = saved_items = 0
+    for page in crawl.pages(category_name):
+        total_items += len(page.notices)
+        saved_items += crawl.remember(category_name, page.notices)
+        self.update_state(state="PROGRESS", meta={
+            "progress": page.number,
+            "total": page.total,
+            "message": f"{category_name}: page {page.number} of {page.total}, {saved_items} new",
+        })
+    return {
+        "total_items": total_items,
+        "saved_items": saved_items,
+        "duration": round(time.monotonic() - started, 3),
+    }
+
+
+@app.task(bind=True)
+def process_document(self, upload_id):
+    """Takes a document through its five stages and tells at which one it is."""
+    value = upload_id
+    for number, (name, stage) in enumerate(document.STAGES, start=1):
+        self.update_state(state="PROGRESS", meta={
+            "progress": number, "total": len(document.STAGES), "message": name,
+        })
+        value = stage(upload_id, value)
+    return {"upload_id": upload_id, **value}
+
+
+@app.task
+def add(x, y):
+    return x + y
+
+
+@app.task
+def multiply(x, y):
+    return x * y
+
+
+@app.task
+def sum_results(numbers):
+    return sum(numbers)
+
+
+@app.task(bind=True)
+def request_info(self, *args, **kwargs):
+    """What the worker knows about this call."""
+    names = ("id", "task", "retries", "args", "kwargs", "group", "root_id", "parent_id")
+    return {name: getattr(self.request, name) for name in names}

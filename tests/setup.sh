@@ -1,0 +1,42 @@
+#!/usr/bin/env bash
+# Brings what the tests need and is not there yet: redis-server, PostgreSQL, and two Python environments with Celery.
+# Repeating it costs a fraction of a second. Nothing is changed outside .venv/ except Debian packages that are missing.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+as_root() {
+    if [ "$(id -u)" = 0 ]; then "$@"; elif command -v sudo >/dev/null; then sudo "$@"; else
+        echo "please install by hand: $*" >&2
+        exit 1
+    fi
+}
+
+missing=()
+command -v redis-server >/dev/null || missing+=(redis-server)
+compgen -G '/usr/lib/postgresql/*/bin/initdb' >/dev/null || command -v initdb >/dev/null || missing+=(postgresql)
+command -v python3 >/dev/null || missing+=(python3)
+python3 -c 'import ensurepip' 2>/dev/null || missing+=(python3-venv)
+if [ "${#missing[@]}" -gt 0 ]; then
+    echo "installing ${missing[*]}"
+    as_root apt-get update -q
+    # The packages would start servers of their own; the tests start theirs.
+    as_root env DEBIAN_FRONTEND=noninteractive RUNLEVEL=1 apt-get install -y -q --no-install-recommends "${missing[@]}"
+fi
+
+# environment NAME REQUIREMENT...: made once; made again when the requirements change.
+environment() {
+    local folder=".venv/$1"
+    shift
+    if [ "$(cat "$folder/requirements" 2>/dev/null)" != "$*" ]; then
+        rm -rf "$folder"
+        python3 -m venv "$folder"
+        "$folder/bin/pip" install --quiet --disable-pip-version-check "$@"
+        echo "$*" >"$folder/requirements"
+    fi
+}
+
+# The newest Celery is the one that the example pins.
+# shellcheck disable=SC2046
+environment celery-latest $(cat examples/celery-python/requirements.txt)
+# kombu and redis are pinned too: celery 5.4.0 alone pulls in a kombu that it cannot import.
+environment celery-older 'celery==5.4.0' 'kombu==5.4.2' 'redis==5.2.1' packaging
