@@ -62,17 +62,20 @@ impl serde::Serialize for Time {
 }
 
 /// Reads the system's clock.
+#[expect(clippy::disallowed_methods, reason = "this is the one place")]
 pub fn now() -> Time {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     Time(i64::try_from(since.as_micros()).unwrap_or(i64::MAX))
 }
 
 /// A `UUIDv7`: sorts by time of creation, so that indexes grow at one end.
+#[expect(clippy::disallowed_methods, reason = "this is the one place")]
 pub fn new_id() -> Uuid {
     Uuid::now_v7()
 }
 
 /// Sixteen random bytes, for secrets of one use (reply queues, tickets).
+#[expect(clippy::disallowed_methods, reason = "this is the one place")]
 pub fn random_id() -> Uuid {
     Uuid::new_v4()
 }

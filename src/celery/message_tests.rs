@@ -1,3 +1,5 @@
+//! How messages read and are written, from vectors and by hand.
+
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};

@@ -254,12 +254,12 @@ impl Form {
         };
         let empty = || json::written("{}".to_owned());
         Ok(match subtask_type.as_deref() {
-            Some("chain") => (Self::Chain(Signature::list_at(&*member(&members()?, "tasks")?, depth + 1)?), empty()),
-            Some("group") => (Self::Group(Signature::list_at(&*member(&members()?, "tasks")?, depth + 1)?), empty()),
+            Some("chain") => (Self::Chain(Signature::list_at(&member(&members()?, "tasks")?, depth + 1)?), empty()),
+            Some("group") => (Self::Group(Signature::list_at(&member(&members()?, "tasks")?, depth + 1)?), empty()),
             Some("chord") => {
                 let fields = members()?;
-                let header = Self::header(&*member(&fields, "header")?, depth + 1)?;
-                let body = Signature::decode_at(&*member(&fields, "body")?, depth + 1)?;
+                let header = Self::header(&member(&fields, "header")?, depth + 1)?;
+                let body = Signature::decode_at(&member(&fields, "body")?, depth + 1)?;
                 (
                     Self::Chord { header: Box::new(header), body: Box::new(body) },
                     fields.get("kwargs").map_or_else(empty, ToOwned::to_owned),

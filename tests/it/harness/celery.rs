@@ -1,0 +1,174 @@
+//! Unmodified Celery workers, of the newest version and of 5.4, running `tests/celery_app`.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+use serde_json::Value;
+
+use super::Redis;
+use super::process::Process;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Version {
+    /// What `examples/celery-python/requirements.txt` pins.
+    Latest,
+    /// Celery 5.4.0 with kombu 5.4.2.
+    Older,
+}
+
+impl Version {
+    fn python(self) -> PathBuf {
+        let name = match self {
+            Self::Latest => "celery-latest",
+            Self::Older => "celery-older",
+        };
+        root().join(".venv").join(name).join("bin/python")
+    }
+}
+
+/// A worker's command line and settings; the default is Celery's own, with two processes.
+#[derive(Clone)]
+pub struct CeleryOptions {
+    pub version: Version,
+    pub hostname: String,
+    /// Comma-separated, as `-Q` takes them.
+    pub queues: String,
+    pub concurrency: u32,
+    pub pool: &'static str,
+    /// `-E`: off by default, as in Celery; the gateway switches events on itself.
+    pub events: bool,
+    /// Any Celery settings, applied last.
+    pub settings: Value,
+    pub environment: Vec<(String, String)>,
+    pub arguments: Vec<String>,
+}
+
+impl Default for CeleryOptions {
+    fn default() -> Self {
+        Self {
+            version: Version::Latest,
+            hostname: "w1@test".into(),
+            queues: "celery,crawl,document_processing".into(),
+            concurrency: 2,
+            pool: "prefork",
+            events: false,
+            settings: Value::Object(serde_json::Map::new()),
+            environment: Vec::new(),
+            arguments: Vec::new(),
+        }
+    }
+}
+
+pub struct Celery {
+    process: Process,
+    pub options: CeleryOptions,
+    broker: String,
+    backend: String,
+}
+
+impl Celery {
+    /// Starts a worker on `redis` (broker /0, backend /1) and waits until it consumes.
+    pub fn start(redis: &Redis, options: CeleryOptions) -> Self {
+        Self::start_at(&redis.url(0), &redis.url(1), options)
+    }
+
+    /// As [`Celery::start`], for any Redis, also the one built into `taskgate dev`.
+    pub fn start_at(broker: &str, backend: &str, options: CeleryOptions) -> Self {
+        let mut this = Self::launch(broker, backend, options);
+        this.wait_until_ready();
+        this
+    }
+
+    /// Does not wait; several workers boot faster side by side.
+    pub fn launch(broker: &str, backend: &str, options: CeleryOptions) -> Self {
+        let process = Process::start("celery", command(broker, backend, &options));
+        Self { process, options, broker: broker.to_owned(), backend: backend.to_owned() }
+    }
+
+    /// Waits until the worker says that it is ready.
+    pub fn wait_until_ready(&mut self) {
+        self.process.wait_for_log(" ready.", Duration::from_secs(60));
+    }
+
+    pub fn id(&self) -> i32 {
+        self.process.id()
+    }
+
+    pub fn log(&self) -> String {
+        self.process.log()
+    }
+
+    pub fn show_log(&self) {
+        self.process.show_log();
+    }
+
+    /// SIGKILL for the worker with its pool processes, and gone when this returns.
+    pub fn kill(&mut self) {
+        self.process.kill();
+    }
+
+    /// SIGTERM: a warm shutdown, waited for.
+    pub fn stop(&mut self) {
+        self.process.signal(libc::SIGTERM);
+        self.process.wait(Duration::from_secs(30));
+    }
+
+    /// Stops the worker in its tracks until [`Celery::resume`].
+    pub fn pause(&self) {
+        self.process.signal_group(libc::SIGSTOP);
+    }
+
+    pub fn resume(&self) {
+        self.process.signal_group(libc::SIGCONT);
+    }
+
+    /// Kills it if it runs, and starts it again with the same options.
+    pub fn restart(&mut self) {
+        self.process.kill();
+        self.process = Process::start("celery", command(&self.broker, &self.backend, &self.options));
+        self.wait_until_ready();
+    }
+}
+
+/// The output of a Python program that uses the tests' Celery application as a client: `app` is imported.
+///
+/// # Panics
+/// When the program fails.
+pub fn client(version: Version, broker: &str, backend: &str, program: &str) -> String {
+    let mut command = Command::new(version.python());
+    command.args(["-c", &format!("from app import *\n{program}")]).current_dir(root().join("tests/celery_app"));
+    environment(&mut command, broker, backend);
+    let done = command.output().expect("run tests/setup.sh first");
+    assert!(done.status.success(), "{program}: {}", String::from_utf8_lossy(&done.stderr));
+    String::from_utf8_lossy(&done.stdout).into_owned()
+}
+
+fn command(broker: &str, backend: &str, options: &CeleryOptions) -> Command {
+    let mut command = Command::new(options.version.python());
+    command
+        .args(["-m", "celery", "-A", "app", "worker", "-l", "INFO", "-n", &options.hostname, "-Q", &options.queues])
+        .args(["-P", options.pool, "-c", &options.concurrency.to_string()])
+        .args(options.events.then_some("-E"))
+        .args(&options.arguments)
+        .current_dir(root().join("tests/celery_app"))
+        .env("DEMO_CONF", options.settings.to_string());
+    environment(&mut command, broker, backend);
+    command.envs(options.environment.iter().cloned());
+    command
+}
+
+fn environment(command: &mut Command, broker: &str, backend: &str) {
+    command
+        .env("CELERY_BROKER_URL", broker)
+        .env("CELERY_RESULT_BACKEND", backend)
+        .env("SAMPLE_STATE", super::process::run_folder().join("sample-state.db"))
+        .env("PYTHONDONTWRITEBYTECODE", "1")
+        .env("PYTHONUNBUFFERED", "1")
+        // Celery warns a superuser on every start; the tests may well run as one.
+        .env("C_FORCE_ROOT", "1");
+}
+
+pub fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}

@@ -1,0 +1,149 @@
+//! A complete environment: database, Redis, Celery worker, gateway; shared where a test does no harm to it.
+
+use std::ops::{Deref, DerefMut};
+use std::process::Command;
+use std::sync::OnceLock;
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use super::process::Process;
+use super::{Celery, CeleryOptions, Gateway, Http, Redis, RedisOptions, Version, celery, eventually, ports, postgres};
+
+/// What a [`Harness`] is made of; the default is one worker of the newest Celery and one gateway.
+#[derive(Default)]
+pub struct Options {
+    pub celery: CeleryOptions,
+    pub redis: RedisOptions,
+    /// TOML merged over the tests' configuration.
+    pub config: String,
+    /// Nobody consumes the queues.
+    pub without_worker: bool,
+}
+
+pub struct Harness {
+    // Dropped in this order: who depends on others goes first.
+    pub gateway: Gateway,
+    pub celery: Option<Celery>,
+    pub redis: Redis,
+    pub database: String,
+    _site: Process,
+}
+
+/// An environment together with a client that belongs to one test.
+pub struct Lent<H: Deref<Target = Harness>> {
+    environment: H,
+    pub http: Http,
+}
+
+impl Harness {
+    /// An environment that other tests use at the same time: leave it as it is.
+    pub fn shared() -> Lent<&'static Self> {
+        static SHARED: OnceLock<Harness> = OnceLock::new();
+        Lent::new(SHARED.get_or_init(|| Self::build(&Options::default())))
+    }
+
+    /// As [`Harness::shared`], with the older Celery.
+    pub fn shared_older() -> Lent<&'static Self> {
+        static SHARED: OnceLock<Harness> = OnceLock::new();
+        let older = || CeleryOptions { version: Version::Older, ..CeleryOptions::default() };
+        Lent::new(SHARED.get_or_init(|| Self::build(&Options { celery: older(), ..Options::default() })))
+    }
+
+    /// An environment of the test's own, to be killed, paused and restarted.
+    pub fn start(options: &Options) -> Lent<Box<Self>> {
+        Lent::new(Box::new(Self::build(options)))
+    }
+
+    fn build(options: &Options) -> Self {
+        let redis = Redis::start(options.redis.clone());
+        let (site, address) = sample_site();
+        let mut worker = options.celery.clone();
+        worker.environment.push(("SAMPLE_SITE_URL".into(), address));
+        // The worker boots while the database is made.
+        let mut celery = (!options.without_worker).then(|| Celery::launch(&redis.url(0), &redis.url(1), worker));
+        let database = postgres::cluster().migrated_database();
+        let gateway = Gateway::serve(&database, &redis.url(0), &redis.url(1), &options.config);
+        if let Some(celery) = &mut celery {
+            celery.wait_until_ready();
+        }
+        Self { gateway, celery, redis, database, _site: site }
+    }
+}
+
+impl<H: Deref<Target = Harness>> Lent<H> {
+    fn new(environment: H) -> Self {
+        let http = environment.gateway.http();
+        Self { environment, http }
+    }
+
+    /// Submits `task` with `args` and returns its id.
+    #[track_caller]
+    pub fn submit(&self, task: &str, args: Value) -> impl Future<Output = String> + '_ {
+        self.submit_signature(json!({"task": task, "args": args}))
+    }
+
+    /// `POST /v1/tasks`: the id of what was accepted.
+    pub async fn submit_signature(&self, signature: Value) -> String {
+        let accepted = self.http.post("/v1/tasks", &signature).await.expect(202);
+        accepted["task_id"].as_str().unwrap_or_else(|| panic!("no task_id in {accepted}")).to_owned()
+    }
+
+    /// The body of `GET /result/{id}` once it is finished.
+    pub async fn finished(&self, id: &str) -> Value {
+        eventually(&format!("{id} is finished"), async || {
+            let answer = self.http.get(&format!("/result/{id}")).await;
+            (answer.status != 202).then(|| answer.expect(200))
+        })
+        .await
+    }
+
+    /// The body of `GET /v1/tasks/{id}` once its phase is `phase`.
+    pub async fn in_phase(&self, id: &str, phase: &str) -> Value {
+        eventually(&format!("{id} is {phase}"), async || {
+            let task = self.http.get(&format!("/v1/tasks/{id}")).await.expect(200);
+            (task["phase"] == phase).then_some(task)
+        })
+        .await
+    }
+
+    /// Submit, then the finished result.
+    pub async fn run(&self, task: &str, args: Value) -> Value {
+        let id = self.submit(task, args).await;
+        self.finished(&id).await
+    }
+}
+
+impl<H: Deref<Target = Harness>> Deref for Lent<H> {
+    type Target = Harness;
+    fn deref(&self) -> &Harness {
+        &self.environment
+    }
+}
+
+impl DerefMut for Lent<Box<Harness>> {
+    fn deref_mut(&mut self) -> &mut Harness {
+        &mut self.environment
+    }
+}
+
+impl<H: Deref<Target = Harness>> Drop for Lent<H> {
+    /// A shared environment is never dropped, so its logs are shown from here.
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.environment.gateway.show_log();
+            self.environment.celery.iter().for_each(Celery::show_log);
+        }
+    }
+}
+
+/// The sample notice board, and its address.
+fn sample_site() -> (Process, String) {
+    let port = ports::free();
+    let mut command = Command::new("python3");
+    command.arg(celery::root().join("examples/celery-python/sample_site.py")).arg(port.to_string());
+    command.env("PYTHONUNBUFFERED", "1");
+    let mut process = Process::start("sample-site", command);
+    process.wait_for_log("/sample-site", Duration::from_secs(10));
+    (process, format!("http://127.0.0.1:{port}/sample-site"))
+}

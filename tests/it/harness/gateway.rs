@@ -1,0 +1,196 @@
+//! The `taskgate` binary as a process: what a user runs is what is tested.
+
+use std::io::{Read, Write};
+use std::net::TcpStream;
+use std::path::PathBuf;
+use std::process::Command;
+use std::time::Duration;
+
+use toml::{Table, Value};
+
+use super::process::{Process, folder};
+use super::{Http, celery, ports, wait};
+
+const BINARY: &str = env!("CARGO_BIN_EXE_taskgate");
+
+/// How long a role may take until it is ready, on a busy machine.
+const START: Duration = Duration::from_secs(30);
+
+/// A running `taskgate` with its configuration file, its address and its log.
+pub struct Gateway {
+    process: Process,
+    directory: PathBuf,
+    role: Vec<String>,
+    environment: Vec<(String, String)>,
+    pub port: u16,
+}
+
+impl Gateway {
+    /// `taskgate serve` with the sample catalog, `demo.*` allowed, and `extra` (TOML) merged over it; waits for `/readyz`.
+    pub fn serve(database: &str, broker: &str, backend: &str, extra: &str) -> Self {
+        let mut this = Self::launch(database, broker, backend, extra);
+        this.wait_until_ready();
+        this
+    }
+
+    /// As [`Gateway::serve`], but returns at once: for starts without a Redis or a database.
+    pub fn launch(database: &str, broker: &str, backend: &str, extra: &str) -> Self {
+        let port = ports::free();
+        let config = config(port, database, broker, backend, extra);
+        Self::start(&["serve"], port, Some(&config), &[])
+    }
+
+    /// Any role, with an optional configuration file and environment, in a folder of its own.
+    pub fn start(role: &[&str], port: u16, config: Option<&Table>, environment: &[(&str, &str)]) -> Self {
+        let directory = folder("taskgate");
+        if let Some(config) = config {
+            std::fs::write(directory.join("taskgate.toml"), config.to_string()).expect("the folder is ours");
+        }
+        let mut role: Vec<String> = role.iter().map(|word| (*word).to_owned()).collect();
+        if config.is_some() {
+            role.extend(["--config".to_owned(), "taskgate.toml".to_owned()]);
+        }
+        let environment: Vec<(String, String)> =
+            environment.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+        let process = Process::start("taskgate", command(&role, &directory, &environment));
+        Self { process, directory, role, environment, port }
+    }
+
+    /// A client of its own: connections belong to the runtime of the test that made them.
+    pub fn http(&self) -> Http {
+        Http::new(format!("http://127.0.0.1:{}", self.port))
+    }
+
+    /// Waits for 200 from `/readyz`.
+    ///
+    /// # Panics
+    /// With the log, when it does not come or the process ends.
+    pub fn wait_until_ready(&mut self) {
+        self.wait_for("/readyz", 200);
+    }
+
+    /// Waits until `path` answers with `status`.
+    pub fn wait_for(&mut self, path: &str, status: u16) {
+        let port = self.port;
+        wait::blocking(START, &format!("taskgate answers {path} with {status}"), || {
+            if let Some(ended) = self.process.ended() {
+                panic!("taskgate ended with {ended}:\n{}", self.process.log());
+            }
+            (probe(port, path) == Some(status)).then_some(())
+        });
+    }
+
+    pub fn log(&self) -> String {
+        self.process.log()
+    }
+
+    pub fn show_log(&self) {
+        self.process.show_log();
+    }
+
+    pub fn id(&self) -> i32 {
+        self.process.id()
+    }
+
+    pub fn directory(&self) -> &std::path::Path {
+        &self.directory
+    }
+
+    /// Waits for the log to contain `text`.
+    pub fn wait_for_log(&mut self, text: &str) {
+        self.process.wait_for_log(text, START);
+    }
+
+    /// SIGKILL, gone when this returns.
+    pub fn kill(&mut self) {
+        self.process.kill();
+    }
+
+    /// SIGTERM; the exit code of an end within `deadline`.
+    pub fn stop(&mut self, deadline: Duration) -> Option<i32> {
+        self.process.signal(libc::SIGTERM);
+        self.process.wait(deadline).code()
+    }
+
+    /// Kills it if it runs, and starts it again: same port, configuration and folder.
+    pub fn restart(&mut self) {
+        self.relaunch();
+        self.wait_until_ready();
+    }
+
+    /// As [`Gateway::restart`], without waiting.
+    pub fn relaunch(&mut self) {
+        self.process.kill();
+        self.process = Process::start("taskgate", command(&self.role, &self.directory, &self.environment));
+    }
+}
+
+/// The configuration that tests start from, with `extra` merged over it.
+pub fn config(port: u16, database: &str, broker: &str, backend: &str, extra: &str) -> Table {
+    let sample = std::fs::read_to_string(celery::root().join("examples/compose/taskgate.toml"))
+        .expect("the sample configuration is part of the repository");
+    let mut config: Table = sample.parse().expect("the sample configuration is TOML");
+    let ours = format!(
+        "auth = 'none'\n\
+         http.listen = '127.0.0.1:{port}'\n\
+         database.url = '{database}'\n\
+         broker.url = '{broker}'\n\
+         backend.url = '{backend}'\n\
+         submit.allow = ['demo.*', 'tasks.*']\n"
+    );
+    merge(&mut config, ours.parse().expect("written above"));
+    merge(&mut config, extra.parse().unwrap_or_else(|error| panic!("{error} in {extra}")));
+    config
+}
+
+/// Tables are merged, lists of tables are joined, anything else is replaced.
+fn merge(into: &mut Table, from: Table) {
+    for (key, value) in from {
+        match (into.get_mut(&key), value) {
+            (Some(Value::Table(into)), Value::Table(from)) => merge(into, from),
+            (Some(Value::Array(into)), Value::Array(from)) if from.iter().all(Value::is_table) => into.extend(from),
+            (_, value) => {
+                into.insert(key, value);
+            }
+        }
+    }
+}
+
+/// `taskgate migrate` on one database.
+///
+/// # Panics
+/// With its output, when it fails.
+pub fn migrate(database: &str) {
+    let done = run(&["migrate"], &[("DATABASE_URL", database)]);
+    assert!(done.status.success(), "taskgate migrate: {}", String::from_utf8_lossy(&done.stderr));
+}
+
+/// A subcommand run to its end.
+pub fn run(arguments: &[&str], environment: &[(&str, &str)]) -> std::process::Output {
+    let environment: Vec<(String, String)> =
+        environment.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+    let arguments: Vec<String> = arguments.iter().map(|word| (*word).to_owned()).collect();
+    command(&arguments, &folder("run"), &environment).output().expect("the binary was built")
+}
+
+fn command(arguments: &[String], directory: &std::path::Path, environment: &[(String, String)]) -> Command {
+    let mut command = Command::new(BINARY);
+    command.args(arguments).current_dir(directory);
+    for (name, _) in std::env::vars() {
+        if name.starts_with("TASKGATE_") || name.starts_with("CELERY_") || name == "DATABASE_URL" {
+            command.env_remove(name);
+        }
+    }
+    command.env("NO_COLOR", "1").envs(environment.iter().cloned());
+    command
+}
+
+/// The status of one plain GET, outside of any runtime; `None` while nobody answers.
+pub fn probe(port: u16, path: &str) -> Option<u16> {
+    let mut stream = TcpStream::connect(("127.0.0.1", port)).ok()?;
+    stream.set_read_timeout(Some(Duration::from_secs(5))).ok()?;
+    write!(stream, "GET {path} HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nConnection: close\r\n\r\n").ok()?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).ok()?;
+    answer.split(' ').nth(1)?.parse().ok()
+}

@@ -1,0 +1,29 @@
+//! Starts the real peers: redis-server, PostgreSQL, Celery workers of two versions, and the `taskgate` binary itself.
+//!
+//! The suite is one process with threads (`cargo test`), not a process per test: a Celery worker takes more than a second to
+//! boot, so tests share an environment where they can ([`Harness::shared`]) and start their own only to hurt it. PostgreSQL
+//! is one cluster per run, with a database per gateway copied from a migrated template. `cargo nextest` works too, but then
+//! every test starts everything, so `make test` uses it for nothing here.
+//!
+//! Nothing survives: what is started dies when its handle is dropped, when the test process ends (`atexit`), and when the
+//! process is killed (`PR_SET_PDEATHSIG`). Logs of a failed test's peers are printed.
+
+#![allow(dead_code, reason = "a toolbox: which tool is in use changes with the tests")]
+
+pub mod celery;
+pub mod environment;
+pub mod gateway;
+pub mod http;
+pub mod ports;
+pub mod postgres;
+pub mod process;
+pub mod redis;
+pub mod sse;
+pub mod unix;
+pub mod wait;
+
+pub use celery::{Celery, CeleryOptions, Version};
+pub use gateway::Gateway;
+pub use http::Http;
+pub use redis::{Redis, RedisOptions};
+pub use wait::eventually;

@@ -1,0 +1,148 @@
+//! One PostgreSQL cluster per run, and a database per gateway, copied from a template that has been migrated once.
+//!
+//! `fsync` is off: tests kill taskgate, Redis and workers, not the machine. PostgreSQL refuses to run as root, so then its
+//! processes run as the user that owns the packages (`postgres`), or `nobody`.
+
+use std::os::unix::fs::chown;
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
+
+use super::process::{Process, folder};
+use super::{gateway, ports, unix, wait};
+
+const TEMPLATE: &str = "migrated";
+
+pub struct Cluster {
+    process: Process,
+    port: u16,
+}
+
+/// The cluster of this run, started by whoever asks first.
+pub fn cluster() -> &'static Cluster {
+    static CLUSTER: OnceLock<Cluster> = OnceLock::new();
+    CLUSTER.get_or_init(Cluster::start)
+}
+
+impl Cluster {
+    /// A cluster of its own, for tests that stop it.
+    pub fn start() -> Self {
+        let directory = folder("postgres");
+        let user = unprivileged();
+        if let Some((uid, gid)) = user {
+            chown(&directory, Some(uid), Some(gid)).expect("root may give its folder away");
+        }
+        let data = directory.join("data");
+        initdb(&data, user);
+        let port = ports::free();
+        let this = Self { process: launch(&data, &directory, port, user), port };
+        this.wait_until_ready();
+        this
+    }
+
+    pub fn url(&self, database: &str) -> String {
+        format!("postgres://postgres@127.0.0.1:{}/{database}", self.port)
+    }
+
+    /// The URL of a new database that has all migrations.
+    pub fn migrated_database(&self) -> String {
+        static MIGRATED: OnceLock<()> = OnceLock::new();
+        MIGRATED.get_or_init(|| {
+            self.execute(&format!("create database {TEMPLATE}"));
+            gateway::migrate(&self.url(TEMPLATE));
+        });
+        self.create(&format!("template {TEMPLATE}"))
+    }
+
+    /// The URL of a new database without any table.
+    pub fn empty_database(&self) -> String {
+        self.create("template template0")
+    }
+
+    /// Stops answering without closing a connection, until [`Cluster::resume`].
+    pub fn pause(&self) {
+        self.process.signal_group(libc::SIGSTOP);
+    }
+
+    pub fn resume(&self) {
+        self.process.signal_group(libc::SIGCONT);
+    }
+
+    fn create(&self, origin: &str) -> String {
+        static NEXT: AtomicU32 = AtomicU32::new(1);
+        let name = format!("t{}", NEXT.fetch_add(1, Ordering::Relaxed));
+        self.execute(&format!("create database {name} {origin}"));
+        self.url(&name)
+    }
+
+    fn execute(&self, sql: &str) {
+        let done = self.psql(sql).output().expect("psql starts");
+        assert!(done.status.success(), "{sql}: {}", String::from_utf8_lossy(&done.stderr));
+    }
+
+    fn psql(&self, sql: &str) -> Command {
+        let mut command = Command::new(program("psql"));
+        command.args(["-X", "-q", "-v", "ON_ERROR_STOP=1", "-c", sql]).arg(self.url("postgres"));
+        command
+    }
+
+    fn wait_until_ready(&self) {
+        wait::blocking(Duration::from_secs(20), "PostgreSQL answers", || {
+            let done = self.psql("select 1").stdout(Stdio::null()).stderr(Stdio::null()).status();
+            done.expect("psql starts").success().then_some(())
+        });
+    }
+}
+
+fn initdb(data: &Path, user: Option<(u32, u32)>) {
+    let mut command = Command::new(program("initdb"));
+    command.args(["-U", "postgres", "-A", "trust", "-E", "UTF8", "--locale", "C", "--no-sync", "-D"]).arg(data);
+    let done = demoted(command, user).output().expect("initdb starts");
+    assert!(done.status.success(), "initdb: {}", String::from_utf8_lossy(&done.stderr));
+}
+
+fn launch(data: &Path, sockets: &Path, port: u16, user: Option<(u32, u32)>) -> Process {
+    let mut command = Command::new(program("postgres"));
+    command.arg("-D").arg(data).arg("-k").arg(sockets).args(["-h", "127.0.0.1", "-p", &port.to_string()]);
+    for setting in ["fsync=off", "full_page_writes=off", "max_connections=300", "shared_buffers=64MB"] {
+        command.args(["-c", setting]);
+    }
+    Process::start("postgres", demoted(command, user))
+}
+
+fn demoted(mut command: Command, user: Option<(u32, u32)>) -> Command {
+    command.current_dir("/");
+    if let Some((uid, gid)) = user {
+        command.uid(uid).gid(gid);
+    }
+    command
+}
+
+/// User and group for PostgreSQL when the tests run as root.
+fn unprivileged() -> Option<(u32, u32)> {
+    if !unix::is_root() {
+        return None;
+    }
+    let users = std::fs::read_to_string("/etc/passwd").expect("there are users");
+    ["postgres", "nobody"].iter().find_map(|name| {
+        let line = users.lines().find(|line| line.starts_with(&format!("{name}:")))?;
+        let mut fields = line.split(':').skip(2);
+        Some((fields.next()?.parse().ok()?, fields.next()?.parse().ok()?))
+    })
+}
+
+/// Debian keeps the server's programs out of PATH, one folder per version.
+fn program(name: &str) -> PathBuf {
+    let mut versions: Vec<_> = std::fs::read_dir("/usr/lib/postgresql")
+        .into_iter()
+        .flatten()
+        .flatten()
+        .map(|entry| entry.path().join("bin").join(name))
+        .filter(|path| path.exists())
+        .collect();
+    versions.sort();
+    versions.pop().unwrap_or_else(|| PathBuf::from(name))
+}

@@ -1,0 +1,7 @@
+//! Integration tests against the real peers, in one binary so that they can share them.
+
+mod harness;
+
+mod boundaries;
+mod packaging;
+mod peers;
