@@ -1,0 +1,28 @@
+# What a stranger types. Everything that is needed beyond Rust is installed by tests/setup.sh, and only for the tests.
+
+.PHONY: dev test lint format openapi setup
+
+# A debug build: it takes half the time of a release build, and dev is ready in well under a second either way.
+dev:
+	cargo run --locked -- dev
+
+setup:
+	tests/setup.sh
+
+# One process with threads per test binary, not one per test: tests/it/harness/mod.rs says why. Most tests wait for other
+# processes, so more of them run than there are cores. The integration tests come last and close the output.
+test: setup
+	RUST_TEST_THREADS=$${RUST_TEST_THREADS:-6} cargo test --locked --lib --bins --tests
+
+lint:
+	cargo fmt --check
+	cargo clippy --locked --all-targets -- -D warnings
+
+format:
+	cargo fmt
+
+# The static part of the contract; .ci/run refuses a stale one.
+openapi:
+	mkdir -p openapi
+	cargo run --locked --quiet -- openapi > openapi/openapi.json.new
+	mv openapi/openapi.json.new openapi/openapi.json
