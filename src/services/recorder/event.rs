@@ -9,9 +9,9 @@ use crate::task::Phase;
 #[derive(Debug)]
 pub enum Said {
     /// A step that only events tell.
-    Now(News),
+    Now(Box<News>),
     /// An end. The record says it better (the value, the exception) and comes by another way: it has a moment to arrive.
-    End(News),
+    End(Box<News>),
     /// Nothing about a task's state.
     Nothing,
 }
@@ -27,32 +27,37 @@ pub fn read(event: Event) -> Said {
         ..News::new(uuid.clone(), Source::Event, phase, at)
     };
     match news {
-        TaskNews::Sent(call) => Said::Now(News {
-            worker: None,
-            retries: retries(&call),
-            adoption: Some(adoption(*call)),
-            ..step(Phase::Queued)
-        }),
-        TaskNews::Received(call) => {
-            Said::Now(News { retries: retries(&call), adoption: Some(adoption(*call)), ..step(Phase::Received) })
+        TaskNews::Sent(call) => {
+            now(News { worker: None, retries: retries(&call), adoption: Some(adoption(*call)), ..step(Phase::Queued) })
         }
-        TaskNews::Started => Said::Now(step(Phase::Running)),
-        TaskNews::Succeeded { runtime, .. } => Said::End(News { runtime, ..step(Phase::Succeeded) }),
+        TaskNews::Received(call) => {
+            now(News { retries: retries(&call), adoption: Some(adoption(*call)), ..step(Phase::Received) })
+        }
+        TaskNews::Started => now(step(Phase::Running)),
+        TaskNews::Succeeded { runtime, .. } => end(News { runtime, ..step(Phase::Succeeded) }),
         TaskNews::Failed { exception, traceback } => {
-            Said::End(News { failure: Some(failure(&exception)), traceback, ..step(Phase::Failed) })
+            end(News { failure: Some(failure(&exception)), traceback, ..step(Phase::Failed) })
         }
         TaskNews::Retried { exception, traceback } => {
-            Said::Now(News { failure: Some(failure(&exception)), traceback, ..step(Phase::Retrying) })
+            now(News { failure: Some(failure(&exception)), traceback, ..step(Phase::Retrying) })
         }
         TaskNews::Revoked { expired: true, .. } => {
-            Said::Now(News { reason: Some("expired before it started".to_owned()), ..step(Phase::Expired) })
+            now(News { reason: Some("expired before it started".to_owned()), ..step(Phase::Expired) })
         }
         TaskNews::Revoked { terminated, .. } => {
             let reason = if terminated { "terminated" } else { "revoked" };
-            Said::Now(News { reason: Some(reason.to_owned()), ..step(Phase::Revoked) })
+            now(News { reason: Some(reason.to_owned()), ..step(Phase::Revoked) })
         }
         TaskNews::Rejected { .. } | TaskNews::Cancelled => Said::Nothing,
     }
+}
+
+fn now(news: News) -> Said {
+    Said::Now(Box::new(news))
+}
+
+fn end(news: News) -> Said {
+    Said::End(Box::new(news))
 }
 
 fn retries(call: &Call) -> Option<i32> {

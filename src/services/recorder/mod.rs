@@ -11,6 +11,7 @@
 mod event;
 mod pending;
 mod record;
+mod state;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -22,7 +23,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
-use self::pending::{Pending, Recent};
+use self::state::State;
 use super::hub::Hub;
 use crate::backend::{Backend, Heard, Watch};
 use crate::broker::{Broker, Feed};
@@ -38,10 +39,6 @@ use crate::task::{Phase, TaskId};
 const FEED_CAPACITY: usize = 16_384;
 /// News in one commit.
 const BATCH: usize = 2_000;
-/// A FAILURE or REVOKED that nothing else confirms is the end after this.
-const DOUBT: Duration = Duration::from_secs(10);
-/// How long the record may arrive after the event that tells the same end.
-const RECORD_PATIENCE: Duration = Duration::from_millis(250);
 const LEASE: &str = "recorder";
 const LEASE_TTL: Duration = Duration::from_millis(1_500);
 const LEASE_PERIOD: Duration = Duration::from_millis(500);
@@ -262,7 +259,7 @@ impl Recorder {
         for (told, record) in by_event.into_iter().zip(records) {
             match record.and_then(|payload| ResultMeta::decode(&payload).ok()).filter(ResultMeta::is_ready) {
                 Some(record) => {
-                    news.extend(certain(record::read(told.task_id.clone(), record, told.at)));
+                    news.push(certain(record::read(told.task_id.clone(), record, told.at)));
                     news.push(told);
                 }
                 None => news.push(told),
@@ -351,62 +348,9 @@ impl Drop for FeedGuard {
     }
 }
 
-/// What the recorder remembers between batches. Lost with the process; the records are read again then.
-#[derive(Default)]
-struct State {
-    pending: Pending,
-    recent: Recent,
-}
-
-impl State {
-    fn hear_record(&mut self, id: TaskId, record: ResultMeta, news: &mut Vec<News>) {
-        let told = self.pending.withdraw(&id);
-        match record::read(id.clone(), record, clock::now()) {
-            record::Said::Now(one) => {
-                let is_end = one.phase.is_final();
-                news.push(one);
-                // The event came first: its facts (run time, worker) are still good.
-                news.extend(told.filter(|told| told.source == crate::store::Source::Event && is_end));
-                if is_end {
-                    self.recent.remember(id);
-                }
-            }
-            record::Said::Unless { first, end } => {
-                news.extend(first);
-                news.extend(self.pending.hold(end, DOUBT));
-            }
-        }
-    }
-
-    fn hear_event(&mut self, event: Event, news: &mut Vec<News>) {
-        match event::read(event) {
-            event::Said::Now(one) => {
-                if one.phase.is_final() || one.phase == Phase::Received {
-                    self.pending.withdraw(&one.task_id);
-                }
-                news.push(one);
-            }
-            event::Said::End(one) if self.recent.contains(&one.task_id) => news.push(one),
-            event::Said::End(one) => self.end_by_event(one, news),
-            event::Said::Nothing => {}
-        }
-    }
-
-    /// A FAILURE that the task had set itself is confirmed by the event; else the record has a moment to arrive.
-    fn end_by_event(&mut self, one: News, news: &mut Vec<News>) {
-        match self.pending.withdraw(&one.task_id) {
-            Some(doubtful) if doubtful.source == crate::store::Source::Result && doubtful.phase == Phase::Failed => {
-                news.push(doubtful);
-                news.push(one);
-            }
-            _ => news.extend(self.pending.hold(one, RECORD_PATIENCE)),
-        }
-    }
-}
-
-fn certain(said: record::Said) -> Option<News> {
+fn certain(said: record::Said) -> News {
     match said {
-        record::Said::Now(news) => Some(news),
-        record::Said::Unless { end, .. } => Some(end),
+        record::Said::Now(news) => *news,
+        record::Said::Unless { end, .. } => *end,
     }
 }

@@ -96,8 +96,8 @@ mod tests {
         News::new(TaskId::parse(id).unwrap(), Source::Event, Phase::Succeeded, Time(0))
     }
 
-    #[tokio::test(start_paused = true)]
-    async fn an_end_in_doubt_becomes_news_when_nothing_better_is_heard() {
+    #[test]
+    fn an_end_in_doubt_becomes_news_when_nothing_better_is_heard() {
         let mut pending = Pending::default();
         pending.hold(news("slow"), Duration::from_secs(10));
         pending.hold(news("quick"), Duration::from_secs(1));
@@ -109,8 +109,8 @@ mod tests {
         assert_eq!(pending.next_deadline(), None);
     }
 
-    #[tokio::test(start_paused = true)]
-    async fn a_second_doubt_replaces_the_first() {
+    #[test]
+    fn a_second_doubt_replaces_the_first() {
         let mut pending = Pending::default();
         pending.hold(news("a"), Duration::from_secs(1));
         pending.hold(news("a"), Duration::from_secs(5));

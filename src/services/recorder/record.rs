@@ -12,9 +12,9 @@ pub const MAX_RESULT_BYTES: usize = 64 << 20;
 #[derive(Debug)]
 pub enum Said {
     /// This is what happened.
-    Now(News),
+    Now(Box<News>),
     /// Celery writes this word too when it is not the end: `first` is news now, `end` unless something else is heard soon.
-    Unless { first: Option<News>, end: News },
+    Unless { first: Option<Box<News>>, end: Box<News> },
 }
 
 /// Reads a record. `now` stands in where the record has no time of its own.
@@ -26,21 +26,25 @@ pub fn read(id: TaskId, record: ResultMeta, now: Time) -> Said {
         ..News::new(id.clone(), Source::Result, phase, at)
     };
     match record.status.as_str() {
-        "SUCCESS" => Said::Now(succeeded(news(Phase::Succeeded, at), record.result)),
+        "SUCCESS" => certain(succeeded(news(Phase::Succeeded, at), record.result)),
         "FAILURE" => failed(&record, news(Phase::Failed, at), news(Phase::Running, now)),
         "REVOKED" => revoked(&record, news(Phase::Revoked, at)),
-        "RETRY" => Said::Now(News {
+        "RETRY" => certain(News {
             failure: failure(&record),
             traceback: record.traceback.clone(),
             ..news(Phase::Retrying, now)
         }),
-        "STARTED" => Said::Now(News { worker: started_by(&record), ..news(Phase::Running, now) }),
-        status => Said::Now(News {
+        "STARTED" => certain(News { worker: started_by(&record), ..news(Phase::Running, now) }),
+        status => certain(News {
             status: Some(status.to_owned()),
             meta: Some(record.result.clone()),
             ..news(Phase::Running, now)
         }),
     }
+}
+
+fn certain(news: News) -> Said {
+    Said::Now(Box::new(news))
 }
 
 /// Whether a record repeats what the ledger knows of a task that is not final.
@@ -66,23 +70,23 @@ fn succeeded(news: News, result: Json) -> News {
 fn failed(record: &ResultMeta, end: News, first: News) -> Said {
     let traceback = record.traceback.clone();
     if let Some(failure) = failure(record) {
-        return Said::Now(News { failure: Some(failure), traceback, ..end });
+        return certain(News { failure: Some(failure), traceback, ..end });
     }
     let meta = Some(record.result.clone());
     let failure = Some(Failure { kind: "FAILURE".to_owned(), message: message_of(&record.result) });
     Said::Unless {
-        first: Some(News { status: Some("FAILURE".to_owned()), meta: meta.clone(), ..first }),
-        end: News { failure, traceback, meta, ..end },
+        first: Some(Box::new(News { status: Some("FAILURE".to_owned()), meta: meta.clone(), ..first })),
+        end: Box::new(News { failure, traceback, meta, ..end }),
     }
 }
 
 fn revoked(record: &ResultMeta, news: News) -> Said {
     let why = record.exception().map(|exception| exception.text()).unwrap_or_default();
     if why == "expired" {
-        return Said::Now(News { phase: Phase::Expired, reason: Some("expired before it started".to_owned()), ..news });
+        return certain(News { phase: Phase::Expired, reason: Some("expired before it started".to_owned()), ..news });
     }
     let reason = if why.is_empty() { "revoked".to_owned() } else { why };
-    Said::Unless { first: None, end: News { reason: Some(reason), ..news } }
+    Said::Unless { first: None, end: Box::new(News { reason: Some(reason), ..news }) }
 }
 
 fn failure(record: &ResultMeta) -> Option<Failure> {
@@ -173,7 +177,7 @@ mod tests {
                 r#"{{"status": "REVOKED", "result": {{"exc_type": "TaskRevokedError", "exc_message": ["{why}"]}}, "task_id": "t"}}"#
             )
         };
-        assert!(matches!(said(&revoked("expired")), Said::Now(News { phase: Phase::Expired, .. })));
+        assert!(matches!(said(&revoked("expired")), Said::Now(news) if news.phase == Phase::Expired));
         assert!(matches!(said(&revoked("revoked")), Said::Unless { first: None, .. }));
     }
 }
