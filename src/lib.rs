@@ -12,6 +12,7 @@ pub mod broker;
 pub mod celery;
 pub mod clock;
 pub mod config;
+pub mod gateway;
 pub mod lifecycle;
 pub mod services;
 pub mod spelling;

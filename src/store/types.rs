@@ -221,6 +221,14 @@ pub struct Group {
     pub members: Vec<GroupMember>,
 }
 
+impl Group {
+    /// Members that have ended, whatever their end.
+    pub fn completed(&self) -> i32 {
+        let ended = self.members.iter().filter(|member| member.phase.is_final()).count();
+        i32::try_from(ended).unwrap_or(i32::MAX)
+    }
+}
+
 #[derive(Debug, Clone)]
 pub struct GroupMember {
     pub task_id: TaskId,
