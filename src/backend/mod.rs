@@ -44,6 +44,10 @@ impl Backend {
         &self.prefix
     }
 
+    pub async fn ping(&self) -> Result<(), Error> {
+        self.link.call(&redis::cmd("PING")).await
+    }
+
     /// Key and channel of a task's record.
     pub fn task_key(&self, id: &str) -> String {
         format!("{}{TASK_KEY}{id}", self.prefix)

@@ -1,6 +1,8 @@
 //! Reconcilers: each repairs one difference between what was decided, what is in flight and what happened.
 
 pub mod commit;
+pub mod health;
 pub mod hub;
+pub mod news;
 pub mod recorder;
 pub mod relay;
