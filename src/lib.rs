@@ -9,6 +9,7 @@
 
 pub mod backend;
 pub mod broker;
+pub mod catalog;
 pub mod celery;
 pub mod clock;
 pub mod config;

@@ -1,0 +1,118 @@
+//! From a request to a call: path values and body fields fill the entry's templates.
+
+use serde_json::Value;
+
+use super::entry::Entry;
+use super::template;
+use super::{Call, Invalid, ResolveError};
+use crate::celery::json::Fields;
+use crate::task::{Json, QueueName};
+
+impl Entry {
+    /// `path` has the values of the endpoint's parameters, `body` the text of the request body (empty when there is none).
+    ///
+    /// # Errors
+    /// When a path value is not among the known ones, or the body does not fit the schema.
+    pub fn resolve(&self, path: &[(String, String)], body: &str) -> Result<Call, ResolveError> {
+        self.check_path(path)?;
+        let text = if body.trim().is_empty() { "{}" } else { body };
+        let fields = self.check_body(text)?;
+        self.check_words(&fields)?;
+        let request = Request { entry: self, path, fields: &fields };
+        let queue = self.queue.as_ref().map(|queue| QueueName::parse(queue.fill_text(&|name| request.mapped(name))));
+        let queue = queue.transpose().map_err(|error| ResolveError::invalid("", format!("the queue {error}")))?;
+        let mut args = String::new();
+        template::array(&self.args, &|name| request.mapped(name), &mut args);
+        let mut kwargs = String::new();
+        template::object(&self.kwargs, &|name| request.mapped(name), &mut kwargs);
+        Ok(Call {
+            args: json(args),
+            kwargs: json(kwargs),
+            queue,
+            message: self.message.as_ref().map(|message| message.fill_text(&|name| request.said(name))),
+            echo: path.to_vec(),
+        })
+    }
+
+    fn check_path(&self, path: &[(String, String)]) -> Result<(), ResolveError> {
+        for (name, value) in path {
+            if let Some(words) = self.values.get(name)
+                && !words.contains_key(value)
+            {
+                let known = words.keys().cloned().collect();
+                return Err(ResolveError::UnknownValue { parameter: name.clone(), value: value.clone(), known });
+            }
+            if value.chars().any(char::is_control) {
+                return Err(ResolveError::invalid("", format!("{{{name}}} in the path contains a control character")));
+            }
+        }
+        Ok(())
+    }
+
+    fn check_body<'a>(&self, text: &'a str) -> Result<Fields<'a>, ResolveError> {
+        let value: Value = serde_json::from_str(text).map_err(|error| ResolveError::invalid("", error.to_string()))?;
+        let errors = match &self.body {
+            Some(schema) => schema.check(&value),
+            None if value.as_object().is_some_and(serde_json::Map::is_empty) => Vec::new(),
+            None => vec![Invalid::new("", "this endpoint takes no body: send none, or {}")],
+        };
+        if !errors.is_empty() {
+            return Err(ResolveError::Invalid(errors));
+        }
+        Fields::parse(text).map_err(|error| ResolveError::invalid("", error.to_string()))
+    }
+
+    /// Words of the body that the worker knows by another name.
+    fn check_words(&self, fields: &Fields<'_>) -> Result<(), ResolveError> {
+        for (name, words) in &self.values {
+            if self.endpoint.as_ref().is_some_and(|endpoint| endpoint.params.contains(name)) {
+                continue;
+            }
+            let Some(value) = fields.get(name) else { continue };
+            if !words.contains_key(&word(value.get())) {
+                let known: Vec<&str> = words.keys().map(String::as_str).collect();
+                let pointer = format!("/{}", super::body::escape(name));
+                return Err(ResolveError::invalid(pointer, format!("is none of {}", known.join(", "))));
+            }
+        }
+        Ok(())
+    }
+}
+
+struct Request<'a> {
+    entry: &'a Entry,
+    path: &'a [(String, String)],
+    fields: &'a Fields<'a>,
+}
+
+impl Request<'_> {
+    /// The client's word, as JSON text.
+    fn said(&self, name: &str) -> String {
+        if let Some((_, value)) = self.path.iter().find(|(param, _)| param == name) {
+            return Value::String(value.clone()).to_string();
+        }
+        // `get` takes an explicit null for absent; both mean null here, unless the schema has a default for the absent one.
+        match self.fields.iter().filter(|(key, _)| *key == name).last() {
+            Some((_, value)) => value.get().to_owned(),
+            None => {
+                self.entry.body.as_ref().and_then(|body| body.default_of(name)).unwrap_or_else(|| "null".to_owned())
+            }
+        }
+    }
+
+    /// What the worker gets for it, as JSON text.
+    fn mapped(&self, name: &str) -> String {
+        let said = self.said(name);
+        let words = self.entry.values.get(name);
+        words.and_then(|words| words.get(&word(&said))).cloned().unwrap_or(said)
+    }
+}
+
+/// A JSON string without quotes, any other value as it is written.
+fn word(json: &str) -> String {
+    serde_json::from_str::<String>(json).unwrap_or_else(|_| json.to_owned())
+}
+
+fn json(text: String) -> Json {
+    serde_json::value::RawValue::from_string(text).expect("templates and values are JSON")
+}

@@ -1,0 +1,146 @@
+//! `POST /run-crawler/{category}`: the path at which an entry is called.
+
+use super::template::{Part, parts};
+
+/// First segments that belong to the gateway itself.
+pub const RESERVED: [&str; 14] = [
+    "v1",
+    "result",
+    "chain",
+    "group",
+    "chord",
+    "readyz",
+    "livez",
+    "metrics",
+    "openapi.json",
+    "swagger-ui",
+    "dashboard",
+    "problems",
+    "sample-site",
+    "favicon.ico",
+];
+
+/// Fields of the answer to a submission: a path parameter is echoed beside them, so it may not have their name.
+pub const ANSWER_FIELDS: [&str; 11] = [
+    "task_id",
+    "group_id",
+    "status",
+    "phase",
+    "task",
+    "queue",
+    "message",
+    "children",
+    "links",
+    "deduplicated",
+    "count",
+];
+
+/// Method POST and a path with parameters.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Endpoint {
+    /// As written: `/run-crawler/{category}`.
+    pub path: String,
+    /// Parameters in order.
+    pub params: Vec<String>,
+}
+
+impl Endpoint {
+    /// # Errors
+    /// A sentence that says what is wrong.
+    pub fn parse(text: &str) -> Result<Self, String> {
+        let (method, path) = text.trim().split_once(' ').ok_or("write a method and a path, as POST /add")?;
+        if method != "POST" {
+            return Err(format!("{method} cannot submit a task: only POST is supported"));
+        }
+        let path = path.trim();
+        let segments = path.strip_prefix('/').filter(|rest| !rest.is_empty()).ok_or("the path must begin with /")?;
+        let mut params = Vec::new();
+        for segment in segments.split('/') {
+            if let Some(param) = param(segment)? {
+                if params.contains(&param) {
+                    return Err(format!("{{{param}}} stands twice in the path"));
+                }
+                params.push(param);
+            }
+        }
+        let endpoint = Self { path: path.to_owned(), params };
+        endpoint.checked()
+    }
+
+    fn checked(self) -> Result<Self, String> {
+        let first = self.first_segment();
+        if RESERVED.contains(&first) {
+            return Err(format!("/{first} belongs to the gateway itself"));
+        }
+        if first.starts_with('{') {
+            return Err(
+                "the first part of the path must be a word: a parameter there would answer for every path".to_owned()
+            );
+        }
+        if let Some(param) = self.params.iter().find(|param| ANSWER_FIELDS.contains(&param.as_str())) {
+            return Err(format!(
+                "the parameter {{{param}}} has the name of a field of the answer, where it is shown too"
+            ));
+        }
+        Ok(self)
+    }
+
+    fn first_segment(&self) -> &str {
+        self.path[1..].split('/').next().unwrap_or_default()
+    }
+
+    /// Equal for two paths that no request can tell apart.
+    pub fn shape(&self) -> String {
+        self.path
+            .split('/')
+            .map(|segment| if segment.starts_with('{') { "{}" } else { segment })
+            .collect::<Vec<_>>()
+            .join("/")
+    }
+}
+
+/// The parameter that fills this segment, if it is one.
+fn param(segment: &str) -> Result<Option<String>, String> {
+    match parts(segment).map_err(|error| error.to_string())?.as_slice() {
+        [Part::Name(name)] if name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_') => Ok(Some(name.clone())),
+        [Part::Name(name)] => Err(format!("{{{name}}}: a parameter's name has letters, digits and _ only")),
+        [Part::Text(text)] if text.chars().all(|c| c.is_ascii_alphanumeric() || "-._~".contains(c)) => Ok(None),
+        [Part::Text(text)] => Err(format!("{text:?}: a part of a path has letters, digits and -._~ only")),
+        [] => Err("a part of the path is empty".to_owned()),
+        _ => Err(format!("{segment:?}: a parameter must fill the whole part between two slashes")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_endpoint_has_a_path_with_parameters() {
+        let endpoint = Endpoint::parse("POST /run-crawler/{category}").unwrap();
+        assert_eq!(endpoint.path, "/run-crawler/{category}");
+        assert_eq!(endpoint.params, ["category"]);
+        assert_eq!(endpoint.shape(), "/run-crawler/{}");
+    }
+
+    #[test]
+    fn what_cannot_be_served_is_refused_with_a_reason() {
+        for (text, reason) in [
+            ("GET /add", "only POST"),
+            ("/add", "method"),
+            ("POST add", "begin with /"),
+            ("POST /v1/add", "belongs to the gateway"),
+            ("POST /result/{x}", "belongs to the gateway"),
+            ("POST /{x}", "every path"),
+            ("POST /add/{task_id}", "field of the answer"),
+            ("POST /add/{x}/{x}", "twice"),
+            ("POST /add/{x}.json", "whole part"),
+            ("POST /add/{*rest}", "letters"),
+            ("POST /a b", "letters"),
+            ("POST /add/", "empty"),
+        ] {
+            let error = Endpoint::parse(text).unwrap_err();
+            assert!(error.contains(reason), "{text}: {error}");
+        }
+    }
+}

@@ -1,0 +1,235 @@
+//! One task of the catalog, compiled: everything that can be wrong with it is wrong at start.
+
+use std::collections::BTreeMap;
+
+use serde_json::Value;
+
+use super::body::Body;
+use super::endpoint::Endpoint;
+use super::template::{Template, parts};
+use crate::config::{Error, RawTask};
+use crate::spelling::nearest;
+use crate::task::{Priority, QueueName, TaskName};
+
+/// What every submission of a task gets that does not say otherwise.
+#[derive(Debug, Clone, Default)]
+pub struct Defaults {
+    /// Unless the entry computes it from a request.
+    pub queue: Option<QueueName>,
+    pub priority: Option<Priority>,
+    /// Seconds.
+    pub soft_time_limit: Option<f64>,
+    /// Seconds.
+    pub time_limit: Option<f64>,
+    /// Seconds after submission.
+    pub expires: Option<f64>,
+    /// For the whole fleet, as `100/m`.
+    pub rate_limit: Option<RateLimit>,
+    pub ignore_result: Option<bool>,
+    pub recovery: Option<Recovery>,
+    /// Names of fields that are masked wherever a person looks.
+    pub redact: Vec<String>,
+    /// Seconds a run may take before it is an incident.
+    pub budget: Option<f64>,
+    pub retry: Option<Value>,
+    pub webhooks: Option<Value>,
+    pub limits: Option<Value>,
+    pub idempotent: bool,
+}
+
+/// What happens to a task whose worker died.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Recovery {
+    Rerun,
+    Report,
+}
+
+impl Recovery {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Rerun => "rerun",
+            Self::Report => "report",
+        }
+    }
+}
+
+/// Celery's way of writing rates.
+#[derive(Debug, Clone, PartialEq)]
+pub struct RateLimit {
+    /// As written: it is broadcast to workers.
+    pub text: String,
+    pub per_second: f64,
+}
+
+impl RateLimit {
+    /// # Errors
+    /// When the text is not `N`, `N/s`, `N/m` or `N/h`.
+    pub fn parse(text: &str) -> Result<Self, String> {
+        let refused = || format!("{text:?} is not a rate: write 10/s, 100/m or 1000/h");
+        let (number, unit) = text.split_once('/').unwrap_or((text, "s"));
+        let number: f64 = number.trim().parse().map_err(|_| refused())?;
+        let seconds = match unit.trim() {
+            "s" => 1.0,
+            "m" => 60.0,
+            "h" => 3_600.0,
+            _ => return Err(refused()),
+        };
+        if !number.is_finite() || number <= 0.0 {
+            return Err(refused());
+        }
+        Ok(Self { text: text.to_owned(), per_second: number / seconds })
+    }
+}
+
+/// An entry of the catalog.
+#[derive(Debug)]
+pub struct Entry {
+    /// `tasks[2] (tasks.add)`: where it stands, for messages.
+    pub place: String,
+    pub name: TaskName,
+    pub summary: Option<String>,
+    pub description: Option<String>,
+    pub endpoint: Option<Endpoint>,
+    pub(super) args: Vec<Template>,
+    pub(super) kwargs: Vec<(String, Template)>,
+    pub(super) queue: Option<Template>,
+    pub(super) message: Option<Template>,
+    /// What the client says → what the worker gets (JSON text), by parameter.
+    pub values: BTreeMap<String, BTreeMap<String, String>>,
+    pub body: Option<Body>,
+    pub defaults: Defaults,
+    /// An executable that the Rust worker runs for it.
+    pub command: Vec<String>,
+    /// How one call becomes many, as written.
+    pub split: Option<Value>,
+}
+
+impl Entry {
+    pub(super) fn compile(index: usize, raw: RawTask) -> Result<Self, Error> {
+        let place = format!("tasks[{index}] ({})", raw.name.0);
+        let name =
+            TaskName::parse(&raw.name.0).map_err(|error| Error::value(format!("{place}.name"), error.to_string()))?;
+        let defaults = defaults(&place, &raw)?;
+        let endpoint = raw.endpoint.as_ref().map(|text| Endpoint::parse(&text.0)).transpose();
+        let max_items: Vec<(String, u64)> =
+            raw.max_items.iter().map(|(field, count)| (field.clone(), count.0)).collect();
+        if raw.body.is_none() && !max_items.is_empty() {
+            return Err(Error::pair(
+                format!("{place}.max_items"),
+                format!("{place}.body"),
+                "no field is declared that could be limited",
+            ));
+        }
+        let body = raw.body.map(|schema| Body::compile(schema, &max_items, !defaults.redact.is_empty())).transpose();
+        let template = |key: &str, value: &Value| {
+            Template::parse(value).map_err(|error| Error::value(format!("{place}.{key}"), error.to_string()))
+        };
+        let text = |key: &str, text: &str| template(key, &Value::String(text.to_owned()));
+        let entry = Self {
+            endpoint: endpoint.map_err(|message| Error::value(format!("{place}.endpoint"), message))?,
+            args: raw.args.iter().map(|value| template("args", value)).collect::<Result<_, _>>()?,
+            kwargs: raw
+                .kwargs
+                .iter()
+                .map(|(key, value)| Ok((key.clone(), template("kwargs", value)?)))
+                .collect::<Result<_, Error>>()?,
+            queue: raw.queue.as_ref().map(|queue| text("queue", &queue.0)).transpose()?,
+            message: raw.message.as_ref().map(|message| text("message", &message.0)).transpose()?,
+            values: raw.values.into_iter().map(|(name, map)| (name, words(map))).collect(),
+            body: body.map_err(|message| Error::value(format!("{place}.body"), message))?,
+            summary: raw.summary.map(|text| text.0),
+            description: raw.description.map(|text| text.0),
+            command: raw.command.unwrap_or_default().0,
+            split: raw.split,
+            name,
+            defaults,
+            place,
+        };
+        entry.checked()
+    }
+
+    fn checked(self) -> Result<Self, Error> {
+        let known = self.names();
+        let used = [("queue", &self.queue), ("message", &self.message)].into_iter();
+        let used =
+            used.flat_map(|(key, template)| template.iter().flat_map(|t| t.names()).map(move |name| (key, name)));
+        let used = used.chain(self.args.iter().flat_map(Template::names).map(|name| ("args", name)));
+        let used = used.chain(self.kwargs.iter().flat_map(|(_, t)| t.names()).map(|name| ("kwargs", name)));
+        let used = used.chain(self.values.keys().map(|name| ("values", name.as_str())));
+        for (key, name) in used {
+            if !known.contains(&name) {
+                let hint = nearest(name, known.iter().copied())
+                    .map_or_else(String::new, |near| format!("; did you mean {near}?"));
+                let harm = format!("{{{name}}} is neither a path parameter nor a field of the body{hint}");
+                return Err(Error::pair(format!("{}.{key}", self.place), format!("{}.endpoint", self.place), harm));
+            }
+        }
+        if let (Some(endpoint), Some(body)) = (&self.endpoint, &self.body)
+            && let Some(twice) = endpoint.params.iter().find(|param| body.fields.contains(param))
+        {
+            let harm = format!("{twice} stands in both, and a template could mean either");
+            return Err(Error::pair(format!("{}.endpoint", self.place), format!("{}.body", self.place), harm));
+        }
+        Ok(self)
+    }
+
+    /// Names that templates may use.
+    fn names(&self) -> Vec<&str> {
+        let params = self.endpoint.iter().flat_map(|endpoint| &endpoint.params);
+        let fields = self.body.iter().flat_map(|body| &body.fields);
+        params.chain(fields).map(String::as_str).collect()
+    }
+}
+
+/// What the worker gets, as JSON text.
+fn words(map: BTreeMap<String, Value>) -> BTreeMap<String, String> {
+    map.into_iter().map(|(word, value)| (word, value.to_string())).collect()
+}
+
+fn defaults(place: &str, raw: &RawTask) -> Result<Defaults, Error> {
+    let at = |key: &str| format!("{place}.{key}");
+    let priority = raw.priority.map(|count| {
+        u8::try_from(count.0).ok().and_then(Priority::new).ok_or_else(|| Error::value(at("priority"), "must be 0 to 9"))
+    });
+    let rate_limit = raw
+        .rate_limit
+        .as_ref()
+        .map(|text| RateLimit::parse(&text.0).map_err(|message| Error::value(at("rate_limit"), message)));
+    let recovery = raw.recovery.as_ref().map(|text| match text.0.as_str() {
+        "rerun" => Ok(Recovery::Rerun),
+        "report" => Ok(Recovery::Report),
+        other => Err(Error::value(at("recovery"), format!("{other:?} is neither rerun nor report"))),
+    });
+    let soft_time_limit = raw.soft_time_limit.map(|span| span.0.as_secs_f64());
+    let time_limit = raw.time_limit.map(|span| span.0.as_secs_f64());
+    if let (Some(soft), Some(hard)) = (soft_time_limit, time_limit)
+        && soft >= hard
+    {
+        return Err(Error::pair(at("soft_time_limit"), at("time_limit"), "the soft limit would never be reached"));
+    }
+    Ok(Defaults {
+        queue: fixed_queue(place, raw)?,
+        priority: priority.transpose()?,
+        soft_time_limit,
+        time_limit,
+        expires: raw.expires.map(|span| span.0.as_secs_f64()),
+        rate_limit: rate_limit.transpose()?,
+        ignore_result: raw.ignore_result.map(|switch| switch.0),
+        recovery: recovery.transpose()?,
+        redact: raw.redact.clone().unwrap_or_default().0,
+        budget: raw.budget.map(|span| span.0.as_secs_f64()),
+        retry: raw.retry.clone(),
+        webhooks: raw.webhooks.clone(),
+        limits: raw.limits.clone(),
+        idempotent: raw.idempotent.is_some_and(|switch| switch.0),
+    })
+}
+
+/// The queue, when it does not depend on a request.
+fn fixed_queue(place: &str, raw: &RawTask) -> Result<Option<QueueName>, Error> {
+    let Some(text) = &raw.queue else { return Ok(None) };
+    if parts(&text.0).is_ok_and(|parts| parts.iter().any(|part| matches!(part, super::template::Part::Name(_)))) {
+        return Ok(None);
+    }
+    QueueName::parse(&text.0).map(Some).map_err(|error| Error::value(format!("{place}.queue"), error.to_string()))
+}

@@ -1,0 +1,162 @@
+//! The catalog: tasks declared in the configuration, compiled at start.
+//!
+//! A declared task gets a typed endpoint, validation, defaults and its own operation in OpenAPI, without code. A conflict (two
+//! endpoints alike, a reserved path, a template naming nothing) stops the start and names both places; after that nothing here
+//! fails but requests.
+
+mod body;
+mod call;
+mod endpoint;
+mod entry;
+mod pattern;
+mod template;
+
+#[cfg(test)]
+mod tests;
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+pub use body::Body;
+pub use endpoint::{ANSWER_FIELDS, Endpoint, RESERVED};
+pub use entry::{Defaults, Entry, RateLimit, Recovery};
+pub use pattern::Pattern;
+
+use crate::config::{Config, Error};
+use crate::task::{Json, QueueName};
+
+/// A request, resolved: what the worker will get.
+#[derive(Debug, Clone)]
+pub struct Call {
+    /// A JSON array.
+    pub args: Json,
+    /// A JSON object.
+    pub kwargs: Json,
+    /// When the entry names one.
+    pub queue: Option<QueueName>,
+    /// With the client's words.
+    pub message: Option<String>,
+    /// Path parameters as the client said them, shown in the answer.
+    pub echo: Vec<(String, String)>,
+}
+
+/// What is wrong with one place of a request.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Invalid {
+    /// JSON Pointer into the body; empty for the whole.
+    pub pointer: String,
+    pub detail: String,
+}
+
+impl Invalid {
+    pub fn new(pointer: impl Into<String>, detail: impl Into<String>) -> Self {
+        Self { pointer: pointer.into(), detail: detail.into() }
+    }
+}
+
+/// Why a request is refused.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ResolveError {
+    #[error("{value:?} is not a known {parameter}: {}", known.join(", "))]
+    UnknownValue { parameter: String, value: String, known: Vec<String> },
+    #[error("the request does not fit")]
+    Invalid(Vec<Invalid>),
+}
+
+impl ResolveError {
+    fn invalid(pointer: impl Into<String>, detail: impl Into<String>) -> Self {
+        Self::Invalid(vec![Invalid::new(pointer, detail)])
+    }
+}
+
+/// All entries, the allow-list and the routes.
+#[derive(Debug)]
+pub struct Catalog {
+    entries: Vec<Arc<Entry>>,
+    by_name: HashMap<String, usize>,
+    allow: Vec<Pattern>,
+    /// Exact names first, then patterns, the longest first.
+    routes: Vec<(Pattern, QueueName)>,
+    default_queue: QueueName,
+}
+
+impl Catalog {
+    /// # Errors
+    /// The first entry that is wrong in itself or against another one.
+    pub fn compile(config: &Config) -> Result<Self, Error> {
+        let compiled =
+            config.tasks.iter().enumerate().map(|(index, raw)| Entry::compile(index, raw.clone()).map(Arc::new));
+        let entries = compiled.collect::<Result<Vec<_>, _>>()?;
+        refuse_alike(&entries)?;
+        let mut by_name = HashMap::new();
+        for (index, entry) in entries.iter().enumerate() {
+            by_name.entry(entry.name.as_str().to_owned()).or_insert(index);
+        }
+        let mut routes: Vec<_> =
+            config.routes.0.iter().map(|(pattern, queue)| (Pattern::new(pattern), queue.clone())).collect();
+        routes.sort_by_key(|(pattern, _)| (!pattern.is_exact(), std::cmp::Reverse(pattern.as_str().len())));
+        Ok(Self {
+            entries,
+            by_name,
+            allow: config.submit.allow.iter().map(Pattern::new).collect(),
+            routes,
+            default_queue: config.broker.default_queue.clone(),
+        })
+    }
+
+    pub fn entries(&self) -> &[Arc<Entry>] {
+        &self.entries
+    }
+
+    /// The first entry of this name: its defaults hold for submissions by name.
+    pub fn entry(&self, name: &str) -> Option<&Arc<Entry>> {
+        self.by_name.get(name).map(|index| &self.entries[*index])
+    }
+
+    /// Whether a submission may name this task.
+    pub fn permits(&self, name: &str) -> bool {
+        self.by_name.contains_key(name) || self.allow.iter().any(|pattern| pattern.matches(name))
+    }
+
+    /// Names of the catalog, sorted.
+    pub fn names(&self) -> Vec<&str> {
+        let mut names: Vec<&str> = self.by_name.keys().map(String::as_str).collect();
+        names.sort_unstable();
+        names
+    }
+
+    /// Where a task goes that does not say its queue: its entry, the routes, the default.
+    pub fn queue_for(&self, name: &str) -> QueueName {
+        let declared = self.entry(name).and_then(|entry| entry.defaults.queue.as_ref());
+        let routed = || self.routes.iter().find(|(pattern, _)| pattern.matches(name)).map(|(_, queue)| queue);
+        declared.or_else(routed).unwrap_or(&self.default_queue).clone()
+    }
+
+    /// What a task gets that does not say otherwise, its queue included.
+    pub fn defaults_for(&self, name: &str) -> Defaults {
+        let declared = self.entry(name).map(|entry| entry.defaults.clone()).unwrap_or_default();
+        Defaults { queue: Some(self.queue_for(name)), ..declared }
+    }
+
+    /// Every queue that catalog, routes and default name, sorted.
+    pub fn queues(&self) -> Vec<QueueName> {
+        let declared = self.entries.iter().filter_map(|entry| entry.defaults.queue.as_ref());
+        let routed = self.routes.iter().map(|(_, queue)| queue);
+        let mut queues: Vec<QueueName> = declared.chain(routed).chain([&self.default_queue]).cloned().collect();
+        queues.sort_unstable();
+        queues.dedup();
+        queues
+    }
+}
+
+fn refuse_alike(entries: &[Arc<Entry>]) -> Result<(), Error> {
+    let mut seen: HashMap<String, &Entry> = HashMap::new();
+    for entry in entries {
+        let Some(endpoint) = &entry.endpoint else { continue };
+        if let Some(other) = seen.insert(endpoint.shape(), entry) {
+            let harm = format!("a request to {} could mean either", endpoint.path);
+            return Err(Error::pair(format!("{}.endpoint", other.place), format!("{}.endpoint", entry.place), harm));
+        }
+    }
+    Ok(())
+}
