@@ -15,6 +15,7 @@ pub mod clock;
 pub mod config;
 pub mod gateway;
 pub mod lifecycle;
+pub mod resp;
 pub mod services;
 pub mod spelling;
 pub mod store;

@@ -1,0 +1,156 @@
+//! A connected client as others see it: what it has chosen, what it listens to, and the bytes on their way to it.
+//!
+//! Everything lives on the server's one thread, so cells are enough. The connection loop alone reads and writes the
+//! socket; others append to the outbox and wake it.
+
+use std::{
+    cell::{Cell, RefCell},
+    rc::Rc,
+    time::{Duration, Instant},
+};
+
+use bytes::{Bytes, BytesMut};
+use indexmap::IndexSet;
+use tokio::sync::Notify;
+
+use super::{
+    keyspace::Millis,
+    reply::{Protocol, Reply},
+};
+
+/// As Redis's `client-output-buffer-limit pubsub 32mb 8mb 60`: a reader this far behind is cut off.
+const SUBSCRIBER_HARD_LIMIT: usize = 32 * 1024 * 1024;
+const SUBSCRIBER_SOFT_LIMIT: usize = 8 * 1024 * 1024;
+const SUBSCRIBER_SOFT_TIME: Duration = Duration::from_secs(60);
+
+/// Whether and how the connection ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ending {
+    Open,
+    /// When the outbox is written.
+    AfterFlush,
+    Now,
+}
+
+/// `CLIENT REPLY`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Replies {
+    On,
+    Off,
+    SkipNext,
+    SkipThis,
+}
+
+/// Commands between `MULTI` and `EXEC`.
+#[derive(Debug, Default)]
+pub struct Transaction {
+    pub queue: Vec<Vec<Bytes>>,
+    /// A command was refused, so `EXEC` will be.
+    pub broken: bool,
+}
+
+#[derive(Debug)]
+pub struct Client {
+    pub id: u64,
+    pub address: String,
+    pub connected_at: Millis,
+    pub name: RefCell<Bytes>,
+    pub library: RefCell<(Bytes, Bytes)>,
+    pub last_command: Cell<&'static str>,
+    pub db: Cell<usize>,
+    pub protocol: Cell<Protocol>,
+    pub replies: Cell<Replies>,
+    pub channels: RefCell<IndexSet<Bytes>>,
+    pub patterns: RefCell<IndexSet<Bytes>>,
+    pub transaction: RefCell<Option<Transaction>>,
+    pub watched: RefCell<Vec<(usize, Bytes)>>,
+    pub watched_changed: Rc<Cell<bool>>,
+    /// The wait that this client is blocked in.
+    pub blocked: Cell<Option<u64>>,
+    pub blocked_until: Cell<Option<Instant>>,
+    pub ending: Cell<Ending>,
+    pub outbox: RefCell<BytesMut>,
+    behind_since: Cell<Option<Instant>>,
+    wake: Notify,
+}
+
+impl Client {
+    pub fn new(id: u64, address: String, connected_at: Millis) -> Self {
+        Self {
+            id,
+            address,
+            connected_at,
+            name: RefCell::default(),
+            library: RefCell::default(),
+            last_command: Cell::new("NULL"),
+            db: Cell::new(0),
+            protocol: Cell::default(),
+            replies: Cell::new(Replies::On),
+            channels: RefCell::default(),
+            patterns: RefCell::default(),
+            transaction: RefCell::default(),
+            watched: RefCell::default(),
+            watched_changed: Rc::default(),
+            blocked: Cell::new(None),
+            blocked_until: Cell::new(None),
+            ending: Cell::new(Ending::Open),
+            outbox: RefCell::default(),
+            behind_since: Cell::new(None),
+            wake: Notify::new(),
+        }
+    }
+
+    pub fn subscriptions(&self) -> usize {
+        self.channels.borrow().len() + self.patterns.borrow().len()
+    }
+
+    /// Appends an answer to this client's own command.
+    pub fn answer(&self, reply: &Reply) {
+        reply.encode(self.protocol.get(), &mut self.outbox.borrow_mut());
+    }
+
+    /// Ends a blocked wait with its answer.
+    pub fn unblock(&self, reply: &Reply) {
+        self.blocked.set(None);
+        self.blocked_until.set(None);
+        self.answer(reply);
+        self.wake.notify_one();
+    }
+
+    /// Appends what somebody else published; a reader too far behind is cut off.
+    pub fn deliver(&self, message: &Reply) {
+        if self.ending.get() == Ending::Now {
+            return;
+        }
+        self.answer(message);
+        if self.is_too_far_behind() {
+            tracing::warn!(client.id = self.id, "closing client {}: it does not read what it subscribed to", self.id);
+            self.close(Ending::Now);
+        }
+        self.wake.notify_one();
+    }
+
+    fn is_too_far_behind(&self) -> bool {
+        let waiting = self.outbox.borrow().len();
+        if waiting <= SUBSCRIBER_SOFT_LIMIT {
+            self.behind_since.set(None);
+            return false;
+        }
+        let now = Instant::now();
+        let since = self.behind_since.get().unwrap_or(now);
+        self.behind_since.set(Some(since));
+        waiting > SUBSCRIBER_HARD_LIMIT || now.duration_since(since) > SUBSCRIBER_SOFT_TIME
+    }
+
+    pub fn close(&self, how: Ending) {
+        if self.ending.get() != Ending::Now {
+            self.ending.set(how);
+        }
+        self.wake.notify_one();
+    }
+
+    /// Somebody else has changed the outbox, the wait or the ending.
+    pub async fn woken(&self) {
+        self.wake.notified().await;
+    }
+}

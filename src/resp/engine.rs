@@ -1,0 +1,242 @@
+//! Executes commands, one after the other, on one thread: every command, transaction and script is atomic because
+//! nothing else runs meanwhile.
+//!
+//! Borrows of the state last for one data command. Scripts and transactions run commands one by one through the same
+//! door, so nothing is borrowed around them.
+
+use std::{
+    cell::{Cell, RefCell},
+    collections::BTreeMap,
+    rc::Rc,
+    time::Instant,
+};
+
+use bytes::Bytes;
+use tokio::sync::Notify;
+
+use super::{
+    blocking::{Wait, Waiting},
+    call::{Call, lossy},
+    client::{Client, Ending, Replies},
+    command::{self, Command, Run},
+    failure::{Failure, message, wrong_arity},
+    keyspace::Keyspace,
+    keyspace::unix_millis,
+    pubsub::PubSub,
+    reply::{Protocol, Reply},
+    script::Scripts,
+    session, transaction,
+};
+
+/// What data commands work on.
+#[derive(Debug, Default)]
+pub struct State {
+    pub space: Keyspace,
+    pub pubsub: PubSub,
+}
+
+pub struct Engine {
+    pub state: RefCell<State>,
+    pub waiting: RefCell<Waiting>,
+    pub clients: RefCell<BTreeMap<u64, Rc<Client>>>,
+    pub scripts: Scripts,
+    pub started: Instant,
+    pub port: u16,
+    pub commands_processed: Cell<u64>,
+    pub connections_received: Cell<u64>,
+    /// A key was given an expiry before all others.
+    pub expiry_moved: Notify,
+}
+
+impl Engine {
+    pub fn new(port: u16) -> Rc<Self> {
+        Rc::new_cyclic(|engine| Self {
+            state: RefCell::new(State { space: Keyspace::new(), pubsub: PubSub::default() }),
+            waiting: RefCell::default(),
+            clients: RefCell::default(),
+            scripts: Scripts::new(engine.clone()),
+            started: Instant::now(),
+            port,
+            commands_processed: Cell::new(0),
+            connections_received: Cell::new(0),
+            expiry_moved: Notify::new(),
+        })
+    }
+
+    pub fn connect(&self, address: String) -> Rc<Client> {
+        let id = self.connections_received.get() + 1;
+        self.connections_received.set(id);
+        let client = Rc::new(Client::new(id, address, unix_millis()));
+        self.clients.borrow_mut().insert(id, Rc::clone(&client));
+        client
+    }
+
+    /// Forgets everything about a client. Repeatable.
+    pub fn disconnect(&self, client: &Client) {
+        self.clients.borrow_mut().remove(&client.id);
+        self.stop_waiting(client);
+        transaction::forget_watched(self, client);
+        self.state.borrow_mut().pubsub.leave(client);
+    }
+
+    pub fn stop_waiting(&self, client: &Client) {
+        if let Some(wait) = client.blocked.take() {
+            self.waiting.borrow_mut().leave(&mut self.state.borrow_mut().space, wait);
+        }
+        client.blocked_until.set(None);
+    }
+
+    /// One command as it came from a client; the answer goes to its outbox.
+    pub fn execute(&self, client: &Rc<Client>, args: &[Bytes]) {
+        self.commands_processed.set(self.commands_processed.get() + 1);
+        self.state.borrow_mut().space.set_now(unix_millis());
+        let reply = self.admit(client, args);
+        match client.replies.get() {
+            Replies::On => client.answer(&reply),
+            Replies::SkipThis => client.replies.set(Replies::SkipNext),
+            Replies::SkipNext => client.replies.set(Replies::On),
+            Replies::Off => {}
+        }
+        self.after_command();
+    }
+
+    fn after_command(&self) {
+        let state = &mut *self.state.borrow_mut();
+        self.waiting.borrow_mut().serve(&mut state.space, &mut state.pubsub);
+        if state.space.take_earlier_expiry() {
+            self.expiry_moved.notify_one();
+        }
+    }
+
+    /// Checks a command, then queues or runs it.
+    fn admit(&self, client: &Rc<Client>, args: &[Bytes]) -> Reply {
+        let command = match self.check(client, args) {
+            Ok(command) => command,
+            Err(failure) => {
+                if let Some(transaction) = client.transaction.borrow_mut().as_mut() {
+                    transaction.broken = true;
+                }
+                return failure.into();
+            }
+        };
+        client.last_command.set(command.name);
+        if !command.is(command::NOT_QUEUED)
+            && let Some(transaction) = client.transaction.borrow_mut().as_mut()
+        {
+            transaction.queue.push(args.to_vec());
+            return Reply::QUEUED;
+        }
+        self.run(client, command, args, true)
+    }
+
+    fn check(&self, client: &Client, args: &[Bytes]) -> Result<&'static Command, Failure> {
+        let command = command::find(&args[0]).ok_or_else(|| unknown(args))?;
+        if !command.accepts(args.len()) {
+            return Err(wrong_arity(command.name));
+        }
+        if self.is_listening(client) && !command.is(command::WHILE_SUBSCRIBED) {
+            return Err(message(format!(
+                "ERR Can't execute '{}': only (P|S)SUBSCRIBE / (P|S)UNSUBSCRIBE / PING / QUIT / RESET are allowed in \
+                 this context",
+                command.name
+            )));
+        }
+        Ok(command)
+    }
+
+    /// RESP2 cannot tell answers from messages, so a subscriber may say little else.
+    fn is_listening(&self, client: &Client) -> bool {
+        client.protocol.get() == Protocol::Resp2 && client.subscriptions() > 0
+    }
+
+    fn run(&self, client: &Rc<Client>, command: &Command, args: &[Bytes], may_wait: bool) -> Reply {
+        let answer = match command.run {
+            Run::Data(_) if command.name == "ping" && self.is_listening(client) => session::ping(args),
+            Run::Data(handler) => self.with_call(client, |call| handler(call, args)),
+            Run::Session(handler) => handler(self, client, args),
+            Run::Wait(handler) => {
+                let wait = self.with_call(client, |call| {
+                    let wait = handler(call, args)?;
+                    wait.attempt(call).map(|reply| (wait, reply))
+                });
+                match wait {
+                    Ok((_, Some(reply))) => Ok(reply),
+                    Ok((wait, None)) if may_wait => Ok(self.block(client, wait)),
+                    Ok((_, None)) => Ok(Reply::NilArray),
+                    Err(failure) => Err(failure),
+                }
+            }
+        };
+        answer.unwrap_or_else(Reply::from)
+    }
+
+    /// One command of a transaction.
+    pub fn run_queued(&self, client: &Rc<Client>, args: &[Bytes]) -> Reply {
+        let command = command::find(&args[0]).expect("unknown commands are not queued");
+        self.run(client, command, args, false)
+    }
+
+    /// One data command of a script.
+    pub fn run_scripted(&self, command: &Command, args: &[Bytes], db: usize, protocol: Protocol) -> Reply {
+        let state = &mut *self.state.borrow_mut();
+        let mut call = Call { space: &mut state.space, pubsub: &mut state.pubsub, db, protocol };
+        match command.run {
+            Run::Data(handler) => handler(&mut call, args).unwrap_or_else(Reply::from),
+            Run::Wait(_) | Run::Session(_) => Reply::from(message("ERR This Redis command is not allowed from script")),
+        }
+    }
+
+    fn with_call<T>(&self, client: &Client, work: impl FnOnce(&mut Call) -> T) -> T {
+        let state = &mut *self.state.borrow_mut();
+        work(&mut Call {
+            space: &mut state.space,
+            pubsub: &mut state.pubsub,
+            db: client.db.get(),
+            protocol: client.protocol.get(),
+        })
+    }
+
+    fn block(&self, client: &Rc<Client>, wait: Wait) -> Reply {
+        client.blocked_until.set(wait.timeout.and_then(|timeout| Instant::now().checked_add(timeout)));
+        let id = self.with_call(client, |call| self.waiting.borrow_mut().enter(call, client, wait));
+        client.blocked.set(Some(id));
+        Reply::Silent
+    }
+
+    /// A blocked client's time is over.
+    pub fn time_out(&self, client: &Client) {
+        if client.blocked.get().is_some() {
+            self.stop_waiting(client);
+            client.answer(&Reply::NilArray);
+        }
+    }
+
+    /// Removes keys whose time has come; gives the next time, in Unix milliseconds.
+    pub fn expire_due(&self) -> Option<i64> {
+        /// About a millisecond's work for each database; the rest follows in the next round.
+        const BATCH: usize = 500;
+        let state = &mut *self.state.borrow_mut();
+        state.space.set_now(unix_millis());
+        state.space.expire_due(BATCH);
+        state.space.next_expiry()
+    }
+
+    pub fn kill_all(&self) {
+        self.clients.borrow().values().for_each(|client| client.close(Ending::Now));
+    }
+}
+
+/// Redis shows the first arguments, up to 128 bytes of them.
+fn unknown(args: &[Bytes]) -> Failure {
+    const SHOWN: usize = 128;
+    let name = &args[0][..args[0].len().min(SHOWN)];
+    let mut shown = String::new();
+    for arg in &args[1..] {
+        if shown.len() >= SHOWN {
+            break;
+        }
+        let room = SHOWN - shown.len();
+        shown.push_str(&format!("'{}' ", lossy(&arg[..arg.len().min(room)])));
+    }
+    message(format!("ERR unknown command '{}', with args beginning with: {shown}", lossy(name)))
+}
