@@ -1,0 +1,224 @@
+//! Reading what a client sent: every mistake is found and named by its place, not only the first one.
+
+use serde_json::value::RawValue;
+
+use super::json::{self, Fields};
+
+/// One mistake and where it is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Invalid {
+    /// RFC 6901; empty for the whole document.
+    pub pointer: String,
+    /// What is wrong, lower case, without full stop.
+    pub detail: String,
+}
+
+/// Collects mistakes while a reader walks through a document.
+#[derive(Debug, Default)]
+pub struct Problems {
+    path: String,
+    pub found: Vec<Invalid>,
+}
+
+/// After so many mistakes nobody reads on.
+const MAX_FOUND: usize = 100;
+
+impl Problems {
+    /// Notes a mistake at the present place.
+    pub fn add(&mut self, detail: impl Into<String>) {
+        if self.found.len() < MAX_FOUND {
+            self.found.push(Invalid { pointer: self.path.clone(), detail: detail.into() });
+        }
+    }
+
+    /// Notes a mistake at a member of the present place.
+    pub fn add_at(&mut self, member: &str, detail: impl Into<String>) {
+        self.within(member, |problems| problems.add(detail));
+    }
+
+    /// Reads a member or element: what is noted inside stands under its name.
+    pub fn within<T>(&mut self, member: &str, read: impl FnOnce(&mut Self) -> T) -> T {
+        let place = self.enter(member);
+        let read = read(self);
+        self.leave(place);
+        read
+    }
+
+    /// Goes to a member or element, until [`Problems::leave`] goes back to the place that this returns.
+    pub fn enter(&mut self, member: &str) -> usize {
+        let before = self.path.len();
+        self.path.push('/');
+        for char in member.chars() {
+            match char {
+                '~' => self.path.push_str("~0"),
+                '/' => self.path.push_str("~1"),
+                _ => self.path.push(char),
+            }
+        }
+        before
+    }
+
+    pub fn leave(&mut self, place: usize) {
+        self.path.truncate(place);
+    }
+
+    /// The present place.
+    pub fn pointer(&self) -> &str {
+        &self.path
+    }
+
+    /// An object, or a mistake.
+    pub fn object<'a>(&mut self, value: &'a RawValue) -> Option<Fields<'a>> {
+        let fields = Fields::parse(value.get()).ok();
+        if fields.is_none() {
+            self.add(format!("must be an object, not {}", kind(value)));
+        }
+        fields
+    }
+
+    /// An array, or a mistake.
+    pub fn array<'a>(&mut self, value: &'a RawValue) -> Option<Vec<&'a RawValue>> {
+        let elements = json::elements(value);
+        if elements.is_none() {
+            self.add(format!("must be an array, not {}", kind(value)));
+        }
+        elements
+    }
+
+    /// A text, or a mistake.
+    pub fn text(&mut self, value: &RawValue) -> Option<String> {
+        let text = json::text(value);
+        if text.is_none() {
+            self.add(format!("must be a string, not {}", kind(value)));
+        }
+        text
+    }
+
+    /// A text that `parse` accepts, or a mistake.
+    pub fn parsed<T, E: std::fmt::Display>(
+        &mut self,
+        value: &RawValue,
+        parse: impl FnOnce(String) -> Result<T, E>,
+    ) -> Option<T> {
+        let text = self.text(value)?;
+        parse(text).map_err(|error| self.add(error.to_string())).ok()
+    }
+
+    /// `true` or `false`, or a mistake.
+    pub fn boolean(&mut self, value: &RawValue) -> Option<bool> {
+        let boolean = value.get().parse().ok();
+        if boolean.is_none() {
+            self.add(format!("must be true or false, not {}", kind(value)));
+        }
+        boolean
+    }
+
+    /// A finite number of at least `least`, or a mistake.
+    pub fn number(&mut self, value: &RawValue, least: f64) -> Option<f64> {
+        match json::number(value) {
+            Some(number) if number >= least && number <= MAX_SECONDS => return Some(number),
+            Some(number) if number > MAX_SECONDS => self.add(format!("must be at most {MAX_SECONDS}")),
+            Some(_) => self.add(format!("must be at least {least}")),
+            None => self.add(format!("must be a number, not {}", kind(value))),
+        }
+        None
+    }
+
+    /// A number above zero, or a mistake.
+    pub fn positive(&mut self, value: &RawValue) -> Option<f64> {
+        let number = self.number(value, 0.0)?;
+        if number == 0.0 {
+            self.add("must be greater than 0");
+        }
+        (number > 0.0).then_some(number)
+    }
+
+    /// A whole number inside a range, or a mistake.
+    pub fn integer(&mut self, value: &RawValue, range: std::ops::RangeInclusive<i64>) -> Option<i64> {
+        let digits = value.get().trim_start_matches('-');
+        if digits.is_empty() || !digits.bytes().all(|byte| byte.is_ascii_digit()) {
+            self.add(format!("must be a whole number, not {}", kind(value)));
+            return None;
+        }
+        let integer = value.get().parse().ok().filter(|integer| range.contains(integer));
+        if integer.is_none() {
+            self.add(format!("must be between {} and {}", range.start(), range.end()));
+        }
+        integer
+    }
+
+    /// Notes every member that is not in `known`, with the nearest name that is.
+    pub fn refuse_unknown(&mut self, fields: &Fields<'_>, known: &[&str]) {
+        for (name, _) in fields.iter().filter(|(name, _)| !known.contains(name)) {
+            let hint = nearest(name, known).map_or_else(String::new, |near| format!("; did you mean {near}?"));
+            self.add_at(name, format!("unknown field{hint}"));
+        }
+    }
+}
+
+/// About 31 years: longer than any delay or limit makes sense, and safe to add to any clock.
+const MAX_SECONDS: f64 = 1e9;
+
+/// The JSON type, for a sentence.
+fn kind(value: &RawValue) -> &'static str {
+    match value.get().as_bytes()[0] {
+        b'{' => "an object",
+        b'[' => "an array",
+        b'"' => "a string",
+        b't' | b'f' => "a boolean",
+        b'n' => "null",
+        _ => "a number",
+    }
+}
+
+/// The known name that a typing error most likely meant.
+pub fn nearest<'a>(name: &str, known: &[&'a str]) -> Option<&'a str> {
+    let close = |candidate: &str| (distance(name, candidate), candidate.len());
+    let allowed = 1 + name.chars().count() / 4;
+    known
+        .iter()
+        .copied()
+        .filter(|candidate| distance(name, candidate) <= allowed)
+        .min_by_key(|candidate| close(candidate))
+}
+
+/// Levenshtein's distance; long names are not worth it.
+fn distance(left: &str, right: &str) -> usize {
+    if left.len() > 64 || right.len() > 64 {
+        return usize::MAX;
+    }
+    let right: Vec<char> = right.chars().flat_map(char::to_lowercase).collect();
+    let mut row: Vec<usize> = (0..=right.len()).collect();
+    for (i, char) in left.chars().flat_map(char::to_lowercase).enumerate() {
+        let mut diagonal = std::mem::replace(&mut row[0], i + 1);
+        for (j, other) in right.iter().enumerate() {
+            let cost = diagonal + usize::from(char != *other);
+            diagonal = row[j + 1];
+            row[j + 1] = cost.min(row[j] + 1).min(diagonal + 1);
+        }
+    }
+    row[right.len()]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pointers_are_escaped() {
+        let mut problems = Problems::default();
+        problems.within("a/b", |problems| problems.add_at("c~d", "wrong"));
+        problems.add("whole");
+        let pointers: Vec<_> = problems.found.iter().map(|invalid| invalid.pointer.as_str()).collect();
+        assert_eq!(pointers, ["/a~1b/c~0d", ""]);
+    }
+
+    #[test]
+    fn the_nearest_name_is_offered_and_far_ones_are_not() {
+        let known = ["queue", "countdown", "ignore_result", "eta"];
+        assert_eq!(nearest("queu", &known), Some("queue"));
+        assert_eq!(nearest("Queue", &known), Some("queue"));
+        assert_eq!(nearest("ignoreResult", &known), Some("ignore_result"));
+        assert_eq!(nearest("banana", &known), None);
+    }
+}

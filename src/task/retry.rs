@@ -1,0 +1,134 @@
+//! When a failed task runs again.
+
+use std::time::Duration;
+
+use serde::Serialize;
+use serde_json::value::RawValue;
+
+use super::invalid::Problems;
+
+/// A retry policy, in Celery's terms. Defaults are Celery's: 3 retries, 180 seconds apart.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+pub struct RetryPolicy {
+    /// Retries after the first run; 0 means none.
+    pub max: u32,
+    /// Seconds before the first retry. With `backoff` this is the first step.
+    pub delay: f64,
+    /// What the delay is multiplied with after each retry; `None` keeps it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub backoff: Option<f64>,
+    /// The longest delay in seconds.
+    pub cap: f64,
+    /// A random delay between zero and the computed one, so that failed tasks do not return in step.
+    pub jitter: bool,
+}
+
+/// Celery's `retry_backoff_max`.
+const DEFAULT_CAP: f64 = 600.0;
+const FIELDS: [&str; 5] = ["max", "delay", "backoff", "cap", "jitter"];
+
+impl Default for RetryPolicy {
+    fn default() -> Self {
+        Self { max: 3, delay: 180.0, backoff: None, cap: DEFAULT_CAP, jitter: false }
+    }
+}
+
+impl RetryPolicy {
+    /// The pause before the retry that follows run number `attempt` (0 is the first run).
+    /// `random` is between 0 and 1 and only looked at with jitter.
+    pub fn delay_for(&self, attempt: u32, random: f64) -> Duration {
+        let factor = self.backoff.map_or(1.0, |backoff| backoff.powi(attempt.min(1000).cast_signed()));
+        let cap = if self.backoff.is_some() { self.cap } else { self.cap.max(self.delay) };
+        let full = (self.delay * factor).min(cap);
+        let seconds = if self.jitter { (full * random.clamp(0.0, 1.0)).floor() } else { full };
+        Duration::from_secs_f64(seconds)
+    }
+
+    /// Whether the task may run again after run number `attempt`.
+    pub fn allows(&self, attempt: u32) -> bool {
+        attempt < self.max
+    }
+
+    /// Reads a policy; absent members have Celery's defaults. `backoff: true` doubles, as in Celery.
+    pub fn read(problems: &mut Problems, value: &RawValue) -> Option<Self> {
+        let fields = problems.object(value)?;
+        problems.refuse_unknown(&fields, &FIELDS);
+        let mut policy = Self::default();
+        if let Some(value) = fields.get("max") {
+            let max = problems.within("max", |problems| problems.integer(value, 0..=10_000))?;
+            policy.max = u32::try_from(max).expect("inside the range above");
+        }
+        if let Some(value) = fields.get("backoff") {
+            policy.backoff = problems.within("backoff", |problems| backoff(problems, value))?;
+            policy.delay = if policy.backoff.is_some() { 1.0 } else { policy.delay };
+        }
+        if let Some(value) = fields.get("delay") {
+            policy.delay = problems.within("delay", |problems| problems.number(value, 0.0))?;
+        }
+        if let Some(value) = fields.get("cap") {
+            policy.cap = problems.within("cap", |problems| problems.number(value, 0.0))?;
+        }
+        if let Some(value) = fields.get("jitter") {
+            policy.jitter = problems.within("jitter", |problems| problems.boolean(value))?;
+        }
+        Some(policy)
+    }
+}
+
+fn backoff(problems: &mut Problems, value: &RawValue) -> Option<Option<f64>> {
+    match value.get() {
+        "true" => Some(Some(2.0)),
+        "false" => Some(None),
+        _ => problems.number(value, 1.0).map(Some),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::task::json::verbatim;
+
+    fn read(text: &str) -> (Option<RetryPolicy>, Vec<String>) {
+        let mut problems = Problems::default();
+        let policy = RetryPolicy::read(&mut problems, &verbatim(text.to_owned()).unwrap());
+        (policy, problems.found.into_iter().map(|invalid| format!("{} {}", invalid.pointer, invalid.detail)).collect())
+    }
+
+    #[test]
+    fn delays_grow_up_to_the_cap() {
+        let (policy, _) = read(r#"{"max": 8, "delay": 60, "backoff": 2, "cap": 600}"#);
+        let minutes = |attempt| policy.unwrap().delay_for(attempt, 0.0).as_secs() / 60;
+        assert_eq!([0, 1, 2, 3, 4, 5].map(minutes), [1, 2, 4, 8, 10, 10]);
+        assert!(policy.unwrap().allows(7) && !policy.unwrap().allows(8));
+    }
+
+    #[test]
+    fn without_backoff_the_delay_stays_celerys_180_seconds() {
+        assert_eq!(RetryPolicy::default().delay_for(2, 0.5), Duration::from_secs(180));
+        assert_eq!(read(r#"{"delay": 3600}"#).0.unwrap().delay_for(0, 0.0), Duration::from_secs(3600));
+    }
+
+    #[test]
+    fn jitter_takes_a_whole_number_of_seconds_below_the_delay() {
+        let policy = RetryPolicy { delay: 10.0, jitter: true, ..RetryPolicy::default() };
+        assert_eq!(policy.delay_for(0, 0.37), Duration::from_secs(3));
+        assert_eq!(policy.delay_for(0, 0.0), Duration::ZERO);
+        assert_eq!(policy.delay_for(0, 1.0), Duration::from_secs(10));
+    }
+
+    #[test]
+    fn no_attempt_number_overflows() {
+        let policy = RetryPolicy { delay: 1.0, backoff: Some(1e9), ..RetryPolicy::default() };
+        assert_eq!(policy.delay_for(u32::MAX, 0.0), Duration::from_secs(600));
+    }
+
+    #[test]
+    fn mistakes_are_named() {
+        let (policy, found) = read(r#"{"max": -1, "dely": 3}"#);
+        assert!(policy.is_none());
+        assert_eq!(found, ["/dely unknown field; did you mean delay?", "/max must be between 0 and 10000"]);
+        assert_eq!(read(r#"{"backoff": 0.5}"#).1, ["/backoff must be at least 1"]);
+        assert_eq!(read("3").1, [" must be an object, not a number"]);
+        assert_eq!(read(r#"{"backoff": true, "max": 5}"#).0.unwrap().delay_for(3, 0.0), Duration::from_secs(8));
+    }
+}

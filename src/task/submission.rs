@@ -1,0 +1,328 @@
+//! One request to run something: a signature and what only the top level may say.
+
+use serde::Serialize;
+use serde_json::value::RawValue;
+
+use super::invalid::{Invalid, Problems};
+use super::json::Fields;
+use super::signature::{FORMS, Limits, Reader, Signature, labels};
+
+/// A signature with the submission's own wishes.
+#[derive(Debug, Clone)]
+pub struct Submission {
+    pub signature: Signature,
+    /// Join an equal submission instead of running twice.
+    pub unique: Option<Unique>,
+    /// How many tasks that share a key may run at the same time.
+    pub limits: Vec<KeyLimit>,
+    pub webhooks: Vec<Webhook>,
+    /// For a canvas: labels of all its tasks. A single task has them itself.
+    pub labels: Vec<(String, String)>,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Unique {
+    pub key: String,
+    #[serde(rename = "while")]
+    pub until: UniqueWhile,
+}
+
+/// How long a key stays taken. Default: while the task is active.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum UniqueWhile {
+    /// Until the task is finished.
+    Active,
+    /// Seconds from the submission.
+    Seconds(f64),
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct KeyLimit {
+    pub key: String,
+    pub max: u32,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Webhook {
+    pub url: String,
+    /// `success`, `failure`, `retry`, a state's name, or `*` for every change. Default: success and failure.
+    pub on: Vec<String>,
+}
+
+const EXTRAS: [&str; 3] = ["unique", "limits", "webhooks"];
+const CANVAS_EXTRAS: [&str; 4] = ["unique", "limits", "webhooks", "labels"];
+
+impl Submission {
+    /// A signature and nothing else.
+    pub fn of(signature: Signature) -> Self {
+        Self { signature, unique: None, limits: Vec::new(), webhooks: Vec::new(), labels: Vec::new() }
+    }
+
+    /// Reads `POST /v1/tasks`: any signature.
+    ///
+    /// # Errors
+    /// All mistakes of the document, each with its place.
+    pub fn parse(text: &str, limits: Limits) -> Result<Self, Vec<Invalid>> {
+        read(text, limits, |reader, fields| {
+            let canvas = FORMS.iter().any(|form| fields.get(form).is_some());
+            reader.fields(fields, if canvas { &CANVAS_EXTRAS } else { &EXTRAS }, 0)
+        })
+    }
+
+    /// Reads `POST /chain`: `{tasks: […]}`.
+    ///
+    /// # Errors
+    /// As [`Submission::parse`].
+    pub fn parse_chain(text: &str, limits: Limits) -> Result<Self, Vec<Invalid>> {
+        read(text, limits, |reader, fields| tasks(reader, fields, |reader, value| reader.chain(value, 0)))
+    }
+
+    /// Reads `POST /group`: `{tasks: […]}`.
+    ///
+    /// # Errors
+    /// As [`Submission::parse`].
+    pub fn parse_group(text: &str, limits: Limits) -> Result<Self, Vec<Invalid>> {
+        read(text, limits, |reader, fields| {
+            tasks(reader, fields, |reader, value| reader.list(value, 0).map(Signature::Group))
+        })
+    }
+
+    /// Reads `POST /chord`: `{header: […], body: …}`.
+    ///
+    /// # Errors
+    /// As [`Submission::parse`].
+    pub fn parse_chord(text: &str, limits: Limits) -> Result<Self, Vec<Invalid>> {
+        read(text, limits, |reader, fields| {
+            reader.problems.refuse_unknown(fields, &[&["header", "body"][..], &CANVAS_EXTRAS].concat());
+            reader.chord(fields, 0)
+        })
+    }
+}
+
+type ReadForm = fn(&mut Reader, &RawValue) -> Option<Signature>;
+
+fn tasks(reader: &mut Reader, fields: &Fields<'_>, read: ReadForm) -> Option<Signature> {
+    reader.problems.refuse_unknown(fields, &[&["tasks"][..], &CANVAS_EXTRAS].concat());
+    let Some(value) = fields.get("tasks") else {
+        reader.problems.add_at("tasks", "is required");
+        return None;
+    };
+    let place = reader.problems.enter("tasks");
+    let signature = read(reader, value);
+    reader.problems.leave(place);
+    signature
+}
+
+fn read(
+    text: &str,
+    limits: Limits,
+    form: impl FnOnce(&mut Reader, &Fields<'_>) -> Option<Signature>,
+) -> Result<Submission, Vec<Invalid>> {
+    let mut reader = Reader::new(limits);
+    let submission = document(&mut reader, text).and_then(|fields| {
+        let signature = form(&mut reader, &fields);
+        let problems = &mut reader.problems;
+        let labels = match signature {
+            Some(Signature::Task(_)) => Vec::new(),
+            _ => member(problems, &fields, "labels", labels).unwrap_or_default(),
+        };
+        Some(Submission {
+            unique: member(problems, &fields, "unique", unique),
+            limits: member(problems, &fields, "limits", key_limits).unwrap_or_default(),
+            webhooks: member(problems, &fields, "webhooks", webhooks).unwrap_or_default(),
+            labels,
+            signature: signature?,
+        })
+    });
+    match submission {
+        Some(submission) if reader.problems.found.is_empty() => Ok(submission),
+        _ => Err(reader.problems.found),
+    }
+}
+
+fn document<'a>(reader: &mut Reader, text: &'a str) -> Option<Fields<'a>> {
+    Fields::parse(text)
+        .map_err(|error| {
+            let detail = if error.is_data() { "must be an object".to_owned() } else { format!("is not JSON: {error}") };
+            reader.problems.add(detail);
+        })
+        .ok()
+}
+
+fn member<T>(
+    problems: &mut Problems,
+    fields: &Fields<'_>,
+    name: &str,
+    read: impl FnOnce(&mut Problems, &RawValue) -> Option<T>,
+) -> Option<T> {
+    let value = fields.get(name)?;
+    problems.within(name, |problems| read(problems, value))
+}
+
+fn unique(problems: &mut Problems, value: &RawValue) -> Option<Unique> {
+    let fields = problems.object(value)?;
+    problems.refuse_unknown(&fields, &["key", "while"]);
+    let key = required_key(problems, &fields);
+    let until = member(problems, &fields, "while", |problems, value| match value.get() {
+        "\"active\"" => Some(UniqueWhile::Active),
+        text if text.starts_with('"') => {
+            problems.add("must be \"active\" or a number of seconds");
+            None
+        }
+        _ => problems.positive(value).map(UniqueWhile::Seconds),
+    });
+    Some(Unique { key: key?, until: until.unwrap_or(UniqueWhile::Active) })
+}
+
+fn key_limits(problems: &mut Problems, value: &RawValue) -> Option<Vec<KeyLimit>> {
+    list(problems, value, 16, |problems, value| {
+        let fields = problems.object(value)?;
+        problems.refuse_unknown(&fields, &["key", "max"]);
+        let key = required_key(problems, &fields);
+        if fields.get("max").is_none() {
+            problems.add_at("max", "is required");
+        }
+        let max = member(problems, &fields, "max", |problems, value| problems.integer(value, 1..=1_000_000));
+        Some(KeyLimit { key: key?, max: u32::try_from(max?).expect("inside the range above") })
+    })
+}
+
+fn webhooks(problems: &mut Problems, value: &RawValue) -> Option<Vec<Webhook>> {
+    list(problems, value, 16, |problems, value| {
+        let fields = problems.object(value)?;
+        problems.refuse_unknown(&fields, &["url", "on"]);
+        if fields.get("url").is_none() {
+            problems.add_at("url", "is required");
+        }
+        let url = member(problems, &fields, "url", |problems, value| {
+            let url = problems.text(value)?;
+            let valid = url
+                .parse::<http::Uri>()
+                .is_ok_and(|uri| matches!(uri.scheme_str(), Some("http" | "https")) && uri.host().is_some());
+            if !valid {
+                problems.add("must be an http or https URL");
+            }
+            valid.then_some(url)
+        });
+        let on = member(problems, &fields, "on", |problems, value| list(problems, value, 32, state_name));
+        Some(Webhook { url: url?, on: on.unwrap_or_else(|| vec!["success".to_owned(), "failure".to_owned()]) })
+    })
+}
+
+fn state_name(problems: &mut Problems, value: &RawValue) -> Option<String> {
+    let name = problems.text(value)?;
+    let valid = (1..=64).contains(&name.chars().count());
+    if !valid {
+        problems.add("must have 1 to 64 characters");
+    }
+    valid.then_some(name)
+}
+
+fn required_key(problems: &mut Problems, fields: &Fields<'_>) -> Option<String> {
+    if fields.get("key").is_none() {
+        problems.add_at("key", "is required");
+    }
+    member(problems, fields, "key", |problems, value| {
+        let key = problems.text(value)?;
+        let valid = (1..=255).contains(&key.chars().count()) && !key.chars().any(char::is_control);
+        if !valid {
+            problems.add("must have 1 to 255 characters and no control characters");
+        }
+        valid.then_some(key)
+    })
+}
+
+fn list<T>(
+    problems: &mut Problems,
+    value: &RawValue,
+    most: usize,
+    read: impl Fn(&mut Problems, &RawValue) -> Option<T>,
+) -> Option<Vec<T>> {
+    let elements = problems.array(value)?;
+    if elements.len() > most {
+        problems.add(format!("has more than {most} elements"));
+        return None;
+    }
+    let read =
+        |(index, element): (usize, &RawValue)| problems.within(&index.to_string(), |problems| read(problems, element));
+    Some(elements.into_iter().enumerate().filter_map(read).collect())
+}
+
+impl Serialize for UniqueWhile {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match self {
+            Self::Active => serializer.serialize_str("active"),
+            Self::Seconds(seconds) => serializer.serialize_f64(*seconds),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(text: &str) -> Result<Submission, Vec<(String, String)>> {
+        let told = |invalid: Invalid| (invalid.pointer, invalid.detail);
+        Submission::parse(text, Limits::default()).map_err(|found| found.into_iter().map(told).collect())
+    }
+
+    #[test]
+    fn the_top_level_has_wishes_of_its_own() {
+        let text = r#"{"task": "a", "unique": {"key": "k", "while": 60}, "limits": [{"key": "host", "max": 2}],
+            "webhooks": [{"url": "https://example.org/hook"}, {"url": "http://h/", "on": ["retry"]}], "labels": {"a": "b"}}"#;
+        let submission = parse(text).unwrap();
+        assert_eq!(submission.unique, Some(Unique { key: "k".to_owned(), until: UniqueWhile::Seconds(60.0) }));
+        assert_eq!(submission.limits, [KeyLimit { key: "host".to_owned(), max: 2 }]);
+        assert_eq!(submission.webhooks[0].on, ["success", "failure"]);
+        let Signature::Task(task) = submission.signature else { panic!("a task") };
+        assert_eq!(task.labels, [("a".to_owned(), "b".to_owned())]);
+    }
+
+    #[test]
+    fn below_the_top_they_are_unknown() {
+        let found = parse(r#"{"chain": [{"task": "a", "unique": {"key": "k"}}], "labels": {"x": "y"}}"#).unwrap_err();
+        assert_eq!(found, [("/chain/0/unique".to_owned(), "unknown field".to_owned())]);
+    }
+
+    #[test]
+    fn every_mistake_of_the_top_level_is_named() {
+        let text = r#"{"group": [], "unique": {"while": "ever"}, "limits": [{"key": "", "max": 0}, {}], "webhooks": [{"url": "ftp://x"}], "color": 1}"#;
+        let pointers: Vec<_> = parse(text).unwrap_err().into_iter().map(|(pointer, _)| pointer).collect();
+        let expected = [
+            "/color",
+            "/unique/key",
+            "/unique/while",
+            "/limits/0/key",
+            "/limits/0/max",
+            "/limits/1/key",
+            "/limits/1/max",
+            "/webhooks/0/url",
+        ];
+        assert_eq!(pointers, expected);
+    }
+
+    #[test]
+    fn the_three_canvas_endpoints_have_forms_of_their_own() {
+        let limits = Limits::default();
+        let chain =
+            Submission::parse_chain(r#"{"tasks": [{"task": "a"}, {"task": "b"}], "labels": {"x": "y"}}"#, limits)
+                .unwrap();
+        assert!(matches!(chain.signature, Signature::Chain(steps) if steps.len() == 2));
+        assert_eq!(chain.labels.len(), 1);
+        assert!(matches!(Submission::parse_group(r#"{"tasks": []}"#, limits).unwrap().signature, Signature::Group(_)));
+        let chord = Submission::parse_chord(r#"{"header": [{"task": "a"}], "body": {"task": "b"}}"#, limits).unwrap();
+        assert!(matches!(chord.signature, Signature::Chord { .. }));
+        assert_eq!(
+            Submission::parse_chain(r#"{"tasks": []}"#, limits).unwrap_err()[0].detail,
+            "must have at least one step"
+        );
+        assert_eq!(Submission::parse_group("{}", limits).unwrap_err()[0].pointer, "/tasks");
+        assert_eq!(Submission::parse_chord(r#"{"header": 1, "bdy": 2}"#, limits).unwrap_err().len(), 3);
+    }
+
+    #[test]
+    fn what_is_no_object_is_one_mistake() {
+        assert_eq!(parse("[1]").unwrap_err(), [(String::new(), "must be an object".to_owned())]);
+        assert!(parse("{").unwrap_err()[0].1.starts_with("is not JSON"));
+    }
+}
