@@ -1,9 +1,9 @@
 //! The data commands, one file for each kind of value. A handler checks its arguments before it changes anything.
 
 pub mod hashes;
+pub mod keyless;
 pub mod keys;
 pub mod lists;
-pub mod misc;
 pub mod scan;
 pub mod sets;
 pub mod strings;
