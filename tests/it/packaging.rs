@@ -63,6 +63,8 @@ fn files_that_compose_and_the_images_mention_exist() {
 #[test]
 fn the_sample_configuration_is_toml_with_the_sample_endpoints() {
     let text = std::fs::read_to_string(root().join("examples/compose/taskgate.toml")).expect("it exists");
+    let understood = taskgate::config::Config::parse(taskgate::config::Role::Worker, &text);
+    assert!(understood.is_ok(), "{:?}", understood.err());
     let config: toml::Table = text.parse().expect("it is TOML");
     let endpoints: Vec<_> = config["tasks"].as_array().expect("tasks").iter().map(|task| &task["endpoint"]).collect();
     for endpoint in ["POST /run-crawler/{category}", "POST /start/{upload_id}", "POST /add", "POST /test-request-info"]

@@ -36,15 +36,18 @@ pub struct Lent<H: Deref<Target = Harness>> {
     pub http: Http,
 }
 
+/// What many tests use at the same time.
+pub type Shared = Lent<&'static Harness>;
+
 impl Harness {
     /// An environment that other tests use at the same time: leave it as it is.
-    pub fn shared() -> Lent<&'static Self> {
+    pub fn shared() -> Shared {
         static SHARED: OnceLock<Harness> = OnceLock::new();
         Lent::new(SHARED.get_or_init(|| Self::build(&Options::default())))
     }
 
     /// As [`Harness::shared`], with the older Celery.
-    pub fn shared_older() -> Lent<&'static Self> {
+    pub fn shared_older() -> Shared {
         static SHARED: OnceLock<Harness> = OnceLock::new();
         let older = || CeleryOptions { version: Version::Older, ..CeleryOptions::default() };
         Lent::new(SHARED.get_or_init(|| Self::build(&Options { celery: older(), ..Options::default() })))

@@ -23,7 +23,8 @@ pub mod unix;
 pub mod wait;
 
 pub use celery::{Celery, CeleryOptions, Version};
+pub use environment::Shared;
 pub use gateway::Gateway;
-pub use http::Http;
+pub use http::{Answer, Http};
 pub use redis::{Redis, RedisOptions};
 pub use wait::eventually;

@@ -1,0 +1,147 @@
+//! Server-sent events: what a watcher sees, in which order, and after a reconnect (rows T3, T4; promise P6).
+
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use crate::harness::environment::{Harness, Options};
+use crate::harness::sse::Event;
+use crate::harness::wait;
+
+fn assert_in_order(events: &[Event]) {
+    for pair in events.windows(2) {
+        assert!(pair[0].seq() < pair[1].seq(), "{pair:?}");
+    }
+}
+
+fn metas(events: &[Event]) -> Vec<Value> {
+    events.iter().filter(|event| event.event == "progress").map(|event| event.json()["meta"].clone()).collect()
+}
+
+#[tokio::test]
+async fn a_watcher_sees_each_step_and_the_end() {
+    let env = Harness::shared();
+    let id = env.submit("demo.progress", json!([5, 0.05])).await;
+    let mut stream = env.http.events(&format!("/v1/tasks/{id}/events"), &[("last-event-id", "0")]).await;
+    let events = stream.rest().await;
+    assert_in_order(&events);
+    let expected: Vec<_> =
+        (1..=5).map(|step| json!({"progress": step, "total": 5, "message": format!("step {step}")})).collect();
+    assert_eq!(metas(&events), expected);
+    for event in &events[..events.len() - 1] {
+        let data = event.json();
+        assert!(event.event == "state" || event.event == "progress", "{event:?}");
+        assert_eq!((&data["task_id"], &data["seq"]), (&json!(id), &json!(event.seq())), "{event:?}");
+        for field in ["status", "phase", "at", "worker", "retries", "meta"] {
+            assert!(data.get(field).is_some(), "no {field} in {event:?}");
+        }
+    }
+    let end = events.last().expect("an end");
+    assert_eq!(end.event, "end");
+    assert_eq!(end.json(), env.http.get(&format!("/result/{id}")).await.expect(200));
+}
+
+#[tokio::test]
+async fn a_stream_begins_with_how_it_is_now() {
+    let env = Harness::shared();
+    let id = env.submit("demo.progress", json!([3, 0.1])).await;
+    let mut stream = env.http.events(&format!("/v1/tasks/{id}/events"), &[]).await;
+    let events = stream.until("end").await;
+    assert_eq!(events[0].event, "snapshot", "{events:?}");
+    assert_eq!(events[0].json()["task_id"], id.as_str(), "{events:?}");
+    assert!(events[1..].iter().all(|event| event.event != "snapshot"), "{events:?}");
+    assert_in_order(&events);
+}
+
+#[tokio::test]
+async fn a_reader_that_comes_back_misses_and_repeats_nothing() {
+    let env = Harness::shared();
+    let id = env.submit("demo.progress", json!([10, 0.05])).await;
+    let path = format!("/v1/tasks/{id}/events");
+    let (mut seen, mut last) = (Vec::new(), "0".to_owned());
+    // A new connection for every two events.
+    while seen.last().is_none_or(|event: &Event| event.event != "end") {
+        let mut stream = env.http.events(&path, &[("last-event-id", &last)]).await;
+        for _ in 0..2 {
+            let Some(event) = stream.next().await else { break };
+            last = event.id.clone().expect("an id");
+            seen.push(event);
+        }
+    }
+    let whole = env.http.events(&path, &[("last-event-id", "0")]).await.rest().await;
+    assert_eq!(seen, whole);
+    assert_eq!(metas(&seen).len(), 10);
+}
+
+#[tokio::test]
+async fn a_finished_task_has_only_its_end_and_then_nothing() {
+    let env = Harness::shared();
+    let id = env.submit("demo.add", json!([1, 1])).await;
+    env.finished(&id).await;
+    let path = format!("/v1/tasks/{id}/events");
+    let events = env.http.events(&path, &[]).await.rest().await;
+    assert_eq!(events.iter().map(|event| event.event.as_str()).collect::<Vec<_>>(), ["end"]);
+    let last = events[0].seq();
+    for after in [last, last + 100] {
+        let answer = env.http.get_with(&path, &[("last-event-id", &after.to_string())]).await;
+        assert_eq!((answer.status, answer.text()), (204, String::new()));
+    }
+}
+
+#[tokio::test]
+async fn the_same_events_come_as_one_json_document() {
+    let env = Harness::shared();
+    let id = env.submit("demo.progress", json!([2, 0.01])).await;
+    env.finished(&id).await;
+    let path = format!("/v1/tasks/{id}/events");
+    let document = env.http.get_with(&path, &[("accept", "application/json")]).await.expect(200);
+    let stream = env.http.events(&path, &[("last-event-id", "0")]).await.rest().await;
+    let listed: Vec<u64> =
+        document["events"].as_array().expect("events").iter().filter_map(|event| event["seq"].as_u64()).collect();
+    assert_eq!(listed, stream.iter().map(Event::seq).collect::<Vec<_>>(), "{document}");
+}
+
+#[tokio::test]
+async fn retries_and_custom_states_are_visible() {
+    let env = Harness::shared();
+    let id = env.submit("demo.retry", json!([1, 0.1])).await;
+    let events = env.http.events(&format!("/v1/tasks/{id}/events"), &[("last-event-id", "0")]).await.rest().await;
+    assert!(events.iter().any(|event| event.json()["phase"] == "retrying"), "{events:?}");
+    let id = env.submit("demo.custom_state", json!(["DOWNLOADING", {"file": "a.pdf"}])).await;
+    let events = env.http.events(&format!("/v1/tasks/{id}/events"), &[("last-event-id", "0")]).await.rest().await;
+    let custom = events.iter().find(|event| event.event == "progress").expect("a custom state").json();
+    assert_eq!((&custom["status"], &custom["meta"]), (&json!("DOWNLOADING"), &json!({"file": "a.pdf"})));
+}
+
+#[tokio::test]
+async fn a_quiet_stream_is_kept_alive_and_an_unknown_task_has_none() {
+    let env = Harness::start(&Options {
+        config: "http.sse_heartbeat = '300ms'".into(),
+        without_worker: true,
+        ..Options::default()
+    });
+    let id = env.submit("demo.add", json!([1, 1])).await;
+    let mut stream = env.http.events(&format!("/v1/tasks/{id}/events"), &[]).await;
+    stream.comment(Duration::from_secs(5)).await;
+    stream.comment(Duration::from_secs(5)).await;
+    let unknown = "/v1/tasks/01890000-0000-7000-8000-000000000000/events";
+    assert_eq!(env.http.get(unknown).await.status, 404);
+}
+
+/// The aim is 5 ms at the median on an idle machine; here others compute at the same time, so this is a bound against polling.
+#[tokio::test]
+async fn an_update_is_not_waited_for_by_polling() {
+    let env = Harness::shared();
+    let id = env.submit("demo.progress_at", json!([30, 0.03])).await;
+    let mut stream = env.http.events(&format!("/v1/tasks/{id}/events"), &[]).await;
+    let mut late = Vec::new();
+    while let Some(event) = stream.next_within(wait::DEADLINE).await {
+        if event.event == "progress" {
+            let now = std::time::UNIX_EPOCH.elapsed().expect("after 1970").as_secs_f64();
+            late.push(now - event.json()["meta"]["sent_at"].as_f64().expect("a time"));
+        }
+    }
+    late.sort_by(f64::total_cmp);
+    assert!(late.len() >= 20, "{late:?}");
+    assert!(late[late.len() / 2] < 0.05, "half of the updates took longer than 50 ms: {late:?}");
+}
