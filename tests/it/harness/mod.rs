@@ -8,7 +8,7 @@
 //! Nothing survives: what is started dies when its handle is dropped, when the test process ends (`atexit`), and when the
 //! process is killed (`PR_SET_PDEATHSIG`). Logs of a failed test's peers are printed.
 
-#![allow(dead_code, reason = "a toolbox: which tool is in use changes with the tests")]
+#![allow(dead_code, unused_imports, reason = "a toolbox: which tool is in use changes with the tests")]
 
 pub mod celery;
 pub mod environment;
