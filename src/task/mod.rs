@@ -5,6 +5,7 @@ pub mod id;
 pub mod invalid;
 pub mod json;
 pub mod progress;
+pub mod reader;
 pub mod retry;
 pub mod signature;
 pub mod state;

@@ -5,7 +5,8 @@ use serde_json::value::RawValue;
 
 use super::invalid::{Invalid, Problems};
 use super::json::Fields;
-use super::signature::{FORMS, Limits, Reader, Signature, labels};
+use super::reader::{Reader, labels};
+use super::signature::{FORMS, Limits, Signature};
 
 /// A signature with the submission's own wishes.
 #[derive(Debug, Clone)]
