@@ -1,3 +1,57 @@
 //! Use cases: what a client can ask for, one file each. Knows no HTTP and no SQL.
 
+pub mod read;
+pub mod submit;
 pub mod watch;
+
+use std::sync::Arc;
+
+use crate::backend::Backend;
+use crate::broker::Broker;
+use crate::catalog::Catalog;
+use crate::config;
+use crate::services::hub::Hub;
+use crate::services::{commit, health, recorder, relay};
+use crate::store::SharedLedger;
+use crate::task::signature;
+
+pub use watch::Watcher;
+
+/// All use cases behind one cheap handle.
+#[derive(Clone)]
+pub struct Gateway(Arc<Parts>);
+
+/// What the use cases work with.
+pub struct Parts {
+    pub ledger: SharedLedger,
+    pub broker: Broker,
+    pub backend: Backend,
+    pub catalog: Arc<Catalog>,
+    pub hub: Hub,
+    pub watcher: Watcher,
+    pub commit: commit::Handle,
+    pub relay: relay::Handle,
+    pub recorder: recorder::Handle,
+    pub health: health::Handle,
+    pub limits: config::Limits,
+    /// `origin` of the messages: `gen<pid>@<host>` by Celery's custom.
+    pub origin: String,
+}
+
+impl Gateway {
+    pub fn new(parts: Parts) -> Self {
+        Self(Arc::new(parts))
+    }
+
+    /// How large a canvas may be.
+    pub fn signature_limits(&self) -> signature::Limits {
+        signature::Limits { depth: self.limits.depth, tasks: self.limits.tasks }
+    }
+}
+
+impl std::ops::Deref for Gateway {
+    type Target = Parts;
+    fn deref(&self) -> &Parts {
+        &self.0
+    }
+}

@@ -1,0 +1,144 @@
+//! The composition root: builds the roles of one process from a configuration and concrete adapters.
+
+use std::future::Future;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio_util::sync::CancellationToken;
+use tracing::{info, warn};
+
+use crate::backend::{Backend, BackendConfig};
+use crate::broker::{Broker, BrokerConfig, LinkConfig};
+use crate::catalog::Catalog;
+use crate::clock;
+use crate::config::{self, Config};
+use crate::gateway::{Gateway, Parts, Watcher};
+use crate::lifecycle::{Backoff, OnExit, Tasks};
+use crate::services::commit::Committer;
+use crate::services::health::Health;
+use crate::services::hub::Hub;
+use crate::services::news;
+use crate::services::recorder::Recorder;
+use crate::services::relay::Relay;
+use crate::store::SharedLedger;
+
+/// Between attempts to bring the schema up to date.
+const MIGRATION_PAUSE: Duration = Duration::from_secs(2);
+
+/// The gateway with everything that works for it.
+pub struct App {
+    pub gateway: Gateway,
+    pub tasks: Tasks,
+    pub catalog: Arc<Catalog>,
+}
+
+impl App {
+    /// Builds and starts all services of a gateway. Connects to nothing before it returns: Redis and the ledger may be away.
+    ///
+    /// # Errors
+    /// When the configuration cannot mean anything.
+    pub fn build(config: &Config, ledger: SharedLedger, tasks: Tasks) -> anyhow::Result<Self> {
+        let catalog = Arc::new(Catalog::compile(config)?);
+        let broker = Broker::new(BrokerConfig {
+            link: link(&config.broker.redis),
+            key_prefix: config.broker.redis.key_prefix.clone(),
+        })?;
+        let backend = Backend::new(BackendConfig {
+            link: link(&config.backend.redis),
+            key_prefix: config.backend.redis.key_prefix.clone(),
+        })?;
+        let hub = Hub::default();
+        let holder = format!("{}:{}", origin(), clock::random_id());
+        let (relay, relay_handle) = Relay::new(ledger.clone(), broker.clone(), backend.clone(), hub.clone());
+        let (committer, commit) = Committer::new(ledger.clone(), relay_handle.clone(), hub.clone());
+        let (recorder, recorder_handle) =
+            Recorder::new(ledger.clone(), broker.clone(), backend.clone(), hub.clone(), holder, None);
+        let (health, health_handle) = Health::new(ledger.clone(), broker.clone(), backend.clone());
+        let gateway = Gateway::new(Parts {
+            watcher: Watcher::new(ledger.clone(), hub.clone()),
+            ledger: ledger.clone(),
+            broker,
+            backend,
+            catalog: Arc::clone(&catalog),
+            hub: hub.clone(),
+            commit,
+            relay: relay_handle,
+            recorder: recorder_handle,
+            health: health_handle,
+            limits: config.limits.clone(),
+            origin: origin(),
+        });
+        let starter = Starter { tasks: tasks.clone(), prepared: CancellationToken::new() };
+        starter.prepare(ledger.clone(), config.database.migrate);
+        let prepared = starter.prepared.clone();
+        tasks.spawn("health", OnExit::StopProcess, move |stop| health.run(prepared, stop));
+        starter.service("relay", move |stop| relay.run(stop));
+        starter.service("committer", move |stop| committer.run(stop));
+        starter.service("recorder", move |stop| recorder.run(stop));
+        starter.service("news", move |stop| news::run(ledger, hub, stop));
+        Ok(Self { gateway, tasks, catalog })
+    }
+}
+
+/// Starts services when the ledger's schema is there, and not before.
+struct Starter {
+    tasks: Tasks,
+    prepared: CancellationToken,
+}
+
+impl Starter {
+    fn prepare(&self, ledger: SharedLedger, migrate: bool) {
+        let prepared = self.prepared.clone();
+        self.tasks.spawn("migration", OnExit::Nothing, move |stop| prepare(ledger, migrate, prepared, stop));
+    }
+
+    fn service<F, W>(&self, name: &'static str, work: W)
+    where
+        W: FnOnce(CancellationToken) -> F + Send + 'static,
+        F: Future<Output = ()> + Send + 'static,
+    {
+        let prepared = self.prepared.clone();
+        self.tasks.spawn(name, OnExit::StopProcess, move |stop| async move {
+            tokio::select! { () = prepared.cancelled() => {} () = stop.cancelled() => return }
+            work(stop).await;
+        });
+    }
+}
+
+/// Waits for the ledger and brings its schema up to date (or, with `migrate` off, waits until it answers).
+async fn prepare(ledger: SharedLedger, migrate: bool, prepared: CancellationToken, stop: CancellationToken) {
+    let mut backoff = Backoff::new(MIGRATION_PAUSE);
+    while !stop.is_cancelled() {
+        let outcome = if migrate { ledger.migrate().await } else { ledger.ping().await };
+        match outcome {
+            Ok(()) => {
+                info!("the ledger ({}) is ready", ledger.kind());
+                prepared.cancel();
+                return;
+            }
+            Err(error) => {
+                if backoff.is_fresh() || !error.is_transient() {
+                    warn!(error = %error, cause = ?std::error::Error::source(&error).map(ToString::to_string), "the ledger is not ready, trying again");
+                }
+                let pause = backoff.pause();
+                tokio::select! { () = stop.cancelled() => {} () = tokio::time::sleep(pause) => {} }
+            }
+        }
+    }
+}
+
+fn link(redis: &config::Redis) -> LinkConfig {
+    LinkConfig {
+        url: redis.url.reveal().to_owned(),
+        sentinel_master: redis.sentinel_master.clone(),
+        connect_timeout: redis.connect_timeout,
+        response_timeout: redis.response_timeout,
+    }
+}
+
+/// As Celery's clients call themselves.
+fn origin() -> String {
+    let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+    let host = host.trim();
+    format!("gen{}@{}", std::process::id(), if host.is_empty() { "localhost" } else { host })
+}

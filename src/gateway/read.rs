@@ -1,0 +1,55 @@
+//! What a client can ask about tasks that are in the ledger; works with Redis down and after Redis forgot.
+
+use std::time::Duration;
+
+use super::Gateway;
+use crate::clock::Time;
+use crate::store::{Error, Group, Message, Task};
+use crate::task::{GroupId, TaskId};
+
+/// What stands behind an id.
+#[derive(Debug)]
+pub enum Found {
+    Task(Box<Task>),
+    Group(Group),
+    /// Finished and pruned at this time.
+    Pruned(Time),
+    /// This ledger never saw it.
+    Unknown,
+}
+
+impl Gateway {
+    /// Looks an id up, as a task first. With `patience` waits that long for its end.
+    pub async fn find(&self, id: &str, patience: Duration) -> Result<Found, Error> {
+        let Ok(task_id) = TaskId::parse(id) else { return Ok(Found::Unknown) };
+        let task = if patience.is_zero() {
+            self.ledger.task(&task_id).await?
+        } else {
+            self.watcher.wait(&task_id, patience).await?
+        };
+        if let Some(task) = task {
+            return Ok(Found::Task(Box::new(task)));
+        }
+        self.find_group(id, patience).await
+    }
+
+    async fn find_group(&self, id: &str, patience: Duration) -> Result<Found, Error> {
+        let Ok(group_id) = GroupId::parse(id) else { return Ok(Found::Unknown) };
+        let group = if patience.is_zero() {
+            self.ledger.group(&group_id).await?
+        } else {
+            self.watcher.wait_for_group(&group_id, patience).await?
+        };
+        match group {
+            Some(group) => Ok(Found::Group(group)),
+            None => Ok(self.ledger.tombstone(id).await?.map_or(Found::Unknown, Found::Pruned)),
+        }
+    }
+
+    /// A task with the message it was (or will be) published as.
+    pub async fn task_with_message(&self, id: &TaskId) -> Result<Option<(Task, Option<Message>)>, Error> {
+        let Some(task) = self.ledger.task(id).await? else { return Ok(None) };
+        let message = self.ledger.message(id).await?;
+        Ok(Some((task, message)))
+    }
+}
