@@ -20,6 +20,7 @@ use crate::services::hub::Hub;
 use crate::services::news;
 use crate::services::recorder::Recorder;
 use crate::services::relay::Relay;
+use crate::services::sweeper::Sweeper;
 use crate::store::SharedLedger;
 
 /// Between attempts to bring the schema up to date.
@@ -52,7 +53,15 @@ impl App {
         let (relay, relay_handle) = Relay::new(ledger.clone(), broker.clone(), backend.clone(), hub.clone());
         let (committer, commit) = Committer::new(ledger.clone(), relay_handle.clone(), hub.clone());
         let (recorder, recorder_handle) =
-            Recorder::new(ledger.clone(), broker.clone(), backend.clone(), hub.clone(), holder, None);
+            Recorder::new(ledger.clone(), broker.clone(), backend.clone(), hub.clone(), holder.clone(), None);
+        let sweeper = Sweeper::new(
+            ledger.clone(),
+            broker.clone(),
+            backend.clone(),
+            hub.clone(),
+            relay_handle.clone(),
+            holder.clone(),
+        );
         let (health, health_handle) = Health::new(ledger.clone(), broker.clone(), backend.clone());
         let gateway = Gateway::new(Parts {
             watcher: Watcher::new(ledger.clone(), hub.clone()),
@@ -75,6 +84,7 @@ impl App {
         starter.service("relay", move |stop| relay.run(stop));
         starter.service("committer", move |stop| committer.run(stop));
         starter.service("recorder", move |stop| recorder.run(stop));
+        starter.service("sweeper", move |stop| sweeper.run(stop));
         starter.service("news", move |stop| news::run(ledger, hub, stop));
         Ok(Self { gateway, tasks, catalog })
     }

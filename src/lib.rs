@@ -7,6 +7,7 @@
 //! up    result backend, worker events → recorder → store: ordered feed → SSE, API, dashboard
 //! ```
 
+pub mod app;
 pub mod backend;
 pub mod broker;
 pub mod catalog;

@@ -1,18 +1,22 @@
 //! Redis as Celery's broker. All keys and channels that kombu knows, each behind a plain method.
 
 mod control;
+mod epoch;
 mod error;
 mod events;
 mod keys;
 mod link;
 mod publish;
+mod scan;
 
 pub use control::CONTROL_EXCHANGE;
+pub use epoch::Epoch;
 pub use error::Error;
 pub use events::{EVENT_EXCHANGE, Feed};
 pub use keys::Keys;
 pub use link::{Link, LinkConfig};
 pub use publish::{Push, Pushed};
+pub use scan::Present;
 
 /// How the fleet's broker is set up. Both sides must agree on every value.
 #[derive(Debug, Clone)]

@@ -6,11 +6,11 @@ use std::collections::HashSet;
 use std::time::Duration;
 
 use super::Gateway;
+use super::plan::{self as canvas, Node, Plan};
 use crate::clock::{self, Time};
 use crate::services::commit::CommitError;
 use crate::store::{self, Conflict, IdempotencyKey, Inserted, NewTask, TaskOptions, UniqueKey};
-use crate::task::canvas::{self, Node, Plan};
-use crate::task::invalid::Invalid;
+use crate::task::Invalid;
 use crate::task::signature::{Expires, Signature, TaskSignature};
 use crate::task::submission::{self, Submission};
 use crate::task::{GroupId, Json, Phase, QueueName, TaskId, TaskName};
@@ -31,7 +31,15 @@ pub struct SubmitRequest {
 
 impl SubmitRequest {
     pub fn new(submission: Submission) -> Self {
-        Self { submission, trusted: false, traceparent: None, idempotency: None, token: None, retry_of: None, schedule: None }
+        Self {
+            submission,
+            trusted: false,
+            traceparent: None,
+            idempotency: None,
+            token: None,
+            retry_of: None,
+            schedule: None,
+        }
     }
 }
 
@@ -167,7 +175,8 @@ impl Gateway {
         let Submission { unique, limits, webhooks, .. } = submission;
         let first = plan.nodes.first().map(|node| node.id.clone());
         let key_owner = submitted.task_id.clone().or(first);
-        let wishes = Wishes { traceparent, token, limits: json(&limits), webhooks: json(&webhooks), retry_of, schedule };
+        let wishes =
+            Wishes { traceparent, token, limits: json(&limits), webhooks: json(&webhooks), retry_of, schedule };
         let held: HashSet<QueueName> = HashSet::new();
         let tasks = plan.nodes.into_iter().map(|node| self.row(node, &wishes, &held, now)).collect();
         store::Submission {

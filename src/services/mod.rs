@@ -6,3 +6,4 @@ pub mod hub;
 pub mod news;
 pub mod recorder;
 pub mod relay;
+pub mod sweeper;
