@@ -1,0 +1,151 @@
+//! `taskgate dev`: nothing installed, one process; and Python workers that join it (issue rows S1, S2, S4, W1).
+
+use std::time::Duration;
+
+use regex::Regex;
+use serde_json::json;
+
+use crate::harness::celery::client;
+use crate::harness::{Celery, CeleryOptions, Gateway, Http, Version, eventually, ports};
+
+/// A `dev` in an empty folder of its own.
+struct Dev {
+    gateway: Gateway,
+    http: Http,
+}
+
+impl Dev {
+    fn start() -> Self {
+        let port = ports::free();
+        let listen = format!("127.0.0.1:{port}");
+        let mut gateway = Gateway::start(&["dev"], port, None, &[("TASKGATE_HTTP__LISTEN", &listen)]);
+        gateway.wait_until_ready();
+        let http = gateway.http();
+        Self { gateway, http }
+    }
+
+    /// Broker and backend, as printed.
+    fn redis(&self) -> (String, String) {
+        let address = Regex::new(r"redis://127\.0\.0\.1:\d+").expect("a pattern");
+        let log = self.gateway.log();
+        let found = address.find(&log).unwrap_or_else(|| panic!("no redis:// address in\n{log}")).as_str();
+        (format!("{found}/0"), format!("{found}/1"))
+    }
+
+    async fn finished(&self, id: &str) -> serde_json::Value {
+        eventually(&format!("{id} is finished"), async || {
+            let answer = self.http.get(&format!("/result/{id}")).await;
+            (answer.status != 202).then(|| answer.expect(200))
+        })
+        .await
+    }
+
+    async fn post(&self, path: &str, body: serde_json::Value) -> String {
+        let accepted = self.http.post(path, &body).await.expect(202);
+        accepted["task_id"].as_str().expect("an id").to_owned()
+    }
+}
+
+#[tokio::test]
+async fn a_fresh_folder_runs_the_samples_and_an_old_one_remembers_them() {
+    let mut dev = Dev::start();
+    let sum = dev.post("/add", json!({"x": 2, "y": 3})).await;
+    assert_eq!(dev.finished(&sum).await["result"], 5);
+    let mut saved = Vec::new();
+    for _ in 0..2 {
+        let crawl = dev.post("/run-crawler/volunteer", json!({})).await;
+        let done = dev.finished(&crawl).await;
+        assert_eq!(done["status"], "SUCCESS", "{done}");
+        assert!(done["result"]["total_items"].as_u64().is_some_and(|items| items > 0), "{done}");
+        saved.push(done["result"]["saved_items"].as_u64().expect("a number"));
+    }
+    assert!(saved[0] > 0 && saved[1] == 0, "{saved:?}");
+    let document = dev.post("/start/upload-1", json!({})).await;
+    assert_eq!(dev.finished(&document).await["status"], "SUCCESS");
+    // kill -9, and again in the same folder.
+    dev.gateway.restart();
+    assert_eq!(dev.http.get(&format!("/result/{sum}")).await.expect(200)["result"], 5);
+    let again = dev.post("/add", json!({"x": 1, "y": 1})).await;
+    assert_eq!(dev.finished(&again).await["result"], 2);
+    let crawl = dev.post("/run-crawler/volunteer", json!({})).await;
+    assert_eq!(dev.finished(&crawl).await["result"]["saved_items"], 0, "notices are remembered across a restart");
+}
+
+#[tokio::test]
+async fn what_was_queued_when_dev_was_killed_is_queued_again() {
+    let mut dev = Dev::start();
+    let body = json!({"task": "demo.add", "args": [1, 2], "queue": "nobody-yet"});
+    let id = dev.post("/v1/tasks", body).await;
+    dev.gateway.restart();
+    let (broker, backend) = dev.redis();
+    let options = CeleryOptions { queues: "nobody-yet".into(), ..CeleryOptions::default() };
+    let _celery = Celery::start_at(&broker, &backend, options);
+    assert_eq!(dev.finished(&id).await["result"], 3);
+}
+
+/// On a queue of its own: dev's Rust worker does not know the `demo.*` tasks.
+async fn a_python_worker_joins(version: Version) {
+    let dev = Dev::start();
+    let (broker, backend) = dev.redis();
+    let options = CeleryOptions { version, queues: "py".into(), ..CeleryOptions::default() };
+    let _celery = Celery::start_at(&broker, &backend, options);
+    for (task, args, result) in [
+        ("demo.add", json!([1, 2]), json!(3)),
+        ("demo.retry", json!([1, 0.1]), json!(1)),
+        ("demo.progress", json!([2, 0.01]), json!({"steps": 2})),
+        ("tasks.multiply", json!([6, 7]), json!(42)),
+    ] {
+        let id = dev.post("/v1/tasks", json!({"task": task, "args": args, "queue": "py"})).await;
+        let done = dev.finished(&id).await;
+        assert_eq!(done["result"], result, "{done}");
+    }
+    let failed = dev.post("/v1/tasks", json!({"task": "demo.fail", "queue": "py"})).await;
+    assert_eq!(dev.finished(&failed).await["error"]["type"], "ValueError");
+    // What a Celery client does on its own: canvas, ETA, revoke, inspect.
+    let program = r#"
+from celery import chain, chord, group
+q = {"queue": "py"}
+s = lambda task, *args: task.s(*args).set(**q)
+assert chain(s(add, 2, 2), s(mul, 10))().get(timeout=20) == 40
+assert chord([s(add, 1, 1), s(add, 2, 2)])(s(xsum)).get(timeout=20) == 6
+assert group(s(add, 1, 1), s(add, 2, 2))().get(timeout=20) == [2, 4]
+assert chain(s(add, 1, 1), group(s(add, 1), s(add, 2)), s(xsum))().get(timeout=20) == 7
+assert add.apply_async((1, 1), countdown=0.5, **q).get(timeout=20) == 2
+assert app.control.ping(timeout=2), "nobody answered"
+assert any("demo.add" in " ".join(names) for names in app.control.inspect(timeout=2).registered().values())
+waiting = add.apply_async((1, 1), countdown=60, **q)
+app.control.revoke(waiting.id, reply=True, timeout=2)
+long = sleep.apply_async((60,), **q)
+import time
+until = time.time() + 20
+while not any(long.id in str(tasks) for tasks in (app.control.inspect(timeout=1).active() or {}).values()):
+    assert time.time() < until, "it never became active"
+app.control.revoke(long.id, terminate=True)
+try:
+    long.get(timeout=20)
+    raise SystemExit("it was not terminated")
+except Exception as error:
+    assert type(error).__name__ == "TaskRevokedError", repr(error)
+print("all well")
+"#;
+    let printed = tokio::task::spawn_blocking(move || client(version, &broker, &backend, program));
+    assert!(printed.await.expect("no panic").contains("all well"));
+}
+
+#[tokio::test]
+async fn the_newest_celery_joins_dev() {
+    a_python_worker_joins(Version::Latest).await;
+}
+
+#[tokio::test]
+async fn the_older_celery_joins_dev() {
+    a_python_worker_joins(Version::Older).await;
+}
+
+#[tokio::test]
+async fn dev_ends_within_ten_seconds_of_sigterm() {
+    let mut dev = Dev::start();
+    let id = dev.post("/add", json!({"x": 1, "y": 1})).await;
+    dev.finished(&id).await;
+    assert_eq!(dev.gateway.stop(Duration::from_secs(10)), Some(0), "{}", dev.gateway.log());
+}
