@@ -9,6 +9,7 @@
 
 pub mod app;
 pub mod backend;
+pub mod beat;
 pub mod broker;
 pub mod catalog;
 pub mod celery;
