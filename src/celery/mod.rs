@@ -10,6 +10,7 @@ pub mod exception;
 pub mod json;
 pub mod limits;
 pub mod message;
+pub mod plan;
 pub mod pyrepr;
 pub mod result;
 pub mod seconds;

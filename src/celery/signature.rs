@@ -9,7 +9,7 @@ use serde_json::value::RawValue;
 use super::json::{self, Fields, Members};
 use super::limits::MAX_NESTING;
 use super::{DecodeError, seconds, time};
-use crate::task::Json;
+use crate::task::{Expires, Json};
 
 /// One signature. Wrappers (`chain`, `group`, `chord`) have their members in `form`.
 #[derive(Debug, Clone)]
@@ -76,13 +76,6 @@ pub struct Options {
     pub replaced_task_nesting: Option<i64>,
     /// Everything else, verbatim (stamps among it).
     pub other: Members,
-}
-
-/// When a call expires: Celery takes seconds from its sending, or a time.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub enum Expires {
-    After(f64),
-    At(jiff::Timestamp),
 }
 
 const KNOWN: [&str; 24] = [
