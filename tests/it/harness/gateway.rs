@@ -112,6 +112,11 @@ impl Gateway {
         self.process.wait(deadline).code()
     }
 
+    /// The exit code of an end that comes by itself.
+    pub fn wait(&mut self, deadline: Duration) -> Option<i32> {
+        self.process.wait(deadline).code()
+    }
+
     /// Kills it if it runs, and starts it again: same port, configuration and folder.
     pub fn restart(&mut self) {
         self.relaunch();

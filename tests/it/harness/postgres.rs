@@ -18,6 +18,7 @@ const TEMPLATE: &str = "migrated";
 
 pub struct Cluster {
     process: Process,
+    directory: PathBuf,
     port: u16,
 }
 
@@ -31,16 +32,26 @@ impl Cluster {
     /// A cluster of its own, for tests that stop it.
     pub fn start() -> Self {
         let directory = folder("postgres");
-        let user = unprivileged();
-        if let Some((uid, gid)) = user {
+        if let Some((uid, gid)) = unprivileged() {
             chown(&directory, Some(uid), Some(gid)).expect("root may give its folder away");
         }
-        let data = directory.join("data");
-        initdb(&data, user);
+        initdb(&directory.join("data"));
         let port = ports::free();
-        let this = Self { process: launch(&data, &directory, port, user), port };
+        let this = Self { process: launch(&directory, port), directory, port };
         this.wait_until_ready();
         this
+    }
+
+    /// An immediate shutdown: every connection breaks, committed data stays.
+    pub fn stop(&mut self) {
+        self.process.signal(libc::SIGQUIT);
+        self.process.wait(Duration::from_secs(20));
+    }
+
+    /// Starts again after [`Cluster::stop`], on the same port with the same data.
+    pub fn restart(&mut self) {
+        self.process = launch(&self.directory, self.port);
+        self.wait_until_ready();
     }
 
     pub fn url(&self, database: &str) -> String {
@@ -60,15 +71,6 @@ impl Cluster {
     /// The URL of a new database without any table.
     pub fn empty_database(&self) -> String {
         self.create("template template0")
-    }
-
-    /// Stops answering without closing a connection, until [`Cluster::resume`].
-    pub fn pause(&self) {
-        self.process.signal_group(libc::SIGSTOP);
-    }
-
-    pub fn resume(&self) {
-        self.process.signal_group(libc::SIGCONT);
     }
 
     fn create(&self, origin: &str) -> String {
@@ -97,25 +99,26 @@ impl Cluster {
     }
 }
 
-fn initdb(data: &Path, user: Option<(u32, u32)>) {
+fn initdb(data: &Path) {
     let mut command = Command::new(program("initdb"));
     command.args(["-U", "postgres", "-A", "trust", "-E", "UTF8", "--locale", "C", "--no-sync", "-D"]).arg(data);
-    let done = demoted(command, user).output().expect("initdb starts");
+    let done = demoted(command).output().expect("initdb starts");
     assert!(done.status.success(), "initdb: {}", String::from_utf8_lossy(&done.stderr));
 }
 
-fn launch(data: &Path, sockets: &Path, port: u16, user: Option<(u32, u32)>) -> Process {
+fn launch(directory: &Path, port: u16) -> Process {
     let mut command = Command::new(program("postgres"));
-    command.arg("-D").arg(data).arg("-k").arg(sockets).args(["-h", "127.0.0.1", "-p", &port.to_string()]);
+    command.arg("-D").arg(directory.join("data")).arg("-k").arg(directory);
+    command.args(["-h", "127.0.0.1", "-p", &port.to_string()]);
     for setting in ["fsync=off", "full_page_writes=off", "max_connections=300", "shared_buffers=64MB"] {
         command.args(["-c", setting]);
     }
-    Process::start("postgres", demoted(command, user))
+    Process::start("postgres", demoted(command))
 }
 
-fn demoted(mut command: Command, user: Option<(u32, u32)>) -> Command {
+fn demoted(mut command: Command) -> Command {
     command.current_dir("/");
-    if let Some((uid, gid)) = user {
+    if let Some((uid, gid)) = unprivileged() {
         command.uid(uid).gid(gid);
     }
     command

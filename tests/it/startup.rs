@@ -1,0 +1,132 @@
+//! How the roles start, wait, refuse and migrate (issue items 2, 7; DESIGN §5 `/readyz`).
+
+use std::time::Duration;
+
+use serde_json::json;
+
+use crate::harness::gateway::{config, probe, run};
+use crate::harness::postgres::{Cluster, cluster};
+use crate::harness::{Celery, CeleryOptions, Gateway, Redis, RedisOptions, eventually, ports};
+
+/// An address at which nobody listens.
+fn nobody() -> String {
+    format!("redis://127.0.0.1:{}/0", ports::free())
+}
+
+#[tokio::test]
+async fn serve_starts_without_redis_and_accepts() {
+    let database = cluster().migrated_database();
+    let gateway = Gateway::serve(&database, &nobody(), &nobody(), "");
+    let http = gateway.http();
+    assert_eq!(http.get("/livez").await.status, 200);
+    let ready = http.get("/readyz").await.expect(200);
+    assert_eq!(ready["ready"], true, "{ready}");
+    let accepted = http.post("/v1/tasks", &json!({"task": "demo.add", "args": [1, 1]})).await.expect(202);
+    assert_eq!(accepted["phase"], "accepted", "{accepted}");
+}
+
+#[tokio::test]
+async fn serve_waits_for_a_database_that_is_still_booting() {
+    let mut own = Cluster::start();
+    let database = own.empty_database();
+    own.stop();
+    let mut gateway = Gateway::launch(&database, &nobody(), &nobody(), "");
+    gateway.wait_for("/livez", 200);
+    assert_eq!(probe(gateway.port, "/readyz"), Some(503));
+    own.restart();
+    gateway.wait_until_ready();
+    gateway.http().post("/v1/tasks", &json!({"task": "demo.add"})).await.expect(202);
+}
+
+#[tokio::test]
+async fn a_database_that_goes_away_is_503_and_comes_back() {
+    let mut own = Cluster::start();
+    let gateway = Gateway::serve(&own.empty_database(), &nobody(), &nobody(), "");
+    let http = gateway.http();
+    let accepted = http.post("/v1/tasks", &json!({"task": "demo.add"})).await.expect(202);
+    own.stop();
+    let refused = http.post("/v1/tasks", &json!({"task": "demo.add"})).await;
+    assert_eq!(refused.status, 503, "{}", refused.text());
+    eventually("/readyz is 503", async || (http.get("/readyz").await.status == 503).then_some(())).await;
+    own.restart();
+    eventually("/readyz is 200", async || (http.get("/readyz").await.status == 200).then_some(())).await;
+    http.post("/v1/tasks", &json!({"task": "demo.add"})).await.expect(202);
+    let id = accepted["task_id"].as_str().expect("an id");
+    assert_eq!(http.get(&format!("/v1/tasks/{id}")).await.expect(200)["phase"], "accepted");
+}
+
+#[test]
+fn a_contradiction_stops_the_start_and_names_both_places() {
+    let database = cluster().empty_database();
+    let cases = [
+        ("http.sse_heartbeat = '60s'\nhttp.idle_timeout = '30s'", ["sse_heartbeat", "idle_timeout"]),
+        ("tasks = [{ name = 'demo.a', endpoint = 'POST /add' }]", ["tasks.add", "demo.a"]),
+        ("tasks = [{ name = 'demo.a', endpoint = 'POST /result/{x}' }]", ["demo.a", "/result"]),
+        ("tasks = [{ name = 'demo.a', endpoint = 'POST /a/{task_id}' }]", ["demo.a", "task_id"]),
+        ("tasks = [{ name = 'demo.a', endpoint = 'POST /a', args = ['{nothing}'] }]", ["demo.a", "nothing"]),
+    ];
+    for (extra, names) in cases {
+        let config = config(ports::free(), &database, &nobody(), &nobody(), extra);
+        let mut gateway = Gateway::start(&["serve"], 0, Some(&config), &[]);
+        let code = gateway.wait(Duration::from_secs(10));
+        assert!(code.is_some_and(|code| code != 0), "{extra}: ended with {code:?}");
+        for name in names {
+            assert!(gateway.log().contains(name), "{extra} should name {name}:\n{}", gateway.log());
+        }
+    }
+}
+
+#[test]
+fn serve_without_tokens_is_refused_unless_said() {
+    let database = cluster().migrated_database();
+    let config = config(ports::free(), &database, &nobody(), &nobody(), "auth = 'token'");
+    let mut gateway = Gateway::start(&["serve"], 0, Some(&config), &[]);
+    let code = gateway.wait(Duration::from_secs(15));
+    assert!(code.is_some_and(|code| code != 0), "ended with {code:?}");
+    assert!(gateway.log().contains("auth"), "{}", gateway.log());
+}
+
+#[tokio::test]
+async fn several_may_migrate_at_once_and_tables_stay_in_their_schema() {
+    use sqlx::{Connection, Row};
+    let database = cluster().empty_database();
+    let runs: Vec<_> = (0..3)
+        .map(|_| {
+            let database = database.clone();
+            std::thread::spawn(move || run(&["migrate"], &[("DATABASE_URL", &database)]))
+        })
+        .collect();
+    for migrated in runs {
+        let migrated = migrated.join().expect("no panic");
+        assert!(migrated.status.success(), "{}", String::from_utf8_lossy(&migrated.stderr));
+    }
+    let mut connection = sqlx::PgConnection::connect(&database).await.expect("the cluster is up");
+    let sql = "select table_name::text from information_schema.tables where table_schema = 'public'";
+    let public: Vec<String> =
+        sqlx::query(sql).fetch_all(&mut connection).await.expect("rows").iter().map(|row| row.get(0)).collect();
+    assert_eq!(public, ["celery_taskmeta"]);
+}
+
+#[tokio::test]
+async fn one_process_may_serve_on_sqlite() {
+    let redis = Redis::start(RedisOptions::default());
+    let _celery = Celery::start(&redis, CeleryOptions::default());
+    let mut gateway = Gateway::serve("sqlite://ledger.db", &redis.url(0), &redis.url(1), "");
+    let http = gateway.http();
+    let body = json!({"task": "demo.add", "args": [1, 2]});
+    let done = http.post_with("/v1/tasks", &[("prefer", "wait=20")], &body).await.expect(200);
+    assert_eq!(done["result"], 3, "{done}");
+    gateway.restart();
+    let id = done["task_id"].as_str().expect("an id");
+    assert_eq!(http.get(&format!("/result/{id}")).await.expect(200)["result"], 3);
+}
+
+#[test]
+fn healthcheck_tells_by_its_exit_code() {
+    let redis = Redis::start(RedisOptions::default());
+    let gateway = Gateway::serve(&cluster().migrated_database(), &redis.url(0), &redis.url(1), "");
+    let listen = format!("127.0.0.1:{}", gateway.port);
+    assert!(run(&["healthcheck"], &[("TASKGATE_HTTP__LISTEN", &listen)]).status.success());
+    drop(gateway);
+    assert!(!run(&["healthcheck"], &[("TASKGATE_HTTP__LISTEN", &listen)]).status.success());
+}
