@@ -8,9 +8,14 @@
 //!
 //! Every method is one statement or one transaction. Times are the caller's. Absence is `Ok(None)`.
 
+mod admission;
+mod book;
 pub mod change;
 mod error;
+pub mod postgres;
 mod query;
+mod rows;
+pub mod sqlite;
 mod submission;
 mod types;
 
@@ -31,7 +36,7 @@ pub use types::{
 };
 
 use crate::clock::Time;
-use crate::task::{GroupId, TaskId};
+use crate::task::{GroupId, QueueName, TaskId};
 
 pub type SharedLedger = Arc<dyn Ledger>;
 
@@ -109,6 +114,21 @@ pub trait Ledger: Send + Sync {
     /// `None` when the task is unknown, finished, or has no message.
     async fn requeue(&self, id: &TaskId, reason: &str, at: Time) -> Result<Option<Event>, Error>;
 
+    /// From now on a pass over the outbox holds this queue's tasks back (`held`, with the reason). False when it was paused already.
+    async fn pause_queue(&self, queue: &QueueName, at: Time) -> Result<bool, Error>;
+
+    /// Lets what a pause held back be published, in the order of acceptance. False when it was not paused.
+    async fn resume_queue(&self, queue: &QueueName, at: Time) -> Result<bool, Error>;
+
+    /// By name, with the time of the pause.
+    async fn paused_queues(&self) -> Result<Vec<(String, Time)>, Error>;
+
+    /// Notes that the task is to be revoked, the first time only; answers with the task as it is then.
+    async fn request_revoke(&self, id: &TaskId, at: Time) -> Result<Option<Task>, Error>;
+
+    /// Puts dead letters away: they stay in the history and leave the list. Answers how many.
+    async fn dismiss(&self, ids: &[TaskId]) -> Result<i64, Error>;
+
     // ---- up --------------------------------------------------------------------------------------------------------
 
     /// Applies news in order; returns the events that came of it, in order. News of unknown tasks is dropped unless it
@@ -156,4 +176,16 @@ pub trait Ledger: Send + Sync {
 
     /// When a finished task was pruned: its tombstone.
     async fn tombstone(&self, id: &str) -> Result<Option<Time>, Error>;
+
+    // ---- the end of history ----------------------------------------------------------------------------------------
+
+    /// Removes up to `limit` of the oldest tasks that finished before `before`, whole, and leaves tombstones. One short transaction;
+    /// called again until it answers less than `limit`.
+    async fn prune(&self, before: Time, limit: i64, now: Time) -> Result<i64, Error>;
+
+    /// Removes the messages (arguments) of up to `limit` tasks that finished before `before`; the tasks stay.
+    async fn prune_payload(&self, before: Time, limit: i64) -> Result<i64, Error>;
+
+    /// Removes up to `limit` expired keys of each kind.
+    async fn prune_keys(&self, now: Time, limit: i64) -> Result<i64, Error>;
 }

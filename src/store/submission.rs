@@ -43,6 +43,17 @@ pub struct NewTask {
     pub options: TaskOptions,
 }
 
+impl NewTask {
+    /// When a pass over the outbox must look at it: its time, or the end of its time.
+    pub(super) fn wake_at(&self, accepted_at: Time) -> i64 {
+        let due = match (self.phase, self.due_at) {
+            (Phase::Held, None) => i64::MAX,
+            (_, due) => due.unwrap_or(accepted_at).0,
+        };
+        due.min(self.expires_at.map_or(i64::MAX, |at| at.0))
+    }
+}
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Edge {
     pub from: usize,
@@ -67,6 +78,10 @@ impl EdgeKind {
             Self::Link => "link",
             Self::LinkError => "link_error",
         }
+    }
+
+    pub fn parse(text: &str) -> Option<Self> {
+        [Self::Next, Self::Link, Self::LinkError].into_iter().find(|kind| kind.as_str() == text)
     }
 }
 

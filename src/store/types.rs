@@ -65,6 +65,16 @@ impl Task {
     pub fn position(&self) -> Position {
         Position { delivery: self.delivery, retries: self.retries, phase: self.phase }
     }
+
+    /// Begins a further delivery: what was heard of the one before no longer holds.
+    pub(super) fn redeliver(&mut self) {
+        self.delivery += 1;
+        self.retries = 0;
+        self.queued_at = None;
+        self.received_at = None;
+        self.started_at = None;
+        self.worker = None;
+    }
 }
 
 /// What rarely matters to a query, stored as one JSON object. New fields get a default: old rows lack them.
@@ -140,6 +150,56 @@ pub struct Event {
     pub meta: Option<Json>,
     pub reason: Option<String>,
     pub corrected: bool,
+}
+
+impl Event {
+    /// The first event of a submitted task.
+    pub(super) fn accepted(task_no: i64, task: &super::NewTask, at: Time) -> Self {
+        Self {
+            task_no,
+            task_id: task.id.clone(),
+            name: Some(task.name.as_str().to_owned()),
+            queue: Some(task.queue.as_str().to_owned()),
+            group_id: task.group_id.clone(),
+            root_id: Some(task.root_id.clone()),
+            seq: 1,
+            feed: 0,
+            at,
+            phase: task.phase,
+            status: task.phase.status().to_owned(),
+            delivery: 1,
+            retries: 0,
+            worker: None,
+            meta: None,
+            reason: None,
+            corrected: false,
+        }
+    }
+}
+
+impl Event {
+    /// The event of a publication.
+    pub(super) fn queued(task: &Task, at: Time) -> Self {
+        Self {
+            task_no: task.no,
+            task_id: task.id.clone(),
+            name: task.name.clone(),
+            queue: task.queue.clone(),
+            group_id: task.group_id.clone(),
+            root_id: task.root_id.clone(),
+            seq: task.seq + 1,
+            feed: 0,
+            at,
+            phase: Phase::Queued,
+            status: Phase::Queued.status().to_owned(),
+            delivery: task.delivery,
+            retries: task.retries,
+            worker: task.worker.clone(),
+            meta: None,
+            reason: None,
+            corrected: task.corrected,
+        }
+    }
 }
 
 /// Where news comes from: the feeds overtake each other, so some rules differ.

@@ -82,6 +82,11 @@ impl Phase {
         matches!(self, Self::Accepted | Self::Held | Self::Waiting)
     }
 
+    /// A worker was heard to have it.
+    pub fn is_at_worker(self) -> bool {
+        matches!(self, Self::Received | Self::Running | Self::Retrying)
+    }
+
     /// Celery's word, unless the task named a state of its own.
     pub fn status(self) -> &'static str {
         match self {

@@ -1,0 +1,275 @@
+//! The tasks of one transaction while news is applied to them: pure, the same for both adapters.
+//!
+//! The adapter loads and locks the rows, tells the book what was heard, and writes what the book then holds: changed tasks,
+//! and their events in order. Several news of one task in one batch work as if they had come one by one.
+
+use std::collections::HashMap;
+
+use crate::clock::Time;
+use crate::task::{Phase, Priority, TaskId};
+
+use super::change::{self, Change, Facts, Verdict};
+use super::rows::{cleaned, short};
+use super::types::{Adoption, Event, News, Task, TaskOptions};
+
+/// A task with what became of it.
+pub(super) struct Entry {
+    pub task: Task,
+    /// Some column differs from the row.
+    pub touched: bool,
+    /// Result, failure and traceback are to be written (else the row's own stay: they were not loaded).
+    pub outcome: bool,
+    /// The phase before this transaction.
+    pub before: Phase,
+    /// Not in the ledger yet: to be inserted.
+    pub new: bool,
+}
+
+#[derive(Default)]
+pub(super) struct Book {
+    pub entries: Vec<Entry>,
+    pub events: Vec<Event>,
+    by_id: HashMap<TaskId, usize>,
+}
+
+impl Book {
+    pub fn new(tasks: Vec<Task>) -> Self {
+        let mut book = Self::default();
+        for task in tasks {
+            book.enter(task, false);
+        }
+        book
+    }
+
+    fn enter(&mut self, task: Task, new: bool) {
+        self.by_id.insert(task.id.clone(), self.entries.len());
+        self.entries.push(Entry { before: task.phase, touched: new, outcome: new, new, task });
+    }
+
+    /// Applies one piece of news; of an unknown task only with an [`Adoption`].
+    pub fn learn(&mut self, news: &News) {
+        let Some(&index) = self.by_id.get(&news.task_id) else {
+            if let Some(adoption) = &news.adoption {
+                let task = adopted(news, adoption);
+                self.events.push(event(&task, news, Some(&task.status)));
+                self.enter(task, true);
+            }
+            return;
+        };
+        let entry = &mut self.entries[index];
+        if let Some(adoption) = &news.adoption {
+            entry.touched |= fill(&mut entry.task, adoption);
+        }
+        match change::apply(&entry.task, news) {
+            Verdict::Drop => {}
+            Verdict::Facts(facts) => {
+                note(&mut entry.task, facts);
+                entry.touched = true;
+            }
+            Verdict::Change(change) => {
+                entry.outcome |= advance(&mut entry.task, change, news);
+                entry.touched = true;
+                self.events.push(event(&entry.task, news, None));
+            }
+        }
+    }
+
+    /// Moves a task to a phase that the ledger itself decides, past the rules for news: parking, releasing, a further delivery.
+    pub fn place(&mut self, id: &TaskId, phase: Phase, reason: Option<&str>, at: Time) {
+        let Some(&index) = self.by_id.get(id) else { return };
+        let entry = &mut self.entries[index];
+        entry.task.phase = phase;
+        phase.status().clone_into(&mut entry.task.status);
+        entry.task.seq += 1;
+        entry.task.reason = cleaned(reason);
+        entry.touched = true;
+        let news =
+            News { reason: entry.task.reason.clone(), ..News::new(id.clone(), super::Source::Ledger, phase, at) };
+        self.events.push(event(&entry.task, &news, None));
+    }
+
+    /// Drops tasks, and what was told of them.
+    pub fn forget(&mut self, ids: &[TaskId]) {
+        if ids.is_empty() {
+            return;
+        }
+        self.entries.retain(|entry| !ids.contains(&entry.task.id));
+        self.events.retain(|event| !ids.contains(&event.task_id));
+        self.by_id = self.entries.iter().enumerate().map(|(index, entry)| (entry.task.id.clone(), index)).collect();
+    }
+
+    /// Gives the events of new tasks the numbers that the database gave the tasks.
+    pub fn number_events(&mut self) {
+        for event in self.events.iter_mut().filter(|event| event.task_no == 0) {
+            if let Some(&index) = self.by_id.get(&event.task_id) {
+                event.task_no = self.entries[index].task.no;
+            }
+        }
+    }
+
+    pub fn phase(&self, id: &TaskId) -> Option<Phase> {
+        self.by_id.get(id).map(|&index| self.entries[index].task.phase)
+    }
+
+    pub fn entry_mut(&mut self, id: &TaskId) -> Option<&mut Entry> {
+        self.by_id.get(id).map(|&index| &mut self.entries[index])
+    }
+}
+
+fn note(task: &mut Task, facts: Facts) {
+    task.received_at = task.received_at.or(facts.received_at);
+    task.started_at = task.started_at.or(facts.started_at);
+    task.runtime = task.runtime.or(facts.runtime);
+    if task.worker.is_none() {
+        task.worker = facts.worker.map(|worker| short(&worker));
+    }
+}
+
+/// True when the outcome's columns changed.
+fn advance(task: &mut Task, change: Change, news: &News) -> bool {
+    note(task, change.facts);
+    let phase = change.position.phase;
+    task.phase = phase;
+    task.delivery = change.position.delivery;
+    task.retries = change.position.retries;
+    task.corrected = change.corrected;
+    task.seq += 1;
+    // A custom state is a state of a running task: an end has Celery's word, so that lists by status stay exact.
+    task.status = if phase.is_final() { phase.status().to_owned() } else { short(&change.status) };
+    task.reason = cleaned(news.reason.as_deref());
+    if let Some(worker) = &news.worker {
+        task.worker = Some(short(worker));
+    }
+    if phase == Phase::Queued {
+        task.queued_at = task.queued_at.or(Some(news.at));
+    }
+    if phase == Phase::Running && news.meta.is_some() {
+        task.progress.clone_from(&news.meta);
+    }
+    if news.children.is_some() {
+        task.children.clone_from(&news.children);
+    }
+    if phase.is_final() {
+        task.finished_at = Some(news.at);
+        task.runtime = news.runtime.or(task.runtime);
+    }
+    let outcome = phase.is_final() || phase == Phase::Retrying;
+    if outcome {
+        task.result = news.result.clone().filter(|_| phase == Phase::Succeeded);
+        task.failure = news.failure.as_ref().map(clean_failure);
+        task.traceback = cleaned(news.traceback.as_deref());
+    }
+    outcome
+}
+
+fn clean_failure(failure: &super::Failure) -> super::Failure {
+    super::Failure {
+        kind: super::rows::clean(&failure.kind).into_owned(),
+        message: super::rows::clean(&failure.message).into_owned(),
+    }
+}
+
+fn event(task: &Task, news: &News, status: Option<&str>) -> Event {
+    Event {
+        task_no: task.no,
+        task_id: task.id.clone(),
+        name: task.name.clone(),
+        queue: task.queue.clone(),
+        group_id: task.group_id.clone(),
+        root_id: task.root_id.clone(),
+        seq: task.seq,
+        feed: 0,
+        at: news.at,
+        phase: task.phase,
+        status: status.unwrap_or(&task.status).to_owned(),
+        delivery: task.delivery,
+        retries: task.retries,
+        worker: news.worker.as_deref().map(short).or_else(|| task.worker.clone()),
+        meta: news.meta.clone(),
+        reason: task.reason.clone(),
+        corrected: task.corrected,
+    }
+}
+
+/// Completes what an adopted task lacked. True when something was added.
+fn fill(task: &mut Task, adoption: &Adoption) -> bool {
+    if !task.adopted {
+        return false;
+    }
+    let mut added = false;
+    let mut set = |have: &mut Option<String>, said: Option<String>| {
+        if have.is_none() && said.is_some() {
+            *have = said;
+            added = true;
+        }
+    };
+    set(&mut task.name, adoption.name.as_deref().map(short));
+    set(&mut task.queue, adoption.queue.as_deref().map(short));
+    set(&mut task.argsrepr, cleaned(adoption.argsrepr.as_deref()));
+    set(&mut task.kwargsrepr, cleaned(adoption.kwargsrepr.as_deref()));
+    if task.root_id.is_none() && adoption.root_id.is_some() {
+        task.root_id.clone_from(&adoption.root_id);
+        added = true;
+    }
+    if task.parent_id.is_none() && adoption.parent_id.is_some() {
+        task.parent_id.clone_from(&adoption.parent_id);
+        added = true;
+    }
+    if task.group_id.is_none() && adoption.group_id.is_some() {
+        task.group_id.clone_from(&adoption.group_id);
+        added = true;
+    }
+    added
+}
+
+/// A task that others sent, as first seen.
+fn adopted(news: &News, adoption: &Adoption) -> Task {
+    let phase = news.phase;
+    let mut task = Task {
+        no: 0,
+        id: news.task_id.clone(),
+        name: None,
+        queue: None,
+        priority: adoption.priority.unwrap_or(Priority::default()),
+        phase,
+        status: String::new(),
+        seq: 0,
+        delivery: 1,
+        retries: 0,
+        worker: None,
+        root_id: None,
+        parent_id: None,
+        group_id: None,
+        group_index: None,
+        ignore_result: false,
+        labels: Vec::new(),
+        options: TaskOptions::default(),
+        submitted_at: news.at,
+        queued_at: None,
+        received_at: (phase == Phase::Received).then_some(news.at),
+        started_at: (phase == Phase::Running && news.source == super::Source::Event).then_some(news.at),
+        finished_at: None,
+        due_at: None,
+        expires_at: None,
+        runtime: news.runtime,
+        result: None,
+        failure: None,
+        traceback: None,
+        progress: None,
+        children: None,
+        retry_of: None,
+        retried_as: None,
+        schedule: None,
+        reason: None,
+        adopted: true,
+        corrected: false,
+        argsrepr: None,
+        kwargsrepr: None,
+        revoke_requested_at: None,
+    };
+    fill(&mut task, adoption);
+    let position = crate::task::Position { delivery: 1, retries: news.retries.unwrap_or(0), phase };
+    let status = news.status.clone().unwrap_or_else(|| phase.status().to_owned());
+    advance(&mut task, Change { position, status, corrected: false, facts: Facts::default() }, news);
+    task
+}

@@ -1,0 +1,51 @@
+//! News becomes history: rows locked in one order, the pure rule applied, one commit for the batch.
+
+use sqlx::PgPool;
+
+use crate::store::book::Book;
+use crate::store::rows::light_task_columns;
+use crate::store::{Error, Event, News, Task};
+use crate::task::TaskId;
+
+use super::pool::{Tx, is_deadlock};
+use super::{notify, rows, save};
+
+/// Every transaction locks tasks by ascending number, so that two never wait for each other.
+pub(super) const LOCK: &str = concat!(
+    "select ",
+    light_task_columns!(),
+    " from taskgate.task t where t.task_id = any($1) order by t.task_no for no key update"
+);
+
+pub(super) const BEGIN_RELAXED: &str = "begin; set local synchronous_commit = off";
+
+/// A transaction that keeps losing deadlocks against others is given up as unavailable.
+const MAX_ATTEMPTS: usize = 5;
+
+pub(super) async fn learn(pool: &PgPool, replica: &str, news: &[News], durable: bool) -> Result<Vec<Event>, Error> {
+    let mut attempt = 1;
+    loop {
+        match try_learn(pool, replica, news, durable).await {
+            Err(error) if is_deadlock(&error) && attempt < MAX_ATTEMPTS => attempt += 1,
+            done => return done,
+        }
+    }
+}
+
+async fn try_learn(pool: &PgPool, replica: &str, news: &[News], durable: bool) -> Result<Vec<Event>, Error> {
+    let mut tx = if durable { pool.begin().await? } else { pool.begin_with(BEGIN_RELAXED).await? };
+    let ids: Vec<&TaskId> = news.iter().map(|news| &news.task_id).collect();
+    let mut book = Book::new(lock(&mut tx, &ids).await?);
+    for news in news {
+        book.learn(news);
+    }
+    save::save(&mut tx, &mut book, 0).await?;
+    notify::tell(&mut tx, replica, &book.events).await?;
+    tx.commit().await?;
+    Ok(book.events)
+}
+
+pub(super) async fn lock(tx: &mut Tx, ids: &[&TaskId]) -> Result<Vec<Task>, Error> {
+    let ids: Vec<&str> = ids.iter().map(|id| id.as_str()).collect();
+    rows::tasks(&sqlx::query(LOCK).bind(ids).fetch_all(&mut **tx).await?)
+}

@@ -1,0 +1,129 @@
+//! Connections to PostgreSQL: settings that every statement relies on, and what an error of the driver means.
+//!
+//! The pool is lazy, so that a gateway may start while its database still boots. The planner is told to use indexes: the
+//! ledger's statements are all point look-ups and index ranges, and a plan made while a table was empty must not scan it
+//! once it holds millions of rows.
+
+use std::str::FromStr;
+use std::time::Duration;
+
+use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
+use sqlx::{PgPool, Postgres, Transaction};
+
+use crate::store::Error;
+
+pub(super) type Tx = Transaction<'static, Postgres>;
+
+/// How to reach the database.
+#[derive(Debug, Clone)]
+pub struct PostgresConfig {
+    /// `postgres://user:password@host:port/database`, with libpq's parameters.
+    pub url: String,
+    /// Default 10: a batch of submissions, a batch of news, a pass of the relay and some readers at once.
+    pub max_connections: u32,
+    /// How long a call waits for a connection before the ledger counts as away. Default 3 s.
+    pub acquire_timeout: Duration,
+    /// The server ends a statement that runs longer. Default 10 s.
+    pub statement_timeout: Duration,
+}
+
+impl PostgresConfig {
+    pub fn new(url: impl Into<String>) -> Self {
+        Self {
+            url: url.into(),
+            max_connections: 10,
+            acquire_timeout: Duration::from_secs(3),
+            statement_timeout: Duration::from_secs(10),
+        }
+    }
+}
+
+/// A transaction that outlives this without a statement lost its gateway: the server ends it and frees its locks.
+const IDLE_IN_TRANSACTION: &str = "30000";
+
+pub(super) fn options(config: &PostgresConfig) -> Result<PgConnectOptions, Error> {
+    let options = PgConnectOptions::from_str(&config.url).map_err(|error| Error::Refused(Box::new(error)))?;
+    Ok(options.application_name("taskgate").options([
+        ("jit", "off"),
+        ("tcp_keepalives_idle", "10"),
+        ("tcp_keepalives_interval", "5"),
+        ("tcp_keepalives_count", "3"),
+    ]))
+}
+
+pub(super) fn pool(config: &PostgresConfig) -> Result<PgPool, Error> {
+    let statement_timeout = config.statement_timeout.as_millis().to_string();
+    let options = options(config)?.options([
+        ("statement_timeout", statement_timeout.as_str()),
+        ("idle_in_transaction_session_timeout", IDLE_IN_TRANSACTION),
+        ("enable_seqscan", "off"),
+        ("enable_hashjoin", "off"),
+        ("enable_mergejoin", "off"),
+    ]);
+    Ok(PgPoolOptions::new()
+        .max_connections(config.max_connections)
+        .acquire_timeout(config.acquire_timeout)
+        .test_before_acquire(false)
+        .connect_lazy_with(options))
+}
+
+/// A connection without limits on its statements, for migrations and for listening.
+pub(super) fn unlimited(config: &PostgresConfig) -> Result<PgPool, Error> {
+    let options = options(config)?;
+    Ok(PgPoolOptions::new().max_connections(1).acquire_timeout(config.acquire_timeout).connect_lazy_with(options))
+}
+
+impl From<sqlx::Error> for Error {
+    fn from(error: sqlx::Error) -> Self {
+        if is_transient(&error) { Self::Unavailable(Box::new(error)) } else { Self::Refused(Box::new(error)) }
+    }
+}
+
+fn is_transient(error: &sqlx::Error) -> bool {
+    match error {
+        sqlx::Error::Io(_)
+        | sqlx::Error::Tls(_)
+        | sqlx::Error::PoolTimedOut
+        | sqlx::Error::PoolClosed
+        | sqlx::Error::WorkerCrashed
+        | sqlx::Error::BeginFailed => true,
+        sqlx::Error::Database(error) => {
+            let code = error.code().unwrap_or_default();
+            if code.len() == 5 { is_transient_sqlstate(&code) } else { crate::store::sqlite::is_transient_code(&code) }
+        }
+        _ => false,
+    }
+}
+
+/// Connection lost (08), out of resources (53), cancelled or shutting down (57), deadlock or serialization (40),
+/// lock not available (55P03), a replica that only reads (25006).
+fn is_transient_sqlstate(code: &str) -> bool {
+    ["08", "53", "57", "40"].iter().any(|class| code.starts_with(class)) || code == "55P03" || code == "25006"
+}
+
+/// Another transaction took the same key first.
+pub(super) fn is_unique_violation(error: &sqlx::Error) -> bool {
+    matches!(error, sqlx::Error::Database(error) if error.is_unique_violation())
+}
+
+/// Two transactions waited for each other, and this one gave way: repeating it works.
+pub(super) fn is_deadlock(error: &Error) -> bool {
+    let (Error::Unavailable(source) | Error::Refused(source)) = error else { return false };
+    let Some(sqlx::Error::Database(error)) = source.downcast_ref::<sqlx::Error>() else { return false };
+    error.code().is_some_and(|code| code == "40P01" || code == "40001")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_server_that_starts_or_stops_is_away_and_a_broken_rule_is_not() {
+        for code in ["08006", "53300", "57P01", "57P03", "57014", "40P01", "25006"] {
+            assert!(is_transient_sqlstate(code), "{code}");
+        }
+        for code in ["23505", "22021", "42P01"] {
+            assert!(!is_transient_sqlstate(code), "{code}");
+        }
+    }
+}

@@ -1,0 +1,197 @@
+//! Reading tasks: one by id, lists by filter, the unfinished ones.
+//!
+//! Every list is newest first along `task_no`, through the index of its most telling condition.
+
+use std::collections::HashMap;
+
+use sqlx::{PgPool, Postgres, QueryBuilder, Row};
+
+use crate::store::rows::{clean, light_task_columns, short, task_columns};
+use crate::store::{Cursor, Error, Filter, Message, Page, Task};
+use crate::task::{Phase, TaskId};
+
+use super::rows;
+
+pub(super) const TASK: &str = concat!("select ", task_columns!(), " from taskgate.task t where t.task_id = $1");
+
+pub(super) const MESSAGE: &str = "select m.headers, m.body from taskgate.task t join taskgate.message m on m.task_no = t.task_no \
+     where t.task_id = $1";
+
+pub(super) const UNFINISHED: &str = concat!(
+    "select ",
+    light_task_columns!(),
+    " from taskgate.unfinished u join taskgate.task t on t.task_no = u.task_no \
+     where u.task_no > $1 and (cardinality($2::text[]) = 0 or t.phase = any($2)) order by u.task_no limit $3"
+);
+
+pub(super) const CENSUS: &str = "select coalesce(t.queue, ''), t.phase, count(*) from taskgate.unfinished u \
+     join taskgate.task t on t.task_no = u.task_no group by 1, 2";
+
+pub(super) const TOMBSTONE: &str = "select pruned_at from taskgate.tombstone where task_id = $1";
+
+const LIST: &str = concat!("select ", task_columns!(), " from ");
+
+pub(super) async fn task(pool: &PgPool, id: &TaskId) -> Result<Option<Task>, Error> {
+    sqlx::query(TASK).bind(id.as_str()).fetch_optional(pool).await?.as_ref().map(rows::task).transpose()
+}
+
+pub(super) async fn message(pool: &PgPool, id: &TaskId) -> Result<Option<Message>, Error> {
+    let row = sqlx::query(MESSAGE).bind(id.as_str()).fetch_optional(pool).await?;
+    row.map(|row| Ok(Message { headers: row.try_get(0)?, body: row.try_get(1)? })).transpose()
+}
+
+pub(super) async fn unfinished(pool: &PgPool, phases: &[Phase], after: i64, limit: i64) -> Result<Vec<Task>, Error> {
+    let phases: Vec<&str> = phases.iter().map(|phase| phase.as_str()).collect();
+    rows::tasks(&sqlx::query(UNFINISHED).bind(after).bind(phases).bind(limit).fetch_all(pool).await?)
+}
+
+pub(super) async fn census(pool: &PgPool) -> Result<HashMap<(String, Phase), i64>, Error> {
+    let found = sqlx::query(CENSUS).fetch_all(pool).await?;
+    let entry = |row: &sqlx::postgres::PgRow| {
+        let phase = crate::store::rows::phase(row.try_get(1)?, "task", 0)?;
+        Ok(((row.try_get(0)?, phase), row.try_get(2)?))
+    };
+    found.iter().map(entry).collect()
+}
+
+pub(super) async fn tasks(pool: &PgPool, filter: &Filter, page: &Page) -> Result<(Vec<Task>, Option<Cursor>), Error> {
+    let mut query = QueryBuilder::new(LIST);
+    query.push(source(filter)).push(" where true");
+    if let Some(Cursor(after)) = page.after {
+        query.push(" and t.task_no < ").push_bind(after);
+    }
+    conditions(&mut query, filter);
+    task_conditions(&mut query, filter);
+    query.push(" order by t.task_no desc limit ").push_bind(page.limit.saturating_add(1));
+    let mut found = rows::tasks(&query.build().fetch_all(pool).await?)?;
+    let more = found.len() > usize::try_from(page.limit).unwrap_or(usize::MAX);
+    if more {
+        found.pop();
+    }
+    let next = found.last().filter(|_| more).map(|task| Cursor(task.no));
+    Ok((found, next))
+}
+
+/// The table whose order the list follows.
+fn source(filter: &Filter) -> &'static str {
+    let all = |test: fn(&Phase) -> bool| !filter.phase.is_empty() && filter.phase.iter().all(test);
+    if filter.dead_letters {
+        "taskgate.trouble d join taskgate.task t on t.task_no = d.task_no and d.dead"
+    } else if all(|phase| phase.is_at_worker()) {
+        "taskgate.unfinished u join taskgate.task t on t.task_no = u.task_no and u.at_worker"
+    } else if all(|phase| !phase.is_final()) {
+        "taskgate.unfinished u join taskgate.task t on t.task_no = u.task_no"
+    } else {
+        "taskgate.task t"
+    }
+}
+
+/// Conditions on where a task is now.
+fn task_conditions(query: &mut QueryBuilder<Postgres>, filter: &Filter) {
+    if !filter.status.is_empty() {
+        query.push(" and t.status = any(").push_bind(filter.status.clone()).push(")");
+    }
+    if !filter.phase.is_empty() {
+        query.push(" and t.phase = any(").push_bind(phases(filter)).push(")");
+    }
+    if !filter.worker.is_empty() {
+        query.push(" and t.worker = any(").push_bind(filter.worker.clone()).push(")");
+    }
+}
+
+/// The same of an event: where the task was then.
+pub(super) fn event_conditions(query: &mut QueryBuilder<Postgres>, filter: &Filter) {
+    if !filter.status.is_empty() {
+        query.push(" and e.status = any(").push_bind(filter.status.clone()).push(")");
+    }
+    if !filter.phase.is_empty() {
+        query.push(" and e.phase = any(").push_bind(phases(filter)).push(")");
+    }
+    if !filter.worker.is_empty() {
+        query.push(" and e.worker = any(").push_bind(filter.worker.clone()).push(")");
+    }
+    if filter.dead_letters {
+        query.push(" and e.phase in ('failed', 'lost')");
+    }
+}
+
+fn phases(filter: &Filter) -> Vec<&'static str> {
+    filter.phase.iter().map(|phase| phase.as_str()).collect()
+}
+
+/// Conditions on what a task is.
+pub(super) fn conditions(query: &mut QueryBuilder<Postgres>, filter: &Filter) {
+    one_of(query, "t.name", &filter.task);
+    one_of(query, "t.queue", &filter.queue);
+    if !filter.task_patterns.is_empty() {
+        let patterns: Vec<String> = filter.task_patterns.iter().map(|pattern| like(pattern)).collect();
+        query.push(" and t.name like any(").push_bind(patterns).push(")");
+    }
+    for (key, value) in &filter.labels {
+        query.push(" and exists (select 1 from taskgate.label l where l.task_no = t.task_no and l.key = ");
+        query.push_bind(short(key)).push(" and l.value = ").push_bind(short(value)).push(")");
+    }
+    if let Some(root) = &filter.root_id {
+        query.push(" and (t.root_id = ").push_bind(clean(root).into_owned());
+        query.push(" or (t.task_id = ").push_bind(clean(root).into_owned()).push(" and t.root_id is null))");
+    }
+    if let Some(group) = &filter.group_id {
+        query.push(" and t.group_id = ").push_bind(clean(group).into_owned());
+    }
+    if let Some(schedule) = &filter.schedule {
+        query.push(" and t.schedule = ").push_bind(short(schedule));
+    }
+    if let Some(from) = filter.from {
+        query.push(" and t.submitted_at >= ").push_bind(from.0);
+    }
+    if let Some(to) = filter.to {
+        query.push(" and t.submitted_at < ").push_bind(to.0);
+    }
+    if let Some(text) = &filter.q {
+        search(query, &clean(text));
+    }
+}
+
+fn one_of(query: &mut QueryBuilder<Postgres>, column: &'static str, values: &[String]) {
+    match values {
+        [] => {}
+        // One value can be read from its index in the list's order.
+        [one] => {
+            query.push(" and ").push(column).push(" = ").push_bind(clean(one).into_owned());
+        }
+        many => {
+            query.push(" and ").push(column).push(" = any(").push_bind(many.to_vec()).push(")");
+        }
+    }
+}
+
+fn search(query: &mut QueryBuilder<Postgres>, text: &str) {
+    let prefix = format!("{}%", escape(text));
+    let anywhere = format!("%{}%", escape(&text.to_lowercase()));
+    query.push(" and (t.task_id like ").push_bind(prefix.to_lowercase());
+    query.push(" or t.task_id like ").push_bind(prefix);
+    for column in ["t.name", "t.labels", "t.failure_type", "t.failure_message"] {
+        query.push(" or lower(").push(column).push(") like ").push_bind(anywhere.clone());
+    }
+    query.push(")");
+}
+
+fn escape(text: &str) -> String {
+    text.replace('\\', "\\\\").replace('%', "\\%").replace('_', "\\_")
+}
+
+/// `tasks.*` as a LIKE pattern.
+fn like(pattern: &str) -> String {
+    escape(&clean(pattern)).replace('*', "%")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_the_star_of_a_pattern_is_special() {
+        assert_eq!(like("tasks.*"), "tasks.%");
+        assert_eq!(like("a_b%*"), "a\\_b\\%%");
+    }
+}

@@ -1,0 +1,52 @@
+//! Histories and the firehose.
+//!
+//! One connection writes, so positions become visible in their order.
+
+use sqlx::{QueryBuilder, Row, SqlitePool};
+
+use crate::store::{Error, Event, Filter};
+use crate::task::TaskId;
+
+use super::rows::{self, event_columns};
+use super::tasks::{conditions, event_conditions};
+
+pub(super) const EVENTS: &str = concat!(
+    "select ",
+    event_columns!(),
+    " from task t join event e on e.task_no = t.task_no where t.task_id = $1 and e.seq > $2 \
+     order by e.seq limit $3"
+);
+
+pub(super) const NEWEST: &str = "select coalesce(max(feed), 0) from event";
+
+pub(super) const WINDOW: &str =
+    "select max(feed) from (select feed from event where feed > $1 order by feed limit $2) as page";
+
+const FEED: &str = concat!("select ", event_columns!(), " from event e join task t on t.task_no = e.task_no where ");
+
+pub(super) async fn events(pool: &SqlitePool, id: &TaskId, after: i64, limit: i64) -> Result<Vec<Event>, Error> {
+    let found = sqlx::query(EVENTS).bind(id.as_str()).bind(after).bind(limit).fetch_all(pool).await?;
+    found.iter().map(rows::event).collect()
+}
+
+pub(super) async fn feed_end(pool: &SqlitePool) -> Result<i64, Error> {
+    Ok(sqlx::query(NEWEST).fetch_one(pool).await?.try_get(0)?)
+}
+
+/// Looks at `limit` events and answers with those that match, and with the position it looked up to.
+pub(super) async fn feed(
+    pool: &SqlitePool,
+    after: i64,
+    filter: &Filter,
+    limit: i64,
+) -> Result<(Vec<Event>, i64), Error> {
+    let end: Option<i64> = sqlx::query(WINDOW).bind(after).bind(limit).fetch_one(pool).await?.try_get(0)?;
+    let Some(end) = end else { return Ok((Vec::new(), after)) };
+    let mut query = QueryBuilder::new(FEED);
+    query.push("e.feed > ").push_bind(after).push(" and e.feed <= ").push_bind(end);
+    event_conditions(&mut query, filter);
+    conditions(&mut query, filter);
+    query.push(" order by e.feed");
+    let found = query.build().fetch_all(pool).await?;
+    Ok((found.iter().map(rows::event).collect::<Result<_, Error>>()?, end))
+}

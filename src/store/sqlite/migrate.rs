@@ -1,0 +1,32 @@
+//! The schema, brought up to date. Migrations only add; the view `celery_taskmeta` is made anew each time.
+
+use sqlx::SqlitePool;
+use sqlx::migrate::Migrator;
+
+use crate::store::Error;
+
+static MIGRATIONS: Migrator = sqlx::migrate!("migrations/sqlite");
+
+/// Celery's names. Arguments that the catalog masks are not shown, nor ones whose message is gone.
+pub(super) const DROP_VIEW: &str = "drop view if exists celery_taskmeta";
+pub(super) const VIEW: &str = "create view celery_taskmeta as \
+     select t.task_no as id, t.task_id, t.status, t.result, \
+     strftime('%Y-%m-%d %H:%M:%f', t.finished_at / 1000000.0, 'unixepoch') as date_done, t.traceback, t.name, \
+     case when t.options ->> 'redact' is null then m.body -> 0 end as args, \
+     case when t.options ->> 'redact' is null then m.body -> 1 end as kwargs, \
+     t.worker, t.retries, t.queue from task t left join message m on m.task_no = t.task_no";
+
+pub(super) async fn migrate(pool: &SqlitePool) -> Result<(), Error> {
+    let mut migrator = Migrator::with_migrations(MIGRATIONS.iter().cloned().collect());
+    // A newer release may have been here: its migrations only add.
+    migrator.set_ignore_missing(true);
+    migrator.run(pool).await.map_err(|error| match error {
+        sqlx::migrate::MigrateError::Execute(error) => error.into(),
+        other => Error::Migration(Box::new(other)),
+    })?;
+    let mut tx = pool.begin_with("begin immediate").await?;
+    sqlx::query(DROP_VIEW).execute(&mut *tx).await?;
+    sqlx::query(VIEW).execute(&mut *tx).await?;
+    tx.commit().await?;
+    Ok(())
+}
