@@ -3,5 +3,6 @@
 mod harness;
 
 mod boundaries;
+mod conformance;
 mod packaging;
 mod peers;

@@ -1,0 +1,31 @@
+//! One suite for the two ledgers: what `src/store/mod.rs` promises, asked of PostgreSQL and of SQLite.
+
+mod fixture;
+
+mod admission;
+mod canvas;
+mod feed;
+mod lists;
+mod news;
+mod outbox;
+mod retention;
+mod schema;
+
+/// Each case becomes a test on either ledger.
+macro_rules! on_both {
+    ($($case:ident),+ $(,)?) => {
+        mod postgres {
+            $(#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            async fn $case() {
+                super::$case(&crate::conformance::fixture::Fixture::postgres().await).await;
+            })+
+        }
+        mod sqlite {
+            $(#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            async fn $case() {
+                super::$case(&crate::conformance::fixture::Fixture::sqlite().await).await;
+            })+
+        }
+    };
+}
+pub(crate) use on_both;
