@@ -1,6 +1,5 @@
 //! Use cases: what a client can ask for, one file each. Knows no HTTP and no SQL.
 
-mod plan;
 pub mod read;
 pub mod submit;
 pub mod watch;

@@ -2,18 +2,16 @@
 //!
 //! Nothing is published here. When this answers, the task is on disk, and a crash in the next instant changes nothing.
 
-use std::collections::HashSet;
 use std::time::Duration;
 
 use super::Gateway;
-use super::plan::{self as canvas, Node, Plan};
+use crate::celery::plan::{self, Context, Plan, PlannedNode};
 use crate::clock::{self, Time};
 use crate::services::commit::CommitError;
-use crate::store::{self, Conflict, IdempotencyKey, Inserted, NewTask, TaskOptions, UniqueKey};
-use crate::task::Invalid;
-use crate::task::signature::{Expires, Signature, TaskSignature};
+use crate::store::{self, Conflict, Edge, IdempotencyKey, Inserted, NewGroup, NewTask, TaskOptions, UniqueKey};
+use crate::task::canvas::{EdgeKind, NodeDefaults, Outcome};
 use crate::task::submission::{self, Submission};
-use crate::task::{GroupId, Json, Phase, QueueName, TaskId, TaskName};
+use crate::task::{GroupId, Invalid, Json, Phase, QueueName, Signature, TaskId, TaskName, TaskSignature};
 
 /// A call, and who calls how.
 #[derive(Debug)]
@@ -103,14 +101,15 @@ impl Gateway {
     ///
     /// # Cancel safety
     /// A dropped call may leave the submission accepted.
-    pub async fn submit(&self, request: SubmitRequest) -> Result<Submitted, SubmitError> {
+    pub async fn submit(&self, mut request: SubmitRequest) -> Result<Submitted, SubmitError> {
         self.check_backlog()?;
         if !request.trusted {
             self.check_names(&request.submission.signature)?;
         }
         let now = clock::now();
-        let plan = self.plan(&request, now)?;
-        let submitted = summary(&plan);
+        let signature = std::mem::replace(&mut request.submission.signature, Signature::Group(Vec::new()));
+        let plan = self.plan(signature, request.traceparent.as_deref(), now)?;
+        let submitted = summary(&plan, now);
         let submission = self.rows(plan, request, &submitted, now);
         let outcome = self.commit.commit(submission).await?;
         match outcome {
@@ -145,45 +144,47 @@ impl Gateway {
     }
 
     /// Chooses ids and writes the messages.
-    pub(super) fn plan(&self, request: &SubmitRequest, now: Time) -> Result<Plan, SubmitError> {
+    pub fn plan(&self, signature: Signature, traceparent: Option<&str>, now: Time) -> Result<Plan, SubmitError> {
         let mut ids = || TaskId::from(clock::new_id());
-        let fill = |task: &TaskSignature| self.filled_in(task);
-        let context = canvas::Context {
-            now: jiff::Timestamp::from_microsecond(now.as_micros()).unwrap_or_default(),
-            origin: &self.origin,
-            traceparent: request.traceparent.as_deref(),
-            labels: &request.submission.labels,
-        };
-        canvas::plan(&request.submission.signature, &mut ids, &fill, &context).map_err(SubmitError::Invalid)
+        let headers = traceparent.map(|text| ("traceparent".to_owned(), json_text(text))).into_iter().collect();
+        let context = Context { now: timestamp(now), origin: &self.origin, headers: &headers };
+        plan::plan(signature, &context, &mut ids, &|task| self.defaults(task)).map_err(SubmitError::Invalid)
     }
 
-    /// The task's own wishes first, then the catalog's, the routes', the default.
-    fn filled_in(&self, task: &TaskSignature) -> TaskSignature {
-        let defaults = self.catalog.defaults_for(task.task.as_str());
-        let mut filled = task.clone();
-        filled.queue = filled.queue.or(defaults.queue);
-        filled.priority = filled.priority.or(defaults.priority);
-        filled.soft_time_limit = filled.soft_time_limit.or(defaults.soft_time_limit);
-        filled.time_limit = filled.time_limit.or(defaults.time_limit);
-        filled.expires = filled.expires.or(defaults.expires.map(Expires::After));
-        filled.ignore_result = filled.ignore_result.or(defaults.ignore_result);
-        filled
+    /// What holds where the call says nothing: its catalog entry, then the routes, then the default.
+    fn defaults(&self, task: &TaskSignature) -> NodeDefaults {
+        let declared = self.catalog.defaults_for(task.task.as_str());
+        NodeDefaults {
+            queue: declared.queue.unwrap_or_else(|| self.catalog.queue_for(task.task.as_str())),
+            priority: declared.priority,
+            soft_time_limit: declared.soft_time_limit,
+            time_limit: declared.time_limit,
+            ignore_result: declared.ignore_result,
+        }
     }
 
     fn rows(&self, plan: Plan, request: SubmitRequest, submitted: &Submitted, now: Time) -> store::Submission {
         let SubmitRequest { submission, traceparent, idempotency, token, retry_of, schedule, .. } = request;
-        let Submission { unique, limits, webhooks, .. } = submission;
-        let first = plan.nodes.first().map(|node| node.id.clone());
-        let key_owner = submitted.task_id.clone().or(first);
-        let wishes =
-            Wishes { traceparent, token, limits: json(&limits), webhooks: json(&webhooks), retry_of, schedule };
-        let held: HashSet<QueueName> = HashSet::new();
-        let tasks = plan.nodes.into_iter().map(|node| self.row(node, &wishes, &held, now)).collect();
+        let Submission { unique, limits, webhooks, labels, .. } = submission;
+        let key_owner = submitted.task_id.clone().or_else(|| plan.root.clone());
+        let wishes = Wishes {
+            traceparent,
+            token,
+            limits: json(&limits),
+            webhooks: json(&webhooks),
+            labels,
+            retry_of,
+            schedule,
+            root: plan.root.clone(),
+        };
+        let groups = groups(&plan);
+        let edges = plan.edges.iter().map(edge).collect();
+        let tasks = plan.nodes.into_iter().map(|node| self.row(node, &wishes, now)).collect();
         store::Submission {
             at: now,
             tasks,
-            edges: plan.edges,
-            groups: plan.groups,
+            edges,
+            groups,
             idempotency: idempotency.map(|given| IdempotencyKey {
                 answer: (given.answer)(submitted),
                 scope: given.scope,
@@ -195,45 +196,50 @@ impl Gateway {
         }
     }
 
-    fn row(&self, node: Node, wishes: &Wishes, _held: &HashSet<QueueName>, now: Time) -> NewTask {
-        let defaults = self.catalog.defaults_for(node.name.as_str());
-        let due_at = node.due_at.map(|at| Time(at.as_microsecond())).filter(|at| *at > now && node.is_published);
-        let phase = match (node.is_published, due_at) {
-            (false, _) => Phase::Waiting,
-            (true, Some(_)) => Phase::Held,
-            (true, None) => Phase::Accepted,
+    fn row(&self, planned: PlannedNode, wishes: &Wishes, now: Time) -> NewTask {
+        let PlannedNode { node, headers, body, expires_at } = planned;
+        let defaults = self.catalog.defaults_for(node.task.task.as_str());
+        let due_at = headers.as_ref().and_then(|_| due_at(&node.task, now));
+        let phase = match (&headers, due_at) {
+            (None, _) => Phase::Waiting,
+            (Some(_), Some(_)) => Phase::Held,
+            (Some(_), None) => Phase::Accepted,
         };
         let options = TaskOptions {
-            soft_time_limit: node.soft_time_limit,
-            time_limit: node.time_limit,
+            soft_time_limit: node.soft_time_limit(),
+            time_limit: node.time_limit(),
             redact: defaults.redact,
             recovery: recovery(defaults.recovery, defaults.idempotent),
             budget: defaults.budget,
-            retry: node.retry.as_ref().map(json_value).or(defaults.retry),
+            retry: node.task.retry.as_ref().map(json_value).or(defaults.retry),
             webhooks: wishes.webhooks.clone().or(defaults.webhooks),
             limits: wishes.limits.clone().or(defaults.limits),
             traceparent: wishes.traceparent.clone(),
             token: wishes.token.clone(),
-            branch: node.is_branch,
+            branch: node.branch,
         };
+        let (queue, priority, ignore_result) = (node.queue().clone(), node.priority(), node.ignore_result());
+        let (group_id, group_index) = node.group.unzip();
+        let mut labels = node.task.labels;
+        labels.extend(wishes.labels.iter().cloned());
         NewTask {
+            root_id: wishes.root.clone().unwrap_or_else(|| node.id.clone()),
             id: node.id,
-            name: node.name,
-            queue: node.queue,
-            priority: node.priority,
+            name: node.task.task,
+            queue,
+            priority: priority.unwrap_or_default(),
             phase,
-            headers: node.headers,
-            body: node.body,
+            headers,
+            body,
             due_at,
-            expires_at: node.expires_at.map(|at| Time(at.as_microsecond())),
-            root_id: node.root_id,
-            parent_id: node.parent_id,
-            group_id: node.group_id,
-            group_index: node.group_index,
-            ignore_result: node.ignore_result,
+            expires_at: expires_at.map(|at| Time(at.as_microsecond())),
+            parent_id: None,
+            group_id,
+            group_index,
+            ignore_result: ignore_result.unwrap_or(false),
             retry_of: wishes.retry_of.clone(),
             schedule: wishes.schedule.clone(),
-            labels: node.labels,
+            labels,
             options,
         }
     }
@@ -260,38 +266,82 @@ struct Wishes {
     token: Option<String>,
     limits: Option<serde_json::Value>,
     webhooks: Option<serde_json::Value>,
+    labels: Vec<(String, String)>,
     retry_of: Option<TaskId>,
     schedule: Option<String>,
+    root: Option<TaskId>,
 }
 
-fn summary(plan: &Plan) -> Submitted {
-    let (task_id, group_id) = match &plan.result {
-        canvas::Outcome::Task(id) => (Some(id.clone()), plan.groups.first().map(|group| group.id.clone())),
-        canvas::Outcome::Group(id) => (None, Some(id.clone())),
+fn summary(plan: &Plan, now: Time) -> Submitted {
+    let (shown, group_id) = match &plan.outcome {
+        Outcome::Task(index) => (plan.nodes.get(*index), None),
+        Outcome::Group(id) => (None, Some(id.clone())),
     };
-    let shown = plan.nodes.iter().find(|node| Some(&node.id) == task_id.as_ref());
-    let phase = if plan.nodes.iter().any(|node| node.is_published && node.due_at.is_none()) {
-        Phase::Accepted
-    } else {
-        Phase::Held
-    };
-    let single = plan.nodes.len() == 1 && group_id.is_none();
-    let listed = !single && plan.nodes.len() <= MAX_CHILDREN;
+    let listed = plan.nodes.len() <= MAX_CHILDREN && (plan.nodes.len() > 1 || group_id.is_some());
+    let child = |planned: &PlannedNode| (planned.node.id.clone(), planned.node.task.task.clone());
     Submitted {
-        phase: shown.map_or(phase, |node| if node.is_published { phase } else { Phase::Waiting }),
-        status: Phase::Accepted.status().to_owned(),
-        task: shown.map(|node| node.name.clone()),
-        queue: shown.map(|node| node.queue.clone()),
-        count: plan.nodes.len(),
-        children: if listed {
-            plan.nodes.iter().map(|node| (node.id.clone(), node.name.clone())).collect()
-        } else {
-            Vec::new()
-        },
-        task_id,
+        task_id: shown.map(|planned| planned.node.id.clone()),
         group_id,
+        phase: shown.or_else(|| plan.nodes.first()).map_or(Phase::Succeeded, |planned| phase(planned, now)),
+        status: Phase::Accepted.status().to_owned(),
+        task: shown.map(|planned| planned.node.task.task.clone()),
+        queue: shown.map(|planned| planned.node.queue().clone()),
+        count: plan.nodes.len(),
+        children: if listed { plan.nodes.iter().map(child).collect() } else { Vec::new() },
         joined: false,
     }
+}
+
+fn phase(planned: &PlannedNode, now: Time) -> Phase {
+    match (&planned.headers, due_at(&planned.node.task, now)) {
+        (None, _) => Phase::Waiting,
+        (Some(_), Some(_)) => Phase::Held,
+        (Some(_), None) => Phase::Accepted,
+    }
+}
+
+/// When the call wants to start, if that is later than now.
+fn due_at(task: &TaskSignature, now: Time) -> Option<Time> {
+    let countdown = |secs: f64| now.plus(Duration::try_from_secs_f64(secs).unwrap_or(Duration::MAX));
+    let wanted = task.eta.map(|at| Time(at.as_microsecond())).or_else(|| task.countdown.map(countdown));
+    wanted.filter(|at| *at > now)
+}
+
+fn groups(plan: &Plan) -> Vec<NewGroup> {
+    let root = plan.root.clone();
+    let group = |group: &crate::task::canvas::Group| NewGroup {
+        id: group.id.clone(),
+        root_id: root.clone().unwrap_or_else(|| TaskId::from(clock::new_id())),
+        total: i32::try_from(group.members.len()).unwrap_or(i32::MAX),
+        chord_size: plan
+            .chord_sizes
+            .iter()
+            .find(|(id, _)| *id == group.id)
+            .and_then(|(_, size)| i32::try_from(*size).ok()),
+        structure: plan
+            .saved_groups
+            .iter()
+            .find(|(id, _)| *id == group.id)
+            .and_then(|(_, text)| crate::task::json::verbatim(text.clone()).ok()),
+    };
+    plan.groups.iter().map(group).collect()
+}
+
+fn edge((from, to, kind): &(usize, usize, EdgeKind)) -> Edge {
+    let kind = match kind {
+        EdgeKind::Next => store::EdgeKind::Next,
+        EdgeKind::Link => store::EdgeKind::Link,
+        EdgeKind::LinkError => store::EdgeKind::LinkError,
+    };
+    Edge { from: *from, to: *to, kind }
+}
+
+fn timestamp(time: Time) -> jiff::Timestamp {
+    jiff::Timestamp::from_microsecond(time.as_micros()).unwrap_or_default()
+}
+
+fn json_text(text: &str) -> Json {
+    crate::task::json::verbatim(serde_json::Value::from(text).to_string()).expect("a JSON string")
 }
 
 fn unique_key(unique: submission::Unique, task_id: TaskId, now: Time) -> UniqueKey {
