@@ -5,6 +5,7 @@
 It has the example's tasks under their own names and more of them, `demo.*`, for every behaviour that a gateway must
 cope with. `DEMO_CONF` (JSON) is applied last, so a test can run a worker with any setting.
 """
+import ctypes
 import json
 import os
 import signal
@@ -15,9 +16,16 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "examples" / "celery-python"))
 
 from celery.exceptions import Ignore, Reject  # noqa: E402
+from celery.signals import worker_process_init  # noqa: E402
 from tasks import app  # noqa: E402
 
 app.conf.update(json.loads(os.environ.get("DEMO_CONF", "{}")))
+
+
+@worker_process_init.connect
+def die_with_the_worker(**_):
+    """No pool process survives a worker that was killed: PR_SET_PDEATHSIG."""
+    ctypes.CDLL(None).prctl(1, signal.SIGKILL)
 
 
 class Flaky(Exception):
