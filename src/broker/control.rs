@@ -1,24 +1,243 @@
 //! Remote control: requests go to every worker over one channel, replies come back to a list of one's own.
+//!
+//! A request that wants replies binds a list to kombu's reply exchange for as long as it waits. A worker that answers later
+//! finds no binding and drops its reply, however late it is, so nothing stays in Redis. The list has a time to live from the
+//! first moment; a binding left behind by a crash is removed by [`Broker::sweep_replies`].
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use tokio::time::Instant;
 
 use super::{Broker, Error};
-use crate::celery::{Properties, envelope};
-use crate::clock;
+use crate::celery::json::Fields;
+use crate::celery::{Envelope, Properties, envelope};
+use crate::clock::{self, Time};
+use crate::task::Json;
 
 /// Celery's default `control_exchange`, with the suffix kombu gives it.
 pub const CONTROL_EXCHANGE: &str = "celery.pidbox";
+/// Where kombu binds reply queues.
+pub const REPLY_EXCHANGE: &str = "reply.celery.pidbox";
+/// Our bindings on it: the rest is a `UUIDv7`, so that everybody can see how old one is.
+const REPLY_KEY: &str = "taskgate-";
+/// How often the list is looked at: short at first, because workers answer within milliseconds.
+const FIRST_LOOK: Duration = Duration::from_millis(2);
+const SLOW_LOOK: Duration = Duration::from_millis(20);
+/// A list lives so much longer than its request.
+const GRACE: Duration = Duration::from_secs(10);
+/// A binding that is older belongs to nobody any more.
+const ABANDONED: Duration = Duration::from_secs(600);
+
+/// One request to workers.
+#[derive(Debug, Clone)]
+pub struct Request {
+    /// Celery's name of the command.
+    pub method: String,
+    /// A JSON object.
+    pub arguments: String,
+    /// Node names; `None` for all workers.
+    pub destination: Option<Vec<String>>,
+}
+
+/// What workers answered, by node name.
+pub type Replies = BTreeMap<String, Json>;
+
+impl Request {
+    /// To all workers. `arguments` is a JSON object.
+    pub fn to_all(method: &str, arguments: &str) -> Self {
+        Self { method: method.to_owned(), arguments: arguments.to_owned(), destination: None }
+    }
+
+    pub fn to(self, destination: Option<Vec<String>>) -> Self {
+        Self { destination, ..self }
+    }
+
+    fn body(&self, reply: Option<&str>) -> String {
+        let text = |value: &str| serde_json::Value::from(value).to_string();
+        let destination = serde_json::to_string(&self.destination).expect("a list of texts is JSON");
+        let reply = reply.map_or_else(String::new, |key| {
+            format!(r#", "ticket": "{key}", "reply_to": {{"exchange": "{REPLY_EXCHANGE}", "routing_key": "{key}"}}"#)
+        });
+        format!(
+            r#"{{"method": {}, "arguments": {}, "destination": {destination}, "pattern": null, "matcher": null{reply}}}"#,
+            text(&self.method),
+            self.arguments
+        )
+    }
+
+    fn message(&self, reply: Option<&str>) -> Vec<u8> {
+        let tag = clock::random_id().to_string();
+        let properties = Properties { delivery_mode: 2, ..Properties::transient(CONTROL_EXCHANGE, "", &tag) };
+        envelope(r#"{"clock": 1, "expires": 0}"#, &self.body(reply), &properties)
+    }
+}
 
 impl Broker {
     /// Tells all workers, without waiting for replies. `arguments` is a JSON object. Returns how many listened.
     pub async fn broadcast(&self, method: &str, arguments: &str) -> Result<i64, Error> {
-        let method = serde_json::Value::from(method);
-        let body = format!(
-            r#"{{"method": {method}, "arguments": {arguments}, "destination": null, "pattern": null, "matcher": null}}"#
-        );
-        let tag = clock::random_id().to_string();
-        let mut properties = Properties::transient(CONTROL_EXCHANGE, "", &tag);
-        properties.delivery_mode = 2;
-        let message = envelope(r#"{"clock": 1, "expires": 0}"#, &body, &properties);
+        self.tell(&Request::to_all(method, arguments)).await
+    }
+
+    /// Tells workers, without waiting for replies. Returns how many listened, those it was not meant for included.
+    pub async fn tell(&self, request: &Request) -> Result<i64, Error> {
         let channel = self.keys.fanout(CONTROL_EXCHANGE, "");
-        self.link.call(redis::cmd("PUBLISH").arg(channel).arg(message)).await
+        self.link.call(redis::cmd("PUBLISH").arg(channel).arg(request.message(None))).await
+    }
+
+    /// Asks workers and gathers their replies until all have answered or `patience` is over.
+    ///
+    /// # Cancel safety
+    /// A dropped call leaves a list that expires and a binding that is swept.
+    pub async fn ask(&self, request: &Request, patience: Duration) -> Result<Replies, Error> {
+        let key = format!("{REPLY_KEY}{}", clock::new_id());
+        let inbox = Inbox { list: self.keys.prefixed(&format!("{key}.reply.celery.pidbox")), key };
+        let listeners = self.open(&inbox, request, patience).await?;
+        let expected = match &request.destination {
+            Some(nodes) => nodes.len().min(listeners),
+            None => listeners,
+        };
+        let mut replies = Replies::new();
+        let gathered = self.gather(&inbox, expected, patience, &mut replies).await;
+        self.close(&inbox, gathered.as_ref().is_ok_and(|count| *count >= expected)).await?;
+        gathered.map(|_| replies)
+    }
+
+    /// Binds, publishes and answers how many listen, in one transaction. The list is never empty: an empty list has no time
+    /// to live.
+    async fn open(&self, inbox: &Inbox, request: &Request, patience: Duration) -> Result<usize, Error> {
+        let mut pipeline = redis::pipe();
+        pipeline.atomic();
+        pipeline.cmd("RPUSH").arg(&inbox.list).arg("").ignore();
+        pipeline.cmd("EXPIRE").arg(&inbox.list).arg((patience + GRACE).as_secs()).ignore();
+        pipeline.cmd("SADD").arg(self.keys.binding(REPLY_EXCHANGE)).arg(inbox.member()).ignore();
+        pipeline.cmd("PUBLISH").arg(self.keys.fanout(CONTROL_EXCHANGE, "")).arg(request.message(Some(&inbox.key)));
+        let (listeners,): (i64,) = self.link.pipeline(&pipeline).await?;
+        Ok(usize::try_from(listeners).unwrap_or(0))
+    }
+
+    /// Reads the list as it grows. Returns how many replies there were.
+    async fn gather(
+        &self,
+        inbox: &Inbox,
+        expected: usize,
+        patience: Duration,
+        replies: &mut Replies,
+    ) -> Result<usize, Error> {
+        let deadline = Instant::now() + patience;
+        let mut read = 0_usize;
+        let mut count = 0;
+        let mut pause = FIRST_LOOK;
+        while count < expected {
+            let mut command = redis::cmd("LRANGE");
+            // The newest stand in front; what was read and our own element stand at the end.
+            let end = -2 - i64::try_from(read).unwrap_or(i64::MAX - 2);
+            let fresh: Vec<Vec<u8>> = self.link.call(command.arg(&inbox.list).arg(0).arg(end)).await?;
+            read += fresh.len();
+            count += fresh.iter().filter(|payload| inbox.take(payload, replies)).count();
+            if count >= expected || Instant::now() >= deadline {
+                break;
+            }
+            tokio::time::sleep(pause.min(deadline - Instant::now())).await;
+            pause = (pause * 2).min(SLOW_LOOK);
+        }
+        Ok(count)
+    }
+
+    /// Unbinds. A reply that was on its way to the list in this very moment finds one that expires.
+    async fn close(&self, inbox: &Inbox, complete: bool) -> Result<(), Error> {
+        let mut pipeline = redis::pipe();
+        pipeline.atomic();
+        pipeline.cmd("SREM").arg(self.keys.binding(REPLY_EXCHANGE)).arg(inbox.member()).ignore();
+        if complete {
+            pipeline.cmd("DEL").arg(&inbox.list).ignore();
+        } else {
+            pipeline.cmd("EXPIRE").arg(&inbox.list).arg(GRACE.as_secs()).ignore();
+        }
+        self.link.pipeline(&pipeline).await
+    }
+
+    /// Removes bindings that a crash left behind. Returns how many.
+    pub async fn sweep_replies(&self, now: Time) -> Result<usize, Error> {
+        let binding = self.keys.binding(REPLY_EXCHANGE);
+        let members: Vec<String> = self.link.call(redis::cmd("SMEMBERS").arg(&binding)).await?;
+        let abandoned: Vec<String> = members.into_iter().filter(|member| is_abandoned(member, now)).collect();
+        if !abandoned.is_empty() {
+            self.link.call::<()>(redis::cmd("SREM").arg(&binding).arg(&abandoned)).await?;
+        }
+        Ok(abandoned.len())
+    }
+}
+
+/// Where the replies to one request arrive.
+struct Inbox {
+    /// Ticket and routing key.
+    key: String,
+    list: String,
+}
+
+impl Inbox {
+    fn member(&self) -> String {
+        let separator = super::keys::SEPARATOR;
+        format!("{key}{separator}{separator}{key}.reply.celery.pidbox", key = self.key)
+    }
+
+    /// Reads one reply; `false` when it belongs to another request or is no reply.
+    fn take(&self, payload: &[u8], replies: &mut Replies) -> bool {
+        let Ok(envelope) = Envelope::decode(payload) else { return false };
+        let ours =
+            Fields::parse(&envelope.headers).is_ok_and(|headers| headers.text("ticket").as_deref() == Some(&self.key));
+        let Some(body) = envelope.json_body().ok().filter(|_| ours) else { return false };
+        let Ok(fields) = Fields::parse(&body) else { return false };
+        replies.extend(fields.iter().map(|(node, reply)| (node.to_owned(), reply.to_owned())));
+        true
+    }
+}
+
+fn is_abandoned(member: &str, now: Time) -> bool {
+    let id = member.strip_prefix(REPLY_KEY).and_then(|rest| rest.get(..36)).and_then(|id| id.parse().ok());
+    id.and_then(|id: uuid::Uuid| id.get_timestamp()).is_some_and(|made| {
+        let (secs, _) = made.to_unix();
+        now.as_micros() / 1_000_000 > i64::try_from(secs + ABANDONED.as_secs()).unwrap_or(i64::MAX)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_request_without_a_wish_for_replies_has_no_ticket() {
+        let request = Request::to_all("revoke", r#"{"task_id": "a"}"#);
+        assert_eq!(
+            request.body(None),
+            r#"{"method": "revoke", "arguments": {"task_id": "a"}, "destination": null, "pattern": null, "matcher": null}"#
+        );
+        assert!(
+            request.to(Some(vec!["w1@h".into()])).body(Some("k")).contains(r#""destination": ["w1@h"], "pattern""#)
+        );
+    }
+
+    #[test]
+    fn only_old_bindings_of_ours_are_swept() {
+        let now = clock::now();
+        let ours = format!("{REPLY_KEY}{}\u{6}\u{16}\u{6}\u{16}x", clock::new_id());
+        assert!(!is_abandoned(&ours, now));
+        assert!(is_abandoned(&ours, now.plus(ABANDONED + Duration::from_secs(2))));
+        assert!(!is_abandoned("5e0c\u{6}\u{16}\u{6}\u{16}x", now.plus(ABANDONED * 2)));
+    }
+
+    #[test]
+    fn a_reply_with_another_ticket_is_dropped() {
+        let inbox = Inbox { key: "mine".into(), list: String::new() };
+        let mut replies = Replies::new();
+        let reply = |ticket: &str| {
+            let headers = format!(r#"{{"ticket": "{ticket}", "clock": 1}}"#);
+            envelope(&headers, r#"{"w1@h": {"ok": "pong"}}"#, &Properties::transient(REPLY_EXCHANGE, "mine", "t"))
+        };
+        assert!(!inbox.take(&reply("other"), &mut replies));
+        assert!(!inbox.take(b"", &mut replies));
+        assert!(inbox.take(&reply("mine"), &mut replies));
+        assert_eq!(replies["w1@h"].get(), r#"{"ok": "pong"}"#);
     }
 }

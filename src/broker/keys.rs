@@ -54,6 +54,11 @@ impl Keys {
         format!("{}_kombu.binding.{exchange}", self.prefix)
     }
 
+    /// The members that keep a table from being swept.
+    pub fn permanent_binding(&self, exchange: &str) -> String {
+        format!("{}_kombu.binding_permanent.{exchange}", self.prefix)
+    }
+
     /// Channel of a fanout exchange; `routing_key` may hold a pattern's `*`.
     pub fn fanout(&self, exchange: &str, routing_key: &str) -> String {
         if routing_key.is_empty() {

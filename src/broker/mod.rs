@@ -4,18 +4,22 @@ mod control;
 mod epoch;
 mod error;
 mod events;
+mod exchange;
 mod keys;
 mod link;
 mod publish;
+mod queues;
 mod scan;
 
-pub use control::CONTROL_EXCHANGE;
+pub use control::{CONTROL_EXCHANGE, REPLY_EXCHANGE, Replies, Request};
 pub use epoch::Epoch;
 pub use error::Error;
 pub use events::{EVENT_EXCHANGE, Feed};
-pub use keys::Keys;
+pub use exchange::{Binding, ExchangeKind};
+pub use keys::{Keys, PRIORITY_STEPS};
 pub use link::{Link, LinkConfig};
 pub use publish::{Push, Pushed};
+pub use queues::{Depth, Standing};
 pub use scan::Present;
 
 /// How the fleet's broker is set up. Both sides must agree on every value.
