@@ -4,6 +4,7 @@ use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
+use anyhow::Context;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
@@ -22,6 +23,8 @@ use crate::services::recorder::Recorder;
 use crate::services::relay::Relay;
 use crate::services::sweeper::Sweeper;
 use crate::store::SharedLedger;
+use crate::store::postgres::{PostgresConfig, PostgresLedger};
+use crate::store::sqlite::{SqliteLedger, Synchronous};
 
 /// Between attempts to bring the schema up to date.
 const MIGRATION_PAUSE: Duration = Duration::from_secs(2);
@@ -135,6 +138,20 @@ async fn prepare(ledger: SharedLedger, migrate: bool, prepared: CancellationToke
             }
         }
     }
+}
+
+/// The ledger that the configuration names. Connects to nothing yet.
+///
+/// # Errors
+/// When there is no URL, or it is not understood.
+pub fn open_ledger(config: &Config, stop: CancellationToken) -> anyhow::Result<SharedLedger> {
+    let url = config.database.url.as_ref().context("database.url is not set")?.reveal();
+    if let Some(path) = url.strip_prefix("sqlite://").or_else(|| url.strip_prefix("sqlite:")) {
+        return Ok(Arc::new(SqliteLedger::open(path, Synchronous::Full)));
+    }
+    let mut postgres = PostgresConfig::new(url);
+    postgres.max_connections = config.database.max_connections;
+    Ok(Arc::new(PostgresLedger::connect(&postgres, stop)?))
 }
 
 fn link(redis: &config::Redis) -> LinkConfig {

@@ -4,5 +4,6 @@ mod harness;
 
 mod boundaries;
 mod conformance;
+mod library;
 mod packaging;
 mod peers;

@@ -140,7 +140,8 @@ async fn others_tasks_are_adopted_once_and_completed(ledger: &Fixture) {
     let theirs = id("report of 2026, übermorgen");
     let adopted = |phase, seconds, adoption| News { adoption: Some(adoption), ..event(&theirs, phase, seconds) };
     let first = adopted(Phase::Queued, 1, Adoption { queue: Some("crawl".to_owned()), ..Adoption::default() });
-    let named = Adoption { name: Some("tasks.report".to_owned()), argsrepr: Some("(1,)".to_owned()), ..Adoption::default() };
+    let named =
+        Adoption { name: Some("tasks.report".to_owned()), argsrepr: Some("(1,)".to_owned()), ..Adoption::default() };
     let events = ledger.learn(&[first, adopted(Phase::Received, 2, named)], true).await.unwrap();
     assert_eq!(events.iter().map(|event| event.seq).collect::<Vec<_>>(), [1, 2]);
 
