@@ -16,6 +16,7 @@ pub mod celery;
 pub mod clock;
 pub mod config;
 pub mod gateway;
+pub mod http;
 pub mod lifecycle;
 pub mod resp;
 pub mod services;

@@ -48,7 +48,22 @@ pub struct Idempotency {
     pub key: String,
     pub fingerprint: Vec<u8>,
     /// Makes the answer that repetitions get, from what will be submitted.
-    pub answer: fn(&Submitted) -> Json,
+    pub answer: Answer,
+}
+
+/// The edge's way to write an answer down before it is given.
+pub struct Answer(Box<dyn FnOnce(&Submitted) -> Json + Send>);
+
+impl Answer {
+    pub fn new(write: impl FnOnce(&Submitted) -> Json + Send + 'static) -> Self {
+        Self(Box::new(write))
+    }
+}
+
+impl std::fmt::Debug for Answer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Answer")
+    }
 }
 
 /// What a submission became.
@@ -186,7 +201,7 @@ impl Gateway {
             edges,
             groups,
             idempotency: idempotency.map(|given| IdempotencyKey {
-                answer: (given.answer)(submitted),
+                answer: (given.answer.0)(submitted),
                 scope: given.scope,
                 key: given.key,
                 fingerprint: given.fingerprint,

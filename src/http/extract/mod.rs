@@ -1,0 +1,21 @@
+//! From bytes to typed values, and from anything that is wrong with them to a problem that names it.
+
+mod accept;
+mod body;
+mod conditional;
+mod id;
+mod idempotency;
+mod last_event;
+mod prefer;
+mod query;
+mod trace;
+
+pub use accept::wants_json;
+pub use body::JsonText;
+pub use conditional::IfNoneMatch;
+pub use id::{IdPath, PathValues};
+pub use idempotency::{Repeatable, fingerprint};
+pub use last_event::LastEventId;
+pub use prefer::{Prefer, wanted as wanted_wait};
+pub use query::{feed_filter, list_query};
+pub use trace::Traceparent;

@@ -1,0 +1,5 @@
+//! What holds for every request.
+
+pub mod observe;
+pub mod origin;
+pub mod patience;

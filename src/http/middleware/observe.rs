@@ -1,0 +1,103 @@
+//! One line and one measurement for each request, an id that both sides can name, and a problem for every refusal.
+//!
+//! It stands outside of everything: panics of handlers end here as problems too, and so does what the framework refuses by
+//! itself without a document.
+
+use std::panic::AssertUnwindSafe;
+use std::time::Instant;
+
+use axum::extract::{MatchedPath, Request, State};
+use axum::http::{HeaderName, HeaderValue, Method, StatusCode, header};
+use axum::middleware::Next;
+use axum::response::{IntoResponse, Response};
+use futures_util::FutureExt;
+use metrics::{counter, histogram};
+use tracing::{error, info, warn};
+
+use crate::clock;
+use crate::http::problem::Problem;
+use crate::http::slugs;
+use crate::http::state::Edge;
+
+static REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+const MAX_ID: usize = 128;
+const PROBLEM: &str = "application/problem+json";
+
+/// Wraps a request.
+pub async fn observe(State(edge): State<Edge>, mut request: Request, next: Next) -> Response {
+    let started = Instant::now();
+    let id = request_id(&request);
+    request.headers_mut().insert(&REQUEST_ID, id.clone());
+    let method = request.method().clone();
+    let path = request.uri().path().to_owned();
+    let route =
+        request.extensions().get::<MatchedPath>().map_or_else(|| "none".to_owned(), |route| route.as_str().to_owned());
+    let outcome = AssertUnwindSafe(next.run(request)).catch_unwind().await;
+    let response = outcome.unwrap_or_else(|panic| broken(&panic));
+    let (mut response, cause) = settled(response, &path);
+    response.headers_mut().insert(&REQUEST_ID, id.clone());
+    let seconds = started.elapsed().as_secs_f64();
+    measure(&method, route, response.status(), seconds);
+    log(&edge, &method, &path, &response, cause, seconds, id.to_str().unwrap_or_default());
+    response
+}
+
+fn request_id(request: &Request) -> HeaderValue {
+    let given = request.headers().get(&REQUEST_ID);
+    let fits = |id: &&HeaderValue| (1..=MAX_ID).contains(&id.len()) && id.as_bytes().iter().all(u8::is_ascii_graphic);
+    match given.filter(fits) {
+        Some(id) => id.clone(),
+        None => HeaderValue::from_str(&clock::new_id().to_string()).expect("a UUID is a header value"),
+    }
+}
+
+fn broken(panic: &(dyn std::any::Any + Send)) -> Response {
+    let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
+    let text = text.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_default();
+    error!(panic = %text, "a handler panicked: {text}");
+    Problem::new(&slugs::INTERNAL).into_response()
+}
+
+/// Every refusal becomes a document with the request's path; its cause stays here.
+fn settled(response: Response, path: &str) -> (Response, Option<String>) {
+    let status = response.status();
+    if !status.is_client_error() && !status.is_server_error() {
+        return (response, None);
+    }
+    let kind = response.headers().get(header::CONTENT_TYPE).and_then(|kind| kind.to_str().ok()).unwrap_or_default();
+    let is_document = kind.starts_with("application/json");
+    let problem = match response.extensions().get::<Problem>() {
+        Some(problem) => problem.clone(),
+        None if is_document || kind.starts_with(PROBLEM) => return (response, None),
+        None => Problem::new(slugs::of_status(status)),
+    };
+    let mut rendered = problem.render(Some(path));
+    for (name, value) in response.headers() {
+        if name != header::CONTENT_TYPE && name != header::CONTENT_LENGTH && !rendered.headers().contains_key(name) {
+            rendered.headers_mut().insert(name.clone(), value.clone());
+        }
+    }
+    (rendered, problem.cause())
+}
+
+fn measure(method: &Method, route: String, status: StatusCode, seconds: f64) {
+    // Methods are the client's words: only known ones become labels.
+    let method = match method.as_str() {
+        known @ ("GET" | "HEAD" | "POST" | "PUT" | "PATCH" | "DELETE" | "OPTIONS") => known.to_owned(),
+        _ => "other".to_owned(),
+    };
+    let labels = [("method", method), ("route", route), ("status", status.as_u16().to_string())];
+    counter!("taskgate_http_requests_total", &labels).increment(1);
+    histogram!("taskgate_http_request_seconds", &labels[..2]).record(seconds);
+}
+
+fn log(edge: &Edge, method: &Method, path: &str, response: &Response, cause: Option<String>, seconds: f64, id: &str) {
+    let status = response.status().as_u16();
+    let duration_ms = (seconds * 1e6).round() / 1e3;
+    if status >= 500 {
+        let cause = cause.unwrap_or_default();
+        warn!(request.id = %id, http.status = status, duration_ms, cause, "{method} {path} was answered {status}: {cause}");
+    } else if edge.http.access_log {
+        info!(request.id = %id, http.status = status, duration_ms, "{method} {path} was answered {status}");
+    }
+}

@@ -1,0 +1,98 @@
+//! Who may change something where no token is required: requests that are addressed to this machine by a name it has, and that
+//! do not come from a page of another site. A web page cannot forge `Host` and `Origin`; a terminal need not.
+
+use std::net::IpAddr;
+
+use axum::extract::{Request, State};
+use axum::http::{HeaderMap, Method, Uri, header};
+use axum::middleware::Next;
+use axum::response::{IntoResponse, Response};
+
+use crate::config::{self, Auth};
+use crate::http::problem::Problem;
+use crate::http::slugs;
+use crate::http::state::Edge;
+
+/// Refuses unsafe requests of strangers.
+pub async fn guard(State(edge): State<Edge>, request: Request, next: Next) -> Response {
+    let is_safe = matches!(*request.method(), Method::GET | Method::HEAD | Method::OPTIONS | Method::TRACE);
+    if !is_safe && edge.auth == Auth::None {
+        if let Err(problem) = check(&edge.http, request.headers(), request.uri()) {
+            return problem.into_response();
+        }
+    }
+    next.run(request).await
+}
+
+fn check(http: &config::Http, headers: &HeaderMap, uri: &Uri) -> Result<(), Problem> {
+    let text = |name| headers.get(name).and_then(|value| value.to_str().ok());
+    // HTTP/2 has no Host header: the URI's authority stands for it.
+    let authority = text(header::HOST).or_else(|| uri.authority().map(axum::http::uri::Authority::as_str));
+    let Some(authority) = authority else {
+        return Err(Problem::new(&slugs::FOREIGN_HOST).detail("the request has no Host"));
+    };
+    if !is_ours(http, host_of(authority)) {
+        return Err(Problem::new(&slugs::FOREIGN_HOST).detail(format!("{authority:?} is not a name of this gateway")));
+    }
+    match text(header::ORIGIN) {
+        Some(origin)
+            if !is_same(origin, authority) && !http.origins.iter().any(|known| known == origin || known == "*") =>
+        {
+            Err(Problem::new(&slugs::FOREIGN_ORIGIN).detail(format!("{origin:?} is not an origin of this gateway")))
+        }
+        _ => Ok(()),
+    }
+}
+
+fn is_ours(http: &config::Http, host: &str) -> bool {
+    host.eq_ignore_ascii_case("localhost")
+        || host.to_ascii_lowercase().ends_with(".localhost")
+        || host.trim_matches(['[', ']']).parse::<IpAddr>().is_ok()
+        || http.hosts.iter().any(|known| known == "*" || known.eq_ignore_ascii_case(host))
+}
+
+/// The host without its port.
+fn host_of(authority: &str) -> &str {
+    match authority.rsplit_once(':') {
+        Some((host, port)) if port.bytes().all(|byte| byte.is_ascii_digit()) => host,
+        _ => authority,
+    }
+}
+
+fn is_same(origin: &str, authority: &str) -> bool {
+    origin.split_once("://").is_some_and(|(_, rest)| rest.eq_ignore_ascii_case(authority))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::{Config, Role};
+
+    fn allowed(host: &str, origin: Option<&str>) -> bool {
+        let toml = "[http]\nhosts = [\"gateway.internal\"]\norigins = [\"https://app.example\"]";
+        let config = Config::parse(Role::Dev, toml).unwrap();
+        let mut headers = HeaderMap::new();
+        headers.insert(header::HOST, host.parse().unwrap());
+        if let Some(origin) = origin {
+            headers.insert(header::ORIGIN, origin.parse().unwrap());
+        }
+        check(&config.http, &headers, &Uri::from_static("/add")).is_ok()
+    }
+
+    #[test]
+    fn addresses_localhost_and_configured_names_are_ours() {
+        for host in ["127.0.0.1:8000", "[::1]:8000", "localhost", "app.localhost:1", "gateway.internal:8000"] {
+            assert!(allowed(host, None), "{host}");
+        }
+        assert!(!allowed("evil.example:8000", None));
+    }
+
+    #[test]
+    fn pages_of_other_sites_are_refused_unless_configured() {
+        assert!(allowed("127.0.0.1:8000", Some("http://127.0.0.1:8000")));
+        assert!(allowed("127.0.0.1:8000", Some("https://app.example")));
+        assert!(!allowed("127.0.0.1:8000", Some("http://evil.example")));
+        assert!(!allowed("127.0.0.1:8000", Some("http://127.0.0.1:9000")));
+        assert!(!allowed("127.0.0.1:8000", Some("null")));
+    }
+}

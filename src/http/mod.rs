@@ -1,0 +1,25 @@
+//! The edge: HTTP in, use cases, views out. The only module that knows axum, status codes and OpenAPI.
+//!
+//! Invariants: every refusal is an RFC 9457 problem of [`slugs`]; every route has an operation in the contract; a handler
+//! translates and does not decide; what a client waits for is bounded in time and in memory.
+
+mod cursor;
+mod extract;
+mod middleware;
+pub mod openapi;
+pub mod problem;
+pub mod router;
+mod routes;
+pub mod server;
+mod signature_schema;
+pub mod slugs;
+mod sse;
+pub mod state;
+pub mod view;
+
+#[cfg(test)]
+mod tests;
+
+pub use router::router;
+pub use server::serve;
+pub use state::Edge;

@@ -1,0 +1,151 @@
+//! The contract as OpenAPI 3.1: what every gateway has (`openapi/openapi.json`), and with it what this catalog adds.
+
+use serde_json::{Map, Value, json};
+use utoipa::openapi::{ContactBuilder, InfoBuilder, OpenApi};
+
+use super::signature_schema;
+use crate::catalog::{Catalog, Entry};
+
+/// Media type of a refusal.
+const PROBLEM: &str = "application/problem+json";
+
+/// The part that does not depend on a configuration, as committed in `openapi/openapi.json`.
+pub fn fixed() -> String {
+    let mut text = serde_json::to_string_pretty(&base()).expect("a document is JSON");
+    text.push('\n');
+    text
+}
+
+/// The contract of a gateway with this catalog.
+pub fn running(catalog: &Catalog) -> String {
+    let mut document = base();
+    if let Some(paths) = document.get_mut("paths").and_then(Value::as_object_mut) {
+        for entry in catalog.entries() {
+            if let Some(endpoint) = &entry.endpoint {
+                paths.insert(endpoint.path.clone(), json!({"post": operation(entry, &endpoint.params)}));
+            }
+        }
+    }
+    document.to_string()
+}
+
+/// What the routes say of themselves, with the schemas that are written by hand.
+fn base() -> Value {
+    let mut api: OpenApi = super::router::documented().into_openapi();
+    api.info = InfoBuilder::new()
+        .title("taskgate")
+        .version(env!("CARGO_PKG_VERSION"))
+        .description(Some("The HTTP front door of a Celery fleet: the queue that can answer for every task."))
+        .contact(Some(ContactBuilder::new().build()))
+        .build();
+    let mut document = serde_json::to_value(&api).expect("a document is JSON");
+    if let Some(info) = document.get_mut("info").and_then(Value::as_object_mut) {
+        info.remove("contact");
+        info.insert("license".to_owned(), json!({"name": "Apache-2.0", "identifier": "Apache-2.0"}));
+    }
+    if let Some(schemas) = document.pointer_mut("/components/schemas").and_then(Value::as_object_mut) {
+        schemas.extend(signature_schema::schemas());
+    }
+    if let Some(paths) = document.get_mut("paths").and_then(Value::as_object_mut) {
+        paths.values_mut().filter_map(Value::as_object_mut).flat_map(Map::values_mut).for_each(with_default);
+    }
+    document
+}
+
+/// Every operation may refuse for reasons that are not its own (route, size, time, ledger).
+fn with_default(operation: &mut Value) {
+    if let Some(responses) = operation.get_mut("responses").and_then(Value::as_object_mut) {
+        responses.entry("default").or_insert_with(|| problem("A problem; its `type` is explained at /problems/"));
+    }
+}
+
+fn problem(description: &str) -> Value {
+    json!({"description": description, "content": {PROBLEM: {"schema": {"$ref": "#/components/schemas/Problem"}}}})
+}
+
+/// An entry's own operation.
+fn operation(entry: &Entry, params: &[String]) -> Value {
+    let name = entry.name.as_str();
+    let mut operation = json!({
+        "tags": ["catalog"],
+        "operationId": operation_id(entry),
+        "summary": entry.summary.clone().unwrap_or_else(|| format!("Submit {name}")),
+        "description": entry.description.clone().unwrap_or_else(|| format!("Submits `{name}`.")),
+        "parameters": params.iter().map(|param| parameter(entry, param)).chain(header_parameters()).collect::<Vec<_>>(),
+        "responses": {
+            "200": {"description": "Finished while waiting", "content": {"application/json": {"schema": {"$ref": "#/components/schemas/Result"}}}},
+            "202": {"description": "Accepted; the path's parameters are in the answer too", "content": {"application/json": {"schema": accepted(params)}}},
+            "422": problem("The body does not fit"),
+            "default": problem("A problem; its `type` is explained at /problems/"),
+        },
+    });
+    if !entry.values.is_empty() {
+        operation["responses"]["404"] = problem("A value of the path is not known");
+    }
+    if let Some(body) = &entry.body {
+        operation["requestBody"] = json!({
+            "required": body.schema.get("required").is_some(),
+            "content": {"application/json": {"schema": body.schema, "example": example(&body.schema)}},
+        });
+    }
+    operation
+}
+
+fn operation_id(entry: &Entry) -> String {
+    let path = entry.endpoint.as_ref().map_or("", |endpoint| endpoint.path.as_str());
+    let word: String = path.chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '_' }).collect();
+    format!("catalog_{}", word.trim_matches('_'))
+}
+
+fn parameter(entry: &Entry, name: &str) -> Value {
+    let words: Vec<&String> = entry.values.get(name).map(|words| words.keys().collect()).unwrap_or_default();
+    let mut schema = json!({"type": "string", "minLength": 1});
+    let mut example = json!("1");
+    if let Some(first) = words.first() {
+        schema["enum"] = json!(words);
+        example = json!(first);
+    }
+    json!({"name": name, "in": "path", "required": true, "schema": schema, "example": example})
+}
+
+fn header_parameters() -> [Value; 2] {
+    let header = |name: &str, description: &str| json!({"name": name, "in": "header", "required": false, "schema": {"type": "string"}, "description": description});
+    [
+        header("Prefer", "`wait=N`: wait up to N seconds (at most 60) for the end"),
+        header("Idempotency-Key", "Makes a repetition harmless: it gets the first answer"),
+    ]
+}
+
+fn accepted(params: &[String]) -> Value {
+    let reference = json!({"$ref": "#/components/schemas/Accepted"});
+    if params.is_empty() {
+        return reference;
+    }
+    let properties: Map<String, Value> =
+        params.iter().map(|param| (param.clone(), json!({"type": "string"}))).collect();
+    json!({"allOf": [reference, {"type": "object", "properties": properties, "required": params}]})
+}
+
+/// What the schema's own examples and defaults give, so that a first try works.
+fn example(schema: &Value) -> Value {
+    if let Some(example) =
+        schema.pointer("/examples/0").or_else(|| schema.get("example")).or_else(|| schema.get("default"))
+    {
+        return example.clone();
+    }
+    if let Some(first) = schema.pointer("/enum/0") {
+        return first.clone();
+    }
+    match schema.get("type").and_then(Value::as_str) {
+        Some("object") => {
+            let properties = schema.get("properties").and_then(Value::as_object).cloned().unwrap_or_default();
+            Value::Object(properties.iter().map(|(name, schema)| (name.clone(), example(schema))).collect())
+        }
+        Some("array") => json!(schema.get("items").map(example).into_iter().collect::<Vec<_>>()),
+        Some("integer") => schema.get("minimum").cloned().unwrap_or_else(|| json!(1)),
+        Some("number") => schema.get("minimum").cloned().unwrap_or_else(|| json!(1.5)),
+        Some("boolean") => json!(true),
+        Some("string") => json!("text"),
+        _ => Value::Null,
+    }
+}

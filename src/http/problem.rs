@@ -1,0 +1,228 @@
+//! RFC 9457 problems: the only shape in which the edge refuses anything.
+//!
+//! The client sees a kind, a detail and the places in its request; never a cause. The cause travels with the response to the
+//! one middleware that logs it.
+
+use std::borrow::Cow;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::body::Body;
+use axum::http::{HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use serde::Serialize;
+use utoipa::ToSchema;
+
+use super::slugs::{self, Slug};
+use crate::catalog;
+use crate::gateway::submit::SubmitError;
+use crate::services::commit::CommitError;
+use crate::store;
+use crate::task::invalid;
+
+/// What is wrong with one place of the request.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
+pub struct Place {
+    /// JSON Pointer into the body, or the name of a parameter or header.
+    #[schema(example = "/args/0")]
+    pub pointer: String,
+    #[schema(example = "must be a number, not a string")]
+    pub detail: String,
+}
+
+/// A refusal.
+#[derive(Debug, Clone)]
+pub struct Problem {
+    slug: &'static Slug,
+    detail: Option<Cow<'static, str>>,
+    errors: Vec<Place>,
+    retry_after: Option<Duration>,
+    /// For the log only.
+    cause: Option<Arc<dyn std::error::Error + Send + Sync>>,
+}
+
+/// The document (`application/problem+json`).
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = Problem)]
+pub struct ProblemDocument<'a> {
+    /// The kind, and the page that explains it.
+    #[serde(rename = "type")]
+    #[schema(value_type = String, example = "/problems/invalid-request")]
+    pub kind: String,
+    #[schema(value_type = String, example = "The request does not fit")]
+    pub title: &'a str,
+    #[schema(example = 422)]
+    pub status: u16,
+    /// What is wrong this time.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>)]
+    pub detail: Option<&'a str>,
+    /// The path of the request.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>, example = "/v1/tasks")]
+    pub instance: Option<&'a str>,
+    /// The places in the request.
+    #[serde(skip_serializing_if = "<[Place]>::is_empty")]
+    #[schema(value_type = Vec<Place>)]
+    pub errors: &'a [Place],
+}
+
+impl Problem {
+    pub fn new(slug: &'static Slug) -> Self {
+        Self { slug, detail: None, errors: Vec::new(), retry_after: None, cause: None }
+    }
+
+    pub fn detail(mut self, detail: impl Into<Cow<'static, str>>) -> Self {
+        self.detail = Some(detail.into());
+        self
+    }
+
+    pub fn error(mut self, pointer: impl Into<String>, detail: impl Into<String>) -> Self {
+        self.errors.push(Place { pointer: pointer.into(), detail: detail.into() });
+        self
+    }
+
+    pub fn errors(mut self, errors: Vec<Place>) -> Self {
+        self.errors = errors;
+        self
+    }
+
+    /// Whole seconds, at least one.
+    pub fn retry_after(mut self, pause: Duration) -> Self {
+        self.retry_after = Some(pause);
+        self
+    }
+
+    pub fn caused_by(mut self, cause: impl std::error::Error + Send + Sync + 'static) -> Self {
+        self.cause = Some(Arc::new(cause));
+        self
+    }
+
+    pub fn status(&self) -> StatusCode {
+        self.slug.status
+    }
+
+    pub fn slug(&self) -> &'static Slug {
+        self.slug
+    }
+
+    /// The chain of causes, for the log.
+    pub fn cause(&self) -> Option<String> {
+        let first = self.cause.as_ref()?;
+        let mut text = first.to_string();
+        let mut next = first.source();
+        while let Some(error) = next {
+            text.push_str(": ");
+            text.push_str(&error.to_string());
+            next = error.source();
+        }
+        Some(text)
+    }
+
+    /// The answer, with the path of the request it belongs to.
+    pub fn render(&self, instance: Option<&str>) -> Response {
+        let document = ProblemDocument {
+            kind: format!("/problems/{}", self.slug.name),
+            title: self.slug.title,
+            status: self.slug.status.as_u16(),
+            detail: self.detail.as_deref(),
+            instance,
+            errors: &self.errors,
+        };
+        let body = serde_json::to_vec(&document).expect("a problem is JSON");
+        let mut response = Response::new(Body::from(body));
+        *response.status_mut() = self.slug.status;
+        let headers = response.headers_mut();
+        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
+        headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+        if let Some(pause) = self.retry_after {
+            headers.insert(header::RETRY_AFTER, HeaderValue::from(pause.as_secs().max(1)));
+        }
+        if self.slug.status == StatusCode::UNAUTHORIZED {
+            headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer realm=\"taskgate\""));
+        }
+        response
+    }
+}
+
+impl IntoResponse for Problem {
+    /// The middleware that logs renders it again, with its request's path.
+    fn into_response(self) -> Response {
+        let mut response = self.render(None);
+        response.extensions_mut().insert(self);
+        response
+    }
+}
+
+/// How long to wait for a ledger that is away.
+const LEDGER_PAUSE: Duration = Duration::from_secs(2);
+
+impl From<store::Error> for Problem {
+    fn from(error: store::Error) -> Self {
+        if error.is_transient() {
+            return Self::new(&slugs::LEDGER_UNAVAILABLE).retry_after(LEDGER_PAUSE).caused_by(error);
+        }
+        Self::new(&slugs::INTERNAL).caused_by(error)
+    }
+}
+
+impl From<CommitError> for Problem {
+    fn from(error: CommitError) -> Self {
+        match error {
+            CommitError::Unavailable | CommitError::TimedOut => {
+                Self::new(&slugs::LEDGER_UNAVAILABLE).retry_after(LEDGER_PAUSE).caused_by(error)
+            }
+            CommitError::Refused => Self::new(&slugs::INTERNAL).caused_by(error),
+        }
+    }
+}
+
+impl From<SubmitError> for Problem {
+    fn from(error: SubmitError) -> Self {
+        match error {
+            SubmitError::Invalid(found) => Self::invalid(found),
+            SubmitError::NotAllowed { ref name, ref nearest } => {
+                let hint = nearest.as_ref().map_or_else(String::new, |near| format!("; did you mean {near}?"));
+                let detail = format!("{name} is neither in the catalog nor allowed{hint}");
+                Self::new(&slugs::TASK_NOT_ALLOWED).error("/task", detail.clone()).detail(detail)
+            }
+            SubmitError::IdTaken(id) => {
+                Self::new(&slugs::ID_TAKEN).error("/task_id", "is already used").detail(format!("{id} is already used"))
+            }
+            SubmitError::KeyReused | SubmitError::Replay(_) => Self::new(&slugs::IDEMPOTENCY_KEY_REUSED),
+            SubmitError::Backlog { retry_after, .. } => {
+                Self::new(&slugs::BACKLOG_FULL).retry_after(retry_after).detail(error.to_string())
+            }
+            SubmitError::Ledger(error) => error.into(),
+            SubmitError::Read(error) => error.into(),
+        }
+    }
+}
+
+impl From<catalog::ResolveError> for Problem {
+    fn from(error: catalog::ResolveError) -> Self {
+        match error {
+            catalog::ResolveError::UnknownValue { .. } => Self::new(&slugs::UNKNOWN_VALUE).detail(error.to_string()),
+            catalog::ResolveError::Invalid(found) => {
+                let places = found.into_iter().map(|one| Place { pointer: one.pointer, detail: one.detail });
+                Self::misfit(places.collect())
+            }
+        }
+    }
+}
+
+impl Problem {
+    /// What a reader of signatures found.
+    pub fn invalid(found: Vec<invalid::Invalid>) -> Self {
+        Self::misfit(found.into_iter().map(|one| Place { pointer: one.pointer, detail: one.detail }).collect())
+    }
+
+    fn misfit(errors: Vec<Place>) -> Self {
+        let detail = match errors.as_slice() {
+            [one] if one.pointer.is_empty() => format!("the body {}", one.detail),
+            [one] => format!("{} {}", one.pointer, one.detail),
+            many => format!("{} places do not fit", many.len()),
+        };
+        Self::new(&slugs::INVALID_REQUEST).detail(detail).errors(errors)
+    }
+}

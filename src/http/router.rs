@@ -1,0 +1,72 @@
+//! All routes, once for serving and once for the contract: a route cannot exist without its operation.
+
+use axum::http::{HeaderValue, Method, header};
+use axum::response::{IntoResponse, Response};
+use axum::{Router, middleware as layer};
+use utoipa::OpenApi;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+
+use super::middleware::{observe, origin, patience};
+use super::problem::{Place, Problem, ProblemDocument};
+use super::routes::{canvas, catalog, docs, events, feed, health, metrics, problems, result, submit, tasks};
+use super::slugs;
+use super::state::Edge;
+use super::view::GroupView;
+
+#[derive(OpenApi)]
+#[openapi(
+    components(schemas(ProblemDocument, Place, GroupView)),
+    tags(
+        (name = "catalog", description = "Tasks declared in the configuration"),
+        (name = "submit", description = "Tasks and compositions of tasks"),
+        (name = "results", description = "What became of them"),
+        (name = "tasks", description = "What happens, and what happened"),
+        (name = "operation", description = "The gateway itself"),
+    )
+)]
+struct Contract;
+
+/// The routes that every gateway has, with their operations.
+pub fn documented() -> OpenApiRouter<Edge> {
+    OpenApiRouter::with_openapi(Contract::openapi())
+        .routes(routes!(submit::submit_task, tasks::list_tasks))
+        .routes(routes!(canvas::submit_chain))
+        .routes(routes!(canvas::submit_group))
+        .routes(routes!(canvas::submit_chord))
+        .routes(routes!(result::get_result))
+        .routes(routes!(tasks::get_task))
+        .routes(routes!(events::watch_task))
+        .routes(routes!(feed::watch_all))
+        .routes(routes!(health::readyz))
+        .routes(routes!(health::livez))
+        .routes(routes!(metrics::metrics))
+        .routes(routes!(docs::openapi))
+        .routes(routes!(problems::list_problems))
+        .routes(routes!(problems::get_problem))
+}
+
+/// The edge of a gateway.
+pub fn router(edge: Edge) -> Router {
+    let (routes, _) = documented().split_for_parts();
+    routes
+        .merge(catalog::router(&edge.catalog))
+        .merge(docs::swagger_ui())
+        .fallback(no_route)
+        .method_not_allowed_fallback(no_method)
+        .layer(layer::from_fn_with_state(edge.clone(), origin::guard))
+        .layer(layer::from_fn_with_state(edge.clone(), patience::limit))
+        .layer(layer::from_fn_with_state(edge.clone(), observe::observe))
+        .with_state(edge)
+}
+
+async fn no_route() -> Problem {
+    Problem::new(&slugs::ROUTE_NOT_FOUND)
+}
+
+async fn no_method(method: Method) -> Response {
+    let mut response =
+        Problem::new(&slugs::METHOD_NOT_ALLOWED).detail(format!("{method} is not one of its methods")).into_response();
+    response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    response
+}

@@ -1,0 +1,43 @@
+//! The catalog's endpoints: one route for each entry that has one.
+
+use std::sync::Arc;
+
+use axum::Router;
+use axum::extract::{FromRequest, FromRequestParts, Request, State};
+use axum::response::Response;
+use axum::routing::post;
+
+use super::submission::{Shown, submit, surroundings};
+use crate::catalog::{Catalog, Entry};
+use crate::http::extract::{JsonText, PathValues};
+use crate::http::problem::Problem;
+use crate::http::state::Edge;
+use crate::task::signature::{Signature, TaskSignature};
+use crate::task::submission::Submission;
+
+/// Routes that no two entries share: the catalog has refused such at start.
+pub fn router(catalog: &Catalog) -> Router<Edge> {
+    let mut router = Router::new();
+    for entry in catalog.entries() {
+        if let Some(endpoint) = &entry.endpoint {
+            let entry = Arc::clone(entry);
+            let handler =
+                move |State(edge): State<Edge>, request: Request| async move { call(&edge, &entry, request).await };
+            router = router.route(&endpoint.path, post(handler));
+        }
+    }
+    router
+}
+
+async fn call(edge: &Edge, entry: &Entry, request: Request) -> Result<Response, Problem> {
+    let (mut parts, body) = request.into_parts();
+    let PathValues(path) = PathValues::from_request_parts(&mut parts, edge).await?;
+    let (surroundings, request) = surroundings(edge, Request::from_parts(parts, body)).await?;
+    let JsonText(body) = JsonText::from_request(request, edge).await?;
+    let call = entry.resolve(&path, &body)?;
+    let mut task = TaskSignature::new(entry.name.clone(), call.args, call.kwargs);
+    task.queue = call.queue;
+    let submission = Submission::of(Signature::Task(Box::new(task)));
+    let shown = Shown { message: call.message, echo: call.echo };
+    submit(edge, surroundings, submission, &body, true, shown).await
+}

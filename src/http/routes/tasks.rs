@@ -1,0 +1,95 @@
+//! `GET /v1/tasks` and `GET /v1/tasks/{id}`.
+
+use axum::extract::{OriginalUri, State};
+use axum::http::{HeaderValue, StatusCode, Uri, header};
+use axum::response::Response;
+
+use super::result::{etag_of, not_modified, pruned, unknown, with_etag};
+use super::submission::{json_response, text};
+use crate::gateway::read::Found;
+use crate::http::cursor;
+use crate::http::extract::{IdPath, IfNoneMatch, list_query};
+use crate::http::problem::{Problem, ProblemDocument};
+use crate::http::state::Edge;
+use crate::http::view::{GroupView, SummaryView, TaskListView, TaskView};
+
+/// A task with its whole story
+///
+/// The result body, and phase, arguments, worker, times, labels and links. A group's id answers with the group.
+#[utoipa::path(
+    get, path = "/v1/tasks/{id}", tag = "tasks", operation_id = "get_task",
+    params(
+        ("id" = String, Path, description = "A task's id"),
+        ("If-None-Match" = Option<String>, Header, description = "An `ETag` of an earlier answer"),
+    ),
+    responses(
+        (status = 200, description = "The task", body = TaskView, headers(("ETag" = String, description = "Changes with the answer"))),
+        (status = 304, description = "As you have it"),
+        (status = 400, description = "The id cannot be one", body = ProblemDocument, content_type = "application/problem+json"),
+        (status = 404, description = "This ledger never saw the id", body = ProblemDocument, content_type = "application/problem+json"),
+        (status = 410, description = "Pruned", body = ProblemDocument, content_type = "application/problem+json"),
+    )
+)]
+pub async fn get_task(State(edge): State<Edge>, IdPath(id): IdPath, known: IfNoneMatch) -> Result<Response, Problem> {
+    let body = match edge.gateway.task_with_message(&id).await? {
+        Some((task, message)) => text(&TaskView::of(&task, message.as_ref())),
+        None => match edge.gateway.find(id.as_str(), std::time::Duration::ZERO).await? {
+            Found::Group(group) => text(&GroupView::of(&group)),
+            Found::Pruned(at) => return Err(pruned(id.as_str(), at)),
+            Found::Task(_) | Found::Unknown => return Err(unknown(id.as_str())),
+        },
+    };
+    let etag = etag_of(&body);
+    if known.has(&etag) {
+        return Ok(not_modified(&etag));
+    }
+    Ok(with_etag(json_response(StatusCode::OK, body), &etag))
+}
+
+/// Tasks, newest first
+///
+/// All filters hold at once; a filter may be repeated or have several values with commas, of which one must hold.
+#[utoipa::path(
+    get, path = "/v1/tasks", tag = "tasks", operation_id = "list_tasks",
+    params(
+        ("status" = Option<Vec<String>>, Query, description = "Celery's words, custom states included"),
+        ("phase" = Option<Vec<String>>, Query, description = "As `phase` of a task"),
+        ("task" = Option<Vec<String>>, Query, description = "Task names"),
+        ("queue" = Option<Vec<String>>, Query),
+        ("worker" = Option<Vec<String>>, Query),
+        ("label" = Option<Vec<String>>, Query, description = "`key:value`; all given ones must hold"),
+        ("root_id" = Option<String>, Query),
+        ("group_id" = Option<String>, Query),
+        ("schedule" = Option<String>, Query),
+        ("from" = Option<String>, Query, description = "Submitted at or after (RFC 3339)"),
+        ("to" = Option<String>, Query, description = "Submitted before (RFC 3339)"),
+        ("q" = Option<String>, Query, description = "Id prefix, or part of name, label, error type or message"),
+        ("limit" = Option<u16>, Query, description = "1 to 500, default 50"),
+        ("cursor" = Option<String>, Query, description = "`next` of the page before"),
+    ),
+    responses(
+        (status = 200, description = "A page", body = TaskListView, headers(("Link" = Option<String>, description = "`rel=next`, unless it is the last page"))),
+        (status = 400, description = "A parameter does not fit", body = ProblemDocument, content_type = "application/problem+json"),
+    )
+)]
+pub async fn list_tasks(State(edge): State<Edge>, OriginalUri(uri): OriginalUri) -> Result<Response, Problem> {
+    let (filter, page) = list_query(&uri)?;
+    let (tasks, next) = edge.gateway.ledger.tasks(&filter, &page).await?;
+    let next = next.map(cursor::write);
+    let link = next.as_ref().and_then(|next| HeaderValue::from_str(&next_link(&uri, next)).ok());
+    let view = TaskListView { tasks: tasks.iter().map(SummaryView::of).collect(), next };
+    let mut response = json_response(StatusCode::OK, text(&view));
+    if let Some(link) = link {
+        response.headers_mut().insert(header::LINK, link);
+    }
+    Ok(response)
+}
+
+/// The same query with another cursor.
+fn next_link(uri: &Uri, next: &str) -> String {
+    let kept =
+        uri.query().unwrap_or_default().split('&').filter(|pair| !pair.is_empty() && !pair.starts_with("cursor="));
+    let query: Vec<&str> = kept.collect();
+    let query = if query.is_empty() { String::new() } else { format!("{}&", query.join("&")) };
+    format!("<{}?{query}cursor={next}>; rel=\"next\"", uri.path())
+}

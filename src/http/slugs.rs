@@ -1,0 +1,160 @@
+//! Every problem that an answer can name: the `type` of RFC 9457. A slug is API: it keeps its meaning for ever.
+
+use axum::http::StatusCode;
+
+/// A kind of problem, with the page that explains it.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Slug {
+    /// The last part of `/problems/<name>`.
+    pub name: &'static str,
+    pub status: StatusCode,
+    /// A sentence that is the same for every occurrence.
+    pub title: &'static str,
+    /// Why it happens.
+    pub cause: &'static str,
+    /// What to do about it.
+    pub cure: &'static str,
+}
+
+macro_rules! slugs {
+    ($($(#[$doc:meta])* $constant:ident = $name:literal, $status:ident, $title:literal, $cause:literal, $cure:literal;)*) => {
+        $($(#[$doc])* pub const $constant: Slug =
+            Slug { name: $name, status: StatusCode::$status, title: $title, cause: $cause, cure: $cure };)*
+        /// All of them, in the order of their status.
+        pub const ALL: &[Slug] = &[$($constant),*];
+    };
+}
+
+slugs! {
+    INVALID_PATH = "invalid-path", BAD_REQUEST, "The path cannot be read",
+        "A part of the path is not UTF-8 after percent-decoding, or an id in it is empty, longer than 255 characters or has control characters.",
+        "Percent-encode the id as UTF-8. Ids made by taskgate are UUIDs; ids given by clients have 1 to 255 characters.";
+    INVALID_QUERY = "invalid-query", BAD_REQUEST, "The query cannot be read",
+        "A parameter is unknown, given twice where one value is expected, or not of its type; `errors` names each one.",
+        "Correct the parameters that `errors` names. The operation's parameters are in /openapi.json.";
+    INVALID_CURSOR = "invalid-cursor", BAD_REQUEST, "The cursor is not one of ours",
+        "`cursor` was not taken unchanged from an earlier answer's `next`, or belongs to another list.",
+        "Start again without `cursor`, and pass on `next` unchanged.";
+    INVALID_HEADER = "invalid-header", BAD_REQUEST, "A header cannot be read",
+        "`Last-Event-ID` is no whole number, `Prefer: wait` no number of seconds, or `Idempotency-Key` empty, longer than 255 characters or not printable ASCII.",
+        "Send the header as documented, or leave it out.";
+    INVALID_JSON = "invalid-json", BAD_REQUEST, "The body is not JSON",
+        "The body is not UTF-8, is not JSON, or is nested deeper than the limit (64 levels by default).",
+        "Send one JSON document in UTF-8. The position of the mistake is in `detail`.";
+    UNAUTHORIZED = "unauthorized", UNAUTHORIZED, "A token is needed",
+        "The request has no bearer token, or one that is unknown, expired or revoked.",
+        "Send `Authorization: Bearer tg_…` with a valid token.";
+    FOREIGN_HOST = "foreign-host", FORBIDDEN, "The request is addressed to an unknown host",
+        "No token is required here, so requests that change something must be addressed to an IP address, localhost or a name in `http.hosts`. This protects a gateway on your machine from web pages that reach it through a name of their own.",
+        "Use the address of the gateway, or add the name to `http.hosts`.";
+    FOREIGN_ORIGIN = "foreign-origin", FORBIDDEN, "The request comes from another site",
+        "A page of another site sent this request with a browser, and no token is required here.",
+        "Add the site's origin to `http.origins`, or require tokens (`auth = \"token\"`).";
+    TASK_NOT_ALLOWED = "task-not-allowed", FORBIDDEN, "This task may not be submitted",
+        "The name is not in the catalog, and no pattern of `submit.allow` matches it.",
+        "Correct the name, declare the task in `[[tasks]]`, or extend `submit.allow`.";
+    ROUTE_NOT_FOUND = "route-not-found", NOT_FOUND, "There is nothing at this path",
+        "No operation has this path.",
+        "Look at /swagger-ui/ or /openapi.json for the operations of this gateway, its catalog's included.";
+    UNKNOWN_VALUE = "unknown-value", NOT_FOUND, "A value in the path is not known",
+        "The catalog maps this part of the path from a fixed list of words, and the given word is not in it.",
+        "Use one of the words that `detail` lists.";
+    TASK_NOT_FOUND = "task-not-found", NOT_FOUND, "This ledger never saw that id",
+        "No task and no group with this id was submitted here or seen on the broker.",
+        "Check the id, and that you ask the gateway whose ledger has the task.";
+    PROBLEM_NOT_FOUND = "problem-not-found", NOT_FOUND, "There is no problem of this name",
+        "The path names a kind of problem that does not exist.",
+        "Look at /problems/ for all of them.";
+    METHOD_NOT_ALLOWED = "method-not-allowed", METHOD_NOT_ALLOWED, "This path does not have that method",
+        "The path exists, with other methods.",
+        "Use one of the methods in the `Allow` header.";
+    NOT_ACCEPTABLE = "not-acceptable", NOT_ACCEPTABLE, "No representation fits the Accept header",
+        "The operation cannot answer in any of the media types that `Accept` names.",
+        "Accept `application/json`, or `text/event-stream` for streams.";
+    REQUEST_TIMEOUT = "request-timeout", REQUEST_TIMEOUT, "The request did not arrive in time",
+        "The body took longer than `http.request_timeout` to arrive.",
+        "Send it again, faster or smaller.";
+    ID_TAKEN = "id-taken", CONFLICT, "The id is already used",
+        "`task_id` names a task that the ledger already has; nothing was submitted.",
+        "Leave `task_id` out, or use a new one. To make a repeated request harmless, use `Idempotency-Key`.";
+    IN_PROGRESS = "in-progress", CONFLICT, "The same request is still running",
+        "Another request with this `Idempotency-Key` has not been answered yet.",
+        "Wait a moment and repeat the request.";
+    TASK_PRUNED = "task-pruned", GONE, "The task was pruned",
+        "The task finished so long ago that its record was removed; only a tombstone is left.",
+        "Raise `ledger.keep` to keep tasks longer.";
+    PAYLOAD_TOO_LARGE = "payload-too-large", PAYLOAD_TOO_LARGE, "The body is too large",
+        "The body is larger than `limits.body` (8 MiB by default).",
+        "Send less: put large data into a store and pass its address to the task.";
+    UNSUPPORTED_MEDIA_TYPE = "unsupported-media-type", UNSUPPORTED_MEDIA_TYPE, "The body's media type is not supported",
+        "`Content-Type` is missing or is not JSON.",
+        "Send `Content-Type: application/json`.";
+    INVALID_REQUEST = "invalid-request", UNPROCESSABLE_ENTITY, "The request does not fit",
+        "The body is JSON, but a field is missing, unknown or wrong; `errors` names each place by JSON Pointer. Nothing was submitted.",
+        "Correct the places that `errors` names.";
+    IDEMPOTENCY_KEY_REUSED = "idempotency-key-reused", UNPROCESSABLE_ENTITY, "The Idempotency-Key belongs to another request",
+        "The key was used before with another method, path or body.",
+        "Use a new key for every new request.";
+    RATE_LIMITED = "rate-limited", TOO_MANY_REQUESTS, "Too many requests",
+        "The token's rate limit is used up.",
+        "Wait for the time in `Retry-After`.";
+    HEADERS_TOO_LARGE = "headers-too-large", REQUEST_HEADER_FIELDS_TOO_LARGE, "The request's head is too large",
+        "The request line and headers are larger than the server reads.",
+        "Send fewer or shorter headers.";
+    INTERNAL = "internal", INTERNAL_SERVER_ERROR, "Something is broken here",
+        "The gateway met a condition that its programmers excluded, or the ledger refused a statement. The log has the details under the request's id (`X-Request-Id`).",
+        "Report it with the request's id. Repeating the request may help.";
+    BACKLOG_FULL = "backlog-full", SERVICE_UNAVAILABLE, "Too much waits for Redis",
+        "Redis is away or slow, and the number of accepted tasks that wait for it has reached `limits.backlog`.",
+        "Wait for the time in `Retry-After`; then look why Redis does not take messages.";
+    LEDGER_UNAVAILABLE = "ledger-unavailable", SERVICE_UNAVAILABLE, "The ledger does not answer",
+        "The database cannot be reached or does not answer in time. A submission answered with this may or may not be accepted; with an `Idempotency-Key` it can be repeated safely.",
+        "Wait for the time in `Retry-After` and repeat.";
+    TOO_MANY_STREAMS = "too-many-streams", SERVICE_UNAVAILABLE, "Too many streams are open",
+        "This process serves `http.max_streams` event streams already.",
+        "Close unused streams, use another replica, or raise `http.max_streams`.";
+    OVERLOADED = "overloaded", SERVICE_UNAVAILABLE, "The request took too long",
+        "The answer was not ready within `http.request_timeout`.",
+        "Wait for the time in `Retry-After` and repeat. A submission may have been accepted all the same; `Idempotency-Key` makes the repetition safe.";
+}
+
+/// The kind of this name.
+pub fn find(name: &str) -> Option<&'static Slug> {
+    ALL.iter().find(|slug| slug.name == name)
+}
+
+/// The kind that says no more than its status: for refusals that come from the framework.
+pub fn of_status(status: StatusCode) -> &'static Slug {
+    match status {
+        StatusCode::NOT_FOUND => &ROUTE_NOT_FOUND,
+        StatusCode::METHOD_NOT_ALLOWED => &METHOD_NOT_ALLOWED,
+        StatusCode::NOT_ACCEPTABLE => &NOT_ACCEPTABLE,
+        StatusCode::PAYLOAD_TOO_LARGE => &PAYLOAD_TOO_LARGE,
+        StatusCode::UNSUPPORTED_MEDIA_TYPE => &UNSUPPORTED_MEDIA_TYPE,
+        StatusCode::REQUEST_TIMEOUT => &REQUEST_TIMEOUT,
+        StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE => &HEADERS_TOO_LARGE,
+        StatusCode::SERVICE_UNAVAILABLE => &OVERLOADED,
+        status if status.is_client_error() => &INVALID_PATH,
+        _ => &INTERNAL,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_slug_is_unique_and_written_in_lower_case_with_hyphens() {
+        for slug in ALL {
+            assert_eq!(ALL.iter().filter(|other| other.name == slug.name).count(), 1, "{}", slug.name);
+            assert!(slug.name.chars().all(|c| c.is_ascii_lowercase() || c == '-'), "{}", slug.name);
+        }
+    }
+
+    #[test]
+    fn a_kind_for_any_refusal_exists() {
+        for status in (400..600).filter_map(|code| StatusCode::from_u16(code).ok()) {
+            assert!(status.is_client_error() == of_status(status).status.is_client_error(), "{status}");
+        }
+    }
+}

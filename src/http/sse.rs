@@ -1,0 +1,100 @@
+//! Server-sent events: frames, comments on quiet streams, and the end at shutdown.
+//!
+//! A stream is pulled: while its reader does not read, nothing is fetched for it, and what waits is bounded by the watch behind
+//! it. A comment is sent after every quiet `sse_heartbeat`, so that nothing between cuts the connection.
+
+use std::convert::Infallible;
+use std::pin::pin;
+
+use async_stream::stream;
+use axum::body::{Body, Bytes};
+use axum::http::{HeaderValue, StatusCode, header};
+use axum::response::Response;
+use futures_util::{Stream, StreamExt};
+use serde::Serialize;
+
+use super::problem::Problem;
+use super::slugs;
+use super::state::Edge;
+
+/// Readers come back this soon after a stream ends.
+const RETRY: &str = "retry: 1000\n\n";
+const COMMENT: &str = ":\n\n";
+
+/// One event as it goes over the wire. `data` is one line: JSON has no line breaks outside of strings unless somebody put them
+/// there, so each line gets its own field.
+pub fn frame(id: i64, event: &str, data: &impl Serialize) -> Bytes {
+    let json = serde_json::to_string(data).expect("a view is JSON");
+    let mut text = format!("id: {id}\nevent: {event}\n");
+    for line in json.split(['\n', '\r']) {
+        text.push_str("data: ");
+        text.push_str(line);
+        text.push('\n');
+    }
+    text.push('\n');
+    text.into()
+}
+
+/// A place among the open streams, or a problem when there is none. Dropped with the stream.
+pub fn admit(edge: &Edge) -> Result<tokio::sync::OwnedSemaphorePermit, Problem> {
+    edge.streams.clone().try_acquire_owned().map_err(|_| {
+        Problem::new(&slugs::TOO_MANY_STREAMS)
+            .detail(format!("{} streams are open", edge.http.max_streams))
+            .retry_after(std::time::Duration::from_secs(5))
+    })
+}
+
+/// The answer that carries these frames until they end, the reader leaves, or the process stops.
+pub fn answer(
+    edge: &Edge,
+    place: tokio::sync::OwnedSemaphorePermit,
+    frames: impl Stream<Item = Bytes> + Send + 'static,
+) -> Response {
+    let (heartbeat, stop) = (edge.http.sse_heartbeat, edge.stop.clone());
+    let body = stream! {
+        let _place = place;
+        let mut frames = pin!(frames);
+        yield Ok::<_, Infallible>(Bytes::from_static(RETRY.as_bytes()));
+        loop {
+            tokio::select! {
+                biased;
+                () = stop.cancelled() => break,
+                frame = tokio::time::timeout(heartbeat, frames.next()) => match frame {
+                    Ok(Some(frame)) => yield Ok(frame),
+                    Ok(None) => break,
+                    Err(_) => yield Ok(Bytes::from_static(COMMENT.as_bytes())),
+                },
+            }
+        }
+    };
+    let mut response = Response::new(Body::from_stream(body));
+    let headers = response.headers_mut();
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/event-stream"));
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-cache, no-transform"));
+    headers.insert("x-accel-buffering", HeaderValue::from_static("no"));
+    response
+}
+
+/// Nothing will ever follow: the reader shall not come back.
+pub fn over() -> Response {
+    let mut response = Response::new(Body::empty());
+    *response.status_mut() = StatusCode::NO_CONTENT;
+    response
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_frame_has_id_event_and_data() {
+        let bytes = frame(7, "state", &serde_json::json!({"a": 1}));
+        assert_eq!(bytes, "id: 7\nevent: state\ndata: {\"a\":1}\n\n");
+    }
+
+    #[test]
+    fn line_breaks_inside_verbatim_json_do_not_break_the_frame() {
+        let raw = crate::task::json::verbatim("{\"a\":\n1}".to_owned()).unwrap();
+        assert_eq!(frame(1, "end", &raw), "id: 1\nevent: end\ndata: {\"a\":\ndata: 1}\n\n");
+    }
+}

@@ -1,0 +1,65 @@
+//! What every handler is given. Cheap to clone.
+
+use std::sync::Arc;
+
+use axum::body::Bytes;
+use metrics_exporter_prometheus::PrometheusHandle;
+use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
+
+use crate::catalog::Catalog;
+use crate::config::{self, Auth, Config};
+use crate::gateway::Gateway;
+use crate::lifecycle::Tasks;
+
+/// The edge's settings and the use cases behind it.
+#[derive(Clone)]
+pub struct Edge(Arc<Inner>);
+
+pub struct Inner {
+    pub gateway: Gateway,
+    pub catalog: Arc<Catalog>,
+    pub http: config::Http,
+    pub limits: config::Limits,
+    pub auth: Auth,
+    /// `None` where no recorder was installed: `/metrics` is empty then.
+    pub metrics: Option<PrometheusHandle>,
+    /// The contract with this catalog's endpoints, written once.
+    pub openapi: Bytes,
+    /// Open event streams.
+    pub streams: Arc<Semaphore>,
+    pub tasks: Tasks,
+    /// Ends the streams.
+    pub stop: CancellationToken,
+}
+
+impl Edge {
+    pub fn new(
+        config: &Config,
+        gateway: Gateway,
+        catalog: Arc<Catalog>,
+        tasks: Tasks,
+        metrics: Option<PrometheusHandle>,
+    ) -> Self {
+        let openapi = Bytes::from(super::openapi::running(&catalog));
+        Self(Arc::new(Inner {
+            gateway,
+            openapi,
+            catalog,
+            http: config.http.clone(),
+            limits: config.limits.clone(),
+            auth: config.auth,
+            metrics,
+            streams: Arc::new(Semaphore::new(config.http.max_streams.min(Semaphore::MAX_PERMITS))),
+            stop: tasks.stop_token(),
+            tasks,
+        }))
+    }
+}
+
+impl std::ops::Deref for Edge {
+    type Target = Inner;
+    fn deref(&self) -> &Inner {
+        &self.0
+    }
+}

@@ -1,0 +1,17 @@
+//! What the ledger holds, as the API shows it: field by field in the contract's order. Results pass through verbatim.
+
+mod accepted;
+mod error;
+mod event;
+mod group;
+mod mask;
+mod result;
+mod task;
+
+pub use accepted::{AcceptedView, ChildView, LinksView};
+pub use error::ErrorView;
+pub use event::{EventView, SnapshotView};
+pub use group::{GroupEventView, GroupView, MemberView};
+pub use mask::Mask;
+pub use result::ResultView;
+pub use task::{SummaryView, TaskListView, TaskView};
