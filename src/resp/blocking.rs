@@ -51,6 +51,11 @@ impl Wait {
         }
         Ok(None)
     }
+
+    /// The answer where nothing may wait.
+    pub fn nothing(&self) -> Reply {
+        if matches!(self.want, Want::Move { .. }) { Reply::Nil } else { Reply::NilArray }
+    }
 }
 
 impl Want {
@@ -120,9 +125,9 @@ fn timeout(arg: &[u8]) -> Result<Option<Duration>, Failure> {
     if seconds < 0.0 {
         return Err(text("ERR timeout is negative"));
     }
-    // Redis counts milliseconds in 64 bits.
+    // Redis 7.0 counts milliseconds in 64 signed bits, and these overflow.
     if seconds * 1000.0 > i64::MAX as f64 {
-        return Err(text("ERR timeout is out of range"));
+        return Err(text("ERR timeout is negative"));
     }
     Ok((seconds > 0.0).then(|| Duration::from_secs_f64(seconds.min(1e10))))
 }

@@ -15,7 +15,7 @@ use tokio::sync::Notify;
 
 use super::{
     keyspace::Millis,
-    reply::{Protocol, Reply},
+    reply::{self, Protocol, Reply},
 };
 
 /// As Redis's `client-output-buffer-limit pubsub 32mb 8mb 60`: a reader this far behind is cut off.
@@ -104,8 +104,21 @@ impl Client {
         self.channels.borrow().len() + self.patterns.borrow().len()
     }
 
-    /// Appends an answer to this client's own command.
+    /// Begins an answer whose elements follow as answers of their own.
+    pub fn begin_array(&self, len: usize) {
+        if self.replies.get() == Replies::On {
+            reply::begin_array(&mut self.outbox.borrow_mut(), len);
+        }
+    }
+
+    /// Appends an answer to this client's own command, unless it wants none.
     pub fn answer(&self, reply: &Reply) {
+        if self.replies.get() == Replies::On {
+            self.append(reply);
+        }
+    }
+
+    fn append(&self, reply: &Reply) {
         reply.encode(self.protocol.get(), &mut self.outbox.borrow_mut());
     }
 
@@ -122,7 +135,7 @@ impl Client {
         if self.ending.get() == Ending::Now {
             return;
         }
-        self.answer(message);
+        self.append(message);
         if self.is_too_far_behind() {
             tracing::warn!(client.id = self.id, "closing client {}: it does not read what it subscribed to", self.id);
             self.close(Ending::Now);

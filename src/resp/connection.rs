@@ -3,7 +3,7 @@
 //! Reading goes on while answers wait to be written, up to a bound: a client may send a long pipeline before it reads
 //! its first answer. A client that is blocked or behind is not read beyond a bound, which also slows it down.
 
-use std::{future::Future, io, rc::Rc, time::Duration};
+use std::{io, rc::Rc, time::Duration};
 
 use bytes::BytesMut;
 use tokio::{
@@ -152,11 +152,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
 }
 
 /// At a moment, or never.
-fn at(moment: Option<std::time::Instant>) -> impl Future<Output = ()> {
-    async move {
-        match moment {
-            Some(moment) => sleep_until(moment.into()).await,
-            None => std::future::pending().await,
-        }
+async fn at(moment: Option<std::time::Instant>) {
+    match moment {
+        Some(moment) => sleep_until(moment.into()).await,
+        None => std::future::pending().await,
     }
 }

@@ -91,11 +91,11 @@ impl Engine {
         self.commands_processed.set(self.commands_processed.get() + 1);
         self.state.borrow_mut().space.set_now(unix_millis());
         let reply = self.admit(client, args);
+        client.answer(&reply);
         match client.replies.get() {
-            Replies::On => client.answer(&reply),
             Replies::SkipThis => client.replies.set(Replies::SkipNext),
             Replies::SkipNext => client.replies.set(Replies::On),
-            Replies::Off => {}
+            Replies::On | Replies::Off => {}
         }
         self.after_command();
     }
@@ -162,7 +162,7 @@ impl Engine {
                 match wait {
                     Ok((_, Some(reply))) => Ok(reply),
                     Ok((wait, None)) if may_wait => Ok(self.block(client, wait)),
-                    Ok((_, None)) => Ok(Reply::NilArray),
+                    Ok((wait, None)) => Ok(wait.nothing()),
                     Err(failure) => Err(failure),
                 }
             }

@@ -20,7 +20,9 @@ use super::{
 /// The Redis whose behaviour is followed.
 pub const VERSION: &str = "7.0.15";
 
-const SECTIONS: [(&str, fn(&Engine, &mut String)); 8] = [
+type Section = (&'static str, fn(&Engine, &mut String));
+
+const SECTIONS: [Section; 8] = [
     ("Server", server),
     ("Clients", clients),
     ("Memory", memory),
@@ -149,6 +151,7 @@ pub fn command(_engine: &Engine, _client: &Rc<Client>, args: &[Bytes]) -> Answer
     match &args[1..] {
         [] => Ok(Reply::Array(COMMANDS.iter().map(describe).collect())),
         [sub] if is(sub, "count") => Ok(Reply::count(COMMANDS.len())),
+        [sub, ..] if is(sub, "count") => Err(wrong_arity("command|count")),
         [sub] if is(sub, "list") => Ok(Reply::Array(COMMANDS.iter().map(|c| Reply::bulk(c.name)).collect())),
         [sub, names @ ..] if is(sub, "info") => {
             let known = |name: &Bytes| command::find(name).map_or(Reply::NilArray, describe);

@@ -8,11 +8,11 @@ use bytes::Bytes;
 use indexmap::IndexMap;
 
 use super::{
-    call::{Call, is},
+    call::{Call, is, lossy},
     client::Client,
     commands::keys::unknown_subcommand,
     engine::Engine,
-    failure::{Answer, wrong_arity},
+    failure::{Answer, Failure, message, wrong_arity},
     glob,
     reply::Reply,
 };
@@ -144,6 +144,11 @@ fn confirmation(client: &Client, word: Reply, name: Reply) -> Reply {
     Reply::Push(vec![word, name, Reply::count(client.subscriptions())])
 }
 
+fn wrong_use(sub: &[u8]) -> Failure {
+    let sub = lossy(sub);
+    message(format!("ERR unknown subcommand or wrong number of arguments for '{sub}'. Try PUBSUB HELP."))
+}
+
 pub fn pubsub(call: &mut Call, args: &[Bytes]) -> Answer {
     let channels = &call.pubsub.channels;
     match (&args[1], &args[2..]) {
@@ -151,7 +156,7 @@ pub fn pubsub(call: &mut Call, args: &[Bytes]) -> Answer {
         (sub, [pattern]) if is(sub, "channels") => {
             Ok(Reply::bulks(channels.keys().filter(|name| glob::matches(pattern, name)).cloned()))
         }
-        (sub, _) if is(sub, "channels") => Err(wrong_arity("pubsub|channels")),
+        (sub, _) if is(sub, "channels") => Err(wrong_use(sub)),
         (sub, []) if is(sub, "numpat") => Ok(Reply::count(call.pubsub.patterns.len())),
         (sub, _) if is(sub, "numpat") => Err(wrong_arity("pubsub|numpat")),
         (sub, wanted) if is(sub, "numsub") => {

@@ -138,6 +138,11 @@ fn length(out: &mut BytesMut, kind: u8, len: usize) {
     number(out, kind, i64::try_from(len).unwrap_or(i64::MAX));
 }
 
+/// The head of an array whose elements are written one by one.
+pub fn begin_array(out: &mut BytesMut, len: usize) {
+    length(out, b'*', len);
+}
+
 fn bulk(out: &mut BytesMut, bytes: &[u8]) {
     length(out, b'$', bytes.len());
     out.put_slice(bytes);

@@ -13,6 +13,8 @@ use crate::clock;
 
 /// As Redis's `maxclients`.
 const MAX_CLIENTS: usize = 10_000;
+/// Scripts may nest: a thousand levels of JSON, two hundred of Lua calling back. Only what is used takes memory.
+const STACK: usize = 32 * 1024 * 1024;
 /// Accepting failed, most likely for want of file descriptors: wait for some to be closed.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
@@ -48,7 +50,7 @@ impl Server {
         let stop = stop.child_token();
         let (done, finished) = oneshot::channel();
         let _stop_on_drop = stop.clone().drop_guard();
-        thread::Builder::new().name("resp".to_owned()).spawn(move || {
+        thread::Builder::new().name("resp".to_owned()).stack_size(STACK).spawn(move || {
             let _ = done.send(self.run_here(&stop)); // nobody listens if the call was dropped
         })?;
         finished.await.unwrap_or_else(|_| Err(io::Error::other("the built-in Redis-protocol server died")))

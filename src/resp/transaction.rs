@@ -39,8 +39,13 @@ pub fn exec(engine: &Engine, client: &Rc<Client>, _args: &[Bytes]) -> Answer {
     if changed {
         return Ok(Reply::NilArray);
     }
-    let replies = transaction.queue.iter().map(|args| engine.run_queued(client, args));
-    Ok(Reply::Array(replies.collect()))
+    // One by one, so that a message to itself stands where it was published.
+    client.begin_array(transaction.queue.len());
+    for args in &transaction.queue {
+        let reply = engine.run_queued(client, args);
+        client.answer(&reply);
+    }
+    Ok(Reply::Silent)
 }
 
 pub fn watch(engine: &Engine, client: &Rc<Client>, args: &[Bytes]) -> Answer {

@@ -27,9 +27,9 @@ struct Options {
 
 impl Options {
     fn parse(cursor: &[u8], args: &[Bytes], may_type: bool) -> Result<Self, Failure> {
-        let cursor = std::str::from_utf8(cursor).ok().and_then(|text| text.parse::<u64>().ok());
-        let cursor = cursor.ok_or(text("ERR invalid cursor"))?;
-        let mut options = Self { cursor: usize::try_from(cursor).unwrap_or(0), pattern: None, count: 10, kind: None };
+        let cursor = std::str::from_utf8(cursor).ok().and_then(parse_cursor).ok_or(text("ERR invalid cursor"))?;
+        let mut options =
+            Self { cursor: usize::try_from(cursor).unwrap_or(usize::MAX), pattern: None, count: 10, kind: None };
         let (pairs, rest) = args.as_chunks::<2>();
         for [name, value] in pairs {
             match () {
@@ -51,6 +51,14 @@ impl Options {
         let top = if self.cursor == 0 { len } else { self.cursor.min(len) };
         let bottom = if len <= whole_up_to { 0 } else { top.saturating_sub(self.count) };
         (bottom..top, bottom)
+    }
+}
+
+/// A negative number wraps around, as `strtoul` has it; any cursor beyond the end starts at the end.
+fn parse_cursor(text: &str) -> Option<u64> {
+    match text.strip_prefix('-') {
+        Some(digits) => digits.parse::<u64>().ok().map(u64::wrapping_neg),
+        None => text.parse().ok(),
     }
 }
 

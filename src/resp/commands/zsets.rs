@@ -41,13 +41,13 @@ impl AddOptions {
     }
 
     fn check(&self, pairs: &[Bytes]) -> Result<(), Failure> {
-        if pairs.is_empty() || pairs.len() % 2 != 0 {
+        if pairs.is_empty() || !pairs.len().is_multiple_of(2) {
             return Err(SYNTAX);
         }
         if self.nx && self.xx {
             return Err(text("ERR XX and NX options at the same time are not compatible"));
         }
-        if (self.gt && self.nx) || (self.lt && self.nx) || (self.gt && self.lt) {
+        if [self.nx, self.gt, self.lt].into_iter().filter(|set| *set).count() > 1 {
             return Err(text("ERR GT, LT, and/or NX options at the same time are not compatible"));
         }
         if self.increment && pairs.len() > 2 {

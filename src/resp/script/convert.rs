@@ -96,13 +96,12 @@ fn from_value(value: Value, protocol: Protocol, depth: usize) -> Reply {
 
 /// As a C cast does on 64-bit machines: what does not fit becomes the lowest number.
 fn truncate(n: f64) -> i64 {
-    if n >= -9.223_372_036_854_775_8e18 && n < 9.223_372_036_854_775_8e18 { n as i64 } else { i64::MIN }
+    if n.abs() < 2f64.powi(63) { n as i64 } else { i64::MIN }
 }
 
 fn from_table(table: &Table, protocol: Protocol, depth: usize) -> mlua::Result<Reply> {
     if let Value::String(text) = table.raw_get("err")? {
-        let text = text.as_bytes();
-        return Ok(Reply::Error(text.strip_prefix(b"-").unwrap_or(&text).to_vec().into()));
+        return Ok(Reply::Error(text.as_bytes().to_vec().into()));
     }
     if let Value::String(text) = table.raw_get("ok")? {
         return Ok(Reply::Status(text.as_bytes().to_vec().into()));

@@ -5,7 +5,7 @@ use std::rc::Rc;
 use bytes::Bytes;
 use mlua::{Error, Function, Lua, MultiValue, Table, Value};
 
-use super::{Shared, convert, json};
+use super::{Shared, bit, convert, json};
 use crate::resp::{
     command::{self, Command},
     failure::{Failure, text},
@@ -52,6 +52,7 @@ pub fn functions(lua: &Lua, shared: &Rc<Shared>) -> mlua::Result<Table> {
     host.set("status_reply", with(|_, lua, args| single_field(lua, "ok", &args))?)?;
     host.set("json_encode", with(|_, lua, args| json::encode(lua, args))?)?;
     host.set("json_decode", with(|_, lua, args| json::decode(lua, args))?)?;
+    host.set("bit", bit::library(lua)?)?;
     host.set("null", Value::NULL)?;
     host.set("version", VERSION)?;
     host.set("version_number", 0x0007_000f)?;

@@ -68,7 +68,7 @@ fn write_string(text: &[u8], out: &mut Vec<u8>) {
 
 fn write_table(table: &Table, depth: usize, out: &mut Vec<u8>) -> Result<(), String> {
     if depth > MAX_DEPTH {
-        return Err(format!("Cannot serialise, excessive depth ({depth})"));
+        return Err(format!("Cannot serialise, excessive nesting ({depth})"));
     }
     match array_length(table)? {
         Some(length) if length > 0 => write_array(table, length, depth, out),
@@ -113,7 +113,7 @@ fn write_object(table: &Table, depth: usize, out: &mut Vec<u8>) -> Result<(), St
             Value::String(text) => write_string(&text.as_bytes(), out),
             Value::Integer(n) => out.extend_from_slice(format!("\"{}\"", format_general(n as f64, DIGITS)).as_bytes()),
             Value::Number(n) => out.extend_from_slice(format!("\"{}\"", format_general(n, DIGITS)).as_bytes()),
-            _ => return Err("Cannot serialise table: table key must be a number or string".to_owned()),
+            key => return Err(format!("Cannot serialise {}: table key must be a number or string", key.type_name())),
         }
         out.push(b':');
         write(&value, depth, out)?;
@@ -124,7 +124,10 @@ fn write_object(table: &Table, depth: usize, out: &mut Vec<u8>) -> Result<(), St
 
 pub fn decode(lua: &Lua, args: MultiValue) -> mlua::Result<Value> {
     let mut args = args.into_iter();
-    let (Some(Value::String(text)), None) = (args.next(), args.next()) else {
+    let (Some(value), None) = (args.next(), args.next()) else {
+        return Err(raise_at_caller(lua, "bad argument #1 to 'decode' (expected 1 argument)"));
+    };
+    let Some(text) = lua.coerce_string(value)? else {
         return Err(raise_at_caller(lua, "bad argument #1 to 'decode' (string expected)"));
     };
     let text = text.as_bytes().to_vec();

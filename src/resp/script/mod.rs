@@ -4,6 +4,7 @@
 //! processes or other modules (`prelude.lua`). A script that runs too long is stopped with an error; what it has
 //! written until then stays, as in Redis after `SHUTDOWN NOSAVE` was not an option. Memory is bounded too.
 
+mod bit;
 mod convert;
 mod host;
 mod json;
@@ -35,6 +36,9 @@ const INSTRUCTIONS_BETWEEN_LOOKS: u32 = 10_000;
 const MEMORY_LIMIT: usize = 256 * 1024 * 1024;
 /// Compiled scripts kept; the oldest goes. A client library has a handful.
 const MOST_SCRIPTS: usize = 1000;
+
+/// Lua calls nobody to describe this error, so it is the one that nobody has described.
+const NO_MEMORY: &[u8] = b"ERR not enough memory for the script";
 
 const NO_SCRIPT: Failure = text("NOSCRIPT No matching script. Please use EVAL.");
 
@@ -145,7 +149,7 @@ impl Scripts {
     }
 
     fn describe(&self, sha: &[u8]) -> Failure {
-        let (mut text, place) = self.shared.failure.take().unwrap_or_else(|| (b"ERR unknown error".to_vec(), None));
+        let (mut text, place) = self.shared.failure.take().unwrap_or_else(|| (NO_MEMORY.to_vec(), None));
         if let Some(place) = place {
             text.extend_from_slice(format!(" script: {}, on {place}.", lossy(sha)).as_bytes());
         }
@@ -220,7 +224,7 @@ fn shebang(source: &[u8]) -> Result<(std::borrow::Cow<'_, [u8]>, bool), Failure>
     let mut words = line.split_ascii_whitespace();
     match words.next() {
         Some("lua") => {}
-        other => return Err(message(format!("ERR Unexpected engine in script shebang: {}", other.unwrap_or("")))),
+        other => return Err(message(format!("ERR Unexpected engine in script shebang: #!{}", other.unwrap_or("")))),
     }
     let mut read_only = false;
     for word in words {

@@ -105,6 +105,8 @@ base.cjson = protect({
   _NAME = "cjson", _VERSION = "2.1.0",
 })
 
+base.bit = protect(host.bit)
+
 raw_setmetatable(base, {
   __index = function(_, name)
     error("Script attempted to access nonexistent global variable '" .. tostring(name) .. "'", 2)
