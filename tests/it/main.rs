@@ -7,3 +7,4 @@ mod conformance;
 mod library;
 mod packaging;
 mod peers;
+mod resp;
