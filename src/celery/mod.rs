@@ -4,8 +4,10 @@
 //! client. Readers never panic and never recurse deeper than [`limits::MAX_NESTING`]; what a Python worker dies of is a
 //! [`DecodeError`] here. Values that pass through (`args`, results, `meta`) stay text, see [`json`].
 
+pub mod binding;
 pub mod chord;
 pub mod continuation;
+pub mod control;
 pub mod envelope;
 pub mod event;
 pub mod exception;
