@@ -15,6 +15,7 @@ pub mod catalog;
 pub mod celery;
 pub mod clock;
 pub mod config;
+pub mod dev;
 pub mod gateway;
 pub mod http;
 pub mod lifecycle;

@@ -1,0 +1,134 @@
+//! Everything in one process, with nothing installed: a SQLite ledger, the built-in Redis-protocol server, the Rust worker with
+//! the sample tasks, the API. The code is the code of production; only what stands behind the URLs differs.
+//!
+//! The built-in server forgets at its end. What was queued or held is in the ledger, and the sweeper queues it again.
+
+use std::io::IsTerminal;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use anyhow::Context;
+use tracing::info;
+
+use crate::app::App;
+use crate::config::{Config, Role, Secret};
+use crate::lifecycle::{OnExit, Tasks};
+use crate::resp;
+use crate::store::SharedLedger;
+use crate::store::sqlite::{SqliteLedger, Synchronous};
+
+/// The catalog that dev starts with when no configuration file is given.
+const SAMPLE: &str = include_str!("../../examples/taskgate.toml");
+
+/// Where dev keeps its files unless another directory is named.
+pub const DATA: &str = "taskgate-data";
+
+/// Fills in what nobody said: sample tasks, the ledger's file, the built-in server's address.
+pub struct Dev {
+    pub config: Config,
+    data: PathBuf,
+    redis: Option<SocketAddr>,
+}
+
+impl Dev {
+    /// Prepares the data directory and starts the built-in server, unless a broker was named.
+    ///
+    /// # Errors
+    /// When the directory cannot be made or no port is free.
+    pub async fn prepare(mut config: Config, data: &Path, tasks: &Tasks) -> anyhow::Result<Self> {
+        std::fs::create_dir_all(data).with_context(|| format!("{} cannot be made", data.display()))?;
+        if !config.said.has("tasks") {
+            add_samples(&mut config)?;
+        }
+        let redis = if config.said.has("broker.url") { None } else { Some(start_redis(&mut config, tasks).await?) };
+        Ok(Self { config, data: data.to_owned(), redis })
+    }
+
+    /// The ledger that was named, or a file in the data directory.
+    ///
+    /// # Errors
+    /// When the named one is not understood.
+    pub fn ledger(&self, tasks: &Tasks) -> anyhow::Result<SharedLedger> {
+        if self.config.database.url.is_some() {
+            return crate::app::open_ledger(&self.config, tasks.stop_token());
+        }
+        Ok(Arc::new(SqliteLedger::open(self.data.join("ledger.db"), Synchronous::Normal)))
+    }
+
+    pub fn data(&self) -> &Path {
+        &self.data
+    }
+
+    /// Says where everything is, on standard output: plain text, before dev is ready.
+    pub fn announce(&self, listen: SocketAddr) {
+        let base = format!("http://{listen}");
+        let bold = |text: &str| {
+            if std::io::stdout().is_terminal() { format!("\u{1b}[1m{text}\u{1b}[0m") } else { text.to_owned() }
+        };
+        println!("{}", bold("taskgate dev"));
+        println!("  API        {base}");
+        println!("  Swagger UI {base}/swagger-ui/");
+        println!("  dashboard  {base}/dashboard/");
+        println!("  ledger     {}", self.ledger_place());
+        if let Some(redis) = self.redis {
+            println!("  broker     redis://{redis}/0");
+            println!("  backend    redis://{redis}/1");
+        }
+        println!();
+        println!("Try:");
+        println!("  curl -X POST {base}/run-crawler/volunteer");
+        println!("  curl -N {base}/v1/events");
+        println!(
+            "  curl -X POST {base}/v1/tasks -H 'Prefer: wait=10' -H 'Content-Type: application/json' -d '{}'",
+            r#"{"task": "tasks.add", "args": [2, 3]}"#
+        );
+        if let Some(redis) = self.redis {
+            println!();
+            println!("A Celery worker may join:");
+            println!(
+                "  CELERY_BROKER_URL=redis://{redis}/0 CELERY_RESULT_BACKEND=redis://{redis}/1 celery -A yourapp worker"
+            );
+        }
+    }
+
+    fn ledger_place(&self) -> String {
+        match &self.config.database.url {
+            Some(url) => url.to_string(),
+            None => self.data.join("ledger.db").display().to_string(),
+        }
+    }
+}
+
+fn add_samples(config: &mut Config) -> anyhow::Result<()> {
+    let sample = Config::parse(Role::Dev, SAMPLE)?;
+    config.tasks = sample.tasks;
+    if !config.said.has("routes") {
+        config.routes = sample.routes;
+    }
+    if !config.said.has("schedules") {
+        config.schedules = sample.schedules;
+    }
+    Ok(())
+}
+
+async fn start_redis(config: &mut Config, tasks: &Tasks) -> anyhow::Result<SocketAddr> {
+    let server = resp::Server::bind((Ipv4Addr::LOCALHOST, 0).into()).await.context("no port for the built-in Redis")?;
+    let address = server.local_addr();
+    config.broker.redis.url = Secret::new(format!("redis://{address}/0"));
+    config.backend.redis.url = Secret::new(format!("redis://{address}/1"));
+    tasks.spawn("resp", OnExit::StopProcess, |stop| async move {
+        if let Err(error) = server.run(stop).await {
+            info!(%error, "the built-in Redis-protocol server ended: {error}");
+        }
+    });
+    Ok(address)
+}
+
+/// Builds dev's services.
+///
+/// # Errors
+/// When the configuration cannot mean anything.
+pub fn build(dev: &Dev, tasks: &Tasks) -> anyhow::Result<App> {
+    App::build(&dev.config, dev.ledger(tasks)?, tasks.clone())
+}
