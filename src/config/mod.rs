@@ -127,13 +127,14 @@ impl Config {
         for key in said.table.keys() {
             known("", key, &TOP_KEYS)?;
         }
+        let broker = Broker::read(section(&said, "broker")?, &said)?;
         let config = Self {
             auth: auth(role, &said)?,
             http: Http::read(section(&said, "http")?, &said)?,
             database: Database::read(section(&said, "database")?, &said)?,
             ledger: Ledger::read(&section(&said, "ledger")?, &said)?,
-            broker: Broker::read(section(&said, "broker")?, &said)?,
-            backend: Backend::read(section(&said, "backend")?, &said)?,
+            backend: Backend::read(section(&said, "backend")?, &broker.redis, &said)?,
+            broker,
             submit: Submit::read(section(&said, "submit")?),
             limits: Limits::read(&section(&said, "limits")?, &said)?,
             routes: Routes::read(section(&said, "routes")?)?,

@@ -85,18 +85,16 @@ impl Broker {
 }
 
 impl Backend {
-    pub(super) fn read(raw: RawBackend, said: &Said) -> Result<Self, Error> {
-        if said.has("broker.url") && raw.url.is_none() {
-            return Err(Error::pair(
-                said.place("broker.url"),
-                said.place("backend.url"),
-                "results would be looked for in another Redis; say where the workers' result backend is",
-            ));
-        }
+    /// Where only the broker is said, its Redis holds the results too.
+    pub(super) fn read(raw: RawBackend, broker: &Redis, said: &Said) -> Result<Self, Error> {
         let RawBackend { url, key_prefix, sentinel_master, connect_timeout, response_timeout, .. } = raw;
+        let only_broker = said.has("broker.url") && url.is_none();
+        let default = if only_broker { broker.url.reveal() } else { "redis://127.0.0.1:6379/1" };
+        let master = broker.sentinel_master.clone().filter(|_| only_broker).map(Text);
+        let sentinel_master = sentinel_master.or(master);
         let redis = RawRedis { url, key_prefix, sentinel_master, connect_timeout, response_timeout };
         Ok(Self {
-            redis: Redis::read(redis, "backend", "redis://127.0.0.1:6379/1", said)?,
+            redis: Redis::read(redis, "backend", default, said)?,
             result_expires: raw.result_expires.map_or(Duration::from_hours(1), |span| span.0),
         })
     }

@@ -109,8 +109,12 @@ fn contradictions_name_both_places() {
     assert!(error.contains("http.sse_heartbeat") && error.contains("http.idle_timeout (default)"), "{error}");
     let error = refused("[ledger]\nkeep = \"1d\"\nkeep_payload = \"2d\"");
     assert!(error.contains("ledger.keep_payload") && error.contains("ledger.keep "), "{error}");
-    let error = refused("[broker]\nurl = \"redis://elsewhere/0\"");
-    assert!(error.contains("broker.url") && error.contains("backend.url"), "{error}");
+}
+
+#[test]
+fn results_are_in_the_broker_s_redis_where_nothing_else_is_said() {
+    let config = Config::parse(Role::Dev, "[broker]\nurl = \"redis://elsewhere/0\"").unwrap();
+    assert_eq!(config.backend.redis.url.reveal(), "redis://elsewhere/0");
 }
 
 #[test]

@@ -11,7 +11,6 @@ use std::sync::Arc;
 use anyhow::Context;
 use tracing::info;
 
-use crate::app::App;
 use crate::config::{Config, Role, Secret};
 use crate::lifecycle::{OnExit, Tasks};
 use crate::resp;
@@ -123,12 +122,4 @@ async fn start_redis(config: &mut Config, tasks: &Tasks) -> anyhow::Result<Socke
         }
     });
     Ok(address)
-}
-
-/// Builds dev's services.
-///
-/// # Errors
-/// When the configuration cannot mean anything.
-pub fn build(dev: &Dev, tasks: &Tasks) -> anyhow::Result<App> {
-    App::build(&dev.config, dev.ledger(tasks)?, tasks.clone())
 }
