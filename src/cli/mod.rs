@@ -1,0 +1,86 @@
+//! The command line: one subcommand for each role. A role's body lives in its own module; here it gets its configuration.
+
+mod given;
+mod healthcheck;
+mod migrate;
+mod openapi;
+mod serve;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Args, Parser, Subcommand};
+
+/// The HTTP front door of a Celery fleet: the queue that can answer for every task.
+#[derive(Debug, Parser)]
+#[command(name = "taskgate", version, arg_required_else_help = true)]
+pub struct Cli {
+    #[command(flatten)]
+    common: Common,
+    #[command(subcommand)]
+    command: Command,
+}
+
+/// What every role understands, before or after its name.
+#[derive(Debug, Args)]
+pub struct Common {
+    /// Configuration file (TOML)
+    #[arg(long, global = true, value_name = "FILE", env = "TASKGATE_CONFIG")]
+    config: Option<PathBuf>,
+    /// What is logged, as in RUST_LOG
+    #[arg(long, global = true, value_name = "FILTER")]
+    log: Option<String>,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Serve the gateway: HTTP, relay, recorder, sweeper; any number of identical replicas
+    Serve(serve::Options),
+    /// Bring the ledger's schema up to date
+    Migrate,
+    /// Print the contract (OpenAPI 3.1)
+    Openapi,
+    /// Ask a gateway on this machine whether it runs, for container health checks
+    Healthcheck,
+}
+
+impl Cli {
+    /// Runs the chosen role to its end.
+    ///
+    /// # Errors
+    /// Whatever stops it from starting; once it runs, failures are its own to handle.
+    pub fn run(self) -> anyhow::Result<ExitCode> {
+        let Self { common, command } = self;
+        match command {
+            Command::Serve(options) => serve::run(&common, &options),
+            Command::Migrate => migrate::run(&common),
+            Command::Openapi => openapi::run(),
+            Command::Healthcheck => healthcheck::run(&common),
+        }
+    }
+}
+
+/// A runtime with a thread for each processor.
+fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {
+    Ok(tokio::runtime::Builder::new_multi_thread().enable_all().build()?)
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn the_configuration_may_stand_before_or_after_the_role() {
+        for line in [["taskgate", "--config", "a.toml", "migrate"], ["taskgate", "migrate", "--config", "a.toml"]] {
+            let cli = Cli::try_parse_from(line).unwrap();
+            assert_eq!(cli.common.config.as_deref(), Some(std::path::Path::new("a.toml")));
+        }
+    }
+}
