@@ -16,8 +16,10 @@ pub mod postgres;
 mod query;
 mod rows;
 pub mod sqlite;
+mod steps;
 mod submission;
 mod types;
+mod workers;
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -28,12 +30,15 @@ use tokio::sync::broadcast;
 
 pub use error::Error;
 pub use query::{Cursor, Filter, Page};
+pub use steps::{Neighbour, Steps};
 pub use submission::{
     Conflict, Edge, EdgeKind, IdempotencyKey, Inserted, NewGroup, NewTask, Outgoing, Submission, UniqueKey, UniqueWhile,
 };
 pub use types::{
     Adoption, Event, Failure, Group, GroupMember, Lease, Message, News, Source, Task, TaskOptions, Withdrawn,
 };
+
+pub use workers::{Control, Revocation, Worker, WorkerFacts};
 
 use crate::clock::Time;
 use crate::task::{GroupId, QueueName, TaskId};
@@ -80,7 +85,7 @@ pub enum Changed {
 }
 
 #[async_trait]
-pub trait Ledger: Send + Sync {
+pub trait Ledger: Control + Steps + Send + Sync {
     /// `postgres` or `sqlite`.
     fn kind(&self) -> &'static str;
 

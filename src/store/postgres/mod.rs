@@ -17,7 +17,9 @@ mod prune;
 mod rows;
 mod save;
 mod statements;
+mod steps;
 mod tasks;
+mod workers;
 
 use std::collections::HashMap;
 use std::sync::Arc;

@@ -1,6 +1,6 @@
 //! Every constant statement, so that a test can prepare each against a migrated database.
 
-use super::{control, events, groups, insert, learn, lease, migrate, outbox, prune, save, tasks};
+use super::{control, events, groups, insert, learn, lease, migrate, outbox, prune, save, steps, tasks, workers};
 
 pub(super) const PING: &str = "select count(*) from queue_pause";
 
@@ -79,4 +79,15 @@ pub const STATEMENTS: &[&str] = &[
     tasks::UNFINISHED,
     tasks::CENSUS,
     tasks::TOMBSTONE,
+    steps::SUCCESSORS,
+    steps::PREDECESSORS,
+    steps::EXPLAIN,
+    workers::NOTE,
+    workers::WORKERS,
+    workers::FORGET_WORKERS,
+    workers::NOTE_PAUSED,
+    workers::TAKE_PAUSED,
+    workers::REMEMBER,
+    workers::OPEN,
+    workers::FORGET_REVOCATIONS,
 ];

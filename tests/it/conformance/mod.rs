@@ -4,6 +4,7 @@ mod fixture;
 
 mod admission;
 mod canvas;
+mod control;
 mod feed;
 mod lists;
 mod news;
