@@ -10,8 +10,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::{Broker, Error};
-use crate::celery::json::Fields;
-use crate::celery::{Envelope, Properties, envelope};
+use crate::celery::control;
 use crate::clock::{self, Time};
 use crate::task::Json;
 
@@ -53,23 +52,21 @@ impl Request {
         Self { destination, ..self }
     }
 
-    fn body(&self, reply: Option<&str>) -> String {
-        let text = |value: &str| serde_json::Value::from(value).to_string();
-        let destination = serde_json::to_string(&self.destination).expect("a list of texts is JSON");
-        let reply = reply.map_or_else(String::new, |key| {
-            format!(r#", "ticket": "{key}", "reply_to": {{"exchange": "{REPLY_EXCHANGE}", "routing_key": "{key}"}}"#)
-        });
-        format!(
-            r#"{{"method": {}, "arguments": {}, "destination": {destination}, "pattern": null, "matcher": null{reply}}}"#,
-            text(&self.method),
-            self.arguments
-        )
-    }
-
+    /// As it goes through the channel; with a `reply` key workers answer.
     fn message(&self, reply: Option<&str>) -> Vec<u8> {
-        let tag = clock::random_id().to_string();
-        let properties = Properties { delivery_mode: 2, ..Properties::transient(CONTROL_EXCHANGE, "", &tag) };
-        envelope(r#"{"clock": 1, "expires": 0}"#, &self.body(reply), &properties)
+        let request = control::Request {
+            method: self.method.clone(),
+            arguments: crate::task::json::written(self.arguments.clone()),
+            destination: self.destination.clone(),
+            pattern: None,
+            reply: reply.map(|key| control::ReplyTo {
+                ticket: key.to_owned(),
+                exchange: REPLY_EXCHANGE.to_owned(),
+                routing_key: key.to_owned(),
+            }),
+            clock: 1,
+        };
+        request.encode(CONTROL_EXCHANGE, None, &clock::random_id().to_string())
     }
 }
 
@@ -184,13 +181,13 @@ impl Inbox {
 
     /// Reads one reply; `false` when it belongs to another request or is no reply.
     fn take(&self, payload: &[u8], replies: &mut Replies) -> bool {
-        let Ok(envelope) = Envelope::decode(payload) else { return false };
-        let ours =
-            Fields::parse(&envelope.headers).is_ok_and(|headers| headers.text("ticket").as_deref() == Some(&self.key));
-        let Some(body) = envelope.json_body().ok().filter(|_| ours) else { return false };
-        let Ok(fields) = Fields::parse(&body) else { return false };
-        replies.extend(fields.iter().map(|(node, reply)| (node.to_owned(), reply.to_owned())));
-        true
+        match control::Reply::decode(payload) {
+            Ok(reply) if reply.ticket.as_deref() == Some(&self.key) => {
+                replies.insert(reply.node, reply.value);
+                true
+            }
+            _ => false,
+        }
     }
 }
 
@@ -207,18 +204,6 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_request_without_a_wish_for_replies_has_no_ticket() {
-        let request = Request::to_all("revoke", r#"{"task_id": "a"}"#);
-        assert_eq!(
-            request.body(None),
-            r#"{"method": "revoke", "arguments": {"task_id": "a"}, "destination": null, "pattern": null, "matcher": null}"#
-        );
-        assert!(
-            request.to(Some(vec!["w1@h".into()])).body(Some("k")).contains(r#""destination": ["w1@h"], "pattern""#)
-        );
-    }
-
-    #[test]
     fn only_old_bindings_of_ours_are_swept() {
         let now = clock::now();
         let ours = format!("{REPLY_KEY}{}\u{6}\u{16}\u{6}\u{16}x", clock::new_id());
@@ -232,8 +217,9 @@ mod tests {
         let inbox = Inbox { key: "mine".into(), list: String::new() };
         let mut replies = Replies::new();
         let reply = |ticket: &str| {
-            let headers = format!(r#"{{"ticket": "{ticket}", "clock": 1}}"#);
-            envelope(&headers, r#"{"w1@h": {"ok": "pong"}}"#, &Properties::transient(REPLY_EXCHANGE, "mine", "t"))
+            let to = control::ReplyTo { ticket: String::new(), exchange: String::new(), routing_key: "mine".into() };
+            let value = control::ok("pong");
+            control::Reply { ticket: Some(ticket.into()), clock: 1, node: "w1@h".into(), value }.encode(&to, "t")
         };
         assert!(!inbox.take(&reply("other"), &mut replies));
         assert!(!inbox.take(b"", &mut replies));

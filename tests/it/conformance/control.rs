@@ -1,6 +1,6 @@
 //! Workers, pauses and revokes that must be remembered; which task follows which.
 
-use taskgate::store::{Control, Edge, EdgeKind, Revocation, Steps, Worker, WorkerFacts};
+use taskgate::store::{Edge, EdgeKind, Revocation, Worker, WorkerFacts};
 use taskgate::task::Phase;
 
 use super::fixture::{Fixture, T0, after, event, failure, new_id, submission, task};
