@@ -83,7 +83,7 @@ impl Definition {
         let submission = match Submission::parse(signature.get(), limits) {
             Ok(submission) => own_ids(&mut problems, submission),
             Err(found) => {
-                problems.found.extend(found.into_iter().map(|invalid| hinted(invalid)));
+                problems.found.extend(found.into_iter().map(hinted));
                 None
             }
         };

@@ -20,9 +20,10 @@ pub fn configure(role: Role, common: &Common, flags: &[Flag<'_>]) -> anyhow::Res
         .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
         .collect();
     let log = Flag { key: "log.filter", name: "log", value: common.log.clone() };
-    let said = flags.iter().chain([&log]).filter_map(|flag| {
-        flag.value.clone().map(|value| (flag.key.to_owned(), flag.name.to_owned(), value))
-    });
+    let said = flags
+        .iter()
+        .chain([&log])
+        .filter_map(|flag| flag.value.clone().map(|value| (flag.key.to_owned(), flag.name.to_owned(), value)));
     let given = Given { file: common.config.clone(), environment, flags: said.collect() };
     let config = Config::load(role, &given)?;
     telemetry::log(&config.log)?;

@@ -47,7 +47,9 @@ async fn serve(config: Config) -> anyhow::Result<ExitCode> {
     let metrics = telemetry::metrics(&tasks);
     let ledger = app::open_ledger(&config, tasks.stop_token())?;
     let listen = config.http.listen;
-    let listener = TcpListener::bind(listen).await.with_context(|| format!("{} cannot be listened on", config.said.place("http.listen")))?;
+    let listener = TcpListener::bind(listen)
+        .await
+        .with_context(|| format!("{} cannot be listened on", config.said.place("http.listen")))?;
     let app = App::build(&config, ledger, tasks.clone())?;
     let edge = Edge::new(&config, app.gateway.clone(), app.catalog.clone(), tasks.clone(), metrics);
     let (router, patience) = (http::router(edge), config.http.header_timeout);

@@ -15,6 +15,7 @@ mod error;
 pub mod postgres;
 mod query;
 mod rows;
+mod schedules;
 pub mod sqlite;
 mod steps;
 mod submission;
@@ -30,6 +31,7 @@ use tokio::sync::broadcast;
 
 pub use error::Error;
 pub use query::{Cursor, Filter, Page};
+pub use schedules::{Created, Edit, Fired, Firing, Firings, NewRun, NextTick, Outcome, Run, Schedule, Schedules};
 pub use steps::{Neighbour, Steps};
 pub use submission::{
     Conflict, Edge, EdgeKind, IdempotencyKey, Inserted, NewGroup, NewTask, Outgoing, Submission, UniqueKey, UniqueWhile,
@@ -85,7 +87,7 @@ pub enum Changed {
 }
 
 #[async_trait]
-pub trait Ledger: Control + Steps + Send + Sync {
+pub trait Ledger: Control + Schedules + Steps + Send + Sync {
     /// `postgres` or `sqlite`.
     fn kind(&self) -> &'static str;
 

@@ -15,7 +15,7 @@ use crate::task::{GroupId, TaskId};
 use super::pool::{Tx, is_deadlock, is_unique_violation};
 
 /// A batch that is refused more often than this fights with something else than other submissions.
-const MAX_ATTEMPTS: usize = 1000;
+pub(super) const MAX_ATTEMPTS: usize = 1000;
 
 /// Numbers are drawn in the order of the batch, so that the order of acceptance is the order of `task_no`.
 pub(super) const INSERT: &str = "with input as materialized (\
@@ -69,7 +69,7 @@ pub(super) const TAKEN_IDEMPOTENCY: &str = "select k.scope, k.key, k.fingerprint
 pub(super) const TAKEN_UNIQUE: &str =
     "select key, task_id from taskgate.unique_key where key = any($1) and expires_at > $2";
 
-type Answers = Vec<Result<Inserted, Conflict>>;
+pub(super) type Answers = Vec<Result<Inserted, Conflict>>;
 
 /// What one try came to.
 enum Tried {
@@ -94,7 +94,15 @@ pub(super) async fn insert(pool: &PgPool, batch: &[Submission]) -> Result<Answer
 
 async fn try_insert(pool: &PgPool, batch: &[Submission], look_up: bool) -> Result<Tried, Error> {
     let mut tx = pool.begin().await?;
-    let taken = if look_up { taken(&mut tx, batch).await? } else { Taken::default() };
+    let Some(answers) = within(&mut tx, batch, look_up).await? else { return Ok(Tried::Clash) };
+    tx.commit().await?;
+    Ok(Tried::Done(answers))
+}
+
+/// The insert as a part of a transaction. `None` after a clash with another one: this transaction is lost, and the next try must
+/// `look_up` what is taken.
+pub(super) async fn within(tx: &mut Tx, batch: &[Submission], look_up: bool) -> Result<Option<Answers>, Error> {
+    let taken = if look_up { taken(tx, batch).await? } else { Taken::default() };
     let mut verdicts = judge(batch, taken);
     let admitted: Vec<&Submission> = batch
         .iter()
@@ -102,16 +110,13 @@ async fn try_insert(pool: &PgPool, batch: &[Submission], look_up: bool) -> Resul
         .filter(|(_, refused)| refused.is_none())
         .map(|(submission, _)| submission)
         .collect();
-    let mut inserted = match write(&mut tx, &admitted).await? {
-        Some(inserted) => inserted.into_iter(),
-        None => return Ok(Tried::Clash),
-    };
-    tx.commit().await?;
+    let Some(inserted) = write(tx, &admitted).await? else { return Ok(None) };
+    let mut inserted = inserted.into_iter();
     let answer = |refused: &mut Option<Conflict>| match refused.take() {
         Some(conflict) => Err(conflict),
         None => Ok(inserted.next().expect("one answer per admitted submission")),
     };
-    Ok(Tried::Done(verdicts.iter_mut().map(answer).collect()))
+    Ok(Some(verdicts.iter_mut().map(answer).collect()))
 }
 
 async fn taken(tx: &mut Tx, batch: &[Submission]) -> Result<Taken, Error> {

@@ -1,7 +1,8 @@
 //! Every constant statement, so that a test can prepare each against a migrated database.
 
 use super::{
-    control, events, groups, insert, learn, lease, migrate, notify, outbox, prune, save, steps, tasks, workers,
+    control, events, groups, insert, learn, lease, migrate, notify, outbox, prune, save, schedules, steps, tasks,
+    workers,
 };
 
 pub(super) const PING: &str = "select 1 from taskgate.ledger";
@@ -68,6 +69,22 @@ pub const STATEMENTS: &[&str] = &[
     save::NO_TROUBLE,
     save::AT_WORKER,
     save::EVENTS,
+    schedules::CREATE,
+    schedules::SEED,
+    schedules::SCHEDULE,
+    schedules::SCHEDULES,
+    schedules::EDIT,
+    schedules::DELETE,
+    schedules::DELETE_RUNS,
+    schedules::UPCOMING,
+    schedules::RUNNING,
+    schedules::CLAIM,
+    schedules::LOCK,
+    schedules::ADVANCE,
+    schedules::RAN,
+    schedules::RUN,
+    schedules::RUNS,
+    schedules::PRUNE,
     tasks::TASK,
     tasks::MESSAGE,
     tasks::UNFINISHED,

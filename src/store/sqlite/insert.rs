@@ -34,17 +34,25 @@ pub(super) const TAKEN_IDEMPOTENCY: &str =
     "select fingerprint, answer from idempotency where scope = $1 and key = $2 and expires_at > $3";
 pub(super) const TAKEN_UNIQUE: &str = "select task_id from unique_key where key = $1 and expires_at > $2";
 
-pub(super) async fn insert(pools: &Pools, batch: &[Submission]) -> Result<Vec<Result<Inserted, Conflict>>, Error> {
+pub(super) type Answers = Vec<Result<Inserted, Conflict>>;
+
+pub(super) async fn insert(pools: &Pools, batch: &[Submission]) -> Result<Answers, Error> {
     let mut tx = pools.begin().await?;
-    let verdicts = judge(batch, taken(&mut tx, batch).await?);
+    let answers = within(&mut tx, batch).await?;
+    tx.commit().await?;
+    Ok(answers)
+}
+
+/// The insert as a part of a transaction.
+pub(super) async fn within(tx: &mut Tx, batch: &[Submission]) -> Result<Answers, Error> {
+    let verdicts = judge(batch, taken(tx, batch).await?);
     let mut answers = Vec::with_capacity(batch.len());
     for (submission, refused) in batch.iter().zip(verdicts) {
         answers.push(match refused {
             Some(conflict) => Err(conflict),
-            None => Ok(write(&mut tx, submission).await?),
+            None => Ok(write(tx, submission).await?),
         });
     }
-    tx.commit().await?;
     Ok(answers)
 }
 

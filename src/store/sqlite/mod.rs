@@ -15,6 +15,7 @@ mod pool;
 mod prune;
 mod rows;
 mod save;
+mod schedules;
 mod statements;
 mod steps;
 mod tasks;

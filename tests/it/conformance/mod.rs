@@ -10,6 +10,7 @@ mod lists;
 mod news;
 mod outbox;
 mod retention;
+mod schedules;
 mod schema;
 
 /// Each case becomes a test on either ledger.
