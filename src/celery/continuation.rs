@@ -10,6 +10,7 @@ use serde_json::value::RawValue;
 use super::json::{self, Fields};
 use super::message::{Embed, Message};
 use super::result::{ResultTuple, encode_saved_group};
+use super::shape::{attach, flat, size, tuple};
 use super::signature::{Form, Signature};
 use super::{DecodeError, time};
 use crate::task::{Expires, GroupId, Json, TaskId, TaskName};
@@ -381,66 +382,6 @@ impl<'a, 'b> Work<'a, 'b> {
 
     fn new_id(&mut self) -> String {
         (self.sender.ids)().as_str().to_owned()
-    }
-}
-
-/// Marks the results of a signature as members of a group and, in a header, as parts of its chord. What they say themselves stays.
-fn attach(signature: &mut Signature, group: Option<&str>, index: Option<i64>, chord: Option<&Signature>) {
-    match &mut signature.form {
-        Form::Chain(steps) => {
-            if let Some(last) = steps.last_mut() {
-                attach(last, group, index, chord);
-            }
-        }
-        Form::Group(members) => {
-            for (index, member) in members.iter_mut().enumerate() {
-                attach(member, group, i64::try_from(index).ok(), chord);
-            }
-        }
-        Form::Chord { body, .. } => attach(body, group, index, chord),
-        Form::Task { .. } => {
-            let options = &mut signature.options;
-            options.group_id = options.group_id.take().or_else(|| group.map(str::to_owned));
-            options.group_index = options.group_index.or(index);
-            if let Some(chord) = chord {
-                options.chord = Some(Box::new(chord.clone()));
-            }
-        }
-    }
-}
-
-/// Members with nested groups flattened, in order.
-fn flat(members: Vec<Signature>) -> Vec<Signature> {
-    let mut flattened = Vec::with_capacity(members.len());
-    for member in members {
-        match member.form {
-            Form::Group(inner) => flattened.extend(flat(inner)),
-            form => flattened.push(Signature { form, ..member }),
-        }
-    }
-    flattened
-}
-
-/// How many parts a member of a header returns.
-fn size(signature: &Signature) -> usize {
-    match &signature.form {
-        Form::Task { .. } => 1,
-        Form::Group(members) => members.iter().map(size).sum(),
-        Form::Chain(steps) => steps.iter().rev().map(size).find(|size| *size > 0).unwrap_or(0),
-        Form::Chord { body, .. } => size(body),
-    }
-}
-
-/// The result of a signature whose ids are known.
-fn tuple(signature: &Signature) -> ResultTuple {
-    let id = || signature.options.task_id.clone().unwrap_or_default();
-    match &signature.form {
-        Form::Task { .. } => ResultTuple::task(id()),
-        Form::Chain(steps) => steps.last().map_or_else(|| ResultTuple::task(id()), tuple),
-        Form::Group(members) => {
-            ResultTuple { id: id(), parent: None, nodes: Some(members.iter().map(tuple).collect()) }
-        }
-        Form::Chord { body, .. } => tuple(body),
     }
 }
 

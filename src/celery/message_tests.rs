@@ -239,3 +239,41 @@ fn protocol_1_is_understood() {
     assert_eq!((message.group.unwrap().as_str(), message.embed.callbacks.len()), ("g", 1));
     assert_eq!(value(&headers)["id"], "one");
 }
+
+/// Damaged copies of everything recorded: cut off, or with single bytes changed.
+#[test]
+fn damaged_bytes_never_panic() {
+    let mut state = 0x9E37_79B9_7F4A_7C15_u64;
+    let mut random = |below: usize| {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        usize::try_from(state >> 33).unwrap() % below.max(1)
+    };
+    let mut texts = Vec::new();
+    for (_, vector) in vectors::all() {
+        for command in ["LPUSH", "PUBLISH", "SETEX", "ZADD"] {
+            texts.extend(vectors::payloads(&vector, command, |_| true));
+        }
+    }
+    for text in texts.iter().step_by(19) {
+        let mut bytes = text.clone().into_bytes();
+        for _ in 0..=random(4) {
+            let at = random(bytes.len());
+            bytes[at] = b"\"\\{}[],:0-NaIn\xff\x00 "[random(17)];
+        }
+        bytes.truncate(bytes.len() - random(bytes.len()) * random(2));
+        drop(Decoded::decode(&bytes));
+        drop(crate::celery::result::ResultMeta::decode(&bytes));
+        drop(crate::celery::event::Event::decode(&bytes));
+        drop(crate::celery::control::Request::decode(&bytes));
+        drop(crate::celery::chord::Part::decode(&bytes));
+        let text = String::from_utf8_lossy(&bytes);
+        drop(crate::task::Submission::parse(&text, crate::task::signature::Limits::default()));
+        // The same damage inside a body that base64 protects from it.
+        if let Ok(body) = Decoded::decode(texts[random(texts.len())].as_bytes()).map(|decoded| decoded.body) {
+            let mut body = body.into_bytes();
+            let at = random(body.len());
+            body[at] = b"\"{}[],:0N"[random(9)];
+            drop(with_body(&String::from_utf8_lossy(&body)));
+        }
+    }
+}

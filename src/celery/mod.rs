@@ -14,10 +14,12 @@ pub mod exception;
 pub mod json;
 pub mod limits;
 pub mod message;
+pub mod options;
 pub mod plan;
 pub mod pyrepr;
 pub mod result;
 pub mod seconds;
+mod shape;
 pub mod signature;
 pub mod time;
 #[cfg(test)]
