@@ -1,5 +1,6 @@
 //! The command line: one subcommand for each role. A role's body lives in its own module; here it gets its configuration.
 
+mod dev;
 mod given;
 mod healthcheck;
 mod migrate;
@@ -34,6 +35,8 @@ pub struct Common {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    /// Run everything in this process, with nothing installed: for trying out and developing
+    Dev(dev::Options),
     /// Serve the gateway: HTTP, relay, recorder, sweeper; any number of identical replicas
     Serve(serve::Options),
     /// Bring the ledger's schema up to date
@@ -52,6 +55,7 @@ impl Cli {
     pub fn run(self) -> anyhow::Result<ExitCode> {
         let Self { common, command } = self;
         match command {
+            Command::Dev(options) => dev::run(&common, &options),
             Command::Serve(options) => serve::run(&common, &options),
             Command::Migrate => migrate::run(&common),
             Command::Openapi => openapi::run(),

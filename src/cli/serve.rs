@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use anyhow::Context;
 use clap::Args;
+use metrics_exporter_prometheus::PrometheusHandle;
 use tokio::net::TcpListener;
 use tracing::info;
 
@@ -46,12 +47,32 @@ async fn serve(config: Config) -> anyhow::Result<ExitCode> {
     let tasks = Tasks::default();
     let metrics = telemetry::metrics(&tasks);
     let ledger = app::open_ledger(&config, tasks.stop_token())?;
-    let listen = config.http.listen;
-    let listener = TcpListener::bind(listen)
-        .await
-        .with_context(|| format!("{} cannot be listened on", config.said.place("http.listen")))?;
-    let app = App::build(&config, ledger, tasks.clone())?;
-    let edge = Edge::new(&config, app.gateway.clone(), app.catalog.clone(), tasks.clone(), metrics);
+    let listener = listen(&config).await?;
+    let app = App::build(&config, ledger, tasks)?;
+    serve_until_stopped(&config, app, listener, metrics).await
+}
+
+/// Binds before anything else starts: a taken port is a clear refusal.
+///
+/// # Errors
+/// When the address is taken or not this machine's.
+pub async fn listen(config: &Config) -> anyhow::Result<TcpListener> {
+    let bound = TcpListener::bind(config.http.listen).await;
+    bound.with_context(|| format!("{} cannot be listened on: {}", config.said.place("http.listen"), config.http.listen))
+}
+
+/// Serves the edge until a signal, or until a service that the process needs has ended.
+///
+/// # Errors
+/// None at present; a role's end is its exit code.
+pub async fn serve_until_stopped(
+    config: &Config,
+    app: App,
+    listener: TcpListener,
+    metrics: Option<PrometheusHandle>,
+) -> anyhow::Result<ExitCode> {
+    let App { gateway, tasks, catalog } = app;
+    let edge = Edge::new(config, gateway, catalog, tasks.clone(), metrics);
     let (router, patience) = (http::router(edge), config.http.header_timeout);
     tasks.spawn("http", OnExit::StopProcess, move |stop| http::serve(listener, router, patience, stop));
     let stop = tasks.stop_token();

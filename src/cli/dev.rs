@@ -1,0 +1,44 @@
+//! `taskgate dev`.
+
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use clap::Args;
+
+use super::Common;
+use super::given::{Flag, configure};
+use super::serve::{listen, serve_until_stopped};
+use crate::app::App;
+use crate::config::{Config, Role};
+use crate::dev::{DATA, Dev};
+use crate::lifecycle::Tasks;
+use crate::telemetry;
+
+#[derive(Debug, Args)]
+pub struct Options {
+    /// Address and port; default 127.0.0.1:8000
+    #[arg(long, value_name = "ADDRESS")]
+    listen: Option<String>,
+    /// Where the ledger and the samples' files are kept
+    #[arg(long, value_name = "DIRECTORY", default_value = DATA)]
+    data: PathBuf,
+}
+
+/// # Errors
+/// When the configuration does not fit, the directory cannot be made, or an address is taken.
+pub fn run(common: &Common, options: &Options) -> anyhow::Result<ExitCode> {
+    let listen = Flag { key: "http.listen", name: "listen", value: options.listen.clone() };
+    let config = configure(Role::Dev, common, &[listen])?;
+    super::runtime()?.block_on(dev(config, &options.data))
+}
+
+async fn dev(config: Config, data: &Path) -> anyhow::Result<ExitCode> {
+    let tasks = Tasks::default();
+    let metrics = telemetry::metrics(&tasks);
+    let listener = listen(&config).await?;
+    let address = listener.local_addr()?;
+    let dev = Dev::prepare(config, data, &tasks).await?;
+    let app = App::build(&dev.config, dev.ledger(&tasks)?, tasks.clone())?;
+    dev.announce(address);
+    serve_until_stopped(&dev.config, app, listener, metrics).await
+}
