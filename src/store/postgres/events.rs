@@ -1,7 +1,7 @@
 //! Histories and the firehose.
 //!
-//! A feed position is (id of the writing transaction, place in it). It is visible once no older transaction can still commit,
-//! so a reader that goes on from the last position it saw misses nothing.
+//! A feed position is (id of the writing transaction, place in it). It is visible once no older transaction of a ledger
+//! can still commit, so a reader that goes on from the last position it saw misses nothing.
 
 use sqlx::{PgPool, QueryBuilder, Row};
 
@@ -18,9 +18,24 @@ pub(super) const EVENTS: &str = concat!(
      order by e.seq limit $3"
 );
 
-/// The end of what is visible: transactions from `xmin` on may still run.
-pub(super) const FEED_END: &str = "select (pg_snapshot_xmin(pg_current_snapshot())::text::bigint << 20) + feed_offset \
-     from taskgate.ledger";
+/// The end of what is visible: the oldest running transaction that may still bring events.
+///
+/// Transactions of others (of other databases too) have ids from the same counter and may stay open for hours; they are told
+/// by their locks. A transaction of ours holds a lock on one of these tables before it gets an id and until it has ended, so
+/// one that is seen without such a lock is not ours. One that has no locks any more has just ended: it counts, this once. The
+/// answer is for statements that begin later: what ended since is visible to them.
+pub(super) const FEED_END: &str = "with held as materialized (\
+     select locktype, transactionid, pid, relation, mode from pg_locks where granted \
+     and (locktype = 'transactionid' or (locktype = 'relation' \
+     and database = (select oid from pg_database where datname = current_database()) \
+     and relation = any(array['taskgate.task', 'taskgate.outbox', 'taskgate.event']::regclass[])))), \
+     here as (select pg_current_snapshot() as shot) \
+     select (coalesce(min(running.id::text::bigint), max(pg_snapshot_xmax(here.shot)::text::bigint)) << 20) \
+     + max(l.feed_offset) from here cross join taskgate.ledger l \
+     left join lateral (select x.id from pg_snapshot_xip(here.shot) as x(id) where not exists (\
+     select 1 from held own where own.locktype = 'transactionid' and own.transactionid = x.id::xid \
+     and not exists (select 1 from held r where r.pid = own.pid and r.locktype = 'relation' \
+     and r.mode in ('RowShareLock', 'RowExclusiveLock')))) running on true";
 
 pub(super) const NEWEST: &str = "select max(feed) from taskgate.event where feed < $1";
 

@@ -60,8 +60,7 @@ pub(super) const UNIQUE: &str = "insert into taskgate.unique_key as k (key, task
      select * from unnest($1::text[], $2::text[], $3::bigint[]) as n(key, id, until) order by key \
      on conflict (key) do update set task_id = excluded.task_id, expires_at = excluded.expires_at where k.expires_at <= $4";
 
-pub(super) const TAKEN_TASKS: &str = "select task_id from taskgate.task where task_id = any($1) \
-     union all select task_id from taskgate.tombstone where task_id = any($1)";
+pub(super) const TAKEN_TASKS: &str = "select task_id from taskgate.task where task_id = any($1)";
 pub(super) const TAKEN_GROUPS: &str = "select group_id from taskgate.task_group where group_id = any($1)";
 pub(super) const TAKEN_IDEMPOTENCY: &str = "select k.scope, k.key, k.fingerprint, k.answer \
      from unnest($1::text[], $2::text[]) as n(scope, key) \
@@ -94,7 +93,10 @@ pub(super) async fn insert(pool: &PgPool, batch: &[Submission]) -> Result<Answer
 
 async fn try_insert(pool: &PgPool, batch: &[Submission], look_up: bool) -> Result<Tried, Error> {
     let mut tx = pool.begin().await?;
-    let Some(answers) = within(&mut tx, batch, look_up).await? else { return Ok(Tried::Clash) };
+    let Some(answers) = within(&mut tx, batch, look_up).await? else {
+        tx.rollback().await?;
+        return Ok(Tried::Clash);
+    };
     tx.commit().await?;
     Ok(Tried::Done(answers))
 }

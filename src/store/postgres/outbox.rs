@@ -102,10 +102,12 @@ pub(super) async fn drain(
 ) -> Result<Drained, Error> {
     let mut tx = pool.begin().await?;
     if !sqlx::query(ALONE).fetch_one(&mut *tx).await?.try_get::<bool, _>(0)? {
+        tx.rollback().await?;
         return Ok(Drained::default());
     }
     let claimed = claim(&mut tx, now, settle, limit).await?;
     if claimed.is_empty() {
+        tx.rollback().await?;
         return Ok(Drained::default());
     }
     let sorted = sort(&mut tx, &claimed, now).await?;
@@ -244,9 +246,11 @@ pub(super) async fn withdraw(pool: &PgPool, replica: &str, id: &TaskId, news: Ne
     let taken = sqlx::query(TAKE).bind(id.as_str()).execute(&mut *tx).await?.rows_affected() == 1;
     let Some(task) = learn::lock(&mut tx, &[id]).await?.pop() else { return Ok(Withdrawn::Unknown) };
     if task.phase.is_final() {
+        tx.rollback().await?;
         return Ok(Withdrawn::Finished(Box::new(task)));
     }
     if !task.phase.is_ours() || (!taken && task.phase != Phase::Waiting) {
+        tx.rollback().await?;
         return Ok(Withdrawn::Published(Box::new(task)));
     }
     let mut book = Book::new(vec![task]);
@@ -269,6 +273,7 @@ pub(super) async fn requeue(
     let Some(task) = learn::lock(&mut tx, &[id]).await?.pop() else { return Ok(None) };
     let has_message: bool = sqlx::query(HAS_MESSAGE).bind(task.no).fetch_one(&mut *tx).await?.try_get(0)?;
     if task.phase.is_final() || !has_message {
+        tx.rollback().await?;
         return Ok(None);
     }
     let (no, queue) = (task.no, task.queue.clone().unwrap_or_default());

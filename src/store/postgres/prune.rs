@@ -30,7 +30,8 @@ pub(super) const TASKS: &str = "with doomed as (select task_no, task_id, finishe
      edges_to as (delete from taskgate.edge g using doomed d where g.to_no = d.task_no \
          and not exists (select 1 from doomed other where other.task_no = g.from_no)), \
      stones as (insert into taskgate.tombstone (task_id, finished_at, pruned_at) \
-     select task_id, finished_at, $2 from doomed on conflict do nothing) \
+     select task_id, finished_at, $2 from doomed \
+     on conflict (task_id) do update set finished_at = excluded.finished_at, pruned_at = excluded.pruned_at) \
      delete from taskgate.task t using doomed d where t.task_no = d.task_no returning t.group_id";
 
 pub(super) const GROUPS: &str = "delete from taskgate.task_group g where group_id = any($1) \

@@ -89,26 +89,26 @@ fn source(filter: &Filter) -> &'static str {
 /// Conditions on where a task is now.
 fn task_conditions(query: &mut QueryBuilder<Postgres>, filter: &Filter) {
     if !filter.status.is_empty() {
-        query.push(" and t.status = any(").push_bind(filter.status.clone()).push(")");
+        query.push(" and t.status = any(").push_bind(cleaned(&filter.status)).push(")");
     }
     if !filter.phase.is_empty() {
         query.push(" and t.phase = any(").push_bind(phases(filter)).push(")");
     }
     if !filter.worker.is_empty() {
-        query.push(" and t.worker = any(").push_bind(filter.worker.clone()).push(")");
+        query.push(" and t.worker = any(").push_bind(cleaned(&filter.worker)).push(")");
     }
 }
 
 /// The same of an event: where the task was then.
 pub(super) fn event_conditions(query: &mut QueryBuilder<Postgres>, filter: &Filter) {
     if !filter.status.is_empty() {
-        query.push(" and e.status = any(").push_bind(filter.status.clone()).push(")");
+        query.push(" and e.status = any(").push_bind(cleaned(&filter.status)).push(")");
     }
     if !filter.phase.is_empty() {
         query.push(" and e.phase = any(").push_bind(phases(filter)).push(")");
     }
     if !filter.worker.is_empty() {
-        query.push(" and e.worker = any(").push_bind(filter.worker.clone()).push(")");
+        query.push(" and e.worker = any(").push_bind(cleaned(&filter.worker)).push(")");
     }
     if filter.dead_letters {
         query.push(" and e.phase in ('failed', 'lost')");
@@ -160,9 +160,13 @@ fn one_of(query: &mut QueryBuilder<Postgres>, column: &'static str, values: &[St
             query.push(" and ").push(column).push(" = ").push_bind(clean(one).into_owned());
         }
         many => {
-            query.push(" and ").push(column).push(" = any(").push_bind(many.to_vec()).push(")");
+            query.push(" and ").push(column).push(" = any(").push_bind(cleaned(many)).push(")");
         }
     }
+}
+
+fn cleaned(texts: &[String]) -> Vec<String> {
+    texts.iter().map(|text| clean(text).into_owned()).collect()
 }
 
 fn search(query: &mut QueryBuilder<Postgres>, text: &str) {

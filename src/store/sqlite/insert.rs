@@ -26,8 +26,7 @@ pub(super) const IDEMPOTENCY: &str = "insert or replace into idempotency (scope,
      values ($1, $2, $3, $4, $5)";
 pub(super) const UNIQUE: &str = "insert or replace into unique_key (key, task_id, expires_at) values ($1, $2, $3)";
 
-pub(super) const TAKEN_TASKS: &str = "select task_id from task where task_id in (select value from json_each($1)) \
-     union all select task_id from tombstone where task_id in (select value from json_each($1))";
+pub(super) const TAKEN_TASKS: &str = "select task_id from task where task_id in (select value from json_each($1))";
 pub(super) const TAKEN_GROUPS: &str =
     "select group_id from task_group where group_id in (select value from json_each($1))";
 pub(super) const TAKEN_IDEMPOTENCY: &str =

@@ -20,11 +20,12 @@ pub(super) async fn migrate(pool: &SqlitePool) -> Result<(), Error> {
     let mut migrator = Migrator::with_migrations(MIGRATIONS.iter().cloned().collect());
     // A newer release may have been here: its migrations only add.
     migrator.set_ignore_missing(true);
-    migrator.run(pool).await.map_err(|error| match error {
+    // Two processes that open one file: the second waits for this lock and finds nothing to do.
+    let mut tx = pool.begin_with("begin immediate").await?;
+    migrator.run_direct(None, &mut *tx, false).await.map_err(|error| match error {
         sqlx::migrate::MigrateError::Execute(error) => error.into(),
         other => Error::Migration(Box::new(other)),
     })?;
-    let mut tx = pool.begin_with("begin immediate").await?;
     sqlx::query(DROP_VIEW).execute(&mut *tx).await?;
     sqlx::query(VIEW).execute(&mut *tx).await?;
     tx.commit().await?;

@@ -90,6 +90,7 @@ pub(super) async fn drain(
     let mut tx = pools.read.begin().await?;
     let claimed = claim(&mut tx, now, settle, limit).await?;
     if claimed.is_empty() {
+        tx.rollback().await?;
         return Ok(Drained::default());
     }
     let sorted = sort(&mut tx, &claimed, now).await?;
@@ -229,9 +230,11 @@ pub(super) async fn withdraw(pools: &Pools, id: &TaskId, news: News) -> Result<W
     let taken = sqlx::query(TAKE).bind(id.as_str()).execute(&mut *tx).await?.rows_affected() == 1;
     let Some(task) = learn::load(&mut tx, &[id]).await?.pop() else { return Ok(Withdrawn::Unknown) };
     if task.phase.is_final() {
+        tx.rollback().await?;
         return Ok(Withdrawn::Finished(Box::new(task)));
     }
     if !task.phase.is_ours() || (!taken && task.phase != Phase::Waiting) {
+        tx.rollback().await?;
         return Ok(Withdrawn::Published(Box::new(task)));
     }
     let mut book = Book::new(vec![task]);
@@ -247,6 +250,7 @@ pub(super) async fn requeue(pools: &Pools, id: &TaskId, reason: &str, at: Time) 
     let Some(task) = learn::load(&mut tx, &[id]).await?.pop() else { return Ok(None) };
     let has_message: bool = sqlx::query(HAS_MESSAGE).bind(task.no).fetch_one(&mut *tx).await?.try_get(0)?;
     if task.phase.is_final() || !has_message {
+        tx.rollback().await?;
         return Ok(None);
     }
     let (no, queue) = (task.no, task.queue.clone().unwrap_or_default());

@@ -18,7 +18,7 @@ pub(super) const OLDEST_MESSAGES: &str = "select m.task_no, t.finished_at, coale
      from message m left join task t on t.task_no = m.task_no where m.task_no > $1 \
      order by m.task_no limit $2";
 
-pub(super) const STONES: &str = "insert or ignore into tombstone (task_id, finished_at, pruned_at) \
+pub(super) const STONES: &str = "insert or replace into tombstone (task_id, finished_at, pruned_at) \
      select task_id, finished_at, $2 from task where task_no in (select value from json_each($1))";
 /// The rows of everything that belongs to these tasks; the tasks themselves last.
 pub(super) const ROWS: [&str; 7] = [
