@@ -21,14 +21,14 @@ pub(super) const EVENTS: &str = concat!(
 /// The end of what is visible: the oldest running transaction that may still bring events.
 ///
 /// Transactions of others (of other databases too) have ids from the same counter and may stay open for hours; they are told
-/// by their locks. A transaction of ours holds a lock on one of these tables before it gets an id and until it has ended, so
+/// by their locks. A transaction of ours holds a lock on a table of the schema before it gets an id and until it has ended, so
 /// one that is seen without such a lock is not ours. One that has no locks any more has just ended: it counts, this once. The
 /// answer is for statements that begin later: what ended since is visible to them.
 pub(super) const FEED_END: &str = "with held as materialized (\
      select locktype, transactionid, pid, relation, mode from pg_locks where granted \
      and (locktype = 'transactionid' or (locktype = 'relation' \
      and database = (select oid from pg_database where datname = current_database()) \
-     and relation = any(array['taskgate.task', 'taskgate.outbox', 'taskgate.event']::regclass[])))), \
+     and relation in (select oid from pg_class where relnamespace = 'taskgate'::regnamespace)))), \
      here as (select pg_current_snapshot() as shot) \
      select (coalesce(min(running.id::text::bigint), max(pg_snapshot_xmax(here.shot)::text::bigint)) << 20) \
      + max(l.feed_offset) from here cross join taskgate.ledger l \
