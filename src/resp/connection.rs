@@ -7,7 +7,8 @@ use std::{io, rc::Rc, time::Duration};
 
 use bytes::BytesMut;
 use tokio::{
-    io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
     time::sleep_until,
 };
 
@@ -31,7 +32,7 @@ const IDLE_BUFFER: usize = 64 * 1024;
 const FAREWELL: Duration = Duration::from_millis(500);
 
 /// Serves a client until either side ends. Whatever happens, the engine forgets the client afterwards.
-pub async fn serve<S: AsyncRead + AsyncWrite + Unpin>(engine: Rc<Engine>, client: Rc<Client>, socket: S) {
+pub async fn serve(engine: Rc<Engine>, client: Rc<Client>, socket: TcpStream) {
     let forget = Forget { engine: Rc::clone(&engine), client: Rc::clone(&client) };
     if let Err(error) = Connection::new(engine, client, socket).run().await {
         tracing::debug!(client.id = forget.client.id, %error, "lost client {}", forget.client.id);
@@ -50,17 +51,17 @@ impl Drop for Forget {
     }
 }
 
-struct Connection<S> {
+struct Connection {
     engine: Rc<Engine>,
     client: Rc<Client>,
-    socket: S,
+    socket: TcpStream,
     parser: Parser,
     input: BytesMut,
     output: BytesMut,
 }
 
-impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
-    fn new(engine: Rc<Engine>, client: Rc<Client>, socket: S) -> Self {
+impl Connection {
+    fn new(engine: Rc<Engine>, client: Rc<Client>, socket: TcpStream) -> Self {
         let (input, output) = (BytesMut::new(), BytesMut::new());
         Self { engine, client, socket, parser: Parser::default(), input, output }
     }
@@ -125,7 +126,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             self.input.reserve(wanted);
         }
         let until = self.client.blocked_until.get();
-        let (mut reader, mut writer) = tokio::io::split(&mut self.socket);
+        let (mut reader, mut writer) = self.socket.split();
         tokio::select! {
             biased;
             written = writer.write_buf(&mut self.output), if !self.output.is_empty() => {

@@ -13,6 +13,8 @@ use crate::clock;
 
 /// As Redis's `maxclients`.
 const MAX_CLIENTS: usize = 10_000;
+/// The end takes a few milliseconds unless a script runs.
+const STOP_PATIENCE: Duration = Duration::from_millis(900);
 /// Scripts may nest: a thousand levels of JSON, two hundred of Lua calling back. Only what is used takes memory.
 const STACK: usize = 32 * 1024 * 1024;
 /// Accepting failed, most likely for want of file descriptors: wait for some to be closed.
@@ -48,12 +50,21 @@ impl Server {
     /// Dropping the call stops the server too.
     pub async fn run(self, stop: CancellationToken) -> io::Result<()> {
         let stop = stop.child_token();
+        let stopped = stop.clone();
         let (done, finished) = oneshot::channel();
         let _stop_on_drop = stop.clone().drop_guard();
         thread::Builder::new().name("resp".to_owned()).stack_size(STACK).spawn(move || {
             let _ = done.send(self.run_here(&stop)); // nobody listens if the call was dropped
         })?;
-        finished.await.unwrap_or_else(|_| Err(io::Error::other("the built-in Redis-protocol server died")))
+        tokio::select! {
+            ended = finished => {
+                ended.unwrap_or_else(|_| Err(io::Error::other("the built-in Redis-protocol server died")))
+            }
+            () = overdue(&stopped) => {
+                tracing::warn!("the built-in Redis-protocol server is left in the middle of a script");
+                Ok(())
+            }
+        }
     }
 
     fn run_here(self, stop: &CancellationToken) -> io::Result<()> {
@@ -77,6 +88,12 @@ impl Server {
             Ok(())
         })
     }
+}
+
+/// A single call of Lua's library cannot be interrupted (a pattern that backtracks for ever); nobody waits for it.
+async fn overdue(stopped: &CancellationToken) {
+    stopped.cancelled().await;
+    sleep(STOP_PATIENCE).await;
 }
 
 async fn accept(listener: TcpListener, engine: Rc<Engine>) {
