@@ -9,6 +9,7 @@ mod feed;
 mod lists;
 mod news;
 mod outbox;
+mod plans;
 mod retention;
 mod schedules;
 mod schema;

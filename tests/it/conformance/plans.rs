@@ -1,0 +1,35 @@
+//! No statement of the PostgreSQL ledger reads a table that grows from end to end.
+
+use sqlx::{AssertSqlSafe, Connection, Executor, Row, SqlSafeStr, Statement};
+use taskgate::store::postgres::STATEMENTS;
+
+use super::fixture::Fixture;
+
+/// A row each, or one per queue or worker: scanning them is right.
+const SMALL: &[&str] = &["ledger", "queue_pause", "lease", "worker", "pause_consumer", "revocation", "schedule"];
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn no_statement_scans_a_table_that_grows() {
+    let ledger = Fixture::postgres().await;
+    let mut connection = sqlx::PgConnection::connect(&ledger.url).await.unwrap();
+    // As the ledger's own connections are set: a scan then means that there is no index to use.
+    connection
+        .execute("set plan_cache_mode = force_generic_plan; set enable_seqscan = off; set enable_hashjoin = off; set enable_mergejoin = off")
+        .await
+        .unwrap();
+    for &statement in STATEMENTS {
+        let prepared = (&mut connection).prepare(statement.into_sql_str()).await.unwrap();
+        let parameters = prepared.parameters().map_or(0, |either| either.either(<[_]>::len, |count| count));
+        let arguments = vec!["null"; parameters].join(", ");
+        let arguments = if parameters == 0 { String::new() } else { format!("({arguments})") };
+        connection.execute(AssertSqlSafe(format!("prepare p as {statement}"))).await.unwrap();
+        let plan =
+            sqlx::raw_sql(AssertSqlSafe(format!("explain execute p{arguments}"))).fetch_all(&mut connection).await;
+        connection.execute("deallocate p").await.unwrap();
+        for line in plan.unwrap() {
+            let line: String = line.get(0);
+            let scanned = line.split_once("Seq Scan on ").map(|(_, rest)| rest.split(' ').next().unwrap_or_default());
+            assert!(scanned.is_none_or(|table| SMALL.contains(&table)), "{line}: {statement}");
+        }
+    }
+}
