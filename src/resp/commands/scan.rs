@@ -111,3 +111,55 @@ pub fn zscan(call: &mut Call, args: &[Bytes]) -> Answer {
     let found = window.filter_map(|at| set.by_position(at)).filter(|(member, _)| options.wants(member));
     answer(next, found.flat_map(pair).collect())
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+    use crate::resp::{keyspace::Keyspace, pubsub::PubSub, reply::Protocol};
+
+    fn words(text: &str) -> Vec<Bytes> {
+        text.split(' ').map(|word| Bytes::copy_from_slice(word.as_bytes())).collect()
+    }
+
+    /// The next cursor, and the elements.
+    fn page(answer: Answer) -> (String, Vec<Reply>) {
+        let Ok(Reply::Array(parts)) = answer else { panic!("a scan answers with an array") };
+        let [Reply::Bulk(cursor), Reply::Array(items)] = &parts[..] else { panic!("cursor and elements") };
+        (String::from_utf8(cursor.to_vec()).unwrap(), items.clone())
+    }
+
+    #[test]
+    fn what_stays_is_seen_although_others_come_and_go() {
+        let (mut space, mut pubsub) = (Keyspace::new(), PubSub::default());
+        let mut call = Call { space: &mut space, pubsub: &mut pubsub, db: 0, protocol: Protocol::Resp2 };
+        let name = |n: usize| Bytes::from(format!("m{n}"));
+        call.get_or_create::<Set>(&Bytes::from("s")).unwrap().extend((0..2000).map(name));
+        let (mut cursor, mut seen, mut turn) = ("0".to_owned(), BTreeSet::new(), 0);
+        loop {
+            let (next, items) = page(sscan(&mut call, &words(&format!("sscan s {cursor} COUNT 7"))));
+            seen.extend(items.into_iter().map(|item| format!("{item:?}")));
+            let set = call.get_or_create::<Set>(&Bytes::from("s")).unwrap();
+            crate::resp::value::remove_member(set, &name(turn * 13 % 1000)); // the upper thousand stays
+            set.insert(Bytes::from(format!("new{turn}")));
+            turn += 1;
+            cursor = next;
+            if cursor == "0" {
+                break;
+            }
+        }
+        let missed = (1000..2000).map(|n| format!("{:?}", Reply::Bulk(name(n)))).filter(|item| !seen.contains(item));
+        assert_eq!(missed.count(), 0);
+    }
+
+    #[test]
+    fn a_cursor_from_nowhere_does_no_harm() {
+        let (mut space, mut pubsub) = (Keyspace::new(), PubSub::default());
+        let mut call = Call { space: &mut space, pubsub: &mut pubsub, db: 0, protocol: Protocol::Resp2 };
+        for cursor in ["18446744073709551615", "-1", "7"] {
+            assert_eq!(page(scan(&mut call, &words(&format!("scan {cursor}")))).0, "0");
+        }
+        assert!(scan(&mut call, &words("scan 1x")).is_err());
+    }
+}

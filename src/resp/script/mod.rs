@@ -1,8 +1,8 @@
 //! Lua scripts, as `EVAL` and `EVALSHA` run them.
 //!
 //! One Lua state serves all scripts, and a script is compiled once. Scripts see a read-only world without files,
-//! processes or other modules (`prelude.lua`). A script that runs too long is stopped with an error; what it has
-//! written until then stays, as in Redis after `SHUTDOWN NOSAVE` was not an option. Memory is bounded too.
+//! processes or other modules (`prelude.lua`). A script that runs too long is stopped with an error, and
+//! what it has written until then stays (redis-server would let it go on and refuse everybody else). Memory is bounded too.
 
 mod bit;
 mod convert;

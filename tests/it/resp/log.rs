@@ -24,6 +24,7 @@ pub enum Action {
 pub enum Compare {
     Bytes,
     Unordered,
+    Near,
     Shape,
 }
 
@@ -50,6 +51,7 @@ fn parse_action(text: &str) -> Action {
         None if text == "eof" => Action::Eof,
         Some((">", rest)) => Action::Send(words(rest)),
         Some(("~", rest)) => command(rest, Compare::Unordered),
+        Some(("%", rest)) => command(rest, Compare::Near),
         Some(("?", rest)) => command(rest, Compare::Shape),
         Some(("raw", rest)) => Action::Raw(words(rest).remove(0)),
         Some(("until", rest)) => {
