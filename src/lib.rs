@@ -26,3 +26,4 @@ pub mod spelling;
 pub mod store;
 pub mod task;
 pub mod telemetry;
+pub mod worker;

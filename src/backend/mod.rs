@@ -1,13 +1,17 @@
 //! Redis as Celery's result backend: records, groups and chords.
 
+mod chord;
 mod watch;
+mod write;
 
 use std::sync::Arc;
 
 pub use crate::broker::Error;
 use crate::broker::{Link, LinkConfig};
 use crate::task::{GroupId, Json, TaskId};
+pub use chord::Claim;
 pub use watch::{Heard, Watch};
+pub use write::Unless;
 
 /// How the fleet's result backend is set up.
 #[derive(Debug, Clone)]

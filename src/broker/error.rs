@@ -22,4 +22,15 @@ impl Error {
             Self::Url(_) | Self::Unexpected(_) => false,
         }
     }
+
+    /// Redis understood and said no; asking again helps only if somebody changes Redis. False while it starts or changes roles.
+    pub fn is_refusal(&self) -> bool {
+        match self {
+            Self::Redis(error) => error.code().is_some_and(|code| {
+                !["LOADING", "BUSY", "READONLY", "MASTERDOWN", "TRYAGAIN", "NOSCRIPT"].contains(&code)
+            }),
+            Self::Url(_) | Self::Unexpected(_) => true,
+            Self::TimedOut => false,
+        }
+    }
 }

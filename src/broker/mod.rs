@@ -1,16 +1,22 @@
 //! Redis as Celery's broker. All keys and channels that kombu knows, each behind a plain method.
 
+mod ack;
+mod consume;
 mod control;
 mod epoch;
 mod error;
 mod events;
 mod exchange;
+mod fanout;
 mod keys;
 mod link;
 mod publish;
 mod queues;
+mod restore;
 mod scan;
 
+pub use ack::Return;
+pub use consume::{Consumer, Delivery, QueueOrder};
 pub use control::{CONTROL_EXCHANGE, REPLY_EXCHANGE, Replies, Request};
 pub use epoch::Epoch;
 pub use error::Error;

@@ -10,7 +10,7 @@ use serde_json::value::RawValue;
 use super::json::{self, Fields};
 use super::message::{Embed, Message};
 use super::result::{ResultTuple, encode_saved_group};
-use super::shape::{attach, flat, size, tuple};
+use super::shape::{attach, flat, following, size, tuple};
 use super::signature::{Form, Signature};
 use super::{DecodeError, time};
 use crate::task::{Expires, GroupId, Json, TaskId, TaskName};
@@ -118,6 +118,17 @@ pub fn chord_body(
     Ok(work.out)
 }
 
+/// What a running task sends itself.
+///
+/// # Errors
+/// When the signature names no valid task; nothing is sent then.
+pub fn child(parent: &Message, signature: &Signature, sender: &mut Sender<'_>) -> Result<Continuation, DecodeError> {
+    let mut work = Work::new(parent, sender);
+    let child = work.apply(signature.clone(), None, None)?;
+    work.out.children.push(child);
+    Ok(work.out)
+}
+
 /// A chord whose header failed: its body and what follows are doomed, its errbacks run.
 ///
 /// # Errors
@@ -216,8 +227,8 @@ impl<'a, 'b> Work<'a, 'b> {
                 attach(last, options.group_id.as_deref(), options.group_index, options.chord.as_deref());
                 steps.iter_mut().for_each(|step| step.options.link_error.extend_from_slice(&options.link_error));
                 let mut rest = chain.unwrap_or_default();
-                rest.extend(steps.drain(1..).rev());
-                let next = steps.pop().expect("one step is left");
+                rest.extend(following(steps));
+                let next = rest.pop().expect("a chain has a step");
                 self.apply(next, joined(first, &args, immutable).as_deref(), Some(rest))
             }
             Form::Group(mut members) => {

@@ -17,6 +17,7 @@ pub mod message;
 pub mod options;
 pub mod plan;
 pub mod pyrepr;
+pub mod redelivered;
 pub mod result;
 pub mod seconds;
 mod shape;

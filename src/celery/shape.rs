@@ -1,6 +1,7 @@
 //! The shape of wire signatures that a worker is about to send: who is in which group, how many parts a header has, and where
 //! its results are.
 
+use super::options::Options;
 use super::result::ResultTuple;
 use super::signature::{Form, Signature};
 
@@ -62,4 +63,21 @@ pub(super) fn tuple(signature: &Signature) -> ResultTuple {
         }
         Form::Chord { body, .. } => tuple(body),
     }
+}
+
+/// Steps as they follow, the next one last. A group in front of another step is the header of a chord, whose body is that step.
+pub(super) fn following(steps: Vec<Signature>) -> Vec<Signature> {
+    let mut follows: Vec<Signature> = Vec::with_capacity(steps.len());
+    for step in steps.into_iter().rev() {
+        let is_group = matches!(step.form, Form::Group(_));
+        match if is_group { follows.pop() } else { None } {
+            Some(body) => {
+                let options = Options { task_id: step.options.task_id.clone(), ..Options::default() };
+                let form = Form::Chord { header: Box::new(step), body: Box::new(body) };
+                follows.push(Signature::wrapper(form, options));
+            }
+            None => follows.push(step),
+        }
+    }
+    follows
 }

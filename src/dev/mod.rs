@@ -3,6 +3,9 @@
 //!
 //! The built-in server forgets at its end. What was queued or held is in the ledger, and the sweeper queues it again.
 
+pub mod sample_site;
+pub mod samples;
+
 use std::io::IsTerminal;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};

@@ -1,0 +1,36 @@
+//! The sample tasks, the same as those of `examples/celery-python`: a client sees no difference.
+
+mod arithmetic;
+mod crawl;
+mod document;
+mod info;
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use crate::worker::Registry;
+
+/// What the sample tasks work on.
+#[derive(Debug, Clone)]
+pub struct Samples {
+    /// Base address of the notice boards, as `http://127.0.0.1:8000/sample-site`.
+    pub site: String,
+    /// Where they keep what they have seen.
+    pub directory: PathBuf,
+    /// After each page: a crawler that does not pause is a nuisance to its site. Default 200 ms.
+    pub page_pause: Duration,
+}
+
+impl Samples {
+    pub fn new(site: impl Into<String>, directory: impl Into<PathBuf>) -> Self {
+        Self { site: site.into(), directory: directory.into(), page_pause: Duration::from_millis(200) }
+    }
+
+    /// Adds the sample tasks.
+    pub fn register(self, registry: &mut Registry) {
+        arithmetic::register(registry);
+        info::register(registry);
+        document::register(registry, self.directory.join("sample-documents"));
+        crawl::register(registry, self);
+    }
+}
