@@ -1,6 +1,7 @@
 //! What the ledger holds, as the API shows it: field by field in the contract's order. Results pass through verbatim.
 
 mod accepted;
+mod children;
 mod error;
 mod event;
 mod group;
@@ -9,6 +10,7 @@ mod result;
 mod task;
 
 pub use accepted::{AcceptedView, ChildView, LinksView};
+pub use children::SentView;
 pub use error::ErrorView;
 pub use event::{EventView, SnapshotView};
 pub use group::{GroupEventView, GroupView, MemberView};

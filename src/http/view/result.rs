@@ -6,7 +6,7 @@ use serde::Serialize;
 use serde_json::value::RawValue;
 use utoipa::ToSchema;
 
-use super::{ErrorView, Mask};
+use super::{ErrorView, Mask, SentView};
 use crate::clock::Time;
 use crate::store::Task;
 use crate::task::Phase;
@@ -35,9 +35,8 @@ pub struct ResultView<'a> {
     /// The newest `update_state` meta.
     #[schema(value_type = serde_json::Value)]
     pub progress: Option<Cow<'a, RawValue>>,
-    /// Tasks that it sent while running, as Celery writes them.
-    #[schema(value_type = Vec<serde_json::Value>)]
-    pub children: Cow<'a, RawValue>,
+    /// Tasks and groups that it sent while running.
+    pub children: Vec<SentView>,
     pub retries: i32,
     /// When it was finished.
     #[schema(value_type = Option<String>, format = DateTime)]
@@ -64,7 +63,7 @@ impl<'a> ResultView<'a> {
             error: task.failure.as_ref().map(ErrorView::of),
             traceback: task.traceback.as_deref(),
             progress: mask.optional(task.progress.as_deref()),
-            children: task.children.as_deref().map_or_else(none, Cow::Borrowed),
+            children: SentView::list(task.children.as_deref()),
             retries: task.retries,
             date_done: task.finished_at,
             parent_id: task.parent_id.as_ref().map(AsRef::as_ref),
@@ -72,8 +71,4 @@ impl<'a> ResultView<'a> {
             group_id: task.group_id.as_ref().map(AsRef::as_ref),
         }
     }
-}
-
-fn none<'a>() -> Cow<'a, RawValue> {
-    Cow::Owned(crate::task::json::written("[]".to_owned()))
 }
