@@ -54,9 +54,8 @@ pub struct ProblemDocument<'a> {
     #[schema(example = 422)]
     pub status: u16,
     /// What is wrong this time.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    #[schema(value_type = Option<String>)]
-    pub detail: Option<&'a str>,
+    #[schema(value_type = String, example = "/y: is required")]
+    pub detail: &'a str,
     /// The path of the request.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<String>, example = "/v1/tasks")]
@@ -125,7 +124,7 @@ impl Problem {
             kind: format!("/problems/{}", self.slug.name),
             title: self.slug.title,
             status: self.slug.status.as_u16(),
-            detail: self.detail.as_deref(),
+            detail: self.detail.as_deref().unwrap_or(self.slug.cause),
             instance,
             errors: &self.errors,
         };
@@ -220,7 +219,7 @@ impl Problem {
     fn misfit(errors: Vec<Place>) -> Self {
         let detail = match errors.as_slice() {
             [one] if one.pointer.is_empty() => format!("the body {}", one.detail),
-            [one] => format!("{} {}", one.pointer, one.detail),
+            [one] => format!("{}: {}", one.pointer, one.detail),
             many => format!("{} places do not fit", many.len()),
         };
         Self::new(&slugs::INVALID_REQUEST).detail(detail).errors(errors)

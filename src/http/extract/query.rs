@@ -156,7 +156,7 @@ impl Checked {
             return Ok(value);
         }
         let detail = match self.errors.as_slice() {
-            [one] => format!("{} {}", one.pointer, one.detail),
+            [one] => format!("{}: {}", one.pointer, one.detail),
             many => format!("{} parameters do not fit", many.len()),
         };
         Err(Problem::new(&slugs::INVALID_QUERY).detail(detail).errors(self.errors))
