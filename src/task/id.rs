@@ -14,6 +14,8 @@ pub enum InvalidId {
     TooLong { actual: usize, limit: usize },
     #[error("contains a control character")]
     Control,
+    #[error("is not a UUID")]
+    NotUuid,
 }
 
 fn check(text: &str, limit: usize) -> Result<(), InvalidId> {
@@ -104,6 +106,20 @@ text_type!(
     QueueName, 255
 );
 
+impl TaskId {
+    /// An id that a client gives: a UUID with hyphens, kept as it is written. Ids of others may be any text.
+    ///
+    /// # Errors
+    /// When it is none.
+    pub fn parse_uuid(text: impl AsRef<str>) -> Result<Self, InvalidId> {
+        let text = text.as_ref();
+        match uuid::Uuid::try_parse(text) {
+            Ok(_) if text.len() == uuid::fmt::Hyphenated::LENGTH => Self::parse(text),
+            _ => Err(InvalidId::NotUuid),
+        }
+    }
+}
+
 impl From<uuid::Uuid> for TaskId {
     fn from(id: uuid::Uuid) -> Self {
         Self((&*id.hyphenated().encode_lower(&mut uuid::Uuid::encode_buffer())).into())
@@ -155,6 +171,15 @@ mod tests {
         assert_eq!(TaskId::parse("x".repeat(256)), Err(InvalidId::TooLong { actual: 256, limit: 255 }));
         assert_eq!(TaskId::parse(""), Err(InvalidId::Empty));
         assert_eq!(TaskId::parse("a\nb"), Err(InvalidId::Control));
+    }
+
+    #[test]
+    fn an_id_given_by_a_client_is_a_uuid_as_it_is_written() {
+        let id = "0192F0C1-6c1e-7d3e-9f2a-3b8f0a5d1c42";
+        assert_eq!(TaskId::parse_uuid(id).unwrap().as_str(), id);
+        for text in ["", "report", "0192f0c16c1e7d3e9f2a3b8f0a5d1c42", "{0192f0c1-6c1e-7d3e-9f2a-3b8f0a5d1c42}"] {
+            assert_eq!(TaskId::parse_uuid(text), Err(InvalidId::NotUuid), "{text}");
+        }
     }
 
     #[test]

@@ -194,7 +194,7 @@ impl Reader {
 
     fn identity(&mut self, fields: &Fields<'_>, task: &mut TaskSignature) {
         task.task_id = self.member(fields, "task_id", |reader, value| {
-            let id = reader.problems.parsed(value, TaskId::parse)?;
+            let id = reader.problems.parsed(value, TaskId::parse_uuid)?;
             let here = reader.problems.pointer().to_owned();
             if let Some(first) = reader.ids.insert(id.clone(), here) {
                 reader.problems.add(format!("is the same as {first}; every task needs its own"));

@@ -27,7 +27,7 @@ fn all_options_are_read_as_types() {
     let task = task(
         r#"{"task": "t.add", "args": [12345678901234567890123, 1.10], "kwargs": {"b": 1, "a": 2}, "queue": "heavy", "priority": 9,
         "eta": "2026-01-31T12:00:00+09:00", "expires": 60, "ignore_result": true, "soft_time_limit": 1.5, "time_limit": 2,
-        "immutable": true, "task_id": "my own", "headers": {"x-tenant": "t1"}, "labels": {"who": "me"}, "retry": {"max": 1},
+        "immutable": true, "task_id": "0192f0c1-6c1e-7d3e-9f2a-3b8f0a5d1c42", "headers": {"x-tenant": "t1"}, "labels": {"who": "me"}, "retry": {"max": 1},
         "link": [{"task": "ok"}], "link_error": [{"task": "err"}]}"#,
     );
     assert_eq!((task.args.get(), task.kwargs.get()), ("[12345678901234567890123, 1.10]", r#"{"b": 1, "a": 2}"#));
@@ -104,7 +104,7 @@ fn every_wrong_type_and_range_is_named() {
             "a label's name has 1 to 100 characters and no colon",
         ),
         (r#"{"task": "a", "labels": {"a": 1}}"#, "/labels/a", "must be a string, not a number"),
-        (r#"{"task": "a", "task_id": ""}"#, "/task_id", "must not be empty"),
+        (r#"{"task": "a", "task_id": ""}"#, "/task_id", "is not a UUID"),
         (r#"{"task": "a", "link": {"task": "b"}}"#, "/link", "must be an array, not an object"),
         (r#"{"task": "a", "link_error": [{"group": []}]}"#, "/link_error/0", "must be a plain task"),
         (r#"{"chain": []}"#, "/chain", "must have at least one step"),
@@ -136,7 +136,7 @@ fn all_mistakes_are_found_at_once() {
 
 #[test]
 fn one_id_can_stand_only_once_in_a_canvas() {
-    let text = r#"{"group": [{"task": "a", "task_id": "x"}, {"task": "b", "link": [{"task": "c", "task_id": "x"}]}]}"#;
+    let text = r#"{"group": [{"task": "a", "task_id": "0192f0c1-6c1e-7d3e-9f2a-3b8f0a5d1c42"}, {"task": "b", "link": [{"task": "c", "task_id": "0192f0c1-6c1e-7d3e-9f2a-3b8f0a5d1c42"}]}]}"#;
     let expected = "is the same as /group/0/task_id; every task needs its own";
     assert_eq!(mistake(text), ("/group/1/link/0/task_id".to_owned(), expected.to_owned()));
 }
