@@ -11,6 +11,7 @@ use super::serve::{listen, serve_until_stopped};
 use crate::app::App;
 use crate::config::{Config, Role};
 use crate::dev::{DATA, Dev};
+use crate::http::{self, Edge};
 use crate::lifecycle::Tasks;
 use crate::telemetry;
 
@@ -40,5 +41,7 @@ async fn dev(config: Config, data: &Path) -> anyhow::Result<ExitCode> {
     let dev = Dev::prepare(config, data, &tasks).await?;
     let app = App::build(&dev.config, dev.ledger(&tasks)?, tasks.clone())?;
     dev.announce(address);
-    serve_until_stopped(&dev.config, app, listener, metrics).await
+    let edge = Edge::new(&dev.config, app.gateway, app.catalog, tasks.clone(), metrics);
+    let router = http::router(edge).merge(http::sample_site());
+    serve_until_stopped(&dev.config, router, listener, &tasks).await
 }

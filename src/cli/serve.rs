@@ -5,7 +5,6 @@ use std::time::Duration;
 
 use anyhow::Context;
 use clap::Args;
-use metrics_exporter_prometheus::PrometheusHandle;
 use tokio::net::TcpListener;
 use tracing::info;
 
@@ -13,7 +12,7 @@ use super::Common;
 use super::given::{Flag, configure};
 use crate::app::{self, App};
 use crate::config::{Auth, Config, Role};
-use crate::http::{self, Edge};
+use crate::http::{self, Edge, Router};
 use crate::lifecycle::{OnExit, Tasks, terminated};
 use crate::telemetry;
 
@@ -49,7 +48,8 @@ async fn serve(config: Config) -> anyhow::Result<ExitCode> {
     let ledger = app::open_ledger(&config, tasks.stop_token())?;
     let listener = listen(&config).await?;
     let app = App::build(&config, ledger, tasks)?;
-    serve_until_stopped(&config, app, listener, metrics).await
+    let edge = Edge::new(&config, app.gateway, app.catalog, app.tasks.clone(), metrics);
+    serve_until_stopped(&config, http::router(edge), listener, &app.tasks).await
 }
 
 /// Binds before anything else starts: a taken port is a clear refusal.
@@ -67,13 +67,11 @@ pub async fn listen(config: &Config) -> anyhow::Result<TcpListener> {
 /// None at present; a role's end is its exit code.
 pub async fn serve_until_stopped(
     config: &Config,
-    app: App,
+    router: Router,
     listener: TcpListener,
-    metrics: Option<PrometheusHandle>,
+    tasks: &Tasks,
 ) -> anyhow::Result<ExitCode> {
-    let App { gateway, tasks, catalog } = app;
-    let edge = Edge::new(config, gateway, catalog, tasks.clone(), metrics);
-    let (router, patience) = (http::router(edge), config.http.header_timeout);
+    let patience = config.http.header_timeout;
     tasks.spawn("http", OnExit::StopProcess, move |stop| http::serve(listener, router, patience, stop));
     let stop = tasks.stop_token();
     let asked = tokio::select! { () = terminated() => true, () = stop.cancelled() => false };

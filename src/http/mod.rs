@@ -20,6 +20,8 @@ pub mod view;
 #[cfg(test)]
 mod tests;
 
+pub use axum::Router;
 pub use router::router;
+pub use routes::sample_site::router as sample_site;
 pub use server::serve;
 pub use state::Edge;

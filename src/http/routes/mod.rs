@@ -9,6 +9,7 @@ pub mod health;
 pub mod metrics;
 pub mod problems;
 pub mod result;
+pub mod sample_site;
 pub mod submit;
 pub mod tasks;
 

@@ -1,0 +1,20 @@
+//! The notice boards that dev's sample crawl reads. Not part of the contract: `serve` does not have them.
+
+use axum::Router;
+use axum::extract::Path;
+use axum::response::Html;
+use axum::routing::get;
+
+use crate::dev::sample_site;
+use crate::http::problem::Problem;
+use crate::http::slugs;
+
+/// `GET /sample-site/{board}/{page}`.
+pub fn router() -> Router {
+    Router::new().route("/sample-site/{board}/{page}", get(page))
+}
+
+async fn page(Path((board, page)): Path<(String, String)>) -> Result<Html<String>, Problem> {
+    let html = page.parse().ok().and_then(|page| sample_site::page(&board, page));
+    html.map(Html).ok_or_else(|| Problem::new(&slugs::ROUTE_NOT_FOUND))
+}
