@@ -1,0 +1,119 @@
+//! How fast the PostgreSQL ledger takes tasks and transitions: `ledger_speed URL [TASKS] [BATCH] [WRITERS]`.
+//!
+//! Every task is inserted, published, received, started and finished, in batches as the gateway and the recorder make them.
+//! Run it on a database of its own with `fsync` on, in a release build.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use taskgate::clock::{self, Time};
+use taskgate::store::postgres::{PostgresConfig, PostgresLedger};
+use taskgate::store::{Ledger, NewTask, News, SharedLedger, Source, Submission, TaskOptions};
+use taskgate::task::{Phase, Priority, QueueName, TaskId, TaskName};
+use tokio_util::sync::CancellationToken;
+
+/// What Celery writes for a small task has about this size.
+const HEADERS: usize = 600;
+
+#[tokio::main]
+async fn main() -> anyhow::Result<()> {
+    let mut arguments = std::env::args().skip(1);
+    let url = arguments.next().ok_or_else(|| anyhow::anyhow!("which database?"))?;
+    let mut number = |default: usize| arguments.next().map_or(Ok(default), |text| text.parse());
+    let (tasks, batch, writers) = (number(200_000)?, number(256)?, number(2)?);
+    let ledger = PostgresLedger::connect(&PostgresConfig::new(url), CancellationToken::new())?;
+    ledger.migrate().await?;
+    let ledger: SharedLedger = Arc::new(ledger);
+    let batches = tasks / batch / writers;
+    let started = Instant::now();
+    let lives = (0..writers).map(|_| tokio::spawn(submit(ledger.clone(), batches, batch)));
+    let submitted: Vec<Vec<(TaskId, i64)>> = futures_util::future::try_join_all(lives).await?;
+    report("submits", batches * batch * writers, started);
+    for (what, phase) in [("received", Phase::Received), ("started", Phase::Running), ("succeeded", Phase::Succeeded)] {
+        if phase == Phase::Received {
+            let started = Instant::now();
+            let work = submitted.iter().map(|own| tokio::spawn(publish(ledger.clone(), own.clone(), batch)));
+            futures_util::future::try_join_all(work).await?;
+            report("published", batches * batch * writers, started);
+        }
+        let started = Instant::now();
+        let work = submitted.iter().map(|own| tokio::spawn(learn(ledger.clone(), own.clone(), batch, phase)));
+        futures_util::future::try_join_all(work).await?;
+        report(what, batches * batch * writers, started);
+    }
+    Ok(())
+}
+
+fn report(what: &str, count: usize, started: Instant) {
+    let seconds = started.elapsed().as_secs_f64();
+    println!("{what:>10}: {count} in {seconds:.2} s, {:.0}/s", count as f64 / seconds);
+}
+
+async fn submit(ledger: SharedLedger, batches: usize, batch: usize) -> Vec<(TaskId, i64)> {
+    let mut known = Vec::with_capacity(batches * batch);
+    for _ in 0..batches {
+        let submissions: Vec<Submission> = (0..batch).map(|_| submission()).collect();
+        let answers = ledger.insert(&submissions).await.expect("the database is there");
+        for (submission, answer) in submissions.iter().zip(answers) {
+            known.push((submission.tasks[0].id.clone(), answer.expect("ids are new").task_nos[0]));
+        }
+    }
+    known
+}
+
+async fn publish(ledger: SharedLedger, known: Vec<(TaskId, i64)>, batch: usize) {
+    for chunk in known.chunks(batch) {
+        let numbers: Vec<i64> = chunk.iter().map(|(_, no)| *no).collect();
+        ledger.published(&numbers, clock::now()).await.expect("the database is there");
+    }
+}
+
+async fn learn(ledger: SharedLedger, known: Vec<(TaskId, i64)>, batch: usize, phase: Phase) {
+    for chunk in known.chunks(batch) {
+        let now = clock::now();
+        let news: Vec<News> = chunk.iter().map(|(id, _)| news(id, phase, now)).collect();
+        let events = ledger.learn(&news, phase.is_final()).await.expect("the database is there");
+        assert_eq!(events.len(), news.len());
+    }
+}
+
+fn news(id: &TaskId, phase: Phase, now: Time) -> News {
+    let mut news = News::new(id.clone(), Source::Result, phase, now);
+    news.worker = Some("celery@worker-1".to_owned());
+    if phase == Phase::Succeeded {
+        news.result = serde_json::value::RawValue::from_string("{\"saved_items\": 12}".to_owned()).ok();
+    }
+    news
+}
+
+fn submission() -> Submission {
+    let id: TaskId = clock::new_id().into();
+    let task = NewTask {
+        name: TaskName::parse("tasks.add").expect("a name"),
+        queue: QueueName::parse("celery").expect("a name"),
+        priority: Priority::default(),
+        phase: Phase::Accepted,
+        headers: Some(format!("{{\"task\":\"tasks.add\",\"pad\":\"{}\"}}", "x".repeat(HEADERS))),
+        body: "[[1, 2], {}, {\"callbacks\": null, \"errbacks\": null, \"chain\": null, \"chord\": null}]".to_owned(),
+        due_at: None,
+        expires_at: None,
+        root_id: id.clone(),
+        parent_id: None,
+        group_id: None,
+        group_index: None,
+        ignore_result: false,
+        retry_of: None,
+        schedule: None,
+        labels: Vec::new(),
+        options: TaskOptions::default(),
+        id,
+    };
+    Submission {
+        at: clock::now(),
+        tasks: vec![task],
+        edges: Vec::new(),
+        groups: Vec::new(),
+        idempotency: None,
+        unique: None,
+    }
+}
