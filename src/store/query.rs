@@ -24,7 +24,8 @@ pub struct Filter {
     pub from: Option<Time>,
     /// Submitted before.
     pub to: Option<Time>,
-    /// Id prefix, or part of name, a label, error type or error message; case-insensitive.
+    /// Id prefix, or part of name, a label, error type or error message; case-insensitive but for ids. On a long history a
+    /// page of a search may end early, even empty, with a cursor to go on from.
     pub q: Option<String>,
     /// Only `failed` and `lost` tasks that were not deleted or re-queued as dead letters.
     pub dead_letters: bool,

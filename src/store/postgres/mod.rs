@@ -9,6 +9,7 @@ mod groups;
 mod insert;
 mod learn;
 mod lease;
+mod list;
 mod migrate;
 mod notify;
 mod outbox;
@@ -156,7 +157,7 @@ impl Ledger for PostgresLedger {
     }
 
     async fn tasks(&self, filter: &Filter, page: &Page) -> Result<(Vec<Task>, Option<Cursor>), Error> {
-        tasks::tasks(&self.pool, filter, page).await
+        list::tasks(&self.pool, filter, page).await
     }
 
     async fn events(&self, id: &TaskId, after: i64, limit: i64) -> Result<Vec<Event>, Error> {

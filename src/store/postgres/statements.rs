@@ -1,7 +1,7 @@
 //! Every constant statement, so that a test can prepare each against a migrated database.
 
 use super::{
-    control, events, groups, insert, learn, lease, migrate, notify, outbox, prune, save, schedules, steps, tasks,
+    control, events, groups, insert, learn, lease, list, migrate, notify, outbox, prune, save, schedules, steps, tasks,
     workers,
 };
 
@@ -39,6 +39,20 @@ pub const STATEMENTS: &[&str] = &[
     learn::LOCK,
     lease::TAKE,
     lease::RELEASE,
+    list::ALL,
+    list::AT_WORKER,
+    list::UNFINISHED,
+    list::DEAD,
+    list::TROUBLE,
+    list::NAMES,
+    list::QUEUES,
+    list::GROUP,
+    list::SCHEDULE,
+    list::ROOT,
+    list::LABEL,
+    list::IDS,
+    list::SUBMITTED,
+    list::NEWEST,
     migrate::LOCK,
     migrate::GUARD_FEED,
     notify::NOTIFY,

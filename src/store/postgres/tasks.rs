@@ -1,13 +1,11 @@
-//! Reading tasks: one by id, lists by filter, the unfinished ones.
-//!
-//! Every list is newest first along `task_no`, through the index of its most telling condition.
+//! Reading tasks: one by id, the unfinished ones, and the conditions of lists and of the firehose.
 
 use std::collections::HashMap;
 
 use sqlx::{PgPool, Postgres, QueryBuilder, Row};
 
 use crate::store::rows::{clean, light_task_columns, short, task_columns};
-use crate::store::{Cursor, Error, Filter, Message, Page, Task};
+use crate::store::{Error, Filter, Message, Task};
 use crate::task::{Phase, TaskId};
 
 use super::rows;
@@ -28,8 +26,6 @@ pub(super) const CENSUS: &str = "select coalesce(t.queue, ''), t.phase, count(*)
      join taskgate.task t on t.task_no = u.task_no group by 1, 2";
 
 pub(super) const TOMBSTONE: &str = "select pruned_at from taskgate.tombstone where task_id = $1";
-
-const LIST: &str = concat!("select ", task_columns!(), " from ");
 
 pub(super) async fn task(pool: &PgPool, id: &TaskId) -> Result<Option<Task>, Error> {
     sqlx::query(TASK).bind(id.as_str()).fetch_optional(pool).await?.as_ref().map(rows::task).transpose()
@@ -54,40 +50,8 @@ pub(super) async fn census(pool: &PgPool) -> Result<HashMap<(String, Phase), i64
     found.iter().map(entry).collect()
 }
 
-pub(super) async fn tasks(pool: &PgPool, filter: &Filter, page: &Page) -> Result<(Vec<Task>, Option<Cursor>), Error> {
-    let mut query = QueryBuilder::new(LIST);
-    query.push(source(filter)).push(" where true");
-    if let Some(Cursor(after)) = page.after {
-        query.push(" and t.task_no < ").push_bind(after);
-    }
-    conditions(&mut query, filter);
-    task_conditions(&mut query, filter);
-    query.push(" order by t.task_no desc limit ").push_bind(page.limit.saturating_add(1));
-    let mut found = rows::tasks(&query.build().fetch_all(pool).await?)?;
-    let more = found.len() > usize::try_from(page.limit).unwrap_or(usize::MAX);
-    if more {
-        found.pop();
-    }
-    let next = found.last().filter(|_| more).map(|task| Cursor(task.no));
-    Ok((found, next))
-}
-
-/// The table whose order the list follows.
-fn source(filter: &Filter) -> &'static str {
-    let all = |test: fn(&Phase) -> bool| !filter.phase.is_empty() && filter.phase.iter().all(test);
-    if filter.dead_letters {
-        "taskgate.trouble d join taskgate.task t on t.task_no = d.task_no and d.dead"
-    } else if all(|phase| phase.is_at_worker()) {
-        "taskgate.unfinished u join taskgate.task t on t.task_no = u.task_no and u.at_worker"
-    } else if all(|phase| !phase.is_final()) {
-        "taskgate.unfinished u join taskgate.task t on t.task_no = u.task_no"
-    } else {
-        "taskgate.task t"
-    }
-}
-
 /// Conditions on where a task is now.
-fn task_conditions(query: &mut QueryBuilder<Postgres>, filter: &Filter) {
+pub(super) fn task_conditions(query: &mut QueryBuilder<Postgres>, filter: &Filter) {
     if !filter.status.is_empty() {
         query.push(" and t.status = any(").push_bind(cleaned(&filter.status)).push(")");
     }
@@ -96,6 +60,9 @@ fn task_conditions(query: &mut QueryBuilder<Postgres>, filter: &Filter) {
     }
     if !filter.worker.is_empty() {
         query.push(" and t.worker = any(").push_bind(cleaned(&filter.worker)).push(")");
+    }
+    if filter.dead_letters {
+        query.push(" and exists (select 1 from taskgate.trouble d where d.task_no = t.task_no and d.dead)");
     }
 }
 

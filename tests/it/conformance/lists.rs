@@ -17,6 +17,7 @@ on_both!(
     unfinished_tasks_come_by_number,
     the_census_counts_queues_and_phases,
     limits_of_a_token_are_patterns,
+    every_walk_meets_each_task_once,
 );
 
 async fn add(ledger: &Fixture, id: &str, change: impl FnOnce(&mut NewTask)) -> TaskId {
@@ -224,4 +225,82 @@ async fn limits_of_a_token_are_patterns(ledger: &Fixture) {
     assert_eq!(seen(&["Tasks.*"]).await, 0);
     assert_eq!(seen(&["tasks_*"]).await, 0);
     assert_eq!(seen(&["nothing", "*.add"]).await, 5);
+}
+
+/// Pages of `limit` until the last.
+async fn walk(ledger: &Fixture, filter: &Filter, limit: i64) -> Vec<TaskId> {
+    let (mut seen, mut after) = (Vec::new(), None);
+    loop {
+        let (tasks, next) = ledger.tasks(filter, &Page { limit, after }).await.unwrap();
+        assert!(tasks.len() <= usize::try_from(limit).unwrap());
+        seen.extend(tasks.into_iter().map(|task| task.id));
+        after = next;
+        if after.is_none() {
+            return seen;
+        }
+    }
+}
+
+async fn every_walk_meets_each_task_once(ledger: &Fixture) {
+    let mut batch = Vec::new();
+    for n in 0..1200 {
+        let mut new = task(&id(&format!("{:02}-{n}", n % 60)));
+        new.queue = QueueName::parse(format!("q{}", n % 7)).unwrap();
+        new.name = TaskName::parse(format!("tasks.t{}", n % 11)).unwrap();
+        new.labels = vec![("shard".to_owned(), (n % 13).to_string())];
+        batch.push(taskgate::store::Submission { at: after(n), ..alone(new) });
+    }
+    ledger.ledger.insert(&batch).await.unwrap();
+    let ends: Vec<_> = (0..1200)
+        .filter(|n| n % 3 == 0)
+        .map(|n| {
+            record(&id(&format!("{:02}-{n}", n % 60)), if n % 2 == 0 { Phase::Failed } else { Phase::Expired }, n + 1)
+        })
+        .collect();
+    ledger.learn(&ends, true).await.unwrap();
+    let is = |test: fn(i64) -> bool| {
+        (0..1200_i64).rev().filter(move |&n| test(n)).map(|n| id(&format!("{:02}-{n}", n % 60)))
+    };
+    let default = Filter::default;
+    let labels = vec![("shard".to_owned(), "5".to_owned())];
+    let cases: Vec<(Filter, Vec<TaskId>)> = vec![
+        (
+            Filter { queue: vec!["q1".into(), "q4".into(), "q1".into()], ..default() },
+            is(|n| matches!(n % 7, 1 | 4)).collect(),
+        ),
+        (
+            Filter { task: vec!["tasks.t3".into(), "tasks.t9".into()], ..default() },
+            is(|n| matches!(n % 11, 3 | 9)).collect(),
+        ),
+        (
+            Filter { labels: labels.clone(), queue: some("q2"), ..default() },
+            is(|n| n % 13 == 5 && n % 7 == 2).collect(),
+        ),
+        (
+            Filter { phase: vec![Phase::Failed], queue: some("q2"), ..default() },
+            is(|n| n % 6 == 0 && n % 7 == 2).collect(),
+        ),
+        (Filter { status: some("REVOKED"), ..default() }, is(|n| n % 3 == 0 && n % 2 == 1).collect()),
+        (Filter { status: vec!["FAILURE".into(), "REVOKED".into()], ..default() }, is(|n| n % 3 == 0).collect()),
+        (
+            Filter { from: Some(after(300)), to: Some(after(310)), ..default() },
+            is(|n| (300..310).contains(&n)).collect(),
+        ),
+        (Filter { to: Some(after(10)), labels, ..default() }, is(|n| n == 5).collect()),
+        (Filter { q: Some("TASKS.T10".into()), ..default() }, is(|n| n % 11 == 10).collect()),
+    ];
+    for (filter, expected) in cases {
+        assert_eq!(walk(ledger, &filter, 7).await, expected, "{filter:?}");
+        assert_eq!(walk(ledger, &filter, 500).await, expected, "{filter:?}");
+    }
+    // The twenty ids that begin so, and the names that contain it.
+    let mut found = walk(ledger, &Filter { q: Some("09-".into()), ..default() }, 25).await;
+    found.sort();
+    let mut expected: Vec<_> = is(|n| n % 60 == 9).collect();
+    expected.sort();
+    assert_eq!(found, expected);
+    // More ids than a page holds are found along the way, fewer come first: each once.
+    let begins = |text: &str| Filter { q: Some(text.to_owned()), ..default() };
+    assert_eq!(walk(ledger, &begins("09-9"), 1).await, [id("09-969"), id("09-909"), id("09-9")]);
+    assert_eq!(walk(ledger, &begins("09-969"), 1).await, [id("09-969")]);
 }
