@@ -25,6 +25,7 @@ use crate::services::sweeper::Sweeper;
 use crate::store::SharedLedger;
 use crate::store::postgres::{PostgresConfig, PostgresLedger};
 use crate::store::sqlite::{SqliteLedger, Synchronous};
+use crate::worker::{self, Registry};
 
 /// Between attempts to bring the schema up to date.
 const MIGRATION_PAUSE: Duration = Duration::from_secs(2);
@@ -43,14 +44,7 @@ impl App {
     /// When the configuration cannot mean anything.
     pub fn build(config: &Config, ledger: SharedLedger, tasks: Tasks) -> anyhow::Result<Self> {
         let catalog = Arc::new(Catalog::compile(config)?);
-        let broker = Broker::new(BrokerConfig {
-            link: link(&config.broker.redis),
-            key_prefix: config.broker.redis.key_prefix.clone(),
-        })?;
-        let backend = Backend::new(BackendConfig {
-            link: link(&config.backend.redis),
-            key_prefix: config.backend.redis.key_prefix.clone(),
-        })?;
+        let (broker, backend) = redis(config)?;
         let hub = Hub::default();
         let holder = format!("{}:{}", origin(), clock::random_id());
         let (relay, relay_handle) = Relay::new(ledger.clone(), broker.clone(), backend.clone(), hub.clone());
@@ -152,6 +146,33 @@ pub fn open_ledger(config: &Config, stop: CancellationToken) -> anyhow::Result<S
     let mut postgres = PostgresConfig::new(url);
     postgres.max_connections = config.database.max_connections;
     Ok(Arc::new(PostgresLedger::connect(&postgres, stop)?))
+}
+
+/// A worker on the configured Redis, for the default queue and every queue that the catalog names.
+///
+/// # Errors
+/// When the configuration cannot mean anything.
+pub fn worker(config: &Config, registry: Registry) -> anyhow::Result<worker::Builder> {
+    let (broker, backend) = redis(config)?;
+    let queues = match &config.worker.queues {
+        Some(names) => worker::queue_names(names)?,
+        None => Catalog::compile(config)?.queues(),
+    };
+    Ok(worker::Builder::new(broker, backend)
+        .registry(registry)
+        .queues(queues)
+        .default_queue(config.broker.default_queue.clone())
+        .concurrency(config.worker.concurrency)
+        .hostname(config.worker.hostname.as_deref().unwrap_or("taskgate@%h"))
+        .visibility_timeout(config.broker.visibility_timeout)
+        .result_expires(config.backend.result_expires))
+}
+
+fn redis(config: &Config) -> anyhow::Result<(Broker, Backend)> {
+    let (broker, backend) = (&config.broker.redis, &config.backend.redis);
+    let broker = Broker::new(BrokerConfig { link: link(broker), key_prefix: broker.key_prefix.clone() })?;
+    let backend = Backend::new(BackendConfig { link: link(backend), key_prefix: backend.key_prefix.clone() })?;
+    Ok((broker, backend))
 }
 
 fn link(redis: &config::Redis) -> LinkConfig {

@@ -1,19 +1,26 @@
 //! `taskgate dev`.
 
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::Args;
 
 use super::Common;
 use super::given::{Flag, configure};
 use super::serve::{listen, serve_until_stopped};
-use crate::app::App;
+use crate::app::{self, App};
 use crate::config::{Config, Role};
+use crate::dev::samples::Samples;
 use crate::dev::{DATA, Dev};
 use crate::http::{self, Edge};
-use crate::lifecycle::Tasks;
+use crate::lifecycle::{OnExit, Tasks};
 use crate::telemetry;
+use crate::worker::{Registry, Stop};
+
+/// How long a stop waits for running tasks: the process has to end within ten seconds.
+const WORKER_STOP: Duration = Duration::from_secs(6);
 
 #[derive(Debug, Args)]
 pub struct Options {
@@ -40,8 +47,18 @@ async fn dev(config: Config, data: &Path) -> anyhow::Result<ExitCode> {
     let address = listener.local_addr()?;
     let dev = Dev::prepare(config, data, &tasks).await?;
     let app = App::build(&dev.config, dev.ledger(&tasks)?, tasks.clone())?;
+    spawn_worker(&dev, address, &tasks)?;
     dev.announce(address);
     let edge = Edge::new(&dev.config, app.gateway, app.catalog, tasks.clone(), metrics);
     let router = http::router(edge).merge(http::sample_site());
     serve_until_stopped(&dev.config, router, listener, &tasks).await
+}
+
+/// The worker of `taskgate worker`, in this process.
+fn spawn_worker(dev: &Dev, listen: SocketAddr, tasks: &Tasks) -> anyhow::Result<()> {
+    let mut registry = Registry::new();
+    Samples::new(format!("http://127.0.0.1:{}/sample-site", listen.port()), dev.data()).register(&mut registry);
+    let worker = app::worker(&dev.config, registry)?.task_events(true).warm_timeout(Some(WORKER_STOP));
+    tasks.spawn("worker", OnExit::StopProcess, |stop| worker.run(Stop { warm: stop, ..Stop::default() }));
+    Ok(())
 }

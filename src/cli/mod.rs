@@ -6,6 +6,7 @@ mod healthcheck;
 mod migrate;
 mod openapi;
 mod serve;
+mod worker;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -39,6 +40,8 @@ enum Command {
     Dev(dev::Options),
     /// Serve the gateway: HTTP, relay, recorder, sweeper; any number of identical replicas
     Serve(serve::Options),
+    /// Run tasks: the sample tasks and the catalog's commands, beside Python workers or alone
+    Worker(worker::Options),
     /// Bring the ledger's schema up to date
     Migrate,
     /// Print the contract (OpenAPI 3.1)
@@ -57,6 +60,7 @@ impl Cli {
         match command {
             Command::Dev(options) => dev::run(&common, &options),
             Command::Serve(options) => serve::run(&common, &options),
+            Command::Worker(options) => worker::run(&common, &options),
             Command::Migrate => migrate::run(&common),
             Command::Openapi => openapi::run(),
             Command::Healthcheck => healthcheck::run(&common),

@@ -9,7 +9,7 @@ use super::service::Service;
 use super::settings::{Autoscale, Settings, UnknownTask, hostname};
 use crate::backend::{Backend, BackendConfig};
 use crate::broker::{Broker, BrokerConfig, Error, LinkConfig, QueueOrder};
-use crate::task::QueueName;
+use crate::task::{InvalidId, QueueName};
 
 /// A worker in the making. What is not said is as in Celery.
 pub struct Builder {
@@ -26,6 +26,14 @@ pub struct Stop {
     pub warm: CancellationToken,
     /// Wait for nothing: late-acknowledged messages go back to their queue.
     pub cold: CancellationToken,
+}
+
+/// Names of queues, parsed.
+///
+/// # Errors
+/// When one is empty, longer than 255 characters, or has control characters.
+pub fn queue_names<N: AsRef<str>>(names: impl IntoIterator<Item = N>) -> Result<Vec<QueueName>, InvalidId> {
+    names.into_iter().map(QueueName::parse).collect()
 }
 
 impl Builder {
@@ -51,12 +59,9 @@ impl Builder {
 
     /// The queues to take from, Celery's `-Q`. Default `celery`.
     ///
-    /// # Panics
-    /// When a name is empty, longer than 255 characters, or has control characters.
     #[must_use]
-    pub fn queues<N: AsRef<str>>(mut self, names: impl IntoIterator<Item = N>) -> Self {
-        let parse = |name: N| QueueName::parse(name).expect("a queue's name is printable text of 1 to 255 characters");
-        self.settings.queues = names.into_iter().map(parse).collect();
+    pub fn queues(mut self, queues: Vec<QueueName>) -> Self {
+        self.settings.queues = queues;
         self
     }
 

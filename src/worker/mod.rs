@@ -2,7 +2,7 @@
 //!
 //! ```no_run
 //! use serde::Deserialize;
-//! use taskgate::worker::{Builder, Context, Registry, TaskError};
+//! use taskgate::worker::{Builder, Context, Registry, TaskError, queue_names};
 //!
 //! #[derive(Deserialize)]
 //! struct Add {
@@ -17,11 +17,11 @@
 //! }
 //!
 //! #[tokio::main]
-//! async fn main() -> Result<(), taskgate::broker::Error> {
+//! async fn main() -> Result<(), Box<dyn std::error::Error>> {
 //!     let mut tasks = Registry::new();
 //!     tasks.task("tasks.add", add).rate_limit("100/m");
 //!     let worker = Builder::connect("redis://127.0.0.1:6379/0", "redis://127.0.0.1:6379/1")?;
-//!     worker.registry(tasks).queues(["celery"]).concurrency(4).run_until_signalled().await;
+//!     worker.registry(tasks).queues(queue_names(["celery", "heavy"])?).concurrency(4).run_until_signalled().await;
 //!     Ok(())
 //! }
 //! ```
@@ -59,7 +59,7 @@ mod signals;
 
 pub use crate::broker::QueueOrder;
 pub use crate::task::RetryPolicy;
-pub use builder::{Builder, Stop};
+pub use builder::{Builder, Stop, queue_names};
 pub use cancellation::{Cancellation, Cause};
 pub use context::{Context, ContextError, DeliveryInfo, PROGRESS};
 pub use error::{Failure, Retry, TaskError};
