@@ -8,6 +8,7 @@
 //!
 //! One replica records at a time: the holder of the lease. News is idempotent, so a second recorder does no harm to states.
 
+mod asking;
 mod event;
 mod pending;
 mod record;
@@ -152,7 +153,9 @@ impl Recorder {
         let mut state = State::default();
         let mut batch = Vec::with_capacity(BATCH);
         loop {
-            let deadline = state.pending.next_deadline().unwrap_or_else(|| Instant::now() + Duration::from_secs(3_600));
+            let deadlines = [state.pending.next_deadline(), state.asking.next()];
+            let idle = || Instant::now() + Duration::from_secs(3_600);
+            let deadline = deadlines.into_iter().flatten().min().unwrap_or_else(idle);
             let count = tokio::select! {
                 biased;
                 count = heard.recv_many(&mut batch, BATCH) => count,
@@ -207,6 +210,9 @@ impl Recorder {
         }
         self.take_due(state, &mut news).await;
         self.commit(news, stop).await;
+        if state.asking.is_due(Instant::now()) {
+            self.ask_for_events().await;
+        }
         if gap {
             self.catch_up(state, stop).await;
         }

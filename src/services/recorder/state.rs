@@ -2,6 +2,9 @@
 
 use std::time::Duration;
 
+use tokio::time::Instant;
+
+use super::asking::Asking;
 use super::pending::{Pending, Recent};
 use super::{event, record};
 use crate::celery::event::Event;
@@ -19,6 +22,7 @@ const RECORD_PATIENCE: Duration = Duration::from_millis(250);
 #[derive(Default)]
 pub struct State {
     pub pending: Pending,
+    pub asking: Asking,
     recent: Recent,
 }
 
@@ -43,6 +47,7 @@ impl State {
     }
 
     pub fn hear_event(&mut self, event: Event, news: &mut Vec<News>) {
+        self.asking.hear(&event, Instant::now());
         match event::read(event) {
             event::Said::Now(one) => {
                 if one.phase.is_final() || one.phase == Phase::Received {
