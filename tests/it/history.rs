@@ -74,11 +74,10 @@ async fn details_tell_the_whole_story() {
     assert_eq!(task["labels"]["team"], "x", "{task}");
     assert!(task["seq"].as_u64().is_some_and(|seq| seq > 0), "{task}");
     assert!(task["worker"].as_str().is_some_and(|name| name.contains('@')), "{task}");
-    let times: Vec<_> = ["submitted_at", "started_at", "finished_at"]
-        .iter()
-        .map(|field| task[*field].as_str().unwrap_or_else(|| panic!("no {field} in {task}")))
-        .collect();
-    assert!(times.is_sorted(), "{times:?}");
+    let time = |field: &str| task[field].as_str().unwrap_or_else(|| panic!("no {field} in {task}")).to_owned();
+    // The worker's main process tells the start, its pool process the end: those two may be a hair apart either way.
+    assert!(time("submitted_at") <= time("started_at"), "{task}");
+    assert!(time("submitted_at") <= time("finished_at"), "{task}");
 }
 
 #[tokio::test]

@@ -4,7 +4,16 @@ mod harness;
 
 mod boundaries;
 mod conformance;
+mod dev;
+mod faults;
+mod history;
+mod interop;
 mod library;
 mod packaging;
 mod peers;
+mod progress;
+mod publish;
+mod refusals;
 mod resp;
+mod samples;
+mod startup;

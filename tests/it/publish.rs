@@ -115,6 +115,8 @@ async fn key_prefixes_keep_two_applications_apart() {
             "broker_transport_options": {"global_keyprefix": "app1:"},
             "result_backend_transport_options": {"global_keyprefix": "app1:"},
         }),
+        // This is about keys; asking for events has its own tests.
+        events: true,
         ..CeleryOptions::default()
     };
     let config = "broker.key_prefix = 'app1:'\nbackend.key_prefix = 'app1:'".to_owned();

@@ -91,6 +91,13 @@ impl Celery {
         self.process.wait_for_log(" ready.", Duration::from_secs(60));
     }
 
+    /// Waits until it sends task events, which the gateway has to ask for when `-E` is off.
+    pub fn wait_for_events(&mut self) {
+        if !self.options.events {
+            self.process.wait_for_log("enabled by remote", Duration::from_secs(15));
+        }
+    }
+
     pub fn id(&self) -> i32 {
         self.process.id()
     }

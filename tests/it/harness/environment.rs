@@ -69,6 +69,7 @@ impl Harness {
         let gateway = Gateway::serve(&database, &redis.url(0), &redis.url(1), &options.config);
         if let Some(celery) = &mut celery {
             celery.wait_until_ready();
+            celery.wait_for_events();
         }
         Self { gateway, celery, redis, database, _site: site }
     }

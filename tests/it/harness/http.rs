@@ -20,7 +20,8 @@ pub struct Http {
 impl Http {
     pub fn new(base: String) -> Self {
         let _ = rustls::crypto::ring::default_provider().install_default();
-        let client = Client::builder().no_proxy().redirect(reqwest::redirect::Policy::none());
+        // No connection is kept: a test that restarts the gateway would be given a broken one.
+        let client = Client::builder().no_proxy().pool_max_idle_per_host(0).redirect(reqwest::redirect::Policy::none());
         Self { client: client.build().expect("a plain client can be built"), base }
     }
 
