@@ -44,7 +44,7 @@ impl App {
     /// When the configuration cannot mean anything.
     pub fn build(config: &Config, ledger: SharedLedger, tasks: Tasks) -> anyhow::Result<Self> {
         let catalog = Arc::new(Catalog::compile(config)?);
-        let (broker, backend) = redis(config)?;
+        let (broker, backend) = open_redis(config)?;
         let hub = Hub::default();
         let holder = format!("{}:{}", origin(), clock::random_id());
         let (relay, relay_handle) = Relay::new(ledger.clone(), broker.clone(), backend.clone(), hub.clone());
@@ -153,7 +153,7 @@ pub fn open_ledger(config: &Config, stop: CancellationToken) -> anyhow::Result<S
 /// # Errors
 /// When the configuration cannot mean anything.
 pub fn worker(config: &Config, registry: Registry) -> anyhow::Result<worker::Builder> {
-    let (broker, backend) = redis(config)?;
+    let (broker, backend) = open_redis(config)?;
     let queues = match &config.worker.queues {
         Some(names) => worker::queue_names(names)?,
         None => Catalog::compile(config)?.queues(),
@@ -168,7 +168,11 @@ pub fn worker(config: &Config, registry: Registry) -> anyhow::Result<worker::Bui
         .result_expires(config.backend.result_expires))
 }
 
-fn redis(config: &Config) -> anyhow::Result<(Broker, Backend)> {
+/// Broker and result backend that the configuration names. Connects to nothing yet.
+///
+/// # Errors
+/// When a URL is not understood.
+pub fn open_redis(config: &Config) -> anyhow::Result<(Broker, Backend)> {
     let (broker, backend) = (&config.broker.redis, &config.backend.redis);
     let broker = Broker::new(BrokerConfig { link: link(broker), key_prefix: broker.key_prefix.clone() })?;
     let backend = Backend::new(BackendConfig { link: link(backend), key_prefix: backend.key_prefix.clone() })?;

@@ -13,6 +13,7 @@ pub mod beat;
 pub mod broker;
 pub mod catalog;
 pub mod celery;
+pub mod check;
 pub mod cli;
 pub mod clock;
 pub mod config;

@@ -41,6 +41,7 @@ mod tests {
     fn a_slip_of_the_pen_is_understood() {
         assert_eq!(nearest("lisen", &["hosts", "listen"]), Some("listen"));
         assert_eq!(nearest("Qeue", &["queue", "priority"]), Some("queue"));
+        assert_eq!(nearest("ignoreResult", &["ignore_result", "eta"]), Some("ignore_result"));
     }
 
     #[test]

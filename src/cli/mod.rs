@@ -1,5 +1,6 @@
 //! The command line: one subcommand for each role. A role's body lives in its own module; here it gets its configuration.
 
+mod check;
 mod dev;
 mod given;
 mod healthcheck;
@@ -46,6 +47,8 @@ enum Command {
     Migrate,
     /// Print the contract (OpenAPI 3.1)
     Openapi,
+    /// Read the configuration, Redis, the ledger and the live workers, and say what does not fit together
+    Check,
     /// Ask a gateway on this machine whether it runs, for container health checks
     Healthcheck,
 }
@@ -63,6 +66,7 @@ impl Cli {
             Command::Worker(options) => worker::run(&common, &options),
             Command::Migrate => migrate::run(&common),
             Command::Openapi => openapi::run(),
+            Command::Check => check::run(&common),
             Command::Healthcheck => healthcheck::run(&common),
         }
     }

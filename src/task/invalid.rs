@@ -3,6 +3,7 @@
 use serde_json::value::RawValue;
 
 use super::json::{self, Fields};
+use crate::spelling::nearest;
 
 /// One mistake and where it is.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -171,35 +172,6 @@ fn kind(value: &RawValue) -> &'static str {
     }
 }
 
-/// The known name that a typing error most likely meant.
-pub fn nearest<'a>(name: &str, known: &[&'a str]) -> Option<&'a str> {
-    let close = |candidate: &str| (distance(name, candidate), candidate.len());
-    let allowed = 1 + name.chars().count() / 4;
-    known
-        .iter()
-        .copied()
-        .filter(|candidate| distance(name, candidate) <= allowed)
-        .min_by_key(|candidate| close(candidate))
-}
-
-/// Levenshtein's distance; long names are not worth it.
-fn distance(left: &str, right: &str) -> usize {
-    if left.len() > 64 || right.len() > 64 {
-        return usize::MAX;
-    }
-    let right: Vec<char> = right.chars().flat_map(char::to_lowercase).collect();
-    let mut row: Vec<usize> = (0..=right.len()).collect();
-    for (i, char) in left.chars().flat_map(char::to_lowercase).enumerate() {
-        let mut diagonal = std::mem::replace(&mut row[0], i + 1);
-        for (j, other) in right.iter().enumerate() {
-            let cost = diagonal + usize::from(char != *other);
-            diagonal = row[j + 1];
-            row[j + 1] = cost.min(row[j] + 1).min(diagonal + 1);
-        }
-    }
-    row[right.len()]
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -211,14 +183,5 @@ mod tests {
         problems.add("whole");
         let pointers: Vec<_> = problems.found.iter().map(|invalid| invalid.pointer.as_str()).collect();
         assert_eq!(pointers, ["/a~1b/c~0d", ""]);
-    }
-
-    #[test]
-    fn the_nearest_name_is_offered_and_far_ones_are_not() {
-        let known = ["queue", "countdown", "ignore_result", "eta"];
-        assert_eq!(nearest("queu", &known), Some("queue"));
-        assert_eq!(nearest("Queue", &known), Some("queue"));
-        assert_eq!(nearest("ignoreResult", &known), Some("ignore_result"));
-        assert_eq!(nearest("banana", &known), None);
     }
 }

@@ -16,10 +16,11 @@ use crate::http::state::Edge;
 /// Refuses unsafe requests of strangers.
 pub async fn guard(State(edge): State<Edge>, request: Request, next: Next) -> Response {
     let is_safe = matches!(*request.method(), Method::GET | Method::HEAD | Method::OPTIONS | Method::TRACE);
-    if !is_safe && edge.auth == Auth::None {
-        if let Err(problem) = check(&edge.http, request.headers(), request.uri()) {
-            return problem.into_response();
-        }
+    if !is_safe
+        && edge.auth == Auth::None
+        && let Err(problem) = check(&edge.http, request.headers(), request.uri())
+    {
+        return problem.into_response();
     }
     next.run(request).await
 }

@@ -1,0 +1,171 @@
+//! Asks Redis, the ledger and the workers.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use serde_json::Value;
+
+use crate::backend::Backend;
+use crate::broker::{self, Broker};
+use crate::broker::{Replies, Request};
+use crate::store::Ledger;
+
+/// An answer later than this is none.
+const PATIENCE: Duration = Duration::from_secs(3);
+/// Workers that are busy answer late; all that answer by then count.
+const WORKER_PATIENCE: Duration = Duration::from_secs(2);
+
+/// What was found. An `Err` says why nothing was.
+#[derive(Debug)]
+pub struct Facts {
+    /// `None` when the configuration names no ledger.
+    pub ledger: Option<Result<&'static str, String>>,
+    pub broker: Result<(), String>,
+    pub backend: Result<(), String>,
+    /// By node name.
+    pub workers: BTreeMap<String, WorkerFacts>,
+}
+
+/// What one worker says of itself.
+#[derive(Debug, Default, Clone, PartialEq)]
+pub struct WorkerFacts {
+    pub registered: BTreeSet<String>,
+    pub queues: BTreeSet<String>,
+    /// Seconds; `None` when it runs with Celery's default.
+    pub visibility_timeout: Option<f64>,
+    /// Seconds; `None` when it runs with Celery's default (one day). Zero: never.
+    pub result_expires: Option<f64>,
+    /// With the password masked, as Celery masks it.
+    pub result_backend: Option<String>,
+    pub backend_prefix: Option<String>,
+}
+
+impl Facts {
+    /// Asks everybody at the same time.
+    pub async fn gather(ledger: Option<&dyn Ledger>, broker: &Broker, backend: &Backend) -> Self {
+        let ledger = async {
+            match ledger {
+                Some(ledger) => Some(in_time(ledger.ping()).await.map(|()| ledger.kind())),
+                None => None,
+            }
+        };
+        let (ledger, broker_state, backend_state, workers) =
+            tokio::join!(ledger, in_time(broker.ping()), in_time(backend.ping()), workers(broker));
+        // Without a broker nobody could be asked, and that is said already.
+        Self { ledger, broker: broker_state, backend: backend_state, workers: workers.unwrap_or_default() }
+    }
+}
+
+async fn in_time<T, E: std::error::Error>(work: impl Future<Output = Result<T, E>>) -> Result<T, String> {
+    match tokio::time::timeout(PATIENCE, work).await {
+        Ok(Ok(done)) => Ok(done),
+        Ok(Err(error)) => Err(match error.source() {
+            Some(cause) => format!("{error}: {cause}"),
+            None => error.to_string(),
+        }),
+        Err(_) => Err("no answer in time".to_owned()),
+    }
+}
+
+async fn workers(broker: &Broker) -> Result<BTreeMap<String, WorkerFacts>, broker::Error> {
+    let (registered, queues, conf) = (
+        Request::to_all("registered", "{}"),
+        Request::to_all("active_queues", "{}"),
+        Request::to_all("conf", r#"{"with_defaults": false}"#),
+    );
+    let (registered, queues, conf) = tokio::try_join!(
+        broker.ask(&registered, WORKER_PATIENCE),
+        broker.ask(&queues, WORKER_PATIENCE),
+        broker.ask(&conf, WORKER_PATIENCE),
+    )?;
+    Ok(assemble(&registered, &queues, &conf))
+}
+
+/// One record for each worker that answered anything.
+fn assemble(registered: &Replies, queues: &Replies, conf: &Replies) -> BTreeMap<String, WorkerFacts> {
+    let mut workers: BTreeMap<String, WorkerFacts> = BTreeMap::new();
+    for (node, names) in values(registered) {
+        // "tasks.add [rate_limit=100/m]": attributes follow the name.
+        let names = texts(&names).into_iter().map(|name| name.split(' ').next().unwrap_or_default().to_owned());
+        workers.entry(node).or_default().registered = names.collect();
+    }
+    for (node, list) in values(queues) {
+        let names = list.as_array().into_iter().flatten().filter_map(|queue| queue["name"].as_str());
+        workers.entry(node).or_default().queues = names.map(str::to_owned).collect();
+    }
+    for (node, settings) in values(conf) {
+        settle(workers.entry(node).or_default(), &settings);
+    }
+    workers
+}
+
+fn values(replies: &Replies) -> impl Iterator<Item = (String, Value)> {
+    replies.iter().filter_map(|(node, json)| Some((node.clone(), serde_json::from_str(json.get()).ok()?)))
+}
+
+fn texts(list: &Value) -> Vec<String> {
+    list.as_array().into_iter().flatten().filter_map(Value::as_str).map(str::to_owned).collect()
+}
+
+fn settle(worker: &mut WorkerFacts, settings: &Value) {
+    worker.visibility_timeout = seconds(&settings["broker_transport_options"]["visibility_timeout"]);
+    worker.result_expires = seconds(&settings["result_expires"]);
+    worker.result_backend = settings["result_backend"].as_str().map(str::to_owned);
+    let prefix = &settings["result_backend_transport_options"]["global_keyprefix"];
+    worker.backend_prefix = prefix.as_str().map(str::to_owned);
+}
+
+/// A number, or Python's text of a `timedelta`: `1 day, 0:00:00`.
+fn seconds(value: &Value) -> Option<f64> {
+    if let Some(number) = value.as_f64() {
+        return Some(number);
+    }
+    let text = value.as_str()?;
+    let (days, clock) = match text.split_once(", ") {
+        Some((days, clock)) => (days.split(' ').next()?.parse::<f64>().ok()?, clock),
+        None => (0.0, text),
+    };
+    let parts: Vec<f64> = clock.split(':').map(str::parse).collect::<Result<_, _>>().ok()?;
+    match parts.as_slice() {
+        [hours, minutes, seconds] => Some(days * 86_400.0 + hours * 3_600.0 + minutes * 60.0 + seconds),
+        [number] => Some(*number),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn replies(value: &Value) -> Replies {
+        let members = value.as_object().unwrap().iter();
+        members.map(|(node, reply)| (node.clone(), crate::task::json::written(reply.to_string()))).collect()
+    }
+
+    #[test]
+    fn durations_are_read_as_python_writes_them() {
+        assert_eq!(seconds(&json!(3600)), Some(3_600.0));
+        assert_eq!(seconds(&json!("1 day, 0:00:00")), Some(86_400.0));
+        assert_eq!(seconds(&json!("0:30:00")), Some(1_800.0));
+        assert_eq!(seconds(&json!(null)), None);
+        assert_eq!(seconds(&json!("soon")), None);
+    }
+
+    #[test]
+    fn what_workers_say_is_put_together_by_node() {
+        let registered = replies(&json!({"a@h": ["tasks.add [rate_limit=1/s]", "tasks.mul"]}));
+        let queues = replies(&json!({"a@h": [{"name": "celery"}], "b@h": [{"name": "crawl"}]}));
+        let conf = replies(
+            &json!({"a@h": {"result_expires": 60, "broker_transport_options": {"visibility_timeout": 7200},
+            "result_backend": "redis://:********@h/1", "result_backend_transport_options": {"global_keyprefix": "x"}}}),
+        );
+        let workers = assemble(&registered, &queues, &conf);
+        let worker = &workers["a@h"];
+        assert!(worker.registered.contains("tasks.add") && worker.queues.contains("celery"));
+        assert_eq!((worker.visibility_timeout, worker.result_expires), (Some(7_200.0), Some(60.0)));
+        assert_eq!(worker.backend_prefix.as_deref(), Some("x"));
+        assert!(workers["b@h"].registered.is_empty());
+    }
+}

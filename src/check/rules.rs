@@ -1,0 +1,267 @@
+//! What does not fit together, from facts alone.
+
+use std::collections::BTreeSet;
+
+use super::{Facts, Finding, Weight, WorkerFacts};
+use crate::catalog::Catalog;
+use crate::config::Config;
+use crate::spelling::nearest;
+
+/// Celery's default: an unacknowledged message is delivered again after an hour.
+const CELERY_VISIBILITY_SECS: f64 = 3_600.0;
+/// The sweeper reads results that nobody heard of; it needs a few rounds before they are gone.
+const SHORTEST_EXPIRY_SECS: f64 = 300.0;
+
+/// All findings, what fits included.
+pub fn judge(config: &Config, catalog: &Catalog, facts: &Facts) -> Vec<Finding> {
+    let mut findings = vec![Finding::new(Weight::Fine, "the configuration is read")];
+    findings.extend(reached(config, facts));
+    if facts.broker.is_err() {
+        return findings;
+    }
+    findings.extend(present(facts));
+    if facts.workers.is_empty() {
+        return findings;
+    }
+    findings.extend(registered(catalog, facts));
+    findings.extend(consumed(catalog, facts));
+    findings.extend(delivered(catalog, facts));
+    for (node, worker) in &facts.workers {
+        findings.extend(visible(config, catalog, node, worker));
+        findings.extend(expires(node, worker));
+        findings.extend(results(config, node, worker));
+    }
+    findings
+}
+
+fn reached(config: &Config, facts: &Facts) -> Vec<Finding> {
+    let answer = |what: &str, url: &str, state: &Result<(), String>| match state {
+        Ok(()) => Finding::new(Weight::Fine, format!("{what} answers at {url}")),
+        Err(error) => Finding::new(Weight::Problem, format!("{what} at {url} cannot be reached: {error}")),
+    };
+    let mut findings = Vec::new();
+    match (&config.database.url, &facts.ledger) {
+        (Some(url), Some(state)) => {
+            findings.push(answer("the ledger", &url.to_string(), &state.as_ref().map(|_| ()).map_err(Clone::clone)));
+        }
+        _ => findings.push(Finding::new(Weight::Warning, "database.url is not set: serve would not start")),
+    }
+    findings.push(answer("the broker", &config.broker.redis.url.to_string(), &facts.broker));
+    findings.push(answer("the result backend", &config.backend.redis.url.to_string(), &facts.backend));
+    findings
+}
+
+fn present(facts: &Facts) -> Option<Finding> {
+    if facts.workers.is_empty() {
+        let text = "no worker answers: none runs, or none has remote control, or broker.key_prefix differs from theirs";
+        return Some(Finding::new(Weight::Problem, text));
+    }
+    let nodes: Vec<&str> = facts.workers.keys().map(String::as_str).collect();
+    Some(Finding::new(Weight::Fine, format!("{} workers answer: {}", nodes.len(), nodes.join(", "))))
+}
+
+/// Task names that nobody registers.
+fn registered(catalog: &Catalog, facts: &Facts) -> Vec<Finding> {
+    let known: BTreeSet<&str> =
+        facts.workers.values().flat_map(|worker| &worker.registered).map(String::as_str).collect();
+    let missing = catalog.names().into_iter().filter(|name| !known.contains(name));
+    let tell = |name: &str| {
+        let hint = hint(name, &known);
+        Finding::new(Weight::Problem, format!("no worker registers {name}, which the catalog declares{hint}"))
+    };
+    missing.map(tell).collect()
+}
+
+/// Queues that nobody consumes.
+fn consumed(catalog: &Catalog, facts: &Facts) -> Vec<Finding> {
+    let known: BTreeSet<&str> = facts.workers.values().flat_map(|worker| &worker.queues).map(String::as_str).collect();
+    let named = catalog.queues();
+    let missing = named.iter().filter(|queue| !known.contains(queue.as_str()));
+    let tell = |queue: &crate::task::QueueName| {
+        let hint = hint(queue.as_str(), &known);
+        Finding::new(Weight::Problem, format!("no worker consumes the queue {queue}{hint}"))
+    };
+    missing.map(tell).collect()
+}
+
+/// Tasks whose queue is consumed, but only by workers that do not know them.
+fn delivered(catalog: &Catalog, facts: &Facts) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    for name in catalog.names() {
+        let queue = catalog.queue_for(name);
+        let knows = |worker: &&WorkerFacts| worker.registered.contains(name);
+        let mut consumers =
+            facts.workers.iter().filter(|(_, worker)| worker.queues.contains(queue.as_str())).peekable();
+        let is_known = facts.workers.values().any(|worker| knows(&worker));
+        if !is_known || consumers.peek().is_none() {
+            continue;
+        }
+        let strangers: Vec<&str> =
+            consumers.filter(|(_, worker)| !knows(worker)).map(|(node, _)| node.as_str()).collect();
+        if !strangers.is_empty() {
+            let text = format!("{name} goes to {queue}, which {} consumes without knowing it", strangers.join(", "));
+            findings.push(Finding::new(Weight::Problem, text));
+        }
+    }
+    findings
+}
+
+/// Visibility timeouts.
+fn visible(config: &Config, catalog: &Catalog, node: &str, worker: &WorkerFacts) -> Vec<Finding> {
+    let theirs = worker.visibility_timeout.unwrap_or(CELERY_VISIBILITY_SECS);
+    let ours = config.broker.visibility_timeout.as_secs_f64();
+    let mut findings = Vec::new();
+    if (theirs - ours).abs() > 0.5 {
+        let text = format!(
+            "{node} delivers unacknowledged messages again after {theirs} s, broker.visibility_timeout says {ours} s"
+        );
+        findings.push(Finding::new(Weight::Warning, text));
+    }
+    let longest = catalog.entries().iter().filter_map(|entry| Some((entry.defaults.time_limit?, entry.name.as_str())));
+    if let Some((limit, name)) = longest.max_by(|left, right| left.0.total_cmp(&right.0))
+        && limit > theirs
+    {
+        let text = format!(
+            "{name} may run {limit} s, longer than the visibility timeout of {node} ({theirs} s): without a gateway that \
+             renews its lease it would be delivered twice"
+        );
+        findings.push(Finding::new(Weight::Warning, text));
+    }
+    findings
+}
+
+/// Results that expire too soon.
+fn expires(node: &str, worker: &WorkerFacts) -> Option<Finding> {
+    let seconds = worker.result_expires?;
+    if seconds > 0.0 && seconds < SHORTEST_EXPIRY_SECS {
+        let text = format!(
+            "results of {node} expire after {seconds} s: an outage of the gateway longer than that loses them; use {SHORTEST_EXPIRY_SECS} s or more"
+        );
+        return Some(Finding::new(Weight::Problem, text));
+    }
+    if seconds == 0.0 {
+        return Some(Finding::new(
+            Weight::Warning,
+            format!("results of {node} never expire: Redis grows without bound"),
+        ));
+    }
+    None
+}
+
+/// Where results are stored. Hosts may have several names, so only scheme and database are compared.
+fn results(config: &Config, node: &str, worker: &WorkerFacts) -> Option<Finding> {
+    let Some(theirs) = worker.result_backend.as_deref().filter(|url| !url.starts_with("disabled")) else {
+        let text = format!("{node} stores no results: taskgate will know ends from events only");
+        return Some(Finding::new(Weight::Problem, text));
+    };
+    let ours = &config.backend.redis;
+    if !["redis", "rediss", "sentinel", "unix", "socket"].iter().any(|scheme| theirs.starts_with(scheme)) {
+        let scheme = theirs.split(':').next().unwrap_or_default();
+        return Some(Finding::new(
+            Weight::Problem,
+            format!("{node} stores results in {scheme}, which taskgate cannot read"),
+        ));
+    }
+    let (theirs, mine) = (database(theirs), database(ours.url.reveal()));
+    if theirs != mine {
+        let text = format!("{node} stores results in database {theirs}, backend.url reads database {mine}");
+        return Some(Finding::new(Weight::Problem, text));
+    }
+    let prefix = worker.backend_prefix.as_deref().unwrap_or_default();
+    if prefix != ours.key_prefix {
+        let text =
+            format!("{node} stores results under the prefix {prefix:?}, backend.key_prefix is {:?}", ours.key_prefix);
+        return Some(Finding::new(Weight::Problem, text));
+    }
+    None
+}
+
+/// The database number of a Redis URL.
+fn database(url: &str) -> &str {
+    let (path, query) = url.split_once('?').unwrap_or((url, ""));
+    let asked =
+        query.split('&').find_map(|pair| pair.strip_prefix("db=").or_else(|| pair.strip_prefix("virtual_host=")));
+    let last = path.split_once("://").and_then(|(_, rest)| rest.split_once('/')).map_or("", |(_, database)| database);
+    asked.unwrap_or(if !last.is_empty() && last.bytes().all(|byte| byte.is_ascii_digit()) { last } else { "0" })
+}
+
+fn hint(name: &str, known: &BTreeSet<&str>) -> String {
+    nearest(name, known.iter().copied()).map_or_else(String::new, |near| format!("; did you mean {near}?"))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::*;
+    use crate::config::Role;
+
+    const CONFIG: &str = "database.url = \"sqlite://x\"\nbackend.url = \"redis://h/1\"\nbroker.url = \"redis://h/0\"\n\
+        [[tasks]]\nname = \"tasks.add\"\nqueue = \"math\"\ntime_limit = 30\n";
+
+    fn worker() -> WorkerFacts {
+        WorkerFacts {
+            registered: ["tasks.add".to_owned()].into(),
+            queues: ["math".to_owned(), "celery".to_owned()].into(),
+            result_backend: Some("redis://:********@other-name/1".to_owned()),
+            ..WorkerFacts::default()
+        }
+    }
+
+    fn complaints(worker: Option<WorkerFacts>) -> Vec<String> {
+        let config = Config::parse(Role::Check, CONFIG).unwrap();
+        let catalog = Catalog::compile(&config).unwrap();
+        let workers: BTreeMap<_, _> = worker.into_iter().map(|worker| ("w@h".to_owned(), worker)).collect();
+        let facts = Facts { ledger: Some(Ok("sqlite")), broker: Ok(()), backend: Ok(()), workers };
+        let findings = judge(&config, &catalog, &facts).into_iter();
+        findings.filter(|finding| finding.weight != Weight::Fine).map(|finding| finding.text).collect()
+    }
+
+    #[test]
+    fn what_fits_together_is_not_complained_of() {
+        assert_eq!(complaints(Some(worker())), Vec::<String>::new());
+    }
+
+    #[test]
+    fn each_misfit_has_its_own_sentence() {
+        type Change = fn(&mut WorkerFacts);
+        let cases: [(Change, &str); 10] = [
+            (
+                |w| w.registered = ["tasks.ad".to_owned()].into(),
+                "no worker registers tasks.add, which the catalog declares; did you mean tasks.ad?",
+            ),
+            (
+                |w| w.queues = ["maths".to_owned(), "celery".to_owned()].into(),
+                "no worker consumes the queue math; did you mean maths?",
+            ),
+            (|w| w.visibility_timeout = Some(60.0), "broker.visibility_timeout says 3600 s"),
+            (|w| w.visibility_timeout = Some(10.0), "tasks.add may run 30 s"),
+            (|w| w.result_expires = Some(10.0), "expire after 10 s"),
+            (|w| w.result_expires = Some(0.0), "never expire"),
+            (|w| w.result_backend = None, "stores no results"),
+            (|w| w.result_backend = Some("db+postgresql://h/d".to_owned()), "stores results in db+postgresql"),
+            (|w| w.result_backend = Some("redis://h".to_owned()), "database 0, backend.url reads database 1"),
+            (|w| w.backend_prefix = Some("x".to_owned()), "under the prefix \"x\""),
+        ];
+        for (change, expected) in cases {
+            let mut worker = worker();
+            change(&mut worker);
+            let found = complaints(Some(worker));
+            assert!(found.iter().any(|text| text.contains(expected)), "{expected}: {found:?}");
+        }
+        assert!(complaints(None)[0].starts_with("no worker answers"));
+    }
+
+    #[test]
+    fn a_worker_that_takes_what_it_does_not_know_is_found() {
+        let config = Config::parse(Role::Check, CONFIG).unwrap();
+        let catalog = Catalog::compile(&config).unwrap();
+        let stranger = WorkerFacts { registered: BTreeSet::new(), ..worker() };
+        let workers = [("a@h".to_owned(), worker()), ("b@h".to_owned(), stranger)].into();
+        let facts = Facts { ledger: None, broker: Ok(()), backend: Err("refused".to_owned()), workers };
+        let texts: Vec<String> =
+            judge(&config, &catalog, &facts).into_iter().map(|finding| finding.to_string()).collect();
+        assert!(texts.iter().any(|text| text.contains("which b@h consumes without knowing it")), "{texts:?}");
+        assert!(texts.iter().any(|text| text.starts_with("problem") && text.contains("result backend")), "{texts:?}");
+    }
+}
