@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
+use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
@@ -19,9 +20,11 @@ use crate::services::commit::Committer;
 use crate::services::health::Health;
 use crate::services::hub::Hub;
 use crate::services::news;
+use crate::services::pauses::Pauses;
 use crate::services::recorder::Recorder;
 use crate::services::relay::Relay;
 use crate::services::sweeper::Sweeper;
+use crate::services::workers::{self, Registry};
 use crate::store::SharedLedger;
 use crate::store::postgres::{PostgresConfig, PostgresLedger};
 use crate::store::sqlite::{SqliteLedger, Synchronous};
@@ -49,8 +52,17 @@ impl App {
         let holder = format!("{}:{}", origin(), clock::random_id());
         let (relay, relay_handle) = Relay::new(ledger.clone(), broker.clone(), backend.clone(), hub.clone());
         let (committer, commit) = Committer::new(ledger.clone(), relay_handle.clone(), hub.clone());
-        let (recorder, recorder_handle) =
-            Recorder::new(ledger.clone(), broker.clone(), backend.clone(), hub.clone(), holder.clone(), None);
+        let (sightings, worker_events) = mpsc::channel(workers::CAPACITY);
+        let (recorder, recorder_handle) = Recorder::new(
+            ledger.clone(),
+            broker.clone(),
+            backend.clone(),
+            hub.clone(),
+            holder.clone(),
+            Some(sightings),
+        );
+        let registry = Registry::new(ledger.clone(), broker.clone(), recorder_handle.clone(), worker_events);
+        let pauses = Pauses::default();
         let sweeper = Sweeper::new(
             ledger.clone(),
             broker.clone(),
@@ -71,6 +83,7 @@ impl App {
             relay: relay_handle,
             recorder: recorder_handle,
             health: health_handle,
+            pauses: pauses.clone(),
             limits: config.limits.clone(),
             origin: origin(),
         });
@@ -81,6 +94,9 @@ impl App {
         starter.service("relay", move |stop| relay.run(stop));
         starter.service("committer", move |stop| committer.run(stop));
         starter.service("recorder", move |stop| recorder.run(stop));
+        starter.service("workers", move |stop| registry.run(stop));
+        let paused = ledger.clone();
+        starter.service("pauses", move |stop| pauses.run(paused, stop));
         starter.service("sweeper", move |stop| sweeper.run(stop));
         starter.service("news", move |stop| news::run(ledger, hub, stop));
         Ok(Self { gateway, tasks, catalog })

@@ -6,6 +6,7 @@
 
 pub mod binding;
 pub mod chord;
+pub mod commands;
 pub mod continuation;
 pub mod control;
 pub mod envelope;

@@ -1,6 +1,12 @@
 //! Use cases: what a client can ask for, one file each. Knows no HTTP and no SQL.
 
+pub mod dead_letters;
+pub mod inspect;
+pub mod queues;
 pub mod read;
+mod replay;
+pub mod retry;
+pub mod revoke;
 pub mod submit;
 pub mod watch;
 
@@ -11,6 +17,7 @@ use crate::broker::Broker;
 use crate::catalog::Catalog;
 use crate::config;
 use crate::services::hub::Hub;
+use crate::services::pauses::Pauses;
 use crate::services::{commit, health, recorder, relay};
 use crate::store::SharedLedger;
 use crate::task::signature;
@@ -33,6 +40,7 @@ pub struct Parts {
     pub relay: relay::Handle,
     pub recorder: recorder::Handle,
     pub health: health::Handle,
+    pub pauses: Pauses,
     pub limits: config::Limits,
     /// `origin` of the messages: `gen<pid>@<host>` by Celery's custom.
     pub origin: String,

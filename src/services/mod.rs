@@ -4,6 +4,8 @@ pub mod commit;
 pub mod health;
 pub mod hub;
 pub mod news;
+pub mod pauses;
 pub mod recorder;
 pub mod relay;
 pub mod sweeper;
+pub mod workers;
