@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::Gateway;
 use crate::clock::Time;
-use crate::store::{Error, Group, Message, Task};
+use crate::store::{EdgeKind, Error, Group, Message, Task};
 use crate::task::{GroupId, TaskId};
 
 /// What stands behind an id.
@@ -17,6 +17,9 @@ pub enum Found {
     /// This ledger never saw it.
     Unknown,
 }
+
+/// Nodes and edges.
+pub type Graph = (Vec<Task>, Vec<(TaskId, TaskId, EdgeKind)>);
 
 impl Gateway {
     /// Looks an id up, as a task first. With `patience` waits that long for its end.
@@ -51,5 +54,10 @@ impl Gateway {
         let Some(task) = self.ledger.task(id).await? else { return Ok(None) };
         let message = self.ledger.message(id).await?;
         Ok(Some((task, message)))
+    }
+
+    /// All tasks of the canvas that a task belongs to, with what follows what.
+    pub async fn graph(&self, id: &TaskId) -> Result<Option<Graph>, Error> {
+        self.ledger.graph(id).await
     }
 }

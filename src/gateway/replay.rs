@@ -5,7 +5,8 @@
 
 use std::collections::HashMap;
 
-use crate::celery::signature::{Form, Options, Signature};
+use crate::celery::options::Options;
+use crate::celery::signature::{Form, Signature};
 use crate::celery::{Decoded, Envelope, Properties};
 use crate::clock::{self, Time};
 use crate::store::{self, Edge, EdgeKind, Message, NewGroup, NewTask, SharedLedger, Task};

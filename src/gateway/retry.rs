@@ -3,10 +3,10 @@
 use super::Gateway;
 use super::replay::{self, ReplayError};
 use super::revoke::{RevokeError, RevokeRequest};
-use super::submit::{SubmitError, Submitted};
+use super::submit::{IDEMPOTENCY_TTL, Idempotency, SubmitError, Submitted};
 use crate::clock::{self, Time};
 use crate::services::commit::CommitError;
-use crate::store::{self, Conflict, Task};
+use crate::store::{self, Conflict, IdempotencyKey, Task};
 use crate::task::{Phase, QueueName, TaskId, TaskName};
 
 #[derive(Debug, thiserror::Error)]
@@ -33,11 +33,17 @@ impl Gateway {
     ///
     /// # Cancel safety
     /// A dropped call may have revoked the old task, or submitted the new one.
-    pub async fn retry(&self, id: &TaskId, restart: bool) -> Result<Submitted, RetryError> {
+    pub async fn retry(
+        &self,
+        id: &TaskId,
+        restart: bool,
+        repeatable: Option<Idempotency>,
+    ) -> Result<Submitted, RetryError> {
         let task = self.ledger.task(id).await?.ok_or_else(|| RetryError::Unknown(id.clone()))?;
         self.check_backlog()?;
         // Made before anything is revoked: what cannot be sent again is not stopped either.
-        let submission = self.again(&task, None).await?;
+        let mut submission = self.again(&task, None).await?;
+        submission.idempotency = repeatable.map(|given| key(given, &submission));
         if restart && !task.phase.is_final() {
             self.revoke(id, &RevokeRequest::terminating("restarted")).await?;
         }
@@ -72,12 +78,23 @@ impl Gateway {
     }
 }
 
-/// New ids cannot be taken, and there are no keys: whatever this is, it is told as a taken id.
+/// The answer that repetitions get.
+fn key(given: Idempotency, submission: &store::Submission) -> IdempotencyKey {
+    IdempotencyKey {
+        answer: (given.answer.0)(&summary(submission)),
+        scope: given.scope,
+        key: given.key,
+        fingerprint: given.fingerprint,
+        expires_at: submission.at.plus(IDEMPOTENCY_TTL),
+    }
+}
+
 fn refused(conflict: Conflict) -> SubmitError {
     match conflict {
         Conflict::TaskId(id) | Conflict::Joined(id) => SubmitError::IdTaken(id.to_string()),
         Conflict::GroupId(id) => SubmitError::IdTaken(id.to_string()),
-        Conflict::Replay(_) | Conflict::KeyReused => SubmitError::KeyReused,
+        Conflict::Replay(answer) => SubmitError::Replay(answer),
+        Conflict::KeyReused => SubmitError::KeyReused,
     }
 }
 

@@ -52,7 +52,7 @@ pub struct Idempotency {
 }
 
 /// The edge's way to write an answer down before it is given.
-pub struct Answer(Box<dyn FnOnce(&Submitted) -> Json + Send>);
+pub struct Answer(pub(super) Box<dyn FnOnce(&Submitted) -> Json + Send>);
 
 impl Answer {
     pub fn new(write: impl FnOnce(&Submitted) -> Json + Send + 'static) -> Self {
@@ -87,7 +87,7 @@ pub struct Submitted {
 /// More children are not listed in an answer.
 const MAX_CHILDREN: usize = 1_000;
 /// How long an answer is kept for repetitions.
-const IDEMPOTENCY_TTL: Duration = Duration::from_hours(24);
+pub(super) const IDEMPOTENCY_TTL: Duration = Duration::from_hours(24);
 
 /// Why a call was refused; nothing of it is in the ledger.
 #[derive(Debug, thiserror::Error)]
@@ -124,7 +124,10 @@ impl Gateway {
         let now = clock::now();
         let signature = std::mem::replace(&mut request.submission.signature, Signature::Group(Vec::new()));
         let plan = self.plan(signature, request.traceparent.as_deref(), now)?;
-        let submitted = summary(&plan, now);
+        let mut submitted = summary(&plan, now);
+        if submitted.queue.as_ref().is_some_and(|queue| self.pauses.current().contains(queue.as_str())) {
+            submitted.phase = if submitted.phase == Phase::Accepted { Phase::Held } else { submitted.phase };
+        }
         let submission = self.rows(plan, request, &submitted, now);
         let outcome = self.commit.commit(submission).await?;
         match outcome {
@@ -214,7 +217,9 @@ impl Gateway {
     fn row(&self, planned: PlannedNode, wishes: &Wishes, now: Time) -> NewTask {
         let PlannedNode { node, headers, body, expires_at } = planned;
         let defaults = self.catalog.defaults_for(node.task.task.as_str());
-        let due_at = headers.as_ref().and_then(|_| due_at(&node.task, now));
+        // A paused queue's task is held at once; the next pass over the outbox parks it, or publishes it after a resume.
+        let is_paused = self.pauses.current().contains(node.queue().as_str());
+        let due_at = headers.as_ref().and_then(|_| due_at(&node.task, now).or(is_paused.then_some(now)));
         let phase = match (&headers, due_at) {
             (None, _) => Phase::Waiting,
             (Some(_), Some(_)) => Phase::Held,

@@ -14,11 +14,16 @@ use serde::Serialize;
 use utoipa::ToSchema;
 
 use super::slugs::{self, Slug};
+use crate::broker;
 use crate::catalog;
+use crate::gateway::inspect::ControlError;
+use crate::gateway::queues::QueueError;
+use crate::gateway::retry::RetryError;
+use crate::gateway::revoke::RevokeError;
 use crate::gateway::submit::SubmitError;
 use crate::services::commit::CommitError;
 use crate::store;
-use crate::task::invalid;
+use crate::task::{TaskId, invalid};
 
 /// What is wrong with one place of the request.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
@@ -105,6 +110,11 @@ impl Problem {
         self.slug
     }
 
+    /// The places in the request.
+    pub fn places(&self) -> &[Place] {
+        &self.errors
+    }
+
     /// The chain of causes, for the log.
     pub fn cause(&self) -> Option<String> {
         let first = self.cause.as_ref()?;
@@ -155,6 +165,8 @@ impl IntoResponse for Problem {
 
 /// How long to wait for a ledger that is away.
 const LEDGER_PAUSE: Duration = Duration::from_secs(2);
+/// How long to wait for a Redis that is away.
+const REDIS_PAUSE: Duration = Duration::from_secs(2);
 
 impl From<store::Error> for Problem {
     fn from(error: store::Error) -> Self {
@@ -210,7 +222,64 @@ impl From<catalog::ResolveError> for Problem {
     }
 }
 
+impl From<broker::Error> for Problem {
+    fn from(error: broker::Error) -> Self {
+        Self::new(&slugs::REDIS_UNAVAILABLE).retry_after(REDIS_PAUSE).caused_by(error)
+    }
+}
+
+impl From<RevokeError> for Problem {
+    fn from(error: RevokeError) -> Self {
+        match error {
+            RevokeError::Unknown(id) => Self::unknown(&id),
+            RevokeError::Redis(error) => error.into(),
+            RevokeError::Ledger(error) => error.into(),
+        }
+    }
+}
+
+impl From<RetryError> for Problem {
+    fn from(error: RetryError) -> Self {
+        match error {
+            RetryError::Unknown(id) => Self::unknown(&id),
+            RetryError::NotReplayable { .. } => Self::new(&slugs::NOT_REPLAYABLE).detail(error.to_string()),
+            RetryError::NotDead(_) => Self::new(&slugs::NOT_A_DEAD_LETTER).detail(error.to_string()),
+            RetryError::Revoke(error) => error.into(),
+            RetryError::Submit(error) => error.into(),
+            RetryError::Ledger(error) => error.into(),
+            RetryError::Commit(error) => error.into(),
+        }
+    }
+}
+
+impl From<ControlError> for Problem {
+    fn from(error: ControlError) -> Self {
+        match error {
+            ControlError::UnknownCommand { ref nearest, .. } => {
+                let hint = nearest.as_ref().map_or_else(String::new, |near| format!("; did you mean {near}?"));
+                Self::new(&slugs::UNKNOWN_COMMAND).detail(format!("{error}{hint}"))
+            }
+            ControlError::Invalid(found) => Self::invalid(found),
+            ControlError::Redis(error) => error.into(),
+            ControlError::Ledger(error) => error.into(),
+        }
+    }
+}
+
+impl From<QueueError> for Problem {
+    fn from(error: QueueError) -> Self {
+        match error {
+            QueueError::Redis(error) => error.into(),
+            QueueError::Ledger(error) => error.into(),
+        }
+    }
+}
+
 impl Problem {
+    fn unknown(id: &TaskId) -> Self {
+        Self::new(&slugs::TASK_NOT_FOUND).detail(format!("this ledger never saw {id}"))
+    }
+
     /// What a reader of signatures found.
     pub fn invalid(found: Vec<invalid::Invalid>) -> Self {
         Self::misfit(found.into_iter().map(|one| Place { pointer: one.pointer, detail: one.detail }).collect())

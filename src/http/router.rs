@@ -9,7 +9,7 @@ use utoipa_axum::routes;
 
 use super::middleware::{observe, origin, patience};
 use super::problem::{Place, Problem, ProblemDocument};
-use super::routes::{canvas, catalog, docs, events, feed, health, metrics, problems, result, submit, tasks};
+use super::routes::{canvas, catalog, control, dead_letters, docs, events, feed, health, metrics, problems, queues, result, submit, tasks, workers};
 use super::slugs;
 use super::state::Edge;
 use super::view::GroupView;
@@ -22,6 +22,7 @@ use super::view::GroupView;
         (name = "submit", description = "Tasks and compositions of tasks"),
         (name = "results", description = "What became of them"),
         (name = "tasks", description = "What happens, and what happened"),
+        (name = "control", description = "Revoke, retry, queues, workers"),
         (name = "operation", description = "The gateway itself"),
     )
 )]
@@ -38,6 +39,21 @@ pub fn documented() -> OpenApiRouter<Edge> {
         .routes(routes!(tasks::get_task))
         .routes(routes!(events::watch_task))
         .routes(routes!(feed::watch_all))
+        .routes(routes!(control::revoke_task))
+        .routes(routes!(control::retry_task))
+        .routes(routes!(control::task_graph))
+        .routes(routes!(dead_letters::list_dead_letters, dead_letters::delete_dead_letters))
+        .routes(routes!(dead_letters::delete_dead_letter))
+        .routes(routes!(dead_letters::requeue_dead_letter))
+        .routes(routes!(dead_letters::requeue_dead_letters))
+        .routes(routes!(queues::list_queues))
+        .routes(routes!(queues::list_messages))
+        .routes(routes!(queues::pause_queue))
+        .routes(routes!(queues::resume_queue))
+        .routes(routes!(queues::purge_queue))
+        .routes(routes!(workers::list_workers))
+        .routes(routes!(workers::inspect_workers))
+        .routes(routes!(workers::control_workers))
         .routes(routes!(health::readyz))
         .routes(routes!(health::livez))
         .routes(routes!(metrics::metrics))

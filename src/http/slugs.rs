@@ -65,6 +65,9 @@ slugs! {
     PROBLEM_NOT_FOUND = "problem-not-found", NOT_FOUND, "There is no problem of this name",
         "The path names a kind of problem that does not exist.",
         "Look at /problems/ for all of them.";
+    UNKNOWN_COMMAND = "unknown-command", NOT_FOUND, "Celery has no such command",
+        "The last part of the path is none of the commands of Celery's workers, or it is one that may not be sent. Nothing was sent.",
+        "Use Celery's own names, as `ping`, `active` or `stats` for looking (GET) and `rate_limit` or `pool_grow` for changing (POST).";
     METHOD_NOT_ALLOWED = "method-not-allowed", METHOD_NOT_ALLOWED, "This path does not have that method",
         "The path exists, with other methods.",
         "Use one of the methods in the `Allow` header.";
@@ -77,6 +80,12 @@ slugs! {
     ID_TAKEN = "id-taken", CONFLICT, "The id is already used",
         "`task_id` names a task that the ledger already has; nothing was submitted.",
         "Leave `task_id` out, or use a new one. To make a repeated request harmless, use `Idempotency-Key`.";
+    NOT_REPLAYABLE = "not-replayable", CONFLICT, "The task cannot be sent again",
+        "The ledger does not have the task's message: others sent it, a worker made it from another task's result, or it was pruned.",
+        "Submit the call again; for a step of a canvas, submit the canvas again.";
+    NOT_A_DEAD_LETTER = "not-a-dead-letter", CONFLICT, "The task is not a dead letter",
+        "The task is neither `failed` nor `lost`, or it was deleted from the dead letters or re-queued before.",
+        "Look at /v1/dead-letters. Any task can be sent again with /v1/tasks/{id}/retry.";
     IN_PROGRESS = "in-progress", CONFLICT, "The same request is still running",
         "Another request with this `Idempotency-Key` has not been answered yet.",
         "Wait a moment and repeat the request.";
@@ -110,6 +119,9 @@ slugs! {
     LEDGER_UNAVAILABLE = "ledger-unavailable", SERVICE_UNAVAILABLE, "The ledger does not answer",
         "The database cannot be reached or does not answer in time. A submission answered with this may or may not be accepted; with an `Idempotency-Key` it can be repeated safely.",
         "Wait for the time in `Retry-After` and repeat.";
+    REDIS_UNAVAILABLE = "redis-unavailable", SERVICE_UNAVAILABLE, "Redis does not answer",
+        "The operation needs the broker, and it cannot be reached. A revoke is remembered and told to the workers when it is back; nothing else of the request was done.",
+        "Wait for the time in `Retry-After` and repeat. Tasks are accepted all the while.";
     TOO_MANY_STREAMS = "too-many-streams", SERVICE_UNAVAILABLE, "Too many streams are open",
         "This process serves `http.max_streams` event streams already.",
         "Close unused streams, use another replica, or raise `http.max_streams`.";

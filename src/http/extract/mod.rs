@@ -9,6 +9,7 @@ mod last_event;
 mod prefer;
 mod query;
 mod trace;
+mod wishes;
 
 pub use accept::wants_json;
 pub use body::JsonText;
@@ -17,5 +18,6 @@ pub use id::{IdPath, PathValues};
 pub use idempotency::{Repeatable, fingerprint};
 pub use last_event::LastEventId;
 pub use prefer::{Prefer, wanted as wanted_wait};
-pub use query::{feed_filter, list_query};
+pub use query::{feed_filter, inspect_query, list_query, messages_query};
 pub use trace::Traceparent;
+pub use wishes::{path_value, wishes};

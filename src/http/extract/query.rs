@@ -1,8 +1,11 @@
 //! Query parameters of the list and of the firehose: filters and pages.
 
+use std::time::Duration;
+
 use axum::http::Uri;
 
 use crate::clock::Time;
+use crate::gateway::inspect;
 use crate::http::cursor;
 use crate::http::problem::{Place, Problem};
 use crate::http::slugs;
@@ -195,6 +198,61 @@ pub fn feed_filter(uri: &Uri) -> Result<Filter, Problem> {
     checked.known(&parameters, &[&FILTERS[..], &SEARCH].concat());
     let filter = checked.filter(&parameters);
     checked.done(filter)
+}
+
+/// What `GET /v1/inspect/{method}` takes besides the method's own arguments.
+pub struct InspectQuery {
+    /// Node names; `None` for all.
+    pub destination: Option<Vec<String>>,
+    pub patience: Duration,
+    /// The method's own, as written.
+    pub arguments: Vec<(String, Vec<String>)>,
+}
+
+/// `destination`, `timeout` and the arguments that the method has.
+///
+/// # Errors
+/// As [`list_query`].
+pub fn inspect_query(uri: &Uri, own: &[&str]) -> Result<InspectQuery, Problem> {
+    let parameters = Parameters::of(uri)?;
+    let mut checked = Checked::default();
+    checked.known(&parameters, &[&["destination", "timeout"][..], own].concat());
+    let destination = checked.many(&parameters, "destination");
+    let patience = match checked.one(&parameters, "timeout").map(|text| (text, text.parse::<f64>())) {
+        None => inspect::DEFAULT_PATIENCE,
+        Some((_, Ok(secs))) if secs > 0.0 && secs <= inspect::MAX_PATIENCE.as_secs_f64() => Duration::from_secs_f64(secs),
+        Some((text, _)) => {
+            checked.refuse("timeout", format!("{text:?} is not a number of seconds above 0 and at most 30"));
+            inspect::DEFAULT_PATIENCE
+        }
+    };
+    let mut arguments = Vec::new();
+    for name in own {
+        let values = checked.many(&parameters, name);
+        if !values.is_empty() {
+            arguments.push(((*name).to_owned(), values));
+        }
+    }
+    let destination = (!destination.is_empty()).then_some(destination);
+    checked.done(InspectQuery { destination, patience, arguments })
+}
+
+/// `limit` and a numeric `cursor`: how many of a queue's messages to skip.
+///
+/// # Errors
+/// As [`list_query`].
+pub fn messages_query(uri: &Uri) -> Result<(i64, i64), Problem> {
+    let parameters = Parameters::of(uri)?;
+    let mut checked = Checked::default();
+    checked.known(&parameters, &PAGING);
+    let limit = checked.limit(&parameters);
+    let cursor = checked.one(&parameters, "cursor").map(cursor::read);
+    let limit = checked.done(limit)?;
+    match cursor {
+        None => Ok((0, limit)),
+        Some(Some(cursor)) if cursor.0 >= 0 => Ok((cursor.0, limit)),
+        Some(_) => Err(Problem::new(&slugs::INVALID_CURSOR).error("cursor", "is not the `next` of an answer")),
+    }
 }
 
 /// `a%20b+c` → `a b c`; `None` when the bytes are not UTF-8.

@@ -2,15 +2,19 @@
 
 pub mod canvas;
 pub mod catalog;
+pub mod control;
+pub mod dead_letters;
 pub mod docs;
 pub mod events;
 pub mod feed;
 pub mod health;
 pub mod metrics;
 pub mod problems;
+pub mod queues;
 pub mod result;
 pub mod sample_site;
 pub mod submit;
 pub mod tasks;
+pub mod workers;
 
 mod submission;

@@ -80,7 +80,7 @@ pub async fn submit(
     }
 }
 
-fn idempotency(repeatable: Repeatable, body: &str, shown: Shown) -> Option<Idempotency> {
+pub(super) fn idempotency(repeatable: Repeatable, body: &str, shown: Shown) -> Option<Idempotency> {
     let Repeatable { key, method, path } = repeatable;
     key.map(|key| Idempotency {
         scope: String::new(),
@@ -126,7 +126,7 @@ async fn accepted(edge: &Edge, mut submitted: Submitted, wait: Duration, shown: 
     Ok(response)
 }
 
-fn replay(kept: &RawValue) -> Result<Response, Problem> {
+pub(super) fn replay(kept: &RawValue) -> Result<Response, Problem> {
     let kept: Kept = serde_json::from_str(kept.get())
         .map_err(|error| Problem::new(&crate::http::slugs::INTERNAL).caused_by(error))?;
     let status = StatusCode::from_u16(kept.status).unwrap_or(StatusCode::ACCEPTED);
@@ -135,7 +135,7 @@ fn replay(kept: &RawValue) -> Result<Response, Problem> {
     Ok(response)
 }
 
-fn answer(status: StatusCode, body: String, location: &str) -> Response {
+pub(super) fn answer(status: StatusCode, body: String, location: &str) -> Response {
     let mut response = json_response(status, body);
     let headers = response.headers_mut();
     if let Ok(location) = HeaderValue::from_str(location) {

@@ -86,7 +86,7 @@ pub async fn list_tasks(State(edge): State<Edge>, OriginalUri(uri): OriginalUri)
 }
 
 /// The same query with another cursor.
-fn next_link(uri: &Uri, next: &str) -> String {
+pub(super) fn next_link(uri: &Uri, next: &str) -> String {
     let kept =
         uri.query().unwrap_or_default().split('&').filter(|pair| !pair.is_empty() && !pair.starts_with("cursor="));
     let query: Vec<&str> = kept.collect();

@@ -2,6 +2,7 @@
 
 mod accepted;
 mod children;
+pub mod control;
 mod error;
 mod event;
 mod group;

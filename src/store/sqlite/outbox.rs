@@ -104,7 +104,9 @@ pub(super) async fn drain(
     let mut events = mark_published(&mut tx, &carried, now).await?;
     let expired = expire(&mut tx, &sorted, now, &mut events).await?;
     tx.commit().await?;
-    Ok(Drained { events, claimed: claimed.len(), carried: carried.len(), expired })
+    // What was parked, or had ended, is none of the carrier's business.
+    let claimed = sorted.due.len() + expired;
+    Ok(Drained { events, claimed, carried: carried.len(), expired })
 }
 
 async fn claim(tx: &mut Tx, now: Time, settle: Duration, limit: i64) -> Result<Vec<Claimed>, Error> {
