@@ -24,7 +24,7 @@ use crate::services::pauses::Pauses;
 use crate::services::recorder::Recorder;
 use crate::services::relay::Relay;
 use crate::services::sweeper::Sweeper;
-use crate::services::workers::{self, Registry};
+use crate::services::workers::{self, WorkerRegistry};
 use crate::store::SharedLedger;
 use crate::store::postgres::{PostgresConfig, PostgresLedger};
 use crate::store::sqlite::{SqliteLedger, Synchronous};
@@ -61,7 +61,7 @@ impl App {
             holder.clone(),
             Some(sightings),
         );
-        let registry = Registry::new(ledger.clone(), broker.clone(), recorder_handle.clone(), worker_events);
+        let registry = WorkerRegistry::new(ledger.clone(), broker.clone(), recorder_handle.clone(), worker_events);
         let pauses = Pauses::default();
         let sweeper = Sweeper::new(
             ledger.clone(),

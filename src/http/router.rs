@@ -9,7 +9,10 @@ use utoipa_axum::routes;
 
 use super::middleware::{observe, origin, patience};
 use super::problem::{Place, Problem, ProblemDocument};
-use super::routes::{canvas, catalog, control, dead_letters, docs, events, feed, health, metrics, problems, queues, result, submit, tasks, workers};
+use super::routes::{
+    canvas, catalog, control, dead_letters, docs, events, feed, health, metrics, problems, queues, result, submit,
+    tasks, workers,
+};
 use super::slugs;
 use super::state::Edge;
 use super::view::GroupView;

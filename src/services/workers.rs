@@ -60,7 +60,7 @@ pub fn is_online(worker: &Worker, now: Time) -> bool {
 }
 
 /// The registry of one replica.
-pub struct Registry {
+pub struct WorkerRegistry {
     ledger: SharedLedger,
     broker: Broker,
     recorder: recorder::Handle,
@@ -80,7 +80,7 @@ struct Heard {
     greeted: Vec<String>,
 }
 
-impl Registry {
+impl WorkerRegistry {
     pub fn new(
         ledger: SharedLedger,
         broker: Broker,

@@ -220,7 +220,9 @@ pub fn inspect_query(uri: &Uri, own: &[&str]) -> Result<InspectQuery, Problem> {
     let destination = checked.many(&parameters, "destination");
     let patience = match checked.one(&parameters, "timeout").map(|text| (text, text.parse::<f64>())) {
         None => inspect::DEFAULT_PATIENCE,
-        Some((_, Ok(secs))) if secs > 0.0 && secs <= inspect::MAX_PATIENCE.as_secs_f64() => Duration::from_secs_f64(secs),
+        Some((_, Ok(secs))) if secs > 0.0 && secs <= inspect::MAX_PATIENCE.as_secs_f64() => {
+            Duration::from_secs_f64(secs)
+        }
         Some((text, _)) => {
             checked.refuse("timeout", format!("{text:?} is not a number of seconds above 0 and at most 30"));
             inspect::DEFAULT_PATIENCE

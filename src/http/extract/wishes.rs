@@ -11,11 +11,7 @@ use super::PathValues;
 ///
 /// # Errors
 /// A problem that names every place that does not fit.
-pub fn wishes<T>(
-    text: &str,
-    known: &[&str],
-    read: impl FnOnce(&mut Problems, &Fields<'_>) -> T,
-) -> Result<T, Problem> {
+pub fn wishes<T>(text: &str, known: &[&str], read: impl FnOnce(&mut Problems, &Fields<'_>) -> T) -> Result<T, Problem> {
     let text = if text.is_empty() { "{}" } else { text };
     let mut problems = Problems::default();
     let fields = match Fields::parse(text) {

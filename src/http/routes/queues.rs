@@ -10,9 +10,7 @@ use crate::http::cursor;
 use crate::http::extract::{JsonText, PathValues, messages_query, path_value, wishes};
 use crate::http::problem::{Problem, ProblemDocument};
 use crate::http::state::Edge;
-use crate::http::view::control::{
-    MessageListView, MessageView, PurgedView, QueueChangeView, QueueListView, QueueView,
-};
+use crate::http::view::control::{MessageListView, MessageView, PurgedView, QueueChangeView, QueueListView, QueueView};
 use crate::store::Cursor;
 use crate::task::QueueName;
 
