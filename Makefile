@@ -1,6 +1,6 @@
 # What a stranger types. Everything that is needed beyond Rust is installed by tests/setup.sh, and only for the tests.
 
-.PHONY: dev test lint format openapi setup
+.PHONY: dev test bench lint format openapi setup
 
 # A debug build: it takes half the time of a release build, and dev is ready in well under a second either way.
 dev:
@@ -13,6 +13,11 @@ setup:
 # processes, so more of them run than there are cores. The integration tests come last and close the output.
 test: setup
 	RUST_TEST_THREADS=$${RUST_TEST_THREADS:-6} cargo test --locked --lib --bins --tests
+
+# taskgate beside FastAPI + Celery, in one run; the peer's Python environment is made once.
+bench: setup
+	test -x .venv/bench/bin/uvicorn || { python3 -m venv .venv/bench && .venv/bench/bin/pip install --quiet -r benches/peer/requirements.txt; }
+	cargo bench --locked --bench gateway
 
 lint:
 	cargo fmt --check

@@ -75,12 +75,7 @@ pub struct Options {
     #[arg(long, value_name = "DIRECTORY", default_value = DATA)]
     data: PathBuf,
     /// Address of the sample notice boards
-    #[arg(
-        long,
-        value_name = "URL",
-        env = "SAMPLE_SITE_URL",
-        default_value = "http://127.0.0.1:8000/sample-site"
-    )]
+    #[arg(long, value_name = "URL", env = "SAMPLE_SITE_URL", default_value = "http://127.0.0.1:8000/sample-site")]
     sample_site: String,
 }
 

@@ -20,6 +20,7 @@ pub struct Cluster {
     process: Process,
     directory: PathBuf,
     port: u16,
+    settings: &'static [&'static str],
 }
 
 /// The cluster of this run, started by whoever asks first.
@@ -31,13 +32,22 @@ pub fn cluster() -> &'static Cluster {
 impl Cluster {
     /// A cluster of its own, for tests that stop it.
     pub fn start() -> Self {
+        Self::start_with(&["fsync=off", "full_page_writes=off"])
+    }
+
+    /// A cluster that loses nothing, for measurements.
+    pub fn start_durable() -> Self {
+        Self::start_with(&[])
+    }
+
+    fn start_with(settings: &'static [&'static str]) -> Self {
         let directory = folder("postgres");
         if let Some((uid, gid)) = unprivileged() {
             chown(&directory, Some(uid), Some(gid)).expect("root may give its folder away");
         }
         initdb(&directory.join("data"));
         let port = ports::free();
-        let this = Self { process: launch(&directory, port), directory, port };
+        let this = Self { process: launch(&directory, port, settings), directory, port, settings };
         this.wait_until_ready();
         this
     }
@@ -50,7 +60,7 @@ impl Cluster {
 
     /// Starts again after [`Cluster::stop`], on the same port with the same data.
     pub fn restart(&mut self) {
-        self.process = launch(&self.directory, self.port);
+        self.process = launch(&self.directory, self.port, self.settings);
         self.wait_until_ready();
     }
 
@@ -106,11 +116,11 @@ fn initdb(data: &Path) {
     assert!(done.status.success(), "initdb: {}", String::from_utf8_lossy(&done.stderr));
 }
 
-fn launch(directory: &Path, port: u16) -> Process {
+fn launch(directory: &Path, port: u16, settings: &[&str]) -> Process {
     let mut command = Command::new(program("postgres"));
     command.arg("-D").arg(directory.join("data")).arg("-k").arg(directory);
     command.args(["-h", "127.0.0.1", "-p", &port.to_string()]);
-    for setting in ["fsync=off", "full_page_writes=off", "max_connections=300", "shared_buffers=64MB"] {
+    for setting in settings.iter().chain(&["max_connections=300", "shared_buffers=64MB"]) {
         command.args(["-c", setting]);
     }
     Process::start("postgres", demoted(command))

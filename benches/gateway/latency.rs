@@ -1,0 +1,45 @@
+//! How long one task takes through everything, and how late its progress is, on a quiet system.
+
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use serde_json::json;
+
+use super::harness::{Celery, CeleryOptions, Http, Redis};
+use super::table::Table;
+
+/// Tasks measured one after the other.
+const ROUNDS: usize = 300;
+/// Progress reports measured.
+const REPORTS: usize = 200;
+
+pub async fn measure(table: &mut Table, http: &Http, redis: &Redis) {
+    let _celery = Celery::start(redis, CeleryOptions::default());
+    let mut waits = Vec::with_capacity(ROUNDS);
+    for _ in 0..ROUNDS {
+        let started = Instant::now();
+        let answer =
+            http.post_with("/v1/tasks", &[("Prefer", "wait=10")], &json!({"task": "demo.add", "args": [2, 3]})).await;
+        assert_eq!(answer.json()["result"], 5, "{}", answer.text());
+        waits.push(started.elapsed());
+    }
+    table.latency("submit → result at a waiting client, one Python worker", waits);
+    table.latency("update_state in the worker → SSE client", progress(http).await);
+}
+
+async fn progress(http: &Http) -> Vec<Duration> {
+    let submitted = http.post("/v1/tasks", &json!({"task": "demo.progress_at", "args": [REPORTS, 0.01]})).await.json();
+    let id = submitted["task_id"].as_str().expect("an id").to_owned();
+    let mut stream = http.events(&format!("/v1/tasks/{id}/events"), &[]).await;
+    let mut late = Vec::with_capacity(REPORTS);
+    while let Some(event) = stream.next().await {
+        if event.event == "end" {
+            break;
+        }
+        let data: serde_json::Value = serde_json::from_str(&event.data).expect("JSON");
+        if let Some(sent) = data["meta"]["sent_at"].as_f64() {
+            let now = SystemTime::now().duration_since(UNIX_EPOCH).expect("after 1970").as_secs_f64();
+            late.push(Duration::from_secs_f64((now - sent).max(0.0)));
+        }
+    }
+    late
+}

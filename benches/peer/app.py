@@ -1,0 +1,43 @@
+"""What people write by hand today: FastAPI in front of Celery. The peer that the benches measure beside taskgate.
+
+    DURABLE=1 adds what a careful one adds: a row in PostgreSQL before the answer, in one commit.
+"""
+import os
+import uuid
+
+from celery import Celery
+from celery.result import AsyncResult
+from fastapi import FastAPI
+from pydantic import BaseModel
+
+celery = Celery("peer", broker=os.environ["CELERY_BROKER_URL"], backend=os.environ["CELERY_RESULT_BACKEND"])
+app = FastAPI()
+durable = os.environ.get("DURABLE") == "1"
+
+if durable:
+    from psycopg_pool import ConnectionPool
+
+    pool = ConnectionPool(os.environ["DATABASE_URL"], min_size=4, max_size=16, open=True)
+    with pool.connection() as connection:
+        connection.execute("create table if not exists peer_task (id text primary key, name text, args text, at timestamptz)")
+
+
+class Call(BaseModel):
+    task: str
+    args: list = []
+
+
+@app.post("/v1/tasks", status_code=202)
+def submit(call: Call):
+    task_id = str(uuid.uuid4())
+    if durable:
+        with pool.connection() as connection:
+            connection.execute("insert into peer_task values (%s, %s, %s, now())", (task_id, call.task, str(call.args)))
+    celery.send_task(call.task, args=call.args, task_id=task_id, queue="bench")
+    return {"task_id": task_id, "status": "PENDING"}
+
+
+@app.get("/result/{task_id}")
+def result(task_id: str):
+    found = AsyncResult(task_id, app=celery)
+    return {"task_id": task_id, "status": found.status, "result": found.result if found.ready() else None}
