@@ -26,19 +26,19 @@ async fn main() -> anyhow::Result<()> {
     let ledger: SharedLedger = Arc::new(ledger);
     let batches = tasks / batch / writers;
     let started = Instant::now();
-    let lives = (0..writers).map(|_| tokio::spawn(submit(ledger.clone(), batches, batch)));
-    let submitted: Vec<Vec<(TaskId, i64)>> = futures_util::future::try_join_all(lives).await?;
+    let lives = (0..writers).map(|_| submit(ledger.clone(), batches, batch));
+    let submitted: Vec<Vec<(TaskId, i64)>> = futures_util::future::join_all(lives).await;
     report("submits", batches * batch * writers, started);
     for (what, phase) in [("received", Phase::Received), ("started", Phase::Running), ("succeeded", Phase::Succeeded)] {
         if phase == Phase::Received {
             let started = Instant::now();
-            let work = submitted.iter().map(|own| tokio::spawn(publish(ledger.clone(), own.clone(), batch)));
-            futures_util::future::try_join_all(work).await?;
+            let work = submitted.iter().map(|own| publish(ledger.clone(), own.clone(), batch));
+            futures_util::future::join_all(work).await;
             report("published", batches * batch * writers, started);
         }
         let started = Instant::now();
-        let work = submitted.iter().map(|own| tokio::spawn(learn(ledger.clone(), own.clone(), batch, phase)));
-        futures_util::future::try_join_all(work).await?;
+        let work = submitted.iter().map(|own| learn(ledger.clone(), own.clone(), batch, phase));
+        futures_util::future::join_all(work).await;
         report(what, batches * batch * writers, started);
     }
     Ok(())

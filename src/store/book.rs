@@ -6,7 +6,7 @@
 use std::collections::HashMap;
 
 use crate::clock::Time;
-use crate::task::{Phase, Priority, TaskId};
+use crate::task::{Phase, TaskId};
 
 use super::change::{self, Change, Facts, Verdict};
 use super::rows::{cleaned, short};
@@ -230,7 +230,7 @@ fn adopted(news: &News, adoption: &Adoption) -> Task {
         id: news.task_id.clone(),
         name: None,
         queue: None,
-        priority: adoption.priority.unwrap_or(Priority::default()),
+        priority: adoption.priority.unwrap_or_default(),
         phase,
         status: String::new(),
         seq: 0,

@@ -68,6 +68,10 @@ impl PostgresLedger {
         let replica: Arc<str> = clock::random_id().simple().to_string().into();
         let listener =
             notify::Listener { pool: pool::unlimited(config)?, replica: replica.clone(), changed: changed.clone() };
+        #[expect(
+            clippy::disallowed_methods,
+            reason = "ends with the token; it holds nothing that a shutdown waits for"
+        )]
         tokio::spawn(listener.run(stop));
         Ok(Self { config: config.clone(), pool, replica, changed })
     }

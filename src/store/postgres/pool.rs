@@ -8,7 +8,7 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
-use sqlx::{PgPool, Postgres, Transaction};
+use sqlx::{Connection, PgPool, Postgres, Transaction};
 
 use crate::store::Error;
 
@@ -41,6 +41,9 @@ impl PostgresConfig {
 /// A transaction that outlives this without a statement lost its gateway: the server ends it and frees its locks.
 const IDLE_IN_TRANSACTION: &str = "30000";
 
+/// A connection that was idle for longer is asked whether it lives before it is used.
+const RESTED: Duration = Duration::from_secs(1);
+
 pub(super) fn options(config: &PostgresConfig) -> Result<PgConnectOptions, Error> {
     let options = PgConnectOptions::from_str(&config.url).map_err(|error| Error::Refused(Box::new(error)))?;
     Ok(options.application_name("taskgate").options([
@@ -64,6 +67,12 @@ pub(super) fn pool(config: &PostgresConfig) -> Result<PgPool, Error> {
         .max_connections(config.max_connections)
         .acquire_timeout(config.acquire_timeout)
         .test_before_acquire(false)
+        .before_acquire(|connection, meta| {
+            Box::pin(async move {
+                // One that rested may have died with its server: better found here than by a call.
+                if meta.idle_for > RESTED { connection.ping().await.map(|()| true) } else { Ok(true) }
+            })
+        })
         .connect_lazy_with(options))
 }
 

@@ -160,7 +160,10 @@ impl Schedules for PostgresLedger {
             if sqlx::query(LOCK).bind(id).fetch_optional(&mut *tx).await?.is_none() {
                 return Ok(None);
             }
-            let Some(answers) = insert::within(&mut tx, &batch, true).await? else { continue };
+            let Some(answers) = insert::within(&mut tx, &batch, true).await? else {
+                tx.rollback().await?;
+                continue;
+            };
             let (rows, last, fired) = settle(std::slice::from_ref(run), &mut answers.into_iter());
             ran(&mut tx, &[(id, last)]).await?;
             runs(&mut tx, &rows.iter().map(|row| (id, row)).collect::<Vec<_>>()).await?;
@@ -209,7 +212,14 @@ async fn try_fire(pool: &PgPool, firings: &[Firing], look_up: bool) -> Result<Op
     let submissions = || ours().flat_map(|firing| &firing.runs).filter_map(|run| run.submission.as_ref());
     let has_keys = submissions().any(|submission| submission.unique.is_some());
     let batch: Vec<Submission> = submissions().cloned().collect();
-    let Some(answers) = insert::within(&mut tx, &batch, look_up || has_keys).await? else { return Ok(None) };
+    let answers = match insert::within(&mut tx, &batch, look_up || has_keys).await {
+        Ok(Some(answers)) => answers,
+        lost => {
+            // Waited for: the next try would skip the rows that this one still has locked.
+            tx.rollback().await?;
+            return lost.map(|_| None);
+        }
+    };
     let mut answers = answers.into_iter();
     let (mut rows, mut lasts, mut fired) = (Vec::new(), Vec::new(), Vec::with_capacity(firings.len()));
     for firing in firings {

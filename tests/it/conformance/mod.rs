@@ -1,5 +1,8 @@
 //! One suite for the two ledgers: what `src/store/mod.rs` promises, asked of PostgreSQL and of SQLite.
 
+#![expect(clippy::unwrap_used, reason = "a refused call fails the test, and its error is the report")]
+#![expect(clippy::disallowed_methods, reason = "what a test spawns ends with its runtime")]
+
 mod fixture;
 
 mod admission;

@@ -90,7 +90,7 @@ async fn a_pass_publishes_in_the_order_of_acceptance(ledger: &Fixture) {
     assert_eq!((pass.claimed, pass.carried, pass.events.len()), (5, 5, 5));
     drain(ledger, 2, &broker).await;
     assert_eq!(broker.ids(), ids);
-    let first = &broker.published.lock().unwrap()[0];
+    let first = broker.published.lock().unwrap()[0].clone();
     assert_eq!(
         (first.delivery, first.headers.as_str(), first.body.as_str()),
         (1, r#"{"task":"tasks.add"}"#, "[[1, 2], {}, {}]")
@@ -122,7 +122,7 @@ async fn held_tasks_wait_for_their_time(ledger: &Fixture) {
 
     let broker = Broker::default();
     drain(ledger, 59, &broker).await;
-    assert_eq!(broker.ids(), [at_once.clone()]);
+    assert_eq!(broker.ids(), std::slice::from_ref(&at_once));
     assert_eq!(ledger.backlog(after(59)).await.unwrap().next_due, Some(after(60)));
     drain(ledger, 60, &broker).await;
     assert_eq!(broker.ids(), [at_once, later]);
