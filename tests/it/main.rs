@@ -5,6 +5,7 @@ mod harness;
 mod boundaries;
 mod conformance;
 mod dev;
+mod dev_samples;
 mod faults;
 mod history;
 mod interop;
