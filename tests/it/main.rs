@@ -14,6 +14,7 @@ mod packaging;
 mod peers;
 mod progress;
 mod publish;
+mod readme;
 mod refusals;
 mod resp;
 mod samples;
