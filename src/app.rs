@@ -10,6 +10,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use crate::backend::{Backend, BackendConfig};
+use crate::beat::{self, service::Beat};
 use crate::broker::{Broker, BrokerConfig, LinkConfig};
 use crate::catalog::Catalog;
 use crate::clock;
@@ -28,6 +29,7 @@ use crate::services::workers::{self, WorkerRegistry};
 use crate::store::SharedLedger;
 use crate::store::postgres::{PostgresConfig, PostgresLedger};
 use crate::store::sqlite::{SqliteLedger, Synchronous};
+use crate::task::signature;
 use crate::worker::{self, Registry};
 
 /// Between attempts to bring the schema up to date.
@@ -47,6 +49,8 @@ impl App {
     /// When the configuration cannot mean anything.
     pub fn build(config: &Config, ledger: SharedLedger, tasks: Tasks) -> anyhow::Result<Self> {
         let catalog = Arc::new(Catalog::compile(config)?);
+        let limits = signature::Limits { depth: config.limits.depth, tasks: config.limits.tasks };
+        beat::seed::check(&config.schedules, limits)?;
         let (broker, backend) = open_redis(config)?;
         let hub = Hub::default();
         let holder = format!("{}:{}", origin(), clock::random_id());
@@ -72,6 +76,7 @@ impl App {
             holder.clone(),
         );
         let (health, health_handle) = Health::new(ledger.clone(), broker.clone(), backend.clone());
+        let beat_handle = beat::service::Handle::default();
         let gateway = Gateway::new(Parts {
             watcher: Watcher::new(ledger.clone(), hub.clone()),
             ledger: ledger.clone(),
@@ -84,6 +89,7 @@ impl App {
             recorder: recorder_handle,
             health: health_handle,
             pauses: pauses.clone(),
+            beat: beat_handle.clone(),
             limits: config.limits.clone(),
             origin: origin(),
         });
@@ -97,6 +103,8 @@ impl App {
         starter.service("workers", move |stop| registry.run(stop));
         let paused = ledger.clone();
         starter.service("pauses", move |stop| pauses.run(paused, stop));
+        let beat = Beat::new(gateway.clone(), tasks.clone(), beat_handle, config.schedules.clone(), config.ledger.keep);
+        starter.service("beat", move |stop| beat.run(stop));
         starter.service("sweeper", move |stop| sweeper.run(stop));
         starter.service("news", move |stop| news::run(ledger, hub, stop));
         Ok(Self { gateway, tasks, catalog })

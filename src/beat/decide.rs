@@ -49,6 +49,13 @@ pub struct Decision {
     pub next: Option<Time>,
 }
 
+impl Decision {
+    /// The newest tick that this is about.
+    pub fn last(&self) -> Option<Time> {
+        self.fire.last().copied().or_else(|| self.missed.last().map(|missed| missed.tick))
+    }
+}
+
 /// `tick` is the schedule's next tick, and it is due; `due` says when a tick's jitter is over.
 pub fn decide(
     table: &Timetable,

@@ -51,6 +51,19 @@ impl Timetable {
         micros.checked_mul(count).and_then(|span| origin.0.checked_add(span)).map(Time)
     }
 
+    /// Its single time or its end has passed.
+    pub fn is_over(&self, now: Time) -> bool {
+        match self.rhythm {
+            Rhythm::At(at) if at <= now => true,
+            _ => self.ends_at.is_some_and(|end| end <= now),
+        }
+    }
+
+    /// The member that ends it.
+    pub fn end_pointer(&self) -> &'static str {
+        if matches!(self.rhythm, Rhythm::At(_)) { "/at" } else { "/ends_at" }
+    }
+
     /// The next `count` ticks after `after`.
     pub fn preview(&self, anchor: Time, after: Time, count: usize) -> Vec<Time> {
         std::iter::successors(self.next(anchor, after), |tick| self.next(anchor, *tick)).take(count).collect()

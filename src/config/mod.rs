@@ -140,7 +140,7 @@ impl Config {
             routes: Routes::read(section(&said, "routes")?)?,
             exchanges: exchanges::read(section(&said, "exchanges")?)?,
             tasks: list(&said, "tasks")?,
-            schedules: list(&said, "schedules")?,
+            schedules: schedules::checked(list(&said, "schedules")?)?,
             worker: Worker::read(section(&said, "worker")?, &said)?,
             log: Log::read(section(&said, "log")?, &said)?,
             said,

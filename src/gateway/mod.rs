@@ -7,12 +7,14 @@ pub mod read;
 mod replay;
 pub mod retry;
 pub mod revoke;
+pub mod schedules;
 pub mod submit;
 pub mod watch;
 
 use std::sync::Arc;
 
 use crate::backend::Backend;
+use crate::beat;
 use crate::broker::Broker;
 use crate::catalog::Catalog;
 use crate::config;
@@ -41,6 +43,7 @@ pub struct Parts {
     pub recorder: recorder::Handle,
     pub health: health::Handle,
     pub pauses: Pauses,
+    pub beat: beat::service::Handle,
     pub limits: config::Limits,
     /// `origin` of the messages: `gen<pid>@<host>` by Celery's custom.
     pub origin: String,

@@ -116,19 +116,12 @@ impl Gateway {
     ///
     /// # Cancel safety
     /// A dropped call may leave the submission accepted.
-    pub async fn submit(&self, mut request: SubmitRequest) -> Result<Submitted, SubmitError> {
+    pub async fn submit(&self, request: SubmitRequest) -> Result<Submitted, SubmitError> {
         self.check_backlog()?;
         if !request.trusted {
             self.check_names(&request.submission.signature)?;
         }
-        let now = clock::now();
-        let signature = std::mem::replace(&mut request.submission.signature, Signature::Group(Vec::new()));
-        let plan = self.plan(signature, request.traceparent.as_deref(), now)?;
-        let mut submitted = summary(&plan, now);
-        if submitted.queue.as_ref().is_some_and(|queue| self.pauses.current().contains(queue.as_str())) {
-            submitted.phase = if submitted.phase == Phase::Accepted { Phase::Held } else { submitted.phase };
-        }
-        let submission = self.rows(plan, request, &submitted, now);
+        let (submission, submitted) = self.prepared(request, clock::now())?;
         let outcome = self.commit.commit(submission).await?;
         match outcome {
             Ok(Inserted { .. }) => Ok(submitted),
@@ -138,6 +131,21 @@ impl Gateway {
             Err(Conflict::KeyReused) => Err(SubmitError::KeyReused),
             Err(Conflict::Joined(id)) => self.joined(&id).await,
         }
+    }
+
+    /// The rows of a call, for whoever commits them.
+    pub(super) fn prepared(
+        &self,
+        mut request: SubmitRequest,
+        now: Time,
+    ) -> Result<(store::Submission, Submitted), SubmitError> {
+        let signature = std::mem::replace(&mut request.submission.signature, Signature::Group(Vec::new()));
+        let plan = self.plan(signature, request.traceparent.as_deref(), now)?;
+        let mut submitted = summary(&plan, now);
+        if submitted.queue.as_ref().is_some_and(|queue| self.pauses.current().contains(queue.as_str())) {
+            submitted.phase = if submitted.phase == Phase::Accepted { Phase::Held } else { submitted.phase };
+        }
+        Ok((self.rows(plan, request, &submitted, now), submitted))
     }
 
     /// 503 with the time it will take, rather than a promise that grows without bound.
@@ -264,7 +272,7 @@ impl Gateway {
         }
     }
 
-    async fn joined(&self, id: &TaskId) -> Result<Submitted, SubmitError> {
+    pub(super) async fn joined(&self, id: &TaskId) -> Result<Submitted, SubmitError> {
         let task = self.ledger.task(id).await?.ok_or_else(|| SubmitError::IdTaken(id.to_string()))?;
         Ok(Submitted {
             task_id: Some(task.id),

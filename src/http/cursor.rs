@@ -10,21 +10,38 @@ const CHECK_BYTES: usize = 4;
 
 /// The text for `next`.
 pub fn write(cursor: Cursor) -> String {
-    let number = cursor.0.to_be_bytes();
-    URL_SAFE_NO_PAD.encode([&number[..], &check(&number)].concat())
+    write_bytes(&cursor.0.to_be_bytes())
 }
 
 /// `None` when the text was not written by [`write`].
 pub fn read(text: &str) -> Option<Cursor> {
-    let bytes = URL_SAFE_NO_PAD.decode(text).ok()?;
-    let (number, sum) = bytes.split_at_checked(8)?;
-    let number: [u8; 8] = number.try_into().ok()?;
-    (sum == check(&number)).then(|| Cursor(i64::from_be_bytes(number)))
+    let number: [u8; 8] = read_bytes(text)?.try_into().ok()?;
+    Some(Cursor(i64::from_be_bytes(number)))
+}
+
+/// For lists that are ordered by name.
+pub fn write_name(name: &str) -> String {
+    write_bytes(name.as_bytes())
+}
+
+/// `None` when the text was not written by [`write_name`].
+pub fn read_name(text: &str) -> Option<String> {
+    String::from_utf8(read_bytes(text)?).ok()
+}
+
+fn write_bytes(place: &[u8]) -> String {
+    URL_SAFE_NO_PAD.encode([place, &check(place)].concat())
+}
+
+fn read_bytes(text: &str) -> Option<Vec<u8>> {
+    let mut bytes = URL_SAFE_NO_PAD.decode(text).ok()?;
+    let sum = bytes.split_off(bytes.len().checked_sub(CHECK_BYTES)?);
+    (sum == check(&bytes)).then_some(bytes)
 }
 
 /// Against accidents and guesses, not against forgers: a cursor grants nothing.
-fn check(number: &[u8]) -> [u8; CHECK_BYTES] {
-    let hash = Sha256::new().chain_update(b"taskgate cursor").chain_update(number).finalize();
+fn check(place: &[u8]) -> [u8; CHECK_BYTES] {
+    let hash = Sha256::new().chain_update(b"taskgate cursor").chain_update(place).finalize();
     std::array::from_fn(|index| hash[index])
 }
 

@@ -10,6 +10,7 @@ pub mod openapi;
 pub mod problem;
 pub mod router;
 mod routes;
+mod schedule_schema;
 pub mod server;
 mod signature_schema;
 pub mod slugs;

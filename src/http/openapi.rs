@@ -3,7 +3,7 @@
 use serde_json::{Map, Value, json};
 use utoipa::openapi::{ContactBuilder, InfoBuilder, OpenApi};
 
-use super::signature_schema;
+use super::{schedule_schema, signature_schema};
 use crate::catalog::{Catalog, Entry};
 
 /// Media type of a refusal.
@@ -45,6 +45,7 @@ fn base() -> Value {
     }
     if let Some(schemas) = document.pointer_mut("/components/schemas").and_then(Value::as_object_mut) {
         schemas.extend(signature_schema::schemas());
+        schemas.extend(schedule_schema::schemas());
     }
     if let Some(paths) = document.get_mut("paths").and_then(Value::as_object_mut) {
         paths.values_mut().filter_map(Value::as_object_mut).flat_map(Map::values_mut).for_each(with_default);

@@ -20,6 +20,7 @@ use crate::gateway::inspect::ControlError;
 use crate::gateway::queues::QueueError;
 use crate::gateway::retry::RetryError;
 use crate::gateway::revoke::RevokeError;
+use crate::gateway::schedules::ScheduleError;
 use crate::gateway::submit::SubmitError;
 use crate::services::commit::CommitError;
 use crate::store;
@@ -206,6 +207,24 @@ impl From<SubmitError> for Problem {
             }
             SubmitError::Ledger(error) => error.into(),
             SubmitError::Read(error) => error.into(),
+        }
+    }
+}
+
+impl From<ScheduleError> for Problem {
+    fn from(error: ScheduleError) -> Self {
+        match error {
+            ScheduleError::Invalid(found) => Self::invalid(found),
+            ScheduleError::Unknown(name) => {
+                Self::new(&slugs::SCHEDULE_NOT_FOUND).detail(format!("there is no schedule {name}"))
+            }
+            ScheduleError::NameTaken(name) => Self::new(&slugs::NAME_TAKEN)
+                .detail(format!("there is a schedule {name} already"))
+                .error("/name", "is taken"),
+            ScheduleError::Changed => Self::new(&slugs::PRECONDITION_FAILED),
+            ScheduleError::KeyReused => Self::new(&slugs::IDEMPOTENCY_KEY_REUSED),
+            ScheduleError::Submit(error) => error.into(),
+            ScheduleError::Ledger(error) => error.into(),
         }
     }
 }

@@ -10,8 +10,8 @@ use utoipa_axum::routes;
 use super::middleware::{observe, origin, patience};
 use super::problem::{Place, Problem, ProblemDocument};
 use super::routes::{
-    canvas, catalog, control, dead_letters, docs, events, feed, health, metrics, problems, queues, result, submit,
-    tasks, workers,
+    canvas, catalog, control, dead_letters, docs, events, feed, health, metrics, problems, queues, result, schedules,
+    submit, tasks, workers,
 };
 use super::slugs;
 use super::state::Edge;
@@ -26,6 +26,7 @@ use super::view::GroupView;
         (name = "results", description = "What became of them"),
         (name = "tasks", description = "What happens, and what happened"),
         (name = "control", description = "Revoke, retry, queues, workers"),
+        (name = "schedules", description = "The timetable"),
         (name = "operation", description = "The gateway itself"),
     )
 )]
@@ -57,6 +58,18 @@ pub fn documented() -> OpenApiRouter<Edge> {
         .routes(routes!(workers::list_workers))
         .routes(routes!(workers::inspect_workers))
         .routes(routes!(workers::control_workers))
+        .routes(routes!(schedules::list_schedules, schedules::create_schedule))
+        .routes(routes!(
+            schedules::get_schedule,
+            schedules::put_schedule,
+            schedules::patch_schedule,
+            schedules::delete_schedule
+        ))
+        .routes(routes!(schedules::pause_schedule))
+        .routes(routes!(schedules::resume_schedule))
+        .routes(routes!(schedules::run_schedule))
+        .routes(routes!(schedules::preview_schedule))
+        .routes(routes!(schedules::schedule_runs))
         .routes(routes!(health::readyz))
         .routes(routes!(health::livez))
         .routes(routes!(metrics::metrics))

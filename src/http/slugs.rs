@@ -62,6 +62,9 @@ slugs! {
     TASK_NOT_FOUND = "task-not-found", NOT_FOUND, "This ledger never saw that id",
         "No task and no group with this id was submitted here or seen on the broker.",
         "Check the id, and that you ask the gateway whose ledger has the task.";
+    SCHEDULE_NOT_FOUND = "schedule-not-found", NOT_FOUND, "There is no schedule of this name",
+        "The timetable has no schedule of this name; it may have been deleted or renamed.",
+        "Look at /v1/schedules for all of them.";
     PROBLEM_NOT_FOUND = "problem-not-found", NOT_FOUND, "There is no problem of this name",
         "The path names a kind of problem that does not exist.",
         "Look at /problems/ for all of them.";
@@ -86,12 +89,18 @@ slugs! {
     NOT_A_DEAD_LETTER = "not-a-dead-letter", CONFLICT, "The task is not a dead letter",
         "The task is neither `failed` nor `lost`, or it was deleted from the dead letters or re-queued before.",
         "Look at /v1/dead-letters. Any task can be sent again with /v1/tasks/{id}/retry.";
+    NAME_TAKEN = "name-taken", CONFLICT, "The name is taken",
+        "A schedule of this name exists; nothing was changed.",
+        "Choose another name, or change the existing schedule with PUT or PATCH.";
     IN_PROGRESS = "in-progress", CONFLICT, "The same request is still running",
         "Another request with this `Idempotency-Key` has not been answered yet.",
         "Wait a moment and repeat the request.";
     TASK_PRUNED = "task-pruned", GONE, "The task was pruned",
         "The task finished so long ago that its record was removed; only a tombstone is left.",
         "Raise `ledger.keep` to keep tasks longer.";
+    PRECONDITION_FAILED = "precondition-failed", PRECONDITION_FAILED, "It was changed since you read it",
+        "`If-Match` names a version that is not the present one, or `If-None-Match: *` was said and it exists. Somebody else changed it; nothing was overwritten.",
+        "Read it again, apply the change to what it is now, and send the new `ETag`.";
     PAYLOAD_TOO_LARGE = "payload-too-large", PAYLOAD_TOO_LARGE, "The body is too large",
         "The body is larger than `limits.body` (8 MiB by default).",
         "Send less: put large data into a store and pass its address to the task.";

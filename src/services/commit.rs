@@ -159,7 +159,8 @@ fn batch_end(waiting: &[Request]) -> usize {
     fits.count().max(1)
 }
 
-fn outgoing(submission: Submission, inserted: &Inserted) -> Vec<Outgoing> {
+/// What of a committed submission may be published now.
+pub fn outgoing(submission: Submission, inserted: &Inserted) -> Vec<Outgoing> {
     let Submission { at, tasks, groups, .. } = submission;
     let groups: Arc<[_]> =
         groups.into_iter().filter(|group| group.chord_size.is_some() || group.structure.is_some()).collect();

@@ -207,6 +207,14 @@ pub(super) fn settle(
     (rows, last, fired)
 }
 
+/// A run by hand that was asked for before: nothing is written for it.
+pub(super) fn repetition(answers: &[Result<Inserted, Conflict>]) -> Option<Fired> {
+    match answers {
+        [Err(repeated @ (Conflict::Replay(_) | Conflict::KeyReused))] => Some(vec![Some(Err(repeated.clone()))]),
+        _ => None,
+    }
+}
+
 fn row(run: &NewRun, answer: Option<&Result<Inserted, Conflict>>) -> RunRow {
     let (outcome, reason, task_id) = match answer {
         Some(Err(Conflict::TaskId(id))) => {

@@ -18,4 +18,5 @@ mod readme;
 mod refusals;
 mod resp;
 mod samples;
+mod schedules;
 mod startup;

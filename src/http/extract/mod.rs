@@ -3,6 +3,7 @@
 mod accept;
 mod body;
 mod conditional;
+mod empty;
 mod id;
 mod idempotency;
 mod last_event;
@@ -13,11 +14,12 @@ mod wishes;
 
 pub use accept::wants_json;
 pub use body::JsonText;
-pub use conditional::IfNoneMatch;
+pub use conditional::{Demand, IfNoneMatch};
+pub use empty::NoBody;
 pub use id::{IdPath, PathValues};
 pub use idempotency::{Repeatable, fingerprint};
 pub use last_event::LastEventId;
 pub use prefer::{Prefer, wanted as wanted_wait};
-pub use query::{feed_filter, inspect_query, list_query, messages_query};
+pub use query::{count_query, feed_filter, inspect_query, list_query, messages_query, name_page_query, page_query};
 pub use trace::Traceparent;
 pub use wishes::{path_value, wishes};

@@ -176,16 +176,69 @@ pub fn list_query(uri: &Uri) -> Result<(Filter, Page), Problem> {
     checked.known(&parameters, &[&FILTERS[..], &SEARCH, &PAGING].concat());
     let filter = checked.filter(&parameters);
     let limit = checked.limit(&parameters);
-    let cursor = checked.one(&parameters, "cursor").map(cursor::read);
-    let filter = checked.done(filter)?;
-    let after = match cursor {
-        None => None,
-        Some(Some(cursor)) => Some(cursor),
-        Some(None) => {
-            return Err(Problem::new(&slugs::INVALID_CURSOR).error("cursor", "is not the `next` of an answer"));
+    let after = place(&mut checked, &parameters, cursor::read)?;
+    Ok((checked.done(filter)?, Page { limit, after }))
+}
+
+/// Page of a list without filters.
+///
+/// # Errors
+/// As [`list_query`].
+pub fn page_query(uri: &Uri) -> Result<Page, Problem> {
+    let parameters = Parameters::of(uri)?;
+    let mut checked = Checked::default();
+    checked.known(&parameters, &PAGING);
+    let limit = checked.limit(&parameters);
+    let after = place(&mut checked, &parameters, cursor::read)?;
+    checked.done(Page { limit, after })
+}
+
+/// Page of a list that is ordered by name: how many, and after which.
+///
+/// # Errors
+/// As [`list_query`].
+pub fn name_page_query(uri: &Uri) -> Result<(i64, Option<String>), Problem> {
+    let parameters = Parameters::of(uri)?;
+    let mut checked = Checked::default();
+    checked.known(&parameters, &PAGING);
+    let limit = checked.limit(&parameters);
+    let after = place(&mut checked, &parameters, cursor::read_name)?;
+    checked.done((limit, after))
+}
+
+/// `n`: a number of 1 to `most`.
+///
+/// # Errors
+/// As [`list_query`].
+pub fn count_query(uri: &Uri, default: usize, most: usize) -> Result<usize, Problem> {
+    let parameters = Parameters::of(uri)?;
+    let mut checked = Checked::default();
+    checked.known(&parameters, &["n"]);
+    let count = match checked.one(&parameters, "n").map(str::parse) {
+        None => default,
+        Some(Ok(count)) if (1..=most).contains(&count) => count,
+        Some(_) => {
+            checked.refuse("n", format!("must be 1 to {most}"));
+            default
         }
     };
-    Ok((filter, Page { limit, after }))
+    checked.done(count)
+}
+
+/// Where the page begins. A cursor of something else is a problem of its own, but other mistakes come first.
+fn place<T>(
+    checked: &mut Checked,
+    parameters: &Parameters,
+    read: impl Fn(&str) -> Option<T>,
+) -> Result<Option<T>, Problem> {
+    let Some(text) = checked.one(parameters, "cursor") else { return Ok(None) };
+    match read(text) {
+        Some(place) => Ok(Some(place)),
+        None if checked.errors.is_empty() => {
+            Err(Problem::new(&slugs::INVALID_CURSOR).error("cursor", "is not the `next` of an answer"))
+        }
+        None => Ok(None),
+    }
 }
 
 /// Filters of `GET /v1/events`.

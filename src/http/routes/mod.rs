@@ -13,6 +13,7 @@ pub mod problems;
 pub mod queues;
 pub mod result;
 pub mod sample_site;
+pub mod schedules;
 pub mod submit;
 pub mod tasks;
 pub mod workers;

@@ -26,9 +26,9 @@ static REPLAYED: HeaderName = HeaderName::from_static("idempotency-replayed");
 
 /// The headers that a submission heeds.
 pub struct Surroundings {
-    prefer: Prefer,
-    repeatable: Repeatable,
-    traceparent: Traceparent,
+    pub(super) prefer: Prefer,
+    pub(super) repeatable: Repeatable,
+    pub(super) traceparent: Traceparent,
 }
 
 impl FromRequestParts<Edge> for Surroundings {
@@ -73,14 +73,24 @@ pub async fn submit(
     request.trusted = trusted;
     request.traceparent = traceparent.0;
     request.idempotency = idempotency(repeatable, body, shown.clone());
-    match edge.gateway.submit(request).await {
-        Ok(submitted) => accepted(edge, submitted, prefer.wait, shown).await,
+    respond(edge, edge.gateway.submit(request).await, prefer.wait, shown).await
+}
+
+/// Answers to a submission, however it was made.
+pub async fn respond(
+    edge: &Edge,
+    outcome: Result<Submitted, SubmitError>,
+    wait: Duration,
+    shown: Shown,
+) -> Result<Response, Problem> {
+    match outcome {
+        Ok(submitted) => accepted(edge, submitted, wait, shown).await,
         Err(SubmitError::Replay(answer)) => replay(&answer),
         Err(error) => Err(error.into()),
     }
 }
 
-pub(super) fn idempotency(repeatable: Repeatable, body: &str, shown: Shown) -> Option<Idempotency> {
+pub fn idempotency(repeatable: Repeatable, body: &str, shown: Shown) -> Option<Idempotency> {
     let Repeatable { key, method, path } = repeatable;
     key.map(|key| Idempotency {
         scope: String::new(),

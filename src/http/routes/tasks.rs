@@ -76,13 +76,17 @@ pub async fn list_tasks(State(edge): State<Edge>, OriginalUri(uri): OriginalUri)
     let (filter, page) = list_query(&uri)?;
     let (tasks, next) = edge.gateway.ledger.tasks(&filter, &page).await?;
     let next = next.map(cursor::write);
-    let link = next.as_ref().and_then(|next| HeaderValue::from_str(&next_link(&uri, next)).ok());
-    let view = TaskListView { tasks: tasks.iter().map(SummaryView::of).collect(), next };
+    let view = TaskListView { tasks: tasks.iter().map(SummaryView::of).collect(), next: next.clone() };
     let mut response = json_response(StatusCode::OK, text(&view));
-    if let Some(link) = link {
+    link_next(&mut response, &uri, next.as_deref());
+    Ok(response)
+}
+
+/// `Link: rel=next`, unless it is the last page.
+pub fn link_next(response: &mut Response, uri: &Uri, next: Option<&str>) {
+    if let Some(link) = next.and_then(|next| HeaderValue::from_str(&next_link(uri, next)).ok()) {
         response.headers_mut().insert(header::LINK, link);
     }
-    Ok(response)
 }
 
 /// The same query with another cursor.

@@ -8,6 +8,7 @@ mod event;
 mod group;
 mod mask;
 mod result;
+mod schedule;
 mod task;
 
 pub use accepted::{AcceptedView, ChildView, LinksView};
@@ -17,4 +18,5 @@ pub use event::{EventView, SnapshotView};
 pub use group::{GroupEventView, GroupView, MemberView};
 pub use mask::Mask;
 pub use result::ResultView;
+pub use schedule::{PreviewView, RunListView, RunView, schedule_text};
 pub use task::{SummaryView, TaskListView, TaskView};

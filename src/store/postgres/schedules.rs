@@ -5,7 +5,7 @@ use sqlx::postgres::PgRow;
 use sqlx::{PgPool, Row};
 
 use crate::clock::Time;
-use crate::store::schedules::{Last, RunRow, read_schedule_row, run, schedule_columns, settle};
+use crate::store::schedules::{Last, RunRow, read_schedule_row, repetition, run, schedule_columns, settle};
 use crate::store::{
     Created, Cursor, Edit, Error, Fired, Firing, Firings, NewRun, Page, Run, Schedule, Schedules, Submission,
 };
@@ -17,7 +17,7 @@ use super::{PostgresLedger, insert};
 pub(super) const CREATE: &str = concat!(
     "insert into taskgate.schedule (",
     schedule_columns!(),
-    ") values ($1, $2, $3, $4, $5, $6, $7, $8, $9, null, null, null, null, null, $10) on conflict (name) do nothing"
+    ") values ($1, $2, $3, $4, $5, $6, $7, $8, $9, null, null, null, null, null, $10) on conflict do nothing"
 );
 pub(super) const SEED: &str =
     "insert into taskgate.schedule_seed (name, seeded_at) values ($1, $2) on conflict do nothing";
@@ -164,6 +164,10 @@ impl Schedules for PostgresLedger {
                 tx.rollback().await?;
                 continue;
             };
+            if let Some(fired) = repetition(&answers) {
+                tx.rollback().await?;
+                return Ok(Some(fired));
+            }
             let (rows, last, fired) = settle(std::slice::from_ref(run), &mut answers.into_iter());
             ran(&mut tx, &[(id, last)]).await?;
             runs(&mut tx, &rows.iter().map(|row| (id, row)).collect::<Vec<_>>()).await?;

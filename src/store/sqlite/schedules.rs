@@ -5,7 +5,7 @@ use sqlx::Row;
 use sqlx::sqlite::SqliteRow;
 
 use crate::clock::Time;
-use crate::store::schedules::{Last, RunRow, read_schedule_row, run, schedule_columns, settle};
+use crate::store::schedules::{Last, RunRow, read_schedule_row, repetition, run, schedule_columns, settle};
 use crate::store::{
     Created, Cursor, Edit, Error, Fired, Firing, Firings, NewRun, Page, Run, Schedule, Schedules, Submission,
 };
@@ -17,7 +17,7 @@ use super::{SqliteLedger, insert};
 pub(super) const CREATE: &str = concat!(
     "insert into schedule (",
     schedule_columns!(),
-    ") values ($1, $2, $3, $4, $5, $6, $7, $8, $9, null, null, null, null, null, $10) on conflict (name) do nothing"
+    ") values ($1, $2, $3, $4, $5, $6, $7, $8, $9, null, null, null, null, null, $10) on conflict do nothing"
 );
 pub(super) const SEED: &str = "insert into schedule_seed (name, seeded_at) values ($1, $2) on conflict do nothing";
 pub(super) const SCHEDULE: &str = concat!("select ", schedule_columns!(), " from schedule where name = $1");
@@ -142,7 +142,12 @@ impl Schedules for SqliteLedger {
         if sqlx::query(LOCK).bind(id).fetch_optional(&mut *tx).await?.is_none() {
             return Ok(None);
         }
-        let fired = write(&mut tx, id, std::slice::from_ref(run)).await?;
+        let batch: Vec<Submission> = run.submission.iter().cloned().collect();
+        let answers = insert::within(&mut tx, &batch).await?;
+        if let Some(fired) = repetition(&answers) {
+            return Ok(Some(fired));
+        }
+        let fired = note(&mut tx, id, std::slice::from_ref(run), answers).await?;
         tx.commit().await?;
         Ok(Some(fired))
     }
@@ -192,6 +197,10 @@ async fn fire_one(tx: &mut Tx, firing: &Firing) -> Result<Option<Fired>, Error> 
 async fn write(tx: &mut Tx, id: &str, runs: &[NewRun]) -> Result<Fired, Error> {
     let batch: Vec<Submission> = runs.iter().filter_map(|run| run.submission.clone()).collect();
     let answers = insert::within(tx, &batch).await?;
+    note(tx, id, runs, answers).await
+}
+
+async fn note(tx: &mut Tx, id: &str, runs: &[NewRun], answers: insert::Answers) -> Result<Fired, Error> {
     let (rows, last, fired) = settle(runs, &mut answers.into_iter());
     ran(tx, id, &last).await?;
     for row in &rows {

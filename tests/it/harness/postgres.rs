@@ -109,6 +109,15 @@ impl Cluster {
     }
 }
 
+/// What `sql` answers in the database at `url`: a line per row, columns parted by `|`.
+pub fn query(url: &str, sql: &str) -> String {
+    let mut command = Command::new(program("psql"));
+    command.args(["-X", "-q", "-A", "-t", "-v", "ON_ERROR_STOP=1", "-c", sql]).arg(url);
+    let done = command.output().expect("psql starts");
+    assert!(done.status.success(), "{sql}: {}", String::from_utf8_lossy(&done.stderr));
+    String::from_utf8_lossy(&done.stdout).trim().to_owned()
+}
+
 fn initdb(data: &Path) {
     let mut command = Command::new(program("initdb"));
     command.args(["-U", "postgres", "-A", "trust", "-E", "UTF8", "--locale", "C", "--no-sync", "-D"]).arg(data);

@@ -1,0 +1,227 @@
+//! Fires what is due. Every replica runs it, and nobody leads: whoever moves a schedule's row forward has submitted its tick.
+//!
+//! To be on time it looks ahead: schedules that fall due within [`HORIZON`] are read and planned before, so that at the due time
+//! one transaction per batch is left. A plan is only a plan: the transaction checks that the row has not moved and was not
+//! edited. While the ledger is away nothing is lost: ticks are found later, and `catch_up` says what becomes of them.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use metrics::{counter, histogram};
+use tokio::sync::Notify;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+use tracing::{error, info, warn};
+
+use super::definition::Overlap;
+use super::firing::{Planned, decided};
+use super::seed;
+use crate::clock::{self, Time};
+use crate::config::RawSchedule;
+use crate::gateway::Gateway;
+use crate::gateway::revoke::RevokeRequest;
+use crate::lifecycle::{Backoff, OnExit, Tasks};
+use crate::store::{self, Conflict, Fired, Firing, Firings, Inserted, Schedule, Submission};
+use crate::task::TaskId;
+
+/// Schedules that fall due within this time are read and planned.
+const HORIZON: Duration = Duration::from_secs(2);
+/// The timetable is looked at this often without a nudge: other replicas may have edited it.
+const PERIOD: Duration = Duration::from_millis(500);
+/// Schedules in one transaction: it takes a few milliseconds, so that the last of a thousand is still on time.
+const BATCH: usize = 200;
+/// Schedules that are planned ahead. More than this are planned when the first have fired.
+const LOOK_AHEAD: i64 = 2_000;
+const LEDGER_PAUSE: Duration = Duration::from_secs(2);
+/// Old runs are removed this often.
+const PRUNE_PERIOD: Duration = Duration::from_hours(1);
+const PRUNE_BATCH: i64 = 5_000;
+
+/// Callers' side: cheap to clone.
+#[derive(Clone, Default)]
+pub struct Handle(Arc<Notify>);
+
+impl Handle {
+    /// The timetable has changed. A lost nudge costs one period.
+    pub fn nudge(&self) {
+        self.0.notify_one();
+    }
+}
+
+pub struct Beat {
+    gateway: Gateway,
+    tasks: Tasks,
+    wake: Handle,
+    seeds: Vec<RawSchedule>,
+    /// How long runs are kept.
+    keep: Duration,
+    /// Plans by schedule. Holds what the last look ahead found, no more.
+    planned: HashMap<String, Planned>,
+}
+
+impl Beat {
+    pub fn new(gateway: Gateway, tasks: Tasks, wake: Handle, seeds: Vec<RawSchedule>, keep: Duration) -> Self {
+        Self { gateway, tasks, wake, seeds, keep, planned: HashMap::new() }
+    }
+
+    /// Runs until `stop`.
+    pub async fn run(mut self, stop: CancellationToken) {
+        let mut backoff = Backoff::new(LEDGER_PAUSE);
+        let mut seeded = false;
+        let mut prune_at = Instant::now() + PRUNE_PERIOD;
+        while !stop.is_cancelled() {
+            let pause = match self.pass(&mut seeded, &mut prune_at).await {
+                Ok(pause) => {
+                    backoff.reset();
+                    pause
+                }
+                Err(failure) => {
+                    if backoff.is_fresh() {
+                        warn!(error = %failure, "schedules cannot be fired, trying again: {failure}");
+                    }
+                    backoff.pause()
+                }
+            };
+            tokio::select! {
+                () = stop.cancelled() => {}
+                () = self.wake.0.notified() => {}
+                () = tokio::time::sleep(pause) => {}
+            }
+        }
+    }
+
+    /// Fires what is due, then looks ahead. Returns how long nothing will be due.
+    async fn pass(&mut self, seeded: &mut bool, prune_at: &mut Instant) -> Result<Duration, store::Error> {
+        if !*seeded {
+            seed::seed(&self.gateway, &self.seeds).await?;
+            *seeded = true;
+        }
+        self.fire_due().await?;
+        self.look_ahead().await?;
+        if Instant::now() >= *prune_at {
+            *prune_at = Instant::now() + PRUNE_PERIOD;
+            let before = clock::now().minus(self.keep);
+            while self.gateway.ledger.prune_runs(before, PRUNE_BATCH).await? == PRUNE_BATCH {}
+        }
+        let now = clock::now();
+        let soonest = self.planned.values().map(|plan| plan.due_at).min();
+        Ok(soonest.map_or(PERIOD, |due| due.since(now)).min(PERIOD))
+    }
+
+    /// Reads what falls due soon, and plans what is new in it.
+    async fn look_ahead(&mut self) -> Result<(), store::Error> {
+        let until = clock::now().plus(HORIZON);
+        let rows = self.gateway.ledger.upcoming(until, LOOK_AHEAD).await?;
+        let mut before = std::mem::take(&mut self.planned);
+        for schedule in rows {
+            let known = before.remove(&schedule.id).filter(|plan| plan.is_of(&schedule));
+            let plan = known.or_else(|| Planned::new(&self.gateway, schedule));
+            self.planned.extend(plan.map(|plan| (plan.schedule.id.clone(), plan)));
+        }
+        Ok(())
+    }
+
+    async fn fire_due(&mut self) -> Result<(), store::Error> {
+        let now = clock::now();
+        let (mut due, later): (Vec<Planned>, Vec<Planned>) =
+            std::mem::take(&mut self.planned).into_values().partition(|plan| plan.due_at <= now);
+        self.planned = later.into_iter().map(|plan| (plan.schedule.id.clone(), plan)).collect();
+        due.sort_by_key(|plan| plan.due_at);
+        while !due.is_empty() {
+            let rest = due.split_off(due.len().min(BATCH));
+            self.fire(std::mem::replace(&mut due, rest)).await?;
+        }
+        Ok(())
+    }
+
+    /// One batch, one transaction.
+    async fn fire(&self, batch: Vec<Planned>) -> Result<(), store::Error> {
+        let running = self.still_running(&batch).await?;
+        let now = clock::now();
+        let mut replaced: Vec<Vec<TaskId>> = Vec::with_capacity(batch.len());
+        let mut firings: Vec<Firing> = Vec::with_capacity(batch.len());
+        for plan in batch {
+            let previous = running.get(&plan.schedule.name).map_or(&[][..], Vec::as_slice);
+            replaced.push(if plan.overlap() == Overlap::Replace { previous.to_vec() } else { Vec::new() });
+            firings.push(decided(&self.gateway, plan, previous, now));
+        }
+        self.announce_revokes(&replaced, now).await?;
+        let fired = self.gateway.ledger.fire(&firings).await?;
+        let ours = replaced.into_iter().zip(&fired).filter(|(_, fired)| fired.is_some());
+        self.revoke(ours.flat_map(|(replaced, _)| replaced).collect());
+        self.conclude(firings, fired);
+        Ok(())
+    }
+
+    /// Tasks of the last firings that have not ended, by schedule, where the policy asks for them.
+    async fn still_running(&self, batch: &[Planned]) -> Result<HashMap<String, Vec<TaskId>>, store::Error> {
+        let asked = batch.iter().filter(|plan| plan.overlap() != Overlap::Allow);
+        let firings: Vec<Firings> = asked.filter_map(|plan| last_firing(&plan.schedule)).collect();
+        let mut found: HashMap<String, Vec<TaskId>> = HashMap::new();
+        if firings.is_empty() {
+            return Ok(found);
+        }
+        for (schedule, id) in self.gateway.ledger.still_running(&firings).await? {
+            found.entry(schedule).or_default().push(id);
+        }
+        Ok(found)
+    }
+
+    /// The intention is written down before the tick fires, so that a crash in between does not leave two running.
+    async fn announce_revokes(&self, replaced: &[Vec<TaskId>], now: Time) -> Result<(), store::Error> {
+        for id in replaced.iter().flatten() {
+            self.gateway.ledger.request_revoke(id, now).await?;
+        }
+        Ok(())
+    }
+
+    /// Waiting for the workers' confirmation must not delay the next tick.
+    fn revoke(&self, replaced: Vec<TaskId>) {
+        if replaced.is_empty() {
+            return;
+        }
+        let gateway = self.gateway.clone();
+        self.tasks.spawn("replacing", OnExit::Nothing, |_| async move {
+            let request = RevokeRequest::terminating("replaced by the next tick of its schedule");
+            for id in replaced {
+                if let Err(failure) = gateway.revoke(&id, &request).await {
+                    warn!(task.id = %id, error = %failure, "task {id} could not be revoked for the next tick: {failure}");
+                }
+            }
+        });
+    }
+
+    fn conclude(&self, firings: Vec<Firing>, fired: Vec<Option<Fired>>) {
+        let mut committed: Vec<(Submission, Inserted)> = Vec::new();
+        let won = firings.into_iter().zip(fired).filter_map(|(firing, fired)| fired.map(|fired| (firing, fired)));
+        for (firing, answers) in won {
+            for (run, answer) in firing.runs.into_iter().zip(answers) {
+                let late = run.fired_at.since(run.scheduled_at);
+                counter!("taskgate_schedule_runs_total", "outcome" => run.outcome.as_str()).increment(1);
+                match (answer, run.submission) {
+                    (Some(Ok(inserted)), Some(submission)) => {
+                        histogram!("taskgate_schedule_lateness_seconds").record(late.as_secs_f64());
+                        committed.push((submission, inserted));
+                    }
+                    (Some(Err(conflict)), _) => refused(&firing.schedule_id, &conflict),
+                    (None, _) if run.outcome == store::Outcome::Failed => {
+                        let reason = run.reason.unwrap_or_default();
+                        error!(schedule.id = firing.schedule_id, "a tick could not be submitted: {reason}");
+                    }
+                    _ => {}
+                }
+            }
+        }
+        self.gateway.announce(committed);
+    }
+}
+
+fn refused(schedule_id: &str, conflict: &Conflict) {
+    info!(schedule.id = schedule_id, ?conflict, "a tick was not submitted again");
+}
+
+fn last_firing(schedule: &Schedule) -> Option<Firings> {
+    let (first_no, last_no) = schedule.last_tasks?;
+    Some(Firings { schedule: schedule.name.clone(), first_no, last_no })
+}

@@ -1,0 +1,72 @@
+//! Schemas of the timetable: a schedule is a submission with a rhythm, read by hand (`beat::definition`) and so described by hand.
+
+use serde_json::{Map, Value, json};
+
+/// `ScheduleDocument` (what is written), `Schedule` (what is answered), `SchedulePatch`.
+pub fn schemas() -> Map<String, Value> {
+    let time =
+        |description: &str| json!({"type": ["string", "null"], "format": "date-time", "description": description});
+    let Value::Object(schemas) = json!({
+        "ScheduleDocument": {
+            "description": "A signature with its timetable: exactly one of `cron`, `every` and `at`. The members of a submission (`task` and its options, or `chain`, `group`, `chord`) stand beside these.",
+            "type": "object",
+            "properties": timetable(),
+            "oneOf": [{"required": ["cron"]}, {"required": ["every"]}, {"required": ["at"]}],
+            "examples": [{"name": "college-volunteer", "task": "tasks.add", "args": [2, 3], "cron": "0 */2 * * *", "timezone": "Asia/Seoul", "priority": 1}],
+        },
+        "SchedulePatch": {
+            "description": "A JSON merge patch (RFC 7396): `null` removes a member. Another rhythm replaces the present one.",
+            "type": "object",
+            "properties": timetable(),
+            "examples": [{"cron": "0 3 * * mon-fri", "paused": false}],
+        },
+        "Schedule": {
+            "description": "The document as it was written, and what became of it.",
+            "type": "object",
+            "required": ["name", "timezone", "paused", "catch_up", "overlap", "next_run_at", "last_run_at"],
+            "properties": answered(&time),
+        },
+        "ScheduleList": {"type": "object", "required": ["schedules", "next"], "properties": {
+            "schedules": {"type": "array", "items": {"$ref": "#/components/schemas/Schedule"}},
+            "next": {"type": ["string", "null"], "description": "The value for `cursor`"},
+        }},
+    }) else {
+        unreachable!("written as an object above")
+    };
+    schemas
+}
+
+fn timetable() -> Map<String, Value> {
+    let Value::Object(members) = json!({
+        "name": {"type": "string", "pattern": "^[A-Za-z0-9_.-]{1,100}$"},
+        "cron": {"type": "string", "description": "minute hour day_of_month month_of_year day_of_week, as Celery's crontab; or a name such as @hourly", "examples": ["0 */2 * * *"]},
+        "every": {"type": "number", "minimum": 1, "maximum": 1e9, "description": "Seconds; the first tick comes one interval after the creation, or at `starts_at`"},
+        "at": {"type": "string", "format": "date-time", "description": "Once"},
+        "timezone": {"type": "string", "default": "UTC", "description": "IANA name", "examples": ["Asia/Seoul"]},
+        "paused": {"type": "boolean", "default": false},
+        "catch_up": {"type": "string", "enum": ["none", "last", "all"], "default": "last", "description": "What happens to ticks that passed while no gateway could fire them; `all` fires the newest 100"},
+        "overlap": {"type": "string", "enum": ["allow", "skip", "replace"], "default": "allow", "description": "What happens when a task of the tick before has not ended; `replace` revokes it"},
+        "jitter": {"type": "number", "minimum": 0, "maximum": 3600, "default": 0, "description": "Each tick fires up to so many seconds late"},
+        "starts_at": {"type": "string", "format": "date-time"},
+        "ends_at": {"type": "string", "format": "date-time"},
+    }) else {
+        unreachable!("written as an object above")
+    };
+    members
+}
+
+fn answered(time: &dyn Fn(&str) -> Value) -> Map<String, Value> {
+    let mut members = timetable();
+    let Value::Object(more) = json!({
+        "next_run_at": time("The next tick; null while paused and after the last one"),
+        "last_run_at": time("When it last fired"),
+        "last_task_id": {"type": ["string", "null"]},
+        "created_at": time("When it was written first"),
+        "updated_at": time("When it was edited last"),
+        "links": {"type": "object", "additionalProperties": {"type": "string"}},
+    }) else {
+        unreachable!("written as an object above")
+    };
+    members.extend(more);
+    members
+}
