@@ -42,6 +42,7 @@ impl FromRequest<Edge> for JsonText {
             Problem::new(&slugs::INVALID_JSON).detail(format!("the body is not UTF-8: byte {at} is wrong"))
         })?;
         check_depth(&text, edge.limits.depth)?;
+        check_surrogates(&text)?;
         Ok(Self(text))
     }
 }
@@ -124,9 +125,55 @@ fn check_depth(text: &str, limit: usize) -> Result<(), Problem> {
     Ok(())
 }
 
+/// An escaped half of a character is no character: Python would refuse to print or to store it.
+fn check_surrogates(text: &str) -> Result<(), Problem> {
+    if !text.contains("\\u") {
+        return Ok(());
+    }
+    let bytes = text.as_bytes();
+    let mut at = 0;
+    let mut open = None;
+    while at < bytes.len() {
+        let unit = (bytes[at] == b'\\').then(|| unit_at(bytes, at)).flatten();
+        match (open, unit) {
+            (None, Some(0xD800..=0xDBFF)) => open = Some(at),
+            (Some(_), Some(0xDC00..=0xDFFF)) => open = None,
+            (Some(half), _) => return Err(lone_surrogate(half)),
+            (None, Some(0xDC00..=0xDFFF)) => return Err(lone_surrogate(at)),
+            (None, _) => {}
+        }
+        at += match (bytes[at], unit) {
+            (_, Some(_)) => 6,
+            (b'\\', None) => 2,
+            _ => 1,
+        };
+    }
+    open.map_or(Ok(()), |half| Err(lone_surrogate(half)))
+}
+
+/// The code unit of `\\uXXXX` at this place.
+fn unit_at(bytes: &[u8], at: usize) -> Option<u16> {
+    let escape = bytes.get(at..at + 6).filter(|escape| escape[1] == b'u')?;
+    u16::from_str_radix(std::str::from_utf8(&escape[2..]).ok()?, 16).ok()
+}
+
+fn lone_surrogate(at: usize) -> Problem {
+    Problem::new(&slugs::INVALID_JSON).detail(format!("the body has half a surrogate pair at byte {at}"))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn surrogates_come_in_pairs() {
+        assert!(check_surrogates(r#""\ud83d\ude80 \\ud800 \n""#).is_ok());
+        for text in
+            [r#""\ud800""#, r#""\ude80""#, r#""\ud800x""#, r#""\ud800\n""#, r#""\ud83d\ud83d\ude80""#, r"\ud800"]
+        {
+            assert!(check_surrogates(text).is_err(), "{text}");
+        }
+    }
 
     #[test]
     fn depth_is_counted_outside_of_strings() {

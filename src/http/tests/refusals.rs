@@ -30,7 +30,7 @@ async fn places_that_do_not_fit_are_named_with_what_was_probably_meant() {
 async fn bodies_that_are_no_json_are_refused() {
     let bench = Bench::start("").await;
     let deep = format!("{}{}", "[".repeat(65), "]".repeat(65));
-    for body in [&b"{\"task\": \"\xff\"}"[..], deep.as_bytes()] {
+    for body in [&b"{\"task\": \"\xff\"}"[..], deep.as_bytes(), br#"{"task": "a\ud800"}"#] {
         bench.post("/v1/tasks", body).await.problem("invalid-json");
     }
     for body in ["", "{", "[]", "null", "{} {}", r#"{"task": NaN}"#] {
