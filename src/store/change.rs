@@ -3,7 +3,7 @@
 use crate::clock::Time;
 use crate::task::{Phase, Position};
 
-use super::types::{News, Source, Task};
+use super::types::{News, Task};
 
 /// What news does to a task.
 #[derive(Debug, Clone, PartialEq)]
@@ -43,8 +43,9 @@ impl Facts {
 /// Decides. The caller holds the row's lock.
 pub fn apply(task: &Task, news: &News) -> Verdict {
     let facts = facts(task, news);
-    let Some(position) = place(task, news) else { return late(facts) };
-    if !task.position().allows(position) || (task.corrected && task.phase.is_final()) {
+    let position = place(task, news);
+    let is_forward = task.position().allows(position) || is_retry_behind_its_successor(task, news);
+    if !is_forward || (task.corrected && task.phase.is_final()) {
         return late(facts);
     }
     Verdict::Change(Change {
@@ -59,25 +60,35 @@ fn late(facts: Facts) -> Verdict {
     if facts.is_empty() { Verdict::Drop } else { Verdict::Facts(facts) }
 }
 
-/// Which delivery and attempt the news speaks of. `None` when it can only be an old one.
-fn place(task: &Task, news: &News) -> Option<Position> {
+/// Which delivery and attempt the news speaks of.
+fn place(task: &Task, news: &News) -> Position {
     let delivery = news.delivery.unwrap_or(task.delivery);
-    let retries = match (news.retries, news.source, news.phase) {
-        (Some(retries), _, _) => retries,
-        // The next attempt was received before the retry was heard of: the retry is the past.
-        (None, _, Phase::Retrying) if task.phase == Phase::Received && task.retries > 0 => return None,
-        // Records come in order: after RETRY the next state belongs to the next attempt.
-        (None, Source::Result, Phase::Running) if task.phase == Phase::Retrying => task.retries + 1,
-        (None, _, _) => task.retries,
+    let retries = match (news.retries, news.phase) {
+        (Some(retries), _) => retries,
+        (None, Phase::Retrying) if is_retry_behind_its_successor(task, news) => task.retries - 1,
+        // What runs or ends after a retry is the next attempt.
+        (None, Phase::Running | Phase::Succeeded | Phase::Failed) if task.phase == Phase::Retrying => task.retries + 1,
+        (None, _) => task.retries,
     };
-    Some(Position { delivery, retries, phase: news.phase })
+    Position { delivery, retries, phase: news.phase }
+}
+
+/// Celery announces the next attempt as received (and then holds it until its time) before it says that the present one is
+/// to be retried. Until the next one starts, `retrying` is where the task is.
+fn is_retry_behind_its_successor(task: &Task, news: &News) -> bool {
+    news.phase == Phase::Retrying && news.retries.is_none() && task.phase == Phase::Received && task.retries > 0
 }
 
 fn facts(task: &Task, news: &News) -> Facts {
     Facts {
         received_at: (news.phase == Phase::Received && task.received_at.is_none()).then_some(news.at),
-        started_at: (news.phase == Phase::Running && task.started_at.is_none()).then_some(news.at),
+        started_at: (news.phase == Phase::Running && task.started_at.is_none()).then_some(started(task, news)),
         worker: news.worker.clone().filter(|_| task.worker.is_none()),
         runtime: news.runtime.filter(|_| task.runtime.is_none()),
     }
+}
+
+/// Pool and main process have clocks of their own: a start is never later than the end.
+fn started(task: &Task, news: &News) -> Time {
+    task.finished_at.map_or(news.at, |end| news.at.min(end))
 }

@@ -111,6 +111,12 @@ async fn retries_are_counted_and_end_in_success(env: Shared) {
         (&json!("SUCCESS"), &json!(2), &json!(2)),
         "{done}"
     );
+    let path = format!("/v1/tasks/{}/events", done["task_id"].as_str().expect("an id"));
+    let history = env.http.get_with(&path, &[("Accept", "application/json"), ("Last-Event-ID", "0")]).await.json();
+    let events = history["events"].as_array().expect("a list");
+    let retried: Vec<&Value> = events.iter().filter(|event| event["status"] == "RETRY").collect();
+    let attempts: Vec<&Value> = retried.iter().map(|event| &event["retries"]).collect();
+    assert_eq!(attempts, [&json!(0), &json!(1)], "each attempt is visible: {history}");
 }
 
 async fn exhausted_retries_end_in_the_last_error(env: Shared) {

@@ -40,6 +40,10 @@ impl Pending {
         self.ends.remove(id).map(|(_, news)| news)
     }
 
+    pub fn get(&self, id: &TaskId) -> Option<&News> {
+        self.ends.get(id).map(|(_, news)| news)
+    }
+
     pub fn next_deadline(&self) -> Option<Instant> {
         self.order.front().map(|(deadline, _)| *deadline)
     }
@@ -82,6 +86,11 @@ impl Recent {
 
     pub fn contains(&self, id: &TaskId) -> bool {
         self.ids.contains(id)
+    }
+
+    /// Whether it was remembered; it is not any more.
+    pub fn forget(&mut self, id: &TaskId) -> bool {
+        self.ids.remove(id)
     }
 }
 

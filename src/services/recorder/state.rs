@@ -24,12 +24,21 @@ pub struct State {
     pub pending: Pending,
     pub asking: Asking,
     recent: Recent,
+    /// Retries whose event was heard and whose record was not.
+    retried: Recent,
 }
 
 impl State {
     pub fn hear_record(&mut self, id: TaskId, record: ResultMeta, news: &mut Vec<News>) {
-        let told = self.pending.withdraw(&id);
+        let mut told = self.pending.withdraw(&id);
+        news.extend(told.take_if(|told| told.phase == Phase::Retrying));
         match record::read(id.clone(), record, clock::now()) {
+            // Only the events' order tells which attempt it was; the record has the better words.
+            record::Said::Now(one) if one.phase == Phase::Retrying => {
+                if !self.retried.forget(&id) {
+                    news.extend(self.pending.hold(*one, RECORD_PATIENCE));
+                }
+            }
             record::Said::Now(one) => {
                 let is_end = one.phase.is_final();
                 news.push(*one);
@@ -49,8 +58,10 @@ impl State {
     pub fn hear_event(&mut self, event: Event, news: &mut Vec<News>) {
         self.asking.hear(&event, Instant::now());
         match event::read(event) {
+            event::Said::Now(one) if one.phase == Phase::Retrying => news.push(self.retry_by_event(*one)),
             event::Said::Now(one) => {
-                if one.phase.is_final() || one.phase == Phase::Received {
+                let is_retry = self.pending.get(&one.task_id).is_some_and(|held| held.phase == Phase::Retrying);
+                if one.phase.is_final() || (one.phase == Phase::Received && !is_retry) {
                     self.pending.withdraw(&one.task_id);
                 }
                 news.push(*one);
@@ -58,6 +69,19 @@ impl State {
             event::Said::End(one) if self.recent.contains(&one.task_id) => news.push(*one),
             event::Said::End(one) => self.end_by_event(*one, news),
             event::Said::Nothing => {}
+        }
+    }
+
+    /// The event's place and the record's words.
+    fn retry_by_event(&mut self, one: News) -> News {
+        match self.pending.withdraw(&one.task_id) {
+            Some(record) if record.phase == Phase::Retrying => {
+                News { failure: record.failure, traceback: record.traceback, children: record.children, ..one }
+            }
+            _ => {
+                self.retried.remember(one.task_id.clone());
+                one
+            }
         }
     }
 
@@ -70,5 +94,69 @@ impl State {
             }
             _ => news.extend(self.pending.hold(one, RECORD_PATIENCE)),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::celery::event::{Call, Kind, TaskNews};
+    use crate::task::json::verbatim;
+
+    fn id() -> TaskId {
+        TaskId::parse("t").unwrap()
+    }
+
+    fn record(status: &str) -> ResultMeta {
+        let error = r#"{"exc_type": "ValueError", "exc_message": ["boom"], "exc_module": "builtins"}"#;
+        ResultMeta::new(id(), status, verbatim(error.to_owned()).unwrap())
+    }
+
+    fn event(news: TaskNews) -> Event {
+        let timestamp = jiff::Timestamp::UNIX_EPOCH;
+        Event {
+            hostname: "w".into(),
+            pid: None,
+            clock: 1,
+            utcoffset: 0.0,
+            timestamp,
+            kind: Kind::Task { uuid: id(), news },
+        }
+    }
+
+    fn retried() -> Event {
+        event(TaskNews::Retried { exception: "ValueError('event')".into(), traceback: None })
+    }
+
+    fn phases(news: &[News]) -> Vec<Phase> {
+        news.iter().map(|one| one.phase).collect()
+    }
+
+    #[test]
+    fn a_retry_has_the_event_s_place_and_the_record_s_words() {
+        let (mut state, mut news) = (State::default(), Vec::new());
+        state.hear_record(id(), record("RETRY"), &mut news);
+        assert!(news.is_empty(), "the record waits for its event");
+        state.hear_event(event(TaskNews::Received(Box::new(Call { retries: 1, ..Call::default() }))), &mut news);
+        state.hear_event(retried(), &mut news);
+        assert_eq!(phases(&news), [Phase::Received, Phase::Retrying]);
+        assert_eq!(news[1].failure.as_ref().unwrap().message, "boom");
+    }
+
+    #[test]
+    fn a_retry_s_record_that_comes_after_its_event_says_nothing_new() {
+        let (mut state, mut news) = (State::default(), Vec::new());
+        state.hear_event(retried(), &mut news);
+        state.hear_record(id(), record("RETRY"), &mut news);
+        assert_eq!(phases(&news), [Phase::Retrying]);
+        assert_eq!(state.pending.next_deadline(), None);
+    }
+
+    #[test]
+    fn without_its_event_a_retry_is_heard_before_what_follows_it() {
+        let (mut state, mut news) = (State::default(), Vec::new());
+        state.hear_record(id(), record("RETRY"), &mut news);
+        state.hear_record(id(), record("PROGRESS"), &mut news);
+        assert_eq!(phases(&news), [Phase::Retrying, Phase::Running]);
     }
 }

@@ -13,6 +13,7 @@ on_both!(
     late_and_repeated_news_changes_nothing,
     late_facts_are_kept_without_a_step,
     each_attempt_of_a_retried_task_is_visible,
+    a_retry_heard_after_its_successor_was_received_is_shown,
     custom_states_are_progress,
     a_task_given_up_is_corrected_once,
     others_tasks_are_adopted_once_and_completed,
@@ -97,6 +98,20 @@ async fn each_attempt_of_a_retried_task_is_visible(ledger: &Fixture) {
     let events = ledger.events(&id, 4, 10).await.unwrap();
     assert_eq!(events[0].meta.as_ref().unwrap().get(), r#"{"exc_type": "ValueError"}"#);
     assert_eq!(events.iter().map(|event| event.retries).collect::<Vec<_>>(), [0, 1, 1]);
+}
+
+async fn a_retry_heard_after_its_successor_was_received_is_shown(ledger: &Fixture) {
+    let id = new_id();
+    ledger.queue(&id).await;
+    let mut again = event(&id, Phase::Received, 4);
+    again.retries = Some(1);
+    let news = [event(&id, Phase::Received, 2), event(&id, Phase::Running, 3), again, event(&id, Phase::Retrying, 5)];
+    ledger.learn(&news, true).await.unwrap();
+    let task = ledger.task(&id).await;
+    assert_eq!((task.phase, task.retries), (Phase::Retrying, 0));
+    ledger.learn(&[record(&id, Phase::Succeeded, 7)], true).await.unwrap();
+    let task = ledger.task(&id).await;
+    assert_eq!((task.phase, task.retries), (Phase::Succeeded, 1));
 }
 
 async fn custom_states_are_progress(ledger: &Fixture) {
