@@ -73,6 +73,16 @@ impl Link {
         self.0.db
     }
 
+    /// Host and port of the URL, for people to read: the first one where there are several, no port on a socket file.
+    pub fn place(&self) -> (String, u16) {
+        let url = &self.0.config.url;
+        let rest = url.split_once("://").map_or(url.as_str(), |(_, rest)| rest);
+        let rest = rest.rsplit_once('@').map_or(rest, |(_, rest)| rest);
+        let first = rest.split(['/', ',', ';', '?']).next().unwrap_or(rest);
+        let (host, port) = first.rsplit_once(':').unwrap_or((first, ""));
+        (host.to_owned(), port.parse().unwrap_or(if url.starts_with("unix") { 0 } else { 6379 }))
+    }
+
     /// Runs one command on the shared connection. Not for commands that block.
     pub async fn call<T: FromRedisValue>(&self, command: &Cmd) -> Result<T, Error> {
         let (generation, mut connection) = self.shared().await?;

@@ -66,7 +66,9 @@ impl Acknowledger {
                 }
             }
             self.acknowledge(&tags).await;
-            flushed.into_iter().for_each(|done| drop(done.send(())));
+            for done in flushed {
+                let _ = done.send(());
+            }
         }
     }
 

@@ -1,5 +1,6 @@
 //! Sets up a worker: what it runs, where it takes messages, how it behaves.
 
+use std::pin::Pin;
 use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
@@ -189,7 +190,10 @@ impl Builder {
     ///
     /// Redis may be away at start and at any later time: the worker waits for it.
     pub async fn run(self, stop: Stop) {
-        Service::new(self.broker, self.backend, self.registry, self.settings).run(stop).await;
+        let service = Service::new(self.broker, self.backend, self.registry, self.settings);
+        // One type for all that is inside: a program that runs a worker need not compute its layout.
+        let running: Pin<Box<dyn Future<Output = ()> + Send>> = Box::pin(service.run(stop));
+        running.await;
     }
 
     /// Works until SIGTERM or SIGINT (warm), a second one or SIGQUIT (cold).

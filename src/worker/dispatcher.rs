@@ -22,12 +22,12 @@ use super::context::{Context, Host};
 use super::events::timestamp;
 use super::execute::{Execution, Kill};
 use super::finish::{Finish, Revocation};
-use super::rate::RateLimiter;
+use super::rate::{Rate, RateLimiter};
 use super::recent::Recent;
 use super::registry::Task;
 use super::request::{Limits, Origin, Request};
 use super::revoked::Revoked;
-use super::settings::UnknownTask;
+use super::settings::{Autoscale, UnknownTask};
 use super::shared::SharedRef;
 use crate::broker::Return;
 use crate::celery::event::{Call, TaskNews};
@@ -82,9 +82,11 @@ pub(crate) struct Dispatcher {
     pub tasks: HashMap<TaskName, Arc<Task>>,
     pub entries: HashMap<Key, Entry>,
     pub slots: usize,
+    pub autoscale: Option<Autoscale>,
     pub running: usize,
+    pub started: Instant,
     pub revoked: Revoked,
-    pub rates: RateLimiter,
+    rates: RateLimiter,
     /// What `rate_limit` said last, for `registered`.
     pub rate_texts: BTreeMap<TaskName, String>,
     /// Limits that remote control changed.
@@ -128,6 +130,8 @@ impl Dispatcher {
             }
         }
         Self {
+            autoscale: parts.shared.settings.autoscale,
+            started: Instant::now(),
             shared: parts.shared,
             tasks: parts.tasks,
             entries: HashMap::new(),
@@ -300,7 +304,9 @@ impl Dispatcher {
         {
             self.scheduled.pop();
             self.held = self.held.saturating_sub(1);
-            if let Some(entry) = self.entries.get_mut(&key) {
+            if let Some(entry) = self.entries.get_mut(&key)
+                && matches!(entry.stage, Stage::Scheduled(_))
+            {
                 entry.stage = Stage::Reserved;
                 self.ready.push_back(key);
             }
@@ -316,7 +322,9 @@ impl Dispatcher {
     fn start_what_may(&mut self) {
         while !self.stopping && self.running < self.slots && self.settling < SETTLING {
             let Some(key) = self.ready.pop_front() else { return };
-            let Some(entry) = self.entries.get(&key) else { continue };
+            let Some(entry) = self.entries.get(&key).filter(|entry| matches!(entry.stage, Stage::Reserved)) else {
+                continue;
+            };
             let request = Arc::clone(&entry.request);
             if let Some(revocation) = self.revocation(&request) {
                 self.settle_revoked(key, revocation);
@@ -454,6 +462,26 @@ impl Dispatcher {
             }
         }
         killed
+    }
+
+    /// Settles what waits and was revoked meanwhile; what runs goes on.
+    pub fn settle_waiting_revoked(&mut self) {
+        let waits = |entry: &Entry| matches!(entry.stage, Stage::Scheduled(_) | Stage::Reserved);
+        let found =
+            self.entries.iter().filter(|(_, entry)| waits(entry) && self.revoked.contains(&entry.request.message));
+        let found: Vec<Key> = found.map(|(key, _)| *key).collect();
+        found.into_iter().for_each(|key| self.settle_revoked(key, Revocation::Revoked));
+    }
+
+    /// A new limit holds for what waits for the old one, too.
+    pub fn set_rate(&mut self, task: TaskName, rate: Option<Rate>) {
+        self.rates.set(task, rate);
+        self.ready.extend(self.limited.drain().map(|Reverse((_, key))| key));
+    }
+
+    /// Runs `work` to its end before the worker stops.
+    pub fn spawn(&self, work: impl Future<Output = ()> + Send + 'static) {
+        self.tracker.spawn(work);
     }
 
     /// Waiting for a slot: what an autoscaler looks at.

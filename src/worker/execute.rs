@@ -9,6 +9,7 @@ use futures_util::FutureExt;
 use tokio::time::Instant;
 
 use super::cancellation::{Cancellation, Cause};
+use super::command;
 use super::context::Context;
 use super::error::{Failure, TaskError};
 use super::registry::Run;
@@ -45,6 +46,7 @@ impl Execution {
                 self.supervise(async move { thread.await.unwrap_or_else(|error| Err(panicked(error.into_panic()))) })
                     .await
             }
+            Run::Command(command) => command::run(command, &mut self).await,
         }
     }
 

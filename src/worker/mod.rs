@@ -31,11 +31,14 @@
 
 mod acks;
 mod arguments;
+mod autoscale;
 mod builder;
 mod cancellation;
 mod chords;
+mod command;
 mod consumer;
 mod context;
+mod control;
 mod dispatcher;
 mod error;
 mod events;
@@ -61,6 +64,7 @@ pub use crate::broker::QueueOrder;
 pub use crate::task::RetryPolicy;
 pub use builder::{Builder, Stop, queue_names};
 pub use cancellation::{Cancellation, Cause};
+pub use command::Command;
 pub use context::{Context, ContextError, DeliveryInfo, PROGRESS};
 pub use error::{Failure, Retry, TaskError};
 pub use options::TaskOptions;

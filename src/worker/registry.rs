@@ -10,6 +10,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::arguments::bind;
+use super::command::Command;
 use super::context::Context;
 use super::error::{Failure, TaskError};
 use super::options::TaskOptions;
@@ -25,6 +26,8 @@ pub(crate) enum Run {
     Async(AsyncHandler),
     /// On a thread of its own: for tasks that compute. It cannot be killed.
     Blocking(Arc<dyn Fn(Context) -> Returned + Send + Sync>),
+    /// Any executable, in a process of its own.
+    Command(Command),
 }
 
 /// One registered task.
@@ -77,6 +80,14 @@ impl Registry {
             encode(&handler(context, arguments)?)
         }));
         self.insert(name, run)
+    }
+
+    /// Registers an executable as a task.
+    ///
+    /// # Panics
+    /// As [`Registry::task`].
+    pub fn command(&mut self, name: &str, command: Command) -> &mut TaskOptions {
+        self.insert(name, Run::Command(command))
     }
 
     /// All names, sorted.

@@ -85,11 +85,14 @@ impl Service {
         });
         let dispatching = tokio::spawn(dispatcher.run(source));
         let node = Node { shared: Arc::clone(&shared), sink: sink.clone() };
+        let loops_stop = CancellationToken::new();
+        node.spawn_loops(&loops, &loops_stop, &stop);
+        if shared.settings.mingle {
+            stop.warm.run_until_cancelled(node.mingle()).await;
+        }
         let intake = Intake::new(&broker, order, queues_seen, places, sink.clone());
         let intake_stop = stop.warm.clone();
         let taking = tokio::spawn(async move { intake.run(intake_stop).await });
-        let loops_stop = CancellationToken::new();
-        node.spawn_loops(&loops, &loops_stop, &stop);
         info!(worker.hostname = %shared.settings.hostname, concurrency = slots, "{} is ready", shared.settings.hostname);
 
         stop.warm.cancelled().await;
@@ -136,7 +139,10 @@ impl Node {
     fn spawn_loops(&self, loops: &TaskTracker, stop: &CancellationToken, worker: &Stop) {
         loops.spawn(stop.clone().run_until_cancelled_owned(self.clone().heartbeat()));
         loops.spawn(stop.clone().run_until_cancelled_owned(self.clone().keep_reservations()));
-        let _ = worker;
+        loops.spawn(stop.clone().run_until_cancelled_owned(self.clone().listen(worker.warm.clone())));
+        if self.shared.settings.autoscale.is_some() {
+            loops.spawn(stop.clone().run_until_cancelled_owned(self.clone().autoscale()));
+        }
     }
 
     /// How the worker is, for events.

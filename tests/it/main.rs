@@ -20,3 +20,4 @@ mod resp;
 mod samples;
 mod schedules;
 mod startup;
+mod worker;

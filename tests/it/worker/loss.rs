@@ -1,0 +1,117 @@
+//! What is lost when a worker stops, dies, or loses its Redis: nothing that was promised.
+
+use std::time::Duration;
+
+use serde_json::json;
+
+use super::worker::Rust;
+use crate::harness::{Redis, RedisOptions, wait};
+
+fn until(what: &str, fact: impl Fn() -> bool) {
+    wait::blocking(Duration::from_secs(20), what, || fact().then_some(()));
+}
+
+#[test]
+fn a_warm_stop_finishes_what_runs_and_returns_the_rest() {
+    let mut rust = Rust::with(RedisOptions::default(), &[("CONCURRENCY", "1")]);
+    let ids = rust.ask(
+        r#"
+running = send("sleep", 2, "done")
+eventually(lambda: app.control.inspect(timeout=0.5).active()["rust@test"])
+rest = [send("add", n, n) for n in range(3)] + [send("add", 9, 9, countdown=60)]
+eventually(lambda: len(app.control.inspect(timeout=0.5).reserved()["rust@test"]) == 4)
+tell([running.id] + [r.id for r in rest])
+"#,
+    );
+    rust.process.signal(libc::SIGTERM);
+    assert!(rust.process.wait(Duration::from_secs(10)).success());
+    assert_eq!((rust.waiting(), rust.unacked()), (4, 0), "{}", rust.process.log());
+    let next: Vec<String> = rust.redis.command(0, &["LRANGE", "rust", "0", "-1"]);
+    let order: Vec<bool> = next
+        .iter()
+        .rev()
+        .zip(ids.as_array().expect("ids")[1..].iter())
+        .map(|(message, id)| message.contains(id.as_str().expect("id")))
+        .collect();
+    assert_eq!(order, [true; 4], "the oldest is the next to be taken");
+    assert!(next.iter().all(|message| message.contains("\"redelivered\": true")));
+    assert_eq!(rust.ask(&format!("tell(app.AsyncResult({}).get(timeout=5))", ids[0])), "done");
+}
+
+#[test]
+fn a_cold_stop_returns_late_messages_and_fails_early_ones() {
+    let mut rust = Rust::with(RedisOptions::default(), &[("CONCURRENCY", "2")]);
+    let ids = rust.ask(
+        r#"
+early, late = send("sleep", 30), send("late", 30)
+eventually(lambda: len(app.control.inspect(timeout=0.5).active()["rust@test"]) == 2)
+tell([early.id, late.id])
+"#,
+    );
+    rust.process.signal(libc::SIGTERM);
+    rust.process.wait_for_log("stopping warm", Duration::from_secs(5));
+    rust.process.signal(libc::SIGTERM);
+    assert!(rust.process.wait(Duration::from_secs(10)).success());
+    assert_eq!((rust.waiting(), rust.unacked()), (1, 0));
+    let said = rust.ask(&format!("tell(failure(app.AsyncResult({})))", ids[0]));
+    assert_eq!(said[0], "WorkerLostError", "{said}");
+}
+
+#[test]
+fn a_killed_worker_loses_no_late_task() {
+    let mut rust = Rust::with(RedisOptions::default(), &[("VISIBILITY_TIMEOUT", "2"), ("CONCURRENCY", "1")]);
+    let ids = rust.ask(
+        r#"
+late, waiting = send("late", 1.5, "late"), send("add", 1, 1)
+eventually(lambda: app.control.inspect(timeout=0.5).active()["rust@test"])
+tell([late.id, waiting.id])
+"#,
+    );
+    rust.process.kill();
+    assert_eq!(rust.unacked(), 2);
+    rust.restart();
+    let said = rust.ask(&format!("tell([app.AsyncResult(id).get(timeout=20) for id in {ids}])"));
+    assert_eq!(said, json!(["late", 2]));
+    until("everything is acknowledged", || rust.unacked() == 0);
+}
+
+#[test]
+fn a_living_worker_keeps_its_reservations() {
+    let rust = Rust::with(RedisOptions::default(), &[("VISIBILITY_TIMEOUT", "1"), ("CONCURRENCY", "1")]);
+    let said = rust.ask(
+        r#"
+late = send("late", 4, "once")
+held = send("add", 1, 1, countdown=5)
+late.get(timeout=20), held.get(timeout=20)
+tell(app.control.inspect(timeout=0.5).stats()["rust@test"]["total"])
+"#,
+    );
+    assert_eq!(said, json!({"rs.late": 1, "rs.add": 1}));
+}
+
+#[test]
+fn consumption_resumes_when_redis_is_back_and_nothing_acknowledged_runs_again() {
+    let keep = RedisOptions { appendonly: true, ..RedisOptions::default() };
+    let mut rust = Rust::with(keep, &[("CONCURRENCY", "2")]);
+    let before = rust.ask("r = [send('add', n, n) for n in range(50)]; [x.get(timeout=10) for x in r]; tell(len(r))");
+    assert_eq!(before, 50);
+    let running = rust.ask("r = send('sleep', 1.5, 'through'); eventually(lambda: app.control.inspect(timeout=0.5).active()['rust@test']); tell(r.id)");
+    restart_after(&mut rust.redis, Duration::from_secs(2));
+    let said = rust.ask(&format!(
+        r#"
+through = app.AsyncResult({running}).get(timeout=20)
+again = send("add", 20, 22).get(timeout=20)
+tell({{"through": through, "again": again, "total": app.control.inspect(timeout=1).stats()["rust@test"]["total"]}})
+"#
+    ));
+    assert_eq!((&said["through"], &said["again"]), (&json!("through"), &json!(42)), "{said}");
+    assert_eq!(said["total"], json!({"rs.add": 51, "rs.sleep": 1}), "{said}");
+    until("everything is acknowledged", || rust.unacked() == 0);
+}
+
+/// Redis is away for that long: the time itself is what the test is about.
+fn restart_after(redis: &mut Redis, away: Duration) {
+    redis.kill();
+    std::thread::sleep(away);
+    redis.restart();
+}

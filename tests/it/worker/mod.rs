@@ -1,0 +1,8 @@
+//! The Rust worker as a process, beside the real peers: stock Celery clients, Python workers, Celery's own tools.
+
+mod canvas;
+mod control;
+mod hostile;
+mod loss;
+mod semantics;
+mod worker;

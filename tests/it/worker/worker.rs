@@ -1,0 +1,107 @@
+//! A Rust worker of one's own, running `tests/worker_app`.
+
+use std::process::Command;
+use std::time::Duration;
+
+use serde_json::Value;
+
+use crate::harness::celery::client;
+use crate::harness::process::Process;
+use crate::harness::{Redis, RedisOptions, Version};
+
+/// A worker with its Redis.
+pub struct Rust {
+    pub process: Process,
+    pub redis: Redis,
+    environment: Vec<(String, String)>,
+}
+
+impl Rust {
+    pub fn start() -> Self {
+        Self::with(RedisOptions::default(), &[])
+    }
+
+    /// With settings in its environment, see `tests/worker_app`.
+    pub fn with(redis: RedisOptions, environment: &[(&str, &str)]) -> Self {
+        let redis = Redis::start(redis);
+        let environment: Vec<_> = environment.iter().map(|(name, value)| ((*name).into(), (*value).into())).collect();
+        let mut process = launch(&redis, &environment);
+        process.wait_for_log("is ready", Duration::from_secs(30));
+        Self { process, redis, environment }
+    }
+
+    /// The worker was killed or has stopped: starts it again.
+    pub fn restart(&mut self) {
+        self.process = launch(&self.redis, &self.environment);
+        self.process.wait_for_log("is ready", Duration::from_secs(30));
+    }
+
+    /// What a Celery client prints that runs `program`, the last line as JSON.
+    pub fn ask(&self, program: &str) -> Value {
+        self.ask_with(Version::Latest, program)
+    }
+
+    pub fn ask_with(&self, version: Version, program: &str) -> Value {
+        let program = format!("{PRELUDE}\n{program}");
+        let printed = client(version, &self.redis.url(0), &self.redis.url(1), &program);
+        let last = printed.lines().last().unwrap_or_default();
+        serde_json::from_str(last).unwrap_or_else(|error| panic!("{error}: {printed}"))
+    }
+
+    /// Messages that are reserved by somebody.
+    pub fn unacked(&self) -> usize {
+        self.redis.command(0, &["HLEN", "unacked"])
+    }
+
+    pub fn waiting(&self) -> usize {
+        self.redis.command(0, &["LLEN", "rust"])
+    }
+}
+
+fn launch(redis: &Redis, environment: &[(String, String)]) -> Process {
+    let mut command = Command::new(binary());
+    command.env("BROKER", redis.url(0)).env("BACKEND", redis.url(1)).env("RUST_LOG", "info");
+    command.envs(environment.iter().map(|(name, value)| (name, value)));
+    Process::start("rust-worker", command)
+}
+
+/// Cargo builds examples beside the tests.
+fn binary() -> std::path::PathBuf {
+    let test = std::env::current_exe().expect("the test has a path");
+    test.parent().and_then(|deps| deps.parent()).expect("target/debug").join("examples/demo-worker")
+}
+
+/// Short words for what the programs do over and over.
+const PRELUDE: &str = r#"
+import json, time
+from celery import chain, chord, group, signature
+from celery.exceptions import TimeoutError
+
+def rs(name, *args, **options):
+    return signature("rs." + name, args=args, queue="rust", **options)
+
+def py(name, *args, **options):
+    return signature("demo." + name, args=args, queue="celery", **options)
+
+def send(name, *args, **options):
+    kwargs = options.pop("kwargs", None)
+    return app.send_task("rs." + name, args, kwargs, queue="rust", **options)
+
+def failure(result, timeout=10):
+    try:
+        return result.get(timeout=timeout)
+    except Exception as error:
+        return [type(error).__name__, type(error).__module__, str(error)]
+
+def eventually(fact, timeout=10):
+    deadline = time.time() + timeout
+    while time.time() < deadline:
+        value = fact()
+        if value:
+            return value
+        time.sleep(0.02)
+    raise AssertionError("it did not happen")
+
+def tell(value):
+    print(json.dumps(value))
+"#;

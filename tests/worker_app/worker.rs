@@ -1,0 +1,150 @@
+//! The worker that the integration tests run: the tasks of `tests/celery_app`, in Rust and named `rs.*`.
+//!
+//! `BROKER`, `BACKEND` and `HOSTNAME` say where and who; `QUEUES`, `CONCURRENCY`, `VISIBILITY_TIMEOUT`, `AUTOSCALE` how.
+
+use std::time::Duration;
+
+use serde::Deserialize;
+use serde::de::IgnoredAny;
+use serde_json::{Value, json};
+use taskgate::worker::{Builder, Command, Context, Failure, PROGRESS, Registry, RetryPolicy, TaskError, queue_names};
+
+#[derive(Deserialize)]
+struct Two {
+    x: i64,
+    y: i64,
+}
+
+#[derive(Deserialize)]
+struct Numbers {
+    numbers: Vec<i64>,
+}
+
+#[derive(Deserialize)]
+struct Sleep {
+    seconds: f64,
+    #[serde(default)]
+    value: Value,
+}
+
+#[derive(Deserialize)]
+struct Times {
+    times: u32,
+    #[serde(default)]
+    delay: f64,
+}
+
+#[derive(Deserialize)]
+struct Requeue {
+    #[serde(default)]
+    requeue: bool,
+}
+
+async fn sleep(_: Context, sleep: Sleep) -> Result<Value, TaskError> {
+    tokio::time::sleep(Duration::from_secs_f64(sleep.seconds)).await;
+    Ok(sleep.value)
+}
+
+async fn fail(_: Context, (kind, message): (String, String)) -> Result<(), TaskError> {
+    Err(TaskError::fail(&kind, message))
+}
+
+async fn retry(context: Context, times: Times) -> Result<u32, TaskError> {
+    if context.retries() < times.times {
+        let cause = Failure::new("builtins", "ValueError", &format!("attempt {}", context.retries()));
+        return Err(TaskError::retry_in(Duration::from_secs_f64(times.delay), cause));
+    }
+    Ok(context.retries())
+}
+
+async fn progress(context: Context, (steps,): (u32,)) -> Result<Value, TaskError> {
+    for step in 1..=steps {
+        context.update_state(PROGRESS, json!({"progress": step, "total": steps})).await?;
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    Ok(json!({"steps": steps}))
+}
+
+async fn polite(context: Context, (seconds,): (f64,)) -> Result<&'static str, TaskError> {
+    tokio::select! {
+        _ = context.cancellation().cancelled() => Ok("told to end"),
+        () = tokio::time::sleep(Duration::from_secs_f64(seconds)) => Ok("ended by itself"),
+    }
+}
+
+async fn reject(context: Context, reject: Requeue) -> Result<&'static str, TaskError> {
+    if reject.requeue && context.delivery_info().redelivered {
+        return Ok("second delivery");
+    }
+    Err(TaskError::Reject { reason: "no thanks".to_owned(), requeue: reject.requeue })
+}
+
+async fn spawn(context: Context, (count,): (i64,)) -> Result<i64, TaskError> {
+    for number in 0..count {
+        context.submit(context.signature("rs.add", (number, number), json!({}))?).await?;
+    }
+    Ok(count)
+}
+
+fn register(tasks: &mut Registry) {
+    tasks.task("rs.add", async |_: Context, two: Two| Ok(two.x + two.y));
+    tasks.task("rs.mul", async |_: Context, two: Two| Ok(two.x * two.y));
+    tasks.task("rs.xsum", async |_: Context, list: Numbers| Ok(list.numbers.iter().sum::<i64>()));
+    tasks.task("rs.noop", async |_: Context, _: IgnoredAny| Ok(()));
+    tasks.task("rs.sleep", sleep);
+    tasks.task("rs.late", sleep).acks_late(true);
+    tasks.task("rs.fail", fail);
+    tasks.task("rs.panic", async |_: Context, (): ()| -> Result<(), TaskError> { panic!("on purpose") });
+    tasks.task("rs.retry", retry).retry(RetryPolicy { max: 10, ..RetryPolicy::default() });
+    tasks.task("rs.retry_exhausted", retry).retry(RetryPolicy { max: 1, ..RetryPolicy::default() });
+    tasks.task("rs.progress", progress);
+    tasks.task("rs.soft_limit", sleep).soft_time_limit(Duration::from_millis(300));
+    tasks.task("rs.hard_limit", sleep).time_limit(Duration::from_millis(300));
+    tasks.task("rs.polite", polite).soft_time_limit(Duration::from_millis(300));
+    tasks.task("rs.reject", reject).acks_late(true);
+    tasks.task("rs.spawn", spawn);
+    tasks.task("rs.limited", async |_: Context, (number,): (i64,)| Ok(number)).rate_limit("4/s");
+    tasks.blocking("rs.blocking", |context: Context, two: Two| {
+        context.update_state_blocking(PROGRESS, json!({"progress": 1}))?;
+        Ok(two.x - two.y)
+    });
+    tasks.command("rs.shell", Command::new("sh").argument("-c").argument(SHELL).argument("sh"));
+    tasks.command("rs.shell_sleep", Command::new("sh").argument("-c").argument("sleep 30; echo 1"));
+}
+
+/// `$1` says what to do.
+const SHELL: &str = r#"
+case "$1" in
+    fail) echo "it went wrong" >&2; exit 3 ;;
+    die) kill -9 $$ ;;
+    echo) cat ;;
+    *) echo '{"progress": 1, "total": 2}'; echo 'not JSON'; echo "{\"hello\": \"$1\"}" ;;
+esac
+"#;
+
+#[tokio::main]
+async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    tracing_subscriber::fmt().with_ansi(false).init();
+    let said = |name: &str| std::env::var(name).ok();
+    let number = |name: &str| said(name).and_then(|text| text.parse::<f64>().ok());
+    let mut tasks = Registry::new();
+    register(&mut tasks);
+    let queues = said("QUEUES").unwrap_or_else(|| "rust".to_owned());
+    let mut worker = Builder::connect(&said("BROKER").ok_or("BROKER")?, &said("BACKEND").ok_or("BACKEND")?)?
+        .registry(tasks)
+        .queues(queue_names(queues.split(','))?)
+        .default_queue(queue_names([queues.split(',').next().unwrap_or("rust")])?.remove(0))
+        .hostname(said("HOSTNAME").as_deref().unwrap_or("rust@test"))
+        .task_events(true);
+    if let Some(slots) = number("CONCURRENCY") {
+        worker = worker.concurrency(slots as usize);
+    }
+    if let Some(seconds) = number("VISIBILITY_TIMEOUT") {
+        worker = worker.visibility_timeout(Duration::from_secs_f64(seconds));
+    }
+    if let Some(max) = number("AUTOSCALE") {
+        worker = worker.autoscale(max as usize, 1);
+    }
+    worker.run_until_signalled().await;
+    Ok(())
+}
