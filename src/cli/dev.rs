@@ -58,7 +58,7 @@ async fn dev(config: Config, data: &Path) -> anyhow::Result<ExitCode> {
 fn spawn_worker(dev: &Dev, listen: SocketAddr, tasks: &Tasks) -> anyhow::Result<()> {
     let mut registry = Registry::new();
     Samples::new(format!("http://127.0.0.1:{}/sample-site", listen.port()), dev.data()).register(&mut registry);
-    let worker = app::worker(&dev.config, registry)?.task_events(true).warm_timeout(Some(WORKER_STOP));
+    let worker = app::worker(&dev.config, registry)?.task_events(true).mingle(false).warm_timeout(Some(WORKER_STOP));
     tasks.spawn("worker", OnExit::StopProcess, |stop| worker.run(Stop { warm: stop, ..Stop::default() }));
     Ok(())
 }

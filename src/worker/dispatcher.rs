@@ -42,12 +42,14 @@ pub(crate) enum Input {
     Taken(Vec<(Origin, Result<Message, DecodeError>)>),
     /// The handler ended: its slot is free.
     Ran(Key),
-    /// The end is written down and the message dealt with.
-    Settled(Key),
+    /// The end is written down; `done`: the message is dealt with and must not run again.
+    Settled { key: Key, done: bool },
     /// Remote control looks and changes.
     Ask(Box<dyn FnOnce(&mut Dispatcher) + Send>),
     /// Start nothing more; what has not started goes back.
     Stop,
+    /// Nothing more will be taken.
+    Drained,
 }
 
 /// Ends being written down at once. A Redis that cannot keep up stops the starts, not the memory.
@@ -103,6 +105,7 @@ pub(crate) struct Dispatcher {
     settling: usize,
     next_key: Key,
     stopping: bool,
+    drained: bool,
     sink: mpsc::Sender<Input>,
     tracker: TaskTracker,
 }
@@ -153,6 +156,7 @@ impl Dispatcher {
             settling: 0,
             next_key: 0,
             stopping: false,
+            drained: false,
             sink: parts.sink,
             tracker: parts.tracker,
         }
@@ -161,7 +165,7 @@ impl Dispatcher {
     /// Works until it was stopped and everything is settled, or nothing can reach it any more.
     pub async fn run(mut self, mut source: mpsc::Receiver<Input>) {
         let mut inputs = Vec::with_capacity(256);
-        while !(self.stopping && self.entries.is_empty()) {
+        while !(self.drained && self.stopping && self.entries.is_empty()) {
             let nap = self.nap();
             tokio::select! {
                 biased;
@@ -178,9 +182,10 @@ impl Dispatcher {
         match input {
             Input::Taken(batch) => batch.into_iter().for_each(|(origin, read)| self.admit(origin, read)),
             Input::Ran(key) => self.ran(key),
-            Input::Settled(key) => self.settled(key),
+            Input::Settled { key, done } => self.settled(key, done),
             Input::Ask(ask) => ask(self),
             Input::Stop => self.stop(),
+            Input::Drained => self.drained = true,
         }
     }
 
@@ -375,11 +380,13 @@ impl Dispatcher {
         }
     }
 
-    fn settled(&mut self, key: Key) {
+    fn settled(&mut self, key: Key, done: bool) {
         self.free_place(key);
         if let Some(entry) = self.entries.remove(&key) {
             self.settling -= usize::from(matches!(entry.stage, Stage::Settling));
-            self.recent.remember(&entry.request);
+            if done {
+                self.recent.remember(&entry.request);
+            }
         }
     }
 
@@ -413,7 +420,7 @@ impl Dispatcher {
         self.tracker.spawn(async move {
             how(finish).await;
             shared.acks.ack(request.origin.tag.as_deref()).await;
-            let _ = sink.send(Input::Settled(key)).await;
+            let _ = sink.send(Input::Settled { key, done: true }).await;
         });
     }
 
@@ -515,6 +522,6 @@ async fn carry_out(shared: SharedRef, sink: mpsc::Sender<Input>, key: Key, late:
     let outcome = execution.run().await;
     let runtime = clock.elapsed();
     let _ = sink.send(Input::Ran(key)).await;
-    finish.ended(&context, outcome, runtime, late).await;
-    let _ = sink.send(Input::Settled(key)).await;
+    let done = finish.ended(&context, outcome, runtime, late).await;
+    let _ = sink.send(Input::Settled { key, done }).await;
 }

@@ -73,8 +73,8 @@ impl Finish {
         self.store(self.record("STARTED", json::written(meta))).await;
     }
 
-    /// Settles a run.
-    pub async fn ended(&self, context: &Context, outcome: Outcome, runtime: Duration, late: bool) {
+    /// Settles a run. Returns whether its message is dealt with for good.
+    pub async fn ended(&self, context: &Context, outcome: Outcome, runtime: Duration, late: bool) -> bool {
         let children = std::mem::take(&mut *context.run().children.lock().expect("nothing panics under this lock"));
         let verdict = match outcome {
             Outcome::Returned(value) => self.succeeded(value, children, runtime).await,
@@ -91,9 +91,11 @@ impl Finish {
             }
             Outcome::Cancelled => self.cancelled(late).await,
         };
+        let done = !late || matches!(verdict, Verdict::Ack);
         if late {
             self.deal_with_message(verdict).await;
         }
+        done
     }
 
     async fn deal_with_message(&self, verdict: Verdict) {

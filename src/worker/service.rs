@@ -96,11 +96,12 @@ impl Service {
         info!(worker.hostname = %shared.settings.hostname, concurrency = slots, "{} is ready", shared.settings.hostname);
 
         stop.warm.cancelled().await;
+        let _ = sink.send(Input::Stop).await;
         shared.events.worker(WorkerNews::Offline, node.state());
         let cold = end_cold(stop, warm_timeout, node.clone());
         let cold = tokio::spawn(cold);
         let _ = taking.await;
-        let _ = sink.send(Input::Stop).await;
+        let _ = sink.send(Input::Drained).await;
         let _ = dispatching.await;
         tracker.close();
         tracker.wait().await;

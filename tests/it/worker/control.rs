@@ -107,11 +107,11 @@ fn what_is_revoked_does_not_run_and_what_runs_is_terminated() {
         r#"
 inspect = app.control.inspect(timeout=1)
 running = send("sleep", 30)
-eventually(lambda: inspect.active()["rust@test"])
+eventually(lambda: nodes("active"))
 reserved, held = send("add", 1, 1), send("add", 2, 2, countdown=60)
-eventually(lambda: len(inspect.reserved()["rust@test"]) == 2)
+eventually(lambda: len(nodes("reserved")) == 2)
 shown = inspect.query_task([running.id, reserved.id, held.id])["rust@test"]
-active = inspect.active()["rust@test"][0]
+active = nodes("active")[0]
 scheduled = inspect.scheduled()["rust@test"][0]["request"]["id"] == held.id
 reserved.revoke(); held.revoke()
 out = {"reserved": failure(reserved), "held": failure(held), "scheduled": scheduled,
@@ -200,7 +200,7 @@ fn autoscaling_follows_the_load() {
     let rust = Rust::with(RedisOptions::default(), &[("AUTOSCALE", "4")]);
     let said = rust.ask(
         r#"
-stats = lambda: app.control.inspect(timeout=1).stats()["rust@test"]
+stats = lambda: nodes("stats")
 before = stats()["pool"]["max-concurrency"]
 results = [send("sleep", 3) for _ in range(8)]
 grown = eventually(lambda: stats()["pool"]["max-concurrency"] == 4)

@@ -17,9 +17,9 @@ fn a_warm_stop_finishes_what_runs_and_returns_the_rest() {
     let ids = rust.ask(
         r#"
 running = send("sleep", 2, "done")
-eventually(lambda: app.control.inspect(timeout=0.5).active()["rust@test"])
+eventually(lambda: nodes("active"))
 rest = [send("add", n, n) for n in range(3)] + [send("add", 9, 9, countdown=60)]
-eventually(lambda: len(app.control.inspect(timeout=0.5).reserved()["rust@test"]) == 4)
+eventually(lambda: len(nodes("reserved")) == 4)
 tell([running.id] + [r.id for r in rest])
 "#,
     );
@@ -44,7 +44,7 @@ fn a_cold_stop_returns_late_messages_and_fails_early_ones() {
     let ids = rust.ask(
         r#"
 early, late = send("sleep", 30), send("late", 30)
-eventually(lambda: len(app.control.inspect(timeout=0.5).active()["rust@test"]) == 2)
+eventually(lambda: len(nodes("active")) == 2)
 tell([early.id, late.id])
 "#,
     );
@@ -63,7 +63,7 @@ fn a_killed_worker_loses_no_late_task() {
     let ids = rust.ask(
         r#"
 late, waiting = send("late", 1.5, "late"), send("add", 1, 1)
-eventually(lambda: app.control.inspect(timeout=0.5).active()["rust@test"])
+eventually(lambda: nodes("active"))
 tell([late.id, waiting.id])
 "#,
     );
@@ -83,7 +83,7 @@ fn a_living_worker_keeps_its_reservations() {
 late = send("late", 4, "once")
 held = send("add", 1, 1, countdown=5)
 late.get(timeout=20), held.get(timeout=20)
-tell(app.control.inspect(timeout=0.5).stats()["rust@test"]["total"])
+tell(nodes("stats")["total"])
 "#,
     );
     assert_eq!(said, json!({"rs.late": 1, "rs.add": 1}));
@@ -95,13 +95,13 @@ fn consumption_resumes_when_redis_is_back_and_nothing_acknowledged_runs_again() 
     let mut rust = Rust::with(keep, &[("CONCURRENCY", "2")]);
     let before = rust.ask("r = [send('add', n, n) for n in range(50)]; [x.get(timeout=10) for x in r]; tell(len(r))");
     assert_eq!(before, 50);
-    let running = rust.ask("r = send('sleep', 1.5, 'through'); eventually(lambda: app.control.inspect(timeout=0.5).active()['rust@test']); tell(r.id)");
+    let running = rust.ask("r = send('sleep', 1.5, 'through'); eventually(lambda: nodes('active')); tell(r.id)");
     restart_after(&mut rust.redis, Duration::from_secs(2));
     let said = rust.ask(&format!(
         r#"
 through = app.AsyncResult({running}).get(timeout=20)
 again = send("add", 20, 22).get(timeout=20)
-tell({{"through": through, "again": again, "total": app.control.inspect(timeout=1).stats()["rust@test"]["total"]}})
+tell({{"through": through, "again": again, "total": nodes("stats")["total"]}})
 "#
     ));
     assert_eq!((&said["through"], &said["again"]), (&json!("through"), &json!(42)), "{said}");

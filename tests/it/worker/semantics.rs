@@ -49,7 +49,7 @@ r.get(timeout=10, on_message=lambda m: seen.append([m["status"], m["result"]]))
 parent = send("spawn", 2)
 parent.get(timeout=10)
 ignored = send("add", 1, 1, ignore_result=True)
-eventually(lambda: app.control.inspect(timeout=0.5).stats()["rust@test"]["total"].get("rs.add", 0) >= 3)
+eventually(lambda: nodes("stats")["total"].get("rs.add", 0) >= 3)
 try:
     state = app.AsyncResult(ignored.id).get(timeout=0.5)
 except TimeoutError:
@@ -117,7 +117,7 @@ r = send("shell", "you")
 seen = []
 value = r.get(timeout=10, on_message=lambda m: seen.append(m["status"]))
 long = send("shell_sleep")
-eventually(lambda: app.control.inspect(timeout=0.5).active()["rust@test"])
+eventually(lambda: nodes("active"))
 long.revoke(terminate=True)
 tell({
     "value": value, "seen": seen,
@@ -145,7 +145,7 @@ fn a_thousand_sleeping_tasks_run_at_once_in_little_memory() {
 started = time.time()
 results = [send("sleep", 2, 1) for _ in range(1000)]
 total = sum(r.get(timeout=30) for r in results)
-stats = app.control.inspect(timeout=1).stats()["rust@test"]
+stats = nodes("stats")
 tell({"total": total, "seconds": time.time() - started, "maxrss": stats["rusage"]["maxrss"]})
 "#,
     );

@@ -102,6 +102,10 @@ def eventually(fact, timeout=10):
         time.sleep(0.02)
     raise AssertionError("it did not happen")
 
+def nodes(method):
+    """What the Rust worker answers to an inspect command; nothing counts as an empty list."""
+    return (getattr(app.control.inspect(timeout=2), method)() or {}).get("rust@test", [])
+
 def tell(value):
     print(json.dumps(value))
 "#;
