@@ -17,6 +17,8 @@ test: setup
 # taskgate beside FastAPI + Celery, in one run; the peer's Python environment is made once.
 bench: setup
 	test -x .venv/bench/bin/uvicorn || { python3 -m venv .venv/bench && .venv/bench/bin/pip install --quiet -r benches/peer/requirements.txt; }
+	cargo build --locked --release --example demo-worker
+	cargo bench --locked --bench worker
 	cargo bench --locked --bench gateway
 
 lint:

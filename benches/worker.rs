@@ -51,7 +51,16 @@ fn rate(connection: &mut redis::Connection, task: &str, count: u64, worker: &mut
     fill(connection, task, count);
     let _worker = start(worker);
     let mut done = || {
-        redis::pipe().cmd("SELECT").arg(1).ignore().cmd("DBSIZE").cmd("SELECT").arg(0).ignore().query::<(u64,)>(connection).ok()
+        redis::pipe()
+            .cmd("SELECT")
+            .arg(1)
+            .ignore()
+            .cmd("DBSIZE")
+            .cmd("SELECT")
+            .arg(0)
+            .ignore()
+            .query::<(u64,)>(connection)
+            .ok()
     };
     let first = eventually(|| done().map(|(done,)| done).filter(|done| *done >= count / 10));
     let started = Instant::now();

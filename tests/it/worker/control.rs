@@ -105,7 +105,7 @@ fn what_is_revoked_does_not_run_and_what_runs_is_terminated() {
     let rust = Rust::with(RedisOptions::default(), &[("CONCURRENCY", "1")]);
     let said = rust.ask(
         r#"
-inspect = app.control.inspect(timeout=1)
+inspect = app.control.inspect(destination=["rust@test"], timeout=2)
 running = send("sleep", 30)
 eventually(lambda: nodes("active"))
 reserved, held = send("add", 1, 1), send("add", 2, 2, countdown=60)

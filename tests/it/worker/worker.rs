@@ -104,7 +104,7 @@ def eventually(fact, timeout=10):
 
 def nodes(method):
     """What the Rust worker answers to an inspect command; nothing counts as an empty list."""
-    return (getattr(app.control.inspect(timeout=2), method)() or {}).get("rust@test", [])
+    return (getattr(app.control.inspect(destination=["rust@test"], timeout=2), method)() or {}).get("rust@test", [])
 
 def tell(value):
     print(json.dumps(value))

@@ -4,6 +4,9 @@
 //! runs, and is settled: its end written down, its message acknowledged. A slot is free as soon as the handler ended; what is being
 //! written down is bounded separately.
 
+mod admit;
+mod end;
+
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap, HashMap, VecDeque};
 use std::sync::Arc;
@@ -14,23 +17,21 @@ use jiff::Timestamp;
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 use tokio_util::task::TaskTracker;
-use tracing::{info, warn};
 
 use super::cancellation::Cancellation;
 use super::consumer::Places;
 use super::context::{Context, Host};
 use super::events::timestamp;
 use super::execute::{Execution, Kill};
-use super::finish::{Finish, Revocation};
+use super::finish::Finish;
 use super::rate::{Rate, RateLimiter};
 use super::recent::Recent;
 use super::registry::Task;
 use super::request::{Limits, Origin, Request};
 use super::revoked::Revoked;
-use super::settings::{Autoscale, UnknownTask};
+use super::settings::Autoscale;
 use super::shared::SharedRef;
-use crate::broker::Return;
-use crate::celery::event::{Call, TaskNews};
+use crate::celery::event::TaskNews;
 use crate::celery::{DecodeError, Message};
 use crate::task::{QueueName, TaskName};
 
@@ -43,7 +44,10 @@ pub(crate) enum Input {
     /// The handler ended: its slot is free.
     Ran(Key),
     /// The end is written down; `done`: the message is dealt with and must not run again.
-    Settled { key: Key, done: bool },
+    Settled {
+        key: Key,
+        done: bool,
+    },
     /// Remote control looks and changes.
     Ask(Box<dyn FnOnce(&mut Dispatcher) + Send>),
     /// Start nothing more; what has not started goes back.
@@ -189,108 +193,6 @@ impl Dispatcher {
         }
     }
 
-    fn admit(&mut self, origin: Origin, read: Result<Message, DecodeError>) {
-        let message = match read {
-            Ok(message) => message,
-            Err(error) => return self.refuse(origin, &error),
-        };
-        let known = origin.tag.as_deref().is_some_and(|tag| self.recent.knows(tag, &message));
-        if known {
-            info!(task.id = %message.id, "{} was dealt with before, its message is dropped", message.id);
-            return self.drop_message(origin);
-        }
-        let Some(task) = self.tasks.get(&message.task).cloned() else { return self.unknown(origin, message) };
-        let request = Arc::new(Request { message, task, origin });
-        if self.stopping {
-            return self.give_back(&request, Return::Next);
-        }
-        if let Some(revocation) = self.revocation(&request) {
-            let key = self.insert(request, Stage::Settling);
-            return self.settle_revoked(key, revocation);
-        }
-        self.received(&request);
-        match request.message.eta.filter(|eta| *eta > timestamp()) {
-            Some(eta) => self.hold(request, eta),
-            None => {
-                let key = self.insert(request, Stage::Reserved);
-                self.ready.push_back(key);
-            }
-        }
-    }
-
-    /// A message that no worker could run: it is dropped as Celery drops it, but said so.
-    fn refuse(&mut self, origin: Origin, error: &DecodeError) {
-        warn!(queue.name = %origin.queue, bytes = origin.raw.len(), error = %error, "a message from {} {error}: dropped", origin.queue);
-        metrics::counter!("taskgate_worker_messages_refused_total").increment(1);
-        if let Some(id) = Finish::readable_id(&origin.raw) {
-            self.shared.events.task(&id, || TaskNews::Rejected { requeue: false });
-        }
-        self.drop_message(origin);
-    }
-
-    fn drop_message(&mut self, origin: Origin) {
-        let (shared, places) = (Arc::clone(&self.shared), Arc::clone(&self.places));
-        self.tracker.spawn(async move {
-            shared.acks.ack(origin.tag.as_deref()).await;
-            places.free(1);
-        });
-    }
-
-    /// A task that nobody registered here.
-    fn unknown(&mut self, origin: Origin, message: Message) {
-        let task = Arc::new(Task::unknown(message.task.clone()));
-        let request = Arc::new(Request { message, task, origin });
-        let name = &request.message.task;
-        if self.shared.settings.unknown_task == UnknownTask::Requeue && !request.origin.redelivered {
-            warn!(task.id = %request.message.id, task.name = %name, "unknown task {name}: back to its queue");
-            return self.give_back(&request, Return::Last);
-        }
-        warn!(task.id = %request.message.id, task.name = %name, "unknown task {name}: it fails");
-        let key = self.insert(request, Stage::Settling);
-        self.settle(key, |finish| async move { finish.not_registered().await });
-    }
-
-    fn received(&self, request: &Request) {
-        let message = &request.message;
-        self.shared.events.task(&message.id, || {
-            TaskNews::Received(Box::new(Call {
-                name: Some(message.task.as_str().to_owned()),
-                args: Some(request.shown_args()),
-                kwargs: Some(request.shown_kwargs()),
-                root_id: message.root_id.clone(),
-                parent_id: message.parent_id.clone(),
-                retries: message.retries.into(),
-                eta: message.eta,
-                expires: message.expires,
-                ..Call::default()
-            }))
-        });
-    }
-
-    fn hold(&mut self, request: Arc<Request>, eta: Timestamp) {
-        let key = self.insert(request, Stage::Scheduled(eta));
-        self.scheduled.push(Reverse((eta, key)));
-        if self.held < HELD {
-            self.held += 1;
-            self.free_place(key);
-        }
-    }
-
-    fn insert(&mut self, request: Arc<Request>, stage: Stage) -> Key {
-        self.next_key += 1;
-        self.settling += usize::from(matches!(stage, Stage::Settling));
-        self.entries.insert(self.next_key, Entry { request, stage, place: true });
-        self.next_key
-    }
-
-    /// Why a message must not run, if so.
-    fn revocation(&self, request: &Request) -> Option<Revocation> {
-        if self.revoked.contains(&request.message) {
-            return Some(Revocation::Revoked);
-        }
-        request.is_expired(timestamp()).then_some(Revocation::Expired)
-    }
-
     /// How long nothing happens by itself.
     fn nap(&self) -> Duration {
         let eta = self.scheduled.peek().map(|Reverse((eta, _))| {
@@ -396,88 +298,6 @@ impl Dispatcher {
         {
             self.places.free(1);
         }
-    }
-
-    fn settle_revoked(&mut self, key: Key, revocation: Revocation) {
-        if let Some(entry) = self.entries.get_mut(&key)
-            && !matches!(entry.stage, Stage::Settling)
-        {
-            entry.stage = Stage::Settling;
-            self.settling += 1;
-        }
-        self.settle(key, move |finish| async move { finish.revoked(revocation).await });
-    }
-
-    /// Settles a message that does not run.
-    fn settle<F, W>(&mut self, key: Key, how: F)
-    where
-        F: FnOnce(Finish) -> W + Send + 'static,
-        W: Future<Output = ()> + Send + 'static,
-    {
-        let Some(entry) = self.entries.get(&key) else { return };
-        let finish = Finish::new(Arc::clone(&self.shared), Arc::clone(&entry.request));
-        let (request, shared, sink) = (Arc::clone(&entry.request), Arc::clone(&self.shared), self.sink.clone());
-        self.tracker.spawn(async move {
-            how(finish).await;
-            shared.acks.ack(request.origin.tag.as_deref()).await;
-            let _ = sink.send(Input::Settled { key, done: true }).await;
-        });
-    }
-
-    /// Puts a message back that did not start.
-    fn give_back(&self, request: &Arc<Request>, place: Return) {
-        let (shared, places, request) = (Arc::clone(&self.shared), Arc::clone(&self.places), Arc::clone(request));
-        self.tracker.spawn(async move {
-            shared.give_back(&request.origin, place).await;
-            places.free(1);
-        });
-    }
-
-    /// From here on nothing starts. What waits goes back, the newest first, so that the oldest is the next to be taken.
-    fn stop(&mut self) {
-        if std::mem::replace(&mut self.stopping, true) {
-            return;
-        }
-        let waits = |entry: &Entry| matches!(entry.stage, Stage::Scheduled(_) | Stage::Reserved);
-        let mut waiting: Vec<Key> =
-            self.entries.iter().filter(|(_, entry)| waits(entry)).map(|(key, _)| *key).collect();
-        waiting.sort_unstable_by_key(|key| Reverse(*key));
-        let origins: Vec<_> =
-            waiting.iter().filter_map(|key| self.entries.remove(key)).map(|entry| entry.request).collect();
-        info!(
-            returned = origins.len(),
-            running = self.running,
-            "stopping: {} messages go back, {} tasks run on",
-            origins.len(),
-            self.running
-        );
-        let shared = Arc::clone(&self.shared);
-        self.tracker.spawn(async move {
-            for request in origins {
-                shared.give_back(&request.origin, Return::Next).await;
-            }
-        });
-    }
-
-    /// Ends every running task that `which` names. Returns their ids.
-    pub fn kill(&self, how: Kill, which: impl Fn(&Request) -> bool) -> Vec<String> {
-        let mut killed = Vec::new();
-        for entry in self.entries.values().filter(|entry| which(&entry.request)) {
-            if let Stage::Active { kill, .. } = &entry.stage {
-                kill.send_replace(Some(how));
-                killed.push(entry.request.id().to_owned());
-            }
-        }
-        killed
-    }
-
-    /// Settles what waits and was revoked meanwhile; what runs goes on.
-    pub fn settle_waiting_revoked(&mut self) {
-        let waits = |entry: &Entry| matches!(entry.stage, Stage::Scheduled(_) | Stage::Reserved);
-        let found =
-            self.entries.iter().filter(|(_, entry)| waits(entry) && self.revoked.contains(&entry.request.message));
-        let found: Vec<Key> = found.map(|(key, _)| *key).collect();
-        found.into_iter().for_each(|key| self.settle_revoked(key, Revocation::Revoked));
     }
 
     /// A new limit holds for what waits for the old one, too.
