@@ -118,7 +118,7 @@ case "$1" in
     fail) echo "it went wrong" >&2; exit 3 ;;
     die) kill -9 $$ ;;
     echo) cat ;;
-    *) echo '{"progress": 1, "total": 2}'; echo 'not JSON'; echo "{\"hello\": \"$1\"}" ;;
+    *) sleep 0.5; echo '{"progress": 1, "total": 2}'; echo 'not JSON'; echo "{\"hello\": \"$1\"}" ;;
 esac
 "#;
 

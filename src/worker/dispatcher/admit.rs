@@ -29,9 +29,6 @@ impl Dispatcher {
         }
         let Some(task) = self.tasks.get(&message.task).cloned() else { return self.unknown(origin, message) };
         let request = Arc::new(Request { message, task, origin });
-        if self.stopping {
-            return self.give_back(&request, Return::Next);
-        }
         if let Some(revocation) = self.revocation(&request) {
             let key = self.insert(request, Stage::Settling);
             return self.settle_revoked(key, revocation);

@@ -47,11 +47,10 @@ impl Dispatcher {
         });
     }
 
-    /// From here on nothing starts. What waits goes back, the newest first, so that the oldest is the next to be taken.
-    pub(super) fn stop(&mut self) {
-        if std::mem::replace(&mut self.stopping, true) {
-            return;
-        }
+    /// What waits goes back, the newest first, so that the oldest is the next to be taken. Not before the intake has ended: it
+    /// would take them again.
+    pub(super) fn drain(&mut self) {
+        (self.stopping, self.drained) = (true, true);
         let waits = |entry: &Entry| matches!(entry.stage, Stage::Scheduled(_) | Stage::Reserved);
         let mut waiting: Vec<Key> =
             self.entries.iter().filter(|(_, entry)| waits(entry)).map(|(key, _)| *key).collect();

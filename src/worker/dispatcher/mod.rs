@@ -50,9 +50,9 @@ pub(crate) enum Input {
     },
     /// Remote control looks and changes.
     Ask(Box<dyn FnOnce(&mut Dispatcher) + Send>),
-    /// Start nothing more; what has not started goes back.
+    /// Start nothing more.
     Stop,
-    /// Nothing more will be taken.
+    /// Nothing more will be taken: what has not started goes back.
     Drained,
 }
 
@@ -188,8 +188,8 @@ impl Dispatcher {
             Input::Ran(key) => self.ran(key),
             Input::Settled { key, done } => self.settled(key, done),
             Input::Ask(ask) => ask(self),
-            Input::Stop => self.stop(),
-            Input::Drained => self.drained = true,
+            Input::Stop => self.stopping = true,
+            Input::Drained => self.drain(),
         }
     }
 
