@@ -17,6 +17,7 @@ use crate::clock;
 use crate::config::{self, Config};
 use crate::gateway::{Gateway, Parts, Watcher};
 use crate::lifecycle::{Backoff, OnExit, Tasks};
+use crate::services::canvas::Canvases;
 use crate::services::commit::Committer;
 use crate::services::health::Health;
 use crate::services::hub::Hub;
@@ -67,6 +68,7 @@ impl App {
         );
         let registry = WorkerRegistry::new(ledger.clone(), broker.clone(), recorder_handle.clone(), worker_events);
         let pauses = Pauses::default();
+        let canvases = Canvases::new(ledger.clone(), broker.clone(), hub.clone());
         let sweeper = Sweeper::new(
             ledger.clone(),
             broker.clone(),
@@ -100,6 +102,7 @@ impl App {
         starter.service("relay", move |stop| relay.run(stop));
         starter.service("committer", move |stop| committer.run(stop));
         starter.service("recorder", move |stop| recorder.run(stop));
+        starter.service("canvases", move |stop| canvases.run(stop));
         starter.service("workers", move |stop| registry.run(stop));
         let paused = ledger.clone();
         starter.service("pauses", move |stop| pauses.run(paused, stop));

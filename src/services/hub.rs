@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex};
 use tokio::sync::broadcast;
 
 use crate::store::Event;
-use crate::task::{GroupId, TaskId};
+use crate::task::{GroupId, Phase, TaskId};
 
 /// Some seconds of a chatty task. A reader that lags further reads the ledger instead.
 const WATCH_CAPACITY: usize = 64;
@@ -37,11 +37,17 @@ struct Topics {
 pub struct Hub {
     topics: Arc<Mutex<Topics>>,
     firehose: broadcast::Sender<()>,
+    /// Ends other than success, for whoever settles what follows.
+    bad_ends: broadcast::Sender<Arc<Event>>,
 }
 
 impl Default for Hub {
     fn default() -> Self {
-        Self { topics: Arc::default(), firehose: broadcast::channel(FIREHOSE_CAPACITY).0 }
+        Self {
+            topics: Arc::default(),
+            firehose: broadcast::channel(FIREHOSE_CAPACITY).0,
+            bad_ends: broadcast::channel(FIREHOSE_CAPACITY).0,
+        }
     }
 }
 
@@ -65,10 +71,18 @@ impl Hub {
         self.firehose.subscribe()
     }
 
+    /// Every end committed by this process that is not a success.
+    pub fn watch_bad_ends(&self) -> broadcast::Receiver<Arc<Event>> {
+        self.bad_ends.subscribe()
+    }
+
     /// Tells the watchers of these committed events.
     pub fn publish(&self, events: &[Event]) {
         if events.is_empty() {
             return;
+        }
+        for event in events.iter().filter(|event| event.phase.is_final() && event.phase != Phase::Succeeded) {
+            let _ = self.bad_ends.send(Arc::new(event.clone()));
         }
         let targets = self.targets(events);
         for (sender, event) in targets {

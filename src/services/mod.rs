@@ -1,5 +1,6 @@
 //! Reconcilers: each repairs one difference between what was decided, what is in flight and what happened.
 
+pub mod canvas;
 pub mod commit;
 pub mod health;
 pub mod hub;

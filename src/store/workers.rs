@@ -72,7 +72,8 @@ pub trait Control: Send + Sync {
     /// Remembers a revoke; a later one of the same task replaces it.
     async fn remember_revocation(&self, revocation: &Revocation) -> Result<(), Error>;
 
-    /// The newest revokes whose tasks are not final yet, or unknown to this ledger.
+    /// The newest revokes whose tasks are not final yet, are unknown to this ledger, or were ended by the revoke itself: a step of
+    /// a canvas may still be sent by the worker that has the step before.
     async fn open_revocations(&self, limit: i64) -> Result<Vec<Revocation>, Error>;
 
     /// Forgets those asked for before, and those whose task is final.

@@ -4,6 +4,7 @@ mod harness;
 
 mod boundaries;
 mod conformance;
+mod control;
 mod dev;
 mod dev_samples;
 mod faults;

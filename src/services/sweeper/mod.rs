@@ -204,6 +204,9 @@ impl Sweeper {
 
     /// Absent for certain: run it again, or say that it is lost.
     async fn settle(&self, task: &Task) -> Result<(), Trouble> {
+        if task.revoke_requested_at.is_some() {
+            return self.end_revoked(task).await;
+        }
         let may_rerun = task.received_at.is_none() || task.options.recovery.as_deref() == Some("rerun");
         if may_rerun {
             let reason = "Redis lost its message, it is queued again";
@@ -217,6 +220,14 @@ impl Sweeper {
         }
         let worker = task.worker.as_deref().unwrap_or("a worker");
         self.lose(task, format!("{worker} had it, and there is no trace of it; its recovery policy is report")).await
+    }
+
+    /// Nobody has it, and nobody wants it: what Redis lost fulfils the revoke.
+    async fn end_revoked(&self, task: &Task) -> Result<(), Trouble> {
+        let mut news = News::new(task.id.clone(), Source::Ledger, Phase::Revoked, clock::now());
+        news.reason = Some("it was to be revoked, and Redis lost its message".to_owned());
+        self.hub.publish(&self.ledger.learn(&[news], true).await?);
+        Ok(())
     }
 
     async fn lose(&self, task: &Task, reason: String) -> Result<(), Trouble> {

@@ -24,7 +24,7 @@ pub(super) const REMEMBER: &str = "insert into revocation (task_id, requested_at
      terminate = revocation.terminate or excluded.terminate, signal = excluded.signal, reason = excluded.reason";
 pub(super) const OPEN: &str = "select r.task_id, r.requested_at, r.terminate, r.signal, r.reason from revocation r \
      left join task t on t.task_id = r.task_id \
-     where t.finished_at is null or r.requested_at > t.finished_at order by r.requested_at desc limit $1";
+     where t.finished_at is null or r.requested_at >= t.finished_at order by r.requested_at desc limit $1";
 pub(super) const FORGET_REVOCATIONS: &str = "delete from revocation where requested_at < $1 \
      or exists (select 1 from task t where t.task_id = revocation.task_id and t.finished_at < $1)";
 

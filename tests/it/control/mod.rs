@@ -1,0 +1,8 @@
+//! Revoke, retry, queues, workers: what the gateway says to real workers, and what they say back.
+
+mod canvas;
+mod deployments;
+mod inspect;
+mod queues;
+mod retry;
+mod revoke;
