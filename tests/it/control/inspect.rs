@@ -89,9 +89,11 @@ async fn workers_obey(version: Version) {
     let set = control(http, "time_limit", json!({"task_name": "demo.add", "hard": 60, "soft": 30})).await;
     assert_eq!(set["ok"], "time limits set successfully");
     assert!(control(http, "pool_grow", json!({"n": 1})).await["ok"].is_string());
-    let stats = http.get("/v1/inspect/stats").await.expect(200);
-    let processes = stats["replies"]["w1@test"]["pool"]["processes"].as_array().map(Vec::len);
-    assert_eq!(processes, Some(3), "{stats}");
+    eventually("the pool has grown", async || {
+        let stats = http.get("/v1/inspect/stats").await.expect(200);
+        (stats["replies"]["w1@test"]["pool"]["processes"].as_array()?.len() == 3).then_some(())
+    })
+    .await;
     assert!(control(http, "pool_shrink", json!({"n": 1})).await["ok"].is_string());
     assert_eq!(control(http, "add_consumer", json!({"queue": "extra"})).await["ok"], "add consumer extra");
     let id = env.submit_signature(json!({"task": "demo.add", "args": [2, 2], "queue": "extra"})).await;
