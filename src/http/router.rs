@@ -9,6 +9,7 @@ use utoipa_axum::routes;
 
 use super::middleware::{observe, origin, patience};
 use super::problem::{Place, Problem, ProblemDocument};
+use super::routes::dashboard;
 use super::routes::{
     canvas, catalog, control, dead_letters, docs, events, feed, health, metrics, problems, queues, result, schedules,
     submit, tasks, workers,
@@ -84,6 +85,7 @@ pub fn router(edge: Edge) -> Router {
     routes
         .merge(catalog::router(&edge.catalog))
         .merge(docs::swagger_ui())
+        .merge(dashboard::router())
         .fallback(no_route)
         .method_not_allowed_fallback(no_method)
         .layer(layer::from_fn_with_state(edge.clone(), origin::guard))

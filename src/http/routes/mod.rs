@@ -3,6 +3,7 @@
 pub mod canvas;
 pub mod catalog;
 pub mod control;
+pub mod dashboard;
 pub mod dead_letters;
 pub mod docs;
 pub mod events;

@@ -1,0 +1,88 @@
+// How the fleet is doing: figures of now, lines of the last hours, queues with their time to drain.
+
+import { html, useMemo, useState } from '../view.js';
+import { useLoaded } from '../loading.js';
+import { count, percent, seconds } from '../words.js';
+import { to } from '../place.js';
+import { Trouble } from '../parts/basics.js';
+import { Chart } from '../parts/chart.js';
+
+const AGAIN_MS = 5000;
+const RANGES = [['1h', '1 hour', 3600, 60], ['6h', '6 hours', 21600, 300], ['24h', '24 hours', 86400, 900], ['7d', '7 days', 604800, 7200]];
+
+const Figure = ({ name, value, note, href }) => html`<div class="figure"><dt>${href ? html`<a href=${href}>${name}</a>` : name}</dt>
+  <dd>${value} ${note && html`<small>${note}</small>`}</dd></div>`;
+
+const sum = (list, key) => (list || []).reduce((total, one) => total + (one[key] || 0), 0);
+
+/** Of the newest minutes: what came in, what ended badly. */
+function recent(points, minutes) {
+  const last = (points || []).slice(-minutes);
+  const ended = sum(last, 'succeeded') + sum(last, 'failed');
+  return { accepted: sum(last, 'accepted') / (60 * Math.max(1, last.length)), failures: ended ? sum(last, 'failed') / ended : null,
+    ended: ended / (60 * Math.max(1, last.length)) };
+}
+
+function Queues({ queues, rate }) {
+  const busy = [...queues].sort((a, b) => b.waiting + b.held - a.waiting - a.held).slice(0, 10);
+  const total = sum(queues, 'waiting');
+  return html`<section class="card"><h2><a href="#/queues">Queues</a></h2>
+    <div class="scroll" tabindex="0" role="region" aria-label="Queues"><table>
+      <thead><tr><th>Queue</th><th class="number">Waiting</th><th class="number">Held</th><th class="number">With workers</th><th class="number">Oldest</th><th class="number">Drained in</th></tr></thead>
+      <tbody>${busy.map((queue) => html`<tr key=${queue.name}><td>${queue.name}${queue.paused && ' (paused)'}</td>
+        <td class="number">${count(queue.waiting)}</td><td class="number">${count(queue.held)}</td><td class="number">${count(queue.reserved)}</td>
+        <td class="number">${seconds(queue.oldest_seconds)}</td>
+        <td class="number">${queue.waiting && rate > 0 ? `≈ ${seconds(total / rate)}` : '–'}</td></tr>`)}</tbody>
+    </table></div></section>`;
+}
+
+export function Overview() {
+  const [range, setRange] = useState('1h');
+  const [, , span, step] = RANGES.find(([id]) => id === range);
+  const turn = Math.floor(Date.now() / 60000);
+  const window = useMemo(() => ({ from: new Date(Date.now() - span * 1000).toISOString(), step }), [range, turn]);
+  const now = useMemo(() => ({ from: new Date(Date.now() - 5 * 60000).toISOString(), step: 60 }), [turn]);
+  const throughput = useLoaded('/v1/stats/throughput', window, { everyMs: AGAIN_MS * 2 });
+  const latency = useLoaded('/v1/stats/latency', window, { everyMs: AGAIN_MS * 2 });
+  const lately = useLoaded('/v1/stats/throughput', now, { everyMs: AGAIN_MS });
+  const queues = useLoaded('/v1/queues', undefined, { everyMs: AGAIN_MS });
+  const workers = useLoaded('/v1/workers', undefined, { everyMs: AGAIN_MS });
+  const incidents = useLoaded('/v1/incidents', undefined, { everyMs: AGAIN_MS * 4 });
+  const ready = useLoaded('/readyz', undefined, { everyMs: AGAIN_MS });
+  const listed = queues.data?.queues;
+  const rates = recent(lately.data?.points, 5);
+  const oldest = listed && Math.max(-1, ...listed.map((queue) => queue.oldest_seconds ?? -1));
+  const online = workers.data?.workers.filter((worker) => worker.status === 'online');
+  const open = incidents.data?.incidents?.length;
+  return html`<div class="stack">
+    <div class="head"><h1>Overview</h1><span class="sub small" role="status">${ready.data
+      ? `ledger ${ready.data.ledger}, Redis ${ready.data.redis}` : ready.error ? 'not ready' : ''}</span></div>
+    <${Trouble} error=${ready.error} what="readiness" />
+    <dl class="figures">
+      <${Figure} name="Accepted" value=${lately.data ? rates.accepted.toFixed(rates.accepted < 10 ? 2 : 0) : '–'} note="per second" href=${to('tasks')} />
+      <${Figure} name="Running" value=${count(online && sum(online, 'active'))} href=${to('tasks', { phase: 'received,running,retrying' })} />
+      <${Figure} name="Waiting" value=${count(listed && sum(listed, 'waiting') + sum(listed, 'held'))} href=${to('tasks', { phase: 'accepted,held,waiting,queued' })} />
+      <${Figure} name="Oldest wait" value=${oldest >= 0 ? seconds(oldest) : '–'} />
+      <${Figure} name="Failures" value=${percent(rates.failures)} note="last 5 min" href="#/errors" />
+      <${Figure} name="Workers" value=${count(online?.length)} note="online" href="#/workers" />
+      <${Figure} name="Incidents" value=${count(open)} href="#/incidents" />
+    </dl>
+    <div class="row" role="group" aria-label="Range">${RANGES.map(([id, name]) => html`<button type="button" key=${id} class=${id === range ? 'main' : ''} aria-pressed=${id === range} onClick=${() => setRange(id)}>${name}</button>`)}</div>
+    <div class="columns">
+      <section class="card"><h2>Tasks per minute</h2><${Trouble} error=${throughput.error} what="statistics of throughput" />
+        ${throughput.data && html`<${Chart} title="Tasks per minute" points=${perMinute(throughput.data)} unit=${(value) => (value < 10 && value % 1 ? value.toFixed(1) : count(Math.round(value)))}
+          series=${[{ key: 'accepted', name: 'accepted' }, { key: 'succeeded', name: 'succeeded' }, { key: 'failed', name: 'failed' }, { key: 'retried', name: 'retried' }]} />`}</section>
+      <section class="card"><h2>Waiting and running, by percentile</h2><${Trouble} error=${latency.error} what="statistics of latency" />
+        ${latency.data && html`<${Chart} title="Seconds waited and run" points=${latency.data.points.map((point) => ({
+          at: point.at, waitMid: point.wait?.p50, waitHigh: point.wait?.p95, runMid: point.run?.p50, runHigh: point.run?.p95 }))} unit=${seconds}
+          series=${[{ key: 'waitMid', name: 'wait p50' }, { key: 'runMid', name: 'run p50' }, { key: 'waitHigh', name: 'wait p95' }, { key: 'runHigh', name: 'run p95' }]} />`}</section>
+    </div>
+    ${listed ? html`<${Queues} queues=${listed} rate=${rates.ended} />` : html`<${Trouble} error=${queues.error} what="list of queues" />`}
+  </div>`;
+}
+
+const perMinute = ({ points, step }) => points.map((point) => {
+  const scaled = { at: point.at };
+  for (const key of ['accepted', 'succeeded', 'failed', 'retried']) scaled[key] = (point[key] || 0) * (60 / step);
+  return scaled;
+});

@@ -1,0 +1,97 @@
+// Schedules: when each one runs next and what became of its last runs; edit, pause, run now.
+
+import { html, useState } from '../view.js';
+import { post, put, remove, segment } from '../api.js';
+import { useLoaded } from '../loading.js';
+import { away, json } from '../words.js';
+import { to } from '../place.js';
+import { Notice, TaskLink, Time, Trouble } from '../parts/basics.js';
+import { Dialog } from '../parts/dialog.js';
+import { attempt } from '../parts/toasts.js';
+
+const COMPUTED = ['next_run_at', 'last_run_at', 'links', 'created_at', 'updated_at'];
+
+const timetable = (schedule) => schedule.cron || (schedule.every !== undefined && schedule.every !== null ? `every ${schedule.every} s` : `once at ${schedule.at}`);
+
+function Editor({ schedule, onDone }) {
+  const fixed = schedule ? Object.fromEntries(Object.entries(schedule).filter(([name, value]) => !COMPUTED.includes(name) && value !== null)) : null;
+  const start = fixed || { name: 'my-schedule', task: '', args: [], cron: '0 * * * *', timezone: 'UTC' };
+  const [text, setText] = useState(json(start));
+  const [refused, setRefused] = useState(null);
+  const save = async (event) => {
+    event.preventDefault();
+    try {
+      const body = JSON.parse(text);
+      if (schedule) await put(`/v1/schedules/${segment(schedule.name)}`, body);
+      else await post('/v1/schedules', body);
+      setRefused(null);
+      onDone();
+    } catch (error) {
+      setRefused(error);
+    }
+  };
+  return html`<form class="card stack" onSubmit=${save}>
+    <h2>${schedule ? `Edit ${schedule.name}` : 'New schedule'}</h2>
+    <label class="field"><span>The schedule as JSON: a signature with cron, every or at</span>
+      <textarea rows="12" spellcheck=${false} value=${text} onInput=${(event) => setText(event.target.value)}></textarea></label>
+    ${refused && html`<${Notice} kind="bad" live>${refused.message}${(refused.places || []).map((place) => html`<div class="small mono" key=${place.pointer}>${place.pointer}: ${place.detail}</div>`)}<//>`}
+    <div class="row"><button class="main">Save</button><button type="button" onClick=${onDone}>Cancel</button></div>
+  </form>`;
+}
+
+function Detail({ name }) {
+  const preview = useLoaded(`/v1/schedules/${segment(name)}/preview`, { n: 8 });
+  const runs = useLoaded(`/v1/schedules/${segment(name)}/runs`, { limit: 50 }, { everyMs: 10000 });
+  return html`<div class="columns">
+    <section class="card"><h2>Next runs</h2><${Trouble} error=${preview.error} what="preview" />
+      <ol>${(preview.data?.ticks || []).map((tick) => html`<li key=${tick}><${Time} value=${tick} /> <span class="quiet small">${away(tick)}</span></li>`)}</ol></section>
+    <section class="card"><h2>History</h2><${Trouble} error=${runs.error} what="history of schedules" />
+      ${runs.data && html`<div class="scroll" tabindex="0" role="region" aria-label="History"><table><thead><tr><th>Due</th><th>Fired</th><th>Outcome</th><th>Task</th></tr></thead>
+        <tbody>${runs.data.runs.map((run) => html`<tr key=${run.scheduled_at + run.task_id}><td><${Time} value=${run.scheduled_at} /></td><td><${Time} value=${run.fired_at} /></td>
+          <td>${run.outcome} <span class="small quiet">${run.reason}</span></td><td><${TaskLink} id=${run.task_id} /></td></tr>`)}</tbody></table></div>`}</section>
+  </div>`;
+}
+
+function Row({ schedule, open, onChange, onEdit, onRemove }) {
+  const path = `/v1/schedules/${segment(schedule.name)}`;
+  const { name } = schedule;
+  const act = (word, done) => async () => {
+    await attempt(() => post(`${path}/${word}`), done);
+    onChange();
+  };
+  return html`<tr aria-current=${open ? 'true' : undefined}>
+    <td class="wrap"><a href=${to('schedules', { name: open ? undefined : name })} aria-expanded=${open}>${name}</a> ${schedule.paused && html`<span class="phase warn">paused</span>`}</td>
+    <td class="wrap">${schedule.task || 'canvas'}</td>
+    <td class="nowrap"><code>${timetable(schedule)}</code> <span class="small quiet">${schedule.timezone}</span></td>
+    <td class="nowrap">${schedule.paused ? '–' : html`<${Time} value=${schedule.next_run_at} /> <span class="small quiet">${schedule.next_run_at ? away(schedule.next_run_at) : ''}</span>`}</td>
+    <td class="nowrap"><${Time} value=${schedule.last_run_at} /></td>
+    <td><div class="row">
+      <button type="button" aria-label="Run ${name}" onClick=${act('run', `${name} runs now`)}>Run</button>
+      ${schedule.paused ? html`<button type="button" aria-label="Resume ${name}" onClick=${act('resume', `${name} goes on`)}>Resume</button>`
+        : html`<button type="button" aria-label="Pause ${name}" onClick=${act('pause', `${name} is paused`)}>Pause</button>`}
+      <button type="button" aria-label="Edit ${name}" onClick=${() => onEdit(schedule)}>Edit</button>
+      <button type="button" class="danger" aria-label="Delete ${name}" onClick=${() => onRemove(schedule)}>Delete</button></div></td></tr>`;
+}
+
+export function Schedules({ place }) {
+  const { data, error, reload } = useLoaded('/v1/schedules', { limit: 500 }, { everyMs: 5000 });
+  const [edited, setEdited] = useState(undefined);
+  const [removed, setRemoved] = useState(null);
+  const open = place.query.get('name');
+  const erase = async () => {
+    await attempt(() => remove(`/v1/schedules/${segment(removed.name)}`), `${removed.name} is deleted`);
+    reload();
+  };
+  return html`<div class="stack">
+    <div class="head"><h1>Schedules</h1><button type="button" class="main" onClick=${() => setEdited(null)}>New…</button></div>
+    <${Trouble} error=${error} what="list of schedules" />
+    ${edited !== undefined && html`<${Editor} key=${edited?.name} schedule=${edited} onDone=${() => { setEdited(undefined); reload(); }} />`}
+    ${data && data.schedules.length === 0 && html`<p class="quiet">There is no schedule yet.</p>`}
+    ${data && data.schedules.length > 0 && html`<div class="scroll" tabindex="0" role="region" aria-label="Schedules"><table>
+      <thead><tr><th>Name</th><th>Task</th><th>Timetable</th><th>Next</th><th>Last</th><th></th></tr></thead>
+      <tbody>${data.schedules.map((schedule) => html`<${Row} key=${schedule.name} schedule=${schedule} open=${schedule.name === open} onChange=${reload} onEdit=${setEdited} onRemove=${setRemoved} />`)}</tbody>
+    </table></div>`}
+    ${open && html`<${Detail} key=${open} name=${open} />`}
+    ${removed && html`<${Dialog} title="Delete ${removed.name}?" danger actionText="Delete" action=${erase} onClose=${() => setRemoved(null)}><p>It fires no more. Tasks that it submitted stay.</p><//>`}
+  </div>`;
+}

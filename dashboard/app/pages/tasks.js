@@ -1,0 +1,176 @@
+// The list of tasks: filters in the address, live rows, "n new" instead of rows that jump.
+
+import { html, useEffect, useMemo, useRef, useState } from '../view.js';
+import { get } from '../api.js';
+import { follow } from '../stream.js';
+import { FINAL, PHASES, count, seconds, between } from '../words.js';
+import { go, to } from '../place.js';
+import { Bar, Labels, Phase, TaskLink, Time, Trouble, progressOf } from '../parts/basics.js';
+import { BulkActions } from '../parts/bulk.js';
+
+const ROWS = 100;
+/** More new ones than this are only "more". */
+const MOST_NEW = 9999;
+const FILTERS = ['phase', 'status', 'task', 'queue', 'worker', 'label', 'root_id', 'group_id', 'schedule', 'from', 'to', 'q'];
+
+export function filtersOf(query) {
+  const filters = {};
+  for (const name of FILTERS) {
+    const values = query.getAll(name);
+    if (values.length) filters[name] = values.length > 1 ? values : values[0];
+  }
+  return filters;
+}
+
+const asList = (value) => (value === undefined ? [] : [].concat(value).flatMap((one) => one.split(',')));
+
+/** Rows and counts as the stream changes them. The stream is not filtered by phase: rows must be seen leaving it. */
+function useLiveTasks(filters) {
+  const [state, setState] = useState({ rows: null, next: null, error: null, fresh: 0, link: 'waiting' });
+  const known = useRef(new Map());
+  const fresh = useRef(new Set());
+  const key = JSON.stringify(filters);
+  const phases = asList(filters.phase);
+  const statuses = asList(filters.status);
+
+  const load = async () => {
+    try {
+      const page = await get('/v1/tasks', { ...filters, limit: ROWS });
+      known.current = new Map(page.tasks.map((task) => [task.task_id, task]));
+      fresh.current.clear();
+      setState((before) => ({ ...before, rows: page.tasks, next: page.next, error: null, fresh: 0 }));
+    } catch (error) {
+      setState((before) => ({ ...before, error }));
+    }
+  };
+  const more = async () => {
+    const page = await get('/v1/tasks', { ...filters, limit: ROWS, cursor: state.next });
+    for (const task of page.tasks) known.current.set(task.task_id, task);
+    setState((before) => ({ ...before, rows: [...before.rows, ...page.tasks], next: page.next }));
+  };
+
+  const onBatch = (batch) => {
+    let touched = false;
+    for (const { data } of batch) {
+      const row = known.current.get(data.task_id);
+      if (row) {
+        if (data.seq > row.seq) {
+          known.current.set(data.task_id, changed(row, data));
+          touched = true;
+        }
+      } else if (fits(data, phases, statuses) && fresh.current.size <= MOST_NEW) {
+        fresh.current.add(data.task_id);
+      }
+    }
+    setState((before) => ({
+      ...before,
+      fresh: fresh.current.size,
+      rows: touched && before.rows ? before.rows.map((row) => known.current.get(row.task_id)) : before.rows,
+    }));
+  };
+
+  useEffect(() => {
+    setState((before) => ({ ...before, rows: null, fresh: 0 }));
+    load();
+    const { phase, status, ...rest } = filters;
+    return follow('/v1/events', {
+      query: rest, onBatch, pauseMs: 300, onState: (link) => setState((before) => ({ ...before, link })),
+    });
+  }, [key]);
+  return { ...state, load, more };
+}
+
+/** Of a task that the list does not show: is it news for this list? Without a phase filter only a task's beginning is. */
+function fits(event, phases, statuses) {
+  if (phases.length || statuses.length) {
+    return (!phases.length || phases.includes(event.phase)) && (!statuses.length || statuses.includes(event.status));
+  }
+  return event.seq <= 1;
+}
+
+function changed(row, event) {
+  const next = { ...row, phase: event.phase, status: event.status, seq: event.seq, worker: event.worker || row.worker, retries: event.retries };
+  if (event.phase === 'running') {
+    next.started_at ||= event.at;
+    if (event.meta) next.progress = event.meta;
+  }
+  if (FINAL.has(event.phase)) next.finished_at = event.at;
+  return next;
+}
+
+function runtime(task) {
+  if (typeof task.runtime === 'number') return seconds(task.runtime);
+  return task.started_at && task.finished_at ? seconds(between(task.started_at, task.finished_at)) : '–';
+}
+
+function Row({ task, picked, onPick }) {
+  const progress = task.phase === 'running' && progressOf(task.progress);
+  return html`<tr>
+    <td><input type="checkbox" aria-label="Select ${task.task_id}" checked=${picked} onChange=${() => onPick(task.task_id)} /></td>
+    <td class="nowrap"><${TaskLink} id=${task.task_id} /></td>
+    <td class="wrap"><a href=${to('tasks', { task: task.task })}>${task.task || 'unknown'}</a> <${Labels} labels=${task.labels} /></td>
+    <td>${progress ? html`<${Bar} part=${progress.part} name="progress of ${task.task_id}" />` : html`<${Phase} ...${task} />`}
+      ${task.error && html`<div class="small quiet wrap">${task.error.type}</div>`}</td>
+    <td>${task.queue || '–'}</td>
+    <td class="nowrap"><${Time} value=${task.submitted_at} /></td>
+    <td class="number">${runtime(task)}</td>
+    <td class="wrap small">${task.worker || '–'}</td>
+  </tr>`;
+}
+
+export function Filters({ filters, change, withPhase = true }) {
+  const field = (name, label, hint) => html`<label class="field"><span>${label}</span>
+    <input type=${name === 'q' ? 'search' : 'text'} name=${name} value=${[].concat(filters[name] || '').join(',')} placeholder=${hint} /></label>`;
+  const submit = (event) => {
+    event.preventDefault();
+    const next = { ...filters };
+    for (const [name, value] of new FormData(event.target)) next[name] = String(value).trim() || undefined;
+    change(next);
+  };
+  return html`<form class="filters" role="search" onSubmit=${submit} key=${JSON.stringify(filters)}>
+    ${field('q', 'Search', 'id, name, label, error')}
+    ${withPhase && html`<label class="field"><span>Phase</span><select name="phase" value=${[].concat(filters.phase || '').join(',')} onChange=${(event) => event.target.form.requestSubmit()}>
+      <option value="">any</option>
+      <option value="accepted,held,waiting,queued">waiting (all)</option>
+      <option value="received,running,retrying">with a worker</option>
+      <option value="failed,lost">failed or lost</option>
+      ${PHASES.map((phase) => html`<option value=${phase} key=${phase}>${phase}</option>`)}</select></label>`}
+    ${field('task', 'Task', 'tasks.add')}
+    ${field('queue', 'Queue', 'any')}
+    ${field('worker', 'Worker', 'any')}
+    ${field('label', 'Label', 'key:value')}
+    <button class="main">Filter</button>
+    ${Object.keys(filters).length > 0 && html`<button type="button" onClick=${() => change({})}>Clear</button>`}
+  </form>`;
+}
+
+export function TaskList({ place }) {
+  const filters = useMemo(() => filtersOf(place.query), [place.query.toString()]);
+  const live = useLiveTasks(filters);
+  const [picked, setPicked] = useState(new Set());
+  const pick = (id) => setPicked((before) => {
+    const next = new Set(before);
+    if (!next.delete(id)) next.add(id);
+    return next;
+  });
+  useEffect(() => setPicked(new Set()), [place.query.toString()]);
+  const rows = live.rows || [];
+  const all = rows.length > 0 && picked.size === rows.length;
+  const link = { open: 'live', waiting: 'connecting…', refused: 'not live' }[live.link] || live.link;
+  return html`<div class="stack">
+    <div class="head"><h1>Tasks</h1><span class="sub small" role="status">${link}</span></div>
+    <${Filters} filters=${filters} change=${(next) => go(to('tasks', next))} />
+    <${Trouble} error=${live.error} what="list of tasks" />
+    <div aria-live="polite">${live.fresh > 0 && html`<button type="button" class="main" id="fresh" onClick=${live.load}>
+      ${live.fresh > MOST_NEW ? `more than ${count(MOST_NEW)}` : count(live.fresh)} new</button>`}</div>
+    ${live.rows && html`<div class="scroll" tabindex="0" role="region" aria-label="Tasks"><table>
+      <thead><tr>
+        <th><input type="checkbox" aria-label="Select all" checked=${all} onChange=${() => setPicked(all ? new Set() : new Set(rows.map((row) => row.task_id)))} /></th>
+        <th>Id</th><th>Task</th><th>Phase</th><th>Queue</th><th>Submitted</th><th class="number">Ran</th><th>Worker</th></tr></thead>
+      <tbody>${rows.map((task) => html`<${Row} key=${task.task_id} task=${task} picked=${picked.has(task.task_id)} onPick=${pick} />`)}</tbody>
+    </table></div>
+    ${rows.length === 0 && html`<p class="quiet">No task fits.</p>`}
+    ${live.next && rows.length < 1000 && html`<div><button type="button" onClick=${live.more}>Older ones</button></div>`}`}
+    <${BulkActions} filters=${filters} picked=${[...picked]} onDone=${() => { setPicked(new Set()); live.load(); }} />
+  </div>`;
+}

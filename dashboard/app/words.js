@@ -1,0 +1,58 @@
+// Numbers, times and phases in words.
+
+const number = new Intl.NumberFormat('en');
+const clock = new Intl.DateTimeFormat('en-GB', { hour: '2-digit', minute: '2-digit', second: '2-digit' });
+const day = new Intl.DateTimeFormat('en-GB', { day: '2-digit', month: 'short' });
+const full = new Intl.DateTimeFormat('en-GB', { dateStyle: 'medium', timeStyle: 'long' });
+
+export const PHASES = [
+  'accepted', 'held', 'waiting', 'queued', 'received', 'running', 'retrying',
+  'succeeded', 'failed', 'revoked', 'expired', 'skipped', 'lost',
+];
+const TONES = {
+  running: 'busy', received: 'busy', retrying: 'warn', held: 'warn', succeeded: 'good', failed: 'bad', lost: 'bad', expired: 'warn',
+};
+export const FINAL = new Set(['succeeded', 'failed', 'revoked', 'expired', 'skipped', 'lost']);
+
+/** The colour of a phase: good, bad, warn, busy or none. */
+export const tone = (phase) => TONES[phase] || '';
+
+export const count = (value) => (value === null || value === undefined ? '–' : number.format(value));
+
+/** Seconds, short: `40 ms`, `3.2 s`, `5 min 20 s`, `2 h 05 min`, `3 d 4 h`. */
+export function seconds(value) {
+  if (value === null || value === undefined || Number.isNaN(value)) return '–';
+  if (value < 0) return `−${seconds(-value)}`;
+  if (value < 1) return `${Math.round(value * 1000)} ms`;
+  if (value < 60) return `${value < 10 ? value.toFixed(1) : Math.round(value)} s`;
+  const whole = Math.round(value);
+  if (whole < 3600) return `${Math.floor(whole / 60)} min ${String(whole % 60).padStart(2, '0')} s`;
+  if (whole < 86400) return `${Math.floor(whole / 3600)} h ${String(Math.floor((whole % 3600) / 60)).padStart(2, '0')} min`;
+  return `${Math.floor(whole / 86400)} d ${Math.floor((whole % 86400) / 3600)} h`;
+}
+
+export const between = (from, to) => (from && to ? (new Date(to) - new Date(from)) / 1000 : null);
+
+/** The time of day; with the day when it is another one. */
+export function at(text) {
+  if (!text) return '–';
+  const time = new Date(text);
+  const today = new Date().toDateString() === time.toDateString();
+  return today ? clock.format(time) : `${day.format(time)} ${clock.format(time)}`;
+}
+
+export const atFull = (text) => (text ? full.format(new Date(text)) : '');
+
+/** `in 5 min`, `3 s ago`. */
+export function away(text) {
+  if (!text) return '–';
+  const secs = (new Date(text) - Date.now()) / 1000;
+  return secs >= 0 ? `in ${seconds(secs)}` : `${seconds(-secs)} ago`;
+}
+
+export const short = (id) => (id && id.length > 13 ? `${id.slice(0, 8)}…${id.slice(-4)}` : id);
+
+export const percent = (part) => (part === null || part === undefined ? '–' : `${(part * 100).toFixed(part < 0.1 ? 1 : 0)} %`);
+
+/** A value as people read it. Large numbers keep the digits that JavaScript keeps. */
+export const json = (value) => JSON.stringify(value, null, 2);
