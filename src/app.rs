@@ -27,9 +27,9 @@ use crate::services::recorder::Recorder;
 use crate::services::relay::Relay;
 use crate::services::sweeper::Sweeper;
 use crate::services::workers::{self, WorkerRegistry};
-use crate::store::SharedLedger;
 use crate::store::postgres::{PostgresConfig, PostgresLedger};
 use crate::store::sqlite::{SqliteLedger, Synchronous};
+use crate::store::{self, SharedLedger};
 use crate::task::signature;
 use crate::worker::{self, Registry};
 
@@ -173,6 +173,25 @@ pub fn open_ledger(config: &Config, stop: CancellationToken) -> anyhow::Result<S
     let mut postgres = PostgresConfig::new(url);
     postgres.max_connections = config.database.max_connections;
     Ok(Arc::new(PostgresLedger::connect(&postgres, stop)?))
+}
+
+/// The timetable of another beat, by the URL of what it is kept in. `prefix` is that of RedBeat's keys.
+///
+/// # Errors
+/// When the URL is not understood, or nobody answers there.
+pub async fn foreign_schedules(
+    url: &str,
+    prefix: &str,
+    timezone: Option<&str>,
+) -> anyhow::Result<Vec<beat::import::Imported>> {
+    if let Some(path) = url.strip_prefix("sqlite://") {
+        return Ok(beat::import::django::read(&store::sqlite::django::periodic_tasks(path).await?, timezone));
+    }
+    if url.starts_with("postgres://") || url.starts_with("postgresql://") {
+        return Ok(beat::import::django::read(&store::postgres::django::periodic_tasks(url).await?, timezone));
+    }
+    let link = crate::broker::Link::new(LinkConfig::new(url))?;
+    Ok(beat::import::redbeat::read(&crate::broker::redbeat_definitions(&link, prefix).await?, timezone))
 }
 
 /// A worker on the configured Redis, for the default queue and every queue that the catalog names.

@@ -79,3 +79,11 @@ def remember(category_name, notices):
         state.executemany("insert or ignore into notice values (?, ?, ?, ?)",
                           [(category_name, *notice) for notice in notices])
         return state.total_changes - before
+
+
+def saved():
+    """The number of stored notices by category."""
+    with closing(sqlite3.connect(STATE, timeout=30)) as state, state:
+        state.execute(
+            "create table if not exists notice (category text, id text, title text, url text, primary key (category, id))")
+        return dict(state.execute("select category, count(*) from notice group by category"))

@@ -8,6 +8,7 @@ from celery import Celery
 
 import crawl
 import document
+import upkeep
 
 app = Celery("tasks")
 app.config_from_object("celeryconfig")
@@ -65,3 +66,22 @@ def request_info(self, *args, **kwargs):
     """What the worker knows about this call."""
     names = ("id", "task", "retries", "args", "kwargs", "group", "root_id", "parent_id")
     return {name: getattr(self.request, name) for name in names}
+
+
+@app.task
+def daily_report():
+    """How many notices were saved."""
+    return {"total_items": sum(crawl.saved().values())}
+
+
+@app.task
+def weekly_summary():
+    """How many notices were saved, by category."""
+    categories = crawl.saved()
+    return {"categories": categories, "total_items": sum(categories.values())}
+
+
+@app.task
+def cleanup_old_sessions(max_age_days=30):
+    """Removes the sessions that were not used for so many days."""
+    return upkeep.clean_up(max_age_days)

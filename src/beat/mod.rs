@@ -9,6 +9,7 @@ pub mod definition;
 pub mod document;
 pub mod field;
 pub mod firing;
+pub mod import;
 pub mod seed;
 pub mod service;
 pub mod tick;

@@ -12,6 +12,7 @@ mod keys;
 mod link;
 mod publish;
 mod queues;
+mod redbeat;
 mod restore;
 mod scan;
 
@@ -26,6 +27,7 @@ pub use keys::{Keys, PRIORITY_STEPS};
 pub use link::{Link, LinkConfig};
 pub use publish::{Push, Pushed};
 pub use queues::{Depth, Standing};
+pub use redbeat::redbeat_definitions;
 pub use scan::Present;
 
 /// How the fleet's broker is set up. Both sides must agree on every value.

@@ -6,6 +6,7 @@ mod given;
 mod healthcheck;
 mod migrate;
 mod openapi;
+mod schedules;
 mod serve;
 mod worker;
 
@@ -45,6 +46,8 @@ enum Command {
     Worker(worker::Options),
     /// Bring the ledger's schema up to date
     Migrate,
+    /// Take over the timetable of Celery beat, RedBeat or django-celery-beat
+    Schedules(schedules::Options),
     /// Print the contract (OpenAPI 3.1)
     Openapi,
     /// Read the configuration, Redis, the ledger and the live workers, and say what does not fit together
@@ -65,6 +68,7 @@ impl Cli {
             Command::Serve(options) => serve::run(&common, &options),
             Command::Worker(options) => worker::run(&common, &options),
             Command::Migrate => migrate::run(&common),
+            Command::Schedules(options) => schedules::run(&common, &options),
             Command::Openapi => openapi::run(),
             Command::Check => check::run(&common),
             Command::Healthcheck => healthcheck::run(&common),

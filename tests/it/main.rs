@@ -20,5 +20,6 @@ mod refusals;
 mod resp;
 mod samples;
 mod schedules;
+mod schedules_import;
 mod startup;
 mod worker;

@@ -160,7 +160,7 @@ async fn what_does_not_fit_is_refused_with_its_place() {
         assert_eq!(found, pointer, "{problem}");
         assert!(told.contains(detail), "{problem}");
     }
-    assert_eq!(env.http.get("/v1/schedules").await.expect(200)["schedules"], json!([]));
+    assert_eq!(env.http.get("/v1/schedules/n").await.status, 404);
     for path in ["/v1/schedules/none", "/v1/schedules/none/runs", "/v1/schedules/none/preview"] {
         assert_eq!(env.http.get(path).await.status, 404, "{path}");
     }

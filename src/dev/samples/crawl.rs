@@ -17,6 +17,8 @@ use crate::worker::{Context, PROGRESS, Registry, TaskError};
 
 const SLUGS: [(&str, &str); 3] =
     [("봉사 공지사항 크롤링", "volunteer"), ("취업 공지사항 크롤링", "job"), ("장학금 공지사항 크롤링", "scholarship")];
+/// What was ever saved, by category.
+pub(super) const NOTICES: &str = "sample-notices.json";
 const FETCH_TIMEOUT: Duration = Duration::from_secs(10);
 /// A list page is a few kilobytes.
 const MAX_PAGE_BYTES: usize = 4 << 20;
@@ -56,7 +58,7 @@ struct Crawler {
 }
 
 pub(super) fn register(registry: &mut Registry, samples: Samples) {
-    let seen = Mutex::new(Seen { file: samples.directory.join("sample-notices.json") });
+    let seen = Mutex::new(Seen { file: samples.directory.join(NOTICES) });
     let crawler = Arc::new(Crawler { client: client(), samples, seen });
     registry.task("tasks.college_crawl_task", move |context: Context, category: Category| {
         let crawler = Arc::clone(&crawler);

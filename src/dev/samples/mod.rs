@@ -4,6 +4,7 @@ mod arithmetic;
 mod crawl;
 mod document;
 mod info;
+mod upkeep;
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -31,6 +32,8 @@ impl Samples {
         arithmetic::register(registry);
         info::register(registry);
         document::register(registry, self.directory.join("sample-documents"));
+        let (notices, sessions) = (self.directory.join(crawl::NOTICES), self.directory.join("sample-sessions"));
+        upkeep::register(registry, notices, sessions);
         crawl::register(registry, self);
     }
 }

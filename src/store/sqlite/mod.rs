@@ -4,6 +4,7 @@
 //! from constant pieces with bound values.
 
 mod control;
+pub mod django;
 mod events;
 mod groups;
 mod insert;

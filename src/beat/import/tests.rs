@@ -1,0 +1,83 @@
+//! Entries as the other beats write them, and what becomes of them here.
+
+use super::{Imported, celery, django, redbeat};
+
+fn shown(imported: &[Imported]) -> Vec<String> {
+    imported
+        .iter()
+        .map(|one| match &one.document {
+            Ok(document) => document.get().to_owned(),
+            Err(reason) => format!("{}: {reason}", one.name),
+        })
+        .collect()
+}
+
+#[test]
+fn a_beat_schedule_is_taken_over() {
+    let dump = r#"{"timezone": "Asia/Seoul", "entries": {
+        "crawl every 2h": {"task": "tasks.crawl", "schedule": {"crontab": ["0", "*/2", "*", "*", "mon-fri"]}, "args": ["봉사"],
+            "options": {"queue": "crawl", "priority": 1, "exchange": "x"}},
+        "beat": {"task": "tasks.beat", "schedule": 30.0, "kwargs": {"big": 123456789012345678901234567890}},
+        "sets": {"task": "t", "schedule": {"crontab": ["{0, 30}", "*", "*", "*", "*"]}},
+        "sun": {"task": "t", "schedule": "<solar: sunrise>"},
+        "fast": {"task": "t", "schedule": 0.2}}}"#;
+    let imported = celery::read(dump, None).unwrap();
+    let expected = [
+        r#"{"name":"beat","task":"tasks.beat","kwargs":{"big": 123456789012345678901234567890},"every":30.0}"#,
+        r#"{"name":"crawl-every-2h","task":"tasks.crawl","args":["봉사"],"queue":"crawl","priority":1,"cron":"0 */2 * * mon-fri","timezone":"Asia/Seoul"}"#,
+        "fast: every must be at least 1",
+        r#"{"name":"sets","task":"t","cron":"0,30 * * * *","timezone":"Asia/Seoul"}"#,
+        "sun: schedules such as <solar: sunrise> do not exist here",
+    ];
+    assert_eq!(shown(&imported), expected);
+    assert_eq!(imported[1].notes, ["was called \"crawl every 2h\"", "without the options exchange"]);
+    assert!(celery::read("[]", None).is_err());
+}
+
+#[test]
+fn redbeat_definitions_are_taken_over() {
+    let definitions = [
+        r#"{"name": "a", "task": "t", "args": [1], "kwargs": {}, "options": {"queue": "q"}, "enabled": false,
+            "schedule": {"__type__": "interval", "every": 60.0, "relative": false}}"#,
+        r#"{"name": "b", "task": "t", "enabled": true, "options": {},
+            "schedule": {"__type__": "crontab", "minute": "30", "hour": "4", "day_of_week": "*", "day_of_month": "*", "month_of_year": "*"}}"#,
+        r#"{"name": "c", "task": "t", "schedule": {"__type__": "rrule", "freq": 5}}"#,
+    ]
+    .map(str::to_owned);
+    let expected = [
+        r#"{"name":"a","task":"t","args":[1],"kwargs":{},"queue":"q","every":60.0,"paused":true}"#,
+        r#"{"name":"b","task":"t","cron":"30 4 * * *","timezone":"Europe/Berlin"}"#,
+        "c: schedules of the type rrule do not exist here",
+    ];
+    assert_eq!(shown(&redbeat::read(&definitions, Some("Europe/Berlin"))), expected);
+}
+
+#[test]
+fn periodic_tasks_of_django_are_taken_over() {
+    let rows = [
+        r#"{"name": "a", "task": "t", "args": "[1, 2]", "kwargs": "{}", "queue": null, "priority": 3, "headers": "{}", "expires": null,
+            "expire_seconds": 60, "enabled": true, "start_time": "2026-01-01 00:00:00", "minute": "0", "hour": "9", "day_of_month": "*",
+            "month_of_year": "*", "day_of_week": "1", "timezone": "Asia/Seoul"}"#,
+        r#"{"name": "b", "task": "t", "args": "[]", "kwargs": "{}", "enabled": 0, "every": 2, "period": "hours"}"#,
+        r#"{"name": "c", "task": "t", "args": "[]", "kwargs": "{}", "enabled": 1, "clocked_time": "2099-01-01T09:00:00+00:00"}"#,
+        r#"{"name": "d", "task": "t", "args": "[]", "kwargs": "{}", "enabled": 1}"#,
+        r#"{"name": "celery.backend_cleanup", "task": "celery.backend_cleanup", "enabled": 1, "minute": "0"}"#,
+    ]
+    .map(str::to_owned);
+    let found = shown(&django::read(&rows, None));
+    let expected = [
+        r#"{"name":"a","task":"t","args":[1, 2],"kwargs":{},"priority":3,"expires":60,"cron":"0 9 * * 1","timezone":"Asia/Seoul","starts_at":"2026-01-01T00:00:00Z"}"#,
+        r#"{"name":"b","task":"t","args":[],"kwargs":{},"every":7200,"paused":true}"#,
+        r#"{"name":"c","task":"t","args":[],"kwargs":{},"at":"2099-01-01T09:00:00+00:00"}"#,
+    ];
+    assert_eq!(found[..3], expected);
+    assert!(found[3].starts_with("d: it has neither"), "{}", found[3]);
+    assert_eq!(found.len(), 4);
+}
+
+#[test]
+fn names_that_become_equal_are_told_apart() {
+    let dump = r#"{"a b": {"task": "t", "schedule": 5}, "a/b": {"task": "t", "schedule": 5}, "봉사": {"task": "t", "schedule": 5}}"#;
+    let names: Vec<String> = celery::read(dump, None).unwrap().into_iter().map(|one| one.name).collect();
+    assert_eq!(names, ["a-b", "a-b-2", "schedule"]);
+}

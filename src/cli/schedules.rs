@@ -1,0 +1,122 @@
+//! `taskgate schedules import`: the timetable of another beat, shown first, then written.
+
+use std::io::Read;
+use std::process::ExitCode;
+
+use anyhow::{Context, bail};
+use clap::{Args, Subcommand};
+use tokio_util::sync::CancellationToken;
+
+use super::Common;
+use super::given::configure;
+use crate::app;
+use crate::beat::definition::Definition;
+use crate::beat::document::Document;
+use crate::beat::import::{Imported, celery};
+use crate::clock;
+use crate::config::Role;
+use crate::gateway::schedules::new_schedule;
+use crate::store::{Created, SharedLedger};
+use crate::task::Json;
+use crate::task::signature::Limits;
+
+#[derive(Debug, Args)]
+pub struct Options {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Take over the timetable of another beat; without --apply it is only shown
+    Import(Import),
+}
+
+#[derive(Debug, Args)]
+struct Import {
+    /// A JSON dump of Celery's beat_schedule (a file, or - for standard input), redis://… with RedBeat's keys, or
+    /// postgres://… or sqlite://… with django-celery-beat's tables
+    from: String,
+    /// Write the schedules into the ledger
+    #[arg(long)]
+    apply: bool,
+    /// Zone of crontabs that name none: the Celery app's timezone
+    #[arg(long, value_name = "ZONE")]
+    timezone: Option<String>,
+    /// RedBeat's redbeat_key_prefix
+    #[arg(long, value_name = "PREFIX", default_value = "redbeat:")]
+    prefix: String,
+}
+
+/// # Errors
+/// When the source cannot be read, or the ledger cannot be written.
+pub fn run(common: &Common, options: &Options) -> anyhow::Result<ExitCode> {
+    let Command::Import(import) = &options.command;
+    super::runtime()?.block_on(import.run(common))
+}
+
+impl Import {
+    async fn run(&self, common: &Common) -> anyhow::Result<ExitCode> {
+        let config = configure(if self.apply { Role::Migrate } else { Role::Check }, common, &[])?;
+        let found = self.read().await?;
+        let stop = CancellationToken::new();
+        let ledger = config.database.url.as_ref().map(|_| app::open_ledger(&config, stop.clone())).transpose()?;
+        if let (Some(ledger), true) = (&ledger, self.apply) {
+            ledger.migrate().await.context("the ledger's schema cannot be brought up to date")?;
+        }
+        let mut refused = 0;
+        for one in &found {
+            let (word, detail) = self.settle(one, ledger.as_ref()).await?;
+            refused += usize::from(one.document.is_err());
+            println!("{word:<12} {:<30} {detail}", one.name);
+            one.notes.iter().for_each(|note| println!("{:<43} {note}", ""));
+        }
+        stop.cancel();
+        let end = if self.apply { "" } else { "; nothing was written, repeat with --apply" };
+        println!("{} entries, {refused} cannot be taken over{end}", found.len());
+        Ok(if refused == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    }
+
+    async fn read(&self) -> anyhow::Result<Vec<Imported>> {
+        if self.from.contains("://") {
+            return app::foreign_schedules(&self.from, &self.prefix, self.timezone.as_deref()).await;
+        }
+        let text = if self.from == "-" {
+            let mut text = String::new();
+            std::io::stdin().read_to_string(&mut text).context("standard input cannot be read")?;
+            text
+        } else {
+            std::fs::read_to_string(&self.from).with_context(|| format!("{} cannot be read", self.from))?
+        };
+        match celery::read(&text, self.timezone.as_deref()) {
+            Ok(found) => Ok(found),
+            Err(reason) => bail!("{} {reason}", self.from),
+        }
+    }
+
+    /// What is done with one entry, and what it is.
+    async fn settle(&self, one: &Imported, ledger: Option<&SharedLedger>) -> anyhow::Result<(&'static str, String)> {
+        let document = match &one.document {
+            Ok(document) => document,
+            Err(reason) => return Ok(("cannot", reason.clone())),
+        };
+        let word = match ledger {
+            Some(ledger) if self.apply => write(ledger, &one.name, document).await?,
+            // A ledger that cannot be asked is no reason not to show.
+            Some(ledger) if matches!(ledger.schedule(&one.name).await, Ok(Some(_))) => "exists",
+            _ => "would create",
+        };
+        Ok((word, document.get().to_owned()))
+    }
+}
+
+async fn write(ledger: &SharedLedger, name: &str, document: &Json) -> anyhow::Result<&'static str> {
+    let told = |found: Vec<crate::task::Invalid>| anyhow::anyhow!("{name} does not fit: {found:?}");
+    let document = Document::parse(document.get()).map_err(told)?;
+    let definition = Definition::parse(document.rest.get(), Limits::default()).map_err(told)?;
+    let schedule = new_schedule(name, &document, &definition, clock::now());
+    match ledger.create_schedule(&schedule, false).await? {
+        Created::Done => Ok("created"),
+        Created::NameTaken | Created::SeededBefore => Ok("exists"),
+    }
+}
