@@ -17,6 +17,7 @@ pub mod check;
 pub mod cli;
 pub mod clock;
 pub mod config;
+pub mod crash_points;
 pub mod dev;
 pub mod gateway;
 pub mod http;

@@ -14,6 +14,7 @@ use tracing::error;
 
 use super::hub::Hub;
 use super::relay;
+use crate::crash_points;
 use crate::store::{Conflict, Error, Inserted, NewTask, Outgoing, SharedLedger, Submission};
 use crate::task::Phase;
 
@@ -105,9 +106,11 @@ impl Committer {
     async fn write(&mut self, batch: Vec<Request>) {
         let (submissions, replies): (Vec<_>, Vec<_>) = batch.into_iter().map(|one| (one.submission, one.reply)).unzip();
         histogram!("taskgate_commit_batch_submissions").record(submissions.len() as f64);
+        crash_points::reach(crash_points::BEFORE_COMMIT);
         let started = Instant::now();
         let outcome = self.ledger.insert(&submissions).await;
         histogram!("taskgate_commit_seconds").record(started.elapsed().as_secs_f64());
+        crash_points::reach(crash_points::AFTER_COMMIT);
         match outcome {
             Ok(outcomes) => self.answer(submissions, replies, outcomes),
             Err(error) => refuse(replies, &error),

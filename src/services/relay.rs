@@ -25,7 +25,8 @@ use super::hub::Hub;
 use crate::backend::Backend;
 use crate::broker::{Broker, Push, Pushed};
 use crate::celery::{Properties, envelope};
-use crate::clock;
+use crate::clock::{self, Time};
+use crate::crash_points;
 use crate::lifecycle::Backoff;
 use crate::store::{Carrier, Outgoing, SharedLedger};
 
@@ -231,11 +232,12 @@ impl Relay {
         let Some(oldest) = chunk.iter().map(|row| row.accepted_at).min() else { return Ok(()) };
         let pushes = self.road.pushes(chunk);
         self.road.prepare(chunk).await?;
-        self.road.broker.publish(&pushes, Some(oldest.plus(DIRECT_DEADLINE))).await?;
+        self.road.publish(&pushes, Some(oldest.plus(DIRECT_DEADLINE))).await?;
         counter!("taskgate_tasks_published_total", "way" => "direct").increment(chunk.len() as u64);
         let numbers: Vec<i64> = chunk.iter().map(|row| row.no).collect();
         let events = self.ledger.published(&numbers, clock::now()).await?;
         self.hub.publish(&events);
+        crash_points::reach(crash_points::AFTER_BOOKKEEPING);
         let tags: Vec<String> = pushes.into_iter().map(|push| push.tag).collect();
         // A marker that stays costs a few bytes for an hour.
         if let Err(error) = self.road.broker.forget_markers(&tags).await {
@@ -279,10 +281,21 @@ impl Road {
         Ok(())
     }
 
+    /// All crash points of a push are here, for both ways.
+    async fn publish(&self, pushes: &[Push], deadline: Option<Time>) -> Result<Vec<Pushed>, crate::broker::Error> {
+        if crash_points::is_next(crash_points::HALF_BATCH) && pushes.len() > 1 {
+            self.broker.publish(&pushes[..pushes.len() / 2], deadline).await?;
+            crash_points::reach(crash_points::HALF_BATCH);
+        }
+        let outcomes = self.broker.publish(pushes, deadline).await?;
+        crash_points::reach(crash_points::AFTER_PUSH);
+        Ok(outcomes)
+    }
+
     async fn carry_all(&self, batch: &[Outgoing]) -> Result<Vec<i64>, crate::broker::Error> {
         self.prepare(batch).await?;
         let pushes = self.pushes(batch);
-        let outcomes = self.broker.publish(&pushes, None).await?;
+        let outcomes = self.publish(&pushes, None).await?;
         let repeated = outcomes.iter().filter(|outcome| **outcome == Pushed::Before).count();
         if repeated > 0 {
             info!(repeated, "{repeated} deliveries were in the broker already");

@@ -10,6 +10,7 @@ mod dev_samples;
 mod faults;
 mod history;
 mod interop;
+mod faults_crash;
 mod library;
 mod packaging;
 mod peers;

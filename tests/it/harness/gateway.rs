@@ -117,6 +117,11 @@ impl Gateway {
         self.process.wait(deadline).code()
     }
 
+    /// Whether the process is gone.
+    pub fn has_ended(&mut self) -> bool {
+        self.process.ended().is_some()
+    }
+
     /// Kills it if it runs, and starts it again: same port, configuration and folder.
     pub fn restart(&mut self) {
         self.relaunch();

@@ -1,0 +1,126 @@
+//! The gateway is killed at every point of a submission's way; afterwards every 202 has exactly one message (P1, P2).
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use crate::harness::{Gateway, Redis, RedisOptions, eventually, gateway, ports, postgres};
+
+/// Requests on their way when the process dies.
+const REQUESTS: usize = 60;
+const LISTS: [&str; 4] = ["celery", "celery\u{6}\u{16}3", "celery\u{6}\u{16}6", "celery\u{6}\u{16}9"];
+
+/// Ids of the tasks in the default queue, one per message.
+fn messages(redis: &Redis) -> Vec<String> {
+    let all = LISTS.iter().flat_map(|list| redis.command::<Vec<String>>(0, &["LRANGE", list, "0", "-1"]));
+    let id = |text: String| {
+        let message: Value = serde_json::from_str(&text).expect("a message is JSON");
+        message["headers"]["id"].as_str().expect("an id").to_owned()
+    };
+    all.map(id).collect()
+}
+
+fn counted(ids: Vec<String>) -> HashMap<String, usize> {
+    ids.into_iter().fold(HashMap::new(), |mut counts, id| {
+        *counts.entry(id).or_default() += 1;
+        counts
+    })
+}
+
+/// Submits many tasks at once to a gateway that dies meanwhile; ids of those that were answered 202.
+async fn submit_until_death(gateway: &Gateway) -> Vec<String> {
+    let http = gateway.http();
+    let submissions = (0..REQUESTS).map(|n| {
+        let http = http.clone();
+        let body = json!({"task": "demo.add", "args": [n, n]}).to_string().into_bytes();
+        async move {
+            let headers = [("content-type", "application/json")];
+            let answer = http.try_send(reqwest::Method::POST, "/v1/tasks", &headers, Some(body)).await.ok()?;
+            (answer.status == 202).then(|| answer.json()["task_id"].as_str().expect("an id").to_owned())
+        }
+    });
+    futures_util::future::join_all(submissions).await.into_iter().flatten().collect()
+}
+
+/// Kills a gateway at `point`, starts another one on the same ledger and waits until it has published everything.
+async fn killed_at(point: &str) {
+    let redis = Redis::start(RedisOptions::default());
+    let database = postgres::cluster().migrated_database();
+    let port = ports::free();
+    let config = gateway::config(port, &database, &redis.url(0), &redis.url(1), "");
+    let mut first = Gateway::start(&["serve"], port, Some(&config), &[("TASKGATE_CRASH_AT", point)]);
+    first.wait_until_ready();
+    let accepted = submit_until_death(&first).await;
+    assert_eq!(first.wait(Duration::from_secs(20)), None, "{point}: it was to die of a signal\n{}", first.log());
+    let second = Gateway::serve(&database, &redis.url(0), &redis.url(1), "");
+    let http = second.http();
+    let tasks = eventually("everything in the ledger is published", async || {
+        let page = http.get("/v1/tasks?limit=500").await.expect(200);
+        let tasks = page["tasks"].as_array().expect("a list").clone();
+        tasks.iter().all(|task| task["phase"] == "queued").then_some(tasks)
+    })
+    .await;
+    let counts = counted(messages(&redis));
+    for id in &accepted {
+        assert_eq!(counts.get(id), Some(&1), "{point}: messages of the accepted task {id}\n{}", second.log());
+    }
+    // What was committed without an answer is a task like any other.
+    assert_eq!(counts.len(), tasks.len(), "{point}: one message for each task of the ledger");
+    assert!(counts.values().all(|count| *count == 1), "{point}: {counts:?}");
+}
+
+#[tokio::test]
+async fn killed_before_the_commit() {
+    killed_at("before_commit:3").await;
+}
+
+#[tokio::test]
+async fn killed_after_the_commit() {
+    killed_at("after_commit:3").await;
+}
+
+#[tokio::test]
+async fn killed_between_push_and_bookkeeping() {
+    killed_at("after_push:2").await;
+}
+
+#[tokio::test]
+async fn killed_with_half_a_batch_in_the_broker() {
+    killed_at("half_batch").await;
+}
+
+#[tokio::test]
+async fn killed_before_the_markers_go() {
+    killed_at("after_bookkeeping:2").await;
+}
+
+#[tokio::test]
+async fn killed_twice_in_a_row_at_the_same_place() {
+    let redis = Redis::start(RedisOptions::default());
+    let database = postgres::cluster().migrated_database();
+    let mut accepted = Vec::new();
+    for _ in 0..2 {
+        let port = ports::free();
+        let config = gateway::config(port, &database, &redis.url(0), &redis.url(1), "");
+        let mut dying = Gateway::start(&["serve"], port, Some(&config), &[("TASKGATE_CRASH_AT", "after_push:1")]);
+        // What the one before left in the outbox may kill it before it ever answers.
+        eventually("it is ready or dead", async || {
+            (gateway::probe(port, "/readyz") == Some(200) || dying.has_ended()).then_some(())
+        })
+        .await;
+        accepted.extend(submit_until_death(&dying).await);
+        dying.wait(Duration::from_secs(20));
+    }
+    let last = Gateway::serve(&database, &redis.url(0), &redis.url(1), "");
+    let http = last.http();
+    for id in &accepted {
+        eventually("it is queued", async || {
+            (http.get(&format!("/v1/tasks/{id}")).await.expect(200)["phase"] == "queued").then_some(())
+        })
+        .await;
+    }
+    let counts = counted(messages(&redis));
+    assert!(counts.values().all(|count| *count == 1), "{counts:?}");
+    assert!(accepted.iter().all(|id| counts.contains_key(id)));
+}
