@@ -28,8 +28,16 @@ fn counted(ids: Vec<String>) -> HashMap<String, usize> {
     })
 }
 
-/// Submits many tasks at once to a gateway that dies meanwhile; ids of those that were answered 202.
-async fn submit_until_death(gateway: &Gateway) -> Vec<String> {
+/// Submits many tasks at once, again and again, until the gateway dies of it; ids of those that were answered 202.
+async fn submit_until_death(gateway: &mut Gateway) -> Vec<String> {
+    let mut accepted = Vec::new();
+    while !gateway.has_ended() {
+        accepted.extend(submit_some(gateway).await);
+    }
+    accepted
+}
+
+async fn submit_some(gateway: &Gateway) -> Vec<String> {
     let http = gateway.http();
     let submissions = (0..REQUESTS).map(|n| {
         let http = http.clone();
@@ -51,7 +59,7 @@ async fn killed_at(point: &str) {
     let config = gateway::config(port, &database, &redis.url(0), &redis.url(1), "");
     let mut first = Gateway::start(&["serve"], port, Some(&config), &[("TASKGATE_CRASH_AT", point)]);
     first.wait_until_ready();
-    let accepted = submit_until_death(&first).await;
+    let accepted = submit_until_death(&mut first).await;
     assert_eq!(first.wait(Duration::from_secs(20)), None, "{point}: it was to die of a signal\n{}", first.log());
     let second = Gateway::serve(&database, &redis.url(0), &redis.url(1), "");
     let http = second.http();
@@ -109,7 +117,7 @@ async fn killed_twice_in_a_row_at_the_same_place() {
             (gateway::probe(port, "/readyz") == Some(200) || dying.has_ended()).then_some(())
         })
         .await;
-        accepted.extend(submit_until_death(&dying).await);
+        accepted.extend(submit_until_death(&mut dying).await);
         dying.wait(Duration::from_secs(20));
     }
     let last = Gateway::serve(&database, &redis.url(0), &redis.url(1), "");
