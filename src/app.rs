@@ -76,6 +76,8 @@ impl App {
             hub.clone(),
             relay_handle.clone(),
             holder.clone(),
+            config.sweeper.clone(),
+            config.broker.visibility_timeout,
         );
         let (health, health_handle) = Health::new(ledger.clone(), broker.clone(), backend.clone());
         let beat_handle = beat::service::Handle::default();

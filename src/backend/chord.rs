@@ -95,6 +95,24 @@ impl Backend {
         Ok(last.then(|| Claim { keys, token: token.to_owned() }))
     }
 
+    /// Puts back what Redis lost of a header that is still running: its size, and the parts that have ended. Claims nothing: a
+    /// member that is still to end sends the body. May be repeated.
+    pub async fn rebuild_chord(&self, group: &str, size: i32, parts: &[(Option<i64>, Part)]) -> Result<(), Error> {
+        let keys = self.chord_keys(group);
+        let ttl = super::CHORD_TTL_SECS;
+        let mut pipeline = redis::pipe();
+        pipeline.atomic();
+        pipeline.cmd("SET").arg(&keys.size).arg(size).arg("EX").arg(ttl).ignore();
+        for (index, part) in parts {
+            pipeline.cmd("ZADD").arg(&keys.parts).arg(chord::place(*index)).arg(part.encode()).ignore();
+            pipeline.cmd("SADD").arg(&keys.counted).arg(chord::counted(&part.task_id, *index)).ignore();
+        }
+        for key in [&keys.parts, &keys.counted] {
+            pipeline.cmd("EXPIRE").arg(key).arg(ttl).ignore();
+        }
+        self.link.pipeline(&pipeline).await
+    }
+
     /// All parts in the order of their places.
     pub async fn parts(&self, claim: &Claim) -> Result<Vec<Part>, Error> {
         let mut command = redis::cmd("ZRANGE");

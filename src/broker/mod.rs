@@ -28,7 +28,7 @@ pub use link::{Link, LinkConfig};
 pub use publish::{Push, Pushed};
 pub use queues::{Depth, Standing};
 pub use redbeat::redbeat_definitions;
-pub use scan::Present;
+pub use scan::{Present, Reservation};
 
 /// How the fleet's broker is set up. Both sides must agree on every value.
 #[derive(Debug, Clone)]

@@ -6,7 +6,7 @@ use std::time::Duration;
 use redis::Script;
 use serde_json::value::RawValue;
 
-use super::{Broker, Error};
+use super::{Broker, Error, Reservation};
 use crate::celery::{Envelope, json, redelivered};
 use crate::clock::{self, Time};
 use crate::task::Priority;
@@ -34,7 +34,31 @@ static RESTORE: LazyLock<Script> = LazyLock::new(|| {
     )
 });
 
+/// KEYS: unacked, index. ARGV: tag, score as seen.
+static DISCARD: LazyLock<Script> = LazyLock::new(|| {
+    Script::new(
+        r"
+        local score = redis.call('ZSCORE', KEYS[2], ARGV[1])
+        if score and ARGV[2] ~= '' and tonumber(score) > tonumber(ARGV[2]) then return 0 end
+        redis.call('ZREM', KEYS[2], ARGV[1])
+        return redis.call('HDEL', KEYS[1], ARGV[1])
+        ",
+    )
+});
+
 impl Broker {
+    /// Puts one message back that nobody has any more, unless it was reserved anew since it was seen. `false` then.
+    pub async fn restore_reservation(&self, seen: &Reservation) -> Result<bool, Error> {
+        self.restore_one(&seen.tag, &seen.score).await
+    }
+
+    /// Removes a message that nobody has any more, unless it was reserved anew since it was seen. `false` then.
+    pub async fn discard_reservation(&self, seen: &Reservation) -> Result<bool, Error> {
+        let mut call = DISCARD.key(self.keys.unacked());
+        call.key(self.keys.unacked_index()).arg(&seen.tag).arg(&seen.score);
+        self.link.script(&call).await
+    }
+
     /// Puts back every message reserved longer ago than `visibility_timeout`. Returns how many; `None` when another worker is at it.
     pub async fn restore(&self, visibility_timeout: Duration, now: Time) -> Result<Option<usize>, Error> {
         let token = clock::random_id().simple().to_string();

@@ -3,10 +3,11 @@
 //! Reads in pages while everything moves. A message that moves from a list to `unacked` during the reading is found in one of
 //! the two, because lists are read first; one that is put back the other way may be missed, so absence must be seen twice.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 
 use super::{Broker, Error};
 use crate::celery::Envelope;
+use crate::clock::Time;
 
 /// Elements read in one call.
 const PAGE: isize = 500;
@@ -20,12 +21,20 @@ pub struct Present {
     /// Waiting in a list.
     pub listed: HashSet<String>,
     /// Reserved by a worker: in `unacked`.
-    pub reserved: HashSet<String>,
+    pub reserved: HashMap<String, Reservation>,
+}
+
+/// A message in `unacked`, as it was when it was seen.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Reservation {
+    pub tag: String,
+    /// Its place in `unacked_index`, digit for digit; empty when it has none.
+    pub score: String,
 }
 
 impl Present {
     pub fn contains(&self, id: &str) -> bool {
-        self.listed.contains(id) || self.reserved.contains(id)
+        self.listed.contains(id) || self.reserved.contains_key(id)
     }
 }
 
@@ -73,19 +82,95 @@ impl Broker {
         Ok(())
     }
 
-    async fn scan_unacked(&self, ids: &mut HashSet<String>) -> Result<(), Error> {
+    async fn scan_unacked(&self, ids: &mut HashMap<String, Reservation>) -> Result<(), Error> {
         let mut cursor = 0_u64;
         loop {
             let mut command = redis::cmd("HSCAN");
             command.arg(self.keys.unacked()).arg(cursor).arg("COUNT").arg(PAGE);
             let (next, entries): (u64, Vec<Entry>) = self.link.call(&command).await?;
-            ids.extend(entries.iter().filter_map(|(_, value)| reserved_task_id(value)));
+            let scores = self.scores(&entries).await?;
+            for ((tag, value), score) in entries.iter().zip(scores) {
+                if let Some(id) = reserved_task_id(value) {
+                    let tag = String::from_utf8_lossy(tag).into_owned();
+                    ids.insert(id, Reservation { tag, score: score.unwrap_or_default() });
+                }
+            }
             cursor = next;
             if cursor == 0 {
                 return Ok(());
             }
         }
     }
+
+    async fn scores(&self, entries: &[Entry]) -> Result<Vec<Option<String>>, Error> {
+        if entries.is_empty() {
+            return Ok(Vec::new());
+        }
+        let mut pipeline = redis::pipe();
+        for (tag, _) in entries {
+            pipeline.cmd("ZSCORE").arg(self.keys.unacked_index()).arg(tag);
+        }
+        self.link.pipeline(&pipeline).await
+    }
+
+    /// Messages reserved before `before`, oldest first, as (tag, task id), after the first `skip`.
+    pub async fn reserved_before(
+        &self,
+        before: Time,
+        skip: usize,
+        limit: usize,
+    ) -> Result<Vec<(String, String)>, Error> {
+        let mut command = redis::cmd("ZRANGEBYSCORE");
+        command.arg(self.keys.unacked_index()).arg("-inf").arg(before.as_unix_secs()).arg("LIMIT").arg(skip).arg(limit);
+        let tags: Vec<String> = self.link.call(&command).await?;
+        if tags.is_empty() {
+            return Ok(Vec::new());
+        }
+        let entries: Vec<Option<Vec<u8>>> =
+            self.link.call(redis::cmd("HMGET").arg(self.keys.unacked()).arg(&tags)).await?;
+        let id = |entry: Option<Vec<u8>>| entry.as_deref().and_then(reserved_task_id).unwrap_or_default();
+        Ok(tags.into_iter().zip(entries).map(|(tag, entry)| (tag, id(entry))).collect())
+    }
+
+    /// Takes every message of a list whose task `is_unwanted`, newest first. Returns ids of what was removed.
+    pub async fn remove_listed(
+        &self,
+        queue: &str,
+        is_unwanted: impl Fn(&str, i64) -> bool + Send + Sync,
+    ) -> Result<Vec<String>, Error> {
+        let mut removed = Vec::new();
+        for list in self.keys.queue_lists(queue) {
+            let length: isize = self.link.call(redis::cmd("LLEN").arg(&list)).await?;
+            let mut end = length - 1;
+            while end >= 0 {
+                let start = (end - PAGE + 1).max(0);
+                let page: Vec<Vec<u8>> = self.link.call(redis::cmd("LRANGE").arg(&list).arg(start).arg(end)).await?;
+                for bytes in page {
+                    let Some((id, retries)) = attempt(&bytes).filter(|(id, retries)| is_unwanted(id, *retries)) else {
+                        continue;
+                    };
+                    tracing::debug!(retries, "message of task {id} is taken out of {queue}");
+                    if self.link.call::<i64>(redis::cmd("LREM").arg(&list).arg(-1).arg(&bytes)).await? > 0 {
+                        removed.push(id);
+                    }
+                }
+                end = start - 1;
+            }
+        }
+        Ok(removed)
+    }
+}
+
+/// Task id and `retries` of a message.
+fn attempt(bytes: &[u8]) -> Option<(String, i64)> {
+    #[derive(serde::Deserialize)]
+    struct Headers {
+        id: Option<String>,
+        retries: Option<i64>,
+    }
+    let envelope = Envelope::decode(bytes).ok()?;
+    let headers: Headers = serde_json::from_str(&envelope.headers).ok()?;
+    Some((headers.id?, headers.retries.unwrap_or(0)))
 }
 
 fn task_id(bytes: &[u8]) -> Option<String> {

@@ -18,6 +18,7 @@ mod redis;
 mod routes;
 mod schedules;
 mod submit;
+mod sweeper;
 mod tasks;
 mod worker;
 
@@ -38,6 +39,7 @@ pub use routes::Routes;
 pub use schedules::RawSchedule;
 pub use source::{Given, Said, Source};
 pub use submit::{Limits, Submit};
+pub use sweeper::Sweeper;
 pub use tasks::RawTask;
 pub use value::Secret;
 pub use worker::Worker;
@@ -45,7 +47,7 @@ pub use worker::Worker;
 use crate::spelling::nearest;
 
 /// All that may stand at the top of the file.
-const TOP_KEYS: [&str; 14] = [
+const TOP_KEYS: [&str; 15] = [
     "auth",
     "http",
     "database",
@@ -53,6 +55,7 @@ const TOP_KEYS: [&str; 14] = [
     "broker",
     "backend",
     "submit",
+    "sweeper",
     "limits",
     "routes",
     "exchanges",
@@ -96,6 +99,7 @@ pub struct Config {
     pub backend: Backend,
     pub submit: Submit,
     pub limits: Limits,
+    pub sweeper: Sweeper,
     pub routes: Routes,
     pub exchanges: Vec<Exchange>,
     pub tasks: Vec<RawTask>,
@@ -137,6 +141,7 @@ impl Config {
             broker,
             submit: Submit::read(section(&said, "submit")?),
             limits: Limits::read(&section(&said, "limits")?, &said)?,
+            sweeper: Sweeper::read(&section(&said, "sweeper")?, &said)?,
             routes: Routes::read(section(&said, "routes")?)?,
             exchanges: exchanges::read(section(&said, "exchanges")?)?,
             tasks: list(&said, "tasks")?,

@@ -127,6 +127,9 @@ fn note(task: &mut Task, facts: Facts) {
 
 /// True when the outcome's columns changed.
 fn advance(task: &mut Task, change: Change, news: &News) -> bool {
+    if change.position.delivery > task.delivery {
+        task.redeliver();
+    }
     note(task, change.facts);
     let phase = change.position.phase;
     task.phase = phase;

@@ -36,8 +36,10 @@ pub use steps::{Neighbour, Steps};
 pub use submission::{
     Conflict, Edge, EdgeKind, IdempotencyKey, Inserted, NewGroup, NewTask, Outgoing, Submission, UniqueKey, UniqueWhile,
 };
+#[cfg(test)]
+pub use types::sample_task;
 pub use types::{
-    Adoption, Event, Failure, Group, GroupMember, Lease, Message, News, Source, Task, TaskOptions, Withdrawn,
+    Adoption, Event, Failure, Fence, Group, GroupMember, Lease, Message, News, Source, Task, TaskOptions, Withdrawn,
 };
 
 pub use workers::{Control, Revocation, Worker, WorkerFacts};
@@ -142,6 +144,10 @@ pub trait Ledger: Control + Schedules + Steps + Send + Sync {
     /// carries an [`Adoption`]. `durable: false` may use an asynchronous commit.
     async fn learn(&self, news: &[News], durable: bool) -> Result<Vec<Event>, Error>;
 
+    /// As [`Ledger::learn`], while the lease is still of this term; `None` when it is not, and then nothing is written. Whoever takes
+    /// the lease over waits for a write that began before.
+    async fn learn_fenced(&self, news: &[News], durable: bool, fence: &Fence) -> Result<Option<Vec<Event>>, Error>;
+
     /// Commits of other replicas. Never lags silently: a receiver that lagged must treat it as [`Changed::Any`].
     fn changes(&self) -> broadcast::Receiver<Changed>;
 
@@ -177,6 +183,9 @@ pub trait Ledger: Control + Schedules + Steps + Send + Sync {
 
     /// Tasks that are not final, by ascending number after `after_no`, of these phases (all when empty).
     async fn unfinished(&self, phases: &[crate::task::Phase], after_no: i64, limit: i64) -> Result<Vec<Task>, Error>;
+
+    /// Those of these ids that the ledger has, whatever their phase, without the large texts.
+    async fn standing(&self, ids: &[TaskId]) -> Result<Vec<Task>, Error>;
 
     /// Numbers of unfinished tasks by queue and phase.
     async fn census(&self) -> Result<HashMap<(String, crate::task::Phase), i64>, Error>;

@@ -277,6 +277,8 @@ pub struct Group {
     pub id: GroupId,
     pub root_id: TaskId,
     pub total: i32,
+    /// Of a chord's header: what its counter must reach.
+    pub chord_size: Option<i32>,
     pub submitted_at: Time,
     pub members: Vec<GroupMember>,
 }
@@ -309,6 +311,13 @@ pub struct Lease {
     pub expires_at: Time,
 }
 
+/// What a holder of a lease shows with every write.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Fence {
+    pub lease: &'static str,
+    pub term: i64,
+}
+
 /// What became of an attempt to take a task out before it reached the broker.
 #[derive(Debug)]
 pub enum Withdrawn {
@@ -319,4 +328,51 @@ pub enum Withdrawn {
     /// It was already final.
     Finished(Box<Task>),
     Unknown,
+}
+
+/// A task as a test of pure code wants it.
+#[cfg(test)]
+pub fn sample_task(id: &str, phase: Phase, at: Time) -> Task {
+    Task {
+        no: 1,
+        id: TaskId::parse(id).expect("an id"),
+        name: Some("tasks.sample".to_owned()),
+        queue: Some("celery".to_owned()),
+        priority: Priority::default(),
+        phase,
+        status: phase.status().to_owned(),
+        seq: 1,
+        delivery: 1,
+        retries: 0,
+        worker: None,
+        root_id: None,
+        parent_id: None,
+        group_id: None,
+        group_index: None,
+        ignore_result: false,
+        labels: Vec::new(),
+        options: TaskOptions::default(),
+        submitted_at: at,
+        queued_at: None,
+        received_at: None,
+        started_at: None,
+        finished_at: None,
+        due_at: None,
+        expires_at: None,
+        runtime: None,
+        result: None,
+        failure: None,
+        traceback: None,
+        progress: None,
+        children: None,
+        retry_of: None,
+        retried_as: None,
+        schedule: None,
+        reason: None,
+        adopted: false,
+        corrected: false,
+        argsrepr: None,
+        kwargsrepr: None,
+        revoke_requested_at: None,
+    }
 }

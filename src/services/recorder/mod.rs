@@ -6,7 +6,8 @@
 //! task, REVOKED written by a bystander, the end told by an event whose record is still on the way) it waits in [`pending`].
 //! After a gap the records of all unfinished tasks are read, so an end is never missed while its record lives.
 //!
-//! One replica records at a time: the holder of the lease. News is idempotent, so a second recorder does no harm to states.
+//! One replica records at a time: the holder of the lease, which shows its term with every write. A recorder that was stopped for
+//! longer than its lease finds out with its next write, and that writes nothing.
 
 mod asking;
 mod event;
@@ -15,7 +16,7 @@ mod record;
 mod state;
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::time::Duration;
 
 use metrics::{counter, histogram};
@@ -32,7 +33,7 @@ use crate::celery::event::{Event, Kind};
 use crate::celery::result::ResultMeta;
 use crate::clock;
 use crate::lifecycle::Backoff;
-use crate::store::{News, SharedLedger, Task};
+use crate::store::{Fence, News, SharedLedger, Task};
 use crate::task::{Phase, TaskId};
 
 /// News between the sockets and the ledger: about a second of the fastest feed. When it is full the sockets wait, and when
@@ -78,6 +79,8 @@ pub struct Recorder {
     holder: String,
     workers: Option<WorkerEvents>,
     active: Arc<AtomicBool>,
+    /// Of the lease, while it is held.
+    term: AtomicI64,
 }
 
 impl Recorder {
@@ -92,7 +95,7 @@ impl Recorder {
     ) -> (Self, Handle) {
         let active = Arc::new(AtomicBool::new(false));
         let handle = Handle { active: Arc::clone(&active) };
-        (Self { ledger, broker, backend, hub, holder, workers, active }, handle)
+        (Self { ledger, broker, backend, hub, holder, workers, active, term: AtomicI64::new(0) }, handle)
     }
 
     /// Runs until `stop`: waits for the lease, records while it holds it.
@@ -103,7 +106,7 @@ impl Recorder {
                 Ok(Some(lease)) => {
                     info!(lease.term, "this replica records, term {}", lease.term);
                     backoff.reset();
-                    self.hold_and_record(&stop).await;
+                    self.hold_and_record(lease.term, &stop).await;
                     LEASE_PERIOD
                 }
                 Ok(None) => LEASE_PERIOD,
@@ -120,8 +123,9 @@ impl Recorder {
     }
 
     /// Records until the lease is lost or `stop`.
-    async fn hold_and_record(&self, stop: &CancellationToken) {
+    async fn hold_and_record(&self, number: i64, stop: &CancellationToken) {
         let term = stop.child_token();
+        self.term.store(number, Ordering::Relaxed);
         self.active.store(true, Ordering::Relaxed);
         tokio::select! {
             () = self.keep_lease(&term) => {}
@@ -280,8 +284,13 @@ impl Recorder {
             let durable = chunk.iter().any(|one| one.phase.is_final());
             loop {
                 let started = Instant::now();
-                match self.ledger.learn(chunk, durable).await {
-                    Ok(events) => {
+                let fence = Fence { lease: LEASE, term: self.term.load(Ordering::Relaxed) };
+                match self.ledger.learn_fenced(chunk, durable, &fence).await {
+                    Ok(None) => {
+                        warn!("another replica records now, {} news are left to it", chunk.len());
+                        return;
+                    }
+                    Ok(Some(events)) => {
                         histogram!("taskgate_recorder_commit_seconds").record(started.elapsed().as_secs_f64());
                         counter!("taskgate_recorder_events_total").increment(events.len() as u64);
                         self.hub.publish(&events);
@@ -352,6 +361,12 @@ impl Drop for FeedGuard {
     fn drop(&mut self) {
         self.token.cancel();
     }
+}
+
+/// What a record says of the end of its task, if it says one.
+pub fn end_of(id: TaskId, payload: &[u8]) -> Option<News> {
+    let record = ResultMeta::decode(payload).ok().filter(ResultMeta::is_ready)?;
+    Some(certain(record::read(id, record, clock::now())))
 }
 
 fn certain(said: record::Said) -> News {

@@ -5,15 +5,16 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use super::verdict::Remedy;
 use crate::store::Task;
 use crate::task::TaskId;
 
 /// More candidates wait for the next look: settling them takes longer than a grace period anyway.
 const CAPACITY: usize = 50_000;
 
-/// First sightings of absence, by task and delivery.
+/// First sightings of absence, by task and `seq`: a task that moved meanwhile was not absent.
 #[derive(Default)]
-pub struct Absences(HashMap<(TaskId, i32), Instant>);
+pub struct Absences(HashMap<(TaskId, i64), Instant>);
 
 impl Absences {
     pub fn is_empty(&self) -> bool {
@@ -21,15 +22,15 @@ impl Absences {
     }
 
     /// Takes the result of a whole look. Returns those absent for at least `grace`; who was found is forgotten.
-    pub fn note(&mut self, absent: Vec<Task>, grace: Duration) -> Vec<Task> {
+    pub fn note(&mut self, absent: Vec<(Task, Remedy)>, grace: Duration) -> Vec<(Task, Remedy)> {
         let now = Instant::now();
         let mut next = HashMap::new();
         let mut certain = Vec::new();
-        for task in absent {
-            let key = (task.id.clone(), task.delivery);
+        for (task, remedy) in absent {
+            let key = (task.id.clone(), task.seq);
             let since = self.0.get(&key).copied().unwrap_or(now);
             if self.0.contains_key(&key) && now.duration_since(since) >= grace {
-                certain.push(task);
+                certain.push((task, remedy));
             } else if next.len() < CAPACITY {
                 next.insert(key, since);
             }

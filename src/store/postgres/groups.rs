@@ -14,7 +14,8 @@ use crate::task::{GroupId, TaskId};
 use super::pool::Tx;
 use super::rows;
 
-pub(super) const GROUP: &str = "select root_id, total, submitted_at from taskgate.task_group where group_id = $1";
+pub(super) const GROUP: &str =
+    "select root_id, total, submitted_at, chord_size from taskgate.task_group where group_id = $1";
 
 pub(super) const MEMBERS: &str = "select task_no, task_id, name, group_index, phase, status, seq, result, failure_type, failure_message \
      from taskgate.task where group_id = $1 order by group_index nulls last, task_no";
@@ -41,6 +42,7 @@ pub(super) async fn group(pool: &PgPool, id: &GroupId) -> Result<Option<Group>, 
         root_id: TaskId::parse(row.try_get::<&str, _>(0)?).map_err(|_| corrupt("root_id", id.as_str()))?,
         total: row.try_get(1)?,
         submitted_at: Time(row.try_get(2)?),
+        chord_size: row.try_get(3)?,
         members: members.iter().map(member).collect::<Result<_, Error>>()?,
     }))
 }

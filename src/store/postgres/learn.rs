@@ -4,7 +4,7 @@ use sqlx::PgPool;
 
 use crate::store::book::Book;
 use crate::store::rows::light_task_columns;
-use crate::store::{Error, Event, News, Task};
+use crate::store::{Error, Event, Fence, News, Task};
 use crate::task::TaskId;
 
 use super::pool::{Tx, is_deadlock};
@@ -22,18 +22,41 @@ pub(super) const BEGIN_RELAXED: &str = "begin; set local synchronous_commit = of
 /// A transaction that keeps losing deadlocks against others is given up as unavailable.
 const MAX_ATTEMPTS: usize = 5;
 
-pub(super) async fn learn(pool: &PgPool, replica: &str, news: &[News], durable: bool) -> Result<Vec<Event>, Error> {
+/// Locked until the commit: the next holder cannot take the lease before that.
+pub(super) const FENCE: &str = "select 1 from taskgate.lease where name = $1 and term = $2 for share";
+
+/// `None` when the fence does not hold any more.
+pub(super) async fn learn(
+    pool: &PgPool,
+    replica: &str,
+    news: &[News],
+    durable: bool,
+    fence: Option<&Fence>,
+) -> Result<Option<Vec<Event>>, Error> {
     let mut attempt = 1;
     loop {
-        match try_learn(pool, replica, news, durable).await {
+        match try_learn(pool, replica, news, durable, fence).await {
             Err(error) if is_deadlock(&error) && attempt < MAX_ATTEMPTS => attempt += 1,
             done => return done,
         }
     }
 }
 
-async fn try_learn(pool: &PgPool, replica: &str, news: &[News], durable: bool) -> Result<Vec<Event>, Error> {
+async fn try_learn(
+    pool: &PgPool,
+    replica: &str,
+    news: &[News],
+    durable: bool,
+    fence: Option<&Fence>,
+) -> Result<Option<Vec<Event>>, Error> {
     let mut tx = if durable { pool.begin().await? } else { pool.begin_with(BEGIN_RELAXED).await? };
+    if let Some(fence) = fence {
+        let holds = sqlx::query(FENCE).bind(fence.lease).bind(fence.term).fetch_optional(&mut *tx).await?;
+        if holds.is_none() {
+            tx.rollback().await?;
+            return Ok(None);
+        }
+    }
     let ids: Vec<&TaskId> = news.iter().map(|news| &news.task_id).collect();
     let mut book = Book::new(lock(&mut tx, &ids).await?);
     for news in news {
@@ -42,7 +65,7 @@ async fn try_learn(pool: &PgPool, replica: &str, news: &[News], durable: bool) -
     save::save(&mut tx, &mut book, 0).await?;
     notify::tell(&mut tx, replica, &book.events).await?;
     tx.commit().await?;
-    Ok(book.events)
+    Ok(Some(book.events))
 }
 
 pub(super) async fn lock(tx: &mut Tx, ids: &[&TaskId]) -> Result<Vec<Task>, Error> {

@@ -34,8 +34,8 @@ use tokio::sync::broadcast;
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    Backlog, Carrier, Changed, Conflict, Cursor, Drained, EdgeKind, Error, Event, Filter, Group, Inserted, Lease,
-    Ledger, Message, News, Page, Submission, Task, Withdrawn,
+    Backlog, Carrier, Changed, Conflict, Cursor, Drained, EdgeKind, Error, Event, Fence, Filter, Group, Inserted,
+    Lease, Ledger, Message, News, Page, Submission, Task, Withdrawn,
 };
 use crate::clock::{self, Time};
 use crate::task::{GroupId, Phase, QueueName, TaskId};
@@ -138,7 +138,11 @@ impl Ledger for PostgresLedger {
     }
 
     async fn learn(&self, news: &[News], durable: bool) -> Result<Vec<Event>, Error> {
-        learn::learn(&self.pool, &self.replica, news, durable).await
+        Ok(learn::learn(&self.pool, &self.replica, news, durable, None).await?.unwrap_or_default())
+    }
+
+    async fn learn_fenced(&self, news: &[News], durable: bool, fence: &Fence) -> Result<Option<Vec<Event>>, Error> {
+        learn::learn(&self.pool, &self.replica, news, durable, Some(fence)).await
     }
 
     fn changes(&self) -> broadcast::Receiver<Changed> {
@@ -190,6 +194,10 @@ impl Ledger for PostgresLedger {
 
     async fn unfinished(&self, phases: &[Phase], after_no: i64, limit: i64) -> Result<Vec<Task>, Error> {
         tasks::unfinished(&self.pool, phases, after_no, limit).await
+    }
+
+    async fn standing(&self, ids: &[TaskId]) -> Result<Vec<Task>, Error> {
+        tasks::standing(&self.pool, ids).await
     }
 
     async fn census(&self) -> Result<HashMap<(String, Phase), i64>, Error> {

@@ -22,6 +22,9 @@ pub(super) const UNFINISHED: &str = concat!(
      where u.task_no > $1 and (cardinality($2::text[]) = 0 or t.phase = any($2)) order by u.task_no limit $3"
 );
 
+pub(super) const STANDING: &str =
+    concat!("select ", light_task_columns!(), " from taskgate.task t where t.task_id = any($1)");
+
 pub(super) const CENSUS: &str = "select coalesce(t.queue, ''), t.phase, count(*) from taskgate.unfinished u \
      join taskgate.task t on t.task_no = u.task_no group by 1, 2";
 
@@ -39,6 +42,11 @@ pub(super) async fn message(pool: &PgPool, id: &TaskId) -> Result<Option<Message
 pub(super) async fn unfinished(pool: &PgPool, phases: &[Phase], after: i64, limit: i64) -> Result<Vec<Task>, Error> {
     let phases: Vec<&str> = phases.iter().map(|phase| phase.as_str()).collect();
     rows::tasks(&sqlx::query(UNFINISHED).bind(after).bind(phases).bind(limit).fetch_all(pool).await?)
+}
+
+pub(super) async fn standing(pool: &PgPool, ids: &[TaskId]) -> Result<Vec<Task>, Error> {
+    let ids: Vec<&str> = ids.iter().map(|id| id.as_str()).collect();
+    rows::tasks(&sqlx::query(STANDING).bind(ids).fetch_all(pool).await?)
 }
 
 pub(super) async fn census(pool: &PgPool) -> Result<HashMap<(String, Phase), i64>, Error> {

@@ -2,7 +2,7 @@
 
 use crate::store::book::Book;
 use crate::store::rows::light_task_columns;
-use crate::store::{Error, Event, News, Task};
+use crate::store::{Error, Event, Fence, News, Task};
 use crate::task::TaskId;
 
 use super::pool::{Pools, Tx, list};
@@ -14,8 +14,18 @@ pub(super) const LOAD: &str = concat!(
     " from task t where t.task_id in (select value from json_each($1)) order by t.task_no"
 );
 
-pub(super) async fn learn(pools: &Pools, news: &[News]) -> Result<Vec<Event>, Error> {
+pub(super) const FENCE: &str = "select 1 from lease where name = $1 and term = $2";
+
+/// `None` when the fence does not hold any more.
+pub(super) async fn learn(pools: &Pools, news: &[News], fence: Option<&Fence>) -> Result<Option<Vec<Event>>, Error> {
     let mut tx = pools.begin().await?;
+    if let Some(fence) = fence {
+        let holds = sqlx::query(FENCE).bind(fence.lease).bind(fence.term).fetch_optional(&mut *tx).await?;
+        if holds.is_none() {
+            tx.rollback().await?;
+            return Ok(None);
+        }
+    }
     let ids: Vec<&TaskId> = news.iter().map(|news| &news.task_id).collect();
     let mut book = Book::new(load(&mut tx, &ids).await?);
     for news in news {
@@ -23,7 +33,7 @@ pub(super) async fn learn(pools: &Pools, news: &[News]) -> Result<Vec<Event>, Er
     }
     save::save(&mut tx, &mut book).await?;
     tx.commit().await?;
-    Ok(book.events)
+    Ok(Some(book.events))
 }
 
 pub(super) async fn load(tx: &mut Tx, ids: &[&TaskId]) -> Result<Vec<Task>, Error> {

@@ -30,8 +30,8 @@ use async_trait::async_trait;
 use tokio::sync::broadcast;
 
 use super::{
-    Backlog, Carrier, Changed, Conflict, Cursor, Drained, EdgeKind, Error, Event, Filter, Group, Inserted, Lease,
-    Ledger, Message, News, Page, Submission, Task, Withdrawn,
+    Backlog, Carrier, Changed, Conflict, Cursor, Drained, EdgeKind, Error, Event, Fence, Filter, Group, Inserted,
+    Lease, Ledger, Message, News, Page, Submission, Task, Withdrawn,
 };
 use crate::clock::Time;
 use crate::task::{GroupId, Phase, QueueName, TaskId};
@@ -123,7 +123,11 @@ impl Ledger for SqliteLedger {
     }
 
     async fn learn(&self, news: &[News], _durable: bool) -> Result<Vec<Event>, Error> {
-        learn::learn(&self.pools, news).await
+        Ok(learn::learn(&self.pools, news, None).await?.unwrap_or_default())
+    }
+
+    async fn learn_fenced(&self, news: &[News], _durable: bool, fence: &Fence) -> Result<Option<Vec<Event>>, Error> {
+        learn::learn(&self.pools, news, Some(fence)).await
     }
 
     fn changes(&self) -> broadcast::Receiver<Changed> {
@@ -175,6 +179,10 @@ impl Ledger for SqliteLedger {
 
     async fn unfinished(&self, phases: &[Phase], after_no: i64, limit: i64) -> Result<Vec<Task>, Error> {
         tasks::unfinished(&self.pools.read, phases, after_no, limit).await
+    }
+
+    async fn standing(&self, ids: &[TaskId]) -> Result<Vec<Task>, Error> {
+        tasks::standing(&self.pools.read, ids).await
     }
 
     async fn census(&self) -> Result<HashMap<(String, Phase), i64>, Error> {

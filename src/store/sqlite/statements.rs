@@ -37,6 +37,7 @@ pub const STATEMENTS: &[&str] = &[
     insert::TAKEN_IDEMPOTENCY,
     insert::TAKEN_UNIQUE,
     learn::LOAD,
+    learn::FENCE,
     lease::TAKE,
     lease::RELEASE,
     migrate::DROP_VIEW,

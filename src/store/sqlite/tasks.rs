@@ -51,6 +51,11 @@ pub(super) async fn unfinished(
     rows::tasks(&sqlx::query(UNFINISHED).bind(after).bind(list(&phases)).bind(limit).fetch_all(pool).await?)
 }
 
+pub(super) async fn standing(pool: &SqlitePool, ids: &[TaskId]) -> Result<Vec<Task>, Error> {
+    let ids: Vec<&str> = ids.iter().map(|id| id.as_str()).collect();
+    rows::tasks(&sqlx::query(super::learn::LOAD).bind(list(&ids)).fetch_all(pool).await?)
+}
+
 pub(super) async fn census(pool: &SqlitePool) -> Result<HashMap<(String, Phase), i64>, Error> {
     let found = sqlx::query(CENSUS).fetch_all(pool).await?;
     let entry = |row: &sqlx::sqlite::SqliteRow| {

@@ -1,0 +1,56 @@
+//! When the sweeper looks, and when it gives a worker up.
+
+use std::time::Duration;
+
+use serde::Deserialize;
+
+use super::value::Span;
+use super::{Error, Said};
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(super) struct RawSweeper {
+    period: Option<Span>,
+    grace: Option<Span>,
+    worker_lost_after: Option<Span>,
+}
+
+#[derive(Debug, Clone)]
+pub struct Sweeper {
+    /// Between two comparisons of the ledger with Redis and the workers. Default 10 s.
+    pub period: Duration,
+    /// Between the two looks that make a task absent. Default 5 s.
+    pub grace: Duration,
+    /// A worker without heartbeat for this long, which answers no question either, is dead. Default 60 s.
+    pub worker_lost_after: Duration,
+}
+
+impl Default for Sweeper {
+    fn default() -> Self {
+        Self {
+            period: Duration::from_secs(10),
+            grace: Duration::from_secs(5),
+            worker_lost_after: Duration::from_secs(60),
+        }
+    }
+}
+
+impl Sweeper {
+    pub(super) fn read(raw: &RawSweeper, said: &Said) -> Result<Self, Error> {
+        let usual = Self::default();
+        let sweeper = Self {
+            period: raw.period.map_or(usual.period, |span| span.0),
+            grace: raw.grace.map_or(usual.grace, |span| span.0),
+            worker_lost_after: raw.worker_lost_after.map_or(usual.worker_lost_after, |span| span.0),
+        };
+        let named = [
+            ("sweeper.period", sweeper.period),
+            ("sweeper.grace", sweeper.grace),
+            ("sweeper.worker_lost_after", sweeper.worker_lost_after),
+        ];
+        match named.into_iter().find(|(_, span)| *span < Duration::from_millis(100)) {
+            Some((key, _)) => Err(Error::value(said.place(key), "must be at least 100 ms")),
+            None => Ok(sweeper),
+        }
+    }
+}
