@@ -21,10 +21,12 @@ use crate::services::canvas::Canvases;
 use crate::services::commit::Committer;
 use crate::services::health::Health;
 use crate::services::hub::Hub;
+use crate::services::incidents::Lookout;
 use crate::services::news;
 use crate::services::pauses::Pauses;
 use crate::services::recorder::Recorder;
 use crate::services::relay::Relay;
+use crate::services::retention::Retention;
 use crate::services::sweeper::Sweeper;
 use crate::services::workers::{self, WorkerRegistry};
 use crate::store::postgres::{PostgresConfig, PostgresLedger};
@@ -79,6 +81,8 @@ impl App {
             config.sweeper.clone(),
             config.broker.visibility_timeout,
         );
+        let retention = Retention::new(ledger.clone(), config.ledger.clone(), holder.clone());
+        let (lookout, incidents) = Lookout::new(ledger.clone(), broker.clone());
         let (health, health_handle) = Health::new(ledger.clone(), broker.clone(), backend.clone());
         let beat_handle = beat::service::Handle::default();
         let gateway = Gateway::new(Parts {
@@ -92,6 +96,7 @@ impl App {
             relay: relay_handle,
             recorder: recorder_handle,
             health: health_handle,
+            incidents,
             pauses: pauses.clone(),
             beat: beat_handle.clone(),
             limits: config.limits.clone(),
@@ -110,6 +115,8 @@ impl App {
         starter.service("pauses", move |stop| pauses.run(paused, stop));
         let beat = Beat::new(gateway.clone(), tasks.clone(), beat_handle, config.schedules.clone(), config.ledger.keep);
         starter.service("beat", move |stop| beat.run(stop));
+        starter.service("retention", move |stop| retention.run(stop));
+        starter.service("incidents", move |stop| lookout.run(stop));
         starter.service("sweeper", move |stop| sweeper.run(stop));
         starter.service("news", move |stop| news::run(ledger, hub, stop));
         Ok(Self { gateway, tasks, catalog })

@@ -1,6 +1,7 @@
 //! Use cases: what a client can ask for, one file each. Knows no HTTP and no SQL.
 
 pub mod dead_letters;
+pub mod explain;
 pub mod inspect;
 pub mod queues;
 pub mod read;
@@ -19,6 +20,7 @@ use crate::broker::Broker;
 use crate::catalog::Catalog;
 use crate::config;
 use crate::services::hub::Hub;
+use crate::services::incidents::Incidents;
 use crate::services::pauses::Pauses;
 use crate::services::{commit, health, recorder, relay};
 use crate::store::SharedLedger;
@@ -42,6 +44,7 @@ pub struct Parts {
     pub relay: relay::Handle,
     pub recorder: recorder::Handle,
     pub health: health::Handle,
+    pub incidents: Incidents,
     pub pauses: Pauses,
     pub beat: beat::service::Handle,
     pub limits: config::Limits,

@@ -11,8 +11,8 @@ use super::middleware::{observe, origin, patience};
 use super::problem::{Place, Problem, ProblemDocument};
 use super::routes::dashboard;
 use super::routes::{
-    canvas, catalog, control, dead_letters, docs, events, feed, health, metrics, problems, queues, result, schedules,
-    submit, tasks, workers,
+    canvas, catalog, control, dead_letters, docs, events, feed, health, insight, metrics, problems, queues, result,
+    schedules, submit, tasks, workers,
 };
 use super::slugs;
 use super::state::Edge;
@@ -42,6 +42,8 @@ pub fn documented() -> OpenApiRouter<Edge> {
         .routes(routes!(canvas::submit_chord))
         .routes(routes!(result::get_result))
         .routes(routes!(tasks::get_task))
+        .routes(routes!(insight::explain_task))
+        .routes(routes!(insight::list_incidents))
         .routes(routes!(events::watch_task))
         .routes(routes!(feed::watch_all))
         .routes(routes!(control::revoke_task))

@@ -9,6 +9,7 @@ mod dev;
 mod dev_samples;
 mod faults;
 mod faults_crash;
+mod faults_sweeper;
 mod history;
 mod interop;
 mod library;

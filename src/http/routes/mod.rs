@@ -9,6 +9,7 @@ pub mod docs;
 pub mod events;
 pub mod feed;
 pub mod health;
+pub mod insight;
 pub mod metrics;
 pub mod problems;
 pub mod queues;

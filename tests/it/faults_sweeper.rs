@@ -1,0 +1,140 @@
+//! Redis forgets, comes back older than it was, and workers die with tasks in their hands (P4, P5, P9).
+
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use crate::harness::environment::{Harness, Lent, Options};
+use crate::harness::wait::within;
+use crate::harness::{Celery, CeleryOptions, eventually};
+
+/// Looks more often than in production, so that a test takes seconds.
+const QUICK: &str = "[sweeper]\nperiod = '1s'\ngrace = '500ms'\nworker_lost_after = '3s'\n";
+/// A worker counts as dead after its heartbeats stopped for `worker_lost_after`; then come two looks.
+const SETTLED: Duration = Duration::from_secs(40);
+
+fn quick() -> Options {
+    Options { config: QUICK.into(), ..Options::default() }
+}
+
+async fn reasons(env: &Lent<Box<Harness>>, id: &str) -> String {
+    let events = env.http.get_with(&format!("/v1/tasks/{id}/events"), &[("accept", "application/json")]).await;
+    events.expect(200)["events"].to_string()
+}
+
+async fn ends(env: &Lent<Box<Harness>>, id: &str) -> Value {
+    within(SETTLED, &format!("{id} ends"), async || {
+        let answer = env.http.get(&format!("/result/{id}")).await;
+        (answer.status == 200).then(|| answer.json())
+    })
+    .await
+}
+
+fn times_received(log: &str, id: &str) -> usize {
+    log.matches(&format!("[{id}] received")).count()
+}
+
+#[tokio::test]
+async fn an_emptied_redis_gets_back_what_was_queued() {
+    let env = Harness::start(&Options { without_worker: true, ..quick() });
+    let mut ids = Vec::new();
+    for n in 0..5 {
+        ids.push(env.submit("demo.identity", json!([n])).await);
+    }
+    for id in &ids {
+        env.in_phase(id, "queued").await;
+    }
+    env.redis.command::<String>(0, &["FLUSHALL"]);
+    eventually("all five are in their list again", async || {
+        (env.redis.command::<usize>(0, &["LLEN", "celery"]) == 5).then_some(())
+    })
+    .await;
+    for id in &ids {
+        let task = eventually("the second delivery is written down", async || {
+            let task = env.http.get(&format!("/v1/tasks/{id}")).await.expect(200);
+            (task["phase"] == "queued").then_some(task)
+        })
+        .await;
+        assert!(task["seq"].as_i64() >= Some(4), "{task}");
+    }
+}
+
+#[tokio::test]
+async fn a_message_of_an_ended_task_that_comes_back_is_removed() {
+    let env = Harness::start(&Options { without_worker: true, ..quick() });
+    let ended = env.submit("demo.identity", json!([1])).await;
+    let alive = env.submit("demo.identity", json!([2])).await;
+    env.in_phase(&ended, "queued").await;
+    env.in_phase(&alive, "queued").await;
+    let before: Vec<String> = env.redis.command(0, &["LRANGE", "celery", "0", "-1"]);
+    let revoked = env.http.post(&format!("/v1/tasks/{ended}/revoke"), &json!({})).await.expect(200);
+    assert_eq!(revoked["verdict"], "prevented", "{revoked}");
+    let old = before.iter().find(|message| message.contains(&ended)).expect("its message");
+    env.redis.command::<i64>(0, &["RPUSH", "celery", old]);
+    env.redis.command::<String>(0, &["SET", "taskgate.epoch", "an hour ago"]);
+    eventually("only the other one is left", async || {
+        let now: Vec<String> = env.redis.command(0, &["LRANGE", "celery", "0", "-1"]);
+        (now.len() == 1 && now[0].contains(&alive)).then_some(())
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_task_that_died_with_its_worker_is_reported() {
+    let mut env = Harness::start(&quick());
+    let id = env.submit("demo.sleep", json!([120])).await;
+    env.in_phase(&id, "running").await;
+    env.celery.as_mut().expect("a worker").kill();
+    let result = ends(&env, &id).await;
+    assert_eq!((&result["status"], &result["error"]["type"]), (&json!("FAILURE"), &json!("TaskLost")), "{result}");
+    assert_eq!(env.http.get(&format!("/v1/tasks/{id}")).await.expect(200)["phase"], "lost");
+}
+
+#[tokio::test]
+async fn a_task_that_acknowledges_late_is_delivered_again_after_its_worker_died() {
+    let mut env = Harness::start(&quick());
+    let id = env.submit("demo.late", json!([4, "done"])).await;
+    env.in_phase(&id, "running").await;
+    let first = env.celery.as_mut().expect("a worker");
+    first.kill();
+    let second = CeleryOptions { hostname: "w2@test".into(), ..CeleryOptions::default() };
+    let second = Celery::start(&env.redis, second);
+    let result = ends(&env, &id).await;
+    assert_eq!((&result["status"], &result["result"]), (&json!("SUCCESS"), &json!("done")), "{result}");
+    assert_eq!(times_received(&second.log(), &id), 1);
+    let history = reasons(&env, &id).await;
+    assert!(history.matches("\"queued\"").count() >= 2, "the redelivery is in the history: {history}");
+}
+
+#[tokio::test]
+async fn a_worker_that_was_restarted_under_its_name_gets_back_what_it_had() {
+    let mut env = Harness::start(&quick());
+    let id = env.submit("demo.late", json!([4, "done"])).await;
+    env.in_phase(&id, "running").await;
+    env.celery.as_mut().expect("a worker").restart();
+    let result = ends(&env, &id).await;
+    assert_eq!((&result["status"], &result["result"]), (&json!("SUCCESS"), &json!("done")), "{result}");
+}
+
+#[tokio::test]
+async fn a_task_longer_than_the_visibility_timeout_runs_once() {
+    let settings = json!({"broker_transport_options": {"visibility_timeout": 3}});
+    let celery = CeleryOptions { settings: settings.clone(), ..CeleryOptions::default() };
+    let config = format!("{QUICK}[broker]\nvisibility_timeout = '3s'\n");
+    let env = Harness::start(&Options { celery, config, ..Options::default() });
+    let id = env.submit("demo.late", json!([12, "once"])).await;
+    env.in_phase(&id, "running").await;
+    let score = || {
+        let index: Vec<String> = env.redis.command(0, &["ZRANGE", "unacked_index", "0", "-1", "WITHSCORES"]);
+        index.get(1).and_then(|score| score.parse::<f64>().ok()).unwrap_or_default()
+    };
+    let reserved_at = score();
+    eventually("its lease was renewed past the timeout", async || (score() > reserved_at + 3.5).then_some(())).await;
+    // A worker restores whatever is overdue when it connects.
+    let second = CeleryOptions { hostname: "w2@test".into(), settings, ..CeleryOptions::default() };
+    let second = Celery::start(&env.redis, second);
+    let result = ends(&env, &id).await;
+    assert_eq!(result["result"], "once", "{result}");
+    let first = env.celery.as_ref().expect("a worker").log();
+    assert_eq!(times_received(&first, &id) + times_received(&second.log(), &id), 1);
+}
