@@ -12,6 +12,7 @@ setup:
 # One process with threads per test binary, not one per test: tests/it/harness/mod.rs says why. Most tests wait for other
 # processes, so more of them run than there are cores. The integration tests come last and close the output.
 test: setup
+	cargo build --locked --example demo-worker
 	RUST_TEST_THREADS=$${RUST_TEST_THREADS:-6} cargo test --locked --lib --bins --tests
 
 # taskgate beside FastAPI + Celery, in one run; the peer's Python environment is made once.

@@ -3,6 +3,8 @@
 //! Both empty a queue that was filled before; the rate is taken between the first tenth and the last result, so that neither is
 //! charged for its start. Needs `redis-server`, `.venv/celery-latest` and the release build of the `demo-worker` example.
 
+#![expect(clippy::disallowed_methods, reason = "a measuring program without a runtime")]
+
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};

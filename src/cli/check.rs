@@ -23,7 +23,7 @@ async fn check(config: &Config) -> anyhow::Result<ExitCode> {
     let (broker, backend) = app::open_redis(config)?;
     let stop = CancellationToken::new();
     let ledger = config.database.url.as_ref().map(|_| app::open_ledger(config, stop.clone())).transpose()?;
-    let facts = Facts::gather(ledger.as_deref(), &broker, &backend).await;
+    let facts = Box::pin(Facts::gather(ledger.as_deref(), &broker, &backend)).await;
     stop.cancel();
     let findings = judge(config, &catalog, &facts);
     for finding in &findings {

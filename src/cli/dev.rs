@@ -51,7 +51,9 @@ async fn dev(config: Config, data: &Path) -> anyhow::Result<ExitCode> {
     dev.announce(address);
     let edge = Edge::new(&dev.config, app.gateway, app.catalog, tasks.clone(), metrics);
     let router = http::router(edge).merge(http::sample_site());
-    serve_until_stopped(&dev.config, router, listener, &tasks).await
+    let ended = serve_until_stopped(&dev.config, router, listener, &tasks).await;
+    dev.stop().await;
+    ended
 }
 
 /// The worker of `taskgate worker`, in this process.

@@ -68,9 +68,9 @@ pub struct Options {
     /// Accepted for Celery's sake: there is no gossip to leave out
     #[arg(long)]
     without_gossip: bool,
-    /// Seconds that a stop waits for running tasks; default: as long as they take
-    #[arg(long, value_name = "SECONDS")]
-    shutdown_timeout: Option<f64>,
+    /// Seconds that a stop waits for running tasks, then late-acknowledged ones go back to their queue; 0: as long as they take
+    #[arg(long, value_name = "SECONDS", default_value_t = 8.0)]
+    shutdown_timeout: f64,
     /// Where the sample tasks keep what they have seen
     #[arg(long, value_name = "DIRECTORY", default_value = DATA)]
     data: PathBuf,
@@ -129,7 +129,7 @@ impl Options {
             .unknown_task(self.unknown_task.into())
             .heartbeat((!self.without_heartbeat).then_some(heartbeat))
             .mingle(!self.without_mingle)
-            .warm_timeout(optional(self.shutdown_timeout)?))
+            .warm_timeout(optional((self.shutdown_timeout > 0.0).then_some(self.shutdown_timeout))?))
     }
 }
 

@@ -10,6 +10,7 @@ use std::io::IsTerminal;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::Context;
 use tracing::info;
@@ -29,11 +30,14 @@ const EVERY_MINUTE: &str = "college-scholarship";
 /// Where dev keeps its files unless another directory is named.
 pub const DATA: &str = "taskgate-data";
 
+/// The built-in server closes its clients within a second.
+const REDIS_STOP: Duration = Duration::from_millis(1_500);
+
 /// Fills in what nobody said: sample tasks, the ledger's file, the built-in server's address.
 pub struct Dev {
     pub config: Config,
     data: PathBuf,
-    redis: Option<SocketAddr>,
+    redis: Option<BuiltIn>,
 }
 
 impl Dev {
@@ -61,6 +65,13 @@ impl Dev {
         Ok(Arc::new(SqliteLedger::open(self.data.join("ledger.db"), Synchronous::Normal)))
     }
 
+    /// Stops the built-in server. Called when everything else has stopped.
+    pub async fn stop(&self) {
+        if let Some(redis) = &self.redis {
+            redis.tasks.shut_down(REDIS_STOP).await;
+        }
+    }
+
     pub fn data(&self) -> &Path {
         &self.data
     }
@@ -76,7 +87,7 @@ impl Dev {
         println!("  Swagger UI {base}/swagger-ui/");
         println!("  dashboard  {base}/dashboard/");
         println!("  ledger     {}", self.ledger_place());
-        if let Some(redis) = self.redis {
+        if let Some(BuiltIn { address: redis, .. }) = &self.redis {
             println!("  broker     redis://{redis}/0");
             println!("  backend    redis://{redis}/1");
         }
@@ -84,11 +95,9 @@ impl Dev {
         println!("Try:");
         println!("  curl -X POST {base}/run-crawler/volunteer");
         println!("  curl -N {base}/v1/events");
-        println!(
-            "  curl -X POST {base}/v1/tasks -H 'Prefer: wait=10' -H 'Content-Type: application/json' -d '{}'",
-            r#"{"task": "tasks.add", "args": [2, 3]}"#
-        );
-        if let Some(redis) = self.redis {
+        let call = r#"{"task": "tasks.add", "args": [2, 3]}"#;
+        println!("  curl -X POST {base}/v1/tasks -H 'Prefer: wait=10' -H 'Content-Type: application/json' -d '{call}'");
+        if let Some(BuiltIn { address: redis, .. }) = &self.redis {
             println!();
             println!("A Celery worker may join:");
             println!(
@@ -127,17 +136,28 @@ fn hurry(schedules: &mut [RawSchedule]) {
     }
 }
 
-async fn start_redis(config: &mut Config, tasks: &Tasks) -> anyhow::Result<SocketAddr> {
+/// Started apart from the other services and stopped after them: they need it to the end.
+struct BuiltIn {
+    address: SocketAddr,
+    tasks: Tasks,
+}
+
+async fn start_redis(config: &mut Config, tasks: &Tasks) -> anyhow::Result<BuiltIn> {
     let server = resp::Server::bind((Ipv4Addr::LOCALHOST, 0).into()).await.context("no port for the built-in Redis")?;
     let address = server.local_addr();
     config.broker.redis.url = Secret::new(format!("redis://{address}/0"));
     config.backend.redis.url = Secret::new(format!("redis://{address}/1"));
-    tasks.spawn("resp", OnExit::StopProcess, |stop| async move {
+    let own = Tasks::default();
+    own.spawn("resp", OnExit::StopProcess, |stop| async move {
         if let Err(error) = server.run(stop).await {
             info!(%error, "the built-in Redis-protocol server ended: {error}");
         }
     });
-    Ok(address)
+    let ended = own.stop_token();
+    tasks.spawn("resp's end", OnExit::Nothing, move |stop| async move {
+        tokio::select! { () = stop.cancelled() => {} () = ended.cancelled() => stop.cancel() }
+    });
+    Ok(BuiltIn { address, tasks: own })
 }
 
 #[cfg(test)]

@@ -50,6 +50,10 @@ impl Service {
         Self { broker, backend, registry, settings }
     }
 
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "a worker is a library's guest: it ends what it started before it returns"
+    )]
     pub async fn run(self, stop: Stop) {
         let Self { broker, backend, registry, settings } = self;
         let slots = settings.autoscale.map_or(settings.concurrency, |autoscale| autoscale.min);

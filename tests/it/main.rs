@@ -1,5 +1,7 @@
 //! Integration tests against the real peers, in one binary so that they can share them.
 
+#![expect(clippy::disallowed_methods, reason = "tests have clocks, ids and threads of their own")]
+
 mod harness;
 
 mod boundaries;

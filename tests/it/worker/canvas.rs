@@ -2,7 +2,7 @@
 
 use serde_json::json;
 
-use super::worker::Rust;
+use super::process::Rust;
 use crate::harness::{Celery, CeleryOptions, Version};
 
 fn crosses(version: Version) {

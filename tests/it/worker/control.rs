@@ -4,7 +4,7 @@ use std::process::Command;
 
 use serde_json::json;
 
-use super::worker::Rust;
+use super::process::Rust;
 use crate::harness::celery::root;
 use crate::harness::{Celery, CeleryOptions, RedisOptions};
 

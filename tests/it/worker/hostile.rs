@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use super::worker::Rust;
+use super::process::Rust;
 use crate::harness::wait;
 
 /// A message as a Celery client writes it, with something wrong.

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde_json::json;
 
-use super::worker::Rust;
+use super::process::Rust;
 use crate::harness::{Redis, RedisOptions, wait};
 
 fn until(what: &str, fact: impl Fn() -> bool) {

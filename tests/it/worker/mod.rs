@@ -4,5 +4,5 @@ mod canvas;
 mod control;
 mod hostile;
 mod loss;
+mod process;
 mod semantics;
-mod worker;
