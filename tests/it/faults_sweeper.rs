@@ -22,6 +22,15 @@ async fn reasons(env: &Lent<Box<Harness>>, id: &str) -> String {
     events.expect(200)["events"].to_string()
 }
 
+/// Waits until the gateway knows how its workers work: of one whose pool is not known, silence means nothing for an hour.
+async fn worker_is_known(env: &Lent<Box<Harness>>) {
+    eventually("the worker has said what its pool is", async || {
+        let workers = env.http.get("/v1/workers").await.expect(200);
+        (workers["workers"][0]["pool"] == "prefork").then_some(())
+    })
+    .await;
+}
+
 async fn ends(env: &Lent<Box<Harness>>, id: &str) -> Value {
     within(SETTLED, &format!("{id} ends"), async || {
         let answer = env.http.get(&format!("/result/{id}")).await;
@@ -84,6 +93,7 @@ async fn a_task_that_died_with_its_worker_is_reported() {
     let mut env = Harness::start(&quick());
     let id = env.submit("demo.sleep", json!([120])).await;
     env.in_phase(&id, "running").await;
+    worker_is_known(&env).await;
     env.celery.as_mut().expect("a worker").kill();
     let result = ends(&env, &id).await;
     assert_eq!((&result["status"], &result["error"]["type"]), (&json!("FAILURE"), &json!("TaskLost")), "{result}");
@@ -93,6 +103,7 @@ async fn a_task_that_died_with_its_worker_is_reported() {
 #[tokio::test]
 async fn a_task_that_acknowledges_late_is_delivered_again_after_its_worker_died() {
     let mut env = Harness::start(&quick());
+    worker_is_known(&env).await;
     let id = env.submit("demo.late", json!([4, "done"])).await;
     env.in_phase(&id, "running").await;
     let first = env.celery.as_mut().expect("a worker");
