@@ -27,6 +27,7 @@ use crate::services::pauses::Pauses;
 use crate::services::recorder::Recorder;
 use crate::services::relay::Relay;
 use crate::services::retention::Retention;
+use crate::services::stats::Folder;
 use crate::services::sweeper::Sweeper;
 use crate::services::workers::{self, WorkerRegistry};
 use crate::store::postgres::{PostgresConfig, PostgresLedger};
@@ -118,6 +119,8 @@ impl App {
         starter.service("retention", move |stop| retention.run(stop));
         starter.service("incidents", move |stop| lookout.run(stop));
         starter.service("sweeper", move |stop| sweeper.run(stop));
+        let folder = Folder::new(ledger.clone(), config.ledger.keep);
+        starter.service("stats", move |stop| folder.run(stop));
         starter.service("news", move |stop| news::run(ledger, hub, stop));
         Ok(Self { gateway, tasks, catalog })
     }

@@ -9,6 +9,7 @@ mod replay;
 pub mod retry;
 pub mod revoke;
 pub mod schedules;
+pub mod stats;
 pub mod submit;
 pub mod watch;
 

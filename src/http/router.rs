@@ -9,11 +9,11 @@ use utoipa_axum::routes;
 
 use super::middleware::{observe, origin, patience};
 use super::problem::{Place, Problem, ProblemDocument};
-use super::routes::dashboard;
 use super::routes::{
     canvas, catalog, control, dead_letters, docs, events, feed, health, insight, metrics, problems, queues, result,
     schedules, submit, tasks, workers,
 };
+use super::routes::{dashboard, stats};
 use super::slugs;
 use super::state::Edge;
 use super::view::GroupView;
@@ -73,6 +73,9 @@ pub fn documented() -> OpenApiRouter<Edge> {
         .routes(routes!(schedules::run_schedule))
         .routes(routes!(schedules::preview_schedule))
         .routes(routes!(schedules::schedule_runs))
+        .routes(routes!(stats::throughput))
+        .routes(routes!(stats::latency))
+        .routes(routes!(stats::errors))
         .routes(routes!(health::readyz))
         .routes(routes!(health::livez))
         .routes(routes!(metrics::metrics))

@@ -10,5 +10,6 @@ pub mod pauses;
 pub mod recorder;
 pub mod relay;
 pub mod retention;
+pub mod stats;
 pub mod sweeper;
 pub mod workers;

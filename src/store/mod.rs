@@ -17,6 +17,7 @@ mod query;
 mod rows;
 mod schedules;
 pub mod sqlite;
+mod stats;
 mod steps;
 mod submission;
 mod types;
@@ -32,6 +33,7 @@ use tokio::sync::broadcast;
 pub use error::Error;
 pub use query::{Cursor, Filter, Page};
 pub use schedules::{Created, Edit, Fired, Firing, Firings, NewRun, NextTick, Outcome, Run, Schedule, Schedules};
+pub use stats::{Counted, Ended, FailureKind, Figure, MEASURES, Span, Stats, Window};
 pub use steps::{Neighbour, Steps};
 pub use submission::{
     Conflict, Edge, EdgeKind, IdempotencyKey, Inserted, NewGroup, NewTask, Outgoing, Submission, UniqueKey, UniqueWhile,
@@ -89,7 +91,7 @@ pub enum Changed {
 }
 
 #[async_trait]
-pub trait Ledger: Control + Schedules + Steps + Send + Sync {
+pub trait Ledger: Control + Schedules + Stats + Steps + Send + Sync {
     /// `postgres` or `sqlite`.
     fn kind(&self) -> &'static str;
 

@@ -20,6 +20,8 @@ pub use id::{IdPath, PathValues};
 pub use idempotency::{Repeatable, fingerprint};
 pub use last_event::LastEventId;
 pub use prefer::{Prefer, wanted as wanted_wait};
-pub use query::{count_query, feed_filter, inspect_query, list_query, messages_query, name_page_query, page_query};
+pub use query::{
+    count_query, feed_filter, inspect_query, list_query, messages_query, name_page_query, page_query, stats_query,
+};
 pub use trace::Traceparent;
 pub use wishes::{path_value, wishes};

@@ -6,6 +6,7 @@ use axum::http::Uri;
 
 use crate::clock::Time;
 use crate::gateway::inspect;
+use crate::gateway::stats::Question;
 use crate::http::cursor;
 use crate::http::problem::{Place, Problem};
 use crate::http::slugs;
@@ -290,6 +291,40 @@ pub fn inspect_query(uri: &Uri, own: &[&str]) -> Result<InspectQuery, Problem> {
     }
     let destination = (!destination.is_empty()).then_some(destination);
     checked.done(InspectQuery { destination, patience, arguments })
+}
+
+const STATS: [&str; 5] = ["from", "to", "step", "task", "queue"];
+const HOUR: Duration = Duration::from_secs(3_600);
+/// Points in an answer when no step is asked for.
+const POINTS: u64 = 120;
+/// More points than this are refused.
+const MAX_POINTS: u64 = 2_000;
+
+/// What `GET /v1/stats/…` asks about.
+///
+/// # Errors
+/// As [`list_query`].
+pub fn stats_query(uri: &Uri, now: Time) -> Result<Question, Problem> {
+    let parameters = Parameters::of(uri)?;
+    let mut checked = Checked::default();
+    checked.known(&parameters, &STATS);
+    let to = checked.time(&parameters, "to").unwrap_or(now);
+    let from = checked.time(&parameters, "from").unwrap_or_else(|| to.minus(HOUR));
+    if from >= to {
+        checked.refuse("from", "must be before `to`");
+    }
+    let length = to.since(from).as_secs();
+    let step = match checked.one(&parameters, "step").map(str::parse::<u64>) {
+        None => (length / POINTS).max(1).next_multiple_of(60),
+        Some(Ok(step)) if step > 0 && step.is_multiple_of(60) && length / step <= MAX_POINTS => step,
+        Some(_) => {
+            checked.refuse("step", format!("must be a multiple of 60 that gives at most {MAX_POINTS} points"));
+            60
+        }
+    };
+    let names = checked.many(&parameters, "task");
+    let queues = checked.many(&parameters, "queue");
+    checked.done(Question { from, to, step: Duration::from_secs(step), names, queues })
 }
 
 /// `limit` and a numeric `cursor`: how many of a queue's messages to skip.

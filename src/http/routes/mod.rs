@@ -16,6 +16,7 @@ pub mod queues;
 pub mod result;
 pub mod sample_site;
 pub mod schedules;
+pub mod stats;
 pub mod submit;
 pub mod tasks;
 pub mod workers;

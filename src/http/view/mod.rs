@@ -9,6 +9,7 @@ mod group;
 mod mask;
 mod result;
 mod schedule;
+pub mod stats;
 mod task;
 
 pub use accepted::{AcceptedView, ChildView, LinksView};

@@ -1,8 +1,8 @@
 //! Every constant statement, so that a test can prepare each against a migrated database.
 
 use super::{
-    control, events, groups, insert, learn, lease, list, migrate, notify, outbox, prune, save, schedules, steps, tasks,
-    workers,
+    control, events, groups, insert, learn, lease, list, migrate, notify, outbox, prune, save, schedules, stats, steps,
+    tasks, workers,
 };
 
 pub(super) const PING: &str = "select 1 from taskgate.ledger";
@@ -106,6 +106,14 @@ pub const STATEMENTS: &[&str] = &[
     tasks::CENSUS,
     tasks::STANDING,
     tasks::TOMBSTONE,
+    stats::FOLDED,
+    stats::ENDED,
+    stats::MOVE_MARK,
+    stats::ADD,
+    stats::NOTE,
+    stats::FIGURES,
+    stats::KINDS,
+    stats::FORGET,
     steps::SUCCESSORS,
     steps::PREDECESSORS,
     steps::EXPLAIN,

@@ -18,6 +18,7 @@ mod rows;
 mod save;
 mod schedules;
 mod statements;
+mod stats;
 mod steps;
 mod tasks;
 mod workers;

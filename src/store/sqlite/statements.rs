@@ -1,7 +1,8 @@
 //! Every constant statement, so that a test can prepare each against a migrated database.
 
 use super::{
-    control, events, groups, insert, learn, lease, migrate, outbox, prune, save, schedules, steps, tasks, workers,
+    control, events, groups, insert, learn, lease, migrate, outbox, prune, save, schedules, stats, steps, tasks,
+    workers,
 };
 
 pub(super) const PING: &str = "select count(*) from queue_pause";
@@ -98,6 +99,14 @@ pub const STATEMENTS: &[&str] = &[
     tasks::UNFINISHED,
     tasks::CENSUS,
     tasks::TOMBSTONE,
+    stats::FOLDED,
+    stats::ENDED,
+    stats::MOVE_MARK,
+    stats::ADD,
+    stats::NOTE,
+    stats::FIGURES,
+    stats::KINDS,
+    stats::FORGET,
     steps::SUCCESSORS,
     steps::PREDECESSORS,
     steps::EXPLAIN,

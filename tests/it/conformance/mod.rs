@@ -16,6 +16,7 @@ mod plans;
 mod retention;
 mod schedules;
 mod schema;
+mod stats;
 
 /// Each case becomes a test on either ledger.
 macro_rules! on_both {

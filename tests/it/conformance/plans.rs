@@ -6,7 +6,8 @@ use taskgate::store::postgres::STATEMENTS;
 use super::fixture::Fixture;
 
 /// A row each, or one per queue or worker: scanning them is right.
-const SMALL: &[&str] = &["ledger", "queue_pause", "lease", "worker", "pause_consumer", "revocation", "schedule"];
+const SMALL: &[&str] =
+    &["ledger", "queue_pause", "lease", "worker", "pause_consumer", "revocation", "schedule", "stat_mark"];
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn no_statement_scans_a_table_that_grows() {

@@ -1,0 +1,98 @@
+//! Folds the feed into figures by minute, by hour and for all time.
+//!
+//! Reads the ledger's feed from the mark of the last fold, so a restart loses nothing and counts nothing twice. Any number of
+//! replicas may run it: a fold that another one was faster with changes nothing. Old figures are forgotten here too.
+
+mod fold;
+
+use std::time::Duration;
+
+use tokio_util::sync::CancellationToken;
+use tracing::warn;
+
+use crate::clock::{self, Time};
+use crate::lifecycle::Backoff;
+use crate::store::{Error, Filter, SharedLedger, Span};
+
+pub use fold::{BOUNDS, COUNT, bound_of};
+
+/// Events of one fold: bounds its transaction.
+const PAGE: i64 = 2_000;
+/// Figures are at most this old; a burst becomes few folds.
+const PERIOD: Duration = Duration::from_secs(1);
+/// The longest pause between tries while the ledger is away.
+const LEDGER_PAUSE: Duration = Duration::from_secs(5);
+/// Figures by the minute are kept so long; after that the hours tell.
+pub const KEEP_MINUTES: Duration = Duration::from_secs(2 * 86_400);
+const FORGET_EVERY: Duration = Duration::from_secs(3_600);
+
+/// What a pass did.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Pass {
+    /// There may be more.
+    More,
+    /// All that is visible is counted.
+    Idle,
+}
+
+pub struct Folder {
+    ledger: SharedLedger,
+    /// How long figures by the hour are kept.
+    keep: Duration,
+}
+
+impl Folder {
+    pub fn new(ledger: SharedLedger, keep: Duration) -> Self {
+        Self { ledger, keep }
+    }
+
+    /// Runs until `stop`.
+    pub async fn run(self, stop: CancellationToken) {
+        let mut backoff = Backoff::new(LEDGER_PAUSE);
+        let mut forgotten: Option<Time> = None;
+        while !stop.is_cancelled() {
+            let outcome = self.run_once().await;
+            let pause = match outcome {
+                Ok(Pass::More) => continue,
+                Ok(Pass::Idle) => {
+                    backoff.reset();
+                    self.forget(&mut forgotten).await;
+                    PERIOD
+                }
+                Err(error) => {
+                    if backoff.is_fresh() {
+                        warn!(error = %error, "figures are late: the ledger does not answer");
+                    }
+                    backoff.pause()
+                }
+            };
+            tokio::select! { () = stop.cancelled() => {} () = tokio::time::sleep(pause) => {} }
+        }
+    }
+
+    /// Counts one page of events.
+    pub async fn run_once(&self) -> Result<Pass, Error> {
+        let from = self.ledger.folded().await?;
+        let (events, to) = self.ledger.feed(from, &Filter::default(), PAGE).await?;
+        if to <= from {
+            return Ok(Pass::Idle);
+        }
+        let finished: Vec<i64> =
+            events.iter().filter(|event| event.phase.is_final()).map(|event| event.task_no).collect();
+        let ended = if finished.is_empty() { Vec::new() } else { self.ledger.ended(&finished).await? };
+        let (amounts, failures) = fold::fold(&events, ended);
+        self.ledger.fold(from, to, &amounts, &failures).await?;
+        Ok(Pass::More)
+    }
+
+    /// Old figures go, now and then. A failure is made up for an hour later.
+    async fn forget(&self, last: &mut Option<Time>) {
+        let now = clock::now();
+        if last.is_some_and(|last| now.since(last) < FORGET_EVERY) {
+            return;
+        }
+        *last = Some(now);
+        let _ = self.ledger.forget_figures(Span::Minute, now.minus(KEEP_MINUTES)).await;
+        let _ = self.ledger.forget_figures(Span::Hour, now.minus(self.keep)).await;
+    }
+}

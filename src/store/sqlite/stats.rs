@@ -1,0 +1,121 @@
+//! Figures, counted once.
+
+use async_trait::async_trait;
+use sqlx::Row;
+
+use super::SqliteLedger;
+use super::pool::list;
+use crate::clock::Time;
+use crate::store::rows::clean;
+use crate::store::{Counted, Ended, Error, FailureKind, Figure, Span, Stats, Window};
+
+pub(super) const FOLDED: &str = "select feed from stat_mark";
+pub(super) const ENDED: &str = "select task_no, submitted_at, due_at, started_at, finished_at, runtime, failure_type, \
+     failure_message, traceback from task where task_no in (select value from json_each($1))";
+pub(super) const MOVE_MARK: &str = "update stat_mark set feed = $2 where feed = $1";
+/// No two rows of one call are alike.
+pub(super) const ADD: &str = "insert into stat as s (span, at, measure, bucket, name, queue, amount) \
+     select value ->> 0, value ->> 1, value ->> 2, value ->> 3, value ->> 4, value ->> 5, value ->> 6 \
+     from json_each($1) where true on conflict (span, measure, at, name, queue, bucket) do update set amount = s.amount + excluded.amount";
+pub(super) const NOTE: &str = "insert into failure_kind as k (fingerprint, name, type, frame, message, first_at, last_at, last_task_id) \
+     values ($1, $2, $3, $4, $5, $6, $7, $8) on conflict (fingerprint) do update set \
+     first_at = min(k.first_at, excluded.first_at), last_at = max(k.last_at, excluded.last_at), \
+     message = case when excluded.last_at >= k.last_at then excluded.message else k.message end, \
+     last_task_id = case when excluded.last_at >= k.last_at then excluded.last_task_id else k.last_task_id end";
+/// A list of names or queues that is empty lets all through.
+pub(super) const FIGURES: &str = "select at - at % $5 as slot, measure, bucket, case when $6 then name else '' end as shown, \
+     sum(amount) from stat where span = $1 and measure in (select value from json_each($2)) and at >= $3 and at < $4 \
+     and ($7 = '[]' or name in (select value from json_each($7))) and ($8 = '[]' or queue in (select value from json_each($8))) group by 1, 2, 3, 4 order by 1";
+pub(super) const KINDS: &str = "select fingerprint, name, type, frame, message, first_at, last_at, last_task_id \
+     from failure_kind where fingerprint in (select value from json_each($1))";
+pub(super) const FORGET: &str =
+    "delete from stat where span = $1 and measure in (select value from json_each($3)) and at < $2";
+
+#[async_trait]
+impl Stats for SqliteLedger {
+    async fn folded(&self) -> Result<i64, Error> {
+        Ok(sqlx::query(FOLDED).fetch_one(&self.pools.read).await?.try_get(0)?)
+    }
+
+    async fn ended(&self, task_nos: &[i64]) -> Result<Vec<Ended>, Error> {
+        let rows = sqlx::query(ENDED).bind(list(task_nos)).fetch_all(&self.pools.read).await?;
+        let ended = |row: &sqlx::sqlite::SqliteRow| {
+            Ok(Ended {
+                task_no: row.try_get(0)?,
+                submitted_at: Time(row.try_get(1)?),
+                due_at: row.try_get::<Option<i64>, _>(2)?.map(Time),
+                started_at: row.try_get::<Option<i64>, _>(3)?.map(Time),
+                finished_at: row.try_get::<Option<i64>, _>(4)?.map(Time),
+                runtime: row.try_get(5)?,
+                failure_type: row.try_get(6)?,
+                failure_message: row.try_get(7)?,
+                traceback: row.try_get(8)?,
+            })
+        };
+        rows.iter().map(ended).collect()
+    }
+
+    async fn fold(
+        &self,
+        from: i64,
+        to: i64,
+        amounts: &[(Counted, i64)],
+        failures: &[FailureKind],
+    ) -> Result<bool, Error> {
+        let mut tx = self.pools.begin().await?;
+        if sqlx::query(MOVE_MARK).bind(from).bind(to).execute(&mut *tx).await?.rows_affected() == 0 {
+            return Ok(false);
+        }
+        let rows: Vec<_> = amounts
+            .iter()
+            .map(|(one, amount)| (one.span.secs(), one.at.0, one.measure, one.bucket, &one.name, &one.queue, *amount))
+            .collect();
+        sqlx::query(ADD).bind(list(&rows)).execute(&mut *tx).await?;
+        for kind in failures {
+            note(kind).execute(&mut *tx).await?;
+        }
+        tx.commit().await?;
+        Ok(true)
+    }
+
+    async fn figures(&self, window: &Window) -> Result<Vec<Figure>, Error> {
+        let query = sqlx::query(FIGURES).bind(window.span.secs()).bind(list(&window.measures)).bind(window.from.0);
+        let query = query.bind(window.to.0).bind(window.step_micros).bind(window.by_name);
+        let rows = query.bind(list(&window.names)).bind(list(&window.queues)).fetch_all(&self.pools.read).await?;
+        let figure = |row: &sqlx::sqlite::SqliteRow| {
+            let (at, amount) = (Time(row.try_get(0)?), row.try_get(4)?);
+            Ok(Figure { at, measure: row.try_get(1)?, bucket: row.try_get(2)?, name: row.try_get(3)?, amount })
+        };
+        rows.iter().map(figure).collect()
+    }
+
+    async fn failure_kinds(&self, fingerprints: &[String]) -> Result<Vec<FailureKind>, Error> {
+        let rows = sqlx::query(KINDS).bind(list(fingerprints)).fetch_all(&self.pools.read).await?;
+        let kind = |row: &sqlx::sqlite::SqliteRow| {
+            Ok(FailureKind {
+                fingerprint: row.try_get(0)?,
+                name: row.try_get(1)?,
+                kind: row.try_get(2)?,
+                frame: row.try_get(3)?,
+                message: row.try_get(4)?,
+                first_at: Time(row.try_get(5)?),
+                last_at: Time(row.try_get(6)?),
+                last_task_id: row.try_get(7)?,
+            })
+        };
+        rows.iter().map(kind).collect()
+    }
+
+    async fn forget_figures(&self, span: Span, before: Time) -> Result<i64, Error> {
+        let query = sqlx::query(FORGET).bind(span.secs()).bind(before.0).bind(list(&crate::store::MEASURES));
+        let done = query.execute(&self.pools.write).await?;
+        Ok(i64::try_from(done.rows_affected()).unwrap_or(i64::MAX))
+    }
+}
+
+/// Bound to the statement that notes a kind of failure.
+fn note(kind: &FailureKind) -> sqlx::query::Query<'_, sqlx::Sqlite, <sqlx::Sqlite as sqlx::Database>::Arguments> {
+    let query = sqlx::query(NOTE).bind(&kind.fingerprint).bind(clean(&kind.name)).bind(clean(&kind.kind));
+    let query = query.bind(kind.frame.as_deref().map(clean)).bind(clean(&kind.message)).bind(kind.first_at.0);
+    query.bind(kind.last_at.0).bind(&kind.last_task_id)
+}

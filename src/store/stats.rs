@@ -1,0 +1,168 @@
+//! The part of the ledger that counts: figures by minute, by hour and for all time.
+//!
+//! Invariant: an event is counted once. A fold names the feed's position that it starts from, and the mark moves with the figures
+//! in one transaction; of two replicas that fold the same events one changes nothing.
+
+use async_trait::async_trait;
+
+use super::Error;
+use crate::clock::Time;
+
+/// Everything that is counted.
+pub const MEASURES: [&str; 15] = [
+    "accepted",
+    "received",
+    "started",
+    "retried",
+    "succeeded",
+    "failed",
+    "revoked",
+    "expired",
+    "skipped",
+    "lost",
+    "wait",
+    "run",
+    "wait_us",
+    "run_us",
+    "error",
+];
+
+/// How much time a figure stands for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Span {
+    /// Since the ledger began: never shrinks, so it can be a counter.
+    Ever,
+    Minute,
+    Hour,
+}
+
+impl Span {
+    pub const ALL: [Self; 3] = [Self::Ever, Self::Minute, Self::Hour];
+
+    /// Zero for all time.
+    pub const fn secs(self) -> i32 {
+        match self {
+            Self::Ever => 0,
+            Self::Minute => 60,
+            Self::Hour => 3_600,
+        }
+    }
+
+    /// Where the span begins that a moment lies in.
+    pub fn start(self, at: Time) -> Time {
+        match i64::from(self.secs()) * 1_000_000 {
+            0 => Time(0),
+            micros => Time(at.0 - at.0.rem_euclid(micros)),
+        }
+    }
+}
+
+/// What is counted.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Counted {
+    pub span: Span,
+    pub at: Time,
+    /// A phase, `accepted`, `started`, `wait`, `run`, …
+    pub measure: &'static str,
+    /// Of a histogram; -1 for a plain count.
+    pub bucket: i16,
+    /// The task's name; empty while it is not known.
+    pub name: String,
+    pub queue: String,
+}
+
+/// A failure and what it has in common with others.
+#[derive(Debug, Clone, PartialEq)]
+pub struct FailureKind {
+    pub fingerprint: String,
+    pub name: String,
+    pub kind: String,
+    /// The innermost frame of the traceback.
+    pub frame: Option<String>,
+    /// Of the newest one.
+    pub message: String,
+    pub first_at: Time,
+    pub last_at: Time,
+    pub last_task_id: String,
+}
+
+/// What a finished task tells the figures.
+#[derive(Debug, Clone)]
+pub struct Ended {
+    pub task_no: i64,
+    pub submitted_at: Time,
+    pub due_at: Option<Time>,
+    pub started_at: Option<Time>,
+    pub finished_at: Option<Time>,
+    /// Seconds.
+    pub runtime: Option<f64>,
+    pub failure_type: Option<String>,
+    pub failure_message: Option<String>,
+    pub traceback: Option<String>,
+}
+
+/// Which figures to read.
+#[derive(Debug, Clone)]
+pub struct Window {
+    pub span: Span,
+    /// Inclusive.
+    pub from: Time,
+    /// Exclusive.
+    pub to: Time,
+    /// Figures are added up over so many microseconds, at least the span's.
+    pub step_micros: i64,
+    pub measures: Vec<&'static str>,
+    /// All when empty.
+    pub names: Vec<String>,
+    pub queues: Vec<String>,
+    /// One answer per name, or all names in one.
+    pub by_name: bool,
+}
+
+/// A sum of figures.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Figure {
+    pub at: Time,
+    pub measure: String,
+    pub bucket: i16,
+    /// Empty unless asked for by name.
+    pub name: String,
+    pub amount: i64,
+}
+
+#[async_trait]
+pub trait Stats: Send + Sync {
+    /// The feed's position up to which events are counted.
+    async fn folded(&self) -> Result<i64, Error>;
+
+    /// What is known of these tasks; those that are pruned are missing.
+    async fn ended(&self, task_nos: &[i64]) -> Result<Vec<Ended>, Error>;
+
+    /// Adds the amounts and moves the mark, in one transaction; false, and nothing is changed, when the mark is not at `from`.
+    async fn fold(
+        &self,
+        from: i64,
+        to: i64,
+        amounts: &[(Counted, i64)],
+        failures: &[FailureKind],
+    ) -> Result<bool, Error>;
+
+    /// Ascending by time.
+    async fn figures(&self, window: &Window) -> Result<Vec<Figure>, Error>;
+
+    /// These kinds of failures; unknown ones are missing.
+    async fn failure_kinds(&self, fingerprints: &[String]) -> Result<Vec<FailureKind>, Error>;
+
+    /// Forgets figures of a span that began before.
+    async fn forget_figures(&self, span: Span, before: Time) -> Result<i64, Error>;
+}
+
+impl FailureKind {
+    /// Makes two sights of one kind one.
+    pub fn merge(&mut self, other: Self) {
+        self.first_at = self.first_at.min(other.first_at);
+        if other.last_at >= self.last_at {
+            (self.last_at, self.message, self.last_task_id) = (other.last_at, other.message, other.last_task_id);
+        }
+    }
+}
