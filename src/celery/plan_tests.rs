@@ -279,7 +279,7 @@ fn what_follows_a_chord_with_a_group_body_waits_for_that_group() {
 fn ids_places_and_parents_are_known_at_submit() {
     let plan = planned(&chain(&[
         ADD_1,
-        &group(&[TO_10, &with(TO_20, "task_id", "\"mine\"")]),
+        &group(&[TO_10, &with(TO_20, "task_id", "\"0192f0c1-6c1e-7d3e-9f2a-3b8f0a5d1c42\"")]),
         XSUM,
         &with(MUL_2, "link", "[{\"task\": \"ok\"}]"),
     ]));
@@ -289,7 +289,7 @@ fn ids_places_and_parents_are_known_at_submit() {
         [None, Some(0), Some(0), None, Some(3), Some(4)]
     );
     assert_eq!(nodes.iter().map(|node| node.branch).collect::<Vec<_>>(), [false, false, false, false, false, true]);
-    assert_eq!(nodes[2].id.as_str(), "mine");
+    assert_eq!(nodes[2].id.as_str(), "0192f0c1-6c1e-7d3e-9f2a-3b8f0a5d1c42");
     assert_eq!(nodes[2].group.as_ref().map(|(_, index)| *index), Some(1));
     assert_eq!((plan.publish.as_slice(), plan.outcome), (&[0][..], Outcome::Task(4)));
     assert!(plan.edges.contains(&(4, 5, EdgeKind::Link)));

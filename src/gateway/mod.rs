@@ -1,5 +1,6 @@
 //! Use cases: what a client can ask for, one file each. Knows no HTTP and no SQL.
 
+pub mod batch;
 pub mod dead_letters;
 pub mod explain;
 pub mod inspect;

@@ -89,7 +89,7 @@ fn key(given: Idempotency, submission: &store::Submission) -> IdempotencyKey {
     }
 }
 
-fn refused(conflict: Conflict) -> SubmitError {
+pub(super) fn refused(conflict: Conflict) -> SubmitError {
     match conflict {
         Conflict::TaskId(id) | Conflict::Joined(id) => SubmitError::IdTaken(id.to_string()),
         Conflict::GroupId(id) => SubmitError::IdTaken(id.to_string()),

@@ -157,7 +157,7 @@ impl Gateway {
         Err(SubmitError::Backlog { backlog, limit, retry_after: self.relay.drain_time() })
     }
 
-    fn check_names(&self, signature: &Signature) -> Result<(), SubmitError> {
+    pub(super) fn check_names(&self, signature: &Signature) -> Result<(), SubmitError> {
         let mut refused = None;
         signature.visit(&mut |task| {
             if refused.is_none() && !self.catalog.permits(task.task.as_str()) {

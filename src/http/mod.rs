@@ -14,6 +14,7 @@ mod schedule_schema;
 pub mod server;
 mod signature_schema;
 pub mod slugs;
+mod spool;
 mod sse;
 pub mod state;
 pub mod view;

@@ -129,8 +129,12 @@ impl Problem {
         Some(text)
     }
 
-    /// The answer, with the path of the request it belongs to.
-    pub fn render(&self, instance: Option<&str>) -> Response {
+    /// The document as JSON text, for a problem inside of an answer.
+    pub fn document(&self) -> String {
+        self.document_at(None)
+    }
+
+    fn document_at(&self, instance: Option<&str>) -> String {
         let document = ProblemDocument {
             kind: format!("/problems/{}", self.slug.name),
             title: self.slug.title,
@@ -139,7 +143,12 @@ impl Problem {
             instance,
             errors: &self.errors,
         };
-        let body = serde_json::to_vec(&document).expect("a problem is JSON");
+        serde_json::to_string(&document).expect("a problem is JSON")
+    }
+
+    /// The answer, with the path of the request it belongs to.
+    pub fn render(&self, instance: Option<&str>) -> Response {
+        let body = self.document_at(instance);
         let mut response = Response::new(Body::from(body));
         *response.status_mut() = self.slug.status;
         let headers = response.headers_mut();

@@ -10,8 +10,8 @@ use utoipa_axum::routes;
 use super::middleware::{observe, origin, patience};
 use super::problem::{Place, Problem, ProblemDocument};
 use super::routes::{
-    canvas, catalog, control, dead_letters, docs, events, feed, health, insight, metrics, problems, queues, result,
-    schedules, submit, tasks, workers,
+    batch, canvas, catalog, control, dead_letters, docs, events, feed, health, insight, metrics, problems, queues,
+    result, schedules, submit, tasks, workers,
 };
 use super::routes::{dashboard, stats};
 use super::slugs;
@@ -37,6 +37,7 @@ struct Contract;
 pub fn documented() -> OpenApiRouter<Edge> {
     OpenApiRouter::with_openapi(Contract::openapi())
         .routes(routes!(submit::submit_task, tasks::list_tasks))
+        .routes(routes!(batch::submit_batch))
         .routes(routes!(canvas::submit_chain))
         .routes(routes!(canvas::submit_group))
         .routes(routes!(canvas::submit_chord))

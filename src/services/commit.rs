@@ -3,6 +3,7 @@
 //! There is no timer: a batch is whatever arrived while the previous one was being written. Alone, a submission waits for
 //! nobody; under load the batch grows by itself.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -15,8 +16,8 @@ use tracing::error;
 use super::hub::Hub;
 use super::relay;
 use crate::crash_points;
-use crate::store::{Conflict, Error, Inserted, NewTask, Outgoing, SharedLedger, Submission};
-use crate::task::Phase;
+use crate::store::{Conflict, Error, Inserted, NewGroup, NewTask, Outgoing, SharedLedger, Submission};
+use crate::task::{Phase, TaskId};
 
 /// Submissions that wait for the batch in progress. More than the connections of one replica.
 const CAPACITY: usize = 4_096;
@@ -165,12 +166,17 @@ fn batch_end(waiting: &[Request]) -> usize {
 /// What of a committed submission may be published now.
 pub fn outgoing(submission: Submission, inserted: &Inserted) -> Vec<Outgoing> {
     let Submission { at, tasks, groups, .. } = submission;
-    let groups: Arc<[_]> =
-        groups.into_iter().filter(|group| group.chord_size.is_some() || group.structure.is_some()).collect();
+    let mut of_canvas: HashMap<TaskId, Vec<NewGroup>> = HashMap::new();
+    for group in groups.into_iter().filter(|group| group.chord_size.is_some() || group.structure.is_some()) {
+        of_canvas.entry(group.root_id.clone()).or_default().push(group);
+    }
+    let of_canvas: HashMap<TaskId, Arc<[NewGroup]>> =
+        of_canvas.into_iter().map(|(root, groups)| (root, groups.into())).collect();
+    let none: Arc<[NewGroup]> = Arc::default();
     let ready = tasks.into_iter().zip(&inserted.task_nos).filter(|(task, _)| task.phase == Phase::Accepted);
     ready
         .filter_map(|(task, no)| {
-            let NewTask { id, name, queue, priority, headers, body, expires_at, .. } = task;
+            let NewTask { id, name, queue, priority, headers, body, expires_at, root_id, .. } = task;
             headers.map(|headers| Outgoing {
                 no: *no,
                 id,
@@ -182,7 +188,7 @@ pub fn outgoing(submission: Submission, inserted: &Inserted) -> Vec<Outgoing> {
                 body,
                 accepted_at: at,
                 expires_at,
-                groups: Arc::clone(&groups),
+                groups: Arc::clone(of_canvas.get(&root_id).unwrap_or(&none)),
             })
         })
         .collect()

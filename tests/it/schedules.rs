@@ -323,6 +323,32 @@ async fn after_an_outage_catch_up_decides() {
 }
 
 #[tokio::test]
+async fn a_clock_that_steps_back_fires_nothing_again() {
+    let env = Harness::start(&without_worker());
+    let document = json!({"name": "a", "task": "demo.add", "args": [1, 1], "cron": "* * * * *"});
+    create(&env.http, document).await;
+    // As if the clock had been ten minutes ahead when it fired last, and was set right since.
+    let ahead = 600_000_000_i64;
+    postgres::query(
+        &env.database,
+        &format!(
+            "update taskgate.schedule set last_tick_at = next_run_at + {ahead}, \
+         due_at = next_run_at + {ahead} + 60000000, next_run_at = next_run_at + {ahead} + 60000000"
+        ),
+    );
+    let ahead = env.http.get("/v1/schedules/a").await.expect(200)["next_run_at"].clone();
+    for patch in [json!({"cron": "*/1 * * * *"}), json!({"paused": true}), json!({"paused": false})] {
+        call(&env.http, Method::PATCH, "/v1/schedules/a", &[], patch).await.expect(200);
+    }
+    assert_eq!(env.http.get("/v1/schedules/a").await.expect(200)["next_run_at"], ahead);
+    let first = env.http.get("/v1/schedules/a/preview?n=1").await.expect(200)["ticks"][0].clone();
+    assert_eq!(time(&first), time(&ahead));
+    let back =
+        postgres::query(&env.database, "select count(*) from taskgate.schedule where next_run_at <= last_tick_at");
+    assert_eq!((back.as_str(), runs(&env.http, "a").await.len()), ("0", 0));
+}
+
+#[tokio::test]
 async fn overlap_says_what_becomes_of_a_tick_while_the_task_before_runs() {
     let env = Harness::start(&without_worker());
     for policy in ["allow", "skip", "replace"] {

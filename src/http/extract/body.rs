@@ -37,14 +37,19 @@ impl FromRequest<Edge> for JsonText {
         if bytes.as_ref() != b"{}" {
             check_type(&head.headers)?;
         }
-        let text = String::from_utf8(bytes.into()).map_err(|error| {
-            let at = error.utf8_error().valid_up_to();
-            Problem::new(&slugs::INVALID_JSON).detail(format!("the body is not UTF-8: byte {at} is wrong"))
-        })?;
-        check_depth(&text, edge.limits.depth)?;
-        check_surrogates(&text)?;
-        Ok(Self(text))
+        Ok(Self(json_text(bytes.into(), edge.limits.depth)?))
     }
+}
+
+/// Checks bytes that are a whole JSON text.
+pub fn json_text(bytes: Vec<u8>, depth: usize) -> Result<String, Problem> {
+    let text = String::from_utf8(bytes).map_err(|error| {
+        let at = error.utf8_error().valid_up_to();
+        Problem::new(&slugs::INVALID_JSON).detail(format!("the body is not UTF-8: byte {at} is wrong"))
+    })?;
+    check_depth(&text, depth)?;
+    check_surrogates(&text)?;
+    Ok(text)
 }
 
 async fn read(mut body: Body, headers: &HeaderMap, edge: &Edge) -> Result<Bytes, Problem> {

@@ -7,18 +7,20 @@ mod empty;
 mod id;
 mod idempotency;
 mod last_event;
+mod lines;
 mod prefer;
 mod query;
 mod trace;
 mod wishes;
 
 pub use accept::wants_json;
-pub use body::JsonText;
+pub use body::{JsonText, json_text};
 pub use conditional::{Demand, IfNoneMatch};
 pub use empty::NoBody;
 pub use id::{IdPath, PathValues};
 pub use idempotency::{Repeatable, fingerprint};
 pub use last_event::LastEventId;
+pub use lines::{CHUNK_ITEMS, Item, Lines};
 pub use prefer::{Prefer, wanted as wanted_wait};
 pub use query::{
     count_query, feed_filter, inspect_query, list_query, messages_query, name_page_query, page_query, stats_query,

@@ -1,5 +1,6 @@
 //! Handlers: body in, use case, view out. They translate and do not decide.
 
+pub mod batch;
 pub mod canvas;
 pub mod catalog;
 pub mod control;

@@ -1,5 +1,6 @@
 //! The edge over a real ledger (SQLite) and no Redis at all: what it answers must not depend on Redis.
 
+mod batch;
 mod contract;
 mod refusals;
 mod submission;

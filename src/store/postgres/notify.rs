@@ -64,7 +64,7 @@ fn read(replica: &str, payload: &str) -> Option<Changed> {
     }
     let ids: Result<Vec<TaskId>, _> = lines.map(TaskId::parse).collect();
     match ids {
-        Ok(ids) if payload.lines().nth(1) != Some("*") => Some(Changed::Tasks(Arc::from(ids))),
+        Ok(ids) if !ids.is_empty() && payload.lines().nth(1) != Some("*") => Some(Changed::Tasks(Arc::from(ids))),
         _ => Some(Changed::Any),
     }
 }
