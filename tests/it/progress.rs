@@ -106,9 +106,10 @@ async fn attempts_and_custom_states_are_visible() {
     let env = Harness::shared();
     let id = env.submit("demo.retry", json!([1, 0.1])).await;
     let events = env.http.events(&format!("/v1/tasks/{id}/events"), &[("last-event-id", "0")]).await.rest().await;
-    // The attempt shows in `retries`; the word RETRY is skipped when the worker has the next attempt's message already.
+    // Celery may announce the next attempt before it says RETRY of the present one: then `retries` goes back for a moment.
     let attempts: Vec<_> = events.iter().filter_map(|event| event.json()["retries"].as_u64()).collect();
-    assert!(attempts.contains(&0) && attempts.contains(&1) && attempts.is_sorted(), "{events:?}");
+    assert!(attempts.contains(&0) && attempts.last() == Some(&1), "{events:?}");
+    assert!(events.iter().any(|event| event.json()["status"] == "RETRY"), "{events:?}");
     let id = env.submit("demo.custom_state", json!(["DOWNLOADING", {"file": "a.pdf"}])).await;
     let events = env.http.events(&format!("/v1/tasks/{id}/events"), &[("last-event-id", "0")]).await.rest().await;
     let custom = events.iter().find(|event| event.event == "progress").expect("a custom state").json();

@@ -113,7 +113,7 @@ impl Stats for PostgresLedger {
     }
 
     async fn forget_figures(&self, span: Span, before: Time) -> Result<i64, Error> {
-        let query = sqlx::query(FORGET).bind(span.secs()).bind(before.0).bind(&crate::store::MEASURES);
+        let query = sqlx::query(FORGET).bind(span.secs()).bind(before.0).bind(crate::store::MEASURES);
         let done = query.execute(&self.pool).await?;
         Ok(i64::try_from(done.rows_affected()).unwrap_or(i64::MAX))
     }
