@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Brings what the tests need and is not there yet: redis-server, PostgreSQL, and two Python environments with Celery.
+# Brings what the tests need and is not there yet: redis-server, PostgreSQL, chromium, and two Python environments with Celery.
 # Repeating it costs a fraction of a second. Nothing is changed outside .venv/ except Debian packages that are missing.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -16,6 +16,7 @@ command -v redis-server >/dev/null || missing+=(redis-server)
 compgen -G '/usr/lib/postgresql/*/bin/initdb' >/dev/null || command -v initdb >/dev/null || missing+=(postgresql)
 command -v python3 >/dev/null || missing+=(python3)
 python3 -c 'import ensurepip' 2>/dev/null || missing+=(python3-venv)
+command -v chromium >/dev/null && command -v chromedriver >/dev/null || missing+=(chromium chromium-driver)
 if [ "${#missing[@]}" -gt 0 ]; then
     echo "installing ${missing[*]}"
     as_root apt-get update -q

@@ -77,10 +77,10 @@ function App() {
     main.current.focus();
   };
   return html`<div>
-    <a class="skip" href="#main" onClick=${skip}>Skip to the content</a>
+    <nav aria-label="Short cuts"><a class="skip" href="#main" onClick=${skip}>Skip to the content</a></nav>
     <div class="shell">
       <${Side} page=${place.page} onToken=${() => setAsksToken(true)} />
-      <main tabindex="-1" ref=${main}>
+      <main id="main" tabindex="-1" ref=${main}>
         ${Page ? html`<${Page} key=${place.page + place.rest.join('/')} place=${place} />` : html`<h1>There is no such page</h1>`}
       </main>
     </div>

@@ -43,6 +43,9 @@ export function at(text) {
 
 export const atFull = (text) => (text ? full.format(new Date(text)) : '');
 
+/** A sentence with its RFC 3339 times as the reader's clock shows them. */
+export const localTimes = (text) => text.replace(/\d{4}-\d\d-\d\dT[\d:.]+Z/g, at);
+
 /** `in 5 min`, `3 s ago`. */
 export function away(text) {
   if (!text) return '–';

@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::Gateway;
 use crate::clock::Time;
 use crate::services::stats::{BOUNDS, KEEP_MINUTES};
-use crate::store::{Error, FailureKind, Figure, Span, Window};
+use crate::store::{Error, FailureKind, Figure, MEASURES, Span, Window};
 
 /// What comes in and goes out.
 pub const FLOWS: [&str; 10] =
@@ -157,6 +157,15 @@ impl Gateway {
             tasks.entry(figure.name.clone()).or_default().add(&figure);
         }
         Ok(tasks.into_iter().collect())
+    }
+
+    /// Everything that was ever counted, by task.
+    pub async fn ever(&self) -> Result<Vec<Figure>, Error> {
+        let measures = MEASURES.into_iter().filter(|measure| *measure != "error").collect();
+        let (from, to) = (Time(0), Time(1));
+        let (names, queues) = (Vec::new(), Vec::new());
+        let window = Window { span: Span::Ever, from, to, step_micros: 1, measures, names, queues, by_name: true };
+        self.ledger.figures(&window).await
     }
 
     /// Kinds of failures, most first.

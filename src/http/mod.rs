@@ -5,6 +5,7 @@
 
 mod cursor;
 mod extract;
+mod fleet;
 mod middleware;
 pub mod openapi;
 pub mod problem;

@@ -7,6 +7,7 @@ mod harness;
 mod boundaries;
 mod conformance;
 mod control;
+mod dashboard;
 mod dev;
 mod dev_samples;
 mod faults;

@@ -51,7 +51,7 @@ export function DeadLetters({ place }) {
     <${Trouble} error=${error} what="list of dead letters" />
     ${data && data.tasks.length === 0 && html`<p class="quiet">Nothing is here.</p>`}
     ${data && data.tasks.length > 0 && html`<div class="scroll" tabindex="0" role="region" aria-label="Dead letters"><table>
-      <thead><tr><th>Id</th><th>Task</th><th>Phase</th><th>Error</th><th>Ended</th><th class="number">Retries</th><th></th></tr></thead>
+      <thead><tr><th>Id</th><th>Task</th><th>Phase</th><th>Error</th><th>Ended</th><th class="number">Retries</th><th><span class="hidden">Actions</span></th></tr></thead>
       <tbody>${data.tasks.map((task) => html`<tr key=${task.task_id}>
         <td class="nowrap"><${TaskLink} id=${task.task_id} /></td><td class="wrap">${task.task}</td><td><${Phase} ...${task} /></td>
         <td class="wrap small"><strong>${task.error?.type}</strong> ${task.error?.message?.slice(0, 200)}${task.retried_as && html` (retried as <${TaskLink} id=${task.retried_as} />)`}</td>

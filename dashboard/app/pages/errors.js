@@ -43,7 +43,7 @@ export function Errors({ place }) {
     <${Trouble} error=${error} what="statistics of errors" />
     ${data && data.groups.length === 0 && html`<p class="quiet">Nothing failed in this time.</p>`}
     ${data && data.groups.length > 0 && html`<div class="scroll" tabindex="0" role="region" aria-label="Errors"><table>
-      <thead><tr><th>Error</th><th>Task</th><th class="number">Count</th><th>Trend</th><th>Last</th><th>Example</th><th></th></tr></thead>
+      <thead><tr><th>Error</th><th>Task</th><th class="number">Count</th><th>Trend</th><th>Last</th><th>Example</th><th><span class="hidden">Actions</span></th></tr></thead>
       <tbody>${data.groups.map((group) => html`<tr key=${group.fingerprint}>
         <td class="wrap"><strong>${group.type}</strong> <span class="quiet small">${group.message}</span><div class="mono small quiet">${group.frame || 'no traceback'}</div></td>
         <td class="wrap"><a href=${to('tasks', { task: group.task, phase: 'failed,lost' })}>${group.task}</a></td>

@@ -23,16 +23,24 @@ function recent(points, minutes) {
     ended: ended / (60 * Math.max(1, last.length)) };
 }
 
-function Queues({ queues, rate }) {
+/** At the pace of the last minutes; nobody can say it of a queue that nobody serves. */
+function Drain({ queue, window }) {
+  const asked = queue.waiting > 0 && queue.consumers > 0 && !queue.paused;
+  const { data } = useLoaded(asked ? '/v1/stats/throughput' : null, { ...window, queue: queue.name });
+  if (queue.waiting > 0 && !asked) return 'not served';
+  const rate = data && recent(data.points, 5).ended;
+  return asked && rate > 0 ? `≈ ${seconds(queue.waiting / rate)}` : '–';
+}
+
+function Queues({ queues, window }) {
   const busy = [...queues].sort((a, b) => b.waiting + b.held - a.waiting - a.held).slice(0, 10);
-  const total = sum(queues, 'waiting');
   return html`<section class="card"><h2><a href="#/queues">Queues</a></h2>
     <div class="scroll" tabindex="0" role="region" aria-label="Queues"><table>
       <thead><tr><th>Queue</th><th class="number">Waiting</th><th class="number">Held</th><th class="number">With workers</th><th class="number">Oldest</th><th class="number">Drained in</th></tr></thead>
       <tbody>${busy.map((queue) => html`<tr key=${queue.name}><td>${queue.name}${queue.paused && ' (paused)'}</td>
         <td class="number">${count(queue.waiting)}</td><td class="number">${count(queue.held)}</td><td class="number">${count(queue.reserved)}</td>
         <td class="number">${seconds(queue.oldest_seconds)}</td>
-        <td class="number">${queue.waiting && rate > 0 ? `≈ ${seconds(total / rate)}` : '–'}</td></tr>`)}</tbody>
+        <td class="number"><${Drain} queue=${queue} window=${window} /></td></tr>`)}</tbody>
     </table></div></section>`;
 }
 
@@ -77,7 +85,7 @@ export function Overview() {
           at: point.at, waitMid: point.wait?.p50, waitHigh: point.wait?.p95, runMid: point.run?.p50, runHigh: point.run?.p95 }))} unit=${seconds}
           series=${[{ key: 'waitMid', name: 'wait p50' }, { key: 'runMid', name: 'run p50' }, { key: 'waitHigh', name: 'wait p95' }, { key: 'runHigh', name: 'run p95' }]} />`}</section>
     </div>
-    ${listed ? html`<${Queues} queues=${listed} rate=${rates.ended} />` : html`<${Trouble} error=${queues.error} what="list of queues" />`}
+    ${listed ? html`<${Queues} queues=${listed} window=${now} />` : html`<${Trouble} error=${queues.error} what="list of queues" />`}
   </div>`;
 }
 

@@ -55,7 +55,7 @@ export function Queues({ place }) {
     <div class="head"><h1>Queues</h1></div>
     <${Trouble} error=${error} what="list of queues" />
     ${data && html`<div class="scroll" tabindex="0" role="region" aria-label="Queues"><table>
-      <thead><tr><th>Queue</th><th class="number">Waiting</th><th class="number">Held</th><th class="number">With workers</th><th class="number">Oldest</th><th class="number">Workers</th><th></th></tr></thead>
+      <thead><tr><th>Queue</th><th class="number">Waiting</th><th class="number">Held</th><th class="number">With workers</th><th class="number">Oldest</th><th class="number">Workers</th><th><span class="hidden">Actions</span></th></tr></thead>
       <tbody>${data.queues.map((queue) => html`<${Row} key=${queue.name} queue=${queue} onChange=${reload} onPurge=${setPurged} />`)}</tbody>
     </table></div>`}
     ${place.rest[0] && html`<${Messages} name=${place.rest[0]} />`}

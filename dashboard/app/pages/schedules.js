@@ -9,7 +9,7 @@ import { Notice, TaskLink, Time, Trouble } from '../parts/basics.js';
 import { Dialog } from '../parts/dialog.js';
 import { attempt } from '../parts/toasts.js';
 
-const COMPUTED = ['next_run_at', 'last_run_at', 'links', 'created_at', 'updated_at'];
+const COMPUTED = ['next_run_at', 'last_run_at', 'links', 'last_task_id', 'created_at', 'updated_at'];
 
 const timetable = (schedule) => schedule.cron || (schedule.every !== undefined && schedule.every !== null ? `every ${schedule.every} s` : `once at ${schedule.at}`);
 
@@ -88,7 +88,7 @@ export function Schedules({ place }) {
     ${edited !== undefined && html`<${Editor} key=${edited?.name} schedule=${edited} onDone=${() => { setEdited(undefined); reload(); }} />`}
     ${data && data.schedules.length === 0 && html`<p class="quiet">There is no schedule yet.</p>`}
     ${data && data.schedules.length > 0 && html`<div class="scroll" tabindex="0" role="region" aria-label="Schedules"><table>
-      <thead><tr><th>Name</th><th>Task</th><th>Timetable</th><th>Next</th><th>Last</th><th></th></tr></thead>
+      <thead><tr><th>Name</th><th>Task</th><th>Timetable</th><th>Next</th><th>Last</th><th><span class="hidden">Actions</span></th></tr></thead>
       <tbody>${data.schedules.map((schedule) => html`<${Row} key=${schedule.name} schedule=${schedule} open=${schedule.name === open} onChange=${reload} onEdit=${setEdited} onRemove=${setRemoved} />`)}</tbody>
     </table></div>`}
     ${open && html`<${Detail} key=${open} name=${open} />`}

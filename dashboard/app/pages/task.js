@@ -1,10 +1,10 @@
 // One task: why it is where it is, what happened when, what went in and what came out, and what can be done.
 
 import { html, useEffect, useState } from '../view.js';
-import { get, post, segment } from '../api.js';
+import { get, segment } from '../api.js';
 import { follow } from '../stream.js';
 import { useLoaded } from '../loading.js';
-import { FINAL, between, seconds } from '../words.js';
+import { FINAL, between, localTimes, seconds } from '../words.js';
 import { go, taskPage, to } from '../place.js';
 import { Bar, Json, Labels, Notice, Phase, TaskLink, Time, Trouble, progressOf } from '../parts/basics.js';
 import { Timeline } from '../parts/timeline.js';
@@ -91,7 +91,7 @@ function Facts({ task }) {
     ${fact('Held until', time(task.eta))}
     ${fact('Expires', time(task.expires))}
     ${fact('Parent', link(task.parent_id))}
-    ${fact('Root', task.root_id !== task.task_id && link(task.root_id))}
+    ${fact('Root', task.root_id !== task.task_id ? link(task.root_id) : null)}
     ${fact('Group', task.group_id && html`<a class="mono" href=${to('tasks', { group_id: task.group_id })}>${task.group_id}</a>`)}
     ${fact('Retry of', link(task.retry_of))}
     ${fact('Retried as', link(task.retried_as))}
@@ -125,7 +125,7 @@ function Content({ task }) {
 export function TaskPage({ place }) {
   const id = place.rest[0];
   const { task, events, error, load } = useTask(id);
-  const explain = useLoaded(task ? `/v1/tasks/${segment(id)}/explain` : null, { seq: undefined });
+  const explain = useLoaded(task ? `/v1/tasks/${segment(id)}/explain` : null);
   const graph = useLoaded(task ? `/v1/tasks/${segment(id)}/graph` : null);
   useEffect(() => {
     if (task) {
@@ -137,7 +137,7 @@ export function TaskPage({ place }) {
     const missing = error?.status === 404 && html`<${Notice} kind="warn">This ledger never saw the id ${id}.<//>`;
     return html`<div class="stack"><h1>Task</h1>${missing || html`<${Trouble} error=${error} what="task" />`}</div>`;
   }
-  const sentence = explain.data && (explain.data.sentence || explain.data.explanation || explain.data.detail);
+  const sentence = explain.data && localTimes(explain.data.sentence);
   return html`<div class="stack">
     <div class="head">
       <div><h1>${task.task || 'unknown task'}</h1><span class="mono small quiet wrap">${task.task_id}</span></div>

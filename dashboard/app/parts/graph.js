@@ -4,7 +4,7 @@ import { html } from '../view.js';
 import { short, tone } from '../words.js';
 import { taskPage } from '../place.js';
 
-const WIDTH = 170;
+const WIDTH = 200;
 const HEIGHT = 44;
 const GAP_X = 60;
 const GAP_Y = 16;
@@ -54,11 +54,11 @@ export function Graph({ nodes, edges, here }) {
       ${shown.map((node) => {
         const { x, y } = place.get(node.task_id);
         const name = (node.task || 'unknown').replace(/^.*\.(?=.)/, '');
-        return html`<a key=${node.task_id} href=${taskPage(node.task_id)} aria-label="${node.task || 'unknown'}, ${node.phase}">
+        return html`<a key=${node.task_id} href=${taskPage(node.task_id)}>
           <g class="${tone(node.phase)} ${node.task_id === here ? 'here' : ''}" transform="translate(${x} ${y})">
             <title>${node.task} ${node.task_id}</title>
             <rect width=${WIDTH} height=${HEIGHT} rx="7" />
-            <text x="10" y="18">${name.length > 22 ? `${name.slice(0, 21)}…` : name}</text>
+            <text x="10" y="18">${name.length > 26 ? `${name.slice(0, 25)}…` : name}</text>
             <text class="sub" x="10" y="35">${node.phase} · ${short(node.task_id)}</text>
           </g></a>`;
       })}

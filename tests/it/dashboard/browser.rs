@@ -1,0 +1,131 @@
+//! A real browser, driven over the WebDriver protocol: chromium and its driver, a profile of its own, nothing in the background.
+
+use std::path::PathBuf;
+use std::process::Command;
+use std::time::Duration;
+
+use base64::Engine;
+use serde_json::{Value, json};
+
+use crate::harness::process::Process;
+use crate::harness::{eventually, ports};
+
+const FLAGS: [&str; 9] = [
+    "--headless",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--disable-dev-shm-usage",
+];
+/// A page load on a busy machine.
+const PATIENCE: Duration = Duration::from_secs(60);
+const AXE: &str = include_str!("../../vectors/axe/axe.min.js");
+
+pub struct Browser {
+    client: reqwest::Client,
+    session: String,
+    // Dropped in this order: the driver (with its browser), then the profile.
+    _driver: Process,
+    _profile: tempfile::TempDir,
+}
+
+impl Browser {
+    /// # Panics
+    /// When chromium or its driver is missing; `tests/setup.sh` installs them.
+    pub async fn start(width: u32, height: u32) -> Self {
+        let port = ports::free();
+        let profile = tempfile::tempdir().expect("a temporary folder");
+        let mut command = Command::new("chromedriver");
+        command.arg(format!("--port={port}"));
+        let driver = Process::start("chromedriver", command);
+        let client = reqwest::Client::builder().timeout(PATIENCE).build().expect("a client without TLS roots");
+        let address = format!("http://127.0.0.1:{port}");
+        eventually("chromedriver is ready", async || client.get(format!("{address}/status")).send().await.ok()).await;
+        let mut flags: Vec<String> = FLAGS.iter().map(|flag| (*flag).to_owned()).collect();
+        flags.push(format!("--user-data-dir={}", profile.path().display()));
+        flags.push(format!("--window-size={width},{height}"));
+        let wanted = json!({"capabilities": {"alwaysMatch": {
+            "goog:chromeOptions": {"args": flags}, "goog:loggingPrefs": {"browser": "ALL"}}}});
+        let opened = call(client.post(format!("{address}/session")).json(&wanted)).await;
+        let id = opened["sessionId"].as_str().expect("a session");
+        let session = format!("{address}/session/{id}");
+        Self { client, session, _driver: driver, _profile: profile }
+    }
+
+    async fn post(&self, path: &str, body: Value) -> Value {
+        call(self.client.post(format!("{}/{path}", self.session)).json(&body)).await
+    }
+
+    pub async fn open(&self, url: &str) {
+        self.post("url", json!({"url": url})).await;
+    }
+
+    /// What the script returns.
+    pub async fn run(&self, script: &str) -> Value {
+        self.post("execute/sync", json!({"script": script, "args": []})).await
+    }
+
+    /// Waits until the expression is neither false nor empty; answers with it.
+    pub async fn wait_for(&self, what: &str, expression: &str) -> Value {
+        let script = format!("return {expression};");
+        eventually(what, async || {
+            let value = self.run(&script).await;
+            (!matches!(value, Value::Null | Value::Bool(false))).then_some(value)
+        })
+        .await
+    }
+
+    /// Waits for the element and clicks it as a mouse would.
+    pub async fn click(&self, selector: &str) {
+        let found = eventually(&format!("{selector} is there"), async || {
+            let body = json!({"using": "css selector", "value": selector});
+            let request = self.client.post(format!("{}/element", self.session)).json(&body);
+            let answer: Value = request.send().await.ok()?.json().await.ok()?;
+            answer["value"].as_object()?.values().next()?.as_str().map(str::to_owned)
+        })
+        .await;
+        self.post(&format!("element/{found}/click"), json!({})).await;
+    }
+
+    pub async fn text(&self) -> String {
+        self.run("return document.body.innerText").await.as_str().expect("a text").to_owned()
+    }
+
+    /// Keeps what is seen under `target/screenshots/`.
+    pub async fn keep(&self, name: &str) {
+        let shot = call(self.client.get(format!("{}/screenshot", self.session))).await;
+        let bytes = base64::engine::general_purpose::STANDARD.decode(shot.as_str().expect("a picture"));
+        let folder = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("target/screenshots");
+        std::fs::create_dir_all(&folder).expect("target/ is writable");
+        std::fs::write(folder.join(format!("{name}.png")), bytes.expect("base64")).expect("target/ is writable");
+    }
+
+    /// Errors and warnings of the console since the last call.
+    pub async fn complaints(&self) -> Vec<String> {
+        let entries = self.post("se/log", json!({"type": "browser"})).await;
+        let entries = entries.as_array().expect("a list").iter();
+        let loud = entries.filter(|entry| entry["level"] == "SEVERE" || entry["level"] == "WARNING");
+        loud.map(|entry| entry["message"].to_string()).collect()
+    }
+
+    /// What axe-core finds serious or critical.
+    pub async fn barriers(&self) -> Vec<String> {
+        self.run(AXE).await;
+        let script = "const done = arguments[arguments.length - 1]; axe.run().then(({ violations }) => done(violations \
+            .filter(({ impact }) => impact === 'serious' || impact === 'critical') \
+            .map(({ id, nodes }) => `${id}: ${nodes.map((node) => node.html).slice(0, 3).join(' ')}`)))";
+        let found = self.post("execute/async", json!({"script": script, "args": []})).await;
+        serde_json::from_value(found).expect("texts")
+    }
+}
+
+async fn call(request: reqwest::RequestBuilder) -> Value {
+    let answer: Value = request.send().await.expect("chromedriver answers").json().await.expect("JSON");
+    let value = answer["value"].clone();
+    assert!(value["error"].is_null(), "the browser says {value}");
+    value
+}
