@@ -127,10 +127,13 @@ fn tasks(out: &mut String, figures: &Figures) {
     }
 }
 
+/// What a gauge shows of a queue.
+type Value<'a> = &'a dyn Fn(&Queue) -> f64;
+
 fn write_queues(out: &mut String, queues: &[Queue], age: impl Fn(&Queue) -> f64) {
     let queues = &queues[..queues.len().min(MAX_QUEUES)];
     let waiting = |queue: &Queue| queue.depth.iter().sum::<i64>() as f64;
-    let gauges: [(&str, &str, &dyn Fn(&Queue) -> f64); 6] = [
+    let gauges: [(&str, &str, Value<'_>); 6] = [
         ("celery_queue_length", "Messages in the broker", &waiting),
         ("celery_active_consumer_count", "Online workers that serve the queue", &|queue| queue.consumers as f64),
         ("taskgate_queue_held", "Tasks that are held back", &|queue| queue.held as f64),
