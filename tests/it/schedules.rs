@@ -388,7 +388,8 @@ async fn the_configuration_seeds_once_and_later_edits_win() {
     assert_eq!(http.get("/v1/schedules/gone").await.status, 404);
 }
 
-/// Firing a thousand on time needs a release build; here the bound only catches a design that is slow.
+/// On time is within 50 ms; that holds for a release build on a quiet machine (`cargo test --release`). A debug build only shows that
+/// they fire together.
 #[tokio::test]
 async fn a_thousand_in_the_same_second_fire_together() {
     let env = Harness::start(&without_worker());
@@ -403,16 +404,18 @@ async fn a_thousand_in_the_same_second_fire_together() {
         }
     });
     futures_util::future::join_all(clients).await;
-    let fired = within(Duration::from_secs(40), "all thousand have fired", async || {
+    let fired = within(Duration::from_secs(40), "all thousand are in Redis", async || {
         let late = postgres::query(
             &env.database,
-            "select count(*), coalesce(percentile_disc(0.99) within group (order by fired_at - scheduled_at), 0) \
-             from taskgate.schedule_run where outcome = 'fired'",
+            "select count(*), percentile_disc(0.99) within group (order by r.fired_at - r.scheduled_at), \
+             percentile_disc(0.99) within group (order by t.queued_at - r.scheduled_at) \
+             from taskgate.schedule_run r join taskgate.task t on t.task_id = r.task_id where t.queued_at is not null",
         );
-        late.starts_with("1000").then_some(late)
+        late.starts_with("1000|").then_some(late)
     })
     .await;
-    let p99: i64 = fired.split('|').nth(1).and_then(|text| text.trim().parse().ok()).expect("a number");
-    eprintln!("p99 lateness: {} ms", p99 / 1000);
-    assert!(p99 < 1_000_000, "p99 lateness is {p99} µs");
+    let late: Vec<i64> = fired.split('|').skip(1).map(|text| text.parse().expect("a number")).collect();
+    eprintln!("p99 lateness: fired after {} ms, in Redis after {} ms", late[0] / 1000, late[1] / 1000);
+    let bound = if cfg!(debug_assertions) { 1_000_000 } else { 50_000 };
+    assert!(late[0] < bound, "p99 lateness is {} µs", late[0]);
 }

@@ -101,7 +101,8 @@ fn consumption_resumes_when_redis_is_back_and_nothing_acknowledged_runs_again() 
         r#"
 through = app.AsyncResult({running}).get(timeout=20)
 again = send("add", 20, 22).get(timeout=20)
-tell({{"through": through, "again": again, "total": nodes("stats")["total"]}})
+stats = eventually(lambda: nodes("stats"))
+tell({{"through": through, "again": again, "total": stats["total"]}})
 "#
     ));
     assert_eq!((&said["through"], &said["again"]), (&json!("through"), &json!(42)), "{said}");
