@@ -29,6 +29,7 @@ use crate::services::relay::Relay;
 use crate::services::retention::Retention;
 use crate::services::stats::Folder;
 use crate::services::sweeper::Sweeper;
+use crate::services::tokens::Authority;
 use crate::services::workers::{self, WorkerRegistry};
 use crate::store::postgres::{PostgresConfig, PostgresLedger};
 use crate::store::sqlite::{SqliteLedger, Synchronous};
@@ -86,7 +87,9 @@ impl App {
         let (lookout, incidents) = Lookout::new(ledger.clone(), broker.clone());
         let (health, health_handle) = Health::new(ledger.clone(), broker.clone(), backend.clone());
         let beat_handle = beat::service::Handle::default();
+        let authority = Authority::new(ledger.clone());
         let gateway = Gateway::new(Parts {
+            authority: authority.clone(),
             watcher: Watcher::new(ledger.clone(), hub.clone()),
             ledger: ledger.clone(),
             broker,
@@ -112,6 +115,9 @@ impl App {
         starter.service("recorder", move |stop| recorder.run(stop));
         starter.service("canvases", move |stop| canvases.run(stop));
         starter.service("workers", move |stop| registry.run(stop));
+        if config.auth == config::Auth::Token {
+            starter.service("tokens", move |stop| authority.run(stop));
+        }
         let paused = ledger.clone();
         starter.service("pauses", move |stop| pauses.run(paused, stop));
         let beat = Beat::new(gateway.clone(), tasks.clone(), beat_handle, config.schedules.clone(), config.ledger.keep);

@@ -80,6 +80,11 @@ pub fn random_id() -> Uuid {
     Uuid::new_v4()
 }
 
+/// 256 random bits from the generator for keys, for tokens and tickets.
+pub fn secret() -> [u8; 32] {
+    rand::random()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

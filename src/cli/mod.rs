@@ -8,6 +8,7 @@ mod migrate;
 mod openapi;
 mod schedules;
 mod serve;
+mod token;
 mod worker;
 
 use std::path::PathBuf;
@@ -48,6 +49,8 @@ enum Command {
     Migrate,
     /// Take over the timetable of Celery beat, RedBeat or django-celery-beat
     Schedules(schedules::Options),
+    /// Create, list and revoke the tokens that clients call with
+    Token(token::Options),
     /// Print the contract (OpenAPI 3.1)
     Openapi,
     /// Read the configuration, Redis, the ledger and the live workers, and say what does not fit together
@@ -69,6 +72,7 @@ impl Cli {
             Command::Worker(options) => worker::run(&common, &options),
             Command::Migrate => migrate::run(&common),
             Command::Schedules(options) => schedules::run(&common, &options),
+            Command::Token(options) => token::run(&common, &options),
             Command::Openapi => openapi::run(),
             Command::Check => check::run(&common),
             Command::Healthcheck => healthcheck::run(&common),

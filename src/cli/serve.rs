@@ -6,18 +6,23 @@ use std::time::Duration;
 use anyhow::Context;
 use clap::Args;
 use tokio::net::TcpListener;
-use tracing::info;
+use tracing::{info, warn};
 
 use super::Common;
 use super::given::{Flag, configure};
 use crate::app::{self, App};
+use crate::clock;
 use crate::config::{Auth, Config, Role};
 use crate::http::{self, Edge, Router};
 use crate::lifecycle::{OnExit, Tasks, terminated};
+use crate::store::SharedLedger;
 use crate::telemetry;
 
 /// SIGTERM ends a role within ten seconds: what did not end by then is cut.
 const SHUTDOWN: Duration = Duration::from_secs(9);
+
+/// How long a start waits for the ledger to say whether there are tokens.
+const LEDGER_PATIENCE: Duration = Duration::from_secs(5);
 
 #[derive(Debug, Args)]
 pub struct Options {
@@ -31,14 +36,6 @@ pub struct Options {
 pub fn run(common: &Common, options: &Options) -> anyhow::Result<ExitCode> {
     let listen = Flag { key: "http.listen", name: "listen", value: options.listen.clone() };
     let config = configure(Role::Serve, common, &[listen])?;
-    if config.auth == Auth::Token {
-        anyhow::bail!(
-            "{}: tokens are required and none exists, so every request would be refused; say auth = \"none\" to let \
-             everybody in who reaches {}",
-            config.said.place("auth"),
-            config.http.listen
-        );
-    }
     super::runtime()?.block_on(serve(config))
 }
 
@@ -47,9 +44,37 @@ async fn serve(config: Config) -> anyhow::Result<ExitCode> {
     let metrics = telemetry::metrics(&tasks);
     let ledger = app::open_ledger(&config, tasks.stop_token())?;
     let listener = listen(&config).await?;
+    if config.auth == Auth::Token {
+        somebody_may_call(&config, &ledger).await?;
+    }
     let app = App::build(&config, ledger, tasks)?;
     let edge = Edge::new(&config, app.gateway, app.catalog, app.tasks.clone(), metrics);
     serve_until_stopped(&config, http::router(edge), listener, &app.tasks).await
+}
+
+/// A gateway that would refuse every request does not start. One whose ledger is away does: it will be back, with its tokens.
+async fn somebody_may_call(config: &Config, ledger: &SharedLedger) -> anyhow::Result<()> {
+    let tokens = async {
+        if config.database.migrate {
+            ledger.migrate().await?;
+        }
+        ledger.tokens().await
+    };
+    let now = clock::now();
+    match tokio::time::timeout(LEDGER_PATIENCE, tokens).await {
+        Ok(Ok(tokens)) if tokens.iter().any(|token| token.is_valid_at(now)) => Ok(()),
+        Ok(Ok(_)) => anyhow::bail!(
+            "{}: tokens are required and no valid one exists, so every request would be refused; create one with \
+             `taskgate token create --name NAME --scope submit,read`, or say auth = \"none\" to let everybody in who \
+             reaches {}",
+            config.said.place("auth"),
+            config.http.listen
+        ),
+        Ok(Err(_)) | Err(_) => {
+            warn!("the ledger does not answer yet: whether there are tokens shows when it does");
+            Ok(())
+        }
+    }
 }
 
 /// Binds before anything else starts: a taken port is a clear refusal.

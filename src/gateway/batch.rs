@@ -52,7 +52,7 @@ impl Gateway {
         let now = clock::now();
         let (mut parts, mut wrong) = (Vec::with_capacity(requests.len()), Vec::new());
         for (index, request) in requests.into_iter().enumerate() {
-            let checked = self.check_names(&request.submission.signature);
+            let checked = self.check_call(&request);
             match checked.and_then(|()| self.prepared(request, now)) {
                 Ok(part) => parts.push(part),
                 Err(error) => wrong.push((index, error)),

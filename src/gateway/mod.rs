@@ -24,6 +24,7 @@ use crate::config;
 use crate::services::hub::Hub;
 use crate::services::incidents::Incidents;
 use crate::services::pauses::Pauses;
+use crate::services::tokens::Authority;
 use crate::services::{commit, health, recorder, relay};
 use crate::store::SharedLedger;
 use crate::task::signature;
@@ -36,6 +37,7 @@ pub struct Gateway(Arc<Parts>);
 
 /// What the use cases work with.
 pub struct Parts {
+    pub authority: Authority,
     pub ledger: SharedLedger,
     pub broker: Broker,
     pub backend: Backend,

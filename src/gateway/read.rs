@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use super::Gateway;
 use crate::clock::Time;
+use crate::services::tokens::Sight;
 use crate::store::{EdgeKind, Error, Group, Message, Task};
 use crate::task::{GroupId, TaskId};
 
@@ -22,6 +23,21 @@ pub enum Found {
 pub type Graph = (Vec<Task>, Vec<(TaskId, TaskId, EdgeKind)>);
 
 impl Gateway {
+    /// As [`Gateway::find`], for a caller that sees some tasks only: the others are unknown to it, at once.
+    pub async fn find_for(&self, sight: &Sight, id: &str, patience: Duration) -> Result<Found, Error> {
+        if !sight.is_limited() {
+            return self.find(id, patience).await;
+        }
+        let found = self.find(id, Duration::ZERO).await?;
+        match &found {
+            Found::Task(task) if sight.sees_task(task) => {}
+            Found::Group(group) if sight.sees_group(group) => {}
+            // Whose it was is not known any more.
+            Found::Task(_) | Found::Group(_) | Found::Pruned(_) | Found::Unknown => return Ok(Found::Unknown),
+        }
+        if patience.is_zero() { Ok(found) } else { self.find(id, patience).await }
+    }
+
     /// Looks an id up, as a task first. With `patience` waits that long for its end.
     pub async fn find(&self, id: &str, patience: Duration) -> Result<Found, Error> {
         let Ok(task_id) = TaskId::parse(id) else { return Ok(Found::Unknown) };

@@ -4,12 +4,13 @@
 //! that was fired.
 
 use super::Gateway;
-use super::submit::{Idempotency, SubmitError, SubmitRequest, Submitted};
+use super::submit::{Idempotency, SubmitError, SubmitRequest, Submitted, foreign_name};
 use crate::beat::definition::{Definition, check_name};
 use crate::beat::document::{self, Document};
 use crate::beat::tick;
 use crate::clock::{self, Time};
 use crate::services::commit;
+use crate::services::tokens::Sight;
 use crate::store::{self, Conflict, Created, Cursor, Edit, Inserted, NewRun, Outcome, Page, Run, Schedule};
 use crate::task::{Invalid, Phase, Signature, TaskId};
 
@@ -78,10 +79,15 @@ impl Precondition {
 
 impl Gateway {
     /// `name` stands in the document. `key` makes a repetition harmless: it gives the same row.
-    pub async fn create_schedule(&self, text: &str, key: Option<&str>) -> Result<Written, ScheduleError> {
+    pub async fn create_schedule(
+        &self,
+        sight: &Sight,
+        text: &str,
+        key: Option<&str>,
+    ) -> Result<Written, ScheduleError> {
         let document = Document::parse(text).map_err(ScheduleError::Invalid)?;
         let name = named(&document)?;
-        let definition = self.read_definition(&document, true)?;
+        let definition = self.read_definition(sight, &document, true)?;
         let mut schedule = new_schedule(&name, &document, &definition, clock::now());
         if let Some(key) = key {
             schedule.id =
@@ -110,6 +116,7 @@ impl Gateway {
     /// Writes the whole schedule; creates it when it is not there.
     pub async fn put_schedule(
         &self,
+        sight: &Sight,
         name: &str,
         text: &str,
         precondition: &Precondition,
@@ -119,20 +126,21 @@ impl Gateway {
         if self.ledger.schedule(name).await?.is_none() {
             precondition.check(None)?;
             check_name(name).map_err(|detail| invalid("/name", detail))?;
-            let definition = self.read_definition(&document, true)?;
+            let definition = self.read_definition(sight, &document, true)?;
             let schedule = new_schedule(name, &document, &definition, clock::now());
             if self.ledger.create_schedule(&schedule, false).await? == Created::Done {
                 self.beat.nudge();
                 return Ok(Written { schedule, created: true, replayed: false });
             }
         }
-        let schedule = self.edit(name, precondition, |_| Ok(document.clone())).await?;
+        let schedule = self.edit(sight, name, precondition, |_| Ok(document.clone())).await?;
         Ok(Written { schedule, created: false, replayed: false })
     }
 
     /// Merges a patch (RFC 7396) into the schedule.
     pub async fn patch_schedule(
         &self,
+        sight: &Sight,
         name: &str,
         patch: &str,
         precondition: &Precondition,
@@ -143,11 +151,12 @@ impl Gateway {
             same_name(&document, name)?;
             Ok(document)
         };
-        self.edit(name, precondition, merged).await
+        self.edit(sight, name, precondition, merged).await
     }
 
     pub async fn pause_schedule(
         &self,
+        sight: &Sight,
         name: &str,
         paused: bool,
         precondition: &Precondition,
@@ -156,23 +165,42 @@ impl Gateway {
             let document = Document::parse(schedule.document.get()).map_err(ScheduleError::Invalid)?;
             Ok(Document { paused, ..document })
         };
-        self.edit(name, precondition, document).await
+        self.edit(sight, name, precondition, document).await
     }
 
-    pub async fn delete_schedule(&self, name: &str, precondition: &Precondition) -> Result<(), ScheduleError> {
-        let schedule = self.find_schedule(name).await?;
+    pub async fn delete_schedule(
+        &self,
+        sight: &Sight,
+        name: &str,
+        precondition: &Precondition,
+    ) -> Result<(), ScheduleError> {
+        let schedule = self.find_schedule(sight, name).await?;
         precondition.check(Some(&schedule))?;
         let expected = (*precondition != Precondition::None).then_some(schedule.version);
         if self.ledger.delete_schedule(&schedule.id, expected).await? { Ok(()) } else { Err(ScheduleError::Changed) }
     }
 
-    pub async fn find_schedule(&self, name: &str) -> Result<Schedule, ScheduleError> {
-        self.ledger.schedule(name).await?.ok_or_else(|| ScheduleError::Unknown(name.to_owned()))
+    pub async fn find_schedule(&self, sight: &Sight, name: &str) -> Result<Schedule, ScheduleError> {
+        let found = self.ledger.schedule(name).await?.filter(|schedule| self.sees_schedule(sight, schedule));
+        found.ok_or_else(|| ScheduleError::Unknown(name.to_owned()))
+    }
+
+    /// A schedule is seen by who sees all tasks in it.
+    pub fn sees_schedule(&self, sight: &Sight, schedule: &Schedule) -> bool {
+        !sight.is_limited()
+            || self
+                .stored_definition(schedule)
+                .is_ok_and(|definition| foreign_name(&definition.submission.signature, sight).is_none())
     }
 
     /// The next ticks with the zone's offset.
-    pub async fn preview_schedule(&self, name: &str, count: usize) -> Result<Vec<String>, ScheduleError> {
-        let schedule = self.find_schedule(name).await?;
+    pub async fn preview_schedule(
+        &self,
+        sight: &Sight,
+        name: &str,
+        count: usize,
+    ) -> Result<Vec<String>, ScheduleError> {
+        let schedule = self.find_schedule(sight, name).await?;
         let definition = self.stored_definition(&schedule)?;
         let table = &definition.timetable;
         let after = schedule.last_tick_at.map_or(clock::now(), |last| last.max(clock::now()));
@@ -180,19 +208,25 @@ impl Gateway {
         Ok(ticks.into_iter().map(|tick| table.local(tick)).collect())
     }
 
-    pub async fn schedule_runs(&self, name: &str, page: &Page) -> Result<(Vec<Run>, Option<Cursor>), ScheduleError> {
-        let schedule = self.find_schedule(name).await?;
+    pub async fn schedule_runs(
+        &self,
+        sight: &Sight,
+        name: &str,
+        page: &Page,
+    ) -> Result<(Vec<Run>, Option<Cursor>), ScheduleError> {
+        let schedule = self.find_schedule(sight, name).await?;
         Ok(self.ledger.runs(&schedule.id, page).await?)
     }
 
     /// Submits the schedule's call now; its next tick stays.
     pub async fn run_schedule(
         &self,
+        sight: &Sight,
         name: &str,
         traceparent: Option<String>,
         idempotency: Option<Idempotency>,
     ) -> Result<Submitted, ScheduleError> {
-        let schedule = self.find_schedule(name).await?;
+        let schedule = self.find_schedule(sight, name).await?;
         let definition = self.stored_definition(&schedule)?;
         let now = clock::now();
         let id = TaskId::from(clock::new_id());
@@ -264,11 +298,14 @@ impl Gateway {
     }
 
     /// Reads what a client wrote. A single time must lie ahead when it `is_new`.
-    fn read_definition(&self, document: &Document, is_new: bool) -> Result<Definition, ScheduleError> {
+    fn read_definition(&self, sight: &Sight, document: &Document, is_new: bool) -> Result<Definition, ScheduleError> {
         let definition =
             Definition::parse(document.rest.get(), self.signature_limits()).map_err(ScheduleError::Invalid)?;
         if let Some((pointer, detail)) = self.refused_name(&definition.submission.signature) {
             return Err(invalid(&pointer, detail));
+        }
+        if let Some(name) = foreign_name(&definition.submission.signature, sight) {
+            return Err(SubmitError::NotYours { name, patterns: sight.patterns() }.into());
         }
         if is_new && definition.timetable.is_over(clock::now()) {
             let pointer = definition.timetable.end_pointer();
@@ -293,16 +330,17 @@ impl Gateway {
 
     async fn edit(
         &self,
+        sight: &Sight,
         name: &str,
         precondition: &Precondition,
         change: impl Fn(&Schedule) -> Result<Document, ScheduleError>,
     ) -> Result<Schedule, ScheduleError> {
         for _ in 0..EDIT_ATTEMPTS {
-            let current = self.find_schedule(name).await?;
+            let current = self.find_schedule(sight, name).await?;
             precondition.check(Some(&current))?;
             let document = change(&current)?;
             let is_new = document.rest.get() != current.document.get();
-            let definition = self.read_definition(&document, is_new)?;
+            let definition = self.read_definition(sight, &document, is_new)?;
             let edit = self.edited(&current, document, &definition);
             if let Some(version) = self.ledger.edit_schedule(&current.id, &edit).await? {
                 self.beat.nudge();

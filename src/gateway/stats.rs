@@ -6,6 +6,7 @@ use std::time::Duration;
 use super::Gateway;
 use crate::clock::Time;
 use crate::services::stats::{BOUNDS, KEEP_MINUTES};
+use crate::services::tokens::Sight;
 use crate::store::{Error, FailureKind, Figure, MEASURES, Span, Window};
 
 /// What comes in and goes out.
@@ -24,6 +25,8 @@ pub struct Question {
     /// All when empty.
     pub names: Vec<String>,
     pub queues: Vec<String>,
+    /// Whose figures are asked about: a limited caller gets those of its tasks.
+    pub sight: Sight,
 }
 
 impl Question {
@@ -48,7 +51,7 @@ impl Question {
             measures: measures.to_vec(),
             names: self.names.clone(),
             queues: self.queues.clone(),
-            by_name: false,
+            by_name: self.sight.is_limited(),
         }
     }
 }
@@ -133,7 +136,7 @@ impl Gateway {
     pub async fn throughput(&self, question: &Question, now: Time) -> Result<Vec<(Time, Flow)>, Error> {
         let window = question.window(now, &FLOWS);
         let mut points: BTreeMap<Time, Flow> = steps(&window).map(|at| (at, Flow::default())).collect();
-        for figure in self.ledger.figures(&window).await? {
+        for figure in self.figures(question, &window).await? {
             *points.entry(figure.at).or_default().0.entry(figure.measure).or_default() += figure.amount;
         }
         Ok(points.into_iter().collect())
@@ -143,7 +146,7 @@ impl Gateway {
     pub async fn latency(&self, question: &Question, now: Time) -> Result<Vec<(Time, Latency)>, Error> {
         let window = question.window(now, &["wait", "run"]);
         let mut points: BTreeMap<Time, Latency> = steps(&window).map(|at| (at, Latency::default())).collect();
-        for figure in self.ledger.figures(&window).await? {
+        for figure in self.figures(question, &window).await? {
             points.entry(figure.at).or_default().add(&figure);
         }
         Ok(points.into_iter().collect())
@@ -153,10 +156,19 @@ impl Gateway {
     pub async fn latency_by_task(&self, question: &Question, now: Time) -> Result<Vec<(String, Latency)>, Error> {
         let window = Window { by_name: true, ..question.window(now, &["wait", "run"]) };
         let mut tasks: BTreeMap<String, Latency> = BTreeMap::new();
-        for figure in self.ledger.figures(&window).await? {
+        for figure in self.figures(question, &window).await? {
             tasks.entry(figure.name.clone()).or_default().add(&figure);
         }
         Ok(tasks.into_iter().collect())
+    }
+
+    /// Of what the asker may see.
+    async fn figures(&self, question: &Question, window: &Window) -> Result<Vec<Figure>, Error> {
+        let mut figures = self.ledger.figures(window).await?;
+        if question.sight.is_limited() {
+            figures.retain(|figure| question.sight.sees(Some(&figure.name)));
+        }
+        Ok(figures)
     }
 
     /// Everything that was ever counted, by task.
@@ -179,7 +191,8 @@ impl Gateway {
         let fingerprints: Vec<String> = trends.keys().cloned().collect();
         let mut groups = Vec::new();
         for kind in self.ledger.failure_kinds(&fingerprints).await? {
-            if !question.names.is_empty() && !question.names.contains(&kind.name) {
+            let is_asked_for = question.names.is_empty() || question.names.contains(&kind.name);
+            if !is_asked_for || !question.sight.sees(Some(&kind.name)) {
                 continue;
             }
             let found = trends.remove(&kind.fingerprint).unwrap_or_default();

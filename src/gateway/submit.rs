@@ -8,6 +8,7 @@ use super::Gateway;
 use crate::celery::plan::{self, Context, Plan, PlannedNode};
 use crate::clock::{self, Time};
 use crate::services::commit::CommitError;
+use crate::services::tokens::Sight;
 use crate::store::{self, Conflict, Edge, IdempotencyKey, Inserted, NewGroup, NewTask, TaskOptions, UniqueKey};
 use crate::task::canvas::{EdgeKind, NodeDefaults, Outcome};
 use crate::task::submission::{self, Submission};
@@ -23,6 +24,8 @@ pub struct SubmitRequest {
     pub idempotency: Option<Idempotency>,
     /// Id of the token.
     pub token: Option<String>,
+    /// What the caller may submit, whoever else may.
+    pub sight: Sight,
     pub retry_of: Option<TaskId>,
     pub schedule: Option<String>,
 }
@@ -35,6 +38,7 @@ impl SubmitRequest {
             traceparent: None,
             idempotency: None,
             token: None,
+            sight: Sight::default(),
             retry_of: None,
             schedule: None,
         }
@@ -96,6 +100,8 @@ pub enum SubmitError {
     Invalid(Vec<Invalid>),
     #[error("task {name} is not in the catalog and not allowed by submit.allow")]
     NotAllowed { name: TaskName, nearest: Option<String> },
+    #[error("the token may not submit {name}")]
+    NotYours { name: TaskName, patterns: Vec<String> },
     #[error("the id {0} is already used")]
     IdTaken(String),
     /// The same request was answered before.
@@ -118,9 +124,7 @@ impl Gateway {
     /// A dropped call may leave the submission accepted.
     pub async fn submit(&self, request: SubmitRequest) -> Result<Submitted, SubmitError> {
         self.check_backlog()?;
-        if !request.trusted {
-            self.check_names(&request.submission.signature)?;
-        }
+        self.check_call(&request)?;
         let (submission, submitted) = self.prepared(request, clock::now())?;
         let outcome = self.commit.commit(submission).await?;
         match outcome {
@@ -157,7 +161,19 @@ impl Gateway {
         Err(SubmitError::Backlog { backlog, limit, retry_after: self.relay.drain_time() })
     }
 
-    pub(super) fn check_names(&self, signature: &Signature) -> Result<(), SubmitError> {
+    /// What the catalog allows, and of that what the caller's token allows.
+    pub(super) fn check_call(&self, request: &SubmitRequest) -> Result<(), SubmitError> {
+        let signature = &request.submission.signature;
+        if !request.trusted {
+            self.check_names(signature)?;
+        }
+        match foreign_name(signature, &request.sight) {
+            Some(name) => Err(SubmitError::NotYours { name, patterns: request.sight.patterns() }),
+            None => Ok(()),
+        }
+    }
+
+    fn check_names(&self, signature: &Signature) -> Result<(), SubmitError> {
         let mut refused = None;
         signature.visit(&mut |task| {
             if refused.is_none() && !self.catalog.permits(task.task.as_str()) {
@@ -333,6 +349,17 @@ fn due_at(task: &TaskSignature, now: Time) -> Option<Time> {
     let countdown = |secs: f64| now.plus(Duration::try_from_secs_f64(secs).unwrap_or(Duration::MAX));
     let wanted = task.eta.map(|at| Time(at.as_microsecond())).or_else(|| task.countdown.map(countdown));
     wanted.filter(|at| *at > now)
+}
+
+/// The first task in it that the caller may not see.
+pub(super) fn foreign_name(signature: &Signature, sight: &Sight) -> Option<TaskName> {
+    let mut foreign = None;
+    signature.visit(&mut |task| {
+        if foreign.is_none() && !sight.sees(Some(task.task.as_str())) {
+            foreign = Some(task.task.clone());
+        }
+    });
+    foreign
 }
 
 fn groups(plan: &Plan) -> Vec<NewGroup> {

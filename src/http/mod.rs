@@ -3,6 +3,7 @@
 //! Invariants: every refusal is an RFC 9457 problem of [`slugs`]; every route has an operation in the contract; a handler
 //! translates and does not decide; what a client waits for is bounded in time and in memory.
 
+pub mod access;
 mod cursor;
 mod extract;
 mod fleet;

@@ -3,8 +3,10 @@
 use serde_json::{Map, Value, json};
 use utoipa::openapi::{ContactBuilder, InfoBuilder, OpenApi};
 
+use super::access::{self, ENDPOINT, Need};
 use super::{schedule_schema, signature_schema};
 use crate::catalog::{Catalog, Entry};
+use crate::config::Auth;
 
 /// Media type of a refusal.
 const PROBLEM: &str = "application/problem+json";
@@ -17,14 +19,19 @@ pub fn fixed() -> String {
 }
 
 /// The contract of a gateway with this catalog.
-pub fn running(catalog: &Catalog) -> String {
+pub fn running(catalog: &Catalog, auth: Auth) -> String {
     let mut document = base();
     if let Some(paths) = document.get_mut("paths").and_then(Value::as_object_mut) {
         for entry in catalog.entries() {
             if let Some(endpoint) = &entry.endpoint {
-                paths.insert(endpoint.path.clone(), json!({"post": operation(entry, &endpoint.params)}));
+                let mut operation = operation(entry, &endpoint.params);
+                secured(&mut operation, ENDPOINT);
+                paths.insert(endpoint.path.clone(), json!({"post": operation}));
             }
         }
+    }
+    if auth == Auth::None {
+        unsecured(&mut document);
     }
     document.to_string()
 }
@@ -48,9 +55,43 @@ fn base() -> Value {
         schemas.extend(schedule_schema::schemas());
     }
     if let Some(paths) = document.get_mut("paths").and_then(Value::as_object_mut) {
-        paths.values_mut().filter_map(Value::as_object_mut).flat_map(Map::values_mut).for_each(with_default);
+        for (path, methods) in paths.iter_mut() {
+            for (method, operation) in methods.as_object_mut().into_iter().flatten() {
+                with_default(operation);
+                secured(operation, access::of_operation(method, path).unwrap_or(Need::Nothing));
+            }
+        }
     }
+    document["components"]["securitySchemes"] = json!({"bearer": {
+        "type": "http", "scheme": "bearer", "bearerFormat": "tg_…",
+        "description": "A token of `taskgate token create`; an operation's requirement names the scope that the token must have.",
+    }});
     document
+}
+
+/// What the operation asks of its caller.
+fn secured(operation: &mut Value, need: Need) {
+    let Need::Token { scope, .. } = need else {
+        operation["security"] = json!([]);
+        return;
+    };
+    operation["security"] = json!([{"bearer": [scope.as_str()]}]);
+    if let Some(responses) = operation.get_mut("responses").and_then(Value::as_object_mut) {
+        responses.entry("401").or_insert_with(|| problem("No token, or one that is unknown, expired or revoked"));
+        responses.entry("403").or_insert_with(|| problem("The token lacks the scope, or is limited to other tasks"));
+    }
+}
+
+/// Where everybody may call, nothing is asked.
+fn unsecured(document: &mut Value) {
+    if let Some(components) = document.get_mut("components").and_then(Value::as_object_mut) {
+        components.remove("securitySchemes");
+    }
+    let operations = document.get_mut("paths").and_then(Value::as_object_mut);
+    let operations = operations.into_iter().flat_map(Map::values_mut).filter_map(Value::as_object_mut);
+    for operation in operations.flat_map(Map::values_mut).filter_map(Value::as_object_mut) {
+        operation.remove("security");
+    }
 }
 
 /// Every operation may refuse for reasons that are not its own (route, size, time, ledger).

@@ -43,6 +43,8 @@ pub struct Problem {
     detail: Option<Cow<'static, str>>,
     errors: Vec<Place>,
     retry_after: Option<Duration>,
+    /// What `WWW-Authenticate` says beside the realm.
+    challenge: Option<String>,
     /// For the log only.
     cause: Option<Arc<dyn std::error::Error + Send + Sync>>,
 }
@@ -74,7 +76,7 @@ pub struct ProblemDocument<'a> {
 
 impl Problem {
     pub fn new(slug: &'static Slug) -> Self {
-        Self { slug, detail: None, errors: Vec::new(), retry_after: None, cause: None }
+        Self { slug, detail: None, errors: Vec::new(), retry_after: None, challenge: None, cause: None }
     }
 
     pub fn detail(mut self, detail: impl Into<Cow<'static, str>>) -> Self {
@@ -96,6 +98,20 @@ impl Problem {
     pub fn retry_after(mut self, pause: Duration) -> Self {
         self.retry_after = Some(pause);
         self
+    }
+
+    /// A token was given, and it is worth nothing (RFC 6750).
+    pub fn invalid_token(mut self) -> Self {
+        self.challenge = Some("error=\"invalid_token\"".to_owned());
+        self
+    }
+
+    /// The token is valid and lacks this scope (RFC 6750).
+    pub fn insufficient_scope(scope: &str, token: &str) -> Self {
+        let mut problem = Self::new(&slugs::INSUFFICIENT_SCOPE)
+            .detail(format!("the token {token:?} does not have the scope {scope}"));
+        problem.challenge = Some(format!("error=\"insufficient_scope\", scope=\"{scope}\""));
+        problem
     }
 
     pub fn caused_by(mut self, cause: impl std::error::Error + Send + Sync + 'static) -> Self {
@@ -157,8 +173,10 @@ impl Problem {
         if let Some(pause) = self.retry_after {
             headers.insert(header::RETRY_AFTER, HeaderValue::from(pause.as_secs().max(1)));
         }
-        if self.slug.status == StatusCode::UNAUTHORIZED {
-            headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer realm=\"taskgate\""));
+        if self.slug.status == StatusCode::UNAUTHORIZED || self.challenge.is_some() {
+            let more = self.challenge.as_ref().map_or_else(String::new, |more| format!(", {more}"));
+            let value = HeaderValue::from_str(&format!("Bearer realm=\"taskgate\"{more}"));
+            headers.extend(value.ok().map(|value| (header::WWW_AUTHENTICATE, value)));
         }
         response
     }
@@ -205,6 +223,10 @@ impl From<SubmitError> for Problem {
             SubmitError::NotAllowed { ref name, ref nearest } => {
                 let hint = nearest.as_ref().map_or_else(String::new, |near| format!("; did you mean {near}?"));
                 let detail = format!("{name} is neither in the catalog nor allowed{hint}");
+                Self::new(&slugs::TASK_NOT_ALLOWED).error("/task", detail.clone()).detail(detail)
+            }
+            SubmitError::NotYours { ref name, ref patterns } => {
+                let detail = format!("the token may not submit {name}, only {}", patterns.join(", "));
                 Self::new(&slugs::TASK_NOT_ALLOWED).error("/task", detail.clone()).detail(detail)
             }
             SubmitError::IdTaken(id) => {
@@ -304,7 +326,7 @@ impl From<QueueError> for Problem {
 }
 
 impl Problem {
-    fn unknown(id: &TaskId) -> Self {
+    pub fn unknown(id: &TaskId) -> Self {
         Self::new(&slugs::TASK_NOT_FOUND).detail(format!("this ledger never saw {id}"))
     }
 

@@ -7,11 +7,11 @@ use utoipa::OpenApi;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-use super::middleware::{observe, origin, patience};
+use super::middleware::{authenticate, observe, origin, patience};
 use super::problem::{Place, Problem, ProblemDocument};
 use super::routes::{
     batch, canvas, catalog, control, dead_letters, docs, events, feed, health, insight, metrics, problems, queues,
-    result, schedules, submit, tasks, workers,
+    result, schedules, submit, tasks, tickets, workers,
 };
 use super::routes::{dashboard, stats};
 use super::slugs;
@@ -47,6 +47,7 @@ pub fn documented() -> OpenApiRouter<Edge> {
         .routes(routes!(insight::list_incidents))
         .routes(routes!(events::watch_task))
         .routes(routes!(feed::watch_all))
+        .routes(routes!(tickets::create_ticket))
         .routes(routes!(control::revoke_task))
         .routes(routes!(control::retry_task))
         .routes(routes!(control::task_graph))
@@ -95,6 +96,7 @@ pub fn router(edge: Edge) -> Router {
         .fallback(no_route)
         .method_not_allowed_fallback(no_method)
         .layer(layer::from_fn_with_state(edge.clone(), origin::guard))
+        .layer(layer::from_fn_with_state(edge.clone(), authenticate::guard))
         .layer(layer::from_fn_with_state(edge.clone(), patience::limit))
         .layer(layer::from_fn_with_state(edge.clone(), observe::observe))
         .with_state(edge)

@@ -44,6 +44,12 @@ slugs! {
     UNAUTHORIZED = "unauthorized", UNAUTHORIZED, "A token is needed",
         "The request has no bearer token, or one that is unknown, expired or revoked.",
         "Send `Authorization: Bearer tg_…` with a valid token.";
+    INSUFFICIENT_SCOPE = "insufficient-scope", FORBIDDEN, "The token lacks a scope",
+        "The token is valid, and the operation needs a scope that it was not created with; `detail` names it.",
+        "Use a token that has the scope, or create one: `taskgate token create --name NAME --scope SCOPE`.";
+    TOKEN_LIMITED = "token-limited", FORBIDDEN, "The token is limited to names of tasks",
+        "The operation shows or changes the whole fleet (queues, workers, incidents, metrics), and the token is limited to tasks of some names.",
+        "Use a token without such a limit.";
     FOREIGN_HOST = "foreign-host", FORBIDDEN, "The request is addressed to an unknown host",
         "No token is required here, so requests that change something must be addressed to an IP address, localhost or a name in `http.hosts`. This protects a gateway on your machine from web pages that reach it through a name of their own.",
         "Use the address of the gateway, or add the name to `http.hosts`.";
@@ -51,8 +57,8 @@ slugs! {
         "A page of another site sent this request with a browser, and no token is required here.",
         "Add the site's origin to `http.origins`, or require tokens (`auth = \"token\"`).";
     TASK_NOT_ALLOWED = "task-not-allowed", FORBIDDEN, "This task may not be submitted",
-        "The name is not in the catalog, and no pattern of `submit.allow` matches it.",
-        "Correct the name, declare the task in `[[tasks]]`, or extend `submit.allow`.";
+        "The name is not in the catalog, and no pattern of `submit.allow` matches it; or the token is limited to other names.",
+        "Correct the name, declare the task in `[[tasks]]`, or extend `submit.allow`; or use a token that may submit it.";
     ROUTE_NOT_FOUND = "route-not-found", NOT_FOUND, "There is nothing at this path",
         "No operation has this path.",
         "Look at /swagger-ui/ or /openapi.json for the operations of this gateway, its catalog's included.";

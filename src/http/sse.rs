@@ -13,13 +13,20 @@ use axum::response::Response;
 use futures_util::{Stream, StreamExt};
 use serde::Serialize;
 
+use super::extract::Caller;
 use super::problem::Problem;
 use super::slugs;
 use super::state::Edge;
+use crate::clock;
 
 /// Readers come back this soon after a stream ends.
 const RETRY: &str = "retry: 1000\n\n";
 const COMMENT: &str = ":\n\n";
+
+/// Readers of a replica that stops come back at different times, and mostly to another one.
+fn going() -> Bytes {
+    format!("retry: {}\n\n", 500 + rand::random_range(0..1_500)).into()
+}
 
 /// One event as it goes over the wire. `data` is one line: JSON has no line breaks outside of strings unless somebody put them
 /// there, so each line gets its own field.
@@ -47,18 +54,32 @@ pub fn admit(edge: &Edge) -> Result<tokio::sync::OwnedSemaphorePermit, Problem> 
 /// The answer that carries these frames until they end, the reader leaves, or the process stops.
 pub fn answer(
     edge: &Edge,
+    caller: &Caller,
     place: tokio::sync::OwnedSemaphorePermit,
     frames: impl Stream<Item = Bytes> + Send + 'static,
 ) -> Response {
-    let (heartbeat, stop) = (edge.http.sse_heartbeat, edge.stop.clone());
+    let (heartbeat, stop, revoked) = (edge.http.sse_heartbeat, edge.stop.clone(), caller.0.ended());
+    let expiry = caller.0.expires_at().map(|end| end.since(clock::now()));
     let body = stream! {
         let _place = place;
         let mut frames = pin!(frames);
+        let mut expired = pin!(async move {
+            match expiry {
+                Some(span) => tokio::time::sleep(span).await,
+                None => std::future::pending().await,
+            }
+        });
         yield Ok::<_, Infallible>(Bytes::from_static(RETRY.as_bytes()));
         loop {
             tokio::select! {
                 biased;
-                () = stop.cancelled() => break,
+                () = stop.cancelled() => {
+                    yield Ok(going());
+                    break;
+                }
+                // Whose token ends may not go on listening; coming back tells why.
+                () = revoked.cancelled() => break,
+                () = &mut expired => break,
                 frame = tokio::time::timeout(heartbeat, frames.next()) => match frame {
                     Ok(Some(frame)) => yield Ok(frame),
                     Ok(None) => break,

@@ -7,6 +7,7 @@ use metrics_exporter_prometheus::PrometheusHandle;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
+use super::access::Access;
 use crate::catalog::Catalog;
 use crate::config::{self, Auth, Config};
 use crate::gateway::Gateway;
@@ -22,6 +23,8 @@ pub struct Inner {
     pub http: config::Http,
     pub limits: config::Limits,
     pub auth: Auth,
+    /// What each route asks of its caller.
+    pub access: Access,
     /// `None` where no recorder was installed: `/metrics` is empty then.
     pub metrics: Option<PrometheusHandle>,
     /// The contract with this catalog's endpoints, written once.
@@ -41,10 +44,11 @@ impl Edge {
         tasks: Tasks,
         metrics: Option<PrometheusHandle>,
     ) -> Self {
-        let openapi = Bytes::from(super::openapi::running(&catalog));
+        let openapi = Bytes::from(super::openapi::running(&catalog, config.auth));
         Self(Arc::new(Inner {
             gateway,
             openapi,
+            access: Access::new(&catalog),
             catalog,
             http: config.http.clone(),
             limits: config.limits.clone(),

@@ -12,4 +12,5 @@ pub mod relay;
 pub mod retention;
 pub mod stats;
 pub mod sweeper;
+pub mod tokens;
 pub mod workers;

@@ -20,6 +20,7 @@ pub mod sqlite;
 mod stats;
 mod steps;
 mod submission;
+mod tokens;
 mod types;
 mod workers;
 
@@ -44,6 +45,7 @@ pub use types::{
     Adoption, Event, Failure, Fence, Group, GroupMember, Lease, Message, News, Source, Task, TaskOptions, Withdrawn,
 };
 
+pub use tokens::{Scope, SecretHash, Token, Tokens};
 pub use workers::{Control, Revocation, Worker, WorkerFacts};
 
 use crate::clock::Time;
@@ -91,7 +93,7 @@ pub enum Changed {
 }
 
 #[async_trait]
-pub trait Ledger: Control + Schedules + Stats + Steps + Send + Sync {
+pub trait Ledger: Control + Schedules + Stats + Steps + Tokens + Send + Sync {
     /// `postgres` or `sqlite`.
     fn kind(&self) -> &'static str;
 

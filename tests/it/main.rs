@@ -10,6 +10,7 @@ mod control;
 mod dashboard;
 mod dev;
 mod dev_samples;
+mod edge;
 mod faults;
 mod faults_crash;
 mod faults_sweeper;

@@ -2,6 +2,7 @@
 
 mod accept;
 mod body;
+mod caller;
 mod conditional;
 mod empty;
 mod id;
@@ -15,6 +16,7 @@ mod wishes;
 
 pub use accept::wants_json;
 pub use body::{JsonText, json_text};
+pub use caller::Caller;
 pub use conditional::{Demand, IfNoneMatch};
 pub use empty::NoBody;
 pub use id::{IdPath, PathValues};

@@ -10,6 +10,7 @@ use crate::gateway::stats::Question;
 use crate::http::cursor;
 use crate::http::problem::{Place, Problem};
 use crate::http::slugs;
+use crate::services::tokens::Sight;
 use crate::spelling::nearest;
 use crate::store::{Filter, Page};
 use crate::task::Phase;
@@ -324,7 +325,7 @@ pub fn stats_query(uri: &Uri, now: Time) -> Result<Question, Problem> {
     };
     let names = checked.many(&parameters, "task");
     let queues = checked.many(&parameters, "queue");
-    checked.done(Question { from, to, step: Duration::from_secs(step), names, queues })
+    checked.done(Question { from, to, step: Duration::from_secs(step), names, queues, sight: Sight::default() })
 }
 
 /// `limit` and a numeric `cursor`: how many of a queue's messages to skip.

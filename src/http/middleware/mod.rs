@@ -1,5 +1,6 @@
 //! What holds for every request.
 
+pub mod authenticate;
 pub mod observe;
 pub mod origin;
 pub mod patience;

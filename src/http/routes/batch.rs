@@ -15,7 +15,7 @@ use utoipa::ToSchema;
 use super::submission::{json_response, replay, text};
 use crate::gateway::batch::{BatchError, BatchKey};
 use crate::gateway::submit::{Answer, Idempotency, SubmitError, SubmitRequest, Submitted};
-use crate::http::extract::{CHUNK_ITEMS, Item, JsonText, Lines, Repeatable, Traceparent, fingerprint};
+use crate::http::extract::{CHUNK_ITEMS, Caller, Item, JsonText, Lines, Repeatable, Traceparent, fingerprint};
 use crate::http::problem::{Place, Problem, ProblemDocument};
 use crate::http::slugs;
 use crate::http::spool::Spool;
@@ -77,8 +77,12 @@ pub async fn submit_batch(
     let atomic = is_atomic(&uri)?;
     let (mut parts, body) = request.into_parts();
     let Ok(traceparent) = Traceparent::from_request_parts(&mut parts, &edge).await;
-    let call =
-        Call { repeatable: Repeatable::from_request_parts(&mut parts, &edge).await?, traceparent, edge: edge.clone() };
+    let call = Call {
+        caller: Caller::from_request_parts(&mut parts, &edge).await?,
+        repeatable: Repeatable::from_request_parts(&mut parts, &edge).await?,
+        traceparent,
+        edge: edge.clone(),
+    };
     let kind = parts.headers.get(header::CONTENT_TYPE).and_then(|kind| kind.to_str().ok()).unwrap_or_default();
     let is_lines = kind.split(';').next().is_some_and(|kind| kind.trim().eq_ignore_ascii_case("application/x-ndjson"));
     if is_lines && !atomic {
@@ -123,6 +127,7 @@ fn is_atomic(uri: &Uri) -> Result<bool, Problem> {
 /// What holds for every item.
 struct Call {
     edge: Edge,
+    caller: Caller,
     repeatable: Repeatable,
     traceparent: Traceparent,
 }
@@ -163,9 +168,11 @@ impl Call {
         let submission = Submission::parse(text, self.edge.gateway.signature_limits()).map_err(Problem::invalid)?;
         let mut request = SubmitRequest::new(submission);
         request.traceparent.clone_from(&self.traceparent.0);
+        request.token = self.caller.id();
+        request.sight = self.caller.sight();
         let Repeatable { key, method, path } = &self.repeatable;
         request.idempotency = key.as_ref().zip(index).map(|(key, index)| Idempotency {
-            scope: "batch".to_owned(),
+            scope: self.caller.keys("batch"),
             key: format!("{key}#{index}"),
             fingerprint: fingerprint(method, path, text),
             answer: Answer::new(|submitted| {
@@ -208,7 +215,7 @@ impl Call {
         }
         let Repeatable { key, method, path } = &self.repeatable;
         let key = key.as_ref().map(|key| BatchKey {
-            scope: "batch".to_owned(),
+            scope: self.caller.keys("batch"),
             key: key.clone(),
             fingerprint: fingerprint(method, path, &hashed),
             answer: |submitted| json::written(kept(submitted)),

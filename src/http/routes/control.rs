@@ -10,7 +10,7 @@ use crate::celery::commands::SIGNALS;
 use crate::gateway::retry::RetryError;
 use crate::gateway::revoke::RevokeRequest;
 use crate::gateway::submit::{SubmitError, Submitted};
-use crate::http::extract::{IdPath, JsonText, Repeatable, wishes};
+use crate::http::extract::{Caller, IdPath, JsonText, Repeatable, wishes};
 use crate::http::problem::{Problem, ProblemDocument};
 use crate::http::state::Edge;
 use crate::http::view::AcceptedView;
@@ -39,6 +39,7 @@ const MAX_REASON: usize = 1_000;
 )]
 pub async fn revoke_task(
     State(edge): State<Edge>,
+    caller: Caller,
     IdPath(id): IdPath,
     JsonText(body): JsonText,
 ) -> Result<Response, Problem> {
@@ -58,6 +59,7 @@ pub async fn revoke_task(
             reason,
         }
     })?;
+    caller.must_see(&edge, &id).await?;
     let revoked = edge.gateway.revoke(&id, &request).await?;
     Ok(json_response(StatusCode::OK, text(&RevokedView::from(revoked))))
 }
@@ -83,6 +85,7 @@ pub async fn revoke_task(
 )]
 pub async fn retry_task(
     State(edge): State<Edge>,
+    caller: Caller,
     IdPath(id): IdPath,
     repeatable: Repeatable,
     JsonText(body): JsonText,
@@ -90,7 +93,8 @@ pub async fn retry_task(
     let restart = wishes(&body, &["restart"], |problems, fields| {
         fields.get("restart").and_then(|value| problems.within("restart", |p| p.boolean(value))).unwrap_or(false)
     })?;
-    let repeatable = idempotency(repeatable, &body, Shown::default());
+    caller.must_see(&edge, &id).await?;
+    let repeatable = idempotency(&caller, repeatable, &body, Shown::default());
     match edge.gateway.retry(&id, restart, repeatable).await {
         Ok(submitted) => Ok(sent_again(&submitted)),
         Err(RetryError::Submit(SubmitError::Replay(kept))) => replay(&kept),
@@ -115,7 +119,13 @@ pub fn sent_again(submitted: &Submitted) -> Response {
         (status = 404, description = "This ledger never saw the id", body = ProblemDocument, content_type = "application/problem+json"),
     )
 )]
-pub async fn task_graph(State(edge): State<Edge>, IdPath(id): IdPath) -> Result<Response, Problem> {
-    let (nodes, edges) = edge.gateway.graph(&id).await?.ok_or_else(|| unknown(id.as_str()))?;
+pub async fn task_graph(State(edge): State<Edge>, caller: Caller, IdPath(id): IdPath) -> Result<Response, Problem> {
+    caller.must_see(&edge, &id).await?;
+    let sight = caller.sight();
+    let (mut nodes, mut edges) = edge.gateway.graph(&id).await?.ok_or_else(|| unknown(id.as_str()))?;
+    if sight.is_limited() {
+        nodes.retain(|node| sight.sees_task(node));
+        edges.retain(|(from, to, _)| [from, to].into_iter().all(|end| nodes.iter().any(|node| node.id == *end)));
+    }
     Ok(json_response(StatusCode::OK, text(&GraphView::of(nodes, &edges))))
 }

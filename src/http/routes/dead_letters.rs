@@ -9,7 +9,7 @@ use super::submission::{json_response, text};
 use super::tasks::next_link;
 use crate::gateway::dead_letters::{Bulk, Requeued};
 use crate::http::cursor;
-use crate::http::extract::{IdPath, JsonText, feed_filter, list_query, wishes};
+use crate::http::extract::{Caller, IdPath, JsonText, feed_filter, list_query, wishes};
 use crate::http::problem::{Problem, ProblemDocument};
 use crate::http::state::Edge;
 use crate::http::view::control::{DismissedView, RequeuedTaskView, RequeuedView, SkippedView};
@@ -38,9 +38,13 @@ use crate::task::json::{self, Fields};
         (status = 400, description = "A parameter does not fit", body = ProblemDocument, content_type = "application/problem+json"),
     )
 )]
-pub async fn list_dead_letters(State(edge): State<Edge>, OriginalUri(uri): OriginalUri) -> Result<Response, Problem> {
+pub async fn list_dead_letters(
+    State(edge): State<Edge>,
+    caller: Caller,
+    OriginalUri(uri): OriginalUri,
+) -> Result<Response, Problem> {
     let (filter, page) = list_query(&uri)?;
-    let filter = Filter { dead_letters: true, ..filter };
+    let filter = Filter { dead_letters: true, ..caller.narrow(filter) };
     let (tasks, next) = edge.gateway.ledger.tasks(&filter, &page).await?;
     let next = next.map(cursor::write);
     let link = next.as_ref().and_then(|next| HeaderValue::from_str(&next_link(&uri, next)).ok());
@@ -60,8 +64,12 @@ pub async fn list_dead_letters(State(edge): State<Edge>, OriginalUri(uri): Origi
     params(("task" = Option<Vec<String>>, Query, description = "Task names"), ("queue" = Option<Vec<String>>, Query)),
     responses((status = 200, description = "How many", body = DismissedView))
 )]
-pub async fn delete_dead_letters(State(edge): State<Edge>, OriginalUri(uri): OriginalUri) -> Result<Response, Problem> {
-    let deleted = edge.gateway.dismiss_all(&feed_filter(&uri)?).await?;
+pub async fn delete_dead_letters(
+    State(edge): State<Edge>,
+    caller: Caller,
+    OriginalUri(uri): OriginalUri,
+) -> Result<Response, Problem> {
+    let deleted = edge.gateway.dismiss_all(&caller.narrow(feed_filter(&uri)?)).await?;
     Ok(json_response(StatusCode::OK, text(&DismissedView { deleted })))
 }
 
@@ -77,7 +85,12 @@ pub async fn delete_dead_letters(State(edge): State<Edge>, OriginalUri(uri): Ori
         (status = 409, description = "It is not a dead letter", body = ProblemDocument, content_type = "application/problem+json"),
     )
 )]
-pub async fn delete_dead_letter(State(edge): State<Edge>, IdPath(id): IdPath) -> Result<StatusCode, Problem> {
+pub async fn delete_dead_letter(
+    State(edge): State<Edge>,
+    caller: Caller,
+    IdPath(id): IdPath,
+) -> Result<StatusCode, Problem> {
+    caller.must_see(&edge, &id).await?;
     edge.gateway.dismiss(&id).await?;
     Ok(StatusCode::NO_CONTENT)
 }
@@ -96,10 +109,12 @@ pub async fn delete_dead_letter(State(edge): State<Edge>, IdPath(id): IdPath) ->
 )]
 pub async fn requeue_dead_letter(
     State(edge): State<Edge>,
+    caller: Caller,
     IdPath(id): IdPath,
     JsonText(body): JsonText,
 ) -> Result<Response, Problem> {
     wishes(&body, &[], |_, _| ())?;
+    caller.must_see(&edge, &id).await?;
     Ok(sent_again(&edge.gateway.requeue(&id).await?))
 }
 
@@ -118,8 +133,13 @@ pub async fn requeue_dead_letter(
         (status = 422, description = "Does not fit", body = ProblemDocument, content_type = "application/problem+json"),
     )
 )]
-pub async fn requeue_dead_letters(State(edge): State<Edge>, JsonText(body): JsonText) -> Result<Response, Problem> {
-    let bulk = wishes(&body, &["filter", "max_per_second", "dry_run"], bulk)?;
+pub async fn requeue_dead_letters(
+    State(edge): State<Edge>,
+    caller: Caller,
+    JsonText(body): JsonText,
+) -> Result<Response, Problem> {
+    let mut bulk = wishes(&body, &["filter", "max_per_second", "dry_run"], bulk)?;
+    bulk.filter = caller.narrow(bulk.filter);
     let dry_run = bulk.dry_run;
     let done = edge.gateway.requeue_all(bulk).await?;
     let status = if dry_run { StatusCode::OK } else { StatusCode::ACCEPTED };

@@ -13,7 +13,7 @@ use super::submission::{json_response, text};
 use crate::catalog::Catalog;
 use crate::gateway::read::Found;
 use crate::gateway::watch::{Watched, WatchedGroup};
-use crate::http::extract::{IdPath, LastEventId, wants_json};
+use crate::http::extract::{Caller, IdPath, LastEventId, wants_json};
 use crate::http::problem::{Problem, ProblemDocument};
 use crate::http::sse;
 use crate::http::state::Edge;
@@ -67,28 +67,29 @@ pub struct Listed<'a> {
 )]
 pub async fn watch_task(
     State(edge): State<Edge>,
+    caller: Caller,
     IdPath(id): IdPath,
     LastEventId(after): LastEventId,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
-    match edge.gateway.find(id.as_str(), std::time::Duration::ZERO).await? {
+    match edge.gateway.find_for(&caller.sight(), id.as_str(), std::time::Duration::ZERO).await? {
         Found::Task(task) if wants_json(&headers) => listed(&edge, &task, after.unwrap_or(0)).await,
-        Found::Task(task) => task_stream(&edge, &task, after).await,
+        Found::Task(task) => task_stream(&edge, &caller, &task, after).await,
         Found::Group(group) if wants_json(&headers) => Ok(json_response(StatusCode::OK, text(&GroupView::of(&group)))),
-        Found::Group(group) => group_stream(&edge, &group, after).await,
+        Found::Group(group) => group_stream(&edge, &caller, &group, after).await,
         Found::Pruned(at) => Err(pruned(id.as_str(), at)),
         Found::Unknown => Err(unknown(id.as_str())),
     }
 }
 
-async fn task_stream(edge: &Edge, task: &Task, after: Option<i64>) -> Result<Response, Problem> {
+async fn task_stream(edge: &Edge, caller: &Caller, task: &Task, after: Option<i64>) -> Result<Response, Problem> {
     if task.phase.is_final() && after.is_some_and(|after| after >= task.seq) {
         return Ok(sse::over());
     }
     let place = sse::admit(edge)?;
     let Some(watch) = edge.gateway.watcher.task(&task.id, after).await? else { return Err(unknown(task.id.as_str())) };
     let frames = task_frames(watch, task.options.redact.clone());
-    Ok(sse::answer(edge, place, frames))
+    Ok(sse::answer(edge, caller, place, frames))
 }
 
 fn task_frames(watch: impl Stream<Item = Watched>, redact: Vec<String>) -> impl Stream<Item = Bytes> {
@@ -104,7 +105,7 @@ fn task_frames(watch: impl Stream<Item = Watched>, redact: Vec<String>) -> impl 
     })
 }
 
-async fn group_stream(edge: &Edge, group: &Group, after: Option<i64>) -> Result<Response, Problem> {
+async fn group_stream(edge: &Edge, caller: &Caller, group: &Group, after: Option<i64>) -> Result<Response, Problem> {
     let after = after.map(|after| i32::try_from(after).unwrap_or(i32::MAX));
     if group.completed() >= group.total && after.is_some_and(|after| after >= group.total) {
         return Ok(sse::over());
@@ -112,7 +113,7 @@ async fn group_stream(edge: &Edge, group: &Group, after: Option<i64>) -> Result<
     let place = sse::admit(edge)?;
     let id = group.id.clone();
     let Some(watch) = edge.gateway.watcher.group(&id, after).await? else { return Err(unknown(id.as_str())) };
-    Ok(sse::answer(edge, place, group_frames(watch, id)))
+    Ok(sse::answer(edge, caller, place, group_frames(watch, id)))
 }
 
 fn group_frames(watch: impl Stream<Item = WatchedGroup>, id: GroupId) -> impl Stream<Item = Bytes> {

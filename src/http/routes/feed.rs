@@ -9,7 +9,7 @@ use axum::response::Response;
 use futures_util::Stream;
 
 use super::events::redacted;
-use crate::http::extract::{LastEventId, feed_filter};
+use crate::http::extract::{Caller, LastEventId, feed_filter};
 use crate::http::problem::{Problem, ProblemDocument};
 use crate::http::sse;
 use crate::http::state::Edge;
@@ -51,17 +51,18 @@ const LEDGER_PAUSE: Duration = Duration::from_secs(2);
 )]
 pub async fn watch_all(
     State(edge): State<Edge>,
+    caller: Caller,
     LastEventId(after): LastEventId,
     OriginalUri(uri): OriginalUri,
 ) -> Result<Response, Problem> {
-    let filter = feed_filter(&uri)?;
+    let filter = caller.narrow(feed_filter(&uri)?);
     let place = sse::admit(&edge)?;
     let after = match after {
         Some(after) => after,
         None => edge.gateway.ledger.feed_end().await?,
     };
     let frames = frames(edge.clone(), filter, after);
-    Ok(sse::answer(&edge, place, frames))
+    Ok(sse::answer(&edge, &caller, place, frames))
 }
 
 /// While the ledger is away the stream is silent, and goes on afterwards.

@@ -8,7 +8,7 @@ use utoipa::ToSchema;
 
 use super::result::unknown;
 use super::submission::{json_response, text};
-use crate::http::extract::IdPath;
+use crate::http::extract::{Caller, IdPath};
 use crate::http::problem::{Problem, ProblemDocument};
 use crate::http::state::Edge;
 
@@ -52,7 +52,8 @@ pub struct IncidentListView {
         (status = 404, description = "This ledger never saw the id", body = ProblemDocument, content_type = "application/problem+json"),
     )
 )]
-pub async fn explain_task(State(edge): State<Edge>, IdPath(id): IdPath) -> Result<Response, Problem> {
+pub async fn explain_task(State(edge): State<Edge>, caller: Caller, IdPath(id): IdPath) -> Result<Response, Problem> {
+    caller.must_see(&edge, &id).await?;
     let Some(explained) = edge.gateway.explain(&id).await? else { return Err(unknown(id.as_str())) };
     let view = ExplanationView {
         task_id: explained.task_id.to_string(),

@@ -20,6 +20,7 @@ pub mod schedules;
 pub mod stats;
 pub mod submit;
 pub mod tasks;
+pub mod tickets;
 pub mod workers;
 
 mod submission;

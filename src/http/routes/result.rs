@@ -11,7 +11,7 @@ use sha2::{Digest, Sha256};
 use super::submission::{json_response, text};
 use crate::clock::Time;
 use crate::gateway::read::Found;
-use crate::http::extract::{IdPath, IfNoneMatch, Prefer};
+use crate::http::extract::{Caller, IdPath, IfNoneMatch, Prefer};
 use crate::http::problem::{Problem, ProblemDocument};
 use crate::http::slugs;
 use crate::http::state::Edge;
@@ -38,11 +38,12 @@ use crate::http::view::{GroupView, ResultView};
 )]
 pub async fn get_result(
     State(edge): State<Edge>,
+    caller: Caller,
     IdPath(id): IdPath,
     prefer: Prefer,
     known: IfNoneMatch,
 ) -> Result<Response, Problem> {
-    match edge.gateway.find(id.as_str(), prefer.wait).await? {
+    match edge.gateway.find_for(&caller.sight(), id.as_str(), prefer.wait).await? {
         Found::Task(task) => {
             let etag = format!("\"{}\"", task.seq);
             if known.has(&etag) {

@@ -9,7 +9,7 @@ use super::submission::{Shown, Surroundings, idempotency, json_response, respond
 use crate::gateway::schedules::{MOST_PREVIEWED, ScheduleError, tag};
 use crate::http::cursor;
 use crate::http::extract::{
-    Demand, JsonText, NoBody, PathValues, Repeatable, count_query, name_page_query, page_query,
+    Caller, Demand, JsonText, NoBody, PathValues, Repeatable, count_query, name_page_query, page_query,
 };
 use crate::http::problem::{Problem, ProblemDocument};
 use crate::http::state::Edge;
@@ -27,13 +27,20 @@ const DEFAULT_PREVIEW: usize = 10;
     ),
     responses((status = 200, description = "A page", body = ref("#/components/schemas/ScheduleList"), content_type = "application/json")),
 )]
-pub async fn list_schedules(State(edge): State<Edge>, OriginalUri(uri): OriginalUri) -> Result<Response, Problem> {
+pub async fn list_schedules(
+    State(edge): State<Edge>,
+    caller: Caller,
+    OriginalUri(uri): OriginalUri,
+) -> Result<Response, Problem> {
     let (limit, after) = name_page_query(&uri)?;
     let mut found = edge.gateway.ledger.schedules(after.as_deref(), limit + 1).await?;
     let limit = usize::try_from(limit).unwrap_or(usize::MAX);
     let more = found.len() > limit;
     found.truncate(limit);
     let next = found.last().filter(|_| more).map(|last| cursor::write_name(&last.name));
+    // A limited token's page may be short, even empty, and still have a next one.
+    let sight = caller.sight();
+    found.retain(|schedule| edge.gateway.sees_schedule(&sight, schedule));
     let shown: Vec<String> = found.iter().map(|schedule| schedule_text(schedule, &edge.catalog)).collect();
     let body = format!("{{\"schedules\":[{}],\"next\":{}}}", shown.join(","), text(&next));
     let mut response = json_response(StatusCode::OK, body);
@@ -56,10 +63,15 @@ pub async fn list_schedules(State(edge): State<Edge>, OriginalUri(uri): Original
 )]
 pub async fn create_schedule(
     State(edge): State<Edge>,
+    caller: Caller,
     repeatable: Repeatable,
     JsonText(body): JsonText,
 ) -> Result<Response, Problem> {
-    let written = edge.gateway.create_schedule(&body, repeatable.key.as_deref()).await?;
+    let key = repeatable.key.map(|key| match caller.id() {
+        Some(id) => format!("{id} {key}"),
+        None => key,
+    });
+    let written = edge.gateway.create_schedule(&caller.sight(), &body, key.as_deref()).await?;
     let mut response = shown(&edge, StatusCode::CREATED, &written.schedule);
     if written.replayed {
         response.headers_mut().insert("idempotency-replayed", HeaderValue::from_static("true"));
@@ -76,8 +88,8 @@ pub async fn create_schedule(
         (status = 404, description = "Unknown", body = ProblemDocument, content_type = "application/problem+json"),
     )
 )]
-pub async fn get_schedule(State(edge): State<Edge>, path: PathValues) -> Result<Response, Problem> {
-    let schedule = edge.gateway.find_schedule(&name(path)).await?;
+pub async fn get_schedule(State(edge): State<Edge>, caller: Caller, path: PathValues) -> Result<Response, Problem> {
+    let schedule = edge.gateway.find_schedule(&caller.sight(), &name(path)).await?;
     Ok(shown(&edge, StatusCode::OK, &schedule))
 }
 
@@ -101,11 +113,12 @@ pub async fn get_schedule(State(edge): State<Edge>, path: PathValues) -> Result<
 )]
 pub async fn put_schedule(
     State(edge): State<Edge>,
+    caller: Caller,
     path: PathValues,
     Demand(precondition): Demand,
     JsonText(body): JsonText,
 ) -> Result<Response, Problem> {
-    let written = edge.gateway.put_schedule(&name(path), &body, &precondition).await?;
+    let written = edge.gateway.put_schedule(&caller.sight(), &name(path), &body, &precondition).await?;
     Ok(shown(&edge, if written.created { StatusCode::CREATED } else { StatusCode::OK }, &written.schedule))
 }
 
@@ -123,11 +136,12 @@ pub async fn put_schedule(
 )]
 pub async fn patch_schedule(
     State(edge): State<Edge>,
+    caller: Caller,
     path: PathValues,
     Demand(precondition): Demand,
     JsonText(body): JsonText,
 ) -> Result<Response, Problem> {
-    let schedule = edge.gateway.patch_schedule(&name(path), &body, &precondition).await?;
+    let schedule = edge.gateway.patch_schedule(&caller.sight(), &name(path), &body, &precondition).await?;
     Ok(shown(&edge, StatusCode::OK, &schedule))
 }
 
@@ -145,11 +159,12 @@ pub async fn patch_schedule(
 )]
 pub async fn delete_schedule(
     State(edge): State<Edge>,
+    caller: Caller,
     path: PathValues,
     Demand(precondition): Demand,
     _: NoBody,
 ) -> Result<Response, Problem> {
-    edge.gateway.delete_schedule(&name(path), &precondition).await?;
+    edge.gateway.delete_schedule(&caller.sight(), &name(path), &precondition).await?;
     let mut response = Response::new(Body::empty());
     *response.status_mut() = StatusCode::NO_CONTENT;
     Ok(response)
@@ -168,11 +183,12 @@ pub async fn delete_schedule(
 )]
 pub async fn pause_schedule(
     State(edge): State<Edge>,
+    caller: Caller,
     path: PathValues,
     Demand(precondition): Demand,
     _: NoBody,
 ) -> Result<Response, Problem> {
-    let schedule = edge.gateway.pause_schedule(&name(path), true, &precondition).await?;
+    let schedule = edge.gateway.pause_schedule(&caller.sight(), &name(path), true, &precondition).await?;
     Ok(shown(&edge, StatusCode::OK, &schedule))
 }
 
@@ -187,11 +203,12 @@ pub async fn pause_schedule(
 )]
 pub async fn resume_schedule(
     State(edge): State<Edge>,
+    caller: Caller,
     path: PathValues,
     Demand(precondition): Demand,
     _: NoBody,
 ) -> Result<Response, Problem> {
-    let schedule = edge.gateway.pause_schedule(&name(path), false, &precondition).await?;
+    let schedule = edge.gateway.pause_schedule(&caller.sight(), &name(path), false, &precondition).await?;
     Ok(shown(&edge, StatusCode::OK, &schedule))
 }
 
@@ -216,9 +233,9 @@ pub async fn run_schedule(
     surroundings: Surroundings,
     _: NoBody,
 ) -> Result<Response, Problem> {
-    let Surroundings { prefer, repeatable, traceparent } = surroundings;
-    let key = idempotency(repeatable, "", Shown::default());
-    let outcome = match edge.gateway.run_schedule(&name(path), traceparent.0, key).await {
+    let Surroundings { caller, prefer, repeatable, traceparent } = surroundings;
+    let key = idempotency(&caller, repeatable, "", Shown::default());
+    let outcome = match edge.gateway.run_schedule(&caller.sight(), &name(path), traceparent.0, key).await {
         Ok(submitted) => Ok(submitted),
         Err(ScheduleError::Submit(error)) => Err(error),
         Err(error) => return Err(error.into()),
@@ -237,11 +254,12 @@ pub async fn run_schedule(
 )]
 pub async fn preview_schedule(
     State(edge): State<Edge>,
+    caller: Caller,
     path: PathValues,
     OriginalUri(uri): OriginalUri,
 ) -> Result<Response, Problem> {
     let count = count_query(&uri, DEFAULT_PREVIEW, MOST_PREVIEWED)?;
-    let ticks = edge.gateway.preview_schedule(&name(path), count).await?;
+    let ticks = edge.gateway.preview_schedule(&caller.sight(), &name(path), count).await?;
     Ok(json_response(StatusCode::OK, text(&PreviewView { ticks })))
 }
 
@@ -260,11 +278,12 @@ pub async fn preview_schedule(
 )]
 pub async fn schedule_runs(
     State(edge): State<Edge>,
+    caller: Caller,
     path: PathValues,
     OriginalUri(uri): OriginalUri,
 ) -> Result<Response, Problem> {
     let page = page_query(&uri)?;
-    let (runs, next) = edge.gateway.schedule_runs(&name(path), &page).await?;
+    let (runs, next) = edge.gateway.schedule_runs(&caller.sight(), &name(path), &page).await?;
     let next = next.map(cursor::write);
     let view = RunListView { runs: runs.iter().map(RunView::of).collect(), next: next.clone() };
     let mut response = json_response(StatusCode::OK, text(&view));

@@ -6,7 +6,8 @@ use axum::response::Response;
 
 use super::submission::{json_response, text};
 use crate::clock;
-use crate::http::extract::stats_query;
+use crate::gateway::stats::Question;
+use crate::http::extract::{Caller, stats_query};
 use crate::http::problem::{Problem, ProblemDocument};
 use crate::http::state::Edge;
 use crate::http::view::stats::{FailuresView, LatencyView, ThroughputView};
@@ -29,9 +30,13 @@ use crate::http::view::stats::{FailuresView, LatencyView, ThroughputView};
         (status = 400, description = "A parameter does not fit", body = ProblemDocument, content_type = "application/problem+json"),
     )
 )]
-pub async fn throughput(State(edge): State<Edge>, OriginalUri(uri): OriginalUri) -> Result<Response, Problem> {
+pub async fn throughput(
+    State(edge): State<Edge>,
+    caller: Caller,
+    OriginalUri(uri): OriginalUri,
+) -> Result<Response, Problem> {
     let now = clock::now();
-    let question = stats_query(&uri, now)?;
+    let question = Question { sight: caller.sight(), ..stats_query(&uri, now)? };
     let points = edge.gateway.throughput(&question, now).await?;
     Ok(json_response(StatusCode::OK, text(&ThroughputView::of(question.effective_step(now), &points))))
 }
@@ -53,9 +58,13 @@ pub async fn throughput(State(edge): State<Edge>, OriginalUri(uri): OriginalUri)
         (status = 400, description = "A parameter does not fit", body = ProblemDocument, content_type = "application/problem+json"),
     )
 )]
-pub async fn latency(State(edge): State<Edge>, OriginalUri(uri): OriginalUri) -> Result<Response, Problem> {
+pub async fn latency(
+    State(edge): State<Edge>,
+    caller: Caller,
+    OriginalUri(uri): OriginalUri,
+) -> Result<Response, Problem> {
     let now = clock::now();
-    let question = stats_query(&uri, now)?;
+    let question = Question { sight: caller.sight(), ..stats_query(&uri, now)? };
     let points = edge.gateway.latency(&question, now).await?;
     let tasks = edge.gateway.latency_by_task(&question, now).await?;
     Ok(json_response(StatusCode::OK, text(&LatencyView::of(question.effective_step(now), &points, &tasks))))
@@ -77,9 +86,13 @@ pub async fn latency(State(edge): State<Edge>, OriginalUri(uri): OriginalUri) ->
         (status = 400, description = "A parameter does not fit", body = ProblemDocument, content_type = "application/problem+json"),
     )
 )]
-pub async fn errors(State(edge): State<Edge>, OriginalUri(uri): OriginalUri) -> Result<Response, Problem> {
+pub async fn errors(
+    State(edge): State<Edge>,
+    caller: Caller,
+    OriginalUri(uri): OriginalUri,
+) -> Result<Response, Problem> {
     let now = clock::now();
-    let question = stats_query(&uri, now)?;
+    let question = Question { sight: caller.sight(), ..stats_query(&uri, now)? };
     let groups = edge.gateway.failures(&question, now).await?;
     Ok(json_response(StatusCode::OK, text(&FailuresView::of(question.effective_step(now), groups))))
 }

@@ -13,7 +13,7 @@ use serde_json::value::RawValue;
 
 use crate::gateway::read::Found;
 use crate::gateway::submit::{Answer, Idempotency, SubmitError, SubmitRequest, Submitted};
-use crate::http::extract::{Prefer, Repeatable, Traceparent, fingerprint};
+use crate::http::extract::{Caller, Prefer, Repeatable, Traceparent, fingerprint};
 use crate::http::problem::Problem;
 use crate::http::state::Edge;
 use crate::http::view::{AcceptedView, GroupView, ResultView};
@@ -26,6 +26,7 @@ static REPLAYED: HeaderName = HeaderName::from_static("idempotency-replayed");
 
 /// The headers that a submission heeds.
 pub struct Surroundings {
+    pub(super) caller: Caller,
     pub(super) prefer: Prefer,
     pub(super) repeatable: Repeatable,
     pub(super) traceparent: Traceparent,
@@ -37,6 +38,7 @@ impl FromRequestParts<Edge> for Surroundings {
     async fn from_request_parts(parts: &mut Parts, edge: &Edge) -> Result<Self, Problem> {
         let Ok(traceparent) = Traceparent::from_request_parts(parts, edge).await;
         Ok(Self {
+            caller: Caller::from_request_parts(parts, edge).await?,
             prefer: Prefer::from_request_parts(parts, edge).await?,
             repeatable: Repeatable::from_request_parts(parts, edge).await?,
             traceparent,
@@ -68,11 +70,13 @@ pub async fn submit(
     trusted: bool,
     shown: Shown,
 ) -> Result<Response, Problem> {
-    let Surroundings { prefer, repeatable, traceparent } = surroundings;
+    let Surroundings { caller, prefer, repeatable, traceparent } = surroundings;
     let mut request = SubmitRequest::new(submission);
     request.trusted = trusted;
     request.traceparent = traceparent.0;
-    request.idempotency = idempotency(repeatable, body, shown.clone());
+    request.token = caller.id();
+    request.sight = caller.sight();
+    request.idempotency = idempotency(&caller, repeatable, body, shown.clone());
     respond(edge, edge.gateway.submit(request).await, prefer.wait, shown).await
 }
 
@@ -90,10 +94,10 @@ pub async fn respond(
     }
 }
 
-pub fn idempotency(repeatable: Repeatable, body: &str, shown: Shown) -> Option<Idempotency> {
+pub fn idempotency(caller: &Caller, repeatable: Repeatable, body: &str, shown: Shown) -> Option<Idempotency> {
     let Repeatable { key, method, path } = repeatable;
     key.map(|key| Idempotency {
-        scope: String::new(),
+        scope: caller.keys(""),
         key,
         fingerprint: fingerprint(&method, &path, body),
         answer: Answer::new(move |submitted| {

@@ -8,7 +8,7 @@ use super::result::{etag_of, not_modified, pruned, unknown, with_etag};
 use super::submission::{json_response, text};
 use crate::gateway::read::Found;
 use crate::http::cursor;
-use crate::http::extract::{IdPath, IfNoneMatch, list_query};
+use crate::http::extract::{Caller, IdPath, IfNoneMatch, list_query};
 use crate::http::problem::{Problem, ProblemDocument};
 use crate::http::state::Edge;
 use crate::http::view::{GroupView, SummaryView, TaskListView, TaskView};
@@ -30,10 +30,17 @@ use crate::http::view::{GroupView, SummaryView, TaskListView, TaskView};
         (status = 410, description = "Pruned", body = ProblemDocument, content_type = "application/problem+json"),
     )
 )]
-pub async fn get_task(State(edge): State<Edge>, IdPath(id): IdPath, known: IfNoneMatch) -> Result<Response, Problem> {
+pub async fn get_task(
+    State(edge): State<Edge>,
+    caller: Caller,
+    IdPath(id): IdPath,
+    known: IfNoneMatch,
+) -> Result<Response, Problem> {
+    let sight = caller.sight();
     let body = match edge.gateway.task_with_message(&id).await? {
+        Some((task, _)) if !sight.sees_task(&task) => return Err(unknown(id.as_str())),
         Some((task, message)) => text(&TaskView::of(&task, message.as_ref())),
-        None => match edge.gateway.find(id.as_str(), std::time::Duration::ZERO).await? {
+        None => match edge.gateway.find_for(&sight, id.as_str(), std::time::Duration::ZERO).await? {
             Found::Group(group) => text(&GroupView::of(&group)),
             Found::Pruned(at) => return Err(pruned(id.as_str(), at)),
             Found::Task(_) | Found::Unknown => return Err(unknown(id.as_str())),
@@ -72,9 +79,13 @@ pub async fn get_task(State(edge): State<Edge>, IdPath(id): IdPath, known: IfNon
         (status = 400, description = "A parameter does not fit", body = ProblemDocument, content_type = "application/problem+json"),
     )
 )]
-pub async fn list_tasks(State(edge): State<Edge>, OriginalUri(uri): OriginalUri) -> Result<Response, Problem> {
+pub async fn list_tasks(
+    State(edge): State<Edge>,
+    caller: Caller,
+    OriginalUri(uri): OriginalUri,
+) -> Result<Response, Problem> {
     let (filter, page) = list_query(&uri)?;
-    let (tasks, next) = edge.gateway.ledger.tasks(&filter, &page).await?;
+    let (tasks, next) = edge.gateway.ledger.tasks(&caller.narrow(filter), &page).await?;
     let next = next.map(cursor::write);
     let view = TaskListView { tasks: tasks.iter().map(SummaryView::of).collect(), next: next.clone() };
     let mut response = json_response(StatusCode::OK, text(&view));

@@ -18,7 +18,7 @@ fn operations(document: &Value) -> Vec<(String, String, Value)> {
 
 fn running() -> Value {
     let catalog = Catalog::compile(&Config::parse(Role::Dev, CATALOG).unwrap()).unwrap();
-    serde_json::from_str(&openapi::running(&catalog)).unwrap()
+    serde_json::from_str(&openapi::running(&catalog, crate::config::Auth::Token)).unwrap()
 }
 
 #[test]

@@ -21,6 +21,7 @@ mod statements;
 mod stats;
 mod steps;
 mod tasks;
+mod tokens;
 mod workers;
 
 use std::collections::HashMap;

@@ -2,7 +2,7 @@
 
 use super::{
     control, events, groups, insert, learn, lease, migrate, outbox, prune, save, schedules, stats, steps, tasks,
-    workers,
+    tokens, workers,
 };
 
 pub(super) const PING: &str = "select count(*) from queue_pause";
@@ -118,4 +118,15 @@ pub const STATEMENTS: &[&str] = &[
     workers::REMEMBER,
     workers::OPEN,
     workers::FORGET_REVOCATIONS,
+    tokens::MAKE_ROOM,
+    tokens::CREATE,
+    tokens::CHANGED,
+    tokens::VERSION,
+    tokens::ALL,
+    tokens::BY_HASH,
+    tokens::REVOKE,
+    tokens::NOTE,
+    tokens::FORGET_TICKETS,
+    tokens::ADD_TICKET,
+    tokens::TAKE_TICKET,
 ];

@@ -17,6 +17,7 @@ mod retention;
 mod schedules;
 mod schema;
 mod stats;
+mod tokens;
 
 /// Each case becomes a test on either ledger.
 macro_rules! on_both {
