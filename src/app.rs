@@ -1,5 +1,7 @@
 //! The composition root: builds the roles of one process from a configuration and concrete adapters.
 
+mod commands;
+
 use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
@@ -212,21 +214,26 @@ pub async fn foreign_schedules(
     Ok(beat::import::redbeat::read(&crate::broker::redbeat_definitions(&link, prefix).await?, timezone))
 }
 
-/// A worker on the configured Redis, for the default queue and every queue that the catalog names.
+/// A worker on the configured Redis, for the default queue and every queue that the catalog names, with the catalog's commands
+/// beside the tasks of `registry`.
 ///
 /// # Errors
 /// When the configuration cannot mean anything.
-pub fn worker(config: &Config, registry: Registry) -> anyhow::Result<worker::Builder> {
+pub fn worker(config: &Config, mut registry: Registry) -> anyhow::Result<worker::Builder> {
     let (broker, backend) = open_redis(config)?;
+    let catalog = Catalog::compile(config)?;
+    commands::register(&catalog, &mut registry)?;
     let queues = match &config.worker.queues {
         Some(names) => worker::queue_names(names)?,
-        None => Catalog::compile(config)?.queues(),
+        None => catalog.queues(),
     };
     Ok(worker::Builder::new(broker, backend)
         .registry(registry)
         .queues(queues)
         .default_queue(config.broker.default_queue.clone())
         .concurrency(config.worker.concurrency)
+        .pool(config.worker.pool)
+        .child_limits(config.worker.max_tasks_per_child, config.worker.max_memory_per_child)
         .hostname(config.worker.hostname.as_deref().unwrap_or("taskgate@%h"))
         .visibility_timeout(config.broker.visibility_timeout)
         .result_expires(config.backend.result_expires))

@@ -11,7 +11,7 @@ use crate::broker::{Link, LinkConfig};
 use crate::task::{GroupId, Json, TaskId};
 pub use chord::Claim;
 pub use watch::{Heard, Watch};
-pub use write::Unless;
+pub use write::{Record, Stored, Unless};
 
 /// How the fleet's result backend is set up.
 #[derive(Debug, Clone)]

@@ -42,7 +42,69 @@ static STORE: LazyLock<Script> = LazyLock::new(|| {
     )
 });
 
+/// KEYS: the records. ARGV: seconds to live (0: for ever), then each record. Answers for each 1, 0 when a SUCCESS stayed, or why
+/// Redis refused it.
+static STORE_ALL: LazyLock<Script> = LazyLock::new(|| {
+    Script::new(
+        r#"
+        local expires = tonumber(ARGV[1])
+        local function store(key, record)
+            local old = redis.pcall('GET', key)
+            if type(old) == 'table' then return old['err'] end
+            if old then
+                local status = string.match(old, '^%s*{%s*"status"%s*:%s*"([^"]*)"')
+                if not status then
+                    local ok, found = pcall(cjson.decode, old)
+                    if ok and type(found) == 'table' then status = found['status'] end
+                end
+                if status == 'SUCCESS' then return 0 end
+            end
+            local set
+            if expires > 0 then
+                set = redis.pcall('SETEX', key, ARGV[1], record)
+            else
+                set = redis.pcall('SET', key, record)
+            end
+            if type(set) == 'table' and set['err'] then return set['err'] end
+            redis.call('PUBLISH', key, record)
+            return 1
+        end
+        local answers = {}
+        for i, key in ipairs(KEYS) do answers[i] = store(key, ARGV[i + 1]) end
+        return answers
+        "#,
+    )
+});
+
+/// A task's record, to be stored.
+#[derive(Debug, Clone)]
+pub struct Record {
+    pub task_id: String,
+    pub text: String,
+}
+
+/// What became of a record.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Stored {
+    Yes,
+    /// A SUCCESS was there and stays.
+    Kept,
+    /// Redis said no to this one.
+    Refused(String),
+}
+
 impl Backend {
+    /// Stores and publishes many records in one step, each unless a SUCCESS is there. Answers for each. May be repeated.
+    pub async fn store_all(&self, records: &[Record], expires: Duration) -> Result<Vec<Stored>, Error> {
+        let mut call = STORE_ALL.prepare_invoke();
+        call.arg(expires.as_secs());
+        for record in records {
+            call.key(self.task_key(&record.task_id)).arg(&record.text);
+        }
+        let answers: Vec<redis::Value> = self.link.script(&call).await?;
+        Ok(answers.into_iter().map(Stored::read).collect())
+    }
+
     /// Stores and publishes a task's record. `expires` of zero keeps it for ever. `false` when what was there stays.
     ///
     /// May be repeated: the same record is then published once more.
@@ -50,5 +112,17 @@ impl Backend {
         let mut call = STORE.key(self.task_key(task_id));
         call.arg(record).arg(expires.as_secs()).arg(u8::from(unless == Unless::Known));
         Ok(self.link.script::<u8>(&call).await? == 1)
+    }
+}
+
+impl Stored {
+    fn read(answer: redis::Value) -> Self {
+        match answer {
+            redis::Value::Int(1) => Self::Yes,
+            redis::Value::Int(_) => Self::Kept,
+            redis::Value::BulkString(text) => Self::Refused(String::from_utf8_lossy(&text).into_owned()),
+            redis::Value::SimpleString(text) => Self::Refused(text),
+            other => Self::Refused(format!("{other:?}")),
+        }
     }
 }

@@ -100,6 +100,8 @@ pub struct Entry {
     pub defaults: Defaults,
     /// An executable that the Rust worker runs for it.
     pub command: Vec<String>,
+    /// Whether the Rust worker runs it in a child process.
+    pub child: bool,
     /// How one call becomes many, as written.
     pub split: Option<Value>,
 }
@@ -140,6 +142,7 @@ impl Entry {
             summary: raw.summary.map(|text| text.0),
             description: raw.description.map(|text| text.0),
             command: raw.command.unwrap_or_default().0,
+            child: raw.child.is_some_and(|switch| switch.0),
             split: raw.split,
             name,
             defaults,

@@ -17,7 +17,7 @@ use crate::dev::{DATA, Dev};
 use crate::http::{self, Edge};
 use crate::lifecycle::{OnExit, Tasks};
 use crate::telemetry;
-use crate::worker::{Registry, Stop};
+use crate::worker::{self, Registry, Stop};
 
 /// How long a stop waits for running tasks: the process has to end within ten seconds.
 const WORKER_STOP: Duration = Duration::from_secs(6);
@@ -37,6 +37,12 @@ pub struct Options {
 pub fn run(common: &Common, options: &Options) -> anyhow::Result<ExitCode> {
     let listen = Flag { key: "http.listen", name: "listen", value: options.listen.clone() };
     let config = configure(Role::Dev, common, &[listen])?;
+    if worker::is_child() {
+        let address = config.http.listen;
+        let child = app::worker(&config, samples(address, &options.data))?;
+        super::runtime()?.block_on(child.run(Stop::default()));
+        return Ok(ExitCode::SUCCESS);
+    }
     super::runtime()?.block_on(dev(config, &options.data))
 }
 
@@ -58,9 +64,14 @@ async fn dev(config: Config, data: &Path) -> anyhow::Result<ExitCode> {
 
 /// The worker of `taskgate worker`, in this process.
 fn spawn_worker(dev: &Dev, listen: SocketAddr, tasks: &Tasks) -> anyhow::Result<()> {
-    let mut registry = Registry::new();
-    Samples::new(format!("http://127.0.0.1:{}/sample-site", listen.port()), dev.data()).register(&mut registry);
-    let worker = app::worker(&dev.config, registry)?.task_events(true).mingle(false).warm_timeout(Some(WORKER_STOP));
+    let worker = app::worker(&dev.config, samples(listen, dev.data()))?;
+    let worker = worker.task_events(true).mingle(false).warm_timeout(Some(WORKER_STOP));
     tasks.spawn("worker", OnExit::StopProcess, |stop| worker.run(Stop { warm: stop, ..Stop::default() }));
     Ok(())
+}
+
+fn samples(listen: SocketAddr, data: &Path) -> Registry {
+    let mut registry = Registry::new();
+    Samples::new(format!("http://127.0.0.1:{}/sample-site", listen.port()), data).register(&mut registry);
+    registry
 }

@@ -9,10 +9,10 @@ use clap::{Args, ValueEnum};
 use super::Common;
 use super::given::configure;
 use crate::app;
-use crate::config::Role;
+use crate::config::{self, Role};
 use crate::dev::DATA;
 use crate::dev::samples::Samples;
-use crate::worker::{Builder, QueueOrder, Registry, UnknownTask};
+use crate::worker::{Builder, Pool, QueueOrder, Registry, UnknownTask};
 
 #[derive(Debug, Args)]
 pub struct Options {
@@ -22,6 +22,9 @@ pub struct Options {
     /// Tasks at once; default: the number of processors
     #[arg(short, long, value_name = "NUMBER")]
     concurrency: Option<usize>,
+    /// Where tasks run: in this process, or each in one of as many child processes as tasks run at once
+    #[arg(short = 'P', long, value_enum)]
+    pool: Option<Where>,
     /// Node name; %h host, %n its first part, %d its domain
     #[arg(short = 'n', long, value_name = "NAME")]
     hostname: Option<String>,
@@ -44,10 +47,10 @@ pub struct Options {
     #[arg(long, value_name = "SECONDS")]
     time_limit: Option<f64>,
     /// Tasks after which a child process is replaced
-    #[arg(long, value_name = "NUMBER")]
+    #[arg(long, value_name = "NUMBER", value_parser = clap::value_parser!(u32).range(1..))]
     max_tasks_per_child: Option<u32>,
     /// KiB of memory after which a child process is replaced
-    #[arg(long, value_name = "KIB")]
+    #[arg(long, value_name = "KIB", value_parser = clap::value_parser!(u64).range(1..))]
     max_memory_per_child: Option<u64>,
     /// Acknowledge after the task, not before it
     #[arg(long)]
@@ -69,7 +72,7 @@ pub struct Options {
     #[arg(long)]
     without_gossip: bool,
     /// Seconds that a stop waits for running tasks, then late-acknowledged ones go back to their queue; 0: as long as they take
-    #[arg(long, value_name = "SECONDS", default_value_t = 8.0)]
+    #[arg(long, value_name = "SECONDS", default_value_t = 6.0)]
     shutdown_timeout: f64,
     /// Where the sample tasks keep what they have seen
     #[arg(long, value_name = "DIRECTORY", default_value = DATA)]
@@ -87,6 +90,12 @@ enum Order {
 }
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
+enum Where {
+    Async,
+    Prefork,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
 enum Unknown {
     Fail,
     Requeue,
@@ -98,13 +107,13 @@ pub fn run(common: &Common, options: &Options) -> anyhow::Result<ExitCode> {
     let config = configure(Role::Worker, common, &[])?;
     let mut registry = Registry::new();
     Samples::new(&options.sample_site, &options.data).register(&mut registry);
-    let worker = options.apply(app::worker(&config, registry)?)?;
+    let worker = options.apply(app::worker(&config, registry)?, &config.worker)?;
     super::runtime()?.block_on(worker.run_until_signalled());
     Ok(ExitCode::SUCCESS)
 }
 
 impl Options {
-    fn apply(&self, mut worker: Builder) -> anyhow::Result<Builder> {
+    fn apply(&self, mut worker: Builder, config: &config::Worker) -> anyhow::Result<Builder> {
         if !self.queues.is_empty() {
             worker = worker.queues(crate::worker::queue_names(&self.queues)?);
         }
@@ -123,7 +132,11 @@ impl Options {
             .prefetch_multiplier(self.prefetch_multiplier)
             .queue_order(self.queue_order.into())
             .time_limits(optional(self.soft_time_limit)?, optional(self.time_limit)?)
-            .child_limits(self.max_tasks_per_child, self.max_memory_per_child)
+            .pool(self.pool.map_or(config.pool, Pool::from))
+            .child_limits(
+                self.max_tasks_per_child.or(config.max_tasks_per_child),
+                self.max_memory_per_child.or(config.max_memory_per_child),
+            )
             .acks_late(self.acks_late)
             .track_started(self.track_started)
             .unknown_task(self.unknown_task.into())
@@ -139,6 +152,15 @@ impl From<Order> for QueueOrder {
             Order::RoundRobin => Self::RoundRobin,
             Order::Priority => Self::Priority,
             Order::Sorted => Self::Sorted,
+        }
+    }
+}
+
+impl From<Where> for Pool {
+    fn from(pool: Where) -> Self {
+        match pool {
+            Where::Async => Self::Async,
+            Where::Prefork => Self::Prefork,
         }
     }
 }

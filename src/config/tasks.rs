@@ -66,4 +66,7 @@ pub struct RawTask {
     /// An executable that the Rust worker runs for this task, with its arguments.
     #[serde(default)]
     pub command: Option<Words>,
+    /// The Rust worker runs this task in a child process.
+    #[serde(default)]
+    pub child: Option<Switch>,
 }

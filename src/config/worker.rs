@@ -4,6 +4,7 @@ use serde::Deserialize;
 
 use super::value::{Count, Text, Words};
 use super::{Error, Said};
+use crate::worker::Pool;
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -11,6 +12,9 @@ pub(super) struct RawWorker {
     queues: Option<Words>,
     concurrency: Option<Count>,
     hostname: Option<Text>,
+    pool: Option<Text>,
+    max_tasks_per_child: Option<Count>,
+    max_memory_per_child: Option<Count>,
 }
 
 #[derive(Debug, Clone)]
@@ -21,6 +25,12 @@ pub struct Worker {
     pub concurrency: usize,
     /// Default `taskgate@` and the machine's name.
     pub hostname: Option<String>,
+    /// Where tasks run that do not say it themselves. Default `async`.
+    pub pool: Pool,
+    /// Tasks after which a child process is replaced. Default never.
+    pub max_tasks_per_child: Option<u32>,
+    /// KiB of memory after which it is. Default never.
+    pub max_memory_per_child: Option<u64>,
 }
 
 impl Worker {
@@ -30,6 +40,26 @@ impl Worker {
         if !(1..=100_000).contains(&concurrency) {
             return Err(Error::value(said.place("worker.concurrency"), "must be 1 to 100000"));
         }
-        Ok(Self { queues: raw.queues.map(|words| words.0), concurrency, hostname: raw.hostname.map(|text| text.0) })
+        let pool = match raw.pool.as_ref().map(|text| text.0.as_str()) {
+            None | Some("async") => Pool::Async,
+            Some("prefork") => Pool::Prefork,
+            Some(other) => {
+                let harm = format!("{other:?} is neither async nor prefork");
+                return Err(Error::value(said.place("worker.pool"), harm));
+            }
+        };
+        let at_least_one = |count: Option<Count>, key: &str| match count {
+            Some(Count(0)) => Err(Error::value(said.place(key), "must be at least 1")),
+            other => Ok(other.map(|count| count.0)),
+        };
+        let tasks = at_least_one(raw.max_tasks_per_child, "worker.max_tasks_per_child")?;
+        Ok(Self {
+            queues: raw.queues.map(|words| words.0),
+            concurrency,
+            hostname: raw.hostname.map(|text| text.0),
+            pool,
+            max_tasks_per_child: tasks.map(|count| u32::try_from(count).unwrap_or(u32::MAX)),
+            max_memory_per_child: at_least_one(raw.max_memory_per_child, "worker.max_memory_per_child")?,
+        })
     }
 }

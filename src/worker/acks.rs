@@ -1,10 +1,11 @@
 //! Acknowledges messages, many at once: whatever was done with while the previous acknowledgement was on its way.
 //!
-//! An acknowledgement is never given up while the worker runs: a message that was dealt with must not come back when Redis does.
+//! An acknowledgement is never given up before the worker stops hard: a message that was dealt with must not come back when Redis does.
 
 use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot};
+use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
 use crate::broker::Broker;
@@ -29,12 +30,13 @@ enum Item {
 pub(crate) struct Acknowledger {
     source: mpsc::Receiver<Item>,
     broker: Broker,
+    hard_stop: CancellationToken,
 }
 
 impl Acks {
-    pub fn new(broker: Broker) -> (Self, Acknowledger) {
+    pub fn new(broker: Broker, hard_stop: CancellationToken) -> (Self, Acknowledger) {
         let (sink, source) = mpsc::channel(QUEUED);
-        (Self { sink }, Acknowledger { source, broker })
+        (Self { sink }, Acknowledger { source, broker, hard_stop })
     }
 
     /// Acknowledges soon. `None`: the message was never reserved.
@@ -77,6 +79,9 @@ impl Acknowledger {
         while let Err(error) = self.broker.ack(tags).await {
             if backoff.is_fresh() {
                 warn!(messages = tags.len(), error = %error, "{} acknowledgements wait for Redis: {error}", tags.len());
+            }
+            if self.hard_stop.is_cancelled() {
+                return;
             }
             tokio::time::sleep(backoff.pause()).await;
         }

@@ -5,9 +5,10 @@ use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 
+use super::children::{is_child, serve};
 use super::registry::Registry;
 use super::service::Service;
-use super::settings::{Autoscale, Settings, UnknownTask, hostname};
+use super::settings::{Autoscale, Pool, Settings, UnknownTask, hostname};
 use crate::backend::{Backend, BackendConfig};
 use crate::broker::{Broker, BrokerConfig, Error, LinkConfig, QueueOrder};
 use crate::task::{InvalidId, QueueName};
@@ -91,6 +92,13 @@ impl Builder {
     #[must_use]
     pub fn concurrency(mut self, slots: usize) -> Self {
         self.settings.concurrency = slots.max(1);
+        self
+    }
+
+    /// Where handlers run. Default: in this process, but for those registered with [`Registry::child`].
+    #[must_use]
+    pub fn pool(mut self, pool: Pool) -> Self {
+        self.settings.pool = pool;
         self
     }
 
@@ -188,8 +196,41 @@ impl Builder {
 
     /// Works until it is told to stop.
     ///
-    /// Redis may be away at start and at any later time: the worker waits for it.
+    /// Here on the built-in server of `taskgate dev`, as a guest in another program:
+    ///
+    /// ```
+    /// use taskgate::resp::Server;
+    /// use taskgate::worker::{Builder, Context, Registry, Stop, TaskError};
+    ///
+    /// # #[tokio::main]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let server = Server::bind(([127, 0, 0, 1], 0).into()).await?;
+    /// let url = format!("redis://{}", server.local_addr());
+    /// let stop = Stop::default();
+    /// let redis = server.run(stop.cold.clone());
+    ///
+    /// let mut tasks = Registry::new();
+    /// tasks.task("tasks.hello", async |_: Context, (name,): (String,)| Ok(format!("hello, {name}")));
+    /// let worker = Builder::connect(&format!("{url}/0"), &format!("{url}/1"))?.registry(tasks).mingle(false);
+    ///
+    /// let work = async {
+    ///     // A Celery client would send tasks now.
+    ///     stop.warm.cancel();
+    ///     worker.run(stop.clone()).await;
+    ///     stop.cold.cancel();
+    /// };
+    /// let (served, ()) = tokio::join!(redis, work);
+    /// served?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// Redis may be away at start and at any later time: the worker waits for it. In a child process it runs tasks until its
+    /// worker lets it go.
     pub async fn run(self, stop: Stop) {
+        if is_child() {
+            return Box::pin(serve(self.registry)).await;
+        }
         let service = Service::new(self.broker, self.backend, self.registry, self.settings);
         // One type for all that is inside: a program that runs a worker need not compute its layout.
         let running: Pin<Box<dyn Future<Output = ()> + Send>> = Box::pin(service.run(stop));
@@ -198,6 +239,10 @@ impl Builder {
 
     /// Works until SIGTERM or SIGINT (warm), a second one or SIGQUIT (cold).
     pub async fn run_until_signalled(self) {
+        if is_child() {
+            // A signal ends a child as it ends any process.
+            return self.run(Stop::default()).await;
+        }
         let stop = Stop::default();
         let signals = super::signals::listen(stop.clone());
         tokio::select! {

@@ -41,6 +41,10 @@ impl Cancellation {
         self.0.token.cancel();
     }
 
+    pub(crate) fn token(&self) -> &CancellationToken {
+        &self.0.token
+    }
+
     /// Whether the handler looks at it.
     pub(crate) fn is_watched(&self) -> bool {
         self.0.watched.load(Ordering::Acquire)

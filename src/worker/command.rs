@@ -6,15 +6,19 @@
 
 use std::path::PathBuf;
 use std::process::{ExitStatus, Stdio};
+use std::sync::Mutex;
 use std::time::Duration;
 
+use futures_util::FutureExt;
+use futures_util::future::FusedFuture;
 use serde_json::Value;
 use serde_json::value::RawValue;
 use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::process::Child;
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout};
 use tracing::{debug, warn};
 
+use super::children::why;
 use super::context::{Context, PROGRESS};
 use super::error::Failure;
 use super::execute::{Execution, Kill, killed, passed};
@@ -27,10 +31,20 @@ use crate::task::Json;
 const MAX_LINE_BYTES: u64 = 16 << 20;
 /// How much of the error output a failure shows.
 const TAIL_BYTES: usize = 4 << 10;
-/// Between the polite signal and the certain one.
+/// Between the polite signal and the certain one; after a soft limit, the hard one decides if there is one.
 const GRACE: Duration = Duration::from_secs(10);
+/// How long the outputs of an ended process are read on: what it started may still hold them.
+const DRAIN: Duration = Duration::from_secs(1);
 
 /// An executable as a task.
+///
+/// ```
+/// use taskgate::worker::{Command, Registry};
+///
+/// let mut tasks = Registry::new();
+/// let render = Command::new("./render.sh").argument("--fast").environment("LANG", "C.UTF-8");
+/// tasks.command("reports.render", render).acks_late(true);
+/// ```
 #[derive(Debug, Clone)]
 pub struct Command {
     program: PathBuf,
@@ -38,11 +52,11 @@ pub struct Command {
     environment: Vec<(String, String)>,
 }
 
-/// Why the process is being ended.
-enum Ending {
-    Soft,
-    Hard(Duration),
-    Kill(Kill),
+/// What the process has said so far.
+#[derive(Default)]
+struct Said {
+    result: Option<Json>,
+    errors: Vec<u8>,
 }
 
 impl Command {
@@ -90,9 +104,106 @@ pub(super) async fn run(command: &Command, execution: &mut Execution) -> Outcome
             return Outcome::Error(Failure::new("builtins", "OSError", &text).into());
         }
     };
+    let group = child.id();
+    let said = Mutex::default();
+    let mut talk = std::pin::pin!(talk(&context, &said, &mut child).fuse());
+    let (outcome, status) = {
+        let mut running = Running { group, asked: None, since: Instant::now() };
+        tokio::select! {
+            biased;
+            ended = running.end(execution, &mut child) => ended,
+            never = async { (&mut talk).await; std::future::pending().await } => never,
+        }
+    };
+    // What it left behind ends with it, and then nobody holds its output open.
+    if !talk.is_terminated() && timeout(DRAIN, &mut talk).await.is_err() {
+        signal_group(group, libc::SIGKILL);
+        let _ = timeout(DRAIN, &mut talk).await;
+    }
+    signal_group(group, libc::SIGKILL);
+    outcome.unwrap_or_else(|| {
+        let said = std::mem::take(&mut *said.lock().expect("nothing panics under this lock"));
+        ended(status, said.result, &shown(&said.errors))
+    })
+}
+
+/// A process under way.
+struct Running {
+    group: Option<u32>,
+    /// What the outcome is when the process heeds the polite signal that it was sent.
+    asked: Option<Asked>,
+    /// When it was asked.
+    since: Instant,
+}
+
+#[derive(Clone, Copy)]
+enum Asked {
+    ToEndSoon,
+    ToEnd { signal: i32 },
+}
+
+impl Running {
+    /// Ends with the process. An outcome when it did not end by itself.
+    async fn end(
+        &mut self,
+        execution: &mut Execution,
+        child: &mut Child,
+    ) -> (Option<Outcome>, std::io::Result<ExitStatus>) {
+        let started = Instant::now();
+        let (mut soft, hard) = (execution.limits.soft, execution.limits.hard);
+        loop {
+            let terminated = matches!(self.asked, Some(Asked::ToEnd { .. }));
+            let patience = (terminated || (self.asked.is_some() && hard.is_none())).then_some(GRACE);
+            tokio::select! {
+                biased;
+                status = child.wait() => {
+                    let succeeded = status.as_ref().is_ok_and(ExitStatus::success);
+                    let outcome = self.asked.and_then(|asked| asked.outcome(succeeded));
+                    return (outcome, status);
+                }
+                kill = killed(&mut execution.kill), if !terminated => match kill {
+                    Kill::Terminate { signal } => self.ask(Asked::ToEnd { signal }, signal),
+                    Kill::Shutdown => return (Some(Outcome::Cancelled), self.kill(child).await),
+                },
+                limit = passed(started, hard) => return (Some(Outcome::TimeLimit(limit)), self.kill(child).await),
+                _ = passed(started, soft) => {
+                    soft = None;
+                    self.ask(Asked::ToEndSoon, libc::SIGTERM);
+                }
+                _ = passed(self.since, patience) => {
+                    let status = self.kill(child).await;
+                    return (self.asked.and_then(|asked| asked.outcome(false)), status);
+                }
+            }
+        }
+    }
+
+    fn ask(&mut self, asked: Asked, signal: i32) {
+        signal_group(self.group, signal);
+        (self.asked, self.since) = (Some(asked), Instant::now());
+    }
+
+    async fn kill(&self, child: &mut Child) -> std::io::Result<ExitStatus> {
+        signal_group(self.group, libc::SIGKILL);
+        child.wait().await
+    }
+}
+
+impl Asked {
+    /// A program may take its soft limit as a hint and still succeed, as a handler may.
+    fn outcome(self, succeeded: bool) -> Option<Outcome> {
+        match self {
+            Self::ToEndSoon => (!succeeded).then_some(Outcome::SoftTimeLimit),
+            Self::ToEnd { signal } => Some(Outcome::Terminated { signal }),
+        }
+    }
+}
+
+/// Gives the process its input and reads what it says, to the end of both outputs.
+fn talk<'a>(context: &'a Context, said: &'a Mutex<Said>, child: &mut Child) -> impl Future<Output = ()> + use<'a> {
     let (stdin, stdout, stderr) = (child.stdin.take(), child.stdout.take(), child.stderr.take());
-    let talk = async {
-        let input = call(&context);
+    let input = call(context);
+    async move {
         let write = async {
             if let Some(mut stdin) = stdin {
                 // A program that does not read its input is no failure.
@@ -100,51 +211,16 @@ pub(super) async fn run(command: &Command, execution: &mut Execution) -> Outcome
             }
         };
         let read = async {
-            match stdout {
-                Some(stdout) => result(&context, stdout).await,
-                None => None,
+            if let Some(stdout) = stdout {
+                listen(context, said, stdout).await;
             }
         };
-        let tail = async {
-            match stderr {
-                Some(stderr) => tail(stderr).await,
-                None => String::new(),
+        let errors = async {
+            if let Some(stderr) = stderr {
+                keep_tail(said, stderr).await;
             }
         };
-        let ((), result, tail) = tokio::join!(write, read, tail);
-        (result, tail)
-    };
-    let mut talk = std::pin::pin!(talk);
-    let group = child.id();
-    let ending = tokio::select! {
-        (result, tail) = &mut talk => return ended(child.wait().await, result, &tail),
-        ending = ending(execution) => ending,
-    };
-    let first = match &ending {
-        Ending::Soft => libc::SIGTERM,
-        Ending::Kill(Kill::Terminate { signal }) => *signal,
-        Ending::Hard(_) | Ending::Kill(Kill::Shutdown) => libc::SIGKILL,
-    };
-    signal_group(group, first);
-    let grace = execution.limits.hard.map_or(GRACE, |hard| hard.saturating_sub(execution.limits.soft.unwrap_or(hard)));
-    if tokio::time::timeout(grace.min(GRACE), &mut talk).await.is_err() {
-        signal_group(group, libc::SIGKILL);
-    }
-    let _ = child.wait().await;
-    match ending {
-        Ending::Soft => Outcome::SoftTimeLimit,
-        Ending::Hard(limit) => Outcome::TimeLimit(limit),
-        Ending::Kill(Kill::Terminate { signal }) => Outcome::Terminated { signal },
-        Ending::Kill(Kill::Shutdown) => Outcome::Cancelled,
-    }
-}
-
-async fn ending(execution: &mut Execution) -> Ending {
-    let started = Instant::now();
-    tokio::select! {
-        kill = killed(&mut execution.kill) => Ending::Kill(kill),
-        _ = passed(started, execution.limits.soft) => Ending::Soft,
-        limit = passed(started, execution.limits.hard) => Ending::Hard(limit),
+        tokio::join!(write, read, errors);
     }
 }
 
@@ -154,8 +230,8 @@ fn ended(status: std::io::Result<ExitStatus>, result: Option<Json>, tail: &str) 
         Ok(status) => status,
         Err(error) => return Outcome::WorkerLost(format!("the process was lost: {error}")),
     };
-    if let Some(signal) = status.signal() {
-        return Outcome::WorkerLost(format!("Worker exited prematurely: signal {signal}"));
+    if status.signal().is_some() {
+        return Outcome::WorkerLost(format!("Worker exited prematurely: {}", why(Some(status))));
     }
     if !status.success() {
         let text = format!("{status}: {}", tail.trim_end());
@@ -183,13 +259,13 @@ fn positional(args: &RawValue) -> Vec<String> {
 }
 
 /// Reads the output to its end: reports progress, keeps the last other JSON line.
-async fn result(context: &Context, output: impl AsyncRead + Unpin) -> Option<Json> {
+async fn listen(context: &Context, said: &Mutex<Said>, output: impl AsyncRead + Unpin) {
     let mut output = BufReader::new(output);
-    let (mut result, mut line) = (None, Vec::new());
+    let mut line = Vec::new();
     loop {
         line.clear();
         match (&mut output).take(MAX_LINE_BYTES).read_until(b'\n', &mut line).await {
-            Ok(0) | Err(_) => return result,
+            Ok(0) | Err(_) => return,
             Ok(_) => {}
         }
         let Ok(value) = serde_json::from_slice::<Json>(line.trim_ascii()) else {
@@ -198,7 +274,7 @@ async fn result(context: &Context, output: impl AsyncRead + Unpin) -> Option<Jso
         };
         match progress(&value) {
             Some(meta) => drop(context.update_state(PROGRESS, meta).await),
-            None => result = Some(value),
+            None => said.lock().expect("nothing panics under this lock").result = Some(value),
         }
     }
 }
@@ -211,24 +287,26 @@ fn progress(value: &RawValue) -> Option<Value> {
     serde_json::from_str(meta).ok()
 }
 
-/// Reads to the end and keeps the last [`TAIL_BYTES`].
-async fn tail(mut output: impl AsyncRead + Unpin) -> String {
-    let (mut kept, mut chunk) = (Vec::new(), [0; 4096]);
+/// Reads to the end and keeps at least the last [`TAIL_BYTES`].
+async fn keep_tail(said: &Mutex<Said>, mut output: impl AsyncRead + Unpin) {
+    let mut chunk = [0; 4096];
     loop {
-        match output.read(&mut chunk).await {
-            Ok(0) => break,
-            Ok(count) => kept.extend_from_slice(&chunk[..count]),
-            Err(error) => {
-                warn!(error = %error, "the error output of a command was lost: {error}");
-                break;
-            }
-        }
-        if kept.len() > 2 * TAIL_BYTES {
-            kept.drain(..kept.len() - TAIL_BYTES);
+        let count = match output.read(&mut chunk).await {
+            Ok(0) => return,
+            Ok(count) => count,
+            Err(error) => return warn!(error = %error, "the error output of a command was lost: {error}"),
+        };
+        let errors = &mut said.lock().expect("nothing panics under this lock").errors;
+        errors.extend_from_slice(&chunk[..count]);
+        if errors.len() > 2 * TAIL_BYTES {
+            errors.drain(..errors.len() - TAIL_BYTES);
         }
     }
-    let start = kept.len().saturating_sub(TAIL_BYTES);
-    String::from_utf8_lossy(&kept[start..]).into_owned()
+}
+
+fn shown(errors: &[u8]) -> String {
+    let start = errors.len().saturating_sub(TAIL_BYTES);
+    String::from_utf8_lossy(&errors[start..]).into_owned()
 }
 
 #[cfg(test)]
@@ -261,7 +339,9 @@ mod tests {
     #[tokio::test]
     async fn only_the_end_of_the_error_output_is_kept() {
         let text = "x".repeat(100_000) + "the end";
-        let tail = tail(text.as_bytes()).await;
+        let said = Mutex::default();
+        keep_tail(&said, text.as_bytes()).await;
+        let tail = shown(&said.lock().unwrap().errors);
         assert!(tail.len() <= TAIL_BYTES && tail.ends_with("the end"));
     }
 }

@@ -55,10 +55,14 @@ impl Places {
         self.taken.fetch_add(count, Ordering::AcqRel);
     }
 
+    fn free_now(&self) -> usize {
+        self.limit().saturating_sub(self.taken.load(Ordering::Acquire))
+    }
+
     /// Ends when there is a place, with the number of places.
     async fn available(&self) -> usize {
         loop {
-            let free = self.limit().saturating_sub(self.taken.load(Ordering::Acquire));
+            let free = self.free_now();
             if free > 0 {
                 return free;
             }
@@ -114,6 +118,9 @@ impl Intake {
             () = stop.cancelled() => return Ok(()),
             free = self.places.available() => free,
         };
+        // A place is rarely free alone while there is work: the others are worth the moment.
+        tokio::task::yield_now().await;
+        let free = free.max(self.places.free_now());
         if self.queues.has_changed().unwrap_or(false) {
             self.consumer.set_queues(self.queues.borrow_and_update().clone());
         }

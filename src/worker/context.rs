@@ -19,6 +19,24 @@ use crate::task::{GroupId, Json, TaskId};
 pub const PROGRESS: &str = "PROGRESS";
 
 /// One run of a task, as its handler sees it. Cheap to clone.
+///
+/// ```
+/// use serde_json::json;
+/// use taskgate::worker::{Context, PROGRESS, TaskError};
+///
+/// async fn crawl(context: Context, (pages,): (u32,)) -> Result<u32, TaskError> {
+///     for page in 1..=pages {
+///         // A soft limit, a revoke or a shutdown: whoever asks is trusted to end by itself.
+///         if context.cancellation().is_cancelled() {
+///             return Err(TaskError::soft_time_limit());
+///         }
+///         context.update_state(PROGRESS, json!({"progress": page, "total": pages})).await?;
+///     }
+///     context.submit(context.signature("reports.write", (pages,), json!({"urgent": true}))?).await?;
+///     Ok(pages)
+/// }
+/// # drop(crawl);
+/// ```
 #[derive(Clone)]
 pub struct Context(Arc<Run>);
 
@@ -169,10 +187,15 @@ impl Context {
     /// # Errors
     /// When the signature cannot be sent.
     pub async fn submit(&self, signature: Signature) -> Result<TaskId, ContextError> {
+        let sent = self.send(signature).await?;
+        TaskId::parse(&sent.id).map_err(|error| ContextError::NotSent(error.to_string()))
+    }
+
+    /// Sends a child and notes it.
+    pub(crate) async fn send(&self, signature: Signature) -> Result<ResultTuple, ContextError> {
         let sent = self.0.host.submit(&self.0.request, signature).await?;
-        let id = TaskId::parse(&sent.id).map_err(|error| ContextError::NotSent(error.to_string()))?;
-        self.0.children.lock().expect("nothing panics under this lock").push(sent);
-        Ok(id)
+        self.0.children.lock().expect("nothing panics under this lock").push(sent.clone());
+        Ok(sent)
     }
 
     /// A signature for [`Context::submit`].

@@ -11,6 +11,26 @@ use crate::celery::exception::Exception;
 use crate::celery::json;
 
 /// What a handler returns instead of a value.
+///
+/// ```
+/// use std::time::Duration;
+///
+/// use taskgate::worker::{Context, TaskError};
+///
+/// async fn fetch(context: Context, (page,): (String,)) -> Result<i64, TaskError> {
+///     if page.is_empty() {
+///         return Err(TaskError::fail("ValueError", "which page?"));
+///     }
+///     if page == "busy" {
+///         let cause = std::io::Error::other("503");
+///         return Err(TaskError::retry_in(Duration::from_secs(5 + 2_u64.pow(context.retries())), cause));
+///     }
+///     // Any error fails the task: a Python client sees a ParseIntError with this text.
+///     Ok(page.parse::<i64>()?)
+/// }
+/// # drop(fetch);
+/// assert!(matches!(TaskError::fail("ValueError", "no"), TaskError::Fail(_)));
+/// ```
 #[derive(Debug, Clone)]
 pub enum TaskError {
     /// Run it again later. After the last attempt the cause becomes the failure.

@@ -34,9 +34,11 @@ pub(crate) struct Execution {
 }
 
 impl Execution {
+    /// Runs the task in this process; a command in its own.
+    ///
     /// # Cancel safety
-    /// A dropped run drops its handler; threads go on, child processes are killed.
-    pub async fn run(mut self) -> Outcome {
+    /// A dropped run drops its handler; threads go on, commands are killed.
+    pub async fn run_here(mut self) -> Outcome {
         let task = Arc::clone(&self.context.run().request.task);
         match &task.run {
             Run::Async(handler) => self.supervise(handler(self.context.clone())).await,

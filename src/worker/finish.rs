@@ -16,7 +16,6 @@ use super::events::timestamp;
 use super::follow::Follow;
 use super::request::{Outcome, Request, celery_error};
 use super::shared::SharedRef;
-use crate::backend::Unless;
 use crate::broker::Return;
 use crate::celery::event::TaskNews;
 use crate::celery::exception::Exception;
@@ -63,11 +62,11 @@ impl Finish {
     }
 
     /// Writes STARTED where it is tracked.
-    pub async fn started(&self) {
+    pub async fn started(&self, pid: u32) {
         if !self.request.tracks_start(&self.shared.settings) {
             return;
         }
-        let mut meta = format!("{{\"pid\": {}, \"hostname\": ", std::process::id());
+        let mut meta = format!("{{\"pid\": {pid}, \"hostname\": ");
         json::push_string(&mut meta, &self.shared.settings.hostname);
         meta.push('}');
         self.store(self.record("STARTED", json::written(meta))).await;
@@ -82,7 +81,7 @@ impl Finish {
             Outcome::Error(TaskError::Retry(retry)) => self.retried(*retry, children).await,
             Outcome::Error(TaskError::Reject { reason, requeue }) => self.rejected(&reason, requeue, late).await,
             Outcome::Error(TaskError::Ignore) => Verdict::Ack,
-            Outcome::SoftTimeLimit => self.failed(soft_time_limit(), children).await,
+            Outcome::SoftTimeLimit => self.failed_or_retried(soft_time_limit(), children).await,
             Outcome::TimeLimit(limit) => self.failed(time_limit(limit), children).await,
             Outcome::WorkerLost(text) => self.worker_lost(&text, late, children).await,
             Outcome::Terminated { signal } => {
@@ -120,7 +119,7 @@ impl Finish {
     }
 
     async fn failed_or_retried(&self, failure: Failure, children: Vec<ResultTuple>) -> Verdict {
-        if self.request.task.options.retry_failures {
+        if self.request.retries_failures() {
             return self.retried(Retry { cause: Some(failure), ..Retry::default() }, children).await;
         }
         self.failed(failure, children).await
@@ -129,7 +128,7 @@ impl Finish {
     async fn failed(&self, failure: Failure, children: Vec<ResultTuple>) -> Verdict {
         let message = &self.request.message;
         warn!(task.id = %message.id, task.name = %message.task, error = %failure.exception.repr(), "{} {} failed: {}", message.task, message.id, failure.exception.repr());
-        self.fail(&failure, Some(children)).await;
+        self.fail(&failure, children).await;
         let traceback = self.traceback(&failure);
         self.event(|| TaskNews::Failed { exception: failure.exception.repr(), traceback });
         match self.request.task.options.acks_on_failure_or_timeout {
@@ -139,10 +138,14 @@ impl Finish {
     }
 
     /// Stores FAILURE here and for all that cannot run any more, and sends the errbacks.
-    async fn fail(&self, failure: &Failure, children: Option<Vec<ResultTuple>>) {
+    async fn fail(&self, failure: &Failure, children: Vec<ResultTuple>) {
         let value = failure.exception.encode();
         let traceback = self.traceback(failure);
-        let record = ResultMeta { traceback: traceback.clone(), children, ..self.done("FAILURE", value.clone()) };
+        let record = ResultMeta {
+            traceback: traceback.clone(),
+            children: Some(children),
+            ..self.done("FAILURE", value.clone())
+        };
         self.store(record).await;
         let follow = self.follow();
         follow.report("FAILURE", &value).await;
@@ -212,7 +215,7 @@ impl Finish {
             return Verdict::Return(Return::Next);
         }
         let text = "the worker was stopped while the task ran";
-        self.fail(&Failure::new("billiard.exceptions", "WorkerLostError", text), None).await;
+        self.fail(&Failure::new("billiard.exceptions", "WorkerLostError", text), Vec::new()).await;
         Verdict::Ack
     }
 
@@ -230,7 +233,7 @@ impl Finish {
             expired: revocation == Revocation::Expired,
         });
         let value = celery_error("TaskRevokedError", reason).encode();
-        self.store(ResultMeta { children: None, ..self.done("REVOKED", value.clone()) }).await;
+        self.store(self.done("REVOKED", value.clone())).await;
         self.follow().report("REVOKED", &value).await;
     }
 
@@ -238,7 +241,7 @@ impl Finish {
     pub async fn not_registered(&self) {
         let failure =
             Failure { exception: celery_error("NotRegistered", self.request.message.task.as_str()), traceback: None };
-        self.fail(&failure, None).await;
+        self.fail(&failure, Vec::new()).await;
         self.event(|| TaskNews::Failed { exception: failure.exception.repr(), traceback: None });
     }
 
@@ -246,10 +249,7 @@ impl Finish {
         if !self.request.stores_result() {
             return;
         }
-        let record = record.encode();
-        let (shared, id) = (&self.shared, self.request.id());
-        let write = || shared.backend.store(id, &record, shared.settings.result_expires, Unless::Succeeded);
-        shared.patiently("storing a result", write).await;
+        self.shared.store(self.request.id(), record.encode()).await;
     }
 
     /// A record of this task.

@@ -7,7 +7,6 @@ use super::finish::record;
 use super::follow::Follow;
 use super::request::Request;
 use super::shared::SharedRef;
-use crate::backend::Unless;
 use crate::celery::Signature;
 use crate::celery::result::ResultTuple;
 use crate::task::Json;
@@ -22,9 +21,7 @@ impl Host for LocalHost {
 
     async fn update_state(&self, request: &Request, state: &str, meta: Json) {
         let record = record(&request.message, state, meta).encode();
-        let expires = self.0.settings.result_expires;
-        let store = || self.0.backend.store(request.id(), &record, expires, Unless::Succeeded);
-        self.0.patiently("storing a state", store).await;
+        self.0.store(request.id(), record).await;
     }
 
     async fn submit(&self, request: &Request, signature: Signature) -> Result<ResultTuple, ContextError> {

@@ -18,6 +18,7 @@ pub struct TaskOptions {
     pub(crate) rate_limit: Option<Rate>,
     pub(crate) retry: RetryPolicy,
     pub(crate) retry_failures: bool,
+    pub(crate) child: bool,
 }
 
 impl TaskOptions {
@@ -36,6 +37,13 @@ impl TaskOptions {
     /// With `acks_late`: `false` leaves the message of a failed or timed-out task in its queue. Default `true`.
     pub fn acks_on_failure_or_timeout(&mut self, yes: bool) -> &mut Self {
         self.acks_on_failure_or_timeout = Some(yes);
+        self
+    }
+
+    /// Runs in a child process: what leaks, crashes or never yields harms one run only, and the hard time limit kills for certain.
+    /// Default: as the worker's pool says. A command has a process of its own anyway.
+    pub fn child(&mut self, yes: bool) -> &mut Self {
+        self.child = yes;
         self
     }
 

@@ -38,6 +38,36 @@ pub(crate) struct Task {
 }
 
 /// Handlers by task name. Registering a name again replaces its handler.
+///
+/// The arguments of a handler are what a Celery client may give by position or by name: a struct whose fields, in their order,
+/// are the parameters. `#[serde(default)]` and `Option` make one optional, a tuple takes positional arguments only, `()` none,
+/// `IgnoredAny` any.
+///
+/// ```
+/// use std::time::Duration;
+///
+/// use serde::Deserialize;
+/// use taskgate::worker::{Command, Context, Registry, RetryPolicy, TaskError};
+///
+/// #[derive(Deserialize)]
+/// struct Resize {
+///     image: String,
+///     #[serde(default)]
+///     width: Option<u32>,
+/// }
+///
+/// async fn resize(context: Context, resize: Resize) -> Result<String, TaskError> {
+///     Ok(format!("{} for {} at {:?}", resize.image, context.id(), resize.width))
+/// }
+///
+/// let mut tasks = Registry::new();
+/// tasks.task("images.resize", resize).time_limit(Duration::from_secs(60)).acks_late(true);
+/// tasks.task("images.count", async |_: Context, (names,): (Vec<String>,)| Ok(names.len()));
+/// tasks.blocking("images.hash", |_: Context, (seed,): (u64,)| Ok(seed.wrapping_mul(31))).rate_limit("100/m");
+/// tasks.child("images.risky", async |_: Context, (): ()| Ok(())).retry_failures(RetryPolicy::default());
+/// tasks.command("images.render", Command::new("./render").argument("--fast"));
+/// assert_eq!(tasks.names().len(), 5);
+/// ```
 #[derive(Default)]
 pub struct Registry {
     tasks: HashMap<TaskName, Task>,
@@ -80,6 +110,27 @@ impl Registry {
             encode(&handler(context, arguments)?)
         }));
         self.insert(name, run)
+    }
+
+    /// Registers an async handler that runs in a child process, one task at a time: it may block, leak, abort or be killed, and
+    /// harms nobody else. The child is this program, started again; see [`is_child`](super::is_child).
+    ///
+    /// # Panics
+    /// As [`Registry::task`].
+    pub fn child<A, R, F, W>(&mut self, name: &str, handler: F) -> &mut TaskOptions
+    where
+        A: DeserializeOwned + Send + 'static,
+        R: Serialize,
+        F: Fn(Context, A) -> W + Send + Sync + 'static,
+        W: Future<Output = Result<R, TaskError>> + Send + 'static,
+    {
+        self.task(name, handler).child(true)
+    }
+
+    /// The settings of a registered task; `None` when the name is not registered.
+    pub fn options(&mut self, name: &str) -> Option<&mut TaskOptions> {
+        let name = TaskName::parse(name).ok()?;
+        self.tasks.get_mut(&name).map(|task| &mut task.options)
     }
 
     /// Registers an executable as a task.

@@ -95,8 +95,18 @@ impl Request {
     }
 
     pub fn retry_policy(&self) -> RetryPolicy {
+        self.asked_policy().unwrap_or(self.task.options.retry)
+    }
+
+    /// Whether a failure is a reason to run again: its task says so, or whoever sent it.
+    pub fn retries_failures(&self) -> bool {
+        self.task.options.retry_failures || self.asked_policy().is_some()
+    }
+
+    /// The policy that came with the message.
+    fn asked_policy(&self) -> Option<RetryPolicy> {
         let header = self.message.custom.iter().find(|(name, _)| name == RETRY_HEADER).map(|(_, value)| &**value);
-        policy(header).unwrap_or(self.task.options.retry)
+        policy(header)
     }
 
     pub fn is_expired(&self, now: Timestamp) -> bool {

@@ -11,12 +11,14 @@ use tracing::{info, warn};
 
 use super::acks::Acks;
 use super::builder::Stop;
+use super::children::Children;
 use super::consumer::{Intake, Places};
 use super::dispatcher::{Dispatcher, Input, Parts};
 use super::events::{Events, loadavg, worker_state};
 use super::execute::Kill;
 use super::host::LocalHost;
 use super::registry::Registry;
+use super::results::Results;
 use super::settings::Settings;
 use super::shared::{Shared, SharedRef};
 use crate::backend::Backend;
@@ -27,7 +29,9 @@ use crate::clock;
 /// What the dispatcher may lag behind: ends of tasks and batches of messages. Senders wait beyond it.
 const INPUTS: usize = 1_024;
 /// How long a cold stop waits for Redis to take what must be written.
-const LAST_WORDS: Duration = Duration::from_secs(5);
+const LAST_WORDS: Duration = Duration::from_millis(1_500);
+/// And then for the last events and acknowledgements, whose Redis may be away.
+const FAREWELL: Duration = Duration::from_secs(1);
 /// How often reservations of dead workers are looked for, and our own renewed, at most.
 const LONGEST_RESTORE: Duration = Duration::from_secs(100);
 
@@ -58,11 +62,20 @@ impl Service {
         let Self { broker, backend, registry, settings } = self;
         let slots = settings.autoscale.map_or(settings.concurrency, |autoscale| autoscale.min);
         let (events, event_outbox) = Events::new(broker.clone(), &settings.hostname, settings.task_events);
-        let (acks, acknowledger) = Acks::new(broker.clone());
+        let hard_stop = CancellationToken::new();
+        let (acks, acknowledger) = Acks::new(broker.clone(), hard_stop.clone());
+        let (results, writer) = Results::new(backend.clone(), settings.result_expires, hard_stop.clone());
         let (queues, queues_seen) = watch::channel(settings.queues.clone());
         let places = Arc::new(Places::new(settings.prefetch(slots)));
         let (order, warm_timeout) = (settings.queue_order, settings.warm_timeout);
+        let children = Children::new(&settings, slots);
+        let tasks = registry.into_tasks();
+        if tasks.values().any(|task| children.takes(task)) {
+            children.fill();
+        }
         let shared = Arc::new(Shared {
+            children,
+            results,
             settings,
             broker: broker.clone(),
             backend,
@@ -70,16 +83,17 @@ impl Service {
             acks,
             active: Default::default(),
             processed: Default::default(),
-            hard_stop: CancellationToken::new(),
+            hard_stop: hard_stop.clone(),
         });
         let (sink, source) = mpsc::channel(INPUTS);
         let senders = TaskTracker::new();
         senders.spawn(event_outbox.run());
         senders.spawn(acknowledger.run());
+        senders.spawn(writer.run());
         let (tracker, loops) = (TaskTracker::new(), TaskTracker::new());
         let dispatcher = Dispatcher::new(Parts {
             shared: Arc::clone(&shared),
-            tasks: registry.into_tasks(),
+            tasks,
             queues,
             places: Arc::clone(&places),
             host: Arc::new(LocalHost(Arc::clone(&shared))),
@@ -109,17 +123,24 @@ impl Service {
         let _ = dispatching.await;
         tracker.close();
         tracker.wait().await;
+        if tokio::time::timeout(FAREWELL, shared.children.close()).await.is_err() {
+            warn!("some child processes did not end in time: they are killed");
+        }
         loops_stop.cancel();
         cold.abort();
         loops.close();
         loops.wait().await;
         let hostname = shared.settings.hostname.clone();
-        shared.acks.flush().await;
-        drop((shared, node, sink));
-        senders.close();
-        if tokio::time::timeout(LAST_WORDS, senders.wait()).await.is_err() {
+        let farewell = async move {
+            shared.acks.flush().await;
+            drop((shared, node, sink));
+            senders.close();
+            senders.wait().await;
+        };
+        if tokio::time::timeout(FAREWELL, farewell).await.is_err() {
             warn!("some events or acknowledgements did not reach Redis in time");
         }
+        hard_stop.cancel();
         info!(worker.hostname = %hostname, "{hostname} has stopped");
     }
 }

@@ -15,6 +15,16 @@ pub enum UnknownTask {
     Requeue,
 }
 
+/// Where handlers run that do not say it themselves.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Pool {
+    /// In the worker's process: async handlers on its runtime, blocking ones on threads.
+    #[default]
+    Async,
+    /// In child processes, as in Celery's pool of that name.
+    Prefork,
+}
+
 /// Bounds between which a worker follows its load.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Autoscale {
@@ -30,6 +40,7 @@ pub(crate) struct Settings {
     /// Where signatures without a queue go.
     pub default_queue: QueueName,
     pub concurrency: usize,
+    pub pool: Pool,
     pub autoscale: Option<Autoscale>,
     /// Reserved messages per slot; 0: as many as there are.
     pub prefetch_multiplier: usize,
@@ -59,6 +70,7 @@ impl Default for Settings {
             queue_order: QueueOrder::default(),
             default_queue: celery,
             concurrency: std::thread::available_parallelism().map_or(1, usize::from),
+            pool: Pool::default(),
             autoscale: None,
             prefetch_multiplier: 4,
             task_events: false,

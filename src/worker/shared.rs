@@ -11,9 +11,11 @@ use tracing::{error, info, warn};
 use super::request::Origin;
 
 use super::acks::Acks;
+use super::children::Children;
 use super::events::Events;
+use super::results::Results;
 use super::settings::Settings;
-use crate::backend::Backend;
+use crate::backend::{Backend, Stored, Unless};
 use crate::broker::{Broker, Error, Return};
 use crate::lifecycle::Backoff;
 
@@ -28,6 +30,8 @@ pub(crate) struct Shared {
     pub backend: Backend,
     pub events: Events,
     pub acks: Acks,
+    pub children: Arc<Children>,
+    pub results: Results,
     /// Tasks running now, and tasks started so far.
     pub active: AtomicUsize,
     pub processed: AtomicU64,
@@ -73,6 +77,14 @@ impl Shared {
 }
 
 impl Shared {
+    /// Stores a task's record unless a SUCCESS is there, with others if there are any.
+    pub async fn store(&self, task_id: &str, record: String) {
+        let Some(Stored::Refused(why)) = self.results.store(task_id, record.clone()).await else { return };
+        warn!(task.id = task_id, "the result of {task_id} was refused, trying again: {why}");
+        let store = || self.backend.store(task_id, &record, self.settings.result_expires, Unless::Succeeded);
+        self.patiently("storing a result", store).await;
+    }
+
     /// Puts a message back into its queue.
     pub async fn give_back(&self, origin: &Origin, place: Return) {
         let Some(tag) = &origin.tag else { return };

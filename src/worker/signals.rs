@@ -7,6 +7,44 @@ use tracing::{info, warn};
 
 use super::builder::Stop;
 
+/// The signals that have a name everywhere.
+const NAMES: [(&str, i32); 22] = [
+    ("HUP", libc::SIGHUP),
+    ("INT", libc::SIGINT),
+    ("QUIT", libc::SIGQUIT),
+    ("ILL", libc::SIGILL),
+    ("TRAP", libc::SIGTRAP),
+    ("ABRT", libc::SIGABRT),
+    ("BUS", libc::SIGBUS),
+    ("FPE", libc::SIGFPE),
+    ("KILL", libc::SIGKILL),
+    ("USR1", libc::SIGUSR1),
+    ("SEGV", libc::SIGSEGV),
+    ("USR2", libc::SIGUSR2),
+    ("PIPE", libc::SIGPIPE),
+    ("ALRM", libc::SIGALRM),
+    ("TERM", libc::SIGTERM),
+    ("CONT", libc::SIGCONT),
+    ("STOP", libc::SIGSTOP),
+    ("TSTP", libc::SIGTSTP),
+    ("XCPU", libc::SIGXCPU),
+    ("XFSZ", libc::SIGXFSZ),
+    ("PROF", libc::SIGPROF),
+    ("SYS", libc::SIGSYS),
+];
+
+/// `KILL` for 9.
+pub(super) fn name_of(signal: i32) -> Option<&'static str> {
+    NAMES.into_iter().find(|(_, number)| *number == signal).map(|(name, _)| name)
+}
+
+/// 9 for `SIGKILL`, `KILL` and `kill`.
+pub(super) fn number_of(name: &str) -> Option<i32> {
+    let upper = name.to_uppercase();
+    let short = upper.strip_prefix("SIG").unwrap_or(&upper);
+    NAMES.into_iter().find(|(known, _)| *known == short).map(|(_, number)| number)
+}
+
 /// Sends a signal to a process and everything it started in its group. One that has ended already is no error.
 pub(super) fn signal_group(leader: Option<u32>, signal: i32) {
     let Some(group) = leader.and_then(|leader| i32::try_from(leader).ok()).filter(|group| *group > 1) else { return };

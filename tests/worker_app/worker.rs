@@ -1,13 +1,20 @@
 //! The worker that the integration tests run: the tasks of `tests/celery_app`, in Rust and named `rs.*`.
 //!
-//! `BROKER`, `BACKEND` and `HOSTNAME` say where and who; `QUEUES`, `CONCURRENCY`, `VISIBILITY_TIMEOUT`, `AUTOSCALE` how.
+//! `BROKER`, `BACKEND` and `HOSTNAME` say where and who; `QUEUES`, `QUEUE_ORDER`, `PREFETCH`, `KEY_PREFIX`,
+//! `RESULT_PREFIX`, `CONCURRENCY`, `VISIBILITY_TIMEOUT`, `AUTOSCALE`, `POOL`,
+//! `MAX_TASKS_PER_CHILD` and `MAX_MEMORY_PER_CHILD` how.
 
 use std::time::Duration;
 
 use serde::Deserialize;
 use serde::de::IgnoredAny;
+use serde_json::value::RawValue;
 use serde_json::{Value, json};
-use taskgate::worker::{Builder, Command, Context, Failure, PROGRESS, Registry, RetryPolicy, TaskError, queue_names};
+use taskgate::backend::{Backend, BackendConfig};
+use taskgate::broker::{Broker, BrokerConfig, LinkConfig};
+use taskgate::worker::{
+    Builder, Command, Context, Failure, PROGRESS, Pool, QueueOrder, Registry, RetryPolicy, TaskError, queue_names,
+};
 
 #[derive(Deserialize)]
 struct Two {
@@ -90,6 +97,7 @@ fn register(tasks: &mut Registry) {
     tasks.task("rs.add", async |_: Context, two: Two| Ok(two.x + two.y));
     tasks.task("rs.mul", async |_: Context, two: Two| Ok(two.x * two.y));
     tasks.task("rs.xsum", async |_: Context, list: Numbers| Ok(list.numbers.iter().sum::<i64>()));
+    tasks.task("rs.identity", async |_: Context, (value,): (Box<RawValue>,)| Ok(value));
     tasks.task("rs.noop", async |_: Context, _: IgnoredAny| Ok(()));
     tasks.task("rs.sleep", sleep);
     tasks.task("rs.late", sleep).acks_late(true);
@@ -112,6 +120,58 @@ fn register(tasks: &mut Registry) {
     tasks.command("rs.shell_sleep", Command::new("sh").argument("-c").argument("sleep 30; echo 1"));
 }
 
+/// The same kinds of work in child processes.
+fn register_children(tasks: &mut Registry) {
+    tasks.child("rs.child_add", async |_: Context, two: Two| Ok(two.x + two.y));
+    tasks.child("rs.child_sleep", sleep);
+    tasks.child("rs.child_info", async |context: Context, _: IgnoredAny| {
+        let (pid, parent) = (std::process::id(), std::os::unix::process::parent_id());
+        Ok(json!({"pid": pid, "parent": parent, "id": context.id().as_str(), "hostname": context.hostname()}))
+    });
+    tasks.child("rs.child_progress", progress);
+    tasks.child("rs.child_spawn", spawn);
+    tasks.child("rs.child_retry", retry).retry(RetryPolicy { max: 10, ..RetryPolicy::default() });
+    tasks.child("rs.child_fail", fail);
+    tasks.child("rs.child_panic", async |_: Context, (): ()| -> Result<(), TaskError> { panic!("on purpose") });
+    tasks.child("rs.child_polite", polite).soft_time_limit(Duration::from_millis(300));
+    tasks.child("rs.child_soft", sleep).soft_time_limit(Duration::from_millis(300));
+    tasks.child("rs.child_busy", busy).soft_time_limit(Duration::from_millis(300));
+    tasks.child("rs.child_hard", busy).time_limit(Duration::from_millis(300));
+    tasks.child("rs.child_abort", async |_: Context, _: IgnoredAny| -> Result<(), TaskError> { std::process::abort() });
+    tasks.child("rs.child_exit", async |_: Context, (code,): (i32,)| -> Result<(), TaskError> {
+        std::process::exit(code)
+    });
+    tasks.child("rs.child_kill", kill_self);
+    tasks.child("rs.child_late", sleep).acks_late(true);
+    tasks.child("rs.child_late_kill", kill_self).acks_late(true);
+    tasks.child("rs.child_late_reject", kill_once).acks_late(true).reject_on_worker_lost(true);
+    tasks.child("rs.child_eat", async |_: Context, (mib,): (usize,)| {
+        Ok(vec![1_u8; mib << 20].iter().map(|one| u64::from(*one)).sum::<u64>())
+    });
+}
+
+/// Never gives its thread back.
+async fn busy(_: Context, (seconds,): (f64,)) -> Result<(), TaskError> {
+    let until = std::time::Instant::now() + Duration::from_secs_f64(seconds);
+    while std::time::Instant::now() < until {
+        std::hint::spin_loop();
+    }
+    Ok(())
+}
+
+async fn kill_self(_: Context, _: IgnoredAny) -> Result<(), TaskError> {
+    let id = std::process::id().to_string();
+    let _ = std::process::Command::new("kill").args(["-9", &id]).status();
+    std::future::pending().await
+}
+
+async fn kill_once(context: Context, _: IgnoredAny) -> Result<Value, TaskError> {
+    if !context.delivery_info().redelivered {
+        kill_self(context, IgnoredAny).await?;
+    }
+    Ok(json!({"redelivered": true}))
+}
+
 /// `$1` says what to do.
 const SHELL: &str = r#"
 case "$1" in
@@ -129,8 +189,14 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let number = |name: &str| said(name).and_then(|text| text.parse::<f64>().ok());
     let mut tasks = Registry::new();
     register(&mut tasks);
+    register_children(&mut tasks);
     let queues = said("QUEUES").unwrap_or_else(|| "rust".to_owned());
-    let mut worker = Builder::connect(&said("BROKER").ok_or("BROKER")?, &said("BACKEND").ok_or("BACKEND")?)?
+    let prefix = |name: &str| said(name).unwrap_or_default();
+    let broker = LinkConfig::new(said("BROKER").ok_or("BROKER")?);
+    let broker = Broker::new(BrokerConfig { link: broker, key_prefix: prefix("KEY_PREFIX") })?;
+    let backend = LinkConfig::new(said("BACKEND").ok_or("BACKEND")?);
+    let backend = Backend::new(BackendConfig { link: backend, key_prefix: prefix("RESULT_PREFIX") })?;
+    let mut worker = Builder::new(broker, backend)
         .registry(tasks)
         .queues(queue_names(queues.split(','))?)
         .default_queue(queue_names([queues.split(',').next().unwrap_or("rust")])?.remove(0))
@@ -142,9 +208,20 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     if let Some(seconds) = number("VISIBILITY_TIMEOUT") {
         worker = worker.visibility_timeout(Duration::from_secs_f64(seconds));
     }
+    if let Some(messages) = number("PREFETCH") {
+        worker = worker.prefetch_multiplier(messages as usize);
+    }
+    if said("QUEUE_ORDER").as_deref() == Some("priority") {
+        worker = worker.queue_order(QueueOrder::Priority);
+    }
     if let Some(max) = number("AUTOSCALE") {
         worker = worker.autoscale(max as usize, 1);
     }
+    if said("POOL").as_deref() == Some("prefork") {
+        worker = worker.pool(Pool::Prefork);
+    }
+    let (tasks, memory) = (number("MAX_TASKS_PER_CHILD"), number("MAX_MEMORY_PER_CHILD"));
+    worker = worker.child_limits(tasks.map(|tasks| tasks as u32), memory.map(|kib| kib as u64));
     worker.run_until_signalled().await;
     Ok(())
 }

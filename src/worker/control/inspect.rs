@@ -6,6 +6,7 @@ use serde_json::{Map, Value, json};
 
 use super::super::dispatcher::{Dispatcher, Entry, Stage};
 use super::{Answer, read, shown, usage};
+use crate::broker::Link;
 use crate::celery::time;
 
 #[derive(Deserialize)]
@@ -20,7 +21,7 @@ pub(super) fn active(dispatcher: &mut Dispatcher, arguments: &RawValue) -> Answe
 }
 
 pub(super) fn reserved(dispatcher: &mut Dispatcher, _: &RawValue) -> Answer {
-    Ok(list(dispatcher, |stage| matches!(stage, Stage::Reserved | Stage::Scheduled(_)), false))
+    Ok(list(dispatcher, |stage| matches!(stage, Stage::Reserved), false))
 }
 
 pub(super) fn scheduled(dispatcher: &mut Dispatcher, _: &RawValue) -> Answer {
@@ -98,6 +99,11 @@ pub(super) fn stats(dispatcher: &mut Dispatcher, _: &RawValue) -> Answer {
     let totals: Map<String, Value> =
         dispatcher.totals.iter().map(|(name, total)| (name.as_str().to_owned(), (*total).into())).collect();
     let (host, port) = shared.broker.link().place();
+    let started: u64 = dispatcher.totals.values().sum();
+    let mut processes = shared.children.pids();
+    if processes.is_empty() {
+        processes.push(std::process::id());
+    }
     let per_child = shared.settings.max_tasks_per_child.map_or_else(|| "N/A".into(), Value::from);
     let seconds = |limit: Option<std::time::Duration>| limit.map_or(0.0, |limit| limit.as_secs_f64());
     let mut stats = json!({
@@ -108,16 +114,21 @@ pub(super) fn stats(dispatcher: &mut Dispatcher, _: &RawValue) -> Answer {
         "pool": {
             "implementation": "taskgate.worker:TaskPool",
             "max-concurrency": dispatcher.slots,
-            "processes": [std::process::id()],
+            "processes": processes,
             "max-tasks-per-child": per_child,
             "put-guarded-by-semaphore": true,
             "timeouts": [seconds(shared.settings.soft_time_limit), seconds(shared.settings.time_limit)],
+            // Tasks are handed to whoever is free, never written ahead: there is one queue, and all goes through it.
+            "writes": {
+                "total": started, "avg": "1.00", "all": "1.00", "raw": started.to_string(), "strategy": "fair",
+                "inqueues": {"total": dispatcher.slots, "active": dispatcher.running},
+            },
         },
         "broker": {
             "hostname": host, "userid": null, "virtual_host": shared.broker.link().db().to_string(), "port": port,
             "insist": false, "ssl": false, "transport": "redis", "connect_timeout": 4, "transport_options": {},
             "login_method": null, "uri_prefix": null, "heartbeat": 0, "failover_strategy": "round-robin",
-            "alternates": [],
+            "alternates": [], "credential_provider": null,
         },
         "prefetch_count": if dispatcher.places.limit() == usize::MAX { 0 } else { dispatcher.places.limit() },
         "rusage": usage::rusage(),
@@ -130,9 +141,10 @@ pub(super) fn stats(dispatcher: &mut Dispatcher, _: &RawValue) -> Answer {
 
 pub(super) fn conf(dispatcher: &mut Dispatcher, _: &RawValue) -> Answer {
     let settings = &dispatcher.shared.settings;
-    let (host, port) = dispatcher.shared.broker.link().place();
     Ok(json!({
-        "broker_url": format!("redis://{host}:{port}/{}", dispatcher.shared.broker.link().db()),
+        "broker_url": address(dispatcher.shared.broker.link()),
+        "result_backend": address(dispatcher.shared.backend.link()),
+        "timezone": "UTC",
         "broker_transport_options": {"visibility_timeout": settings.visibility_timeout.as_secs()},
         "result_expires": settings.result_expires.as_secs(),
         "task_acks_late": settings.acks_late,
@@ -150,14 +162,19 @@ pub(super) fn conf(dispatcher: &mut Dispatcher, _: &RawValue) -> Answer {
 }
 
 pub(super) fn report(dispatcher: &mut Dispatcher, _: &RawValue) -> Answer {
-    let (host, port) = dispatcher.shared.broker.link().place();
+    let (broker, backend) = (address(dispatcher.shared.broker.link()), address(dispatcher.shared.backend.link()));
     let version = env!("CARGO_PKG_VERSION");
     let text = format!(
-        "\nsoftware -> taskgate:{version} (rust)\nplatform -> system:Linux\nsettings -> transport:redis results:redis\n\n\
-         broker_url: 'redis://{host}:{port}/{}'\n",
-        dispatcher.shared.broker.link().db()
+        "\nsoftware -> taskgate:{version} (rust)\nplatform -> system:Linux\nsettings -> transport:redis results:{backend}\n\n\
+         broker_url: '{broker}'\nresult_backend: '{backend}'\n"
     );
     Ok(json!({"ok": text}))
+}
+
+/// Where a Redis is, without user and password.
+fn address(link: &Link) -> String {
+    let (host, port) = link.place();
+    format!("redis://{host}:{port}/{}", link.db())
 }
 
 pub(super) fn clock(dispatcher: &mut Dispatcher, _: &RawValue) -> Answer {

@@ -10,6 +10,7 @@ use tokio::time::Instant;
 use super::super::dispatcher::Dispatcher;
 use super::super::execute::Kill;
 use super::super::request::celery_error;
+use super::super::signals::number_of;
 use super::inspect::texts;
 use super::{Answer, read};
 use crate::backend::Unless;
@@ -112,17 +113,6 @@ fn end(dispatcher: &mut Dispatcher, ids: &[String], signal: Option<&Value>) -> A
 
 /// `"SIGTERM"`, `"term"` or 15; SIGTERM when nothing is said.
 fn number(signal: Option<&Value>) -> Result<i32, String> {
-    const NAMES: [(&str, i32); 9] = [
-        ("HUP", libc::SIGHUP),
-        ("INT", libc::SIGINT),
-        ("QUIT", libc::SIGQUIT),
-        ("ABRT", libc::SIGABRT),
-        ("KILL", libc::SIGKILL),
-        ("USR1", libc::SIGUSR1),
-        ("USR2", libc::SIGUSR2),
-        ("ALRM", libc::SIGALRM),
-        ("TERM", libc::SIGTERM),
-    ];
     match signal {
         None | Some(Value::Null) => Ok(libc::SIGTERM),
         Some(Value::Number(number)) => {
@@ -130,12 +120,7 @@ fn number(signal: Option<&Value>) -> Result<i32, String> {
                 number.as_i64().and_then(|number| i32::try_from(number).ok()).filter(|number| (1..65).contains(number));
             known.ok_or_else(|| format!("TypeError('signal must be 1 to 64, not {number}')"))
         }
-        Some(Value::String(name)) => {
-            let upper = name.to_uppercase();
-            let short = upper.strip_prefix("SIG").unwrap_or(&upper);
-            let found = NAMES.into_iter().find(|(known, _)| *known == short);
-            found.map(|(_, number)| number).ok_or_else(|| format!("KeyError({})", pyrepr::quoted(name)))
-        }
+        Some(Value::String(name)) => number_of(name).ok_or_else(|| format!("KeyError({})", pyrepr::quoted(name))),
         Some(other) => Err(format!("TypeError('signal is {other}')")),
     }
 }

@@ -1,5 +1,7 @@
 //! A request as remote control shows it.
 
+use std::sync::atomic::Ordering;
+
 use serde_json::{Value, json};
 
 use super::super::dispatcher::{Entry, Stage};
@@ -9,9 +11,11 @@ use crate::celery::time;
 /// Celery's task info. With `safe`, arguments are the texts that events show.
 pub(super) fn task(entry: &Entry, hostname: &str, safe: bool) -> Value {
     let request = &entry.request;
-    let (started, acknowledged) = match &entry.stage {
-        Stage::Active { started, acknowledged, .. } => (Some(time::to_unix(*started)), *acknowledged),
-        _ => (None, false),
+    let (started, acknowledged, pid) = match &entry.stage {
+        Stage::Active { started, acknowledged, pid, .. } => {
+            (Some(time::to_unix(*started)), *acknowledged, Some(pid.load(Ordering::Relaxed)))
+        }
+        _ => (None, false, None),
     };
     let value = |text: &str| serde_json::from_str(text).unwrap_or(Value::Null);
     let (args, kwargs) = if safe {
@@ -29,7 +33,7 @@ pub(super) fn task(entry: &Entry, hostname: &str, safe: bool) -> Value {
         "time_start": started,
         "acknowledged": acknowledged,
         "delivery_info": delivery_info(request),
-        "worker_pid": started.map(|_| std::process::id()),
+        "worker_pid": pid,
     })
 }
 

@@ -2,6 +2,8 @@
 
 use serde_json::{Value, json};
 
+use super::super::memory::peak_kib;
+
 /// Linux counts processor time for `/proc` in hundredths of a second on every architecture.
 const TICKS_PER_SECOND: f64 = 100.0;
 
@@ -13,14 +15,8 @@ pub(super) fn rusage() -> Value {
     #[expect(clippy::cast_precision_loss, reason = "ticks of one process fit 53 bits")]
     let seconds = |index: usize| number(index) as f64 / TICKS_PER_SECOND;
     json!({
-        "utime": seconds(11), "stime": seconds(12), "maxrss": resident_kib("VmHWM:"),
+        "utime": seconds(11), "stime": seconds(12), "maxrss": peak_kib(std::process::id()),
         "ixrss": 0, "idrss": 0, "isrss": 0, "minflt": number(7), "majflt": number(9), "nswap": 0, "inblock": 0,
         "oublock": 0, "msgsnd": 0, "msgrcv": 0, "nsignals": 0, "nvcsw": 0, "nivcsw": 0,
     })
-}
-
-fn resident_kib(name: &str) -> u64 {
-    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let line = status.lines().find_map(|line| line.strip_prefix(name));
-    line.and_then(|line| line.split_whitespace().next()?.parse().ok()).unwrap_or(0)
 }

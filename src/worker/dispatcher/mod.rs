@@ -6,11 +6,12 @@
 
 mod admit;
 mod end;
+mod running;
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap, HashMap, VecDeque};
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -23,7 +24,6 @@ use super::consumer::Places;
 use super::context::{Context, Host};
 use super::events::timestamp;
 use super::execute::{Execution, Kill};
-use super::finish::Finish;
 use super::rate::{Rate, RateLimiter};
 use super::recent::Recent;
 use super::registry::Task;
@@ -31,9 +31,9 @@ use super::request::{Limits, Origin, Request};
 use super::revoked::Revoked;
 use super::settings::Autoscale;
 use super::shared::SharedRef;
-use crate::celery::event::TaskNews;
 use crate::celery::{DecodeError, Message};
 use crate::task::{QueueName, TaskName};
+use running::Running;
 
 /// One admitted message.
 pub(crate) type Key = u64;
@@ -79,6 +79,8 @@ pub(crate) enum Stage {
         started: Timestamp,
         kill: watch::Sender<Option<Kill>>,
         acknowledged: bool,
+        /// Of the process that runs it.
+        pid: Arc<AtomicU32>,
     },
     Settling,
 }
@@ -246,7 +248,8 @@ impl Dispatcher {
     fn start(&mut self, key: Key, request: Arc<Request>) {
         let (kill, killed) = watch::channel(None);
         let late = request.acks_late(&self.shared.settings);
-        let stage = Stage::Active { started: timestamp(), kill, acknowledged: !late };
+        let pid = Arc::new(AtomicU32::new(std::process::id()));
+        let stage = Stage::Active { started: timestamp(), kill, acknowledged: !late, pid: Arc::clone(&pid) };
         self.entries.get_mut(&key).expect("it was ready").stage = stage;
         if !late {
             self.recent.remember(&request);
@@ -262,7 +265,8 @@ impl Dispatcher {
         let cancellation = Cancellation::default();
         let context = Context::new(request, cancellation.clone(), Arc::clone(&self.host));
         let execution = Execution { context, cancellation, limits, kill: killed };
-        self.tracker.spawn(carry_out(Arc::clone(&self.shared), self.sink.clone(), key, late, execution));
+        let run = Running { shared: Arc::clone(&self.shared), sink: self.sink.clone(), key, late, pid };
+        self.tracker.spawn(run.carry_out(execution));
     }
 
     /// The limits of a task: remote control's, its own, the worker's.
@@ -318,6 +322,7 @@ impl Dispatcher {
 
     pub fn set_slots(&mut self, slots: usize) {
         self.slots = slots;
+        self.shared.children.resize(slots);
         self.places.set_limit(self.shared.settings.prefetch(slots));
     }
 
@@ -326,22 +331,4 @@ impl Dispatcher {
         let unacknowledged = |entry: &&Entry| !matches!(entry.stage, Stage::Active { acknowledged: true, .. });
         self.entries.values().filter(unacknowledged).filter_map(|entry| entry.request.origin.tag.clone()).collect()
     }
-}
-
-/// One run from its start to its end.
-async fn carry_out(shared: SharedRef, sink: mpsc::Sender<Input>, key: Key, late: bool, execution: Execution) {
-    let context = execution.context.clone();
-    let request = Arc::clone(&context.run().request);
-    if !late {
-        shared.acks.ack(request.origin.tag.as_deref()).await;
-    }
-    shared.events.task(&request.message.id, || TaskNews::Started);
-    let finish = Finish::new(Arc::clone(&shared), request);
-    finish.started().await;
-    let clock = Instant::now();
-    let outcome = execution.run().await;
-    let runtime = clock.elapsed();
-    let _ = sink.send(Input::Ran(key)).await;
-    let done = finish.ended(&context, outcome, runtime, late).await;
-    let _ = sink.send(Input::Settled { key, done }).await;
 }
