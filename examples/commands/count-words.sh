@@ -1,0 +1,19 @@
+#!/bin/sh
+# A task in shell: counts the words of every file that a pattern names, and says how far it is.
+#
+# The call's positional arguments follow the command's own words. The whole call comes on standard input as one line of JSON,
+# {"id": …, "task": …, "retries": 0, "args": […], "kwargs": {…}}. A line {"progress": …} on standard output is a state that
+# watchers see at once; the last other line of JSON is the result. A status other than 0 is a failure, with the end of
+# standard error as its message.
+set -eu
+pattern=$1
+total=$(printf '%s\n' $pattern | wc -l)
+done=0
+words=0
+for file in $pattern; do
+    count=$(wc -w <"$file")
+    words=$((words + count))
+    done=$((done + 1))
+    printf '{"progress": %d, "total": %d, "message": "%s"}\n' "$done" "$total" "$file"
+done
+printf '{"files": %d, "words": %d}\n' "$done" "$words"
