@@ -13,6 +13,7 @@ setup:
 # processes, so more of them run than there are cores. The integration tests come last and close the output.
 test: setup
 	cargo build --locked --example demo-worker
+	cargo test --locked --doc
 	RUST_TEST_THREADS=$${RUST_TEST_THREADS:-6} cargo test --locked --no-fail-fast --lib --bins --tests
 
 # taskgate beside FastAPI + Celery, in one run; the peer's Python environment is made once.

@@ -1,7 +1,8 @@
 //! The Rust worker beside Celery's prefork worker: no-op tasks per second, results stored, events on, two slots each, one run.
 //!
 //! Both empty a queue that was filled before; the rate is taken between the first tenth and the last result, so that neither is
-//! charged for its start. Needs `redis-server`, `.venv/celery-latest` and the release build of the `demo-worker` example.
+//! charged for its start. Then what a thousand sleeping tasks and an idle worker cost. Needs `redis-server`,
+//! `.venv/celery-latest` and the release build of the `demo-worker` example.
 
 #![expect(clippy::disallowed_methods, reason = "a measuring program without a runtime")]
 
@@ -11,6 +12,10 @@ use std::time::{Duration, Instant};
 
 const CELERY_TASKS: u64 = 5_000;
 const RUST_TASKS: u64 = 100_000;
+/// No arguments, and three seconds.
+const NOTHING: &str =
+    "W1tdLCB7fSwgeyJjYWxsYmFja3MiOiBudWxsLCAiZXJyYmFja3MiOiBudWxsLCAiY2hhaW4iOiBudWxsLCAiY2hvcmQiOiBudWxsfV0=";
+const SLEEP: &str = "W1szXSwge30sIHt9XQ==";
 const PATIENCE: Duration = Duration::from_secs(120);
 
 /// A process that ends with its owner.
@@ -42,9 +47,65 @@ fn main() {
     let mut rust = Command::new(example());
     rust.env("BROKER", format!("{url}/0")).env("BACKEND", format!("{url}/1"));
     rust.env("QUEUES", "bench").env("CONCURRENCY", "2").env("RUST_LOG", "error");
+    redis::cmd("CONFIG").arg("RESETSTAT").exec(&mut connection).expect("redis answers");
     let ours = rate(&mut connection, "rs.noop", RUST_TASKS, &mut rust);
     println!("taskgate, 2 slots:           {ours:.0} tasks/s");
     println!("ratio:                       {:.1}", ours / python);
+    commands(&mut connection);
+    sleeping(&mut connection, &mut rust);
+}
+
+/// Redis's own count of what a task costs it.
+fn commands(connection: &mut redis::Connection) {
+    let stats: String = redis::cmd("INFO").arg("commandstats").query(connection).expect("redis answers");
+    for line in stats.lines().filter_map(|line| line.strip_prefix("cmdstat_")) {
+        let Some((name, rest)) = line.split_once(":calls=") else { continue };
+        let Some((calls, rest)) = rest.split_once(",usec=") else { continue };
+        let micros = rest.split(',').next().unwrap_or("0");
+        let each = |text: &str| text.parse::<f64>().unwrap_or(0.0) / RUST_TASKS as f64;
+        if each(calls) > 0.01 {
+            println!("  {name:<12} {:>6.2} calls, {:>6.2} µs for each task", each(calls), each(micros));
+        }
+    }
+}
+
+/// Memory of a thousand tasks that sleep at once, processor time of a worker without work.
+fn sleeping(connection: &mut redis::Connection, worker: &mut Command) {
+    redis::cmd("FLUSHALL").exec(connection).expect("redis answers");
+    fill_with(connection, "rs.sleep", 1_000, SLEEP);
+    let worker = start(worker.env("CONCURRENCY", "1000"));
+    eventually(|| done(connection).filter(|done| *done >= 1_000));
+    let (pid, patience) = (worker.0.id(), Duration::from_secs(5));
+    println!("1,000 sleeping tasks:        {:.0} MB at most", peak_kib(pid) / 1024.0);
+    let before = ticks(pid);
+    std::thread::sleep(patience);
+    println!("idle:                        {:.1} % of a processor", (ticks(pid) - before) / patience.as_secs_f64());
+}
+
+fn peak_kib(pid: u32) -> f64 {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap_or_default();
+    line.trim().trim_end_matches(" kB").parse().unwrap_or(0.0)
+}
+
+/// Hundredths of a second of processor time.
+fn ticks(pid: u32) -> f64 {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    let fields: Vec<f64> = stat
+        .rsplit(')')
+        .next()
+        .unwrap_or_default()
+        .split_whitespace()
+        .map(|field| field.parse().unwrap_or(0.0))
+        .collect();
+    fields.get(11).unwrap_or(&0.0) + fields.get(12).unwrap_or(&0.0)
+}
+
+/// Results that are stored.
+fn done(connection: &mut redis::Connection) -> Option<u64> {
+    let mut pipeline = redis::pipe();
+    pipeline.cmd("SELECT").arg(1).ignore().cmd("DBSIZE").cmd("SELECT").arg(0).ignore();
+    pipeline.query::<(u64,)>(connection).ok().map(|(done,)| done)
 }
 
 /// Fills the queue, starts the worker, watches the results arrive.
@@ -52,33 +113,25 @@ fn rate(connection: &mut redis::Connection, task: &str, count: u64, worker: &mut
     redis::cmd("FLUSHALL").exec(connection).expect("redis answers");
     fill(connection, task, count);
     let _worker = start(worker);
-    let mut done = || {
-        redis::pipe()
-            .cmd("SELECT")
-            .arg(1)
-            .ignore()
-            .cmd("DBSIZE")
-            .cmd("SELECT")
-            .arg(0)
-            .ignore()
-            .query::<(u64,)>(connection)
-            .ok()
-    };
-    let first = eventually(|| done().map(|(done,)| done).filter(|done| *done >= count / 10));
+    let first = eventually(|| done(connection).filter(|done| *done >= count / 10));
     let started = Instant::now();
-    let last = eventually(|| done().map(|(done,)| done).filter(|done| *done >= count));
+    let last = eventually(|| done(connection).filter(|done| *done >= count));
     #[expect(clippy::cast_precision_loss, reason = "counts of a benchmark")]
     let tasks = (last - first) as f64;
     tasks / started.elapsed().as_secs_f64()
 }
 
 fn fill(connection: &mut redis::Connection, task: &str, count: u64) {
+    fill_with(connection, task, count, NOTHING);
+}
+
+fn fill_with(connection: &mut redis::Connection, task: &str, count: u64, body: &str) {
     for chunk in (0..count).collect::<Vec<_>>().chunks(1_000) {
         let mut pipeline = redis::pipe();
         for number in chunk {
             let id = format!("00000000-0000-4000-8000-{number:012}");
             let message = format!(
-                r#"{{"body": "W1tdLCB7fSwgeyJjYWxsYmFja3MiOiBudWxsLCAiZXJyYmFja3MiOiBudWxsLCAiY2hhaW4iOiBudWxsLCAiY2hvcmQiOiBudWxsfV0=", "content-encoding": "utf-8", "content-type": "application/json", "headers": {{"lang": "py", "task": "{task}", "id": "{id}", "shadow": null, "eta": null, "expires": null, "group": null, "group_index": null, "retries": 0, "timelimit": [null, null], "root_id": "{id}", "parent_id": null, "argsrepr": "()", "kwargsrepr": "{{}}", "origin": "gen1@bench", "ignore_result": false, "replaced_task_nesting": 0, "stamped_headers": null, "stamps": {{}}}}, "properties": {{"correlation_id": "{id}", "reply_to": "{id}", "delivery_mode": 2, "delivery_info": {{"exchange": "", "routing_key": "bench"}}, "priority": 0, "body_encoding": "base64", "delivery_tag": "{id}"}}}}"#
+                r#"{{"body": "{body}", "content-encoding": "utf-8", "content-type": "application/json", "headers": {{"lang": "py", "task": "{task}", "id": "{id}", "shadow": null, "eta": null, "expires": null, "group": null, "group_index": null, "retries": 0, "timelimit": [null, null], "root_id": "{id}", "parent_id": null, "argsrepr": "()", "kwargsrepr": "{{}}", "origin": "gen1@bench", "ignore_result": false, "replaced_task_nesting": 0, "stamped_headers": null, "stamps": {{}}}}, "properties": {{"correlation_id": "{id}", "reply_to": "{id}", "delivery_mode": 2, "delivery_info": {{"exchange": "", "routing_key": "bench"}}, "priority": 0, "body_encoding": "base64", "delivery_tag": "{id}"}}}}"#
             );
             pipeline.cmd("LPUSH").arg("bench").arg(message).ignore();
         }

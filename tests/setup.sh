@@ -39,5 +39,7 @@ environment() {
 # The newest Celery is the one that the example pins; pyyaml reads docker-compose.yml for a test.
 # shellcheck disable=SC2046
 environment celery-latest $(cat examples/celery-python/requirements.txt) pyyaml
+# Flower must show our worker as it shows a Python one.
+environment flower 'flower==2.0.1' 'celery[redis]==5.7.0'
 # kombu and redis are pinned too: celery 5.4.0 alone pulls in a kombu that it cannot import.
 environment celery-older 'celery==5.4.0' 'kombu==5.4.2' 'redis==5.2.1' packaging

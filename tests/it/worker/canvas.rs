@@ -8,7 +8,8 @@ use crate::harness::{Celery, CeleryOptions, Version};
 fn crosses(version: Version) {
     let rust = Rust::start();
     let celery = Celery::start(&rust.redis, CeleryOptions { version, ..CeleryOptions::default() });
-    let said = rust.ask(
+    let said = rust.ask_with(
+        version,
         r#"
 def run(canvas):
     return failure(canvas.apply_async(), 20)
@@ -51,6 +52,12 @@ tell({
 #[test]
 fn canvases_cross_to_the_newest_celery_and_back() {
     crosses(Version::Latest);
+}
+
+/// Without the keys that later versions keep chords with.
+#[test]
+fn canvases_cross_to_an_older_celery_and_back() {
+    crosses(Version::Older);
 }
 
 #[test]

@@ -109,7 +109,7 @@ inspect = app.control.inspect(destination=["rust@test"], timeout=2)
 running = send("sleep", 30)
 eventually(lambda: nodes("active"))
 reserved, held = send("add", 1, 1), send("add", 2, 2, countdown=60)
-eventually(lambda: len(nodes("reserved")) == 2)
+eventually(lambda: nodes("reserved") and nodes("scheduled"))
 shown = inspect.query_task([running.id, reserved.id, held.id])["rust@test"]
 active = nodes("active")[0]
 scheduled = inspect.scheduled()["rust@test"][0]["request"]["id"] == held.id

@@ -5,7 +5,8 @@ use std::time::Duration;
 use serde_json::json;
 
 use super::process::Rust;
-use crate::harness::{Redis, RedisOptions, wait};
+use crate::harness::celery::client;
+use crate::harness::{Gateway, Redis, RedisOptions, Version, wait};
 
 fn until(what: &str, fact: impl Fn() -> bool) {
     wait::blocking(Duration::from_secs(20), what, || fact().then_some(()));
@@ -19,7 +20,7 @@ fn a_warm_stop_finishes_what_runs_and_returns_the_rest() {
 running = send("sleep", 2, "done")
 eventually(lambda: nodes("active"))
 rest = [send("add", n, n) for n in range(3)] + [send("add", 9, 9, countdown=60)]
-eventually(lambda: len(nodes("reserved")) == 4)
+eventually(lambda: len(nodes("reserved")) == 3 and nodes("scheduled"))
 tell([running.id] + [r.id for r in rest])
 "#,
     );
@@ -108,6 +109,49 @@ tell({{"through": through, "again": again, "total": stats["total"]}})
     assert_eq!((&said["through"], &said["again"]), (&json!("through"), &json!(42)), "{said}");
     assert_eq!(said["total"], json!({"rs.add": 51, "rs.sleep": 1}), "{said}");
     until("everything is acknowledged", || rust.unacked() == 0);
+}
+
+/// One task that may run again, one that may not; neither ends by itself.
+const ENDLESS: &str = r#"
+[[tasks]]
+name = "shell.early"
+command = ["sleep", "600"]
+
+[[tasks]]
+name = "shell.late"
+command = ["sleep", "600"]
+idempotent = true
+"#;
+
+#[test]
+fn the_program_ends_within_ten_seconds_whatever_runs_and_without_redis() {
+    let redis = Redis::start(RedisOptions::default());
+    let addresses = [("CELERY_BROKER_URL", &*redis.url(0)), ("CELERY_RESULT_BACKEND", &*redis.url(1))];
+    let start = || {
+        let config: toml::Table = ENDLESS.parse().expect("TOML");
+        let words = ["worker", "--hostname", "stop@test", "--concurrency", "2"];
+        let mut worker = Gateway::start(&words, 0, Some(&config), &addresses);
+        worker.wait_for_log("is ready");
+        let program = "import time\nsent = [app.send_task('shell.' + kind, queue='celery') for kind in ('early', 'late')]\n\
+            while len((app.control.inspect(timeout=1).active() or {}).get('stop@test', [])) < 2: time.sleep(0.05)\nprint(sent[0].id)";
+        let id = client(Version::Latest, &redis.url(0), &redis.url(1), program);
+        (worker, id.trim().to_owned())
+    };
+    let (mut worker, early) = start();
+    assert_eq!(worker.stop(Duration::from_secs(10)), Some(0), "{}", worker.log());
+    let left: (usize, usize) = (redis.command(0, &["LLEN", "celery"]), redis.command(0, &["HLEN", "unacked"]));
+    assert_eq!(left, (1, 0), "the late one went back: {}", worker.log());
+    let record: String = redis.command(1, &["GET", &format!("celery-task-meta-{early}")]);
+    assert!(record.contains("WorkerLostError"), "the early one has failed: {record}");
+    let _: i64 = redis.command(0, &["DEL", "celery"]);
+
+    let (mut worker, _) = start();
+    redis.pause();
+    let ended = worker.stop(Duration::from_secs(10));
+    redis.resume();
+    assert_eq!(ended, Some(0), "{}", worker.log());
+    let left: usize = redis.command(0, &["HLEN", "unacked"]);
+    assert_eq!(left, 1, "the late one is still reserved: it returns after the visibility timeout");
 }
 
 /// Redis is away for that long: the time itself is what the test is about.

@@ -1,5 +1,7 @@
 //! Arguments, results, states, retries, limits: as a stock Celery client sees them.
 
+use std::time::Duration;
+
 use serde_json::json;
 
 use super::process::Rust;
@@ -70,6 +72,13 @@ fn retries_limits_and_rejections_end_as_in_celery() {
     let rust = Rust::start();
     let said = rust.ask(
         r#"
+def attempts(result):
+    seen = []
+    try:
+        result.get(timeout=10, on_message=lambda m: m["task_id"] == result.id and seen.append(m["status"]))
+    except ValueError as error:
+        seen.append(str(error))
+    return seen
 retry = send("retry", 2, 0.05)
 states = []
 retry.get(timeout=10, on_message=lambda m: states.append(m["status"]))
@@ -80,6 +89,8 @@ spread = time.time() - started
 tell({
     "retry": retry.get(), "states": states,
     "exhausted": failure(send("retry_exhausted", 5, 0.01)),
+    "asked": attempts(send("fail", "ValueError", "no", headers={"taskgate_retry": {"max": 2, "delay": 0.05}})),
+    "unreadable": attempts(send("fail", "ValueError", "no", headers={"taskgate_retry": {"max": "many"}})),
     "soft": failure(send("soft_limit", 5)),
     "hard": failure(send("hard_limit", 5)),
     "message_limit": failure(send("sleep", 5, time_limit=0.2)),
@@ -97,6 +108,8 @@ tell({
         "{said}"
     );
     assert_eq!(said["states"], json!(["RETRY", "RETRY", "SUCCESS"]), "{said}");
+    assert_eq!(said["asked"], json!(["RETRY", "RETRY", "FAILURE", "no"]), "the sender's own policy: {said}");
+    assert_eq!(said["unreadable"], json!(["FAILURE", "no"]), "{said}");
     assert_eq!(said["exhausted"], json!(["ValueError", "builtins", "attempt 1"]), "{said}");
     assert_eq!((&said["soft"][0], &said["soft"][1]), (&json!("SoftTimeLimitExceeded"), &json!("billiard.exceptions")));
     assert_eq!(said["hard"][0], "TimeLimitExceeded", "{said}");
@@ -137,6 +150,19 @@ tell({
     assert_eq!(said["terminated"][0], "TaskRevokedError", "{said}");
 }
 
+/// Of the worker so far, in hundredths of a second.
+fn processor_time(rust: &Rust) -> u64 {
+    let stat = std::fs::read_to_string(format!("/proc/{}/stat", rust.process.id())).expect("it lives");
+    let fields: Vec<&str> = stat.rsplit(')').next().expect("fields").split_whitespace().collect();
+    let ticks = |place: usize| fields[place].parse::<u64>().expect("a number");
+    ticks(11) + ticks(12)
+}
+
+/// The time itself is what is measured.
+fn idle_for(length: Duration) {
+    std::thread::sleep(length);
+}
+
 #[test]
 fn a_thousand_sleeping_tasks_run_at_once_in_little_memory() {
     let rust = Rust::with(RedisOptions::default(), &[("CONCURRENCY", "1000")]);
@@ -150,5 +176,9 @@ tell({"total": total, "seconds": time.time() - started, "maxrss": stats["rusage"
 "#,
     );
     assert_eq!(said["total"], 1000, "{said}");
+    let before = processor_time(&rust);
+    idle_for(Duration::from_secs(3));
+    let used = processor_time(&rust) - before;
+    assert!(used <= 15, "an idle worker used {used} hundredths of three seconds");
     assert!(said["maxrss"].as_i64().expect("KiB") < 100 * 1024, "{said}");
 }
