@@ -1,6 +1,6 @@
 # What a stranger types. Everything that is needed beyond Rust is installed by tests/setup.sh, and only for the tests.
 
-.PHONY: dev test bench lint format openapi setup
+.PHONY: dev test bench bench-growth bench-instructions lint format openapi setup
 
 # A debug build: it takes half the time of a release build, and dev is ready in well under a second either way.
 dev:
@@ -16,12 +16,25 @@ test: setup
 	cargo test --locked --doc
 	RUST_TEST_THREADS=$${RUST_TEST_THREADS:-6} cargo test --locked --no-fail-fast --lib --bins --tests
 
-# taskgate beside FastAPI + Celery, in one run; the peer's Python environment is made once.
-bench: setup
-	test -x .venv/bench/bin/uvicorn || { python3 -m venv .venv/bench && .venv/bench/bin/pip install --quiet -r benches/peer/requirements.txt; }
+# taskgate beside what it replaces, in one run; the peers' Python environment is made once. `growth` and `instructions` ask for
+# disk and for valgrind: they have commands of their own.
+bench: setup .venv/bench/requirements
 	cargo build --locked --release --example demo-worker
 	cargo bench --locked --bench worker
 	cargo bench --locked --bench gateway
+
+.venv/bench/requirements: benches/peer/requirements.txt
+	rm -rf .venv/bench && python3 -m venv .venv/bench
+	.venv/bench/bin/pip install --quiet --disable-pip-version-check -r $<
+	cp $< $@
+
+# A ledger of 100,000, a million and ten million finished tasks: 30 GB and half an hour.
+bench-growth: setup
+	cargo bench --locked --bench growth -- 100000 1000000 10000000
+
+bench-instructions:
+	command -v valgrind >/dev/null || apt-get install -y -q --no-install-recommends valgrind
+	cargo bench --locked --bench instructions
 
 lint:
 	cargo fmt --check

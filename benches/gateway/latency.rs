@@ -4,16 +4,18 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use serde_json::json;
 
-use super::harness::{Celery, CeleryOptions, Http, Redis};
-use super::table::Table;
+use super::Bench;
+use super::harness::{Celery, CeleryOptions, Http};
 
 /// Tasks measured one after the other.
 const ROUNDS: usize = 300;
 /// Progress reports measured.
 const REPORTS: usize = 200;
 
-pub async fn measure(table: &mut Table, http: &Http, redis: &Redis) {
-    let _celery = Celery::start(redis, CeleryOptions::default());
+pub async fn measure(bench: &mut Bench) {
+    bench.table.heading("One task through everything, idle system, one Python worker");
+    let http = &bench.http();
+    let _celery = Celery::start(&bench.redis, CeleryOptions::default());
     let mut waits = Vec::with_capacity(ROUNDS);
     for _ in 0..ROUNDS {
         let started = Instant::now();
@@ -22,8 +24,9 @@ pub async fn measure(table: &mut Table, http: &Http, redis: &Redis) {
         assert_eq!(answer.json()["result"], 5, "{}", answer.text());
         waits.push(started.elapsed());
     }
-    table.latency("submit → result at a waiting client, one Python worker", waits);
-    table.latency("update_state in the worker → SSE client", progress(http).await);
+    let late = progress(http).await;
+    bench.table.latency("submit → result at a waiting client", waits);
+    bench.table.latency("update_state in the worker → SSE client", late);
 }
 
 async fn progress(http: &Http) -> Vec<Duration> {

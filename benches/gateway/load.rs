@@ -7,6 +7,8 @@ use std::time::{Duration, Instant};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
+use super::usage::Servers;
+
 /// A listener.
 #[derive(Clone)]
 pub struct Target {
@@ -25,6 +27,8 @@ pub struct Load {
     target: Target,
     request: Arc<Vec<u8>>,
     connections: usize,
+    /// Requests a second of all connections together; without it each goes as fast as it is answered.
+    pace: Option<f64>,
 }
 
 /// What came of it.
@@ -34,12 +38,23 @@ pub struct Rate {
     pub p99: Duration,
     /// Answers other than 2xx.
     pub refused: usize,
+    /// What the server's processes took for a thousand requests.
+    pub cpu_seconds_per_thousand: f64,
+    pub resident_mib: f64,
+}
+
+impl Rate {
+    /// A figure of a program that measures itself.
+    pub fn told(per_second: f64) -> Self {
+        let zero = Duration::ZERO;
+        Self { per_second, p50: zero, p99: zero, refused: 0, cpu_seconds_per_thousand: 0.0, resident_mib: 0.0 }
+    }
 }
 
 impl Load {
     pub fn get(target: &Target, path: &str, connections: usize) -> Self {
         let request = format!("GET {path} HTTP/1.1\r\nHost: {}\r\n\r\n", target.address);
-        Self { target: target.clone(), request: Arc::new(request.into_bytes()), connections }
+        Self { target: target.clone(), request: Arc::new(request.into_bytes()), connections, pace: None }
     }
 
     pub fn post(target: &Target, path: &str, body: &str, connections: usize) -> Self {
@@ -48,27 +63,75 @@ impl Load {
             target.address,
             body.len()
         );
-        Self { target: target.clone(), request: Arc::new(request.into_bytes()), connections }
+        Self { target: target.clone(), request: Arc::new(request.into_bytes()), connections, pace: None }
+    }
+
+    /// This many requests a second, whatever the answers take.
+    pub fn paced(mut self, per_second: f64) -> Self {
+        self.pace = Some(per_second);
+        self
     }
 }
 
-/// Loads for `span`, after a fifth of it to warm up.
-pub async fn run(load: &Load, span: Duration) -> Rate {
+/// Loads for `span`, after a fifth of it to warm up; `servers` are charged for the whole of it.
+pub async fn run(load: &Load, span: Duration, servers: &Servers) -> Rate {
+    let before = servers.cpu_seconds();
     let begin = Instant::now() + span / 5;
     let end = begin + span;
     let mut workers = Vec::new();
-    for _ in 0..load.connections {
-        workers.push(tokio::spawn(connection(load.target.address, Arc::clone(&load.request), begin, end)));
+    let interval = load.pace.map(|pace| Duration::from_secs_f64(load.connections as f64 / pace));
+    for number in 0..load.connections {
+        // Paced connections begin one after the other, not all at once.
+        let first = interval.map(|interval| (interval * number as u32) / load.connections as u32);
+        let pace = first.zip(interval).map(|(first, interval)| Pace { next: Instant::now() + first, interval });
+        workers.push(tokio::spawn(connection(load.target.address, Arc::clone(&load.request), begin, end, pace)));
     }
-    let (mut latencies, mut refused) = (Vec::new(), 0);
+    let mut all = Answers::default();
     for worker in workers {
-        let (some, bad) = worker.await.expect("a connection's task ends");
-        latencies.extend(some);
-        refused += bad;
+        let some = worker.await.expect("a connection's task ends");
+        all.latencies.extend(some.latencies);
+        all.refused += some.refused;
+        all.warming += some.warming;
     }
-    latencies.sort_unstable();
-    let at = |share: f64| latencies.get((latencies.len() as f64 * share) as usize).copied().unwrap_or_default();
-    Rate { per_second: latencies.len() as f64 / span.as_secs_f64(), p50: at(0.5), p99: at(0.99), refused }
+    all.latencies.sort_unstable();
+    let count = all.latencies.len();
+    let at = |share: f64| all.latencies.get((count as f64 * share) as usize).copied().unwrap_or_default();
+    Rate {
+        per_second: count as f64 / span.as_secs_f64(),
+        p50: at(0.5),
+        p99: at(0.99),
+        refused: all.refused,
+        cpu_seconds_per_thousand: (servers.cpu_seconds() - before) * 1_000.0 / (count + all.warming).max(1) as f64,
+        resident_mib: servers.resident_mib(),
+    }
+}
+
+/// When a connection sends next. One that is late sends at once, and its lateness counts as waiting.
+struct Pace {
+    next: Instant,
+    interval: Duration,
+}
+
+impl Pace {
+    async fn turn(&mut self) -> Instant {
+        let now = Instant::now();
+        let planned = self.next;
+        self.next += self.interval;
+        if planned <= now {
+            return planned;
+        }
+        tokio::time::sleep_until(planned.into()).await;
+        // The timer's own lateness is not the server's.
+        Instant::now()
+    }
+}
+
+#[derive(Default)]
+struct Answers {
+    latencies: Vec<Duration>,
+    refused: usize,
+    /// Answers before the measured span.
+    warming: usize,
 }
 
 async fn connection(
@@ -76,22 +139,28 @@ async fn connection(
     request: Arc<Vec<u8>>,
     begin: Instant,
     end: Instant,
-) -> (Vec<Duration>, usize) {
+    mut pace: Option<Pace>,
+) -> Answers {
     let mut stream = TcpStream::connect(address).await.expect("the target listens");
     stream.set_nodelay(true).expect("a TCP socket");
     let mut buffer = vec![0; 64 << 10];
-    let (mut latencies, mut refused) = (Vec::new(), 0);
+    let mut answers = Answers::default();
     loop {
-        let started = Instant::now();
+        let started = match &mut pace {
+            Some(pace) => pace.turn().await,
+            None => Instant::now(),
+        };
         if started >= end {
-            return (latencies, refused);
+            return answers;
         }
         stream.write_all(&request).await.expect("the target reads");
         let is_good = answer(&mut stream, &mut buffer).await;
-        if started >= begin {
-            latencies.push(started.elapsed());
-            refused += usize::from(!is_good);
+        if started < begin {
+            answers.warming += 1;
+            continue;
         }
+        answers.latencies.push(started.elapsed());
+        answers.refused += usize::from(!is_good);
     }
 }
 

@@ -1,95 +1,100 @@
-//! taskgate beside what it replaces, on one machine, in one run: `make bench`.
+//! taskgate beside what it replaces, on one machine, in one run: `make bench`, or `cargo bench --bench gateway -- submit streams`
+//! for some of its sections (`submit`, `results`, `latency`, `streams`, `recorder`, `beat`).
 //!
-//! Starts its own Redis, PostgreSQL (with fsync), Celery worker, the peer in `benches/peer/` and taskgate, loads each in turn
-//! from this process, and prints one table with ratios. Floors (an endpoint that only answers, bare LPUSH, a bare insert)
-//! show how far each path is from what the machine can do.
+//! Starts its own Redis, PostgreSQL (with fsync), Celery worker, the peers and taskgate, loads each in turn from this process,
+//! and prints one table with ratios. Floors (a handler that only answers, `redis-benchmark`, `pgbench` with the same row) show
+//! how far each path is from what the machine can do. Memory and processor time are the server's own, without its databases.
 
 #![expect(clippy::disallowed_methods, reason = "a measuring program with its own runtime and clock")]
 
+mod beat;
+mod floors;
 #[path = "../../tests/it/harness/mod.rs"]
 mod harness;
 mod latency;
 mod load;
 mod peer;
+mod recorder;
+mod results;
+mod streams;
+mod submit;
 mod table;
+mod usage;
 
 use std::time::Duration;
 
-use serde_json::json;
-
-use harness::{Celery, CeleryOptions, Gateway, Redis, RedisOptions, postgres::Cluster};
-use load::{Load, Target};
+use harness::{Gateway, Http, Redis, RedisOptions, postgres::Cluster};
+use load::Target;
 use table::Table;
+use usage::Servers;
 
 /// How long each figure is measured.
 const SPAN: Duration = Duration::from_secs(5);
-const SUBMIT: &str = r#"{"task": "demo.add", "args": [2, 3], "queue": "bench"}"#;
-const CALL: &str = r#"{"task": "demo.add", "args": [2, 3]}"#;
+
+/// What every section works with.
+struct Bench {
+    redis: Redis,
+    cluster: Cluster,
+    database: String,
+    gateway: Gateway,
+    table: Table,
+}
+
+impl Bench {
+    fn start() -> Self {
+        let redis = Redis::start(RedisOptions::default());
+        let cluster = Cluster::start_durable();
+        let database = cluster.empty_database();
+        let settings = "log.filter = 'warn'\nhttp.access_log = false\nhttp.max_streams = 20000\n";
+        let gateway = Gateway::serve(&database, &redis.url(0), &redis.url(1), settings);
+        Self { redis, cluster, database, gateway, table: Table::default() }
+    }
+
+    fn http(&self) -> Http {
+        self.gateway.http()
+    }
+
+    fn target(&self) -> Target {
+        Target::of(&self.http().base)
+    }
+
+    fn servers(&self) -> Servers {
+        Servers::of(&[self.gateway.id()])
+    }
+}
 
 fn main() {
+    let mut arguments = std::env::args().skip(1);
+    if let Some(port) = arguments.next().and_then(|first| first.strip_prefix("--floor=")?.parse().ok()) {
+        return floors::serve(port);
+    }
+    let sections: Vec<String> = std::env::args().skip(1).filter(|word| !word.starts_with('-')).collect();
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().expect("a runtime");
-    runtime.block_on(run());
+    runtime.block_on(run(&sections));
 }
 
-async fn run() {
-    let redis = Redis::start(RedisOptions::default());
-    let cluster = Cluster::start_durable();
-    let gateway = Gateway::serve(
-        &cluster.empty_database(),
-        &redis.url(0),
-        &redis.url(1),
-        "log.filter = 'warn'\nhttp.access_log = false\n",
-    );
-    let base = gateway.http();
-    let mut table = Table::default();
-    let idle = table::resident_mib(gateway.id());
-
-    let ours = Target::of(&base.base);
-    let floor = load::run(&Load::get(&ours, "/livez", 32), SPAN).await;
-    table.row("floor: an answer without work, 32 connections", &floor, None);
-    submit(&mut table, &ours, &redis, &cluster).await;
-    results(&mut table, &ours, &base, &redis).await;
-    latency::measure(&mut table, &base, &redis).await;
-    table.note(format!(
-        "taskgate's resident memory: {idle:.0} MiB idle, {:.0} MiB after the load",
-        table::resident_mib(gateway.id())
-    ));
-    table.print();
-}
-
-/// Durable submission against the peer, plain and durable.
-async fn submit(table: &mut Table, ours: &Target, redis: &Redis, cluster: &Cluster) {
-    let mut measured = Vec::new();
-    for connections in [32, 256] {
-        let rate = load::run(&Load::post(ours, "/v1/tasks", SUBMIT, connections), SPAN).await;
-        measured.push((connections, rate));
-        redis.command::<()>(0, &["DEL", "bench"]);
+async fn run(sections: &[String]) {
+    let wanted = |name: &str| sections.is_empty() || sections.iter().any(|section| section == name);
+    let mut bench = Bench::start();
+    let idle = bench.servers().resident_mib();
+    bench.table.note(format!("taskgate's resident memory, idle after its start: {idle:.1} MiB"));
+    if wanted("latency") {
+        latency::measure(&mut bench).await;
     }
-    for durable in [false, true] {
-        let Some(peer) = peer::Peer::start(redis, cluster, durable) else { continue };
-        let target = Target::of(&peer.base);
-        let theirs = load::run(&Load::post(&target, "/v1/tasks", CALL, 32), SPAN).await;
-        redis.command::<()>(0, &["DEL", "bench"]);
-        let name = if durable { "with a row in PostgreSQL" } else { "nothing durable" };
-        table.row(&format!("peer: FastAPI + Celery, 2 workers, {name}, 32 connections"), &theirs, None);
-        for (connections, ours) in &measured {
-            table.row(&format!("taskgate: committed, then published, {connections} connections"), ours, Some(&theirs));
-        }
+    if wanted("submit") {
+        submit::measure(&mut bench).await;
     }
-}
-
-/// `GET /result/{id}`: finished and waiting.
-async fn results(table: &mut Table, ours: &Target, base: &harness::Http, redis: &Redis) {
-    let waiting = base.post("/v1/tasks", &json!({"task": "demo.add", "args": [1, 1], "queue": "bench"})).await.json();
-    let celery = Celery::start(redis, CeleryOptions::default());
-    let done = base
-        .post_with("/v1/tasks", &[("Prefer", "wait=30")], &json!({"task": "demo.add", "args": [1, 1]}))
-        .await
-        .json();
-    drop(celery);
-    for (name, answer) in [("finished", &done), ("waiting", &waiting)] {
-        let path = format!("/result/{}", answer["task_id"].as_str().expect("an id"));
-        let rate = load::run(&Load::get(ours, &path, 32), SPAN).await;
-        table.row(&format!("taskgate: GET /result of a {name} task, 32 connections"), &rate, None);
+    if wanted("results") {
+        results::measure(&mut bench).await;
     }
+    if wanted("streams") {
+        streams::measure(&mut bench).await;
+    }
+    if wanted("recorder") {
+        recorder::measure(&mut bench).await;
+    }
+    if wanted("beat") {
+        beat::measure(&mut bench).await;
+    }
+    bench.table.print();
 }

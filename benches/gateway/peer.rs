@@ -1,35 +1,59 @@
-//! Starts the peer of `benches/peer/`: uvicorn with two workers.
+//! Starts the peers: the application of `benches/peer/` under uvicorn with two processes, and Flower with its API.
 
 use std::process::Command;
 use std::time::Duration;
 
 use super::harness::process::Process;
 use super::harness::{Redis, celery, gateway, ports, postgres::Cluster, wait};
+use super::usage::Servers;
 
 pub struct Peer {
     pub base: String,
-    _process: Process,
+    process: Process,
 }
 
 impl Peer {
-    /// `None`, with a word about it, where its Python environment is missing.
-    pub fn start(redis: &Redis, cluster: &Cluster, durable: bool) -> Option<Self> {
-        let python = celery::root().join(".venv/bench/bin/python");
-        if !python.exists() {
-            eprintln!("no peer: {} is missing, `make bench` makes it", python.display());
-            return None;
-        }
+    pub fn fastapi(redis: &Redis, cluster: &Cluster, durable: bool) -> Option<Self> {
         let port = ports::free();
-        let mut command = Command::new(python);
+        let mut command = python(redis)?;
         command.args(["-m", "uvicorn", "app:app", "--workers", "2", "--no-access-log", "--log-level", "warning"]);
         command.args(["--host", "127.0.0.1", "--port", &port.to_string()]);
-        command.current_dir(celery::root().join("benches/peer"));
-        command.env("CELERY_BROKER_URL", redis.url(0)).env("CELERY_RESULT_BACKEND", redis.url(1));
         command.env("DATABASE_URL", cluster.empty_database()).env("DURABLE", if durable { "1" } else { "0" });
+        Some(Self::start(port, "/docs", command))
+    }
+
+    pub fn flower(redis: &Redis) -> Option<Self> {
+        let port = ports::free();
+        let mut command = python(redis)?;
+        command.args(["-m", "celery", "-A", "app:celery", "flower", "--address=127.0.0.1", "--logging=error"]);
+        command.arg(format!("--port={port}")).env("FLOWER_UNAUTHENTICATED_API", "true");
+        // The application of the peer asks for its database only when it is durable.
+        command.env("DURABLE", "0");
+        Some(Self::start(port, "/healthcheck", command))
+    }
+
+    fn start(port: u16, probe: &str, command: Command) -> Self {
         let process = Process::start("peer", command);
         wait::blocking(Duration::from_secs(30), "the peer answers", || {
-            gateway::probe(port, "/docs").filter(|status| *status == 200)
+            gateway::probe(port, probe).filter(|status| *status == 200)
         });
-        Some(Self { base: format!("http://127.0.0.1:{port}"), _process: process })
+        Self { base: format!("http://127.0.0.1:{port}"), process }
     }
+
+    pub fn servers(&self) -> Servers {
+        Servers::of(&[self.process.id()])
+    }
+}
+
+/// `None`, with a word about it, where the Python environment is missing.
+fn python(redis: &Redis) -> Option<Command> {
+    let python = celery::root().join(".venv/bench/bin/python");
+    if !python.exists() {
+        eprintln!("no peer: {} is missing, `make bench` makes it", python.display());
+        return None;
+    }
+    let mut command = Command::new(python);
+    command.current_dir(celery::root().join("benches/peer"));
+    command.env("CELERY_BROKER_URL", redis.url(0)).env("CELERY_RESULT_BACKEND", redis.url(1));
+    Some(command)
 }

@@ -10,23 +10,34 @@ pub struct Table {
 }
 
 impl Table {
-    pub fn row(&mut self, name: &str, rate: &Rate, against: Option<&Rate>) {
-        let ratio =
-            against.map_or_else(String::new, |other| format!("{:6.1} ×", rate.per_second / other.per_second.max(1.0)));
-        let refused = if rate.refused > 0 { format!("  ({} refused)", rate.refused) } else { String::new() };
-        self.lines.push(format!(
-            "{name:<66} {:>9.0}/s  p50 {:>7.2} ms  p99 {:>7.2} ms {ratio}{refused}",
-            rate.per_second,
-            millis(rate.p50),
-            millis(rate.p99)
-        ));
+    pub fn heading(&mut self, text: &str) {
+        self.lines.push(format!("\n{text}"));
+        eprintln!("measured so far: {} lines; next: {text}", self.lines.len());
+    }
+
+    /// A rate, and how many times the rate of each of the others it is.
+    pub fn row(&mut self, name: &str, rate: &Rate, against: &[(&str, &Rate)]) {
+        let mut line = format!("{name:<64} {:>9.0}/s", rate.per_second);
+        if rate.p99 > Duration::ZERO {
+            line += &format!("  p50 {:>7.2} ms  p99 {:>7.2} ms", millis(rate.p50), millis(rate.p99));
+        }
+        if rate.resident_mib > 0.0 {
+            line += &format!("  {:>6.3} CPU-s/1000  {:>5.0} MiB", rate.cpu_seconds_per_thousand, rate.resident_mib);
+        }
+        for (name, other) in against {
+            line += &format!("  {:.1} × {name}", rate.per_second / other.per_second.max(1.0));
+        }
+        if rate.refused > 0 {
+            line += &format!("  ({} refused)", rate.refused);
+        }
+        self.lines.push(line);
     }
 
     pub fn latency(&mut self, name: &str, mut samples: Vec<Duration>) {
         samples.sort_unstable();
         let at = |share: f64| samples.get((samples.len() as f64 * share) as usize).copied().unwrap_or_default();
         self.lines.push(format!(
-            "{name:<66} {:>9} n  p50 {:>7.2} ms  p99 {:>7.2} ms",
+            "{name:<64} {:>9} n   p50 {:>7.2} ms  p99 {:>7.2} ms",
             samples.len(),
             millis(at(0.5)),
             millis(at(0.99))
@@ -38,19 +49,11 @@ impl Table {
     }
 
     pub fn print(&self) {
-        println!("\nEverything on this machine: load generator, Redis, PostgreSQL (fsync on), gateway, workers.\n");
+        println!("\nEverything on this machine: load generator, Redis, PostgreSQL (fsync on), gateway, workers.");
         self.lines.iter().for_each(|line| println!("{line}"));
     }
 }
 
-fn millis(span: Duration) -> f64 {
+pub fn millis(span: Duration) -> f64 {
     span.as_secs_f64() * 1_000.0
-}
-
-/// Resident memory of a process.
-pub fn resident_mib(pid: i32) -> f64 {
-    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
-    let kib =
-        status.lines().find_map(|line| line.strip_prefix("VmRSS:")?.trim().strip_suffix(" kB")?.parse::<f64>().ok());
-    kib.unwrap_or(0.0) / 1024.0
 }

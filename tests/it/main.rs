@@ -28,4 +28,5 @@ mod samples;
 mod schedules;
 mod schedules_import;
 mod startup;
+mod swagger;
 mod worker;

@@ -64,6 +64,10 @@ impl Cluster {
         self.wait_until_ready();
     }
 
+    pub fn id(&self) -> i32 {
+        self.process.id()
+    }
+
     pub fn url(&self, database: &str) -> String {
         format!("postgres://postgres@127.0.0.1:{}/{database}", self.port)
     }
@@ -157,7 +161,7 @@ fn unprivileged() -> Option<(u32, u32)> {
 }
 
 /// Debian keeps the server's programs out of PATH, one folder per version.
-fn program(name: &str) -> PathBuf {
+pub fn program(name: &str) -> PathBuf {
     let mut versions: Vec<_> = std::fs::read_dir("/usr/lib/postgresql")
         .into_iter()
         .flatten()
