@@ -5,9 +5,19 @@ use taskgate::store::postgres::STATEMENTS;
 
 use super::fixture::Fixture;
 
-/// A row each, or one per queue or worker: scanning them is right.
-const SMALL: &[&str] =
-    &["ledger", "queue_pause", "lease", "worker", "pause_consumer", "revocation", "schedule", "stat_mark"];
+/// A row each, or one per queue, worker, schedule or API token: scanning them is right.
+const SMALL: &[&str] = &[
+    "ledger",
+    "queue_pause",
+    "lease",
+    "worker",
+    "pause_consumer",
+    "revocation",
+    "schedule",
+    "stat_mark",
+    "token",
+    "token_change",
+];
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn no_statement_scans_a_table_that_grows() {
