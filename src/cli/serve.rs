@@ -89,15 +89,15 @@ pub async fn listen(config: &Config) -> anyhow::Result<TcpListener> {
 /// Serves the edge until a signal, or until a service that the process needs has ended.
 ///
 /// # Errors
-/// None at present; a role's end is its exit code.
+/// When the certificate cannot be read.
 pub async fn serve_until_stopped(
     config: &Config,
     router: Router,
     listener: TcpListener,
     tasks: &Tasks,
 ) -> anyhow::Result<ExitCode> {
-    let patience = config.http.header_timeout;
-    tasks.spawn("http", OnExit::StopProcess, move |stop| http::serve(listener, router, patience, stop));
+    let server = http::Server::new(&config.http)?;
+    tasks.spawn("http", OnExit::StopProcess, move |stop| http::serve(listener, router, server, stop));
     let stop = tasks.stop_token();
     let asked = tokio::select! { () = terminated() => true, () = stop.cancelled() => false };
     tasks.shut_down(SHUTDOWN).await;

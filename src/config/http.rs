@@ -1,11 +1,13 @@
 //! The HTTP edge: where it listens and how patient it is.
 
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use serde::Deserialize;
 
-use super::value::{Count, Span, Switch, Text, Words};
+use super::network::Network;
+use super::value::{Bytes, Count, Span, Switch, Text, Words};
 use super::{Error, Said};
 
 #[derive(Debug, Default, Deserialize)]
@@ -20,7 +22,19 @@ pub(super) struct RawHttp {
     idle_timeout: Option<Span>,
     max_streams: Option<Count>,
     access_log: Option<Switch>,
+    cors_origins: Option<Words>,
+    compression: Option<Switch>,
+    tls_cert: Option<Text>,
+    tls_key: Option<Text>,
+    base_path: Option<Text>,
+    trusted_proxies: Option<Words>,
+    max_header: Option<Bytes>,
+    max_connections: Option<Count>,
 }
+
+/// What the parser of HTTP/1 needs at least.
+const LEAST_HEADER: usize = 8 << 10;
+const MOST_HEADER: usize = 16 << 20;
 
 #[derive(Debug, Clone)]
 pub struct Http {
@@ -29,7 +43,8 @@ pub struct Http {
     /// Host names that unsafe requests may be addressed to when no token is required, besides IP addresses, `localhost`,
     /// and the name of the listener. Default none; `*` allows all.
     pub hosts: Vec<String>,
-    /// Origins of other sites whose pages may call the API. Default none.
+    /// Origins of other sites (`https://app.example`) whose pages may call the API and read its answers; `*` allows all. Said as
+    /// `http.origins` or `http.cors_origins`. Default none.
     pub origins: Vec<String>,
     /// From the first byte of a request to the head of its answer, waiting (`Prefer: wait`) not counted. Default 30 s.
     pub request_timeout: Duration,
@@ -43,6 +58,26 @@ pub struct Http {
     pub max_streams: usize,
     /// One log line for each request. Default true.
     pub access_log: bool,
+    /// Answers of more than a kilobyte are compressed for who accepts it; streams never are. Default true.
+    pub compression: bool,
+    /// Serves TLS instead of plain HTTP. Read again when the files change. Default none.
+    pub tls: Option<TlsFiles>,
+    /// Under which path a proxy shows the gateway, as `/tasks`: requests may come with it or without it, links have it. Default
+    /// empty.
+    pub base_path: String,
+    /// Who may say for whom it calls (`X-Forwarded-For`, `-Proto`, `-Host`, `Forwarded`). Default nobody.
+    pub trusted_proxies: Vec<Network>,
+    /// Bytes of the head of a request; more is answered 431. Default 64 KiB, at least 8 KiB.
+    pub max_header: usize,
+    /// Open connections of this process; one more is answered 503 and closed. Default 25,000.
+    pub max_connections: usize,
+}
+
+/// PEM files: the chain of certificates, and the private key of the first one.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TlsFiles {
+    pub cert: PathBuf,
+    pub key: PathBuf,
 }
 
 impl Http {
@@ -56,13 +91,19 @@ impl Http {
                 )
             })?,
             hosts: raw.hosts.unwrap_or_default().0,
-            origins: raw.origins.unwrap_or_default().0,
+            origins: [raw.origins, raw.cors_origins].into_iter().flatten().flat_map(|words| words.0).collect(),
             request_timeout: raw.request_timeout.map_or(Duration::from_secs(30), |span| span.0),
             header_timeout: raw.header_timeout.map_or(Duration::from_secs(10), |span| span.0),
             sse_heartbeat: raw.sse_heartbeat.map_or(Duration::from_secs(15), |span| span.0),
             idle_timeout: raw.idle_timeout.map_or(Duration::from_secs(60), |span| span.0),
             max_streams: raw.max_streams.map_or(20_000, |count| usize::try_from(count.0).unwrap_or(usize::MAX)),
             access_log: raw.access_log.is_none_or(|switch| switch.0),
+            compression: raw.compression.is_none_or(|switch| switch.0),
+            tls: tls(raw.tls_cert, raw.tls_key, said)?,
+            base_path: base_path(&raw.base_path.unwrap_or_default().0, said)?,
+            trusted_proxies: networks(raw.trusted_proxies.unwrap_or_default().0, said)?,
+            max_header: raw.max_header.map_or(64 << 10, |bytes| bytes.0),
+            max_connections: raw.max_connections.map_or(25_000, |count| usize::try_from(count.0).unwrap_or(usize::MAX)),
         };
         http.checked(said)
     }
@@ -77,6 +118,15 @@ impl Http {
                 return Err(Error::value(said.place(key), "must be longer than zero"));
             }
         }
+        if !(LEAST_HEADER..=MOST_HEADER).contains(&self.max_header) {
+            return Err(Error::value(said.place("http.max_header"), "must be from 8 KiB to 16 MiB"));
+        }
+        if self.max_connections == 0 {
+            return Err(Error::value(said.place("http.max_connections"), "must be at least 1"));
+        }
+        for origin in &self.origins {
+            check_origin(origin).map_err(|detail| Error::value(said.place("http.cors_origins"), detail))?;
+        }
         if self.sse_heartbeat >= self.idle_timeout {
             return Err(Error::pair(
                 said.place("http.sse_heartbeat"),
@@ -85,5 +135,73 @@ impl Http {
             ));
         }
         Ok(self)
+    }
+}
+
+fn tls(cert: Option<Text>, key: Option<Text>, said: &Said) -> Result<Option<TlsFiles>, Error> {
+    match (cert, key) {
+        (None, None) => Ok(None),
+        (Some(cert), Some(key)) => Ok(Some(TlsFiles { cert: cert.0.into(), key: key.0.into() })),
+        (Some(_), None) => Err(Error::value(said.place("http.tls_cert"), "needs http.tls_key beside it")),
+        (None, Some(_)) => Err(Error::value(said.place("http.tls_key"), "needs http.tls_cert beside it")),
+    }
+}
+
+fn base_path(text: &str, said: &Said) -> Result<String, Error> {
+    let path = text.trim_end_matches('/');
+    let fits = |byte: u8| byte.is_ascii_alphanumeric() || b"/-._~".contains(&byte);
+    if path.is_empty() || (path.starts_with('/') && !path.contains("//") && path.bytes().all(fits)) {
+        return Ok(path.to_owned());
+    }
+    Err(Error::value(said.place("http.base_path"), format!("{text:?} is not a path, as /tasks")))
+}
+
+fn networks(texts: Vec<String>, said: &Said) -> Result<Vec<Network>, Error> {
+    let read =
+        |text: String| text.parse().map_err(|detail: String| Error::value(said.place("http.trusted_proxies"), detail));
+    texts.into_iter().map(read).collect()
+}
+
+/// A scheme, a host and perhaps a port, as browsers send it: nothing else would ever be equal to one.
+fn check_origin(text: &str) -> Result<(), String> {
+    let host = text.split_once("://").map_or("", |(_, host)| host);
+    if text == "*" || (!host.is_empty() && !host.contains(['/', '*', ' '])) {
+        return Ok(());
+    }
+    Err(format!("{text:?} is not an origin, as https://app.example"))
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::config::{Config, Role};
+
+    fn refusal(http: &str) -> String {
+        Config::parse(Role::Dev, &format!("[http]\n{http}")).err().map(|error| error.to_string()).unwrap_or_default()
+    }
+
+    #[test]
+    fn what_belongs_together_is_said_together() {
+        assert!(refusal("tls_cert = 'a.pem'").contains("tls_key"));
+        assert!(refusal("tls_key = 'a.pem'").contains("tls_cert"));
+        assert_eq!(refusal("tls_cert = 'a.pem'\ntls_key = 'b.pem'"), "");
+    }
+
+    #[test]
+    fn paths_networks_and_origins_are_checked() {
+        for (line, key) in [
+            ("base_path = 'tasks'", "base_path"),
+            ("base_path = '/a b'", "base_path"),
+            ("trusted_proxies = ['10.0.0.0/40']", "trusted_proxies"),
+            ("cors_origins = ['app.example']", "cors_origins"),
+            ("cors_origins = ['https://app.example/']", "cors_origins"),
+            ("max_header = 100", "max_header"),
+            ("max_connections = 0", "max_connections"),
+        ] {
+            assert!(refusal(line).contains(key), "{line}: {}", refusal(line));
+        }
+        let fine = "base_path = '/tasks/'\ntrusted_proxies = '10.0.0.0/8, ::1'\ncors_origins = 'https://a.example,*'";
+        let config = Config::parse(Role::Dev, &format!("[http]\n{fine}")).unwrap();
+        assert_eq!(config.http.base_path, "/tasks");
+        assert_eq!((config.http.trusted_proxies.len(), config.http.origins.len()), (2, 2));
     }
 }

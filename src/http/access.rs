@@ -154,3 +154,32 @@ pub fn of_operation(method: &str, path: &str) -> Option<Need> {
         .find(|(known, route, _)| known.eq_ignore_ascii_case(method) && *route == path)
         .map(|(_, _, need)| *need)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_table_and_the_contract_name_the_same_operations() {
+        let document = serde_json::to_value(crate::http::router::documented().into_openapi()).unwrap();
+        let paths = document["paths"].as_object().unwrap();
+        let mut count = 0;
+        for (path, methods) in paths {
+            for method in methods.as_object().unwrap().keys() {
+                assert!(of_operation(method, path).is_some(), "{method} {path} declares no access");
+                count += 1;
+            }
+        }
+        let is_file = |path: &str| path == "/" || path.starts_with("/dashboard") || path.starts_with("/swagger-ui");
+        assert_eq!(TABLE.iter().filter(|(_, path, _)| !is_file(path)).count(), count, "a row without an operation");
+    }
+
+    #[test]
+    fn a_route_that_says_nothing_is_not_served() {
+        let catalog = Catalog::compile(&crate::config::Config::parse(crate::config::Role::Dev, "").unwrap()).unwrap();
+        let access = Access::new(&catalog);
+        assert_eq!(access.of(&Method::GET, "/v1/new"), Asked::Undeclared);
+        assert_eq!(access.of(&Method::HEAD, "/livez"), Asked::This(Need::Nothing));
+        assert_eq!(access.of(&Method::DELETE, "/livez"), Asked::OtherMethod);
+    }
+}

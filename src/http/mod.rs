@@ -4,6 +4,8 @@
 //! translates and does not decide; what a client waits for is bounded in time and in memory.
 
 pub mod access;
+mod base;
+mod connection;
 mod cursor;
 mod extract;
 mod fleet;
@@ -27,5 +29,5 @@ mod tests;
 pub use axum::Router;
 pub use router::router;
 pub use routes::sample_site::router as sample_site;
-pub use server::serve;
+pub use server::{Server, serve};
 pub use state::Edge;

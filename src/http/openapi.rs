@@ -4,7 +4,7 @@ use serde_json::{Map, Value, json};
 use utoipa::openapi::{ContactBuilder, InfoBuilder, OpenApi};
 
 use super::access::{self, ENDPOINT, Need};
-use super::{schedule_schema, signature_schema};
+use super::{base, schedule_schema, signature_schema};
 use crate::catalog::{Catalog, Entry};
 use crate::config::Auth;
 
@@ -29,6 +29,10 @@ pub fn running(catalog: &Catalog, auth: Auth) -> String {
                 paths.insert(endpoint.path.clone(), json!({"post": operation}));
             }
         }
+    }
+    let base = base::path("");
+    if !base.is_empty() {
+        document["servers"] = json!([{"url": base}]);
     }
     if auth == Auth::None {
         unsecured(&mut document);

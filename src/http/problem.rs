@@ -13,6 +13,7 @@ use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 use utoipa::ToSchema;
 
+use super::base;
 use super::slugs::{self, Slug};
 use crate::broker;
 use crate::catalog;
@@ -152,7 +153,7 @@ impl Problem {
 
     fn document_at(&self, instance: Option<&str>) -> String {
         let document = ProblemDocument {
-            kind: format!("/problems/{}", self.slug.name),
+            kind: base::path(&format!("/problems/{}", self.slug.name)),
             title: self.slug.title,
             status: self.slug.status.as_u16(),
             detail: self.detail.as_deref().unwrap_or(self.slug.cause),

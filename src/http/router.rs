@@ -3,11 +3,15 @@
 use axum::http::{HeaderValue, Method, header};
 use axum::response::{IntoResponse, Response};
 use axum::{Router, middleware as layer};
+use tower_http::CompressionLevel;
+use tower_http::compression::CompressionLayer;
+use tower_http::compression::predicate::{NotForContentType, Predicate, SizeAbove};
 use utoipa::OpenApi;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-use super::middleware::{authenticate, observe, origin, patience};
+use super::base;
+use super::middleware::{authenticate, cors, forwarded, observe, origin, patience};
 use super::problem::{Place, Problem, ProblemDocument};
 use super::routes::{
     batch, canvas, catalog, control, dead_letters, docs, events, feed, health, insight, metrics, problems, queues,
@@ -17,6 +21,9 @@ use super::routes::{dashboard, stats};
 use super::slugs;
 use super::state::Edge;
 use super::view::GroupView;
+
+/// Bytes of an answer from which on it is compressed.
+const WORTHWHILE: u64 = 1_024;
 
 #[derive(OpenApi)]
 #[openapi(
@@ -89,7 +96,8 @@ pub fn documented() -> OpenApiRouter<Edge> {
 /// The edge of a gateway.
 pub fn router(edge: Edge) -> Router {
     let (routes, _) = documented().split_for_parts();
-    routes
+    let compression = edge.http.compression;
+    let guarded: Router<Edge> = routes
         .merge(catalog::router(&edge.catalog))
         .merge(docs::swagger_ui())
         .merge(dashboard::router())
@@ -97,9 +105,23 @@ pub fn router(edge: Edge) -> Router {
         .method_not_allowed_fallback(no_method)
         .layer(layer::from_fn_with_state(edge.clone(), origin::guard))
         .layer(layer::from_fn_with_state(edge.clone(), authenticate::guard))
-        .layer(layer::from_fn_with_state(edge.clone(), patience::limit))
+        .layer(layer::from_fn_with_state(edge.clone(), patience::limit));
+    let shared = match cors::layer(&edge.http) {
+        Some(cors) => guarded.layer(cors),
+        None => guarded,
+    };
+    let router = shared
         .layer(layer::from_fn_with_state(edge.clone(), observe::observe))
-        .with_state(edge)
+        .layer(layer::from_fn_with_state(edge.clone(), forwarded::look))
+        .with_state(edge);
+    // Outside of what writes problems anew.
+    base::mounted(if compression { router.layer(compressed()) } else { router })
+}
+
+/// Small answers are not worth it, and a stream that is compressed is held back.
+fn compressed() -> CompressionLayer<impl Predicate> {
+    let worthwhile = SizeAbove::new(WORTHWHILE).and(NotForContentType::SSE).and(NotForContentType::IMAGES);
+    CompressionLayer::new().quality(CompressionLevel::Fastest).compress_when(worthwhile)
 }
 
 async fn no_route() -> Problem {

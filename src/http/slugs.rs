@@ -26,6 +26,9 @@ macro_rules! slugs {
 }
 
 slugs! {
+    MALFORMED_REQUEST = "malformed-request", BAD_REQUEST, "The request is not HTTP",
+        "The request line or a header cannot be read as HTTP/1.1: a wrong character, no version, a header without a name. The connection is closed.",
+        "Use an HTTP client; where a proxy stands between, look at what it sends.";
     INVALID_PATH = "invalid-path", BAD_REQUEST, "The path cannot be read",
         "A part of the path is not UTF-8 after percent-decoding, or an id in it is empty, longer than 255 characters or has control characters.",
         "Percent-encode the id as UTF-8. Ids made by taskgate are UUIDs; ids given by clients have 1 to 255 characters.";
@@ -110,6 +113,9 @@ slugs! {
     PAYLOAD_TOO_LARGE = "payload-too-large", PAYLOAD_TOO_LARGE, "The body is too large",
         "The body is larger than `limits.body` (8 MiB by default).",
         "Send less: put large data into a store and pass its address to the task.";
+    URI_TOO_LONG = "uri-too-long", URI_TOO_LONG, "The address is too long",
+        "The path with its query is longer than 65,534 bytes.",
+        "Ask for less at once: fewer filters, or several requests.";
     UNSUPPORTED_MEDIA_TYPE = "unsupported-media-type", UNSUPPORTED_MEDIA_TYPE, "The body's media type is not supported",
         "`Content-Type` is missing or is not JSON.",
         "Send `Content-Type: application/json`.";
@@ -123,7 +129,7 @@ slugs! {
         "The token's rate limit is used up.",
         "Wait for the time in `Retry-After`.";
     HEADERS_TOO_LARGE = "headers-too-large", REQUEST_HEADER_FIELDS_TOO_LARGE, "The request's head is too large",
-        "The request line and headers are larger than the server reads.",
+        "The request line and headers are larger than `http.max_header` (64 KiB by default).",
         "Send fewer or shorter headers.";
     INTERNAL = "internal", INTERNAL_SERVER_ERROR, "Something is broken here",
         "The gateway met a condition that its programmers excluded, or the ledger refused a statement. The log has the details under the request's id (`X-Request-Id`).",
@@ -140,6 +146,9 @@ slugs! {
     TOO_MANY_STREAMS = "too-many-streams", SERVICE_UNAVAILABLE, "Too many streams are open",
         "This process serves `http.max_streams` event streams already.",
         "Close unused streams, use another replica, or raise `http.max_streams`.";
+    TOO_MANY_CONNECTIONS = "too-many-connections", SERVICE_UNAVAILABLE, "Too many connections are open",
+        "This process holds `http.max_connections` connections already.",
+        "Wait for the time in `Retry-After`; reuse connections, use another replica, or raise `http.max_connections`.";
     OVERLOADED = "overloaded", SERVICE_UNAVAILABLE, "The request took too long",
         "The answer was not ready within `http.request_timeout`.",
         "Wait for the time in `Retry-After` and repeat. A submission may have been accepted all the same; `Idempotency-Key` makes the repetition safe.";
@@ -157,6 +166,7 @@ pub fn of_status(status: StatusCode) -> &'static Slug {
         StatusCode::METHOD_NOT_ALLOWED => &METHOD_NOT_ALLOWED,
         StatusCode::NOT_ACCEPTABLE => &NOT_ACCEPTABLE,
         StatusCode::PAYLOAD_TOO_LARGE => &PAYLOAD_TOO_LARGE,
+        StatusCode::URI_TOO_LONG => &URI_TOO_LONG,
         StatusCode::UNSUPPORTED_MEDIA_TYPE => &UNSUPPORTED_MEDIA_TYPE,
         StatusCode::REQUEST_TIMEOUT => &REQUEST_TIMEOUT,
         StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE => &HEADERS_TOO_LARGE,

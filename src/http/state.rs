@@ -44,6 +44,7 @@ impl Edge {
         tasks: Tasks,
         metrics: Option<PrometheusHandle>,
     ) -> Self {
+        super::base::set(&config.http.base_path);
         let openapi = Bytes::from(super::openapi::running(&catalog, config.auth));
         Self(Arc::new(Inner {
             gateway,

@@ -3,6 +3,7 @@
 //! It stands outside of everything: panics of handlers end here as problems too, and so does what the framework refuses by
 //! itself without a document.
 
+use std::net::IpAddr;
 use std::panic::AssertUnwindSafe;
 use std::time::Instant;
 
@@ -14,7 +15,9 @@ use futures_util::FutureExt;
 use metrics::{counter, histogram};
 use tracing::{error, info, warn};
 
+use super::forwarded::Client;
 use crate::clock;
+use crate::http::base;
 use crate::http::problem::Problem;
 use crate::http::slugs;
 use crate::http::state::Edge;
@@ -29,7 +32,8 @@ pub async fn observe(State(edge): State<Edge>, mut request: Request, next: Next)
     let id = request_id(&request);
     request.headers_mut().insert(&REQUEST_ID, id.clone());
     let method = request.method().clone();
-    let path = request.uri().path().to_owned();
+    let path = base::path(request.uri().path());
+    let client = request.extensions().get::<Client>().and_then(|client| client.address);
     let route =
         request.extensions().get::<MatchedPath>().map_or_else(|| "none".to_owned(), |route| route.as_str().to_owned());
     let outcome = AssertUnwindSafe(next.run(request)).catch_unwind().await;
@@ -38,7 +42,8 @@ pub async fn observe(State(edge): State<Edge>, mut request: Request, next: Next)
     response.headers_mut().insert(&REQUEST_ID, id.clone());
     let seconds = started.elapsed().as_secs_f64();
     measure(&method, route, response.status(), seconds);
-    log(&edge, &method, &path, &response, cause, seconds, id.to_str().unwrap_or_default());
+    let asked = Asked { method: &method, path: &path, client, id: id.to_str().unwrap_or_default() };
+    log(&edge, &asked, &response, cause, seconds);
     response
 }
 
@@ -91,13 +96,23 @@ fn measure(method: &Method, route: String, status: StatusCode, seconds: f64) {
     histogram!("taskgate_http_request_seconds", &labels[..2]).record(seconds);
 }
 
-fn log(edge: &Edge, method: &Method, path: &str, response: &Response, cause: Option<String>, seconds: f64, id: &str) {
+/// What a log line says of a request.
+struct Asked<'a> {
+    method: &'a Method,
+    path: &'a str,
+    client: Option<IpAddr>,
+    id: &'a str,
+}
+
+fn log(edge: &Edge, asked: &Asked<'_>, response: &Response, cause: Option<String>, seconds: f64) {
     let status = response.status().as_u16();
     let duration_ms = (seconds * 1e6).round() / 1e3;
+    let Asked { method, path, client, id } = asked;
+    let client = client.map(|address| address.to_string()).unwrap_or_default();
     if status >= 500 {
         let cause = cause.unwrap_or_default();
-        warn!(request.id = %id, http.status = status, duration_ms, cause, "{method} {path} was answered {status}: {cause}");
+        warn!(request.id = %id, http.status = status, client.address = %client, duration_ms, cause, "{method} {path} was answered {status}: {cause}");
     } else if edge.http.access_log {
-        info!(request.id = %id, http.status = status, duration_ms, "{method} {path} was answered {status}");
+        info!(request.id = %id, http.status = status, client.address = %client, duration_ms, "{method} {path} was answered {status}");
     }
 }

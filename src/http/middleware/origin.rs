@@ -4,10 +4,11 @@
 use std::net::IpAddr;
 
 use axum::extract::{Request, State};
-use axum::http::{HeaderMap, Method, Uri, header};
+use axum::http::{HeaderMap, Method, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 
+use super::forwarded::Client;
 use crate::config::{self, Auth};
 use crate::http::problem::Problem;
 use crate::http::slugs;
@@ -18,17 +19,22 @@ pub async fn guard(State(edge): State<Edge>, request: Request, next: Next) -> Re
     let is_safe = matches!(*request.method(), Method::GET | Method::HEAD | Method::OPTIONS | Method::TRACE);
     if !is_safe
         && edge.auth == Auth::None
-        && let Err(problem) = check(&edge.http, request.headers(), request.uri())
+        && let Err(problem) = check(&edge.http, host(&request).as_deref(), request.headers())
     {
         return problem.into_response();
     }
     next.run(request).await
 }
 
-fn check(http: &config::Http, headers: &HeaderMap, uri: &Uri) -> Result<(), Problem> {
+/// To whom the request was addressed: what a trusted proxy says, else `Host`, else (HTTP/2 has none) the URI's authority.
+fn host(request: &Request) -> Option<String> {
+    let forwarded = request.extensions().get::<Client>().and_then(|client| client.host.clone());
+    let given = || request.headers().get(header::HOST).and_then(|value| value.to_str().ok()).map(str::to_owned);
+    forwarded.or_else(given).or_else(|| request.uri().authority().map(|authority| authority.as_str().to_owned()))
+}
+
+fn check(http: &config::Http, authority: Option<&str>, headers: &HeaderMap) -> Result<(), Problem> {
     let text = |name| headers.get(name).and_then(|value| value.to_str().ok());
-    // HTTP/2 has no Host header: the URI's authority stands for it.
-    let authority = text(header::HOST).or_else(|| uri.authority().map(axum::http::uri::Authority::as_str));
     let Some(authority) = authority else {
         return Err(Problem::new(&slugs::FOREIGN_HOST).detail("the request has no Host"));
     };
@@ -73,11 +79,10 @@ mod tests {
         let toml = "[http]\nhosts = [\"gateway.internal\"]\norigins = [\"https://app.example\"]";
         let config = Config::parse(Role::Dev, toml).unwrap();
         let mut headers = HeaderMap::new();
-        headers.insert(header::HOST, host.parse().unwrap());
         if let Some(origin) = origin {
             headers.insert(header::ORIGIN, origin.parse().unwrap());
         }
-        check(&config.http, &headers, &Uri::from_static("/add")).is_ok()
+        check(&config.http, Some(host), &headers).is_ok()
     }
 
     #[test]

@@ -15,6 +15,7 @@ use utoipa::ToSchema;
 use super::submission::{json_response, replay, text};
 use crate::gateway::batch::{BatchError, BatchKey};
 use crate::gateway::submit::{Answer, Idempotency, SubmitError, SubmitRequest, Submitted};
+use crate::http::base;
 use crate::http::extract::{CHUNK_ITEMS, Caller, Item, JsonText, Lines, Repeatable, Traceparent, fingerprint};
 use crate::http::problem::{Place, Problem, ProblemDocument};
 use crate::http::slugs;
@@ -317,7 +318,7 @@ fn whole(submitted: &[Submitted]) -> String {
 
 /// As a replayed answer is kept: see `submission::replay`.
 fn kept(submitted: &[Submitted]) -> String {
-    format!("{{\"status\":202,\"location\":\"/v1/tasks\",\"body\":{}}}", whole(submitted))
+    format!("{{\"status\":202,\"location\":\"{}\",\"body\":{}}}", base::path("/v1/tasks"), whole(submitted))
 }
 
 /// The verdicts so far.

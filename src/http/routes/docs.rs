@@ -7,6 +7,7 @@ use axum::response::{IntoResponse, Redirect, Response};
 use axum::routing::get;
 use utoipa_swagger_ui::{Config, SwaggerUi};
 
+use crate::http::base;
 use crate::http::state::Edge;
 
 /// The contract
@@ -21,7 +22,7 @@ pub async fn openapi(State(edge): State<Edge>) -> Response {
 
 /// Swagger UI from assets inside the binary, and the way to it from `/`.
 pub fn swagger_ui() -> Router<Edge> {
-    let config = Config::from("/openapi.json").try_it_out_enabled(true).display_request_duration(true);
+    let config = Config::from("../openapi.json").try_it_out_enabled(true).display_request_duration(true);
     Router::from(SwaggerUi::new("/swagger-ui").config(config))
-        .route("/", get(|| async { Redirect::temporary("/swagger-ui/") }))
+        .route("/", get(|| async { Redirect::temporary(&base::path("/swagger-ui/")) }))
 }

@@ -3,6 +3,7 @@
 use axum::extract::Path;
 use axum::response::Html;
 
+use crate::http::base;
 use crate::http::problem::{Problem, ProblemDocument};
 use crate::http::slugs::{self, Slug};
 
@@ -14,10 +15,11 @@ pub async fn list_problems() -> Html<String> {
         .iter()
         .map(|slug| {
             format!(
-                "<li><a href=\"/problems/{0}\">{0}</a> ({1}): {2}</li>\n",
+                "<li><a href=\"{3}\">{0}</a> ({1}): {2}</li>\n",
                 slug.name,
                 slug.status.as_u16(),
-                escaped(slug.title)
+                escaped(slug.title),
+                base::path(&format!("/problems/{}", slug.name))
             )
         })
         .collect();
@@ -38,12 +40,13 @@ pub async fn get_problem(Path(name): Path<String>) -> Result<Html<String>, Probl
 
 fn explained(slug: &Slug) -> String {
     format!(
-        "<h1>{}</h1>\n<p><code>{}</code>, answered with status {}</p>\n<h2>Cause</h2>\n<p>{}</p>\n<h2>Cure</h2>\n<p>{}</p>\n<p><a href=\"/problems/\">All problems</a></p>",
+        "<h1>{}</h1>\n<p><code>{}</code>, answered with status {}</p>\n<h2>Cause</h2>\n<p>{}</p>\n<h2>Cure</h2>\n<p>{}</p>\n<p><a href=\"{}\">All problems</a></p>",
         escaped(slug.title),
         slug.name,
         slug.status.as_u16(),
         escaped(slug.cause),
-        escaped(slug.cure)
+        escaped(slug.cure),
+        base::path("/problems/")
     )
 }
 

@@ -7,6 +7,7 @@ use axum::response::Response;
 
 use super::submission::{Shown, Surroundings, idempotency, json_response, respond, text};
 use crate::gateway::schedules::{MOST_PREVIEWED, ScheduleError, tag};
+use crate::http::base;
 use crate::http::cursor;
 use crate::http::extract::{
     Caller, Demand, JsonText, NoBody, PathValues, Repeatable, count_query, name_page_query, page_query,
@@ -303,7 +304,7 @@ fn shown(edge: &Edge, status: StatusCode, schedule: &Schedule) -> Response {
     }
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("private, no-cache"));
     if let (StatusCode::CREATED, Ok(place)) =
-        (status, HeaderValue::from_str(&format!("/v1/schedules/{}", schedule.name)))
+        (status, HeaderValue::from_str(&base::path(&format!("/v1/schedules/{}", schedule.name))))
     {
         headers.insert(header::LOCATION, place);
     }

@@ -124,7 +124,9 @@ async fn a_body_that_is_too_large_is_answered_while_its_sender_still_sends() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let stop = CancellationToken::new();
-    let server = super::super::serve(listener, bench.router.clone(), Duration::from_secs(5), stop.clone());
+    let http = crate::config::Config::parse(crate::config::Role::Dev, "").unwrap().http;
+    let server = super::super::Server::new(&http).unwrap();
+    let server = super::super::serve(listener, bench.router.clone(), server, stop.clone());
     let client = async {
         for head in ["Content-Length: 100000", "Transfer-Encoding: chunked"] {
             let mut stream = TcpStream::connect(address).await.unwrap();

@@ -4,6 +4,7 @@ use serde::{Serialize, Serializer};
 use utoipa::ToSchema;
 
 use crate::gateway::submit::Submitted;
+use crate::http::base;
 
 /// Where to go from here.
 #[derive(Debug, Serialize, ToSchema)]
@@ -22,9 +23,9 @@ impl LinksView {
     pub fn task(id: &str) -> Self {
         let id = encoded(id);
         Self {
-            this: format!("/v1/tasks/{id}"),
-            result: format!("/result/{id}"),
-            events: format!("/v1/tasks/{id}/events"),
+            this: base::path(&format!("/v1/tasks/{id}")),
+            result: base::path(&format!("/result/{id}")),
+            events: base::path(&format!("/v1/tasks/{id}/events")),
         }
     }
 
@@ -32,9 +33,9 @@ impl LinksView {
     pub fn group(id: &str) -> Self {
         let id = encoded(id);
         Self {
-            this: format!("/result/{id}"),
-            result: format!("/result/{id}"),
-            events: format!("/v1/tasks/{id}/events"),
+            this: base::path(&format!("/result/{id}")),
+            result: base::path(&format!("/result/{id}")),
+            events: base::path(&format!("/v1/tasks/{id}/events")),
         }
     }
 }

@@ -30,7 +30,7 @@ pub fn schedule_text(schedule: &Schedule, catalog: &Catalog) -> String {
     for (name, value) in DEFAULTS.into_iter().filter(|(name, _)| fields.get(name).is_none()) {
         members.push((name.to_owned(), json::written(value.to_owned())));
     }
-    let path = format!("/v1/schedules/{}", schedule.name);
+    let path = crate::http::base::path(&format!("/v1/schedules/{}", schedule.name));
     let links = serde_json::json!({"self": path, "runs": format!("{path}/runs"), "preview": format!("{path}/preview")});
     members.extend([
         ("paused".to_owned(), json_of(&schedule.paused)),

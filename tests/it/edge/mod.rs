@@ -1,5 +1,7 @@
 //! The edge: who may call, what HTTP promises, the routes, and the client.
 
+mod http;
+mod routes;
 mod tokens;
 
 use std::sync::OnceLock;

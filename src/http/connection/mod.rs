@@ -1,0 +1,30 @@
+//! Below HTTP: TLS, and answers to what never becomes a request.
+
+mod bare;
+mod tls;
+
+pub use bare::Documented;
+pub use tls::Tls;
+
+use axum::body::Body;
+use axum::http::Response;
+use http_body_util::BodyExt;
+
+use super::problem::Problem;
+
+/// A whole HTTP/1.1 answer that closes the connection, for those who get nothing else.
+pub async fn last_words(problem: Problem) -> Vec<u8> {
+    let (head, body): (_, Body) = Response::into_parts(problem.render(None));
+    let body = body.collect().await.map(|body| body.to_bytes()).unwrap_or_default();
+    let mut text =
+        format!("HTTP/1.1 {}\r\nconnection: close\r\ncontent-length: {}\r\n", head.status, body.len()).into_bytes();
+    for (name, value) in &head.headers {
+        text.extend_from_slice(name.as_str().as_bytes());
+        text.extend_from_slice(b": ");
+        text.extend_from_slice(value.as_bytes());
+        text.extend_from_slice(b"\r\n");
+    }
+    text.extend_from_slice(b"\r\n");
+    text.extend_from_slice(&body);
+    text
+}
