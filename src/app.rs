@@ -32,6 +32,7 @@ use crate::services::retention::Retention;
 use crate::services::stats::Folder;
 use crate::services::sweeper::Sweeper;
 use crate::services::tokens::Authority;
+use crate::services::webhooks::Webhooks;
 use crate::services::workers::{self, WorkerRegistry};
 use crate::store::postgres::{PostgresConfig, PostgresLedger};
 use crate::store::sqlite::{SqliteLedger, Synchronous};
@@ -90,6 +91,8 @@ impl App {
         let (health, health_handle) = Health::new(ledger.clone(), broker.clone(), backend.clone());
         let beat_handle = beat::service::Handle::default();
         let authority = Authority::new(ledger.clone());
+        let (webhooks, webhooks_handle) =
+            Webhooks::new(ledger.clone(), hub.clone(), Arc::clone(&catalog), config.webhooks.clone());
         let gateway = Gateway::new(Parts {
             authority: authority.clone(),
             watcher: Watcher::new(ledger.clone(), hub.clone()),
@@ -106,6 +109,8 @@ impl App {
             pauses: pauses.clone(),
             beat: beat_handle.clone(),
             limits: config.limits.clone(),
+            webhooks: webhooks_handle,
+            hooks: config.webhooks.clone(),
             origin: origin(),
         });
         let starter = Starter { tasks: tasks.clone(), prepared: CancellationToken::new() };
@@ -128,6 +133,7 @@ impl App {
         starter.service("incidents", move |stop| lookout.run(stop));
         starter.service("sweeper", move |stop| sweeper.run(stop));
         let folder = Folder::new(ledger.clone(), config.ledger.keep);
+        starter.service("webhooks", move |stop| webhooks.run(stop));
         starter.service("stats", move |stop| folder.run(stop));
         starter.service("news", move |stop| news::run(ledger, hub, stop));
         Ok(Self { gateway, tasks, catalog })

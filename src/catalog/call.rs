@@ -4,9 +4,14 @@ use serde_json::Value;
 
 use super::entry::Entry;
 use super::template;
+use super::wishes::LimitTemplate;
 use super::{Call, Invalid, ResolveError};
 use crate::celery::json::Fields;
+use crate::task::submission::KeyLimit;
 use crate::task::{Json, QueueName};
+
+/// As long as the key of a submission may be.
+const MAX_KEY: usize = 255;
 
 impl Entry {
     /// `path` has the values of the endpoint's parameters, `body` the text of the request body (empty when there is none).
@@ -29,9 +34,20 @@ impl Entry {
             args: json(args),
             kwargs: json(kwargs),
             queue,
+            limits: self.limits_for(&request),
             message: self.message.as_ref().map(|message| message.fill_text(&|name| request.said(name))),
             echo: path.to_vec(),
         })
+    }
+
+    /// Keys are the client's words, so that they can be read again in an explanation.
+    fn limits_for(&self, request: &Request<'_>) -> Vec<KeyLimit> {
+        let key = |text: String| text.chars().filter(|char| !char.is_control()).take(MAX_KEY).collect();
+        let limit = |limit: &LimitTemplate| KeyLimit {
+            key: key(limit.key.fill_text(&|name| request.said(name))),
+            max: limit.max,
+        };
+        self.limits.iter().map(limit).collect()
     }
 
     fn check_path(&self, path: &[(String, String)]) -> Result<(), ResolveError> {

@@ -1,14 +1,17 @@
 //! One task of the catalog, compiled: everything that can be wrong with it is wrong at start.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use serde_json::Value;
 
 use super::body::Body;
 use super::endpoint::Endpoint;
 use super::template::{Template, parts};
+use super::wishes::{self, CatalogHook, LimitTemplate};
 use crate::config::{Error, RawTask};
 use crate::spelling::nearest;
+use crate::task::submission::KeyLimit;
 use crate::task::{Priority, QueueName, TaskName};
 
 /// What every submission of a task gets that does not say otherwise.
@@ -32,8 +35,9 @@ pub struct Defaults {
     /// Seconds a run may take before it is an incident.
     pub budget: Option<f64>,
     pub retry: Option<Value>,
-    pub webhooks: Option<Value>,
-    pub limits: Option<Value>,
+    pub webhooks: Arc<[CatalogHook]>,
+    /// Those whose keys do not depend on a request.
+    pub limits: Vec<KeyLimit>,
     pub idempotent: bool,
 }
 
@@ -94,6 +98,7 @@ pub struct Entry {
     pub(super) kwargs: Vec<(String, Template)>,
     pub(super) queue: Option<Template>,
     pub(super) message: Option<Template>,
+    pub(super) limits: Vec<LimitTemplate>,
     /// What the client says → what the worker gets (JSON text), by parameter.
     pub values: BTreeMap<String, BTreeMap<String, String>>,
     pub body: Option<Body>,
@@ -111,7 +116,12 @@ impl Entry {
         let place = format!("tasks[{index}] ({})", raw.name.0);
         let name =
             TaskName::parse(&raw.name.0).map_err(|error| Error::value(format!("{place}.name"), error.to_string()))?;
-        let defaults = defaults(&place, &raw)?;
+        let mut defaults = defaults(&place, &raw)?;
+        let limits = raw.limits.as_ref().map(wishes::limits).transpose();
+        let limits = limits.map_err(|message| Error::value(format!("{place}.limits"), message))?.unwrap_or_default();
+        let fixed = limits.iter().filter(|limit| limit.key.names().is_empty());
+        defaults.limits =
+            fixed.map(|limit| KeyLimit { key: limit.key.fill_text(&|_| String::new()), max: limit.max }).collect();
         let endpoint = raw.endpoint.as_ref().map(|text| Endpoint::parse(&text.0)).transpose();
         let max_items: Vec<(String, u64)> =
             raw.max_items.iter().map(|(field, count)| (field.clone(), count.0)).collect();
@@ -136,6 +146,7 @@ impl Entry {
                 .map(|(key, value)| Ok((key.clone(), template("kwargs", value)?)))
                 .collect::<Result<_, Error>>()?,
             queue: raw.queue.as_ref().map(|queue| text("queue", &queue.0)).transpose()?,
+            limits,
             message: raw.message.as_ref().map(|message| text("message", &message.0)).transpose()?,
             values: raw.values.into_iter().map(|(name, map)| (name, words(map))).collect(),
             body: body.map_err(|message| Error::value(format!("{place}.body"), message))?,
@@ -158,6 +169,7 @@ impl Entry {
             used.flat_map(|(key, template)| template.iter().flat_map(|t| t.names()).map(move |name| (key, name)));
         let used = used.chain(self.args.iter().flat_map(Template::names).map(|name| ("args", name)));
         let used = used.chain(self.kwargs.iter().flat_map(|(_, t)| t.names()).map(|name| ("kwargs", name)));
+        let used = used.chain(self.limits.iter().flat_map(|limit| limit.key.names()).map(|name| ("limits", name)));
         let used = used.chain(self.values.keys().map(|name| ("values", name.as_str())));
         for (key, name) in used {
             if !known.contains(&name) {
@@ -203,6 +215,7 @@ fn defaults(place: &str, raw: &RawTask) -> Result<Defaults, Error> {
         "report" => Ok(Recovery::Report),
         other => Err(Error::value(at("recovery"), format!("{other:?} is neither rerun nor report"))),
     });
+    let webhooks = raw.webhooks.as_ref().map(wishes::hooks);
     let soft_time_limit = raw.soft_time_limit.map(|span| span.0.as_secs_f64());
     let time_limit = raw.time_limit.map(|span| span.0.as_secs_f64());
     if let (Some(soft), Some(hard)) = (soft_time_limit, time_limit)
@@ -222,8 +235,12 @@ fn defaults(place: &str, raw: &RawTask) -> Result<Defaults, Error> {
         redact: raw.redact.clone().unwrap_or_default().0,
         budget: raw.budget.map(|span| span.0.as_secs_f64()),
         retry: raw.retry.clone(),
-        webhooks: raw.webhooks.clone(),
-        limits: raw.limits.clone(),
+        webhooks: webhooks
+            .transpose()
+            .map_err(|message| Error::value(at("webhooks"), message))?
+            .unwrap_or_default()
+            .into(),
+        limits: Vec::new(),
         idempotent: raw.idempotent.is_some_and(|switch| switch.0),
     })
 }

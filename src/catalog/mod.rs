@@ -10,6 +10,7 @@ mod endpoint;
 mod entry;
 mod pattern;
 mod template;
+mod wishes;
 
 #[cfg(test)]
 mod tests;
@@ -21,8 +22,10 @@ pub use body::Body;
 pub use endpoint::{ANSWER_FIELDS, Endpoint, RESERVED};
 pub use entry::{Defaults, Entry, RateLimit, Recovery};
 pub use pattern::Pattern;
+pub use wishes::CatalogHook;
 
 use crate::config::{Config, Error};
+use crate::task::submission::KeyLimit;
 use crate::task::{Json, QueueName};
 
 /// A request, resolved: what the worker will get.
@@ -36,6 +39,8 @@ pub struct Call {
     pub queue: Option<QueueName>,
     /// With the client's words.
     pub message: Option<String>,
+    /// Keys whose tasks run a few at a time.
+    pub limits: Vec<KeyLimit>,
     /// Path parameters as the client said them, shown in the answer.
     pub echo: Vec<(String, String)>,
 }

@@ -21,6 +21,7 @@ mod schedules;
 mod submit;
 mod sweeper;
 mod tasks;
+mod webhooks;
 mod worker;
 
 #[cfg(test)]
@@ -44,12 +45,13 @@ pub use submit::{Limits, Submit};
 pub use sweeper::Sweeper;
 pub use tasks::RawTask;
 pub use value::Secret;
+pub use webhooks::{Allowed, Webhooks};
 pub use worker::Worker;
 
 use crate::spelling::nearest;
 
 /// All that may stand at the top of the file.
-const TOP_KEYS: [&str; 15] = [
+const TOP_KEYS: [&str; 16] = [
     "auth",
     "http",
     "database",
@@ -63,6 +65,7 @@ const TOP_KEYS: [&str; 15] = [
     "exchanges",
     "tasks",
     "schedules",
+    "webhooks",
     "worker",
     "log",
 ];
@@ -106,6 +109,7 @@ pub struct Config {
     pub exchanges: Vec<Exchange>,
     pub tasks: Vec<RawTask>,
     pub schedules: Vec<RawSchedule>,
+    pub webhooks: Webhooks,
     pub worker: Worker,
     pub log: Log,
     /// Who said what, for messages and for defaults that depend on it.
@@ -148,6 +152,7 @@ impl Config {
             exchanges: exchanges::read(section(&said, "exchanges")?)?,
             tasks: list(&said, "tasks")?,
             schedules: schedules::checked(list(&said, "schedules")?)?,
+            webhooks: Webhooks::read(section(&said, "webhooks")?, &said)?,
             worker: Worker::read(section(&said, "worker")?, &said)?,
             log: Log::read(section(&said, "log")?, &said)?,
             said,

@@ -13,6 +13,7 @@ pub mod schedules;
 pub mod stats;
 pub mod submit;
 pub mod watch;
+pub mod webhooks;
 
 use std::sync::Arc;
 
@@ -25,6 +26,7 @@ use crate::services::hub::Hub;
 use crate::services::incidents::Incidents;
 use crate::services::pauses::Pauses;
 use crate::services::tokens::Authority;
+use crate::services::webhooks as hooks;
 use crate::services::{commit, health, recorder, relay};
 use crate::store::SharedLedger;
 use crate::task::signature;
@@ -52,6 +54,8 @@ pub struct Parts {
     pub pauses: Pauses,
     pub beat: beat::service::Handle,
     pub limits: config::Limits,
+    pub webhooks: hooks::Handle,
+    pub hooks: config::Webhooks,
     /// `origin` of the messages: `gen<pid>@<host>` by Celery's custom.
     pub origin: String,
 }

@@ -11,7 +11,7 @@ use crate::services::commit::CommitError;
 use crate::services::tokens::Sight;
 use crate::store::{self, Conflict, Edge, IdempotencyKey, Inserted, NewGroup, NewTask, TaskOptions, UniqueKey};
 use crate::task::canvas::{EdgeKind, NodeDefaults, Outcome};
-use crate::task::submission::{self, Submission};
+use crate::task::submission::{self, KeyLimit, Submission};
 use crate::task::{GroupId, Invalid, Json, Phase, QueueName, Signature, TaskId, TaskName, TaskSignature};
 
 /// A call, and who calls how.
@@ -212,7 +212,7 @@ impl Gateway {
         let wishes = Wishes {
             traceparent,
             token,
-            limits: json(&limits),
+            limits,
             webhooks: json(&webhooks),
             labels,
             retry_of,
@@ -256,8 +256,9 @@ impl Gateway {
             recovery: recovery(defaults.recovery, defaults.idempotent),
             budget: defaults.budget,
             retry: node.task.retry.as_ref().map(json_value).or(defaults.retry),
-            webhooks: wishes.webhooks.clone().or(defaults.webhooks),
-            limits: wishes.limits.clone().or(defaults.limits),
+            // The catalog's are found by the task's name when something happens.
+            webhooks: wishes.webhooks.clone(),
+            limits: json(&together(&wishes.limits, defaults.limits)),
             traceparent: wishes.traceparent.clone(),
             token: wishes.token.clone(),
             branch: node.branch,
@@ -308,7 +309,7 @@ impl Gateway {
 struct Wishes {
     traceparent: Option<String>,
     token: Option<String>,
-    limits: Option<serde_json::Value>,
+    limits: Vec<KeyLimit>,
     webhooks: Option<serde_json::Value>,
     labels: Vec<(String, String)>,
     retry_of: Option<TaskId>,
@@ -414,6 +415,18 @@ fn recovery(said: Option<crate::catalog::Recovery>, idempotent: bool) -> Option<
         Some(recovery) => Some(recovery.as_str().to_owned()),
         None => idempotent.then(|| "rerun".to_owned()),
     }
+}
+
+/// The submission's limits and the catalog's; of two for one key the smaller one holds.
+fn together(wanted: &[KeyLimit], declared: Vec<KeyLimit>) -> Vec<KeyLimit> {
+    let mut all: Vec<KeyLimit> = wanted.to_vec();
+    for limit in declared {
+        match all.iter_mut().find(|one| one.key == limit.key) {
+            Some(one) => one.max = one.max.min(limit.max),
+            None => all.push(limit),
+        }
+    }
+    all
 }
 
 fn json<T: serde::Serialize>(items: &[T]) -> Option<serde_json::Value> {

@@ -22,6 +22,7 @@ mod spool;
 mod sse;
 pub mod state;
 pub mod view;
+mod webhook_schema;
 
 #[cfg(test)]
 mod tests;

@@ -4,7 +4,7 @@ use serde_json::{Map, Value, json};
 use utoipa::openapi::{ContactBuilder, InfoBuilder, OpenApi};
 
 use super::access::{self, ENDPOINT, Need};
-use super::{base, schedule_schema, signature_schema};
+use super::{base, schedule_schema, signature_schema, webhook_schema};
 use crate::catalog::{Catalog, Entry};
 use crate::config::Auth;
 
@@ -57,6 +57,7 @@ fn base() -> Value {
     if let Some(schemas) = document.pointer_mut("/components/schemas").and_then(Value::as_object_mut) {
         schemas.extend(signature_schema::schemas());
         schemas.extend(schedule_schema::schemas());
+        schemas.extend(webhook_schema::schemas());
     }
     if let Some(paths) = document.get_mut("paths").and_then(Value::as_object_mut) {
         for (path, methods) in paths.iter_mut() {

@@ -23,6 +23,7 @@ use crate::gateway::retry::RetryError;
 use crate::gateway::revoke::RevokeError;
 use crate::gateway::schedules::ScheduleError;
 use crate::gateway::submit::SubmitError;
+use crate::gateway::webhooks::WebhookError;
 use crate::services::commit::CommitError;
 use crate::store;
 use crate::task::{TaskId, invalid};
@@ -257,6 +258,21 @@ impl From<ScheduleError> for Problem {
             ScheduleError::KeyReused => Self::new(&slugs::IDEMPOTENCY_KEY_REUSED),
             ScheduleError::Submit(error) => error.into(),
             ScheduleError::Ledger(error) => error.into(),
+        }
+    }
+}
+
+impl From<WebhookError> for Problem {
+    fn from(error: WebhookError) -> Self {
+        match error {
+            WebhookError::Invalid(found) => Self::invalid(found),
+            WebhookError::Unknown(_) => Self::new(&slugs::WEBHOOK_NOT_FOUND).detail(error.to_string()),
+            WebhookError::UnknownDelivery(_) => Self::new(&slugs::DELIVERY_NOT_FOUND).detail(error.to_string()),
+            WebhookError::BuiltIn(_) => Self::new(&slugs::WEBHOOK_BUILT_IN).detail(error.to_string()),
+            WebhookError::TooMany => Self::new(&slugs::TOO_MANY_WEBHOOKS),
+            WebhookError::KeyReused => Self::new(&slugs::IDEMPOTENCY_KEY_REUSED),
+            WebhookError::Busy => Self::new(&slugs::OVERLOADED).retry_after(Duration::from_secs(1)),
+            WebhookError::Ledger(error) => error.into(),
         }
     }
 }

@@ -15,7 +15,7 @@ use super::middleware::{authenticate, cors, forwarded, observe, origin, patience
 use super::problem::{Place, Problem, ProblemDocument};
 use super::routes::{
     batch, canvas, catalog, control, dead_letters, docs, events, feed, health, insight, metrics, problems, queues,
-    result, schedules, submit, tasks, tickets, workers,
+    result, schedules, submit, tasks, tickets, webhooks, workers,
 };
 use super::routes::{dashboard, stats};
 use super::slugs;
@@ -35,6 +35,7 @@ const WORTHWHILE: u64 = 1_024;
         (name = "tasks", description = "What happens, and what happened"),
         (name = "control", description = "Revoke, retry, queues, workers"),
         (name = "schedules", description = "The timetable"),
+        (name = "webhooks", description = "Who is told what, and how that went"),
         (name = "operation", description = "The gateway itself"),
     )
 )]
@@ -82,6 +83,11 @@ pub fn documented() -> OpenApiRouter<Edge> {
         .routes(routes!(schedules::run_schedule))
         .routes(routes!(schedules::preview_schedule))
         .routes(routes!(schedules::schedule_runs))
+        .routes(routes!(webhooks::list_webhooks, webhooks::register_webhook))
+        .routes(routes!(webhooks::get_webhook, webhooks::change_webhook, webhooks::delete_webhook))
+        .routes(routes!(webhooks::rotate_webhook))
+        .routes(routes!(webhooks::list_deliveries))
+        .routes(routes!(webhooks::resend_delivery))
         .routes(routes!(stats::throughput))
         .routes(routes!(stats::latency))
         .routes(routes!(stats::errors))

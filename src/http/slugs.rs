@@ -74,6 +74,12 @@ slugs! {
     SCHEDULE_NOT_FOUND = "schedule-not-found", NOT_FOUND, "There is no schedule of this name",
         "The timetable has no schedule of this name; it may have been deleted or renamed.",
         "Look at /v1/schedules for all of them.";
+    WEBHOOK_NOT_FOUND = "webhook-not-found", NOT_FOUND, "There is no such webhook",
+        "No webhook has this id; it may have been deleted.",
+        "Look at /v1/webhooks for all of them.";
+    DELIVERY_NOT_FOUND = "delivery-not-found", NOT_FOUND, "There is no such delivery",
+        "This webhook has no delivery of this id; settled deliveries are kept for `webhooks.keep` (30 days by default).",
+        "Look at /v1/webhooks/{id}/deliveries for those that are kept.";
     PROBLEM_NOT_FOUND = "problem-not-found", NOT_FOUND, "There is no problem of this name",
         "The path names a kind of problem that does not exist.",
         "Look at /problems/ for all of them.";
@@ -101,6 +107,12 @@ slugs! {
     NAME_TAKEN = "name-taken", CONFLICT, "The name is taken",
         "A schedule of this name exists; nothing was changed.",
         "Choose another name, or change the existing schedule with PUT or PATCH.";
+    WEBHOOK_BUILT_IN = "webhook-built-in", CONFLICT, "This webhook is not registered by anybody",
+        "`catalog` and `submissions` stand for what catalog entries and submissions ask for; they have no URL of their own and cannot be deleted.",
+        "Set `enabled` to switch them off, or rotate their secrets.";
+    TOO_MANY_WEBHOOKS = "too-many-webhooks", CONFLICT, "There are too many webhooks",
+        "500 webhooks are registered; each costs something for every event.",
+        "Delete those that are not needed, or let one receiver pass events on.";
     IN_PROGRESS = "in-progress", CONFLICT, "The same request is still running",
         "Another request with this `Idempotency-Key` has not been answered yet.",
         "Wait a moment and repeat the request.";

@@ -13,4 +13,5 @@ pub mod retention;
 pub mod stats;
 pub mod sweeper;
 pub mod tokens;
+pub mod webhooks;
 pub mod workers;

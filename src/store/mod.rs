@@ -22,6 +22,7 @@ mod steps;
 mod submission;
 mod tokens;
 mod types;
+mod webhooks;
 mod workers;
 
 use std::collections::HashMap;
@@ -46,6 +47,10 @@ pub use types::{
 };
 
 pub use tokens::{Scope, SecretHash, Token, Tokens};
+pub use webhooks::{
+    CATALOG_ENDPOINT, Claim, Delivery, DeliveryFilter, DeliveryState, Endpoint, EndpointDocument, NewDelivery,
+    SUBMISSIONS_ENDPOINT, Tried, Webhooks,
+};
 pub use workers::{Control, Revocation, Worker, WorkerFacts};
 
 use crate::clock::Time;
@@ -93,7 +98,7 @@ pub enum Changed {
 }
 
 #[async_trait]
-pub trait Ledger: Control + Schedules + Stats + Steps + Tokens + Send + Sync {
+pub trait Ledger: Control + Schedules + Stats + Steps + Tokens + Webhooks + Send + Sync {
     /// `postgres` or `sqlite`.
     fn kind(&self) -> &'static str;
 

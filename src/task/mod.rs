@@ -4,12 +4,14 @@ pub mod canvas;
 pub mod id;
 pub mod invalid;
 pub mod json;
+pub mod mask;
 pub mod progress;
 pub mod reader;
 pub mod retry;
 pub mod signature;
 pub mod state;
 pub mod submission;
+pub mod webhook;
 
 pub use id::{GroupId, InvalidId, Priority, QueueName, TaskId, TaskName};
 pub use invalid::Invalid;

@@ -1,12 +1,13 @@
 //! One request to run something: a signature and what only the top level may say.
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
 use super::invalid::{Invalid, Problems};
 use super::json::Fields;
 use super::reader::{Reader, labels};
 use super::signature::{FORMS, Limits, Signature};
+use super::webhook::{self, Webhook};
 
 /// A signature with the submission's own wishes.
 #[derive(Debug, Clone)]
@@ -37,17 +38,10 @@ pub enum UniqueWhile {
     Seconds(f64),
 }
 
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct KeyLimit {
     pub key: String,
     pub max: u32,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct Webhook {
-    pub url: String,
-    /// `success`, `failure`, `retry`, a state's name, or `*` for every change. Default: success and failure.
-    pub on: Vec<String>,
 }
 
 const EXTRAS: [&str; 3] = ["unique", "limits", "webhooks"];
@@ -150,7 +144,7 @@ fn document<'a>(reader: &mut Reader, text: &'a str) -> Option<Fields<'a>> {
         .ok()
 }
 
-fn member<T>(
+pub fn member<T>(
     problems: &mut Problems,
     fields: &Fields<'_>,
     name: &str,
@@ -175,7 +169,7 @@ fn unique(problems: &mut Problems, value: &RawValue) -> Option<Unique> {
     Some(Unique { key: key?, until: until.unwrap_or(UniqueWhile::Active) })
 }
 
-fn key_limits(problems: &mut Problems, value: &RawValue) -> Option<Vec<KeyLimit>> {
+pub fn key_limits(problems: &mut Problems, value: &RawValue) -> Option<Vec<KeyLimit>> {
     list(problems, value, 16, |problems, value| {
         let fields = problems.object(value)?;
         problems.refuse_unknown(&fields, &["key", "max"]);
@@ -195,28 +189,15 @@ fn webhooks(problems: &mut Problems, value: &RawValue) -> Option<Vec<Webhook>> {
         if fields.get("url").is_none() {
             problems.add_at("url", "is required");
         }
-        let url = member(problems, &fields, "url", |problems, value| {
-            let url = problems.text(value)?;
-            let valid = url
-                .parse::<http::Uri>()
-                .is_ok_and(|uri| matches!(uri.scheme_str(), Some("http" | "https")) && uri.host().is_some());
-            if !valid {
-                problems.add("must be an http or https URL");
-            }
-            valid.then_some(url)
-        });
-        let on = member(problems, &fields, "on", |problems, value| list(problems, value, 32, state_name));
-        Some(Webhook { url: url?, on: on.unwrap_or_else(|| vec!["success".to_owned(), "failure".to_owned()]) })
+        let url = member(problems, &fields, "url", |problems, value| problems.parsed(value, webhook::check_url));
+        let on = member(problems, &fields, "on", words);
+        Some(Webhook { url: url?, on: on.unwrap_or_else(webhook::usual) })
     })
 }
 
-fn state_name(problems: &mut Problems, value: &RawValue) -> Option<String> {
-    let name = problems.text(value)?;
-    let valid = (1..=64).contains(&name.chars().count());
-    if !valid {
-        problems.add("must have 1 to 64 characters");
-    }
-    valid.then_some(name)
+/// The words of `on`.
+pub fn words(problems: &mut Problems, value: &RawValue) -> Option<Vec<String>> {
+    list(problems, value, 32, |problems, value| problems.parsed(value, webhook::check_word))
 }
 
 fn required_key(problems: &mut Problems, fields: &Fields<'_>) -> Option<String> {
@@ -233,7 +214,7 @@ fn required_key(problems: &mut Problems, fields: &Fields<'_>) -> Option<String> 
     })
 }
 
-fn list<T>(
+pub fn list<T>(
     problems: &mut Problems,
     value: &RawValue,
     most: usize,

@@ -25,7 +25,8 @@ pub use last_event::LastEventId;
 pub use lines::{CHUNK_ITEMS, Item, Lines};
 pub use prefer::{Prefer, wanted as wanted_wait};
 pub use query::{
-    count_query, feed_filter, inspect_query, list_query, messages_query, name_page_query, page_query, stats_query,
+    count_query, delivery_query, feed_filter, inspect_query, list_query, messages_query, name_page_query, page_query,
+    stats_query,
 };
 pub use trace::Traceparent;
 pub use wishes::{path_value, wishes};

@@ -12,7 +12,7 @@ use crate::http::problem::{Place, Problem};
 use crate::http::slugs;
 use crate::services::tokens::Sight;
 use crate::spelling::nearest;
-use crate::store::{Filter, Page};
+use crate::store::{DeliveryFilter, DeliveryState, Filter, Page};
 use crate::task::Phase;
 
 const FILTERS: [&str; 11] =
@@ -326,6 +326,28 @@ pub fn stats_query(uri: &Uri, now: Time) -> Result<Question, Problem> {
     let names = checked.many(&parameters, "task");
     let queues = checked.many(&parameters, "queue");
     checked.done(Question { from, to, step: Duration::from_secs(step), names, queues, sight: Sight::default() })
+}
+
+/// Filters and page of a webhook's deliveries. Whose they are stands in the path.
+///
+/// # Errors
+/// As [`list_query`].
+pub fn delivery_query(uri: &Uri) -> Result<(DeliveryFilter, Page), Problem> {
+    let parameters = Parameters::of(uri)?;
+    let mut checked = Checked::default();
+    checked.known(&parameters, &[&["task_id", "state"][..], &PAGING].concat());
+    let task_id = checked.one(&parameters, "task_id").map(str::to_owned);
+    let state = checked.one(&parameters, "state").and_then(|text| {
+        let state = DeliveryState::parse(text);
+        if state.is_none() {
+            checked.refuse("state", "is none of pending, delivered and failed");
+        }
+        state
+    });
+    let limit = checked.limit(&parameters);
+    let after = place(&mut checked, &parameters, cursor::read)?;
+    let filter = DeliveryFilter { endpoint_id: String::new(), task_id, state };
+    checked.done((filter, Page { limit, after }))
 }
 
 /// `limit` and a numeric `cursor`: how many of a queue's messages to skip.

@@ -37,7 +37,8 @@ async fn call(edge: &Edge, entry: &Entry, request: Request) -> Result<Response, 
     let call = entry.resolve(&path, &body)?;
     let mut task = TaskSignature::new(entry.name.clone(), call.args, call.kwargs);
     task.queue = call.queue;
-    let submission = Submission::of(Signature::Task(Box::new(task)));
+    let mut submission = Submission::of(Signature::Task(Box::new(task)));
+    submission.limits = call.limits;
     let shown = Shown { message: call.message, echo: call.echo };
     submit(edge, surroundings, submission, &body, true, shown).await
 }

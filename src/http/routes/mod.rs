@@ -21,6 +21,7 @@ pub mod stats;
 pub mod submit;
 pub mod tasks;
 pub mod tickets;
+pub mod webhooks;
 pub mod workers;
 
 mod submission;

@@ -4,7 +4,7 @@ use serde::Serialize;
 use serde_json::value::RawValue;
 use utoipa::ToSchema;
 
-use super::mask::Mask;
+use super::Mask;
 use crate::catalog::Catalog;
 use crate::store::{Run, Schedule};
 use crate::task::json::{self, Fields};

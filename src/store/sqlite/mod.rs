@@ -22,6 +22,7 @@ mod stats;
 mod steps;
 mod tasks;
 mod tokens;
+mod webhooks;
 mod workers;
 
 use std::collections::HashMap;

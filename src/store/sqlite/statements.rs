@@ -2,7 +2,7 @@
 
 use super::{
     control, events, groups, insert, learn, lease, migrate, outbox, prune, save, schedules, stats, steps, tasks,
-    tokens, workers,
+    tokens, webhooks, workers,
 };
 
 pub(super) const PING: &str = "select count(*) from queue_pause";
@@ -110,6 +110,24 @@ pub const STATEMENTS: &[&str] = &[
     steps::SUCCESSORS,
     steps::PREDECESSORS,
     steps::EXPLAIN,
+    webhooks::CREATE,
+    webhooks::ENDPOINT,
+    webhooks::ENDPOINTS,
+    webhooks::EDIT,
+    webhooks::REDIRECT,
+    webhooks::DELETE,
+    webhooks::DELETE_DELIVERIES,
+    webhooks::NOTICED,
+    webhooks::HAS_WISHES,
+    webhooks::SUBJECTS,
+    webhooks::MOVE_MARK,
+    webhooks::ADD,
+    webhooks::CLAIM,
+    webhooks::SETTLE,
+    webhooks::NEXT,
+    webhooks::LIST,
+    webhooks::RESEND,
+    webhooks::PRUNE,
     workers::NOTE,
     workers::WORKERS,
     workers::FORGET_WORKERS,

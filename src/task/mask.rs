@@ -4,7 +4,7 @@ use std::borrow::Cow;
 
 use serde_json::value::RawValue;
 
-use crate::task::json::{self, Fields};
+use super::json::{self, Fields};
 
 const MASK: &str = "\"***\"";
 /// Deeper than any body that is accepted; what is nested deeper is masked whole.

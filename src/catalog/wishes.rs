@@ -1,0 +1,76 @@
+//! What an entry wishes for all its tasks: webhooks, and keys whose tasks run a few at a time.
+
+use std::fmt;
+
+use serde_json::Value;
+
+use super::template::Template;
+use crate::task::invalid::Problems;
+use crate::task::submission::{key_limits, list, member, words};
+use crate::task::webhook::{self, Webhook};
+
+/// A webhook of an entry.
+#[derive(Clone, PartialEq, Eq)]
+pub struct CatalogHook {
+    pub hook: Webhook,
+    /// `whsec_…`; without one the ledger's secret for the catalog signs.
+    pub secret: Option<String>,
+}
+
+impl fmt::Debug for CatalogHook {
+    /// Without the secret.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("CatalogHook").field("hook", &self.hook).finish_non_exhaustive()
+    }
+}
+
+/// `limits = [{ key = "site:{category}", max = 2 }]`.
+#[derive(Debug, Clone)]
+pub(super) struct LimitTemplate {
+    pub key: Template,
+    pub max: u32,
+}
+
+/// # Errors
+/// The first thing that does not fit.
+pub(super) fn hooks(value: &Value) -> Result<Vec<CatalogHook>, String> {
+    read(value, |problems, value| {
+        list(problems, value, 16, |problems, value| {
+            let fields = problems.object(value)?;
+            problems.refuse_unknown(&fields, &["url", "on", "secret"]);
+            if fields.get("url").is_none() {
+                problems.add_at("url", "is required");
+            }
+            let url = member(problems, &fields, "url", |problems, value| problems.parsed(value, webhook::check_url));
+            let on = member(problems, &fields, "on", words).unwrap_or_else(webhook::usual);
+            let secret =
+                member(problems, &fields, "secret", |problems, value| problems.parsed(value, webhook::check_secret));
+            Some(CatalogHook { hook: Webhook { url: url?, on }, secret })
+        })
+    })
+}
+
+/// # Errors
+/// As [`hooks`].
+pub(super) fn limits(value: &Value) -> Result<Vec<LimitTemplate>, String> {
+    let limits = read(value, key_limits)?;
+    let template = |limit: crate::task::submission::KeyLimit| {
+        let key = Template::parse(&Value::String(limit.key)).map_err(|error| error.to_string())?;
+        Ok(LimitTemplate { key, max: limit.max })
+    };
+    limits.into_iter().map(template).collect()
+}
+
+fn read<T>(
+    value: &Value,
+    read: impl FnOnce(&mut Problems, &serde_json::value::RawValue) -> Option<T>,
+) -> Result<T, String> {
+    let raw = crate::task::json::written(value.to_string());
+    let mut problems = Problems::default();
+    let read = read(&mut problems, &raw);
+    match (read, problems.found.first()) {
+        (Some(read), None) => Ok(read),
+        (_, Some(first)) => Err(format!("{} {}", first.pointer, first.detail).trim().to_owned()),
+        (None, None) => Err("does not fit".to_owned()),
+    }
+}

@@ -1,0 +1,167 @@
+//! Where webhooks may go: nowhere inside of the network that the gateway stands in, unless the configuration says so.
+//!
+//! A name is judged by the addresses that it resolves to, and the connection goes to exactly these, so a name that resolves
+//! differently a moment later gains nothing. Redirects are not followed.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::sync::Arc;
+
+use reqwest::dns::{Addrs, Name, Resolve, Resolving};
+
+use crate::config;
+
+/// Why nothing was sent.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{host} is {address}, which is not a public address; webhooks.allow or webhooks.allow_private permits it")]
+pub struct Refused {
+    pub host: String,
+    pub address: IpAddr,
+}
+
+/// Refuses a URL whose host is an address that is not allowed. A name is judged when it is resolved.
+///
+/// # Errors
+/// When the address is private.
+pub fn check_literal(config: &config::Webhooks, url: &str) -> Result<(), Refused> {
+    // The client's own reading of the URL: it knows addresses written as numbers.
+    let Ok(url) = reqwest::Url::parse(url) else { return Ok(()) };
+    let host = url.host_str().unwrap_or_default();
+    match host.trim_matches(['[', ']']).parse::<IpAddr>() {
+        Ok(address) if !is_allowed(config, host, address) => Err(Refused { host: host.to_owned(), address }),
+        _ => Ok(()),
+    }
+}
+
+fn is_allowed(config: &config::Webhooks, host: &str, address: IpAddr) -> bool {
+    config.allow_private
+        || is_public(address)
+        || config.allow.iter().any(|allowed| allowed.names(host) || allowed.holds(address))
+}
+
+/// The system's resolver, with what is private taken out.
+pub struct Guard(pub Arc<config::Webhooks>);
+
+impl Resolve for Guard {
+    fn resolve(&self, name: Name) -> Resolving {
+        let config = Arc::clone(&self.0);
+        Box::pin(async move {
+            let host = name.as_str().to_owned();
+            let found: Vec<SocketAddr> = tokio::net::lookup_host((host.as_str(), 0)).await?.collect();
+            let first = found.first().copied();
+            let allowed: Vec<SocketAddr> =
+                found.into_iter().filter(|address| is_allowed(&config, &host, address.ip())).collect();
+            match (allowed.is_empty(), first) {
+                (true, Some(address)) => Err(Refused { host, address: address.ip() }.into()),
+                _ => Ok(Box::new(allowed.into_iter()) as Addrs),
+            }
+        })
+    }
+}
+
+/// Routable on the public internet, as far as an address tells.
+fn is_public(address: IpAddr) -> bool {
+    match address.to_canonical() {
+        IpAddr::V4(address) => is_public_v4(address),
+        IpAddr::V6(address) => is_public_v6(address),
+    }
+}
+
+fn is_public_v4(address: Ipv4Addr) -> bool {
+    let [a, b, c, _] = address.octets();
+    !(a == 0
+        || address.is_loopback()
+        || address.is_private()
+        || address.is_link_local()
+        || address.is_documentation()
+        || (a == 100 && (64..128).contains(&b))
+        || (a, b, c) == (192, 0, 0)
+        || (a == 198 && (18..20).contains(&b))
+        || a >= 224)
+}
+
+fn is_public_v6(address: Ipv6Addr) -> bool {
+    let segments = address.segments();
+    let embedded = |high: u16, low: u16| {
+        let ([a, b], [c, d]) = (high.to_be_bytes(), low.to_be_bytes());
+        is_public_v4(Ipv4Addr::new(a, b, c, d))
+    };
+    match segments {
+        // IPv4 behind a translator or a tunnel.
+        [0x64, 0xff9b, 0, 0, 0, 0, high, low] | [0x2002, high, low, ..] => embedded(high, low),
+        // Unspecified, loopback, and addresses that hold an IPv4 one.
+        [0, 0, 0, 0, 0, 0, ..] => false,
+        [0x2001, 0xdb8, ..] => false,
+        // Global unicast is all there is to go to.
+        [first, ..] => (0x2000..0x4000).contains(&first),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::{Config, Role};
+
+    fn webhooks(toml: &str) -> config::Webhooks {
+        Config::parse(Role::Dev, toml).unwrap().webhooks
+    }
+
+    #[test]
+    fn nothing_inside_of_the_network_is_public() {
+        for address in [
+            "127.0.0.1",
+            "10.0.0.1",
+            "172.16.3.4",
+            "192.168.1.1",
+            "169.254.169.254",
+            "0.0.0.0",
+            "100.64.0.1",
+            "198.18.0.1",
+            "224.0.0.1",
+            "255.255.255.255",
+            "192.0.0.8",
+            "::1",
+            "::",
+            "fe80::1",
+            "fc00::1",
+            "fd00:ec2::254",
+            "ff02::1",
+            "::ffff:127.0.0.1",
+            "64:ff9b::7f00:1",
+            "2002:7f00:1::",
+            "::7f00:1",
+            "2001:db8::1",
+        ] {
+            assert!(!is_public(address.parse().unwrap()), "{address}");
+        }
+        for address in ["8.8.8.8", "1.1.1.1", "2606:4700::1111", "::ffff:8.8.8.8", "64:ff9b::808:808"] {
+            assert!(is_public(address.parse().unwrap()), "{address}");
+        }
+    }
+
+    #[test]
+    fn an_address_is_refused_however_it_is_written() {
+        let strict = webhooks("");
+        for url in [
+            "http://127.0.0.1/",
+            "http://2130706433/",
+            "http://0x7f.1/",
+            "http://[::1]:80/",
+            "http://0/",
+            "http://169.254.169.254/latest/meta-data/",
+            "http://[::ffff:10.0.0.1]/",
+        ] {
+            assert!(check_literal(&strict, url).is_err(), "{url}");
+        }
+        assert!(check_literal(&strict, "https://8.8.8.8/").is_ok());
+        assert!(check_literal(&webhooks("webhooks.allow_private = true"), "http://127.0.0.1/").is_ok());
+        assert!(check_literal(&webhooks("webhooks.allow = [\"127.0.0.0/8\"]"), "http://127.1.2.3/").is_ok());
+    }
+
+    #[tokio::test]
+    async fn a_name_is_judged_by_its_addresses() {
+        let guard = |toml: &str| Guard(Arc::new(webhooks(toml)));
+        let resolve = async |guard: Guard| guard.resolve("localhost".parse().unwrap()).await.map(Iterator::count);
+        assert!(resolve(guard("")).await.is_err_and(|error| error.to_string().contains("allow_private")));
+        assert!(resolve(guard("webhooks.allow = [\"localhost\"]")).await.is_ok_and(|count| count > 0));
+    }
+}
