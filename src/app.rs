@@ -62,7 +62,8 @@ impl App {
         let (broker, backend) = open_redis(config)?;
         let hub = Hub::default();
         let holder = format!("{}:{}", origin(), clock::random_id());
-        let (relay, relay_handle) = Relay::new(ledger.clone(), broker.clone(), backend.clone(), hub.clone());
+        let (relay, relay_handle) =
+            Relay::new(ledger.clone(), broker.clone(), backend.clone(), hub.clone(), catalog.paces());
         let (committer, commit) = Committer::new(ledger.clone(), relay_handle.clone(), hub.clone());
         let (sightings, worker_events) = mpsc::channel(workers::CAPACITY);
         let (recorder, recorder_handle) = Recorder::new(

@@ -78,7 +78,7 @@ impl RateLimit {
             "h" => 3_600.0,
             _ => return Err(refused()),
         };
-        if !number.is_finite() || number <= 0.0 {
+        if !number.is_finite() || !(1e-6..=1e9).contains(&number) {
             return Err(refused());
         }
         Ok(Self { text: text.to_owned(), per_second: number / seconds })

@@ -17,6 +17,7 @@ mod tests;
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 pub use body::Body;
 pub use endpoint::{ANSWER_FIELDS, Endpoint, RESERVED};
@@ -135,6 +136,21 @@ impl Catalog {
         let declared = self.entry(name).and_then(|entry| entry.defaults.queue.as_ref());
         let routed = || self.routes.iter().find(|(pattern, _)| pattern.matches(name)).map(|(_, queue)| queue);
         declared.or_else(routed).unwrap_or(&self.default_queue).clone()
+    }
+
+    /// Whether tasks of this name have to pass a limit.
+    pub fn is_limited(&self, name: &str) -> bool {
+        let limited = |entry: &Arc<Entry>| entry.defaults.rate_limit.is_some() || !entry.defaults.limits.is_empty();
+        self.entry(name).is_some_and(limited)
+    }
+
+    /// The least time between two publications, for tasks with a rate limit.
+    pub fn paces(&self) -> HashMap<String, Duration> {
+        let pace = |(name, index): (&String, &usize)| {
+            let rate = self.entries[*index].defaults.rate_limit.as_ref()?;
+            Some((name.clone(), Duration::from_secs_f64(1.0 / rate.per_second)))
+        };
+        self.by_name.iter().filter_map(pace).collect()
     }
 
     /// What a task gets that does not say otherwise, its queue included.

@@ -39,13 +39,32 @@ impl Gateway {
         let now = clock::now();
         let sentence = match task.phase {
             Phase::Accepted => self.accepted(&task, now, &mut evidence).await?,
-            Phase::Held => held(&task, now),
+            Phase::Held => self.held(&task, now, &mut evidence).await?,
             Phase::Waiting => self.waiting(&task, &mut evidence).await?,
             Phase::Queued => self.queued(&task, now, &mut evidence).await?,
             Phase::Received | Phase::Running | Phase::Retrying => self.at_worker(&task, now, &mut evidence).await?,
             _ => ended(&task),
         };
         Ok(Some(Explanation { task_id: task.id, phase: task.phase, sentence, evidence }))
+    }
+
+    async fn held(&self, task: &Task, now: Time, evidence: &mut Map<String, Value>) -> Result<String, Error> {
+        let Some(at) = self.ledger.at_gate(task.no).await? else { return Ok(held(task, now)) };
+        evidence.insert("ahead".into(), json!(at.ahead));
+        let before = match at.ahead {
+            0 => "it is the next".to_owned(),
+            1 => "1 task goes before it".to_owned(),
+            many => format!("{many} tasks go before it"),
+        };
+        let Some(max) = at.max else {
+            let opens = at.opens_at.filter(|at| *at > now);
+            evidence.insert("next_at".into(), json!(opens.map(Time::rfc3339)));
+            return Ok(format!("It is held by {}; {before}.", at.gate));
+        };
+        evidence.insert("max".into(), json!(max));
+        evidence.insert("under_way".into(), json!(at.under_way));
+        evidence.insert("holders".into(), json!(at.holders.iter().map(TaskId::as_str).collect::<Vec<_>>()));
+        Ok(format!("It is held by {}: {} of {max} are under way; {before}.", at.gate, at.under_way))
     }
 
     async fn accepted(&self, task: &Task, now: Time, evidence: &mut Map<String, Value>) -> Result<String, Error> {
@@ -158,6 +177,9 @@ fn held(task: &Task, now: Time) -> String {
     match (task.due_at.filter(|at| *at > now), why) {
         (Some(due), _) => format!("It is held until {}.", due.rfc3339()),
         (None, Some(reason)) => format!("It is held: {reason}."),
+        (None, None) if task.due_at.is_some() => {
+            "It is about to be published, as soon as its limits are looked at.".to_owned()
+        }
         (None, None) => "It is held until it is released.".to_owned(),
     }
 }

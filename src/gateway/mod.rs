@@ -4,6 +4,7 @@ pub mod batch;
 pub mod dead_letters;
 pub mod explain;
 pub mod inspect;
+mod limits;
 pub mod queues;
 pub mod read;
 mod replay;

@@ -1,6 +1,7 @@
 //! Retry: the same message as a new task, with `retry_of`. `restart` stops the old one first.
 
 use super::Gateway;
+use super::limits::at_once;
 use super::replay::{self, ReplayError};
 use super::revoke::{RevokeError, RevokeRequest};
 use super::submit::{IDEMPOTENCY_TTL, Idempotency, SubmitError, Submitted};
@@ -63,8 +64,9 @@ impl Gateway {
         })?;
         let first = &mut submission.tasks[0];
         let is_paused = self.pauses.current().contains(first.queue.as_str());
-        if due_at.is_some() || is_paused {
-            (first.phase, first.due_at) = (Phase::Held, Some(due_at.unwrap_or(now)));
+        let is_limited = first.options.limits.is_some() || self.catalog.is_limited(first.name.as_str());
+        if due_at.is_some() || is_paused || is_limited {
+            (first.phase, first.due_at) = (Phase::Held, Some(due_at.unwrap_or(at_once(now))));
         }
         Ok(submission)
     }

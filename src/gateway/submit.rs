@@ -5,6 +5,7 @@
 use std::time::Duration;
 
 use super::Gateway;
+use super::limits::{at_once, together};
 use crate::celery::plan::{self, Context, Plan, PlannedNode};
 use crate::clock::{self, Time};
 use crate::services::commit::CommitError;
@@ -146,8 +147,12 @@ impl Gateway {
         let signature = std::mem::replace(&mut request.submission.signature, Signature::Group(Vec::new()));
         let plan = self.plan(signature, request.traceparent.as_deref(), now)?;
         let mut submitted = summary(&plan, now);
-        if submitted.queue.as_ref().is_some_and(|queue| self.pauses.current().contains(queue.as_str())) {
-            submitted.phase = if submitted.phase == Phase::Accepted { Phase::Held } else { submitted.phase };
+        let is_paused = submitted.queue.as_ref().is_some_and(|queue| self.pauses.current().contains(queue.as_str()));
+        let has_limits = !request.submission.limits.is_empty();
+        let is_limited =
+            submitted.task.as_ref().is_some_and(|task| has_limits || self.catalog.is_limited(task.as_str()));
+        if submitted.phase == Phase::Accepted && (is_paused || is_limited) {
+            submitted.phase = Phase::Held;
         }
         Ok((self.rows(plan, request, &submitted, now), submitted))
     }
@@ -240,10 +245,14 @@ impl Gateway {
 
     fn row(&self, planned: PlannedNode, wishes: &Wishes, now: Time) -> NewTask {
         let PlannedNode { node, headers, body, expires_at } = planned;
-        let defaults = self.catalog.defaults_for(node.task.task.as_str());
+        let mut defaults = self.catalog.defaults_for(node.task.task.as_str());
         // A paused queue's task is held at once; the next pass over the outbox parks it, or publishes it after a resume.
         let is_paused = self.pauses.current().contains(node.queue().as_str());
-        let due_at = headers.as_ref().and_then(|_| due_at(&node.task, now).or(is_paused.then_some(now)));
+        let limits = together(&wishes.limits, std::mem::take(&mut defaults.limits));
+        // So is one that has to pass a limit: only a pass over the outbox knows whether it may go.
+        let is_limited = defaults.rate_limit.is_some() || !limits.is_empty();
+        let is_held = is_paused || is_limited;
+        let due_at = headers.as_ref().and_then(|_| due_at(&node.task, now).or(is_held.then_some(at_once(now))));
         let phase = match (&headers, due_at) {
             (None, _) => Phase::Waiting,
             (Some(_), Some(_)) => Phase::Held,
@@ -258,7 +267,7 @@ impl Gateway {
             retry: node.task.retry.as_ref().map(json_value).or(defaults.retry),
             // The catalog's are found by the task's name when something happens.
             webhooks: wishes.webhooks.clone(),
-            limits: json(&together(&wishes.limits, defaults.limits)),
+            limits: json(&limits),
             traceparent: wishes.traceparent.clone(),
             token: wishes.token.clone(),
             branch: node.branch,
@@ -415,18 +424,6 @@ fn recovery(said: Option<crate::catalog::Recovery>, idempotent: bool) -> Option<
         Some(recovery) => Some(recovery.as_str().to_owned()),
         None => idempotent.then(|| "rerun".to_owned()),
     }
-}
-
-/// The submission's limits and the catalog's; of two for one key the smaller one holds.
-fn together(wanted: &[KeyLimit], declared: Vec<KeyLimit>) -> Vec<KeyLimit> {
-    let mut all: Vec<KeyLimit> = wanted.to_vec();
-    for limit in declared {
-        match all.iter_mut().find(|one| one.key == limit.key) {
-            Some(one) => one.max = one.max.min(limit.max),
-            None => all.push(limit),
-        }
-    }
-    all
 }
 
 fn json<T: serde::Serialize>(items: &[T]) -> Option<serde_json::Value> {

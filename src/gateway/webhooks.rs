@@ -69,7 +69,7 @@ impl Gateway {
         let said = self.read_webhook(text, true)?;
         let now = clock::now();
         let id = match key {
-            Some(key) => uuid::Uuid::new_v5(&uuid::Uuid::NAMESPACE_OID, format!("webhook {key}").as_bytes()),
+            Some(key) => uuid::Uuid::new_v5(&uuid::Uuid::NAMESPACE_OID, key.as_bytes()),
             None => clock::new_id(),
         };
         let endpoint = Endpoint {

@@ -41,6 +41,9 @@ const CONTROL: Need = Need::Token { scope: Scope::Control, reach: Reach::Own, ti
 const READ_FLEET: Need = Need::Token { scope: Scope::Read, reach: Reach::Fleet, ticket: false };
 const CONTROL_FLEET: Need = Need::Token { scope: Scope::Control, reach: Reach::Fleet, ticket: false };
 
+/// Webhooks tell of every task, and their secrets sign for the gateway.
+const ADMIN_FLEET: Need = Need::Token { scope: Scope::Admin, reach: Reach::Fleet, ticket: false };
+
 /// All routes that every gateway has. `GET` includes `HEAD`.
 pub const TABLE: &[(&str, &str, Need)] = &[
     ("POST", "/v1/tasks", SUBMIT),
@@ -86,6 +89,14 @@ pub const TABLE: &[(&str, &str, Need)] = &[
     ("GET", "/v1/workers", READ_FLEET),
     ("GET", "/v1/inspect/{method}", READ_FLEET),
     ("POST", "/v1/control/{command}", CONTROL_FLEET),
+    ("GET", "/v1/webhooks", ADMIN_FLEET),
+    ("POST", "/v1/webhooks", ADMIN_FLEET),
+    ("GET", "/v1/webhooks/{id}", ADMIN_FLEET),
+    ("PATCH", "/v1/webhooks/{id}", ADMIN_FLEET),
+    ("DELETE", "/v1/webhooks/{id}", ADMIN_FLEET),
+    ("POST", "/v1/webhooks/{id}/rotate", ADMIN_FLEET),
+    ("GET", "/v1/webhooks/{id}/deliveries", ADMIN_FLEET),
+    ("POST", "/v1/webhooks/{id}/deliveries/{delivery}/resend", ADMIN_FLEET),
     ("GET", "/metrics", READ_FLEET),
     ("GET", "/readyz", OPEN),
     ("GET", "/livez", OPEN),

@@ -9,7 +9,7 @@
 //! Markers of the direct way go as soon as the publication is written down. Those of the outbox way stay for
 //! [`MARKER_GRACE`], because a direct push may be late by up to [`DIRECT_DEADLINE`], and the script refuses it after that.
 
-use std::collections::{HashSet, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::time::Duration;
@@ -44,6 +44,8 @@ const MARKER_AGE: Duration = Duration::from_secs(3_600);
 const PERIOD: Duration = Duration::from_secs(1);
 /// Younger rows belong to the direct way of the replica that accepted them.
 const SETTLE: Duration = Duration::from_secs(2);
+/// While tasks wait for limits, passes come at most this often: a burst of ends becomes one pass.
+const GATE_BREATH: Duration = Duration::from_millis(50);
 const REDIS_PAUSE: Duration = Duration::from_secs(2);
 
 struct Shared {
@@ -100,10 +102,15 @@ pub struct Relay {
     hub: Hub,
     direct: mpsc::Receiver<Vec<Outgoing>>,
     shared: Arc<Shared>,
+    /// Tasks wait for limits: an end may let one of them go.
+    is_gated: bool,
 }
 
+/// The least time between two publications, by task.
+pub type Paces = HashMap<String, Duration>;
+
 impl Relay {
-    pub fn new(ledger: SharedLedger, broker: Broker, backend: Backend, hub: Hub) -> (Self, Handle) {
+    pub fn new(ledger: SharedLedger, broker: Broker, backend: Backend, hub: Hub, paces: Paces) -> (Self, Handle) {
         let shared = Arc::new(Shared {
             direct: AtomicBool::new(false),
             wake: Notify::new(),
@@ -112,9 +119,9 @@ impl Relay {
         });
         // Offers are whole commits, so the number of offers is bounded by the number of tasks.
         let (sender, direct) = mpsc::channel(DIRECT_CAPACITY / 64);
-        let road = Arc::new(Road { broker, backend, markers: Mutex::default() });
+        let road = Arc::new(Road { broker, backend, paces, markers: Mutex::default() });
         let handle = Handle { direct: sender, shared: Arc::clone(&shared) };
-        (Self { ledger, road, hub, direct, shared }, handle)
+        (Self { ledger, road, hub, direct, shared, is_gated: false }, handle)
     }
 
     /// Runs until `stop`. What is on the direct way then is pushed first.
@@ -122,6 +129,7 @@ impl Relay {
         let mut backoff = Backoff::new(REDIS_PAUSE);
         let mut next_pass = Instant::now();
         let mut offers = Vec::new();
+        let mut commits = self.hub.watch_all();
         while !stop.is_cancelled() {
             tokio::select! {
                 biased;
@@ -132,6 +140,12 @@ impl Relay {
                     if Instant::now() < next_pass { continue; }
                 }
                 () = self.shared.wake.notified() => {}
+                // Lagging is a sign like any other. What comes until the next pass is in it.
+                _ = commits.recv(), if self.is_gated => {
+                    next_pass = next_pass.min(Instant::now() + GATE_BREATH);
+                    tokio::select! { () = stop.cancelled() => break, () = tokio::time::sleep_until(next_pass) => {} }
+                    while commits.try_recv().is_ok() {}
+                }
                 () = tokio::time::sleep_until(next_pass) => {}
             }
             next_pass = Instant::now() + self.pass(&mut backoff).await;
@@ -162,17 +176,19 @@ impl Relay {
         self.road.forget_old().await;
         let was_direct = self.shared.direct.load(Ordering::Acquire);
         let settle = if was_direct { SETTLE } else { Duration::ZERO };
-        self.drain_until_empty(settle).await?;
+        let mut opening = self.drain_until_empty(settle).await?;
         if !was_direct {
-            self.reopen().await?;
+            opening = self.reopen().await?;
         }
         let backlog = self.note_backlog().await?;
-        let until_due = backlog.next_due.map_or(PERIOD, |due| due.since(clock::now()));
-        Ok(until_due.min(PERIOD))
+        let now = clock::now();
+        let until_due = backlog.next_due.map_or(PERIOD, |due| due.since(now));
+        let until_open = opening.map_or(PERIOD, |at| at.since(now).max(GATE_BREATH));
+        Ok(until_due.min(until_open).min(PERIOD))
     }
 
     /// Opens the direct way, then takes once more what was committed before it was open: nothing overtakes it.
-    async fn reopen(&mut self) -> Result<(), Trouble> {
+    async fn reopen(&mut self) -> Result<Option<Time>, Trouble> {
         self.shared.direct.store(true, Ordering::Release);
         let emptied = self.drain_until_empty(Duration::ZERO).await;
         if emptied.is_err() {
@@ -181,7 +197,8 @@ impl Relay {
         emptied
     }
 
-    async fn drain_until_empty(&mut self, settle: Duration) -> Result<(), Trouble> {
+    /// Answers when the next rate lets a task pass.
+    async fn drain_until_empty(&mut self, settle: Duration) -> Result<Option<Time>, Trouble> {
         loop {
             let started = Instant::now();
             let drained = self.ledger.drain(clock::now(), settle, BATCH as i64, self.road.as_ref()).await?;
@@ -191,8 +208,9 @@ impl Relay {
                 self.note_backlog().await?;
                 return Err(Trouble::Broker);
             }
+            self.is_gated = drained.waiting;
             if drained.claimed == 0 {
-                return Ok(());
+                return Ok(drained.next_opening);
             }
             self.note_rate(drained.claimed, started.elapsed());
         }
@@ -261,6 +279,7 @@ enum Trouble {
 struct Road {
     broker: Broker,
     backend: Backend,
+    paces: Paces,
     /// Markers that the outbox way has yet to remove, oldest first. Bounded by what is drained in [`MARKER_GRACE`].
     markers: Mutex<VecDeque<(Instant, Vec<String>)>>,
 }
@@ -332,6 +351,10 @@ impl Carrier for Road {
                 Vec::new()
             }
         }
+    }
+
+    fn pace(&self, name: &str) -> Option<Duration> {
+        self.paces.get(name).copied()
     }
 }
 

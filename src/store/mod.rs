@@ -12,6 +12,7 @@ mod admission;
 mod book;
 pub mod change;
 mod error;
+mod gates;
 pub mod postgres;
 mod query;
 mod rows;
@@ -33,6 +34,7 @@ use async_trait::async_trait;
 use tokio::sync::broadcast;
 
 pub use error::Error;
+pub use gates::AtGate;
 pub use query::{Cursor, Filter, Page};
 pub use schedules::{Created, Edit, Fired, Firing, Firings, NewRun, NextTick, Outcome, Run, Schedule, Schedules};
 pub use stats::{Counted, Ended, FailureKind, Figure, MEASURES, Span, Stats, Window};
@@ -63,6 +65,18 @@ pub type SharedLedger = Arc<dyn Ledger>;
 pub trait Carrier: Send + Sync {
     /// Publishes in order. Returns the numbers of those that are certainly in the broker; the others stay in the outbox.
     async fn carry(&self, batch: &[Outgoing]) -> Vec<i64>;
+
+    /// The least time between two publications of tasks of this name, for the whole fleet; `None` without a limit.
+    fn pace(&self, _name: &str) -> Option<Duration> {
+        None
+    }
+}
+
+/// Who waits for a limit.
+#[async_trait]
+pub trait Limits: Send + Sync {
+    /// The gate that holds a task of the outbox back.
+    async fn at_gate(&self, task_no: i64) -> Result<Option<AtGate>, Error>;
 }
 
 /// What a pass over the outbox did.
@@ -75,6 +89,10 @@ pub struct Drained {
     pub carried: usize,
     /// Tasks whose `expires` had passed: ended as `expired` instead of published.
     pub expired: usize,
+    /// Tasks wait at gates.
+    pub waiting: bool,
+    /// When the next rate lets a task pass.
+    pub next_opening: Option<Time>,
 }
 
 /// What waits in the outbox.
@@ -98,7 +116,7 @@ pub enum Changed {
 }
 
 #[async_trait]
-pub trait Ledger: Control + Schedules + Stats + Steps + Tokens + Webhooks + Send + Sync {
+pub trait Ledger: Control + Limits + Schedules + Stats + Steps + Tokens + Webhooks + Send + Sync {
     /// `postgres` or `sqlite`.
     fn kind(&self) -> &'static str;
 

@@ -11,6 +11,7 @@ mod dashboard;
 mod dev;
 mod dev_samples;
 mod edge;
+mod edge_limits;
 mod faults;
 mod faults_crash;
 mod faults_sweeper;

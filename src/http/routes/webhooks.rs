@@ -7,7 +7,7 @@ use axum::response::Response;
 use super::submission::{json_response, text};
 use crate::clock;
 use crate::http::cursor;
-use crate::http::extract::{JsonText, NoBody, PathValues, Repeatable, delivery_query, name_page_query};
+use crate::http::extract::{Caller, JsonText, NoBody, PathValues, Repeatable, delivery_query, name_page_query};
 use crate::http::problem::{Problem, ProblemDocument};
 use crate::http::state::Edge;
 use crate::http::view::{DeliveryListView, DeliveryView, WebhookListView, WebhookView};
@@ -54,10 +54,12 @@ pub async fn list_webhooks(State(edge): State<Edge>, OriginalUri(uri): OriginalU
 )]
 pub async fn register_webhook(
     State(edge): State<Edge>,
+    caller: Caller,
     repeatable: Repeatable,
     JsonText(body): JsonText,
 ) -> Result<Response, Problem> {
-    let registered = edge.gateway.register_webhook(&body, repeatable.key.as_deref()).await?;
+    let key = repeatable.key.map(|key| format!("{} {key}", caller.keys("webhook")));
+    let registered = edge.gateway.register_webhook(&body, key.as_deref()).await?;
     let mut response = with_secret(StatusCode::CREATED, &registered.endpoint);
     let headers = response.headers_mut();
     if let Ok(place) = HeaderValue::from_str(&format!("/v1/webhooks/{}", registered.endpoint.id)) {

@@ -39,7 +39,7 @@ const PERIOD: Duration = Duration::from_secs(1);
 const BREATH: Duration = Duration::from_millis(100);
 const LEDGER_PAUSE: Duration = Duration::from_secs(5);
 /// What a try may take beyond its timeout: reading the endpoint, writing the outcome.
-const LEASE_MARGIN: Duration = Duration::from_secs(20);
+const LEASE_MARGIN: Duration = Duration::from_secs(10);
 /// Tries under way at a stop get this long; what is cut off is sent again when its lease ends.
 const GRACE: Duration = Duration::from_secs(3);
 const FORGET_EVERY: Duration = Duration::from_secs(600);

@@ -45,7 +45,8 @@ pub(super) const START_UNFINISHED: &str =
 
 /// `$1` numbers and `$2` ids of tasks that ended.
 pub(super) const FINISH: &str = "with freed as (delete from taskgate.unique_key where task_id = any($2) \
-     and expires_at = 9223372036854775807) delete from taskgate.unfinished where task_no = any($1)";
+     and expires_at = 9223372036854775807), \
+     let_go as (delete from taskgate.gate_hold where task_no = any($1)) delete from taskgate.unfinished where task_no = any($1)";
 
 pub(super) const TROUBLE: &str = "insert into taskgate.trouble (task_no, phase, dead) \
      select n.task_no, n.phase, n.phase in ('failed', 'lost') from unnest($1::bigint[], $2::text[]) as n(task_no, phase) \

@@ -1,8 +1,8 @@
 //! Every constant statement, so that a test can prepare each against a migrated database.
 
 use super::{
-    control, events, groups, insert, learn, lease, list, migrate, notify, outbox, prune, save, schedules, stats, steps,
-    tasks, tokens, webhooks, workers,
+    control, events, gates, groups, insert, learn, lease, list, migrate, notify, outbox, prune, save, schedules, stats,
+    steps, tasks, tokens, webhooks, workers,
 };
 
 pub(super) const PING: &str = "select 1 from taskgate.ledger";
@@ -20,6 +20,15 @@ pub const STATEMENTS: &[&str] = &[
     events::FEED_END,
     events::NEWEST,
     events::WINDOW,
+    gates::WAITING,
+    gates::FIRST,
+    gates::RATES,
+    gates::HOLDERS,
+    gates::STOP,
+    gates::OPENS,
+    gates::HOLD,
+    gates::AT_GATE,
+    gates::UNDER_WAY,
     groups::GROUP,
     groups::MEMBERS,
     groups::OF_CANVASES,
@@ -61,6 +70,7 @@ pub const STATEMENTS: &[&str] = &[
     outbox::PUBLISHED,
     outbox::ALONE,
     outbox::DUE,
+    outbox::THESE,
     outbox::TASKS,
     outbox::MESSAGES,
     outbox::PARK,

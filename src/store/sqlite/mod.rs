@@ -6,6 +6,7 @@
 mod control;
 pub mod django;
 mod events;
+mod gates;
 mod groups;
 mod insert;
 mod learn;

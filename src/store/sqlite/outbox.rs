@@ -3,7 +3,7 @@
 //! Two locks take the place of row locks: the writer's connection for each transaction, and `carrying` around a whole pass and
 //! around each withdrawal. A pass must not keep the writer while the carrier waits for the broker.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,12 +11,13 @@ use sqlx::{Row, SqlitePool};
 
 use crate::clock::Time;
 use crate::store::book::Book;
+use crate::store::gates::{Gate, Heads, Passes, Stopped, gates_of};
 use crate::store::rows::light_task_columns;
 use crate::store::{Backlog, Carrier, Drained, Error, Event, NewGroup, News, Outgoing, Source, Task, Withdrawn};
 use crate::task::{Phase, QueueName, TaskId, TaskName};
 
 use super::pool::{Pools, Tx, list};
-use super::{groups, learn, rows, save};
+use super::{gates, groups, learn, rows, save};
 
 /// A carrier that does not answer by then has published an unknown part: its rows stay, and the broker's markers sort it out.
 const CARRY: Duration = Duration::from_secs(10);
@@ -27,10 +28,15 @@ pub(super) const PUBLISHED: &str = "update task set queued_at = coalesce(queued_
      reason = case when phase in ('accepted', 'held') then null else reason end, \
      phase = case when phase in ('accepted', 'held') then 'queued' else phase end where task_no = $1";
 
-/// `$1` now, `$2` accepted before, `$3` limit.
-pub(super) const DUE: &str = "select o.task_no, o.accepted_at, p.queue is not null as paused from outbox o \
+/// `$1` now, `$2` accepted before, `$3` limit. What was held at first is on no replica's fast path.
+pub(super) const DUE: &str = "select o.task_no, o.accepted_at, p.queue is not null as paused, o.gate, o.gate_max from outbox o \
      left join queue_pause p on p.queue = o.queue \
-     where o.wake_at <= $1 and o.accepted_at <= $2 order by o.wake_at, o.task_no limit $3";
+     where o.wake_at <= $1 and (o.accepted_at <= $2 or o.wake_at > o.accepted_at) order by o.wake_at, o.task_no limit $3";
+
+/// As [`DUE`], of these rows.
+pub(super) const THESE: &str = "select o.task_no, o.accepted_at, p.queue is not null as paused, o.gate, o.gate_max from outbox o \
+     left join queue_pause p on p.queue = o.queue \
+     where o.task_no in (select value from json_each($1)) order by o.task_no";
 
 pub(super) const TASKS: &str = concat!(
     "select ",
@@ -42,14 +48,14 @@ pub(super) const MESSAGES: &str =
     "select task_no, headers, body from message where task_no in (select value from json_each($1))";
 
 /// Rows of a paused queue sleep until it is resumed, or until their time is over.
-pub(super) const PARK: &str = "update outbox set parked = 1, wake_at = coalesce((select expires_at from task t \
+pub(super) const PARK: &str = "update outbox set parked = 1, gate = null, gate_max = null, wake_at = coalesce((select expires_at from task t \
      where t.task_no = outbox.task_no), 9223372036854775807) where task_no in (select value from json_each($1))";
 
 pub(super) const BACKLOG: &str = "select count(*), min(accepted_at) from outbox where wake_at <= $1";
 pub(super) const NEXT_DUE: &str = "select min(wake_at) from outbox where wake_at > $1";
 pub(super) const TAKE: &str = "delete from outbox where task_no = (select task_no from task where task_id = $1)";
 pub(super) const REMEMBER: &str = "insert into outbox (task_no, wake_at, accepted_at, queue) values ($1, $2, $3, $4) \
-     on conflict (task_no) do update set wake_at = excluded.wake_at, parked = false";
+     on conflict (task_no) do update set wake_at = excluded.wake_at, parked = false, gate = null, gate_max = null";
 pub(super) const HAS_MESSAGE: &str = "select exists (select 1 from message where task_no = $1 and headers is not null)";
 
 pub(super) async fn published(pools: &Pools, task_nos: &[i64], at: Time) -> Result<Vec<Event>, Error> {
@@ -78,6 +84,8 @@ struct Claimed {
     task_no: i64,
     accepted_at: Time,
     paused: bool,
+    gate: Option<String>,
+    gate_max: Option<i32>,
 }
 
 pub(super) async fn drain(
@@ -88,34 +96,69 @@ pub(super) async fn drain(
     carrier: &dyn Carrier,
 ) -> Result<Drained, Error> {
     let mut tx = pools.read.begin().await?;
-    let claimed = claim(&mut tx, now, settle, limit).await?;
+    let waiting = gates::waiting(&mut tx).await?;
+    let waits = Drained {
+        waiting: !waiting.is_empty(),
+        next_opening: waiting.iter().filter_map(|one| one.opening(carrier)).min(),
+        ..Drained::default()
+    };
+    let open: Vec<String> = waiting.into_iter().filter(|one| one.is_open(now, carrier)).map(|one| one.gate).collect();
+    let heads = gates::first(&mut tx, &open).await?;
+    let claimed = claim(&mut tx, &heads, now, settle, limit).await?;
     if claimed.is_empty() {
         tx.rollback().await?;
-        return Ok(Drained::default());
+        return Ok(waits);
     }
     let sorted = sort(&mut tx, &claimed, now).await?;
+    let (sorted, passes) = pass_gates(&mut tx, sorted, &claimed, &heads, now, carrier).await?;
     let outgoing = if sorted.due.is_empty() { Vec::new() } else { outgoing(&mut tx, &claimed, &sorted.due).await? };
     tx.commit().await?;
     let carried = carry(carrier, &outgoing).await;
     let mut tx = pools.begin().await?;
+    let next_opening = [waits.next_opening, passes.opening].into_iter().flatten().min();
+    gates::settle(&mut tx, passes.settled(&carried, now)).await?;
     for no in sorted.over.iter().chain(sorted.expired.iter().map(|task| &task.no)) {
         sqlx::query(GONE).bind(no).execute(&mut *tx).await?;
     }
     let mut events = mark_published(&mut tx, &carried, now).await?;
     let expired = expire(&mut tx, &sorted, now, &mut events).await?;
     tx.commit().await?;
-    // What was parked, or had ended, is none of the carrier's business.
+    // What was parked or stopped, or had ended, is none of the carrier's business.
     let claimed = sorted.due.len() + expired;
-    Ok(Drained { events, claimed, carried: carried.len(), expired })
+    let waiting = waits.waiting || !sorted.stopped.is_empty();
+    Ok(Drained { events, claimed, carried: carried.len(), expired, waiting, next_opening })
 }
 
-async fn claim(tx: &mut Tx, now: Time, settle: Duration, limit: i64) -> Result<Vec<Claimed>, Error> {
-    let rows = sqlx::query(DUE).bind(now.0).bind(now.minus(settle).0).bind(limit).fetch_all(&mut **tx).await?;
-    rows.iter()
-        .map(|row| {
-            Ok(Claimed { task_no: row.try_get(0)?, accepted_at: Time(row.try_get(1)?), paused: row.try_get(2)? })
+/// What waits longest at the open gates, and what is due. Who was accepted first is first, also at a gate.
+async fn claim(
+    tx: &mut Tx,
+    heads: &[(String, i64)],
+    now: Time,
+    settle: Duration,
+    limit: i64,
+) -> Result<Vec<Claimed>, Error> {
+    let mut rows = Vec::new();
+    if !heads.is_empty() {
+        let numbers: Vec<i64> = heads.iter().map(|(_, task_no)| *task_no).collect();
+        rows = sqlx::query(THESE).bind(list(&numbers)).fetch_all(&mut **tx).await?;
+    }
+    rows.extend(sqlx::query(DUE).bind(now.0).bind(now.minus(settle).0).bind(limit).fetch_all(&mut **tx).await?);
+    let mut seen = HashSet::new();
+    let claimed = |row: &sqlx::sqlite::SqliteRow| {
+        Ok(Claimed {
+            task_no: row.try_get(0)?,
+            accepted_at: Time(row.try_get(1)?),
+            paused: row.try_get(2)?,
+            gate: row.try_get(3)?,
+            gate_max: row.try_get(4)?,
         })
-        .collect()
+    };
+    let mut claimed = rows.iter().map(claimed).collect::<Result<Vec<_>, Error>>()?;
+    claimed.retain(|one| seen.insert(one.task_no));
+    if !heads.is_empty() {
+        claimed.sort_by_key(|one| one.task_no);
+    }
+    Ok(claimed)
 }
 
 /// What a pass found, by what is to be done with it.
@@ -124,6 +167,8 @@ struct Sorted {
     due: Vec<Task>,
     expired: Vec<Task>,
     parked: Vec<Task>,
+    /// Waits for a limit.
+    stopped: Vec<Stopped>,
     /// Ended meanwhile in another way.
     over: Vec<i64>,
 }
@@ -145,6 +190,39 @@ async fn sort(tx: &mut Tx, claimed: &[Claimed], now: Time) -> Result<Sorted, Err
         }
     }
     Ok(sorted)
+}
+
+/// Lets through what its limits let through, in the order of the claim. What the broker has had already is not stopped.
+async fn pass_gates(
+    tx: &mut Tx,
+    mut sorted: Sorted,
+    claimed: &[Claimed],
+    heads: &[(String, i64)],
+    now: Time,
+    carrier: &dyn Carrier,
+) -> Result<(Sorted, Passes), Error> {
+    let demands: Vec<Vec<Gate>> = sorted.due.iter().map(|task| gates_of(task, carrier)).collect();
+    let before = gates::load(tx, demands.iter().flatten()).await?;
+    let mut state = before.clone();
+    let heads = Heads::new(heads);
+    let mut passes = Passes::new(before);
+    let rows: HashMap<i64, &Claimed> = claimed.iter().map(|row| (row.task_no, row)).collect();
+    for (task, gates) in std::mem::take(&mut sorted.due).into_iter().zip(demands) {
+        let row = rows.get(&task.no).expect("every task was claimed");
+        heads.close_before(task.no, &mut state);
+        match if task.phase.is_ours() { state.admit(task.no, &gates, now) } else { Ok(()) } {
+            Ok(()) => {
+                passes.note(task.no, gates);
+                sorted.due.push(task);
+            }
+            Err(gate) => {
+                passes.note_stop(&gate, &state);
+                let is_there = row.gate.as_deref() == Some(gate.name()) && row.gate_max == gate.max();
+                sorted.stopped.push(Stopped { task_no: task.no, id: task.id, gate, is_there });
+            }
+        }
+    }
+    Ok((sorted, passes))
 }
 
 /// Returns the numbers of those that are certainly in the broker.
@@ -194,9 +272,11 @@ fn corrupt(task: &Task, column: &'static str) -> Error {
     Error::Corrupt { table: "outbox", column, row: task.no.to_string() }
 }
 
-/// Ends what came too late and parks what is paused. Returns how many expired.
+/// Ends what came too late, parks what is paused and notes what is stopped. Returns how many expired.
 async fn expire(tx: &mut Tx, sorted: &Sorted, now: Time, events: &mut Vec<Event>) -> Result<usize, Error> {
-    let both: Vec<&TaskId> = sorted.expired.iter().chain(&sorted.parked).map(|task| &task.id).collect();
+    let ids = sorted.expired.iter().chain(&sorted.parked).map(|task| &task.id);
+    let moved: Vec<&Stopped> = sorted.stopped.iter().filter(|one| !one.is_there).collect();
+    let both: Vec<&TaskId> = ids.chain(moved.iter().map(|one| &one.id)).collect();
     if both.is_empty() {
         return Ok(0);
     }
@@ -210,6 +290,12 @@ async fn expire(tx: &mut Tx, sorted: &Sorted, now: Time, events: &mut Vec<Event>
             book.place(&task.id, Phase::Held, Some("its queue is paused"), now);
         }
     }
+    for one in &moved {
+        if book.phase(&one.id).is_some_and(|phase| phase == Phase::Accepted) {
+            book.place(&one.id, Phase::Held, Some(&one.reason()), now);
+        }
+    }
+    gates::stop(tx, &moved).await?;
     let parked: Vec<i64> = sorted.parked.iter().map(|task| task.no).collect();
     sqlx::query(PARK).bind(list(&parked)).execute(&mut **tx).await?;
     save::save(tx, &mut book).await?;

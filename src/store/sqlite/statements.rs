@@ -1,7 +1,7 @@
 //! Every constant statement, so that a test can prepare each against a migrated database.
 
 use super::{
-    control, events, groups, insert, learn, lease, migrate, outbox, prune, save, schedules, stats, steps, tasks,
+    control, events, gates, groups, insert, learn, lease, migrate, outbox, prune, save, schedules, stats, steps, tasks,
     tokens, webhooks, workers,
 };
 
@@ -19,6 +19,15 @@ pub const STATEMENTS: &[&str] = &[
     events::EVENTS,
     events::NEWEST,
     events::WINDOW,
+    gates::WAITING,
+    gates::FIRST,
+    gates::RATES,
+    gates::HOLDERS,
+    gates::STOP,
+    gates::OPENS,
+    gates::HOLD,
+    gates::AT_GATE,
+    gates::UNDER_WAY,
     groups::GROUP,
     groups::MEMBERS,
     groups::OF_CANVASES,
@@ -45,6 +54,7 @@ pub const STATEMENTS: &[&str] = &[
     outbox::GONE,
     outbox::PUBLISHED,
     outbox::DUE,
+    outbox::THESE,
     outbox::TASKS,
     outbox::MESSAGES,
     outbox::PARK,
@@ -74,6 +84,7 @@ pub const STATEMENTS: &[&str] = &[
     save::START_UNFINISHED,
     save::FINISH,
     save::FREE,
+    save::LET_GO,
     save::TROUBLE,
     save::NO_TROUBLE,
     save::AT_WORKER,

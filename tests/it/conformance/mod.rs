@@ -9,6 +9,7 @@ mod admission;
 mod canvas;
 mod control;
 mod feed;
+mod gates;
 mod lists;
 mod news;
 mod outbox;
@@ -18,6 +19,7 @@ mod schedules;
 mod schema;
 mod stats;
 mod tokens;
+mod webhooks;
 
 /// Each case becomes a test on either ledger.
 macro_rules! on_both {

@@ -17,6 +17,7 @@ const SMALL: &[&str] = &[
     "stat_mark",
     "token",
     "token_change",
+    "webhook_mark",
 ];
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

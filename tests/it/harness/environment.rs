@@ -75,6 +75,13 @@ impl Harness {
     }
 }
 
+impl Lent<&'static Harness> {
+    /// An environment that some tests share with each other, started by whoever asks first.
+    pub fn over(shared: &'static OnceLock<Harness>, options: &Options) -> Self {
+        Self::new(shared.get_or_init(|| Harness::build(options)))
+    }
+}
+
 impl<H: Deref<Target = Harness>> Lent<H> {
     fn new(environment: H) -> Self {
         let http = environment.gateway.http();

@@ -1,0 +1,211 @@
+//! Limits on what is published: spaced evenly, first come first served, and given back by every end.
+
+use std::sync::Mutex;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use taskgate::store::{Carrier, Drained, NewTask, News, Outgoing, Source, Withdrawn};
+use taskgate::task::{Phase, QueueName, TaskId, TaskName};
+
+use super::fixture::{Fixture, T0, after, alone, event, new_id, record, task};
+use super::on_both;
+
+on_both!(
+    a_rate_lets_tasks_pass_one_after_the_other,
+    who_was_not_carried_does_not_count,
+    a_key_is_held_until_every_kind_of_end,
+    nobody_overtakes_at_a_gate,
+    a_task_with_two_limits_waits_for_both,
+    waiting_tasks_expire_are_revoked_and_paused,
+    a_further_delivery_keeps_its_place_under_the_key,
+);
+
+/// One `tasks.slow` in ten seconds.
+#[derive(Default)]
+struct Broker {
+    published: Mutex<Vec<TaskId>>,
+    refuses: bool,
+}
+
+#[async_trait]
+impl Carrier for Broker {
+    async fn carry(&self, batch: &[Outgoing]) -> Vec<i64> {
+        if self.refuses {
+            return Vec::new();
+        }
+        self.published.lock().unwrap().extend(batch.iter().map(|row| row.id.clone()));
+        batch.iter().map(|row| row.no).collect()
+    }
+
+    fn pace(&self, name: &str) -> Option<Duration> {
+        (name == "tasks.slow").then_some(Duration::from_secs(10))
+    }
+}
+
+impl Broker {
+    fn take(&self) -> Vec<TaskId> {
+        std::mem::take(&mut *self.published.lock().unwrap())
+    }
+}
+
+async fn drain(ledger: &Fixture, seconds: i64, broker: &Broker) -> Drained {
+    ledger.drain(after(seconds), Duration::ZERO, 100, broker).await.unwrap()
+}
+
+fn held(id: &TaskId, name: &str) -> NewTask {
+    NewTask { phase: Phase::Held, due_at: Some(T0), name: TaskName::parse(name).unwrap(), ..task(id) }
+}
+
+fn keyed(id: &TaskId, limits: &[(&str, u32)]) -> NewTask {
+    let mut task = held(id, "tasks.add");
+    let limits: Vec<_> = limits.iter().map(|(key, max)| serde_json::json!({"key": key, "max": max})).collect();
+    task.options.limits = Some(limits.into());
+    task
+}
+
+async fn insert(ledger: &Fixture, count: usize, make: impl Fn(&TaskId) -> NewTask) -> Vec<TaskId> {
+    let ids: Vec<TaskId> = (0..count).map(|_| new_id()).collect();
+    for id in &ids {
+        ledger.insert(alone(make(id))).await;
+    }
+    ids
+}
+
+async fn a_rate_lets_tasks_pass_one_after_the_other(ledger: &Fixture) {
+    let broker = Broker::default();
+    let ids = insert(ledger, 4, |id| held(id, "tasks.slow")).await;
+    let free = insert(ledger, 1, |id| held(id, "tasks.add")).await;
+    let pass = drain(ledger, 0, &broker).await;
+    assert_eq!(broker.take(), [ids[0].clone(), free[0].clone()]);
+    assert!(pass.waiting);
+    assert_eq!(drain(ledger, 1, &broker).await.claimed, 0);
+    let at = ledger.at_gate(ledger.task(&ids[2]).await.no).await.unwrap().expect("it waits");
+    assert_eq!((at.gate.as_str(), at.ahead, at.max), ("the rate limit of tasks.slow", 1, None));
+    let opens = drain(ledger, 2, &broker).await.next_opening.expect("a rate");
+    assert!(opens > after(9) && opens <= after(10), "{opens:?}");
+    for (seconds, id) in [(10, 1), (20, 2), (45, 3)] {
+        drain(ledger, seconds, &broker).await;
+        assert_eq!(broker.take(), [ids[id].clone()], "at {seconds} s");
+        assert_eq!(drain(ledger, seconds, &broker).await.claimed, 0);
+    }
+    assert!(!drain(ledger, 46, &broker).await.waiting);
+    assert_eq!(ledger.history(&ids[3]).await, [(1, Phase::Held), (2, Phase::Queued)]);
+    // What the rate was when the last one went is known to everybody, and after a restart.
+    let late = insert(ledger, 1, |id| held(id, "tasks.slow")).await;
+    ledger.another().drain(after(50), Duration::ZERO, 100, &broker).await.unwrap();
+    assert!(broker.take().is_empty());
+    drain(ledger, 55, &broker).await;
+    assert_eq!(broker.take(), late);
+}
+
+async fn who_was_not_carried_does_not_count(ledger: &Fixture) {
+    let ids = insert(ledger, 2, |id| held(id, "tasks.slow")).await;
+    let down = Broker { refuses: true, ..Broker::default() };
+    let pass = drain(ledger, 0, &down).await;
+    assert_eq!((pass.claimed, pass.carried), (1, 0));
+    let broker = Broker::default();
+    drain(ledger, 1, &broker).await;
+    assert_eq!(broker.take(), [ids[0].clone()]);
+}
+
+async fn a_key_is_held_until_every_kind_of_end(ledger: &Fixture) {
+    let broker = Broker::default();
+    let ids = insert(ledger, 6, |id| keyed(id, &[("host", 1)])).await;
+    let end = async |id: &TaskId, phase: Phase| {
+        ledger.learn(&[event(id, Phase::Received, 2), event(id, Phase::Running, 3)], true).await.unwrap();
+        ledger.learn(&[News { source: Source::Ledger, ..record(id, phase, 4) }], true).await.unwrap();
+        assert_eq!(ledger.phase(id).await, phase);
+    };
+    for (place, phase) in
+        [Phase::Succeeded, Phase::Failed, Phase::Lost, Phase::Revoked, Phase::Skipped].into_iter().enumerate()
+    {
+        drain(ledger, 1, &broker).await;
+        assert_eq!(broker.take(), [ids[place].clone()], "before {phase}");
+        assert_eq!(drain(ledger, 1, &broker).await.claimed, 0);
+        let at = ledger.at_gate(ledger.task(&ids[5]).await.no).await.unwrap().expect("it waits");
+        assert_eq!((at.max, at.under_way, at.holders), (Some(1), 1, vec![ids[place].clone()]));
+        end(&ids[place], phase).await;
+    }
+    drain(ledger, 2, &broker).await;
+    assert_eq!(broker.take(), [ids[5].clone()]);
+    assert_eq!(ledger.at_gate(ledger.task(&ids[5]).await.no).await.unwrap(), None);
+}
+
+async fn nobody_overtakes_at_a_gate(ledger: &Fixture) {
+    let broker = Broker::default();
+    let first = insert(ledger, 2, |id| keyed(id, &[("host", 5)])).await;
+    drain(ledger, 1, &broker).await;
+    assert_eq!(broker.take(), first);
+    let narrow = insert(ledger, 1, |id| keyed(id, &[("host", 2)])).await;
+    let wide = insert(ledger, 60, |id| keyed(id, &[("host", 100)])).await;
+    drain(ledger, 2, &broker).await;
+    assert!(broker.take().is_empty(), "the narrow one comes first");
+    ledger.learn(&[record(&first[0], Phase::Succeeded, 3)], true).await.unwrap();
+    drain(ledger, 4, &broker).await;
+    drain(ledger, 4, &broker).await;
+    let passed = broker.take();
+    assert_eq!(passed[0], narrow[0]);
+    assert_eq!(passed[1..], wide[..passed.len() - 1], "more than one look's worth, in order");
+    assert_eq!(passed.len(), 61);
+}
+
+async fn a_task_with_two_limits_waits_for_both(ledger: &Fixture) {
+    let broker = Broker::default();
+    let a = insert(ledger, 1, |id| keyed(id, &[("a", 1)])).await;
+    let b = insert(ledger, 1, |id| keyed(id, &[("b", 1)])).await;
+    let both = insert(ledger, 1, |id| keyed(id, &[("a", 1), ("b", 1)])).await;
+    drain(ledger, 1, &broker).await;
+    broker.take();
+    ledger.learn(&[record(&a[0], Phase::Succeeded, 2)], true).await.unwrap();
+    drain(ledger, 3, &broker).await;
+    assert!(broker.take().is_empty());
+    let at = ledger.at_gate(ledger.task(&both[0]).await.no).await.unwrap().expect("it waits");
+    assert_eq!(at.gate, "the limit of b");
+    let next = insert(ledger, 1, |id| keyed(id, &[("a", 1)])).await;
+    drain(ledger, 4, &broker).await;
+    assert_eq!(broker.take(), next, "who waits elsewhere keeps no place here");
+    ledger.learn(&[record(&b[0], Phase::Failed, 5), record(&next[0], Phase::Succeeded, 5)], true).await.unwrap();
+    drain(ledger, 6, &broker).await;
+    assert_eq!(broker.take(), both);
+}
+
+async fn waiting_tasks_expire_are_revoked_and_paused(ledger: &Fixture) {
+    let broker = Broker::default();
+    let make = |id: &TaskId| NewTask { expires_at: Some(after(30)), ..keyed(id, &[("host", 1)]) };
+    let ids = insert(ledger, 4, make).await;
+    drain(ledger, 1, &broker).await;
+    assert_eq!(broker.take(), [ids[0].clone()]);
+    let news = News::new(ids[1].clone(), Source::Ledger, Phase::Revoked, after(2));
+    assert!(matches!(ledger.withdraw(&ids[1], news).await.unwrap(), Withdrawn::Done(_)));
+    let queue = QueueName::parse("celery").unwrap();
+    ledger.pause_queue(&queue, after(2)).await.unwrap();
+    ledger.learn(&[record(&ids[0], Phase::Succeeded, 3)], true).await.unwrap();
+    assert_eq!(drain(ledger, 4, &broker).await.claimed, 0);
+    ledger.resume_queue(&queue, after(5)).await.unwrap();
+    drain(ledger, 6, &broker).await;
+    assert_eq!(broker.take(), [ids[2].clone()]);
+    let pass = drain(ledger, 31, &broker).await;
+    assert_eq!((pass.expired, pass.carried), (1, 0));
+    assert_eq!(ledger.phase(&ids[3]).await, Phase::Expired);
+    assert!(!drain(ledger, 32, &broker).await.waiting);
+}
+
+async fn a_further_delivery_keeps_its_place_under_the_key(ledger: &Fixture) {
+    let broker = Broker::default();
+    let ids = insert(ledger, 2, |id| keyed(id, &[("host", 1)])).await;
+    drain(ledger, 1, &broker).await;
+    broker.take();
+    ledger.requeue(&ids[0], "Redis forgot it", after(2)).await.unwrap().expect("it has a message");
+    drain(ledger, 3, &broker).await;
+    assert_eq!(broker.take(), [ids[0].clone()]);
+    // A slow one under a rate waits again, and says why.
+    let slow = insert(ledger, 1, |id| held(id, "tasks.slow")).await;
+    drain(ledger, 3, &broker).await;
+    ledger.requeue(&slow[0], "Redis forgot it", after(4)).await.unwrap().expect("it has a message");
+    drain(ledger, 5, &broker).await;
+    assert_eq!(ledger.phase(&slow[0]).await, Phase::Held);
+    assert_eq!(ledger.task(&slow[0]).await.reason.as_deref(), Some("the rate limit of tasks.slow"));
+    broker.take();
+    drain(ledger, 14, &broker).await;
+    assert_eq!(broker.take(), slow);
+}

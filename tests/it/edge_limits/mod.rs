@@ -1,0 +1,23 @@
+//! What keeps the edge in bounds, and what it tells others: limits, webhooks, batches, the contract under a fuzzer.
+
+mod rate;
+mod receiver;
+mod webhooks;
+
+use std::sync::OnceLock;
+
+use crate::harness::environment::{Harness, Lent, Options, Shared};
+
+/// A worker and a gateway that may send webhooks to this machine; shared by the tests of this folder.
+fn shared() -> Shared {
+    static SHARED: OnceLock<Harness> = OnceLock::new();
+    Lent::over(&SHARED, &Options { config: CONFIG.to_owned(), ..Options::default() })
+}
+
+const CONFIG: &str = r#"
+[webhooks]
+allow = ["127.0.0.1"]
+first_retry = "200ms"
+retry_for = "1h"
+per_target = 2
+"#;
