@@ -38,6 +38,7 @@ use crate::store::postgres::{PostgresConfig, PostgresLedger};
 use crate::store::sqlite::{SqliteLedger, Synchronous};
 use crate::store::{self, SharedLedger};
 use crate::task::signature;
+use crate::traces::{Courier, Exporter, Historian, Traces};
 use crate::worker::{self, Registry};
 
 /// Between attempts to bring the schema up to date.
@@ -48,6 +49,8 @@ pub struct App {
     pub gateway: Gateway,
     pub tasks: Tasks,
     pub catalog: Arc<Catalog>,
+    /// Where spans of requests go.
+    pub traces: Traces,
 }
 
 impl App {
@@ -62,6 +65,7 @@ impl App {
         let (broker, backend) = open_redis(config)?;
         let hub = Hub::default();
         let holder = format!("{}:{}", origin(), clock::random_id());
+        let exporter = Exporter::new(&config.telemetry, &holder);
         let (relay, relay_handle) =
             Relay::new(ledger.clone(), broker.clone(), backend.clone(), hub.clone(), catalog.paces());
         let (committer, commit) = Committer::new(ledger.clone(), relay_handle.clone(), hub.clone());
@@ -136,8 +140,9 @@ impl App {
         let folder = Folder::new(ledger.clone(), config.ledger.keep);
         starter.service("webhooks", move |stop| webhooks.run(stop));
         starter.service("stats", move |stop| folder.run(stop));
+        let traces = starter.trace(exporter, &ledger, holder, config.telemetry.sample);
         starter.service("news", move |stop| news::run(ledger, hub, stop));
-        Ok(Self { gateway, tasks, catalog })
+        Ok(Self { gateway, tasks, catalog, traces })
     }
 }
 
@@ -151,6 +156,17 @@ impl Starter {
     fn prepare(&self, ledger: SharedLedger, migrate: bool) {
         let prepared = self.prepared.clone();
         self.tasks.spawn("migration", OnExit::Nothing, move |stop| prepare(ledger, migrate, prepared, stop));
+    }
+
+    /// Nothing runs without a collector.
+    fn trace(&self, exporter: Option<Exporter>, ledger: &SharedLedger, holder: String, sample: f64) -> Traces {
+        let Some(exporter) = exporter else { return Traces::default() };
+        let (traces, finished) = Traces::new(sample);
+        let courier = Courier::new(finished, exporter.clone());
+        let historian = Historian::new(ledger.clone(), exporter, holder, sample);
+        self.tasks.spawn("courier", OnExit::Nothing, move |stop| courier.run(stop));
+        self.service("historian", move |stop| historian.run(stop));
+        traces
     }
 
     fn service<F, W>(&self, name: &'static str, work: W)

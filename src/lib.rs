@@ -28,4 +28,5 @@ pub mod spelling;
 pub mod store;
 pub mod task;
 pub mod telemetry;
+pub mod traces;
 pub mod worker;

@@ -5,6 +5,8 @@ import { usePlace } from './place.js';
 import { setToken, token } from './api.js';
 import { Toasts } from './parts/toasts.js';
 import { Dialog } from './parts/dialog.js';
+import { Icon } from './parts/icons.js';
+import { useLoaded } from './loading.js';
 import { keepScheme, nextScheme, scheme } from './scheme.js';
 import { Overview } from './pages/overview.js';
 import { TaskList } from './pages/tasks.js';
@@ -29,6 +31,13 @@ const PAGES = [
   ['incidents', 'Incidents', Incidents],
 ];
 
+/** How many incidents are open: the one thing that is seen from every page. */
+function Incidental() {
+  const { data } = useLoaded('/v1/incidents', undefined, { everyMs: 15000 });
+  const open = data?.incidents.length;
+  return open > 0 && html`<span class="badge">${open}<span class="hidden"> open</span></span>`;
+}
+
 function TokenDialog({ onClose }) {
   const [text, setText] = useState(token() || '');
   const keep = () => {
@@ -46,11 +55,12 @@ function Side({ page, onToken }) {
   const turn = () => setShown(nextScheme());
   return html`<nav class="side" aria-label="Pages">
     <a class="brand" href="#/"><img src="icon.svg" alt="" />taskgate</a>
-    <ul>${PAGES.map(([id, name]) => html`<li key=${id}><a href="#/${id}" aria-current=${id === page ? 'page' : undefined}>${name}</a></li>`)}</ul>
+    <div class="pages"><ul>${PAGES.map(([id, name]) => html`<li key=${id}><a href="#/${id}" aria-current=${id === page ? 'page' : undefined}>
+      <${Icon} name=${id} />${name}${id === 'incidents' && html`<${Incidental} />`}</a></li>`)}</ul></div>
     <div class="foot">
-      <button type="button" onClick=${turn}>Colours: ${shown}</button>
-      <button type="button" class="link" onClick=${onToken}>Access token</button>
       <a href="../swagger-ui/">API</a>
+      <button type="button" class="link" onClick=${onToken}>Token</button>
+      <button type="button" class="link" onClick=${turn} aria-label="Colours: ${shown}"><${Icon} name=${shown} />${shown}</button>
     </div>
   </nav>`;
 }
@@ -64,6 +74,7 @@ function App() {
   useEffect(() => {
     document.title = `${title || 'Not found'} · taskgate`;
     main.current?.focus({ preventScroll: true });
+    document.querySelector('.side [aria-current]')?.scrollIntoView({ block: 'nearest', inline: 'center' });
     scrollTo(0, 0);
   }, [place.page, place.rest.join('/')]);
   useEffect(() => {

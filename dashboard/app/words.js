@@ -23,6 +23,7 @@ export const count = (value) => (value === null || value === undefined ? '–' :
 export function seconds(value) {
   if (value === null || value === undefined || Number.isNaN(value)) return '–';
   if (value < 0) return `−${seconds(-value)}`;
+  if (value > 0 && value < 0.001) return '< 1 ms';
   if (value < 1) return `${Math.round(value * 1000)} ms`;
   if (value < 60) return `${value < 10 ? value.toFixed(1) : Math.round(value)} s`;
   const whole = Math.round(value);

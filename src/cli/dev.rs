@@ -55,7 +55,7 @@ async fn dev(config: Config, data: &Path) -> anyhow::Result<ExitCode> {
     let app = App::build(&dev.config, dev.ledger(&tasks)?, tasks.clone())?;
     spawn_worker(&dev, address, &tasks)?;
     dev.announce(address);
-    let edge = Edge::new(&dev.config, app.gateway, app.catalog, tasks.clone(), metrics);
+    let edge = Edge::new(&dev.config, app.gateway, app.catalog, tasks.clone(), metrics, app.traces);
     let router = http::router(edge).merge(http::sample_site());
     let ended = serve_until_stopped(&dev.config, router, listener, &tasks).await;
     dev.stop().await;

@@ -48,7 +48,7 @@ async fn serve(config: Config) -> anyhow::Result<ExitCode> {
         somebody_may_call(&config, &ledger).await?;
     }
     let app = App::build(&config, ledger, tasks)?;
-    let edge = Edge::new(&config, app.gateway, app.catalog, app.tasks.clone(), metrics);
+    let edge = Edge::new(&config, app.gateway, app.catalog, app.tasks.clone(), metrics, app.traces);
     serve_until_stopped(&config, http::router(edge), listener, &app.tasks).await
 }
 

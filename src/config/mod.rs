@@ -21,6 +21,7 @@ mod schedules;
 mod submit;
 mod sweeper;
 mod tasks;
+mod telemetry;
 mod webhooks;
 mod worker;
 
@@ -44,6 +45,7 @@ pub use source::{Given, Said, Source};
 pub use submit::{Limits, Submit};
 pub use sweeper::Sweeper;
 pub use tasks::RawTask;
+pub use telemetry::Telemetry;
 pub use value::Secret;
 pub use webhooks::{Allowed, Webhooks};
 pub use worker::Worker;
@@ -51,7 +53,7 @@ pub use worker::Worker;
 use crate::spelling::nearest;
 
 /// All that may stand at the top of the file.
-const TOP_KEYS: [&str; 16] = [
+const TOP_KEYS: [&str; 17] = [
     "auth",
     "http",
     "database",
@@ -68,6 +70,7 @@ const TOP_KEYS: [&str; 16] = [
     "webhooks",
     "worker",
     "log",
+    "telemetry",
 ];
 
 /// Who may call the API.
@@ -112,6 +115,7 @@ pub struct Config {
     pub webhooks: Webhooks,
     pub worker: Worker,
     pub log: Log,
+    pub telemetry: Telemetry,
     /// Who said what, for messages and for defaults that depend on it.
     pub said: Said,
 }
@@ -155,6 +159,7 @@ impl Config {
             webhooks: Webhooks::read(section(&said, "webhooks")?, &said)?,
             worker: Worker::read(section(&said, "worker")?, &said)?,
             log: Log::read(section(&said, "log")?, &said)?,
+            telemetry: Telemetry::read(section(&said, "telemetry")?, &said)?,
             said,
         };
         config.checked(role)

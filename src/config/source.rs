@@ -43,8 +43,13 @@ pub struct Said {
     sources: BTreeMap<String, Source>,
 }
 
-const FOREIGN: [(&str, &str); 3] =
-    [("DATABASE_URL", "database.url"), ("CELERY_BROKER_URL", "broker.url"), ("CELERY_RESULT_BACKEND", "backend.url")];
+const FOREIGN: [(&str, &str); 5] = [
+    ("DATABASE_URL", "database.url"),
+    ("CELERY_BROKER_URL", "broker.url"),
+    ("CELERY_RESULT_BACKEND", "backend.url"),
+    ("OTEL_EXPORTER_OTLP_ENDPOINT", "telemetry.otlp_endpoint"),
+    ("OTEL_SERVICE_NAME", "telemetry.service_name"),
+];
 
 /// Read by other parts of the program, so not keys of the configuration.
 const NOT_KEYS: [&str; 3] = ["config", "url", "token"];

@@ -1,12 +1,14 @@
 //! Dead letters: what failed for good or was lost, until somebody puts it away or sends it again from here.
 
+use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 
 use super::Gateway;
 use super::retry::RetryError;
 use super::submit::Submitted;
 use crate::clock;
-use crate::store::{self, Filter, Page, Task};
+use crate::services::stats;
+use crate::store::{self, Ended, Filter, Page, Task};
 use crate::task::TaskId;
 
 /// One call re-queues at most this many; a caller repeats it while `remaining` is true.
@@ -17,6 +19,8 @@ const PAGE: i64 = 500;
 #[derive(Debug, Clone, Default)]
 pub struct Bulk {
     pub filter: Filter,
+    /// Only failures of this kind, as `GET /v1/stats/errors` names it.
+    pub fingerprint: Option<String>,
     /// Spread over time, so that the failure of yesterday does not become the overload of today. `None`: all at once.
     pub max_per_second: Option<f64>,
     /// Only count.
@@ -54,7 +58,10 @@ impl Gateway {
 
     /// Sends all that match again, oldest first.
     pub async fn requeue_all(&self, bulk: Bulk) -> Result<Requeued, RetryError> {
-        let (letters, remaining) = self.letters(&bulk.filter).await?;
+        let (letters, remaining) = match &bulk.fingerprint {
+            Some(fingerprint) => self.letters_of_kind(&bulk.filter, fingerprint).await?,
+            None => self.letters(&bulk.filter).await?,
+        };
         let mut done = Requeued { matched: letters.len(), remaining, ..Requeued::default() };
         if bulk.dry_run {
             return Ok(done);
@@ -120,6 +127,28 @@ impl Gateway {
         letters.truncate(MAX_REQUEUED);
         letters.reverse();
         Ok((letters, remaining))
+    }
+
+    /// As [`Gateway::letters`], only failures of one kind; none when the kind is unknown.
+    async fn letters_of_kind(&self, filter: &Filter, fingerprint: &str) -> Result<(Vec<Task>, bool), store::Error> {
+        let kinds = self.ledger.failure_kinds(&[fingerprint.to_owned()]).await?;
+        let Some(kind) = kinds.into_iter().next() else { return Ok((Vec::new(), false)) };
+        if !filter.task.is_empty() && !filter.task.contains(&kind.name) {
+            return Ok((Vec::new(), false));
+        }
+        let (letters, remaining) = self.letters(&Filter { task: vec![kind.name], ..filter.clone() }).await?;
+        let mut of_kind = HashSet::new();
+        for page in letters.chunks(usize::try_from(PAGE).unwrap_or(usize::MAX)) {
+            let numbers: Vec<i64> = page.iter().map(|task| task.no).collect();
+            let ended = self.ledger.ended(&numbers).await?;
+            let ended: HashMap<i64, Ended> = ended.into_iter().map(|one| (one.task_no, one)).collect();
+            let alike = page.iter().filter(|task| {
+                let name = task.name.as_deref().unwrap_or_default();
+                ended.get(&task.no).is_some_and(|ended| stats::fingerprint(name, task.phase, ended) == fingerprint)
+            });
+            of_kind.extend(alike.map(|task| task.no));
+        }
+        Ok((letters.into_iter().filter(|task| of_kind.contains(&task.no)).collect(), remaining))
     }
 
     async fn is_dead(&self, task: &Task) -> Result<bool, store::Error> {

@@ -52,6 +52,7 @@ impl Question {
             names: self.names.clone(),
             queues: self.queues.clone(),
             by_name: self.sight.is_limited(),
+            by_queue: false,
         }
     }
 }
@@ -171,12 +172,22 @@ impl Gateway {
         Ok(figures)
     }
 
-    /// Everything that was ever counted, by task.
+    /// Everything that was ever counted, by task and queue.
     pub async fn ever(&self) -> Result<Vec<Figure>, Error> {
         let measures = MEASURES.into_iter().filter(|measure| *measure != "error").collect();
         let (from, to) = (Time(0), Time(1));
         let (names, queues) = (Vec::new(), Vec::new());
-        let window = Window { span: Span::Ever, from, to, step_micros: 1, measures, names, queues, by_name: true };
+        let window = Window {
+            span: Span::Ever,
+            from,
+            to,
+            step_micros: 1,
+            measures,
+            names,
+            queues,
+            by_name: true,
+            by_queue: true,
+        };
         self.ledger.figures(&window).await
     }
 

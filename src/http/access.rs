@@ -54,6 +54,7 @@ pub const TABLE: &[(&str, &str, Need)] = &[
     ("GET", "/result/{id}", READ),
     ("GET", "/v1/tasks", READ),
     ("GET", "/v1/tasks/{id}", READ),
+    ("GET", "/v1/tasks/{id}/message", READ),
     ("GET", "/v1/tasks/{id}/explain", READ),
     ("GET", "/v1/tasks/{id}/graph", READ),
     ("GET", "/v1/tasks/{id}/events", FOLLOW),

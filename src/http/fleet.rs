@@ -1,7 +1,8 @@
 //! The fleet's figures as Prometheus text, under the names that boards for Celery exporters use.
 //!
-//! Computed from the ledger's roll-ups, so every replica shows the same and a restart sets nothing back. Labels are bounded: task
-//! names beyond the most frequent ones are counted under `other`. What cannot be read (the ledger or Redis is away) is left out.
+//! Computed from the ledger's roll-ups, so every replica shows the same and a restart sets nothing back. Labels are bounded: pairs
+//! of task name and queue beyond the most frequent ones are counted under `other`. What cannot be read (the ledger or Redis is
+//! away) is left out.
 
 use std::collections::{BTreeMap, HashSet};
 use std::fmt::Write;
@@ -13,8 +14,8 @@ use crate::gateway::queues::Queue;
 use crate::gateway::stats::Histogram;
 use crate::store::{Figure, Worker};
 
-/// Task names with figures of their own.
-const MAX_NAMES: usize = 100;
+/// Pairs of task name and queue with figures of their own.
+const MAX_PAIRS: usize = 150;
 const MAX_QUEUES: usize = 200;
 const MAX_WORKERS: usize = 500;
 const OTHER: &str = "other";
@@ -47,84 +48,98 @@ pub async fn text(gateway: &Gateway) -> String {
     if let Ok(Ok(figures)) = tokio::time::timeout(PATIENCE, gateway.ever()).await {
         tasks(&mut out, &Figures::of(figures));
     }
+    let workers = tokio::time::timeout(PATIENCE, gateway.workers()).await.ok().and_then(Result::ok);
     if let Ok(Ok(queues)) = tokio::time::timeout(PATIENCE, gateway.queues()).await {
         let now = clock::now();
         write_queues(&mut out, &queues, |queue| queue.oldest.map_or(0.0, |at| now.since(at).as_secs_f64()));
+        write_processes(&mut out, &queues, workers.as_deref().unwrap_or_default());
     }
-    if let Ok(Ok(workers)) = tokio::time::timeout(PATIENCE, gateway.workers()).await {
+    if let Some(workers) = workers {
         write_workers(&mut out, &workers);
     }
     out
 }
 
-/// Amounts by measure and task.
+/// Task name and queue.
+type Pair = (String, String);
+
+/// Amounts by measure and pair.
 #[derive(Default)]
 struct Figures {
-    counts: BTreeMap<(String, String), i64>,
-    histograms: BTreeMap<(String, String), Histogram>,
+    counts: BTreeMap<(String, Pair), i64>,
+    histograms: BTreeMap<(String, Pair), Histogram>,
 }
 
 impl Figures {
     fn of(figures: Vec<Figure>) -> Self {
         let frequent = frequent(&figures);
         let mut sums = Self::default();
-        for Figure { measure, bucket, name, amount, .. } in figures {
-            let name = match name.as_str() {
-                "" => "unknown".to_owned(),
-                _ if frequent.contains(&name) => name,
-                _ => OTHER.to_owned(),
-            };
+        for Figure { measure, bucket, name, queue, amount, .. } in figures {
+            let pair = (shown(name), shown(queue));
+            let pair = if frequent.contains(&pair) { pair } else { (OTHER.to_owned(), OTHER.to_owned()) };
             if measure == "wait" || measure == "run" {
-                sums.histograms.entry((measure, name)).or_default().add(bucket, amount);
+                sums.histograms.entry((measure, pair)).or_default().add(bucket, amount);
             } else {
-                *sums.counts.entry((measure, name)).or_default() += amount;
+                *sums.counts.entry((measure, pair)).or_default() += amount;
             }
         }
         sums
     }
 
-    fn counts<'a>(&'a self, measure: &'a str) -> impl Iterator<Item = (&'a str, i64)> + 'a {
+    fn counts<'a>(&'a self, measure: &'a str) -> impl Iterator<Item = (&'a Pair, i64)> + 'a {
         let found = self.counts.iter().filter(move |((one, _), _)| one == measure);
-        found.map(|((_, name), amount)| (name.as_str(), *amount))
+        found.map(|((_, pair), amount)| (pair, *amount))
     }
 }
 
-/// The names that were accepted most often.
-fn frequent(figures: &[Figure]) -> HashSet<String> {
-    let mut accepted: BTreeMap<&str, i64> = BTreeMap::new();
-    for figure in figures.iter().filter(|figure| figure.measure == "accepted") {
-        *accepted.entry(&figure.name).or_default() += figure.amount;
+/// A task that others sent is counted before its name or queue is known.
+fn shown(text: String) -> String {
+    if text.is_empty() { "unknown".to_owned() } else { text }
+}
+
+/// The pairs that were counted most often.
+fn frequent(figures: &[Figure]) -> HashSet<Pair> {
+    let mut counted: BTreeMap<Pair, i64> = BTreeMap::new();
+    for figure in figures.iter().filter(|figure| figure.bucket < 0 && !figure.measure.ends_with("_us")) {
+        *counted.entry((shown(figure.name.clone()), shown(figure.queue.clone()))).or_default() += figure.amount;
     }
-    let mut names: Vec<(&str, i64)> = accepted.into_iter().collect();
-    names.sort_by_key(|(name, amount)| (std::cmp::Reverse(*amount), *name));
-    names.into_iter().take(MAX_NAMES).map(|(name, _)| name.to_owned()).collect()
+    let mut pairs: Vec<(Pair, i64)> = counted.into_iter().collect();
+    pairs.sort_by(|(one, most), (other, more)| more.cmp(most).then_with(|| one.cmp(other)));
+    pairs.into_iter().take(MAX_PAIRS).map(|(pair, _)| pair).collect()
 }
 
 fn tasks(out: &mut String, figures: &Figures) {
     for (measure, metric, _, help) in COUNTERS {
         head(out, metric, "counter", help);
-        for (name, amount) in figures.counts(measure) {
-            line(out, metric, &[("name", name)], amount as f64);
+        for ((name, queue), amount) in figures.counts(measure) {
+            line(out, metric, &[("name", name), ("queue_name", queue)], amount as f64);
         }
     }
     head(out, "celery_tasks_total", "counter", "Tasks that came into a state");
     for (measure, _, state, _) in COUNTERS {
-        for (name, amount) in figures.counts(measure) {
-            line(out, "celery_tasks_total", &[("state", state), ("name", name)], amount as f64);
+        for ((name, queue), amount) in figures.counts(measure) {
+            let labels = [("state", state), ("name", name.as_str()), ("queue_name", queue.as_str())];
+            line(out, "celery_tasks_total", &labels, amount as f64);
         }
     }
     for (measure, sum, metric, help) in HISTOGRAMS {
         head(out, metric, "histogram", help);
-        for ((_, name), histogram) in figures.histograms.iter().filter(|((one, _), _)| one == measure) {
-            for (bound, amount) in histogram.cumulative() {
-                line(out, &format!("{metric}_bucket"), &[("name", name), ("le", &bound.to_string())], amount as f64);
-            }
-            let micros = figures.counts.get(&(sum.to_owned(), name.clone())).copied().unwrap_or(0);
-            line(out, &format!("{metric}_bucket"), &[("name", name), ("le", "+Inf")], histogram.count() as f64);
-            line(out, &format!("{metric}_sum"), &[("name", name)], micros as f64 / 1_000_000.0);
-            line(out, &format!("{metric}_count"), &[("name", name)], histogram.count() as f64);
+        for ((_, pair), histogram) in figures.histograms.iter().filter(|((one, _), _)| one == measure) {
+            let micros = figures.counts.get(&(sum.to_owned(), pair.clone())).copied().unwrap_or(0);
+            write_histogram(out, metric, pair, histogram, micros);
         }
     }
+}
+
+fn write_histogram(out: &mut String, metric: &str, (name, queue): &Pair, histogram: &Histogram, sum_micros: i64) {
+    let own = [("name", name.as_str()), ("queue_name", queue.as_str())];
+    let bucket = format!("{metric}_bucket");
+    for (bound, amount) in histogram.cumulative() {
+        line(out, &bucket, &[own[0], own[1], ("le", &bound.to_string())], amount as f64);
+    }
+    line(out, &bucket, &[own[0], own[1], ("le", "+Inf")], histogram.count() as f64);
+    line(out, &format!("{metric}_sum"), &own, sum_micros as f64 / 1_000_000.0);
+    line(out, &format!("{metric}_count"), &own, histogram.count() as f64);
 }
 
 /// What a gauge shows of a queue.
@@ -133,9 +148,10 @@ type Value<'a> = &'a dyn Fn(&Queue) -> f64;
 fn write_queues(out: &mut String, queues: &[Queue], age: impl Fn(&Queue) -> f64) {
     let queues = &queues[..queues.len().min(MAX_QUEUES)];
     let waiting = |queue: &Queue| queue.depth.iter().sum::<i64>() as f64;
-    let gauges: [(&str, &str, Value<'_>); 6] = [
+    let gauges: [(&str, &str, Value<'_>); 7] = [
         ("celery_queue_length", "Messages in the broker", &waiting),
         ("celery_active_consumer_count", "Online workers that serve the queue", &|queue| queue.consumers as f64),
+        ("celery_active_worker_count", "Online workers that serve the queue", &|queue| queue.consumers as f64),
         ("taskgate_queue_held", "Tasks that are held back", &|queue| queue.held as f64),
         ("taskgate_queue_reserved", "Tasks that workers have", &|queue| queue.reserved as f64),
         ("taskgate_queue_oldest_seconds", "Age of the oldest waiting message, 0 without one", &age),
@@ -146,6 +162,16 @@ fn write_queues(out: &mut String, queues: &[Queue], age: impl Fn(&Queue) -> f64)
         for queue in queues {
             line(out, metric, &[("queue_name", &queue.name)], value(queue));
         }
+    }
+}
+
+/// How many tasks of a queue can run at the same time.
+fn write_processes(out: &mut String, queues: &[Queue], workers: &[(Worker, bool)]) {
+    head(out, "celery_active_process_count", "gauge", "Pool processes of the online workers that serve the queue");
+    for queue in queues.iter().take(MAX_QUEUES) {
+        let serving = workers.iter().filter(|(worker, online)| *online && worker.facts.queues.contains(&queue.name));
+        let processes: i64 = serving.filter_map(|(worker, _)| worker.facts.concurrency).sum();
+        line(out, "celery_active_process_count", &[("queue_name", &queue.name)], processes as f64);
     }
 }
 
@@ -180,7 +206,8 @@ mod tests {
     use crate::clock::Time;
 
     fn figure(measure: &str, bucket: i16, name: &str, amount: i64) -> Figure {
-        Figure { at: Time(0), measure: measure.to_owned(), bucket, name: name.to_owned(), amount }
+        let (measure, name, queue) = (measure.to_owned(), name.to_owned(), "celery".to_owned());
+        Figure { at: Time(0), measure, bucket, name, queue, amount }
     }
 
     #[test]
@@ -195,12 +222,12 @@ mod tests {
         let mut out = String::new();
         tasks(&mut out, &Figures::of(found));
         for line in [
-            "celery_task_succeeded_total{name=\"tasks.add\"} 2",
-            "celery_tasks_total{state=\"SUCCESS\",name=\"tasks.add\"} 2",
-            "celery_task_runtime_bucket{name=\"tasks.add\",le=\"0.001\"} 1",
-            "celery_task_runtime_bucket{name=\"tasks.add\",le=\"100000\"} 1",
-            "celery_task_runtime_bucket{name=\"tasks.add\",le=\"+Inf\"} 2",
-            "celery_task_duration_seconds_sum{name=\"tasks.add\"} 1.5",
+            "celery_task_succeeded_total{name=\"tasks.add\",queue_name=\"celery\"} 2",
+            "celery_tasks_total{state=\"SUCCESS\",name=\"tasks.add\",queue_name=\"celery\"} 2",
+            "celery_task_runtime_bucket{name=\"tasks.add\",queue_name=\"celery\",le=\"0.001\"} 1",
+            "celery_task_runtime_bucket{name=\"tasks.add\",queue_name=\"celery\",le=\"100000\"} 1",
+            "celery_task_runtime_bucket{name=\"tasks.add\",queue_name=\"celery\",le=\"+Inf\"} 2",
+            "celery_task_duration_seconds_sum{name=\"tasks.add\",queue_name=\"celery\"} 1.5",
         ] {
             assert!(out.lines().any(|one| one == line), "{line} is missing in\n{out}");
         }
@@ -208,11 +235,11 @@ mod tests {
 
     #[test]
     fn rare_names_are_counted_together() {
-        let mut found: Vec<Figure> = (0..150).map(|n| figure("accepted", -1, &format!("t{n}"), 1_000 - n)).collect();
-        found.push(figure("failed", -1, "t149", 7));
+        let mut found: Vec<Figure> = (0..200).map(|n| figure("accepted", -1, &format!("t{n}"), 1_000 - n)).collect();
+        found.push(figure("failed", -1, "t199", 7));
         let figures = Figures::of(found);
-        assert_eq!(figures.counts("accepted").count(), MAX_NAMES + 1);
-        assert_eq!(figures.counts("failed").collect::<Vec<_>>(), [(OTHER, 7)]);
+        assert_eq!(figures.counts("accepted").count(), MAX_PAIRS + 1);
+        assert_eq!(figures.counts("failed").collect::<Vec<_>>(), [(&(OTHER.to_owned(), OTHER.to_owned()), 7)]);
     }
 
     #[test]

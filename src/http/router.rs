@@ -51,6 +51,7 @@ pub fn documented() -> OpenApiRouter<Edge> {
         .routes(routes!(canvas::submit_chord))
         .routes(routes!(result::get_result))
         .routes(routes!(tasks::get_task))
+        .routes(routes!(tasks::get_message))
         .routes(routes!(insight::explain_task))
         .routes(routes!(insight::list_incidents))
         .routes(routes!(events::watch_task))

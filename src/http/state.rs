@@ -12,6 +12,7 @@ use crate::catalog::Catalog;
 use crate::config::{self, Auth, Config};
 use crate::gateway::Gateway;
 use crate::lifecycle::Tasks;
+use crate::traces::Traces;
 
 /// The edge's settings and the use cases behind it.
 #[derive(Clone)]
@@ -32,6 +33,8 @@ pub struct Inner {
     /// Open event streams.
     pub streams: Arc<Semaphore>,
     pub tasks: Tasks,
+    /// Where spans of requests go.
+    pub traces: Traces,
     /// Ends the streams.
     pub stop: CancellationToken,
 }
@@ -43,6 +46,7 @@ impl Edge {
         catalog: Arc<Catalog>,
         tasks: Tasks,
         metrics: Option<PrometheusHandle>,
+        traces: Traces,
     ) -> Self {
         super::base::set(&config.http.base_path);
         let openapi = Bytes::from(super::openapi::running(&catalog, config.auth));
@@ -55,6 +59,7 @@ impl Edge {
             limits: config.limits.clone(),
             auth: config.auth,
             metrics,
+            traces,
             streams: Arc::new(Semaphore::new(config.http.max_streams.min(Semaphore::MAX_PERMITS))),
             stop: tasks.stop_token(),
             tasks,

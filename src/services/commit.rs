@@ -58,7 +58,10 @@ impl Handle {
             self.0.send(Request { submission, reply }).await.map_err(|_| CommitError::Unavailable)?;
             answer.await.map_err(|_| CommitError::Unavailable)?
         };
-        tokio::time::timeout(PATIENCE, work).await.map_err(|_| CommitError::TimedOut)?
+        let started = Instant::now();
+        let outcome = tokio::time::timeout(PATIENCE, work).await.map_err(|_| CommitError::TimedOut)?;
+        histogram!("taskgate_submit_seconds").record(started.elapsed().as_secs_f64());
+        outcome
     }
 }
 

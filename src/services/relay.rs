@@ -15,7 +15,7 @@ use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use metrics::{counter, gauge};
+use metrics::{counter, gauge, histogram};
 use tokio::sync::{Mutex, Notify, mpsc};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -306,7 +306,9 @@ impl Road {
             self.broker.publish(&pushes[..pushes.len() / 2], deadline).await?;
             crash_points::reach(crash_points::HALF_BATCH);
         }
+        let started = Instant::now();
         let outcomes = self.broker.publish(pushes, deadline).await?;
+        histogram!("taskgate_publish_seconds").record(started.elapsed().as_secs_f64());
         crash_points::reach(crash_points::AFTER_PUSH);
         Ok(outcomes)
     }

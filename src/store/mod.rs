@@ -22,6 +22,7 @@ mod stats;
 mod steps;
 mod submission;
 mod tokens;
+mod traces;
 mod types;
 mod webhooks;
 mod workers;
@@ -49,6 +50,7 @@ pub use types::{
 };
 
 pub use tokens::{Scope, SecretHash, Token, Tokens};
+pub use traces::{PoolUse, Traces};
 pub use webhooks::{
     CATALOG_ENDPOINT, Claim, Delivery, DeliveryFilter, DeliveryState, Endpoint, EndpointDocument, NewDelivery,
     SUBMISSIONS_ENDPOINT, Tried, Webhooks,
@@ -116,7 +118,7 @@ pub enum Changed {
 }
 
 #[async_trait]
-pub trait Ledger: Control + Limits + Schedules + Stats + Steps + Tokens + Webhooks + Send + Sync {
+pub trait Ledger: Control + Limits + Schedules + Stats + Steps + Tokens + Traces + Webhooks + Send + Sync {
     /// `postgres` or `sqlite`.
     fn kind(&self) -> &'static str;
 

@@ -117,6 +117,8 @@ pub struct Window {
     pub queues: Vec<String>,
     /// One answer per name, or all names in one.
     pub by_name: bool,
+    /// One answer per queue, or all queues in one.
+    pub by_queue: bool,
 }
 
 /// A sum of figures.
@@ -127,6 +129,8 @@ pub struct Figure {
     pub bucket: i16,
     /// Empty unless asked for by name.
     pub name: String,
+    /// Empty unless asked for by queue.
+    pub queue: String,
     pub amount: i64,
 }
 

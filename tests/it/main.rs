@@ -30,4 +30,5 @@ mod schedules;
 mod schedules_import;
 mod startup;
 mod swagger;
+mod watching;
 mod worker;

@@ -7,6 +7,7 @@ import { count } from '../words.js';
 import { go, to } from '../place.js';
 import { Phase, TaskLink, Time, Trouble } from '../parts/basics.js';
 import { Dialog } from '../parts/dialog.js';
+import { Empty } from '../parts/icons.js';
 import { attempt } from '../parts/toasts.js';
 import { Filters, filtersOf } from './tasks.js';
 
@@ -49,14 +50,14 @@ export function DeadLetters({ place }) {
       <button type="button" class="danger" onClick=${() => setAsked('delete')}>Delete all…</button></div></div>
     <${Filters} filters=${filters} withPhase=${false} change=${(next) => go(to('dead-letters', next))} />
     <${Trouble} error=${error} what="list of dead letters" />
-    ${data && data.tasks.length === 0 && html`<p class="quiet">Nothing is here.</p>`}
-    ${data && data.tasks.length > 0 && html`<div class="scroll" tabindex="0" role="region" aria-label="Dead letters"><table>
+    ${data && data.tasks.length === 0 && html`<${Empty} kind="good" title="No dead letters">What fails for good or is lost waits here, until somebody runs it again or puts it away.<//>`}
+    ${data && data.tasks.length > 0 && html`<div class="scroll" tabindex="0" role="region" aria-label="Dead letters"><table class="folds">
       <thead><tr><th>Id</th><th>Task</th><th>Phase</th><th>Error</th><th>Ended</th><th class="number">Retries</th><th><span class="hidden">Actions</span></th></tr></thead>
       <tbody>${data.tasks.map((task) => html`<tr key=${task.task_id}>
         <td class="nowrap"><${TaskLink} id=${task.task_id} /></td><td class="wrap">${task.task}</td><td><${Phase} ...${task} /></td>
         <td class="wrap small"><strong>${task.error?.type}</strong> ${task.error?.message?.slice(0, 200)}${task.retried_as && html` (retried as <${TaskLink} id=${task.retried_as} />)`}</td>
-        <td class="nowrap"><${Time} value=${task.finished_at} /></td><td class="number">${task.retries}</td>
-        <td><div class="row"><button type="button" aria-label="Re-queue ${task.task_id}" onClick=${() => requeue(task.task_id)}>Re-queue</button>
+        <td class="nowrap"><${Time} value=${task.finished_at} /></td><td class="number" data-name="retries">${task.retries}</td>
+        <td class="actions"><div class="row"><button type="button" aria-label="Re-queue ${task.task_id}" onClick=${() => requeue(task.task_id)}>Re-queue</button>
           <button type="button" class="danger" aria-label="Delete ${task.task_id}" onClick=${() => dismiss(task.task_id)}>Delete</button></div></td></tr>`)}</tbody>
     </table></div>
     ${data.next && html`<a class="button" href=${to('dead-letters', { ...filters, cursor: data.next })}>Older ones</a>`}`}

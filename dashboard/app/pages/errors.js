@@ -8,25 +8,25 @@ import { go, to } from '../place.js';
 import { TaskLink, Time, Trouble } from '../parts/basics.js';
 import { Spark } from '../parts/chart.js';
 import { Dialog } from '../parts/dialog.js';
+import { Empty } from '../parts/icons.js';
+import { Segments } from '../parts/segments.js';
 import { attempt } from '../parts/toasts.js';
 
-const RANGES = [['1h', 3600], ['24h', 86400], ['7d', 604800], ['30d', 2592000]];
-
-const filterOf = (group) => ({ task: [group.task], q: group.type });
+const RANGES = [['1h', 3600, '1 hour'], ['24h', 86400, '24 hours'], ['7d', 604800, '7 days'], ['30d', 2592000, '30 days']];
 
 function Requeue({ group, onClose }) {
   const [rate, setRate] = useState('10');
   const [matched, setMatched] = useState(null);
   useEffect(() => {
-    post('/v1/dead-letters/requeue', { filter: filterOf(group), dry_run: true }).then(setMatched, (error) => setMatched({ error }));
+    post('/v1/dead-letters/requeue', { fingerprint: group.fingerprint, dry_run: true }).then(setMatched, (error) => setMatched({ error }));
   }, []);
   const run = () => attempt(
-    () => post('/v1/dead-letters/requeue', { filter: filterOf(group), ...(Number(rate) > 0 ? { max_per_second: Number(rate) } : {}) }),
+    () => post('/v1/dead-letters/requeue', { fingerprint: group.fingerprint, ...(Number(rate) > 0 ? { max_per_second: Number(rate) } : {}) }),
     (done) => `${count(done.requeued)} re-queued`,
   );
-  return html`<${Dialog} title="Run these again?" onClose=${onClose} action=${run} actionText="Re-queue">
+  return html`<${Dialog} title="Run ${group.type} of ${group.task} again?" onClose=${onClose} action=${run} actionText="Re-queue">
     <p>${matched === null ? 'Counting…' : matched.error ? matched.error.message
-      : `${count(matched.matched)} dead letters of ${group.task} with ${group.type}.`}</p>
+      : `${count(matched.matched)} dead letters of this kind${matched.remaining ? ' (and more)' : ''} are submitted again, and leave the list.`}</p>
     <label class="field"><span>At most per second</span><input type="number" min="0" step="any" value=${rate} onInput=${(event) => setRate(event.target.value)} /></label>
   <//>`;
 }
@@ -39,17 +39,17 @@ export function Errors({ place }) {
   const [asked, setAsked] = useState(null);
   return html`<div class="stack">
     <div class="head"><h1>Errors</h1>
-      <div class="row" role="group" aria-label="Range">${RANGES.map(([id]) => html`<button type="button" key=${id} class=${id === range ? 'main' : ''} aria-pressed=${id === range} onClick=${() => go(to('errors', { range: id }))}>${id}</button>`)}</div></div>
+      <${Segments} label="Range" choices=${RANGES.map(([id, , name]) => [id, name])} chosen=${range} choose=${(id) => go(to('errors', { range: id }))} /></div>
     <${Trouble} error=${error} what="statistics of errors" />
-    ${data && data.groups.length === 0 && html`<p class="quiet">Nothing failed in this time.</p>`}
-    ${data && data.groups.length > 0 && html`<div class="scroll" tabindex="0" role="region" aria-label="Errors"><table>
+    ${data && data.groups.length === 0 && html`<${Empty} kind="good" title="Nothing failed in this time">Failures are grouped here by task, error type and innermost frame.<//>`}
+    ${data && data.groups.length > 0 && html`<div class="scroll" tabindex="0" role="region" aria-label="Errors"><table class="folds">
       <thead><tr><th>Error</th><th>Task</th><th class="number">Count</th><th>Trend</th><th>Last</th><th>Example</th><th><span class="hidden">Actions</span></th></tr></thead>
       <tbody>${data.groups.map((group) => html`<tr key=${group.fingerprint}>
         <td class="wrap"><strong>${group.type}</strong> <span class="quiet small">${group.message}</span><div class="mono small quiet">${group.frame || 'no traceback'}</div></td>
         <td class="wrap"><a href=${to('tasks', { task: group.task, phase: 'failed,lost' })}>${group.task}</a></td>
-        <td class="number">${count(group.count)}</td><td><${Spark} values=${group.trend.map((point) => point.count)} name="trend of ${group.type}" /></td>
+        <td class="number" data-name="count">${count(group.count)}</td><td><${Spark} values=${group.trend.map((point) => point.count)} name="trend of ${group.type}" /></td>
         <td class="nowrap"><${Time} value=${group.last_at} /></td><td><${TaskLink} id=${group.last_task_id} /></td>
-        <td><button type="button" aria-label="Re-queue ${group.type} of ${group.task}" onClick=${() => setAsked(group)}>Re-queue…</button></td></tr>`)}</tbody>
+        <td class="actions"><button type="button" aria-label="Re-queue ${group.type} of ${group.task}" onClick=${() => setAsked(group)}>Re-queue…</button></td></tr>`)}</tbody>
     </table></div>`}
     ${asked && html`<${Requeue} group=${asked} onClose=${() => { setAsked(null); reload(); }} />`}
   </div>`;

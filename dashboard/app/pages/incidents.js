@@ -3,6 +3,7 @@
 import { html } from '../view.js';
 import { useLoaded } from '../loading.js';
 import { to } from '../place.js';
+import { Empty } from '../parts/icons.js';
 import { TaskLink, Time, Trouble } from '../parts/basics.js';
 
 const NAMES = { silent_worker: 'silent worker', no_consumer: 'nobody serves it', over_budget: 'over its budget', outbox_stuck: 'outbox stuck' };
@@ -19,8 +20,8 @@ export function Incidents() {
   return html`<div class="stack">
     <div class="head"><h1>Incidents</h1></div>
     <${Trouble} error=${error} what="list of incidents" />
-    ${data && list.length === 0 && html`<p class="quiet">Nothing is wrong now.</p>`}
-    ${list.length > 0 && html`<div class="scroll" tabindex="0" role="region" aria-label="Incidents"><table>
+    ${data && list.length === 0 && html`<${Empty} kind="good" title="Nothing is wrong now">Silent workers, queues that nobody serves, tasks over their budget and a stuck outbox would be listed here.<//>`}
+    ${list.length > 0 && html`<div class="scroll" tabindex="0" role="region" aria-label="Incidents"><table class="folds">
       <thead><tr><th>Since</th><th>Kind</th><th>Subject</th><th>What</th></tr></thead>
       <tbody>${list.map((one, index) => html`<tr key=${one.kind + one.subject + index}><td class="nowrap"><${Time} value=${one.since} /></td>
         <td class="nowrap">${NAMES[one.kind] || one.kind}</td>

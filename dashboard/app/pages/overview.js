@@ -5,13 +5,14 @@ import { useLoaded } from '../loading.js';
 import { count, percent, seconds } from '../words.js';
 import { to } from '../place.js';
 import { Trouble } from '../parts/basics.js';
-import { Chart } from '../parts/chart.js';
+import { Chart, Spark } from '../parts/chart.js';
+import { Segments } from '../parts/segments.js';
 
 const AGAIN_MS = 5000;
 const RANGES = [['1h', '1 hour', 3600, 60], ['6h', '6 hours', 21600, 300], ['24h', '24 hours', 86400, 900], ['7d', '7 days', 604800, 7200]];
 
-const Figure = ({ name, value, note, href }) => html`<div class="figure"><dt>${href ? html`<a href=${href}>${name}</a>` : name}</dt>
-  <dd>${value} ${note && html`<small>${note}</small>`}</dd></div>`;
+const Figure = ({ name, value, note, href, kind = '', trend }) => html`<div class="figure ${kind}"><dt>${href ? html`<a href=${href}>${name}</a>` : name}</dt>
+  <dd>${value} ${note && html`<small>${note}</small>`}${trend && html`<${Spark} values=${trend} name="${name} of the last hour" kind=${kind === 'bad' ? '' : 's1'} />`}</dd></div>`;
 
 const sum = (list, key) => (list || []).reduce((total, one) => total + (one[key] || 0), 0);
 
@@ -35,12 +36,12 @@ function Drain({ queue, window }) {
 function Queues({ queues, window }) {
   const busy = [...queues].sort((a, b) => b.waiting + b.held - a.waiting - a.held).slice(0, 10);
   return html`<section class="card"><h2><a href="#/queues">Queues</a></h2>
-    <div class="scroll" tabindex="0" role="region" aria-label="Queues"><table>
+    <div class="scroll" tabindex="0" role="region" aria-label="Queues"><table class="folds">
       <thead><tr><th>Queue</th><th class="number">Waiting</th><th class="number">Held</th><th class="number">With workers</th><th class="number">Oldest</th><th class="number">Drained in</th></tr></thead>
-      <tbody>${busy.map((queue) => html`<tr key=${queue.name}><td>${queue.name}${queue.paused && ' (paused)'}</td>
-        <td class="number">${count(queue.waiting)}</td><td class="number">${count(queue.held)}</td><td class="number">${count(queue.reserved)}</td>
-        <td class="number">${seconds(queue.oldest_seconds)}</td>
-        <td class="number"><${Drain} queue=${queue} window=${window} /></td></tr>`)}</tbody>
+      <tbody>${busy.map((queue) => html`<tr key=${queue.name}><td><a href=${to(`queues/${encodeURIComponent(queue.name)}`)}>${queue.name}</a> ${queue.paused && html`<span class="phase warn">paused</span>`}</td>
+        <td class="number" data-name="waiting">${count(queue.waiting)}</td><td class="number" data-name="held">${count(queue.held)}</td><td class="number" data-name="with workers">${count(queue.reserved)}</td>
+        <td class="number" data-name="oldest">${seconds(queue.oldest_seconds)}</td>
+        <td class="number" data-name="drained in"><${Drain} queue=${queue} window=${window} /></td></tr>`)}</tbody>
     </table></div></section>`;
 }
 
@@ -67,15 +68,15 @@ export function Overview() {
       ? `ledger ${ready.data.ledger}, Redis ${ready.data.redis}` : ready.error ? 'not ready' : ''}</span></div>
     <${Trouble} error=${ready.error} what="readiness" />
     <dl class="figures">
-      <${Figure} name="Accepted" value=${lately.data ? rates.accepted.toFixed(rates.accepted < 10 ? 2 : 0) : '–'} note="per second" href=${to('tasks')} />
+      <${Figure} name="Accepted" value=${lately.data ? rates.accepted.toFixed(rates.accepted < 10 ? 2 : 0) : '–'} note="/s" href=${to('tasks')} />
       <${Figure} name="Running" value=${count(online && sum(online, 'active'))} href=${to('tasks', { phase: 'received,running,retrying' })} />
       <${Figure} name="Waiting" value=${count(listed && sum(listed, 'waiting') + sum(listed, 'held'))} href=${to('tasks', { phase: 'accepted,held,waiting,queued' })} />
       <${Figure} name="Oldest wait" value=${oldest >= 0 ? seconds(oldest) : '–'} />
-      <${Figure} name="Failures" value=${percent(rates.failures)} note="last 5 min" href="#/errors" />
-      <${Figure} name="Workers" value=${count(online?.length)} note="online" href="#/workers" />
-      <${Figure} name="Incidents" value=${count(open)} href="#/incidents" />
+      <${Figure} name="Failures, 5 min" value=${percent(rates.failures)} href="#/errors" kind=${rates.failures > 0.05 ? 'bad' : ''} />
+      <${Figure} name="Workers online" value=${count(online?.length)} href="#/workers" kind=${online?.length === 0 ? 'bad' : ''} />
+      <${Figure} name="Incidents" value=${count(open)} href="#/incidents" kind=${open > 0 ? 'warn' : ''} />
     </dl>
-    <div class="row" role="group" aria-label="Range">${RANGES.map(([id, name]) => html`<button type="button" key=${id} class=${id === range ? 'main' : ''} aria-pressed=${id === range} onClick=${() => setRange(id)}>${name}</button>`)}</div>
+    <div class="head"><h2>Over time</h2><${Segments} label="Range" choices=${RANGES} chosen=${range} choose=${setRange} /></div>
     <div class="columns">
       <section class="card"><h2>Tasks per minute</h2><${Trouble} error=${throughput.error} what="statistics of throughput" />
         ${throughput.data && html`<${Chart} title="Tasks per minute" points=${perMinute(throughput.data)} unit=${(value) => (value < 10 && value % 1 ? value.toFixed(1) : count(Math.round(value)))}

@@ -7,6 +7,7 @@ import { count, seconds } from '../words.js';
 import { to } from '../place.js';
 import { Json, TaskLink, Trouble } from '../parts/basics.js';
 import { Dialog } from '../parts/dialog.js';
+import { Empty } from '../parts/icons.js';
 import { attempt } from '../parts/toasts.js';
 
 function Messages({ name }) {
@@ -14,8 +15,8 @@ function Messages({ name }) {
   const { data, error } = useLoaded(`/v1/queues/${segment(name)}/messages`, { limit: 50, cursor });
   return html`<section class="card"><h2>In ${name}</h2>
     <${Trouble} error=${error} what="contents of queues" />
-    ${data && data.messages.length === 0 && html`<p class="quiet">Nothing waits in the broker.</p>`}
-    ${data && data.messages.length > 0 && html`<div class="scroll" tabindex="0" role="region" aria-label="Messages"><table>
+    ${data && data.messages.length === 0 && html`<${Empty} title="Nothing waits in the broker">What workers have, and what is held back, is not in the queue.<//>`}
+    ${data && data.messages.length > 0 && html`<div class="scroll" tabindex="0" role="region" aria-label="Messages"><table class="folds">
       <thead><tr><th class="number">Place</th><th>Id</th><th>Task</th><th class="number">Priority</th><th class="number">Bytes</th><th>Arguments</th></tr></thead>
       <tbody>${data.messages.map((message) => html`<tr key=${message.position}><td class="number">${message.position}</td>
         <td><${TaskLink} id=${message.task_id} /></td><td class="wrap">${message.task || message.error}</td><td class="number">${message.priority}</td><td class="number">${count(message.bytes)}</td>
@@ -35,9 +36,9 @@ function Row({ queue, onChange, onPurge }) {
   return html`<tr>
     <td><a href=${to(`queues/${encodeURIComponent(queue.name)}`)}>${queue.name}</a> ${queue.paused && html`<span class="phase warn">paused</span>`}
       ${!queue.consumers && queue.waiting > 0 && html` <span class="phase bad">nobody serves it</span>`}</td>
-    <td class="number">${count(queue.waiting)}</td><td class="number">${count(queue.held)}</td><td class="number">${count(queue.reserved)}</td>
-    <td class="number">${seconds(queue.oldest_seconds)}</td><td class="number">${count(queue.consumers)}</td>
-    <td><div class="row">
+    <td class="number" data-name="waiting">${count(queue.waiting)}</td><td class="number" data-name="held">${count(queue.held)}</td><td class="number" data-name="with workers">${count(queue.reserved)}</td>
+    <td class="number" data-name="oldest">${seconds(queue.oldest_seconds)}</td><td class="number" data-name="workers">${count(queue.consumers)}</td>
+    <td class="actions"><div class="row">
       ${queue.paused ? html`<button type="button" aria-label="Resume ${queue.name}" onClick=${() => turn('resume')}>Resume</button>`
         : html`<button type="button" aria-label="Pause ${queue.name}" onClick=${() => turn('pause')}>Pause</button>`}
       <button type="button" class="danger" aria-label="Purge ${queue.name}" onClick=${() => onPurge(queue)}>Purge…</button>
@@ -54,7 +55,7 @@ export function Queues({ place }) {
   return html`<div class="stack">
     <div class="head"><h1>Queues</h1></div>
     <${Trouble} error=${error} what="list of queues" />
-    ${data && html`<div class="scroll" tabindex="0" role="region" aria-label="Queues"><table>
+    ${data && html`<div class="scroll" tabindex="0" role="region" aria-label="Queues"><table class="folds">
       <thead><tr><th>Queue</th><th class="number">Waiting</th><th class="number">Held</th><th class="number">With workers</th><th class="number">Oldest</th><th class="number">Workers</th><th><span class="hidden">Actions</span></th></tr></thead>
       <tbody>${data.queues.map((queue) => html`<${Row} key=${queue.name} queue=${queue} onChange=${reload} onPurge=${setPurged} />`)}</tbody>
     </table></div>`}

@@ -3,10 +3,11 @@
 import { html, useState } from '../view.js';
 import { post, put, remove, segment } from '../api.js';
 import { useLoaded } from '../loading.js';
-import { away, json } from '../words.js';
+import { at, away, json } from '../words.js';
 import { to } from '../place.js';
 import { Notice, TaskLink, Time, Trouble } from '../parts/basics.js';
 import { Dialog } from '../parts/dialog.js';
+import { Empty } from '../parts/icons.js';
 import { attempt } from '../parts/toasts.js';
 
 const COMPUTED = ['next_run_at', 'last_run_at', 'links', 'last_task_id', 'created_at', 'updated_at'];
@@ -39,14 +40,22 @@ function Editor({ schedule, onDone }) {
   </form>`;
 }
 
+/** The clock of the schedule's own zone, where it is not the reader's. */
+function zoned(tick) {
+  const there = tick.slice(11, 16);
+  const isHere = at(tick).endsWith(`${there}:${tick.slice(17, 19)}`);
+  return isHere ? '' : `${there} in its zone (${tick.slice(19).replace(/^\.\d+/, '')})`;
+}
+
 function Detail({ name }) {
   const preview = useLoaded(`/v1/schedules/${segment(name)}/preview`, { n: 8 });
   const runs = useLoaded(`/v1/schedules/${segment(name)}/runs`, { limit: 50 }, { everyMs: 10000 });
   return html`<div class="columns">
     <section class="card"><h2>Next runs</h2><${Trouble} error=${preview.error} what="preview" />
-      <ol>${(preview.data?.ticks || []).map((tick) => html`<li key=${tick}><${Time} value=${tick} /> <span class="quiet small">${away(tick)}</span></li>`)}</ol></section>
+      <dl class="facts">${(preview.data?.ticks || []).map((tick) => html`<dt key=${tick}>${away(tick)}</dt><dd><${Time} value=${tick} /> <span class="quiet small">${zoned(tick)}</span></dd>`)}</dl></section>
     <section class="card"><h2>History</h2><${Trouble} error=${runs.error} what="history of schedules" />
-      ${runs.data && html`<div class="scroll" tabindex="0" role="region" aria-label="History"><table><thead><tr><th>Due</th><th>Fired</th><th>Outcome</th><th>Task</th></tr></thead>
+      ${runs.data?.runs.length === 0 && html`<p class="quiet">It has not fired yet.</p>`}
+      ${runs.data?.runs.length > 0 && html`<div class="scroll tall" tabindex="0" role="region" aria-label="History"><table><thead><tr><th>Due</th><th>Fired</th><th>Outcome</th><th>Task</th></tr></thead>
         <tbody>${runs.data.runs.map((run) => html`<tr key=${run.scheduled_at + run.task_id}><td><${Time} value=${run.scheduled_at} /></td><td><${Time} value=${run.fired_at} /></td>
           <td>${run.outcome} <span class="small quiet">${run.reason}</span></td><td><${TaskLink} id=${run.task_id} /></td></tr>`)}</tbody></table></div>`}</section>
   </div>`;
@@ -63,9 +72,9 @@ function Row({ schedule, open, onChange, onEdit, onRemove }) {
     <td class="wrap"><a href=${to('schedules', { name: open ? undefined : name })} aria-expanded=${open}>${name}</a> ${schedule.paused && html`<span class="phase warn">paused</span>`}</td>
     <td class="wrap">${schedule.task || 'canvas'}</td>
     <td class="nowrap"><code>${timetable(schedule)}</code> <span class="small quiet">${schedule.timezone}</span></td>
-    <td class="nowrap">${schedule.paused ? '–' : html`<${Time} value=${schedule.next_run_at} /> <span class="small quiet">${schedule.next_run_at ? away(schedule.next_run_at) : ''}</span>`}</td>
-    <td class="nowrap"><${Time} value=${schedule.last_run_at} /></td>
-    <td><div class="row">
+    <td class="nowrap" data-name="next">${schedule.paused ? '–' : html`<${Time} value=${schedule.next_run_at} /> <span class="small quiet">${schedule.next_run_at ? away(schedule.next_run_at) : ''}</span>`}</td>
+    <td class="nowrap" data-name="last"><${Time} value=${schedule.last_run_at} /></td>
+    <td class="actions"><div class="row">
       <button type="button" aria-label="Run ${name}" onClick=${act('run', `${name} runs now`)}>Run</button>
       ${schedule.paused ? html`<button type="button" aria-label="Resume ${name}" onClick=${act('resume', `${name} goes on`)}>Resume</button>`
         : html`<button type="button" aria-label="Pause ${name}" onClick=${act('pause', `${name} is paused`)}>Pause</button>`}
@@ -86,8 +95,8 @@ export function Schedules({ place }) {
     <div class="head"><h1>Schedules</h1><button type="button" class="main" onClick=${() => setEdited(null)}>New…</button></div>
     <${Trouble} error=${error} what="list of schedules" />
     ${edited !== undefined && html`<${Editor} key=${edited?.name} schedule=${edited} onDone=${() => { setEdited(undefined); reload(); }} />`}
-    ${data && data.schedules.length === 0 && html`<p class="quiet">There is no schedule yet.</p>`}
-    ${data && data.schedules.length > 0 && html`<div class="scroll" tabindex="0" role="region" aria-label="Schedules"><table>
+    ${data && data.schedules.length === 0 && html`<${Empty} title="There is no schedule yet">A schedule submits a task or a canvas by cron, at an interval or once.<//>`}
+    ${data && data.schedules.length > 0 && html`<div class="scroll" tabindex="0" role="region" aria-label="Schedules"><table class="folds">
       <thead><tr><th>Name</th><th>Task</th><th>Timetable</th><th>Next</th><th>Last</th><th><span class="hidden">Actions</span></th></tr></thead>
       <tbody>${data.schedules.map((schedule) => html`<${Row} key=${schedule.name} schedule=${schedule} open=${schedule.name === open} onChange=${reload} onEdit=${setEdited} onRemove=${setRemoved} />`)}</tbody>
     </table></div>`}

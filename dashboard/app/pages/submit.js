@@ -60,7 +60,7 @@ function Form({ form }) {
   const placed = (name) => refused?.places?.find(({ pointer }) => pointer.replace(/^[#/]+/, '').split('/')[0] === name)?.detail;
   return html`<form class="card stack" onSubmit=${submit} aria-label=${form.name}>
     <h2>${form.name}</h2>
-    ${form.text && html`<p class="quiet">${form.text}</p>`}
+    ${form.text && html`<p class="quiet">${form.text.split('`').map((part, index) => (index % 2 ? html`<code>${part}</code>` : part))}</p>`}
     <div class="fields">
       ${form.parameters.map((one) => html`<${Field} key=${one.name} id="path.${one.name}" name=${one.name} schema=${{ ...one.schema, description: one.description }} required refused=${placed(one.name)} />`)}
       ${members.map(([name, schema]) => html`<${Field} key=${name} id="body.${name}" name=${name} schema=${schema} required=${required.includes(name)} refused=${placed(name)} />`)}
@@ -75,7 +75,7 @@ export function Submit({ place }) {
   const { data, error } = useLoaded('/openapi.json');
   const known = useMemo(() => (data ? [...forms(data), { id: ANY, path: '/v1/tasks', method: 'POST', name: 'Any task by name', parameters: [], body: ANY_SCHEMA }] : []), [data]);
   const chosen = known.find(({ id }) => id === place.query.get('form')) || known[0];
-  return html`<div class="stack">
+  return html`<div class="stack narrow">
     <div class="head"><h1>Submit</h1></div>
     <${Trouble} error=${error} what="contract" />
     ${chosen && html`<label class="field"><span>What</span><select id="form" value=${chosen.id} onChange=${(event) => go(to('submit', { form: event.target.value }))}>

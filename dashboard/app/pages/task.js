@@ -4,14 +4,15 @@ import { html, useEffect, useState } from '../view.js';
 import { get, segment } from '../api.js';
 import { follow } from '../stream.js';
 import { useLoaded } from '../loading.js';
-import { FINAL, between, localTimes, seconds } from '../words.js';
+import { FINAL, between, count, localTimes, seconds } from '../words.js';
 import { go, taskPage, to } from '../place.js';
 import { Bar, Json, Labels, Notice, Phase, TaskLink, Time, Trouble, progressOf } from '../parts/basics.js';
 import { Timeline } from '../parts/timeline.js';
 import { Graph } from '../parts/graph.js';
 import { Tabs } from '../parts/tabs.js';
 import { Attempts } from '../parts/attempts.js';
-import { TaskActions } from '../parts/task_actions.js';
+import { TaskActions, copy } from '../parts/task_actions.js';
+import { Icon } from '../parts/icons.js';
 
 /** The task and its events; follows the stream until the end. */
 function useTask(id) {
@@ -82,9 +83,10 @@ function Facts({ task }) {
   const link = (id) => id && html`<${TaskLink} id=${id} />`;
   const labels = Object.keys(task.labels || {}).length > 0 && html`<${Labels} labels=${task.labels} />`;
   return html`<dl class="facts">
+    ${fact('Task', task.task && html`<a href=${to('tasks', { task: task.task })}>all ${task.task}</a>`)}
     ${fact('Queue', task.queue && html`<a href=${to('tasks', { queue: task.queue })}>${task.queue}</a>`)}
     ${fact('Priority', task.priority)}
-    ${fact('Worker', task.worker)}
+    ${fact('Worker', task.worker && html`<a href=${to('tasks', { worker: task.worker })}>${task.worker}</a>`)}
     ${fact('Retries', task.retries || null)}
     ${fact('Waited', task.started_at && seconds(between(task.submitted_at, task.started_at)))}
     ${fact('Ran', task.runtime !== null && task.runtime !== undefined ? seconds(task.runtime) : task.started_at && task.finished_at && seconds(between(task.started_at, task.finished_at)))}
@@ -107,6 +109,15 @@ function Children({ children, depth = 0 }) {
     ${child.children?.length > 0 && depth < 6 && html`<${Children} children=${child.children} depth=${depth + 1} />`}</li>`)}</ul>`;
 }
 
+/** As it was put into the broker; asked for when somebody looks. */
+function Message({ id }) {
+  const { data, error } = useLoaded(`/v1/tasks/${segment(id)}/message`);
+  if (error?.status === 404) return html`<p class="quiet">Its message was never seen here, or was removed after its time.</p>`;
+  return html`<div class="stack"><${Trouble} error=${error} what="message" />
+    ${data && html`<p class="small quiet">${count(data.bytes)} bytes of ${data.content_type} for ${data.queue}, delivery ${data.delivery}</p>
+      <${Json} value=${{ headers: data.headers, body: data.body }} name="message" />`}</div>`;
+}
+
 function Content({ task }) {
   const tabs = [
     ['arguments', 'Arguments', () => (task.args === null && task.argsrepr !== undefined
@@ -116,6 +127,7 @@ function Content({ task }) {
     task.error && ['error', 'Error', () => html`<div class="stack"><p><strong>${task.error.type}</strong>: ${task.error.message}</p>
       ${task.traceback && html`<pre class="json" tabindex="0" role="region" aria-label="traceback">${task.traceback}</pre>`}</div>`],
     task.children?.length > 0 && ['children', 'Children', () => html`<${Children} children=${task.children} />`],
+    ['message', 'Message', () => html`<${Message} id=${task.task_id} />`],
     ['raw', 'Everything', () => html`<${Json} value=${task} name="everything" />`],
   ].filter(Boolean);
   const first = task.error ? 'error' : task.successful ? 'result' : 'arguments';
@@ -140,7 +152,8 @@ export function TaskPage({ place }) {
   const sentence = explain.data && localTimes(explain.data.sentence);
   return html`<div class="stack">
     <div class="head">
-      <div><h1>${task.task || 'unknown task'}</h1><span class="mono small quiet wrap">${task.task_id}</span></div>
+      <div><h1>${task.task || 'unknown task'}</h1><div class="row"><span class="mono quiet wrap">${task.task_id}</span>
+        <button type="button" class="icon" aria-label="Copy the id" onClick=${() => copy(task.task_id, 'id')}><${Icon} name="copy" /></button></div></div>
       <div class="row" role="status"><${Phase} ...${task} /></div>
     </div>
     ${sentence && html`<div class="notice ${task.failed ? 'bad' : task.ready ? 'good' : 'busy'}"><p class="explain">${sentence}</p>
@@ -151,7 +164,7 @@ export function TaskPage({ place }) {
       <section class="card"><h2>Timeline</h2><${Timeline} task=${task} events=${events} /></section>
       <section class="card"><h2>Facts</h2><${Facts} task=${task} /></section>
     </div>
-    <section class="card"><h2 class="hidden">Content</h2><${Content} task=${task} /></section>
+    <section class="card" aria-label="Content"><${Content} task=${task} /></section>
     <${Attempts} task=${task} events=${events} />
     ${graph.data?.nodes?.length > 1 && html`<section class="card"><h2>Canvas</h2><${Graph} ...${graph.data} here=${id} /></section>`}
   </div>`;

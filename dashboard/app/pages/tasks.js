@@ -4,9 +4,10 @@ import { html, useEffect, useMemo, useRef, useState } from '../view.js';
 import { get } from '../api.js';
 import { follow } from '../stream.js';
 import { FINAL, PHASES, count, seconds, between } from '../words.js';
-import { go, to } from '../place.js';
+import { go, taskPage, to } from '../place.js';
 import { Bar, Labels, Phase, TaskLink, Time, Trouble, progressOf } from '../parts/basics.js';
 import { BulkActions } from '../parts/bulk.js';
+import { Empty, Icon } from '../parts/icons.js';
 
 const ROWS = 100;
 /** More new ones than this are only "more". */
@@ -108,18 +109,18 @@ function Row({ task, picked, onPick }) {
   return html`<tr>
     <td><input type="checkbox" aria-label="Select ${task.task_id}" checked=${picked} onChange=${() => onPick(task.task_id)} /></td>
     <td class="nowrap"><${TaskLink} id=${task.task_id} /></td>
-    <td class="wrap"><a href=${to('tasks', { task: task.task })}>${task.task || 'unknown'}</a> <${Labels} labels=${task.labels} /></td>
-    <td>${progress ? html`<${Bar} part=${progress.part} name="progress of ${task.task_id}" />` : html`<${Phase} ...${task} />`}
-      ${task.error && html`<div class="small quiet wrap">${task.error.type}</div>`}</td>
-    <td>${task.queue || '–'}</td>
+    <td class="wrap"><a class="plain-link" href=${taskPage(task.task_id)} tabindex="-1">${task.task || 'unknown'}</a> <${Labels} labels=${task.labels} /></td>
+    <td class="nowrap">${progress ? html`<${Bar} part=${progress.part} name="progress of ${task.task_id}" />` : html`<${Phase} ...${task} />`}
+      ${task.error && html` <span class="small quiet">${task.error.type}</span>`}</td>
+    <td data-name="in">${task.queue || '–'}</td>
     <td class="nowrap"><${Time} value=${task.submitted_at} /></td>
-    <td class="number">${runtime(task)}</td>
+    <td class="number" data-name="ran">${runtime(task)}</td>
     <td class="wrap small">${task.worker || '–'}</td>
   </tr>`;
 }
 
 export function Filters({ filters, change, withPhase = true }) {
-  const field = (name, label, hint) => html`<label class="field"><span>${label}</span>
+  const field = (name, label, hint) => html`<label class="field ${name === 'q' ? 'wide' : ''}"><span>${label}</span>
     <input type=${name === 'q' ? 'search' : 'text'} name=${name} value=${[].concat(filters[name] || '').join(',')} placeholder=${hint} /></label>`;
   const submit = (event) => {
     event.preventDefault();
@@ -144,9 +145,17 @@ export function Filters({ filters, change, withPhase = true }) {
   </form>`;
 }
 
+/** Filters that have no field of their own: each can be taken away. */
+function Chips({ filters, change }) {
+  const others = Object.keys(filters).filter((name) => !['q', 'phase', 'task', 'queue', 'worker', 'label'].includes(name));
+  return others.length > 0 && html`<div class="chips">${others.map((name) => html`<span class="chip" key=${name}>${name.replace('_', ' ')}: ${[].concat(filters[name]).join(', ')}
+    <button type="button" aria-label="Without ${name}" onClick=${() => change({ ...filters, [name]: undefined })}><${Icon} name="close" /></button></span>`)}</div>`;
+}
+
 export function TaskList({ place }) {
   const filters = useMemo(() => filtersOf(place.query), [place.query.toString()]);
   const live = useLiveTasks(filters);
+  const change = (next) => go(to('tasks', next));
   const [picked, setPicked] = useState(new Set());
   const pick = (id) => setPicked((before) => {
     const next = new Set(before);
@@ -158,19 +167,21 @@ export function TaskList({ place }) {
   const all = rows.length > 0 && picked.size === rows.length;
   const link = { open: 'live', waiting: 'connecting…', refused: 'not live' }[live.link] || live.link;
   return html`<div class="stack">
-    <div class="head"><h1>Tasks</h1><span class="sub small" role="status">${link}</span></div>
-    <${Filters} filters=${filters} change=${(next) => go(to('tasks', next))} />
+    <div class="head"><h1>Tasks</h1><span class="phase ${link === 'live' ? 'good' : ''} sub" role="status">${link}</span></div>
+    <${Filters} filters=${filters} change=${change} />
+    <${Chips} filters=${filters} change=${change} />
     <${Trouble} error=${live.error} what="list of tasks" />
-    <div aria-live="polite">${live.fresh > 0 && html`<button type="button" class="main" id="fresh" onClick=${live.load}>
-      ${live.fresh > MOST_NEW ? `more than ${count(MOST_NEW)}` : count(live.fresh)} new</button>`}</div>
-    ${live.rows && html`<div class="scroll" tabindex="0" role="region" aria-label="Tasks"><table>
+    <div class="head"><${BulkActions} filters=${filters} picked=${[...picked]} onDone=${() => { setPicked(new Set()); live.load(); }} />
+      <div aria-live="polite">${live.fresh > 0 && html`<button type="button" class="main" id="fresh" onClick=${live.load}>
+        ${live.fresh > MOST_NEW ? `more than ${count(MOST_NEW)}` : count(live.fresh)} new</button>`}</div></div>
+    ${live.rows && rows.length === 0 && html`<${Empty} title="No task fits">${Object.keys(filters).length > 0
+      ? html`<button type="button" onClick=${() => change({})}>Clear the filters</button>` : html`<a href="#/submit">Submit the first one</a>`}<//>`}
+    ${rows.length > 0 && html`<div class="scroll" tabindex="0" role="region" aria-label="Tasks"><table class="folds">
       <thead><tr>
         <th><input type="checkbox" aria-label="Select all" checked=${all} onChange=${() => setPicked(all ? new Set() : new Set(rows.map((row) => row.task_id)))} /></th>
         <th>Id</th><th>Task</th><th>Phase</th><th>Queue</th><th>Submitted</th><th class="number">Ran</th><th>Worker</th></tr></thead>
       <tbody>${rows.map((task) => html`<${Row} key=${task.task_id} task=${task} picked=${picked.has(task.task_id)} onPick=${pick} />`)}</tbody>
     </table></div>
-    ${rows.length === 0 && html`<p class="quiet">No task fits.</p>`}
     ${live.next && rows.length < 1000 && html`<div><button type="button" onClick=${live.more}>Older ones</button></div>`}`}
-    <${BulkActions} filters=${filters} picked=${[...picked]} onDone=${() => { setPicked(new Set()); live.load(); }} />
   </div>`;
 }

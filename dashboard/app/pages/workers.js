@@ -3,10 +3,11 @@
 import { html, useState } from '../view.js';
 import { post } from '../api.js';
 import { useLoaded } from '../loading.js';
-import { count, seconds } from '../words.js';
+import { between, count, seconds } from '../words.js';
 import { to } from '../place.js';
 import { Json, Notice, TaskLink, Trouble } from '../parts/basics.js';
 import { Dialog } from '../parts/dialog.js';
+import { Empty } from '../parts/icons.js';
 import { attempt } from '../parts/toasts.js';
 
 const INSPECT = ['active', 'reserved', 'scheduled', 'registered', 'active_queues', 'stats', 'revoked', 'conf', 'ping'];
@@ -59,19 +60,28 @@ function Control({ hostname, onDone }) {
   </form>`;
 }
 
+/** What it runs now, as the ledger knows it: no question to the worker, so it may be asked often. */
+function Running({ hostname }) {
+  const { data } = useLoaded('/v1/tasks', { worker: hostname, phase: 'running', limit: 8 }, { everyMs: 3000 });
+  const tasks = data?.tasks || [];
+  return tasks.length > 0 && html`<ul class="plain" aria-label="Running now">${tasks.map((task) => html`<li key=${task.task_id}>
+    <${TaskLink} id=${task.task_id} /> ${task.task} <span class="quiet small">${seconds(between(task.started_at, new Date()))}</span></li>`)}</ul>`;
+}
+
 function Worker({ worker, onDone }) {
   const stale = worker.status !== 'online';
   return html`<section class="card stack" aria-label=${worker.hostname}>
     <div class="head"><h2 class="wrap">${worker.hostname}</h2><span class="phase ${stale ? 'bad' : 'good'}">${worker.status}</span></div>
     <dl class="facts">
       <dt>Heartbeat</dt><dd>${seconds(worker.heartbeat_age)} ago</dd>
-      <dt>Running</dt><dd>${count(worker.active)} of ${count(worker.concurrency)}, <a href=${to('tasks', { worker: worker.hostname })}>all its tasks</a></dd>
+      <dt>Running</dt><dd>${count(worker.active)} of ${count(worker.concurrency)} · <a href=${to('tasks', { worker: worker.hostname })}>all its tasks</a></dd>
       <dt>Processed</dt><dd>${count(worker.processed)}</dd>
       <dt>Pool</dt><dd>${worker.pool || '–'}${worker.prefetch ? `, prefetch ${worker.prefetch}` : ''}</dd>
       <dt>Queues</dt><dd>${(worker.queues || []).map((name) => html`<a class="label" key=${name} href=${to('tasks', { queue: name })}>${name}</a> `)}</dd>
       <dt>Load</dt><dd>${worker.load ? worker.load.map((value) => value.toFixed(2)).join(' · ') : '–'}</dd>
       <dt>Software</dt><dd>${worker.software || '–'}</dd>
     </dl>
+    ${!stale && worker.active > 0 && html`<${Running} hostname=${worker.hostname} />`}
     ${!stale && html`<${Details} name="Inspect"><${Inspect} hostname=${worker.hostname} /><//>
       <${Details} name="Control"><${Control} hostname=${worker.hostname} onDone=${onDone} /><//>`}
   </section>`;
@@ -88,7 +98,7 @@ export function Workers() {
   return html`<div class="stack">
     <div class="head"><h1>Workers</h1></div>
     <${Trouble} error=${error} what="list of workers" />
-    ${data && data.workers.length === 0 && html`<p class="quiet">No worker was seen within the last day.</p>`}
-    ${data && html`<div class="columns">${data.workers.map((worker) => html`<${Worker} key=${worker.hostname} worker=${worker} onDone=${reload} />`)}</div>`}
+    ${data && data.workers.length === 0 && html`<${Empty} title="No worker was seen within the last day">Start one on the same broker: <code>celery -A yourapp worker</code> or <code>taskgate worker</code><//>`}
+    ${data && html`<div class="columns many">${data.workers.map((worker) => html`<${Worker} key=${worker.hostname} worker=${worker} onDone=${reload} />`)}</div>`}
   </div>`;
 }

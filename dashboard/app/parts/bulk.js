@@ -25,6 +25,9 @@ export async function collect(filters) {
   return { tasks: found.slice(0, MOST), more: Boolean(cursor) };
 }
 
+/** What was ticked, as it is now. */
+const chosenOf = (ids) => Promise.all(ids.map((id) => get(`/v1/tasks/${segment(id)}`)));
+
 /** Calls for each task, a few at a time; returns how many were refused. */
 export async function forEach(ids, action, onProgress) {
   let next = 0;
@@ -63,10 +66,9 @@ export function BulkActions({ filters, picked, onDone }) {
   const [part, setPart] = useState(null);
   const prepare = async (kind) => {
     try {
-      const { tasks, more } = await collect(filters);
-      const chosen = picked.length ? tasks.filter((task) => picked.includes(task.task_id)) : tasks;
-      const ids = chosen.filter(KINDS[kind].fits).map((task) => task.task_id);
-      setPlan({ kind, ids, left: chosen.length - ids.length, more: more && !picked.length });
+      const { tasks, more } = picked.length ? { tasks: await chosenOf(picked), more: false } : await collect(filters);
+      const ids = tasks.filter(KINDS[kind].fits).map((task) => task.task_id);
+      setPlan({ kind, ids, left: tasks.length - ids.length, more });
     } catch (error) {
       toast(error.message, 'bad');
     }
@@ -80,8 +82,8 @@ export function BulkActions({ filters, picked, onDone }) {
     onDone();
   };
   const scope = picked.length ? `${count(picked.length)} selected` : 'all that fit';
-  return html`<div class="bulk row" role="group" aria-label="Many at once">
-    <span class="small quiet">With ${scope}:</span>
+  return html`<div class="bulk row ${picked.length ? 'picked' : ''}" role="group" aria-label="Many at once">
+    <span class="small quiet">${picked.length ? scope : 'All that fit'}:</span>
     <button type="button" onClick=${() => prepare('retry')}>Retry…</button>
     <button type="button" class="danger" onClick=${() => prepare('revoke')}>Revoke…</button>
     ${plan && html`<${Dialog} title="${KINDS[plan.kind].title} ${count(plan.ids.length)} tasks?" onClose=${() => setPlan(null)} action=${run}

@@ -4,7 +4,7 @@ import { html } from '../view.js';
 import { short, tone } from '../words.js';
 import { taskPage } from '../place.js';
 
-const WIDTH = 200;
+const WIDTH = 208;
 const HEIGHT = 44;
 const GAP_X = 60;
 const GAP_Y = 16;

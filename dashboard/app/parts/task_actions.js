@@ -34,10 +34,10 @@ export function asPython(task) {
   return `app.send_task(${python(task.task)}, ${options.join(', ')})`;
 }
 
-async function copy(text, name) {
+export async function copy(text, name) {
   try {
     await navigator.clipboard.writeText(text);
-    toast(`Copied as ${name}`);
+    toast(name === 'id' ? 'The id is copied' : `Copied as ${name}`);
   } catch {
     toast(text, 'warn');
   }

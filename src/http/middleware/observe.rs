@@ -21,8 +21,10 @@ use crate::http::base;
 use crate::http::problem::Problem;
 use crate::http::slugs;
 use crate::http::state::Edge;
+use crate::traces::RequestSpan;
 
 static REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+static TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 const MAX_ID: usize = 128;
 const PROBLEM: &str = "application/problem+json";
 
@@ -36,15 +38,43 @@ pub async fn observe(State(edge): State<Edge>, mut request: Request, next: Next)
     let client = request.extensions().get::<Client>().and_then(|client| client.address);
     let route =
         request.extensions().get::<MatchedPath>().map_or_else(|| "none".to_owned(), |route| route.as_str().to_owned());
+    let span = begin(&edge, &route, &mut request);
     let outcome = AssertUnwindSafe(next.run(request)).catch_unwind().await;
     let response = outcome.unwrap_or_else(|panic| broken(&panic));
     let (mut response, cause) = settled(response, &path);
     response.headers_mut().insert(&REQUEST_ID, id.clone());
     let seconds = started.elapsed().as_secs_f64();
+    if let Some(span) = span {
+        end(&edge, span, &method, &route, response.status());
+    }
     measure(&method, route, response.status(), seconds);
     let asked = Asked { method: &method, path: &path, client, id: id.to_str().unwrap_or_default() };
     log(&edge, &asked, &response, cause, seconds);
     response
+}
+
+/// Probes and pages are not worth a trace.
+const UNTRACED: [&str; 6] = ["none", "/livez", "/readyz", "/metrics", "/dashboard/", "/dashboard/{*path}"];
+
+/// What the request causes is traced below its own span: the messages get that as their `traceparent`.
+fn begin(edge: &Edge, route: &str, request: &mut Request) -> Option<RequestSpan> {
+    if UNTRACED.contains(&route) {
+        return None;
+    }
+    let given = request.headers().get(&TRACEPARENT).and_then(|value| value.to_str().ok());
+    let span = edge.traces.begin(given)?;
+    let own = HeaderValue::from_str(&span.traceparent()).expect("digits and dashes are a header value");
+    request.headers_mut().insert(&TRACEPARENT, own);
+    Some(span)
+}
+
+fn end(edge: &Edge, span: RequestSpan, method: &Method, route: &str, status: StatusCode) {
+    let attributes = vec![
+        ("http.request.method", word(method).into()),
+        ("http.route", route.into()),
+        ("http.response.status_code", i64::from(status.as_u16()).into()),
+    ];
+    edge.traces.end(span, format!("{} {route}", word(method)), attributes, status.is_server_error());
 }
 
 fn request_id(request: &Request) -> HeaderValue {
@@ -86,14 +116,17 @@ fn settled(response: Response, path: &str) -> (Response, Option<String>) {
 }
 
 fn measure(method: &Method, route: String, status: StatusCode, seconds: f64) {
-    // Methods are the client's words: only known ones become labels.
-    let method = match method.as_str() {
-        known @ ("GET" | "HEAD" | "POST" | "PUT" | "PATCH" | "DELETE" | "OPTIONS") => known.to_owned(),
-        _ => "other".to_owned(),
-    };
-    let labels = [("method", method), ("route", route), ("status", status.as_u16().to_string())];
+    let labels = [("method", word(method).to_owned()), ("route", route), ("status", status.as_u16().to_string())];
     counter!("taskgate_http_requests_total", &labels).increment(1);
     histogram!("taskgate_http_request_seconds", &labels[..2]).record(seconds);
+}
+
+/// Methods are the client's words: only known ones become labels.
+fn word(method: &Method) -> &str {
+    match method.as_str() {
+        known @ ("GET" | "HEAD" | "POST" | "PUT" | "PATCH" | "DELETE" | "OPTIONS") => known,
+        _ => "other",
+    }
 }
 
 /// What a log line says of a request.

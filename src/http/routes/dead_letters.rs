@@ -125,7 +125,7 @@ pub async fn requeue_dead_letter(
 #[utoipa::path(
     post, path = "/v1/dead-letters/requeue", tag = "control", operation_id = "requeue_dead_letters",
     request_body(content = inline(serde_json::Value), content_type = "application/json",
-        description = "`filter` (members as the query of `GET /v1/tasks`), `max_per_second`, `dry_run`; may be empty",
+        description = "`filter` (members as the query of `GET /v1/tasks`), `fingerprint` (of a group in `GET /v1/stats/errors`), `max_per_second`, `dry_run`; may be empty",
         example = json!({"filter": {"task": ["tasks.add"]}, "max_per_second": 10, "dry_run": true})),
     responses(
         (status = 202, description = "What became of them", body = RequeuedView),
@@ -138,7 +138,7 @@ pub async fn requeue_dead_letters(
     caller: Caller,
     JsonText(body): JsonText,
 ) -> Result<Response, Problem> {
-    let mut bulk = wishes(&body, &["filter", "max_per_second", "dry_run"], bulk)?;
+    let mut bulk = wishes(&body, &["filter", "fingerprint", "max_per_second", "dry_run"], bulk)?;
     bulk.filter = caller.narrow(bulk.filter);
     let dry_run = bulk.dry_run;
     let done = edge.gateway.requeue_all(bulk).await?;
@@ -166,13 +166,14 @@ fn requeued(done: Requeued, dry_run: bool) -> RequeuedView {
 fn bulk(problems: &mut Problems, fields: &Fields<'_>) -> Bulk {
     let rate = fields.get("max_per_second").and_then(|value| problems.within("max_per_second", |p| p.positive(value)));
     let dry_run = fields.get("dry_run").and_then(|value| problems.within("dry_run", |p| p.boolean(value)));
+    let fingerprint = fields.get("fingerprint").and_then(|value| problems.within("fingerprint", |p| p.text(value)));
     let filter = fields.get("filter").and_then(|value| {
         problems.within("filter", |problems| {
             let fields = problems.object(value)?;
             Some(filter(problems, &fields))
         })
     });
-    Bulk { filter: filter.unwrap_or_default(), max_per_second: rate, dry_run: dry_run.unwrap_or(false) }
+    Bulk { filter: filter.unwrap_or_default(), fingerprint, max_per_second: rate, dry_run: dry_run.unwrap_or(false) }
 }
 
 /// The query of `GET /v1/tasks` as an object: its values are written into a query and read by the same reader.

@@ -11,7 +11,7 @@ use crate::http::cursor;
 use crate::http::extract::{Caller, IdPath, IfNoneMatch, list_query};
 use crate::http::problem::{Problem, ProblemDocument};
 use crate::http::state::Edge;
-use crate::http::view::{GroupView, SummaryView, TaskListView, TaskView};
+use crate::http::view::{GroupView, MessageView, SummaryView, TaskListView, TaskView};
 
 /// A task with its whole story
 ///
@@ -107,4 +107,23 @@ pub(super) fn next_link(uri: &Uri, next: &str) -> String {
     let query: Vec<&str> = kept.collect();
     let query = if query.is_empty() { String::new() } else { format!("{}&", query.join("&")) };
     format!("<{}?{query}cursor={next}>; rel=\"next\"", uri.path())
+}
+
+/// A task's message
+///
+/// As it was put into the broker, or will be: headers and body as JSON. Fields that the catalog calls `redact` are masked.
+#[utoipa::path(
+    get, path = "/v1/tasks/{id}/message", tag = "tasks", operation_id = "get_message",
+    params(("id" = String, Path, description = "A task's id")),
+    responses(
+        (status = 200, description = "The message", body = MessageView),
+        (status = 404, description = "This ledger never saw the id, or not its message", body = ProblemDocument, content_type = "application/problem+json"),
+    )
+)]
+pub async fn get_message(State(edge): State<Edge>, caller: Caller, IdPath(id): IdPath) -> Result<Response, Problem> {
+    caller.must_see(&edge, &id).await?;
+    let (task, message) = edge.gateway.task_with_message(&id).await?.ok_or_else(|| unknown(id.as_str()))?;
+    let unseen = || unknown(id.as_str()).detail("its message was never seen here, or was pruned");
+    let message = message.ok_or_else(unseen)?;
+    Ok(json_response(StatusCode::OK, text(&MessageView::of(&task, &message))))
 }

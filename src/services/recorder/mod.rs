@@ -292,6 +292,7 @@ impl Recorder {
                     }
                     Ok(Some(events)) => {
                         histogram!("taskgate_recorder_commit_seconds").record(started.elapsed().as_secs_f64());
+                        note_lag(chunk);
                         counter!("taskgate_recorder_events_total").increment(events.len() as u64);
                         self.hub.publish(&events);
                         break;
@@ -367,6 +368,13 @@ impl Drop for FeedGuard {
 pub fn end_of(id: TaskId, payload: &[u8]) -> Option<News> {
     let record = ResultMeta::decode(payload).ok().filter(ResultMeta::is_ready)?;
     Some(certain(record::read(id, record, clock::now())))
+}
+
+/// How late the oldest of these came into the ledger, apart from what waited for its confirmation.
+fn note_lag(written: &[News]) {
+    if let Some(oldest) = written.iter().map(|one| one.at).min() {
+        histogram!("taskgate_recorder_lag_seconds").record(clock::now().since(oldest).as_secs_f64());
+    }
 }
 
 fn certain(said: record::Said) -> News {

@@ -112,15 +112,25 @@ fn kind(event: &Event, ended: &Ended) -> FailureKind {
     let name = event.name.clone().unwrap_or_default();
     let kind = ended.failure_type.clone().unwrap_or_else(|| event.phase.to_string());
     let frame = ended.traceback.as_deref().and_then(innermost);
-    let mut hash = Sha256::new();
-    for part in [name.as_str(), &kind, frame.as_deref().unwrap_or("")] {
-        hash.update(part.as_bytes());
-        hash.update([0]);
-    }
-    let fingerprint = hash.finalize().iter().take(8).map(|byte| format!("{byte:02x}")).collect();
+    let fingerprint = digest(&name, &kind, frame.as_deref());
     let message = ended.failure_message.as_deref().unwrap_or("").chars().take(MAX_MESSAGE).collect();
     let (first_at, last_at) = (event.at, event.at);
     FailureKind { fingerprint, name, kind, frame, message, first_at, last_at, last_task_id: event.task_id.to_string() }
+}
+
+/// What a failure has in common with others of its kind: the task's name, the error's type and the innermost frame.
+pub fn fingerprint(name: &str, phase: Phase, ended: &Ended) -> String {
+    let frame = ended.traceback.as_deref().and_then(innermost);
+    digest(name, ended.failure_type.as_deref().unwrap_or(phase.as_str()), frame.as_deref())
+}
+
+fn digest(name: &str, kind: &str, frame: Option<&str>) -> String {
+    let mut hash = Sha256::new();
+    for part in [name, kind, frame.unwrap_or("")] {
+        hash.update(part.as_bytes());
+        hash.update([0]);
+    }
+    hash.finalize().iter().take(8).map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// `app/tasks.py in crawl` of the last frame of a Python traceback. Without its line, which moves with every release.

@@ -14,7 +14,7 @@ use crate::clock::{self, Time};
 use crate::lifecycle::Backoff;
 use crate::store::{Error, Filter, SharedLedger, Span};
 
-pub use fold::{BOUNDS, COUNT, bound_of};
+pub use fold::{BOUNDS, COUNT, bound_of, fingerprint};
 
 /// Events of one fold: bounds its transaction.
 const PAGE: i64 = 2_000;

@@ -361,7 +361,7 @@ impl Sweeper {
     async fn requeue(&self, task: &Task, reason: &str) -> Result<(), Trouble> {
         if let Some(event) = self.ledger.requeue(&task.id, reason, clock::now()).await? {
             warn!(task.id = %task.id, "task {}: {reason}", task.id);
-            counter!("taskgate_tasks_requeued_total", "reason" => "absent").increment(1);
+            counter!("taskgate_sweeper_repairs_total", "kind" => "requeued").increment(1);
             self.hub.publish(&[event]);
             self.relay.nudge();
         }
@@ -375,7 +375,7 @@ impl Sweeper {
         news.reason = Some(reason.to_owned());
         let events = self.ledger.learn(&[news], true).await?;
         warn!(task.id = %task.id, "task {}: {reason}", task.id);
-        counter!("taskgate_tasks_requeued_total", "reason" => "restored").increment(1);
+        counter!("taskgate_sweeper_repairs_total", "kind" => "restored").increment(1);
         self.hub.publish(&events);
         Ok(())
     }
@@ -385,6 +385,7 @@ impl Sweeper {
         let mut news = News::new(task.id.clone(), Source::Ledger, Phase::Revoked, clock::now());
         news.reason = Some("it was to be revoked, and Redis lost its message".to_owned());
         self.hub.publish(&self.ledger.learn(&[news], true).await?);
+        counter!("taskgate_sweeper_repairs_total", "kind" => "revoked").increment(1);
         Ok(())
     }
 
@@ -395,7 +396,7 @@ impl Sweeper {
         let events = self.ledger.learn(&[news], true).await?;
         if !events.is_empty() {
             warn!(task.id = %task.id, "task {} is lost", task.id);
-            counter!("taskgate_tasks_lost_total").increment(1);
+            counter!("taskgate_sweeper_repairs_total", "kind" => "lost").increment(1);
         }
         self.hub.publish(&events);
         Ok(())

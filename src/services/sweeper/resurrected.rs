@@ -53,7 +53,7 @@ fn report(removed: &HashSet<String>, tasks: &HashMap<String, Task>, present: &Pr
     for id in removed {
         warn!(task.id = id, "an old message of task {id} came back and was removed");
     }
-    counter!("taskgate_messages_removed_total", "reason" => "resurrected").increment(removed.len() as u64);
+    counter!("taskgate_sweeper_repairs_total", "kind" => "removed").increment(removed.len() as u64);
     for task in tasks.values().filter(|task| task.phase.is_final() && present.reserved.contains_key(task.id.as_str())) {
         warn!(task.id = %task.id, "task {} had ended as {}, and a worker took an old message of it: it runs twice", task.id, task.phase);
         counter!("taskgate_duplicates_total").increment(1);

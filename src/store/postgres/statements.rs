@@ -2,7 +2,7 @@
 
 use super::{
     control, events, gates, groups, insert, learn, lease, list, migrate, notify, outbox, prune, save, schedules, stats,
-    steps, tasks, tokens, webhooks, workers,
+    steps, tasks, tokens, traces, webhooks, workers,
 };
 
 pub(super) const PING: &str = "select 1 from taskgate.ledger";
@@ -124,6 +124,10 @@ pub const STATEMENTS: &[&str] = &[
     stats::FIGURES,
     stats::KINDS,
     stats::FORGET,
+    traces::MARK,
+    traces::BEGIN,
+    traces::MOVE,
+    traces::HISTORIES,
     steps::SUCCESSORS,
     steps::PREDECESSORS,
     steps::EXPLAIN,

@@ -23,6 +23,7 @@ mod stats;
 mod steps;
 mod tasks;
 mod tokens;
+mod traces;
 mod webhooks;
 mod workers;
 

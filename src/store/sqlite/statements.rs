@@ -2,7 +2,7 @@
 
 use super::{
     control, events, gates, groups, insert, learn, lease, migrate, outbox, prune, save, schedules, stats, steps, tasks,
-    tokens, webhooks, workers,
+    tokens, traces, webhooks, workers,
 };
 
 pub(super) const PING: &str = "select count(*) from queue_pause";
@@ -118,6 +118,10 @@ pub const STATEMENTS: &[&str] = &[
     stats::FIGURES,
     stats::KINDS,
     stats::FORGET,
+    traces::MARK,
+    traces::BEGIN,
+    traces::MOVE,
+    traces::HISTORIES,
     steps::SUCCESSORS,
     steps::PREDECESSORS,
     steps::EXPLAIN,

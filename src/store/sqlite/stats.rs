@@ -24,8 +24,8 @@ pub(super) const NOTE: &str = "insert into failure_kind as k (fingerprint, name,
      last_task_id = case when excluded.last_at >= k.last_at then excluded.last_task_id else k.last_task_id end";
 /// A list of names or queues that is empty lets all through.
 pub(super) const FIGURES: &str = "select at - at % $5 as slot, measure, bucket, case when $6 then name else '' end as shown, \
-     sum(amount) from stat where span = $1 and measure in (select value from json_each($2)) and at >= $3 and at < $4 \
-     and ($7 = '[]' or name in (select value from json_each($7))) and ($8 = '[]' or queue in (select value from json_each($8))) group by 1, 2, 3, 4 order by 1";
+     case when $9 then queue else '' end as shown_queue, sum(amount) from stat where span = $1 and measure in (select value from json_each($2)) and at >= $3 and at < $4 \
+     and ($7 = '[]' or name in (select value from json_each($7))) and ($8 = '[]' or queue in (select value from json_each($8))) group by 1, 2, 3, 4, 5 order by 1";
 pub(super) const KINDS: &str = "select fingerprint, name, type, frame, message, first_at, last_at, last_task_id \
      from failure_kind where fingerprint in (select value from json_each($1))";
 pub(super) const FORGET: &str =
@@ -81,10 +81,21 @@ impl Stats for SqliteLedger {
     async fn figures(&self, window: &Window) -> Result<Vec<Figure>, Error> {
         let query = sqlx::query(FIGURES).bind(window.span.secs()).bind(list(&window.measures)).bind(window.from.0);
         let query = query.bind(window.to.0).bind(window.step_micros).bind(window.by_name);
-        let rows = query.bind(list(&window.names)).bind(list(&window.queues)).fetch_all(&self.pools.read).await?;
+        let rows = query
+            .bind(list(&window.names))
+            .bind(list(&window.queues))
+            .bind(window.by_queue)
+            .fetch_all(&self.pools.read)
+            .await?;
         let figure = |row: &sqlx::sqlite::SqliteRow| {
-            let (at, amount) = (Time(row.try_get(0)?), row.try_get(4)?);
-            Ok(Figure { at, measure: row.try_get(1)?, bucket: row.try_get(2)?, name: row.try_get(3)?, amount })
+            Ok(Figure {
+                at: Time(row.try_get(0)?),
+                measure: row.try_get(1)?,
+                bucket: row.try_get(2)?,
+                name: row.try_get(3)?,
+                queue: row.try_get(4)?,
+                amount: row.try_get(5)?,
+            })
         };
         rows.iter().map(figure).collect()
     }

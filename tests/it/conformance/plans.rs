@@ -17,6 +17,7 @@ const SMALL: &[&str] = &[
     "stat_mark",
     "token",
     "token_change",
+    "trace_mark",
     "webhook_mark",
 ];
 

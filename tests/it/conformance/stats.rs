@@ -32,6 +32,7 @@ fn window(by_name: bool) -> Window {
         names: Vec::new(),
         queues: Vec::new(),
         by_name,
+        by_queue: false,
     }
 }
 

@@ -1,5 +1,7 @@
 //! Logs and metrics of a process: installed once, before anything is logged or counted.
 
+pub mod names;
+
 use std::time::Duration;
 
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
@@ -39,6 +41,7 @@ pub fn metrics(tasks: &Tasks) -> Option<PrometheusHandle> {
         .ok()?
         .install_recorder()
         .ok()?;
+    names::describe();
     let upkeep = handle.clone();
     tasks.spawn("metrics", OnExit::Nothing, move |stop| async move {
         while tokio::time::timeout(UPKEEP, stop.cancelled()).await.is_err() {

@@ -1,0 +1,93 @@
+//! Every metric of a process, with its kind and its help: `# HELP` and `# TYPE` come from here, and counters exist before the
+//! first thing is counted. A metric that is not listed is an error of the tests.
+//!
+//! The fleet's figures (`celery_…`) are computed at each scrape, see [`crate::http`].
+
+use metrics::{Unit, counter, describe_counter, describe_gauge, describe_histogram};
+
+/// Counters without labels begin at zero; those with labels begin with the labels given here.
+const COUNTERS: &[(&str, &str)] = &[
+    ("taskgate_http_requests_total", "Answered requests by method, route and status"),
+    ("taskgate_tasks_published_total", "Messages put into the broker, directly after the commit or out of the outbox"),
+    ("taskgate_worker_events_total", "Events heard from workers"),
+    ("taskgate_recorder_events_total", "Changes of tasks that were written down"),
+    ("taskgate_records_unreadable_total", "Records in the result backend that could not be read"),
+    ("taskgate_events_unreadable_total", "Messages on the event channel that could not be read"),
+    ("taskgate_sweeper_repairs_total", "What the sweeper put right, by kind of repair"),
+    ("taskgate_leases_renewed_total", "Leases of reserved messages that were renewed for live workers"),
+    ("taskgate_duplicates_total", "Tasks that had ended and were taken by a worker once more"),
+    ("taskgate_steps_settled_total", "Steps of canvases that were ended because what they follow ended badly"),
+    ("taskgate_tasks_pruned_total", "Finished tasks that were removed after ledger.keep"),
+    ("taskgate_schedule_runs_total", "Ticks of schedules by outcome"),
+    ("taskgate_spans_exported_total", "Spans that the trace collector took"),
+    ("taskgate_spans_dropped_total", "Spans that were given up because the collector was away for too long"),
+    ("taskgate_worker_events_dropped_total", "Events that our own worker could not send in time"),
+    ("taskgate_worker_messages_refused_total", "Messages that our own worker could not read"),
+];
+
+/// Those of [`COUNTERS`] that are always there with these labels.
+const FROM_ZERO: &[(&str, &str, &[&str])] = &[
+    ("taskgate_tasks_published_total", "way", &["direct", "outbox"]),
+    ("taskgate_sweeper_repairs_total", "kind", &REPAIRS),
+];
+const FROM_ZERO_BARE: &[&str] = &[
+    "taskgate_worker_events_total",
+    "taskgate_recorder_events_total",
+    "taskgate_records_unreadable_total",
+    "taskgate_events_unreadable_total",
+    "taskgate_leases_renewed_total",
+    "taskgate_duplicates_total",
+    "taskgate_tasks_pruned_total",
+];
+
+/// What the sweeper repairs: a message that was nowhere is published again; one in `unacked` goes back into its list; a task is
+/// given up; a revoke is fulfilled; an old message that came back is removed; a chord's keys are written again.
+pub const REPAIRS: [&str; 6] = ["requeued", "restored", "lost", "revoked", "removed", "chord_rebuilt"];
+
+const GAUGES: &[(&str, &str)] = &[
+    ("taskgate_dependency_up", "1 while the ledger, the broker or the result backend answers"),
+    ("taskgate_outbox_depth", "Accepted tasks that are due and not yet in the broker"),
+    ("taskgate_outbox_age_seconds", "Age of the oldest of them, 0 without one"),
+    ("taskgate_recorder_active", "1 while this replica is the one that records"),
+    ("taskgate_sse_streams", "Open event streams of this process"),
+    ("taskgate_pool_connections", "Connections of this process to the ledger's database, by pool and state"),
+    ("taskgate_pool_connections_max", "The most that a pool may open"),
+    ("taskgate_workers_online", "Workers whose heartbeats come"),
+    ("taskgate_incidents", "Open incidents by kind"),
+];
+
+const HISTOGRAMS: &[(&str, &str)] = &[
+    ("taskgate_http_request_seconds", "Seconds from the head of a request to the head of its answer"),
+    ("taskgate_submit_seconds", "Seconds from when a submission was read until it was committed"),
+    ("taskgate_commit_seconds", "Seconds of one commit of submissions"),
+    ("taskgate_commit_batch_submissions", "Submissions that shared one commit"),
+    ("taskgate_publish_seconds", "Seconds of one pipelined publish"),
+    ("taskgate_recorder_commit_seconds", "Seconds of one commit of news"),
+    (
+        "taskgate_recorder_lag_seconds",
+        "Seconds from when something happened in a worker until it was written down: the oldest of each commit",
+    ),
+    ("taskgate_schedule_lateness_seconds", "Seconds by which a tick was fired late"),
+];
+
+/// Says what each one is. Called once, after the recorder is installed.
+pub(super) fn describe() {
+    for (name, help) in COUNTERS {
+        describe_counter!(*name, *help);
+    }
+    for (name, help) in GAUGES {
+        describe_gauge!(*name, *help);
+    }
+    for (name, help) in HISTOGRAMS {
+        let unit = if name.ends_with("_seconds") { Unit::Seconds } else { Unit::Count };
+        describe_histogram!(*name, unit, *help);
+    }
+    for name in FROM_ZERO_BARE {
+        counter!(*name).increment(0);
+    }
+    for (name, label, values) in FROM_ZERO {
+        for value in *values {
+            counter!(*name, *label => *value).increment(0);
+        }
+    }
+}
