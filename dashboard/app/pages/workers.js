@@ -24,12 +24,12 @@ function Inspect({ hostname }) {
   const reply = data?.replies?.[hostname];
   return html`<div class="stack">
     <div class="row"><label class="row">Ask for <select value=${method} onChange=${(event) => setMethod(event.target.value)}>
-      ${INSPECT.map((name) => html`<option key=${name}>${name}</option>`)}</select></label><button type="button" onClick=${reload}>Again</button></div>
+      ${INSPECT.map((name) => html`<option key=${name} value=${name} selected=${name === method}>${name}</option>`)}</select></label><button type="button" onClick=${reload}>Again</button></div>
     <${Trouble} error=${error} what="inspection of workers" />
     ${data && reply === undefined && html`<${Notice} kind="warn">The worker did not answer in time.<//>`}
-    ${method === 'active' && Array.isArray(reply) && html`<ul>${reply.map((task) => html`<li key=${task.id}><${TaskLink} id=${task.id} /> ${task.name || task.type}</li>`)}
+    ${method === 'active' && Array.isArray(reply) && html`<ul class="plain">${reply.map((task) => html`<li key=${task.id}><${TaskLink} id=${task.id} /> ${task.name || task.type}</li>`)}
       ${reply.length === 0 && html`<li class="quiet">It runs nothing.</li>`}</ul>`}
-    ${reply !== undefined && html`<${Json} value=${reply} name=${method} />`}
+    ${reply !== undefined && !(method === 'active' && reply.length === 0) && html`<${Json} value=${reply} name=${method} />`}
   </div>`;
 }
 
@@ -52,7 +52,7 @@ function Control({ hostname, onDone }) {
   };
   return html`<form class="filters" onSubmit=${submit}>
     <label class="field"><span>Command</span><select value=${command} onChange=${(event) => setCommand(event.target.value)}>
-      ${Object.keys(COMMANDS).map((name) => html`<option key=${name}>${name}</option>`)}</select></label>
+      ${Object.keys(COMMANDS).map((name) => html`<option key=${name} value=${name} selected=${name === command}>${name}</option>`)}</select></label>
     ${Object.entries(COMMANDS[command]).map(([name, type]) => html`<label class="field" key=${command + name}><span>${name}</span><input name=${name} type=${type} min="0" /></label>`)}
     <button class=${command === 'shutdown' ? 'danger' : ''}>Send</button>
     ${asks && html`<${Dialog} title="Shut ${hostname} down?" danger actionText="Shut down" onClose=${() => setAsks(null)} action=${() => send(asks)}>

@@ -87,7 +87,7 @@ export function BulkActions({ filters, picked, onDone }) {
     <button type="button" onClick=${() => prepare('retry')}>Retry…</button>
     <button type="button" class="danger" onClick=${() => prepare('revoke')}>Revoke…</button>
     ${plan && html`<${Dialog} title="${KINDS[plan.kind].title} ${count(plan.ids.length)} tasks?" onClose=${() => setPlan(null)} action=${run}
-        actionText="${KINDS[plan.kind].title} ${count(plan.ids.length)}" danger=${KINDS[plan.kind].danger}>
+        actionText="${KINDS[plan.kind].title} ${count(plan.ids.length)}" danger=${KINDS[plan.kind].danger} nothing=${plan.ids.length === 0}>
       <p>${plan.left > 0 ? `${count(plan.left)} others are left alone: ${plan.kind === 'retry' ? 'they have not ended' : 'they have ended already'}. ` : ''}
         ${plan.more ? `There are more than ${count(MOST)}; these are the newest.` : ''}</p>
       ${part !== null && html`<${Bar} part=${part} />`}

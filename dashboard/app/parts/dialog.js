@@ -2,7 +2,7 @@
 
 import { html, useEffect, useRef, useState } from '../view.js';
 
-export function Dialog({ title, children, onClose, action, actionText = 'OK', danger }) {
+export function Dialog({ title, children, onClose, action, actionText = 'OK', danger, nothing = false }) {
   const ref = useRef(null);
   const [busy, setBusy] = useState(false);
   useEffect(() => {
@@ -20,7 +20,7 @@ export function Dialog({ title, children, onClose, action, actionText = 'OK', da
       <h2>${title}</h2>
       ${children}
       <div class="row">
-        <button class=${danger ? 'danger' : 'main'} disabled=${busy}>${actionText}</button>
+        <button class=${danger ? 'danger' : 'main'} disabled=${busy || nothing}>${actionText}</button>
         <button type="button" onClick=${onClose}>Cancel</button>
       </div>
     </form>

@@ -21,6 +21,8 @@ const FLAGS: [&str; 9] = [
     "--disable-sync",
     "--disable-dev-shm-usage",
 ];
+/// A window cannot be narrower: below this the browser plays a phone.
+const PHONE: u32 = 500;
 /// A page load on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(60);
 const AXE: &str = include_str!("../../vectors/axe/axe.min.js");
@@ -48,8 +50,12 @@ impl Browser {
         let mut flags: Vec<String> = FLAGS.iter().map(|flag| (*flag).to_owned()).collect();
         flags.push(format!("--user-data-dir={}", profile.path().display()));
         flags.push(format!("--window-size={width},{height}"));
+        let mut options = json!({"args": flags});
+        if width < PHONE {
+            options["mobileEmulation"] = json!({"deviceMetrics": {"width": width, "height": height, "pixelRatio": 1.0}});
+        }
         let wanted = json!({"capabilities": {"alwaysMatch": {
-            "goog:chromeOptions": {"args": flags}, "goog:loggingPrefs": {"browser": "ALL"}}}});
+            "goog:chromeOptions": options, "goog:loggingPrefs": {"browser": "ALL"}}}});
         let opened = call(client.post(format!("{address}/session")).json(&wanted)).await;
         let id = opened["sessionId"].as_str().expect("a session");
         let session = format!("{address}/session/{id}");
@@ -89,6 +95,18 @@ impl Browser {
         })
         .await;
         self.post(&format!("element/{found}/click"), json!({})).await;
+    }
+
+    /// Waits until nothing has been loaded for a while.
+    pub async fn settle(&self) {
+        let idle = "performance.getEntriesByType('resource').at(-1)?.responseEnd < performance.now() - 300";
+        self.wait_for("everything is loaded", idle).await;
+    }
+
+    /// Presses and releases one key, by its WebDriver code.
+    pub async fn key(&self, key: &str) {
+        let press = json!([{"type": "keyDown", "value": key}, {"type": "keyUp", "value": key}]);
+        self.post("actions", json!({"actions": [{"type": "key", "id": "keyboard", "actions": press}]})).await;
     }
 
     pub async fn text(&self) -> String {

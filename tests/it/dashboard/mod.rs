@@ -1,5 +1,6 @@
 //! The dashboard in a real browser, on a `dev` of its own (issue rows O1, O2, O7).
 
+mod actions;
 pub mod browser;
 
 use serde_json::{Value, json};
@@ -182,8 +183,7 @@ async fn every_page_is_accessible_in_both_schemes_and_says_nothing_to_the_consol
         screen.browser.run(&format!("localStorage.setItem('taskgate-colours', '{scheme}')")).await;
         for (name, hash) in pages {
             screen.page(hash).await;
-            let idle = "performance.getEntriesByType('resource').at(-1)?.responseEnd < performance.now() - 300";
-            screen.browser.wait_for("everything is loaded", idle).await;
+            screen.browser.settle().await;
             screen.browser.keep(&format!("{name}-{scheme}")).await;
             assert_eq!(screen.browser.barriers().await, Vec::<String>::new(), "{name}, {scheme}");
             assert_eq!(screen.browser.complaints().await, Vec::<String>::new(), "{name}, {scheme}");
