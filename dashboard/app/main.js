@@ -69,11 +69,14 @@ function App() {
   const place = usePlace();
   const [asksToken, setAsksToken] = useState(false);
   const main = useRef(null);
+  const moved = useRef(false);
   const known = PAGES.find(([id]) => id === place.page);
   const title = place.rest[0] ? `${place.rest[0]} · ${known?.[1]}` : known?.[1];
   useEffect(() => {
     document.title = `${title || 'Not found'} · taskgate`;
-    main.current?.focus({ preventScroll: true });
+    // At the first look the page begins where every page begins: with the way past the navigation.
+    if (moved.current) main.current?.focus({ preventScroll: true });
+    moved.current = true;
     document.querySelector('.side [aria-current]')?.scrollIntoView({ block: 'nearest', inline: 'center' });
     scrollTo(0, 0);
   }, [place.page, place.rest.join('/')]);

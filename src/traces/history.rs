@@ -102,7 +102,7 @@ pub fn spans(task: &Task, events: &[Event], place: Place) -> Vec<Span> {
     }];
     let mut open: Option<Open<'_>> = None;
     for event in events {
-        let step = Step::of(event.phase);
+        let step = following(open.as_ref(), event);
         if let Some(now) = &mut open {
             // A worker takes the next attempt long before it is due.
             let goes_on = step == Some(now.step) || (now.step == Step::Retry && step == Some(Step::Receive));
@@ -117,6 +117,17 @@ pub fn spans(task: &Task, events: &[Event], place: Place) -> Vec<Span> {
         open = step.map(|step| Open { step, since: event.at, first: event, worker: event.worker.as_deref() });
     }
     found
+}
+
+/// The step that a change begins. Celery announces the next attempt as received before it says that this one is to be retried.
+fn following(open: Option<&Open<'_>>, event: &Event) -> Option<Step> {
+    let is_next_attempt = open.is_some_and(|now| {
+        now.step == Step::Run && now.first.delivery == event.delivery && event.retries > now.first.retries
+    });
+    match Step::of(event.phase) {
+        Some(Step::Receive) if is_next_attempt => Some(Step::Retry),
+        step => step,
+    }
 }
 
 /// Ends a step with the change that followed it. A run that was over before its start was heard of is known from the record.
@@ -137,6 +148,15 @@ fn span(task: &Task, open: &Open<'_>, end: Time, next: &Event, whole: SpanContex
     let is_run = open.step == Step::Run;
     let id = span_id(task, open.step.word(), open.first.seq);
     let worker = open.worker.or(next.worker.as_deref().filter(|_| is_run));
+    // An attempt that another one follows on the same delivery was to be retried.
+    let is_retried = is_run && matches!(next.phase, Phase::Retrying | Phase::Received);
+    let mut attributes = attributes(task, if is_run { next } else { open.first }, worker);
+    if is_retried {
+        attributes.retain(|(name, _)| !matches!(*name, "celery.state" | "celery.retries" | "taskgate.phase"));
+        attributes.push(("celery.state", Phase::Retrying.status().into()));
+        attributes.push(("celery.retries", i64::from(open.first.retries).into()));
+        attributes.push(("taskgate.phase", Phase::Retrying.as_str().into()));
+    }
     Span {
         context: SpanContext { span: id, ..whole },
         parent: Some(whole.span),
@@ -145,8 +165,8 @@ fn span(task: &Task, open: &Open<'_>, end: Time, next: &Event, whole: SpanContex
         kind: open.step.kind(),
         start: open.since,
         end: end.max(open.since),
-        attributes: attributes(task, if is_run { next } else { open.first }, worker),
-        failed: is_run && (is_failure(next.phase) || next.phase == Phase::Retrying),
+        attributes,
+        failed: is_retried || (is_run && is_failure(next.phase)),
     }
 }
 
@@ -256,6 +276,30 @@ mod tests {
         assert!(found[1..].iter().all(|span| span.parent == Some(found[0].context.span)));
         assert_eq!(found.iter().filter(|span| span.link == Some(sender)).count(), 2);
         assert_eq!(spans(&task, &events, place), found, "told twice, it is the same");
+    }
+
+    #[test]
+    fn an_attempt_that_is_announced_before_the_retry_is_said_changes_nothing() {
+        let (task, place) = traced(Phase::Succeeded);
+        let events = [
+            event(1, 0, Phase::Accepted, 0),
+            event(2, 3, Phase::Running, 0),
+            event(3, 5, Phase::Received, 1),
+            event(4, 6, Phase::Retrying, 0),
+            event(5, 9, Phase::Running, 1),
+            event(6, 10, Phase::Succeeded, 1),
+        ];
+        let found = spans(&task, &events, place);
+        let expected = [
+            ("tasks.sample", 0, 10, false),
+            ("tasks.sample wait", 0, 3, false),
+            ("tasks.sample run", 3, 5, true),
+            ("tasks.sample retry", 5, 9, false),
+            ("tasks.sample run", 9, 10, false),
+        ];
+        assert_eq!(steps(&found), expected);
+        assert!(found[2].attributes.contains(&("celery.state", "RETRY".into())));
+        assert!(found[2].attributes.contains(&("celery.retries", 0.into())));
     }
 
     #[test]

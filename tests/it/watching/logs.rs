@@ -2,7 +2,8 @@
 
 use serde_json::{Value, json};
 
-use crate::harness::{Harness, Options, eventually};
+use crate::harness::environment::{Harness, Options};
+use crate::harness::eventually;
 
 const SECRET: &str = "geheim-0815";
 

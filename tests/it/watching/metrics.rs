@@ -6,7 +6,8 @@ use regex::Regex;
 use serde_json::{Value, json};
 
 use super::exposition::Exposition;
-use crate::harness::{Gateway, Harness, Http, Options, celery::root, eventually};
+use crate::harness::environment::{Harness, Options};
+use crate::harness::{Gateway, Http, celery::root, eventually};
 
 /// The names that boards for Celery exporters ask for.
 const EXPORTERS: [&str; 15] = [
@@ -62,7 +63,7 @@ fn fleet(found: &Exposition) -> Vec<(&str, f64)> {
 }
 
 /// Ends of every kind, so that every counter of the fleet has a series.
-async fn ends_of_every_kind(env: &crate::harness::Lent<Box<Harness>>) {
+async fn ends_of_every_kind(env: &crate::harness::environment::Lent<Box<Harness>>) {
     for signature in [
         json!({"task": "demo.add", "args": [1, 2]}),
         json!({"task": "demo.retry", "args": [1, 0.1]}),
