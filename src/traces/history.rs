@@ -130,10 +130,9 @@ fn following(open: Option<&Open<'_>>, event: &Event) -> Option<Step> {
     }
 }
 
-/// Ends a step with the change that followed it. A run that was over before its start was heard of is known from the record.
+/// Ends a step with the change that followed it. A run that was over before its start was heard of is told as well.
 fn close(task: &Task, open: Open<'_>, next: &Event, whole: SpanContext, place: Place, found: &mut Vec<Span>) {
-    let unseen = task.started_at.filter(|_| Step::of(next.phase).is_none() && open.step != Step::Run);
-    match unseen.filter(|started| *started >= open.since) {
+    match unseen_start(task, &open, next) {
         Some(started) => {
             let worker = next.worker.as_deref().or(task.worker.as_deref());
             let run = Open { step: Step::Run, since: started, first: next, worker };
@@ -142,6 +141,17 @@ fn close(task: &Task, open: Open<'_>, next: &Event, whole: SpanContext, place: P
         }
         None => found.push(span(task, &open, next.at, next, whole, place)),
     }
+}
+
+/// When a run began whose start the history lacks. The record keeps the first start only: a later attempt, whose result was faster
+/// than the word of its start, is a run without a length.
+fn unseen_start(task: &Task, open: &Open<'_>, next: &Event) -> Option<Time> {
+    if Step::of(next.phase).is_some() || open.step == Step::Run {
+        return None;
+    }
+    let known = task.started_at.filter(|started| *started >= open.since);
+    let ran = open.step == Step::Retry && matches!(next.phase, Phase::Succeeded | Phase::Failed);
+    known.or_else(|| ran.then_some(next.at))
 }
 
 fn span(task: &Task, open: &Open<'_>, end: Time, next: &Event, whole: SpanContext, place: Place) -> Span {
@@ -245,6 +255,22 @@ mod tests {
     fn steps(spans: &[Span]) -> Vec<(&str, i64, i64, bool)> {
         let step = |span: &Span| (span.start.0 / 1_000_000, span.end.0 / 1_000_000);
         spans.iter().map(|span| (span.name.as_str(), step(span).0, step(span).1, span.failed)).collect()
+    }
+
+    #[test]
+    fn an_attempt_whose_start_was_never_told_is_a_run_without_a_length() {
+        let (mut task, place) = traced(Phase::Succeeded);
+        task.started_at = Some(Time(1_000_000));
+        let events = [
+            event(1, 0, Phase::Accepted, 0),
+            event(2, 1, Phase::Running, 0),
+            event(3, 2, Phase::Retrying, 0),
+            event(4, 3, Phase::Received, 1),
+            event(5, 6, Phase::Succeeded, 1),
+        ];
+        let found = spans(&task, &events, place);
+        let last = [("tasks.sample retry", 2, 6, false), ("tasks.sample run", 6, 6, false)];
+        assert_eq!(steps(&found)[3..], last);
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! The worker that the integration tests run: the tasks of `tests/celery_app`, in Rust and named `rs.*`.
 //!
 //! `BROKER`, `BACKEND` and `HOSTNAME` say where and who; `QUEUES`, `QUEUE_ORDER`, `PREFETCH`, `KEY_PREFIX`,
-//! `RESULT_PREFIX`, `CONCURRENCY`, `VISIBILITY_TIMEOUT`, `AUTOSCALE`, `POOL`,
+//! `RESULT_PREFIX`, `CONCURRENCY`, `VISIBILITY_TIMEOUT`, `AUTOSCALE`, `POOL`, `UNKNOWN_TASK`,
 //! `MAX_TASKS_PER_CHILD` and `MAX_MEMORY_PER_CHILD` how.
 
 use std::time::Duration;
@@ -13,7 +13,8 @@ use serde_json::{Value, json};
 use taskgate::backend::{Backend, BackendConfig};
 use taskgate::broker::{Broker, BrokerConfig, LinkConfig};
 use taskgate::worker::{
-    Builder, Command, Context, Failure, PROGRESS, Pool, QueueOrder, Registry, RetryPolicy, TaskError, queue_names,
+    Builder, Command, Context, Failure, PROGRESS, Pool, QueueOrder, Registry, RetryPolicy, TaskError, UnknownTask,
+    queue_names,
 };
 
 #[derive(Deserialize)]
@@ -216,6 +217,9 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     }
     if let Some(max) = number("AUTOSCALE") {
         worker = worker.autoscale(max as usize, 1);
+    }
+    if said("UNKNOWN_TASK").as_deref() == Some("requeue") {
+        worker = worker.unknown_task(UnknownTask::Requeue);
     }
     if said("POOL").as_deref() == Some("prefork") {
         worker = worker.pool(Pool::Prefork);

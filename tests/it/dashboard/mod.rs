@@ -3,15 +3,19 @@
 mod actions;
 pub mod browser;
 
+use std::time::Duration;
+
 use serde_json::{Value, json};
 
 use self::browser::Browser;
 use crate::dev::Dev;
 use crate::harness::eventually;
 
-/// No stretch of work in the page may be longer, in milliseconds. On a machine of its own the bound is 200; here the page shares two
-/// cores with its gateway, its worker and other tests, and the clock counts what they take.
-const LONGEST_TASK: f64 = 1_000.0;
+/// No stretch of work in the page may be longer, in milliseconds.
+const LONGEST_TASK: f64 = 200.0;
+
+/// Between two of the twenty groups of 500: faster than ten thousand in a minute, yet a stream and not one blow.
+const PACE: Duration = Duration::from_millis(500);
 
 struct Screen {
     dev: Dev,
@@ -210,6 +214,7 @@ async fn ten_thousand_new_tasks_do_not_freeze_the_list() {
         screen.browser.run(watch).await;
         for _ in 0..20 {
             screen.dev.http.post("/group", &json!({"tasks": group})).await.expect(202);
+            tokio::time::sleep(PACE).await;
         }
         let counted = "Number(document.querySelector('#fresh')?.textContent.replace(/[^0-9]/g, '')) >= 9999";
         screen.browser.wait_for("they are counted", counted).await;
@@ -218,5 +223,6 @@ async fn ten_thousand_new_tasks_do_not_freeze_the_list() {
             break;
         }
     }
+    println!("the longest task of the page took {longest} ms");
     assert!(longest <= LONGEST_TASK, "the page was busy for {longest} ms at a stretch");
 }

@@ -16,26 +16,26 @@ info = send("child_info").get(timeout=20)
 stats = nodes("stats")
 seen = []
 progress = send("child_progress", 2)
-progress.get(timeout=10, on_message=lambda m: m["task_id"] == progress.id and seen.append([m["status"], m["result"]]))
+progress.get(timeout=30, on_message=lambda m: m["task_id"] == progress.id and seen.append([m["status"], m["result"]]))
 spawned = send("child_spawn", 2)
-spawned.get(timeout=10)
+spawned.get(timeout=30)
 retry = send("child_retry", 2, 0.05)
 running = send("child_sleep", 30)
 active = eventually(lambda: nodes("active"))[0]
 running.revoke(terminate=True, signal="SIGKILL")
 tell({
     "info": info, "pid": stats["pid"], "processes": stats["pool"]["processes"], "seen": seen,
-    "children": sorted(c.get(timeout=10) for c in spawned.children),
-    "retry": retry.get(timeout=10),
+    "children": sorted(c.get(timeout=30) for c in spawned.children),
+    "retry": retry.get(timeout=30),
     "fail": failure(send("child_fail", "KeyError", "gone")),
     "arguments": failure(send("child_add", 1)),
     "panic": failure(send("child_panic")),
     "terminated": failure(running), "worker_pid": active["worker_pid"],
-    "polite": send("child_polite", 5).get(timeout=10),
+    "polite": send("child_polite", 5).get(timeout=30),
     "soft": failure(send("child_soft", 5)),
     "busy": failure(send("child_busy", 60)),
     "hard": failure(send("child_hard", 60)),
-    "add": send("child_add", 20, 22).get(timeout=10),
+    "add": send("child_add", 20, 22).get(timeout=30),
 })"#,
     );
     assert_eq!(said["info"]["parent"], said["pid"], "{said}");
@@ -112,7 +112,7 @@ fn a_child_is_replaced_after_so_many_tasks_or_so_much_memory() {
     let rust = Rust::with(RedisOptions::default(), &limits);
     let said = rust.ask(
         r#"
-pid = lambda: send("child_info").get(timeout=10)["pid"]
+pid = lambda: send("child_info").get(timeout=30)["pid"]
 pids = [pid() for _ in range(7)]
 before = pid()
 send("child_eat", 200).get(timeout=30)
@@ -135,8 +135,8 @@ fn the_prefork_pool_runs_every_task_in_a_child_and_ends_with_its_worker() {
         r#"
 sleeping = [send("sleep", 1, n) for n in range(4)]
 pids = {task["worker_pid"] for task in eventually(lambda: len(nodes("active")) == 2 and nodes("active"))}
-out = {"sum": sum(r.get(timeout=20) for r in sleeping), "blocking": send("blocking", 7, 3).get(timeout=10),
-       "shell": send("shell", "you").get(timeout=10), "own": nodes("stats")["pid"] in pids, "pids": len(pids)}
+out = {"sum": sum(r.get(timeout=20) for r in sleeping), "blocking": send("blocking", 7, 3).get(timeout=30),
+       "shell": send("shell", "you").get(timeout=30), "own": nodes("stats")["pid"] in pids, "pids": len(pids)}
 app.control.pool_grow(1)
 eventually(lambda: len(nodes("stats")["pool"]["processes"]) == 3)
 app.control.pool_shrink(2)

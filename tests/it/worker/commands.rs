@@ -80,6 +80,9 @@ async fn a_command_of_the_catalog_runs_from_post_to_result() {
     let stats = replies["replies"].as_object().and_then(|all| all.values().next()).expect("one worker").clone();
     let processes = stats["pool"]["processes"].as_array().expect("pids");
     assert!(!processes.is_empty() && !processes.contains(&stats["pid"]), "tasks.add runs in a child: {stats}");
+    let unknown = json!({"task": "nobody.has.this"});
+    let unknown = http.post_with("/v1/tasks", &[("prefer", "wait=30")], &unknown).await.expect(200);
+    assert_eq!(unknown["error"]["type"], "NotRegistered", "the ledger says so: {unknown}");
     let died = run(&http, "kill -SEGV $$").await;
     assert_eq!(died["error"]["type"], "WorkerLostError", "{died}");
     assert!(died["error"]["message"].as_str().is_some_and(|text| text.contains("signal 11 (SIGSEGV)")), "{died}");

@@ -66,7 +66,7 @@ out = {
     "restart": do("pool_restart"),
     "hello": do("hello", from_node="other@node", revoked=["gone"]),
     "add": do("add_consumer", queue="extra"),
-    "extra": app.send_task("rs.add", (1, 1), queue="extra").get(timeout=10),
+    "extra": app.send_task("rs.add", (1, 1), queue="extra").get(timeout=30),
     "queues": [q["name"] for q in do("active_queues")],
     "cancel": do("cancel_consumer", queue="extra"),
 }
@@ -123,7 +123,7 @@ out["running"] = failure(running)
 unknown = app.AsyncResult("never-sent")
 unknown.revoke()
 out["unknown"] = failure(unknown)
-out["after"] = send("add", 4, 4).get(timeout=10)
+out["after"] = send("add", 4, 4).get(timeout=30)
 tell(out)
 "#,
     );
@@ -173,7 +173,7 @@ def listen():
 threading.Thread(target=listen, daemon=True).start()
 eventually(lambda: "rust@test" in state.workers)
 good, bad, again = send("add", 1, 2), send("fail", "ValueError", "no"), send("retry", 1, 0.05)
-good.get(timeout=10), failure(bad), again.get(timeout=10)
+good.get(timeout=30), failure(bad), again.get(timeout=30)
 get = lambda r: state.tasks.get(r.id)
 eventually(lambda: all(get(r) and get(r).state in ("SUCCESS", "FAILURE") for r in (good, bad, again)))
 worker = state.workers["rust@test"]

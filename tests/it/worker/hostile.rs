@@ -5,7 +5,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use super::process::Rust;
-use crate::harness::wait;
+use crate::harness::{RedisOptions, wait};
 
 /// A message as a Celery client writes it, with something wrong.
 fn message(change: impl FnOnce(&mut Value)) -> String {
@@ -62,6 +62,15 @@ fn no_message_ends_the_worker_or_makes_it_spin() {
 }
 
 #[test]
+fn an_unknown_task_goes_back_once_where_that_is_asked_for() {
+    let rust = Rust::with(RedisOptions::default(), &[("UNKNOWN_TASK", "requeue")]);
+    let said = rust.ask("tell([failure(send('nobody_has_this')), send('add', 1, 1).get(timeout=30)])");
+    assert_eq!((&said[0][0], &said[1]), (&json!("NotRegistered"), &json!(2)), "{said}");
+    assert_eq!(rust.process.log().matches("back to its queue").count(), 1, "{}", rust.process.log());
+    assert_eq!((rust.waiting(), rust.unacked()), (0, 0));
+}
+
+#[test]
 fn a_protocol_1_message_and_the_smallest_one_run() {
     let rust = Rust::start();
     let small = json!({"body": "[[2, 3], {}, {}]", "content-type": "application/json",
@@ -73,6 +82,6 @@ fn a_protocol_1_message_and_the_smallest_one_run() {
     for message in [small, old] {
         let _: i64 = rust.redis.command(0, &["LPUSH", "rust", &message.to_string()]);
     }
-    let said = rust.ask("tell([app.AsyncResult(id).get(timeout=10) for id in ('small', 'old')])");
+    let said = rust.ask("tell([app.AsyncResult(id).get(timeout=30) for id in ('small', 'old')])");
     assert_eq!(said, json!([5, 9]));
 }

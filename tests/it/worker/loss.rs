@@ -94,7 +94,7 @@ tell(nodes("stats")["total"])
 fn consumption_resumes_when_redis_is_back_and_nothing_acknowledged_runs_again() {
     let keep = RedisOptions { appendonly: true, ..RedisOptions::default() };
     let mut rust = Rust::with(keep, &[("CONCURRENCY", "2")]);
-    let before = rust.ask("r = [send('add', n, n) for n in range(50)]; [x.get(timeout=10) for x in r]; tell(len(r))");
+    let before = rust.ask("r = [send('add', n, n) for n in range(50)]; [x.get(timeout=30) for x in r]; tell(len(r))");
     assert_eq!(before, 50);
     let running = rust.ask("r = send('sleep', 1.5, 'through'); eventually(lambda: nodes('active')); tell(r.id)");
     restart_after(&mut rust.redis, Duration::from_secs(2));

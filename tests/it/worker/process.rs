@@ -87,13 +87,13 @@ def send(name, *args, **options):
     kwargs = options.pop("kwargs", None)
     return app.send_task("rs." + name, args, kwargs, queue="rust", **options)
 
-def failure(result, timeout=10):
+def failure(result, timeout=30):
     try:
         return result.get(timeout=timeout)
     except Exception as error:
         return [type(error).__name__, type(error).__module__, str(error)]
 
-def eventually(fact, timeout=10):
+def eventually(fact, timeout=30):
     deadline = time.time() + timeout
     while time.time() < deadline:
         value = fact()
