@@ -92,7 +92,7 @@ impl App {
             config.broker.visibility_timeout,
         );
         let retention = Retention::new(ledger.clone(), config.ledger.clone(), holder.clone());
-        let (lookout, incidents) = Lookout::new(ledger.clone(), broker.clone());
+        let (lookout, incidents) = Lookout::new(ledger.clone(), broker.clone(), config.incidents.clone());
         let (health, health_handle) = Health::new(ledger.clone(), broker.clone(), backend.clone());
         let beat_handle = beat::service::Handle::default();
         let authority = Authority::new(ledger.clone());
@@ -114,6 +114,7 @@ impl App {
             pauses: pauses.clone(),
             beat: beat_handle.clone(),
             limits: config.limits.clone(),
+            keep_idempotency: config.ledger.keep_idempotency,
             webhooks: webhooks_handle,
             hooks: config.webhooks.clone(),
             origin: origin(),

@@ -10,7 +10,7 @@ static ADVANCE: LazyLock<Script> = LazyLock::new(|| {
     Script::new(
         r"
         local found = redis.call('GET', KEYS[1])
-        if ARGV[1] ~= '' and found ~= ARGV[1] then
+        if (ARGV[1] ~= '' and found ~= ARGV[1]) or not found then
             redis.call('SET', KEYS[1], ARGV[2])
             return found or ''
         end
@@ -32,7 +32,8 @@ pub enum Epoch {
 }
 
 impl Broker {
-    /// Replaces `expected` by `next`, in one step. With an empty `expected` only sets it.
+    /// Replaces `expected` by `next`, in one step. With an empty `expected` only
+    /// sets it, and answers whether it was there.
     pub async fn advance_epoch(&self, expected: &str, next: &str) -> Result<Epoch, Error> {
         let key = self.keys.prefixed("taskgate.epoch");
         let found: String = self.link.script(ADVANCE.key(key).arg(expected).arg(next)).await?;

@@ -5,12 +5,15 @@
 
 use std::collections::{HashMap, HashSet};
 
+use super::keys::SEPARATOR;
 use super::{Broker, Error};
 use crate::celery::Envelope;
 use crate::clock::Time;
 
 /// Elements read in one call.
 const PAGE: isize = 500;
+/// Of a thousand keys each, to find the tables of bindings: it is done after a loss only.
+const BINDING_PAGES: usize = 200;
 
 /// A field of `unacked` and its value.
 type Entry = (Vec<u8>, Vec<u8>);
@@ -52,6 +55,29 @@ impl Broker {
     /// Messages reserved by workers, of all queues.
     pub async fn reserved_count(&self) -> Result<i64, Error> {
         self.link.call(redis::cmd("HLEN").arg(self.keys.unacked())).await
+    }
+
+    /// Queues that some exchange of this Redis is bound to: kombu writes its own name down for every queue that it declares.
+    pub async fn bound_queues(&self) -> Result<Vec<String>, Error> {
+        let mut tables: Vec<String> = Vec::new();
+        let mut cursor = 0_u64;
+        for _ in 0..BINDING_PAGES {
+            let mut command = redis::cmd("SCAN");
+            command.arg(cursor).arg("MATCH").arg(self.keys.binding("*")).arg("COUNT").arg(1_000).arg("TYPE").arg("set");
+            let (next, page): (u64, Vec<String>) = self.link.call(&command).await?;
+            tables.extend(page);
+            cursor = next;
+            if cursor == 0 {
+                break;
+            }
+        }
+        let mut queues = Vec::new();
+        for table in tables.iter().filter(|table| !table.ends_with(".pidbox")) {
+            let members: Vec<String> = self.link.call(redis::cmd("SMEMBERS").arg(table)).await?;
+            let queue = |member: String| member.rsplit(SEPARATOR).next().map(str::to_owned);
+            queues.extend(members.into_iter().filter_map(queue).filter(|queue| !queue.ends_with(".pidbox")));
+        }
+        Ok(queues)
     }
 
     /// Ids of all tasks in these queues and in `unacked`. Lists are read from the end that is served last, so that what is

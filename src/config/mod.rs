@@ -12,6 +12,7 @@ pub mod value;
 mod database;
 mod exchanges;
 mod http;
+mod incidents;
 mod ledger;
 mod log;
 mod network;
@@ -35,6 +36,7 @@ pub use database::Database;
 pub use error::Error;
 pub use exchanges::{Binding, Exchange, ExchangeKind};
 pub use http::{Http, TlsFiles};
+pub use incidents::Incidents;
 pub use ledger::Ledger;
 pub use log::{Log, LogFormat};
 pub use network::Network;
@@ -53,7 +55,7 @@ pub use worker::Worker;
 use crate::spelling::nearest;
 
 /// All that may stand at the top of the file.
-const TOP_KEYS: [&str; 17] = [
+const TOP_KEYS: [&str; 18] = [
     "auth",
     "http",
     "database",
@@ -62,6 +64,7 @@ const TOP_KEYS: [&str; 17] = [
     "backend",
     "submit",
     "sweeper",
+    "incidents",
     "limits",
     "routes",
     "exchanges",
@@ -108,6 +111,7 @@ pub struct Config {
     pub submit: Submit,
     pub limits: Limits,
     pub sweeper: Sweeper,
+    pub incidents: Incidents,
     pub routes: Routes,
     pub exchanges: Vec<Exchange>,
     pub tasks: Vec<RawTask>,
@@ -152,6 +156,7 @@ impl Config {
             submit: Submit::read(section(&said, "submit")?),
             limits: Limits::read(&section(&said, "limits")?, &said)?,
             sweeper: Sweeper::read(&section(&said, "sweeper")?, &said)?,
+            incidents: Incidents::read(&section(&said, "incidents")?, &said)?,
             routes: Routes::read(section(&said, "routes")?)?,
             exchanges: exchanges::read(section(&said, "exchanges")?)?,
             tasks: list(&said, "tasks")?,

@@ -4,7 +4,7 @@ use futures_util::future::join_all;
 
 use super::Gateway;
 use super::retry::refused;
-use super::submit::{IDEMPOTENCY_TTL, SubmitError, SubmitRequest, Submitted};
+use super::submit::{SubmitError, SubmitRequest, Submitted};
 use crate::clock;
 use crate::store::{self, Edge, IdempotencyKey, Inserted};
 use crate::task::Json;
@@ -68,7 +68,7 @@ impl Gateway {
             scope: key.scope,
             key: key.key,
             fingerprint: key.fingerprint,
-            expires_at: now.plus(IDEMPOTENCY_TTL),
+            expires_at: now.plus(self.keep_idempotency),
         });
         match self.commit.commit(whole).await.map_err(SubmitError::from)? {
             Ok(Inserted { .. }) => Ok(submitted),

@@ -49,7 +49,9 @@ impl Gateway {
     }
 
     async fn held(&self, task: &Task, now: Time, evidence: &mut Map<String, Value>) -> Result<String, Error> {
-        let Some(at) = self.ledger.at_gate(task.no).await? else { return Ok(held(task, now)) };
+        let Some(at) = self.ledger.at_gate(task.no).await? else {
+            return self.not_stopped(task, now, evidence).await;
+        };
         evidence.insert("ahead".into(), json!(at.ahead));
         let before = match at.ahead {
             0 => "it is the next".to_owned(),
@@ -65,6 +67,27 @@ impl Gateway {
         evidence.insert("under_way".into(), json!(at.under_way));
         evidence.insert("holders".into(), json!(at.holders.iter().map(TaskId::as_str).collect::<Vec<_>>()));
         Ok(format!("It is held by {}: {} of {max} are under way; {before}.", at.gate, at.under_way))
+    }
+
+    /// No limit holds it: its time, a paused queue, or whatever its history says.
+    async fn not_stopped(&self, task: &Task, now: Time, evidence: &mut Map<String, Value>) -> Result<String, Error> {
+        if let Some(due) = task.due_at.filter(|at| *at > now) {
+            return Ok(format!("It is held until {}.", due.rfc3339()));
+        }
+        let queue = task.queue.as_deref().unwrap_or_default();
+        let paused = self.ledger.paused_queues().await?.into_iter().find(|(name, _)| name == queue);
+        if let Some((_, since)) = paused {
+            let since = since.rfc3339();
+            evidence.insert("paused_since".into(), json!(since));
+            return Ok(format!("It is held because its queue is paused ({queue}, since {since})."));
+        }
+        Ok(match &task.reason {
+            Some(reason) => format!("It is held: {reason}."),
+            None if task.due_at.is_some() => {
+                "It is about to be published, as soon as its limits are looked at.".to_owned()
+            }
+            None => "It is held until it is released.".to_owned(),
+        })
     }
 
     async fn accepted(&self, task: &Task, now: Time, evidence: &mut Map<String, Value>) -> Result<String, Error> {
@@ -169,18 +192,6 @@ impl Gateway {
             Phase::Retrying => format!("Attempt {} failed on {name} ({last}); it will run again.", task.retries + 1),
             _ => format!("It has run for {} s on {name} ({last}).", secs(task.started_at)),
         })
-    }
-}
-
-fn held(task: &Task, now: Time) -> String {
-    let why = task.reason.as_deref();
-    match (task.due_at.filter(|at| *at > now), why) {
-        (Some(due), _) => format!("It is held until {}.", due.rfc3339()),
-        (None, Some(reason)) => format!("It is held: {reason}."),
-        (None, None) if task.due_at.is_some() => {
-            "It is about to be published, as soon as its limits are looked at.".to_owned()
-        }
-        (None, None) => "It is held until it is released.".to_owned(),
     }
 }
 

@@ -17,6 +17,7 @@ pub mod watch;
 pub mod webhooks;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::backend::Backend;
 use crate::beat;
@@ -55,6 +56,8 @@ pub struct Parts {
     pub pauses: Pauses,
     pub beat: beat::service::Handle,
     pub limits: config::Limits,
+    /// How long an answer is kept for repetitions of its request.
+    pub keep_idempotency: Duration,
     pub webhooks: hooks::Handle,
     pub hooks: config::Webhooks,
     /// `origin` of the messages: `gen<pid>@<host>` by Celery's custom.

@@ -1,10 +1,12 @@
 //! Retry: the same message as a new task, with `retry_of`. `restart` stops the old one first.
 
+use std::time::Duration;
+
 use super::Gateway;
 use super::limits::at_once;
 use super::replay::{self, ReplayError};
 use super::revoke::{RevokeError, RevokeRequest};
-use super::submit::{IDEMPOTENCY_TTL, Idempotency, SubmitError, Submitted};
+use super::submit::{Idempotency, SubmitError, Submitted};
 use crate::clock::{self, Time};
 use crate::services::commit::CommitError;
 use crate::store::{self, Conflict, IdempotencyKey, Task};
@@ -44,7 +46,7 @@ impl Gateway {
         self.check_backlog()?;
         // Made before anything is revoked: what cannot be sent again is not stopped either.
         let mut submission = self.again(&task, None).await?;
-        submission.idempotency = repeatable.map(|given| key(given, &submission));
+        submission.idempotency = repeatable.map(|given| key(given, &submission, self.keep_idempotency));
         if restart && !task.phase.is_final() {
             self.revoke(id, &RevokeRequest::terminating("restarted")).await?;
         }
@@ -81,13 +83,13 @@ impl Gateway {
 }
 
 /// The answer that repetitions get.
-fn key(given: Idempotency, submission: &store::Submission) -> IdempotencyKey {
+fn key(given: Idempotency, submission: &store::Submission, keep: Duration) -> IdempotencyKey {
     IdempotencyKey {
         answer: (given.answer.0)(&summary(submission)),
         scope: given.scope,
         key: given.key,
         fingerprint: given.fingerprint,
-        expires_at: submission.at.plus(IDEMPOTENCY_TTL),
+        expires_at: submission.at.plus(keep),
     }
 }
 

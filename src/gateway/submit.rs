@@ -91,8 +91,6 @@ pub struct Submitted {
 
 /// More children are not listed in an answer.
 const MAX_CHILDREN: usize = 1_000;
-/// How long an answer is kept for repetitions.
-pub(super) const IDEMPOTENCY_TTL: Duration = Duration::from_hours(24);
 
 /// Why a call was refused; nothing of it is in the ledger.
 #[derive(Debug, thiserror::Error)]
@@ -237,7 +235,7 @@ impl Gateway {
                 scope: given.scope,
                 key: given.key,
                 fingerprint: given.fingerprint,
-                expires_at: now.plus(IDEMPOTENCY_TTL),
+                expires_at: now.plus(self.keep_idempotency),
             }),
             unique: unique.zip(key_owner).map(|(unique, task_id)| unique_key(unique, task_id, now)),
         }

@@ -14,17 +14,12 @@ use tracing::{debug, info, warn};
 
 use crate::broker::{self, Broker};
 use crate::clock::{self, Time};
+use crate::config;
 use crate::services::workers::is_online;
 use crate::store::{self, SharedLedger, Worker};
 use crate::task::Phase;
 
 const PERIOD: Duration = Duration::from_secs(2);
-/// A worker that takes nothing from a backlog for this long is silent.
-const SILENT: Duration = Duration::from_secs(30);
-/// Messages that wait this long without a consumer are an incident: a worker may be restarting.
-const UNSERVED: Duration = Duration::from_secs(10);
-/// The outbox drains within a second or two when all is well.
-const UNDRAINED: Duration = Duration::from_secs(10);
 const PAGE: i64 = 500;
 /// Incidents kept at a time; more tasks over their budget than this need no list.
 const MOST: usize = 1_000;
@@ -97,6 +92,7 @@ pub struct Lookout {
     ledger: SharedLedger,
     broker: Broker,
     incidents: Incidents,
+    config: config::Incidents,
     /// Since when a worker takes nothing although it could, with what it had processed then.
     idle: BTreeMap<String, (Time, Option<i64>)>,
     /// Since when a queue has messages and no consumer.
@@ -112,10 +108,16 @@ enum Trouble {
 }
 
 impl Lookout {
-    pub fn new(ledger: SharedLedger, broker: Broker) -> (Self, Incidents) {
+    pub fn new(ledger: SharedLedger, broker: Broker, config: config::Incidents) -> (Self, Incidents) {
         let incidents = Incidents::default();
-        let lookout =
-            Self { ledger, broker, incidents: incidents.clone(), idle: BTreeMap::new(), unserved: BTreeMap::new() };
+        let lookout = Self {
+            ledger,
+            broker,
+            incidents: incidents.clone(),
+            config,
+            idle: BTreeMap::new(),
+            unserved: BTreeMap::new(),
+        };
         (lookout, incidents)
     }
 
@@ -146,7 +148,7 @@ impl Lookout {
     async fn outbox(&self, now: Time) -> Result<Option<Incident>, Trouble> {
         let backlog = self.ledger.backlog(now).await?;
         let age = backlog.oldest.map_or(Duration::ZERO, |oldest| now.since(oldest));
-        Ok((backlog.due > 0 && age > UNDRAINED).then(|| Incident {
+        Ok((backlog.due > 0 && age > self.config.undrained_after).then(|| Incident {
             kind: Kind::OutboxStuck,
             subject: "outbox".to_owned(),
             since: backlog.oldest.unwrap_or(now),
@@ -200,7 +202,7 @@ impl Lookout {
         let mut found = Vec::new();
         for (queue, count) in waiting.iter().filter(|(queue, count)| **count > 0 && !served(queue)) {
             let since = *self.unserved.entry(queue.clone()).or_insert(now);
-            if now.since(since) >= UNSERVED {
+            if now.since(since) >= self.config.unserved_after {
                 let detail = format!("{count} messages wait in {queue}, and no worker that is online serves it");
                 found.push(Incident { kind: Kind::NoConsumer, subject: queue.clone(), since, detail });
             }
@@ -220,7 +222,7 @@ impl Lookout {
             let before = self.idle.get(&worker.hostname).filter(|(_, done)| *done == worker.facts.processed);
             let since = before.map_or(now, |(since, _)| *since);
             idle.insert(worker.hostname.clone(), (since, worker.facts.processed));
-            if now.since(since) >= SILENT {
+            if now.since(since) >= self.config.silent_after {
                 let detail = format!(
                     "{} sends heartbeats and takes nothing, {backlog} messages wait in its queues",
                     worker.hostname

@@ -68,7 +68,12 @@ pub struct Handle {
 impl Handle {
     /// Offers what was just committed. A refused offer costs time, never a task: the outbox has it.
     pub fn offer(&self, batch: Vec<Outgoing>) {
-        if batch.is_empty() || !self.shared.direct.load(Ordering::Acquire) {
+        if batch.is_empty() {
+            return;
+        }
+        if !self.shared.direct.load(Ordering::Acquire) {
+            // It waits in the outbox: the limit is kept between two looks too.
+            self.shared.backlog.fetch_add(i64::try_from(batch.len()).unwrap_or(0), Ordering::Relaxed);
             return;
         }
         if self.direct.try_send(batch).is_err() {
@@ -82,7 +87,7 @@ impl Handle {
         self.shared.wake.notify_one();
     }
 
-    /// Due rows at the last look.
+    /// Due rows at the last look, and what was accepted since while Redis was away.
     pub fn backlog(&self) -> i64 {
         self.shared.backlog.load(Ordering::Relaxed)
     }
@@ -240,7 +245,7 @@ impl Relay {
             if let Err(error) = self.push_chunk(chunk).await {
                 self.shared.direct.store(false, Ordering::Release);
                 self.shared.wake.notify_one();
-                warn!(error = %error, "publishing failed, tasks wait in the outbox: {error}");
+                warn!(error = %error, cause = %cause(&error), "publishing failed, tasks wait in the outbox: {error}");
                 return;
             }
         }
@@ -349,7 +354,7 @@ impl Carrier for Road {
         match self.carry_all(batch).await {
             Ok(numbers) => numbers,
             Err(error) => {
-                info!(error = %error, "{} messages stay in the outbox: {error}", batch.len());
+                info!(error = %error, cause = %cause(&error), "{} messages stay in the outbox: {error}", batch.len());
                 Vec::new()
             }
         }
@@ -358,6 +363,11 @@ impl Carrier for Road {
     fn pace(&self, name: &str) -> Option<Duration> {
         self.paces.get(name).copied()
     }
+}
+
+/// What Redis said.
+fn cause(error: &dyn std::error::Error) -> String {
+    error.source().map(ToString::to_string).unwrap_or_default()
 }
 
 /// The same row gives the same bytes for ever: revoke removes exactly them.

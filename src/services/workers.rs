@@ -140,7 +140,10 @@ impl WorkerRegistry {
         worker.seen_at = now;
         worker.offline_at = (news == WorkerNews::Offline).then_some(now);
         note_state(&mut worker.facts, state, now);
-        worker.facts.pid = event.pid.or(worker.facts.pid);
+        if news == WorkerNews::Online {
+            worker.facts.online_at = Some(now.0);
+        }
+        note_process(&mut worker.facts, event.pid, now);
         if news == WorkerNews::Offline {
             info!(worker = %event.hostname, "worker {} went offline", event.hostname);
             self.strangers.remove(&event.hostname);
@@ -212,7 +215,7 @@ impl WorkerRegistry {
             let worker = self.known.entry(name.clone()).or_insert_with(|| stranger(name, now));
             worker.seen_at = worker.seen_at.max(now);
             worker.offline_at = None;
-            note_stats(&mut worker.facts, reply);
+            note_stats(&mut worker.facts, reply, now);
             self.dirty.insert(name.clone());
         }
         for (name, reply) in &queues {
@@ -295,6 +298,15 @@ fn stranger(hostname: &str, now: Time) -> Worker {
     Worker { hostname: hostname.to_owned(), seen_at: now, offline_at: None, facts: WorkerFacts::default() }
 }
 
+/// Another number is another process; the first one that is heard of may have begun long ago.
+fn note_process(facts: &mut WorkerFacts, pid: Option<i64>, now: Time) {
+    let Some(pid) = pid else { return };
+    if facts.pid.is_some_and(|before| before != pid) {
+        facts.online_at = Some(now.0);
+    }
+    facts.pid = Some(pid);
+}
+
 /// A heartbeat on request lacks the counts: what was known stays.
 fn note_state(facts: &mut WorkerFacts, state: WorkerState, now: Time) {
     facts.heartbeat_at = Some(now.0);
@@ -311,14 +323,19 @@ fn note_state(facts: &mut WorkerFacts, state: WorkerState, now: Time) {
 }
 
 /// `stats`: the pool and what it does.
-fn note_stats(facts: &mut WorkerFacts, reply: &RawValue) {
+fn note_stats(facts: &mut WorkerFacts, reply: &RawValue, now: Time) {
     let Ok(stats) = Fields::parse(reply.get()) else { return };
     if let Some(pool) = stats.get("pool").and_then(|pool| Fields::parse(pool.get()).ok()) {
         facts.concurrency = pool.integer("max-concurrency").or(facts.concurrency);
         facts.pool = pool.text("implementation").map(|class| pool_name(&class)).or_else(|| facts.pool.take());
     }
     facts.prefetch = stats.integer("prefetch_count").or(facts.prefetch);
-    facts.pid = stats.integer("pid").or(facts.pid);
+    note_process(facts, stats.integer("pid"), now);
+    // In containers every process has the same number: only the time tells that it is another one.
+    if let Some(uptime) = stats.integer("uptime").and_then(|secs| u64::try_from(secs).ok()) {
+        let began = now.minus(Duration::from_secs(uptime + 1));
+        facts.online_at = Some(facts.online_at.unwrap_or(began.0).max(began.0));
+    }
     if let Some(total) = stats.get("total").and_then(|total| Fields::parse(total.get()).ok()) {
         let sum: i64 = total.iter().filter_map(|(_, count)| json::integer(count)).sum();
         facts.processed = Some(facts.processed.unwrap_or(0).max(sum));
@@ -369,7 +386,7 @@ mod tests {
     fn stats_and_queues_are_read_as_celery_writes_them() {
         let stats = r#"{"total": {"a": 2, "b": 3}, "pid": 7, "prefetch_count": 8, "pool": {"implementation": "celery.concurrency.prefork:TaskPool", "max-concurrency": 2}}"#;
         let mut facts = WorkerFacts::default();
-        note_stats(&mut facts, &json::written(stats.to_owned()));
+        note_stats(&mut facts, &json::written(stats.to_owned()), Time(0));
         assert_eq!(
             (facts.concurrency, facts.processed, facts.prefetch, facts.pid),
             (Some(2), Some(5), Some(8), Some(7))

@@ -66,6 +66,12 @@ impl Book {
                 note(&mut entry.task, facts);
                 entry.touched = true;
             }
+            Verdict::Remark(reason) => {
+                entry.task.seq += 1;
+                entry.task.reason = Some(reason.to_owned());
+                entry.touched = true;
+                self.events.push(event(&entry.task, news, None));
+            }
             Verdict::Change(change) => {
                 entry.outcome |= advance(&mut entry.task, change, news);
                 entry.touched = true;
@@ -78,14 +84,23 @@ impl Book {
     pub fn place(&mut self, id: &TaskId, phase: Phase, reason: Option<&str>, at: Time) {
         let Some(&index) = self.by_id.get(id) else { return };
         let entry = &mut self.entries[index];
+        if entry.task.phase != phase {
+            phase.status().clone_into(&mut entry.task.status);
+        }
         entry.task.phase = phase;
-        phase.status().clone_into(&mut entry.task.status);
         entry.task.seq += 1;
         entry.task.reason = cleaned(reason);
         entry.touched = true;
         let news =
             News { reason: entry.task.reason.clone(), ..News::new(id.clone(), super::Source::Ledger, phase, at) };
         self.events.push(event(&entry.task, &news, None));
+    }
+
+    /// Writes something about a task into its history; the task stays as it is.
+    pub fn remark(&mut self, id: &TaskId, reason: &str, at: Time) {
+        if let Some(phase) = self.phase(id) {
+            self.place(id, phase, Some(reason), at);
+        }
     }
 
     /// Drops tasks, and what was told of them.
@@ -139,7 +154,7 @@ fn advance(task: &mut Task, change: Change, news: &News) -> bool {
     task.seq += 1;
     // A custom state is a state of a running task: an end has Celery's word, so that lists by status stay exact.
     task.status = if phase.is_final() { phase.status().to_owned() } else { short(&change.status) };
-    task.reason = cleaned(news.reason.as_deref());
+    task.reason = cleaned(news.reason.as_deref().or(change.reason));
     if let Some(worker) = &news.worker {
         task.worker = Some(short(worker));
     }
@@ -273,6 +288,6 @@ fn adopted(news: &News, adoption: &Adoption) -> Task {
     fill(&mut task, adoption);
     let position = crate::task::Position { delivery: 1, retries: news.retries.unwrap_or(0), phase };
     let status = news.status.clone().unwrap_or_else(|| phase.status().to_owned());
-    advance(&mut task, Change { position, status, corrected: false, facts: Facts::default() }, news);
+    advance(&mut task, Change { position, status, corrected: false, facts: Facts::default(), reason: None }, news);
     task
 }

@@ -3,13 +3,15 @@
 use crate::clock::Time;
 use crate::task::{Phase, Position};
 
-use super::types::{News, Task};
+use super::types::{News, Source, Task};
 
 /// What news does to a task.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Verdict {
     /// A step forward: gets the next `seq` and an event.
     Change(Change),
+    /// A delivery after the end: the task stays as it is, its history says what happened.
+    Remark(&'static str),
     /// Too late for a step, but it knows facts the row lacks: written without a `seq`.
     Facts(Facts),
     /// Late, repeated or impossible.
@@ -23,6 +25,8 @@ pub struct Change {
     /// A given-up task whose real end came.
     pub corrected: bool,
     pub facts: Facts,
+    /// Why, where the news itself does not say.
+    pub reason: Option<&'static str>,
 }
 
 /// Columns that are filled when they are null.
@@ -40,8 +44,20 @@ impl Facts {
     }
 }
 
+/// What the history says of a message that a worker took although another had it: its reservation had run out, or its worker gave
+/// it back.
+pub const REDELIVERED: &str = "the broker delivered it again";
+/// The same, of a task that has ended.
+pub const DUPLICATE: &str = "a worker took a message of it after its end: it runs twice";
+
 /// Decides. The caller holds the row's lock.
 pub fn apply(task: &Task, news: &News) -> Verdict {
+    if news.if_seq.is_some_and(|seq| seq != task.seq) {
+        return Verdict::Drop;
+    }
+    if is_received_after_its_end(task, news) {
+        return Verdict::Remark(DUPLICATE);
+    }
     let facts = facts(task, news);
     let position = place(task, news);
     let is_forward = task.position().allows(position) || is_retry_behind_its_successor(task, news);
@@ -53,6 +69,7 @@ pub fn apply(task: &Task, news: &News) -> Verdict {
         status: news.status.clone().unwrap_or_else(|| news.phase.status().to_owned()),
         corrected: task.corrected || (task.phase.is_final() && task.position().is_corrected_by(news.phase)),
         facts,
+        reason: (position.delivery > task.delivery && news.source == Source::Event).then_some(REDELIVERED),
     })
 }
 
@@ -62,7 +79,8 @@ fn late(facts: Facts) -> Verdict {
 
 /// Which delivery and attempt the news speaks of.
 fn place(task: &Task, news: &News) -> Position {
-    let delivery = news.delivery.unwrap_or(task.delivery);
+    let again = i32::from(is_received_again(task, news));
+    let delivery = news.delivery.unwrap_or(task.delivery + again);
     let retries = match (news.retries, news.phase) {
         (Some(retries), _) => retries,
         (None, Phase::Retrying) if is_retry_behind_its_successor(task, news) => task.retries - 1,
@@ -79,6 +97,45 @@ fn is_retry_behind_its_successor(task: &Task, news: &News) -> bool {
     news.phase == Phase::Retrying && news.retries.is_none() && task.phase == Phase::Received && task.retries > 0
 }
 
+/// A worker announces each message once. A second announcement of the same attempt is a second delivery; the same one heard twice
+/// has the same time, and after a retry (whose first time is not kept) at least the same worker.
+fn is_received_again(task: &Task, news: &News) -> bool {
+    let same_attempt = news.retries.unwrap_or(0) == task.retries && is_same_call(task, news);
+    let is_other = news.worker != task.worker || task.retries == 0;
+    let is_later = task.received_at.is_some_and(|at| news.at > at);
+    let is_taken = matches!(task.phase, Phase::Received | Phase::Running) && is_later;
+    is_taken && ((is_announcement(news) && same_attempt && is_other) || is_start_elsewhere(task, news))
+}
+
+/// The announcement was lost, the start was not.
+fn is_start_elsewhere(task: &Task, news: &News) -> bool {
+    let is_elsewhere = news.worker.is_some() && task.worker.is_some() && news.worker != task.worker;
+    news.source == Source::Event && news.phase == Phase::Running && is_elsewhere
+}
+
+/// The start of a short task may well be told after its end; its announcement comes before it is begun.
+fn is_received_after_its_end(task: &Task, news: &News) -> bool {
+    let ran = matches!(task.phase, Phase::Succeeded | Phase::Failed);
+    is_announcement(news) && ran && is_same_call(task, news) && task.finished_at.is_some_and(|at| news.at > at)
+}
+
+/// Whether a worker was heard to have the delivery that went into the outbox at `since`: then it was published, whatever became of
+/// the bookkeeping and of its marker.
+pub(super) fn was_taken(task: &Task, since: Time) -> bool {
+    let heard = task.received_at.max(task.started_at);
+    task.phase.is_at_worker() && heard.is_some_and(|at| at >= since)
+}
+
+fn is_announcement(news: &News) -> bool {
+    news.source == Source::Event && news.phase == Phase::Received
+}
+
+/// A task may replace itself by another one under its id.
+fn is_same_call(task: &Task, news: &News) -> bool {
+    let name = news.adoption.as_ref().and_then(|call| call.name.as_deref());
+    name.is_none() || task.name.is_none() || name == task.name.as_deref()
+}
+
 fn facts(task: &Task, news: &News) -> Facts {
     Facts {
         received_at: (news.phase == Phase::Received && task.received_at.is_none()).then_some(news.at),
@@ -91,4 +148,61 @@ fn facts(task: &Task, news: &News) -> Facts {
 /// Pool and main process have clocks of their own: a start is never later than the end.
 fn started(task: &Task, news: &News) -> Time {
     task.finished_at.map_or(news.at, |end| news.at.min(end))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::sample_task;
+
+    fn received(task: &Task, worker: &str, at: i64) -> News {
+        let mut news = News::new(task.id.clone(), Source::Event, Phase::Received, Time(at));
+        news.worker = Some(worker.to_owned());
+        news.retries = Some(0);
+        news
+    }
+
+    fn running() -> Task {
+        let mut task = sample_task("t", Phase::Running, Time(0));
+        task.received_at = Some(Time(10));
+        task.worker = Some("w1".to_owned());
+        task
+    }
+
+    #[test]
+    fn a_second_announcement_is_a_second_delivery_and_an_echo_is_not() {
+        let task = running();
+        let Verdict::Change(change) = apply(&task, &received(&task, "w2", 20)) else { panic!("it is a step") };
+        assert_eq!((change.position.delivery, change.reason), (task.delivery + 1, Some(REDELIVERED)));
+        assert_eq!(apply(&task, &received(&task, "w1", 10)), Verdict::Drop);
+        assert_eq!(apply(&task, &received(&task, "w2", 5)), Verdict::Drop, "late news of the first delivery");
+    }
+
+    #[test]
+    fn a_start_elsewhere_is_a_second_delivery_whose_announcement_was_lost() {
+        let task = running();
+        let started = News { phase: Phase::Running, retries: None, ..received(&task, "w2", 20) };
+        let Verdict::Change(change) = apply(&task, &started) else { panic!("it is a step") };
+        assert_eq!((change.position.delivery, change.position.phase), (task.delivery + 1, Phase::Running));
+        let own = News { worker: Some("w1".to_owned()), ..started };
+        let Verdict::Change(change) = apply(&task, &own) else { panic!("it is progress") };
+        assert_eq!(change.position.delivery, task.delivery);
+    }
+
+    #[test]
+    fn a_delivery_after_the_end_is_remarked() {
+        let ended = Task { phase: Phase::Succeeded, finished_at: Some(Time(30)), ..running() };
+        assert_eq!(apply(&ended, &received(&ended, "w2", 40)), Verdict::Remark(DUPLICATE));
+        assert_eq!(apply(&ended, &received(&ended, "w1", 10)), Verdict::Drop);
+    }
+
+    #[test]
+    fn a_verdict_on_what_has_moved_since_is_dropped() {
+        let task = running();
+        let mut lost = News::new(task.id.clone(), Source::Ledger, Phase::Lost, Time(50));
+        lost.if_seq = Some(task.seq - 1);
+        assert_eq!(apply(&task, &lost), Verdict::Drop);
+        lost.if_seq = Some(task.seq);
+        assert!(matches!(apply(&task, &lost), Verdict::Change(_)));
+    }
 }

@@ -149,8 +149,11 @@ pub trait Ledger: Control + Limits + Schedules + Stats + Steps + Tokens + Traces
     async fn withdraw(&self, id: &TaskId, news: News) -> Result<Withdrawn, Error>;
 
     /// Puts a task back into the outbox as a further delivery (`delivery` + 1, phase `accepted`), with the reason in its history.
-    /// `None` when the task is unknown, finished, or has no message.
-    async fn requeue(&self, id: &TaskId, reason: &str, at: Time) -> Result<Option<Event>, Error>;
+    /// `None` when the task is unknown, finished, has no message, or has moved on from the `seq` that the decision rests on.
+    async fn requeue(&self, id: &TaskId, seq: i64, reason: &str, at: Time) -> Result<Option<Event>, Error>;
+
+    /// Writes something about tasks into their histories, each with a `seq` of its own; unknown ones are passed over.
+    async fn remark(&self, ids: &[TaskId], reason: &str, at: Time) -> Result<Vec<Event>, Error>;
 
     /// From now on a pass over the outbox holds this queue's tasks back (`held`, with the reason). False when it was paused already.
     async fn pause_queue(&self, queue: &QueueName, at: Time) -> Result<bool, Error>;

@@ -233,6 +233,8 @@ pub struct News {
     pub runtime: Option<f64>,
     pub reason: Option<String>,
     pub adoption: Option<Adoption>,
+    /// Decided by what the task was at this `seq`: dropped when it has moved since.
+    pub if_seq: Option<i64>,
 }
 
 impl News {
@@ -254,6 +256,7 @@ impl News {
             runtime: None,
             reason: None,
             adoption: None,
+            if_seq: None,
         }
     }
 }

@@ -37,6 +37,8 @@ pub struct WorkerFacts {
     pub concurrency: Option<i64>,
     pub prefetch: Option<i64>,
     pub pid: Option<i64>,
+    /// When this process of it began, in microseconds, as far as it is known: what an earlier one had is not its own.
+    pub online_at: Option<i64>,
     /// Queues it consumes from.
     pub queues: Vec<String>,
 }

@@ -14,8 +14,14 @@ const COUNTERS: &[(&str, &str)] = &[
     ("taskgate_records_unreadable_total", "Records in the result backend that could not be read"),
     ("taskgate_events_unreadable_total", "Messages on the event channel that could not be read"),
     ("taskgate_sweeper_repairs_total", "What the sweeper put right, by kind of repair"),
+    (
+        "taskgate_tasks_requeued_total",
+        "Tasks that the sweeper queued again: nowhere in Redis, or put back from unacked",
+    ),
+    ("taskgate_tasks_lost_total", "Tasks that the sweeper gave up"),
     ("taskgate_leases_renewed_total", "Leases of reserved messages that were renewed for live workers"),
     ("taskgate_duplicates_total", "Tasks that had ended and were taken by a worker once more"),
+    ("taskgate_redeliveries_total", "Messages that the broker delivered again by itself"),
     ("taskgate_steps_settled_total", "Steps of canvases that were ended because what they follow ended badly"),
     ("taskgate_tasks_pruned_total", "Finished tasks that were removed after ledger.keep"),
     ("taskgate_schedule_runs_total", "Ticks of schedules by outcome"),
@@ -29,14 +35,17 @@ const COUNTERS: &[(&str, &str)] = &[
 const FROM_ZERO: &[(&str, &str, &[&str])] = &[
     ("taskgate_tasks_published_total", "way", &["direct", "outbox"]),
     ("taskgate_sweeper_repairs_total", "kind", &REPAIRS),
+    ("taskgate_tasks_requeued_total", "reason", &["absent", "restored"]),
 ];
 const FROM_ZERO_BARE: &[&str] = &[
     "taskgate_worker_events_total",
     "taskgate_recorder_events_total",
     "taskgate_records_unreadable_total",
     "taskgate_events_unreadable_total",
+    "taskgate_tasks_lost_total",
     "taskgate_leases_renewed_total",
     "taskgate_duplicates_total",
+    "taskgate_redeliveries_total",
     "taskgate_tasks_pruned_total",
 ];
 

@@ -144,6 +144,18 @@ def progress(self, steps=3, delay=0.05):
     return {"steps": steps}
 
 
+@app.task(name="demo.steady", bind=True)
+def steady(self, steps=3, delay=0.05):
+    """As `progress`, but goes on when Redis is away and an update is lost."""
+    for step in range(1, steps + 1):
+        try:
+            self.update_state(state="PROGRESS", meta={"progress": step, "total": steps})
+        except self.backend.connection_errors:
+            pass
+        time.sleep(delay)
+    return {"steps": steps}
+
+
 @app.task(name="demo.progress_at", bind=True)
 def progress_at(self, steps=3, delay=0.05):
     """As `progress`, with the worker's clock in it: how late a watcher is can be read off."""
@@ -151,6 +163,14 @@ def progress_at(self, steps=3, delay=0.05):
         self.update_state(state="PROGRESS", meta={"progress": step, "total": steps, "sent_at": time.time()})
         time.sleep(delay)
     return {"steps": steps}
+
+
+@app.task(name="demo.flood", bind=True)
+def flood(self, steps, size):
+    """As many updates as it can make, each with a text of `size` bytes."""
+    for step in range(1, steps + 1):
+        self.update_state(state="PROGRESS", meta={"progress": step, "text": "x" * size})
+    return steps
 
 
 @app.task(name="demo.custom_state", bind=True)
@@ -247,6 +267,30 @@ def late_reject(self, seconds=0):
     if not self.request.delivery_info.get("redelivered"):
         os.kill(os.getpid(), signal.SIGKILL)
     return {"redelivered": True}
+
+
+# -- work whose every execution is written down, by somebody who is not the gateway ---------------
+
+def journal(word, task_id):
+    """One line, in one write."""
+    path = os.environ.get("DEMO_JOURNAL")
+    if path:
+        with open(path, "a", encoding="utf-8") as file:
+            file.write(f"{word} {task_id}\n")
+
+
+@app.task(name="demo.work", bind=True)
+def work(self, *_, seconds=0):
+    journal("start", self.request.id)
+    time.sleep(seconds)
+    journal("end", self.request.id)
+
+
+@app.task(name="demo.work_late", bind=True, acks_late=True)
+def work_late(self, *_, seconds=0):
+    journal("start", self.request.id)
+    time.sleep(seconds)
+    journal("end", self.request.id)
 
 
 # -- tasks that send tasks ------------------------------------------------------------

@@ -104,7 +104,7 @@ async fn a_stop_is_orderly_and_ends_streams() {
 
 #[tokio::test]
 async fn a_redis_that_needs_a_password_and_restarts_with_its_data_is_fine() {
-    let redis = RedisOptions { appendonly: true, password: Some("s3cret".into()) };
+    let redis = RedisOptions { appendonly: true, password: Some("s3cret".into()), ..RedisOptions::default() };
     let mut env = Harness::start(&Options { redis, ..Options::default() });
     assert_eq!(env.run("demo.add", json!([1, 2])).await["result"], 3);
     env.redis.restart();

@@ -5,6 +5,7 @@
 mod harness;
 
 mod boundaries;
+mod chaos;
 mod conformance;
 mod control;
 mod dashboard;
@@ -12,9 +13,17 @@ mod dev;
 mod dev_samples;
 mod edge;
 mod edge_limits;
+mod explain;
 mod faults;
 mod faults_crash;
+mod faults_incidents;
+mod faults_keys;
+mod faults_recorder;
+mod faults_redis;
+mod faults_retention;
+mod faults_sse;
 mod faults_sweeper;
+mod faults_workers;
 mod history;
 mod interop;
 mod library;

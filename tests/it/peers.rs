@@ -46,7 +46,8 @@ fn the_older_celery_runs_the_sample_tasks() {
 
 #[test]
 fn redis_with_appendonly_remembers_across_a_kill() {
-    let mut redis = Redis::start(RedisOptions { appendonly: true, password: Some("secret".into()) });
+    let mut redis =
+        Redis::start(RedisOptions { appendonly: true, password: Some("secret".into()), ..RedisOptions::default() });
     redis.command::<()>(0, &["SET", "k", "v"]);
     redis.restart();
     assert_eq!(redis.command::<String>(0, &["GET", "k"]), "v");

@@ -2,7 +2,8 @@
 //!
 //! `BROKER`, `BACKEND` and `HOSTNAME` say where and who; `QUEUES`, `QUEUE_ORDER`, `PREFETCH`, `KEY_PREFIX`,
 //! `RESULT_PREFIX`, `CONCURRENCY`, `VISIBILITY_TIMEOUT`, `AUTOSCALE`, `POOL`, `UNKNOWN_TASK`,
-//! `MAX_TASKS_PER_CHILD` and `MAX_MEMORY_PER_CHILD` how.
+//! `MAX_TASKS_PER_CHILD` and `MAX_MEMORY_PER_CHILD` how; `DEMO_JOURNAL` is a file that
+//! `rs.work` writes its executions to.
 
 use std::time::Duration;
 
@@ -51,6 +52,28 @@ struct Requeue {
 async fn sleep(_: Context, sleep: Sleep) -> Result<Value, TaskError> {
     tokio::time::sleep(Duration::from_secs_f64(sleep.seconds)).await;
     Ok(sleep.value)
+}
+
+#[derive(Deserialize)]
+struct Work {
+    #[serde(default)]
+    seconds: f64,
+}
+
+/// Its execution is written down by somebody who is not the gateway.
+async fn work(context: Context, work: Work) -> Result<(), TaskError> {
+    journal("start", context.id().as_str());
+    tokio::time::sleep(Duration::from_secs_f64(work.seconds)).await;
+    journal("end", context.id().as_str());
+    Ok(())
+}
+
+/// One line, in one write.
+fn journal(word: &str, id: &str) {
+    use std::io::Write;
+    let Ok(path) = std::env::var("DEMO_JOURNAL") else { return };
+    let file = std::fs::OpenOptions::new().append(true).create(true).open(path);
+    file.and_then(|mut file| file.write_all(format!("{word} {id}\n").as_bytes())).expect("the journal is writable");
 }
 
 async fn fail(_: Context, (kind, message): (String, String)) -> Result<(), TaskError> {
@@ -102,6 +125,8 @@ fn register(tasks: &mut Registry) {
     tasks.task("rs.noop", async |_: Context, _: IgnoredAny| Ok(()));
     tasks.task("rs.sleep", sleep);
     tasks.task("rs.late", sleep).acks_late(true);
+    tasks.task("rs.work", work);
+    tasks.task("rs.work_late", work).acks_late(true);
     tasks.task("rs.fail", fail);
     tasks.task("rs.panic", async |_: Context, (): ()| -> Result<(), TaskError> { panic!("on purpose") });
     tasks.task("rs.retry", retry).retry(RetryPolicy { max: 10, ..RetryPolicy::default() });

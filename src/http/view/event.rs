@@ -29,6 +29,10 @@ pub struct EventView<'a> {
     /// `update_state`'s object.
     #[schema(value_type = serde_json::Value)]
     pub meta: Option<Cow<'a, RawValue>>,
+    /// Why, when taskgate decided it or the broker did it by itself: queued again, held, lost.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>)]
+    pub reason: Option<&'a str>,
     /// In the stream of everything only.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<String>)]
@@ -53,6 +57,7 @@ impl<'a> EventView<'a> {
             worker: event.worker.as_deref(),
             retries: event.retries,
             meta: mask.optional(event.meta.as_deref()),
+            reason: event.reason.as_deref(),
             task: None,
             queue: None,
             corrected: event.corrected,
@@ -100,6 +105,7 @@ impl<'a> SnapshotView<'a> {
             worker: task.worker.as_deref(),
             retries: task.retries,
             meta: Mask::new(&task.options.redact).optional(task.progress.as_deref()),
+            reason: task.reason.as_deref(),
             task: task.name.as_deref(),
             queue: task.queue.as_deref(),
             corrected: task.corrected,

@@ -33,6 +33,7 @@ use crate::celery::event::{Event, Kind};
 use crate::celery::result::ResultMeta;
 use crate::clock;
 use crate::lifecycle::Backoff;
+use crate::store::change::{DUPLICATE, REDELIVERED};
 use crate::store::{Fence, News, SharedLedger, Task};
 use crate::task::{Phase, TaskId};
 
@@ -44,6 +45,10 @@ const BATCH: usize = 2_000;
 const LEASE: &str = "recorder";
 const LEASE_TTL: Duration = Duration::from_millis(1_500);
 const LEASE_PERIOD: Duration = Duration::from_millis(500);
+/// A replica that waits asks this often, so that a gap between two recorders stays below two seconds.
+const STANDBY: Duration = Duration::from_millis(200);
+/// Records that could not be read after a gap are tried again.
+const CATCH_UP_AGAIN: Duration = Duration::from_secs(1);
 const LEDGER_PAUSE: Duration = Duration::from_secs(2);
 /// Unfinished tasks whose records are read in one round trip.
 const CATCH_UP_PAGE: i64 = 500;
@@ -107,9 +112,9 @@ impl Recorder {
                     info!(lease.term, "this replica records, term {}", lease.term);
                     backoff.reset();
                     self.hold_and_record(lease.term, &stop).await;
-                    LEASE_PERIOD
+                    STANDBY
                 }
-                Ok(None) => LEASE_PERIOD,
+                Ok(None) => STANDBY,
                 Err(error) => {
                     if backoff.is_fresh() {
                         warn!(error = %error, "the recorder's lease cannot be read, trying again");
@@ -157,7 +162,7 @@ impl Recorder {
         let mut state = State::default();
         let mut batch = Vec::with_capacity(BATCH);
         loop {
-            let deadlines = [state.pending.next_deadline(), state.asking.next()];
+            let deadlines = [state.pending.next_deadline(), state.asking.next(), state.catch_up_at];
             let idle = || Instant::now() + Duration::from_secs(3_600);
             let deadline = deadlines.into_iter().flatten().min().unwrap_or_else(idle);
             let count = tokio::select! {
@@ -217,8 +222,9 @@ impl Recorder {
         if state.asking.is_due(Instant::now()) {
             self.ask_for_events().await;
         }
-        if gap {
-            self.catch_up(state, stop).await;
+        if gap || state.catch_up_at.is_some_and(|at| at <= Instant::now()) {
+            let caught_up = self.catch_up(state, stop).await;
+            state.catch_up_at = (!caught_up).then(|| Instant::now() + CATCH_UP_AGAIN);
         }
     }
 
@@ -294,6 +300,7 @@ impl Recorder {
                         histogram!("taskgate_recorder_commit_seconds").record(started.elapsed().as_secs_f64());
                         note_lag(chunk);
                         counter!("taskgate_recorder_events_total").increment(events.len() as u64);
+                        note_redeliveries(&events);
                         self.hub.publish(&events);
                         break;
                     }
@@ -320,8 +327,8 @@ impl Recorder {
         }
     }
 
-    /// Reads the records of all unfinished tasks.
-    async fn catch_up(&self, state: &mut State, stop: &CancellationToken) {
+    /// Reads the records of all unfinished tasks. False when some could not be read: it is to be done again.
+    async fn catch_up(&self, state: &mut State, stop: &CancellationToken) -> bool {
         let mut after = 0;
         loop {
             let phases =
@@ -329,19 +336,21 @@ impl Recorder {
             let tasks = match self.ledger.unfinished(&phases, after, CATCH_UP_PAGE).await {
                 Ok(tasks) => tasks,
                 Err(error) => {
-                    warn!(error = %error, "unfinished tasks could not be read after a gap");
-                    return;
+                    warn!(error = %error, "unfinished tasks could not be read after a gap, trying again");
+                    return false;
                 }
             };
-            let Some(last) = tasks.last() else { return };
+            let Some(last) = tasks.last() else { return true };
             after = last.no;
-            self.catch_up_page(&tasks, state, stop).await;
+            if !self.catch_up_page(&tasks, state, stop).await {
+                return false;
+            }
         }
     }
 
-    async fn catch_up_page(&self, tasks: &[Task], state: &mut State, stop: &CancellationToken) {
+    async fn catch_up_page(&self, tasks: &[Task], state: &mut State, stop: &CancellationToken) -> bool {
         let ids: Vec<TaskId> = tasks.iter().map(|task| task.id.clone()).collect();
-        let Ok(records) = self.backend.records(&ids).await else { return };
+        let Ok(records) = self.backend.records(&ids).await else { return false };
         let mut news = Vec::new();
         for (task, payload) in tasks.iter().zip(records) {
             let Some(record) = payload.and_then(|payload| ResultMeta::decode(&payload).ok()) else { continue };
@@ -350,7 +359,15 @@ impl Recorder {
             news.extend(said.into_iter().filter(|one| !record::is_known(task, one)));
         }
         self.commit(news, stop).await;
+        true
     }
+}
+
+/// What the broker delivered again without us, for the metrics.
+fn note_redeliveries(events: &[crate::store::Event]) {
+    let count = |reason: &str| events.iter().filter(|event| event.reason.as_deref() == Some(reason)).count() as u64;
+    counter!("taskgate_redeliveries_total").increment(count(REDELIVERED));
+    counter!("taskgate_duplicates_total").increment(count(DUPLICATE));
 }
 
 struct FeedGuard {

@@ -23,6 +23,8 @@ const RECORD_PATIENCE: Duration = Duration::from_millis(250);
 pub struct State {
     pub pending: Pending,
     pub asking: Asking,
+    /// Records are to be read again then: they could not be read after a gap.
+    pub catch_up_at: Option<Instant>,
     recent: Recent,
     /// Retries whose event was heard and whose record was not.
     retried: Recent,

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::Trouble;
 use super::verdict::Owner;
-use crate::broker::{Broker, Request};
+use crate::broker::{Broker, Replies, Request};
 use crate::clock::{self, Time};
 use crate::services::workers::is_online;
 use crate::store::{SharedLedger, Task, Worker};
@@ -14,7 +14,9 @@ use crate::task::json::{self, Fields};
 /// How long workers may take to answer.
 const PATIENCE: Duration = Duration::from_secs(1);
 /// Ids in one question.
-const CHUNK: usize = 200;
+const CHUNK: usize = 500;
+/// Questions on their way at a time: a worker that is too busy to answer costs each of them its whole patience.
+const QUESTIONS: usize = 4;
 
 /// A task in a worker's hands.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -30,6 +32,8 @@ pub struct Fleet {
     workers: HashMap<String, Worker>,
     answered: HashSet<String>,
     pub held: HashMap<String, Held>,
+    /// Names of tasks that some worker runs at a limited rate.
+    limited: HashSet<String>,
     now: Time,
 }
 
@@ -37,13 +41,20 @@ impl Fleet {
     /// Reads the registry and asks every worker which of these tasks it has.
     pub async fn ask(ledger: &SharedLedger, broker: &Broker, ids: &[&str]) -> Result<Self, Trouble> {
         let mut fleet = Self::read(ledger).await?;
-        let mut chunks = ids.chunks(CHUNK);
-        let first = chunks.next().unwrap_or_default();
-        fleet.answered = fleet.ask_chunk(broker, first).await?;
-        for chunk in chunks {
-            let answered = fleet.ask_chunk(broker, chunk).await?;
-            // Whoever did not answer every question has not answered.
-            fleet.answered.retain(|name| answered.contains(name));
+        let chunks: Vec<&[&str]> = if ids.is_empty() { vec![&[]] } else { ids.chunks(CHUNK).collect() };
+        let mut first = true;
+        for some in chunks.chunks(QUESTIONS) {
+            let asked = some.iter().map(|chunk| ask_chunk(broker, chunk));
+            for replies in futures_util::future::try_join_all(asked).await? {
+                let answered = fleet.take(replies);
+                // Whoever did not answer every question has not answered.
+                if first {
+                    fleet.answered = answered;
+                } else {
+                    fleet.answered.retain(|name| answered.contains(name));
+                }
+                first = false;
+            }
         }
         Ok(fleet)
     }
@@ -51,12 +62,35 @@ impl Fleet {
     /// Reads the registry, asks nobody.
     pub async fn read(ledger: &SharedLedger) -> Result<Self, Trouble> {
         let workers = ledger.workers().await?.into_iter().map(|worker| (worker.hostname.clone(), worker)).collect();
-        Ok(Self { workers, answered: HashSet::new(), held: HashMap::new(), now: clock::now() })
+        Ok(Self { workers, answered: HashSet::new(), held: HashMap::new(), limited: HashSet::new(), now: clock::now() })
     }
 
-    async fn ask_chunk(&mut self, broker: &Broker, ids: &[&str]) -> Result<HashSet<String>, Trouble> {
-        let arguments = serde_json::json!({"ids": ids}).to_string();
-        let replies = broker.ask(&Request::to_all("query_task", &arguments), PATIENCE).await?;
+    /// What `query_task` does not tell: messages with an ETA (before Celery 5.7), and names of tasks whose messages a worker may
+    /// keep back for a rate limit, where nothing shows them.
+    pub async fn ask_for_unseen(&mut self, broker: &Broker) -> Result<(), Trouble> {
+        let scheduled = Request::to_all("scheduled", "{}");
+        let registered = Request::to_all("registered", r#"{"taskinfoitems": ["rate_limit"]}"#);
+        let (scheduled, registered) =
+            tokio::try_join!(broker.ask(&scheduled, PATIENCE), broker.ask(&registered, PATIENCE))?;
+        for (worker, reply) in scheduled {
+            let held = |id| (id, Held { worker: worker.clone(), runs_unacknowledged: false });
+            self.held.extend(scheduled_ids(reply.get()).into_iter().map(held));
+        }
+        self.limited.extend(registered.values().flat_map(|reply| limited_names(reply.get())));
+        Ok(())
+    }
+
+    /// Whether a worker may keep it back for a rate limit: its name has one, and whoever took it then is still there.
+    pub fn may_hold_unseen(&self, task: &Task, since: Time, patience: &Patience) -> bool {
+        let left = |worker: &Worker| {
+            let began = worker.facts.online_at.is_some_and(|at| at > since.0);
+            began || worker.offline_at.is_some_and(|at| at >= since) || self.is_dead(worker, patience)
+        };
+        let is_limited = task.name.as_ref().is_some_and(|name| self.limited.contains(name));
+        is_limited && !self.workers.values().any(left)
+    }
+
+    fn take(&mut self, replies: Replies) -> HashSet<String> {
         let mut answered = HashSet::new();
         for (worker, reply) in replies {
             let Some(held) = held(reply.get()) else { continue };
@@ -66,7 +100,7 @@ impl Fleet {
             );
             answered.insert(worker);
         }
-        Ok(answered)
+        answered
     }
 
     /// Whether every worker that may be alive answered.
@@ -119,6 +153,35 @@ pub struct Patience {
     pub busy: Duration,
 }
 
+async fn ask_chunk(broker: &Broker, ids: &[&str]) -> Result<Replies, Trouble> {
+    let arguments = serde_json::json!({"ids": ids}).to_string();
+    Ok(broker.ask(&Request::to_all("query_task", &arguments), PATIENCE).await?)
+}
+
+/// `[{eta, priority, request: {id, …}}]`
+fn scheduled_ids(reply: &str) -> Vec<String> {
+    #[derive(serde::Deserialize)]
+    struct Entry {
+        request: Named,
+    }
+    #[derive(serde::Deserialize)]
+    struct Named {
+        id: String,
+    }
+    serde_json::from_str::<Vec<Entry>>(reply).unwrap_or_default().into_iter().map(|entry| entry.request.id).collect()
+}
+
+/// `["name [rate_limit=2/s]", "name"]`: those with a limit.
+fn limited_names(reply: &str) -> Vec<String> {
+    let lines: Vec<String> = serde_json::from_str(reply).unwrap_or_default();
+    let limited = |line: &String| {
+        let (name, facts) = line.split_once(" [")?;
+        let limit = facts.split_once("rate_limit=")?.1;
+        (!limit.starts_with('0') && !limit.starts_with("None")).then(|| name.to_owned())
+    };
+    lines.iter().filter_map(limited).collect()
+}
+
 /// `{id: [state, info]}`; `None` when it is no such answer.
 fn held(reply: &str) -> Option<Vec<(String, bool)>> {
     let fields = Fields::parse(reply).ok()?;
@@ -147,5 +210,14 @@ mod tests {
         assert_eq!(found, [("a".into(), true), ("b".into(), false), ("c".into(), false)]);
         assert_eq!(held(r#"{"error": "KeyError('query_task')"}"#), None);
         assert_eq!(held("{}"), Some(vec![]));
+    }
+
+    #[test]
+    fn what_waits_for_its_time_or_its_limit_is_read_from_other_answers() {
+        let reply = r#"[{"eta": "2026-11-21T12:00:00+00:00", "priority": 6, "request": {"id": "a", "name": "x"}}]"#;
+        assert_eq!(scheduled_ids(reply), ["a"]);
+        let reply = r#"["celery.chord", "demo.limited [rate_limit=2/s]", "demo.free [rate_limit=0/s]"]"#;
+        assert_eq!(limited_names(reply), ["demo.limited"]);
+        assert!(scheduled_ids("{}").is_empty() && limited_names("null").is_empty());
     }
 }

@@ -8,7 +8,6 @@ use std::collections::HashMap;
 use std::time::Duration;
 
 use metrics::counter;
-use tokio::time::Instant;
 
 use super::fleet::Fleet;
 use super::{Sweeper, Trouble};
@@ -28,12 +27,8 @@ pub fn period(visibility_timeout: Duration) -> Duration {
 }
 
 impl Sweeper {
-    /// One pass, when it is time.
-    pub(super) async fn renew_leases(&self, next: &mut Instant) -> Result<(), Trouble> {
-        if Instant::now() < *next {
-            return Ok(());
-        }
-        *next = Instant::now() + period(self.visibility_timeout);
+    /// One pass.
+    pub(super) async fn renew_leases(&self) -> Result<(), Trouble> {
         let before = clock::now().minus(self.visibility_timeout / 4);
         let mut kept = 0;
         let mut unknown: Vec<(String, String)> = Vec::new();

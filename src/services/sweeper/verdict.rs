@@ -32,11 +32,13 @@ pub enum Owner {
 #[derive(Debug, Clone)]
 pub struct Evidence {
     pub place: Place,
-    /// A worker says that it has it.
+    /// A worker says that it has it, or may have it where it cannot be seen.
     pub is_held: bool,
     pub owner: Owner,
     /// Every worker that may be alive answered, so that what none of them has, nobody has.
     pub all_answered: bool,
+    /// Redis is known to have lost data after it was queued: that explains its absence.
+    pub loss_is_known: bool,
     /// Its task acknowledges after it ran: running it again is what its author asked for.
     pub acks_late: bool,
 }
@@ -83,15 +85,18 @@ pub fn judge(task: &Task, found: &Evidence) -> Option<Remedy> {
     }
 }
 
-/// No worker was heard to have it: to run it is to run it for the first time.
+/// No worker was heard to have it: to run it is to run it for the first time. Unless its start was not heard, and a worker that is
+/// too busy to answer runs it: where no loss explains its absence, all must have answered.
 fn never_received(found: &Evidence) -> Option<Remedy> {
     match &found.place {
         Place::Reserved(reservation) if found.all_answered => {
             let reason = "a worker took it and was never heard of again, its message went back to the queue";
             Some(Remedy::Restore(reservation.clone(), reason.to_owned()))
         }
-        Place::Nowhere => Some(Remedy::Requeue("Redis lost its message, it is queued again".to_owned())),
-        Place::Reserved(_) | Place::Listed => None,
+        Place::Nowhere if found.all_answered || found.loss_is_known => {
+            Some(Remedy::Requeue("Redis lost its message, it is queued again".to_owned()))
+        }
+        Place::Nowhere | Place::Reserved(_) | Place::Listed => None,
     }
 }
 
@@ -129,7 +134,7 @@ mod tests {
     }
 
     fn evidence(place: Place, owner: Owner) -> Evidence {
-        Evidence { place, is_held: false, owner, all_answered: true, acks_late: false }
+        Evidence { place, is_held: false, owner, all_answered: true, loss_is_known: false, acks_late: false }
     }
 
     fn task(phase: Phase, recovery: Option<&str>) -> Task {
@@ -157,6 +162,14 @@ mod tests {
         assert!(matches!(verdict, Some(Remedy::Requeue(_))), "{verdict:?}");
         let verdict = judge(&task(Phase::Queued, None), &evidence(Place::Reserved(reservation()), Owner::Unclear));
         assert!(matches!(verdict, Some(Remedy::Restore(..))), "{verdict:?}");
+    }
+
+    #[test]
+    fn a_silent_worker_may_run_what_was_never_heard_of_unless_a_loss_explains_it() {
+        let silent = Evidence { all_answered: false, ..evidence(Place::Nowhere, Owner::Unclear) };
+        assert_eq!(judge(&task(Phase::Queued, None), &silent), None);
+        let lost = Evidence { loss_is_known: true, ..silent };
+        assert!(matches!(judge(&task(Phase::Queued, None), &lost), Some(Remedy::Requeue(_))));
     }
 
     #[test]

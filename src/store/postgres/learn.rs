@@ -19,6 +19,11 @@ pub(super) const LOCK: &str = concat!(
 
 pub(super) const BEGIN_RELAXED: &str = "begin; set local synchronous_commit = off";
 
+/// A recorder that stops in the middle of a write must not keep its successor from the lease: the server ends its transaction.
+const BEGIN_FENCED: &str = "begin; set local idle_in_transaction_session_timeout = 1000";
+const BEGIN_FENCED_RELAXED: &str =
+    "begin; set local idle_in_transaction_session_timeout = 1000; set local synchronous_commit = off";
+
 /// A transaction that keeps losing deadlocks against others is given up as unavailable.
 const MAX_ATTEMPTS: usize = 5;
 
@@ -49,7 +54,12 @@ async fn try_learn(
     durable: bool,
     fence: Option<&Fence>,
 ) -> Result<Option<Vec<Event>>, Error> {
-    let mut tx = if durable { pool.begin().await? } else { pool.begin_with(BEGIN_RELAXED).await? };
+    let mut tx = match (fence.is_some(), durable) {
+        (false, true) => pool.begin().await?,
+        (false, false) => pool.begin_with(BEGIN_RELAXED).await?,
+        (true, true) => pool.begin_with(BEGIN_FENCED).await?,
+        (true, false) => pool.begin_with(BEGIN_FENCED_RELAXED).await?,
+    };
     if let Some(fence) = fence {
         let holds = sqlx::query(FENCE).bind(fence.lease).bind(fence.term).fetch_optional(&mut *tx).await?;
         if holds.is_none() {

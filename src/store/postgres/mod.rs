@@ -118,8 +118,12 @@ impl Ledger for PostgresLedger {
         outbox::withdraw(&self.pool, &self.replica, id, news).await
     }
 
-    async fn requeue(&self, id: &TaskId, reason: &str, at: Time) -> Result<Option<Event>, Error> {
-        outbox::requeue(&self.pool, &self.replica, id, reason, at).await
+    async fn requeue(&self, id: &TaskId, seq: i64, reason: &str, at: Time) -> Result<Option<Event>, Error> {
+        outbox::requeue(&self.pool, &self.replica, id, seq, reason, at).await
+    }
+
+    async fn remark(&self, ids: &[TaskId], reason: &str, at: Time) -> Result<Vec<Event>, Error> {
+        outbox::remark(&self.pool, &self.replica, ids, reason, at).await
     }
 
     async fn pause_queue(&self, queue: &QueueName, at: Time) -> Result<bool, Error> {

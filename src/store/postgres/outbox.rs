@@ -11,6 +11,7 @@ use sqlx::{PgPool, Row};
 
 use crate::clock::Time;
 use crate::store::book::Book;
+use crate::store::change::was_taken;
 use crate::store::gates::{Gate, Heads, Passes, Stopped, gates_of};
 use crate::store::rows::light_task_columns;
 use crate::store::{Backlog, Carrier, Drained, Error, Event, NewGroup, News, Outgoing, Source, Task, Withdrawn};
@@ -128,7 +129,8 @@ pub(super) async fn drain(
     }
     let sorted = sort(&mut tx, &claimed, now).await?;
     let (sorted, passes) = pass_gates(&mut tx, sorted, &claimed, &heads, now, carrier).await?;
-    let carried = carry(&mut tx, carrier, &claimed, &sorted.due).await?;
+    let mut carried = carry(&mut tx, carrier, &claimed, &sorted.due).await?;
+    carried.extend(sorted.taken.iter().map(|task| task.no));
     let next_opening = [waits.next_opening, passes.opening].into_iter().flatten().min();
     gates::settle(&mut tx, passes.settled(&carried, now)).await?;
     let mut gone = sorted.over.clone();
@@ -139,7 +141,7 @@ pub(super) async fn drain(
     notify::tell(&mut tx, replica, &events).await?;
     tx.commit().await?;
     // What was parked or stopped, or had ended, is none of the carrier's business.
-    let claimed = sorted.due.len() + expired;
+    let claimed = sorted.due.len() + sorted.taken.len() + expired;
     let waiting = waits.waiting || !sorted.stopped.is_empty();
     Ok(Drained { events, claimed, carried: carried.len(), expired, waiting, next_opening })
 }
@@ -184,6 +186,8 @@ struct Sorted {
     parked: Vec<Task>,
     /// Waits for a limit.
     stopped: Vec<Stopped>,
+    /// Published before, in spite of the row: a worker has this delivery.
+    taken: Vec<Task>,
     /// Ended meanwhile in another way.
     over: Vec<i64>,
 }
@@ -200,6 +204,7 @@ async fn sort(tx: &mut Tx, claimed: &[Claimed], now: Time) -> Result<Sorted, Err
             Some(task) if task.expires_at.is_some_and(|at| at <= now) && task.phase.is_ours() => {
                 sorted.expired.push(task)
             }
+            Some(task) if was_taken(&task, row.accepted_at) => sorted.taken.push(task),
             Some(task) if row.paused => sorted.parked.push(task),
             Some(task) => sorted.due.push(task),
         }
@@ -217,7 +222,9 @@ async fn pass_gates(
     carrier: &dyn Carrier,
 ) -> Result<(Sorted, Passes), Error> {
     let demands: Vec<Vec<Gate>> = sorted.due.iter().map(|task| gates_of(task, carrier)).collect();
-    let before = gates::load(tx, demands.iter().flatten()).await?;
+    let taken: Vec<(i64, Vec<Gate>)> = sorted.taken.iter().map(|task| (task.no, gates_of(task, carrier))).collect();
+    let named = demands.iter().flatten().chain(taken.iter().flat_map(|(_, gates)| gates));
+    let before = gates::load(tx, named).await?;
     let mut state = before.clone();
     let heads = Heads::new(heads);
     let mut passes = Passes::new(before);
@@ -236,6 +243,9 @@ async fn pass_gates(
                 sorted.stopped.push(Stopped { task_no: task.no, id: task.id, gate, is_there });
             }
         }
+    }
+    for (task_no, gates) in taken {
+        passes.note(task_no, gates);
     }
     Ok((sorted, passes))
 }
@@ -353,6 +363,7 @@ pub(super) async fn requeue(
     pool: &PgPool,
     replica: &str,
     id: &TaskId,
+    seq: i64,
     reason: &str,
     at: Time,
 ) -> Result<Option<Event>, Error> {
@@ -360,7 +371,7 @@ pub(super) async fn requeue(
     sqlx::query(TAKE).bind(id.as_str()).execute(&mut *tx).await?;
     let Some(task) = learn::lock(&mut tx, &[id]).await?.pop() else { return Ok(None) };
     let has_message: bool = sqlx::query(HAS_MESSAGE).bind(task.no).fetch_one(&mut *tx).await?.try_get(0)?;
-    if task.phase.is_final() || !has_message {
+    if task.phase.is_final() || task.seq != seq || !has_message {
         tx.rollback().await?;
         return Ok(None);
     }
@@ -375,4 +386,22 @@ pub(super) async fn requeue(
     notify::tell(&mut tx, replica, &book.events).await?;
     tx.commit().await?;
     Ok(book.events.pop())
+}
+
+pub(super) async fn remark(
+    pool: &PgPool,
+    replica: &str,
+    ids: &[TaskId],
+    reason: &str,
+    at: Time,
+) -> Result<Vec<Event>, Error> {
+    let mut tx = pool.begin().await?;
+    let mut book = Book::new(learn::lock(&mut tx, &ids.iter().collect::<Vec<_>>()).await?);
+    for id in ids {
+        book.remark(id, reason, at);
+    }
+    save::save(&mut tx, &mut book, 0).await?;
+    notify::tell(&mut tx, replica, &book.events).await?;
+    tx.commit().await?;
+    Ok(book.events)
 }

@@ -39,7 +39,8 @@ impl PostgresConfig {
 }
 
 /// A transaction that outlives this without a statement lost its gateway: the server ends it and frees its locks.
-const IDLE_IN_TRANSACTION: &str = "30000";
+/// Longer than the relay may hold its rows while it publishes.
+const IDLE_IN_TRANSACTION: &str = "15000";
 
 /// A connection that was idle for longer is asked whether it lives before it is used.
 const RESTED: Duration = Duration::from_secs(1);
@@ -105,9 +106,10 @@ fn is_transient(error: &sqlx::Error) -> bool {
 }
 
 /// Connection lost (08), out of resources (53), cancelled or shutting down (57), deadlock or serialization (40),
-/// lock not available (55P03), a replica that only reads (25006).
+/// lock not available (55P03), a replica that only reads (25006), a transaction that paused for too long (25P03).
 fn is_transient_sqlstate(code: &str) -> bool {
-    ["08", "53", "57", "40"].iter().any(|class| code.starts_with(class)) || code == "55P03" || code == "25006"
+    let single = ["55P03", "25006", "25P03"];
+    ["08", "53", "57", "40"].iter().any(|class| code.starts_with(class)) || single.contains(&code)
 }
 
 /// Another transaction took the same key first.
@@ -128,7 +130,7 @@ mod tests {
 
     #[test]
     fn a_server_that_starts_or_stops_is_away_and_a_broken_rule_is_not() {
-        for code in ["08006", "53300", "57P01", "57P03", "57014", "40P01", "25006"] {
+        for code in ["08006", "53300", "57P01", "57P03", "57014", "40P01", "25006", "25P03"] {
             assert!(is_transient_sqlstate(code), "{code}");
         }
         for code in ["23505", "22021", "42P01"] {

@@ -102,9 +102,13 @@ impl Ledger for SqliteLedger {
         outbox::withdraw(&self.pools, id, news).await
     }
 
-    async fn requeue(&self, id: &TaskId, reason: &str, at: Time) -> Result<Option<Event>, Error> {
+    async fn requeue(&self, id: &TaskId, seq: i64, reason: &str, at: Time) -> Result<Option<Event>, Error> {
         let _alone = self.carrying.lock().await;
-        outbox::requeue(&self.pools, id, reason, at).await
+        outbox::requeue(&self.pools, id, seq, reason, at).await
+    }
+
+    async fn remark(&self, ids: &[TaskId], reason: &str, at: Time) -> Result<Vec<Event>, Error> {
+        outbox::remark(&self.pools, ids, reason, at).await
     }
 
     async fn pause_queue(&self, queue: &QueueName, at: Time) -> Result<bool, Error> {

@@ -11,6 +11,7 @@ use sqlx::{Row, SqlitePool};
 
 use crate::clock::Time;
 use crate::store::book::Book;
+use crate::store::change::was_taken;
 use crate::store::gates::{Gate, Heads, Passes, Stopped, gates_of};
 use crate::store::rows::light_task_columns;
 use crate::store::{Backlog, Carrier, Drained, Error, Event, NewGroup, News, Outgoing, Source, Task, Withdrawn};
@@ -113,7 +114,8 @@ pub(super) async fn drain(
     let (sorted, passes) = pass_gates(&mut tx, sorted, &claimed, &heads, now, carrier).await?;
     let outgoing = if sorted.due.is_empty() { Vec::new() } else { outgoing(&mut tx, &claimed, &sorted.due).await? };
     tx.commit().await?;
-    let carried = carry(carrier, &outgoing).await;
+    let mut carried = carry(carrier, &outgoing).await;
+    carried.extend(sorted.taken.iter().map(|task| task.no));
     let mut tx = pools.begin().await?;
     let next_opening = [waits.next_opening, passes.opening].into_iter().flatten().min();
     gates::settle(&mut tx, passes.settled(&carried, now)).await?;
@@ -124,7 +126,7 @@ pub(super) async fn drain(
     let expired = expire(&mut tx, &sorted, now, &mut events).await?;
     tx.commit().await?;
     // What was parked or stopped, or had ended, is none of the carrier's business.
-    let claimed = sorted.due.len() + expired;
+    let claimed = sorted.due.len() + sorted.taken.len() + expired;
     let waiting = waits.waiting || !sorted.stopped.is_empty();
     Ok(Drained { events, claimed, carried: carried.len(), expired, waiting, next_opening })
 }
@@ -169,6 +171,8 @@ struct Sorted {
     parked: Vec<Task>,
     /// Waits for a limit.
     stopped: Vec<Stopped>,
+    /// Published before, in spite of the row: a worker has this delivery.
+    taken: Vec<Task>,
     /// Ended meanwhile in another way.
     over: Vec<i64>,
 }
@@ -185,6 +189,7 @@ async fn sort(tx: &mut Tx, claimed: &[Claimed], now: Time) -> Result<Sorted, Err
             Some(task) if task.expires_at.is_some_and(|at| at <= now) && task.phase.is_ours() => {
                 sorted.expired.push(task)
             }
+            Some(task) if was_taken(&task, row.accepted_at) => sorted.taken.push(task),
             Some(task) if row.paused => sorted.parked.push(task),
             Some(task) => sorted.due.push(task),
         }
@@ -202,7 +207,9 @@ async fn pass_gates(
     carrier: &dyn Carrier,
 ) -> Result<(Sorted, Passes), Error> {
     let demands: Vec<Vec<Gate>> = sorted.due.iter().map(|task| gates_of(task, carrier)).collect();
-    let before = gates::load(tx, demands.iter().flatten()).await?;
+    let taken: Vec<(i64, Vec<Gate>)> = sorted.taken.iter().map(|task| (task.no, gates_of(task, carrier))).collect();
+    let named = demands.iter().flatten().chain(taken.iter().flat_map(|(_, gates)| gates));
+    let before = gates::load(tx, named).await?;
     let mut state = before.clone();
     let heads = Heads::new(heads);
     let mut passes = Passes::new(before);
@@ -221,6 +228,9 @@ async fn pass_gates(
                 sorted.stopped.push(Stopped { task_no: task.no, id: task.id, gate, is_there });
             }
         }
+    }
+    for (task_no, gates) in taken {
+        passes.note(task_no, gates);
     }
     Ok((sorted, passes))
 }
@@ -332,12 +342,18 @@ pub(super) async fn withdraw(pools: &Pools, id: &TaskId, news: News) -> Result<W
     Ok(Withdrawn::Done(book.events))
 }
 
-pub(super) async fn requeue(pools: &Pools, id: &TaskId, reason: &str, at: Time) -> Result<Option<Event>, Error> {
+pub(super) async fn requeue(
+    pools: &Pools,
+    id: &TaskId,
+    seq: i64,
+    reason: &str,
+    at: Time,
+) -> Result<Option<Event>, Error> {
     let mut tx = pools.begin().await?;
     sqlx::query(TAKE).bind(id.as_str()).execute(&mut *tx).await?;
     let Some(task) = learn::load(&mut tx, &[id]).await?.pop() else { return Ok(None) };
     let has_message: bool = sqlx::query(HAS_MESSAGE).bind(task.no).fetch_one(&mut *tx).await?.try_get(0)?;
-    if task.phase.is_final() || !has_message {
+    if task.phase.is_final() || task.seq != seq || !has_message {
         tx.rollback().await?;
         return Ok(None);
     }
@@ -351,4 +367,15 @@ pub(super) async fn requeue(pools: &Pools, id: &TaskId, reason: &str, at: Time) 
     sqlx::query(REMEMBER).bind(no).bind(at.0).bind(at.0).bind(queue).execute(&mut *tx).await?;
     tx.commit().await?;
     Ok(book.events.pop())
+}
+
+pub(super) async fn remark(pools: &Pools, ids: &[TaskId], reason: &str, at: Time) -> Result<Vec<Event>, Error> {
+    let mut tx = pools.begin().await?;
+    let mut book = Book::new(learn::load(&mut tx, &ids.iter().collect::<Vec<_>>()).await?);
+    for id in ids {
+        book.remark(id, reason, at);
+    }
+    save::save(&mut tx, &mut book).await?;
+    tx.commit().await?;
+    Ok(book.events)
 }

@@ -195,13 +195,15 @@ async fn a_further_delivery_keeps_its_place_under_the_key(ledger: &Fixture) {
     let ids = insert(ledger, 2, |id| keyed(id, &[("host", 1)])).await;
     drain(ledger, 1, &broker).await;
     broker.take();
-    ledger.requeue(&ids[0], "Redis forgot it", after(2)).await.unwrap().expect("it has a message");
+    let seq = ledger.task(&ids[0]).await.seq;
+    ledger.requeue(&ids[0], seq, "Redis forgot it", after(2)).await.unwrap().expect("it has a message");
     drain(ledger, 3, &broker).await;
     assert_eq!(broker.take(), [ids[0].clone()]);
     // A slow one under a rate waits again, and says why.
     let slow = insert(ledger, 1, |id| held(id, "tasks.slow")).await;
     drain(ledger, 3, &broker).await;
-    ledger.requeue(&slow[0], "Redis forgot it", after(4)).await.unwrap().expect("it has a message");
+    let seq = ledger.task(&slow[0]).await.seq;
+    ledger.requeue(&slow[0], seq, "Redis forgot it", after(4)).await.unwrap().expect("it has a message");
     drain(ledger, 5, &broker).await;
     assert_eq!(ledger.phase(&slow[0]).await, Phase::Held);
     assert_eq!(ledger.task(&slow[0]).await.reason.as_deref(), Some("the rate limit of tasks.slow"));

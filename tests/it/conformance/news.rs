@@ -11,6 +11,7 @@ use super::on_both;
 on_both!(
     a_task_is_followed_from_acceptance_to_its_result,
     late_and_repeated_news_changes_nothing,
+    what_the_broker_delivers_again_is_in_the_history,
     late_facts_are_kept_without_a_step,
     each_attempt_of_a_retried_task_is_visible,
     a_retry_heard_after_its_successor_was_received_is_shown,
@@ -59,10 +60,32 @@ async fn late_and_repeated_news_changes_nothing(ledger: &Fixture) {
     assert!(ledger.learn(&[running], true).await.unwrap().is_empty());
     ledger.learn(&[record(&id, Phase::Succeeded, 5)], true).await.unwrap();
     for late in [Phase::Received, Phase::Running, Phase::Retrying, Phase::Failed, Phase::Lost] {
-        assert!(ledger.learn(&[event(&id, late, 6)], true).await.unwrap().is_empty(), "{late}");
+        assert!(ledger.learn(&[event(&id, late, 4)], true).await.unwrap().is_empty(), "{late}");
     }
     assert_eq!(ledger.phase(&id).await, Phase::Succeeded);
     assert_eq!(ledger.task(&id).await.seq, 4);
+}
+
+async fn what_the_broker_delivers_again_is_in_the_history(ledger: &Fixture) {
+    let id = new_id();
+    ledger.queue(&id).await;
+    let by = |worker: &str, phase, at| News { worker: Some(worker.to_owned()), ..event(&id, phase, at) };
+    let first = [by("w1", Phase::Received, 2), by("w1", Phase::Running, 3)];
+    ledger.learn(&first, true).await.unwrap();
+    let events = ledger.learn(&[by("w2", Phase::Received, 10)], true).await.unwrap();
+    assert_eq!((events[0].delivery, events[0].reason.as_deref()), (2, Some("the broker delivered it again")));
+    let task = ledger.task(&id).await;
+    assert_eq!((task.phase, task.delivery, task.worker.as_deref()), (Phase::Received, 2, Some("w2")));
+    ledger.learn(&[by("w2", Phase::Running, 11), record(&id, Phase::Succeeded, 12)], true).await.unwrap();
+    let events = ledger.learn(&[by("w3", Phase::Received, 20)], true).await.unwrap();
+    assert!(events[0].reason.as_deref().is_some_and(|why| why.contains("runs twice")), "{events:?}");
+    let remarked = ledger.remark(std::slice::from_ref(&id), "somebody looked", after(21)).await.unwrap();
+    assert_eq!((remarked[0].phase, remarked[0].seq), (Phase::Succeeded, 9));
+    let task = ledger.task(&id).await;
+    assert_eq!((task.phase, task.seq, task.finished_at), (Phase::Succeeded, 9, Some(after(12))));
+    let seqs: Vec<i64> = ledger.history(&id).await.into_iter().map(|(seq, _)| seq).collect();
+    assert_eq!(seqs, (1..=9).collect::<Vec<_>>());
+    assert!(ledger.remark(&[new_id()], "unknown", after(22)).await.unwrap().is_empty());
 }
 
 async fn late_facts_are_kept_without_a_step(ledger: &Fixture) {

@@ -293,7 +293,7 @@ async fn a_waiting_task_is_withdrawn_from_its_canvas(ledger: &Fixture) {
     ledger.insert(alone(waiting)).await;
     assert_eq!(drain(ledger, 100, &Broker::default()).await.claimed, 0);
     assert!(ledger.message(&id).await.unwrap().unwrap().headers.is_none());
-    assert!(ledger.requeue(&id, "why", after(2)).await.unwrap().is_none());
+    assert!(ledger.requeue(&id, 1, "why", after(2)).await.unwrap().is_none());
     assert!(matches!(ledger.withdraw(&id, revoked(&id)).await.unwrap(), Withdrawn::Done(_)));
     assert_eq!(ledger.phase(&id).await, Phase::Revoked);
 }
@@ -304,7 +304,9 @@ async fn a_further_delivery_starts_over(ledger: &Fixture) {
     let mut received = event(&id, Phase::Received, 2);
     (received.worker, received.retries) = (Some("w1".to_owned()), Some(2));
     ledger.learn(&[received], true).await.unwrap();
-    let event = ledger.requeue(&id, "its worker died", after(10)).await.unwrap().unwrap();
+    let seq = ledger.task(&id).await.seq;
+    assert!(ledger.requeue(&id, seq - 1, "it moved meanwhile", after(10)).await.unwrap().is_none());
+    let event = ledger.requeue(&id, seq, "its worker died", after(10)).await.unwrap().unwrap();
     assert_eq!((event.phase, event.delivery, event.reason.as_deref()), (Phase::Accepted, 2, Some("its worker died")));
     let task = ledger.task(&id).await;
     assert_eq!((task.delivery, task.retries, task.worker, task.received_at), (2, 0, None, None));
@@ -317,8 +319,8 @@ async fn a_further_delivery_starts_over(ledger: &Fixture) {
     late.delivery = Some(1);
     assert!(ledger.learn(&[late], true).await.unwrap().is_empty());
     ledger.learn(&[record(&id, Phase::Succeeded, 13)], true).await.unwrap();
-    assert!(ledger.requeue(&id, "again", after(14)).await.unwrap().is_none());
-    assert!(ledger.requeue(&new_id(), "unknown", after(14)).await.unwrap().is_none());
+    assert!(ledger.requeue(&id, ledger.task(&id).await.seq, "again", after(14)).await.unwrap().is_none());
+    assert!(ledger.requeue(&new_id(), 1, "unknown", after(14)).await.unwrap().is_none());
 }
 
 async fn news_that_overtakes_the_bookkeeping_is_kept(ledger: &Fixture) {

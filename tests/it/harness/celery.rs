@@ -132,9 +132,14 @@ impl Celery {
 
     /// Kills it if it runs, and starts it again with the same options.
     pub fn restart(&mut self) {
+        self.relaunch();
+        self.wait_until_ready();
+    }
+
+    /// As [`Celery::restart`], without waiting.
+    pub fn relaunch(&mut self) {
         self.process.kill();
         self.process = Process::start("celery", command(&self.broker, &self.backend, &self.options));
-        self.wait_until_ready();
     }
 }
 

@@ -58,6 +58,11 @@ impl Harness {
         Lent::new(Box::new(Self::build(options)))
     }
 
+    /// A further gateway on the same ledger and Redis.
+    pub fn replica(&self, config: &str) -> Gateway {
+        Gateway::serve(&self.database, &self.redis.url(0), &self.redis.url(1), config)
+    }
+
     fn build(options: &Options) -> Self {
         let redis = Redis::start(options.redis.clone());
         let (site, address) = sample_site();
@@ -98,6 +103,13 @@ impl<H: Deref<Target = Harness>> Lent<H> {
     pub async fn submit_signature(&self, signature: Value) -> String {
         let accepted = self.http.post("/v1/tasks", &signature).await.expect(202);
         accepted["task_id"].as_str().unwrap_or_else(|| panic!("no task_id in {accepted}")).to_owned()
+    }
+
+    /// Events of a task so far, as `GET /v1/tasks/{id}/events` lists them.
+    pub async fn history(&self, id: &str) -> Vec<Value> {
+        let path = format!("/v1/tasks/{id}/events");
+        let listed = self.http.get_with(&path, &[("accept", "application/json")]).await.expect(200);
+        listed["events"].as_array().unwrap_or_else(|| panic!("no events in {listed}")).clone()
     }
 
     /// The body of `GET /result/{id}` once it is finished.

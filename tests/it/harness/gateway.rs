@@ -11,7 +11,16 @@ use toml::{Table, Value};
 use super::process::{Process, folder};
 use super::{Http, celery, ports, wait};
 
-const BINARY: &str = env!("CARGO_BIN_EXE_taskgate");
+/// Cargo names it to tests; an example lies one folder below it.
+fn binary() -> PathBuf {
+    option_env!("CARGO_BIN_EXE_taskgate").map_or_else(
+        || {
+            let example = std::env::current_exe().expect("the program has a path");
+            example.parent().and_then(std::path::Path::parent).expect("target/debug").join("taskgate")
+        },
+        PathBuf::from,
+    )
+}
 
 /// How long a role may take until it is ready, on a busy machine.
 const START: Duration = Duration::from_secs(30);
@@ -184,7 +193,7 @@ pub fn run(arguments: &[&str], environment: &[(&str, &str)]) -> std::process::Ou
 }
 
 fn command(arguments: &[String], directory: &std::path::Path, environment: &[(String, String)]) -> Command {
-    let mut command = Command::new(BINARY);
+    let mut command = Command::new(binary());
     command.args(arguments).current_dir(directory);
     for (name, _) in std::env::vars() {
         if name.starts_with("TASKGATE_") || name.starts_with("CELERY_") || name == "DATABASE_URL" {

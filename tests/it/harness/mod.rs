@@ -17,6 +17,7 @@ pub mod http;
 pub mod ports;
 pub mod postgres;
 pub mod process;
+pub mod reader;
 pub mod redis;
 pub mod sse;
 pub mod unix;

@@ -12,6 +12,8 @@ pub struct RedisOptions {
     /// Keeps data across a restart (`appendonly yes`, `appendfsync always`).
     pub appendonly: bool,
     pub password: Option<String>,
+    /// Further command line.
+    pub arguments: Vec<String>,
 }
 
 pub struct Redis {
@@ -45,8 +47,33 @@ impl Redis {
     /// Starts again on the same port, with what appendonly kept.
     pub fn restart(&mut self) {
         self.process.kill();
+        let _ = std::fs::remove_file(self.directory.join("dump.rdb"));
         self.process = launch(&self.options, &self.directory, self.port);
         self.wait_until_ready();
+    }
+
+    /// The data as they are now, to come back to with [`Redis::restore`].
+    pub fn snapshot(&self) -> std::path::PathBuf {
+        self.command::<String>(0, &["SAVE"]);
+        let copy = folder("redis-snapshot").join("dump.rdb");
+        std::fs::rename(self.directory.join("dump.rdb"), &copy).expect("SAVE wrote it");
+        copy
+    }
+
+    /// Dies, and comes back with older data.
+    pub fn restore(&mut self, snapshot: &std::path::Path) {
+        self.restore_slowly(snapshot, &[]);
+        self.wait_until_ready();
+    }
+
+    /// As [`Redis::restore`], with a command line of its own, and without waiting.
+    pub fn restore_slowly(&mut self, snapshot: &std::path::Path, arguments: &[&str]) {
+        assert!(!self.options.appendonly, "an append-only file is read instead of a snapshot");
+        self.process.kill();
+        std::fs::copy(snapshot, self.directory.join("dump.rdb")).expect("the folder is ours");
+        let arguments = arguments.iter().map(|word| (*word).to_owned()).collect();
+        let options = RedisOptions { arguments, ..self.options.clone() };
+        self.process = launch(&options, &self.directory, self.port);
     }
 
     /// Stops answering without closing a connection, until [`Redis::resume`].
@@ -70,7 +97,7 @@ impl Redis {
         command.query(&mut connection).unwrap_or_else(|error| panic!("{words:?}: {error}"))
     }
 
-    fn wait_until_ready(&self) {
+    pub fn wait_until_ready(&self) {
         let client = redis::Client::open(self.url(0)).expect("the address is ours");
         wait::blocking(Duration::from_secs(10), "redis-server answers", || {
             let mut connection = client.get_connection().ok()?;
@@ -88,5 +115,6 @@ fn launch(options: &RedisOptions, directory: &std::path::Path, port: u16) -> Pro
     if let Some(password) = &options.password {
         command.args(["--requirepass", password]);
     }
+    command.args(&options.arguments);
     Process::start("redis-server", command)
 }

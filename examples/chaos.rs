@@ -1,0 +1,57 @@
+//! Breaks everything for a while and counts what is left: `cargo run --example chaos -- --minutes 10 [--seed 7]`.
+//!
+//! Needs what the tests need (`make setup`): redis-server, PostgreSQL, Celery. Its last line is the figures; it ends with an error
+//! when a promise was broken.
+
+#![expect(clippy::disallowed_methods, reason = "a testing program with its own runtime, clock and threads")]
+
+#[path = "../tests/it/chaos/mod.rs"]
+mod chaos;
+#[path = "../tests/it/harness/mod.rs"]
+mod harness;
+
+use std::process::Command;
+use std::time::Duration;
+
+use clap::Parser;
+
+#[derive(Parser)]
+struct Arguments {
+    /// How long things break; the audit comes after it.
+    #[arg(long, default_value_t = 10.0)]
+    minutes: f64,
+    /// The same seed makes the same plan.
+    #[arg(long, default_value_t = 7)]
+    seed: u64,
+    #[arg(long, default_value_t = 3)]
+    gateways: usize,
+    /// Celery workers: the newest and the older version by turns.
+    #[arg(long, default_value_t = 2)]
+    workers: usize,
+    /// Clients that submit.
+    #[arg(long, default_value_t = 6)]
+    clients: usize,
+}
+
+fn main() {
+    let said = Arguments::parse();
+    build();
+    let plan = chaos::Plan {
+        seed: said.seed,
+        span: Duration::from_secs_f64(said.minutes * 60.0),
+        gateways: said.gateways.max(1),
+        workers: said.workers.max(1),
+        clients: said.clients.max(1),
+    };
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().expect("a runtime");
+    println!("{}", runtime.block_on(chaos::run(plan)));
+}
+
+/// The programs that it starts: cargo builds only the example itself.
+fn build() {
+    let release = if cfg!(debug_assertions) { None } else { Some("--release") };
+    let mut command = Command::new(env!("CARGO"));
+    command.args(["build", "--quiet", "--locked", "--bin", "taskgate", "--example", "demo-worker"]).args(release);
+    let done = command.current_dir(env!("CARGO_MANIFEST_DIR")).status().expect("cargo starts");
+    assert!(done.success(), "taskgate and demo-worker can be built");
+}

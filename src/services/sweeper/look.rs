@@ -1,0 +1,251 @@
+//! Where is every task? Counts first; lists are read, in pages and for a bounded share of the time, only where counts do not fit,
+//! where something is known to be lost, and once in a long while whatever the counts say (messages of others count too).
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::absence::Absences;
+use super::doubt::Doubt;
+use super::fleet::Fleet;
+use super::verdict::{self, Evidence, Owner, Place, Remedy};
+use super::{PAGE, Sweeper, Trouble};
+use crate::broker::Present;
+use crate::clock::{self, Time};
+use crate::services::recorder;
+use crate::store::Task;
+use crate::task::{Phase, TaskId};
+
+/// After a loss that is certain, the second look follows at once.
+const GRACE_AFTER_LOSS: Duration = Duration::from_millis(700);
+/// A message is on its way for up to this long after it was queued: too young to be missed.
+const YOUNG: Duration = Duration::from_secs(2);
+/// After a loss every look reads the lists for this long: until what was young then is not any more.
+const SUSPICION: Duration = Duration::from_secs(4);
+/// Lists are read this often whatever the counts say.
+const READ_ANYWAY: Duration = Duration::from_mins(10);
+/// Tasks that are looked for in one pass; the next pass takes the rest.
+const SUSPECTS: usize = 50_000;
+/// Lists are read page by page for at most a twentieth of the time.
+const SCAN_SHARE: u32 = 20;
+/// Names of tasks known to acknowledge late.
+const LATE_NAMES: usize = 1_000;
+
+/// What the sweeper remembers from look to look.
+pub(super) struct State {
+    absences: Absences,
+    next_look: Instant,
+    /// Lists are not read before, unless something is known to be lost.
+    next_scan: Instant,
+    /// Then they are read in any case.
+    read_anyway: Instant,
+    suspicious_until: Instant,
+    /// When data was lost, as far as it was heeded.
+    lost_at: Option<Time>,
+    /// Redis's data may be older than the ledger's.
+    resurrected: bool,
+    /// Tasks that acknowledge after they ran, as their workers said.
+    late: VecDeque<String>,
+}
+
+impl State {
+    /// Whoever begins knows nothing of what was lost before: it looks, whatever the counts say.
+    pub fn new() -> Self {
+        let now = Instant::now();
+        Self {
+            absences: Absences::default(),
+            next_look: now,
+            next_scan: now,
+            read_anyway: now + READ_ANYWAY,
+            suspicious_until: now + SUSPICION,
+            lost_at: None,
+            resurrected: true,
+            late: VecDeque::new(),
+        }
+    }
+
+    pub fn next_look(&self) -> Instant {
+        self.next_look
+    }
+
+    fn heed(&mut self, doubt: &Doubt) {
+        let since = doubt.since();
+        if since != self.lost_at {
+            self.lost_at = since;
+            self.resurrected = true;
+            self.suspicious_until = Instant::now() + SUSPICION;
+        }
+    }
+
+    fn is_suspicious(&self) -> bool {
+        Instant::now() <= self.suspicious_until
+    }
+
+    fn learn_late(&mut self, tasks: &[Task], fleet: &Fleet) {
+        for task in tasks {
+            let late = fleet.held.get(task.id.as_str()).is_some_and(|held| held.runs_unacknowledged);
+            let Some(name) = task.name.as_ref().filter(|name| late && !self.late.contains(name)) else { continue };
+            if self.late.len() >= LATE_NAMES {
+                self.late.pop_front();
+            }
+            self.late.push_back(name.clone());
+        }
+    }
+}
+
+impl Sweeper {
+    /// One look at everything; repairs what was seen absent twice.
+    pub(super) async fn look(&self, state: &mut State, doubt: &Doubt) -> Result<(), Trouble> {
+        state.heed(doubt);
+        let suspicious = state.is_suspicious();
+        let (queues, queued) = self.queues().await?;
+        let mut listed = 0;
+        for queue in &queues {
+            listed += self.broker.queue_length(queue).await?;
+        }
+        if suspicious {
+            self.rebuild_chords().await?;
+        }
+        let now = Instant::now();
+        let scan = suspicious
+            || !state.absences.is_empty()
+            || (listed < queued && now >= state.next_scan)
+            || now >= state.read_anyway;
+        if scan {
+            state.read_anyway = now + READ_ANYWAY;
+        }
+        self.look_for_all(&queues, scan, state).await?;
+        let grace = self.grace(suspicious);
+        let again = suspicious || !state.absences.is_empty();
+        state.next_look = Instant::now() + if again { grace } else { self.config.period };
+        Ok(())
+    }
+
+    fn grace(&self, suspicious: bool) -> Duration {
+        if suspicious { GRACE_AFTER_LOSS.min(self.config.grace) } else { self.config.grace }
+    }
+
+    /// Queues that have something of ours, and how many tasks the ledger believes to wait there.
+    async fn queues(&self) -> Result<(Vec<String>, i64), Trouble> {
+        let mut queued: i64 = 0;
+        let mut queues: Vec<String> = Vec::new();
+        for ((queue, phase), count) in self.ledger.census().await? {
+            if phase == Phase::Queued {
+                queued += count;
+            }
+            if !phase.is_ours() && !phase.is_final() && !queues.contains(&queue) {
+                queues.push(queue);
+            }
+        }
+        Ok((queues, queued))
+    }
+
+    /// `scan`: queued tasks too, not only those that workers have.
+    async fn look_for_all(&self, queues: &[String], scan: bool, state: &mut State) -> Result<(), Trouble> {
+        let grace = self.grace(state.is_suspicious());
+        if state.resurrected {
+            self.remove_resurrected(queues).await?;
+            state.resurrected = false;
+        }
+        let suspects = self.suspects(scan, state).await?;
+        let mut absent = Vec::new();
+        if !suspects.is_empty() {
+            let started = Instant::now();
+            let present = self.broker.present(queues).await?;
+            absent = self.absent(suspects, &present, state).await?;
+            state.next_scan = Instant::now() + started.elapsed() * SCAN_SHARE;
+        }
+        for (task, remedy) in state.absences.note(absent, grace) {
+            self.settle(&task, remedy).await?;
+        }
+        Ok(())
+    }
+
+    /// Unfinished tasks that no worker answers for.
+    async fn suspects(&self, scan: bool, state: &mut State) -> Result<Vec<Task>, Trouble> {
+        let with_workers = [Phase::Received, Phase::Running, Phase::Retrying];
+        let all = [Phase::Queued, Phase::Received, Phase::Running, Phase::Retrying];
+        let phases: &[Phase] = if scan { &all } else { &with_workers };
+        let patience = self.patience();
+        let (mut after, mut suspects) = (0, Vec::new());
+        while suspects.len() < SUSPECTS {
+            let tasks = self.ledger.unfinished(phases, after, PAGE).await?;
+            let Some(last) = tasks.last() else { break };
+            after = last.no;
+            let at_worker: Vec<&str> =
+                tasks.iter().filter(|task| task.phase.is_at_worker()).map(|task| task.id.as_str()).collect();
+            let fleet = if at_worker.is_empty() {
+                Fleet::read(&self.ledger).await?
+            } else {
+                Fleet::ask(&self.ledger, &self.broker, &at_worker).await?
+            };
+            state.learn_late(&tasks, &fleet);
+            let now = clock::now();
+            suspects.extend(tasks.into_iter().filter(|task| {
+                let young = task.queued_at.is_some_and(|at| now.since(at) <= YOUNG);
+                let unclear = || task.phase.is_at_worker() && fleet.owner(task, &patience) == Owner::Unclear;
+                !task.adopted && !young && !fleet.held.contains_key(task.id.as_str()) && !unclear()
+            }));
+        }
+        Ok(suspects)
+    }
+
+    /// Those of the suspects that are nowhere, with what is to be done. The workers are asked after the lists were read, and
+    /// records are read last: one that says the end is news.
+    async fn absent(
+        &self,
+        suspects: Vec<Task>,
+        present: &Present,
+        state: &State,
+    ) -> Result<Vec<(Task, Remedy)>, Trouble> {
+        let suspects: Vec<Task> =
+            suspects.into_iter().filter(|task| !present.listed.contains(task.id.as_str())).collect();
+        let mut absent = Vec::new();
+        for chunk in suspects.chunks(PAGE as usize) {
+            let ids: Vec<&str> = chunk.iter().map(|task| task.id.as_str()).collect();
+            let mut fleet = Fleet::ask(&self.ledger, &self.broker, &ids).await?;
+            fleet.ask_for_unseen(&self.broker).await?;
+            let judged: Vec<(Task, Remedy)> = chunk
+                .iter()
+                .filter_map(|task| Some((task.clone(), self.judge(task, present, &fleet, state)?)))
+                .collect();
+            absent.extend(self.without_record(judged).await?);
+        }
+        Ok(absent)
+    }
+
+    /// Whose record says the end has ended; the others are left.
+    async fn without_record(&self, judged: Vec<(Task, Remedy)>) -> Result<Vec<(Task, Remedy)>, Trouble> {
+        let ids: Vec<TaskId> = judged.iter().map(|(task, _)| task.id.clone()).collect();
+        let records = self.backend.records(&ids).await?;
+        let (mut ends, mut rest) = (Vec::new(), Vec::new());
+        for ((task, remedy), record) in judged.into_iter().zip(records) {
+            match record.and_then(|payload| recorder::end_of(task.id.clone(), &payload)) {
+                Some(end) => ends.push(end),
+                None => rest.push((task, remedy)),
+            }
+        }
+        if !ends.is_empty() {
+            self.hub.publish(&self.ledger.learn(&ends, true).await?);
+        }
+        Ok(rest)
+    }
+
+    fn judge(&self, task: &Task, present: &Present, fleet: &Fleet, state: &State) -> Option<Remedy> {
+        let patience = self.patience();
+        let since = task.received_at.or(task.queued_at).unwrap_or(task.submitted_at);
+        let evidence = Evidence {
+            place: match present.reserved.get(task.id.as_str()) {
+                Some(reservation) => Place::Reserved(reservation.clone()),
+                None => Place::Nowhere,
+            },
+            is_held: fleet.held.contains_key(task.id.as_str()) || fleet.may_hold_unseen(task, since, &patience),
+            owner: fleet.owner(task, &patience),
+            all_answered: fleet.all_answered(&patience),
+            loss_is_known: state.lost_at.is_some_and(|lost| task.queued_at.is_some_and(|at| at <= lost)),
+            acks_late: task.name.as_ref().is_some_and(|name| state.late.contains(name)),
+        };
+        verdict::judge(task, &evidence)
+    }
+}

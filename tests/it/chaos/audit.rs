@@ -1,0 +1,188 @@
+//! Afterwards: every promise is compared with what happened, as the workers wrote it down themselves.
+
+use std::collections::{BTreeMap, HashMap};
+use std::fmt;
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+
+use super::load::Submitted;
+use super::world::World;
+use crate::harness::{Http, postgres};
+
+/// Reservations of dead workers run out, stopped ones wake up, retries are made.
+const SETTLED: Duration = Duration::from_secs(120);
+
+/// What an audit found, in one line.
+#[derive(Debug, Default)]
+pub struct Figures {
+    pub faults: usize,
+    pub accepted: usize,
+    pub open: usize,
+    pub refused: usize,
+    pub finished: usize,
+    pub held: usize,
+    pub reported: usize,
+    pub executions: usize,
+    /// Executions beyond the first of a task; each of them is in the task's history.
+    pub repeated: usize,
+    pub events: usize,
+    pub streams: usize,
+    pub settled: Duration,
+}
+
+impl fmt::Display for Figures {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "chaos: {} faults; accepted {} = finished {} + held {} + reported {}; {} refused, {} unanswered; \
+             {} executions, {} of them repetitions, all in the history; {} events without a gap; {} streams complete; \
+             settled in {:.1} s",
+            self.faults,
+            self.accepted,
+            self.finished,
+            self.held,
+            self.reported,
+            self.refused,
+            self.open,
+            self.executions,
+            self.repeated,
+            self.events,
+            self.streams,
+            self.settled.as_secs_f64()
+        )
+    }
+}
+
+pub async fn audit(world: &World, submitted: Submitted, faults: usize) -> Figures {
+    let mut figures = Figures {
+        faults,
+        accepted: submitted.accepted.len(),
+        open: submitted.open,
+        refused: submitted.refused,
+        ..Figures::default()
+    };
+    let http = world.gateways[0].http();
+    let began = Instant::now();
+    let phases = settled(world, &http).await;
+    figures.settled = began.elapsed();
+    let mut broken = Vec::new();
+    for id in &submitted.accepted {
+        match phases.get(id).map(String::as_str) {
+            Some("held") => figures.held += 1,
+            Some("lost") => figures.reported += 1,
+            Some(_) => figures.finished += 1,
+            None => broken.push(format!("{id} was accepted and is unknown")),
+        }
+    }
+    executions(world, &http, &phases, &mut figures, &mut broken).await;
+    figures.events = gapless(world, &mut broken);
+    for (id, reader) in submitted.readers {
+        let seen = tokio::time::timeout(SETTLED, reader).await;
+        let seen = seen.unwrap_or_else(|_| panic!("the stream of {id} does not end")).expect("no panic");
+        let told: Vec<u64> = history(&http, &id).await.iter().filter_map(|event| event["seq"].as_u64()).collect();
+        // What was remarked after the end is not streamed to whoever has the end.
+        if !told.starts_with(&seen) || seen.is_empty() {
+            broken.push(format!("the stream of {id} had {seen:?}, its history has {told:?}"));
+        }
+        figures.streams += 1;
+    }
+    if !broken.is_empty() {
+        world.show_logs();
+        panic!("{figures}\n{} promises are broken:\n{}", broken.len(), broken.join("\n"));
+    }
+    figures
+}
+
+/// Waits until every task of the ledger is final and nothing is left in Redis; answers with the phases.
+async fn settled(world: &World, http: &Http) -> HashMap<String, String> {
+    let until = Instant::now() + SETTLED;
+    loop {
+        let phases = phases(http).await;
+        let finals = ["succeeded", "failed", "revoked", "expired", "skipped", "lost"];
+        let open: Vec<_> = phases.iter().filter(|(_, phase)| !finals.contains(&phase.as_str())).collect();
+        let lists = ["celery", "rust"].map(|queue| world.redis.command::<usize>(0, &["LLEN", queue]));
+        let reserved: usize = world.redis.command(0, &["HLEN", "unacked"]);
+        if open.is_empty() && lists == [0, 0] && reserved == 0 {
+            return phases;
+        }
+        if Instant::now() > until {
+            world.show_logs();
+            let mut told = String::new();
+            for (id, phase) in open.iter().take(5) {
+                let explained = http.get(&format!("/v1/tasks/{id}/explain")).await.text();
+                told.push_str(&format!("\n{id} {phase}: {explained}\n  {:?}", history(http, id).await));
+            }
+            panic!("{} tasks are not final, lists {lists:?}, reserved {reserved}: {told}", open.len());
+        }
+        tokio::time::sleep(Duration::from_millis(500)).await;
+    }
+}
+
+async fn phases(http: &Http) -> HashMap<String, String> {
+    let mut phases = HashMap::new();
+    let mut path = "/v1/tasks?limit=500".to_owned();
+    loop {
+        let page = http.get(&path).await.expect(200);
+        for task in page["tasks"].as_array().expect("tasks") {
+            let text = |key: &str| task[key].as_str().expect("a text").to_owned();
+            phases.insert(text("task_id"), text("phase"));
+        }
+        let Some(next) = page["next"].as_str() else { return phases };
+        path = format!("/v1/tasks?limit=500&cursor={next}");
+    }
+}
+
+async fn history(http: &Http, id: &str) -> Vec<Value> {
+    let path = format!("/v1/tasks/{id}/events");
+    let listed = http.get_with(&path, &[("accept", "application/json")]).await.expect(200);
+    listed["events"].as_array().cloned().unwrap_or_default()
+}
+
+/// Every execution but the first of a task needs a reason in its history.
+async fn executions(
+    world: &World,
+    http: &Http,
+    phases: &HashMap<String, String>,
+    figures: &mut Figures,
+    broken: &mut Vec<String>,
+) {
+    let journal = std::fs::read_to_string(&world.journal).unwrap_or_default();
+    let mut starts: BTreeMap<&str, usize> = BTreeMap::new();
+    for id in journal.lines().filter_map(|line| line.strip_prefix("start ")) {
+        *starts.entry(id).or_default() += 1;
+        figures.executions += 1;
+    }
+    for (id, count) in &starts {
+        if !phases.contains_key(*id) {
+            broken.push(format!("{id} ran and is unknown"));
+        } else if *count > 1 {
+            figures.repeated += count - 1;
+            let history = history(http, id).await;
+            let told = history.iter().filter(|event| event["reason"].as_str().is_some_and(is_redelivery)).count();
+            if told + 1 < *count {
+                broken.push(format!("{id} ran {count} times, its history explains {}: {history:#?}", told + 1));
+            }
+        }
+    }
+    for (id, phase) in phases.iter().filter(|(id, phase)| *phase == "succeeded" && !starts.contains_key(id.as_str())) {
+        broken.push(format!("{id} is {phase} and never ran"));
+    }
+}
+
+fn is_redelivery(reason: &str) -> bool {
+    ["queued again", "went back to the queue", "delivered it again", "runs twice"]
+        .iter()
+        .any(|word| reason.contains(word))
+}
+
+/// Counts all events; every task's are numbered without a gap.
+fn gapless(world: &World, broken: &mut Vec<String>) -> usize {
+    let gaps = "select task_no, count(*), min(seq), max(seq) from taskgate.event group by task_no \
+                having count(*) <> max(seq) or min(seq) <> 1 limit 10";
+    let found = postgres::query(&world.database, gaps);
+    if !found.is_empty() {
+        broken.push(format!("seq has gaps: {found}"));
+    }
+    postgres::query(&world.database, "select count(*) from taskgate.event").parse().expect("a number")
+}

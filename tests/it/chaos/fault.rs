@@ -1,0 +1,138 @@
+//! What goes wrong, and how it is put right again.
+
+use rand::RngExt;
+use rand::rngs::StdRng;
+
+use super::Plan;
+use super::world::{Down, World};
+use crate::harness::unix;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fault {
+    KillGateway(usize),
+    StopGateway(usize),
+    KillCelery(usize),
+    StopCelery(usize),
+    KillRust,
+    EmptyRedis,
+    /// It comes back empty.
+    KillRedis,
+    StopRedis,
+    FillRedis,
+    StopPostgres,
+}
+
+impl Fault {
+    /// One, or two of different peers.
+    pub fn choose(rng: &mut StdRng, plan: Plan) -> Vec<Self> {
+        let first = Self::one(rng, plan);
+        let second = Self::one(rng, plan);
+        if rng.random_bool(0.3) && first.peer() != second.peer() { vec![first, second] } else { vec![first] }
+    }
+
+    fn one(rng: &mut StdRng, plan: Plan) -> Self {
+        let gateway = rng.random_range(0..plan.gateways);
+        let worker = rng.random_range(0..plan.workers);
+        match rng.random_range(0..10) {
+            0 => Self::KillGateway(gateway),
+            1 => Self::StopGateway(gateway),
+            2 => Self::KillCelery(worker),
+            3 => Self::StopCelery(worker),
+            4 => Self::KillRust,
+            5 => Self::EmptyRedis,
+            6 => Self::KillRedis,
+            7 => Self::StopRedis,
+            8 => Self::FillRedis,
+            _ => Self::StopPostgres,
+        }
+    }
+
+    fn peer(self) -> (u8, usize) {
+        match self {
+            Self::KillGateway(index) | Self::StopGateway(index) => (0, index),
+            Self::KillCelery(index) | Self::StopCelery(index) => (1, index),
+            Self::KillRust => (2, 0),
+            Self::EmptyRedis | Self::KillRedis | Self::StopRedis | Self::FillRedis => (3, 0),
+            Self::StopPostgres => (4, 0),
+        }
+    }
+
+    pub fn begin(self, world: &mut World) {
+        let World { gateways, celery, rust, redis, cluster, down, .. } = world;
+        match self {
+            Self::KillGateway(index) => {
+                gateways[index].kill();
+                down.gateways.push(index);
+            }
+            Self::StopGateway(index) => {
+                unix::kill(gateways[index].id(), libc::SIGSTOP);
+                down.stopped_gateways.push(index);
+            }
+            Self::KillCelery(index) => {
+                celery[index].kill();
+                down.celery.push(index);
+            }
+            Self::StopCelery(index) => {
+                celery[index].pause();
+                down.stopped_celery.push(index);
+            }
+            Self::KillRust => {
+                rust.kill();
+                down.rust = true;
+            }
+            Self::EmptyRedis => {
+                redis.command::<String>(0, &["FLUSHALL"]);
+            }
+            Self::KillRedis => {
+                redis.kill();
+                down.redis = true;
+            }
+            Self::StopRedis => {
+                redis.pause();
+                down.stopped_redis = true;
+            }
+            Self::FillRedis => {
+                redis.command::<String>(0, &["CONFIG", "SET", "maxmemory", "1"]);
+                down.full_redis = true;
+            }
+            Self::StopPostgres => {
+                cluster.stop();
+                down.postgres = true;
+            }
+        }
+    }
+}
+
+/// Everything runs again; whoever depends on others comes last.
+pub fn heal(world: &mut World) {
+    let down = std::mem::take(&mut world.down);
+    let Down { gateways, stopped_gateways, celery, stopped_celery, rust, redis, stopped_redis, full_redis, postgres } =
+        down;
+    if postgres {
+        world.cluster.restart();
+    }
+    if redis {
+        world.redis.restart();
+    }
+    if stopped_redis {
+        world.redis.resume();
+    }
+    if full_redis {
+        world.redis.command::<String>(0, &["CONFIG", "SET", "maxmemory", "0"]);
+    }
+    for index in stopped_gateways {
+        unix::kill(world.gateways[index].id(), libc::SIGCONT);
+    }
+    for index in gateways {
+        world.gateways[index].restart();
+    }
+    for index in stopped_celery {
+        world.celery[index].resume();
+    }
+    for index in celery {
+        world.celery[index].relaunch();
+    }
+    if rust {
+        world.restart_rust();
+    }
+}

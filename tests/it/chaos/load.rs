@@ -1,0 +1,140 @@
+//! Clients that submit, some of whom hang up, and readers that follow.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use rand::rngs::StdRng;
+use rand::{RngExt, SeedableRng};
+use serde_json::{Value, json};
+use tokio::task::JoinHandle;
+
+use super::Plan;
+use super::world::World;
+use crate::harness::Http;
+use crate::harness::reader::Reader;
+
+/// One submission in so many is watched by a reader.
+const WATCHED: u32 = 40;
+const READERS: usize = 12;
+
+/// What came of it.
+#[derive(Default)]
+pub struct Submitted {
+    /// Ids that were answered 202.
+    pub accepted: Vec<String>,
+    /// Requests that got no answer, or one that leaves the outcome open.
+    pub open: usize,
+    /// Refused: nothing was promised.
+    pub refused: usize,
+    pub readers: Vec<(String, JoinHandle<Vec<u64>>)>,
+}
+
+pub struct Load {
+    stop: Arc<AtomicBool>,
+    clients: Vec<JoinHandle<()>>,
+    submitted: Arc<Mutex<Submitted>>,
+}
+
+impl Load {
+    pub fn start(plan: Plan, world: &World) -> Self {
+        let stop = Arc::new(AtomicBool::new(false));
+        let submitted = Arc::new(Mutex::new(Submitted::default()));
+        let clients = (0..plan.clients).map(|number| {
+            let client = Client {
+                gateways: world.https(),
+                rng: StdRng::seed_from_u64(plan.seed.wrapping_mul(1_000) + number as u64),
+                submitted: Arc::clone(&submitted),
+            };
+            tokio::spawn(client.run(Arc::clone(&stop)))
+        });
+        Self { clients: clients.collect(), stop, submitted }
+    }
+
+    pub async fn stop(self) -> Submitted {
+        self.stop.store(true, Ordering::Relaxed);
+        for client in self.clients {
+            client.await.expect("a client does not panic");
+        }
+        std::mem::take(&mut *self.submitted.lock().expect("nothing panics here"))
+    }
+}
+
+struct Client {
+    gateways: Vec<Http>,
+    rng: StdRng,
+    submitted: Arc<Mutex<Submitted>>,
+}
+
+impl Client {
+    async fn run(mut self, stop: Arc<AtomicBool>) {
+        while !stop.load(Ordering::Relaxed) {
+            self.submit().await;
+            tokio::time::sleep(Duration::from_millis(self.rng.random_range(5..60))).await;
+        }
+    }
+
+    async fn submit(&mut self) {
+        let at = self.rng.random_range(0..self.gateways.len());
+        let (path, body) = self.call();
+        let headers = [("content-type", "application/json")];
+        let call =
+            self.gateways[at].try_send(reqwest::Method::POST, path, &headers, Some(body.to_string().into_bytes()));
+        // Some hang up before they can know.
+        let patience = if self.rng.random_bool(0.05) { Duration::from_millis(3) } else { Duration::from_secs(20) };
+        let answer = tokio::time::timeout(patience, call).await;
+        let mut submitted = self.submitted.lock().expect("nothing panics here");
+        match answer {
+            Ok(Ok(answer)) if answer.status == 202 => {
+                let ids = ids(&answer.json());
+                if self.rng.random_ratio(1, WATCHED) && submitted.readers.len() < READERS {
+                    let reader = Reader::new(&self.gateways, at, &ids[0]).follow();
+                    submitted.readers.push((ids[0].clone(), tokio::spawn(reader)));
+                }
+                submitted.accepted.extend(ids);
+            }
+            Ok(Ok(answer)) => {
+                assert_eq!(answer.status, 503, "{}: {}", answer.what, answer.text());
+                submitted.refused += 1;
+            }
+            Ok(Err(_)) | Err(_) => submitted.open += 1,
+        }
+    }
+
+    /// A task of some kind, or a canvas.
+    fn call(&mut self) -> (&'static str, Value) {
+        match self.rng.random_range(0..20) {
+            0 => ("/chain", json!({"tasks": [self.task(), self.task()]})),
+            1 => ("/chord", json!({"header": [self.task(), self.task(), self.task()], "body": self.task()})),
+            2 => {
+                let mut task = self.task();
+                task["countdown"] = json!(1);
+                ("/v1/tasks", task)
+            }
+            _ => ("/v1/tasks", self.task()),
+        }
+    }
+
+    fn task(&mut self) -> Value {
+        let names =
+            [("demo.work", "celery"), ("demo.work_late", "celery"), ("rs.work", "rust"), ("rs.work_late", "rust")];
+        let (name, queue) = names[self.rng.random_range(0..names.len())];
+        // Most are quick, some are there when something dies.
+        let millis =
+            if self.rng.random_bool(0.05) { self.rng.random_range(500..3_000) } else { self.rng.random_range(0..30) };
+        let seconds = f64::from(millis) / 1_000.0;
+        json!({"task": name, "queue": queue, "kwargs": {"seconds": seconds}, "immutable": true})
+    }
+}
+
+/// All tasks that an answer promises.
+fn ids(answer: &Value) -> Vec<String> {
+    let children = answer["children"].as_array().cloned().unwrap_or_default();
+    let mut ids: Vec<String> =
+        children.iter().filter_map(|child| child["task_id"].as_str().map(str::to_owned)).collect();
+    let own = answer["task_id"].as_str().expect("an id").to_owned();
+    if !ids.contains(&own) {
+        ids.push(own);
+    }
+    ids
+}

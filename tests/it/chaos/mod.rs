@@ -1,0 +1,63 @@
+//! Everything at once: several gateways, Celery and Rust workers under load, while gateways, workers, Redis and PostgreSQL are
+//! killed, stopped, emptied and filled up by a seeded plan; then an audit, by what the workers themselves wrote down.
+//!
+//! `cargo run --example chaos -- --minutes 10` is the long form; a short one runs with the tests.
+
+mod audit;
+mod fault;
+mod load;
+mod world;
+
+use std::time::{Duration, Instant};
+
+use rand::rngs::StdRng;
+use rand::{RngExt, SeedableRng};
+
+pub use audit::Figures;
+use fault::Fault;
+use load::Load;
+use world::World;
+
+/// What is to be done.
+#[derive(Clone, Copy, Debug)]
+pub struct Plan {
+    pub seed: u64,
+    pub span: Duration,
+    pub gateways: usize,
+    /// Celery workers; there is one Rust worker besides.
+    pub workers: usize,
+    /// Clients that submit.
+    pub clients: usize,
+}
+
+/// Carries it out.
+///
+/// # Panics
+/// When a promise is broken, with what broke it.
+pub async fn run(plan: Plan) -> Figures {
+    let mut world = tokio::task::block_in_place(|| World::build(plan));
+    world.wait_until_known().await;
+    let load = Load::start(plan, &world);
+    let mut rng = StdRng::seed_from_u64(plan.seed);
+    let began = Instant::now();
+    let mut faults = 0;
+    while began.elapsed() < plan.span {
+        for chosen in Fault::choose(&mut rng, plan) {
+            eprintln!("{:6.1} s  {chosen:?}", began.elapsed().as_secs_f64());
+            tokio::task::block_in_place(|| chosen.begin(&mut world));
+            faults += 1;
+        }
+        tokio::time::sleep(Duration::from_millis(rng.random_range(300..2_500))).await;
+        tokio::task::block_in_place(|| fault::heal(&mut world));
+        tokio::time::sleep(Duration::from_millis(rng.random_range(300..2_500))).await;
+    }
+    let submitted = load.stop().await;
+    eprintln!("{:6.1} s  the load is over, everything is healed", began.elapsed().as_secs_f64());
+    audit::audit(&world, submitted, faults).await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn whatever_fails_nothing_is_lost_and_nothing_runs_twice_unseen() {
+    let plan = Plan { seed: 20, span: Duration::from_secs(18), gateways: 2, workers: 1, clients: 2 };
+    println!("{}", run(plan).await);
+}

@@ -1,0 +1,107 @@
+//! All peers of one run.
+
+use std::path::PathBuf;
+use std::process::Command;
+use std::time::Duration;
+
+use serde_json::json;
+
+use super::Plan;
+use crate::harness::postgres::Cluster;
+use crate::harness::process::{Process, folder};
+use crate::harness::wait::within;
+use crate::harness::{Celery, CeleryOptions, Gateway, Http, Redis, RedisOptions, Version};
+
+/// Workers are given up, and leases run out, in seconds.
+const CONFIG: &str = "[sweeper]\nperiod = '1s'\ngrace = '700ms'\nworker_lost_after = '4s'\n\
+     [broker]\nvisibility_timeout = '20s'\n[submit]\nallow = ['demo.*', 'rs.*']\n";
+
+pub struct World {
+    pub gateways: Vec<Gateway>,
+    pub celery: Vec<Celery>,
+    pub rust: Process,
+    pub redis: Redis,
+    pub cluster: Cluster,
+    pub database: String,
+    /// Where workers write their executions down.
+    pub journal: PathBuf,
+    pub down: Down,
+}
+
+/// What a fault left behind, to be healed.
+#[derive(Default)]
+pub struct Down {
+    pub gateways: Vec<usize>,
+    pub stopped_gateways: Vec<usize>,
+    pub celery: Vec<usize>,
+    pub stopped_celery: Vec<usize>,
+    pub rust: bool,
+    pub redis: bool,
+    pub stopped_redis: bool,
+    pub full_redis: bool,
+    pub postgres: bool,
+}
+
+impl World {
+    pub fn build(plan: Plan) -> Self {
+        let cluster = Cluster::start();
+        let redis = Redis::start(RedisOptions::default());
+        let journal = folder("chaos").join("journal");
+        let mut celery: Vec<Celery> = (0..plan.workers).map(|index| python(&redis, &journal, index)).collect();
+        let mut rust = rust(&redis, &journal);
+        let database = cluster.empty_database();
+        let gateway = || Gateway::serve(&database, &redis.url(0), &redis.url(1), CONFIG);
+        let gateways = (0..plan.gateways).map(|_| gateway()).collect();
+        celery.iter_mut().for_each(Celery::wait_until_ready);
+        rust.wait_for_log("is ready", Duration::from_secs(30));
+        Self { gateways, celery, rust, redis, cluster, database, journal, down: Down::default() }
+    }
+
+    pub fn https(&self) -> Vec<Http> {
+        self.gateways.iter().map(Gateway::http).collect()
+    }
+
+    /// Of a worker whose pool is not known, silence means nothing for a whole visibility timeout.
+    pub async fn wait_until_known(&self) {
+        let http = self.gateways[0].http();
+        within(Duration::from_secs(40), "all workers are known", async || {
+            let workers = http.get("/v1/workers").await.expect(200);
+            let workers = workers["workers"].as_array().cloned().unwrap_or_default();
+            let known = workers.iter().filter(|worker| worker["pool"].is_string()).count();
+            (known > self.celery.len()).then_some(())
+        })
+        .await;
+    }
+
+    pub fn restart_rust(&mut self) {
+        self.rust = rust(&self.redis, &self.journal);
+    }
+
+    pub fn show_logs(&self) {
+        self.gateways.iter().for_each(Gateway::show_log);
+        self.celery.iter().for_each(Celery::show_log);
+        self.rust.show_log();
+    }
+}
+
+/// The newest Celery and the older one by turns.
+fn python(redis: &Redis, journal: &std::path::Path, index: usize) -> Celery {
+    let options = CeleryOptions {
+        version: if index.is_multiple_of(2) { Version::Latest } else { Version::Older },
+        hostname: format!("w{index}@test"),
+        queues: "celery".to_owned(),
+        settings: json!({"broker_transport_options": {"visibility_timeout": 20}, "broker_connection_max_retries": null}),
+        environment: vec![("DEMO_JOURNAL".to_owned(), journal.display().to_string())],
+        ..CeleryOptions::default()
+    };
+    Celery::launch(&redis.url(0), &redis.url(1), options)
+}
+
+fn rust(redis: &Redis, journal: &std::path::Path) -> Process {
+    let program = std::env::current_exe().expect("the program has a path");
+    let folder = program.ancestors().nth(2).expect("target/debug");
+    let mut command = Command::new(folder.join("examples/demo-worker"));
+    command.env("BROKER", redis.url(0)).env("BACKEND", redis.url(1)).env("RUST_LOG", "info");
+    command.env("CONCURRENCY", "4").env("VISIBILITY_TIMEOUT", "20").env("DEMO_JOURNAL", journal);
+    Process::start("rust-worker", command)
+}

@@ -1,0 +1,168 @@
+//! Workers die, keep messages where nobody sees them, and finish while nobody listens (P4, P5, P9, recovery policies).
+
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use crate::harness::environment::{Harness, Lent, Options};
+use crate::harness::wait::within;
+use crate::harness::{Celery, CeleryOptions, Version, eventually};
+
+const QUICK: &str = "[sweeper]\nperiod = '1s'\ngrace = '500ms'\nworker_lost_after = '3s'\n";
+/// A worker counts as dead after its heartbeats stopped for `worker_lost_after`; then come two looks.
+const SETTLED: Duration = Duration::from_secs(40);
+
+type Env = Lent<Box<Harness>>;
+
+fn quick(config: &str) -> Options {
+    Options { config: format!("{QUICK}{config}"), ..Options::default() }
+}
+
+async fn worker_is_known(env: &Env) {
+    eventually("the worker has said what its pool is", async || {
+        let workers = env.http.get("/v1/workers").await.expect(200);
+        (workers["workers"][0]["pool"] == "prefork").then_some(())
+    })
+    .await;
+}
+
+async fn ends(env: &Env, id: &str) -> Value {
+    within(SETTLED, &format!("{id} ends"), async || {
+        let answer = env.http.get(&format!("/result/{id}")).await;
+        (answer.status == 200).then(|| answer.json())
+    })
+    .await
+}
+
+fn times_received(log: &str, id: &str) -> usize {
+    log.matches(&format!("[{id}] received")).count()
+}
+
+fn second_worker(env: &Env, settings: Value) -> Celery {
+    Celery::start(&env.redis, CeleryOptions { hostname: "w2@test".into(), settings, ..CeleryOptions::default() })
+}
+
+fn reasons(history: &[Value]) -> String {
+    history.iter().filter_map(|event| event["reason"].as_str()).collect::<Vec<_>>().join("; ")
+}
+
+#[tokio::test]
+async fn a_task_whose_policy_is_report_does_not_run_again() {
+    let report =
+        "[[tasks]]\nname = 'demo.late'\nrecovery = 'report'\n[[tasks]]\nname = 'demo.sleep'\nrecovery = 'rerun'\n";
+    let mut env = Harness::start(&quick(report));
+    worker_is_known(&env).await;
+    let reported = env.submit("demo.late", json!([120])).await;
+    let again = env.submit("demo.sleep", json!([8, "again"])).await;
+    env.in_phase(&reported, "running").await;
+    env.in_phase(&again, "running").await;
+    env.celery.as_mut().expect("a worker").kill();
+    assert_eq!(env.redis.command::<usize>(0, &["HLEN", "unacked"]), 1, "one of them acknowledges late");
+    let second = second_worker(&env, json!({}));
+    let result = ends(&env, &reported).await;
+    assert_eq!(result["error"]["type"], "TaskLost", "{result}");
+    let history = env.history(&reported).await;
+    assert!(reasons(&history).contains("policy is report, its message was removed"), "{history:?}");
+    assert_eq!(env.redis.command::<usize>(0, &["HLEN", "unacked"]), 0);
+    let result = ends(&env, &again).await;
+    assert_eq!(result["result"], "again", "{result}");
+    assert!(reasons(&env.history(&again).await).contains("policy is rerun"));
+    let log = second.log();
+    assert_eq!((times_received(&log, &reported), times_received(&log, &again)), (0, 1));
+    let metrics = env.http.get("/metrics").await.text();
+    assert!(metrics.contains("taskgate_tasks_lost_total 1"), "{metrics}");
+}
+
+#[tokio::test]
+async fn what_a_worker_keeps_back_unseen_is_left_to_it() {
+    // Before 5.7 `query_task` knows no message with an ETA; none knows those that wait for a rate limit.
+    let celery = CeleryOptions { version: Version::Older, ..CeleryOptions::default() };
+    let env = Harness::start(&Options { celery, ..quick("") });
+    worker_is_known(&env).await;
+    let limit = json!({"arguments": {"task_name": "demo.limited", "rate_limit": "8/m"}, "timeout": 2});
+    env.http.post("/v1/control/rate_limit", &limit).await.expect(200);
+    let retried = env.submit("demo.retry", json!([1, 7])).await;
+    let limited = [env.submit("demo.limited", json!([1])).await, env.submit("demo.limited", json!([2])).await];
+    let log = || env.celery.as_ref().expect("a worker").log();
+    assert_eq!(ends(&env, &retried).await["result"], 1);
+    for id in &limited {
+        assert_eq!(ends(&env, id).await["status"], "SUCCESS");
+        assert_eq!(times_received(&log(), id), 1, "{}", env.gateway.log());
+    }
+    assert_eq!(times_received(&log(), &retried), 2, "each attempt once: {}", env.gateway.log());
+}
+
+#[tokio::test]
+async fn what_ends_unrecorded_is_said_to_be_so() {
+    let mut env = Harness::start(&quick(""));
+    worker_is_known(&env).await;
+    let silent = json!({"task": "demo.sleep", "args": [3], "ignore_result": true});
+    let silent = env.submit_signature(silent).await;
+    let stored = env.submit("demo.sleep", json!([3, "kept"])).await;
+    env.in_phase(&silent, "running").await;
+    env.in_phase(&stored, "running").await;
+    env.gateway.kill();
+    // No recorder runs while both end: the one that stores its result is learnt, of the other nobody knows.
+    let key = format!("celery-task-meta-{stored}");
+    let log = || env.celery.as_ref().expect("a worker").log();
+    eventually("both have ended", async || {
+        let is_stored = env.redis.command::<u32>(1, &["EXISTS", &key]) == 1;
+        (is_stored && log().contains(&format!("[{silent}] succeeded"))).then_some(())
+    })
+    .await;
+    env.gateway.restart();
+    assert_eq!(ends(&env, &stored).await["result"], "kept");
+    let result = ends(&env, &silent).await;
+    assert_eq!(result["error"]["type"], "TaskLost", "{result}");
+    assert!(result["error"]["message"].as_str().is_some_and(|why| why.contains("outcome not recorded")), "{result}");
+}
+
+#[tokio::test]
+async fn a_message_whose_lease_ran_out_is_delivered_again_and_its_history_says_so() {
+    let transport = json!({"broker_transport_options":
+        {"visibility_timeout": 4, "unacked_restore_interval": 1, "unacked_restore_throttle": 1}});
+    let celery = CeleryOptions { settings: transport.clone(), ..CeleryOptions::default() };
+    // The sweeper gives nobody up: what happens here is Celery's own.
+    let config = "[sweeper]\nperiod = '1s'\nworker_lost_after = '10m'\n[broker]\nvisibility_timeout = '4s'\n";
+    let mut env = Harness::start(&Options { celery, config: config.into(), ..Options::default() });
+    worker_is_known(&env).await;
+    let id = env.submit("demo.late", json!([3, "second"])).await;
+    env.in_phase(&id, "running").await;
+    env.celery.as_mut().expect("a worker").kill();
+    let second = second_worker(&env, transport);
+    let result = ends(&env, &id).await;
+    assert_eq!((&result["status"], &result["result"]), (&json!("SUCCESS"), &json!("second")), "{result}");
+    assert_eq!(times_received(&second.log(), &id), 1);
+    let history = env.history(&id).await;
+    assert!(reasons(&history).contains("the broker delivered it again"), "{history:?}");
+    let seqs: Vec<i64> = history.iter().filter_map(|event| event["seq"].as_i64()).collect();
+    assert_eq!(seqs, (1..=seqs.len() as i64).collect::<Vec<_>>());
+}
+
+#[tokio::test]
+async fn a_chord_goes_on_after_redis_was_emptied() {
+    let celery = CeleryOptions { concurrency: 1, ..CeleryOptions::default() };
+    let env = Harness::start(&Options { celery, ..quick("") });
+    worker_is_known(&env).await;
+    let header = json!([{"task": "demo.identity", "args": [1]}, {"task": "demo.sleep", "args": [4, 2]},
+        {"task": "demo.identity", "args": [3]}]);
+    let chord = json!({"header": header, "body": {"task": "demo.xsum"}});
+    let accepted = env.http.post("/chord", &chord).await.expect(202);
+    let body = accepted["task_id"].as_str().expect("the body's id").to_owned();
+    let children: Vec<String> = accepted["children"]
+        .as_array()
+        .expect("children")
+        .iter()
+        .map(|child| child["task_id"].as_str().expect("an id").to_owned())
+        .collect();
+    // One part has ended, one runs, one waits, the body is not sent yet.
+    env.in_phase(&children[0], "succeeded").await;
+    env.in_phase(&children[1], "running").await;
+    env.redis.command::<String>(0, &["FLUSHALL"]);
+    let result = ends(&env, &body).await;
+    assert_eq!(result["result"], 6, "{result}\n{}", env.gateway.log());
+    let log = env.celery.as_ref().expect("a worker").log();
+    assert_eq!(times_received(&log, &children[0]), 1);
+    assert_eq!(times_received(&log, &children[1]), 1);
+    assert_eq!(log.matches(&format!("[{body}] succeeded")).count(), 1);
+}
