@@ -26,6 +26,7 @@ use crate::services::hub::Hub;
 use crate::services::incidents::Lookout;
 use crate::services::news;
 use crate::services::pauses::Pauses;
+use crate::services::reads::Reader;
 use crate::services::recorder::Recorder;
 use crate::services::relay::Relay;
 use crate::services::retention::Retention;
@@ -69,6 +70,7 @@ impl App {
         let (relay, relay_handle) =
             Relay::new(ledger.clone(), broker.clone(), backend.clone(), hub.clone(), catalog.paces());
         let (committer, commit) = Committer::new(ledger.clone(), relay_handle.clone(), hub.clone());
+        let (reader, reads) = Reader::new(ledger.clone());
         let (sightings, worker_events) = mpsc::channel(workers::CAPACITY);
         let (recorder, recorder_handle) = Recorder::new(
             ledger.clone(),
@@ -108,6 +110,7 @@ impl App {
             hub: hub.clone(),
             commit,
             relay: relay_handle,
+            reads,
             recorder: recorder_handle,
             health: health_handle,
             incidents,
@@ -125,6 +128,7 @@ impl App {
         tasks.spawn("health", OnExit::StopProcess, move |stop| health.run(prepared, stop));
         starter.service("relay", move |stop| relay.run(stop));
         starter.service("committer", move |stop| committer.run(stop));
+        starter.service("reader", move |stop| reader.run(stop));
         starter.service("recorder", move |stop| recorder.run(stop));
         starter.service("canvases", move |stop| canvases.run(stop));
         starter.service("workers", move |stop| registry.run(stop));

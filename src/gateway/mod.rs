@@ -29,7 +29,7 @@ use crate::services::incidents::Incidents;
 use crate::services::pauses::Pauses;
 use crate::services::tokens::Authority;
 use crate::services::webhooks as hooks;
-use crate::services::{commit, health, recorder, relay};
+use crate::services::{commit, health, reads, recorder, relay};
 use crate::store::SharedLedger;
 use crate::task::signature;
 
@@ -50,6 +50,7 @@ pub struct Parts {
     pub watcher: Watcher,
     pub commit: commit::Handle,
     pub relay: relay::Handle,
+    pub reads: reads::Handle,
     pub recorder: recorder::Handle,
     pub health: health::Handle,
     pub incidents: Incidents,

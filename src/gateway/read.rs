@@ -1,5 +1,6 @@
 //! What a client can ask about tasks that are in the ledger; works with Redis down and after Redis forgot.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::Gateway;
@@ -11,7 +12,7 @@ use crate::task::{GroupId, TaskId};
 /// What stands behind an id.
 #[derive(Debug)]
 pub enum Found {
-    Task(Box<Task>),
+    Task(Arc<Task>),
     Group(Group),
     /// Finished and pruned at this time.
     Pruned(Time),
@@ -42,12 +43,12 @@ impl Gateway {
     pub async fn find(&self, id: &str, patience: Duration) -> Result<Found, Error> {
         let Ok(task_id) = TaskId::parse(id) else { return Ok(Found::Unknown) };
         let task = if patience.is_zero() {
-            self.ledger.task(&task_id).await?
+            self.reads.task(&task_id).await?
         } else {
-            self.watcher.wait(&task_id, patience).await?
+            self.watcher.wait(&task_id, patience).await?.map(Arc::new)
         };
         if let Some(task) = task {
-            return Ok(Found::Task(Box::new(task)));
+            return Ok(Found::Task(task));
         }
         self.find_group(id, patience).await
     }

@@ -7,6 +7,7 @@ pub mod hub;
 pub mod incidents;
 pub mod news;
 pub mod pauses;
+pub mod reads;
 pub mod recorder;
 pub mod relay;
 pub mod retention;

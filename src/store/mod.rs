@@ -216,6 +216,9 @@ pub trait Ledger: Control + Limits + Schedules + Stats + Steps + Tokens + Traces
     /// Tasks that are not final, by ascending number after `after_no`, of these phases (all when empty).
     async fn unfinished(&self, phases: &[crate::task::Phase], after_no: i64, limit: i64) -> Result<Vec<Task>, Error>;
 
+    /// Those of these ids that the ledger has, as [`Ledger::task`] gives them.
+    async fn tasks_by_id(&self, ids: &[TaskId]) -> Result<Vec<Task>, Error>;
+
     /// Those of these ids that the ledger has, whatever their phase, without the large texts.
     async fn standing(&self, ids: &[TaskId]) -> Result<Vec<Task>, Error>;
 

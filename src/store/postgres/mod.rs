@@ -205,6 +205,10 @@ impl Ledger for PostgresLedger {
         tasks::unfinished(&self.pool, phases, after_no, limit).await
     }
 
+    async fn tasks_by_id(&self, ids: &[TaskId]) -> Result<Vec<Task>, Error> {
+        tasks::tasks_by_id(&self.pool, ids).await
+    }
+
     async fn standing(&self, ids: &[TaskId]) -> Result<Vec<Task>, Error> {
         tasks::standing(&self.pool, ids).await
     }

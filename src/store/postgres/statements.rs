@@ -114,6 +114,7 @@ pub const STATEMENTS: &[&str] = &[
     tasks::MESSAGE,
     tasks::UNFINISHED,
     tasks::CENSUS,
+    tasks::TASKS_BY_ID,
     tasks::STANDING,
     tasks::TOMBSTONE,
     stats::FOLDED,

@@ -22,6 +22,9 @@ pub(super) const UNFINISHED: &str = concat!(
      where u.task_no > $1 and (cardinality($2::text[]) = 0 or t.phase = any($2)) order by u.task_no limit $3"
 );
 
+pub(super) const TASKS_BY_ID: &str =
+    concat!("select ", task_columns!(), " from taskgate.task t where t.task_id = any($1)");
+
 pub(super) const STANDING: &str =
     concat!("select ", light_task_columns!(), " from taskgate.task t where t.task_id = any($1)");
 
@@ -42,6 +45,11 @@ pub(super) async fn message(pool: &PgPool, id: &TaskId) -> Result<Option<Message
 pub(super) async fn unfinished(pool: &PgPool, phases: &[Phase], after: i64, limit: i64) -> Result<Vec<Task>, Error> {
     let phases: Vec<&str> = phases.iter().map(|phase| phase.as_str()).collect();
     rows::tasks(&sqlx::query(UNFINISHED).bind(after).bind(phases).bind(limit).fetch_all(pool).await?)
+}
+
+pub(super) async fn tasks_by_id(pool: &PgPool, ids: &[TaskId]) -> Result<Vec<Task>, Error> {
+    let ids: Vec<&str> = ids.iter().map(|id| id.as_str()).collect();
+    rows::tasks(&sqlx::query(TASKS_BY_ID).bind(ids).fetch_all(pool).await?)
 }
 
 pub(super) async fn standing(pool: &PgPool, ids: &[TaskId]) -> Result<Vec<Task>, Error> {

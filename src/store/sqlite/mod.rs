@@ -190,6 +190,10 @@ impl Ledger for SqliteLedger {
         tasks::unfinished(&self.pools.read, phases, after_no, limit).await
     }
 
+    async fn tasks_by_id(&self, ids: &[TaskId]) -> Result<Vec<Task>, Error> {
+        tasks::tasks_by_id(&self.pools.read, ids).await
+    }
+
     async fn standing(&self, ids: &[TaskId]) -> Result<Vec<Task>, Error> {
         tasks::standing(&self.pools.read, ids).await
     }

@@ -106,6 +106,7 @@ pub const STATEMENTS: &[&str] = &[
     schedules::RUNS,
     schedules::PRUNE,
     tasks::TASK,
+    tasks::TASKS_BY_ID,
     tasks::MESSAGE,
     tasks::UNFINISHED,
     tasks::CENSUS,

@@ -15,6 +15,9 @@ use super::rows;
 
 pub(super) const TASK: &str = concat!("select ", task_columns!(), " from task t where t.task_id = $1");
 
+pub(super) const TASKS_BY_ID: &str =
+    concat!("select ", task_columns!(), " from task t where t.task_id in (select value from json_each($1))");
+
 pub(super) const MESSAGE: &str = "select m.headers, m.body from task t join message m on m.task_no = t.task_no \
      where t.task_id = $1";
 
@@ -49,6 +52,11 @@ pub(super) async fn unfinished(
 ) -> Result<Vec<Task>, Error> {
     let phases: Vec<&str> = phases.iter().map(|phase| phase.as_str()).collect();
     rows::tasks(&sqlx::query(UNFINISHED).bind(after).bind(list(&phases)).bind(limit).fetch_all(pool).await?)
+}
+
+pub(super) async fn tasks_by_id(pool: &SqlitePool, ids: &[TaskId]) -> Result<Vec<Task>, Error> {
+    let ids: Vec<&str> = ids.iter().map(|id| id.as_str()).collect();
+    rows::tasks(&sqlx::query(TASKS_BY_ID).bind(list(&ids)).fetch_all(pool).await?)
 }
 
 pub(super) async fn standing(pool: &SqlitePool, ids: &[TaskId]) -> Result<Vec<Task>, Error> {

@@ -14,6 +14,7 @@ mod lists;
 mod news;
 mod outbox;
 mod plans;
+mod reads;
 mod retention;
 mod schedules;
 mod schema;
