@@ -4,10 +4,10 @@
 use std::io;
 
 use axum::body::{Body, Bytes};
-use futures_util::StreamExt;
-use futures_util::stream::iter;
 use tokio::fs::{File, OpenOptions};
 use tokio::io::{AsyncSeekExt, AsyncWriteExt};
+use tokio_stream::StreamExt;
+use tokio_stream::iter;
 use tokio_util::io::ReaderStream;
 
 use crate::clock;

@@ -10,8 +10,8 @@ use async_stream::stream;
 use axum::body::{Body, Bytes};
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::Response;
-use futures_util::{Stream, StreamExt};
 use serde::Serialize;
+use tokio_stream::{Stream, StreamExt};
 
 use super::extract::Caller;
 use super::problem::Problem;

@@ -2,7 +2,7 @@
 //! bytes. A line that is too long is refused and skipped; the lines after it are read.
 
 use axum::body::{Body, BodyDataStream};
-use futures_util::StreamExt;
+use tokio_stream::StreamExt;
 
 use super::json_text;
 use crate::http::problem::Problem;

@@ -4,8 +4,8 @@ use axum::body::Bytes;
 use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::Response;
-use futures_util::{Stream, StreamExt};
 use serde::Serialize;
+use tokio_stream::{Stream, StreamExt};
 use utoipa::ToSchema;
 
 use super::result::{pruned, unknown};

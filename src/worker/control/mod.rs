@@ -12,10 +12,10 @@ mod usage;
 
 use std::time::Duration;
 
-use futures_util::StreamExt;
 use serde_json::Value;
 use serde_json::value::RawValue;
 use tokio::sync::oneshot;
+use tokio_stream::StreamExt;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
