@@ -22,10 +22,10 @@ impl Target {
     }
 }
 
-/// One request, repeated on a number of connections.
+/// Requests, repeated in turn on a number of connections.
 pub struct Load {
     target: Target,
-    request: Arc<Vec<u8>>,
+    requests: Arc<Vec<Vec<u8>>>,
     connections: usize,
     /// Requests a second of all connections together; without it each goes as fast as it is answered.
     pace: Option<f64>,
@@ -52,9 +52,11 @@ impl Rate {
 }
 
 impl Load {
-    pub fn get(target: &Target, path: &str, connections: usize) -> Self {
-        let request = format!("GET {path} HTTP/1.1\r\nHost: {}\r\n\r\n", target.address);
-        Self { target: target.clone(), request: Arc::new(request.into_bytes()), connections, pace: None }
+    /// Each of the paths in turn.
+    pub fn get(target: &Target, paths: &[String], connections: usize) -> Self {
+        let request = |path: &String| format!("GET {path} HTTP/1.1\r\nHost: {}\r\n\r\n", target.address).into_bytes();
+        let requests = Arc::new(paths.iter().map(request).collect());
+        Self { target: target.clone(), requests, connections, pace: None }
     }
 
     pub fn post(target: &Target, path: &str, body: &str, connections: usize) -> Self {
@@ -63,7 +65,7 @@ impl Load {
             target.address,
             body.len()
         );
-        Self { target: target.clone(), request: Arc::new(request.into_bytes()), connections, pace: None }
+        Self { target: target.clone(), requests: Arc::new(vec![request.into_bytes()]), connections, pace: None }
     }
 
     /// This many requests a second, whatever the answers take.
@@ -84,7 +86,8 @@ pub async fn run(load: &Load, span: Duration, servers: &Servers) -> Rate {
         // Paced connections begin one after the other, not all at once.
         let first = interval.map(|interval| (interval * number as u32) / load.connections as u32);
         let pace = first.zip(interval).map(|(first, interval)| Pace { next: Instant::now() + first, interval });
-        workers.push(tokio::spawn(connection(load.target.address, Arc::clone(&load.request), begin, end, pace)));
+        let requests = Turn { requests: Arc::clone(&load.requests), next: number };
+        workers.push(tokio::spawn(connection(load.target.address, requests, begin, end, pace)));
     }
     let mut all = Answers::default();
     for worker in workers {
@@ -126,6 +129,19 @@ impl Pace {
     }
 }
 
+/// What a connection sends next.
+struct Turn {
+    requests: Arc<Vec<Vec<u8>>>,
+    next: usize,
+}
+
+impl Turn {
+    fn next(&mut self) -> &[u8] {
+        self.next += 1;
+        &self.requests[self.next % self.requests.len()]
+    }
+}
+
 #[derive(Default)]
 struct Answers {
     latencies: Vec<Duration>,
@@ -136,7 +152,7 @@ struct Answers {
 
 async fn connection(
     address: SocketAddr,
-    request: Arc<Vec<u8>>,
+    mut requests: Turn,
     begin: Instant,
     end: Instant,
     mut pace: Option<Pace>,
@@ -153,7 +169,7 @@ async fn connection(
         if started >= end {
             return answers;
         }
-        stream.write_all(&request).await.expect("the target reads");
+        stream.write_all(requests.next()).await.expect("the target reads");
         let is_good = answer(&mut stream, &mut buffer).await;
         if started < begin {
             answers.warming += 1;

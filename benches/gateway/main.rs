@@ -1,5 +1,5 @@
 //! taskgate beside what it replaces, on one machine, in one run: `make bench`, or `cargo bench --bench gateway -- submit streams`
-//! for some of its sections (`submit`, `results`, `latency`, `streams`, `recorder`, `beat`).
+//! for some of its sections (`submit`, `replicas`, `results`, `latency`, `streams`, `recorder`, `beat`).
 //!
 //! Starts its own Redis, PostgreSQL (with fsync), Celery worker, the peers and taskgate, loads each in turn from this process,
 //! and prints one table with ratios. Floors (a handler that only answers, `redis-benchmark`, `pgbench` with the same row) show
@@ -15,6 +15,7 @@ mod latency;
 mod load;
 mod peer;
 mod recorder;
+mod replicas;
 mod results;
 mod streams;
 mod submit;
@@ -31,6 +32,8 @@ use usage::Servers;
 /// How long each figure is measured.
 const SPAN: Duration = Duration::from_secs(5);
 
+const SETTINGS: &str = "log.filter = 'warn'\nhttp.access_log = false\nhttp.max_streams = 20000\n";
+
 /// What every section works with.
 struct Bench {
     redis: Redis,
@@ -45,8 +48,7 @@ impl Bench {
         let redis = Redis::start(RedisOptions::default());
         let cluster = Cluster::start_durable();
         let database = cluster.empty_database();
-        let settings = "log.filter = 'warn'\nhttp.access_log = false\nhttp.max_streams = 20000\n";
-        let gateway = Gateway::serve(&database, &redis.url(0), &redis.url(1), settings);
+        let gateway = Gateway::serve(&database, &redis.url(0), &redis.url(1), SETTINGS);
         Self { redis, cluster, database, gateway, table: Table::default() }
     }
 
@@ -83,6 +85,9 @@ async fn run(sections: &[String]) {
     }
     if wanted("submit") {
         submit::measure(&mut bench).await;
+    }
+    if wanted("replicas") {
+        replicas::measure(&mut bench).await;
     }
     if wanted("results") {
         results::measure(&mut bench).await;

@@ -1,24 +1,28 @@
 //! `GET /result/{id}`, finished and not, beside FastAPI with Celery's `AsyncResult`.
 
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::harness::{Celery, CeleryOptions};
 use super::load::{self, Load, Target};
 use super::peer::Peer;
 use super::{Bench, SPAN};
 
+/// Results that are asked for in turn.
+const TASKS: usize = 1_000;
+
 pub async fn measure(bench: &mut Bench) {
-    bench.table.heading("GET /result/{id}, 32 connections");
+    bench.table.heading(&format!("GET /result/{{id}} of {TASKS} tasks in turn, 32 connections"));
     let http = bench.http();
-    let waiting = http.post("/v1/tasks", &json!({"task": "demo.add", "args": [1, 1], "queue": "bench"})).await.json();
     let celery = Celery::start(&bench.redis, CeleryOptions::default());
-    let prefer = [("Prefer", "wait=30")];
-    let done = http.post_with("/v1/tasks", &prefer, &json!({"task": "demo.add", "args": [1, 1]})).await.json();
+    let group = json!({"tasks": vec![json!({"task": "demo.add", "args": [1, 1]}); TASKS]});
+    let done = http.post_with("/group", &[("Prefer", "wait=60")], &group).await.expect(200);
     drop(celery);
-    let path = |answer: &serde_json::Value| format!("/result/{}", answer["task_id"].as_str().expect("an id"));
+    let waiting = json!({"tasks": vec![json!({"task": "demo.add", "args": [1, 1], "queue": "bench"}); TASKS]});
+    let waiting = http.post("/group", &waiting).await.expect(202);
+    let (done, waiting) = (paths(bench, &done).await, paths(bench, &waiting).await);
     let theirs = match Peer::fastapi(&bench.redis, &bench.cluster, false) {
         Some(peer) => {
-            let load = Load::get(&Target::of(&peer.base), &path(&done), 32);
+            let load = Load::get(&Target::of(&peer.base), &done, 32);
             Some(load::run(&load, SPAN, &peer.servers()).await)
         }
         None => None,
@@ -27,9 +31,27 @@ pub async fn measure(bench: &mut Bench) {
     if let Some(rate) = &theirs {
         bench.table.row("peer: FastAPI + AsyncResult, 2 processes, finished", rate, &[]);
     }
-    for (name, answer) in [("finished", &done), ("waiting", &waiting)] {
-        let load = Load::get(&bench.target(), &path(answer), 32);
+    for (name, paths) in [("finished", &done), ("waiting", &waiting)] {
+        let load = Load::get(&bench.target(), paths, 32);
         let rate = load::run(&load, SPAN, &bench.servers()).await;
         bench.table.row(&format!("taskgate: {name}"), &rate, &against);
     }
+}
+
+/// Where the results of a group's members are.
+async fn paths(bench: &Bench, group: &Value) -> Vec<String> {
+    let id = ["group_id", "task_id"].iter().find_map(|key| group[*key].as_str()).expect("an id");
+    let mut found = Vec::with_capacity(TASKS);
+    let mut path = format!("/v1/tasks?group_id={id}&limit=200");
+    loop {
+        let page = bench.http().get(&path).await.expect(200);
+        let items = page["items"].as_array().expect("a list").iter();
+        found.extend(items.map(|item| format!("/result/{}", item["task_id"].as_str().expect("an id"))));
+        match page["next"].as_str() {
+            Some(next) => path = format!("/v1/tasks?group_id={id}&limit=200&cursor={next}"),
+            None => break,
+        }
+    }
+    assert_eq!(found.len(), TASKS);
+    found
 }

@@ -16,9 +16,15 @@ pub struct Dev {
 
 impl Dev {
     pub fn start() -> Self {
+        Self::with(&[])
+    }
+
+    /// With settings in its environment.
+    pub fn with(environment: &[(&str, &str)]) -> Self {
         let port = ports::free();
         let listen = format!("127.0.0.1:{port}");
-        let mut gateway = Gateway::start(&["dev"], port, None, &[("TASKGATE_HTTP__LISTEN", &listen)]);
+        let all: Vec<_> = [("TASKGATE_HTTP__LISTEN", listen.as_str())].iter().chain(environment).copied().collect();
+        let mut gateway = Gateway::start(&["dev"], port, None, &all);
         gateway.wait_until_ready();
         let http = gateway.http();
         Self { gateway, http }

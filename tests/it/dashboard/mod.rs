@@ -75,6 +75,19 @@ async fn a_task_is_submitted_by_form_and_its_bar_moves() {
 }
 
 #[tokio::test]
+async fn below_a_base_path_the_pages_and_their_streams_are_found() {
+    let dev = Dev::with(&[("TASKGATE_HTTP__BASE_PATH", "/tasks/")]);
+    let browser = Browser::start(1400, 900).await;
+    browser.open(&format!("http://127.0.0.1:{}/tasks/dashboard/#/tasks", dev.gateway.port)).await;
+    browser.wait_for("the list is live", "document.querySelector('.head .sub')?.textContent === 'live'").await;
+    let id = dev.post("/tasks/v1/tasks", json!({"task": "tasks.add", "args": [20, 3]})).await;
+    browser.wait_for("it is counted", "document.querySelector('#fresh')?.textContent.includes('1')").await;
+    browser.open(&format!("http://127.0.0.1:{}/tasks/dashboard/#/tasks/{id}", dev.gateway.port)).await;
+    browser.wait_for("its page shows its result", "document.querySelector('main').innerText.includes('23')").await;
+    assert_eq!(browser.complaints().await, Vec::<String>::new());
+}
+
+#[tokio::test]
 async fn a_waiting_task_is_revoked_and_a_failed_one_is_retried() {
     let screen = Screen::start().await;
     let held = screen.submit(json!({"task": "tasks.add", "args": [1, 2], "countdown": 3600})).await;

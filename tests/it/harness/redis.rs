@@ -24,6 +24,10 @@ pub struct Redis {
 }
 
 impl Redis {
+    pub fn id(&self) -> i32 {
+        self.process.id()
+    }
+
     pub fn start(options: RedisOptions) -> Self {
         let directory = folder("redis-data");
         let port = ports::free();
