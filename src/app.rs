@@ -32,6 +32,7 @@ use crate::services::relay::Relay;
 use crate::services::retention::Retention;
 use crate::services::stats::Folder;
 use crate::services::sweeper::Sweeper;
+use crate::services::throttle::Throttle;
 use crate::services::tokens::Authority;
 use crate::services::webhooks::Webhooks;
 use crate::services::workers::{self, WorkerRegistry};
@@ -102,6 +103,7 @@ impl App {
             Webhooks::new(ledger.clone(), hub.clone(), Arc::clone(&catalog), config.webhooks.clone());
         let gateway = Gateway::new(Parts {
             authority: authority.clone(),
+            throttle: Throttle::new(broker.clone()),
             watcher: Watcher::new(ledger.clone(), hub.clone()),
             ledger: ledger.clone(),
             broker,

@@ -18,6 +18,7 @@ pub mod cli;
 pub mod clock;
 pub mod config;
 pub mod crash_points;
+pub mod decoders;
 pub mod dev;
 pub mod gateway;
 pub mod http;

@@ -10,6 +10,7 @@ mod exchange;
 mod fanout;
 mod keys;
 mod link;
+mod meter;
 mod publish;
 mod queues;
 mod redbeat;

@@ -86,6 +86,15 @@ pub struct Catalog {
     default_queue: QueueName,
 }
 
+/// A template, if the value is one, with `json` in all its places: for `crate::decoders`.
+pub(crate) fn filled(value: &serde_json::Value, json: &str) -> Option<String> {
+    let template = template::Template::parse(value).ok()?;
+    let mut out = String::new();
+    template.fill(&|_| json.to_owned(), &mut out);
+    let _ = (template.names(), template.fill_text(&|_| json.to_owned()));
+    Some(out)
+}
+
 impl Catalog {
     /// # Errors
     /// The first entry that is wrong in itself or against another one.

@@ -1,6 +1,7 @@
 //! The command line: one subcommand for each role. A role's body lives in its own module; here it gets its configuration.
 
 mod check;
+mod client;
 mod dev;
 mod given;
 mod healthcheck;
@@ -14,7 +15,7 @@ mod worker;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, CommandFactory, Parser, Subcommand};
 
 /// The HTTP front door of a Celery fleet: the queue that can answer for every task.
 #[derive(Debug, Parser)]
@@ -47,7 +48,19 @@ enum Command {
     Worker(worker::Options),
     /// Bring the ledger's schema up to date
     Migrate,
-    /// Take over the timetable of Celery beat, RedBeat or django-celery-beat
+    /// Submit a task to a gateway
+    Submit(Box<client::Submit>),
+    /// Print what became of a task
+    Result(client::Result),
+    /// Follow a task to its end
+    Watch(client::Watch),
+    /// Revoke a task, and say what came of it
+    Revoke(client::Revoke),
+    /// List the tasks of a gateway, newest first
+    Tasks(client::Tasks),
+    /// List the workers of a gateway
+    Workers(client::Workers),
+    /// List the timetable of a gateway, or take over that of Celery beat, RedBeat or django-celery-beat
     Schedules(schedules::Options),
     /// Create, list and revoke the tokens that clients call with
     Token(token::Options),
@@ -57,6 +70,8 @@ enum Command {
     Check,
     /// Ask a gateway on this machine whether it runs, for container health checks
     Healthcheck,
+    /// Print what a shell needs to complete this command line
+    Completions(client::Completions),
 }
 
 impl Cli {
@@ -73,6 +88,13 @@ impl Cli {
             Command::Migrate => migrate::run(&common),
             Command::Schedules(options) => schedules::run(&common, &options),
             Command::Token(options) => token::run(&common, &options),
+            Command::Submit(submit) => client::run(&submit.at, async |client| submit.run(client).await),
+            Command::Result(result) => client::run(&result.at, async |client| result.run(client).await),
+            Command::Watch(watch) => client::run(&watch.at, async |client| watch.run(client).await),
+            Command::Revoke(revoke) => client::run(&revoke.at, async |client| revoke.run(client).await),
+            Command::Tasks(tasks) => client::run(&tasks.at, async |client| tasks.run(client).await),
+            Command::Workers(workers) => client::run(&workers.at, async |client| workers.run(client).await),
+            Command::Completions(completions) => completions.run(Self::command()),
             Command::Openapi => openapi::run(),
             Command::Check => check::run(&common),
             Command::Healthcheck => healthcheck::run(&common),
@@ -87,8 +109,6 @@ fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {
 
 #[cfg(test)]
 mod tests {
-    use clap::CommandFactory;
-
     use super::*;
 
     #[test]

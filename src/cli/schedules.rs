@@ -1,4 +1,4 @@
-//! `taskgate schedules import`: the timetable of another beat, shown first, then written.
+//! `taskgate schedules`: the timetable of a gateway; and `import`, the timetable of another beat, shown first, then written.
 
 use std::io::Read;
 use std::process::ExitCode;
@@ -7,8 +7,8 @@ use anyhow::{Context, bail};
 use clap::{Args, Subcommand};
 use tokio_util::sync::CancellationToken;
 
-use super::Common;
 use super::given::configure;
+use super::{Common, client};
 use crate::app;
 use crate::beat::definition::Definition;
 use crate::beat::document::Document;
@@ -21,15 +21,24 @@ use crate::task::Json;
 use crate::task::signature::Limits;
 
 #[derive(Debug, Args)]
+#[command(args_conflicts_with_subcommands = true)]
 pub struct Options {
+    #[command(flatten)]
+    list: client::List,
     #[command(subcommand)]
-    command: Command,
+    command: Option<Command>,
 }
 
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Take over the timetable of another beat; without --apply it is only shown
     Import(Import),
+    /// Stop a schedule from firing
+    Pause(client::Act),
+    /// Let it fire again
+    Resume(client::Act),
+    /// Fire it now, and print the id of its task
+    Run(client::Act),
 }
 
 #[derive(Debug, Args)]
@@ -51,8 +60,14 @@ struct Import {
 /// # Errors
 /// When the source cannot be read, or the ledger cannot be written.
 pub fn run(common: &Common, options: &Options) -> anyhow::Result<ExitCode> {
-    let Command::Import(import) = &options.command;
-    super::runtime()?.block_on(import.run(common))
+    let (act, verb) = match &options.command {
+        Some(Command::Import(import)) => return super::runtime()?.block_on(import.run(common)),
+        None => return client::run(&options.list.at, async |client| options.list.run(client).await),
+        Some(Command::Pause(act)) => (act, "pause"),
+        Some(Command::Resume(act)) => (act, "resume"),
+        Some(Command::Run(act)) => (act, "run"),
+    };
+    client::run(&act.at, async |client| act.run(client, verb).await)
 }
 
 impl Import {

@@ -13,7 +13,7 @@ use super::given::configure;
 use crate::app;
 use crate::clock::{self, Time};
 use crate::config::value::{Scalar, Span};
-use crate::config::{Config, Role};
+use crate::config::{Config, Quota, Role};
 use crate::services::tokens::{Secret, TOKEN_PREFIX};
 use crate::store::{Scope, SharedLedger, Token};
 
@@ -155,14 +155,12 @@ fn span(text: &str) -> anyhow::Result<Duration> {
     }
 }
 
-/// Celery's way to write a rate.
+/// As it was written, once it is one.
 fn rate(text: &str) -> anyhow::Result<String> {
-    let (number, unit) = text.split_once('/').unwrap_or((text, "s"));
-    let fits = number.trim().parse::<f64>().is_ok_and(|number| number > 0.0 && number.is_finite());
-    if !fits || !["s", "m", "h"].contains(&unit) {
-        bail!("--rate-limit {text:?} is not a rate: write 100/s, 1000/m or 5000/h");
+    match Quota::parse(text) {
+        Ok(_) => Ok(text.to_owned()),
+        Err(reason) => bail!("--rate-limit: {reason}"),
     }
-    Ok(format!("{}/{unit}", number.trim()))
 }
 
 impl List {

@@ -21,6 +21,7 @@ pub(super) struct RawHttp {
     sse_heartbeat: Option<Span>,
     idle_timeout: Option<Span>,
     max_streams: Option<Count>,
+    max_streams_per_token: Option<Count>,
     access_log: Option<Switch>,
     cors_origins: Option<Words>,
     compression: Option<Switch>,
@@ -56,6 +57,8 @@ pub struct Http {
     pub idle_timeout: Duration,
     /// Open SSE streams of this process; one more is answered 503. Default 20,000.
     pub max_streams: usize,
+    /// Open SSE streams of one token at this process; one more is answered 429. Default 1,000.
+    pub max_streams_per_token: usize,
     /// One log line for each request. Default true.
     pub access_log: bool,
     /// Answers of more than a kilobyte are compressed for who accepts it; streams never are. Default true.
@@ -97,6 +100,9 @@ impl Http {
             sse_heartbeat: raw.sse_heartbeat.map_or(Duration::from_secs(15), |span| span.0),
             idle_timeout: raw.idle_timeout.map_or(Duration::from_secs(60), |span| span.0),
             max_streams: raw.max_streams.map_or(20_000, |count| usize::try_from(count.0).unwrap_or(usize::MAX)),
+            max_streams_per_token: raw
+                .max_streams_per_token
+                .map_or(1_000, |count| usize::try_from(count.0).unwrap_or(usize::MAX)),
             access_log: raw.access_log.is_none_or(|switch| switch.0),
             compression: raw.compression.is_none_or(|switch| switch.0),
             tls: tls(raw.tls_cert, raw.tls_key, said)?,

@@ -52,7 +52,7 @@ const FOREIGN: [(&str, &str); 5] = [
 ];
 
 /// Read by other parts of the program, so not keys of the configuration.
-const NOT_KEYS: [&str; 3] = ["config", "url", "token"];
+const NOT_KEYS: [&str; 4] = ["config", "url", "token", "ca"];
 
 impl Said {
     /// # Errors

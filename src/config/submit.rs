@@ -5,7 +5,7 @@ use std::time::Duration;
 use serde::Deserialize;
 
 use super::value::{Bytes, Count, Span, Words};
-use super::{Error, Said};
+use super::{Error, Quota, Said};
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -19,9 +19,11 @@ pub(super) struct RawLimits {
     body: Option<Bytes>,
     drain: Option<Bytes>,
     depth: Option<Count>,
+    width: Option<Count>,
     tasks: Option<Count>,
     backlog: Option<Count>,
     wait: Option<Span>,
+    requests: Option<Quota>,
 }
 
 #[derive(Debug, Clone, Default)]
@@ -38,17 +40,27 @@ pub struct Limits {
     pub drain: usize,
     /// Deepest nesting of JSON. Default 64.
     pub depth: usize,
+    /// Most members of one array or object. Default 1,000,000.
+    pub width: usize,
     /// Most tasks in one canvas. Default 100,000.
     pub tasks: usize,
     /// Accepted tasks that may wait for Redis; then submissions are answered 503. Default 1,000,000.
     pub backlog: u64,
     /// Longest `Prefer: wait`. Default 60 s.
     pub wait: Duration,
+    /// How often a token may call that has no rate of its own, as `1000/m`, over all replicas. Default no limit.
+    pub requests: Option<Quota>,
 }
 
 impl Submit {
     pub(super) fn read(raw: RawSubmit) -> Self {
         Self { allow: raw.allow.unwrap_or_default().0 }
+    }
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self::read(&RawLimits::default(), &Said::default()).expect("the defaults fit each other")
     }
 }
 
@@ -61,12 +73,17 @@ impl Limits {
             body: raw.body.map_or(8 << 20, |bytes| bytes.0),
             drain: raw.drain.map_or(64 << 20, |bytes| bytes.0),
             depth: count(raw.depth, 64),
+            width: count(raw.width, 1_000_000),
             tasks: count(raw.tasks, 100_000),
             backlog: raw.backlog.map_or(1_000_000, |count| count.0),
             wait: raw.wait.map_or(Duration::from_mins(1), |span| span.0),
+            requests: raw.requests,
         };
         if !(1..=120).contains(&limits.depth) {
             return Err(Error::value(said.place("limits.depth"), "must be 1 to 120"));
+        }
+        if limits.width == 0 {
+            return Err(Error::value(said.place("limits.width"), "must be at least 1"));
         }
         if limits.drain < limits.body {
             let harm = "a body that is just too large could not be answered";

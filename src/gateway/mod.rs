@@ -27,6 +27,7 @@ use crate::config;
 use crate::services::hub::Hub;
 use crate::services::incidents::Incidents;
 use crate::services::pauses::Pauses;
+use crate::services::throttle::Throttle;
 use crate::services::tokens::Authority;
 use crate::services::webhooks as hooks;
 use crate::services::{commit, health, reads, recorder, relay};
@@ -42,6 +43,7 @@ pub struct Gateway(Arc<Parts>);
 /// What the use cases work with.
 pub struct Parts {
     pub authority: Authority,
+    pub throttle: Throttle,
     pub ledger: SharedLedger,
     pub broker: Broker,
     pub backend: Backend,

@@ -7,6 +7,7 @@ pub mod access;
 mod base;
 mod connection;
 mod cursor;
+mod decoders;
 mod extract;
 mod fleet;
 mod middleware;
@@ -28,6 +29,7 @@ mod webhook_schema;
 mod tests;
 
 pub use axum::Router;
+pub(crate) use decoders::{checked_json, read_cursors, read_queries};
 pub use router::router;
 pub use routes::sample_site::router as sample_site;
 pub use server::{Server, serve};

@@ -42,7 +42,7 @@ slugs! {
         "`Last-Event-ID` is no whole number, `Prefer: wait` no number of seconds, or `Idempotency-Key` empty, longer than 255 characters or not printable ASCII.",
         "Send the header as documented, or leave it out.";
     INVALID_JSON = "invalid-json", BAD_REQUEST, "The body is not JSON",
-        "The body is not UTF-8, is not JSON, or is nested deeper than the limit (64 levels by default).",
+        "The body is not UTF-8, is not JSON, is nested deeper than the limit (64 levels by default), or has an array or object with more members than the limit (1,000,000 by default).",
         "Send one JSON document in UTF-8. The position of the mistake is in `detail`.";
     UNAUTHORIZED = "unauthorized", UNAUTHORIZED, "A token is needed",
         "The request has no bearer token, or one that is unknown, expired or revoked.",
@@ -138,8 +138,11 @@ slugs! {
         "The key was used before with another method, path or body.",
         "Use a new key for every new request.";
     RATE_LIMITED = "rate-limited", TOO_MANY_REQUESTS, "Too many requests",
-        "The token's rate limit is used up.",
-        "Wait for the time in `Retry-After`.";
+        "The token's rate limit is used up: its own, or `limits.requests`. All replicas count together.",
+        "Wait for the time in `Retry-After`; `RateLimit` of each answer says how many are left.";
+    TOO_MANY_TOKEN_STREAMS = "too-many-token-streams", TOO_MANY_REQUESTS, "The token has too many open streams",
+        "This process serves `http.max_streams_per_token` event streams of this token already.",
+        "Close unused streams, follow many tasks by one stream of /v1/events, or raise `http.max_streams_per_token`.";
     HEADERS_TOO_LARGE = "headers-too-large", REQUEST_HEADER_FIELDS_TOO_LARGE, "The request's head is too large",
         "The request line and headers are larger than `http.max_header` (64 KiB by default).",
         "Send fewer or shorter headers.";

@@ -3,14 +3,17 @@
 //! A stream is pulled: while its reader does not read, nothing is fetched for it, and what waits is bounded by the watch behind
 //! it. A comment is sent after every quiet `sse_heartbeat`, so that nothing between cuts the connection.
 
+use std::collections::HashMap;
 use std::convert::Infallible;
 use std::pin::pin;
+use std::sync::{Arc, Mutex};
 
 use async_stream::stream;
 use axum::body::{Body, Bytes};
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::Response;
 use serde::Serialize;
+use tokio::sync::OwnedSemaphorePermit;
 use tokio_stream::{Stream, StreamExt};
 
 use super::extract::Caller;
@@ -43,19 +46,69 @@ pub fn frame(id: i64, event: &str, data: &impl Serialize) -> Bytes {
 }
 
 /// A place among the open streams, or a problem when there is none. Dropped with the stream.
-pub fn admit(edge: &Edge) -> Result<tokio::sync::OwnedSemaphorePermit, Problem> {
-    edge.streams.clone().try_acquire_owned().map_err(|_| {
+pub fn admit(edge: &Edge, caller: &Caller) -> Result<Place, Problem> {
+    let of_token = match caller.0.id() {
+        Some(id) => Some(edge.token_streams.enter(id, edge.http.max_streams_per_token).ok_or_else(|| {
+            Problem::new(&slugs::TOO_MANY_TOKEN_STREAMS)
+                .detail(format!("{} streams of the token are open", edge.http.max_streams_per_token))
+                .retry_after(std::time::Duration::from_secs(5))
+        })?),
+        None => None,
+    };
+    let permit = edge.streams.clone().try_acquire_owned().map_err(|_| {
         Problem::new(&slugs::TOO_MANY_STREAMS)
             .detail(format!("{} streams are open", edge.http.max_streams))
             .retry_after(std::time::Duration::from_secs(5))
-    })
+    })?;
+    Ok(Place { _permit: permit, _of_token: of_token })
+}
+
+/// Among the open streams of the process, and of the token. Dropped with the stream.
+pub struct Place {
+    _permit: OwnedSemaphorePermit,
+    _of_token: Option<Entered>,
+}
+
+/// The open streams of each token.
+#[derive(Debug, Clone, Default)]
+pub struct TokenStreams(Arc<Mutex<HashMap<String, usize>>>);
+
+impl TokenStreams {
+    fn enter(&self, token: &str, most: usize) -> Option<Entered> {
+        let mut counts = self.0.lock().expect("nothing panics under this lock");
+        let count = counts.get(token).copied().unwrap_or(0);
+        if count >= most {
+            return None;
+        }
+        counts.insert(token.to_owned(), count + 1);
+        Some(Entered { streams: self.clone(), token: token.to_owned() })
+    }
+}
+
+/// One stream of a token; left when dropped.
+#[derive(Debug)]
+struct Entered {
+    streams: TokenStreams,
+    token: String,
+}
+
+impl Drop for Entered {
+    fn drop(&mut self) {
+        let mut counts = self.streams.0.lock().expect("nothing panics under this lock");
+        if let Some(count) = counts.get_mut(&self.token) {
+            *count -= 1;
+            if *count == 0 {
+                counts.remove(&self.token);
+            }
+        }
+    }
 }
 
 /// The answer that carries these frames until they end, the reader leaves, or the process stops.
 pub fn answer(
     edge: &Edge,
     caller: &Caller,
-    place: tokio::sync::OwnedSemaphorePermit,
+    place: Place,
     frames: impl Stream<Item = Bytes> + Send + 'static,
 ) -> Response {
     let (heartbeat, stop, revoked) = (edge.http.sse_heartbeat, edge.stop.clone(), caller.0.ended());
@@ -106,6 +159,18 @@ pub fn over() -> Response {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn streams_of_a_token_are_counted_until_they_end() {
+        let streams = TokenStreams::default();
+        let one = streams.enter("a", 2).unwrap();
+        let two = streams.enter("a", 2).unwrap();
+        assert!(streams.enter("a", 2).is_none() && streams.enter("b", 2).is_some());
+        drop(one);
+        assert!(streams.enter("a", 2).is_some());
+        drop(two);
+        assert!(streams.0.lock().unwrap().is_empty(), "nothing is kept of tokens without streams");
+    }
 
     #[test]
     fn a_frame_has_id_event_and_data() {

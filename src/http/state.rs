@@ -8,6 +8,7 @@ use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
 use super::access::Access;
+use super::sse::TokenStreams;
 use crate::catalog::Catalog;
 use crate::config::{self, Auth, Config};
 use crate::gateway::Gateway;
@@ -32,6 +33,7 @@ pub struct Inner {
     pub openapi: Bytes,
     /// Open event streams.
     pub streams: Arc<Semaphore>,
+    pub token_streams: TokenStreams,
     pub tasks: Tasks,
     /// Where spans of requests go.
     pub traces: Traces,
@@ -61,6 +63,7 @@ impl Edge {
             metrics,
             traces,
             streams: Arc::new(Semaphore::new(config.http.max_streams.min(Semaphore::MAX_PERMITS))),
+            token_streams: TokenStreams::default(),
             stop: tasks.stop_token(),
             tasks,
         }))

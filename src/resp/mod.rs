@@ -33,3 +33,17 @@ mod connection;
 mod server;
 
 pub use server::Server;
+
+/// Reads requests until the input ends or is refused, for `crate::decoders`.
+///
+/// # Panics
+/// When the parser says that it made progress and did not.
+pub(crate) fn read_requests(bytes: &[u8]) {
+    let (mut parser, mut input) = (protocol::Parser::default(), bytes::BytesMut::from(bytes));
+    let mut left = input.len() + 1;
+    while let Ok(Some(request)) = parser.next(&mut input) {
+        assert!(input.len() < left && !request.is_empty(), "each request takes something");
+        left = input.len();
+    }
+    let _ = parser.wanted(input.len());
+}

@@ -13,6 +13,7 @@ pub mod relay;
 pub mod retention;
 pub mod stats;
 pub mod sweeper;
+pub mod throttle;
 pub mod tokens;
 pub mod webhooks;
 pub mod workers;

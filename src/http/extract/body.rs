@@ -10,6 +10,7 @@ use axum::extract::{FromRequest, Request};
 use axum::http::{HeaderMap, header};
 use http_body_util::BodyExt;
 
+use crate::config::Limits;
 use crate::http::problem::Problem;
 use crate::http::slugs;
 use crate::http::state::Edge;
@@ -37,17 +38,17 @@ impl FromRequest<Edge> for JsonText {
         if bytes.as_ref() != b"{}" {
             check_type(&head.headers)?;
         }
-        Ok(Self(json_text(bytes.into(), edge.limits.depth)?))
+        Ok(Self(json_text(bytes.into(), &edge.limits)?))
     }
 }
 
 /// Checks bytes that are a whole JSON text.
-pub fn json_text(bytes: Vec<u8>, depth: usize) -> Result<String, Problem> {
+pub fn json_text(bytes: Vec<u8>, limits: &Limits) -> Result<String, Problem> {
     let text = String::from_utf8(bytes).map_err(|error| {
         let at = error.utf8_error().valid_up_to();
         Problem::new(&slugs::INVALID_JSON).detail(format!("the body is not UTF-8: byte {at} is wrong"))
     })?;
-    check_depth(&text, depth)?;
+    check_shape(&text, limits.depth, limits.width)?;
     check_surrogates(&text)?;
     Ok(text)
 }
@@ -108,22 +109,34 @@ fn check_type(headers: &HeaderMap) -> Result<(), Problem> {
     Err(Problem::new(&slugs::UNSUPPORTED_MEDIA_TYPE).detail(detail))
 }
 
-/// Counts brackets outside of strings, so that no reader that follows recurses without bound.
-fn check_depth(text: &str, limit: usize) -> Result<(), Problem> {
-    let (mut depth, mut in_string, mut escaped) = (0_usize, false, false);
+/// Counts brackets and commas outside of strings, so that no reader that follows recurses without bound, and nobody is given
+/// more members at once than he can be expected to hold.
+fn check_shape(text: &str, depth: usize, width: usize) -> Result<(), Problem> {
+    let (mut in_string, mut escaped) = (false, false);
+    // Members of each array and object that is open; one more than its commas.
+    let mut open: Vec<usize> = Vec::new();
     for byte in text.bytes() {
         match byte {
             _ if escaped => escaped = false,
             b'\\' if in_string => escaped = true,
             b'"' => in_string = !in_string,
             b'{' | b'[' if !in_string => {
-                depth += 1;
-                if depth > limit {
+                open.push(1);
+                if open.len() > depth {
                     return Err(Problem::new(&slugs::INVALID_JSON)
-                        .detail(format!("the body is nested deeper than {limit} levels")));
+                        .detail(format!("the body is nested deeper than {depth} levels")));
                 }
             }
-            b'}' | b']' if !in_string => depth = depth.saturating_sub(1),
+            b'}' | b']' if !in_string => drop(open.pop()),
+            b',' if !in_string => {
+                if let Some(members) = open.last_mut() {
+                    *members += 1;
+                    if *members > width {
+                        return Err(Problem::new(&slugs::INVALID_JSON)
+                            .detail(format!("an array or object of the body has more than {width} members")));
+                    }
+                }
+            }
             _ => {}
         }
     }
@@ -181,9 +194,12 @@ mod tests {
     }
 
     #[test]
-    fn depth_is_counted_outside_of_strings() {
-        assert!(check_depth(r#"["[[[[\"[[", [1]]"#, 2).is_ok());
-        assert!(check_depth("[[[1]]]", 2).is_err());
-        assert!(check_depth("[[1],[2],[3]]", 2).is_ok());
+    fn depth_and_width_are_counted_outside_of_strings() {
+        assert!(check_shape(r#"["[[[[\"[[", [1]]"#, 2, 9).is_ok());
+        assert!(check_shape("[[[1]]]", 2, 9).is_err());
+        assert!(check_shape("[[1],[2],[3]]", 2, 9).is_ok());
+        assert!(check_shape("[1,2,3]", 2, 3).is_ok() && check_shape("[1,2,3,4]", 2, 3).is_err());
+        assert!(check_shape("[[1,2],[1,2]]", 2, 2).is_ok(), "each for itself");
+        assert!(check_shape(r#"{"a":",,,,", "b": [","]}"#, 2, 2).is_ok());
     }
 }

@@ -107,7 +107,7 @@ impl Lines {
         if line.len() > self.edge.limits.body {
             return Some(Err(too_long(self.edge.limits.body)));
         }
-        Some(json_text(line, self.edge.limits.depth))
+        Some(json_text(line, &self.edge.limits))
     }
 
     async fn read(&mut self) -> Result<(), Problem> {

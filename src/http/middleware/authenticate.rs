@@ -8,6 +8,7 @@ use axum::http::{HeaderMap, HeaderValue, Method, Uri, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 
+use super::throttle;
 use crate::config::Auth;
 use crate::http::access::{Asked, Need, Reach};
 use crate::http::problem::Problem;
@@ -22,8 +23,16 @@ const LAST_EVENT_ID: &str = "last_event_id";
 pub async fn guard(State(edge): State<Edge>, mut request: Request, next: Next) -> Response {
     match admit(&edge, &mut request).await {
         Ok(identity) => {
+            let verdict = throttle::count(&edge, &identity).await;
             request.extensions_mut().insert(identity);
-            next.run(request).await
+            let mut response = match verdict.as_ref().and_then(throttle::refusal) {
+                Some(problem) => problem.into_response(),
+                None => next.run(request).await,
+            };
+            if let Some(verdict) = verdict {
+                throttle::announce(response.headers_mut(), &verdict);
+            }
+            response
         }
         Err(problem) => problem.into_response(),
     }

@@ -6,3 +6,4 @@ pub mod forwarded;
 pub mod observe;
 pub mod origin;
 pub mod patience;
+mod throttle;

@@ -86,7 +86,7 @@ async fn task_stream(edge: &Edge, caller: &Caller, task: &Task, after: Option<i6
     if task.phase.is_final() && after.is_some_and(|after| after >= task.seq) {
         return Ok(sse::over());
     }
-    let place = sse::admit(edge)?;
+    let place = sse::admit(edge, caller)?;
     let Some(watch) = edge.gateway.watcher.task(&task.id, after).await? else { return Err(unknown(task.id.as_str())) };
     let frames = task_frames(watch, task.options.redact.clone());
     Ok(sse::answer(edge, caller, place, frames))
@@ -110,7 +110,7 @@ async fn group_stream(edge: &Edge, caller: &Caller, group: &Group, after: Option
     if group.completed() >= group.total && after.is_some_and(|after| after >= group.total) {
         return Ok(sse::over());
     }
-    let place = sse::admit(edge)?;
+    let place = sse::admit(edge, caller)?;
     let id = group.id.clone();
     let Some(watch) = edge.gateway.watcher.group(&id, after).await? else { return Err(unknown(id.as_str())) };
     Ok(sse::answer(edge, caller, place, group_frames(watch, id)))

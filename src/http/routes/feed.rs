@@ -56,7 +56,7 @@ pub async fn watch_all(
     OriginalUri(uri): OriginalUri,
 ) -> Result<Response, Problem> {
     let filter = caller.narrow(feed_filter(&uri)?);
-    let place = sse::admit(&edge)?;
+    let place = sse::admit(&edge, &caller)?;
     let after = match after {
         Some(after) => after,
         None => edge.gateway.ledger.feed_end().await?,

@@ -18,6 +18,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
 use crate::clock::{self, Time};
+use crate::config::Quota;
 use crate::store::{Error, Scope, SecretHash, SharedLedger, Token};
 
 pub use secret::{Secret, TICKET_PREFIX, TOKEN_PREFIX};
@@ -52,6 +53,7 @@ pub enum Refusal {
 struct Known {
     token: Token,
     sight: Sight,
+    quota: Option<Quota>,
     /// Cancelled when the token is revoked: streams end with it.
     ended: CancellationToken,
     /// Microseconds; zero while unused here.
@@ -83,9 +85,9 @@ impl Identity {
         self.token().map(|token| token.name.as_str())
     }
 
-    /// The token's own rate (`100/m`), if it has one.
-    pub fn rate(&self) -> Option<&str> {
-        self.token().and_then(|token| token.rate.as_deref())
+    /// The token's own rate, if it has one.
+    pub fn quota(&self) -> Option<Quota> {
+        self.0.as_ref().and_then(|known| known.quota)
     }
 
     pub fn may(&self, scope: Scope) -> bool {
@@ -193,6 +195,7 @@ impl Authority {
             Some(known) if token.is_valid_at(clock::now()) => return Ok(Some(Arc::clone(known))),
             _ => Arc::new(Known {
                 sight: Sight::of(&token.tasks),
+                quota: token.rate.as_deref().and_then(|rate| Quota::parse(rate).ok()),
                 token,
                 ended: CancellationToken::new(),
                 last_used: AtomicI64::new(0),

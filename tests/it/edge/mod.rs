@@ -1,5 +1,6 @@
 //! The edge: who may call, what HTTP promises, the routes, and the client.
 
+mod client;
 mod http;
 mod routes;
 mod tokens;

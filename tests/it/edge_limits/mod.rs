@@ -2,16 +2,19 @@
 
 mod rate;
 mod receiver;
+mod requests;
 mod webhooks;
 
 use std::sync::OnceLock;
 
+use crate::harness::CeleryOptions;
 use crate::harness::environment::{Harness, Lent, Options, Shared};
 
 /// A worker and a gateway that may send webhooks to this machine; shared by the tests of this folder.
 fn shared() -> Shared {
     static SHARED: OnceLock<Harness> = OnceLock::new();
-    Lent::over(&SHARED, &Options { config: CONFIG.to_owned(), ..Options::default() })
+    let celery = CeleryOptions { concurrency: 4, ..CeleryOptions::default() };
+    Lent::over(&SHARED, &Options { celery, config: CONFIG.to_owned(), ..Options::default() })
 }
 
 const CONFIG: &str = r#"

@@ -70,8 +70,11 @@ async fn a_key_lets_so_many_run_at_once_and_is_given_back_by_every_end() {
     let submit = async |task: &str, args: Value| {
         env.submit_signature(json!({"task": task, "args": args, "limits": limits})).await
     };
-    let mut ids = vec![submit("demo.mul", json!([null, null])).await, submit("demo.sleep", json!([30])).await];
-    env.in_phase(&ids[1], "running").await;
+    let mut ids = vec![submit("demo.mul", json!([null, null])).await];
+    for _ in 0..2 {
+        ids.push(submit("demo.sleep", json!([60])).await);
+        env.in_phase(ids.last().expect("one was added"), "running").await;
+    }
     for n in 0..5 {
         ids.push(submit("demo.sleep", json!([0.2, n])).await);
     }
@@ -80,10 +83,13 @@ async fn a_key_lets_so_many_run_at_once_and_is_given_back_by_every_end() {
     assert_eq!((&why["evidence"]["max"], &why["evidence"]["under_way"]), (&json!(2), &json!(2)), "{why}");
     let revoked = env.http.post(&format!("/v1/tasks/{stopped}/revoke"), &json!({})).await.expect(200);
     assert_eq!(revoked["verdict"], "prevented", "{revoked}");
-    env.finished(&ids[6]).await;
-    let terminated = env.http.post(&format!("/v1/tasks/{}/revoke", ids[1]), &json!({"terminate": true})).await;
-    terminated.expect(200);
-    env.finished(&ids[1]).await;
+    let terminate = async |id: &str| {
+        env.http.post(&format!("/v1/tasks/{id}/revoke"), &json!({"terminate": true})).await.expect(200);
+        env.finished(id).await;
+    };
+    terminate(&ids[1]).await;
+    env.finished(&ids[7]).await;
+    terminate(&ids[2]).await;
     eventually("nothing is held any more", async || {
         let sql = "select (select count(*) from taskgate.gate_hold where gate = 'key host:a') \
              + (select count(*) from taskgate.outbox where gate = 'key host:a')";

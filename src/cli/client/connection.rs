@@ -1,0 +1,190 @@
+//! Calls of the API, and what can go wrong with them.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use reqwest::{Method, RequestBuilder, Response};
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject;
+use serde_json::value::RawValue;
+
+use super::At;
+use crate::task::json::Fields;
+
+const CONNECT: Duration = Duration::from_secs(10);
+/// For an answer that nobody asked to wait.
+const ANSWER: Duration = Duration::from_secs(60);
+/// A stream says something at least this often: its heartbeat is 15 s unless somebody made it longer.
+pub const SILENCE: Duration = Duration::from_secs(120);
+
+/// Why there is no answer.
+#[derive(Debug, thiserror::Error)]
+pub enum Failure {
+    #[error("{0}")]
+    Unreachable(String),
+    /// By the gateway, in its words.
+    #[error("{0}")]
+    Refused(String),
+    /// It was not even asked.
+    #[error("{0}")]
+    Here(String),
+}
+
+/// One gateway.
+pub struct Client {
+    http: reqwest::Client,
+    base: String,
+    token: Option<String>,
+    /// Print what is answered, as JSON.
+    pub json: bool,
+}
+
+/// An answer that is no refusal.
+#[derive(Debug)]
+pub struct Answer {
+    pub text: String,
+}
+
+impl Client {
+    pub fn new(at: &At) -> Result<Self, Failure> {
+        let base = at.url.trim_end_matches('/').to_owned();
+        if !(base.starts_with("http://") || base.starts_with("https://")) {
+            return Err(Failure::Here(format!("{base:?} is not an address of a gateway, as https://gate.example")));
+        }
+        let http = reqwest::Client::builder()
+            .tls_backend_preconfigured(tls(at)?)
+            .connect_timeout(CONNECT)
+            .read_timeout(SILENCE)
+            .redirect(reqwest::redirect::Policy::none())
+            .user_agent(concat!("taskgate/", env!("CARGO_PKG_VERSION")))
+            .build()
+            .map_err(|error| Failure::Here(chain(&error)))?;
+        Ok(Self { http, base, token: at.token.clone(), json: at.json })
+    }
+
+    pub async fn get(&self, path: &str) -> Result<Answer, Failure> {
+        self.answer(self.request(Method::GET, path)).await
+    }
+
+    pub async fn post(&self, path: &str, headers: &[(&str, &str)], body: String) -> Result<Answer, Failure> {
+        let mut request = self.request(Method::POST, path).header("content-type", "application/json").body(body);
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        self.answer(request).await
+    }
+
+    /// A stream of events, from after `last` on.
+    pub async fn stream(&self, path: &str, last: Option<&str>) -> Result<Response, Failure> {
+        let request = self.request(Method::GET, path).header("accept", "text/event-stream");
+        let request = match last {
+            Some(last) => request.header("last-event-id", last),
+            None => request,
+        };
+        let response = self.send(request).await?;
+        if response.status().is_success() { Ok(response) } else { Err(refusal(response).await) }
+    }
+
+    fn request(&self, method: Method, path: &str) -> RequestBuilder {
+        let request = self.http.request(method, format!("{}{path}", self.base));
+        match &self.token {
+            Some(token) => request.bearer_auth(token),
+            None => request,
+        }
+    }
+
+    async fn answer(&self, request: RequestBuilder) -> Result<Answer, Failure> {
+        let response = self.send(request.timeout(ANSWER)).await?;
+        if !response.status().is_success() {
+            return Err(refusal(response).await);
+        }
+        let text = response.text().await.map_err(|error| self.unreachable(&error))?;
+        Ok(Answer { text })
+    }
+
+    async fn send(&self, request: RequestBuilder) -> Result<Response, Failure> {
+        request.send().await.map_err(|error| self.unreachable(&error))
+    }
+
+    fn unreachable(&self, error: &reqwest::Error) -> Failure {
+        if error.is_builder() {
+            return Failure::Here(chain(error));
+        }
+        Failure::Unreachable(format!("{} does not answer: {}", self.base, chain(error)))
+    }
+}
+
+impl Answer {
+    /// A member as the gateway wrote it: numbers keep all their digits.
+    pub fn member(&self, name: &str) -> Option<Box<RawValue>> {
+        Fields::parse(&self.text).ok()?.get(name).map(RawValue::to_owned)
+    }
+
+    pub fn text_of(&self, name: &str) -> Option<String> {
+        Fields::parse(&self.text).ok()?.text(name)
+    }
+}
+
+/// What a refusal says: the problem's title, its detail and its places.
+async fn refusal(response: Response) -> Failure {
+    let status = response.status().as_u16();
+    let text = response.text().await.unwrap_or_default();
+    let words = match Fields::parse(&text) {
+        Ok(problem) => {
+            let title = problem.text("title").unwrap_or_else(|| format!("the answer is {status}"));
+            let detail = problem.text("detail").map(|detail| format!(": {detail}")).unwrap_or_default();
+            let places = problem.get("errors").map(places).unwrap_or_default();
+            format!("{title}{detail}{places}")
+        }
+        Err(_) => format!("the answer is {status}, and not from a gateway"),
+    };
+    if matches!(status, 502..=504) { Failure::Unreachable(words) } else { Failure::Refused(words) }
+}
+
+fn places(errors: &RawValue) -> String {
+    let errors: Vec<serde_json::Value> = serde_json::from_str(errors.get()).unwrap_or_default();
+    let place = |error: &serde_json::Value| {
+        let text = |name| error[name].as_str().unwrap_or_default().to_owned();
+        format!("\n  {}: {}", text("pointer"), text("detail"))
+    };
+    errors.iter().map(place).collect()
+}
+
+fn tls(at: &At) -> Result<rustls::ClientConfig, Failure> {
+    let mut roots = rustls::RootCertStore { roots: webpki_roots::TLS_SERVER_ROOTS.to_vec() };
+    if let Some(path) = &at.ca {
+        let unusable = |error: String| Failure::Here(format!("{}: {error}", path.display()));
+        let found = CertificateDer::pem_file_iter(path).map_err(|error| unusable(error.to_string()))?;
+        for certificate in found {
+            let certificate = certificate.map_err(|error| unusable(error.to_string()))?;
+            roots.add(certificate).map_err(|error| unusable(error.to_string()))?;
+        }
+    }
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let config = rustls::ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions();
+    Ok(config.expect("ring speaks TLS 1.2 and 1.3").with_root_certificates(roots).with_no_client_auth())
+}
+
+/// An error with its causes: the cause is what helps.
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut next = error.source();
+    while let Some(error) = next {
+        text = format!("{text}: {error}");
+        next = error.source();
+    }
+    text
+}
+
+/// A text as a part of a path or query.
+pub fn encoded(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    for byte in text.bytes() {
+        if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {
+            out.push(char::from(byte));
+        } else {
+            out.push_str(&format!("%{byte:02X}"));
+        }
+    }
+    out
+}

@@ -1,0 +1,141 @@
+//! A task's way on a terminal: a bar while its progress is known, else a wheel; plain lines where nobody looks.
+
+use std::io::{IsTerminal, Write};
+use std::time::Duration;
+
+use indicatif::{ProgressBar, ProgressStyle};
+use serde_json::value::RawValue;
+
+use super::follow::Event;
+use crate::task::json::Fields;
+use crate::task::progress::Progress;
+
+/// The bar has so many steps: totals are anything from 1 to millions, and may have parts.
+const STEPS: u64 = 1_000;
+const TICK: Duration = Duration::from_millis(120);
+
+pub enum Show {
+    /// A line of JSON on standard output for each event.
+    Json,
+    /// A line on standard error for each change.
+    Lines(String),
+    Bar(ProgressBar),
+}
+
+impl Show {
+    /// As fits where standard error goes.
+    pub fn fitting(json: bool) -> Self {
+        if json {
+            return Self::Json;
+        }
+        if !std::io::stderr().is_terminal() {
+            return Self::Lines(String::new());
+        }
+        let bar = ProgressBar::new(STEPS).with_style(wheel());
+        bar.enable_steady_tick(TICK);
+        Self::Bar(bar)
+    }
+
+    pub fn see(&mut self, event: &Event) {
+        match self {
+            Self::Json => line(&event.data),
+            Self::Lines(last) => {
+                let text = sentence(event);
+                if *last != text {
+                    eprintln!("{text}");
+                    *last = text;
+                }
+            }
+            Self::Bar(bar) => draw(bar, event),
+        }
+    }
+
+    /// Leaves the terminal as it was found.
+    pub fn end(self) {
+        if let Self::Bar(bar) = self {
+            bar.finish_and_clear();
+        }
+    }
+}
+
+/// A line of standard output; a reader that has left is no failure.
+pub fn line(text: &str) {
+    let _ = writeln!(std::io::stdout().lock(), "{}", text.replace('\n', " "));
+}
+
+fn draw(bar: &ProgressBar, event: &Event) {
+    let progress = progress(event);
+    match progress.as_ref().and_then(Progress::fraction) {
+        Some(fraction) => {
+            bar.set_style(measured());
+            bar.set_position((fraction * STEPS as f64) as u64);
+        }
+        None if bar.position() == 0 => bar.set_style(wheel()),
+        None => {}
+    }
+    bar.set_message(sentence(event));
+}
+
+/// `PROGRESS 3/10: page 3`
+fn sentence(event: &Event) -> String {
+    let status = status(&event.data);
+    let Some(progress) = progress(event) else { return status };
+    let amount = match (progress.done, progress.total) {
+        (Some(done), Some(total)) => format!(" {done}/{total}"),
+        (Some(done), None) => format!(" {done}"),
+        (None, _) => String::new(),
+    };
+    let message = progress.message.map(|text| format!(": {text}")).unwrap_or_default();
+    format!("{status}{amount}{message}")
+}
+
+/// Of a task its status; of a group how much of it is done.
+fn status(data: &str) -> String {
+    let Ok(fields) = Fields::parse(data) else { return String::new() };
+    let number = |name| fields.get(name).map(RawValue::get);
+    match (fields.text("status"), number("completed"), number("total")) {
+        (Some(status), _, _) => status,
+        (None, Some(completed), Some(total)) => format!("{completed} of {total}"),
+        _ => String::new(),
+    }
+}
+
+/// A task says it in `meta` (an event) or `progress` (a snapshot), a group in itself.
+fn progress(event: &Event) -> Option<Progress> {
+    let fields = Fields::parse(&event.data).ok()?;
+    if fields.get("group_id").is_some() && fields.get("completed").is_some() {
+        let whole = crate::task::json::verbatim(event.data.clone()).ok()?;
+        return Progress::read(&whole).map(|progress| Progress { message: None, ..progress });
+    }
+    ["meta", "progress"].iter().find_map(|name| Progress::read(fields.get(name)?))
+}
+
+fn measured() -> ProgressStyle {
+    style("{bar:40} {percent:>3} % {msg}")
+}
+
+fn wheel() -> ProgressStyle {
+    style("{spinner} {elapsed} {msg}")
+}
+
+fn style(template: &str) -> ProgressStyle {
+    ProgressStyle::with_template(template).expect("the template is fixed").progress_chars("━━─")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn said(data: &str) -> String {
+        sentence(&Event { id: None, kind: "progress".into(), data: data.into() })
+    }
+
+    #[test]
+    fn an_event_is_said_in_a_few_words() {
+        assert_eq!(said(r#"{"task_id": "a", "status": "STARTED", "meta": null}"#), "STARTED");
+        let meta = r#"{"status": "PROGRESS", "meta": {"current": 3, "total": 10, "message": "page 3"}}"#;
+        assert_eq!(said(meta), "PROGRESS 3/10: page 3");
+        assert_eq!(said(r#"{"status": "PROGRESS", "progress": {"done": 0.5}}"#), "PROGRESS 0.5");
+        assert_eq!(said(r#"{"group_id": "g", "completed": 2, "total": 5}"#), "2 of 5 2/5");
+    }
+}
