@@ -7,11 +7,11 @@ use axum::response::Response;
 use super::result::{etag_of, not_modified, pruned, unknown, with_etag};
 use super::submission::{json_response, text};
 use crate::gateway::read::Found;
+use crate::http::cursor;
 use crate::http::extract::{Caller, IdPath, IfNoneMatch, list_query};
 use crate::http::problem::{Problem, ProblemDocument};
 use crate::http::state::Edge;
 use crate::http::view::{GroupView, MessageView, SummaryView, TaskListView, TaskView};
-use crate::http::{base, cursor};
 
 /// A task with its whole story
 ///
@@ -106,7 +106,7 @@ pub(super) fn next_link(uri: &Uri, next: &str) -> String {
         uri.query().unwrap_or_default().split('&').filter(|pair| !pair.is_empty() && !pair.starts_with("cursor="));
     let query: Vec<&str> = kept.collect();
     let query = if query.is_empty() { String::new() } else { format!("{}&", query.join("&")) };
-    format!("<{}?{query}cursor={next}>; rel=\"next\"", base::path(uri.path()))
+    format!("<{}?{query}cursor={next}>; rel=\"next\"", uri.path())
 }
 
 /// A task's message
