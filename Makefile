@@ -1,6 +1,6 @@
 # What a stranger types. Everything that is needed beyond Rust is installed by tests/setup.sh, and only for the tests.
 
-.PHONY: dev test bench bench-growth bench-instructions lint format openapi setup
+.PHONY: dev test bench bench-growth bench-instructions contract fuzz lint format openapi setup
 
 # A debug build: it takes half the time of a release build, and dev is ready in well under a second either way.
 dev:
@@ -35,6 +35,14 @@ bench-growth: setup
 bench-instructions:
 	command -v valgrind >/dev/null || apt-get install -y -q --no-install-recommends valgrind
 	cargo bench --locked --bench instructions
+
+# The contract under schemathesis with all phases and 200 examples for each operation: half an hour. `make test` has a short form.
+contract: setup
+	TASKGATE_CONTRACT_EXAMPLES=$${TASKGATE_CONTRACT_EXAMPLES:-200} cargo test --locked --test it -- edge_limits::contract --nocapture
+
+# Ten minutes for each decoder: fuzz/README.md.
+fuzz:
+	fuzz/run
 
 lint:
 	cargo fmt --check

@@ -41,5 +41,7 @@ environment() {
 environment celery-latest $(cat examples/celery-python/requirements.txt) pyyaml
 # Flower must show our worker as it shows a Python one.
 environment flower 'flower==2.0.1' 'celery[redis]==5.7.0'
+# Makes requests up from the contract.
+environment schemathesis 'schemathesis==4.32.5'
 # kombu and redis are pinned too: celery 5.4.0 alone pulls in a kombu that it cannot import.
 environment celery-older 'celery==5.4.0' 'kombu==5.4.2' 'redis==5.2.1' packaging

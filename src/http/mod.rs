@@ -10,6 +10,7 @@ mod cursor;
 mod decoders;
 mod extract;
 mod fleet;
+mod links;
 mod middleware;
 pub mod openapi;
 pub mod problem;

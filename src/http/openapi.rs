@@ -4,7 +4,7 @@ use serde_json::{Map, Value, json};
 use utoipa::openapi::{ContactBuilder, InfoBuilder, OpenApi};
 
 use super::access::{self, ENDPOINT, Need};
-use super::{base, schedule_schema, signature_schema, webhook_schema};
+use super::{base, links, schedule_schema, signature_schema, webhook_schema};
 use crate::catalog::{Catalog, Entry};
 use crate::config::Auth;
 
@@ -63,6 +63,7 @@ fn base() -> Value {
         for (path, methods) in paths.iter_mut() {
             for (method, operation) in methods.as_object_mut().into_iter().flatten() {
                 with_default(operation);
+                links::link(operation);
                 secured(operation, access::of_operation(method, path).unwrap_or(Need::Nothing));
             }
         }

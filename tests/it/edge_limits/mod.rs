@@ -1,5 +1,6 @@
 //! What keeps the edge in bounds, and what it tells others: limits, webhooks, batches, the contract under a fuzzer.
 
+mod contract;
 mod rate;
 mod receiver;
 mod requests;

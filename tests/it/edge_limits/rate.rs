@@ -36,30 +36,31 @@ async fn stopped(http: &Http, id: &str, gate: &str) -> Value {
 /// Two replicas, one killed and started again in the middle: the fleet keeps the rate, in the order of acceptance.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_rate_is_kept_by_all_replicas_together_and_across_a_restart() {
-    let config = "[[tasks]]\nname = \"demo.identity\"\nqueue = \"nobody\"\nrate_limit = \"300/m\"\n";
+    let config = "[[tasks]]\nname = \"demo.identity\"\nqueue = \"nobody\"\nrate_limit = \"100/m\"\n";
     let mut env = Harness::start(&Options { config: config.to_owned(), without_worker: true, ..Options::default() });
     let other = Gateway::serve(&env.database, &env.redis.url(0), &env.redis.url(1), config);
     let mut ids = Vec::new();
-    for n in 0..24 {
+    // Slow enough that the last one still waits when all are submitted, on a machine that has much else to do.
+    for n in 0..20 {
         let http: Http = if n % 2 == 0 { env.gateway.http() } else { other.http() };
         let accepted = http.post("/v1/tasks", &json!({"task": "demo.identity", "args": [n]})).await.expect(202);
         assert_eq!(accepted["phase"], "held");
         ids.push(accepted["task_id"].as_str().unwrap().to_owned());
     }
-    let last = stopped(&env.http, &ids[23], "the rate limit of demo.identity").await;
+    let last = stopped(&env.http, &ids[19], "the rate limit of demo.identity").await;
     assert!(last["evidence"]["ahead"].as_i64().is_some_and(|ahead| ahead > 0), "{last}");
     env.gateway.kill();
     env.gateway.restart();
-    let passed = eventually("all were published", async || {
+    let passed = within(Duration::from_secs(60), "all were published", async || {
         let passed = published(&env.database, "demo.identity");
         (passed.len() == ids.len()).then_some(passed)
     })
     .await;
     assert_eq!(passed.iter().map(|(id, _)| id.clone()).collect::<Vec<_>>(), ids, "first come, first served");
     let took = passed.last().unwrap().1 - passed[0].1;
-    assert!(took >= 23 * 200_000 - 250_000, "24 at 5/s took {took} µs");
+    assert!(took >= 19 * 600_000 - 250_000, "20 at 100/m took {took} µs");
     for some in passed.windows(8) {
-        assert!(some[7].1 - some[0].1 >= 6 * 200_000, "not smooth: {passed:?}");
+        assert!(some[7].1 - some[0].1 >= 6 * 600_000, "not smooth: {passed:?}");
     }
 }
 
