@@ -71,6 +71,19 @@ static FINISH: LazyLock<Script> = LazyLock::new(|| {
     )
 });
 
+/// KEYS: .c .j .t .s .d; ARGV: seconds.
+static CLOSE: LazyLock<Script> = LazyLock::new(|| {
+    Script::new(
+        r"
+        local claim = redis.call('GET', KEYS[1])
+        if claim and claim ~= 'done' then return 0 end
+        redis.call('DEL', KEYS[2], KEYS[3], KEYS[4], KEYS[5])
+        redis.call('SET', KEYS[1], 'done', 'EX', ARGV[1])
+        return 1
+        ",
+    )
+});
+
 impl Backend {
     /// Adds a part to the header `group`, at its place (`None` is last). `Some` when it was the last one and the caller now has to
     /// send the body. May be repeated.
@@ -111,6 +124,17 @@ impl Backend {
             pipeline.cmd("EXPIRE").arg(key).arg(ttl).ignore();
         }
         self.link.pipeline(&pipeline).await
+    }
+
+    /// Ends the bookkeeping of a header whose body is sent by somebody who is no worker: a finisher that is late gives up. False
+    /// while a worker holds the claim. May be repeated.
+    pub async fn close_chord(&self, group: &str) -> Result<bool, Error> {
+        let keys = self.chord_keys(group);
+        let mut call = CLOSE.prepare_invoke();
+        for key in [&keys.claim, &keys.parts, &keys.added, &keys.size, &keys.counted] {
+            call.key(key);
+        }
+        Ok(self.link.script::<u8>(call.arg(DONE_SECS)).await? == 1)
     }
 
     /// All parts in the order of their places.

@@ -2,7 +2,7 @@
 
 use async_trait::async_trait;
 
-use super::{EdgeKind, Error, Task};
+use super::{EdgeKind, Error, Message, Task};
 use crate::task::TaskId;
 
 /// One edge with the task at its other end, without the large texts.
@@ -21,6 +21,10 @@ pub trait Steps: Send + Sync {
 
     /// What these tasks wait for.
     async fn predecessors(&self, task_nos: &[i64]) -> Result<Vec<Neighbour>, Error>;
+
+    /// Keeps the message of a step that a worker was to send, so that it can be published from here. False when the ledger has
+    /// one already, or does not know the task.
+    async fn keep_message(&self, id: &TaskId, message: &Message) -> Result<bool, Error>;
 
     /// Adds the reason to a task that failed without one. No change of its state: it gets no `seq`.
     async fn explain(&self, id: &TaskId, reason: &str) -> Result<bool, Error>;

@@ -15,6 +15,7 @@ mod edge;
 mod edge_limits;
 mod explain;
 mod faults;
+mod faults_canvas;
 mod faults_crash;
 mod faults_incidents;
 mod faults_keys;

@@ -46,7 +46,7 @@ impl Sweeper {
     }
 }
 
-fn parts(group: &Group) -> impl Iterator<Item = (Option<i64>, Part)> + '_ {
+pub(super) fn parts(group: &Group) -> impl Iterator<Item = (Option<i64>, Part)> + '_ {
     group.members.iter().filter_map(|member| Some((member.index.map(i64::from), part(member)?)))
 }
 

@@ -148,11 +148,16 @@ impl Sweeper {
             self.remove_resurrected(queues).await?;
             state.resurrected = false;
         }
-        let suspects = self.suspects(scan, state).await?;
+        let mut suspects = self.suspects(scan, state).await?;
+        suspects.extend(self.unsent_steps().await?);
         let mut absent = Vec::new();
         if !suspects.is_empty() {
             let started = Instant::now();
-            let present = self.broker.present(queues).await?;
+            let mut queues: Vec<String> =
+                queues.iter().cloned().chain(suspects.iter().filter_map(|task| task.queue.clone())).collect();
+            queues.sort_unstable();
+            queues.dedup();
+            let present = self.broker.present(&queues).await?;
             absent = self.absent(suspects, &present, state).await?;
             state.next_scan = Instant::now() + started.elapsed() * SCAN_SHARE;
         }

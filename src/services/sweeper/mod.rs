@@ -19,6 +19,7 @@ mod leases;
 mod look;
 mod resurrected;
 mod settle;
+mod steps;
 mod verdict;
 
 use std::time::Duration;

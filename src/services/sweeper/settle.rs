@@ -4,6 +4,7 @@
 use metrics::counter;
 use tracing::warn;
 
+use super::steps::Remade;
 use super::verdict::Remedy;
 use super::{Sweeper, Trouble};
 use crate::clock;
@@ -40,7 +41,19 @@ impl Sweeper {
     }
 
     async fn requeue(&self, task: &Task, reason: &str) -> Result<(), Trouble> {
-        if let Some(event) = self.ledger.requeue(&task.id, task.seq, reason, clock::now()).await? {
+        let again = async || self.ledger.requeue(&task.id, task.seq, reason, clock::now()).await;
+        let event = match again().await? {
+            None => match self.remake(task).await? {
+                Remade::Kept => again().await?,
+                Remade::NotNeeded | Remade::NotYet => None,
+                Remade::Never => {
+                    let reason = "Redis lost its message, and it cannot be made again from what is recorded";
+                    return self.lose(task, reason.to_owned()).await;
+                }
+            },
+            event => event,
+        };
+        if let Some(event) = event {
             warn!(task.id = %task.id, "task {}: {reason}", task.id);
             counter!("taskgate_sweeper_repairs_total", "kind" => "requeued").increment(1);
             counter!("taskgate_tasks_requeued_total", "reason" => "absent").increment(1);

@@ -61,7 +61,8 @@ pub fn judge(task: &Task, found: &Evidence) -> Option<Remedy> {
     if task.adopted || found.is_held || found.place == Place::Listed {
         return None;
     }
-    if task.phase == Phase::Queued {
+    // A step whose turn has come waits in no other way than what was queued.
+    if matches!(task.phase, Phase::Queued | Phase::Waiting) {
         return never_received(found);
     }
     if found.owner == Owner::Unclear {

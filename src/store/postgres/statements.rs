@@ -131,6 +131,7 @@ pub const STATEMENTS: &[&str] = &[
     traces::HISTORIES,
     steps::SUCCESSORS,
     steps::PREDECESSORS,
+    steps::KEEP_MESSAGE,
     steps::EXPLAIN,
     webhooks::CREATE,
     webhooks::ENDPOINT,

@@ -5,7 +5,7 @@ use sqlx::Row;
 
 use super::{PostgresLedger, rows};
 use crate::store::rows::{clean, light_task_columns};
-use crate::store::{EdgeKind, Error, Neighbour, Steps};
+use crate::store::{EdgeKind, Error, Message, Neighbour, Steps};
 use crate::task::TaskId;
 
 pub(super) const SUCCESSORS: &str = concat!(
@@ -18,6 +18,8 @@ pub(super) const PREDECESSORS: &str = concat!(
     light_task_columns!(),
     " from taskgate.edge e join taskgate.task t on t.task_no = e.from_no where e.to_no = any($1) order by e.to_no, e.from_no"
 );
+pub(super) const KEEP_MESSAGE: &str = "update taskgate.message set headers = $2, body = $3 \
+     where task_no = (select task_no from taskgate.task where task_id = $1) and headers is null";
 pub(super) const EXPLAIN: &str =
     "update taskgate.task set reason = $2 where task_id = $1 and reason is null and phase = 'failed'";
 
@@ -29,6 +31,12 @@ impl Steps for PostgresLedger {
 
     async fn predecessors(&self, task_nos: &[i64]) -> Result<Vec<Neighbour>, Error> {
         self.neighbours(PREDECESSORS, task_nos).await
+    }
+
+    async fn keep_message(&self, id: &TaskId, message: &Message) -> Result<bool, Error> {
+        let Message { headers, body } = message;
+        let done = sqlx::query(KEEP_MESSAGE).bind(id.as_str()).bind(headers).bind(body).execute(&self.pool).await?;
+        Ok(done.rows_affected() == 1)
     }
 
     async fn explain(&self, id: &TaskId, reason: &str) -> Result<bool, Error> {

@@ -111,7 +111,8 @@ async fn settled(world: &World, http: &Http) -> HashMap<String, String> {
             let mut told = String::new();
             for (id, phase) in open.iter().take(5) {
                 let explained = http.get(&format!("/v1/tasks/{id}/explain")).await.text();
-                told.push_str(&format!("\n{id} {phase}: {explained}\n  {:?}", history(http, id).await));
+                let graph = http.get(&format!("/v1/tasks/{id}/graph")).await.text();
+                told.push_str(&format!("\n{id} {phase}: {explained}\n  {graph}\n  {:?}", history(http, id).await));
             }
             panic!("{} tasks are not final, lists {lists:?}, reserved {reserved}: {told}", open.len());
         }

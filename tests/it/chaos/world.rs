@@ -90,7 +90,9 @@ fn python(redis: &Redis, journal: &std::path::Path, index: usize) -> Celery {
         version: if index.is_multiple_of(2) { Version::Latest } else { Version::Older },
         hostname: format!("w{index}@test"),
         queues: "celery".to_owned(),
-        settings: json!({"broker_transport_options": {"visibility_timeout": 20}, "broker_connection_max_retries": null}),
+        // It sends events from its first message on: until it has heard that it should, what it takes is not told.
+        settings: json!({"broker_transport_options": {"visibility_timeout": 20}, "broker_connection_max_retries": null,
+            "worker_send_task_events": true}),
         environment: vec![("DEMO_JOURNAL".to_owned(), journal.display().to_string())],
         ..CeleryOptions::default()
     };

@@ -4,7 +4,7 @@ use std::sync::Mutex;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use taskgate::store::{Carrier, Drained, NewGroup, News, Outgoing, Source, Submission, Withdrawn};
+use taskgate::store::{Carrier, Drained, Message, NewGroup, News, Outgoing, Source, Submission, Withdrawn};
 use taskgate::task::{GroupId, Phase, QueueName, TaskId};
 use tokio::sync::Notify;
 
@@ -25,6 +25,7 @@ on_both!(
     a_withdrawal_during_a_pass_comes_too_late,
     what_is_published_or_finished_cannot_be_withdrawn,
     a_waiting_task_is_withdrawn_from_its_canvas,
+    a_step_that_no_worker_sent_gets_its_message_later,
     a_further_delivery_starts_over,
     news_that_overtakes_the_bookkeeping_is_kept,
     one_pass_at_a_time,
@@ -296,6 +297,24 @@ async fn a_waiting_task_is_withdrawn_from_its_canvas(ledger: &Fixture) {
     assert!(ledger.requeue(&id, 1, "why", after(2)).await.unwrap().is_none());
     assert!(matches!(ledger.withdraw(&id, revoked(&id)).await.unwrap(), Withdrawn::Done(_)));
     assert_eq!(ledger.phase(&id).await, Phase::Revoked);
+}
+
+async fn a_step_that_no_worker_sent_gets_its_message_later(ledger: &Fixture) {
+    let id = new_id();
+    let published = task(&id);
+    let message = Message { headers: published.headers.clone(), body: published.body.clone() };
+    let mut waiting = task(&id);
+    (waiting.phase, waiting.headers) = (Phase::Waiting, None);
+    ledger.insert(alone(waiting)).await;
+    assert!(ledger.keep_message(&id, &message).await.unwrap());
+    assert!(!ledger.keep_message(&id, &message).await.unwrap(), "there is one");
+    assert!(!ledger.keep_message(&new_id(), &message).await.unwrap(), "nobody knows it");
+    assert_eq!(ledger.message(&id).await.unwrap().unwrap().headers, message.headers);
+    let event = ledger.requeue(&id, 1, "it was lost", after(2)).await.unwrap().unwrap();
+    assert_eq!((event.phase, event.delivery, event.seq), (Phase::Accepted, 2, 2));
+    let broker = Broker::default();
+    drain(ledger, 3, &broker).await;
+    assert_eq!(ledger.phase(&id).await, Phase::Queued);
 }
 
 async fn a_further_delivery_starts_over(ledger: &Fixture) {
