@@ -137,6 +137,7 @@ fn submission() -> Submission {
         edges: Vec::new(),
         groups: Vec::new(),
         idempotency: None,
+        fan_out: None,
         unique: None,
     }
 }

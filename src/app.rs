@@ -17,10 +17,14 @@ use crate::broker::{Broker, BrokerConfig, LinkConfig};
 use crate::catalog::Catalog;
 use crate::clock;
 use crate::config::{self, Config};
+use crate::gateway::auto_retry::Retrier;
+use crate::gateway::fan_out::Expander;
 use crate::gateway::{Gateway, Parts, Watcher};
 use crate::lifecycle::{Backoff, OnExit, Tasks};
 use crate::services::canvas::Canvases;
 use crate::services::commit::Committer;
+use crate::services::exchanges::{Exchanges, Table};
+use crate::services::expiry::Expiry;
 use crate::services::health::Health;
 use crate::services::hub::Hub;
 use crate::services::incidents::Lookout;
@@ -29,6 +33,7 @@ use crate::services::pauses::Pauses;
 use crate::services::reads::Reader;
 use crate::services::recorder::Recorder;
 use crate::services::relay::Relay;
+use crate::services::removal::Removal;
 use crate::services::retention::Retention;
 use crate::services::stats::Folder;
 use crate::services::sweeper::Sweeper;
@@ -97,6 +102,9 @@ impl App {
         let retention = Retention::new(ledger.clone(), config.ledger.clone(), holder.clone());
         let (lookout, incidents) = Lookout::new(ledger.clone(), broker.clone(), config.incidents.clone());
         let (health, health_handle) = Health::new(ledger.clone(), broker.clone(), backend.clone());
+        let removal = Removal::new(ledger.clone(), broker.clone());
+        let expiry = Expiry::new(ledger.clone(), removal, hub.clone());
+        let exchanges = Exchanges::new(broker.clone(), tables(config));
         let beat_handle = beat::service::Handle::default();
         let authority = Authority::new(ledger.clone());
         let (webhooks, webhooks_handle) =
@@ -118,6 +126,7 @@ impl App {
             incidents,
             pauses: pauses.clone(),
             beat: beat_handle.clone(),
+            expander: Arc::default(),
             limits: config.limits.clone(),
             keep_idempotency: config.ledger.keep_idempotency,
             webhooks: webhooks_handle,
@@ -129,10 +138,12 @@ impl App {
         let prepared = starter.prepared.clone();
         tasks.spawn("health", OnExit::StopProcess, move |stop| health.run(prepared, stop));
         starter.service("relay", move |stop| relay.run(stop));
+        starter.service("exchanges", move |stop| exchanges.run(stop));
         starter.service("committer", move |stop| committer.run(stop));
         starter.service("reader", move |stop| reader.run(stop));
         starter.service("recorder", move |stop| recorder.run(stop));
         starter.service("canvases", move |stop| canvases.run(stop));
+        starter.service("expiry", move |stop| expiry.run(stop));
         starter.service("workers", move |stop| registry.run(stop));
         if config.auth == config::Auth::Token {
             starter.service("tokens", move |stop| authority.run(stop));
@@ -141,6 +152,10 @@ impl App {
         starter.service("pauses", move |stop| pauses.run(paused, stop));
         let beat = Beat::new(gateway.clone(), tasks.clone(), beat_handle, config.schedules.clone(), config.ledger.keep);
         starter.service("beat", move |stop| beat.run(stop));
+        let expander = Expander::new(gateway.clone(), holder.clone());
+        let retrier = Retrier::new(gateway.clone());
+        starter.service("retrier", move |stop| retrier.run(stop));
+        starter.service("fan-out", move |stop| expander.run(stop));
         starter.service("retention", move |stop| retention.run(stop));
         starter.service("incidents", move |stop| lookout.run(stop));
         starter.service("sweeper", move |stop| sweeper.run(stop));
@@ -151,6 +166,12 @@ impl App {
         starter.service("news", move |stop| news::run(ledger, hub, stop));
         Ok(Self { gateway, tasks, catalog, traces })
     }
+}
+
+fn tables(config: &Config) -> Vec<Table> {
+    let tables =
+        config.exchanges.iter().map(|exchange| Table { exchange: exchange.name.clone(), members: exchange.members() });
+    tables.filter(|table| !table.members.is_empty()).collect()
 }
 
 /// Starts services when the ledger's schema is there, and not before.
@@ -272,21 +293,26 @@ pub fn worker(config: &Config, mut registry: Registry) -> anyhow::Result<worker:
 /// Broker and result backend that the configuration names. Connects to nothing yet.
 ///
 /// # Errors
-/// When a URL is not understood.
+/// When a URL is not understood, or a file of certificates cannot be read.
 pub fn open_redis(config: &Config) -> anyhow::Result<(Broker, Backend)> {
     let (broker, backend) = (&config.broker.redis, &config.backend.redis);
-    let broker = Broker::new(BrokerConfig { link: link(broker), key_prefix: broker.key_prefix.clone() })?;
-    let backend = Backend::new(BackendConfig { link: link(backend), key_prefix: backend.key_prefix.clone() })?;
+    let broker = Broker::new(BrokerConfig { link: link(broker)?, key_prefix: broker.key_prefix.clone() })?;
+    let backend = Backend::new(BackendConfig { link: link(backend)?, key_prefix: backend.key_prefix.clone() })?;
     Ok((broker, backend))
 }
 
-fn link(redis: &config::Redis) -> LinkConfig {
-    LinkConfig {
+fn link(redis: &config::Redis) -> anyhow::Result<LinkConfig> {
+    let read = |path: &std::path::PathBuf| {
+        std::fs::read(path).with_context(|| format!("tls_ca {} cannot be read", path.display()))
+    };
+    Ok(LinkConfig {
         url: redis.url.reveal().to_owned(),
         sentinel_master: redis.sentinel_master.clone(),
+        sentinel_password: redis.sentinel_password.as_ref().map(|word| word.reveal().to_owned()),
+        tls_ca: redis.tls_ca.as_ref().map(read).transpose()?,
         connect_timeout: redis.connect_timeout,
         response_timeout: redis.response_timeout,
-    }
+    })
 }
 
 /// As Celery's clients call themselves.

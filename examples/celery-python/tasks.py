@@ -61,6 +61,18 @@ def sum_results(numbers):
     return sum(numbers)
 
 
+@app.task
+def reindex_notices(start, end):
+    """Puts the notices with these numbers into the search index again; a chunk of a larger range."""
+    return end - start
+
+
+@app.task
+def send_emails(emails):
+    """Sends one batch; the sample only counts."""
+    return len(emails)
+
+
 @app.task(bind=True)
 def request_info(self, *args, **kwargs):
     """What the worker knows about this call."""

@@ -9,7 +9,8 @@ use std::time::Duration;
 use redis::aio::{MultiplexedConnection, PubSub};
 use redis::sentinel::{SentinelClient, SentinelClientBuilder, SentinelServerType};
 use redis::{
-    AsyncConnectionConfig, Client, Cmd, ConnectionAddr, FromRedisValue, IntoConnectionInfo, RedisError, TlsMode,
+    AsyncConnectionConfig, Client, Cmd, ConnectionAddr, FromRedisValue, IntoConnectionInfo, RedisError,
+    TlsCertificates, TlsMode,
 };
 
 use super::Error;
@@ -21,6 +22,10 @@ pub struct LinkConfig {
     pub url: String,
     /// The name Sentinel knows the master by. Needed with `sentinel://`.
     pub sentinel_master: Option<String>,
+    /// Of the Sentinels themselves; the URL's is the master's.
+    pub sentinel_password: Option<String>,
+    /// PEM: the authorities that may have signed the server's certificate, instead of the public ones.
+    pub tls_ca: Option<Vec<u8>>,
     /// Default 2 s.
     pub connect_timeout: Duration,
     /// For commands that do not block. Default 5 s.
@@ -32,9 +37,18 @@ impl LinkConfig {
         Self {
             url: url.into(),
             sentinel_master: None,
+            sentinel_password: None,
+            tls_ca: None,
             connect_timeout: Duration::from_secs(2),
             response_timeout: Duration::from_secs(5),
         }
+    }
+}
+
+impl LinkConfig {
+    fn certificates(&self) -> Option<TlsCertificates> {
+        let root_cert = self.tls_ca.clone();
+        root_cert.is_some().then_some(TlsCertificates { client_tls: None, root_cert })
     }
 }
 
@@ -172,7 +186,11 @@ fn direct(config: &LinkConfig) -> Result<(Source, i64), Error> {
     let url = config.url.replacen("redis+socket://", "unix://", 1);
     let info = url.as_str().into_connection_info().map_err(|error| Error::Url(error.to_string()))?;
     let db = info.redis_settings().db();
-    Ok((Source::Direct(Box::new(Client::open(info)?)), db))
+    let client = match config.certificates() {
+        Some(certificates) if url.starts_with("rediss://") => Client::build_with_tls(info, certificates)?,
+        _ => Client::open(info)?,
+    };
+    Ok((Source::Direct(Box::new(client)), db))
 }
 
 fn sentinel(config: &LinkConfig) -> Result<(Source, i64), Error> {
@@ -186,8 +204,14 @@ fn sentinel(config: &LinkConfig) -> Result<(Source, i64), Error> {
     if let Some(password) = &parsed.password {
         builder = builder.set_client_to_redis_password(password);
     }
+    if let Some(password) = &config.sentinel_password {
+        builder = builder.set_client_to_sentinel_password(password);
+    }
     if parsed.tls {
         builder = builder.set_client_to_redis_tls_mode(TlsMode::Secure);
+        if let Some(certificates) = config.certificates() {
+            builder = builder.set_client_to_redis_certificates(certificates);
+        }
     }
     Ok((Source::Sentinel(Box::new(tokio::sync::Mutex::new(builder.build()?))), parsed.db))
 }

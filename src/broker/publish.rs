@@ -12,11 +12,21 @@ use super::{Broker, Error};
 use crate::clock::Time;
 use crate::task::{Priority, QueueName};
 
+/// Where a message goes.
+#[derive(Debug, Clone)]
+pub enum Target {
+    Queue(QueueName, Priority),
+    /// Everybody who listens now.
+    Fanout {
+        exchange: String,
+        routing_key: String,
+    },
+}
+
 /// One message on its way.
 #[derive(Debug, Clone)]
 pub struct Push {
-    pub queue: QueueName,
-    pub priority: Priority,
+    pub target: Target,
     /// Unique for this delivery; the field of the marker.
     pub tag: String,
     /// The envelope, exactly as it will stand in the list.
@@ -47,10 +57,10 @@ static PUBLISH: LazyLock<Script> = LazyLock::new(|| {
             return redis.error_reply('STALE the caller waited too long')
         end
         local done = {}
-        for i = 2, #ARGV, 3 do
-            local fresh = redis.call('HSETNX', KEYS[1], ARGV[i + 1], now[1])
+        for i = 2, #ARGV, 4 do
+            local fresh = redis.call('HSETNX', KEYS[1], ARGV[i + 2], now[1])
             if fresh == 1 then
-                redis.call('LPUSH', ARGV[i], ARGV[i + 2])
+                redis.call(ARGV[i], ARGV[i + 1], ARGV[i + 3])
             end
             done[#done + 1] = fresh
         end
@@ -76,7 +86,12 @@ impl Broker {
         let mut call = PUBLISH.key(self.keys.markers());
         call.arg(deadline.map_or(0, |at| at.as_micros() / 1_000_000));
         for push in chunk {
-            call.arg(self.keys.queue(push.queue.as_str(), push.priority));
+            match &push.target {
+                Target::Queue(queue, priority) => call.arg("LPUSH").arg(self.keys.queue(queue.as_str(), *priority)),
+                Target::Fanout { exchange, routing_key } => {
+                    call.arg("PUBLISH").arg(self.keys.fanout(exchange, routing_key))
+                }
+            };
             call.arg(&push.tag).arg(push.envelope.as_slice());
         }
         let fresh: Vec<u8> = self.link.script(&call).await?;
@@ -152,7 +167,7 @@ mod tests {
 
     fn push(bytes: usize) -> Push {
         let queue = QueueName::parse("celery").unwrap();
-        Push { queue, priority: Priority::default(), tag: String::new(), envelope: vec![0; bytes] }
+        Push { target: Target::Queue(queue, Priority::default()), tag: String::new(), envelope: vec![0; bytes] }
     }
 
     #[test]

@@ -5,7 +5,7 @@ use serde_json::Value;
 use super::entry::Entry;
 use super::template;
 use super::wishes::LimitTemplate;
-use super::{Call, Invalid, ResolveError};
+use super::{Call, FanOut, Invalid, ResolveError};
 use crate::celery::json::Fields;
 use crate::task::submission::KeyLimit;
 use crate::task::{Json, QueueName};
@@ -24,8 +24,7 @@ impl Entry {
         let fields = self.check_body(text)?;
         self.check_words(&fields)?;
         let request = Request { entry: self, path, fields: &fields };
-        let queue = self.queue.as_ref().map(|queue| QueueName::parse(queue.fill_text(&|name| request.mapped(name))));
-        let queue = queue.transpose().map_err(|error| ResolveError::invalid("", format!("the queue {error}")))?;
+        let queue = request.queue()?;
         let mut args = String::new();
         template::array(&self.args, &|name| request.mapped(name), &mut args);
         let mut kwargs = String::new();
@@ -33,10 +32,11 @@ impl Entry {
         Ok(Call {
             args: json(args),
             kwargs: json(kwargs),
-            queue,
             limits: self.limits_for(&request),
             message: self.message.as_ref().map(|message| message.fill_text(&|name| request.said(name))),
             echo: path.to_vec(),
+            fan_out: self.fan_out(&request, queue.as_ref())?,
+            queue,
         })
     }
 
@@ -48,6 +48,17 @@ impl Entry {
             max: limit.max,
         };
         self.limits.iter().map(limit).collect()
+    }
+
+    /// The many that the call becomes, when the entry says that it does.
+    fn fan_out(&self, request: &Request<'_>, queue: Option<&QueueName>) -> Result<Option<FanOut>, ResolveError> {
+        let Some(split) = &self.split else { return Ok(None) };
+        let chunks = split.cut(&|name| request.said(name))?;
+        let names = self.args.iter().chain(self.kwargs.iter().map(|(_, value)| value)).flat_map(|one| one.names());
+        // A list is in its chunks already.
+        let kept = names.filter(|name| !split.covers(name));
+        let fields = kept.map(|name| (name.to_owned(), json(request.mapped(name)))).collect();
+        Ok(Some(FanOut::new(&self.name, queue, (&self.written.0, &self.written.1), fields, chunks)))
     }
 
     fn check_path(&self, path: &[(String, String)]) -> Result<(), ResolveError> {
@@ -102,6 +113,11 @@ struct Request<'a> {
 }
 
 impl Request<'_> {
+    fn queue(&self) -> Result<Option<QueueName>, ResolveError> {
+        let queue = self.entry.queue.as_ref().map(|queue| QueueName::parse(queue.fill_text(&|name| self.mapped(name))));
+        queue.transpose().map_err(|error| ResolveError::invalid("", format!("the queue {error}")))
+    }
+
     /// The client's word, as JSON text.
     fn said(&self, name: &str) -> String {
         if let Some((_, value)) = self.path.iter().find(|(param, _)| param == name) {
@@ -129,6 +145,6 @@ fn word(json: &str) -> String {
     serde_json::from_str::<String>(json).unwrap_or_else(|_| json.to_owned())
 }
 
-fn json(text: String) -> Json {
+pub(super) fn json(text: String) -> Json {
     serde_json::value::RawValue::from_string(text).expect("templates and values are JSON")
 }

@@ -7,6 +7,7 @@ use serde_json::Value;
 
 use super::body::Body;
 use super::endpoint::Endpoint;
+use super::split::Split;
 use super::template::{Template, parts};
 use super::wishes::{self, CatalogHook, LimitTemplate};
 use crate::config::{Error, RawTask};
@@ -107,8 +108,10 @@ pub struct Entry {
     pub command: Vec<String>,
     /// Whether the Rust worker runs it in a child process.
     pub child: bool,
-    /// How one call becomes many, as written.
-    pub split: Option<Value>,
+    /// How one call becomes many.
+    pub split: Option<Split>,
+    /// `args` and `kwargs` as written: a fan-out keeps them.
+    pub(super) written: (Vec<Value>, BTreeMap<String, Value>),
 }
 
 impl Entry {
@@ -154,7 +157,12 @@ impl Entry {
             description: raw.description.map(|text| text.0),
             command: raw.command.unwrap_or_default().0,
             child: raw.child.is_some_and(|switch| switch.0),
-            split: raw.split,
+            split: raw
+                .split
+                .as_ref()
+                .map(|split| Split::compile(split).map_err(|error| Error::value(format!("{place}.split"), error)))
+                .transpose()?,
+            written: (raw.args, raw.kwargs),
             name,
             defaults,
             place,
@@ -177,6 +185,13 @@ impl Entry {
                     .map_or_else(String::new, |near| format!("; did you mean {near}?"));
                 let harm = format!("{{{name}}} is neither a path parameter nor a field of the body{hint}");
                 return Err(Error::pair(format!("{}.{key}", self.place), format!("{}.endpoint", self.place), harm));
+            }
+        }
+        let fields = self.body.as_ref().map_or(&[][..], |body| body.fields.as_slice());
+        for name in self.split.iter().flat_map(Split::names) {
+            if !fields.iter().any(|field| field == name) {
+                let harm = format!("the split reads {name}, which is no field of the body");
+                return Err(Error::pair(format!("{}.split", self.place), format!("{}.body", self.place), harm));
             }
         }
         if let (Some(endpoint), Some(body)) = (&self.endpoint, &self.body)

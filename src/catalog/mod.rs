@@ -9,6 +9,8 @@ mod call;
 mod endpoint;
 mod entry;
 mod pattern;
+mod routing;
+mod split;
 mod template;
 mod wishes;
 
@@ -23,11 +25,13 @@ pub use body::Body;
 pub use endpoint::{ANSWER_FIELDS, Endpoint, RESERVED};
 pub use entry::{Defaults, Entry, RateLimit, Recovery};
 pub use pattern::Pattern;
+pub use split::{Chunk, Damaged, FanOut, MAX_CHUNKS};
 pub use wishes::CatalogHook;
 
 use crate::config::{Config, Error};
 use crate::task::submission::KeyLimit;
-use crate::task::{Json, QueueName};
+use crate::task::{Json, QueueName, Spread};
+use routing::Routing;
 
 /// A request, resolved: what the worker will get.
 #[derive(Debug, Clone)]
@@ -44,6 +48,8 @@ pub struct Call {
     pub limits: Vec<KeyLimit>,
     /// Path parameters as the client said them, shown in the answer.
     pub echo: Vec<(String, String)>,
+    /// The many tasks that it becomes: then `args` and `kwargs` are those of no task.
+    pub fan_out: Option<FanOut>,
 }
 
 /// What is wrong with one place of a request.
@@ -81,9 +87,7 @@ pub struct Catalog {
     entries: Vec<Arc<Entry>>,
     by_name: HashMap<String, usize>,
     allow: Vec<Pattern>,
-    /// Exact names first, then patterns, the longest first.
-    routes: Vec<(Pattern, QueueName)>,
-    default_queue: QueueName,
+    routing: Routing,
 }
 
 /// A template, if the value is one, with `json` in all its places: for `crate::decoders`.
@@ -107,15 +111,11 @@ impl Catalog {
         for (index, entry) in entries.iter().enumerate() {
             by_name.entry(entry.name.as_str().to_owned()).or_insert(index);
         }
-        let mut routes: Vec<_> =
-            config.routes.0.iter().map(|(pattern, queue)| (Pattern::new(pattern), queue.clone())).collect();
-        routes.sort_by_key(|(pattern, _)| (!pattern.is_exact(), std::cmp::Reverse(pattern.as_str().len())));
         Ok(Self {
             entries,
             by_name,
             allow: config.submit.allow.iter().map(Pattern::new).collect(),
-            routes,
-            default_queue: config.broker.default_queue.clone(),
+            routing: Routing::compile(config)?,
         })
     }
 
@@ -143,8 +143,18 @@ impl Catalog {
     /// Where a task goes that does not say its queue: its entry, the routes, the default.
     pub fn queue_for(&self, name: &str) -> QueueName {
         let declared = self.entry(name).and_then(|entry| entry.defaults.queue.as_ref());
-        let routed = || self.routes.iter().find(|(pattern, _)| pattern.matches(name)).map(|(_, queue)| queue);
-        declared.or_else(routed).unwrap_or(&self.default_queue).clone()
+        let routed = || self.routing.of(name).map(|destination| &destination.queue);
+        declared.or_else(routed).unwrap_or(self.routing.default_queue()).clone()
+    }
+
+    /// Where an exchange takes a task, when that is not one queue's list. `queue` is where it goes; `said`: its call names it.
+    pub fn spread_for(&self, name: &str, queue: &QueueName, said: bool) -> Option<&Spread> {
+        let declared = said || self.entry(name).is_some_and(|entry| entry.defaults.queue.is_some());
+        let routed = self.routing.of(name).filter(|destination| !declared && destination.queue == *queue);
+        match routed {
+            Some(destination) if destination.spread.is_some() => destination.spread.as_ref(),
+            _ => self.routing.spread_of(queue),
+        }
     }
 
     /// Whether tasks of this name have to pass a limit.
@@ -171,8 +181,9 @@ impl Catalog {
     /// Every queue that catalog, routes and default name, sorted.
     pub fn queues(&self) -> Vec<QueueName> {
         let declared = self.entries.iter().filter_map(|entry| entry.defaults.queue.as_ref());
-        let routed = self.routes.iter().map(|(_, queue)| queue);
-        let mut queues: Vec<QueueName> = declared.chain(routed).chain([&self.default_queue]).cloned().collect();
+        let routed = self.routing.queues();
+        let default = self.routing.default_queue();
+        let mut queues: Vec<QueueName> = declared.chain(routed).chain([default]).cloned().collect();
         queues.sort_unstable();
         queues.dedup();
         queues

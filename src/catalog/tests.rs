@@ -186,3 +186,43 @@ fn the_sample_configuration_compiles() {
         assert!(endpoints.contains(&path), "{path}");
     }
 }
+
+#[test]
+fn a_route_leads_through_an_exchange_to_the_queues_that_take_its_key() {
+    let exchanges = r#"
+[exchanges.orders]
+type = "topic"
+bindings = [{ queue = "eu", routing_key = "order.*.eu" }, { queue = "all", routing_key = "order.#" }]
+[exchanges.news]
+type = "fanout"
+[routes]
+"a" = { exchange = "orders", routing_key = "order.new.us" }
+"b" = { exchange = "orders", routing_key = "order.new.eu" }
+"c" = { exchange = "news" }
+"d" = { exchange = "news", routing_key = "sport" }
+"#;
+    let catalog = catalog(exchanges);
+    let spread = |name: &str| catalog.spread_for(name, &catalog.queue_for(name), false).cloned();
+    let fanout = |key: &str| Spread::Fanout { exchange: "news".into(), routing_key: key.into() };
+    assert_eq!((catalog.queue_for("a").as_str(), spread("a")), ("all", None));
+    let all = QueueName::parse("all").unwrap();
+    assert_eq!((catalog.queue_for("b").as_str(), spread("b")), ("eu", Some(Spread::Copies(vec![all]))));
+    assert_eq!((catalog.queue_for("c").as_str(), spread("c")), ("news", Some(fanout("celery"))));
+    assert_eq!(spread("d"), Some(fanout("sport")));
+    let news = QueueName::parse("news").unwrap();
+    assert_eq!(catalog.spread_for("b", &news, true), Some(&fanout("celery")), "a call may name a fanout as its queue");
+    let eu = QueueName::parse("eu").unwrap();
+    assert_eq!(catalog.spread_for("b", &eu, true), None, "a call that names its queue means that one");
+    let queues: Vec<String> = catalog.queues().iter().map(ToString::to_string).collect();
+    assert_eq!(queues, ["all", "celery", "eu"]);
+}
+
+#[test]
+fn a_route_that_leads_nowhere_stops_the_start() {
+    let exchange = "[exchanges.orders]\nbindings = [{ queue = \"eu\", routing_key = \"k\" }]\n[routes]\n";
+    let refused = |route: &str| refused(&format!("{exchange}{route}"));
+    let error = refused("a = { exchange = \"orders\", routing_key = \"x\" }");
+    assert!(error.contains("exchanges.orders.bindings") && error.contains("\"x\""), "{error}");
+    let error = refused("a = { exchange = \"order\" }");
+    assert!(error.contains("did you mean orders?"), "{error}");
+}

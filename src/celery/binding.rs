@@ -3,6 +3,17 @@
 /// Between the parts of a member.
 const SEPARATOR: &str = "\u{6}\u{16}";
 
+/// How an exchange chooses queues.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ExchangeKind {
+    /// Queues whose key is equal.
+    Direct,
+    /// Queues whose pattern matches.
+    Topic,
+    /// Everybody who listens; nothing is stored.
+    Fanout,
+}
+
 /// `routing key, pattern, queue`; the pattern is a regular expression and empty unless the exchange is a topic.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Member {
@@ -12,6 +23,12 @@ pub struct Member {
 }
 
 impl Member {
+    /// A queue bound with a key, or for topic exchanges with a pattern: `*` is one word, `#` any rest.
+    pub fn bind(kind: ExchangeKind, routing_key: &str, queue: &str) -> Self {
+        let pattern = if kind == ExchangeKind::Topic { topic_pattern(routing_key) } else { String::new() };
+        Self { routing_key: routing_key.to_owned(), pattern, queue: queue.to_owned() }
+    }
+
     /// `None` when the text has not three parts.
     pub fn decode(text: &str) -> Option<Self> {
         let mut parts = text.split(SEPARATOR).map(str::to_owned);
@@ -30,6 +47,16 @@ impl Member {
         }
         regex::Regex::new(&self.pattern).is_ok_and(|pattern| pattern.is_match(routing_key))
     }
+}
+
+/// The regular expression that kombu stores for a topic pattern.
+fn topic_pattern(routing_key: &str) -> String {
+    let word = |word: &str| match word {
+        "*" => r"[^\.]+".to_owned(),
+        "#" => ".*?".to_owned(),
+        word => word.to_owned(),
+    };
+    format!("^{}$", routing_key.split('.').map(word).collect::<Vec<_>>().join(r"\."))
 }
 
 /// The queues of an exchange's members that take this key, each once.
@@ -58,6 +85,22 @@ mod tests {
             }
         }
         assert!(seen > 50, "only {seen}");
+    }
+
+    #[test]
+    fn bindings_are_written_as_kombu_writes_them() {
+        let member = Member::bind(ExchangeKind::Topic, "order.#", "topq").encode();
+        assert_eq!(member, "order.#\u{6}\u{16}^order\\..*?$\u{6}\u{16}topq");
+        let member = Member::bind(ExchangeKind::Topic, "order.*.eu", "topq2").encode();
+        assert_eq!(member, "order.*.eu\u{6}\u{16}^order\\.[^\\.]+\\.eu$\u{6}\u{16}topq2");
+        assert_eq!(Member::bind(ExchangeKind::Direct, "q", "q").encode(), "q\u{6}\u{16}\u{6}\u{16}q");
+    }
+
+    #[test]
+    fn a_hash_takes_any_rest_and_a_star_exactly_one_word() {
+        let takes = |pattern: &str, key: &str| Member::bind(ExchangeKind::Topic, pattern, "q").takes(key);
+        assert!(takes("#", "a.b.c") && takes("#", "") && takes("a.#.z", "a.b.c.z") && takes("*.b", "a.b"));
+        assert!(!takes("*.b", "a.c.b") && !takes("*", "") && !takes("a.b", "a.bc") && !takes("order.#", "order"));
     }
 
     #[test]

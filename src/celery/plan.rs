@@ -67,8 +67,38 @@ pub fn plan(
     defaults: &dyn Fn(&TaskSignature) -> NodeDefaults,
 ) -> Result<Plan, Vec<Invalid>> {
     let canvas = Canvas::resolve(signature, ids, defaults)?;
+    let root = canvas.top.entries().first().map(|first| canvas.nodes[*first].id.clone());
+    Ok(encode(canvas, context, root))
+}
+
+/// Members of a group that is written piece by piece.
+#[derive(Debug)]
+pub struct Piece<'a> {
+    pub group: &'a GroupId,
+    /// Of all members.
+    pub root: &'a TaskId,
+    /// The index of the first of `tasks`.
+    pub first: i32,
+    pub tasks: Vec<TaskSignature>,
+}
+
+/// As [`plan`], for some members of a larger group.
+///
+/// # Errors
+/// As [`Canvas::resolve`].
+pub fn piece(
+    piece: Piece<'_>,
+    context: &Context<'_>,
+    ids: &mut dyn FnMut() -> TaskId,
+    defaults: &dyn Fn(&TaskSignature) -> NodeDefaults,
+) -> Result<Plan, Vec<Invalid>> {
+    let members = piece.tasks.into_iter().map(|task| Signature::Task(Box::new(task))).collect();
+    let canvas = Canvas::resolve(Signature::Group(members), ids, defaults)?.as_part_of(piece.group, piece.first);
+    Ok(encode(canvas, context, Some(piece.root.clone())))
+}
+
+fn encode(canvas: Canvas, context: &Context<'_>, root: Option<TaskId>) -> Plan {
     let entries = canvas.top.entries();
-    let root = entries.first().map(|first| canvas.nodes[*first].id.clone());
     let mut planner = Planner {
         nodes: &canvas.nodes,
         context,
@@ -86,7 +116,7 @@ pub fn plan(
         .zip(messages)
         .map(|(node, message)| PlannedNode::new(node, message, context.now))
         .collect();
-    Ok(Plan {
+    Plan {
         nodes,
         edges: canvas.edges,
         groups: canvas.groups,
@@ -95,7 +125,7 @@ pub fn plan(
         saved_groups,
         outcome,
         root,
-    })
+    }
 }
 
 impl PlannedNode {

@@ -6,6 +6,7 @@ use serde::Deserialize;
 
 use super::Error;
 use super::value::Text;
+use crate::celery::binding::{ExchangeKind, Member};
 use crate::task::QueueName;
 
 #[derive(Debug, Deserialize)]
@@ -25,13 +26,6 @@ struct RawBinding {
     routing_key: Option<Text>,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum ExchangeKind {
-    Direct,
-    Topic,
-    Fanout,
-}
-
 #[derive(Debug, Clone)]
 pub struct Exchange {
     pub name: String,
@@ -45,6 +39,17 @@ pub struct Binding {
     pub queue: QueueName,
     /// For topic exchanges a pattern with `*` and `#`. Default empty.
     pub routing_key: String,
+}
+
+impl Exchange {
+    /// As they stand in Redis. A fanout has no table: its workers listen to a channel.
+    pub fn members(&self) -> Vec<Member> {
+        if self.kind == ExchangeKind::Fanout {
+            return Vec::new();
+        }
+        let member = |binding: &Binding| Member::bind(self.kind, &binding.routing_key, binding.queue.as_str());
+        self.bindings.iter().map(member).collect()
+    }
 }
 
 pub(super) fn read(raw: BTreeMap<String, RawExchange>) -> Result<Vec<Exchange>, Error> {

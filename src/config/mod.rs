@@ -35,7 +35,7 @@ use toml::Value;
 
 pub use database::Database;
 pub use error::Error;
-pub use exchanges::{Binding, Exchange, ExchangeKind};
+pub use exchanges::{Binding, Exchange};
 pub use http::{Http, TlsFiles};
 pub use incidents::Incidents;
 pub use ledger::Ledger;
@@ -43,7 +43,7 @@ pub use log::{Log, LogFormat};
 pub use network::Network;
 pub use rate::Quota;
 pub use redis::{Backend, Broker, Redis};
-pub use routes::Routes;
+pub use routes::{Route, Routes};
 pub use schedules::RawSchedule;
 pub use source::{Given, Said, Source};
 pub use submit::{Limits, Submit};

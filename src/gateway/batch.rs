@@ -52,7 +52,10 @@ impl Gateway {
         let now = clock::now();
         let (mut parts, mut wrong) = (Vec::with_capacity(requests.len()), Vec::new());
         for (index, request) in requests.into_iter().enumerate() {
-            let checked = self.check_call(&request);
+            let checked = match self.check_call(&request) {
+                Ok(()) => self.check_retries(&request.submission).await,
+                refused => refused,
+            };
             match checked.and_then(|()| self.prepared(request, now)) {
                 Ok(part) => parts.push(part),
                 Err(error) => wrong.push((index, error)),
@@ -85,6 +88,7 @@ fn merged(submissions: Vec<store::Submission>, at: clock::Time) -> store::Submis
         edges: Vec::new(),
         groups: Vec::new(),
         idempotency: None,
+        fan_out: None,
         unique: None,
     };
     for one in submissions {

@@ -1,8 +1,11 @@
 //! Use cases: what a client can ask for, one file each. Knows no HTTP and no SQL.
 
+mod admission;
+pub mod auto_retry;
 pub mod batch;
 pub mod dead_letters;
 pub mod explain;
+pub mod fan_out;
 pub mod inspect;
 mod limits;
 pub mod queues;
@@ -58,6 +61,7 @@ pub struct Parts {
     pub incidents: Incidents,
     pub pauses: Pauses,
     pub beat: beat::service::Handle,
+    pub expander: fan_out::Nudge,
     pub limits: config::Limits,
     /// How long an answer is kept for repetitions of its request.
     pub keep_idempotency: Duration,

@@ -53,6 +53,7 @@ pub(super) async fn replay(ledger: &SharedLedger, task: &Task, at: Time) -> Resu
         edges: Vec::new(),
         groups: Vec::new(),
         idempotency: None,
+        fan_out: None,
         unique: None,
     };
     if names.0.len() > 1 {

@@ -95,8 +95,8 @@ fn key(given: Idempotency, submission: &store::Submission, keep: Duration) -> Id
 
 pub(super) fn refused(conflict: Conflict) -> SubmitError {
     match conflict {
-        Conflict::TaskId(id) | Conflict::Joined(id) => SubmitError::IdTaken(id.to_string()),
-        Conflict::GroupId(id) => SubmitError::IdTaken(id.to_string()),
+        Conflict::TaskId(id) | Conflict::Joined(id) => SubmitError::taken(id.as_str()),
+        Conflict::GroupId(id) => SubmitError::taken(id.as_str()),
         Conflict::Replay(answer) => SubmitError::Replay(answer),
         Conflict::KeyReused => SubmitError::KeyReused,
     }

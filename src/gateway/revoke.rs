@@ -11,10 +11,9 @@ use tracing::info;
 
 use super::Gateway;
 use crate::broker;
-use crate::celery::Envelope;
 use crate::celery::commands::revoke_arguments;
 use crate::clock::{self, Time};
-use crate::services::relay;
+use crate::services::removal::Removal;
 use crate::store::{self, News, Revocation, Source, Task, Withdrawn};
 use crate::task::{Phase, TaskId};
 
@@ -173,26 +172,8 @@ impl Revoking<'_> {
         }
     }
 
-    /// Takes the message out of its list. `None` when it does not stand there, or when a copy of it may have run before.
     async fn remove(&self, task: &Task) -> Result<Option<&'static str>, broker::Error> {
-        let Some(queue) = task.queue.as_deref() else { return Ok(None) };
-        if self.remove_exactly(task, queue).await? {
-            return Ok(Some("its message was removed from the queue"));
-        }
-        let removed = self.gateway.broker.remove_task(queue, task.id.as_str()).await?;
-        let redelivered = |payload: &[u8]| Envelope::decode(payload).is_ok_and(|one| one.properties.redelivered);
-        if removed.is_empty() || removed.iter().any(|one| redelivered(&one.payload)) {
-            return Ok(None);
-        }
-        Ok(Some("its message was found in the queue and removed"))
-    }
-
-    async fn remove_exactly(&self, task: &Task, queue: &str) -> Result<bool, broker::Error> {
-        let Ok(Some(message)) = self.gateway.ledger.message(&task.id).await else { return Ok(false) };
-        let Some(headers) = message.headers else { return Ok(false) };
-        let tag = task.id.delivery_tag(task.delivery);
-        let bytes = relay::envelope_bytes(task.id.as_str(), queue, task.priority.get(), &tag, &headers, &message.body);
-        self.gateway.broker.remove(queue, task.priority, &bytes).await
+        Removal::new(self.gateway.ledger.clone(), self.gateway.broker.clone()).remove(task).await
     }
 
     /// Tells the workers and waits a moment for the end.

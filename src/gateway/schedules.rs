@@ -4,7 +4,8 @@
 //! that was fired.
 
 use super::Gateway;
-use super::submit::{Idempotency, SubmitError, SubmitRequest, Submitted, foreign_name};
+use super::admission::foreign_name;
+use super::submit::{Idempotency, SubmitError, SubmitRequest, Submitted};
 use crate::beat::definition::{Definition, check_name};
 use crate::beat::document::{self, Document};
 use crate::beat::tick;
@@ -255,8 +256,8 @@ impl Gateway {
             Some(Err(Conflict::Replay(answer))) => Err(SubmitError::Replay(answer).into()),
             Some(Err(Conflict::KeyReused)) => Err(SubmitError::KeyReused.into()),
             Some(Err(Conflict::Joined(id))) => Ok(self.joined(&id).await?),
-            Some(Err(Conflict::TaskId(id))) => Err(SubmitError::IdTaken(id.to_string()).into()),
-            Some(Err(Conflict::GroupId(id))) => Err(SubmitError::IdTaken(id.to_string()).into()),
+            Some(Err(Conflict::TaskId(id))) => Err(SubmitError::taken(id.as_str()).into()),
+            Some(Err(Conflict::GroupId(id))) => Err(SubmitError::taken(id.as_str()).into()),
             None => Err(ScheduleError::Unknown(name.to_owned())),
         }
     }

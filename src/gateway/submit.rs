@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use super::Gateway;
 use super::limits::{at_once, together};
+use crate::celery::json::Members;
 use crate::celery::plan::{self, Context, Plan, PlannedNode};
 use crate::clock::{self, Time};
 use crate::services::commit::CommitError;
@@ -101,8 +102,12 @@ pub enum SubmitError {
     NotAllowed { name: TaskName, nearest: Option<String> },
     #[error("the token may not submit {name}")]
     NotYours { name: TaskName, patterns: Vec<String> },
-    #[error("the id {0} is already used")]
-    IdTaken(String),
+    #[error("the id {id} is already used")]
+    IdTaken {
+        id: String,
+        /// Where the call says it.
+        pointer: String,
+    },
     /// The same request was answered before.
     #[error("the request is a repetition")]
     Replay(Json),
@@ -116,6 +121,15 @@ pub enum SubmitError {
     Read(#[from] store::Error),
 }
 
+/// Where a task alone says its id.
+const TASK_ID: &str = "/task_id";
+
+impl SubmitError {
+    pub(super) fn taken(id: &str) -> Self {
+        Self::IdTaken { id: id.to_owned(), pointer: TASK_ID.to_owned() }
+    }
+}
+
 impl Gateway {
     /// Accepts a call, or refuses it with everything that is wrong with it.
     ///
@@ -124,12 +138,18 @@ impl Gateway {
     pub async fn submit(&self, request: SubmitRequest) -> Result<Submitted, SubmitError> {
         self.check_backlog()?;
         self.check_call(&request)?;
+        self.check_retries(&request.submission).await?;
+        let places = request.submission.given_ids();
         let (submission, submitted) = self.prepared(request, clock::now())?;
         let outcome = self.commit.commit(submission).await?;
         match outcome {
             Ok(Inserted { .. }) => Ok(submitted),
-            Err(Conflict::TaskId(id)) => Err(SubmitError::IdTaken(id.to_string())),
-            Err(Conflict::GroupId(id)) => Err(SubmitError::IdTaken(id.to_string())),
+            Err(Conflict::TaskId(id)) => {
+                let place = places.into_iter().find(|(_, given)| *given == id);
+                let pointer = place.map_or_else(|| TASK_ID.to_owned(), |(pointer, _)| pointer);
+                Err(SubmitError::IdTaken { id: id.to_string(), pointer })
+            }
+            Err(Conflict::GroupId(id)) => Err(SubmitError::taken(id.as_str())),
             Err(Conflict::Replay(answer)) => Err(SubmitError::Replay(answer)),
             Err(Conflict::KeyReused) => Err(SubmitError::KeyReused),
             Err(Conflict::Joined(id)) => self.joined(&id).await,
@@ -144,6 +164,7 @@ impl Gateway {
     ) -> Result<(store::Submission, Submitted), SubmitError> {
         let signature = std::mem::replace(&mut request.submission.signature, Signature::Group(Vec::new()));
         let plan = self.plan(signature, request.traceparent.as_deref(), now)?;
+        self.check_spread(&plan)?;
         let mut submitted = summary(&plan, now);
         let is_paused = submitted.queue.as_ref().is_some_and(|queue| self.pauses.current().contains(queue.as_str()));
         let has_limits = !request.submission.limits.is_empty();
@@ -152,52 +173,19 @@ impl Gateway {
         if submitted.phase == Phase::Accepted && (is_paused || is_limited) {
             submitted.phase = Phase::Held;
         }
-        Ok((self.rows(plan, request, &submitted, now), submitted))
-    }
-
-    /// 503 with the time it will take, rather than a promise that grows without bound.
-    pub fn check_backlog(&self) -> Result<(), SubmitError> {
-        let (backlog, limit) = (self.relay.backlog(), self.limits.backlog);
-        if u64::try_from(backlog).unwrap_or(0) < limit {
-            return Ok(());
-        }
-        Err(SubmitError::Backlog { backlog, limit, retry_after: self.relay.drain_time() })
-    }
-
-    /// What the catalog allows, and of that what the caller's token allows.
-    pub(super) fn check_call(&self, request: &SubmitRequest) -> Result<(), SubmitError> {
-        let signature = &request.submission.signature;
-        if !request.trusted {
-            self.check_names(signature)?;
-        }
-        match foreign_name(signature, &request.sight) {
-            Some(name) => Err(SubmitError::NotYours { name, patterns: request.sight.patterns() }),
-            None => Ok(()),
-        }
-    }
-
-    fn check_names(&self, signature: &Signature) -> Result<(), SubmitError> {
-        let mut refused = None;
-        signature.visit(&mut |task| {
-            if refused.is_none() && !self.catalog.permits(task.task.as_str()) {
-                refused = Some(task.task.clone());
-            }
-        });
-        let Some(name) = refused else { return Ok(()) };
-        let nearest = crate::spelling::nearest(name.as_str(), &self.catalog.names()).map(str::to_owned);
-        Err(SubmitError::NotAllowed { name, nearest })
+        Ok((self.rows(plan, request, Some(&submitted), now), submitted))
     }
 
     /// Chooses ids and writes the messages.
     pub fn plan(&self, signature: Signature, traceparent: Option<&str>, now: Time) -> Result<Plan, SubmitError> {
         let mut ids = || TaskId::from(clock::new_id());
-        let headers = traceparent.map(|text| ("traceparent".to_owned(), json_text(text))).into_iter().collect();
+        let headers = trace_headers(traceparent);
         let context = Context { now: timestamp(now), origin: &self.origin, headers: &headers };
         plan::plan(signature, &context, &mut ids, &|task| self.defaults(task)).map_err(SubmitError::Invalid)
     }
 
     /// What holds where the call says nothing: its catalog entry, then the routes, then the default.
-    fn defaults(&self, task: &TaskSignature) -> NodeDefaults {
+    pub(super) fn defaults(&self, task: &TaskSignature) -> NodeDefaults {
         let declared = self.catalog.defaults_for(task.task.as_str());
         NodeDefaults {
             queue: declared.queue.unwrap_or_else(|| self.catalog.queue_for(task.task.as_str())),
@@ -208,10 +196,17 @@ impl Gateway {
         }
     }
 
-    fn rows(&self, plan: Plan, request: SubmitRequest, submitted: &Submitted, now: Time) -> store::Submission {
+    /// What goes into the ledger. `submitted` is the answer, when the tasks are answered for.
+    pub(super) fn rows(
+        &self,
+        plan: Plan,
+        request: SubmitRequest,
+        submitted: Option<&Submitted>,
+        now: Time,
+    ) -> store::Submission {
         let SubmitRequest { submission, traceparent, idempotency, token, retry_of, schedule, .. } = request;
         let Submission { unique, limits, webhooks, labels, .. } = submission;
-        let key_owner = submitted.task_id.clone().or_else(|| plan.root.clone());
+        let key_owner = submitted.and_then(|submitted| submitted.task_id.clone()).or_else(|| plan.root.clone());
         let wishes = Wishes {
             traceparent,
             token,
@@ -230,13 +225,10 @@ impl Gateway {
             tasks,
             edges,
             groups,
-            idempotency: idempotency.map(|given| IdempotencyKey {
-                answer: (given.answer.0)(submitted),
-                scope: given.scope,
-                key: given.key,
-                fingerprint: given.fingerprint,
-                expires_at: now.plus(self.keep_idempotency),
-            }),
+            fan_out: None,
+            idempotency: idempotency
+                .zip(submitted)
+                .map(|(given, submitted)| self.idempotency_key(given, submitted, now)),
             unique: unique.zip(key_owner).map(|(unique, task_id)| unique_key(unique, task_id, now)),
         }
     }
@@ -269,6 +261,8 @@ impl Gateway {
             traceparent: wishes.traceparent.clone(),
             token: wishes.token.clone(),
             branch: node.branch,
+            attempt: 0,
+            spread: self.spread(&node).cloned(),
         };
         let (queue, priority, ignore_result) = (node.queue().clone(), node.priority(), node.ignore_result());
         let (group_id, group_index) = node.group.unzip();
@@ -296,8 +290,19 @@ impl Gateway {
         }
     }
 
+    /// The answer to a key, written down before it is given.
+    pub(super) fn idempotency_key(&self, given: Idempotency, submitted: &Submitted, now: Time) -> IdempotencyKey {
+        IdempotencyKey {
+            answer: (given.answer.0)(submitted),
+            scope: given.scope,
+            key: given.key,
+            fingerprint: given.fingerprint,
+            expires_at: now.plus(self.keep_idempotency),
+        }
+    }
+
     pub(super) async fn joined(&self, id: &TaskId) -> Result<Submitted, SubmitError> {
-        let task = self.ledger.task(id).await?.ok_or_else(|| SubmitError::IdTaken(id.to_string()))?;
+        let task = self.ledger.task(id).await?.ok_or_else(|| SubmitError::taken(id.as_str()))?;
         Ok(Submitted {
             task_id: Some(task.id),
             group_id: task.group_id,
@@ -359,17 +364,6 @@ fn due_at(task: &TaskSignature, now: Time) -> Option<Time> {
     wanted.filter(|at| *at > now)
 }
 
-/// The first task in it that the caller may not see.
-pub(super) fn foreign_name(signature: &Signature, sight: &Sight) -> Option<TaskName> {
-    let mut foreign = None;
-    signature.visit(&mut |task| {
-        if foreign.is_none() && !sight.sees(Some(task.task.as_str())) {
-            foreign = Some(task.task.clone());
-        }
-    });
-    foreign
-}
-
 fn groups(plan: &Plan) -> Vec<NewGroup> {
     let root = plan.root.clone();
     let group = |group: &crate::task::canvas::Group| NewGroup {
@@ -399,8 +393,12 @@ fn edge((from, to, kind): &(usize, usize, EdgeKind)) -> Edge {
     Edge { from: *from, to: *to, kind }
 }
 
-fn timestamp(time: Time) -> jiff::Timestamp {
+pub(super) fn timestamp(time: Time) -> jiff::Timestamp {
     jiff::Timestamp::from_microsecond(time.as_micros()).unwrap_or_default()
+}
+
+pub(super) fn trace_headers(traceparent: Option<&str>) -> Members {
+    traceparent.map(|text| ("traceparent".to_owned(), json_text(text))).into_iter().collect()
 }
 
 fn json_text(text: &str) -> Json {

@@ -231,8 +231,8 @@ impl From<SubmitError> for Problem {
                 let detail = format!("the token may not submit {name}, only {}", patterns.join(", "));
                 Self::new(&slugs::TASK_NOT_ALLOWED).error("/task", detail.clone()).detail(detail)
             }
-            SubmitError::IdTaken(id) => {
-                Self::new(&slugs::ID_TAKEN).error("/task_id", "is already used").detail(format!("{id} is already used"))
+            SubmitError::IdTaken { id, pointer } => {
+                Self::new(&slugs::ID_TAKEN).error(pointer, "is already used").detail(format!("{id} is already used"))
             }
             SubmitError::KeyReused | SubmitError::Replay(_) => Self::new(&slugs::IDEMPOTENCY_KEY_REUSED),
             SubmitError::Backlog { retry_after, .. } => {

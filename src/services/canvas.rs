@@ -6,7 +6,7 @@
 //!
 //! Ends are heard from the hub at once. A pass over all waiting tasks finds what was missed (other replicas, restarts).
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
 
 use metrics::counter;
@@ -20,7 +20,7 @@ use crate::broker::Broker;
 use crate::clock::{self, Time};
 use crate::lifecycle::Backoff;
 use crate::store::{EdgeKind, Error, Event, Failure, Neighbour, News, SharedLedger, Source, Task};
-use crate::task::Phase;
+use crate::task::{Phase, TaskId};
 
 /// Celery's own records of later steps arrive within milliseconds of the first; after this they do not come any more.
 const RECORDS: Duration = Duration::from_secs(2);
@@ -42,7 +42,7 @@ pub struct Canvases {
     /// Where the next pass begins.
     after: i64,
     /// Failed steps whose followers Celery may still write down, by number.
-    failed: HashMap<i64, Instant>,
+    failed: HashMap<i64, (TaskId, Instant)>,
 }
 
 impl Canvases {
@@ -56,7 +56,7 @@ impl Canvases {
         let mut backoff = Backoff::new(LEDGER_PAUSE);
         let mut next = Instant::now() + PERIOD;
         loop {
-            let wake = self.failed.values().min().copied().unwrap_or(next).min(next);
+            let wake = self.failed.values().map(|(_, at)| *at).min().unwrap_or(next).min(next);
             let outcome = tokio::select! {
                 () = stop.cancelled() => return,
                 event = ends.recv() => match event {
@@ -83,7 +83,7 @@ impl Canvases {
     /// A task ended badly: whoever waits for it is settled now, or soon when Celery may settle it itself.
     async fn hear(&mut self, event: &Event) -> Result<(), Error> {
         if event.phase == Phase::Failed {
-            self.failed.insert(event.task_no, Instant::now() + RECORDS);
+            self.failed.insert(event.task_no, (event.task_id.clone(), Instant::now() + RECORDS));
             return Ok(());
         }
         self.settle_after(&[event.task_no]).await
@@ -91,7 +91,7 @@ impl Canvases {
 
     async fn pass(&mut self, next: &mut Instant) -> Result<(), Error> {
         let now = Instant::now();
-        let due: Vec<i64> = self.failed.iter().filter(|(_, at)| **at <= now).map(|(no, _)| *no).collect();
+        let due: Vec<i64> = self.failed.iter().filter(|(_, (_, at))| *at <= now).map(|(no, _)| *no).collect();
         if !due.is_empty() {
             self.explain(&due).await?;
             self.settle_after(&due).await?;
@@ -102,26 +102,39 @@ impl Canvases {
         if now >= *next {
             *next = now + PERIOD;
             self.look_at_waiting().await?;
+            self.remove_revoked().await?;
         }
         Ok(())
     }
 
     /// Names the step that really failed in what Celery ended because of it. Steps are numbered in their order, so the one before
-    /// has its reason already.
+    /// has its reason already; and should its end have been heard after theirs, those behind it are looked at again.
     async fn explain(&self, failed: &[i64]) -> Result<(), Error> {
-        let mut steps = failed.to_vec();
-        steps.sort_unstable();
-        for no in steps {
+        let heard = failed.iter().filter_map(|no| Some((*no, self.failed.get(no)?.0.clone())));
+        let mut steps: BTreeMap<i64, TaskId> = heard.collect();
+        while let Some((no, id)) = steps.pop_first() {
             let before = self.ledger.predecessors(&[no]).await?;
             let bad = before.iter().find(|step| step.kind == EdgeKind::Next && step.task.phase == Phase::Failed);
             if let Some(bad) = bad
-                && let Some(task) =
-                    self.ledger.successors(&[bad.task.no]).await?.into_iter().find(|next| next.task.no == no)
+                && self.is_explained(&bad.task).await?
             {
-                self.ledger.explain(&task.task.id, &blame(&bad.task)).await?;
+                self.ledger.explain(&id, &blame(&bad.task)).await?;
             }
+            let behind = self.ledger.successors(&[no]).await?.into_iter();
+            let unexplained = behind.filter(|next| next.kind == EdgeKind::Next && is_unexplained(&next.task));
+            steps.extend(unexplained.map(|next| (next.task.no, next.task.id)));
         }
         Ok(())
+    }
+
+    /// Whether it says itself why it failed, or nothing before it can be to blame.
+    async fn is_explained(&self, step: &Task) -> Result<bool, Error> {
+        if step.reason.is_some() {
+            return Ok(true);
+        }
+        let before = self.ledger.predecessors(&[step.no]).await?;
+        let may_be_to_blame = |phase: Phase| phase == Phase::Failed || !phase.is_final();
+        Ok(!before.iter().any(|one| one.kind == EdgeKind::Next && may_be_to_blame(one.task.phase)))
     }
 
     /// Ends what waits for these tasks.
@@ -139,6 +152,30 @@ impl Canvases {
             _ => 0,
         };
         self.settle(tasks).await
+    }
+
+    /// A step that was revoked before its turn travels in the message of the one before it. Workers were told to refuse it; should
+    /// it be sent to a queue that nobody serves now, it is taken out before a worker comes that was not told yet.
+    async fn remove_revoked(&self) -> Result<(), Error> {
+        let ids: Vec<TaskId> = self.ledger.open_revocations(PAGE).await?.into_iter().map(|one| one.task_id).collect();
+        if ids.is_empty() {
+            return Ok(());
+        }
+        let never_sent = |task: &Task| task.phase == Phase::Revoked && task.queued_at.is_none();
+        let steps: Vec<Task> = self.ledger.standing(&ids).await?.into_iter().filter(never_sent).collect();
+        let numbers: Vec<i64> = steps.iter().map(|step| step.no).collect();
+        let before = self.ledger.predecessors(&numbers).await?;
+        let may_stand = |step: &&Task| before.iter().any(|one| one.of == step.no && one.task.phase == Phase::Succeeded);
+        for step in steps.iter().filter(may_stand) {
+            let Some(queue) = step.queue.as_deref() else { continue };
+            // Redis may be away: the next pass looks again.
+            let Ok(removed) = self.broker.remove_task(queue, step.id.as_str()).await else { return Ok(()) };
+            if !removed.is_empty() {
+                counter!("taskgate_messages_removed_total", "reason" => "revoked").increment(removed.len() as u64);
+                info!(task.id = %step.id, "the message of the revoked step {} was removed from {queue}", step.id);
+            }
+        }
+        Ok(())
     }
 
     async fn settle(&self, waiting: Vec<Task>) -> Result<(), Error> {
@@ -246,6 +283,10 @@ fn branch(link: &Neighbour, now: Time) -> Option<String> {
         (EdgeKind::Link, phase) => Some(format!("{} ended as {phase}: its link is not taken", name(step))),
         (_, phase) => Some(format!("{} ended as {phase}: its errback is not taken", name(step))),
     }
+}
+
+fn is_unexplained(task: &Task) -> bool {
+    task.phase == Phase::Failed && task.reason.is_none()
 }
 
 /// The step to blame: the one before, or the one that it blames itself.

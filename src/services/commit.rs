@@ -179,12 +179,13 @@ pub fn outgoing(submission: Submission, inserted: &Inserted) -> Vec<Outgoing> {
     let ready = tasks.into_iter().zip(&inserted.task_nos).filter(|(task, _)| task.phase == Phase::Accepted);
     ready
         .filter_map(|(task, no)| {
-            let NewTask { id, name, queue, priority, headers, body, expires_at, root_id, .. } = task;
+            let NewTask { id, name, queue, priority, headers, body, expires_at, root_id, options, .. } = task;
             headers.map(|headers| Outgoing {
                 no: *no,
                 id,
                 name,
                 queue,
+                spread: options.spread,
                 priority,
                 delivery: 1,
                 headers,

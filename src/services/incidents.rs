@@ -16,10 +16,12 @@ use crate::broker::{self, Broker};
 use crate::clock::{self, Time};
 use crate::config;
 use crate::services::workers::is_online;
-use crate::store::{self, SharedLedger, Worker};
+use crate::store::{self, EdgeKind, SharedLedger, Worker};
 use crate::task::Phase;
 
 const PERIOD: Duration = Duration::from_secs(2);
+/// A worker sends what follows before it stores its own end; the sweeper needs a few looks to release a chord.
+const UNSENT: Duration = Duration::from_secs(30);
 const PAGE: i64 = 500;
 /// Incidents kept at a time; more tasks over their budget than this need no list.
 const MOST: usize = 1_000;
@@ -30,10 +32,12 @@ pub enum Kind {
     NoConsumer,
     OverBudget,
     OutboxStuck,
+    CanvasStuck,
 }
 
 impl Kind {
-    pub const ALL: [Self; 4] = [Self::SilentWorker, Self::NoConsumer, Self::OverBudget, Self::OutboxStuck];
+    pub const ALL: [Self; 5] =
+        [Self::SilentWorker, Self::NoConsumer, Self::OverBudget, Self::OutboxStuck, Self::CanvasStuck];
 
     pub fn as_str(self) -> &'static str {
         match self {
@@ -41,6 +45,7 @@ impl Kind {
             Self::NoConsumer => "no_consumer",
             Self::OverBudget => "over_budget",
             Self::OutboxStuck => "outbox_stuck",
+            Self::CanvasStuck => "canvas_stuck",
         }
     }
 }
@@ -136,6 +141,7 @@ impl Lookout {
         let now = clock::now();
         let mut found: Vec<Incident> = self.outbox(now).await?.into_iter().collect();
         found.extend(self.over_budget(now).await?);
+        found.extend(self.stuck(now).await?);
         // The rest needs Redis: while it is away, what the ledger says is still said.
         match self.queues_and_workers(now).await {
             Ok(more) => found.extend(more),
@@ -177,6 +183,26 @@ impl Lookout {
                 });
             }
         }
+    }
+
+    /// Steps whose turn has come and that nobody has sent. What was sent is not `waiting` any more.
+    async fn stuck(&self, now: Time) -> Result<Vec<Incident>, Trouble> {
+        let waiting = self.ledger.unfinished(&[Phase::Waiting], 0, PAGE).await?;
+        let numbers: Vec<i64> = waiting.iter().map(|task| task.no).collect();
+        let mut before: BTreeMap<i64, (bool, Option<Time>)> = BTreeMap::new();
+        for step in self.ledger.predecessors(&numbers).await? {
+            let (ready, last) = before.entry(step.of).or_insert((true, None));
+            *ready &= step.kind == EdgeKind::Next && step.task.phase == Phase::Succeeded;
+            *last = (*last).max(step.task.finished_at);
+        }
+        let incident = |task: &crate::store::Task| {
+            let (ready, last) = before.get(&task.no)?;
+            let since = (*last).filter(|at| *ready && now.since(*at) > UNSENT)?;
+            let name = task.name.as_deref().unwrap_or("a task");
+            let detail = format!("all that {name} waits for has succeeded, and no worker has sent it");
+            Some(Incident { kind: Kind::CanvasStuck, subject: task.id.to_string(), since, detail })
+        };
+        Ok(waiting.iter().filter_map(incident).collect())
     }
 
     async fn queues_and_workers(&mut self, now: Time) -> Result<Vec<Incident>, Trouble> {

@@ -2,6 +2,8 @@
 
 pub mod canvas;
 pub mod commit;
+pub mod exchanges;
+pub mod expiry;
 pub mod health;
 pub mod hub;
 pub mod incidents;
@@ -10,6 +12,7 @@ pub mod pauses;
 pub mod reads;
 pub mod recorder;
 pub mod relay;
+pub mod removal;
 pub mod retention;
 pub mod stats;
 pub mod sweeper;

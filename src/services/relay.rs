@@ -23,12 +23,13 @@ use tracing::{info, warn};
 
 use super::hub::Hub;
 use crate::backend::Backend;
-use crate::broker::{Broker, Push, Pushed};
+use crate::broker::{Broker, Push, Pushed, Target};
 use crate::celery::{Properties, envelope};
 use crate::clock::{self, Time};
 use crate::crash_points;
 use crate::lifecycle::Backoff;
 use crate::store::{Carrier, Outgoing, SharedLedger};
+use crate::task::Spread;
 
 /// Tasks on the direct way. About a second of the fastest submission; when it is full the outbox way takes over.
 const DIRECT_CAPACITY: usize = 32_768;
@@ -80,6 +81,11 @@ impl Handle {
             self.shared.direct.store(false, Ordering::Release);
             self.shared.wake.notify_one();
         }
+    }
+
+    /// Whether everything offered so far is taken: more may be offered without piling it up.
+    pub fn is_idle(&self) -> bool {
+        self.direct.capacity() == self.direct.max_capacity()
     }
 
     /// Something may have become due. A lost nudge costs one period.
@@ -291,7 +297,7 @@ struct Road {
 
 impl Road {
     fn pushes(&self, batch: &[Outgoing]) -> Vec<Push> {
-        batch.iter().map(push).collect()
+        batch.iter().flat_map(pushes_of).collect()
     }
 
     /// Chord sizes and saved structures come before the first member.
@@ -370,12 +376,32 @@ fn cause(error: &dyn std::error::Error) -> String {
     error.source().map(ToString::to_string).unwrap_or_default()
 }
 
-/// The same row gives the same bytes for ever: revoke removes exactly them.
-pub fn push(row: &Outgoing) -> Push {
+/// One for each queue that it goes to. The same row gives the same bytes for ever: revoke removes exactly them.
+fn pushes_of(row: &Outgoing) -> Vec<Push> {
     let tag = row.id.delivery_tag(row.delivery);
-    let envelope =
-        envelope_bytes(row.id.as_str(), row.queue.as_str(), row.priority.get(), &tag, &row.headers, &row.body);
-    Push { queue: row.queue.clone(), priority: row.priority, tag, envelope }
+    if let Some(Spread::Fanout { exchange, routing_key }) = &row.spread {
+        let priority = row.priority.get();
+        let mut properties = Properties::task(row.id.as_str(), routing_key, priority, &tag);
+        properties.exchange = exchange.as_str().into();
+        properties.reply_to = Some(tag.as_str().into());
+        let target = Target::Fanout { exchange: exchange.clone(), routing_key: routing_key.clone() };
+        return vec![Push { target, envelope: envelope(&row.headers, &row.body, &properties), tag }];
+    }
+    let copies = row.spread.as_ref().map_or(&[][..], Spread::copies);
+    let queues = std::iter::once(&row.queue).chain(copies).enumerate();
+    queues
+        .map(|(n, queue)| {
+            let tag = copy_tag(&tag, n);
+            let priority = row.priority.get();
+            let envelope = envelope_bytes(row.id.as_str(), queue.as_str(), priority, &tag, &row.headers, &row.body);
+            Push { target: Target::Queue(queue.clone(), row.priority), tag, envelope }
+        })
+        .collect()
+}
+
+/// The tag of a message in the `n`th queue that it stands in: two messages with one tag could not both be put back.
+pub fn copy_tag(tag: &str, n: usize) -> String {
+    if n == 0 { tag.to_owned() } else { format!("{tag}.{n}") }
 }
 
 /// The bytes of one delivery as they stand in the list.

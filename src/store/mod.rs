@@ -12,6 +12,7 @@ mod admission;
 mod book;
 pub mod change;
 mod error;
+mod fan_out;
 mod gates;
 pub mod postgres;
 mod query;
@@ -35,6 +36,7 @@ use async_trait::async_trait;
 use tokio::sync::broadcast;
 
 pub use error::Error;
+pub use fan_out::{FanOut, FanOuts, NewFanOut};
 pub use gates::AtGate;
 pub use query::{Cursor, Filter, Page};
 pub use schedules::{Created, Edit, Fired, Firing, Firings, NewRun, NextTick, Outcome, Run, Schedule, Schedules};
@@ -118,7 +120,9 @@ pub enum Changed {
 }
 
 #[async_trait]
-pub trait Ledger: Control + Limits + Schedules + Stats + Steps + Tokens + Traces + Webhooks + Send + Sync {
+pub trait Ledger:
+    Control + FanOuts + Limits + Schedules + Stats + Steps + Tokens + Traces + Webhooks + Send + Sync
+{
     /// `postgres` or `sqlite`.
     fn kind(&self) -> &'static str;
 
@@ -221,6 +225,9 @@ pub trait Ledger: Control + Limits + Schedules + Stats + Steps + Tokens + Traces
 
     /// Those of these ids that the ledger has, whatever their phase, without the large texts.
     async fn standing(&self, ids: &[TaskId]) -> Result<Vec<Task>, Error>;
+
+    /// Queued tasks whose `expires` was after `since` and is not after `now`, by that time, without the large texts.
+    async fn expired(&self, since: Time, now: Time, limit: i64) -> Result<Vec<Task>, Error>;
 
     /// Numbers of unfinished tasks by queue and phase.
     async fn census(&self) -> Result<HashMap<(String, crate::task::Phase), i64>, Error>;

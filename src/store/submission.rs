@@ -1,8 +1,9 @@
 //! What one call puts into the ledger, whole or not at all.
 
 use crate::clock::Time;
-use crate::task::{GroupId, Json, Phase, Priority, QueueName, TaskId, TaskName};
+use crate::task::{GroupId, Json, Phase, Priority, QueueName, Spread, TaskId, TaskName};
 
+use super::fan_out::NewFanOut;
 use super::types::TaskOptions;
 
 /// One request: a task, or all nodes of a canvas.
@@ -14,6 +15,8 @@ pub struct Submission {
     pub edges: Vec<Edge>,
     pub groups: Vec<NewGroup>,
     pub idempotency: Option<IdempotencyKey>,
+    /// More tasks of the one group, to be written out later.
+    pub fan_out: Option<NewFanOut>,
     pub unique: Option<UniqueKey>,
 }
 
@@ -156,6 +159,7 @@ pub struct Outgoing {
     pub id: TaskId,
     pub name: TaskName,
     pub queue: QueueName,
+    pub spread: Option<Spread>,
     pub priority: Priority,
     /// 1 for the first.
     pub delivery: i32,

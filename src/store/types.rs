@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::clock::Time;
-use crate::task::{GroupId, Json, Phase, Position, Priority, TaskId};
+use crate::task::{GroupId, Json, Phase, Position, Priority, Spread, TaskId};
 
 /// One row of the ledger.
 #[derive(Debug, Clone)]
@@ -110,6 +110,16 @@ pub struct TaskOptions {
     /// An errback or link: a branch that may not be taken.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub branch: bool,
+    /// How many failed tasks this one was retried after, by its policy.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub attempt: u32,
+    /// Where an exchange takes it, when that is not its queue's list.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub spread: Option<Spread>,
+}
+
+fn is_zero(count: &u32) -> bool {
+    *count == 0
 }
 
 /// A message as published: the two texts from which the exact bytes are made again.

@@ -140,6 +140,20 @@ impl Canvas {
     }
 }
 
+impl Canvas {
+    /// Makes the members of the top group those of `group`, counted from `first`: a part of a group that is larger than this canvas.
+    pub fn as_part_of(mut self, group: &GroupId, first: i32) -> Self {
+        for node in &mut self.nodes {
+            if let Some((id, index)) = &mut node.group {
+                *id = group.clone();
+                *index = index.saturating_add(first);
+            }
+        }
+        self.groups.clear();
+        self
+    }
+}
+
 impl Step {
     /// The nodes that start when the step starts.
     pub fn entries(&self) -> Vec<usize> {

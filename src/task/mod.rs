@@ -9,6 +9,7 @@ pub mod progress;
 pub mod reader;
 pub mod retry;
 pub mod signature;
+pub mod spread;
 pub mod state;
 pub mod submission;
 pub mod webhook;
@@ -17,6 +18,7 @@ pub use id::{GroupId, InvalidId, Priority, QueueName, TaskId, TaskName};
 pub use invalid::Invalid;
 pub use retry::RetryPolicy;
 pub use signature::{Expires, Signature, TaskSignature};
+pub use spread::Spread;
 pub use state::{Phase, Position};
 pub use submission::Submission;
 

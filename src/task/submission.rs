@@ -3,10 +3,11 @@
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
+use super::TaskId;
 use super::invalid::{Invalid, Problems};
 use super::json::Fields;
 use super::reader::{Reader, labels};
-use super::signature::{FORMS, Limits, Signature};
+use super::signature::{FORMS, Limits, Signature, TaskSignature};
 use super::webhook::{self, Webhook};
 
 /// A signature with the submission's own wishes.
@@ -20,6 +21,8 @@ pub struct Submission {
     pub webhooks: Vec<Webhook>,
     /// For a canvas: labels of all its tasks. A single task has them itself.
     pub labels: Vec<(String, String)>,
+    /// The document is the inside of its composition (`POST /chain`): its pointers are shorter.
+    pub bare: bool,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -50,7 +53,7 @@ const CANVAS_EXTRAS: [&str; 4] = ["unique", "limits", "webhooks", "labels"];
 impl Submission {
     /// A signature and nothing else.
     pub fn of(signature: Signature) -> Self {
-        Self { signature, unique: None, limits: Vec::new(), webhooks: Vec::new(), labels: Vec::new() }
+        Self { signature, unique: None, limits: Vec::new(), webhooks: Vec::new(), labels: Vec::new(), bare: false }
     }
 
     /// Reads `POST /v1/tasks`: any signature.
@@ -69,7 +72,7 @@ impl Submission {
     /// # Errors
     /// As [`Submission::parse`].
     pub fn parse_chain(text: &str, limits: Limits) -> Result<Self, Vec<Invalid>> {
-        read(text, limits, |reader, fields| tasks(reader, fields, |reader, value| reader.chain(value, 0)))
+        bare(read(text, limits, |reader, fields| tasks(reader, fields, |reader, value| reader.chain(value, 0))))
     }
 
     /// Reads `POST /group`: `{tasks: […]}`.
@@ -77,9 +80,9 @@ impl Submission {
     /// # Errors
     /// As [`Submission::parse`].
     pub fn parse_group(text: &str, limits: Limits) -> Result<Self, Vec<Invalid>> {
-        read(text, limits, |reader, fields| {
+        bare(read(text, limits, |reader, fields| {
             tasks(reader, fields, |reader, value| reader.list(value, 0).map(Signature::Group))
-        })
+        }))
     }
 
     /// Reads `POST /chord`: `{header: […], body: …}`.
@@ -87,10 +90,73 @@ impl Submission {
     /// # Errors
     /// As [`Submission::parse`].
     pub fn parse_chord(text: &str, limits: Limits) -> Result<Self, Vec<Invalid>> {
-        read(text, limits, |reader, fields| {
+        bare(read(text, limits, |reader, fields| {
             reader.problems.refuse_unknown(fields, &[&["header", "body"][..], &CANVAS_EXTRAS].concat());
             reader.chord(fields, 0)
-        })
+        }))
+    }
+
+    /// Tasks of a canvas with a retry policy, and where it stands in the document. None for a task that stands alone.
+    pub fn retries_in_canvas(&self) -> Vec<(String, &TaskSignature)> {
+        match &self.signature {
+            Signature::Task(task) if task.link.is_empty() && task.link_error.is_empty() => Vec::new(),
+            _ => self.places("retry", |task| task.retry.is_some()),
+        }
+    }
+
+    /// The ids that the caller chose, and where they stand in the document.
+    pub fn given_ids(&self) -> Vec<(String, TaskId)> {
+        let found = self.places("task_id", |task| task.task_id.is_some());
+        found.into_iter().filter_map(|(pointer, task)| Some((pointer, task.task_id.clone()?))).collect()
+    }
+
+    /// Pointers to the field of those tasks that have it. Free of cost where none has.
+    fn places(&self, field: &str, has: fn(&TaskSignature) -> bool) -> Vec<(String, &TaskSignature)> {
+        let mut any = false;
+        self.signature.visit(&mut |task| any |= has(task));
+        let mut found = Vec::new();
+        let mut note = |at: &str, task| {
+            if has(task) {
+                found.push((format!("{at}/{field}"), task));
+            }
+        };
+        match &self.signature {
+            _ if !any => {}
+            Signature::Chain(members) | Signature::Group(members) if self.bare => each(members, "/tasks", &mut note),
+            Signature::Chord { header, body } if self.bare => {
+                each(header, "/header", &mut note);
+                walk(body, "/body", &mut note);
+            }
+            whole => walk(whole, "", &mut note),
+        }
+        found
+    }
+}
+
+fn bare(read: Result<Submission, Vec<Invalid>>) -> Result<Submission, Vec<Invalid>> {
+    read.map(|submission| Submission { bare: true, ..submission })
+}
+
+/// Every task with its place.
+fn walk<'a>(signature: &'a Signature, at: &str, visit: &mut dyn FnMut(&str, &'a TaskSignature)) {
+    match signature {
+        Signature::Task(task) => {
+            visit(at, task);
+            each(&task.link, &format!("{at}/link"), visit);
+            each(&task.link_error, &format!("{at}/link_error"), visit);
+        }
+        Signature::Chain(members) => each(members, &format!("{at}/chain"), visit),
+        Signature::Group(members) => each(members, &format!("{at}/group"), visit),
+        Signature::Chord { header, body } => {
+            each(header, &format!("{at}/chord/header"), visit);
+            walk(body, &format!("{at}/chord/body"), visit);
+        }
+    }
+}
+
+fn each<'a>(members: &'a [Signature], at: &str, visit: &mut dyn FnMut(&str, &'a TaskSignature)) {
+    for (index, member) in members.iter().enumerate() {
+        walk(member, &format!("{at}/{index}"), visit);
     }
 }
 
@@ -126,6 +192,7 @@ fn read(
             limits: member(problems, &fields, "limits", key_limits).unwrap_or_default(),
             webhooks: member(problems, &fields, "webhooks", webhooks).unwrap_or_default(),
             labels,
+            bare: false,
             signature: signature?,
         })
     });

@@ -8,7 +8,7 @@ use tracing::error;
 use super::error::Failure;
 use super::events::timestamp;
 use super::shared::SharedRef;
-use crate::broker::Push;
+use crate::broker::{Push, Target};
 use crate::celery::continuation::{self, Aftermath, Continuation, Send, Sender};
 use crate::celery::result::ResultTuple;
 use crate::celery::{DecodeError, Message, Properties, Signature, envelope};
@@ -139,5 +139,5 @@ fn push(send: &Send, queue: QueueName) -> Push {
         ..Properties::task(id, &send.routing_key, send.priority, &tag)
     };
     let envelope = envelope(&send.message.headers(), &send.message.body(), &properties);
-    Push { queue, priority: Priority::clamped(send.priority.into()), envelope, tag }
+    Push { target: Target::Queue(queue, Priority::clamped(send.priority.into())), envelope, tag }
 }

@@ -1,6 +1,7 @@
 //! The sample tasks, the same as those of `examples/celery-python`: a client sees no difference.
 
 mod arithmetic;
+mod bulk;
 mod crawl;
 mod document;
 mod info;
@@ -30,6 +31,7 @@ impl Samples {
     /// Adds the sample tasks.
     pub fn register(self, registry: &mut Registry) {
         arithmetic::register(registry);
+        bulk::register(registry);
         info::register(registry);
         document::register(registry, self.directory.join("sample-documents"));
         let (notices, sessions) = (self.directory.join(crawl::NOTICES), self.directory.join("sample-sessions"));

@@ -115,7 +115,7 @@ fn check_shape(text: &str, depth: usize, width: usize) -> Result<(), Problem> {
     let (mut in_string, mut escaped) = (false, false);
     // Members of each array and object that is open; one more than its commas.
     let mut open: Vec<usize> = Vec::new();
-    for byte in text.bytes() {
+    for (at, byte) in text.bytes().enumerate() {
         match byte {
             _ if escaped => escaped = false,
             b'\\' if in_string => escaped = true,
@@ -124,7 +124,8 @@ fn check_shape(text: &str, depth: usize, width: usize) -> Result<(), Problem> {
                 open.push(1);
                 if open.len() > depth {
                     return Err(Problem::new(&slugs::INVALID_JSON)
-                        .detail(format!("the body is nested deeper than {depth} levels")));
+                        .detail(format!("the body is nested deeper than {depth} levels"))
+                        .error(place(&text[..at]), "is one level too deep"));
                 }
             }
             b'}' | b']' if !in_string => drop(open.pop()),
@@ -133,7 +134,8 @@ fn check_shape(text: &str, depth: usize, width: usize) -> Result<(), Problem> {
                     *members += 1;
                     if *members > width {
                         return Err(Problem::new(&slugs::INVALID_JSON)
-                            .detail(format!("an array or object of the body has more than {width} members")));
+                            .detail(format!("an array or object of the body has more than {width} members"))
+                            .error(place(&text[..=at]), "is one member too many"));
                     }
                 }
             }
@@ -141,6 +143,40 @@ fn check_shape(text: &str, depth: usize, width: usize) -> Result<(), Problem> {
         }
     }
     Ok(())
+}
+
+/// The JSON Pointer of what begins after `text`.
+fn place(text: &str) -> String {
+    let (mut path, mut word, mut in_string, mut escaped): (Vec<Result<String, usize>>, _, _, _) =
+        (Vec::new(), 0..0, false, false);
+    for (at, byte) in text.bytes().enumerate() {
+        match byte {
+            _ if escaped => escaped = false,
+            b'\\' if in_string => escaped = true,
+            b'"' if in_string => (word.end, in_string) = (at + 1, false),
+            b'"' => (word, in_string) = (at..at, true),
+            _ if in_string => {}
+            b'{' => path.push(Ok(String::new())),
+            b'[' => path.push(Err(0)),
+            b'}' | b']' => drop(path.pop()),
+            b',' => {
+                if let Some(Err(index)) = path.last_mut() {
+                    *index += 1;
+                }
+            }
+            b':' => {
+                if let Some(Ok(name)) = path.last_mut() {
+                    *name = serde_json::from_str(&text[word.clone()]).unwrap_or_default();
+                }
+            }
+            _ => {}
+        }
+    }
+    let step = |step: &Result<String, usize>| match step {
+        Ok(name) => format!("/{}", name.replace('~', "~0").replace('/', "~1")),
+        Err(index) => format!("/{index}"),
+    };
+    path.iter().map(step).collect()
 }
 
 /// An escaped half of a character is no character: Python would refuse to print or to store it.
@@ -191,6 +227,15 @@ mod tests {
         {
             assert!(check_surrogates(text).is_err(), "{text}");
         }
+    }
+
+    #[test]
+    fn what_is_too_deep_or_too_wide_is_named() {
+        let named = |text: &str| check_shape(text, 2, 3).unwrap_err().places()[0].pointer.clone();
+        assert_eq!(named(r#"{"a/b": [1, {"c,:": 2}]}"#), "/a~1b/1");
+        assert_eq!(named(r#"[["x"], [2, "\"[", []]]"#), "/1/2");
+        assert_eq!(named(r#"{"x": {"y": 1}, "z": {"q": [3], "r": 1}}"#), "/z/q");
+        assert_eq!(named(r#"{"x": 1, "z": [1, 2, 3, 4]}"#), "/z/3");
     }
 
     #[test]

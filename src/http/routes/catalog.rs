@@ -7,7 +7,7 @@ use axum::extract::{FromRequest, FromRequestParts, Request, State};
 use axum::response::Response;
 use axum::routing::post;
 
-use super::submission::{Shown, submit, surroundings};
+use super::submission::{Shown, fan_out, submit, surroundings};
 use crate::catalog::{Catalog, Entry};
 use crate::http::extract::{JsonText, PathValues};
 use crate::http::problem::Problem;
@@ -35,10 +35,13 @@ async fn call(edge: &Edge, entry: &Entry, request: Request) -> Result<Response, 
     let (surroundings, request) = surroundings(edge, Request::from_parts(parts, body)).await?;
     let JsonText(body) = JsonText::from_request(request, edge).await?;
     let call = entry.resolve(&path, &body)?;
+    let shown = Shown { message: call.message, echo: call.echo };
+    if let Some(many) = call.fan_out {
+        return fan_out(edge, surroundings, many, call.limits, &body, shown).await;
+    }
     let mut task = TaskSignature::new(entry.name.clone(), call.args, call.kwargs);
     task.queue = call.queue;
     let mut submission = Submission::of(Signature::Task(Box::new(task)));
     submission.limits = call.limits;
-    let shown = Shown { message: call.message, echo: call.echo };
     submit(edge, surroundings, submission, &body, true, shown).await
 }

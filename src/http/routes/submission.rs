@@ -11,6 +11,7 @@ use axum::response::Response;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
+use crate::catalog::FanOut;
 use crate::gateway::read::Found;
 use crate::gateway::submit::{Answer, Idempotency, SubmitError, SubmitRequest, Submitted};
 use crate::http::extract::{Caller, Prefer, Repeatable, Traceparent, fingerprint};
@@ -18,7 +19,8 @@ use crate::http::problem::Problem;
 use crate::http::state::Edge;
 use crate::http::view::{AcceptedView, GroupView, ResultView};
 use crate::task::json;
-use crate::task::submission::Submission;
+use crate::task::signature::Signature;
+use crate::task::submission::{KeyLimit, Submission};
 
 /// Seconds after which a client may ask for the result.
 const RETRY_AFTER: HeaderValue = HeaderValue::from_static("1");
@@ -78,6 +80,26 @@ pub async fn submit(
     request.sight = caller.sight();
     request.idempotency = idempotency(&caller, repeatable, body, shown.clone());
     respond(edge, edge.gateway.submit(request).await, prefer.wait, shown).await
+}
+
+/// As [`submit`], for one call that becomes many.
+pub async fn fan_out(
+    edge: &Edge,
+    surroundings: Surroundings,
+    call: FanOut,
+    limits: Vec<KeyLimit>,
+    body: &str,
+    shown: Shown,
+) -> Result<Response, Problem> {
+    let Surroundings { caller, prefer, repeatable, traceparent } = surroundings;
+    let mut request = SubmitRequest::new(Submission::of(Signature::Group(Vec::new())));
+    request.submission.limits = limits;
+    request.trusted = true;
+    request.traceparent = traceparent.0;
+    request.token = caller.id();
+    request.sight = caller.sight();
+    request.idempotency = idempotency(&caller, repeatable, body, shown.clone());
+    respond(edge, edge.gateway.fan_out(call, request).await, prefer.wait, shown).await
 }
 
 /// Answers to a submission, however it was made.

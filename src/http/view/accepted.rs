@@ -84,6 +84,10 @@ pub struct AcceptedView {
     pub queue: Option<String>,
     #[schema(example = "tasks.add is accepted")]
     pub message: String,
+    /// How many tasks a group has; absent otherwise.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(example = 3)]
+    pub count: Option<usize>,
     /// The tasks of a canvas; left out for a single task and above 1,000.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub children: Vec<ChildView>,
@@ -117,6 +121,7 @@ impl AcceptedView {
             phase: submitted.phase.to_string(),
             task,
             queue: submitted.queue.as_ref().map(ToString::to_string),
+            count: submitted.group_id.as_ref().filter(|_| submitted.task_id.is_none()).map(|_| submitted.count),
             children: children.collect(),
             links,
             deduplicated: submitted.joined,

@@ -269,7 +269,7 @@ impl Recorder {
         }
         let (by_event, by_record): (Vec<_>, Vec<_>) =
             due.into_iter().partition(|one| one.source == crate::store::Source::Event);
-        news.extend(by_record);
+        news.extend(self.without_bystanders(by_record).await);
         let ids: Vec<TaskId> = by_event.iter().map(|one| one.task_id.clone()).collect();
         let records = self.backend.records(&ids).await.unwrap_or_else(|_| vec![None; ids.len()]);
         for (told, record) in by_event.into_iter().zip(records) {
@@ -281,6 +281,24 @@ impl Recorder {
                 None => news.push(told),
             }
         }
+    }
+
+    /// Any worker that hears a revoke writes REVOKED for a task that it does not have. While another worker has it, only that one
+    /// tells its end; when it is gone without a word, the sweeper believes the record.
+    async fn without_bystanders(&self, ends: Vec<News>) -> Vec<News> {
+        let ids: Vec<TaskId> =
+            ends.iter().filter(|one| one.phase == Phase::Revoked).map(|one| one.task_id.clone()).collect();
+        if ids.is_empty() {
+            return ends;
+        }
+        // While the ledger is away nothing can be written either.
+        let tasks = self.ledger.standing(&ids).await.unwrap_or_default();
+        let has_owner = |one: &News| {
+            let task = tasks.iter().find(|task| task.id == one.task_id);
+            one.phase == Phase::Revoked
+                && task.is_some_and(|task| matches!(task.phase, Phase::Received | Phase::Running) && !task.adopted)
+        };
+        ends.into_iter().filter(|one| !has_owner(one)).collect()
     }
 
     /// Repeats until the ledger has it: nothing that was heard is dropped while the process lives.

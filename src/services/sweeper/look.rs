@@ -15,7 +15,7 @@ use crate::broker::Present;
 use crate::clock::{self, Time};
 use crate::services::recorder;
 use crate::store::Task;
-use crate::task::{Phase, TaskId};
+use crate::task::{Phase, Spread, TaskId};
 
 /// After a loss that is certain, the second look follows at once.
 const GRACE_AFTER_LOSS: Duration = Duration::from_millis(700);
@@ -94,6 +94,16 @@ impl State {
     }
 }
 
+/// The queues, those of these tasks, and the further ones in which they stand.
+fn with_copies(queues: &[String], tasks: &[Task]) -> Vec<String> {
+    let copies = tasks.iter().filter_map(|task| task.options.spread.as_ref()).flat_map(Spread::copies);
+    let own = tasks.iter().filter_map(|task| task.queue.clone());
+    let mut all: Vec<String> = queues.iter().cloned().chain(own).chain(copies.map(ToString::to_string)).collect();
+    all.sort_unstable();
+    all.dedup();
+    all
+}
+
 impl Sweeper {
     /// One look at everything; repairs what was seen absent twice.
     pub(super) async fn look(&self, state: &mut State, doubt: &Doubt) -> Result<(), Trouble> {
@@ -116,6 +126,7 @@ impl Sweeper {
             state.read_anyway = now + READ_ANYWAY;
         }
         self.look_for_all(&queues, scan, state).await?;
+        self.release_chords().await?;
         let grace = self.grace(suspicious);
         let again = suspicious || !state.absences.is_empty();
         state.next_look = Instant::now() + if again { grace } else { self.config.period };
@@ -153,11 +164,7 @@ impl Sweeper {
         let mut absent = Vec::new();
         if !suspects.is_empty() {
             let started = Instant::now();
-            let mut queues: Vec<String> =
-                queues.iter().cloned().chain(suspects.iter().filter_map(|task| task.queue.clone())).collect();
-            queues.sort_unstable();
-            queues.dedup();
-            let present = self.broker.present(&queues).await?;
+            let present = self.broker.present(&with_copies(queues, &suspects)).await?;
             absent = self.absent(suspects, &present, state).await?;
             state.next_scan = Instant::now() + started.elapsed() * SCAN_SHARE;
         }

@@ -17,6 +17,7 @@ mod doubt;
 mod fleet;
 mod leases;
 mod look;
+mod release;
 mod resurrected;
 mod settle;
 mod steps;

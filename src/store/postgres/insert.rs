@@ -12,6 +12,7 @@ use crate::store::rows::{label_rows, labels_text, options_text, short};
 use crate::store::{Conflict, Error, Event, Inserted, Submission, UniqueWhile};
 use crate::task::{GroupId, TaskId};
 
+use super::fan_out;
 use super::pool::{Tx, is_deadlock, is_unique_violation};
 
 /// A batch that is refused more often than this fights with something else than other submissions.
@@ -216,6 +217,9 @@ async fn extras(tx: &mut Tx, batch: &[&Submission], inserted: &[Inserted]) -> Re
     edges(tx, batch, inserted).await?;
     groups(tx, batch).await?;
     retried(tx, batch).await?;
+    for submission in batch {
+        fan_out::insert(tx, submission).await?;
+    }
     Ok(idempotency(tx, batch).await? && unique(tx, batch).await?)
 }
 

@@ -6,6 +6,7 @@
 mod control;
 pub mod django;
 mod events;
+mod fan_out;
 mod gates;
 mod groups;
 mod insert;
@@ -207,6 +208,10 @@ impl Ledger for PostgresLedger {
 
     async fn tasks_by_id(&self, ids: &[TaskId]) -> Result<Vec<Task>, Error> {
         tasks::tasks_by_id(&self.pool, ids).await
+    }
+
+    async fn expired(&self, since: Time, now: Time, limit: i64) -> Result<Vec<Task>, Error> {
+        tasks::expired(&self.pool, since, now, limit).await
     }
 
     async fn standing(&self, ids: &[TaskId]) -> Result<Vec<Task>, Error> {

@@ -278,6 +278,7 @@ async fn outgoing(tx: &mut Tx, claimed: &[Claimed], due: &[Task]) -> Result<Vec<
                 name: TaskName::parse(task.name.as_deref().unwrap_or_default()).map_err(|_| corrupt(task, "name"))?,
                 queue: QueueName::parse(task.queue.as_deref().unwrap_or_default())
                     .map_err(|_| corrupt(task, "queue"))?,
+                spread: task.options.spread.clone(),
                 priority: task.priority,
                 delivery: task.delivery,
                 headers: headers.ok_or_else(|| corrupt(task, "headers"))?,

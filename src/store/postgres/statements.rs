@@ -1,8 +1,8 @@
 //! Every constant statement, so that a test can prepare each against a migrated database.
 
 use super::{
-    control, events, gates, groups, insert, learn, lease, list, migrate, notify, outbox, prune, save, schedules, stats,
-    steps, tasks, tokens, traces, webhooks, workers,
+    control, events, fan_out, gates, groups, insert, learn, lease, list, migrate, notify, outbox, prune, save,
+    schedules, stats, steps, tasks, tokens, traces, webhooks, workers,
 };
 
 pub(super) const PING: &str = "select 1 from taskgate.ledger";
@@ -20,6 +20,10 @@ pub const STATEMENTS: &[&str] = &[
     events::FEED_END,
     events::NEWEST,
     events::WINDOW,
+    fan_out::INSERT,
+    fan_out::NEXT,
+    fan_out::ADVANCE,
+    fan_out::FINISH,
     gates::WAITING,
     gates::FIRST,
     gates::RATES,
@@ -115,6 +119,7 @@ pub const STATEMENTS: &[&str] = &[
     tasks::UNFINISHED,
     tasks::CENSUS,
     tasks::TASKS_BY_ID,
+    tasks::EXPIRED,
     tasks::STANDING,
     tasks::TOMBSTONE,
     stats::FOLDED,

@@ -4,6 +4,7 @@ use std::collections::HashMap;
 
 use sqlx::{PgPool, Postgres, QueryBuilder, Row};
 
+use crate::clock::Time;
 use crate::store::rows::{clean, light_task_columns, short, task_columns};
 use crate::store::{Error, Filter, Message, Task};
 use crate::task::{Phase, TaskId};
@@ -28,6 +29,13 @@ pub(super) const TASKS_BY_ID: &str =
 pub(super) const STANDING: &str =
     concat!("select ", light_task_columns!(), " from taskgate.task t where t.task_id = any($1)");
 
+pub(super) const EXPIRED: &str = concat!(
+    "select ",
+    light_task_columns!(),
+    " from taskgate.task t \
+     where t.expires_at > $1 and t.expires_at <= $2 and t.phase = 'queued' order by t.expires_at limit $3"
+);
+
 pub(super) const CENSUS: &str = "select coalesce(t.queue, ''), t.phase, count(*) from taskgate.unfinished u \
      join taskgate.task t on t.task_no = u.task_no group by 1, 2";
 
@@ -50,6 +58,10 @@ pub(super) async fn unfinished(pool: &PgPool, phases: &[Phase], after: i64, limi
 pub(super) async fn tasks_by_id(pool: &PgPool, ids: &[TaskId]) -> Result<Vec<Task>, Error> {
     let ids: Vec<&str> = ids.iter().map(|id| id.as_str()).collect();
     rows::tasks(&sqlx::query(TASKS_BY_ID).bind(ids).fetch_all(pool).await?)
+}
+
+pub(super) async fn expired(pool: &PgPool, since: Time, now: Time, limit: i64) -> Result<Vec<Task>, Error> {
+    rows::tasks(&sqlx::query(EXPIRED).bind(since.0).bind(now.0).bind(limit).fetch_all(pool).await?)
 }
 
 pub(super) async fn standing(pool: &PgPool, ids: &[TaskId]) -> Result<Vec<Task>, Error> {

@@ -7,6 +7,7 @@ use crate::store::rows::{label_rows, labels_text, options_text, short};
 use crate::store::{Conflict, Error, Event, Inserted, NewTask, Submission, UniqueWhile};
 use crate::task::{GroupId, Phase, TaskId};
 
+use super::fan_out;
 use super::pool::{Pools, Tx, list};
 use super::save;
 
@@ -147,6 +148,7 @@ async fn extras(tx: &mut Tx, submission: &Submission, numbers: &[i64]) -> Result
             .execute(&mut **tx)
             .await?;
     }
+    fan_out::insert(tx, submission).await?;
     if let Some(key) = &submission.idempotency {
         sqlx::query(IDEMPOTENCY)
             .bind(&key.scope)

@@ -6,6 +6,7 @@
 mod control;
 pub mod django;
 mod events;
+mod fan_out;
 mod gates;
 mod groups;
 mod insert;
@@ -192,6 +193,10 @@ impl Ledger for SqliteLedger {
 
     async fn tasks_by_id(&self, ids: &[TaskId]) -> Result<Vec<Task>, Error> {
         tasks::tasks_by_id(&self.pools.read, ids).await
+    }
+
+    async fn expired(&self, since: Time, now: Time, limit: i64) -> Result<Vec<Task>, Error> {
+        tasks::expired(&self.pools.read, since, now, limit).await
     }
 
     async fn standing(&self, ids: &[TaskId]) -> Result<Vec<Task>, Error> {

@@ -1,8 +1,8 @@
 //! Every constant statement, so that a test can prepare each against a migrated database.
 
 use super::{
-    control, events, gates, groups, insert, learn, lease, migrate, outbox, prune, save, schedules, stats, steps, tasks,
-    tokens, traces, webhooks, workers,
+    control, events, fan_out, gates, groups, insert, learn, lease, migrate, outbox, prune, save, schedules, stats,
+    steps, tasks, tokens, traces, webhooks, workers,
 };
 
 pub(super) const PING: &str = "select count(*) from queue_pause";
@@ -19,6 +19,10 @@ pub const STATEMENTS: &[&str] = &[
     events::EVENTS,
     events::NEWEST,
     events::WINDOW,
+    fan_out::INSERT,
+    fan_out::NEXT,
+    fan_out::ADVANCE,
+    fan_out::FINISH,
     gates::WAITING,
     gates::FIRST,
     gates::RATES,
@@ -110,6 +114,7 @@ pub const STATEMENTS: &[&str] = &[
     tasks::MESSAGE,
     tasks::UNFINISHED,
     tasks::CENSUS,
+    tasks::EXPIRED,
     tasks::TOMBSTONE,
     stats::FOLDED,
     stats::ENDED,

@@ -6,6 +6,7 @@ use std::collections::HashMap;
 
 use sqlx::{QueryBuilder, Row, Sqlite, SqlitePool};
 
+use crate::clock::Time;
 use crate::store::rows::{clean, light_task_columns, short, task_columns};
 use crate::store::{Cursor, Error, Filter, Message, Page, Task};
 use crate::task::{Phase, TaskId};
@@ -26,6 +27,13 @@ pub(super) const UNFINISHED: &str = concat!(
     light_task_columns!(),
     " from unfinished u join task t on t.task_no = u.task_no \
      where u.task_no > $1 and ($2 = '[]' or t.phase in (select value from json_each($2))) order by u.task_no limit $3"
+);
+
+pub(super) const EXPIRED: &str = concat!(
+    "select ",
+    light_task_columns!(),
+    " from task t \
+     where t.expires_at > $1 and t.expires_at <= $2 and t.phase = 'queued' order by t.expires_at limit $3"
 );
 
 pub(super) const CENSUS: &str = "select coalesce(t.queue, ''), t.phase, count(*) from unfinished u \
@@ -57,6 +65,10 @@ pub(super) async fn unfinished(
 pub(super) async fn tasks_by_id(pool: &SqlitePool, ids: &[TaskId]) -> Result<Vec<Task>, Error> {
     let ids: Vec<&str> = ids.iter().map(|id| id.as_str()).collect();
     rows::tasks(&sqlx::query(TASKS_BY_ID).bind(list(&ids)).fetch_all(pool).await?)
+}
+
+pub(super) async fn expired(pool: &SqlitePool, since: Time, now: Time, limit: i64) -> Result<Vec<Task>, Error> {
+    rows::tasks(&sqlx::query(EXPIRED).bind(since.0).bind(now.0).bind(limit).fetch_all(pool).await?)
 }
 
 pub(super) async fn standing(pool: &SqlitePool, ids: &[TaskId]) -> Result<Vec<Task>, Error> {

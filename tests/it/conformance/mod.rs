@@ -8,6 +8,7 @@ mod fixture;
 mod admission;
 mod canvas;
 mod control;
+mod fan_out;
 mod feed;
 mod gates;
 mod lists;

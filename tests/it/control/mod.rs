@@ -2,7 +2,13 @@
 
 mod canvas;
 mod deployments;
+mod exchanges;
+mod expiry;
+mod fan_out;
+mod forms;
 mod inspect;
 mod queues;
 mod retry;
 mod revoke;
+mod sentinel;
+mod threads;

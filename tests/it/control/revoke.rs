@@ -140,3 +140,55 @@ async fn bad_revokes_are_refused_by_name() {
     assert_eq!(pointers, ["/extra", "/terminate", "/signal"]);
     env.http.post("/v1/tasks/unknown/revoke", &json!({})).await.problem(404, "task-not-found");
 }
+
+/// A push may be in flight while the revoke decides: what is called prevented never runs, whatever wins.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_revoke_that_races_with_the_push_keeps_its_word() {
+    let env = Harness::start(&options(Version::Latest, "threads"));
+    let mut verdicts = Vec::new();
+    for n in 0..60 {
+        // Nobody serves the second queue: what goes there is always found, whichever way it went.
+        let queue = if n % 2 == 0 { "celery" } else { "nobody" };
+        let id = env.submit_signature(json!({"task": "demo.echo", "args": [n], "queue": queue})).await;
+        let verdict = revoke(&env, &id, json!({})).await;
+        verdicts.push((id, verdict["verdict"].as_str().expect("a verdict").to_owned()));
+    }
+    for (id, _) in &verdicts {
+        env.finished(id).await;
+    }
+    let last = env.submit("demo.echo", json!(["last"])).await;
+    env.finished(&last).await;
+    let prevented: Vec<&String> = verdicts.iter().filter(|(_, said)| said == "prevented").map(|(id, _)| id).collect();
+    assert!(prevented.len() >= 30, "{verdicts:?}");
+    assert_eq!(env.redis.command::<i64>(0, &["LLEN", "nobody"]), 0);
+    for id in prevented {
+        assert!(!ran(&env, id), "{id} ran after all");
+        env.in_phase(id, "revoked").await;
+    }
+}
+
+/// A worker that does not have the task writes REVOKED for it. That ends nothing while its owner runs it.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_bystander_s_word_does_not_end_a_running_task() {
+    let env = Harness::start(&options(Version::Latest, "prefork"));
+    // Longer than the ten seconds after which a doubtful end is believed otherwise.
+    let id = env.submit("demo.sleep", json!([13, "done"])).await;
+    env.in_phase(&id, "running").await;
+    let record = json!({
+        "status": "REVOKED",
+        "result": {"exc_type": "TaskRevokedError", "exc_message": ["revoked"], "exc_module": "celery.exceptions"},
+        "traceback": null, "children": [], "task_id": id,
+    })
+    .to_string();
+    let key = format!("celery-task-meta-{id}");
+    env.redis.command::<String>(1, &["SET", &key, &record]);
+    env.redis.command::<i64>(1, &["PUBLISH", &key, &record]);
+    assert_eq!(env.finished(&id).await["result"], "done");
+    let history = env
+        .http
+        .get_with(&format!("/v1/tasks/{id}/events"), &[("Accept", "application/json"), ("Last-Event-ID", "0")])
+        .await
+        .json();
+    let events = history["events"].as_array().expect("a list");
+    assert!(events.iter().all(|event| event["phase"] != "revoked"), "{history}");
+}

@@ -296,3 +296,14 @@ async fn serve_starts_when_there_is_a_token_and_says_how_to_make_one() {
     let header = format!("Bearer {token}");
     gateway.http().get_with("/v1/tasks", &[("authorization", &header)]).await.expect(200);
 }
+
+#[tokio::test]
+async fn a_fan_out_of_a_foreign_name_is_refused_however_large() {
+    let guarded = Guarded::shared();
+    let token = guarded.token(&["--name", "adder", "--scope", "submit", "--tasks", "tasks.add"]);
+    let adder = guarded.caller(0, &token);
+    for end in [10, 100_000] {
+        let body = json!({"start": 0, "end": end, "size": 10});
+        assert_eq!(adder.post("/reindex-notices", &body).await.status, 403);
+    }
+}
