@@ -64,6 +64,7 @@ fn base() -> Value {
             for (method, operation) in methods.as_object_mut().into_iter().flatten() {
                 with_default(operation);
                 links::link(operation);
+                with_group(operation);
                 secured(operation, access::of_operation(method, path).unwrap_or(Need::Nothing));
             }
         }
@@ -97,6 +98,25 @@ fn unsecured(document: &mut Value) {
     let operations = operations.into_iter().flat_map(Map::values_mut).filter_map(Value::as_object_mut);
     for operation in operations.flat_map(Map::values_mut).filter_map(Value::as_object_mut) {
         operation.remove("security");
+    }
+}
+
+/// Operations that take the id of a group too, or make one: their answer is then the group.
+const OF_GROUPS: [&str; 7] =
+    ["get_result", "get_task", "watch_task", "submit_task", "submit_chain", "submit_group", "submit_chord"];
+
+fn with_group(operation: &mut Value) {
+    let id = operation["operationId"].as_str().unwrap_or_default();
+    if !OF_GROUPS.contains(&id) {
+        return;
+    }
+    // A submission's 202 says itself what it accepted.
+    let statuses: &[&str] = if id.starts_with("submit") { &["200"] } else { &["200", "202"] };
+    for status in statuses {
+        let place = format!("/responses/{status}/content/application~1json/schema");
+        if let Some(schema) = operation.pointer_mut(&place) {
+            *schema = json!({"anyOf": [schema.take(), {"$ref": "#/components/schemas/Group"}]});
+        }
     }
 }
 

@@ -26,13 +26,19 @@ async fn the_gateway_keeps_its_contract_whatever_it_is_asked() {
     ] {
         known.push(env.submit_signature(signature).await);
     }
+    let group = json!({"tasks": [{"task": "demo.add", "args": [1, 2]}, {"task": "demo.add", "args": [3, 4]}]});
+    let group = env.http.post("/group", &group).await.expect(202);
+    known.push(group["group_id"].as_str().expect("an id").to_owned());
     env.http.post(&format!("/v1/tasks/{}/revoke", known[0]), &json!({})).await.expect(200);
     let mut command = Command::new(root().join(".venv/schemathesis/bin/schemathesis"));
     command
         .args(["run", &format!("{}/openapi.json", env.http.base), "--checks", CHECKS, "--no-color"])
         // A stream of everything has no end.
         .args(["--exclude-path", "/v1/events", "--request-timeout", "60", "--continue-on-failure"])
-        .args(["--phases", if long.is_some() { "examples,coverage,fuzzing,stateful" } else { "examples,fuzzing" }])
+        .args([
+            "--phases",
+            if long.is_some() { "examples,coverage,fuzzing,stateful" } else { "examples,fuzzing,stateful" },
+        ])
         .args(["--max-examples", long.as_deref().unwrap_or(EXAMPLES)])
         .current_dir(env.gateway.directory())
         .env("PYTHONPATH", root().join("tests/contract"))
