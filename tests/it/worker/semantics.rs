@@ -45,7 +45,7 @@ fn states_children_and_ignored_results_are_kept_as_celery_keeps_them() {
     let rust = Rust::start();
     let said = rust.ask(
         r#"
-r = send("progress", 3)
+r = send("progress", 3, countdown=0.5)
 seen = []
 r.get(timeout=30, on_message=lambda m: seen.append([m["status"], m["result"]]))
 parent = send("spawn", 2)
@@ -79,7 +79,8 @@ def attempts(result):
     except ValueError as error:
         seen.append(str(error))
     return seen
-retry = send("retry", 2, 0.05)
+# Later, so that the client listens before anything happens.
+retry = send("retry", 2, 0.05, countdown=0.5)
 states = []
 retry.get(timeout=30, on_message=lambda m: states.append(m["status"]))
 started = time.time()
@@ -89,8 +90,8 @@ spread = time.time() - started
 tell({
     "retry": retry.get(), "states": states,
     "exhausted": failure(send("retry_exhausted", 5, 0.01)),
-    "asked": attempts(send("fail", "ValueError", "no", headers={"taskgate_retry": {"max": 2, "delay": 0.05}})),
-    "unreadable": attempts(send("fail", "ValueError", "no", headers={"taskgate_retry": {"max": "many"}})),
+    "asked": attempts(send("fail", "ValueError", "no", countdown=0.5, headers={"taskgate_retry": {"max": 2, "delay": 0.05}})),
+    "unreadable": attempts(send("fail", "ValueError", "no", countdown=0.5, headers={"taskgate_retry": {"max": "many"}})),
     "soft": failure(send("soft_limit", 5)),
     "hard": failure(send("hard_limit", 5)),
     "message_limit": failure(send("sleep", 5, time_limit=0.2)),
