@@ -1,5 +1,5 @@
 //! taskgate beside what it replaces, on one machine, in one run: `make bench`, or `cargo bench --bench gateway -- submit streams`
-//! for some of its sections (`submit`, `replicas`, `results`, `latency`, `streams`, `recorder`, `beat`).
+//! for some of its sections (`submit`, `batches`, `replicas`, `results`, `latency`, `streams`, `recorder`, `beat`).
 //!
 //! Starts its own Redis, PostgreSQL (with fsync), Celery worker, the peers and taskgate, loads each in turn from this process,
 //! and prints one table with ratios. Floors (a handler that only answers, `redis-benchmark`, `pgbench` with the same row) show
@@ -7,6 +7,7 @@
 
 #![expect(clippy::disallowed_methods, reason = "a measuring program with its own runtime and clock")]
 
+mod batches;
 mod beat;
 mod floors;
 #[path = "../../tests/it/harness/mod.rs"]
@@ -85,6 +86,9 @@ async fn run(sections: &[String]) {
     }
     if wanted("submit") {
         submit::measure(&mut bench).await;
+    }
+    if wanted("batches") {
+        batches::measure(&mut bench).await;
     }
     if wanted("replicas") {
         replicas::measure(&mut bench).await;
