@@ -45,7 +45,7 @@ async fn paths(bench: &Bench, group: &Value) -> Vec<String> {
     let mut path = format!("/v1/tasks?group_id={id}&limit=200");
     loop {
         let page = bench.http().get(&path).await.expect(200);
-        let items = page["items"].as_array().expect("a list").iter();
+        let items = page["tasks"].as_array().expect("a list").iter();
         found.extend(items.map(|item| format!("/result/{}", item["task_id"].as_str().expect("an id"))));
         match page["next"].as_str() {
             Some(next) => path = format!("/v1/tasks?group_id={id}&limit=200&cursor={next}"),
