@@ -30,6 +30,8 @@ pub(super) struct Book {
     pub entries: Vec<Entry>,
     pub events: Vec<Event>,
     by_id: HashMap<TaskId, usize>,
+    /// Ends by record of tasks that nobody knows yet: the word of a worker that makes one known may come right behind.
+    early: HashMap<TaskId, News>,
 }
 
 impl Book {
@@ -46,13 +48,13 @@ impl Book {
         self.entries.push(Entry { before: task.phase, touched: new, outcome: new, new, task });
     }
 
-    /// Applies one piece of news; of an unknown task only with an [`Adoption`].
+    /// Applies one piece of news; of an unknown task only with an [`Adoption`], at once or later in this transaction.
     pub fn learn(&mut self, news: &News) {
         let Some(&index) = self.by_id.get(&news.task_id) else {
             if let Some(adoption) = &news.adoption {
-                let task = adopted(news, adoption);
-                self.events.push(event(&task, news, Some(&task.status)));
-                self.enter(task, true);
+                self.meet(news, adoption);
+            } else if news.phase.is_final() {
+                self.early.insert(news.task_id.clone(), news.clone());
             }
             return;
         };
@@ -78,6 +80,29 @@ impl Book {
                 self.events.push(event(&entry.task, news, None));
             }
         }
+    }
+
+    /// The first that is heard of a task of others, but for its record.
+    fn meet(&mut self, news: &News, adoption: &Adoption) {
+        match self.early.remove(&news.task_id) {
+            // The record has the value.
+            Some(record) if news.phase.is_final() => {
+                let record = News { adoption: Some(adoption.clone()), ..record };
+                self.adopt(&record, adoption);
+                self.learn(news);
+            }
+            Some(record) => {
+                self.adopt(news, adoption);
+                self.learn(&record);
+            }
+            None => self.adopt(news, adoption),
+        }
+    }
+
+    fn adopt(&mut self, news: &News, adoption: &Adoption) {
+        let task = adopted(news, adoption);
+        self.events.push(event(&task, news, Some(&task.status)));
+        self.enter(task, true);
     }
 
     /// Moves a task to a phase that the ledger itself decides, past the rules for news: parking, releasing, a further delivery.

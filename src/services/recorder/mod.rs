@@ -218,7 +218,7 @@ impl Recorder {
             }
         }
         self.take_due(state, &mut news).await;
-        self.commit(news, stop).await;
+        self.commit(news, state, stop).await;
         if state.asking.is_due(Instant::now()) {
             self.ask_for_events().await;
         }
@@ -275,7 +275,8 @@ impl Recorder {
         for (told, record) in by_event.into_iter().zip(records) {
             match record.and_then(|payload| ResultMeta::decode(&payload).ok()).filter(ResultMeta::is_ready) {
                 Some(record) => {
-                    news.push(certain(record::read(told.task_id.clone(), record, told.at)));
+                    let record = certain(record::read(told.task_id.clone(), record, told.at));
+                    news.push(News { adoption: told.adoption.clone(), ..record });
                     news.push(told);
                 }
                 None => news.push(told),
@@ -302,7 +303,7 @@ impl Recorder {
     }
 
     /// Repeats until the ledger has it: nothing that was heard is dropped while the process lives.
-    async fn commit(&self, news: Vec<News>, stop: &CancellationToken) {
+    async fn commit(&self, news: Vec<News>, state: &mut State, stop: &CancellationToken) {
         let mut backoff = Backoff::new(LEDGER_PAUSE);
         for chunk in news.chunks(BATCH) {
             let durable = chunk.iter().any(|one| one.phase.is_final());
@@ -319,6 +320,7 @@ impl Recorder {
                         note_lag(chunk);
                         counter!("taskgate_recorder_events_total").increment(events.len() as u64);
                         note_redeliveries(&events);
+                        state.note_untaken(chunk, &events);
                         self.hub.publish(&events);
                         break;
                     }
@@ -376,7 +378,7 @@ impl Recorder {
             state.hear_record(task.id.clone(), record, &mut said);
             news.extend(said.into_iter().filter(|one| !record::is_known(task, one)));
         }
-        self.commit(news, stop).await;
+        self.commit(news, state, stop).await;
         true
     }
 }

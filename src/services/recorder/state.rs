@@ -1,5 +1,6 @@
 //! What the recorder remembers from one word to the next: ends in doubt, and ends just heard.
 
+use std::collections::HashSet;
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -74,6 +75,20 @@ impl State {
         }
     }
 
+    /// A record may overtake the first word of a task that others sent. The ledger does not know that task yet and takes no end of
+    /// it, so the event that tells the end must not come alone.
+    pub fn note_untaken(&mut self, told: &[News], taken: &[crate::store::Event]) {
+        let is_end = |one: &&News| one.source == Source::Result && one.phase.is_final();
+        if !told.iter().any(|one| is_end(&one)) {
+            return;
+        }
+        let taken: HashSet<&TaskId> =
+            taken.iter().filter(|event| event.phase.is_final()).map(|event| &event.task_id).collect();
+        for one in told.iter().filter(is_end).filter(|one| !taken.contains(&one.task_id)) {
+            self.recent.forget(&one.task_id);
+        }
+    }
+
     /// The event's place and the record's words.
     fn retry_by_event(&mut self, one: News) -> News {
         match self.pending.withdraw(&one.task_id) {
@@ -126,6 +141,29 @@ mod tests {
         }
     }
 
+    /// As the ledger tells what it took.
+    fn told(one: &News) -> crate::store::Event {
+        crate::store::Event {
+            task_no: 1,
+            task_id: one.task_id.clone(),
+            name: None,
+            queue: None,
+            group_id: None,
+            root_id: None,
+            seq: 2,
+            feed: 0,
+            at: one.at,
+            phase: one.phase,
+            status: one.phase.status().to_owned(),
+            delivery: 1,
+            retries: 0,
+            worker: None,
+            meta: None,
+            reason: None,
+            corrected: false,
+        }
+    }
+
     fn retried() -> Event {
         event(TaskNews::Retried { exception: "ValueError('event')".into(), traceback: None })
     }
@@ -152,6 +190,20 @@ mod tests {
         state.hear_record(id(), record("RETRY"), &mut news);
         assert_eq!(phases(&news), [Phase::Retrying]);
         assert_eq!(state.pending.next_deadline(), None);
+    }
+
+    #[test]
+    fn an_end_that_the_ledger_did_not_take_is_told_with_its_record_again() {
+        for taken in [true, false] {
+            let (mut state, mut news) = (State::default(), Vec::new());
+            state.hear_record(id(), record("SUCCESS"), &mut news);
+            let events: Vec<_> = news.iter().filter(|_| taken).map(told).collect();
+            state.note_untaken(&news, &events);
+            news.clear();
+            let end = TaskNews::Succeeded { result: None, runtime: Some(0.1) };
+            state.hear_event(event(end), &mut news);
+            assert_eq!((news.len(), state.pending.get(&id()).is_some()), (usize::from(taken), !taken));
+        }
     }
 
     #[test]

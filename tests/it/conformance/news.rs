@@ -18,6 +18,7 @@ on_both!(
     custom_states_are_progress,
     a_task_given_up_is_corrected_once,
     others_tasks_are_adopted_once_and_completed,
+    a_record_that_overtakes_the_first_word_of_others_tasks_is_kept,
     a_text_with_a_nul_is_kept_readable,
     concurrent_learners_leave_no_gap,
     values_pass_through_digit_for_digit,
@@ -172,6 +173,28 @@ async fn a_task_given_up_is_corrected_once(ledger: &Fixture) {
     assert_eq!((task.phase, task.corrected, task.failure, task.reason), (Phase::Succeeded, true, None, None));
     assert_eq!(task.result.unwrap().get(), "1");
     assert!(ledger.learn(&[record(&id, Phase::Failed, 10)], true).await.unwrap().is_empty());
+}
+
+/// Records and events come by two ways; the record of a short task may well be the first that is heard of it.
+async fn a_record_that_overtakes_the_first_word_of_others_tasks_is_kept(ledger: &Fixture) {
+    let (heard, unheard) = (new_id(), new_id());
+    let by_event = |id, phase, seconds| News { adoption: Some(Adoption::default()), ..event(id, phase, seconds) };
+    let by_record = |id, value| News { result: Some(json(value)), ..record(id, Phase::Succeeded, 3) };
+    let told = [
+        by_record(&heard, "42"),
+        by_event(&heard, Phase::Received, 1),
+        by_event(&heard, Phase::Running, 2),
+        by_event(&heard, Phase::Succeeded, 3),
+        by_record(&unheard, "43"),
+        by_event(&unheard, Phase::Succeeded, 3),
+    ];
+    ledger.learn(&told, true).await.unwrap();
+    for (id, result) in [(&heard, "42"), (&unheard, "43")] {
+        let task = ledger.task(id).await;
+        assert_eq!((task.phase, task.adopted), (Phase::Succeeded, true));
+        assert_eq!(task.result.unwrap().get(), result);
+    }
+    assert_eq!(ledger.task(&heard).await.started_at, Some(after(2)));
 }
 
 async fn others_tasks_are_adopted_once_and_completed(ledger: &Fixture) {
