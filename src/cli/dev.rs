@@ -30,6 +30,9 @@ pub struct Options {
     /// Where the ledger and the samples' files are kept
     #[arg(long, value_name = "DIRECTORY", default_value = DATA)]
     data: PathBuf,
+    /// Base address of the sample notice board; default: the one served here
+    #[arg(long, value_name = "URL", env = "SAMPLE_SITE_URL")]
+    sample_site: Option<String>,
 }
 
 /// # Errors
@@ -39,21 +42,21 @@ pub fn run(common: &Common, options: &Options) -> anyhow::Result<ExitCode> {
     let config = configure(Role::Dev, common, &[listen])?;
     if worker::is_child() {
         let address = config.http.listen;
-        let child = app::worker(&config, samples(address, &options.data))?;
+        let child = app::worker(&config, samples(address, &options.data, options))?;
         super::runtime()?.block_on(child.run(Stop::default()));
         return Ok(ExitCode::SUCCESS);
     }
-    super::runtime()?.block_on(dev(config, &options.data))
+    super::runtime()?.block_on(dev(config, options))
 }
 
-async fn dev(config: Config, data: &Path) -> anyhow::Result<ExitCode> {
+async fn dev(config: Config, options: &Options) -> anyhow::Result<ExitCode> {
     let tasks = Tasks::default();
     let metrics = telemetry::metrics(&tasks);
     let listener = listen(&config).await?;
     let address = listener.local_addr()?;
-    let dev = Dev::prepare(config, data, &tasks).await?;
+    let dev = Dev::prepare(config, &options.data, &tasks).await?;
     let app = App::build(&dev.config, dev.ledger(&tasks)?, tasks.clone())?;
-    spawn_worker(&dev, address, &tasks)?;
+    spawn_worker(&dev, samples(address, dev.data(), options), &tasks)?;
     dev.announce(address);
     let edge = Edge::new(&dev.config, app.gateway, app.catalog, tasks.clone(), metrics, app.traces);
     let router = http::router(edge).merge(http::sample_site());
@@ -63,15 +66,17 @@ async fn dev(config: Config, data: &Path) -> anyhow::Result<ExitCode> {
 }
 
 /// The worker of `taskgate worker`, in this process.
-fn spawn_worker(dev: &Dev, listen: SocketAddr, tasks: &Tasks) -> anyhow::Result<()> {
-    let worker = app::worker(&dev.config, samples(listen, dev.data()))?;
+fn spawn_worker(dev: &Dev, registry: Registry, tasks: &Tasks) -> anyhow::Result<()> {
+    let worker = app::worker(&dev.config, registry)?;
     let worker = worker.task_events(true).mingle(false).warm_timeout(Some(WORKER_STOP));
     tasks.spawn("worker", OnExit::StopProcess, |stop| worker.run(Stop { warm: stop, ..Stop::default() }));
     Ok(())
 }
 
-fn samples(listen: SocketAddr, data: &Path) -> Registry {
+fn samples(listen: SocketAddr, data: &Path, options: &Options) -> Registry {
     let mut registry = Registry::new();
-    Samples::new(format!("http://127.0.0.1:{}/sample-site", listen.port()), data).register(&mut registry);
+    let own = || format!("http://127.0.0.1:{}/sample-site", listen.port());
+    let site = options.sample_site.clone().unwrap_or_else(own);
+    Samples::new(site, data).register(&mut registry);
     registry
 }

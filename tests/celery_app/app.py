@@ -91,6 +91,29 @@ def sleep(seconds, value=None):
     return value
 
 
+def await_file(path):
+    """The test says when: a task that runs for some seconds is either over before a busy machine has looked, or too long."""
+    until = time.monotonic() + 600
+    while not os.path.exists(path):
+        if time.monotonic() > until:
+            raise TimeoutError(path)
+        time.sleep(0.02)
+
+
+@app.task(name="demo.until")
+def until(path, value=None):
+    """Runs until the file is there."""
+    await_file(path)
+    return value
+
+
+@app.task(name="demo.until_late", acks_late=True)
+def until_late(path, value=None):
+    """As `until`, and its message is reserved as long."""
+    await_file(path)
+    return value
+
+
 @app.task(name="demo.ignore", ignore_result=True)
 def ignore(value=None):
     return value
@@ -163,6 +186,17 @@ def progress_at(self, steps=3, delay=0.05):
         self.update_state(state="PROGRESS", meta={"progress": step, "total": steps, "sent_at": time.time()})
         time.sleep(delay)
     return {"steps": steps}
+
+
+@app.task(name="demo.progress_until", bind=True)
+def progress_until(self, path, value=None, delay=0.1):
+    """As `progress`, until the file is there, with the worker's clock in it: how late a watcher is can be read off."""
+    step = 0
+    while not os.path.exists(path) and step < 6_000:
+        step += 1
+        self.update_state(state="PROGRESS", meta={"progress": step, "total": 6_000, "sent_at": time.time()})
+        time.sleep(delay)
+    return value
 
 
 @app.task(name="demo.flood", bind=True)

@@ -87,11 +87,11 @@ async fn a_python_worker_joins(version: Version) {
 from celery import chain, chord, group
 q = {"queue": "py"}
 s = lambda task, *args: task.s(*args).set(**q)
-assert chain(s(add, 2, 2), s(mul, 10))().get(timeout=20) == 40
-assert chord([s(add, 1, 1), s(add, 2, 2)])(s(xsum)).get(timeout=20) == 6
-assert group(s(add, 1, 1), s(add, 2, 2))().get(timeout=20) == [2, 4]
-assert chain(s(add, 1, 1), group(s(add, 1), s(add, 2)), s(xsum))().get(timeout=20) == 7
-assert add.apply_async((1, 1), countdown=0.5, **q).get(timeout=20) == 2
+assert chain(s(add, 2, 2), s(mul, 10))().get(timeout=90) == 40
+assert chord([s(add, 1, 1), s(add, 2, 2)])(s(xsum)).get(timeout=90) == 6
+assert group(s(add, 1, 1), s(add, 2, 2))().get(timeout=90) == [2, 4]
+assert chain(s(add, 1, 1), group(s(add, 1), s(add, 2)), s(xsum))().get(timeout=90) == 7
+assert add.apply_async((1, 1), countdown=0.5, **q).get(timeout=90) == 2
 assert app.control.ping(timeout=2), "nobody answered"
 assert any("demo.add" in " ".join(names) for names in app.control.inspect(timeout=2).registered().values())
 waiting = add.apply_async((1, 1), countdown=60, **q)
@@ -103,7 +103,7 @@ while not any(long.id in str(tasks) for tasks in (app.control.inspect(timeout=1)
     assert time.time() < until, "it never became active"
 app.control.revoke(long.id, terminate=True)
 try:
-    long.get(timeout=20)
+    long.get(timeout=90)
     raise SystemExit("it was not terminated")
 except Exception as error:
     assert type(error).__name__ == "TaskRevokedError", repr(error)

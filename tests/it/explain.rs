@@ -8,8 +8,8 @@ use crate::harness::process::folder;
 use crate::harness::wait::within;
 use crate::harness::{Celery, CeleryOptions, Gateway, Http, Redis, RedisOptions, postgres};
 
-const QUICK: &str = "[sweeper]\nperiod = '1s'\ngrace = '500ms'\nworker_lost_after = '2s'\n";
-const PATIENCE: Duration = Duration::from_secs(40);
+const QUICK: &str = "[sweeper]\nperiod = '1s'\ngrace = '500ms'\nworker_lost_after = '4s'\n";
+const PATIENCE: Duration = Duration::from_secs(120);
 
 struct Scene {
     http: Http,

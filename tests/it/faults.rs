@@ -5,7 +5,7 @@ use std::time::Duration;
 use serde_json::json;
 
 use crate::harness::environment::{Harness, Options};
-use crate::harness::{CeleryOptions, RedisOptions, eventually};
+use crate::harness::{CeleryOptions, Latch, RedisOptions, eventually};
 
 /// How often the worker took each task, read from its own log.
 fn times_received(log: &str, id: &str) -> usize {
@@ -72,9 +72,11 @@ async fn a_gateway_killed_after_its_answers_publishes_each_task_once() {
 #[tokio::test]
 async fn what_ended_while_no_gateway_ran_is_learnt_later() {
     let mut env = Harness::start(&Options::default());
-    let id = env.submit("demo.sleep", json!([1, "done meanwhile"])).await;
+    let latch = Latch::closed();
+    let id = env.submit("demo.until", latch.args("done meanwhile")).await;
     env.in_phase(&id, "running").await;
     env.gateway.kill();
+    latch.open();
     let key = format!("celery-task-meta-{id}");
     eventually("the worker stores its result", async || {
         (env.redis.command::<u32>(1, &["EXISTS", &key]) == 1).then_some(())

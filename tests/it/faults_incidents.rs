@@ -6,11 +6,11 @@ use serde_json::{Value, json};
 
 use crate::harness::environment::{Harness, Lent, Options};
 use crate::harness::wait::within;
-use crate::harness::{CeleryOptions, eventually};
+use crate::harness::{CeleryOptions, Latch, eventually};
 
 const SHORT: &str = "[incidents]\nsilent_after = '3s'\nunserved_after = '1s'\nundrained_after = '1s'\n\
-     [[tasks]]\nname = 'demo.sleep'\nbudget = '1s'\n";
-const PATIENCE: Duration = Duration::from_secs(40);
+     [[tasks]]\nname = 'demo.until'\nbudget = '1s'\n";
+const PATIENCE: Duration = Duration::from_secs(120);
 
 type Env = Lent<Box<Harness>>;
 
@@ -75,11 +75,13 @@ async fn a_worker_that_takes_nothing_is_said_to_be_silent_until_it_does() {
 async fn queues_tasks_and_the_outbox_are_watched() {
     let mut env = Harness::start(&Options { config: SHORT.into(), ..Options::default() });
     let nobody = env.submit_signature(json!({"task": "demo.identity", "args": [1], "queue": "nobodys"})).await;
-    let long = env.submit("demo.sleep", json!([8])).await;
+    let latch = Latch::closed();
+    let long = env.submit("demo.until", latch.args(())).await;
     is_said(&env, "no_consumer", "nobodys").await;
     is_said(&env, "over_budget", &long).await;
     env.http.post(&format!("/v1/tasks/{nobody}/revoke"), &json!({})).await.expect(200);
     is_over(&env, "no_consumer", "nobodys").await;
+    latch.open();
     env.finished(&long).await;
     is_over(&env, "over_budget", &long).await;
     is_logged_once(&env, "no_consumer", "nobodys");

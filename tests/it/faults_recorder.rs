@@ -1,17 +1,17 @@
 //! One replica records at a time; the next takes over in under two seconds, a stale one writes nothing, and a database that is away
 //! costs nothing that Redis still holds.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use serde_json::{Value, json};
 
 use crate::harness::environment::{Harness, Lent, Options};
 use crate::harness::postgres::Cluster;
 use crate::harness::wait::within;
-use crate::harness::{Celery, CeleryOptions, Gateway, Redis, RedisOptions, eventually, unix};
+use crate::harness::{Celery, CeleryOptions, Gateway, Latch, Redis, RedisOptions, Stopwatch, eventually, unix};
 
 const QUICK: &str = "[sweeper]\nperiod = '1s'\ngrace = '500ms'\n";
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_secs(120);
 
 async fn is_recording(gateway: &Gateway) -> bool {
     let answer = gateway.http().try_send(reqwest::Method::GET, "/readyz", &[], None).await;
@@ -58,7 +58,7 @@ async fn the_next_recorder_is_there_within_two_seconds_and_no_end_is_missing() {
         }
         let (recording, next) = in_order(&mut env.gateway, &mut second).await;
         recording.kill();
-        let killed_at = Instant::now();
+        let killed_at = Stopwatch::start();
         eventually("the next one records", async || is_recording(next).await.then_some(())).await;
         best = best.min(killed_at.elapsed());
         recording.restart();
@@ -75,7 +75,8 @@ async fn the_next_recorder_is_there_within_two_seconds_and_no_end_is_missing() {
 async fn a_recorder_that_was_stopped_writes_nothing_beside_its_successor() {
     let mut env = Harness::start(&Options { config: QUICK.into(), ..Options::default() });
     let mut second = env.replica(QUICK);
-    let id = env.submit("demo.progress", json!([60, 0.1])).await;
+    let latch = Latch::closed();
+    let id = env.submit("demo.progress_until", latch.args(())).await;
     env.in_phase(&id, "running").await;
     let (stale, next) = in_order(&mut env.gateway, &mut second).await;
     unix::kill(stale.id(), libc::SIGSTOP);
@@ -91,6 +92,7 @@ async fn a_recorder_that_was_stopped_writes_nothing_beside_its_successor() {
     })
     .await;
     assert!(stale.log().contains("another replica"), "{}", stale.log());
+    latch.open();
     all_succeed(&env, &http, &[short, id]).await;
 }
 
@@ -109,24 +111,26 @@ async fn a_database_that_is_away_loses_nothing_and_blocks_nobody() {
         let accepted = http.post("/v1/tasks", &json!({"task": task, "args": args})).await.expect(202);
         accepted["task_id"].as_str().expect("an id").to_owned()
     };
-    let watched = submit("demo.progress", json!([40, 0.1])).await;
-    let other = submit("demo.sleep", json!([2, "meanwhile"])).await;
+    let latch = Latch::closed();
+    let watched = submit("demo.progress_until", latch.args(())).await;
+    let other = submit("demo.until", latch.args("meanwhile")).await;
     let mut stream = http.events(&format!("/v1/tasks/{watched}/events"), &[("last-event-id", "0")]).await;
     let mut seen = Vec::new();
     while seen.len() < 6 {
         seen.push(stream.next().await.expect("it runs").seq());
     }
     cluster.stop();
-    let asked = Instant::now();
+    let asked = Stopwatch::start();
     let refused = http.post("/v1/tasks", &json!({"task": "demo.identity", "args": [1]})).await;
     refused.problem(503, "ledger-unavailable");
     assert!(asked.elapsed() < Duration::from_secs(15), "an answer without the database takes {:?}", asked.elapsed());
+    latch.open();
     eventually("both have ended while nothing could be written down", async || {
         let ended = |id: &str| celery.log().contains(&format!("[{id}] succeeded"));
         (ended(&watched) && ended(&other)).then_some(())
     })
     .await;
-    stream.comment(Duration::from_secs(20)).await;
+    seen.extend(stream.until_comment(PATIENCE).await.iter().map(crate::harness::sse::Event::seq));
     cluster.restart();
     let rest = tokio::time::timeout(PATIENCE, stream.until("end")).await.expect("the stream goes on");
     seen.extend(rest.iter().map(crate::harness::sse::Event::seq));

@@ -8,11 +8,11 @@ use serde_json::{Value, json};
 
 use crate::harness::environment::{Harness, Lent, Options};
 use crate::harness::wait::within;
-use crate::harness::{Celery, CeleryOptions, Http, eventually, ports};
+use crate::harness::{Celery, CeleryOptions, Http, Stopwatch, eventually, ports};
 
-const QUICK: &str = "[sweeper]\nperiod = '1s'\ngrace = '500ms'\nworker_lost_after = '3s'\n";
+const QUICK: &str = "[sweeper]\nperiod = '1s'\ngrace = '500ms'\nworker_lost_after = '5s'\n";
 /// Redis was silent for a whole response time-out, or loads for some seconds.
-const SLOW: Duration = Duration::from_secs(40);
+const SLOW: Duration = Duration::from_secs(120);
 
 type Env = Lent<Box<Harness>>;
 
@@ -132,7 +132,7 @@ async fn a_loss_is_noticed_within_two_seconds() {
     let (mut seen, mut best) = (0, Duration::MAX);
     // The machine may be busy with something else: one of three must be quick.
     for _ in 0..3 {
-        let lost_at = Instant::now();
+        let lost_at = Stopwatch::start();
         env.redis.command::<String>(0, &["FLUSHALL"]);
         eventually("the loss is noticed", async || {
             (env.gateway.log().matches("Redis has lost its data").count() > seen).then_some(())

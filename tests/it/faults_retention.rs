@@ -3,14 +3,14 @@
 use serde_json::json;
 
 use crate::harness::environment::{Harness, Options};
-use crate::harness::eventually;
+use crate::harness::{Latch, eventually};
 
 #[tokio::test]
 async fn a_pruned_task_is_gone_and_says_when() {
     let config = "[ledger]\nkeep = '4s'\nkeep_payload = '1s'\n";
     let env = Harness::start(&Options { config: config.into(), ..Options::default() });
     let id = env.submit("demo.add", json!([1, 2])).await;
-    let running = env.submit("demo.sleep", json!([12, "still here"])).await;
+    let running = env.submit("demo.until", Latch::closed().args(())).await;
     assert_eq!(env.finished(&id).await["result"], 3);
     let gone = eventually("it is pruned", async || {
         let answer = env.http.get(&format!("/result/{id}")).await;

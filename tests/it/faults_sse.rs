@@ -9,10 +9,10 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use crate::harness::environment::{Harness, Lent, Options};
 use crate::harness::reader::Reader;
 use crate::harness::wait::within;
-use crate::harness::{Gateway, Http, RedisOptions, eventually};
+use crate::harness::{Gateway, Http, RedisOptions, eventually, turns};
 
 const QUICK: &str = "[sweeper]\nperiod = '1s'\ngrace = '500ms'\n";
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_secs(120);
 
 type Env = Lent<Box<Harness>>;
 
@@ -93,6 +93,7 @@ async fn over(env: &Env, id: &str) {
 
 #[tokio::test]
 async fn readers_that_do_not_read_cost_little_and_miss_nothing() {
+    let _turn = turns::heavy();
     let env = Harness::start(&Options::default());
     // Once without any reader, for what it costs to record it.
     let alone = env.submit("demo.flood", json!([STEPS, 20_000])).await;
@@ -120,6 +121,7 @@ async fn readers_that_do_not_read_cost_little_and_miss_nothing() {
 #[tokio::test]
 async fn a_thousand_watch_one_task() {
     const READERS: usize = 1_000;
+    let _turn = turns::heavy();
     let env = Harness::shared();
     let id = env.submit("demo.progress", json!([20, 0.3])).await;
     env.in_phase(&id, "running").await;

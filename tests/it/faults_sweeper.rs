@@ -6,12 +6,12 @@ use serde_json::{Value, json};
 
 use crate::harness::environment::{Harness, Lent, Options};
 use crate::harness::wait::within;
-use crate::harness::{Celery, CeleryOptions, eventually};
+use crate::harness::{Celery, CeleryOptions, Latch, eventually};
 
 /// Looks more often than in production, so that a test takes seconds.
-const QUICK: &str = "[sweeper]\nperiod = '1s'\ngrace = '500ms'\nworker_lost_after = '3s'\n";
+const QUICK: &str = "[sweeper]\nperiod = '1s'\ngrace = '500ms'\nworker_lost_after = '5s'\n";
 /// A worker counts as dead after its heartbeats stopped for `worker_lost_after`; then come two looks.
-const SETTLED: Duration = Duration::from_secs(40);
+const SETTLED: Duration = Duration::from_secs(120);
 
 fn quick() -> Options {
     Options { config: QUICK.into(), ..Options::default() }
@@ -104,10 +104,11 @@ async fn a_task_that_died_with_its_worker_is_reported() {
 async fn a_task_that_acknowledges_late_is_delivered_again_after_its_worker_died() {
     let mut env = Harness::start(&quick());
     worker_is_known(&env).await;
-    let id = env.submit("demo.late", json!([4, "done"])).await;
+    let latch = Latch::closed();
+    let id = env.submit("demo.until_late", latch.args("done")).await;
     env.in_phase(&id, "running").await;
-    let first = env.celery.as_mut().expect("a worker");
-    first.kill();
+    env.celery.as_mut().expect("a worker").kill();
+    latch.open();
     let second = CeleryOptions { hostname: "w2@test".into(), ..CeleryOptions::default() };
     let second = Celery::start(&env.redis, second);
     let result = ends(&env, &id).await;
@@ -122,30 +123,36 @@ async fn a_task_that_acknowledges_late_is_delivered_again_after_its_worker_died(
 #[tokio::test]
 async fn a_worker_that_was_restarted_under_its_name_gets_back_what_it_had() {
     let mut env = Harness::start(&quick());
-    let id = env.submit("demo.late", json!([4, "done"])).await;
+    let latch = Latch::closed();
+    let id = env.submit("demo.until_late", latch.args("done")).await;
     env.in_phase(&id, "running").await;
-    env.celery.as_mut().expect("a worker").restart();
+    let worker = env.celery.as_mut().expect("a worker");
+    worker.kill();
+    latch.open();
+    worker.restart();
     let result = ends(&env, &id).await;
     assert_eq!((&result["status"], &result["result"]), (&json!("SUCCESS"), &json!("done")), "{result}");
 }
 
 #[tokio::test]
 async fn a_task_longer_than_the_visibility_timeout_runs_once() {
-    let settings = json!({"broker_transport_options": {"visibility_timeout": 3}});
+    let settings = json!({"broker_transport_options": {"visibility_timeout": 6}});
     let celery = CeleryOptions { settings: settings.clone(), ..CeleryOptions::default() };
-    let config = format!("{QUICK}[broker]\nvisibility_timeout = '3s'\n");
+    let config = format!("{QUICK}[broker]\nvisibility_timeout = '6s'\n");
     let env = Harness::start(&Options { celery, config, ..Options::default() });
-    let id = env.submit("demo.late", json!([12, "once"])).await;
+    let latch = Latch::closed();
+    let id = env.submit("demo.until_late", latch.args("once")).await;
     env.in_phase(&id, "running").await;
     let score = || {
         let index: Vec<String> = env.redis.command(0, &["ZRANGE", "unacked_index", "0", "-1", "WITHSCORES"]);
         index.get(1).and_then(|score| score.parse::<f64>().ok()).unwrap_or_default()
     };
     let reserved_at = score();
-    eventually("its lease was renewed past the timeout", async || (score() > reserved_at + 3.5).then_some(())).await;
+    eventually("its lease was renewed past the timeout", async || (score() > reserved_at + 6.5).then_some(())).await;
     // A worker restores whatever is overdue when it connects.
     let second = CeleryOptions { hostname: "w2@test".into(), settings, ..CeleryOptions::default() };
     let second = Celery::start(&env.redis, second);
+    latch.open();
     let result = ends(&env, &id).await;
     assert_eq!(result["result"], "once", "{result}");
     let first = env.celery.as_ref().expect("a worker").log();

@@ -6,11 +6,11 @@ use serde_json::{Value, json};
 
 use crate::harness::environment::{Harness, Lent, Options};
 use crate::harness::wait::within;
-use crate::harness::{Celery, CeleryOptions, Version, eventually};
+use crate::harness::{Celery, CeleryOptions, Latch, Version, eventually};
 
-const QUICK: &str = "[sweeper]\nperiod = '1s'\ngrace = '500ms'\nworker_lost_after = '3s'\n";
+const QUICK: &str = "[sweeper]\nperiod = '1s'\ngrace = '500ms'\nworker_lost_after = '5s'\n";
 /// A worker counts as dead after its heartbeats stopped for `worker_lost_after`; then come two looks.
-const SETTLED: Duration = Duration::from_secs(40);
+const SETTLED: Duration = Duration::from_secs(120);
 
 type Env = Lent<Box<Harness>>;
 
@@ -49,15 +49,17 @@ fn reasons(history: &[Value]) -> String {
 #[tokio::test]
 async fn a_task_whose_policy_is_report_does_not_run_again() {
     let report =
-        "[[tasks]]\nname = 'demo.late'\nrecovery = 'report'\n[[tasks]]\nname = 'demo.sleep'\nrecovery = 'rerun'\n";
+        "[[tasks]]\nname = 'demo.late'\nrecovery = 'report'\n[[tasks]]\nname = 'demo.until'\nrecovery = 'rerun'\n";
     let mut env = Harness::start(&quick(report));
     worker_is_known(&env).await;
-    let reported = env.submit("demo.late", json!([120])).await;
-    let again = env.submit("demo.sleep", json!([8, "again"])).await;
+    let latch = Latch::closed();
+    let reported = env.submit("demo.late", json!([600])).await;
+    let again = env.submit("demo.until", latch.args("again")).await;
     env.in_phase(&reported, "running").await;
     env.in_phase(&again, "running").await;
     env.celery.as_mut().expect("a worker").kill();
     assert_eq!(env.redis.command::<usize>(0, &["HLEN", "unacked"]), 1, "one of them acknowledges late");
+    latch.open();
     let second = second_worker(&env, json!({}));
     let result = ends(&env, &reported).await;
     assert_eq!(result["error"]["type"], "TaskLost", "{result}");
@@ -101,12 +103,14 @@ async fn what_a_worker_keeps_back_unseen_is_left_to_it() {
 async fn what_ends_unrecorded_is_said_to_be_so() {
     let mut env = Harness::start(&quick(""));
     worker_is_known(&env).await;
-    let silent = json!({"task": "demo.sleep", "args": [3], "ignore_result": true});
+    let latch = Latch::closed();
+    let silent = json!({"task": "demo.until", "args": latch.args(()), "ignore_result": true});
     let silent = env.submit_signature(silent).await;
-    let stored = env.submit("demo.sleep", json!([3, "kept"])).await;
+    let stored = env.submit("demo.until", latch.args("kept")).await;
     env.in_phase(&silent, "running").await;
     env.in_phase(&stored, "running").await;
     env.gateway.kill();
+    latch.open();
     // No recorder runs while both end: the one that stores its result is learnt, of the other nobody knows.
     let key = format!("celery-task-meta-{stored}");
     let log = || env.celery.as_ref().expect("a worker").log();
@@ -131,9 +135,11 @@ async fn a_message_whose_lease_ran_out_is_delivered_again_and_its_history_says_s
     let config = "[sweeper]\nperiod = '1s'\nworker_lost_after = '10m'\n[broker]\nvisibility_timeout = '4s'\n";
     let mut env = Harness::start(&Options { celery, config: config.into(), ..Options::default() });
     worker_is_known(&env).await;
-    let id = env.submit("demo.late", json!([3, "second"])).await;
+    let latch = Latch::closed();
+    let id = env.submit("demo.until_late", latch.args("second")).await;
     env.in_phase(&id, "running").await;
     env.celery.as_mut().expect("a worker").kill();
+    latch.open();
     // It sends events from its first message on: until it has heard that it should, what it takes is not told.
     let mut settings = transport;
     settings["worker_send_task_events"] = json!(true);
@@ -152,7 +158,8 @@ async fn a_chord_goes_on_after_redis_was_emptied() {
     let celery = CeleryOptions { concurrency: 1, ..CeleryOptions::default() };
     let env = Harness::start(&Options { celery, ..quick("") });
     worker_is_known(&env).await;
-    let header = json!([{"task": "demo.identity", "args": [1]}, {"task": "demo.sleep", "args": [4, 2]},
+    let latch = Latch::closed();
+    let header = json!([{"task": "demo.identity", "args": [1]}, {"task": "demo.until", "args": latch.args(2)},
         {"task": "demo.identity", "args": [3]}]);
     let chord = json!({"header": header, "body": {"task": "demo.xsum"}});
     let accepted = env.http.post("/chord", &chord).await.expect(202);
@@ -167,6 +174,11 @@ async fn a_chord_goes_on_after_redis_was_emptied() {
     env.in_phase(&children[0], "succeeded").await;
     env.in_phase(&children[1], "running").await;
     env.redis.command::<String>(0, &["FLUSHALL"]);
+    eventually("its bookkeeping is put back", async || {
+        env.gateway.log().contains("is rebuilt with 1 of 3 parts").then_some(())
+    })
+    .await;
+    latch.open();
     let result = ends(&env, &body).await;
     assert_eq!(result["result"], 6, "{result}\n{}", env.gateway.log());
     let log = env.celery.as_ref().expect("a worker").log();

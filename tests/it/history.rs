@@ -2,6 +2,7 @@
 
 use serde_json::{Value, json};
 
+use crate::harness::Latch;
 use crate::harness::environment::Harness;
 
 fn ids(page: &Value) -> Vec<String> {
@@ -98,12 +99,17 @@ async fn a_finished_result_is_cached_by_its_etag() {
 #[tokio::test]
 async fn not_yet_is_202_and_waiting_is_answered_at_once() {
     let env = Harness::shared();
-    let id = env.submit("demo.sleep", json!([1.5, "slept"])).await;
-    let early = env.http.get(&format!("/result/{id}")).await;
-    assert_eq!(early.expect(202)["ready"], false, "{}", early.text());
-    assert!(early.header("retry-after").is_some());
-    let waited = env.http.get_with(&format!("/result/{id}"), &[("prefer", "wait=20")]).await.expect(200);
-    assert_eq!(waited["result"], "slept", "{waited}");
+    let latch = Latch::closed();
+    let id = env.submit("demo.until", latch.args("waited for")).await;
+    let path = format!("/result/{id}");
+    let early = async {
+        let early = env.http.get(&path).await;
+        assert_eq!(early.expect(202)["ready"], false, "{}", early.text());
+        assert!(early.header("retry-after").is_some());
+        latch.open();
+    };
+    let (waited, ()) = tokio::join!(env.http.get_with(&path, &[("prefer", "wait=60")]), early);
+    assert_eq!(waited.expect(200)["result"], "waited for", "{}", waited.text());
 }
 
 #[tokio::test]

@@ -146,9 +146,9 @@ async fn an_unknown_task_fails(env: Shared) {
 }
 
 async fn limits_of_the_message_are_kept(env: Shared) {
-    let id = env.submit_signature(json!({"task": "demo.sleep", "args": [10], "soft_time_limit": 1})).await;
+    let id = env.submit_signature(json!({"task": "demo.sleep", "args": [600], "soft_time_limit": 1})).await;
     assert_eq!(env.finished(&id).await["error"]["type"], "SoftTimeLimitExceeded");
-    let id = env.submit_signature(json!({"task": "demo.sleep", "args": [10], "time_limit": 1})).await;
+    let id = env.submit_signature(json!({"task": "demo.sleep", "args": [600], "time_limit": 1})).await;
     assert_eq!(env.finished(&id).await["error"]["type"], "TimeLimitExceeded");
 }
 

@@ -12,7 +12,7 @@ use taskgate::task::{Phase, Submission, TaskId};
 use crate::harness::{Celery, CeleryOptions, Redis, RedisOptions, postgres};
 
 /// Longer than a worker needs to boot.
-const PATIENCE: Duration = Duration::from_secs(20);
+const PATIENCE: Duration = crate::harness::wait::DEADLINE;
 
 async fn run(app: &App, text: &str) -> taskgate::store::Task {
     let submission = Submission::parse(text, Limits::default()).expect("a signature");

@@ -21,7 +21,7 @@ ids = {
     "unicode": unicode.delay(),
     "null": null.delay(),
 }
-print(json.dumps({name: result.get(timeout=20) for name, result in ids.items()}))
+print(json.dumps({name: result.get(timeout=90) for name, result in ids.items()}))
 "#;
     let printed = client(version, &redis.url(0), &redis.url(1), program);
     let results: Value = serde_json::from_str(printed.lines().last().expect("a line")).expect("JSON");

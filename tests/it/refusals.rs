@@ -4,7 +4,7 @@ use reqwest::Method;
 use serde_json::{Value, json};
 
 use crate::harness::environment::{Harness, Options};
-use crate::harness::{Answer, Shared};
+use crate::harness::{Answer, Latch, Shared};
 
 const JSON: &[(&str, &str)] = &[("content-type", "application/json")];
 
@@ -112,7 +112,8 @@ async fn nothing_refused_is_queued_and_the_problem_pages_exist() {
 #[tokio::test]
 async fn nonsense_on_the_result_channel_changes_nothing() {
     let env = Harness::shared();
-    let id = env.submit("demo.sleep", json!([1, "right"])).await;
+    let latch = Latch::closed();
+    let id = env.submit("demo.until", latch.args("right")).await;
     env.in_phase(&id, "running").await;
     let channel = format!("celery-task-meta-{id}");
     let large = format!("{{\"status\": \"PROGRESS\", \"result\": \"{}\", \"task_id\": \"{id}\"", "x".repeat(1 << 20));
@@ -123,6 +124,7 @@ async fn nonsense_on_the_result_channel_changes_nothing() {
     {
         env.redis.command::<u32>(1, &["PUBLISH", channel, "{\"status\": \"SUCCESS\", \"result\": 1}"]);
     }
+    latch.open();
     let done = env.finished(&id).await;
     assert_eq!((&done["status"], &done["result"]), (&json!("SUCCESS"), &json!("right")), "{done}");
     assert_eq!(env.http.get("/readyz").await.status, 200);

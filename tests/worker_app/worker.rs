@@ -54,6 +54,14 @@ async fn sleep(_: Context, sleep: Sleep) -> Result<Value, TaskError> {
     Ok(sleep.value)
 }
 
+/// Runs until the file is there: its end is the test's to say.
+async fn until(_: Context, (path,): (String,)) -> Result<(), TaskError> {
+    while !std::path::Path::new(&path).exists() {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    Ok(())
+}
+
 #[derive(Deserialize)]
 struct Work {
     #[serde(default)]
@@ -125,6 +133,8 @@ fn register(tasks: &mut Registry) {
     tasks.task("rs.noop", async |_: Context, _: IgnoredAny| Ok(()));
     tasks.task("rs.sleep", sleep);
     tasks.task("rs.late", sleep).acks_late(true);
+    tasks.task("rs.until", until);
+    tasks.task("rs.until_late", until).acks_late(true);
     tasks.task("rs.work", work);
     tasks.task("rs.work_late", work).acks_late(true);
     tasks.task("rs.fail", fail);

@@ -19,7 +19,7 @@ const SLUGS: [(&str, &str); 3] =
     [("봉사 공지사항 크롤링", "volunteer"), ("취업 공지사항 크롤링", "job"), ("장학금 공지사항 크롤링", "scholarship")];
 /// What was ever saved, by category.
 pub(super) const NOTICES: &str = "sample-notices.json";
-const FETCH_TIMEOUT: Duration = Duration::from_secs(10);
+const FETCH_TIMEOUT: Duration = Duration::from_secs(60);
 /// A list page is a few kilobytes.
 const MAX_PAGE_BYTES: usize = 4 << 20;
 

@@ -2,14 +2,13 @@
 
 use std::path::PathBuf;
 use std::process::Command;
-use std::time::Duration;
 
 use serde_json::json;
 
 use super::Plan;
 use crate::harness::postgres::Cluster;
 use crate::harness::process::{Process, folder};
-use crate::harness::wait::within;
+use crate::harness::wait::{DEADLINE, within};
 use crate::harness::{Celery, CeleryOptions, Gateway, Http, Redis, RedisOptions, Version};
 
 /// Workers are given up, and leases run out, in seconds.
@@ -53,7 +52,7 @@ impl World {
         let gateway = || Gateway::serve(&database, &redis.url(0), &redis.url(1), CONFIG);
         let gateways = (0..plan.gateways).map(|_| gateway()).collect();
         celery.iter_mut().for_each(Celery::wait_until_ready);
-        rust.wait_for_log("is ready", Duration::from_secs(30));
+        rust.wait_for_log("is ready", DEADLINE);
         Self { gateways, celery, rust, redis, cluster, database, journal, down: Down::default() }
     }
 
@@ -64,7 +63,7 @@ impl World {
     /// Of a worker whose pool is not known, silence means nothing for a whole visibility timeout.
     pub async fn wait_until_known(&self) {
         let http = self.gateways[0].http();
-        within(Duration::from_secs(40), "all workers are known", async || {
+        within(DEADLINE, "all workers are known", async || {
             let workers = http.get("/v1/workers").await.expect(200);
             let workers = workers["workers"].as_array().cloned().unwrap_or_default();
             let known = workers.iter().filter(|worker| worker["pool"].is_string()).count();

@@ -4,7 +4,7 @@ use serde_json::json;
 
 use crate::harness::environment::{Harness, Options};
 use crate::harness::postgres::cluster;
-use crate::harness::{Celery, CeleryOptions, Gateway, Redis, RedisOptions, eventually};
+use crate::harness::{Celery, CeleryOptions, Gateway, Latch, Redis, RedisOptions, eventually};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_password_is_used_by_all() {
@@ -47,7 +47,9 @@ async fn after_a_restart_of_redis_later_events_are_heard() {
     let mut env = Harness::start(&Options { redis, ..Options::default() });
     env.run("demo.add", json!([1, 2])).await;
     env.redis.restart();
-    let id = env.submit("demo.sleep", json!([1, "after"])).await;
+    let latch = Latch::closed();
+    let id = env.submit("demo.until", latch.args("after")).await;
     env.in_phase(&id, "running").await;
+    latch.open();
     assert_eq!(env.finished(&id).await["result"], "after");
 }

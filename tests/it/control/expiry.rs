@@ -16,12 +16,12 @@ async fn phases(env: &Lent<Box<Harness>>, id: &str) -> Vec<String> {
 async fn nobody_gets_what_is_not_due_or_over(version: Version) {
     let env = Harness::start(&Options { without_worker: true, ..Options::default() });
     let length = |queue: &str| env.redis.command::<i64>(0, &["LLEN", queue]);
-    let due = env.submit_signature(json!({"task": "demo.echo", "args": [1], "countdown": 3})).await;
+    let due = env.submit_signature(json!({"task": "demo.echo", "args": [1], "countdown": 8})).await;
     let task = env.http.get(&format!("/v1/tasks/{due}")).await.expect(200);
     assert_eq!((&task["phase"], &task["status"]), (&json!("held"), &json!("PENDING")), "{task}");
     assert_eq!(length("celery"), 0, "a worker would hold it in memory");
     let over = env.submit_signature(json!({"task": "demo.echo", "countdown": 3600, "expires": 1})).await;
-    let queued = env.submit_signature(json!({"task": "demo.echo", "expires": 3, "queue": "celery"})).await;
+    let queued = env.submit_signature(json!({"task": "demo.echo", "expires": 8, "queue": "celery"})).await;
     let kept = env.submit_signature(json!({"task": "demo.echo", "args": ["kept"], "expires": 600})).await;
     env.in_phase(&queued, "queued").await;
 

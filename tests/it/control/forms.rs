@@ -186,7 +186,7 @@ async fn a_body_that_nobody_sent_is_released_once() {
     })
     .await;
     let env = &chord.env;
-    let done = crate::harness::wait::within(std::time::Duration::from_secs(40), "the body runs", async || {
+    let done = crate::harness::wait::within(crate::harness::wait::DEADLINE, "the body runs", async || {
         let answer = env.http.get(&format!("/result/{body}")).await;
         (answer.status == 200).then(|| answer.json())
     })

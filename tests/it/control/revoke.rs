@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use crate::harness::environment::{Harness, Lent, Options};
-use crate::harness::{CeleryOptions, Version, eventually};
+use crate::harness::{CeleryOptions, Latch, Version, eventually};
 
 async fn revoke(env: &Lent<Box<Harness>>, id: &str, body: Value) -> Value {
     env.http.post(&format!("/v1/tasks/{id}/revoke"), &body).await.expect(200)
@@ -32,10 +32,11 @@ async fn what_is_held_or_queued_is_prevented_and_never_runs() {
     assert_eq!(task["status"], "REVOKED");
 
     // One process, prefetch of four: what comes after these waits in the list.
+    let latch = Latch::closed();
     let busy: Vec<String> = {
         let mut busy = Vec::new();
         for _ in 0..6 {
-            busy.push(env.submit("demo.sleep", json!([2])).await);
+            busy.push(env.submit("demo.until", latch.args(())).await);
         }
         busy
     };
@@ -44,6 +45,7 @@ async fn what_is_held_or_queued_is_prevented_and_never_runs() {
     env.in_phase(&queued, "queued").await;
     let verdict = revoke(&env, &queued, json!({})).await;
     assert_eq!(verdict["verdict"], "prevented", "{verdict}");
+    latch.open();
     let after = env.submit("demo.echo", json!(["after"])).await;
     env.finished(&after).await;
     assert!(ran(&env, &after) && !ran(&env, &queued));
@@ -74,22 +76,26 @@ async fn a_running_task_is_signalled_and_confirmed_by_the_older_celery() {
 #[tokio::test(flavor = "multi_thread")]
 async fn without_terminate_a_running_task_goes_on_and_is_not_called_prevented() {
     let env = Harness::start(&options(Version::Latest, "threads"));
-    let id = env.submit("demo.sleep", json!([3, "done"])).await;
-    env.in_phase(&id, "running").await;
+    let latch = Latch::closed();
+    let id = env.submit("demo.until", latch.args("done")).await;
+    env.is_active(&id).await;
     let verdict = revoke(&env, &id, json!({})).await;
     assert_eq!((&verdict["verdict"], &verdict["confirmed"]), (&json!("signalled"), &json!(false)), "{verdict}");
+    latch.open();
     assert_eq!(env.finished(&id).await["result"], "done");
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_prefetched_task_is_signalled_and_discarded_by_its_worker() {
     let env = Harness::start(&options(Version::Latest, "prefork"));
-    let busy = env.submit("demo.sleep", json!([2])).await;
+    let latch = Latch::closed();
+    let busy = env.submit("demo.until", latch.args(())).await;
     env.in_phase(&busy, "running").await;
     let prefetched = env.submit("demo.echo", json!(["never"])).await;
     env.in_phase(&prefetched, "received").await;
     let verdict = revoke(&env, &prefetched, json!({})).await;
     assert_eq!(verdict["verdict"], "signalled", "{verdict}");
+    latch.open();
     env.in_phase(&prefetched, "revoked").await;
     assert!(!ran(&env, &prefetched));
 }
@@ -97,7 +103,8 @@ async fn a_prefetched_task_is_signalled_and_discarded_by_its_worker() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_revoke_reaches_a_worker_that_comes_online_later() {
     let mut env = Harness::start(&options(Version::Latest, "prefork"));
-    let id = env.submit_signature(json!({"chain": [{"task": "demo.sleep", "args": [4]}, {"task": "demo.echo"}]})).await;
+    let first = json!({"task": "demo.until", "args": Latch::closed().args(())});
+    let id = env.submit_signature(json!({"chain": [first, {"task": "demo.echo"}]})).await;
     eventually("the first step runs", async || {
         let list = env.http.get("/v1/tasks?phase=running").await.expect(200);
         (list["tasks"].as_array().is_some_and(|tasks| tasks.len() == 1)).then_some(())

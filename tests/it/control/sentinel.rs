@@ -11,7 +11,7 @@ use crate::harness::wait::{blocking, within};
 use crate::harness::{Celery, CeleryOptions, Gateway, Http, Version, ports};
 
 /// A failover takes some seconds, and Celery's own way back some more.
-const FAILOVER: Duration = Duration::from_secs(60);
+const FAILOVER: Duration = Duration::from_secs(120);
 
 async fn run(http: &Http, deadline: Duration) {
     let accepted = http.post("/v1/tasks", &json!({"task": "demo.add", "args": [1, 2]})).await.expect(202);
@@ -55,7 +55,7 @@ async fn tls_is_spoken_with_an_authority_of_one_s_own() {
     command.args(["--tls-ca-cert-file", &path("ca.pem"), "--tls-auth-clients", "no"]);
     command.arg("--dir").arg(folder("redis-data"));
     let mut redis = Process::start("redis-server", command);
-    redis.wait_for_log("Ready to accept connections", Duration::from_secs(10));
+    redis.wait_for_log("Ready to accept connections", FAILOVER);
 
     let celery_url = |database: u8| {
         format!("rediss://127.0.0.1:{port}/{database}?ssl_cert_reqs=required&ssl_ca_certs={}", path("ca.pem"))
@@ -65,7 +65,7 @@ async fn tls_is_spoken_with_an_authority_of_one_s_own() {
     let backend = format!("rediss://127.0.0.1:{port}/1");
     let config = format!("[backend]\ntls_ca = '{}'\n", path("ca.pem"));
     let gateway = Gateway::serve(&cluster().migrated_database(), &celery_url(0), &backend, &config);
-    run(&gateway.http(), Duration::from_secs(20)).await;
+    run(&gateway.http(), FAILOVER).await;
 
     // Who does not know the authority does not speak to the server.
     let strange = Gateway::serve(&cluster().migrated_database(), &backend, &backend, "");
@@ -101,7 +101,7 @@ impl Deployment {
         let (master_port, replica_port, sentinel) = (ports::free(), ports::free(), ports::free());
         let master = server(master_port, &[]);
         let replica = server(replica_port, &["--replicaof", "127.0.0.1", &master_port.to_string()]);
-        blocking(Duration::from_secs(20), "the replica follows", || {
+        blocking(FAILOVER, "the replica follows", || {
             let info: String = ask(replica_port, &["INFO", "replication"])?;
             info.contains("master_link_status:up").then_some(())
         });
@@ -115,7 +115,7 @@ impl Deployment {
         let mut command = Command::new("redis-server");
         command.arg(directory.join("sentinel.conf")).arg("--sentinel");
         let process = Process::start("redis-sentinel", command);
-        blocking(Duration::from_secs(20), "the Sentinel knows the replica", || {
+        blocking(FAILOVER, "the Sentinel knows the replica", || {
             let replicas: Vec<redis::Value> = ask(sentinel, &["SENTINEL", "REPLICAS", "fleet"])?;
             (replicas.len() == 1).then_some(())
         });
@@ -138,7 +138,7 @@ async fn a_failover_is_followed(version: Version) {
     let config = "[broker]\nsentinel_master = 'fleet'\n[backend]\nsentinel_master = 'fleet'\n";
     let gateway = Gateway::serve(&cluster().migrated_database(), &redis.url(0), &redis.url(1), config);
     let http = gateway.http();
-    run(&http, Duration::from_secs(20)).await;
+    run(&http, FAILOVER).await;
 
     redis.master.kill();
     // Accepted while there is no master at all.

@@ -4,7 +4,7 @@ use serde_json::json;
 
 use super::{canvas, forms};
 use crate::harness::environment::{Harness, Options};
-use crate::harness::{CeleryOptions, Version};
+use crate::harness::{CeleryOptions, Latch, Version};
 
 async fn threads_are_as_good_as_processes(version: Version) {
     let celery = CeleryOptions { version, pool: "threads", concurrency: 4, ..CeleryOptions::default() };
@@ -17,10 +17,12 @@ async fn threads_are_as_good_as_processes(version: Version) {
         canvas::one_branch_is_taken(&env),
     );
     // A thread cannot be killed: the verdict must not say that it was.
-    let id = env.submit("demo.sleep", json!([4, "done"])).await;
-    env.in_phase(&id, "running").await;
+    let latch = Latch::closed();
+    let id = env.submit("demo.until", latch.args("done")).await;
+    env.is_active(&id).await;
     let verdict = env.http.post(&format!("/v1/tasks/{id}/revoke"), &json!({"terminate": true})).await.expect(200);
     assert_eq!((&verdict["verdict"], &verdict["confirmed"]), (&json!("signalled"), &json!(false)), "{verdict}");
+    latch.open();
     let done = env.finished(&id).await;
     assert_eq!((&done["status"], &done["result"]), (&json!("SUCCESS"), &json!("done")), "{done}");
 }

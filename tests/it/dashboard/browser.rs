@@ -8,7 +8,7 @@ use base64::Engine;
 use serde_json::{Value, json};
 
 use crate::harness::process::Process;
-use crate::harness::{eventually, ports};
+use crate::harness::{eventually, ports, turns};
 
 const FLAGS: [&str; 9] = [
     "--headless",
@@ -33,12 +33,18 @@ pub struct Browser {
     // Dropped in this order: the driver (with its browser), then the profile.
     _driver: Process,
     _profile: tempfile::TempDir,
+    _turn: turns::Turn,
 }
 
 impl Browser {
     /// # Panics
     /// When chromium or its driver is missing; `tests/setup.sh` installs them.
     pub async fn start(width: u32, height: u32) -> Self {
+        Self::start_at(turns::heavy(), width, height).await
+    }
+
+    /// As [`Browser::start`], when it is its turn already.
+    pub async fn start_at(turn: turns::Turn, width: u32, height: u32) -> Self {
         let port = ports::free();
         let profile = tempfile::tempdir().expect("a temporary folder");
         // What the browser measures of itself shall not be what other tests take from it. Who may not ask for that gets it as usual.
@@ -61,7 +67,7 @@ impl Browser {
         let opened = call(client.post(format!("{address}/session")).json(&wanted)).await;
         let id = opened["sessionId"].as_str().expect("a session");
         let session = format!("{address}/session/{id}");
-        Self { client, session, _driver: driver, _profile: profile }
+        Self { client, session, _driver: driver, _profile: profile, _turn: turn }
     }
 
     async fn post(&self, path: &str, body: Value) -> Value {
@@ -135,10 +141,19 @@ impl Browser {
     /// What axe-core finds serious or critical.
     pub async fn barriers(&self) -> Vec<String> {
         self.run(AXE).await;
-        let script = "const done = arguments[arguments.length - 1]; axe.run().then(({ violations }) => done(violations \
+        self.found_by_axe(json!({})).await
+    }
+
+    /// The same of the contrast of colours alone, on a page that was looked at in other colours before.
+    pub async fn poor_contrasts(&self) -> Vec<String> {
+        self.found_by_axe(json!({"runOnly": ["color-contrast"]})).await
+    }
+
+    async fn found_by_axe(&self, options: Value) -> Vec<String> {
+        let script = "const [options, done] = arguments; axe.run(options).then(({ violations }) => done(violations \
             .filter(({ impact }) => impact === 'serious' || impact === 'critical') \
             .map(({ id, nodes }) => `${id}: ${nodes.map((node) => node.html).slice(0, 3).join(' ')}`)))";
-        let found = self.post("execute/async", json!({"script": script, "args": []})).await;
+        let found = self.post("execute/async", json!({"script": script, "args": [options]})).await;
         serde_json::from_value(found).expect("texts")
     }
 }

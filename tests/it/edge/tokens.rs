@@ -1,6 +1,6 @@
 //! Tokens: made, used, refused, limited, revoked; and the tickets that stand for them.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use reqwest::Method;
 use serde_json::{Value, json};
@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use super::{Guarded, create};
 use crate::harness::gateway::run;
 use crate::harness::postgres::cluster;
-use crate::harness::{Gateway, eventually, ports};
+use crate::harness::{Gateway, Stopwatch, eventually, ports};
 
 fn listed(database: &str, name: &str) -> Value {
     let done = run(&["token", "list", "--json"], &[("DATABASE_URL", database)]);
@@ -110,7 +110,7 @@ async fn a_revoked_token_is_refused_by_every_replica_within_a_second_and_its_str
     let mut stream = callers[1].http.events("/v1/events", &[("authorization", &header)]).await;
     let done = run(&["token", "revoke", "leaver"], &[("DATABASE_URL", &guarded.database)]);
     assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
-    let revoked = Instant::now();
+    let revoked = Stopwatch::start();
     for caller in &callers {
         let refused = eventually("the token is refused", async || {
             let answer = caller.get("/v1/tasks").await;

@@ -8,6 +8,7 @@ use serde_json::json;
 
 use crate::harness::celery::root;
 use crate::harness::environment::{Harness, Options};
+use crate::harness::turns;
 
 /// Examples for each operation, when nobody says otherwise.
 const EXAMPLES: &str = "3";
@@ -17,6 +18,7 @@ const CHECKS: &str = "not_a_server_error,status_code_conformance,content_type_co
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_gateway_keeps_its_contract_whatever_it_is_asked() {
     let long = std::env::var("TASKGATE_CONTRACT_EXAMPLES").ok();
+    let _turn = turns::heavy();
     let env = Harness::start(&Options { without_worker: true, ..Options::default() });
     let mut known = Vec::new();
     for signature in [

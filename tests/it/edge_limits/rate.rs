@@ -1,13 +1,12 @@
 //! Limits on what is published, with real workers and two gateways.
 
 use std::collections::HashSet;
-use std::time::Duration;
 
 use serde_json::{Value, json};
 
 use super::shared;
 use crate::harness::environment::{Harness, Options};
-use crate::harness::wait::within;
+use crate::harness::wait::{DEADLINE, within};
 use crate::harness::{Gateway, Http, eventually, postgres};
 
 /// Published tasks of a name, in order: (id, microseconds).
@@ -51,7 +50,7 @@ async fn a_rate_is_kept_by_all_replicas_together_and_across_a_restart() {
     assert!(last["evidence"]["ahead"].as_i64().is_some_and(|ahead| ahead > 0), "{last}");
     env.gateway.kill();
     env.gateway.restart();
-    let passed = within(Duration::from_secs(60), "all were published", async || {
+    let passed = within(DEADLINE, "all were published", async || {
         let passed = published(&env.database, "demo.identity");
         (passed.len() == ids.len()).then_some(passed)
     })
@@ -73,7 +72,7 @@ async fn a_key_lets_so_many_run_at_once_and_is_given_back_by_every_end() {
     };
     let mut ids = vec![submit("demo.mul", json!([null, null])).await];
     for _ in 0..2 {
-        ids.push(submit("demo.sleep", json!([60])).await);
+        ids.push(submit("demo.sleep", json!([600])).await);
         env.in_phase(ids.last().expect("one was added"), "running").await;
     }
     for n in 0..5 {
@@ -116,7 +115,7 @@ async fn members_of_a_group_share_a_key() {
     let group = json!({"group": members, "limits": [{"key": "group:a", "max": 1}]});
     let accepted = env.http.post("/v1/tasks", &group).await.expect(202);
     let id = accepted["group_id"].as_str().unwrap().to_owned();
-    let done = within(Duration::from_secs(40), "the group is finished", async || {
+    let done = within(DEADLINE, "the group is finished", async || {
         let answer = env.http.get(&format!("/result/{id}")).await;
         (answer.status == 200).then(|| answer.expect(200))
     })

@@ -7,7 +7,7 @@ use serde_json::json;
 use crate::edge::create;
 use crate::harness::postgres::cluster;
 use crate::harness::wait::within;
-use crate::harness::{Answer, Gateway, Http, Redis, RedisOptions, eventually};
+use crate::harness::{Answer, Gateway, Http, Redis, RedisOptions, eventually, turns};
 
 /// Requests that a token has at once: the rate is so low that none comes back during a test.
 const QUOTA: u64 = 6;
@@ -126,6 +126,7 @@ fn resident(pid: i32) -> u64 {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn lines_without_end_cost_no_memory() {
     const BLOCKS: usize = 2_000;
+    let _turn = turns::heavy();
     let redis = Redis::start(RedisOptions::default());
     let database = cluster().migrated_database();
     let gateway = Gateway::serve(&database, &redis.url(0), &redis.url(1), "");
@@ -148,7 +149,7 @@ async fn lines_without_end_cost_no_memory() {
         .send();
     let sent = tokio::spawn(sent);
     let mut most = before;
-    let response = within(Duration::from_secs(180), "the batch is answered", async || {
+    let response = within(Duration::from_secs(600), "the batch is answered", async || {
         most = most.max(resident(gateway.id()));
         sent.is_finished().then_some(())
     });

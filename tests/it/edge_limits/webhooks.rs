@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use super::receiver::{Receiver, SECRET};
 use super::shared;
 use crate::harness::environment::{Harness, Options};
-use crate::harness::wait::within;
+use crate::harness::wait::{DEADLINE, within};
 use crate::harness::{Http, eventually, postgres};
 
 /// Registers `receiver` for tasks of `name`; answers with the webhook.
@@ -91,7 +91,7 @@ async fn a_secret_is_replaced_with_an_overlap_and_a_retry_is_told() {
     assert!(new != SECRET && rotated["old_secret_until"].is_string(), "{rotated}");
     let id = env.submit("demo.retry", json!([1, 0.1])).await;
     // The worker has others to serve, one of them for long.
-    let told = within(Duration::from_secs(60), "a retry and the success were told", async || {
+    let told = within(DEADLINE, "a retry and the success were told", async || {
         let told = receiver.of_task(&id);
         (told.len() >= 2).then_some(told)
     })
@@ -139,7 +139,7 @@ async fn private_targets_redirects_and_receivers_that_are_gone_end_a_delivery() 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_slow_receiver_delays_nobody_else_and_gets_few_at_a_time() {
     let env = shared();
-    let slow = Receiver::answering(|_| (200, Duration::from_secs(2))).await;
+    let slow = Receiver::answering(|_| (200, Duration::from_secs(6))).await;
     let quick = Receiver::start().await;
     register(&env.http, &slow, &["success"], "demo.list").await;
     register(&env.http, &quick, &["success"], "demo.list").await;
@@ -150,7 +150,7 @@ async fn a_slow_receiver_delays_nobody_else_and_gets_few_at_a_time() {
     }
     env.finished(&last).await;
     eventually("the quick one was told of all", async || (quick.received().len() == 12).then_some(())).await;
-    // The slow one takes two at a time for two seconds each: twelve would take twelve seconds.
+    // The slow one takes two at a time for six seconds each: twelve would take more than half a minute.
     assert!(slow.received().len() < 12, "{:?} for {}", started.elapsed(), slow.received().len());
     assert!(slow.most() <= 2, "{}", slow.most());
 }
@@ -181,7 +181,7 @@ async fn after_kills_each_recorded_event_was_told_and_nothing_else() {
     })
     .await;
     // What a killed gateway had under way is free again when its lease ends.
-    let told = within(Duration::from_secs(60), "all were told", async || {
+    let told = within(DEADLINE, "all were told", async || {
         let told: BTreeSet<(String, i64)> = receiver
             .received()
             .iter()

@@ -2,12 +2,12 @@
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::time::Duration;
 
 use serde_json::Value;
 
 use super::Redis;
 use super::process::Process;
+use super::wait::DEADLINE;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Version {
@@ -18,7 +18,7 @@ pub enum Version {
 }
 
 impl Version {
-    fn python(self) -> PathBuf {
+    pub fn python(self) -> PathBuf {
         let name = match self {
             Self::Latest => "celery-latest",
             Self::Older => "celery-older",
@@ -88,13 +88,13 @@ impl Celery {
 
     /// Waits until the worker says that it is ready.
     pub fn wait_until_ready(&mut self) {
-        self.process.wait_for_log(" ready.", Duration::from_secs(60));
+        self.process.wait_for_log(" ready.", DEADLINE);
     }
 
     /// Waits until it sends task events, which the gateway has to ask for when `-E` is off.
     pub fn wait_for_events(&mut self) {
         if !self.options.events {
-            self.process.wait_for_log("enabled by remote", Duration::from_secs(15));
+            self.process.wait_for_log("enabled by remote", DEADLINE);
         }
     }
 
@@ -118,7 +118,7 @@ impl Celery {
     /// SIGTERM: a warm shutdown, waited for.
     pub fn stop(&mut self) {
         self.process.signal(libc::SIGTERM);
-        self.process.wait(Duration::from_secs(30));
+        self.process.wait(DEADLINE);
     }
 
     /// Stops the worker in its tracks until [`Celery::resume`].

@@ -3,11 +3,11 @@
 use std::ops::{Deref, DerefMut};
 use std::process::Command;
 use std::sync::OnceLock;
-use std::time::Duration;
 
 use serde_json::{Value, json};
 
 use super::process::Process;
+use super::wait::DEADLINE;
 use super::{Celery, CeleryOptions, Gateway, Http, Redis, RedisOptions, Version, celery, eventually, ports, postgres};
 
 /// What a [`Harness`] is made of; the default is one worker of the newest Celery and one gateway.
@@ -27,7 +27,6 @@ pub struct Harness {
     pub celery: Option<Celery>,
     pub redis: Redis,
     pub database: String,
-    _site: Process,
 }
 
 /// An environment together with a client that belongs to one test.
@@ -65,9 +64,8 @@ impl Harness {
 
     fn build(options: &Options) -> Self {
         let redis = Redis::start(options.redis.clone());
-        let (site, address) = sample_site();
         let mut worker = options.celery.clone();
-        worker.environment.push(("SAMPLE_SITE_URL".into(), address));
+        worker.environment.push(("SAMPLE_SITE_URL".into(), sample_site().to_owned()));
         // The worker boots while the database is made.
         let mut celery = (!options.without_worker).then(|| Celery::launch(&redis.url(0), &redis.url(1), worker));
         let database = postgres::cluster().migrated_database();
@@ -76,7 +74,7 @@ impl Harness {
             celery.wait_until_ready();
             celery.wait_for_events();
         }
-        Self { gateway, celery, redis, database, _site: site }
+        Self { gateway, celery, redis, database }
     }
 }
 
@@ -121,6 +119,16 @@ impl<H: Deref<Target = Harness>> Lent<H> {
         .await
     }
 
+    /// Waits until a worker says that it runs the task. Those with threads may keep the event that says so to themselves until the
+    /// next one: a thread wakes the loop that sends events while that loop just begins to wait.
+    pub async fn is_active(&self, id: &str) {
+        eventually(&format!("a worker runs {id}"), async || {
+            let active = self.http.get("/v1/inspect/active?timeout=5").await.expect(200);
+            active["replies"].to_string().contains(id).then_some(())
+        })
+        .await;
+    }
+
     /// The body of `GET /v1/tasks/{id}` once its phase is `phase`.
     pub async fn in_phase(&self, id: &str, phase: &str) -> Value {
         eventually(&format!("{id} is {phase}"), async || {
@@ -160,13 +168,17 @@ impl<H: Deref<Target = Harness>> Drop for Lent<H> {
     }
 }
 
-/// The sample notice board, and its address.
-fn sample_site() -> (Process, String) {
-    let port = ports::free();
-    let mut command = Command::new("python3");
-    command.arg(celery::root().join("examples/celery-python/sample_site.py")).arg(port.to_string());
-    command.env("PYTHONUNBUFFERED", "1");
-    let mut process = Process::start("sample-site", command);
-    process.wait_for_log("/sample-site", Duration::from_secs(10));
-    (process, format!("http://127.0.0.1:{port}/sample-site"))
+/// The address of the sample notice board. It remembers nothing, so one serves the whole run.
+fn sample_site() -> &'static str {
+    static SITE: OnceLock<(Process, String)> = OnceLock::new();
+    let (_, address) = SITE.get_or_init(|| {
+        let port = ports::free();
+        let mut command = Command::new(Version::Latest.python());
+        command.arg(celery::root().join("examples/celery-python/sample_site.py")).arg(port.to_string());
+        command.env("PYTHONUNBUFFERED", "1");
+        let mut process = Process::start("sample-site", command);
+        process.wait_for_log("/sample-site", DEADLINE);
+        (process, format!("http://127.0.0.1:{port}/sample-site"))
+    });
+    address
 }

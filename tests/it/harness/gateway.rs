@@ -22,8 +22,8 @@ fn binary() -> PathBuf {
     )
 }
 
-/// How long a role may take until it is ready, on a busy machine.
-const START: Duration = Duration::from_secs(30);
+/// How long a role may take until it is ready.
+const START: Duration = wait::DEADLINE;
 
 /// A running `taskgate` with its configuration file, its address and its log.
 pub struct Gateway {

@@ -9,7 +9,6 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::time::Duration;
 
 use super::process::{Process, folder};
 use super::{gateway, ports, unix, wait};
@@ -55,7 +54,7 @@ impl Cluster {
     /// An immediate shutdown: every connection breaks, committed data stays.
     pub fn stop(&mut self) {
         self.process.signal(libc::SIGQUIT);
-        self.process.wait(Duration::from_secs(20));
+        self.process.wait(wait::DEADLINE);
     }
 
     /// Starts again after [`Cluster::stop`], on the same port with the same data.
@@ -106,7 +105,7 @@ impl Cluster {
     }
 
     fn wait_until_ready(&self) {
-        wait::blocking(Duration::from_secs(20), "PostgreSQL answers", || {
+        wait::blocking(wait::DEADLINE, "PostgreSQL answers", || {
             let done = self.psql("select 1").stdout(Stdio::null()).stderr(Stdio::null()).status();
             done.expect("psql starts").success().then_some(())
         });

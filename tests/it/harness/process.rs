@@ -11,7 +11,10 @@ use std::sync::mpsc::{Sender, channel};
 use std::sync::{LazyLock, Mutex, Once};
 use std::time::Duration;
 
-use super::{unix, wait};
+use super::{Stopwatch, unix, wait};
+
+/// Nobody waits longer for the end of a process, however slow the machine is.
+const LONGEST: Duration = Duration::from_secs(300);
 
 /// How many lines of a log are shown when a test fails.
 const SHOWN_LINES: usize = 120;
@@ -75,10 +78,14 @@ impl Process {
         self.child.try_wait().expect("the child is ours")
     }
 
-    /// Waits for the end, at most `deadline`.
+    /// Waits for the end, at most `deadline` of an idle machine's time.
     pub fn wait(&mut self, deadline: Duration) -> ExitStatus {
-        let what = format!("{} ends", self.name);
-        wait::blocking(deadline, &what, || self.ended())
+        let (watch, what) = (Stopwatch::start(), format!("{} ends", self.name));
+        wait::blocking(LONGEST, &what, || {
+            let ended = self.ended();
+            assert!(ended.is_some() || watch.elapsed() < deadline, "not within {deadline:?}: {what}");
+            ended
+        })
     }
 
     /// SIGKILL for the whole group, and gone when this returns.

@@ -1,7 +1,6 @@
 //! A redis-server of one's own.
 
 use std::process::Command;
-use std::time::Duration;
 
 use super::process::{Process, folder};
 use super::{ports, wait};
@@ -103,7 +102,7 @@ impl Redis {
 
     pub fn wait_until_ready(&self) {
         let client = redis::Client::open(self.url(0)).expect("the address is ours");
-        wait::blocking(Duration::from_secs(10), "redis-server answers", || {
+        wait::blocking(wait::DEADLINE, "redis-server answers", || {
             let mut connection = client.get_connection().ok()?;
             redis::cmd("PING").query::<String>(&mut connection).ok()
         });

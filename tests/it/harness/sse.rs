@@ -65,17 +65,16 @@ impl Sse {
         tokio::time::timeout(deadline, next).await.unwrap_or_else(|_| panic!("no event within {deadline:?}"))
     }
 
-    /// The next comment, events skipped.
-    pub async fn comment(&mut self, deadline: Duration) -> String {
+    /// The events before the next comment.
+    pub async fn until_comment(&mut self, deadline: Duration) -> Vec<Event> {
+        let mut seen = Vec::new();
         let next = async {
-            loop {
-                match self.item().await.expect("the stream goes on") {
-                    Item::Comment(text) => return text,
-                    Item::Event(_) => {}
-                }
+            while let Item::Event(event) = self.item().await.expect("the stream goes on") {
+                seen.push(event);
             }
         };
-        tokio::time::timeout(deadline, next).await.unwrap_or_else(|_| panic!("no comment within {deadline:?}"))
+        tokio::time::timeout(deadline, next).await.unwrap_or_else(|_| panic!("no comment within {deadline:?}"));
+        seen
     }
 
     /// All events until and with the first named `name`.

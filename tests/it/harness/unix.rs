@@ -1,9 +1,13 @@
-//! The three things that the standard library has no word for, each as a plain function.
+//! The few things that the standard library has no word for, each as a plain function.
 
-#![expect(unsafe_code, reason = "signals, the parent-death signal and atexit exist as system calls only")]
+#![expect(
+    unsafe_code,
+    reason = "signals, the parent-death signal, atexit and a thread's clock exist as system calls only"
+)]
 
 use std::os::unix::process::CommandExt;
 use std::process::Command;
+use std::time::Duration;
 
 /// Sends `signal` to the process `id`, or to a whole group when `id` is negative; nothing happens when it is gone.
 pub fn kill(id: i32, signal: i32) {
@@ -26,6 +30,14 @@ pub fn die_with_parent(command: &mut Command) {
 pub fn at_exit(end: extern "C" fn()) {
     // SAFETY: a function pointer that lives as long as the program.
     unsafe { libc::atexit(end) };
+}
+
+/// How long the calling thread has worked.
+pub fn thread_time() -> Duration {
+    let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    // SAFETY: a system call that fills the struct it is given.
+    unsafe { libc::clock_gettime(libc::CLOCK_THREAD_CPUTIME_ID, &raw mut time) };
+    Duration::new(time.tv_sec as u64, time.tv_nsec as u32)
 }
 
 /// Whether this process may do everything.

@@ -22,7 +22,7 @@ threading.Thread(target=listen, daemon=True).start()
 
 def outcome(result):
     try:
-        return result.get(timeout=30)
+        return result.get(timeout=90)
     except (TaskRevokedError, ValueError) as error:
         return f"{type(error).__name__}: {error}"
 

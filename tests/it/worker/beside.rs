@@ -69,7 +69,7 @@ for side, queue, prefix in (("py", "celery", "demo."), ("rs", "rust", "rs.")):
         "delivery_mode": 2, "delivery_info": {"exchange": "", "routing_key": queue}}}))
 # One by one and in order: when the last one has ended, all have, but for what was held.
 last = [app.send_task("demo.add", (1, 1), queue="celery", countdown=3), app.send_task("rs.add", (1, 1), queue="rust", countdown=3)]
-[r.get(timeout=60) for r in last]
+[r.get(timeout=90) for r in last]
 eventually(lambda: connection.hlen("unacked") == 0, 30)
 def record(side, name):
     raw = app.backend.client.get(f"celery-task-meta-{side}-{name}")
@@ -178,8 +178,8 @@ fn a_fleet_with_a_key_prefix_is_one_fleet() {
     let said = rust.ask(&format!(
         r#"
 app.conf.update(json.loads('{options}'))
-run = lambda canvas: canvas.apply_async().get(timeout=20)
-held = send("add", 1, 1, countdown=60)
+run = lambda canvas: canvas.apply_async().get(timeout=90)
+held = send("add", 1, 1, countdown=600)
 eventually(lambda: nodes("scheduled"))
 held.revoke()
 tell({{
@@ -241,7 +241,7 @@ app.control.rate_limit("demo.add", "5/s", destination=["w1@test"], reply=True)
 results = [[send("add", n, n) for n in range(6)], [py("add", n, n).apply_async() for n in range(6)]]
 for side in results:
     for r in side:
-        r.get(timeout=30)
+        r.get(timeout=90)
 def spread(side):
     done = sorted(app.backend.get_task_meta(r.id)["date_done"] for r in side)
     from datetime import datetime

@@ -70,10 +70,10 @@ import uuid
 def with_id(sig):
     return sig.set(task_id=str(uuid.uuid4()))
 to_py, to_rs, error_py, error_rs = with_id(py("add", 10)), with_id(rs("add", 10)), with_id(py("identity")), with_id(rs("noop"))
-send("add", 1, 1, link=[to_py, to_rs]).get(timeout=30)
+send("add", 1, 1, link=[to_py, to_rs]).get(timeout=90)
 failed = send("fail", "ValueError", "x", link_error=[error_py, error_rs])
 failure(failed)
-get = lambda sig: app.AsyncResult(sig.options["task_id"]).get(timeout=30)
+get = lambda sig: app.AsyncResult(sig.options["task_id"]).get(timeout=90)
 tell({"py": get(to_py), "rs": get(to_rs), "error_py": get(error_py) == failed.id, "error_rs": get(error_rs)})
 "#,
     );

@@ -12,30 +12,30 @@ fn a_child_does_everything_that_a_handler_may_do() {
     let rust = Rust::with(RedisOptions::default(), &[("CONCURRENCY", "2")]);
     let said = rust.ask(
         r#"
-info = send("child_info").get(timeout=20)
+info = send("child_info").get(timeout=90)
 stats = nodes("stats")
 seen = []
 progress = send("child_progress", 2)
-progress.get(timeout=30, on_message=lambda m: m["task_id"] == progress.id and seen.append([m["status"], m["result"]]))
+progress.get(timeout=90, on_message=lambda m: m["task_id"] == progress.id and seen.append([m["status"], m["result"]]))
 spawned = send("child_spawn", 2)
-spawned.get(timeout=30)
+spawned.get(timeout=90)
 retry = send("child_retry", 2, 0.05)
-running = send("child_sleep", 30)
+running = send("child_sleep", 600)
 active = eventually(lambda: nodes("active"))[0]
 running.revoke(terminate=True, signal="SIGKILL")
 tell({
     "info": info, "pid": stats["pid"], "processes": stats["pool"]["processes"], "seen": seen,
-    "children": sorted(c.get(timeout=30) for c in spawned.children),
-    "retry": retry.get(timeout=30),
+    "children": sorted(c.get(timeout=90) for c in spawned.children),
+    "retry": retry.get(timeout=90),
     "fail": failure(send("child_fail", "KeyError", "gone")),
     "arguments": failure(send("child_add", 1)),
     "panic": failure(send("child_panic")),
     "terminated": failure(running), "worker_pid": active["worker_pid"],
-    "polite": send("child_polite", 5).get(timeout=30),
+    "polite": send("child_polite", 5).get(timeout=90),
     "soft": failure(send("child_soft", 5)),
     "busy": failure(send("child_busy", 60)),
     "hard": failure(send("child_hard", 60)),
-    "add": send("child_add", 20, 22).get(timeout=30),
+    "add": send("child_add", 20, 22).get(timeout=90),
 })"#,
     );
     assert_eq!(said["info"]["parent"], said["pid"], "{said}");
@@ -85,7 +85,7 @@ late_theirs, late_ours = py("late_reject").apply_async(), send("child_late_rejec
 tell({
     "theirs": record(theirs), "ours": record(ours),
     "late": record(send("child_late_kill")),
-    "again": [late_theirs.get(timeout=30), late_ours.get(timeout=30)],
+    "again": [late_theirs.get(timeout=90), late_ours.get(timeout=90)],
     "abort": failure(send("child_abort")), "exit": failure(send("child_exit", 3)),
     "pid": nodes("stats")["pid"],
 })"#,
@@ -112,10 +112,10 @@ fn a_child_is_replaced_after_so_many_tasks_or_so_much_memory() {
     let rust = Rust::with(RedisOptions::default(), &limits);
     let said = rust.ask(
         r#"
-pid = lambda: send("child_info").get(timeout=30)["pid"]
+pid = lambda: send("child_info").get(timeout=90)["pid"]
 pids = [pid() for _ in range(7)]
 before = pid()
-send("child_eat", 200).get(timeout=30)
+send("child_eat", 200).get(timeout=90)
 after = pid()
 stats = nodes("stats")["pool"]
 tell({"pids": pids, "before": before, "after": after, "max": stats["max-tasks-per-child"]})"#,
@@ -133,10 +133,10 @@ fn the_prefork_pool_runs_every_task_in_a_child_and_ends_with_its_worker() {
     let children = |rust: &Rust| rust.ask(r#"tell(nodes("stats")["pool"]["processes"])"#);
     let said = rust.ask(
         r#"
-sleeping = [send("sleep", 1, n) for n in range(4)]
+sleeping = [send("sleep", 3, n) for n in range(4)]
 pids = {task["worker_pid"] for task in eventually(lambda: len(nodes("active")) == 2 and nodes("active"))}
-out = {"sum": sum(r.get(timeout=20) for r in sleeping), "blocking": send("blocking", 7, 3).get(timeout=30),
-       "shell": send("shell", "you").get(timeout=30), "own": nodes("stats")["pid"] in pids, "pids": len(pids)}
+out = {"sum": sum(r.get(timeout=90) for r in sleeping), "blocking": send("blocking", 7, 3).get(timeout=90),
+       "shell": send("shell", "you").get(timeout=90), "own": nodes("stats")["pid"] in pids, "pids": len(pids)}
 app.control.pool_grow(1)
 eventually(lambda: len(nodes("stats")["pool"]["processes"]) == 3)
 app.control.pool_shrink(2)
@@ -150,7 +150,7 @@ tell(out)"#,
     let pids = children(&rust);
     rust.process.signal(libc::SIGTERM);
     assert!(rust.process.wait(Duration::from_secs(10)).success(), "{}", rust.process.log());
-    assert_eq!(rust.ask(&format!("tell(app.AsyncResult({id}).get(timeout=5))")), "done");
+    assert_eq!(rust.ask(&format!("tell(app.AsyncResult({id}).get(timeout=90))")), "done");
     gone(&pids);
     // A killed worker takes its children with it, and a late task runs again.
     rust.restart();
@@ -163,7 +163,7 @@ tell(out)"#,
 
 fn gone(pids: &Value) {
     for pid in pids.as_array().expect("pids") {
-        wait::blocking(Duration::from_secs(10), "a child is gone", || {
+        wait::blocking(wait::DEADLINE, "a child is gone", || {
             let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
             (status.is_empty() || status.contains("State:\tZ")).then_some(())
         });
@@ -180,7 +180,7 @@ eventually(lambda: len(nodes("active")) == 2)
 tell({"early": early.id, "pids": nodes("stats")["pool"]["processes"]})"#,
     );
     rust.process.signal(libc::SIGTERM);
-    rust.process.wait_for_log("stopping warm", Duration::from_secs(5));
+    rust.process.wait_for_log("stopping warm", wait::DEADLINE);
     rust.process.signal(libc::SIGTERM);
     assert!(rust.process.wait(Duration::from_secs(10)).success());
     gone(&said["pids"]);

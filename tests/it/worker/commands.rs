@@ -1,7 +1,6 @@
 //! Executables as tasks, from the catalog over HTTP to the result: `examples/commands`, and what may go wrong.
 
 use std::os::unix::fs::PermissionsExt;
-use std::time::Duration;
 
 use serde_json::json;
 use toml::Table;
@@ -44,7 +43,7 @@ fn start() -> Gateway {
 }
 
 async fn run(http: &Http, program: &str) -> serde_json::Value {
-    http.post_with("/any", &[("prefer", "wait=30")], &json!({"program": program})).await.expect(200)
+    http.post_with("/any", &[("prefer", "wait=60")], &json!({"program": program})).await.expect(200)
 }
 
 #[tokio::test]
@@ -74,14 +73,14 @@ async fn a_command_of_the_catalog_runs_from_post_to_result() {
     let missing = run(&http, "exec ./nobody").await;
     assert_eq!(missing["error"]["type"], "CommandFailed", "{missing}");
     let sum = json!({"task": "tasks.add", "args": [2, 3]});
-    let sum = http.post_with("/v1/tasks", &[("prefer", "wait=30")], &sum).await.expect(200);
+    let sum = http.post_with("/v1/tasks", &[("prefer", "wait=60")], &sum).await.expect(200);
     assert_eq!(sum["result"], 5, "{sum}");
     let replies = http.get("/v1/inspect/stats").await.expect(200);
     let stats = replies["replies"].as_object().and_then(|all| all.values().next()).expect("one worker").clone();
     let processes = stats["pool"]["processes"].as_array().expect("pids");
     assert!(!processes.is_empty() && !processes.contains(&stats["pid"]), "tasks.add runs in a child: {stats}");
     let unknown = json!({"task": "nobody.has.this"});
-    let unknown = http.post_with("/v1/tasks", &[("prefer", "wait=30")], &unknown).await.expect(200);
+    let unknown = http.post_with("/v1/tasks", &[("prefer", "wait=60")], &unknown).await.expect(200);
     assert_eq!(unknown["error"]["type"], "NotRegistered", "the ledger says so: {unknown}");
     let died = run(&http, "kill -SEGV $$").await;
     assert_eq!(died["error"]["type"], "WorkerLostError", "{died}");
@@ -95,11 +94,11 @@ async fn limits_and_revokes_end_all_that_a_command_started() {
     // The grandchild outlives neither: it is in the command's process group, and deaf to polite signals.
     let program = |file: &str| format!("trap '' TERM; (trap '' TERM; sleep 300) & echo $! > {file}; sleep 300");
     let limited = json!({"task": "shell.any", "args": [program("limited")], "time_limit": 1});
-    let limited = http.post_with("/v1/tasks", &[("prefer", "wait=30")], &limited).await.expect(200);
+    let limited = http.post_with("/v1/tasks", &[("prefer", "wait=60")], &limited).await.expect(200);
     assert_eq!(limited["error"]["type"], "TimeLimitExceeded", "{limited}");
     gone(&gateway, "limited");
     let soft = json!({"task": "shell.any", "args": ["sleep 300"], "soft_time_limit": 1, "time_limit": 3});
-    let soft = http.post_with("/v1/tasks", &[("prefer", "wait=30")], &soft).await.expect(200);
+    let soft = http.post_with("/v1/tasks", &[("prefer", "wait=60")], &soft).await.expect(200);
     assert_eq!(soft["error"]["type"], "SoftTimeLimitExceeded", "{soft}");
     let revoked = http.post("/any", &json!({"program": program("revoked")})).await.expect(202);
     let id = revoked["task_id"].as_str().expect("an id");
@@ -116,11 +115,11 @@ async fn limits_and_revokes_end_all_that_a_command_started() {
 }
 
 fn gone(gateway: &Gateway, file: &str) {
-    let pid = wait::blocking(Duration::from_secs(10), "the grandchild has said who it is", || {
+    let pid = wait::blocking(wait::DEADLINE, "the grandchild has said who it is", || {
         let text = std::fs::read_to_string(gateway.directory().join(file)).ok()?;
         text.trim().parse::<u32>().ok()
     });
-    wait::blocking(Duration::from_secs(10), "the grandchild is gone", || {
+    wait::blocking(wait::DEADLINE, "the grandchild is gone", || {
         let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
         (status.is_empty() || status.contains("State:\tZ")).then_some(())
     });

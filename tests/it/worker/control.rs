@@ -66,7 +66,7 @@ out = {
     "restart": do("pool_restart"),
     "hello": do("hello", from_node="other@node", revoked=["gone"]),
     "add": do("add_consumer", queue="extra"),
-    "extra": app.send_task("rs.add", (1, 1), queue="extra").get(timeout=30),
+    "extra": app.send_task("rs.add", (1, 1), queue="extra").get(timeout=90),
     "queues": [q["name"] for q in do("active_queues")],
     "cancel": do("cancel_consumer", queue="extra"),
 }
@@ -105,8 +105,8 @@ fn what_is_revoked_does_not_run_and_what_runs_is_terminated() {
     let rust = Rust::with(RedisOptions::default(), &[("CONCURRENCY", "1")]);
     let said = rust.ask(
         r#"
-inspect = app.control.inspect(destination=["rust@test"], timeout=2)
-running = send("sleep", 30)
+inspect = app.control.inspect(destination=["rust@test"], timeout=20)
+running = send("sleep", 600)
 eventually(lambda: nodes("active"))
 reserved, held = send("add", 1, 1), send("add", 2, 2, countdown=60)
 eventually(lambda: nodes("reserved") and nodes("scheduled"))
@@ -123,7 +123,7 @@ out["running"] = failure(running)
 unknown = app.AsyncResult("never-sent")
 unknown.revoke()
 out["unknown"] = failure(unknown)
-out["after"] = send("add", 4, 4).get(timeout=30)
+out["after"] = send("add", 4, 4).get(timeout=90)
 tell(out)
 "#,
     );
@@ -131,7 +131,7 @@ tell(out)
         assert_eq!(said[name][0], "TaskRevokedError", "{name}: {said}");
     }
     assert_eq!(said["states"], json!(["active", "reserved", "scheduled"]), "{said}");
-    assert_eq!(said["active"], json!(["rs.sleep", [30], true, "rust"]), "{said}");
+    assert_eq!(said["active"], json!(["rs.sleep", [600], true, "rust"]), "{said}");
     assert_eq!(
         (&said["scheduled"], &said["revoked"], &said["after"]),
         (&json!(true), &json!(true), &json!(8)),
@@ -173,7 +173,7 @@ def listen():
 threading.Thread(target=listen, daemon=True).start()
 eventually(lambda: "rust@test" in state.workers)
 good, bad, again = send("add", 1, 2), send("fail", "ValueError", "no"), send("retry", 1, 0.05)
-good.get(timeout=30), failure(bad), again.get(timeout=30)
+good.get(timeout=90), failure(bad), again.get(timeout=90)
 get = lambda r: state.tasks.get(r.id)
 eventually(lambda: all(get(r) and get(r).state in ("SUCCESS", "FAILURE") for r in (good, bad, again)))
 worker = state.workers["rust@test"]
@@ -204,7 +204,7 @@ stats = lambda: nodes("stats")
 before = stats()["pool"]["max-concurrency"]
 results = [send("sleep", 3) for _ in range(8)]
 grown = eventually(lambda: stats()["pool"]["max-concurrency"] == 4)
-[r.get(timeout=30) for r in results]
+[r.get(timeout=90) for r in results]
 tell({"before": before, "grown": grown, "autoscaler": stats()["autoscaler"]})
 "#,
     );

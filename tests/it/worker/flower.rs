@@ -12,7 +12,7 @@ use crate::harness::wait::within;
 use crate::harness::{Celery, CeleryOptions, Http, RedisOptions, ports};
 
 /// On a busy machine Flower takes its time: it asks every worker eight questions.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_secs(120);
 
 fn start(rust: &Rust) -> (Process, Http) {
     let port = ports::free();
@@ -46,7 +46,7 @@ async fn flower_shows_a_rust_worker_beside_a_python_one() {
     let ids = rust.ask(
         r#"
 done = [send("add", 2, 3), py("add", 2, 3).apply_async()]
-[r.get(timeout=20) for r in done]
+[r.get(timeout=90) for r in done]
 bad = [send("fail", "ValueError", "boom"), py("fail").apply_async()]
 [failure(r) for r in bad]
 tell([r.id for r in done + bad])"#,

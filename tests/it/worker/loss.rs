@@ -6,25 +6,29 @@ use serde_json::json;
 
 use super::process::Rust;
 use crate::harness::celery::client;
-use crate::harness::{Gateway, Redis, RedisOptions, Version, wait};
+use crate::harness::{Gateway, Latch, Redis, RedisOptions, Version, wait};
 
 fn until(what: &str, fact: impl Fn() -> bool) {
-    wait::blocking(Duration::from_secs(20), what, || fact().then_some(()));
+    wait::blocking(wait::DEADLINE, what, || fact().then_some(()));
 }
 
 #[test]
 fn a_warm_stop_finishes_what_runs_and_returns_the_rest() {
     let mut rust = Rust::with(RedisOptions::default(), &[("CONCURRENCY", "1")]);
-    let ids = rust.ask(
+    let latch = Latch::closed();
+    let ids = rust.ask(&format!(
         r#"
-running = send("sleep", 2, "done")
+running = send("until", {})
 eventually(lambda: nodes("active"))
-rest = [send("add", n, n) for n in range(3)] + [send("add", 9, 9, countdown=60)]
+rest = [send("add", n, n) for n in range(3)] + [send("add", 9, 9, countdown=600)]
 eventually(lambda: len(nodes("reserved")) == 3 and nodes("scheduled"))
 tell([running.id] + [r.id for r in rest])
 "#,
-    );
+        latch.args(())[0]
+    ));
     rust.process.signal(libc::SIGTERM);
+    rust.process.wait_for_log("stopping warm", wait::DEADLINE);
+    latch.open();
     assert!(rust.process.wait(Duration::from_secs(10)).success());
     assert_eq!((rust.waiting(), rust.unacked()), (4, 0), "{}", rust.process.log());
     let next: Vec<String> = rust.redis.command(0, &["LRANGE", "rust", "0", "-1"]);
@@ -36,7 +40,7 @@ tell([running.id] + [r.id for r in rest])
         .collect();
     assert_eq!(order, [true; 4], "the oldest is the next to be taken");
     assert!(next.iter().all(|message| message.contains("\"redelivered\": true")));
-    assert_eq!(rust.ask(&format!("tell(app.AsyncResult({}).get(timeout=5))", ids[0])), "done");
+    assert_eq!(rust.ask(&format!("tell(app.AsyncResult({}).get(timeout=90))", ids[0])), json!(null));
 }
 
 #[test]
@@ -44,13 +48,13 @@ fn a_cold_stop_returns_late_messages_and_fails_early_ones() {
     let mut rust = Rust::with(RedisOptions::default(), &[("CONCURRENCY", "2")]);
     let ids = rust.ask(
         r#"
-early, late = send("sleep", 30), send("late", 30)
+early, late = send("sleep", 600), send("late", 600)
 eventually(lambda: len(nodes("active")) == 2)
 tell([early.id, late.id])
 "#,
     );
     rust.process.signal(libc::SIGTERM);
-    rust.process.wait_for_log("stopping warm", Duration::from_secs(5));
+    rust.process.wait_for_log("stopping warm", wait::DEADLINE);
     rust.process.signal(libc::SIGTERM);
     assert!(rust.process.wait(Duration::from_secs(10)).success());
     assert_eq!((rust.waiting(), rust.unacked()), (1, 0));
@@ -61,29 +65,32 @@ tell([early.id, late.id])
 #[test]
 fn a_killed_worker_loses_no_late_task() {
     let mut rust = Rust::with(RedisOptions::default(), &[("VISIBILITY_TIMEOUT", "2"), ("CONCURRENCY", "1")]);
-    let ids = rust.ask(
+    let latch = Latch::closed();
+    let ids = rust.ask(&format!(
         r#"
-late, waiting = send("late", 1.5, "late"), send("add", 1, 1)
-eventually(lambda: nodes("active"))
+late, waiting = send("until_late", {}), send("add", 1, 1)
+eventually(lambda: nodes("active") and nodes("reserved"))
 tell([late.id, waiting.id])
 "#,
-    );
+        latch.args(())[0]
+    ));
     rust.process.kill();
+    latch.open();
     assert_eq!(rust.unacked(), 2);
     rust.restart();
-    let said = rust.ask(&format!("tell([app.AsyncResult(id).get(timeout=20) for id in {ids}])"));
-    assert_eq!(said, json!(["late", 2]));
+    let said = rust.ask(&format!("tell([app.AsyncResult(id).get(timeout=90) for id in {ids}])"));
+    assert_eq!(said, json!([null, 2]));
     until("everything is acknowledged", || rust.unacked() == 0);
 }
 
 #[test]
 fn a_living_worker_keeps_its_reservations() {
-    let rust = Rust::with(RedisOptions::default(), &[("VISIBILITY_TIMEOUT", "1"), ("CONCURRENCY", "1")]);
+    let rust = Rust::with(RedisOptions::default(), &[("VISIBILITY_TIMEOUT", "3"), ("CONCURRENCY", "1")]);
     let said = rust.ask(
         r#"
-late = send("late", 4, "once")
-held = send("add", 1, 1, countdown=5)
-late.get(timeout=20), held.get(timeout=20)
+late = send("late", 7, "once")
+held = send("add", 1, 1, countdown=8)
+late.get(timeout=90), held.get(timeout=90)
 tell(nodes("stats")["total"])
 "#,
     );
@@ -94,14 +101,14 @@ tell(nodes("stats")["total"])
 fn consumption_resumes_when_redis_is_back_and_nothing_acknowledged_runs_again() {
     let keep = RedisOptions { appendonly: true, ..RedisOptions::default() };
     let mut rust = Rust::with(keep, &[("CONCURRENCY", "2")]);
-    let before = rust.ask("r = [send('add', n, n) for n in range(50)]; [x.get(timeout=30) for x in r]; tell(len(r))");
+    let before = rust.ask("r = [send('add', n, n) for n in range(50)]; [x.get(timeout=90) for x in r]; tell(len(r))");
     assert_eq!(before, 50);
     let running = rust.ask("r = send('sleep', 1.5, 'through'); eventually(lambda: nodes('active')); tell(r.id)");
     restart_after(&mut rust.redis, Duration::from_secs(2));
     let said = rust.ask(&format!(
         r#"
-through = app.AsyncResult({running}).get(timeout=20)
-again = send("add", 20, 22).get(timeout=20)
+through = app.AsyncResult({running}).get(timeout=90)
+again = send("add", 20, 22).get(timeout=90)
 stats = eventually(lambda: nodes("stats"))
 tell({{"through": through, "again": again, "total": stats["total"]}})
 "#

@@ -1,12 +1,12 @@
 //! A Rust worker of one's own, running `tests/worker_app`.
 
 use std::process::Command;
-use std::time::Duration;
 
 use serde_json::Value;
 
 use crate::harness::celery::client;
 use crate::harness::process::Process;
+use crate::harness::wait::DEADLINE;
 use crate::harness::{Redis, RedisOptions, Version};
 
 /// A worker with its Redis.
@@ -26,14 +26,14 @@ impl Rust {
         let redis = Redis::start(redis);
         let environment: Vec<_> = environment.iter().map(|(name, value)| ((*name).into(), (*value).into())).collect();
         let mut process = launch(&redis, &environment);
-        process.wait_for_log("is ready", Duration::from_secs(30));
+        process.wait_for_log("is ready", DEADLINE);
         Self { process, redis, environment }
     }
 
     /// The worker was killed or has stopped: starts it again.
     pub fn restart(&mut self) {
         self.process = launch(&self.redis, &self.environment);
-        self.process.wait_for_log("is ready", Duration::from_secs(30));
+        self.process.wait_for_log("is ready", DEADLINE);
     }
 
     /// What a Celery client prints that runs `program`, the last line as JSON.
@@ -87,13 +87,13 @@ def send(name, *args, **options):
     kwargs = options.pop("kwargs", None)
     return app.send_task("rs." + name, args, kwargs, queue="rust", **options)
 
-def failure(result, timeout=30):
+def failure(result, timeout=90):
     try:
         return result.get(timeout=timeout)
     except Exception as error:
         return [type(error).__name__, type(error).__module__, str(error)]
 
-def eventually(fact, timeout=30):
+def eventually(fact, timeout=90):
     deadline = time.time() + timeout
     while time.time() < deadline:
         value = fact()
@@ -104,7 +104,7 @@ def eventually(fact, timeout=30):
 
 def nodes(method):
     """What the Rust worker answers to an inspect command; nothing counts as an empty list."""
-    return (getattr(app.control.inspect(destination=["rust@test"], timeout=2), method)() or {}).get("rust@test", [])
+    return (getattr(app.control.inspect(destination=["rust@test"], timeout=20), method)() or {}).get("rust@test", [])
 
 def tell(value):
     print(json.dumps(value))

@@ -15,9 +15,9 @@ fn a_client_of_either_version_calls_by_position_and_name_and_gets_results_and_er
             version,
             r#"
 tell({
-    "position": send("add", 2, 3).get(timeout=30),
-    "name": send("add", 2, kwargs={"y": 5}).get(timeout=30),
-    "blocking": send("blocking", 7, 3).get(timeout=30),
+    "position": send("add", 2, 3).get(timeout=90),
+    "name": send("add", 2, kwargs={"y": 5}).get(timeout=90),
+    "blocking": send("blocking", 7, 3).get(timeout=90),
     "missing": failure(send("add")),
     "many": failure(send("add", 1, 2, 3)),
     "unexpected": failure(send("add", 1, 2, kwargs={"z": 1})),
@@ -47,16 +47,16 @@ fn states_children_and_ignored_results_are_kept_as_celery_keeps_them() {
         r#"
 r = send("progress", 3, countdown=0.5)
 seen = []
-r.get(timeout=30, on_message=lambda m: seen.append([m["status"], m["result"]]))
+r.get(timeout=90, on_message=lambda m: seen.append([m["status"], m["result"]]))
 parent = send("spawn", 2)
-parent.get(timeout=30)
+parent.get(timeout=90)
 ignored = send("add", 1, 1, ignore_result=True)
 eventually(lambda: nodes("stats")["total"].get("rs.add", 0) >= 3)
 try:
     state = app.AsyncResult(ignored.id).get(timeout=0.5)
 except TimeoutError:
     state = "nothing"
-tell({"seen": seen, "children": sorted(c.get(timeout=30) for c in parent.children), "ignored": state,
+tell({"seen": seen, "children": sorted(c.get(timeout=90) for c in parent.children), "ignored": state,
       "root": [c._get_task_meta().get("parent_id") for c in parent.children] == [parent.id] * 2})
 "#,
     );
@@ -75,17 +75,17 @@ fn retries_limits_and_rejections_end_as_in_celery() {
 def attempts(result):
     seen = []
     try:
-        result.get(timeout=30, on_message=lambda m: m["task_id"] == result.id and seen.append(m["status"]))
+        result.get(timeout=90, on_message=lambda m: m["task_id"] == result.id and seen.append(m["status"]))
     except ValueError as error:
         seen.append(str(error))
     return seen
 # Later, so that the client listens before anything happens.
 retry = send("retry", 2, 0.05, countdown=0.5)
 states = []
-retry.get(timeout=30, on_message=lambda m: states.append(m["status"]))
+retry.get(timeout=90, on_message=lambda m: states.append(m["status"]))
 started = time.time()
 limited = [send("limited", n) for n in range(4)]
-[r.get(timeout=30) for r in limited]
+[r.get(timeout=90) for r in limited]
 spread = time.time() - started
 tell({
     "retry": retry.get(), "states": states,
@@ -95,11 +95,11 @@ tell({
     "soft": failure(send("soft_limit", 5)),
     "hard": failure(send("hard_limit", 5)),
     "message_limit": failure(send("sleep", 5, time_limit=0.2)),
-    "polite": send("polite", 5).get(timeout=30),
+    "polite": send("polite", 5).get(timeout=90),
     "reject": failure(send("reject")),
-    "requeue": send("reject", kwargs={"requeue": True}).get(timeout=30),
+    "requeue": send("reject", kwargs={"requeue": True}).get(timeout=90),
     "expired": failure(send("add", 1, 1, expires=-1)),
-    "eta": send("add", 1, 1, countdown=0.3).get(timeout=30),
+    "eta": send("add", 1, 1, countdown=0.3).get(timeout=90),
     "spread": spread,
 })"#,
     );
@@ -129,13 +129,13 @@ fn a_command_is_a_task() {
         r#"
 r = send("shell", "you")
 seen = []
-value = r.get(timeout=30, on_message=lambda m: seen.append(m["status"]))
+value = r.get(timeout=90, on_message=lambda m: seen.append(m["status"]))
 long = send("shell_sleep")
 eventually(lambda: nodes("active"))
 long.revoke(terminate=True)
 tell({
     "value": value, "seen": seen,
-    "call": send("echo" if False else "shell", "echo", 1).get(timeout=30),
+    "call": send("echo" if False else "shell", "echo", 1).get(timeout=90),
     "fail": failure(send("shell", "fail")),
     "die": failure(send("shell", "die")),
     "limit": failure(send("shell_sleep", time_limit=0.3)),
@@ -171,7 +171,7 @@ fn a_thousand_sleeping_tasks_run_at_once_in_little_memory() {
         r#"
 started = time.time()
 results = [send("sleep", 2, 1) for _ in range(1000)]
-total = sum(r.get(timeout=30) for r in results)
+total = sum(r.get(timeout=90) for r in results)
 stats = nodes("stats")
 tell({"total": total, "seconds": time.time() - started, "maxrss": stats["rusage"]["maxrss"]})
 "#,

@@ -1,0 +1,57 @@
+//! Promises of so many seconds, on a machine that may have much else to do.
+//!
+//! What takes two seconds on an idle machine takes twenty where ten others want each core: a bound by the clock on the wall then
+//! tells of the others. This clock ticks by itself sleeping and working a little, over and over, and counts what that takes on an
+//! idle machine. Where nobody disturbs both clocks show the same.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::time::{Duration, Instant};
+
+use super::unix;
+
+const SLEEP: Duration = Duration::from_millis(5);
+const WORK: Duration = Duration::from_millis(1);
+
+pub struct Stopwatch {
+    began: Instant,
+    ticks: Arc<AtomicU32>,
+    stop: Arc<AtomicBool>,
+}
+
+impl Stopwatch {
+    pub fn start() -> Self {
+        let (ticks, stop) = (Arc::<AtomicU32>::default(), Arc::<AtomicBool>::default());
+        let (counted, stopped) = (Arc::clone(&ticks), Arc::clone(&stop));
+        std::thread::spawn(move || {
+            while !stopped.load(Ordering::Relaxed) {
+                std::thread::sleep(SLEEP);
+                let until = unix::thread_time() + WORK;
+                while unix::thread_time() < until {}
+                counted.fetch_add(1, Ordering::Relaxed);
+            }
+        });
+        Self { began: Instant::now(), ticks, stop }
+    }
+
+    /// How long it would have taken on an idle machine, at most.
+    pub fn elapsed(&self) -> Duration {
+        let ticked = (SLEEP + WORK) * (self.ticks.load(Ordering::Relaxed) + 1);
+        ticked.min(self.began.elapsed())
+    }
+}
+
+impl Drop for Stopwatch {
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::Relaxed);
+    }
+}
+
+#[test]
+fn it_is_never_ahead_of_the_wall() {
+    let (watch, wall) = (Stopwatch::start(), Instant::now());
+    super::wait::blocking(super::wait::DEADLINE, "it ticks", || {
+        (watch.elapsed() > Duration::from_millis(50)).then_some(())
+    });
+    assert!(watch.elapsed() <= wall.elapsed());
+}
