@@ -39,14 +39,9 @@ impl Screen {
         self.dev.post("/v1/tasks", body).await
     }
 
-    /// Submits a group. A gateway that is too busy for an answer in time is asked again, as it says.
+    /// Submits a group.
     async fn accepted(&self, group: &Value) {
-        let key = uuid::Uuid::now_v7().to_string();
-        eventually("the group is accepted", async || {
-            let answer = self.dev.http.post_with("/group", &[("idempotency-key", &key)], group).await;
-            (answer.status != 503).then(|| answer.expect(202))
-        })
-        .await;
+        self.dev.http.post_once("/group", group).await.expect(202);
     }
 
     /// The phase that a task's page shows.

@@ -99,7 +99,7 @@ impl<H: Deref<Target = Harness>> Lent<H> {
 
     /// `POST /v1/tasks`: the id of what was accepted.
     pub async fn submit_signature(&self, signature: Value) -> String {
-        let accepted = self.http.post("/v1/tasks", &signature).await.expect(202);
+        let accepted = self.http.post_once("/v1/tasks", &signature).await.expect(202);
         accepted["task_id"].as_str().unwrap_or_else(|| panic!("no task_id in {accepted}")).to_owned()
     }
 

@@ -7,6 +7,7 @@ use reqwest::{Client, Method};
 use serde_json::Value;
 
 use super::sse::Sse;
+use super::wait::eventually;
 
 /// Longer than any `Prefer: wait` that a test uses.
 const TIMEOUT: Duration = Duration::from_secs(70);
@@ -25,8 +26,13 @@ impl Http {
         Self { client: client.build().expect("a plain client can be built"), base }
     }
 
+    /// A gateway that is too busy for an answer in time is asked again, as it says.
     pub async fn get(&self, path: &str) -> Answer {
-        self.send(Method::GET, path, &[], None).await
+        eventually(&format!("GET {path} is answered"), async || {
+            let answer = self.send(Method::GET, path, &[], None).await;
+            (!answer.is_too_busy()).then_some(answer)
+        })
+        .await
     }
 
     pub async fn get_with(&self, path: &str, headers: &[(&str, &str)]) -> Answer {
@@ -41,6 +47,16 @@ impl Http {
         let mut all = vec![("content-type", "application/json")];
         all.extend_from_slice(headers);
         self.send(Method::POST, path, &all, Some(body.to_string().into_bytes())).await
+    }
+
+    /// As [`Http::post`], with a key, so that it can be repeated when the gateway is too busy.
+    pub async fn post_once(&self, path: &str, body: &Value) -> Answer {
+        let key = uuid::Uuid::now_v7().to_string();
+        eventually(&format!("POST {path} is answered"), async || {
+            let answer = self.post_with(path, &[("idempotency-key", &key)], body).await;
+            (!answer.is_too_busy()).then_some(answer)
+        })
+        .await
     }
 
     /// Any call, any bytes.
@@ -104,6 +120,11 @@ impl Answer {
     #[track_caller]
     pub fn json(&self) -> Value {
         serde_json::from_slice(&self.body).unwrap_or_else(|error| panic!("{}: {error} in {}", self.what, self.text()))
+    }
+
+    /// The database did not answer in time: nothing is said of what was asked for.
+    pub fn is_too_busy(&self) -> bool {
+        self.status == 503 && self.text().contains("/problems/ledger-unavailable")
     }
 
     pub fn header(&self, name: &str) -> Option<&str> {

@@ -15,7 +15,7 @@ fn a_child_does_everything_that_a_handler_may_do() {
 info = send("child_info").get(timeout=90)
 stats = nodes("stats")
 seen = []
-progress = send("child_progress", 2)
+progress = watched("child_progress", 2)
 progress.get(timeout=90, on_message=lambda m: m["task_id"] == progress.id and seen.append([m["status"], m["result"]]))
 spawned = send("child_spawn", 2)
 spawned.get(timeout=90)

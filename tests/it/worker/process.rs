@@ -73,7 +73,7 @@ fn binary() -> std::path::PathBuf {
 
 /// Short words for what the programs do over and over.
 const PRELUDE: &str = r#"
-import json, time
+import json, time, uuid
 from celery import chain, chord, group, signature
 from celery.exceptions import TimeoutError
 
@@ -86,6 +86,12 @@ def py(name, *args, **options):
 def send(name, *args, **options):
     kwargs = options.pop("kwargs", None)
     return app.send_task("rs." + name, args, kwargs, queue="rust", **options)
+
+def watched(name, *args, **options):
+    """Listens before anything can happen."""
+    task_id = str(uuid.uuid4())
+    app.backend.result_consumer.consume_from(task_id)
+    return send(name, *args, task_id=task_id, **options)
 
 def failure(result, timeout=90):
     try:

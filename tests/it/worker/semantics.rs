@@ -45,7 +45,7 @@ fn states_children_and_ignored_results_are_kept_as_celery_keeps_them() {
     let rust = Rust::start();
     let said = rust.ask(
         r#"
-r = send("progress", 3, countdown=0.5)
+r = watched("progress", 3)
 seen = []
 r.get(timeout=90, on_message=lambda m: seen.append([m["status"], m["result"]]))
 parent = send("spawn", 2)
@@ -79,8 +79,7 @@ def attempts(result):
     except ValueError as error:
         seen.append(str(error))
     return seen
-# Later, so that the client listens before anything happens.
-retry = send("retry", 2, 0.05, countdown=0.5)
+retry = watched("retry", 2, 0.05)
 states = []
 retry.get(timeout=90, on_message=lambda m: states.append(m["status"]))
 started = time.time()
@@ -90,8 +89,8 @@ spread = time.time() - started
 tell({
     "retry": retry.get(), "states": states,
     "exhausted": failure(send("retry_exhausted", 5, 0.01)),
-    "asked": attempts(send("fail", "ValueError", "no", countdown=0.5, headers={"taskgate_retry": {"max": 2, "delay": 0.05}})),
-    "unreadable": attempts(send("fail", "ValueError", "no", countdown=0.5, headers={"taskgate_retry": {"max": "many"}})),
+    "asked": attempts(watched("fail", "ValueError", "no", headers={"taskgate_retry": {"max": 2, "delay": 0.05}})),
+    "unreadable": attempts(watched("fail", "ValueError", "no", headers={"taskgate_retry": {"max": "many"}})),
     "soft": failure(send("soft_limit", 5)),
     "hard": failure(send("hard_limit", 5)),
     "message_limit": failure(send("sleep", 5, time_limit=0.2)),
@@ -127,7 +126,7 @@ fn a_command_is_a_task() {
     let rust = Rust::start();
     let said = rust.ask(
         r#"
-r = send("shell", "you")
+r = watched("shell", "you")
 seen = []
 value = r.get(timeout=90, on_message=lambda m: seen.append(m["status"]))
 long = send("shell_sleep")
