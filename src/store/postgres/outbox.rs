@@ -132,11 +132,12 @@ pub(super) async fn drain(
     let mut carried = carry(&mut tx, carrier, &claimed, &sorted.due).await?;
     carried.extend(sorted.taken.iter().map(|task| task.no));
     let next_opening = [waits.next_opening, passes.opening].into_iter().flatten().min();
-    gates::settle(&mut tx, passes.settled(&carried, now)).await?;
     let mut gone = sorted.over.clone();
     gone.extend(sorted.expired.iter().map(|task| task.no));
     sqlx::query(GONE).bind(&gone).execute(&mut *tx).await?;
     let mut events = mark_published(&mut tx, &carried, now, 0).await?;
+    // A quick task may be ending in another transaction. Its row is locked now: that one is over, or comes after this one.
+    gates::settle(&mut tx, passes.settled(&carried, now)).await?;
     let expired = expire(&mut tx, &sorted, now, &mut events).await?;
     notify::tell(&mut tx, replica, &events).await?;
     tx.commit().await?;

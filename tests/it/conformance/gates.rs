@@ -9,6 +9,7 @@ use taskgate::task::{Phase, QueueName, TaskId, TaskName};
 
 use super::fixture::{Fixture, T0, after, alone, event, new_id, record, task};
 use super::on_both;
+use crate::harness::postgres::query;
 
 on_both!(
     a_rate_lets_tasks_pass_one_after_the_other,
@@ -18,6 +19,7 @@ on_both!(
     a_task_with_two_limits_waits_for_both,
     waiting_tasks_expire_are_revoked_and_paused,
     a_further_delivery_keeps_its_place_under_the_key,
+    a_task_that_ends_while_its_pass_is_written_down_holds_nothing,
 );
 
 /// One `tasks.slow` in ten seconds.
@@ -210,4 +212,43 @@ async fn a_further_delivery_keeps_its_place_under_the_key(ledger: &Fixture) {
     broker.take();
     drain(ledger, 14, &broker).await;
     assert_eq!(broker.take(), slow);
+}
+
+/// Its tasks are over before the pass that published them: another transaction is ending them.
+struct Quick<'a>(&'a Fixture);
+
+#[async_trait]
+impl Carrier for Quick<'_> {
+    async fn carry(&self, batch: &[Outgoing]) -> Vec<i64> {
+        use sqlx::{Connection, Executor, PgConnection};
+        let numbers: Vec<i64> = batch.iter().map(|row| row.no).collect();
+        let mut other = PgConnection::connect(&self.0.url).await.expect("the cluster is up");
+        other.execute("begin").await.unwrap();
+        for sql in [
+            "select 1 from taskgate.task where task_no = any($1) for update",
+            "delete from taskgate.gate_hold where task_no = any($1)",
+            "delete from taskgate.unfinished where task_no = any($1)",
+        ] {
+            sqlx::query(sql).bind(&numbers).execute(&mut other).await.unwrap();
+        }
+        tokio::spawn(async move {
+            tokio::time::sleep(Duration::from_millis(300)).await;
+            other.execute("commit").await.unwrap();
+        });
+        numbers
+    }
+
+    fn pace(&self, _: &str) -> Option<Duration> {
+        None
+    }
+}
+
+/// SQLite has one writer, so there nothing goes on beside a pass.
+async fn a_task_that_ends_while_its_pass_is_written_down_holds_nothing(ledger: &Fixture) {
+    if !ledger.is_postgres() {
+        return;
+    }
+    insert(ledger, 1, |id| keyed(id, &[("host", 1)])).await;
+    ledger.drain(after(1), Duration::ZERO, 100, &Quick(ledger)).await.unwrap();
+    assert_eq!(query(&ledger.url, "select count(*) from taskgate.gate_hold"), "0");
 }
