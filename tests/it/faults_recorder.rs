@@ -114,6 +114,11 @@ async fn a_database_that_is_away_loses_nothing_and_blocks_nobody() {
     let latch = Latch::closed();
     let watched = submit("demo.progress_until", latch.args(())).await;
     let other = submit("demo.until", latch.args("meanwhile")).await;
+    eventually("the other one runs too", async || {
+        let task = http.get(&format!("/v1/tasks/{other}")).await.expect(200);
+        (task["phase"] == "running").then_some(())
+    })
+    .await;
     let mut stream = http.events(&format!("/v1/tasks/{watched}/events"), &[("last-event-id", "0")]).await;
     let mut seen = Vec::new();
     while seen.len() < 6 {

@@ -105,8 +105,11 @@ async fn readers_that_do_not_read_cost_little_and_miss_nothing() {
         sockets.push(open_raw(&env, &id).await);
     }
     over(&env, &id).await;
-    let grown = resident_kb(&env.gateway).saturating_sub(before) / 1_024;
-    assert!(grown < 80, "{grown} MB more for 16 readers that do not read a stream of 12 MB");
+    // What a gateway that is late has in hand for a moment goes; what it holds for those who do not read would stay.
+    within(PATIENCE, "16 readers that do not read a stream of 12 MB cost less than 80 MB", async || {
+        (resident_kb(&env.gateway).saturating_sub(before) / 1_024 < 80).then_some(())
+    })
+    .await;
     // One of them wakes up and gets everything.
     let mut text = String::new();
     let mut socket = sockets.pop().expect("twenty");

@@ -2,8 +2,8 @@
 
 use serde_json::{Value, json};
 
-use crate::harness::Latch;
 use crate::harness::environment::Harness;
+use crate::harness::{Latch, eventually};
 
 fn ids(page: &Value) -> Vec<String> {
     let tasks = page["tasks"].as_array().unwrap_or_else(|| panic!("no tasks in {page}"));
@@ -85,7 +85,12 @@ async fn details_tell_the_whole_story() {
 async fn a_finished_result_is_cached_by_its_etag() {
     let env = Harness::shared();
     let id = env.submit("demo.add", json!([1, 2])).await;
-    env.finished(&id).await;
+    eventually("all is known of it: events may tell facts after the end", async || {
+        let task = env.http.get(&format!("/v1/tasks/{id}")).await.expect(200);
+        let facts = ["finished_at", "received_at", "started_at", "worker", "runtime"];
+        facts.iter().all(|fact| !task[*fact].is_null()).then_some(())
+    })
+    .await;
     for path in [format!("/result/{id}"), format!("/v1/tasks/{id}")] {
         let answer = env.http.get(&path).await;
         let etag = answer.header("etag").unwrap_or_else(|| panic!("{path} has no ETag")).to_owned();

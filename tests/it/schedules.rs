@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use crate::harness::environment::{Harness, Options};
 use crate::harness::wait::{DEADLINE, within};
-use crate::harness::{Answer, Gateway, Http, eventually, postgres, turns};
+use crate::harness::{Answer, Gateway, Http, Stopwatch, eventually, postgres, turns};
 
 fn without_worker() -> Options {
     Options { without_worker: true, ..Options::default() }
@@ -409,7 +409,8 @@ async fn a_thousand_in_the_same_second_fire_together() {
         "update taskgate.schedule set anchor_at = soon.at - 3600000000, next_run_at = soon.at, due_at = soon.at \
          from (select (extract(epoch from now()) * 1000000)::bigint + 4000000 as at) as soon",
     );
-    let fired = within(DEADLINE, "all thousand are in Redis", async || {
+    let watch = Stopwatch::start();
+    let fired = within(DEADLINE * 3, "all thousand are in Redis", async || {
         let late = postgres::query(
             &env.database,
             "select count(*), percentile_disc(0.99) within group (order by r.fired_at - r.scheduled_at), \
@@ -420,5 +421,6 @@ async fn a_thousand_in_the_same_second_fire_together() {
     })
     .await;
     let late: Vec<i64> = fired.split('|').skip(1).map(|text| text.parse().expect("a number")).collect();
-    assert!(late[0] < 5_000_000, "p99 lateness is {} µs", late[0]);
+    let bound = 5_000_000.0 * watch.slowness();
+    assert!((late[0] as f64) < bound, "p99 lateness is {} µs, {bound} µs are allowed", late[0]);
 }

@@ -192,8 +192,11 @@ async fn a_body_that_nobody_sent_is_released_once() {
     })
     .await;
     assert_eq!(done["result"], 6, "{done}");
-    let task = env.http.get(&format!("/v1/tasks/{body}")).await.expect(200);
-    assert!(task["worker"].is_string(), "{task}");
+    eventually("its worker has said that it ran", async || {
+        let task = env.http.get(&format!("/v1/tasks/{body}")).await.expect(200);
+        (task["worker"].is_string() && task["received_at"].is_string()).then_some(())
+    })
+    .await;
     let history = env
         .http
         .get_with(&format!("/v1/tasks/{body}/events"), &[("Accept", "application/json"), ("Last-Event-ID", "0")])

@@ -40,16 +40,21 @@ impl Browser {
     /// # Panics
     /// When chromium or its driver is missing; `tests/setup.sh` installs them.
     pub async fn start(width: u32, height: u32) -> Self {
-        Self::start_at(turns::heavy(), width, height).await
+        Self::launch(turns::heavy(), 0, width, height).await
     }
 
-    /// As [`Browser::start`], when it is its turn already.
-    pub async fn start_at(turn: turns::Turn, width: u32, height: u32) -> Self {
+    /// As [`Browser::start`], for what the browser measures of itself: no other test with a browser runs meanwhile, and this one
+    /// comes before all others. Who may not ask for that gets it as usual.
+    pub async fn start_alone(width: u32, height: u32) -> Self {
+        Self::launch(turns::alone(), -15, width, height).await
+    }
+
+    async fn launch(turn: turns::Turn, niceness: i32, width: u32, height: u32) -> Self {
+        let _ = rustls::crypto::ring::default_provider().install_default();
         let port = ports::free();
         let profile = tempfile::tempdir().expect("a temporary folder");
-        // What the browser measures of itself shall not be what other tests take from it. Who may not ask for that gets it as usual.
         let mut command = Command::new("nice");
-        command.args(["-n", "-15", "chromedriver", &format!("--port={port}")]);
+        command.args(["-n", &niceness.to_string(), "chromedriver", &format!("--port={port}")]);
         let driver = Process::start("chromedriver", command);
         let client = reqwest::Client::builder().timeout(PATIENCE).build().expect("a client without TLS roots");
         let address = format!("http://127.0.0.1:{port}");

@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 
 use self::browser::Browser;
 use crate::dev::Dev;
-use crate::harness::{eventually, turns};
+use crate::harness::eventually;
 
 /// No stretch of work in the page may be longer, in milliseconds.
 const LONGEST_TASK: f64 = 200.0;
@@ -238,7 +238,7 @@ async fn every_page_is_accessible_in_both_schemes_and_says_nothing_to_the_consol
 
 #[tokio::test]
 async fn ten_thousand_new_tasks_do_not_freeze_the_list() {
-    let browser = Browser::start_at(turns::alone(), 1400, 900).await;
+    let browser = Browser::start_alone(1400, 900).await;
     let screen = Screen { dev: Dev::start(), browser };
     let group: Vec<Value> = (0..500).map(|n| json!({"task": "tasks.add", "args": [n, 1]})).collect();
     // What else runs on the machine lengthens what the page does: one undisturbed round of three shows what it costs.

@@ -39,6 +39,11 @@ impl Stopwatch {
         let ticked = (SLEEP + WORK) * (self.ticks.load(Ordering::Relaxed) + 1);
         ticked.min(self.began.elapsed())
     }
+
+    /// How many times slower than an idle machine this one has been: 1 or more.
+    pub fn slowness(&self) -> f64 {
+        self.began.elapsed().as_secs_f64() / self.elapsed().as_secs_f64()
+    }
 }
 
 impl Drop for Stopwatch {

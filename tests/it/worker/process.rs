@@ -73,7 +73,7 @@ fn binary() -> std::path::PathBuf {
 
 /// Short words for what the programs do over and over.
 const PRELUDE: &str = r#"
-import json, time, uuid
+import json, time
 from celery import chain, chord, group, signature
 from celery.exceptions import TimeoutError
 
@@ -88,10 +88,8 @@ def send(name, *args, **options):
     return app.send_task("rs." + name, args, kwargs, queue="rust", **options)
 
 def watched(name, *args, **options):
-    """Listens before anything can happen."""
-    task_id = str(uuid.uuid4())
-    app.backend.result_consumer.consume_from(task_id)
-    return send(name, *args, task_id=task_id, **options)
+    """Later, so that the client listens before anything happens."""
+    return send(name, *args, countdown=2, **options)
 
 def failure(result, timeout=90):
     try:
