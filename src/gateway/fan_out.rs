@@ -255,7 +255,7 @@ impl Expander {
         let count = i32::try_from(submission.tasks.len()).unwrap_or(i32::MAX);
         let Some(inserted) = self.gateway.ledger.write_piece(fan_out, &submission).await? else { return Ok(0) };
         counter!("taskgate_fan_out_tasks_total").increment(inserted.task_nos.len() as u64);
-        self.gateway.hub.publish(&inserted.events);
+        self.gateway.hub.accepted(&submission, &inserted.task_nos);
         let offer = outgoing(submission, &inserted);
         // A relay that does not keep up finds them in the outbox: they need not be in memory too.
         if self.relay_is_free().await {

@@ -289,7 +289,7 @@ impl Gateway {
         let mut held = false;
         for (submission, inserted) in committed {
             held |= submission.tasks.iter().any(|task| task.phase == Phase::Held);
-            self.hub.publish(&inserted.events);
+            self.hub.accepted(&submission, &inserted.task_nos);
             offer.extend(commit::outgoing(submission, &inserted));
         }
         self.relay.offer(offer);

@@ -11,7 +11,7 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use super::base;
-use super::middleware::{authenticate, cors, forwarded, observe, origin, patience};
+use super::middleware::{cors, guard, observe};
 use super::problem::{Place, Problem, ProblemDocument};
 use super::routes::{
     batch, canvas, catalog, control, dead_letters, docs, events, feed, health, insight, metrics, problems, queues,
@@ -110,17 +110,12 @@ pub fn router(edge: Edge) -> Router {
         .merge(dashboard::router())
         .fallback(no_route)
         .method_not_allowed_fallback(no_method)
-        .layer(layer::from_fn_with_state(edge.clone(), origin::guard))
-        .layer(layer::from_fn_with_state(edge.clone(), authenticate::guard))
-        .layer(layer::from_fn_with_state(edge.clone(), patience::limit));
+        .layer(layer::from_fn_with_state(edge.clone(), guard::guard));
     let shared = match cors::layer(&edge.http) {
         Some(cors) => guarded.layer(cors),
         None => guarded,
     };
-    let router = shared
-        .layer(layer::from_fn_with_state(edge.clone(), observe::observe))
-        .layer(layer::from_fn_with_state(edge.clone(), forwarded::look))
-        .with_state(edge);
+    let router = shared.layer(layer::from_fn_with_state(edge.clone(), observe::observe)).with_state(edge);
     // Outside of what writes problems anew.
     base::mounted(if compression { router.layer(compressed()) } else { router })
 }

@@ -133,8 +133,8 @@ impl Committer {
         for (submission, outcome) in submissions.into_iter().zip(&outcomes) {
             if let Ok(inserted) = outcome {
                 held |= submission.tasks.iter().any(|task| task.phase == Phase::Held);
+                self.hub.accepted(&submission, &inserted.task_nos);
                 offer.extend(outgoing(submission, inserted));
-                self.hub.publish(&inserted.events);
             }
         }
         self.relay.offer(offer);

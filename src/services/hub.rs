@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex};
 
 use tokio::sync::broadcast;
 
-use crate::store::Event;
+use crate::store::{Event, Submission};
 use crate::task::{GroupId, Phase, TaskId};
 
 /// Some seconds of a chatty task. A reader that lags further reads the ledger instead.
@@ -84,11 +84,28 @@ impl Hub {
         for event in events.iter().filter(|event| event.phase.is_final() && event.phase != Phase::Succeeded) {
             let _ = self.bad_ends.send(Arc::new(event.clone()));
         }
-        let targets = self.targets(events);
-        for (sender, event) in targets {
-            let _ = sender.send(Signal::Event(event));
+        if self.is_watched() {
+            for (sender, event) in self.targets(events) {
+                let _ = sender.send(Signal::Event(event));
+            }
         }
         let _ = self.firehose.send(());
+    }
+
+    /// Tells of a submission that was just committed. Most are watched by nobody yet: their events are not even made.
+    pub fn accepted(&self, submission: &Submission, task_nos: &[i64]) {
+        if !self.is_watched() {
+            let _ = self.firehose.send(());
+            return;
+        }
+        let tasks = submission.tasks.iter().zip(task_nos);
+        let events: Vec<Event> = tasks.map(|(task, &no)| Event::accepted(no, task, submission.at)).collect();
+        self.publish(&events);
+    }
+
+    fn is_watched(&self) -> bool {
+        let topics = self.topics.lock().expect("nothing panics under this lock");
+        !topics.tasks.is_empty() || !topics.groups.is_empty()
     }
 
     /// Another replica changed these tasks.
@@ -128,9 +145,6 @@ impl Hub {
     /// Senders are taken out under the lock and used after it: nobody is woken while it is held.
     fn targets(&self, events: &[Event]) -> Vec<(broadcast::Sender<Signal>, Arc<Event>)> {
         let topics = self.topics.lock().expect("nothing panics under this lock");
-        if topics.tasks.is_empty() && topics.groups.is_empty() {
-            return Vec::new();
-        }
         let mut targets = Vec::new();
         for event in events {
             let task = topics.tasks.get(&event.task_id);

@@ -9,6 +9,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use metrics::gauge;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
@@ -20,6 +21,8 @@ use crate::store::{self, EdgeKind, SharedLedger, Worker};
 use crate::task::Phase;
 
 const PERIOD: Duration = Duration::from_secs(2);
+/// Looking takes at most a fiftieth of the time, however much is unfinished.
+const SHARE: u32 = 50;
 /// A worker sends what follows before it stores its own end; the sweeper needs a few looks to release a chord.
 const UNSENT: Duration = Duration::from_secs(30);
 const PAGE: i64 = 500;
@@ -129,11 +132,13 @@ impl Lookout {
     /// Runs until `stop`.
     pub async fn run(mut self, stop: CancellationToken) {
         while !stop.is_cancelled() {
+            let started = Instant::now();
             match self.look().await {
                 Ok(found) => self.incidents.replace(found),
                 Err(trouble) => debug!(error = %trouble, "incidents stay as they are"),
             }
-            tokio::select! { () = stop.cancelled() => {} () = tokio::time::sleep(PERIOD) => {} }
+            let pause = PERIOD.max(started.elapsed() * SHARE);
+            tokio::select! { () = stop.cancelled() => {} () = tokio::time::sleep(pause) => {} }
         }
     }
 

@@ -40,7 +40,7 @@ pub use fan_out::{FanOut, FanOuts, NewFanOut};
 pub use gates::AtGate;
 pub use query::{Cursor, Filter, Page};
 pub use schedules::{Created, Edit, Fired, Firing, Firings, NewRun, NextTick, Outcome, Run, Schedule, Schedules};
-pub use stats::{Counted, Ended, FailureKind, Figure, MEASURES, Span, Stats, Window};
+pub use stats::{Count, Counted, End, Ended, FailureKind, Figure, MEASURES, Span, Stats, Tally, Window};
 pub use steps::{Neighbour, Steps};
 pub use submission::{
     Conflict, Edge, EdgeKind, IdempotencyKey, Inserted, NewGroup, NewTask, Outgoing, Submission, UniqueKey, UniqueWhile,

@@ -7,6 +7,7 @@ use async_trait::async_trait;
 
 use super::Error;
 use crate::clock::Time;
+use crate::task::Phase;
 
 /// Everything that is counted.
 pub const MEASURES: [&str; 15] = [
@@ -101,6 +102,40 @@ pub struct Ended {
     pub traceback: Option<String>,
 }
 
+/// What a stretch of the feed adds to the figures.
+#[derive(Debug, Default)]
+pub struct Tally {
+    /// The feed's position up to which it was looked.
+    pub to: i64,
+    pub counts: Vec<Count>,
+    pub ends: Vec<End>,
+}
+
+/// Events that count alike: first ones, and those of phases that are counted. Ends are told one by one.
+#[derive(Debug)]
+pub struct Count {
+    /// The beginning of their minute.
+    pub at: Time,
+    /// They are the first of their tasks.
+    pub is_first: bool,
+    pub phase: Phase,
+    pub status: String,
+    pub name: Option<String>,
+    pub queue: Option<String>,
+    pub amount: i64,
+}
+
+/// An event that ended its task.
+#[derive(Debug)]
+pub struct End {
+    pub at: Time,
+    pub phase: Phase,
+    pub task_id: String,
+    pub name: Option<String>,
+    pub queue: Option<String>,
+    pub ended: Ended,
+}
+
 /// Which figures to read.
 #[derive(Debug, Clone)]
 pub struct Window {
@@ -138,6 +173,9 @@ pub struct Figure {
 pub trait Stats: Send + Sync {
     /// The feed's position up to which events are counted.
     async fn folded(&self) -> Result<i64, Error>;
+
+    /// Adds up at most `limit` events after a position of the feed.
+    async fn tally(&self, from: i64, limit: i64) -> Result<Tally, Error>;
 
     /// What is known of these tasks; those that are pruned are missing.
     async fn ended(&self, task_nos: &[i64]) -> Result<Vec<Ended>, Error>;

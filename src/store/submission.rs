@@ -134,8 +134,6 @@ pub enum UniqueWhile {
 pub struct Inserted {
     /// Numbers of the tasks, in the order of the submission.
     pub task_nos: Vec<i64>,
-    /// The `accepted` (`held`, `waiting`) events, seq 1 each.
-    pub events: Vec<super::Event>,
 }
 
 /// Why a submission was refused; nothing of it is in the ledger.

@@ -164,7 +164,7 @@ pub struct Event {
 
 impl Event {
     /// The first event of a submitted task.
-    pub(super) fn accepted(task_no: i64, task: &super::NewTask, at: Time) -> Self {
+    pub fn accepted(task_no: i64, task: &super::NewTask, at: Time) -> Self {
         Self {
             task_no,
             task_id: task.id.clone(),

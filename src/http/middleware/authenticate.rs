@@ -3,12 +3,9 @@
 //!
 //! It fails closed: a route that says nothing of its access is not served.
 
-use axum::extract::{MatchedPath, OriginalUri, Request, State};
+use axum::extract::{MatchedPath, OriginalUri, Request};
 use axum::http::{HeaderMap, HeaderValue, Method, Uri, header};
-use axum::middleware::Next;
-use axum::response::{IntoResponse, Response};
 
-use super::throttle;
 use crate::config::Auth;
 use crate::http::access::{Asked, Need, Reach};
 use crate::http::problem::Problem;
@@ -19,26 +16,8 @@ use crate::services::tokens::{Identity, Refusal};
 const TICKET: &str = "ticket";
 const LAST_EVENT_ID: &str = "last_event_id";
 
-/// Refuses who may not.
-pub async fn guard(State(edge): State<Edge>, mut request: Request, next: Next) -> Response {
-    match admit(&edge, &mut request).await {
-        Ok(identity) => {
-            let verdict = throttle::count(&edge, &identity).await;
-            request.extensions_mut().insert(identity);
-            let mut response = match verdict.as_ref().and_then(throttle::refusal) {
-                Some(problem) => problem.into_response(),
-                None => next.run(request).await,
-            };
-            if let Some(verdict) = verdict {
-                throttle::announce(response.headers_mut(), &verdict);
-            }
-            response
-        }
-        Err(problem) => problem.into_response(),
-    }
-}
-
-async fn admit(edge: &Edge, request: &mut Request) -> Result<Identity, Problem> {
+/// Who calls, if they may.
+pub async fn identify(edge: &Edge, request: &mut Request) -> Result<Identity, Problem> {
     let Some(route) = request.extensions().get::<MatchedPath>() else { return Ok(Identity::anybody()) };
     let need = match edge.access.of(request.method(), route.as_str()) {
         Asked::This(need) => need,

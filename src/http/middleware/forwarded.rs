@@ -5,10 +5,8 @@
 
 use std::net::{IpAddr, SocketAddr};
 
-use axum::extract::{Request, State};
+use axum::extract::Request;
 use axum::http::{HeaderMap, header};
-use axum::middleware::Next;
-use axum::response::Response;
 
 use crate::config::Network;
 use crate::http::state::Edge;
@@ -31,11 +29,10 @@ pub struct Client {
 }
 
 /// Notes the client in the request's extensions.
-pub async fn look(State(edge): State<Edge>, mut request: Request, next: Next) -> Response {
+pub fn note(edge: &Edge, request: &mut Request) {
     let peer = request.extensions().get::<Peer>().copied();
     let client = peer.map_or_else(Client::default, |peer| client(&edge.http.trusted_proxies, peer, request.headers()));
     request.extensions_mut().insert(client);
-    next.run(request).await
 }
 
 fn client(trusted: &[Network], peer: Peer, headers: &HeaderMap) -> Client {

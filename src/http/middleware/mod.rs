@@ -1,9 +1,10 @@
 //! What holds for every request.
 
-pub mod authenticate;
+mod authenticate;
 pub mod cors;
 pub mod forwarded;
+pub mod guard;
 pub mod observe;
-pub mod origin;
-pub mod patience;
+mod origin;
+mod patience;
 mod throttle;

@@ -15,7 +15,7 @@ use futures_util::FutureExt;
 use metrics::{counter, histogram};
 use tracing::{error, info, warn};
 
-use super::forwarded::Client;
+use super::forwarded::{self, Client};
 use crate::clock;
 use crate::http::base;
 use crate::http::problem::Problem;
@@ -31,6 +31,7 @@ const PROBLEM: &str = "application/problem+json";
 /// Wraps a request.
 pub async fn observe(State(edge): State<Edge>, mut request: Request, next: Next) -> Response {
     let started = Instant::now();
+    forwarded::note(&edge, &mut request);
     let id = request_id(&request);
     request.headers_mut().insert(&REQUEST_ID, id.clone());
     let method = request.method().clone();

@@ -3,10 +3,8 @@
 
 use std::net::IpAddr;
 
-use axum::extract::{Request, State};
+use axum::extract::Request;
 use axum::http::{HeaderMap, Method, header};
-use axum::middleware::Next;
-use axum::response::{IntoResponse, Response};
 
 use super::forwarded::Client;
 use crate::config::{self, Auth};
@@ -15,15 +13,12 @@ use crate::http::slugs;
 use crate::http::state::Edge;
 
 /// Refuses unsafe requests of strangers.
-pub async fn guard(State(edge): State<Edge>, request: Request, next: Next) -> Response {
+pub fn check_request(edge: &Edge, request: &Request) -> Result<(), Problem> {
     let is_safe = matches!(*request.method(), Method::GET | Method::HEAD | Method::OPTIONS | Method::TRACE);
-    if !is_safe
-        && edge.auth == Auth::None
-        && let Err(problem) = check(&edge.http, host(&request).as_deref(), request.headers())
-    {
-        return problem.into_response();
+    if is_safe || edge.auth != Auth::None {
+        return Ok(());
     }
-    next.run(request).await
+    check(&edge.http, host(request).as_deref(), request.headers())
 }
 
 /// To whom the request was addressed: what a trusted proxy says, else `Host`, else (HTTP/2 has none) the URI's authority.

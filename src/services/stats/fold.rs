@@ -1,11 +1,11 @@
 //! What events add to the figures: pure.
 
 use std::collections::BTreeMap;
-use std::collections::HashMap;
 
 use sha2::{Digest, Sha256};
 
-use crate::store::{Counted, Ended, Event, FailureKind, Span};
+use crate::clock::Time;
+use crate::store::{Count, Counted, End, Ended, FailureKind, Span, Tally};
 use crate::task::Phase;
 
 /// Upper bounds of the histograms' buckets in seconds; a value above the last one falls into one more bucket.
@@ -25,47 +25,53 @@ pub fn bound_of(secs: f64) -> i16 {
     i16::try_from(BOUNDS.iter().take_while(|bound| secs > **bound).count()).expect("there are 25 bounds")
 }
 
+/// Whose figure it is.
+#[derive(Clone, Copy)]
+struct Owner<'a> {
+    at: Time,
+    name: &'a str,
+    queue: &'a str,
+}
+
 #[derive(Default)]
 struct Sums(BTreeMap<Counted, i64>);
 
 impl Sums {
-    fn add(&mut self, event: &Event, measure: &'static str, bucket: i16, amount: i64) {
-        let (name, queue) = (event.name.as_deref().unwrap_or(""), event.queue.as_deref().unwrap_or(""));
-        self.add_as(event, measure, bucket, amount, (name, queue));
-    }
-
-    fn add_as(&mut self, event: &Event, measure: &'static str, bucket: i16, amount: i64, (name, queue): (&str, &str)) {
+    fn add(&mut self, owner: Owner<'_>, measure: &'static str, bucket: i16, amount: i64) {
         for span in Span::ALL {
             let counted = Counted {
                 span,
-                at: span.start(event.at),
+                at: span.start(owner.at),
                 measure,
                 bucket,
-                name: name.chars().take(MAX_NAME).collect(),
-                queue: queue.chars().take(MAX_NAME).collect(),
+                name: owner.name.chars().take(MAX_NAME).collect(),
+                queue: owner.queue.chars().take(MAX_NAME).collect(),
             };
             *self.0.entry(counted).or_default() += amount;
         }
     }
 }
 
-/// The amounts and kinds of failures of a page of events; `ended` are the finished tasks among them.
-pub fn fold(events: &[Event], ended: Vec<Ended>) -> (Vec<(Counted, i64)>, Vec<FailureKind>) {
-    let ended: HashMap<i64, Ended> = ended.into_iter().map(|one| (one.task_no, one)).collect();
+/// The amounts and kinds of failures of a stretch of the feed.
+pub fn fold(tally: Tally) -> (Vec<(Counted, i64)>, Vec<FailureKind>) {
     let mut sums = Sums::default();
     let mut kinds: BTreeMap<String, FailureKind> = BTreeMap::new();
-    for event in events {
-        if event.seq == 1 {
-            sums.add(event, "accepted", COUNT, 1);
+    for count in &tally.counts {
+        let owner = owner(count.at, &count.name, &count.queue);
+        if count.is_first {
+            sums.add(owner, "accepted", COUNT, count.amount);
         }
-        if let Some(measure) = measure(event) {
-            sums.add(event, measure, COUNT, 1);
+        if let Some(measure) = measure(count) {
+            sums.add(owner, measure, COUNT, count.amount);
         }
-        let Some(ended) = ended.get(&event.task_no).filter(|_| event.phase.is_final()) else { continue };
-        times(&mut sums, event, ended);
-        if matches!(event.phase, Phase::Failed | Phase::Lost) {
-            let kind = kind(event, ended);
-            sums.add_as(event, "error", COUNT, 1, (&kind.fingerprint, ""));
+    }
+    for end in tally.ends {
+        let owner = owner(end.at, &end.name, &end.queue);
+        sums.add(owner, end.phase.as_str(), COUNT, 1);
+        times(&mut sums, owner, &end.ended);
+        if matches!(end.phase, Phase::Failed | Phase::Lost) {
+            let kind = kind(&end);
+            sums.add(Owner { name: &kind.fingerprint, queue: "", ..owner }, "error", COUNT, 1);
             match kinds.get_mut(&kind.fingerprint) {
                 Some(known) => known.merge(kind),
                 None => drop(kinds.insert(kind.fingerprint.clone(), kind)),
@@ -75,47 +81,46 @@ pub fn fold(events: &[Event], ended: Vec<Ended>) -> (Vec<(Counted, i64)>, Vec<Fa
     (sums.0.into_iter().collect(), kinds.into_values().collect())
 }
 
-fn measure(event: &Event) -> Option<&'static str> {
-    match event.phase {
+fn owner<'a>(at: Time, name: &'a Option<String>, queue: &'a Option<String>) -> Owner<'a> {
+    Owner { at, name: name.as_deref().unwrap_or(""), queue: queue.as_deref().unwrap_or("") }
+}
+
+/// What a phase that is not the end is counted as.
+fn measure(count: &Count) -> Option<&'static str> {
+    match count.phase {
         Phase::Received => Some("received"),
         // A custom state is a report of a task that has started.
-        Phase::Running => (event.status == Phase::Running.status()).then_some("started"),
+        Phase::Running => (count.status == Phase::Running.status()).then_some("started"),
         Phase::Retrying => Some("retried"),
-        Phase::Succeeded => Some("succeeded"),
-        Phase::Failed => Some("failed"),
-        Phase::Revoked => Some("revoked"),
-        Phase::Expired => Some("expired"),
-        Phase::Skipped => Some("skipped"),
-        Phase::Lost => Some("lost"),
-        Phase::Accepted | Phase::Held | Phase::Waiting | Phase::Queued => None,
+        _ => None,
     }
 }
 
 /// How long it waited for a worker (from when it could run) and how long it ran.
-fn times(sums: &mut Sums, event: &Event, ended: &Ended) {
+fn times(sums: &mut Sums, owner: Owner<'_>, ended: &Ended) {
     let Some(started) = ended.started_at else { return };
     let ready = ended.due_at.map_or(ended.submitted_at, |due| due.max(ended.submitted_at));
     let wait = started.since(ready).as_secs_f64();
-    add_time(sums, event, ("wait", "wait_us"), wait);
+    add_time(sums, owner, ("wait", "wait_us"), wait);
     let measured = ended.finished_at.map(|finished| finished.since(started).as_secs_f64());
     if let Some(run) = ended.runtime.filter(|run| run.is_finite() && *run >= 0.0).or(measured) {
-        add_time(sums, event, ("run", "run_us"), run);
+        add_time(sums, owner, ("run", "run_us"), run);
     }
 }
 
-fn add_time(sums: &mut Sums, event: &Event, (histogram, total): (&'static str, &'static str), secs: f64) {
-    sums.add(event, histogram, bound_of(secs), 1);
-    sums.add(event, total, COUNT, (secs * 1_000_000.0) as i64);
+fn add_time(sums: &mut Sums, owner: Owner<'_>, (histogram, total): (&'static str, &'static str), secs: f64) {
+    sums.add(owner, histogram, bound_of(secs), 1);
+    sums.add(owner, total, COUNT, (secs * 1_000_000.0) as i64);
 }
 
-fn kind(event: &Event, ended: &Ended) -> FailureKind {
-    let name = event.name.clone().unwrap_or_default();
-    let kind = ended.failure_type.clone().unwrap_or_else(|| event.phase.to_string());
-    let frame = ended.traceback.as_deref().and_then(innermost);
+fn kind(end: &End) -> FailureKind {
+    let name = end.name.clone().unwrap_or_default();
+    let kind = end.ended.failure_type.clone().unwrap_or_else(|| end.phase.to_string());
+    let frame = end.ended.traceback.as_deref().and_then(innermost);
     let fingerprint = digest(&name, &kind, frame.as_deref());
-    let message = ended.failure_message.as_deref().unwrap_or("").chars().take(MAX_MESSAGE).collect();
-    let (first_at, last_at) = (event.at, event.at);
-    FailureKind { fingerprint, name, kind, frame, message, first_at, last_at, last_task_id: event.task_id.to_string() }
+    let message = end.ended.failure_message.as_deref().unwrap_or("").chars().take(MAX_MESSAGE).collect();
+    let (first_at, last_at, last_task_id) = (end.at, end.at, end.task_id.clone());
+    FailureKind { fingerprint, name, kind, frame, message, first_at, last_at, last_task_id }
 }
 
 /// What a failure has in common with others of its kind: the task's name, the error's type and the innermost frame.

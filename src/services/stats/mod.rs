@@ -12,12 +12,12 @@ use tracing::warn;
 
 use crate::clock::{self, Time};
 use crate::lifecycle::Backoff;
-use crate::store::{Error, Filter, SharedLedger, Span};
+use crate::store::{Error, SharedLedger, Span};
 
 pub use fold::{BOUNDS, COUNT, bound_of, fingerprint};
 
-/// Events of one fold: bounds its transaction.
-const PAGE: i64 = 2_000;
+/// Events of one fold: bounds its transaction, and the tracebacks in memory. What does not end a task is added up by the database.
+const PAGE: i64 = 5_000;
 /// Figures are at most this old; a burst becomes few folds.
 const PERIOD: Duration = Duration::from_secs(1);
 /// The longest pause between tries while the ledger is away.
@@ -73,14 +73,12 @@ impl Folder {
     /// Counts one page of events.
     pub async fn run_once(&self) -> Result<Pass, Error> {
         let from = self.ledger.folded().await?;
-        let (events, to) = self.ledger.feed(from, &Filter::default(), PAGE).await?;
-        if to <= from {
+        let tally = self.ledger.tally(from, PAGE).await?;
+        if tally.to <= from {
             return Ok(Pass::Idle);
         }
-        let finished: Vec<i64> =
-            events.iter().filter(|event| event.phase.is_final()).map(|event| event.task_no).collect();
-        let ended = if finished.is_empty() { Vec::new() } else { self.ledger.ended(&finished).await? };
-        let (amounts, failures) = fold::fold(&events, ended);
+        let to = tally.to;
+        let (amounts, failures) = fold::fold(tally);
         self.ledger.fold(from, to, &amounts, &failures).await?;
         Ok(Pass::More)
     }

@@ -29,6 +29,8 @@ const READ_ANYWAY: Duration = Duration::from_mins(10);
 const SUSPECTS: usize = 50_000;
 /// Lists are read page by page for at most a twentieth of the time.
 const SCAN_SHARE: u32 = 20;
+/// Looks take at most a fifth of the time, however much is unfinished.
+const LOOK_SHARE: u32 = 4;
 /// Names of tasks known to acknowledge late.
 const LATE_NAMES: usize = 1_000;
 
@@ -107,6 +109,7 @@ fn with_copies(queues: &[String], tasks: &[Task]) -> Vec<String> {
 impl Sweeper {
     /// One look at everything; repairs what was seen absent twice.
     pub(super) async fn look(&self, state: &mut State, doubt: &Doubt) -> Result<(), Trouble> {
+        let started = Instant::now();
         state.heed(doubt);
         let suspicious = state.is_suspicious();
         let (queues, queued) = self.queues().await?;
@@ -129,7 +132,8 @@ impl Sweeper {
         self.release_chords().await?;
         let grace = self.grace(suspicious);
         let again = suspicious || !state.absences.is_empty();
-        state.next_look = Instant::now() + if again { grace } else { self.config.period };
+        let usual = if again { grace } else { self.config.period };
+        state.next_look = Instant::now() + usual.max(started.elapsed() * LOOK_SHARE);
         Ok(())
     }
 

@@ -5,11 +5,11 @@
 
 use std::collections::HashSet;
 
-use sqlx::{PgPool, Row};
+use sqlx::{PgExecutor, PgPool, Row};
 
 use crate::store::admission::{Taken, judge};
 use crate::store::rows::{label_rows, labels_text, options_text, short};
-use crate::store::{Conflict, Error, Event, Inserted, Submission, UniqueWhile};
+use crate::store::{Conflict, Error, Inserted, Submission, UniqueWhile};
 use crate::task::{GroupId, TaskId};
 
 use super::fan_out;
@@ -31,7 +31,7 @@ pub(super) const INSERT: &str = "with input as materialized (\
      select task_no, submitted_at, due_at, expires_at, 1, 1, 0, group_index, priority, ignore_result, false, false, task_id, \
      phase, 'PENDING', name, queue, root_id, parent_id, group_id, retry_of, schedule, labels, options from input), \
      new_message as (insert into taskgate.message (task_no, headers, body) select task_no, headers, body from input), \
-     new_unfinished as (insert into taskgate.unfinished (task_no) select task_no from input), \
+     new_unfinished as (insert into taskgate.unfinished (task_no, waits) select task_no, phase = 'waiting' from input), \
      new_outbox as (insert into taskgate.outbox (task_no, wake_at, accepted_at, queue) \
      select task_no, wake_at, submitted_at, queue from input where phase <> 'waiting'), \
      new_event as (insert into taskgate.event (feed, task_no, seq, at, delivery, retries, corrected, phase, status) \
@@ -93,6 +93,9 @@ pub(super) async fn insert(pool: &PgPool, batch: &[Submission]) -> Result<Answer
 }
 
 async fn try_insert(pool: &PgPool, batch: &[Submission], look_up: bool) -> Result<Tried, Error> {
+    if !look_up && batch.iter().all(is_plain) {
+        return insert_plain(pool, batch).await;
+    }
     let mut tx = pool.begin().await?;
     let Some(answers) = within(&mut tx, batch, look_up).await? else {
         tx.rollback().await?;
@@ -102,24 +105,54 @@ async fn try_insert(pool: &PgPool, batch: &[Submission], look_up: bool) -> Resul
     Ok(Tried::Done(answers))
 }
 
-/// The insert as a part of a transaction. `None` after a clash with another one: this transaction is lost, and the next try must
-/// `look_up` what is taken.
-pub(super) async fn within(tx: &mut Tx, batch: &[Submission], look_up: bool) -> Result<Option<Answers>, Error> {
-    let taken = if look_up { taken(tx, batch).await? } else { Taken::default() };
-    let mut verdicts = judge(batch, taken);
-    let admitted: Vec<&Submission> = batch
-        .iter()
-        .zip(&verdicts)
-        .filter(|(_, refused)| refused.is_none())
-        .map(|(submission, _)| submission)
-        .collect();
-    let Some(inserted) = write(tx, &admitted).await? else { return Ok(None) };
+/// Nothing but a task: its one statement is a transaction by itself, a third of the round trips.
+fn is_plain(submission: &Submission) -> bool {
+    let Submission { at: _, tasks, edges, groups, fan_out, idempotency, unique } = submission;
+    edges.is_empty()
+        && groups.is_empty()
+        && fan_out.is_none()
+        && idempotency.is_none()
+        && unique.is_none()
+        && tasks.iter().all(|task| task.labels.is_empty() && task.retry_of.is_none())
+}
+
+async fn insert_plain(pool: &PgPool, batch: &[Submission]) -> Result<Tried, Error> {
+    let mut verdicts = judge(batch, Taken::default());
+    let admitted = admitted(batch, &verdicts);
+    match tasks(pool, &admitted).await {
+        Ok(numbers) => Ok(Tried::Done(answers(&mut verdicts, inserted(&admitted, numbers)))),
+        Err(error) if is_unique_violation(&error) => Ok(Tried::Clash),
+        Err(error) => Err(error.into()),
+    }
+}
+
+fn admitted<'a>(batch: &'a [Submission], verdicts: &[Option<Conflict>]) -> Vec<&'a Submission> {
+    let both = batch.iter().zip(verdicts);
+    both.filter(|(_, refused)| refused.is_none()).map(|(submission, _)| submission).collect()
+}
+
+fn answers(verdicts: &mut [Option<Conflict>], inserted: Vec<Inserted>) -> Answers {
     let mut inserted = inserted.into_iter();
     let answer = |refused: &mut Option<Conflict>| match refused.take() {
         Some(conflict) => Err(conflict),
         None => Ok(inserted.next().expect("one answer per admitted submission")),
     };
-    Ok(Some(verdicts.iter_mut().map(answer).collect()))
+    verdicts.iter_mut().map(answer).collect()
+}
+
+fn inserted(batch: &[&Submission], numbers: Vec<i64>) -> Vec<Inserted> {
+    let mut numbers = numbers.into_iter();
+    batch.iter().map(|submission| Inserted { task_nos: numbers.by_ref().take(submission.tasks.len()).collect() }).collect()
+}
+
+/// The insert as a part of a transaction. `None` after a clash with another one: this transaction is lost, and the next try must
+/// `look_up` what is taken.
+pub(super) async fn within(tx: &mut Tx, batch: &[Submission], look_up: bool) -> Result<Option<Answers>, Error> {
+    let taken = if look_up { taken(tx, batch).await? } else { Taken::default() };
+    let mut verdicts = judge(batch, taken);
+    let admitted = admitted(batch, &verdicts);
+    let Some(inserted) = write(tx, &admitted).await? else { return Ok(None) };
+    Ok(Some(answers(&mut verdicts, inserted)))
 }
 
 async fn taken(tx: &mut Tx, batch: &[Submission]) -> Result<Taken, Error> {
@@ -157,13 +190,12 @@ fn now(batch: &[Submission]) -> i64 {
 
 /// `None` after a clash with another transaction.
 async fn write(tx: &mut Tx, batch: &[&Submission]) -> Result<Option<Vec<Inserted>>, Error> {
-    let numbers = match tasks(tx, batch).await {
+    let numbers = match tasks(&mut **tx, batch).await {
         Ok(numbers) => numbers,
         Err(error) if is_unique_violation(&error) => return Ok(None),
         Err(error) => return Err(error.into()),
     };
-    let mut numbers = numbers.into_iter();
-    let inserted: Vec<Inserted> = batch.iter().map(|submission| answer(submission, &mut numbers)).collect();
+    let inserted = inserted(batch, numbers);
     match extras(tx, batch, &inserted).await {
         Ok(true) => Ok(Some(inserted)),
         Ok(false) => Ok(None),
@@ -172,14 +204,7 @@ async fn write(tx: &mut Tx, batch: &[&Submission]) -> Result<Option<Vec<Inserted
     }
 }
 
-fn answer(submission: &Submission, numbers: &mut impl Iterator<Item = i64>) -> Inserted {
-    let task_nos: Vec<i64> = numbers.take(submission.tasks.len()).collect();
-    let events =
-        submission.tasks.iter().zip(&task_nos).map(|(task, &no)| Event::accepted(no, task, submission.at)).collect();
-    Inserted { task_nos, events }
-}
-
-async fn tasks(tx: &mut Tx, batch: &[&Submission]) -> Result<Vec<i64>, sqlx::Error> {
+async fn tasks(executor: impl PgExecutor<'_>, batch: &[&Submission]) -> Result<Vec<i64>, sqlx::Error> {
     let rows = || batch.iter().flat_map(|&submission| submission.tasks.iter().map(move |task| (submission, task)));
     if rows().next().is_none() {
         return Ok(Vec::new());
@@ -206,7 +231,7 @@ async fn tasks(tx: &mut Tx, batch: &[&Submission]) -> Result<Vec<i64>, sqlx::Err
         .bind(tasks().map(|task| task.schedule.as_deref().map(short)).collect::<Vec<_>>())
         .bind(tasks().map(|task| labels_text(&task.labels)).collect::<Vec<_>>())
         .bind(tasks().map(|task| options_text(&task.options)).collect::<Vec<_>>())
-        .fetch_all(&mut **tx)
+        .fetch_all(executor)
         .await?;
     rows.iter().map(|row| row.try_get(0)).collect()
 }

@@ -8,7 +8,7 @@ use crate::store::{Error, Event, Fence, News, Task};
 use crate::task::TaskId;
 
 use super::pool::{Tx, is_deadlock};
-use super::{notify, rows, save};
+use super::{rows, save};
 
 /// Every transaction locks tasks by ascending number, so that two never wait for each other.
 pub(super) const LOCK: &str = concat!(
@@ -29,6 +29,14 @@ const MAX_ATTEMPTS: usize = 5;
 
 /// Locked until the commit: the next holder cannot take the lease before that.
 pub(super) const FENCE: &str = "select 1 from taskgate.lease where name = $1 and term = $2 for share";
+
+/// [`FENCE`], then [`LOCK`], in one round trip: no rows without the fence.
+pub(super) const LOCK_FENCED: &str = concat!(
+    "with fence as materialized (select 1 from taskgate.lease where name = $2 and term = $3 for share) select ",
+    light_task_columns!(),
+    " from taskgate.task t where t.task_id = any($1) and exists (select 1 from fence) \
+     order by t.task_no for no key update of t"
+);
 
 /// `None` when the fence does not hold any more.
 pub(super) async fn learn(
@@ -60,22 +68,32 @@ async fn try_learn(
         (true, true) => pool.begin_with(BEGIN_FENCED).await?,
         (true, false) => pool.begin_with(BEGIN_FENCED_RELAXED).await?,
     };
-    if let Some(fence) = fence {
-        let holds = sqlx::query(FENCE).bind(fence.lease).bind(fence.term).fetch_optional(&mut *tx).await?;
-        if holds.is_none() {
-            tx.rollback().await?;
-            return Ok(None);
-        }
-    }
     let ids: Vec<&TaskId> = news.iter().map(|news| &news.task_id).collect();
-    let mut book = Book::new(lock(&mut tx, &ids).await?);
+    let Some(tasks) = lock_fenced(&mut tx, &ids, fence).await? else {
+        tx.rollback().await?;
+        return Ok(None);
+    };
+    let mut book = Book::new(tasks);
     for news in news {
         book.learn(news);
     }
-    save::save(&mut tx, &mut book, 0).await?;
-    notify::tell(&mut tx, replica, &book.events).await?;
+    save::save(&mut tx, replica, &mut book, 0).await?;
     tx.commit().await?;
     Ok(Some(book.events))
+}
+
+/// `None` when the fence does not hold any more.
+async fn lock_fenced(tx: &mut Tx, ids: &[&TaskId], fence: Option<&Fence>) -> Result<Option<Vec<Task>>, Error> {
+    let Some(fence) = fence else { return lock(tx, ids).await.map(Some) };
+    let ids: Vec<&str> = ids.iter().map(|id| id.as_str()).collect();
+    let found =
+        sqlx::query(LOCK_FENCED).bind(ids).bind(fence.lease).bind(fence.term).fetch_all(&mut **tx).await?;
+    if found.is_empty() {
+        // Unknown tasks, or another holder.
+        let holds = sqlx::query(FENCE).bind(fence.lease).bind(fence.term).fetch_optional(&mut **tx).await?;
+        return Ok(holds.map(|_| Vec::new()));
+    }
+    rows::tasks(&found).map(Some)
 }
 
 pub(super) async fn lock(tx: &mut Tx, ids: &[&TaskId]) -> Result<Vec<Task>, Error> {

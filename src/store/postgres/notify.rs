@@ -12,10 +12,8 @@ use tokio::sync::broadcast;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
 
-use crate::store::{Changed, Error, Event};
+use crate::store::{Changed, Event};
 use crate::task::TaskId;
-
-use super::pool::Tx;
 
 const CHANNEL: &str = "taskgate";
 
@@ -27,19 +25,12 @@ const QUIET: Duration = Duration::from_secs(15);
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 
-pub(super) const NOTIFY: &str = "select pg_notify('taskgate', $1)";
-
-/// Part of the transaction: sent when it commits.
-pub(super) async fn tell(tx: &mut Tx, replica: &str, events: &[Event]) -> Result<(), Error> {
+/// What a transaction with these events says when it commits: `replica`, then one id a line; `*` for too many. No id has a
+/// control character. `None` without events.
+pub(super) fn payload(replica: &str, events: &[Event]) -> Option<String> {
     if events.is_empty() {
-        return Ok(());
+        return None;
     }
-    sqlx::query(NOTIFY).bind(payload(replica, events)).execute(&mut **tx).await?;
-    Ok(())
-}
-
-/// `replica`, then one id a line; `*` for too many. No id has a control character.
-fn payload(replica: &str, events: &[Event]) -> String {
     let mut text = replica.to_owned();
     let mut last: Option<&TaskId> = None;
     for event in events {
@@ -50,10 +41,10 @@ fn payload(replica: &str, events: &[Event]) -> String {
         text.push('\n');
         text.push_str(event.task_id.as_str());
         if text.len() > MAX_PAYLOAD {
-            return format!("{replica}\n*");
+            return Some(format!("{replica}\n*"));
         }
     }
-    text
+    Some(text)
 }
 
 /// `None` for what this replica said itself.

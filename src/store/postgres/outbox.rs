@@ -7,7 +7,7 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use sqlx::{PgPool, Row};
+use sqlx::{PgExecutor, PgPool, Row};
 
 use crate::clock::Time;
 use crate::store::book::Book;
@@ -19,27 +19,32 @@ use crate::task::{Phase, QueueName, TaskId, TaskName};
 
 use super::pool::Tx;
 use super::rows::event_columns;
-use super::{gates, groups, learn, notify, rows, save};
+use super::{gates, groups, learn, rows, save};
 
 /// A carrier that does not answer by then has published an unknown part: its rows stay, and the broker's markers sort it out.
 const CARRY: Duration = Duration::from_secs(10);
 
 pub(super) const GONE: &str = "delete from taskgate.outbox where task_no = any($1)";
 
-/// `$3` is the number of events that this transaction wrote before.
+/// `$1` numbers, `$2` now, `$3` what names this replica in the notification, `$4` whether the commit need not wait for the disk.
+/// The rows of the outbox go first: everybody locks them before tasks.
 pub(super) const PUBLISHED: &str = concat!(
-    "with named as (select task_no, phase in ('accepted', 'held') as ours from taskgate.task where task_no = any($1) \
-     order by task_no for no key update), \
+    "with gone as (delete from taskgate.outbox where task_no = any($1) returning 1), \
+     named as (select task_no, phase in ('accepted', 'held') as ours from taskgate.task where task_no = any($1) \
+     and (select count(*) from gone) >= 0 order by task_no for no key update), \
      t as (update taskgate.task t set queued_at = coalesce(t.queued_at, $2), seq = t.seq + n.ours::int, \
      phase = case when n.ours then 'queued' else t.phase end, reason = case when n.ours then null else t.reason end \
      from named n where t.task_no = n.task_no returning t.*, n.ours), \
      e as (insert into taskgate.event as e (feed, task_no, seq, at, delivery, retries, corrected, phase, status, worker) \
-     select (pg_current_xact_id()::text::bigint << 20) + l.feed_offset + $3 + row_number() over (order by t.task_no), \
+     select (pg_current_xact_id()::text::bigint << 20) + l.feed_offset + row_number() over (order by t.task_no), \
      t.task_no, t.seq, $2, t.delivery, t.retries, t.corrected, t.phase, t.status, t.worker \
-     from t, taskgate.ledger l where t.ours returning e.*) \
+     from t, taskgate.ledger l where t.ours returning e.*), \
+     word as (select pg_notify('taskgate', $3 || e'\\n' || case when sum(length(t.task_id) + 1) > 7800 then '*' \
+     else string_agg(t.task_id, e'\\n') end), \
+     case when $4 then set_config('synchronous_commit', 'off', true) end as mode from t where t.ours having count(*) > 0) \
      select ",
     event_columns!(),
-    " from e join t on t.task_no = e.task_no order by e.feed"
+    ", (select w.mode from word w) from e join t on t.task_no = e.task_no order by e.feed"
 );
 
 /// One pass at a time over all replicas.
@@ -73,23 +78,25 @@ pub(super) const REMEMBER: &str = "insert into taskgate.outbox (task_no, wake_at
 pub(super) const HAS_MESSAGE: &str =
     "select exists (select 1 from taskgate.message where task_no = $1 and headers is not null)";
 
+/// Not durable: after a crash the row is still in the outbox, and the broker's marker turns its second publication away.
 pub(super) async fn published(pool: &PgPool, replica: &str, task_nos: &[i64], at: Time) -> Result<Vec<Event>, Error> {
-    // Not durable: after a crash the row is still in the outbox, and the broker's marker turns its second publication away.
-    let mut tx = pool.begin_with(learn::BEGIN_RELAXED).await?;
-    let events = mark_published(&mut tx, task_nos, at, 0).await?;
-    notify::tell(&mut tx, replica, &events).await?;
-    tx.commit().await?;
-    Ok(events)
+    mark_published(pool, replica, task_nos, at, true).await
 }
 
-async fn mark_published(tx: &mut Tx, task_nos: &[i64], at: Time, written: i64) -> Result<Vec<Event>, Error> {
+async fn mark_published(
+    executor: impl PgExecutor<'_>,
+    replica: &str,
+    task_nos: &[i64],
+    at: Time,
+    relaxed: bool,
+) -> Result<Vec<Event>, Error> {
     if task_nos.is_empty() {
         return Ok(Vec::new());
     }
     let mut task_nos = task_nos.to_vec();
     task_nos.sort_unstable();
-    sqlx::query(GONE).bind(&task_nos).execute(&mut **tx).await?;
-    let moved = sqlx::query(PUBLISHED).bind(&task_nos).bind(at.0).bind(written).fetch_all(&mut **tx).await?;
+    let moved =
+        sqlx::query(PUBLISHED).bind(&task_nos).bind(at.0).bind(replica).bind(relaxed).fetch_all(executor).await?;
     moved.iter().map(rows::event).collect()
 }
 
@@ -135,11 +142,10 @@ pub(super) async fn drain(
     let mut gone = sorted.over.clone();
     gone.extend(sorted.expired.iter().map(|task| task.no));
     sqlx::query(GONE).bind(&gone).execute(&mut *tx).await?;
-    let mut events = mark_published(&mut tx, &carried, now, 0).await?;
+    let mut events = mark_published(&mut *tx, replica, &carried, now, false).await?;
     // A quick task may be ending in another transaction. Its row is locked now: that one is over, or comes after this one.
     gates::settle(&mut tx, passes.settled(&carried, now)).await?;
-    let expired = expire(&mut tx, &sorted, now, &mut events).await?;
-    notify::tell(&mut tx, replica, &events).await?;
+    let expired = expire(&mut tx, replica, &sorted, now, &mut events).await?;
     tx.commit().await?;
     // What was parked or stopped, or had ended, is none of the carrier's business.
     let claimed = sorted.due.len() + sorted.taken.len() + expired;
@@ -301,7 +307,7 @@ fn corrupt(task: &Task, column: &'static str) -> Error {
 }
 
 /// Ends what came too late, parks what is paused and notes what is stopped. Returns how many expired.
-async fn expire(tx: &mut Tx, sorted: &Sorted, now: Time, events: &mut Vec<Event>) -> Result<usize, Error> {
+async fn expire(tx: &mut Tx, replica: &str, sorted: &Sorted, now: Time, events: &mut Vec<Event>) -> Result<usize, Error> {
     let ids = sorted.expired.iter().chain(&sorted.parked).map(|task| &task.id);
     let moved: Vec<&Stopped> = sorted.stopped.iter().filter(|one| !one.is_there).collect();
     let both: Vec<&TaskId> = ids.chain(moved.iter().map(|one| &one.id)).collect();
@@ -326,7 +332,7 @@ async fn expire(tx: &mut Tx, sorted: &Sorted, now: Time, events: &mut Vec<Event>
     gates::stop(tx, &moved).await?;
     let parked: Vec<i64> = sorted.parked.iter().map(|task| task.no).collect();
     sqlx::query(PARK).bind(parked).execute(&mut **tx).await?;
-    save::save(tx, &mut book, events.len() as i64).await?;
+    save::save(tx, replica, &mut book, events.len() as i64).await?;
     events.append(&mut book.events);
     Ok(sorted.expired.len())
 }
@@ -355,8 +361,7 @@ pub(super) async fn withdraw(pool: &PgPool, replica: &str, id: &TaskId, news: Ne
     }
     let mut book = Book::new(vec![task]);
     book.learn(&news);
-    save::save(&mut tx, &mut book, 0).await?;
-    notify::tell(&mut tx, replica, &book.events).await?;
+    save::save(&mut tx, replica, &mut book, 0).await?;
     tx.commit().await?;
     Ok(Withdrawn::Done(book.events))
 }
@@ -383,9 +388,8 @@ pub(super) async fn requeue(
         entry.task.redeliver();
     }
     book.place(id, Phase::Accepted, Some(reason), at);
-    save::save(&mut tx, &mut book, 0).await?;
+    save::save(&mut tx, replica, &mut book, 0).await?;
     sqlx::query(REMEMBER).bind(no).bind(at.0).bind(at.0).bind(queue).execute(&mut *tx).await?;
-    notify::tell(&mut tx, replica, &book.events).await?;
     tx.commit().await?;
     Ok(book.events.pop())
 }
@@ -402,8 +406,7 @@ pub(super) async fn remark(
     for id in ids {
         book.remark(id, reason, at);
     }
-    save::save(&mut tx, &mut book, 0).await?;
-    notify::tell(&mut tx, replica, &book.events).await?;
+    save::save(&mut tx, replica, &mut book, 0).await?;
     tx.commit().await?;
     Ok(book.events)
 }

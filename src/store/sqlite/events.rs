@@ -33,6 +33,11 @@ pub(super) async fn feed_end(pool: &SqlitePool) -> Result<i64, Error> {
     Ok(sqlx::query(NEWEST).fetch_one(pool).await?.try_get(0)?)
 }
 
+/// The position of the last of at most `limit` events after another position.
+pub(super) async fn window(pool: &SqlitePool, after: i64, limit: i64) -> Result<Option<i64>, Error> {
+    Ok(sqlx::query(WINDOW).bind(after).bind(limit).fetch_one(pool).await?.try_get(0)?)
+}
+
 /// Looks at `limit` events and answers with those that match, and with the position it looked up to.
 pub(super) async fn feed(
     pool: &SqlitePool,
@@ -40,8 +45,7 @@ pub(super) async fn feed(
     filter: &Filter,
     limit: i64,
 ) -> Result<(Vec<Event>, i64), Error> {
-    let end: Option<i64> = sqlx::query(WINDOW).bind(after).bind(limit).fetch_one(pool).await?.try_get(0)?;
-    let Some(end) = end else { return Ok((Vec::new(), after)) };
+    let Some(end) = window(pool, after, limit).await? else { return Ok((Vec::new(), after)) };
     let mut query = QueryBuilder::new(FEED);
     query.push("e.feed > ").push_bind(after).push(" and e.feed <= ").push_bind(end);
     event_conditions(&mut query, filter);

@@ -82,13 +82,11 @@ async fn taken(tx: &mut Tx, batch: &[Submission]) -> Result<Taken, Error> {
 }
 
 async fn write(tx: &mut Tx, submission: &Submission) -> Result<Inserted, Error> {
-    let mut inserted = Inserted { task_nos: Vec::new(), events: Vec::new() };
+    let mut inserted = Inserted { task_nos: Vec::new() };
     for task in &submission.tasks {
         let no = self::task(tx, submission, task).await?;
-        let event = Event::accepted(no, task, submission.at);
-        save::event(tx, &event).await?;
+        save::event(tx, &Event::accepted(no, task, submission.at)).await?;
         inserted.task_nos.push(no);
-        inserted.events.push(event);
     }
     extras(tx, submission, &inserted.task_nos).await?;
     Ok(inserted)
@@ -117,7 +115,7 @@ async fn task(tx: &mut Tx, submission: &Submission, task: &NewTask) -> Result<i6
         .await?;
     let no: i64 = row.try_get(0)?;
     sqlx::query(MESSAGE).bind(no).bind(&task.headers).bind(&task.body).execute(&mut **tx).await?;
-    sqlx::query(save::START_UNFINISHED).bind(no).execute(&mut **tx).await?;
+    sqlx::query(save::START_UNFINISHED).bind(no).bind(task.phase == Phase::Waiting).execute(&mut **tx).await?;
     if task.phase != Phase::Waiting {
         let wake_at = task.wake_at(submission.at);
         let outbox = sqlx::query(OUTBOX).bind(no).bind(wake_at).bind(submission.at.0).bind(task.queue.as_str());

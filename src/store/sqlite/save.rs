@@ -27,14 +27,15 @@ pub(super) const ADOPT: &str = "insert into task (submitted_at, seq, delivery, r
      options) select $1, 1, 1, 0, $2, 0, 1, 0, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15 \
      where not exists (select 1 from tombstone where task_id = $3) on conflict (task_id) do nothing returning task_no";
 
-pub(super) const START_UNFINISHED: &str = "insert into unfinished (task_no) values ($1) on conflict do nothing";
+pub(super) const START_UNFINISHED: &str =
+    "insert into unfinished (task_no, waits) values ($1, $2) on conflict do nothing";
 pub(super) const FINISH: &str = "delete from unfinished where task_no = $1";
 pub(super) const FREE: &str = "delete from unique_key where task_id = $1 and expires_at = 9223372036854775807";
 pub(super) const LET_GO: &str = "delete from gate_hold where task_no = $1";
 pub(super) const TROUBLE: &str = "insert into trouble (task_no, phase, dead) values ($1, $2, $2 in ('failed', 'lost')) \
      on conflict (task_no) do update set phase = excluded.phase, dead = excluded.dead";
 pub(super) const NO_TROUBLE: &str = "delete from trouble where task_no = $1";
-pub(super) const AT_WORKER: &str = "update unfinished set at_worker = $2 where task_no = $1";
+pub(super) const STANDS: &str = "update unfinished set at_worker = $2, waits = $3 where task_no = $1";
 
 pub(super) const EVENT: &str = "insert into event (task_no, seq, at, delivery, retries, corrected, phase, status, worker, reason, \
      meta) values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)";
@@ -81,7 +82,7 @@ async fn adopt(tx: &mut Tx, book: &mut Book) -> Result<(), Error> {
         match row {
             Some(row) => {
                 entry.task.no = row.try_get(0)?;
-                sqlx::query(START_UNFINISHED).bind(entry.task.no).execute(&mut **tx).await?;
+                sqlx::query(START_UNFINISHED).bind(entry.task.no).bind(false).execute(&mut **tx).await?;
             }
             None => gone.push(entry.task.id.clone()),
         }
@@ -147,8 +148,10 @@ async fn follow_phase(tx: &mut Tx, entry: &Entry) -> Result<(), Error> {
         sqlx::query(LET_GO).bind(task.no).execute(&mut **tx).await?;
         sqlx::query(FREE).bind(task.id.as_str()).execute(&mut **tx).await?;
     }
-    if !phase.is_final() && (entry.new || before.is_at_worker() != phase.is_at_worker()) {
-        sqlx::query(AT_WORKER).bind(task.no).bind(phase.is_at_worker()).execute(&mut **tx).await?;
+    let place = |phase: Phase| (phase.is_at_worker(), phase == Phase::Waiting);
+    if !phase.is_final() && (entry.new || place(before) != place(phase)) {
+        let (at_worker, waits) = place(phase);
+        sqlx::query(STANDS).bind(task.no).bind(at_worker).bind(waits).execute(&mut **tx).await?;
     }
     if !phase.is_final() || (before == phase && !entry.new) {
         return Ok(());

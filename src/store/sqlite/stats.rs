@@ -3,15 +3,24 @@
 use async_trait::async_trait;
 use sqlx::Row;
 
-use super::SqliteLedger;
+use super::{SqliteLedger, events};
 use super::pool::list;
 use crate::clock::Time;
-use crate::store::rows::clean;
-use crate::store::{Counted, Ended, Error, FailureKind, Figure, Span, Stats, Window};
+use crate::store::rows::{clean, phase};
+use crate::store::{Count, Counted, End, Ended, Error, FailureKind, Figure, Span, Stats, Tally, Window};
 
 pub(super) const FOLDED: &str = "select feed from stat_mark";
 pub(super) const ENDED: &str = "select task_no, submitted_at, due_at, started_at, finished_at, runtime, failure_type, \
      failure_message, traceback from task where task_no in (select value from json_each($1))";
+/// Of the events after `$1` up to `$2`: what is counted by minute, name and queue. Ends are not in it, but for first events.
+pub(super) const COUNTS: &str = "select e.at - e.at % 60000000 as minute, e.seq = 1 as is_first, e.phase, e.status, t.name, t.queue, \
+     count(*) from event e join task t on t.task_no = e.task_no where e.feed > $1 and e.feed <= $2 \
+     and (e.seq = 1 or e.phase in ('received', 'retrying') or (e.phase = 'running' and e.status = 'STARTED')) \
+     group by 1, 2, 3, 4, 5, 6";
+pub(super) const ENDS: &str = "select t.task_no, t.submitted_at, t.due_at, t.started_at, t.finished_at, t.runtime, \
+     t.failure_type, t.failure_message, t.traceback, e.at, e.phase, t.task_id, t.name, t.queue \
+     from event e join task t on t.task_no = e.task_no where e.feed > $1 and e.feed <= $2 \
+     and e.phase in ('succeeded', 'failed', 'revoked', 'expired', 'skipped', 'lost') order by e.feed";
 pub(super) const MOVE_MARK: &str = "update stat_mark set feed = $2 where feed = $1";
 /// No two rows of one call are alike.
 pub(super) const ADD: &str = "insert into stat as s (span, at, measure, bucket, name, queue, amount) \
@@ -37,21 +46,21 @@ impl Stats for SqliteLedger {
         Ok(sqlx::query(FOLDED).fetch_one(&self.pools.read).await?.try_get(0)?)
     }
 
+    async fn tally(&self, from: i64, limit: i64) -> Result<Tally, Error> {
+        let Some(to) = events::window(&self.pools.read, from, limit).await? else {
+            return Ok(Tally { to: from, ..Tally::default() });
+        };
+        let counts = sqlx::query(COUNTS).bind(from).bind(to).fetch_all(&self.pools.read).await?;
+        let ends = sqlx::query(ENDS).bind(from).bind(to).fetch_all(&self.pools.read).await?;
+        Ok(Tally {
+            to,
+            counts: counts.iter().map(count).collect::<Result<_, Error>>()?,
+            ends: ends.iter().map(end).collect::<Result<_, Error>>()?,
+        })
+    }
+
     async fn ended(&self, task_nos: &[i64]) -> Result<Vec<Ended>, Error> {
         let rows = sqlx::query(ENDED).bind(list(task_nos)).fetch_all(&self.pools.read).await?;
-        let ended = |row: &sqlx::sqlite::SqliteRow| {
-            Ok(Ended {
-                task_no: row.try_get(0)?,
-                submitted_at: Time(row.try_get(1)?),
-                due_at: row.try_get::<Option<i64>, _>(2)?.map(Time),
-                started_at: row.try_get::<Option<i64>, _>(3)?.map(Time),
-                finished_at: row.try_get::<Option<i64>, _>(4)?.map(Time),
-                runtime: row.try_get(5)?,
-                failure_type: row.try_get(6)?,
-                failure_message: row.try_get(7)?,
-                traceback: row.try_get(8)?,
-            })
-        };
         rows.iter().map(ended).collect()
     }
 
@@ -122,6 +131,44 @@ impl Stats for SqliteLedger {
         let done = query.execute(&self.pools.write).await?;
         Ok(i64::try_from(done.rows_affected()).unwrap_or(i64::MAX))
     }
+}
+
+fn count(row: &sqlx::sqlite::SqliteRow) -> Result<Count, Error> {
+    Ok(Count {
+        at: Time(row.try_get(0)?),
+        is_first: row.try_get(1)?,
+        phase: phase(row.try_get(2)?, "event", 0)?,
+        status: row.try_get(3)?,
+        name: row.try_get(4)?,
+        queue: row.try_get(5)?,
+        amount: row.try_get(6)?,
+    })
+}
+
+fn end(row: &sqlx::sqlite::SqliteRow) -> Result<End, Error> {
+    let ended = ended(row)?;
+    Ok(End {
+        at: Time(row.try_get(9)?),
+        phase: phase(row.try_get(10)?, "event", ended.task_no)?,
+        task_id: row.try_get(11)?,
+        name: row.try_get(12)?,
+        queue: row.try_get(13)?,
+        ended,
+    })
+}
+
+fn ended(row: &sqlx::sqlite::SqliteRow) -> Result<Ended, Error> {
+    Ok(Ended {
+        task_no: row.try_get(0)?,
+        submitted_at: Time(row.try_get(1)?),
+        due_at: row.try_get::<Option<i64>, _>(2)?.map(Time),
+        started_at: row.try_get::<Option<i64>, _>(3)?.map(Time),
+        finished_at: row.try_get::<Option<i64>, _>(4)?.map(Time),
+        runtime: row.try_get(5)?,
+        failure_type: row.try_get(6)?,
+        failure_message: row.try_get(7)?,
+        traceback: row.try_get(8)?,
+    })
 }
 
 /// Bound to the statement that notes a kind of failure.

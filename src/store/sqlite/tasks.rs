@@ -29,6 +29,22 @@ pub(super) const UNFINISHED: &str = concat!(
      where u.task_no > $1 and ($2 = '[]' or t.phase in (select value from json_each($2))) order by u.task_no limit $3"
 );
 
+/// As [`UNFINISHED`], where all phases are those of tasks that workers have: what is queued is not read.
+pub(super) const AT_WORKER: &str = concat!(
+    "select ",
+    light_task_columns!(),
+    " from unfinished u join task t on t.task_no = u.task_no \
+     where u.at_worker and u.task_no > $1 and ($2 = '[]' or t.phase in (select value from json_each($2))) order by u.task_no limit $3"
+);
+
+/// As [`UNFINISHED`], where the only phase is `waiting`.
+pub(super) const WAITING: &str = concat!(
+    "select ",
+    light_task_columns!(),
+    " from unfinished u join task t on t.task_no = u.task_no \
+     where u.waits and u.task_no > $1 and ($2 = '[]' or t.phase in (select value from json_each($2))) order by u.task_no limit $3"
+);
+
 pub(super) const EXPIRED: &str = concat!(
     "select ",
     light_task_columns!(),
@@ -58,8 +74,13 @@ pub(super) async fn unfinished(
     after: i64,
     limit: i64,
 ) -> Result<Vec<Task>, Error> {
+    let statement = match phases {
+        [Phase::Waiting] => WAITING,
+        some if !some.is_empty() && some.iter().all(|phase| phase.is_at_worker()) => AT_WORKER,
+        _ => UNFINISHED,
+    };
     let phases: Vec<&str> = phases.iter().map(|phase| phase.as_str()).collect();
-    rows::tasks(&sqlx::query(UNFINISHED).bind(after).bind(list(&phases)).bind(limit).fetch_all(pool).await?)
+    rows::tasks(&sqlx::query(statement).bind(after).bind(list(&phases)).bind(limit).fetch_all(pool).await?)
 }
 
 pub(super) async fn tasks_by_id(pool: &SqlitePool, ids: &[TaskId]) -> Result<Vec<Task>, Error> {

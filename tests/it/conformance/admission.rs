@@ -59,8 +59,9 @@ async fn what_was_submitted_is_read_back(ledger: &Fixture) {
     new.options.time_limit = Some(1.5);
     new.options.redact = vec!["password".to_owned()];
     let inserted = ledger.insert(alone(new.clone())).await;
-    assert_eq!(inserted.events.len(), 1);
-    assert_eq!((inserted.events[0].seq, inserted.events[0].phase), (1, Phase::Held));
+    let events = ledger.events(&id, 0, 10).await.unwrap();
+    assert_eq!(events.len(), 1);
+    assert_eq!((events[0].seq, events[0].phase), (1, Phase::Held));
 
     let found = ledger.task(&id).await;
     assert_eq!(found.no, inserted.task_nos[0]);
