@@ -6,6 +6,7 @@ use serde_json::json;
 
 use super::Bench;
 use super::harness::{Celery, CeleryOptions, Http};
+use super::peer::Peer;
 
 /// Tasks measured one after the other.
 const ROUNDS: usize = 300;
@@ -25,8 +26,25 @@ pub async fn measure(bench: &mut Bench) {
         waits.push(started.elapsed());
     }
     let late = progress(http).await;
+    let polled = polled(bench).await;
     bench.table.latency("submit → result at a waiting client", waits);
+    bench.table.latency("peer: FastAPI + Celery, the client polls without a pause", polled);
     bench.table.latency("update_state in the worker → SSE client", late);
+}
+
+/// The peer cannot be waited at: whoever wants to know asks again and again.
+async fn polled(bench: &Bench) -> Vec<Duration> {
+    let Some(peer) = Peer::fastapi_to("celery", &bench.redis, &bench.cluster, false) else { return Vec::new() };
+    let http = Http::new(peer.base.clone());
+    let mut waits = Vec::with_capacity(ROUNDS);
+    for _ in 0..ROUNDS {
+        let started = Instant::now();
+        let submitted = http.post("/v1/tasks", &json!({"task": "demo.add", "args": [2, 3]})).await.json();
+        let path = format!("/result/{}", submitted["task_id"].as_str().expect("an id"));
+        while http.get(&path).await.json()["result"] != 5 {}
+        waits.push(started.elapsed());
+    }
+    waits
 }
 
 async fn progress(http: &Http) -> Vec<Duration> {

@@ -13,12 +13,18 @@ pub struct Peer {
 }
 
 impl Peer {
+    /// Nobody runs what is submitted to it.
     pub fn fastapi(redis: &Redis, cluster: &Cluster, durable: bool) -> Option<Self> {
+        Self::fastapi_to("bench", redis, cluster, durable)
+    }
+
+    pub fn fastapi_to(queue: &str, redis: &Redis, cluster: &Cluster, durable: bool) -> Option<Self> {
         let port = ports::free();
         let mut command = python(redis)?;
         command.args(["-m", "uvicorn", "app:app", "--workers", "2", "--no-access-log", "--log-level", "warning"]);
         command.args(["--host", "127.0.0.1", "--port", &port.to_string()]);
         command.env("DATABASE_URL", cluster.empty_database()).env("DURABLE", if durable { "1" } else { "0" });
+        command.env("QUEUE", queue);
         Some(Self::start(port, "/docs", command))
     }
 

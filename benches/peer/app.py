@@ -1,6 +1,7 @@
 """What people write by hand today: FastAPI in front of Celery. The peer that the benches measure beside taskgate.
 
-    DURABLE=1 adds what a careful one adds: a row in PostgreSQL before the answer, in one commit.
+    DURABLE=1 adds what a careful one adds: a row in PostgreSQL before the answer, in one commit. QUEUE: where tasks go; nobody
+    listens at the default.
 """
 import os
 import uuid
@@ -13,6 +14,7 @@ from pydantic import BaseModel
 celery = Celery("peer", broker=os.environ["CELERY_BROKER_URL"], backend=os.environ["CELERY_RESULT_BACKEND"])
 app = FastAPI()
 durable = os.environ.get("DURABLE") == "1"
+queue = os.environ.get("QUEUE", "bench")
 
 if durable:
     from psycopg_pool import ConnectionPool
@@ -33,7 +35,7 @@ def submit(call: Call):
     if durable:
         with pool.connection() as connection:
             connection.execute("insert into peer_task values (%s, %s, %s, now())", (task_id, call.task, str(call.args)))
-    celery.send_task(call.task, args=call.args, task_id=task_id, queue="bench")
+    celery.send_task(call.task, args=call.args, task_id=task_id, queue=queue)
     return {"task_id": task_id, "status": "PENDING"}
 
 

@@ -29,8 +29,7 @@ async fn admit(edge: &Edge, mut request: Request, next: Next) -> Response {
     };
     let verdict = throttle::count(edge, &identity).await;
     request.extensions_mut().insert(identity);
-    let refusal =
-        verdict.as_ref().and_then(throttle::refusal).or_else(|| origin::check_request(edge, &request).err());
+    let refusal = verdict.as_ref().and_then(throttle::refusal).or_else(|| origin::check_request(edge, &request).err());
     let mut response = match refusal {
         Some(problem) => problem.into_response(),
         None => next.run(request).await,

@@ -142,7 +142,10 @@ fn answers(verdicts: &mut [Option<Conflict>], inserted: Vec<Inserted>) -> Answer
 
 fn inserted(batch: &[&Submission], numbers: Vec<i64>) -> Vec<Inserted> {
     let mut numbers = numbers.into_iter();
-    batch.iter().map(|submission| Inserted { task_nos: numbers.by_ref().take(submission.tasks.len()).collect() }).collect()
+    batch
+        .iter()
+        .map(|submission| Inserted { task_nos: numbers.by_ref().take(submission.tasks.len()).collect() })
+        .collect()
 }
 
 /// The insert as a part of a transaction. `None` after a clash with another one: this transaction is lost, and the next try must

@@ -86,8 +86,7 @@ async fn try_learn(
 async fn lock_fenced(tx: &mut Tx, ids: &[&TaskId], fence: Option<&Fence>) -> Result<Option<Vec<Task>>, Error> {
     let Some(fence) = fence else { return lock(tx, ids).await.map(Some) };
     let ids: Vec<&str> = ids.iter().map(|id| id.as_str()).collect();
-    let found =
-        sqlx::query(LOCK_FENCED).bind(ids).bind(fence.lease).bind(fence.term).fetch_all(&mut **tx).await?;
+    let found = sqlx::query(LOCK_FENCED).bind(ids).bind(fence.lease).bind(fence.term).fetch_all(&mut **tx).await?;
     if found.is_empty() {
         // Unknown tasks, or another holder.
         let holds = sqlx::query(FENCE).bind(fence.lease).bind(fence.term).fetch_optional(&mut **tx).await?;

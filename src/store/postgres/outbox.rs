@@ -307,7 +307,13 @@ fn corrupt(task: &Task, column: &'static str) -> Error {
 }
 
 /// Ends what came too late, parks what is paused and notes what is stopped. Returns how many expired.
-async fn expire(tx: &mut Tx, replica: &str, sorted: &Sorted, now: Time, events: &mut Vec<Event>) -> Result<usize, Error> {
+async fn expire(
+    tx: &mut Tx,
+    replica: &str,
+    sorted: &Sorted,
+    now: Time,
+    events: &mut Vec<Event>,
+) -> Result<usize, Error> {
     let ids = sorted.expired.iter().chain(&sorted.parked).map(|task| &task.id);
     let moved: Vec<&Stopped> = sorted.stopped.iter().filter(|one| !one.is_there).collect();
     let both: Vec<&TaskId> = ids.chain(moved.iter().map(|one| &one.id)).collect();

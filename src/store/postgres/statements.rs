@@ -1,8 +1,8 @@
 //! Every constant statement, so that a test can prepare each against a migrated database.
 
 use super::{
-    control, events, fan_out, gates, groups, insert, learn, lease, list, migrate, outbox, prune, save,
-    schedules, stats, steps, tasks, tokens, traces, webhooks, workers,
+    control, events, fan_out, gates, groups, insert, learn, lease, list, migrate, outbox, prune, save, schedules,
+    stats, steps, tasks, tokens, traces, webhooks, workers,
 };
 
 pub(super) const PING: &str = "select 1 from taskgate.ledger";

@@ -3,8 +3,8 @@
 use async_trait::async_trait;
 use sqlx::Row;
 
-use super::{SqliteLedger, events};
 use super::pool::list;
+use super::{SqliteLedger, events};
 use crate::clock::Time;
 use crate::store::rows::{clean, phase};
 use crate::store::{Count, Counted, End, Ended, Error, FailureKind, Figure, Span, Stats, Tally, Window};
