@@ -208,3 +208,86 @@ impl FailureKind {
         }
     }
 }
+
+/// Rows of the statements of both adapters, by place.
+macro_rules! read_ended {
+    ($row:expr) => {{
+        let row = $row;
+        Ok::<_, $crate::store::Error>($crate::store::Ended {
+            task_no: row.try_get(0)?,
+            submitted_at: $crate::clock::Time(row.try_get(1)?),
+            due_at: row.try_get::<Option<i64>, _>(2)?.map($crate::clock::Time),
+            started_at: row.try_get::<Option<i64>, _>(3)?.map($crate::clock::Time),
+            finished_at: row.try_get::<Option<i64>, _>(4)?.map($crate::clock::Time),
+            runtime: row.try_get(5)?,
+            failure_type: row.try_get(6)?,
+            failure_message: row.try_get(7)?,
+            traceback: row.try_get(8)?,
+        })
+    }};
+}
+pub(super) use read_ended;
+
+macro_rules! read_end {
+    ($row:expr) => {{
+        let row = $row;
+        let ended = $crate::store::stats::read_ended!(row)?;
+        Ok::<_, $crate::store::Error>($crate::store::End {
+            at: $crate::clock::Time(row.try_get(9)?),
+            phase: $crate::store::rows::phase(row.try_get(10)?, "event", ended.task_no)?,
+            task_id: row.try_get(11)?,
+            name: row.try_get(12)?,
+            queue: row.try_get(13)?,
+            ended,
+        })
+    }};
+}
+pub(super) use read_end;
+
+macro_rules! read_count {
+    ($row:expr) => {{
+        let row = $row;
+        Ok::<_, $crate::store::Error>($crate::store::Count {
+            at: $crate::clock::Time(row.try_get(0)?),
+            is_first: row.try_get(1)?,
+            phase: $crate::store::rows::phase(row.try_get(2)?, "event", 0)?,
+            status: row.try_get(3)?,
+            name: row.try_get(4)?,
+            queue: row.try_get(5)?,
+            amount: row.try_get(6)?,
+        })
+    }};
+}
+pub(super) use read_count;
+
+macro_rules! read_figure {
+    ($row:expr) => {{
+        let row = $row;
+        Ok::<_, $crate::store::Error>($crate::store::Figure {
+            at: $crate::clock::Time(row.try_get(0)?),
+            measure: row.try_get(1)?,
+            bucket: row.try_get(2)?,
+            name: row.try_get(3)?,
+            queue: row.try_get(4)?,
+            amount: row.try_get(5)?,
+        })
+    }};
+}
+pub(super) use read_figure;
+
+macro_rules! read_failure_kind {
+    ($row:expr) => {{
+        let row = $row;
+        Ok::<_, $crate::store::Error>($crate::store::FailureKind {
+            fingerprint: row.try_get(0)?,
+            name: row.try_get(1)?,
+            kind: row.try_get(2)?,
+            frame: row.try_get(3)?,
+            message: row.try_get(4)?,
+            first_at: $crate::clock::Time(row.try_get(5)?),
+            last_at: $crate::clock::Time(row.try_get(6)?),
+            last_task_id: row.try_get(7)?,
+        })
+    }};
+}
+pub(super) use read_failure_kind;

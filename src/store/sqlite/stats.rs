@@ -6,8 +6,9 @@ use sqlx::Row;
 use super::pool::list;
 use super::{SqliteLedger, events};
 use crate::clock::Time;
-use crate::store::rows::{clean, phase};
-use crate::store::{Count, Counted, End, Ended, Error, FailureKind, Figure, Span, Stats, Tally, Window};
+use crate::store::rows::clean;
+use crate::store::stats::{read_count, read_end, read_ended, read_failure_kind, read_figure};
+use crate::store::{Counted, Ended, Error, FailureKind, Figure, Span, Stats, Tally, Window};
 
 pub(super) const FOLDED: &str = "select feed from stat_mark";
 pub(super) const ENDED: &str = "select task_no, submitted_at, due_at, started_at, finished_at, runtime, failure_type, \
@@ -54,14 +55,14 @@ impl Stats for SqliteLedger {
         let ends = sqlx::query(ENDS).bind(from).bind(to).fetch_all(&self.pools.read).await?;
         Ok(Tally {
             to,
-            counts: counts.iter().map(count).collect::<Result<_, Error>>()?,
-            ends: ends.iter().map(end).collect::<Result<_, Error>>()?,
+            counts: counts.iter().map(|row| read_count!(row)).collect::<Result<_, Error>>()?,
+            ends: ends.iter().map(|row| read_end!(row)).collect::<Result<_, Error>>()?,
         })
     }
 
     async fn ended(&self, task_nos: &[i64]) -> Result<Vec<Ended>, Error> {
         let rows = sqlx::query(ENDED).bind(list(task_nos)).fetch_all(&self.pools.read).await?;
-        rows.iter().map(ended).collect()
+        rows.iter().map(|row| read_ended!(row)).collect()
     }
 
     async fn fold(
@@ -96,34 +97,12 @@ impl Stats for SqliteLedger {
             .bind(window.by_queue)
             .fetch_all(&self.pools.read)
             .await?;
-        let figure = |row: &sqlx::sqlite::SqliteRow| {
-            Ok(Figure {
-                at: Time(row.try_get(0)?),
-                measure: row.try_get(1)?,
-                bucket: row.try_get(2)?,
-                name: row.try_get(3)?,
-                queue: row.try_get(4)?,
-                amount: row.try_get(5)?,
-            })
-        };
-        rows.iter().map(figure).collect()
+        rows.iter().map(|row| read_figure!(row)).collect()
     }
 
     async fn failure_kinds(&self, fingerprints: &[String]) -> Result<Vec<FailureKind>, Error> {
         let rows = sqlx::query(KINDS).bind(list(fingerprints)).fetch_all(&self.pools.read).await?;
-        let kind = |row: &sqlx::sqlite::SqliteRow| {
-            Ok(FailureKind {
-                fingerprint: row.try_get(0)?,
-                name: row.try_get(1)?,
-                kind: row.try_get(2)?,
-                frame: row.try_get(3)?,
-                message: row.try_get(4)?,
-                first_at: Time(row.try_get(5)?),
-                last_at: Time(row.try_get(6)?),
-                last_task_id: row.try_get(7)?,
-            })
-        };
-        rows.iter().map(kind).collect()
+        rows.iter().map(|row| read_failure_kind!(row)).collect()
     }
 
     async fn forget_figures(&self, span: Span, before: Time) -> Result<i64, Error> {
@@ -131,44 +110,6 @@ impl Stats for SqliteLedger {
         let done = query.execute(&self.pools.write).await?;
         Ok(i64::try_from(done.rows_affected()).unwrap_or(i64::MAX))
     }
-}
-
-fn count(row: &sqlx::sqlite::SqliteRow) -> Result<Count, Error> {
-    Ok(Count {
-        at: Time(row.try_get(0)?),
-        is_first: row.try_get(1)?,
-        phase: phase(row.try_get(2)?, "event", 0)?,
-        status: row.try_get(3)?,
-        name: row.try_get(4)?,
-        queue: row.try_get(5)?,
-        amount: row.try_get(6)?,
-    })
-}
-
-fn end(row: &sqlx::sqlite::SqliteRow) -> Result<End, Error> {
-    let ended = ended(row)?;
-    Ok(End {
-        at: Time(row.try_get(9)?),
-        phase: phase(row.try_get(10)?, "event", ended.task_no)?,
-        task_id: row.try_get(11)?,
-        name: row.try_get(12)?,
-        queue: row.try_get(13)?,
-        ended,
-    })
-}
-
-fn ended(row: &sqlx::sqlite::SqliteRow) -> Result<Ended, Error> {
-    Ok(Ended {
-        task_no: row.try_get(0)?,
-        submitted_at: Time(row.try_get(1)?),
-        due_at: row.try_get::<Option<i64>, _>(2)?.map(Time),
-        started_at: row.try_get::<Option<i64>, _>(3)?.map(Time),
-        finished_at: row.try_get::<Option<i64>, _>(4)?.map(Time),
-        runtime: row.try_get(5)?,
-        failure_type: row.try_get(6)?,
-        failure_message: row.try_get(7)?,
-        traceback: row.try_get(8)?,
-    })
 }
 
 /// Bound to the statement that notes a kind of failure.
