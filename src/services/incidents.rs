@@ -21,8 +21,9 @@ use crate::store::{self, EdgeKind, SharedLedger, Worker};
 use crate::task::Phase;
 
 const PERIOD: Duration = Duration::from_secs(2);
-/// Looking takes at most a fiftieth of the time, however much is unfinished.
-const SHARE: u32 = 50;
+/// Looking takes a tenth of the time, however much is unfinished, but comes at least this often.
+const SHARE: u32 = 10;
+const LONGEST_PAUSE: Duration = Duration::from_secs(30);
 /// A worker sends what follows before it stores its own end; the sweeper needs a few looks to release a chord.
 const UNSENT: Duration = Duration::from_secs(30);
 const PAGE: i64 = 500;
@@ -137,7 +138,7 @@ impl Lookout {
                 Ok(found) => self.incidents.replace(found),
                 Err(trouble) => debug!(error = %trouble, "incidents stay as they are"),
             }
-            let pause = PERIOD.max(started.elapsed() * SHARE);
+            let pause = PERIOD.max((started.elapsed() * SHARE).min(LONGEST_PAUSE));
             tokio::select! { () = stop.cancelled() => {} () = tokio::time::sleep(pause) => {} }
         }
     }

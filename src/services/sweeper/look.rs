@@ -29,8 +29,9 @@ const READ_ANYWAY: Duration = Duration::from_mins(10);
 const SUSPECTS: usize = 50_000;
 /// Lists are read page by page for at most a twentieth of the time.
 const SCAN_SHARE: u32 = 20;
-/// Looks take at most a fifth of the time, however much is unfinished.
+/// Looks take a fifth of the time, however much is unfinished, but come at least this often.
 const LOOK_SHARE: u32 = 4;
+const LONGEST_PAUSE: Duration = Duration::from_secs(60);
 /// Names of tasks known to acknowledge late.
 const LATE_NAMES: usize = 1_000;
 
@@ -132,8 +133,8 @@ impl Sweeper {
         self.release_chords().await?;
         let grace = self.grace(suspicious);
         let again = suspicious || !state.absences.is_empty();
-        let usual = if again { grace } else { self.config.period };
-        state.next_look = Instant::now() + usual.max(started.elapsed() * LOOK_SHARE);
+        let share = (started.elapsed() * LOOK_SHARE).min(LONGEST_PAUSE);
+        state.next_look = Instant::now() + if again { grace } else { self.config.period.max(share) };
         Ok(())
     }
 

@@ -10,6 +10,8 @@ use serde_json::{Value, json};
 use crate::harness::process::Process;
 use crate::harness::{eventually, ports, turns};
 
+/// Under which WebDriver names an element.
+const ELEMENT: &str = "element-6066-11e4-a52e-4f735466cecf";
 const FLAGS: [&str; 9] = [
     "--headless",
     "--no-sandbox",
@@ -98,16 +100,22 @@ impl Browser {
         .await
     }
 
-    /// Waits for the element and clicks it as a mouse would.
+    /// Waits for the element and clicks it as a mouse would. One that the page replaces meanwhile is looked for again.
     pub async fn click(&self, selector: &str) {
-        let found = eventually(&format!("{selector} is there"), async || {
+        eventually(&format!("{selector} is clicked"), async || {
             let body = json!({"using": "css selector", "value": selector});
-            let request = self.client.post(format!("{}/element", self.session)).json(&body);
-            let answer: Value = request.send().await.ok()?.json().await.ok()?;
-            answer["value"].as_object()?.values().next()?.as_str().map(str::to_owned)
+            let found = self.ask("element", &body).await?;
+            let id = found[ELEMENT].as_str()?;
+            self.ask(&format!("element/{id}/click"), &json!({})).await
         })
         .await;
-        self.post(&format!("element/{found}/click"), json!({})).await;
+    }
+
+    /// `None` for what the browser refuses.
+    async fn ask(&self, path: &str, body: &Value) -> Option<Value> {
+        let request = self.client.post(format!("{}/{path}", self.session)).json(body);
+        let answer: Value = request.send().await.ok()?.json().await.ok()?;
+        answer["value"]["error"].is_null().then(|| answer["value"].clone())
     }
 
     /// Waits until nothing has been loaded for a while.
