@@ -185,12 +185,13 @@ impl Relay {
 
     async fn drain_all(&mut self) -> Result<Duration, Trouble> {
         self.road.forget_old().await;
-        let was_direct = self.shared.direct.load(Ordering::Acquire);
-        let settle = if was_direct { SETTLE } else { Duration::ZERO };
-        let mut opening = self.drain_until_empty(settle).await?;
-        if !was_direct {
-            opening = self.reopen().await?;
-        }
+        let opening = if self.shared.direct.load(Ordering::Acquire) {
+            self.drain_while(1, || SETTLE).await?
+        } else {
+            // Down to less than a batch: while submissions go on, an empty outbox may never be seen.
+            self.drain_while(BATCH, || Duration::ZERO).await?;
+            self.reopen().await?
+        };
         let backlog = self.note_backlog().await?;
         let now = clock::now();
         let until_due = backlog.next_due.map_or(PERIOD, |due| due.since(now));
@@ -198,21 +199,23 @@ impl Relay {
         Ok(until_due.min(until_open).min(PERIOD))
     }
 
-    /// Opens the direct way, then takes once more what was committed before it was open: nothing overtakes it.
+    /// Opens the direct way, then takes what was accepted before it was open: nothing overtakes it.
     async fn reopen(&mut self) -> Result<Option<Time>, Trouble> {
+        let opened = clock::now();
         self.shared.direct.store(true, Ordering::Release);
-        let emptied = self.drain_until_empty(Duration::ZERO).await;
+        let emptied = self.drain_while(1, || clock::now().since(opened)).await;
         if emptied.is_err() {
             self.shared.direct.store(false, Ordering::Release);
         }
         emptied
     }
 
-    /// Answers when the next rate lets a task pass.
-    async fn drain_until_empty(&mut self, settle: Duration) -> Result<Option<Time>, Trouble> {
+    /// Takes out what was accepted `settle` ago, while a pass finds at least `least` rows. Answers when the next rate lets a task
+    /// pass.
+    async fn drain_while(&mut self, least: usize, settle: impl Fn() -> Duration) -> Result<Option<Time>, Trouble> {
         loop {
             let started = Instant::now();
-            let drained = self.ledger.drain(clock::now(), settle, BATCH as i64, self.road.as_ref()).await?;
+            let drained = self.ledger.drain(clock::now(), settle(), BATCH as i64, self.road.as_ref()).await?;
             self.hub.publish(&drained.events);
             counter!("taskgate_tasks_published_total", "way" => "outbox").increment(drained.carried as u64);
             if drained.carried + drained.expired < drained.claimed {
@@ -220,10 +223,12 @@ impl Relay {
                 return Err(Trouble::Broker);
             }
             self.is_gated = drained.waiting;
-            if drained.claimed == 0 {
+            if drained.claimed > 0 {
+                self.note_rate(drained.claimed, started.elapsed());
+            }
+            if drained.claimed < least {
                 return Ok(drained.next_opening);
             }
-            self.note_rate(drained.claimed, started.elapsed());
         }
     }
 

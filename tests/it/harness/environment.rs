@@ -19,6 +19,8 @@ pub struct Options {
     pub config: String,
     /// Nobody consumes the queues.
     pub without_worker: bool,
+    /// Of the gateway.
+    pub environment: &'static [(&'static str, &'static str)],
 }
 
 pub struct Harness {
@@ -69,7 +71,8 @@ impl Harness {
         // The worker boots while the database is made.
         let mut celery = (!options.without_worker).then(|| Celery::launch(&redis.url(0), &redis.url(1), worker));
         let database = postgres::cluster().migrated_database();
-        let gateway = Gateway::serve(&database, &redis.url(0), &redis.url(1), &options.config);
+        let gateway =
+            Gateway::serve_with(options.environment, &database, &redis.url(0), &redis.url(1), &options.config);
         if let Some(celery) = &mut celery {
             celery.wait_until_ready();
             celery.wait_for_events();

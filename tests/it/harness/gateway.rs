@@ -37,7 +37,14 @@ pub struct Gateway {
 impl Gateway {
     /// `taskgate serve` with the sample catalog, `demo.*` allowed, and `extra` (TOML) merged over it; waits for `/readyz`.
     pub fn serve(database: &str, broker: &str, backend: &str, extra: &str) -> Self {
-        let mut this = Self::launch(database, broker, backend, extra);
+        Self::serve_with(&[], database, broker, backend, extra)
+    }
+
+    /// As [`Gateway::serve`], with this environment.
+    pub fn serve_with(environment: &[(&str, &str)], database: &str, broker: &str, backend: &str, extra: &str) -> Self {
+        let port = ports::free();
+        let config = config(port, database, broker, backend, extra);
+        let mut this = Self::start(&["serve"], port, Some(&config), environment);
         this.wait_until_ready();
         this
     }
