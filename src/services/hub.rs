@@ -84,10 +84,8 @@ impl Hub {
         for event in events.iter().filter(|event| event.phase.is_final() && event.phase != Phase::Succeeded) {
             let _ = self.bad_ends.send(Arc::new(event.clone()));
         }
-        if self.is_watched() {
-            for (sender, event) in self.targets(events) {
-                let _ = sender.send(Signal::Event(event));
-            }
+        for (sender, event) in self.targets(events) {
+            let _ = sender.send(Signal::Event(event));
         }
         let _ = self.firehose.send(());
     }
@@ -145,6 +143,9 @@ impl Hub {
     /// Senders are taken out under the lock and used after it: nobody is woken while it is held.
     fn targets(&self, events: &[Event]) -> Vec<(broadcast::Sender<Signal>, Arc<Event>)> {
         let topics = self.topics.lock().expect("nothing panics under this lock");
+        if topics.tasks.is_empty() && topics.groups.is_empty() {
+            return Vec::new();
+        }
         let mut targets = Vec::new();
         for event in events {
             let task = topics.tasks.get(&event.task_id);

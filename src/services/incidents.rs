@@ -21,8 +21,9 @@ use crate::store::{self, EdgeKind, SharedLedger, Worker};
 use crate::task::Phase;
 
 const PERIOD: Duration = Duration::from_secs(2);
-/// Looking takes a tenth of the time, however much is unfinished, but comes at least this often.
+/// Looking takes at most a tenth of the time, however much is unfinished,
 const SHARE: u32 = 10;
+/// but comes at least this often.
 const LONGEST_PAUSE: Duration = Duration::from_secs(30);
 /// A worker sends what follows before it stores its own end; the sweeper needs a few looks to release a chord.
 const UNSENT: Duration = Duration::from_secs(30);

@@ -5,7 +5,7 @@
 //! died, everything after an outage. A delivery's marker in Redis makes the two safe together: the second push of a delivery
 //! does nothing.
 //!
-//! After the first failure the direct way is shut and all goes through the outbox, in order, until that is empty again.
+//! After the first failure the direct way is shut and all goes through the outbox, in order, until less than a batch is left in it.
 //! Markers of the direct way go as soon as the publication is written down. Those of the outbox way stay for
 //! [`MARKER_GRACE`], because a direct push may be late by up to [`DIRECT_DEADLINE`], and the script refuses it after that.
 

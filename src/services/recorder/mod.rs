@@ -167,14 +167,14 @@ impl Recorder {
             let deadlines = [state.pending.next_deadline(), state.asking.next(), state.catch_up_at];
             let idle = || Instant::now() + Duration::from_secs(3_600);
             let deadline = deadlines.into_iter().flatten().min().unwrap_or_else(idle);
-            let mut count = tokio::select! {
+            let count = tokio::select! {
                 biased;
                 count = heard.recv_many(&mut batch, BATCH) => count,
                 () = tokio::time::sleep_until(deadline) => 0,
                 () = stop.cancelled() => break,
             };
             if count > 0 {
-                count += more(&mut heard, &mut batch).await;
+                linger(&mut heard, &mut batch).await;
             }
             if count == 0 && heard.is_closed() {
                 break;
@@ -390,8 +390,8 @@ impl Recorder {
 
 /// Events alone wait a moment for the result that often follows them: one commit instead of three for a short task. A result,
 /// or a state that the task reports, waits for nothing.
-async fn more(heard: &mut mpsc::Receiver<Socket>, batch: &mut Vec<Socket>) -> usize {
-    let (until, before) = (Instant::now() + EVENTS_BREATH, batch.len());
+async fn linger(heard: &mut mpsc::Receiver<Socket>, batch: &mut Vec<Socket>) {
+    let until = Instant::now() + EVENTS_BREATH;
     while batch.len() < BATCH && batch.iter().all(|one| matches!(one, Socket::Event(_))) {
         let room = BATCH - batch.len();
         match tokio::time::timeout_at(until, heard.recv_many(batch, room)).await {
@@ -399,7 +399,6 @@ async fn more(heard: &mut mpsc::Receiver<Socket>, batch: &mut Vec<Socket>) -> us
             _ => break,
         }
     }
-    batch.len() - before
 }
 
 /// What the broker delivered again without us, for the metrics.
