@@ -232,7 +232,12 @@ impl Carrier for Quick<'_> {
             sqlx::query(sql).bind(&numbers).execute(&mut other).await.unwrap();
         }
         tokio::spawn(async move {
-            tokio::time::sleep(Duration::from_millis(300)).await;
+            // Until the pass is stopped by this transaction's locks.
+            let stopped = "select exists (select 1 from pg_locks where not granted and locktype = 'transactionid' \
+                           and transactionid = pg_current_xact_id()::xid)";
+            while !sqlx::query_scalar::<_, bool>(stopped).fetch_one(&mut other).await.unwrap() {
+                tokio::task::yield_now().await;
+            }
             other.execute("commit").await.unwrap();
         });
         numbers
