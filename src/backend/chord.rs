@@ -45,20 +45,6 @@ static ADD_PART: LazyLock<Script> = LazyLock::new(|| {
     )
 });
 
-/// KEYS: .j .t .s .d .c; ARGV: token, seconds. Only where every part was counted by who claims the body before sending it.
-static CLAIM_COMPLETE: LazyLock<Script> = LazyLock::new(|| {
-    Script::new(
-        r"
-        local parts = redis.call('ZCOUNT', KEYS[1], '-inf', '+inf')
-        local more = tonumber(redis.call('GET', KEYS[2]) or '0')
-        local size = redis.call('GET', KEYS[3])
-        if not size or parts ~= tonumber(size) + more or redis.call('SCARD', KEYS[4]) ~= parts then return 0 end
-        if redis.call('SET', KEYS[5], ARGV[1], 'NX', 'EX', ARGV[2]) then return 1 end
-        return 0
-        ",
-    )
-});
-
 /// KEYS: .c .s; ARGV: token, seconds.
 static PROLONG: LazyLock<Script> = LazyLock::new(|| {
     Script::new(
@@ -151,26 +137,21 @@ impl Backend {
         Ok(self.link.script::<u8>(call.arg(DONE_SECS)).await? == 1)
     }
 
-    /// The right to send the body of a header that is complete and that nobody finishes. `None` when it is not, when somebody has
-    /// the right, or when that cannot be known because the workers that counted claim nothing (Celery before 5.7).
-    pub async fn claim_complete(&self, group: &str, token: &str) -> Result<Option<Claim>, Error> {
-        let keys = self.chord_keys(group);
-        let mut call = CLAIM_COMPLETE.prepare_invoke();
-        for key in [&keys.parts, &keys.added, &keys.size, &keys.counted, &keys.claim] {
-            call.key(key);
-        }
-        call.arg(token).arg(LONG_CLAIM_SECS);
-        let ours = self.link.script::<u8>(&call).await? == 1;
-        Ok(ours.then(|| Claim { keys, token: token.to_owned() }))
+    /// The parts that were counted so far, while Redis has them, without those that are none.
+    pub async fn counted_parts(&self, group: &str) -> Result<Vec<Part>, Error> {
+        let parts = self.raw_parts(&self.chord_keys(group).parts).await?;
+        Ok(parts.iter().filter_map(|part| Part::decode(part).ok()).collect())
     }
 
     /// All parts in the order of their places.
     pub async fn parts(&self, claim: &Claim) -> Result<Vec<Part>, Error> {
-        let mut command = redis::cmd("ZRANGE");
-        command.arg(&claim.keys.parts).arg(0).arg(-1);
-        let parts: Vec<Vec<u8>> = self.link.call(&command).await?;
         let unreadable = |error| Error::Unexpected(format!("a chord's part: {error}"));
+        let parts = self.raw_parts(&claim.keys.parts).await?;
         parts.iter().map(|part| Part::decode(part).map_err(unreadable)).collect()
+    }
+
+    async fn raw_parts(&self, key: &str) -> Result<Vec<Vec<u8>>, Error> {
+        self.link.call(redis::cmd("ZRANGE").arg(key).arg(0).arg(-1)).await
     }
 
     /// The structure of a nested header, when one was saved.

@@ -23,6 +23,8 @@ type Entry = (Vec<u8>, Vec<u8>);
 pub struct Present {
     /// Waiting in a list.
     pub listed: HashSet<String>,
+    /// Waiting in a list once more: a worker had reserved it before.
+    pub returned: HashSet<String>,
     /// Reserved by a worker: in `unacked`.
     pub reserved: HashMap<String, Reservation>,
 }
@@ -38,6 +40,14 @@ pub struct Reservation {
 impl Present {
     pub fn contains(&self, id: &str) -> bool {
         self.listed.contains(id) || self.reserved.contains_key(id)
+    }
+
+    fn note_listed(&mut self, message: &[u8]) {
+        let Some((id, redelivered)) = listed(message) else { return };
+        if redelivered {
+            self.returned.insert(id.clone());
+        }
+        self.listed.insert(id);
     }
 }
 
@@ -86,7 +96,7 @@ impl Broker {
         let mut present = Present::default();
         for queue in queues {
             for list in self.keys.queue_lists(queue) {
-                self.scan_list(&list, &mut present.listed).await?;
+                self.scan_list(&list, &mut present).await?;
             }
         }
         self.scan_unacked(&mut present.reserved).await?;
@@ -94,17 +104,17 @@ impl Broker {
     }
 
     /// New messages come in at the left and shift the rest to the right: reading leftwards sees some twice and misses none.
-    async fn scan_list(&self, list: &str, ids: &mut HashSet<String>) -> Result<(), Error> {
+    async fn scan_list(&self, list: &str, present: &mut Present) -> Result<(), Error> {
         let length: isize = self.link.call(redis::cmd("LLEN").arg(list)).await?;
         let mut end = length - 1;
         while end >= 0 {
             let start = (end - PAGE + 1).max(0);
             let page: Vec<Vec<u8>> = self.link.call(redis::cmd("LRANGE").arg(list).arg(start).arg(end)).await?;
-            ids.extend(page.iter().filter_map(|bytes| task_id(bytes)));
+            page.iter().for_each(|bytes| present.note_listed(bytes));
             end = start - 1;
         }
         let newest: Vec<Vec<u8>> = self.link.call(redis::cmd("LRANGE").arg(list).arg(0).arg(PAGE)).await?;
-        ids.extend(newest.iter().filter_map(|bytes| task_id(bytes)));
+        newest.iter().for_each(|bytes| present.note_listed(bytes));
         Ok(())
     }
 
@@ -200,12 +210,19 @@ fn attempt(bytes: &[u8]) -> Option<(String, i64)> {
 }
 
 fn task_id(bytes: &[u8]) -> Option<String> {
+    Some(listed(bytes)?.0)
+}
+
+/// Task id of a message, and whether it went back to its list. The same mark in its headers says less: Celery copies it into the
+/// next attempt.
+fn listed(bytes: &[u8]) -> Option<(String, bool)> {
     #[derive(serde::Deserialize)]
     struct Headers {
         id: Option<String>,
     }
     let envelope = Envelope::decode(bytes).ok()?;
-    serde_json::from_str::<Headers>(&envelope.headers).ok()?.id
+    let headers: Headers = serde_json::from_str(&envelope.headers).ok()?;
+    Some((headers.id?, envelope.properties.redelivered))
 }
 
 /// An entry of `unacked` is `[envelope, exchange, routing_key]`.

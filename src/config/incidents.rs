@@ -13,6 +13,7 @@ pub(super) struct RawIncidents {
     silent_after: Option<Span>,
     unserved_after: Option<Span>,
     undrained_after: Option<Span>,
+    stuck_after: Option<Span>,
 }
 
 #[derive(Debug, Clone)]
@@ -23,6 +24,9 @@ pub struct Incidents {
     pub unserved_after: Duration,
     /// The outbox drains within a second or two when all is well. Default 10 s.
     pub undrained_after: Duration,
+    /// A worker sends the next step of a canvas before it stores its own end, and the sweeper needs some looks to make a lost one
+    /// again. Default 30 s.
+    pub stuck_after: Duration,
 }
 
 impl Incidents {
@@ -32,11 +36,13 @@ impl Incidents {
             silent_after: span(raw.silent_after, 30),
             unserved_after: span(raw.unserved_after, 10),
             undrained_after: span(raw.undrained_after, 10),
+            stuck_after: span(raw.stuck_after, 30),
         };
         let named = [
             ("incidents.silent_after", incidents.silent_after),
             ("incidents.unserved_after", incidents.unserved_after),
             ("incidents.undrained_after", incidents.undrained_after),
+            ("incidents.stuck_after", incidents.stuck_after),
         ];
         match named.into_iter().find(|(_, span)| span.is_zero()) {
             Some((key, _)) => Err(Error::value(said.place(key), "must be longer than nothing")),

@@ -25,8 +25,6 @@ const PERIOD: Duration = Duration::from_secs(2);
 const SHARE: u32 = 10;
 /// but comes at least this often.
 const LONGEST_PAUSE: Duration = Duration::from_secs(30);
-/// A worker sends what follows before it stores its own end; the sweeper needs a few looks to release a chord.
-const UNSENT: Duration = Duration::from_secs(30);
 const PAGE: i64 = 500;
 /// Incidents kept at a time; more tasks over their budget than this need no list.
 const MOST: usize = 1_000;
@@ -204,7 +202,7 @@ impl Lookout {
         }
         let incident = |task: &crate::store::Task| {
             let (ready, last) = before.get(&task.no)?;
-            let since = (*last).filter(|at| *ready && now.since(*at) > UNSENT)?;
+            let since = (*last).filter(|at| *ready && now.since(*at) > self.config.stuck_after)?;
             let name = task.name.as_deref().unwrap_or("a task");
             let detail = format!("all that {name} waits for has succeeded, and no worker has sent it");
             Some(Incident { kind: Kind::CanvasStuck, subject: task.id.to_string(), since, detail })

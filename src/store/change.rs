@@ -50,6 +50,9 @@ pub const REDELIVERED: &str = "the broker delivered it again";
 /// The same, of a task that has ended.
 pub const DUPLICATE: &str = "a worker took a message of it after its end: it runs twice";
 
+/// The same, of a task whose end was told by a worker that was not heard to have it.
+pub const ENDED_ELSEWHERE: &str = "another worker than the one that had it told its end: the broker delivered it again";
+
 /// Decides. The caller holds the row's lock.
 pub fn apply(task: &Task, news: &News) -> Verdict {
     if news.if_seq.is_some_and(|seq| seq != task.seq) {
@@ -57,6 +60,9 @@ pub fn apply(task: &Task, news: &News) -> Verdict {
     }
     if is_received_after_its_end(task, news) {
         return Verdict::Remark(DUPLICATE);
+    }
+    if is_end_told_elsewhere(task, news) {
+        return Verdict::Remark(ENDED_ELSEWHERE);
     }
     let facts = facts(task, news);
     let position = place(task, news);
@@ -69,7 +75,7 @@ pub fn apply(task: &Task, news: &News) -> Verdict {
         status: news.status.clone().unwrap_or_else(|| news.phase.status().to_owned()),
         corrected: task.corrected || (task.phase.is_final() && task.position().is_corrected_by(news.phase)),
         facts,
-        reason: (position.delivery > task.delivery && news.source == Source::Event).then_some(REDELIVERED),
+        reason: (position.delivery > task.delivery && news.source != Source::Ledger).then_some(REDELIVERED),
     })
 }
 
@@ -107,10 +113,22 @@ fn is_received_again(task: &Task, news: &News) -> bool {
     is_taken && ((is_announcement(news) && same_attempt && is_other) || is_start_elsewhere(task, news))
 }
 
-/// The announcement was lost, the start was not.
+/// The announcement was lost, the start or the end was not.
 fn is_start_elsewhere(task: &Task, news: &News) -> bool {
-    let is_elsewhere = news.worker.is_some() && task.worker.is_some() && news.worker != task.worker;
-    news.source == Source::Event && news.phase == Phase::Running && is_elsewhere
+    news.source != Source::Ledger
+        && matches!(news.phase, Phase::Running | Phase::Succeeded | Phase::Failed)
+        && is_elsewhere(task, news)
+}
+
+fn is_elsewhere(task: &Task, news: &News) -> bool {
+    news.worker.is_some() && task.worker.is_some() && news.worker != task.worker
+}
+
+/// The record was here first and does not say whose it is; the event does. Once is enough, and who took it after its end is known.
+fn is_end_told_elsewhere(task: &Task, news: &News) -> bool {
+    let ended = |phase: Phase| matches!(phase, Phase::Succeeded | Phase::Failed);
+    let is_known = matches!(task.reason.as_deref(), Some(DUPLICATE | ENDED_ELSEWHERE | REDELIVERED));
+    news.source == Source::Event && ended(news.phase) && ended(task.phase) && is_elsewhere(task, news) && !is_known
 }
 
 /// The start of a short task may well be told after its end; its announcement comes before it is begun.
@@ -187,6 +205,23 @@ mod tests {
         let own = News { worker: Some("w1".to_owned()), ..started };
         let Verdict::Change(change) = apply(&task, &own) else { panic!("it is progress") };
         assert_eq!(change.position.delivery, task.delivery);
+    }
+
+    #[test]
+    fn an_end_elsewhere_is_a_second_delivery_of_which_nothing_else_was_heard() {
+        let task = running();
+        let ended = News { phase: Phase::Succeeded, retries: None, ..received(&task, "w2", 20) };
+        let Verdict::Change(change) = apply(&task, &ended) else { panic!("it is the end") };
+        assert_eq!((change.position.delivery, change.reason), (task.delivery + 1, Some(REDELIVERED)));
+        let after = Task { phase: Phase::Succeeded, finished_at: Some(Time(19)), ..running() };
+        assert_eq!(apply(&after, &ended), Verdict::Remark(ENDED_ELSEWHERE), "its record came first");
+        let told = Task { reason: Some(ENDED_ELSEWHERE.to_owned()), ..after.clone() };
+        assert_eq!(apply(&told, &ended), Verdict::Drop);
+        let own = News { worker: Some("w1".to_owned()), runtime: Some(1.0), ..ended };
+        assert!(matches!(apply(&after, &own), Verdict::Facts(_)));
+        let retried = Task { phase: Phase::Retrying, ..running() };
+        let Verdict::Change(change) = apply(&retried, &News { worker: Some("w2".to_owned()), ..own }) else { panic!() };
+        assert_eq!(change.position.delivery, retried.delivery, "its next attempt");
     }
 
     #[test]

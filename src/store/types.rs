@@ -292,6 +292,8 @@ pub struct Group {
     pub total: i32,
     /// Of a chord's header: what its counter must reach.
     pub chord_size: Option<i32>,
+    /// Of a chord's header with a group in it, where we announced it: the saved structure.
+    pub structure: Option<Json>,
     pub submitted_at: Time,
     pub members: Vec<GroupMember>,
 }

@@ -303,6 +303,14 @@ def late_reject(self, seconds=0):
     return {"redelivered": True}
 
 
+@app.task(name="demo.late_first", bind=True, acks_late=True)
+def late_first(self, seconds, value=None):
+    """Takes its time at the first delivery, and none at a later one."""
+    if not self.request.delivery_info.get("redelivered"):
+        time.sleep(seconds)
+    return value
+
+
 # -- work whose every execution is written down, by somebody who is not the gateway ---------------
 
 def journal(word, task_id):
@@ -333,6 +341,12 @@ def work_late(self, *_, seconds=0):
 def children(n=2):
     """Spawns `n` tasks and returns their ids."""
     return [add.delay(i, i).id for i in range(n)]
+
+
+@app.task(name="demo.child_later")
+def child_later(countdown, value=None):
+    """Sends a task for later, which a worker keeps until then, and returns its id."""
+    return identity.apply_async((value,), countdown=countdown).id
 
 
 @app.task(name="demo.replace", bind=True)

@@ -33,7 +33,7 @@ use crate::celery::event::{Event, Kind};
 use crate::celery::result::ResultMeta;
 use crate::clock;
 use crate::lifecycle::Backoff;
-use crate::store::change::{DUPLICATE, REDELIVERED};
+use crate::store::change::{DUPLICATE, ENDED_ELSEWHERE, REDELIVERED};
 use crate::store::{Fence, News, SharedLedger, Task};
 use crate::task::{Phase, TaskId};
 
@@ -280,8 +280,9 @@ impl Recorder {
         for (told, record) in by_event.into_iter().zip(records) {
             match record.and_then(|payload| ResultMeta::decode(&payload).ok()).filter(ResultMeta::is_ready) {
                 Some(record) => {
-                    let record = certain(record::read(told.task_id.clone(), record, told.at));
-                    news.push(News { adoption: told.adoption.clone(), ..record });
+                    let end = certain(record::read(told.task_id.clone(), record, told.at));
+                    let worker = end.worker.clone().or_else(|| told.worker.clone());
+                    news.push(News { worker, adoption: told.adoption.clone(), ..end });
                     news.push(told);
                 }
                 None => news.push(told),
@@ -404,7 +405,7 @@ async fn linger(heard: &mut mpsc::Receiver<Socket>, batch: &mut Vec<Socket>) {
 /// What the broker delivered again without us, for the metrics.
 fn note_redeliveries(events: &[crate::store::Event]) {
     let count = |reason: &str| events.iter().filter(|event| event.reason.as_deref() == Some(reason)).count() as u64;
-    counter!("taskgate_redeliveries_total").increment(count(REDELIVERED));
+    counter!("taskgate_redeliveries_total").increment(count(REDELIVERED) + count(ENDED_ELSEWHERE));
     counter!("taskgate_duplicates_total").increment(count(DUPLICATE));
 }
 

@@ -42,8 +42,11 @@ impl State {
                     news.extend(self.pending.hold(*one, RECORD_PATIENCE));
                 }
             }
-            record::Said::Now(one) => {
+            record::Said::Now(mut one) => {
                 let is_end = one.phase.is_final();
+                // Whose end it is only the event may say.
+                let teller = told.as_ref().filter(|told| told.source == Source::Event && is_end);
+                one.worker = one.worker.or_else(|| teller?.worker.clone());
                 news.push(*one);
                 // The event came first: its facts (run time, worker) are still good.
                 news.extend(told.filter(|told| told.source == Source::Event && is_end));

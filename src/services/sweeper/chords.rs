@@ -38,6 +38,9 @@ impl Sweeper {
         if group.completed() >= group.total {
             return Ok(());
         }
+        if let Some(structure) = &group.structure {
+            self.backend.save_group(id.as_str(), structure.get()).await?;
+        }
         let parts: Vec<_> = parts(&group).collect();
         self.backend.rebuild_chord(id.as_str(), size, &parts).await?;
         metrics::counter!("taskgate_sweeper_repairs_total", "kind" => "chord_rebuilt").increment(1);

@@ -15,6 +15,10 @@ use crate::task::json::{self, Fields};
 const PATIENCE: Duration = Duration::from_secs(1);
 /// Ids in one question.
 const CHUNK: usize = 500;
+/// Clocks of workers and replicas differ by less.
+const SKEW: Duration = Duration::from_secs(10);
+/// A worker that is not gone is heard within this time, at Celery's usual two seconds between heartbeats.
+const HEARTBEATS: Duration = Duration::from_secs(3);
 /// Questions on their way at a time: a worker that is too busy to answer costs each of them its whole patience.
 const QUESTIONS: usize = 4;
 
@@ -24,6 +28,10 @@ pub struct Held {
     pub worker: String,
     /// It runs and its message is not acknowledged yet.
     pub runs_unacknowledged: bool,
+    /// Its message was delivered before.
+    pub redelivered: bool,
+    /// When it started, by the worker's clock.
+    pub started_at: Option<Time>,
 }
 
 /// What the fleet said.
@@ -73,8 +81,9 @@ impl Fleet {
         let (scheduled, registered) =
             tokio::try_join!(broker.ask(&scheduled, PATIENCE), broker.ask(&registered, PATIENCE))?;
         for (worker, reply) in scheduled {
-            let held = |id| (id, Held { worker: worker.clone(), runs_unacknowledged: false });
-            self.held.extend(scheduled_ids(reply.get()).into_iter().map(held));
+            for id in scheduled_ids(reply.get()) {
+                self.held.entry(id).or_insert_with(|| Held::reserved(&worker));
+            }
         }
         self.limited.extend(registered.values().flat_map(|reply| limited_names(reply.get())));
         Ok(())
@@ -93,11 +102,8 @@ impl Fleet {
     fn take(&mut self, replies: Replies) -> HashSet<String> {
         let mut answered = HashSet::new();
         for (worker, reply) in replies {
-            let Some(held) = held(reply.get()) else { continue };
-            self.held.extend(
-                held.into_iter()
-                    .map(|(id, runs_unacknowledged)| (id, Held { worker: worker.clone(), runs_unacknowledged })),
-            );
+            let Some(held) = held(&worker, reply.get()) else { continue };
+            self.held.extend(held);
             answered.insert(worker);
         }
         answered
@@ -133,6 +139,44 @@ impl Fleet {
         }
     }
 
+    /// Since when the process is gone that was heard to have the task: it said goodbye, another one has its name, or it was to be
+    /// heard and is not. `None` while it may be there.
+    pub fn gone_at(&self, task: &Task) -> Option<Time> {
+        let heard = task.started_at.max(task.received_at)?;
+        let worker = self.workers.get(task.worker.as_deref()?)?;
+        let said = worker.offline_at.filter(|at| *at >= heard);
+        let replaced = worker.facts.online_at.map(Time).filter(|at| *at > heard.plus(SKEW));
+        let silent = || {
+            let talks = worker.facts.pool.as_deref().is_some_and(|pool| pool != "solo");
+            (talks && !is_online(worker, self.now)).then(|| worker.seen_at.plus(HEARTBEATS))
+        };
+        said.or(replaced).or_else(silent)
+    }
+
+    /// Whether a worker with a solo pool may run it right now: it tells what it takes, and answers, only when it has run it.
+    pub fn may_run_at_solo(&self, task: &Task, patience: &Patience) -> bool {
+        let busy = |worker: &&Worker| !self.answered.contains(&worker.hostname) && !self.is_dead(worker, patience);
+        self.solo_takers(task).any(|worker| busy(&worker) && worker.offline_at.is_none())
+    }
+
+    /// Whether one that is gone may have run it, unheard.
+    pub fn may_have_run_at_solo(&self, task: &Task, patience: &Patience) -> bool {
+        let replaced =
+            |worker: &Worker| worker.facts.online_at.is_some_and(|at| task.queued_at.is_some_and(|since| at > since.0));
+        self.solo_takers(task)
+            .any(|worker| worker.offline_at.is_some() || self.is_dead(worker, patience) || replaced(worker))
+    }
+
+    /// Workers with a solo pool that were there when the message came into their queue.
+    fn solo_takers(&self, task: &Task) -> impl Iterator<Item = &Worker> {
+        let (queue, queued_at) = (task.queue.clone(), task.queued_at);
+        self.workers.values().filter(move |worker| {
+            let serves = queue.as_ref().is_some_and(|queue| worker.facts.queues.contains(queue));
+            let was_there = queued_at.is_some_and(|at| at <= worker.seen_at.plus(HEARTBEATS * 2));
+            worker.facts.pool.as_deref() == Some("solo") && serves && was_there
+        })
+    }
+
     /// A busy worker with a solo pool says nothing until its task ends, so the visibility timeout decides; the same for one
     /// whose pool is not known.
     fn is_dead(&self, worker: &Worker, patience: &Patience) -> bool {
@@ -141,6 +185,12 @@ impl Fleet {
         let said_goodbye = worker.offline_at.is_some();
         let allowed = if talks || said_goodbye { patience.lost } else { patience.lost.max(patience.busy) };
         silent > allowed
+    }
+}
+
+impl Held {
+    fn reserved(worker: &str) -> Self {
+        Self { worker: worker.to_owned(), runs_unacknowledged: false, redelivered: false, started_at: None }
     }
 }
 
@@ -183,7 +233,7 @@ fn limited_names(reply: &str) -> Vec<String> {
 }
 
 /// `{id: [state, info]}`; `None` when it is no such answer.
-fn held(reply: &str) -> Option<Vec<(String, bool)>> {
+fn held(worker: &str, reply: &str) -> Option<Vec<(String, Held)>> {
     let fields = Fields::parse(reply).ok()?;
     if fields.get("error").is_some() {
         return None;
@@ -191,9 +241,15 @@ fn held(reply: &str) -> Option<Vec<(String, bool)>> {
     let entry = |(id, value): (&str, &serde_json::value::RawValue)| {
         let parts = json::elements(value)?;
         let state = json::text(parts.first()?)?;
-        let info = parts.get(1).and_then(|info| Fields::parse(info.get()).ok());
-        let acknowledged = info.and_then(|info| info.boolean("acknowledged")).unwrap_or(true);
-        (state != "ready").then(|| (id.to_owned(), state == "active" && !acknowledged))
+        let info = parts.get(1).and_then(|info| Fields::parse(info.get()).ok()).unwrap_or_default();
+        let delivery = info.get("delivery_info").and_then(|delivery| Fields::parse(delivery.get()).ok());
+        let held = Held {
+            runs_unacknowledged: state == "active" && !info.boolean("acknowledged").unwrap_or(true),
+            redelivered: delivery.and_then(|delivery| delivery.boolean("redelivered")).unwrap_or(false),
+            started_at: info.number("time_start").filter(|_| state == "active").map(Time::from_unix_secs),
+            ..Held::reserved(worker)
+        };
+        (state != "ready").then(|| (id.to_owned(), held))
     };
     Some(fields.iter().filter_map(entry).collect())
 }
@@ -204,12 +260,14 @@ mod tests {
 
     #[test]
     fn an_answer_names_what_a_worker_has_and_whether_it_acknowledges_late() {
-        let reply = r#"{"a": ["active", {"acknowledged": false}], "b": ["reserved", {"acknowledged": false}], "c": ["active", {"acknowledged": true}], "d": ["ready", {}]}"#;
-        let mut found = held(reply).unwrap();
-        found.sort();
-        assert_eq!(found, [("a".into(), true), ("b".into(), false), ("c".into(), false)]);
-        assert_eq!(held(r#"{"error": "KeyError('query_task')"}"#), None);
-        assert_eq!(held("{}"), Some(vec![]));
+        let reply = r#"{"a": ["active", {"acknowledged": false, "time_start": 1.5, "delivery_info": {"redelivered": true}}], "b": ["reserved", {"acknowledged": false, "time_start": null, "delivery_info": {"redelivered": null}}], "c": ["active", {"acknowledged": true}], "d": ["ready", {}]}"#;
+        let found = held("w", reply).unwrap();
+        let names: Vec<_> = found.iter().map(|(id, held)| (id.as_str(), held.runs_unacknowledged)).collect();
+        assert_eq!(names, [("a", true), ("b", false), ("c", false)]);
+        let again: Vec<_> = found.iter().map(|(_, held)| (held.redelivered, held.started_at)).collect();
+        assert_eq!(again, [(true, Some(Time(1_500_000))), (false, None), (false, None)]);
+        assert_eq!(held("w", r#"{"error": "KeyError('query_task')"}"#), None);
+        assert_eq!(held("w", "{}"), Some(vec![]));
     }
 
     #[test]

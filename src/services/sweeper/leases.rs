@@ -78,7 +78,8 @@ impl Sweeper {
             return Ok(());
         }
         let ids: Vec<&str> = unknown.iter().map(|(_, id)| id.as_str()).filter(|id| !id.is_empty()).collect();
-        let fleet = Fleet::ask(&self.ledger, &self.broker, &ids).await?;
+        let mut fleet = Fleet::ask(&self.ledger, &self.broker, &ids).await?;
+        fleet.ask_for_unseen(&self.broker).await?;
         let held: Vec<String> =
             unknown.iter().filter(|(_, id)| fleet.held.contains_key(id)).map(|(tag, _)| tag.clone()).collect();
         self.renew_tags(&held).await

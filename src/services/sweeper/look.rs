@@ -1,7 +1,7 @@
 //! Where is every task? Counts first; lists are read, in pages and for a bounded share of the time, only where counts do not fit,
 //! where something is known to be lost, and once in a long while whatever the counts say (messages of others count too).
 
-use std::collections::VecDeque;
+use std::collections::{HashSet, VecDeque};
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -9,6 +9,7 @@ use tokio::time::Instant;
 use super::absence::Absences;
 use super::doubt::Doubt;
 use super::fleet::Fleet;
+use super::sightings::Orphans;
 use super::verdict::{self, Evidence, Owner, Place, Remedy};
 use super::{PAGE, Sweeper, Trouble};
 use crate::broker::Present;
@@ -50,6 +51,8 @@ pub(super) struct State {
     resurrected: bool,
     /// Tasks that acknowledge after they ran, as their workers said.
     late: VecDeque<String>,
+    /// Tasks whose workers are gone.
+    orphans: Orphans,
 }
 
 impl State {
@@ -65,6 +68,7 @@ impl State {
             lost_at: None,
             resurrected: true,
             late: VecDeque::new(),
+            orphans: Orphans::default(),
         }
     }
 
@@ -130,7 +134,6 @@ impl Sweeper {
             state.read_anyway = now + READ_ANYWAY;
         }
         self.look_for_all(&queues, scan, state).await?;
-        self.release_chords().await?;
         let grace = self.grace(suspicious);
         let again = suspicious || !state.absences.is_empty();
         let share = (started.elapsed() * LOOK_SHARE).min(LONGEST_PAUSE);
@@ -170,6 +173,7 @@ impl Sweeper {
         if !suspects.is_empty() {
             let started = Instant::now();
             let present = self.broker.present(&with_copies(queues, &suspects)).await?;
+            self.note_returned(&suspects, &present).await?;
             absent = self.absent(suspects, &present, state).await?;
             state.next_scan = Instant::now() + started.elapsed() * SCAN_SHARE;
         }
@@ -185,7 +189,7 @@ impl Sweeper {
         let all = [Phase::Queued, Phase::Received, Phase::Running, Phase::Retrying];
         let phases: &[Phase] = if scan { &all } else { &with_workers };
         let patience = self.patience();
-        let (mut after, mut suspects) = (0, Vec::new());
+        let (mut after, mut suspects, mut unfinished) = (0, Vec::new(), HashSet::new());
         while suspects.len() < SUSPECTS {
             let tasks = self.ledger.unfinished(phases, after, PAGE).await?;
             let Some(last) = tasks.last() else { break };
@@ -198,6 +202,9 @@ impl Sweeper {
                 Fleet::ask(&self.ledger, &self.broker, &at_worker).await?
             };
             state.learn_late(&tasks, &fleet);
+            state.orphans.note(&tasks, &fleet);
+            self.note_elsewhere(&tasks, &fleet).await?;
+            unfinished.extend(tasks.iter().map(|task| &task.id).filter(|id| state.orphans.has(id)).cloned());
             let now = clock::now();
             suspects.extend(tasks.into_iter().filter(|task| {
                 let young = task.queued_at.is_some_and(|at| now.since(at) <= YOUNG);
@@ -205,6 +212,7 @@ impl Sweeper {
                 !task.adopted && !young && !fleet.held.contains_key(task.id.as_str()) && !unclear()
             }));
         }
+        self.note_unseen(&mut state.orphans, &unfinished).await?;
         Ok(suspects)
     }
 
@@ -257,7 +265,10 @@ impl Sweeper {
                 Some(reservation) => Place::Reserved(reservation.clone()),
                 None => Place::Nowhere,
             },
-            is_held: fleet.held.contains_key(task.id.as_str()) || fleet.may_hold_unseen(task, since, &patience),
+            is_held: fleet.held.contains_key(task.id.as_str())
+                || fleet.may_hold_unseen(task, since, &patience)
+                || (task.phase == Phase::Queued && fleet.may_run_at_solo(task, &patience)),
+            may_have_run: fleet.may_have_run_at_solo(task, &patience),
             owner: fleet.owner(task, &patience),
             all_answered: fleet.all_answered(&patience),
             loss_is_known: state.lost_at.is_some_and(|lost| task.queued_at.is_some_and(|at| at <= lost)),

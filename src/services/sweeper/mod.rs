@@ -12,14 +12,15 @@
 //! does no harm when it wakes up beside its successor. Every repair is an event in the task's history and a metric.
 
 mod absence;
+mod bodies;
 mod chords;
 mod doubt;
 mod fleet;
 mod leases;
 mod look;
-mod release;
 mod resurrected;
 mod settle;
+mod sightings;
 mod steps;
 mod verdict;
 

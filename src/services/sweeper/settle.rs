@@ -46,9 +46,9 @@ impl Sweeper {
             None => match self.remake(task).await? {
                 Remade::Kept => again().await?,
                 Remade::NotNeeded | Remade::NotYet => None,
-                Remade::Never => {
-                    let reason = "Redis lost its message, and it cannot be made again from what is recorded";
-                    return self.lose(task, reason.to_owned()).await;
+                Remade::Never(why) => {
+                    let reason = format!("no message of it is left, and it cannot be made again: {why}");
+                    return self.lose(task, reason).await;
                 }
             },
             event => event,

@@ -37,6 +37,8 @@ pub struct Evidence {
     pub owner: Owner,
     /// Every worker that may be alive answered, so that what none of them has, nobody has.
     pub all_answered: bool,
+    /// A worker that tells nothing before it has run a task may have taken it, and is gone.
+    pub may_have_run: bool,
     /// Redis is known to have lost data after it was queued: that explains its absence.
     pub loss_is_known: bool,
     /// Its task acknowledges after it ran: running it again is what its author asked for.
@@ -63,7 +65,7 @@ pub fn judge(task: &Task, found: &Evidence) -> Option<Remedy> {
     }
     // A step whose turn has come waits in no other way than what was queued.
     if matches!(task.phase, Phase::Queued | Phase::Waiting) {
-        return never_received(found);
+        return never_received(task, found);
     }
     if found.owner == Owner::Unclear {
         return None;
@@ -87,12 +89,15 @@ pub fn judge(task: &Task, found: &Evidence) -> Option<Remedy> {
 }
 
 /// No worker was heard to have it: to run it is to run it for the first time. Unless its start was not heard, and a worker that is
-/// too busy to answer runs it: where no loss explains its absence, all must have answered.
-fn never_received(found: &Evidence) -> Option<Remedy> {
+/// too busy to answer runs it: where no loss explains its absence, all must have answered, and none may have run it unheard.
+fn never_received(task: &Task, found: &Evidence) -> Option<Remedy> {
     match &found.place {
         Place::Reserved(reservation) if found.all_answered => {
             let reason = "a worker took it and was never heard of again, its message went back to the queue";
             Some(Remedy::Restore(reservation.clone(), reason.to_owned()))
+        }
+        Place::Nowhere if found.all_answered && found.may_have_run && !found.loss_is_known => {
+            Some(without_message(task, found, "a worker with a solo pool may have taken it and is gone"))
         }
         Place::Nowhere if found.all_answered || found.loss_is_known => {
             Some(Remedy::Requeue("Redis lost its message, it is queued again".to_owned()))
@@ -135,7 +140,15 @@ mod tests {
     }
 
     fn evidence(place: Place, owner: Owner) -> Evidence {
-        Evidence { place, is_held: false, owner, all_answered: true, loss_is_known: false, acks_late: false }
+        Evidence {
+            place,
+            is_held: false,
+            owner,
+            all_answered: true,
+            may_have_run: false,
+            loss_is_known: false,
+            acks_late: false,
+        }
     }
 
     fn task(phase: Phase, recovery: Option<&str>) -> Task {
@@ -170,6 +183,15 @@ mod tests {
         let silent = Evidence { all_answered: false, ..evidence(Place::Nowhere, Owner::Unclear) };
         assert_eq!(judge(&task(Phase::Queued, None), &silent), None);
         let lost = Evidence { loss_is_known: true, ..silent };
+        assert!(matches!(judge(&task(Phase::Queued, None), &lost), Some(Remedy::Requeue(_))));
+    }
+
+    #[test]
+    fn what_a_silent_worker_may_have_run_before_it_died_is_settled_by_policy() {
+        let gone = Evidence { may_have_run: true, ..evidence(Place::Nowhere, Owner::Denies) };
+        assert!(matches!(judge(&task(Phase::Queued, None), &gone), Some(Remedy::Lose(_))));
+        assert!(matches!(judge(&task(Phase::Queued, Some("rerun")), &gone), Some(Remedy::Requeue(_))));
+        let lost = Evidence { loss_is_known: true, ..gone };
         assert!(matches!(judge(&task(Phase::Queued, None), &lost), Some(Remedy::Requeue(_))));
     }
 

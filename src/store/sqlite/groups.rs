@@ -14,7 +14,8 @@ use crate::task::{GroupId, TaskId};
 use super::pool::{Tx, list};
 use super::rows;
 
-pub(super) const GROUP: &str = "select root_id, total, submitted_at, chord_size from task_group where group_id = $1";
+pub(super) const GROUP: &str =
+    "select root_id, total, submitted_at, chord_size, structure from task_group where group_id = $1";
 
 pub(super) const MEMBERS: &str = "select task_no, task_id, name, group_index, phase, status, seq, result, failure_type, failure_message \
      from task where group_id = $1 order by group_index nulls last, task_no";
@@ -42,6 +43,7 @@ pub(super) async fn group(pool: &SqlitePool, id: &GroupId) -> Result<Option<Grou
         total: row.try_get(1)?,
         submitted_at: Time(row.try_get(2)?),
         chord_size: row.try_get(3)?,
+        structure: json(row.try_get(4)?).map_err(|_| corrupt("structure", id.as_str()))?,
         members: members.iter().map(member).collect::<Result<_, Error>>()?,
     }))
 }

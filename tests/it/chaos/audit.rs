@@ -10,7 +10,7 @@ use super::load::Submitted;
 use super::world::World;
 use crate::harness::{Http, postgres};
 
-/// Reservations of dead workers run out, stopped ones wake up, retries are made.
+/// Reservations of dead workers run out, stopped ones wake up, retries are made: within this time something more has ended.
 const SETTLED: Duration = Duration::from_secs(120);
 
 /// What an audit found, in one line.
@@ -54,7 +54,7 @@ impl fmt::Display for Figures {
     }
 }
 
-pub async fn audit(world: &World, submitted: Submitted, faults: usize) -> Figures {
+pub async fn audit(world: &mut World, submitted: Submitted, faults: usize) -> Figures {
     let mut figures = Figures {
         faults,
         accepted: submitted.accepted.len(),
@@ -95,29 +95,51 @@ pub async fn audit(world: &World, submitted: Submitted, faults: usize) -> Figure
 }
 
 /// Waits until every task of the ledger is final and nothing is left in Redis; answers with the phases.
-async fn settled(world: &World, http: &Http) -> HashMap<String, String> {
-    let until = Instant::now() + SETTLED;
+async fn settled(world: &mut World, http: &Http) -> HashMap<String, String> {
+    let (mut until, mut least) = (Instant::now() + SETTLED, usize::MAX);
     loop {
-        let phases = phases(http).await;
-        let finals = ["succeeded", "failed", "revoked", "expired", "skipped", "lost"];
-        let open: Vec<_> = phases.iter().filter(|(_, phase)| !finals.contains(&phase.as_str())).collect();
-        let lists = ["celery", "rust"].map(|queue| world.redis.command::<usize>(0, &["LLEN", queue]));
-        let reserved: usize = world.redis.command(0, &["HLEN", "unacked"]);
-        if open.is_empty() && lists == [0, 0] && reserved == 0 {
-            return phases;
+        let left = tokio::task::block_in_place(|| left(world));
+        if left == 0 {
+            let phases = phases(http).await;
+            if phases.values().all(|phase| is_final(phase)) {
+                return phases;
+            }
+        }
+        if left < least {
+            (until, least) = (Instant::now() + SETTLED, left);
         }
         if Instant::now() > until {
-            world.show_logs();
-            let mut told = String::new();
-            for (id, phase) in open.iter().take(5) {
-                let explained = http.get(&format!("/v1/tasks/{id}/explain")).await.text();
-                let graph = http.get(&format!("/v1/tasks/{id}/graph")).await.text();
-                told.push_str(&format!("\n{id} {phase}: {explained}\n  {graph}\n  {:?}", history(http, id).await));
-            }
-            panic!("{} tasks are not final, lists {lists:?}, reserved {reserved}: {told}", open.len());
+            give_up(world, http, left).await;
         }
         tokio::time::sleep(Duration::from_millis(500)).await;
     }
+}
+
+/// Unfinished tasks, and messages in lists and reserved.
+fn left(world: &mut World) -> usize {
+    world.supervise();
+    let count = "select count(*) from taskgate.unfinished";
+    let unfinished: usize = postgres::query(&world.database, count).parse().expect("a number");
+    let lists = ["celery", "rust"].map(|queue| world.redis.command::<usize>(0, &["LLEN", queue]));
+    unfinished + lists.iter().sum::<usize>() + world.redis.command::<usize>(0, &["HLEN", "unacked"])
+}
+
+fn is_final(phase: &str) -> bool {
+    ["succeeded", "failed", "revoked", "expired", "skipped", "lost"].contains(&phase)
+}
+
+async fn give_up(world: &World, http: &Http, left: usize) -> ! {
+    world.show_logs();
+    let mut told = String::new();
+    let phases = phases(http).await;
+    for (id, phase) in phases.iter().filter(|(_, phase)| !is_final(phase)).take(5) {
+        let explained = http.get(&format!("/v1/tasks/{id}/explain")).await.text();
+        let graph = http.get(&format!("/v1/tasks/{id}/graph")).await.text();
+        told.push_str(&format!("\n{id} {phase}: {explained}\n  {graph}\n  {:?}", history(http, id).await));
+    }
+    let lists = ["celery", "rust"].map(|queue| world.redis.command::<usize>(0, &["LLEN", queue]));
+    let reserved: Vec<String> = world.redis.command(0, &["HGETALL", "unacked"]);
+    panic!("{left} tasks and messages are left, lists {lists:?}, reserved {reserved:?}: {told}");
 }
 
 async fn phases(http: &Http) -> HashMap<String, String> {

@@ -135,4 +135,5 @@ pub fn heal(world: &mut World) {
     if rust {
         world.restart_rust();
     }
+    world.supervise();
 }

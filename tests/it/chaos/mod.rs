@@ -53,7 +53,7 @@ pub async fn run(plan: Plan) -> Figures {
     }
     let submitted = load.stop().await;
     eprintln!("{:6.1} s  the load is over, everything is healed", began.elapsed().as_secs_f64());
-    audit::audit(&world, submitted, faults).await
+    audit::audit(&mut world, submitted, faults).await
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

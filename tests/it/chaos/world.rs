@@ -72,6 +72,20 @@ impl World {
         .await;
     }
 
+    /// Starts Celery workers again that have ended by themselves, as whoever runs them does: Celery gives up where Redis refuses
+    /// writes. Returns how many.
+    pub fn supervise(&mut self) -> usize {
+        let Self { celery, down, .. } = self;
+        let ended = celery.iter_mut().enumerate().filter(|(index, _)| !down.celery.contains(index));
+        let mut started = 0;
+        for (index, worker) in ended.filter_map(|(index, worker)| worker.has_ended().then_some((index, worker))) {
+            eprintln!("          the worker w{index} has ended by itself and is started again");
+            worker.relaunch();
+            started += 1;
+        }
+        started
+    }
+
     pub fn restart_rust(&mut self) {
         self.rust = rust(&self.redis, &self.journal);
     }

@@ -86,6 +86,11 @@ impl Celery {
         Self { process, options, broker: broker.to_owned(), backend: backend.to_owned() }
     }
 
+    /// Whether it has ended by itself, or was killed.
+    pub fn has_ended(&mut self) -> bool {
+        self.process.ended().is_some()
+    }
+
     /// Waits until the worker says that it is ready.
     pub fn wait_until_ready(&mut self) {
         self.process.wait_for_log(" ready.", DEADLINE);

@@ -1,0 +1,74 @@
+//! Deliveries that no worker announced, because it did not send task events yet, or never does: they are in the history.
+
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use crate::harness::environment::{Harness, Options};
+use crate::harness::wait::within;
+use crate::harness::{Celery, CeleryOptions, eventually};
+
+/// The sweeper gives nobody up: what happens here is Celery's own.
+const CONFIG: &str = "[sweeper]\nperiod = '1s'\nworker_lost_after = '10m'\n[broker]\nvisibility_timeout = '4s'\n";
+const PATIENCE: Duration = Duration::from_secs(60);
+
+fn settings(more: &Value) -> Value {
+    let mut settings = json!({"broker_transport_options":
+        {"visibility_timeout": 4, "unacked_restore_interval": 1, "unacked_restore_throttle": 1}});
+    for (name, value) in more.as_object().into_iter().flatten() {
+        settings[name] = value.clone();
+    }
+    settings
+}
+
+fn worker(hostname: &str, queues: &str, more: &Value) -> CeleryOptions {
+    CeleryOptions { hostname: hostname.into(), queues: queues.into(), settings: settings(more), ..Default::default() }
+}
+
+#[tokio::test]
+async fn a_second_delivery_that_no_worker_announced_is_in_the_history() {
+    let celery = CeleryOptions { concurrency: 4, ..worker("w1@test", "celery,crawl,document_processing", &json!({})) };
+    let mut env = Harness::start(&Options { celery, config: CONFIG.into(), ..Options::default() });
+    eventually("the worker has said what its pool is", async || {
+        let workers = env.http.get("/v1/workers").await.expect(200);
+        (workers["workers"][0]["pool"] == "prefork").then_some(())
+    })
+    .await;
+    let submit = async |task: &str, seconds: u32, queue: &str| {
+        let id = env.submit_signature(json!({"task": task, "args": [seconds, queue], "queue": queue})).await;
+        env.in_phase(&id, "running").await;
+        id
+    };
+    let long = submit("demo.late", 7, "celery").await;
+    let short = submit("demo.late_first", 120, "celery").await;
+    let deaf = submit("demo.late_first", 120, "crawl").await;
+    env.celery.as_mut().expect("a worker").kill();
+    // One may take its first messages before it hears that it should send events, the other one hears nothing at all.
+    let quiet = json!({"worker_enable_remote_control": false});
+    let second = Celery::launch(&env.redis.url(0), &env.redis.url(1), worker("w2@test", "celery", &json!({})));
+    let third = Celery::launch(&env.redis.url(0), &env.redis.url(1), worker("w3@test", "crawl", &quiet));
+    for (id, result) in [(&long, "celery"), (&short, "celery"), (&deaf, "crawl")] {
+        let done = within(PATIENCE, &format!("{id} ends"), async || {
+            let answer = env.http.get(&format!("/result/{id}")).await;
+            (answer.status == 200).then(|| answer.json())
+        })
+        .await;
+        assert_eq!((&done["status"], &done["result"]), (&json!("SUCCESS"), &json!(result)), "{done}");
+        let history = within(PATIENCE, &format!("the history of {id} has its second delivery"), async || {
+            let history = env.history(id).await;
+            let told = |event: &Value| event["reason"].as_str().is_some_and(|why| why.contains("delivered it again"));
+            history.iter().any(told).then_some(history)
+        })
+        .await;
+        let seqs: Vec<i64> = history.iter().filter_map(|event| event["seq"].as_i64()).collect();
+        assert_eq!(seqs, (1..=seqs.len() as i64).collect::<Vec<_>>(), "{history:?}");
+    }
+    let took = |celery: &Celery, id: &str| celery.log().matches(&format!("[{id}] received")).count();
+    assert_eq!((took(&second, &long), took(&second, &short), took(&third, &deaf)), (1, 1, 1));
+    // What is known of the long one is known by name.
+    let history = env.history(&long).await;
+    let named = history.iter().any(|event| {
+        event["worker"] == "w2@test" && event["reason"].as_str().is_some_and(|why| why.contains("delivered it again"))
+    });
+    assert!(named, "{history:?}");
+}
