@@ -6,7 +6,7 @@ use crate::clock::Time;
 use crate::store::{Error, Task};
 use crate::task::{QueueName, TaskId};
 
-use super::tasks;
+use super::{pool, tasks};
 
 pub(super) const PAUSE: &str =
     "insert into taskgate.queue_pause (queue, paused_at) values ($1, $2) on conflict (queue) do nothing";
@@ -23,7 +23,7 @@ pub(super) async fn pause(pool: &PgPool, queue: &QueueName, at: Time) -> Result<
 }
 
 pub(super) async fn resume(pool: &PgPool, queue: &QueueName, at: Time) -> Result<bool, Error> {
-    let mut tx = pool.begin().await?;
+    let mut tx = pool::begin(pool).await?;
     let was_paused = sqlx::query(RESUME).bind(queue.as_str()).execute(&mut *tx).await?.rows_affected() == 1;
     sqlx::query(WAKE).bind(queue.as_str()).bind(at.0).execute(&mut *tx).await?;
     tx.commit().await?;

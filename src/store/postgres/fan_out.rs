@@ -3,7 +3,7 @@
 use async_trait::async_trait;
 use sqlx::Row;
 
-use super::pool::Tx;
+use super::pool::{self, Tx};
 use super::{PostgresLedger, insert};
 use crate::store::{Error, FanOut, FanOuts, Inserted, Submission};
 use crate::task::{GroupId, TaskId};
@@ -49,7 +49,7 @@ impl FanOuts for PostgresLedger {
     async fn write_piece(&self, fan_out: &FanOut, piece: &Submission) -> Result<Option<Inserted>, Error> {
         let batch = std::slice::from_ref(piece);
         for attempt in 0..insert::MAX_ATTEMPTS {
-            let mut tx = self.pool.begin().await?;
+            let mut tx = pool::begin(&self.pool).await?;
             if !moved_on(&mut tx, fan_out, piece).await? {
                 return Ok(None);
             }

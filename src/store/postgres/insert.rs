@@ -13,7 +13,7 @@ use crate::store::{Conflict, Error, Inserted, Submission, UniqueWhile};
 use crate::task::{GroupId, TaskId};
 
 use super::fan_out;
-use super::pool::{Tx, is_deadlock, is_unique_violation};
+use super::pool::{self, Tx, is_deadlock, is_unique_violation};
 
 /// A batch that is refused more often than this fights with something else than other submissions.
 pub(super) const MAX_ATTEMPTS: usize = 1000;
@@ -96,7 +96,7 @@ async fn try_insert(pool: &PgPool, batch: &[Submission], look_up: bool) -> Resul
     if !look_up && batch.iter().all(is_plain) {
         return insert_plain(pool, batch).await;
     }
-    let mut tx = pool.begin().await?;
+    let mut tx = pool::begin(pool).await?;
     let Some(answers) = within(&mut tx, batch, look_up).await? else {
         tx.rollback().await?;
         return Ok(Tried::Clash);

@@ -7,7 +7,7 @@ use crate::store::rows::light_task_columns;
 use crate::store::{Error, Event, Fence, News, Task};
 use crate::task::TaskId;
 
-use super::pool::{Tx, is_deadlock};
+use super::pool::{self, Tx, is_deadlock};
 use super::{rows, save};
 
 /// Every transaction locks tasks by ascending number, so that two never wait for each other.
@@ -63,10 +63,10 @@ async fn try_learn(
     fence: Option<&Fence>,
 ) -> Result<Option<Vec<Event>>, Error> {
     let mut tx = match (fence.is_some(), durable) {
-        (false, true) => pool.begin().await?,
-        (false, false) => pool.begin_with(BEGIN_RELAXED).await?,
-        (true, true) => pool.begin_with(BEGIN_FENCED).await?,
-        (true, false) => pool.begin_with(BEGIN_FENCED_RELAXED).await?,
+        (false, true) => pool::begin(pool).await?,
+        (false, false) => pool::begin_as(pool, BEGIN_RELAXED).await?,
+        (true, true) => pool::begin_as(pool, BEGIN_FENCED).await?,
+        (true, false) => pool::begin_as(pool, BEGIN_FENCED_RELAXED).await?,
     };
     let ids: Vec<&TaskId> = news.iter().map(|news| &news.task_id).collect();
     let Some(tasks) = lock_fenced(&mut tx, &ids, fence).await? else {

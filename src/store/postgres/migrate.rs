@@ -8,7 +8,7 @@ use sqlx::migrate::Migrator;
 
 use crate::store::Error;
 
-use super::pool::{PostgresConfig, unlimited};
+use super::pool::{self, PostgresConfig, unlimited};
 
 static MIGRATIONS: Migrator = sqlx::migrate!("migrations/postgres");
 
@@ -54,7 +54,7 @@ pub(super) async fn migrate(config: &PostgresConfig) -> Result<(), Error> {
         sqlx::migrate::MigrateError::Execute(error) => error.into(),
         other => Error::Migration(Box::new(other)),
     })?;
-    let mut tx = pool.begin().await?;
+    let mut tx = pool::begin(&pool).await?;
     sqlx::query(LOCK).execute(&mut *tx).await?;
     sqlx::raw_sql(VIEW).execute(&mut *tx).await?;
     sqlx::query(GUARD_FEED).execute(&mut *tx).await?;
@@ -65,7 +65,7 @@ pub(super) async fn migrate(config: &PostgresConfig) -> Result<(), Error> {
 
 /// `create schema if not exists` of two replicas at once can fail in one of them.
 async fn create_schema(pool: &PgPool) -> Result<(), Error> {
-    let mut tx = pool.begin().await?;
+    let mut tx = pool::begin(pool).await?;
     sqlx::query(LOCK).execute(&mut *tx).await?;
     sqlx::raw_sql("create schema if not exists taskgate").execute(&mut *tx).await?;
     tx.commit().await?;

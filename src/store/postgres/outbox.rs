@@ -17,7 +17,7 @@ use crate::store::rows::light_task_columns;
 use crate::store::{Backlog, Carrier, Drained, Error, Event, NewGroup, News, Outgoing, Source, Task, Withdrawn};
 use crate::task::{Phase, QueueName, TaskId, TaskName};
 
-use super::pool::Tx;
+use super::pool::{self, Tx};
 use super::rows::event_columns;
 use super::{gates, groups, learn, rows, save};
 
@@ -116,7 +116,7 @@ pub(super) async fn drain(
     limit: i64,
     carrier: &dyn Carrier,
 ) -> Result<Drained, Error> {
-    let mut tx = pool.begin().await?;
+    let mut tx = pool::begin(pool).await?;
     if !sqlx::query(ALONE).fetch_one(&mut *tx).await?.try_get::<bool, _>(0)? {
         tx.rollback().await?;
         return Ok(Drained::default());
@@ -354,7 +354,7 @@ pub(super) async fn backlog(pool: &PgPool, now: Time) -> Result<Backlog, Error> 
 }
 
 pub(super) async fn withdraw(pool: &PgPool, replica: &str, id: &TaskId, news: News) -> Result<Withdrawn, Error> {
-    let mut tx = pool.begin().await?;
+    let mut tx = pool::begin(pool).await?;
     let taken = sqlx::query(TAKE).bind(id.as_str()).execute(&mut *tx).await?.rows_affected() == 1;
     let Some(task) = learn::lock(&mut tx, &[id]).await?.pop() else { return Ok(Withdrawn::Unknown) };
     if task.phase.is_final() {
@@ -380,7 +380,7 @@ pub(super) async fn requeue(
     reason: &str,
     at: Time,
 ) -> Result<Option<Event>, Error> {
-    let mut tx = pool.begin().await?;
+    let mut tx = pool::begin(pool).await?;
     sqlx::query(TAKE).bind(id.as_str()).execute(&mut *tx).await?;
     let Some(task) = learn::lock(&mut tx, &[id]).await?.pop() else { return Ok(None) };
     let has_message: bool = sqlx::query(HAS_MESSAGE).bind(task.no).fetch_one(&mut *tx).await?.try_get(0)?;
@@ -407,7 +407,7 @@ pub(super) async fn remark(
     reason: &str,
     at: Time,
 ) -> Result<Vec<Event>, Error> {
-    let mut tx = pool.begin().await?;
+    let mut tx = pool::begin(pool).await?;
     let mut book = Book::new(learn::lock(&mut tx, &ids.iter().collect::<Vec<_>>()).await?);
     for id in ids {
         book.remark(id, reason, at);

@@ -87,6 +87,20 @@ pub(super) fn unlimited(config: &PostgresConfig) -> Result<PgPool, Error> {
     Ok(PgPoolOptions::new().max_connections(1).acquire_timeout(config.acquire_timeout).connect_lazy_with(options))
 }
 
+pub(super) async fn begin(pool: &PgPool) -> Result<Tx, Error> {
+    begin_as(pool, "begin").await
+}
+
+/// Begins in a task of its own, which a caller that goes away leaves to its end. The driver forgets a transaction whose beginning
+/// was cancelled: its connection would go back to the pool with it, and the statements of others would be part of it, hold their
+/// locks, and be undone in the end.
+pub(super) async fn begin_as(pool: &PgPool, statement: &'static str) -> Result<Tx, Error> {
+    let pool = pool.clone();
+    #[expect(clippy::disallowed_methods, reason = "ends by itself: its waits are those of the pool")]
+    let beginning = tokio::spawn(async move { pool.begin_with(statement).await });
+    Ok(beginning.await.map_err(|error| Error::Unavailable(Box::new(error)))??)
+}
+
 impl From<sqlx::Error> for Error {
     fn from(error: sqlx::Error) -> Self {
         if is_transient(&error) { Self::Unavailable(Box::new(error)) } else { Self::Refused(Box::new(error)) }

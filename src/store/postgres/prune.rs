@@ -8,7 +8,7 @@ use sqlx::{PgPool, Row};
 use crate::clock::Time;
 use crate::store::Error;
 
-use super::pool::Tx;
+use super::pool::{self, Tx};
 
 /// `$1` after this number, `$2` window.
 pub(super) const OLDEST: &str = "select task_no, finished_at, submitted_at from taskgate.task where task_no > $1 \
@@ -46,7 +46,7 @@ pub(super) const KEYS: &str = "with a as (delete from taskgate.idempotency where
      select (select count(*) from a) + (select count(*) from b)";
 
 pub(super) async fn tasks(pool: &PgPool, before: Time, limit: i64, now: Time) -> Result<i64, Error> {
-    let mut tx = pool.begin().await?;
+    let mut tx = pool::begin(pool).await?;
     let doomed = walk(&mut tx, OLDEST, before, limit).await?;
     if doomed.is_empty() {
         return Ok(0);
@@ -66,7 +66,7 @@ pub(super) async fn tasks(pool: &PgPool, before: Time, limit: i64, now: Time) ->
 }
 
 pub(super) async fn payloads(pool: &PgPool, before: Time, limit: i64) -> Result<i64, Error> {
-    let mut tx = pool.begin().await?;
+    let mut tx = pool::begin(pool).await?;
     let doomed = walk(&mut tx, OLDEST_MESSAGES, before, limit).await?;
     let gone = sqlx::query(PAYLOADS).bind(&doomed).execute(&mut *tx).await?.rows_affected();
     tx.commit().await?;

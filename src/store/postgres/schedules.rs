@@ -11,7 +11,7 @@ use crate::store::{
 };
 use crate::task::TaskId;
 
-use super::pool::{Tx, is_deadlock};
+use super::pool::{self, Tx, is_deadlock};
 use super::{PostgresLedger, insert};
 
 pub(super) const CREATE: &str = concat!(
@@ -60,7 +60,7 @@ pub(super) const PRUNE: &str = "delete from taskgate.schedule_run where run_no i
 #[async_trait]
 impl Schedules for PostgresLedger {
     async fn create_schedule(&self, schedule: &Schedule, seed: bool) -> Result<Created, Error> {
-        let mut tx = self.pool.begin().await?;
+        let mut tx = pool::begin(&self.pool).await?;
         if seed {
             let seeded = sqlx::query(SEED).bind(&schedule.name).bind(schedule.created_at.0).execute(&mut *tx).await?;
             if seeded.rows_affected() == 0 {
@@ -111,7 +111,7 @@ impl Schedules for PostgresLedger {
     }
 
     async fn delete_schedule(&self, id: &str, expected: Option<i64>) -> Result<bool, Error> {
-        let mut tx = self.pool.begin().await?;
+        let mut tx = pool::begin(&self.pool).await?;
         let gone = sqlx::query(DELETE).bind(id).bind(expected).execute(&mut *tx).await?.rows_affected() == 1;
         if gone {
             sqlx::query(DELETE_RUNS).bind(id).execute(&mut *tx).await?;
@@ -156,7 +156,7 @@ impl Schedules for PostgresLedger {
     async fn run_schedule(&self, id: &str, run: &NewRun) -> Result<Option<Fired>, Error> {
         let batch: Vec<Submission> = run.submission.iter().cloned().collect();
         for _ in 0..insert::MAX_ATTEMPTS {
-            let mut tx = self.pool.begin().await?;
+            let mut tx = pool::begin(&self.pool).await?;
             if sqlx::query(LOCK).bind(id).fetch_optional(&mut *tx).await?.is_none() {
                 return Ok(None);
             }
@@ -210,7 +210,7 @@ fn run_of(row: &PgRow) -> Result<Run, Error> {
 
 /// `None` after a clash: look up what is taken, and try again.
 async fn try_fire(pool: &PgPool, firings: &[Firing], look_up: bool) -> Result<Option<Vec<Option<Fired>>>, Error> {
-    let mut tx = pool.begin().await?;
+    let mut tx = pool::begin(pool).await?;
     let claimed = claim(&mut tx, firings).await?;
     let ours = || firings.iter().filter(|firing| claimed.contains(&firing.schedule_id));
     let submissions = || ours().flat_map(|firing| &firing.runs).filter_map(|run| run.submission.as_ref());

@@ -3,7 +3,7 @@
 use async_trait::async_trait;
 use sqlx::Row;
 
-use super::{PostgresLedger, events};
+use super::{PostgresLedger, events, pool};
 use crate::clock::Time;
 use crate::store::rows::clean;
 use crate::store::stats::{read_count, read_end, read_ended, read_failure_kind, read_figure};
@@ -70,7 +70,7 @@ impl Stats for PostgresLedger {
         amounts: &[(Counted, i64)],
         failures: &[FailureKind],
     ) -> Result<bool, Error> {
-        let mut tx = self.pool.begin().await?;
+        let mut tx = pool::begin(&self.pool).await?;
         if sqlx::query(MOVE_MARK).bind(from).bind(to).execute(&mut *tx).await?.rows_affected() == 0 {
             return Ok(false);
         }

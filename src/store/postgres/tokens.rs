@@ -3,7 +3,7 @@
 use async_trait::async_trait;
 use sqlx::Row;
 
-use super::PostgresLedger;
+use super::{PostgresLedger, pool};
 use crate::clock::Time;
 use crate::store::tokens::{read_token_row, scopes_text, tasks_text};
 use crate::store::{Error, SecretHash, Token, Tokens};
@@ -41,7 +41,7 @@ pub(super) const TAKE_TICKET: &str =
 #[async_trait]
 impl Tokens for PostgresLedger {
     async fn create_token(&self, token: &Token) -> Result<bool, Error> {
-        let mut tx = self.pool.begin().await?;
+        let mut tx = pool::begin(&self.pool).await?;
         sqlx::query(MAKE_ROOM).bind(&token.name).bind(token.created_at.0).execute(&mut *tx).await?;
         let created = sqlx::query(CREATE)
             .bind(&token.id)
@@ -73,7 +73,7 @@ impl Tokens for PostgresLedger {
     }
 
     async fn revoke_token(&self, id_or_name: &str, at: Time) -> Result<Option<Token>, Error> {
-        let mut tx = self.pool.begin().await?;
+        let mut tx = pool::begin(&self.pool).await?;
         let revoked = sqlx::query(REVOKE).bind(id_or_name).bind(at.0).fetch_all(&mut *tx).await?;
         sqlx::query(CHANGED).execute(&mut *tx).await?;
         tx.commit().await?;
@@ -93,7 +93,7 @@ impl Tokens for PostgresLedger {
         now: Time,
         expires_at: Time,
     ) -> Result<(), Error> {
-        let mut tx = self.pool.begin().await?;
+        let mut tx = pool::begin(&self.pool).await?;
         sqlx::query(FORGET_TICKETS).bind(now.0).execute(&mut *tx).await?;
         let query = sqlx::query(ADD_TICKET).bind(ticket.as_slice()).bind(token.as_slice()).bind(expires_at.0);
         query.execute(&mut *tx).await?;

@@ -3,7 +3,7 @@
 use async_trait::async_trait;
 use sqlx::Row;
 
-use super::{PostgresLedger, rows};
+use super::{PostgresLedger, pool, rows};
 use crate::clock::Time;
 use crate::store::rows::{clean, cleaned, task_columns};
 use crate::store::webhooks::{delivery_columns, document_text, endpoint_columns, read_delivery, read_endpoint};
@@ -101,7 +101,7 @@ impl Webhooks for PostgresLedger {
     }
 
     async fn edit_endpoint(&self, endpoint: &Endpoint, target: &str) -> Result<bool, Error> {
-        let mut tx = self.pool.begin().await?;
+        let mut tx = pool::begin(&self.pool).await?;
         let old = endpoint.old_secret.as_ref();
         let done = sqlx::query(EDIT)
             .bind(&endpoint.id)
@@ -123,7 +123,7 @@ impl Webhooks for PostgresLedger {
     }
 
     async fn delete_endpoint(&self, id: &str) -> Result<bool, Error> {
-        let mut tx = self.pool.begin().await?;
+        let mut tx = pool::begin(&self.pool).await?;
         let done = sqlx::query(DELETE).bind(clean(id)).execute(&mut *tx).await?;
         sqlx::query(DELETE_DELIVERIES).bind(clean(id)).execute(&mut *tx).await?;
         tx.commit().await?;
@@ -143,7 +143,7 @@ impl Webhooks for PostgresLedger {
     }
 
     async fn notice(&self, from: i64, to: i64, deliveries: &[NewDelivery]) -> Result<bool, Error> {
-        let mut tx = self.pool.begin().await?;
+        let mut tx = pool::begin(&self.pool).await?;
         if sqlx::query(MOVE_MARK).bind(from).bind(to).execute(&mut *tx).await?.rows_affected() == 0 {
             return Ok(false);
         }

@@ -1,12 +1,15 @@
 //! `learn`: states move forward, facts are filled in, histories have no gaps.
 
 use std::collections::HashSet;
+use std::task::Poll;
+use std::time::Duration;
 
 use taskgate::store::{Adoption, News, Source};
 use taskgate::task::Phase;
 
 use super::fixture::{Fixture, T0, after, event, failure, id, json, new_id, record};
 use super::on_both;
+use crate::harness::{postgres::query, wait::within};
 
 on_both!(
     a_task_is_followed_from_acceptance_to_its_result,
@@ -21,6 +24,7 @@ on_both!(
     a_record_that_overtakes_the_first_word_of_others_tasks_is_kept,
     a_text_with_a_nul_is_kept_readable,
     concurrent_learners_leave_no_gap,
+    a_call_that_is_given_up_holds_nothing,
     values_pass_through_digit_for_digit,
     unknown_tasks_are_no_news,
 );
@@ -262,6 +266,38 @@ async fn concurrent_learners_leave_no_gap(ledger: &Fixture) {
     let (events, _) = ledger.feed(0, &taskgate::store::Filter::default(), 1000).await.unwrap();
     assert_eq!(events.len(), 8 * 42);
     assert_eq!(events.iter().map(|event| event.feed).collect::<HashSet<_>>().len(), events.len());
+}
+
+/// Begins the call, and drops it when it has been polled so often.
+async fn given_up<T>(call: impl Future<Output = T>, polls: usize) {
+    let mut call = std::pin::pin!(call);
+    let mut left = polls;
+    std::future::poll_fn(|context| {
+        if left == 0 || call.as_mut().poll(context).is_ready() {
+            return Poll::Ready(());
+        }
+        left -= 1;
+        Poll::Pending
+    })
+    .await;
+}
+
+/// Callers go away at any moment: requests are hung up, loops end with their lease.
+async fn a_call_that_is_given_up_holds_nothing(ledger: &Fixture) {
+    let open = "select count(*) from pg_stat_activity where datname = current_database() and state like 'idle in %'";
+    let (id, other) = (new_id(), ledger.another());
+    ledger.queue(&id).await;
+    for polls in 0..20 {
+        given_up(ledger.learn(&[event(&id, Phase::Received, 2)], true), polls).await;
+        if ledger.is_postgres() {
+            let what = format!("no transaction stays open after {polls} polls");
+            within(Duration::from_secs(8), &what, async || (query(&ledger.url, open) == "0").then_some(())).await;
+        }
+        // Written by itself, not as a part of what was given up.
+        let (name, ttl) = (format!("lease {polls}"), Duration::from_secs(60));
+        assert!(ledger.lease(&name, "one", after(3), ttl).await.unwrap().is_some(), "after {polls} polls");
+        assert!(other.lease(&name, "other", after(4), ttl).await.unwrap().is_none(), "after {polls} polls");
+    }
 }
 
 async fn values_pass_through_digit_for_digit(ledger: &Fixture) {
