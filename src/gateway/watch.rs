@@ -1,7 +1,9 @@
 //! What happens to one task, as it happens: the source of SSE and of every waiting client.
 //!
 //! A watch subscribes first and reads the ledger then, so nothing falls between. It counts `seq`: what the hub repeats is
-//! dropped, what it skipped is read from the ledger. While the ledger is away a watch is silent and goes on afterwards.
+//! dropped, what it skipped is read from the ledger. While the ledger is away a watch is silent and goes on afterwards. A server that
+//! crashes may lose the last fraction of a second of steps that are not ends, with numbers that were shown: an end that comes
+//! with such a number is told all the same.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -89,7 +91,15 @@ impl Watcher {
                 return;
             }
             loop {
-                for event in follower.next().await {
+                let events = follower.next().await;
+                if events.is_empty() {
+                    let task = follower.task().await;
+                    if task.phase.is_final() && task.seq <= follower.last {
+                        yield Watched::End(Box::new(task));
+                        return;
+                    }
+                }
+                for event in events {
                     if event.phase.is_final() {
                         let task = follower.task().await;
                         if task.seq == event.seq {
@@ -187,10 +197,11 @@ struct Follower {
 }
 
 impl Follower {
-    /// The next events, at least one, in order and without a gap.
+    /// The next events in order and without a gap. None when there was a sign of something, and nothing is new: it may have ended
+    /// with a number that was shown before.
     async fn next(&mut self) -> Vec<Arc<Event>> {
         let mut backoff = Backoff::new(LEDGER_PAUSE);
-        let mut look = true;
+        let (mut look, mut signalled) = (true, false);
         loop {
             if look {
                 match self.ledger.events(&self.id, self.last, self.page).await {
@@ -198,6 +209,7 @@ impl Follower {
                         self.page = next_page(&events);
                         return self.hand_on(events.into_iter().map(Arc::new).collect());
                     }
+                    Ok(_) if signalled => return Vec::new(),
                     Ok(_) => {}
                     Err(_) => {
                         tokio::time::sleep(backoff.pause()).await;
@@ -205,9 +217,10 @@ impl Follower {
                     }
                 }
             }
+            signalled = true;
             match tokio::time::timeout(LOOK_AGAIN, self.signals.recv()).await {
                 Ok(Ok(Signal::Event(event))) if event.seq == self.last + 1 => return self.hand_on(vec![event]),
-                Ok(Ok(Signal::Event(event))) => look = event.seq > self.last,
+                Ok(Ok(Signal::Event(event))) => look = event.seq > self.last || event.phase.is_final(),
                 Ok(Ok(Signal::Look) | Err(broadcast::error::RecvError::Lagged(_))) | Err(_) => look = true,
                 Ok(Err(broadcast::error::RecvError::Closed)) => std::future::pending().await,
             }

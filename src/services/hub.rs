@@ -106,6 +106,12 @@ impl Hub {
         !topics.tasks.is_empty() || !topics.groups.is_empty()
     }
 
+    /// Whether somebody here watches one of these tasks.
+    pub fn watches<'a>(&self, ids: impl IntoIterator<Item = &'a TaskId>) -> bool {
+        let topics = self.topics.lock().expect("nothing panics under this lock");
+        !topics.tasks.is_empty() && ids.into_iter().any(|id| topics.tasks.contains_key(id))
+    }
+
     /// Another replica changed these tasks.
     pub fn look(&self, ids: &[TaskId]) {
         let senders: Vec<_> = {

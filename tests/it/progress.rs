@@ -86,6 +86,18 @@ async fn a_finished_task_has_only_its_end_and_then_nothing() {
     }
 }
 
+/// A database that crashes may lose steps that were shown, and give their numbers to what comes then.
+#[tokio::test]
+async fn an_end_is_told_to_whoever_has_seen_higher_numbers() {
+    let env = Harness::shared();
+    let latch = Latch::closed();
+    let id = env.submit("demo.until", latch.args("done")).await;
+    env.in_phase(&id, "running").await;
+    let mut stream = env.http.events(&format!("/v1/tasks/{id}/events"), &[("last-event-id", "100")]).await;
+    latch.open();
+    assert_eq!(stream.until("end").await.last().expect("an end").json()["result"], "done");
+}
+
 #[tokio::test]
 async fn the_same_events_come_as_one_json_document() {
     let env = Harness::shared();

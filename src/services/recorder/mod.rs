@@ -312,7 +312,9 @@ impl Recorder {
     async fn commit(&self, news: Vec<News>, state: &mut State, stop: &CancellationToken) {
         let mut backoff = Backoff::new(LEDGER_PAUSE);
         for chunk in news.chunks(BATCH) {
-            let durable = chunk.iter().any(|one| one.phase.is_final());
+            // An end outlives the server's crash, and so does what somebody is shown: its number would be given a second time.
+            let durable =
+                chunk.iter().any(|one| one.phase.is_final()) || self.hub.watches(chunk.iter().map(|one| &one.task_id));
             loop {
                 let started = Instant::now();
                 let fence = Fence { lease: LEASE, term: self.term.load(Ordering::Relaxed) };
