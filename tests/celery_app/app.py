@@ -313,26 +313,26 @@ def late_first(self, seconds, value=None):
 
 # -- work whose every execution is written down, by somebody who is not the gateway ---------------
 
-def journal(word, task_id):
-    """One line, in one write."""
+def journal(word, request):
+    """One line, in one write: what happens to which task, and who says so when."""
     path = os.environ.get("DEMO_JOURNAL")
     if path:
         with open(path, "a", encoding="utf-8") as file:
-            file.write(f"{word} {task_id}\n")
+            file.write(f"{word} {request.id} {request.hostname}/{os.getpid()} {time.time():.3f}\n")
 
 
 @app.task(name="demo.work", bind=True)
 def work(self, *_, seconds=0):
-    journal("start", self.request.id)
+    journal("start", self.request)
     time.sleep(seconds)
-    journal("end", self.request.id)
+    journal("end", self.request)
 
 
 @app.task(name="demo.work_late", bind=True, acks_late=True)
 def work_late(self, *_, seconds=0):
-    journal("start", self.request.id)
+    journal("start", self.request)
     time.sleep(seconds)
-    journal("end", self.request.id)
+    journal("end", self.request)
 
 
 # -- tasks that send tasks ------------------------------------------------------------

@@ -10,7 +10,7 @@ use crate::harness::wait::within;
 use crate::harness::{Celery, CeleryOptions};
 
 const QUICK: &str = "[sweeper]\nperiod = '1s'\ngrace = '500ms'\nworker_lost_after = '3s'\n";
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_secs(120);
 
 type Env = Lent<Box<Harness>>;
 

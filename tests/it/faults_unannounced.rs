@@ -10,7 +10,7 @@ use crate::harness::{Celery, CeleryOptions, eventually};
 
 /// The sweeper gives nobody up: what happens here is Celery's own.
 const CONFIG: &str = "[sweeper]\nperiod = '1s'\nworker_lost_after = '10m'\n[broker]\nvisibility_timeout = '4s'\n";
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_secs(180);
 
 fn settings(more: &Value) -> Value {
     let mut settings = json!({"broker_transport_options":

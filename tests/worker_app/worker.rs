@@ -76,12 +76,14 @@ async fn work(context: Context, work: Work) -> Result<(), TaskError> {
     Ok(())
 }
 
-/// One line, in one write.
+/// One line, in one write: what happens to which task, and who says so when.
 fn journal(word: &str, id: &str) {
     use std::io::Write;
     let Ok(path) = std::env::var("DEMO_JOURNAL") else { return };
     let file = std::fs::OpenOptions::new().append(true).create(true).open(path);
-    file.and_then(|mut file| file.write_all(format!("{word} {id}\n").as_bytes())).expect("the journal is writable");
+    let at = std::time::SystemTime::UNIX_EPOCH.elapsed().unwrap_or_default().as_secs_f64();
+    let line = format!("{word} {id} rust/{} {at:.3}\n", std::process::id());
+    file.and_then(|mut file| file.write_all(line.as_bytes())).expect("the journal is writable");
 }
 
 async fn fail(_: Context, (kind, message): (String, String)) -> Result<(), TaskError> {

@@ -148,9 +148,14 @@ impl Fleet {
         let replaced = worker.facts.online_at.map(Time).filter(|at| *at > heard.plus(SKEW));
         let silent = || {
             let talks = worker.facts.pool.as_deref().is_some_and(|pool| pool != "solo");
-            (talks && !is_online(worker, self.now)).then(|| worker.seen_at.plus(HEARTBEATS))
+            (talks && self.hears() && !is_online(worker, self.now)).then(|| worker.seen_at.plus(HEARTBEATS))
         };
         said.or(replaced).or_else(silent)
+    }
+
+    /// Somebody was heard just now: the silence of others is their own, not that of whoever listens.
+    fn hears(&self) -> bool {
+        self.workers.values().any(|worker| self.now.since(worker.seen_at) <= HEARTBEATS * 2)
     }
 
     /// Whether a worker with a solo pool may run it right now: it tells what it takes, and answers, only when it has run it.

@@ -2,7 +2,8 @@
 //! long task a second time while the first copy runs.
 //!
 //! A reservation is renewed well before its time while the worker that has the message sends heartbeats. Who that is says the
-//! ledger; where it does not know, the workers are asked. A reservation nobody answers for runs out as kombu means it to.
+//! ledger; where it does not know, or knows one who is silent, the workers are asked. A reservation nobody answers for runs out as
+//! kombu means it to.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -63,9 +64,9 @@ impl Sweeper {
         for (tag, id) in page {
             match owners.get(id) {
                 Some(Some(owner)) if workers.is_fresh(owner) => renewed.push(tag.clone()),
-                Some(Some(_)) => {}
-                Some(None) | None if unknown.len() < ASKED => unknown.push((tag.clone(), id.clone())),
-                Some(None) | None => {}
+                // Nobody may have heard who took it after that one.
+                _ if unknown.len() < ASKED => unknown.push((tag.clone(), id.clone())),
+                _ => {}
             }
         }
         self.renew_tags(&renewed).await?;

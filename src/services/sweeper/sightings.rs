@@ -8,6 +8,7 @@
 use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 
+use tokio::time::Instant;
 use tracing::warn;
 
 use super::fleet::{Fleet, Held};
@@ -39,6 +40,8 @@ struct Orphan {
     delivery: i32,
     /// Its worker ended nothing after this.
     gone_at: Time,
+    /// When this process found out.
+    noted: Instant,
 }
 
 impl Orphans {
@@ -50,12 +53,19 @@ impl Orphans {
     pub fn note(&mut self, tasks: &[Task], fleet: &Fleet) {
         for task in tasks.iter().filter(|task| is_taken(task)) {
             match fleet.gone_at(task) {
-                Some(gone_at) if self.0.len() < ORPHANS => {
-                    self.0.insert(task.id.clone(), Orphan { delivery: task.delivery, gone_at });
-                }
-                Some(_) => {}
+                Some(gone_at) => self.put(task, gone_at),
                 None => drop(self.0.remove(&task.id)),
             }
+        }
+    }
+}
+
+impl Orphans {
+    fn put(&mut self, task: &Task, gone_at: Time) {
+        let noted = self.0.get(&task.id).filter(|before| before.delivery == task.delivery).map(|before| before.noted);
+        if noted.is_some() || self.0.len() < ORPHANS {
+            let noted = noted.unwrap_or_else(Instant::now);
+            self.0.insert(task.id.clone(), Orphan { delivery: task.delivery, gone_at, noted });
         }
     }
 }
@@ -100,7 +110,7 @@ impl Sweeper {
             let ended = matches!(task.phase, Phase::Succeeded | Phase::Failed);
             let late = task.finished_at.is_some_and(|at| at > orphan.gone_at);
             if ended && late && task.delivery == orphan.delivery && fleet.gone_at(&task).is_some() {
-                if task.finished_at.is_some_and(|at| now.since(at) < SILENCE) {
+                if orphan.noted.elapsed() < SILENCE || task.finished_at.is_some_and(|at| now.since(at) < SILENCE) {
                     continue;
                 }
                 warn!(task.id = %task.id, "task {} was delivered again, and nobody was heard to take it", task.id);
@@ -110,8 +120,10 @@ impl Sweeper {
                 orphans.0.remove(&task.id);
             }
         }
-        metrics::counter!("taskgate_redeliveries_total").increment(unseen.len() as u64);
-        self.hub.publish(&self.ledger.remark(&unseen, UNSEEN, now).await?);
+        if !unseen.is_empty() {
+            metrics::counter!("taskgate_redeliveries_total").increment(unseen.len() as u64);
+            self.hub.publish(&self.ledger.remark(&unseen, UNSEEN, now).await?);
+        }
         Ok(())
     }
 }
