@@ -45,6 +45,11 @@ impl Planned {
             && self.schedule.last_tasks == schedule.last_tasks
     }
 
+    /// What is decided shortly before the due time is what would be decided at it.
+    pub fn may_be_early(&self) -> bool {
+        self.overlap() == Overlap::Allow
+    }
+
     pub fn overlap(&self) -> Overlap {
         self.plan.as_ref().map_or(Overlap::Allow, |plan| plan.definition.overlap)
     }

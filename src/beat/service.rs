@@ -1,8 +1,9 @@
 //! Fires what is due. Every replica runs it, and nobody leads: whoever moves a schedule's row forward has submitted its tick.
 //!
-//! To be on time it looks ahead: schedules that fall due within [`HORIZON`] are read and planned before, so that at the due time
-//! one transaction per batch is left. A plan is only a plan: the transaction checks that the row has not moved and was not
-//! edited. While the ledger is away nothing is lost: ticks are found later, and `catch_up` says what becomes of them.
+//! To be on time it looks ahead: schedules that fall due within [`HORIZON`] are read and planned before, and shortly before the
+//! due time everything but the commit is written ([`lead`]). A plan is only a plan: the transaction checks that the row has not
+//! moved and was not edited. Where an overlap policy asks what is running, the due time itself is waited for. While the ledger
+//! is away nothing is lost: ticks are found later, and `catch_up` says what becomes of them.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -22,14 +23,19 @@ use crate::config::RawSchedule;
 use crate::gateway::Gateway;
 use crate::gateway::revoke::RevokeRequest;
 use crate::lifecycle::{Backoff, OnExit, Tasks};
-use crate::store::{self, Conflict, Fired, Firing, Firings, Inserted, Schedule, Submission};
+use crate::store::{self, Conflict, Fired, Firing, Firings, Inserted, MOST_AHEAD, Schedule, Submission};
 use crate::task::TaskId;
 
 /// Schedules that fall due within this time are read and planned.
 const HORIZON: Duration = Duration::from_secs(2);
+/// A replica that found everything in another's hands looks again after this.
+const ANOTHERS: Duration = Duration::from_millis(50);
 /// The timetable is looked at this often without a nudge: other replicas may have edited it.
 const PERIOD: Duration = Duration::from_millis(500);
-/// Schedules in one transaction.
+/// How long before the due time its transactions begin: for the first schedule, and for each more that is due at the same time.
+const LEAD: Duration = Duration::from_millis(4);
+const LEAD_EACH: Duration = Duration::from_micros(200);
+/// Schedules in one transaction, unless so many are due that each of [`TRANSACTIONS`] takes its share.
 const BATCH: usize = 250;
 /// Transactions at a time: a thousand schedules that are due in one second all begin at once. Less than half of the connections.
 const TRANSACTIONS: usize = 4;
@@ -99,7 +105,7 @@ impl Beat {
             seed::seed(&self.gateway, &self.seeds).await?;
             *seeded = true;
         }
-        self.fire_due().await?;
+        let least = self.fire_due().await?;
         self.look_ahead().await?;
         if Instant::now() >= *prune_at {
             *prune_at = Instant::now() + PRUNE_PERIOD;
@@ -107,8 +113,14 @@ impl Beat {
             while self.gateway.ledger.prune_runs(before, PRUNE_BATCH).await? == PRUNE_BATCH {}
         }
         let now = clock::now();
-        let soonest = self.planned.values().map(|plan| plan.due_at).min();
-        Ok(soonest.map_or(PERIOD, |due| due.since(now)).min(PERIOD))
+        Ok(self.soonest().map_or(PERIOD, |crowd| crowd.begins_at.since(now)).clamp(least, PERIOD))
+    }
+
+    /// What is due at the earliest time of all.
+    fn soonest(&self) -> Option<Crowd> {
+        let due_at = self.planned.values().map(|plan| plan.due_at).min()?;
+        let early = self.planned.values().filter(|plan| plan.due_at == due_at && plan.may_be_early()).count();
+        Some(Crowd { due_at, begins_at: due_at.minus(lead(early)) })
     }
 
     /// Reads what falls due soon, and plans what is new in it.
@@ -124,30 +136,35 @@ impl Beat {
         Ok(())
     }
 
-    async fn fire_due(&mut self) -> Result<(), store::Error> {
+    /// Fires what is due, or what will be in a moment. Returns how long to pause at least.
+    async fn fire_due(&mut self) -> Result<Duration, store::Error> {
         let now = clock::now();
+        let Some(crowd) = self.soonest().filter(|crowd| crowd.begins_at <= now) else { return Ok(Duration::ZERO) };
+        let is_next = |plan: &Planned| plan.due_at <= now || (plan.due_at == crowd.due_at && plan.may_be_early());
         let (mut due, later): (Vec<Planned>, Vec<Planned>) =
-            std::mem::take(&mut self.planned).into_values().partition(|plan| plan.due_at <= now);
+            std::mem::take(&mut self.planned).into_values().partition(is_next);
         self.planned = later.into_iter().map(|plan| (plan.schedule.id.clone(), plan)).collect();
         due.sort_by_key(|plan| plan.due_at);
+        let share = due.len().div_ceil(TRANSACTIONS).max(BATCH);
+        let mut won = 0;
         while !due.is_empty() {
             let mut batches = Vec::with_capacity(TRANSACTIONS);
             while batches.len() < TRANSACTIONS && !due.is_empty() {
-                let rest = due.split_off(due.len().min(BATCH));
-                batches.push(self.fire(std::mem::replace(&mut due, rest)));
+                let rest = due.split_off(due.len().min(share));
+                batches.push(self.fire(std::mem::replace(&mut due, rest), crowd.due_at));
             }
             // Each is written whatever becomes of the others; what failed is found again.
             for outcome in futures_util::future::join_all(batches).await {
-                outcome?;
+                won += outcome?;
             }
         }
-        Ok(())
+        Ok(if won == 0 { ANOTHERS } else { Duration::ZERO })
     }
 
-    /// One batch, one transaction.
-    async fn fire(&self, batch: Vec<Planned>) -> Result<(), store::Error> {
+    /// One batch, one transaction, committed at `at` if that is still to come. Returns how many were not another replica's.
+    async fn fire(&self, batch: Vec<Planned>, at: Time) -> Result<usize, store::Error> {
         let running = self.still_running(&batch).await?;
-        let now = clock::now();
+        let now = clock::now().max(at);
         let mut replaced: Vec<Vec<TaskId>> = Vec::with_capacity(batch.len());
         let mut firings: Vec<Firing> = Vec::with_capacity(batch.len());
         for plan in batch {
@@ -156,11 +173,12 @@ impl Beat {
             firings.push(decided(&self.gateway, plan, previous, now));
         }
         self.announce_revokes(&replaced, now).await?;
-        let fired = self.gateway.ledger.fire(&firings).await?;
+        let fired = self.gateway.ledger.fire(&firings, now).await?;
         let ours = replaced.into_iter().zip(&fired).filter(|(_, fired)| fired.is_some());
         self.revoke(ours.flat_map(|(replaced, _)| replaced).collect());
+        let won = fired.iter().flatten().count();
         self.conclude(firings, fired);
-        Ok(())
+        Ok(won)
     }
 
     /// Tasks of the last firings that have not ended, by schedule, where the policy asks for them.
@@ -203,10 +221,11 @@ impl Beat {
 
     fn conclude(&self, firings: Vec<Firing>, fired: Vec<Option<Fired>>) {
         let mut committed: Vec<(Submission, Inserted)> = Vec::new();
+        let now = clock::now();
         let won = firings.into_iter().zip(fired).filter_map(|(firing, fired)| fired.map(|fired| (firing, fired)));
         for (firing, answers) in won {
             for (run, answer) in firing.runs.into_iter().zip(answers) {
-                let late = run.fired_at.since(run.scheduled_at);
+                let late = now.since(run.scheduled_at);
                 counter!("taskgate_schedule_runs_total", "outcome" => run.outcome.as_str()).increment(1);
                 match (answer, run.submission) {
                     (Some(Ok(inserted)), Some(submission)) => {
@@ -224,6 +243,19 @@ impl Beat {
         }
         self.gateway.announce(committed);
     }
+}
+
+/// Schedules that are due at the same time.
+struct Crowd {
+    due_at: Time,
+    /// When their transactions begin.
+    begins_at: Time,
+}
+
+/// How long before their due time this many schedules are written.
+fn lead(schedules: usize) -> Duration {
+    let each = LEAD_EACH.saturating_mul(u32::try_from(schedules).unwrap_or(u32::MAX));
+    if schedules == 0 { Duration::ZERO } else { (LEAD + each).min(MOST_AHEAD) }
 }
 
 fn refused(schedule_id: &str, conflict: &Conflict) {

@@ -11,7 +11,7 @@
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -31,8 +31,10 @@ use crate::lifecycle::Backoff;
 use crate::store::{Carrier, Outgoing, SharedLedger};
 use crate::task::Spread;
 
-/// Tasks on the direct way. About a second of the fastest submission; when it is full the outbox way takes over.
+/// Tasks on the direct way, in memory: seconds of the fastest submission. When it is full the outbox way takes over.
 const DIRECT_CAPACITY: usize = 32_768;
+/// Offers on the direct way: each is what one commit brought.
+const DIRECT_OFFERS: usize = 4_096;
 /// Messages in one pass of either way.
 const BATCH: usize = 1_000;
 /// How late a direct push may be, by Redis's clock.
@@ -52,6 +54,8 @@ const REDIS_PAUSE: Duration = Duration::from_secs(2);
 struct Shared {
     /// The direct way is open.
     direct: AtomicBool,
+    /// Tasks that were offered and are on the direct way.
+    offered: AtomicUsize,
     wake: Notify,
     /// Due rows at the last look.
     backlog: AtomicI64,
@@ -77,7 +81,10 @@ impl Handle {
             self.shared.backlog.fetch_add(i64::try_from(batch.len()).unwrap_or(0), Ordering::Relaxed);
             return;
         }
-        if self.direct.try_send(batch).is_err() {
+        let tasks = batch.len();
+        let offered = self.shared.offered.fetch_add(tasks, Ordering::AcqRel) + tasks;
+        if offered > DIRECT_CAPACITY || self.direct.try_send(batch).is_err() {
+            self.shared.offered.fetch_sub(tasks, Ordering::AcqRel);
             self.shared.direct.store(false, Ordering::Release);
             self.shared.wake.notify_one();
         }
@@ -124,12 +131,12 @@ impl Relay {
     pub fn new(ledger: SharedLedger, broker: Broker, backend: Backend, hub: Hub, paces: Paces) -> (Self, Handle) {
         let shared = Arc::new(Shared {
             direct: AtomicBool::new(false),
+            offered: AtomicUsize::new(0),
             wake: Notify::new(),
             backlog: AtomicI64::new(0),
             drain_rate: AtomicI64::new(0),
         });
-        // Offers are whole commits, so the number of offers is bounded by the number of tasks.
-        let (sender, direct) = mpsc::channel(DIRECT_CAPACITY / 64);
+        let (sender, direct) = mpsc::channel(DIRECT_OFFERS);
         let road = Arc::new(Road { broker, backend, paces, markers: Mutex::default() });
         let handle = Handle { direct: sender, shared: Arc::clone(&shared) };
         (Self { ledger, road, hub, direct, shared, is_gated: false }, handle)
@@ -147,7 +154,7 @@ impl Relay {
                 () = stop.cancelled() => break,
                 count = self.direct.recv_many(&mut offers, 64) => {
                     if count == 0 { break; }
-                    self.push_direct(offers.drain(..).flatten().collect()).await;
+                    self.take(offers.drain(..).flatten().collect()).await;
                     if Instant::now() < next_pass { continue; }
                 }
                 () = self.shared.wake.notified() => {}
@@ -162,7 +169,7 @@ impl Relay {
             next_pass = Instant::now() + self.pass(&mut backoff).await;
         }
         while let Ok(batch) = self.direct.try_recv() {
-            self.push_direct(batch).await;
+            self.take(batch).await;
         }
         self.road.forget_all().await;
     }
@@ -245,6 +252,13 @@ impl Relay {
         gauge!("taskgate_outbox_depth").set(backlog.due as f64);
         gauge!("taskgate_outbox_age_seconds").set(backlog.oldest.map_or(0.0, |at| now.since(at).as_secs_f64()));
         Ok(backlog)
+    }
+
+    /// Tasks count as offered until they are in Redis, or left to the outbox.
+    async fn take(&mut self, batch: Vec<Outgoing>) {
+        let tasks = batch.len();
+        self.push_direct(batch).await;
+        self.shared.offered.fetch_sub(tasks, Ordering::AcqRel);
     }
 
     /// Pushes what was just committed. Whatever goes wrong, the outbox still has it.

@@ -39,7 +39,9 @@ pub use error::Error;
 pub use fan_out::{FanOut, FanOuts, NewFanOut};
 pub use gates::AtGate;
 pub use query::{Cursor, Filter, Page};
-pub use schedules::{Created, Edit, Fired, Firing, Firings, NewRun, NextTick, Outcome, Run, Schedule, Schedules};
+pub use schedules::{
+    Created, Edit, Fired, Firing, Firings, MOST_AHEAD, NewRun, NextTick, Outcome, Run, Schedule, Schedules,
+};
 pub use stats::{Count, Counted, End, Ended, FailureKind, Figure, MEASURES, Span, Stats, Tally, Window};
 pub use steps::{Neighbour, Steps};
 pub use submission::{

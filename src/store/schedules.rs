@@ -3,11 +3,16 @@
 //! Invariant: a schedule's row moves forward only in the transaction that submits its tick. Whoever moves the row submits; a second
 //! replica finds it moved (or locked) and does nothing. A crash in between leaves both undone.
 
+use std::time::Duration;
+
 use async_trait::async_trait;
 
 use super::{Conflict, Cursor, Error, Inserted, Page, Submission};
 use crate::clock::Time;
 use crate::task::{Json, TaskId};
+
+/// How long a firing that is written may wait for its commit: rows are locked meanwhile, and feeds stand still.
+pub const MOST_AHEAD: Duration = Duration::from_millis(500);
 
 /// One row of the timetable.
 #[derive(Debug, Clone)]
@@ -156,9 +161,9 @@ pub trait Schedules: Send + Sync {
     /// Which tasks of these firings have not ended: (schedule's name, task).
     async fn still_running(&self, firings: &[Firings]) -> Result<Vec<(String, TaskId)>, Error>;
 
-    /// Moves each schedule forward, submits and writes down its runs, all in one commit. `None` for a schedule that another
-    /// replica has or had, or that was edited.
-    async fn fire(&self, firings: &[Firing]) -> Result<Vec<Option<Fired>>, Error>;
+    /// Moves each schedule forward, submits and writes down its runs, all in one commit that is not made before `at`
+    /// (at most [`MOST_AHEAD`] from now). `None` for a schedule that another replica has or had, or that was edited.
+    async fn fire(&self, firings: &[Firing], at: Time) -> Result<Vec<Option<Fired>>, Error>;
 
     /// A run outside of the timetable: the row's next tick stays. `None` when the schedule is gone.
     async fn run_schedule(&self, id: &str, run: &NewRun) -> Result<Option<Fired>, Error>;

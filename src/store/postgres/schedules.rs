@@ -4,8 +4,8 @@ use async_trait::async_trait;
 use sqlx::postgres::PgRow;
 use sqlx::{PgPool, Row};
 
-use crate::clock::Time;
-use crate::store::schedules::{Last, RunRow, read_schedule_row, repetition, run, schedule_columns, settle};
+use crate::clock::{self, Time};
+use crate::store::schedules::{Last, MOST_AHEAD, RunRow, read_schedule_row, repetition, run, schedule_columns, settle};
 use crate::store::{
     Created, Cursor, Edit, Error, Fired, Firing, Firings, NewRun, Page, Run, Schedule, Schedules, Submission,
 };
@@ -141,9 +141,9 @@ impl Schedules for PostgresLedger {
             .collect()
     }
 
-    async fn fire(&self, firings: &[Firing]) -> Result<Vec<Option<Fired>>, Error> {
+    async fn fire(&self, firings: &[Firing], at: Time) -> Result<Vec<Option<Fired>>, Error> {
         for attempt in 0..insert::MAX_ATTEMPTS {
-            match try_fire(&self.pool, firings, attempt > 0).await {
+            match try_fire(&self.pool, firings, at, attempt > 0).await {
                 Ok(Some(fired)) => return Ok(fired),
                 Ok(None) => {}
                 Err(error) if is_deadlock(&error) => {}
@@ -209,7 +209,12 @@ fn run_of(row: &PgRow) -> Result<Run, Error> {
 }
 
 /// `None` after a clash: look up what is taken, and try again.
-async fn try_fire(pool: &PgPool, firings: &[Firing], look_up: bool) -> Result<Option<Vec<Option<Fired>>>, Error> {
+async fn try_fire(
+    pool: &PgPool,
+    firings: &[Firing],
+    at: Time,
+    look_up: bool,
+) -> Result<Option<Vec<Option<Fired>>>, Error> {
     let mut tx = pool::begin(pool).await?;
     let claimed = claim(&mut tx, firings).await?;
     let ours = || firings.iter().filter(|firing| claimed.contains(&firing.schedule_id));
@@ -240,6 +245,8 @@ async fn try_fire(pool: &PgPool, firings: &[Firing], look_up: bool) -> Result<Op
     advance(&mut tx, &ours().collect::<Vec<_>>()).await?;
     ran(&mut tx, &lasts).await?;
     runs(&mut tx, &rows.iter().map(|(id, row)| (*id, row)).collect::<Vec<_>>()).await?;
+    // All is written but the commit: whoever reads sees the tick at its time, and a crash before it leaves the tick to the next.
+    tokio::time::sleep(at.since(clock::now()).min(MOST_AHEAD)).await;
     tx.commit().await?;
     Ok(Some(fired))
 }

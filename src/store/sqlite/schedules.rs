@@ -4,8 +4,8 @@ use async_trait::async_trait;
 use sqlx::Row;
 use sqlx::sqlite::SqliteRow;
 
-use crate::clock::Time;
-use crate::store::schedules::{Last, RunRow, read_schedule_row, repetition, run, schedule_columns, settle};
+use crate::clock::{self, Time};
+use crate::store::schedules::{Last, MOST_AHEAD, RunRow, read_schedule_row, repetition, run, schedule_columns, settle};
 use crate::store::{
     Created, Cursor, Edit, Error, Fired, Firing, Firings, NewRun, Page, Run, Schedule, Schedules, Submission,
 };
@@ -127,7 +127,9 @@ impl Schedules for SqliteLedger {
         Ok(found)
     }
 
-    async fn fire(&self, firings: &[Firing]) -> Result<Vec<Option<Fired>>, Error> {
+    /// The only writer does not wait with a transaction open.
+    async fn fire(&self, firings: &[Firing], at: Time) -> Result<Vec<Option<Fired>>, Error> {
+        tokio::time::sleep(at.since(clock::now()).min(MOST_AHEAD)).await;
         let mut tx = self.pools.begin().await?;
         let mut fired = Vec::with_capacity(firings.len());
         for firing in firings {

@@ -2,8 +2,8 @@
 
 use taskgate::clock::{self, Time};
 use taskgate::store::{
-    Conflict, Created, Edit, Firing, Firings, NewRun, NextTick, Outcome, Page, Schedule, Submission, UniqueKey,
-    UniqueWhile,
+    Conflict, Created, Edit, Firing, Firings, MOST_AHEAD, NewRun, NextTick, Outcome, Page, Schedule, Submission,
+    UniqueKey, UniqueWhile,
 };
 use taskgate::task::{Phase, TaskId};
 
@@ -15,6 +15,7 @@ on_both!(
     names_are_taken_once_and_seeds_come_once,
     an_edit_needs_the_version_and_the_tick_it_saw,
     a_tick_is_submitted_by_whoever_moves_the_row,
+    a_tick_is_seen_at_its_time,
     two_replicas_fire_each_tick_once,
     a_tick_whose_task_exists_is_not_fired_again,
     a_joined_tick_is_skipped_and_names_the_task,
@@ -141,17 +142,31 @@ async fn an_edit_needs_the_version_and_the_tick_it_saw(ledger: &Fixture) {
 async fn a_tick_is_submitted_by_whoever_moves_the_row(ledger: &Fixture) {
     let made = created(ledger, "a", 60).await;
     let id = new_id();
-    let fired = ledger.fire(&[firing(&made, &id)]).await.unwrap();
+    let fired = ledger.fire(&[firing(&made, &id)], after(0)).await.unwrap();
     let inserted = fired[0].as_ref().unwrap()[0].as_ref().unwrap().as_ref().unwrap();
     assert_eq!(inserted.task_nos.len(), 1);
     assert_eq!(ledger.phase(&id).await, Phase::Accepted);
     assert_eq!(ledger.backlog(after(60)).await.unwrap().due, 1, "its message is in the outbox");
-    let again = ledger.fire(&[firing(&made, &new_id())]).await.unwrap();
+    let again = ledger.fire(&[firing(&made, &new_id())], after(0)).await.unwrap();
     assert!(again[0].is_none(), "the row has moved");
     let read = ledger.schedule("a").await.unwrap().unwrap();
     assert_eq!((read.next, read.last_tick_at, read.last_run_at), (next(120), Some(after(60)), Some(after(60))));
     assert_eq!((read.last_task_id, read.version), (Some(id.clone()), 1));
     assert_eq!(outcomes(ledger, &made).await, [(Outcome::Fired, Some(id))]);
+}
+
+async fn a_tick_is_seen_at_its_time(ledger: &Fixture) {
+    let made = created(ledger, "a", 60).await;
+    let at = clock::now().plus(MOST_AHEAD);
+    let read = async {
+        let schedule = ledger.schedule("a").await.unwrap().unwrap();
+        (schedule.next, clock::now())
+    };
+    let firings = [firing(&made, &new_id())];
+    let (fired, (seen, when)) = tokio::join!(ledger.fire(&firings, at), read);
+    assert!(fired.unwrap()[0].is_some());
+    assert!(clock::now() >= at, "it is committed at its time");
+    assert!(seen == made.next || when >= at, "and nobody has seen it before");
 }
 
 async fn two_replicas_fire_each_tick_once(ledger: &Fixture) {
@@ -163,7 +178,7 @@ async fn two_replicas_fire_each_tick_once(ledger: &Fixture) {
     let firings: Vec<Firing> = schedules.iter().zip(&ids).map(|(schedule, id)| firing(schedule, id)).collect();
     let replicas = [ledger.another(), ledger.another(), ledger.another()];
     let mut won = 0;
-    let passes = replicas.iter().map(|replica| replica.fire(&firings));
+    let passes = replicas.iter().map(|replica| replica.fire(&firings, after(0)));
     for fired in futures_util::future::join_all(passes).await {
         won += fired.unwrap().iter().flatten().count();
     }
@@ -180,7 +195,7 @@ async fn a_tick_whose_task_exists_is_not_fired_again(ledger: &Fixture) {
     let (id, other) = (new_id(), created(ledger, "b", 60).await);
     ledger.accept(&id).await;
     let fresh = new_id();
-    let fired = ledger.fire(&[firing(&made, &id), firing(&other, &fresh)]).await.unwrap();
+    let fired = ledger.fire(&[firing(&made, &id), firing(&other, &fresh)], after(0)).await.unwrap();
     assert!(matches!(&fired[0].as_ref().unwrap()[0], Some(Err(Conflict::TaskId(taken))) if *taken == id));
     assert!(matches!(&fired[1].as_ref().unwrap()[0], Some(Ok(_))), "its neighbour fires");
     assert_eq!(ledger.schedule("a").await.unwrap().unwrap().next, next(120), "the row goes on");
@@ -196,7 +211,7 @@ async fn a_joined_tick_is_skipped_and_names_the_task(ledger: &Fixture) {
     let second = new_id();
     let mut firing = firing(&made, &second);
     firing.runs[0].submission.as_mut().unwrap().unique = Some(unique(&second));
-    ledger.fire(&[firing]).await.unwrap();
+    ledger.fire(&[firing], after(0)).await.unwrap();
     assert_eq!(outcomes(ledger, &made).await, [(Outcome::Skipped, Some(first))]);
     assert!(ledger.ledger.task(&second).await.unwrap().is_none());
 }
@@ -205,7 +220,7 @@ async fn an_edited_schedule_does_not_fire_its_old_tick(ledger: &Fixture) {
     let made = created(ledger, "a", 60).await;
     ledger.edit_schedule(&made.id, &edit(&made)).await.unwrap().unwrap();
     let id = new_id();
-    assert!(ledger.fire(&[firing(&made, &id)]).await.unwrap()[0].is_none());
+    assert!(ledger.fire(&[firing(&made, &id)], after(0)).await.unwrap()[0].is_none());
     assert!(ledger.ledger.task(&id).await.unwrap().is_none());
 }
 
@@ -233,7 +248,10 @@ async fn runs_are_paged_newest_first_and_pruned(ledger: &Fixture) {
         submission: None,
     };
     let runs = (60..65).map(missed).collect();
-    ledger.fire(&[Firing { runs, last_tick_at: after(64), next: None, ..firing(&made, &new_id()) }]).await.unwrap();
+    ledger
+        .fire(&[Firing { runs, last_tick_at: after(64), next: None, ..firing(&made, &new_id()) }], after(0))
+        .await
+        .unwrap();
     assert_eq!(ledger.schedule("a").await.unwrap().unwrap().next, None);
     let (first, cursor) = ledger.runs(&made.id, &Page { limit: 3, after: None }).await.unwrap();
     assert_eq!(first.iter().map(|run| run.scheduled_at).collect::<Vec<_>>(), [after(64), after(63), after(62)]);
@@ -246,7 +264,7 @@ async fn runs_are_paged_newest_first_and_pruned(ledger: &Fixture) {
 
 async fn a_schedule_that_is_deleted_takes_its_runs_along(ledger: &Fixture) {
     let made = created(ledger, "a", 60).await;
-    ledger.fire(&[firing(&made, &new_id())]).await.unwrap();
+    ledger.fire(&[firing(&made, &new_id())], after(0)).await.unwrap();
     assert!(!ledger.delete_schedule(&made.id, Some(7)).await.unwrap());
     assert!(ledger.delete_schedule(&made.id, Some(1)).await.unwrap());
     assert!(!ledger.delete_schedule(&made.id, None).await.unwrap());
@@ -256,7 +274,7 @@ async fn a_schedule_that_is_deleted_takes_its_runs_along(ledger: &Fixture) {
 async fn what_a_firing_left_running_is_known(ledger: &Fixture) {
     let made = created(ledger, "a", 60).await;
     let id = new_id();
-    ledger.fire(&[firing(&made, &id)]).await.unwrap();
+    ledger.fire(&[firing(&made, &id)], after(0)).await.unwrap();
     let (first_no, last_no) = ledger.schedule("a").await.unwrap().unwrap().last_tasks.unwrap();
     let firings = [Firings { schedule: "a".to_owned(), first_no, last_no }];
     assert_eq!(ledger.still_running(&firings).await.unwrap(), [("a".to_owned(), id.clone())]);
