@@ -18,11 +18,9 @@ use crate::services::hub::{Hub, Signal};
 use crate::store::{Error, Event, Group, SharedLedger, Task};
 use crate::task::{GroupId, TaskId};
 
-/// Events read from the ledger at a time: few at first, then as many as make about [`PAGE_BYTES`].
-const FIRST_PAGE: i64 = 16;
-const LARGEST_PAGE: i64 = 500;
-/// What a watch holds for a reader that does not read.
-const PAGE_BYTES: usize = 256 << 10;
+/// Events read from the ledger at a time, unless they are large ([`crate::store::EVENTS_BYTES`]): what a watch holds for a reader
+/// that does not read.
+const PAGE: i64 = 500;
 /// Without any signal a watch looks again after this: the bound on what a lost signal can cost.
 const LOOK_AGAIN: Duration = Duration::from_secs(60);
 const LEDGER_PAUSE: Duration = Duration::from_secs(2);
@@ -73,13 +71,8 @@ impl Watcher {
     ) -> Result<Option<impl Stream<Item = Watched> + use<>>, Error> {
         let signals = self.hub.watch_task(id);
         let Some(task) = self.ledger.task(id).await? else { return Ok(None) };
-        let mut follower = Follower {
-            ledger: self.ledger.clone(),
-            id: id.clone(),
-            signals,
-            last: after.unwrap_or(task.seq),
-            page: FIRST_PAGE,
-        };
+        let mut follower =
+            Follower { ledger: self.ledger.clone(), id: id.clone(), signals, last: after.unwrap_or(task.seq) };
         Ok(Some(stream! {
             if after.is_none() {
                 if task.phase.is_final() {
@@ -193,7 +186,6 @@ struct Follower {
     signals: broadcast::Receiver<Signal>,
     /// The `seq` of the last event that was handed on.
     last: i64,
-    page: i64,
 }
 
 impl Follower {
@@ -204,9 +196,8 @@ impl Follower {
         let (mut look, mut signalled) = (true, false);
         loop {
             if look {
-                match self.ledger.events(&self.id, self.last, self.page).await {
+                match self.ledger.events(&self.id, self.last, PAGE).await {
                     Ok(events) if !events.is_empty() => {
-                        self.page = next_page(&events);
                         return self.hand_on(events.into_iter().map(Arc::new).collect());
                     }
                     Ok(_) if signalled => return Vec::new(),
@@ -242,12 +233,4 @@ impl Follower {
             }
         }
     }
-}
-
-/// As many events of the size of these as fit.
-fn next_page(events: &[Event]) -> i64 {
-    let size = |event: &Event| 256 + event.meta.as_ref().map_or(0, |meta| meta.get().len());
-    let bytes: usize = events.iter().map(size).sum();
-    let fitting = PAGE_BYTES * events.len() / bytes.max(1);
-    i64::try_from(fitting).unwrap_or(LARGEST_PAGE).clamp(1, LARGEST_PAGE)
 }

@@ -121,6 +121,9 @@ pub enum Changed {
     Any,
 }
 
+/// Bytes of reports (`meta`) after which a page of events ends: what is held for a reader that does not read.
+pub const EVENTS_BYTES: i64 = 256 << 10;
+
 #[async_trait]
 pub trait Ledger:
     Control + FanOuts + Limits + Schedules + Stats + Steps + Tokens + Traces + Webhooks + Send + Sync
@@ -205,10 +208,12 @@ pub trait Ledger:
     /// Newest first.
     async fn tasks(&self, filter: &Filter, page: &Page) -> Result<(Vec<Task>, Option<Cursor>), Error>;
 
-    /// Events of one task with `seq` > `after`, ascending.
+    /// Events of one task with `seq` > `after`, ascending: at most `limit`, and fewer where they hold more than
+    /// [`EVENTS_BYTES`].
     async fn events(&self, id: &TaskId, after: i64, limit: i64) -> Result<Vec<Event>, Error>;
 
-    /// The firehose: events with feed position > `after`, ascending, visible only when all lower positions are.
+    /// The firehose: events with feed position > `after`, ascending, visible only when all lower positions are. Looks at `limit`
+    /// events, and at fewer where they hold more than [`EVENTS_BYTES`].
     async fn feed(&self, after: i64, filter: &Filter, limit: i64) -> Result<(Vec<Event>, i64), Error>;
 
     /// The newest feed position of which all lower ones are visible.

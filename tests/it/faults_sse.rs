@@ -64,10 +64,10 @@ async fn a_reader_gets_exactly_what_is_recorded_whatever_dies() {
     }
 }
 
-/// Kilobytes of memory that a process holds.
+/// Kilobytes of memory that a process holds, without what it has mapped of files.
 fn resident_kb(gateway: &Gateway) -> u64 {
     let status = std::fs::read_to_string(format!("/proc/{}/status", gateway.id())).expect("it runs");
-    let line = status.lines().find(|line| line.starts_with("VmRSS")).expect("Linux says it");
+    let line = status.lines().find(|line| line.starts_with("RssAnon")).expect("Linux says it");
     line.split_whitespace().nth(1).and_then(|number| number.parse().ok()).expect("a number")
 }
 
@@ -113,7 +113,7 @@ async fn readers_that_do_not_read_cost_little_and_miss_nothing() {
     .await;
     // One of them wakes up and gets everything.
     let mut text = String::new();
-    let mut socket = sockets.pop().expect("twenty");
+    let mut socket = sockets.pop().expect("sixteen");
     tokio::time::timeout(PATIENCE, socket.read_to_string(&mut text)).await.expect("it ends").expect("UTF-8");
     let seen: Vec<u64> =
         text.lines().filter_map(|line| line.strip_prefix("id: ")).map(|id| id.parse().expect("a number")).collect();

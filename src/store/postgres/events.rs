@@ -5,17 +5,19 @@
 
 use sqlx::{PgPool, QueryBuilder, Row};
 
-use crate::store::{Error, Event, Filter};
+use crate::store::{EVENTS_BYTES, Error, Event, Filter};
 use crate::task::TaskId;
 
 use super::rows::{self, event_columns};
 use super::tasks::{conditions, event_conditions};
 
+/// `$4` bytes of what was reported, then the next event is another page's.
 pub(super) const EVENTS: &str = concat!(
     "select ",
     event_columns!(),
-    " from taskgate.task t join taskgate.event e on e.task_no = t.task_no where t.task_id = $1 and e.seq > $2 \
-     order by e.seq limit $3"
+    " from (select e.*, sum(octet_length(e.meta)) over (order by e.seq rows between unbounded preceding and 1 preceding) as before \
+     from taskgate.event e where e.task_no = (select task_no from taskgate.task where task_id = $1) and e.seq > $2 \
+     order by e.seq limit $3) e join taskgate.task t on t.task_no = e.task_no where coalesce(e.before, 0) < $4 order by e.seq"
 );
 
 /// The end of what is visible: the oldest running transaction that may still bring events.
@@ -39,14 +41,17 @@ pub(super) const FEED_END: &str = "with held as materialized (\
 
 pub(super) const NEWEST: &str = "select max(feed) from taskgate.event where feed < $1";
 
-pub(super) const WINDOW: &str = "select max(feed) from (select feed from taskgate.event where feed > $1 and feed < $2 \
-     order by feed limit $3) as page";
+/// As for [`EVENTS`]: `$4` bytes of what was reported end the page.
+pub(super) const WINDOW: &str = "select max(feed) from (select feed, \
+     sum(octet_length(meta)) over (order by feed rows between unbounded preceding and 1 preceding) as before \
+     from taskgate.event where feed > $1 and feed < $2 order by feed limit $3) as page where coalesce(before, 0) < $4";
 
 const FEED: &str =
     concat!("select ", event_columns!(), " from taskgate.event e join taskgate.task t on t.task_no = e.task_no where ");
 
 pub(super) async fn events(pool: &PgPool, id: &TaskId, after: i64, limit: i64) -> Result<Vec<Event>, Error> {
-    let found = sqlx::query(EVENTS).bind(id.as_str()).bind(after).bind(limit).fetch_all(pool).await?;
+    let found =
+        sqlx::query(EVENTS).bind(id.as_str()).bind(after).bind(limit).bind(EVENTS_BYTES).fetch_all(pool).await?;
     found.iter().map(rows::event).collect()
 }
 
@@ -62,7 +67,14 @@ pub(super) async fn feed_end(pool: &PgPool) -> Result<i64, Error> {
 /// The position of the last of at most `limit` visible events after another position.
 pub(super) async fn window(pool: &PgPool, after: i64, limit: i64) -> Result<Option<i64>, Error> {
     let horizon = horizon(pool).await?;
-    Ok(sqlx::query(WINDOW).bind(after).bind(horizon).bind(limit).fetch_one(pool).await?.try_get(0)?)
+    Ok(sqlx::query(WINDOW)
+        .bind(after)
+        .bind(horizon)
+        .bind(limit)
+        .bind(EVENTS_BYTES)
+        .fetch_one(pool)
+        .await?
+        .try_get(0)?)
 }
 
 /// Looks at `limit` events and answers with those that match, and with the position it looked up to.

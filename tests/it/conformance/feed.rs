@@ -4,17 +4,18 @@ use std::collections::HashSet;
 use std::time::Duration;
 
 use sqlx::{Connection, Executor};
-use taskgate::store::{Changed, Filter, Ledger};
+use taskgate::store::{Changed, EVENTS_BYTES, Filter, Ledger, News};
 use taskgate::task::{Phase, TaskId};
 use tokio::sync::broadcast;
 
-use super::fixture::{Fixture, event, new_id, record};
+use super::fixture::{Fixture, event, json, new_id, record};
 use super::on_both;
 use crate::harness::eventually;
 use crate::harness::postgres::cluster;
 
 on_both!(
     histories_are_read_from_any_place,
+    a_page_ends_where_its_reports_are_large,
     the_feed_goes_on_from_any_position,
     a_filter_does_not_hold_the_position_back,
     a_reader_beside_many_writers_misses_nothing,
@@ -32,6 +33,38 @@ async fn histories_are_read_from_any_place(ledger: &Fixture) {
     assert_eq!(seqs(0, 2).await, [1, 2]);
     assert!(seqs(4, 10).await.is_empty());
     assert!(ledger.events(&new_id(), 0, 10).await.unwrap().is_empty());
+}
+
+async fn a_page_ends_where_its_reports_are_large(ledger: &Fixture) {
+    const REPORTS: i64 = 10;
+    let id = new_id();
+    ledger.queue(&id).await;
+    let large = EVENTS_BYTES / 3;
+    for n in 0..REPORTS {
+        let text = "x".repeat(large.try_into().unwrap());
+        let meta = json(&format!(r#"{{"progress": {n}, "text": "{text}"}}"#));
+        let report =
+            News { status: Some("PROGRESS".to_owned()), meta: Some(meta), ..record(&id, Phase::Running, 2 + n) };
+        ledger.learn(&[report], true).await.unwrap();
+    }
+    let (mut seqs, mut pages) = (Vec::new(), Vec::new());
+    while let Some(page) = Some(ledger.events(&id, seqs.last().copied().unwrap_or(0), 100).await.unwrap())
+        && !page.is_empty()
+    {
+        pages.push(page.len());
+        seqs.extend(page.iter().map(|event| event.seq));
+    }
+    // Accepted and queued bring nothing; the third report goes over.
+    assert_eq!((seqs, &pages[..]), ((1..=REPORTS + 2).collect(), &[5, 3, 3, 1][..]));
+    let (page, to) = ledger.feed(0, &Filter::default(), 100).await.unwrap();
+    let (next, _) = ledger.feed(to, &Filter::default(), 100).await.unwrap();
+    assert_eq!((page.len(), next.len()), (5, 3));
+    let nothing = Filter { queue: vec!["nowhere".to_owned()], ..Filter::default() };
+    assert_eq!(
+        ledger.feed(0, &nothing, 100).await.unwrap().1,
+        to,
+        "what is left out counts too: the position is the same"
+    );
 }
 
 async fn the_feed_goes_on_from_any_position(ledger: &Fixture) {
