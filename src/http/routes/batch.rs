@@ -1,8 +1,8 @@
 //! `POST /v1/tasks/batch`: many signatures, as one JSON array or as a stream of lines.
 //!
-//! A stream is read in chunks that are bounded in number and bytes, and the next chunk is read while the one before is
-//! committed. Verdicts go through a spool, because a client that sends all before it reads would wait for ever if they
-//! were answered meanwhile.
+//! A stream is read in chunks that are bounded in number and bytes, as fast as its tasks reach Redis; the next chunk is read
+//! while the one before is committed. Verdicts go through a spool, because a client that sends all before it reads would wait
+//! for ever if they were answered meanwhile.
 
 use axum::body::Body;
 use axum::extract::{FromRequest, FromRequestParts, OriginalUri, Request, State};
@@ -139,6 +139,7 @@ impl Call {
         let mut verdicts = Verdicts::default();
         let mut chunk = lines.chunk().await?;
         while !chunk.is_empty() {
+            self.edge.gateway.relay.room().await;
             let (found, next) = tokio::join!(self.submit(chunk, verdicts.next), lines.chunk());
             verdicts.add(found).await?;
             chunk = next?;
