@@ -3,9 +3,6 @@
 use axum::http::{HeaderValue, Method, header};
 use axum::response::{IntoResponse, Response};
 use axum::{Router, middleware as layer};
-use tower_http::CompressionLevel;
-use tower_http::compression::CompressionLayer;
-use tower_http::compression::predicate::{NotForContentType, Predicate, SizeAbove};
 use utoipa::OpenApi;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
@@ -21,9 +18,6 @@ use super::routes::{dashboard, stats};
 use super::slugs;
 use super::state::Edge;
 use super::view::GroupView;
-
-/// Bytes of an answer from which on it is compressed.
-const WORTHWHILE: u64 = 1_024;
 
 #[derive(OpenApi)]
 #[openapi(
@@ -103,7 +97,6 @@ pub fn documented() -> OpenApiRouter<Edge> {
 /// The edge of a gateway.
 pub fn router(edge: Edge) -> Router {
     let (routes, _) = documented().split_for_parts();
-    let compression = edge.http.compression;
     let guarded: Router<Edge> = routes
         .merge(catalog::router(&edge.catalog))
         .merge(docs::swagger_ui())
@@ -115,15 +108,7 @@ pub fn router(edge: Edge) -> Router {
         Some(cors) => guarded.layer(cors),
         None => guarded,
     };
-    let router = shared.layer(layer::from_fn_with_state(edge.clone(), observe::observe)).with_state(edge);
-    // Outside of what writes problems anew.
-    base::mounted(if compression { router.layer(compressed()) } else { router })
-}
-
-/// Small answers are not worth it, and a stream that is compressed is held back.
-fn compressed() -> CompressionLayer<impl Predicate> {
-    let worthwhile = SizeAbove::new(WORTHWHILE).and(NotForContentType::SSE).and(NotForContentType::IMAGES);
-    CompressionLayer::new().quality(CompressionLevel::Fastest).compress_when(worthwhile)
+    base::mounted(shared.layer(layer::from_fn_with_state(edge.clone(), observe::observe)).with_state(edge))
 }
 
 async fn no_route() -> Problem {

@@ -10,6 +10,7 @@ use std::time::Duration;
 use axum::Router;
 use axum::extract::Request;
 use axum::response::Response;
+use futures_util::FutureExt;
 use hyper::body::Incoming;
 use hyper::service::Service;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
@@ -29,6 +30,8 @@ use super::problem::Problem;
 use super::slugs;
 use crate::config;
 
+/// How a connection in HTTP/2 begins; no method of HTTP/1.1 does.
+const HTTP2: &[u8] = b"PRI";
 /// When accepting fails (out of file descriptors), others shall end first.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// Answers in progress at shutdown.
@@ -40,7 +43,9 @@ const MOST_REFUSED: usize = 100;
 
 /// How connections are served.
 pub struct Server {
-    builder: Builder<TokioExecutor>,
+    http1: Builder<TokioExecutor>,
+    http2: Builder<TokioExecutor>,
+    either: Builder<TokioExecutor>,
     tls: Option<Tls>,
     handshake: Duration,
     max_connections: usize,
@@ -50,12 +55,36 @@ impl Server {
     /// # Errors
     /// When the certificate cannot be used.
     pub fn new(http: &config::Http) -> anyhow::Result<Self> {
+        let builder = || builder(http.header_timeout, http.max_header);
         Ok(Self {
-            builder: builder(http.header_timeout, http.max_header),
+            http1: builder().http1_only(),
+            http2: builder().http2_only(),
+            either: builder(),
             tls: http.tls.as_ref().map(Tls::open).transpose()?,
             handshake: http.header_timeout,
             max_connections: http.max_connections.min(Semaphore::MAX_PERMITS),
         })
+    }
+
+    /// For what the first bytes of a plain connection begin. They are looked at where they are: the library would read them first,
+    /// and each connection would keep a second buffer from then on.
+    async fn begun(&self, stream: &TcpStream) -> std::io::Result<&Builder<TokioExecutor>> {
+        let mut first = [0; HTTP2.len()];
+        let seen = stream.peek(&mut first).await?;
+        Ok(match seen {
+            _ if !HTTP2.starts_with(&first[..seen]) => &self.http1,
+            all if all == HTTP2.len() => &self.http2,
+            _ => &self.either,
+        })
+    }
+
+    /// For what was agreed on with TLS.
+    fn agreed(&self, protocol: Option<&[u8]>) -> &Builder<TokioExecutor> {
+        match protocol {
+            Some(b"h2") => &self.http2,
+            Some(_) => &self.http1,
+            None => &self.either,
+        }
     }
 }
 
@@ -92,8 +121,9 @@ pub async fn serve(listener: TcpListener, router: Router, server: Server, stop: 
                     continue;
                 };
                 let (server, router, watcher) = (Arc::clone(&server), router.clone(), graceful.watcher());
+                let stop = stop.clone();
                 connections.spawn(async move {
-                    connection(&server, router, watcher, stream, address).await;
+                    connection(&server, router, watcher, stream, address, stop).await;
                     drop(place);
                 });
             }
@@ -119,27 +149,58 @@ async fn refuse(mut stream: TcpStream) {
     }
 }
 
-async fn connection(server: &Server, router: Router, watcher: Watcher, stream: TcpStream, address: SocketAddr) {
+async fn connection(
+    server: &Server,
+    router: Router,
+    watcher: Watcher,
+    stream: TcpStream,
+    address: SocketAddr,
+    stop: CancellationToken,
+) {
     let peer = Peer { address, is_tls: server.tls.is_some() };
-    let Some(tls) = &server.tls else {
-        return speak(server, router, watcher, Documented::new(stream), peer).await;
-    };
+    if let Some(tls) = &server.tls {
+        // In a box: plain connections shall not be as large as those with TLS.
+        return Box::pin(secured(server, tls, router, watcher, stream, peer)).await;
+    }
+    let begun = tokio::time::timeout(server.handshake, server.begun(&stream));
+    // Before its first byte a connection has nothing that a stop would wait for.
+    let begun = tokio::select! { () = stop.cancelled() => return, begun = begun => begun };
+    match begun {
+        Ok(Ok(builder)) => speak(builder, router, watcher, Documented::new(stream), peer).await,
+        Ok(Err(error)) => debug!(%error, %address, "a connection ended before it began"),
+        Err(_) => debug!(%address, "a connection did not begin in time"),
+    }
+}
+
+async fn secured(server: &Server, tls: &Tls, router: Router, watcher: Watcher, stream: TcpStream, peer: Peer) {
+    let address = peer.address;
     match tokio::time::timeout(server.handshake, tls.acceptor().accept(stream)).await {
-        Ok(Ok(stream)) => speak(server, router, watcher, Documented::new(stream), peer).await,
+        Ok(Ok(stream)) => {
+            let builder = server.agreed(stream.get_ref().1.alpn_protocol());
+            speak(builder, router, watcher, Documented::new(stream), peer).await;
+        }
         Ok(Err(error)) => debug!(%error, %address, "a TLS handshake failed"),
         Err(_) => debug!(%address, "a TLS handshake took too long"),
     }
 }
 
-async fn speak<S>(server: &Server, router: Router, watcher: Watcher, stream: S, peer: Peer)
+fn speak<S>(
+    builder: &Builder<TokioExecutor>,
+    router: Router,
+    watcher: Watcher,
+    stream: S,
+    peer: Peer,
+) -> impl Future<Output = ()> + use<S>
 where
     S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
 {
     let service = Attached { inner: TowerToHyperService::new(router), peer };
-    let connection = server.builder.serve_connection(TokioIo::new(stream), service).into_owned();
-    if let Err(error) = watcher.watch(connection).await {
-        debug!(%error, "a connection ended with an error");
-    }
+    let connection = builder.serve_connection(TokioIo::new(stream), service).into_owned();
+    watcher.watch(connection).map(|outcome| {
+        if let Err(error) = outcome {
+            debug!(%error, "a connection ended with an error");
+        }
+    })
 }
 
 /// Tells each request who is at the other end of its connection.

@@ -113,9 +113,10 @@ pub fn answer(
 ) -> Response {
     let (heartbeat, stop, revoked) = (edge.http.sse_heartbeat, edge.stop.clone(), caller.0.ended());
     let expiry = caller.0.expires_at().map(|end| end.since(clock::now()));
+    // What a stream keeps it keeps ten thousand times: a pinned box is small, wherever it is moved.
+    let mut frames = Box::pin(frames);
     let body = stream! {
         let _place = place;
-        let mut frames = pin!(frames);
         let mut expired = pin!(async move {
             match expiry {
                 Some(span) => tokio::time::sleep(span).await,

@@ -12,8 +12,8 @@ use tokio::sync::broadcast;
 use crate::store::{Event, Submission};
 use crate::task::{GroupId, Phase, TaskId};
 
-/// Some seconds of a chatty task. A reader that lags further reads the ledger instead.
-const WATCH_CAPACITY: usize = 64;
+/// A second of a chatty task, kept for each one that is watched. A reader that lags further reads the ledger instead.
+const WATCH_CAPACITY: usize = 32;
 /// About a second of a busy feed for those who watch everything.
 const FIREHOSE_CAPACITY: usize = 1_024;
 

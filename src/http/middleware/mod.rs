@@ -1,6 +1,7 @@
 //! What holds for every request.
 
 mod authenticate;
+mod compress;
 pub mod cors;
 pub mod forwarded;
 pub mod guard;

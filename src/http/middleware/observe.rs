@@ -15,6 +15,7 @@ use futures_util::FutureExt;
 use metrics::{counter, histogram};
 use tracing::{error, info, warn};
 
+use super::compress;
 use super::forwarded::{self, Client};
 use crate::clock;
 use crate::http::base;
@@ -39,6 +40,7 @@ pub async fn observe(State(edge): State<Edge>, mut request: Request, next: Next)
     let client = request.extensions().get::<Client>().and_then(|client| client.address);
     let route =
         request.extensions().get::<MatchedPath>().map_or_else(|| "none".to_owned(), |route| route.as_str().to_owned());
+    let encodings = request.headers().get(header::ACCEPT_ENCODING).cloned();
     let span = begin(&edge, &route, &mut request);
     let outcome = AssertUnwindSafe(next.run(request)).catch_unwind().await;
     let response = outcome.unwrap_or_else(|panic| broken(&panic));
@@ -51,7 +53,8 @@ pub async fn observe(State(edge): State<Edge>, mut request: Request, next: Next)
     measure(&method, route, response.status(), seconds);
     let asked = Asked { method: &method, path: &path, client, id: id.to_str().unwrap_or_default() };
     log(&edge, &asked, &response, cause, seconds);
-    response
+    // Last of all: problems are written anew above.
+    if edge.http.compression { compress::compressed(encodings, response).await } else { response }
 }
 
 /// Probes and pages are not worth a trace.

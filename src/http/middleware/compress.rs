@@ -1,0 +1,38 @@
+//! Compresses large answers for clients that can read them. The others do not meet the encoders at all: a body that might be
+//! encoded takes six kilobytes, which ten thousand open streams would hold.
+
+use std::convert::Infallible;
+
+use axum::body::Body;
+use axum::extract::Request;
+use axum::http::{HeaderValue, header};
+use axum::response::Response;
+use tower::{ServiceExt, service_fn};
+use tower_http::CompressionLevel;
+use tower_http::compression::Compression;
+use tower_http::compression::predicate::{NotForContentType, Predicate, SizeAbove};
+
+/// Bytes of an answer from which on it is compressed.
+const WORTHWHILE: u64 = 1_024;
+
+/// The answer as `accepted` (the request's `Accept-Encoding`) allows.
+pub async fn compressed(accepted: Option<HeaderValue>, response: Response) -> Response {
+    if !worthwhile().should_compress(&response) {
+        return response;
+    }
+    let mut asked = Request::new(Body::empty());
+    asked.headers_mut().extend(accepted.map(|accepted| (header::ACCEPT_ENCODING, accepted)));
+    let mut response = Some(response);
+    let answer = service_fn(move |_: Request| {
+        let response = response.take().expect("it is asked once");
+        std::future::ready(Ok::<_, Infallible>(response))
+    });
+    let encoder = Compression::new(answer).quality(CompressionLevel::Fastest).compress_when(worthwhile());
+    let Ok(response) = encoder.oneshot(asked).await;
+    response.map(Body::new)
+}
+
+/// Small answers are not worth it, and a stream that is compressed is held back.
+fn worthwhile() -> impl Predicate {
+    SizeAbove::new(WORTHWHILE).and(NotForContentType::SSE).and(NotForContentType::IMAGES)
+}
