@@ -9,7 +9,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use crate::harness::environment::{Harness, Lent, Options};
 use crate::harness::reader::Reader;
 use crate::harness::wait::within;
-use crate::harness::{Gateway, Http, RedisOptions, eventually, turns};
+use crate::harness::{Gateway, Http, RedisOptions, eventually, http, turns};
 
 const QUICK: &str = "[sweeper]\nperiod = '1s'\ngrace = '500ms'\n";
 const PATIENCE: Duration = Duration::from_secs(120);
@@ -129,7 +129,7 @@ async fn a_thousand_watch_one_task() {
     let env = Harness::shared();
     let id = env.submit("demo.progress", json!([20, 0.3])).await;
     env.in_phase(&id, "running").await;
-    let client = reqwest::Client::builder().no_proxy().build().expect("a client");
+    let client = http::client().build().expect("a client");
     let url = format!("{}/v1/tasks/{id}/events", env.http.base);
     let readers = (0..READERS).map(|_| {
         let request = client.get(&url).header("last-event-id", "0");

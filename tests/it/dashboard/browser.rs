@@ -8,7 +8,7 @@ use base64::Engine;
 use serde_json::{Value, json};
 
 use crate::harness::process::Process;
-use crate::harness::{eventually, ports, turns};
+use crate::harness::{eventually, http, ports, turns};
 
 /// Under which WebDriver names an element.
 const ELEMENT: &str = "element-6066-11e4-a52e-4f735466cecf";
@@ -52,13 +52,12 @@ impl Browser {
     }
 
     async fn launch(turn: turns::Turn, niceness: i32, width: u32, height: u32) -> Self {
-        let _ = rustls::crypto::ring::default_provider().install_default();
         let port = ports::free();
         let profile = tempfile::tempdir().expect("a temporary folder");
         let mut command = Command::new("nice");
         command.args(["-n", &niceness.to_string(), "chromedriver", &format!("--port={port}")]);
         let driver = Process::start("chromedriver", command);
-        let client = reqwest::Client::builder().timeout(PATIENCE).build().expect("a client without TLS roots");
+        let client = http::client().timeout(PATIENCE).build().expect("a client without TLS roots");
         let address = format!("http://127.0.0.1:{port}");
         eventually("chromedriver is ready", async || client.get(format!("{address}/status")).send().await.ok()).await;
         let mut flags: Vec<String> = FLAGS.iter().map(|flag| (*flag).to_owned()).collect();

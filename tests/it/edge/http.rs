@@ -4,14 +4,14 @@
 use std::io::Read;
 use std::time::Duration;
 
-use reqwest::{Client, Method, Version};
+use reqwest::{Method, Version};
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 use crate::harness::environment::Harness;
 use crate::harness::postgres::cluster;
-use crate::harness::{Gateway, celery, eventually, ports};
+use crate::harness::{Gateway, celery, eventually, http, ports};
 
 /// A gateway of the test's own, without Redis: nothing here needs one.
 fn gateway(extra: &str) -> Gateway {
@@ -128,7 +128,8 @@ async fn a_trace_is_continued_into_the_message_and_seen_by_a_python_worker() {
 #[tokio::test]
 async fn a_stop_ends_streams_with_the_time_to_come_back() {
     let mut gateway = gateway("");
-    let answer = reqwest::get(format!("http://127.0.0.1:{}/v1/events", gateway.port)).await;
+    let client = http::client().build().expect("a client");
+    let answer = client.get(format!("http://127.0.0.1:{}/v1/events", gateway.port)).send().await;
     let answer = answer.expect("the stream opens");
     assert_eq!(gateway.stop(Duration::from_secs(10)), Some(0));
     let text = answer.text().await.expect("the stream ends as a whole");
@@ -140,9 +141,8 @@ async fn a_stop_ends_streams_with_the_time_to_come_back() {
 
 #[tokio::test]
 async fn http_2_is_spoken_with_and_without_tls_and_a_renewed_certificate_is_used() {
-    let _ = rustls::crypto::ring::default_provider().install_default();
     let plain = gateway("");
-    let prior = Client::builder().no_proxy().http2_prior_knowledge().build().expect("a client");
+    let prior = http::client().http2_prior_knowledge().build().expect("a client");
     let answer = prior.get(format!("http://127.0.0.1:{}/livez", plain.port)).send().await.expect("an answer");
     assert_eq!((answer.version(), answer.status().as_u16()), (Version::HTTP_2, 200));
     let submitted = prior
@@ -167,7 +167,7 @@ async fn http_2_is_spoken_with_and_without_tls_and_a_renewed_certificate_is_used
     let trusting = |name: &str| {
         let pem = std::fs::read(vector(&format!("{name}.crt"))).expect("a vector");
         let root = reqwest::Certificate::from_pem(&pem).expect("a certificate");
-        let client = Client::builder().no_proxy().pool_max_idle_per_host(0).tls_certs_only([root]);
+        let client = http::client().pool_max_idle_per_host(0).tls_certs_only([root]);
         client.build().expect("a client")
     };
     let first = trusting("one");

@@ -7,7 +7,7 @@ use serde_json::json;
 use crate::edge::create;
 use crate::harness::postgres::cluster;
 use crate::harness::wait::within;
-use crate::harness::{Answer, Gateway, Http, Redis, RedisOptions, eventually, turns};
+use crate::harness::{Answer, Gateway, Http, Redis, RedisOptions, eventually, http, turns};
 
 /// Requests that a token has at once: the rate is so low that none comes back during a test.
 const QUOTA: u64 = 6;
@@ -141,7 +141,7 @@ async fn lines_without_end_cost_no_memory() {
     let bytes = block.len() * BLOCKS;
     assert!(bytes > 100_000_000);
     let body = futures_util::stream::iter((0..BLOCKS).map(move |_| Ok::<_, std::io::Error>(block.clone())));
-    let request = reqwest::Client::builder().no_proxy().build().expect("a client");
+    let request = http::client().build().expect("a client");
     let sent = request
         .post(format!("{}/v1/tasks/batch", http.base))
         .header("content-type", "application/x-ndjson")

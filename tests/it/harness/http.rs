@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use reqwest::header::HeaderMap;
-use reqwest::{Client, Method};
+use reqwest::{Client, ClientBuilder, Method};
 use serde_json::Value;
 
 use super::sse::Sse;
@@ -18,11 +18,16 @@ pub struct Http {
     pub base: String,
 }
 
+/// Every client of a test begins here: none can be built before the cryptography is chosen, and tests run in any order.
+pub fn client() -> ClientBuilder {
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    Client::builder().no_proxy()
+}
+
 impl Http {
     pub fn new(base: String) -> Self {
-        let _ = rustls::crypto::ring::default_provider().install_default();
         // No connection is kept: a test that restarts the gateway would be given a broken one.
-        let client = Client::builder().no_proxy().pool_max_idle_per_host(0).redirect(reqwest::redirect::Policy::none());
+        let client = client().pool_max_idle_per_host(0).redirect(reqwest::redirect::Policy::none());
         Self { client: client.build().expect("a plain client can be built"), base }
     }
 

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::Http;
+use super::{Http, http};
 
 /// Follows one task by whichever gateway is next, from the last id that it saw, until `end`.
 pub struct Reader {
@@ -15,13 +15,12 @@ pub struct Reader {
 impl Reader {
     /// Begins at the gateway with this index.
     pub fn new(gateways: &[Http], at: usize, id: &str) -> Self {
-        let _ = rustls::crypto::ring::default_provider().install_default();
         Self { gateways: gateways.to_vec(), at, id: id.to_owned(), seen: Vec::new() }
     }
 
     /// Returns all ids in the order they came, once the task has ended.
     pub async fn follow(mut self) -> Vec<u64> {
-        let client = reqwest::Client::builder().no_proxy().pool_max_idle_per_host(0).build().expect("a client");
+        let client = http::client().pool_max_idle_per_host(0).build().expect("a client");
         while !self.read(&client).await {
             self.at += 1;
             tokio::time::sleep(Duration::from_millis(50)).await;
