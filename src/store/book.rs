@@ -213,24 +213,12 @@ fn clean_failure(failure: &super::Failure) -> super::Failure {
 }
 
 fn event(task: &Task, news: &News, status: Option<&str>) -> Event {
+    let told = Event::of(task, news.at);
     Event {
-        task_no: task.no,
-        task_id: task.id.clone(),
-        name: task.name.clone(),
-        queue: task.queue.clone(),
-        group_id: task.group_id.clone(),
-        root_id: task.root_id.clone(),
-        seq: task.seq,
-        feed: 0,
-        at: news.at,
-        phase: task.phase,
-        status: status.unwrap_or(&task.status).to_owned(),
-        delivery: task.delivery,
-        retries: task.retries,
-        worker: news.worker.as_deref().map(short).or_else(|| task.worker.clone()),
+        status: status.map_or(told.status, str::to_owned),
+        worker: news.worker.as_deref().map(short).or(told.worker),
         meta: news.meta.clone(),
-        reason: task.reason.clone(),
-        corrected: task.corrected,
+        ..told
     }
 }
 

@@ -185,11 +185,9 @@ impl Event {
             corrected: false,
         }
     }
-}
 
-impl Event {
-    /// The event of a publication.
-    pub(super) fn queued(task: &Task, at: Time) -> Self {
+    /// What there is to say of a task as it stands.
+    pub fn of(task: &Task, at: Time) -> Self {
         Self {
             task_no: task.no,
             task_id: task.id.clone(),
@@ -197,18 +195,24 @@ impl Event {
             queue: task.queue.clone(),
             group_id: task.group_id.clone(),
             root_id: task.root_id.clone(),
-            seq: task.seq + 1,
+            seq: task.seq,
             feed: 0,
             at,
-            phase: Phase::Queued,
-            status: Phase::Queued.status().to_owned(),
+            phase: task.phase,
+            status: task.status.clone(),
             delivery: task.delivery,
             retries: task.retries,
             worker: task.worker.clone(),
             meta: None,
-            reason: None,
+            reason: task.reason.clone(),
             corrected: task.corrected,
         }
+    }
+
+    /// The event of a publication.
+    pub(super) fn queued(task: &Task, at: Time) -> Self {
+        let phase = Phase::Queued;
+        Self { seq: task.seq + 1, phase, status: phase.status().to_owned(), reason: None, ..Self::of(task, at) }
     }
 }
 

@@ -223,26 +223,9 @@ mod tests {
     const SENDER: &str = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
 
     fn event(seq: i64, second: i64, phase: Phase, retries: i32) -> Event {
-        let task = sample_task(ID, phase, Time(0));
-        Event {
-            task_no: 1,
-            task_id: task.id,
-            name: task.name,
-            queue: task.queue,
-            group_id: None,
-            root_id: None,
-            seq,
-            feed: seq,
-            at: Time(second * 1_000_000),
-            phase,
-            status: phase.status().to_owned(),
-            delivery: 1,
-            retries,
-            worker: phase.is_at_worker().then(|| "celery@a".to_owned()),
-            meta: None,
-            reason: None,
-            corrected: false,
-        }
+        let worker = phase.is_at_worker().then(|| "celery@a".to_owned());
+        let told = Event::of(&sample_task(ID, phase, Time(0)), Time(second * 1_000_000));
+        Event { seq, feed: seq, retries, worker, ..told }
     }
 
     fn traced(phase: Phase) -> (Task, Place) {

@@ -121,6 +121,7 @@ impl State {
 mod tests {
     use super::*;
     use crate::celery::event::{Call, Kind, TaskNews};
+    use crate::store::sample_task;
     use crate::task::json::verbatim;
 
     fn id() -> TaskId {
@@ -146,25 +147,7 @@ mod tests {
 
     /// As the ledger tells what it took.
     fn told(one: &News) -> crate::store::Event {
-        crate::store::Event {
-            task_no: 1,
-            task_id: one.task_id.clone(),
-            name: None,
-            queue: None,
-            group_id: None,
-            root_id: None,
-            seq: 2,
-            feed: 0,
-            at: one.at,
-            phase: one.phase,
-            status: one.phase.status().to_owned(),
-            delivery: 1,
-            retries: 0,
-            worker: None,
-            meta: None,
-            reason: None,
-            corrected: false,
-        }
+        crate::store::Event::of(&sample_task(one.task_id.as_str(), one.phase, one.at), one.at)
     }
 
     fn retried() -> Event {

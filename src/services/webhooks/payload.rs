@@ -137,31 +137,8 @@ fn encoded(id: &str) -> String {
 mod tests {
     use super::*;
     use crate::config::{Config, Role};
-    use crate::store::{Source, sample_task};
+    use crate::store::sample_task;
     use crate::task::json;
-
-    fn event(task: &Task) -> Event {
-        let news = crate::store::News::new(task.id.clone(), Source::Ledger, task.phase, Time(1));
-        Event {
-            task_no: task.no,
-            task_id: task.id.clone(),
-            name: task.name.clone(),
-            queue: task.queue.clone(),
-            group_id: None,
-            root_id: None,
-            seq: task.seq,
-            feed: 1,
-            at: news.at,
-            phase: task.phase,
-            status: task.status.clone(),
-            delivery: 1,
-            retries: 0,
-            worker: None,
-            meta: None,
-            reason: None,
-            corrected: false,
-        }
-    }
 
     #[test]
     fn an_outcome_is_told_with_its_event_and_masked() {
@@ -169,7 +146,7 @@ mod tests {
         let mut task = sample_task("a b", Phase::Succeeded, Time(1));
         task.options.redact = vec!["password".to_owned()];
         task.result = Some(json::written(r#"{"password": "geheim", "n": 1}"#.to_owned()));
-        let mut event = event(&task);
+        let mut event = Event::of(&task, Time(1));
         let told: serde_json::Value = serde_json::from_str(&text(&event, &task, &catalog)).unwrap();
         assert_eq!(told["type"], "task.succeeded");
         assert_eq!(told["data"]["result"], serde_json::json!({"password": "***", "n": 1}));
@@ -184,7 +161,7 @@ mod tests {
         let catalog = Catalog::compile(&Config::parse(Role::Dev, "").unwrap()).unwrap();
         let mut task = sample_task("t", Phase::Succeeded, Time(1));
         task.result = Some(json::written(format!("\"{}\"", "x".repeat(MAX_VALUE))));
-        let told = text(&event(&task), &task, &catalog);
+        let told = text(&Event::of(&task, Time(1)), &task, &catalog);
         assert!(told.len() < MAX_VALUE && told.contains("\"result_omitted\":true"));
     }
 }
