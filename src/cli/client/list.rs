@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use super::At;
 use super::connection::{Answer, Client, Failure, encoded};
-use super::show::line;
+use super::show::{line, shown};
 
 /// A cell is cut here: one long name must not push the rest off the screen.
 const WIDEST: usize = 60;
@@ -135,11 +135,11 @@ fn table(items: &[Value], columns: &[Column<'_>]) -> Vec<String> {
 
 /// On one line, without what a terminal would obey, and not too long.
 fn fitting(cell: &str) -> String {
-    let clean: Vec<char> = cell.chars().map(|c| if c.is_control() { '?' } else { c }).collect();
-    if clean.len() <= WIDEST {
-        return clean.into_iter().collect();
+    let cell = shown(cell);
+    if cell.chars().count() <= WIDEST {
+        return cell;
     }
-    clean[..WIDEST - 1].iter().chain(&['…']).collect()
+    cell.chars().take(WIDEST - 1).chain(['…']).collect()
 }
 
 pub fn text(value: &Value) -> String {

@@ -6,7 +6,7 @@ use clap::Args;
 
 use super::connection::{Answer, Client, Failure, encoded};
 use super::follow::follow;
-use super::show::{Show, line};
+use super::show::{Show, line, shown};
 use super::{At, FAILED, UNFINISHED};
 
 /// The result's word; `clap` needs a name of its own for it.
@@ -77,6 +77,11 @@ pub fn settle(client: &Client, answer: &Answer) -> ExitCode {
 
 /// `FAILURE: KeyError: 'boom'`, and the traceback if there is one.
 fn ending(status: &str, answer: &Answer) -> String {
+    let text = said(status, answer);
+    text.lines().map(|line| shown(&line.replace('\t', "    "))).collect::<Vec<_>>().join("\n")
+}
+
+fn said(status: &str, answer: &Answer) -> String {
     let error = answer.member("error").and_then(|error| {
         let fields = crate::task::json::Fields::parse(error.get()).ok()?;
         Some(format!(": {}: {}", fields.text("type")?, fields.text("message").unwrap_or_default()))

@@ -1,4 +1,6 @@
 //! A task's way on a terminal: a bar while its progress is known, else a wheel; plain lines where nobody looks.
+//!
+//! It goes to standard error, so it is shown also while the result goes to a file. What tasks say is shown, never obeyed.
 
 use std::io::{IsTerminal, Write};
 use std::time::Duration;
@@ -28,10 +30,11 @@ impl Show {
         if json {
             return Self::Json;
         }
-        if !std::io::stderr().is_terminal() {
+        let bar = ProgressBar::new(STEPS).with_style(wheel());
+        // Hidden on a terminal that cannot move its cursor.
+        if !std::io::stderr().is_terminal() || bar.is_hidden() {
             return Self::Lines(String::new());
         }
-        let bar = ProgressBar::new(STEPS).with_style(wheel());
         bar.enable_steady_tick(TICK);
         Self::Bar(bar)
     }
@@ -63,6 +66,11 @@ pub fn line(text: &str) {
     let _ = writeln!(std::io::stdout().lock(), "{}", text.replace('\n', " "));
 }
 
+/// As much of a text as a terminal only shows: it would obey the rest.
+pub fn shown(text: &str) -> String {
+    text.chars().map(|char| if char.is_control() { '?' } else { char }).collect()
+}
+
 fn draw(bar: &ProgressBar, event: &Event) {
     let progress = progress(event);
     match progress.as_ref().and_then(Progress::fraction) {
@@ -78,44 +86,43 @@ fn draw(bar: &ProgressBar, event: &Event) {
 
 /// `PROGRESS 3/10: page 3`
 fn sentence(event: &Event) -> String {
-    let status = status(&event.data);
-    let Some(progress) = progress(event) else { return status };
+    let Ok(fields) = Fields::parse(&event.data) else { return String::new() };
+    if let Some((completed, total)) = members(&fields) {
+        return format!("{completed} of {total}");
+    }
+    let status = fields.text("status").unwrap_or_default();
+    let Some(progress) = progress(event) else { return shown(&status) };
     let amount = match (progress.done, progress.total) {
         (Some(done), Some(total)) => format!(" {done}/{total}"),
         (Some(done), None) => format!(" {done}"),
         (None, _) => String::new(),
     };
     let message = progress.message.map(|text| format!(": {text}")).unwrap_or_default();
-    format!("{status}{amount}{message}")
+    shown(&format!("{status}{amount}{message}"))
 }
 
-/// Of a task its status; of a group how much of it is done.
-fn status(data: &str) -> String {
-    let Ok(fields) = Fields::parse(data) else { return String::new() };
-    let number = |name| fields.get(name).map(RawValue::get);
-    match (fields.text("status"), number("completed"), number("total")) {
-        (Some(status), _, _) => status,
-        (None, Some(completed), Some(total)) => format!("{completed} of {total}"),
-        _ => String::new(),
-    }
+/// How many members of a group are done, and how many there are; `None` for a task.
+fn members<'a>(fields: &Fields<'a>) -> Option<(&'a str, &'a str)> {
+    fields.get("group_id")?;
+    fields.get("completed").map(RawValue::get).zip(fields.get("total").map(RawValue::get))
 }
 
 /// A task says it in `meta` (an event) or `progress` (a snapshot), a group in itself.
 fn progress(event: &Event) -> Option<Progress> {
     let fields = Fields::parse(&event.data).ok()?;
-    if fields.get("group_id").is_some() && fields.get("completed").is_some() {
+    if members(&fields).is_some() {
         let whole = crate::task::json::verbatim(event.data.clone()).ok()?;
-        return Progress::read(&whole).map(|progress| Progress { message: None, ..progress });
+        return Progress::read(&whole);
     }
     ["meta", "progress"].iter().find_map(|name| Progress::read(fields.get(name)?))
 }
 
 fn measured() -> ProgressStyle {
-    style("{bar:40} {percent:>3} % {msg}")
+    style("{bar:30} {percent:>3} % {wide_msg}")
 }
 
 fn wheel() -> ProgressStyle {
-    style("{spinner} {elapsed} {msg}")
+    style("{spinner} {elapsed} {wide_msg}")
 }
 
 fn style(template: &str) -> ProgressStyle {
@@ -136,6 +143,8 @@ mod tests {
         let meta = r#"{"status": "PROGRESS", "meta": {"current": 3, "total": 10, "message": "page 3"}}"#;
         assert_eq!(said(meta), "PROGRESS 3/10: page 3");
         assert_eq!(said(r#"{"status": "PROGRESS", "progress": {"done": 0.5}}"#), "PROGRESS 0.5");
-        assert_eq!(said(r#"{"group_id": "g", "completed": 2, "total": 5}"#), "2 of 5 2/5");
+        assert_eq!(said(r#"{"group_id": "g", "completed": 2, "total": 5}"#), "2 of 5");
+        let evil = r#"{"status": "PROGRESS", "meta": {"message": "\u001b[2Jgone\nand \u0007"}}"#;
+        assert_eq!(said(evil), "PROGRESS: ?[2Jgone?and ?");
     }
 }

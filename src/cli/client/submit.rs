@@ -98,6 +98,10 @@ impl Submit {
         let id = answer.text_of("task_id").or_else(|| answer.text_of("group_id"));
         let id = id.ok_or_else(|| Failure::Refused(format!("the answer names no task: {}", answer.text)))?;
         if self.watch {
+            if !client.json {
+                // Who leaves before the end can come back to it.
+                eprintln!("{id}");
+            }
             return watch(client, &id).await;
         }
         if self.wait {

@@ -5,8 +5,9 @@ use std::process::Output;
 use serde_json::{Value, json};
 
 use crate::harness::environment::Harness;
-use crate::harness::gateway::run;
+use crate::harness::gateway::{run, run_on_terminal};
 use crate::harness::ports;
+use crate::harness::terminal::Screen;
 
 struct Said {
     code: Option<i32>,
@@ -75,6 +76,46 @@ async fn progress_is_told_line_by_line_where_no_terminal_is() {
     let group = ask(&["submit", "--file", file.to_str().expect("a text"), "--watch", "--json"]).with(0).out;
     let end: Value = serde_json::from_str(group.lines().last().expect("an end")).expect("JSON");
     assert_eq!(end["result"], json!([2, 4]), "{end}");
+}
+
+/// The part of a bar that is done, of `━━━── 60 % PROGRESS 3/5: step 3`, and what stands behind it.
+fn bar(line: &str) -> Option<(f64, u32, &str)> {
+    let (bar, rest) = line.split_once(' ')?;
+    let (percent, words) = rest.split_once(" % ")?;
+    let done = bar.chars().filter(|char| *char == '━').count();
+    let whole = bar.chars().filter(|char| "━─".contains(*char)).count();
+    assert!(whole == bar.chars().count() && whole > 9, "{line:?}");
+    Some((done as f64 / whole as f64, percent.trim().parse().ok()?, words))
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn progress_is_a_bar_where_a_terminal_is() {
+    const COLUMNS: u16 = 60;
+    let env = Harness::shared();
+    let on_terminal = |columns, words: &[&str]| {
+        let (code, written) = run_on_terminal(words, &[("TASKGATE_URL", &env.http.base)], columns);
+        (code, Screen::after(&written))
+    };
+    let (code, screen) = on_terminal(COLUMNS, &["submit", "demo.progress", "5", "0.4", "--watch"]);
+    assert_eq!(code, Some(0), "{}", screen.text());
+    let (id, result) =
+        screen.text().split_once('\n').map(|(id, result)| (id.to_owned(), result.to_owned())).expect("two lines");
+    assert_eq!((id.len(), result.as_str()), (36, "{\"steps\": 5}"), "{:?}", screen.seen);
+    let bars: Vec<_> = screen.seen.iter().filter_map(|line| bar(line)).collect();
+    assert!(bars.iter().any(|bar| bar.1 == 100) && bars.iter().any(|bar| bar.1 < 100), "{:?}", screen.seen);
+    assert!(bars.is_sorted_by_key(|bar| bar.1), "{:?}", screen.seen);
+    for (done, percent, words) in bars {
+        assert!((done - f64::from(percent) / 100.0).abs() < 0.05, "{:?}", screen.seen);
+        assert_eq!(words, format!("PROGRESS {0}/5: step {0}", percent / 20));
+    }
+    // What a task says is cut where the line ends, and not obeyed; how it went wrong is said below.
+    let evil = json!({"current": 1, "total": 2, "message": format!("\u{1b}[2J\n{}", "wide ".repeat(30))});
+    let (_, screen) = on_terminal(COLUMNS, &["submit", "demo.custom_state", "CRAWLING", &evil.to_string(), "--watch"]);
+    let widest = screen.seen.iter().map(|line| line.chars().count()).max();
+    assert!(widest <= Some(usize::from(COLUMNS)), "{:?}", screen.seen);
+    let (code, screen) = on_terminal(COLUMNS, &["submit", "demo.fail", "ValueError", "\u{1b}[2Jboom", "--watch"]);
+    assert_eq!(code, Some(1));
+    assert!(screen.text().contains("\nFAILURE: ValueError: ?[2Jboom\nTraceback"), "{}", screen.text());
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -3,13 +3,13 @@
 use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::path::PathBuf;
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use toml::{Table, Value};
 
 use super::process::{Process, folder};
-use super::{Http, celery, ports, wait};
+use super::{Http, celery, ports, unix, wait};
 
 /// Cargo names it to tests; an example lies one folder below it.
 fn binary() -> PathBuf {
@@ -193,10 +193,29 @@ pub fn migrate(database: &str) {
 
 /// A subcommand run to its end.
 pub fn run(arguments: &[&str], environment: &[(&str, &str)]) -> std::process::Output {
+    subcommand(arguments, environment).output().expect("the binary was built")
+}
+
+/// As [`run`], on a terminal of so many columns: the exit code, and all that was written to the terminal.
+pub fn run_on_terminal(arguments: &[&str], environment: &[(&str, &str)], columns: u16) -> (Option<i32>, String) {
+    let (mut near, far) = unix::terminal(24, columns);
+    let mut command = subcommand(arguments, &[&[("TERM", "xterm-256color")], environment].concat());
+    command.stdin(Stdio::null()).stderr(far.try_clone().expect("it is open")).stdout(far);
+    let mut child = command.spawn().expect("the binary was built");
+    // It has the program's side of the terminal too.
+    drop(command);
+    let mut written = Vec::new();
+    // The end of a terminal is an error.
+    let _ = near.read_to_end(&mut written);
+    let status = child.wait().expect("the child is ours");
+    (status.code(), String::from_utf8(written).expect("the client writes UTF-8"))
+}
+
+fn subcommand(arguments: &[&str], environment: &[(&str, &str)]) -> Command {
     let environment: Vec<(String, String)> =
         environment.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
     let arguments: Vec<String> = arguments.iter().map(|word| (*word).to_owned()).collect();
-    command(&arguments, &folder("run"), &environment).output().expect("the binary was built")
+    command(&arguments, &folder("run"), &environment)
 }
 
 fn command(arguments: &[String], directory: &std::path::Path, environment: &[(String, String)]) -> Command {

@@ -22,6 +22,7 @@ pub mod reader;
 pub mod redis;
 pub mod sse;
 pub mod stopwatch;
+pub mod terminal;
 pub mod turns;
 pub mod unix;
 pub mod wait;

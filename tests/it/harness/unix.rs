@@ -2,9 +2,11 @@
 
 #![expect(
     unsafe_code,
-    reason = "signals, the parent-death signal, atexit and a thread's clock exist as system calls only"
+    reason = "signals, the parent-death signal, atexit, a thread's clock and terminals exist as system calls only"
 )]
 
+use std::fs::File;
+use std::os::fd::{AsRawFd, FromRawFd};
 use std::os::unix::process::CommandExt;
 use std::process::Command;
 use std::time::Duration;
@@ -38,6 +40,23 @@ pub fn thread_time() -> Duration {
     // SAFETY: a system call that fills the struct it is given.
     unsafe { libc::clock_gettime(libc::CLOCK_THREAD_CPUTIME_ID, &raw mut time) };
     Duration::new(time.tv_sec as u64, time.tv_nsec as u32)
+}
+
+/// A terminal: the side of who looks and types, and the side of a program. Neither is inherited by other children: while one of
+/// them held the program's side, the other would not end.
+pub fn terminal(rows: u16, columns: u16) -> (File, File) {
+    let near = File::options().read(true).write(true).open("/dev/ptmx").expect("there are terminals");
+    let locked: libc::c_int = 0;
+    let size = libc::winsize { ws_row: rows, ws_col: columns, ws_xpixel: 0, ws_ypixel: 0 };
+    // SAFETY: the descriptor is open, and the calls read what the pointers point to.
+    let far = unsafe {
+        libc::ioctl(near.as_raw_fd(), libc::TIOCSPTLCK, &raw const locked);
+        libc::ioctl(near.as_raw_fd(), libc::TIOCSWINSZ, &raw const size);
+        libc::ioctl(near.as_raw_fd(), libc::TIOCGPTPEER, libc::O_RDWR | libc::O_NOCTTY | libc::O_CLOEXEC)
+    };
+    assert!(far >= 0, "{}", std::io::Error::last_os_error());
+    // SAFETY: a descriptor that was just made, and nobody else's.
+    (near, unsafe { File::from_raw_fd(far) })
 }
 
 /// Whether this process may do everything.
