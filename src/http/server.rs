@@ -1,6 +1,6 @@
 //! Accepts connections, with TLS or plain, and speaks HTTP/1.1 and HTTP/2 on them.
 //!
-//! A connection that sends its head too slowly is cut, one too many is told so; an end waits for answers in progress, streams end
+//! A connection that sends its head too slowly or is gone is cut, one too many is told so; an end waits for answers in progress, streams end
 //! by themselves.
 
 use std::net::SocketAddr;
@@ -24,7 +24,7 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
-use super::connection::{Documented, Tls, last_words};
+use super::connection::{Documented, Prompt, Tls, last_words};
 use super::middleware::forwarded::Peer;
 use super::problem::Problem;
 use super::slugs;
@@ -40,6 +40,13 @@ const GRACE: Duration = Duration::from_secs(5);
 const LAST_WORDS: Duration = Duration::from_secs(1);
 /// Connections that are being told so; beyond these they are cut.
 const MOST_REFUSED: usize = 100;
+/// Requests in progress on one connection of HTTP/2: its client sends more when some are answered.
+const MOST_REQUESTS: u32 = 1_000;
+/// The guard refuses a head that is too large, with a document; hyper one that is larger by this, without.
+const ROOM_FOR_A_REFUSAL: u32 = 64 << 10;
+/// A silent connection of HTTP/2 is asked this often whether there is anybody, and cut when no answer comes.
+const PING_PERIOD: Duration = Duration::from_secs(30);
+const PING_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// How connections are served.
 pub struct Server {
@@ -76,6 +83,11 @@ impl Server {
             all if all == HTTP2.len() => &self.http2,
             _ => &self.either,
         })
+    }
+
+    /// Who begins has to go on: where only HTTP/2 or either is spoken, the library has no clock on the rest of the preface.
+    fn prompt<S>(&self, stream: S) -> Prompt<Documented<S>> {
+        Prompt::new(Documented::new(stream), self.handshake)
     }
 
     /// For what was agreed on with TLS.
@@ -166,7 +178,7 @@ async fn connection(
     // Before its first byte a connection has nothing that a stop would wait for.
     let begun = tokio::select! { () = stop.cancelled() => return, begun = begun => begun };
     match begun {
-        Ok(Ok(builder)) => speak(builder, router, watcher, Documented::new(stream), peer).await,
+        Ok(Ok(builder)) => speak(builder, router, watcher, server.prompt(stream), peer).await,
         Ok(Err(error)) => debug!(%error, %address, "a connection ended before it began"),
         Err(_) => debug!(%address, "a connection did not begin in time"),
     }
@@ -177,7 +189,7 @@ async fn secured(server: &Server, tls: &Tls, router: Router, watcher: Watcher, s
     match tokio::time::timeout(server.handshake, tls.acceptor().accept(stream)).await {
         Ok(Ok(stream)) => {
             let builder = server.agreed(stream.get_ref().1.alpn_protocol());
-            speak(builder, router, watcher, Documented::new(stream), peer).await;
+            speak(builder, router, watcher, server.prompt(stream), peer).await;
         }
         Ok(Err(error)) => debug!(%error, %address, "a TLS handshake failed"),
         Err(_) => debug!(%address, "a TLS handshake took too long"),
@@ -228,7 +240,12 @@ fn builder(header_timeout: Duration, max_header: usize) -> Builder<TokioExecutor
         .header_read_timeout(header_timeout)
         .max_buf_size(max_header)
         .keep_alive(true);
-    let max_header = u32::try_from(max_header).unwrap_or(u32::MAX);
-    builder.http2().timer(TokioTimer::new()).max_concurrent_streams(1_000).max_header_list_size(max_header);
+    builder
+        .http2()
+        .timer(TokioTimer::new())
+        .max_concurrent_streams(MOST_REQUESTS)
+        .max_header_list_size(u32::try_from(max_header).unwrap_or(u32::MAX).saturating_add(ROOM_FOR_A_REFUSAL))
+        .keep_alive_interval(PING_PERIOD)
+        .keep_alive_timeout(PING_TIMEOUT);
     builder
 }

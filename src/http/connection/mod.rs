@@ -1,9 +1,11 @@
-//! Below HTTP: TLS, and answers to what never becomes a request.
+//! Below HTTP: TLS, answers to what never becomes a request, and an end for who says nothing.
 
 mod bare;
+mod prompt;
 mod tls;
 
 pub use bare::Documented;
+pub use prompt::Prompt;
 pub use tls::Tls;
 
 use axum::body::Body;

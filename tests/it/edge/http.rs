@@ -10,11 +10,11 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 use crate::harness::environment::Harness;
-use crate::harness::postgres::cluster;
+use crate::harness::postgres::{cluster, query};
 use crate::harness::{Gateway, celery, eventually, http, ports};
 
 /// A gateway of the test's own, without Redis: nothing here needs one.
-fn gateway(extra: &str) -> Gateway {
+pub fn gateway(extra: &str) -> Gateway {
     let nobody = format!("redis://127.0.0.1:{}/0", ports::free());
     Gateway::serve(&cluster().migrated_database(), &nobody, &nobody, extra)
 }
@@ -24,7 +24,7 @@ fn vector(name: &str) -> String {
 }
 
 /// Sends bytes as they are and reads until the other side closes.
-async fn raw(port: u16, bytes: &[u8]) -> String {
+pub async fn raw(port: u16, bytes: &[u8]) -> String {
     let mut stream = TcpStream::connect(("127.0.0.1", port)).await.expect("it listens");
     // Who refuses early may have closed before all is written.
     let _ = stream.write_all(bytes).await;
@@ -251,7 +251,10 @@ async fn only_a_trusted_proxy_says_for_whom_it_calls() {
 
 #[tokio::test]
 async fn every_refusal_is_a_document_even_of_what_is_no_request() {
-    let gateway = gateway("http.request_timeout = '1s'\nhttp.header_timeout = '1s'\nhttp.max_header = '8KiB'");
+    let nobody = format!("redis://127.0.0.1:{}/0", ports::free());
+    let database = cluster().migrated_database();
+    let limits = "http.request_timeout = '1s'\nhttp.header_timeout = '1s'\nhttp.max_header = '8KiB'";
+    let gateway = Gateway::serve(&database, &nobody, &nobody, limits);
     let port = gateway.port;
     for garbage in [
         "GARBAGE\r\n\r\n",
@@ -283,6 +286,16 @@ async fn every_refusal_is_a_document_even_of_what_is_no_request() {
     http.send(Method::POST, "/v1/tasks", &[("content-type", "application/json")], Some(long))
         .await
         .problem(413, "payload-too-large");
+    // An answer that does not come, because somebody holds what it is read from. Nobody waits for the end of that.
+    let held = "begin; lock table taskgate.task in access exclusive mode; select pg_sleep(60)";
+    std::thread::spawn(move || query(&database, held));
+    let late = eventually("a request takes too long", async || {
+        let answer = http.get("/v1/tasks").await;
+        (answer.status == 503).then_some(answer)
+    });
+    let late = late.await;
+    late.problem(503, "overloaded");
+    assert_eq!(late.header("retry-after"), Some("1"));
 }
 
 #[tokio::test]

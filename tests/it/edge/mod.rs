@@ -2,6 +2,7 @@
 
 mod client;
 mod http;
+mod http2;
 mod routes;
 mod tokens;
 

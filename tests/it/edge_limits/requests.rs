@@ -12,7 +12,8 @@ use crate::harness::{Answer, Gateway, Http, Redis, RedisOptions, eventually, htt
 /// Requests that a token has at once: the rate is so low that none comes back during a test.
 const QUOTA: u64 = 6;
 
-const CONFIG: &str = "auth = 'token'\nlimits.requests = '6/h'\nlimits.width = 20\nhttp.max_streams_per_token = 2\n";
+const CONFIG: &str = "auth = 'token'\nlimits.requests = '6/h'\nlimits.width = 20\nhttp.max_streams_per_token = 2\n\
+                      http.max_streams = 3\n";
 
 struct Fleet {
     gateways: [Gateway; 2],
@@ -100,13 +101,30 @@ async fn a_token_has_so_many_streams_and_a_body_so_many_members() {
     refused.problem(429, "too-many-token-streams");
     assert_eq!(refused.header("retry-after"), Some("5"));
     let other = fleet.token(&["--name", "another", "--scope", "read"]);
-    drop(http.events("/v1/events", &[("authorization", other.as_str())]).await);
+    let others = [("authorization", other.as_str())];
+    let three = http.events("/v1/events", &others).await;
+    // The replica's places are taken too: for a token that has one left, and for a task's own stream.
+    let task = json!({"task": "demo.echo", "queue": "nobody"});
+    let accepted = http.post_with("/v1/tasks", &headers, &task).await.expect(202);
+    let own = format!("/v1/tasks/{}/events", accepted["task_id"].as_str().expect("an id"));
+    for path in ["/v1/events", &own] {
+        let refused = http.get_with(path, &others).await;
+        assert!(refused.problem(503, "too-many-streams")["detail"].as_str().is_some_and(|text| text.contains('3')));
+        assert_eq!(refused.header("retry-after"), Some("5"));
+    }
+    drop(fleet.http(1).events("/v1/events", &others).await);
+    drop(three);
+    let again = async |what: &str, headers: &[(&str, &str)]| {
+        let free = eventually(what, async || {
+            let answer = http.send(reqwest::Method::HEAD, "/v1/events", headers, None).await;
+            (answer.status == 200).then_some(())
+        });
+        free.await;
+    };
+    again("a place of the replica is free when a stream has ended", &others).await;
+    http.get_with("/v1/events", &headers).await.problem(429, "too-many-token-streams");
     drop(one);
-    let again = eventually("the place of a stream that ended is free", async || {
-        let answer = http.send(reqwest::Method::HEAD, "/v1/events", &headers, None).await;
-        (answer.status != 429).then_some(())
-    });
-    again.await;
+    again("a place of the token is free when a stream has ended", &headers).await;
     drop(two);
     let wide = |members: usize| json!({"task": "demo.echo", "args": vec![1; members]});
     let refused = http.post_with("/v1/tasks", &headers, &wide(21)).await.problem(400, "invalid-json");
