@@ -335,6 +335,8 @@ pub struct Lease {
 pub struct Fence {
     pub lease: &'static str,
     pub term: i64,
+    /// The write renews the lease up to here: whoever writes is alive, however long the write takes.
+    pub until: Time,
 }
 
 /// What became of an attempt to take a task out before it reached the broker.

@@ -317,7 +317,8 @@ impl Recorder {
                 chunk.iter().any(|one| one.phase.is_final()) || self.hub.watches(chunk.iter().map(|one| &one.task_id));
             loop {
                 let started = Instant::now();
-                let fence = Fence { lease: LEASE, term: self.term.load(Ordering::Relaxed) };
+                let (term, until) = (self.term.load(Ordering::Relaxed), clock::now().plus(LEASE_TTL));
+                let fence = Fence { lease: LEASE, term, until };
                 match self.ledger.learn_fenced(chunk, durable, &fence).await {
                     Ok(None) => {
                         warn!("another replica records now, {} news are left to it", chunk.len());

@@ -64,12 +64,18 @@ impl Sweeper {
     }
 
     /// The message is in its list again: a further delivery, made by kombu's rule. A worker may have it already when this is
-    /// written; then the recorder has seen the delivery for itself.
+    /// written, and may have ended it; if nothing that was heard of it tells of the delivery, this does.
     async fn note_restored(&self, task: &Task, reason: &str) -> Result<(), Trouble> {
         let mut news = decided(task, Phase::Queued);
         news.delivery = Some(task.delivery + 1);
         news.reason = Some(reason.to_owned());
-        let events = self.ledger.learn(&[news], true).await?;
+        let mut events = self.ledger.learn(&[news], true).await?;
+        if events.is_empty() {
+            let now = self.ledger.standing(std::slice::from_ref(&task.id)).await?;
+            let untold: Vec<_> =
+                now.into_iter().filter(|now| now.delivery == task.delivery).map(|now| now.id).collect();
+            events = self.ledger.remark(&untold, reason, clock::now()).await?;
+        }
         warn!(task.id = %task.id, "task {}: {reason}", task.id);
         counter!("taskgate_sweeper_repairs_total", "kind" => "restored").increment(1);
         counter!("taskgate_tasks_requeued_total", "reason" => "restored").increment(1);

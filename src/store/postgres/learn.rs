@@ -30,9 +30,11 @@ const MAX_ATTEMPTS: usize = 5;
 /// Locked until the commit: the next holder cannot take the lease before that.
 pub(super) const FENCE: &str = "select 1 from taskgate.lease where name = $1 and term = $2 for share";
 
-/// [`FENCE`], then [`LOCK`], in one round trip: no rows without the fence.
+/// The fence, then [`LOCK`], in one round trip: no rows without the fence. It renews the lease: a successor that waits for a long
+/// write finds afterwards that its holder lives.
 pub(super) const LOCK_FENCED: &str = concat!(
-    "with fence as materialized (select 1 from taskgate.lease where name = $2 and term = $3 for share) select ",
+    "with fence as (update taskgate.lease set expires_at = greatest(expires_at, $4) where name = $2 and term = $3 returning 1) \
+     select ",
     light_task_columns!(),
     " from taskgate.task t where t.task_id = any($1) and exists (select 1 from fence) \
      order by t.task_no for no key update of t"
@@ -86,7 +88,13 @@ async fn try_learn(
 async fn lock_fenced(tx: &mut Tx, ids: &[&TaskId], fence: Option<&Fence>) -> Result<Option<Vec<Task>>, Error> {
     let Some(fence) = fence else { return lock(tx, ids).await.map(Some) };
     let ids: Vec<&str> = ids.iter().map(|id| id.as_str()).collect();
-    let found = sqlx::query(LOCK_FENCED).bind(ids).bind(fence.lease).bind(fence.term).fetch_all(&mut **tx).await?;
+    let found = sqlx::query(LOCK_FENCED)
+        .bind(ids)
+        .bind(fence.lease)
+        .bind(fence.term)
+        .bind(fence.until.0)
+        .fetch_all(&mut **tx)
+        .await?;
     if found.is_empty() {
         // Unknown tasks, or another holder.
         let holds = sqlx::query(FENCE).bind(fence.lease).bind(fence.term).fetch_optional(&mut **tx).await?;
