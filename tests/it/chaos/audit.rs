@@ -24,8 +24,10 @@ pub struct Figures {
     pub held: usize,
     pub reported: usize,
     pub executions: usize,
-    /// Executions beyond the first of a task; each of them is in the task's history.
+    /// Executions beyond the first of a task.
     pub repeated: usize,
+    /// Tasks with such executions of which nothing in the history tells.
+    pub unexplained: usize,
     pub events: usize,
     pub streams: usize,
     pub settled: Duration,
@@ -36,7 +38,7 @@ impl fmt::Display for Figures {
         write!(
             f,
             "chaos: {} faults; accepted {} = finished {} + held {} + reported {}; {} refused, {} unanswered; \
-             {} executions, {} of them repetitions, all in the history; {} events without a gap; {} streams complete; \
+             {} executions, {} of them repetitions, {} tasks unexplained; {} events without a gap; {} streams complete; \
              settled in {:.1} s",
             self.faults,
             self.accepted,
@@ -47,6 +49,7 @@ impl fmt::Display for Figures {
             self.open,
             self.executions,
             self.repeated,
+            self.unexplained,
             self.events,
             self.streams,
             self.settled.as_secs_f64()
@@ -186,6 +189,7 @@ async fn executions(
             if told + 1 < runs.len() {
                 let sent = sent_again(http, id, &starts).await;
                 if told + sent + 1 < runs.len() {
+                    figures.unexplained += 1;
                     broken.push(unexplained(id, runs, told + sent + 1, &history));
                 }
             }
