@@ -153,16 +153,27 @@ impl Beat {
                 let rest = due.split_off(due.len().min(share));
                 batches.push(self.fire(std::mem::replace(&mut due, rest), crowd.due_at));
             }
-            // Each is written whatever becomes of the others; what failed is found again.
+            let (mut committed, mut failure) = (Vec::new(), None);
             for outcome in futures_util::future::join_all(batches).await {
-                won += outcome?;
+                match outcome {
+                    Ok((ours, tasks)) => {
+                        won += ours;
+                        committed.extend(tasks);
+                    }
+                    Err(error) => failure = Some(error),
+                }
             }
+            // All at once: one publication then, and none waits until another one is written down.
+            self.gateway.announce(committed);
+            // Each was written whatever became of the others; what failed is found again.
+            failure.map_or(Ok(()), Err)?;
         }
         Ok(if won == 0 { ANOTHERS } else { Duration::ZERO })
     }
 
-    /// One batch, one transaction, committed at `at` if that is still to come. Returns how many were not another replica's.
-    async fn fire(&self, batch: Vec<Planned>, at: Time) -> Result<usize, store::Error> {
+    /// One batch, one transaction, committed at `at` if that is still to come. Returns how many were not another replica's, and
+    /// what was submitted.
+    async fn fire(&self, batch: Vec<Planned>, at: Time) -> Result<(usize, Vec<Committed>), store::Error> {
         let running = self.still_running(&batch).await?;
         let now = clock::now().max(at);
         let mut replaced: Vec<Vec<TaskId>> = Vec::with_capacity(batch.len());
@@ -177,8 +188,7 @@ impl Beat {
         let ours = replaced.into_iter().zip(&fired).filter(|(_, fired)| fired.is_some());
         self.revoke(ours.flat_map(|(replaced, _)| replaced).collect());
         let won = fired.iter().flatten().count();
-        self.conclude(firings, fired);
-        Ok(won)
+        Ok((won, conclude(firings, fired)))
     }
 
     /// Tasks of the last firings that have not ended, by schedule, where the policy asks for them.
@@ -218,32 +228,10 @@ impl Beat {
             }
         });
     }
-
-    fn conclude(&self, firings: Vec<Firing>, fired: Vec<Option<Fired>>) {
-        let mut committed: Vec<(Submission, Inserted)> = Vec::new();
-        let now = clock::now();
-        let won = firings.into_iter().zip(fired).filter_map(|(firing, fired)| fired.map(|fired| (firing, fired)));
-        for (firing, answers) in won {
-            for (run, answer) in firing.runs.into_iter().zip(answers) {
-                let late = now.since(run.scheduled_at);
-                counter!("taskgate_schedule_runs_total", "outcome" => run.outcome.as_str()).increment(1);
-                match (answer, run.submission) {
-                    (Some(Ok(inserted)), Some(submission)) => {
-                        histogram!("taskgate_schedule_lateness_seconds").record(late.as_secs_f64());
-                        committed.push((submission, inserted));
-                    }
-                    (Some(Err(conflict)), _) => refused(&firing.schedule_id, &conflict),
-                    (None, _) if run.outcome == store::Outcome::Failed => {
-                        let reason = run.reason.unwrap_or_default();
-                        error!(schedule.id = firing.schedule_id, "a tick could not be submitted: {reason}");
-                    }
-                    _ => {}
-                }
-            }
-        }
-        self.gateway.announce(committed);
-    }
 }
+
+/// A task or canvas of a tick, as it was submitted.
+type Committed = (Submission, Inserted);
 
 /// Schedules that are due at the same time.
 struct Crowd {
@@ -256,6 +244,32 @@ struct Crowd {
 fn lead(schedules: usize) -> Duration {
     let each = LEAD_EACH.saturating_mul(u32::try_from(schedules).unwrap_or(u32::MAX));
     if schedules == 0 { Duration::ZERO } else { (LEAD + each).min(MOST_AHEAD) }
+}
+
+/// Counts what became of each run; answers with what was submitted.
+fn conclude(firings: Vec<Firing>, fired: Vec<Option<Fired>>) -> Vec<Committed> {
+    let mut committed = Vec::new();
+    let now = clock::now();
+    let won = firings.into_iter().zip(fired).filter_map(|(firing, fired)| fired.map(|fired| (firing, fired)));
+    for (firing, answers) in won {
+        for (run, answer) in firing.runs.into_iter().zip(answers) {
+            let late = now.since(run.scheduled_at);
+            counter!("taskgate_schedule_runs_total", "outcome" => run.outcome.as_str()).increment(1);
+            match (answer, run.submission) {
+                (Some(Ok(inserted)), Some(submission)) => {
+                    histogram!("taskgate_schedule_lateness_seconds").record(late.as_secs_f64());
+                    committed.push((submission, inserted));
+                }
+                (Some(Err(conflict)), _) => refused(&firing.schedule_id, &conflict),
+                (None, _) if run.outcome == store::Outcome::Failed => {
+                    let reason = run.reason.unwrap_or_default();
+                    error!(schedule.id = firing.schedule_id, "a tick could not be submitted: {reason}");
+                }
+                _ => {}
+            }
+        }
+    }
+    committed
 }
 
 fn refused(schedule_id: &str, conflict: &Conflict) {

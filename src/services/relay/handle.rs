@@ -5,8 +5,9 @@ use std::sync::atomic::{AtomicBool, AtomicI64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use tokio::sync::{Notify, mpsc};
+use tokio::time::Instant;
 
-use super::DIRECT_DEADLINE;
+use super::{BATCH, DIRECT_DEADLINE};
 use crate::store::Outgoing;
 
 /// Tasks on the direct way, in memory: seconds of the fastest submission. When it is full the outbox way takes over.
@@ -33,14 +34,12 @@ pub(super) struct Shared {
 }
 
 impl Shared {
-    /// Tasks that are accepted, not yet published, and will be soon.
-    fn under_way(&self) -> usize {
+    /// More is on its way than others should come behind. A shut way opens when little is left in the outbox.
+    fn is_full(&self) -> bool {
         if self.direct.load(Ordering::Acquire) {
-            self.offered.load(Ordering::Acquire)
-        } else if self.is_stuck.load(Ordering::Acquire) {
-            0
+            self.offered.load(Ordering::Acquire) > DIRECT_CAPACITY / 2
         } else {
-            usize::try_from(self.backlog.load(Ordering::Relaxed)).unwrap_or(0)
+            !self.is_stuck.load(Ordering::Acquire) && self.backlog.load(Ordering::Relaxed) > BATCH as i64
         }
     }
 }
@@ -78,15 +77,13 @@ impl Handle {
         }
     }
 
-    /// Waits until little is on its way, as long as it moves: for callers who have much and can wait. While Redis is away what they
-    /// bring is taken without waiting, up to the limit of the outbox.
+    /// Waits until little is on its way, as long as it moves, half a minute at most: for callers who have much and can wait. While
+    /// Redis is away what they bring is taken without waiting, up to the limit of the outbox.
     pub async fn room(&self) {
+        let until = Instant::now() + DIRECT_DEADLINE;
         loop {
             let gone = self.shared.room.notified();
-            if self.shared.under_way() <= DIRECT_CAPACITY / 2 {
-                return;
-            }
-            if tokio::time::timeout(DIRECT_DEADLINE, gone).await.is_err() {
+            if !self.shared.is_full() || tokio::time::timeout_at(until, gone).await.is_err() {
                 return;
             }
         }
