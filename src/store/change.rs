@@ -67,6 +67,7 @@ pub fn apply(task: &Task, news: &News) -> Verdict {
     let facts = facts(task, news);
     let position = place(task, news);
     let is_forward = task.position().allows(position) || is_retry_behind_its_successor(task, news);
+    let is_forward = is_forward && !is_start_behind_its_report(task, news, position);
     if !is_forward || (task.corrected && task.phase.is_final()) {
         return late(facts);
     }
@@ -101,6 +102,13 @@ fn place(task: &Task, news: &News) -> Position {
 /// to be retried. Until the next one starts, `retrying` is where the task is.
 fn is_retry_behind_its_successor(task: &Task, news: &News) -> bool {
     news.phase == Phase::Retrying && news.retries.is_none() && task.phase == Phase::Received && task.retries > 0
+}
+
+/// The pool reports by itself; that it has begun is said by the worker's main process, often later. A report says more.
+fn is_start_behind_its_report(task: &Task, news: &News, position: Position) -> bool {
+    let is_start = news.source == Source::Event && news.phase == Phase::Running && news.status.is_none();
+    let has_reported = task.phase == Phase::Running && task.status != Phase::Running.status();
+    is_start && has_reported && position == task.position()
 }
 
 /// A worker announces each message once. A second announcement of the same attempt is a second delivery; the same one heard twice
@@ -194,6 +202,20 @@ mod tests {
         assert_eq!((change.position.delivery, change.reason), (task.delivery + 1, Some(REDELIVERED)));
         assert_eq!(apply(&task, &received(&task, "w1", 10)), Verdict::Drop);
         assert_eq!(apply(&task, &received(&task, "w2", 5)), Verdict::Drop, "late news of the first delivery");
+    }
+
+    #[test]
+    fn a_start_that_is_told_after_the_first_report_changes_nothing() {
+        let task = Task { status: "PROGRESS".to_owned(), ..running() };
+        let mut started = News::new(task.id.clone(), Source::Event, Phase::Running, Time(12));
+        started.worker = Some("w1".to_owned());
+        let Verdict::Facts(facts) = apply(&task, &started) else { panic!("it only says when") };
+        assert_eq!(facts.started_at, Some(Time(12)));
+        assert!(matches!(apply(&running(), &started), Verdict::Change(_)));
+        let stored = News { source: Source::Result, status: Some("STARTED".to_owned()), ..started.clone() };
+        assert!(matches!(apply(&task, &stored), Verdict::Change(_)), "the task says so itself");
+        let elsewhere = News { worker: Some("w2".to_owned()), ..started };
+        assert!(matches!(apply(&task, &elsewhere), Verdict::Change(_)), "a second delivery");
     }
 
     #[test]
