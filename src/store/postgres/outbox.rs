@@ -27,24 +27,27 @@ const CARRY: Duration = Duration::from_secs(10);
 pub(super) const GONE: &str = "delete from taskgate.outbox where task_no = any($1)";
 
 /// `$1` numbers, `$2` now, `$3` what names this replica in the notification, `$4` whether the commit need not wait for the disk.
-/// The rows of the outbox go first: everybody locks them before tasks.
+/// The rows of the outbox go first: everybody locks them before tasks. What is written is answered from `e`, which has the
+/// columns of the task too: a join of the two would compare each row with each.
 pub(super) const PUBLISHED: &str = concat!(
     "with gone as (delete from taskgate.outbox where task_no = any($1) returning 1), \
      named as (select task_no, phase in ('accepted', 'held') as ours from taskgate.task where task_no = any($1) \
      and (select count(*) from gone) >= 0 order by task_no for no key update), \
      t as (update taskgate.task t set queued_at = coalesce(t.queued_at, $2), seq = t.seq + n.ours::int, \
      phase = case when n.ours then 'queued' else t.phase end, reason = case when n.ours then null else t.reason end \
-     from named n where t.task_no = n.task_no returning t.*, n.ours), \
-     e as (insert into taskgate.event as e (feed, task_no, seq, at, delivery, retries, corrected, phase, status, worker) \
-     select (pg_current_xact_id()::text::bigint << 20) + l.feed_offset + row_number() over (order by t.task_no), \
-     t.task_no, t.seq, $2, t.delivery, t.retries, t.corrected, t.phase, t.status, t.worker \
-     from t, taskgate.ledger l where t.ours returning e.*), \
-     word as (select pg_notify('taskgate', $3 || e'\\n' || case when sum(length(t.task_id) + 1) > 7800 then '*' \
-     else string_agg(t.task_id, e'\\n') end), \
-     case when $4 then set_config('synchronous_commit', 'off', true) end as mode from t where t.ours having count(*) > 0) \
+     from named n where t.task_no = n.task_no returning n.ours, t.task_no, t.task_id, t.name, t.queue, t.group_id, t.root_id, \
+     t.adopted, t.seq, t.phase, t.status, t.delivery, t.retries, t.worker, t.corrected), \
+     e as materialized (select t.*, $2::bigint as at, null::text as meta, null::text as reason, \
+     (pg_current_xact_id()::text::bigint << 20) + l.feed_offset + row_number() over (order by t.task_no) as feed \
+     from t, taskgate.ledger l where t.ours), \
+     written as (insert into taskgate.event (feed, task_no, seq, at, delivery, retries, corrected, phase, status, worker) \
+     select feed, task_no, seq, at, delivery, retries, corrected, phase, status, worker from e), \
+     word as (select pg_notify('taskgate', $3 || e'\\n' || case when sum(length(task_id) + 1) > 7800 then '*' \
+     else string_agg(task_id, e'\\n') end), \
+     case when $4 then set_config('synchronous_commit', 'off', true) end as mode from e having count(*) > 0) \
      select ",
-    event_columns!(),
-    ", (select w.mode from word w) from e join t on t.task_no = e.task_no order by e.feed"
+    event_columns!("e", "e"),
+    ", (select w.mode from word w) from e order by e.feed"
 );
 
 /// One pass at a time over all replicas.

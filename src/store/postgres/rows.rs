@@ -49,11 +49,16 @@ pub(super) fn event(row: &PgRow) -> Result<Event, Error> {
     })
 }
 
-/// The columns that [`event`] reads, in its order and first in their statement, of the aliases `e` and `t`.
+/// The columns that [`event`] reads, in its order and first in their statement, of two aliases: `e` and `t` by default.
+#[rustfmt::skip]
 macro_rules! event_columns {
-    () => {
-        "e.task_no, t.task_id, t.name, t.queue, t.group_id, t.root_id, t.adopted, e.seq, e.feed, e.at, e.phase, e.status, \
-         e.delivery, e.retries, e.worker, e.meta, e.reason, e.corrected"
+    () => { event_columns!("e", "t") };
+    ($e:literal, $t:literal) => {
+        concat!(
+            $e, ".task_no, ", $t, ".task_id, ", $t, ".name, ", $t, ".queue, ", $t, ".group_id, ", $t, ".root_id, ",
+            $t, ".adopted, ", $e, ".seq, ", $e, ".feed, ", $e, ".at, ", $e, ".phase, ", $e, ".status, ", $e, ".delivery, ",
+            $e, ".retries, ", $e, ".worker, ", $e, ".meta, ", $e, ".reason, ", $e, ".corrected"
+        )
     };
 }
 pub(super) use event_columns;
