@@ -21,6 +21,7 @@ pub async fn measure(bench: &mut Bench) {
     // Nothing here is encrypted, but a client is not made without.
     let _ = rustls::crypto::ring::default_provider().install_default();
     let client = Client::builder().timeout(PATIENCE).build().expect("a client without TLS roots");
+    bench.renew();
     let url = format!("{}/v1/tasks/batch", bench.http().base);
     let array = Bytes::from(format!("[{}]", vec![TASK; ARRAY].join(",")));
     let servers = bench.servers();
@@ -32,9 +33,9 @@ pub async fn measure(bench: &mut Bench) {
         tasks as f64 / seconds,
         (servers.cpu_seconds() - cpu) * 1_000.0 / tasks as f64
     ));
-    bench.redis.command::<()>(0, &["DEL", "bench"]);
-    lines(bench, &client, &url).await;
-    bench.redis.command::<()>(0, &["DEL", "bench"]);
+    bench.renew();
+    lines(bench, &client).await;
+    bench.renew();
 }
 
 /// Sends the same array again and again; how many were accepted as a whole.
@@ -51,7 +52,8 @@ async fn repeated(client: &Client, url: &str, array: &Bytes, end: Instant) -> us
     count
 }
 
-async fn lines(bench: &mut Bench, client: &Client, url: &str) {
+async fn lines(bench: &mut Bench, client: &Client) {
+    let url = format!("{}/v1/tasks/batch", bench.http().base);
     let chunk = Bytes::from(format!("{TASK}\n").repeat(CHUNK));
     let chunks = (0..LINES / CHUNK).map(move |_| Ok::<_, std::io::Error>(chunk.clone()));
     let servers = bench.servers();

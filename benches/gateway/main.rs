@@ -25,7 +25,7 @@ mod usage;
 
 use std::time::Duration;
 
-use harness::{Gateway, Http, Redis, RedisOptions, postgres::Cluster};
+use harness::{Gateway, Http, Redis, RedisOptions, postgres, postgres::Cluster};
 use load::Target;
 use table::Table;
 use usage::Servers;
@@ -51,6 +51,17 @@ impl Bench {
         let database = cluster.empty_database();
         let gateway = Gateway::serve(&database, &redis.url(0), &redis.url(1), SETTINGS);
         Self { redis, cluster, database, gateway, table: Table::default() }
+    }
+
+    /// Begins again with a gateway, a ledger and a Redis that know nothing: what a load left behind, and nobody will run, must
+    /// not be searched for, and not be vacuumed, while the next figure is taken.
+    fn renew(&mut self) {
+        let database = self.cluster.empty_database();
+        self.redis.command::<()>(0, &["FLUSHALL"]);
+        self.gateway = Gateway::serve(&database, &self.redis.url(0), &self.redis.url(1), SETTINGS);
+        let old = std::mem::replace(&mut self.database, database);
+        let name = old.rsplit('/').next().unwrap_or_default();
+        postgres::query(&self.cluster.url("postgres"), &format!("drop database {name} with (force)"));
     }
 
     fn http(&self) -> Http {

@@ -19,6 +19,7 @@ pub async fn measure(bench: &mut Bench) {
         "Submit through several gateways, {CONNECTIONS} connections in all, one PostgreSQL, one Redis"
     ));
     for count in [1, 2, 4] {
+        bench.renew();
         let more: Vec<Gateway> = (1..count).map(|_| another(bench)).collect();
         let gateways: Vec<&Gateway> = std::iter::once(&bench.gateway).chain(&more).collect();
         let pids: Vec<i32> = gateways.iter().map(|gateway| gateway.id()).collect();
@@ -34,7 +35,6 @@ pub async fn measure(bench: &mut Bench) {
             taken.0 / answered,
             taken.1 / answered
         ));
-        bench.redis.command::<()>(0, &["DEL", "bench"]);
     }
     let size = "select pg_total_relation_size('taskgate.task') / greatest(count(*), 1) from taskgate.task";
     bench.table.note(format!("a task's row with its indexes: {} bytes", postgres::query(&bench.database, size)));

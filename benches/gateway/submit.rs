@@ -11,14 +11,15 @@ const FLOWER: &str = r#"{"args": [2, 3]}"#;
 pub async fn measure(bench: &mut Bench) {
     bench.table.heading("Submit");
     floors::measure(bench).await;
-    let target = bench.target();
     let mut ours = Vec::new();
     for connections in [32, 128, 256] {
-        let load = Load::post(&target, "/v1/tasks", SUBMIT, connections);
+        bench.renew();
+        let load = Load::post(&bench.target(), "/v1/tasks", SUBMIT, connections);
         ours.push((connections, load::run(&load, SPAN, &bench.servers()).await));
-        forget(bench);
     }
-    let half = half_rate(bench, &target, ours[2].1.per_second).await;
+    bench.renew();
+    let half = half_rate(bench, ours[2].1.per_second).await;
+    bench.renew();
     let plain = theirs(bench, Peer::fastapi(&bench.redis, &bench.cluster, false), "/v1/tasks", CALL).await;
     let durable = theirs(bench, Peer::fastapi(&bench.redis, &bench.cluster, true), "/v1/tasks", CALL).await;
     let flower = theirs(bench, Peer::flower(&bench.redis), "/api/task/send-task/demo.add", FLOWER).await;
@@ -33,24 +34,16 @@ pub async fn measure(bench: &mut Bench) {
     table.row("taskgate: paced at half of the rate at 256, 64 connections", &half, &[]);
 }
 
-/// The messages of a load that nobody will run.
-fn forget(bench: &Bench) {
-    bench.redis.command::<()>(0, &["DEL", "bench"]);
-    bench.redis.command::<()>(0, &["DEL", "celery"]);
-}
-
 /// At half of its maximum a system answers as it does on a good day.
-async fn half_rate(bench: &Bench, target: &Target, rate: f64) -> Rate {
-    let load = Load::post(target, "/v1/tasks", SUBMIT, 64).paced(rate / 2.0);
-    let measured = load::run(&load, SPAN, &bench.servers()).await;
-    forget(bench);
-    measured
+async fn half_rate(bench: &Bench, rate: f64) -> Rate {
+    let load = Load::post(&bench.target(), "/v1/tasks", SUBMIT, 64).paced(rate / 2.0);
+    load::run(&load, SPAN, &bench.servers()).await
 }
 
 async fn theirs(bench: &Bench, peer: Option<Peer>, path: &str, body: &str) -> Rate {
     let Some(peer) = peer else { return Rate::told(0.0) };
     let load = Load::post(&Target::of(&peer.base), path, body, 32);
     let measured = load::run(&load, SPAN, &peer.servers()).await;
-    forget(bench);
+    bench.redis.command::<()>(0, &["DEL", "bench", "celery"]);
     measured
 }

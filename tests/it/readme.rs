@@ -4,13 +4,29 @@ use std::process::Command;
 
 use crate::dev::Dev;
 
-/// The `sh` blocks below the heading of the tour.
-fn tour() -> Vec<String> {
+/// What stands below the heading of the tour.
+fn tour_text() -> &'static str {
     let readme = include_str!("../../README.md");
     let begin = readme.find("### A tour of five minutes").expect("the tour");
     let rest = &readme[begin..];
-    let end = rest.find("\n## ").expect("a heading behind the tour");
-    rest[..end].split("```sh\n").skip(1).map(|block| block.split("```").next().unwrap_or_default().to_owned()).collect()
+    &rest[..rest.find("\n## ").expect("a heading behind the tour")]
+}
+
+/// Its `sh` blocks.
+fn tour() -> Vec<String> {
+    let blocks = tour_text().split("```sh\n").skip(1);
+    blocks.map(|block| block.split("```").next().unwrap_or_default().to_owned()).collect()
+}
+
+/// The answer that it shows.
+fn shown() -> String {
+    tour_text().split("```json\n").nth(1).and_then(|rest| rest.split("```").next()).expect("an answer").to_owned()
+}
+
+/// With one text for every id.
+fn without_ids(answer: &str) -> serde_json::Value {
+    let ids = regex::Regex::new("[0-9a-f]{5}…|[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}").expect("an expression");
+    serde_json::from_str(&ids.replace_all(answer.trim(), "id")).expect("an answer in JSON")
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -27,6 +43,7 @@ async fn every_command_of_the_tour_does_what_the_tour_says() {
     assert!(done.status.success(), "{output}\n{}", String::from_utf8_lossy(&done.stderr));
     let answers: Vec<&str> = output.split("====").collect();
     assert_eq!(answers.len(), blocks.len(), "{output}");
+    assert_eq!(without_ids(answers[0]), without_ids(&shown()), "the answer that the tour shows");
     for (answer, expected) in answers.iter().zip([
         &["\"task_id\"", "Crawling volunteer in the background"][..],
         &["event: snapshot", "event: progress", "event: end"],
