@@ -23,7 +23,7 @@ pub enum Synchronous {
 }
 
 /// How long a call waits for the writer (or for another process) before the ledger counts as busy.
-const BUSY: Duration = Duration::from_secs(5);
+pub(super) const BUSY: Duration = Duration::from_secs(5);
 
 pub(super) struct Pools {
     pub write: SqlitePool,
