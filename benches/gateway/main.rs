@@ -33,6 +33,9 @@ use usage::Servers;
 /// How long each figure is measured.
 const SPAN: Duration = Duration::from_secs(5);
 
+/// A gateway that starts reads all lists again and again for four seconds.
+const AFTER_START: Duration = Duration::from_secs(5);
+
 const SETTINGS: &str = "log.filter = 'warn'\nhttp.access_log = false\nhttp.max_streams = 20000\n";
 
 /// What every section works with.
@@ -54,7 +57,8 @@ impl Bench {
     }
 
     /// Begins again with a gateway, a ledger and a Redis that know nothing: what a load left behind, and nobody will run, must
-    /// not be searched for, and not be vacuumed, while the next figure is taken.
+    /// not be searched for, and not be vacuumed, while the next figure is taken. Returns when the new gateway has looked for what
+    /// was lost before its start.
     fn renew(&mut self) {
         let database = self.cluster.empty_database();
         self.redis.command::<()>(0, &["FLUSHALL"]);
@@ -62,6 +66,7 @@ impl Bench {
         let old = std::mem::replace(&mut self.database, database);
         let name = old.rsplit('/').next().unwrap_or_default();
         postgres::query(&self.cluster.url("postgres"), &format!("drop database {name} with (force)"));
+        std::thread::sleep(AFTER_START);
     }
 
     fn http(&self) -> Http {
