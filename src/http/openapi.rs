@@ -65,6 +65,7 @@ fn base() -> Value {
                 with_default(operation);
                 links::link(operation);
                 with_group(operation);
+                with_submission(operation);
                 secured(operation, access::of_operation(method, path).unwrap_or(Need::Nothing));
             }
         }
@@ -101,23 +102,47 @@ fn unsecured(document: &mut Value) {
     }
 }
 
-/// Operations that take the id of a group too, or make one: their answer is then the group.
-const OF_GROUPS: [&str; 7] =
-    ["get_result", "get_task", "watch_task", "submit_task", "submit_chain", "submit_group", "submit_chord"];
+/// Operations that take the id of a group too: their answer is then the group.
+const OF_GROUPS: [&str; 3] = ["get_result", "get_task", "watch_task"];
 
 fn with_group(operation: &mut Value) {
     let id = operation["operationId"].as_str().unwrap_or_default();
     if !OF_GROUPS.contains(&id) {
         return;
     }
-    // A submission's 202 says itself what it accepted.
-    let statuses: &[&str] = if id.starts_with("submit") { &["200"] } else { &["200", "202"] };
-    for status in statuses {
+    for status in ["200", "202"] {
         let place = format!("/responses/{status}/content/application~1json/schema");
         if let Some(schema) = operation.pointer_mut(&place) {
             *schema = json!({"anyOf": [schema.take(), {"$ref": "#/components/schemas/Group"}]});
         }
     }
+}
+
+/// Operations that submit what their caller says: all heed the same headers, and answer 200 for the same reasons. What is joined
+/// may be of another kind than what was submitted.
+const SUBMITS: [&str; 5] = ["submit_task", "submit_chain", "submit_group", "submit_chord", "run_schedule"];
+
+fn with_submission(operation: &mut Value) {
+    let id = operation["operationId"].as_str().unwrap_or_default();
+    if !SUBMITS.contains(&id) {
+        return;
+    }
+    if let Some(operation) = operation.as_object_mut()
+        && let Some(parameters) = operation.entry("parameters").or_insert_with(|| json!([])).as_array_mut()
+    {
+        parameters.extend(header_parameters());
+    }
+    let bodies = one_of(&["Result", "Group", "Accepted"]);
+    operation["responses"]["200"] = answer("Finished while waiting, or joined by `unique`", &bodies);
+}
+
+fn one_of(schemas: &[&str]) -> Value {
+    let references = schemas.iter().map(|name| json!({"$ref": format!("#/components/schemas/{name}")}));
+    json!({"anyOf": references.collect::<Vec<_>>()})
+}
+
+fn answer(description: &str, schema: &Value) -> Value {
+    json!({"description": description, "content": {"application/json": {"schema": schema}}})
 }
 
 /// Every operation may refuse for reasons that are not its own (route, size, time, ledger).
@@ -141,8 +166,8 @@ fn operation(entry: &Entry, params: &[String]) -> Value {
         "description": entry.description.clone().unwrap_or_else(|| format!("Submits `{name}`.")),
         "parameters": params.iter().map(|param| parameter(entry, param)).chain(header_parameters()).collect::<Vec<_>>(),
         "responses": {
-            "200": {"description": "Finished while waiting", "content": {"application/json": {"schema": {"$ref": "#/components/schemas/Result"}}}},
-            "202": {"description": "Accepted; the path's parameters are in the answer too", "content": {"application/json": {"schema": accepted(params)}}},
+            "200": answer("Finished while waiting", &one_of(&["Result", "Group"])),
+            "202": answer("Accepted; the path's parameters are in the answer too", &accepted(params)),
             "422": problem("The body does not fit"),
             "default": problem("A problem; its `type` is explained at /problems/"),
         },
@@ -176,11 +201,12 @@ fn parameter(entry: &Entry, name: &str) -> Value {
     json!({"name": name, "in": "path", "required": true, "schema": schema, "example": example})
 }
 
-fn header_parameters() -> [Value; 2] {
+fn header_parameters() -> [Value; 3] {
     let header = |name: &str, description: &str| json!({"name": name, "in": "header", "required": false, "schema": {"type": "string"}, "description": description});
     [
         header("Prefer", "`wait=N`: wait up to N seconds (at most 60) for the end"),
         header("Idempotency-Key", "Makes a repetition harmless: it gets the first answer"),
+        header("traceparent", "Continued into the messages"),
     ]
 }
 

@@ -23,6 +23,15 @@ fn task_id(answer: &Answer) -> String {
     answer.json()["task_id"].as_str().unwrap_or_else(|| panic!("{}: {}", answer.status, answer.text())).to_owned()
 }
 
+/// The document's 200 of a `POST` to this path fits what was answered.
+fn documented(document: &Value, path: &str, body: &Value) {
+    let place = format!("/paths/{}/post/responses/200/content/application~1json/schema", path.replace('/', "~1"));
+    let mut schema = document.pointer(&place).unwrap_or_else(|| panic!("no 200 at {path}")).clone();
+    schema["components"] = document["components"].clone();
+    let validator = jsonschema::validator_for(&schema).expect("a schema");
+    assert!(validator.is_valid(body), "{path}: {body}\n{schema}");
+}
+
 #[tokio::test]
 async fn a_key_makes_one_task_of_many_requests_and_survives_restarts() {
     let config = "ledger.keep_idempotency = '1h'\n";
@@ -84,6 +93,21 @@ async fn a_unique_task_is_joined_by_everybody_until_it_ends() {
     assert_eq!(env.http.post("/v1/tasks", &held).await.status, 200);
     env.http.post(&format!("/v1/tasks/{first}/revoke"), &json!({})).await.expect(200);
     assert_eq!(env.http.post("/v1/tasks", &held).await.status, 202);
+
+    // A canvas joins the task that holds its key, and the document knows what is answered then.
+    let document = env.http.get("/openapi.json").await.expect(200);
+    let steps = json!([{"task": "demo.add", "args": [1, 1]}, {"task": "demo.add", "args": [1]}]);
+    let unique = &held["unique"];
+    for (path, call) in [
+        ("/v1/tasks", held.clone()),
+        ("/chain", json!({"tasks": steps, "unique": unique})),
+        ("/group", json!({"tasks": steps, "unique": unique})),
+        ("/chord", json!({"header": steps, "body": {"task": "demo.xsum"}, "unique": unique})),
+    ] {
+        let joined = env.http.post(path, &call).await.expect(200);
+        assert_eq!(joined["deduplicated"], true, "{path}: {joined}");
+        documented(&document, path, &joined);
+    }
 
     // For a time, whether it has ended or not; both gateways know.
     let timed = json!({"task": "demo.add", "args": [1, 1], "unique": {"key": "timed", "while": 3600}});

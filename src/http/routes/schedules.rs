@@ -218,11 +218,7 @@ pub async fn resume_schedule(
 /// Submits its call once, paused or not; its next tick stays.
 #[utoipa::path(
     post, path = "/v1/schedules/{name}/run", tag = "schedules", operation_id = "run_schedule",
-    params(
-        ("name" = String, Path),
-        ("Prefer" = Option<String>, Header, description = "`wait=N`: wait up to N seconds (at most 60) for the end"),
-        ("Idempotency-Key" = Option<String>, Header, description = "Makes a repetition harmless"),
-    ),
+    params(("name" = String, Path)),
     responses(
         (status = 202, description = "Accepted", body = AcceptedView),
         (status = 404, description = "Unknown", body = ProblemDocument, content_type = "application/problem+json"),

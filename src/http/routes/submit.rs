@@ -7,7 +7,7 @@ use super::submission::{Shown, Surroundings, submit};
 use crate::http::extract::JsonText;
 use crate::http::problem::{Problem, ProblemDocument};
 use crate::http::state::Edge;
-use crate::http::view::{AcceptedView, ResultView};
+use crate::http::view::AcceptedView;
 use crate::task::submission::Submission;
 
 /// Submit a task
@@ -16,15 +16,9 @@ use crate::task::submission::Submission;
 /// waits up to N seconds for the end.
 #[utoipa::path(
     post, path = "/v1/tasks", tag = "submit", operation_id = "submit_task",
-    params(
-        ("Prefer" = Option<String>, Header, description = "`wait=N`: wait up to N seconds (at most 60) for the end", example = "wait=10"),
-        ("Idempotency-Key" = Option<String>, Header, description = "Makes a repetition harmless: it gets the first answer"),
-        ("traceparent" = Option<String>, Header, description = "Continued into the message"),
-    ),
     request_body(content = ref("#/components/schemas/Submission"), content_type = "application/json",
         example = json!({"task": "tasks.add", "args": [2, 3]})),
     responses(
-        (status = 200, description = "Finished while waiting, or joined by `unique`", body = ResultView),
         (status = 202, description = "Accepted", body = AcceptedView,
             headers(("Location" = String, description = "The task"), ("Retry-After" = u64, description = "Seconds"))),
         (status = 403, description = "Not allowed", body = ProblemDocument, content_type = "application/problem+json"),
