@@ -1,4 +1,5 @@
-//! A number in Redis that advances every second: when it is gone or has gone back, Redis lost data.
+//! A number in Redis that advances every second: when it is gone or has gone back, Redis lost data. And a name for the life of its
+//! data, which ends with such a loss: who has the same name before and after knows that nothing was lost in between.
 
 use std::sync::LazyLock;
 
@@ -32,6 +33,21 @@ pub enum Epoch {
 }
 
 impl Broker {
+    /// The name of the present life of Redis's data; `new` when it has none yet.
+    pub async fn life(&self, new: &str) -> Result<String, Error> {
+        let key = self.keys.prefixed("taskgate.life");
+        let mut pipeline = redis::pipe();
+        pipeline.cmd("SET").arg(&key).arg(new).arg("NX").ignore();
+        pipeline.cmd("GET").arg(&key);
+        let (found,): (Option<String>,) = self.link.pipeline(&pipeline).await?;
+        found.ok_or_else(|| Error::Unexpected("Redis was emptied just now".to_owned()))
+    }
+
+    /// Ends a life that came back with an older copy of the data.
+    pub async fn end_life(&self) -> Result<(), Error> {
+        self.link.call(redis::cmd("DEL").arg(self.keys.prefixed("taskgate.life"))).await
+    }
+
     /// Replaces `expected` by `next`, in one step. With an empty `expected` only
     /// sets it, and answers whether it was there.
     pub async fn advance_epoch(&self, expected: &str, next: &str) -> Result<Epoch, Error> {

@@ -18,6 +18,7 @@ impl Error {
     pub fn outcome_unknown(&self) -> bool {
         match self {
             Self::TimedOut => true,
+            Self::Redis(error) if error.is_connection_refusal() => false,
             Self::Redis(error) => error.is_timeout() || error.is_io_error() || error.is_connection_dropped(),
             Self::Url(_) | Self::Unexpected(_) => false,
         }

@@ -35,6 +35,15 @@ pub struct Reservation {
     pub tag: String,
     /// Its place in `unacked_index`, digit for digit; empty when it has none.
     pub score: String,
+    /// It went back to its list before.
+    pub redelivered: bool,
+}
+
+impl Reservation {
+    /// When it was taken or renewed, by the clock of whoever did it.
+    pub fn since(&self) -> Option<Time> {
+        self.score.parse().ok().map(Time::from_unix_secs)
+    }
 }
 
 impl Present {
@@ -126,9 +135,9 @@ impl Broker {
             let (next, entries): (u64, Vec<Entry>) = self.link.call(&command).await?;
             let scores = self.scores(&entries).await?;
             for ((tag, value), score) in entries.iter().zip(scores) {
-                if let Some(id) = reserved_task_id(value) {
+                if let Some((id, redelivered)) = reserved(value) {
                     let tag = String::from_utf8_lossy(tag).into_owned();
-                    ids.insert(id, Reservation { tag, score: score.unwrap_or_default() });
+                    ids.insert(id, Reservation { tag, score: score.unwrap_or_default(), redelivered });
                 }
             }
             cursor = next;
@@ -149,23 +158,29 @@ impl Broker {
         self.link.pipeline(&pipeline).await
     }
 
-    /// Messages reserved before `before`, oldest first, as (tag, task id), after the first `skip`.
+    /// Messages reserved before `before`, oldest first, with their tasks' ids, after the first `skip`. What names no task has an
+    /// empty id.
     pub async fn reserved_before(
         &self,
         before: Time,
         skip: usize,
         limit: usize,
-    ) -> Result<Vec<(String, String)>, Error> {
+    ) -> Result<Vec<(Reservation, String)>, Error> {
         let mut command = redis::cmd("ZRANGEBYSCORE");
-        command.arg(self.keys.unacked_index()).arg("-inf").arg(before.as_unix_secs()).arg("LIMIT").arg(skip).arg(limit);
-        let tags: Vec<String> = self.link.call(&command).await?;
-        if tags.is_empty() {
+        command.arg(self.keys.unacked_index()).arg("-inf").arg(before.as_unix_secs()).arg("WITHSCORES");
+        command.arg("LIMIT").arg(skip).arg(limit);
+        let places: Vec<(String, String)> = self.link.call(&command).await?;
+        if places.is_empty() {
             return Ok(Vec::new());
         }
+        let tags: Vec<&String> = places.iter().map(|(tag, _)| tag).collect();
         let entries: Vec<Option<Vec<u8>>> =
             self.link.call(redis::cmd("HMGET").arg(self.keys.unacked()).arg(&tags)).await?;
-        let id = |entry: Option<Vec<u8>>| entry.as_deref().and_then(reserved_task_id).unwrap_or_default();
-        Ok(tags.into_iter().zip(entries).map(|(tag, entry)| (tag, id(entry))).collect())
+        let read = |((tag, score), entry): ((String, String), Option<Vec<u8>>)| {
+            let (id, redelivered) = entry.as_deref().and_then(reserved).unwrap_or_default();
+            (Reservation { tag, score, redelivered }, id)
+        };
+        Ok(places.into_iter().zip(entries).map(read).collect())
     }
 
     /// Takes every message of a list whose task `is_unwanted`, newest first. Returns ids of what was removed.
@@ -209,10 +224,6 @@ fn attempt(bytes: &[u8]) -> Option<(String, i64)> {
     Some((headers.id?, headers.retries.unwrap_or(0)))
 }
 
-fn task_id(bytes: &[u8]) -> Option<String> {
-    Some(listed(bytes)?.0)
-}
-
 /// Task id of a message, and whether it went back to its list. The same mark in its headers says less: Celery copies it into the
 /// next attempt.
 fn listed(bytes: &[u8]) -> Option<(String, bool)> {
@@ -225,11 +236,11 @@ fn listed(bytes: &[u8]) -> Option<(String, bool)> {
     Some((headers.id?, envelope.properties.redelivered))
 }
 
-/// An entry of `unacked` is `[envelope, exchange, routing_key]`.
-fn reserved_task_id(bytes: &[u8]) -> Option<String> {
+/// The same of an entry of `unacked`, which is `[envelope, exchange, routing_key]`.
+fn reserved(bytes: &[u8]) -> Option<(String, bool)> {
     let (envelope, _, _): (Box<serde_json::value::RawValue>, serde_json::Value, serde_json::Value) =
         serde_json::from_slice(bytes).ok()?;
-    task_id(envelope.get().as_bytes())
+    listed(envelope.get().as_bytes())
 }
 
 #[cfg(test)]
@@ -239,7 +250,10 @@ mod tests {
     #[test]
     fn a_reserved_message_names_its_task() {
         let entry = br#"[{"body": "W10=", "headers": {"id": "t1", "task": "x"}, "properties": {"body_encoding": "base64"}}, "", "celery"]"#;
-        assert_eq!(reserved_task_id(entry).as_deref(), Some("t1"));
-        assert_eq!(reserved_task_id(b"nonsense"), None);
+        assert_eq!(reserved(entry), Some(("t1".to_owned(), false)));
+        assert_eq!(reserved(b"nonsense"), None);
+        let again =
+            br#"[{"headers": {"id": "t1"}, "properties": {"delivery_info": {"redelivered": true}}}, "", "celery"]"#;
+        assert_eq!(reserved(again), Some(("t1".to_owned(), true)));
     }
 }

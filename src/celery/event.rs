@@ -85,6 +85,8 @@ pub struct Call {
     pub retries: i64,
     pub eta: Option<Timestamp>,
     pub expires: Option<Timestamp>,
+    /// Its message was delivered before: told by taskgate's worker only, and only in `task-received`.
+    pub redelivered: bool,
     /// Only in `task-sent`, as `exchange` and `routing_key`.
     pub queue: Option<String>,
     pub exchange: Option<String>,
@@ -302,6 +304,7 @@ impl Call {
             retries: fields.integer("retries").unwrap_or(0),
             eta: instant("eta"),
             expires: instant("expires"),
+            redelivered: fields.boolean("redelivered").unwrap_or(false),
             queue: fields.text("queue"),
             exchange: fields.text("exchange"),
             routing_key: fields.text("routing_key"),
@@ -326,6 +329,9 @@ impl Call {
         push_integer(out, "retries", Some(self.retries));
         push_text(out, "eta", self.eta.map(time::format).as_deref());
         push_text(out, "expires", self.expires.map(time::format).as_deref());
+        if !sent && self.redelivered {
+            push_boolean(out, "redelivered", true);
+        }
         if sent {
             push_text(out, "queue", self.queue.as_deref());
             push_text(out, "exchange", self.exchange.as_deref());

@@ -19,6 +19,7 @@ use super::hub::Hub;
 use crate::broker::Broker;
 use crate::clock::{self, Time};
 use crate::lifecycle::Backoff;
+use crate::store::change::SENT_BY_WORKER;
 use crate::store::{EdgeKind, Error, Event, Failure, Neighbour, News, SharedLedger, Source, Task};
 use crate::task::{Phase, TaskId};
 
@@ -218,7 +219,7 @@ impl Canvases {
         let news = |task: &Task| {
             let errback = before.get(&task.no)?.iter().any(|step| step.kind == EdgeKind::LinkError);
             if present.contains(task.id.as_str()) {
-                let reason = Some("a worker sent it".to_owned());
+                let reason = Some(SENT_BY_WORKER.to_owned());
                 return Some(News { reason, ..News::new(task.id.clone(), Source::Ledger, Phase::Queued, now) });
             }
             let reason = Some("its worker ran the errback itself, unseen".to_owned());

@@ -1,5 +1,7 @@
 //! Whether news changes a task, and into what: the one rule, pure, for both adapters.
 
+use std::time::Duration;
+
 use crate::clock::Time;
 use crate::task::{Phase, Position};
 
@@ -53,9 +55,21 @@ pub const DUPLICATE: &str = "a worker took a message of it after its end: it run
 /// The same, of a task whose end was told by a worker that was not heard to have it.
 pub const ENDED_ELSEWHERE: &str = "another worker than the one that had it told its end: the broker delivered it again";
 
+/// Of a step of a canvas that stands in its queue.
+pub const SENT_BY_WORKER: &str = "a worker sent it";
+/// Of a message that is reserved although nobody was heard to take it.
+pub const UNHEARD: &str = "a worker took its message and was not heard of since";
+/// The same, of a message that had been reserved before.
+pub const UNHEARD_AGAIN: &str = "the broker delivered it again, and the worker that took it was not heard";
+/// Who announces what it reserved does so at once, by the same clock: what is announced so much later is another delivery.
+const ANNOUNCED: Duration = Duration::from_secs(2);
+
 /// Decides. The caller holds the row's lock.
 pub fn apply(task: &Task, news: &News) -> Verdict {
     if news.if_seq.is_some_and(|seq| seq != task.seq) {
+        return Verdict::Drop;
+    }
+    if news.late && !may_be_late(task, news) {
         return Verdict::Drop;
     }
     if is_received_after_its_end(task, news) {
@@ -64,8 +78,8 @@ pub fn apply(task: &Task, news: &News) -> Verdict {
     if is_end_told_elsewhere(task, news) {
         return Verdict::Remark(ENDED_ELSEWHERE);
     }
-    let facts = facts(task, news);
     let position = place(task, news);
+    let facts = facts(task, news, position.delivery > task.delivery);
     let is_forward = task.position().allows(position) || is_retry_behind_its_successor(task, news);
     let is_forward = is_forward && !is_start_behind_its_report(task, news, position);
     if !is_forward || (task.corrected && task.phase.is_final()) {
@@ -76,7 +90,7 @@ pub fn apply(task: &Task, news: &News) -> Verdict {
         status: news.status.clone().unwrap_or_else(|| news.phase.status().to_owned()),
         corrected: task.corrected || (task.phase.is_final() && task.position().is_corrected_by(news.phase)),
         facts,
-        reason: (position.delivery > task.delivery && news.source != Source::Ledger).then_some(REDELIVERED),
+        reason: (position.delivery > task.delivery).then_some(REDELIVERED),
     })
 }
 
@@ -86,7 +100,7 @@ fn late(facts: Facts) -> Verdict {
 
 /// Which delivery and attempt the news speaks of.
 fn place(task: &Task, news: &News) -> Position {
-    let again = i32::from(is_received_again(task, news));
+    let again = i32::from(is_received_again(task, news) || (news.redelivered && is_untold(task)));
     let delivery = news.delivery.unwrap_or(task.delivery + again);
     let retries = match (news.retries, news.phase) {
         (Some(retries), _) => retries,
@@ -116,9 +130,45 @@ fn is_start_behind_its_report(task: &Task, news: &News, position: Position) -> b
 fn is_received_again(task: &Task, news: &News) -> bool {
     let same_attempt = news.retries.unwrap_or(0) == task.retries && is_same_call(task, news);
     let is_other = news.worker != task.worker || task.retries == 0;
-    let is_later = task.received_at.is_some_and(|at| news.at > at);
+    let slack = if task.worker.is_none() { ANNOUNCED } else { Duration::ZERO };
+    let is_later = task.received_at.is_some_and(|at| news.at > at.plus(slack));
     let is_taken = matches!(task.phase, Phase::Received | Phase::Running) && is_later;
     is_taken && ((is_announcement(news) && same_attempt && is_other) || is_start_elsewhere(task, news))
+}
+
+/// Whether the mark on its message says more than its history: nobody was heard to have it before it went back.
+pub fn is_untold(task: &Task) -> bool {
+    match task.phase {
+        Phase::Accepted | Phase::Waiting | Phase::Queued => {
+            matches!(task.reason.as_deref(), None | Some(SENT_BY_WORKER))
+        }
+        _ => is_unheard(task) && task.reason.as_deref() == Some(UNHEARD),
+    }
+}
+
+/// Whether its message is known to be reserved, and by whom is not.
+pub fn is_unheard(task: &Task) -> bool {
+    let is_noted = matches!(task.reason.as_deref(), Some(UNHEARD | UNHEARD_AGAIN));
+    task.phase == Phase::Received && task.worker.is_none() && is_noted
+}
+
+/// What a recorder heard and could not write before its successor came, which may have heard it too. Reports and retries have a
+/// place among others, and a start that is known says nothing new.
+fn may_be_late(task: &Task, news: &News) -> bool {
+    match news.phase {
+        Phase::Running => {
+            news.source == Source::Event && (task.phase.rank() < news.phase.rank() || is_elsewhere(task, news))
+        }
+        Phase::Retrying => false,
+        Phase::Received => task.reason.as_deref() != Some(DUPLICATE) && !is_of_an_earlier_delivery(task, news),
+        _ => true,
+    }
+}
+
+/// It was queued again after that.
+fn is_of_an_earlier_delivery(task: &Task, news: &News) -> bool {
+    let is_waiting = task.phase.is_ours() || task.phase == Phase::Queued;
+    task.delivery > 1 && is_waiting && task.queued_at.is_none_or(|at| news.at < at)
 }
 
 /// The announcement was lost, the start or the end was not.
@@ -162,10 +212,12 @@ fn is_same_call(task: &Task, news: &News) -> bool {
     name.is_none() || task.name.is_none() || name == task.name.as_deref()
 }
 
-fn facts(task: &Task, news: &News) -> Facts {
+/// Of a further delivery nothing was known before.
+fn facts(task: &Task, news: &News, is_further: bool) -> Facts {
+    let is_new = |known: Option<Time>| is_further || known.is_none();
     Facts {
-        received_at: (news.phase == Phase::Received && task.received_at.is_none()).then_some(news.at),
-        started_at: (news.phase == Phase::Running && task.started_at.is_none()).then_some(started(task, news)),
+        received_at: (news.phase == Phase::Received && is_new(task.received_at)).then_some(news.at),
+        started_at: (news.phase == Phase::Running && is_new(task.started_at)).then_some(started(task, news)),
         worker: news.worker.clone().filter(|_| task.worker.is_none()),
         runtime: news.runtime.filter(|_| task.runtime.is_none()),
     }
@@ -251,6 +303,59 @@ mod tests {
         let ended = Task { phase: Phase::Succeeded, finished_at: Some(Time(30)), ..running() };
         assert_eq!(apply(&ended, &received(&ended, "w2", 40)), Verdict::Remark(DUPLICATE));
         assert_eq!(apply(&ended, &received(&ended, "w1", 10)), Verdict::Drop);
+    }
+
+    #[test]
+    fn a_marked_message_of_which_nobody_was_heard_is_a_second_delivery() {
+        let queued = sample_task("t", Phase::Queued, Time(0));
+        let marked = News { redelivered: true, ..received(&queued, "w2", 20) };
+        let Verdict::Change(change) = apply(&queued, &marked) else { panic!("it is a step") };
+        assert_eq!((change.position.delivery, change.reason), (2, Some(REDELIVERED)));
+        assert_eq!(change.facts.received_at, Some(Time(20)));
+        let told =
+            Task { delivery: 2, reason: Some("its message went back to the queue".to_owned()), ..queued.clone() };
+        let Verdict::Change(change) = apply(&told, &marked) else { panic!("it is a step") };
+        assert_eq!((change.position.delivery, change.reason), (2, None), "its history says so already");
+        let Verdict::Change(change) = apply(&queued, &received(&queued, "w2", 20)) else { panic!("it is a step") };
+        assert_eq!(change.position.delivery, 1);
+    }
+
+    #[test]
+    fn who_announces_much_later_than_an_unheard_reservation_is_another_one() {
+        let mut unheard = sample_task("t", Phase::Received, Time(0));
+        unheard.received_at = Some(Time(10));
+        unheard.reason = Some(UNHEARD.to_owned());
+        let Verdict::Facts(facts) = apply(&unheard, &received(&unheard, "w1", 10_000)) else { panic!("it is its own") };
+        assert_eq!(facts.worker.as_deref(), Some("w1"));
+        let Verdict::Change(change) = apply(&unheard, &received(&unheard, "w2", 20_000_000)) else { panic!("a step") };
+        assert_eq!((change.position.delivery, change.facts.received_at), (2, Some(Time(20_000_000))));
+    }
+
+    #[test]
+    fn a_third_announcement_is_a_third_delivery() {
+        let second = Task { delivery: 2, worker: Some("w2".to_owned()), received_at: Some(Time(20)), ..running() };
+        let Verdict::Change(change) = apply(&second, &received(&second, "w3", 30)) else { panic!("it is a step") };
+        assert_eq!((change.position.delivery, change.facts.received_at), (3, Some(Time(30))));
+    }
+
+    #[test]
+    fn what_a_late_recorder_heard_counts_where_it_can_be_told_twice() {
+        let late = |news: News| News { late: true, ..news };
+        let task = running();
+        let news = |phase: Phase| News { phase, retries: None, ..received(&task, "w1", 20) };
+        assert!(matches!(apply(&task, &late(news(Phase::Succeeded))), Verdict::Change(_)));
+        assert!(matches!(apply(&task, &late(received(&task, "w2", 20))), Verdict::Change(_)), "a second delivery");
+        assert_eq!(apply(&task, &late(news(Phase::Running))), Verdict::Drop, "it may have been heard");
+        assert_eq!(apply(&task, &late(news(Phase::Retrying))), Verdict::Drop, "it has no time to be told apart by");
+        let report = News { source: Source::Result, status: Some("PROGRESS".to_owned()), ..news(Phase::Running) };
+        assert_eq!(apply(&task, &late(report)), Verdict::Drop);
+        let requeued = Task { delivery: 2, queued_at: Some(Time(30)), ..sample_task("t", Phase::Queued, Time(0)) };
+        assert_eq!(apply(&requeued, &late(received(&requeued, "w1", 20))), Verdict::Drop, "the delivery before");
+        let ended = Task { phase: Phase::Succeeded, finished_at: Some(Time(30)), ..running() };
+        let again = late(received(&ended, "w2", 40));
+        assert_eq!(apply(&ended, &again), Verdict::Remark(DUPLICATE));
+        let told = Task { reason: Some(DUPLICATE.to_owned()), ..ended };
+        assert_eq!(apply(&told, &again), Verdict::Drop);
     }
 
     #[test]

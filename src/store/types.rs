@@ -249,6 +249,10 @@ pub struct News {
     pub adoption: Option<Adoption>,
     /// Decided by what the task was at this `seq`: dropped when it has moved since.
     pub if_seq: Option<i64>,
+    /// Its message has the mark of one that went back to its queue.
+    pub redelivered: bool,
+    /// Heard by a recorder that has a successor: only what may be told late and twice counts.
+    pub late: bool,
 }
 
 impl News {
@@ -271,6 +275,8 @@ impl News {
             reason: None,
             adoption: None,
             if_seq: None,
+            redelivered: false,
+            late: false,
         }
     }
 }

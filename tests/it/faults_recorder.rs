@@ -80,8 +80,11 @@ async fn a_recorder_that_was_stopped_writes_nothing_beside_its_successor() {
     env.in_phase(&id, "running").await;
     let (stale, next) = in_order(&mut env.gateway, &mut second).await;
     unix::kill(stale.id(), libc::SIGSTOP);
-    eventually("the other one records", async || is_recording(next).await.then_some(())).await;
     let http = next.http();
+    // Nothing but events tells of this one, and nobody reads them while neither of the two records.
+    let unread = http.post("/v1/tasks", &json!({"task": "demo.ignore"})).await.expect(202);
+    let unread = unread["task_id"].as_str().expect("an id").to_owned();
+    eventually("the other one records", async || is_recording(next).await.then_some(())).await;
     let short = http.post("/v1/tasks", &json!({"task": "demo.identity", "args": [1]})).await.expect(202);
     let short = short["task_id"].as_str().expect("an id").to_owned();
     within(PATIENCE, "it ends", async || (http.get(&format!("/result/{short}")).await.status == 200).then_some(()))
@@ -92,6 +95,11 @@ async fn a_recorder_that_was_stopped_writes_nothing_beside_its_successor() {
     })
     .await;
     assert!(stale.log().contains("another replica"), "{}", stale.log());
+    within(PATIENCE, "what only the stale one heard is known", async || {
+        let task = http.get(&format!("/v1/tasks/{unread}")).await.expect(200);
+        (task["phase"] == "succeeded").then(|| assert_eq!(task["worker"], "w1@test", "{task}"))
+    })
+    .await;
     latch.open();
     all_succeed(&env, &http, &[short, id]).await;
 }

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use crate::harness::environment::{Harness, Lent, Options};
 use crate::harness::wait::within;
-use crate::harness::{Celery, CeleryOptions, Http, Stopwatch, eventually, ports};
+use crate::harness::{Celery, CeleryOptions, Http, Stopwatch, eventually, ports, unix};
 
 const QUICK: &str = "[sweeper]\nperiod = '1s'\ngrace = '500ms'\nworker_lost_after = '5s'\n";
 /// Redis was silent for a whole response time-out, or loads for some seconds.
@@ -104,6 +104,32 @@ async fn a_redis_that_stops_answering_gets_nothing_twice() {
     env.redis.resume();
     each_has_one_message(&env, &ids, "after a stop").await;
     assert!(!env.gateway.log().contains("older data"), "a late answer is no loss:\n{}", env.gateway.log());
+}
+
+/// The first message was taken by somebody, and everything else that Redis knew of it is gone.
+#[tokio::test]
+async fn what_may_have_been_published_before_redis_lost_its_data_says_so() {
+    let env = without_worker("[broker]\nresponse_timeout = '1s'\n");
+    let first = submit_some(&env, 1).await;
+    each_has_one_message(&env, &first, "at first").await;
+    env.redis.pause();
+    let id = submit_some(&env, 1).await.remove(0);
+    eventually("its publication has no outcome", async || {
+        let log = env.gateway.log();
+        (log.contains("publishing failed") || log.contains("stay in the outbox")).then_some(())
+    })
+    .await;
+    unix::kill(env.gateway.id(), libc::SIGSTOP);
+    env.redis.resume();
+    eventually("the message comes late", async || messages(&env).contains_key(&id).then_some(())).await;
+    env.redis.command::<String>(0, &["FLUSHALL"]);
+    unix::kill(env.gateway.id(), libc::SIGCONT);
+    each_has_one_message(&env, std::slice::from_ref(&id), "after the loss").await;
+    eventually("its history says so", async || {
+        let told = |event: &Value| event["reason"].as_str().is_some_and(|why| why.contains("before it was known"));
+        env.history(&id).await.iter().any(told).then_some(())
+    })
+    .await;
 }
 
 #[tokio::test]

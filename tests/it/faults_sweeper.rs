@@ -144,20 +144,31 @@ async fn a_task_longer_than_the_visibility_timeout_runs_once() {
     let config = format!("{QUICK}[broker]\nvisibility_timeout = '6s'\n");
     let env = Harness::start(&Options { celery, config, ..Options::default() });
     let latch = Latch::closed();
+    // Who has this one is known only by asking.
+    env.http.post("/v1/control/disable_events", &json!({})).await.expect(200);
+    let unheard = env.submit("demo.until_late", latch.args("unheard")).await;
+    let worker = env.celery.as_ref().expect("a worker");
+    eventually("it is taken", async || (times_received(&worker.log(), &unheard) == 1).then_some(())).await;
+    env.in_phase(&unheard, "running").await;
+    env.http.post("/v1/control/enable_events", &json!({})).await.expect(200);
     let id = env.submit("demo.until_late", latch.args("once")).await;
     env.in_phase(&id, "running").await;
+    // Of the one that was renewed last.
     let score = || {
         let index: Vec<String> = env.redis.command(0, &["ZRANGE", "unacked_index", "0", "-1", "WITHSCORES"]);
-        index.get(1).and_then(|score| score.parse::<f64>().ok()).unwrap_or_default()
+        assert_eq!(index.len(), 4, "{index:?}");
+        index[1].parse::<f64>().expect("a time")
     };
     let reserved_at = score();
-    eventually("its lease was renewed past the timeout", async || (score() > reserved_at + 6.5).then_some(())).await;
+    eventually("their leases were renewed past the timeout", async || (score() > reserved_at + 6.5).then_some(()))
+        .await;
     // A worker restores whatever is overdue when it connects.
     let second = CeleryOptions { hostname: "w2@test".into(), settings, ..CeleryOptions::default() };
     let second = Celery::start(&env.redis, second);
     latch.open();
-    let result = ends(&env, &id).await;
-    assert_eq!(result["result"], "once", "{result}");
-    let first = env.celery.as_ref().expect("a worker").log();
-    assert_eq!(times_received(&first, &id) + times_received(&second.log(), &id), 1);
+    for (id, what) in [(&id, "once"), (&unheard, "unheard")] {
+        let result = ends(&env, id).await;
+        assert_eq!(result["result"], what, "{result}");
+        assert_eq!(times_received(&worker.log(), id) + times_received(&second.log(), id), 1);
+    }
 }

@@ -27,7 +27,7 @@ fn worker(hostname: &str, queues: &str, more: &Value) -> CeleryOptions {
 
 #[tokio::test]
 async fn a_second_delivery_that_no_worker_announced_is_in_the_history() {
-    let celery = CeleryOptions { concurrency: 4, ..worker("w1@test", "celery,crawl,document_processing", &json!({})) };
+    let celery = CeleryOptions { concurrency: 4, ..worker("w1@test", "celery,crawl", &json!({})) };
     let mut env = Harness::start(&Options { celery, config: CONFIG.into(), ..Options::default() });
     eventually("the worker has said what its pool is", async || {
         let workers = env.http.get("/v1/workers").await.expect(200);
@@ -42,12 +42,20 @@ async fn a_second_delivery_that_no_worker_announced_is_in_the_history() {
     let long = submit("demo.late", 7, "celery").await;
     let short = submit("demo.late_first", 120, "celery").await;
     let deaf = submit("demo.late_first", 120, "crawl").await;
+    // Nobody hears of a worker that is killed before it has heard that it should send events.
+    let quiet = json!({"worker_enable_remote_control": false});
+    let unheard = worker("w0@test", "document_processing", &quiet);
+    let mut unheard = Celery::launch(&env.redis.url(0), &env.redis.url(1), unheard);
+    let args = json!({"task": "demo.late_first", "args": [120, "crawl"], "queue": "document_processing"});
+    let secret = env.submit_signature(args).await;
+    eventually("it has it", async || unheard.log().contains(&format!("[{secret}] received")).then_some(())).await;
+    unheard.kill();
     env.celery.as_mut().expect("a worker").kill();
     // One may take its first messages before it hears that it should send events, the other one hears nothing at all.
-    let quiet = json!({"worker_enable_remote_control": false});
-    let second = Celery::launch(&env.redis.url(0), &env.redis.url(1), worker("w2@test", "celery", &json!({})));
+    let both = worker("w2@test", "celery,document_processing", &json!({}));
+    let second = Celery::launch(&env.redis.url(0), &env.redis.url(1), both);
     let third = Celery::launch(&env.redis.url(0), &env.redis.url(1), worker("w3@test", "crawl", &quiet));
-    for (id, result) in [(&long, "celery"), (&short, "celery"), (&deaf, "crawl")] {
+    for (id, result) in [(&long, "celery"), (&short, "celery"), (&deaf, "crawl"), (&secret, "crawl")] {
         let done = within(PATIENCE, &format!("{id} ends"), async || {
             let answer = env.http.get(&format!("/result/{id}")).await;
             (answer.status == 200).then(|| answer.json())

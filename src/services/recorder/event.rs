@@ -31,7 +31,8 @@ pub fn read(event: Event) -> Said {
             now(News { worker: None, retries: retries(&call), adoption: Some(adoption(*call)), ..step(Phase::Queued) })
         }
         TaskNews::Received(call) => {
-            now(News { retries: retries(&call), adoption: Some(adoption(*call)), ..step(Phase::Received) })
+            let (retries, redelivered) = (retries(&call), call.redelivered);
+            now(News { retries, redelivered, adoption: Some(adoption(*call)), ..step(Phase::Received) })
         }
         TaskNews::Started => now(step(Phase::Running)),
         TaskNews::Succeeded { runtime, .. } => end(News { runtime, ..step(Phase::Succeeded) }),

@@ -7,9 +7,12 @@
 //! After a gap the records of all unfinished tasks are read, so an end is never missed while its record lives.
 //!
 //! One replica records at a time: the holder of the lease, which shows its term with every write. A recorder that was stopped for
-//! longer than its lease finds out with its next write, and that writes nothing.
+//! longer than its lease, or whose ledger was away, finds out with its next write. What it heard then its successor may not have
+//! heard: it goes on listening for a moment and hands over what may be told late and twice. The others listen too ([`ear`]): whoever
+//! is next tells in the same way what was said while nobody recorded.
 
 mod asking;
+mod ear;
 mod event;
 mod pending;
 mod record;
@@ -25,41 +28,35 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
+use self::ear::{Ear, Socket};
 use self::state::State;
 use super::hub::Hub;
-use crate::backend::{Backend, Heard, Watch};
+use crate::backend::{Backend, Heard};
 use crate::broker::{Broker, Feed};
 use crate::celery::event::{Event, Kind};
 use crate::celery::result::ResultMeta;
 use crate::clock;
 use crate::lifecycle::Backoff;
 use crate::store::change::{DUPLICATE, ENDED_ELSEWHERE, REDELIVERED};
-use crate::store::{Fence, News, SharedLedger, Task};
+use crate::store::{Fence, Lease, News, SharedLedger, Task};
 use crate::task::{Phase, TaskId};
 
-/// News between the sockets and the ledger: about a second of the fastest feed. When it is full the sockets wait, and when
-/// Redis then cuts them off, the gap is read again.
-const FEED_CAPACITY: usize = 16_384;
 /// News in one commit.
 const BATCH: usize = 2_000;
-/// How long events wait for a result.
-const EVENTS_BREATH: Duration = Duration::from_millis(2);
 const LEASE: &str = "recorder";
 const LEASE_TTL: Duration = Duration::from_millis(1_500);
 const LEASE_PERIOD: Duration = Duration::from_millis(500);
 /// A replica that waits asks this often, so that a gap between two recorders stays below two seconds.
 const STANDBY: Duration = Duration::from_millis(200);
+/// A replica that has only just begun to listen leaves the lease to those who have heard more, for so long.
+const HEAD_START: Duration = Duration::from_millis(500);
 /// Records that could not be read after a gap are tried again.
 const CATCH_UP_AGAIN: Duration = Duration::from_secs(1);
 const LEDGER_PAUSE: Duration = Duration::from_secs(2);
 /// Unfinished tasks whose records are read in one round trip.
 const CATCH_UP_PAGE: i64 = 500;
-
-/// Something heard on a socket.
-enum Socket {
-    Result(Heard),
-    Event(Feed),
-}
+/// How long a recorder that has a successor goes on listening: what came while neither of the two recorded is on its sockets.
+const HAND_OVER: Duration = Duration::from_secs(2);
 
 /// Who wants to hear of workers themselves: the registry.
 pub type WorkerEvents = mpsc::Sender<Event>;
@@ -107,13 +104,19 @@ impl Recorder {
 
     /// Runs until `stop`: waits for the lease, records while it holds it.
     pub async fn run(self, stop: CancellationToken) {
-        let mut backoff = Backoff::new(LEDGER_PAUSE);
+        let mut backoff = Backoff::new(LEASE_PERIOD);
+        let mut ear = Ear::open(&self.backend, &self.broker, &stop);
         while !stop.is_cancelled() {
-            let pause = match self.ledger.lease(LEASE, &self.holder, clock::now(), LEASE_TTL).await {
+            let behind = if ear.is_new() { HEAD_START } else { Duration::ZERO };
+            let lease = tokio::select! {
+                lease = self.ask_for_lease(behind) => lease,
+                () = ear.listen() => break,
+            };
+            let pause = match lease {
                 Ok(Some(lease)) => {
                     info!(lease.term, "this replica records, term {}", lease.term);
                     backoff.reset();
-                    self.hold_and_record(lease.term, &stop).await;
+                    self.hold_and_record(lease.term, &mut ear, &stop).await;
                     STANDBY
                 }
                 Ok(None) => STANDBY,
@@ -124,19 +127,30 @@ impl Recorder {
                     backoff.pause()
                 }
             };
-            tokio::select! { () = stop.cancelled() => {} () = tokio::time::sleep(pause) => {} }
+            tokio::select! { () = stop.cancelled() => {} () = tokio::time::sleep(pause) => {} () = ear.listen() => {} }
         }
         let _ = tokio::time::timeout(Duration::from_secs(1), self.ledger.release(LEASE, &self.holder)).await;
     }
 
+    /// One that has run out is left to others for a while; one that was given back is anybody's at once.
+    async fn ask_for_lease(&self, behind: Duration) -> Result<Option<Lease>, crate::store::Error> {
+        self.ledger.lease(LEASE, &self.holder, clock::now().minus(behind), LEASE_TTL + behind).await
+    }
+
     /// Records until the lease is lost or `stop`.
-    async fn hold_and_record(&self, number: i64, stop: &CancellationToken) {
+    async fn hold_and_record(&self, number: i64, ear: &mut Ear, stop: &CancellationToken) {
         let term = stop.child_token();
         self.term.store(number, Ordering::Relaxed);
         self.active.store(true, Ordering::Relaxed);
+        let lost = term.child_token();
+        let mut recording = std::pin::pin!(self.record(ear, &term, &lost));
         tokio::select! {
-            () = self.keep_lease(&term) => {}
-            () = self.record(&term) => {}
+            () = self.keep_lease(&term) => {
+                self.active.store(false, Ordering::Relaxed);
+                lost.cancel();
+                let _ = tokio::time::timeout(HAND_OVER, recording).await;
+            }
+            () = &mut recording => {}
         }
         self.active.store(false, Ordering::Relaxed);
         term.cancel();
@@ -158,58 +172,31 @@ impl Recorder {
         }
     }
 
-    async fn record(&self, stop: &CancellationToken) {
-        let (sink, mut heard) = mpsc::channel(FEED_CAPACITY);
-        let _feeds = self.open_feeds(sink, stop);
+    async fn record(&self, ear: &mut Ear, stop: &CancellationToken, lost: &CancellationToken) {
         let mut state = State::default();
-        let mut batch = Vec::with_capacity(BATCH);
+        let mut batch = ear.kept();
+        self.take(&mut batch, &mut state, true, lost).await;
+        self.ask_for_events().await;
+        state.catch_up_at = Some(Instant::now());
         loop {
             let deadlines = [state.pending.next_deadline(), state.asking.next(), state.catch_up_at];
             let idle = || Instant::now() + Duration::from_secs(3_600);
             let deadline = deadlines.into_iter().flatten().min().unwrap_or_else(idle);
-            let count = tokio::select! {
+            tokio::select! {
                 biased;
-                count = heard.recv_many(&mut batch, BATCH) => count,
-                () = tokio::time::sleep_until(deadline) => 0,
+                count = ear.hear(&mut batch) => {
+                    if count == 0 { break; }
+                    ear.linger(&mut batch).await;
+                }
+                () = tokio::time::sleep_until(deadline) => {}
                 () = stop.cancelled() => break,
-            };
-            if count > 0 {
-                linger(&mut heard, &mut batch).await;
             }
-            if count == 0 && heard.is_closed() {
-                break;
-            }
-            self.take(&mut batch, &mut state, stop).await;
+            self.take(&mut batch, &mut state, false, lost).await;
         }
     }
 
-    /// Both sockets are read in tasks of their own; they end with the guard.
-    fn open_feeds(&self, sink: mpsc::Sender<Socket>, stop: &CancellationToken) -> FeedGuard {
-        let token = stop.child_token();
-        let mut set = tokio::task::JoinSet::new();
-        let (results_in, mut results) = mpsc::channel(256);
-        let (events_in, mut events) = mpsc::channel(256);
-        set.spawn(Watch::new(self.backend.clone(), results_in).run(token.clone()));
-        set.spawn(self.broker.clone().follow_events(events_in, token.clone()));
-        let results_sink = sink.clone();
-        set.spawn(async move {
-            while let Some(heard) = results.recv().await {
-                if results_sink.send(Socket::Result(heard)).await.is_err() {
-                    break;
-                }
-            }
-        });
-        set.spawn(async move {
-            while let Some(feed) = events.recv().await {
-                if sink.send(Socket::Event(feed)).await.is_err() {
-                    break;
-                }
-            }
-        });
-        FeedGuard { token, _set: set }
-    }
-
-    async fn take(&self, batch: &mut Vec<Socket>, state: &mut State, stop: &CancellationToken) {
+    /// `late`: somebody else may have written it down before.
+    async fn take(&self, batch: &mut Vec<Socket>, state: &mut State, late: bool, lost: &CancellationToken) {
         let mut news = Vec::new();
         let mut gap = false;
         for heard in batch.drain(..) {
@@ -223,12 +210,13 @@ impl Recorder {
             }
         }
         self.take_due(state, &mut news).await;
-        self.commit(news, state, stop).await;
+        news.iter_mut().for_each(|one| one.late = late);
+        self.commit(news, state, lost).await;
         if state.asking.is_due(Instant::now()) {
             self.ask_for_events().await;
         }
         if gap || state.catch_up_at.is_some_and(|at| at <= Instant::now()) {
-            let caught_up = self.catch_up(state, stop).await;
+            let caught_up = self.catch_up(state, lost).await;
             state.catch_up_at = (!caught_up).then(|| Instant::now() + CATCH_UP_AGAIN);
         }
     }
@@ -308,8 +296,9 @@ impl Recorder {
         ends.into_iter().filter(|one| !has_owner(one)).collect()
     }
 
-    /// Repeats until the ledger has it: nothing that was heard is dropped while the process lives.
-    async fn commit(&self, news: Vec<News>, state: &mut State, stop: &CancellationToken) {
+    /// Repeats until the ledger has it: nothing that was heard is dropped while the process lives. `lost`: the lease is, which ends a
+    /// pause.
+    async fn commit(&self, news: Vec<News>, state: &mut State, lost: &CancellationToken) {
         let mut backoff = Backoff::new(LEDGER_PAUSE);
         for chunk in news.chunks(BATCH) {
             // An end outlives the server's crash, and so does what somebody is shown: its number would be given a second time.
@@ -321,8 +310,8 @@ impl Recorder {
                 let fence = Fence { lease: LEASE, term, until };
                 match self.ledger.learn_fenced(chunk, durable, &fence).await {
                     Ok(None) => {
-                        warn!("another replica records now, {} news are left to it", chunk.len());
-                        return;
+                        self.hand_over(chunk).await;
+                        break;
                     }
                     Ok(Some(events)) => {
                         histogram!("taskgate_recorder_commit_seconds").record(started.elapsed().as_secs_f64());
@@ -333,12 +322,15 @@ impl Recorder {
                         self.hub.publish(&events);
                         break;
                     }
-                    Err(error) if error.is_transient() && !stop.is_cancelled() => {
+                    Err(error) if error.is_transient() => {
                         if backoff.is_fresh() {
                             warn!(error = %error, "the ledger is away, {} news wait", chunk.len());
                         }
-                        let pause = backoff.pause();
-                        tokio::select! { () = stop.cancelled() => {} () = tokio::time::sleep(pause) => {} }
+                        let (pause, is_lost) = (backoff.pause(), lost.is_cancelled());
+                        tokio::select! {
+                            () = lost.cancelled(), if !is_lost => backoff.reset(),
+                            () = tokio::time::sleep(pause) => {}
+                        }
                     }
                     Err(error) => {
                         tracing::error!(error = %error, cause = ?std::error::Error::source(&error).map(ToString::to_string), "{} news were refused", chunk.len());
@@ -346,6 +338,19 @@ impl Recorder {
                     }
                 }
             }
+        }
+    }
+
+    /// Another replica records now. Whatever it has not heard is written all the same; the ledger drops what it has.
+    async fn hand_over(&self, heard: &[News]) {
+        let late: Vec<News> = heard.iter().map(|one| News { late: true, ..one.clone() }).collect();
+        match self.ledger.learn(&late, true).await {
+            Ok(events) => {
+                debug!("another replica records now, {} of {} news were new to it", events.len(), heard.len());
+                note_redeliveries(&events);
+                self.hub.publish(&events);
+            }
+            Err(error) => warn!(error = %error, "another replica records now, {} news are left to it", heard.len()),
         }
     }
 
@@ -357,7 +362,7 @@ impl Recorder {
     }
 
     /// Reads the records of all unfinished tasks. False when some could not be read: it is to be done again.
-    async fn catch_up(&self, state: &mut State, stop: &CancellationToken) -> bool {
+    async fn catch_up(&self, state: &mut State, lost: &CancellationToken) -> bool {
         let mut after = 0;
         loop {
             let phases =
@@ -371,13 +376,13 @@ impl Recorder {
             };
             let Some(last) = tasks.last() else { return true };
             after = last.no;
-            if !self.catch_up_page(&tasks, state, stop).await {
+            if !self.catch_up_page(&tasks, state, lost).await {
                 return false;
             }
         }
     }
 
-    async fn catch_up_page(&self, tasks: &[Task], state: &mut State, stop: &CancellationToken) -> bool {
+    async fn catch_up_page(&self, tasks: &[Task], state: &mut State, lost: &CancellationToken) -> bool {
         let ids: Vec<TaskId> = tasks.iter().map(|task| task.id.clone()).collect();
         let Ok(records) = self.backend.records(&ids).await else { return false };
         let mut news = Vec::new();
@@ -387,21 +392,8 @@ impl Recorder {
             state.hear_record(task.id.clone(), record, &mut said);
             news.extend(said.into_iter().filter(|one| !record::is_known(task, one)));
         }
-        self.commit(news, state, stop).await;
+        self.commit(news, state, lost).await;
         true
-    }
-}
-
-/// Events alone wait a moment for the result that often follows them: one commit instead of three for a short task. A result,
-/// or a state that the task reports, waits for nothing.
-async fn linger(heard: &mut mpsc::Receiver<Socket>, batch: &mut Vec<Socket>) {
-    let until = Instant::now() + EVENTS_BREATH;
-    while batch.len() < BATCH && batch.iter().all(|one| matches!(one, Socket::Event(_))) {
-        let room = BATCH - batch.len();
-        match tokio::time::timeout_at(until, heard.recv_many(batch, room)).await {
-            Ok(count) if count > 0 => {}
-            _ => break,
-        }
     }
 }
 
@@ -410,17 +402,6 @@ fn note_redeliveries(events: &[crate::store::Event]) {
     let count = |reason: &str| events.iter().filter(|event| event.reason.as_deref() == Some(reason)).count() as u64;
     counter!("taskgate_redeliveries_total").increment(count(REDELIVERED) + count(ENDED_ELSEWHERE));
     counter!("taskgate_duplicates_total").increment(count(DUPLICATE));
-}
-
-struct FeedGuard {
-    token: CancellationToken,
-    _set: tokio::task::JoinSet<()>,
-}
-
-impl Drop for FeedGuard {
-    fn drop(&mut self) {
-        self.token.cancel();
-    }
 }
 
 /// What a record says of the end of its task, if it says one.

@@ -113,29 +113,32 @@ impl Handle {
 }
 
 #[cfg(test)]
+pub(super) fn sample(id: &str) -> Outgoing {
+    use crate::task::{Priority, QueueName, TaskId, TaskName};
+    Outgoing {
+        no: 1,
+        id: TaskId::parse(id).unwrap(),
+        name: TaskName::parse("a").unwrap(),
+        queue: QueueName::parse("celery").unwrap(),
+        spread: None,
+        priority: Priority::default(),
+        delivery: 1,
+        headers: String::new(),
+        body: String::new(),
+        accepted_at: crate::clock::Time(0),
+        expires_at: None,
+        groups: Arc::default(),
+    }
+}
+
+#[cfg(test)]
 mod tests {
     use futures_util::poll;
 
     use super::*;
-    use crate::clock::Time;
-    use crate::task::{Priority, QueueName, TaskId, TaskName};
 
     fn tasks(count: usize) -> Vec<Outgoing> {
-        let one = Outgoing {
-            no: 1,
-            id: TaskId::parse("t").unwrap(),
-            name: TaskName::parse("a").unwrap(),
-            queue: QueueName::parse("celery").unwrap(),
-            spread: None,
-            priority: Priority::default(),
-            delivery: 1,
-            headers: String::new(),
-            body: String::new(),
-            accepted_at: Time(0),
-            expires_at: None,
-            groups: Arc::default(),
-        };
-        vec![one; count]
+        vec![sample("t"); count]
     }
 
     fn open() -> (Handle, mpsc::Receiver<Vec<Outgoing>>) {

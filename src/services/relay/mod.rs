@@ -9,6 +9,7 @@
 //! Markers of the direct way go as soon as the publication is written down. Those of the outbox way stay for ten minutes, because
 //! a direct push may be late by up to [`DIRECT_DEADLINE`], and the script refuses it after that.
 
+mod attempts;
 mod handle;
 mod road;
 
@@ -23,6 +24,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
+use attempts::AGAIN;
 pub use handle::Handle;
 use handle::Shared;
 use road::{Road, cause};
@@ -35,6 +37,7 @@ use crate::clock::{self, Time};
 use crate::crash_points;
 use crate::lifecycle::Backoff;
 use crate::store::{Outgoing, SharedLedger};
+use crate::task::TaskId;
 
 /// Messages in one pass of either way.
 const BATCH: usize = 1_000;
@@ -57,6 +60,8 @@ pub struct Relay {
     shared: Arc<Shared>,
     /// Tasks wait for limits: an end may let one of them go.
     is_gated: bool,
+    /// When the life of Redis's data was last asked for.
+    life_seen: Option<Instant>,
 }
 
 /// The least time between two publications, by task.
@@ -67,7 +72,7 @@ impl Relay {
         let (handle, direct) = Handle::new();
         let shared = Arc::clone(&handle.shared);
         let road = Arc::new(Road::new(broker, backend, paces));
-        (Self { ledger, road, hub, direct, shared, is_gated: false }, handle)
+        (Self { ledger, road, hub, direct, shared, is_gated: false, life_seen: None }, handle)
     }
 
     /// Runs until `stop`. What is on the direct way then is pushed first.
@@ -130,6 +135,7 @@ impl Relay {
             self.drain_while(BATCH, || Duration::ZERO).await?;
             self.reopen().await?
         };
+        self.settle_attempts().await?;
         let backlog = self.note_backlog().await?;
         let now = clock::now();
         let until_due = backlog.next_due.map_or(PERIOD, |due| due.since(now));
@@ -153,13 +159,16 @@ impl Relay {
     async fn drain_while(&mut self, least: usize, settle: impl Fn() -> Duration) -> Result<Option<Time>, Trouble> {
         loop {
             let started = Instant::now();
-            let drained = self.ledger.drain(clock::now(), settle(), BATCH as i64, self.road.as_ref()).await?;
+            let drained = self.ledger.drain(clock::now(), settle(), BATCH as i64, self.road.as_ref()).await;
+            let drained = drained.inspect_err(|_| self.road.attempts().keep())?;
             self.hub.publish(&drained.events);
             counter!("taskgate_tasks_published_total", "way" => "outbox").increment(drained.carried as u64);
             if drained.carried + drained.expired < drained.claimed {
+                self.road.attempts().keep();
                 self.note_backlog().await?;
                 return Err(Trouble::Broker);
             }
+            self.road.attempts().end();
             self.is_gated = drained.waiting;
             if drained.claimed > 0 {
                 self.note_rate(drained.claimed, started.elapsed());
@@ -170,6 +179,31 @@ impl Relay {
                 return Ok(drained.next_opening);
             }
         }
+    }
+
+    /// Looks after what may be in Redis without the ledger's knowledge: what has left the outbox since was published by somebody. If
+    /// Redis has lost its data meanwhile, it may have been published twice.
+    async fn settle_attempts(&mut self) -> Result<(), Trouble> {
+        let ids = self.road.attempts().ids();
+        if ids.is_empty() && self.life_seen.is_some_and(|at| at.elapsed() < PERIOD) {
+            return Ok(());
+        }
+        // Redis may be away: the next pass asks again.
+        let Ok(life) = self.road.broker.life(&clock::random_id().to_string()).await else { return Ok(()) };
+        self.life_seen = Some(Instant::now());
+        self.road.attempts().see(life);
+        for chunk in ids.chunks(BATCH) {
+            let tasks = self.ledger.standing(chunk).await?;
+            let waits = |id: &&TaskId| tasks.iter().any(|task| task.id == **id && task.phase.is_ours());
+            let gone: Vec<TaskId> = chunk.iter().filter(|id| !waits(id)).cloned().collect();
+            let twice = self.road.attempts().close(&gone);
+            if !twice.is_empty() {
+                warn!("{} tasks may have been published before Redis lost its data", twice.len());
+                counter!("taskgate_redeliveries_total").increment(twice.len() as u64);
+                self.hub.publish(&self.ledger.remark(&twice, AGAIN, clock::now()).await?);
+            }
+        }
+        Ok(())
     }
 
     fn note_rate(&self, rows: usize, took: Duration) {
@@ -201,7 +235,12 @@ impl Relay {
         if !self.shared.direct.load(Ordering::Acquire) {
             return;
         }
-        if let Err(error) = self.push_chunk(chunk).await {
+        let pushed = self.push_chunk(chunk).await;
+        match &pushed {
+            Err(error) if error.outcome_unknown() => self.road.attempts().keep(),
+            _ => self.road.attempts().end(),
+        }
+        if let Err(error) = pushed {
             self.shared.direct.store(false, Ordering::Release);
             self.shared.wake.notify_one();
             warn!(error = %error, cause = %cause(&error), "publishing failed, tasks wait in the outbox: {error}");
@@ -212,6 +251,7 @@ impl Relay {
         let Some(oldest) = chunk.iter().map(|row| row.accepted_at).min() else { return Ok(()) };
         let pushes = self.road.pushes(chunk);
         self.road.prepare(chunk).await?;
+        self.road.attempts().begin(chunk);
         self.road.publish(&pushes, Some(oldest.plus(DIRECT_DEADLINE))).await?;
         counter!("taskgate_tasks_published_total", "way" => "direct").increment(chunk.len() as u64);
         let numbers: Vec<i64> = chunk.iter().map(|row| row.no).collect();
@@ -235,4 +275,14 @@ enum Trouble {
     Redis(#[from] crate::broker::Error),
     #[error(transparent)]
     Ledger(#[from] crate::store::Error),
+}
+
+impl Trouble {
+    /// Of a push: whether it may be in Redis all the same.
+    fn outcome_unknown(&self) -> bool {
+        match self {
+            Self::Redis(error) => error.outcome_unknown(),
+            Self::Broker | Self::Ledger(_) => true,
+        }
+    }
 }

@@ -1,6 +1,7 @@
 //! The way from a row to a list in Redis, for both ways down.
 
 use std::collections::{HashSet, VecDeque};
+use std::sync::MutexGuard;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -10,6 +11,7 @@ use tokio::time::Instant;
 use tracing::info;
 
 use super::Paces;
+use super::attempts::Attempts;
 use crate::backend::Backend;
 use crate::broker::{Broker, Push, Pushed, Target};
 use crate::celery::{Properties, envelope};
@@ -30,11 +32,12 @@ pub(super) struct Road {
     paces: Paces,
     /// Markers that the outbox way has yet to remove, oldest first. Bounded by what is drained in [`MARKER_GRACE`].
     markers: Mutex<VecDeque<(Instant, Vec<String>)>>,
+    attempts: std::sync::Mutex<Attempts>,
 }
 
 impl Road {
     pub fn new(broker: Broker, backend: Backend, paces: Paces) -> Self {
-        Self { broker, backend, paces, markers: Mutex::default() }
+        Self { broker, backend, paces, markers: Mutex::default(), attempts: std::sync::Mutex::default() }
     }
 
     pub fn pushes(&self, batch: &[Outgoing]) -> Vec<Push> {
@@ -65,9 +68,14 @@ impl Road {
         Ok(outcomes)
     }
 
+    pub fn attempts(&self) -> MutexGuard<'_, Attempts> {
+        self.attempts.lock().expect("nothing panics under this lock")
+    }
+
     async fn carry_all(&self, batch: &[Outgoing]) -> Result<Vec<i64>, crate::broker::Error> {
         self.prepare(batch).await?;
         let pushes = self.pushes(batch);
+        self.attempts().begin(batch);
         let outcomes = self.publish(&pushes, None).await?;
         let repeated = outcomes.iter().filter(|outcome| **outcome == Pushed::Before).count();
         if repeated > 0 {
@@ -101,6 +109,9 @@ impl Carrier for Road {
         match self.carry_all(batch).await {
             Ok(numbers) => numbers,
             Err(error) => {
+                if !error.outcome_unknown() {
+                    self.attempts().end();
+                }
                 info!(error = %error, cause = %cause(&error), "{} messages stay in the outbox: {error}", batch.len());
                 Vec::new()
             }

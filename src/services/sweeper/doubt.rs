@@ -80,6 +80,7 @@ impl Sweeper {
             Epoch::Other(_) => {
                 warn!("Redis holds older data than it did, looking for every task");
                 doubt.raise(now);
+                self.broker.end_life().await?;
             }
         }
         *expected = Expected { number: next, attempts: Vec::new() };

@@ -8,6 +8,7 @@ use super::verdict::Owner;
 use crate::broker::{Broker, Replies, Request};
 use crate::clock::{self, Time};
 use crate::services::workers::is_online;
+use crate::store::change::is_unheard;
 use crate::store::{SharedLedger, Task, Worker};
 use crate::task::json::{self, Fields};
 
@@ -139,10 +140,13 @@ impl Fleet {
         }
     }
 
-    /// Since when the process is gone that was heard to have the task: it said goodbye, another one has its name, or it was to be
-    /// heard and is not. `None` while it may be there.
-    pub fn gone_at(&self, task: &Task) -> Option<Time> {
+    /// Since when the process is gone that has the task: it said goodbye, another one has its name, or it was to be heard and is
+    /// not; one that was never heard, when the reservation has run out that nobody renewed. `None` while it may be there.
+    pub fn gone_at(&self, task: &Task, patience: &Patience) -> Option<Time> {
         let heard = task.started_at.max(task.received_at)?;
+        if is_unheard(task) {
+            return Some(heard.plus(patience.busy));
+        }
         let worker = self.workers.get(task.worker.as_deref()?)?;
         let said = worker.offline_at.filter(|at| *at >= heard);
         let replaced = worker.facts.online_at.map(Time).filter(|at| *at > heard.plus(SKEW));

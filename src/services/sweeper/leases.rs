@@ -3,7 +3,7 @@
 //!
 //! A reservation is renewed well before its time while the worker that has the message sends heartbeats. Who that is says the
 //! ledger; where it does not know, or knows one who is silent, the workers are asked. A reservation nobody answers for runs out as
-//! kombu means it to.
+//! kombu means it to; that its message was taken is written down, so that whoever has it next is known to be another one.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -12,7 +12,9 @@ use metrics::counter;
 
 use super::fleet::Fleet;
 use super::{Sweeper, Trouble};
+use crate::broker::Reservation;
 use crate::clock;
+use crate::store::Task;
 use crate::task::TaskId;
 
 /// Messages read at a time.
@@ -21,6 +23,14 @@ const PAGE: usize = 500;
 const MAX: usize = 50_000;
 /// Messages whose worker is asked for in one pass.
 const ASKED: usize = 1_000;
+
+/// A message of which the ledger does not know who has it, or knows one who is silent.
+pub(super) struct Unclear {
+    pub reservation: Reservation,
+    pub id: String,
+    /// `None` when the ledger does not know the task.
+    pub task: Option<Task>,
+}
 
 /// When leases are looked at, by the visibility timeout.
 pub fn period(visibility_timeout: Duration) -> Duration {
@@ -32,58 +42,56 @@ impl Sweeper {
     pub(super) async fn renew_leases(&self) -> Result<(), Trouble> {
         let before = clock::now().minus(self.visibility_timeout / 4);
         let mut kept = 0;
-        let mut unknown: Vec<(String, String)> = Vec::new();
+        let mut unclear: Vec<Unclear> = Vec::new();
         let workers = Fleet::read(&self.ledger).await?;
         while kept < MAX {
             let page = self.broker.reserved_before(before, kept, PAGE).await?;
-            let (count, size) = self.renew_page(&page, &workers, &mut unknown).await?;
+            let size = page.len();
+            let count = self.renew_page(page, &workers, &mut unclear).await?;
             kept += size - count;
             if size < PAGE {
                 break;
             }
         }
-        self.renew_unknown(unknown).await
+        self.renew_unclear(&unclear).await
     }
 
-    /// Returns how many were renewed, and how many there were.
+    /// Returns how many were renewed.
     async fn renew_page(
         &self,
-        page: &[(String, String)],
+        page: Vec<(Reservation, String)>,
         workers: &Fleet,
-        unknown: &mut Vec<(String, String)>,
-    ) -> Result<(usize, usize), Trouble> {
+        unclear: &mut Vec<Unclear>,
+    ) -> Result<usize, Trouble> {
         let ids: Vec<TaskId> = page.iter().filter_map(|(_, id)| TaskId::parse(id.as_str()).ok()).collect();
-        let owners: HashMap<String, Option<String>> = self
-            .ledger
-            .standing(&ids)
-            .await?
-            .into_iter()
-            .map(|task| (task.id.to_string(), task.worker.filter(|_| task.phase.is_at_worker())))
-            .collect();
+        let found = self.ledger.standing(&ids).await?;
+        let mut tasks: HashMap<String, Task> = found.into_iter().map(|task| (task.id.to_string(), task)).collect();
         let mut renewed = Vec::new();
-        for (tag, id) in page {
-            match owners.get(id) {
-                Some(Some(owner)) if workers.is_fresh(owner) => renewed.push(tag.clone()),
+        for (reservation, id) in page {
+            let task = tasks.remove(&id);
+            let owner = task.as_ref().filter(|task| task.phase.is_at_worker()).and_then(|task| task.worker.as_deref());
+            if owner.is_some_and(|owner| workers.is_fresh(owner)) {
+                renewed.push(reservation.tag);
+            } else if unclear.len() < ASKED {
                 // Nobody may have heard who took it after that one.
-                _ if unknown.len() < ASKED => unknown.push((tag.clone(), id.clone())),
-                _ => {}
+                unclear.push(Unclear { reservation, id, task });
             }
         }
         self.renew_tags(&renewed).await?;
-        Ok((renewed.len(), page.len()))
+        Ok(renewed.len())
     }
 
     /// Asks the workers who has these.
-    async fn renew_unknown(&self, unknown: Vec<(String, String)>) -> Result<(), Trouble> {
-        if unknown.is_empty() {
+    async fn renew_unclear(&self, unclear: &[Unclear]) -> Result<(), Trouble> {
+        if unclear.is_empty() {
             return Ok(());
         }
-        let ids: Vec<&str> = unknown.iter().map(|(_, id)| id.as_str()).filter(|id| !id.is_empty()).collect();
+        let ids: Vec<&str> = unclear.iter().map(|one| one.id.as_str()).filter(|id| !id.is_empty()).collect();
         let mut fleet = Fleet::ask(&self.ledger, &self.broker, &ids).await?;
         fleet.ask_for_unseen(&self.broker).await?;
-        let held: Vec<String> =
-            unknown.iter().filter(|(_, id)| fleet.held.contains_key(id)).map(|(tag, _)| tag.clone()).collect();
-        self.renew_tags(&held).await
+        let held = unclear.iter().filter(|one| fleet.held.contains_key(&one.id));
+        self.renew_tags(&held.map(|one| one.reservation.tag.clone()).collect::<Vec<_>>()).await?;
+        self.note_taken(unclear, &fleet).await
     }
 
     async fn renew_tags(&self, tags: &[String]) -> Result<(), Trouble> {

@@ -9,6 +9,7 @@ use tokio::time::Instant;
 use super::absence::Absences;
 use super::doubt::Doubt;
 use super::fleet::Fleet;
+use super::leases::Unclear;
 use super::sightings::Orphans;
 use super::verdict::{self, Evidence, Owner, Place, Remedy};
 use super::{PAGE, Sweeper, Trouble};
@@ -101,6 +102,26 @@ impl State {
     }
 }
 
+/// Unfinished tasks that nobody answers for.
+#[derive(Default)]
+struct Suspects {
+    /// To be looked for.
+    absent: Vec<Task>,
+    /// Their workers live and did not answer. Whether their messages went back to their queues can be seen all the same.
+    silent: Vec<Task>,
+}
+
+/// Messages that were reserved a moment ago at least: whoever took them had time to say so.
+fn unheard(tasks: &[Task], present: &Present) -> Vec<Unclear> {
+    let now = clock::now();
+    let reserved = |task: &Task| {
+        let reservation = present.reserved.get(task.id.as_str())?.clone();
+        let is_old = reservation.since().is_some_and(|since| now.since(since) > YOUNG);
+        is_old.then(|| Unclear { reservation, id: task.id.to_string(), task: Some(task.clone()) })
+    };
+    tasks.iter().filter_map(reserved).collect()
+}
+
 /// The queues, those of these tasks, and the further ones in which they stand.
 fn with_copies(queues: &[String], tasks: &[Task]) -> Vec<String> {
     let copies = tasks.iter().filter_map(|task| task.options.spread.as_ref()).flat_map(Spread::copies);
@@ -167,13 +188,14 @@ impl Sweeper {
             self.remove_resurrected(queues).await?;
             state.resurrected = false;
         }
-        let mut suspects = self.suspects(scan, state).await?;
+        let Suspects { absent: mut suspects, silent } = self.suspects(scan, state).await?;
         suspects.extend(self.unsent_steps().await?);
         let mut absent = Vec::new();
-        if !suspects.is_empty() {
+        if !suspects.is_empty() || (!silent.is_empty() && Instant::now() >= state.next_scan) {
             let started = Instant::now();
             let present = self.broker.present(&with_copies(queues, &suspects)).await?;
             self.note_returned(&suspects, &present).await?;
+            self.note_returned(&silent, &present).await?;
             absent = self.absent(suspects, &present, state).await?;
             state.next_scan = Instant::now() + started.elapsed() * SCAN_SHARE;
         }
@@ -184,13 +206,13 @@ impl Sweeper {
     }
 
     /// Unfinished tasks that no worker answers for.
-    async fn suspects(&self, scan: bool, state: &mut State) -> Result<Vec<Task>, Trouble> {
+    async fn suspects(&self, scan: bool, state: &mut State) -> Result<Suspects, Trouble> {
         let with_workers = [Phase::Received, Phase::Running, Phase::Retrying];
         let all = [Phase::Queued, Phase::Received, Phase::Running, Phase::Retrying];
         let phases: &[Phase] = if scan { &all } else { &with_workers };
         let patience = self.patience();
-        let (mut after, mut suspects, mut unfinished) = (0, Vec::new(), HashSet::new());
-        while suspects.len() < SUSPECTS {
+        let (mut after, mut suspects, mut unfinished) = (0, Suspects::default(), HashSet::new());
+        while suspects.absent.len() + suspects.silent.len() < SUSPECTS {
             let tasks = self.ledger.unfinished(phases, after, PAGE).await?;
             let Some(last) = tasks.last() else { break };
             after = last.no;
@@ -202,15 +224,19 @@ impl Sweeper {
                 Fleet::ask(&self.ledger, &self.broker, &at_worker).await?
             };
             state.learn_late(&tasks, &fleet);
-            state.orphans.note(&tasks, &fleet);
+            state.orphans.note(&tasks, &fleet, &patience);
             self.note_elsewhere(&tasks, &fleet).await?;
             unfinished.extend(tasks.iter().map(|task| &task.id).filter(|id| state.orphans.has(id)).cloned());
             let now = clock::now();
-            suspects.extend(tasks.into_iter().filter(|task| {
-                let young = task.queued_at.is_some_and(|at| now.since(at) <= YOUNG);
-                let unclear = || task.phase.is_at_worker() && fleet.owner(task, &patience) == Owner::Unclear;
-                !task.adopted && !young && !fleet.held.contains_key(task.id.as_str()) && !unclear()
-            }));
+            let (silent, absent): (Vec<Task>, Vec<Task>) = tasks
+                .into_iter()
+                .filter(|task| {
+                    let young = task.queued_at.is_some_and(|at| now.since(at) <= YOUNG);
+                    !task.adopted && !young && !fleet.held.contains_key(task.id.as_str())
+                })
+                .partition(|task| task.phase.is_at_worker() && fleet.owner(task, &patience) == Owner::Unclear);
+            suspects.silent.extend(silent);
+            suspects.absent.extend(absent);
         }
         self.note_unseen(&mut state.orphans, &unfinished).await?;
         Ok(suspects)
@@ -231,6 +257,10 @@ impl Sweeper {
             let ids: Vec<&str> = chunk.iter().map(|task| task.id.as_str()).collect();
             let mut fleet = Fleet::ask(&self.ledger, &self.broker, &ids).await?;
             fleet.ask_for_unseen(&self.broker).await?;
+            self.note_elsewhere(chunk, &fleet).await?;
+            if !fleet.all_answered(&self.patience()) {
+                self.note_taken(&unheard(chunk, present), &fleet).await?;
+            }
             let judged: Vec<(Task, Remedy)> = chunk
                 .iter()
                 .filter_map(|task| Some((task.clone(), self.judge(task, present, &fleet, state)?)))

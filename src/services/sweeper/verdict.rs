@@ -136,7 +136,7 @@ mod tests {
     use crate::store::sample_task;
 
     fn reservation() -> Reservation {
-        Reservation { tag: "t".into(), score: "1".into() }
+        Reservation { tag: "t".into(), score: "1".into(), redelivered: false }
     }
 
     fn evidence(place: Place, owner: Owner) -> Evidence {

@@ -87,6 +87,7 @@ impl Dispatcher {
                 retries: message.retries.into(),
                 eta: message.eta,
                 expires: message.expires,
+                redelivered: request.origin.redelivered,
                 ..Call::default()
             }))
         });

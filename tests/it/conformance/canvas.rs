@@ -2,10 +2,10 @@
 
 use std::time::Duration;
 
-use taskgate::store::{Edge, EdgeKind, NewGroup, Submission};
+use taskgate::store::{Edge, EdgeKind, Fence, NewGroup, Submission};
 use taskgate::task::{GroupId, Phase};
 
-use super::fixture::{Fixture, T0, after, failure, json, new_id, record, submission, task};
+use super::fixture::{Fixture, T0, after, event, failure, json, new_id, record, submission, task};
 use super::on_both;
 
 on_both!(
@@ -84,6 +84,24 @@ async fn a_lease_is_held_by_one_and_fenced_by_its_term(ledger: &Fixture) {
     ledger.release("recorder", "b").await.unwrap();
     let third = take("a", 21).await.unwrap();
     assert!(third.term > second.term);
+
+    if ledger.is_postgres() {
+        // A write that takes longer than the lease: who waits for its end finds a holder that lives.
+        let fence = |term| Fence { lease: "recorder", term, until: after(40) };
+        let id = new_id();
+        ledger.accept(&id).await;
+        let news = [event(&id, Phase::Received, 22)];
+        assert_eq!(
+            ledger.learn_fenced(&news, true, &fence(second.term)).await.unwrap().map(|events| events.len()),
+            None
+        );
+        assert_eq!(take("b", 30).await, None, "a write of an older term renews nothing");
+        assert_eq!(
+            ledger.learn_fenced(&news, true, &fence(third.term)).await.unwrap().map(|events| events.len()),
+            Some(1)
+        );
+        assert_eq!(take("b", 39).await, None);
+    }
 
     let mut racers = Vec::new();
     for racer in 0..8 {
