@@ -1,6 +1,6 @@
 # What a stranger types. Everything that is needed beyond Rust is installed by tests/setup.sh, and only for the tests.
 
-.PHONY: dev test bench bench-growth bench-instructions contract fuzz lint format openapi setup
+.PHONY: dev test test-faults bench bench-growth bench-instructions contract fuzz lint format openapi setup
 
 # A debug build: it takes half the time of a release build, and dev is ready in well under a second either way.
 dev:
@@ -11,10 +11,18 @@ setup:
 
 # One process with threads per test binary, not one per test: tests/it/harness/mod.rs says why. Most tests wait for other
 # processes, so more of them run than there are cores. The integration tests come last and close the output.
+RUST_TEST_THREADS ?= 6
+export RUST_TEST_THREADS
+
 test: setup
 	cargo build --locked --example demo-worker
 	cargo test --locked --doc
-	RUST_TEST_THREADS=$${RUST_TEST_THREADS:-6} cargo test --locked --no-fail-fast --lib --bins --tests
+	cargo test --locked --no-fail-fast --lib --bins --tests
+
+# What breaks things on purpose, alone: a minute and a half. Its long form is `cargo run --example chaos -- --minutes 10`.
+test-faults: setup
+	cargo build --locked --example demo-worker
+	cargo test --locked --no-fail-fast --test it -- faults chaos
 
 # taskgate beside what it replaces, in one run; the peers' Python environment is made once. `growth` and `instructions` ask for
 # disk and for valgrind: they have commands of their own.

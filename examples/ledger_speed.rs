@@ -86,8 +86,9 @@ async fn submit(ledger: SharedLedger, batches: usize, batch: usize) -> Vec<(Task
 
 async fn publish(ledger: SharedLedger, known: Vec<(TaskId, i64)>, batch: usize) {
     for chunk in known.chunks(batch) {
-        let numbers: Vec<i64> = chunk.iter().map(|(_, no)| *no).collect();
-        ledger.published(&numbers, clock::now()).await.expect("the database is there");
+        let now = clock::now();
+        let pushed: Vec<(i64, Time)> = chunk.iter().map(|(_, no)| (*no, now)).collect();
+        ledger.published(&pushed).await.expect("the database is there");
     }
 }
 

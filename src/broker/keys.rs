@@ -68,7 +68,7 @@ impl Keys {
         }
     }
 
-    /// Markers of deliveries between push and bookkeeping: taskgate's own key, unknown to Celery.
+    /// Markers of deliveries between push and certain bookkeeping: taskgate's own key, unknown to Celery.
     pub fn markers(&self) -> String {
         format!("{}taskgate.published", self.prefix)
     }

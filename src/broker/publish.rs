@@ -1,7 +1,7 @@
 //! Puts messages into their lists, each delivery at most once.
 //!
 //! The push sets the delivery's marker in the same script: a crash, or an answer that got lost, repeats the call and not the
-//! message. A marker lives from the push until the ledger has written the publication down, and is removed then.
+//! message. A marker lives from the push until the ledger has written the publication down for certain, and is removed then.
 
 use std::sync::LazyLock;
 use std::time::Duration;

@@ -4,6 +4,9 @@
 //! the two, because lists are read first; one that is put back the other way may be missed, so absence must be seen twice.
 
 use std::collections::{HashMap, HashSet};
+use std::sync::LazyLock;
+
+use redis::Script;
 
 use super::keys::SEPARATOR;
 use super::{Broker, Error};
@@ -17,6 +20,46 @@ const BINDING_PAGES: usize = 200;
 
 /// A field of `unacked` and its value.
 type Entry = (Vec<u8>, Vec<u8>);
+
+/// KEYS: unacked, index. ARGV: tags. Whose entry has the mark somewhere is told whole, with its tag and score.
+static MARKED: LazyLock<Script> = LazyLock::new(|| {
+    Script::new(
+        r#"
+        local marked = {}
+        for _, tag in ipairs(ARGV) do
+            local entry = redis.call('HGET', KEYS[1], tag)
+            if entry and string.find(entry, '"redelivered": *true') then
+                marked[#marked + 1] = {tag, redis.call('ZSCORE', KEYS[2], tag) or '', entry}
+            end
+        end
+        return marked
+        "#,
+    )
+});
+
+/// Messages that went back, read from the served end of one list.
+const RETURNED: usize = 256;
+/// Of all lists together: the server answers nobody else meanwhile.
+const RETURNED_BYTES: usize = 1 << 20;
+
+/// KEYS: lists. ARGV: messages of a list, bytes of all. Those at the end that is served next that have the mark, until one that has not.
+static AT_FRONT: LazyLock<Script> = LazyLock::new(|| {
+    Script::new(
+        r#"
+        local marked, bytes = {}, 0
+        for _, list in ipairs(KEYS) do
+            for place = 1, tonumber(ARGV[1]) do
+                local message = redis.call('LINDEX', list, -place)
+                if not message or not string.find(message, '"redelivered": *true') then break end
+                bytes = bytes + #message
+                if bytes > tonumber(ARGV[2]) then return marked end
+                marked[#marked + 1] = message
+            end
+        end
+        return marked
+        "#,
+    )
+});
 
 /// What a scan found, by task id.
 #[derive(Debug, Default)]
@@ -181,6 +224,36 @@ impl Broker {
             (Reservation { tag, score, redelivered }, id)
         };
         Ok(places.into_iter().zip(entries).map(read).collect())
+    }
+
+    /// Those of the messages with these delivery tags that are reserved and went back to their lists before.
+    pub async fn redelivered(&self, tags: &[&str]) -> Result<Vec<Reservation>, Error> {
+        let mut found = Vec::new();
+        for page in tags.chunks(PAGE as usize) {
+            let mut call = MARKED.key(self.keys.unacked());
+            call.key(self.keys.unacked_index()).arg(page);
+            let marked: Vec<(String, String, Vec<u8>)> = self.link.script(&call).await?;
+            found.extend(marked.into_iter().filter_map(|(tag, score, entry)| {
+                let (_, redelivered) = reserved(&entry)?;
+                Some(Reservation { tag, score, redelivered })
+            }));
+        }
+        Ok(found)
+    }
+
+    /// Tasks whose messages went back to these queues and are served next. kombu puts messages back where workers take them, so none
+    /// is missed for others that wait behind; costs a look at each list's end where nothing went back.
+    pub async fn at_front(&self, queues: &[String]) -> Result<Present, Error> {
+        let mut present = Present::default();
+        for page in queues.chunks(PAGE as usize) {
+            let mut call = AT_FRONT.prepare_invoke();
+            for list in page.iter().flat_map(|queue| self.keys.queue_lists(queue)) {
+                call.key(list);
+            }
+            let marked: Vec<Vec<u8>> = self.link.script(call.arg(RETURNED).arg(RETURNED_BYTES)).await?;
+            marked.iter().for_each(|bytes| present.note_listed(bytes));
+        }
+        Ok(present)
     }
 
     /// Takes every message of a list whose task `is_unwanted`, newest first. Returns ids of what was removed.

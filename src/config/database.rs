@@ -19,7 +19,8 @@ pub struct Database {
     pub url: Option<Secret>,
     /// Whether `serve` brings the schema up to date at start, under a lock. Default true.
     pub migrate: bool,
-    /// PostgreSQL connections of this process. Default 16.
+    /// PostgreSQL connections of this process, besides four for what never waits for others: submissions, publications, news and
+    /// notifications. Default 16.
     pub max_connections: u32,
 }
 

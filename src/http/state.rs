@@ -8,6 +8,7 @@ use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
 use super::access::Access;
+use super::middleware::meters::Meters;
 use super::sse::TokenStreams;
 use crate::catalog::Catalog;
 use crate::config::{self, Auth, Config};
@@ -29,6 +30,7 @@ pub struct Inner {
     pub access: Access,
     /// `None` where no recorder was installed: `/metrics` is empty then.
     pub metrics: Option<PrometheusHandle>,
+    pub meters: Meters,
     /// The contract with this catalog's endpoints, written once.
     pub openapi: Bytes,
     /// Open event streams.
@@ -61,6 +63,7 @@ impl Edge {
             limits: config.limits.clone(),
             auth: config.auth,
             metrics,
+            meters: Meters::default(),
             traces,
             streams: Arc::new(Semaphore::new(config.http.max_streams.min(Semaphore::MAX_PERMITS))),
             token_streams: TokenStreams::default(),

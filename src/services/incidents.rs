@@ -26,6 +26,8 @@ const SHARE: u32 = 10;
 /// but comes at least this often.
 const LONGEST_PAUSE: Duration = Duration::from_secs(30);
 const PAGE: i64 = 500;
+/// Queues looked at, besides those of the workers.
+const QUEUES: i64 = 5_000;
 /// Incidents kept at a time; more tasks over their budget than this need no list.
 const MOST: usize = 1_000;
 
@@ -214,7 +216,7 @@ impl Lookout {
         let workers = self.ledger.workers().await?;
         let online: Vec<&Worker> = workers.iter().filter(|worker| is_online(worker, now)).collect();
         let paused: Vec<String> = self.ledger.paused_queues().await?.into_iter().map(|(queue, _)| queue).collect();
-        let mut queues: Vec<String> = self.ledger.census().await?.into_keys().map(|(queue, _)| queue).collect();
+        let mut queues: Vec<String> = self.ledger.queues(QUEUES).await?;
         queues.extend(online.iter().flat_map(|worker| worker.facts.queues.iter().cloned()));
         queues.retain(|queue| !queue.is_empty() && !paused.contains(queue));
         queues.sort();

@@ -21,7 +21,7 @@ pub async fn run(ledger: SharedLedger, hub: Hub, stop: CancellationToken) {
             _ = sweep.tick() => hub.sweep(),
             changed = changes.recv() => match changed {
                 Ok(Changed::Tasks(ids)) => hub.look(&ids),
-                Ok(Changed::Any) | Err(RecvError::Lagged(_)) => hub.look_everywhere(),
+                Ok(Changed::Any | Changed::Gap) | Err(RecvError::Lagged(_)) => hub.look_everywhere(),
                 // One process, one ledger: there is nobody to hear from.
                 Err(RecvError::Closed) => return sweep_only(&hub, sweep, &stop).await,
             },

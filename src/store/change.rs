@@ -62,7 +62,7 @@ pub const UNHEARD: &str = "a worker took its message and was not heard of since"
 /// The same, of a message that had been reserved before.
 pub const UNHEARD_AGAIN: &str = "the broker delivered it again, and the worker that took it was not heard";
 /// Who announces what it reserved does so at once, by the same clock: what is announced so much later is another delivery.
-const ANNOUNCED: Duration = Duration::from_secs(2);
+pub const ANNOUNCED: Duration = Duration::from_secs(2);
 
 /// Decides. The caller holds the row's lock.
 pub fn apply(task: &Task, news: &News) -> Verdict {
@@ -77,6 +77,9 @@ pub fn apply(task: &Task, news: &News) -> Verdict {
     }
     if is_end_told_elsewhere(task, news) {
         return Verdict::Remark(ENDED_ELSEWHERE);
+    }
+    if is_taken_again_before_its_end(task, news) || is_marked_afterwards(task, news) {
+        return Verdict::Remark(REDELIVERED);
     }
     let position = place(task, news);
     let facts = facts(task, news, position.delivery > task.delivery);
@@ -185,14 +188,37 @@ fn is_elsewhere(task: &Task, news: &News) -> bool {
 /// The record was here first and does not say whose it is; the event does. Once is enough, and who took it after its end is known.
 fn is_end_told_elsewhere(task: &Task, news: &News) -> bool {
     let ended = |phase: Phase| matches!(phase, Phase::Succeeded | Phase::Failed);
-    let is_known = matches!(task.reason.as_deref(), Some(DUPLICATE | ENDED_ELSEWHERE | REDELIVERED));
-    news.source == Source::Event && ended(news.phase) && ended(task.phase) && is_elsewhere(task, news) && !is_known
+    news.source == Source::Event
+        && ended(news.phase)
+        && ended(task.phase)
+        && is_elsewhere(task, news)
+        && !is_told_again(task)
 }
 
 /// The start of a short task may well be told after its end; its announcement comes before it is begun.
 fn is_received_after_its_end(task: &Task, news: &News) -> bool {
     let ran = matches!(task.phase, Phase::Succeeded | Phase::Failed);
     is_announcement(news) && ran && is_same_call(task, news) && task.finished_at.is_some_and(|at| news.at > at)
+}
+
+/// The end was heard first, and ends a later delivery than the one that is known. Only first attempts: the times of others are not
+/// kept.
+fn is_taken_again_before_its_end(task: &Task, news: &News) -> bool {
+    let ran = matches!(task.phase, Phase::Succeeded | Phase::Failed);
+    let is_first_attempt = task.retries == 0 && news.retries.unwrap_or(0) == 0;
+    let is_later = task.received_at.is_some_and(|at| news.at > at.plus(ANNOUNCED));
+    is_announcement(news) && ran && is_first_attempt && is_same_call(task, news) && is_later && !is_told_again(task)
+}
+
+/// The announcement is known, that its message was on its second way is not.
+fn is_marked_afterwards(task: &Task, news: &News) -> bool {
+    let is_known = task.received_at == Some(news.at) && task.delivery == 1 && task.retries == 0;
+    is_announcement(news) && news.redelivered && is_known && !is_told_again(task)
+}
+
+/// Whether the last word of its history is that it was delivered again.
+fn is_told_again(task: &Task) -> bool {
+    matches!(task.reason.as_deref(), Some(DUPLICATE | ENDED_ELSEWHERE | REDELIVERED))
 }
 
 /// Whether a worker was heard to have the delivery that went into the outbox at `since`: then it was published, whatever became of
@@ -303,6 +329,33 @@ mod tests {
         let ended = Task { phase: Phase::Succeeded, finished_at: Some(Time(30)), ..running() };
         assert_eq!(apply(&ended, &received(&ended, "w2", 40)), Verdict::Remark(DUPLICATE));
         assert_eq!(apply(&ended, &received(&ended, "w1", 10)), Verdict::Drop);
+    }
+
+    #[test]
+    fn a_mark_that_is_read_after_its_announcement_is_remarked() {
+        let again = |task: &Task| News { redelivered: true, ..received(task, "w1", 10) };
+        for phase in [Phase::Received, Phase::Running, Phase::Succeeded] {
+            let task = Task { phase, delivery: 1, finished_at: phase.is_final().then_some(Time(30)), ..running() };
+            assert_eq!(apply(&task, &again(&task)), Verdict::Remark(REDELIVERED), "{phase}");
+            let told = Task { reason: Some(REDELIVERED.to_owned()), ..task.clone() };
+            assert_eq!(apply(&told, &again(&told)), Verdict::Drop, "{phase}");
+            let second = Task { delivery: 2, ..task.clone() };
+            assert_eq!(apply(&second, &again(&second)), Verdict::Drop, "{phase}: its history says so");
+        }
+    }
+
+    #[test]
+    fn an_announcement_that_is_heard_after_the_end_and_was_made_before_it_is_remarked() {
+        let second = Duration::from_secs(1);
+        let ended = Task { phase: Phase::Succeeded, finished_at: Some(Time(10).plus(second * 12)), ..running() };
+        let at = |at: Time| received(&ended, "w1", at.0);
+        assert_eq!(apply(&ended, &at(Time(10).plus(second * 10))), Verdict::Remark(REDELIVERED));
+        assert_eq!(apply(&ended, &at(Time(10))), Verdict::Drop, "the one that is known");
+        let told = Task { reason: Some(REDELIVERED.to_owned()), ..ended.clone() };
+        assert_eq!(apply(&told, &at(Time(10).plus(second * 10))), Verdict::Drop);
+        let retried = News { retries: Some(1), ..at(Time(10).plus(second * 10)) };
+        assert_eq!(apply(&ended, &retried), Verdict::Drop);
+        assert_eq!(apply(&Task { retries: 1, ..ended.clone() }, &retried), Verdict::Drop, "its next attempt");
     }
 
     #[test]

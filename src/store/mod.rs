@@ -117,8 +117,10 @@ pub struct Backlog {
 pub enum Changed {
     /// These tasks changed.
     Tasks(Arc<[TaskId]>),
-    /// Some tasks changed (too many to name, or messages were missed): look again at whatever you watch.
+    /// Some tasks changed, too many to name: look again at whatever you watch.
     Any,
+    /// The connection is new or was lost: messages were missed, and what was not on the disk may be undone.
+    Gap,
 }
 
 /// Bytes of reports (`meta`) after which a page of events ends: what is held for a reader that does not read.
@@ -143,8 +145,9 @@ pub trait Ledger:
     /// With `phase` `accepted` or `held` a task gets an outbox row; `waiting` ones get none.
     async fn insert(&self, batch: &[Submission]) -> Result<Vec<Result<Inserted, Conflict>>, Error>;
 
-    /// The fast path's bookkeeping: outbox rows go, tasks become `queued` (delivery + 1 was given at insert: delivery 1).
-    async fn published(&self, task_nos: &[i64], at: Time) -> Result<Vec<Event>, Error>;
+    /// The fast path's bookkeeping, with the time of each push: outbox rows go, tasks become `queued` (delivery + 1 was given at
+    /// insert: delivery 1).
+    async fn published(&self, pushed: &[(i64, Time)]) -> Result<Vec<Event>, Error>;
 
     /// Locks up to `limit` due rows in acceptance order, lets `carrier` publish them and records what it did. One pass at a
     /// time over all replicas (an advisory lock; a second caller gets an empty pass). Rows accepted less than `settle` ago
@@ -238,6 +241,9 @@ pub trait Ledger:
 
     /// Numbers of unfinished tasks by queue and phase.
     async fn census(&self) -> Result<HashMap<(String, crate::task::Phase), i64>, Error>;
+
+    /// Queues that tasks were sent to as far as the history goes, by name. Costs a look-up for each, however many tasks there are.
+    async fn queues(&self, limit: i64) -> Result<Vec<String>, Error>;
 
     /// When a finished task was pruned: its tombstone.
     async fn tombstone(&self, id: &str) -> Result<Option<Time>, Error>;

@@ -127,6 +127,12 @@ impl From<uuid::Uuid> for TaskId {
 }
 
 impl TaskId {
+    /// When it was made, where the id says so: in microseconds since the Unix epoch.
+    pub fn made_at(&self) -> Option<i64> {
+        let (seconds, nanoseconds) = uuid::Uuid::try_parse(self.as_str()).ok()?.get_timestamp()?.to_unix();
+        i64::try_from(seconds).ok()?.checked_mul(1_000_000)?.checked_add(i64::from(nanoseconds / 1_000))
+    }
+
     /// The `delivery_tag` of the message's n-th delivery: a `UUIDv5`, so that everybody who knows the task knows it.
     pub fn delivery_tag(&self, delivery: i32) -> String {
         let name = format!("{}:{delivery}", self.as_str());

@@ -1,10 +1,12 @@
-//! Tells the fleet what happens here. Lossy by nature (pub/sub): nothing waits for an event, and what does not fit is dropped.
+//! Tells the fleet what happens here. Lossy by nature (pub/sub): no task waits for an event, and what does not fit is dropped. What
+//! is said of tasks while nobody listens, because Redis has just come back, is said again for a few seconds.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::time::Duration;
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use tokio::sync::mpsc;
 use tracing::debug;
 
@@ -15,8 +17,17 @@ use crate::task::TaskId;
 
 /// About half a second of a very busy worker; more means that Redis is away, and then events are worth nothing.
 const QUEUED: usize = 10_000;
+/// What nobody heard is said again for this long,
+const SAID_AGAIN: SignedDuration = SignedDuration::from_secs(10);
+/// of no more events than these,
+const UNHEARD: usize = 2_000;
+/// and so often, when there is nothing new to say.
+const AGAIN: Duration = Duration::from_millis(500);
 /// Events in one message. Python workers send up to 24; readers take lists of any length.
 const BATCH: usize = 128;
+
+/// The routing key of events of tasks.
+const TASKS: &str = "task.multi";
 
 /// A Lamport clock: every node takes the greatest time it heard of plus one.
 #[derive(Debug, Default)]
@@ -104,25 +115,66 @@ impl Outbox {
     /// Publishes until all senders are gone. What arrived while one message was on its way goes into the next.
     pub async fn run(mut self) {
         let mut batch = Vec::with_capacity(BATCH);
-        while self.source.recv_many(&mut batch, BATCH).await > 0 {
-            self.publish(&batch).await;
-            batch.clear();
-        }
-    }
-
-    async fn publish(&self, batch: &[Event]) {
-        for run in batch.chunk_by(|a, b| a.routing_key() == "task.multi" && b.routing_key() == "task.multi") {
-            let tag = clock::random_id().to_string();
-            let routing_key = run[0].routing_key();
-            let message = match routing_key.as_str() {
-                "task.multi" => event::encode_tasks(run, EVENT_EXCHANGE, &tag),
-                _ => event::encode_one(&run[0], EVENT_EXCHANGE, &tag),
+        let mut unsaid = Unsaid::default();
+        loop {
+            let again = async {
+                if unsaid.0.is_empty() { std::future::pending().await } else { tokio::time::sleep(AGAIN).await }
             };
-            if let Err(error) = self.broker.fan_out(EVENT_EXCHANGE, &routing_key, &message).await {
-                debug!(events = run.len(), error = %error, "{} events were not published", run.len());
+            tokio::select! {
+                count = self.source.recv_many(&mut batch, BATCH) => if count == 0 { return },
+                () = again => {}
+            }
+            unsaid.0.extend(batch.drain(..));
+            while let Some(run) = unsaid.take() {
+                if !self.is_heard(&run).await {
+                    unsaid.put_back(run);
+                    break;
+                }
             }
         }
     }
+
+    /// Whether somebody listened.
+    async fn is_heard(&self, run: &[Event]) -> bool {
+        let tag = clock::random_id().to_string();
+        let routing_key = run[0].routing_key();
+        let message = match routing_key.as_str() {
+            TASKS => event::encode_tasks(run, EVENT_EXCHANGE, &tag),
+            _ => event::encode_one(&run[0], EVENT_EXCHANGE, &tag),
+        };
+        let listeners = self.broker.fan_out(EVENT_EXCHANGE, &routing_key, &message).await;
+        if let Err(error) = &listeners {
+            debug!(events = run.len(), error = %error, "{} events were not published", run.len());
+        }
+        listeners.is_ok_and(|listeners| listeners > 0)
+    }
+}
+
+/// Events that nobody has heard yet, oldest first. Bounded by [`UNHEARD`] and one batch.
+#[derive(Default)]
+struct Unsaid(VecDeque<Event>);
+
+impl Unsaid {
+    /// What goes into the next message: one event of the worker itself, or several of tasks.
+    fn take(&mut self) -> Option<Vec<Event>> {
+        let tasks = self.0.iter().take(BATCH).take_while(|event| is_of_task(event)).count();
+        let count = if self.0.is_empty() { return None } else { tasks.max(1) };
+        Some(self.0.drain(..count).collect())
+    }
+
+    /// A word about the worker itself is followed by the next; of those about tasks the latest are said again.
+    fn put_back(&mut self, run: Vec<Event>) {
+        run.into_iter().rev().filter(is_of_task).for_each(|event| self.0.push_front(event));
+        let now = timestamp();
+        let is_old = |event: &Event| now.duration_since(event.timestamp) > SAID_AGAIN;
+        while self.0.len() > UNHEARD || self.0.front().is_some_and(is_old) {
+            self.0.pop_front();
+        }
+    }
+}
+
+fn is_of_task(event: &Event) -> bool {
+    event.routing_key() == TASKS
 }
 
 /// The current time as Celery's formats take it.
@@ -146,4 +198,54 @@ pub(crate) fn loadavg() -> [f64; 3] {
     let text = std::fs::read_to_string("/proc/loadavg").unwrap_or_default();
     let mut loads = text.split_whitespace().map(|load| load.parse().unwrap_or(0.0));
     [(); 3].map(|()| loads.next().unwrap_or(0.0))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn event(kind: Kind, age: SignedDuration) -> Event {
+        let timestamp = timestamp().checked_sub(age).unwrap();
+        Event { hostname: "w".into(), pid: None, clock: 1, utcoffset: 0.0, timestamp, kind }
+    }
+
+    fn task(id: &str, age: SignedDuration) -> Event {
+        event(Kind::Task { uuid: TaskId::parse(id).unwrap(), news: TaskNews::Started }, age)
+    }
+
+    fn heartbeat() -> Event {
+        event(Kind::Worker { news: WorkerNews::Heartbeat, state: WorkerState::default() }, SignedDuration::ZERO)
+    }
+
+    fn ids(events: Vec<Event>) -> Vec<String> {
+        let id = |event: Event| match event.kind {
+            Kind::Task { uuid, .. } => uuid.to_string(),
+            _ => "worker".to_owned(),
+        };
+        events.into_iter().map(id).collect()
+    }
+
+    #[test]
+    fn what_nobody_heard_of_tasks_is_said_again_for_a_while() {
+        let fresh = SignedDuration::ZERO;
+        let mut unsaid = Unsaid::default();
+        unsaid.0.extend([task("old", SAID_AGAIN * 2), task("a", fresh), heartbeat(), task("b", fresh)]);
+        let first = unsaid.take().unwrap();
+        assert_eq!(first.len(), 2);
+        unsaid.put_back(first);
+        assert_eq!(ids(unsaid.take().unwrap()), ["a"]);
+        let word = unsaid.take().unwrap();
+        assert_eq!(ids(word.clone()), ["worker"]);
+        unsaid.put_back(word);
+        assert_eq!(ids(unsaid.take().unwrap()), ["b"], "the next heartbeat says more");
+        assert!(unsaid.take().is_none());
+    }
+
+    #[test]
+    fn of_too_much_the_latest_is_said_again() {
+        let mut unsaid = Unsaid::default();
+        let many = |count: usize| (0..count).map(|n| task(&n.to_string(), SignedDuration::ZERO)).collect();
+        unsaid.put_back(many(UNHEARD + 3));
+        assert_eq!((unsaid.0.len(), ids(unsaid.take().unwrap())[0].clone()), (UNHEARD, "3".to_owned()));
+    }
 }

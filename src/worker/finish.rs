@@ -31,6 +31,8 @@ use crate::task::{Json, TaskId};
 pub(crate) struct Finish {
     shared: SharedRef,
     request: Arc<Request>,
+    /// When its handler ended, if one ran: the next task may end before this one is written down.
+    ended_at: Option<Timestamp>,
 }
 
 /// Why a task does not run, or no longer.
@@ -52,7 +54,12 @@ enum Verdict {
 
 impl Finish {
     pub fn new(shared: SharedRef, request: Arc<Request>) -> Self {
-        Self { shared, request }
+        Self { shared, request, ended_at: None }
+    }
+
+    /// Its handler has just ended: this is the time of its end, however long it takes to write that down.
+    pub fn handler_ended(&mut self) {
+        self.ended_at = Some(timestamp());
     }
 
     /// The id of a message that could not be read as a whole.
@@ -259,7 +266,7 @@ impl Finish {
 
     /// A record of a final state.
     fn done(&self, status: &str, result: Json) -> ResultMeta {
-        ResultMeta { date_done: Some(timestamp()), ..self.record(status, result) }
+        ResultMeta { date_done: Some(self.ended_at.unwrap_or_else(timestamp)), ..self.record(status, result) }
     }
 
     /// What is shown below the error; Celery's own exceptions have none.

@@ -1,10 +1,11 @@
-//! The gateway is killed at every point of a submission's way; afterwards every 202 has exactly one message (P1, P2).
+//! The gateway is killed at every point of a submission's way, or PostgreSQL is; afterwards every 202 has exactly one message (P1, P2).
 
 use std::collections::HashMap;
 use std::time::Duration;
 
 use serde_json::{Value, json};
 
+use crate::harness::postgres::Cluster;
 use crate::harness::{Gateway, Redis, RedisOptions, eventually, gateway, ports, postgres};
 
 /// Requests on their way when the process dies.
@@ -131,4 +132,39 @@ async fn killed_twice_in_a_row_at_the_same_place() {
     let counts = counted(messages(&redis));
     assert!(counts.values().all(|count| *count == 1), "{counts:?}");
     assert!(accepted.iter().all(|id| counts.contains_key(id)));
+}
+
+/// That a message was pushed is written down without waiting for the disk. A crash undoes it, and the row is in the outbox again.
+#[tokio::test]
+async fn what_a_crash_of_postgresql_brings_back_is_not_published_twice() {
+    const UNDONE: &str = "were in the broker already";
+    let mut cluster = Cluster::start_forgetful();
+    let redis = Redis::start(RedisOptions::default());
+    let gateway = Gateway::serve(&cluster.empty_database(), &redis.url(0), &redis.url(1), "");
+    let mut accepted = Vec::new();
+    // A lease that is renewed in between saves everything before it.
+    for _ in 0..8 {
+        if gateway.log().contains(UNDONE) {
+            break;
+        }
+        accepted.extend(submit_some(&gateway).await);
+        eventually("all are pushed", async || (messages(&redis).len() >= accepted.len()).then_some(())).await;
+        // The bookkeeping comes right after it, and is not on the disk so soon.
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        cluster.stop();
+        cluster.restart();
+        eventually("the ledger is back", async || (gateway::probe(gateway.port, "/readyz") == Some(200)).then_some(()))
+            .await;
+        for id in &accepted {
+            eventually("it is queued", async || {
+                let task = gateway.http().get(&format!("/v1/tasks/{id}")).await;
+                (task.status == 200 && task.json()["phase"] == "queued").then_some(())
+            })
+            .await;
+        }
+    }
+    let counts = counted(messages(&redis));
+    assert!(counts.values().all(|count| *count == 1), "{counts:?}\n{}", gateway.log());
+    assert!(accepted.iter().all(|id| counts.contains_key(id)), "{}", gateway.log());
+    assert!(gateway.log().contains(UNDONE), "no crash has undone anything");
 }

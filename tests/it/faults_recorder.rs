@@ -132,6 +132,8 @@ async fn a_database_that_is_away_loses_nothing_and_blocks_nobody() {
     while seen.len() < 6 {
         seen.push(stream.next().await.expect("it runs").seq());
     }
+    // A submission's commit is on the disk, and with it all before it: what was written before somebody watched is not at once.
+    submit("demo.identity", json!([1])).await;
     cluster.stop();
     let asked = Stopwatch::start();
     let refused = http.post("/v1/tasks", &json!({"task": "demo.identity", "args": [1]})).await;
@@ -165,4 +167,48 @@ async fn a_database_that_is_away_loses_nothing_and_blocks_nobody() {
         (answer.status == 200).then_some(())
     })
     .await;
+}
+
+/// Where nobody watches, what workers announce is written without waiting for the disk.
+#[tokio::test]
+async fn what_a_crash_of_postgresql_undid_is_told_again() {
+    let mut cluster = Cluster::start_forgetful();
+    let redis = Redis::start(RedisOptions::default());
+    let mut celery = Celery::launch(&redis.url(0), &redis.url(1), CeleryOptions::default());
+    let gateway = Gateway::serve(&cluster.empty_database(), &redis.url(0), &redis.url(1), "");
+    celery.wait_until_ready();
+    celery.wait_for_events();
+    let http = gateway.http();
+    // A lease that is renewed in between saves everything before it.
+    for _ in 0..8 {
+        let latch = Latch::closed();
+        let task = json!({"task": "demo.until", "args": latch.args("done")});
+        let id = http.post("/v1/tasks", &task).await.expect(202)["task_id"].as_str().expect("an id").to_owned();
+        let path = format!("/v1/tasks/{id}");
+        let before = eventually("it runs", async || {
+            let task = http.get(&path).await.expect(200);
+            (task["phase"] == "running").then_some(task)
+        })
+        .await;
+        cluster.stop();
+        cluster.restart();
+        let after = within(PATIENCE, "that it runs is known again", async || {
+            let answer = http.get(&path).await;
+            (answer.status == 200 && answer.json()["phase"] == "running").then(|| answer.json())
+        })
+        .await;
+        for fact in ["received_at", "started_at", "worker"] {
+            assert_eq!(after[fact], before[fact], "{fact}: {after}");
+        }
+        latch.open();
+        within(PATIENCE, "it ends", async || {
+            let answer = http.get(&format!("/result/{id}")).await;
+            (answer.status == 200).then(|| assert_eq!(answer.json()["result"], "done"))
+        })
+        .await;
+        if gateway.log().contains("a crash of the ledger had undone") {
+            return;
+        }
+    }
+    panic!("no crash has undone anything");
 }

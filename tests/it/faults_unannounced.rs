@@ -4,9 +4,9 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use crate::harness::environment::{Harness, Options};
+use crate::harness::environment::{Harness, Lent, Options};
 use crate::harness::wait::within;
-use crate::harness::{Celery, CeleryOptions, eventually};
+use crate::harness::{Celery, CeleryOptions, Latch, eventually, unix};
 
 /// The sweeper gives nobody up: what happens here is Celery's own.
 const CONFIG: &str = "[sweeper]\nperiod = '1s'\nworker_lost_after = '10m'\n[broker]\nvisibility_timeout = '4s'\n";
@@ -79,4 +79,71 @@ async fn a_second_delivery_that_no_worker_announced_is_in_the_history() {
         event["worker"] == "w2@test" && event["reason"].as_str().is_some_and(|why| why.contains("delivered it again"))
     });
     assert!(named, "{history:?}");
+}
+
+/// Looks come too late for what happens here: whoever begins to sweep reads all lists for some seconds, and then not for ten minutes.
+const UNSEEN: &str = "[sweeper]\nperiod = '10m'\n";
+const BEGUN: Duration = Duration::from_secs(6);
+
+/// Of whom nobody hears.
+fn deaf(hostname: &str) -> CeleryOptions {
+    worker(hostname, "crawl", &json!({"worker_enable_remote_control": false, "worker_send_task_events": false}))
+}
+
+fn is_told_again(event: &&Value) -> bool {
+    event["reason"].as_str().is_some_and(|why| why.contains("delivered it again"))
+}
+
+/// A worker of which nobody hears has taken the task. When its main process is told to quit, it gives back what it has.
+async fn taken_unheard(env: &Lent<Box<Harness>>, latch: &Latch) -> (Celery, String) {
+    let worker = Celery::launch(&env.redis.url(0), &env.redis.url(1), deaf("w0@test"));
+    tokio::time::sleep(BEGUN).await;
+    let task = json!({"task": "demo.until_late", "args": latch.args("done"), "queue": "crawl"});
+    let id = env.submit_signature(task).await;
+    // A worker that quits before a task has begun lets it run to its end first, and waits for that.
+    eventually("it runs", async || latch.is_reached().then_some(())).await;
+    (worker, id)
+}
+
+async fn quits(mut worker: Celery) {
+    unix::kill(worker.id(), libc::SIGQUIT);
+    eventually("it is gone", async || worker.has_ended().then_some(())).await;
+}
+
+/// Its message stands in its queue for no time: the mark tells, when the second worker is heard.
+#[tokio::test]
+async fn a_first_announcement_of_a_marked_message_is_a_further_delivery() {
+    let env = Harness::start(&Options { without_worker: true, config: UNSEEN.into(), ..Options::default() });
+    let latch = Latch::closed();
+    let (first, id) = taken_unheard(&env, &latch).await;
+    let heard = worker("w1@test", "crawl", &json!({"worker_send_task_events": true}));
+    let mut second = Celery::launch(&env.redis.url(0), &env.redis.url(1), heard);
+    second.wait_until_ready();
+    quits(first).await;
+    let again = within(PATIENCE, "its history says that it was delivered before", async || {
+        env.history(&id).await.iter().find(is_told_again).cloned()
+    })
+    .await;
+    assert_eq!((&again["worker"], &again["reason"]), (&json!("w1@test"), &json!("the broker delivered it again")));
+    latch.open();
+    env.finished(&id).await;
+}
+
+/// Neither worker is heard: that the message stands in its queue with its mark is seen in between.
+#[tokio::test]
+async fn what_a_worker_gave_back_is_in_the_history_before_the_next_one_comes() {
+    let env = Harness::start(&Options { without_worker: true, config: UNSEEN.into(), ..Options::default() });
+    let latch = Latch::closed();
+    let (first, id) = taken_unheard(&env, &latch).await;
+    quits(first).await;
+    let back = within(PATIENCE, "its history says that it is back", async || {
+        env.history(&id).await.iter().find(is_told_again).cloned()
+    })
+    .await;
+    assert_eq!((&back["phase"], &back["worker"]), (&json!("queued"), &Value::Null), "{back}");
+    let _second = Celery::launch(&env.redis.url(0), &env.redis.url(1), deaf("w1@test"));
+    latch.open();
+    assert_eq!(env.finished(&id).await["result"], "done");
+    let history = env.history(&id).await;
+    assert_eq!(history.iter().filter(is_told_again).count(), 1, "{history:?}");
 }

@@ -2,12 +2,22 @@
 
 use serde_json::{Value, json};
 
-use crate::harness::environment::Harness;
+use crate::harness::environment::{Harness, Shared};
 use crate::harness::{Latch, eventually};
 
 fn ids(page: &Value) -> Vec<String> {
     let tasks = page["tasks"].as_array().unwrap_or_else(|| panic!("no tasks in {page}"));
     tasks.iter().map(|task| task["task_id"].as_str().expect("an id").to_owned()).collect()
+}
+
+/// The details of a finished task once they are complete: its events may be heard after its result.
+async fn all_is_known(env: &Shared, id: &str) -> Value {
+    eventually(&format!("all is known of {id}"), async || {
+        let task = env.http.get(&format!("/v1/tasks/{id}")).await.expect(200);
+        let facts = ["finished_at", "received_at", "started_at", "worker", "runtime"];
+        facts.iter().all(|fact| !task[*fact].is_null()).then_some(task)
+    })
+    .await
 }
 
 #[tokio::test]
@@ -68,8 +78,7 @@ async fn details_tell_the_whole_story() {
     let signature =
         json!({"task": "demo.echo", "args": ["a"], "kwargs": {"k": 1}, "priority": 6, "labels": {"team": "x"}});
     let id = env.submit_signature(signature).await;
-    env.finished(&id).await;
-    let task = env.http.get(&format!("/v1/tasks/{id}")).await.expect(200);
+    let task = all_is_known(&env, &id).await;
     assert_eq!((&task["phase"], &task["queue"], &task["priority"]), (&json!("succeeded"), &json!("celery"), &json!(6)));
     assert_eq!((&task["args"], &task["kwargs"]), (&json!(["a"]), &json!({"k": 1})), "{task}");
     assert_eq!(task["labels"]["team"], "x", "{task}");
@@ -85,12 +94,7 @@ async fn details_tell_the_whole_story() {
 async fn a_finished_result_is_cached_by_its_etag() {
     let env = Harness::shared();
     let id = env.submit("demo.add", json!([1, 2])).await;
-    eventually("all is known of it: events may tell facts after the end", async || {
-        let task = env.http.get(&format!("/v1/tasks/{id}")).await.expect(200);
-        let facts = ["finished_at", "received_at", "started_at", "worker", "runtime"];
-        facts.iter().all(|fact| !task[*fact].is_null()).then_some(())
-    })
-    .await;
+    all_is_known(&env, &id).await;
     for path in [format!("/result/{id}"), format!("/v1/tasks/{id}")] {
         let answer = env.http.get(&path).await;
         let etag = answer.header("etag").unwrap_or_else(|| panic!("{path} has no ETag")).to_owned();

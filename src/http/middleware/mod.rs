@@ -5,6 +5,7 @@ mod compress;
 pub mod cors;
 pub mod forwarded;
 pub mod guard;
+pub mod meters;
 pub mod observe;
 mod origin;
 mod patience;

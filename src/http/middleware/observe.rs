@@ -12,11 +12,11 @@ use axum::http::{HeaderName, HeaderValue, Method, StatusCode, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use futures_util::FutureExt;
-use metrics::{counter, histogram};
 use tracing::{error, info, warn};
 
 use super::compress;
 use super::forwarded::{self, Client};
+use super::meters::word;
 use crate::clock;
 use crate::http::base;
 use crate::http::problem::Problem;
@@ -50,7 +50,7 @@ pub async fn observe(State(edge): State<Edge>, mut request: Request, next: Next)
     if let Some(span) = span {
         end(&edge, span, &method, &route, response.status());
     }
-    measure(&method, route, response.status(), seconds);
+    edge.meters.note(&method, &route, response.status(), seconds);
     let asked = Asked { method: &method, path: &path, client, id: id.to_str().unwrap_or_default() };
     log(&edge, &asked, &response, cause, seconds);
     // Last of all: problems are written anew above.
@@ -117,20 +117,6 @@ fn settled(response: Response, path: &str) -> (Response, Option<String>) {
         }
     }
     (rendered, problem.cause())
-}
-
-fn measure(method: &Method, route: String, status: StatusCode, seconds: f64) {
-    let labels = [("method", word(method).to_owned()), ("route", route), ("status", status.as_u16().to_string())];
-    counter!("taskgate_http_requests_total", &labels).increment(1);
-    histogram!("taskgate_http_request_seconds", &labels[..2]).record(seconds);
-}
-
-/// Methods are the client's words: only known ones become labels.
-fn word(method: &Method) -> &str {
-    match method.as_str() {
-        known @ ("GET" | "HEAD" | "POST" | "PUT" | "PATCH" | "DELETE" | "OPTIONS") => known,
-        _ => "other",
-    }
 }
 
 /// What a log line says of a request.

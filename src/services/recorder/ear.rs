@@ -4,15 +4,19 @@
 //! for its turn remembers the last seconds, and tells them when its turn comes; what was written down before, the ledger drops.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::BATCH;
+use super::marks::Announced;
+use super::{BATCH, event};
 use crate::backend::{Backend, Heard, Watch};
 use crate::broker::{Broker, Feed};
+use crate::celery::event::Event;
 
 /// News between the sockets and the ledger: about a second of the fastest feed. When it is full the sockets wait, and when
 /// Redis then cuts them off, the gap is read again.
@@ -26,18 +30,37 @@ const NEW: Duration = Duration::from_secs(1);
 /// Of a feed with more than this in [`KEPT`] the newest is remembered.
 const KEPT_BYTES: usize = 16 << 20;
 
+/// Messages with events that are read together.
+const MESSAGES: usize = 64;
+
 /// Something heard on a socket.
 pub(super) enum Socket {
     Result(Heard),
     Event(Feed),
+    /// What a message of events says, with its size in bytes.
+    Events(Vec<Event>, usize),
+    /// Announcements that were heard before, of messages that turned out to have the mark.
+    Marked(Vec<Event>),
 }
 
 impl Socket {
+    /// Reads a message of events.
+    fn decode(&mut self) {
+        if let Self::Event(Feed::Message(payload)) = self {
+            *self = Self::Events(event::decode(payload), payload.len());
+        }
+    }
+
+    fn events(&self) -> &[Event] {
+        if let Self::Events(events, _) = self { events } else { &[] }
+    }
+
     /// Bytes; `None` for what is no message.
     fn size(&self) -> Option<usize> {
         match self {
             Self::Result(Heard::Record { payload, .. }) | Self::Event(Feed::Message(payload)) => Some(payload.len()),
-            Self::Result(Heard::Gap) | Self::Event(Feed::Gap) => None,
+            Self::Events(_, bytes) => Some(*bytes),
+            Self::Result(Heard::Gap) | Self::Event(Feed::Gap) | Self::Marked(_) => None,
         }
     }
 }
@@ -52,8 +75,9 @@ pub(super) struct Ear {
 }
 
 impl Ear {
-    /// Both sockets are read in tasks of their own; they end with this.
-    pub fn open(backend: &Backend, broker: &Broker, stop: &CancellationToken) -> Self {
+    /// Both sockets are read in tasks of their own; they end with this. While this replica is `active`, events are read as soon as they
+    /// are heard: what is to be looked up for them is gone when the ledger was away for a moment.
+    pub fn open(backend: &Backend, broker: &Broker, active: Arc<AtomicBool>, stop: &CancellationToken) -> Self {
         let (sink, heard) = mpsc::channel(FEED_CAPACITY);
         let token = stop.child_token();
         let mut set = tokio::task::JoinSet::new();
@@ -69,10 +93,24 @@ impl Ear {
                 }
             }
         });
+        let broker = broker.clone();
         set.spawn(async move {
-            while let Some(feed) = events.recv().await {
-                if sink.send(Socket::Event(feed)).await.is_err() {
-                    break;
+            let mut feeds = Vec::with_capacity(MESSAGES);
+            while events.recv_many(&mut feeds, MESSAGES).await > 0 {
+                let mut announced = Announced::default();
+                for feed in feeds.drain(..) {
+                    let mut one = Socket::Event(feed);
+                    if active.load(Ordering::Relaxed) {
+                        one.decode();
+                        announced.add(one.events());
+                    }
+                    if sink.send(one).await.is_err() {
+                        return;
+                    }
+                }
+                let marked = announced.marked(&broker).await;
+                if !marked.is_empty() && sink.send(Socket::Marked(marked)).await.is_err() {
+                    return;
                 }
             }
         });
@@ -127,7 +165,7 @@ impl Ear {
     /// or a state that the task reports, waits for nothing.
     pub async fn linger(&mut self, batch: &mut Vec<Socket>) {
         let until = Instant::now() + EVENTS_BREATH;
-        while batch.len() < BATCH && batch.iter().all(|one| matches!(one, Socket::Event(_))) {
+        while batch.len() < BATCH && batch.iter().all(|one| matches!(one, Socket::Event(_) | Socket::Events(..))) {
             let room = BATCH - batch.len();
             match tokio::time::timeout_at(until, self.heard.recv_many(batch, room)).await {
                 Ok(count) if count > 0 => {}

@@ -1,4 +1,7 @@
-//! What a worker's event says of its task. Pure.
+//! What a worker's event says of its task.
+
+use metrics::counter;
+use tracing::warn;
 
 use crate::celery::event::{Call, Event, Kind, TaskNews};
 use crate::clock::Time;
@@ -14,6 +17,15 @@ pub enum Said {
     End(Box<News>),
     /// Nothing about a task's state.
     Nothing,
+}
+
+/// The events of a message; none of one that cannot be read.
+pub fn decode(payload: &[u8]) -> Vec<Event> {
+    Event::decode(payload).unwrap_or_else(|error| {
+        counter!("taskgate_events_unreadable_total").increment(1);
+        warn!(error = %error, "a message on the event channel {error}, it is left alone");
+        Vec::new()
+    })
 }
 
 /// Reads an event.
@@ -50,6 +62,14 @@ pub fn read(event: Event) -> Said {
             now(News { reason: Some(reason.to_owned()), ..step(Phase::Revoked) })
         }
         TaskNews::Rejected { .. } | TaskNews::Cancelled => Said::Nothing,
+    }
+}
+
+/// The same of an event that tells a step.
+pub fn step(event: Event) -> Option<News> {
+    match read(event) {
+        Said::Now(news) => Some(*news),
+        Said::End(_) | Said::Nothing => None,
     }
 }
 

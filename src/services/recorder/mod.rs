@@ -9,20 +9,25 @@
 //! One replica records at a time: the holder of the lease, which shows its term with every write. A recorder that was stopped for
 //! longer than its lease, or whose ledger was away, finds out with its next write. What it heard then its successor may not have
 //! heard: it goes on listening for a moment and hands over what may be told late and twice. The others listen too ([`ear`]): whoever
-//! is next tells in the same way what was said while nobody recorded.
+//! is next tells in the same way what was said while nobody recorded. What a crash of PostgreSQL may have undone is told again
+//! ([`unsure`]).
 
 mod asking;
 mod ear;
 mod event;
+mod marks;
 mod pending;
 mod record;
 mod state;
+mod unsure;
+mod writing;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::time::Duration;
 
-use metrics::{counter, histogram};
+use metrics::counter;
+use tokio::sync::broadcast::error::RecvError;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -37,8 +42,7 @@ use crate::celery::event::{Event, Kind};
 use crate::celery::result::ResultMeta;
 use crate::clock;
 use crate::lifecycle::Backoff;
-use crate::store::change::{DUPLICATE, ENDED_ELSEWHERE, REDELIVERED};
-use crate::store::{Fence, Lease, News, SharedLedger, Task};
+use crate::store::{Changed, Lease, News, SharedLedger, Task};
 use crate::task::{Phase, TaskId};
 
 /// News in one commit.
@@ -52,7 +56,6 @@ const STANDBY: Duration = Duration::from_millis(200);
 const HEAD_START: Duration = Duration::from_millis(500);
 /// Records that could not be read after a gap are tried again.
 const CATCH_UP_AGAIN: Duration = Duration::from_secs(1);
-const LEDGER_PAUSE: Duration = Duration::from_secs(2);
 /// Unfinished tasks whose records are read in one round trip.
 const CATCH_UP_PAGE: i64 = 500;
 /// How long a recorder that has a successor goes on listening: what came while neither of the two recorded is on its sockets.
@@ -85,6 +88,8 @@ pub struct Recorder {
     active: Arc<AtomicBool>,
     /// Of the lease, while it is held.
     term: AtomicI64,
+    /// The ledger was away: what was not on its disk may be lost.
+    is_shaken: AtomicBool,
 }
 
 impl Recorder {
@@ -99,13 +104,14 @@ impl Recorder {
     ) -> (Self, Handle) {
         let active = Arc::new(AtomicBool::new(false));
         let handle = Handle { active: Arc::clone(&active) };
-        (Self { ledger, broker, backend, hub, holder, workers, active, term: AtomicI64::new(0) }, handle)
+        let (term, is_shaken) = (AtomicI64::new(0), AtomicBool::new(false));
+        (Self { ledger, broker, backend, hub, holder, workers, active, term, is_shaken }, handle)
     }
 
     /// Runs until `stop`: waits for the lease, records while it holds it.
     pub async fn run(self, stop: CancellationToken) {
         let mut backoff = Backoff::new(LEASE_PERIOD);
-        let mut ear = Ear::open(&self.backend, &self.broker, &stop);
+        let mut ear = Ear::open(&self.backend, &self.broker, Arc::clone(&self.active), &stop);
         while !stop.is_cancelled() {
             let behind = if ear.is_new() { HEAD_START } else { Duration::ZERO };
             let lease = tokio::select! {
@@ -145,6 +151,7 @@ impl Recorder {
         let lost = term.child_token();
         let mut recording = std::pin::pin!(self.record(ear, &term, &lost));
         tokio::select! {
+            () = self.heed_gaps() => {}
             () = self.keep_lease(&term) => {
                 self.active.store(false, Ordering::Relaxed);
                 lost.cancel();
@@ -167,7 +174,23 @@ impl Recorder {
                     return;
                 }
                 // While the ledger is away nobody else can take the lease either; what is heard waits.
-                Err(error) => debug!(error = %error, since_ms = renewed.elapsed().as_millis(), "lease not renewed"),
+                Err(error) => {
+                    self.is_shaken.store(true, Ordering::Relaxed);
+                    debug!(error = %error, since_ms = renewed.elapsed().as_millis(), "lease not renewed");
+                }
+            }
+        }
+    }
+
+    /// A crash may be over before anything is written.
+    async fn heed_gaps(&self) {
+        let mut changes = self.ledger.changes();
+        loop {
+            match changes.recv().await {
+                Ok(Changed::Gap) => self.is_shaken.store(true, Ordering::Relaxed),
+                Ok(Changed::Any | Changed::Tasks(_)) | Err(RecvError::Lagged(_)) => {}
+                // One process, one ledger.
+                Err(RecvError::Closed) => return std::future::pending().await,
             }
         }
     }
@@ -206,7 +229,9 @@ impl Recorder {
                     self.take_record(&task_id, &payload, state, &mut news)
                 }
                 Socket::Event(Feed::Gap) => self.ask_for_events().await,
-                Socket::Event(Feed::Message(payload)) => self.take_events(&payload, state, &mut news).await,
+                Socket::Event(Feed::Message(payload)) => self.take_events(event::decode(&payload), state, &mut news),
+                Socket::Events(events, _) => self.take_events(events, state, &mut news),
+                Socket::Marked(events) => news.extend(events.into_iter().filter_map(event::step)),
             }
         }
         self.take_due(state, &mut news).await;
@@ -235,15 +260,7 @@ impl Recorder {
         }
     }
 
-    async fn take_events(&self, payload: &[u8], state: &mut State, news: &mut Vec<News>) {
-        let events = match Event::decode(payload) {
-            Ok(events) => events,
-            Err(error) => {
-                counter!("taskgate_events_unreadable_total").increment(1);
-                warn!(error = %error, "a message on the event channel {error}, it is left alone");
-                return;
-            }
-        };
+    fn take_events(&self, events: Vec<Event>, state: &mut State, news: &mut Vec<News>) {
         for event in events {
             counter!("taskgate_worker_events_total").increment(1);
             if let (Some(workers), Kind::Worker { .. }) = (&self.workers, &event.kind) {
@@ -296,64 +313,6 @@ impl Recorder {
         ends.into_iter().filter(|one| !has_owner(one)).collect()
     }
 
-    /// Repeats until the ledger has it: nothing that was heard is dropped while the process lives. `lost`: the lease is, which ends a
-    /// pause.
-    async fn commit(&self, news: Vec<News>, state: &mut State, lost: &CancellationToken) {
-        let mut backoff = Backoff::new(LEDGER_PAUSE);
-        for chunk in news.chunks(BATCH) {
-            // An end outlives the server's crash, and so does what somebody is shown: its number would be given a second time.
-            let durable =
-                chunk.iter().any(|one| one.phase.is_final()) || self.hub.watches(chunk.iter().map(|one| &one.task_id));
-            loop {
-                let started = Instant::now();
-                let (term, until) = (self.term.load(Ordering::Relaxed), clock::now().plus(LEASE_TTL));
-                let fence = Fence { lease: LEASE, term, until };
-                match self.ledger.learn_fenced(chunk, durable, &fence).await {
-                    Ok(None) => {
-                        self.hand_over(chunk).await;
-                        break;
-                    }
-                    Ok(Some(events)) => {
-                        histogram!("taskgate_recorder_commit_seconds").record(started.elapsed().as_secs_f64());
-                        note_lag(chunk);
-                        counter!("taskgate_recorder_events_total").increment(events.len() as u64);
-                        note_redeliveries(&events);
-                        state.note_untaken(chunk, &events);
-                        self.hub.publish(&events);
-                        break;
-                    }
-                    Err(error) if error.is_transient() => {
-                        if backoff.is_fresh() {
-                            warn!(error = %error, "the ledger is away, {} news wait", chunk.len());
-                        }
-                        let (pause, is_lost) = (backoff.pause(), lost.is_cancelled());
-                        tokio::select! {
-                            () = lost.cancelled(), if !is_lost => backoff.reset(),
-                            () = tokio::time::sleep(pause) => {}
-                        }
-                    }
-                    Err(error) => {
-                        tracing::error!(error = %error, cause = ?std::error::Error::source(&error).map(ToString::to_string), "{} news were refused", chunk.len());
-                        break;
-                    }
-                }
-            }
-        }
-    }
-
-    /// Another replica records now. Whatever it has not heard is written all the same; the ledger drops what it has.
-    async fn hand_over(&self, heard: &[News]) {
-        let late: Vec<News> = heard.iter().map(|one| News { late: true, ..one.clone() }).collect();
-        match self.ledger.learn(&late, true).await {
-            Ok(events) => {
-                debug!("another replica records now, {} of {} news were new to it", events.len(), heard.len());
-                note_redeliveries(&events);
-                self.hub.publish(&events);
-            }
-            Err(error) => warn!(error = %error, "another replica records now, {} news are left to it", heard.len()),
-        }
-    }
-
     /// Asks all workers to send task events; those without `-E` start then.
     async fn ask_for_events(&self) {
         if let Err(error) = self.broker.broadcast("enable_events", "{}").await {
@@ -397,24 +356,10 @@ impl Recorder {
     }
 }
 
-/// What the broker delivered again without us, for the metrics.
-fn note_redeliveries(events: &[crate::store::Event]) {
-    let count = |reason: &str| events.iter().filter(|event| event.reason.as_deref() == Some(reason)).count() as u64;
-    counter!("taskgate_redeliveries_total").increment(count(REDELIVERED) + count(ENDED_ELSEWHERE));
-    counter!("taskgate_duplicates_total").increment(count(DUPLICATE));
-}
-
 /// What a record says of the end of its task, if it says one.
 pub fn end_of(id: TaskId, payload: &[u8]) -> Option<News> {
     let record = ResultMeta::decode(payload).ok().filter(ResultMeta::is_ready)?;
     Some(certain(record::read(id, record, clock::now())))
-}
-
-/// How late the oldest of these came into the ledger, apart from what waited for its confirmation.
-fn note_lag(written: &[News]) {
-    if let Some(oldest) = written.iter().map(|one| one.at).min() {
-        histogram!("taskgate_recorder_lag_seconds").record(clock::now().since(oldest).as_secs_f64());
-    }
 }
 
 fn certain(said: record::Said) -> News {

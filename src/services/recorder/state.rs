@@ -7,6 +7,7 @@ use tokio::time::Instant;
 
 use super::asking::Asking;
 use super::pending::{Pending, Recent};
+use super::unsure::Unsure;
 use super::{event, record};
 use crate::celery::event::Event;
 use crate::celery::result::ResultMeta;
@@ -24,6 +25,7 @@ const RECORD_PATIENCE: Duration = Duration::from_millis(250);
 pub struct State {
     pub pending: Pending,
     pub asking: Asking,
+    pub unsure: Unsure,
     /// Records are to be read again then: they could not be read after a gap.
     pub catch_up_at: Option<Instant>,
     recent: Recent,

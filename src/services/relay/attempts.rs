@@ -21,6 +21,8 @@ pub(super) struct Attempts {
     life: Option<String>,
     /// What is being carried right now.
     underway: Vec<TaskId>,
+    /// What is in Redis and waits to be written down.
+    pushed: Vec<TaskId>,
     open: HashMap<TaskId, Option<String>>,
 }
 
@@ -40,11 +42,32 @@ impl Attempts {
         self.underway.clear();
     }
 
-    /// Nobody knows what became of what was underway. The first attempt counts: those after it were turned away, or are the second
-    /// publication.
+    /// What was underway is in Redis.
+    pub fn pushed(&mut self) {
+        self.pushed.append(&mut self.underway);
+    }
+
+    /// What is in Redis is written down.
+    pub fn written(&mut self) {
+        self.pushed.clear();
+    }
+
+    /// Nobody knows what became of what was underway.
     pub fn keep(&mut self) {
+        let unknown = std::mem::take(&mut self.underway);
+        self.remember(unknown);
+    }
+
+    /// What is in Redis could not be written down.
+    pub fn keep_pushed(&mut self) {
+        let unwritten = std::mem::take(&mut self.pushed);
+        self.remember(unwritten);
+    }
+
+    /// The first attempt counts: those after it were turned away, or are the second publication.
+    fn remember(&mut self, ids: Vec<TaskId>) {
         let room = CAPACITY.saturating_sub(self.open.len());
-        for id in self.underway.drain(..).take(room) {
+        for id in ids.into_iter().take(room) {
             self.open.entry(id).or_insert_with(|| self.life.clone());
         }
     }
@@ -94,8 +117,24 @@ mod tests {
     fn what_was_written_down_is_not_remembered() {
         let mut attempts = Attempts::default();
         attempts.begin(&[sample("written")]);
+        attempts.pushed();
+        attempts.begin(&[sample("refused")]);
         attempts.end();
+        attempts.written();
         attempts.keep();
+        attempts.keep_pushed();
         assert_eq!(attempts.ids(), []);
+    }
+
+    #[test]
+    fn what_waits_to_be_written_down_is_not_mixed_with_what_is_pushed_now() {
+        let mut attempts = Attempts::default();
+        attempts.begin(&[sample("waits")]);
+        attempts.pushed();
+        attempts.begin(&[sample("unknown")]);
+        attempts.keep();
+        assert_eq!(attempts.ids().iter().map(TaskId::as_str).collect::<Vec<_>>(), ["unknown"]);
+        attempts.keep_pushed();
+        assert_eq!(attempts.ids().len(), 2);
     }
 }

@@ -6,10 +6,12 @@
 //! does nothing.
 //!
 //! After the first failure the direct way is shut and all goes through the outbox, in order, until less than a batch is left in it.
-//! Markers of the direct way go as soon as the publication is written down. Those of the outbox way stay for ten minutes, because
-//! a direct push may be late by up to [`DIRECT_DEADLINE`], and the script refuses it after that.
+//! Markers of the direct way go some seconds after the publication is written down, which a crash of PostgreSQL may undo. Those of
+//! the outbox way stay for ten minutes, because a direct push may be late by up to [`DIRECT_DEADLINE`], and the script refuses it
+//! after that.
 
 mod attempts;
+mod bookkeeping;
 mod handle;
 mod road;
 
@@ -22,12 +24,13 @@ use metrics::{counter, gauge};
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
-use tracing::{info, warn};
+use tracing::warn;
 
 use attempts::AGAIN;
+use bookkeeping::Bookkeeping;
 pub use handle::Handle;
 use handle::Shared;
-use road::{Road, cause};
+use road::Road;
 pub use road::{copy_tag, envelope_bytes};
 
 use super::hub::Hub;
@@ -58,6 +61,7 @@ pub struct Relay {
     hub: Hub,
     direct: mpsc::Receiver<Vec<Outgoing>>,
     shared: Arc<Shared>,
+    bookkeeping: Bookkeeping,
     /// Tasks wait for limits: an end may let one of them go.
     is_gated: bool,
     /// When the life of Redis's data was last asked for.
@@ -72,7 +76,8 @@ impl Relay {
         let (handle, direct) = Handle::new();
         let shared = Arc::clone(&handle.shared);
         let road = Arc::new(Road::new(broker, backend, paces));
-        (Self { ledger, road, hub, direct, shared, is_gated: false, life_seen: None }, handle)
+        let bookkeeping = Bookkeeping::new();
+        (Self { ledger, road, hub, direct, shared, bookkeeping, is_gated: false, life_seen: None }, handle)
     }
 
     /// Runs until `stop`. What is on the direct way then is pushed first.
@@ -90,6 +95,10 @@ impl Relay {
                     self.take(offers.drain(..).flatten().collect()).await;
                     if Instant::now() < next_pass { continue; }
                 }
+                () = tokio::time::sleep_until(self.bookkeeping.due()), if !self.bookkeeping.is_empty() => {
+                    self.write_down().await;
+                    if Instant::now() < next_pass { continue; }
+                }
                 () = self.shared.wake.notified() => {}
                 // Lagging is a sign like any other. What comes until the next pass is in it.
                 _ = commits.recv(), if self.is_gated => {
@@ -104,11 +113,13 @@ impl Relay {
         while let Ok(batch) = self.direct.try_recv() {
             self.take(batch).await;
         }
+        self.write_down().await;
         self.road.forget_all().await;
     }
 
     /// One pass over the outbox, repeated while it finds full batches. Returns when the next one is due.
     async fn pass(&mut self, backoff: &mut Backoff) -> Duration {
+        self.write_down().await;
         let drained = self.drain_all().await;
         self.shared.is_stuck.store(drained.is_err(), Ordering::Release);
         self.shared.room.notify_waiters();
@@ -118,7 +129,9 @@ impl Relay {
                 pause
             }
             Err(trouble) => {
-                if backoff.is_fresh() {
+                self.road.keep_markers().await;
+                // What Redis said is told by then.
+                if backoff.is_fresh() && !matches!(trouble, Trouble::Broker) {
                     warn!(error = %trouble, "the outbox cannot be drained, trying again: {trouble}");
                 }
                 backoff.pause()
@@ -127,7 +140,6 @@ impl Relay {
     }
 
     async fn drain_all(&mut self) -> Result<Duration, Trouble> {
-        self.road.forget_old().await;
         let opening = if self.shared.direct.load(Ordering::Acquire) {
             self.drain_while(1, || SETTLE).await?
         } else {
@@ -137,6 +149,7 @@ impl Relay {
         };
         self.settle_attempts().await?;
         let backlog = self.note_backlog().await?;
+        self.road.forget_old().await;
         let now = clock::now();
         let until_due = backlog.next_due.map_or(PERIOD, |due| due.since(now));
         let until_open = opening.map_or(PERIOD, |at| at.since(now).max(GATE_BREATH));
@@ -237,14 +250,22 @@ impl Relay {
         }
         let pushed = self.push_chunk(chunk).await;
         match &pushed {
+            Ok(()) => self.road.attempts().pushed(),
             Err(error) if error.outcome_unknown() => self.road.attempts().keep(),
-            _ => self.road.attempts().end(),
+            Err(_) => self.road.attempts().end(),
         }
-        if let Err(error) = pushed {
-            self.shared.direct.store(false, Ordering::Release);
-            self.shared.wake.notify_one();
-            warn!(error = %error, cause = %cause(&error), "publishing failed, tasks wait in the outbox: {error}");
+        match pushed {
+            Ok(()) if self.bookkeeping.is_due() => self.write_down().await,
+            Ok(()) => {}
+            Err(error) => self.shut(chunk.len(), &error),
         }
+    }
+
+    /// From now on all goes through the outbox, until it is drained.
+    fn shut(&self, tasks: usize, error: &Trouble) {
+        self.shared.direct.store(false, Ordering::Release);
+        self.shared.wake.notify_one();
+        self.road.tell_failure(tasks, error);
     }
 
     async fn push_chunk(&mut self, chunk: &[Outgoing]) -> Result<(), Trouble> {
@@ -254,16 +275,31 @@ impl Relay {
         self.road.attempts().begin(chunk);
         self.road.publish(&pushes, Some(oldest.plus(DIRECT_DEADLINE))).await?;
         counter!("taskgate_tasks_published_total", "way" => "direct").increment(chunk.len() as u64);
-        let numbers: Vec<i64> = chunk.iter().map(|row| row.no).collect();
-        let events = self.ledger.published(&numbers, clock::now()).await?;
-        self.hub.publish(&events);
-        crash_points::reach(crash_points::AFTER_BOOKKEEPING);
-        let tags: Vec<String> = pushes.into_iter().map(|push| push.tag).collect();
-        // A marker that stays costs a few bytes for an hour.
-        if let Err(error) = self.road.broker.forget_markers(&tags).await {
-            info!(error = %error, "markers of {} deliveries stay until they are swept", tags.len());
-        }
+        self.bookkeeping.add(chunk, pushes, clock::now());
         Ok(())
+    }
+
+    /// Writes down what was pushed. When that fails the rows are still in the outbox, and their markers turn a second push away.
+    async fn write_down(&mut self) {
+        if self.bookkeeping.is_empty() {
+            return;
+        }
+        let (rows, tags) = self.bookkeeping.take();
+        let started = Instant::now();
+        let written = self.ledger.published(&rows).await;
+        self.bookkeeping.rest_after(rows.len(), started.elapsed());
+        match written {
+            Ok(events) => {
+                self.hub.publish(&events);
+                crash_points::reach(crash_points::AFTER_BOOKKEEPING);
+                self.road.attempts().written();
+                self.road.written_down(tags).await;
+            }
+            Err(error) => {
+                self.road.attempts().keep_pushed();
+                self.shut(rows.len(), &error.into());
+            }
+        }
     }
 }
 

@@ -7,6 +7,7 @@ mod fold;
 
 use std::time::Duration;
 
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
@@ -17,7 +18,13 @@ use crate::store::{Error, SharedLedger, Span};
 pub use fold::{BOUNDS, COUNT, bound_of, fingerprint};
 
 /// Events of one fold: bounds its transaction, and the tracebacks in memory. What does not end a task is added up by the database.
-const PAGE: i64 = 5_000;
+const PAGE: i64 = 2_000;
+/// Between two folds it rests twice as long as the first took: submissions need the processor, too,
+const REST: u32 = 2;
+/// and at least so long: what a fold costs for itself is shared by what comes meanwhile.
+const LEAST_REST: Duration = Duration::from_millis(50);
+/// Who is behind for longer than this does not rest.
+const BEHIND: Duration = Duration::from_secs(3);
 /// Figures are at most this old; a burst becomes few folds.
 const PERIOD: Duration = Duration::from_secs(1);
 /// The longest pause between tries while the ledger is away.
@@ -50,11 +57,15 @@ impl Folder {
     pub async fn run(self, stop: CancellationToken) {
         let mut backoff = Backoff::new(LEDGER_PAUSE);
         let mut forgotten: Option<Time> = None;
+        let mut idle_at = Instant::now();
         while !stop.is_cancelled() {
+            let started = Instant::now();
             let outcome = self.run_once().await;
             let pause = match outcome {
-                Ok(Pass::More) => continue,
+                Ok(Pass::More) if idle_at.elapsed() > BEHIND => continue,
+                Ok(Pass::More) => (started.elapsed() * REST).max(LEAST_REST),
                 Ok(Pass::Idle) => {
+                    idle_at = Instant::now();
                     backoff.reset();
                     self.forget(&mut forgotten).await;
                     PERIOD

@@ -13,7 +13,7 @@ use metrics::counter;
 use super::fleet::Fleet;
 use super::{Sweeper, Trouble};
 use crate::broker::Reservation;
-use crate::clock;
+use crate::clock::{self, Time};
 use crate::store::Task;
 use crate::task::TaskId;
 
@@ -38,22 +38,27 @@ pub fn period(visibility_timeout: Duration) -> Duration {
 }
 
 impl Sweeper {
-    /// One pass.
+    /// One pass. Who has what is written down also while Redis, being full, refuses to renew.
     pub(super) async fn renew_leases(&self) -> Result<(), Trouble> {
         let before = clock::now().minus(self.visibility_timeout / 4);
-        let mut kept = 0;
         let mut unclear: Vec<Unclear> = Vec::new();
         let workers = Fleet::read(&self.ledger).await?;
+        let renewed = self.renew_known(before, &workers, &mut unclear).await;
+        renewed.and(self.renew_unclear(&unclear).await)
+    }
+
+    async fn renew_known(&self, before: Time, workers: &Fleet, unclear: &mut Vec<Unclear>) -> Result<(), Trouble> {
+        let mut kept = 0;
         while kept < MAX {
             let page = self.broker.reserved_before(before, kept, PAGE).await?;
             let size = page.len();
-            let count = self.renew_page(page, &workers, &mut unclear).await?;
+            let count = self.renew_page(page, workers, unclear).await?;
             kept += size - count;
             if size < PAGE {
                 break;
             }
         }
-        self.renew_unclear(&unclear).await
+        Ok(())
     }
 
     /// Returns how many were renewed.
@@ -90,8 +95,8 @@ impl Sweeper {
         let mut fleet = Fleet::ask(&self.ledger, &self.broker, &ids).await?;
         fleet.ask_for_unseen(&self.broker).await?;
         let held = unclear.iter().filter(|one| fleet.held.contains_key(&one.id));
-        self.renew_tags(&held.map(|one| one.reservation.tag.clone()).collect::<Vec<_>>()).await?;
-        self.note_taken(unclear, &fleet).await
+        let renewed = self.renew_tags(&held.map(|one| one.reservation.tag.clone()).collect::<Vec<_>>()).await;
+        renewed.and(self.note_taken(unclear, &fleet).await)
     }
 
     async fn renew_tags(&self, tags: &[String]) -> Result<(), Trouble> {

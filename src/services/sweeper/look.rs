@@ -10,7 +10,6 @@ use super::absence::Absences;
 use super::doubt::Doubt;
 use super::fleet::Fleet;
 use super::leases::Unclear;
-use super::sightings::Orphans;
 use super::verdict::{self, Evidence, Owner, Place, Remedy};
 use super::{PAGE, Sweeper, Trouble};
 use crate::broker::Present;
@@ -52,8 +51,6 @@ pub(super) struct State {
     resurrected: bool,
     /// Tasks that acknowledge after they ran, as their workers said.
     late: VecDeque<String>,
-    /// Tasks whose workers are gone.
-    orphans: Orphans,
 }
 
 impl State {
@@ -69,7 +66,6 @@ impl State {
             lost_at: None,
             resurrected: true,
             late: VecDeque::new(),
-            orphans: Orphans::default(),
         }
     }
 
@@ -224,9 +220,8 @@ impl Sweeper {
                 Fleet::ask(&self.ledger, &self.broker, &at_worker).await?
             };
             state.learn_late(&tasks, &fleet);
-            state.orphans.note(&tasks, &fleet, &patience);
+            unfinished.extend(self.orphans().note(&tasks, &fleet, &patience));
             self.note_elsewhere(&tasks, &fleet).await?;
-            unfinished.extend(tasks.iter().map(|task| &task.id).filter(|id| state.orphans.has(id)).cloned());
             let now = clock::now();
             let (silent, absent): (Vec<Task>, Vec<Task>) = tasks
                 .into_iter()
@@ -238,7 +233,7 @@ impl Sweeper {
             suspects.silent.extend(silent);
             suspects.absent.extend(absent);
         }
-        self.note_unseen(&mut state.orphans, &unfinished).await?;
+        self.note_unseen(&unfinished).await?;
         Ok(suspects)
     }
 

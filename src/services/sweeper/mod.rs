@@ -6,16 +6,18 @@
 //! run again only if its recovery policy says so; else it ends as `lost`, with the reason ([`verdict`]). A message that is still
 //! reserved is never published a second time: it goes back to its list as kombu puts it back.
 //!
-//! One replica sweeps at a time: the holder of the lease. Four loops run side by side while it is held, so that none waits for
-//! another: the lease itself, the epoch ([`doubt`]), the reservations of live workers ([`leases`]) and the looks ([`look`]). What
-//! was decided from an older state of a task than it has now is not carried out, so a sweeper that was stopped in the middle
-//! does no harm when it wakes up beside its successor. Every repair is an event in the task's history and a metric.
+//! One replica sweeps at a time: the holder of the lease. Five loops run side by side while it is held, so that none waits for
+//! another: the lease itself, the epoch ([`doubt`]), the reservations of live workers ([`leases`]), what went back to its queue
+//! ([`front`]) and the looks ([`look`]). What was decided from an older state of a task than it has now is not carried out, so a
+//! sweeper that was stopped in the middle does no harm when it wakes up beside its successor. Every repair is an event in the task's
+//! history and a metric.
 
 mod absence;
 mod bodies;
 mod chords;
 mod doubt;
 mod fleet;
+mod front;
 mod leases;
 mod look;
 mod resurrected;
@@ -24,6 +26,7 @@ mod sightings;
 mod steps;
 mod verdict;
 
+use std::sync::{Mutex, MutexGuard};
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -32,6 +35,7 @@ use tracing::{debug, info};
 
 use self::doubt::Doubt;
 use self::fleet::Patience;
+use self::sightings::Orphans;
 use super::hub::Hub;
 use super::relay;
 use crate::backend::Backend;
@@ -59,6 +63,8 @@ pub struct Sweeper {
     holder: String,
     config: config::Sweeper,
     visibility_timeout: Duration,
+    /// Tasks whose workers are gone, as far as was seen while the lease was held.
+    orphans: Mutex<Orphans>,
 }
 
 /// What goes wrong in a pass; the next one tries again.
@@ -82,7 +88,7 @@ impl Sweeper {
         config: config::Sweeper,
         visibility_timeout: Duration,
     ) -> Self {
-        Self { ledger, broker, backend, hub, relay, holder, config, visibility_timeout }
+        Self { ledger, broker, backend, hub, relay, holder, config, visibility_timeout, orphans: Mutex::default() }
     }
 
     /// Runs until `stop`: waits for the lease, sweeps while it is held.
@@ -103,11 +109,13 @@ impl Sweeper {
     /// in its list, or a task without one.
     async fn hold_and_sweep(&self, stop: &CancellationToken) {
         let doubt = Doubt::default();
+        *self.orphans() = Orphans::default();
         tokio::select! {
             () = stop.cancelled() => {}
             () = self.keep_lease() => {}
             () = self.watch_epoch(&doubt) => {}
             () = self.keep_reservations() => {}
+            () = self.watch_fronts() => {}
             () = self.keep_looking(&doubt) => {}
         }
     }
@@ -163,6 +171,10 @@ impl Sweeper {
             };
             tokio::select! { () = doubt.raised() => {} () = tokio::time::sleep_until(next) => {} }
         }
+    }
+
+    fn orphans(&self) -> MutexGuard<'_, Orphans> {
+        self.orphans.lock().expect("nothing panics under this lock")
     }
 
     fn patience(&self) -> Patience {

@@ -49,23 +49,59 @@ struct Orphan {
     noted: Instant,
 }
 
-impl Orphans {
-    pub fn has(&self, id: &TaskId) -> bool {
-        self.0.contains_key(id)
+impl Orphan {
+    /// It ended when its worker was gone, and nothing else was heard of it meanwhile.
+    fn is_unseen_end(&self, task: &Task) -> bool {
+        let ended = matches!(task.phase, Phase::Succeeded | Phase::Failed);
+        ended && task.finished_at.is_some_and(|at| at > self.gone_at) && task.delivery == self.delivery
     }
+}
 
-    /// Of all tasks with workers; who is not orphaned any more is forgotten when it ends.
-    pub fn note(&mut self, tasks: &[Task], fleet: &Fleet, patience: &Patience) {
+impl Orphans {
+    /// Of all tasks with workers; who is not orphaned any more is forgotten when it ends. Returns which of these are.
+    pub fn note(&mut self, tasks: &[Task], fleet: &Fleet, patience: &Patience) -> Vec<TaskId> {
         for task in tasks.iter().filter(|task| is_taken(task)) {
             match fleet.gone_at(task, patience) {
                 Some(gone_at) => self.put(task, gone_at),
                 None => drop(self.0.remove(&task.id)),
             }
         }
+        tasks.iter().map(|task| &task.id).filter(|id| self.0.contains_key(*id)).cloned().collect()
     }
-}
 
-impl Orphans {
+    /// Somebody unheard has had these since then, as far as `patience` goes.
+    fn note_unheard(&mut self, taken: &[News], unclear: &[Unclear], patience: &Patience) {
+        let by_nobody = |news: &&News| news.worker.is_none() && !news.redelivered;
+        let since: HashMap<&TaskId, Time> =
+            taken.iter().filter(by_nobody).map(|news| (&news.task_id, news.at)).collect();
+        for task in unclear.iter().filter_map(|one| one.task.as_ref()) {
+            if let Some(since) = since.get(&task.id) {
+                self.put(&Task { worker: None, ..task.clone() }, since.plus(patience.busy));
+            }
+        }
+    }
+
+    fn others(&self, unfinished: &HashSet<TaskId>) -> Vec<TaskId> {
+        self.0.keys().filter(|id| !unfinished.contains(*id)).cloned().collect()
+    }
+
+    /// Forgets who has ended. Returns whose end came from somebody that was not heard; too fresh an end is looked at later.
+    fn take_ended(&mut self, tasks: &[Task], now: Time, is_gone: impl Fn(&Task) -> bool) -> Vec<TaskId> {
+        let mut unseen = Vec::new();
+        for task in tasks.iter().filter(|task| task.phase.is_final()) {
+            let Some(orphan) = self.0.get(&task.id) else { continue };
+            if orphan.is_unseen_end(task) && (orphan.unheard || is_gone(task)) {
+                let is_fresh = task.finished_at.is_some_and(|at| now.since(at) < SILENCE);
+                if is_fresh || orphan.noted.elapsed() < SILENCE {
+                    continue;
+                }
+                unseen.push(task.id.clone());
+            }
+            self.0.remove(&task.id);
+        }
+        unseen
+    }
+
     fn put(&mut self, task: &Task, gone_at: Time) {
         let noted = self.0.get(&task.id).filter(|before| before.delivery == task.delivery).map(|before| before.noted);
         if noted.is_some() || self.0.len() < ORPHANS {
@@ -100,6 +136,7 @@ impl Sweeper {
         };
         let (again, first): (Vec<News>, Vec<News>) = unclear.iter().filter_map(read).partition(|news| news.redelivered);
         if !first.is_empty() {
+            self.orphans().note_unheard(&first, unclear, &patience);
             self.hub.publish(&self.ledger.learn(&first, true).await?);
         }
         self.note_again(again).await
@@ -119,33 +156,23 @@ impl Sweeper {
     }
 
     /// Orphans that have ended: nobody was heard to take them, and their worker did not end them.
-    pub(super) async fn note_unseen(&self, orphans: &mut Orphans, unfinished: &HashSet<TaskId>) -> Result<(), Trouble> {
-        let ids: Vec<TaskId> = orphans.0.keys().filter(|id| !unfinished.contains(*id)).cloned().collect();
+    pub(super) async fn note_unseen(&self, unfinished: &HashSet<TaskId>) -> Result<(), Trouble> {
+        let ids = self.orphans().others(unfinished);
         if ids.is_empty() {
             return Ok(());
         }
         let fleet = Fleet::read(&self.ledger).await?;
-        let (now, patience, mut unseen) = (clock::now(), self.patience(), Vec::new());
-        for task in self.ledger.standing(&ids).await? {
-            let Some(orphan) = orphans.0.get(&task.id) else { continue };
-            let ended = matches!(task.phase, Phase::Succeeded | Phase::Failed);
-            let late = task.finished_at.is_some_and(|at| at > orphan.gone_at);
-            let is_gone = orphan.unheard || fleet.gone_at(&task, &patience).is_some();
-            if ended && late && task.delivery == orphan.delivery && is_gone {
-                if orphan.noted.elapsed() < SILENCE || task.finished_at.is_some_and(|at| now.since(at) < SILENCE) {
-                    continue;
-                }
-                warn!(task.id = %task.id, "task {} was delivered again, and nobody was heard to take it", task.id);
-                unseen.push(task.id.clone());
-            }
-            if task.phase.is_final() {
-                orphans.0.remove(&task.id);
-            }
+        let (now, patience) = (clock::now(), self.patience());
+        let tasks = self.ledger.standing(&ids).await?;
+        let unseen = self.orphans().take_ended(&tasks, now, |task| fleet.gone_at(task, &patience).is_some());
+        if unseen.is_empty() {
+            return Ok(());
         }
-        if !unseen.is_empty() {
-            metrics::counter!("taskgate_redeliveries_total").increment(unseen.len() as u64);
-            self.hub.publish(&self.ledger.remark(&unseen, UNSEEN, now).await?);
+        for id in &unseen {
+            warn!(task.id = %id, "task {id} was delivered again, and nobody was heard to take it");
         }
+        metrics::counter!("taskgate_redeliveries_total").increment(unseen.len() as u64);
+        self.hub.publish(&self.ledger.remark(&unseen, UNSEEN, now).await?);
         Ok(())
     }
 }
@@ -168,6 +195,11 @@ fn elsewhere(task: &Task, held: &Held) -> Option<News> {
     let phase = if held.started_at.is_some() { Phase::Running } else { Phase::Received };
     let at = held.started_at.unwrap_or_else(clock::now);
     Some(News { worker: Some(held.worker.clone()), ..again(task, phase, at, REDELIVERED) })
+}
+
+/// Whether the history does not say yet what was seen of its message.
+pub(super) fn is_news(task: &Task, present: &Present) -> bool {
+    returned(task, present).is_some()
 }
 
 fn returned(task: &Task, present: &Present) -> Option<News> {
@@ -242,6 +274,25 @@ mod tests {
 
     fn reservation(redelivered: bool) -> Reservation {
         Reservation { tag: "tag".to_owned(), score: "20.0".to_owned(), redelivered }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_nobody_was_heard_to_have_and_ends_after_its_lease_was_delivered_again() {
+        let patience = Patience { lost: Duration::from_secs(60), busy: Duration::from_secs(30) };
+        let queued = sample_task("t", Phase::Queued, Time(0));
+        let mut orphans = Orphans::default();
+        let news = taken(&queued, &reservation(false), None).expect("somebody has it");
+        let unclear = Unclear { reservation: reservation(false), id: "t".to_owned(), task: Some(queued.clone()) };
+        let ended =
+            |at: i64| Task { phase: Phase::Succeeded, finished_at: Some(Time(at * 1_000_000)), ..queued.clone() };
+        for (at, unseen) in [(40, 0), (51, 1)] {
+            orphans.note_unheard(std::slice::from_ref(&news), std::slice::from_ref(&unclear), &patience);
+            let now = Time(90_000_000);
+            assert!(orphans.take_ended(std::slice::from_ref(&queued), now, |_| false).is_empty(), "it has not ended");
+            tokio::time::advance(SILENCE).await;
+            assert_eq!(orphans.take_ended(&[ended(at)], now, |_| false).len(), unseen, "reserved at 20, for 30 s");
+            assert!(orphans.0.is_empty());
+        }
     }
 
     #[test]

@@ -13,6 +13,7 @@ use crate::store::{Conflict, Error, Inserted, Submission, UniqueWhile};
 use crate::task::{GroupId, TaskId};
 
 use super::fan_out;
+use super::lane::Lane;
 use super::pool::{self, Tx, is_deadlock, is_unique_violation};
 
 /// A batch that is refused more often than this fights with something else than other submissions.
@@ -78,11 +79,11 @@ enum Tried {
     Clash,
 }
 
-pub(super) async fn insert(pool: &PgPool, batch: &[Submission]) -> Result<Answers, Error> {
+pub(super) async fn insert(pool: &PgPool, lane: &Lane, batch: &[Submission]) -> Result<Answers, Error> {
     let has_keys = batch.iter().any(|submission| submission.idempotency.is_some() || submission.unique.is_some());
     for attempt in 0..MAX_ATTEMPTS {
         let look_up = has_keys || attempt > 0;
-        match try_insert(pool, batch, look_up).await {
+        match try_insert(pool, lane, batch, look_up).await {
             Ok(Tried::Done(answers)) => return Ok(answers),
             Ok(Tried::Clash) => {}
             Err(error) if is_deadlock(&error) => {}
@@ -92,9 +93,9 @@ pub(super) async fn insert(pool: &PgPool, batch: &[Submission]) -> Result<Answer
     Err(Error::Refused("a batch of submissions met a unique violation that no look-up explains".into()))
 }
 
-async fn try_insert(pool: &PgPool, batch: &[Submission], look_up: bool) -> Result<Tried, Error> {
+async fn try_insert(pool: &PgPool, lane: &Lane, batch: &[Submission], look_up: bool) -> Result<Tried, Error> {
     if !look_up && batch.iter().all(is_plain) {
-        return insert_plain(pool, batch).await;
+        return insert_plain(lane, batch).await;
     }
     let mut tx = pool::begin(pool).await?;
     let Some(answers) = within(&mut tx, batch, look_up).await? else {
@@ -116,10 +117,13 @@ fn is_plain(submission: &Submission) -> bool {
         && tasks.iter().all(|task| task.labels.is_empty() && task.retry_of.is_none())
 }
 
-async fn insert_plain(pool: &PgPool, batch: &[Submission]) -> Result<Tried, Error> {
+async fn insert_plain(lane: &Lane, batch: &[Submission]) -> Result<Tried, Error> {
     let mut verdicts = judge(batch, Taken::default());
     let admitted = admitted(batch, &verdicts);
-    match tasks(pool, &admitted).await {
+    let mut connection = lane.take().await?;
+    let written = lane.limited(tasks(&mut *connection, &admitted)).await;
+    connection.keep(&written);
+    match written {
         Ok(numbers) => Ok(Tried::Done(answers(&mut verdicts, inserted(&admitted, numbers)))),
         Err(error) if is_unique_violation(&error) => Ok(Tried::Clash),
         Err(error) => Err(error.into()),

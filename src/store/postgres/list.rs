@@ -16,10 +16,10 @@ use super::rows;
 use super::tasks::{conditions, task_conditions};
 
 /// What a page may take, but for its last step.
-const BUDGET: Duration = Duration::from_millis(25);
+const BUDGET: Duration = Duration::from_millis(12);
 
-/// Steps grow from a page's size to this: about ten milliseconds of look-ups.
-const LONGEST_STEP: i64 = 5_000;
+/// Steps grow from a page's size to this: about five milliseconds of look-ups.
+const LONGEST_STEP: i64 = 2_500;
 
 /// Clocks of replicas may differ by less than this: numbers follow the times of submission that closely.
 const SKEW: i64 = 600 * 1_000_000;

@@ -10,6 +10,7 @@ mod fan_out;
 mod gates;
 mod groups;
 mod insert;
+mod lane;
 mod learn;
 mod lease;
 mod list;
@@ -46,6 +47,7 @@ use super::{
 use crate::clock::{self, Time};
 use crate::task::{GroupId, Phase, QueueName, TaskId};
 
+use lane::Lane;
 pub use pool::PostgresConfig;
 pub use statements::STATEMENTS;
 
@@ -56,9 +58,25 @@ const CHANGES: usize = 1024;
 pub struct PostgresLedger {
     config: PostgresConfig,
     pool: PgPool,
+    lanes: Lanes,
     /// Names this process in notifications.
     replica: Arc<str>,
     changed: broadcast::Sender<Changed>,
+}
+
+/// Connections of those who write batch after batch.
+struct Lanes {
+    submissions: Lane,
+    publications: Lane,
+    /// Each batch is a transaction of several statements.
+    news: PgPool,
+}
+
+impl Lanes {
+    fn open(config: &PostgresConfig) -> Result<Self, Error> {
+        let news = pool::pool(&PostgresConfig { max_connections: 1, ..config.clone() })?;
+        Ok(Self { submissions: Lane::new(config)?, publications: Lane::new(config)?, news })
+    }
 }
 
 impl PostgresLedger {
@@ -70,7 +88,7 @@ impl PostgresLedger {
     /// # Panics
     /// Outside of a tokio runtime.
     pub fn connect(config: &PostgresConfig, stop: CancellationToken) -> Result<Self, Error> {
-        let pool = pool::pool(config)?;
+        let (pool, lanes) = (pool::pool(config)?, Lanes::open(config)?);
         let (changed, _) = broadcast::channel(CHANGES);
         let replica: Arc<str> = clock::random_id().simple().to_string().into();
         let listener =
@@ -80,7 +98,7 @@ impl PostgresLedger {
             reason = "ends with the token; it holds nothing that a shutdown waits for"
         )]
         tokio::spawn(listener.run(stop));
-        Ok(Self { config: config.clone(), pool, replica, changed })
+        Ok(Self { config: config.clone(), pool, lanes, replica, changed })
     }
 }
 
@@ -100,11 +118,11 @@ impl Ledger for PostgresLedger {
     }
 
     async fn insert(&self, batch: &[Submission]) -> Result<Vec<Result<Inserted, Conflict>>, Error> {
-        insert::insert(&self.pool, batch).await
+        insert::insert(&self.pool, &self.lanes.submissions, batch).await
     }
 
-    async fn published(&self, task_nos: &[i64], at: Time) -> Result<Vec<Event>, Error> {
-        outbox::published(&self.pool, &self.replica, task_nos, at).await
+    async fn published(&self, pushed: &[(i64, Time)]) -> Result<Vec<Event>, Error> {
+        outbox::published(&self.lanes.publications, &self.replica, pushed).await
     }
 
     async fn drain(&self, now: Time, settle: Duration, limit: i64, carrier: &dyn Carrier) -> Result<Drained, Error> {
@@ -152,7 +170,7 @@ impl Ledger for PostgresLedger {
     }
 
     async fn learn_fenced(&self, news: &[News], durable: bool, fence: &Fence) -> Result<Option<Vec<Event>>, Error> {
-        learn::learn(&self.pool, &self.replica, news, durable, Some(fence)).await
+        learn::learn(&self.lanes.news, &self.replica, news, durable, Some(fence)).await
     }
 
     fn changes(&self) -> broadcast::Receiver<Changed> {
@@ -216,6 +234,10 @@ impl Ledger for PostgresLedger {
 
     async fn standing(&self, ids: &[TaskId]) -> Result<Vec<Task>, Error> {
         tasks::standing(&self.pool, ids).await
+    }
+
+    async fn queues(&self, limit: i64) -> Result<Vec<String>, Error> {
+        tasks::queues(&self.pool, limit).await
     }
 
     async fn census(&self) -> Result<HashMap<(String, Phase), i64>, Error> {

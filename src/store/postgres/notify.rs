@@ -1,6 +1,6 @@
 //! Replicas hear of each other's commits: one NOTIFY per batch, carrying the ids of the changed tasks.
 //!
-//! The listener holds a connection of its own. After every gap (it is new, it was lost) it says [`Changed::Any`], so that a
+//! The listener holds a connection of its own. After every gap (it is new, it was lost) it says [`Changed::Gap`], so that a
 //! missed notification costs one look and never an event.
 
 use std::sync::Arc;
@@ -81,7 +81,7 @@ impl Listener {
             } else {
                 debug!(error = %heard.error, "cannot listen to other replicas yet");
             }
-            let _ = self.changed.send(Changed::Any);
+            let _ = self.changed.send(Changed::Gap);
             tokio::select! { () = stop.cancelled() => return, () = tokio::time::sleep(pause) => {} }
             pause = (pause * 2).min(LONGEST_PAUSE);
         }
@@ -101,7 +101,7 @@ impl Listener {
         listener.eager_reconnect(false);
         listener.listen(CHANNEL).await?;
         *connected = true;
-        let _ = self.changed.send(Changed::Any);
+        let _ = self.changed.send(Changed::Gap);
         loop {
             match tokio::time::timeout(QUIET, listener.try_recv()).await {
                 Ok(Ok(Some(notification))) => {

@@ -7,6 +7,7 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
+use sqlx::postgres::PgRow;
 use sqlx::{PgExecutor, PgPool, Row};
 
 use crate::clock::Time;
@@ -17,6 +18,7 @@ use crate::store::rows::light_task_columns;
 use crate::store::{Backlog, Carrier, Drained, Error, Event, NewGroup, News, Outgoing, Source, Task, Withdrawn};
 use crate::task::{Phase, QueueName, TaskId, TaskName};
 
+use super::lane::Lane;
 use super::pool::{self, Tx};
 use super::rows::event_columns;
 use super::{gates, groups, learn, rows, save};
@@ -26,18 +28,19 @@ const CARRY: Duration = Duration::from_secs(10);
 
 pub(super) const GONE: &str = "delete from taskgate.outbox where task_no = any($1)";
 
-/// `$1` numbers, `$2` now, `$3` what names this replica in the notification, `$4` whether the commit need not wait for the disk.
-/// The rows of the outbox go first: everybody locks them before tasks. What is written is answered from `e`, which has the
+/// `$1` numbers, `$2` when each was pushed, `$3` what names this replica in the notification, `$4` whether the commit need not wait
+/// for the disk. The rows of the outbox go first: everybody locks them before tasks. What is written is answered from `e`, which has the
 /// columns of the task too: a join of the two would compare each row with each.
 pub(super) const PUBLISHED: &str = concat!(
     "with gone as (delete from taskgate.outbox where task_no = any($1) returning 1), \
-     named as (select task_no, phase in ('accepted', 'held') as ours from taskgate.task where task_no = any($1) \
-     and (select count(*) from gone) >= 0 order by task_no for no key update), \
-     t as (update taskgate.task t set queued_at = coalesce(t.queued_at, $2), seq = t.seq + n.ours::int, \
+     named as (select t.task_no, i.at, t.phase in ('accepted', 'held') as ours \
+     from unnest($1::bigint[], $2::bigint[]) as i(task_no, at) join taskgate.task t on t.task_no = i.task_no \
+     where (select count(*) from gone) >= 0 order by t.task_no for no key update of t), \
+     t as (update taskgate.task t set queued_at = coalesce(t.queued_at, n.at), seq = t.seq + n.ours::int, \
      phase = case when n.ours then 'queued' else t.phase end, reason = case when n.ours then null else t.reason end \
-     from named n where t.task_no = n.task_no returning n.ours, t.task_no, t.task_id, t.name, t.queue, t.group_id, t.root_id, \
+     from named n where t.task_no = n.task_no returning n.ours, n.at, t.task_no, t.task_id, t.name, t.queue, t.group_id, t.root_id, \
      t.adopted, t.seq, t.phase, t.status, t.delivery, t.retries, t.worker, t.corrected), \
-     e as materialized (select t.*, $2::bigint as at, null::text as meta, null::text as reason, \
+     e as materialized (select t.*, null::text as meta, null::text as reason, \
      (pg_current_xact_id()::text::bigint << 20) + l.feed_offset + row_number() over (order by t.task_no) as feed \
      from t, taskgate.ledger l where t.ours), \
      written as (insert into taskgate.event (feed, task_no, seq, at, delivery, retries, corrected, phase, status, worker) \
@@ -82,24 +85,28 @@ pub(super) const HAS_MESSAGE: &str =
     "select exists (select 1 from taskgate.message where task_no = $1 and headers is not null)";
 
 /// Not durable: after a crash the row is still in the outbox, and the broker's marker turns its second publication away.
-pub(super) async fn published(pool: &PgPool, replica: &str, task_nos: &[i64], at: Time) -> Result<Vec<Event>, Error> {
-    mark_published(pool, replica, task_nos, at, true).await
+pub(super) async fn published(lane: &Lane, replica: &str, pushed: &[(i64, Time)]) -> Result<Vec<Event>, Error> {
+    let mut connection = lane.take().await?;
+    let moved = lane.limited(mark_published(&mut *connection, replica, pushed.to_vec(), true)).await;
+    connection.keep(&moved);
+    events(&moved?)
 }
 
 async fn mark_published(
     executor: impl PgExecutor<'_>,
     replica: &str,
-    task_nos: &[i64],
-    at: Time,
+    mut pushed: Vec<(i64, Time)>,
     relaxed: bool,
-) -> Result<Vec<Event>, Error> {
-    if task_nos.is_empty() {
+) -> Result<Vec<PgRow>, sqlx::Error> {
+    if pushed.is_empty() {
         return Ok(Vec::new());
     }
-    let mut task_nos = task_nos.to_vec();
-    task_nos.sort_unstable();
-    let moved =
-        sqlx::query(PUBLISHED).bind(&task_nos).bind(at.0).bind(replica).bind(relaxed).fetch_all(executor).await?;
+    pushed.sort_unstable_by_key(|(no, _)| *no);
+    let (numbers, times): (Vec<i64>, Vec<i64>) = pushed.into_iter().map(|(no, at)| (no, at.0)).unzip();
+    sqlx::query(PUBLISHED).bind(numbers).bind(times).bind(replica).bind(relaxed).fetch_all(executor).await
+}
+
+fn events(moved: &[PgRow]) -> Result<Vec<Event>, Error> {
     moved.iter().map(rows::event).collect()
 }
 
@@ -145,7 +152,8 @@ pub(super) async fn drain(
     let mut gone = sorted.over.clone();
     gone.extend(sorted.expired.iter().map(|task| task.no));
     sqlx::query(GONE).bind(&gone).execute(&mut *tx).await?;
-    let mut events = mark_published(&mut *tx, replica, &carried, now, false).await?;
+    let pushed = carried.iter().map(|no| (*no, now)).collect();
+    let mut events = events(&mark_published(&mut *tx, replica, pushed, false).await?)?;
     // A quick task may be ending in another transaction. Its row is locked now: that one is over, or comes after this one.
     gates::settle(&mut tx, passes.settled(&carried, now)).await?;
     let expired = expire(&mut tx, replica, &sorted, now, &mut events).await?;

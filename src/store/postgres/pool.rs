@@ -2,7 +2,8 @@
 //!
 //! The pool is lazy, so that a gateway may start while its database still boots. The planner is told to use indexes: the
 //! ledger's statements are all point look-ups and index ranges, and a plan made while a table was empty must not scan it
-//! once it holds millions of rows. For the same reason each statement is planned once for each connection, not five times.
+//! once it holds millions of rows. For the same reason each statement is planned once for each connection, not five times. What
+//! counts a backlog keeps to one core: submissions need the others.
 
 use std::str::FromStr;
 use std::time::Duration;
@@ -19,7 +20,7 @@ pub(super) type Tx = Transaction<'static, Postgres>;
 pub struct PostgresConfig {
     /// `postgres://user:password@host:port/database`, with libpq's parameters.
     pub url: String,
-    /// Default 10: a batch of submissions, a batch of news, a pass of the relay and some readers at once.
+    /// Default 10: passes of the services and some readers at once. Who writes batch after batch has one more of its own.
     pub max_connections: u32,
     /// How long a call waits for a connection before the ledger counts as away. Default 3 s.
     pub acquire_timeout: Duration,
@@ -58,16 +59,21 @@ pub(super) fn options(config: &PostgresConfig) -> Result<PgConnectOptions, Error
     ]))
 }
 
-pub(super) fn pool(config: &PostgresConfig) -> Result<PgPool, Error> {
+/// With all settings that the statements rely on.
+pub(super) fn writing_options(config: &PostgresConfig) -> Result<PgConnectOptions, Error> {
     let statement_timeout = config.statement_timeout.as_millis().to_string();
-    let options = options(config)?.statement_cache_capacity(STATEMENTS).options([
+    Ok(options(config)?.statement_cache_capacity(STATEMENTS).options([
         ("statement_timeout", statement_timeout.as_str()),
         ("idle_in_transaction_session_timeout", IDLE_IN_TRANSACTION),
         ("plan_cache_mode", "force_generic_plan"),
+        ("max_parallel_workers_per_gather", "0"),
         ("enable_seqscan", "off"),
         ("enable_hashjoin", "off"),
         ("enable_mergejoin", "off"),
-    ]);
+    ]))
+}
+
+pub(super) fn pool(config: &PostgresConfig) -> Result<PgPool, Error> {
     Ok(PgPoolOptions::new()
         .max_connections(config.max_connections)
         .acquire_timeout(config.acquire_timeout)
@@ -78,7 +84,7 @@ pub(super) fn pool(config: &PostgresConfig) -> Result<PgPool, Error> {
                 if meta.idle_for > RESTED { connection.ping().await.map(|()| true) } else { Ok(true) }
             })
         })
-        .connect_lazy_with(options))
+        .connect_lazy_with(writing_options(config)?))
 }
 
 /// A connection without limits on its statements, for migrations and for listening.
@@ -107,7 +113,7 @@ impl From<sqlx::Error> for Error {
     }
 }
 
-fn is_transient(error: &sqlx::Error) -> bool {
+pub(super) fn is_transient(error: &sqlx::Error) -> bool {
     match error {
         sqlx::Error::Io(_)
         | sqlx::Error::Tls(_)

@@ -117,6 +117,7 @@ pub const STATEMENTS: &[&str] = &[
     tasks::AT_WORKER,
     tasks::WAITING,
     tasks::CENSUS,
+    tasks::QUEUES,
     tasks::TASKS_BY_ID,
     tasks::EXPIRED,
     tasks::STANDING,

@@ -55,6 +55,12 @@ pub(super) const EXPIRED: &str = concat!(
 pub(super) const CENSUS: &str = "select coalesce(t.queue, ''), t.phase, count(*) from taskgate.unfinished u \
      join taskgate.task t on t.task_no = u.task_no group by 1, 2";
 
+/// From one name to the next along the index.
+pub(super) const QUEUES: &str = "with recursive known(queue) as (\
+     select min(queue) from taskgate.task \
+     union all select (select min(t.queue) from taskgate.task t where t.queue > known.queue) \
+     from known where known.queue is not null) select queue from known where queue is not null limit $1";
+
 pub(super) const TOMBSTONE: &str = "select pruned_at from taskgate.tombstone where task_id = $1";
 
 pub(super) async fn task(pool: &PgPool, id: &TaskId) -> Result<Option<Task>, Error> {
@@ -88,6 +94,10 @@ pub(super) async fn expired(pool: &PgPool, since: Time, now: Time, limit: i64) -
 pub(super) async fn standing(pool: &PgPool, ids: &[TaskId]) -> Result<Vec<Task>, Error> {
     let ids: Vec<&str> = ids.iter().map(|id| id.as_str()).collect();
     rows::tasks(&sqlx::query(STANDING).bind(ids).fetch_all(pool).await?)
+}
+
+pub(super) async fn queues(pool: &PgPool, limit: i64) -> Result<Vec<String>, Error> {
+    sqlx::query(QUEUES).bind(limit).fetch_all(pool).await?.iter().map(|row| Ok(row.try_get(0)?)).collect()
 }
 
 pub(super) async fn census(pool: &PgPool) -> Result<HashMap<(String, Phase), i64>, Error> {

@@ -85,8 +85,8 @@ impl Ledger for SqliteLedger {
         insert::insert(&self.pools, batch).await
     }
 
-    async fn published(&self, task_nos: &[i64], at: Time) -> Result<Vec<Event>, Error> {
-        outbox::published(&self.pools, task_nos, at).await
+    async fn published(&self, pushed: &[(i64, Time)]) -> Result<Vec<Event>, Error> {
+        outbox::published(&self.pools, pushed).await
     }
 
     async fn drain(&self, now: Time, settle: Duration, limit: i64, carrier: &dyn Carrier) -> Result<Drained, Error> {
@@ -201,6 +201,10 @@ impl Ledger for SqliteLedger {
 
     async fn standing(&self, ids: &[TaskId]) -> Result<Vec<Task>, Error> {
         tasks::standing(&self.pools.read, ids).await
+    }
+
+    async fn queues(&self, limit: i64) -> Result<Vec<String>, Error> {
+        tasks::queues(&self.pools.read, limit).await
     }
 
     async fn census(&self) -> Result<HashMap<(String, Phase), i64>, Error> {

@@ -59,17 +59,20 @@ pub(super) const REMEMBER: &str = "insert into outbox (task_no, wake_at, accepte
      on conflict (task_no) do update set wake_at = excluded.wake_at, parked = false, gate = null, gate_max = null";
 pub(super) const HAS_MESSAGE: &str = "select exists (select 1 from message where task_no = $1 and headers is not null)";
 
-pub(super) async fn published(pools: &Pools, task_nos: &[i64], at: Time) -> Result<Vec<Event>, Error> {
+pub(super) async fn published(pools: &Pools, pushed: &[(i64, Time)]) -> Result<Vec<Event>, Error> {
     let mut tx = pools.begin().await?;
-    let events = mark_published(&mut tx, task_nos, at).await?;
+    let events = mark_published(&mut tx, pushed).await?;
     tx.commit().await?;
     Ok(events)
 }
 
-async fn mark_published(tx: &mut Tx, task_nos: &[i64], at: Time) -> Result<Vec<Event>, Error> {
-    let mut events = Vec::with_capacity(task_nos.len());
-    let tasks = rows::tasks(&sqlx::query(TASKS).bind(list(task_nos)).fetch_all(&mut **tx).await?)?;
+async fn mark_published(tx: &mut Tx, pushed: &[(i64, Time)]) -> Result<Vec<Event>, Error> {
+    let mut events = Vec::with_capacity(pushed.len());
+    let times: HashMap<i64, Time> = pushed.iter().copied().collect();
+    let numbers: Vec<i64> = times.keys().copied().collect();
+    let tasks = rows::tasks(&sqlx::query(TASKS).bind(list(&numbers)).fetch_all(&mut **tx).await?)?;
     for task in tasks {
+        let at = times[&task.no];
         sqlx::query(GONE).bind(task.no).execute(&mut **tx).await?;
         sqlx::query(PUBLISHED).bind(task.no).bind(at.0).execute(&mut **tx).await?;
         if matches!(task.phase, Phase::Accepted | Phase::Held) {
@@ -79,6 +82,11 @@ async fn mark_published(tx: &mut Tx, task_nos: &[i64], at: Time) -> Result<Vec<E
         }
     }
     Ok(events)
+}
+
+/// Publications of one moment.
+fn at_once(numbers: &[i64], at: Time) -> Vec<(i64, Time)> {
+    numbers.iter().map(|no| (*no, at)).collect()
 }
 
 struct Claimed {
@@ -122,7 +130,7 @@ pub(super) async fn drain(
     for no in sorted.over.iter().chain(sorted.expired.iter().map(|task| &task.no)) {
         sqlx::query(GONE).bind(no).execute(&mut *tx).await?;
     }
-    let mut events = mark_published(&mut tx, &carried, now).await?;
+    let mut events = mark_published(&mut tx, &at_once(&carried, now)).await?;
     let expired = expire(&mut tx, &sorted, now, &mut events).await?;
     tx.commit().await?;
     // What was parked or stopped, or had ended, is none of the carrier's business.

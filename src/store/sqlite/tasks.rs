@@ -52,6 +52,12 @@ pub(super) const EXPIRED: &str = concat!(
      where t.expires_at > $1 and t.expires_at <= $2 and t.phase = 'queued' order by t.expires_at limit $3"
 );
 
+/// From one name to the next along the index.
+const QUEUES: &str = "with recursive known(queue) as (\
+     select min(queue) from task \
+     union all select (select min(t.queue) from task t where t.queue > known.queue) \
+     from known where known.queue is not null) select queue from known where queue is not null limit $1";
+
 pub(super) const CENSUS: &str = "select coalesce(t.queue, ''), t.phase, count(*) from unfinished u \
      join task t on t.task_no = u.task_no group by 1, 2";
 
@@ -95,6 +101,10 @@ pub(super) async fn expired(pool: &SqlitePool, since: Time, now: Time, limit: i6
 pub(super) async fn standing(pool: &SqlitePool, ids: &[TaskId]) -> Result<Vec<Task>, Error> {
     let ids: Vec<&str> = ids.iter().map(|id| id.as_str()).collect();
     rows::tasks(&sqlx::query(super::learn::LOAD).bind(list(&ids)).fetch_all(pool).await?)
+}
+
+pub(super) async fn queues(pool: &SqlitePool, limit: i64) -> Result<Vec<String>, Error> {
+    sqlx::query(QUEUES).bind(limit).fetch_all(pool).await?.iter().map(|row| Ok(row.try_get(0)?)).collect()
 }
 
 pub(super) async fn census(pool: &SqlitePool) -> Result<HashMap<(String, Phase), i64>, Error> {

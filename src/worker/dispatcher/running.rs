@@ -33,11 +33,12 @@ impl Running {
         }
         let leased = self.lease(&execution).await;
         self.shared.events.task(&request.message.id, || TaskNews::Started);
-        let finish = Finish::new(Arc::clone(&self.shared), request);
+        let mut finish = Finish::new(Arc::clone(&self.shared), request);
         finish.started(self.pid.load(Ordering::Relaxed)).await;
         let clock = Instant::now();
         let outcome = self.run(leased, execution).await;
         let runtime = clock.elapsed();
+        finish.handler_ended();
         let _ = self.sink.send(Input::Ran(self.key)).await;
         let done = finish.ended(&context, outcome, runtime, self.late).await;
         let _ = self.sink.send(Input::Settled { key: self.key, done }).await;

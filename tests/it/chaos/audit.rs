@@ -12,6 +12,10 @@ use crate::harness::{Http, postgres};
 
 /// Reservations of dead workers run out, stopped ones wake up, retries are made: within this time something more has ended.
 const SETTLED: Duration = Duration::from_secs(120);
+/// No task of the load takes so long: a worker that says it runs one is wrong. Celery may keep a task as active after it lost its
+/// connection, while all children of its pool are idle. Nothing but its end makes that known, so who operates it starts it again. That
+/// is done here when workers claim all that is left; anything else that does not end is a promise that was broken.
+const STALE: Duration = Duration::from_secs(45);
 
 /// What an audit found, in one line.
 #[derive(Debug, Default)]
@@ -99,7 +103,7 @@ pub async fn audit(world: &mut World, submitted: Submitted, faults: usize) -> Fi
 
 /// Waits until every task of the ledger is final and nothing is left in Redis; answers with the phases.
 async fn settled(world: &mut World, http: &Http) -> HashMap<String, String> {
-    let (mut until, mut least) = (Instant::now() + SETTLED, usize::MAX);
+    let (mut until, mut least, mut restarted) = (Instant::now() + SETTLED, usize::MAX, false);
     loop {
         let left = tokio::task::block_in_place(|| left(world));
         if left == 0 {
@@ -111,11 +115,28 @@ async fn settled(world: &mut World, http: &Http) -> HashMap<String, String> {
         if left < least {
             (until, least) = (Instant::now() + SETTLED, left);
         }
+        if !restarted && until.saturating_duration_since(Instant::now()) < SETTLED - STALE {
+            restarted = true;
+            if is_all_claimed(world, http).await {
+                tokio::task::block_in_place(|| world.restart_celery());
+            }
+        }
         if Instant::now() > until {
             give_up(world, http, left).await;
         }
         tokio::time::sleep(Duration::from_millis(500)).await;
     }
+}
+
+/// Whether workers say that they run each task that is left, but for steps that wait for such.
+async fn is_all_claimed(world: &World, http: &Http) -> bool {
+    let active = http.get("/v1/inspect/active").await.expect(200).to_string();
+    let unfinished = "select t.task_id from taskgate.unfinished u join taskgate.task t on t.task_no = u.task_no \
+                      where t.phase <> 'waiting'";
+    let left = tokio::task::block_in_place(|| postgres::query(&world.database, unfinished));
+    let (claimed, others): (Vec<&str>, Vec<&str>) = left.lines().partition(|id| active.contains(id));
+    eprintln!("          claimed by workers: {claimed:?}, by nobody: {others:?}");
+    !claimed.is_empty() && others.is_empty()
 }
 
 /// Unfinished tasks, and messages in lists and reserved.

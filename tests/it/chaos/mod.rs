@@ -36,7 +36,6 @@ pub struct Plan {
 /// When a promise is broken, with what broke it.
 pub async fn run(plan: Plan) -> Figures {
     let mut world = tokio::task::block_in_place(|| World::build(plan));
-    world.pause_schedules().await;
     world.wait_until_known().await;
     let load = Load::start(plan, &world);
     let mut rng = StdRng::seed_from_u64(plan.seed);

@@ -3,11 +3,9 @@
 use std::path::PathBuf;
 use std::process::Command;
 
-use reqwest::Method;
 use serde_json::json;
 
 use super::Plan;
-use crate::harness::celery::root;
 use crate::harness::postgres::Cluster;
 use crate::harness::process::{Process, folder};
 use crate::harness::wait::{DEADLINE, within};
@@ -62,23 +60,6 @@ impl World {
         self.gateways.iter().map(Gateway::http).collect()
     }
 
-    /// The sample's schedules are no part of it: nobody here serves their queues.
-    pub async fn pause_schedules(&self) {
-        let sample =
-            std::fs::read_to_string(root().join("examples/compose/taskgate.toml")).expect("the sample is there");
-        let http = self.gateways[0].http();
-        let listed = within(DEADLINE, "the sample's schedules are there", async || {
-            let listed = http.get("/v1/schedules").await.expect(200);
-            let listed = listed["schedules"].as_array().expect("schedules").clone();
-            (listed.len() >= sample.matches("[[schedules]]").count()).then_some(listed)
-        })
-        .await;
-        for schedule in listed {
-            let name = schedule["name"].as_str().expect("a name");
-            http.send(Method::POST, &format!("/v1/schedules/{name}/pause"), &[], None).await.expect(200);
-        }
-    }
-
     /// Of a worker whose pool is not known, silence means nothing for a whole visibility timeout.
     pub async fn wait_until_known(&self) {
         let http = self.gateways[0].http();
@@ -103,6 +84,15 @@ impl World {
             started += 1;
         }
         started
+    }
+
+    /// Kills and starts all Celery workers.
+    pub fn restart_celery(&mut self) {
+        eprintln!("          the Celery workers are started again");
+        for worker in &mut self.celery {
+            worker.kill();
+            worker.relaunch();
+        }
     }
 
     pub fn restart_rust(&mut self) {

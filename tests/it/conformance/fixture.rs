@@ -73,7 +73,7 @@ impl Fixture {
     /// As [`Fixture::accept`], and in the broker one second later.
     pub async fn queue(&self, id: &TaskId) -> i64 {
         let no = self.accept(id).await;
-        let events = self.ledger.published(&[no], after(1)).await.unwrap();
+        let events = self.ledger.published(&[(no, after(1))]).await.unwrap();
         assert_eq!(events.len(), 1);
         no
     }

@@ -16,6 +16,7 @@ on_both!(
     dead_letters_stay_until_dismissed,
     unfinished_tasks_come_by_number,
     the_census_counts_queues_and_phases,
+    queues_are_told_once,
     limits_of_a_token_are_patterns,
     every_walk_meets_each_task_once,
 );
@@ -201,6 +202,13 @@ async fn unfinished_tasks_come_by_number(ledger: &Fixture) {
     let found = ledger.unfinished(&[Phase::Running, Phase::Received], 0, 10).await.unwrap();
     assert_eq!(found.iter().map(|task| task.no).collect::<Vec<_>>(), [no]);
     assert_eq!(ledger.unfinished(&[], 0, 10).await.unwrap().len(), 6);
+}
+
+async fn queues_are_told_once(ledger: &Fixture) {
+    assert_eq!(ledger.queues(10).await.unwrap(), [""; 0]);
+    assorted(ledger).await;
+    assert_eq!(ledger.queues(10).await.unwrap(), ["celery", "crawl"]);
+    assert_eq!(ledger.queues(1).await.unwrap(), ["celery"]);
 }
 
 async fn the_census_counts_queues_and_phases(ledger: &Fixture) {

@@ -66,7 +66,7 @@ fn revoked(id: &TaskId) -> News {
 async fn what_the_fast_path_published_is_queued(ledger: &Fixture) {
     let (a, b) = (new_id(), new_id());
     let numbers = ledger.insert(submission(vec![task(&a), task(&b)])).await.task_nos;
-    let events = ledger.published(&numbers, after(1)).await.unwrap();
+    let events = ledger.published(&numbers.iter().map(|no| (*no, after(1))).collect::<Vec<_>>()).await.unwrap();
     assert_eq!(
         events.iter().map(|e| (e.task_id.clone(), e.seq, e.phase)).collect::<Vec<_>>(),
         [(a.clone(), 2, Phase::Queued), (b, 2, Phase::Queued)]
@@ -75,7 +75,7 @@ async fn what_the_fast_path_published_is_queued(ledger: &Fixture) {
         (events[0].at, events[0].name.as_deref(), events[0].root_id.clone()),
         (after(1), Some("tasks.add"), Some(a.clone()))
     );
-    assert!(ledger.published(&numbers, after(2)).await.unwrap().is_empty());
+    assert!(ledger.published(&numbers.iter().map(|no| (*no, after(2))).collect::<Vec<_>>()).await.unwrap().is_empty());
     assert_eq!(ledger.task(&a).await.queued_at, Some(after(1)));
     assert_eq!(ledger.backlog(after(9)).await.unwrap().due, 0);
     assert_eq!(drain(ledger, 9, &Broker::default()).await.claimed, 0);
@@ -346,7 +346,7 @@ async fn news_that_overtakes_the_bookkeeping_is_kept(ledger: &Fixture) {
     let id = new_id();
     let no = ledger.accept(&id).await;
     ledger.learn(&[event(&id, Phase::Received, 1)], true).await.unwrap();
-    assert!(ledger.published(&[no], after(2)).await.unwrap().is_empty());
+    assert!(ledger.published(&[(no, after(2))]).await.unwrap().is_empty());
     let task = ledger.task(&id).await;
     assert_eq!((task.phase, task.queued_at), (Phase::Received, Some(after(2))));
     assert_eq!(drain(ledger, 9, &Broker::default()).await.claimed, 0);

@@ -34,6 +34,11 @@ impl Cluster {
         Self::start_with(&["fsync=off", "full_page_writes=off"])
     }
 
+    /// One that writes what nobody waits for to the disk much later: [`Cluster::stop`] undoes it.
+    pub fn start_forgetful() -> Self {
+        Self::start_with(&["fsync=off", "full_page_writes=off", "wal_writer_delay=10s"])
+    }
+
     /// A cluster that loses nothing, for measurements.
     pub fn start_durable() -> Self {
         Self::start_with(&[])

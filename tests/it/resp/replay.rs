@@ -44,6 +44,8 @@ impl Session {
     fn play(&mut self, line: &Line) -> String {
         if let Action::Begin = line.action {
             self.wires.clear();
+            let port = self.port;
+            alone(port, self.wire(1));
             self.wire(1).command(&["FLUSHALL"]);
             self.wire(1).command(&["SCRIPT", "FLUSH"]);
             return String::new();
@@ -76,6 +78,14 @@ impl Session {
             Action::Eof => format!("closed: {}", wire.is_closed()),
         }
     }
+}
+
+/// A server notices later that the connections of the section before are closed; what they subscribed to would count until then.
+fn alone(port: u16, wire: &mut Wire) {
+    wait::blocking(Duration::from_secs(10), &format!("no other client is left on port {port}"), || {
+        let clients = wire.command(&["CLIENT", "LIST"]).body;
+        (String::from_utf8_lossy(&clients).lines().filter(|line| line.contains("id=")).count() == 1).then_some(())
+    });
 }
 
 fn show(reply: std::io::Result<Frame>, compare: Compare) -> String {
