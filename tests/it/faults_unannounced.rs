@@ -85,9 +85,16 @@ async fn a_second_delivery_that_no_worker_announced_is_in_the_history() {
 const UNSEEN: &str = "[sweeper]\nperiod = '10m'\n";
 const BEGUN: Duration = Duration::from_secs(6);
 
+/// Gives nothing back unless it stops.
+fn patient(hostname: &str, settings: Value) -> CeleryOptions {
+    CeleryOptions { hostname: hostname.into(), queues: "crawl".into(), settings, ..CeleryOptions::default() }
+}
+
 /// Of whom nobody hears.
 fn deaf(hostname: &str) -> CeleryOptions {
-    worker(hostname, "crawl", &json!({"worker_enable_remote_control": false, "worker_send_task_events": false}))
+    let settings = json!({"worker_enable_remote_control": false, "worker_send_task_events": false});
+    let environment = vec![("DEMO_LOG_LEVEL".to_owned(), "DEBUG".to_owned())];
+    CeleryOptions { environment, ..patient(hostname, settings) }
 }
 
 fn is_told_again(event: &&Value) -> bool {
@@ -96,12 +103,12 @@ fn is_told_again(event: &&Value) -> bool {
 
 /// A worker of which nobody hears has taken the task. When its main process is told to quit, it gives back what it has.
 async fn taken_unheard(env: &Lent<Box<Harness>>, latch: &Latch) -> (Celery, String) {
-    let worker = Celery::launch(&env.redis.url(0), &env.redis.url(1), deaf("w0@test"));
+    let mut worker = Celery::launch(&env.redis.url(0), &env.redis.url(1), deaf("w0@test"));
     tokio::time::sleep(BEGUN).await;
     let task = json!({"task": "demo.until_late", "args": latch.args("done"), "queue": "crawl"});
     let id = env.submit_signature(task).await;
-    // A worker that quits before a task has begun lets it run to its end first, and waits for that.
-    eventually("it runs", async || latch.is_reached().then_some(())).await;
+    // A worker that quits before it knows that a task has begun lets it run to its end first, and waits for that.
+    worker.wait_for_a_start();
     (worker, id)
 }
 
@@ -116,7 +123,7 @@ async fn a_first_announcement_of_a_marked_message_is_a_further_delivery() {
     let env = Harness::start(&Options { without_worker: true, config: UNSEEN.into(), ..Options::default() });
     let latch = Latch::closed();
     let (first, id) = taken_unheard(&env, &latch).await;
-    let heard = worker("w1@test", "crawl", &json!({"worker_send_task_events": true}));
+    let heard = patient("w1@test", json!({"worker_send_task_events": true}));
     let mut second = Celery::launch(&env.redis.url(0), &env.redis.url(1), heard);
     second.wait_until_ready();
     quits(first).await;

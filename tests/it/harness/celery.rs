@@ -96,6 +96,11 @@ impl Celery {
         self.process.wait_for_log(" ready.", DEADLINE);
     }
 
+    /// Waits until its main process knows that a child has begun a task: it says so with `DEMO_LOG_LEVEL=DEBUG` only.
+    pub fn wait_for_a_start(&mut self) {
+        self.process.wait_for_log("Task accepted: ", DEADLINE);
+    }
+
     /// Waits until it sends task events, which the gateway has to ask for when `-E` is off.
     pub fn wait_for_events(&mut self) {
         if !self.options.events {

@@ -21,11 +21,6 @@ impl Latch {
         json!([self.0, value.into()])
     }
 
-    /// Whether a Python task waits for it, or has.
-    pub fn is_reached(&self) -> bool {
-        self.0.with_extension("reached").exists()
-    }
-
     /// All who wait for it go on.
     pub fn open(&self) {
         std::fs::write(&self.0, "").expect("the run's folder is writable");
