@@ -121,6 +121,26 @@ impl Book {
         self.events.push(event(&entry.task, &news, None));
     }
 
+    /// Those of `found` that are unfinished and still as they were when they were `chosen` (by their `seq`), delivered once more. Also
+    /// their numbers and queues.
+    pub fn requeued(
+        mut found: Vec<Task>,
+        chosen: &[(TaskId, i64)],
+        reason: &str,
+        at: Time,
+    ) -> (Self, Vec<(i64, String)>) {
+        let seqs: HashMap<&TaskId, i64> = chosen.iter().map(|(id, seq)| (id, *seq)).collect();
+        found.retain(|task| !task.phase.is_final() && seqs.get(&task.id) == Some(&task.seq));
+        let ids: Vec<TaskId> = found.iter().map(|task| task.id.clone()).collect();
+        let places = found.iter().map(|task| (task.no, task.queue.clone().unwrap_or_default())).collect();
+        found.iter_mut().for_each(Task::redeliver);
+        let mut book = Self::new(found);
+        for id in &ids {
+            book.place(id, Phase::Accepted, Some(reason), at);
+        }
+        (book, places)
+    }
+
     /// Writes something about a task into its history; the task stays as it is.
     pub fn remark(&mut self, id: &TaskId, reason: &str, at: Time) {
         if let Some(phase) = self.phase(id) {
@@ -149,10 +169,6 @@ impl Book {
 
     pub fn phase(&self, id: &TaskId) -> Option<Phase> {
         self.by_id.get(id).map(|&index| self.entries[index].task.phase)
-    }
-
-    pub fn entry_mut(&mut self, id: &TaskId) -> Option<&mut Entry> {
-        self.by_id.get(id).map(|&index| &mut self.entries[index])
     }
 }
 

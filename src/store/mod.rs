@@ -160,9 +160,9 @@ pub trait Ledger:
     /// Takes a task out of the outbox (`accepted`, `held`) or out of its canvas (`waiting`) and ends it with `news`.
     async fn withdraw(&self, id: &TaskId, news: News) -> Result<Withdrawn, Error>;
 
-    /// Puts a task back into the outbox as a further delivery (`delivery` + 1, phase `accepted`), with the reason in its history.
-    /// `None` when the task is unknown, finished, has no message, or has moved on from the `seq` that the decision rests on.
-    async fn requeue(&self, id: &TaskId, seq: i64, reason: &str, at: Time) -> Result<Option<Event>, Error>;
+    /// Puts tasks back into the outbox as further deliveries (`delivery` + 1, phase `accepted`), with the reason in their histories.
+    /// Those that are unknown, finished, have no message, or have moved on from the `seq` that the decision rests on are passed over.
+    async fn requeue(&self, tasks: &[(TaskId, i64)], reason: &str, at: Time) -> Result<Vec<Event>, Error>;
 
     /// Writes something about tasks into their histories, each with a `seq` of its own; unknown ones are passed over.
     async fn remark(&self, ids: &[TaskId], reason: &str, at: Time) -> Result<Vec<Event>, Error>;

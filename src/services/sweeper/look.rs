@@ -195,10 +195,7 @@ impl Sweeper {
             absent = self.absent(suspects, &present, state).await?;
             state.next_scan = Instant::now() + started.elapsed() * SCAN_SHARE;
         }
-        for (task, remedy) in state.absences.note(absent, grace) {
-            self.settle(&task, remedy).await?;
-        }
-        Ok(())
+        self.settle_all(state.absences.note(absent, grace)).await
     }
 
     /// Unfinished tasks that no worker answers for.

@@ -1,19 +1,40 @@
-//! Carries a verdict out: in Redis by one script, in the ledger by one transaction that looks whether the task is still what it
-//! was when the verdict was made.
+//! Carries verdicts out: in Redis by one script, in the ledger by one transaction that looks whether the tasks are still what they
+//! were when the verdicts were made.
+
+use std::collections::{HashMap, HashSet};
 
 use metrics::counter;
 use tracing::warn;
 
 use super::steps::Remade;
 use super::verdict::Remedy;
-use super::{Sweeper, Trouble};
+use super::{PAGE, Sweeper, Trouble};
 use crate::clock;
-use crate::store::{Failure, News, Source, Task};
-use crate::task::Phase;
+use crate::store::{Event, Failure, News, Source, Task};
+use crate::task::{Phase, TaskId};
 
 impl Sweeper {
-    /// Absent for certain.
-    pub(super) async fn settle(&self, task: &Task, remedy: Remedy) -> Result<(), Trouble> {
+    /// All that is absent for certain. What is to be queued again is written down together: after Redis was emptied that is all that
+    /// was queued.
+    pub(super) async fn settle_all(&self, absent: Vec<(Task, Remedy)>) -> Result<(), Trouble> {
+        let mut again: HashMap<String, Vec<Task>> = HashMap::new();
+        for (task, remedy) in absent {
+            match remedy {
+                Remedy::Requeue(reason) if task.revoke_requested_at.is_none() => {
+                    again.entry(reason).or_default().push(task);
+                }
+                remedy => self.settle(&task, remedy).await?,
+            }
+        }
+        for (reason, tasks) in again {
+            for chunk in tasks.chunks(PAGE as usize) {
+                self.requeue_all(chunk, &reason).await?;
+            }
+        }
+        Ok(())
+    }
+
+    async fn settle(&self, task: &Task, remedy: Remedy) -> Result<(), Trouble> {
         if task.revoke_requested_at.is_some() {
             if let Remedy::Restore(reservation, _) | Remedy::Discard(reservation, _) = &remedy
                 && !self.broker.discard_reservation(reservation).await?
@@ -23,7 +44,7 @@ impl Sweeper {
             return self.end_revoked(task).await;
         }
         match remedy {
-            Remedy::Requeue(reason) => self.requeue(task, &reason).await,
+            Remedy::Requeue(reason) => self.requeue_all(std::slice::from_ref(task), &reason).await,
             Remedy::Restore(reservation, reason) => {
                 if self.broker.restore_reservation(&reservation).await? {
                     self.note_restored(task, &reason).await?;
@@ -40,27 +61,36 @@ impl Sweeper {
         }
     }
 
-    async fn requeue(&self, task: &Task, reason: &str) -> Result<(), Trouble> {
-        let again = async || self.ledger.requeue(&task.id, task.seq, reason, clock::now()).await;
-        let event = match again().await? {
-            None => match self.remake(task).await? {
-                Remade::Kept => again().await?,
-                Remade::NotNeeded | Remade::NotYet => None,
+    async fn requeue_all(&self, tasks: &[Task], reason: &str) -> Result<(), Trouble> {
+        let events = self.requeue(tasks, reason).await?;
+        let done: HashSet<&TaskId> = events.iter().map(|event| &event.task_id).collect();
+        for task in tasks.iter().filter(|task| !done.contains(&task.id)) {
+            match self.remake(task).await? {
+                Remade::Kept => drop(self.requeue(std::slice::from_ref(task), reason).await?),
+                Remade::NotNeeded | Remade::NotYet => {}
                 Remade::Never(why) => {
                     let reason = format!("no message of it is left, and it cannot be made again: {why}");
-                    return self.lose(task, reason).await;
+                    self.lose(task, reason).await?;
                 }
-            },
-            event => event,
-        };
-        if let Some(event) = event {
-            warn!(task.id = %task.id, "task {}: {reason}", task.id);
-            counter!("taskgate_sweeper_repairs_total", "kind" => "requeued").increment(1);
-            counter!("taskgate_tasks_requeued_total", "reason" => "absent").increment(1);
-            self.hub.publish(&[event]);
-            self.relay.nudge();
+            }
         }
         Ok(())
+    }
+
+    /// Those that have messages and are what they were.
+    async fn requeue(&self, tasks: &[Task], reason: &str) -> Result<Vec<Event>, Trouble> {
+        let chosen: Vec<(TaskId, i64)> = tasks.iter().map(|task| (task.id.clone(), task.seq)).collect();
+        let events = self.ledger.requeue(&chosen, reason, clock::now()).await?;
+        for event in &events {
+            warn!(task.id = %event.task_id, "task {}: {reason}", event.task_id);
+        }
+        counter!("taskgate_sweeper_repairs_total", "kind" => "requeued").increment(events.len() as u64);
+        counter!("taskgate_tasks_requeued_total", "reason" => "absent").increment(events.len() as u64);
+        self.hub.publish(&events);
+        if !events.is_empty() {
+            self.relay.nudge();
+        }
+        Ok(events)
     }
 
     /// The message is in its list again: a further delivery, made by kombu's rule. A worker may have it already when this is

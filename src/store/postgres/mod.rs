@@ -137,8 +137,8 @@ impl Ledger for PostgresLedger {
         outbox::withdraw(&self.pool, &self.replica, id, news).await
     }
 
-    async fn requeue(&self, id: &TaskId, seq: i64, reason: &str, at: Time) -> Result<Option<Event>, Error> {
-        outbox::requeue(&self.pool, &self.replica, id, seq, reason, at).await
+    async fn requeue(&self, tasks: &[(TaskId, i64)], reason: &str, at: Time) -> Result<Vec<Event>, Error> {
+        outbox::requeue(&self.pool, &self.replica, tasks, reason, at).await
     }
 
     async fn remark(&self, ids: &[TaskId], reason: &str, at: Time) -> Result<Vec<Event>, Error> {

@@ -79,10 +79,14 @@ pub(super) const BACKLOG: &str = "select count(*), min(accepted_at) from taskgat
 pub(super) const NEXT_DUE: &str = "select min(wake_at) from taskgate.outbox where wake_at > $1";
 pub(super) const TAKE: &str =
     "delete from taskgate.outbox where task_no = (select task_no from taskgate.task where task_id = $1)";
-pub(super) const REMEMBER: &str = "insert into taskgate.outbox (task_no, wake_at, accepted_at, queue) values ($1, $2, $3, $4) \
-     on conflict (task_no) do update set wake_at = excluded.wake_at, parked = false, gate = null, gate_max = null";
-pub(super) const HAS_MESSAGE: &str =
-    "select exists (select 1 from taskgate.message where task_no = $1 and headers is not null)";
+/// Locks what the outbox has of these tasks.
+pub(super) const LOCK: &str = "select task_no from taskgate.outbox \
+     where task_no = any(array(select task_no from taskgate.task where task_id = any($1))) order by task_no for update";
+/// `$3` now.
+pub(super) const REMEMBER: &str = "insert into taskgate.outbox (task_no, wake_at, accepted_at, queue) \
+     select n.task_no, $3, $3, n.queue from unnest($1::bigint[], $2::text[]) as n(task_no, queue)";
+pub(super) const WITH_MESSAGES: &str =
+    "select task_no from taskgate.message where task_no = any($1) and headers is not null";
 
 /// Not durable: after a crash the row is still in the outbox, and the broker's marker turns its second publication away.
 pub(super) async fn published(lane: &Lane, replica: &str, pushed: &[(i64, Time)]) -> Result<Vec<Event>, Error> {
@@ -386,29 +390,25 @@ pub(super) async fn withdraw(pool: &PgPool, replica: &str, id: &TaskId, news: Ne
 pub(super) async fn requeue(
     pool: &PgPool,
     replica: &str,
-    id: &TaskId,
-    seq: i64,
+    tasks: &[(TaskId, i64)],
     reason: &str,
     at: Time,
-) -> Result<Option<Event>, Error> {
+) -> Result<Vec<Event>, Error> {
+    let ids: Vec<&TaskId> = tasks.iter().map(|(id, _)| id).collect();
     let mut tx = pool::begin(pool).await?;
-    sqlx::query(TAKE).bind(id.as_str()).execute(&mut *tx).await?;
-    let Some(task) = learn::lock(&mut tx, &[id]).await?.pop() else { return Ok(None) };
-    let has_message: bool = sqlx::query(HAS_MESSAGE).bind(task.no).fetch_one(&mut *tx).await?.try_get(0)?;
-    if task.phase.is_final() || task.seq != seq || !has_message {
-        tx.rollback().await?;
-        return Ok(None);
-    }
-    let (no, queue) = (task.no, task.queue.clone().unwrap_or_default());
-    let mut book = Book::new(vec![task]);
-    if let Some(entry) = book.entry_mut(id) {
-        entry.task.redeliver();
-    }
-    book.place(id, Phase::Accepted, Some(reason), at);
+    sqlx::query(LOCK).bind(ids.iter().map(|id| id.as_str()).collect::<Vec<_>>()).execute(&mut *tx).await?;
+    let mut found = learn::lock(&mut tx, &ids).await?;
+    let numbers: Vec<i64> = found.iter().map(|task| task.no).collect();
+    let with_messages = sqlx::query(WITH_MESSAGES).bind(numbers).fetch_all(&mut *tx).await?;
+    let with_messages = with_messages.iter().map(|row| row.try_get(0)).collect::<Result<HashSet<i64>, _>>()?;
+    found.retain(|task| with_messages.contains(&task.no));
+    let (mut book, places) = Book::requeued(found, tasks, reason, at);
+    let (numbers, queues): (Vec<i64>, Vec<String>) = places.into_iter().unzip();
+    sqlx::query(GONE).bind(&numbers).execute(&mut *tx).await?;
     save::save(&mut tx, replica, &mut book, 0).await?;
-    sqlx::query(REMEMBER).bind(no).bind(at.0).bind(at.0).bind(queue).execute(&mut *tx).await?;
+    sqlx::query(REMEMBER).bind(numbers).bind(queues).bind(at.0).execute(&mut *tx).await?;
     tx.commit().await?;
-    Ok(book.events.pop())
+    Ok(book.events)
 }
 
 pub(super) async fn remark(

@@ -103,9 +103,9 @@ impl Ledger for SqliteLedger {
         outbox::withdraw(&self.pools, id, news).await
     }
 
-    async fn requeue(&self, id: &TaskId, seq: i64, reason: &str, at: Time) -> Result<Option<Event>, Error> {
+    async fn requeue(&self, tasks: &[(TaskId, i64)], reason: &str, at: Time) -> Result<Vec<Event>, Error> {
         let _alone = self.carrying.lock().await;
-        outbox::requeue(&self.pools, id, seq, reason, at).await
+        outbox::requeue(&self.pools, tasks, reason, at).await
     }
 
     async fn remark(&self, ids: &[TaskId], reason: &str, at: Time) -> Result<Vec<Event>, Error> {

@@ -55,9 +55,9 @@ pub(super) const PARK: &str = "update outbox set parked = 1, gate = null, gate_m
 pub(super) const BACKLOG: &str = "select count(*), min(accepted_at) from outbox where wake_at <= $1";
 pub(super) const NEXT_DUE: &str = "select min(wake_at) from outbox where wake_at > $1";
 pub(super) const TAKE: &str = "delete from outbox where task_no = (select task_no from task where task_id = $1)";
-pub(super) const REMEMBER: &str = "insert into outbox (task_no, wake_at, accepted_at, queue) values ($1, $2, $3, $4) \
-     on conflict (task_no) do update set wake_at = excluded.wake_at, parked = false, gate = null, gate_max = null";
-pub(super) const HAS_MESSAGE: &str = "select exists (select 1 from message where task_no = $1 and headers is not null)";
+pub(super) const REMEMBER: &str = "insert into outbox (task_no, wake_at, accepted_at, queue) values ($1, $2, $3, $4)";
+pub(super) const WITH_MESSAGES: &str =
+    "select task_no from message where task_no in (select value from json_each($1)) and headers is not null";
 
 pub(super) async fn published(pools: &Pools, pushed: &[(i64, Time)]) -> Result<Vec<Event>, Error> {
     let mut tx = pools.begin().await?;
@@ -353,29 +353,24 @@ pub(super) async fn withdraw(pools: &Pools, id: &TaskId, news: News) -> Result<W
 
 pub(super) async fn requeue(
     pools: &Pools,
-    id: &TaskId,
-    seq: i64,
+    tasks: &[(TaskId, i64)],
     reason: &str,
     at: Time,
-) -> Result<Option<Event>, Error> {
+) -> Result<Vec<Event>, Error> {
     let mut tx = pools.begin().await?;
-    sqlx::query(TAKE).bind(id.as_str()).execute(&mut *tx).await?;
-    let Some(task) = learn::load(&mut tx, &[id]).await?.pop() else { return Ok(None) };
-    let has_message: bool = sqlx::query(HAS_MESSAGE).bind(task.no).fetch_one(&mut *tx).await?.try_get(0)?;
-    if task.phase.is_final() || task.seq != seq || !has_message {
-        tx.rollback().await?;
-        return Ok(None);
-    }
-    let (no, queue) = (task.no, task.queue.clone().unwrap_or_default());
-    let mut book = Book::new(vec![task]);
-    if let Some(entry) = book.entry_mut(id) {
-        entry.task.redeliver();
-    }
-    book.place(id, Phase::Accepted, Some(reason), at);
+    let mut found = learn::load(&mut tx, &tasks.iter().map(|(id, _)| id).collect::<Vec<_>>()).await?;
+    let numbers: Vec<i64> = found.iter().map(|task| task.no).collect();
+    let with_messages = sqlx::query(WITH_MESSAGES).bind(list(&numbers)).fetch_all(&mut *tx).await?;
+    let with_messages = with_messages.iter().map(|row| row.try_get(0)).collect::<Result<HashSet<i64>, _>>()?;
+    found.retain(|task| with_messages.contains(&task.no));
+    let (mut book, places) = Book::requeued(found, tasks, reason, at);
     save::save(&mut tx, &mut book).await?;
-    sqlx::query(REMEMBER).bind(no).bind(at.0).bind(at.0).bind(queue).execute(&mut *tx).await?;
+    for (no, queue) in places {
+        sqlx::query(GONE).bind(no).execute(&mut *tx).await?;
+        sqlx::query(REMEMBER).bind(no).bind(at.0).bind(at.0).bind(queue).execute(&mut *tx).await?;
+    }
     tx.commit().await?;
-    Ok(book.events.pop())
+    Ok(book.events)
 }
 
 pub(super) async fn remark(pools: &Pools, ids: &[TaskId], reason: &str, at: Time) -> Result<Vec<Event>, Error> {

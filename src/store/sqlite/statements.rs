@@ -66,7 +66,7 @@ pub const STATEMENTS: &[&str] = &[
     outbox::NEXT_DUE,
     outbox::TAKE,
     outbox::REMEMBER,
-    outbox::HAS_MESSAGE,
+    outbox::WITH_MESSAGES,
     prune::OLDEST,
     prune::OLDEST_MESSAGES,
     prune::STONES,

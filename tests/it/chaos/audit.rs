@@ -103,10 +103,10 @@ pub async fn audit(world: &mut World, submitted: Submitted, faults: usize) -> Fi
 
 /// Waits until every task of the ledger is final and nothing is left in Redis; answers with the phases.
 async fn settled(world: &mut World, http: &Http) -> HashMap<String, String> {
-    let (mut until, mut least, mut restarted) = (Instant::now() + SETTLED, usize::MAX, false);
+    let (mut until, mut least, mut restarted) = (Instant::now() + SETTLED, Left::MOST, false);
     loop {
-        let left = tokio::task::block_in_place(|| left(world));
-        if left == 0 {
+        let left = tokio::task::block_in_place(|| Left::count(world));
+        if left.is_nothing() {
             let phases = phases(http).await;
             if phases.values().all(|phase| is_final(phase)) {
                 return phases;
@@ -139,20 +139,36 @@ async fn is_all_claimed(world: &World, http: &Http) -> bool {
     !claimed.is_empty() && others.is_empty()
 }
 
-/// Unfinished tasks, and messages in lists and reserved.
-fn left(world: &mut World) -> usize {
-    world.supervise();
-    let count = "select count(*) from taskgate.unfinished";
-    let unfinished: usize = postgres::query(&world.database, count).parse().expect("a number");
-    let lists = ["celery", "rust"].map(|queue| world.redis.command::<usize>(0, &["LLEN", queue]));
-    unfinished + lists.iter().sum::<usize>() + world.redis.command::<usize>(0, &["HLEN", "unacked"])
+/// What there is to do. Fewer tasks are progress, whatever messages there are: those that Redis lost are published again meanwhile.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Left {
+    unfinished: usize,
+    /// In lists and reserved.
+    messages: usize,
+}
+
+impl Left {
+    const MOST: Self = Self { unfinished: usize::MAX, messages: usize::MAX };
+
+    fn count(world: &mut World) -> Self {
+        world.supervise();
+        let count = "select count(*) from taskgate.unfinished";
+        let unfinished = postgres::query(&world.database, count).parse().expect("a number");
+        let lists = ["celery", "rust"].map(|queue| world.redis.command::<usize>(0, &["LLEN", queue]));
+        let messages = lists.iter().sum::<usize>() + world.redis.command::<usize>(0, &["HLEN", "unacked"]);
+        Self { unfinished, messages }
+    }
+
+    fn is_nothing(self) -> bool {
+        self == Self { unfinished: 0, messages: 0 }
+    }
 }
 
 fn is_final(phase: &str) -> bool {
     ["succeeded", "failed", "revoked", "expired", "skipped", "lost"].contains(&phase)
 }
 
-async fn give_up(world: &World, http: &Http, left: usize) -> ! {
+async fn give_up(world: &World, http: &Http, left: Left) -> ! {
     world.show_logs();
     let mut told = String::new();
     let phases = phases(http).await;
@@ -163,7 +179,7 @@ async fn give_up(world: &World, http: &Http, left: usize) -> ! {
     }
     let lists = ["celery", "rust"].map(|queue| world.redis.command::<usize>(0, &["LLEN", queue]));
     let reserved: Vec<String> = world.redis.command(0, &["HGETALL", "unacked"]);
-    panic!("{left} tasks and messages are left, lists {lists:?}, reserved {reserved:?}: {told}");
+    panic!("left are {left:?}, lists {lists:?}, reserved {reserved:?}: {told}");
 }
 
 async fn phases(http: &Http) -> HashMap<String, String> {

@@ -7,7 +7,7 @@ use taskgate::clock::{self, Time};
 use taskgate::store::postgres::{PostgresConfig, PostgresLedger};
 use taskgate::store::sqlite::{SqliteLedger, Synchronous};
 use taskgate::store::{
-    Conflict, Failure, Filter, Inserted, Ledger, NewTask, News, Page, Source, Submission, Task, TaskOptions,
+    Conflict, Event, Failure, Filter, Inserted, Ledger, NewTask, News, Page, Source, Submission, Task, TaskOptions,
 };
 use taskgate::task::{Json, Phase, Priority, QueueName, TaskId, TaskName};
 use tokio_util::sync::CancellationToken;
@@ -54,6 +54,13 @@ impl Fixture {
         } else {
             Arc::new(SqliteLedger::open(&self.url, Synchronous::Normal))
         }
+    }
+
+    /// Puts one task back into the outbox, if it is to be.
+    pub async fn requeue(&self, id: &TaskId, seq: i64, reason: &str, at: Time) -> Option<Event> {
+        let mut events = self.ledger.requeue(&[(id.clone(), seq)], reason, at).await.unwrap();
+        assert!(events.len() <= 1, "{events:?}");
+        events.pop()
     }
 
     /// Inserts one submission that must be taken.

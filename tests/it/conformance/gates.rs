@@ -198,14 +198,14 @@ async fn a_further_delivery_keeps_its_place_under_the_key(ledger: &Fixture) {
     drain(ledger, 1, &broker).await;
     broker.take();
     let seq = ledger.task(&ids[0]).await.seq;
-    ledger.requeue(&ids[0], seq, "Redis forgot it", after(2)).await.unwrap().expect("it has a message");
+    ledger.requeue(&ids[0], seq, "Redis forgot it", after(2)).await.expect("it has a message");
     drain(ledger, 3, &broker).await;
     assert_eq!(broker.take(), [ids[0].clone()]);
     // A slow one under a rate waits again, and says why.
     let slow = insert(ledger, 1, |id| held(id, "tasks.slow")).await;
     drain(ledger, 3, &broker).await;
     let seq = ledger.task(&slow[0]).await.seq;
-    ledger.requeue(&slow[0], seq, "Redis forgot it", after(4)).await.unwrap().expect("it has a message");
+    ledger.requeue(&slow[0], seq, "Redis forgot it", after(4)).await.expect("it has a message");
     drain(ledger, 5, &broker).await;
     assert_eq!(ledger.phase(&slow[0]).await, Phase::Held);
     assert_eq!(ledger.task(&slow[0]).await.reason.as_deref(), Some("the rate limit of tasks.slow"));

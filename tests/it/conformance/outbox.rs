@@ -1,5 +1,6 @@
 //! From the outbox into the broker, or out of it another way.
 
+use std::collections::HashSet;
 use std::sync::Mutex;
 use std::time::Duration;
 
@@ -27,6 +28,7 @@ on_both!(
     a_waiting_task_is_withdrawn_from_its_canvas,
     a_step_that_no_worker_sent_gets_its_message_later,
     a_further_delivery_starts_over,
+    of_many_those_that_are_as_they_were_are_queued_again,
     news_that_overtakes_the_bookkeeping_is_kept,
     one_pass_at_a_time,
 );
@@ -294,7 +296,7 @@ async fn a_waiting_task_is_withdrawn_from_its_canvas(ledger: &Fixture) {
     ledger.insert(alone(waiting)).await;
     assert_eq!(drain(ledger, 100, &Broker::default()).await.claimed, 0);
     assert!(ledger.message(&id).await.unwrap().unwrap().headers.is_none());
-    assert!(ledger.requeue(&id, 1, "why", after(2)).await.unwrap().is_none());
+    assert!(ledger.requeue(&id, 1, "why", after(2)).await.is_none());
     assert!(matches!(ledger.withdraw(&id, revoked(&id)).await.unwrap(), Withdrawn::Done(_)));
     assert_eq!(ledger.phase(&id).await, Phase::Revoked);
 }
@@ -310,7 +312,7 @@ async fn a_step_that_no_worker_sent_gets_its_message_later(ledger: &Fixture) {
     assert!(!ledger.keep_message(&id, &message).await.unwrap(), "there is one");
     assert!(!ledger.keep_message(&new_id(), &message).await.unwrap(), "nobody knows it");
     assert_eq!(ledger.message(&id).await.unwrap().unwrap().headers, message.headers);
-    let event = ledger.requeue(&id, 1, "it was lost", after(2)).await.unwrap().unwrap();
+    let event = ledger.requeue(&id, 1, "it was lost", after(2)).await.unwrap();
     assert_eq!((event.phase, event.delivery, event.seq), (Phase::Accepted, 2, 2));
     let broker = Broker::default();
     drain(ledger, 3, &broker).await;
@@ -324,8 +326,8 @@ async fn a_further_delivery_starts_over(ledger: &Fixture) {
     (received.worker, received.retries) = (Some("w1".to_owned()), Some(2));
     ledger.learn(&[received], true).await.unwrap();
     let seq = ledger.task(&id).await.seq;
-    assert!(ledger.requeue(&id, seq - 1, "it moved meanwhile", after(10)).await.unwrap().is_none());
-    let event = ledger.requeue(&id, seq, "its worker died", after(10)).await.unwrap().unwrap();
+    assert!(ledger.requeue(&id, seq - 1, "it moved meanwhile", after(10)).await.is_none());
+    let event = ledger.requeue(&id, seq, "its worker died", after(10)).await.unwrap();
     assert_eq!((event.phase, event.delivery, event.reason.as_deref()), (Phase::Accepted, 2, Some("its worker died")));
     let task = ledger.task(&id).await;
     assert_eq!((task.delivery, task.retries, task.worker, task.received_at), (2, 0, None, None));
@@ -338,8 +340,30 @@ async fn a_further_delivery_starts_over(ledger: &Fixture) {
     late.delivery = Some(1);
     assert!(ledger.learn(&[late], true).await.unwrap().is_empty());
     ledger.learn(&[record(&id, Phase::Succeeded, 13)], true).await.unwrap();
-    assert!(ledger.requeue(&id, ledger.task(&id).await.seq, "again", after(14)).await.unwrap().is_none());
-    assert!(ledger.requeue(&new_id(), 1, "unknown", after(14)).await.unwrap().is_none());
+    assert!(ledger.requeue(&id, ledger.task(&id).await.seq, "again", after(14)).await.is_none());
+    assert!(ledger.requeue(&new_id(), 1, "unknown", after(14)).await.is_none());
+}
+
+async fn of_many_those_that_are_as_they_were_are_queued_again(ledger: &Fixture) {
+    let ids: Vec<TaskId> = (0..5).map(|_| new_id()).collect();
+    for id in &ids[..4] {
+        ledger.queue(id).await;
+    }
+    ledger.learn(&[event(&ids[1], Phase::Received, 2)], true).await.unwrap();
+    ledger.learn(&[record(&ids[2], Phase::Succeeded, 2)], true).await.unwrap();
+    ledger.accept(&ids[4]).await;
+    let chosen: Vec<(TaskId, i64)> = ids.iter().map(|id| (id.clone(), 2)).collect();
+    let events = ledger.ledger.requeue(&chosen, "Redis was emptied", after(10)).await.unwrap();
+    let told: HashSet<&TaskId> = events.iter().map(|event| &event.task_id).collect();
+    assert_eq!(told, HashSet::from([&ids[0], &ids[3]]));
+    assert!(events.iter().all(|event| event.phase == Phase::Accepted && event.delivery == 2), "{events:?}");
+    // What was still to be published for the first time is that still.
+    let broker = Broker::default();
+    drain(ledger, 11, &broker).await;
+    let mut published: Vec<i32> = broker.published.lock().unwrap().iter().map(|task| task.delivery).collect();
+    published.sort_unstable();
+    assert_eq!(published, [1, 2, 2]);
+    assert_eq!([ledger.phase(&ids[1]).await, ledger.phase(&ids[2]).await], [Phase::Received, Phase::Succeeded]);
 }
 
 async fn news_that_overtakes_the_bookkeeping_is_kept(ledger: &Fixture) {
