@@ -26,8 +26,10 @@ const YOUNG: Duration = Duration::from_secs(2);
 const SUSPICION: Duration = Duration::from_secs(4);
 /// Lists are read this often whatever the counts say.
 const READ_ANYWAY: Duration = Duration::from_mins(10);
-/// Tasks that are looked for in one pass; the next pass takes the rest.
+/// Tasks that are looked for in one pass; when none of them is missed any more, the next pass takes those after them.
 const SUSPECTS: usize = 50_000;
+/// What is missed at every look, although it is repaired at each second one, keeps the others waiting no longer.
+const MAX_LOOKS: u32 = 4;
 /// Lists are read page by page for at most a twentieth of the time.
 const SCAN_SHARE: u32 = 20;
 /// Looks take a fifth of the time, however much is unfinished, but come at least this often.
@@ -49,8 +51,33 @@ pub(super) struct State {
     lost_at: Option<Time>,
     /// Redis's data may be older than the ledger's.
     resurrected: bool,
+    walk: Walk,
     /// Tasks that acknowledge after they ran, as their workers said.
     late: VecDeque<String>,
+}
+
+/// How far the looks came: of more tasks than one look takes each stretch is looked at until nothing in it is missed any more.
+#[derive(Default)]
+struct Walk {
+    /// The number of the task before the stretch.
+    after: i64,
+    looks: u32,
+    /// The end was reached since data was lost.
+    is_round: bool,
+}
+
+impl Walk {
+    /// After a look at a stretch that ends with `last`, if it is not the end of all. Returns whether there is more to look at that
+    /// may have been lost.
+    fn go_on(&mut self, last: Option<i64>, is_missed: bool) -> bool {
+        self.looks += 1;
+        if is_missed && self.looks < MAX_LOOKS {
+            return !self.is_round;
+        }
+        self.is_round |= last.is_none();
+        (self.after, self.looks) = (last.unwrap_or_default(), 0);
+        !self.is_round
+    }
 }
 
 impl State {
@@ -65,6 +92,7 @@ impl State {
             suspicious_until: now + SUSPICION,
             lost_at: None,
             resurrected: true,
+            walk: Walk::default(),
             late: VecDeque::new(),
         }
     }
@@ -78,6 +106,7 @@ impl State {
         if since != self.lost_at {
             self.lost_at = since;
             self.resurrected = true;
+            self.walk = Walk::default();
             self.suspicious_until = Instant::now() + SUSPICION;
         }
     }
@@ -105,6 +134,8 @@ struct Suspects {
     absent: Vec<Task>,
     /// Their workers live and did not answer. Whether their messages went back to their queues can be seen all the same.
     silent: Vec<Task>,
+    /// Where the pass ended before all were seen.
+    last: Option<i64>,
 }
 
 /// Messages that were reserved a moment ago at least: whoever took them had time to say so.
@@ -179,12 +210,13 @@ impl Sweeper {
 
     /// `scan`: queued tasks too, not only those that workers have.
     async fn look_for_all(&self, queues: &[String], scan: bool, state: &mut State) -> Result<(), Trouble> {
-        let grace = self.grace(state.is_suspicious());
+        let suspicious = state.is_suspicious();
+        let grace = self.grace(suspicious);
         if state.resurrected {
             self.remove_resurrected(queues).await?;
             state.resurrected = false;
         }
-        let Suspects { absent: mut suspects, silent } = self.suspects(scan, state).await?;
+        let Suspects { absent: mut suspects, silent, last } = self.suspects(scan, state).await?;
         suspects.extend(self.unsent_steps().await?);
         let mut absent = Vec::new();
         if !suspects.is_empty() || (!silent.is_empty() && Instant::now() >= state.next_scan) {
@@ -195,7 +227,11 @@ impl Sweeper {
             absent = self.absent(suspects, &present, state).await?;
             state.next_scan = Instant::now() + started.elapsed() * SCAN_SHARE;
         }
-        self.settle_all(state.absences.note(absent, grace)).await
+        self.settle_all(state.absences.note(absent, grace)).await?;
+        if state.walk.go_on(last, !state.absences.is_empty()) && suspicious {
+            state.suspicious_until = Instant::now() + SUSPICION;
+        }
+        Ok(())
     }
 
     /// Unfinished tasks that no worker answers for.
@@ -204,11 +240,12 @@ impl Sweeper {
         let all = [Phase::Queued, Phase::Received, Phase::Running, Phase::Retrying];
         let phases: &[Phase] = if scan { &all } else { &with_workers };
         let patience = self.patience();
-        let (mut after, mut suspects, mut unfinished) = (0, Suspects::default(), HashSet::new());
+        let (mut after, mut suspects, mut unfinished) = (state.walk.after, Suspects::default(), HashSet::new());
         while suspects.absent.len() + suspects.silent.len() < SUSPECTS {
             let tasks = self.ledger.unfinished(phases, after, PAGE).await?;
-            let Some(last) = tasks.last() else { break };
-            after = last.no;
+            suspects.last = tasks.last().map(|last| last.no);
+            let Some(last) = suspects.last else { break };
+            after = last;
             let at_worker: Vec<&str> =
                 tasks.iter().filter(|task| task.phase.is_at_worker()).map(|task| task.id.as_str()).collect();
             let fleet = if at_worker.is_empty() {
@@ -297,5 +334,31 @@ impl Sweeper {
             acks_late: task.name.as_ref().is_some_and(|name| state.late.contains(name)),
         };
         verdict::judge(task, &evidence)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_stretch_is_looked_at_until_nothing_in_it_is_missed() {
+        let mut walk = Walk::default();
+        assert!(walk.go_on(Some(50_000), true), "seen absent for the first time");
+        assert_eq!(walk.after, 0);
+        assert!(walk.go_on(Some(50_000), false), "they were queued again");
+        assert_eq!(walk.after, 50_000);
+        assert!(walk.go_on(None, true));
+        assert_eq!(walk.after, 50_000);
+        assert!(!walk.go_on(None, false), "that was all");
+        assert_eq!(walk.after, 0);
+        assert!(!walk.go_on(Some(50_000), false), "from then on counts tell");
+    }
+
+    #[test]
+    fn what_is_missed_for_ever_does_not_hide_the_rest() {
+        let mut walk = Walk::default();
+        let looks = (0..100).take_while(|_| walk.after == 0 && walk.go_on(Some(7), true)).count();
+        assert_eq!((looks, walk.after), (MAX_LOOKS as usize, 7));
     }
 }
