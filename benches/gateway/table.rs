@@ -24,8 +24,9 @@ impl Table {
         if rate.resident_mib > 0.0 {
             line += &format!("  {:>6.3} CPU-s/1000  {:>5.0} MiB", rate.cpu_seconds_per_thousand, rate.resident_mib);
         }
-        for (name, other) in against {
-            line += &format!("  {:.1} × {name}", rate.per_second / other.per_second.max(1.0));
+        // One without a rate was not there.
+        for (name, other) in against.iter().filter(|(_, other)| other.per_second > 0.0) {
+            line += &format!("  {:.1} × {name}", rate.per_second / other.per_second);
         }
         if rate.refused > 0 {
             line += &format!("  ({} refused)", rate.refused);
