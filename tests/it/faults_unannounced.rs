@@ -82,8 +82,8 @@ async fn a_second_delivery_that_no_worker_announced_is_in_the_history() {
 }
 
 /// Looks come too late for what happens here: whoever begins to sweep reads all lists for some seconds, and then not for ten minutes.
-const UNSEEN: &str = "[sweeper]\nperiod = '10m'\n";
-const BEGUN: Duration = Duration::from_secs(6);
+const UNSEEN: &str = "[sweeper]\nperiod = '10m'\n[log]\nfilter = 'info,taskgate::services::sweeper=debug'\n";
+const BEGUN: &str = "the sweeper looks again in 600 s";
 
 /// Gives nothing back unless it stops.
 fn patient(hostname: &str, settings: Value) -> CeleryOptions {
@@ -104,7 +104,7 @@ fn is_told_again(event: &&Value) -> bool {
 /// A worker of which nobody hears has taken the task. When its main process is told to quit, it gives back what it has.
 async fn taken_unheard(env: &Lent<Box<Harness>>, latch: &Latch) -> (Celery, String) {
     let mut worker = Celery::launch(&env.redis.url(0), &env.redis.url(1), deaf("w0@test"));
-    tokio::time::sleep(BEGUN).await;
+    eventually("the next look is far away", async || env.gateway.log().contains(BEGUN).then_some(())).await;
     let task = json!({"task": "demo.until_late", "args": latch.args("done"), "queue": "crawl"});
     let id = env.submit_signature(task).await;
     // A worker that quits before it knows that a task has begun lets it run to its end first, and waits for that.

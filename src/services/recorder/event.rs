@@ -73,6 +73,13 @@ pub fn step(event: Event) -> Option<News> {
     }
 }
 
+/// What a worker says of a task.
+#[cfg(test)]
+pub fn sample(uuid: crate::task::TaskId, timestamp: jiff::Timestamp, news: TaskNews) -> Event {
+    let kind = Kind::Task { uuid, news };
+    Event { hostname: "w".into(), pid: None, clock: 1, utcoffset: 0.0, timestamp, kind }
+}
+
 fn now(news: News) -> Said {
     Said::Now(Box::new(news))
 }

@@ -100,20 +100,13 @@ impl Announcement {
 
 #[cfg(test)]
 mod tests {
+    use super::super::event;
     use super::*;
     use crate::clock;
 
     fn received(id: TaskId, at: Time, call: Call) -> Event {
-        let timestamp = jiff::Timestamp::from_microsecond(at.as_micros()).unwrap();
-        let news = TaskNews::Received(Box::new(call));
-        Event {
-            hostname: "w".into(),
-            pid: None,
-            clock: 1,
-            utcoffset: 0.0,
-            timestamp,
-            kind: Kind::Task { uuid: id, news },
-        }
+        let timestamp = Timestamp::from_microsecond(at.as_micros()).unwrap();
+        event::sample(id, timestamp, TaskNews::Received(Box::new(call)))
     }
 
     #[test]

@@ -122,7 +122,7 @@ impl State {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::celery::event::{Call, Kind, TaskNews};
+    use crate::celery::event::{Call, TaskNews};
     use crate::store::sample_task;
     use crate::task::json::verbatim;
 
@@ -136,15 +136,7 @@ mod tests {
     }
 
     fn event(news: TaskNews) -> Event {
-        let timestamp = jiff::Timestamp::UNIX_EPOCH;
-        Event {
-            hostname: "w".into(),
-            pid: None,
-            clock: 1,
-            utcoffset: 0.0,
-            timestamp,
-            kind: Kind::Task { uuid: id(), news },
-        }
+        super::event::sample(id(), jiff::Timestamp::UNIX_EPOCH, news)
     }
 
     /// As the ledger tells what it took.

@@ -160,7 +160,9 @@ impl Sweeper {
             let next = match self.look(&mut state, doubt).await {
                 Ok(()) => {
                     backoff.reset();
-                    state.next_look()
+                    let next = state.next_look();
+                    debug!("the sweeper looks again in {:.0} s", (next - Instant::now()).as_secs_f64());
+                    next
                 }
                 Err(trouble) => {
                     if backoff.is_fresh() {
