@@ -1,6 +1,6 @@
 # What a stranger types. Everything that is needed beyond Rust is installed by tests/setup.sh, and only for the tests.
 
-.PHONY: dev test test-faults bench bench-growth bench-instructions contract fuzz lint format openapi setup
+.PHONY: dev test test-docs test-code test-faults bench bench-growth bench-instructions contract fuzz lint format openapi setup
 
 # A debug build: it takes half the time of a release build, and dev is ready in well under a second either way.
 dev:
@@ -14,10 +14,14 @@ setup:
 RUST_TEST_THREADS ?= 6
 export RUST_TEST_THREADS
 
-test: setup
+test: test-docs test-code
+
+test-docs: setup
+	cargo test --locked --workspace --doc
+
+test-code: setup
 	cargo build --locked --example demo-worker
-	cargo test --locked --doc
-	cargo test --locked --no-fail-fast --lib --bins --tests
+	cargo test --locked --workspace --no-fail-fast --lib --bins --tests
 
 # What breaks things on purpose, alone: a minute and a half. Its long form is `cargo run --example chaos -- --minutes 10`.
 test-faults: setup

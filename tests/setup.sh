@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
-# Brings what the tests need and is not there yet: redis-server, PostgreSQL, chromium, and two Python environments with Celery.
-# Repeating it costs a fraction of a second. Nothing is changed outside .venv/ except Debian packages that are missing.
+# Installs what the tests need and is not there yet: redis-server, PostgreSQL, PgBouncer, RabbitMQ, Chromium, Node.js, Python, and
+# the Python environments in .venv/. Running it again takes a fraction of a second. Outside .venv/ it changes nothing except that it
+# adds missing Debian packages; the servers in them are not started, because the tests start their own on free ports.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -17,11 +18,24 @@ compgen -G '/usr/lib/postgresql/*/bin/initdb' >/dev/null || command -v initdb >/
 command -v python3 >/dev/null || missing+=(python3)
 python3 -c 'import ensurepip' 2>/dev/null || missing+=(python3-venv)
 command -v chromium >/dev/null && command -v chromedriver >/dev/null || missing+=(chromium chromium-driver)
+command -v rabbitmq-server >/dev/null || [ -x /usr/sbin/rabbitmq-server ] || missing+=(rabbitmq-server)
+command -v pgbouncer >/dev/null || [ -x /usr/sbin/pgbouncer ] || missing+=(pgbouncer)
+command -v node >/dev/null || missing+=(nodejs)
+command -v npm >/dev/null || missing+=(npm)
+
+# While /usr/sbin/policy-rc.d exists and ends with 101, Debian's packages start no service.
+forbid_services() {
+    [ -e /usr/sbin/policy-rc.d ] && return
+    printf '#!/bin/sh\nexit 101\n' | as_root tee /usr/sbin/policy-rc.d >/dev/null
+    as_root chmod 755 /usr/sbin/policy-rc.d
+    trap 'as_root rm -f /usr/sbin/policy-rc.d' EXIT
+}
+
 if [ "${#missing[@]}" -gt 0 ]; then
     echo "installing ${missing[*]}"
+    forbid_services
     as_root apt-get update -q
-    # The packages would start servers of their own; the tests start theirs.
-    as_root env DEBIAN_FRONTEND=noninteractive RUNLEVEL=1 apt-get install -y -q --no-install-recommends "${missing[@]}"
+    as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -q --no-install-recommends "${missing[@]}"
 fi
 
 # environment NAME REQUIREMENT...: made once; made again when the requirements change.

@@ -37,6 +37,7 @@ mod progress;
 mod publish;
 mod readme;
 mod refusals;
+mod reruns;
 mod resp;
 mod samples;
 mod schedules;
