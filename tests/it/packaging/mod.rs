@@ -1,17 +1,25 @@
 //! The files around the code: what no compiler reads must at least be what its reader expects.
 
+mod image;
+
+use std::path::Path;
 use std::process::Command;
+
+use serde_json::Value;
 
 use crate::harness::celery::root;
 
-/// The compose file as JSON, read by the YAML parser that the test environment brings.
-fn compose() -> serde_json::Value {
-    let program = "import sys, json, yaml; print(json.dumps(yaml.safe_load(open('docker-compose.yml'))))";
+/// The documents of a YAML file as JSON, read by the YAML parser that the test environment brings.
+fn yaml(path: &Path) -> Vec<Value> {
+    let program = "import sys, json, yaml; print(json.dumps(list(yaml.safe_load_all(open(sys.argv[1])))))";
     let python = root().join(".venv/celery-latest/bin/python");
-    let done =
-        Command::new(python).args(["-c", program]).current_dir(root()).output().expect("run tests/setup.sh first");
-    assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
+    let done = Command::new(python).args(["-c", program]).arg(path).output().expect("run tests/setup.sh first");
+    assert!(done.status.success(), "{}: {}", path.display(), String::from_utf8_lossy(&done.stderr));
     serde_json::from_slice(&done.stdout).expect("printed as JSON")
+}
+
+fn compose() -> Value {
+    yaml(&root().join("docker-compose.yml")).remove(0)
 }
 
 #[test]
