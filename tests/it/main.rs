@@ -6,6 +6,7 @@ mod harness;
 
 mod boundaries;
 mod chaos;
+mod clients;
 mod conformance;
 mod control;
 mod dashboard;

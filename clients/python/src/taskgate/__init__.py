@@ -1,0 +1,49 @@
+"""The client of taskgate, the HTTP front door of a Celery fleet.
+
+    client = taskgate.Client("http://127.0.0.1:8000")
+    task = client.submit("app.add", 2, 3)
+    client.wait(task, timeout=10)
+
+An existing Celery application needs one line: `taskgate.install(app, url="http://127.0.0.1:8000")`.
+"""
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Optional
+
+from ._version import __version__
+from .aclient import AsyncClient
+from .client import Client
+from .errors import (
+    ArgumentError,
+    GatewayUnavailable,
+    IncompatibleGateway,
+    NotFound,
+    OutcomeUnknown,
+    Problem,
+    TaskFailed,
+    TaskgateError,
+    TaskRevoked,
+    WaitTimeout,
+)
+from .handle import Handle
+from .progress import progress
+from .signatures import signature
+from .sse import Event
+
+if TYPE_CHECKING:
+    from celery import Celery
+
+    from .celery import Gateway
+
+__all__ = [
+    "ArgumentError", "AsyncClient", "Client", "Event", "GatewayUnavailable", "Handle", "IncompatibleGateway", "NotFound",
+    "OutcomeUnknown", "Problem", "TaskFailed", "TaskRevoked", "TaskgateError", "WaitTimeout", "__version__", "install", "progress",
+    "signature",
+]
+
+
+def install(app: Celery, url: Optional[str] = None, token: Optional[str] = None, **options: Any) -> Gateway:
+    """Sends what `app` submits through the gateway. See `taskgate.celery.install`."""
+    from .celery import install as install_celery
+
+    return install_celery(app, url=url, token=token, **options)
