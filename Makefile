@@ -20,13 +20,13 @@ test-docs: setup
 	cargo test --locked --workspace --doc
 
 test-code: setup
-	cargo build --locked --example demo-worker
+	cargo build --locked --workspace --example demo-worker
 	cargo test --locked --workspace --no-fail-fast --lib --bins --tests
 
 # What breaks things on purpose, alone: a minute and a half. Its long form is `cargo run --example chaos -- --minutes 10`.
 test-faults: setup
-	cargo build --locked --example demo-worker
-	cargo test --locked --no-fail-fast --test it -- faults chaos
+	cargo build --locked --workspace --example demo-worker
+	cargo test --locked --workspace --no-fail-fast --test it -- faults chaos
 
 # taskgate beside what it replaces, in one run; the peers' Python environment is made once. `growth` and `instructions` ask for
 # disk and for valgrind: they have commands of their own.
@@ -57,11 +57,11 @@ fuzz:
 	fuzz/run
 
 lint:
-	cargo fmt --check
+	cargo fmt --all --check
 	cargo clippy --locked --workspace --all-targets -- -D warnings
 
 format:
-	cargo fmt
+	cargo fmt --all
 
 # The static part of the contract; .ci/run refuses a stale one.
 openapi:

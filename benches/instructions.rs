@@ -10,16 +10,16 @@ use std::sync::Arc;
 use axum::Router;
 use axum::body::Body;
 use axum::http::{Request, StatusCode};
+use celery::event::{self, Event, Kind, TaskNews};
+use celery::result::ResultMeta;
+use celery::task::TaskId;
 use http_body_util::BodyExt;
 use jiff::Timestamp;
+use ledger::sqlite::{SqliteLedger, Synchronous};
+use runtime::lifecycle::Tasks;
 use taskgate::app::App;
-use taskgate::celery::event::{self, Event, Kind, TaskNews};
-use taskgate::celery::result::ResultMeta;
 use taskgate::config::{Config, Role};
-use taskgate::http::{Edge, router};
-use taskgate::lifecycle::Tasks;
-use taskgate::store::sqlite::{SqliteLedger, Synchronous};
-use taskgate::task::TaskId;
+use taskgate::edge::{Edge, router};
 use tower::ServiceExt;
 
 /// Runs of each path; enough for the start to vanish in the difference.

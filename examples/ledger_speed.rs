@@ -8,11 +8,11 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Instant;
 
+use celery::task::{Phase, Priority, QueueName, TaskId, TaskName};
+use ledger::postgres::{PostgresConfig, PostgresLedger};
+use ledger::{Ledger, NewTask, News, SharedLedger, Source, Submission, TaskOptions};
+use runtime::clock::{self, Time};
 use sqlx::{Connection, PgConnection};
-use taskgate::clock::{self, Time};
-use taskgate::store::postgres::{PostgresConfig, PostgresLedger};
-use taskgate::store::{Ledger, NewTask, News, SharedLedger, Source, Submission, TaskOptions};
-use taskgate::task::{Phase, Priority, QueueName, TaskId, TaskName};
 use tokio_util::sync::CancellationToken;
 
 /// What Celery writes for a small task has about this size.

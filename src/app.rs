@@ -11,42 +11,42 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
-use crate::backend::{Backend, BackendConfig};
-use crate::beat::{self, service::Beat};
-use crate::broker::{Broker, BrokerConfig, LinkConfig};
 use crate::catalog::Catalog;
-use crate::clock;
 use crate::config::{self, Config};
-use crate::gateway::auto_retry::Retrier;
-use crate::gateway::fan_out::Expander;
-use crate::gateway::{Gateway, Parts, Watcher};
-use crate::lifecycle::{Backoff, OnExit, Tasks};
-use crate::services::canvas::Canvases;
-use crate::services::commit::Committer;
-use crate::services::exchanges::{Exchanges, Table};
-use crate::services::expiry::Expiry;
-use crate::services::health::Health;
-use crate::services::hub::Hub;
-use crate::services::incidents::Lookout;
-use crate::services::news;
-use crate::services::pauses::Pauses;
-use crate::services::reads::Reader;
-use crate::services::recorder::Recorder;
-use crate::services::relay::Relay;
-use crate::services::removal::Removal;
-use crate::services::retention::Retention;
-use crate::services::stats::Folder;
-use crate::services::sweeper::Sweeper;
-use crate::services::throttle::Throttle;
-use crate::services::tokens::Authority;
-use crate::services::webhooks::Webhooks;
-use crate::services::workers::{self, WorkerRegistry};
-use crate::store::postgres::{PostgresConfig, PostgresLedger};
-use crate::store::sqlite::{SqliteLedger, Synchronous};
-use crate::store::{self, SharedLedger};
-use crate::task::signature;
-use crate::traces::{Courier, Exporter, Historian, Traces};
-use crate::worker::{self, Registry};
+use crate::guard::throttle::Throttle;
+use crate::guard::tokens::Authority;
+use crate::live::commit::Committer;
+use crate::live::hub::Hub;
+use crate::live::news;
+use crate::live::pauses::Pauses;
+use crate::live::reads::Reader;
+use crate::reconcile::canvas::Canvases;
+use crate::reconcile::exchanges::{Exchanges, Table};
+use crate::reconcile::expiry::Expiry;
+use crate::reconcile::recorder::Recorder;
+use crate::reconcile::relay::Relay;
+use crate::reconcile::removal::Removal;
+use crate::reconcile::retention::Retention;
+use crate::reconcile::sweeper::Sweeper;
+use crate::reconcile::workers::{self, WorkerRegistry};
+use crate::roles::beat::{self, service::Beat};
+use crate::roles::expander::Expander;
+use crate::roles::retrier::Retrier;
+use crate::tell::health::Health;
+use crate::tell::incidents::Lookout;
+use crate::tell::stats::Folder;
+use crate::tell::traces::{Courier, Exporter, Historian, Traces};
+use crate::tell::webhooks::Webhooks;
+use crate::usecase::{Gateway, Nudge, Parts, Watcher};
+use broker::backend::{Backend, BackendConfig};
+use broker::{Broker, BrokerConfig, LinkConfig};
+use celery::task::signature;
+use ledger::SharedLedger;
+use ledger::postgres::{PostgresConfig, PostgresLedger};
+use ledger::sqlite::{SqliteLedger, Synchronous};
+use runtime::clock;
+use runtime::lifecycle::{Backoff, OnExit, Tasks};
+use taskgate_worker::Registry;
 
 /// Between attempts to bring the schema up to date.
 const MIGRATION_PAUSE: Duration = Duration::from_secs(2);
@@ -105,7 +105,7 @@ impl App {
         let removal = Removal::new(ledger.clone(), broker.clone());
         let expiry = Expiry::new(ledger.clone(), removal, hub.clone());
         let exchanges = Exchanges::new(broker.clone(), tables(config));
-        let beat_handle = beat::service::Handle::default();
+        let beat_handle = Nudge::default();
         let authority = Authority::new(ledger.clone());
         let (webhooks, webhooks_handle) =
             Webhooks::new(ledger.clone(), hub.clone(), Arc::clone(&catalog), config.webhooks.clone());
@@ -126,7 +126,7 @@ impl App {
             incidents,
             pauses: pauses.clone(),
             beat: beat_handle.clone(),
-            expander: Arc::default(),
+            expander: Nudge::default(),
             limits: config.limits.clone(),
             keep_idempotency: config.ledger.keep_idempotency,
             webhooks: webhooks_handle,
@@ -254,15 +254,15 @@ pub async fn foreign_schedules(
     url: &str,
     prefix: &str,
     timezone: Option<&str>,
-) -> anyhow::Result<Vec<beat::import::Imported>> {
+) -> anyhow::Result<Vec<schedule::import::Imported>> {
     if let Some(path) = url.strip_prefix("sqlite://") {
-        return Ok(beat::import::django::read(&store::sqlite::django::periodic_tasks(path).await?, timezone));
+        return Ok(schedule::import::django::read(&ledger::sqlite::django::periodic_tasks(path).await?, timezone));
     }
     if url.starts_with("postgres://") || url.starts_with("postgresql://") {
-        return Ok(beat::import::django::read(&store::postgres::django::periodic_tasks(url).await?, timezone));
+        return Ok(schedule::import::django::read(&ledger::postgres::django::periodic_tasks(url).await?, timezone));
     }
-    let link = crate::broker::Link::new(LinkConfig::new(url))?;
-    Ok(beat::import::redbeat::read(&crate::broker::redbeat_definitions(&link, prefix).await?, timezone))
+    let link = broker::Link::new(LinkConfig::new(url))?;
+    Ok(schedule::import::redbeat::read(&broker::redbeat_definitions(&link, prefix).await?, timezone))
 }
 
 /// A worker on the configured Redis, for the default queue and every queue that the catalog names, with the catalog's commands
@@ -270,15 +270,15 @@ pub async fn foreign_schedules(
 ///
 /// # Errors
 /// When the configuration cannot mean anything.
-pub fn worker(config: &Config, mut registry: Registry) -> anyhow::Result<worker::Builder> {
+pub fn worker(config: &Config, mut registry: Registry) -> anyhow::Result<taskgate_worker::Builder> {
     let (broker, backend) = open_redis(config)?;
     let catalog = Catalog::compile(config)?;
     commands::register(&catalog, &mut registry)?;
     let queues = match &config.worker.queues {
-        Some(names) => worker::queue_names(names)?,
+        Some(names) => taskgate_worker::queue_names(names)?,
         None => catalog.queues(),
     };
-    Ok(worker::Builder::new(broker, backend)
+    Ok(taskgate_worker::Builder::new(broker, backend)
         .registry(registry)
         .queues(queues)
         .default_queue(config.broker.default_queue.clone())

@@ -3,31 +3,40 @@
 //! Commands flow down, facts flow up, and no module sits on both paths:
 //!
 //! ```text
-//! down  http, beat → gateway → store: task and outbox row, one commit → relay → broker → Celery or our worker
-//! up    result backend, worker events → recorder → store: ordered feed → SSE, API, dashboard
+//! down  edge, beat → usecase → ledger: task and outbox row, one commit → relay → broker → Celery or our worker
+//! up    result backend, worker events → recorder → ledger: ordered feed → SSE, API, dashboard
 //! ```
+//!
+//! Beside it stand the crates: `celery` (vocabulary and wire), `broker`, `ledger`, `schedule`, `worker`, `resp`, `runtime`.
+//! The modules in reading order, one line each:
 
+/// The composition root: builds a process from a configuration.
 pub mod app;
-pub mod backend;
-pub mod beat;
-pub mod broker;
+/// What the tasks are called, what they take, where they go.
 pub mod catalog;
-pub mod celery;
+/// What of a deployment does not fit together.
 pub mod check;
+/// The command line.
 pub mod cli;
-pub mod clock;
+/// What the operator wrote: file and environment, checked in pairs.
 pub mod config;
-pub mod crash_points;
-pub mod decoders;
+/// All roles in one process, with the sample tasks.
 pub mod dev;
-pub mod gateway;
-pub mod http;
-pub mod lifecycle;
-pub mod resp;
-pub mod services;
-pub mod spelling;
-pub mod store;
-pub mod task;
+/// HTTP: router, routes, problems, OpenAPI, SSE, dashboard.
+pub mod edge;
+/// Every decoder of what strangers send, for the fuzzer.
+pub mod fuzz_entry;
+/// Who may call, and how often.
+pub mod guard;
+/// In front of the ledger: group commit, batched reads, the hub of live events.
+pub mod live;
+/// Two stores, one truth: relay, recorder, sweeper, canvases, expiry, retention.
+pub mod reconcile;
+/// What submits by itself: beat, expander, retrier.
+pub mod roles;
+/// Log output of this process.
 pub mod telemetry;
-pub mod traces;
-pub mod worker;
+/// What tells others: webhooks, traces, statistics, incidents, health.
+pub mod tell;
+/// What a client can ask for, one file each.
+pub mod usecase;

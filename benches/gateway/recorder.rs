@@ -6,12 +6,12 @@
 
 use std::time::{Duration, Instant};
 
+use celery::event::{self, Call, Event, Kind, TaskNews};
+use celery::result::ResultMeta;
+use celery::task::{TaskId, json as text};
 use futures_util::future::join_all;
 use jiff::Timestamp;
 use serde_json::json;
-use taskgate::celery::event::{self, Call, Event, Kind, TaskNews};
-use taskgate::celery::result::ResultMeta;
-use taskgate::task::{TaskId, json as text};
 
 use super::Bench;
 use super::harness::postgres;

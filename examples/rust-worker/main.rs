@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use serde_json::json;
-use taskgate::worker::{Builder, Context, PROGRESS, Registry, RetryPolicy, TaskError};
+use taskgate_worker::{Builder, Context, PROGRESS, Registry, RetryPolicy, TaskError};
 
 #[derive(Deserialize)]
 struct Add {

@@ -1,3 +1,3 @@
 #![no_main]
 
-libfuzzer_sys::fuzz_target!(|bytes: &[u8]| taskgate::decoders::run("result_meta", bytes));
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| taskgate::fuzz_entry::run("result_meta", bytes));

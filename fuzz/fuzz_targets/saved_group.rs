@@ -1,3 +1,3 @@
 #![no_main]
 
-libfuzzer_sys::fuzz_target!(|bytes: &[u8]| taskgate::decoders::run("saved_group", bytes));
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| taskgate::fuzz_entry::run("saved_group", bytes));

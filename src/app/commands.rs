@@ -6,9 +6,9 @@ use anyhow::Context as _;
 use serde_json::value::RawValue;
 
 use crate::catalog::{Catalog, Defaults, Entry, Recovery};
-use crate::task::RetryPolicy;
-use crate::task::invalid::Problems;
-use crate::worker::{Command, Registry, TaskOptions};
+use celery::task::RetryPolicy;
+use celery::task::invalid::Problems;
+use taskgate_worker::{Command, Registry, TaskOptions};
 
 /// Adds the catalog's commands to `registry`, and gives its tasks what their entries say of their runs. A message's own limits
 /// win over these: the gateway writes them into what it publishes, other clients may not.

@@ -8,7 +8,7 @@ use jsonschema::error::ValidationErrorKind as Kind;
 use serde_json::{Map, Value};
 
 use super::Invalid;
-use crate::spelling::nearest;
+use celery::spelling::nearest;
 
 /// More errors than this help nobody.
 const MAX_ERRORS: usize = 20;

@@ -6,9 +6,9 @@ use super::entry::Entry;
 use super::template;
 use super::wishes::LimitTemplate;
 use super::{Call, FanOut, Invalid, ResolveError};
-use crate::celery::json::Fields;
-use crate::task::submission::KeyLimit;
-use crate::task::{Json, QueueName};
+use celery::json::Fields;
+use celery::task::submission::KeyLimit;
+use celery::task::{Json, QueueName};
 
 /// As long as the key of a submission may be.
 const MAX_KEY: usize = 255;

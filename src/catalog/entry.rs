@@ -11,9 +11,9 @@ use super::split::Split;
 use super::template::{Template, parts};
 use super::wishes::{self, CatalogHook, LimitTemplate};
 use crate::config::{Error, RawTask};
-use crate::spelling::nearest;
-use crate::task::submission::KeyLimit;
-use crate::task::{Priority, QueueName, TaskName};
+use celery::spelling::nearest;
+use celery::task::submission::KeyLimit;
+use celery::task::{Priority, QueueName, TaskName};
 
 /// What every submission of a task gets that does not say otherwise.
 #[derive(Debug, Clone, Default)]

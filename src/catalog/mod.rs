@@ -29,8 +29,8 @@ pub use split::{Chunk, Damaged, FanOut, MAX_CHUNKS};
 pub use wishes::CatalogHook;
 
 use crate::config::{Config, Error};
-use crate::task::submission::KeyLimit;
-use crate::task::{Json, QueueName, Spread};
+use celery::task::submission::KeyLimit;
+use celery::task::{Json, QueueName, Spread};
 use routing::Routing;
 
 /// A request, resolved: what the worker will get.
@@ -90,7 +90,7 @@ pub struct Catalog {
     routing: Routing,
 }
 
-/// A template, if the value is one, with `json` in all its places: for `crate::decoders`.
+/// A template, if the value is one, with `json` in all its places: for `crate::fuzz_entry`.
 pub(crate) fn filled(value: &serde_json::Value, json: &str) -> Option<String> {
     let template = template::Template::parse(value).ok()?;
     let mut out = String::new();

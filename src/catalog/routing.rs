@@ -7,9 +7,9 @@
 use std::cmp::Reverse;
 
 use super::Pattern;
-use crate::celery::binding::{ExchangeKind, route};
 use crate::config::{Config, Error, Exchange, Route};
-use crate::task::{QueueName, Spread};
+use celery::binding::{ExchangeKind, route};
+use celery::task::{QueueName, Spread};
 
 /// What a route leads to.
 #[derive(Debug, Clone)]
@@ -78,7 +78,7 @@ fn destination(
     let place = format!("routes.{pattern:?}");
     let Some(found) = exchanges.iter().find(|known| known.name == *exchange) else {
         let known = exchanges.iter().map(|known| known.name.as_str());
-        let hint = crate::spelling::nearest(exchange, known)
+        let hint = celery::spelling::nearest(exchange, known)
             .map_or_else(String::new, |near| format!("; did you mean {near}?"));
         return Err(Error::value(place, format!("{exchange:?} is no exchange of this configuration{hint}")));
     };

@@ -11,8 +11,8 @@ use serde_json::value::RawValue;
 
 use super::template::{self, Template};
 use super::{Invalid, ResolveError};
-use crate::celery::json::{elements, integer};
-use crate::task::{Json, QueueName, TaskName};
+use celery::json::{elements, integer};
+use celery::task::{Json, QueueName, TaskName};
 
 /// Chunks of one call: more would not be a call any more, but a migration.
 pub const MAX_CHUNKS: u64 = 1_000_000;

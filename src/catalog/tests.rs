@@ -128,7 +128,7 @@ fn queues_come_from_the_entry_then_the_exact_route_then_the_longest_pattern() {
     assert_eq!(catalog.queue_for("tasks.add").as_str(), "light");
     assert_eq!(catalog.queue_for("reports.daily").as_str(), "celery");
     let defaults = catalog.defaults_for("tasks.college_crawl_task");
-    assert_eq!(defaults.priority, crate::task::Priority::new(1));
+    assert_eq!(defaults.priority, celery::task::Priority::new(1));
     assert_eq!(defaults.time_limit, Some(1_800.0));
     assert!((defaults.rate_limit.unwrap().per_second - 100.0 / 60.0).abs() < 1e-9);
 }

@@ -5,9 +5,9 @@ use std::fmt;
 use serde_json::Value;
 
 use super::template::Template;
-use crate::task::invalid::Problems;
-use crate::task::submission::{key_limits, list, member, words};
-use crate::task::webhook::{self, Webhook};
+use celery::task::invalid::Problems;
+use celery::task::submission::{key_limits, list, member, words};
+use celery::task::webhook::{self, Webhook};
 
 /// A webhook of an entry.
 #[derive(Clone, PartialEq, Eq)]
@@ -54,7 +54,7 @@ pub(super) fn hooks(value: &Value) -> Result<Vec<CatalogHook>, String> {
 /// As [`hooks`].
 pub(super) fn limits(value: &Value) -> Result<Vec<LimitTemplate>, String> {
     let limits = read(value, key_limits)?;
-    let template = |limit: crate::task::submission::KeyLimit| {
+    let template = |limit: celery::task::submission::KeyLimit| {
         let key = Template::parse(&Value::String(limit.key)).map_err(|error| error.to_string())?;
         Ok(LimitTemplate { key, max: limit.max })
     };
@@ -65,7 +65,7 @@ fn read<T>(
     value: &Value,
     read: impl FnOnce(&mut Problems, &serde_json::value::RawValue) -> Option<T>,
 ) -> Result<T, String> {
-    let raw = crate::task::json::written(value.to_string());
+    let raw = celery::task::json::written(value.to_string());
     let mut problems = Problems::default();
     let read = read(&mut problems, &raw);
     match (read, problems.found.first()) {

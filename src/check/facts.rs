@@ -5,10 +5,10 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use crate::backend::Backend;
-use crate::broker::{self, Broker};
-use crate::broker::{Replies, Request};
-use crate::store::Ledger;
+use broker::Broker;
+use broker::backend::Backend;
+use broker::{Replies, Request};
+use ledger::Ledger;
 
 /// An answer later than this is none.
 const PATIENCE: Duration = Duration::from_secs(3);
@@ -141,7 +141,7 @@ mod tests {
 
     fn replies(value: &Value) -> Replies {
         let members = value.as_object().unwrap().iter();
-        members.map(|(node, reply)| (node.clone(), crate::task::json::written(reply.to_string()))).collect()
+        members.map(|(node, reply)| (node.clone(), celery::task::json::written(reply.to_string()))).collect()
     }
 
     #[test]

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use super::{Facts, Finding, Weight, WorkerFacts};
 use crate::catalog::Catalog;
 use crate::config::Config;
-use crate::spelling::nearest;
+use celery::spelling::nearest;
 
 /// Celery's default: an unacknowledged message is delivered again after an hour.
 const CELERY_VISIBILITY_SECS: f64 = 3_600.0;
@@ -77,7 +77,7 @@ fn consumed(catalog: &Catalog, facts: &Facts) -> Vec<Finding> {
     let known: BTreeSet<&str> = facts.workers.values().flat_map(|worker| &worker.queues).map(String::as_str).collect();
     let named = catalog.queues();
     let missing = named.iter().filter(|queue| !known.contains(queue.as_str()));
-    let tell = |queue: &crate::task::QueueName| {
+    let tell = |queue: &celery::task::QueueName| {
         let hint = hint(queue.as_str(), &known);
         Finding::new(Weight::Problem, format!("no worker consumes the queue {queue}{hint}"))
     };

@@ -14,10 +14,10 @@ use crate::app::{self, App};
 use crate::config::{Config, Role};
 use crate::dev::samples::Samples;
 use crate::dev::{DATA, Dev};
-use crate::http::{self, Edge};
-use crate::lifecycle::{OnExit, Tasks};
+use crate::edge::{self, Edge};
 use crate::telemetry;
-use crate::worker::{self, Registry, Stop};
+use runtime::lifecycle::{OnExit, Tasks};
+use taskgate_worker::{Registry, Stop};
 
 /// How long a stop waits for running tasks: the process has to end within ten seconds.
 const WORKER_STOP: Duration = Duration::from_secs(6);
@@ -40,7 +40,7 @@ pub struct Options {
 pub fn run(common: &Common, options: &Options) -> anyhow::Result<ExitCode> {
     let listen = Flag { key: "http.listen", name: "listen", value: options.listen.clone() };
     let config = configure(Role::Dev, common, &[listen])?;
-    if worker::is_child() {
+    if taskgate_worker::is_child() {
         let address = config.http.listen;
         let child = app::worker(&config, samples(address, &options.data, options))?;
         super::runtime()?.block_on(child.run(Stop::default()));
@@ -59,7 +59,7 @@ async fn dev(config: Config, options: &Options) -> anyhow::Result<ExitCode> {
     spawn_worker(&dev, samples(address, dev.data(), options), &tasks)?;
     dev.announce(address);
     let edge = Edge::new(&dev.config, app.gateway, app.catalog, tasks.clone(), metrics, app.traces);
-    let router = http::router(edge).merge(http::sample_site());
+    let router = edge::router(edge).merge(crate::dev::sample_site::router());
     let ended = serve_until_stopped(&dev.config, router, listener, &tasks).await;
     dev.stop().await;
     ended

@@ -3,7 +3,7 @@
 use std::io::Write;
 use std::process::ExitCode;
 
-use crate::http::openapi;
+use crate::edge::openapi;
 
 /// # Errors
 /// When standard output is closed.

@@ -10,15 +10,15 @@ use tokio_util::sync::CancellationToken;
 use super::given::configure;
 use super::{Common, client};
 use crate::app;
-use crate::beat::definition::Definition;
-use crate::beat::document::Document;
-use crate::beat::import::{Imported, celery};
-use crate::clock;
 use crate::config::Role;
-use crate::gateway::schedules::new_schedule;
-use crate::store::{Created, SharedLedger};
-use crate::task::Json;
-use crate::task::signature::Limits;
+use crate::usecase::schedules::new_schedule;
+use ::celery::task::Json;
+use ::celery::task::signature::Limits;
+use ledger::{Created, SharedLedger};
+use runtime::clock;
+use schedule::definition::Definition;
+use schedule::document::Document;
+use schedule::import::{Imported, celery};
 
 #[derive(Debug, Args)]
 #[command(args_conflicts_with_subcommands = true)]
@@ -126,7 +126,7 @@ impl Import {
 }
 
 async fn write(ledger: &SharedLedger, name: &str, document: &Json) -> anyhow::Result<&'static str> {
-    let told = |found: Vec<crate::task::Invalid>| anyhow::anyhow!("{name} does not fit: {found:?}");
+    let told = |found: Vec<::celery::task::Invalid>| anyhow::anyhow!("{name} does not fit: {found:?}");
     let document = Document::parse(document.get()).map_err(told)?;
     let definition = Definition::parse(document.rest.get(), Limits::default()).map_err(told)?;
     let schedule = new_schedule(name, &document, &definition, clock::now());

@@ -11,12 +11,12 @@ use tracing::{info, warn};
 use super::Common;
 use super::given::{Flag, configure};
 use crate::app::{self, App};
-use crate::clock;
 use crate::config::{Auth, Config, Role};
-use crate::http::{self, Edge, Router};
-use crate::lifecycle::{OnExit, Tasks, terminated};
-use crate::store::SharedLedger;
+use crate::edge::{self, Edge, Router};
 use crate::telemetry;
+use ledger::SharedLedger;
+use runtime::clock;
+use runtime::lifecycle::{OnExit, Tasks, terminated};
 
 /// SIGTERM ends a role within ten seconds: what did not end by then is cut.
 const SHUTDOWN: Duration = Duration::from_secs(9);
@@ -49,7 +49,7 @@ async fn serve(config: Config) -> anyhow::Result<ExitCode> {
     }
     let app = App::build(&config, ledger, tasks)?;
     let edge = Edge::new(&config, app.gateway, app.catalog, app.tasks.clone(), metrics, app.traces);
-    serve_until_stopped(&config, http::router(edge), listener, &app.tasks).await
+    serve_until_stopped(&config, edge::router(edge), listener, &app.tasks).await
 }
 
 /// A gateway that would refuse every request does not start. One whose ledger is away does: it will be back, with its tokens.
@@ -96,8 +96,8 @@ pub async fn serve_until_stopped(
     listener: TcpListener,
     tasks: &Tasks,
 ) -> anyhow::Result<ExitCode> {
-    let server = http::Server::new(&config.http)?;
-    tasks.spawn("http", OnExit::StopProcess, move |stop| http::serve(listener, router, server, stop));
+    let server = edge::Server::new(&config.http)?;
+    tasks.spawn("http", OnExit::StopProcess, move |stop| edge::serve(listener, router, server, stop));
     let stop = tasks.stop_token();
     let asked = tokio::select! { () = terminated() => true, () = stop.cancelled() => false };
     tasks.shut_down(SHUTDOWN).await;

@@ -11,11 +11,11 @@ use tokio_util::sync::CancellationToken;
 use super::Common;
 use super::given::configure;
 use crate::app;
-use crate::clock::{self, Time};
 use crate::config::value::{Scalar, Span};
 use crate::config::{Config, Quota, Role};
-use crate::services::tokens::{Secret, TOKEN_PREFIX};
-use crate::store::{Scope, SharedLedger, Token};
+use crate::guard::tokens::{Secret, TOKEN_PREFIX};
+use ledger::{Scope, SharedLedger, Token};
+use runtime::clock::{self, Time};
 
 const MAX_NAME: usize = 100;
 

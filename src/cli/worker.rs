@@ -12,7 +12,7 @@ use crate::app;
 use crate::config::{self, Role};
 use crate::dev::DATA;
 use crate::dev::samples::Samples;
-use crate::worker::{Builder, Pool, QueueOrder, Registry, UnknownTask};
+use taskgate_worker::{Builder, Pool, QueueOrder, Registry, UnknownTask};
 
 #[derive(Debug, Args)]
 pub struct Options {
@@ -115,7 +115,7 @@ pub fn run(common: &Common, options: &Options) -> anyhow::Result<ExitCode> {
 impl Options {
     fn apply(&self, mut worker: Builder, config: &config::Worker) -> anyhow::Result<Builder> {
         if !self.queues.is_empty() {
-            worker = worker.queues(crate::worker::queue_names(&self.queues)?);
+            worker = worker.queues(taskgate_worker::queue_names(&self.queues)?);
         }
         if let Some(slots) = self.concurrency {
             worker = worker.concurrency(slots);

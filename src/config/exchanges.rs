@@ -6,8 +6,8 @@ use serde::Deserialize;
 
 use super::Error;
 use super::value::Text;
-use crate::celery::binding::{ExchangeKind, Member};
-use crate::task::QueueName;
+use celery::binding::{ExchangeKind, Member};
+use celery::task::QueueName;
 
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]

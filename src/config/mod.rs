@@ -54,7 +54,7 @@ pub use value::Secret;
 pub use webhooks::{Allowed, Webhooks};
 pub use worker::Worker;
 
-use crate::spelling::nearest;
+use celery::spelling::nearest;
 
 /// All that may stand at the top of the file.
 const TOP_KEYS: [&str; 18] = [

@@ -7,7 +7,7 @@ use serde::Deserialize;
 
 use super::value::{Secret, Span, Text};
 use super::{Error, Said};
-use crate::task::QueueName;
+use celery::task::QueueName;
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(default, deny_unknown_fields)]

@@ -6,7 +6,7 @@ use serde::Deserialize;
 
 use super::Error;
 use super::value::Text;
-use crate::task::QueueName;
+use celery::task::QueueName;
 
 /// Task name or pattern → where it goes.
 #[derive(Debug, Clone, Default)]

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use toml::{Table, Value};
 
 use super::{Error, TOP_KEYS};
-use crate::spelling::nearest;
+use celery::spelling::nearest;
 
 /// Who said a value.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -4,7 +4,7 @@ use serde::Deserialize;
 
 use super::value::{Count, Text, Words};
 use super::{Error, Said};
-use crate::worker::Pool;
+use taskgate_worker::Pool;
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(default, deny_unknown_fields)]

@@ -3,6 +3,7 @@
 //!
 //! The built-in server forgets at its end. What was queued or held is in the ledger, and the sweeper queues it again.
 
+pub mod notice_boards;
 pub mod sample_site;
 pub mod samples;
 
@@ -16,10 +17,9 @@ use anyhow::Context;
 use tracing::info;
 
 use crate::config::{Config, RawSchedule, Role, Secret};
-use crate::lifecycle::{OnExit, Tasks};
-use crate::resp;
-use crate::store::SharedLedger;
-use crate::store::sqlite::{SqliteLedger, Synchronous};
+use ledger::SharedLedger;
+use ledger::sqlite::{SqliteLedger, Synchronous};
+use runtime::lifecycle::{OnExit, Tasks};
 
 /// The catalog that dev starts with when no configuration file is given.
 const SAMPLE: &str = include_str!("../../examples/taskgate.toml");
@@ -163,8 +163,8 @@ async fn start_redis(config: &mut Config, tasks: &Tasks) -> anyhow::Result<Built
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::beat::seed;
-    use crate::task::signature::Limits;
+    use crate::roles::beat::seed;
+    use celery::task::signature::Limits;
 
     #[test]
     fn one_sample_schedule_runs_every_minute_in_dev() {

@@ -1,7 +1,7 @@
 //! Every metric of a process, with its kind and its help: `# HELP` and `# TYPE` come from here, and counters exist before the
 //! first thing is counted. A metric that is not listed is an error of the tests.
 //!
-//! The fleet's figures (`celery_…`) are computed at each scrape, see [`crate::http`].
+//! The fleet's figures (`celery_…`) are computed at each scrape, see `edge::fleet`.
 
 use metrics::{Unit, counter, describe_counter, describe_gauge, describe_histogram};
 

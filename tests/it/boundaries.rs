@@ -1,9 +1,12 @@
-//! The architecture, read from the source text: each thing is found in its place only, and nowhere else.
+//! What Cargo cannot say about the structure: which room of `src/` may use which, what stays in one place inside a crate, how
+//! long a file may be. Which crate may use which, and who has the drivers, stands in the manifests.
 //!
-//! Comments and `#[cfg(test)]` parts do not count. A place that does not exist yet holds nothing.
+//! Comments and `#[cfg(test)]` parts do not count.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::sync::LazyLock;
 
 use regex::Regex;
@@ -12,9 +15,11 @@ use crate::harness::celery::root;
 
 /// A file above this has a second idea in it.
 const MOST_LINES: usize = 450;
+/// What somebody who writes tasks with the worker library must not have to build.
+const NOT_IN_THE_WORKER: [&str; 5] = ["axum", "sqlx", "mlua", "scraper", "utoipa-swagger-ui"];
 
 struct Source {
-    /// Relative to `src/`, with forward slashes.
+    /// Relative to the project, with forward slashes.
     path: String,
     /// The code without comments, texts and tests.
     code: String,
@@ -30,73 +35,49 @@ struct Rule {
 }
 
 const RULES: &[Rule] = &[
-    Rule { what: "sqlx", pattern: r"\bsqlx\b", places: &["store/postgres/", "store/sqlite/"] },
-    Rule { what: "the redis client", pattern: r"(?m)(?:^|[^:\w])redis::", places: &["broker/", "backend/"] },
-    Rule { what: "axum", pattern: r"\baxum\b", places: &["http/"] },
-    Rule { what: "StatusCode", pattern: r"\bStatusCode\b", places: &["http/"] },
-    Rule { what: "OpenAPI", pattern: r"\butoipa\w*\b", places: &["http/"] },
-    Rule {
-        what: "the current time",
-        pattern: r"SystemTime::now|Timestamp::now|Zoned::now|Utc::now|OffsetDateTime::now",
-        places: &["clock.rs"],
-    },
-    Rule { what: "new ids", pattern: r"Uuid::(now_v7|new_v4|now_v6|now_v1)", places: &["clock.rs"] },
+    Rule { what: "axum", pattern: r"\baxum\b", places: &["src/edge/", "src/dev/"] },
+    Rule { what: "StatusCode", pattern: r"\bStatusCode\b", places: &["src/edge/"] },
+    Rule { what: "OpenAPI", pattern: r"\butoipa\w*\b", places: &["src/edge/"] },
     Rule {
         what: "a concrete ledger",
-        pattern: r"\b(PostgresLedger|SqliteLedger|store::postgres|store::sqlite)\b",
-        places: &["app.rs", "app/", "dev.rs", "dev/", "store/"],
+        pattern: r"\b(PostgresLedger|SqliteLedger|ledger::postgres|ledger::sqlite)\b",
+        places: &["src/app.rs", "src/app/", "src/dev/", "crates/ledger/"],
     },
-];
-
-/// What is pure lacks everything that could make it otherwise.
-const IMPURE: &str = r"\btokio::(?:net|fs|time|spawn|process)|\bstd::(?:fs|net|env|process)|Instant::now|\brand::|\breqwest\b|\bcrate::clock\b|\basync fn\b";
-
-/// Who may be used by whom: a module on the left never mentions one on the right.
-const NEVER_USES: &[(&str, &[&str])] = &[
-    (
-        "task/",
-        &[
-            "celery", "broker", "backend", "store", "gateway", "services", "beat", "worker", "http", "app", "resp",
-            "config",
-        ],
-    ),
-    (
-        "celery/",
-        &["broker", "backend", "store", "gateway", "services", "beat", "worker", "http", "app", "resp", "config"],
-    ),
-    ("broker/", &["store", "gateway", "services", "beat", "worker", "http", "app", "resp"]),
-    ("backend/", &["store", "gateway", "services", "beat", "worker", "http", "app", "resp"]),
-    ("store/", &["celery", "broker", "backend", "gateway", "services", "beat", "worker", "http", "app", "resp"]),
-    ("gateway/", &["http", "app", "worker", "resp"]),
-    ("services/", &["http", "app", "worker", "resp", "gateway"]),
-    ("worker/", &["http", "app", "store", "gateway", "services", "resp"]),
-    (
-        "resp/",
-        &["task", "celery", "broker", "backend", "store", "gateway", "services", "beat", "worker", "http", "app"],
-    ),
-    ("http/", &["app"]),
+    Rule {
+        what: "a clock, a file or a connection in a pure crate",
+        pattern: r"\bstd::(?:fs|net|env|process)|Instant::now|\basync fn\b",
+        places: &["src/", "crates/runtime/", "crates/broker/", "crates/ledger/", "crates/resp/", "crates/worker/"],
+    },
 ];
 
 /// Read once: the patterns are slow without optimisation.
 static SOURCES: LazyLock<Vec<Source>> = LazyLock::new(|| {
     let mut found = Vec::new();
-    let src = root().join("src");
-    collect(&src, &mut |path| {
-        let text = fs::read_to_string(path).expect("source is UTF-8");
-        let path = path.strip_prefix(&src).expect("below src").to_string_lossy().into_owned();
-        found.push(Source {
-            path,
-            lines: text.lines().count(),
-            has_header: text.starts_with("//!"),
-            code: code(&text),
+    for folder in source_folders() {
+        collect(&folder, &mut |path| {
+            let text = fs::read_to_string(path).expect("source is UTF-8");
+            let path = path.strip_prefix(root()).expect("below the project").to_string_lossy().into_owned();
+            found.push(Source {
+                path,
+                lines: text.lines().count(),
+                has_header: text.starts_with("//!"),
+                code: code(&text),
+            });
         });
-    });
+    }
     found
 });
 
+/// `src/` and that of each crate.
+fn source_folders() -> Vec<PathBuf> {
+    let crates = fs::read_dir(root().join("crates")).expect("crates is readable");
+    let inner = crates.map(|entry| entry.expect("readable").path().join("src"));
+    std::iter::once(root().join("src")).chain(inner).collect()
+}
+
 fn collect(folder: &Path, each: &mut impl FnMut(&Path)) {
     let mut entries: Vec<PathBuf> =
-        fs::read_dir(folder).expect("src is readable").map(|entry| entry.expect("readable").path()).collect();
+        fs::read_dir(folder).expect("the folder is readable").map(|entry| entry.expect("readable").path()).collect();
     entries.sort();
     for path in entries {
         if path.is_dir() {
@@ -151,7 +132,11 @@ fn beginning_of_tests(text: &str) -> usize {
 
 /// Files that are tests as a whole: `foo_tests.rs`, `foo/tests.rs`.
 fn is_test(path: &str) -> bool {
-    path.ends_with("tests.rs") || path.contains("/tests/") || path == "celery/vectors.rs"
+    path.ends_with("tests.rs") || path.contains("/tests/") || path.ends_with("celery/src/vectors.rs")
+}
+
+fn written() -> impl Iterator<Item = &'static Source> {
+    SOURCES.iter().filter(|source| !is_test(&source.path))
 }
 
 fn refuse(offences: &[String]) {
@@ -163,50 +148,62 @@ fn things_are_found_in_their_places_only() {
     let mut offences = Vec::new();
     for rule in RULES {
         let pattern = Regex::new(rule.pattern).expect("a pattern");
-        for source in SOURCES.iter().filter(|source| !is_test(&source.path)) {
+        for source in written() {
             let allowed = rule.places.iter().any(|place| source.path.starts_with(place));
-            // A module of ours may well be called redis.
-            let own = rule.what == "the redis client" && source.code.contains("mod redis;");
-            if let (false, Some(found)) = (allowed || own, pattern.find(&source.code)) {
-                offences.push(format!(
-                    "{}: {} ({}) belongs to {:?}",
-                    source.path,
-                    rule.what,
-                    found.as_str(),
-                    rule.places
-                ));
+            if let (false, Some(found)) = (allowed, pattern.find(&source.code)) {
+                let found = found.as_str();
+                offences.push(format!("{}: {} ({found}) belongs to {:?}", source.path, rule.what, rule.places));
             }
         }
     }
     refuse(&offences);
 }
 
-#[test]
-fn vocabulary_and_wire_formats_are_pure() {
-    let pattern = Regex::new(IMPURE).expect("a pattern");
-    let mut offences = Vec::new();
-    for source in SOURCES.iter().filter(|source| source.path.starts_with("task/") || source.path.starts_with("celery/"))
-    {
-        if let (false, Some(found)) = (is_test(&source.path), pattern.find(&source.code)) {
-            offences.push(format!("{}: {}", source.path, found.as_str()));
-        }
+/// The rooms of `src/` and the rooms that each uses.
+fn rooms() -> BTreeMap<String, BTreeSet<String>> {
+    let used = Regex::new(r"\bcrate::(\w+)").expect("a pattern");
+    let mut rooms: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
+    for source in written() {
+        let Some(path) = source.path.strip_prefix("src/") else { continue };
+        let room = path.split(['/', '.']).next().expect("a path has a first part").to_owned();
+        let uses = rooms.entry(room.clone()).or_default();
+        uses.extend(used.captures_iter(&source.code).map(|found| found[1].to_owned()).filter(|other| *other != room));
     }
-    refuse(&offences);
+    rooms
+}
+
+/// Takes away, again and again, the rooms that use none of those that are left: what stays is in a circle or above one.
+#[test]
+fn no_room_is_in_an_import_circle() {
+    let mut left = rooms();
+    loop {
+        let free: BTreeSet<String> = left
+            .iter()
+            .filter(|(_, uses)| !uses.iter().any(|used| left.contains_key(used)))
+            .map(|(room, _)| room.clone())
+            .collect();
+        if free.is_empty() {
+            break;
+        }
+        left.retain(|room, _| !free.contains(room));
+    }
+    refuse(&left.iter().map(|(room, uses)| format!("{room} uses {uses:?}")).collect::<Vec<_>>());
 }
 
 #[test]
-fn dependencies_point_at_the_vocabulary() {
-    let mut offences = Vec::new();
-    for (place, strangers) in NEVER_USES {
-        let pattern = format!(r"\bcrate::(?:\{{[^}}]*\b)?({})\b", strangers.join("|"));
-        let pattern = Regex::new(&pattern).expect("a pattern");
-        for source in SOURCES.iter().filter(|source| source.path.starts_with(place) && !is_test(&source.path)) {
-            if let Some(found) = pattern.captures(&source.code) {
-                offences.push(format!("{}: uses crate::{}", source.path, &found[1]));
-            }
-        }
-    }
-    refuse(&offences);
+fn the_worker_library_brings_no_server_and_no_database() {
+    let tree = Command::new(env!("CARGO"))
+        .args(["tree", "--offline", "--locked", "--package", "taskgate-worker", "--edges", "normal,build"])
+        .args(["--prefix", "none", "--format", "{p}"])
+        .current_dir(root())
+        .output()
+        .expect("cargo runs");
+    assert!(tree.status.success(), "{}", String::from_utf8_lossy(&tree.stderr));
+    let tree = String::from_utf8_lossy(&tree.stdout);
+    let names: BTreeSet<&str> = tree.lines().filter_map(|line| line.split_whitespace().next()).collect();
+    assert!(names.contains("taskgate-worker"), "{names:?}");
+    let brought: Vec<_> = NOT_IN_THE_WORKER.iter().filter(|name| names.contains(**name)).collect();
+    assert!(brought.is_empty(), "{brought:?}");
 }
 
 #[test]
@@ -226,8 +223,7 @@ fn files_have_one_idea_and_a_name_for_it() {
 
 #[test]
 fn every_file_says_why_it_exists() {
-    let written = SOURCES.iter().filter(|source| source.lines > 1 && !is_test(&source.path));
-    let silent = written.filter(|source| !source.has_header);
+    let silent = written().filter(|source| source.lines > 1 && !source.has_header);
     refuse(&silent.map(|source| format!("{}: no header", source.path)).collect::<Vec<_>>());
 }
 

@@ -82,7 +82,7 @@ async fn a_second_delivery_that_no_worker_announced_is_in_the_history() {
 }
 
 /// Looks come too late for what happens here: whoever begins to sweep reads all lists for some seconds, and then not for ten minutes.
-const UNSEEN: &str = "[sweeper]\nperiod = '10m'\n[log]\nfilter = 'info,taskgate::services::sweeper=debug'\n";
+const UNSEEN: &str = "[sweeper]\nperiod = '10m'\n[log]\nfilter = 'info,taskgate::reconcile::sweeper=debug'\n";
 const BEGUN: &str = "the sweeper looks again in 600 s";
 
 /// Gives nothing back unless it stops.

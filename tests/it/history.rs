@@ -23,7 +23,7 @@ async fn all_is_known(env: &Shared, id: &str) -> Value {
 #[tokio::test]
 async fn a_list_is_filtered_and_paged_newest_first() {
     let env = Harness::shared();
-    let mine = taskgate::clock::new_id().to_string();
+    let mine = runtime::clock::new_id().to_string();
     let mut submitted = Vec::new();
     for n in 0..5 {
         let signature =

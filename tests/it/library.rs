@@ -2,19 +2,19 @@
 
 use std::time::Duration;
 
+use celery::task::signature::Limits;
+use celery::task::{Phase, Submission, TaskId};
+use runtime::lifecycle::Tasks;
 use taskgate::app::{self, App};
 use taskgate::config::{Config, Role};
-use taskgate::gateway::submit::SubmitRequest;
-use taskgate::lifecycle::Tasks;
-use taskgate::task::signature::Limits;
-use taskgate::task::{Phase, Submission, TaskId};
+use taskgate::usecase::submit::SubmitRequest;
 
 use crate::harness::{Celery, CeleryOptions, Redis, RedisOptions, postgres};
 
 /// Longer than a worker needs to boot.
 const PATIENCE: Duration = crate::harness::wait::DEADLINE;
 
-async fn run(app: &App, text: &str) -> taskgate::store::Task {
+async fn run(app: &App, text: &str) -> ledger::Task {
     let submission = Submission::parse(text, Limits::default()).expect("a signature");
     let submitted = app.gateway.submit(SubmitRequest::new(submission)).await.expect("accepted");
     let id: TaskId = submitted.task_id.expect("one task");

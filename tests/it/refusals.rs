@@ -133,7 +133,7 @@ async fn nonsense_on_the_result_channel_changes_nothing() {
 #[tokio::test]
 async fn the_same_task_id_twice_is_refused_or_answered_but_runs_once() {
     let env = Harness::shared();
-    let id = taskgate::clock::new_id().to_string();
+    let id = runtime::clock::new_id().to_string();
     let body = json!({"task": "demo.identity", "args": [1], "task_id": id});
     assert_eq!(env.submit_signature(body.clone()).await, id);
     let again = env.http.post("/v1/tasks", &json!({"task": "demo.identity", "args": [2], "task_id": id})).await;

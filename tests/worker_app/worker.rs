@@ -7,13 +7,13 @@
 
 use std::time::Duration;
 
+use broker::backend::{Backend, BackendConfig};
+use broker::{Broker, BrokerConfig, LinkConfig};
 use serde::Deserialize;
 use serde::de::IgnoredAny;
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
-use taskgate::backend::{Backend, BackendConfig};
-use taskgate::broker::{Broker, BrokerConfig, LinkConfig};
-use taskgate::worker::{
+use taskgate_worker::{
     Builder, Command, Context, Failure, PROGRESS, Pool, QueueOrder, Registry, RetryPolicy, TaskError, UnknownTask,
     queue_names,
 };

@@ -9,7 +9,7 @@ use rustls::pki_types::pem::PemObject;
 use serde_json::value::RawValue;
 
 use super::At;
-use crate::task::json::Fields;
+use celery::task::json::Fields;
 
 const CONNECT: Duration = Duration::from_secs(10);
 /// For an answer that nobody asked to wait.

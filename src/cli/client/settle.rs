@@ -83,7 +83,7 @@ fn ending(status: &str, answer: &Answer) -> String {
 
 fn said(status: &str, answer: &Answer) -> String {
     let error = answer.member("error").and_then(|error| {
-        let fields = crate::task::json::Fields::parse(error.get()).ok()?;
+        let fields = celery::task::json::Fields::parse(error.get()).ok()?;
         Some(format!(": {}: {}", fields.text("type")?, fields.text("message").unwrap_or_default()))
     });
     let traceback = answer.text_of("traceback").map(|text| format!("\n{}", text.trim_end())).unwrap_or_default();

@@ -9,8 +9,8 @@ use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::value::RawValue;
 
 use super::follow::Event;
-use crate::task::json::Fields;
-use crate::task::progress::Progress;
+use celery::task::json::Fields;
+use celery::task::progress::Progress;
 
 /// The bar has so many steps: totals are anything from 1 to millions, and may have parts.
 const STEPS: u64 = 1_000;
@@ -111,7 +111,7 @@ fn members<'a>(fields: &Fields<'a>) -> Option<(&'a str, &'a str)> {
 fn progress(event: &Event) -> Option<Progress> {
     let fields = Fields::parse(&event.data).ok()?;
     if members(&fields).is_some() {
-        let whole = crate::task::json::verbatim(event.data.clone()).ok()?;
+        let whole = celery::task::json::verbatim(event.data.clone()).ok()?;
         return Progress::read(&whole);
     }
     ["meta", "progress"].iter().find_map(|name| Progress::read(fields.get(name)?))

@@ -14,7 +14,7 @@ use super::connection::{Client, Failure};
 use super::follow::follow;
 use super::settle::{settle, watch};
 use super::show::line;
-use crate::task::json;
+use celery::task::json;
 
 #[derive(Debug, Args)]
 pub struct Submit {

@@ -3,7 +3,7 @@
 use serde::Deserialize;
 use serde_json::Number;
 
-use crate::worker::{Context, Registry, TaskError};
+use taskgate_worker::{Context, Registry, TaskError};
 
 #[derive(Deserialize)]
 struct Two {

@@ -3,7 +3,7 @@
 use serde::Deserialize;
 use serde::de::IgnoredAny;
 
-use crate::worker::{Context, Registry, TaskError};
+use taskgate_worker::{Context, Registry, TaskError};
 
 #[derive(Deserialize)]
 struct Range {

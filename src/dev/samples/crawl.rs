@@ -13,7 +13,7 @@ use serde_json::json;
 use tokio::sync::Mutex;
 
 use super::Samples;
-use crate::worker::{Context, PROGRESS, Registry, TaskError};
+use taskgate_worker::{Context, PROGRESS, Registry, TaskError};
 
 const SLUGS: [(&str, &str); 3] =
     [("봉사 공지사항 크롤링", "volunteer"), ("취업 공지사항 크롤링", "job"), ("장학금 공지사항 크롤링", "scholarship")];
@@ -176,12 +176,12 @@ fn client() -> reqwest::Client {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::dev::sample_site;
+    use crate::dev::notice_boards;
 
     #[test]
     fn a_list_page_is_read() {
-        let page = read_page(&sample_site::page("job", 2).unwrap());
-        assert_eq!((page.total, page.notices.len()), (sample_site::PAGES, sample_site::PER_PAGE as usize));
+        let page = read_page(&notice_boards::page("job", 2).unwrap());
+        assert_eq!((page.total, page.notices.len()), (notice_boards::PAGES, notice_boards::PER_PAGE as usize));
         let first =
             Notice { id: "job-11".into(), title: "취업 공지 11".into(), url: "/sample-site/job/items/11".into() };
         assert_eq!(page.notices[0], first);
@@ -192,7 +192,7 @@ mod tests {
     async fn a_notice_is_saved_once() {
         let directory = tempfile::tempdir().unwrap();
         let seen = Seen { file: directory.path().join("deep/notices.json") };
-        let notices = read_page(&sample_site::page("job", 1).unwrap()).notices;
+        let notices = read_page(&notice_boards::page("job", 1).unwrap()).notices;
         assert_eq!(seen.remember("a", notices.clone()).await.unwrap(), 10);
         assert_eq!(seen.remember("a", notices.clone()).await.unwrap(), 0);
         assert_eq!(seen.remember("b", notices).await.unwrap(), 10);

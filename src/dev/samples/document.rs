@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
 use super::crawl::write_whole;
-use crate::worker::{Context, PROGRESS, Registry, TaskError};
+use taskgate_worker::{Context, PROGRESS, Registry, TaskError};
 
 const SAMPLE: &str = include_str!("../../../examples/celery-python/sample-document.html");
 const STAGES: usize = 5;

@@ -4,8 +4,8 @@ use serde::Serialize;
 use serde::de::IgnoredAny;
 use serde_json::value::RawValue;
 
-use crate::task::{GroupId, TaskId};
-use crate::worker::{Context, Registry};
+use celery::task::{GroupId, TaskId};
+use taskgate_worker::{Context, Registry};
 
 #[derive(Serialize)]
 struct Info {

@@ -10,7 +10,7 @@ mod upkeep;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use crate::worker::Registry;
+use taskgate_worker::Registry;
 
 /// What the sample tasks work on.
 #[derive(Debug, Clone)]

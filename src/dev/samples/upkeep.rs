@@ -7,7 +7,7 @@ use std::time::{Duration, SystemTime};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::worker::{Context, Registry, TaskError};
+use taskgate_worker::{Context, Registry, TaskError};
 
 const DAY: Duration = Duration::from_hours(24);
 

@@ -1,7 +1,7 @@
 //! `insert`: whole or refused, and why.
 
-use taskgate::store::{Conflict, Edge, EdgeKind, IdempotencyKey, NewGroup, Submission, UniqueKey, UniqueWhile};
-use taskgate::task::{GroupId, Phase, TaskId};
+use celery::task::{GroupId, Phase, TaskId};
+use ledger::{Conflict, Edge, EdgeKind, IdempotencyKey, NewGroup, Submission, UniqueKey, UniqueWhile};
 
 use super::fixture::{Fixture, T0, after, alone, id, json, new_id, record, submission, task};
 use super::on_both;
@@ -46,7 +46,7 @@ async fn what_was_submitted_is_read_back(ledger: &Fixture) {
     let (id, root) = (new_id(), new_id());
     let mut new = task(&id);
     new.phase = Phase::Held;
-    new.priority = taskgate::task::Priority::new(7).unwrap();
+    new.priority = celery::task::Priority::new(7).unwrap();
     new.due_at = Some(after(60));
     new.expires_at = Some(after(90));
     new.root_id = root.clone();
@@ -216,7 +216,7 @@ async fn numbers_follow_the_order_of_the_batch(ledger: &Fixture) {
     let answers = ledger.ledger.insert(&batch).await.unwrap();
     let numbers: Vec<i64> = answers.iter().flat_map(|answer| answer.as_ref().unwrap().task_nos.clone()).collect();
     assert!(numbers.is_sorted_by(|a, b| a < b));
-    let (events, _) = ledger.feed(0, &taskgate::store::Filter::default(), 1000).await.unwrap();
+    let (events, _) = ledger.feed(0, &ledger::Filter::default(), 1000).await.unwrap();
     assert_eq!(events.iter().map(|event| event.task_no).collect::<Vec<_>>(), numbers);
 }
 

@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use taskgate::store::{Edge, EdgeKind, Fence, NewGroup, Submission};
-use taskgate::task::{GroupId, Phase};
+use celery::task::{GroupId, Phase};
+use ledger::{Edge, EdgeKind, Fence, NewGroup, Submission};
 
 use super::fixture::{Fixture, T0, after, event, failure, json, new_id, record, submission, task};
 use super::on_both;

@@ -1,7 +1,7 @@
 //! Workers, pauses and revokes that must be remembered; which task follows which.
 
-use taskgate::store::{Edge, EdgeKind, Revocation, Worker, WorkerFacts};
-use taskgate::task::Phase;
+use celery::task::Phase;
+use ledger::{Edge, EdgeKind, Revocation, Worker, WorkerFacts};
 
 use super::fixture::{Fixture, T0, after, event, failure, new_id, submission, task};
 
@@ -41,7 +41,7 @@ async fn a_pause_remembers_whom_it_sent_away(fixture: &Fixture) {
 async fn a_revoke_is_remembered_until_its_task_ends(fixture: &Fixture) {
     let (ends, unknown) = (new_id(), new_id());
     fixture.queue(&ends).await;
-    let revocation = |id: &taskgate::task::TaskId, seconds| Revocation {
+    let revocation = |id: &celery::task::TaskId, seconds| Revocation {
         task_id: id.clone(),
         requested_at: after(seconds),
         terminate: false,
@@ -82,8 +82,7 @@ async fn a_failure_without_a_reason_gets_one(fixture: &Fixture) {
     let (failed, running) = (new_id(), new_id());
     fixture.queue(&failed).await;
     fixture.queue(&running).await;
-    let news =
-        taskgate::store::News { failure: Some(failure("ValueError", "boom")), ..event(&failed, Phase::Failed, 2) };
+    let news = ledger::News { failure: Some(failure("ValueError", "boom")), ..event(&failed, Phase::Failed, 2) };
     fixture.learn(&[news], true).await.unwrap();
     assert!(fixture.explain(&failed, "an earlier step failed").await.unwrap());
     assert!(!fixture.explain(&failed, "another reason").await.unwrap());

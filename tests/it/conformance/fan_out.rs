@@ -1,7 +1,7 @@
 //! Large fan-outs: accepted whole, written piece by piece, each piece once.
 
-use taskgate::store::{NewFanOut, NewGroup, Submission};
-use taskgate::task::{GroupId, TaskId};
+use celery::task::{GroupId, TaskId};
+use ledger::{NewFanOut, NewGroup, Submission};
 
 use super::fixture::{Fixture, new_id, submission, task};
 use super::on_both;
@@ -59,7 +59,7 @@ async fn a_fan_out_comes_with_its_group(ledger: &Fixture) {
     let (whole, group, _) = fan_out(4);
     ledger.insert(whole.clone()).await;
     let again = ledger.try_insert(whole).await.expect_err("the group is taken");
-    assert!(matches!(again, taskgate::store::Conflict::GroupId(id) if id == group));
+    assert!(matches!(again, ledger::Conflict::GroupId(id) if id == group));
     let first = ledger.ledger.next_fan_out(0).await.unwrap().expect("one waits");
     assert!(ledger.ledger.next_fan_out(first.no).await.unwrap().is_none(), "the refused one left something behind");
 }

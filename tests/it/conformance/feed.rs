@@ -3,9 +3,9 @@
 use std::collections::HashSet;
 use std::time::Duration;
 
+use celery::task::{Phase, TaskId};
+use ledger::{Changed, EVENTS_BYTES, Filter, Ledger, News};
 use sqlx::{Connection, Executor};
-use taskgate::store::{Changed, EVENTS_BYTES, Filter, Ledger, News};
-use taskgate::task::{Phase, TaskId};
 use tokio::sync::broadcast;
 
 use super::fixture::{Fixture, event, json, new_id, record};

@@ -3,13 +3,13 @@
 use std::ops::Deref;
 use std::sync::Arc;
 
-use taskgate::clock::{self, Time};
-use taskgate::store::postgres::{PostgresConfig, PostgresLedger};
-use taskgate::store::sqlite::{SqliteLedger, Synchronous};
-use taskgate::store::{
+use celery::task::{Json, Phase, Priority, QueueName, TaskId, TaskName};
+use ledger::postgres::{PostgresConfig, PostgresLedger};
+use ledger::sqlite::{SqliteLedger, Synchronous};
+use ledger::{
     Conflict, Event, Failure, Filter, Inserted, Ledger, NewTask, News, Page, Source, Submission, Task, TaskOptions,
 };
-use taskgate::task::{Json, Phase, Priority, QueueName, TaskId, TaskName};
+use runtime::clock::{self, Time};
 use tokio_util::sync::CancellationToken;
 
 use crate::harness::postgres::cluster;

@@ -4,8 +4,8 @@ use std::sync::Mutex;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use taskgate::store::{Carrier, Drained, NewTask, News, Outgoing, Source, Withdrawn};
-use taskgate::task::{Phase, QueueName, TaskId, TaskName};
+use celery::task::{Phase, QueueName, TaskId, TaskName};
+use ledger::{Carrier, Drained, NewTask, News, Outgoing, Source, Withdrawn};
 
 use super::fixture::{Fixture, T0, after, alone, event, new_id, record, task};
 use super::on_both;

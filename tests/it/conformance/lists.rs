@@ -1,7 +1,7 @@
 //! Lists: filters, pages, search; the unfinished ones and their census.
 
-use taskgate::store::{Cursor, Filter, NewTask, Page};
-use taskgate::task::{GroupId, Phase, QueueName, TaskId, TaskName};
+use celery::task::{GroupId, Phase, QueueName, TaskId, TaskName};
+use ledger::{Cursor, Filter, NewTask, Page};
 
 use super::fixture::{Fixture, after, alone, event, failure, id, new_id, record, task};
 use super::on_both;
@@ -256,7 +256,7 @@ async fn every_walk_meets_each_task_once(ledger: &Fixture) {
         new.queue = QueueName::parse(format!("q{}", n % 7)).unwrap();
         new.name = TaskName::parse(format!("tasks.t{}", n % 11)).unwrap();
         new.labels = vec![("shard".to_owned(), (n % 13).to_string())];
-        batch.push(taskgate::store::Submission { at: after(n), ..alone(new) });
+        batch.push(ledger::Submission { at: after(n), ..alone(new) });
     }
     ledger.ledger.insert(&batch).await.unwrap();
     let ends: Vec<_> = (0..1200)

@@ -4,8 +4,8 @@ use std::collections::HashSet;
 use std::task::Poll;
 use std::time::Duration;
 
-use taskgate::store::{Adoption, News, Source};
-use taskgate::task::Phase;
+use celery::task::Phase;
+use ledger::{Adoption, News, Source};
 
 use super::fixture::{Fixture, T0, after, event, failure, id, json, new_id, record};
 use super::on_both;
@@ -263,7 +263,7 @@ async fn concurrent_learners_leave_no_gap(ledger: &Fixture) {
         assert_eq!(seqs, (1..=42).collect::<Vec<i64>>());
         assert_eq!(ledger.task(id).await.seq, 42);
     }
-    let (events, _) = ledger.feed(0, &taskgate::store::Filter::default(), 1000).await.unwrap();
+    let (events, _) = ledger.feed(0, &ledger::Filter::default(), 1000).await.unwrap();
     assert_eq!(events.len(), 8 * 42);
     assert_eq!(events.iter().map(|event| event.feed).collect::<HashSet<_>>().len(), events.len());
 }

@@ -5,8 +5,8 @@ use std::sync::Mutex;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use taskgate::store::{Carrier, Drained, Message, NewGroup, News, Outgoing, Source, Submission, Withdrawn};
-use taskgate::task::{GroupId, Phase, QueueName, TaskId};
+use celery::task::{GroupId, Phase, QueueName, TaskId};
+use ledger::{Carrier, Drained, Message, NewGroup, News, Outgoing, Source, Submission, Withdrawn};
 use tokio::sync::Notify;
 
 use super::fixture::{Fixture, after, alone, event, new_id, record, submission, task};

@@ -1,7 +1,7 @@
 //! No statement of the PostgreSQL ledger reads a table that grows from end to end.
 
+use ledger::postgres::STATEMENTS;
 use sqlx::{AssertSqlSafe, Connection, Executor, Row, SqlSafeStr, Statement};
-use taskgate::store::postgres::STATEMENTS;
 
 use super::fixture::Fixture;
 

@@ -2,10 +2,10 @@
 
 use std::sync::Arc;
 
+use celery::task::{Phase, TaskId};
 use futures_util::future::join_all;
-use taskgate::services::reads::Reader;
-use taskgate::store::Task;
-use taskgate::task::{Phase, TaskId};
+use ledger::Task;
+use taskgate::live::reads::Reader;
 use tokio_util::sync::CancellationToken;
 
 use super::fixture::{Fixture, after, new_id, record};

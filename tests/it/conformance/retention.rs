@@ -1,7 +1,7 @@
 //! The end of history: pruning and tombstones.
 
-use taskgate::store::{Filter, NewGroup, Submission, UniqueKey, UniqueWhile};
-use taskgate::task::{GroupId, Phase, TaskId};
+use celery::task::{GroupId, Phase, TaskId};
+use ledger::{Filter, NewGroup, Submission, UniqueKey, UniqueWhile};
 
 use super::fixture::{Fixture, after, alone, new_id, record, submission, task};
 use super::on_both;
@@ -86,7 +86,7 @@ async fn a_pruned_task_is_not_adopted_again(ledger: &Fixture) {
     finish(ledger, &old, 5).await;
     ledger.prune(after(50), 100, after(60)).await.unwrap();
     let mut late = record(&old, Phase::Succeeded, 70);
-    late.adoption = Some(taskgate::store::Adoption::default());
+    late.adoption = Some(ledger::Adoption::default());
     assert!(ledger.learn(&[late], true).await.unwrap().is_empty());
     assert!(ledger.ledger.task(&old).await.unwrap().is_none());
 }

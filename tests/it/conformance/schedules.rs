@@ -1,11 +1,11 @@
 //! The timetable: whoever moves a row forward submits its tick, and nobody else does.
 
-use taskgate::clock::{self, Time};
-use taskgate::store::{
+use celery::task::{Phase, TaskId};
+use ledger::{
     Conflict, Created, Edit, Firing, Firings, MOST_AHEAD, NewRun, NextTick, Outcome, Page, Schedule, Submission,
     UniqueKey, UniqueWhile,
 };
-use taskgate::task::{Phase, TaskId};
+use runtime::clock::{self, Time};
 
 use super::fixture::{Fixture, T0, after, alone, event, new_id, task};
 use super::on_both;

@@ -2,11 +2,11 @@
 
 use std::time::Duration;
 
+use celery::task::Phase;
+use ledger::postgres::{PostgresConfig, PostgresLedger, STATEMENTS as ON_POSTGRES};
+use ledger::sqlite::{STATEMENTS as ON_SQLITE, SqliteLedger, Synchronous};
+use ledger::{Error, Ledger};
 use sqlx::{Connection, Executor, Row, SqlSafeStr};
-use taskgate::store::postgres::{PostgresConfig, PostgresLedger, STATEMENTS as ON_POSTGRES};
-use taskgate::store::sqlite::{STATEMENTS as ON_SQLITE, SqliteLedger, Synchronous};
-use taskgate::store::{Error, Ledger};
-use taskgate::task::Phase;
 use tokio_util::sync::CancellationToken;
 
 use super::fixture::{Fixture, alone, json, new_id, record, task};
@@ -122,7 +122,7 @@ async fn a_restored_database_goes_on_above_its_old_positions() {
     ledger.migrate().await.unwrap();
     let id = new_id();
     ledger.accept(&id).await;
-    let (events, end) = ledger.feed(0, &taskgate::store::Filter::default(), 10).await.unwrap();
+    let (events, end) = ledger.feed(0, &ledger::Filter::default(), 10).await.unwrap();
     assert_eq!(events.len(), 2);
     assert_eq!((events[1].task_id.clone(), events[1].feed), (id, end));
 }

@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use taskgate::services::stats::{Folder, Pass};
-use taskgate::store::{Counted, FailureKind, Figure, MEASURES, Span, Window};
+use ledger::{Counted, FailureKind, Figure, MEASURES, Span, Window};
+use taskgate::tell::stats::{Folder, Pass};
 
 use super::fixture::{Fixture, T0, after, new_id};
 use super::on_both;
@@ -96,7 +96,7 @@ async fn a_second_folder_counts_nothing_twice(ledger: &Fixture) {
             break;
         }
     }
-    let ever = Window { span: Span::Ever, from: taskgate::clock::Time(0), step_micros: 1, ..window(true) };
+    let ever = Window { span: Span::Ever, from: runtime::clock::Time(0), step_micros: 1, ..window(true) };
     assert_eq!(sums(ledger, &ever).await, [("tasks.add".to_owned(), 5)]);
 }
 

@@ -1,6 +1,6 @@
 //! Tokens and tickets: who may call, as every replica sees it.
 
-use taskgate::store::{Scope, Token};
+use ledger::{Scope, Token};
 
 use super::fixture::{Fixture, T0, after};
 

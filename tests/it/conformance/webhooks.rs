@@ -2,10 +2,8 @@
 
 use std::time::Duration;
 
-use taskgate::clock::Time;
-use taskgate::store::{
-    Claim, Delivery, DeliveryFilter, DeliveryState, Endpoint, EndpointDocument, NewDelivery, Page, Tried,
-};
+use ledger::{Claim, Delivery, DeliveryFilter, DeliveryState, Endpoint, EndpointDocument, NewDelivery, Page, Tried};
+use runtime::clock::Time;
 
 use super::fixture::{Fixture, T0, after, alone, new_id, task};
 use super::on_both;

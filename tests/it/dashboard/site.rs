@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use taskgate::dev::sample_site;
+use taskgate::dev::notice_boards;
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
@@ -52,7 +52,7 @@ async fn serve(stream: TcpStream, pages: Arc<Semaphore>) {
     let path = head.split(' ').nth(1).expect("a path");
     let mut parts = path.rsplit('/');
     let number = parts.next().and_then(|number| number.parse().ok()).expect("a number");
-    let page = sample_site::page(parts.next().expect("a board"), number).expect("a page of the board");
+    let page = notice_boards::page(parts.next().expect("a board"), number).expect("a page of the board");
     let answer = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\nConnection: close\r\n\r\n{page}", page.len());
     let _ = stream.write_all(answer.as_bytes()).await;
 }

@@ -2,7 +2,7 @@
 
 use std::thread::JoinHandle;
 
-use taskgate::resp::Server;
+use resp::Server;
 use tokio_util::sync::CancellationToken;
 
 pub struct BuiltIn {

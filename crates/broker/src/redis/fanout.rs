@@ -1,0 +1,39 @@
+//! A worker's side of remote control: it hears what is said to everybody, and answers into the list of whoever asked.
+//!
+//! Lossy by nature: what is said while nobody listens is gone.
+
+use redis::aio::PubSub;
+
+use super::{Broker, CONTROL_EXCHANGE, Error};
+use celery::binding::{self, Member};
+use celery::task::Priority;
+
+impl Broker {
+    /// A connection that listens for remote-control requests.
+    pub async fn control_requests(&self) -> Result<PubSub, Error> {
+        let mut subscription = self.link.pubsub().await?;
+        subscription.psubscribe(self.keys.fanout(CONTROL_EXCHANGE, "")).await?;
+        Ok(subscription)
+    }
+
+    /// Sends a message through an exchange as kombu does: to the list itself without one, else to every queue bound to the key.
+    pub async fn reply(&self, exchange: &str, routing_key: &str, message: &[u8]) -> Result<(), Error> {
+        let queues =
+            if exchange.is_empty() { vec![routing_key.to_owned()] } else { self.bound(exchange, routing_key).await? };
+        for queue in queues {
+            let mut command = redis::cmd("LPUSH");
+            command.arg(self.keys.queue(&queue, Priority::default())).arg(message);
+            let _: u64 = self.link.call(&command).await?;
+        }
+        Ok(())
+    }
+
+    /// The queues that an exchange gives messages with this key to.
+    pub async fn bound(&self, exchange: &str, routing_key: &str) -> Result<Vec<String>, Error> {
+        let mut members = redis::cmd("SMEMBERS");
+        members.arg(self.keys.binding(exchange));
+        let members: Vec<String> = self.link.call(&members).await?;
+        let members: Vec<Member> = members.iter().filter_map(|member| Member::decode(member)).collect();
+        Ok(binding::route(&members, routing_key).into_iter().map(str::to_owned).collect())
+    }
+}

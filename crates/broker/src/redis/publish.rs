@@ -1,0 +1,180 @@
+//! Puts messages into their lists, each delivery at most once.
+//!
+//! The push sets the delivery's marker in the same script: a crash, or an answer that got lost, repeats the call and not the
+//! message. A marker lives from the push until the ledger has written the publication down for certain, and is removed then.
+
+use std::sync::LazyLock;
+use std::time::Duration;
+
+use redis::Script;
+
+use super::{Broker, Error};
+use celery::task::{Priority, QueueName};
+use runtime::clock::Time;
+
+/// Where a message goes.
+#[derive(Debug, Clone)]
+pub enum Target {
+    Queue(QueueName, Priority),
+    /// Everybody who listens now.
+    Fanout {
+        exchange: String,
+        routing_key: String,
+    },
+}
+
+/// One message on its way.
+#[derive(Debug, Clone)]
+pub struct Push {
+    pub target: Target,
+    /// Unique for this delivery; the field of the marker.
+    pub tag: String,
+    /// The envelope, exactly as it will stand in the list.
+    pub envelope: Vec<u8>,
+}
+
+/// What became of one push.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Pushed {
+    Now,
+    /// The marker was there: an earlier call pushed it, or a revoke forbade it.
+    Before,
+}
+
+/// Refused by the script because its caller waited too long: somebody else may have taken the tasks over.
+const STALE: &str = "STALE";
+
+/// A call carries at most this much, so that no script holds Redis for long.
+const MAX_MESSAGES: usize = 1_000;
+const MAX_BYTES: usize = 4 << 20;
+
+static PUBLISH: LazyLock<Script> = LazyLock::new(|| {
+    Script::new(
+        r"
+        local now = redis.call('TIME')
+        local deadline = tonumber(ARGV[1])
+        if deadline > 0 and tonumber(now[1]) > deadline then
+            return redis.error_reply('STALE the caller waited too long')
+        end
+        local done = {}
+        for i = 2, #ARGV, 4 do
+            local fresh = redis.call('HSETNX', KEYS[1], ARGV[i + 2], now[1])
+            if fresh == 1 then
+                redis.call(ARGV[i], ARGV[i + 1], ARGV[i + 3])
+            end
+            done[#done + 1] = fresh
+        end
+        return done
+        ",
+    )
+});
+
+impl Broker {
+    /// Publishes in order. With a `deadline` (Redis's clock) nothing is pushed later than that.
+    ///
+    /// # Errors
+    /// Those of Redis; the outcomes of earlier chunks are lost with it, their markers are not.
+    pub async fn publish(&self, batch: &[Push], deadline: Option<Time>) -> Result<Vec<Pushed>, Error> {
+        let mut outcomes = Vec::with_capacity(batch.len());
+        for chunk in chunks(batch) {
+            outcomes.extend(self.publish_chunk(chunk, deadline).await?);
+        }
+        Ok(outcomes)
+    }
+
+    async fn publish_chunk(&self, chunk: &[Push], deadline: Option<Time>) -> Result<Vec<Pushed>, Error> {
+        let mut call = PUBLISH.key(self.keys.markers());
+        call.arg(deadline.map_or(0, |at| at.as_micros() / 1_000_000));
+        for push in chunk {
+            match &push.target {
+                Target::Queue(queue, priority) => call.arg("LPUSH").arg(self.keys.queue(queue.as_str(), *priority)),
+                Target::Fanout { exchange, routing_key } => {
+                    call.arg("PUBLISH").arg(self.keys.fanout(exchange, routing_key))
+                }
+            };
+            call.arg(&push.tag).arg(push.envelope.as_slice());
+        }
+        let fresh: Vec<u8> = self.link.script(&call).await?;
+        if fresh.len() != chunk.len() {
+            return Err(Error::Unexpected(format!("{} outcomes for {} messages", fresh.len(), chunk.len())));
+        }
+        Ok(fresh.into_iter().map(|fresh| if fresh == 1 { Pushed::Now } else { Pushed::Before }).collect())
+    }
+
+    /// Removes markers of deliveries whose publication the ledger has written down.
+    pub async fn forget_markers(&self, tags: &[String]) -> Result<(), Error> {
+        if tags.is_empty() {
+            return Ok(());
+        }
+        self.link.call(redis::cmd("HDEL").arg(self.keys.markers()).arg(tags)).await
+    }
+
+    /// Forbids a delivery for as long as the marker lives. `false` when it was published before.
+    pub async fn forbid(&self, tag: &str, now: Time) -> Result<bool, Error> {
+        let mut command = redis::cmd("HSETNX");
+        command.arg(self.keys.markers()).arg(tag).arg(now.as_micros() / 1_000_000);
+        Ok(self.link.call::<u8>(&command).await? == 1)
+    }
+
+    /// Removes up to `limit` markers older than `age`; what a crash left behind. Returns how many.
+    pub async fn sweep_markers(&self, now: Time, age: Duration, limit: usize) -> Result<usize, Error> {
+        let oldest = now.minus(age).as_micros() / 1_000_000;
+        let mut cursor = 0_u64;
+        let mut stale: Vec<String> = Vec::new();
+        loop {
+            let mut command = redis::cmd("HSCAN");
+            command.arg(self.keys.markers()).arg(cursor).arg("COUNT").arg(1000);
+            let (next, fields): (u64, Vec<(String, i64)>) = self.link.call(&command).await?;
+            stale.extend(fields.into_iter().filter(|(_, at)| *at < oldest).map(|(tag, _)| tag));
+            cursor = next;
+            if cursor == 0 || stale.len() >= limit {
+                break;
+            }
+        }
+        self.forget_markers(&stale).await?;
+        Ok(stale.len())
+    }
+}
+
+impl Error {
+    /// The script refused because the deadline had passed; nothing was pushed.
+    pub fn is_stale(&self) -> bool {
+        matches!(self, Self::Redis(error) if error.code() == Some(STALE))
+    }
+}
+
+fn chunks(batch: &[Push]) -> impl Iterator<Item = &[Push]> {
+    let mut rest = batch;
+    std::iter::from_fn(move || {
+        if rest.is_empty() {
+            return None;
+        }
+        let mut bytes = 0;
+        let fits = rest.iter().take(MAX_MESSAGES).take_while(|push| {
+            let first = bytes == 0;
+            bytes += push.envelope.len();
+            first || bytes <= MAX_BYTES
+        });
+        let (chunk, tail) = rest.split_at(fits.count());
+        rest = tail;
+        Some(chunk)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn push(bytes: usize) -> Push {
+        let queue = QueueName::parse("celery").unwrap();
+        Push { target: Target::Queue(queue, Priority::default()), tag: String::new(), envelope: vec![0; bytes] }
+    }
+
+    #[test]
+    fn a_call_is_bounded_in_messages_and_bytes_but_takes_one_of_any_size() {
+        let sizes = |batch: &[Push]| chunks(batch).map(<[Push]>::len).collect::<Vec<_>>();
+        assert_eq!(sizes(&vec![push(10); 2_001]), [1_000, 1_000, 1]);
+        assert_eq!(sizes(&vec![push(3 << 20); 3]), [1, 1, 1]);
+        assert_eq!(sizes(&[push(20 << 20), push(1)]), [1, 1]);
+    }
+}

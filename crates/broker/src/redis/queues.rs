@@ -1,0 +1,176 @@
+//! Looking into queues, and taking messages out of them again.
+//!
+//! A queue is four lists, one per priority step; the next message of a list stands at its right end. Looking never removes
+//! anything. What is taken out is given back to the caller, whole, so that the ledger can say what became of it.
+
+use super::keys::PRIORITY_STEPS;
+use super::{Broker, Error};
+use celery::Envelope;
+use celery::task::Priority;
+
+/// Messages in each of the four lists, first served first.
+pub type Depth = [i64; 4];
+
+/// Messages read at a time: of ordinary size some hundred kilobytes.
+const CHUNK: i64 = 100;
+/// A search looks at this many messages of each list, the next ones first. What stands further back is left to the broadcast.
+const SEARCH_DEPTH: i64 = 20_000;
+/// A page of contents ends early after this many bytes.
+const PAGE_BYTES: usize = 8 << 20;
+
+/// One message as it stands in a list.
+#[derive(Debug, Clone)]
+pub struct Standing {
+    /// 0, 3, 6 or 9.
+    pub step: u8,
+    pub payload: Vec<u8>,
+}
+
+impl Broker {
+    /// Messages per list of each queue, in the order of `queues`.
+    pub async fn depths(&self, queues: &[String]) -> Result<Vec<Depth>, Error> {
+        if queues.is_empty() {
+            return Ok(Vec::new());
+        }
+        let mut pipeline = redis::pipe();
+        for list in queues.iter().flat_map(|queue| self.keys.queue_lists(queue)) {
+            pipeline.cmd("LLEN").arg(list);
+        }
+        let lengths: Vec<i64> = self.link.pipeline(&pipeline).await?;
+        Ok(lengths.chunks_exact(4).map(|four| [four[0], four[1], four[2], four[3]]).collect())
+    }
+
+    /// The next message of each list that has one: among them is the oldest of its queue.
+    pub async fn heads(&self, queue: &str) -> Result<Vec<Standing>, Error> {
+        let mut pipeline = redis::pipe();
+        for list in self.keys.queue_lists(queue) {
+            pipeline.cmd("LINDEX").arg(list).arg(-1);
+        }
+        let found: Vec<Option<Vec<u8>>> = self.link.pipeline(&pipeline).await?;
+        let standing = |(step, payload): (u8, Option<Vec<u8>>)| payload.map(|payload| Standing { step, payload });
+        Ok(PRIORITY_STEPS.into_iter().zip(found).filter_map(standing).collect())
+    }
+
+    /// Up to `limit` messages after the first `skip`, in the order in which they will be served. A page may be shorter than
+    /// `limit` when its messages are large, but has at least one while there is one.
+    pub async fn contents(&self, queue: &str, skip: i64, limit: i64) -> Result<Vec<Standing>, Error> {
+        let [depth] = self.depths(&[queue.to_owned()]).await?[..] else { return Ok(Vec::new()) };
+        let (mut skip, mut bytes, mut page) = (skip, 0, Vec::new());
+        for ((step, list), length) in PRIORITY_STEPS.into_iter().zip(self.keys.queue_lists(queue)).zip(depth) {
+            while skip < length {
+                let room = limit - i64::try_from(page.len()).unwrap_or(limit);
+                if room <= 0 || bytes > PAGE_BYTES {
+                    return Ok(page);
+                }
+                let chunk = self.chunk(&list, skip, room.min(CHUNK)).await?;
+                if chunk.is_empty() {
+                    break;
+                }
+                skip += i64::try_from(chunk.len()).unwrap_or(CHUNK);
+                bytes += chunk.iter().map(Vec::len).sum::<usize>();
+                page.extend(chunk.into_iter().map(|payload| Standing { step, payload }));
+            }
+            skip = (skip - length).max(0);
+        }
+        Ok(page)
+    }
+
+    /// `count` messages of one list after the first `skip`, the next to be served first.
+    async fn chunk(&self, list: &str, skip: i64, count: i64) -> Result<Vec<Vec<u8>>, Error> {
+        let mut command = redis::cmd("LRANGE");
+        command.arg(list).arg(-skip - count).arg(-skip - 1);
+        let mut chunk: Vec<Vec<u8>> = self.link.call(&command).await?;
+        chunk.reverse();
+        Ok(chunk)
+    }
+
+    /// Takes up to `limit` messages out of a queue, the next to be served first. Empty when there is none.
+    ///
+    /// # Cancel safety
+    /// None: what a dropped call took out is gone, and the sweeper finds its tasks without a trace.
+    pub async fn take_out(&self, queue: &str, limit: usize) -> Result<Vec<Standing>, Error> {
+        for (step, list) in PRIORITY_STEPS.into_iter().zip(self.keys.queue_lists(queue)) {
+            let mut pipeline = redis::pipe();
+            pipeline.atomic();
+            for _ in 0..limit {
+                pipeline.cmd("RPOP").arg(&list);
+            }
+            let taken: Vec<Option<Vec<u8>>> = self.link.pipeline(&pipeline).await?;
+            let taken: Vec<Standing> = taken.into_iter().flatten().map(|payload| Standing { step, payload }).collect();
+            if !taken.is_empty() {
+                return Ok(taken);
+            }
+        }
+        Ok(Vec::new())
+    }
+
+    /// Removes exactly this message from its list. `false` when it does not stand there.
+    pub async fn remove(&self, queue: &str, priority: Priority, payload: &[u8]) -> Result<bool, Error> {
+        let list = self.keys.queue(queue, priority);
+        Ok(self.link.call::<i64>(redis::cmd("LREM").arg(list).arg(1).arg(payload)).await? > 0)
+    }
+
+    /// Finds and removes messages of a task that are not byte for byte ours: put back by a worker, sent again by a retry, sent
+    /// as a step of a canvas. Gives back what was removed.
+    pub async fn remove_task(&self, queue: &str, task_id: &str) -> Result<Vec<Standing>, Error> {
+        let mut removed = Vec::new();
+        for (step, list) in PRIORITY_STEPS.into_iter().zip(self.keys.queue_lists(queue)) {
+            for payload in self.search(&list, task_id).await? {
+                if self.link.call::<i64>(redis::cmd("LREM").arg(&list).arg(-1).arg(&payload)).await? > 0 {
+                    removed.push(Standing { step, payload });
+                }
+            }
+        }
+        Ok(removed)
+    }
+
+    async fn search(&self, list: &str, task_id: &str) -> Result<Vec<Vec<u8>>, Error> {
+        let (mut found, mut skip) = (Vec::new(), 0);
+        while skip < SEARCH_DEPTH {
+            let chunk = self.chunk(list, skip, CHUNK).await?;
+            let full = chunk.len() == CHUNK as usize;
+            found.extend(chunk.into_iter().filter(|payload| is_of(payload, task_id)));
+            if !full {
+                break;
+            }
+            skip += CHUNK;
+        }
+        Ok(found)
+    }
+}
+
+/// Whether a message carries this task.
+fn is_of(payload: &[u8], task_id: &str) -> bool {
+    let hint = payload.windows(task_id.len().max(1)).any(|part| part == task_id.as_bytes());
+    // An id that JSON escapes does not stand in the text as it is.
+    if !hint && task_id.is_ascii() && !task_id.contains(['"', '\\']) {
+        return false;
+    }
+    let Ok(envelope) = Envelope::decode(payload) else { return false };
+    let headers = celery::json::Fields::parse(&envelope.headers).unwrap_or_default();
+    match headers.text("id") {
+        Some(id) => id == task_id,
+        None => envelope.properties.correlation_id.as_deref() == Some(task_id),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use celery::{Properties, envelope};
+
+    #[test]
+    fn a_message_is_told_by_the_id_in_its_headers() {
+        let message = |id: &str| {
+            envelope(
+                &format!(r#"{{"task": "t", "id": "{id}"}}"#),
+                "[[\"b\"], {}, {}]",
+                &Properties::task("x", "q", 0, "t"),
+            )
+        };
+        assert!(is_of(&message("b"), "b"));
+        assert!(!is_of(&message("a"), "b"));
+        assert!(!is_of(&message("ab"), "b"));
+        assert!(!is_of(b"not a message with b", "b"));
+    }
+}

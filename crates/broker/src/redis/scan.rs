@@ -1,0 +1,332 @@
+//! Looks for messages: which tasks are in a queue's lists, and which are reserved by workers.
+//!
+//! Reads in pages while everything moves. A message that moves from a list to `unacked` during the reading is found in one of
+//! the two, because lists are read first; one that is put back the other way may be missed, so absence must be seen twice.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::LazyLock;
+
+use redis::Script;
+
+use super::keys::SEPARATOR;
+use super::{Broker, Error};
+use celery::Envelope;
+use runtime::clock::Time;
+
+/// Elements read in one call.
+const PAGE: isize = 500;
+/// Of a thousand keys each, to find the tables of bindings: it is done after a loss only.
+const BINDING_PAGES: usize = 200;
+
+/// A field of `unacked` and its value.
+type Entry = (Vec<u8>, Vec<u8>);
+
+/// KEYS: unacked, index. ARGV: tags. Whose entry has the mark somewhere is told whole, with its tag and score.
+static MARKED: LazyLock<Script> = LazyLock::new(|| {
+    Script::new(
+        r#"
+        local marked = {}
+        for _, tag in ipairs(ARGV) do
+            local entry = redis.call('HGET', KEYS[1], tag)
+            if entry and string.find(entry, '"redelivered": *true') then
+                marked[#marked + 1] = {tag, redis.call('ZSCORE', KEYS[2], tag) or '', entry}
+            end
+        end
+        return marked
+        "#,
+    )
+});
+
+/// Messages that went back, read from the served end of one list.
+const RETURNED: usize = 256;
+/// Of all lists together: the server answers nobody else meanwhile.
+const RETURNED_BYTES: usize = 1 << 20;
+
+/// KEYS: lists. ARGV: messages of a list, bytes of all. Those at the end that is served next that have the mark, until one that has not.
+static AT_FRONT: LazyLock<Script> = LazyLock::new(|| {
+    Script::new(
+        r#"
+        local marked, bytes = {}, 0
+        for _, list in ipairs(KEYS) do
+            for place = 1, tonumber(ARGV[1]) do
+                local message = redis.call('LINDEX', list, -place)
+                if not message or not string.find(message, '"redelivered": *true') then break end
+                bytes = bytes + #message
+                if bytes > tonumber(ARGV[2]) then return marked end
+                marked[#marked + 1] = message
+            end
+        end
+        return marked
+        "#,
+    )
+});
+
+/// What a scan found, by task id.
+#[derive(Debug, Default)]
+pub struct Present {
+    /// Waiting in a list.
+    pub listed: HashSet<String>,
+    /// Waiting in a list once more: a worker had reserved it before.
+    pub returned: HashSet<String>,
+    /// Reserved by a worker: in `unacked`.
+    pub reserved: HashMap<String, Reservation>,
+}
+
+/// A message in `unacked`, as it was when it was seen.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Reservation {
+    pub tag: String,
+    /// Its place in `unacked_index`, digit for digit; empty when it has none.
+    pub score: String,
+    /// It went back to its list before.
+    pub redelivered: bool,
+}
+
+impl Reservation {
+    /// When it was taken or renewed, by the clock of whoever did it.
+    pub fn since(&self) -> Option<Time> {
+        self.score.parse().ok().map(Time::from_unix_secs)
+    }
+}
+
+impl Present {
+    pub fn contains(&self, id: &str) -> bool {
+        self.listed.contains(id) || self.reserved.contains_key(id)
+    }
+
+    fn note_listed(&mut self, message: &[u8]) {
+        let Some((id, redelivered)) = listed(message) else { return };
+        if redelivered {
+            self.returned.insert(id.clone());
+        }
+        self.listed.insert(id);
+    }
+}
+
+impl Broker {
+    /// Messages in all four lists of a queue.
+    pub async fn queue_length(&self, queue: &str) -> Result<i64, Error> {
+        let mut pipeline = redis::pipe();
+        for list in self.keys.queue_lists(queue) {
+            pipeline.cmd("LLEN").arg(list);
+        }
+        let lengths: Vec<i64> = self.link.pipeline(&pipeline).await?;
+        Ok(lengths.into_iter().sum())
+    }
+
+    /// Messages reserved by workers, of all queues.
+    pub async fn reserved_count(&self) -> Result<i64, Error> {
+        self.link.call(redis::cmd("HLEN").arg(self.keys.unacked())).await
+    }
+
+    /// Queues that some exchange of this Redis is bound to: kombu writes its own name down for every queue that it declares.
+    pub async fn bound_queues(&self) -> Result<Vec<String>, Error> {
+        let mut tables: Vec<String> = Vec::new();
+        let mut cursor = 0_u64;
+        for _ in 0..BINDING_PAGES {
+            let mut command = redis::cmd("SCAN");
+            command.arg(cursor).arg("MATCH").arg(self.keys.binding("*")).arg("COUNT").arg(1_000).arg("TYPE").arg("set");
+            let (next, page): (u64, Vec<String>) = self.link.call(&command).await?;
+            tables.extend(page);
+            cursor = next;
+            if cursor == 0 {
+                break;
+            }
+        }
+        let mut queues = Vec::new();
+        for table in tables.iter().filter(|table| !table.ends_with(".pidbox")) {
+            let members: Vec<String> = self.link.call(redis::cmd("SMEMBERS").arg(table)).await?;
+            let queue = |member: String| member.rsplit(SEPARATOR).next().map(str::to_owned);
+            queues.extend(members.into_iter().filter_map(queue).filter(|queue| !queue.ends_with(".pidbox")));
+        }
+        Ok(queues)
+    }
+
+    /// Ids of all tasks in these queues and in `unacked`. Lists are read from the end that is served last, so that what is
+    /// served meanwhile shifts nothing past the reader.
+    pub async fn present(&self, queues: &[String]) -> Result<Present, Error> {
+        let mut present = Present::default();
+        for queue in queues {
+            for list in self.keys.queue_lists(queue) {
+                self.scan_list(&list, &mut present).await?;
+            }
+        }
+        self.scan_unacked(&mut present.reserved).await?;
+        Ok(present)
+    }
+
+    /// New messages come in at the left and shift the rest to the right: reading leftwards sees some twice and misses none.
+    async fn scan_list(&self, list: &str, present: &mut Present) -> Result<(), Error> {
+        let length: isize = self.link.call(redis::cmd("LLEN").arg(list)).await?;
+        let mut end = length - 1;
+        while end >= 0 {
+            let start = (end - PAGE + 1).max(0);
+            let page: Vec<Vec<u8>> = self.link.call(redis::cmd("LRANGE").arg(list).arg(start).arg(end)).await?;
+            page.iter().for_each(|bytes| present.note_listed(bytes));
+            end = start - 1;
+        }
+        let newest: Vec<Vec<u8>> = self.link.call(redis::cmd("LRANGE").arg(list).arg(0).arg(PAGE)).await?;
+        newest.iter().for_each(|bytes| present.note_listed(bytes));
+        Ok(())
+    }
+
+    async fn scan_unacked(&self, ids: &mut HashMap<String, Reservation>) -> Result<(), Error> {
+        let mut cursor = 0_u64;
+        loop {
+            let mut command = redis::cmd("HSCAN");
+            command.arg(self.keys.unacked()).arg(cursor).arg("COUNT").arg(PAGE);
+            let (next, entries): (u64, Vec<Entry>) = self.link.call(&command).await?;
+            let scores = self.scores(&entries).await?;
+            for ((tag, value), score) in entries.iter().zip(scores) {
+                if let Some((id, redelivered)) = reserved(value) {
+                    let tag = String::from_utf8_lossy(tag).into_owned();
+                    ids.insert(id, Reservation { tag, score: score.unwrap_or_default(), redelivered });
+                }
+            }
+            cursor = next;
+            if cursor == 0 {
+                return Ok(());
+            }
+        }
+    }
+
+    async fn scores(&self, entries: &[Entry]) -> Result<Vec<Option<String>>, Error> {
+        if entries.is_empty() {
+            return Ok(Vec::new());
+        }
+        let mut pipeline = redis::pipe();
+        for (tag, _) in entries {
+            pipeline.cmd("ZSCORE").arg(self.keys.unacked_index()).arg(tag);
+        }
+        self.link.pipeline(&pipeline).await
+    }
+
+    /// Messages reserved before `before`, oldest first, with their tasks' ids, after the first `skip`. What names no task has an
+    /// empty id.
+    pub async fn reserved_before(
+        &self,
+        before: Time,
+        skip: usize,
+        limit: usize,
+    ) -> Result<Vec<(Reservation, String)>, Error> {
+        let mut command = redis::cmd("ZRANGEBYSCORE");
+        command.arg(self.keys.unacked_index()).arg("-inf").arg(before.as_unix_secs()).arg("WITHSCORES");
+        command.arg("LIMIT").arg(skip).arg(limit);
+        let places: Vec<(String, String)> = self.link.call(&command).await?;
+        if places.is_empty() {
+            return Ok(Vec::new());
+        }
+        let tags: Vec<&String> = places.iter().map(|(tag, _)| tag).collect();
+        let entries: Vec<Option<Vec<u8>>> =
+            self.link.call(redis::cmd("HMGET").arg(self.keys.unacked()).arg(&tags)).await?;
+        let read = |((tag, score), entry): ((String, String), Option<Vec<u8>>)| {
+            let (id, redelivered) = entry.as_deref().and_then(reserved).unwrap_or_default();
+            (Reservation { tag, score, redelivered }, id)
+        };
+        Ok(places.into_iter().zip(entries).map(read).collect())
+    }
+
+    /// Those of the messages with these delivery tags that are reserved and went back to their lists before.
+    pub async fn redelivered(&self, tags: &[&str]) -> Result<Vec<Reservation>, Error> {
+        let mut found = Vec::new();
+        for page in tags.chunks(PAGE as usize) {
+            let mut call = MARKED.key(self.keys.unacked());
+            call.key(self.keys.unacked_index()).arg(page);
+            let marked: Vec<(String, String, Vec<u8>)> = self.link.script(&call).await?;
+            found.extend(marked.into_iter().filter_map(|(tag, score, entry)| {
+                let (_, redelivered) = reserved(&entry)?;
+                Some(Reservation { tag, score, redelivered })
+            }));
+        }
+        Ok(found)
+    }
+
+    /// Tasks whose messages went back to these queues and are served next. kombu puts messages back where workers take them, so none
+    /// is missed for others that wait behind; costs a look at each list's end where nothing went back.
+    pub async fn at_front(&self, queues: &[String]) -> Result<Present, Error> {
+        let mut present = Present::default();
+        for page in queues.chunks(PAGE as usize) {
+            let mut call = AT_FRONT.prepare_invoke();
+            for list in page.iter().flat_map(|queue| self.keys.queue_lists(queue)) {
+                call.key(list);
+            }
+            let marked: Vec<Vec<u8>> = self.link.script(call.arg(RETURNED).arg(RETURNED_BYTES)).await?;
+            marked.iter().for_each(|bytes| present.note_listed(bytes));
+        }
+        Ok(present)
+    }
+
+    /// Takes every message of a list whose task `is_unwanted`, newest first. Returns ids of what was removed.
+    pub async fn remove_listed(
+        &self,
+        queue: &str,
+        is_unwanted: impl Fn(&str, i64) -> bool + Send + Sync,
+    ) -> Result<Vec<String>, Error> {
+        let mut removed = Vec::new();
+        for list in self.keys.queue_lists(queue) {
+            let length: isize = self.link.call(redis::cmd("LLEN").arg(&list)).await?;
+            let mut end = length - 1;
+            while end >= 0 {
+                let start = (end - PAGE + 1).max(0);
+                let page: Vec<Vec<u8>> = self.link.call(redis::cmd("LRANGE").arg(&list).arg(start).arg(end)).await?;
+                for bytes in page {
+                    let Some((id, retries)) = attempt(&bytes).filter(|(id, retries)| is_unwanted(id, *retries)) else {
+                        continue;
+                    };
+                    tracing::debug!(retries, "message of task {id} is taken out of {queue}");
+                    if self.link.call::<i64>(redis::cmd("LREM").arg(&list).arg(-1).arg(&bytes)).await? > 0 {
+                        removed.push(id);
+                    }
+                }
+                end = start - 1;
+            }
+        }
+        Ok(removed)
+    }
+}
+
+/// Task id and `retries` of a message.
+fn attempt(bytes: &[u8]) -> Option<(String, i64)> {
+    #[derive(serde::Deserialize)]
+    struct Headers {
+        id: Option<String>,
+        retries: Option<i64>,
+    }
+    let envelope = Envelope::decode(bytes).ok()?;
+    let headers: Headers = serde_json::from_str(&envelope.headers).ok()?;
+    Some((headers.id?, headers.retries.unwrap_or(0)))
+}
+
+/// Task id of a message, and whether it went back to its list. The same mark in its headers says less: Celery copies it into the
+/// next attempt.
+fn listed(bytes: &[u8]) -> Option<(String, bool)> {
+    #[derive(serde::Deserialize)]
+    struct Headers {
+        id: Option<String>,
+    }
+    let envelope = Envelope::decode(bytes).ok()?;
+    let headers: Headers = serde_json::from_str(&envelope.headers).ok()?;
+    Some((headers.id?, envelope.properties.redelivered))
+}
+
+/// The same of an entry of `unacked`, which is `[envelope, exchange, routing_key]`.
+fn reserved(bytes: &[u8]) -> Option<(String, bool)> {
+    let (envelope, _, _): (Box<serde_json::value::RawValue>, serde_json::Value, serde_json::Value) =
+        serde_json::from_slice(bytes).ok()?;
+    listed(envelope.get().as_bytes())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_reserved_message_names_its_task() {
+        let entry = br#"[{"body": "W10=", "headers": {"id": "t1", "task": "x"}, "properties": {"body_encoding": "base64"}}, "", "celery"]"#;
+        assert_eq!(reserved(entry), Some(("t1".to_owned(), false)));
+        assert_eq!(reserved(b"nonsense"), None);
+        let again =
+            br#"[{"headers": {"id": "t1"}, "properties": {"delivery_info": {"redelivered": true}}}, "", "celery"]"#;
+        assert_eq!(reserved(again), Some(("t1".to_owned(), true)));
+    }
+}

@@ -1,0 +1,85 @@
+//! Which submissions of a batch may go in: pure, the same for both adapters.
+//!
+//! The adapter looks up what is taken and asks here; a submission may also clash with an earlier one of its own batch. What
+//! another transaction takes meanwhile shows as a unique violation: the adapter then looks up and asks again.
+
+use std::collections::{HashMap, HashSet};
+
+use celery::task::{GroupId, TaskId};
+
+use super::submission::{Conflict, Submission};
+
+/// What is taken in the ledger, of all that a batch names. Expired keys are not in here.
+#[derive(Default)]
+pub(super) struct Taken {
+    pub tasks: HashSet<String>,
+    pub groups: HashSet<String>,
+    /// (scope, key) → fingerprint and answer.
+    pub idempotency: HashMap<(String, String), (Vec<u8>, String)>,
+    /// key → the task that a later one joins.
+    pub unique: HashMap<String, String>,
+}
+
+/// One answer per submission: `None` means "goes in".
+pub(super) fn judge(batch: &[Submission], mut taken: Taken) -> Vec<Option<Conflict>> {
+    batch
+        .iter()
+        .map(|submission| {
+            let conflict = clash(submission, &taken);
+            if conflict.is_none() {
+                take(submission, &mut taken);
+            }
+            conflict
+        })
+        .collect()
+}
+
+fn clash(submission: &Submission, taken: &Taken) -> Option<Conflict> {
+    replay(submission, taken)
+        .or_else(|| joined(submission, taken))
+        .or_else(|| repeated_task(submission, taken).map(Conflict::TaskId))
+        .or_else(|| repeated_group(submission, taken).map(Conflict::GroupId))
+}
+
+fn replay(submission: &Submission, taken: &Taken) -> Option<Conflict> {
+    let key = submission.idempotency.as_ref()?;
+    let (fingerprint, answer) = taken.idempotency.get(&(key.scope.clone(), key.key.clone()))?;
+    if *fingerprint != key.fingerprint {
+        return Some(Conflict::KeyReused);
+    }
+    Some(serde_json::value::RawValue::from_string(answer.clone()).map_or(Conflict::KeyReused, Conflict::Replay))
+}
+
+fn joined(submission: &Submission, taken: &Taken) -> Option<Conflict> {
+    let key = submission.unique.as_ref()?;
+    let id = taken.unique.get(&key.key)?;
+    TaskId::parse(id).ok().map(Conflict::Joined)
+}
+
+fn repeated_task(submission: &Submission, taken: &Taken) -> Option<TaskId> {
+    let mut own = HashSet::with_capacity(submission.tasks.len());
+    submission
+        .tasks
+        .iter()
+        .map(|task| &task.id)
+        .find(|id| taken.tasks.contains(id.as_str()) || !own.insert(*id))
+        .cloned()
+}
+
+fn repeated_group(submission: &Submission, taken: &Taken) -> Option<GroupId> {
+    let mut own = HashSet::with_capacity(submission.groups.len());
+    let mut groups = submission.groups.iter().map(|group| &group.id);
+    groups.find(|id| taken.groups.contains(id.as_str()) || !own.insert(*id)).cloned()
+}
+
+fn take(submission: &Submission, taken: &mut Taken) {
+    taken.tasks.extend(submission.tasks.iter().map(|task| task.id.as_str().to_owned()));
+    taken.groups.extend(submission.groups.iter().map(|group| group.id.as_str().to_owned()));
+    if let Some(key) = &submission.idempotency {
+        let answer = (key.fingerprint.clone(), key.answer.get().to_owned());
+        taken.idempotency.insert((key.scope.clone(), key.key.clone()), answer);
+    }
+    if let Some(key) = &submission.unique {
+        taken.unique.insert(key.key.clone(), key.task_id.as_str().to_owned());
+    }
+}

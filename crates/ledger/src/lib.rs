@@ -1,0 +1,262 @@
+//! The ledger: what happened, for ever. The one port of the crate, because two things stand behind it: PostgreSQL and SQLite.
+//!
+//! Invariants, the same for both adapters and checked by one conformance suite:
+//! * a submission is inserted whole or not at all: tasks, messages, outbox, edges, groups and keys in one commit;
+//! * `seq` of a task grows by one with every change, in the transaction that writes the change and its event;
+//! * a state only moves forward: [`change::apply`] decides, under the row's lock, and late news changes nothing;
+//! * an outbox row goes away only in the transaction that records its publication or withdrawal.
+//!
+//! Every method is one statement or one transaction. Times are the caller's. Absence is `Ok(None)`.
+
+mod admission;
+mod book;
+pub mod change;
+mod error;
+mod fan_out;
+mod gates;
+pub mod postgres;
+mod query;
+mod rows;
+mod schedules;
+pub mod sqlite;
+mod stats;
+mod steps;
+mod submission;
+mod tokens;
+mod traces;
+mod types;
+mod webhooks;
+mod workers;
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use tokio::sync::broadcast;
+
+pub use error::Error;
+pub use fan_out::{FanOut, FanOuts, NewFanOut};
+pub use gates::AtGate;
+pub use query::{Cursor, Filter, Page};
+pub use schedules::{
+    Created, Edit, Fired, Firing, Firings, MOST_AHEAD, NewRun, NextTick, Outcome, Run, Schedule, Schedules,
+};
+pub use stats::{Count, Counted, End, Ended, FailureKind, Figure, MEASURES, Span, Stats, Tally, Window};
+pub use steps::{Neighbour, Steps};
+pub use submission::{
+    Conflict, Edge, EdgeKind, IdempotencyKey, Inserted, NewGroup, NewTask, Outgoing, Submission, UniqueKey, UniqueWhile,
+};
+#[cfg(any(test, feature = "sample"))]
+pub use types::sample_task;
+pub use types::{
+    Adoption, Event, Failure, Fence, Group, GroupMember, Lease, Message, News, Source, Task, TaskOptions, Withdrawn,
+};
+
+pub use tokens::{Scope, SecretHash, Token, Tokens};
+pub use traces::{PoolUse, Traces};
+pub use webhooks::{
+    CATALOG_ENDPOINT, Claim, Delivery, DeliveryFilter, DeliveryState, Endpoint, EndpointDocument, NewDelivery,
+    SUBMISSIONS_ENDPOINT, Tried, Webhooks,
+};
+pub use workers::{Control, Revocation, Worker, WorkerFacts};
+
+use celery::task::{GroupId, QueueName, TaskId};
+use runtime::clock::Time;
+
+pub type SharedLedger = Arc<dyn Ledger>;
+
+/// Puts messages into the broker while the ledger holds their outbox rows locked.
+#[async_trait]
+pub trait Carrier: Send + Sync {
+    /// Publishes in order. Returns the numbers of those that are certainly in the broker; the others stay in the outbox.
+    async fn carry(&self, batch: &[Outgoing]) -> Vec<i64>;
+
+    /// The least time between two publications of tasks of this name, for the whole fleet; `None` without a limit.
+    fn pace(&self, _name: &str) -> Option<Duration> {
+        None
+    }
+}
+
+/// Who waits for a limit.
+#[async_trait]
+pub trait Limits: Send + Sync {
+    /// The gate that holds a task of the outbox back.
+    async fn at_gate(&self, task_no: i64) -> Result<Option<AtGate>, Error>;
+}
+
+/// What a pass over the outbox did.
+#[derive(Debug, Default)]
+pub struct Drained {
+    pub events: Vec<Event>,
+    /// Rows that were due and locked for this pass.
+    pub claimed: usize,
+    /// Rows of these that are now in the broker.
+    pub carried: usize,
+    /// Tasks whose `expires` had passed: ended as `expired` instead of published.
+    pub expired: usize,
+    /// Tasks wait at gates.
+    pub waiting: bool,
+    /// When the next rate lets a task pass.
+    pub next_opening: Option<Time>,
+}
+
+/// What waits in the outbox.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Backlog {
+    /// Rows that are due.
+    pub due: i64,
+    /// Acceptance time of the oldest due row.
+    pub oldest: Option<Time>,
+    /// The next time at which a held row falls due.
+    pub next_due: Option<Time>,
+}
+
+/// News of other replicas' commits.
+#[derive(Debug, Clone)]
+pub enum Changed {
+    /// These tasks changed.
+    Tasks(Arc<[TaskId]>),
+    /// Some tasks changed, too many to name: look again at whatever you watch.
+    Any,
+    /// The connection is new or was lost: messages were missed, and what was not on the disk may be undone.
+    Gap,
+}
+
+/// Bytes of reports (`meta`) after which a page of events ends: what is held for a reader that does not read.
+pub const EVENTS_BYTES: i64 = 256 << 10;
+
+#[async_trait]
+pub trait Ledger:
+    Control + FanOuts + Limits + Schedules + Stats + Steps + Tokens + Traces + Webhooks + Send + Sync
+{
+    /// `postgres` or `sqlite`.
+    fn kind(&self) -> &'static str;
+
+    /// Brings the schema up to date, under a lock, so that replicas may all call it.
+    async fn migrate(&self) -> Result<(), Error>;
+
+    /// One round trip; fails while the ledger cannot accept.
+    async fn ping(&self) -> Result<(), Error>;
+
+    // ---- down ------------------------------------------------------------------------------------------------------
+
+    /// Inserts each submission whole or refuses it whole, all in one commit; answers in the same order.
+    /// With `phase` `accepted` or `held` a task gets an outbox row; `waiting` ones get none.
+    async fn insert(&self, batch: &[Submission]) -> Result<Vec<Result<Inserted, Conflict>>, Error>;
+
+    /// The fast path's bookkeeping, with the time of each push: outbox rows go, tasks become `queued` (delivery + 1 was given at
+    /// insert: delivery 1).
+    async fn published(&self, pushed: &[(i64, Time)]) -> Result<Vec<Event>, Error>;
+
+    /// Locks up to `limit` due rows in acceptance order, lets `carrier` publish them and records what it did. One pass at a
+    /// time over all replicas (an advisory lock; a second caller gets an empty pass). Rows accepted less than `settle` ago
+    /// are left to the fast path of the replica that accepted them, unless `settle` is zero.
+    /// Rows of paused queues (`pauses`) are left alone.
+    async fn drain(&self, now: Time, settle: Duration, limit: i64, carrier: &dyn Carrier) -> Result<Drained, Error>;
+
+    async fn backlog(&self, now: Time) -> Result<Backlog, Error>;
+
+    /// Takes a task out of the outbox (`accepted`, `held`) or out of its canvas (`waiting`) and ends it with `news`.
+    async fn withdraw(&self, id: &TaskId, news: News) -> Result<Withdrawn, Error>;
+
+    /// Puts tasks back into the outbox as further deliveries (`delivery` + 1, phase `accepted`), with the reason in their histories.
+    /// Those that are unknown, finished, have no message, or have moved on from the `seq` that the decision rests on are passed over.
+    async fn requeue(&self, tasks: &[(TaskId, i64)], reason: &str, at: Time) -> Result<Vec<Event>, Error>;
+
+    /// Writes something about tasks into their histories, each with a `seq` of its own; unknown ones are passed over.
+    async fn remark(&self, ids: &[TaskId], reason: &str, at: Time) -> Result<Vec<Event>, Error>;
+
+    /// From now on a pass over the outbox holds this queue's tasks back (`held`, with the reason). False when it was paused already.
+    async fn pause_queue(&self, queue: &QueueName, at: Time) -> Result<bool, Error>;
+
+    /// Lets what a pause held back be published, in the order of acceptance. False when it was not paused.
+    async fn resume_queue(&self, queue: &QueueName, at: Time) -> Result<bool, Error>;
+
+    /// By name, with the time of the pause.
+    async fn paused_queues(&self) -> Result<Vec<(String, Time)>, Error>;
+
+    /// Notes that the task is to be revoked, the first time only; answers with the task as it is then.
+    async fn request_revoke(&self, id: &TaskId, at: Time) -> Result<Option<Task>, Error>;
+
+    /// Puts dead letters away: they stay in the history and leave the list. Answers how many.
+    async fn dismiss(&self, ids: &[TaskId]) -> Result<i64, Error>;
+
+    // ---- up --------------------------------------------------------------------------------------------------------
+
+    /// Applies news in order; returns the events that came of it, in order. News of unknown tasks is dropped unless it
+    /// carries an [`Adoption`]. `durable: false` may use an asynchronous commit.
+    async fn learn(&self, news: &[News], durable: bool) -> Result<Vec<Event>, Error>;
+
+    /// As [`Ledger::learn`], while the lease is still of this term; `None` when it is not, and then nothing is written. Whoever takes
+    /// the lease over waits for a write that began before.
+    async fn learn_fenced(&self, news: &[News], durable: bool, fence: &Fence) -> Result<Option<Vec<Event>>, Error>;
+
+    /// Commits of other replicas. Never lags silently: a receiver that lagged must treat it as [`Changed::Any`].
+    fn changes(&self) -> broadcast::Receiver<Changed>;
+
+    /// Takes or renews a named lease for `holder`; `None` while somebody else holds it. The term grows with every new holder.
+    async fn lease(&self, name: &str, holder: &str, now: Time, ttl: Duration) -> Result<Option<Lease>, Error>;
+
+    /// Gives a lease back at shutdown, so that another replica need not wait for its end.
+    async fn release(&self, name: &str, holder: &str) -> Result<(), Error>;
+
+    // ---- reading ---------------------------------------------------------------------------------------------------
+
+    async fn task(&self, id: &TaskId) -> Result<Option<Task>, Error>;
+
+    /// The published message of a task (null for `waiting` and adopted ones whose message was never seen).
+    async fn message(&self, id: &TaskId) -> Result<Option<Message>, Error>;
+
+    /// Newest first.
+    async fn tasks(&self, filter: &Filter, page: &Page) -> Result<(Vec<Task>, Option<Cursor>), Error>;
+
+    /// Events of one task with `seq` > `after`, ascending: at most `limit`, and fewer where they hold more than
+    /// [`EVENTS_BYTES`].
+    async fn events(&self, id: &TaskId, after: i64, limit: i64) -> Result<Vec<Event>, Error>;
+
+    /// The firehose: events with feed position > `after`, ascending, visible only when all lower positions are. Looks at `limit`
+    /// events, and at fewer where they hold more than [`EVENTS_BYTES`].
+    async fn feed(&self, after: i64, filter: &Filter, limit: i64) -> Result<(Vec<Event>, i64), Error>;
+
+    /// The newest feed position of which all lower ones are visible.
+    async fn feed_end(&self) -> Result<i64, Error>;
+
+    async fn group(&self, id: &GroupId) -> Result<Option<Group>, Error>;
+
+    /// Nodes and edges of the whole canvas that `id` belongs to (the task itself when it stands alone).
+    async fn graph(&self, id: &TaskId) -> Result<Option<(Vec<Task>, Vec<(TaskId, TaskId, EdgeKind)>)>, Error>;
+
+    /// Tasks that are not final, by ascending number after `after_no`, of these phases (all when empty).
+    async fn unfinished(&self, phases: &[celery::task::Phase], after_no: i64, limit: i64) -> Result<Vec<Task>, Error>;
+
+    /// Those of these ids that the ledger has, as [`Ledger::task`] gives them.
+    async fn tasks_by_id(&self, ids: &[TaskId]) -> Result<Vec<Task>, Error>;
+
+    /// Those of these ids that the ledger has, whatever their phase, without the large texts.
+    async fn standing(&self, ids: &[TaskId]) -> Result<Vec<Task>, Error>;
+
+    /// Queued tasks whose `expires` was after `since` and is not after `now`, by that time, without the large texts.
+    async fn expired(&self, since: Time, now: Time, limit: i64) -> Result<Vec<Task>, Error>;
+
+    /// Numbers of unfinished tasks by queue and phase.
+    async fn census(&self) -> Result<HashMap<(String, celery::task::Phase), i64>, Error>;
+
+    /// Queues that tasks were sent to as far as the history goes, by name. Costs a look-up for each, however many tasks there are.
+    async fn queues(&self, limit: i64) -> Result<Vec<String>, Error>;
+
+    /// When a finished task was pruned: its tombstone.
+    async fn tombstone(&self, id: &str) -> Result<Option<Time>, Error>;
+
+    // ---- the end of history ----------------------------------------------------------------------------------------
+
+    /// Removes up to `limit` of the oldest tasks that finished before `before`, whole, and leaves tombstones. One short transaction;
+    /// called again until it answers less than `limit`.
+    async fn prune(&self, before: Time, limit: i64, now: Time) -> Result<i64, Error>;
+
+    /// Removes the messages (arguments) of up to `limit` tasks that finished before `before`; the tasks stay.
+    async fn prune_payload(&self, before: Time, limit: i64) -> Result<i64, Error>;
+
+    /// Removes up to `limit` expired keys of each kind.
+    async fn prune_keys(&self, now: Time, limit: i64) -> Result<i64, Error>;
+}

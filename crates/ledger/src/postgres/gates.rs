@@ -1,0 +1,121 @@
+//! Gates: what waits at them, who holds them, and what a pass changed.
+
+use std::collections::HashSet;
+
+use async_trait::async_trait;
+use sqlx::Row;
+
+use super::PostgresLedger;
+use super::pool::Tx;
+use crate::gates::{AtGate, Gate, Gates, HEADS, Settled, Stopped, Waiting};
+use crate::{Error, Limits};
+use celery::task::TaskId;
+
+/// Each gate once, by skipping from one to the next, with what its first task says. More gates than this wait for their turn.
+pub(super) const WAITING: &str = "with recursive waiting as (\
+     (select gate from taskgate.outbox where gate is not null order by gate limit 1) union all \
+     select (select o.gate from taskgate.outbox o where o.gate > w.gate order by o.gate limit 1) \
+     from waiting w where w.gate is not null) \
+     select w.gate, (select o.gate_max from taskgate.outbox o where o.gate = w.gate order by o.task_no limit 1) as gate_max, \
+     (select r.opens_at from taskgate.gate_rate r where r.gate = w.gate) as opens_at, \
+     (select count(*) from taskgate.gate_hold h where h.gate = w.gate) as holders \
+     from waiting w where w.gate is not null limit 10000";
+pub(super) const FIRST: &str = "select g.gate, o.task_no from unnest($1::text[]) as g(gate) cross join lateral \
+     (select task_no from taskgate.outbox where gate = g.gate order by task_no limit $2) o order by o.task_no";
+pub(super) const RATES: &str = "select gate, opens_at from taskgate.gate_rate where gate = any($1)";
+pub(super) const HOLDERS: &str = "select gate, task_no from taskgate.gate_hold where gate = any($1)";
+pub(super) const STOP: &str = "update taskgate.outbox o set gate = n.gate, gate_max = n.gate_max, parked = false, \
+     wake_at = coalesce(t.expires_at, 9223372036854775807) \
+     from unnest($1::bigint[], $2::text[], $3::int[]) as n(task_no, gate, gate_max) \
+     join taskgate.task t on t.task_no = n.task_no where o.task_no = n.task_no";
+pub(super) const OPENS: &str = "insert into taskgate.gate_rate (gate, opens_at) select * from unnest($1::text[], $2::bigint[]) \
+     on conflict (gate) do update set opens_at = excluded.opens_at";
+/// A task that ended meanwhile holds nothing.
+pub(super) const HOLD: &str = "insert into taskgate.gate_hold (gate, task_no) \
+     select n.gate, n.task_no from unnest($1::text[], $2::bigint[]) as n(gate, task_no) \
+     where exists (select 1 from taskgate.unfinished u where u.task_no = n.task_no) on conflict do nothing";
+pub(super) const AT_GATE: &str = "select o.gate, o.gate_max, (select count(*) from (select 1 from taskgate.outbox b \
+     where b.gate = o.gate and b.task_no < o.task_no limit 10000) as before) as ahead, \
+     (select opens_at from taskgate.gate_rate r where r.gate = o.gate) as opens_at, \
+     (select count(*) from taskgate.gate_hold h where h.gate = o.gate) as under_way \
+     from taskgate.outbox o where o.task_no = $1 and o.gate is not null";
+pub(super) const UNDER_WAY: &str = "select t.task_id from taskgate.gate_hold h join taskgate.task t on t.task_no = h.task_no \
+     where h.gate = $1 order by h.task_no limit 5";
+
+pub(super) async fn waiting(tx: &mut Tx) -> Result<Vec<Waiting>, Error> {
+    let rows = sqlx::query(WAITING).fetch_all(&mut **tx).await?;
+    let waiting = |row: &sqlx::postgres::PgRow| {
+        Ok(Waiting {
+            gate: row.try_get("gate")?,
+            max: row.try_get("gate_max")?,
+            opens_at: row.try_get("opens_at")?,
+            holders: row.try_get("holders")?,
+        })
+    };
+    rows.iter().map(waiting).collect()
+}
+
+/// The first tasks of each gate, by number; with its gate.
+pub(super) async fn first(tx: &mut Tx, gates: &[String]) -> Result<Vec<(String, i64)>, Error> {
+    if gates.is_empty() {
+        return Ok(Vec::new());
+    }
+    let rows = sqlx::query(FIRST).bind(gates).bind(HEADS).fetch_all(&mut **tx).await?;
+    rows.iter().map(|row| Ok((row.try_get(0)?, row.try_get(1)?))).collect()
+}
+
+/// How these gates stand.
+pub(super) async fn load<'a>(tx: &mut Tx, wanted: impl Iterator<Item = &'a Gate>) -> Result<Gates, Error> {
+    let names: HashSet<&str> = wanted.map(Gate::name).collect();
+    let mut gates = Gates::default();
+    if names.is_empty() {
+        return Ok(gates);
+    }
+    let names: Vec<&str> = names.into_iter().collect();
+    for row in sqlx::query(RATES).bind(&names).fetch_all(&mut **tx).await? {
+        gates.rates.insert(row.try_get(0)?, row.try_get(1)?);
+    }
+    for row in sqlx::query(HOLDERS).bind(&names).fetch_all(&mut **tx).await? {
+        gates.holders.entry(row.try_get(0)?).or_default().insert(row.try_get(1)?);
+    }
+    Ok(gates)
+}
+
+pub(super) async fn stop(tx: &mut Tx, stopped: &[&Stopped]) -> Result<(), Error> {
+    if stopped.is_empty() {
+        return Ok(());
+    }
+    sqlx::query(STOP)
+        .bind(stopped.iter().map(|one| one.task_no).collect::<Vec<_>>())
+        .bind(stopped.iter().map(|one| one.gate.name()).collect::<Vec<_>>())
+        .bind(stopped.iter().map(|one| one.gate.max()).collect::<Vec<_>>())
+        .execute(&mut **tx)
+        .await?;
+    Ok(())
+}
+
+pub(super) async fn settle(tx: &mut Tx, settled: Settled) -> Result<(), Error> {
+    let (gates, opens): (Vec<String>, Vec<i64>) = settled.rates.into_iter().unzip();
+    if !gates.is_empty() {
+        sqlx::query(OPENS).bind(gates).bind(opens).execute(&mut **tx).await?;
+    }
+    let (gates, tasks): (Vec<String>, Vec<i64>) = settled.holds.into_iter().unzip();
+    if !gates.is_empty() {
+        sqlx::query(HOLD).bind(gates).bind(tasks).execute(&mut **tx).await?;
+    }
+    Ok(())
+}
+
+#[async_trait]
+impl Limits for PostgresLedger {
+    async fn at_gate(&self, task_no: i64) -> Result<Option<AtGate>, Error> {
+        let Some(row) = sqlx::query(AT_GATE).bind(task_no).fetch_optional(&self.pool).await? else { return Ok(None) };
+        let gate: String = row.try_get("gate")?;
+        let (max, opens_at) = (row.try_get("gate_max")?, row.try_get("opens_at")?);
+        let mut at = AtGate::new(&gate, max, opens_at, row.try_get("ahead")?, row.try_get("under_way")?);
+        for row in sqlx::query(UNDER_WAY).bind(&gate).fetch_all(&self.pool).await? {
+            at.holders.extend(TaskId::parse(row.try_get::<String, _>(0)?).ok());
+        }
+        Ok(Some(at))
+    }
+}

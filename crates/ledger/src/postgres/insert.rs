@@ -1,0 +1,367 @@
+//! Submissions: one statement for all tasks of all submissions, one commit for the whole batch.
+//!
+//! Conflicts are looked up when a batch brings keys, or after a unique violation: then the transaction starts again without
+//! the guilty submissions. Every repetition refuses at least one more, so it ends.
+
+use std::collections::HashSet;
+
+use sqlx::{PgExecutor, PgPool, Row};
+
+use crate::admission::{Taken, judge};
+use crate::rows::{label_rows, labels_text, options_text, short};
+use crate::{Conflict, Error, Inserted, Submission, UniqueWhile};
+use celery::task::{GroupId, TaskId};
+
+use super::fan_out;
+use super::lane::Lane;
+use super::pool::{self, Tx, is_deadlock, is_unique_violation};
+
+/// A batch that is refused more often than this fights with something else than other submissions.
+pub(super) const MAX_ATTEMPTS: usize = 1000;
+
+/// Numbers are drawn in the order of the batch, so that the order of acceptance is the order of `task_no`.
+pub(super) const INSERT: &str = "with input as materialized (\
+     select nextval('taskgate.task_no') as task_no, i.* from unnest($1::text[], $2::text[], $3::text[], $4::smallint[], \
+     $5::text[], $6::text[], $7::text[], $8::bigint[], $9::bigint[], $10::bigint[], $11::bigint[], $12::text[], $13::text[], \
+     $14::text[], $15::int[], $16::bool[], $17::text[], $18::text[], $19::text[], $20::text[]) with ordinality \
+     as i(task_id, name, queue, priority, phase, headers, body, submitted_at, due_at, expires_at, wake_at, root_id, \
+     parent_id, group_id, group_index, ignore_result, retry_of, schedule, labels, options, place)), \
+     new_task as (insert into taskgate.task (task_no, submitted_at, due_at, expires_at, seq, delivery, retries, group_index, \
+     priority, ignore_result, adopted, corrected, task_id, phase, status, name, queue, root_id, parent_id, group_id, \
+     retry_of, schedule, labels, options) \
+     select task_no, submitted_at, due_at, expires_at, 1, 1, 0, group_index, priority, ignore_result, false, false, task_id, \
+     phase, 'PENDING', name, queue, root_id, parent_id, group_id, retry_of, schedule, labels, options from input), \
+     new_message as (insert into taskgate.message (task_no, headers, body) select task_no, headers, body from input), \
+     new_unfinished as (insert into taskgate.unfinished (task_no, waits) select task_no, phase = 'waiting' from input), \
+     new_outbox as (insert into taskgate.outbox (task_no, wake_at, accepted_at, queue) \
+     select task_no, wake_at, submitted_at, queue from input where phase <> 'waiting'), \
+     new_event as (insert into taskgate.event (feed, task_no, seq, at, delivery, retries, corrected, phase, status) \
+     select (pg_current_xact_id()::text::bigint << 20) + l.feed_offset + input.place, task_no, 1, submitted_at, 1, 0, false, \
+     phase, 'PENDING' from input, taskgate.ledger l) \
+     select task_no from input order by place";
+
+pub(super) const LABELS: &str = "insert into taskgate.label (key, value, task_no) \
+     select * from unnest($1::text[], $2::text[], $3::bigint[])";
+
+pub(super) const EDGES: &str = "insert into taskgate.edge (from_no, to_no, kind) \
+     select * from unnest($1::bigint[], $2::bigint[], $3::text[]) on conflict do nothing";
+
+pub(super) const GROUPS: &str = "insert into taskgate.task_group (group_id, root_id, total, chord_size, submitted_at, structure) \
+     select * from unnest($1::text[], $2::text[], $3::int[], $4::int[], $5::bigint[], $6::text[])";
+
+pub(super) const RETRIED: &str = "update taskgate.task t set retried_as = n.id \
+     from unnest($1::text[], $2::text[]) as n(old, id) where t.task_id = n.old";
+
+/// An expired key is free. `$6` is now.
+pub(super) const IDEMPOTENCY: &str = "insert into taskgate.idempotency as k (scope, key, fingerprint, answer, expires_at) \
+     select * from unnest($1::text[], $2::text[], $3::bytea[], $4::text[], $5::bigint[]) as n(scope, key, fp, answer, until) \
+     order by scope, key on conflict (scope, key) do update set fingerprint = excluded.fingerprint, answer = excluded.answer, \
+     expires_at = excluded.expires_at where k.expires_at <= $6";
+
+pub(super) const UNIQUE: &str = "insert into taskgate.unique_key as k (key, task_id, expires_at) \
+     select * from unnest($1::text[], $2::text[], $3::bigint[]) as n(key, id, until) order by key \
+     on conflict (key) do update set task_id = excluded.task_id, expires_at = excluded.expires_at where k.expires_at <= $4";
+
+pub(super) const TAKEN_TASKS: &str = "select task_id from taskgate.task where task_id = any($1)";
+pub(super) const TAKEN_GROUPS: &str = "select group_id from taskgate.task_group where group_id = any($1)";
+pub(super) const TAKEN_IDEMPOTENCY: &str = "select k.scope, k.key, k.fingerprint, k.answer \
+     from unnest($1::text[], $2::text[]) as n(scope, key) \
+     join taskgate.idempotency k on k.scope = n.scope and k.key = n.key where k.expires_at > $3";
+pub(super) const TAKEN_UNIQUE: &str =
+    "select key, task_id from taskgate.unique_key where key = any($1) and expires_at > $2";
+
+pub(super) type Answers = Vec<Result<Inserted, Conflict>>;
+
+/// What one try came to.
+enum Tried {
+    Done(Answers),
+    /// Somebody took an id or a key meanwhile.
+    Clash,
+}
+
+pub(super) async fn insert(pool: &PgPool, lane: &Lane, batch: &[Submission]) -> Result<Answers, Error> {
+    let has_keys = batch.iter().any(|submission| submission.idempotency.is_some() || submission.unique.is_some());
+    for attempt in 0..MAX_ATTEMPTS {
+        let look_up = has_keys || attempt > 0;
+        match try_insert(pool, lane, batch, look_up).await {
+            Ok(Tried::Done(answers)) => return Ok(answers),
+            Ok(Tried::Clash) => {}
+            Err(error) if is_deadlock(&error) => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Err(Error::Refused("a batch of submissions met a unique violation that no look-up explains".into()))
+}
+
+async fn try_insert(pool: &PgPool, lane: &Lane, batch: &[Submission], look_up: bool) -> Result<Tried, Error> {
+    if !look_up && batch.iter().all(is_plain) {
+        return insert_plain(lane, batch).await;
+    }
+    let mut tx = pool::begin(pool).await?;
+    let Some(answers) = within(&mut tx, batch, look_up).await? else {
+        tx.rollback().await?;
+        return Ok(Tried::Clash);
+    };
+    tx.commit().await?;
+    Ok(Tried::Done(answers))
+}
+
+/// Nothing but a task: its one statement is a transaction by itself, a third of the round trips.
+fn is_plain(submission: &Submission) -> bool {
+    let Submission { at: _, tasks, edges, groups, fan_out, idempotency, unique } = submission;
+    edges.is_empty()
+        && groups.is_empty()
+        && fan_out.is_none()
+        && idempotency.is_none()
+        && unique.is_none()
+        && tasks.iter().all(|task| task.labels.is_empty() && task.retry_of.is_none())
+}
+
+async fn insert_plain(lane: &Lane, batch: &[Submission]) -> Result<Tried, Error> {
+    let mut verdicts = judge(batch, Taken::default());
+    let admitted = admitted(batch, &verdicts);
+    let mut connection = lane.take().await?;
+    let written = lane.limited(tasks(&mut *connection, &admitted)).await;
+    connection.keep(&written);
+    match written {
+        Ok(numbers) => Ok(Tried::Done(answers(&mut verdicts, inserted(&admitted, numbers)))),
+        Err(error) if is_unique_violation(&error) => Ok(Tried::Clash),
+        Err(error) => Err(error.into()),
+    }
+}
+
+fn admitted<'a>(batch: &'a [Submission], verdicts: &[Option<Conflict>]) -> Vec<&'a Submission> {
+    let both = batch.iter().zip(verdicts);
+    both.filter(|(_, refused)| refused.is_none()).map(|(submission, _)| submission).collect()
+}
+
+fn answers(verdicts: &mut [Option<Conflict>], inserted: Vec<Inserted>) -> Answers {
+    let mut inserted = inserted.into_iter();
+    let answer = |refused: &mut Option<Conflict>| match refused.take() {
+        Some(conflict) => Err(conflict),
+        None => Ok(inserted.next().expect("one answer per admitted submission")),
+    };
+    verdicts.iter_mut().map(answer).collect()
+}
+
+fn inserted(batch: &[&Submission], numbers: Vec<i64>) -> Vec<Inserted> {
+    let mut numbers = numbers.into_iter();
+    batch
+        .iter()
+        .map(|submission| Inserted { task_nos: numbers.by_ref().take(submission.tasks.len()).collect() })
+        .collect()
+}
+
+/// The insert as a part of a transaction. `None` after a clash with another one: this transaction is lost, and the next try must
+/// `look_up` what is taken.
+pub(super) async fn within(tx: &mut Tx, batch: &[Submission], look_up: bool) -> Result<Option<Answers>, Error> {
+    let taken = if look_up { taken(tx, batch).await? } else { Taken::default() };
+    let mut verdicts = judge(batch, taken);
+    let admitted = admitted(batch, &verdicts);
+    let Some(inserted) = write(tx, &admitted).await? else { return Ok(None) };
+    Ok(Some(answers(&mut verdicts, inserted)))
+}
+
+async fn taken(tx: &mut Tx, batch: &[Submission]) -> Result<Taken, Error> {
+    let mut taken = Taken::default();
+    let ids: Vec<&str> = batch.iter().flat_map(|s| &s.tasks).map(|task| task.id.as_str()).collect();
+    for row in sqlx::query(TAKEN_TASKS).bind(ids).fetch_all(&mut **tx).await? {
+        taken.tasks.insert(row.try_get(0)?);
+    }
+    let groups: Vec<&str> = batch.iter().flat_map(|s| &s.groups).map(|group| group.id.as_str()).collect();
+    for row in sqlx::query(TAKEN_GROUPS).bind(groups).fetch_all(&mut **tx).await? {
+        taken.groups.insert(row.try_get(0)?);
+    }
+    let now = now(batch);
+    let keys = || batch.iter().filter_map(|submission| submission.idempotency.as_ref());
+    let rows = sqlx::query(TAKEN_IDEMPOTENCY)
+        .bind(keys().map(|key| key.scope.as_str()).collect::<Vec<_>>())
+        .bind(keys().map(|key| key.key.as_str()).collect::<Vec<_>>())
+        .bind(now)
+        .fetch_all(&mut **tx)
+        .await?;
+    for row in rows {
+        taken.idempotency.insert((row.try_get(0)?, row.try_get(1)?), (row.try_get(2)?, row.try_get(3)?));
+    }
+    let unique: Vec<&str> = batch.iter().filter_map(|s| s.unique.as_ref()).map(|key| key.key.as_str()).collect();
+    for row in sqlx::query(TAKEN_UNIQUE).bind(unique).bind(now).fetch_all(&mut **tx).await? {
+        taken.unique.insert(row.try_get(0)?, row.try_get(1)?);
+    }
+    Ok(taken)
+}
+
+/// The latest time that the batch knows.
+fn now(batch: &[Submission]) -> i64 {
+    batch.iter().map(|submission| submission.at.0).max().unwrap_or_default()
+}
+
+/// `None` after a clash with another transaction.
+async fn write(tx: &mut Tx, batch: &[&Submission]) -> Result<Option<Vec<Inserted>>, Error> {
+    let numbers = match tasks(&mut **tx, batch).await {
+        Ok(numbers) => numbers,
+        Err(error) if is_unique_violation(&error) => return Ok(None),
+        Err(error) => return Err(error.into()),
+    };
+    let inserted = inserted(batch, numbers);
+    match extras(tx, batch, &inserted).await {
+        Ok(true) => Ok(Some(inserted)),
+        Ok(false) => Ok(None),
+        Err(error) if is_unique_violation(&error) => Ok(None),
+        Err(error) => Err(error.into()),
+    }
+}
+
+async fn tasks(executor: impl PgExecutor<'_>, batch: &[&Submission]) -> Result<Vec<i64>, sqlx::Error> {
+    let rows = || batch.iter().flat_map(|&submission| submission.tasks.iter().map(move |task| (submission, task)));
+    if rows().next().is_none() {
+        return Ok(Vec::new());
+    }
+    let tasks = || rows().map(|(_, task)| task);
+    let rows = sqlx::query(INSERT)
+        .bind(tasks().map(|task| task.id.as_str()).collect::<Vec<_>>())
+        .bind(tasks().map(|task| task.name.as_str()).collect::<Vec<_>>())
+        .bind(tasks().map(|task| task.queue.as_str()).collect::<Vec<_>>())
+        .bind(tasks().map(|task| i16::from(task.priority.get())).collect::<Vec<_>>())
+        .bind(tasks().map(|task| task.phase.as_str()).collect::<Vec<_>>())
+        .bind(tasks().map(|task| task.headers.as_deref()).collect::<Vec<_>>())
+        .bind(tasks().map(|task| task.body.as_str()).collect::<Vec<_>>())
+        .bind(rows().map(|(submission, _)| submission.at.0).collect::<Vec<_>>())
+        .bind(tasks().map(|task| task.due_at.map(|at| at.0)).collect::<Vec<_>>())
+        .bind(tasks().map(|task| task.expires_at.map(|at| at.0)).collect::<Vec<_>>())
+        .bind(rows().map(|(submission, task)| task.wake_at(submission.at)).collect::<Vec<_>>())
+        .bind(tasks().map(|task| (task.root_id != task.id).then_some(task.root_id.as_str())).collect::<Vec<_>>())
+        .bind(tasks().map(|task| task.parent_id.as_ref().map(TaskId::as_str)).collect::<Vec<_>>())
+        .bind(tasks().map(|task| task.group_id.as_ref().map(GroupId::as_str)).collect::<Vec<_>>())
+        .bind(tasks().map(|task| task.group_index).collect::<Vec<_>>())
+        .bind(tasks().map(|task| task.ignore_result).collect::<Vec<_>>())
+        .bind(tasks().map(|task| task.retry_of.as_ref().map(TaskId::as_str)).collect::<Vec<_>>())
+        .bind(tasks().map(|task| task.schedule.as_deref().map(short)).collect::<Vec<_>>())
+        .bind(tasks().map(|task| labels_text(&task.labels)).collect::<Vec<_>>())
+        .bind(tasks().map(|task| options_text(&task.options)).collect::<Vec<_>>())
+        .fetch_all(executor)
+        .await?;
+    rows.iter().map(|row| row.try_get(0)).collect()
+}
+
+/// All that only some submissions bring. False when a key is held by another transaction that committed first.
+async fn extras(tx: &mut Tx, batch: &[&Submission], inserted: &[Inserted]) -> Result<bool, sqlx::Error> {
+    labels(tx, batch, inserted).await?;
+    edges(tx, batch, inserted).await?;
+    groups(tx, batch).await?;
+    retried(tx, batch).await?;
+    for submission in batch {
+        fan_out::insert(tx, submission).await?;
+    }
+    Ok(idempotency(tx, batch).await? && unique(tx, batch).await?)
+}
+
+async fn labels(tx: &mut Tx, batch: &[&Submission], inserted: &[Inserted]) -> Result<(), sqlx::Error> {
+    let (mut keys, mut values, mut numbers) = (Vec::new(), Vec::new(), Vec::new());
+    for (submission, inserted) in batch.iter().zip(inserted) {
+        for (task, &no) in submission.tasks.iter().zip(&inserted.task_nos) {
+            for (key, value) in label_rows(&task.labels) {
+                keys.push(key);
+                values.push(value);
+                numbers.push(no);
+            }
+        }
+    }
+    if keys.is_empty() {
+        return Ok(());
+    }
+    sqlx::query(LABELS).bind(keys).bind(values).bind(numbers).execute(&mut **tx).await?;
+    Ok(())
+}
+
+async fn edges(tx: &mut Tx, batch: &[&Submission], inserted: &[Inserted]) -> Result<(), sqlx::Error> {
+    let edges = || {
+        batch.iter().zip(inserted).flat_map(|(submission, inserted)| {
+            submission
+                .edges
+                .iter()
+                .map(|edge| (inserted.task_nos[edge.from], inserted.task_nos[edge.to], edge.kind.as_str()))
+        })
+    };
+    if edges().next().is_none() {
+        return Ok(());
+    }
+    sqlx::query(EDGES)
+        .bind(edges().map(|edge| edge.0).collect::<Vec<_>>())
+        .bind(edges().map(|edge| edge.1).collect::<Vec<_>>())
+        .bind(edges().map(|edge| edge.2).collect::<Vec<_>>())
+        .execute(&mut **tx)
+        .await?;
+    Ok(())
+}
+
+async fn groups(tx: &mut Tx, batch: &[&Submission]) -> Result<(), sqlx::Error> {
+    let groups = || batch.iter().flat_map(|submission| submission.groups.iter().map(|group| (submission.at.0, group)));
+    if groups().next().is_none() {
+        return Ok(());
+    }
+    sqlx::query(GROUPS)
+        .bind(groups().map(|(_, group)| group.id.as_str()).collect::<Vec<_>>())
+        .bind(groups().map(|(_, group)| group.root_id.as_str()).collect::<Vec<_>>())
+        .bind(groups().map(|(_, group)| group.total).collect::<Vec<_>>())
+        .bind(groups().map(|(_, group)| group.chord_size).collect::<Vec<_>>())
+        .bind(groups().map(|(at, _)| at).collect::<Vec<_>>())
+        .bind(groups().map(|(_, group)| group.structure.as_ref().map(|json| json.get())).collect::<Vec<_>>())
+        .execute(&mut **tx)
+        .await?;
+    Ok(())
+}
+
+async fn retried(tx: &mut Tx, batch: &[&Submission]) -> Result<(), sqlx::Error> {
+    let mut seen = HashSet::new();
+    let mut pairs: Vec<(&str, &str)> = batch
+        .iter()
+        .flat_map(|submission| &submission.tasks)
+        .filter_map(|task| task.retry_of.as_ref().map(|old| (old.as_str(), task.id.as_str())))
+        .filter(|(old, _)| seen.insert(*old))
+        .collect();
+    if pairs.is_empty() {
+        return Ok(());
+    }
+    pairs.sort_unstable();
+    let (old, new): (Vec<&str>, Vec<&str>) = pairs.into_iter().unzip();
+    sqlx::query(RETRIED).bind(old).bind(new).execute(&mut **tx).await?;
+    Ok(())
+}
+
+async fn idempotency(tx: &mut Tx, batch: &[&Submission]) -> Result<bool, sqlx::Error> {
+    let keys = || batch.iter().filter_map(|submission| submission.idempotency.as_ref());
+    let count = keys().count();
+    if count == 0 {
+        return Ok(true);
+    }
+    let done = sqlx::query(IDEMPOTENCY)
+        .bind(keys().map(|key| key.scope.as_str()).collect::<Vec<_>>())
+        .bind(keys().map(|key| key.key.as_str()).collect::<Vec<_>>())
+        .bind(keys().map(|key| key.fingerprint.as_slice()).collect::<Vec<_>>())
+        .bind(keys().map(|key| key.answer.get()).collect::<Vec<_>>())
+        .bind(keys().map(|key| key.expires_at.0).collect::<Vec<_>>())
+        .bind(batch.iter().map(|submission| submission.at.0).max().unwrap_or_default())
+        .execute(&mut **tx)
+        .await?;
+    Ok(done.rows_affected() == count as u64)
+}
+
+async fn unique(tx: &mut Tx, batch: &[&Submission]) -> Result<bool, sqlx::Error> {
+    let keys = || batch.iter().filter_map(|submission| submission.unique.as_ref());
+    let count = keys().count();
+    if count == 0 {
+        return Ok(true);
+    }
+    let until = |until: UniqueWhile| match until {
+        UniqueWhile::Active => i64::MAX,
+        UniqueWhile::Until(at) => at.0,
+    };
+    let done = sqlx::query(UNIQUE)
+        .bind(keys().map(|key| key.key.as_str()).collect::<Vec<_>>())
+        .bind(keys().map(|key| key.task_id.as_str()).collect::<Vec<_>>())
+        .bind(keys().map(|key| until(key.until)).collect::<Vec<_>>())
+        .bind(batch.iter().map(|submission| submission.at.0).max().unwrap_or_default())
+        .execute(&mut **tx)
+        .await?;
+    Ok(done.rows_affected() == count as u64)
+}

@@ -1,0 +1,34 @@
+//! Named leases with a term: who renews in time keeps it, and every new holder gets a higher term.
+
+use std::time::Duration;
+
+use sqlx::{PgPool, Row};
+
+use crate::{Error, Lease};
+use runtime::clock::Time;
+
+/// `$4` now, `$3` the end.
+pub(super) const TAKE: &str = "insert into taskgate.lease as l (name, holder, term, expires_at) values ($1, $2, 1, $3) \
+     on conflict (name) do update set holder = excluded.holder, expires_at = excluded.expires_at, \
+     term = l.term + (l.holder <> excluded.holder)::int \
+     where l.holder = excluded.holder or l.expires_at <= $4 returning term, expires_at";
+
+/// The row stays, so that the term goes on growing.
+pub(super) const RELEASE: &str =
+    "update taskgate.lease set holder = '', expires_at = 0 where name = $1 and holder = $2";
+
+pub(super) async fn take(
+    pool: &PgPool,
+    name: &str,
+    holder: &str,
+    now: Time,
+    ttl: Duration,
+) -> Result<Option<Lease>, Error> {
+    let row = sqlx::query(TAKE).bind(name).bind(holder).bind(now.plus(ttl).0).bind(now.0).fetch_optional(pool).await?;
+    row.map(|row| Ok(Lease { term: row.try_get(0)?, expires_at: Time(row.try_get(1)?) })).transpose()
+}
+
+pub(super) async fn release(pool: &PgPool, name: &str, holder: &str) -> Result<(), Error> {
+    sqlx::query(RELEASE).bind(name).bind(holder).execute(pool).await?;
+    Ok(())
+}

@@ -1,0 +1,242 @@
+//! Lists and search in bounded time, however long the history is.
+//!
+//! A list walks down `task_no` along the index of its most telling condition and tests the others on what it meets. When those
+//! match rarely, a page ends after [`BUDGET`] with what it found so far, possibly nothing, and a cursor to go on from: a page
+//! is the last one only when it has no cursor.
+
+use std::time::{Duration, Instant};
+
+use sqlx::{PgPool, QueryBuilder, Row};
+
+use crate::rows::{clean, short, task_columns};
+use crate::{Cursor, Error, Filter, Page, Task};
+use celery::task::Phase;
+
+use super::rows;
+use super::tasks::{conditions, task_conditions};
+
+/// What a page may take, but for its last step.
+const BUDGET: Duration = Duration::from_millis(12);
+
+/// Steps grow from a page's size to this: about five milliseconds of look-ups.
+const LONGEST_STEP: i64 = 2_500;
+
+/// Clocks of replicas may differ by less than this: numbers follow the times of submission that closely.
+const SKEW: i64 = 600 * 1_000_000;
+
+/// Each answers numbers below `$1` and not below `$2`, descending, at most `$3`.
+pub(super) const ALL: &str =
+    "select task_no from taskgate.task where task_no < $1 and task_no >= $2 order by task_no desc limit $3";
+pub(super) const AT_WORKER: &str = "select task_no from taskgate.unfinished where at_worker and task_no < $1 and task_no >= $2 \
+     order by task_no desc limit $3";
+pub(super) const UNFINISHED: &str =
+    "select task_no from taskgate.unfinished where task_no < $1 and task_no >= $2 order by task_no desc limit $3";
+pub(super) const DEAD: &str = "select task_no from taskgate.trouble where dead and task_no < $1 and task_no >= $2 \
+     order by task_no desc limit $3";
+
+/// The same for any of the texts `$4`.
+pub(super) const TROUBLE: &str = "select c.task_no from unnest($4::text[]) as v(text) cross join lateral (\
+     select task_no from taskgate.trouble where phase = v.text and task_no < $1 and task_no >= $2 \
+     order by task_no desc limit $3) c order by c.task_no desc limit $3";
+pub(super) const NAMES: &str = "select c.task_no from unnest($4::text[]) as v(text) cross join lateral (\
+     select task_no from taskgate.task where name = v.text and task_no < $1 and task_no >= $2 \
+     order by name desc, task_no desc limit $3) c order by c.task_no desc limit $3";
+pub(super) const QUEUES: &str = "select c.task_no from unnest($4::text[]) as v(text) cross join lateral (\
+     select task_no from taskgate.task where queue = v.text and task_no < $1 and task_no >= $2 \
+     order by queue desc, task_no desc limit $3) c order by c.task_no desc limit $3";
+pub(super) const GROUP: &str = "select task_no from taskgate.task where group_id = ($4::text[])[1] and task_no < $1 \
+     and task_no >= $2 order by group_id desc, task_no desc limit $3";
+pub(super) const SCHEDULE: &str = "select task_no from taskgate.task where schedule = ($4::text[])[1] and task_no < $1 \
+     and task_no >= $2 order by schedule desc, task_no desc limit $3";
+pub(super) const ROOT: &str = "select task_no from (\
+     (select task_no from taskgate.task where root_id = ($4::text[])[1] and task_no < $1 and task_no >= $2 \
+     order by root_id desc, task_no desc limit $3) union all \
+     select task_no from taskgate.task where task_id = ($4::text[])[1] and root_id is null and task_no < $1 and task_no >= $2) c \
+     order by task_no desc limit $3";
+pub(super) const LABEL: &str = "select task_no from taskgate.label where key = ($4::text[])[1] and value = ($4::text[])[2] \
+     and task_no < $1 and task_no >= $2 order by key desc, value desc, task_no desc limit $3";
+
+/// Numbers of ids from `$1` on and below `$2`.
+pub(super) const IDS: &str =
+    "select task_no from taskgate.task where task_id >= $1 and task_id < $2 order by task_id limit $3";
+
+pub(super) const SUBMITTED: &str =
+    "select task_no, submitted_at from taskgate.task where task_no >= $1 order by task_no limit 1";
+pub(super) const NEWEST: &str = "select coalesce(max(task_no), 0) from taskgate.task";
+
+const MATCHING: &str = concat!("select ", task_columns!(), " from taskgate.task t where t.task_no = any(");
+
+/// The index that a list walks along.
+struct Path {
+    statement: &'static str,
+    texts: Vec<String>,
+    /// Nothing else is asked, so every step counts.
+    exact: bool,
+}
+
+pub(super) async fn tasks(pool: &PgPool, filter: &Filter, page: &Page) -> Result<(Vec<Task>, Option<Cursor>), Error> {
+    let started = Instant::now();
+    let path = path(filter);
+    let (mut below, not_below) = bounds(pool, filter, page).await?;
+    let by_id = named_by_id(pool, filter, page.limit).await?;
+    let mut first = match page.after {
+        None => matching(pool, filter, &by_id, &[], page.limit).await?,
+        Some(_) => Vec::new(),
+    };
+    let wanted = usize::try_from(page.limit).unwrap_or(usize::MAX).saturating_sub(first.len());
+    let mut found: Vec<Task> = Vec::new();
+    let mut step = page.limit.saturating_add(1);
+    let next = loop {
+        let met = walk(pool, &path, below, not_below, step).await?;
+        let is_end = i64::try_from(met.len()).unwrap_or(i64::MAX) < step;
+        let missing = wanted.saturating_add(1) - found.len();
+        found.extend(matching(pool, filter, &met, &by_id, i64::try_from(missing).unwrap_or(i64::MAX)).await?);
+        if found.len() > wanted {
+            found.truncate(wanted);
+            // With no room at all the next page begins where this one did.
+            break Some(Cursor(found.last().map_or(below, |task| task.no)));
+        }
+        let Some(&last) = met.last().filter(|_| !is_end) else { break None };
+        below = last;
+        if started.elapsed() > BUDGET {
+            break Some(Cursor(last));
+        }
+        step = if path.exact { step } else { (step * 4).min(LONGEST_STEP) };
+    };
+    first.append(&mut found);
+    first.sort_by_key(|task| std::cmp::Reverse(task.no));
+    Ok((first, next))
+}
+
+async fn walk(pool: &PgPool, path: &Path, below: i64, not_below: i64, step: i64) -> Result<Vec<i64>, Error> {
+    let query = sqlx::query(path.statement).bind(below).bind(not_below).bind(step);
+    let query = if path.texts.is_empty() { query } else { query.bind(&path.texts) };
+    query.fetch_all(pool).await?.iter().map(|row| Ok(row.try_get(0)?)).collect()
+}
+
+/// Those of `numbers` that meet every condition, without the `given`.
+async fn matching(
+    pool: &PgPool,
+    filter: &Filter,
+    numbers: &[i64],
+    given: &[i64],
+    limit: i64,
+) -> Result<Vec<Task>, Error> {
+    let numbers: Vec<i64> = numbers.iter().copied().filter(|number| !given.contains(number)).collect();
+    if numbers.is_empty() {
+        return Ok(Vec::new());
+    }
+    let mut query = QueryBuilder::new(MATCHING);
+    query.push_bind(numbers).push(")");
+    conditions(&mut query, filter);
+    task_conditions(&mut query, filter);
+    query.push(" order by t.task_no desc limit ").push_bind(limit);
+    rows::tasks(&query.build().fetch_all(pool).await?)
+}
+
+/// The path with the fewest steps, as far as the filter tells.
+fn path(filter: &Filter) -> Path {
+    let others = Filter { from: None, to: None, ..filter.clone() };
+    let along =
+        |statement, texts: Vec<String>, rest: Filter| Path { statement, texts, exact: rest == Filter::default() };
+    let phases = phases(filter);
+    let all = |test: fn(&Phase) -> bool| phases.as_ref().is_some_and(|phases| phases.iter().all(test));
+    if let Some(group) = &filter.group_id {
+        along(GROUP, vec![clean(group).into_owned()], Filter { group_id: None, ..others })
+    } else if let Some(root) = &filter.root_id {
+        along(ROOT, vec![clean(root).into_owned()], Filter { root_id: None, ..others })
+    } else if let Some(schedule) = &filter.schedule {
+        along(SCHEDULE, vec![short(schedule)], Filter { schedule: None, ..others })
+    } else if all(|phase| phase.is_at_worker()) {
+        along(AT_WORKER, Vec::new(), others)
+    } else if let Some((key, value)) = filter.labels.first() {
+        along(LABEL, vec![short(key), short(value)], others)
+    } else if filter.dead_letters {
+        along(DEAD, Vec::new(), Filter { dead_letters: false, ..others })
+    } else if all(|phase| phase.is_final() && *phase != Phase::Succeeded) {
+        let names = phases.unwrap_or_default().into_iter().map(|phase| phase.as_str().to_owned()).collect();
+        along(TROUBLE, names, Filter { phase: Vec::new(), ..others })
+    } else if !filter.task.is_empty() {
+        along(NAMES, distinct(&filter.task), Filter { task: Vec::new(), ..others })
+    } else if all(|phase| !phase.is_final()) {
+        along(UNFINISHED, Vec::new(), others)
+    } else if !filter.queue.is_empty() {
+        along(QUEUES, distinct(&filter.queue), Filter { queue: Vec::new(), ..others })
+    } else {
+        along(ALL, Vec::new(), others)
+    }
+}
+
+/// Values that are asked for twice would be met twice.
+fn distinct(texts: &[String]) -> Vec<String> {
+    let mut texts: Vec<String> = texts.iter().map(|text| clean(text).into_owned()).collect();
+    texts.sort_unstable();
+    texts.dedup();
+    texts
+}
+
+/// The phases that a filter leaves, by its phases or by what its statuses mean. `None` when it says neither.
+fn phases(filter: &Filter) -> Option<Vec<Phase>> {
+    if !filter.phase.is_empty() {
+        return Some(
+            filter
+                .phase
+                .iter()
+                .enumerate()
+                .filter(|(n, phase)| !filter.phase[..*n].contains(phase))
+                .map(|(_, p)| *p)
+                .collect(),
+        );
+    }
+    if filter.status.is_empty() {
+        return None;
+    }
+    // A word that is not Celery's is a custom state: of a running task.
+    let means = |word: &String| {
+        let known: Vec<Phase> = Phase::ALL.into_iter().filter(|phase| phase.status() == word).collect();
+        if known.is_empty() { vec![Phase::Running] } else { known }
+    };
+    let mut all: Vec<Phase> = filter.status.iter().flat_map(means).collect();
+    all.sort_by_key(|phase| phase.as_str());
+    all.dedup();
+    Some(all)
+}
+
+/// Where the walk begins (exclusive) and ends (inclusive).
+async fn bounds(pool: &PgPool, filter: &Filter, page: &Page) -> Result<(i64, i64), Error> {
+    let after = page.after.map_or(i64::MAX, |Cursor(no)| no);
+    let below = match filter.to {
+        Some(to) => after.min(first_at(pool, to.0.saturating_add(SKEW)).await?),
+        None => after,
+    };
+    let not_below = match filter.from {
+        Some(from) => first_at(pool, from.0.saturating_sub(SKEW)).await?,
+        None => i64::MIN,
+    };
+    Ok((below, not_below))
+}
+
+/// The lowest number of about those that were submitted at this time or later; the end of all numbers when there is none.
+async fn first_at(pool: &PgPool, at: i64) -> Result<i64, Error> {
+    let newest: i64 = sqlx::query(NEWEST).fetch_one(pool).await?.try_get(0)?;
+    let (mut low, mut high) = (0, newest);
+    while low <= high {
+        let middle = low + (high - low) / 2;
+        let row = sqlx::query(SUBMITTED).bind(middle).fetch_optional(pool).await?;
+        let Some(row) = row else { break };
+        if row.try_get::<i64, _>(1)? >= at { high = middle - 1 } else { low = row.try_get::<i64, _>(0)? + 1 }
+    }
+    Ok(if low > newest { i64::MAX } else { low })
+}
+
+/// Tasks that a search names by the beginning of their ids, if these fit on one page: they come first, wherever they are.
+async fn named_by_id(pool: &PgPool, filter: &Filter, limit: i64) -> Result<Vec<i64>, Error> {
+    let Some(prefix) = filter.q.as_deref().map(clean) else { return Ok(Vec::new()) };
+    let end = format!("{prefix}\u{10ffff}");
+    let query = sqlx::query(IDS).bind(prefix.as_ref()).bind(end).bind(limit.saturating_add(1));
+    let found = query.fetch_all(pool).await?;
+    if i64::try_from(found.len()).unwrap_or(i64::MAX) > limit {
+        return Ok(Vec::new());
+    }
+    found.iter().map(|row| Ok(row.try_get(0)?)).collect()
+}

@@ -1,0 +1,265 @@
+//! The ledger on PostgreSQL, schema `taskgate`: for any number of replicas.
+//!
+//! Times are stored as microseconds. Statements are constants (a test prepares every one of them); only lists are put together
+//! from constant pieces with bound values.
+
+mod control;
+pub mod django;
+mod events;
+mod fan_out;
+mod gates;
+mod groups;
+mod insert;
+mod lane;
+mod learn;
+mod lease;
+mod list;
+mod migrate;
+mod notify;
+mod outbox;
+mod pool;
+mod prune;
+mod rows;
+mod save;
+mod schedules;
+mod statements;
+mod stats;
+mod steps;
+mod tasks;
+mod tokens;
+mod traces;
+mod webhooks;
+mod workers;
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use sqlx::PgPool;
+use tokio::sync::broadcast;
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    Backlog, Carrier, Changed, Conflict, Cursor, Drained, EdgeKind, Error, Event, Fence, Filter, Group, Inserted,
+    Lease, Ledger, Message, News, Page, Submission, Task, Withdrawn,
+};
+use celery::task::{GroupId, Phase, QueueName, TaskId};
+use runtime::clock::{self, Time};
+
+use lane::Lane;
+pub use pool::PostgresConfig;
+pub use statements::STATEMENTS;
+
+/// Commits of other replicas that a watcher may lag behind; after more it looks at everything again.
+const CHANGES: usize = 1024;
+
+/// Each method is one call on the pool; a clone shares it.
+pub struct PostgresLedger {
+    config: PostgresConfig,
+    pool: PgPool,
+    lanes: Lanes,
+    /// Names this process in notifications.
+    replica: Arc<str>,
+    changed: broadcast::Sender<Changed>,
+}
+
+/// Connections of those who write batch after batch.
+struct Lanes {
+    submissions: Lane,
+    publications: Lane,
+    /// Each batch is a transaction of several statements.
+    news: PgPool,
+}
+
+impl Lanes {
+    fn open(config: &PostgresConfig) -> Result<Self, Error> {
+        let news = pool::pool(&PostgresConfig { max_connections: 1, ..config.clone() })?;
+        Ok(Self { submissions: Lane::new(config)?, publications: Lane::new(config)?, news })
+    }
+}
+
+impl PostgresLedger {
+    /// Opens no connection yet: the database may still be starting. `stop` ends the listening task.
+    ///
+    /// # Errors
+    /// When the address cannot be understood.
+    ///
+    /// # Panics
+    /// Outside of a tokio runtime.
+    pub fn connect(config: &PostgresConfig, stop: CancellationToken) -> Result<Self, Error> {
+        let (pool, lanes) = (pool::pool(config)?, Lanes::open(config)?);
+        let (changed, _) = broadcast::channel(CHANGES);
+        let replica: Arc<str> = clock::random_id().simple().to_string().into();
+        let listener =
+            notify::Listener { pool: pool::unlimited(config)?, replica: replica.clone(), changed: changed.clone() };
+        #[expect(
+            clippy::disallowed_methods,
+            reason = "ends with the token; it holds nothing that a shutdown waits for"
+        )]
+        tokio::spawn(listener.run(stop));
+        Ok(Self { config: config.clone(), pool, lanes, replica, changed })
+    }
+}
+
+#[async_trait]
+impl Ledger for PostgresLedger {
+    fn kind(&self) -> &'static str {
+        "postgres"
+    }
+
+    async fn migrate(&self) -> Result<(), Error> {
+        migrate::migrate(&self.config).await
+    }
+
+    async fn ping(&self) -> Result<(), Error> {
+        sqlx::query(statements::PING).execute(&self.pool).await?;
+        Ok(())
+    }
+
+    async fn insert(&self, batch: &[Submission]) -> Result<Vec<Result<Inserted, Conflict>>, Error> {
+        insert::insert(&self.pool, &self.lanes.submissions, batch).await
+    }
+
+    async fn published(&self, pushed: &[(i64, Time)]) -> Result<Vec<Event>, Error> {
+        outbox::published(&self.lanes.publications, &self.replica, pushed).await
+    }
+
+    async fn drain(&self, now: Time, settle: Duration, limit: i64, carrier: &dyn Carrier) -> Result<Drained, Error> {
+        outbox::drain(&self.pool, &self.replica, now, settle, limit, carrier).await
+    }
+
+    async fn backlog(&self, now: Time) -> Result<Backlog, Error> {
+        outbox::backlog(&self.pool, now).await
+    }
+
+    async fn withdraw(&self, id: &TaskId, news: News) -> Result<Withdrawn, Error> {
+        outbox::withdraw(&self.pool, &self.replica, id, news).await
+    }
+
+    async fn requeue(&self, tasks: &[(TaskId, i64)], reason: &str, at: Time) -> Result<Vec<Event>, Error> {
+        outbox::requeue(&self.pool, &self.replica, tasks, reason, at).await
+    }
+
+    async fn remark(&self, ids: &[TaskId], reason: &str, at: Time) -> Result<Vec<Event>, Error> {
+        outbox::remark(&self.pool, &self.replica, ids, reason, at).await
+    }
+
+    async fn pause_queue(&self, queue: &QueueName, at: Time) -> Result<bool, Error> {
+        control::pause(&self.pool, queue, at).await
+    }
+
+    async fn resume_queue(&self, queue: &QueueName, at: Time) -> Result<bool, Error> {
+        control::resume(&self.pool, queue, at).await
+    }
+
+    async fn paused_queues(&self) -> Result<Vec<(String, Time)>, Error> {
+        control::paused(&self.pool).await
+    }
+
+    async fn request_revoke(&self, id: &TaskId, at: Time) -> Result<Option<Task>, Error> {
+        control::request_revoke(&self.pool, id, at).await
+    }
+
+    async fn dismiss(&self, ids: &[TaskId]) -> Result<i64, Error> {
+        control::dismiss(&self.pool, ids).await
+    }
+
+    async fn learn(&self, news: &[News], durable: bool) -> Result<Vec<Event>, Error> {
+        Ok(learn::learn(&self.pool, &self.replica, news, durable, None).await?.unwrap_or_default())
+    }
+
+    async fn learn_fenced(&self, news: &[News], durable: bool, fence: &Fence) -> Result<Option<Vec<Event>>, Error> {
+        learn::learn(&self.lanes.news, &self.replica, news, durable, Some(fence)).await
+    }
+
+    fn changes(&self) -> broadcast::Receiver<Changed> {
+        self.changed.subscribe()
+    }
+
+    async fn lease(&self, name: &str, holder: &str, now: Time, ttl: Duration) -> Result<Option<Lease>, Error> {
+        lease::take(&self.pool, name, holder, now, ttl).await
+    }
+
+    async fn release(&self, name: &str, holder: &str) -> Result<(), Error> {
+        lease::release(&self.pool, name, holder).await
+    }
+
+    async fn task(&self, id: &TaskId) -> Result<Option<Task>, Error> {
+        tasks::task(&self.pool, id).await
+    }
+
+    async fn message(&self, id: &TaskId) -> Result<Option<Message>, Error> {
+        tasks::message(&self.pool, id).await
+    }
+
+    async fn tasks(&self, filter: &Filter, page: &Page) -> Result<(Vec<Task>, Option<Cursor>), Error> {
+        list::tasks(&self.pool, filter, page).await
+    }
+
+    async fn events(&self, id: &TaskId, after: i64, limit: i64) -> Result<Vec<Event>, Error> {
+        events::events(&self.pool, id, after, limit).await
+    }
+
+    async fn feed(&self, after: i64, filter: &Filter, limit: i64) -> Result<(Vec<Event>, i64), Error> {
+        events::feed(&self.pool, after, filter, limit).await
+    }
+
+    async fn feed_end(&self) -> Result<i64, Error> {
+        events::feed_end(&self.pool).await
+    }
+
+    async fn group(&self, id: &GroupId) -> Result<Option<Group>, Error> {
+        groups::group(&self.pool, id).await
+    }
+
+    async fn graph(&self, id: &TaskId) -> Result<Option<(Vec<Task>, Vec<(TaskId, TaskId, EdgeKind)>)>, Error> {
+        match tasks::task(&self.pool, id).await? {
+            Some(task) => groups::graph(&self.pool, task).await.map(Some),
+            None => Ok(None),
+        }
+    }
+
+    async fn unfinished(&self, phases: &[Phase], after_no: i64, limit: i64) -> Result<Vec<Task>, Error> {
+        tasks::unfinished(&self.pool, phases, after_no, limit).await
+    }
+
+    async fn tasks_by_id(&self, ids: &[TaskId]) -> Result<Vec<Task>, Error> {
+        tasks::tasks_by_id(&self.pool, ids).await
+    }
+
+    async fn expired(&self, since: Time, now: Time, limit: i64) -> Result<Vec<Task>, Error> {
+        tasks::expired(&self.pool, since, now, limit).await
+    }
+
+    async fn standing(&self, ids: &[TaskId]) -> Result<Vec<Task>, Error> {
+        tasks::standing(&self.pool, ids).await
+    }
+
+    async fn queues(&self, limit: i64) -> Result<Vec<String>, Error> {
+        tasks::queues(&self.pool, limit).await
+    }
+
+    async fn census(&self) -> Result<HashMap<(String, Phase), i64>, Error> {
+        tasks::census(&self.pool).await
+    }
+
+    async fn tombstone(&self, id: &str) -> Result<Option<Time>, Error> {
+        use sqlx::Row;
+        let id = super::rows::clean(id).into_owned();
+        let row = sqlx::query(tasks::TOMBSTONE).bind(id).fetch_optional(&self.pool).await?;
+        row.map(|row| Ok(Time(row.try_get(0)?))).transpose()
+    }
+
+    async fn prune(&self, before: Time, limit: i64, now: Time) -> Result<i64, Error> {
+        prune::tasks(&self.pool, before, limit, now).await
+    }
+
+    async fn prune_payload(&self, before: Time, limit: i64) -> Result<i64, Error> {
+        prune::payloads(&self.pool, before, limit).await
+    }
+
+    async fn prune_keys(&self, now: Time, limit: i64) -> Result<i64, Error> {
+        prune::keys(&self.pool, now, limit).await
+    }
+}

@@ -1,0 +1,146 @@
+//! Replicas hear of each other's commits: one NOTIFY per batch, carrying the ids of the changed tasks.
+//!
+//! The listener holds a connection of its own. After every gap (it is new, it was lost) it says [`Changed::Gap`], so that a
+//! missed notification costs one look and never an event.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use sqlx::PgPool;
+use sqlx::postgres::PgListener;
+use tokio::sync::broadcast;
+use tokio_util::sync::CancellationToken;
+use tracing::{debug, warn};
+
+use crate::{Changed, Event};
+use celery::task::TaskId;
+
+const CHANNEL: &str = "taskgate";
+
+/// PostgreSQL takes less than 8,000 bytes.
+const MAX_PAYLOAD: usize = 7_900;
+
+/// Silence after which the listener asks whether its connection still lives.
+const QUIET: Duration = Duration::from_secs(15);
+const FIRST_PAUSE: Duration = Duration::from_millis(100);
+const LONGEST_PAUSE: Duration = Duration::from_secs(5);
+
+/// What a transaction with these events says when it commits: `replica`, then one id a line; `*` for too many. No id has a
+/// control character. `None` without events.
+pub(super) fn payload(replica: &str, events: &[Event]) -> Option<String> {
+    if events.is_empty() {
+        return None;
+    }
+    let mut text = replica.to_owned();
+    let mut last: Option<&TaskId> = None;
+    for event in events {
+        if last == Some(&event.task_id) {
+            continue;
+        }
+        last = Some(&event.task_id);
+        text.push('\n');
+        text.push_str(event.task_id.as_str());
+        if text.len() > MAX_PAYLOAD {
+            return Some(format!("{replica}\n*"));
+        }
+    }
+    Some(text)
+}
+
+/// `None` for what this replica said itself.
+fn read(replica: &str, payload: &str) -> Option<Changed> {
+    let mut lines = payload.split('\n');
+    if lines.next() == Some(replica) {
+        return None;
+    }
+    let ids: Result<Vec<TaskId>, _> = lines.map(TaskId::parse).collect();
+    match ids {
+        Ok(ids) if !ids.is_empty() && payload.lines().nth(1) != Some("*") => Some(Changed::Tasks(Arc::from(ids))),
+        _ => Some(Changed::Any),
+    }
+}
+
+pub(super) struct Listener {
+    pub pool: PgPool,
+    pub replica: Arc<str>,
+    pub changed: broadcast::Sender<Changed>,
+}
+
+impl Listener {
+    /// Listens until told to stop; connects again after every loss, with growing pauses.
+    pub async fn run(self, stop: CancellationToken) {
+        let mut pause = FIRST_PAUSE;
+        while !stop.is_cancelled() {
+            let heard = tokio::select! {
+                () = stop.cancelled() => return,
+                heard = self.listen() => heard,
+            };
+            if heard.connected {
+                pause = FIRST_PAUSE;
+                warn!(error = %heard.error, "listening to other replicas was interrupted, connecting again");
+            } else {
+                debug!(error = %heard.error, "cannot listen to other replicas yet");
+            }
+            let _ = self.changed.send(Changed::Gap);
+            tokio::select! { () = stop.cancelled() => return, () = tokio::time::sleep(pause) => {} }
+            pause = (pause * 2).min(LONGEST_PAUSE);
+        }
+    }
+
+    async fn listen(&self) -> Interrupted {
+        let mut connected = false;
+        let error = match self.try_listen(&mut connected).await {
+            Ok(never) => match never {},
+            Err(error) => error,
+        };
+        Interrupted { connected, error }
+    }
+
+    async fn try_listen(&self, connected: &mut bool) -> Result<std::convert::Infallible, sqlx::Error> {
+        let mut listener = PgListener::connect_with(&self.pool).await?;
+        listener.eager_reconnect(false);
+        listener.listen(CHANNEL).await?;
+        *connected = true;
+        let _ = self.changed.send(Changed::Gap);
+        loop {
+            match tokio::time::timeout(QUIET, listener.try_recv()).await {
+                Ok(Ok(Some(notification))) => {
+                    if let Some(changed) = read(&self.replica, notification.payload()) {
+                        let _ = self.changed.send(changed);
+                    }
+                }
+                Ok(Ok(None)) => return Err(sqlx::Error::PoolClosed),
+                Ok(Err(error)) => return Err(error),
+                Err(_) => alive(&mut listener).await?,
+            }
+        }
+    }
+}
+
+struct Interrupted {
+    connected: bool,
+    error: sqlx::Error,
+}
+
+async fn alive(listener: &mut PgListener) -> Result<(), sqlx::Error> {
+    let ping = sqlx::query("select 1").execute(listener);
+    match tokio::time::timeout(LONGEST_PAUSE, ping).await {
+        Ok(done) => done.map(|_| ()),
+        Err(_) => Err(sqlx::Error::PoolTimedOut),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_replica_does_not_hear_itself() {
+        assert!(read("a", "a\nx").is_none());
+        assert!(
+            matches!(read("b", "a\nx\ny z"), Some(Changed::Tasks(ids)) if ids.len() == 2 && ids[1].as_str() == "y z")
+        );
+        assert!(matches!(read("b", "a\n*"), Some(Changed::Any)));
+        assert!(matches!(read("b", ""), Some(Changed::Any)));
+    }
+}

@@ -1,0 +1,429 @@
+//! The outbox: what is still to be published, the passes over it, and what leaves it another way.
+//!
+//! Lock order everywhere: outbox rows first, then tasks. A pass holds its rows while the carrier publishes, so a withdrawal
+//! waits and then finds the task published, or comes first and the pass does not see the row.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use sqlx::postgres::PgRow;
+use sqlx::{PgExecutor, PgPool, Row};
+
+use crate::book::Book;
+use crate::change::was_taken;
+use crate::gates::{Gate, Heads, Passes, Stopped, gates_of};
+use crate::rows::light_task_columns;
+use crate::{Backlog, Carrier, Drained, Error, Event, NewGroup, News, Outgoing, Source, Task, Withdrawn};
+use celery::task::{Phase, QueueName, TaskId, TaskName};
+use runtime::clock::Time;
+
+use super::lane::Lane;
+use super::pool::{self, Tx};
+use super::rows::event_columns;
+use super::{gates, groups, learn, rows, save};
+
+/// A carrier that does not answer by then has published an unknown part: its rows stay, and the broker's markers sort it out.
+const CARRY: Duration = Duration::from_secs(10);
+
+pub(super) const GONE: &str = "delete from taskgate.outbox where task_no = any($1)";
+
+/// `$1` numbers, `$2` when each was pushed, `$3` what names this replica in the notification, `$4` whether the commit need not wait
+/// for the disk. The rows of the outbox go first: everybody locks them before tasks. What is written is answered from `e`, which has the
+/// columns of the task too: a join of the two would compare each row with each.
+pub(super) const PUBLISHED: &str = concat!(
+    "with gone as (delete from taskgate.outbox where task_no = any($1) returning 1), \
+     named as (select t.task_no, i.at, t.phase in ('accepted', 'held') as ours \
+     from unnest($1::bigint[], $2::bigint[]) as i(task_no, at) join taskgate.task t on t.task_no = i.task_no \
+     where (select count(*) from gone) >= 0 order by t.task_no for no key update of t), \
+     t as (update taskgate.task t set queued_at = coalesce(t.queued_at, n.at), seq = t.seq + n.ours::int, \
+     phase = case when n.ours then 'queued' else t.phase end, reason = case when n.ours then null else t.reason end \
+     from named n where t.task_no = n.task_no returning n.ours, n.at, t.task_no, t.task_id, t.name, t.queue, t.group_id, t.root_id, \
+     t.adopted, t.seq, t.phase, t.status, t.delivery, t.retries, t.worker, t.corrected), \
+     e as materialized (select t.*, null::text as meta, null::text as reason, \
+     (pg_current_xact_id()::text::bigint << 20) + l.feed_offset + row_number() over (order by t.task_no) as feed \
+     from t, taskgate.ledger l where t.ours), \
+     written as (insert into taskgate.event (feed, task_no, seq, at, delivery, retries, corrected, phase, status, worker) \
+     select feed, task_no, seq, at, delivery, retries, corrected, phase, status, worker from e), \
+     word as (select pg_notify('taskgate', $3 || e'\\n' || case when sum(length(task_id) + 1) > 7800 then '*' \
+     else string_agg(task_id, e'\\n') end), \
+     case when $4 then set_config('synchronous_commit', 'off', true) end as mode from e having count(*) > 0) \
+     select ",
+    event_columns!("e", "e"),
+    ", (select w.mode from word w) from e order by e.feed"
+);
+
+/// One pass at a time over all replicas.
+pub(super) const ALONE: &str = "select pg_try_advisory_xact_lock(7310319, 1)";
+
+/// `$1` now, `$2` accepted before, `$3` limit. What was held at first is on no replica's fast path.
+pub(super) const DUE: &str = "select o.task_no, o.accepted_at, p.queue is not null as paused, o.gate, o.gate_max from taskgate.outbox o \
+     left join taskgate.queue_pause p on p.queue = o.queue \
+     where o.wake_at <= $1 and (o.accepted_at <= $2 or o.wake_at > o.accepted_at) order by o.wake_at, o.task_no limit $3 for update of o skip locked";
+
+/// As [`DUE`], of these rows.
+pub(super) const THESE: &str = "select o.task_no, o.accepted_at, p.queue is not null as paused, o.gate, o.gate_max \
+     from taskgate.outbox o left join taskgate.queue_pause p on p.queue = o.queue \
+     where o.task_no = any($1) order by o.task_no for update of o skip locked";
+
+pub(super) const TASKS: &str =
+    concat!("select ", light_task_columns!(), " from taskgate.task t where t.task_no = any($1) order by t.task_no");
+
+pub(super) const MESSAGES: &str = "select task_no, headers, body from taskgate.message where task_no = any($1)";
+
+/// Rows of a paused queue sleep until it is resumed, or until their time is over.
+pub(super) const PARK: &str = "update taskgate.outbox o set parked = true, gate = null, gate_max = null, wake_at = coalesce(t.expires_at, 9223372036854775807) \
+     from taskgate.task t where o.task_no = any($1) and t.task_no = o.task_no";
+
+pub(super) const BACKLOG: &str = "select count(*), min(accepted_at) from taskgate.outbox where wake_at <= $1";
+pub(super) const NEXT_DUE: &str = "select min(wake_at) from taskgate.outbox where wake_at > $1";
+pub(super) const TAKE: &str =
+    "delete from taskgate.outbox where task_no = (select task_no from taskgate.task where task_id = $1)";
+/// Locks what the outbox has of these tasks.
+pub(super) const LOCK: &str = "select task_no from taskgate.outbox \
+     where task_no = any(array(select task_no from taskgate.task where task_id = any($1))) order by task_no for update";
+/// `$3` now.
+pub(super) const REMEMBER: &str = "insert into taskgate.outbox (task_no, wake_at, accepted_at, queue) \
+     select n.task_no, $3, $3, n.queue from unnest($1::bigint[], $2::text[]) as n(task_no, queue)";
+pub(super) const WITH_MESSAGES: &str =
+    "select task_no from taskgate.message where task_no = any($1) and headers is not null";
+
+/// Not durable: after a crash the row is still in the outbox, and the broker's marker turns its second publication away.
+pub(super) async fn published(lane: &Lane, replica: &str, pushed: &[(i64, Time)]) -> Result<Vec<Event>, Error> {
+    let mut connection = lane.take().await?;
+    let moved = lane.limited(mark_published(&mut *connection, replica, pushed.to_vec(), true)).await;
+    connection.keep(&moved);
+    events(&moved?)
+}
+
+async fn mark_published(
+    executor: impl PgExecutor<'_>,
+    replica: &str,
+    mut pushed: Vec<(i64, Time)>,
+    relaxed: bool,
+) -> Result<Vec<PgRow>, sqlx::Error> {
+    if pushed.is_empty() {
+        return Ok(Vec::new());
+    }
+    pushed.sort_unstable_by_key(|(no, _)| *no);
+    let (numbers, times): (Vec<i64>, Vec<i64>) = pushed.into_iter().map(|(no, at)| (no, at.0)).unzip();
+    sqlx::query(PUBLISHED).bind(numbers).bind(times).bind(replica).bind(relaxed).fetch_all(executor).await
+}
+
+fn events(moved: &[PgRow]) -> Result<Vec<Event>, Error> {
+    moved.iter().map(rows::event).collect()
+}
+
+struct Claimed {
+    task_no: i64,
+    accepted_at: Time,
+    paused: bool,
+    gate: Option<String>,
+    gate_max: Option<i32>,
+}
+
+pub(super) async fn drain(
+    pool: &PgPool,
+    replica: &str,
+    now: Time,
+    settle: Duration,
+    limit: i64,
+    carrier: &dyn Carrier,
+) -> Result<Drained, Error> {
+    let mut tx = pool::begin(pool).await?;
+    if !sqlx::query(ALONE).fetch_one(&mut *tx).await?.try_get::<bool, _>(0)? {
+        tx.rollback().await?;
+        return Ok(Drained::default());
+    }
+    let waiting = gates::waiting(&mut tx).await?;
+    let waits = Drained {
+        waiting: !waiting.is_empty(),
+        next_opening: waiting.iter().filter_map(|one| one.opening(carrier)).min(),
+        ..Drained::default()
+    };
+    let open: Vec<String> = waiting.into_iter().filter(|one| one.is_open(now, carrier)).map(|one| one.gate).collect();
+    let heads = gates::first(&mut tx, &open).await?;
+    let claimed = claim(&mut tx, &heads, now, settle, limit).await?;
+    if claimed.is_empty() {
+        tx.rollback().await?;
+        return Ok(waits);
+    }
+    let sorted = sort(&mut tx, &claimed, now).await?;
+    let (sorted, passes) = pass_gates(&mut tx, sorted, &claimed, &heads, now, carrier).await?;
+    let mut carried = carry(&mut tx, carrier, &claimed, &sorted.due).await?;
+    carried.extend(sorted.taken.iter().map(|task| task.no));
+    let next_opening = [waits.next_opening, passes.opening].into_iter().flatten().min();
+    let mut gone = sorted.over.clone();
+    gone.extend(sorted.expired.iter().map(|task| task.no));
+    sqlx::query(GONE).bind(&gone).execute(&mut *tx).await?;
+    let pushed = carried.iter().map(|no| (*no, now)).collect();
+    let mut events = events(&mark_published(&mut *tx, replica, pushed, false).await?)?;
+    // A quick task may be ending in another transaction. Its row is locked now: that one is over, or comes after this one.
+    gates::settle(&mut tx, passes.settled(&carried, now)).await?;
+    let expired = expire(&mut tx, replica, &sorted, now, &mut events).await?;
+    tx.commit().await?;
+    // What was parked or stopped, or had ended, is none of the carrier's business.
+    let claimed = sorted.due.len() + sorted.taken.len() + expired;
+    let waiting = waits.waiting || !sorted.stopped.is_empty();
+    Ok(Drained { events, claimed, carried: carried.len(), expired, waiting, next_opening })
+}
+
+/// What waits longest at the open gates, and what is due. Who was accepted first is first, also at a gate.
+async fn claim(
+    tx: &mut Tx,
+    heads: &[(String, i64)],
+    now: Time,
+    settle: Duration,
+    limit: i64,
+) -> Result<Vec<Claimed>, Error> {
+    let mut rows = Vec::new();
+    if !heads.is_empty() {
+        let numbers: Vec<i64> = heads.iter().map(|(_, task_no)| *task_no).collect();
+        rows = sqlx::query(THESE).bind(numbers).fetch_all(&mut **tx).await?;
+    }
+    rows.extend(sqlx::query(DUE).bind(now.0).bind(now.minus(settle).0).bind(limit).fetch_all(&mut **tx).await?);
+    let mut seen = HashSet::new();
+    let claimed = |row: &sqlx::postgres::PgRow| {
+        Ok(Claimed {
+            task_no: row.try_get(0)?,
+            accepted_at: Time(row.try_get(1)?),
+            paused: row.try_get(2)?,
+            gate: row.try_get(3)?,
+            gate_max: row.try_get(4)?,
+        })
+    };
+    let mut claimed = rows.iter().map(claimed).collect::<Result<Vec<_>, Error>>()?;
+    claimed.retain(|one| seen.insert(one.task_no));
+    if !heads.is_empty() {
+        claimed.sort_by_key(|one| one.task_no);
+    }
+    Ok(claimed)
+}
+
+/// What a pass found, by what is to be done with it.
+#[derive(Default)]
+struct Sorted {
+    due: Vec<Task>,
+    expired: Vec<Task>,
+    parked: Vec<Task>,
+    /// Waits for a limit.
+    stopped: Vec<Stopped>,
+    /// Published before, in spite of the row: a worker has this delivery.
+    taken: Vec<Task>,
+    /// Ended meanwhile in another way.
+    over: Vec<i64>,
+}
+
+async fn sort(tx: &mut Tx, claimed: &[Claimed], now: Time) -> Result<Sorted, Error> {
+    let numbers: Vec<i64> = claimed.iter().map(|row| row.task_no).collect();
+    let found = rows::tasks(&sqlx::query(TASKS).bind(&numbers).fetch_all(&mut **tx).await?)?;
+    let mut by_no: HashMap<i64, Task> = found.into_iter().map(|task| (task.no, task)).collect();
+    let mut sorted = Sorted::default();
+    for row in claimed {
+        match by_no.remove(&row.task_no) {
+            None => sorted.over.push(row.task_no),
+            Some(task) if task.phase.is_final() => sorted.over.push(row.task_no),
+            Some(task) if task.expires_at.is_some_and(|at| at <= now) && task.phase.is_ours() => {
+                sorted.expired.push(task)
+            }
+            Some(task) if was_taken(&task, row.accepted_at) => sorted.taken.push(task),
+            Some(task) if row.paused => sorted.parked.push(task),
+            Some(task) => sorted.due.push(task),
+        }
+    }
+    Ok(sorted)
+}
+
+/// Lets through what its limits let through, in the order of the claim. What the broker has had already is not stopped.
+async fn pass_gates(
+    tx: &mut Tx,
+    mut sorted: Sorted,
+    claimed: &[Claimed],
+    heads: &[(String, i64)],
+    now: Time,
+    carrier: &dyn Carrier,
+) -> Result<(Sorted, Passes), Error> {
+    let demands: Vec<Vec<Gate>> = sorted.due.iter().map(|task| gates_of(task, carrier)).collect();
+    let taken: Vec<(i64, Vec<Gate>)> = sorted.taken.iter().map(|task| (task.no, gates_of(task, carrier))).collect();
+    let named = demands.iter().flatten().chain(taken.iter().flat_map(|(_, gates)| gates));
+    let before = gates::load(tx, named).await?;
+    let mut state = before.clone();
+    let heads = Heads::new(heads);
+    let mut passes = Passes::new(before);
+    let rows: HashMap<i64, &Claimed> = claimed.iter().map(|row| (row.task_no, row)).collect();
+    for (task, gates) in std::mem::take(&mut sorted.due).into_iter().zip(demands) {
+        let row = rows.get(&task.no).expect("every task was claimed");
+        heads.close_before(task.no, &mut state);
+        match if task.phase.is_ours() { state.admit(task.no, &gates, now) } else { Ok(()) } {
+            Ok(()) => {
+                passes.note(task.no, gates);
+                sorted.due.push(task);
+            }
+            Err(gate) => {
+                passes.note_stop(&gate, &state);
+                let is_there = row.gate.as_deref() == Some(gate.name()) && row.gate_max == gate.max();
+                sorted.stopped.push(Stopped { task_no: task.no, id: task.id, gate, is_there });
+            }
+        }
+    }
+    for (task_no, gates) in taken {
+        passes.note(task_no, gates);
+    }
+    Ok((sorted, passes))
+}
+
+/// Returns the numbers of those that are certainly in the broker.
+async fn carry(tx: &mut Tx, carrier: &dyn Carrier, claimed: &[Claimed], due: &[Task]) -> Result<Vec<i64>, Error> {
+    if due.is_empty() {
+        return Ok(Vec::new());
+    }
+    let outgoing = outgoing(tx, claimed, due).await?;
+    Ok(tokio::time::timeout(CARRY, carrier.carry(&outgoing)).await.unwrap_or_default())
+}
+
+async fn outgoing(tx: &mut Tx, claimed: &[Claimed], due: &[Task]) -> Result<Vec<Outgoing>, Error> {
+    let numbers: Vec<i64> = due.iter().map(|task| task.no).collect();
+    let mut messages = HashMap::with_capacity(numbers.len());
+    for row in sqlx::query(MESSAGES).bind(&numbers).fetch_all(&mut **tx).await? {
+        messages
+            .insert(row.try_get::<i64, _>(0)?, (row.try_get::<Option<String>, _>(1)?, row.try_get::<String, _>(2)?));
+    }
+    let mut canvases = groups::of_canvases(tx, due).await?;
+    let accepted: HashMap<i64, Time> = claimed.iter().map(|row| (row.task_no, row.accepted_at)).collect();
+    let alone: Arc<[NewGroup]> = Arc::from([]);
+    due.iter()
+        .map(|task| {
+            let (headers, body) = messages.remove(&task.no).ok_or_else(|| corrupt(task, "message"))?;
+            Ok(Outgoing {
+                no: task.no,
+                id: task.id.clone(),
+                name: TaskName::parse(task.name.as_deref().unwrap_or_default()).map_err(|_| corrupt(task, "name"))?,
+                queue: QueueName::parse(task.queue.as_deref().unwrap_or_default())
+                    .map_err(|_| corrupt(task, "queue"))?,
+                spread: task.options.spread.clone(),
+                priority: task.priority,
+                delivery: task.delivery,
+                headers: headers.ok_or_else(|| corrupt(task, "headers"))?,
+                body,
+                accepted_at: accepted.get(&task.no).copied().unwrap_or(task.submitted_at),
+                expires_at: task.expires_at,
+                groups: task
+                    .root_id
+                    .as_ref()
+                    .and_then(|root| canvases.get_mut(root))
+                    .map_or_else(|| alone.clone(), |g| g.clone()),
+            })
+        })
+        .collect()
+}
+
+fn corrupt(task: &Task, column: &'static str) -> Error {
+    Error::Corrupt { table: "outbox", column, row: task.no.to_string() }
+}
+
+/// Ends what came too late, parks what is paused and notes what is stopped. Returns how many expired.
+async fn expire(
+    tx: &mut Tx,
+    replica: &str,
+    sorted: &Sorted,
+    now: Time,
+    events: &mut Vec<Event>,
+) -> Result<usize, Error> {
+    let ids = sorted.expired.iter().chain(&sorted.parked).map(|task| &task.id);
+    let moved: Vec<&Stopped> = sorted.stopped.iter().filter(|one| !one.is_there).collect();
+    let both: Vec<&TaskId> = ids.chain(moved.iter().map(|one| &one.id)).collect();
+    if both.is_empty() {
+        return Ok(0);
+    }
+    let mut book = Book::new(learn::lock(tx, &both).await?);
+    for task in &sorted.expired {
+        let reason = Some("expires passed before it was published".to_owned());
+        book.learn(&News { reason, ..News::new(task.id.clone(), Source::Ledger, Phase::Expired, now) });
+    }
+    for task in &sorted.parked {
+        if book.phase(&task.id).is_some_and(|phase| phase == Phase::Accepted) {
+            book.place(&task.id, Phase::Held, Some("its queue is paused"), now);
+        }
+    }
+    for one in &moved {
+        if book.phase(&one.id).is_some_and(|phase| phase == Phase::Accepted) {
+            book.place(&one.id, Phase::Held, Some(&one.reason()), now);
+        }
+    }
+    gates::stop(tx, &moved).await?;
+    let parked: Vec<i64> = sorted.parked.iter().map(|task| task.no).collect();
+    sqlx::query(PARK).bind(parked).execute(&mut **tx).await?;
+    save::save(tx, replica, &mut book, events.len() as i64).await?;
+    events.append(&mut book.events);
+    Ok(sorted.expired.len())
+}
+
+pub(super) async fn backlog(pool: &PgPool, now: Time) -> Result<Backlog, Error> {
+    let row = sqlx::query(BACKLOG).bind(now.0).fetch_one(pool).await?;
+    let next: Option<i64> = sqlx::query(NEXT_DUE).bind(now.0).fetch_one(pool).await?.try_get(0)?;
+    Ok(Backlog {
+        due: row.try_get(0)?,
+        oldest: row.try_get::<Option<i64>, _>(1)?.map(Time),
+        next_due: next.filter(|&at| at != i64::MAX).map(Time),
+    })
+}
+
+pub(super) async fn withdraw(pool: &PgPool, replica: &str, id: &TaskId, news: News) -> Result<Withdrawn, Error> {
+    let mut tx = pool::begin(pool).await?;
+    let taken = sqlx::query(TAKE).bind(id.as_str()).execute(&mut *tx).await?.rows_affected() == 1;
+    let Some(task) = learn::lock(&mut tx, &[id]).await?.pop() else { return Ok(Withdrawn::Unknown) };
+    if task.phase.is_final() {
+        tx.rollback().await?;
+        return Ok(Withdrawn::Finished(Box::new(task)));
+    }
+    if !task.phase.is_ours() || (!taken && task.phase != Phase::Waiting) {
+        tx.rollback().await?;
+        return Ok(Withdrawn::Published(Box::new(task)));
+    }
+    let mut book = Book::new(vec![task]);
+    book.learn(&news);
+    save::save(&mut tx, replica, &mut book, 0).await?;
+    tx.commit().await?;
+    Ok(Withdrawn::Done(book.events))
+}
+
+pub(super) async fn requeue(
+    pool: &PgPool,
+    replica: &str,
+    tasks: &[(TaskId, i64)],
+    reason: &str,
+    at: Time,
+) -> Result<Vec<Event>, Error> {
+    let ids: Vec<&TaskId> = tasks.iter().map(|(id, _)| id).collect();
+    let mut tx = pool::begin(pool).await?;
+    sqlx::query(LOCK).bind(ids.iter().map(|id| id.as_str()).collect::<Vec<_>>()).execute(&mut *tx).await?;
+    let mut found = learn::lock(&mut tx, &ids).await?;
+    let numbers: Vec<i64> = found.iter().map(|task| task.no).collect();
+    let with_messages = sqlx::query(WITH_MESSAGES).bind(numbers).fetch_all(&mut *tx).await?;
+    let with_messages = with_messages.iter().map(|row| row.try_get(0)).collect::<Result<HashSet<i64>, _>>()?;
+    found.retain(|task| with_messages.contains(&task.no));
+    let (mut book, places) = Book::requeued(found, tasks, reason, at);
+    let (numbers, queues): (Vec<i64>, Vec<String>) = places.into_iter().unzip();
+    sqlx::query(GONE).bind(&numbers).execute(&mut *tx).await?;
+    save::save(&mut tx, replica, &mut book, 0).await?;
+    sqlx::query(REMEMBER).bind(numbers).bind(queues).bind(at.0).execute(&mut *tx).await?;
+    tx.commit().await?;
+    Ok(book.events)
+}
+
+pub(super) async fn remark(
+    pool: &PgPool,
+    replica: &str,
+    ids: &[TaskId],
+    reason: &str,
+    at: Time,
+) -> Result<Vec<Event>, Error> {
+    let mut tx = pool::begin(pool).await?;
+    let mut book = Book::new(learn::lock(&mut tx, &ids.iter().collect::<Vec<_>>()).await?);
+    for id in ids {
+        book.remark(id, reason, at);
+    }
+    save::save(&mut tx, replica, &mut book, 0).await?;
+    tx.commit().await?;
+    Ok(book.events)
+}

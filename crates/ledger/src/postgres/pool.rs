@@ -1,0 +1,164 @@
+//! Connections to PostgreSQL: settings that every statement relies on, and what an error of the driver means.
+//!
+//! The pool is lazy, so that a gateway may start while its database still boots. The planner is told to use indexes: the
+//! ledger's statements are all point look-ups and index ranges, and a plan made while a table was empty must not scan it
+//! once it holds millions of rows. For the same reason each statement is planned once for each connection, not five times. What
+//! counts a backlog keeps to one core: submissions need the others.
+
+use std::str::FromStr;
+use std::time::Duration;
+
+use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
+use sqlx::{Connection, PgPool, Postgres, Transaction};
+
+use crate::Error;
+
+pub(super) type Tx = Transaction<'static, Postgres>;
+
+/// How to reach the database.
+#[derive(Debug, Clone)]
+pub struct PostgresConfig {
+    /// `postgres://user:password@host:port/database`, with libpq's parameters.
+    pub url: String,
+    /// Default 10: passes of the services and some readers at once. Who writes batch after batch has one more of its own.
+    pub max_connections: u32,
+    /// How long a call waits for a connection before the ledger counts as away. Default 3 s.
+    pub acquire_timeout: Duration,
+    /// The server ends a statement that runs longer. Default 10 s.
+    pub statement_timeout: Duration,
+}
+
+impl PostgresConfig {
+    pub fn new(url: impl Into<String>) -> Self {
+        Self {
+            url: url.into(),
+            max_connections: 10,
+            acquire_timeout: Duration::from_secs(3),
+            statement_timeout: Duration::from_secs(10),
+        }
+    }
+}
+
+/// A transaction that outlives this without a statement lost its gateway: the server ends it and frees its locks.
+/// Longer than the relay may hold its rows while it publishes.
+const IDLE_IN_TRANSACTION: &str = "15000";
+
+/// More than there are statements: none is prepared twice on a connection.
+const STATEMENTS: usize = 256;
+
+/// A connection that was idle for longer is asked whether it lives before it is used.
+const RESTED: Duration = Duration::from_secs(1);
+
+pub(super) fn options(config: &PostgresConfig) -> Result<PgConnectOptions, Error> {
+    let options = PgConnectOptions::from_str(&config.url).map_err(|error| Error::Refused(Box::new(error)))?;
+    Ok(options.application_name("taskgate").options([
+        ("jit", "off"),
+        ("tcp_keepalives_idle", "10"),
+        ("tcp_keepalives_interval", "5"),
+        ("tcp_keepalives_count", "3"),
+    ]))
+}
+
+/// With all settings that the statements rely on.
+pub(super) fn writing_options(config: &PostgresConfig) -> Result<PgConnectOptions, Error> {
+    let statement_timeout = config.statement_timeout.as_millis().to_string();
+    Ok(options(config)?.statement_cache_capacity(STATEMENTS).options([
+        ("statement_timeout", statement_timeout.as_str()),
+        ("idle_in_transaction_session_timeout", IDLE_IN_TRANSACTION),
+        ("plan_cache_mode", "force_generic_plan"),
+        ("max_parallel_workers_per_gather", "0"),
+        ("enable_seqscan", "off"),
+        ("enable_hashjoin", "off"),
+        ("enable_mergejoin", "off"),
+    ]))
+}
+
+pub(super) fn pool(config: &PostgresConfig) -> Result<PgPool, Error> {
+    Ok(PgPoolOptions::new()
+        .max_connections(config.max_connections)
+        .acquire_timeout(config.acquire_timeout)
+        .test_before_acquire(false)
+        .before_acquire(|connection, meta| {
+            Box::pin(async move {
+                // One that rested may have died with its server: better found here than by a call.
+                if meta.idle_for > RESTED { connection.ping().await.map(|()| true) } else { Ok(true) }
+            })
+        })
+        .connect_lazy_with(writing_options(config)?))
+}
+
+/// A connection without limits on its statements, for migrations and for listening.
+pub(super) fn unlimited(config: &PostgresConfig) -> Result<PgPool, Error> {
+    let options = options(config)?;
+    Ok(PgPoolOptions::new().max_connections(1).acquire_timeout(config.acquire_timeout).connect_lazy_with(options))
+}
+
+pub(super) async fn begin(pool: &PgPool) -> Result<Tx, Error> {
+    begin_as(pool, "begin").await
+}
+
+/// Begins in a task of its own, which a caller that goes away leaves to its end. The driver forgets a transaction whose beginning
+/// was cancelled: its connection would go back to the pool with it, and the statements of others would be part of it, hold their
+/// locks, and be undone in the end.
+pub(super) async fn begin_as(pool: &PgPool, statement: &'static str) -> Result<Tx, Error> {
+    let pool = pool.clone();
+    #[expect(clippy::disallowed_methods, reason = "ends by itself: its waits are those of the pool")]
+    let beginning = tokio::spawn(async move { pool.begin_with(statement).await });
+    Ok(beginning.await.map_err(|error| Error::Unavailable(Box::new(error)))??)
+}
+
+impl From<sqlx::Error> for Error {
+    fn from(error: sqlx::Error) -> Self {
+        if is_transient(&error) { Self::Unavailable(Box::new(error)) } else { Self::Refused(Box::new(error)) }
+    }
+}
+
+pub(super) fn is_transient(error: &sqlx::Error) -> bool {
+    match error {
+        sqlx::Error::Io(_)
+        | sqlx::Error::Tls(_)
+        | sqlx::Error::PoolTimedOut
+        | sqlx::Error::PoolClosed
+        | sqlx::Error::WorkerCrashed
+        | sqlx::Error::BeginFailed => true,
+        sqlx::Error::Database(error) => {
+            let code = error.code().unwrap_or_default();
+            if code.len() == 5 { is_transient_sqlstate(&code) } else { crate::sqlite::is_transient_code(&code) }
+        }
+        _ => false,
+    }
+}
+
+/// Connection lost (08), out of resources (53), cancelled or shutting down (57), deadlock or serialization (40),
+/// lock not available (55P03), a replica that only reads (25006), a transaction that paused for too long (25P03).
+fn is_transient_sqlstate(code: &str) -> bool {
+    let single = ["55P03", "25006", "25P03"];
+    ["08", "53", "57", "40"].iter().any(|class| code.starts_with(class)) || single.contains(&code)
+}
+
+/// Another transaction took the same key first.
+pub(super) fn is_unique_violation(error: &sqlx::Error) -> bool {
+    matches!(error, sqlx::Error::Database(error) if error.is_unique_violation())
+}
+
+/// Two transactions waited for each other, and this one gave way: repeating it works.
+pub(super) fn is_deadlock(error: &Error) -> bool {
+    let (Error::Unavailable(source) | Error::Refused(source)) = error else { return false };
+    let Some(sqlx::Error::Database(error)) = source.downcast_ref::<sqlx::Error>() else { return false };
+    error.code().is_some_and(|code| code == "40P01" || code == "40001")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_server_that_starts_or_stops_is_away_and_a_broken_rule_is_not() {
+        for code in ["08006", "53300", "57P01", "57P03", "57014", "40P01", "25006", "25P03"] {
+            assert!(is_transient_sqlstate(code), "{code}");
+        }
+        for code in ["23505", "22021", "42P01"] {
+            assert!(!is_transient_sqlstate(code), "{code}");
+        }
+    }
+}

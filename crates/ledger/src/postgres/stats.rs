@@ -1,0 +1,121 @@
+//! Figures, counted once.
+
+use async_trait::async_trait;
+use sqlx::Row;
+
+use super::{PostgresLedger, events, pool};
+use crate::rows::clean;
+use crate::stats::{read_count, read_end, read_ended, read_failure_kind, read_figure};
+use crate::{Counted, Ended, Error, FailureKind, Figure, Span, Stats, Tally, Window};
+use runtime::clock::Time;
+
+pub(super) const FOLDED: &str = "select feed from taskgate.stat_mark";
+pub(super) const ENDED: &str = "select task_no, submitted_at, due_at, started_at, finished_at, runtime, failure_type, \
+     failure_message, traceback from taskgate.task where task_no = any($1)";
+/// Of the events after `$1` up to `$2`: what is counted by minute, name and queue. Ends are not in it, but for first events.
+pub(super) const COUNTS: &str = "select e.at - e.at % 60000000 as minute, e.seq = 1 as is_first, e.phase, e.status, t.name, t.queue, \
+     count(*) from taskgate.event e join taskgate.task t on t.task_no = e.task_no where e.feed > $1 and e.feed <= $2 \
+     and (e.seq = 1 or e.phase in ('received', 'retrying') or (e.phase = 'running' and e.status = 'STARTED')) \
+     group by 1, 2, 3, 4, 5, 6";
+pub(super) const ENDS: &str = "select t.task_no, t.submitted_at, t.due_at, t.started_at, t.finished_at, t.runtime, \
+     t.failure_type, t.failure_message, t.traceback, e.at, e.phase, t.task_id, t.name, t.queue \
+     from taskgate.event e join taskgate.task t on t.task_no = e.task_no where e.feed > $1 and e.feed <= $2 \
+     and e.phase in ('succeeded', 'failed', 'revoked', 'expired', 'skipped', 'lost') order by e.feed";
+pub(super) const MOVE_MARK: &str = "update taskgate.stat_mark set feed = $2 where feed = $1";
+/// No two rows of one call are alike.
+pub(super) const ADD: &str = "insert into taskgate.stat as s (span, at, measure, bucket, name, queue, amount) \
+     select * from unnest($1::int[], $2::bigint[], $3::text[], $4::smallint[], $5::text[], $6::text[], $7::bigint[]) \
+     on conflict (span, measure, at, name, queue, bucket) do update set amount = s.amount + excluded.amount";
+pub(super) const NOTE: &str = "insert into taskgate.failure_kind as k (fingerprint, name, type, frame, message, first_at, last_at, last_task_id) \
+     values ($1, $2, $3, $4, $5, $6, $7, $8) on conflict (fingerprint) do update set \
+     first_at = least(k.first_at, excluded.first_at), last_at = greatest(k.last_at, excluded.last_at), \
+     message = case when excluded.last_at >= k.last_at then excluded.message else k.message end, \
+     last_task_id = case when excluded.last_at >= k.last_at then excluded.last_task_id else k.last_task_id end";
+/// A list of names or queues that is empty lets all through.
+pub(super) const FIGURES: &str = "select at - at % $5 as slot, measure, bucket, case when $6 then name else '' end as shown, \
+     case when $9 then queue else '' end as shown_queue, sum(amount)::bigint from taskgate.stat where span = $1 and measure = any($2) and at >= $3 and at < $4 \
+     and (cardinality($7::text[]) = 0 or name = any($7)) and (cardinality($8::text[]) = 0 or queue = any($8)) group by 1, 2, 3, 4, 5 order by 1";
+pub(super) const KINDS: &str = "select fingerprint, name, type, frame, message, first_at, last_at, last_task_id \
+     from taskgate.failure_kind where fingerprint = any($1)";
+pub(super) const FORGET: &str = "delete from taskgate.stat where span = $1 and measure = any($3) and at < $2";
+
+#[async_trait]
+impl Stats for PostgresLedger {
+    async fn folded(&self) -> Result<i64, Error> {
+        Ok(sqlx::query(FOLDED).fetch_one(&self.pool).await?.try_get(0)?)
+    }
+
+    async fn tally(&self, from: i64, limit: i64) -> Result<Tally, Error> {
+        let Some(to) = events::window(&self.pool, from, limit).await? else {
+            return Ok(Tally { to: from, ..Tally::default() });
+        };
+        let counts = sqlx::query(COUNTS).bind(from).bind(to).fetch_all(&self.pool).await?;
+        let ends = sqlx::query(ENDS).bind(from).bind(to).fetch_all(&self.pool).await?;
+        Ok(Tally {
+            to,
+            counts: counts.iter().map(|row| read_count!(row)).collect::<Result<_, Error>>()?,
+            ends: ends.iter().map(|row| read_end!(row)).collect::<Result<_, Error>>()?,
+        })
+    }
+
+    async fn ended(&self, task_nos: &[i64]) -> Result<Vec<Ended>, Error> {
+        let rows = sqlx::query(ENDED).bind(task_nos).fetch_all(&self.pool).await?;
+        rows.iter().map(|row| read_ended!(row)).collect()
+    }
+
+    async fn fold(
+        &self,
+        from: i64,
+        to: i64,
+        amounts: &[(Counted, i64)],
+        failures: &[FailureKind],
+    ) -> Result<bool, Error> {
+        let mut tx = pool::begin(&self.pool).await?;
+        if sqlx::query(MOVE_MARK).bind(from).bind(to).execute(&mut *tx).await?.rows_affected() == 0 {
+            return Ok(false);
+        }
+        let (mut spans, mut ats, mut measures, mut buckets) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+        let (mut names, mut queues, mut sums) = (Vec::new(), Vec::new(), Vec::new());
+        for (counted, amount) in amounts {
+            spans.push(counted.span.secs());
+            ats.push(counted.at.0);
+            measures.push(counted.measure);
+            buckets.push(counted.bucket);
+            names.push(counted.name.as_str());
+            queues.push(counted.queue.as_str());
+            sums.push(*amount);
+        }
+        let query = sqlx::query(ADD).bind(spans).bind(ats).bind(measures).bind(buckets).bind(names).bind(queues);
+        query.bind(sums).execute(&mut *tx).await?;
+        for kind in failures {
+            note(kind).execute(&mut *tx).await?;
+        }
+        tx.commit().await?;
+        Ok(true)
+    }
+
+    async fn figures(&self, window: &Window) -> Result<Vec<Figure>, Error> {
+        let query = sqlx::query(FIGURES).bind(window.span.secs()).bind(&window.measures).bind(window.from.0);
+        let query = query.bind(window.to.0).bind(window.step_micros).bind(window.by_name);
+        let rows = query.bind(&window.names).bind(&window.queues).bind(window.by_queue).fetch_all(&self.pool).await?;
+        rows.iter().map(|row| read_figure!(row)).collect()
+    }
+
+    async fn failure_kinds(&self, fingerprints: &[String]) -> Result<Vec<FailureKind>, Error> {
+        let rows = sqlx::query(KINDS).bind(fingerprints).fetch_all(&self.pool).await?;
+        rows.iter().map(|row| read_failure_kind!(row)).collect()
+    }
+
+    async fn forget_figures(&self, span: Span, before: Time) -> Result<i64, Error> {
+        let query = sqlx::query(FORGET).bind(span.secs()).bind(before.0).bind(crate::MEASURES);
+        let done = query.execute(&self.pool).await?;
+        Ok(i64::try_from(done.rows_affected()).unwrap_or(i64::MAX))
+    }
+}
+
+/// Bound to the statement that notes a kind of failure.
+fn note(kind: &FailureKind) -> sqlx::query::Query<'_, sqlx::Postgres, <sqlx::Postgres as sqlx::Database>::Arguments> {
+    let query = sqlx::query(NOTE).bind(&kind.fingerprint).bind(clean(&kind.name)).bind(clean(&kind.kind));
+    let query = query.bind(kind.frame.as_deref().map(clean)).bind(clean(&kind.message)).bind(kind.first_at.0);
+    query.bind(kind.last_at.0).bind(&kind.last_task_id)
+}

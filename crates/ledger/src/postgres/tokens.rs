@@ -1,0 +1,114 @@
+//! Tokens and tickets.
+
+use async_trait::async_trait;
+use sqlx::Row;
+
+use super::{PostgresLedger, pool};
+use crate::tokens::{read_token_row, scopes_text, tasks_text};
+use crate::{Error, SecretHash, Token, Tokens};
+use runtime::clock::Time;
+
+macro_rules! columns {
+    () => {
+        "token_id, name, hash, scopes, tasks, rate, created_at, expires_at, revoked_at, last_used_at"
+    };
+}
+
+pub(super) const MAKE_ROOM: &str = "update taskgate.token set revoked_at = expires_at \
+     where name = $1 and revoked_at is null and expires_at <= $2";
+pub(super) const CREATE: &str = concat!(
+    "insert into taskgate.token (",
+    columns!(),
+    ") values ($1, $2, $3, $4, $5, $6, $7, $8, null, null) on conflict do nothing"
+);
+pub(super) const CHANGED: &str = "update taskgate.token_change set version = version + 1";
+pub(super) const VERSION: &str = "select version from taskgate.token_change";
+pub(super) const ALL: &str =
+    concat!("select ", columns!(), " from taskgate.token order by created_at desc, token_id desc");
+pub(super) const BY_HASH: &str = concat!("select ", columns!(), " from taskgate.token where hash = any($1)");
+pub(super) const REVOKE: &str = concat!(
+    "update taskgate.token set revoked_at = $2 where (token_id = $1 or name = $1) and revoked_at is null returning ",
+    columns!()
+);
+pub(super) const NOTE: &str = "update taskgate.token t set last_used_at = u.at \
+     from unnest($1::text[], $2::bigint[]) as u(id, at) where t.token_id = u.id and coalesce(t.last_used_at, 0) < u.at";
+pub(super) const FORGET_TICKETS: &str = "delete from taskgate.stream_ticket where expires_at <= $1";
+pub(super) const ADD_TICKET: &str =
+    "insert into taskgate.stream_ticket (hash, token_hash, expires_at) values ($1, $2, $3)";
+pub(super) const TAKE_TICKET: &str =
+    "delete from taskgate.stream_ticket where hash = $1 returning token_hash, expires_at";
+
+#[async_trait]
+impl Tokens for PostgresLedger {
+    async fn create_token(&self, token: &Token) -> Result<bool, Error> {
+        let mut tx = pool::begin(&self.pool).await?;
+        sqlx::query(MAKE_ROOM).bind(&token.name).bind(token.created_at.0).execute(&mut *tx).await?;
+        let created = sqlx::query(CREATE)
+            .bind(&token.id)
+            .bind(&token.name)
+            .bind(token.hash.as_slice())
+            .bind(scopes_text(token))
+            .bind(tasks_text(token))
+            .bind(&token.rate)
+            .bind(token.created_at.0)
+            .bind(token.expires_at.map(|at| at.0))
+            .execute(&mut *tx)
+            .await?;
+        sqlx::query(CHANGED).execute(&mut *tx).await?;
+        tx.commit().await?;
+        Ok(created.rows_affected() == 1)
+    }
+
+    async fn tokens(&self) -> Result<Vec<Token>, Error> {
+        sqlx::query(ALL).fetch_all(&self.pool).await?.iter().map(token).collect()
+    }
+
+    async fn tokens_by_hash(&self, hashes: &[SecretHash]) -> Result<Vec<Token>, Error> {
+        let hashes: Vec<&[u8]> = hashes.iter().map(<[u8; 32]>::as_slice).collect();
+        sqlx::query(BY_HASH).bind(hashes).fetch_all(&self.pool).await?.iter().map(token).collect()
+    }
+
+    async fn token_version(&self) -> Result<i64, Error> {
+        Ok(sqlx::query(VERSION).fetch_one(&self.pool).await?.try_get(0)?)
+    }
+
+    async fn revoke_token(&self, id_or_name: &str, at: Time) -> Result<Option<Token>, Error> {
+        let mut tx = pool::begin(&self.pool).await?;
+        let revoked = sqlx::query(REVOKE).bind(id_or_name).bind(at.0).fetch_all(&mut *tx).await?;
+        sqlx::query(CHANGED).execute(&mut *tx).await?;
+        tx.commit().await?;
+        revoked.first().map(token).transpose()
+    }
+
+    async fn note_token_uses(&self, uses: &[(String, Time)]) -> Result<(), Error> {
+        let (ids, ats): (Vec<&str>, Vec<i64>) = uses.iter().map(|(id, at)| (id.as_str(), at.0)).unzip();
+        sqlx::query(NOTE).bind(ids).bind(ats).execute(&self.pool).await?;
+        Ok(())
+    }
+
+    async fn add_ticket(
+        &self,
+        ticket: &SecretHash,
+        token: &SecretHash,
+        now: Time,
+        expires_at: Time,
+    ) -> Result<(), Error> {
+        let mut tx = pool::begin(&self.pool).await?;
+        sqlx::query(FORGET_TICKETS).bind(now.0).execute(&mut *tx).await?;
+        let query = sqlx::query(ADD_TICKET).bind(ticket.as_slice()).bind(token.as_slice()).bind(expires_at.0);
+        query.execute(&mut *tx).await?;
+        tx.commit().await?;
+        Ok(())
+    }
+
+    async fn take_ticket(&self, ticket: &SecretHash, now: Time) -> Result<Option<SecretHash>, Error> {
+        let row = sqlx::query(TAKE_TICKET).bind(ticket.as_slice()).fetch_optional(&self.pool).await?;
+        let Some(row) = row else { return Ok(None) };
+        let (hash, expires_at): (Vec<u8>, i64) = (row.try_get(0)?, row.try_get(1)?);
+        Ok(if now.0 < expires_at { hash.try_into().ok() } else { None })
+    }
+}
+
+fn token(row: &sqlx::postgres::PgRow) -> Result<Token, Error> {
+    read_token_row!(row).try_into()
+}

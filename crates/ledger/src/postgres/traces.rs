@@ -1,0 +1,45 @@
+//! What a trace collector was told.
+
+use async_trait::async_trait;
+use sqlx::Row;
+
+use super::PostgresLedger;
+use super::rows::{self, event_columns};
+use crate::{Error, Event, PoolUse, Traces};
+
+pub(super) const MARK: &str = "select feed from taskgate.trace_mark";
+pub(super) const BEGIN: &str = "insert into taskgate.trace_mark (feed) values ($1) on conflict (only_row) do nothing";
+pub(super) const MOVE: &str = "update taskgate.trace_mark set feed = $1 where feed = $2";
+/// A custom state is a report of progress.
+pub(super) const HISTORIES: &str = concat!(
+    "select ",
+    event_columns!(),
+    " from taskgate.task t join taskgate.event e on e.task_no = t.task_no where t.task_no = any($1) \
+     and (e.phase <> 'running' or e.status = 'STARTED') order by e.task_no, e.seq limit $2"
+);
+
+#[async_trait]
+impl Traces for PostgresLedger {
+    async fn traced(&self) -> Result<Option<i64>, Error> {
+        let row = sqlx::query(MARK).fetch_optional(&self.pool).await?;
+        row.map(|row| Ok(row.try_get(0)?)).transpose()
+    }
+
+    async fn note_traced(&self, from: Option<i64>, to: i64) -> Result<bool, Error> {
+        let query = match from {
+            None => sqlx::query(BEGIN).bind(to),
+            Some(from) => sqlx::query(MOVE).bind(to).bind(from),
+        };
+        Ok(query.execute(&self.pool).await?.rows_affected() > 0)
+    }
+
+    async fn histories(&self, task_nos: &[i64], limit: i64) -> Result<Vec<Event>, Error> {
+        let found = sqlx::query(HISTORIES).bind(task_nos).bind(limit).fetch_all(&self.pool).await?;
+        found.iter().map(rows::event).collect()
+    }
+
+    fn pools(&self) -> Vec<PoolUse> {
+        let idle = u32::try_from(self.pool.num_idle()).unwrap_or(u32::MAX);
+        vec![PoolUse { name: "ledger", open: self.pool.size(), idle, most: self.config.max_connections }]
+    }
+}

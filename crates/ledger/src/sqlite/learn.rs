@@ -1,0 +1,42 @@
+//! News becomes history: the pure rule applied in one transaction for the batch.
+
+use crate::book::Book;
+use crate::rows::light_task_columns;
+use crate::{Error, Event, Fence, News, Task};
+use celery::task::TaskId;
+
+use super::pool::{Pools, Tx, list};
+use super::{rows, save};
+
+pub(super) const LOAD: &str = concat!(
+    "select ",
+    light_task_columns!(),
+    " from task t where t.task_id in (select value from json_each($1)) order by t.task_no"
+);
+
+pub(super) const FENCE: &str = "select 1 from lease where name = $1 and term = $2";
+
+/// `None` when the fence does not hold any more.
+pub(super) async fn learn(pools: &Pools, news: &[News], fence: Option<&Fence>) -> Result<Option<Vec<Event>>, Error> {
+    let mut tx = pools.begin().await?;
+    if let Some(fence) = fence {
+        let holds = sqlx::query(FENCE).bind(fence.lease).bind(fence.term).fetch_optional(&mut *tx).await?;
+        if holds.is_none() {
+            tx.rollback().await?;
+            return Ok(None);
+        }
+    }
+    let ids: Vec<&TaskId> = news.iter().map(|news| &news.task_id).collect();
+    let mut book = Book::new(load(&mut tx, &ids).await?);
+    for news in news {
+        book.learn(news);
+    }
+    save::save(&mut tx, &mut book).await?;
+    tx.commit().await?;
+    Ok(Some(book.events))
+}
+
+pub(super) async fn load(tx: &mut Tx, ids: &[&TaskId]) -> Result<Vec<Task>, Error> {
+    let ids: Vec<&str> = ids.iter().map(|id| id.as_str()).collect();
+    rows::tasks(&sqlx::query(LOAD).bind(list(&ids)).fetch_all(&mut **tx).await?)
+}

@@ -1,0 +1,272 @@
+//! Reading tasks: one by id, lists by filter, the unfinished ones.
+//!
+//! Every list is newest first along `task_no`, through the index of its most telling condition.
+
+use std::collections::HashMap;
+
+use sqlx::{QueryBuilder, Row, Sqlite, SqlitePool};
+
+use crate::rows::{clean, light_task_columns, short, task_columns};
+use crate::{Cursor, Error, Filter, Message, Page, Task};
+use celery::task::{Phase, TaskId};
+use runtime::clock::Time;
+
+use super::pool::list;
+use super::rows;
+
+pub(super) const TASK: &str = concat!("select ", task_columns!(), " from task t where t.task_id = $1");
+
+pub(super) const TASKS_BY_ID: &str =
+    concat!("select ", task_columns!(), " from task t where t.task_id in (select value from json_each($1))");
+
+pub(super) const MESSAGE: &str = "select m.headers, m.body from task t join message m on m.task_no = t.task_no \
+     where t.task_id = $1";
+
+pub(super) const UNFINISHED: &str = concat!(
+    "select ",
+    light_task_columns!(),
+    " from unfinished u join task t on t.task_no = u.task_no \
+     where u.task_no > $1 and ($2 = '[]' or t.phase in (select value from json_each($2))) order by u.task_no limit $3"
+);
+
+/// As [`UNFINISHED`], where all phases are those of tasks that workers have: what is queued is not read.
+pub(super) const AT_WORKER: &str = concat!(
+    "select ",
+    light_task_columns!(),
+    " from unfinished u join task t on t.task_no = u.task_no \
+     where u.at_worker and u.task_no > $1 and ($2 = '[]' or t.phase in (select value from json_each($2))) order by u.task_no limit $3"
+);
+
+/// As [`UNFINISHED`], where the only phase is `waiting`.
+pub(super) const WAITING: &str = concat!(
+    "select ",
+    light_task_columns!(),
+    " from unfinished u join task t on t.task_no = u.task_no \
+     where u.waits and u.task_no > $1 and ($2 = '[]' or t.phase in (select value from json_each($2))) order by u.task_no limit $3"
+);
+
+pub(super) const EXPIRED: &str = concat!(
+    "select ",
+    light_task_columns!(),
+    " from task t \
+     where t.expires_at > $1 and t.expires_at <= $2 and t.phase = 'queued' order by t.expires_at limit $3"
+);
+
+/// From one name to the next along the index.
+const QUEUES: &str = "with recursive known(queue) as (\
+     select min(queue) from task \
+     union all select (select min(t.queue) from task t where t.queue > known.queue) \
+     from known where known.queue is not null) select queue from known where queue is not null limit $1";
+
+pub(super) const CENSUS: &str = "select coalesce(t.queue, ''), t.phase, count(*) from unfinished u \
+     join task t on t.task_no = u.task_no group by 1, 2";
+
+pub(super) const TOMBSTONE: &str = "select pruned_at from tombstone where task_id = $1";
+
+const LIST: &str = concat!("select ", task_columns!(), " from ");
+
+pub(super) async fn task(pool: &SqlitePool, id: &TaskId) -> Result<Option<Task>, Error> {
+    sqlx::query(TASK).bind(id.as_str()).fetch_optional(pool).await?.as_ref().map(rows::task).transpose()
+}
+
+pub(super) async fn message(pool: &SqlitePool, id: &TaskId) -> Result<Option<Message>, Error> {
+    let row = sqlx::query(MESSAGE).bind(id.as_str()).fetch_optional(pool).await?;
+    row.map(|row| Ok(Message { headers: row.try_get(0)?, body: row.try_get(1)? })).transpose()
+}
+
+pub(super) async fn unfinished(
+    pool: &SqlitePool,
+    phases: &[Phase],
+    after: i64,
+    limit: i64,
+) -> Result<Vec<Task>, Error> {
+    let statement = match phases {
+        [Phase::Waiting] => WAITING,
+        some if !some.is_empty() && some.iter().all(|phase| phase.is_at_worker()) => AT_WORKER,
+        _ => UNFINISHED,
+    };
+    let phases: Vec<&str> = phases.iter().map(|phase| phase.as_str()).collect();
+    rows::tasks(&sqlx::query(statement).bind(after).bind(list(&phases)).bind(limit).fetch_all(pool).await?)
+}
+
+pub(super) async fn tasks_by_id(pool: &SqlitePool, ids: &[TaskId]) -> Result<Vec<Task>, Error> {
+    let ids: Vec<&str> = ids.iter().map(|id| id.as_str()).collect();
+    rows::tasks(&sqlx::query(TASKS_BY_ID).bind(list(&ids)).fetch_all(pool).await?)
+}
+
+pub(super) async fn expired(pool: &SqlitePool, since: Time, now: Time, limit: i64) -> Result<Vec<Task>, Error> {
+    rows::tasks(&sqlx::query(EXPIRED).bind(since.0).bind(now.0).bind(limit).fetch_all(pool).await?)
+}
+
+pub(super) async fn standing(pool: &SqlitePool, ids: &[TaskId]) -> Result<Vec<Task>, Error> {
+    let ids: Vec<&str> = ids.iter().map(|id| id.as_str()).collect();
+    rows::tasks(&sqlx::query(super::learn::LOAD).bind(list(&ids)).fetch_all(pool).await?)
+}
+
+pub(super) async fn queues(pool: &SqlitePool, limit: i64) -> Result<Vec<String>, Error> {
+    sqlx::query(QUEUES).bind(limit).fetch_all(pool).await?.iter().map(|row| Ok(row.try_get(0)?)).collect()
+}
+
+pub(super) async fn census(pool: &SqlitePool) -> Result<HashMap<(String, Phase), i64>, Error> {
+    let found = sqlx::query(CENSUS).fetch_all(pool).await?;
+    let entry = |row: &sqlx::sqlite::SqliteRow| {
+        let phase = crate::rows::phase(row.try_get(1)?, "task", 0)?;
+        Ok(((row.try_get(0)?, phase), row.try_get(2)?))
+    };
+    found.iter().map(entry).collect()
+}
+
+pub(super) async fn tasks(
+    pool: &SqlitePool,
+    filter: &Filter,
+    page: &Page,
+) -> Result<(Vec<Task>, Option<Cursor>), Error> {
+    let mut query = QueryBuilder::new(LIST);
+    query.push(source(filter)).push(" where 1");
+    if let Some(Cursor(after)) = page.after {
+        query.push(" and t.task_no < ").push_bind(after);
+    }
+    conditions(&mut query, filter);
+    task_conditions(&mut query, filter);
+    query.push(" order by t.task_no desc limit ").push_bind(page.limit.saturating_add(1));
+    let mut found = rows::tasks(&query.build().fetch_all(pool).await?)?;
+    let more = found.len() > usize::try_from(page.limit).unwrap_or(usize::MAX);
+    if more {
+        found.pop();
+    }
+    let next = found.last().filter(|_| more).map(|task| Cursor(task.no));
+    Ok((found, next))
+}
+
+/// The table whose order the list follows.
+fn source(filter: &Filter) -> &'static str {
+    let all = |test: fn(&Phase) -> bool| !filter.phase.is_empty() && filter.phase.iter().all(test);
+    if filter.dead_letters {
+        "trouble d join task t on t.task_no = d.task_no and d.dead"
+    } else if all(|phase| phase.is_at_worker()) {
+        "unfinished u join task t on t.task_no = u.task_no and u.at_worker"
+    } else if all(|phase| !phase.is_final()) {
+        "unfinished u join task t on t.task_no = u.task_no"
+    } else {
+        "task t"
+    }
+}
+
+/// Conditions on where a task is now.
+fn task_conditions(query: &mut QueryBuilder<Sqlite>, filter: &Filter) {
+    if !filter.status.is_empty() {
+        among(query, "t.status", &filter.status);
+    }
+    if !filter.phase.is_empty() {
+        among(query, "t.phase", &phases(filter));
+    }
+    if !filter.worker.is_empty() {
+        among(query, "t.worker", &filter.worker);
+    }
+}
+
+/// The same of an event: where the task was then.
+pub(super) fn event_conditions(query: &mut QueryBuilder<Sqlite>, filter: &Filter) {
+    if !filter.status.is_empty() {
+        among(query, "e.status", &filter.status);
+    }
+    if !filter.phase.is_empty() {
+        among(query, "e.phase", &phases(filter));
+    }
+    if !filter.worker.is_empty() {
+        among(query, "e.worker", &filter.worker);
+    }
+    if filter.dead_letters {
+        query.push(" and e.phase in ('failed', 'lost')");
+    }
+}
+
+fn phases(filter: &Filter) -> Vec<&'static str> {
+    filter.phase.iter().map(|phase| phase.as_str()).collect()
+}
+
+/// Conditions on what a task is.
+pub(super) fn conditions(query: &mut QueryBuilder<Sqlite>, filter: &Filter) {
+    one_of(query, "t.name", &filter.task);
+    one_of(query, "t.queue", &filter.queue);
+    if let [first, others @ ..] = filter.task_patterns.as_slice() {
+        query.push(" and (t.name glob ").push_bind(glob(first));
+        for pattern in others {
+            query.push(" or t.name glob ").push_bind(glob(pattern));
+        }
+        query.push(")");
+    }
+    for (key, value) in &filter.labels {
+        query.push(" and exists (select 1 from label l where l.task_no = t.task_no and l.key = ");
+        query.push_bind(short(key)).push(" and l.value = ").push_bind(short(value)).push(")");
+    }
+    if let Some(root) = &filter.root_id {
+        query.push(" and (t.root_id = ").push_bind(clean(root).into_owned());
+        query.push(" or (t.task_id = ").push_bind(clean(root).into_owned()).push(" and t.root_id is null))");
+    }
+    if let Some(group) = &filter.group_id {
+        query.push(" and t.group_id = ").push_bind(clean(group).into_owned());
+    }
+    if let Some(schedule) = &filter.schedule {
+        query.push(" and t.schedule = ").push_bind(short(schedule));
+    }
+    if let Some(from) = filter.from {
+        query.push(" and t.submitted_at >= ").push_bind(from.0);
+    }
+    if let Some(to) = filter.to {
+        query.push(" and t.submitted_at < ").push_bind(to.0);
+    }
+    if let Some(text) = &filter.q {
+        search(query, &clean(text));
+    }
+}
+
+fn among<T: serde::Serialize>(query: &mut QueryBuilder<Sqlite>, column: &'static str, values: &[T]) {
+    query.push(" and ").push(column).push(" in (select value from json_each(").push_bind(list(values)).push("))");
+}
+
+fn one_of(query: &mut QueryBuilder<Sqlite>, column: &'static str, values: &[String]) {
+    match values {
+        [] => {}
+        // One value can be read from its index in the list's order.
+        [one] => {
+            query.push(" and ").push(column).push(" = ").push_bind(clean(one).into_owned());
+        }
+        many => among(query, column, many),
+    }
+}
+
+/// SQLite folds the case of ASCII letters only.
+fn search(query: &mut QueryBuilder<Sqlite>, text: &str) {
+    let (prefix, anywhere) = (glob(text).replace('*', "[*]") + "*", text.to_lowercase());
+    query.push(" and (t.task_id glob ").push_bind(prefix.to_lowercase());
+    query.push(" or t.task_id glob ").push_bind(prefix);
+    for column in ["t.name", "t.labels", "t.failure_type", "t.failure_message"] {
+        query.push(" or instr(lower(").push(column).push("), ").push_bind(anywhere.clone()).push(") > 0");
+    }
+    query.push(")");
+}
+
+/// `tasks.*` as a GLOB pattern: only the star is special.
+fn glob(pattern: &str) -> String {
+    let mut glob = String::with_capacity(pattern.len());
+    for character in clean(pattern).chars() {
+        match character {
+            '?' => glob.push_str("[?]"),
+            '[' => glob.push_str("[[]"),
+            other => glob.push(other),
+        }
+    }
+    glob
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_the_star_of_a_pattern_is_special() {
+        assert_eq!(glob("tasks.*"), "tasks.*");
+        assert_eq!(glob("a?[b]"), "a[?][[]b]");
+    }
+}

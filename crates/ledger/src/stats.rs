@@ -1,0 +1,293 @@
+//! The part of the ledger that counts: figures by minute, by hour and for all time.
+//!
+//! Invariant: an event is counted once. A fold names the feed's position that it starts from, and the mark moves with the figures
+//! in one transaction; of two replicas that fold the same events one changes nothing.
+
+use async_trait::async_trait;
+
+use super::Error;
+use celery::task::Phase;
+use runtime::clock::Time;
+
+/// Everything that is counted.
+pub const MEASURES: [&str; 15] = [
+    "accepted",
+    "received",
+    "started",
+    "retried",
+    "succeeded",
+    "failed",
+    "revoked",
+    "expired",
+    "skipped",
+    "lost",
+    "wait",
+    "run",
+    "wait_us",
+    "run_us",
+    "error",
+];
+
+/// How much time a figure stands for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Span {
+    /// Since the ledger began: never shrinks, so it can be a counter.
+    Ever,
+    Minute,
+    Hour,
+}
+
+impl Span {
+    pub const ALL: [Self; 3] = [Self::Ever, Self::Minute, Self::Hour];
+
+    /// Zero for all time.
+    pub const fn secs(self) -> i32 {
+        match self {
+            Self::Ever => 0,
+            Self::Minute => 60,
+            Self::Hour => 3_600,
+        }
+    }
+
+    /// Where the span begins that a moment lies in.
+    pub fn start(self, at: Time) -> Time {
+        match i64::from(self.secs()) * 1_000_000 {
+            0 => Time(0),
+            micros => Time(at.0 - at.0.rem_euclid(micros)),
+        }
+    }
+}
+
+/// What is counted.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Counted {
+    pub span: Span,
+    pub at: Time,
+    /// A phase, `accepted`, `started`, `wait`, `run`, …
+    pub measure: &'static str,
+    /// Of a histogram; -1 for a plain count.
+    pub bucket: i16,
+    /// The task's name; empty while it is not known.
+    pub name: String,
+    pub queue: String,
+}
+
+/// A failure and what it has in common with others.
+#[derive(Debug, Clone, PartialEq)]
+pub struct FailureKind {
+    pub fingerprint: String,
+    pub name: String,
+    pub kind: String,
+    /// The innermost frame of the traceback.
+    pub frame: Option<String>,
+    /// Of the newest one.
+    pub message: String,
+    pub first_at: Time,
+    pub last_at: Time,
+    pub last_task_id: String,
+}
+
+/// What a finished task tells the figures.
+#[derive(Debug, Clone)]
+pub struct Ended {
+    pub task_no: i64,
+    pub submitted_at: Time,
+    pub due_at: Option<Time>,
+    pub started_at: Option<Time>,
+    pub finished_at: Option<Time>,
+    /// Seconds.
+    pub runtime: Option<f64>,
+    pub failure_type: Option<String>,
+    pub failure_message: Option<String>,
+    pub traceback: Option<String>,
+}
+
+/// What a stretch of the feed adds to the figures.
+#[derive(Debug, Default)]
+pub struct Tally {
+    /// The feed's position up to which it was looked.
+    pub to: i64,
+    pub counts: Vec<Count>,
+    pub ends: Vec<End>,
+}
+
+/// Events that count alike: first ones, and those of phases that are counted. Ends are told one by one.
+#[derive(Debug)]
+pub struct Count {
+    /// The beginning of their minute.
+    pub at: Time,
+    /// They are the first of their tasks.
+    pub is_first: bool,
+    pub phase: Phase,
+    pub status: String,
+    pub name: Option<String>,
+    pub queue: Option<String>,
+    pub amount: i64,
+}
+
+/// An event that ended its task.
+#[derive(Debug)]
+pub struct End {
+    pub at: Time,
+    pub phase: Phase,
+    pub task_id: String,
+    pub name: Option<String>,
+    pub queue: Option<String>,
+    pub ended: Ended,
+}
+
+/// Which figures to read.
+#[derive(Debug, Clone)]
+pub struct Window {
+    pub span: Span,
+    /// Inclusive.
+    pub from: Time,
+    /// Exclusive.
+    pub to: Time,
+    /// Figures are added up over so many microseconds, at least the span's.
+    pub step_micros: i64,
+    pub measures: Vec<&'static str>,
+    /// All when empty.
+    pub names: Vec<String>,
+    pub queues: Vec<String>,
+    /// One answer per name, or all names in one.
+    pub by_name: bool,
+    /// One answer per queue, or all queues in one.
+    pub by_queue: bool,
+}
+
+/// A sum of figures.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Figure {
+    pub at: Time,
+    pub measure: String,
+    pub bucket: i16,
+    /// Empty unless asked for by name.
+    pub name: String,
+    /// Empty unless asked for by queue.
+    pub queue: String,
+    pub amount: i64,
+}
+
+#[async_trait]
+pub trait Stats: Send + Sync {
+    /// The feed's position up to which events are counted.
+    async fn folded(&self) -> Result<i64, Error>;
+
+    /// Adds up at most `limit` events after a position of the feed.
+    async fn tally(&self, from: i64, limit: i64) -> Result<Tally, Error>;
+
+    /// What is known of these tasks; those that are pruned are missing.
+    async fn ended(&self, task_nos: &[i64]) -> Result<Vec<Ended>, Error>;
+
+    /// Adds the amounts and moves the mark, in one transaction; false, and nothing is changed, when the mark is not at `from`.
+    async fn fold(
+        &self,
+        from: i64,
+        to: i64,
+        amounts: &[(Counted, i64)],
+        failures: &[FailureKind],
+    ) -> Result<bool, Error>;
+
+    /// Ascending by time.
+    async fn figures(&self, window: &Window) -> Result<Vec<Figure>, Error>;
+
+    /// These kinds of failures; unknown ones are missing.
+    async fn failure_kinds(&self, fingerprints: &[String]) -> Result<Vec<FailureKind>, Error>;
+
+    /// Forgets figures of a span that began before.
+    async fn forget_figures(&self, span: Span, before: Time) -> Result<i64, Error>;
+}
+
+impl FailureKind {
+    /// Makes two sights of one kind one.
+    pub fn merge(&mut self, other: Self) {
+        self.first_at = self.first_at.min(other.first_at);
+        if other.last_at >= self.last_at {
+            (self.last_at, self.message, self.last_task_id) = (other.last_at, other.message, other.last_task_id);
+        }
+    }
+}
+
+/// Rows of the statements of both adapters, by place.
+macro_rules! read_ended {
+    ($row:expr) => {{
+        let row = $row;
+        Ok::<_, $crate::Error>($crate::Ended {
+            task_no: row.try_get(0)?,
+            submitted_at: ::runtime::clock::Time(row.try_get(1)?),
+            due_at: row.try_get::<Option<i64>, _>(2)?.map(::runtime::clock::Time),
+            started_at: row.try_get::<Option<i64>, _>(3)?.map(::runtime::clock::Time),
+            finished_at: row.try_get::<Option<i64>, _>(4)?.map(::runtime::clock::Time),
+            runtime: row.try_get(5)?,
+            failure_type: row.try_get(6)?,
+            failure_message: row.try_get(7)?,
+            traceback: row.try_get(8)?,
+        })
+    }};
+}
+pub(super) use read_ended;
+
+macro_rules! read_end {
+    ($row:expr) => {{
+        let row = $row;
+        let ended = $crate::stats::read_ended!(row)?;
+        Ok::<_, $crate::Error>($crate::End {
+            at: ::runtime::clock::Time(row.try_get(9)?),
+            phase: $crate::rows::phase(row.try_get(10)?, "event", ended.task_no)?,
+            task_id: row.try_get(11)?,
+            name: row.try_get(12)?,
+            queue: row.try_get(13)?,
+            ended,
+        })
+    }};
+}
+pub(super) use read_end;
+
+macro_rules! read_count {
+    ($row:expr) => {{
+        let row = $row;
+        Ok::<_, $crate::Error>($crate::Count {
+            at: ::runtime::clock::Time(row.try_get(0)?),
+            is_first: row.try_get(1)?,
+            phase: $crate::rows::phase(row.try_get(2)?, "event", 0)?,
+            status: row.try_get(3)?,
+            name: row.try_get(4)?,
+            queue: row.try_get(5)?,
+            amount: row.try_get(6)?,
+        })
+    }};
+}
+pub(super) use read_count;
+
+macro_rules! read_figure {
+    ($row:expr) => {{
+        let row = $row;
+        Ok::<_, $crate::Error>($crate::Figure {
+            at: ::runtime::clock::Time(row.try_get(0)?),
+            measure: row.try_get(1)?,
+            bucket: row.try_get(2)?,
+            name: row.try_get(3)?,
+            queue: row.try_get(4)?,
+            amount: row.try_get(5)?,
+        })
+    }};
+}
+pub(super) use read_figure;
+
+macro_rules! read_failure_kind {
+    ($row:expr) => {{
+        let row = $row;
+        Ok::<_, $crate::Error>($crate::FailureKind {
+            fingerprint: row.try_get(0)?,
+            name: row.try_get(1)?,
+            kind: row.try_get(2)?,
+            frame: row.try_get(3)?,
+            message: row.try_get(4)?,
+            first_at: ::runtime::clock::Time(row.try_get(5)?),
+            last_at: ::runtime::clock::Time(row.try_get(6)?),
+            last_task_id: row.try_get(7)?,
+        })
+    }};
+}
+pub(super) use read_failure_kind;

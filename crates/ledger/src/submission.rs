@@ -1,0 +1,171 @@
+//! What one call puts into the ledger, whole or not at all.
+
+use celery::task::{GroupId, Json, Phase, Priority, QueueName, Spread, TaskId, TaskName};
+use runtime::clock::Time;
+
+use super::fan_out::NewFanOut;
+use super::types::TaskOptions;
+
+/// One request: a task, or all nodes of a canvas.
+#[derive(Debug, Clone)]
+pub struct Submission {
+    pub at: Time,
+    pub tasks: Vec<NewTask>,
+    /// Indexes into `tasks`.
+    pub edges: Vec<Edge>,
+    pub groups: Vec<NewGroup>,
+    pub idempotency: Option<IdempotencyKey>,
+    /// More tasks of the one group, to be written out later.
+    pub fan_out: Option<NewFanOut>,
+    pub unique: Option<UniqueKey>,
+}
+
+#[derive(Debug, Clone)]
+pub struct NewTask {
+    pub id: TaskId,
+    pub name: TaskName,
+    pub queue: QueueName,
+    pub priority: Priority,
+    /// `Accepted`, `Held` (until `due_at`) or `Waiting`.
+    pub phase: Phase,
+    /// Headers of the message as JSON text, exactly as published. `None` for `waiting` nodes: a worker makes their message.
+    pub headers: Option<String>,
+    /// `[args, kwargs, embed]` as JSON text. For `waiting` nodes their own args and kwargs, not yet the predecessor's result.
+    pub body: String,
+    /// Published when it comes. Needs phase `Held`; `None` with `Held` means "until released".
+    pub due_at: Option<Time>,
+    pub expires_at: Option<Time>,
+    pub root_id: TaskId,
+    pub parent_id: Option<TaskId>,
+    pub group_id: Option<GroupId>,
+    pub group_index: Option<i32>,
+    pub ignore_result: bool,
+    pub retry_of: Option<TaskId>,
+    pub schedule: Option<String>,
+    pub labels: Vec<(String, String)>,
+    pub options: TaskOptions,
+}
+
+impl NewTask {
+    /// When a pass over the outbox must look at it: its time, or the end of its time.
+    pub(super) fn wake_at(&self, accepted_at: Time) -> i64 {
+        let due = match (self.phase, self.due_at) {
+            (Phase::Held, None) => i64::MAX,
+            (_, due) => due.unwrap_or(accepted_at).0,
+        };
+        due.min(self.expires_at.map_or(i64::MAX, |at| at.0))
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Edge {
+    pub from: usize,
+    pub to: usize,
+    pub kind: EdgeKind,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum EdgeKind {
+    /// The next step of a chain, or a chord's body.
+    Next,
+    /// `link`: after success.
+    Link,
+    /// `link_error`: after failure.
+    LinkError,
+}
+
+impl EdgeKind {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Next => "next",
+            Self::Link => "link",
+            Self::LinkError => "link_error",
+        }
+    }
+
+    pub fn parse(text: &str) -> Option<Self> {
+        [Self::Next, Self::Link, Self::LinkError].into_iter().find(|kind| kind.as_str() == text)
+    }
+}
+
+#[derive(Debug, Clone)]
+pub struct NewGroup {
+    pub id: GroupId,
+    pub root_id: TaskId,
+    /// Members that count for completion.
+    pub total: i32,
+    /// For a chord's header: what `celery-taskset-meta-<id>.s` must hold before a member is published.
+    pub chord_size: Option<i32>,
+    /// For a chord's header with a nested group: the saved structure (`celery-taskset-meta-<id>`).
+    pub structure: Option<Json>,
+}
+
+/// `Idempotency-Key` of a request: the first one wins, the others get its answer.
+#[derive(Debug, Clone)]
+pub struct IdempotencyKey {
+    /// Who asks (a token's id, or empty) and the key.
+    pub scope: String,
+    pub key: String,
+    /// Hash of method, path and body.
+    pub fingerprint: Vec<u8>,
+    /// The answer to repeat: status, headers and body, as the edge wants them back.
+    pub answer: Json,
+    pub expires_at: Time,
+}
+
+/// `unique: {key, while}`: at most one such task.
+#[derive(Debug, Clone)]
+pub struct UniqueKey {
+    pub key: String,
+    pub until: UniqueWhile,
+    /// The task that a later one joins.
+    pub task_id: TaskId,
+}
+
+#[derive(Debug, Clone, Copy)]
+pub enum UniqueWhile {
+    /// Until the task is final.
+    Active,
+    /// Until this time.
+    Until(Time),
+}
+
+#[derive(Debug, Clone)]
+pub struct Inserted {
+    /// Numbers of the tasks, in the order of the submission.
+    pub task_nos: Vec<i64>,
+}
+
+/// Why a submission was refused; nothing of it is in the ledger.
+#[derive(Debug, Clone)]
+pub enum Conflict {
+    /// This id is taken.
+    TaskId(TaskId),
+    GroupId(GroupId),
+    /// Same key, same fingerprint: repeat this answer.
+    Replay(Json),
+    /// Same key, other fingerprint.
+    KeyReused,
+    /// A task with this unique key is active (or within its time).
+    Joined(TaskId),
+}
+
+/// A row of the outbox with all that the broker needs.
+#[derive(Debug, Clone)]
+pub struct Outgoing {
+    pub no: i64,
+    pub id: TaskId,
+    pub name: TaskName,
+    pub queue: QueueName,
+    pub spread: Option<Spread>,
+    pub priority: Priority,
+    /// 1 for the first.
+    pub delivery: i32,
+    pub headers: String,
+    pub body: String,
+    pub accepted_at: Time,
+    pub expires_at: Option<Time>,
+    /// Groups of the same canvas (same `root_id`) whose chord size or structure must stand in the backend before the push.
+    /// Empty for a task that stands alone.
+    pub groups: std::sync::Arc<[NewGroup]>,
+}

@@ -1,0 +1,83 @@
+//! The part of the ledger that remote control needs: workers, what pauses took from them, revokes that still matter.
+
+use async_trait::async_trait;
+use serde::{Deserialize, Serialize};
+
+use super::Error;
+use celery::task::TaskId;
+use runtime::clock::Time;
+
+/// A worker as last heard of.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Worker {
+    /// Its node name, `celery@host`.
+    pub hostname: String,
+    /// The last sign of life: a heartbeat or a reply.
+    pub seen_at: Time,
+    /// It said goodbye.
+    pub offline_at: Option<Time>,
+    pub facts: WorkerFacts,
+}
+
+/// What is known of a worker, stored as one JSON object. New fields get a default: old rows lack them.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct WorkerFacts {
+    /// Seconds between heartbeats; null when it sends none.
+    pub freq: Option<f64>,
+    /// The last heartbeat, in microseconds.
+    pub heartbeat_at: Option<i64>,
+    pub active: Option<i64>,
+    pub processed: Option<i64>,
+    pub load: Option<[f64; 3]>,
+    /// `py-celery 5.7.0 (Linux)`
+    pub software: Option<String>,
+    /// Class of the pool, as `prefork` or `threads` where it is one of Celery's.
+    pub pool: Option<String>,
+    pub concurrency: Option<i64>,
+    pub prefetch: Option<i64>,
+    pub pid: Option<i64>,
+    /// When this process of it began, in microseconds, as far as it is known: what an earlier one had is not its own.
+    pub online_at: Option<i64>,
+    /// Queues it consumes from.
+    pub queues: Vec<String>,
+}
+
+/// A revoke that was asked for.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Revocation {
+    pub task_id: TaskId,
+    pub requested_at: Time,
+    pub terminate: bool,
+    /// `SIGTERM` and the like.
+    pub signal: String,
+    pub reason: Option<String>,
+}
+
+#[async_trait]
+pub trait Control: Send + Sync {
+    /// Writes workers as they are now; an older sight does not replace a newer one.
+    async fn note_workers(&self, workers: &[Worker]) -> Result<(), Error>;
+
+    /// By name.
+    async fn workers(&self) -> Result<Vec<Worker>, Error>;
+
+    /// Forgets workers that were last seen before.
+    async fn forget_workers(&self, before: Time) -> Result<i64, Error>;
+
+    /// Remembers that these workers were told to leave a queue alone.
+    async fn note_paused_consumers(&self, queue: &str, hostnames: &[String]) -> Result<(), Error>;
+
+    /// Workers that were told to leave a queue alone; they are forgotten with this.
+    async fn take_paused_consumers(&self, queue: &str) -> Result<Vec<String>, Error>;
+
+    /// Remembers a revoke; a later one of the same task replaces it.
+    async fn remember_revocation(&self, revocation: &Revocation) -> Result<(), Error>;
+
+    /// The newest revokes whose tasks are not final yet, are unknown to this ledger, or were ended by the revoke itself: a step of
+    /// a canvas may still be sent by the worker that has the step before.
+    async fn open_revocations(&self, limit: i64) -> Result<Vec<Revocation>, Error>;
+
+    /// Forgets those asked for before, and those whose task is final.
+    async fn forget_revocations(&self, before: Time) -> Result<i64, Error>;
+}

@@ -1,0 +1,153 @@
+//! Timetables of other beats become documents of ours: Celery's `beat_schedule`, RedBeat's keys, django-celery-beat's tables.
+//!
+//! Pure: texts in, documents out. What cannot be taken over is said, entry by entry, and nothing is guessed: a schedule that we
+//! do not have (solar, rrule) is refused, an option that we do not have is named.
+
+pub mod celery;
+pub mod django;
+pub mod redbeat;
+
+#[cfg(test)]
+mod tests;
+
+use std::collections::HashSet;
+
+use serde_json::value::RawValue;
+
+use super::definition::{Definition, check_name, object};
+use ::celery::task::Json;
+use ::celery::task::json::{self, Fields};
+use ::celery::task::signature::Limits;
+
+/// One entry of the other beat.
+#[derive(Debug)]
+pub struct Imported {
+    /// As the other beat calls it.
+    pub original: String,
+    /// As it is called here.
+    pub name: String,
+    /// The whole document, or why it cannot be taken over.
+    pub document: Result<Json, String>,
+    /// What is lost on the way.
+    pub notes: Vec<String>,
+}
+
+/// What all three sources say in their own ways.
+#[derive(Debug)]
+pub(super) struct Entry {
+    pub name: String,
+    pub task: Option<String>,
+    /// JSON texts.
+    pub args: Option<Json>,
+    pub kwargs: Option<Json>,
+    pub options: Vec<(String, Json)>,
+    /// `cron`, `every` or `at`, and its value.
+    pub rhythm: Result<(&'static str, Json), String>,
+    pub timezone: Option<String>,
+    pub starts_at: Option<String>,
+    pub enabled: bool,
+}
+
+/// Options of `apply_async` that a signature has.
+const TAKEN: [&str; 8] =
+    ["queue", "priority", "expires", "countdown", "ignore_result", "soft_time_limit", "time_limit", "headers"];
+
+/// Gives every entry a name of its own here, and reads each document once as a check.
+pub(super) fn finish(entries: Vec<Entry>, timezone: Option<&str>) -> Vec<Imported> {
+    let mut taken = HashSet::new();
+    let mut imported: Vec<Imported> = entries
+        .into_iter()
+        .map(|entry| {
+            let name = unique(&ours(&entry.name), &mut taken);
+            let notes = notes(&entry, &name);
+            let document = document(&entry, &name, timezone).and_then(checked);
+            Imported { original: entry.name, name, document, notes }
+        })
+        .collect();
+    imported.sort_by(|left, right| left.name.cmp(&right.name));
+    imported
+}
+
+fn document(entry: &Entry, name: &str, timezone: Option<&str>) -> Result<Json, String> {
+    let (rhythm, value) = entry.rhythm.as_ref().map_err(Clone::clone)?;
+    let task = entry.task.as_deref().ok_or("it names no task")?;
+    let mut members: Vec<(&str, Json)> = vec![("name", quoted(name)), ("task", quoted(task))];
+    members.extend(entry.args.as_ref().map(|args| ("args", args.clone())));
+    members.extend(entry.kwargs.as_ref().map(|kwargs| ("kwargs", kwargs.clone())));
+    let options = entry.options.iter().filter(|(name, value)| TAKEN.contains(&name.as_str()) && value.get() != "null");
+    members.extend(options.map(|(name, value)| (name.as_str(), value.clone())));
+    members.push((*rhythm, value.clone()));
+    let zone = entry.timezone.as_deref().or(timezone).filter(|_| *rhythm == "cron");
+    members.extend(zone.map(|zone| ("timezone", quoted(zone))));
+    members.extend(entry.starts_at.as_deref().map(|at| ("starts_at", quoted(at))));
+    if !entry.enabled {
+        members.push(("paused", json::written("true".to_owned())));
+    }
+    Ok(object(members.iter().map(|(name, value)| (*name, &**value))))
+}
+
+fn checked(document: Json) -> Result<Json, String> {
+    let fields = Fields::parse(document.get()).map_err(|error| error.to_string())?;
+    let rest = object(fields.iter().filter(|(name, _)| !matches!(*name, "name" | "paused")));
+    match Definition::parse(rest.get(), Limits::default()) {
+        Ok(_) => Ok(document),
+        Err(found) => {
+            let said = found.iter().map(|one| format!("{} {}", one.pointer.trim_start_matches('/'), one.detail));
+            Err(said.collect::<Vec<_>>().join("; "))
+        }
+    }
+}
+
+fn notes(entry: &Entry, name: &str) -> Vec<String> {
+    let mut notes = Vec::new();
+    if name != entry.name {
+        notes.push(format!("was called {:?}", entry.name));
+    }
+    let lost = entry.options.iter().filter(|(name, value)| !TAKEN.contains(&name.as_str()) && value.get() != "null");
+    let lost: Vec<&str> = lost.map(|(name, _)| name.as_str()).collect();
+    if !lost.is_empty() {
+        notes.push(format!("without the options {}", lost.join(", ")));
+    }
+    notes
+}
+
+/// Any text as a name: what is not allowed becomes a hyphen.
+fn ours(name: &str) -> String {
+    let allowed = |char: char| char.is_ascii_alphanumeric() || matches!(char, '_' | '.' | '-');
+    let mut text = String::new();
+    for char in name.chars().take(100) {
+        match char {
+            char if allowed(char) => text.push(char),
+            _ if text.ends_with('-') || text.is_empty() => {}
+            _ => text.push('-'),
+        }
+    }
+    let text = text.trim_end_matches('-').to_owned();
+    if check_name(&text).is_ok() { text } else { "schedule".to_owned() }
+}
+
+fn unique(name: &str, taken: &mut HashSet<String>) -> String {
+    let numbered = (2..).map(|number| format!("{}-{number}", &name[..name.len().min(90)]));
+    let free = std::iter::once(name.to_owned()).chain(numbered).find(|name| !taken.contains(name));
+    let free = free.expect("numbers do not end");
+    taken.insert(free.clone());
+    free
+}
+
+pub(super) fn quoted(text: &str) -> Json {
+    json::written(serde_json::Value::from(text).to_string())
+}
+
+/// Celery's five fields in crontab's order, each a number, a text, or a list of numbers as JSON or as Python prints it.
+pub(super) fn crontab(fields: [Option<&RawValue>; 5]) -> Result<(&'static str, Json), String> {
+    let mut words = Vec::with_capacity(5);
+    for field in fields {
+        let text = match field {
+            None => "*".to_owned(),
+            Some(value) => json::text(value).unwrap_or_else(|| value.get().to_owned()),
+        };
+        let bare: String = text.chars().filter(|char| !char.is_whitespace() && !"{}[]()'\"".contains(*char)).collect();
+        words.push(bare.trim_matches(',').to_owned());
+    }
+    Ok(("cron", quoted(&words.join(" "))))
+}

@@ -1,0 +1,253 @@
+//! Sets up a worker: what it runs, where it takes messages, how it behaves.
+
+use std::pin::Pin;
+use std::time::Duration;
+
+use tokio_util::sync::CancellationToken;
+
+use super::children::{is_child, serve};
+use super::registry::Registry;
+use super::service::Service;
+use super::settings::{Autoscale, Pool, Settings, UnknownTask, hostname};
+use broker::backend::{Backend, BackendConfig};
+use broker::{Broker, BrokerConfig, Error, LinkConfig, QueueOrder};
+use celery::task::{InvalidId, QueueName};
+
+/// A worker in the making. What is not said is as in Celery.
+pub struct Builder {
+    broker: Broker,
+    backend: Backend,
+    registry: Registry,
+    settings: Settings,
+}
+
+/// How a worker is told to stop: first warm, then cold.
+#[derive(Debug, Clone, Default)]
+pub struct Stop {
+    /// Take and start nothing more, finish what runs, give the rest back.
+    pub warm: CancellationToken,
+    /// Wait for nothing: late-acknowledged messages go back to their queue.
+    pub cold: CancellationToken,
+}
+
+/// Names of queues, parsed.
+///
+/// # Errors
+/// When one is empty, longer than 255 characters, or has control characters.
+pub fn queue_names<N: AsRef<str>>(names: impl IntoIterator<Item = N>) -> Result<Vec<QueueName>, InvalidId> {
+    names.into_iter().map(QueueName::parse).collect()
+}
+
+impl Builder {
+    /// A worker on the Redis of these URLs.
+    ///
+    /// # Errors
+    /// When a URL is not understood. Nothing is connected yet.
+    pub fn connect(broker: &str, backend: &str) -> Result<Self, Error> {
+        let broker = BrokerConfig { link: LinkConfig::new(broker), key_prefix: String::new() };
+        let backend = BackendConfig { link: LinkConfig::new(backend), key_prefix: String::new() };
+        Ok(Self::new(Broker::new(broker)?, Backend::new(backend)?))
+    }
+
+    pub fn new(broker: Broker, backend: Backend) -> Self {
+        Self { broker, backend, registry: Registry::new(), settings: Settings::default() }
+    }
+
+    #[must_use]
+    pub fn registry(mut self, registry: Registry) -> Self {
+        self.registry = registry;
+        self
+    }
+
+    /// The queues to take from, Celery's `-Q`. Default `celery`.
+    ///
+    #[must_use]
+    pub fn queues(mut self, queues: Vec<QueueName>) -> Self {
+        self.settings.queues = queues;
+        self
+    }
+
+    /// In which order queues are served. Default round robin.
+    #[must_use]
+    pub fn queue_order(mut self, order: QueueOrder) -> Self {
+        self.settings.queue_order = order;
+        self
+    }
+
+    /// Where signatures go that name no queue. Default `celery`.
+    #[must_use]
+    pub fn default_queue(mut self, name: QueueName) -> Self {
+        self.settings.default_queue = name;
+        self
+    }
+
+    /// The node's name; `%h`, `%n`, `%d` as in Celery. Default `celery@%h`.
+    #[must_use]
+    pub fn hostname(mut self, template: &str) -> Self {
+        self.settings.hostname = hostname(template);
+        self
+    }
+
+    /// Tasks at once; at least one. Default: the number of processors.
+    #[must_use]
+    pub fn concurrency(mut self, slots: usize) -> Self {
+        self.settings.concurrency = slots.max(1);
+        self
+    }
+
+    /// Where handlers run. Default: in this process, but for those registered with [`Registry::child`].
+    #[must_use]
+    pub fn pool(mut self, pool: Pool) -> Self {
+        self.settings.pool = pool;
+        self
+    }
+
+    /// Follows the load between these bounds instead of a fixed concurrency.
+    #[must_use]
+    pub fn autoscale(mut self, max: usize, min: usize) -> Self {
+        let min = min.max(1);
+        self.settings.autoscale = Some(Autoscale { max: max.max(min), min });
+        self
+    }
+
+    /// Messages reserved per slot, Celery's `worker_prefetch_multiplier`; 0 takes whatever is there. Default 4.
+    #[must_use]
+    pub fn prefetch_multiplier(mut self, messages: usize) -> Self {
+        self.settings.prefetch_multiplier = messages;
+        self
+    }
+
+    /// Sends task events, Celery's `-E`. Default no; remote control switches them on as well.
+    #[must_use]
+    pub fn task_events(mut self, yes: bool) -> Self {
+        self.settings.task_events = yes;
+        self
+    }
+
+    /// Between heartbeats; `None` sends none. Default two seconds.
+    #[must_use]
+    pub fn heartbeat(mut self, interval: Option<Duration>) -> Self {
+        self.settings.heartbeat = interval;
+        self
+    }
+
+    /// Asks the other workers for revoked ids at start. Default yes.
+    #[must_use]
+    pub fn mingle(mut self, yes: bool) -> Self {
+        self.settings.mingle = yes;
+        self
+    }
+
+    /// After what time others may take over what a dead worker had reserved. All workers of a fleet must agree. Default one hour.
+    #[must_use]
+    pub fn visibility_timeout(mut self, timeout: Duration) -> Self {
+        self.settings.visibility_timeout = timeout;
+        self
+    }
+
+    /// How long results are kept; zero for ever. Default one day.
+    #[must_use]
+    pub fn result_expires(mut self, expires: Duration) -> Self {
+        self.settings.result_expires = expires;
+        self
+    }
+
+    /// For tasks that do not say themselves. Default no.
+    #[must_use]
+    pub fn acks_late(mut self, yes: bool) -> Self {
+        self.settings.acks_late = yes;
+        self
+    }
+
+    /// For tasks that do not say themselves. Default no.
+    #[must_use]
+    pub fn track_started(mut self, yes: bool) -> Self {
+        self.settings.track_started = yes;
+        self
+    }
+
+    /// Limits for tasks that have none. Default none.
+    #[must_use]
+    pub fn time_limits(mut self, soft: Option<Duration>, hard: Option<Duration>) -> Self {
+        (self.settings.soft_time_limit, self.settings.time_limit) = (soft, hard);
+        self
+    }
+
+    /// Tasks after which a child process is replaced, and the resident memory in KiB after which it is. Default never.
+    #[must_use]
+    pub fn child_limits(mut self, tasks: Option<u32>, memory_kib: Option<u64>) -> Self {
+        (self.settings.max_tasks_per_child, self.settings.max_memory_per_child) = (tasks, memory_kib);
+        self
+    }
+
+    /// What is done with tasks that are not registered. Default: they fail.
+    #[must_use]
+    pub fn unknown_task(mut self, what: UnknownTask) -> Self {
+        self.settings.unknown_task = what;
+        self
+    }
+
+    /// How long a warm stop waits for running tasks before it becomes a cold one. Default for ever.
+    #[must_use]
+    pub fn warm_timeout(mut self, timeout: Option<Duration>) -> Self {
+        self.settings.warm_timeout = timeout;
+        self
+    }
+
+    /// Works until it is told to stop.
+    ///
+    /// Here on the built-in server of `taskgate dev`, as a guest in another program:
+    ///
+    /// ```
+    /// use resp::Server;
+    /// use taskgate_worker::{Builder, Context, Registry, Stop, TaskError};
+    ///
+    /// # #[tokio::main]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let server = Server::bind(([127, 0, 0, 1], 0).into()).await?;
+    /// let url = format!("redis://{}", server.local_addr());
+    /// let stop = Stop::default();
+    /// let redis = server.run(stop.cold.clone());
+    ///
+    /// let mut tasks = Registry::new();
+    /// tasks.task("tasks.hello", async |_: Context, (name,): (String,)| Ok(format!("hello, {name}")));
+    /// let worker = Builder::connect(&format!("{url}/0"), &format!("{url}/1"))?.registry(tasks).mingle(false);
+    ///
+    /// let work = async {
+    ///     // A Celery client would send tasks now.
+    ///     stop.warm.cancel();
+    ///     worker.run(stop.clone()).await;
+    ///     stop.cold.cancel();
+    /// };
+    /// let (served, ()) = tokio::join!(redis, work);
+    /// served?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// Redis may be away at start and at any later time: the worker waits for it. In a child process it runs tasks until its
+    /// worker lets it go.
+    pub async fn run(self, stop: Stop) {
+        if is_child() {
+            return Box::pin(serve(self.registry)).await;
+        }
+        let service = Service::new(self.broker, self.backend, self.registry, self.settings);
+        // One type for all that is inside: a program that runs a worker need not compute its layout.
+        let running: Pin<Box<dyn Future<Output = ()> + Send>> = Box::pin(service.run(stop));
+        running.await;
+    }
+
+    /// Works until SIGTERM or SIGINT (warm), a second one or SIGQUIT (cold).
+    pub async fn run_until_signalled(self) {
+        if is_child() {
+            // A signal ends a child as it ends any process.
+            return self.run(Stop::default()).await;
+        }
+        let stop = Stop::default();
+        let signals = super::signals::listen(stop.clone());
+        tokio::select! {
+            () = self.run(stop) => {}
+            never = signals => match never {},
+        }
+    }
+}

@@ -1,0 +1,95 @@
+//! How messages end without having run, and runs before their own end: revoked, given back, killed.
+
+use std::cmp::Reverse;
+use std::sync::Arc;
+
+use tracing::info;
+
+use super::{Dispatcher, Entry, Input, Key, Stage};
+use crate::execute::Kill;
+use crate::finish::{Finish, Revocation};
+use crate::request::Request;
+use broker::Return;
+
+impl Dispatcher {
+    pub(super) fn settle_revoked(&mut self, key: Key, revocation: Revocation) {
+        if let Some(entry) = self.entries.get_mut(&key)
+            && !matches!(entry.stage, Stage::Settling)
+        {
+            entry.stage = Stage::Settling;
+            self.settling += 1;
+        }
+        self.settle(key, move |finish| async move { finish.revoked(revocation).await });
+    }
+
+    /// Settles a message that does not run.
+    pub(super) fn settle<F, W>(&mut self, key: Key, how: F)
+    where
+        F: FnOnce(Finish) -> W + Send + 'static,
+        W: Future<Output = ()> + Send + 'static,
+    {
+        let Some(entry) = self.entries.get(&key) else { return };
+        let finish = Finish::new(Arc::clone(&self.shared), Arc::clone(&entry.request));
+        let (request, shared, sink) = (Arc::clone(&entry.request), Arc::clone(&self.shared), self.sink.clone());
+        self.tracker.spawn(async move {
+            how(finish).await;
+            shared.acks.ack(request.origin.tag.as_deref()).await;
+            let _ = sink.send(Input::Settled { key, done: true }).await;
+        });
+    }
+
+    /// Puts a message back that did not start.
+    pub(super) fn give_back(&self, request: &Arc<Request>, place: Return) {
+        let (shared, places, request) = (Arc::clone(&self.shared), Arc::clone(&self.places), Arc::clone(request));
+        self.tracker.spawn(async move {
+            shared.give_back(&request.origin, place).await;
+            places.free(1);
+        });
+    }
+
+    /// What waits goes back, the newest first, so that the oldest is the next to be taken. Not before the intake has ended: it
+    /// would take them again.
+    pub(super) fn drain(&mut self) {
+        (self.stopping, self.drained) = (true, true);
+        let waits = |entry: &Entry| matches!(entry.stage, Stage::Scheduled(_) | Stage::Reserved);
+        let mut waiting: Vec<Key> =
+            self.entries.iter().filter(|(_, entry)| waits(entry)).map(|(key, _)| *key).collect();
+        waiting.sort_unstable_by_key(|key| Reverse(*key));
+        let origins: Vec<_> =
+            waiting.iter().filter_map(|key| self.entries.remove(key)).map(|entry| entry.request).collect();
+        info!(
+            returned = origins.len(),
+            running = self.running,
+            "stopping: {} messages go back, {} tasks run on",
+            origins.len(),
+            self.running
+        );
+        let shared = Arc::clone(&self.shared);
+        self.tracker.spawn(async move {
+            for request in origins {
+                shared.give_back(&request.origin, Return::Next).await;
+            }
+        });
+    }
+
+    /// Ends every running task that `which` names. Returns their ids.
+    pub fn kill(&self, how: Kill, which: impl Fn(&Request) -> bool) -> Vec<String> {
+        let mut killed = Vec::new();
+        for entry in self.entries.values().filter(|entry| which(&entry.request)) {
+            if let Stage::Active { kill, .. } = &entry.stage {
+                kill.send_replace(Some(how));
+                killed.push(entry.request.id().to_owned());
+            }
+        }
+        killed
+    }
+
+    /// Settles what waits and was revoked meanwhile; what runs goes on.
+    pub fn settle_waiting_revoked(&mut self) {
+        let waits = |entry: &Entry| matches!(entry.stage, Stage::Scheduled(_) | Stage::Reserved);
+        let found =
+            self.entries.iter().filter(|(_, entry)| waits(entry) && self.revoked.contains(&entry.request.message));
+        let found: Vec<Key> = found.map(|(key, _)| *key).collect();
+        found.into_iter().for_each(|key| self.settle_revoked(key, Revocation::Revoked));
+    }
+}

@@ -1,0 +1,33 @@
+//! Carries out what handlers in this process ask for.
+
+use async_trait::async_trait;
+
+use super::context::{ContextError, Host};
+use super::finish::record;
+use super::follow::Follow;
+use super::request::Request;
+use super::shared::SharedRef;
+use celery::Signature;
+use celery::result::ResultTuple;
+use celery::task::Json;
+
+pub(crate) struct LocalHost(pub SharedRef);
+
+#[async_trait]
+impl Host for LocalHost {
+    fn hostname(&self) -> &str {
+        &self.0.settings.hostname
+    }
+
+    async fn update_state(&self, request: &Request, state: &str, meta: Json) {
+        let record = record(&request.message, state, meta).encode();
+        self.0.store(request.id(), record).await;
+    }
+
+    async fn submit(&self, request: &Request, signature: Signature) -> Result<ResultTuple, ContextError> {
+        let follow = Follow { shared: &self.0, parent: &request.message };
+        let sent = follow.child(&signature).await;
+        let mut sent = sent.map_err(|failure| ContextError::NotSent(failure.exception.text()))?;
+        sent.pop().ok_or_else(|| ContextError::NotSent("nothing was to be sent".to_owned()))
+    }
+}

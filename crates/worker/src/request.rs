@@ -1,0 +1,156 @@
+//! One delivery: the call, the task that was registered for it, and what is needed to give the message back.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use jiff::Timestamp;
+
+use super::registry::Task;
+use super::retry::{RETRY_HEADER, policy};
+use super::settings::Settings;
+use broker::Delivery;
+use celery::exception::Exception;
+use celery::task::{Json, Priority, QueueName, RetryPolicy};
+use celery::{DecodeError, Decoded, Message};
+
+/// A reserved message that can be run.
+#[derive(Debug)]
+pub(crate) struct Request {
+    pub message: Message,
+    pub task: Arc<Task>,
+    pub origin: Origin,
+}
+
+/// Where a message came from, and how it goes back.
+#[derive(Debug)]
+pub(crate) struct Origin {
+    pub queue: QueueName,
+    /// `None`: it is not reserved.
+    pub tag: Option<String>,
+    pub raw: Vec<u8>,
+    pub exchange: String,
+    pub routing_key: String,
+    pub priority: Priority,
+    pub redelivered: bool,
+}
+
+/// Seconds, hard and soft, that apply to one run.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub(crate) struct Limits {
+    pub soft: Option<Duration>,
+    pub hard: Option<Duration>,
+}
+
+impl Origin {
+    /// Reads a delivery.
+    ///
+    /// # Errors
+    /// The origin with the reason, when the message cannot be run.
+    pub fn read(delivery: Delivery) -> (Self, Result<Message, DecodeError>) {
+        let decoded = Decoded::decode(&delivery.raw);
+        let mut origin = Self {
+            exchange: String::new(),
+            routing_key: delivery.queue.as_str().to_owned(),
+            queue: delivery.queue,
+            tag: delivery.tag,
+            raw: delivery.raw,
+            priority: Priority::default(),
+            redelivered: false,
+        };
+        let message = decoded.map(|decoded| {
+            origin.exchange = decoded.properties.exchange.into_owned();
+            origin.routing_key = decoded.properties.routing_key.into_owned();
+            origin.priority = Priority::clamped(decoded.properties.priority.into());
+            origin.redelivered = decoded.redelivered;
+            decoded.message
+        });
+        (origin, message)
+    }
+}
+
+impl Request {
+    pub fn id(&self) -> &str {
+        self.message.id.as_str()
+    }
+
+    pub fn stores_result(&self) -> bool {
+        !self.message.ignore_result.unwrap_or(self.task.options.ignore_result)
+    }
+
+    pub fn acks_late(&self, settings: &Settings) -> bool {
+        self.task.options.acks_late.unwrap_or(settings.acks_late)
+    }
+
+    pub fn tracks_start(&self, settings: &Settings) -> bool {
+        self.stores_result() && self.task.options.track_started.unwrap_or(settings.track_started)
+    }
+
+    /// The message's own limits win over `task`, those of the task (or what remote control made of them).
+    pub fn limits(&self, task: Limits) -> Limits {
+        let given = |seconds: Option<f64>| seconds.and_then(|seconds| Duration::try_from_secs_f64(seconds).ok());
+        Limits {
+            soft: given(self.message.limits.soft).or(task.soft),
+            hard: given(self.message.limits.hard).or(task.hard),
+        }
+    }
+
+    pub fn retry_policy(&self) -> RetryPolicy {
+        self.asked_policy().unwrap_or(self.task.options.retry)
+    }
+
+    /// Whether a failure is a reason to run again: its task says so, or whoever sent it.
+    pub fn retries_failures(&self) -> bool {
+        self.task.options.retry_failures || self.asked_policy().is_some()
+    }
+
+    /// The policy that came with the message.
+    fn asked_policy(&self) -> Option<RetryPolicy> {
+        let header = self.message.custom.iter().find(|(name, _)| name == RETRY_HEADER).map(|(_, value)| &**value);
+        policy(header)
+    }
+
+    pub fn is_expired(&self, now: Timestamp) -> bool {
+        self.message.expires.is_some_and(|expires| expires < now)
+    }
+
+    /// The message of the next attempt.
+    pub fn next_attempt(&self, eta: Timestamp) -> Message {
+        let mut message = self.message.clone();
+        message.retries += 1;
+        message.eta = Some(eta);
+        message.parent_id.get_or_insert_with(|| self.message.id.clone());
+        message
+    }
+
+    /// What remote control and events show of the arguments.
+    pub fn shown_args(&self) -> String {
+        use celery::pyrepr::{Sequence, safe};
+        self.message.argsrepr.clone().unwrap_or_else(|| safe(&self.message.args, Sequence::Tuple))
+    }
+
+    pub fn shown_kwargs(&self) -> String {
+        use celery::pyrepr::{Sequence, safe};
+        self.message.kwargsrepr.clone().unwrap_or_else(|| safe(&self.message.kwargs, Sequence::List))
+    }
+}
+
+/// How a run ended.
+#[derive(Debug)]
+pub(crate) enum Outcome {
+    Returned(Json),
+    Error(super::TaskError),
+    SoftTimeLimit,
+    TimeLimit(Duration),
+    Terminated {
+        signal: i32,
+    },
+    /// The process that ran it died.
+    WorkerLost(String),
+    /// By a cold shutdown.
+    Cancelled,
+}
+
+/// Exceptions that Celery itself raises.
+pub(crate) fn celery_error(kind: &str, message: &str) -> Exception {
+    Exception::new("celery.exceptions", kind, message)
+}

@@ -1,0 +1,123 @@
+//! Stores results, many at once: whatever ended while the previous ones were on their way.
+//!
+//! One script call stores a batch; a record that Redis refuses fails alone. A batch is repeated until Redis has it, so what its
+//! callers wait for is done when they go on, or the worker stops hard.
+
+use std::time::Duration;
+
+use tokio::sync::{mpsc, oneshot};
+use tokio_util::sync::CancellationToken;
+use tracing::{info, warn};
+
+use broker::backend::{Backend, Record, Stored};
+use runtime::lifecycle::Backoff;
+
+/// More are not under way at once: every caller waits for its own.
+const QUEUED: usize = 1_024;
+const BATCH: usize = 128;
+/// A script that moves more than this keeps Redis from its other clients.
+const BATCH_BYTES: usize = 1 << 20;
+
+/// Accepts what is to be stored. Cheap to clone.
+#[derive(Clone)]
+pub(crate) struct Results {
+    sink: mpsc::Sender<Item>,
+}
+
+struct Item {
+    record: Record,
+    done: oneshot::Sender<Stored>,
+}
+
+pub(crate) struct Writer {
+    source: mpsc::Receiver<Item>,
+    backend: Backend,
+    expires: Duration,
+    hard_stop: CancellationToken,
+}
+
+impl Results {
+    pub fn new(backend: Backend, expires: Duration, hard_stop: CancellationToken) -> (Self, Writer) {
+        let (sink, source) = mpsc::channel(QUEUED);
+        (Self { sink }, Writer { source, backend, expires, hard_stop })
+    }
+
+    /// Ends when the record is stored, or stays out because a SUCCESS is there. `None` when the worker stops hard.
+    pub async fn store(&self, task_id: &str, text: String) -> Option<Stored> {
+        let (done, stored) = oneshot::channel();
+        let record = Record { task_id: task_id.to_owned(), text };
+        self.sink.send(Item { record, done }).await.ok()?;
+        stored.await.ok()
+    }
+}
+
+impl Writer {
+    /// Works until all [`Results`] are gone.
+    pub async fn run(mut self) {
+        let mut items = Vec::with_capacity(BATCH);
+        while self.source.recv_many(&mut items, BATCH).await > 0 {
+            while !items.is_empty() {
+                let batch: Vec<Item> = items.drain(..fitting(&items)).collect();
+                let (records, waiting): (Vec<_>, Vec<_>) =
+                    batch.into_iter().map(|item| (item.record, item.done)).unzip();
+                let Some(stored) = self.write(&records).await else { return };
+                for (done, stored) in waiting.into_iter().zip(stored) {
+                    let _ = done.send(stored);
+                }
+            }
+        }
+    }
+
+    async fn write(&self, records: &[Record]) -> Option<Vec<Stored>> {
+        let mut backoff = Backoff::new(Duration::from_secs(2));
+        loop {
+            let problem = tokio::select! {
+                biased;
+                stored = self.backend.store_all(records, self.expires) => match stored {
+                    Ok(stored) => {
+                        if !backoff.is_fresh() {
+                            info!(results = records.len(), "{} results are stored, Redis is back", records.len());
+                        }
+                        return Some(stored);
+                    }
+                    Err(problem) => problem,
+                },
+                () = self.hard_stop.cancelled() => return None,
+            };
+            if problem.is_refusal() {
+                // Each for itself: only those that are refused again are to blame.
+                return Some(records.iter().map(|_| Stored::Refused(problem.to_string())).collect());
+            }
+            if backoff.is_fresh() {
+                warn!(results = records.len(), error = %problem, "{} results wait for Redis: {problem}", records.len());
+            }
+            tokio::time::sleep(backoff.pause()).await;
+        }
+    }
+}
+
+/// How many of the first items go into one batch: at least one.
+fn fitting(items: &[Item]) -> usize {
+    let mut bytes = 0;
+    let fit = items.iter().take_while(|item| {
+        bytes += item.record.text.len();
+        bytes <= BATCH_BYTES
+    });
+    fit.count().max(1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_batch_is_bounded_by_its_bytes_and_never_empty() {
+        let item = |bytes: usize| Item {
+            record: Record { task_id: "t".into(), text: "x".repeat(bytes) },
+            done: oneshot::channel().0,
+        };
+        assert_eq!(fitting(&[item(10), item(20)]), 2);
+        assert_eq!(fitting(&[item(BATCH_BYTES), item(1)]), 1);
+        assert_eq!(fitting(&[item(BATCH_BYTES + 1), item(1)]), 1);
+    }
+}

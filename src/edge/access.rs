@@ -1,0 +1,197 @@
+//! What each route asks of its caller, in one table: a route that is not in it is not served (see [`Access::of`]), and a test
+//! walks the contract, the catalog and the source for such.
+//!
+//! A token may be limited to names of tasks. Where the table says [`Reach::Own`] the handler shows and changes only what the
+//! caller's [`Sight`](crate::guard::tokens::Sight) lets through; what is of the whole fleet is closed to such a token.
+
+use std::collections::HashMap;
+
+use axum::http::Method;
+
+use crate::catalog::Catalog;
+use ledger::Scope;
+
+/// What a caller must have.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Need {
+    /// Nothing: health checks, documentation, files of the dashboard.
+    Nothing,
+    Token {
+        scope: Scope,
+        reach: Reach,
+        ticket: bool,
+    },
+}
+
+/// What of the fleet an operation touches.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Reach {
+    /// Tasks by name: a limited token gets its part.
+    Own,
+    /// The fleet as a whole.
+    Fleet,
+}
+
+const OPEN: Need = Need::Nothing;
+const SUBMIT: Need = Need::Token { scope: Scope::Submit, reach: Reach::Own, ticket: false };
+const READ: Need = Need::Token { scope: Scope::Read, reach: Reach::Own, ticket: false };
+/// A stream: `EventSource` cannot send a header, so a ticket will do.
+const FOLLOW: Need = Need::Token { scope: Scope::Read, reach: Reach::Own, ticket: true };
+const CONTROL: Need = Need::Token { scope: Scope::Control, reach: Reach::Own, ticket: false };
+const READ_FLEET: Need = Need::Token { scope: Scope::Read, reach: Reach::Fleet, ticket: false };
+const CONTROL_FLEET: Need = Need::Token { scope: Scope::Control, reach: Reach::Fleet, ticket: false };
+
+/// Webhooks tell of every task, and their secrets sign for the gateway.
+const ADMIN_FLEET: Need = Need::Token { scope: Scope::Admin, reach: Reach::Fleet, ticket: false };
+
+/// All routes that every gateway has. `GET` includes `HEAD`.
+pub const TABLE: &[(&str, &str, Need)] = &[
+    ("POST", "/v1/tasks", SUBMIT),
+    ("POST", "/v1/tasks/batch", SUBMIT),
+    ("POST", "/chain", SUBMIT),
+    ("POST", "/group", SUBMIT),
+    ("POST", "/chord", SUBMIT),
+    ("GET", "/result/{id}", READ),
+    ("GET", "/v1/tasks", READ),
+    ("GET", "/v1/tasks/{id}", READ),
+    ("GET", "/v1/tasks/{id}/message", READ),
+    ("GET", "/v1/tasks/{id}/explain", READ),
+    ("GET", "/v1/tasks/{id}/graph", READ),
+    ("GET", "/v1/tasks/{id}/events", FOLLOW),
+    ("GET", "/v1/events", FOLLOW),
+    ("POST", "/v1/stream-tickets", READ),
+    ("POST", "/v1/tasks/{id}/revoke", CONTROL),
+    ("POST", "/v1/tasks/{id}/retry", CONTROL),
+    ("GET", "/v1/dead-letters", READ),
+    ("DELETE", "/v1/dead-letters", CONTROL),
+    ("DELETE", "/v1/dead-letters/{id}", CONTROL),
+    ("POST", "/v1/dead-letters/{id}/requeue", CONTROL),
+    ("POST", "/v1/dead-letters/requeue", CONTROL),
+    ("GET", "/v1/schedules", READ),
+    ("POST", "/v1/schedules", CONTROL),
+    ("GET", "/v1/schedules/{name}", READ),
+    ("PUT", "/v1/schedules/{name}", CONTROL),
+    ("PATCH", "/v1/schedules/{name}", CONTROL),
+    ("DELETE", "/v1/schedules/{name}", CONTROL),
+    ("POST", "/v1/schedules/{name}/pause", CONTROL),
+    ("POST", "/v1/schedules/{name}/resume", CONTROL),
+    ("POST", "/v1/schedules/{name}/run", CONTROL),
+    ("GET", "/v1/schedules/{name}/preview", READ),
+    ("GET", "/v1/schedules/{name}/runs", READ),
+    ("GET", "/v1/stats/throughput", READ),
+    ("GET", "/v1/stats/latency", READ),
+    ("GET", "/v1/stats/errors", READ),
+    ("GET", "/v1/incidents", READ_FLEET),
+    ("GET", "/v1/queues", READ_FLEET),
+    ("GET", "/v1/queues/{name}/messages", READ_FLEET),
+    ("POST", "/v1/queues/{name}/pause", CONTROL_FLEET),
+    ("POST", "/v1/queues/{name}/resume", CONTROL_FLEET),
+    ("POST", "/v1/queues/{name}/purge", CONTROL_FLEET),
+    ("GET", "/v1/workers", READ_FLEET),
+    ("GET", "/v1/inspect/{method}", READ_FLEET),
+    ("POST", "/v1/control/{command}", CONTROL_FLEET),
+    ("GET", "/v1/webhooks", ADMIN_FLEET),
+    ("POST", "/v1/webhooks", ADMIN_FLEET),
+    ("GET", "/v1/webhooks/{id}", ADMIN_FLEET),
+    ("PATCH", "/v1/webhooks/{id}", ADMIN_FLEET),
+    ("DELETE", "/v1/webhooks/{id}", ADMIN_FLEET),
+    ("POST", "/v1/webhooks/{id}/rotate", ADMIN_FLEET),
+    ("GET", "/v1/webhooks/{id}/deliveries", ADMIN_FLEET),
+    ("POST", "/v1/webhooks/{id}/deliveries/{delivery}/resend", ADMIN_FLEET),
+    ("GET", "/metrics", READ_FLEET),
+    ("GET", "/readyz", OPEN),
+    ("GET", "/livez", OPEN),
+    ("GET", "/openapi.json", OPEN),
+    ("GET", "/problems/", OPEN),
+    ("GET", "/problems/{slug}", OPEN),
+    // Files and redirects, which have no operation in the contract.
+    ("GET", "/", OPEN),
+    ("GET", "/dashboard", OPEN),
+    ("GET", "/dashboard/", OPEN),
+    ("GET", "/dashboard/{*path}", OPEN),
+    ("GET", "/swagger-ui", OPEN),
+    ("GET", "/swagger-ui/", OPEN),
+    ("GET", "/swagger-ui/{*rest}", OPEN),
+];
+
+/// Of the catalog's endpoints.
+pub const ENDPOINT: Need = SUBMIT;
+
+/// What a request's route asks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Asked {
+    This(Need),
+    /// The path is known and the method is none of its own: the answer is 405.
+    OtherMethod,
+    /// Somebody added a route and said nothing here.
+    Undeclared,
+}
+
+/// The table with a catalog's endpoints, made for look-ups.
+#[derive(Debug)]
+pub struct Access(HashMap<String, Vec<(Method, Need)>>);
+
+impl Access {
+    pub fn new(catalog: &Catalog) -> Self {
+        let mut access = Self(HashMap::new());
+        for (method, path, need) in TABLE {
+            access.add(method, path, *need);
+        }
+        for endpoint in catalog.entries().iter().filter_map(|entry| entry.endpoint.as_ref()) {
+            access.add("POST", &endpoint.path, ENDPOINT);
+        }
+        access
+    }
+
+    fn add(&mut self, method: &str, path: &str, need: Need) {
+        let method = method.parse().expect("the table has methods of HTTP");
+        self.0.entry(path.to_owned()).or_default().push((method, need));
+    }
+
+    /// `route` as it was declared, with the names of its parameters.
+    pub fn of(&self, method: &Method, route: &str) -> Asked {
+        let Some(methods) = self.0.get(route) else { return Asked::Undeclared };
+        let method = if method == Method::HEAD { &Method::GET } else { method };
+        match methods.iter().find(|(known, _)| known == method) {
+            Some((_, need)) => Asked::This(*need),
+            None => Asked::OtherMethod,
+        }
+    }
+}
+
+/// What an operation of the contract asks; `None` when it is not in the table.
+pub fn of_operation(method: &str, path: &str) -> Option<Need> {
+    TABLE
+        .iter()
+        .find(|(known, route, _)| known.eq_ignore_ascii_case(method) && *route == path)
+        .map(|(_, _, need)| *need)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_table_and_the_contract_name_the_same_operations() {
+        let document = serde_json::to_value(crate::edge::router::documented().into_openapi()).unwrap();
+        let paths = document["paths"].as_object().unwrap();
+        let mut count = 0;
+        for (path, methods) in paths {
+            for method in methods.as_object().unwrap().keys() {
+                assert!(of_operation(method, path).is_some(), "{method} {path} declares no access");
+                count += 1;
+            }
+        }
+        let is_file = |path: &str| path == "/" || path.starts_with("/dashboard") || path.starts_with("/swagger-ui");
+        assert_eq!(TABLE.iter().filter(|(_, path, _)| !is_file(path)).count(), count, "a row without an operation");
+    }
+
+    #[test]
+    fn a_route_that_says_nothing_is_not_served() {
+        let catalog = Catalog::compile(&crate::config::Config::parse(crate::config::Role::Dev, "").unwrap()).unwrap();
+        let access = Access::new(&catalog);
+        assert_eq!(access.of(&Method::GET, "/v1/new"), Asked::Undeclared);
+        assert_eq!(access.of(&Method::HEAD, "/livez"), Asked::This(Need::Nothing));
+        assert_eq!(access.of(&Method::DELETE, "/livez"), Asked::OtherMethod);
+    }
+}

@@ -1,0 +1,66 @@
+//! Who calls, as the handlers need it: what to show, what to count it on.
+
+use axum::extract::FromRequestParts;
+use axum::http::request::Parts;
+
+use crate::config::Auth;
+use crate::edge::problem::Problem;
+use crate::edge::slugs;
+use crate::edge::state::Edge;
+use crate::guard::tokens::{Identity, Sight};
+use crate::usecase::read::Found;
+use celery::task::TaskId;
+use ledger::Filter;
+
+/// The caller whom `authenticate` let in.
+#[derive(Debug, Clone)]
+pub struct Caller(pub Identity);
+
+impl FromRequestParts<Edge> for Caller {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, edge: &Edge) -> Result<Self, Problem> {
+        match parts.extensions.get::<Identity>() {
+            Some(identity) => Ok(Self(identity.clone())),
+            None if edge.auth == Auth::None => Ok(Self(Identity::anybody())),
+            None => Err(Problem::new(&slugs::INTERNAL).detail("nobody has looked who calls")),
+        }
+    }
+}
+
+impl Caller {
+    pub fn sight(&self) -> Sight {
+        self.0.sight()
+    }
+
+    /// The id of its token.
+    pub fn id(&self) -> Option<String> {
+        self.0.id().map(str::to_owned)
+    }
+
+    /// A scope of `Idempotency-Key`s: nobody meets the keys of others.
+    pub fn keys(&self, kind: &str) -> String {
+        match self.0.id() {
+            Some(id) => format!("{kind}@{id}"),
+            None => kind.to_owned(),
+        }
+    }
+
+    /// The filter, of what the caller sees.
+    pub fn narrow(&self, filter: Filter) -> Filter {
+        Filter { task_patterns: self.sight().patterns(), ..filter }
+    }
+
+    /// # Errors
+    /// As for an id that was never seen, when the task is not the caller's.
+    pub async fn must_see(&self, edge: &Edge, id: &TaskId) -> Result<(), Problem> {
+        let sight = self.sight();
+        if !sight.is_limited() {
+            return Ok(());
+        }
+        match edge.gateway.find_for(&sight, id.as_str(), std::time::Duration::ZERO).await? {
+            Found::Task(_) | Found::Group(_) => Ok(()),
+            Found::Pruned(_) | Found::Unknown => Err(Problem::unknown(id)),
+        }
+    }
+}

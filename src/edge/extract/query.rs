@@ -1,0 +1,438 @@
+//! Query parameters of the list and of the firehose: filters and pages.
+
+use std::time::Duration;
+
+use axum::http::Uri;
+
+use crate::edge::cursor;
+use crate::edge::problem::{Place, Problem};
+use crate::edge::slugs;
+use crate::guard::tokens::Sight;
+use crate::usecase::inspect;
+use crate::usecase::stats::Question;
+use celery::spelling::nearest;
+use celery::task::Phase;
+use ledger::{DeliveryFilter, DeliveryState, Filter, Page};
+use runtime::clock::Time;
+
+const FILTERS: [&str; 11] =
+    ["status", "phase", "task", "queue", "worker", "label", "root_id", "group_id", "schedule", "from", "to"];
+const SEARCH: [&str; 1] = ["q"];
+const PAGING: [&str; 2] = ["limit", "cursor"];
+const DEFAULT_LIMIT: i64 = 50;
+const MAX_LIMIT: i64 = 500;
+/// A filter by more values than this is a mistake.
+const MAX_VALUES: usize = 100;
+/// Search texts are matched against many rows.
+const MAX_SEARCH: usize = 200;
+
+/// The query's parameters, decoded, in order.
+#[derive(Debug, Default)]
+pub struct Parameters(Vec<(String, String)>);
+
+impl Parameters {
+    /// # Errors
+    /// When it is not UTF-8 after percent-decoding.
+    pub fn of(uri: &Uri) -> Result<Self, Problem> {
+        let mut parameters = Vec::new();
+        for pair in uri.query().unwrap_or_default().split('&').filter(|pair| !pair.is_empty()) {
+            let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
+            let (Some(name), Some(value)) = (decoded(name), decoded(value)) else {
+                return Err(Problem::new(&slugs::INVALID_QUERY).detail("the query is not UTF-8 after percent-decoding"));
+            };
+            parameters.push((name, value));
+        }
+        Ok(Self(parameters))
+    }
+
+    fn all(&self, name: &str) -> Vec<&str> {
+        self.0.iter().filter(|(key, _)| key == name).map(|(_, value)| value.as_str()).collect()
+    }
+}
+
+/// Notes everything that is wrong.
+#[derive(Default)]
+struct Checked {
+    errors: Vec<Place>,
+}
+
+impl Checked {
+    fn refuse(&mut self, name: &str, detail: impl Into<String>) {
+        self.errors.push(Place { pointer: name.to_owned(), detail: detail.into() });
+    }
+
+    fn known(&mut self, parameters: &Parameters, known: &[&str]) {
+        for (name, _) in &parameters.0 {
+            if !known.contains(&name.as_str()) {
+                let hint = nearest(name, known).map_or_else(String::new, |near| format!("; did you mean {near}?"));
+                self.refuse(name, format!("is not a parameter of this operation{hint}"));
+            }
+        }
+    }
+
+    fn one<'a>(&mut self, parameters: &'a Parameters, name: &str) -> Option<&'a str> {
+        let values = parameters.all(name);
+        if values.len() > 1 {
+            self.refuse(name, "stands twice");
+        }
+        values.first().copied()
+    }
+
+    /// Repeated or with commas.
+    fn many(&mut self, parameters: &Parameters, name: &str) -> Vec<String> {
+        let values: Vec<String> =
+            parameters.all(name).iter().flat_map(|value| value.split(',')).map(str::to_owned).collect();
+        if values.iter().any(String::is_empty) {
+            self.refuse(name, "must not be empty");
+        }
+        if values.len() > MAX_VALUES {
+            self.refuse(name, format!("has {} values, at most {MAX_VALUES} are allowed", values.len()));
+        }
+        values
+    }
+
+    fn time(&mut self, parameters: &Parameters, name: &str) -> Option<Time> {
+        let text = self.one(parameters, name)?;
+        let time = Time::parse_rfc3339(text).ok();
+        if time.is_none() {
+            self.refuse(name, "must be an RFC 3339 time with an offset, as 2026-11-20T18:17:30Z");
+        }
+        time
+    }
+
+    fn filter(&mut self, parameters: &Parameters) -> Filter {
+        let phases = self.many(parameters, "phase");
+        let mut phase = Vec::with_capacity(phases.len());
+        for text in phases.iter().filter(|text| !text.is_empty()) {
+            match text.parse::<Phase>() {
+                Ok(one) => phase.push(one),
+                Err(_) => {
+                    let known = Phase::ALL.map(Phase::as_str);
+                    self.refuse("phase", format!("{text:?} is none of {}", known.join(", ")));
+                }
+            }
+        }
+        let q = self.one(parameters, "q").map(str::to_owned);
+        if q.as_ref().is_some_and(|q| q.is_empty() || q.chars().count() > MAX_SEARCH) {
+            self.refuse("q", format!("must have 1 to {MAX_SEARCH} characters"));
+        }
+        Filter {
+            status: self.many(parameters, "status"),
+            phase,
+            task: self.many(parameters, "task"),
+            task_patterns: Vec::new(),
+            queue: self.many(parameters, "queue"),
+            worker: self.many(parameters, "worker"),
+            labels: self.labels(parameters),
+            root_id: self.one(parameters, "root_id").map(str::to_owned),
+            group_id: self.one(parameters, "group_id").map(str::to_owned),
+            schedule: self.one(parameters, "schedule").map(str::to_owned),
+            from: self.time(parameters, "from"),
+            to: self.time(parameters, "to"),
+            q,
+            dead_letters: false,
+        }
+    }
+
+    fn labels(&mut self, parameters: &Parameters) -> Vec<(String, String)> {
+        let mut labels = Vec::new();
+        for text in parameters.all("label") {
+            match text.split_once(':') {
+                Some((key, value)) if !key.is_empty() => labels.push((key.to_owned(), value.to_owned())),
+                _ => self.refuse("label", format!("{text:?} is not key:value")),
+            }
+        }
+        labels
+    }
+
+    fn limit(&mut self, parameters: &Parameters) -> i64 {
+        let Some(text) = self.one(parameters, "limit") else { return DEFAULT_LIMIT };
+        match text.parse() {
+            Ok(limit) if (1..=MAX_LIMIT).contains(&limit) => limit,
+            _ => {
+                self.refuse("limit", format!("must be 1 to {MAX_LIMIT}"));
+                DEFAULT_LIMIT
+            }
+        }
+    }
+
+    fn done<T>(self, value: T) -> Result<T, Problem> {
+        if self.errors.is_empty() {
+            return Ok(value);
+        }
+        let detail = match self.errors.as_slice() {
+            [one] => format!("{}: {}", one.pointer, one.detail),
+            many => format!("{} parameters do not fit", many.len()),
+        };
+        Err(Problem::new(&slugs::INVALID_QUERY).detail(detail).errors(self.errors))
+    }
+}
+
+/// Filters and page of `GET /v1/tasks`.
+///
+/// # Errors
+/// A problem that names every parameter that does not fit; another one for the cursor.
+pub fn list_query(uri: &Uri) -> Result<(Filter, Page), Problem> {
+    let parameters = Parameters::of(uri)?;
+    let mut checked = Checked::default();
+    checked.known(&parameters, &[&FILTERS[..], &SEARCH, &PAGING].concat());
+    let filter = checked.filter(&parameters);
+    let limit = checked.limit(&parameters);
+    let after = place(&mut checked, &parameters, cursor::read)?;
+    Ok((checked.done(filter)?, Page { limit, after }))
+}
+
+/// Page of a list without filters.
+///
+/// # Errors
+/// As [`list_query`].
+pub fn page_query(uri: &Uri) -> Result<Page, Problem> {
+    let parameters = Parameters::of(uri)?;
+    let mut checked = Checked::default();
+    checked.known(&parameters, &PAGING);
+    let limit = checked.limit(&parameters);
+    let after = place(&mut checked, &parameters, cursor::read)?;
+    checked.done(Page { limit, after })
+}
+
+/// Page of a list that is ordered by name: how many, and after which.
+///
+/// # Errors
+/// As [`list_query`].
+pub fn name_page_query(uri: &Uri) -> Result<(i64, Option<String>), Problem> {
+    let parameters = Parameters::of(uri)?;
+    let mut checked = Checked::default();
+    checked.known(&parameters, &PAGING);
+    let limit = checked.limit(&parameters);
+    let after = place(&mut checked, &parameters, cursor::read_name)?;
+    checked.done((limit, after))
+}
+
+/// `n`: a number of 1 to `most`.
+///
+/// # Errors
+/// As [`list_query`].
+pub fn count_query(uri: &Uri, default: usize, most: usize) -> Result<usize, Problem> {
+    let parameters = Parameters::of(uri)?;
+    let mut checked = Checked::default();
+    checked.known(&parameters, &["n"]);
+    let count = match checked.one(&parameters, "n").map(str::parse) {
+        None => default,
+        Some(Ok(count)) if (1..=most).contains(&count) => count,
+        Some(_) => {
+            checked.refuse("n", format!("must be 1 to {most}"));
+            default
+        }
+    };
+    checked.done(count)
+}
+
+/// Where the page begins. A cursor of something else is a problem of its own, but other mistakes come first.
+fn place<T>(
+    checked: &mut Checked,
+    parameters: &Parameters,
+    read: impl Fn(&str) -> Option<T>,
+) -> Result<Option<T>, Problem> {
+    let Some(text) = checked.one(parameters, "cursor") else { return Ok(None) };
+    match read(text) {
+        Some(place) => Ok(Some(place)),
+        None if checked.errors.is_empty() => {
+            Err(Problem::new(&slugs::INVALID_CURSOR).error("cursor", "is not the `next` of an answer"))
+        }
+        None => Ok(None),
+    }
+}
+
+/// Filters of `GET /v1/events`.
+///
+/// # Errors
+/// As [`list_query`].
+pub fn feed_filter(uri: &Uri) -> Result<Filter, Problem> {
+    let parameters = Parameters::of(uri)?;
+    let mut checked = Checked::default();
+    checked.known(&parameters, &[&FILTERS[..], &SEARCH].concat());
+    let filter = checked.filter(&parameters);
+    checked.done(filter)
+}
+
+/// What `GET /v1/inspect/{method}` takes besides the method's own arguments.
+pub struct InspectQuery {
+    /// Node names; `None` for all.
+    pub destination: Option<Vec<String>>,
+    pub patience: Duration,
+    /// The method's own, as written.
+    pub arguments: Vec<(String, Vec<String>)>,
+}
+
+/// `destination`, `timeout` and the arguments that the method has.
+///
+/// # Errors
+/// As [`list_query`].
+pub fn inspect_query(uri: &Uri, own: &[&str]) -> Result<InspectQuery, Problem> {
+    let parameters = Parameters::of(uri)?;
+    let mut checked = Checked::default();
+    checked.known(&parameters, &[&["destination", "timeout"][..], own].concat());
+    let destination = checked.many(&parameters, "destination");
+    let patience = match checked.one(&parameters, "timeout").map(|text| (text, text.parse::<f64>())) {
+        None => inspect::DEFAULT_PATIENCE,
+        Some((_, Ok(secs))) if secs > 0.0 && secs <= inspect::MAX_PATIENCE.as_secs_f64() => {
+            Duration::from_secs_f64(secs)
+        }
+        Some((text, _)) => {
+            checked.refuse("timeout", format!("{text:?} is not a number of seconds above 0 and at most 30"));
+            inspect::DEFAULT_PATIENCE
+        }
+    };
+    let mut arguments = Vec::new();
+    for name in own {
+        let values = checked.many(&parameters, name);
+        if !values.is_empty() {
+            arguments.push(((*name).to_owned(), values));
+        }
+    }
+    let destination = (!destination.is_empty()).then_some(destination);
+    checked.done(InspectQuery { destination, patience, arguments })
+}
+
+const STATS: [&str; 5] = ["from", "to", "step", "task", "queue"];
+const HOUR: Duration = Duration::from_secs(3_600);
+/// Points in an answer when no step is asked for.
+const POINTS: u64 = 120;
+/// More points than this are refused.
+const MAX_POINTS: u64 = 2_000;
+
+/// What `GET /v1/stats/…` asks about.
+///
+/// # Errors
+/// As [`list_query`].
+pub fn stats_query(uri: &Uri, now: Time) -> Result<Question, Problem> {
+    let parameters = Parameters::of(uri)?;
+    let mut checked = Checked::default();
+    checked.known(&parameters, &STATS);
+    let to = checked.time(&parameters, "to").unwrap_or(now);
+    let from = checked.time(&parameters, "from").unwrap_or_else(|| to.minus(HOUR));
+    if from >= to {
+        checked.refuse("from", "must be before `to`");
+    }
+    let length = to.since(from).as_secs();
+    let step = match checked.one(&parameters, "step").map(str::parse::<u64>) {
+        None => (length / POINTS).max(1).next_multiple_of(60),
+        Some(Ok(step)) if step > 0 && step.is_multiple_of(60) && length / step <= MAX_POINTS => step,
+        Some(_) => {
+            checked.refuse("step", format!("must be a multiple of 60 that gives at most {MAX_POINTS} points"));
+            60
+        }
+    };
+    let names = checked.many(&parameters, "task");
+    let queues = checked.many(&parameters, "queue");
+    checked.done(Question { from, to, step: Duration::from_secs(step), names, queues, sight: Sight::default() })
+}
+
+/// Filters and page of a webhook's deliveries. Whose they are stands in the path.
+///
+/// # Errors
+/// As [`list_query`].
+pub fn delivery_query(uri: &Uri) -> Result<(DeliveryFilter, Page), Problem> {
+    let parameters = Parameters::of(uri)?;
+    let mut checked = Checked::default();
+    checked.known(&parameters, &[&["task_id", "state"][..], &PAGING].concat());
+    let task_id = checked.one(&parameters, "task_id").map(str::to_owned);
+    let state = checked.one(&parameters, "state").and_then(|text| {
+        let state = DeliveryState::parse(text);
+        if state.is_none() {
+            checked.refuse("state", "is none of pending, delivered and failed");
+        }
+        state
+    });
+    let limit = checked.limit(&parameters);
+    let after = place(&mut checked, &parameters, cursor::read)?;
+    let filter = DeliveryFilter { endpoint_id: String::new(), task_id, state };
+    checked.done((filter, Page { limit, after }))
+}
+
+/// `limit` and a numeric `cursor`: how many of a queue's messages to skip.
+///
+/// # Errors
+/// As [`list_query`].
+pub fn messages_query(uri: &Uri) -> Result<(i64, i64), Problem> {
+    let parameters = Parameters::of(uri)?;
+    let mut checked = Checked::default();
+    checked.known(&parameters, &PAGING);
+    let limit = checked.limit(&parameters);
+    let cursor = checked.one(&parameters, "cursor").map(cursor::read);
+    let limit = checked.done(limit)?;
+    match cursor {
+        None => Ok((0, limit)),
+        Some(Some(cursor)) if cursor.0 >= 0 => Ok((cursor.0, limit)),
+        Some(_) => Err(Problem::new(&slugs::INVALID_CURSOR).error("cursor", "is not the `next` of an answer")),
+    }
+}
+
+/// `a%20b+c` → `a b c`; `None` when the bytes are not UTF-8.
+fn decoded(text: &str) -> Option<String> {
+    let mut bytes = Vec::with_capacity(text.len());
+    let mut rest = text.as_bytes();
+    while let Some((byte, tail)) = rest.split_first() {
+        rest = tail;
+        match byte {
+            b'+' => bytes.push(b' '),
+            b'%' => {
+                let hex = tail.get(..2).and_then(|hex| std::str::from_utf8(hex).ok());
+                match hex.and_then(|hex| u8::from_str_radix(hex, 16).ok()) {
+                    Some(byte) => {
+                        bytes.push(byte);
+                        rest = &tail[2..];
+                    }
+                    None => bytes.push(b'%'),
+                }
+            }
+            byte => bytes.push(*byte),
+        }
+    }
+    String::from_utf8(bytes).ok().filter(|text| !text.contains('\0'))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn list(query: &str) -> Result<(Filter, Page), Problem> {
+        list_query(&format!("/v1/tasks?{query}").parse().unwrap())
+    }
+
+    #[test]
+    fn filters_are_read_repeated_or_with_commas() {
+        let (filter, page) =
+            list("status=SUCCESS,RETRY&status=PENDING&label=run%3A1:2&phase=queued&q=a+b&limit=2").unwrap();
+        assert_eq!(filter.status, ["SUCCESS", "RETRY", "PENDING"]);
+        assert_eq!(filter.labels, [("run".to_owned(), "1:2".to_owned())]);
+        assert_eq!(filter.phase, [Phase::Queued]);
+        assert_eq!(filter.q.as_deref(), Some("a b"));
+        assert_eq!(page.limit, 2);
+    }
+
+    #[test]
+    fn what_does_not_fit_is_refused() {
+        for query in [
+            "limit=0",
+            "limit=501",
+            "limit=x",
+            "phase=nonsense",
+            "from=yesterday",
+            "no_such=1",
+            "cursor=x",
+            "label=a",
+            "q=",
+            "q=%FF",
+            "root_id=a&root_id=b",
+        ] {
+            assert!(list(query).is_err(), "{query}");
+        }
+    }
+
+    #[test]
+    fn a_cursor_reads_back() {
+        let (_, page) = list(&format!("cursor={}", cursor::write(ledger::Cursor(42)))).unwrap();
+        assert_eq!(page.after, Some(ledger::Cursor(42)));
+    }
+}

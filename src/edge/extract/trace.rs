@@ -1,0 +1,20 @@
+//! `traceparent` (W3C Trace Context): continued into the message. One that cannot be read is ignored, as the standard says.
+
+use std::convert::Infallible;
+
+use axum::extract::FromRequestParts;
+use axum::http::request::Parts;
+
+use crate::tell::traces::SpanContext;
+
+#[derive(Debug, Default)]
+pub struct Traceparent(pub Option<String>);
+
+impl<S: Sync> FromRequestParts<S> for Traceparent {
+    type Rejection = Infallible;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Infallible> {
+        let given = parts.headers.get("traceparent").and_then(|value| value.to_str().ok());
+        Ok(Self(given.filter(|text| SpanContext::parse(text).is_some()).map(str::to_owned)))
+    }
+}

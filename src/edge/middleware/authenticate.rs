@@ -1,0 +1,138 @@
+//! Lets in who has a valid token with the scope that the route asks, and tells the handlers who calls: an
+//! [`Identity`](crate::guard::tokens::Identity) in the request's extensions.
+//!
+//! It fails closed: a route that says nothing of its access is not served.
+
+use axum::extract::{MatchedPath, OriginalUri, Request};
+use axum::http::{HeaderMap, HeaderValue, Method, Uri, header};
+
+use crate::config::Auth;
+use crate::edge::access::{Asked, Need, Reach};
+use crate::edge::problem::Problem;
+use crate::edge::slugs;
+use crate::edge::state::Edge;
+use crate::guard::tokens::{Identity, Refusal};
+
+const TICKET: &str = "ticket";
+const LAST_EVENT_ID: &str = "last_event_id";
+
+/// Who calls, if they may.
+pub async fn identify(edge: &Edge, request: &mut Request) -> Result<Identity, Problem> {
+    let Some(route) = request.extensions().get::<MatchedPath>() else { return Ok(Identity::anybody()) };
+    let need = match edge.access.of(request.method(), route.as_str()) {
+        Asked::This(need) => need,
+        Asked::OtherMethod => return Ok(Identity::anybody()),
+        Asked::Undeclared if request.method() == Method::OPTIONS => return Ok(Identity::anybody()),
+        Asked::Undeclared => return Err(Problem::new(&slugs::INTERNAL).detail("the route declares no access")),
+    };
+    let Need::Token { scope, reach, ticket } = need else { return Ok(Identity::anybody()) };
+    let ticket = if ticket { taken_out(request) } else { None };
+    if edge.auth == Auth::None {
+        return Ok(Identity::anybody());
+    }
+    let identity = match (bearer(request.headers())?, ticket) {
+        (Some(token), _) => edge.gateway.authority.holder(token).await?,
+        (None, Some(ticket)) => edge.gateway.authority.bearer(&ticket).await?,
+        (None, None) => {
+            return Err(Problem::new(&slugs::UNAUTHORIZED).detail("the request has no bearer token"));
+        }
+    };
+    if !identity.may(scope) {
+        return Err(Problem::insufficient_scope(scope.as_str(), identity.name().unwrap_or_default()));
+    }
+    if reach == Reach::Fleet && identity.sight().is_limited() {
+        return Err(Problem::new(&slugs::TOKEN_LIMITED));
+    }
+    Ok(identity)
+}
+
+/// The token of `Authorization: Bearer …`.
+fn bearer(headers: &HeaderMap) -> Result<Option<&str>, Problem> {
+    let mut all = headers.get_all(header::AUTHORIZATION).iter();
+    let Some(value) = all.next() else { return Ok(None) };
+    let text = value.to_str().ok().filter(|_| all.next().is_none());
+    let token = text.and_then(|text| {
+        let (scheme, token) = text.split_once(' ')?;
+        scheme.eq_ignore_ascii_case("bearer").then_some(token.trim())
+    });
+    token.map(Some).ok_or_else(|| {
+        Problem::new(&slugs::UNAUTHORIZED).detail("Authorization is not one bearer token: write Bearer tg_…")
+    })
+}
+
+/// Takes the ticket out of the query, and with it the place to go on from: `EventSource` cannot send a header for that either,
+/// when it is made anew with a new ticket.
+fn taken_out(request: &mut Request) -> Option<String> {
+    let query = request.uri().query()?;
+    let (mut kept, mut ticket, mut place) = (Vec::new(), None, None);
+    for pair in query.split('&') {
+        match pair.split_once('=') {
+            Some((TICKET, value)) => ticket = Some(value.to_owned()),
+            Some((LAST_EVENT_ID, value)) => place = Some(value.to_owned()),
+            _ => kept.push(pair),
+        }
+    }
+    if ticket.is_none() && place.is_none() {
+        return None;
+    }
+    let path = request.uri().path();
+    let rest = if kept.is_empty() { path.to_owned() } else { format!("{path}?{}", kept.join("&")) };
+    let uri: Uri = rest.parse().expect("a part of a URI is one");
+    if let Some(place) = place.and_then(|place| HeaderValue::from_str(&place).ok()) {
+        request.headers_mut().entry("last-event-id").or_insert(place);
+    }
+    request.extensions_mut().insert(OriginalUri(uri.clone()));
+    *request.uri_mut() = uri;
+    ticket
+}
+
+impl From<Refusal> for Problem {
+    fn from(refusal: Refusal) -> Self {
+        match refusal {
+            Refusal::Unknown | Refusal::UnknownTicket => {
+                Self::new(&slugs::UNAUTHORIZED).detail(refusal.to_string()).invalid_token()
+            }
+            Refusal::Ledger(error) => error.into(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use axum::body::Body;
+
+    use super::*;
+
+    fn split(uri: &str) -> (Option<String>, String, Option<String>) {
+        let mut request = Request::builder().uri(uri).body(Body::empty()).unwrap();
+        let ticket = taken_out(&mut request);
+        let place = request.headers().get("last-event-id").map(|value| value.to_str().unwrap().to_owned());
+        (ticket, request.uri().to_string(), place)
+    }
+
+    #[test]
+    fn a_ticket_and_a_place_are_taken_out_of_the_query() {
+        assert_eq!(split("/v1/events"), (None, "/v1/events".into(), None));
+        assert_eq!(split("/v1/events?ticket=a"), (Some("a".into()), "/v1/events".into(), None));
+        assert_eq!(
+            split("/v1/events?task=x&ticket=a&last_event_id=7&queue=y"),
+            (Some("a".into()), "/v1/events?task=x&queue=y".into(), Some("7".into()))
+        );
+    }
+
+    #[test]
+    fn only_one_bearer_token_is_read() {
+        let of = |values: &[&'static str]| {
+            let mut headers = HeaderMap::new();
+            for value in values {
+                headers.append(header::AUTHORIZATION, HeaderValue::from_static(value));
+            }
+            bearer(&headers).map(|token| token.map(str::to_owned)).map_err(|problem| problem.slug().name)
+        };
+        assert_eq!(of(&[]), Ok(None));
+        assert_eq!(of(&["Bearer tg_x"]), Ok(Some("tg_x".to_owned())));
+        assert_eq!(of(&["bearer  tg_x"]), Ok(Some("tg_x".to_owned())));
+        assert_eq!(of(&["Basic eDp5"]), Err("unauthorized"));
+        assert_eq!(of(&["Bearer a", "Bearer b"]), Err("unauthorized"));
+    }
+}

@@ -1,0 +1,141 @@
+//! One line and one measurement for each request, an id that both sides can name, and a problem for every refusal.
+//!
+//! It stands outside of everything: panics of handlers end here as problems too, and so does what the framework refuses by
+//! itself without a document.
+
+use std::net::IpAddr;
+use std::panic::AssertUnwindSafe;
+use std::time::Instant;
+
+use axum::extract::{MatchedPath, Request, State};
+use axum::http::{HeaderName, HeaderValue, Method, StatusCode, header};
+use axum::middleware::Next;
+use axum::response::{IntoResponse, Response};
+use futures_util::FutureExt;
+use tracing::{error, info, warn};
+
+use super::compress;
+use super::forwarded::{self, Client};
+use super::meters::word;
+use crate::edge::base;
+use crate::edge::problem::Problem;
+use crate::edge::slugs;
+use crate::edge::state::Edge;
+use crate::tell::traces::RequestSpan;
+use runtime::clock;
+
+static REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+static TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
+const MAX_ID: usize = 128;
+const PROBLEM: &str = "application/problem+json";
+
+/// Wraps a request.
+pub async fn observe(State(edge): State<Edge>, mut request: Request, next: Next) -> Response {
+    let started = Instant::now();
+    forwarded::note(&edge, &mut request);
+    let id = request_id(&request);
+    request.headers_mut().insert(&REQUEST_ID, id.clone());
+    let method = request.method().clone();
+    let path = base::path(request.uri().path());
+    let client = request.extensions().get::<Client>().and_then(|client| client.address);
+    let route =
+        request.extensions().get::<MatchedPath>().map_or_else(|| "none".to_owned(), |route| route.as_str().to_owned());
+    let encodings = request.headers().get(header::ACCEPT_ENCODING).cloned();
+    let span = begin(&edge, &route, &mut request);
+    let outcome = AssertUnwindSafe(next.run(request)).catch_unwind().await;
+    let response = outcome.unwrap_or_else(|panic| broken(&panic));
+    let (mut response, cause) = settled(response, &path);
+    response.headers_mut().insert(&REQUEST_ID, id.clone());
+    let seconds = started.elapsed().as_secs_f64();
+    if let Some(span) = span {
+        end(&edge, span, &method, &route, response.status());
+    }
+    edge.meters.note(&method, &route, response.status(), seconds);
+    let asked = Asked { method: &method, path: &path, client, id: id.to_str().unwrap_or_default() };
+    log(&edge, &asked, &response, cause, seconds);
+    // Last of all: problems are written anew above.
+    if edge.http.compression { compress::compressed(encodings, response).await } else { response }
+}
+
+/// Probes and pages are not worth a trace.
+const UNTRACED: [&str; 6] = ["none", "/livez", "/readyz", "/metrics", "/dashboard/", "/dashboard/{*path}"];
+
+/// What the request causes is traced below its own span: the messages get that as their `traceparent`.
+fn begin(edge: &Edge, route: &str, request: &mut Request) -> Option<RequestSpan> {
+    if UNTRACED.contains(&route) {
+        return None;
+    }
+    let given = request.headers().get(&TRACEPARENT).and_then(|value| value.to_str().ok());
+    let span = edge.traces.begin(given)?;
+    let own = HeaderValue::from_str(&span.traceparent()).expect("digits and dashes are a header value");
+    request.headers_mut().insert(&TRACEPARENT, own);
+    Some(span)
+}
+
+fn end(edge: &Edge, span: RequestSpan, method: &Method, route: &str, status: StatusCode) {
+    let attributes = vec![
+        ("http.request.method", word(method).into()),
+        ("http.route", route.into()),
+        ("http.response.status_code", i64::from(status.as_u16()).into()),
+    ];
+    edge.traces.end(span, format!("{} {route}", word(method)), attributes, status.is_server_error());
+}
+
+fn request_id(request: &Request) -> HeaderValue {
+    let given = request.headers().get(&REQUEST_ID);
+    let fits = |id: &&HeaderValue| (1..=MAX_ID).contains(&id.len()) && id.as_bytes().iter().all(u8::is_ascii_graphic);
+    match given.filter(fits) {
+        Some(id) => id.clone(),
+        None => HeaderValue::from_str(&clock::new_id().to_string()).expect("a UUID is a header value"),
+    }
+}
+
+fn broken(panic: &(dyn std::any::Any + Send)) -> Response {
+    let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
+    let text = text.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_default();
+    error!(panic = %text, "a handler panicked: {text}");
+    Problem::new(&slugs::INTERNAL).into_response()
+}
+
+/// Every refusal becomes a document with the request's path; its cause stays here.
+fn settled(response: Response, path: &str) -> (Response, Option<String>) {
+    let status = response.status();
+    if !status.is_client_error() && !status.is_server_error() {
+        return (response, None);
+    }
+    let kind = response.headers().get(header::CONTENT_TYPE).and_then(|kind| kind.to_str().ok()).unwrap_or_default();
+    let is_document = kind.starts_with("application/json");
+    let problem = match response.extensions().get::<Problem>() {
+        Some(problem) => problem.clone(),
+        None if is_document || kind.starts_with(PROBLEM) => return (response, None),
+        None => Problem::new(slugs::of_status(status)),
+    };
+    let mut rendered = problem.render(Some(path));
+    for (name, value) in response.headers() {
+        if name != header::CONTENT_TYPE && name != header::CONTENT_LENGTH && !rendered.headers().contains_key(name) {
+            rendered.headers_mut().insert(name.clone(), value.clone());
+        }
+    }
+    (rendered, problem.cause())
+}
+
+/// What a log line says of a request.
+struct Asked<'a> {
+    method: &'a Method,
+    path: &'a str,
+    client: Option<IpAddr>,
+    id: &'a str,
+}
+
+fn log(edge: &Edge, asked: &Asked<'_>, response: &Response, cause: Option<String>, seconds: f64) {
+    let status = response.status().as_u16();
+    let duration_ms = (seconds * 1e6).round() / 1e3;
+    let Asked { method, path, client, id } = asked;
+    let client = client.map(|address| address.to_string()).unwrap_or_default();
+    if status >= 500 {
+        let cause = cause.unwrap_or_default();
+        warn!(request.id = %id, http.status = status, client.address = %client, duration_ms, cause, "{method} {path} was answered {status}: {cause}");
+    } else if edge.http.access_log {
+        info!(request.id = %id, http.status = status, client.address = %client, duration_ms, "{method} {path} was answered {status}");
+    }
+}

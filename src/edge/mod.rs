@@ -1,0 +1,36 @@
+//! The edge: HTTP in, use cases, views out. The only module that knows axum, status codes and OpenAPI.
+//!
+//! Invariants: every refusal is an RFC 9457 problem of [`slugs`]; every route has an operation in the contract; a handler
+//! translates and does not decide; what a client waits for is bounded in time and in memory.
+
+pub mod access;
+mod base;
+mod connection;
+mod cursor;
+mod decoders;
+mod extract;
+mod fleet;
+mod links;
+mod middleware;
+pub mod openapi;
+pub mod problem;
+pub mod router;
+mod routes;
+mod schedule_schema;
+pub mod server;
+mod signature_schema;
+pub mod slugs;
+mod spool;
+mod sse;
+pub mod state;
+pub mod view;
+mod webhook_schema;
+
+#[cfg(test)]
+mod tests;
+
+pub use axum::Router;
+pub(crate) use decoders::{checked_json, read_cursors, read_queries};
+pub use router::router;
+pub use server::{Server, serve};
+pub use state::Edge;

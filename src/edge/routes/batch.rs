@@ -1,0 +1,353 @@
+//! `POST /v1/tasks/batch`: many signatures, as one JSON array or as a stream of lines.
+//!
+//! A stream is read in chunks that are bounded in number and bytes, as fast as its tasks reach Redis; the next chunk is read
+//! while the one before is committed. Verdicts go through a spool, because a client that sends all before it reads would wait
+//! for ever if they were answered meanwhile.
+
+use axum::body::Body;
+use axum::extract::{FromRequest, FromRequestParts, OriginalUri, Request, State};
+use axum::http::{HeaderValue, StatusCode, Uri, header};
+use axum::response::Response;
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
+use utoipa::ToSchema;
+
+use super::submission::{json_response, replay, text};
+use crate::edge::base;
+use crate::edge::extract::{CHUNK_ITEMS, Caller, Item, JsonText, Lines, Repeatable, Traceparent, fingerprint};
+use crate::edge::problem::{Place, Problem, ProblemDocument};
+use crate::edge::slugs;
+use crate::edge::spool::Spool;
+use crate::edge::state::Edge;
+use crate::usecase::batch::{BatchError, BatchKey};
+use crate::usecase::submit::{Answer, Idempotency, SubmitError, SubmitRequest, Submitted};
+use celery::task::json;
+use celery::task::submission::Submission;
+
+/// What became of one item.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = Verdict)]
+pub struct VerdictView {
+    /// Its place, counted from 0; blank lines do not count.
+    index: usize,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    task_id: Option<String>,
+    /// Instead of `task_id`, for a group.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    group_id: Option<String>,
+    /// Why it was refused: a problem document.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<Object>)]
+    problem: Option<Box<RawValue>>,
+}
+
+/// What became of all.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = Batch)]
+pub struct BatchView {
+    accepted: usize,
+    rejected: usize,
+    items: Vec<VerdictView>,
+}
+
+/// Submit many tasks
+///
+/// A JSON array of signatures, or one signature a line (`application/x-ndjson`) without a limit on their number. Each is
+/// accepted or refused by itself; with `atomic=true` all are accepted in one transaction, or none. Repeating a request with
+/// the same `Idempotency-Key` submits nothing twice.
+#[utoipa::path(
+    post, path = "/v1/tasks/batch", tag = "submit", operation_id = "submit_batch",
+    params(
+        ("atomic" = Option<bool>, Query, description = "All or none; the whole body then counts for the size limit"),
+        ("Idempotency-Key" = Option<String>, Header, description = "Makes a repetition harmless"),
+        ("traceparent" = Option<String>, Header, description = "Continued into the messages"),
+    ),
+    request_body(content = Vec<Object>, content_type = "application/json",
+        example = json!([{"task": "tasks.add", "args": [2, 3]}, {"task": "tasks.add", "args": [4, 5]}])),
+    responses(
+        (status = 202, description = "The verdicts, in the order of the items", body = BatchView),
+        (status = 400, description = "Cannot be read", body = ProblemDocument, content_type = "application/problem+json"),
+        (status = 422, description = "Does not fit", body = ProblemDocument, content_type = "application/problem+json"),
+    )
+)]
+pub async fn submit_batch(
+    State(edge): State<Edge>,
+    OriginalUri(uri): OriginalUri,
+    request: Request,
+) -> Result<Response, Problem> {
+    let atomic = is_atomic(&uri)?;
+    let (mut parts, body) = request.into_parts();
+    let Ok(traceparent) = Traceparent::from_request_parts(&mut parts, &edge).await;
+    let call = Call {
+        caller: Caller::from_request_parts(&mut parts, &edge).await?,
+        repeatable: Repeatable::from_request_parts(&mut parts, &edge).await?,
+        traceparent,
+        edge: edge.clone(),
+    };
+    let kind = parts.headers.get(header::CONTENT_TYPE).and_then(|kind| kind.to_str().ok()).unwrap_or_default();
+    let is_lines = kind.split(';').next().is_some_and(|kind| kind.trim().eq_ignore_ascii_case("application/x-ndjson"));
+    if is_lines && !atomic {
+        edge.gateway.check_backlog()?;
+        return call.stream(body).await;
+    }
+    let items = if is_lines {
+        let mut lines = Lines::new(body, &edge);
+        lines.all().await?
+    } else {
+        let JsonText(text) = JsonText::from_request(Request::from_parts(parts, body), &edge).await?;
+        let items: Vec<&RawValue> = serde_json::from_str(&text).map_err(|_| {
+            Problem::new(&slugs::INVALID_REQUEST)
+                .detail("the body must be an array of signatures")
+                .error("", "must be an array of signatures")
+        })?;
+        items.into_iter().map(|item| Ok(item.get().to_owned())).collect()
+    };
+    if atomic {
+        return call.all_or_none(items).await;
+    }
+    edge.gateway.check_backlog()?;
+    let mut verdicts = Verdicts::default();
+    let mut items = items.into_iter().peekable();
+    while items.peek().is_some() {
+        let chunk = items.by_ref().take(CHUNK_ITEMS).collect();
+        verdicts.add(call.submit(chunk, verdicts.next).await).await?;
+    }
+    verdicts.answer().await
+}
+
+fn is_atomic(uri: &Uri) -> Result<bool, Problem> {
+    match uri.query().unwrap_or_default() {
+        "" | "atomic=false" => Ok(false),
+        "atomic=true" => Ok(true),
+        _ => Err(Problem::new(&slugs::INVALID_QUERY)
+            .detail("the only parameter is atomic, true or false")
+            .error("atomic", "is the only parameter, true or false")),
+    }
+}
+
+/// What holds for every item.
+struct Call {
+    edge: Edge,
+    caller: Caller,
+    repeatable: Repeatable,
+    traceparent: Traceparent,
+}
+
+impl Call {
+    async fn stream(&self, body: Body) -> Result<Response, Problem> {
+        let mut lines = Lines::new(body, &self.edge);
+        let mut verdicts = Verdicts::default();
+        let mut chunk = lines.chunk().await?;
+        while !chunk.is_empty() {
+            self.edge.gateway.relay.room().await;
+            let (found, next) = tokio::join!(self.submit(chunk, verdicts.next), lines.chunk());
+            verdicts.add(found).await?;
+            chunk = next?;
+        }
+        verdicts.answer().await
+    }
+
+    async fn submit(&self, items: Vec<Item>, first: usize) -> Vec<Result<Submitted, Problem>> {
+        let mut refused = Vec::new();
+        let mut requests = Vec::with_capacity(items.len());
+        for (place, item) in items.into_iter().enumerate() {
+            match item.and_then(|text| self.request(&text, Some(first + place))) {
+                Ok(request) => requests.push(request),
+                Err(problem) => refused.push((place, problem)),
+            }
+        }
+        let submitted = self.edge.gateway.submit_many(requests).await;
+        let mut outcomes: Vec<Result<Submitted, Problem>> =
+            submitted.into_iter().map(|one| one.or_else(repeated)).collect();
+        // Ascending places: each is where it belongs once those before it are in.
+        for (place, problem) in refused {
+            outcomes.insert(place, Err(problem));
+        }
+        outcomes
+    }
+
+    fn request(&self, text: &str, index: Option<usize>) -> Result<SubmitRequest, Problem> {
+        let submission = Submission::parse(text, self.edge.gateway.signature_limits()).map_err(Problem::invalid)?;
+        let mut request = SubmitRequest::new(submission);
+        request.traceparent.clone_from(&self.traceparent.0);
+        request.token = self.caller.id();
+        request.sight = self.caller.sight();
+        let Repeatable { key, method, path } = &self.repeatable;
+        request.idempotency = key.as_ref().zip(index).map(|(key, index)| Idempotency {
+            scope: self.caller.keys("batch"),
+            key: format!("{key}#{index}"),
+            fingerprint: fingerprint(method, path, text),
+            answer: Answer::new(|submitted| {
+                json::written(serde_json::to_string(&Kept::of(submitted)).expect("a view is JSON"))
+            }),
+        });
+        Ok(request)
+    }
+
+    async fn all_or_none(&self, items: Vec<Item>) -> Result<Response, Problem> {
+        let (mut requests, mut wrong, mut hashed) = (Vec::with_capacity(items.len()), Vec::new(), String::new());
+        let mut tasks = 0;
+        for (index, item) in items.into_iter().enumerate() {
+            let text = item?;
+            hashed.push_str(&text);
+            hashed.push('\n');
+            match self.request(&text, None) {
+                Ok(request) if request.submission.unique.is_some() => {
+                    wrong.push(Place {
+                        pointer: format!("/{index}/unique"),
+                        detail: "has no meaning with atomic=true".to_owned(),
+                    });
+                }
+                Ok(request) => {
+                    request.submission.signature.visit(&mut |_| tasks += 1);
+                    requests.push(request);
+                }
+                Err(problem) => wrong.extend(places(index, &problem)),
+            }
+        }
+        let most = self.edge.gateway.limits.tasks;
+        if tasks > most {
+            wrong.push(Place {
+                pointer: String::new(),
+                detail: format!("has {tasks} tasks, at most {most} are accepted at once"),
+            });
+        }
+        if !wrong.is_empty() {
+            return Err(misfit(wrong));
+        }
+        let Repeatable { key, method, path } = &self.repeatable;
+        let key = key.as_ref().map(|key| BatchKey {
+            scope: self.caller.keys("batch"),
+            key: key.clone(),
+            fingerprint: fingerprint(method, path, &hashed),
+            answer: |submitted| json::written(kept(submitted)),
+        });
+        match self.edge.gateway.submit_all(requests, key).await {
+            Ok(submitted) => Ok(json_response(StatusCode::ACCEPTED, whole(&submitted))),
+            Err(BatchError::Whole(SubmitError::Replay(answer))) => replay(&answer),
+            Err(BatchError::Whole(error)) => Err(error.into()),
+            Err(BatchError::Items(refused)) => {
+                let refused = refused.into_iter().map(|(index, error)| (index, Problem::from(error)));
+                let found: Vec<(usize, Problem)> = refused.collect();
+                let all = found.iter().flat_map(|(index, problem)| places(*index, problem)).collect();
+                // One kind for all of them, if there is one: a name that is not allowed stays a 403.
+                let slug = found.first().map_or(&slugs::INVALID_REQUEST, |(_, problem)| problem.slug());
+                let slug = if found.iter().all(|(_, problem)| problem.slug() == slug) {
+                    slug
+                } else {
+                    &slugs::INVALID_REQUEST
+                };
+                Err(Problem::new(slug).detail("nothing was accepted").errors(all))
+            }
+        }
+    }
+}
+
+fn misfit(errors: Vec<Place>) -> Problem {
+    Problem::new(&slugs::INVALID_REQUEST)
+        .detail(format!("nothing was accepted: {} places do not fit", errors.len()))
+        .errors(errors)
+}
+
+/// The item's places, as places of the batch.
+fn places(index: usize, problem: &Problem) -> Vec<Place> {
+    let inside = problem
+        .places()
+        .iter()
+        .map(|place| Place { pointer: format!("/{index}{}", place.pointer), detail: place.detail.clone() });
+    let mut all: Vec<Place> = inside.collect();
+    if all.is_empty() {
+        all.push(Place { pointer: format!("/{index}"), detail: problem.slug().title.to_owned() });
+    }
+    all
+}
+
+/// An item's answer as the ledger keeps it for repetitions.
+#[derive(Serialize, Deserialize)]
+struct Kept {
+    task_id: Option<String>,
+    group_id: Option<String>,
+}
+
+impl Kept {
+    fn of(submitted: &Submitted) -> Self {
+        Self {
+            task_id: submitted.task_id.as_ref().map(ToString::to_string),
+            group_id: submitted.group_id.as_ref().map(ToString::to_string),
+        }
+    }
+}
+
+/// A repetition's item is the item of the first time.
+fn repeated(error: SubmitError) -> Result<Submitted, Problem> {
+    let SubmitError::Replay(answer) = &error else { return Err(error.into()) };
+    let kept: Kept =
+        serde_json::from_str(answer.get()).map_err(|error| Problem::new(&slugs::INTERNAL).caused_by(error))?;
+    Ok(Submitted {
+        task_id: kept.task_id.and_then(|id| celery::task::TaskId::parse(&id).ok()),
+        group_id: kept.group_id.and_then(|id| celery::task::GroupId::parse(&id).ok()),
+        phase: celery::task::Phase::Accepted,
+        status: String::new(),
+        task: None,
+        queue: None,
+        count: 1,
+        children: Vec::new(),
+        joined: true,
+    })
+}
+
+fn verdict(index: usize, outcome: &Result<Submitted, Problem>) -> VerdictView {
+    match outcome {
+        Ok(submitted) => {
+            let Kept { task_id, group_id } = Kept::of(submitted);
+            VerdictView { index, task_id, group_id, problem: None }
+        }
+        Err(problem) => {
+            VerdictView { index, task_id: None, group_id: None, problem: Some(json::written(problem.document())) }
+        }
+    }
+}
+
+/// The answer to an atomic batch.
+fn whole(submitted: &[Submitted]) -> String {
+    let items = submitted.iter().enumerate().map(|(index, one)| {
+        let Kept { task_id, group_id } = Kept::of(one);
+        VerdictView { index, task_id, group_id, problem: None }
+    });
+    text(&BatchView { accepted: submitted.len(), rejected: 0, items: items.collect() })
+}
+
+/// As a replayed answer is kept: see `submission::replay`.
+fn kept(submitted: &[Submitted]) -> String {
+    format!("{{\"status\":202,\"location\":\"{}\",\"body\":{}}}", base::path("/v1/tasks"), whole(submitted))
+}
+
+/// The verdicts so far.
+#[derive(Default)]
+struct Verdicts {
+    next: usize,
+    accepted: usize,
+    spool: Spool,
+}
+
+impl Verdicts {
+    async fn add(&mut self, outcomes: Vec<Result<Submitted, Problem>>) -> Result<(), Problem> {
+        let mut lines = String::new();
+        for outcome in outcomes {
+            self.accepted += usize::from(outcome.is_ok());
+            lines.push_str(if self.next == 0 { "\n" } else { ",\n" });
+            lines.push_str(&text(&verdict(self.next, &outcome)));
+            self.next += 1;
+        }
+        self.spool.write(lines.as_bytes()).await.map_err(|error| Problem::new(&slugs::INTERNAL).caused_by(error))
+    }
+
+    async fn answer(self) -> Result<Response, Problem> {
+        let head = format!("{{\"accepted\":{},\"rejected\":{},\"items\":[", self.accepted, self.next - self.accepted);
+        let body = self.spool.into_body(head.into(), "]}".into()).await;
+        let mut response = Response::new(body.map_err(|error| Problem::new(&slugs::INTERNAL).caused_by(error))?);
+        *response.status_mut() = StatusCode::ACCEPTED;
+        response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        Ok(response)
+    }
+}

@@ -1,0 +1,74 @@
+//! `POST /chain`, `/group`, `/chord`: compositions as their own endpoints.
+
+use axum::extract::State;
+use axum::response::Response;
+
+use super::submission::{Shown, Surroundings, submit};
+use crate::edge::extract::JsonText;
+use crate::edge::problem::{Problem, ProblemDocument};
+use crate::edge::state::Edge;
+use crate::edge::view::AcceptedView;
+use celery::task::submission::Submission;
+
+/// Submit a chain
+///
+/// One task after the other; each gets the result of the one before as its first argument, unless it is immutable.
+#[utoipa::path(
+    post, path = "/chain", tag = "submit", operation_id = "submit_chain",
+    request_body(content = ref("#/components/schemas/Tasks"), content_type = "application/json",
+        example = json!({"tasks": [{"task": "tasks.add", "args": [2, 3]}, {"task": "tasks.multiply", "args": [10]}]})),
+    responses(
+        (status = 202, description = "Accepted; `task_id` is the last task", body = AcceptedView),
+        (status = 422, description = "Does not fit", body = ProblemDocument, content_type = "application/problem+json"),
+    )
+)]
+pub async fn submit_chain(
+    State(edge): State<Edge>,
+    surroundings: Surroundings,
+    JsonText(body): JsonText,
+) -> Result<Response, Problem> {
+    let submission = Submission::parse_chain(&body, edge.gateway.signature_limits()).map_err(Problem::invalid)?;
+    submit(&edge, surroundings, submission, &body, false, Shown::default()).await
+}
+
+/// Submit a group
+///
+/// All tasks at once. The answer has a `group_id` and no `task_id`.
+#[utoipa::path(
+    post, path = "/group", tag = "submit", operation_id = "submit_group",
+    request_body(content = ref("#/components/schemas/Tasks"), content_type = "application/json",
+        example = json!({"tasks": [{"task": "tasks.add", "args": [1, 1]}, {"task": "tasks.add", "args": [2, 2]}]})),
+    responses(
+        (status = 202, description = "Accepted", body = AcceptedView),
+        (status = 422, description = "Does not fit", body = ProblemDocument, content_type = "application/problem+json"),
+    )
+)]
+pub async fn submit_group(
+    State(edge): State<Edge>,
+    surroundings: Surroundings,
+    JsonText(body): JsonText,
+) -> Result<Response, Problem> {
+    let submission = Submission::parse_group(&body, edge.gateway.signature_limits()).map_err(Problem::invalid)?;
+    submit(&edge, surroundings, submission, &body, false, Shown::default()).await
+}
+
+/// Submit a chord
+///
+/// The body runs when all tasks of the header have ended well, with the list of their results.
+#[utoipa::path(
+    post, path = "/chord", tag = "submit", operation_id = "submit_chord",
+    request_body(content = ref("#/components/schemas/Chord"), content_type = "application/json",
+        example = json!({"header": [{"task": "tasks.add", "args": [1, 1]}, {"task": "tasks.add", "args": [2, 2]}], "body": {"task": "tasks.sum_results"}})),
+    responses(
+        (status = 202, description = "Accepted; `task_id` is the body", body = AcceptedView),
+        (status = 422, description = "Does not fit", body = ProblemDocument, content_type = "application/problem+json"),
+    )
+)]
+pub async fn submit_chord(
+    State(edge): State<Edge>,
+    surroundings: Surroundings,
+    JsonText(body): JsonText,
+) -> Result<Response, Problem> {
+    let submission = Submission::parse_chord(&body, edge.gateway.signature_limits()).map_err(Problem::invalid)?;
+    submit(&edge, surroundings, submission, &body, false, Shown::default()).await
+}

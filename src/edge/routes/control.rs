@@ -1,0 +1,131 @@
+//! What can be done to one task: revoke, retry; and the canvas it belongs to.
+
+use axum::extract::State;
+use axum::http::StatusCode;
+use axum::response::Response;
+
+use super::result::unknown;
+use super::submission::{Shown, answer, idempotency, json_response, replay, text};
+use crate::edge::extract::{Caller, IdPath, JsonText, Repeatable, wishes};
+use crate::edge::problem::{Problem, ProblemDocument};
+use crate::edge::state::Edge;
+use crate::edge::view::AcceptedView;
+use crate::edge::view::control::{GraphView, RevokedView};
+use crate::usecase::retry::RetryError;
+use crate::usecase::revoke::RevokeRequest;
+use crate::usecase::submit::{SubmitError, Submitted};
+use celery::commands::SIGNALS;
+
+/// The longest reason, in characters.
+const MAX_REASON: usize = 1_000;
+
+/// Revoke a task
+///
+/// Answers with a verdict. Only `prevented` is a guarantee: the message was removed and will never run. `signalled` means that a
+/// worker has it and was told; the answer waits up to 2 seconds for the worker to confirm. With `terminate` a running task is
+/// stopped with `signal` (by workers whose pool can do that).
+#[utoipa::path(
+    post, path = "/v1/tasks/{id}/revoke", tag = "control", operation_id = "revoke_task",
+    params(("id" = String, Path, description = "A task's id")),
+    request_body(content = inline(serde_json::Value), content_type = "application/json",
+        description = "`terminate` (default false), `signal` (default SIGTERM), `reason`; may be empty",
+        example = json!({"terminate": true, "signal": "SIGTERM", "reason": "wrong input"})),
+    responses(
+        (status = 200, description = "The verdict", body = RevokedView),
+        (status = 404, description = "This ledger never saw the id", body = ProblemDocument, content_type = "application/problem+json"),
+        (status = 422, description = "Does not fit", body = ProblemDocument, content_type = "application/problem+json"),
+        (status = 503, description = "Redis is away: the revoke is remembered", body = ProblemDocument, content_type = "application/problem+json"),
+    )
+)]
+pub async fn revoke_task(
+    State(edge): State<Edge>,
+    caller: Caller,
+    IdPath(id): IdPath,
+    JsonText(body): JsonText,
+) -> Result<Response, Problem> {
+    let request = wishes(&body, &["terminate", "signal", "reason"], |problems, fields| {
+        let terminate = fields.get("terminate").and_then(|value| problems.within("terminate", |p| p.boolean(value)));
+        let signal = fields.get("signal").and_then(|value| problems.within("signal", |p| p.text(value)));
+        if signal.as_ref().is_some_and(|signal| !SIGNALS.contains(&signal.as_str())) {
+            problems.add_at("signal", format!("must be one of {}", SIGNALS.join(", ")));
+        }
+        let reason = fields.get("reason").and_then(|value| problems.within("reason", |p| p.text(value)));
+        if reason.as_ref().is_some_and(|reason| reason.chars().count() > MAX_REASON) {
+            problems.add_at("reason", format!("has more than {MAX_REASON} characters"));
+        }
+        RevokeRequest {
+            terminate: terminate.unwrap_or(false),
+            signal: signal.unwrap_or_else(|| "SIGTERM".to_owned()),
+            reason,
+        }
+    })?;
+    caller.must_see(&edge, &id).await?;
+    let revoked = edge.gateway.revoke(&id, &request).await?;
+    Ok(json_response(StatusCode::OK, text(&RevokedView::from(revoked))))
+}
+
+/// Run a task again
+///
+/// Submits the same message as a new task with `retry_of`. What follows it in its canvas comes along under new ids. With
+/// `restart` the old task is revoked first, with SIGTERM if it runs.
+#[utoipa::path(
+    post, path = "/v1/tasks/{id}/retry", tag = "control", operation_id = "retry_task",
+    params(
+        ("id" = String, Path, description = "A task's id"),
+        ("Idempotency-Key" = Option<String>, Header, description = "Makes a repetition harmless: it gets the first answer"),
+    ),
+    request_body(content = inline(serde_json::Value), content_type = "application/json",
+        description = "`restart` (default false); may be empty", example = json!({"restart": true})),
+    responses(
+        (status = 202, description = "The new task", body = AcceptedView),
+        (status = 404, description = "This ledger never saw the id", body = ProblemDocument, content_type = "application/problem+json"),
+        (status = 409, description = "It cannot be sent again", body = ProblemDocument, content_type = "application/problem+json"),
+        (status = 422, description = "Does not fit", body = ProblemDocument, content_type = "application/problem+json"),
+    )
+)]
+pub async fn retry_task(
+    State(edge): State<Edge>,
+    caller: Caller,
+    IdPath(id): IdPath,
+    repeatable: Repeatable,
+    JsonText(body): JsonText,
+) -> Result<Response, Problem> {
+    let restart = wishes(&body, &["restart"], |problems, fields| {
+        fields.get("restart").and_then(|value| problems.within("restart", |p| p.boolean(value))).unwrap_or(false)
+    })?;
+    caller.must_see(&edge, &id).await?;
+    let repeatable = idempotency(&caller, repeatable, &body, Shown::default());
+    match edge.gateway.retry(&id, restart, repeatable).await {
+        Ok(submitted) => Ok(sent_again(&submitted)),
+        Err(RetryError::Submit(SubmitError::Replay(kept))) => replay(&kept),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// 202 with the new task.
+pub fn sent_again(submitted: &Submitted) -> Response {
+    let view = AcceptedView::new(submitted, None, Vec::new());
+    answer(StatusCode::ACCEPTED, text(&view), &view.links.this)
+}
+
+/// The canvas of a task
+///
+/// All tasks of the submission that the task belongs to, with what follows what.
+#[utoipa::path(
+    get, path = "/v1/tasks/{id}/graph", tag = "tasks", operation_id = "task_graph",
+    params(("id" = String, Path, description = "The id of any task of the canvas")),
+    responses(
+        (status = 200, description = "Nodes and edges", body = GraphView),
+        (status = 404, description = "This ledger never saw the id", body = ProblemDocument, content_type = "application/problem+json"),
+    )
+)]
+pub async fn task_graph(State(edge): State<Edge>, caller: Caller, IdPath(id): IdPath) -> Result<Response, Problem> {
+    caller.must_see(&edge, &id).await?;
+    let sight = caller.sight();
+    let (mut nodes, mut edges) = edge.gateway.graph(&id).await?.ok_or_else(|| unknown(id.as_str()))?;
+    if sight.is_limited() {
+        nodes.retain(|node| sight.sees_task(node));
+        edges.retain(|(from, to, _)| [from, to].into_iter().all(|end| nodes.iter().any(|node| node.id == *end)));
+    }
+    Ok(json_response(StatusCode::OK, text(&GraphView::of(nodes, &edges))))
+}

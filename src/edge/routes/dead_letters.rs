@@ -1,0 +1,206 @@
+//! `/v1/dead-letters`: what failed for good or was lost.
+
+use axum::extract::{OriginalUri, State};
+use axum::http::{HeaderValue, StatusCode, Uri, header};
+use axum::response::Response;
+
+use super::control::sent_again;
+use super::submission::{json_response, text};
+use super::tasks::next_link;
+use crate::edge::cursor;
+use crate::edge::extract::{Caller, IdPath, JsonText, feed_filter, list_query, wishes};
+use crate::edge::problem::{Problem, ProblemDocument};
+use crate::edge::state::Edge;
+use crate::edge::view::control::{DismissedView, RequeuedTaskView, RequeuedView, SkippedView};
+use crate::edge::view::{AcceptedView, SummaryView, TaskListView};
+use crate::usecase::dead_letters::{Bulk, Requeued};
+use celery::task::invalid::Problems;
+use celery::task::json::{self, Fields};
+use ledger::Filter;
+
+/// Dead letters, newest first
+///
+/// Every task with phase `failed` or `lost`, until it is deleted here or re-queued here. One that was retried elsewhere stays,
+/// with `retried_as`. The filters are those of `GET /v1/tasks`.
+#[utoipa::path(
+    get, path = "/v1/dead-letters", tag = "control", operation_id = "list_dead_letters",
+    params(
+        ("task" = Option<Vec<String>>, Query, description = "Task names"),
+        ("queue" = Option<Vec<String>>, Query),
+        ("from" = Option<String>, Query, description = "Submitted at or after (RFC 3339)"),
+        ("to" = Option<String>, Query, description = "Submitted before (RFC 3339)"),
+        ("q" = Option<String>, Query, description = "Id prefix, or part of name, label, error type or message"),
+        ("limit" = Option<u16>, Query, description = "1 to 500, default 50"),
+        ("cursor" = Option<String>, Query, description = "`next` of the page before"),
+    ),
+    responses(
+        (status = 200, description = "A page", body = TaskListView),
+        (status = 400, description = "A parameter does not fit", body = ProblemDocument, content_type = "application/problem+json"),
+    )
+)]
+pub async fn list_dead_letters(
+    State(edge): State<Edge>,
+    caller: Caller,
+    OriginalUri(uri): OriginalUri,
+) -> Result<Response, Problem> {
+    let (filter, page) = list_query(&uri)?;
+    let filter = Filter { dead_letters: true, ..caller.narrow(filter) };
+    let (tasks, next) = edge.gateway.ledger.tasks(&filter, &page).await?;
+    let next = next.map(cursor::write);
+    let link = next.as_ref().and_then(|next| HeaderValue::from_str(&next_link(&uri, next)).ok());
+    let view = TaskListView { tasks: tasks.iter().map(SummaryView::of).collect(), next };
+    let mut response = json_response(StatusCode::OK, text(&view));
+    if let Some(link) = link {
+        response.headers_mut().insert(header::LINK, link);
+    }
+    Ok(response)
+}
+
+/// Delete dead letters
+///
+/// Puts all that match away. They stay in the history. The filters are those of `GET /v1/tasks`; without any, all are deleted.
+#[utoipa::path(
+    delete, path = "/v1/dead-letters", tag = "control", operation_id = "delete_dead_letters",
+    params(("task" = Option<Vec<String>>, Query, description = "Task names"), ("queue" = Option<Vec<String>>, Query)),
+    responses((status = 200, description = "How many", body = DismissedView))
+)]
+pub async fn delete_dead_letters(
+    State(edge): State<Edge>,
+    caller: Caller,
+    OriginalUri(uri): OriginalUri,
+) -> Result<Response, Problem> {
+    let deleted = edge.gateway.dismiss_all(&caller.narrow(feed_filter(&uri)?)).await?;
+    Ok(json_response(StatusCode::OK, text(&DismissedView { deleted })))
+}
+
+/// Delete a dead letter
+///
+/// It stays in the history.
+#[utoipa::path(
+    delete, path = "/v1/dead-letters/{id}", tag = "control", operation_id = "delete_dead_letter",
+    params(("id" = String, Path, description = "A task's id")),
+    responses(
+        (status = 204, description = "Deleted"),
+        (status = 404, description = "This ledger never saw the id", body = ProblemDocument, content_type = "application/problem+json"),
+        (status = 409, description = "It is not a dead letter", body = ProblemDocument, content_type = "application/problem+json"),
+    )
+)]
+pub async fn delete_dead_letter(
+    State(edge): State<Edge>,
+    caller: Caller,
+    IdPath(id): IdPath,
+) -> Result<StatusCode, Problem> {
+    caller.must_see(&edge, &id).await?;
+    edge.gateway.dismiss(&id).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+/// Run a dead letter again
+///
+/// Submits its message as a new task with `retry_of`, and takes it out of the list.
+#[utoipa::path(
+    post, path = "/v1/dead-letters/{id}/requeue", tag = "control", operation_id = "requeue_dead_letter",
+    params(("id" = String, Path, description = "A task's id")),
+    responses(
+        (status = 202, description = "The new task", body = AcceptedView),
+        (status = 404, description = "This ledger never saw the id", body = ProblemDocument, content_type = "application/problem+json"),
+        (status = 409, description = "It is not a dead letter, or cannot be sent again", body = ProblemDocument, content_type = "application/problem+json"),
+    )
+)]
+pub async fn requeue_dead_letter(
+    State(edge): State<Edge>,
+    caller: Caller,
+    IdPath(id): IdPath,
+    JsonText(body): JsonText,
+) -> Result<Response, Problem> {
+    wishes(&body, &[], |_, _| ())?;
+    caller.must_see(&edge, &id).await?;
+    Ok(sent_again(&edge.gateway.requeue(&id).await?))
+}
+
+/// Run dead letters again
+///
+/// All that match, oldest first, at most 5,000 in one call. With `max_per_second` they are held and published one after the other.
+/// With `dry_run` they are only counted.
+#[utoipa::path(
+    post, path = "/v1/dead-letters/requeue", tag = "control", operation_id = "requeue_dead_letters",
+    request_body(content = inline(serde_json::Value), content_type = "application/json",
+        description = "`filter` (members as the query of `GET /v1/tasks`), `fingerprint` (of a group in `GET /v1/stats/errors`), `max_per_second`, `dry_run`; may be empty",
+        example = json!({"filter": {"task": ["tasks.add"]}, "max_per_second": 10, "dry_run": true})),
+    responses(
+        (status = 202, description = "What became of them", body = RequeuedView),
+        (status = 200, description = "What would become of them", body = RequeuedView),
+        (status = 422, description = "Does not fit", body = ProblemDocument, content_type = "application/problem+json"),
+    )
+)]
+pub async fn requeue_dead_letters(
+    State(edge): State<Edge>,
+    caller: Caller,
+    JsonText(body): JsonText,
+) -> Result<Response, Problem> {
+    let mut bulk = wishes(&body, &["filter", "fingerprint", "max_per_second", "dry_run"], bulk)?;
+    bulk.filter = caller.narrow(bulk.filter);
+    let dry_run = bulk.dry_run;
+    let done = edge.gateway.requeue_all(bulk).await?;
+    let status = if dry_run { StatusCode::OK } else { StatusCode::ACCEPTED };
+    Ok(json_response(status, text(&requeued(done, dry_run))))
+}
+
+fn requeued(done: Requeued, dry_run: bool) -> RequeuedView {
+    let skipped = done.skipped.into_iter().map(|(id, reason)| SkippedView { task_id: id.to_string(), reason });
+    let tasks: Vec<RequeuedTaskView> = done
+        .requeued
+        .into_iter()
+        .map(|(old, new)| RequeuedTaskView { task_id: new.to_string(), retry_of: old.to_string() })
+        .collect();
+    RequeuedView {
+        dry_run,
+        matched: done.matched,
+        requeued: tasks.len(),
+        tasks,
+        skipped: skipped.collect(),
+        remaining: done.remaining,
+    }
+}
+
+fn bulk(problems: &mut Problems, fields: &Fields<'_>) -> Bulk {
+    let rate = fields.get("max_per_second").and_then(|value| problems.within("max_per_second", |p| p.positive(value)));
+    let dry_run = fields.get("dry_run").and_then(|value| problems.within("dry_run", |p| p.boolean(value)));
+    let fingerprint = fields.get("fingerprint").and_then(|value| problems.within("fingerprint", |p| p.text(value)));
+    let filter = fields.get("filter").and_then(|value| {
+        problems.within("filter", |problems| {
+            let fields = problems.object(value)?;
+            Some(filter(problems, &fields))
+        })
+    });
+    Bulk { filter: filter.unwrap_or_default(), fingerprint, max_per_second: rate, dry_run: dry_run.unwrap_or(false) }
+}
+
+/// The query of `GET /v1/tasks` as an object: its values are written into a query and read by the same reader.
+fn filter(problems: &mut Problems, fields: &Fields<'_>) -> Filter {
+    let mut query = Vec::new();
+    for (name, value) in fields.iter() {
+        let values = json::elements(value).unwrap_or_else(|| vec![value]);
+        for value in values {
+            match json::text(value) {
+                Some(text) => query.push(format!("{}={}", encoded(name), encoded(&text))),
+                None => problems.add_at(name, "must be a text or a list of texts"),
+            }
+        }
+    }
+    let uri: Result<Uri, _> = format!("/?{}", query.join("&")).parse();
+    let Ok(uri) = uri else {
+        problems.add("is too long");
+        return Filter::default();
+    };
+    feed_filter(&uri).unwrap_or_else(|problem| {
+        for place in problem.places() {
+            problems.add_at(&place.pointer, place.detail.clone());
+        }
+        Filter::default()
+    })
+}
+
+fn encoded(text: &str) -> String {
+    text.bytes().map(|byte| format!("%{byte:02X}")).collect()
+}

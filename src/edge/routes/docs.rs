@@ -1,0 +1,28 @@
+//! `/openapi.json` and the page that shows it.
+
+use axum::Router;
+use axum::extract::State;
+use axum::http::{HeaderValue, header};
+use axum::response::{IntoResponse, Redirect, Response};
+use axum::routing::get;
+use utoipa_swagger_ui::{Config, SwaggerUi};
+
+use crate::edge::base;
+use crate::edge::state::Edge;
+
+/// The contract
+///
+/// OpenAPI 3.1, with the endpoints of this gateway's catalog.
+#[utoipa::path(get, path = "/openapi.json", tag = "operation", operation_id = "openapi",
+    responses((status = 200, description = "The document", body = Object)))]
+pub async fn openapi(State(edge): State<Edge>) -> Response {
+    let kind = HeaderValue::from_static("application/json");
+    ([(header::CONTENT_TYPE, kind)], edge.openapi.clone()).into_response()
+}
+
+/// Swagger UI from assets inside the binary, and the way to it from `/`.
+pub fn swagger_ui() -> Router<Edge> {
+    let config = Config::from("../openapi.json").try_it_out_enabled(true).display_request_duration(true);
+    Router::from(SwaggerUi::new("/swagger-ui").config(config))
+        .route("/", get(|| async { Redirect::temporary(&base::path("/swagger-ui/")) }))
+}

@@ -1,0 +1,159 @@
+//! `GET /v1/tasks/{id}/events`: what happens to one task or group, as it happens.
+
+use axum::body::Bytes;
+use axum::extract::State;
+use axum::http::{HeaderMap, StatusCode};
+use axum::response::Response;
+use serde::Serialize;
+use tokio_stream::{Stream, StreamExt};
+use utoipa::ToSchema;
+
+use super::result::{pruned, unknown};
+use super::submission::{json_response, text};
+use crate::catalog::Catalog;
+use crate::edge::extract::{Caller, IdPath, LastEventId, wants_json};
+use crate::edge::problem::{Problem, ProblemDocument};
+use crate::edge::sse;
+use crate::edge::state::Edge;
+use crate::edge::view::{EventView, GroupEventView, GroupView, Mask, ResultView, SnapshotView};
+use crate::usecase::read::Found;
+use crate::usecase::watch::{Watched, WatchedGroup};
+use celery::task::{GroupId, TaskId};
+use ledger::{Group, Task};
+
+/// Events read from the ledger at a time.
+const PAGE: i64 = 500;
+/// A document of more events than this is a stream's business.
+const MAX_LISTED: usize = 10_000;
+
+/// Events as one document.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = EventList)]
+pub struct EventList<'a> {
+    events: Vec<Listed<'a>>,
+}
+
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = ListedEvent)]
+pub struct Listed<'a> {
+    /// `state`, `progress` or `end`.
+    #[schema(value_type = String)]
+    event: &'static str,
+    #[serde(flatten)]
+    data: EventView<'a>,
+}
+
+/// What happens to a task or group
+///
+/// Server-sent events: `snapshot` first (or, after `Last-Event-ID`, exactly what came later), then `state` and `progress`, and
+/// `end` with the result body. Ids are the task's `seq`. 204 when nothing will follow. With `Accept: application/json` the
+/// events so far as one document.
+#[utoipa::path(
+    get, path = "/v1/tasks/{id}/events", tag = "tasks", operation_id = "watch_task",
+    params(
+        ("id" = String, Path, description = "A task's or a group's id"),
+        ("Last-Event-ID" = Option<u64>, Header, description = "The id of the last event received; 0 replays all"),
+    ),
+    responses(
+        (status = 200, description = "The stream, or the document", content(
+            (String = "text/event-stream", example = "id: 3\nevent: progress\ndata: {\"task_id\":\"…\",\"seq\":3,\"status\":\"PROGRESS\",\"phase\":\"running\",\"at\":\"2026-11-20T18:17:30.698350Z\",\"worker\":\"w1@host\",\"retries\":0,\"meta\":{\"progress\":1,\"total\":5}}\n\n"),
+            (EventList = "application/json"),
+        )),
+        (status = 204, description = "Finished, and the client has everything"),
+        (status = 400, description = "The id or `Last-Event-ID` cannot be one", body = ProblemDocument, content_type = "application/problem+json"),
+        (status = 404, description = "This ledger never saw the id", body = ProblemDocument, content_type = "application/problem+json"),
+        (status = 410, description = "Pruned", body = ProblemDocument, content_type = "application/problem+json"),
+    )
+)]
+pub async fn watch_task(
+    State(edge): State<Edge>,
+    caller: Caller,
+    IdPath(id): IdPath,
+    LastEventId(after): LastEventId,
+    headers: HeaderMap,
+) -> Result<Response, Problem> {
+    match edge.gateway.find_for(&caller.sight(), id.as_str(), std::time::Duration::ZERO).await? {
+        Found::Task(task) if wants_json(&headers) => listed(&edge, &task, after.unwrap_or(0)).await,
+        Found::Task(task) => task_stream(&edge, &caller, &task, after).await,
+        Found::Group(group) if wants_json(&headers) => Ok(json_response(StatusCode::OK, text(&GroupView::of(&group)))),
+        Found::Group(group) => group_stream(&edge, &caller, &group, after).await,
+        Found::Pruned(at) => Err(pruned(id.as_str(), at)),
+        Found::Unknown => Err(unknown(id.as_str())),
+    }
+}
+
+async fn task_stream(edge: &Edge, caller: &Caller, task: &Task, after: Option<i64>) -> Result<Response, Problem> {
+    if task.phase.is_final() && after.is_some_and(|after| after >= task.seq) {
+        return Ok(sse::over());
+    }
+    let place = sse::admit(edge, caller)?;
+    let Some(watch) = edge.gateway.watcher.task(&task.id, after).await? else { return Err(unknown(task.id.as_str())) };
+    let frames = task_frames(watch, task.options.redact.clone());
+    Ok(sse::answer(edge, caller, place, frames))
+}
+
+fn task_frames(watch: impl Stream<Item = Watched>, redact: Vec<String>) -> impl Stream<Item = Bytes> {
+    watch.map(move |watched| match watched {
+        Watched::Snapshot(task) => sse::frame(task.seq, "snapshot", &SnapshotView::of(&task)),
+        Watched::Event(event) => {
+            let view = EventView::of(&event, Mask::new(&redact));
+            // A final event that is not the last one was corrected later: for this stream it is a state on the way.
+            let kind = if view.phase.is_final() { "state" } else { view.kind() };
+            sse::frame(event.seq, kind, &view)
+        }
+        Watched::End(task) => sse::frame(task.seq, "end", &ResultView::of(&task)),
+    })
+}
+
+async fn group_stream(edge: &Edge, caller: &Caller, group: &Group, after: Option<i64>) -> Result<Response, Problem> {
+    let after = after.map(|after| i32::try_from(after).unwrap_or(i32::MAX));
+    if group.completed() >= group.total && after.is_some_and(|after| after >= group.total) {
+        return Ok(sse::over());
+    }
+    let place = sse::admit(edge, caller)?;
+    let id = group.id.clone();
+    let Some(watch) = edge.gateway.watcher.group(&id, after).await? else { return Err(unknown(id.as_str())) };
+    Ok(sse::answer(edge, caller, place, group_frames(watch, id)))
+}
+
+fn group_frames(watch: impl Stream<Item = WatchedGroup>, id: GroupId) -> impl Stream<Item = Bytes> {
+    watch.map(move |watched| match watched {
+        WatchedGroup::Snapshot(group) => {
+            let view = GroupEventView { group_id: id.as_str(), completed: group.completed(), total: group.total };
+            sse::frame(group.completed().into(), "snapshot", &view)
+        }
+        WatchedGroup::Progress { completed, total } => {
+            sse::frame(completed.into(), "progress", &GroupEventView { group_id: id.as_str(), completed, total })
+        }
+        WatchedGroup::End(group) => sse::frame(group.total.into(), "end", &GroupView::of(&group)),
+    })
+}
+
+async fn listed(edge: &Edge, task: &Task, after: i64) -> Result<Response, Problem> {
+    let events = all_events(edge, &task.id, after).await?;
+    let mask = Mask::new(&task.options.redact);
+    let listed = events.iter().map(|event| {
+        let data = EventView::of(event, mask);
+        Listed { event: if event.seq < task.seq && data.phase.is_final() { "state" } else { data.kind() }, data }
+    });
+    Ok(json_response(StatusCode::OK, text(&EventList { events: listed.collect() })))
+}
+
+async fn all_events(edge: &Edge, id: &TaskId, mut after: i64) -> Result<Vec<ledger::Event>, Problem> {
+    let mut events = Vec::new();
+    loop {
+        let page = edge.gateway.ledger.events(id, after, PAGE).await?;
+        let Some(last) = page.last() else { return Ok(events) };
+        after = last.seq;
+        events.extend(page);
+        if events.len() >= MAX_LISTED {
+            return Ok(events);
+        }
+    }
+}
+
+/// The fields that the catalog masks for tasks of this name.
+pub fn redacted<'a>(catalog: &'a Catalog, name: Option<&str>) -> Mask<'a> {
+    let entry = name.and_then(|name| catalog.entry(name));
+    Mask::new(entry.map_or(&[], |entry| entry.defaults.redact.as_slice()))
+}

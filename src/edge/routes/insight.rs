@@ -1,0 +1,84 @@
+//! Why a task is where it is, and what is wrong now.
+
+use axum::extract::State;
+use axum::http::StatusCode;
+use axum::response::Response;
+use serde::Serialize;
+use utoipa::ToSchema;
+
+use super::result::unknown;
+use super::submission::{json_response, text};
+use crate::edge::extract::{Caller, IdPath};
+use crate::edge::problem::{Problem, ProblemDocument};
+use crate::edge::state::Edge;
+
+/// Why a task is where it is.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct ExplanationView {
+    task_id: String,
+    phase: String,
+    /// For people.
+    #[schema(example = "It has waited 12 s in crawl behind 3 messages.")]
+    sentence: String,
+    /// The facts the sentence rests on; which ones depends on the phase.
+    #[schema(value_type = Object)]
+    evidence: serde_json::Map<String, serde_json::Value>,
+}
+
+#[derive(Debug, Serialize, ToSchema)]
+pub struct IncidentView {
+    /// `silent_worker`, `no_consumer`, `over_budget`, `outbox_stuck` or `canvas_stuck`
+    kind: &'static str,
+    /// The worker, queue or task; `outbox`
+    subject: String,
+    /// RFC 3339, UTC
+    since: String,
+    detail: String,
+}
+
+#[derive(Debug, Serialize, ToSchema)]
+pub struct IncidentListView {
+    incidents: Vec<IncidentView>,
+}
+
+/// Why a task is where it is
+///
+/// A sentence, with the facts it rests on: its place in the queue, who serves it, what it waits for, who runs it and since when.
+#[utoipa::path(
+    get, path = "/v1/tasks/{id}/explain", tag = "tasks", operation_id = "explain_task",
+    params(("id" = String, Path, description = "A task's id")),
+    responses(
+        (status = 200, description = "The explanation", body = ExplanationView),
+        (status = 404, description = "This ledger never saw the id", body = ProblemDocument, content_type = "application/problem+json"),
+    )
+)]
+pub async fn explain_task(State(edge): State<Edge>, caller: Caller, IdPath(id): IdPath) -> Result<Response, Problem> {
+    caller.must_see(&edge, &id).await?;
+    let Some(explained) = edge.gateway.explain(&id).await? else { return Err(unknown(id.as_str())) };
+    let view = ExplanationView {
+        task_id: explained.task_id.to_string(),
+        phase: explained.phase.as_str().to_owned(),
+        sentence: explained.sentence,
+        evidence: explained.evidence,
+    };
+    Ok(json_response(StatusCode::OK, text(&view)))
+}
+
+/// What is wrong now
+///
+/// Workers that are alive and take nothing, queues nobody serves, tasks over their budget, an outbox that does not drain. An
+/// incident that is over is not listed any more.
+#[utoipa::path(
+    get, path = "/v1/incidents", tag = "operation", operation_id = "list_incidents",
+    responses((status = 200, description = "All of them", body = IncidentListView))
+)]
+pub async fn list_incidents(State(edge): State<Edge>) -> Response {
+    let view = |one: crate::tell::incidents::Incident| IncidentView {
+        kind: one.kind.as_str(),
+        subject: one.subject,
+        since: one.since.rfc3339(),
+        detail: one.detail,
+    };
+    let incidents = edge.gateway.incidents.all().into_iter().map(view).collect();
+    json_response(StatusCode::OK, text(&IncidentListView { incidents }))
+}

@@ -1,0 +1,35 @@
+//! `/metrics`: Prometheus text.
+
+use axum::extract::State;
+use axum::http::{HeaderValue, header};
+use axum::response::{IntoResponse, Response};
+use metrics::gauge;
+
+use crate::edge::fleet;
+use crate::edge::state::Edge;
+
+/// Metrics for Prometheus
+///
+/// `taskgate_…` of this process; `celery_…` of the fleet, from the ledger: the same at every replica.
+#[utoipa::path(get, path = "/metrics", tag = "operation", operation_id = "metrics",
+    responses((status = 200, description = "Prometheus text", body = String, content_type = "text/plain")))]
+pub async fn metrics(State(edge): State<Edge>) -> Response {
+    now(&edge);
+    let mut text = edge.metrics.as_ref().map(metrics_exporter_prometheus::PrometheusHandle::render).unwrap_or_default();
+    text.push_str(&fleet::text(&edge.gateway).await);
+    let kind = HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");
+    ([(header::CONTENT_TYPE, kind)], text).into_response()
+}
+
+/// What is only known by looking: written down for the scrape that asks.
+fn now(edge: &Edge) {
+    let open = edge.http.max_streams.saturating_sub(edge.streams.available_permits());
+    gauge!("taskgate_sse_streams").set(open as f64);
+    gauge!("taskgate_recorder_active").set(f64::from(u8::from(edge.gateway.recorder.is_active())));
+    for pool in edge.gateway.ledger.pools() {
+        let busy = pool.open.saturating_sub(pool.idle);
+        gauge!("taskgate_pool_connections", "pool" => pool.name, "state" => "busy").set(f64::from(busy));
+        gauge!("taskgate_pool_connections", "pool" => pool.name, "state" => "idle").set(f64::from(pool.idle));
+        gauge!("taskgate_pool_connections_max", "pool" => pool.name).set(f64::from(pool.most));
+    }
+}

@@ -1,0 +1,26 @@
+//! Handlers: body in, use case, view out. They translate and do not decide.
+
+pub mod batch;
+pub mod canvas;
+pub mod catalog;
+pub mod control;
+pub mod dashboard;
+pub mod dead_letters;
+pub mod docs;
+pub mod events;
+pub mod feed;
+pub mod health;
+pub mod insight;
+pub mod metrics;
+pub mod problems;
+pub mod queues;
+pub mod result;
+pub mod schedules;
+pub mod stats;
+pub mod submit;
+pub mod tasks;
+pub mod tickets;
+pub mod webhooks;
+pub mod workers;
+
+mod submission;

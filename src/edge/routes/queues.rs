@@ -1,0 +1,140 @@
+//! `/v1/queues`: what waits, who serves it; pause, resume, purge.
+
+use axum::extract::{OriginalUri, State};
+use axum::http::StatusCode;
+use axum::response::Response;
+
+use super::submission::{json_response, text};
+use crate::edge::cursor;
+use crate::edge::extract::{JsonText, PathValues, messages_query, path_value, wishes};
+use crate::edge::problem::{Problem, ProblemDocument};
+use crate::edge::state::Edge;
+use crate::edge::view::control::{MessageListView, MessageView, PurgedView, QueueChangeView, QueueListView, QueueView};
+use celery::task::QueueName;
+use ledger::Cursor;
+use runtime::clock;
+
+/// All queues
+///
+/// Those of the configuration, of unfinished tasks, and those that online workers serve.
+#[utoipa::path(
+    get, path = "/v1/queues", tag = "control", operation_id = "list_queues",
+    responses(
+        (status = 200, description = "All queues", body = QueueListView),
+        (status = 503, description = "Redis is away", body = ProblemDocument, content_type = "application/problem+json"),
+    )
+)]
+pub async fn list_queues(State(edge): State<Edge>) -> Result<Response, Problem> {
+    let queues = edge.gateway.queues().await?;
+    let now = clock::now();
+    let view = QueueListView { queues: queues.into_iter().map(|queue| QueueView::of(queue, now)).collect() };
+    Ok(json_response(StatusCode::OK, text(&view)))
+}
+
+/// The messages in a queue
+///
+/// In the order in which they will be served, decoded; nothing is taken out.
+#[utoipa::path(
+    get, path = "/v1/queues/{name}/messages", tag = "control", operation_id = "list_messages",
+    params(
+        ("name" = String, Path, description = "The queue"),
+        ("limit" = Option<u16>, Query, description = "1 to 500, default 50"),
+        ("cursor" = Option<String>, Query, description = "`next` of the page before"),
+    ),
+    responses(
+        (status = 200, description = "A page", body = MessageListView),
+        (status = 400, description = "A parameter does not fit", body = ProblemDocument, content_type = "application/problem+json"),
+        (status = 503, description = "Redis is away", body = ProblemDocument, content_type = "application/problem+json"),
+    )
+)]
+pub async fn list_messages(
+    State(edge): State<Edge>,
+    values: PathValues,
+    OriginalUri(uri): OriginalUri,
+) -> Result<Response, Problem> {
+    let queue = queue(&values)?;
+    let (skip, limit) = messages_query(&uri)?;
+    let mut found = edge.gateway.queue_messages(&queue, skip, limit).await?;
+    // A short page may only be a heavy one: the next page tells.
+    let next = (!found.is_empty()).then(|| skip + i64::try_from(found.len()).unwrap_or(0));
+    let next = match next {
+        Some(after) if edge.gateway.queue_messages(&queue, after, 1).await?.is_empty() => None,
+        next => next.map(|after| cursor::write(Cursor(after))),
+    };
+    let redact = |task: &str| edge.catalog.defaults_for(task).redact;
+    let messages = found.drain(..).map(|message| MessageView::of(message, &redact)).collect();
+    Ok(json_response(StatusCode::OK, text(&MessageListView { messages, next })))
+}
+
+/// Pause a queue
+///
+/// Its tasks are held here, and the workers that serve it are told to leave it alone. Workers that come online are told too.
+/// What a worker has reserved already still runs.
+#[utoipa::path(
+    post, path = "/v1/queues/{name}/pause", tag = "control", operation_id = "pause_queue",
+    params(("name" = String, Path, description = "The queue")),
+    responses(
+        (status = 200, description = "Paused", body = QueueChangeView),
+        (status = 503, description = "Paused here; Redis is away, and the workers will be told", body = ProblemDocument, content_type = "application/problem+json"),
+    )
+)]
+pub async fn pause_queue(
+    State(edge): State<Edge>,
+    values: PathValues,
+    JsonText(body): JsonText,
+) -> Result<Response, Problem> {
+    wishes(&body, &[], |_, _| ())?;
+    let queue = queue(&values)?;
+    let replies = edge.gateway.pause(&queue).await?;
+    let view = QueueChangeView { queue: queue.to_string(), paused: true, replies };
+    Ok(json_response(StatusCode::OK, text(&view)))
+}
+
+/// Resume a queue
+///
+/// The workers that were sent away come back, and what was held is published in the order of its acceptance.
+#[utoipa::path(
+    post, path = "/v1/queues/{name}/resume", tag = "control", operation_id = "resume_queue",
+    params(("name" = String, Path, description = "The queue")),
+    responses(
+        (status = 200, description = "Resumed", body = QueueChangeView),
+        (status = 503, description = "Resumed here; Redis is away: call again to tell the workers", body = ProblemDocument, content_type = "application/problem+json"),
+    )
+)]
+pub async fn resume_queue(
+    State(edge): State<Edge>,
+    values: PathValues,
+    JsonText(body): JsonText,
+) -> Result<Response, Problem> {
+    wishes(&body, &[], |_, _| ())?;
+    let queue = queue(&values)?;
+    let replies = edge.gateway.resume(&queue).await?;
+    let view = QueueChangeView { queue: queue.to_string(), paused: false, replies };
+    Ok(json_response(StatusCode::OK, text(&view)))
+}
+
+/// Purge a queue
+///
+/// Takes out all messages that wait in it now. Their tasks end `revoked`. What is held here stays.
+#[utoipa::path(
+    post, path = "/v1/queues/{name}/purge", tag = "control", operation_id = "purge_queue",
+    params(("name" = String, Path, description = "The queue")),
+    responses(
+        (status = 200, description = "How many", body = PurgedView),
+        (status = 503, description = "Redis is away", body = ProblemDocument, content_type = "application/problem+json"),
+    )
+)]
+pub async fn purge_queue(
+    State(edge): State<Edge>,
+    values: PathValues,
+    JsonText(body): JsonText,
+) -> Result<Response, Problem> {
+    wishes(&body, &[], |_, _| ())?;
+    let queue = queue(&values)?;
+    let purged = edge.gateway.purge(&queue).await?;
+    Ok(json_response(StatusCode::OK, text(&PurgedView { queue: queue.to_string(), purged })))
+}
+
+fn queue(values: &PathValues) -> Result<QueueName, Problem> {
+    path_value(values, "name", |text| QueueName::parse(text))
+}

@@ -1,0 +1,98 @@
+//! `/v1/stats/…`: throughput, waiting and run times, kinds of failures.
+
+use axum::extract::{OriginalUri, State};
+use axum::http::StatusCode;
+use axum::response::Response;
+
+use super::submission::{json_response, text};
+use crate::edge::extract::{Caller, stats_query};
+use crate::edge::problem::{Problem, ProblemDocument};
+use crate::edge::state::Edge;
+use crate::edge::view::stats::{FailuresView, LatencyView, ThroughputView};
+use crate::usecase::stats::Question;
+use runtime::clock;
+
+/// How many tasks came and ended
+///
+/// Counts by step from the ledger's roll-ups: the same at every replica, nothing lost at a restart. Minutes are kept for two days;
+/// what lies further back is told by the hour.
+#[utoipa::path(
+    get, path = "/v1/stats/throughput", tag = "operation", operation_id = "throughput",
+    params(
+        ("from" = Option<String>, Query, description = "RFC 3339; default an hour ago"),
+        ("to" = Option<String>, Query, description = "RFC 3339, exclusive; default now"),
+        ("step" = Option<u32>, Query, description = "Seconds, a multiple of 60; default so that there are at most 120 points"),
+        ("task" = Option<Vec<String>>, Query, description = "Task names"),
+        ("queue" = Option<Vec<String>>, Query),
+    ),
+    responses(
+        (status = 200, description = "Counts, oldest first, without gaps", body = ThroughputView),
+        (status = 400, description = "A parameter does not fit", body = ProblemDocument, content_type = "application/problem+json"),
+    )
+)]
+pub async fn throughput(
+    State(edge): State<Edge>,
+    caller: Caller,
+    OriginalUri(uri): OriginalUri,
+) -> Result<Response, Problem> {
+    let now = clock::now();
+    let question = Question { sight: caller.sight(), ..stats_query(&uri, now)? };
+    let points = edge.gateway.throughput(&question, now).await?;
+    Ok(json_response(StatusCode::OK, text(&ThroughputView::of(question.effective_step(now), &points))))
+}
+
+/// How long tasks waited and ran
+///
+/// Percentiles by step, and of the whole time by task, of tasks that started and ended.
+#[utoipa::path(
+    get, path = "/v1/stats/latency", tag = "operation", operation_id = "latency",
+    params(
+        ("from" = Option<String>, Query, description = "RFC 3339; default an hour ago"),
+        ("to" = Option<String>, Query, description = "RFC 3339, exclusive; default now"),
+        ("step" = Option<u32>, Query, description = "Seconds, a multiple of 60"),
+        ("task" = Option<Vec<String>>, Query, description = "Task names"),
+        ("queue" = Option<Vec<String>>, Query),
+    ),
+    responses(
+        (status = 200, description = "Percentiles, oldest first, without gaps", body = LatencyView),
+        (status = 400, description = "A parameter does not fit", body = ProblemDocument, content_type = "application/problem+json"),
+    )
+)]
+pub async fn latency(
+    State(edge): State<Edge>,
+    caller: Caller,
+    OriginalUri(uri): OriginalUri,
+) -> Result<Response, Problem> {
+    let now = clock::now();
+    let question = Question { sight: caller.sight(), ..stats_query(&uri, now)? };
+    let points = edge.gateway.latency(&question, now).await?;
+    let tasks = edge.gateway.latency_by_task(&question, now).await?;
+    Ok(json_response(StatusCode::OK, text(&LatencyView::of(question.effective_step(now), &points, &tasks))))
+}
+
+/// What failed, by what it has in common
+///
+/// Failed and lost tasks grouped by task, error type and innermost frame, with their trend.
+#[utoipa::path(
+    get, path = "/v1/stats/errors", tag = "operation", operation_id = "errors",
+    params(
+        ("from" = Option<String>, Query, description = "RFC 3339; default an hour ago"),
+        ("to" = Option<String>, Query, description = "RFC 3339, exclusive; default now"),
+        ("step" = Option<u32>, Query, description = "Seconds, a multiple of 60"),
+        ("task" = Option<Vec<String>>, Query, description = "Task names"),
+    ),
+    responses(
+        (status = 200, description = "Groups, most first, at most 200", body = FailuresView),
+        (status = 400, description = "A parameter does not fit", body = ProblemDocument, content_type = "application/problem+json"),
+    )
+)]
+pub async fn errors(
+    State(edge): State<Edge>,
+    caller: Caller,
+    OriginalUri(uri): OriginalUri,
+) -> Result<Response, Problem> {
+    let now = clock::now();
+    let question = Question { sight: caller.sight(), ..stats_query(&uri, now)? };
+    let groups = edge.gateway.failures(&question, now).await?;
+    Ok(json_response(StatusCode::OK, text(&FailuresView::of(question.effective_step(now), groups))))
+}

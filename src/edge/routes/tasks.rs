@@ -1,0 +1,129 @@
+//! `GET /v1/tasks` and `GET /v1/tasks/{id}`.
+
+use axum::extract::{OriginalUri, State};
+use axum::http::{HeaderValue, StatusCode, Uri, header};
+use axum::response::Response;
+
+use super::result::{etag_of, not_modified, pruned, unknown, with_etag};
+use super::submission::{json_response, text};
+use crate::edge::cursor;
+use crate::edge::extract::{Caller, IdPath, IfNoneMatch, list_query};
+use crate::edge::problem::{Problem, ProblemDocument};
+use crate::edge::state::Edge;
+use crate::edge::view::{GroupView, MessageView, SummaryView, TaskListView, TaskView};
+use crate::usecase::read::Found;
+
+/// A task with its whole story
+///
+/// The result body, and phase, arguments, worker, times, labels and links. A group's id answers with the group.
+#[utoipa::path(
+    get, path = "/v1/tasks/{id}", tag = "tasks", operation_id = "get_task",
+    params(
+        ("id" = String, Path, description = "A task's id"),
+        ("If-None-Match" = Option<String>, Header, description = "An `ETag` of an earlier answer"),
+    ),
+    responses(
+        (status = 200, description = "The task", body = TaskView, headers(("ETag" = String, description = "Changes with the answer"))),
+        (status = 304, description = "As you have it"),
+        (status = 400, description = "The id cannot be one", body = ProblemDocument, content_type = "application/problem+json"),
+        (status = 404, description = "This ledger never saw the id", body = ProblemDocument, content_type = "application/problem+json"),
+        (status = 410, description = "Pruned", body = ProblemDocument, content_type = "application/problem+json"),
+    )
+)]
+pub async fn get_task(
+    State(edge): State<Edge>,
+    caller: Caller,
+    IdPath(id): IdPath,
+    known: IfNoneMatch,
+) -> Result<Response, Problem> {
+    let sight = caller.sight();
+    let body = match edge.gateway.task_with_message(&id).await? {
+        Some((task, _)) if !sight.sees_task(&task) => return Err(unknown(id.as_str())),
+        Some((task, message)) => text(&TaskView::of(&task, message.as_ref())),
+        None => match edge.gateway.find_for(&sight, id.as_str(), std::time::Duration::ZERO).await? {
+            Found::Group(group) => text(&GroupView::of(&group)),
+            Found::Pruned(at) => return Err(pruned(id.as_str(), at)),
+            Found::Task(_) | Found::Unknown => return Err(unknown(id.as_str())),
+        },
+    };
+    let etag = etag_of(&body);
+    if known.has(&etag) {
+        return Ok(not_modified(&etag));
+    }
+    Ok(with_etag(json_response(StatusCode::OK, body), &etag))
+}
+
+/// Tasks, newest first
+///
+/// All filters hold at once; a filter may be repeated or have several values with commas, of which one must hold.
+#[utoipa::path(
+    get, path = "/v1/tasks", tag = "tasks", operation_id = "list_tasks",
+    params(
+        ("status" = Option<Vec<String>>, Query, description = "Celery's words, custom states included"),
+        ("phase" = Option<Vec<String>>, Query, description = "As `phase` of a task"),
+        ("task" = Option<Vec<String>>, Query, description = "Task names"),
+        ("queue" = Option<Vec<String>>, Query),
+        ("worker" = Option<Vec<String>>, Query),
+        ("label" = Option<Vec<String>>, Query, description = "`key:value`; all given ones must hold"),
+        ("root_id" = Option<String>, Query),
+        ("group_id" = Option<String>, Query),
+        ("schedule" = Option<String>, Query),
+        ("from" = Option<String>, Query, description = "Submitted at or after (RFC 3339)"),
+        ("to" = Option<String>, Query, description = "Submitted before (RFC 3339)"),
+        ("q" = Option<String>, Query, description = "Id prefix, or part of name, label, error type or message"),
+        ("limit" = Option<u16>, Query, description = "1 to 500, default 50"),
+        ("cursor" = Option<String>, Query, description = "`next` of the page before"),
+    ),
+    responses(
+        (status = 200, description = "A page", body = TaskListView, headers(("Link" = Option<String>, description = "`rel=next`, unless it is the last page"))),
+        (status = 400, description = "A parameter does not fit", body = ProblemDocument, content_type = "application/problem+json"),
+    )
+)]
+pub async fn list_tasks(
+    State(edge): State<Edge>,
+    caller: Caller,
+    OriginalUri(uri): OriginalUri,
+) -> Result<Response, Problem> {
+    let (filter, page) = list_query(&uri)?;
+    let (tasks, next) = edge.gateway.ledger.tasks(&caller.narrow(filter), &page).await?;
+    let next = next.map(cursor::write);
+    let view = TaskListView { tasks: tasks.iter().map(SummaryView::of).collect(), next: next.clone() };
+    let mut response = json_response(StatusCode::OK, text(&view));
+    link_next(&mut response, &uri, next.as_deref());
+    Ok(response)
+}
+
+/// `Link: rel=next`, unless it is the last page.
+pub fn link_next(response: &mut Response, uri: &Uri, next: Option<&str>) {
+    if let Some(link) = next.and_then(|next| HeaderValue::from_str(&next_link(uri, next)).ok()) {
+        response.headers_mut().insert(header::LINK, link);
+    }
+}
+
+/// The same query with another cursor.
+pub(super) fn next_link(uri: &Uri, next: &str) -> String {
+    let kept =
+        uri.query().unwrap_or_default().split('&').filter(|pair| !pair.is_empty() && !pair.starts_with("cursor="));
+    let query: Vec<&str> = kept.collect();
+    let query = if query.is_empty() { String::new() } else { format!("{}&", query.join("&")) };
+    format!("<{}?{query}cursor={next}>; rel=\"next\"", uri.path())
+}
+
+/// A task's message
+///
+/// As it was put into the broker, or will be: headers and body as JSON. Fields that the catalog calls `redact` are masked.
+#[utoipa::path(
+    get, path = "/v1/tasks/{id}/message", tag = "tasks", operation_id = "get_message",
+    params(("id" = String, Path, description = "A task's id")),
+    responses(
+        (status = 200, description = "The message", body = MessageView),
+        (status = 404, description = "This ledger never saw the id, or not its message", body = ProblemDocument, content_type = "application/problem+json"),
+    )
+)]
+pub async fn get_message(State(edge): State<Edge>, caller: Caller, IdPath(id): IdPath) -> Result<Response, Problem> {
+    caller.must_see(&edge, &id).await?;
+    let (task, message) = edge.gateway.task_with_message(&id).await?.ok_or_else(|| unknown(id.as_str()))?;
+    let unseen = || unknown(id.as_str()).detail("its message was never seen here, or was pruned");
+    let message = message.ok_or_else(unseen)?;
+    Ok(json_response(StatusCode::OK, text(&MessageView::of(&task, &message))))
+}

@@ -1,0 +1,81 @@
+//! What every handler is given. Cheap to clone.
+
+use std::sync::Arc;
+
+use axum::body::Bytes;
+use metrics_exporter_prometheus::PrometheusHandle;
+use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
+
+use super::access::Access;
+use super::middleware::meters::Meters;
+use super::sse::TokenStreams;
+use crate::catalog::Catalog;
+use crate::config::{self, Auth, Config};
+use crate::tell::traces::Traces;
+use crate::usecase::Gateway;
+use runtime::lifecycle::Tasks;
+
+/// The edge's settings and the use cases behind it.
+#[derive(Clone)]
+pub struct Edge(Arc<Inner>);
+
+pub struct Inner {
+    pub gateway: Gateway,
+    pub catalog: Arc<Catalog>,
+    pub http: config::Http,
+    pub limits: config::Limits,
+    pub auth: Auth,
+    /// What each route asks of its caller.
+    pub access: Access,
+    /// `None` where no recorder was installed: `/metrics` is empty then.
+    pub metrics: Option<PrometheusHandle>,
+    pub meters: Meters,
+    /// The contract with this catalog's endpoints, written once.
+    pub openapi: Bytes,
+    /// Open event streams.
+    pub streams: Arc<Semaphore>,
+    pub token_streams: TokenStreams,
+    pub tasks: Tasks,
+    /// Where spans of requests go.
+    pub traces: Traces,
+    /// Ends the streams.
+    pub stop: CancellationToken,
+}
+
+impl Edge {
+    pub fn new(
+        config: &Config,
+        gateway: Gateway,
+        catalog: Arc<Catalog>,
+        tasks: Tasks,
+        metrics: Option<PrometheusHandle>,
+        traces: Traces,
+    ) -> Self {
+        super::base::set(&config.http.base_path);
+        let openapi = Bytes::from(super::openapi::running(&catalog, config.auth));
+        Self(Arc::new(Inner {
+            gateway,
+            openapi,
+            access: Access::new(&catalog),
+            catalog,
+            http: config.http.clone(),
+            limits: config.limits.clone(),
+            auth: config.auth,
+            metrics,
+            meters: Meters::default(),
+            traces,
+            streams: Arc::new(Semaphore::new(config.http.max_streams.min(Semaphore::MAX_PERMITS))),
+            token_streams: TokenStreams::default(),
+            stop: tasks.stop_token(),
+            tasks,
+        }))
+    }
+}
+
+impl std::ops::Deref for Edge {
+    type Target = Inner;
+    fn deref(&self) -> &Inner {
+        &self.0
+    }
+}

@@ -1,0 +1,144 @@
+//! The answer to a submission.
+
+use serde::{Serialize, Serializer};
+use utoipa::ToSchema;
+
+use crate::edge::base;
+use crate::usecase::submit::Submitted;
+
+/// Where to go from here.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = Links)]
+pub struct LinksView {
+    #[serde(rename = "self")]
+    #[schema(example = "/v1/tasks/0192f0c1-6c1e-7d3e-9f2a-3b8f0a5d1c42")]
+    pub this: String,
+    #[schema(example = "/result/0192f0c1-6c1e-7d3e-9f2a-3b8f0a5d1c42")]
+    pub result: String,
+    #[schema(example = "/v1/tasks/0192f0c1-6c1e-7d3e-9f2a-3b8f0a5d1c42/events")]
+    pub events: String,
+}
+
+impl LinksView {
+    pub fn task(id: &str) -> Self {
+        let id = encoded(id);
+        Self {
+            this: base::path(&format!("/v1/tasks/{id}")),
+            result: base::path(&format!("/result/{id}")),
+            events: base::path(&format!("/v1/tasks/{id}/events")),
+        }
+    }
+
+    /// A group's own page is its result.
+    pub fn group(id: &str) -> Self {
+        let id = encoded(id);
+        Self {
+            this: base::path(&format!("/result/{id}")),
+            result: base::path(&format!("/result/{id}")),
+            events: base::path(&format!("/v1/tasks/{id}/events")),
+        }
+    }
+}
+
+/// An id as a part of a path.
+fn encoded(id: &str) -> String {
+    let mut text = String::with_capacity(id.len());
+    for byte in id.bytes() {
+        if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {
+            text.push(char::from(byte));
+        } else {
+            text.push_str(&format!("%{byte:02X}"));
+        }
+    }
+    text
+}
+
+/// One task of a canvas.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = Child)]
+pub struct ChildView {
+    pub task_id: String,
+    #[schema(value_type = String)]
+    pub task: Option<String>,
+}
+
+/// Committed to disk.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = Accepted)]
+pub struct AcceptedView {
+    /// The task whose result is the result of the whole; absent for a group.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(example = "0192f0c1-6c1e-7d3e-9f2a-3b8f0a5d1c42")]
+    pub task_id: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub group_id: Option<String>,
+    #[schema(example = "PENDING")]
+    pub status: String,
+    #[schema(example = "accepted")]
+    pub phase: String,
+    /// Null for a group.
+    #[schema(example = "tasks.add")]
+    pub task: Option<String>,
+    /// Null for a group.
+    #[schema(example = "celery")]
+    pub queue: Option<String>,
+    #[schema(example = "tasks.add is accepted")]
+    pub message: String,
+    /// How many tasks a group has; absent otherwise.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(example = 3)]
+    pub count: Option<usize>,
+    /// The tasks of a canvas; left out for a single task and above 1,000.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub children: Vec<ChildView>,
+    pub links: LinksView,
+    /// `unique` joined a task that was there already.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub deduplicated: bool,
+    /// The path parameters of a catalog endpoint, as the client said them.
+    #[serde(flatten, serialize_with = "as_members")]
+    #[schema(ignore)]
+    pub echo: Vec<(String, String)>,
+}
+
+impl AcceptedView {
+    pub fn new(submitted: &Submitted, message: Option<String>, echo: Vec<(String, String)>) -> Self {
+        let links = match (&submitted.task_id, &submitted.group_id) {
+            (Some(id), _) => LinksView::task(id.as_str()),
+            (None, Some(id)) => LinksView::group(id.as_str()),
+            (None, None) => LinksView::task(""),
+        };
+        let task = submitted.task.as_ref().map(ToString::to_string);
+        let children = submitted
+            .children
+            .iter()
+            .map(|(id, task)| ChildView { task_id: id.to_string(), task: Some(task.to_string()) });
+        Self {
+            message: message.unwrap_or_else(|| sentence(submitted)),
+            task_id: submitted.task_id.as_ref().map(ToString::to_string),
+            group_id: submitted.group_id.as_ref().map(ToString::to_string),
+            status: submitted.status.clone(),
+            phase: submitted.phase.to_string(),
+            task,
+            queue: submitted.queue.as_ref().map(ToString::to_string),
+            count: submitted.group_id.as_ref().filter(|_| submitted.task_id.is_none()).map(|_| submitted.count),
+            children: children.collect(),
+            links,
+            deduplicated: submitted.joined,
+            echo,
+        }
+    }
+}
+
+fn sentence(submitted: &Submitted) -> String {
+    match &submitted.task {
+        Some(task) if submitted.joined => format!("{task} is there already"),
+        Some(task) if submitted.count > 1 => format!("{} tasks are accepted, the last is {task}", submitted.count),
+        Some(task) => format!("{task} is accepted"),
+        None => format!("a group of {} tasks is accepted", submitted.count),
+    }
+}
+
+fn as_members<S: Serializer>(members: &[(String, String)], serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_map(members.iter().map(|(name, value)| (name, value)))
+}

@@ -1,0 +1,26 @@
+//! What the ledger holds, as the API shows it: field by field in the contract's order. Results pass through verbatim.
+
+mod accepted;
+mod children;
+pub mod control;
+mod error;
+mod event;
+mod group;
+mod message;
+mod result;
+mod schedule;
+pub mod stats;
+mod task;
+mod webhook;
+
+pub use accepted::{AcceptedView, ChildView, LinksView};
+pub use celery::task::mask::Mask;
+pub use children::SentView;
+pub use error::ErrorView;
+pub use event::{EventView, SnapshotView};
+pub use group::{GroupEventView, GroupView, MemberView};
+pub use message::MessageView;
+pub use result::ResultView;
+pub use schedule::{PreviewView, RunListView, RunView, schedule_text};
+pub use task::{SummaryView, TaskListView, TaskView};
+pub use webhook::{DeliveryListView, DeliveryView, WebhookListView, WebhookView};

@@ -1,0 +1,74 @@
+//! The result body: what became of a task.
+
+use std::borrow::Cow;
+
+use serde::Serialize;
+use serde_json::value::RawValue;
+use utoipa::ToSchema;
+
+use super::{ErrorView, Mask, SentView};
+use celery::task::Phase;
+use ledger::Task;
+use runtime::clock::Time;
+
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = Result)]
+pub struct ResultView<'a> {
+    #[schema(value_type = String, example = "0192f0c1-6c1e-7d3e-9f2a-3b8f0a5d1c42")]
+    pub task_id: &'a str,
+    /// Null until the name of a task that others submitted is known.
+    #[schema(value_type = Option<String>, example = "tasks.add")]
+    pub task: Option<&'a str>,
+    /// Celery's word, or the task's own state.
+    #[schema(value_type = String, example = "SUCCESS")]
+    pub status: &'a str,
+    /// It will not change any more.
+    pub ready: bool,
+    pub successful: bool,
+    pub failed: bool,
+    /// The return value; null unless successful.
+    #[schema(value_type = serde_json::Value, example = 5)]
+    pub result: Option<Cow<'a, RawValue>>,
+    pub error: Option<ErrorView<'a>>,
+    #[schema(value_type = Option<String>)]
+    pub traceback: Option<&'a str>,
+    /// The newest `update_state` meta.
+    #[schema(value_type = serde_json::Value)]
+    pub progress: Option<Cow<'a, RawValue>>,
+    /// Tasks and groups that it sent while running.
+    pub children: Vec<SentView>,
+    pub retries: i32,
+    /// When it was finished.
+    #[schema(value_type = Option<String>, format = DateTime)]
+    pub date_done: Option<Time>,
+    #[schema(value_type = Option<String>)]
+    pub parent_id: Option<&'a str>,
+    #[schema(value_type = Option<String>)]
+    pub root_id: Option<&'a str>,
+    #[schema(value_type = Option<String>)]
+    pub group_id: Option<&'a str>,
+}
+
+impl<'a> ResultView<'a> {
+    pub fn of(task: &'a Task) -> Self {
+        let mask = Mask::new(&task.options.redact);
+        Self {
+            task_id: task.id.as_str(),
+            task: task.name.as_deref(),
+            status: &task.status,
+            ready: task.phase.is_final(),
+            successful: task.phase == Phase::Succeeded,
+            failed: matches!(task.phase, Phase::Failed | Phase::Lost),
+            result: mask.optional(task.result.as_deref()),
+            error: task.failure.as_ref().map(ErrorView::of),
+            traceback: task.traceback.as_deref(),
+            progress: mask.optional(task.progress.as_deref()),
+            children: SentView::list(task.children.as_deref()),
+            retries: task.retries,
+            date_done: task.finished_at,
+            parent_id: task.parent_id.as_ref().map(AsRef::as_ref),
+            root_id: task.root_id.as_ref().map(AsRef::as_ref),
+            group_id: task.group_id.as_ref().map(AsRef::as_ref),
+        }
+    }
+}

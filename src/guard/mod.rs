@@ -1,0 +1,4 @@
+//! Who may call, and how often.
+
+pub mod throttle;
+pub mod tokens;

@@ -1,0 +1,292 @@
+//! Who calls: known to every replica without asking the ledger for each request.
+//!
+//! Invariants: what is answered from memory was confirmed by the ledger less than [`FRESH`] ago, so a revoked token is refused
+//! everywhere within a second, even by a replica that cannot reach the ledger; what is remembered is bounded; a last use is
+//! written in batches, never by the request.
+
+mod secret;
+mod sight;
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::{Arc, RwLock};
+use std::time::{Duration, Instant};
+
+use subtle::ConstantTimeEq;
+use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
+use tracing::warn;
+
+use crate::config::Quota;
+use ledger::{Error, Scope, SecretHash, SharedLedger, Token};
+use runtime::clock::{self, Time};
+
+pub use secret::{Secret, TICKET_PREFIX, TOKEN_PREFIX};
+pub use sight::Sight;
+
+/// How long a confirmation by the ledger holds.
+const FRESH: Duration = Duration::from_millis(900);
+/// Between two looks at the ledger; one that takes its time still comes before the last one is stale.
+const PERIOD: Duration = Duration::from_millis(300);
+/// Between two writes of last uses.
+const NOTE_PERIOD: Duration = Duration::from_secs(5);
+/// Remembered tokens; more than this in use at once are looked up each time.
+const MOST_KNOWN: usize = 10_000;
+/// Look-ups at once: guesses of strangers leave the ledger's connections to others.
+const MOST_LOOKUPS: usize = 4;
+/// A ticket is fetched right before its one use.
+pub const TICKET_TTL: Duration = Duration::from_secs(30);
+
+/// Why a caller is not let in.
+#[derive(Debug, thiserror::Error)]
+pub enum Refusal {
+    #[error("the token is unknown, expired or revoked")]
+    Unknown,
+    #[error("the ticket is unknown, expired or used")]
+    UnknownTicket,
+    #[error("the ledger failed")]
+    Ledger(#[from] Error),
+}
+
+/// A token as this replica knows it.
+#[derive(Debug)]
+struct Known {
+    token: Token,
+    sight: Sight,
+    quota: Option<Quota>,
+    /// Cancelled when the token is revoked: streams end with it.
+    ended: CancellationToken,
+    /// Microseconds; zero while unused here.
+    last_used: AtomicI64,
+}
+
+/// Who calls. Cheap to clone.
+#[derive(Debug, Clone, Default)]
+pub struct Identity(Option<Arc<Known>>);
+
+impl Identity {
+    /// Whoever reaches the listener, where no token is required: may do everything.
+    pub fn anybody() -> Self {
+        Self(None)
+    }
+
+    /// `None` for [`Identity::anybody`].
+    pub fn token(&self) -> Option<&Token> {
+        self.0.as_ref().map(|known| &known.token)
+    }
+
+    /// The token's id.
+    pub fn id(&self) -> Option<&str> {
+        self.token().map(|token| token.id.as_str())
+    }
+
+    /// The token's name, for people.
+    pub fn name(&self) -> Option<&str> {
+        self.token().map(|token| token.name.as_str())
+    }
+
+    /// The token's own rate, if it has one.
+    pub fn quota(&self) -> Option<Quota> {
+        self.0.as_ref().and_then(|known| known.quota)
+    }
+
+    pub fn may(&self, scope: Scope) -> bool {
+        self.token().is_none_or(|token| token.scopes.contains(&scope) || token.scopes.contains(&Scope::Admin))
+    }
+
+    /// Which tasks it sees.
+    pub fn sight(&self) -> Sight {
+        self.0.as_ref().map_or_else(Sight::default, |known| known.sight.clone())
+    }
+
+    /// When the token stops being valid without being revoked.
+    pub fn expires_at(&self) -> Option<Time> {
+        self.token().and_then(|token| token.expires_at)
+    }
+
+    /// Cancelled when the token is revoked.
+    pub fn ended(&self) -> CancellationToken {
+        self.0.as_ref().map_or_else(CancellationToken::new, |known| known.ended.clone())
+    }
+}
+
+#[derive(Default)]
+struct Memory {
+    known: HashMap<SecretHash, Arc<Known>>,
+    /// The ledger's version when all of these were last confirmed.
+    version: Option<i64>,
+    /// When that confirmation was asked for.
+    confirmed_at: Option<Instant>,
+}
+
+/// Cheap to clone.
+#[derive(Clone)]
+pub struct Authority {
+    ledger: SharedLedger,
+    memory: Arc<RwLock<Memory>>,
+    lookups: Arc<Semaphore>,
+}
+
+impl Authority {
+    pub fn new(ledger: SharedLedger) -> Self {
+        Self { ledger, memory: Arc::default(), lookups: Arc::new(Semaphore::new(MOST_LOOKUPS)) }
+    }
+
+    /// Who holds this token.
+    ///
+    /// # Errors
+    /// When nobody does, or when the ledger would have to be asked and does not answer.
+    pub async fn holder(&self, text: &str) -> Result<Identity, Refusal> {
+        let hash = Secret::read(TOKEN_PREFIX, text).ok_or(Refusal::Unknown)?.hash();
+        self.holder_of(&hash).await?.ok_or(Refusal::Unknown)
+    }
+
+    /// A ticket of one use that stands for the caller's token; it is worth nothing where no token is required.
+    pub async fn ticket(&self, identity: &Identity) -> Result<(Secret, Time), Error> {
+        let (ticket, now) = (Secret::new(TICKET_PREFIX), clock::now());
+        let expires_at = now.plus(TICKET_TTL);
+        if let Some(token) = identity.token() {
+            self.ledger.add_ticket(&ticket.hash(), &token.hash, now, expires_at).await?;
+        }
+        Ok((ticket, expires_at))
+    }
+
+    /// Uses a ticket up.
+    pub async fn bearer(&self, text: &str) -> Result<Identity, Refusal> {
+        let ticket = Secret::read(TICKET_PREFIX, text).ok_or(Refusal::UnknownTicket)?.hash();
+        let token = {
+            let _turn = self.lookups.acquire().await.expect("the semaphore is never closed");
+            self.ledger.take_ticket(&ticket, clock::now()).await?.ok_or(Refusal::UnknownTicket)?
+        };
+        self.holder_of(&token).await?.ok_or(Refusal::UnknownTicket)
+    }
+
+    async fn holder_of(&self, hash: &SecretHash) -> Result<Option<Identity>, Error> {
+        let known = match self.remembered(hash) {
+            Some(known) => known,
+            None => match self.look_up(hash).await? {
+                Some(known) => known,
+                None => return Ok(None),
+            },
+        };
+        let now = clock::now();
+        // The map has found it by its hash already; a comparison that takes the same time wherever two differ decides.
+        let is_same: bool = known.token.hash.ct_eq(hash).into();
+        if !is_same || !known.token.is_valid_at(now) || known.ended.is_cancelled() {
+            return Ok(None);
+        }
+        known.last_used.store(now.0, Ordering::Relaxed);
+        Ok(Some(Identity(Some(known))))
+    }
+
+    fn remembered(&self, hash: &SecretHash) -> Option<Arc<Known>> {
+        let memory = self.memory.read().expect("nothing panics under this lock");
+        memory.confirmed_at.filter(|at| at.elapsed() < FRESH)?;
+        memory.known.get(hash).cloned()
+    }
+
+    async fn look_up(&self, hash: &SecretHash) -> Result<Option<Arc<Known>>, Error> {
+        let _turn = self.lookups.acquire().await.expect("the semaphore is never closed");
+        let version = self.memory.read().expect("nothing panics under this lock").version;
+        let Some(token) = self.ledger.tokens_by_hash(&[*hash]).await?.into_iter().next() else { return Ok(None) };
+        let mut memory = self.memory.write().expect("nothing panics under this lock");
+        // The one that others use already: their streams end with it.
+        let known = match memory.known.get(hash) {
+            Some(known) if token.is_valid_at(clock::now()) => return Ok(Some(Arc::clone(known))),
+            _ => Arc::new(Known {
+                sight: Sight::of(&token.tasks),
+                quota: token.rate.as_deref().and_then(|rate| Quota::parse(rate).ok()),
+                token,
+                ended: CancellationToken::new(),
+                last_used: AtomicI64::new(0),
+            }),
+        };
+        // Something was changed meanwhile, maybe this token: it holds for this request only.
+        if memory.version == version && version.is_some() && memory.known.len() < MOST_KNOWN {
+            memory.known.insert(*hash, Arc::clone(&known));
+        }
+        Ok(Some(known))
+    }
+
+    /// Looks whether what is remembered still holds.
+    async fn confirm(&self) -> Result<(), Error> {
+        let asked_at = Instant::now();
+        let version = self.ledger.token_version().await?;
+        let hashes: Vec<SecretHash> = {
+            let mut memory = self.memory.write().expect("nothing panics under this lock");
+            if memory.version == Some(version) {
+                memory.confirmed_at = Some(asked_at);
+                return Ok(());
+            }
+            // From here on nothing that was read before is remembered; what is remembered already is read again below.
+            memory.version = Some(version);
+            memory.confirmed_at = None;
+            memory.known.keys().copied().collect()
+        };
+        let mut valid = HashMap::new();
+        if !hashes.is_empty() {
+            let now = clock::now();
+            let tokens = self.ledger.tokens_by_hash(&hashes).await.inspect_err(|_| self.forget_version())?;
+            valid = tokens.into_iter().filter(|token| token.is_valid_at(now)).map(|token| (token.hash, ())).collect();
+        }
+        let mut memory = self.memory.write().expect("nothing panics under this lock");
+        for hash in hashes {
+            if !valid.contains_key(&hash)
+                && let Some(known) = memory.known.remove(&hash)
+            {
+                known.ended.cancel();
+            }
+        }
+        memory.confirmed_at = Some(asked_at);
+        Ok(())
+    }
+
+    /// The next look reads everything again.
+    fn forget_version(&self) {
+        self.memory.write().expect("nothing panics under this lock").version = None;
+    }
+
+    /// Writes the uses since the last call; forgets what has expired.
+    async fn note_uses(&self, noted: &mut HashMap<String, i64>) -> Result<(), Error> {
+        let now = clock::now();
+        let used: Vec<(String, Time)> = {
+            let mut memory = self.memory.write().expect("nothing panics under this lock");
+            let used = |known: &Arc<Known>| (known.token.id.clone(), Time(known.last_used.load(Ordering::Relaxed)));
+            let used = memory.known.values().map(used).filter(|(id, at)| at.0 > noted.get(id).copied().unwrap_or(0));
+            let used = used.collect();
+            memory.known.retain(|_, known| {
+                let keep = known.token.is_valid_at(now);
+                if !keep {
+                    known.ended.cancel();
+                }
+                keep
+            });
+            used
+        };
+        if used.is_empty() {
+            return Ok(());
+        }
+        self.ledger.note_token_uses(&used).await?;
+        noted.extend(used.into_iter().map(|(id, at)| (id, at.0)));
+        Ok(())
+    }
+
+    /// Runs until `stop`; the last uses are written then.
+    pub async fn run(self, stop: CancellationToken) {
+        let (mut noted, mut noted_at, mut is_away) = (HashMap::new(), Instant::now(), false);
+        while !stop.is_cancelled() {
+            let confirmed = self.confirm().await;
+            if let (Err(error), false) = (&confirmed, is_away) {
+                warn!(%error, "tokens cannot be confirmed: requests ask the ledger themselves");
+            }
+            is_away = confirmed.is_err();
+            if noted_at.elapsed() > NOTE_PERIOD {
+                // What is not written now is written with the next.
+                let _ = self.note_uses(&mut noted).await;
+                noted_at = Instant::now();
+            }
+            tokio::select! { () = stop.cancelled() => {} () = tokio::time::sleep(PERIOD) => {} }
+        }
+        let _ = self.note_uses(&mut noted).await;
+    }
+}

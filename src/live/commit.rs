@@ -1,0 +1,199 @@
+//! Group commit: concurrent submissions share one insert and one commit.
+//!
+//! There is no timer: a batch is whatever arrived while the previous one was being written. Alone, a submission waits for
+//! nobody; under load the batch grows by itself.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use metrics::histogram;
+use tokio::sync::{mpsc, oneshot};
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+use tracing::error;
+
+use super::hub::Hub;
+use crate::live::direct;
+use celery::task::{Phase, TaskId};
+use ledger::{Conflict, Error, Inserted, NewGroup, NewTask, Outgoing, SharedLedger, Submission};
+use runtime::crash_points;
+
+/// Submissions that wait for the batch in progress. More than the connections of one replica.
+const CAPACITY: usize = 4_096;
+/// Tasks in one commit: bounds its latency and memory.
+const BATCH_TASKS: usize = 4_000;
+const BATCH_BYTES: usize = 32 << 20;
+/// A caller that waits longer gets an error; its submission may still be committed.
+const PATIENCE: Duration = Duration::from_secs(15);
+
+struct Request {
+    submission: Submission,
+    reply: oneshot::Sender<Result<Result<Inserted, Conflict>, CommitError>>,
+}
+
+/// Why a submission could not be written down.
+#[derive(Debug, thiserror::Error)]
+pub enum CommitError {
+    #[error("the ledger is not available")]
+    Unavailable,
+    #[error("the ledger did not answer in time")]
+    TimedOut,
+    #[error("the ledger refused the submission")]
+    Refused,
+}
+
+/// Callers' side: cheap to clone.
+#[derive(Clone)]
+pub struct Handle(mpsc::Sender<Request>);
+
+impl Handle {
+    /// Returns when the submission is committed, or refused.
+    ///
+    /// # Cancel safety
+    /// A dropped call may leave the submission committed; an `Idempotency-Key` tells.
+    pub async fn commit(&self, submission: Submission) -> Result<Result<Inserted, Conflict>, CommitError> {
+        let (reply, answer) = oneshot::channel();
+        let work = async {
+            self.0.send(Request { submission, reply }).await.map_err(|_| CommitError::Unavailable)?;
+            answer.await.map_err(|_| CommitError::Unavailable)?
+        };
+        let started = Instant::now();
+        let outcome = tokio::time::timeout(PATIENCE, work).await.map_err(|_| CommitError::TimedOut)?;
+        histogram!("taskgate_submit_seconds").record(started.elapsed().as_secs_f64());
+        outcome
+    }
+}
+
+/// Writes batches, one after the other.
+pub struct Committer {
+    requests: mpsc::Receiver<Request>,
+    ledger: SharedLedger,
+    relay: direct::Handle,
+    hub: Hub,
+}
+
+impl Committer {
+    pub fn new(ledger: SharedLedger, relay: direct::Handle, hub: Hub) -> (Self, Handle) {
+        let (sender, requests) = mpsc::channel(CAPACITY);
+        (Self { requests, ledger, relay, hub }, Handle(sender))
+    }
+
+    /// Runs until `stop`; what was received by then is written first.
+    pub async fn run(mut self, stop: CancellationToken) {
+        let mut waiting = Vec::new();
+        loop {
+            let count = tokio::select! {
+                biased;
+                () = stop.cancelled() => break,
+                count = self.requests.recv_many(&mut waiting, CAPACITY) => count,
+            };
+            if count == 0 {
+                break;
+            }
+            self.write_all(&mut waiting).await;
+        }
+        self.requests.close();
+        while self.requests.recv_many(&mut waiting, CAPACITY).await > 0 {
+            self.write_all(&mut waiting).await;
+        }
+    }
+
+    async fn write_all(&mut self, waiting: &mut Vec<Request>) {
+        while !waiting.is_empty() {
+            let rest = waiting.split_off(batch_end(waiting));
+            let batch = std::mem::replace(waiting, rest);
+            self.write(batch).await;
+        }
+    }
+
+    async fn write(&mut self, batch: Vec<Request>) {
+        let (submissions, replies): (Vec<_>, Vec<_>) = batch.into_iter().map(|one| (one.submission, one.reply)).unzip();
+        histogram!("taskgate_commit_batch_submissions").record(submissions.len() as f64);
+        crash_points::reach(crash_points::BEFORE_COMMIT);
+        let started = Instant::now();
+        let outcome = self.ledger.insert(&submissions).await;
+        histogram!("taskgate_commit_seconds").record(started.elapsed().as_secs_f64());
+        crash_points::reach(crash_points::AFTER_COMMIT);
+        match outcome {
+            Ok(outcomes) => self.answer(submissions, replies, outcomes),
+            Err(error) => refuse(replies, &error),
+        }
+    }
+
+    /// The relay gets its part before the callers get theirs: a message is on its way when its 202 is.
+    fn answer(
+        &self,
+        submissions: Vec<Submission>,
+        replies: Vec<oneshot::Sender<Result<Result<Inserted, Conflict>, CommitError>>>,
+        outcomes: Vec<Result<Inserted, Conflict>>,
+    ) {
+        let mut offer = Vec::new();
+        let mut held = false;
+        for (submission, outcome) in submissions.into_iter().zip(&outcomes) {
+            if let Ok(inserted) = outcome {
+                held |= submission.tasks.iter().any(|task| task.phase == Phase::Held);
+                self.hub.accepted(&submission, &inserted.task_nos);
+                offer.extend(outgoing(submission, inserted));
+            }
+        }
+        self.relay.offer(offer);
+        if held {
+            self.relay.nudge();
+        }
+        for (reply, outcome) in replies.into_iter().zip(outcomes) {
+            let _ = reply.send(Ok(outcome));
+        }
+    }
+}
+
+fn refuse(replies: Vec<oneshot::Sender<Result<Result<Inserted, Conflict>, CommitError>>>, error: &Error) {
+    error!(error = %error, source = ?std::error::Error::source(error).map(ToString::to_string), "{} submissions were not written", replies.len());
+    for reply in replies {
+        let refused = if error.is_transient() { CommitError::Unavailable } else { CommitError::Refused };
+        let _ = reply.send(Err(refused));
+    }
+}
+
+fn batch_end(waiting: &[Request]) -> usize {
+    let (mut tasks, mut bytes) = (0, 0);
+    let fits = waiting.iter().take_while(|request| {
+        let first = tasks == 0;
+        tasks += request.submission.tasks.len();
+        bytes += request.submission.tasks.iter().map(|task| task.body.len()).sum::<usize>();
+        first || (tasks <= BATCH_TASKS && bytes <= BATCH_BYTES)
+    });
+    fits.count().max(1)
+}
+
+/// What of a committed submission may be published now.
+pub fn outgoing(submission: Submission, inserted: &Inserted) -> Vec<Outgoing> {
+    let Submission { at, tasks, groups, .. } = submission;
+    let mut of_canvas: HashMap<TaskId, Vec<NewGroup>> = HashMap::new();
+    for group in groups.into_iter().filter(|group| group.chord_size.is_some() || group.structure.is_some()) {
+        of_canvas.entry(group.root_id.clone()).or_default().push(group);
+    }
+    let of_canvas: HashMap<TaskId, Arc<[NewGroup]>> =
+        of_canvas.into_iter().map(|(root, groups)| (root, groups.into())).collect();
+    let none: Arc<[NewGroup]> = Arc::default();
+    let ready = tasks.into_iter().zip(&inserted.task_nos).filter(|(task, _)| task.phase == Phase::Accepted);
+    ready
+        .filter_map(|(task, no)| {
+            let NewTask { id, name, queue, priority, headers, body, expires_at, root_id, options, .. } = task;
+            headers.map(|headers| Outgoing {
+                no: *no,
+                id,
+                name,
+                queue,
+                spread: options.spread,
+                priority,
+                delivery: 1,
+                headers,
+                body,
+                accepted_at: at,
+                expires_at,
+                groups: Arc::clone(of_canvas.get(&root_id).unwrap_or(&none)),
+            })
+        })
+        .collect()
+}

@@ -1,0 +1,190 @@
+//! The direct way from a commit to the relay of the same process: a bounded channel beside the outbox.
+//!
+//! What is refused here costs time, never a task, because the outbox has it. A caller with many tasks waits here until there
+//! is room.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicUsize, Ordering};
+use std::time::Duration;
+
+use tokio::sync::{Notify, mpsc};
+use tokio::time::Instant;
+
+use ledger::Outgoing;
+
+/// Messages in one pass of either way.
+pub const BATCH: usize = 1_000;
+/// How late a direct push may be, by Redis's clock.
+pub const DIRECT_DEADLINE: Duration = Duration::from_secs(30);
+/// Tasks on the direct way, in memory: seconds of the fastest submission. When it is full the outbox way takes over.
+const DIRECT_CAPACITY: usize = 32_768;
+/// Offers on the direct way: each is what one commit brought.
+const DIRECT_OFFERS: usize = 4_096;
+
+/// What the two sides know of each other.
+#[derive(Default)]
+pub struct Shared {
+    /// The direct way is open.
+    pub direct: AtomicBool,
+    /// Tasks that were offered and are on the direct way.
+    pub offered: AtomicUsize,
+    /// The last pass over the outbox failed.
+    pub is_stuck: AtomicBool,
+    pub wake: Notify,
+    /// Some of what was offered has gone.
+    pub room: Notify,
+    /// Due rows at the last look.
+    pub backlog: AtomicI64,
+    /// Rows per second that the last passes took out, times 1,000.
+    pub drain_rate: AtomicI64,
+}
+
+impl Shared {
+    /// More is on its way than others should come behind. A shut way opens when little is left in the outbox.
+    fn is_full(&self) -> bool {
+        if self.direct.load(Ordering::Acquire) {
+            self.offered.load(Ordering::Acquire) > DIRECT_CAPACITY / 2
+        } else {
+            !self.is_stuck.load(Ordering::Acquire) && self.backlog.load(Ordering::Relaxed) > BATCH as i64
+        }
+    }
+}
+
+/// Callers' side of the relay: cheap to clone.
+#[derive(Clone)]
+pub struct Handle {
+    direct: mpsc::Sender<Vec<Outgoing>>,
+    pub shared: Arc<Shared>,
+}
+
+impl Handle {
+    /// With the other end of the direct way, which is shut at first.
+    pub fn open() -> (Self, mpsc::Receiver<Vec<Outgoing>>) {
+        let (direct, offers) = mpsc::channel(DIRECT_OFFERS);
+        (Self { direct, shared: Arc::default() }, offers)
+    }
+
+    /// Offers what was just committed. A refused offer costs time, never a task: the outbox has it.
+    pub fn offer(&self, batch: Vec<Outgoing>) {
+        if batch.is_empty() {
+            return;
+        }
+        if !self.shared.direct.load(Ordering::Acquire) {
+            // It waits in the outbox: the limit is kept between two looks too.
+            self.shared.backlog.fetch_add(i64::try_from(batch.len()).unwrap_or(0), Ordering::Relaxed);
+            return;
+        }
+        let tasks = batch.len();
+        let offered = self.shared.offered.fetch_add(tasks, Ordering::AcqRel) + tasks;
+        if offered > DIRECT_CAPACITY || self.direct.try_send(batch).is_err() {
+            self.shared.offered.fetch_sub(tasks, Ordering::AcqRel);
+            self.shared.direct.store(false, Ordering::Release);
+            self.shared.wake.notify_one();
+        }
+    }
+
+    /// Waits until little is on its way, as long as it moves, half a minute at most: for callers who have much and can wait. While
+    /// Redis is away what they bring is taken without waiting, up to the limit of the outbox.
+    pub async fn room(&self) {
+        let until = Instant::now() + DIRECT_DEADLINE;
+        loop {
+            let gone = self.shared.room.notified();
+            if !self.shared.is_full() || tokio::time::timeout_at(until, gone).await.is_err() {
+                return;
+            }
+        }
+    }
+
+    /// Whether everything offered so far is taken: more may be offered without piling it up.
+    pub fn is_idle(&self) -> bool {
+        self.direct.capacity() == self.direct.max_capacity()
+    }
+
+    /// Something may have become due. A lost nudge costs one period.
+    pub fn nudge(&self) {
+        self.shared.wake.notify_one();
+    }
+
+    /// Due rows at the last look, and what was accepted since while Redis was away.
+    pub fn backlog(&self) -> i64 {
+        self.shared.backlog.load(Ordering::Relaxed)
+    }
+
+    /// How long until the present backlog is gone at the present rate; between 1 and 300 s.
+    pub fn drain_time(&self) -> Duration {
+        let rate = self.shared.drain_rate.load(Ordering::Relaxed).max(1);
+        let secs = self.backlog().saturating_mul(1_000) / rate;
+        Duration::from_secs(u64::try_from(secs.clamp(1, 300)).unwrap_or(1))
+    }
+}
+
+#[cfg(test)]
+pub(crate) fn sample(id: &str) -> Outgoing {
+    use celery::task::{Priority, QueueName, TaskId, TaskName};
+    Outgoing {
+        no: 1,
+        id: TaskId::parse(id).unwrap(),
+        name: TaskName::parse("a").unwrap(),
+        queue: QueueName::parse("celery").unwrap(),
+        spread: None,
+        priority: Priority::default(),
+        delivery: 1,
+        headers: String::new(),
+        body: String::new(),
+        accepted_at: runtime::clock::Time(0),
+        expires_at: None,
+        groups: Arc::default(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures_util::poll;
+
+    use super::*;
+
+    fn tasks(count: usize) -> Vec<Outgoing> {
+        vec![sample("t"); count]
+    }
+
+    fn open() -> (Handle, mpsc::Receiver<Vec<Outgoing>>) {
+        let (handle, offers) = Handle::open();
+        handle.shared.direct.store(true, Ordering::Release);
+        (handle, offers)
+    }
+
+    #[test]
+    fn the_direct_way_holds_so_many_tasks_in_however_many_offers() {
+        let (handle, mut offers) = open();
+        handle.offer(tasks(DIRECT_CAPACITY));
+        handle.offer(tasks(1));
+        assert!(!handle.shared.direct.load(Ordering::Acquire), "one too many shuts it");
+        assert_eq!(offers.try_recv().map(|offer| offer.len()), Ok(DIRECT_CAPACITY));
+        assert!(offers.try_recv().is_err(), "the other one is left to the outbox");
+        assert_eq!(handle.shared.offered.load(Ordering::Acquire), DIRECT_CAPACITY, "and does not count");
+    }
+
+    #[tokio::test]
+    async fn who_has_much_waits_until_half_is_gone() {
+        let (handle, _offers) = open();
+        handle.offer(tasks(DIRECT_CAPACITY / 2));
+        handle.room().await;
+        handle.offer(tasks(1));
+        let mut waiting = std::pin::pin!(handle.room());
+        assert!(poll!(waiting.as_mut()).is_pending());
+        handle.shared.offered.fetch_sub(1, Ordering::AcqRel);
+        handle.shared.room.notify_waiters();
+        waiting.await;
+    }
+
+    #[tokio::test]
+    async fn what_waits_in_the_outbox_is_waited_for_only_while_it_moves() {
+        let (handle, _offers) = Handle::open();
+        handle.shared.backlog.store(i64::try_from(DIRECT_CAPACITY).unwrap(), Ordering::Relaxed);
+        let mut waiting = std::pin::pin!(handle.room());
+        assert!(poll!(waiting.as_mut()).is_pending());
+        handle.shared.is_stuck.store(true, Ordering::Release);
+        handle.shared.room.notify_waiters();
+        waiting.await;
+    }
+}

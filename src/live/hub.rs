@@ -1,0 +1,167 @@
+//! Hands committed events to whoever watches their task in this process.
+//!
+//! A watcher gets each event of its task once and in order, whatever the hub does: it counts `seq`, and where one is missing
+//! (a slow reader, another replica's commit, a reconnect) it reads the ledger from its last number. So the hub may drop,
+//! repeat and reorder, and every buffer in it is bounded.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex};
+
+use tokio::sync::broadcast;
+
+use celery::task::{GroupId, Phase, TaskId};
+use ledger::{Event, Submission};
+
+/// A second of a chatty task, kept for each one that is watched. A reader that lags further reads the ledger instead.
+const WATCH_CAPACITY: usize = 32;
+/// About a second of a busy feed for those who watch everything.
+const FIREHOSE_CAPACITY: usize = 1_024;
+
+/// What a watcher is told.
+#[derive(Debug, Clone)]
+pub enum Signal {
+    /// This was committed.
+    Event(Arc<Event>),
+    /// Something may have been: look.
+    Look,
+}
+
+#[derive(Default)]
+struct Topics {
+    tasks: HashMap<TaskId, broadcast::Sender<Signal>>,
+    groups: HashMap<GroupId, broadcast::Sender<Signal>>,
+}
+
+/// Cheap to clone.
+#[derive(Clone)]
+pub struct Hub {
+    topics: Arc<Mutex<Topics>>,
+    firehose: broadcast::Sender<()>,
+    /// Ends other than success, for whoever settles what follows.
+    bad_ends: broadcast::Sender<Arc<Event>>,
+}
+
+impl Default for Hub {
+    fn default() -> Self {
+        Self {
+            topics: Arc::default(),
+            firehose: broadcast::channel(FIREHOSE_CAPACITY).0,
+            bad_ends: broadcast::channel(FIREHOSE_CAPACITY).0,
+        }
+    }
+}
+
+impl Hub {
+    /// From now on every event of this task is signalled. Subscribe first, then read the ledger.
+    pub fn watch_task(&self, id: &TaskId) -> broadcast::Receiver<Signal> {
+        let mut topics = self.topics.lock().expect("nothing panics under this lock");
+        let sender = topics.tasks.entry(id.clone()).or_insert_with(|| broadcast::channel(WATCH_CAPACITY).0);
+        sender.subscribe()
+    }
+
+    /// Signals with every event of a member.
+    pub fn watch_group(&self, id: &GroupId) -> broadcast::Receiver<Signal> {
+        let mut topics = self.topics.lock().expect("nothing panics under this lock");
+        let sender = topics.groups.entry(id.clone()).or_insert_with(|| broadcast::channel(WATCH_CAPACITY).0);
+        sender.subscribe()
+    }
+
+    /// Wakes with every commit.
+    pub fn watch_all(&self) -> broadcast::Receiver<()> {
+        self.firehose.subscribe()
+    }
+
+    /// Every end committed by this process that is not a success.
+    pub fn watch_bad_ends(&self) -> broadcast::Receiver<Arc<Event>> {
+        self.bad_ends.subscribe()
+    }
+
+    /// Tells the watchers of these committed events.
+    pub fn publish(&self, events: &[Event]) {
+        if events.is_empty() {
+            return;
+        }
+        for event in events.iter().filter(|event| event.phase.is_final() && event.phase != Phase::Succeeded) {
+            let _ = self.bad_ends.send(Arc::new(event.clone()));
+        }
+        for (sender, event) in self.targets(events) {
+            let _ = sender.send(Signal::Event(event));
+        }
+        let _ = self.firehose.send(());
+    }
+
+    /// Tells of a submission that was just committed. Most are watched by nobody yet: their events are not even made.
+    pub fn accepted(&self, submission: &Submission, task_nos: &[i64]) {
+        if !self.is_watched() {
+            let _ = self.firehose.send(());
+            return;
+        }
+        let tasks = submission.tasks.iter().zip(task_nos);
+        let events: Vec<Event> = tasks.map(|(task, &no)| Event::accepted(no, task, submission.at)).collect();
+        self.publish(&events);
+    }
+
+    fn is_watched(&self) -> bool {
+        let topics = self.topics.lock().expect("nothing panics under this lock");
+        !topics.tasks.is_empty() || !topics.groups.is_empty()
+    }
+
+    /// Whether somebody here watches one of these tasks.
+    pub fn watches<'a>(&self, ids: impl IntoIterator<Item = &'a TaskId>) -> bool {
+        let topics = self.topics.lock().expect("nothing panics under this lock");
+        !topics.tasks.is_empty() && ids.into_iter().any(|id| topics.tasks.contains_key(id))
+    }
+
+    /// Another replica changed these tasks.
+    pub fn look(&self, ids: &[TaskId]) {
+        let senders: Vec<_> = {
+            let topics = self.topics.lock().expect("nothing panics under this lock");
+            let tasks = ids.iter().filter_map(|id| topics.tasks.get(id)).cloned();
+            // Which groups they belong to is not said: each is looked at.
+            tasks.chain(topics.groups.values().cloned()).collect()
+        };
+        for sender in senders {
+            let _ = sender.send(Signal::Look);
+        }
+        let _ = self.firehose.send(());
+    }
+
+    /// Anything may have changed.
+    pub fn look_everywhere(&self) {
+        let senders: Vec<_> = {
+            let topics = self.topics.lock().expect("nothing panics under this lock");
+            topics.tasks.values().chain(topics.groups.values()).cloned().collect()
+        };
+        for sender in senders {
+            let _ = sender.send(Signal::Look);
+        }
+        let _ = self.firehose.send(());
+    }
+
+    /// Forgets topics nobody watches. Called now and then: a topic without watchers costs memory, nothing else.
+    pub fn sweep(&self) {
+        let mut topics = self.topics.lock().expect("nothing panics under this lock");
+        topics.tasks.retain(|_, sender| sender.receiver_count() > 0);
+        topics.groups.retain(|_, sender| sender.receiver_count() > 0);
+        topics.tasks.shrink_to_fit();
+    }
+
+    /// Senders are taken out under the lock and used after it: nobody is woken while it is held.
+    fn targets(&self, events: &[Event]) -> Vec<(broadcast::Sender<Signal>, Arc<Event>)> {
+        let topics = self.topics.lock().expect("nothing panics under this lock");
+        if topics.tasks.is_empty() && topics.groups.is_empty() {
+            return Vec::new();
+        }
+        let mut targets = Vec::new();
+        for event in events {
+            let task = topics.tasks.get(&event.task_id);
+            let group = event.group_id.as_ref().and_then(|id| topics.groups.get(id));
+            if task.is_none() && group.is_none() {
+                continue;
+            }
+            let event = Arc::new(event.clone());
+            targets.extend(task.into_iter().chain(group).map(|sender| (sender.clone(), Arc::clone(&event))));
+        }
+        targets
+    }
+}

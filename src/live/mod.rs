@@ -1,0 +1,8 @@
+//! What stands in front of the ledger: submissions are committed in groups, reads are batched, changes are shown live.
+
+pub mod commit;
+pub mod direct;
+pub mod hub;
+pub mod news;
+pub mod pauses;
+pub mod reads;

@@ -1,0 +1,181 @@
+//! Reads of one task by its id: callers at the same time share queries, and what has ended is remembered for a moment.
+//!
+//! There is no timer: a query asks for whatever was wanted while the queries before it ran. Alone, a reader waits for nobody.
+//! A task that has not ended is read anew by every query; one that has ended does not change, except that it is pruned, or that a
+//! second run of it is noted in its history: an answer may be [`FRESH`] older than that.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use quick_cache::Weighter;
+use quick_cache::sync::Cache;
+use tokio::sync::{mpsc, oneshot};
+use tokio::task::JoinSet;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use celery::task::{Phase, TaskId};
+use ledger::{Error, SharedLedger, Task};
+
+/// How long the record of an ended task is answered without asking the ledger.
+const FRESH: Duration = Duration::from_secs(1);
+/// Memory for them, and the largest that is kept: larger ones would push out hundreds of others.
+const CACHE_BYTES: u64 = 32 << 20;
+const LARGEST: usize = 256 << 10;
+/// Its names and ids, roughly.
+const SMALL_TEXTS: usize = 256;
+/// What is expected, for the size of the tables.
+const CACHE_TASKS: usize = 8_192;
+/// Readers that wait for a query. More than the connections of one replica usually ask at a time; beyond it they queue up.
+const CAPACITY: usize = 4_096;
+/// Tasks in one query, and queries at a time: two keep the database busy while the answers of one are handed out.
+const BATCH: usize = 256;
+const QUERIES: usize = 2;
+
+type Answer = Result<Option<Arc<Task>>, Error>;
+
+struct Request {
+    id: TaskId,
+    reply: oneshot::Sender<Answer>,
+}
+
+#[derive(Clone)]
+struct Ended {
+    task: Arc<Task>,
+    until: Instant,
+}
+
+#[derive(Clone)]
+struct Bytes;
+
+impl Weighter<TaskId, Ended> for Bytes {
+    fn weight(&self, _: &TaskId, ended: &Ended) -> u64 {
+        size(&ended.task) as u64
+    }
+}
+
+type Memory = Arc<Cache<TaskId, Ended, Bytes>>;
+
+/// Readers' side: cheap to clone.
+#[derive(Clone)]
+pub struct Handle {
+    requests: mpsc::Sender<Request>,
+    memory: Memory,
+    ledger: SharedLedger,
+}
+
+impl Handle {
+    /// The task as the ledger has it.
+    ///
+    /// # Errors
+    /// As [`Ledger::task`](ledger::Ledger::task).
+    ///
+    /// # Cancel safety
+    /// Nothing is lost but the answer.
+    pub async fn task(&self, id: &TaskId) -> Answer {
+        if let Some(ended) = self.memory.get(id).filter(|ended| ended.until > Instant::now()) {
+            return Ok(Some(ended.task));
+        }
+        let (reply, answer) = oneshot::channel();
+        if self.requests.send(Request { id: id.clone(), reply }).await.is_ok()
+            && let Ok(answer) = answer.await
+        {
+            return answer;
+        }
+        // The reader has stopped; requests that are still open are answered.
+        Ok(self.ledger.task(id).await?.map(Arc::new))
+    }
+}
+
+/// Asks the ledger for many at a time.
+pub struct Reader {
+    requests: mpsc::Receiver<Request>,
+    memory: Memory,
+    ledger: SharedLedger,
+}
+
+impl Reader {
+    pub fn new(ledger: SharedLedger) -> (Self, Handle) {
+        let (sender, requests) = mpsc::channel(CAPACITY);
+        let memory = Arc::new(Cache::with_weighter(CACHE_TASKS, CACHE_BYTES, Bytes));
+        let handle = Handle { requests: sender, memory: Arc::clone(&memory), ledger: ledger.clone() };
+        (Self { requests, memory, ledger }, handle)
+    }
+
+    /// Runs until `stop`.
+    pub async fn run(mut self, stop: CancellationToken) {
+        let mut waiting = Vec::new();
+        let mut queries = JoinSet::new();
+        loop {
+            tokio::select! {
+                biased;
+                () = stop.cancelled() => break,
+                Some(_) = queries.join_next() => {}
+                count = self.requests.recv_many(&mut waiting, BATCH), if queries.len() < QUERIES => {
+                    if count == 0 {
+                        break;
+                    }
+                    let batch = std::mem::take(&mut waiting);
+                    queries.spawn(answer(batch, self.ledger.clone(), Arc::clone(&self.memory)));
+                }
+            }
+        }
+        while queries.join_next().await.is_some() {}
+    }
+}
+
+async fn answer(batch: Vec<Request>, ledger: SharedLedger, memory: Memory) {
+    let mut wanted: HashMap<TaskId, Vec<oneshot::Sender<Answer>>> = HashMap::with_capacity(batch.len());
+    for Request { id, reply } in batch {
+        wanted.entry(id).or_default().push(reply);
+    }
+    if wanted.len() > 1 {
+        let ids: Vec<TaskId> = wanted.keys().cloned().collect();
+        if let Ok(found) = ledger.tasks_by_id(&ids).await {
+            for task in found.into_iter().map(Arc::new) {
+                remember(&memory, &task);
+                for reply in wanted.remove(&task.id).unwrap_or_default() {
+                    let _ = reply.send(Ok(Some(Arc::clone(&task))));
+                }
+            }
+            for reply in wanted.into_values().flatten() {
+                let _ = reply.send(Ok(None));
+            }
+            return;
+        }
+        // Whose fault it was is not known: each has an answer of its own.
+    }
+    for (id, replies) in wanted {
+        one(&id, replies, &ledger, &memory).await;
+    }
+}
+
+async fn one(id: &TaskId, replies: Vec<oneshot::Sender<Answer>>, ledger: &SharedLedger, memory: &Memory) {
+    let found = ledger.task(id).await.map(|task| task.map(Arc::new)).map_err(Arc::new);
+    if let Ok(Some(task)) = &found {
+        remember(memory, task);
+    }
+    for reply in replies {
+        let _ = reply.send(found.clone().map_err(shared));
+    }
+}
+
+/// The same trouble for each of several readers.
+fn shared(error: Arc<Error>) -> Error {
+    if error.is_transient() { Error::Unavailable(Box::new(error)) } else { Error::Refused(Box::new(error)) }
+}
+
+/// `lost` is taken back when the result turns up after all; it is read anew.
+fn remember(memory: &Memory, task: &Arc<Task>) {
+    if matches!(task.phase, Phase::Succeeded | Phase::Failed) && size(task) <= LARGEST {
+        memory.insert(task.id.clone(), Ended { task: Arc::clone(task), until: Instant::now() + FRESH });
+    }
+}
+
+fn size(task: &Task) -> usize {
+    let values = [&task.result, &task.progress, &task.children];
+    let values: usize = values.iter().filter_map(|value| value.as_ref()).map(|value| value.get().len()).sum();
+    let failure = task.failure.as_ref().map_or(0, |failure| failure.kind.len() + failure.message.len());
+    size_of::<Task>() + SMALL_TEXTS + values + failure + task.traceback.as_ref().map_or(0, String::len)
+}

@@ -1,0 +1,306 @@
+//! Keeps canvases from being stuck: when a step ends badly, what waits for it ends too, with the reason.
+//!
+//! Celery itself stores FAILURE for the later steps of a chain whose step failed, and for the body of a chord whose header failed;
+//! here the reason is added that names the failed task. Where Celery writes nothing (the step was revoked, has expired, is lost,
+//! was skipped, or ignores its result), what waits ends as `skipped`.
+//!
+//! Ends are heard from the hub at once. A pass over all waiting tasks finds what was missed (other replicas, restarts).
+
+use std::collections::{BTreeMap, HashMap};
+use std::time::Duration;
+
+use metrics::counter;
+use tokio::sync::broadcast::error::RecvError;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+use tracing::{info, warn};
+
+use crate::live::hub::Hub;
+use broker::Broker;
+use celery::task::{Phase, TaskId};
+use ledger::change::SENT_BY_WORKER;
+use ledger::{EdgeKind, Error, Event, Failure, Neighbour, News, SharedLedger, Source, Task};
+use runtime::clock::{self, Time};
+use runtime::lifecycle::Backoff;
+
+/// Celery's own records of later steps arrive within milliseconds of the first; after this they do not come any more.
+const RECORDS: Duration = Duration::from_secs(2);
+/// A worker sends what follows before it stores its own end: after this it stands in its queue, or with a worker that said so.
+const SENT: Duration = Duration::from_secs(5);
+/// A pass over the waiting tasks.
+const PERIOD: Duration = Duration::from_secs(5);
+/// Waiting tasks looked at in one pass; the next one goes on from there.
+const PAGE: i64 = 1_000;
+/// How the reason of a step ends that was settled because of another.
+const BEFORE: &str = " before it";
+const LEDGER_PAUSE: Duration = Duration::from_secs(2);
+
+/// The service of one replica. All may run: each repair is idempotent.
+pub struct Canvases {
+    ledger: SharedLedger,
+    broker: Broker,
+    hub: Hub,
+    /// Where the next pass begins.
+    after: i64,
+    /// Failed steps whose followers Celery may still write down, by number.
+    failed: HashMap<i64, (TaskId, Instant)>,
+}
+
+impl Canvases {
+    pub fn new(ledger: SharedLedger, broker: Broker, hub: Hub) -> Self {
+        Self { ledger, broker, hub, after: 0, failed: HashMap::new() }
+    }
+
+    /// Runs until `stop`.
+    pub async fn run(mut self, stop: CancellationToken) {
+        let mut ends = self.hub.watch_bad_ends();
+        let mut backoff = Backoff::new(LEDGER_PAUSE);
+        let mut next = Instant::now() + PERIOD;
+        loop {
+            let wake = self.failed.values().map(|(_, at)| *at).min().unwrap_or(next).min(next);
+            let outcome = tokio::select! {
+                () = stop.cancelled() => return,
+                event = ends.recv() => match event {
+                    Ok(event) => self.hear(&event).await,
+                    // What was missed is found by the next pass.
+                    Err(RecvError::Lagged(_)) => Ok(()),
+                    Err(RecvError::Closed) => return,
+                },
+                () = tokio::time::sleep_until(wake) => self.pass(&mut next).await,
+            };
+            match outcome {
+                Ok(()) => backoff.reset(),
+                Err(error) => {
+                    if backoff.is_fresh() {
+                        warn!(error = %error, "canvases could not be looked at, trying again");
+                    }
+                    let pause = backoff.pause();
+                    tokio::select! { () = stop.cancelled() => return, () = tokio::time::sleep(pause) => {} }
+                }
+            }
+        }
+    }
+
+    /// A task ended badly: whoever waits for it is settled now, or soon when Celery may settle it itself.
+    async fn hear(&mut self, event: &Event) -> Result<(), Error> {
+        if event.phase == Phase::Failed {
+            self.failed.insert(event.task_no, (event.task_id.clone(), Instant::now() + RECORDS));
+            return Ok(());
+        }
+        self.settle_after(&[event.task_no]).await
+    }
+
+    async fn pass(&mut self, next: &mut Instant) -> Result<(), Error> {
+        let now = Instant::now();
+        let due: Vec<i64> = self.failed.iter().filter(|(_, (_, at))| *at <= now).map(|(no, _)| *no).collect();
+        if !due.is_empty() {
+            self.explain(&due).await?;
+            self.settle_after(&due).await?;
+            for no in due {
+                self.failed.remove(&no);
+            }
+        }
+        if now >= *next {
+            *next = now + PERIOD;
+            self.look_at_waiting().await?;
+            self.remove_revoked().await?;
+        }
+        Ok(())
+    }
+
+    /// Names the step that really failed in what Celery ended because of it. Steps are numbered in their order, so the one before
+    /// has its reason already; and should its end have been heard after theirs, those behind it are looked at again.
+    async fn explain(&self, failed: &[i64]) -> Result<(), Error> {
+        let heard = failed.iter().filter_map(|no| Some((*no, self.failed.get(no)?.0.clone())));
+        let mut steps: BTreeMap<i64, TaskId> = heard.collect();
+        while let Some((no, id)) = steps.pop_first() {
+            let before = self.ledger.predecessors(&[no]).await?;
+            let bad = before.iter().find(|step| step.kind == EdgeKind::Next && step.task.phase == Phase::Failed);
+            if let Some(bad) = bad
+                && self.is_explained(&bad.task).await?
+            {
+                self.ledger.explain(&id, &blame(&bad.task)).await?;
+            }
+            let behind = self.ledger.successors(&[no]).await?.into_iter();
+            let unexplained = behind.filter(|next| next.kind == EdgeKind::Next && is_unexplained(&next.task));
+            steps.extend(unexplained.map(|next| (next.task.no, next.task.id)));
+        }
+        Ok(())
+    }
+
+    /// Whether it says itself why it failed, or nothing before it can be to blame.
+    async fn is_explained(&self, step: &Task) -> Result<bool, Error> {
+        if step.reason.is_some() {
+            return Ok(true);
+        }
+        let before = self.ledger.predecessors(&[step.no]).await?;
+        let may_be_to_blame = |phase: Phase| phase == Phase::Failed || !phase.is_final();
+        Ok(!before.iter().any(|one| one.kind == EdgeKind::Next && may_be_to_blame(one.task.phase)))
+    }
+
+    /// Ends what waits for these tasks.
+    async fn settle_after(&self, ended: &[i64]) -> Result<(), Error> {
+        let followers = self.ledger.successors(ended).await?;
+        let waiting: Vec<Task> =
+            followers.into_iter().map(|next| next.task).filter(|task| task.phase == Phase::Waiting).collect();
+        self.settle(waiting).await
+    }
+
+    async fn look_at_waiting(&mut self) -> Result<(), Error> {
+        let tasks = self.ledger.unfinished(&[Phase::Waiting], self.after, PAGE).await?;
+        self.after = match tasks.last() {
+            Some(last) if tasks.len() as i64 == PAGE => last.no,
+            _ => 0,
+        };
+        self.settle(tasks).await
+    }
+
+    /// A step that was revoked before its turn travels in the message of the one before it. Workers were told to refuse it; should
+    /// it be sent to a queue that nobody serves now, it is taken out before a worker comes that was not told yet.
+    async fn remove_revoked(&self) -> Result<(), Error> {
+        let ids: Vec<TaskId> = self.ledger.open_revocations(PAGE).await?.into_iter().map(|one| one.task_id).collect();
+        if ids.is_empty() {
+            return Ok(());
+        }
+        let never_sent = |task: &Task| task.phase == Phase::Revoked && task.queued_at.is_none();
+        let steps: Vec<Task> = self.ledger.standing(&ids).await?.into_iter().filter(never_sent).collect();
+        let numbers: Vec<i64> = steps.iter().map(|step| step.no).collect();
+        let before = self.ledger.predecessors(&numbers).await?;
+        let may_stand = |step: &&Task| before.iter().any(|one| one.of == step.no && one.task.phase == Phase::Succeeded);
+        for step in steps.iter().filter(may_stand) {
+            let Some(queue) = step.queue.as_deref() else { continue };
+            // Redis may be away: the next pass looks again.
+            let Ok(removed) = self.broker.remove_task(queue, step.id.as_str()).await else { return Ok(()) };
+            if !removed.is_empty() {
+                counter!("taskgate_messages_removed_total", "reason" => "revoked").increment(removed.len() as u64);
+                info!(task.id = %step.id, "the message of the revoked step {} was removed from {queue}", step.id);
+            }
+        }
+        Ok(())
+    }
+
+    async fn settle(&self, waiting: Vec<Task>) -> Result<(), Error> {
+        if waiting.is_empty() {
+            return Ok(());
+        }
+        let numbers: Vec<i64> = waiting.iter().map(|task| task.no).collect();
+        let mut before: HashMap<i64, Vec<Neighbour>> = HashMap::new();
+        for step in self.ledger.predecessors(&numbers).await? {
+            before.entry(step.of).or_default().push(step);
+        }
+        let now = clock::now();
+        let mut news: Vec<News> = waiting.iter().filter_map(|task| verdict(task, before.get(&task.no)?, now)).collect();
+        let sent = |task: &&Task| before.get(&task.no).is_some_and(|steps| may_be_sent(steps, now));
+        news.extend(self.find_sent(waiting.iter().filter(sent).collect(), &before, now).await);
+        if news.is_empty() {
+            return Ok(());
+        }
+        let events = self.ledger.learn(&news, true).await?;
+        for event in events.iter().filter(|event| event.phase.is_final()) {
+            counter!("taskgate_steps_settled_total", "phase" => event.phase.as_str()).increment(1);
+            info!(task.id = %event.task_id, "step {} ended as {}", event.task_id, event.phase);
+        }
+        self.hub.publish(&events);
+        Ok(())
+    }
+}
+
+impl Canvases {
+    /// Steps that a worker has sent by now stand in their queues. An errback that does not was run by its worker itself.
+    async fn find_sent(&self, tasks: Vec<&Task>, before: &HashMap<i64, Vec<Neighbour>>, now: Time) -> Vec<News> {
+        if tasks.is_empty() {
+            return Vec::new();
+        }
+        let mut queues: Vec<String> = tasks.iter().filter_map(|task| task.queue.clone()).collect();
+        queues.sort();
+        queues.dedup();
+        // Redis may be away: the next pass looks again.
+        let Ok(present) = self.broker.present(&queues).await else { return Vec::new() };
+        let news = |task: &Task| {
+            let errback = before.get(&task.no)?.iter().any(|step| step.kind == EdgeKind::LinkError);
+            if present.contains(task.id.as_str()) {
+                let reason = Some(SENT_BY_WORKER.to_owned());
+                return Some(News { reason, ..News::new(task.id.clone(), Source::Ledger, Phase::Queued, now) });
+            }
+            let reason = Some("its worker ran the errback itself, unseen".to_owned());
+            errback.then(|| News { reason, ..News::new(task.id.clone(), Source::Ledger, Phase::Skipped, now) })
+        };
+        tasks.into_iter().filter_map(news).collect()
+    }
+}
+
+/// All that the task waits for came out as it needs, a while ago.
+fn may_be_sent(before: &[Neighbour], now: Time) -> bool {
+    before.iter().all(|step| {
+        let wanted = if step.kind == EdgeKind::LinkError { Phase::Failed } else { Phase::Succeeded };
+        step.task.phase == wanted && step.task.finished_at.is_some_and(|at| now.since(at) >= SENT)
+    })
+}
+
+/// What becomes of a waiting task, when that is decided.
+fn verdict(task: &Task, before: &[Neighbour], now: Time) -> Option<News> {
+    let news =
+        |phase, reason: String| News { reason: Some(reason), ..News::new(task.id.clone(), Source::Ledger, phase, now) };
+    let links: Vec<&Neighbour> = before.iter().filter(|step| step.kind != EdgeKind::Next).collect();
+    if let Some(link) = links.first() {
+        return branch(link, now).map(|reason| news(Phase::Skipped, reason));
+    }
+    let settled =
+        |step: &Task| step.phase != Phase::Failed || step.finished_at.is_some_and(|at| now.since(at) >= RECORDS);
+    let steps: Vec<&Task> = before.iter().map(|step| &step.task).collect();
+    let bad = steps.iter().find(|step| step.phase.is_final() && step.phase != Phase::Succeeded)?;
+    // A chord's body hears of its header when all of it has ended: workers may still write it down themselves.
+    let over = steps.iter().all(|step| step.phase.is_final() && settled(step));
+    if !over {
+        return None;
+    }
+    match bad.phase {
+        Phase::Failed if !bad.ignore_result => {
+            let failure = bad.failure.clone().map(|failure| chord_failure(bad, failure, steps.len()));
+            Some(News { failure, ..news(Phase::Failed, blame(bad)) })
+        }
+        _ => Some(news(Phase::Skipped, blame(bad))),
+    }
+}
+
+/// A body fails with `ChordError`, a step with the same error as the one before it.
+fn chord_failure(step: &Task, failure: Failure, members: usize) -> Failure {
+    if members == 1 {
+        return failure;
+    }
+    let message = format!("Dependency {} raised {}({:?})", step.id, failure.kind, failure.message);
+    Failure { kind: "ChordError".to_owned(), message }
+}
+
+/// Why a link or errback is not taken. `None` while it may be, or has been, sent.
+fn branch(link: &Neighbour, now: Time) -> Option<String> {
+    let step = &link.task;
+    let over = step.finished_at.is_some_and(|at| now.since(at) >= RECORDS);
+    if !step.phase.is_final() || !over {
+        return None;
+    }
+    match (link.kind, step.phase) {
+        (EdgeKind::Link, Phase::Succeeded) | (EdgeKind::LinkError, Phase::Failed) => None,
+        (EdgeKind::Link, phase) => Some(format!("{} ended as {phase}: its link is not taken", name(step))),
+        (_, phase) => Some(format!("{} ended as {phase}: its errback is not taken", name(step))),
+    }
+}
+
+fn is_unexplained(task: &Task) -> bool {
+    task.phase == Phase::Failed && task.reason.is_none()
+}
+
+/// The step to blame: the one before, or the one that it blames itself.
+fn blame(step: &Task) -> String {
+    match &step.reason {
+        Some(reason) if reason.ends_with(BEFORE) => reason.clone(),
+        _ => format!("{} ended as {}{BEFORE}", name(step), step.phase),
+    }
+}
+
+fn name(task: &Task) -> String {
+    match &task.name {
+        Some(name) => format!("{name} ({})", task.id),
+        None => task.id.to_string(),
+    }
+}

@@ -1,0 +1,11 @@
+//! Reconcilers: each repairs one difference between what was decided, what is in flight and what happened.
+
+pub mod canvas;
+pub mod exchanges;
+pub mod expiry;
+pub mod recorder;
+pub mod relay;
+pub mod removal;
+pub mod retention;
+pub mod sweeper;
+pub mod workers;

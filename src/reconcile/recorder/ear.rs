@@ -1,0 +1,218 @@
+//! Listens to both feeds all the time, whoever records.
+//!
+//! What is said between the death of a recorder and the first word of its successor is heard by nobody else. So a replica that waits
+//! for its turn remembers the last seconds, and tells them when its turn comes; what was written down before, the ledger drops.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use tokio::sync::mpsc;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use super::marks::Announced;
+use super::{BATCH, event};
+use broker::backend::{Backend, Heard, Watch};
+use broker::{Broker, Feed};
+use celery::event::Event;
+
+/// News between the sockets and the ledger: about a second of the fastest feed. When it is full the sockets wait, and when
+/// Redis then cuts them off, the gap is read again.
+const FEED_CAPACITY: usize = 16_384;
+/// How long events wait for a result.
+const EVENTS_BREATH: Duration = Duration::from_millis(2);
+/// Longer than there is no recorder: its lease, its successor's next look, and what it had heard and not yet written.
+const KEPT: Duration = Duration::from_secs(5);
+/// A subscription stands after this, in most cases.
+const NEW: Duration = Duration::from_secs(1);
+/// Of a feed with more than this in [`KEPT`] the newest is remembered.
+const KEPT_BYTES: usize = 16 << 20;
+
+/// Messages with events that are read together.
+const MESSAGES: usize = 64;
+
+/// Something heard on a socket.
+pub(super) enum Socket {
+    Result(Heard),
+    Event(Feed),
+    /// What a message of events says, with its size in bytes.
+    Events(Vec<Event>, usize),
+    /// Announcements that were heard before, of messages that turned out to have the mark.
+    Marked(Vec<Event>),
+}
+
+impl Socket {
+    /// Reads a message of events.
+    fn decode(&mut self) {
+        if let Self::Event(Feed::Message(payload)) = self {
+            *self = Self::Events(event::decode(payload), payload.len());
+        }
+    }
+
+    fn events(&self) -> &[Event] {
+        if let Self::Events(events, _) = self { events } else { &[] }
+    }
+
+    /// Bytes; `None` for what is no message.
+    fn size(&self) -> Option<usize> {
+        match self {
+            Self::Result(Heard::Record { payload, .. }) | Self::Event(Feed::Message(payload)) => Some(payload.len()),
+            Self::Events(_, bytes) => Some(*bytes),
+            Self::Result(Heard::Gap) | Self::Event(Feed::Gap) | Self::Marked(_) => None,
+        }
+    }
+}
+
+pub(super) struct Ear {
+    opened: Instant,
+    heard: mpsc::Receiver<Socket>,
+    kept: VecDeque<(Instant, Socket)>,
+    bytes: usize,
+    token: CancellationToken,
+    _set: tokio::task::JoinSet<()>,
+}
+
+impl Ear {
+    /// Both sockets are read in tasks of their own; they end with this. While this replica is `active`, events are read as soon as they
+    /// are heard: what is to be looked up for them is gone when the ledger was away for a moment.
+    pub fn open(backend: &Backend, broker: &Broker, active: Arc<AtomicBool>, stop: &CancellationToken) -> Self {
+        let (sink, heard) = mpsc::channel(FEED_CAPACITY);
+        let token = stop.child_token();
+        let mut set = tokio::task::JoinSet::new();
+        let (results_in, mut results) = mpsc::channel(256);
+        let (events_in, mut events) = mpsc::channel(256);
+        set.spawn(Watch::new(backend.clone(), results_in).run(token.clone()));
+        set.spawn(broker.clone().follow_events(events_in, token.clone()));
+        let results_sink = sink.clone();
+        set.spawn(async move {
+            while let Some(heard) = results.recv().await {
+                if results_sink.send(Socket::Result(heard)).await.is_err() {
+                    break;
+                }
+            }
+        });
+        let broker = broker.clone();
+        set.spawn(async move {
+            let mut feeds = Vec::with_capacity(MESSAGES);
+            while events.recv_many(&mut feeds, MESSAGES).await > 0 {
+                let mut announced = Announced::default();
+                for feed in feeds.drain(..) {
+                    let mut one = Socket::Event(feed);
+                    if active.load(Ordering::Relaxed) {
+                        one.decode();
+                        announced.add(one.events());
+                    }
+                    if sink.send(one).await.is_err() {
+                        return;
+                    }
+                }
+                let marked = announced.marked(&broker).await;
+                if !marked.is_empty() && sink.send(Socket::Marked(marked)).await.is_err() {
+                    return;
+                }
+            }
+        });
+        Self::of(heard, token, set)
+    }
+
+    fn of(heard: mpsc::Receiver<Socket>, token: CancellationToken, set: tokio::task::JoinSet<()>) -> Self {
+        Self { opened: Instant::now(), heard, kept: VecDeque::new(), bytes: 0, token, _set: set }
+    }
+
+    /// What it remembers is no more than others do.
+    pub fn is_new(&self) -> bool {
+        self.opened.elapsed() < NEW
+    }
+
+    /// Remembers what is said, until the sockets end.
+    ///
+    /// # Cancel safety
+    /// A dropped call forgets nothing.
+    pub async fn listen(&mut self) {
+        while let Some(one) = self.heard.recv().await {
+            self.keep(one);
+        }
+    }
+
+    fn keep(&mut self, one: Socket) {
+        let Some(size) = one.size() else { return };
+        self.kept.push_back((Instant::now(), one));
+        self.bytes += size;
+        let is_old = |(at, _): &(Instant, Socket)| at.elapsed() > KEPT;
+        while self.bytes > KEPT_BYTES || self.kept.front().is_some_and(is_old) {
+            let Some((_, oldest)) = self.kept.pop_front() else { break };
+            self.bytes -= oldest.size().unwrap_or(0);
+        }
+    }
+
+    /// What was said in the last seconds, in order; it is told once.
+    pub fn kept(&mut self) -> Vec<Socket> {
+        self.bytes = 0;
+        self.kept.drain(..).filter(|(at, _)| at.elapsed() <= KEPT).map(|(_, one)| one).collect()
+    }
+
+    /// Waits for news and adds it to the batch; 0 when the sockets have ended.
+    ///
+    /// # Cancel safety
+    /// A dropped call has added nothing.
+    pub async fn hear(&mut self, batch: &mut Vec<Socket>) -> usize {
+        self.heard.recv_many(batch, BATCH).await
+    }
+
+    /// Events alone wait a moment for the result that often follows them: one commit instead of three for a short task. A result,
+    /// or a state that the task reports, waits for nothing.
+    pub async fn linger(&mut self, batch: &mut Vec<Socket>) {
+        let until = Instant::now() + EVENTS_BREATH;
+        while batch.len() < BATCH && batch.iter().all(|one| matches!(one, Socket::Event(_) | Socket::Events(..))) {
+            let room = BATCH - batch.len();
+            match tokio::time::timeout_at(until, self.heard.recv_many(batch, room)).await {
+                Ok(count) if count > 0 => {}
+                _ => break,
+            }
+        }
+    }
+}
+
+impl Drop for Ear {
+    fn drop(&mut self) {
+        self.token.cancel();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ear() -> (Ear, mpsc::Sender<Socket>) {
+        let (sink, heard) = mpsc::channel(16);
+        (Ear::of(heard, CancellationToken::new(), tokio::task::JoinSet::new()), sink)
+    }
+
+    fn message(bytes: usize) -> Socket {
+        Socket::Event(Feed::Message(vec![0; bytes]))
+    }
+
+    #[tokio::test]
+    async fn what_was_said_while_nobody_recorded_is_told_once() {
+        let (mut ear, sink) = ear();
+        for one in [Socket::Event(Feed::Gap), message(1), message(2)] {
+            assert!(sink.send(one).await.is_ok());
+        }
+        drop(sink);
+        ear.listen().await;
+        let sizes = |told: Vec<Socket>| told.iter().filter_map(Socket::size).collect::<Vec<_>>();
+        assert_eq!(sizes(ear.kept()), [1, 2]);
+        assert_eq!(sizes(ear.kept()), [0; 0]);
+    }
+
+    #[test]
+    fn of_too_much_the_newest_is_remembered() {
+        let (mut ear, _sink) = ear();
+        for _ in 0..5 {
+            ear.keep(message(KEPT_BYTES / 4));
+        }
+        assert_eq!((ear.kept.len(), ear.bytes), (4, KEPT_BYTES));
+    }
+}

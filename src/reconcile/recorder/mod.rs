@@ -1,0 +1,370 @@
+//! Writes down what workers say: the result channel (instant, carries `update_state`) and worker events (received, started,
+//! ends of tasks that store nothing).
+//!
+//! Both feeds are lossy, overtake each other and repeat themselves. The ledger sorts that out ([`ledger::change`]);
+//! here news is only read, batched and committed, and shown after the commit. Where a word is not certain (FAILURE set by the
+//! task, REVOKED written by a bystander, the end told by an event whose record is still on the way) it waits in [`pending`].
+//! After a gap the records of all unfinished tasks are read, so an end is never missed while its record lives.
+//!
+//! One replica records at a time: the holder of the lease, which shows its term with every write. A recorder that was stopped for
+//! longer than its lease, or whose ledger was away, finds out with its next write. What it heard then its successor may not have
+//! heard: it goes on listening for a moment and hands over what may be told late and twice. The others listen too ([`ear`]): whoever
+//! is next tells in the same way what was said while nobody recorded. What a crash of PostgreSQL may have undone is told again
+//! ([`unsure`]).
+
+mod asking;
+mod ear;
+mod event;
+mod marks;
+mod pending;
+mod record;
+mod state;
+mod unsure;
+mod writing;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
+use std::time::Duration;
+
+use metrics::counter;
+use tokio::sync::broadcast::error::RecvError;
+use tokio::sync::mpsc;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+use tracing::{debug, info, warn};
+
+use self::ear::{Ear, Socket};
+use self::state::State;
+use crate::live::hub::Hub;
+use broker::backend::{Backend, Heard};
+use broker::{Broker, Feed};
+use celery::event::{Event, Kind};
+use celery::result::ResultMeta;
+use celery::task::{Phase, TaskId};
+use ledger::{Changed, Lease, News, SharedLedger, Task};
+use runtime::clock;
+use runtime::lifecycle::Backoff;
+
+/// News in one commit.
+const BATCH: usize = 2_000;
+const LEASE: &str = "recorder";
+const LEASE_TTL: Duration = Duration::from_millis(1_500);
+const LEASE_PERIOD: Duration = Duration::from_millis(500);
+/// A replica that waits asks this often, so that a gap between two recorders stays below two seconds.
+const STANDBY: Duration = Duration::from_millis(200);
+/// A replica that has only just begun to listen leaves the lease to those who have heard more, for so long.
+const HEAD_START: Duration = Duration::from_millis(500);
+/// Records that could not be read after a gap are tried again.
+const CATCH_UP_AGAIN: Duration = Duration::from_secs(1);
+/// Unfinished tasks whose records are read in one round trip.
+const CATCH_UP_PAGE: i64 = 500;
+/// How long a recorder that has a successor goes on listening: what came while neither of the two recorded is on its sockets.
+const HAND_OVER: Duration = Duration::from_secs(2);
+
+/// Who wants to hear of workers themselves: the registry.
+pub type WorkerEvents = mpsc::Sender<Event>;
+
+/// Callers' side of the recorder.
+#[derive(Clone)]
+pub struct Handle {
+    active: Arc<AtomicBool>,
+}
+
+impl Handle {
+    /// Whether this replica is the one that records.
+    pub fn is_active(&self) -> bool {
+        self.active.load(Ordering::Relaxed)
+    }
+}
+
+/// The recorder of one replica; idle unless it holds the lease.
+pub struct Recorder {
+    ledger: SharedLedger,
+    broker: Broker,
+    backend: Backend,
+    hub: Hub,
+    holder: String,
+    workers: Option<WorkerEvents>,
+    active: Arc<AtomicBool>,
+    /// Of the lease, while it is held.
+    term: AtomicI64,
+    /// The ledger was away: what was not on its disk may be lost.
+    is_shaken: AtomicBool,
+}
+
+impl Recorder {
+    /// `holder` names this process among the replicas.
+    pub fn new(
+        ledger: SharedLedger,
+        broker: Broker,
+        backend: Backend,
+        hub: Hub,
+        holder: String,
+        workers: Option<WorkerEvents>,
+    ) -> (Self, Handle) {
+        let active = Arc::new(AtomicBool::new(false));
+        let handle = Handle { active: Arc::clone(&active) };
+        let (term, is_shaken) = (AtomicI64::new(0), AtomicBool::new(false));
+        (Self { ledger, broker, backend, hub, holder, workers, active, term, is_shaken }, handle)
+    }
+
+    /// Runs until `stop`: waits for the lease, records while it holds it.
+    pub async fn run(self, stop: CancellationToken) {
+        let mut backoff = Backoff::new(LEASE_PERIOD);
+        let mut ear = Ear::open(&self.backend, &self.broker, Arc::clone(&self.active), &stop);
+        while !stop.is_cancelled() {
+            let behind = if ear.is_new() { HEAD_START } else { Duration::ZERO };
+            let lease = tokio::select! {
+                lease = self.ask_for_lease(behind) => lease,
+                () = ear.listen() => break,
+            };
+            let pause = match lease {
+                Ok(Some(lease)) => {
+                    info!(lease.term, "this replica records, term {}", lease.term);
+                    backoff.reset();
+                    self.hold_and_record(lease.term, &mut ear, &stop).await;
+                    STANDBY
+                }
+                Ok(None) => STANDBY,
+                Err(error) => {
+                    if backoff.is_fresh() {
+                        warn!(error = %error, "the recorder's lease cannot be read, trying again");
+                    }
+                    backoff.pause()
+                }
+            };
+            tokio::select! { () = stop.cancelled() => {} () = tokio::time::sleep(pause) => {} () = ear.listen() => {} }
+        }
+        let _ = tokio::time::timeout(Duration::from_secs(1), self.ledger.release(LEASE, &self.holder)).await;
+    }
+
+    /// One that has run out is left to others for a while; one that was given back is anybody's at once.
+    async fn ask_for_lease(&self, behind: Duration) -> Result<Option<Lease>, ledger::Error> {
+        self.ledger.lease(LEASE, &self.holder, clock::now().minus(behind), LEASE_TTL + behind).await
+    }
+
+    /// Records until the lease is lost or `stop`.
+    async fn hold_and_record(&self, number: i64, ear: &mut Ear, stop: &CancellationToken) {
+        let term = stop.child_token();
+        self.term.store(number, Ordering::Relaxed);
+        self.active.store(true, Ordering::Relaxed);
+        let lost = term.child_token();
+        let mut recording = std::pin::pin!(self.record(ear, &term, &lost));
+        tokio::select! {
+            () = self.heed_gaps() => {}
+            () = self.keep_lease(&term) => {
+                self.active.store(false, Ordering::Relaxed);
+                lost.cancel();
+                let _ = tokio::time::timeout(HAND_OVER, recording).await;
+            }
+            () = &mut recording => {}
+        }
+        self.active.store(false, Ordering::Relaxed);
+        term.cancel();
+    }
+
+    async fn keep_lease(&self, stop: &CancellationToken) {
+        let mut renewed = Instant::now();
+        while !stop.is_cancelled() {
+            tokio::select! { () = stop.cancelled() => {} () = tokio::time::sleep(LEASE_PERIOD) => {} }
+            match self.ledger.lease(LEASE, &self.holder, clock::now(), LEASE_TTL).await {
+                Ok(Some(_)) => renewed = Instant::now(),
+                Ok(None) => {
+                    warn!("another replica took over recording");
+                    return;
+                }
+                // While the ledger is away nobody else can take the lease either; what is heard waits.
+                Err(error) => {
+                    self.is_shaken.store(true, Ordering::Relaxed);
+                    debug!(error = %error, since_ms = renewed.elapsed().as_millis(), "lease not renewed");
+                }
+            }
+        }
+    }
+
+    /// A crash may be over before anything is written.
+    async fn heed_gaps(&self) {
+        let mut changes = self.ledger.changes();
+        loop {
+            match changes.recv().await {
+                Ok(Changed::Gap) => self.is_shaken.store(true, Ordering::Relaxed),
+                Ok(Changed::Any | Changed::Tasks(_)) | Err(RecvError::Lagged(_)) => {}
+                // One process, one ledger.
+                Err(RecvError::Closed) => return std::future::pending().await,
+            }
+        }
+    }
+
+    async fn record(&self, ear: &mut Ear, stop: &CancellationToken, lost: &CancellationToken) {
+        let mut state = State::default();
+        let mut batch = ear.kept();
+        self.take(&mut batch, &mut state, true, lost).await;
+        self.ask_for_events().await;
+        state.catch_up_at = Some(Instant::now());
+        loop {
+            let deadlines = [state.pending.next_deadline(), state.asking.next(), state.catch_up_at];
+            let idle = || Instant::now() + Duration::from_secs(3_600);
+            let deadline = deadlines.into_iter().flatten().min().unwrap_or_else(idle);
+            tokio::select! {
+                biased;
+                count = ear.hear(&mut batch) => {
+                    if count == 0 { break; }
+                    ear.linger(&mut batch).await;
+                }
+                () = tokio::time::sleep_until(deadline) => {}
+                () = stop.cancelled() => break,
+            }
+            self.take(&mut batch, &mut state, false, lost).await;
+        }
+    }
+
+    /// `late`: somebody else may have written it down before.
+    async fn take(&self, batch: &mut Vec<Socket>, state: &mut State, late: bool, lost: &CancellationToken) {
+        let mut news = Vec::new();
+        let mut gap = false;
+        for heard in batch.drain(..) {
+            match heard {
+                Socket::Result(Heard::Gap) => gap = true,
+                Socket::Result(Heard::Record { task_id, payload }) => {
+                    self.take_record(&task_id, &payload, state, &mut news)
+                }
+                Socket::Event(Feed::Gap) => self.ask_for_events().await,
+                Socket::Event(Feed::Message(payload)) => self.take_events(event::decode(&payload), state, &mut news),
+                Socket::Events(events, _) => self.take_events(events, state, &mut news),
+                Socket::Marked(events) => news.extend(events.into_iter().filter_map(event::step)),
+            }
+        }
+        self.take_due(state, &mut news).await;
+        news.iter_mut().for_each(|one| one.late = late);
+        self.commit(news, state, lost).await;
+        if state.asking.is_due(Instant::now()) {
+            self.ask_for_events().await;
+        }
+        if gap || state.catch_up_at.is_some_and(|at| at <= Instant::now()) {
+            let caught_up = self.catch_up(state, lost).await;
+            state.catch_up_at = (!caught_up).then(|| Instant::now() + CATCH_UP_AGAIN);
+        }
+    }
+
+    fn take_record(&self, task_id: &str, payload: &[u8], state: &mut State, news: &mut Vec<News>) {
+        let Ok(id) = TaskId::parse(task_id) else {
+            counter!("taskgate_records_unreadable_total").increment(1);
+            return;
+        };
+        match ResultMeta::decode(payload) {
+            Ok(record) => state.hear_record(id, record, news),
+            Err(error) => {
+                counter!("taskgate_records_unreadable_total").increment(1);
+                warn!(task.id = %id, error = %error, "the record of task {id} {error}, it is left alone");
+            }
+        }
+    }
+
+    fn take_events(&self, events: Vec<Event>, state: &mut State, news: &mut Vec<News>) {
+        for event in events {
+            counter!("taskgate_worker_events_total").increment(1);
+            if let (Some(workers), Kind::Worker { .. }) = (&self.workers, &event.kind) {
+                // The registry lives on heartbeats: one that is dropped is followed by the next.
+                let _ = workers.try_send(event.clone());
+            }
+            state.hear_event(event, news);
+        }
+    }
+
+    /// Ends in doubt whose time has come. An event's end gets its record, when there is one.
+    async fn take_due(&self, state: &mut State, news: &mut Vec<News>) {
+        let due = state.pending.due(Instant::now());
+        if due.is_empty() {
+            return;
+        }
+        let (by_event, by_record): (Vec<_>, Vec<_>) =
+            due.into_iter().partition(|one| one.source == ledger::Source::Event);
+        news.extend(self.without_bystanders(by_record).await);
+        let ids: Vec<TaskId> = by_event.iter().map(|one| one.task_id.clone()).collect();
+        let records = self.backend.records(&ids).await.unwrap_or_else(|_| vec![None; ids.len()]);
+        for (told, record) in by_event.into_iter().zip(records) {
+            match record.and_then(|payload| ResultMeta::decode(&payload).ok()).filter(ResultMeta::is_ready) {
+                Some(record) => {
+                    let end = certain(record::read(told.task_id.clone(), record, told.at));
+                    let worker = end.worker.clone().or_else(|| told.worker.clone());
+                    news.push(News { worker, adoption: told.adoption.clone(), ..end });
+                    news.push(told);
+                }
+                None => news.push(told),
+            }
+        }
+    }
+
+    /// Any worker that hears a revoke writes REVOKED for a task that it does not have. While another worker has it, only that one
+    /// tells its end; when it is gone without a word, the sweeper believes the record.
+    async fn without_bystanders(&self, ends: Vec<News>) -> Vec<News> {
+        let ids: Vec<TaskId> =
+            ends.iter().filter(|one| one.phase == Phase::Revoked).map(|one| one.task_id.clone()).collect();
+        if ids.is_empty() {
+            return ends;
+        }
+        // While the ledger is away nothing can be written either.
+        let tasks = self.ledger.standing(&ids).await.unwrap_or_default();
+        let has_owner = |one: &News| {
+            let task = tasks.iter().find(|task| task.id == one.task_id);
+            one.phase == Phase::Revoked
+                && task.is_some_and(|task| matches!(task.phase, Phase::Received | Phase::Running) && !task.adopted)
+        };
+        ends.into_iter().filter(|one| !has_owner(one)).collect()
+    }
+
+    /// Asks all workers to send task events; those without `-E` start then.
+    async fn ask_for_events(&self) {
+        if let Err(error) = self.broker.broadcast("enable_events", "{}").await {
+            info!(error = %error, "workers could not be asked for events");
+        }
+    }
+
+    /// Reads the records of all unfinished tasks. False when some could not be read: it is to be done again.
+    async fn catch_up(&self, state: &mut State, lost: &CancellationToken) -> bool {
+        let mut after = 0;
+        loop {
+            let phases =
+                [Phase::Queued, Phase::Received, Phase::Running, Phase::Retrying, Phase::Waiting, Phase::Accepted];
+            let tasks = match self.ledger.unfinished(&phases, after, CATCH_UP_PAGE).await {
+                Ok(tasks) => tasks,
+                Err(error) => {
+                    warn!(error = %error, "unfinished tasks could not be read after a gap, trying again");
+                    return false;
+                }
+            };
+            let Some(last) = tasks.last() else { return true };
+            after = last.no;
+            if !self.catch_up_page(&tasks, state, lost).await {
+                return false;
+            }
+        }
+    }
+
+    async fn catch_up_page(&self, tasks: &[Task], state: &mut State, lost: &CancellationToken) -> bool {
+        let ids: Vec<TaskId> = tasks.iter().map(|task| task.id.clone()).collect();
+        let Ok(records) = self.backend.records(&ids).await else { return false };
+        let mut news = Vec::new();
+        for (task, payload) in tasks.iter().zip(records) {
+            let Some(record) = payload.and_then(|payload| ResultMeta::decode(&payload).ok()) else { continue };
+            let mut said = Vec::new();
+            state.hear_record(task.id.clone(), record, &mut said);
+            news.extend(said.into_iter().filter(|one| !record::is_known(task, one)));
+        }
+        self.commit(news, state, lost).await;
+        true
+    }
+}
+
+/// What a record says of the end of its task, if it says one.
+pub fn end_of(id: TaskId, payload: &[u8]) -> Option<News> {
+    let record = ResultMeta::decode(payload).ok().filter(ResultMeta::is_ready)?;
+    Some(certain(record::read(id, record, clock::now())))
+}
+
+fn certain(said: record::Said) -> News {
+    match said {
+        record::Said::Now(news) => *news,
+        record::Said::Unless { end, .. } => *end,
+    }
+}

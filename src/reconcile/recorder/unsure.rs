@@ -1,0 +1,74 @@
+//! What was written without waiting for the disk, for as long as a crash of PostgreSQL may undo it.
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use celery::task::Phase;
+use ledger::{News, Source};
+
+/// Three times `wal_writer_delay` (0.2 s unless set otherwise), and some more until the crash is noticed.
+const KEPT: Duration = Duration::from_secs(2);
+/// Of more than these in that time the newest are remembered: a third of a second of the fastest feed, some 30 MB.
+const CAPACITY: usize = 16_384;
+
+/// Announcements and starts. A report has its place among others, which a late word does not tell, and an end waits for the disk.
+#[derive(Default)]
+pub struct Unsure(VecDeque<(Instant, News)>);
+
+impl Unsure {
+    pub fn keep(&mut self, now: Instant, written: Vec<News>) {
+        while self.0.front().is_some_and(|(at, _)| now.duration_since(*at) > KEPT) {
+            self.0.pop_front();
+        }
+        let may_be_late =
+            |one: &News| one.source == Source::Event && matches!(one.phase, Phase::Received | Phase::Running);
+        self.put_back(now, written.into_iter().filter(may_be_late).collect());
+    }
+
+    pub fn put_back(&mut self, now: Instant, news: Vec<News>) {
+        self.0.extend(news.into_iter().map(|one| (now, one)));
+        self.0.drain(..self.0.len().saturating_sub(CAPACITY));
+    }
+
+    /// In order, as late news.
+    pub fn take(&mut self) -> Vec<News> {
+        self.0.drain(..).map(|(_, one)| News { late: true, ..one }).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use celery::task::TaskId;
+    use runtime::clock::Time;
+
+    fn news(id: &str, phase: Phase) -> News {
+        News::new(TaskId::parse(id).unwrap(), Source::Event, phase, Time(0))
+    }
+
+    fn ids(unsure: &mut Unsure) -> Vec<String> {
+        unsure.take().into_iter().filter(|one| one.late).map(|one| one.task_id.to_string()).collect()
+    }
+
+    #[test]
+    fn announcements_and_starts_are_kept_for_a_moment() {
+        let (mut unsure, begin) = (Unsure::default(), Instant::now());
+        unsure.keep(begin, vec![news("old", Phase::Received)]);
+        let later = begin + KEPT + Duration::from_millis(1);
+        let report = News { source: Source::Result, ..news("report", Phase::Running) };
+        unsure.keep(later, vec![news("a", Phase::Received), report, news("b", Phase::Running)]);
+        unsure.keep(later + KEPT, vec![news("c", Phase::Retrying), news("d", Phase::Received)]);
+        assert_eq!(ids(&mut unsure), ["a", "b", "d"]);
+        assert!(ids(&mut unsure).is_empty());
+    }
+
+    #[test]
+    fn of_too_many_the_newest_are_kept() {
+        let mut unsure = Unsure::default();
+        unsure.keep(Instant::now(), vec![news("first", Phase::Received)]);
+        unsure.keep(Instant::now(), vec![news("next", Phase::Received); CAPACITY]);
+        assert_eq!(ids(&mut unsure), vec!["next"; CAPACITY]);
+    }
+}

@@ -1,0 +1,137 @@
+//! News on its way into the ledger: in batches, fenced by the term of the lease, and repeated until the ledger has it.
+
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use metrics::{counter, histogram};
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+use tracing::{debug, info, warn};
+
+use super::state::State;
+use super::{BATCH, LEASE, LEASE_TTL, Recorder};
+use ledger::change::{DUPLICATE, ENDED_ELSEWHERE, REDELIVERED};
+use ledger::{Event, Fence, News};
+use runtime::clock;
+use runtime::lifecycle::Backoff;
+
+const LEDGER_PAUSE: Duration = Duration::from_secs(2);
+
+impl Recorder {
+    /// Repeats until the ledger has it: nothing that was heard is dropped while the process lives. `lost`: the lease is, which ends a
+    /// pause.
+    pub(super) async fn commit(&self, mut news: Vec<News>, state: &mut State, lost: &CancellationToken) {
+        if news.is_empty() {
+            // It is told again with the next words at the latest.
+            let _ = self.retell(state).await;
+        }
+        while !news.is_empty() {
+            let rest = news.split_off(news.len().min(BATCH));
+            self.commit_chunk(news, state, lost).await;
+            news = rest;
+        }
+    }
+
+    async fn commit_chunk(&self, chunk: Vec<News>, state: &mut State, lost: &CancellationToken) {
+        // An end outlives the server's crash, and so does what somebody is shown: its number would be given a second time.
+        let durable =
+            chunk.iter().any(|one| one.phase.is_final()) || self.hub.watches(chunk.iter().map(|one| &one.task_id));
+        let mut backoff = Backoff::new(LEDGER_PAUSE);
+        loop {
+            let started = Instant::now();
+            match self.write(&chunk, durable, state).await {
+                Ok(None) => return self.hand_over(&chunk).await,
+                Ok(Some(events)) => {
+                    histogram!("taskgate_recorder_commit_seconds").record(started.elapsed().as_secs_f64());
+                    note_lag(&chunk);
+                    counter!("taskgate_recorder_events_total").increment(events.len() as u64);
+                    note_redeliveries(&events);
+                    state.note_untaken(&chunk, &events);
+                    self.hub.publish(&events);
+                    if !durable {
+                        state.unsure.keep(Instant::now(), chunk);
+                    }
+                    return;
+                }
+                Err(error) if error.is_transient() => {
+                    self.is_shaken.store(true, Ordering::Relaxed);
+                    if backoff.is_fresh() {
+                        warn!(error = %error, "the ledger is away, {} news wait", chunk.len());
+                    }
+                    let (pause, is_lost) = (backoff.pause(), lost.is_cancelled());
+                    tokio::select! {
+                        () = lost.cancelled(), if !is_lost => backoff.reset(),
+                        () = tokio::time::sleep(pause) => {}
+                    }
+                }
+                Err(error) => {
+                    tracing::error!(error = %error, cause = ?std::error::Error::source(&error).map(ToString::to_string), "{} news were refused", chunk.len());
+                    return;
+                }
+            }
+        }
+    }
+
+    /// `None` when another replica records now. What a crash may have undone comes first.
+    async fn write(
+        &self,
+        chunk: &[News],
+        durable: bool,
+        state: &mut State,
+    ) -> Result<Option<Vec<Event>>, ledger::Error> {
+        self.retell(state).await?;
+        let (term, until) = (self.term.load(Ordering::Relaxed), clock::now().plus(LEASE_TTL));
+        self.ledger.learn_fenced(chunk, durable, &Fence { lease: LEASE, term, until }).await
+    }
+
+    /// Tells what was written before the ledger went away, and may not have been on its disk. It drops what it has.
+    async fn retell(&self, state: &mut State) -> Result<(), ledger::Error> {
+        if !self.is_shaken.swap(false, Ordering::Relaxed) {
+            return Ok(());
+        }
+        let unsure = state.unsure.take();
+        for chunk in unsure.chunks(BATCH) {
+            match self.ledger.learn(chunk, true).await {
+                Ok(events) if events.is_empty() => {}
+                Ok(events) => {
+                    info!("a crash of the ledger had undone {} of {} news", events.len(), chunk.len());
+                    self.hub.publish(&events);
+                }
+                Err(error) if error.is_transient() => {
+                    state.unsure.put_back(Instant::now(), unsure);
+                    self.is_shaken.store(true, Ordering::Relaxed);
+                    return Err(error);
+                }
+                Err(error) => warn!(error = %error, "{} news were refused when they were told again", chunk.len()),
+            }
+        }
+        Ok(())
+    }
+
+    /// Another replica records now. Whatever it has not heard is written all the same; the ledger drops what it has.
+    async fn hand_over(&self, heard: &[News]) {
+        let late: Vec<News> = heard.iter().map(|one| News { late: true, ..one.clone() }).collect();
+        match self.ledger.learn(&late, true).await {
+            Ok(events) => {
+                debug!("another replica records now, {} of {} news were new to it", events.len(), heard.len());
+                note_redeliveries(&events);
+                self.hub.publish(&events);
+            }
+            Err(error) => warn!(error = %error, "another replica records now, {} news are left to it", heard.len()),
+        }
+    }
+}
+
+/// What the broker delivered again without us, for the metrics.
+fn note_redeliveries(events: &[Event]) {
+    let count = |reason: &str| events.iter().filter(|event| event.reason.as_deref() == Some(reason)).count() as u64;
+    counter!("taskgate_redeliveries_total").increment(count(REDELIVERED) + count(ENDED_ELSEWHERE));
+    counter!("taskgate_duplicates_total").increment(count(DUPLICATE));
+}
+
+/// How late the oldest of these came into the ledger, apart from what waited for its confirmation.
+fn note_lag(written: &[News]) {
+    if let Some(oldest) = written.iter().map(|one| one.at).min() {
+        histogram!("taskgate_recorder_lag_seconds").record(clock::now().since(oldest).as_secs_f64());
+    }
+}

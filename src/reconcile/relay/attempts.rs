@@ -1,0 +1,140 @@
+//! Publications of which the ledger does not know whether they happened: an answer got lost, or the bookkeeping failed.
+//!
+//! Their rows stay in the outbox, and their markers turn the second publication away, unless Redis has lost its data in between:
+//! then a worker may have the first message already. Nobody knows whether one has, so the history says that it was queued again.
+//! The memory is this process's own; when it dies at that moment too, the history lacks the word.
+
+use std::collections::HashMap;
+
+use celery::task::TaskId;
+use ledger::Outgoing;
+
+/// What a task's history says.
+pub(super) const AGAIN: &str =
+    "Redis lost its data before it was known whether its message was there: it was queued again";
+/// Of more than these the histories may lack a word.
+const CAPACITY: usize = 20_000;
+
+/// Open attempts, with the life of Redis's data in which they were made.
+#[derive(Default)]
+pub(super) struct Attempts {
+    life: Option<String>,
+    /// What is being carried right now.
+    underway: Vec<TaskId>,
+    /// What is in Redis and waits to be written down.
+    pushed: Vec<TaskId>,
+    open: HashMap<TaskId, Option<String>>,
+}
+
+impl Attempts {
+    /// Takes note of the life of Redis's data as it is now.
+    pub fn see(&mut self, life: String) {
+        self.life = Some(life);
+    }
+
+    /// These are about to be pushed.
+    pub fn begin(&mut self, rows: &[Outgoing]) {
+        self.underway = rows.iter().map(|row| row.id.clone()).collect();
+    }
+
+    /// What was underway is written down, or is certainly not in Redis.
+    pub fn end(&mut self) {
+        self.underway.clear();
+    }
+
+    /// What was underway is in Redis.
+    pub fn pushed(&mut self) {
+        self.pushed.append(&mut self.underway);
+    }
+
+    /// What is in Redis is written down.
+    pub fn written(&mut self) {
+        self.pushed.clear();
+    }
+
+    /// Nobody knows what became of what was underway.
+    pub fn keep(&mut self) {
+        let unknown = std::mem::take(&mut self.underway);
+        self.remember(unknown);
+    }
+
+    /// What is in Redis could not be written down.
+    pub fn keep_pushed(&mut self) {
+        let unwritten = std::mem::take(&mut self.pushed);
+        self.remember(unwritten);
+    }
+
+    /// The first attempt counts: those after it were turned away, or are the second publication.
+    fn remember(&mut self, ids: Vec<TaskId>) {
+        let room = CAPACITY.saturating_sub(self.open.len());
+        for id in ids.into_iter().take(room) {
+            self.open.entry(id).or_insert_with(|| self.life.clone());
+        }
+    }
+
+    pub fn ids(&self) -> Vec<TaskId> {
+        self.open.keys().cloned().collect()
+    }
+
+    /// These have left the outbox. Returns those that may have been published twice.
+    pub fn close(&mut self, ids: &[TaskId]) -> Vec<TaskId> {
+        let again = |id: &TaskId| matches!(self.open.get(id), Some(Some(life)) if self.life.as_ref() != Some(life));
+        let twice = ids.iter().filter(|id| again(id)).cloned().collect();
+        for id in ids {
+            self.open.remove(id);
+        }
+        twice
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::live::direct::sample;
+
+    fn try_one(attempts: &mut Attempts, id: &str) {
+        attempts.begin(&[sample(id)]);
+        attempts.keep();
+    }
+
+    #[test]
+    fn what_was_tried_before_redis_lost_its_data_may_be_there_twice() {
+        let mut attempts = Attempts::default();
+        try_one(&mut attempts, "unknown");
+        attempts.see("first".to_owned());
+        try_one(&mut attempts, "early");
+        attempts.see("second".to_owned());
+        try_one(&mut attempts, "early");
+        try_one(&mut attempts, "late");
+        let mut ids = attempts.ids();
+        ids.sort();
+        assert_eq!(ids.iter().map(TaskId::as_str).collect::<Vec<_>>(), ["early", "late", "unknown"]);
+        assert_eq!(attempts.close(&ids), ids[..1]);
+        assert_eq!(attempts.ids(), []);
+    }
+
+    #[test]
+    fn what_was_written_down_is_not_remembered() {
+        let mut attempts = Attempts::default();
+        attempts.begin(&[sample("written")]);
+        attempts.pushed();
+        attempts.begin(&[sample("refused")]);
+        attempts.end();
+        attempts.written();
+        attempts.keep();
+        attempts.keep_pushed();
+        assert_eq!(attempts.ids(), []);
+    }
+
+    #[test]
+    fn what_waits_to_be_written_down_is_not_mixed_with_what_is_pushed_now() {
+        let mut attempts = Attempts::default();
+        attempts.begin(&[sample("waits")]);
+        attempts.pushed();
+        attempts.begin(&[sample("unknown")]);
+        attempts.keep();
+        assert_eq!(attempts.ids().iter().map(TaskId::as_str).collect::<Vec<_>>(), ["unknown"]);
+        attempts.keep_pushed();
+        assert_eq!(attempts.ids().len(), 2);
+    }
+}

@@ -1,0 +1,105 @@
+//! What is in Redis and not yet written down as published.
+//!
+//! One after the other, publications are written down at once. Where many come together, writing them down takes a fifth of the time
+//! at most: what was pushed meanwhile shares one statement, and the database has the rest for submissions. Until then the rows are in
+//! the outbox, younger than any pass over it looks at, and their markers stand.
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::BATCH;
+use broker::Push;
+use ledger::Outgoing;
+use runtime::clock::Time;
+
+/// The pause after a write, in times of what it took,
+const REST: u32 = 4;
+/// if so many or more were written down together.
+const MANY: usize = 3;
+/// The history says within this that a task is queued, however slow the database is.
+const LONGEST_REST: Duration = Duration::from_millis(20);
+
+/// Publications of the direct way that wait for the next write. Bounded: a full batch is written before more is pushed.
+pub(super) struct Bookkeeping {
+    rows: Vec<(i64, Time)>,
+    tags: Vec<String>,
+    /// When the next write may begin.
+    rested: Instant,
+}
+
+impl Bookkeeping {
+    pub fn new() -> Self {
+        Self { rows: Vec::new(), tags: Vec::new(), rested: Instant::now() }
+    }
+
+    pub fn add(&mut self, chunk: &[Outgoing], pushes: Vec<Push>, at: Time) {
+        self.rows.extend(chunk.iter().map(|row| (row.no, at)));
+        self.tags.extend(pushes.into_iter().map(|push| push.tag));
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.rows.is_empty()
+    }
+
+    /// When it is to be written down. Of no meaning while it is empty.
+    pub fn due(&self) -> Instant {
+        if self.rows.len() >= BATCH { Instant::now() } else { self.rested }
+    }
+
+    pub fn is_due(&self) -> bool {
+        !self.is_empty() && self.due() <= Instant::now()
+    }
+
+    /// Numbers with the times of their pushes, and the tags of their markers.
+    pub fn take(&mut self) -> (Vec<(i64, Time)>, Vec<String>) {
+        (std::mem::take(&mut self.rows), std::mem::take(&mut self.tags))
+    }
+
+    /// A write of so many has just ended.
+    pub fn rest_after(&mut self, rows: usize, took: Duration) {
+        let rest = if rows < MANY { Duration::ZERO } else { (took * REST).min(LONGEST_REST) };
+        self.rested = Instant::now() + rest;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::live::direct::sample;
+
+    fn add(bookkeeping: &mut Bookkeeping, count: usize) {
+        bookkeeping.add(&vec![sample("t"); count], Vec::new(), Time(1));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn few_are_written_at_once_and_many_in_proportion_to_what_it_takes() {
+        let mut bookkeeping = Bookkeeping::new();
+        assert!(!bookkeeping.is_due());
+        for _ in 0..2 {
+            add(&mut bookkeeping, 1);
+            assert!(bookkeeping.is_due());
+            assert_eq!(bookkeeping.take().0, [(1, Time(1))]);
+            bookkeeping.rest_after(1, Duration::from_millis(2));
+        }
+        bookkeeping.rest_after(MANY, Duration::from_millis(2));
+        add(&mut bookkeeping, 1);
+        assert!(!bookkeeping.is_due());
+        tokio::time::advance(Duration::from_millis(8)).await;
+        assert!(bookkeeping.is_due());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn neither_a_slow_database_nor_a_full_batch_makes_it_wait_long() {
+        let mut bookkeeping = Bookkeeping::new();
+        bookkeeping.rest_after(MANY, Duration::from_secs(5));
+        add(&mut bookkeeping, BATCH - 1);
+        assert!(!bookkeeping.is_due());
+        add(&mut bookkeeping, 1);
+        assert!(bookkeeping.is_due());
+        bookkeeping.take();
+        add(&mut bookkeeping, 1);
+        tokio::time::advance(LONGEST_REST).await;
+        assert!(bookkeeping.is_due());
+    }
+}

@@ -1,0 +1,318 @@
+//! Carries outbox rows to the broker, because a task must not exist on one side only.
+//!
+//! Two ways lead down. The direct way takes what this replica just committed, from memory, in the order of acceptance. The
+//! outbox way (`Ledger::drain`) takes whatever is due and still there: held tasks whose time has come, rows of a replica that
+//! died, everything after an outage. A delivery's marker in Redis makes the two safe together: the second push of a delivery
+//! does nothing.
+//!
+//! After the first failure the direct way is shut and all goes through the outbox, in order, until less than a batch is left in it.
+//! Markers of the direct way go some seconds after the publication is written down, which a crash of PostgreSQL may undo. Those of
+//! the outbox way stay for ten minutes, because a direct push may be late by up to [`DIRECT_DEADLINE`], and the script refuses it
+//! after that.
+
+mod attempts;
+mod bookkeeping;
+mod road;
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use metrics::{counter, gauge};
+use tokio::sync::mpsc;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+use tracing::warn;
+
+use attempts::AGAIN;
+use bookkeeping::Bookkeeping;
+use road::Road;
+pub use road::{copy_tag, envelope_bytes};
+
+use crate::live::direct::{BATCH, DIRECT_DEADLINE, Handle, Shared};
+use crate::live::hub::Hub;
+use broker::Broker;
+use broker::backend::Backend;
+use celery::task::TaskId;
+use ledger::{Outgoing, SharedLedger};
+use runtime::clock::{self, Time};
+use runtime::crash_points;
+use runtime::lifecycle::Backoff;
+
+/// The outbox is looked at this often without a nudge.
+const PERIOD: Duration = Duration::from_secs(1);
+/// Younger rows belong to the direct way of the replica that accepted them.
+const SETTLE: Duration = Duration::from_secs(2);
+/// While tasks wait for limits, passes come at most this often: a burst of ends becomes one pass.
+const GATE_BREATH: Duration = Duration::from_millis(50);
+const REDIS_PAUSE: Duration = Duration::from_secs(2);
+
+/// The relay of one replica.
+pub struct Relay {
+    ledger: SharedLedger,
+    road: Arc<Road>,
+    hub: Hub,
+    direct: mpsc::Receiver<Vec<Outgoing>>,
+    shared: Arc<Shared>,
+    bookkeeping: Bookkeeping,
+    /// Tasks wait for limits: an end may let one of them go.
+    is_gated: bool,
+    /// When the life of Redis's data was last asked for.
+    life_seen: Option<Instant>,
+}
+
+/// The least time between two publications, by task.
+pub type Paces = HashMap<String, Duration>;
+
+impl Relay {
+    pub fn new(ledger: SharedLedger, broker: Broker, backend: Backend, hub: Hub, paces: Paces) -> (Self, Handle) {
+        let (handle, direct) = Handle::open();
+        let shared = Arc::clone(&handle.shared);
+        let road = Arc::new(Road::new(broker, backend, paces));
+        let bookkeeping = Bookkeeping::new();
+        (Self { ledger, road, hub, direct, shared, bookkeeping, is_gated: false, life_seen: None }, handle)
+    }
+
+    /// Runs until `stop`. What is on the direct way then is pushed first.
+    pub async fn run(mut self, stop: CancellationToken) {
+        let mut backoff = Backoff::new(REDIS_PAUSE);
+        let mut next_pass = Instant::now();
+        let mut offers = Vec::new();
+        let mut commits = self.hub.watch_all();
+        while !stop.is_cancelled() {
+            tokio::select! {
+                biased;
+                () = stop.cancelled() => break,
+                count = self.direct.recv_many(&mut offers, 64) => {
+                    if count == 0 { break; }
+                    self.take(offers.drain(..).flatten().collect()).await;
+                    if Instant::now() < next_pass { continue; }
+                }
+                () = tokio::time::sleep_until(self.bookkeeping.due()), if !self.bookkeeping.is_empty() => {
+                    self.write_down().await;
+                    if Instant::now() < next_pass { continue; }
+                }
+                () = self.shared.wake.notified() => {}
+                // Lagging is a sign like any other. What comes until the next pass is in it.
+                _ = commits.recv(), if self.is_gated => {
+                    next_pass = next_pass.min(Instant::now() + GATE_BREATH);
+                    tokio::select! { () = stop.cancelled() => break, () = tokio::time::sleep_until(next_pass) => {} }
+                    while commits.try_recv().is_ok() {}
+                }
+                () = tokio::time::sleep_until(next_pass) => {}
+            }
+            next_pass = Instant::now() + self.pass(&mut backoff).await;
+        }
+        while let Ok(batch) = self.direct.try_recv() {
+            self.take(batch).await;
+        }
+        self.write_down().await;
+        self.road.forget_all().await;
+    }
+
+    /// One pass over the outbox, repeated while it finds full batches. Returns when the next one is due.
+    async fn pass(&mut self, backoff: &mut Backoff) -> Duration {
+        self.write_down().await;
+        let drained = self.drain_all().await;
+        self.shared.is_stuck.store(drained.is_err(), Ordering::Release);
+        self.shared.room.notify_waiters();
+        match drained {
+            Ok(pause) => {
+                backoff.reset();
+                pause
+            }
+            Err(trouble) => {
+                self.road.keep_markers().await;
+                // What Redis said is told by then.
+                if backoff.is_fresh() && !matches!(trouble, Trouble::Broker) {
+                    warn!(error = %trouble, "the outbox cannot be drained, trying again: {trouble}");
+                }
+                backoff.pause()
+            }
+        }
+    }
+
+    async fn drain_all(&mut self) -> Result<Duration, Trouble> {
+        let opening = if self.shared.direct.load(Ordering::Acquire) {
+            self.drain_while(1, || SETTLE).await?
+        } else {
+            // Down to less than a batch: while submissions go on, an empty outbox may never be seen.
+            self.drain_while(BATCH, || Duration::ZERO).await?;
+            self.reopen().await?
+        };
+        self.settle_attempts().await?;
+        let backlog = self.note_backlog().await?;
+        self.road.forget_old().await;
+        let now = clock::now();
+        let until_due = backlog.next_due.map_or(PERIOD, |due| due.since(now));
+        let until_open = opening.map_or(PERIOD, |at| at.since(now).max(GATE_BREATH));
+        Ok(until_due.min(until_open).min(PERIOD))
+    }
+
+    /// Opens the direct way, then takes what was accepted before it was open: nothing overtakes it.
+    async fn reopen(&mut self) -> Result<Option<Time>, Trouble> {
+        let opened = clock::now();
+        self.shared.direct.store(true, Ordering::Release);
+        let emptied = self.drain_while(1, || clock::now().since(opened)).await;
+        if emptied.is_err() {
+            self.shared.direct.store(false, Ordering::Release);
+        }
+        emptied
+    }
+
+    /// Takes out what was accepted `settle` ago, while a pass finds at least `least` rows. Answers when the next rate lets a task
+    /// pass.
+    async fn drain_while(&mut self, least: usize, settle: impl Fn() -> Duration) -> Result<Option<Time>, Trouble> {
+        loop {
+            let started = Instant::now();
+            let drained = self.ledger.drain(clock::now(), settle(), BATCH as i64, self.road.as_ref()).await;
+            let drained = drained.inspect_err(|_| self.road.attempts().keep())?;
+            self.hub.publish(&drained.events);
+            counter!("taskgate_tasks_published_total", "way" => "outbox").increment(drained.carried as u64);
+            if drained.carried + drained.expired < drained.claimed {
+                self.road.attempts().keep();
+                self.note_backlog().await?;
+                return Err(Trouble::Broker);
+            }
+            self.road.attempts().end();
+            self.is_gated = drained.waiting;
+            if drained.claimed > 0 {
+                self.note_rate(drained.claimed, started.elapsed());
+                self.shared.backlog.fetch_sub(i64::try_from(drained.claimed).unwrap_or(0), Ordering::Relaxed);
+                self.shared.room.notify_waiters();
+            }
+            if drained.claimed < least {
+                return Ok(drained.next_opening);
+            }
+        }
+    }
+
+    /// Looks after what may be in Redis without the ledger's knowledge: what has left the outbox since was published by somebody. If
+    /// Redis has lost its data meanwhile, it may have been published twice.
+    async fn settle_attempts(&mut self) -> Result<(), Trouble> {
+        let ids = self.road.attempts().ids();
+        if ids.is_empty() && self.life_seen.is_some_and(|at| at.elapsed() < PERIOD) {
+            return Ok(());
+        }
+        // Redis may be away: the next pass asks again.
+        let Ok(life) = self.road.broker.life(&clock::random_id().to_string()).await else { return Ok(()) };
+        self.life_seen = Some(Instant::now());
+        self.road.attempts().see(life);
+        for chunk in ids.chunks(BATCH) {
+            let tasks = self.ledger.standing(chunk).await?;
+            let waits = |id: &&TaskId| tasks.iter().any(|task| task.id == **id && task.phase.is_ours());
+            let gone: Vec<TaskId> = chunk.iter().filter(|id| !waits(id)).cloned().collect();
+            let twice = self.road.attempts().close(&gone);
+            if !twice.is_empty() {
+                warn!("{} tasks may have been published before Redis lost its data", twice.len());
+                counter!("taskgate_redeliveries_total").increment(twice.len() as u64);
+                self.hub.publish(&self.ledger.remark(&twice, AGAIN, clock::now()).await?);
+            }
+        }
+        Ok(())
+    }
+
+    fn note_rate(&self, rows: usize, took: Duration) {
+        let millis = i64::try_from(took.as_millis()).unwrap_or(i64::MAX).max(1);
+        let rate = i64::try_from(rows).unwrap_or(i64::MAX).saturating_mul(1_000_000) / millis;
+        self.shared.drain_rate.store(rate, Ordering::Relaxed);
+    }
+
+    async fn note_backlog(&self) -> Result<ledger::Backlog, Trouble> {
+        let now = clock::now();
+        let backlog = self.ledger.backlog(now).await?;
+        self.shared.backlog.store(backlog.due, Ordering::Relaxed);
+        gauge!("taskgate_outbox_depth").set(backlog.due as f64);
+        gauge!("taskgate_outbox_age_seconds").set(backlog.oldest.map_or(0.0, |at| now.since(at).as_secs_f64()));
+        Ok(backlog)
+    }
+
+    /// Tasks count as offered until they are in Redis, or left to the outbox.
+    async fn take(&mut self, batch: Vec<Outgoing>) {
+        for chunk in batch.chunks(BATCH) {
+            self.push_direct(chunk).await;
+            self.shared.offered.fetch_sub(chunk.len(), Ordering::AcqRel);
+            self.shared.room.notify_waiters();
+        }
+    }
+
+    /// Pushes what was just committed. Whatever goes wrong, the outbox still has it.
+    async fn push_direct(&mut self, chunk: &[Outgoing]) {
+        if !self.shared.direct.load(Ordering::Acquire) {
+            return;
+        }
+        let pushed = self.push_chunk(chunk).await;
+        match &pushed {
+            Ok(()) => self.road.attempts().pushed(),
+            Err(error) if error.outcome_unknown() => self.road.attempts().keep(),
+            Err(_) => self.road.attempts().end(),
+        }
+        match pushed {
+            Ok(()) if self.bookkeeping.is_due() => self.write_down().await,
+            Ok(()) => {}
+            Err(error) => self.shut(chunk.len(), &error),
+        }
+    }
+
+    /// From now on all goes through the outbox, until it is drained.
+    fn shut(&self, tasks: usize, error: &Trouble) {
+        self.shared.direct.store(false, Ordering::Release);
+        self.shared.wake.notify_one();
+        self.road.tell_failure(tasks, error);
+    }
+
+    async fn push_chunk(&mut self, chunk: &[Outgoing]) -> Result<(), Trouble> {
+        let Some(oldest) = chunk.iter().map(|row| row.accepted_at).min() else { return Ok(()) };
+        let pushes = self.road.pushes(chunk);
+        self.road.prepare(chunk).await?;
+        self.road.attempts().begin(chunk);
+        self.road.publish(&pushes, Some(oldest.plus(DIRECT_DEADLINE))).await?;
+        counter!("taskgate_tasks_published_total", "way" => "direct").increment(chunk.len() as u64);
+        self.bookkeeping.add(chunk, pushes, clock::now());
+        Ok(())
+    }
+
+    /// Writes down what was pushed. When that fails the rows are still in the outbox, and their markers turn a second push away.
+    async fn write_down(&mut self) {
+        if self.bookkeeping.is_empty() {
+            return;
+        }
+        let (rows, tags) = self.bookkeeping.take();
+        let started = Instant::now();
+        let written = self.ledger.published(&rows).await;
+        self.bookkeeping.rest_after(rows.len(), started.elapsed());
+        match written {
+            Ok(events) => {
+                self.hub.publish(&events);
+                crash_points::reach(crash_points::AFTER_BOOKKEEPING);
+                self.road.attempts().written();
+                self.road.written_down(tags).await;
+            }
+            Err(error) => {
+                self.road.attempts().keep_pushed();
+                self.shut(rows.len(), &error.into());
+            }
+        }
+    }
+}
+
+#[derive(Debug, thiserror::Error)]
+enum Trouble {
+    #[error("the broker took only a part")]
+    Broker,
+    #[error(transparent)]
+    Redis(#[from] broker::Error),
+    #[error(transparent)]
+    Ledger(#[from] ledger::Error),
+}
+
+impl Trouble {
+    /// Of a push: whether it may be in Redis all the same.
+    fn outcome_unknown(&self) -> bool {
+        match self {
+            Self::Redis(error) => error.outcome_unknown(),
+            Self::Broker | Self::Ledger(_) => true,
+        }
+    }
+}

@@ -1,0 +1,288 @@
+//! The way from a row to a list in Redis, for both ways down.
+
+use std::collections::{HashSet, VecDeque};
+use std::sync::MutexGuard;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use metrics::histogram;
+use tokio::sync::Mutex;
+use tokio::time::Instant;
+use tracing::{debug, info, warn};
+
+use super::Paces;
+use super::attempts::Attempts;
+use broker::backend::Backend;
+use broker::{Broker, Push, Pushed, Target};
+use celery::task::Spread;
+use celery::{Properties, envelope};
+use ledger::{Carrier, Outgoing};
+use runtime::clock::{self, Time};
+use runtime::crash_points;
+
+/// How long markers of the direct way stay when the publication is written down, and after the last trouble. It is written without
+/// waiting for the disk: a crash of PostgreSQL within three times `wal_writer_delay` (0.2 s unless set otherwise) brings the row back
+/// into the outbox, and some pass takes it out again.
+const DIRECT_GRACE: Duration = Duration::from_secs(5);
+/// How long markers of the outbox way stay: longer than any direct push can be late, clocks included.
+const MARKER_GRACE: Duration = Duration::from_secs(600);
+/// Of more than this (some 50 MB) the oldest go before,
+const MARKERS: usize = 500_000;
+/// but not as long as a direct push can be late while clocks differ by half a minute.
+const LEAST_GRACE: Duration = Duration::from_secs(60);
+/// Markers removed in one call.
+const PAGE: usize = 1_000;
+/// Markers older than this were left behind by a crash.
+const MARKER_AGE: Duration = Duration::from_secs(3_600);
+
+/// The way from a row to a list in Redis.
+pub(super) struct Road {
+    pub broker: Broker,
+    backend: Backend,
+    paces: Paces,
+    markers: Mutex<Markers>,
+    attempts: std::sync::Mutex<Attempts>,
+    /// Since the last publication.
+    has_failed: AtomicBool,
+}
+
+/// Markers that are yet to be removed.
+#[derive(Default)]
+struct Markers {
+    /// Bounded by what is published in [`DIRECT_GRACE`].
+    direct: Waiting,
+    /// Bounded by what is drained in [`LEAST_GRACE`], or [`MARKERS`].
+    outbox: Waiting,
+}
+
+/// Oldest first.
+#[derive(Default)]
+struct Waiting {
+    batches: VecDeque<(Instant, Vec<String>)>,
+    count: usize,
+}
+
+impl Waiting {
+    fn keep(&mut self, now: Instant, tags: Vec<String>) {
+        self.count += tags.len();
+        self.batches.push_back((now, tags));
+    }
+
+    /// The oldest batch, if it is older than `grace`.
+    fn take_older(&mut self, now: Instant, grace: Duration) -> Option<Vec<String>> {
+        let (_, tags) = self.batches.pop_front_if(|(since, _)| now.duration_since(*since) > grace)?;
+        self.count -= tags.len();
+        Some(tags)
+    }
+}
+
+impl Markers {
+    /// Those whose time is over, some at a time.
+    fn take_old(&mut self, now: Instant) -> Vec<String> {
+        let mut old = Vec::new();
+        while old.len() < PAGE {
+            let grace = if self.outbox.count > MARKERS { LEAST_GRACE } else { MARKER_GRACE };
+            let direct = self.direct.take_older(now, DIRECT_GRACE);
+            let Some(tags) = direct.or_else(|| self.outbox.take_older(now, grace)) else { break };
+            old.extend(tags);
+        }
+        old
+    }
+}
+
+impl Road {
+    pub fn new(broker: Broker, backend: Backend, paces: Paces) -> Self {
+        Self {
+            broker,
+            backend,
+            paces,
+            markers: Mutex::default(),
+            attempts: std::sync::Mutex::default(),
+            has_failed: AtomicBool::new(false),
+        }
+    }
+
+    pub fn pushes(&self, batch: &[Outgoing]) -> Vec<Push> {
+        batch.iter().flat_map(pushes_of).collect()
+    }
+
+    /// Chord sizes and saved structures come before the first member.
+    pub async fn prepare(&self, batch: &[Outgoing]) -> Result<(), broker::Error> {
+        let mut done = HashSet::new();
+        for group in batch.iter().flat_map(|row| row.groups.iter()) {
+            if done.insert(&group.id) {
+                self.backend.prepare_group(&group.id, group.chord_size, group.structure.as_ref()).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// All crash points of a push are here, for both ways.
+    pub async fn publish(&self, pushes: &[Push], deadline: Option<Time>) -> Result<Vec<Pushed>, broker::Error> {
+        if crash_points::is_next(crash_points::HALF_BATCH) && pushes.len() > 1 {
+            self.broker.publish(&pushes[..pushes.len() / 2], deadline).await?;
+            crash_points::reach(crash_points::HALF_BATCH);
+        }
+        let started = Instant::now();
+        let outcomes = self.broker.publish(pushes, deadline).await?;
+        if !pushes.is_empty() {
+            self.has_failed.store(false, Ordering::Relaxed);
+        }
+        histogram!("taskgate_publish_seconds").record(started.elapsed().as_secs_f64());
+        crash_points::reach(crash_points::AFTER_PUSH);
+        Ok(outcomes)
+    }
+
+    /// The first failure is news. Under load there are many a second until Redis takes messages again.
+    pub fn tell_failure(&self, tasks: usize, error: &dyn std::error::Error) {
+        let cause = cause(error);
+        if self.has_failed.swap(true, Ordering::Relaxed) {
+            debug!(%error, %cause, "publishing failed again, {tasks} tasks wait in the outbox: {error}");
+        } else {
+            warn!(%error, %cause, "publishing failed, tasks wait in the outbox: {error}");
+        }
+    }
+
+    pub fn attempts(&self) -> MutexGuard<'_, Attempts> {
+        self.attempts.lock().expect("nothing panics under this lock")
+    }
+
+    async fn carry_all(&self, batch: &[Outgoing]) -> Result<Vec<i64>, broker::Error> {
+        self.prepare(batch).await?;
+        let pushes = self.pushes(batch);
+        self.attempts().begin(batch);
+        let outcomes = self.publish(&pushes, None).await?;
+        let repeated = outcomes.iter().filter(|outcome| **outcome == Pushed::Before).count();
+        if repeated > 0 {
+            info!(repeated, "{repeated} deliveries were in the broker already");
+        }
+        let tags = pushes.into_iter().map(|push| push.tag).collect();
+        self.markers.lock().await.outbox.keep(Instant::now(), tags);
+        Ok(batch.iter().map(|row| row.no).collect())
+    }
+
+    /// What was pushed directly is written down.
+    pub async fn written_down(&self, tags: Vec<String>) {
+        self.markers.lock().await.direct.keep(Instant::now(), tags);
+    }
+
+    /// What went into the ledger lately may not be there any more, or the outbox cannot be drained of what came back into it.
+    pub async fn keep_markers(&self) {
+        let now = Instant::now();
+        self.markers.lock().await.direct.batches.iter_mut().for_each(|(since, _)| *since = now);
+    }
+
+    /// Markers that stay because Redis does not answer cost a few bytes for an hour.
+    pub async fn forget_old(&self) {
+        let mut markers = self.markers.lock().await;
+        loop {
+            let tags = markers.take_old(Instant::now());
+            if tags.is_empty() {
+                break;
+            }
+            if let Err(error) = self.broker.forget_markers(&tags).await {
+                info!(error = %error, "markers of {} deliveries stay until they are swept", tags.len());
+                break;
+            }
+        }
+    }
+
+    /// At shutdown: what a crash left behind long ago goes too.
+    pub async fn forget_all(&self) {
+        let sweeping = self.broker.sweep_markers(clock::now(), MARKER_AGE, 100_000);
+        let _ = tokio::time::timeout(Duration::from_secs(1), sweeping).await;
+    }
+}
+
+#[async_trait]
+impl Carrier for Road {
+    async fn carry(&self, batch: &[Outgoing]) -> Vec<i64> {
+        match self.carry_all(batch).await {
+            Ok(numbers) => numbers,
+            Err(error) => {
+                if !error.outcome_unknown() {
+                    self.attempts().end();
+                }
+                self.tell_failure(batch.len(), &error);
+                Vec::new()
+            }
+        }
+    }
+
+    fn pace(&self, name: &str) -> Option<Duration> {
+        self.paces.get(name).copied()
+    }
+}
+
+/// What Redis said.
+fn cause(error: &dyn std::error::Error) -> String {
+    error.source().map(ToString::to_string).unwrap_or_default()
+}
+
+/// One for each queue that it goes to. The same row gives the same bytes for ever: revoke removes exactly them.
+fn pushes_of(row: &Outgoing) -> Vec<Push> {
+    let tag = row.id.delivery_tag(row.delivery);
+    if let Some(Spread::Fanout { exchange, routing_key }) = &row.spread {
+        let priority = row.priority.get();
+        let mut properties = Properties::task(row.id.as_str(), routing_key, priority, &tag);
+        properties.exchange = exchange.as_str().into();
+        properties.reply_to = Some(tag.as_str().into());
+        let target = Target::Fanout { exchange: exchange.clone(), routing_key: routing_key.clone() };
+        return vec![Push { target, envelope: envelope(&row.headers, &row.body, &properties), tag }];
+    }
+    let copies = row.spread.as_ref().map_or(&[][..], Spread::copies);
+    let queues = std::iter::once(&row.queue).chain(copies).enumerate();
+    queues
+        .map(|(n, queue)| {
+            let tag = copy_tag(&tag, n);
+            let priority = row.priority.get();
+            let envelope = envelope_bytes(row.id.as_str(), queue.as_str(), priority, &tag, &row.headers, &row.body);
+            Push { target: Target::Queue(queue.clone(), row.priority), tag, envelope }
+        })
+        .collect()
+}
+
+/// The tag of a message in the `n`th queue that it stands in: two messages with one tag could not both be put back.
+pub fn copy_tag(tag: &str, n: usize) -> String {
+    if n == 0 { tag.to_owned() } else { format!("{tag}.{n}") }
+}
+
+/// The bytes of one delivery as they stand in the list.
+pub fn envelope_bytes(id: &str, queue: &str, priority: u8, tag: &str, headers: &str, body: &str) -> Vec<u8> {
+    let mut properties = Properties::task(id, queue, priority, tag);
+    properties.reply_to = Some(tag.into());
+    envelope(headers, body, &properties)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn tags(count: usize) -> Vec<String> {
+        vec!["t.1".to_owned(); count]
+    }
+
+    #[test]
+    fn of_many_markers_the_oldest_go_sooner() {
+        let (mut markers, begin) = (Markers::default(), Instant::now());
+        markers.outbox.keep(begin, tags(MARKERS));
+        assert_eq!(markers.take_old(begin + LEAST_GRACE * 2).len(), 0);
+        markers.outbox.keep(begin + LEAST_GRACE, tags(1));
+        assert_eq!(markers.take_old(begin + LEAST_GRACE).len(), 0, "a direct push may be on its way");
+        assert_eq!(markers.take_old(begin + LEAST_GRACE * 2).len(), MARKERS);
+        assert_eq!(markers.take_old(begin + LEAST_GRACE * 3).len(), 0, "one is not many");
+        assert_eq!(markers.take_old(begin + LEAST_GRACE + MARKER_GRACE * 2).len(), 1);
+    }
+
+    #[test]
+    fn markers_of_the_direct_way_go_together_when_the_ledger_is_durable() {
+        let (mut markers, begin) = (Markers::default(), Instant::now());
+        for second in 0..3 {
+            markers.direct.keep(begin + Duration::from_secs(second), tags(2));
+        }
+        assert_eq!(markers.take_old(begin + DIRECT_GRACE).len(), 0, "PostgreSQL may crash yet");
+        assert_eq!(markers.take_old(begin + DIRECT_GRACE + Duration::from_millis(1_500)).len(), 4);
+        assert_eq!((markers.direct.count, markers.take_old(begin + DIRECT_GRACE * 2).len()), (2, 2));
+    }
+}

@@ -1,0 +1,73 @@
+//! The end of history: what is older than its limit goes, in short transactions, and leaves a tombstone.
+//!
+//! One replica prunes at a time: the holder of the lease. A batch that is full is followed by the next after a breath, so that
+//! nobody waits for a long lock and autovacuum keeps up.
+
+use std::time::Duration;
+
+use metrics::counter;
+use tokio_util::sync::CancellationToken;
+use tracing::{info, warn};
+
+use crate::config;
+use ledger::{Error, SharedLedger};
+use runtime::clock;
+
+const LEASE: &str = "retention";
+/// A pass may take longer than this: it renews the lease with every batch.
+const LEASE_TTL: Duration = Duration::from_mins(2);
+/// Between passes.
+const PERIOD: Duration = Duration::from_mins(1);
+/// Rows in one transaction: some tens of milliseconds.
+const BATCH: i64 = 500;
+/// After a full batch.
+const BREATH: Duration = Duration::from_millis(50);
+
+/// Prunes.
+pub struct Retention {
+    ledger: SharedLedger,
+    config: config::Ledger,
+    holder: String,
+}
+
+impl Retention {
+    pub fn new(ledger: SharedLedger, config: config::Ledger, holder: String) -> Self {
+        Self { ledger, config, holder }
+    }
+
+    /// Runs until `stop`.
+    pub async fn run(self, stop: CancellationToken) {
+        // Limits that are shorter than the period are kept as exactly as they were meant.
+        let period = PERIOD.min(self.config.keep).min(self.config.keep_payload).max(Duration::from_secs(1));
+        while !stop.is_cancelled() {
+            if let Err(error) = self.pass(&stop).await {
+                warn!(error = %error, "old history stays for now");
+            }
+            tokio::select! { () = stop.cancelled() => {} () = tokio::time::sleep(period) => {} }
+        }
+        let _ = tokio::time::timeout(Duration::from_secs(1), self.ledger.release(LEASE, &self.holder)).await;
+    }
+
+    async fn pass(&self, stop: &CancellationToken) -> Result<(), Error> {
+        let (mut tasks, mut payloads) = (0, 0);
+        let mut more = true;
+        while more && !stop.is_cancelled() {
+            let now = clock::now();
+            if self.ledger.lease(LEASE, &self.holder, now, LEASE_TTL).await?.is_none() {
+                break;
+            }
+            let pruned = self.ledger.prune(now.minus(self.config.keep), BATCH, now).await?;
+            let emptied = self.ledger.prune_payload(now.minus(self.config.keep_payload), BATCH).await?;
+            let keys = self.ledger.prune_keys(now, BATCH).await?;
+            tasks += pruned;
+            payloads += emptied;
+            more = [pruned, emptied, keys].into_iter().any(|count| count >= BATCH);
+            counter!("taskgate_tasks_pruned_total").increment(u64::try_from(pruned).unwrap_or(0));
+            tokio::select! { () = stop.cancelled() => {} () = tokio::time::sleep(BREATH) => {} }
+        }
+        if tasks + payloads > 0 {
+            info!(tasks, payloads, "{tasks} old tasks and {payloads} old messages were pruned");
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,115 @@
+//! Bodies of chords that are to be sent from here: Redis lost the message, or the worker that counted the last part died before it
+//! sent one.
+//!
+//! A body takes the results of its header, in the header's shape: a list, or lists in a list where a member ends in a group. The
+//! shape is known to whoever announced the header; the results are in the ledger, and of members that store none in the parts that
+//! the workers counted, while Redis has them. No worker has a member any more when this is asked, so nobody is about to send the
+//! body, unless somebody holds the claim; whoever comes late finds the chord ended.
+
+use std::collections::HashMap;
+
+use super::steps::{DEPTH, Next, planned};
+use super::{Sweeper, Trouble};
+use celery::continuation;
+use celery::result::{ResultTuple, decode_saved_group};
+use celery::task::{GroupId, Json, TaskId};
+use celery::{Message, chord};
+use ledger::{EdgeKind, Neighbour, Task};
+
+/// Headers before a header that are looked through for the one who announced it.
+const ANNOUNCERS: usize = 100;
+
+const SHAPELESS: &str = "the shape of its header is not known any more";
+
+/// How the results of a header are arranged.
+enum Shape {
+    Flat,
+    Nested(ResultTuple),
+}
+
+impl Sweeper {
+    /// What follows a header, of which `parent` is a member's message and `before` are all members.
+    pub(super) async fn body(&self, task: &Task, before: &[Neighbour], parent: &Message) -> Result<Next, Trouble> {
+        let (Some(body), Some(id)) = (&parent.embed.chord, &parent.group) else { return Ok(Next::Never(SHAPELESS)) };
+        let plan = |value: &Json| self.plan(|sender| continuation::chord_body(parent, body, value, sender));
+        let mut next = planned(task, None, plan);
+        if !matches!(next, Next::Plan(_)) {
+            let Some(shape) = self.shape(id, before).await? else { return Ok(Next::Never(SHAPELESS)) };
+            let results = self.results(id, before).await?;
+            next = planned(task, arranged(&shape, before, &results).as_ref(), plan);
+        }
+        let is_ours = !matches!(next, Next::Plan(_)) || self.backend.close_chord(id.as_str()).await?;
+        Ok(if is_ours { next } else { Next::NotYet })
+    }
+
+    /// What is known of the members' results.
+    async fn results(&self, id: &GroupId, before: &[Neighbour]) -> Result<HashMap<String, Json>, Trouble> {
+        let ids: Vec<TaskId> = before.iter().map(|step| step.task.id.clone()).collect();
+        let known = self.ledger.tasks_by_id(&ids).await?.into_iter();
+        let mut results: HashMap<String, Json> =
+            known.filter_map(|task| Some((task.id.to_string(), task.result?))).collect();
+        if results.len() < ids.len() {
+            for part in self.backend.counted_parts(id.as_str()).await?.into_iter().filter(|part| !part.has_failed()) {
+                results.entry(part.task_id).or_insert(part.value);
+            }
+        }
+        Ok(results)
+    }
+
+    /// As we announced the header, or as the worker did that sent it. `None` when neither is known.
+    async fn shape(&self, id: &GroupId, before: &[Neighbour]) -> Result<Option<Shape>, Trouble> {
+        let group = self.ledger.group(id).await?;
+        if let Some(structure) = group.as_ref().and_then(|group| group.structure.as_ref()) {
+            return Ok(nested(structure.get()));
+        }
+        if group.is_some_and(|group| group.chord_size.is_some()) {
+            return Ok(Some(Shape::Flat));
+        }
+        let mut member = before.first().map(|step| step.task.clone());
+        for _ in 0..ANNOUNCERS {
+            let Some(no) = member.take().map(|member| member.no) else { break };
+            let sender = self.ledger.predecessors(&[no]).await?.into_iter().find(|one| one.kind != EdgeKind::LinkError);
+            let Some(sender) = sender.map(|sender| sender.task) else { break };
+            if let Some(message) = self.message_of(&sender, DEPTH).await?
+                && let Some(shape) = self.announced(id, &message)
+            {
+                return Ok(Some(shape));
+            }
+            member = Some(sender);
+        }
+        Ok(None)
+    }
+
+    /// What a worker announced together with what it sent after this message's task.
+    fn announced(&self, id: &GroupId, message: &Message) -> Option<Shape> {
+        let nothing = chord::body_argument([]);
+        let after = self.plan(|sender| continuation::after_success(message, &nothing, sender));
+        let body = message.embed.chord.as_deref();
+        let body = body.and_then(|body| self.plan(|sender| continuation::chord_body(message, body, &nothing, sender)));
+        let plan = [after, body]
+            .into_iter()
+            .flatten()
+            .find(|plan| plan.chord_sizes.iter().any(|(one, _)| one == id.as_str()))?;
+        match plan.saved_groups.iter().find(|(one, _)| one == id.as_str()) {
+            Some((_, structure)) => nested(structure),
+            None => Some(Shape::Flat),
+        }
+    }
+}
+
+fn nested(structure: &str) -> Option<Shape> {
+    decode_saved_group(structure.as_bytes()).ok().map(Shape::Nested)
+}
+
+/// The one argument of the body. `None` when a result is missing.
+fn arranged(shape: &Shape, before: &[Neighbour], results: &HashMap<String, Json>) -> Option<Json> {
+    match shape {
+        Shape::Nested(structure) => chord::nested(structure, &|id| results.get(id).cloned()),
+        Shape::Flat => {
+            let mut members: Vec<&Task> = before.iter().map(|step| &step.task).collect();
+            members.sort_by_key(|member| member.group_index);
+            let values: Option<Vec<&Json>> = members.iter().map(|member| results.get(member.id.as_str())).collect();
+            Some(chord::body_argument(values?.into_iter().map(AsRef::as_ref)))
+        }
+    }
+}

@@ -1,0 +1,67 @@
+//! Puts back the bookkeeping of chords that Redis lost, before their members run again: without its size a chord never ends, and
+//! a part that ended before the loss is counted by nobody else.
+
+use std::collections::HashSet;
+
+use tracing::warn;
+
+use super::{PAGE, Sweeper, Trouble};
+use celery::chord::Part;
+use celery::exception::Exception;
+use celery::task::{GroupId, Phase, json};
+use ledger::{EdgeKind, Group, GroupMember};
+
+impl Sweeper {
+    /// For every canvas in flight.
+    pub(super) async fn rebuild_chords(&self) -> Result<(), Trouble> {
+        let mut after = 0;
+        let mut done: HashSet<GroupId> = HashSet::new();
+        loop {
+            // A chord that is not over has a body that waits.
+            let waiting = self.ledger.unfinished(&[Phase::Waiting], after, PAGE).await?;
+            let Some(last) = waiting.last() else { return Ok(()) };
+            after = last.no;
+            let numbers: Vec<i64> = waiting.iter().map(|task| task.no).collect();
+            for before in self.ledger.predecessors(&numbers).await? {
+                let Some(group) = before.task.group_id.filter(|_| before.kind == EdgeKind::Next) else { continue };
+                if done.insert(group.clone()) {
+                    self.rebuild_chord(&group).await?;
+                }
+            }
+        }
+    }
+
+    async fn rebuild_chord(&self, id: &GroupId) -> Result<(), Trouble> {
+        let Some(group) = self.ledger.group(id).await? else { return Ok(()) };
+        let Some(size) = group.chord_size else { return Ok(()) };
+        // One that is complete is not for us to end: who counts would send its body.
+        if group.completed() >= group.total {
+            return Ok(());
+        }
+        if let Some(structure) = &group.structure {
+            self.backend.save_group(id.as_str(), structure.get()).await?;
+        }
+        let parts: Vec<_> = parts(&group).collect();
+        self.backend.rebuild_chord(id.as_str(), size, &parts).await?;
+        metrics::counter!("taskgate_sweeper_repairs_total", "kind" => "chord_rebuilt").increment(1);
+        warn!(group.id = %id, "chord {id} is rebuilt with {} of {size} parts", parts.len());
+        Ok(())
+    }
+}
+
+pub(super) fn parts(group: &Group) -> impl Iterator<Item = (Option<i64>, Part)> + '_ {
+    group.members.iter().filter_map(|member| Some((member.index.map(i64::from), part(member)?)))
+}
+
+fn part(member: &GroupMember) -> Option<Part> {
+    let value = match member.phase {
+        Phase::Succeeded => member.result.clone().unwrap_or_else(json::null),
+        phase if phase.is_final() => {
+            let failure = member.failure.as_ref();
+            let (kind, text) = failure.map_or(("Exception", ""), |failure| (&*failure.kind, &*failure.message));
+            Exception::new("builtins", kind, text).encode()
+        }
+        _ => return None,
+    };
+    Some(Part { task_id: member.task_id.to_string(), state: member.phase.status().to_owned(), value })
+}

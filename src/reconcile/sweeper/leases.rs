@@ -1,0 +1,107 @@
+//! Keeps the reservations of live workers from running out (`unacked_index`): kombu never renews them, so it would deliver a
+//! long task a second time while the first copy runs.
+//!
+//! A reservation is renewed well before its time while the worker that has the message sends heartbeats. Who that is says the
+//! ledger; where it does not know, or knows one who is silent, the workers are asked. A reservation nobody answers for runs out as
+//! kombu means it to; that its message was taken is written down, so that whoever has it next is known to be another one.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use metrics::counter;
+
+use super::fleet::Fleet;
+use super::{Sweeper, Trouble};
+use broker::Reservation;
+use celery::task::TaskId;
+use ledger::Task;
+use runtime::clock::{self, Time};
+
+/// Messages read at a time.
+const PAGE: usize = 500;
+/// Messages of one pass; more than a fleet holds at a time.
+const MAX: usize = 50_000;
+/// Messages whose worker is asked for in one pass.
+const ASKED: usize = 1_000;
+
+/// A message of which the ledger does not know who has it, or knows one who is silent.
+pub(super) struct Unclear {
+    pub reservation: Reservation,
+    pub id: String,
+    /// `None` when the ledger does not know the task.
+    pub task: Option<Task>,
+}
+
+/// When leases are looked at, by the visibility timeout.
+pub fn period(visibility_timeout: Duration) -> Duration {
+    (visibility_timeout / 8).clamp(Duration::from_millis(200), Duration::from_secs(60))
+}
+
+impl Sweeper {
+    /// One pass. Who has what is written down also while Redis, being full, refuses to renew.
+    pub(super) async fn renew_leases(&self) -> Result<(), Trouble> {
+        let before = clock::now().minus(self.visibility_timeout / 4);
+        let mut unclear: Vec<Unclear> = Vec::new();
+        let workers = Fleet::read(&self.ledger).await?;
+        let renewed = self.renew_known(before, &workers, &mut unclear).await;
+        renewed.and(self.renew_unclear(&unclear).await)
+    }
+
+    async fn renew_known(&self, before: Time, workers: &Fleet, unclear: &mut Vec<Unclear>) -> Result<(), Trouble> {
+        let mut kept = 0;
+        while kept < MAX {
+            let page = self.broker.reserved_before(before, kept, PAGE).await?;
+            let size = page.len();
+            let count = self.renew_page(page, workers, unclear).await?;
+            kept += size - count;
+            if size < PAGE {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    /// Returns how many were renewed.
+    async fn renew_page(
+        &self,
+        page: Vec<(Reservation, String)>,
+        workers: &Fleet,
+        unclear: &mut Vec<Unclear>,
+    ) -> Result<usize, Trouble> {
+        let ids: Vec<TaskId> = page.iter().filter_map(|(_, id)| TaskId::parse(id.as_str()).ok()).collect();
+        let found = self.ledger.standing(&ids).await?;
+        let mut tasks: HashMap<String, Task> = found.into_iter().map(|task| (task.id.to_string(), task)).collect();
+        let mut renewed = Vec::new();
+        for (reservation, id) in page {
+            let task = tasks.remove(&id);
+            let owner = task.as_ref().filter(|task| task.phase.is_at_worker()).and_then(|task| task.worker.as_deref());
+            if owner.is_some_and(|owner| workers.is_fresh(owner)) {
+                renewed.push(reservation.tag);
+            } else if unclear.len() < ASKED {
+                // Nobody may have heard who took it after that one.
+                unclear.push(Unclear { reservation, id, task });
+            }
+        }
+        self.renew_tags(&renewed).await?;
+        Ok(renewed.len())
+    }
+
+    /// Asks the workers who has these.
+    async fn renew_unclear(&self, unclear: &[Unclear]) -> Result<(), Trouble> {
+        if unclear.is_empty() {
+            return Ok(());
+        }
+        let ids: Vec<&str> = unclear.iter().map(|one| one.id.as_str()).filter(|id| !id.is_empty()).collect();
+        let mut fleet = Fleet::ask(&self.ledger, &self.broker, &ids).await?;
+        fleet.ask_for_unseen(&self.broker).await?;
+        let held = unclear.iter().filter(|one| fleet.held.contains_key(&one.id));
+        let renewed = self.renew_tags(&held.map(|one| one.reservation.tag.clone()).collect::<Vec<_>>()).await;
+        renewed.and(self.note_taken(unclear, &fleet).await)
+    }
+
+    async fn renew_tags(&self, tags: &[String]) -> Result<(), Trouble> {
+        self.broker.renew(tags, clock::now()).await?;
+        counter!("taskgate_leases_renewed_total").increment(tags.len() as u64);
+        Ok(())
+    }
+}

@@ -1,0 +1,364 @@
+//! Where is every task? Counts first; lists are read, in pages and for a bounded share of the time, only where counts do not fit,
+//! where something is known to be lost, and once in a long while whatever the counts say (messages of others count too).
+
+use std::collections::{HashSet, VecDeque};
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::absence::Absences;
+use super::doubt::Doubt;
+use super::fleet::Fleet;
+use super::leases::Unclear;
+use super::verdict::{self, Evidence, Owner, Place, Remedy};
+use super::{PAGE, Sweeper, Trouble};
+use crate::reconcile::recorder;
+use broker::Present;
+use celery::task::{Phase, Spread, TaskId};
+use ledger::Task;
+use runtime::clock::{self, Time};
+
+/// After a loss that is certain, the second look follows at once.
+const GRACE_AFTER_LOSS: Duration = Duration::from_millis(700);
+/// A message is on its way for up to this long after it was queued: too young to be missed.
+const YOUNG: Duration = Duration::from_secs(2);
+/// After a loss every look reads the lists for this long: until what was young then is not any more.
+const SUSPICION: Duration = Duration::from_secs(4);
+/// Lists are read this often whatever the counts say.
+const READ_ANYWAY: Duration = Duration::from_mins(10);
+/// Tasks that are looked for in one pass; when none of them is missed any more, the next pass takes those after them.
+const SUSPECTS: usize = 50_000;
+/// What is missed at every look, although it is repaired at each second one, keeps the others waiting no longer.
+const MAX_LOOKS: u32 = 4;
+/// Lists are read page by page for at most a twentieth of the time.
+const SCAN_SHARE: u32 = 20;
+/// Looks take a fifth of the time, however much is unfinished, but come at least this often.
+const LOOK_SHARE: u32 = 4;
+const LONGEST_PAUSE: Duration = Duration::from_secs(60);
+/// Names of tasks known to acknowledge late.
+const LATE_NAMES: usize = 1_000;
+
+/// What the sweeper remembers from look to look.
+pub(super) struct State {
+    absences: Absences,
+    next_look: Instant,
+    /// Lists are not read before, unless something is known to be lost.
+    next_scan: Instant,
+    /// Then they are read in any case.
+    read_anyway: Instant,
+    suspicious_until: Instant,
+    /// When data was lost, as far as it was heeded.
+    lost_at: Option<Time>,
+    /// Redis's data may be older than the ledger's.
+    resurrected: bool,
+    walk: Walk,
+    /// Tasks that acknowledge after they ran, as their workers said.
+    late: VecDeque<String>,
+}
+
+/// How far the looks came: of more tasks than one look takes each stretch is looked at until nothing in it is missed any more.
+#[derive(Default)]
+struct Walk {
+    /// The number of the task before the stretch.
+    after: i64,
+    looks: u32,
+    /// The end was reached since data was lost.
+    is_round: bool,
+}
+
+impl Walk {
+    /// After a look at a stretch that ends with `last`, if it is not the end of all. Returns whether there is more to look at that
+    /// may have been lost.
+    fn go_on(&mut self, last: Option<i64>, is_missed: bool) -> bool {
+        self.looks += 1;
+        if is_missed && self.looks < MAX_LOOKS {
+            return !self.is_round;
+        }
+        self.is_round |= last.is_none();
+        (self.after, self.looks) = (last.unwrap_or_default(), 0);
+        !self.is_round
+    }
+}
+
+impl State {
+    /// Whoever begins knows nothing of what was lost before: it looks, whatever the counts say.
+    pub fn new() -> Self {
+        let now = Instant::now();
+        Self {
+            absences: Absences::default(),
+            next_look: now,
+            next_scan: now,
+            read_anyway: now + READ_ANYWAY,
+            suspicious_until: now + SUSPICION,
+            lost_at: None,
+            resurrected: true,
+            walk: Walk::default(),
+            late: VecDeque::new(),
+        }
+    }
+
+    pub fn next_look(&self) -> Instant {
+        self.next_look
+    }
+
+    fn heed(&mut self, doubt: &Doubt) {
+        let since = doubt.since();
+        if since != self.lost_at {
+            self.lost_at = since;
+            self.resurrected = true;
+            self.walk = Walk::default();
+            self.suspicious_until = Instant::now() + SUSPICION;
+        }
+    }
+
+    fn is_suspicious(&self) -> bool {
+        Instant::now() <= self.suspicious_until
+    }
+
+    fn learn_late(&mut self, tasks: &[Task], fleet: &Fleet) {
+        for task in tasks {
+            let late = fleet.held.get(task.id.as_str()).is_some_and(|held| held.runs_unacknowledged);
+            let Some(name) = task.name.as_ref().filter(|name| late && !self.late.contains(name)) else { continue };
+            if self.late.len() >= LATE_NAMES {
+                self.late.pop_front();
+            }
+            self.late.push_back(name.clone());
+        }
+    }
+}
+
+/// Unfinished tasks that nobody answers for.
+#[derive(Default)]
+struct Suspects {
+    /// To be looked for.
+    absent: Vec<Task>,
+    /// Their workers live and did not answer. Whether their messages went back to their queues can be seen all the same.
+    silent: Vec<Task>,
+    /// Where the pass ended before all were seen.
+    last: Option<i64>,
+}
+
+/// Messages that were reserved a moment ago at least: whoever took them had time to say so.
+fn unheard(tasks: &[Task], present: &Present) -> Vec<Unclear> {
+    let now = clock::now();
+    let reserved = |task: &Task| {
+        let reservation = present.reserved.get(task.id.as_str())?.clone();
+        let is_old = reservation.since().is_some_and(|since| now.since(since) > YOUNG);
+        is_old.then(|| Unclear { reservation, id: task.id.to_string(), task: Some(task.clone()) })
+    };
+    tasks.iter().filter_map(reserved).collect()
+}
+
+/// The queues, those of these tasks, and the further ones in which they stand.
+fn with_copies(queues: &[String], tasks: &[Task]) -> Vec<String> {
+    let copies = tasks.iter().filter_map(|task| task.options.spread.as_ref()).flat_map(Spread::copies);
+    let own = tasks.iter().filter_map(|task| task.queue.clone());
+    let mut all: Vec<String> = queues.iter().cloned().chain(own).chain(copies.map(ToString::to_string)).collect();
+    all.sort_unstable();
+    all.dedup();
+    all
+}
+
+impl Sweeper {
+    /// One look at everything; repairs what was seen absent twice.
+    pub(super) async fn look(&self, state: &mut State, doubt: &Doubt) -> Result<(), Trouble> {
+        let started = Instant::now();
+        state.heed(doubt);
+        let suspicious = state.is_suspicious();
+        let (queues, queued) = self.queues().await?;
+        let mut listed = 0;
+        for queue in &queues {
+            listed += self.broker.queue_length(queue).await?;
+        }
+        if suspicious {
+            self.rebuild_chords().await?;
+        }
+        let now = Instant::now();
+        let scan = suspicious
+            || !state.absences.is_empty()
+            || (listed < queued && now >= state.next_scan)
+            || now >= state.read_anyway;
+        if scan {
+            state.read_anyway = now + READ_ANYWAY;
+        }
+        self.look_for_all(&queues, scan, state).await?;
+        let grace = self.grace(suspicious);
+        let again = suspicious || !state.absences.is_empty();
+        let share = (started.elapsed() * LOOK_SHARE).min(LONGEST_PAUSE);
+        state.next_look = Instant::now() + if again { grace } else { self.config.period.max(share) };
+        Ok(())
+    }
+
+    fn grace(&self, suspicious: bool) -> Duration {
+        if suspicious { GRACE_AFTER_LOSS.min(self.config.grace) } else { self.config.grace }
+    }
+
+    /// Queues that have something of ours, and how many tasks the ledger believes to wait there.
+    async fn queues(&self) -> Result<(Vec<String>, i64), Trouble> {
+        let mut queued: i64 = 0;
+        let mut queues: Vec<String> = Vec::new();
+        for ((queue, phase), count) in self.ledger.census().await? {
+            if phase == Phase::Queued {
+                queued += count;
+            }
+            if !phase.is_ours() && !phase.is_final() && !queues.contains(&queue) {
+                queues.push(queue);
+            }
+        }
+        Ok((queues, queued))
+    }
+
+    /// `scan`: queued tasks too, not only those that workers have.
+    async fn look_for_all(&self, queues: &[String], scan: bool, state: &mut State) -> Result<(), Trouble> {
+        let suspicious = state.is_suspicious();
+        let grace = self.grace(suspicious);
+        if state.resurrected {
+            self.remove_resurrected(queues).await?;
+            state.resurrected = false;
+        }
+        let Suspects { absent: mut suspects, silent, last } = self.suspects(scan, state).await?;
+        suspects.extend(self.unsent_steps().await?);
+        let mut absent = Vec::new();
+        if !suspects.is_empty() || (!silent.is_empty() && Instant::now() >= state.next_scan) {
+            let started = Instant::now();
+            let present = self.broker.present(&with_copies(queues, &suspects)).await?;
+            self.note_returned(&suspects, &present).await?;
+            self.note_returned(&silent, &present).await?;
+            absent = self.absent(suspects, &present, state).await?;
+            state.next_scan = Instant::now() + started.elapsed() * SCAN_SHARE;
+        }
+        self.settle_all(state.absences.note(absent, grace)).await?;
+        if state.walk.go_on(last, !state.absences.is_empty()) && suspicious {
+            state.suspicious_until = Instant::now() + SUSPICION;
+        }
+        Ok(())
+    }
+
+    /// Unfinished tasks that no worker answers for.
+    async fn suspects(&self, scan: bool, state: &mut State) -> Result<Suspects, Trouble> {
+        let with_workers = [Phase::Received, Phase::Running, Phase::Retrying];
+        let all = [Phase::Queued, Phase::Received, Phase::Running, Phase::Retrying];
+        let phases: &[Phase] = if scan { &all } else { &with_workers };
+        let patience = self.patience();
+        let (mut after, mut suspects, mut unfinished) = (state.walk.after, Suspects::default(), HashSet::new());
+        while suspects.absent.len() + suspects.silent.len() < SUSPECTS {
+            let tasks = self.ledger.unfinished(phases, after, PAGE).await?;
+            suspects.last = tasks.last().map(|last| last.no);
+            let Some(last) = suspects.last else { break };
+            after = last;
+            let at_worker: Vec<&str> =
+                tasks.iter().filter(|task| task.phase.is_at_worker()).map(|task| task.id.as_str()).collect();
+            let fleet = if at_worker.is_empty() {
+                Fleet::read(&self.ledger).await?
+            } else {
+                Fleet::ask(&self.ledger, &self.broker, &at_worker).await?
+            };
+            state.learn_late(&tasks, &fleet);
+            unfinished.extend(self.orphans().note(&tasks, &fleet, &patience));
+            self.note_elsewhere(&tasks, &fleet).await?;
+            let now = clock::now();
+            let (silent, absent): (Vec<Task>, Vec<Task>) = tasks
+                .into_iter()
+                .filter(|task| {
+                    let young = task.queued_at.is_some_and(|at| now.since(at) <= YOUNG);
+                    !task.adopted && !young && !fleet.held.contains_key(task.id.as_str())
+                })
+                .partition(|task| task.phase.is_at_worker() && fleet.owner(task, &patience) == Owner::Unclear);
+            suspects.silent.extend(silent);
+            suspects.absent.extend(absent);
+        }
+        self.note_unseen(&unfinished).await?;
+        Ok(suspects)
+    }
+
+    /// Those of the suspects that are nowhere, with what is to be done. The workers are asked after the lists were read, and
+    /// records are read last: one that says the end is news.
+    async fn absent(
+        &self,
+        suspects: Vec<Task>,
+        present: &Present,
+        state: &State,
+    ) -> Result<Vec<(Task, Remedy)>, Trouble> {
+        let suspects: Vec<Task> =
+            suspects.into_iter().filter(|task| !present.listed.contains(task.id.as_str())).collect();
+        let mut absent = Vec::new();
+        for chunk in suspects.chunks(PAGE as usize) {
+            let ids: Vec<&str> = chunk.iter().map(|task| task.id.as_str()).collect();
+            let mut fleet = Fleet::ask(&self.ledger, &self.broker, &ids).await?;
+            fleet.ask_for_unseen(&self.broker).await?;
+            self.note_elsewhere(chunk, &fleet).await?;
+            if !fleet.all_answered(&self.patience()) {
+                self.note_taken(&unheard(chunk, present), &fleet).await?;
+            }
+            let judged: Vec<(Task, Remedy)> = chunk
+                .iter()
+                .filter_map(|task| Some((task.clone(), self.judge(task, present, &fleet, state)?)))
+                .collect();
+            absent.extend(self.without_record(judged).await?);
+        }
+        Ok(absent)
+    }
+
+    /// Whose record says the end has ended; the others are left.
+    async fn without_record(&self, judged: Vec<(Task, Remedy)>) -> Result<Vec<(Task, Remedy)>, Trouble> {
+        let ids: Vec<TaskId> = judged.iter().map(|(task, _)| task.id.clone()).collect();
+        let records = self.backend.records(&ids).await?;
+        let (mut ends, mut rest) = (Vec::new(), Vec::new());
+        for ((task, remedy), record) in judged.into_iter().zip(records) {
+            match record.and_then(|payload| recorder::end_of(task.id.clone(), &payload)) {
+                Some(end) => ends.push(end),
+                None => rest.push((task, remedy)),
+            }
+        }
+        if !ends.is_empty() {
+            self.hub.publish(&self.ledger.learn(&ends, true).await?);
+        }
+        Ok(rest)
+    }
+
+    fn judge(&self, task: &Task, present: &Present, fleet: &Fleet, state: &State) -> Option<Remedy> {
+        let patience = self.patience();
+        let since = task.received_at.or(task.queued_at).unwrap_or(task.submitted_at);
+        let evidence = Evidence {
+            place: match present.reserved.get(task.id.as_str()) {
+                Some(reservation) => Place::Reserved(reservation.clone()),
+                None => Place::Nowhere,
+            },
+            is_held: fleet.held.contains_key(task.id.as_str())
+                || fleet.may_hold_unseen(task, since, &patience)
+                || (task.phase == Phase::Queued && fleet.may_run_at_solo(task, &patience)),
+            may_have_run: fleet.may_have_run_at_solo(task, &patience),
+            owner: fleet.owner(task, &patience),
+            all_answered: fleet.all_answered(&patience),
+            loss_is_known: state.lost_at.is_some_and(|lost| task.queued_at.is_some_and(|at| at <= lost)),
+            acks_late: task.name.as_ref().is_some_and(|name| state.late.contains(name)),
+        };
+        verdict::judge(task, &evidence)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_stretch_is_looked_at_until_nothing_in_it_is_missed() {
+        let mut walk = Walk::default();
+        assert!(walk.go_on(Some(50_000), true), "seen absent for the first time");
+        assert_eq!(walk.after, 0);
+        assert!(walk.go_on(Some(50_000), false), "they were queued again");
+        assert_eq!(walk.after, 50_000);
+        assert!(walk.go_on(None, true));
+        assert_eq!(walk.after, 50_000);
+        assert!(!walk.go_on(None, false), "that was all");
+        assert_eq!(walk.after, 0);
+        assert!(!walk.go_on(Some(50_000), false), "from then on counts tell");
+    }
+
+    #[test]
+    fn what_is_missed_for_ever_does_not_hide_the_rest() {
+        let mut walk = Walk::default();
+        let looks = (0..100).take_while(|_| walk.after == 0 && walk.go_on(Some(7), true)).count();
+        assert_eq!((looks, walk.after), (MAX_LOOKS as usize, 7));
+    }
+}

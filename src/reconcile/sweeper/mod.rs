@@ -1,0 +1,185 @@
+//! Repairs every difference between what the ledger says is in the broker and what is there.
+//!
+//! Redis may be emptied, restarted empty, or restored from an old copy; a worker may die with a task in its hands. A task is
+//! *absent* when it is in no list, not reserved, no worker has it, and it has no record: read in this order, twice, one grace
+//! period apart. An absent task that no worker ever had goes back to the outbox as a further delivery. One that a worker had is
+//! run again only if its recovery policy says so; else it ends as `lost`, with the reason ([`verdict`]). A message that is still
+//! reserved is never published a second time: it goes back to its list as kombu puts it back.
+//!
+//! One replica sweeps at a time: the holder of the lease. Five loops run side by side while it is held, so that none waits for
+//! another: the lease itself, the epoch ([`doubt`]), the reservations of live workers ([`leases`]), what went back to its queue
+//! ([`front`]) and the looks ([`look`]). What was decided from an older state of a task than it has now is not carried out, so a
+//! sweeper that was stopped in the middle does no harm when it wakes up beside its successor. Every repair is an event in the task's
+//! history and a metric.
+
+mod absence;
+mod bodies;
+mod chords;
+mod doubt;
+mod fleet;
+mod front;
+mod leases;
+mod look;
+mod resurrected;
+mod settle;
+mod sightings;
+mod steps;
+mod verdict;
+
+use std::sync::{Mutex, MutexGuard};
+use std::time::Duration;
+
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+use tracing::{debug, info};
+
+use self::doubt::Doubt;
+use self::fleet::Patience;
+use self::sightings::Orphans;
+use crate::config;
+use crate::live::direct;
+use crate::live::hub::Hub;
+use broker::Broker;
+use broker::backend::Backend;
+use ledger::SharedLedger;
+use runtime::clock;
+use runtime::lifecycle::Backoff;
+
+const LEASE: &str = "sweeper";
+const LEASE_TTL: Duration = Duration::from_secs(3);
+/// The epoch advances, and the lease is renewed, this often.
+const TICK: Duration = Duration::from_secs(1);
+/// Unfinished tasks read at a time.
+const PAGE: i64 = 500;
+const PAUSE: Duration = Duration::from_secs(2);
+
+/// The sweeper of one replica; idle unless it holds the lease.
+pub struct Sweeper {
+    ledger: SharedLedger,
+    broker: Broker,
+    backend: Backend,
+    hub: Hub,
+    relay: direct::Handle,
+    holder: String,
+    config: config::Sweeper,
+    visibility_timeout: Duration,
+    /// Tasks whose workers are gone, as far as was seen while the lease was held.
+    orphans: Mutex<Orphans>,
+}
+
+/// What goes wrong in a pass; the next one tries again.
+#[derive(Debug, thiserror::Error)]
+enum Trouble {
+    #[error(transparent)]
+    Redis(#[from] broker::Error),
+    #[error(transparent)]
+    Ledger(#[from] ledger::Error),
+}
+
+impl Sweeper {
+    #[expect(clippy::too_many_arguments, reason = "called once, by the composition root")]
+    pub fn new(
+        ledger: SharedLedger,
+        broker: Broker,
+        backend: Backend,
+        hub: Hub,
+        relay: direct::Handle,
+        holder: String,
+        config: config::Sweeper,
+        visibility_timeout: Duration,
+    ) -> Self {
+        Self { ledger, broker, backend, hub, relay, holder, config, visibility_timeout, orphans: Mutex::default() }
+    }
+
+    /// Runs until `stop`: waits for the lease, sweeps while it is held.
+    pub async fn run(self, stop: CancellationToken) {
+        while !stop.is_cancelled() {
+            match self.ledger.lease(LEASE, &self.holder, clock::now(), LEASE_TTL).await {
+                Ok(Some(_)) => Box::pin(self.hold_and_sweep(&stop)).await,
+                Ok(None) => {}
+                Err(error) => debug!(error = %error, "the sweeper's lease cannot be read"),
+            }
+            tokio::select! { () = stop.cancelled() => {} () = tokio::time::sleep(TICK) => {} }
+        }
+        let _ = tokio::time::timeout(Duration::from_secs(1), self.ledger.release(LEASE, &self.holder)).await;
+    }
+
+    /// # Cancel safety
+    /// The loops are dropped where they are. A repair between its two halves is seen by the next sweeper as what it is: a message
+    /// in its list, or a task without one.
+    async fn hold_and_sweep(&self, stop: &CancellationToken) {
+        let doubt = Doubt::default();
+        *self.orphans() = Orphans::default();
+        tokio::select! {
+            () = stop.cancelled() => {}
+            () = self.keep_lease() => {}
+            () = self.watch_epoch(&doubt) => {}
+            () = self.keep_reservations() => {}
+            () = self.watch_fronts() => {}
+            () = self.keep_looking(&doubt) => {}
+        }
+    }
+
+    /// Returns when it is somebody else's, or may be.
+    async fn keep_lease(&self) {
+        let mut renewed = Instant::now();
+        loop {
+            tokio::time::sleep(TICK).await;
+            match self.ledger.lease(LEASE, &self.holder, clock::now(), LEASE_TTL).await {
+                Ok(Some(_)) => renewed = Instant::now(),
+                Ok(None) => return,
+                Err(error) => debug!(error = %error, "the sweeper's lease was not renewed"),
+            }
+            if renewed.elapsed() > LEASE_TTL {
+                return;
+            }
+        }
+    }
+
+    async fn keep_reservations(&self) {
+        let mut backoff = Backoff::new(PAUSE);
+        loop {
+            let pause = match self.renew_leases().await {
+                Ok(()) => {
+                    backoff.reset();
+                    leases::period(self.visibility_timeout)
+                }
+                Err(trouble) => {
+                    debug!(error = %trouble, "reservations were not renewed");
+                    backoff.pause()
+                }
+            };
+            tokio::time::sleep(pause).await;
+        }
+    }
+
+    async fn keep_looking(&self, doubt: &Doubt) {
+        let mut state = look::State::new();
+        let mut backoff = Backoff::new(PAUSE);
+        loop {
+            let next = match self.look(&mut state, doubt).await {
+                Ok(()) => {
+                    backoff.reset();
+                    let next = state.next_look();
+                    debug!("the sweeper looks again in {:.0} s", (next - Instant::now()).as_secs_f64());
+                    next
+                }
+                Err(trouble) => {
+                    if backoff.is_fresh() {
+                        info!(error = %trouble, "the sweeper could not look, trying again: {trouble}");
+                    }
+                    Instant::now() + backoff.pause()
+                }
+            };
+            tokio::select! { () = doubt.raised() => {} () = tokio::time::sleep_until(next) => {} }
+        }
+    }
+
+    fn orphans(&self) -> MutexGuard<'_, Orphans> {
+        self.orphans.lock().expect("nothing panics under this lock")
+    }
+
+    fn patience(&self) -> Patience {
+        Patience { lost: self.config.worker_lost_after, busy: self.visibility_timeout }
+    }
+}

@@ -1,0 +1,233 @@
+//! Steps of canvases whose turn has come and that are nowhere: the worker sent them and Redis lost the message before anybody took
+//! it, or the worker died in between.
+//!
+//! A worker makes the message of a step out of the message of the one before it and that one's result. Both are in the ledger, so
+//! the same message can be made here, by the same rules ([`continuation`]). It is kept in the ledger and published like any other
+//! delivery. What cannot be made again (a result that is stored nowhere, and a step that takes it) ends as lost, with the reason:
+//! nobody else would ever send it. Bodies of chords have rules of their own ([`super::bodies`]).
+
+use std::collections::{HashMap, HashSet};
+use std::time::Duration;
+
+use tracing::debug;
+
+use super::fleet::Fleet;
+use super::{PAGE, Sweeper, Trouble, chords};
+use celery::continuation::{self, Continuation, Sender};
+use celery::task::{GroupId, Json, Phase, TaskId, json};
+use celery::{Decoded, Envelope, Message, Properties, chord};
+use ledger::{EdgeKind, Neighbour, Task};
+use runtime::clock;
+
+/// A worker sends what follows before it stores its own end. After this the message is where it stays.
+const SENT: Duration = Duration::from_secs(5);
+/// Steps that wait for their turn and are looked at in one pass.
+const STEPS: usize = 50_000;
+/// Messages of this many steps before it are made for one.
+pub(super) const DEPTH: usize = 1_000;
+
+/// What became of the message of a step.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Remade {
+    /// The ledger has it now.
+    Kept,
+    /// The ledger had it before: the task has moved on.
+    NotNeeded,
+    /// Somebody may still send it.
+    NotYet,
+    /// Nobody can make it, and why.
+    Never(&'static str),
+}
+
+/// A message as a worker would make it, or why there is none.
+pub(super) enum Made {
+    /// With all that goes out together with it.
+    Message(Box<Message>, Continuation),
+    NotYet,
+    Never(&'static str),
+}
+
+/// What follows a step, as far as that is known.
+pub(super) enum Next {
+    Plan(Continuation),
+    NotYet,
+    Never(&'static str),
+}
+
+const NOT_DUE: &str = "what it waits for has not all succeeded";
+const TOO_DEEP: &str = "more messages before it are missing than are made again";
+const UNSEEN: &str = "the message of the step before it was never seen";
+const UNSTORED: &str = "it takes a result that is stored nowhere";
+const UNNAMED: &str = "nothing before it names it";
+
+impl Sweeper {
+    /// Waiting tasks of which all they wait for has succeeded a while ago, with no worker that is still about to send them.
+    pub(super) async fn unsent_steps(&self) -> Result<Vec<Task>, Trouble> {
+        let (mut after, mut unsent) = (0, Vec::new());
+        while unsent.len() < STEPS {
+            let waiting = self.ledger.unfinished(&[Phase::Waiting], after, PAGE).await?;
+            let Some(last) = waiting.last() else { break };
+            after = last.no;
+            unsent.extend(self.due(waiting).await?);
+        }
+        Ok(unsent)
+    }
+
+    async fn due(&self, waiting: Vec<Task>) -> Result<Vec<Task>, Trouble> {
+        let numbers: Vec<i64> = waiting.iter().map(|task| task.no).collect();
+        let mut before: HashMap<i64, Vec<Neighbour>> = HashMap::new();
+        for step in self.ledger.predecessors(&numbers).await? {
+            before.entry(step.of).or_default().push(step);
+        }
+        before.retain(|_, steps| is_due(steps));
+        if before.is_empty() {
+            return Ok(Vec::new());
+        }
+        let steps: HashSet<&str> = before.values().flatten().map(|step| step.task.id.as_str()).collect();
+        let fleet = Fleet::ask(&self.ledger, &self.broker, &steps.into_iter().collect::<Vec<_>>()).await?;
+        if !fleet.all_answered(&self.patience()) {
+            return Ok(Vec::new());
+        }
+        let at_work = |step: &Neighbour| fleet.held.contains_key(step.task.id.as_str());
+        before.retain(|_, steps| !steps.iter().any(at_work));
+        Ok(waiting.into_iter().filter(|task| before.contains_key(&task.no)).collect())
+    }
+
+    /// Makes the message of a task that the ledger has none of, and keeps it, with those that go out together with it: what they
+    /// are made of may be gone when their turn comes.
+    pub(super) async fn remake(&self, task: &Task) -> Result<Remade, Trouble> {
+        let known = self.ledger.message(&task.id).await?;
+        if known.is_some_and(|message| message.headers.is_some()) {
+            return Ok(Remade::NotNeeded);
+        }
+        let plan = match Box::pin(self.make(task, DEPTH)).await? {
+            Made::Message(_, plan) => plan,
+            Made::NotYet => return Ok(Remade::NotYet),
+            Made::Never(why) => return Ok(Remade::Never(why)),
+        };
+        for (group, structure) in &plan.saved_groups {
+            self.backend.save_group(group, structure).await?;
+        }
+        for (id, size) in &plan.chord_sizes {
+            let Ok(id) = GroupId::parse(id.as_str()) else { continue };
+            let group = self.ledger.group(&id).await?;
+            let parts: Vec<_> = group.iter().flat_map(chords::parts).collect();
+            self.backend.rebuild_chord(id.as_str(), i32::try_from(*size).unwrap_or(i32::MAX), &parts).await?;
+        }
+        let mut kept = false;
+        for send in &plan.sends {
+            let is_new = self.ledger.keep_message(&send.message.id, &text_of(&send.message)).await?;
+            kept |= is_new && send.message.id == task.id;
+        }
+        debug!(task.id = %task.id, kept, "the message of step {} was made again", task.id);
+        Ok(if kept { Remade::Kept } else { Remade::NotNeeded })
+    }
+
+    /// The message as a worker makes it.
+    async fn make(&self, task: &Task, depth: usize) -> Result<Made, Trouble> {
+        let before = self.ledger.predecessors(&[task.no]).await?;
+        let Some(step) = before.first().filter(|_| is_due(&before)) else {
+            return Ok(if may_come(&before) { Made::NotYet } else { Made::Never(NOT_DUE) });
+        };
+        let Some(parent) = self.message_of(&step.task, depth).await? else {
+            return Ok(Made::Never(if depth > 0 { UNSEEN } else { TOO_DEEP }));
+        };
+        let mut next = Next::Never(UNNAMED);
+        if before.len() == 1 {
+            next = self.after(task, &step.task, &parent).await?;
+        }
+        if matches!(next, Next::Never(UNNAMED)) && parent.embed.chord.is_some() {
+            next = self.body(task, &before, &parent).await?;
+        }
+        Ok(match next {
+            Next::Plan(plan) => match plan.sends.iter().find(|send| send.message.id == task.id) {
+                Some(send) => Made::Message(Box::new(send.message.clone()), plan),
+                None => Made::Never(UNNAMED),
+            },
+            Next::NotYet => Made::NotYet,
+            Next::Never(why) => Made::Never(why),
+        })
+    }
+
+    /// The message of a step: the one that the ledger has, or one made in its turn, which is kept: what comes later in the canvas is
+    /// made of it, too. `None` when there is none.
+    pub(super) async fn message_of(&self, step: &Task, depth: usize) -> Result<Option<Message>, Trouble> {
+        match self.ledger.message(&step.id).await? {
+            Some(ledger::Message { headers: Some(headers), body }) => Ok(decoded(headers, body)),
+            _ if depth == 0 => Ok(None),
+            _ => match Box::pin(self.make(step, depth - 1)).await? {
+                Made::Message(message, _) => {
+                    self.ledger.keep_message(&step.id, &text_of(&message)).await?;
+                    Ok(Some(*message))
+                }
+                Made::NotYet | Made::Never(_) => Ok(None),
+            },
+        }
+    }
+
+    /// What follows one task.
+    async fn after(&self, task: &Task, step: &Task, parent: &Message) -> Result<Next, Trouble> {
+        let result = self.ledger.task(&step.id).await?.and_then(|task| task.result);
+        let plan = |value: &Json| self.plan(|sender| continuation::after_success(parent, value, sender));
+        Ok(planned(task, result.as_ref(), plan))
+    }
+
+    pub(super) fn plan<E>(
+        &self,
+        make: impl FnOnce(&mut Sender<'_>) -> Result<Continuation, E>,
+    ) -> Option<Continuation> {
+        let mut ids = || TaskId::from(clock::new_id());
+        let now = jiff::Timestamp::from_microsecond(clock::now().as_micros()).unwrap_or_default();
+        make(&mut Sender { now, origin: &self.holder, default_queue: "celery", ids: &mut ids }).ok()
+    }
+}
+
+/// The plan that sends the task. A result that is not known is no hindrance to what does not take it.
+pub(super) fn planned(task: &Task, value: Option<&Json>, make: impl Fn(&Json) -> Option<Continuation>) -> Next {
+    let named = |value: &Json| make(value).filter(|plan| names(plan, task));
+    let Some(value) = value else {
+        let own = |plan: &Continuation| plan.sends.iter().map(|send| send.message.body()).collect::<Vec<_>>();
+        let (one, other) = (named(&json::null()), named(&chord::body_argument([])));
+        return match one {
+            None => Next::Never(UNNAMED),
+            Some(plan) if other.as_ref().map(own) == Some(own(&plan)) => Next::Plan(plan),
+            Some(_) => Next::Never(UNSTORED),
+        };
+    };
+    named(value).map_or(Next::Never(UNNAMED), Next::Plan)
+}
+
+/// All that the step waits for has succeeded, a while ago.
+fn is_due(before: &[Neighbour]) -> bool {
+    let now = clock::now();
+    !before.is_empty()
+        && before.iter().all(|step| {
+            step.kind != EdgeKind::LinkError
+                && step.task.phase == Phase::Succeeded
+                && step.task.finished_at.is_some_and(|at| now.since(at) >= SENT)
+        })
+}
+
+/// Its turn may still come, or has only just come.
+fn may_come(before: &[Neighbour]) -> bool {
+    let bad = |step: &Neighbour| step.task.phase.is_final() && step.task.phase != Phase::Succeeded;
+    !before.is_empty() && !before.iter().any(|step| step.kind == EdgeKind::LinkError || bad(step))
+}
+
+fn text_of(message: &Message) -> ledger::Message {
+    ledger::Message { headers: Some(message.headers()), body: message.body() }
+}
+
+fn names(plan: &Continuation, task: &Task) -> bool {
+    plan.sends.iter().any(|send| send.message.id == task.id)
+}
+
+fn decoded(headers: String, body: String) -> Option<Message> {
+    let envelope = Envelope {
+        headers,
+        content_type: Some("application/json".to_owned()),
+        body: body.into_bytes(),
+        properties: Properties::transient("", "", ""),
+    };
+    Decoded::from_envelope(envelope).ok().map(|decoded| decoded.message)
+}

@@ -1,0 +1,269 @@
+//! Fires what is due. Every replica runs it, and nobody leads: whoever moves a schedule's row forward has submitted its tick.
+//!
+//! To be on time it looks ahead: schedules that fall due within [`HORIZON`] are read and planned before, and shortly before the
+//! due time everything but the commit is written ([`lead`]). A plan is only a plan: the transaction checks that the row has not
+//! moved and was not edited. Where an overlap policy asks what is running, the due time itself is waited for. While the ledger
+//! is away nothing is lost: ticks are found later, and `catch_up` says what becomes of them.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use metrics::{counter, histogram};
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+use tracing::{error, info, warn};
+
+use super::firing::{Planned, decided};
+use super::seed;
+use crate::config::RawSchedule;
+use crate::usecase::revoke::RevokeRequest;
+use crate::usecase::{Gateway, Nudge};
+use celery::task::TaskId;
+use ledger::{Conflict, Fired, Firing, Firings, Inserted, MOST_AHEAD, Schedule, Submission};
+use runtime::clock::{self, Time};
+use runtime::lifecycle::{Backoff, OnExit, Tasks};
+use schedule::definition::Overlap;
+
+/// Schedules that fall due within this time are read and planned.
+const HORIZON: Duration = Duration::from_secs(2);
+/// A replica that found everything in another's hands looks again after this.
+const ANOTHERS: Duration = Duration::from_millis(50);
+/// The timetable is looked at this often without a nudge: other replicas may have edited it.
+const PERIOD: Duration = Duration::from_millis(500);
+/// How long before the due time its transactions begin: for the first schedule, and for each more that is due at the same time.
+const LEAD: Duration = Duration::from_millis(4);
+const LEAD_EACH: Duration = Duration::from_micros(200);
+/// Schedules in one transaction, unless so many are due that each of [`TRANSACTIONS`] takes its share.
+const BATCH: usize = 250;
+/// Transactions at a time: a thousand schedules that are due in one second all begin at once. Less than half of the connections.
+const TRANSACTIONS: usize = 4;
+/// Schedules that are planned ahead. More than this are planned when the first have fired.
+const LOOK_AHEAD: i64 = 2_000;
+const LEDGER_PAUSE: Duration = Duration::from_secs(2);
+/// Old runs are removed this often.
+const PRUNE_PERIOD: Duration = Duration::from_hours(1);
+const PRUNE_BATCH: i64 = 5_000;
+
+pub struct Beat {
+    gateway: Gateway,
+    tasks: Tasks,
+    wake: Nudge,
+    seeds: Vec<RawSchedule>,
+    /// How long runs are kept.
+    keep: Duration,
+    /// Plans by schedule. Holds what the last look ahead found, no more.
+    planned: HashMap<String, Planned>,
+}
+
+impl Beat {
+    pub fn new(gateway: Gateway, tasks: Tasks, wake: Nudge, seeds: Vec<RawSchedule>, keep: Duration) -> Self {
+        Self { gateway, tasks, wake, seeds, keep, planned: HashMap::new() }
+    }
+
+    /// Runs until `stop`.
+    pub async fn run(mut self, stop: CancellationToken) {
+        let mut backoff = Backoff::new(LEDGER_PAUSE);
+        let mut seeded = false;
+        let mut prune_at = Instant::now() + PRUNE_PERIOD;
+        while !stop.is_cancelled() {
+            let pause = match self.pass(&mut seeded, &mut prune_at).await {
+                Ok(pause) => {
+                    backoff.reset();
+                    pause
+                }
+                Err(failure) => {
+                    if backoff.is_fresh() {
+                        warn!(error = %failure, "schedules cannot be fired, trying again: {failure}");
+                    }
+                    backoff.pause()
+                }
+            };
+            tokio::select! {
+                () = stop.cancelled() => {}
+                () = self.wake.nudged() => {}
+                () = tokio::time::sleep(pause) => {}
+            }
+        }
+    }
+
+    /// Fires what is due, then looks ahead. Returns how long nothing will be due.
+    async fn pass(&mut self, seeded: &mut bool, prune_at: &mut Instant) -> Result<Duration, ledger::Error> {
+        if !*seeded {
+            seed::seed(&self.gateway, &self.seeds).await?;
+            *seeded = true;
+        }
+        let least = self.fire_due().await?;
+        self.look_ahead().await?;
+        if Instant::now() >= *prune_at {
+            *prune_at = Instant::now() + PRUNE_PERIOD;
+            let before = clock::now().minus(self.keep);
+            while self.gateway.ledger.prune_runs(before, PRUNE_BATCH).await? == PRUNE_BATCH {}
+        }
+        let now = clock::now();
+        Ok(self.soonest().map_or(PERIOD, |crowd| crowd.begins_at.since(now)).clamp(least, PERIOD))
+    }
+
+    /// What is due at the earliest time of all.
+    fn soonest(&self) -> Option<Crowd> {
+        let due_at = self.planned.values().map(|plan| plan.due_at).min()?;
+        let early = self.planned.values().filter(|plan| plan.due_at == due_at && plan.may_be_early()).count();
+        Some(Crowd { due_at, begins_at: due_at.minus(lead(early)) })
+    }
+
+    /// Reads what falls due soon, and plans what is new in it.
+    async fn look_ahead(&mut self) -> Result<(), ledger::Error> {
+        let until = clock::now().plus(HORIZON);
+        let rows = self.gateway.ledger.upcoming(until, LOOK_AHEAD).await?;
+        let mut before = std::mem::take(&mut self.planned);
+        for schedule in rows {
+            let known = before.remove(&schedule.id).filter(|plan| plan.is_of(&schedule));
+            let plan = known.or_else(|| Planned::new(&self.gateway, schedule));
+            self.planned.extend(plan.map(|plan| (plan.schedule.id.clone(), plan)));
+        }
+        Ok(())
+    }
+
+    /// Fires what is due, or what will be in a moment. Returns how long to pause at least.
+    async fn fire_due(&mut self) -> Result<Duration, ledger::Error> {
+        let now = clock::now();
+        let Some(crowd) = self.soonest().filter(|crowd| crowd.begins_at <= now) else { return Ok(Duration::ZERO) };
+        let is_next = |plan: &Planned| plan.due_at <= now || (plan.due_at == crowd.due_at && plan.may_be_early());
+        let (mut due, later): (Vec<Planned>, Vec<Planned>) =
+            std::mem::take(&mut self.planned).into_values().partition(is_next);
+        self.planned = later.into_iter().map(|plan| (plan.schedule.id.clone(), plan)).collect();
+        due.sort_by_key(|plan| plan.due_at);
+        let share = due.len().div_ceil(TRANSACTIONS).max(BATCH);
+        let mut won = 0;
+        while !due.is_empty() {
+            let mut batches = Vec::with_capacity(TRANSACTIONS);
+            while batches.len() < TRANSACTIONS && !due.is_empty() {
+                let rest = due.split_off(due.len().min(share));
+                batches.push(self.fire(std::mem::replace(&mut due, rest), crowd.due_at));
+            }
+            let (mut committed, mut failure) = (Vec::new(), None);
+            for outcome in futures_util::future::join_all(batches).await {
+                match outcome {
+                    Ok((ours, tasks)) => {
+                        won += ours;
+                        committed.extend(tasks);
+                    }
+                    Err(error) => failure = Some(error),
+                }
+            }
+            // All at once: one publication then, and none waits until another one is written down.
+            self.gateway.announce(committed);
+            // Each was written whatever became of the others; what failed is found again.
+            failure.map_or(Ok(()), Err)?;
+        }
+        Ok(if won == 0 { ANOTHERS } else { Duration::ZERO })
+    }
+
+    /// One batch, one transaction, committed at `at` if that is still to come. Returns how many were not another replica's, and
+    /// what was submitted.
+    async fn fire(&self, batch: Vec<Planned>, at: Time) -> Result<(usize, Vec<Committed>), ledger::Error> {
+        let running = self.still_running(&batch).await?;
+        let now = clock::now().max(at);
+        let mut replaced: Vec<Vec<TaskId>> = Vec::with_capacity(batch.len());
+        let mut firings: Vec<Firing> = Vec::with_capacity(batch.len());
+        for plan in batch {
+            let previous = running.get(&plan.schedule.name).map_or(&[][..], Vec::as_slice);
+            replaced.push(if plan.overlap() == Overlap::Replace { previous.to_vec() } else { Vec::new() });
+            firings.push(decided(&self.gateway, plan, previous, now));
+        }
+        self.announce_revokes(&replaced, now).await?;
+        let fired = self.gateway.ledger.fire(&firings, now).await?;
+        let ours = replaced.into_iter().zip(&fired).filter(|(_, fired)| fired.is_some());
+        self.revoke(ours.flat_map(|(replaced, _)| replaced).collect());
+        let won = fired.iter().flatten().count();
+        Ok((won, conclude(firings, fired)))
+    }
+
+    /// Tasks of the last firings that have not ended, by schedule, where the policy asks for them.
+    async fn still_running(&self, batch: &[Planned]) -> Result<HashMap<String, Vec<TaskId>>, ledger::Error> {
+        let asked = batch.iter().filter(|plan| plan.overlap() != Overlap::Allow);
+        let firings: Vec<Firings> = asked.filter_map(|plan| last_firing(&plan.schedule)).collect();
+        let mut found: HashMap<String, Vec<TaskId>> = HashMap::new();
+        if firings.is_empty() {
+            return Ok(found);
+        }
+        for (schedule, id) in self.gateway.ledger.still_running(&firings).await? {
+            found.entry(schedule).or_default().push(id);
+        }
+        Ok(found)
+    }
+
+    /// The intention is written down before the tick fires, so that a crash in between does not leave two running.
+    async fn announce_revokes(&self, replaced: &[Vec<TaskId>], now: Time) -> Result<(), ledger::Error> {
+        for id in replaced.iter().flatten() {
+            self.gateway.ledger.request_revoke(id, now).await?;
+        }
+        Ok(())
+    }
+
+    /// Waiting for the workers' confirmation must not delay the next tick.
+    fn revoke(&self, replaced: Vec<TaskId>) {
+        if replaced.is_empty() {
+            return;
+        }
+        let gateway = self.gateway.clone();
+        self.tasks.spawn("replacing", OnExit::Nothing, |_| async move {
+            let request = RevokeRequest::terminating("replaced by the next tick of its schedule");
+            for id in replaced {
+                if let Err(failure) = gateway.revoke(&id, &request).await {
+                    warn!(task.id = %id, error = %failure, "task {id} could not be revoked for the next tick: {failure}");
+                }
+            }
+        });
+    }
+}
+
+/// A task or canvas of a tick, as it was submitted.
+type Committed = (Submission, Inserted);
+
+/// Schedules that are due at the same time.
+struct Crowd {
+    due_at: Time,
+    /// When their transactions begin.
+    begins_at: Time,
+}
+
+/// How long before their due time this many schedules are written.
+fn lead(schedules: usize) -> Duration {
+    let each = LEAD_EACH.saturating_mul(u32::try_from(schedules).unwrap_or(u32::MAX));
+    if schedules == 0 { Duration::ZERO } else { (LEAD + each).min(MOST_AHEAD) }
+}
+
+/// Counts what became of each run; answers with what was submitted.
+fn conclude(firings: Vec<Firing>, fired: Vec<Option<Fired>>) -> Vec<Committed> {
+    let mut committed = Vec::new();
+    let now = clock::now();
+    let won = firings.into_iter().zip(fired).filter_map(|(firing, fired)| fired.map(|fired| (firing, fired)));
+    for (firing, answers) in won {
+        for (run, answer) in firing.runs.into_iter().zip(answers) {
+            let late = now.since(run.scheduled_at);
+            counter!("taskgate_schedule_runs_total", "outcome" => run.outcome.as_str()).increment(1);
+            match (answer, run.submission) {
+                (Some(Ok(inserted)), Some(submission)) => {
+                    histogram!("taskgate_schedule_lateness_seconds").record(late.as_secs_f64());
+                    committed.push((submission, inserted));
+                }
+                (Some(Err(conflict)), _) => refused(&firing.schedule_id, &conflict),
+                (None, _) if run.outcome == ledger::Outcome::Failed => {
+                    let reason = run.reason.unwrap_or_default();
+                    error!(schedule.id = firing.schedule_id, "a tick could not be submitted: {reason}");
+                }
+                _ => {}
+            }
+        }
+    }
+    committed
+}
+
+fn refused(schedule_id: &str, conflict: &Conflict) {
+    info!(schedule.id = schedule_id, ?conflict, "a tick was not submitted again");
+}
+
+fn last_firing(schedule: &Schedule) -> Option<Firings> {
+    let (first_no, last_no) = schedule.last_tasks?;
+    Some(Firings { schedule: schedule.name.clone(), first_no, last_no })
+}

@@ -1,0 +1,182 @@
+//! Writes out large fan-outs, piece by piece. Each piece moves the row's count in the transaction that writes the tasks, so a
+//! crash between two pieces neither loses a task nor makes one twice. One replica writes at a time, for speed only: two that
+//! tried would find each other's piece written. While the backlog is at its limit nothing is written.
+
+use std::time::Duration;
+
+use metrics::counter;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+use tracing::{error, info, warn};
+
+use crate::catalog::Damaged;
+use crate::live::commit::outgoing;
+use crate::usecase::Gateway;
+use crate::usecase::fan_out::{Kept, tasks};
+use crate::usecase::submit::{SubmitRequest, timestamp, trace_headers};
+use celery::plan::{self, Context, Piece};
+use celery::task::{Invalid, Signature, Submission, TaskId};
+use ledger::Error;
+use runtime::clock;
+use runtime::lifecycle::Backoff;
+
+/// Tasks in one transaction: some tens of milliseconds, on SQLite some hundred.
+const PIECE: u32 = 500;
+/// Pieces before the next fan-out has its turn.
+const TURN: u32 = 20;
+const LEASE: &str = "fan_out";
+const LEASE_TTL: Duration = Duration::from_secs(10);
+/// Without a nudge the ledger is looked at this often.
+const PERIOD: Duration = Duration::from_secs(2);
+/// The relay gets this long to take a piece before the next one is left to the outbox.
+const RELAY_PATIENCE: Duration = Duration::from_secs(1);
+const PAUSE: Duration = Duration::from_secs(2);
+
+/// Writes out what is accepted.
+pub struct Expander {
+    gateway: Gateway,
+    holder: String,
+    /// The last one worked on, parsed.
+    current: Option<(i64, Kept)>,
+}
+
+/// Why a piece was not written; it is tried again.
+#[derive(Debug, thiserror::Error)]
+enum Trouble {
+    #[error(transparent)]
+    Ledger(#[from] Error),
+    #[error(transparent)]
+    Damaged(#[from] Damaged),
+    #[error("its tasks do not fit: {0:?}")]
+    Invalid(Vec<Invalid>),
+}
+
+impl Expander {
+    pub fn new(gateway: Gateway, holder: String) -> Self {
+        Self { gateway, holder, current: None }
+    }
+
+    /// Runs until `stop`.
+    pub async fn run(mut self, stop: CancellationToken) {
+        let mut backoff = Backoff::new(PAUSE);
+        let nudge = self.gateway.expander.clone();
+        while !stop.is_cancelled() {
+            let pause = match self.pass(&stop).await {
+                Ok(()) => {
+                    backoff.reset();
+                    PERIOD
+                }
+                Err(error) => {
+                    if backoff.is_fresh() {
+                        warn!(error = %error, "a fan-out could not be written out, trying again");
+                    }
+                    backoff.pause()
+                }
+            };
+            tokio::select! { () = stop.cancelled() => {} () = nudge.nudged() => {} () = tokio::time::sleep(pause) => {} }
+        }
+        let _ = tokio::time::timeout(Duration::from_secs(1), self.gateway.ledger.release(LEASE, &self.holder)).await;
+    }
+
+    /// Every fan-out in turn, until none is left.
+    async fn pass(&mut self, stop: &CancellationToken) -> Result<(), Error> {
+        let (mut after, mut progress) = (0, false);
+        loop {
+            let Some(next) = self.gateway.ledger.next_fan_out(after).await? else {
+                if !progress {
+                    return Ok(());
+                }
+                (after, progress) = (0, false);
+                continue;
+            };
+            if !self.may_write(stop).await? {
+                return Ok(());
+            }
+            after = next.no;
+            match self.turn(next, stop).await {
+                Ok(written) => progress |= written,
+                Err(Trouble::Ledger(error)) if error.is_transient() => return Err(error),
+                // The others are not kept waiting by one that is broken.
+                Err(trouble) => {
+                    error!(error = %trouble, fan_out = after, "fan-out {after} cannot be written out: {trouble}")
+                }
+            }
+        }
+    }
+
+    async fn may_write(&self, stop: &CancellationToken) -> Result<bool, Error> {
+        if stop.is_cancelled() || self.gateway.check_backlog().is_err() {
+            return Ok(false);
+        }
+        Ok(self.gateway.ledger.lease(LEASE, &self.holder, clock::now(), LEASE_TTL).await?.is_some())
+    }
+
+    /// Some pieces of one fan-out. Whether any was written.
+    async fn turn(&mut self, mut fan_out: ledger::FanOut, stop: &CancellationToken) -> Result<bool, Trouble> {
+        let kept = match self.current.take() {
+            Some((no, kept)) if no == fan_out.no => kept,
+            _ => serde_json::from_str(&fan_out.plan).map_err(|error| Damaged::new(&error))?,
+        };
+        fan_out.plan = String::new();
+        let mut written = false;
+        for _ in 0..TURN {
+            let count = self.piece(&fan_out, &kept).await?;
+            fan_out.written += count;
+            written |= count > 0;
+            if count == 0 || fan_out.written >= fan_out.total || !self.may_write(stop).await? {
+                break;
+            }
+        }
+        if fan_out.written >= fan_out.total {
+            info!(group.id = %fan_out.group_id, "all {} tasks of group {} are written", fan_out.total, fan_out.group_id);
+        } else {
+            self.current = Some((fan_out.no, kept));
+        }
+        Ok(written)
+    }
+
+    /// Writes the next tasks and offers them to the relay. How many; zero when another replica wrote them.
+    async fn piece(&self, fan_out: &ledger::FanOut, kept: &Kept) -> Result<i32, Trouble> {
+        let submission = self.rows(fan_out, kept)?;
+        let count = i32::try_from(submission.tasks.len()).unwrap_or(i32::MAX);
+        let Some(inserted) = self.gateway.ledger.write_piece(fan_out, &submission).await? else { return Ok(0) };
+        counter!("taskgate_fan_out_tasks_total").increment(inserted.task_nos.len() as u64);
+        self.gateway.hub.accepted(&submission, &inserted.task_nos);
+        let offer = outgoing(submission, &inserted);
+        // A relay that does not keep up finds them in the outbox: they need not be in memory too.
+        if self.relay_is_free().await {
+            self.gateway.relay.offer(offer);
+        }
+        self.gateway.relay.nudge();
+        Ok(count)
+    }
+
+    async fn relay_is_free(&self) -> bool {
+        let deadline = Instant::now() + RELAY_PATIENCE;
+        while !self.gateway.relay.is_idle() {
+            if Instant::now() >= deadline {
+                return false;
+            }
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+        true
+    }
+
+    fn rows(&self, fan_out: &ledger::FanOut, kept: &Kept) -> Result<ledger::Submission, Trouble> {
+        let gateway = &self.gateway;
+        let now = clock::now();
+        let first = u32::try_from(fan_out.written).unwrap_or_default();
+        let tasks = tasks(&kept.call, first, first.saturating_add(PIECE))?;
+        let headers = trace_headers(kept.traceparent.as_deref());
+        let context = Context { now: timestamp(now), origin: &gateway.origin, headers: &headers };
+        let mut root = (first == 0).then(|| fan_out.root_id.clone());
+        let mut ids = || root.take().unwrap_or_else(|| TaskId::from(clock::new_id()));
+        let piece = Piece { group: &fan_out.group_id, root: &fan_out.root_id, first: fan_out.written, tasks };
+        let plan = plan::piece(piece, &context, &mut ids, &|task| gateway.defaults(task)).map_err(Trouble::Invalid)?;
+        let mut request = SubmitRequest::new(Submission::of(Signature::Group(Vec::new())));
+        request.traceparent.clone_from(&kept.traceparent);
+        request.token.clone_from(&kept.token);
+        request.submission.limits.clone_from(&kept.limits);
+        Ok(gateway.rows(plan, request, None, now))
+    }
+}

@@ -1,0 +1,152 @@
+//! A retry policy for a task that a Python worker ran: it knows no policy of ours, so a failed run is followed by a new task.
+//!
+//! The Rust worker retries by itself, with Celery's own RETRY; what it gives up is given up. A task of a canvas cannot be replaced
+//! by another one, its successors wait for its id: there a policy is refused where Python workers serve the queue.
+//!
+//! The new task is one commit that takes the key `retry:<old id>`: whoever tries, it is made once. What was missed (a crash, another
+//! replica) is found among the dead letters.
+
+use std::time::Duration;
+
+use metrics::counter;
+use tokio::sync::broadcast::error::RecvError;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+use tracing::{debug, info, warn};
+
+use crate::usecase::Gateway;
+use crate::usecase::retry::RetryError;
+use crate::usecase::retry_policy::is_ours;
+use crate::usecase::submit::SubmitError;
+use celery::task::invalid::Problems;
+use celery::task::{Phase, RetryPolicy, TaskId};
+use ledger::{Error, Filter, Page, Task, UniqueKey, UniqueWhile};
+use runtime::clock;
+use runtime::lifecycle::Backoff;
+
+/// Between passes over the dead letters.
+const PERIOD: Duration = Duration::from_secs(10);
+/// Dead letters looked at in one pass: those that were missed are the newest.
+const PAGE: i64 = 500;
+/// Older failures are history.
+const MEMORY: Duration = Duration::from_hours(24);
+const PAUSE: Duration = Duration::from_secs(2);
+
+/// Follows failures with new tasks.
+pub struct Retrier {
+    gateway: Gateway,
+}
+
+impl Retrier {
+    pub fn new(gateway: Gateway) -> Self {
+        Self { gateway }
+    }
+
+    /// Runs until `stop`.
+    pub async fn run(self, stop: CancellationToken) {
+        let mut ends = self.gateway.hub.watch_bad_ends();
+        let mut backoff = Backoff::new(PAUSE);
+        let mut next = Instant::now();
+        loop {
+            let outcome = tokio::select! {
+                () = stop.cancelled() => return,
+                event = ends.recv() => match event {
+                    Ok(event) if event.phase == Phase::Failed => self.hear(&event.task_id).await,
+                    Ok(_) => Ok(()),
+                    Err(RecvError::Lagged(_)) => { next = Instant::now(); Ok(()) }
+                    Err(RecvError::Closed) => return,
+                },
+                () = tokio::time::sleep_until(next) => { next = Instant::now() + PERIOD; self.pass().await }
+            };
+            match outcome {
+                Ok(()) => backoff.reset(),
+                Err(error) => {
+                    if backoff.is_fresh() {
+                        warn!(error = %error, "failed tasks could not be looked at, trying again");
+                    }
+                    next = Instant::now() + backoff.pause();
+                }
+            }
+        }
+    }
+
+    async fn hear(&self, id: &TaskId) -> Result<(), Error> {
+        match self.gateway.ledger.task(id).await? {
+            Some(task) => self.follow(&task).await,
+            None => Ok(()),
+        }
+    }
+
+    async fn pass(&self) -> Result<(), Error> {
+        let filter = Filter { dead_letters: true, phase: vec![Phase::Failed], ..Filter::default() };
+        let (tasks, _) = self.gateway.ledger.tasks(&filter, &Page { limit: PAGE, after: None }).await?;
+        let oldest = clock::now().minus(MEMORY);
+        for task in tasks.iter().filter(|task| task.finished_at.is_some_and(|at| at > oldest)) {
+            self.follow(task).await?;
+        }
+        Ok(())
+    }
+
+    /// Submits the next attempt, when there is one.
+    async fn follow(&self, task: &Task) -> Result<(), Error> {
+        let Some(policy) = policy(task) else { return Ok(()) };
+        let attempt = task.options.attempt;
+        let over = task.phase != Phase::Failed || task.retried_as.is_some() || task.revoke_requested_at.is_some();
+        if over
+            || task.adopted
+            || !policy.allows(attempt)
+            || !self.stands_alone(task).await?
+            || self.ran_here(task).await?
+        {
+            return Ok(());
+        }
+        let now = clock::now();
+        let due_at = now.plus(policy.delay_for(attempt, rand::random()));
+        match self.next(task, attempt + 1, due_at).await {
+            Ok(id) => {
+                counter!("taskgate_tasks_retried_total").increment(1);
+                info!(task.id = %task.id, "task {} failed, its retry {} is {id}", task.id, attempt + 1);
+                self.gateway.ledger.dismiss(std::slice::from_ref(&task.id)).await.map(|_| ())
+            }
+            Err(RetryError::Submit(SubmitError::IdTaken { .. })) => Ok(()),
+            Err(RetryError::Ledger(error)) => Err(error),
+            Err(error) => {
+                debug!(task.id = %task.id, error = %error, "task {} is not retried", task.id);
+                Ok(())
+            }
+        }
+    }
+
+    async fn next(&self, task: &Task, attempt: u32, due_at: clock::Time) -> Result<TaskId, RetryError> {
+        let mut submission = self.gateway.again(task, Some(due_at)).await?;
+        let first = &mut submission.tasks[0];
+        first.options.attempt = attempt;
+        let id = first.id.clone();
+        submission.unique = Some(UniqueKey {
+            key: format!("retry:{}", task.id),
+            until: UniqueWhile::Until(due_at.plus(MEMORY * 2)),
+            task_id: id.clone(),
+        });
+        self.gateway.send_again(submission).await?;
+        self.gateway.relay.nudge();
+        Ok(id)
+    }
+
+    async fn stands_alone(&self, task: &Task) -> Result<bool, Error> {
+        let numbers = [task.no];
+        Ok(task.group_id.is_none()
+            && self.gateway.ledger.predecessors(&numbers).await?.is_empty()
+            && self.gateway.ledger.successors(&numbers).await?.is_empty())
+    }
+
+    /// Our worker has retried it as often as it should.
+    async fn ran_here(&self, task: &Task) -> Result<bool, Error> {
+        let Some(name) = &task.worker else { return Ok(false) };
+        Ok(self.gateway.ledger.workers().await?.iter().any(|worker| worker.hostname == *name && is_ours(worker)))
+    }
+}
+
+fn policy(task: &Task) -> Option<RetryPolicy> {
+    let said = serde_json::value::to_raw_value(task.options.retry.as_ref()?).ok()?;
+    RetryPolicy::read(&mut Problems::default(), &said)
+}

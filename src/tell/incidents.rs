@@ -1,0 +1,290 @@
+//! What a person should look at now: a worker that is alive and takes nothing, a queue nobody serves, a task over its budget, an
+//! outbox that does not drain.
+//!
+//! Every replica finds the same incidents from the same facts; only `since` may differ by a period. An incident that is over is
+//! forgotten, its end is in the log.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use metrics::gauge;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+use tracing::{debug, info, warn};
+
+use crate::config;
+use crate::reconcile::workers::is_online;
+use broker::Broker;
+use celery::task::Phase;
+use ledger::{EdgeKind, SharedLedger, Worker};
+use runtime::clock::{self, Time};
+
+const PERIOD: Duration = Duration::from_secs(2);
+/// Looking takes at most a tenth of the time, however much is unfinished,
+const SHARE: u32 = 10;
+/// but comes at least this often.
+const LONGEST_PAUSE: Duration = Duration::from_secs(30);
+const PAGE: i64 = 500;
+/// Queues looked at, besides those of the workers.
+const QUEUES: i64 = 5_000;
+/// Incidents kept at a time; more tasks over their budget than this need no list.
+const MOST: usize = 1_000;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Kind {
+    SilentWorker,
+    NoConsumer,
+    OverBudget,
+    OutboxStuck,
+    CanvasStuck,
+}
+
+impl Kind {
+    pub const ALL: [Self; 5] =
+        [Self::SilentWorker, Self::NoConsumer, Self::OverBudget, Self::OutboxStuck, Self::CanvasStuck];
+
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::SilentWorker => "silent_worker",
+            Self::NoConsumer => "no_consumer",
+            Self::OverBudget => "over_budget",
+            Self::OutboxStuck => "outbox_stuck",
+            Self::CanvasStuck => "canvas_stuck",
+        }
+    }
+}
+
+/// Something that is wrong now.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Incident {
+    pub kind: Kind,
+    /// A worker, a queue or a task; `outbox`.
+    pub subject: String,
+    pub since: Time,
+    pub detail: String,
+}
+
+/// What is wrong now. Cheap to clone.
+#[derive(Clone, Default)]
+pub struct Incidents(Arc<Mutex<BTreeMap<(Kind, String), Incident>>>);
+
+impl Incidents {
+    /// By kind and subject.
+    pub fn all(&self) -> Vec<Incident> {
+        self.0.lock().expect("nothing panics under this lock").values().cloned().collect()
+    }
+
+    fn replace(&self, found: Vec<Incident>) {
+        let mut known = self.0.lock().expect("nothing panics under this lock");
+        let mut next = BTreeMap::new();
+        for mut incident in found {
+            let key = (incident.kind, incident.subject.clone());
+            match known.remove(&key) {
+                Some(before) => incident.since = before.since,
+                None => warn!(kind = incident.kind.as_str(), subject = incident.subject, "{}", incident.detail),
+            }
+            next.insert(key, incident);
+        }
+        for over in known.values() {
+            info!(kind = over.kind.as_str(), subject = over.subject, "over: {}", over.detail);
+        }
+        for kind in Kind::ALL {
+            let count = next.keys().filter(|(one, _)| *one == kind).count();
+            gauge!("taskgate_incidents", "kind" => kind.as_str()).set(count as f64);
+        }
+        *known = next;
+    }
+}
+
+/// Looks for them.
+pub struct Lookout {
+    ledger: SharedLedger,
+    broker: Broker,
+    incidents: Incidents,
+    config: config::Incidents,
+    /// Since when a worker takes nothing although it could, with what it had processed then.
+    idle: BTreeMap<String, (Time, Option<i64>)>,
+    /// Since when a queue has messages and no consumer.
+    unserved: BTreeMap<String, Time>,
+}
+
+#[derive(Debug, thiserror::Error)]
+enum Trouble {
+    #[error(transparent)]
+    Redis(#[from] broker::Error),
+    #[error(transparent)]
+    Ledger(#[from] ledger::Error),
+}
+
+impl Lookout {
+    pub fn new(ledger: SharedLedger, broker: Broker, config: config::Incidents) -> (Self, Incidents) {
+        let incidents = Incidents::default();
+        let lookout = Self {
+            ledger,
+            broker,
+            incidents: incidents.clone(),
+            config,
+            idle: BTreeMap::new(),
+            unserved: BTreeMap::new(),
+        };
+        (lookout, incidents)
+    }
+
+    /// Runs until `stop`.
+    pub async fn run(mut self, stop: CancellationToken) {
+        while !stop.is_cancelled() {
+            let started = Instant::now();
+            match self.look().await {
+                Ok(found) => self.incidents.replace(found),
+                Err(trouble) => debug!(error = %trouble, "incidents stay as they are"),
+            }
+            let pause = PERIOD.max((started.elapsed() * SHARE).min(LONGEST_PAUSE));
+            tokio::select! { () = stop.cancelled() => {} () = tokio::time::sleep(pause) => {} }
+        }
+    }
+
+    async fn look(&mut self) -> Result<Vec<Incident>, Trouble> {
+        let now = clock::now();
+        let mut found: Vec<Incident> = self.outbox(now).await?.into_iter().collect();
+        found.extend(self.over_budget(now).await?);
+        found.extend(self.stuck(now).await?);
+        // The rest needs Redis: while it is away, what the ledger says is still said.
+        match self.queues_and_workers(now).await {
+            Ok(more) => found.extend(more),
+            Err(Trouble::Redis(error)) => debug!(error = %error, "queues and workers are not looked at"),
+            Err(trouble) => return Err(trouble),
+        }
+        Ok(found)
+    }
+
+    async fn outbox(&self, now: Time) -> Result<Option<Incident>, Trouble> {
+        let backlog = self.ledger.backlog(now).await?;
+        let age = backlog.oldest.map_or(Duration::ZERO, |oldest| now.since(oldest));
+        Ok((backlog.due > 0 && age > self.config.undrained_after).then(|| Incident {
+            kind: Kind::OutboxStuck,
+            subject: "outbox".to_owned(),
+            since: backlog.oldest.unwrap_or(now),
+            detail: format!("{} accepted tasks wait for Redis, the oldest for {} s", backlog.due, age.as_secs()),
+        }))
+    }
+
+    async fn over_budget(&self, now: Time) -> Result<Vec<Incident>, Trouble> {
+        let (mut after, mut found) = (0, Vec::new());
+        loop {
+            let tasks = self.ledger.unfinished(&[Phase::Running], after, PAGE).await?;
+            let Some(last) = tasks.last() else { return Ok(found) };
+            after = last.no;
+            for task in tasks {
+                let (Some(budget), Some(started)) = (task.options.budget, task.started_at) else { continue };
+                let ran = now.since(started).as_secs_f64();
+                if ran <= budget || found.len() >= MOST {
+                    continue;
+                }
+                let name = task.name.as_deref().unwrap_or("a task");
+                found.push(Incident {
+                    kind: Kind::OverBudget,
+                    subject: task.id.to_string(),
+                    since: started.plus(Duration::try_from_secs_f64(budget).unwrap_or_default()),
+                    detail: format!("{name} has run for {ran:.0} s, its budget is {budget} s"),
+                });
+            }
+        }
+    }
+
+    /// Steps whose turn has come and that nobody has sent. What was sent is not `waiting` any more.
+    async fn stuck(&self, now: Time) -> Result<Vec<Incident>, Trouble> {
+        let waiting = self.ledger.unfinished(&[Phase::Waiting], 0, PAGE).await?;
+        let numbers: Vec<i64> = waiting.iter().map(|task| task.no).collect();
+        let mut before: BTreeMap<i64, (bool, Option<Time>)> = BTreeMap::new();
+        for step in self.ledger.predecessors(&numbers).await? {
+            let (ready, last) = before.entry(step.of).or_insert((true, None));
+            *ready &= step.kind == EdgeKind::Next && step.task.phase == Phase::Succeeded;
+            *last = (*last).max(step.task.finished_at);
+        }
+        let incident = |task: &ledger::Task| {
+            let (ready, last) = before.get(&task.no)?;
+            let since = (*last).filter(|at| *ready && now.since(*at) > self.config.stuck_after)?;
+            let name = task.name.as_deref().unwrap_or("a task");
+            let detail = format!("all that {name} waits for has succeeded, and no worker has sent it");
+            Some(Incident { kind: Kind::CanvasStuck, subject: task.id.to_string(), since, detail })
+        };
+        Ok(waiting.iter().filter_map(incident).collect())
+    }
+
+    async fn queues_and_workers(&mut self, now: Time) -> Result<Vec<Incident>, Trouble> {
+        let workers = self.ledger.workers().await?;
+        let online: Vec<&Worker> = workers.iter().filter(|worker| is_online(worker, now)).collect();
+        let paused: Vec<String> = self.ledger.paused_queues().await?.into_iter().map(|(queue, _)| queue).collect();
+        let mut queues: Vec<String> = self.ledger.queues(QUEUES).await?;
+        queues.extend(online.iter().flat_map(|worker| worker.facts.queues.iter().cloned()));
+        queues.retain(|queue| !queue.is_empty() && !paused.contains(queue));
+        queues.sort();
+        queues.dedup();
+        let depths = self.broker.depths(&queues).await?;
+        let waiting: BTreeMap<String, i64> =
+            queues.into_iter().zip(depths).map(|(queue, depth)| (queue, depth.iter().sum())).collect();
+        let mut found = self.unserved(&waiting, &online, now);
+        found.extend(self.silent(&waiting, &online, now));
+        Ok(found)
+    }
+
+    fn unserved(&mut self, waiting: &BTreeMap<String, i64>, online: &[&Worker], now: Time) -> Vec<Incident> {
+        let served = |queue: &String| online.iter().any(|worker| worker.facts.queues.contains(queue));
+        self.unserved.retain(|queue, _| waiting.get(queue).is_some_and(|count| *count > 0) && !served(queue));
+        let mut found = Vec::new();
+        for (queue, count) in waiting.iter().filter(|(queue, count)| **count > 0 && !served(queue)) {
+            let since = *self.unserved.entry(queue.clone()).or_insert(now);
+            if now.since(since) >= self.config.unserved_after {
+                let detail = format!("{count} messages wait in {queue}, and no worker that is online serves it");
+                found.push(Incident { kind: Kind::NoConsumer, subject: queue.clone(), since, detail });
+            }
+        }
+        found
+    }
+
+    /// Heartbeats, nothing in its hands, nothing processed, and its queues have a backlog.
+    fn silent(&mut self, waiting: &BTreeMap<String, i64>, online: &[&Worker], now: Time) -> Vec<Incident> {
+        let mut idle = BTreeMap::new();
+        let mut found = Vec::new();
+        for worker in online {
+            let backlog: i64 = worker.facts.queues.iter().filter_map(|queue| waiting.get(queue)).sum();
+            if backlog == 0 || worker.facts.active.unwrap_or(0) > 0 {
+                continue;
+            }
+            let before = self.idle.get(&worker.hostname).filter(|(_, done)| *done == worker.facts.processed);
+            let since = before.map_or(now, |(since, _)| *since);
+            idle.insert(worker.hostname.clone(), (since, worker.facts.processed));
+            if now.since(since) >= self.config.silent_after {
+                let detail = format!(
+                    "{} sends heartbeats and takes nothing, {backlog} messages wait in its queues",
+                    worker.hostname
+                );
+                found.push(Incident { kind: Kind::SilentWorker, subject: worker.hostname.clone(), since, detail });
+            }
+        }
+        self.idle = idle;
+        found
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_incident_keeps_its_beginning_and_is_forgotten_when_it_is_over() {
+        let incidents = Incidents::default();
+        let stuck = |at| Incident {
+            kind: Kind::OutboxStuck,
+            subject: "outbox".into(),
+            since: Time(at),
+            detail: "stuck".into(),
+        };
+        incidents.replace(vec![stuck(1)]);
+        incidents.replace(vec![stuck(9)]);
+        assert_eq!(incidents.all(), [stuck(1)]);
+        incidents.replace(Vec::new());
+        assert!(incidents.all().is_empty());
+    }
+}

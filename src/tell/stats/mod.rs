@@ -1,0 +1,107 @@
+//! Folds the feed into figures by minute, by hour and for all time.
+//!
+//! Reads the ledger's feed from the mark of the last fold, so a restart loses nothing and counts nothing twice. Any number of
+//! replicas may run it: a fold that another one was faster with changes nothing. Old figures are forgotten here too.
+
+mod fold;
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+use tracing::warn;
+
+use ledger::{Error, SharedLedger, Span};
+use runtime::clock::{self, Time};
+use runtime::lifecycle::Backoff;
+
+pub use fold::{BOUNDS, COUNT, bound_of, fingerprint};
+
+/// Events of one fold: bounds its transaction, and the tracebacks in memory. What does not end a task is added up by the database.
+const PAGE: i64 = 2_000;
+/// Between two folds it rests twice as long as the first took: submissions need the processor, too,
+const REST: u32 = 2;
+/// and at least so long: what a fold costs for itself is shared by what comes meanwhile.
+const LEAST_REST: Duration = Duration::from_millis(50);
+/// Who is behind for longer than this does not rest.
+const BEHIND: Duration = Duration::from_secs(3);
+/// Figures are at most this old; a burst becomes few folds.
+const PERIOD: Duration = Duration::from_secs(1);
+/// The longest pause between tries while the ledger is away.
+const LEDGER_PAUSE: Duration = Duration::from_secs(5);
+/// Figures by the minute are kept so long; after that the hours tell.
+pub const KEEP_MINUTES: Duration = Duration::from_secs(2 * 86_400);
+const FORGET_EVERY: Duration = Duration::from_secs(3_600);
+
+/// What a pass did.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Pass {
+    /// There may be more.
+    More,
+    /// All that is visible is counted.
+    Idle,
+}
+
+pub struct Folder {
+    ledger: SharedLedger,
+    /// How long figures by the hour are kept.
+    keep: Duration,
+}
+
+impl Folder {
+    pub fn new(ledger: SharedLedger, keep: Duration) -> Self {
+        Self { ledger, keep }
+    }
+
+    /// Runs until `stop`.
+    pub async fn run(self, stop: CancellationToken) {
+        let mut backoff = Backoff::new(LEDGER_PAUSE);
+        let mut forgotten: Option<Time> = None;
+        let mut idle_at = Instant::now();
+        while !stop.is_cancelled() {
+            let started = Instant::now();
+            let outcome = self.run_once().await;
+            let pause = match outcome {
+                Ok(Pass::More) if idle_at.elapsed() > BEHIND => continue,
+                Ok(Pass::More) => (started.elapsed() * REST).max(LEAST_REST),
+                Ok(Pass::Idle) => {
+                    idle_at = Instant::now();
+                    backoff.reset();
+                    self.forget(&mut forgotten).await;
+                    PERIOD
+                }
+                Err(error) => {
+                    if backoff.is_fresh() {
+                        warn!(error = %error, "figures are late: the ledger does not answer");
+                    }
+                    backoff.pause()
+                }
+            };
+            tokio::select! { () = stop.cancelled() => {} () = tokio::time::sleep(pause) => {} }
+        }
+    }
+
+    /// Counts one page of events.
+    pub async fn run_once(&self) -> Result<Pass, Error> {
+        let from = self.ledger.folded().await?;
+        let tally = self.ledger.tally(from, PAGE).await?;
+        if tally.to <= from {
+            return Ok(Pass::Idle);
+        }
+        let to = tally.to;
+        let (amounts, failures) = fold::fold(tally);
+        self.ledger.fold(from, to, &amounts, &failures).await?;
+        Ok(Pass::More)
+    }
+
+    /// Old figures go, now and then. A failure is made up for an hour later.
+    async fn forget(&self, last: &mut Option<Time>) {
+        let now = clock::now();
+        if last.is_some_and(|last| now.since(last) < FORGET_EVERY) {
+            return;
+        }
+        *last = Some(now);
+        let _ = self.ledger.forget_figures(Span::Minute, now.minus(KEEP_MINUTES)).await;
+        let _ = self.ledger.forget_figures(Span::Hour, now.minus(self.keep)).await;
+    }
+}

@@ -1,0 +1,91 @@
+//! Traces for an OpenTelemetry collector: one from the HTTP request over waiting and running, whatever the workers are.
+//!
+//! A request's span is made by the process that answers it. What happens to its task afterwards is not observed here but derived
+//! from the ledger ([`history`]): the recorded changes are the truth, so spans of uninstrumented workers are as good as those of
+//! our own, a restart loses none, and any number of replicas tells each history once ([`historian`]). Ids are computed from
+//! what they stand for; telling something twice tells the same.
+//!
+//! Spans carry names, queues, ids and states, never arguments, results or messages of errors.
+
+pub mod context;
+mod courier;
+mod historian;
+pub mod history;
+mod otlp;
+pub mod span;
+
+use std::sync::Arc;
+
+use tokio::sync::mpsc;
+
+pub use context::SpanContext;
+pub use courier::Courier;
+pub use historian::Historian;
+pub use otlp::Exporter;
+
+use self::span::{Kind, Span, Value};
+use runtime::clock::{self, Time};
+
+/// Spans of requests that wait for the courier: some seconds of a busy gateway.
+const CAPACITY: usize = 8_192;
+
+/// Where a request's span begins and ends. Cheap to clone; without a collector it does nothing.
+#[derive(Clone, Default)]
+pub struct Traces(Option<Arc<Inner>>);
+
+struct Inner {
+    finished: mpsc::Sender<Span>,
+    sample: f64,
+}
+
+impl Traces {
+    /// The callers' side, and what the courier takes from. `sample` is the part of traces that begin here.
+    pub fn new(sample: f64) -> (Self, mpsc::Receiver<Span>) {
+        let (finished, courier) = mpsc::channel(CAPACITY);
+        (Self(Some(Arc::new(Inner { finished, sample }))), courier)
+    }
+
+    /// Begins the span of a request, below the one that the caller named. `None` when nothing is traced.
+    pub fn begin(&self, traceparent: Option<&str>) -> Option<RequestSpan> {
+        let inner = self.0.as_ref()?;
+        let caller = traceparent.and_then(SpanContext::parse);
+        let trace = caller.map_or_else(|| clock::random_id().as_u128(), |caller| caller.trace);
+        let sampled = caller.map_or_else(|| context::is_sampled(trace, inner.sample), |caller| caller.sampled);
+        let context = SpanContext { trace, span: context::short(clock::random_id().as_u128()), sampled };
+        Some(RequestSpan { context, parent: caller.map(|caller| caller.span), start: clock::now() })
+    }
+
+    /// Ends it. A span that finds no place is dropped and counted: a request never waits for a collector.
+    pub fn end(&self, span: RequestSpan, name: String, attributes: Vec<(&'static str, Value)>, failed: bool) {
+        let Some(inner) = self.0.as_ref().filter(|_| span.context.sampled) else { return };
+        let span = Span {
+            context: span.context,
+            parent: span.parent,
+            link: None,
+            name,
+            kind: Kind::Server,
+            start: span.start,
+            end: clock::now(),
+            attributes,
+            failed,
+        };
+        if inner.finished.try_send(span).is_err() {
+            metrics::counter!("taskgate_spans_dropped_total").increment(1);
+        }
+    }
+}
+
+/// The span of a request that is being answered.
+#[derive(Debug)]
+pub struct RequestSpan {
+    context: SpanContext,
+    parent: Option<u64>,
+    start: Time,
+}
+
+impl RequestSpan {
+    /// For the messages that the request causes.
+    pub fn traceparent(&self) -> String {
+        self.context.to_string()
+    }
+}

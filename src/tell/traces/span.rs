@@ -1,0 +1,47 @@
+//! A finished span: what OTLP asks for, and no more. Pure.
+
+use super::SpanContext;
+use runtime::clock::Time;
+
+/// Numbers as OTLP has them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    Internal = 1,
+    Server = 2,
+    Producer = 4,
+    Consumer = 5,
+}
+
+#[derive(Debug, Clone, PartialEq)]
+pub enum Value {
+    Text(String),
+    Integer(i64),
+}
+
+impl From<&str> for Value {
+    fn from(text: &str) -> Self {
+        Self::Text(text.to_owned())
+    }
+}
+
+impl From<i64> for Value {
+    fn from(number: i64) -> Self {
+        Self::Integer(number)
+    }
+}
+
+#[derive(Debug, Clone, PartialEq)]
+pub struct Span {
+    pub context: SpanContext,
+    /// In the same trace.
+    pub parent: Option<u64>,
+    /// The span that sent the message.
+    pub link: Option<SpanContext>,
+    pub name: String,
+    pub kind: Kind,
+    pub start: Time,
+    /// Not before the start.
+    pub end: Time,
+    pub attributes: Vec<(&'static str, Value)>,
+    pub failed: bool,
+}

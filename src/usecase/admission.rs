@@ -1,0 +1,72 @@
+//! What may be submitted: as much as drains, names that the catalog and the caller's token allow, and nothing that runs more than once
+//! inside a canvas. All of it before a row is written.
+
+use super::Gateway;
+use super::submit::{SubmitError, SubmitRequest};
+use crate::guard::tokens::Sight;
+use celery::plan::Plan;
+use celery::task::canvas::Node;
+use celery::task::{Invalid, Signature, Spread, TaskName};
+
+impl Gateway {
+    /// 503 with the time it will take, rather than a promise that grows without bound.
+    pub fn check_backlog(&self) -> Result<(), SubmitError> {
+        let (backlog, limit) = (self.relay.backlog(), self.limits.backlog);
+        if u64::try_from(backlog).unwrap_or(0) < limit {
+            return Ok(());
+        }
+        Err(SubmitError::Backlog { backlog, limit, retry_after: self.relay.drain_time() })
+    }
+
+    /// What the catalog allows, and of that what the caller's token allows.
+    pub(crate) fn check_call(&self, request: &SubmitRequest) -> Result<(), SubmitError> {
+        let signature = &request.submission.signature;
+        if !request.trusted {
+            self.check_names(signature)?;
+        }
+        match foreign_name(signature, &request.sight) {
+            Some(name) => Err(SubmitError::NotYours { name, patterns: request.sight.patterns() }),
+            None => Ok(()),
+        }
+    }
+
+    fn check_names(&self, signature: &Signature) -> Result<(), SubmitError> {
+        let mut refused = None;
+        signature.visit(&mut |task| {
+            if refused.is_none() && !self.catalog.permits(task.task.as_str()) {
+                refused = Some(task.task.clone());
+            }
+        });
+        let Some(name) = refused else { return Ok(()) };
+        let nearest = celery::spelling::nearest(name.as_str(), &self.catalog.names()).map(str::to_owned);
+        Err(SubmitError::NotAllowed { name, nearest })
+    }
+
+    /// Where an exchange takes a node, when that is not its queue's list.
+    pub(crate) fn spread(&self, node: &Node) -> Option<&Spread> {
+        self.catalog.spread_for(node.task.task.as_str(), node.queue(), node.task.queue.is_some())
+    }
+
+    /// What runs more than once cannot be a part of a canvas: nobody could say which of its ends is the one that counts.
+    pub(crate) fn check_spread(&self, plan: &Plan) -> Result<(), SubmitError> {
+        let nodes = || plan.nodes.iter().map(|planned| &planned.node);
+        let Some(node) = nodes().find(|node| plan.nodes.len() > 1 && self.spread(node).is_some()) else {
+            return Ok(());
+        };
+        let (task, queue) = (&node.task.task, node.queue());
+        let detail =
+            format!("{task} goes through an exchange to more than one consumer ({queue} …): it must stand alone");
+        Err(SubmitError::Invalid(vec![Invalid { pointer: String::new(), detail }]))
+    }
+}
+
+/// The first task in it that the caller may not see.
+pub(crate) fn foreign_name(signature: &Signature, sight: &Sight) -> Option<TaskName> {
+    let mut foreign = None;
+    signature.visit(&mut |task| {
+        if foreign.is_none() && !sight.sees(Some(task.task.as_str())) {
+            foreign = Some(task.task.clone());
+        }
+    });
+    foreign
+}

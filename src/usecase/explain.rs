@@ -1,0 +1,222 @@
+//! Why a task is where it is: one sentence, and the facts it rests on.
+
+use serde_json::{Map, Value, json};
+
+use super::Gateway;
+use crate::reconcile::workers::is_online;
+use celery::task::{Phase, TaskId};
+use ledger::{Error, Task, Worker};
+use runtime::clock::{self, Time};
+
+/// Messages in front of a task that are counted; a place further back is said as "more than".
+const COUNTED: i64 = 2_000;
+const PAGE: i64 = 500;
+
+/// An answer to "why".
+#[derive(Debug)]
+pub struct Explanation {
+    pub task_id: TaskId,
+    pub phase: Phase,
+    pub sentence: String,
+    pub evidence: Map<String, Value>,
+}
+
+impl Gateway {
+    /// `None` when the ledger never saw the id.
+    pub async fn explain(&self, id: &TaskId) -> Result<Option<Explanation>, Error> {
+        let Some(task) = self.ledger.task(id).await? else { return Ok(None) };
+        let mut evidence = Map::new();
+        let mut note = |name: &str, value: Value| {
+            if !value.is_null() {
+                evidence.insert(name.to_owned(), value);
+            }
+        };
+        note("since", json!(since(&task).rfc3339()));
+        note("reason", json!(task.reason));
+        note("worker", json!(task.worker));
+        note("queue", json!(task.queue));
+        note("delivery", json!(task.delivery));
+        let now = clock::now();
+        let sentence = match task.phase {
+            Phase::Accepted => self.accepted(&task, now, &mut evidence).await?,
+            Phase::Held => self.held(&task, now, &mut evidence).await?,
+            Phase::Waiting => self.waiting(&task, &mut evidence).await?,
+            Phase::Queued => self.queued(&task, now, &mut evidence).await?,
+            Phase::Received | Phase::Running | Phase::Retrying => self.at_worker(&task, now, &mut evidence).await?,
+            _ => ended(&task),
+        };
+        Ok(Some(Explanation { task_id: task.id, phase: task.phase, sentence, evidence }))
+    }
+
+    async fn held(&self, task: &Task, now: Time, evidence: &mut Map<String, Value>) -> Result<String, Error> {
+        let Some(at) = self.ledger.at_gate(task.no).await? else {
+            return self.not_stopped(task, now, evidence).await;
+        };
+        evidence.insert("ahead".into(), json!(at.ahead));
+        let before = match at.ahead {
+            0 => "it is the next".to_owned(),
+            1 => "1 task goes before it".to_owned(),
+            many => format!("{many} tasks go before it"),
+        };
+        let Some(max) = at.max else {
+            let opens = at.opens_at.filter(|at| *at > now);
+            evidence.insert("next_at".into(), json!(opens.map(Time::rfc3339)));
+            return Ok(format!("It is held by {}; {before}.", at.gate));
+        };
+        evidence.insert("max".into(), json!(max));
+        evidence.insert("under_way".into(), json!(at.under_way));
+        evidence.insert("holders".into(), json!(at.holders.iter().map(TaskId::as_str).collect::<Vec<_>>()));
+        Ok(format!("It is held by {}: {} of {max} are under way; {before}.", at.gate, at.under_way))
+    }
+
+    /// No limit holds it: its time, a paused queue, or whatever its history says.
+    async fn not_stopped(&self, task: &Task, now: Time, evidence: &mut Map<String, Value>) -> Result<String, Error> {
+        if let Some(due) = task.due_at.filter(|at| *at > now) {
+            return Ok(format!("It is held until {}.", due.rfc3339()));
+        }
+        let queue = task.queue.as_deref().unwrap_or_default();
+        let paused = self.ledger.paused_queues().await?.into_iter().find(|(name, _)| name == queue);
+        if let Some((_, since)) = paused {
+            let since = since.rfc3339();
+            evidence.insert("paused_since".into(), json!(since));
+            return Ok(format!("It is held because its queue is paused ({queue}, since {since})."));
+        }
+        Ok(match &task.reason {
+            Some(reason) => format!("It is held: {reason}."),
+            None if task.due_at.is_some() => {
+                "It is about to be published, as soon as its limits are looked at.".to_owned()
+            }
+            None => "It is held until it is released.".to_owned(),
+        })
+    }
+
+    async fn accepted(&self, task: &Task, now: Time, evidence: &mut Map<String, Value>) -> Result<String, Error> {
+        let backlog = self.ledger.backlog(now).await?;
+        let up = self.health.redis_is_up();
+        evidence.insert("redis".into(), json!(if up { "up" } else { "down" }));
+        evidence.insert("outbox".into(), json!(backlog.due));
+        let why = task.reason.as_ref().map_or_else(String::new, |reason| format!(" ({reason})"));
+        Ok(if up {
+            format!("It is accepted{why} and about to be published; {} tasks are in the outbox.", backlog.due)
+        } else {
+            format!("It is accepted{why} and will be published when Redis answers again; {} tasks wait.", backlog.due)
+        })
+    }
+
+    async fn waiting(&self, task: &Task, evidence: &mut Map<String, Value>) -> Result<String, Error> {
+        let before = self.ledger.predecessors(&[task.no]).await?;
+        let open: Vec<_> = before.iter().filter(|one| !one.task.phase.is_final()).collect();
+        let list: Vec<Value> = open
+            .iter()
+            .take(20)
+            .map(|one| json!({"task_id": one.task.id.as_str(), "phase": one.task.phase.as_str()}))
+            .collect();
+        evidence.insert("predecessors".into(), json!(list));
+        evidence.insert("predecessors_open".into(), json!(open.len()));
+        Ok(match open.first() {
+            Some(first) if open.len() == 1 => {
+                let name = first.task.name.as_deref().unwrap_or("a task");
+                format!("It waits for {name} ({}), which is {}.", first.task.id, first.task.phase)
+            }
+            Some(_) => format!("It waits for {} of {} predecessors in its canvas.", open.len(), before.len()),
+            None => "All its predecessors have ended; a worker is about to send it.".to_owned(),
+        })
+    }
+
+    async fn queued(&self, task: &Task, now: Time, evidence: &mut Map<String, Value>) -> Result<String, Error> {
+        let queue = task.queue.as_deref().unwrap_or_default();
+        let workers: Vec<Worker> =
+            self.ledger.workers().await?.into_iter().filter(|worker| is_online(worker, now)).collect();
+        let consumers: Vec<&str> = workers
+            .iter()
+            .filter(|worker| worker.facts.queues.iter().any(|name| name == queue))
+            .map(|worker| worker.hostname.as_str())
+            .collect();
+        evidence.insert("consumers".into(), json!(consumers));
+        let age = now.since(task.queued_at.unwrap_or(task.submitted_at)).as_secs();
+        evidence.insert("age_seconds".into(), json!(age));
+        if consumers.is_empty() {
+            let served: Vec<String> = workers.into_iter().flat_map(|worker| worker.facts.queues).collect();
+            let nearest = celery::spelling::nearest(queue, &served).map(str::to_owned);
+            evidence.insert("nearest_queue".into(), json!(nearest));
+            let hint = nearest.map_or_else(String::new, |name| format!(" Is {name} meant?"));
+            return Ok(format!(
+                "It has waited {age} s in {queue}, and no worker that is online serves that queue.{hint}"
+            ));
+        }
+        let place = self.place(task, queue).await;
+        evidence.insert("position".into(), json!(place));
+        Ok(match place {
+            Some(0) => format!("It is the next in {queue}, where it has waited {age} s."),
+            Some(place) => format!("It has waited {age} s in {queue} behind {place} messages."),
+            None => format!(
+                "It has waited {age} s in {queue} (more than {COUNTED} messages stand before it, or it is just being taken)."
+            ),
+        })
+    }
+
+    /// Messages that will be served before it.
+    async fn place(&self, task: &Task, queue: &str) -> Option<i64> {
+        let mut skip = 0;
+        while skip < COUNTED {
+            let page = self.broker.contents(queue, skip, PAGE).await.ok()?;
+            if page.is_empty() {
+                return None;
+            }
+            let needle = format!("\"{}\"", task.id);
+            let found = page.iter().position(|one| String::from_utf8_lossy(&one.payload).contains(&needle));
+            if let Some(index) = found {
+                return Some(skip + i64::try_from(index).unwrap_or(0));
+            }
+            skip += i64::try_from(page.len()).unwrap_or(PAGE);
+        }
+        None
+    }
+
+    async fn at_worker(&self, task: &Task, now: Time, evidence: &mut Map<String, Value>) -> Result<String, Error> {
+        let name = task.worker.as_deref().unwrap_or("a worker");
+        let worker = self.ledger.workers().await?.into_iter().find(|worker| worker.hostname == name);
+        let heartbeat = worker.as_ref().map(|worker| now.since(worker.seen_at).as_secs_f64());
+        evidence.insert("heartbeat_age_seconds".into(), json!(heartbeat));
+        evidence.insert("worker_online".into(), json!(worker.as_ref().map(|worker| is_online(worker, now))));
+        let last = match (&worker, heartbeat) {
+            (Some(worker), Some(age)) if is_online(worker, now) => format!("heard of {age:.0} s ago"),
+            (Some(_), Some(age)) => format!("not heard of for {age:.0} s"),
+            _ => "of which nothing is known".to_owned(),
+        };
+        let secs = |at: Option<Time>| now.since(at.unwrap_or(task.submitted_at)).as_secs();
+        Ok(match task.phase {
+            Phase::Received => {
+                format!("{name} ({last}) took it {} s ago and has not started it.", secs(task.received_at))
+            }
+            Phase::Retrying => format!("Attempt {} failed on {name} ({last}); it will run again.", task.retries + 1),
+            _ => format!("It has run for {} s on {name} ({last}).", secs(task.started_at)),
+        })
+    }
+}
+
+fn since(task: &Task) -> Time {
+    match task.phase {
+        Phase::Queued => task.queued_at,
+        Phase::Received => task.received_at,
+        Phase::Running | Phase::Retrying => task.started_at,
+        phase if phase.is_final() => task.finished_at,
+        _ => None,
+    }
+    .unwrap_or(task.submitted_at)
+}
+
+fn ended(task: &Task) -> String {
+    let at = task.finished_at.unwrap_or(task.submitted_at).rfc3339();
+    let failure = task.failure.as_ref().map(|failure| format!("{}: {}", failure.kind, failure.message));
+    let why = task.reason.clone().or(failure).unwrap_or_else(|| "no reason was given".to_owned());
+    match task.phase {
+        Phase::Succeeded => format!("It succeeded at {at}."),
+        Phase::Failed => format!("It failed at {at} ({why})."),
+        Phase::Revoked => format!("It was revoked at {at} ({why})."),
+        Phase::Expired => format!("Its time to start was over at {at} ({why})."),
+        Phase::Skipped => format!("Its branch was not taken ({why})."),
+        Phase::Lost => format!("It was given up at {at} ({why})."),
+        phase => format!("It is {phase}."),
+    }
+}

@@ -1,0 +1,218 @@
+//! Queues: what waits in them, who serves them; pause, resume, purge.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde_json::value::RawValue;
+
+use super::Gateway;
+use super::revoke::end_revoked;
+use crate::reconcile::workers::queue_names;
+use broker::{Depth, Replies, Request, Standing};
+use celery::task::json::Fields;
+use celery::task::{Phase, QueueName, TaskId};
+use celery::{Decoded, Envelope};
+use ledger::{Adoption, News, Source};
+use runtime::clock::{self, Time};
+
+use super::inspect::DEFAULT_PATIENCE;
+
+/// Messages taken out at a time by a purge.
+const PURGED_AT_ONCE: usize = 200;
+
+/// A queue as it is now.
+#[derive(Debug, Clone)]
+pub struct Queue {
+    pub name: String,
+    /// Messages in the broker, by priority step (0, 3, 6, 9).
+    pub depth: Depth,
+    /// Tasks that the ledger holds back: for their time, a pause or a limit.
+    pub held: i64,
+    /// Tasks that workers have.
+    pub reserved: i64,
+    /// When the oldest waiting message was queued, as far as it is known.
+    pub oldest: Option<Time>,
+    /// Online workers that serve it.
+    pub consumers: usize,
+    pub paused: bool,
+}
+
+/// A message in a queue, whose it is and what it says.
+#[derive(Debug)]
+pub struct QueuedMessage {
+    /// From the next to be served, 0.
+    pub position: i64,
+    pub priority_step: u8,
+    pub bytes: usize,
+    pub content: Result<Box<Decoded>, String>,
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum QueueError {
+    #[error("Redis cannot be reached")]
+    Redis(#[from] broker::Error),
+    #[error("the ledger failed")]
+    Ledger(#[from] ledger::Error),
+}
+
+impl Gateway {
+    /// All queues that anybody knows of: the configuration, the ledger, the workers.
+    pub async fn queues(&self) -> Result<Vec<Queue>, QueueError> {
+        let census = self.ledger.census().await?;
+        let paused: BTreeSet<String> = self.ledger.paused_queues().await?.into_iter().map(|(queue, _)| queue).collect();
+        let mut consumers: BTreeMap<String, usize> = BTreeMap::new();
+        for (worker, _) in self.workers().await?.into_iter().filter(|(_, online)| *online) {
+            for queue in worker.facts.queues {
+                *consumers.entry(queue).or_default() += 1;
+            }
+        }
+        let mut names: BTreeSet<String> = self.catalog.queues().iter().map(ToString::to_string).collect();
+        names.extend(census.keys().map(|(queue, _)| queue.clone()).filter(|queue| !queue.is_empty()));
+        names.extend(paused.iter().chain(consumers.keys()).cloned());
+        let names: Vec<String> = names.into_iter().collect();
+        let depths = self.broker.depths(&names).await?;
+        let mut queues = Vec::with_capacity(names.len());
+        for (name, depth) in names.into_iter().zip(depths) {
+            let count = |phases: &[Phase]| phases.iter().filter_map(|phase| census.get(&(name.clone(), *phase))).sum();
+            queues.push(Queue {
+                held: count(&[Phase::Held]),
+                reserved: count(&[Phase::Received, Phase::Running, Phase::Retrying]),
+                oldest: if depth.iter().any(|count| *count > 0) { self.oldest(&name).await? } else { None },
+                consumers: consumers.get(&name).copied().unwrap_or(0),
+                paused: paused.contains(&name),
+                depth,
+                name,
+            });
+        }
+        Ok(queues)
+    }
+
+    /// The head of each list tells its age: the ledger knows when the task was queued; of others' tasks a `UUIDv7` says when it
+    /// was made.
+    async fn oldest(&self, queue: &str) -> Result<Option<Time>, QueueError> {
+        let mut oldest = None;
+        for head in self.broker.heads(queue).await? {
+            let Some(id) = task_id(&head.payload) else { continue };
+            let known = self.ledger.task(&id).await?.map(|task| task.queued_at.unwrap_or(task.submitted_at));
+            let Some(at) = known.or_else(|| made_at(id.as_str())) else { continue };
+            oldest = Some(oldest.map_or(at, |before: Time| before.min(at)));
+        }
+        Ok(oldest)
+    }
+
+    /// A page of a queue's contents in the order in which they will be served. Nothing is taken out.
+    pub async fn queue_messages(
+        &self,
+        queue: &QueueName,
+        skip: i64,
+        limit: i64,
+    ) -> Result<Vec<QueuedMessage>, QueueError> {
+        let page = self.broker.contents(queue.as_str(), skip, limit).await?;
+        let message = |(position, standing): (i64, Standing)| QueuedMessage {
+            position,
+            priority_step: standing.step,
+            bytes: standing.payload.len(),
+            content: Decoded::decode(&standing.payload).map(Box::new).map_err(|error| format!("the message {error}")),
+        };
+        Ok((skip..).zip(page).map(message).collect())
+    }
+
+    /// Takes out everything that waits in a queue now. Each of its tasks ends `revoked`. Answers how many messages.
+    ///
+    /// # Cancel safety
+    /// A dropped call leaves the rest of the queue as it is.
+    pub async fn purge(&self, queue: &QueueName) -> Result<usize, QueueError> {
+        let depths = self.broker.depths(&[queue.to_string()]).await?;
+        let waiting: i64 = depths.iter().flatten().sum();
+        // What arrives during the purge stays.
+        let waiting = usize::try_from(waiting).unwrap_or(0);
+        let mut purged = 0;
+        while purged < waiting {
+            let taken = self.broker.take_out(queue.as_str(), PURGED_AT_ONCE.min(waiting - purged)).await?;
+            if taken.is_empty() {
+                break;
+            }
+            purged += taken.len();
+            for message in taken {
+                self.end_purged(queue, &message).await?;
+            }
+        }
+        Ok(purged)
+    }
+
+    async fn end_purged(&self, queue: &QueueName, message: &Standing) -> Result<(), QueueError> {
+        let Some(id) = task_id(&message.payload) else { return Ok(()) };
+        let mut news = News::new(id.clone(), Source::Ledger, Phase::Revoked, clock::now());
+        news.reason = Some(format!("queue {queue} was purged"));
+        if self.ledger.task(&id).await?.is_some() {
+            end_revoked(self, &id, news).await?;
+        } else if let Ok(decoded) = Decoded::decode(&message.payload) {
+            news.adoption = Some(adoption(&decoded, queue));
+            self.hub.publish(&self.ledger.learn(&[news], true).await?);
+        }
+        Ok(())
+    }
+
+    /// Holds a queue: the ledger keeps its tasks, and the workers that serve it are told to leave it alone. Answers what they
+    /// said. With Redis away the pause stands, and workers are told when they come online.
+    pub async fn pause(&self, queue: &QueueName) -> Result<Replies, QueueError> {
+        self.ledger.pause_queue(queue, clock::now()).await?;
+        self.pauses.refresh(&self.ledger).await?;
+        let serving = self.broker.ask(&Request::to_all("active_queues", "{}"), DEFAULT_PATIENCE).await?;
+        let serves = |reply: &RawValue| queue_names(reply).iter().any(|name| name == queue.as_str());
+        let consumers: Vec<String> =
+            serving.iter().filter(|(_, reply)| serves(reply)).map(|(name, _)| name.clone()).collect();
+        if consumers.is_empty() {
+            return Ok(Replies::new());
+        }
+        self.ledger.note_paused_consumers(queue.as_str(), &consumers).await?;
+        let arguments = serde_json::json!({"queue": queue.as_str()}).to_string();
+        let request = Request::to_all("cancel_consumer", &arguments).to(Some(consumers));
+        Ok(self.broker.ask(&request, DEFAULT_PATIENCE).await?)
+    }
+
+    /// Lets a queue go on: the workers that were sent away come back, what was held is published.
+    pub async fn resume(&self, queue: &QueueName) -> Result<Replies, QueueError> {
+        self.ledger.resume_queue(queue, clock::now()).await?;
+        self.pauses.refresh(&self.ledger).await?;
+        self.relay.nudge();
+        let consumers = self.ledger.take_paused_consumers(queue.as_str()).await?;
+        if consumers.is_empty() {
+            return Ok(Replies::new());
+        }
+        let arguments = serde_json::json!({"queue": queue.as_str()}).to_string();
+        let request = Request::to_all("add_consumer", &arguments).to(Some(consumers.clone()));
+        match self.broker.ask(&request, DEFAULT_PATIENCE).await {
+            Ok(replies) => Ok(replies),
+            Err(error) => {
+                // Whom we could not call back is still away: the next resume calls again.
+                self.ledger.note_paused_consumers(queue.as_str(), &consumers).await?;
+                Err(error.into())
+            }
+        }
+    }
+}
+
+fn task_id(payload: &[u8]) -> Option<TaskId> {
+    let envelope = Envelope::decode(payload).ok()?;
+    let id = Fields::parse(&envelope.headers).ok().and_then(|headers| headers.text("id"));
+    TaskId::parse(id.or_else(|| envelope.properties.correlation_id.map(Into::into))?).ok()
+}
+
+fn made_at(id: &str) -> Option<Time> {
+    let (secs, nanos) = id.parse::<uuid::Uuid>().ok()?.get_timestamp()?.to_unix();
+    Some(Time(i64::try_from(secs).ok()? * 1_000_000 + i64::from(nanos) / 1_000))
+}
+
+fn adoption(decoded: &Decoded, queue: &QueueName) -> Adoption {
+    let message = &decoded.message;
+    Adoption {
+        name: Some(message.task.to_string()),
+        queue: Some(queue.to_string()),
+        priority: Some(celery::task::Priority::clamped(decoded.properties.priority.into())),
+        root_id: message.root_id.clone(),
+        parent_id: message.parent_id.clone(),
+        group_id: message.group.clone(),
+        argsrepr: message.argsrepr.clone(),
+        kwargsrepr: message.kwargsrepr.clone(),
+    }
+}

@@ -1,0 +1,80 @@
+//! What a client can ask about tasks that are in the ledger; works with Redis down and after Redis forgot.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::Gateway;
+use crate::guard::tokens::Sight;
+use celery::task::{GroupId, TaskId};
+use ledger::{EdgeKind, Error, Group, Message, Task};
+use runtime::clock::Time;
+
+/// What stands behind an id.
+#[derive(Debug)]
+pub enum Found {
+    Task(Arc<Task>),
+    Group(Group),
+    /// Finished and pruned at this time.
+    Pruned(Time),
+    /// This ledger never saw it.
+    Unknown,
+}
+
+/// Nodes and edges.
+pub type Graph = (Vec<Task>, Vec<(TaskId, TaskId, EdgeKind)>);
+
+impl Gateway {
+    /// As [`Gateway::find`], for a caller that sees some tasks only: the others are unknown to it, at once.
+    pub async fn find_for(&self, sight: &Sight, id: &str, patience: Duration) -> Result<Found, Error> {
+        if !sight.is_limited() {
+            return self.find(id, patience).await;
+        }
+        let found = self.find(id, Duration::ZERO).await?;
+        match &found {
+            Found::Task(task) if sight.sees_task(task) => {}
+            Found::Group(group) if sight.sees_group(group) => {}
+            // Whose it was is not known any more.
+            Found::Task(_) | Found::Group(_) | Found::Pruned(_) | Found::Unknown => return Ok(Found::Unknown),
+        }
+        if patience.is_zero() { Ok(found) } else { self.find(id, patience).await }
+    }
+
+    /// Looks an id up, as a task first. With `patience` waits that long for its end.
+    pub async fn find(&self, id: &str, patience: Duration) -> Result<Found, Error> {
+        let Ok(task_id) = TaskId::parse(id) else { return Ok(Found::Unknown) };
+        let task = if patience.is_zero() {
+            self.reads.task(&task_id).await?
+        } else {
+            self.watcher.wait(&task_id, patience).await?.map(Arc::new)
+        };
+        if let Some(task) = task {
+            return Ok(Found::Task(task));
+        }
+        self.find_group(id, patience).await
+    }
+
+    async fn find_group(&self, id: &str, patience: Duration) -> Result<Found, Error> {
+        let Ok(group_id) = GroupId::parse(id) else { return Ok(Found::Unknown) };
+        let group = if patience.is_zero() {
+            self.ledger.group(&group_id).await?
+        } else {
+            self.watcher.wait_for_group(&group_id, patience).await?
+        };
+        match group {
+            Some(group) => Ok(Found::Group(group)),
+            None => Ok(self.ledger.tombstone(id).await?.map_or(Found::Unknown, Found::Pruned)),
+        }
+    }
+
+    /// A task with the message it was (or will be) published as.
+    pub async fn task_with_message(&self, id: &TaskId) -> Result<Option<(Task, Option<Message>)>, Error> {
+        let Some(task) = self.ledger.task(id).await? else { return Ok(None) };
+        let message = self.ledger.message(id).await?;
+        Ok(Some((task, message)))
+    }
+
+    /// All tasks of the canvas that a task belongs to, with what follows what.
+    pub async fn graph(&self, id: &TaskId) -> Result<Option<Graph>, Error> {
+        self.ledger.graph(id).await
+    }
+}

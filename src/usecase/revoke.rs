@@ -1,0 +1,253 @@
+//! Revoke with a verdict: what can be said for certain about a task that shall not run.
+//!
+//! `prevented` is a guarantee, so it is said only when the message was in our hands: it was never published (and the delivery's
+//! marker now forbids that), or exactly it was removed from its list. Everything else is `signalled`: a worker has the message,
+//! and the revoke was broadcast. What was asked for is remembered until the task ends, and told again to workers that come
+//! online; while Redis is away nothing is forgotten.
+
+use std::time::Duration;
+
+use tracing::info;
+
+use super::Gateway;
+use crate::reconcile::removal::Removal;
+use celery::commands::revoke_arguments;
+use celery::task::{Phase, TaskId};
+use ledger::{News, Revocation, Source, Task, Withdrawn};
+use runtime::clock::{self, Time};
+
+/// How long an answer waits for the end to be confirmed.
+const CONFIRMATION: Duration = Duration::from_secs(2);
+
+/// What is asked for.
+#[derive(Debug, Clone)]
+pub struct RevokeRequest {
+    /// Stop it when it runs.
+    pub terminate: bool,
+    /// One of [`celery::commands::SIGNALS`].
+    pub signal: String,
+    /// Goes into the task's history.
+    pub reason: Option<String>,
+}
+
+impl RevokeRequest {
+    /// Stops it when it runs, with SIGTERM.
+    pub fn terminating(reason: &str) -> Self {
+        Self { terminate: true, signal: "SIGTERM".to_owned(), reason: Some(reason.to_owned()) }
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Verdict {
+    /// We removed it: it will never run.
+    Prevented,
+    /// A worker has it; the revoke was broadcast.
+    Signalled,
+    /// It had already ended.
+    TooLate,
+}
+
+#[derive(Debug, Clone)]
+pub struct Revoked {
+    pub task_id: TaskId,
+    pub verdict: Verdict,
+    /// It is known not to run any more.
+    pub confirmed: bool,
+    /// A sentence with the evidence.
+    pub detail: String,
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum RevokeError {
+    #[error("this ledger never saw {0}")]
+    Unknown(TaskId),
+    /// It is remembered and will be carried out.
+    #[error("Redis cannot be reached")]
+    Redis(#[from] broker::Error),
+    #[error("the ledger failed")]
+    Ledger(#[from] ledger::Error),
+}
+
+impl Gateway {
+    /// Revokes one task.
+    ///
+    /// # Cancel safety
+    /// A dropped call may have revoked; asking again gives the verdict.
+    pub async fn revoke(&self, id: &TaskId, request: &RevokeRequest) -> Result<Revoked, RevokeError> {
+        let task = self.ledger.task(id).await?.ok_or_else(|| RevokeError::Unknown(id.clone()))?;
+        if task.phase.is_final() {
+            return Ok(too_late(&task));
+        }
+        let now = clock::now();
+        let task = self.ledger.request_revoke(id, now).await?.unwrap_or(task);
+        let revoking = Revoking { gateway: self, request, now };
+        let revoked = revoking.revoke(task).await?;
+        info!(task.id = %id, verdict = ?revoked.verdict, "revoked task {id}: {}", revoked.detail);
+        Ok(revoked)
+    }
+}
+
+/// One revoke on its way.
+struct Revoking<'a> {
+    gateway: &'a Gateway,
+    request: &'a RevokeRequest,
+    now: Time,
+}
+
+impl Revoking<'_> {
+    async fn revoke(&self, task: Task) -> Result<Revoked, RevokeError> {
+        match task.phase {
+            Phase::Held => self.withdraw(task, "it was held, and was never published").await,
+            Phase::Waiting => self.step(task).await,
+            Phase::Accepted => self.accepted(task).await,
+            _ => self.published(task).await,
+        }
+    }
+
+    /// Only the ledger has it: its row goes.
+    async fn withdraw(&self, task: Task, evidence: &str) -> Result<Revoked, RevokeError> {
+        match self.gateway.ledger.withdraw(&task.id, self.news(&task)).await? {
+            Withdrawn::Done(events) => {
+                self.gateway.hub.publish(&events);
+                Ok(prevented(&task, evidence))
+            }
+            Withdrawn::Published(task) => self.published(*task).await,
+            Withdrawn::Finished(task) => Ok(too_late(&task)),
+            Withdrawn::Unknown => Err(RevokeError::Unknown(task.id)),
+        }
+    }
+
+    /// A step of a canvas travels inside the message of its predecessor: the ledger ends it, and workers are told to refuse it
+    /// should it ever be sent.
+    async fn step(&self, task: Task) -> Result<Revoked, RevokeError> {
+        let before = self.gateway.ledger.predecessors(&[task.no]).await?;
+        if before.iter().any(|step| step.task.phase == Phase::Succeeded) {
+            return self.published(task).await;
+        }
+        self.remember(&task).await?;
+        let revoked = self.withdraw(task.clone(), "its turn had not come, and workers refuse it").await?;
+        // Remembered: workers that cannot be told now are told when they come online.
+        let _ = self.broadcast(&task).await;
+        let _ = self.remove(&task).await;
+        Ok(revoked)
+    }
+
+    /// A push may be on its way. The delivery's marker decides: set by us first, nothing will ever push it.
+    async fn accepted(&self, task: Task) -> Result<Revoked, RevokeError> {
+        let tag = task.id.delivery_tag(task.delivery);
+        let fresh = match self.gateway.broker.forbid(&tag, self.now).await {
+            Ok(fresh) => fresh,
+            Err(error) => {
+                self.remember(&task).await?;
+                return Err(error.into());
+            }
+        };
+        // Read after the marker: whoever published before us has said so by now, or left the marker.
+        let task = match self.gateway.ledger.task(&task.id).await? {
+            Some(task) if task.phase.is_final() => return Ok(too_late(&task)),
+            Some(task) => task,
+            None => return Err(RevokeError::Unknown(task.id)),
+        };
+        if fresh && task.phase.is_ours() {
+            self.end(&task).await?;
+            return Ok(prevented(&task, "it was not published yet, and its delivery is forbidden"));
+        }
+        self.published(task).await
+    }
+
+    /// The broker has it, or a worker.
+    async fn published(&self, task: Task) -> Result<Revoked, RevokeError> {
+        self.remember(&task).await?;
+        let with_worker = matches!(task.phase, Phase::Received | Phase::Running);
+        if !with_worker && let Some(evidence) = self.remove(&task).await? {
+            self.end(&task).await?;
+            return Ok(prevented(&task, evidence));
+        }
+        // It may have ended, or been removed by another revoke, while we looked for it.
+        match self.gateway.ledger.task(&task.id).await? {
+            Some(task) if task.phase.is_final() => Ok(too_late(&task)),
+            Some(task) => self.signal(task).await,
+            None => Err(RevokeError::Unknown(task.id)),
+        }
+    }
+
+    async fn remove(&self, task: &Task) -> Result<Option<&'static str>, broker::Error> {
+        Removal::new(self.gateway.ledger.clone(), self.gateway.broker.clone()).remove(task).await
+    }
+
+    /// Tells the workers and waits a moment for the end.
+    async fn signal(&self, task: Task) -> Result<Revoked, RevokeError> {
+        let listeners = self.broadcast(&task).await?;
+        if listeners == 0 {
+            return Ok(signalled(&task, false, "no worker listens now; it is told to workers when they come online"));
+        }
+        if task.phase == Phase::Running && !self.request.terminate {
+            return Ok(signalled(&task, false, "it runs and goes on: terminate was not asked for"));
+        }
+        let after = self.gateway.watcher.wait(&task.id, CONFIRMATION).await?.unwrap_or(task);
+        Ok(match after.phase {
+            Phase::Revoked | Phase::Expired => signalled(&after, true, "the worker confirmed it"),
+            phase if phase.is_final() => signalled(&after, false, &format!("it {phase} before the revoke took effect")),
+            _ => signalled(&after, false, "the revoke was broadcast; no worker has confirmed it yet"),
+        })
+    }
+
+    async fn broadcast(&self, task: &Task) -> Result<i64, broker::Error> {
+        let arguments = revoke_arguments(&[task.id.as_str()], self.request.terminate, &self.request.signal);
+        self.gateway.broker.broadcast("revoke", &arguments).await
+    }
+
+    async fn remember(&self, task: &Task) -> Result<(), ledger::Error> {
+        let revocation = Revocation {
+            task_id: task.id.clone(),
+            requested_at: self.now,
+            terminate: self.request.terminate,
+            signal: self.request.signal.clone(),
+            reason: self.request.reason.clone(),
+        };
+        self.gateway.ledger.remember_revocation(&revocation).await
+    }
+
+    /// Writes the end down, wherever the task stands in the ledger.
+    async fn end(&self, task: &Task) -> Result<(), ledger::Error> {
+        end_revoked(self.gateway, &task.id, self.news(task)).await
+    }
+
+    fn news(&self, task: &Task) -> News {
+        let reason = self.request.reason.clone().unwrap_or_else(|| "revoked on request".to_owned());
+        News { reason: Some(reason), ..News::new(task.id.clone(), Source::Ledger, Phase::Revoked, self.now) }
+    }
+}
+
+/// Ends a task whose message is in nobody's hands any more: its outbox row goes too, if there is one.
+pub(super) async fn end_revoked(gateway: &Gateway, id: &TaskId, news: News) -> Result<(), ledger::Error> {
+    let events = match gateway.ledger.withdraw(id, news.clone()).await? {
+        Withdrawn::Done(events) => events,
+        Withdrawn::Published(_) => gateway.ledger.learn(&[news], true).await?,
+        Withdrawn::Finished(_) | Withdrawn::Unknown => Vec::new(),
+    };
+    gateway.hub.publish(&events);
+    Ok(())
+}
+
+fn prevented(task: &Task, evidence: &str) -> Revoked {
+    Revoked {
+        task_id: task.id.clone(),
+        verdict: Verdict::Prevented,
+        confirmed: true,
+        detail: format!("it will never run: {evidence}"),
+    }
+}
+
+fn signalled(task: &Task, confirmed: bool, detail: &str) -> Revoked {
+    Revoked { task_id: task.id.clone(), verdict: Verdict::Signalled, confirmed, detail: detail.to_owned() }
+}
+
+fn too_late(task: &Task) -> Revoked {
+    Revoked {
+        task_id: task.id.clone(),
+        verdict: Verdict::TooLate,
+        confirmed: true,
+        detail: format!("it had ended as {} already", task.phase),
+    }
+}

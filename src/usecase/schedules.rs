@@ -1,0 +1,430 @@
+//! The timetable's use cases: written, read, edited without losing another's edit, paused, run by hand.
+//!
+//! An edit says which version it read (`If-Match`); without that it applies to the newest. It never puts the row before a tick
+//! that was fired.
+
+use super::Gateway;
+use super::admission::foreign_name;
+use super::submit::{Idempotency, SubmitError, SubmitRequest, Submitted};
+use crate::guard::tokens::Sight;
+use crate::live::commit;
+use celery::task::{Invalid, Phase, Signature, TaskId};
+use ledger::{Conflict, Created, Cursor, Edit, Inserted, NewRun, NextTick, Outcome, Page, Run, Schedule};
+use runtime::clock::{self, Time};
+use schedule::definition::{Definition, check_name};
+use schedule::document::{self, Document};
+use schedule::tick;
+
+/// How often an edit is tried again when the schedule fires just then.
+const EDIT_ATTEMPTS: usize = 10;
+/// Most ticks that a preview shows.
+pub const MOST_PREVIEWED: usize = 500;
+
+/// What must hold before a schedule is changed.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub enum Precondition {
+    #[default]
+    None,
+    /// It exists.
+    Exists,
+    /// It does not.
+    Absent,
+    /// It has one of these tags.
+    Tags(Vec<String>),
+}
+
+/// Why nothing was changed.
+#[derive(Debug, thiserror::Error)]
+pub enum ScheduleError {
+    #[error("the schedule does not fit")]
+    Invalid(Vec<Invalid>),
+    #[error("there is no schedule {0}")]
+    Unknown(String),
+    #[error("the name {0} is taken")]
+    NameTaken(String),
+    #[error("the schedule was changed by somebody else")]
+    Changed,
+    #[error("the Idempotency-Key was used for another schedule")]
+    KeyReused,
+    #[error("the run was refused")]
+    Submit(#[from] SubmitError),
+    #[error("the ledger failed")]
+    Ledger(#[from] ledger::Error),
+}
+
+/// What writing a schedule came to.
+#[derive(Debug)]
+pub struct Written {
+    pub schedule: Schedule,
+    pub created: bool,
+    /// The same request was answered before.
+    pub replayed: bool,
+}
+
+/// A schedule's entity tag: its version, and which row of that name it is.
+pub fn tag(schedule: &Schedule) -> String {
+    let row = schedule.id.rsplit('-').next().unwrap_or_default();
+    format!("\"{}-{row}\"", schedule.version)
+}
+
+impl Precondition {
+    fn check(&self, schedule: Option<&Schedule>) -> Result<(), ScheduleError> {
+        let holds = match (self, schedule) {
+            (Self::None, _) | (Self::Exists, Some(_)) | (Self::Absent, None) => true,
+            (Self::Tags(tags), Some(schedule)) => tags.contains(&tag(schedule)),
+            (Self::Exists | Self::Tags(_), None) | (Self::Absent, Some(_)) => false,
+        };
+        if holds { Ok(()) } else { Err(ScheduleError::Changed) }
+    }
+}
+
+impl Gateway {
+    /// `name` stands in the document. `key` makes a repetition harmless: it gives the same row.
+    pub async fn create_schedule(
+        &self,
+        sight: &Sight,
+        text: &str,
+        key: Option<&str>,
+    ) -> Result<Written, ScheduleError> {
+        let document = Document::parse(text).map_err(ScheduleError::Invalid)?;
+        let name = named(&document)?;
+        let definition = self.read_definition(sight, &document, true)?;
+        let mut schedule = new_schedule(&name, &document, &definition, clock::now());
+        if let Some(key) = key {
+            schedule.id =
+                uuid::Uuid::new_v5(&uuid::Uuid::NAMESPACE_OID, format!("schedule {key}").as_bytes()).to_string();
+        }
+        match self.ledger.create_schedule(&schedule, false).await? {
+            Created::Done => {
+                self.beat.nudge();
+                Ok(Written { schedule, created: true, replayed: false })
+            }
+            Created::NameTaken | Created::SeededBefore => self.repeated(schedule, key.is_some()).await,
+        }
+    }
+
+    async fn repeated(&self, wanted: Schedule, keyed: bool) -> Result<Written, ScheduleError> {
+        let Some(schedule) = self.ledger.schedule(&wanted.name).await? else { return Err(ScheduleError::KeyReused) };
+        if !keyed || schedule.id != wanted.id {
+            return Err(ScheduleError::NameTaken(wanted.name));
+        }
+        if schedule.version == 1 && schedule.document.get() != wanted.document.get() {
+            return Err(ScheduleError::KeyReused);
+        }
+        Ok(Written { schedule, created: true, replayed: true })
+    }
+
+    /// Writes the whole schedule; creates it when it is not there.
+    pub async fn put_schedule(
+        &self,
+        sight: &Sight,
+        name: &str,
+        text: &str,
+        precondition: &Precondition,
+    ) -> Result<Written, ScheduleError> {
+        let document = Document::parse(text).map_err(ScheduleError::Invalid)?;
+        same_name(&document, name)?;
+        if self.ledger.schedule(name).await?.is_none() {
+            precondition.check(None)?;
+            check_name(name).map_err(|detail| invalid("/name", detail))?;
+            let definition = self.read_definition(sight, &document, true)?;
+            let schedule = new_schedule(name, &document, &definition, clock::now());
+            if self.ledger.create_schedule(&schedule, false).await? == Created::Done {
+                self.beat.nudge();
+                return Ok(Written { schedule, created: true, replayed: false });
+            }
+        }
+        let schedule = self.edit(sight, name, precondition, |_| Ok(document.clone())).await?;
+        Ok(Written { schedule, created: false, replayed: false })
+    }
+
+    /// Merges a patch (RFC 7396) into the schedule.
+    pub async fn patch_schedule(
+        &self,
+        sight: &Sight,
+        name: &str,
+        patch: &str,
+        precondition: &Precondition,
+    ) -> Result<Schedule, ScheduleError> {
+        let merged = |schedule: &Schedule| {
+            let text = document::patched(&schedule.document, schedule.paused, patch).map_err(ScheduleError::Invalid)?;
+            let document = Document::parse(&text).map_err(ScheduleError::Invalid)?;
+            same_name(&document, name)?;
+            Ok(document)
+        };
+        self.edit(sight, name, precondition, merged).await
+    }
+
+    pub async fn pause_schedule(
+        &self,
+        sight: &Sight,
+        name: &str,
+        paused: bool,
+        precondition: &Precondition,
+    ) -> Result<Schedule, ScheduleError> {
+        let document = |schedule: &Schedule| {
+            let document = Document::parse(schedule.document.get()).map_err(ScheduleError::Invalid)?;
+            Ok(Document { paused, ..document })
+        };
+        self.edit(sight, name, precondition, document).await
+    }
+
+    pub async fn delete_schedule(
+        &self,
+        sight: &Sight,
+        name: &str,
+        precondition: &Precondition,
+    ) -> Result<(), ScheduleError> {
+        let schedule = self.find_schedule(sight, name).await?;
+        precondition.check(Some(&schedule))?;
+        let expected = (*precondition != Precondition::None).then_some(schedule.version);
+        if self.ledger.delete_schedule(&schedule.id, expected).await? { Ok(()) } else { Err(ScheduleError::Changed) }
+    }
+
+    pub async fn find_schedule(&self, sight: &Sight, name: &str) -> Result<Schedule, ScheduleError> {
+        let found = self.ledger.schedule(name).await?.filter(|schedule| self.sees_schedule(sight, schedule));
+        found.ok_or_else(|| ScheduleError::Unknown(name.to_owned()))
+    }
+
+    /// A schedule is seen by who sees all tasks in it.
+    pub fn sees_schedule(&self, sight: &Sight, schedule: &Schedule) -> bool {
+        !sight.is_limited()
+            || self
+                .stored_definition(schedule)
+                .is_ok_and(|definition| foreign_name(&definition.submission.signature, sight).is_none())
+    }
+
+    /// The next ticks with the zone's offset.
+    pub async fn preview_schedule(
+        &self,
+        sight: &Sight,
+        name: &str,
+        count: usize,
+    ) -> Result<Vec<String>, ScheduleError> {
+        let schedule = self.find_schedule(sight, name).await?;
+        let definition = self.stored_definition(&schedule)?;
+        let table = &definition.timetable;
+        let after = schedule.last_tick_at.map_or(clock::now(), |last| last.max(clock::now()));
+        let ticks = table.preview(schedule.anchor_at, after, count.min(MOST_PREVIEWED));
+        Ok(ticks.into_iter().map(|tick| table.local(tick)).collect())
+    }
+
+    pub async fn schedule_runs(
+        &self,
+        sight: &Sight,
+        name: &str,
+        page: &Page,
+    ) -> Result<(Vec<Run>, Option<Cursor>), ScheduleError> {
+        let schedule = self.find_schedule(sight, name).await?;
+        Ok(self.ledger.runs(&schedule.id, page).await?)
+    }
+
+    /// Submits the schedule's call now; its next tick stays.
+    pub async fn run_schedule(
+        &self,
+        sight: &Sight,
+        name: &str,
+        traceparent: Option<String>,
+        idempotency: Option<Idempotency>,
+    ) -> Result<Submitted, ScheduleError> {
+        let schedule = self.find_schedule(sight, name).await?;
+        let definition = self.stored_definition(&schedule)?;
+        let now = clock::now();
+        let id = TaskId::from(clock::new_id());
+        let request = SubmitRequest {
+            traceparent,
+            idempotency,
+            schedule: Some(schedule.name.clone()),
+            ..SubmitRequest::new(definition.submission_for(id.clone()))
+        };
+        let (submission, submitted) = self.prepared(request, now)?;
+        let run = NewRun {
+            scheduled_at: now,
+            fired_at: now,
+            outcome: Outcome::Fired,
+            reason: Some("run by hand".to_owned()),
+            task_id: Some(id),
+            submission: Some(submission.clone()),
+        };
+        let fired = self.ledger.run_schedule(&schedule.id, &run).await?;
+        let answer = fired.ok_or_else(|| ScheduleError::Unknown(name.to_owned()))?.into_iter().flatten().next();
+        match answer {
+            Some(Ok(inserted)) => {
+                self.announce(vec![(submission, inserted)]);
+                Ok(submitted)
+            }
+            Some(Err(Conflict::Replay(answer))) => Err(SubmitError::Replay(answer).into()),
+            Some(Err(Conflict::KeyReused)) => Err(SubmitError::KeyReused.into()),
+            Some(Err(Conflict::Joined(id))) => Ok(self.joined(&id).await?),
+            Some(Err(Conflict::TaskId(id))) => Err(SubmitError::taken(id.as_str()).into()),
+            Some(Err(Conflict::GroupId(id))) => Err(SubmitError::taken(id.as_str()).into()),
+            None => Err(ScheduleError::Unknown(name.to_owned())),
+        }
+    }
+
+    /// A row's document; it was checked when it was written.
+    pub fn stored_definition(&self, schedule: &Schedule) -> Result<Definition, ScheduleError> {
+        Definition::parse(schedule.document.get(), self.signature_limits()).map_err(ScheduleError::Invalid)
+    }
+
+    /// The rows of one tick.
+    pub fn plan_tick(
+        &self,
+        schedule: &Schedule,
+        definition: &Definition,
+        tick: Time,
+        now: Time,
+    ) -> Result<(TaskId, ledger::Submission), SubmitError> {
+        let id = tick::task_id(&schedule.id, tick);
+        let request = SubmitRequest {
+            schedule: Some(schedule.name.clone()),
+            ..SubmitRequest::new(definition.submission_for(id.clone()))
+        };
+        Ok((id, self.prepared(request, now)?.0))
+    }
+
+    /// Lets the relay and the watchers know of what was committed beside the committer.
+    pub fn announce(&self, committed: Vec<(ledger::Submission, Inserted)>) {
+        let mut offer = Vec::new();
+        let mut held = false;
+        for (submission, inserted) in committed {
+            held |= submission.tasks.iter().any(|task| task.phase == Phase::Held);
+            self.hub.accepted(&submission, &inserted.task_nos);
+            offer.extend(commit::outgoing(submission, &inserted));
+        }
+        self.relay.offer(offer);
+        if held {
+            self.relay.nudge();
+        }
+    }
+
+    /// Reads what a client wrote. A single time must lie ahead when it `is_new`.
+    fn read_definition(&self, sight: &Sight, document: &Document, is_new: bool) -> Result<Definition, ScheduleError> {
+        let definition =
+            Definition::parse(document.rest.get(), self.signature_limits()).map_err(ScheduleError::Invalid)?;
+        if let Some((pointer, detail)) = self.refused_name(&definition.submission.signature) {
+            return Err(invalid(&pointer, detail));
+        }
+        if let Some(name) = foreign_name(&definition.submission.signature, sight) {
+            return Err(SubmitError::NotYours { name, patterns: sight.patterns() }.into());
+        }
+        if is_new && definition.timetable.is_over(clock::now()) {
+            let pointer = definition.timetable.end_pointer();
+            return Err(invalid(pointer, "lies in the past: the schedule would never fire".to_owned()));
+        }
+        Ok(definition)
+    }
+
+    /// Where a task stands that may not be submitted.
+    fn refused_name(&self, signature: &Signature) -> Option<(String, String)> {
+        let mut refused = None;
+        document::visit_names(signature, &mut String::new(), &mut |pointer, name| {
+            if refused.is_none() && !self.catalog.permits(name) {
+                let known = self.catalog.names();
+                let near = celery::spelling::nearest(name, &known);
+                let hint = near.map_or_else(String::new, |near| format!("; did you mean {near}?"));
+                refused = Some((pointer.to_owned(), format!("{name} is neither in the catalog nor allowed{hint}")));
+            }
+        });
+        refused
+    }
+
+    async fn edit(
+        &self,
+        sight: &Sight,
+        name: &str,
+        precondition: &Precondition,
+        change: impl Fn(&Schedule) -> Result<Document, ScheduleError>,
+    ) -> Result<Schedule, ScheduleError> {
+        for _ in 0..EDIT_ATTEMPTS {
+            let current = self.find_schedule(sight, name).await?;
+            precondition.check(Some(&current))?;
+            let document = change(&current)?;
+            let is_new = document.rest.get() != current.document.get();
+            let definition = self.read_definition(sight, &document, is_new)?;
+            let edit = self.edited(&current, document, &definition);
+            if let Some(version) = self.ledger.edit_schedule(&current.id, &edit).await? {
+                self.beat.nudge();
+                return Ok(applied(current, edit, version));
+            }
+        }
+        Err(ScheduleError::Changed)
+    }
+
+    fn edited(&self, current: &Schedule, document: Document, definition: &Definition) -> Edit {
+        let now = clock::now();
+        let before = self.stored_definition(current).ok();
+        let table = &definition.timetable;
+        let same_rhythm = before.as_ref().is_some_and(|before| before.timetable.rhythm == table.rhythm);
+        let same_ticks = before.as_ref().is_some_and(|before| before.timetable == *table);
+        let anchor_at = if same_rhythm { current.anchor_at } else { now };
+        let tick = match current.next {
+            _ if document.paused => None,
+            Some(next) if same_ticks => Some(next.tick),
+            _ => table.next(anchor_at, current.last_tick_at.map_or(now, |last| last.max(now))),
+        };
+        Edit {
+            expected: current.version,
+            seen: current.next.map(|next| next.tick),
+            at: now,
+            document: document.rest,
+            paused: document.paused,
+            anchor_at,
+            next: tick.map(|tick| next_tick(&current.id, tick, definition.jitter)),
+        }
+    }
+}
+
+fn applied(current: Schedule, edit: Edit, version: i64) -> Schedule {
+    Schedule {
+        version,
+        document: edit.document,
+        paused: edit.paused,
+        updated_at: edit.at,
+        anchor_at: edit.anchor_at,
+        next: edit.next,
+        ..current
+    }
+}
+
+/// A row that was never written.
+pub fn new_schedule(name: &str, document: &Document, definition: &Definition, now: Time) -> Schedule {
+    let id = clock::new_id().to_string();
+    let tick = definition.timetable.next(now, now).filter(|_| !document.paused);
+    Schedule {
+        next: tick.map(|tick| next_tick(&id, tick, definition.jitter)),
+        id,
+        name: name.to_owned(),
+        version: 1,
+        document: document.rest.clone(),
+        paused: document.paused,
+        created_at: now,
+        updated_at: now,
+        anchor_at: now,
+        last_tick_at: None,
+        last_run_at: None,
+        last_task_id: None,
+        last_tasks: None,
+    }
+}
+
+fn invalid(pointer: &str, detail: String) -> ScheduleError {
+    ScheduleError::Invalid(vec![Invalid { pointer: pointer.to_owned(), detail }])
+}
+
+fn named(document: &Document) -> Result<String, ScheduleError> {
+    let Some(name) = &document.name else { return Err(invalid("/name", "is required".to_owned())) };
+    check_name(name).map_err(|detail| invalid("/name", detail))?;
+    Ok(name.clone())
+}
+
+fn same_name(document: &Document, name: &str) -> Result<(), ScheduleError> {
+    match &document.name {
+        Some(said) if said != name => Err(invalid("/name", format!("is {name} by the path, and cannot be changed"))),
+        _ => Ok(()),
+    }
+}
+/// The tick with the time at which it is due.
+pub fn next_tick(schedule_id: &str, tick: Time, jitter: i64) -> NextTick {
+    NextTick { tick, due_at: tick::due(schedule_id, tick, jitter) }
+}

@@ -1,0 +1,431 @@
+//! From a call to rows in the ledger: check, fill in what the catalog says, plan, commit. The relay does the rest.
+//!
+//! Nothing is published here. When this answers, the task is on disk, and a crash in the next instant changes nothing.
+
+use std::time::Duration;
+
+use super::Gateway;
+use super::limits::{at_once, together};
+use crate::guard::tokens::Sight;
+use crate::live::commit::CommitError;
+use celery::json::Members;
+use celery::plan::{self, Context, Plan, PlannedNode};
+use celery::task::canvas::{EdgeKind, NodeDefaults, Outcome};
+use celery::task::submission::{self, KeyLimit, Submission};
+use celery::task::{GroupId, Invalid, Json, Phase, QueueName, Signature, TaskId, TaskName, TaskSignature};
+use ledger::{Conflict, Edge, IdempotencyKey, Inserted, NewGroup, NewTask, TaskOptions, UniqueKey};
+use runtime::clock::{self, Time};
+
+/// A call, and who calls how.
+#[derive(Debug)]
+pub struct SubmitRequest {
+    pub submission: Submission,
+    /// Names come from the catalog: the allow-list is not asked.
+    pub trusted: bool,
+    pub traceparent: Option<String>,
+    pub idempotency: Option<Idempotency>,
+    /// Id of the token.
+    pub token: Option<String>,
+    /// What the caller may submit, whoever else may.
+    pub sight: Sight,
+    pub retry_of: Option<TaskId>,
+    pub schedule: Option<String>,
+}
+
+impl SubmitRequest {
+    pub fn new(submission: Submission) -> Self {
+        Self {
+            submission,
+            trusted: false,
+            traceparent: None,
+            idempotency: None,
+            token: None,
+            sight: Sight::default(),
+            retry_of: None,
+            schedule: None,
+        }
+    }
+}
+
+/// `Idempotency-Key` as the edge read it.
+#[derive(Debug)]
+pub struct Idempotency {
+    pub scope: String,
+    pub key: String,
+    pub fingerprint: Vec<u8>,
+    /// Makes the answer that repetitions get, from what will be submitted.
+    pub answer: Answer,
+}
+
+/// The edge's way to write an answer down before it is given.
+pub struct Answer(pub(crate) Box<dyn FnOnce(&Submitted) -> Json + Send>);
+
+impl Answer {
+    pub fn new(write: impl FnOnce(&Submitted) -> Json + Send + 'static) -> Self {
+        Self(Box::new(write))
+    }
+}
+
+impl std::fmt::Debug for Answer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Answer")
+    }
+}
+
+/// What a submission became.
+#[derive(Debug, Clone)]
+pub struct Submitted {
+    /// The task whose result is the canvas's result; `None` for a group.
+    pub task_id: Option<TaskId>,
+    pub group_id: Option<GroupId>,
+    pub phase: Phase,
+    pub status: String,
+    pub task: Option<TaskName>,
+    pub queue: Option<QueueName>,
+    /// Tasks in it.
+    pub count: usize,
+    /// All tasks of a canvas (empty for a single task, and above 1,000).
+    pub children: Vec<(TaskId, TaskName)>,
+    /// It was there already: `unique` joined it.
+    pub joined: bool,
+}
+
+/// More children are not listed in an answer.
+const MAX_CHILDREN: usize = 1_000;
+
+/// Why a call was refused; nothing of it is in the ledger.
+#[derive(Debug, thiserror::Error)]
+pub enum SubmitError {
+    #[error("the request does not fit")]
+    Invalid(Vec<Invalid>),
+    #[error("task {name} is not in the catalog and not allowed by submit.allow")]
+    NotAllowed { name: TaskName, nearest: Option<String> },
+    #[error("the token may not submit {name}")]
+    NotYours { name: TaskName, patterns: Vec<String> },
+    #[error("the id {id} is already used")]
+    IdTaken {
+        id: String,
+        /// Where the call says it.
+        pointer: String,
+    },
+    /// The same request was answered before.
+    #[error("the request is a repetition")]
+    Replay(Json),
+    #[error("the Idempotency-Key was used for another request")]
+    KeyReused,
+    #[error("{backlog} accepted tasks wait for Redis, the limit is {limit}")]
+    Backlog { backlog: i64, limit: u64, retry_after: Duration },
+    #[error("the submission could not be written")]
+    Ledger(#[from] CommitError),
+    #[error("the ledger could not be read")]
+    Read(#[from] ledger::Error),
+}
+
+/// Where a task alone says its id.
+const TASK_ID: &str = "/task_id";
+
+impl SubmitError {
+    pub(crate) fn taken(id: &str) -> Self {
+        Self::IdTaken { id: id.to_owned(), pointer: TASK_ID.to_owned() }
+    }
+}
+
+impl Gateway {
+    /// Accepts a call, or refuses it with everything that is wrong with it.
+    ///
+    /// # Cancel safety
+    /// A dropped call may leave the submission accepted.
+    pub async fn submit(&self, request: SubmitRequest) -> Result<Submitted, SubmitError> {
+        self.check_backlog()?;
+        self.check_call(&request)?;
+        self.check_retries(&request.submission).await?;
+        let places = request.submission.given_ids();
+        let (submission, submitted) = self.prepared(request, clock::now())?;
+        let outcome = self.commit.commit(submission).await?;
+        match outcome {
+            Ok(Inserted { .. }) => Ok(submitted),
+            Err(Conflict::TaskId(id)) => {
+                let place = places.into_iter().find(|(_, given)| *given == id);
+                let pointer = place.map_or_else(|| TASK_ID.to_owned(), |(pointer, _)| pointer);
+                Err(SubmitError::IdTaken { id: id.to_string(), pointer })
+            }
+            Err(Conflict::GroupId(id)) => Err(SubmitError::taken(id.as_str())),
+            Err(Conflict::Replay(answer)) => Err(SubmitError::Replay(answer)),
+            Err(Conflict::KeyReused) => Err(SubmitError::KeyReused),
+            Err(Conflict::Joined(id)) => self.joined(&id).await,
+        }
+    }
+
+    /// The rows of a call, for whoever commits them.
+    pub(crate) fn prepared(
+        &self,
+        mut request: SubmitRequest,
+        now: Time,
+    ) -> Result<(ledger::Submission, Submitted), SubmitError> {
+        let signature = std::mem::replace(&mut request.submission.signature, Signature::Group(Vec::new()));
+        let plan = self.plan(signature, request.traceparent.as_deref(), now)?;
+        self.check_spread(&plan)?;
+        let mut submitted = summary(&plan, now);
+        let is_paused = submitted.queue.as_ref().is_some_and(|queue| self.pauses.current().contains(queue.as_str()));
+        let has_limits = !request.submission.limits.is_empty();
+        let is_limited =
+            submitted.task.as_ref().is_some_and(|task| has_limits || self.catalog.is_limited(task.as_str()));
+        if submitted.phase == Phase::Accepted && (is_paused || is_limited) {
+            submitted.phase = Phase::Held;
+        }
+        Ok((self.rows(plan, request, Some(&submitted), now), submitted))
+    }
+
+    /// Chooses ids and writes the messages.
+    pub fn plan(&self, signature: Signature, traceparent: Option<&str>, now: Time) -> Result<Plan, SubmitError> {
+        let mut ids = || TaskId::from(clock::new_id());
+        let headers = trace_headers(traceparent);
+        let context = Context { now: timestamp(now), origin: &self.origin, headers: &headers };
+        plan::plan(signature, &context, &mut ids, &|task| self.defaults(task)).map_err(SubmitError::Invalid)
+    }
+
+    /// What holds where the call says nothing: its catalog entry, then the routes, then the default.
+    pub(crate) fn defaults(&self, task: &TaskSignature) -> NodeDefaults {
+        let declared = self.catalog.defaults_for(task.task.as_str());
+        NodeDefaults {
+            queue: declared.queue.unwrap_or_else(|| self.catalog.queue_for(task.task.as_str())),
+            priority: declared.priority,
+            soft_time_limit: declared.soft_time_limit,
+            time_limit: declared.time_limit,
+            ignore_result: declared.ignore_result,
+        }
+    }
+
+    /// What goes into the ledger. `submitted` is the answer, when the tasks are answered for.
+    pub(crate) fn rows(
+        &self,
+        plan: Plan,
+        request: SubmitRequest,
+        submitted: Option<&Submitted>,
+        now: Time,
+    ) -> ledger::Submission {
+        let SubmitRequest { submission, traceparent, idempotency, token, retry_of, schedule, .. } = request;
+        let Submission { unique, limits, webhooks, labels, .. } = submission;
+        let key_owner = submitted.and_then(|submitted| submitted.task_id.clone()).or_else(|| plan.root.clone());
+        let wishes = Wishes {
+            traceparent,
+            token,
+            limits,
+            webhooks: json(&webhooks),
+            labels,
+            retry_of,
+            schedule,
+            root: plan.root.clone(),
+        };
+        let groups = groups(&plan);
+        let edges = plan.edges.iter().map(edge).collect();
+        let tasks = plan.nodes.into_iter().map(|node| self.row(node, &wishes, now)).collect();
+        ledger::Submission {
+            at: now,
+            tasks,
+            edges,
+            groups,
+            fan_out: None,
+            idempotency: idempotency
+                .zip(submitted)
+                .map(|(given, submitted)| self.idempotency_key(given, submitted, now)),
+            unique: unique.zip(key_owner).map(|(unique, task_id)| unique_key(unique, task_id, now)),
+        }
+    }
+
+    fn row(&self, planned: PlannedNode, wishes: &Wishes, now: Time) -> NewTask {
+        let PlannedNode { node, headers, body, expires_at } = planned;
+        let mut defaults = self.catalog.defaults_for(node.task.task.as_str());
+        // A paused queue's task is held at once; the next pass over the outbox parks it, or publishes it after a resume.
+        let is_paused = self.pauses.current().contains(node.queue().as_str());
+        let limits = together(&wishes.limits, std::mem::take(&mut defaults.limits));
+        // So is one that has to pass a limit: only a pass over the outbox knows whether it may go.
+        let is_limited = defaults.rate_limit.is_some() || !limits.is_empty();
+        let is_held = is_paused || is_limited;
+        let due_at = headers.as_ref().and_then(|_| due_at(&node.task, now).or(is_held.then_some(at_once(now))));
+        let phase = match (&headers, due_at) {
+            (None, _) => Phase::Waiting,
+            (Some(_), Some(_)) => Phase::Held,
+            (Some(_), None) => Phase::Accepted,
+        };
+        let options = TaskOptions {
+            soft_time_limit: node.soft_time_limit(),
+            time_limit: node.time_limit(),
+            redact: defaults.redact,
+            recovery: recovery(defaults.recovery, defaults.idempotent),
+            budget: defaults.budget,
+            retry: node.task.retry.as_ref().map(json_value).or(defaults.retry),
+            // The catalog's are found by the task's name when something happens.
+            webhooks: wishes.webhooks.clone(),
+            limits: json(&limits),
+            traceparent: wishes.traceparent.clone(),
+            token: wishes.token.clone(),
+            branch: node.branch,
+            attempt: 0,
+            spread: self.spread(&node).cloned(),
+        };
+        let (queue, priority, ignore_result) = (node.queue().clone(), node.priority(), node.ignore_result());
+        let (group_id, group_index) = node.group.unzip();
+        let mut labels = node.task.labels;
+        labels.extend(wishes.labels.iter().cloned());
+        NewTask {
+            root_id: wishes.root.clone().unwrap_or_else(|| node.id.clone()),
+            id: node.id,
+            name: node.task.task,
+            queue,
+            priority: priority.unwrap_or_default(),
+            phase,
+            headers,
+            body,
+            due_at,
+            expires_at: expires_at.map(|at| Time(at.as_microsecond())),
+            parent_id: None,
+            group_id,
+            group_index,
+            ignore_result: ignore_result.unwrap_or(false),
+            retry_of: wishes.retry_of.clone(),
+            schedule: wishes.schedule.clone(),
+            labels,
+            options,
+        }
+    }
+
+    /// The answer to a key, written down before it is given.
+    pub(crate) fn idempotency_key(&self, given: Idempotency, submitted: &Submitted, now: Time) -> IdempotencyKey {
+        IdempotencyKey {
+            answer: (given.answer.0)(submitted),
+            scope: given.scope,
+            key: given.key,
+            fingerprint: given.fingerprint,
+            expires_at: now.plus(self.keep_idempotency),
+        }
+    }
+
+    pub(crate) async fn joined(&self, id: &TaskId) -> Result<Submitted, SubmitError> {
+        let task = self.ledger.task(id).await?.ok_or_else(|| SubmitError::taken(id.as_str()))?;
+        Ok(Submitted {
+            task_id: Some(task.id),
+            group_id: task.group_id,
+            phase: task.phase,
+            status: task.status,
+            task: task.name.and_then(|name| TaskName::parse(name).ok()),
+            queue: task.queue.and_then(|queue| QueueName::parse(queue).ok()),
+            count: 1,
+            children: Vec::new(),
+            joined: true,
+        })
+    }
+}
+
+/// What holds for every task of a submission.
+struct Wishes {
+    traceparent: Option<String>,
+    token: Option<String>,
+    limits: Vec<KeyLimit>,
+    webhooks: Option<serde_json::Value>,
+    labels: Vec<(String, String)>,
+    retry_of: Option<TaskId>,
+    schedule: Option<String>,
+    root: Option<TaskId>,
+}
+
+fn summary(plan: &Plan, now: Time) -> Submitted {
+    let (shown, group_id) = match &plan.outcome {
+        Outcome::Task(index) => (plan.nodes.get(*index), None),
+        Outcome::Group(id) => (None, Some(id.clone())),
+    };
+    let listed = plan.nodes.len() <= MAX_CHILDREN && (plan.nodes.len() > 1 || group_id.is_some());
+    let child = |planned: &PlannedNode| (planned.node.id.clone(), planned.node.task.task.clone());
+    Submitted {
+        task_id: shown.map(|planned| planned.node.id.clone()),
+        group_id,
+        phase: shown.or_else(|| plan.nodes.first()).map_or(Phase::Succeeded, |planned| phase(planned, now)),
+        status: Phase::Accepted.status().to_owned(),
+        task: shown.map(|planned| planned.node.task.task.clone()),
+        queue: shown.map(|planned| planned.node.queue().clone()),
+        count: plan.nodes.len(),
+        children: if listed { plan.nodes.iter().map(child).collect() } else { Vec::new() },
+        joined: false,
+    }
+}
+
+fn phase(planned: &PlannedNode, now: Time) -> Phase {
+    match (&planned.headers, due_at(&planned.node.task, now)) {
+        (None, _) => Phase::Waiting,
+        (Some(_), Some(_)) => Phase::Held,
+        (Some(_), None) => Phase::Accepted,
+    }
+}
+
+/// When the call wants to start, if that is later than now.
+fn due_at(task: &TaskSignature, now: Time) -> Option<Time> {
+    let countdown = |secs: f64| now.plus(Duration::try_from_secs_f64(secs).unwrap_or(Duration::MAX));
+    let wanted = task.eta.map(|at| Time(at.as_microsecond())).or_else(|| task.countdown.map(countdown));
+    wanted.filter(|at| *at > now)
+}
+
+fn groups(plan: &Plan) -> Vec<NewGroup> {
+    let root = plan.root.clone();
+    let group = |group: &celery::task::canvas::Group| NewGroup {
+        id: group.id.clone(),
+        root_id: root.clone().unwrap_or_else(|| TaskId::from(clock::new_id())),
+        total: i32::try_from(group.members.len()).unwrap_or(i32::MAX),
+        chord_size: plan
+            .chord_sizes
+            .iter()
+            .find(|(id, _)| *id == group.id)
+            .and_then(|(_, size)| i32::try_from(*size).ok()),
+        structure: plan
+            .saved_groups
+            .iter()
+            .find(|(id, _)| *id == group.id)
+            .and_then(|(_, text)| celery::task::json::verbatim(text.clone()).ok()),
+    };
+    plan.groups.iter().map(group).collect()
+}
+
+fn edge((from, to, kind): &(usize, usize, EdgeKind)) -> Edge {
+    let kind = match kind {
+        EdgeKind::Next => ledger::EdgeKind::Next,
+        EdgeKind::Link => ledger::EdgeKind::Link,
+        EdgeKind::LinkError => ledger::EdgeKind::LinkError,
+    };
+    Edge { from: *from, to: *to, kind }
+}
+
+pub(crate) fn timestamp(time: Time) -> jiff::Timestamp {
+    jiff::Timestamp::from_microsecond(time.as_micros()).unwrap_or_default()
+}
+
+pub(crate) fn trace_headers(traceparent: Option<&str>) -> Members {
+    traceparent.map(|text| ("traceparent".to_owned(), json_text(text))).into_iter().collect()
+}
+
+fn json_text(text: &str) -> Json {
+    celery::task::json::verbatim(serde_json::Value::from(text).to_string()).expect("a JSON string")
+}
+
+fn unique_key(unique: submission::Unique, task_id: TaskId, now: Time) -> UniqueKey {
+    let until = match unique.until {
+        submission::UniqueWhile::Active => ledger::UniqueWhile::Active,
+        submission::UniqueWhile::Seconds(secs) => {
+            ledger::UniqueWhile::Until(now.plus(Duration::try_from_secs_f64(secs).unwrap_or(Duration::MAX)))
+        }
+    };
+    UniqueKey { key: unique.key, until, task_id }
+}
+
+fn recovery(said: Option<crate::catalog::Recovery>, idempotent: bool) -> Option<String> {
+    match said {
+        Some(recovery) => Some(recovery.as_str().to_owned()),
+        None => idempotent.then(|| "rerun".to_owned()),
+    }
+}
+
+fn json<T: serde::Serialize>(items: &[T]) -> Option<serde_json::Value> {
+    (!items.is_empty()).then(|| json_value(&items))
+}
+
+fn json_value<T: serde::Serialize>(value: &T) -> serde_json::Value {
+    serde_json::to_value(value).expect("vocabulary is JSON")
+}
