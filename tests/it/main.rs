@@ -12,6 +12,7 @@ mod control;
 mod dashboard;
 mod dev;
 mod dev_samples;
+mod documents;
 mod edge;
 mod edge_limits;
 mod explain;

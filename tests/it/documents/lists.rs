@@ -1,0 +1,71 @@
+//! Lists in documents are complete: decisions, services of a gateway, phases.
+
+use std::fs;
+
+use celery::task::Phase;
+use regex::Regex;
+
+use super::Document;
+use crate::harness::celery::root;
+
+/// From this decision on, numbers have no gaps.
+const CONTINUOUS_FROM: u32 = 63;
+
+/// Number, file name and title of each decision, by number.
+fn decisions() -> Vec<(u32, String, String)> {
+    let mut found: Vec<_> = fs::read_dir(root().join("docs/adr"))
+        .expect("a folder")
+        .flatten()
+        .map(|entry| entry.file_name().to_string_lossy().into_owned())
+        .filter(|name| name != "README.md")
+        .map(|name| {
+            let number = name[..4].parse().unwrap_or_else(|_| panic!("{name} does not begin with four digits"));
+            let text = Document::read(&format!("docs/adr/{name}")).text;
+            let title =
+                text.lines().next().and_then(|line| line.strip_prefix(&format!("# {number}. ")).map(str::to_owned));
+            (number, name.clone(), title.unwrap_or_else(|| panic!("{name} does not begin with '# {number}. '")))
+        })
+        .collect();
+    found.sort();
+    found
+}
+
+#[test]
+fn the_index_of_decisions_lists_each_in_order() {
+    let index = Document::read("docs/adr/README.md").text;
+    let listed: Vec<_> = index.lines().filter(|line| line.contains("](0")).collect();
+    let expected: Vec<_> =
+        decisions().into_iter().map(|(number, file, title)| format!("| {number} | [{title}]({file}) |")).collect();
+    assert_eq!(listed, expected, "docs/adr/README.md must have exactly these lines");
+}
+
+#[test]
+fn numbers_of_decisions_are_unique_and_continuous() {
+    let numbers: Vec<_> = decisions().into_iter().map(|(number, ..)| number).collect();
+    for pair in numbers.windows(2) {
+        assert!(pair[0] < pair[1], "two decisions have the number {}", pair[1]);
+        assert!(pair[0] < CONTINUOUS_FROM || pair[1] == pair[0] + 1, "after decision {} comes {}", pair[0], pair[1]);
+    }
+}
+
+#[test]
+fn the_architecture_names_every_service_of_a_gateway() {
+    let source = fs::read_to_string(root().join("src/app.rs")).expect("it exists");
+    let started = Regex::new(r#"(?:service|spawn)\(\s*"([a-z-]+)""#).expect("an expression");
+    let architecture = Document::read("docs/ARCHITECTURE.md").text;
+    let names: Vec<_> = started.captures_iter(&source).map(|found| found[1].to_owned()).collect();
+    assert!(names.len() > 15, "{names:?}");
+    for name in names.iter().filter(|name| *name != "migration") {
+        assert!(architecture.contains(&format!("\n| {name} |")), "docs/ARCHITECTURE.md does not say what {name} does");
+    }
+}
+
+#[test]
+fn the_glossary_explains_every_phase_with_celerys_word() {
+    let glossary = Document::read("docs/GLOSSARY.md").text;
+    for phase in Phase::ALL {
+        let line = glossary.lines().find(|line| line.starts_with(&format!("| `{}` |", phase.as_str())));
+        let line = line.unwrap_or_else(|| panic!("docs/GLOSSARY.md does not explain {}", phase.as_str()));
+        assert!(line.matches('|').count() == 4 && line.len() > 30, "{line}");
+    }
+}
