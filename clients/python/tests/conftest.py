@@ -17,7 +17,7 @@ sys.path.insert(0, str(ROOT / "tests" / "celery_app"))
 sys.path.insert(0, str(Path(__file__).parent))
 
 #: Nothing here takes this long, on any machine.
-PATIENCE = 120.0
+PATIENCE = 90.0
 
 
 def setting(name: str) -> str:

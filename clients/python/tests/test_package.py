@@ -3,6 +3,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import tomllib
 import zipfile
 from email import message_from_string
 from pathlib import Path
@@ -21,11 +22,12 @@ def wheel(tmp_path_factory):
     return zipfile.ZipFile(path)
 
 
-def test_the_version_is_the_binary_s(wheel):
-    cargo = (ROOT / "Cargo.toml").read_text()
-    package = cargo.split("[package]", 1)[1]
-    version = next(line for line in package.splitlines() if line.startswith("version")).split('"')[1]
+def test_the_version_is_the_binary_s(wheel, binary):
+    cargo = tomllib.loads((ROOT / "Cargo.toml").read_text())
+    version = cargo["workspace"]["package"]["version"]
     assert f"-{version}-" in wheel.filename
+    said = subprocess.run([binary, "--version"], capture_output=True, text=True, check=True).stdout
+    assert version in said.split()
 
 
 def test_the_wheel_has_types_and_needs_httpx_only(wheel):

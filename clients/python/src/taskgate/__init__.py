@@ -8,7 +8,7 @@ An existing Celery application needs one line: `taskgate.install(app, url="http:
 """
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Optional
+from typing import TYPE_CHECKING, Any, ContextManager, Optional
 
 from ._version import __version__
 from .aclient import AsyncClient
@@ -37,8 +37,8 @@ if TYPE_CHECKING:
 
 __all__ = [
     "ArgumentError", "AsyncClient", "Client", "Event", "GatewayUnavailable", "Handle", "IncompatibleGateway", "NotFound",
-    "OutcomeUnknown", "Problem", "TaskFailed", "TaskRevoked", "TaskgateError", "WaitTimeout", "__version__", "install", "progress",
-    "signature",
+    "OutcomeUnknown", "Problem", "TaskFailed", "TaskRevoked", "TaskgateError", "WaitTimeout", "__version__", "capture_output",
+    "install", "progress", "signature",
 ]
 
 
@@ -47,3 +47,10 @@ def install(app: Celery, url: Optional[str] = None, token: Optional[str] = None,
     from .celery import install as install_celery
 
     return install_celery(app, url=url, token=token, **options)
+
+
+def capture_output() -> ContextManager[None]:
+    """Sends what the running task prints to the gateway. See `taskgate.logs.capture_output`."""
+    from .logs import capture_output as capture
+
+    return capture()
