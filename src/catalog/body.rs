@@ -65,7 +65,7 @@ impl Body {
         if self.validator.is_valid(body) {
             return Vec::new();
         }
-        self.validator.iter_errors(body).take(MAX_ERRORS).flat_map(|error| self.explain(&error)).collect()
+        self.validator.iter_errors(body).flat_map(|error| self.explain(&error)).take(MAX_ERRORS).collect()
     }
 
     fn explain(&self, error: &jsonschema::ValidationError<'_>) -> Vec<Invalid> {
@@ -76,7 +76,7 @@ impl Body {
                 vec![Invalid::new(format!("{at}/{}", escape(name)), "is required")]
             }
             Kind::AdditionalProperties { unexpected } | Kind::UnevaluatedProperties { unexpected } => {
-                unexpected.iter().map(|name| self.unknown(&at, name)).collect()
+                unexpected.iter().take(MAX_ERRORS).map(|name| self.unknown(&at, name)).collect()
             }
             Kind::MaxItems { limit } => {
                 let actual = error.instance().as_array().map_or(0, Vec::len);

@@ -41,7 +41,7 @@ impl Entry {
     }
 
     /// Keys are the client's words, so that they can be read again in an explanation.
-    fn limits_for(&self, request: &Request<'_>) -> Vec<KeyLimit> {
+    pub(super) fn limits_for(&self, request: &Request<'_>) -> Vec<KeyLimit> {
         let key = |text: String| text.chars().filter(|char| !char.is_control()).take(MAX_KEY).collect();
         let limit = |limit: &LimitTemplate| KeyLimit {
             key: key(limit.key.fill_text(&|name| request.said(name))),
@@ -51,7 +51,11 @@ impl Entry {
     }
 
     /// The many that the call becomes, when the entry says that it does.
-    fn fan_out(&self, request: &Request<'_>, queue: Option<&QueueName>) -> Result<Option<FanOut>, ResolveError> {
+    pub(super) fn fan_out(
+        &self,
+        request: &Request<'_>,
+        queue: Option<&QueueName>,
+    ) -> Result<Option<FanOut>, ResolveError> {
         let Some(split) = &self.split else { return Ok(None) };
         let chunks = split.cut(&|name| request.said(name))?;
         let names = self.args.iter().chain(self.kwargs.iter().map(|(_, value)| value)).flat_map(|one| one.names());
@@ -61,7 +65,7 @@ impl Entry {
         Ok(Some(FanOut::new(&self.name, queue, (&self.written.0, &self.written.1), fields, chunks)))
     }
 
-    fn check_path(&self, path: &[(String, String)]) -> Result<(), ResolveError> {
+    pub(super) fn check_path(&self, path: &[(String, String)]) -> Result<(), ResolveError> {
         for (name, value) in path {
             if let Some(words) = self.values.get(name)
                 && !words.contains_key(value)
@@ -90,7 +94,7 @@ impl Entry {
     }
 
     /// Words of the body that the worker knows by another name.
-    fn check_words(&self, fields: &Fields<'_>) -> Result<(), ResolveError> {
+    pub(super) fn check_words(&self, fields: &Fields<'_>) -> Result<(), ResolveError> {
         for (name, words) in &self.values {
             if self.endpoint.as_ref().is_some_and(|endpoint| endpoint.params.contains(name)) {
                 continue;
@@ -106,14 +110,14 @@ impl Entry {
     }
 }
 
-struct Request<'a> {
-    entry: &'a Entry,
-    path: &'a [(String, String)],
-    fields: &'a Fields<'a>,
+pub(super) struct Request<'a> {
+    pub entry: &'a Entry,
+    pub path: &'a [(String, String)],
+    pub fields: &'a Fields<'a>,
 }
 
 impl Request<'_> {
-    fn queue(&self) -> Result<Option<QueueName>, ResolveError> {
+    pub fn queue(&self) -> Result<Option<QueueName>, ResolveError> {
         let queue = self.entry.queue.as_ref().map(|queue| QueueName::parse(queue.fill_text(&|name| self.mapped(name))));
         queue.transpose().map_err(|error| ResolveError::invalid("", format!("the queue {error}")))
     }
@@ -133,7 +137,7 @@ impl Request<'_> {
     }
 
     /// What the worker gets for it, as JSON text.
-    fn mapped(&self, name: &str) -> String {
+    pub fn mapped(&self, name: &str) -> String {
         let said = self.said(name);
         let words = self.entry.values.get(name);
         words.and_then(|words| words.get(&word(&said))).cloned().unwrap_or(said)

@@ -104,6 +104,8 @@ pub struct Entry {
     pub values: BTreeMap<String, BTreeMap<String, String>>,
     pub body: Option<Body>,
     pub defaults: Defaults,
+    /// A call by name may break the entry's rules.
+    pub open: bool,
     /// An executable that the Rust worker runs for it.
     pub command: Vec<String>,
     /// Whether the Rust worker runs it in a child process.
@@ -155,6 +157,7 @@ impl Entry {
             body: body.map_err(|message| Error::value(format!("{place}.body"), message))?,
             summary: raw.summary.map(|text| text.0),
             description: raw.description.map(|text| text.0),
+            open: raw.open.is_some_and(|switch| switch.0),
             command: raw.command.unwrap_or_default().0,
             child: raw.child.is_some_and(|switch| switch.0),
             split: raw

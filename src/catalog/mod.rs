@@ -5,6 +5,7 @@
 //! fails but requests.
 
 mod body;
+mod by_name;
 mod call;
 mod endpoint;
 mod entry;
@@ -22,6 +23,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 pub use body::Body;
+pub use by_name::{Admitted, NamedCall};
 pub use endpoint::{ANSWER_FIELDS, Endpoint, RESERVED};
 pub use entry::{Defaults, Entry, RateLimit, Recovery};
 pub use pattern::Pattern;
@@ -85,7 +87,7 @@ impl ResolveError {
 #[derive(Debug)]
 pub struct Catalog {
     entries: Vec<Arc<Entry>>,
-    by_name: HashMap<String, usize>,
+    by_name: HashMap<String, Vec<usize>>,
     allow: Vec<Pattern>,
     routing: Routing,
 }
@@ -107,9 +109,9 @@ impl Catalog {
             config.tasks.iter().enumerate().map(|(index, raw)| Entry::compile(index, raw.clone()).map(Arc::new));
         let entries = compiled.collect::<Result<Vec<_>, _>>()?;
         refuse_alike(&entries)?;
-        let mut by_name = HashMap::new();
+        let mut by_name: HashMap<String, Vec<usize>> = HashMap::new();
         for (index, entry) in entries.iter().enumerate() {
-            by_name.entry(entry.name.as_str().to_owned()).or_insert(index);
+            by_name.entry(entry.name.as_str().to_owned()).or_default().push(index);
         }
         Ok(Self {
             entries,
@@ -125,7 +127,12 @@ impl Catalog {
 
     /// The first entry of this name: its defaults hold for submissions by name.
     pub fn entry(&self, name: &str) -> Option<&Arc<Entry>> {
-        self.by_name.get(name).map(|index| &self.entries[*index])
+        self.by_name.get(name).and_then(|all| all.first()).map(|index| &self.entries[*index])
+    }
+
+    /// All entries of this name.
+    pub fn entries_of(&self, name: &str) -> impl Iterator<Item = &Arc<Entry>> {
+        self.by_name.get(name).into_iter().flatten().map(|index| &self.entries[*index])
     }
 
     /// Whether a submission may name this task.
@@ -165,11 +172,11 @@ impl Catalog {
 
     /// The least time between two publications, for tasks with a rate limit.
     pub fn paces(&self) -> HashMap<String, Duration> {
-        let pace = |(name, index): (&String, &usize)| {
-            let rate = self.entries[*index].defaults.rate_limit.as_ref()?;
+        let pace = |name: &String| {
+            let rate = self.entry(name)?.defaults.rate_limit.as_ref()?;
             Some((name.clone(), Duration::from_secs_f64(1.0 / rate.per_second)))
         };
-        self.by_name.iter().filter_map(pace).collect()
+        self.by_name.keys().filter_map(pace).collect()
     }
 
     /// What a task gets that does not say otherwise, its queue included.

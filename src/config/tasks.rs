@@ -63,6 +63,9 @@ pub struct RawTask {
     pub limits: Option<Value>,
     #[serde(default)]
     pub idempotent: Option<Switch>,
+    /// Calls by name may break what the entry says of arguments, queue and time limits.
+    #[serde(default)]
+    pub open: Option<Switch>,
     /// An executable that the Rust worker runs for this task, with its arguments.
     #[serde(default)]
     pub command: Option<Words>,
