@@ -68,7 +68,7 @@ impl Gateway {
         }
         self.check_backlog()?;
         let start = clock::now();
-        let step = bulk.max_per_second.map(|rate| Duration::from_secs_f64(1.0 / rate));
+        let step = bulk.max_per_second.map(|rate| Duration::try_from_secs_f64(1.0 / rate).unwrap_or(Duration::MAX));
         for task in letters {
             let place = u32::try_from(done.requeued.len()).unwrap_or(u32::MAX);
             let due_at = step.filter(|_| place > 0).map(|step| start.plus(step.saturating_mul(place)));

@@ -163,8 +163,14 @@ fn requeued(done: Requeued, dry_run: bool) -> RequeuedView {
     }
 }
 
+/// Publications a second: one a day, and so many that the pause between them is nothing.
+const SLOWEST: f64 = 1.0 / 86_400.0;
+const FASTEST: f64 = 1_000_000.0;
+
 fn bulk(problems: &mut Problems, fields: &Fields<'_>) -> Bulk {
-    let rate = fields.get("max_per_second").and_then(|value| problems.within("max_per_second", |p| p.positive(value)));
+    let rate = fields.get("max_per_second").and_then(|value| {
+        problems.within("max_per_second", |problems| problems.number(value, SLOWEST).map(|rate| rate.min(FASTEST)))
+    });
     let dry_run = fields.get("dry_run").and_then(|value| problems.within("dry_run", |p| p.boolean(value)));
     let fingerprint = fields.get("fingerprint").and_then(|value| problems.within("fingerprint", |p| p.text(value)));
     let filter = fields.get("filter").and_then(|value| {

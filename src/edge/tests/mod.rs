@@ -2,6 +2,7 @@
 
 mod batch;
 mod contract;
+mod hostile;
 mod refusals;
 mod submission;
 

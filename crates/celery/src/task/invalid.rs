@@ -1,4 +1,5 @@
-//! Reading what a client sent: every mistake is found and named by its place, not only the first one.
+//! Reading what a client sent: mistakes are named by their places, not only the first one. After [`MAX_FOUND`] of them nobody reads
+//! on, so a document of nothing but mistakes costs as little as a short one.
 
 use serde_json::value::RawValue;
 
@@ -22,14 +23,19 @@ pub struct Problems {
 }
 
 /// After so many mistakes nobody reads on.
-const MAX_FOUND: usize = 100;
+pub const MAX_FOUND: usize = 20;
 
 impl Problems {
     /// Notes a mistake at the present place.
     pub fn add(&mut self, detail: impl Into<String>) {
-        if self.found.len() < MAX_FOUND {
+        if !self.is_full() {
             self.found.push(Invalid { pointer: self.path.clone(), detail: detail.into() });
         }
+    }
+
+    /// Whether so much is wrong that the rest need not be read.
+    pub fn is_full(&self) -> bool {
+        self.found.len() >= MAX_FOUND
     }
 
     /// Notes a mistake at a member of the present place.
@@ -151,6 +157,9 @@ impl Problems {
     /// Notes every member that is not in `known`, with the nearest name that is.
     pub fn refuse_unknown(&mut self, fields: &Fields<'_>, known: &[&str]) {
         for (name, _) in fields.iter().filter(|(name, _)| !known.contains(name)) {
+            if self.is_full() {
+                return;
+            }
             let hint = nearest(name, known).map_or_else(String::new, |near| format!("; did you mean {near}?"));
             self.add_at(name, format!("unknown field{hint}"));
         }
@@ -183,5 +192,15 @@ mod tests {
         problems.add("whole");
         let pointers: Vec<_> = problems.found.iter().map(|invalid| invalid.pointer.as_str()).collect();
         assert_eq!(pointers, ["/a~1b/c~0d", ""]);
+    }
+
+    #[test]
+    fn after_twenty_mistakes_nobody_reads_on() {
+        let members: Vec<String> = (0..1_000).map(|n| format!("\"unknown{n}\": {n}")).collect();
+        let text = json::written(format!("{{{}}}", members.join(",")));
+        let mut problems = Problems::default();
+        let fields = problems.object(&text).unwrap();
+        problems.refuse_unknown(&fields, &["known"]);
+        assert!(problems.is_full() && problems.found.len() == MAX_FOUND);
     }
 }

@@ -89,6 +89,9 @@ impl Reader {
                 self.problems.add(format!("the canvas has more than {} tasks", self.limits.tasks));
                 return None;
             }
+            if self.problems.is_full() {
+                return None;
+            }
             signatures.extend(self.within(&index.to_string(), |reader| reader.signature(element, depth + 1)));
         }
         Some(signatures)
@@ -103,6 +106,9 @@ impl Reader {
 
     fn refuse_beside(&mut self, fields: &Fields<'_>, form: &str, known: &[&str]) {
         for (name, _) in fields.iter().filter(|(name, _)| !known.contains(name)) {
+            if self.problems.is_full() {
+                return;
+            }
             if FIELDS.contains(&name) || FORMS.contains(&name) {
                 self.problems.add_at(name, format!("is not allowed beside {form}"));
             } else {
@@ -115,6 +121,9 @@ impl Reader {
         self.tasks += 1;
         let known: Vec<&str> = FIELDS.iter().chain(&FORMS).chain(extra).copied().collect();
         self.problems.refuse_unknown(fields, &known);
+        if self.problems.is_full() {
+            return None;
+        }
         let mut task = TaskSignature::new(self.name(fields)?, json::written("[]".into()), json::written("{}".into()));
         self.arguments(fields, &mut task);
         self.options(fields, &mut task);
