@@ -1,6 +1,7 @@
 //! Logs and metrics of a process: installed once, before anything is logged or counted.
 
 pub mod names;
+pub mod plain;
 
 use std::time::Duration;
 
@@ -28,7 +29,7 @@ pub fn log(config: &Log) -> anyhow::Result<()> {
     // A second call (tests) keeps the first subscriber.
     let _ = match config.format {
         LogFormat::Json => builder.json().flatten_event(true).with_current_span(false).try_init(),
-        LogFormat::Text => builder.with_ansi(is_terminal()).with_target(false).try_init(),
+        LogFormat::Text => builder.with_ansi(is_terminal()).with_target(false).fmt_fields(plain::fields()).try_init(),
     };
     Ok(())
 }
