@@ -17,9 +17,9 @@ use super::call::Request;
 use super::entry::Entry;
 use super::template::{self, Part, Template};
 use super::{Catalog, Invalid, ResolveError};
-use crate::celery::json::{Fields, elements, text};
-use crate::task::QueueName;
-use crate::task::submission::KeyLimit;
+use celery::json::{Fields, elements, text};
+use celery::task::QueueName;
+use celery::task::submission::KeyLimit;
 
 /// A call that names its task itself.
 #[derive(Debug, Clone, Copy)]
@@ -77,7 +77,7 @@ impl Catalog {
 
 impl Entry {
     /// Whether the entry says which arguments its task takes.
-    fn declares_arguments(&self) -> bool {
+    pub fn declares_arguments(&self) -> bool {
         !self.args.is_empty() || !self.kwargs.is_empty() || self.body.is_some()
     }
 
@@ -121,7 +121,7 @@ impl Entry {
         let body = self.body_of(&recovered);
         let resolved = self.resolve_again(&path, &body, &recovered);
         let (admitted, args, kwargs) = resolved.map_err(|error| recovered.told(error))?;
-        let mut wrong = recovered.limits_without_key(self);
+        let mut wrong = recovered.undecided(self);
         if !self.is_same(call, &recovered, &args, &kwargs) {
             wrong.push(Invalid::new("/args", self.mismatch()));
         }
@@ -335,11 +335,12 @@ impl Recovered {
         }
     }
 
-    /// A key that only the predecessor's result could fill would be another key for every caller.
-    fn limits_without_key(&self, entry: &Entry) -> Vec<Invalid> {
+    /// A key or a queue that only the predecessor's result could say.
+    fn undecided(&self, entry: &Entry) -> Vec<Invalid> {
         let names = entry.limits.iter().flat_map(|limit| limit.key.names());
+        let names = names.chain(entry.queue.iter().flat_map(Template::names));
         let unknown: BTreeSet<&str> = names.filter(|name| self.unknown.contains(*name)).collect();
-        let detail = |name: &str| format!("must say {name}: a limit of the catalog entry counts by it");
+        let detail = |name: &str| format!("must say {name}: the queue or a limit of the catalog entry depends on it");
         unknown.into_iter().map(|name| Invalid::new("/args", detail(name))).collect()
     }
 }

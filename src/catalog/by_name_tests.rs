@@ -4,7 +4,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::config::{Config, Role};
-use crate::task::Json;
+use celery::task::Json;
 
 const ENTRIES: &str = r#"
 [[tasks]]

@@ -206,6 +206,16 @@ impl Entry {
         Ok(self)
     }
 
+    /// Whether its queue depends on the request.
+    pub fn computes_queue(&self) -> bool {
+        self.queue.is_some() && self.defaults.queue.is_none()
+    }
+
+    /// Whether a key of its limits depends on the request.
+    pub fn computes_limits(&self) -> bool {
+        self.limits.len() > self.defaults.limits.len()
+    }
+
     /// Names that templates may use.
     fn names(&self) -> Vec<&str> {
         let params = self.endpoint.iter().flat_map(|endpoint| &endpoint.params);

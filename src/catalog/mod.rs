@@ -166,7 +166,7 @@ impl Catalog {
 
     /// Whether tasks of this name have to pass a limit.
     pub fn is_limited(&self, name: &str) -> bool {
-        let limited = |entry: &Arc<Entry>| entry.defaults.rate_limit.is_some() || !entry.defaults.limits.is_empty();
+        let limited = |entry: &Arc<Entry>| entry.defaults.rate_limit.is_some() || !entry.limits.is_empty();
         self.entry(name).is_some_and(limited)
     }
 

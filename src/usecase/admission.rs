@@ -2,10 +2,12 @@
 //! inside a canvas. All of it before a row is written.
 
 use super::Gateway;
+use super::rules;
 use super::submit::{SubmitError, SubmitRequest};
 use crate::guard::tokens::Sight;
 use celery::plan::Plan;
 use celery::task::canvas::Node;
+use celery::task::submission::Submission;
 use celery::task::{Invalid, Signature, Spread, TaskName};
 
 impl Gateway {
@@ -23,6 +25,7 @@ impl Gateway {
         let signature = &request.submission.signature;
         if !request.trusted {
             self.check_names(signature)?;
+            self.check_rules(&request.submission)?;
         }
         match foreign_name(signature, &request.sight) {
             Some(name) => Err(SubmitError::NotYours { name, patterns: request.sight.patterns() }),
@@ -40,6 +43,12 @@ impl Gateway {
         let Some(name) = refused else { return Ok(()) };
         let nearest = celery::spelling::nearest(name.as_str(), &self.catalog.names()).map(str::to_owned);
         Err(SubmitError::NotAllowed { name, nearest })
+    }
+
+    /// What the entries of the catalog say of arguments, queues and times.
+    pub(crate) fn check_rules(&self, submission: &Submission) -> Result<(), SubmitError> {
+        let broken = rules::broken(&self.catalog, submission);
+        if broken.is_empty() { Ok(()) } else { Err(SubmitError::Invalid(broken)) }
     }
 
     /// Where an exchange takes a node, when that is not its queue's list.

@@ -14,6 +14,7 @@ mod replay;
 pub mod retry;
 pub mod retry_policy;
 pub mod revoke;
+mod rules;
 pub mod schedules;
 pub mod stats;
 pub mod submit;

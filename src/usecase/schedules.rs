@@ -308,6 +308,9 @@ impl Gateway {
         if let Some(name) = foreign_name(&definition.submission.signature, sight) {
             return Err(SubmitError::NotYours { name, patterns: sight.patterns() }.into());
         }
+        if is_new {
+            self.check_rules(&definition.submission)?;
+        }
         if is_new && definition.timetable.is_over(clock::now()) {
             let pointer = definition.timetable.end_pointer();
             return Err(invalid(pointer, "lies in the past: the schedule would never fire".to_owned()));

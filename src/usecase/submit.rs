@@ -2,6 +2,7 @@
 //!
 //! Nothing is published here. When this answers, the task is on disk, and a crash in the next instant changes nothing.
 
+use std::collections::HashSet;
 use std::time::Duration;
 
 use super::Gateway;
@@ -188,7 +189,10 @@ impl Gateway {
     pub(crate) fn defaults(&self, task: &TaskSignature) -> NodeDefaults {
         let declared = self.catalog.defaults_for(task.task.as_str());
         NodeDefaults {
-            queue: declared.queue.unwrap_or_else(|| self.catalog.queue_for(task.task.as_str())),
+            queue: self
+                .declared_queue(task)
+                .or(declared.queue)
+                .unwrap_or_else(|| self.catalog.queue_for(task.task.as_str())),
             priority: declared.priority,
             soft_time_limit: declared.soft_time_limit,
             time_limit: declared.time_limit,
@@ -204,7 +208,7 @@ impl Gateway {
         submitted: Option<&Submitted>,
         now: Time,
     ) -> ledger::Submission {
-        let SubmitRequest { submission, traceparent, idempotency, token, retry_of, schedule, .. } = request;
+        let SubmitRequest { submission, trusted, traceparent, idempotency, token, retry_of, schedule, .. } = request;
         let Submission { unique, limits, webhooks, labels, .. } = submission;
         let key_owner = submitted.and_then(|submitted| submitted.task_id.clone()).or_else(|| plan.root.clone());
         let wishes = Wishes {
@@ -216,10 +220,13 @@ impl Gateway {
             retry_of,
             schedule,
             root: plan.root.clone(),
+            trusted,
+            fed: plan.edges.iter().map(|(_, to, _)| *to).collect(),
         };
         let groups = groups(&plan);
         let edges = plan.edges.iter().map(edge).collect();
-        let tasks = plan.nodes.into_iter().map(|node| self.row(node, &wishes, now)).collect();
+        let nodes = plan.nodes.into_iter().enumerate();
+        let tasks = nodes.map(|(index, node)| self.row(node, &wishes, wishes.fed.contains(&index), now)).collect();
         ledger::Submission {
             at: now,
             tasks,
@@ -233,12 +240,15 @@ impl Gateway {
         }
     }
 
-    fn row(&self, planned: PlannedNode, wishes: &Wishes, now: Time) -> NewTask {
+    fn row(&self, planned: PlannedNode, wishes: &Wishes, fed: bool, now: Time) -> NewTask {
         let PlannedNode { node, headers, body, expires_at } = planned;
         let mut defaults = self.catalog.defaults_for(node.task.task.as_str());
         // A paused queue's task is held at once; the next pass over the outbox parks it, or publishes it after a resume.
         let is_paused = self.pauses.current().contains(node.queue().as_str());
-        let limits = together(&wishes.limits, std::mem::take(&mut defaults.limits));
+        // The endpoint has counted by the request's own words already.
+        let declared = std::mem::take(&mut defaults.limits);
+        let declared = if wishes.trusted { declared } else { self.limits_by_name(&node.task, fed, declared) };
+        let limits = together(&wishes.limits, declared);
         // So is one that has to pass a limit: only a pass over the outbox knows whether it may go.
         let is_limited = defaults.rate_limit.is_some() || !limits.is_empty();
         let is_held = is_paused || is_limited;
@@ -290,6 +300,11 @@ impl Gateway {
         }
     }
 
+    fn limits_by_name(&self, task: &TaskSignature, fed: bool, fixed: Vec<KeyLimit>) -> Vec<KeyLimit> {
+        let is_computed = self.catalog.entry(task.task.as_str()).is_some_and(|entry| entry.computes_limits());
+        if is_computed { together(&fixed, self.declared_limits(task, fed)) } else { fixed }
+    }
+
     /// The answer to a key, written down before it is given.
     pub(crate) fn idempotency_key(&self, given: Idempotency, submitted: &Submitted, now: Time) -> IdempotencyKey {
         IdempotencyKey {
@@ -327,6 +342,10 @@ struct Wishes {
     retry_of: Option<TaskId>,
     schedule: Option<String>,
     root: Option<TaskId>,
+    /// It came through the endpoint of a catalog entry.
+    trusted: bool,
+    /// Nodes with a predecessor, by their index.
+    fed: HashSet<usize>,
 }
 
 fn summary(plan: &Plan, now: Time) -> Submitted {

@@ -62,17 +62,17 @@ async fn failures_of_one_kind_are_run_again_and_others_are_not() {
     let screen = Screen::start().await;
     for n in 0..2 {
         screen.fail(json!({"task": "tasks.unknown", "args": [n]})).await;
-        screen.fail(json!({"task": "tasks.add", "args": ["x", n]})).await;
+        screen.fail(json!({"task": "tasks.multiply", "args": ["x", n]})).await;
     }
     screen.page("errors").await;
-    let group = "[aria-label='Re-queue TypeError of tasks.add']";
+    let group = "[aria-label='Re-queue TypeError of tasks.multiply']";
     screen.browser.click(group).await;
     screen.says("2 dead letters of this kind").await;
     screen.browser.keep("errors-requeue").await;
     screen.browser.click("dialog button.main").await;
     screen.says("2 re-queued").await;
     let again = eventually("they ran again", async || {
-        let failed = screen.listed("/v1/tasks?task=tasks.add&phase=failed").await;
+        let failed = screen.listed("/v1/tasks?task=tasks.multiply&phase=failed").await;
         (failed.len() == 4).then_some(failed)
     })
     .await;
@@ -122,7 +122,7 @@ async fn a_queue_is_looked_into_paused_and_purged_and_a_worker_is_asked() {
 async fn the_keyboard_reaches_everything_and_a_phone_scrolls_one_way_only() {
     let screen = Screen { dev: Dev::start(), browser: Browser::start(390, 844).await };
     screen.fail(json!({"task": "tasks.a_name_that_is_much_longer_than_a_phone_is_wide_and_has_no_break"})).await;
-    let long = screen.submit(json!({"task": "tasks.add", "args": ["x".repeat(300), 1], "labels": {"a-long-key-of-a-label": "y".repeat(80)}})).await;
+    let long = screen.submit(json!({"task": "tasks.multiply", "args": ["x".repeat(300), 1], "labels": {"a-long-key-of-a-label": "y".repeat(80)}})).await;
     screen.dev.finished(&long).await;
     let task = format!("tasks/{long}");
     for hash in [

@@ -1,0 +1,95 @@
+//! The rules of catalog entries for every task that a call names: of each step of a canvas, at any depth, links included.
+
+use super::Gateway;
+use crate::catalog::{Admitted, Catalog, NamedCall};
+use celery::task::invalid::MAX_FOUND;
+use celery::task::submission::{KeyLimit, Submission};
+use celery::task::{Invalid, QueueName, Signature, TaskSignature};
+
+/// Every place where the call breaks a rule; empty when it keeps them all.
+pub(super) fn broken(catalog: &Catalog, submission: &Submission) -> Vec<Invalid> {
+    let mut found = Vec::new();
+    let mut judge = |at: &str, task: &TaskSignature, fed: bool| {
+        if found.len() >= MAX_FOUND {
+            return;
+        }
+        let Err(wrong) = catalog.admit(named(task, fed)) else { return };
+        let room = MAX_FOUND - found.len();
+        let placed =
+            wrong.into_iter().map(|one| Invalid { pointer: format!("{at}{}", one.pointer), detail: one.detail });
+        found.extend(placed.take(room));
+    };
+    match &submission.signature {
+        Signature::Chain(steps) if submission.bare => chain(steps, "/tasks", false, &mut judge),
+        Signature::Group(members) if submission.bare => each(members, "/tasks", false, &mut judge),
+        Signature::Chord { header, body } if submission.bare => {
+            each(header, "/header", false, &mut judge);
+            walk(body, "/body", true, &mut judge);
+        }
+        whole => walk(whole, "", false, &mut judge),
+    }
+    found
+}
+
+fn named(task: &TaskSignature, fed: bool) -> NamedCall<'_> {
+    NamedCall {
+        name: task.task.as_str(),
+        args: &task.args,
+        kwargs: &task.kwargs,
+        queue: task.queue.as_ref(),
+        soft_time_limit: task.soft_time_limit,
+        time_limit: task.time_limit,
+        fed: fed && !task.immutable,
+    }
+}
+
+type Judge<'a> = dyn FnMut(&str, &TaskSignature, bool) + 'a;
+
+/// Every task with its place. `fed`: it gets what came before it as its first argument.
+fn walk(signature: &Signature, at: &str, fed: bool, judge: &mut Judge<'_>) {
+    match signature {
+        Signature::Task(task) => {
+            judge(at, task, fed);
+            // A link gets the result, an errback the id of what failed.
+            each(&task.link, &format!("{at}/link"), true, judge);
+            each(&task.link_error, &format!("{at}/link_error"), true, judge);
+        }
+        Signature::Chain(steps) => chain(steps, &format!("{at}/chain"), fed, judge),
+        Signature::Group(members) => each(members, &format!("{at}/group"), fed, judge),
+        Signature::Chord { header, body } => {
+            each(header, &format!("{at}/chord/header"), fed, judge);
+            walk(body, &format!("{at}/chord/body"), true, judge);
+        }
+    }
+}
+
+fn each(members: &[Signature], at: &str, fed: bool, judge: &mut Judge<'_>) {
+    for (index, member) in members.iter().enumerate() {
+        walk(member, &format!("{at}/{index}"), fed, judge);
+    }
+}
+
+fn chain(steps: &[Signature], at: &str, fed: bool, judge: &mut Judge<'_>) {
+    for (index, step) in steps.iter().enumerate() {
+        walk(step, &format!("{at}/{index}"), fed || index > 0, judge);
+    }
+}
+
+impl Gateway {
+    /// What the catalog adds to a task that a call names itself.
+    fn admitted(&self, task: &TaskSignature, fed: bool) -> Option<Admitted> {
+        self.catalog.admit(NamedCall { queue: None, ..named(task, fed) }).ok()
+    }
+
+    /// The limits of its entry, with the keys that its arguments say.
+    pub(super) fn declared_limits(&self, task: &TaskSignature, fed: bool) -> Vec<KeyLimit> {
+        self.admitted(task, fed).map_or_else(Vec::new, |admitted| admitted.limits)
+    }
+
+    /// The queue that its entry computes from its arguments.
+    pub(super) fn declared_queue(&self, task: &TaskSignature) -> Option<QueueName> {
+        let is_computed = self.catalog.entry(task.task.as_str()).is_some_and(|entry| entry.computes_queue());
+        let admitted = || self.admitted(task, false).or_else(|| self.admitted(task, true));
+        is_computed.then(admitted).flatten()?.queue
+    }
+}
