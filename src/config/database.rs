@@ -42,8 +42,4 @@ impl Database {
                 .ok_or_else(|| Error::value(said.place("database.max_connections"), "must be 2 to 1000"))?,
         })
     }
-
-    pub fn is_sqlite(&self) -> bool {
-        self.url.as_ref().is_some_and(|url| url.scheme() == "sqlite")
-    }
 }

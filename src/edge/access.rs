@@ -2,7 +2,7 @@
 //! walks the contract, the catalog and the source for such.
 //!
 //! A token may be limited to names of tasks. Where the table says [`Reach::Own`] the handler shows and changes only what the
-//! caller's [`Sight`](crate::guard::tokens::Sight) lets through; what is of the whole fleet is closed to such a token.
+//! caller's [`Visibility`](crate::guard::tokens::Visibility) lets through; what is of the whole fleet is closed to such a token.
 
 use std::collections::HashMap;
 

@@ -24,7 +24,7 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
-use super::connection::{Documented, Prompt, Tls, last_words};
+use super::connection::{Prompt, Tls, last_words};
 use super::middleware::forwarded::Peer;
 use super::problem::Problem;
 use super::slugs;
@@ -86,8 +86,8 @@ impl Server {
     }
 
     /// Who begins has to go on: where only HTTP/2 or either is spoken, the library has no clock on the rest of the preface.
-    fn prompt<S>(&self, stream: S) -> Prompt<Documented<S>> {
-        Prompt::new(Documented::new(stream), self.handshake)
+    fn prompt<S>(&self, stream: S) -> Prompt<S> {
+        Prompt::new(stream, self.handshake)
     }
 
     /// For what was agreed on with TLS.

@@ -20,7 +20,7 @@ use crate::usecase::retry_policy::is_ours;
 use crate::usecase::submit::SubmitError;
 use celery::task::invalid::Problems;
 use celery::task::{Phase, RetryPolicy, TaskId};
-use ledger::{Error, Filter, Page, Task, UniqueKey, UniqueWhile};
+use ledger::{Error, Filter, Page, Task, UniqueKey};
 use runtime::clock;
 use runtime::lifecycle::Backoff;
 
@@ -124,7 +124,7 @@ impl Retrier {
         let id = first.id.clone();
         submission.unique = Some(UniqueKey {
             key: format!("retry:{}", task.id),
-            until: UniqueWhile::Until(due_at.plus(MEMORY * 2)),
+            until: Some(due_at.plus(MEMORY * 2)),
             task_id: id.clone(),
         });
         self.gateway.send_again(submission).await?;

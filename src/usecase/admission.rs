@@ -4,7 +4,7 @@
 use super::Gateway;
 use super::rules;
 use super::submit::{SubmitError, SubmitRequest};
-use crate::guard::tokens::Sight;
+use crate::guard::tokens::Visibility;
 use celery::plan::Plan;
 use celery::task::canvas::Node;
 use celery::task::submission::Submission;
@@ -27,8 +27,8 @@ impl Gateway {
             self.check_names(signature)?;
             self.check_rules(&request.submission)?;
         }
-        match foreign_name(signature, &request.sight) {
-            Some(name) => Err(SubmitError::NotYours { name, patterns: request.sight.patterns() }),
+        match foreign_name(signature, &request.visibility) {
+            Some(name) => Err(SubmitError::NotYours { name, patterns: request.visibility.patterns() }),
             None => Ok(()),
         }
     }
@@ -70,10 +70,10 @@ impl Gateway {
 }
 
 /// The first task in it that the caller may not see.
-pub(crate) fn foreign_name(signature: &Signature, sight: &Sight) -> Option<TaskName> {
+pub(crate) fn foreign_name(signature: &Signature, visibility: &Visibility) -> Option<TaskName> {
     let mut foreign = None;
     signature.visit(&mut |task| {
-        if foreign.is_none() && !sight.sees(Some(task.task.as_str())) {
+        if foreign.is_none() && !visibility.sees(Some(task.task.as_str())) {
             foreign = Some(task.task.clone());
         }
     });

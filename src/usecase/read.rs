@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::Gateway;
-use crate::guard::tokens::Sight;
+use crate::guard::tokens::Visibility;
 use celery::task::{GroupId, TaskId};
 use ledger::{EdgeKind, Error, Group, Message, Task};
 use runtime::clock::Time;
@@ -25,14 +25,14 @@ pub type Graph = (Vec<Task>, Vec<(TaskId, TaskId, EdgeKind)>);
 
 impl Gateway {
     /// As [`Gateway::find`], for a caller that sees some tasks only: the others are unknown to it, at once.
-    pub async fn find_for(&self, sight: &Sight, id: &str, patience: Duration) -> Result<Found, Error> {
-        if !sight.is_limited() {
+    pub async fn find_for(&self, visibility: &Visibility, id: &str, patience: Duration) -> Result<Found, Error> {
+        if !visibility.is_limited() {
             return self.find(id, patience).await;
         }
         let found = self.find(id, Duration::ZERO).await?;
         match &found {
-            Found::Task(task) if sight.sees_task(task) => {}
-            Found::Group(group) if sight.sees_group(group) => {}
+            Found::Task(task) if visibility.sees_task(task) => {}
+            Found::Group(group) if visibility.sees_group(group) => {}
             // Whose it was is not known any more.
             Found::Task(_) | Found::Group(_) | Found::Pruned(_) | Found::Unknown => return Ok(Found::Unknown),
         }

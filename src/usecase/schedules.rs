@@ -6,7 +6,7 @@
 use super::Gateway;
 use super::admission::foreign_name;
 use super::submit::{Idempotency, SubmitError, SubmitRequest, Submitted};
-use crate::guard::tokens::Sight;
+use crate::guard::tokens::Visibility;
 use crate::live::commit;
 use celery::task::{Invalid, Phase, Signature, TaskId};
 use ledger::{Conflict, Created, Cursor, Edit, Inserted, NewRun, NextTick, Outcome, Page, Run, Schedule};
@@ -82,13 +82,13 @@ impl Gateway {
     /// `name` stands in the document. `key` makes a repetition harmless: it gives the same row.
     pub async fn create_schedule(
         &self,
-        sight: &Sight,
+        visibility: &Visibility,
         text: &str,
         key: Option<&str>,
     ) -> Result<Written, ScheduleError> {
         let document = Document::parse(text).map_err(ScheduleError::Invalid)?;
         let name = named(&document)?;
-        let definition = self.read_definition(sight, &document, true)?;
+        let definition = self.read_definition(visibility, &document, true)?;
         let mut schedule = new_schedule(&name, &document, &definition, clock::now());
         if let Some(key) = key {
             schedule.id =
@@ -117,7 +117,7 @@ impl Gateway {
     /// Writes the whole schedule; creates it when it is not there.
     pub async fn put_schedule(
         &self,
-        sight: &Sight,
+        visibility: &Visibility,
         name: &str,
         text: &str,
         precondition: &Precondition,
@@ -127,21 +127,21 @@ impl Gateway {
         if self.ledger.schedule(name).await?.is_none() {
             precondition.check(None)?;
             check_name(name).map_err(|detail| invalid("/name", detail))?;
-            let definition = self.read_definition(sight, &document, true)?;
+            let definition = self.read_definition(visibility, &document, true)?;
             let schedule = new_schedule(name, &document, &definition, clock::now());
             if self.ledger.create_schedule(&schedule, false).await? == Created::Done {
                 self.beat.nudge();
                 return Ok(Written { schedule, created: true, replayed: false });
             }
         }
-        let schedule = self.edit(sight, name, precondition, |_| Ok(document.clone())).await?;
+        let schedule = self.edit(visibility, name, precondition, |_| Ok(document.clone())).await?;
         Ok(Written { schedule, created: false, replayed: false })
     }
 
     /// Merges a patch (RFC 7396) into the schedule.
     pub async fn patch_schedule(
         &self,
-        sight: &Sight,
+        visibility: &Visibility,
         name: &str,
         patch: &str,
         precondition: &Precondition,
@@ -152,12 +152,12 @@ impl Gateway {
             same_name(&document, name)?;
             Ok(document)
         };
-        self.edit(sight, name, precondition, merged).await
+        self.edit(visibility, name, precondition, merged).await
     }
 
     pub async fn pause_schedule(
         &self,
-        sight: &Sight,
+        visibility: &Visibility,
         name: &str,
         paused: bool,
         precondition: &Precondition,
@@ -166,42 +166,42 @@ impl Gateway {
             let document = Document::parse(schedule.document.get()).map_err(ScheduleError::Invalid)?;
             Ok(Document { paused, ..document })
         };
-        self.edit(sight, name, precondition, document).await
+        self.edit(visibility, name, precondition, document).await
     }
 
     pub async fn delete_schedule(
         &self,
-        sight: &Sight,
+        visibility: &Visibility,
         name: &str,
         precondition: &Precondition,
     ) -> Result<(), ScheduleError> {
-        let schedule = self.find_schedule(sight, name).await?;
+        let schedule = self.find_schedule(visibility, name).await?;
         precondition.check(Some(&schedule))?;
         let expected = (*precondition != Precondition::None).then_some(schedule.version);
         if self.ledger.delete_schedule(&schedule.id, expected).await? { Ok(()) } else { Err(ScheduleError::Changed) }
     }
 
-    pub async fn find_schedule(&self, sight: &Sight, name: &str) -> Result<Schedule, ScheduleError> {
-        let found = self.ledger.schedule(name).await?.filter(|schedule| self.sees_schedule(sight, schedule));
+    pub async fn find_schedule(&self, visibility: &Visibility, name: &str) -> Result<Schedule, ScheduleError> {
+        let found = self.ledger.schedule(name).await?.filter(|schedule| self.sees_schedule(visibility, schedule));
         found.ok_or_else(|| ScheduleError::Unknown(name.to_owned()))
     }
 
     /// A schedule is seen by who sees all tasks in it.
-    pub fn sees_schedule(&self, sight: &Sight, schedule: &Schedule) -> bool {
-        !sight.is_limited()
+    pub fn sees_schedule(&self, visibility: &Visibility, schedule: &Schedule) -> bool {
+        !visibility.is_limited()
             || self
                 .stored_definition(schedule)
-                .is_ok_and(|definition| foreign_name(&definition.submission.signature, sight).is_none())
+                .is_ok_and(|definition| foreign_name(&definition.submission.signature, visibility).is_none())
     }
 
     /// The next ticks with the zone's offset.
     pub async fn preview_schedule(
         &self,
-        sight: &Sight,
+        visibility: &Visibility,
         name: &str,
         count: usize,
     ) -> Result<Vec<String>, ScheduleError> {
-        let schedule = self.find_schedule(sight, name).await?;
+        let schedule = self.find_schedule(visibility, name).await?;
         let definition = self.stored_definition(&schedule)?;
         let table = &definition.timetable;
         let after = schedule.last_tick_at.map_or(clock::now(), |last| last.max(clock::now()));
@@ -211,23 +211,23 @@ impl Gateway {
 
     pub async fn schedule_runs(
         &self,
-        sight: &Sight,
+        visibility: &Visibility,
         name: &str,
         page: &Page,
     ) -> Result<(Vec<Run>, Option<Cursor>), ScheduleError> {
-        let schedule = self.find_schedule(sight, name).await?;
+        let schedule = self.find_schedule(visibility, name).await?;
         Ok(self.ledger.runs(&schedule.id, page).await?)
     }
 
     /// Submits the schedule's call now; its next tick stays.
     pub async fn run_schedule(
         &self,
-        sight: &Sight,
+        visibility: &Visibility,
         name: &str,
         traceparent: Option<String>,
         idempotency: Option<Idempotency>,
     ) -> Result<Submitted, ScheduleError> {
-        let schedule = self.find_schedule(sight, name).await?;
+        let schedule = self.find_schedule(visibility, name).await?;
         let definition = self.stored_definition(&schedule)?;
         let now = clock::now();
         let id = TaskId::from(clock::new_id());
@@ -299,14 +299,19 @@ impl Gateway {
     }
 
     /// Reads what a client wrote. A single time must lie ahead when it `is_new`.
-    fn read_definition(&self, sight: &Sight, document: &Document, is_new: bool) -> Result<Definition, ScheduleError> {
+    fn read_definition(
+        &self,
+        visibility: &Visibility,
+        document: &Document,
+        is_new: bool,
+    ) -> Result<Definition, ScheduleError> {
         let definition =
             Definition::parse(document.rest.get(), self.signature_limits()).map_err(ScheduleError::Invalid)?;
         if let Some((pointer, detail)) = self.refused_name(&definition.submission.signature) {
             return Err(invalid(&pointer, detail));
         }
-        if let Some(name) = foreign_name(&definition.submission.signature, sight) {
-            return Err(SubmitError::NotYours { name, patterns: sight.patterns() }.into());
+        if let Some(name) = foreign_name(&definition.submission.signature, visibility) {
+            return Err(SubmitError::NotYours { name, patterns: visibility.patterns() }.into());
         }
         if is_new {
             self.check_rules(&definition.submission)?;
@@ -334,17 +339,17 @@ impl Gateway {
 
     async fn edit(
         &self,
-        sight: &Sight,
+        visibility: &Visibility,
         name: &str,
         precondition: &Precondition,
         change: impl Fn(&Schedule) -> Result<Document, ScheduleError>,
     ) -> Result<Schedule, ScheduleError> {
         for _ in 0..EDIT_ATTEMPTS {
-            let current = self.find_schedule(sight, name).await?;
+            let current = self.find_schedule(visibility, name).await?;
             precondition.check(Some(&current))?;
             let document = change(&current)?;
             let is_new = document.rest.get() != current.document.get();
-            let definition = self.read_definition(sight, &document, is_new)?;
+            let definition = self.read_definition(visibility, &document, is_new)?;
             let edit = self.edited(&current, document, &definition);
             if let Some(version) = self.ledger.edit_schedule(&current.id, &edit).await? {
                 self.beat.nudge();

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::Gateway;
-use crate::guard::tokens::Sight;
+use crate::guard::tokens::Visibility;
 use crate::tell::stats::{BOUNDS, KEEP_MINUTES};
 use ledger::{Error, FailureKind, Figure, MEASURES, Span, Window};
 use runtime::clock::Time;
@@ -26,7 +26,7 @@ pub struct Question {
     pub names: Vec<String>,
     pub queues: Vec<String>,
     /// Whose figures are asked about: a limited caller gets those of its tasks.
-    pub sight: Sight,
+    pub visibility: Visibility,
 }
 
 impl Question {
@@ -51,7 +51,7 @@ impl Question {
             measures: measures.to_vec(),
             names: self.names.clone(),
             queues: self.queues.clone(),
-            by_name: self.sight.is_limited(),
+            by_name: self.visibility.is_limited(),
             by_queue: false,
         }
     }
@@ -166,8 +166,8 @@ impl Gateway {
     /// Of what the asker may see.
     async fn figures(&self, question: &Question, window: &Window) -> Result<Vec<Figure>, Error> {
         let mut figures = self.ledger.figures(window).await?;
-        if question.sight.is_limited() {
-            figures.retain(|figure| question.sight.sees(Some(&figure.name)));
+        if question.visibility.is_limited() {
+            figures.retain(|figure| question.visibility.sees(Some(&figure.name)));
         }
         Ok(figures)
     }
@@ -203,7 +203,7 @@ impl Gateway {
         let mut groups = Vec::new();
         for kind in self.ledger.failure_kinds(&fingerprints).await? {
             let is_asked_for = question.names.is_empty() || question.names.contains(&kind.name);
-            if !is_asked_for || !question.sight.sees(Some(&kind.name)) {
+            if !is_asked_for || !question.visibility.sees(Some(&kind.name)) {
                 continue;
             }
             let found = trends.remove(&kind.fingerprint).unwrap_or_default();

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use super::Gateway;
 use super::limits::{at_once, together};
-use crate::guard::tokens::Sight;
+use crate::guard::tokens::Visibility;
 use crate::live::commit::CommitError;
 use celery::json::Members;
 use celery::plan::{self, Context, Plan, PlannedNode};
@@ -28,7 +28,7 @@ pub struct SubmitRequest {
     /// Id of the token.
     pub token: Option<String>,
     /// What the caller may submit, whoever else may.
-    pub sight: Sight,
+    pub visibility: Visibility,
     pub retry_of: Option<TaskId>,
     pub schedule: Option<String>,
 }
@@ -41,7 +41,7 @@ impl SubmitRequest {
             traceparent: None,
             idempotency: None,
             token: None,
-            sight: Sight::default(),
+            visibility: Visibility::default(),
             retry_of: None,
             schedule: None,
         }
@@ -404,12 +404,7 @@ fn groups(plan: &Plan) -> Vec<NewGroup> {
 }
 
 fn edge((from, to, kind): &(usize, usize, EdgeKind)) -> Edge {
-    let kind = match kind {
-        EdgeKind::Next => ledger::EdgeKind::Next,
-        EdgeKind::Link => ledger::EdgeKind::Link,
-        EdgeKind::LinkError => ledger::EdgeKind::LinkError,
-    };
-    Edge { from: *from, to: *to, kind }
+    Edge { from: *from, to: *to, kind: *kind }
 }
 
 pub(crate) fn timestamp(time: Time) -> jiff::Timestamp {
@@ -426,9 +421,9 @@ fn json_text(text: &str) -> Json {
 
 fn unique_key(unique: submission::Unique, task_id: TaskId, now: Time) -> UniqueKey {
     let until = match unique.until {
-        submission::UniqueWhile::Active => ledger::UniqueWhile::Active,
+        submission::UniqueWhile::Active => None,
         submission::UniqueWhile::Seconds(secs) => {
-            ledger::UniqueWhile::Until(now.plus(Duration::try_from_secs_f64(secs).unwrap_or(Duration::MAX)))
+            Some(now.plus(Duration::try_from_secs_f64(secs).unwrap_or(Duration::MAX)))
         }
     };
     UniqueKey { key: unique.key, until, task_id }

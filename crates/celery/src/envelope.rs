@@ -11,7 +11,7 @@ use base64::engine::general_purpose::STANDARD;
 use serde_json::value::RawValue;
 
 use super::json::{self, Fields};
-use super::{DecodeError, limits};
+use super::{DecodeError, bounds};
 
 /// What the transport needs to know of a message.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -112,8 +112,8 @@ impl Envelope {
     /// # Errors
     /// When it is not a JSON object or its body not base64 although declared. Missing members are no error here.
     pub fn decode(bytes: &[u8]) -> Result<Self, DecodeError> {
-        if bytes.len() > limits::MAX_BYTES {
-            return Err(DecodeError::TooLarge { actual: bytes.len(), limit: limits::MAX_BYTES });
+        if bytes.len() > bounds::MAX_BYTES {
+            return Err(DecodeError::TooLarge { actual: bytes.len(), limit: bounds::MAX_BYTES });
         }
         let text = std::str::from_utf8(bytes).map_err(|_| DecodeError::NotJson)?;
         let repaired;
@@ -180,7 +180,7 @@ impl Properties<'static> {
 /// Undoes the compressions that kombu names and this program has.
 ///
 /// # Errors
-/// When the method is unknown, the data damaged, or larger than [`limits::MAX_INFLATED_BYTES`].
+/// When the method is unknown, the data damaged, or larger than [`bounds::MAX_INFLATED_BYTES`].
 pub fn decompress(method: &str, data: &[u8]) -> Result<Vec<u8>, DecodeError> {
     let reader: Box<dyn std::io::Read + '_> = match method {
         // kombu's "gzip" is a bare zlib stream; real gzip is read as well.
@@ -191,9 +191,9 @@ pub fn decompress(method: &str, data: &[u8]) -> Result<Vec<u8>, DecodeError> {
         other => return Err(DecodeError::Compression(other.to_owned())),
     };
     let mut plain = Vec::new();
-    reader.take(limits::MAX_INFLATED_BYTES as u64 + 1).read_to_end(&mut plain).map_err(|_| DecodeError::Decompress)?;
-    if plain.len() > limits::MAX_INFLATED_BYTES {
-        return Err(DecodeError::TooLarge { actual: plain.len(), limit: limits::MAX_INFLATED_BYTES });
+    reader.take(bounds::MAX_INFLATED_BYTES as u64 + 1).read_to_end(&mut plain).map_err(|_| DecodeError::Decompress)?;
+    if plain.len() > bounds::MAX_INFLATED_BYTES {
+        return Err(DecodeError::TooLarge { actual: plain.len(), limit: bounds::MAX_INFLATED_BYTES });
     }
     Ok(plain)
 }

@@ -1,10 +1,11 @@
 //! Celery's wire formats, pure: bytes ⇄ vocabulary. No clock, no ids, no I/O; the same input gives the same bytes.
 //!
 //! Writers choose what kombu and Celery choose (order of members, separators, ASCII), so a reader cannot tell us from a Python
-//! client. Readers never panic and never recurse deeper than [`limits::MAX_NESTING`]; what a Python worker dies of is a
+//! client. Readers never panic and never recurse deeper than [`bounds::MAX_NESTING`]; what a Python worker dies of is a
 //! [`DecodeError`] here. Values that pass through (`args`, results, `meta`) stay text, see [`json`].
 
 pub mod binding;
+pub mod bounds;
 pub mod chord;
 pub mod commands;
 pub mod continuation;
@@ -20,7 +21,6 @@ pub mod plan;
 pub mod pyrepr;
 pub mod redelivered;
 pub mod result;
-pub mod seconds;
 mod shape;
 pub mod signature;
 pub mod spelling;
@@ -38,7 +38,7 @@ pub use signature::Signature;
 pub enum DecodeError {
     #[error("has {actual} bytes, the limit is {limit}")]
     TooLarge { actual: usize, limit: usize },
-    #[error("is nested deeper than {} levels", limits::MAX_NESTING)]
+    #[error("is nested deeper than {} levels", bounds::MAX_NESTING)]
     TooDeep,
     #[error("is not JSON in UTF-8")]
     NotJson,

@@ -1,10 +1,10 @@
-//! Bounds of the readers: what comes from Redis may be anything.
+//! Time limits as the wire carries them: seconds, whole or not.
 
-/// Redis' own limit for one string.
-pub const MAX_BYTES: usize = 512 * 1024 * 1024;
-
-/// What a compressed body may grow to. Bodies of this size do not travel through a broker; a bomb does.
-pub const MAX_INFLATED_BYTES: usize = 64 * 1024 * 1024;
-
-/// How deep signatures and result tuples may nest. Celery itself nests one level per canvas level.
-pub const MAX_NESTING: usize = 100;
+/// A task's limits in seconds; `None` leaves it to the worker.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub struct Limits {
+    /// The process is killed.
+    pub hard: Option<f64>,
+    /// `SoftTimeLimitExceeded` is raised inside the task.
+    pub soft: Option<f64>,
+}

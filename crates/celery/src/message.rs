@@ -8,8 +8,8 @@ use jiff::Timestamp;
 use serde_json::value::RawValue;
 
 use super::json::{self, Fields, Members};
+use super::limits::Limits;
 use super::pyrepr::{self, Sequence};
-use super::seconds::Limits;
 use super::signature::{self, Signature};
 use super::{DecodeError, Envelope, Properties, time};
 use crate::task::{GroupId, Json, TaskId, TaskName};

@@ -6,7 +6,7 @@ use serde_json::value::RawValue;
 
 use super::json::{self, Fields, Members};
 use super::signature::{Signature, encode_list};
-use super::{DecodeError, seconds, time};
+use super::{DecodeError, limits, time};
 use crate::task::{Expires, Json};
 
 /// What a signature says about its call. `None` leaves it to the worker that sends it.
@@ -151,8 +151,8 @@ impl Options {
     }
 
     /// The limits as a message header holds them: hard first.
-    pub fn limits(&self) -> seconds::Limits {
-        seconds::Limits { hard: self.time_limit, soft: self.soft_time_limit }
+    pub fn limits(&self) -> limits::Limits {
+        limits::Limits { hard: self.time_limit, soft: self.soft_time_limit }
     }
 }
 

@@ -8,10 +8,10 @@
 use jiff::Timestamp;
 
 use super::json::{self, Members};
+use super::limits::Limits;
 use super::message::{self, Embed, Message};
 use super::options::Options;
 use super::result::{ResultTuple, encode_saved_group};
-use super::seconds::Limits;
 use super::signature::{Form, Signature as Wire};
 use crate::task::canvas::{Canvas, EdgeKind, Group, Node, NodeDefaults, Outcome, Step};
 use crate::task::{Expires, GroupId, Invalid, Json, Signature, TaskId, TaskSignature};

@@ -9,7 +9,7 @@ use serde_json::value::RawValue;
 use super::envelope::{decompress, json_text};
 use super::exception::Exception;
 use super::json::{self, Fields, Members};
-use super::{DecodeError, limits, time};
+use super::{DecodeError, bounds, time};
 use crate::task::{GroupId, Json, TaskId};
 
 /// State and result of one task.
@@ -94,8 +94,8 @@ impl ResultMeta {
     /// # Errors
     /// When it is not UTF-8, not JSON (also after decompression), or not a record: no object, or none with a `status`.
     pub fn decode(bytes: &[u8]) -> Result<Self, DecodeError> {
-        if bytes.len() > limits::MAX_BYTES {
-            return Err(DecodeError::TooLarge { actual: bytes.len(), limit: limits::MAX_BYTES });
+        if bytes.len() > bounds::MAX_BYTES {
+            return Err(DecodeError::TooLarge { actual: bytes.len(), limit: bounds::MAX_BYTES });
         }
         let plain = inflate(bytes)?;
         let text = json_text(plain.as_deref().unwrap_or(bytes)).ok_or(DecodeError::NotJson)?;
@@ -200,7 +200,7 @@ impl ResultTuple {
     }
 
     fn decode_at(value: &RawValue, depth: usize) -> Option<Self> {
-        if depth > limits::MAX_NESTING {
+        if depth > bounds::MAX_NESTING {
             return None;
         }
         let [head, nodes] = json::elements(value)?[..] else { return None };

@@ -7,8 +7,8 @@
 use serde_json::value::RawValue;
 
 use super::DecodeError;
+use super::bounds::MAX_NESTING;
 use super::json::{self, Fields};
-use super::limits::MAX_NESTING;
 use super::options::Options;
 use crate::task::Json;
 

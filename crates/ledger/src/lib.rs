@@ -35,6 +35,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use tokio::sync::broadcast;
 
+pub use celery::task::canvas::EdgeKind;
 pub use error::Error;
 pub use fan_out::{FanOut, FanOuts, NewFanOut};
 pub use gates::AtGate;
@@ -44,9 +45,7 @@ pub use schedules::{
 };
 pub use stats::{Count, Counted, End, Ended, FailureKind, Figure, MEASURES, Span, Stats, Tally, Window};
 pub use steps::{Neighbour, Steps};
-pub use submission::{
-    Conflict, Edge, EdgeKind, IdempotencyKey, Inserted, NewGroup, NewTask, Outgoing, Submission, UniqueKey, UniqueWhile,
-};
+pub use submission::{Conflict, Edge, IdempotencyKey, Inserted, NewGroup, NewTask, Outgoing, Submission, UniqueKey};
 #[cfg(any(test, feature = "sample"))]
 pub use types::sample_task;
 pub use types::{

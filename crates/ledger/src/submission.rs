@@ -1,5 +1,6 @@
 //! What one call puts into the ledger, whole or not at all.
 
+use celery::task::canvas::EdgeKind;
 use celery::task::{GroupId, Json, Phase, Priority, QueueName, Spread, TaskId, TaskName};
 use runtime::clock::Time;
 
@@ -64,30 +65,6 @@ pub struct Edge {
     pub kind: EdgeKind,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum EdgeKind {
-    /// The next step of a chain, or a chord's body.
-    Next,
-    /// `link`: after success.
-    Link,
-    /// `link_error`: after failure.
-    LinkError,
-}
-
-impl EdgeKind {
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Next => "next",
-            Self::Link => "link",
-            Self::LinkError => "link_error",
-        }
-    }
-
-    pub fn parse(text: &str) -> Option<Self> {
-        [Self::Next, Self::Link, Self::LinkError].into_iter().find(|kind| kind.as_str() == text)
-    }
-}
-
 #[derive(Debug, Clone)]
 pub struct NewGroup {
     pub id: GroupId,
@@ -117,17 +94,10 @@ pub struct IdempotencyKey {
 #[derive(Debug, Clone)]
 pub struct UniqueKey {
     pub key: String,
-    pub until: UniqueWhile,
+    /// Until this time; `None` until the task is final.
+    pub until: Option<Time>,
     /// The task that a later one joins.
     pub task_id: TaskId,
-}
-
-#[derive(Debug, Clone, Copy)]
-pub enum UniqueWhile {
-    /// Until the task is final.
-    Active,
-    /// Until this time.
-    Until(Time),
 }
 
 #[derive(Debug, Clone)]

@@ -6,8 +6,8 @@ use std::borrow::Cow;
 
 use serde_json::value::RawValue;
 
+use celery::bounds::MAX_NESTING;
 use celery::json::{self, Fields};
-use celery::limits::MAX_NESTING;
 
 /// `value` without wrappers, at any depth; borrowed when it has none.
 pub(super) fn plain(value: &RawValue) -> Cow<'_, RawValue> {

@@ -1,10 +1,8 @@
-//! Below HTTP: TLS, answers to what never becomes a request, and an end for who says nothing.
+//! Below HTTP: TLS, a last answer to a connection that is refused as a whole, and a deadline for a peer that says nothing.
 
-mod bare;
 mod prompt;
 mod tls;
 
-pub use bare::Documented;
 pub use prompt::Prompt;
 pub use tls::Tls;
 

@@ -7,7 +7,7 @@ use crate::config::Auth;
 use crate::edge::problem::Problem;
 use crate::edge::slugs;
 use crate::edge::state::Edge;
-use crate::guard::tokens::{Identity, Sight};
+use crate::guard::tokens::{Identity, Visibility};
 use crate::usecase::read::Found;
 use celery::task::TaskId;
 use ledger::Filter;
@@ -29,8 +29,8 @@ impl FromRequestParts<Edge> for Caller {
 }
 
 impl Caller {
-    pub fn sight(&self) -> Sight {
-        self.0.sight()
+    pub fn visibility(&self) -> Visibility {
+        self.0.visibility()
     }
 
     /// The id of its token.
@@ -48,17 +48,17 @@ impl Caller {
 
     /// The filter, of what the caller sees.
     pub fn narrow(&self, filter: Filter) -> Filter {
-        Filter { task_patterns: self.sight().patterns(), ..filter }
+        Filter { task_patterns: self.visibility().patterns(), ..filter }
     }
 
     /// # Errors
     /// As for an id that was never seen, when the task is not the caller's.
     pub async fn must_see(&self, edge: &Edge, id: &TaskId) -> Result<(), Problem> {
-        let sight = self.sight();
-        if !sight.is_limited() {
+        let visibility = self.visibility();
+        if !visibility.is_limited() {
             return Ok(());
         }
-        match edge.gateway.find_for(&sight, id.as_str(), std::time::Duration::ZERO).await? {
+        match edge.gateway.find_for(&visibility, id.as_str(), std::time::Duration::ZERO).await? {
             Found::Task(_) | Found::Group(_) => Ok(()),
             Found::Pruned(_) | Found::Unknown => Err(Problem::unknown(id)),
         }

@@ -7,7 +7,7 @@ use axum::http::Uri;
 use crate::edge::cursor;
 use crate::edge::problem::{Place, Problem};
 use crate::edge::slugs;
-use crate::guard::tokens::Sight;
+use crate::guard::tokens::Visibility;
 use crate::usecase::inspect;
 use crate::usecase::stats::Question;
 use celery::spelling::nearest;
@@ -325,7 +325,14 @@ pub fn stats_query(uri: &Uri, now: Time) -> Result<Question, Problem> {
     };
     let names = checked.many(&parameters, "task");
     let queues = checked.many(&parameters, "queue");
-    checked.done(Question { from, to, step: Duration::from_secs(step), names, queues, sight: Sight::default() })
+    checked.done(Question {
+        from,
+        to,
+        step: Duration::from_secs(step),
+        names,
+        queues,
+        visibility: Visibility::default(),
+    })
 }
 
 /// Filters and page of a webhook's deliveries. Whose they are stands in the path.

@@ -40,7 +40,7 @@ pub async fn identify(edge: &Edge, request: &mut Request) -> Result<Identity, Pr
     if !identity.may(scope) {
         return Err(Problem::insufficient_scope(scope.as_str(), identity.name().unwrap_or_default()));
     }
-    if reach == Reach::Fleet && identity.sight().is_limited() {
+    if reach == Reach::Fleet && identity.visibility().is_limited() {
         return Err(Problem::new(&slugs::TOKEN_LIMITED));
     }
     Ok(identity)

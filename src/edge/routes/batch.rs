@@ -171,7 +171,7 @@ impl Call {
         let mut request = SubmitRequest::new(submission);
         request.traceparent.clone_from(&self.traceparent.0);
         request.token = self.caller.id();
-        request.sight = self.caller.sight();
+        request.visibility = self.caller.visibility();
         let Repeatable { key, method, path } = &self.repeatable;
         request.idempotency = key.as_ref().zip(index).map(|(key, index)| Idempotency {
             scope: self.caller.keys("batch"),

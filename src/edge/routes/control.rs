@@ -121,10 +121,10 @@ pub fn sent_again(submitted: &Submitted) -> Response {
 )]
 pub async fn task_graph(State(edge): State<Edge>, caller: Caller, IdPath(id): IdPath) -> Result<Response, Problem> {
     caller.must_see(&edge, &id).await?;
-    let sight = caller.sight();
+    let visibility = caller.visibility();
     let (mut nodes, mut edges) = edge.gateway.graph(&id).await?.ok_or_else(|| unknown(id.as_str()))?;
-    if sight.is_limited() {
-        nodes.retain(|node| sight.sees_task(node));
+    if visibility.is_limited() {
+        nodes.retain(|node| visibility.sees_task(node));
         edges.retain(|(from, to, _)| [from, to].into_iter().all(|end| nodes.iter().any(|node| node.id == *end)));
     }
     Ok(json_response(StatusCode::OK, text(&GraphView::of(nodes, &edges))))

@@ -72,7 +72,7 @@ pub async fn watch_task(
     LastEventId(after): LastEventId,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
-    match edge.gateway.find_for(&caller.sight(), id.as_str(), std::time::Duration::ZERO).await? {
+    match edge.gateway.find_for(&caller.visibility(), id.as_str(), std::time::Duration::ZERO).await? {
         Found::Task(task) if wants_json(&headers) => listed(&edge, &task, after.unwrap_or(0)).await,
         Found::Task(task) => task_stream(&edge, &caller, &task, after).await,
         Found::Group(group) if wants_json(&headers) => Ok(json_response(StatusCode::OK, text(&GroupView::of(&group)))),

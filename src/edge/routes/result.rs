@@ -43,7 +43,7 @@ pub async fn get_result(
     prefer: Prefer,
     known: IfNoneMatch,
 ) -> Result<Response, Problem> {
-    match edge.gateway.find_for(&caller.sight(), id.as_str(), prefer.wait).await? {
+    match edge.gateway.find_for(&caller.visibility(), id.as_str(), prefer.wait).await? {
         Found::Task(task) => {
             let etag = format!("\"{}\"", task.seq);
             if known.has(&etag) {

@@ -40,8 +40,8 @@ pub async fn list_schedules(
     found.truncate(limit);
     let next = found.last().filter(|_| more).map(|last| cursor::write_name(&last.name));
     // A limited token's page may be short, even empty, and still have a next one.
-    let sight = caller.sight();
-    found.retain(|schedule| edge.gateway.sees_schedule(&sight, schedule));
+    let visibility = caller.visibility();
+    found.retain(|schedule| edge.gateway.sees_schedule(&visibility, schedule));
     let shown: Vec<String> = found.iter().map(|schedule| schedule_text(schedule, &edge.catalog)).collect();
     let body = format!("{{\"schedules\":[{}],\"next\":{}}}", shown.join(","), text(&next));
     let mut response = json_response(StatusCode::OK, body);
@@ -72,7 +72,7 @@ pub async fn create_schedule(
         Some(id) => format!("{id} {key}"),
         None => key,
     });
-    let written = edge.gateway.create_schedule(&caller.sight(), &body, key.as_deref()).await?;
+    let written = edge.gateway.create_schedule(&caller.visibility(), &body, key.as_deref()).await?;
     let mut response = shown(&edge, StatusCode::CREATED, &written.schedule);
     if written.replayed {
         response.headers_mut().insert("idempotency-replayed", HeaderValue::from_static("true"));
@@ -90,7 +90,7 @@ pub async fn create_schedule(
     )
 )]
 pub async fn get_schedule(State(edge): State<Edge>, caller: Caller, path: PathValues) -> Result<Response, Problem> {
-    let schedule = edge.gateway.find_schedule(&caller.sight(), &name(path)).await?;
+    let schedule = edge.gateway.find_schedule(&caller.visibility(), &name(path)).await?;
     Ok(shown(&edge, StatusCode::OK, &schedule))
 }
 
@@ -119,7 +119,7 @@ pub async fn put_schedule(
     Demand(precondition): Demand,
     JsonText(body): JsonText,
 ) -> Result<Response, Problem> {
-    let written = edge.gateway.put_schedule(&caller.sight(), &name(path), &body, &precondition).await?;
+    let written = edge.gateway.put_schedule(&caller.visibility(), &name(path), &body, &precondition).await?;
     Ok(shown(&edge, if written.created { StatusCode::CREATED } else { StatusCode::OK }, &written.schedule))
 }
 
@@ -142,7 +142,7 @@ pub async fn patch_schedule(
     Demand(precondition): Demand,
     JsonText(body): JsonText,
 ) -> Result<Response, Problem> {
-    let schedule = edge.gateway.patch_schedule(&caller.sight(), &name(path), &body, &precondition).await?;
+    let schedule = edge.gateway.patch_schedule(&caller.visibility(), &name(path), &body, &precondition).await?;
     Ok(shown(&edge, StatusCode::OK, &schedule))
 }
 
@@ -165,7 +165,7 @@ pub async fn delete_schedule(
     Demand(precondition): Demand,
     _: NoBody,
 ) -> Result<Response, Problem> {
-    edge.gateway.delete_schedule(&caller.sight(), &name(path), &precondition).await?;
+    edge.gateway.delete_schedule(&caller.visibility(), &name(path), &precondition).await?;
     let mut response = Response::new(Body::empty());
     *response.status_mut() = StatusCode::NO_CONTENT;
     Ok(response)
@@ -189,7 +189,7 @@ pub async fn pause_schedule(
     Demand(precondition): Demand,
     _: NoBody,
 ) -> Result<Response, Problem> {
-    let schedule = edge.gateway.pause_schedule(&caller.sight(), &name(path), true, &precondition).await?;
+    let schedule = edge.gateway.pause_schedule(&caller.visibility(), &name(path), true, &precondition).await?;
     Ok(shown(&edge, StatusCode::OK, &schedule))
 }
 
@@ -209,7 +209,7 @@ pub async fn resume_schedule(
     Demand(precondition): Demand,
     _: NoBody,
 ) -> Result<Response, Problem> {
-    let schedule = edge.gateway.pause_schedule(&caller.sight(), &name(path), false, &precondition).await?;
+    let schedule = edge.gateway.pause_schedule(&caller.visibility(), &name(path), false, &precondition).await?;
     Ok(shown(&edge, StatusCode::OK, &schedule))
 }
 
@@ -232,7 +232,7 @@ pub async fn run_schedule(
 ) -> Result<Response, Problem> {
     let Surroundings { caller, prefer, repeatable, traceparent } = surroundings;
     let key = idempotency(&caller, repeatable, "", Shown::default());
-    let outcome = match edge.gateway.run_schedule(&caller.sight(), &name(path), traceparent.0, key).await {
+    let outcome = match edge.gateway.run_schedule(&caller.visibility(), &name(path), traceparent.0, key).await {
         Ok(submitted) => Ok(submitted),
         Err(ScheduleError::Submit(error)) => Err(error),
         Err(error) => return Err(error.into()),
@@ -256,7 +256,7 @@ pub async fn preview_schedule(
     OriginalUri(uri): OriginalUri,
 ) -> Result<Response, Problem> {
     let count = count_query(&uri, DEFAULT_PREVIEW, MOST_PREVIEWED)?;
-    let ticks = edge.gateway.preview_schedule(&caller.sight(), &name(path), count).await?;
+    let ticks = edge.gateway.preview_schedule(&caller.visibility(), &name(path), count).await?;
     Ok(json_response(StatusCode::OK, text(&PreviewView { ticks })))
 }
 
@@ -280,7 +280,7 @@ pub async fn schedule_runs(
     OriginalUri(uri): OriginalUri,
 ) -> Result<Response, Problem> {
     let page = page_query(&uri)?;
-    let (runs, next) = edge.gateway.schedule_runs(&caller.sight(), &name(path), &page).await?;
+    let (runs, next) = edge.gateway.schedule_runs(&caller.visibility(), &name(path), &page).await?;
     let next = next.map(cursor::write);
     let view = RunListView { runs: runs.iter().map(RunView::of).collect(), next: next.clone() };
     let mut response = json_response(StatusCode::OK, text(&view));

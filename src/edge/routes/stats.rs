@@ -36,7 +36,7 @@ pub async fn throughput(
     OriginalUri(uri): OriginalUri,
 ) -> Result<Response, Problem> {
     let now = clock::now();
-    let question = Question { sight: caller.sight(), ..stats_query(&uri, now)? };
+    let question = Question { visibility: caller.visibility(), ..stats_query(&uri, now)? };
     let points = edge.gateway.throughput(&question, now).await?;
     Ok(json_response(StatusCode::OK, text(&ThroughputView::of(question.effective_step(now), &points))))
 }
@@ -64,7 +64,7 @@ pub async fn latency(
     OriginalUri(uri): OriginalUri,
 ) -> Result<Response, Problem> {
     let now = clock::now();
-    let question = Question { sight: caller.sight(), ..stats_query(&uri, now)? };
+    let question = Question { visibility: caller.visibility(), ..stats_query(&uri, now)? };
     let points = edge.gateway.latency(&question, now).await?;
     let tasks = edge.gateway.latency_by_task(&question, now).await?;
     Ok(json_response(StatusCode::OK, text(&LatencyView::of(question.effective_step(now), &points, &tasks))))
@@ -92,7 +92,7 @@ pub async fn errors(
     OriginalUri(uri): OriginalUri,
 ) -> Result<Response, Problem> {
     let now = clock::now();
-    let question = Question { sight: caller.sight(), ..stats_query(&uri, now)? };
+    let question = Question { visibility: caller.visibility(), ..stats_query(&uri, now)? };
     let groups = edge.gateway.failures(&question, now).await?;
     Ok(json_response(StatusCode::OK, text(&FailuresView::of(question.effective_step(now), groups))))
 }

@@ -77,7 +77,7 @@ pub async fn submit(
     request.trusted = trusted;
     request.traceparent = traceparent.0;
     request.token = caller.id();
-    request.sight = caller.sight();
+    request.visibility = caller.visibility();
     request.idempotency = idempotency(&caller, repeatable, body, shown.clone());
     respond(edge, edge.gateway.submit(request).await, prefer.wait, shown).await
 }
@@ -97,7 +97,7 @@ pub async fn fan_out(
     request.trusted = true;
     request.traceparent = traceparent.0;
     request.token = caller.id();
-    request.sight = caller.sight();
+    request.visibility = caller.visibility();
     request.idempotency = idempotency(&caller, repeatable, body, shown.clone());
     respond(edge, edge.gateway.fan_out(call, request).await, prefer.wait, shown).await
 }

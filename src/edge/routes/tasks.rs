@@ -36,11 +36,11 @@ pub async fn get_task(
     IdPath(id): IdPath,
     known: IfNoneMatch,
 ) -> Result<Response, Problem> {
-    let sight = caller.sight();
+    let visibility = caller.visibility();
     let body = match edge.gateway.task_with_message(&id).await? {
-        Some((task, _)) if !sight.sees_task(&task) => return Err(unknown(id.as_str())),
+        Some((task, _)) if !visibility.sees_task(&task) => return Err(unknown(id.as_str())),
         Some((task, message)) => text(&TaskView::of(&task, message.as_ref())),
-        None => match edge.gateway.find_for(&sight, id.as_str(), std::time::Duration::ZERO).await? {
+        None => match edge.gateway.find_for(&visibility, id.as_str(), std::time::Duration::ZERO).await? {
             Found::Group(group) => text(&GroupView::of(&group)),
             Found::Pruned(at) => return Err(pruned(id.as_str(), at)),
             Found::Task(_) | Found::Unknown => return Err(unknown(id.as_str())),

@@ -5,7 +5,7 @@
 //! written in batches, never by the request.
 
 mod secret;
-mod sight;
+mod visibility;
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicI64, Ordering};
@@ -22,7 +22,7 @@ use ledger::{Error, Scope, SecretHash, SharedLedger, Token};
 use runtime::clock::{self, Time};
 
 pub use secret::{Secret, TICKET_PREFIX, TOKEN_PREFIX};
-pub use sight::Sight;
+pub use visibility::Visibility;
 
 /// How long a confirmation by the ledger holds.
 const FRESH: Duration = Duration::from_millis(900);
@@ -52,7 +52,7 @@ pub enum Refusal {
 #[derive(Debug)]
 struct Known {
     token: Token,
-    sight: Sight,
+    visibility: Visibility,
     quota: Option<Quota>,
     /// Cancelled when the token is revoked: streams end with it.
     ended: CancellationToken,
@@ -95,8 +95,8 @@ impl Identity {
     }
 
     /// Which tasks it sees.
-    pub fn sight(&self) -> Sight {
-        self.0.as_ref().map_or_else(Sight::default, |known| known.sight.clone())
+    pub fn visibility(&self) -> Visibility {
+        self.0.as_ref().map_or_else(Visibility::default, |known| known.visibility.clone())
     }
 
     /// When the token stops being valid without being revoked.
@@ -194,7 +194,7 @@ impl Authority {
         let known = match memory.known.get(hash) {
             Some(known) if token.is_valid_at(clock::now()) => return Ok(Some(Arc::clone(known))),
             _ => Arc::new(Known {
-                sight: Sight::of(&token.tasks),
+                visibility: Visibility::of(&token.tasks),
                 quota: token.rate.as_deref().and_then(|rate| Quota::parse(rate).ok()),
                 token,
                 ended: CancellationToken::new(),

@@ -8,13 +8,13 @@
 //!
 //! One replica records at a time: the holder of the lease, which shows its term with every write. A recorder that was stopped for
 //! longer than its lease, or whose ledger was away, finds out with its next write. What it heard then its successor may not have
-//! heard: it goes on listening for a moment and hands over what may be told late and twice. The others listen too ([`ear`]): whoever
+//! heard: it goes on listening for a moment and hands over what may be told late and twice. The others listen too ([`feeds`]): whoever
 //! is next tells in the same way what was said while nobody recorded. What a crash of PostgreSQL may have undone is told again
 //! ([`unsure`]).
 
 mod asking;
-mod ear;
 mod event;
+mod feeds;
 mod marks;
 mod pending;
 mod record;
@@ -33,7 +33,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
-use self::ear::{Ear, Socket};
+use self::feeds::{Feeds, Socket};
 use self::state::State;
 use crate::live::hub::Hub;
 use broker::backend::{Backend, Heard};
@@ -111,18 +111,18 @@ impl Recorder {
     /// Runs until `stop`: waits for the lease, records while it holds it.
     pub async fn run(self, stop: CancellationToken) {
         let mut backoff = Backoff::new(LEASE_PERIOD);
-        let mut ear = Ear::open(&self.backend, &self.broker, Arc::clone(&self.active), &stop);
+        let mut feeds = Feeds::open(&self.backend, &self.broker, Arc::clone(&self.active), &stop);
         while !stop.is_cancelled() {
-            let behind = if ear.is_new() { HEAD_START } else { Duration::ZERO };
+            let behind = if feeds.is_new() { HEAD_START } else { Duration::ZERO };
             let lease = tokio::select! {
                 lease = self.ask_for_lease(behind) => lease,
-                () = ear.listen() => break,
+                () = feeds.listen() => break,
             };
             let pause = match lease {
                 Ok(Some(lease)) => {
                     info!(lease.term, "this replica records, term {}", lease.term);
                     backoff.reset();
-                    self.hold_and_record(lease.term, &mut ear, &stop).await;
+                    self.hold_and_record(lease.term, &mut feeds, &stop).await;
                     STANDBY
                 }
                 Ok(None) => STANDBY,
@@ -133,7 +133,7 @@ impl Recorder {
                     backoff.pause()
                 }
             };
-            tokio::select! { () = stop.cancelled() => {} () = tokio::time::sleep(pause) => {} () = ear.listen() => {} }
+            tokio::select! { () = stop.cancelled() => {} () = tokio::time::sleep(pause) => {} () = feeds.listen() => {} }
         }
         let _ = tokio::time::timeout(Duration::from_secs(1), self.ledger.release(LEASE, &self.holder)).await;
     }
@@ -144,12 +144,12 @@ impl Recorder {
     }
 
     /// Records until the lease is lost or `stop`.
-    async fn hold_and_record(&self, number: i64, ear: &mut Ear, stop: &CancellationToken) {
+    async fn hold_and_record(&self, number: i64, feeds: &mut Feeds, stop: &CancellationToken) {
         let term = stop.child_token();
         self.term.store(number, Ordering::Relaxed);
         self.active.store(true, Ordering::Relaxed);
         let lost = term.child_token();
-        let mut recording = std::pin::pin!(self.record(ear, &term, &lost));
+        let mut recording = std::pin::pin!(self.record(feeds, &term, &lost));
         tokio::select! {
             () = self.heed_gaps() => {}
             () = self.keep_lease(&term) => {
@@ -195,9 +195,9 @@ impl Recorder {
         }
     }
 
-    async fn record(&self, ear: &mut Ear, stop: &CancellationToken, lost: &CancellationToken) {
+    async fn record(&self, feeds: &mut Feeds, stop: &CancellationToken, lost: &CancellationToken) {
         let mut state = State::default();
-        let mut batch = ear.kept();
+        let mut batch = feeds.kept();
         self.take(&mut batch, &mut state, true, lost).await;
         self.ask_for_events().await;
         state.catch_up_at = Some(Instant::now());
@@ -207,9 +207,9 @@ impl Recorder {
             let deadline = deadlines.into_iter().flatten().min().unwrap_or_else(idle);
             tokio::select! {
                 biased;
-                count = ear.hear(&mut batch) => {
+                count = feeds.hear(&mut batch) => {
                     if count == 0 { break; }
-                    ear.linger(&mut batch).await;
+                    feeds.linger(&mut batch).await;
                 }
                 () = tokio::time::sleep_until(deadline) => {}
                 () = stop.cancelled() => break,

@@ -12,7 +12,7 @@
 
 mod attempts;
 mod bookkeeping;
-mod road;
+mod push;
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -27,8 +27,8 @@ use tracing::warn;
 
 use attempts::AGAIN;
 use bookkeeping::Bookkeeping;
-use road::Road;
-pub use road::{copy_tag, envelope_bytes};
+use push::Pusher;
+pub use push::{copy_tag, envelope_bytes};
 
 use crate::live::direct::{BATCH, DIRECT_DEADLINE, Handle, Shared};
 use crate::live::hub::Hub;
@@ -51,7 +51,7 @@ const REDIS_PAUSE: Duration = Duration::from_secs(2);
 /// The relay of one replica.
 pub struct Relay {
     ledger: SharedLedger,
-    road: Arc<Road>,
+    pusher: Arc<Pusher>,
     hub: Hub,
     direct: mpsc::Receiver<Vec<Outgoing>>,
     shared: Arc<Shared>,
@@ -69,9 +69,9 @@ impl Relay {
     pub fn new(ledger: SharedLedger, broker: Broker, backend: Backend, hub: Hub, paces: Paces) -> (Self, Handle) {
         let (handle, direct) = Handle::open();
         let shared = Arc::clone(&handle.shared);
-        let road = Arc::new(Road::new(broker, backend, paces));
+        let pusher = Arc::new(Pusher::new(broker, backend, paces));
         let bookkeeping = Bookkeeping::new();
-        (Self { ledger, road, hub, direct, shared, bookkeeping, is_gated: false, life_seen: None }, handle)
+        (Self { ledger, pusher, hub, direct, shared, bookkeeping, is_gated: false, life_seen: None }, handle)
     }
 
     /// Runs until `stop`. What is on the direct way then is pushed first.
@@ -108,7 +108,7 @@ impl Relay {
             self.take(batch).await;
         }
         self.write_down().await;
-        self.road.forget_all().await;
+        self.pusher.forget_all().await;
     }
 
     /// One pass over the outbox, repeated while it finds full batches. Returns when the next one is due.
@@ -123,7 +123,7 @@ impl Relay {
                 pause
             }
             Err(trouble) => {
-                self.road.keep_markers().await;
+                self.pusher.keep_markers().await;
                 // What Redis said is told by then.
                 if backoff.is_fresh() && !matches!(trouble, Trouble::Broker) {
                     warn!(error = %trouble, "the outbox cannot be drained, trying again: {trouble}");
@@ -143,7 +143,7 @@ impl Relay {
         };
         self.settle_attempts().await?;
         let backlog = self.note_backlog().await?;
-        self.road.forget_old().await;
+        self.pusher.forget_old().await;
         let now = clock::now();
         let until_due = backlog.next_due.map_or(PERIOD, |due| due.since(now));
         let until_open = opening.map_or(PERIOD, |at| at.since(now).max(GATE_BREATH));
@@ -166,16 +166,16 @@ impl Relay {
     async fn drain_while(&mut self, least: usize, settle: impl Fn() -> Duration) -> Result<Option<Time>, Trouble> {
         loop {
             let started = Instant::now();
-            let drained = self.ledger.drain(clock::now(), settle(), BATCH as i64, self.road.as_ref()).await;
-            let drained = drained.inspect_err(|_| self.road.attempts().keep())?;
+            let drained = self.ledger.drain(clock::now(), settle(), BATCH as i64, self.pusher.as_ref()).await;
+            let drained = drained.inspect_err(|_| self.pusher.attempts().keep())?;
             self.hub.publish(&drained.events);
             counter!("taskgate_tasks_published_total", "way" => "outbox").increment(drained.carried as u64);
             if drained.carried + drained.expired < drained.claimed {
-                self.road.attempts().keep();
+                self.pusher.attempts().keep();
                 self.note_backlog().await?;
                 return Err(Trouble::Broker);
             }
-            self.road.attempts().end();
+            self.pusher.attempts().end();
             self.is_gated = drained.waiting;
             if drained.claimed > 0 {
                 self.note_rate(drained.claimed, started.elapsed());
@@ -191,19 +191,19 @@ impl Relay {
     /// Looks after what may be in Redis without the ledger's knowledge: what has left the outbox since was published by somebody. If
     /// Redis has lost its data meanwhile, it may have been published twice.
     async fn settle_attempts(&mut self) -> Result<(), Trouble> {
-        let ids = self.road.attempts().ids();
+        let ids = self.pusher.attempts().ids();
         if ids.is_empty() && self.life_seen.is_some_and(|at| at.elapsed() < PERIOD) {
             return Ok(());
         }
         // Redis may be away: the next pass asks again.
-        let Ok(life) = self.road.broker.life(&clock::random_id().to_string()).await else { return Ok(()) };
+        let Ok(life) = self.pusher.broker.life(&clock::random_id().to_string()).await else { return Ok(()) };
         self.life_seen = Some(Instant::now());
-        self.road.attempts().see(life);
+        self.pusher.attempts().see(life);
         for chunk in ids.chunks(BATCH) {
             let tasks = self.ledger.standing(chunk).await?;
             let waits = |id: &&TaskId| tasks.iter().any(|task| task.id == **id && task.phase.is_ours());
             let gone: Vec<TaskId> = chunk.iter().filter(|id| !waits(id)).cloned().collect();
-            let twice = self.road.attempts().close(&gone);
+            let twice = self.pusher.attempts().close(&gone);
             if !twice.is_empty() {
                 warn!("{} tasks may have been published before Redis lost its data", twice.len());
                 counter!("taskgate_redeliveries_total").increment(twice.len() as u64);
@@ -244,9 +244,9 @@ impl Relay {
         }
         let pushed = self.push_chunk(chunk).await;
         match &pushed {
-            Ok(()) => self.road.attempts().pushed(),
-            Err(error) if error.outcome_unknown() => self.road.attempts().keep(),
-            Err(_) => self.road.attempts().end(),
+            Ok(()) => self.pusher.attempts().pushed(),
+            Err(error) if error.outcome_unknown() => self.pusher.attempts().keep(),
+            Err(_) => self.pusher.attempts().end(),
         }
         match pushed {
             Ok(()) if self.bookkeeping.is_due() => self.write_down().await,
@@ -259,15 +259,15 @@ impl Relay {
     fn shut(&self, tasks: usize, error: &Trouble) {
         self.shared.direct.store(false, Ordering::Release);
         self.shared.wake.notify_one();
-        self.road.tell_failure(tasks, error);
+        self.pusher.tell_failure(tasks, error);
     }
 
     async fn push_chunk(&mut self, chunk: &[Outgoing]) -> Result<(), Trouble> {
         let Some(oldest) = chunk.iter().map(|row| row.accepted_at).min() else { return Ok(()) };
-        let pushes = self.road.pushes(chunk);
-        self.road.prepare(chunk).await?;
-        self.road.attempts().begin(chunk);
-        self.road.publish(&pushes, Some(oldest.plus(DIRECT_DEADLINE))).await?;
+        let pushes = self.pusher.pushes(chunk);
+        self.pusher.prepare(chunk).await?;
+        self.pusher.attempts().begin(chunk);
+        self.pusher.publish(&pushes, Some(oldest.plus(DIRECT_DEADLINE))).await?;
         counter!("taskgate_tasks_published_total", "way" => "direct").increment(chunk.len() as u64);
         self.bookkeeping.add(chunk, pushes, clock::now());
         Ok(())
@@ -286,11 +286,11 @@ impl Relay {
             Ok(events) => {
                 self.hub.publish(&events);
                 crash_points::reach(crash_points::AFTER_BOOKKEEPING);
-                self.road.attempts().written();
-                self.road.written_down(tags).await;
+                self.pusher.attempts().written();
+                self.pusher.written_down(tags).await;
             }
             Err(error) => {
-                self.road.attempts().keep_pushed();
+                self.pusher.attempts().keep_pushed();
                 self.shut(rows.len(), &error.into());
             }
         }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use tracing::debug;
 
-use super::sightings::is_news;
+use super::redelivered::is_news;
 use super::{PAUSE, Sweeper, Trouble};
 use celery::task::TaskId;
 use runtime::lifecycle::Backoff;

@@ -8,7 +8,7 @@
 //!
 //! One replica sweeps at a time: the holder of the lease. Five loops run side by side while it is held, so that none waits for
 //! another: the lease itself, the epoch ([`doubt`]), the reservations of live workers ([`leases`]), what went back to its queue
-//! ([`front`]) and the looks ([`look`]). What was decided from an older state of a task than it has now is not carried out, so a
+//! ([`front`]) and the looks ([`survey`]). What was decided from an older state of a task than it has now is not carried out, so a
 //! sweeper that was stopped in the middle does no harm when it wakes up beside its successor. Every repair is an event in the task's
 //! history and a metric.
 
@@ -19,11 +19,11 @@ mod doubt;
 mod fleet;
 mod front;
 mod leases;
-mod look;
+mod redelivered;
 mod resurrected;
 mod settle;
-mod sightings;
 mod steps;
+mod survey;
 mod verdict;
 
 use std::sync::{Mutex, MutexGuard};
@@ -35,7 +35,7 @@ use tracing::{debug, info};
 
 use self::doubt::Doubt;
 use self::fleet::Patience;
-use self::sightings::Orphans;
+use self::redelivered::Orphans;
 use crate::config;
 use crate::live::direct;
 use crate::live::hub::Hub;
@@ -154,10 +154,10 @@ impl Sweeper {
     }
 
     async fn keep_looking(&self, doubt: &Doubt) {
-        let mut state = look::State::new();
+        let mut state = survey::State::new();
         let mut backoff = Backoff::new(PAUSE);
         loop {
-            let next = match self.look(&mut state, doubt).await {
+            let next = match self.survey(&mut state, doubt).await {
                 Ok(()) => {
                     backoff.reset();
                     let next = state.next_look();

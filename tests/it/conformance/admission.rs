@@ -1,7 +1,8 @@
 //! `insert`: whole or refused, and why.
 
 use celery::task::{GroupId, Phase, TaskId};
-use ledger::{Conflict, Edge, EdgeKind, IdempotencyKey, NewGroup, Submission, UniqueKey, UniqueWhile};
+use ledger::{Conflict, Edge, EdgeKind, IdempotencyKey, NewGroup, Submission, UniqueKey};
+use runtime::clock::Time;
 
 use super::fixture::{Fixture, T0, after, alone, id, json, new_id, record, submission, task};
 use super::on_both;
@@ -38,7 +39,7 @@ fn with_key(id: &TaskId, idempotency: IdempotencyKey) -> Submission {
     Submission { idempotency: Some(idempotency), ..alone(task(id)) }
 }
 
-fn unique(id: &TaskId, key: &str, until: UniqueWhile) -> Submission {
+fn unique(id: &TaskId, key: &str, until: Option<Time>) -> Submission {
     Submission { unique: Some(UniqueKey { key: key.to_owned(), until, task_id: id.clone() }), ..alone(task(id)) }
 }
 
@@ -174,19 +175,18 @@ async fn two_identical_requests_at_one_instant_make_one_task(ledger: &Fixture) {
 
 async fn a_unique_key_joins_while_its_task_is_active(ledger: &Fixture) {
     let first = new_id();
-    ledger.insert(unique(&first, "report", UniqueWhile::Active)).await;
-    let joined = ledger.try_insert(unique(&new_id(), "report", UniqueWhile::Active)).await;
+    ledger.insert(unique(&first, "report", None)).await;
+    let joined = ledger.try_insert(unique(&new_id(), "report", None)).await;
     assert!(matches!(joined, Err(Conflict::Joined(id)) if id == first));
     ledger.learn(&[record(&first, Phase::Failed, 5)], true).await.unwrap();
-    assert!(ledger.try_insert(unique(&new_id(), "report", UniqueWhile::Active)).await.is_ok());
+    assert!(ledger.try_insert(unique(&new_id(), "report", None)).await.is_ok());
 }
 
 async fn a_unique_key_with_a_time_holds_until_then(ledger: &Fixture) {
     let first = new_id();
-    ledger.insert(unique(&first, "report", UniqueWhile::Until(after(60)))).await;
+    ledger.insert(unique(&first, "report", Some(after(60)))).await;
     ledger.learn(&[record(&first, Phase::Succeeded, 5)], true).await.unwrap();
-    let again =
-        |seconds| Submission { at: after(seconds), ..unique(&new_id(), "report", UniqueWhile::Until(after(120))) };
+    let again = |seconds| Submission { at: after(seconds), ..unique(&new_id(), "report", Some(after(120))) };
     assert!(matches!(ledger.try_insert(again(59)).await, Err(Conflict::Joined(id)) if id == first));
     assert!(ledger.try_insert(again(60)).await.is_ok());
 }

@@ -123,7 +123,7 @@ async fn every_route_in_the_source_has_an_operation_or_says_why_not() {
 
 fn sources() -> Vec<PathBuf> {
     let mut files = Vec::new();
-    let mut folders = vec![celery::root().join("src/http")];
+    let mut folders = vec![celery::root().join("src/edge")];
     while let Some(folder) = folders.pop() {
         for entry in fs::read_dir(folder).expect("src is readable") {
             let path = entry.expect("readable").path();

@@ -41,9 +41,6 @@ pub enum Pushed {
     Before,
 }
 
-/// Refused by the script because its caller waited too long: somebody else may have taken the tasks over.
-const STALE: &str = "STALE";
-
 /// A call carries at most this much, so that no script holds Redis for long.
 const MAX_MESSAGES: usize = 1_000;
 const MAX_BYTES: usize = 4 << 20;
@@ -133,13 +130,6 @@ impl Broker {
         }
         self.forget_markers(&stale).await?;
         Ok(stale.len())
-    }
-}
-
-impl Error {
-    /// The script refused because the deadline had passed; nothing was pushed.
-    pub fn is_stale(&self) -> bool {
-        matches!(self, Self::Redis(error) if error.code() == Some(STALE))
     }
 }
 

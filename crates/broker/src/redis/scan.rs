@@ -114,11 +114,6 @@ impl Broker {
         Ok(lengths.into_iter().sum())
     }
 
-    /// Messages reserved by workers, of all queues.
-    pub async fn reserved_count(&self) -> Result<i64, Error> {
-        self.link.call(redis::cmd("HLEN").arg(self.keys.unacked())).await
-    }
-
     /// Queues that some exchange of this Redis is bound to: kombu writes its own name down for every queue that it declares.
     pub async fn bound_queues(&self) -> Result<Vec<String>, Error> {
         let mut tables: Vec<String> = Vec::new();

@@ -67,14 +67,29 @@ pub enum Step {
     },
 }
 
+/// Why a task follows another.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum EdgeKind {
-    /// The next step, or a chord's body.
+    /// The next step of a chain, or a chord's body.
     Next,
-    /// After success.
+    /// `link`: after success.
     Link,
-    /// After failure.
+    /// `link_error`: after failure.
     LinkError,
+}
+
+impl EdgeKind {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Next => "next",
+            Self::Link => "link",
+            Self::LinkError => "link_error",
+        }
+    }
+
+    pub fn parse(text: &str) -> Option<Self> {
+        [Self::Next, Self::Link, Self::LinkError].into_iter().find(|kind| kind.as_str() == text)
+    }
 }
 
 /// A group or a chord's header, with the nodes whose results are its results, in order.

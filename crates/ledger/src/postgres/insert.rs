@@ -9,7 +9,7 @@ use sqlx::{PgExecutor, PgPool, Row};
 
 use crate::admission::{Taken, judge};
 use crate::rows::{label_rows, labels_text, options_text, short};
-use crate::{Conflict, Error, Inserted, Submission, UniqueWhile};
+use crate::{Conflict, Error, Inserted, Submission};
 use celery::task::{GroupId, TaskId};
 
 use super::fan_out;
@@ -352,14 +352,10 @@ async fn unique(tx: &mut Tx, batch: &[&Submission]) -> Result<bool, sqlx::Error>
     if count == 0 {
         return Ok(true);
     }
-    let until = |until: UniqueWhile| match until {
-        UniqueWhile::Active => i64::MAX,
-        UniqueWhile::Until(at) => at.0,
-    };
     let done = sqlx::query(UNIQUE)
         .bind(keys().map(|key| key.key.as_str()).collect::<Vec<_>>())
         .bind(keys().map(|key| key.task_id.as_str()).collect::<Vec<_>>())
-        .bind(keys().map(|key| until(key.until)).collect::<Vec<_>>())
+        .bind(keys().map(|key| key.until.map_or(i64::MAX, |at| at.0)).collect::<Vec<_>>())
         .bind(batch.iter().map(|submission| submission.at.0).max().unwrap_or_default())
         .execute(&mut **tx)
         .await?;

@@ -4,7 +4,7 @@ use sqlx::Row;
 
 use crate::admission::{Taken, judge};
 use crate::rows::{label_rows, labels_text, options_text, short};
-use crate::{Conflict, Error, Event, Inserted, NewTask, Submission, UniqueWhile};
+use crate::{Conflict, Error, Event, Inserted, NewTask, Submission};
 use celery::task::{GroupId, Phase, TaskId};
 
 use super::fan_out;
@@ -158,10 +158,7 @@ async fn extras(tx: &mut Tx, submission: &Submission, numbers: &[i64]) -> Result
             .await?;
     }
     if let Some(key) = &submission.unique {
-        let until = match key.until {
-            UniqueWhile::Active => i64::MAX,
-            UniqueWhile::Until(at) => at.0,
-        };
+        let until = key.until.map_or(i64::MAX, |at| at.0);
         sqlx::query(UNIQUE).bind(&key.key).bind(key.task_id.as_str()).bind(until).execute(&mut **tx).await?;
     }
     Ok(())

@@ -65,7 +65,7 @@ impl Socket {
     }
 }
 
-pub(super) struct Ear {
+pub(super) struct Feeds {
     opened: Instant,
     heard: mpsc::Receiver<Socket>,
     kept: VecDeque<(Instant, Socket)>,
@@ -74,7 +74,7 @@ pub(super) struct Ear {
     _set: tokio::task::JoinSet<()>,
 }
 
-impl Ear {
+impl Feeds {
     /// Both sockets are read in tasks of their own; they end with this. While this replica is `active`, events are read as soon as they
     /// are heard: what is to be looked up for them is gone when the ledger was away for a moment.
     pub fn open(backend: &Backend, broker: &Broker, active: Arc<AtomicBool>, stop: &CancellationToken) -> Self {
@@ -175,7 +175,7 @@ impl Ear {
     }
 }
 
-impl Drop for Ear {
+impl Drop for Feeds {
     fn drop(&mut self) {
         self.token.cancel();
     }
@@ -185,9 +185,9 @@ impl Drop for Ear {
 mod tests {
     use super::*;
 
-    fn ear() -> (Ear, mpsc::Sender<Socket>) {
+    fn feeds() -> (Feeds, mpsc::Sender<Socket>) {
         let (sink, heard) = mpsc::channel(16);
-        (Ear::of(heard, CancellationToken::new(), tokio::task::JoinSet::new()), sink)
+        (Feeds::of(heard, CancellationToken::new(), tokio::task::JoinSet::new()), sink)
     }
 
     fn message(bytes: usize) -> Socket {
@@ -196,23 +196,23 @@ mod tests {
 
     #[tokio::test]
     async fn what_was_said_while_nobody_recorded_is_told_once() {
-        let (mut ear, sink) = ear();
+        let (mut feeds, sink) = feeds();
         for one in [Socket::Event(Feed::Gap), message(1), message(2)] {
             assert!(sink.send(one).await.is_ok());
         }
         drop(sink);
-        ear.listen().await;
+        feeds.listen().await;
         let sizes = |told: Vec<Socket>| told.iter().filter_map(Socket::size).collect::<Vec<_>>();
-        assert_eq!(sizes(ear.kept()), [1, 2]);
-        assert_eq!(sizes(ear.kept()), [0; 0]);
+        assert_eq!(sizes(feeds.kept()), [1, 2]);
+        assert_eq!(sizes(feeds.kept()), [0; 0]);
     }
 
     #[test]
     fn of_too_much_the_newest_is_remembered() {
-        let (mut ear, _sink) = ear();
+        let (mut feeds, _sink) = feeds();
         for _ in 0..5 {
-            ear.keep(message(KEPT_BYTES / 4));
+            feeds.keep(message(KEPT_BYTES / 4));
         }
-        assert_eq!((ear.kept.len(), ear.bytes), (4, KEPT_BYTES));
+        assert_eq!((feeds.kept.len(), feeds.bytes), (4, KEPT_BYTES));
     }
 }

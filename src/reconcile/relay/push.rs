@@ -37,7 +37,7 @@ const PAGE: usize = 1_000;
 const MARKER_AGE: Duration = Duration::from_secs(3_600);
 
 /// The way from a row to a list in Redis.
-pub(super) struct Road {
+pub(super) struct Pusher {
     pub broker: Broker,
     backend: Backend,
     paces: Paces,
@@ -91,7 +91,7 @@ impl Markers {
     }
 }
 
-impl Road {
+impl Pusher {
     pub fn new(broker: Broker, backend: Backend, paces: Paces) -> Self {
         Self {
             broker,
@@ -196,7 +196,7 @@ impl Road {
 }
 
 #[async_trait]
-impl Carrier for Road {
+impl Carrier for Pusher {
     async fn carry(&self, batch: &[Outgoing]) -> Vec<i64> {
         match self.carry_all(batch).await {
             Ok(numbers) => numbers,

@@ -7,9 +7,9 @@ use ledger::{Group, Task};
 
 /// Cheap to clone. The default sees everything.
 #[derive(Debug, Clone, Default)]
-pub struct Sight(Option<Arc<[Pattern]>>);
+pub struct Visibility(Option<Arc<[Pattern]>>);
 
-impl Sight {
+impl Visibility {
     /// No pattern is no limit.
     pub fn of(patterns: &[String]) -> Self {
         if patterns.is_empty() {
@@ -52,13 +52,13 @@ mod tests {
 
     #[test]
     fn without_patterns_everything_is_seen() {
-        assert!(Sight::of(&[]).sees(None) && Sight::default().sees(Some("a")));
+        assert!(Visibility::of(&[]).sees(None) && Visibility::default().sees(Some("a")));
     }
 
     #[test]
     fn with_patterns_only_what_one_of_them_matches_is_seen() {
-        let sight = Sight::of(&["tasks.crawl.*".to_owned(), "tasks.add".to_owned()]);
-        assert!(sight.sees(Some("tasks.crawl.page")) && sight.sees(Some("tasks.add")));
-        assert!(!sight.sees(Some("tasks.addition")) && !sight.sees(None));
+        let visibility = Visibility::of(&["tasks.crawl.*".to_owned(), "tasks.add".to_owned()]);
+        assert!(visibility.sees(Some("tasks.crawl.page")) && visibility.sees(Some("tasks.add")));
+        assert!(!visibility.sees(Some("tasks.addition")) && !visibility.sees(None));
     }
 }

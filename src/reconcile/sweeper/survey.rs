@@ -161,7 +161,7 @@ fn with_copies(queues: &[String], tasks: &[Task]) -> Vec<String> {
 
 impl Sweeper {
     /// One look at everything; repairs what was seen absent twice.
-    pub(super) async fn look(&self, state: &mut State, doubt: &Doubt) -> Result<(), Trouble> {
+    pub(super) async fn survey(&self, state: &mut State, doubt: &Doubt) -> Result<(), Trouble> {
         let started = Instant::now();
         state.heed(doubt);
         let suspicious = state.is_suspicious();
