@@ -7,12 +7,12 @@ const full = new Intl.DateTimeFormat('en-GB', { dateStyle: 'medium', timeStyle: 
 
 export const PHASES = [
   'accepted', 'held', 'waiting', 'queued', 'received', 'running', 'retrying',
-  'succeeded', 'failed', 'revoked', 'expired', 'skipped', 'lost',
+  'succeeded', 'failed', 'revoked', 'expired', 'skipped', 'lost', 'ignored',
 ];
 const TONES = {
-  running: 'busy', received: 'busy', retrying: 'warn', held: 'warn', succeeded: 'good', failed: 'bad', lost: 'bad', expired: 'warn',
+  running: 'busy', received: 'busy', retrying: 'warn', held: 'warn', succeeded: 'good', failed: 'bad', lost: 'bad', expired: 'warn', ignored: 'warn',
 };
-export const FINAL = new Set(['succeeded', 'failed', 'revoked', 'expired', 'skipped', 'lost']);
+export const FINAL = new Set(['succeeded', 'failed', 'revoked', 'expired', 'skipped', 'lost', 'ignored']);
 
 /** The colour of a phase: good, bad, warn, busy or none. */
 export const tone = (phase) => TONES[phase] || '';

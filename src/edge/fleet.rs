@@ -23,7 +23,7 @@ const OTHER: &str = "other";
 const PATIENCE: Duration = Duration::from_secs(3);
 
 /// Measure, name of the counter, Celery's word for `celery_tasks_total`, help.
-const COUNTERS: [(&str, &str, &str, &str); 10] = [
+const COUNTERS: [(&str, &str, &str, &str); 11] = [
     ("accepted", "celery_task_sent_total", "PENDING", "Tasks that were submitted or first seen"),
     ("received", "celery_task_received_total", "RECEIVED", "Times that a worker received a task"),
     ("started", "celery_task_started_total", "STARTED", "Times that a task started"),
@@ -34,6 +34,12 @@ const COUNTERS: [(&str, &str, &str, &str); 10] = [
     ("expired", "taskgate_task_expired_total", "EXPIRED", "Tasks that expired before they started"),
     ("skipped", "taskgate_task_skipped_total", "SKIPPED", "Tasks of branches that were not taken"),
     ("lost", "taskgate_task_lost_total", "LOST", "Tasks of which no trace was left"),
+    (
+        "ignored",
+        "taskgate_task_ignored_total",
+        "IGNORED",
+        "Tasks that a living worker took, acknowledged and said no more of",
+    ),
 ];
 /// Measure, its sum, name of the histogram, help.
 const HISTOGRAMS: [(&str, &str, &str, &str); 3] = [

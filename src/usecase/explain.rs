@@ -217,6 +217,7 @@ fn ended(task: &Task) -> String {
         Phase::Expired => format!("Its time to start was over at {at} ({why})."),
         Phase::Skipped => format!("Its branch was not taken ({why})."),
         Phase::Lost => format!("It was given up at {at} ({why})."),
+        Phase::Ignored => format!("It counts as ignored since {at} ({why}); news of its end would correct that."),
         phase => format!("It is {phase}."),
     }
 }

@@ -98,6 +98,7 @@ impl Revoking<'_> {
     async fn revoke(&self, task: Task) -> Result<Revoked, RevokeError> {
         match task.phase {
             Phase::Held => self.withdraw(task, "it was held, and was never published").await,
+            Phase::Waiting if task.is_replaced() => self.published(task).await,
             Phase::Waiting => self.step(task).await,
             Phase::Accepted => self.accepted(task).await,
             _ => self.published(task).await,

@@ -10,8 +10,19 @@ use ledger::{Error, FailureKind, Figure, MEASURES, Span, Window};
 use runtime::clock::Time;
 
 /// What comes in and goes out.
-pub const FLOWS: [&str; 10] =
-    ["accepted", "received", "started", "retried", "succeeded", "failed", "revoked", "expired", "skipped", "lost"];
+pub const FLOWS: [&str; 11] = [
+    "accepted",
+    "received",
+    "started",
+    "retried",
+    "succeeded",
+    "failed",
+    "revoked",
+    "expired",
+    "skipped",
+    "lost",
+    "ignored",
+];
 /// Kinds of failures in an answer: those that occur most.
 const MOST_KINDS: usize = 200;
 

@@ -83,7 +83,8 @@ pub fn apply(task: &Task, news: &News) -> Verdict {
     }
     let position = place(task, news);
     let facts = facts(task, news, position.delivery > task.delivery);
-    let is_forward = task.position().allows(position) || is_retry_behind_its_successor(task, news);
+    let is_forward =
+        task.position().allows(position) || is_retry_behind_its_successor(task, news) || is_replaced_now(task, news);
     let is_forward = is_forward && !is_start_behind_its_report(task, news, position);
     if !is_forward || (task.corrected && task.phase.is_final()) {
         return late(facts);
@@ -119,6 +120,11 @@ fn place(task: &Task, news: &News) -> Position {
 /// to be retried. Until the next one starts, `retrying` is where the task is.
 fn is_retry_behind_its_successor(task: &Task, news: &News) -> bool {
     news.phase == Phase::Retrying && news.retries.is_none() && task.phase == Phase::Received && task.retries > 0
+}
+
+/// It was found to have replaced itself: it waits once more, for what it sent in its place.
+fn is_replaced_now(task: &Task, news: &News) -> bool {
+    news.source == Source::Ledger && news.phase == Phase::Waiting && news.if_seq.is_some() && task.phase.is_at_worker()
 }
 
 /// The pool reports by itself; that it has begun is said by the worker's main process, often later. A report says more.
@@ -409,6 +415,35 @@ mod tests {
         assert_eq!(apply(&ended, &again), Verdict::Remark(DUPLICATE));
         let told = Task { reason: Some(DUPLICATE.to_owned()), ..ended };
         assert_eq!(apply(&told, &again), Verdict::Drop);
+    }
+
+    #[test]
+    fn a_task_that_replaced_itself_waits_and_goes_on_with_its_replacement() {
+        let task = running();
+        let waits =
+            News { if_seq: Some(task.seq), ..News::new(task.id.clone(), Source::Ledger, Phase::Waiting, Time(30)) };
+        let Verdict::Change(change) = apply(&task, &waits) else { panic!("it waits") };
+        assert_eq!((change.position.phase, change.position.delivery), (Phase::Waiting, task.delivery));
+        assert_eq!(apply(&task, &News { source: Source::Result, ..waits.clone() }), Verdict::Drop);
+        let replaced = Task { phase: Phase::Waiting, ..task };
+        assert!(replaced.is_replaced());
+        for phase in [Phase::Received, Phase::Running, Phase::Succeeded, Phase::Ignored] {
+            let news = News { retries: None, ..received(&replaced, "w2", 40) };
+            let Verdict::Change(change) = apply(&replaced, &News { phase, ..news }) else { panic!("{phase}") };
+            assert_eq!(change.position.delivery, replaced.delivery, "{phase}");
+        }
+    }
+
+    #[test]
+    fn what_was_ignored_is_corrected_once() {
+        let ended = Task { phase: Phase::Ignored, finished_at: Some(Time(30)), ..running() };
+        let real = News { retries: None, ..received(&ended, "w1", 40) };
+        let Verdict::Change(change) = apply(&ended, &News { phase: Phase::Succeeded, ..real.clone() }) else {
+            panic!()
+        };
+        assert!(change.corrected);
+        let corrected = Task { corrected: true, ..ended };
+        assert!(!matches!(apply(&corrected, &News { phase: Phase::Failed, ..real }), Verdict::Change(_)));
     }
 
     #[test]

@@ -13,6 +13,7 @@ mod book;
 pub mod change;
 mod error;
 mod fan_out;
+mod findings;
 mod gates;
 pub mod postgres;
 mod query;
@@ -38,6 +39,7 @@ use tokio::sync::broadcast;
 pub use celery::task::canvas::EdgeKind;
 pub use error::Error;
 pub use fan_out::{FanOut, FanOuts, NewFanOut};
+pub use findings::{Finding, Findings};
 pub use gates::AtGate;
 pub use query::{Cursor, Filter, Page};
 pub use schedules::{
@@ -127,7 +129,7 @@ pub const EVENTS_BYTES: i64 = 256 << 10;
 
 #[async_trait]
 pub trait Ledger:
-    Control + FanOuts + Limits + Schedules + Stats + Steps + Tokens + Traces + Webhooks + Send + Sync
+    Control + FanOuts + Findings + Limits + Schedules + Stats + Steps + Tokens + Traces + Webhooks + Send + Sync
 {
     /// `postgres` or `sqlite`.
     fn kind(&self) -> &'static str;

@@ -10,7 +10,7 @@ use celery::task::Phase;
 use runtime::clock::Time;
 
 /// Everything that is counted.
-pub const MEASURES: [&str; 15] = [
+pub const MEASURES: [&str; 16] = [
     "accepted",
     "received",
     "started",
@@ -21,6 +21,7 @@ pub const MEASURES: [&str; 15] = [
     "expired",
     "skipped",
     "lost",
+    "ignored",
     "wait",
     "run",
     "wait_us",

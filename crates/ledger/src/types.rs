@@ -66,6 +66,12 @@ impl Task {
         Position { delivery: self.delivery, retries: self.retries, phase: self.phase }
     }
 
+    /// It has replaced itself by other tasks, and waits for them: a worker had it, and its turn in a canvas had come before.
+    pub fn is_replaced(&self) -> bool {
+        let was_taken = self.received_at.is_some() || self.started_at.is_some() || self.worker.is_some();
+        self.phase == Phase::Waiting && was_taken
+    }
+
     /// Begins a further delivery: what was heard of the one before no longer holds.
     pub(super) fn redeliver(&mut self) {
         self.delivery += 1;

@@ -23,6 +23,7 @@ pub struct FlowView {
     pub expired: i64,
     pub skipped: i64,
     pub lost: i64,
+    pub ignored: i64,
 }
 
 impl FlowView {
@@ -39,6 +40,7 @@ impl FlowView {
             expired: flow.count("expired"),
             skipped: flow.count("skipped"),
             lost: flow.count("lost"),
+            ignored: flow.count("ignored"),
         }
     }
 }

@@ -19,7 +19,7 @@ use runtime::clock::Time;
 pub struct TaskView<'a> {
     #[serde(flatten)]
     pub result: ResultView<'a>,
-    /// Precise: `accepted`, `held`, `waiting`, `queued`, `received`, `running`, `retrying`, `succeeded`, `failed`, `revoked`, `expired`, `skipped` or `lost`.
+    /// Precise: `accepted`, `held`, `waiting`, `queued`, `received`, `running`, `retrying`, `succeeded`, `failed`, `revoked`, `expired`, `skipped`, `lost` or `ignored`.
     #[schema(value_type = String, example = "succeeded")]
     pub phase: Phase,
     /// Grows by one with every change.

@@ -51,9 +51,13 @@ impl Step {
             Phase::Received => Self::Receive,
             Phase::Running => Self::Run,
             Phase::Retrying => Self::Retry,
-            Phase::Succeeded | Phase::Failed | Phase::Revoked | Phase::Expired | Phase::Skipped | Phase::Lost => {
-                return None;
-            }
+            Phase::Succeeded
+            | Phase::Failed
+            | Phase::Revoked
+            | Phase::Expired
+            | Phase::Skipped
+            | Phase::Lost
+            | Phase::Ignored => return None,
         })
     }
 

@@ -10,6 +10,7 @@ mod canvas;
 mod control;
 mod fan_out;
 mod feed;
+mod findings;
 mod gates;
 mod lists;
 mod news;

@@ -5,9 +5,10 @@ use sqlx::{AssertSqlSafe, Connection, Executor, Row, SqlSafeStr, Statement};
 
 use super::fixture::Fixture;
 
-/// A row each, or one per queue, worker, schedule or API token: scanning them is right.
+/// A row each, or one per queue, worker, schedule, API token or finding: scanning them is right.
 const SMALL: &[&str] = &[
     "ledger",
+    "finding",
     "queue_pause",
     "lease",
     "worker",

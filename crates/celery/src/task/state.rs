@@ -2,12 +2,15 @@
 //!
 //! `status` is Celery's word, `phase` is precise. A change is compared by its [`Position`]: (delivery, retries, rank of the
 //! phase). What is not ahead of the present position is dropped; a final phase stays, but for one correction
-//! (`lost` or `revoked` turned into the real end that arrives later).
+//! (what was given up, `lost`, `ignored`, `revoked` or `skipped`, turned into the real end that arrives later).
 
 use std::fmt;
 use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
+
+/// The rank of every end.
+const END: u8 = 7;
 
 /// Where a task is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -36,10 +39,12 @@ pub enum Phase {
     Skipped,
     /// No trace of it anywhere, and it may not run again.
     Lost,
+    /// A living worker took it, acknowledged it and said no more.
+    Ignored,
 }
 
 impl Phase {
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 14] = [
         Self::Accepted,
         Self::Held,
         Self::Waiting,
@@ -53,6 +58,7 @@ impl Phase {
         Self::Expired,
         Self::Skipped,
         Self::Lost,
+        Self::Ignored,
     ];
 
     pub fn as_str(self) -> &'static str {
@@ -70,11 +76,12 @@ impl Phase {
             Self::Expired => "expired",
             Self::Skipped => "skipped",
             Self::Lost => "lost",
+            Self::Ignored => "ignored",
         }
     }
 
-    pub fn is_final(self) -> bool {
-        matches!(self, Self::Succeeded | Self::Failed | Self::Revoked | Self::Expired | Self::Skipped | Self::Lost)
+    pub const fn is_final(self) -> bool {
+        self.rank() == END
     }
 
     /// Not yet in the broker: nothing but taskgate has the message.
@@ -97,11 +104,12 @@ impl Phase {
             Self::Succeeded => "SUCCESS",
             Self::Failed | Self::Lost => "FAILURE",
             Self::Revoked | Self::Expired | Self::Skipped => "REVOKED",
+            Self::Ignored => "IGNORED",
         }
     }
 
     /// The order inside one attempt. A retry ends its attempt; the next one starts with `retries` + 1.
-    pub fn rank(self) -> u8 {
+    pub const fn rank(self) -> u8 {
         match self {
             Self::Accepted => 0,
             Self::Waiting => 1,
@@ -110,7 +118,13 @@ impl Phase {
             Self::Received => 4,
             Self::Running => 5,
             Self::Retrying => 6,
-            _ => 7,
+            Self::Succeeded
+            | Self::Failed
+            | Self::Revoked
+            | Self::Expired
+            | Self::Skipped
+            | Self::Lost
+            | Self::Ignored => END,
         }
     }
 }
@@ -146,7 +160,7 @@ pub struct Position {
 impl Position {
     /// Whether news at `next` moves a task on from here.
     ///
-    /// `running` follows `running`: that is progress. A real end (`succeeded`, `failed`) corrects `lost` and `revoked`.
+    /// `running` follows `running`: that is progress. A real end (`succeeded`, `failed`) corrects one that was only inferred.
     pub fn allows(self, next: Self) -> bool {
         if self.phase.is_final() {
             return self.is_corrected_by(next.phase);
@@ -161,7 +175,8 @@ impl Position {
 
     /// Whether `next` is a late real end of a task that was given up.
     pub fn is_corrected_by(self, next: Phase) -> bool {
-        matches!(self.phase, Phase::Lost | Phase::Revoked) && matches!(next, Phase::Succeeded | Phase::Failed)
+        matches!(self.phase, Phase::Lost | Phase::Ignored | Phase::Revoked | Phase::Skipped)
+            && matches!(next, Phase::Succeeded | Phase::Failed)
     }
 }
 
@@ -192,7 +207,9 @@ mod tests {
     #[test]
     fn an_end_stays_but_a_given_up_task_is_corrected_once() {
         assert!(!at(1, 0, Phase::Succeeded).allows(at(2, 0, Phase::Failed)));
-        assert!(at(1, 0, Phase::Lost).allows(at(1, 0, Phase::Succeeded)));
+        for given_up in [Phase::Lost, Phase::Ignored, Phase::Revoked, Phase::Skipped] {
+            assert!(at(1, 0, given_up).allows(at(1, 0, Phase::Succeeded)));
+        }
         assert!(!at(1, 0, Phase::Lost).allows(at(1, 0, Phase::Running)));
         assert!(!at(1, 0, Phase::Expired).allows(at(1, 0, Phase::Succeeded)));
     }

@@ -376,7 +376,7 @@ pub(super) async fn withdraw(pool: &PgPool, replica: &str, id: &TaskId, news: Ne
         tx.rollback().await?;
         return Ok(Withdrawn::Finished(Box::new(task)));
     }
-    if !task.phase.is_ours() || (!taken && task.phase != Phase::Waiting) {
+    if !task.phase.is_ours() || (!taken && task.phase != Phase::Waiting) || task.is_replaced() {
         tx.rollback().await?;
         return Ok(Withdrawn::Published(Box::new(task)));
     }

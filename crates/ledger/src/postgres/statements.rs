@@ -1,8 +1,8 @@
 //! Every constant statement, so that a test can prepare each against a migrated database.
 
 use super::{
-    control, events, fan_out, gates, groups, insert, learn, lease, list, migrate, outbox, prune, save, schedules,
-    stats, steps, tasks, tokens, traces, webhooks, workers,
+    control, events, fan_out, findings, gates, groups, insert, learn, lease, list, migrate, outbox, prune, save,
+    schedules, stats, steps, tasks, tokens, traces, webhooks, workers,
 };
 
 pub(super) const PING: &str = "select 1 from taskgate.ledger";
@@ -24,6 +24,9 @@ pub const STATEMENTS: &[&str] = &[
     fan_out::NEXT,
     fan_out::ADVANCE,
     fan_out::FINISH,
+    findings::FORGET,
+    findings::NOTE,
+    findings::FINDINGS,
     gates::WAITING,
     gates::FIRST,
     gates::RATES,

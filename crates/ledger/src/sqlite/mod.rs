@@ -7,6 +7,7 @@ mod control;
 pub mod django;
 mod events;
 mod fan_out;
+mod findings;
 mod gates;
 mod groups;
 mod insert;

@@ -340,7 +340,7 @@ pub(super) async fn withdraw(pools: &Pools, id: &TaskId, news: News) -> Result<W
         tx.rollback().await?;
         return Ok(Withdrawn::Finished(Box::new(task)));
     }
-    if !task.phase.is_ours() || (!taken && task.phase != Phase::Waiting) {
+    if !task.phase.is_ours() || (!taken && task.phase != Phase::Waiting) || task.is_replaced() {
         tx.rollback().await?;
         return Ok(Withdrawn::Published(Box::new(task)));
     }

@@ -21,7 +21,7 @@ pub(super) const COUNTS: &str = "select e.at - e.at % 60000000 as minute, e.seq 
 pub(super) const ENDS: &str = "select t.task_no, t.submitted_at, t.due_at, t.started_at, t.finished_at, t.runtime, \
      t.failure_type, t.failure_message, t.traceback, e.at, e.phase, t.task_id, t.name, t.queue \
      from event e join task t on t.task_no = e.task_no where e.feed > $1 and e.feed <= $2 \
-     and e.phase in ('succeeded', 'failed', 'revoked', 'expired', 'skipped', 'lost') order by e.feed";
+     and e.phase in ('succeeded', 'failed', 'revoked', 'expired', 'skipped', 'lost', 'ignored') order by e.feed";
 pub(super) const MOVE_MARK: &str = "update stat_mark set feed = $2 where feed = $1";
 /// No two rows of one call are alike.
 pub(super) const ADD: &str = "insert into stat as s (span, at, measure, bucket, name, queue, amount) \
