@@ -1,6 +1,6 @@
 # What a stranger types. Everything that is needed beyond Rust is installed by tests/setup.sh, and only for the tests.
 
-.PHONY: dev test test-docs test-code test-faults bench bench-growth bench-instructions contract fuzz lint format openapi setup
+.PHONY: dev test test-docs test-code test-faults bench bench-growth bench-instructions contract fuzz lint format openapi reference setup
 
 # A debug build: it takes half the time of a release build, and dev is ready in well under a second either way.
 dev:
@@ -68,3 +68,7 @@ openapi:
 	mkdir -p openapi
 	cargo run --locked --quiet -- openapi > openapi/openapi.json.new
 	mv openapi/openapi.json.new openapi/openapi.json
+
+# docs/reference: every key, metric and problem, from the code. The tests refuse a stale page.
+reference:
+	TASKGATE_WRITE_REFERENCE=1 cargo test --locked --workspace --test it -- documents::reference

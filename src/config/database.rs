@@ -15,7 +15,7 @@ pub(super) struct RawDatabase {
 
 #[derive(Debug, Clone)]
 pub struct Database {
-    /// `postgres://…` or `sqlite://file`. `None` where nobody said one: `dev` then uses a file in its data directory.
+    /// `postgres://…` or `sqlite://file`. Default none: `serve` needs one; `dev` uses a file in its data directory.
     pub url: Option<Secret>,
     /// Whether `serve` brings the schema up to date at start, under a lock. Default true.
     pub migrate: bool,

@@ -12,8 +12,10 @@ use celery::task::QueueName;
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct RawExchange {
+    /// `direct`, `topic` or `fanout`. Default `direct`.
     #[serde(rename = "type")]
     kind: Option<Text>,
+    /// `[{queue, routing_key}]`; for topic exchanges the key is a pattern with `*` and `#`. Default none.
     #[serde(default)]
     bindings: Vec<RawBinding>,
 }

@@ -23,9 +23,13 @@ pub(super) struct RawHttp {
     max_streams: Option<Count>,
     max_streams_per_token: Option<Count>,
     access_log: Option<Switch>,
+    /// The same as `origins`.
     cors_origins: Option<Words>,
     compression: Option<Switch>,
+    /// A PEM file: the chain of certificates, with which TLS is served instead of plain HTTP. Read again when it changes. Needs
+    /// `tls_key`. Default none.
     tls_cert: Option<Text>,
+    /// A PEM file: the private key of the first certificate.
     tls_key: Option<Text>,
     base_path: Option<Text>,
     trusted_proxies: Option<Words>,

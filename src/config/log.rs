@@ -20,7 +20,7 @@ pub enum LogFormat {
 
 #[derive(Debug, Clone)]
 pub struct Log {
-    /// Default text.
+    /// `text` or `json`. Default text.
     pub format: LogFormat,
     /// As in `RUST_LOG`. Default `info`.
     pub filter: String,

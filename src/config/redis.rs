@@ -65,7 +65,7 @@ pub struct Redis {
     pub sentinel_password: Option<Secret>,
     /// A PEM file with the authorities that may have signed the server's certificate, instead of the public ones.
     pub tls_ca: Option<PathBuf>,
-    /// Default 2 s.
+    /// For making a connection. Default 2 s.
     pub connect_timeout: Duration,
     /// For commands that do not block. Default 5 s.
     pub response_timeout: Duration,

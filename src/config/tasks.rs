@@ -11,28 +11,40 @@ use super::value::{Count, Span, Switch, Text, Words};
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct RawTask {
+    /// The name under which workers register the task.
     pub name: Text,
+    /// One line about it, for the contract and the dashboard.
     #[serde(default)]
     pub summary: Option<Text>,
+    /// More about it, for the contract.
     #[serde(default)]
     pub description: Option<Text>,
     /// `POST /run-crawler/{category}`. Without one the entry only sets the task's defaults.
     #[serde(default)]
     pub endpoint: Option<Text>,
+    /// Positional arguments, as templates: a lone `"{x}"` keeps the type of the parameter or body field x, inside a longer text it is
+    /// inserted. Default none.
     #[serde(default)]
     pub args: Vec<Value>,
+    /// Keyword arguments, as templates. Default none.
     #[serde(default)]
     pub kwargs: BTreeMap<String, Value>,
+    /// Where its messages go. Default what `[routes]` says, else `broker.default_queue`.
     #[serde(default)]
     pub queue: Option<Text>,
+    /// 0 to 9, for requests that say none; 0 comes first on Redis.
     #[serde(default)]
     pub priority: Option<Count>,
+    /// After it the worker raises `SoftTimeLimitExceeded` in the task. Default none.
     #[serde(default)]
     pub soft_time_limit: Option<Span>,
+    /// After it the worker kills the task. Default none.
     #[serde(default)]
     pub time_limit: Option<Span>,
+    /// How many may start in which time over the whole fleet, as `100/m`. Default none.
     #[serde(default)]
     pub rate_limit: Option<Text>,
+    /// A sentence for the answer of the endpoint, as a template.
     #[serde(default)]
     pub message: Option<Text>,
     /// What the client says → what the worker gets, by parameter.
@@ -41,26 +53,38 @@ pub struct RawTask {
     /// JSON Schema of the request body.
     #[serde(default)]
     pub body: Option<Value>,
+    /// The most elements of a list in the body, by field.
     #[serde(default)]
     pub max_items: BTreeMap<String, Count>,
+    /// The worker stores no result. Default false.
     #[serde(default)]
     pub ignore_result: Option<Switch>,
+    /// `rerun` or `report` (it ends as `lost`): what happens when its worker dies with it. Default `rerun` if the task is
+    /// idempotent or acknowledges late, else `report`.
     #[serde(default)]
     pub recovery: Option<Text>,
+    /// Names of arguments that are shown as `***` everywhere.
     #[serde(default)]
     pub redact: Option<Words>,
+    /// A task that runs for longer is an incident. Default none.
     #[serde(default)]
     pub budget: Option<Span>,
+    /// A task that has not started after this long does not start at all. Default none.
     #[serde(default)]
     pub expires: Option<Span>,
+    /// How often and when it runs again after a failure: `{max, delay, backoff, cap, jitter}`. Default never.
     #[serde(default)]
     pub retry: Option<Value>,
+    /// Who is told when a task ends, as in `POST /v1/tasks`.
     #[serde(default)]
     pub webhooks: Option<Value>,
+    /// Turns one call into many tasks: `range` or `list`.
     #[serde(default)]
     pub split: Option<Value>,
+    /// Concurrency and rate of the tasks that share a key.
     #[serde(default)]
     pub limits: Option<Value>,
+    /// Whether the task may run twice: it decides what happens when its worker dies. Default false.
     #[serde(default)]
     pub idempotent: Option<Switch>,
     /// Calls by name may break what the entry says of arguments, queue and time limits.

@@ -19,11 +19,11 @@ pub(super) struct RawWorker {
 
 #[derive(Debug, Clone)]
 pub struct Worker {
-    /// Default: the broker's default queue and every queue that catalog and routes name.
+    /// What it takes tasks from. Default the broker's default queue and every queue that catalog and routes name.
     pub queues: Option<Vec<String>>,
     /// Tasks at once. Default: the number of processors.
     pub concurrency: usize,
-    /// Default `taskgate@` and the machine's name.
+    /// Its name in the fleet, as `name@host`. Default `taskgate@` and the machine's name.
     pub hostname: Option<String>,
     /// Where tasks run that do not say it themselves. Default `async`.
     pub pool: Pool,

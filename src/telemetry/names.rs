@@ -27,6 +27,10 @@ const COUNTERS: &[(&str, &str)] = &[
     ("taskgate_schedule_runs_total", "Ticks of schedules by outcome"),
     ("taskgate_spans_exported_total", "Spans that the trace collector took"),
     ("taskgate_spans_dropped_total", "Spans that were given up because the collector was away for too long"),
+    ("taskgate_tasks_retried_total", "Tasks that were submitted anew because their retry policy asks for it"),
+    ("taskgate_messages_removed_total", "Messages that were taken out of their queue, by reason"),
+    ("taskgate_fan_out_tasks_total", "Tasks that were written for calls which become many"),
+    ("taskgate_webhook_tries_total", "Tries to deliver to a webhook, by outcome"),
     ("taskgate_worker_events_dropped_total", "Events that our own worker could not send in time"),
     ("taskgate_worker_messages_refused_total", "Messages that our own worker could not read"),
 ];
@@ -77,6 +81,7 @@ const HISTOGRAMS: &[(&str, &str)] = &[
         "Seconds from when something happened in a worker until it was written down: the oldest of each commit",
     ),
     ("taskgate_schedule_lateness_seconds", "Seconds by which a tick was fired late"),
+    ("taskgate_webhook_seconds", "Seconds of one try to deliver to a webhook"),
 ];
 
 /// Says what each one is. Called once, after the recorder is installed.

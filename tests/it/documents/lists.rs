@@ -69,3 +69,12 @@ fn the_glossary_explains_every_phase_with_celerys_word() {
         assert!(line.matches('|').count() == 4 && line.len() > 30, "{line}");
     }
 }
+
+#[test]
+fn the_page_of_incidents_explains_every_kind() {
+    let page = Document::read("docs/reference/incidents.md").text;
+    for kind in taskgate::tell::incidents::Kind::ALL {
+        let is_there = page.contains(&format!("\n| `{}` |", kind.as_str()));
+        assert!(is_there, "docs/reference/incidents.md does not explain {}", kind.as_str());
+    }
+}

@@ -2,6 +2,7 @@
 
 mod links;
 mod lists;
+mod reference;
 
 use std::fs;
 use std::path::{Path, PathBuf};
