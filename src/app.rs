@@ -21,7 +21,7 @@ use crate::live::news;
 use crate::live::pauses::Pauses;
 use crate::live::reads::Reader;
 use crate::reconcile::canvas::Canvases;
-use crate::reconcile::exchanges::{Exchanges, Table};
+use crate::reconcile::exchanges::Exchanges;
 use crate::reconcile::expiry::Expiry;
 use crate::reconcile::recorder::Recorder;
 use crate::reconcile::relay::Relay;
@@ -39,7 +39,7 @@ use crate::tell::traces::{Courier, Exporter, Historian, Traces};
 use crate::tell::webhooks::Webhooks;
 use crate::usecase::{Gateway, Nudge, Parts, Watcher};
 use broker::backend::{Backend, BackendConfig};
-use broker::{Broker, BrokerConfig, LinkConfig};
+use broker::{Broker, BrokerConfig, Exchange, LinkConfig, Lists};
 use celery::task::signature;
 use ledger::SharedLedger;
 use ledger::postgres::{PostgresConfig, PostgresLedger};
@@ -69,7 +69,8 @@ impl App {
         let catalog = Arc::new(Catalog::compile(config)?);
         let limits = signature::Limits { depth: config.limits.depth, tasks: config.limits.tasks };
         beat::seed::check(&config.schedules, limits)?;
-        let (broker, backend) = open_redis(config)?;
+        let (lists, backend) = open_redis(config)?;
+        let broker: Broker = Arc::new(lists.clone());
         let hub = Hub::default();
         let holder = format!("{}:{}", origin(), clock::random_id());
         let exporter = Exporter::new(&config.telemetry, &holder);
@@ -91,7 +92,7 @@ impl App {
         let canvases = Canvases::new(ledger.clone(), broker.clone(), hub.clone());
         let sweeper = Sweeper::new(
             ledger.clone(),
-            broker.clone(),
+            lists,
             backend.clone(),
             hub.clone(),
             relay_handle.clone(),
@@ -104,7 +105,7 @@ impl App {
         let (health, health_handle) = Health::new(ledger.clone(), broker.clone(), backend.clone());
         let removal = Removal::new(ledger.clone(), broker.clone());
         let expiry = Expiry::new(ledger.clone(), removal, hub.clone());
-        let exchanges = Exchanges::new(broker.clone(), tables(config));
+        let exchanges = Exchanges::new(broker.clone(), exchanges(config));
         let beat_handle = Nudge::default();
         let authority = Authority::new(ledger.clone());
         let (webhooks, webhooks_handle) =
@@ -168,10 +169,13 @@ impl App {
     }
 }
 
-fn tables(config: &Config) -> Vec<Table> {
-    let tables =
-        config.exchanges.iter().map(|exchange| Table { exchange: exchange.name.clone(), members: exchange.members() });
-    tables.filter(|table| !table.members.is_empty()).collect()
+fn exchanges(config: &Config) -> Vec<Exchange> {
+    let exchange = |one: &config::Exchange| Exchange {
+        name: one.name.clone(),
+        kind: one.kind,
+        bindings: one.bindings.iter().map(|to| (to.routing_key.clone(), to.queue.clone())).collect(),
+    };
+    config.exchanges.iter().map(exchange).collect()
 }
 
 /// Starts services when the ledger's schema is there, and not before.
@@ -271,14 +275,14 @@ pub async fn foreign_schedules(
 /// # Errors
 /// When the configuration cannot mean anything.
 pub fn worker(config: &Config, mut registry: Registry) -> anyhow::Result<taskgate_worker::Builder> {
-    let (broker, backend) = open_redis(config)?;
+    let (lists, backend) = open_redis(config)?;
     let catalog = Catalog::compile(config)?;
     commands::register(&catalog, &mut registry)?;
     let queues = match &config.worker.queues {
         Some(names) => taskgate_worker::queue_names(names)?,
         None => catalog.queues(),
     };
-    Ok(taskgate_worker::Builder::new(broker, backend)
+    Ok(taskgate_worker::Builder::new(lists, backend)
         .registry(registry)
         .queues(queues)
         .default_queue(config.broker.default_queue.clone())
@@ -294,9 +298,9 @@ pub fn worker(config: &Config, mut registry: Registry) -> anyhow::Result<taskgat
 ///
 /// # Errors
 /// When a URL is not understood, or a file of certificates cannot be read.
-pub fn open_redis(config: &Config) -> anyhow::Result<(Broker, Backend)> {
+pub fn open_redis(config: &Config) -> anyhow::Result<(Lists, Backend)> {
     let (broker, backend) = (&config.broker.redis, &config.backend.redis);
-    let broker = Broker::new(BrokerConfig { link: link(broker)?, key_prefix: broker.key_prefix.clone() })?;
+    let broker = Lists::new(BrokerConfig { link: link(broker)?, key_prefix: broker.key_prefix.clone() })?;
     let backend = Backend::new(BackendConfig { link: link(backend)?, key_prefix: backend.key_prefix.clone() })?;
     Ok((broker, backend))
 }

@@ -20,7 +20,8 @@ pub fn run(common: &Common) -> anyhow::Result<ExitCode> {
 
 async fn check(config: &Config) -> anyhow::Result<ExitCode> {
     let catalog = Catalog::compile(config)?;
-    let (broker, backend) = app::open_redis(config)?;
+    let (lists, backend) = app::open_redis(config)?;
+    let broker: broker::Broker = std::sync::Arc::new(lists);
     let stop = CancellationToken::new();
     let ledger = config.database.url.as_ref().map(|_| app::open_ledger(config, stop.clone())).transpose()?;
     let facts = Box::pin(Facts::gather(ledger.as_deref(), &broker, &backend)).await;

@@ -334,6 +334,7 @@ impl From<ControlError> for Problem {
 impl From<QueueError> for Problem {
     fn from(error: QueueError) -> Self {
         match error {
+            QueueError::Unable(_) => Self::new(&slugs::UNABLE).detail(error.to_string()),
             QueueError::Redis(error) => error.into(),
             QueueError::Ledger(error) => error.into(),
         }

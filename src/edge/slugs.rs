@@ -149,6 +149,9 @@ slugs! {
     INTERNAL = "internal", INTERNAL_SERVER_ERROR, "Something is broken here",
         "The gateway met a condition that its programmers excluded, or the ledger refused a statement. The log has the details under the request's id (`X-Request-Id`).",
         "Report it with the request's id. Repeating the request may help.";
+    UNABLE = "unable", NOT_IMPLEMENTED, "The broker of this deployment cannot do this",
+        "What was asked for needs something that only another broker has: `detail` says what.",
+        "Use what `detail` names instead, or change the broker.";
     BACKLOG_FULL = "backlog-full", SERVICE_UNAVAILABLE, "Too much waits for Redis",
         "Redis is away or slow, and the number of accepted tasks that wait for it has reached `limits.backlog`.",
         "Wait for the time in `Retry-After`; then look why Redis does not take messages.";

@@ -1,5 +1,5 @@
 //! Limits how often a token may call, over all replicas: the count is kept in Redis, and by each replica for itself while Redis
-//! does not answer.
+//! does not answer, or where the broker is another one.
 //!
 //! Invariants: nobody waits longer than [`PATIENCE`] for Redis, and after a failure nobody asks it for [`AWAY`]; what is
 //! remembered here is bounded. A request that is refused is not counted.
@@ -65,8 +65,10 @@ impl Throttle {
 
     /// Counts a request of the token.
     pub async fn take(&self, token: &str, quota: Quota) -> Verdict {
-        if !self.is_away() {
-            let asked = self.broker.take_one(token, quota.interval(), quota.window);
+        if let Some(lists) = self.broker.lists()
+            && !self.is_away()
+        {
+            let asked = lists.take_one(token, quota.interval(), quota.window);
             match tokio::time::timeout(PATIENCE, asked).await {
                 Ok(Ok((is_allowed, used))) => return Verdict::new(quota, is_allowed, used),
                 Ok(Err(error)) => self.note_away(&error.to_string()),

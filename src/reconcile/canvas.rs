@@ -158,6 +158,7 @@ impl Canvases {
     /// A step that was revoked before its turn travels in the message of the one before it. Workers were told to refuse it; should
     /// it be sent to a queue that nobody serves now, it is taken out before a worker comes that was not told yet.
     async fn remove_revoked(&self) -> Result<(), Error> {
+        let Some(lists) = self.broker.lists() else { return Ok(()) };
         let ids: Vec<TaskId> = self.ledger.open_revocations(PAGE).await?.into_iter().map(|one| one.task_id).collect();
         if ids.is_empty() {
             return Ok(());
@@ -170,7 +171,7 @@ impl Canvases {
         for step in steps.iter().filter(may_stand) {
             let Some(queue) = step.queue.as_deref() else { continue };
             // Redis may be away: the next pass looks again.
-            let Ok(removed) = self.broker.remove_task(queue, step.id.as_str()).await else { return Ok(()) };
+            let Ok(removed) = lists.remove_task(queue, step.id.as_str()).await else { return Ok(()) };
             if !removed.is_empty() {
                 counter!("taskgate_messages_removed_total", "reason" => "revoked").increment(removed.len() as u64);
                 info!(task.id = %step.id, "the message of the revoked step {} was removed from {queue}", step.id);
@@ -215,7 +216,8 @@ impl Canvases {
         queues.sort();
         queues.dedup();
         // Redis may be away: the next pass looks again.
-        let Ok(present) = self.broker.present(&queues).await else { return Vec::new() };
+        let Some(lists) = self.broker.lists() else { return Vec::new() };
+        let Ok(present) = lists.present(&queues).await else { return Vec::new() };
         let news = |task: &Task| {
             let errback = before.get(&task.no)?.iter().any(|step| step.kind == EdgeKind::LinkError);
             if present.contains(task.id.as_str()) {

@@ -1,4 +1,4 @@
-//! Keeps the bindings of the configuration in Redis, where workers and other producers look for them: at start, and again from
+//! Keeps the exchanges of the configuration in the broker, where workers and other producers look for them: at start, and again from
 //! time to time, because Redis may lose its data without anybody noticing.
 
 use std::time::Duration;
@@ -6,29 +6,21 @@ use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
-use broker::{Broker, Error};
-use celery::binding::Member;
+use broker::{Broker, Error, Exchange};
 use runtime::lifecycle::Backoff;
 
 /// Between declarations: one short command for each exchange.
 const PERIOD: Duration = Duration::from_secs(30);
 const PAUSE: Duration = Duration::from_secs(2);
 
-/// The bindings of one exchange.
-#[derive(Debug, Clone)]
-pub struct Table {
-    pub exchange: String,
-    pub members: Vec<Member>,
-}
-
 /// Declares.
 pub struct Exchanges {
     broker: Broker,
-    tables: Vec<Table>,
+    tables: Vec<Exchange>,
 }
 
 impl Exchanges {
-    pub fn new(broker: Broker, tables: Vec<Table>) -> Self {
+    pub fn new(broker: Broker, tables: Vec<Exchange>) -> Self {
         Self { broker, tables }
     }
 
@@ -63,7 +55,7 @@ impl Exchanges {
 
     async fn declare(&self) -> Result<(), Error> {
         for table in &self.tables {
-            self.broker.declare(&table.exchange, &table.members).await?;
+            self.broker.declare(table).await?;
         }
         Ok(())
     }

@@ -2,7 +2,7 @@
 //!
 //! The ledger keeps the published bytes, so exactly that message is removed. What is not byte for byte ours (put back by a worker,
 //! sent again by a retry, sent as a step of a canvas) is searched for. A message that is not in its list is with a worker, and
-//! nothing is promised about it.
+//! nothing is promised about it; nor is it where the broker has no lists.
 
 use super::relay;
 use broker::{Broker, Error};
@@ -34,7 +34,8 @@ impl Removal {
         if self.exactly(task, queue, 0).await? {
             return Ok(Some("its message was removed from the queue"));
         }
-        let removed = self.broker.remove_task(queue, task.id.as_str()).await?;
+        let Some(lists) = self.broker.lists() else { return Ok(None) };
+        let removed = lists.remove_task(queue, task.id.as_str()).await?;
         let redelivered = |payload: &[u8]| Envelope::decode(payload).is_ok_and(|one| one.properties.redelivered);
         if removed.is_empty() || removed.iter().any(|one| redelivered(&one.payload)) {
             return Ok(None);
@@ -65,10 +66,11 @@ impl Removal {
 
     /// The message in the `n`th of its queues.
     async fn exactly(&self, task: &Task, queue: &str, n: usize) -> Result<bool, Error> {
+        let Some(lists) = self.broker.lists() else { return Ok(false) };
         let Ok(Some(message)) = self.ledger.message(&task.id).await else { return Ok(false) };
         let Some(headers) = message.headers else { return Ok(false) };
         let tag = relay::copy_tag(&task.id.delivery_tag(task.delivery), n);
         let bytes = relay::envelope_bytes(task.id.as_str(), queue, task.priority.get(), &tag, &headers, &message.body);
-        self.broker.remove(queue, task.priority, &bytes).await
+        lists.remove(queue, task.priority, &bytes).await
     }
 }

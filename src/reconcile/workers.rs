@@ -203,7 +203,9 @@ impl WorkerRegistry {
         if let Err(error) = forgotten.await {
             debug!(error = %error, "old workers and revokes stay for now");
         }
-        if let Err(error) = self.broker.sweep_replies(now).await {
+        if let Some(lists) = self.broker.lists()
+            && let Err(error) = lists.sweep_replies(now).await
+        {
             debug!(error = %error, "abandoned reply bindings stay for now");
         }
     }

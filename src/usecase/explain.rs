@@ -157,9 +157,10 @@ impl Gateway {
 
     /// Messages that will be served before it.
     async fn place(&self, task: &Task, queue: &str) -> Option<i64> {
+        let lists = self.broker.lists()?;
         let mut skip = 0;
         while skip < COUNTED {
-            let page = self.broker.contents(queue, skip, PAGE).await.ok()?;
+            let page = lists.contents(queue, skip, PAGE).await.ok()?;
             if page.is_empty() {
                 return None;
             }

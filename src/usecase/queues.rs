@@ -16,6 +16,7 @@ use runtime::clock::{self, Time};
 
 use super::inspect::DEFAULT_PATIENCE;
 
+const NO_CONTENTS: &str = "the broker shows no single messages of its queues";
 /// Messages taken out at a time by a purge.
 const PURGED_AT_ONCE: usize = 200;
 
@@ -48,6 +49,9 @@ pub struct QueuedMessage {
 
 #[derive(Debug, thiserror::Error)]
 pub enum QueueError {
+    /// The broker of this deployment has no such thing.
+    #[error("{0}")]
+    Unable(&'static str),
     #[error("Redis cannot be reached")]
     Redis(#[from] broker::Error),
     #[error("the ledger failed")]
@@ -90,7 +94,8 @@ impl Gateway {
     /// was made.
     async fn oldest(&self, queue: &str) -> Result<Option<Time>, QueueError> {
         let mut oldest = None;
-        for head in self.broker.heads(queue).await? {
+        let Some(lists) = self.broker.lists() else { return Ok(None) };
+        for head in lists.heads(queue).await? {
             let Some(id) = task_id(&head.payload) else { continue };
             let known = self.ledger.task(&id).await?.map(|task| task.queued_at.unwrap_or(task.submitted_at));
             let Some(at) = known.or_else(|| made_at(id.as_str())) else { continue };
@@ -106,7 +111,8 @@ impl Gateway {
         skip: i64,
         limit: i64,
     ) -> Result<Vec<QueuedMessage>, QueueError> {
-        let page = self.broker.contents(queue.as_str(), skip, limit).await?;
+        let lists = self.broker.lists().ok_or(QueueError::Unable(NO_CONTENTS))?;
+        let page = lists.contents(queue.as_str(), skip, limit).await?;
         let message = |(position, standing): (i64, Standing)| QueuedMessage {
             position,
             priority_step: standing.step,
@@ -121,13 +127,14 @@ impl Gateway {
     /// # Cancel safety
     /// A dropped call leaves the rest of the queue as it is.
     pub async fn purge(&self, queue: &QueueName) -> Result<usize, QueueError> {
+        let lists = self.broker.lists().ok_or(QueueError::Unable(NO_CONTENTS))?;
         let depths = self.broker.depths(&[queue.to_string()]).await?;
         let waiting: i64 = depths.iter().flatten().sum();
         // What arrives during the purge stays.
         let waiting = usize::try_from(waiting).unwrap_or(0);
         let mut purged = 0;
         while purged < waiting {
-            let taken = self.broker.take_out(queue.as_str(), PURGED_AT_ONCE.min(waiting - purged)).await?;
+            let taken = lists.take_out(queue.as_str(), PURGED_AT_ONCE.min(waiting - purged)).await?;
             if taken.is_empty() {
                 break;
             }

@@ -10,6 +10,7 @@ use std::time::Duration;
 use tracing::info;
 
 use super::Gateway;
+use crate::live::direct::DIRECT_DEADLINE;
 use crate::reconcile::removal::Removal;
 use celery::commands::revoke_arguments;
 use celery::task::{Phase, TaskId};
@@ -135,8 +136,9 @@ impl Revoking<'_> {
 
     /// A push may be on its way. The delivery's marker decides: set by us first, nothing will ever push it.
     async fn accepted(&self, task: Task) -> Result<Revoked, RevokeError> {
+        let Some(lists) = self.gateway.broker.lists() else { return self.unmarked(task).await };
         let tag = task.id.delivery_tag(task.delivery);
-        let fresh = match self.gateway.broker.forbid(&tag, self.now).await {
+        let fresh = match lists.forbid(&tag, self.now).await {
             Ok(fresh) => fresh,
             Err(error) => {
                 self.remember(&task).await?;
@@ -152,6 +154,14 @@ impl Revoking<'_> {
         if fresh && task.phase.is_ours() {
             self.end(&task).await?;
             return Ok(prevented(&task, "it was not published yet, and its delivery is forbidden"));
+        }
+        self.published(task).await
+    }
+
+    /// Without markers a push that is on its way cannot be stopped. After its deadline there is none, and the outbox has the task.
+    async fn unmarked(&self, task: Task) -> Result<Revoked, RevokeError> {
+        if self.now.since(task.submitted_at) > DIRECT_DEADLINE {
+            return self.withdraw(task, "it waited in the ledger, and was never published").await;
         }
         self.published(task).await
     }

@@ -1,8 +1,12 @@
-//! Celery's broker and result backend. All keys and channels that kombu knows, each behind a plain method.
+//! Celery's broker behind a port, and the result backend beside it.
 //!
-//! [`redis`] is the broker, [`backend`] the result backend beside it.
+//! [`Port`] is what a use case may ask of any broker. What only one broker can is a capability that a use case asks for and does
+//! without: [`Port::lists`] are Redis's lists, in which single messages can be seen, removed for certain, marked and leased.
 
 pub mod backend;
+mod port;
 mod redis;
 
+pub use port::{Broker, Exchange, Kind, Port};
+pub use redis::Broker as Lists;
 pub use redis::*;

@@ -8,7 +8,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
-use broker::Broker;
+use broker::Lists;
 use runtime::lifecycle::Backoff;
 
 /// Acknowledgements under way. Producers wait beyond it: a worker far ahead of its Redis should not take more.
@@ -29,12 +29,12 @@ enum Item {
 
 pub(crate) struct Acknowledger {
     source: mpsc::Receiver<Item>,
-    broker: Broker,
+    broker: Lists,
     hard_stop: CancellationToken,
 }
 
 impl Acks {
-    pub fn new(broker: Broker, hard_stop: CancellationToken) -> (Self, Acknowledger) {
+    pub fn new(broker: Lists, hard_stop: CancellationToken) -> (Self, Acknowledger) {
         let (sink, source) = mpsc::channel(QUEUED);
         (Self { sink }, Acknowledger { source, broker, hard_stop })
     }

@@ -10,12 +10,12 @@ use super::registry::Registry;
 use super::service::Service;
 use super::settings::{Autoscale, Pool, Settings, UnknownTask, hostname};
 use broker::backend::{Backend, BackendConfig};
-use broker::{Broker, BrokerConfig, Error, LinkConfig, QueueOrder};
+use broker::{BrokerConfig, Error, LinkConfig, Lists, QueueOrder};
 use celery::task::{InvalidId, QueueName};
 
 /// A worker in the making. What is not said is as in Celery.
 pub struct Builder {
-    broker: Broker,
+    broker: Lists,
     backend: Backend,
     registry: Registry,
     settings: Settings,
@@ -46,10 +46,10 @@ impl Builder {
     pub fn connect(broker: &str, backend: &str) -> Result<Self, Error> {
         let broker = BrokerConfig { link: LinkConfig::new(broker), key_prefix: String::new() };
         let backend = BackendConfig { link: LinkConfig::new(backend), key_prefix: String::new() };
-        Ok(Self::new(Broker::new(broker)?, Backend::new(backend)?))
+        Ok(Self::new(Lists::new(broker)?, Backend::new(backend)?))
     }
 
-    pub fn new(broker: Broker, backend: Backend) -> Self {
+    pub fn new(broker: Lists, backend: Backend) -> Self {
         Self { broker, backend, registry: Registry::new(), settings: Settings::default() }
     }
 

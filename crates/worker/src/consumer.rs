@@ -13,7 +13,7 @@ use tracing::{info, warn};
 
 use super::dispatcher::Input;
 use super::request::Origin;
-use broker::{Broker, Consumer, Delivery, QueueOrder};
+use broker::{Consumer, Delivery, Lists, QueueOrder};
 use celery::task::QueueName;
 use runtime::clock;
 use runtime::lifecycle::Backoff;
@@ -83,7 +83,7 @@ pub(crate) struct Intake {
 
 impl Intake {
     pub fn new(
-        broker: &Broker,
+        broker: &Lists,
         order: QueueOrder,
         queues: watch::Receiver<Vec<QueueName>>,
         places: Arc<Places>,

@@ -10,7 +10,7 @@ use jiff::{SignedDuration, Timestamp};
 use tokio::sync::mpsc;
 use tracing::debug;
 
-use broker::{Broker, EVENT_EXCHANGE};
+use broker::{EVENT_EXCHANGE, Lists};
 use celery::event::{self, Event, Kind, TaskNews, WorkerNews, WorkerState};
 use celery::task::TaskId;
 use runtime::clock;
@@ -60,11 +60,11 @@ pub(crate) struct Events {
 /// The queued events, for the one task that publishes them.
 pub(crate) struct Outbox {
     source: mpsc::Receiver<Event>,
-    broker: Broker,
+    broker: Lists,
 }
 
 impl Events {
-    pub fn new(broker: Broker, hostname: &str, enabled: bool) -> (Self, Outbox) {
+    pub fn new(broker: Lists, hostname: &str, enabled: bool) -> (Self, Outbox) {
         let (sink, source) = mpsc::channel(QUEUED);
         let events = Self {
             sink,

@@ -21,7 +21,7 @@ use super::registry::Registry;
 use super::results::Results;
 use super::settings::Settings;
 use super::shared::{Shared, SharedRef};
-use broker::Broker;
+use broker::Lists;
 use broker::backend::Backend;
 use celery::event::{WorkerNews, WorkerState};
 use runtime::clock;
@@ -36,7 +36,7 @@ const FAREWELL: Duration = Duration::from_secs(1);
 const LONGEST_RESTORE: Duration = Duration::from_secs(100);
 
 pub(crate) struct Service {
-    broker: Broker,
+    broker: Lists,
     backend: Backend,
     registry: Registry,
     settings: Settings,
@@ -50,7 +50,7 @@ pub(crate) struct Node {
 }
 
 impl Service {
-    pub fn new(broker: Broker, backend: Backend, registry: Registry, settings: Settings) -> Self {
+    pub fn new(broker: Lists, backend: Backend, registry: Registry, settings: Settings) -> Self {
         Self { broker, backend, registry, settings }
     }
 

@@ -16,7 +16,7 @@ use super::events::Events;
 use super::results::Results;
 use super::settings::Settings;
 use broker::backend::{Backend, Stored, Unless};
-use broker::{Broker, Error, Return};
+use broker::{Error, Lists, Return};
 use runtime::lifecycle::Backoff;
 
 /// Between attempts, while Redis is away.
@@ -26,7 +26,7 @@ const REFUSALS: u32 = 8;
 
 pub(crate) struct Shared {
     pub settings: Settings,
-    pub broker: Broker,
+    pub broker: Lists,
     pub backend: Backend,
     pub events: Events,
     pub acks: Acks,

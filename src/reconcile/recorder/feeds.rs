@@ -84,7 +84,8 @@ impl Feeds {
         let (results_in, mut results) = mpsc::channel(256);
         let (events_in, mut events) = mpsc::channel(256);
         set.spawn(Watch::new(backend.clone(), results_in).run(token.clone()));
-        set.spawn(broker.clone().follow_events(events_in, token.clone()));
+        let (follower, follow_until) = (broker.clone(), token.clone());
+        set.spawn(async move { follower.follow_events(events_in, follow_until).await });
         let results_sink = sink.clone();
         set.spawn(async move {
             while let Some(heard) = results.recv().await {
@@ -108,7 +109,10 @@ impl Feeds {
                         return;
                     }
                 }
-                let marked = announced.marked(&broker).await;
+                let marked = match broker.lists() {
+                    Some(lists) => announced.marked(lists).await,
+                    None => Vec::new(),
+                };
                 if !marked.is_empty() && sink.send(Socket::Marked(marked)).await.is_err() {
                     return;
                 }

@@ -8,7 +8,7 @@ use jiff::Timestamp;
 use tokio::time::timeout;
 use tracing::debug;
 
-use broker::{Broker, Reservation};
+use broker::{Lists, Reservation};
 use celery::event::{Call, Event, Kind, TaskNews};
 use celery::task::TaskId;
 use ledger::change::ANNOUNCED;
@@ -38,12 +38,12 @@ impl Announced {
     }
 
     /// Looks the messages up. Those announcements whose messages have the mark, as if they had told it.
-    pub async fn marked(&self, broker: &Broker) -> Vec<Event> {
+    pub async fn marked(&self, lists: &Lists) -> Vec<Event> {
         if self.0.is_empty() {
             return Vec::new();
         }
         let tags: Vec<&str> = self.0.iter().map(|one| one.tag.as_str()).collect();
-        match timeout(PATIENCE, broker.redelivered(&tags)).await {
+        match timeout(PATIENCE, lists.redelivered(&tags)).await {
             Ok(Ok(marked)) => {
                 let is_marked = |one: &&Announcement| marked.iter().any(|reservation| one.is_of(reservation));
                 self.0.iter().filter(is_marked).map(Announcement::told_again).collect()

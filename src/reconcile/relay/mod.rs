@@ -196,7 +196,8 @@ impl Relay {
             return Ok(());
         }
         // Redis may be away: the next pass asks again.
-        let Ok(life) = self.pusher.broker.life(&clock::random_id().to_string()).await else { return Ok(()) };
+        let Some(lists) = self.pusher.broker.lists() else { return Ok(()) };
+        let Ok(life) = lists.life(&clock::random_id().to_string()).await else { return Ok(()) };
         self.life_seen = Some(Instant::now());
         self.pusher.attempts().see(life);
         for chunk in ids.chunks(BATCH) {

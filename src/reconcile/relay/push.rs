@@ -175,13 +175,14 @@ impl Pusher {
 
     /// Markers that stay because Redis does not answer cost a few bytes for an hour.
     pub async fn forget_old(&self) {
+        let Some(lists) = self.broker.lists() else { return };
         let mut markers = self.markers.lock().await;
         loop {
             let tags = markers.take_old(Instant::now());
             if tags.is_empty() {
                 break;
             }
-            if let Err(error) = self.broker.forget_markers(&tags).await {
+            if let Err(error) = lists.forget_markers(&tags).await {
                 info!(error = %error, "markers of {} deliveries stay until they are swept", tags.len());
                 break;
             }
@@ -190,7 +191,8 @@ impl Pusher {
 
     /// At shutdown: what a crash left behind long ago goes too.
     pub async fn forget_all(&self) {
-        let sweeping = self.broker.sweep_markers(clock::now(), MARKER_AGE, 100_000);
+        let Some(lists) = self.broker.lists() else { return };
+        let sweeping = lists.sweep_markers(clock::now(), MARKER_AGE, 100_000);
         let _ = tokio::time::timeout(Duration::from_secs(1), sweeping).await;
     }
 }

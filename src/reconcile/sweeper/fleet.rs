@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::Trouble;
 use super::verdict::Owner;
 use crate::reconcile::workers::is_online;
-use broker::{Broker, Replies, Request};
+use broker::{Lists, Replies, Request};
 use celery::task::json::{self, Fields};
 use ledger::change::is_unheard;
 use ledger::{SharedLedger, Task, Worker};
@@ -48,7 +48,7 @@ pub struct Fleet {
 
 impl Fleet {
     /// Reads the registry and asks every worker which of these tasks it has.
-    pub async fn ask(ledger: &SharedLedger, broker: &Broker, ids: &[&str]) -> Result<Self, Trouble> {
+    pub async fn ask(ledger: &SharedLedger, broker: &Lists, ids: &[&str]) -> Result<Self, Trouble> {
         let mut fleet = Self::read(ledger).await?;
         let chunks: Vec<&[&str]> = if ids.is_empty() { vec![&[]] } else { ids.chunks(CHUNK).collect() };
         let mut first = true;
@@ -76,7 +76,7 @@ impl Fleet {
 
     /// What `query_task` does not tell: messages with an ETA (before Celery 5.7), and names of tasks whose messages a worker may
     /// keep back for a rate limit, where nothing shows them.
-    pub async fn ask_for_unseen(&mut self, broker: &Broker) -> Result<(), Trouble> {
+    pub async fn ask_for_unseen(&mut self, broker: &Lists) -> Result<(), Trouble> {
         let scheduled = Request::to_all("scheduled", "{}");
         let registered = Request::to_all("registered", r#"{"taskinfoitems": ["rate_limit"]}"#);
         let (scheduled, registered) =
@@ -212,7 +212,7 @@ pub struct Patience {
     pub busy: Duration,
 }
 
-async fn ask_chunk(broker: &Broker, ids: &[&str]) -> Result<Replies, Trouble> {
+async fn ask_chunk(broker: &Lists, ids: &[&str]) -> Result<Replies, Trouble> {
     let arguments = serde_json::json!({"ids": ids}).to_string();
     Ok(broker.ask(&Request::to_all("query_task", &arguments), PATIENCE).await?)
 }

@@ -39,7 +39,7 @@ use self::redelivered::Orphans;
 use crate::config;
 use crate::live::direct;
 use crate::live::hub::Hub;
-use broker::Broker;
+use broker::Lists;
 use broker::backend::Backend;
 use ledger::SharedLedger;
 use runtime::clock;
@@ -56,7 +56,7 @@ const PAUSE: Duration = Duration::from_secs(2);
 /// The sweeper of one replica; idle unless it holds the lease.
 pub struct Sweeper {
     ledger: SharedLedger,
-    broker: Broker,
+    broker: Lists,
     backend: Backend,
     hub: Hub,
     relay: direct::Handle,
@@ -80,7 +80,7 @@ impl Sweeper {
     #[expect(clippy::too_many_arguments, reason = "called once, by the composition root")]
     pub fn new(
         ledger: SharedLedger,
-        broker: Broker,
+        broker: Lists,
         backend: Backend,
         hub: Hub,
         relay: direct::Handle,

@@ -28,7 +28,7 @@ const PAUSE: Duration = Duration::from_millis(200);
 
 impl Broker {
     /// Reads all worker events until `stop`, reconnecting for ever. While `sink` is full the socket is not read.
-    pub async fn follow_events(self, sink: mpsc::Sender<Feed>, stop: CancellationToken) {
+    pub async fn follow_events(&self, sink: mpsc::Sender<Feed>, stop: CancellationToken) {
         let mut was_up = true;
         while !stop.is_cancelled() && !sink.is_closed() {
             let outcome = tokio::select! {

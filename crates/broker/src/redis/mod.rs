@@ -11,6 +11,7 @@ mod fanout;
 mod keys;
 mod link;
 mod meter;
+mod port;
 mod publish;
 mod queues;
 mod redbeat;

@@ -1,0 +1,58 @@
+//! Redis behind the port. Each call is the adapter's own method of that name, where its details are told.
+
+use std::time::Duration;
+
+use async_trait::async_trait;
+use celery::binding::{ExchangeKind, Member};
+use runtime::clock::Time;
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+
+use super::{Broker, Depth, Error, Feed, Push, Pushed, Replies, Request};
+use crate::port::{Exchange, Kind, Port};
+
+#[async_trait]
+impl Port for Broker {
+    fn kind(&self) -> Kind {
+        Kind::Redis
+    }
+
+    async fn ping(&self) -> Result<(), Error> {
+        Self::ping(self).await
+    }
+
+    async fn publish(&self, batch: &[Push], deadline: Option<Time>) -> Result<Vec<Pushed>, Error> {
+        Self::publish(self, batch, deadline).await
+    }
+
+    /// A fanout has no table: its workers listen to a channel.
+    async fn declare(&self, exchange: &Exchange) -> Result<(), Error> {
+        if exchange.kind == ExchangeKind::Fanout {
+            return Ok(());
+        }
+        let member =
+            |(key, queue): &(String, _)| Member::bind(exchange.kind, key, celery::task::QueueName::as_str(queue));
+        let members: Vec<Member> = exchange.bindings.iter().map(member).collect();
+        Self::declare(self, &exchange.name, &members).await
+    }
+
+    async fn depths(&self, queues: &[String]) -> Result<Vec<Depth>, Error> {
+        Self::depths(self, queues).await
+    }
+
+    async fn tell(&self, request: &Request) -> Result<i64, Error> {
+        Self::tell(self, request).await
+    }
+
+    async fn ask(&self, request: &Request, patience: Duration) -> Result<Replies, Error> {
+        Self::ask(self, request, patience).await
+    }
+
+    async fn follow_events(&self, sink: mpsc::Sender<Feed>, stop: CancellationToken) {
+        Self::follow_events(self, sink, stop).await;
+    }
+
+    fn lists(&self) -> Option<&Self> {
+        Some(self)
+    }
+}
