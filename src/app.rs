@@ -1,6 +1,7 @@
 //! The composition root: builds the roles of one process from a configuration and concrete adapters.
 
 mod commands;
+mod ledger_url;
 
 use std::future::Future;
 use std::sync::Arc;
@@ -42,11 +43,11 @@ use broker::backend::{Backend, BackendConfig};
 use broker::{Broker, BrokerConfig, Exchange, LinkConfig, Lists};
 use celery::task::signature;
 use ledger::SharedLedger;
-use ledger::postgres::{PostgresConfig, PostgresLedger};
-use ledger::sqlite::{SqliteLedger, Synchronous};
 use runtime::clock;
 use runtime::lifecycle::{Backoff, OnExit, Tasks};
 use taskgate_worker::Registry;
+
+pub use ledger_url::{claim_file, claim_ledger, open_ledger};
 
 /// Between attempts to bring the schema up to date.
 const MIGRATION_PAUSE: Duration = Duration::from_secs(2);
@@ -236,20 +237,6 @@ async fn prepare(ledger: SharedLedger, migrate: bool, prepared: CancellationToke
     }
 }
 
-/// The ledger that the configuration names. Connects to nothing yet.
-///
-/// # Errors
-/// When there is no URL, or it is not understood.
-pub fn open_ledger(config: &Config, stop: CancellationToken) -> anyhow::Result<SharedLedger> {
-    let url = config.database.url.as_ref().context("database.url is not set")?.reveal();
-    if let Some(path) = url.strip_prefix("sqlite://").or_else(|| url.strip_prefix("sqlite:")) {
-        return Ok(Arc::new(SqliteLedger::open(path, Synchronous::Full)));
-    }
-    let mut postgres = PostgresConfig::new(url);
-    postgres.max_connections = config.database.max_connections;
-    Ok(Arc::new(PostgresLedger::connect(&postgres, stop)?))
-}
-
 /// The timetable of another beat, by the URL of what it is kept in. `prefix` is that of RedBeat's keys.
 ///
 /// # Errors
@@ -321,7 +308,5 @@ fn link(redis: &config::Redis) -> anyhow::Result<LinkConfig> {
 
 /// As Celery's clients call themselves.
 fn origin() -> String {
-    let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
-    let host = host.trim();
-    format!("gen{}@{}", std::process::id(), if host.is_empty() { "localhost" } else { host })
+    format!("gen{}@{}", std::process::id(), ledger_url::hostname())
 }

@@ -42,8 +42,8 @@ pub fn run(common: &Common, options: &Options) -> anyhow::Result<ExitCode> {
 async fn serve(config: Config) -> anyhow::Result<ExitCode> {
     let tasks = Tasks::default();
     let metrics = telemetry::metrics(&tasks);
-    let ledger = app::open_ledger(&config, tasks.stop_token())?;
     let listener = listen(&config).await?;
+    let ledger = app::claim_ledger(&config, tasks.stop_token())?;
     if config.auth == Auth::Token {
         somebody_may_call(&config, &ledger).await?;
     }

@@ -10,7 +10,6 @@ pub mod samples;
 use std::io::IsTerminal;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
@@ -18,7 +17,7 @@ use tracing::info;
 
 use crate::config::{Config, RawSchedule, Role, Secret};
 use ledger::SharedLedger;
-use ledger::sqlite::{SqliteLedger, Synchronous};
+use ledger::sqlite::Synchronous;
 use runtime::lifecycle::{OnExit, Tasks};
 
 /// The catalog that dev starts with when no configuration file is given.
@@ -57,12 +56,12 @@ impl Dev {
     /// The ledger that was named, or a file in the data directory.
     ///
     /// # Errors
-    /// When the named one is not understood.
+    /// When the named one is not understood, or another gateway has the file.
     pub fn ledger(&self, tasks: &Tasks) -> anyhow::Result<SharedLedger> {
         if self.config.database.url.is_some() {
-            return crate::app::open_ledger(&self.config, tasks.stop_token());
+            return crate::app::claim_ledger(&self.config, tasks.stop_token());
         }
-        Ok(Arc::new(SqliteLedger::open(self.data.join("ledger.db"), Synchronous::Normal)))
+        crate::app::claim_file(self.data.join("ledger.db"), Synchronous::Normal, &self.config)
     }
 
     /// Stops the built-in server. Called when everything else has stopped.

@@ -31,7 +31,7 @@ async fn runs_real_tasks(database: &str) {
     );
     let config = Config::parse(Role::Serve, &config).expect("a configuration");
     let tasks = Tasks::default();
-    let ledger = app::open_ledger(&config, tasks.stop_token()).expect("a ledger");
+    let ledger = app::claim_ledger(&config, tasks.stop_token()).expect("a ledger");
     let app = App::build(&config, ledger, tasks.clone()).expect("an app");
 
     let sum = run(&app, r#"{"task": "demo.add", "args": [2, 123456789012345678901234567890]}"#).await;

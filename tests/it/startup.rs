@@ -121,6 +121,24 @@ async fn one_process_may_serve_on_sqlite() {
     assert_eq!(http.get(&format!("/result/{id}")).await.expect(200)["result"], 3);
 }
 
+#[tokio::test]
+async fn a_second_gateway_on_a_sqlite_file_is_refused_and_told_who_has_it() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let database = format!("sqlite://{}", folder.path().join("ledger.db").display());
+    let mut first = Gateway::serve(&database, &nobody(), &nobody(), "");
+    let mut second = Gateway::launch(&database, &nobody(), &nobody(), "");
+    assert!(second.wait(Duration::from_secs(10)).is_some_and(|code| code != 0));
+    let log = second.log();
+    for word in ["ledger.db", &format!("process {}", first.id()), &format!("127.0.0.1:{}", first.port), "PostgreSQL"] {
+        assert!(log.contains(word), "the refusal should name {word}:\n{log}");
+    }
+    let beside = run(&["token", "create", "--name", "t", "--scope", "read"], &[("DATABASE_URL", &database)]);
+    assert!(beside.status.success(), "{}", String::from_utf8_lossy(&beside.stderr));
+    first.kill();
+    second.restart();
+    second.http().post("/v1/tasks", &json!({"task": "demo.add"})).await.expect(202);
+}
+
 #[test]
 fn healthcheck_tells_by_its_exit_code() {
     let redis = Redis::start(RedisOptions::default());

@@ -3,6 +3,7 @@
 //! There are no other replicas, so `changes()` never fires. Statements are constants (a test prepares every one of them); only lists are put together
 //! from constant pieces with bound values.
 
+mod claim;
 mod control;
 pub mod django;
 mod events;
@@ -43,6 +44,7 @@ use super::{
 use celery::task::{GroupId, Phase, QueueName, TaskId};
 use runtime::clock::Time;
 
+pub use claim::ClaimError;
 use pool::Pools;
 pub use pool::Synchronous;
 pub(crate) use pool::is_transient_code;
@@ -54,16 +56,36 @@ pub struct SqliteLedger {
     /// Held for a pass over the outbox, and for a withdrawal.
     carrying: tokio::sync::Mutex<()>,
     changed: broadcast::Sender<Changed>,
+    /// A gateway's; commands have none.
+    _claim: Option<claim::Claim>,
 }
 
 impl SqliteLedger {
+    /// As [`SqliteLedger::open`], for a gateway: nobody else may be one on this file until this is dropped. `holder` is shown to
+    /// whoever tries.
+    ///
+    /// # Errors
+    /// When another gateway has the file, or its folder cannot be written.
+    ///
+    /// # Panics
+    /// Outside of a tokio runtime.
+    pub fn claim(path: impl AsRef<Path>, synchronous: Synchronous, holder: &str) -> Result<Self, ClaimError> {
+        let claim = claim::take(path.as_ref(), holder)?;
+        Ok(Self { _claim: Some(claim), ..Self::open(path, synchronous) })
+    }
+
     /// Opens the file at the first call, and makes it when it is not there.
     ///
     /// # Panics
     /// Outside of a tokio runtime.
     pub fn open(path: impl AsRef<Path>, synchronous: Synchronous) -> Self {
         let (changed, _) = broadcast::channel(1);
-        Self { pools: pool::open(path.as_ref(), synchronous), carrying: tokio::sync::Mutex::new(()), changed }
+        Self {
+            pools: pool::open(path.as_ref(), synchronous),
+            carrying: tokio::sync::Mutex::new(()),
+            changed,
+            _claim: None,
+        }
     }
 }
 

@@ -1,0 +1,66 @@
+//! From `database.url` to a ledger: opened by a command beside a gateway, or claimed by a gateway.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use anyhow::Context;
+use tokio_util::sync::CancellationToken;
+
+use crate::config::Config;
+use ledger::SharedLedger;
+use ledger::postgres::{PostgresConfig, PostgresLedger};
+use ledger::sqlite::{SqliteLedger, Synchronous};
+use runtime::clock;
+
+/// The ledger that the configuration names, for a command that works beside a gateway. Connects to nothing yet.
+///
+/// # Errors
+/// When there is no URL, or it is not understood.
+pub fn open_ledger(config: &Config, stop: CancellationToken) -> anyhow::Result<SharedLedger> {
+    match sqlite_path(ledger_url(config)?) {
+        Some(path) => Ok(Arc::new(SqliteLedger::open(path, Synchronous::Full))),
+        None => open_postgres(config, stop),
+    }
+}
+
+/// The ledger that the configuration names, for a gateway. Connects to nothing yet.
+///
+/// # Errors
+/// As [`open_ledger`]; and when another gateway has the SQLite file.
+pub fn claim_ledger(config: &Config, stop: CancellationToken) -> anyhow::Result<SharedLedger> {
+    match sqlite_path(ledger_url(config)?) {
+        Some(path) => claim_file(path, Synchronous::Full, config),
+        None => open_postgres(config, stop),
+    }
+}
+
+/// A SQLite file as a gateway's ledger.
+///
+/// # Errors
+/// When another gateway has it.
+pub fn claim_file(path: impl AsRef<Path>, synchronous: Synchronous, config: &Config) -> anyhow::Result<SharedLedger> {
+    let (pid, host, listen) = (std::process::id(), hostname(), config.http.listen);
+    let holder = format!("process {pid} on {host}, listening on {listen}, since {}", clock::now().rfc3339());
+    Ok(Arc::new(SqliteLedger::claim(path, synchronous, &holder)?))
+}
+
+fn ledger_url(config: &Config) -> anyhow::Result<&str> {
+    Ok(config.database.url.as_ref().context("database.url is not set")?.reveal())
+}
+
+fn sqlite_path(url: &str) -> Option<&str> {
+    url.strip_prefix("sqlite://").or_else(|| url.strip_prefix("sqlite:"))
+}
+
+fn open_postgres(config: &Config, stop: CancellationToken) -> anyhow::Result<SharedLedger> {
+    let mut postgres = PostgresConfig::new(ledger_url(config)?);
+    postgres.max_connections = config.database.max_connections;
+    Ok(Arc::new(PostgresLedger::connect(&postgres, stop)?))
+}
+
+/// This machine's name.
+pub(super) fn hostname() -> String {
+    let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+    let host = host.trim();
+    if host.is_empty() { "localhost".to_owned() } else { host.to_owned() }
+}
