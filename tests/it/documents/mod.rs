@@ -1,5 +1,6 @@
 //! Documents that are true: their links lead somewhere, the files that they name exist, and lists are complete.
 
+mod book;
 mod links;
 mod lists;
 mod reference;
