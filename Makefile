@@ -69,6 +69,6 @@ openapi:
 	cargo run --locked --quiet -- openapi > openapi/openapi.json.new
 	mv openapi/openapi.json.new openapi/openapi.json
 
-# docs/reference: every key, metric and problem, from the code. The tests refuse a stale page.
+# What documents repeat of the code: every key, metric and problem, and the index of decisions. The tests refuse a stale page.
 reference:
-	TASKGATE_WRITE_REFERENCE=1 cargo test --locked --workspace --test it -- documents::reference
+	.ci/reference.py
