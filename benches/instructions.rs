@@ -89,7 +89,7 @@ async fn through_the_gateway(path: &str, count: u32) {
     let tasks = Tasks::default();
     let ledger = SqliteLedger::open(folder.path().join("ledger.db"), Synchronous::Normal);
     let app = App::build(&config, Arc::new(ledger), tasks.clone()).expect("an application");
-    let router = router(Edge::new(&config, app.gateway.clone(), app.catalog.clone(), tasks, None, app.traces.clone()));
+    let router = router(Edge::new(&config, app.behind.clone(), tasks, None));
     while send(&router, "GET", "/readyz", "").await.0 != StatusCode::OK {
         tokio::task::yield_now().await;
     }

@@ -14,6 +14,7 @@ use tracing::{info, warn};
 
 use crate::catalog::Catalog;
 use crate::config::{self, Config};
+use crate::edge::Behind;
 use crate::guard::throttle::Throttle;
 use crate::guard::tokens::Authority;
 use crate::live::commit::Committer;
@@ -38,7 +39,7 @@ use crate::tell::incidents::Lookout;
 use crate::tell::stats::Folder;
 use crate::tell::traces::{Courier, Exporter, Historian, Traces};
 use crate::tell::webhooks::Webhooks;
-use crate::usecase::{Gateway, Nudge, Parts, Watcher};
+use crate::usecase::{Gateway, Nudge, SharedGateway, Watcher};
 use broker::backend::{Backend, BackendConfig};
 use broker::{Broker, BrokerConfig, Exchange, LinkConfig, Lists};
 use celery::task::signature;
@@ -54,11 +55,10 @@ const MIGRATION_PAUSE: Duration = Duration::from_secs(2);
 
 /// The gateway with everything that works for it.
 pub struct App {
-    pub gateway: Gateway,
+    pub gateway: SharedGateway,
     pub tasks: Tasks,
-    pub catalog: Arc<Catalog>,
-    /// Where spans of requests go.
-    pub traces: Traces,
+    /// What an edge in front of it is given.
+    pub behind: Behind,
 }
 
 impl App {
@@ -111,21 +111,18 @@ impl App {
         let authority = Authority::new(ledger.clone());
         let (webhooks, webhooks_handle) =
             Webhooks::new(ledger.clone(), hub.clone(), Arc::clone(&catalog), config.webhooks.clone());
-        let gateway = Gateway::new(Parts {
-            authority: authority.clone(),
-            throttle: Throttle::new(broker.clone()),
+        let throttle = Throttle::new(broker.clone());
+        let gateway = Arc::new(Gateway {
             watcher: Watcher::new(ledger.clone(), hub.clone()),
             ledger: ledger.clone(),
             broker,
-            backend,
             catalog: Arc::clone(&catalog),
             hub: hub.clone(),
             commit,
             relay: relay_handle,
             reads,
             recorder: recorder_handle,
-            health: health_handle,
-            incidents,
+            health: health_handle.clone(),
             pauses: pauses.clone(),
             beat: beat_handle.clone(),
             expander: Nudge::default(),
@@ -148,6 +145,7 @@ impl App {
         starter.service("expiry", move |stop| expiry.run(stop));
         starter.service("workers", move |stop| registry.run(stop));
         if config.auth == config::Auth::Token {
+            let authority = authority.clone();
             starter.service("tokens", move |stop| authority.run(stop));
         }
         let paused = ledger.clone();
@@ -166,7 +164,9 @@ impl App {
         starter.service("stats", move |stop| folder.run(stop));
         let traces = starter.trace(exporter, &ledger, holder, config.telemetry.sample);
         starter.service("news", move |stop| news::run(ledger, hub, stop));
-        Ok(Self { gateway, tasks, catalog, traces })
+        let behind =
+            Behind { gateway: gateway.clone(), authority, throttle, health: health_handle, incidents, catalog, traces };
+        Ok(Self { gateway, tasks, behind })
     }
 }
 

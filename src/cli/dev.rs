@@ -58,7 +58,7 @@ async fn dev(config: Config, options: &Options) -> anyhow::Result<ExitCode> {
     let app = App::build(&dev.config, dev.ledger(&tasks)?, tasks.clone())?;
     spawn_worker(&dev, samples(address, dev.data(), options), &tasks)?;
     dev.announce(address);
-    let edge = Edge::new(&dev.config, app.gateway, app.catalog, tasks.clone(), metrics, app.traces);
+    let edge = Edge::new(&dev.config, app.behind, tasks.clone(), metrics);
     let router = edge::router(edge).merge(crate::dev::sample_site::router());
     let ended = serve_until_stopped(&dev.config, router, listener, &tasks).await;
     dev.stop().await;

@@ -48,7 +48,7 @@ async fn serve(config: Config) -> anyhow::Result<ExitCode> {
         somebody_may_call(&config, &ledger).await?;
     }
     let app = App::build(&config, ledger, tasks)?;
-    let edge = Edge::new(&config, app.gateway, app.catalog, app.tasks.clone(), metrics, app.traces);
+    let edge = Edge::new(&config, app.behind, app.tasks.clone(), metrics);
     serve_until_stopped(&config, edge::router(edge), listener, &app.tasks).await
 }
 

@@ -33,4 +33,4 @@ pub use axum::Router;
 pub(crate) use decoders::{checked_json, read_cursors, read_queries};
 pub use router::router;
 pub use server::{Server, serve};
-pub use state::Edge;
+pub use state::{Behind, Edge};

@@ -12,8 +12,12 @@ use super::middleware::meters::Meters;
 use super::sse::TokenStreams;
 use crate::catalog::Catalog;
 use crate::config::{self, Auth, Config};
+use crate::guard::throttle::Throttle;
+use crate::guard::tokens::Authority;
+use crate::tell::health;
+use crate::tell::incidents::Incidents;
 use crate::tell::traces::Traces;
-use crate::usecase::Gateway;
+use crate::usecase::SharedGateway;
 use runtime::lifecycle::Tasks;
 
 /// The edge's settings and the use cases behind it.
@@ -21,7 +25,11 @@ use runtime::lifecycle::Tasks;
 pub struct Edge(Arc<Inner>);
 
 pub struct Inner {
-    pub gateway: Gateway,
+    pub gateway: SharedGateway,
+    pub authority: Authority,
+    pub throttle: Throttle,
+    pub health: health::Handle,
+    pub incidents: Incidents,
     pub catalog: Arc<Catalog>,
     pub http: config::Http,
     pub limits: config::Limits,
@@ -43,19 +51,30 @@ pub struct Inner {
     pub stop: CancellationToken,
 }
 
+/// What stands behind the edge, as the composition root built it.
+#[derive(Clone)]
+pub struct Behind {
+    pub gateway: SharedGateway,
+    pub authority: Authority,
+    pub throttle: Throttle,
+    pub health: health::Handle,
+    pub incidents: Incidents,
+    pub catalog: Arc<Catalog>,
+    /// Where spans of requests go.
+    pub traces: Traces,
+}
+
 impl Edge {
-    pub fn new(
-        config: &Config,
-        gateway: Gateway,
-        catalog: Arc<Catalog>,
-        tasks: Tasks,
-        metrics: Option<PrometheusHandle>,
-        traces: Traces,
-    ) -> Self {
+    pub fn new(config: &Config, behind: Behind, tasks: Tasks, metrics: Option<PrometheusHandle>) -> Self {
+        let Behind { gateway, authority, throttle, health, incidents, catalog, traces } = behind;
         super::base::set(&config.http.base_path);
         let openapi = Bytes::from(super::openapi::running(&catalog, config.auth));
         Self(Arc::new(Inner {
             gateway,
+            authority,
+            throttle,
+            health,
+            incidents,
             openapi,
             access: Access::new(&catalog),
             catalog,

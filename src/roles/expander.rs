@@ -11,7 +11,7 @@ use tracing::{error, info, warn};
 
 use crate::catalog::Damaged;
 use crate::live::commit::outgoing;
-use crate::usecase::Gateway;
+use crate::usecase::SharedGateway;
 use crate::usecase::fan_out::{Kept, tasks};
 use crate::usecase::submit::{SubmitRequest, timestamp, trace_headers};
 use celery::plan::{self, Context, Piece};
@@ -34,7 +34,7 @@ const PAUSE: Duration = Duration::from_secs(2);
 
 /// Writes out what is accepted.
 pub struct Expander {
-    gateway: Gateway,
+    gateway: SharedGateway,
     holder: String,
     /// The last one worked on, parsed.
     current: Option<(i64, Kept)>,
@@ -52,7 +52,7 @@ enum Trouble {
 }
 
 impl Expander {
-    pub fn new(gateway: Gateway, holder: String) -> Self {
+    pub fn new(gateway: SharedGateway, holder: String) -> Self {
         Self { gateway, holder, current: None }
     }
 

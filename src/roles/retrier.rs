@@ -14,7 +14,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
-use crate::usecase::Gateway;
+use crate::usecase::SharedGateway;
 use crate::usecase::retry::RetryError;
 use crate::usecase::retry_policy::is_ours;
 use crate::usecase::submit::SubmitError;
@@ -34,11 +34,11 @@ const PAUSE: Duration = Duration::from_secs(2);
 
 /// Follows failures with new tasks.
 pub struct Retrier {
-    gateway: Gateway,
+    gateway: SharedGateway,
 }
 
 impl Retrier {
-    pub fn new(gateway: Gateway) -> Self {
+    pub fn new(gateway: SharedGateway) -> Self {
         Self { gateway }
     }
 

@@ -5,8 +5,10 @@ pub mod batch;
 pub mod dead_letters;
 pub mod explain;
 pub mod fan_out;
+pub mod feed;
 pub mod inspect;
 mod limits;
+pub mod lists;
 mod nudge;
 pub mod queues;
 pub mod read;
@@ -26,69 +28,54 @@ use std::time::Duration;
 
 use crate::catalog::Catalog;
 use crate::config;
-use crate::guard::throttle::Throttle;
-use crate::guard::tokens::Authority;
 use crate::live::hub::Hub;
 use crate::live::pauses::Pauses;
 use crate::live::{commit, direct, reads};
 use crate::reconcile::recorder;
 use crate::tell::health;
-use crate::tell::incidents::Incidents;
 use crate::tell::webhooks as hooks;
 use broker::Broker;
-use broker::backend::Backend;
 use celery::task::signature;
 use ledger::SharedLedger;
 
 pub use nudge::Nudge;
 pub use watch::Watcher;
 
-/// All use cases behind one cheap handle.
-#[derive(Clone)]
-pub struct Gateway(Arc<Parts>);
-
-/// What the use cases work with.
-pub struct Parts {
-    pub authority: Authority,
-    pub throttle: Throttle,
-    pub ledger: SharedLedger,
-    pub broker: Broker,
-    pub backend: Backend,
-    pub catalog: Arc<Catalog>,
-    pub hub: Hub,
-    pub watcher: Watcher,
-    pub commit: commit::Handle,
-    pub relay: direct::Handle,
-    pub reads: reads::Handle,
-    pub recorder: recorder::Handle,
-    pub health: health::Handle,
-    pub incidents: Incidents,
-    pub pauses: Pauses,
-    pub beat: Nudge,
-    pub expander: Nudge,
-    pub limits: config::Limits,
+/// What all use cases share. Handlers call its methods; only use cases and the roles that submit by themselves know the parts.
+pub struct Gateway {
+    pub(crate) ledger: SharedLedger,
+    pub(crate) broker: Broker,
+    pub(crate) catalog: Arc<Catalog>,
+    pub(crate) hub: Hub,
+    pub(crate) watcher: Watcher,
+    pub(crate) commit: commit::Handle,
+    pub(crate) relay: direct::Handle,
+    pub(crate) reads: reads::Handle,
+    pub(crate) recorder: recorder::Handle,
+    pub(crate) health: health::Handle,
+    pub(crate) pauses: Pauses,
+    pub(crate) beat: Nudge,
+    pub(crate) expander: Nudge,
+    pub(crate) limits: config::Limits,
     /// How long an answer is kept for repetitions of its request.
-    pub keep_idempotency: Duration,
-    pub webhooks: hooks::Handle,
-    pub hooks: config::Webhooks,
+    pub(crate) keep_idempotency: Duration,
+    pub(crate) webhooks: hooks::Handle,
+    pub(crate) hooks: config::Webhooks,
     /// `origin` of the messages: `gen<pid>@<host>` by Celery's custom.
-    pub origin: String,
+    pub(crate) origin: String,
 }
 
+/// Cheap to clone.
+pub type SharedGateway = Arc<Gateway>;
+
 impl Gateway {
-    pub fn new(parts: Parts) -> Self {
-        Self(Arc::new(parts))
+    /// Follows tasks and groups, and waits for their ends.
+    pub fn watcher(&self) -> &Watcher {
+        &self.watcher
     }
 
     /// How large a canvas may be.
     pub fn signature_limits(&self) -> signature::Limits {
         signature::Limits { depth: self.limits.depth, tasks: self.limits.tasks }
-    }
-}
-
-impl std::ops::Deref for Gateway {
-    type Target = Parts;
-    fn deref(&self) -> &Parts {
-        &self.0
     }
 }

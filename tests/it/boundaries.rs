@@ -36,6 +36,11 @@ struct Rule {
 
 const RULES: &[Rule] = &[
     Rule { what: "axum", pattern: r"\baxum\b", places: &["src/edge/", "src/dev/"] },
+    Rule {
+        what: "the ledger or the hub behind a use case",
+        pattern: r"\bgateway\s*\.(?:ledger|hub|reads|broker|backend|commit|relay)\b",
+        places: &["src/usecase/", "src/roles/"],
+    },
     Rule { what: "StatusCode", pattern: r"\bStatusCode\b", places: &["src/edge/"] },
     Rule { what: "OpenAPI", pattern: r"\butoipa\w*\b", places: &["src/edge/"] },
     Rule {

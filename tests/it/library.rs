@@ -18,7 +18,7 @@ async fn run(app: &App, text: &str) -> ledger::Task {
     let submission = Submission::parse(text, Limits::default()).expect("a signature");
     let submitted = app.gateway.submit(SubmitRequest::new(submission)).await.expect("accepted");
     let id: TaskId = submitted.task_id.expect("one task");
-    app.gateway.watcher.wait(&id, PATIENCE).await.expect("ledger").expect("known")
+    app.gateway.watcher().wait(&id, PATIENCE).await.expect("ledger").expect("known")
 }
 
 async fn runs_real_tasks(database: &str) {
@@ -49,7 +49,7 @@ async fn runs_real_tasks(database: &str) {
     let late = run(&app, r#"{"task": "demo.add", "args": [1, 1], "countdown": 0.3}"#).await;
     // A quick worker is heard before its message's publication is written down.
     let queued_at = crate::harness::eventually("its publication is written down", async || {
-        app.gateway.ledger.task(&late.id).await.expect("ledger").expect("known").queued_at
+        app.gateway.task(&late.id).await.expect("ledger").expect("known").queued_at
     })
     .await;
     let held = queued_at.since(late.submitted_at);
@@ -57,7 +57,7 @@ async fn runs_real_tasks(database: &str) {
 
     let failed = run(&app, r#"{"task": "demo.fail", "args": ["ValueError", "boom"]}"#).await;
     assert_eq!(failed.failure.expect("a failure").message, "boom");
-    let events = app.gateway.ledger.events(&failed.id, 0, 100).await.expect("events");
+    let events = app.gateway.events(&failed.id, 0).await.expect("events");
     let seqs: Vec<i64> = events.iter().map(|event| event.seq).collect();
     assert_eq!(seqs, (1..=failed.seq).collect::<Vec<_>>(), "no gap: {events:?}");
     tasks.shut_down(Duration::from_secs(5)).await;

@@ -31,8 +31,8 @@ pub async fn identify(edge: &Edge, request: &mut Request) -> Result<Identity, Pr
         return Ok(Identity::anybody());
     }
     let identity = match (bearer(request.headers())?, ticket) {
-        (Some(token), _) => edge.gateway.authority.holder(token).await?,
-        (None, Some(ticket)) => edge.gateway.authority.bearer(&ticket).await?,
+        (Some(token), _) => edge.authority.holder(token).await?,
+        (None, Some(ticket)) => edge.authority.bearer(&ticket).await?,
         (None, None) => {
             return Err(Problem::new(&slugs::UNAUTHORIZED).detail("the request has no bearer token"));
         }

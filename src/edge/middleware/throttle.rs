@@ -14,7 +14,7 @@ static LEFT: HeaderName = HeaderName::from_static("ratelimit");
 /// Counts a request; `None` for who has no limit.
 pub async fn count(edge: &Edge, identity: &Identity) -> Option<Verdict> {
     let quota = identity.quota().or(edge.limits.requests)?;
-    Some(edge.gateway.throttle.take(identity.id()?, quota).await)
+    Some(edge.throttle.take(identity.id()?, quota).await)
 }
 
 /// 429, when the request was one too many.

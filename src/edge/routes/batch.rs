@@ -139,7 +139,7 @@ impl Call {
         let mut verdicts = Verdicts::default();
         let mut chunk = lines.chunk().await?;
         while !chunk.is_empty() {
-            self.edge.gateway.relay.room().await;
+            self.edge.gateway.room().await;
             let (found, next) = tokio::join!(self.submit(chunk, verdicts.next), lines.chunk());
             verdicts.add(found).await?;
             chunk = next?;
@@ -205,7 +205,7 @@ impl Call {
                 Err(problem) => wrong.extend(places(index, &problem)),
             }
         }
-        let most = self.edge.gateway.limits.tasks;
+        let most = self.edge.limits.tasks;
         if tasks > most {
             wrong.push(Place {
                 pointer: String::new(),

@@ -44,8 +44,7 @@ pub async fn list_dead_letters(
     OriginalUri(uri): OriginalUri,
 ) -> Result<Response, Problem> {
     let (filter, page) = list_query(&uri)?;
-    let filter = Filter { dead_letters: true, ..caller.narrow(filter) };
-    let (tasks, next) = edge.gateway.ledger.tasks(&filter, &page).await?;
+    let (tasks, next) = edge.gateway.dead_letters(caller.narrow(filter), &page).await?;
     let next = next.map(cursor::write);
     let link = next.as_ref().and_then(|next| HeaderValue::from_str(&next_link(&uri, next)).ok());
     let view = TaskListView { tasks: tasks.iter().map(SummaryView::of).collect(), next };

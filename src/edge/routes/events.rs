@@ -18,13 +18,8 @@ use crate::edge::state::Edge;
 use crate::edge::view::{EventView, GroupEventView, GroupView, Mask, ResultView, SnapshotView};
 use crate::usecase::read::Found;
 use crate::usecase::watch::{Watched, WatchedGroup};
-use celery::task::{GroupId, TaskId};
+use celery::task::GroupId;
 use ledger::{Group, Task};
-
-/// Events read from the ledger at a time.
-const PAGE: i64 = 500;
-/// A document of more events than this is a stream's business.
-const MAX_LISTED: usize = 10_000;
 
 /// Events as one document.
 #[derive(Debug, Serialize, ToSchema)]
@@ -87,7 +82,9 @@ async fn task_stream(edge: &Edge, caller: &Caller, task: &Task, after: Option<i6
         return Ok(sse::over());
     }
     let place = sse::admit(edge, caller)?;
-    let Some(watch) = edge.gateway.watcher.task(&task.id, after).await? else { return Err(unknown(task.id.as_str())) };
+    let Some(watch) = edge.gateway.watcher().task(&task.id, after).await? else {
+        return Err(unknown(task.id.as_str()));
+    };
     let frames = task_frames(watch, task.options.redact.clone());
     Ok(sse::answer(edge, caller, place, frames))
 }
@@ -112,7 +109,7 @@ async fn group_stream(edge: &Edge, caller: &Caller, group: &Group, after: Option
     }
     let place = sse::admit(edge, caller)?;
     let id = group.id.clone();
-    let Some(watch) = edge.gateway.watcher.group(&id, after).await? else { return Err(unknown(id.as_str())) };
+    let Some(watch) = edge.gateway.watcher().group(&id, after).await? else { return Err(unknown(id.as_str())) };
     Ok(sse::answer(edge, caller, place, group_frames(watch, id)))
 }
 
@@ -130,26 +127,13 @@ fn group_frames(watch: impl Stream<Item = WatchedGroup>, id: GroupId) -> impl St
 }
 
 async fn listed(edge: &Edge, task: &Task, after: i64) -> Result<Response, Problem> {
-    let events = all_events(edge, &task.id, after).await?;
+    let events = edge.gateway.events(&task.id, after).await?;
     let mask = Mask::new(&task.options.redact);
     let listed = events.iter().map(|event| {
         let data = EventView::of(event, mask);
         Listed { event: if event.seq < task.seq && data.phase.is_final() { "state" } else { data.kind() }, data }
     });
     Ok(json_response(StatusCode::OK, text(&EventList { events: listed.collect() })))
-}
-
-async fn all_events(edge: &Edge, id: &TaskId, mut after: i64) -> Result<Vec<ledger::Event>, Problem> {
-    let mut events = Vec::new();
-    loop {
-        let page = edge.gateway.ledger.events(id, after, PAGE).await?;
-        let Some(last) = page.last() else { return Ok(events) };
-        after = last.seq;
-        events.extend(page);
-        if events.len() >= MAX_LISTED {
-            return Ok(events);
-        }
-    }
 }
 
 /// The fields that the catalog masks for tasks of this name.

@@ -1,12 +1,10 @@
 //! `GET /v1/events`: everything that happens, in the order of the ledger's feed.
 
-use std::time::Duration;
+use std::sync::Arc;
 
-use async_stream::stream;
-use axum::body::Bytes;
 use axum::extract::{OriginalUri, State};
 use axum::response::Response;
-use futures_util::Stream;
+use futures_util::StreamExt;
 
 use super::events::redacted;
 use crate::edge::extract::{Caller, LastEventId, feed_filter};
@@ -14,14 +12,6 @@ use crate::edge::problem::{Problem, ProblemDocument};
 use crate::edge::sse;
 use crate::edge::state::Edge;
 use crate::edge::view::EventView;
-use ledger::Filter;
-use runtime::lifecycle::Backoff;
-
-/// Events read from the ledger at a time: bounds what waits for a slow reader.
-const PAGE: i64 = 200;
-/// Without a signal the feed is looked at this often: the bound on what a lost signal can cost.
-const LOOK_AGAIN: Duration = Duration::from_secs(5);
-const LEDGER_PAUSE: Duration = Duration::from_secs(2);
 
 /// Everything that happens
 ///
@@ -57,41 +47,10 @@ pub async fn watch_all(
 ) -> Result<Response, Problem> {
     let filter = caller.narrow(feed_filter(&uri)?);
     let place = sse::admit(&edge, &caller)?;
-    let after = match after {
-        Some(after) => after,
-        None => edge.gateway.ledger.feed_end().await?,
-    };
-    let frames = frames(edge.clone(), filter, after);
+    let catalog = Arc::clone(&edge.catalog);
+    let frames = edge.gateway.feed(filter, after).await?.map(move |event| {
+        let view = EventView::named(&event, redacted(&catalog, event.name.as_deref()));
+        sse::frame(event.feed, view.kind(), &view)
+    });
     Ok(sse::answer(&edge, &caller, place, frames))
-}
-
-/// While the ledger is away the stream is silent, and goes on afterwards.
-fn frames(edge: Edge, filter: Filter, mut after: i64) -> impl Stream<Item = Bytes> {
-    stream! {
-        let mut commits = edge.gateway.hub.watch_all();
-        let mut backoff = Backoff::new(LEDGER_PAUSE);
-        loop {
-            // What was committed until now is read below.
-            commits = commits.resubscribe();
-            match edge.gateway.ledger.feed(after, &filter, PAGE).await {
-                Ok((events, end)) => {
-                    backoff.reset();
-                    let more = end > after;
-                    for event in &events {
-                        let view = EventView::named(event, redacted(&edge.catalog, event.name.as_deref()));
-                        yield sse::frame(event.feed, view.kind(), &view);
-                    }
-                    after = end.max(after);
-                    if more {
-                        continue;
-                    }
-                }
-                Err(_) => {
-                    tokio::time::sleep(backoff.pause()).await;
-                    continue;
-                }
-            }
-            let _ = tokio::time::timeout(LOOK_AGAIN, commits.recv()).await;
-        }
-    }
 }

@@ -41,14 +41,14 @@ pub async fn livez() -> &'static str {
         (status = 503, description = "The ledger does not accept", body = Readiness),
     ))]
 pub async fn readyz(State(edge): State<Edge>) -> Response {
-    edge.gateway.health.first_try().await;
+    edge.health.first_try().await;
     let word = |is_up| if is_up { "up" } else { "down" };
-    let ready = edge.gateway.health.ledger_is_up() && !edge.stop.is_cancelled();
+    let ready = edge.health.ledger_is_up() && !edge.stop.is_cancelled();
     let view = Readiness {
         ready,
-        ledger: word(edge.gateway.health.ledger_is_up()),
-        redis: word(edge.gateway.health.redis_is_up()),
-        recorder: if edge.gateway.recorder.is_active() { "active" } else { "standby" },
+        ledger: word(edge.health.ledger_is_up()),
+        redis: word(edge.health.redis_is_up()),
+        recorder: if edge.gateway.is_recording() { "active" } else { "standby" },
     };
     json_response(if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE }, text(&view))
 }

@@ -79,6 +79,6 @@ pub async fn list_incidents(State(edge): State<Edge>) -> Response {
         since: one.since.rfc3339(),
         detail: one.detail,
     };
-    let incidents = edge.gateway.incidents.all().into_iter().map(view).collect();
+    let incidents = edge.incidents.all().into_iter().map(view).collect();
     json_response(StatusCode::OK, text(&IncidentListView { incidents }))
 }

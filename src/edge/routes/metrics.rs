@@ -25,8 +25,8 @@ pub async fn metrics(State(edge): State<Edge>) -> Response {
 fn now(edge: &Edge) {
     let open = edge.http.max_streams.saturating_sub(edge.streams.available_permits());
     gauge!("taskgate_sse_streams").set(open as f64);
-    gauge!("taskgate_recorder_active").set(f64::from(u8::from(edge.gateway.recorder.is_active())));
-    for pool in edge.gateway.ledger.pools() {
+    gauge!("taskgate_recorder_active").set(f64::from(u8::from(edge.gateway.is_recording())));
+    for pool in edge.gateway.pools() {
         let busy = pool.open.saturating_sub(pool.idle);
         gauge!("taskgate_pool_connections", "pool" => pool.name, "state" => "busy").set(f64::from(busy));
         gauge!("taskgate_pool_connections", "pool" => pool.name, "state" => "idle").set(f64::from(pool.idle));

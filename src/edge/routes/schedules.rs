@@ -34,10 +34,7 @@ pub async fn list_schedules(
     OriginalUri(uri): OriginalUri,
 ) -> Result<Response, Problem> {
     let (limit, after) = name_page_query(&uri)?;
-    let mut found = edge.gateway.ledger.schedules(after.as_deref(), limit + 1).await?;
-    let limit = usize::try_from(limit).unwrap_or(usize::MAX);
-    let more = found.len() > limit;
-    found.truncate(limit);
+    let (mut found, more) = edge.gateway.schedules(after.as_deref(), limit).await?;
     let next = found.last().filter(|_| more).map(|last| cursor::write_name(&last.name));
     // A limited token's page may be short, even empty, and still have a next one.
     let visibility = caller.visibility();

@@ -85,7 +85,7 @@ pub async fn list_tasks(
     OriginalUri(uri): OriginalUri,
 ) -> Result<Response, Problem> {
     let (filter, page) = list_query(&uri)?;
-    let (tasks, next) = edge.gateway.ledger.tasks(&caller.narrow(filter), &page).await?;
+    let (tasks, next) = edge.gateway.tasks(&caller.narrow(filter), &page).await?;
     let next = next.map(cursor::write);
     let view = TaskListView { tasks: tasks.iter().map(SummaryView::of).collect(), next: next.clone() };
     let mut response = json_response(StatusCode::OK, text(&view));

@@ -39,7 +39,7 @@ pub async fn create_ticket(
     JsonText(body): JsonText,
 ) -> Result<Response, Problem> {
     wishes(&body, &[], |_, _| ())?;
-    let (ticket, expires_at) = edge.gateway.authority.ticket(&identity).await?;
+    let (ticket, expires_at) = edge.authority.ticket(&identity).await?;
     let view = TicketView { ticket: ticket.reveal(), expires_at: expires_at.rfc3339() };
     let mut response = json_response(StatusCode::CREATED, text(&view));
     response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));

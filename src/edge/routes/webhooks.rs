@@ -26,10 +26,7 @@ use runtime::clock;
 )]
 pub async fn list_webhooks(State(edge): State<Edge>, OriginalUri(uri): OriginalUri) -> Result<Response, Problem> {
     let (limit, after) = name_page_query(&uri)?;
-    let mut found = edge.gateway.ledger.endpoints(after.as_deref(), limit + 1).await?;
-    let limit = usize::try_from(limit).unwrap_or(usize::MAX);
-    let more = found.len() > limit;
-    found.truncate(limit);
+    let (found, more) = edge.gateway.endpoints(after.as_deref(), limit).await?;
     let next = found.last().filter(|_| more).map(|last| cursor::write_name(&last.id));
     let now = clock::now();
     let webhooks = found.iter().map(|endpoint| WebhookView::of(endpoint, now)).collect();

@@ -45,7 +45,7 @@ impl Bench {
         let tasks = Tasks::default();
         let ledger = SqliteLedger::open(folder.path().join("ledger.db"), Synchronous::Normal);
         let app = App::build(&config, std::sync::Arc::new(ledger), tasks.clone()).unwrap();
-        let edge = Edge::new(&config, app.gateway.clone(), app.catalog.clone(), tasks, None, app.traces.clone());
+        let edge = Edge::new(&config, app.behind.clone(), tasks, None);
         let bench = Self { router: super::router(edge), _folder: folder };
         while bench.get("/readyz").await.status != StatusCode::OK {
             tokio::time::sleep(std::time::Duration::from_millis(5)).await;

@@ -17,7 +17,7 @@ use super::firing::{Planned, decided};
 use super::seed;
 use crate::config::RawSchedule;
 use crate::usecase::revoke::RevokeRequest;
-use crate::usecase::{Gateway, Nudge};
+use crate::usecase::{Nudge, SharedGateway};
 use celery::task::TaskId;
 use ledger::{Conflict, Fired, Firing, Firings, Inserted, MOST_AHEAD, Schedule, Submission};
 use runtime::clock::{self, Time};
@@ -45,7 +45,7 @@ const PRUNE_PERIOD: Duration = Duration::from_hours(1);
 const PRUNE_BATCH: i64 = 5_000;
 
 pub struct Beat {
-    gateway: Gateway,
+    gateway: SharedGateway,
     tasks: Tasks,
     wake: Nudge,
     seeds: Vec<RawSchedule>,
@@ -56,7 +56,7 @@ pub struct Beat {
 }
 
 impl Beat {
-    pub fn new(gateway: Gateway, tasks: Tasks, wake: Nudge, seeds: Vec<RawSchedule>, keep: Duration) -> Self {
+    pub fn new(gateway: SharedGateway, tasks: Tasks, wake: Nudge, seeds: Vec<RawSchedule>, keep: Duration) -> Self {
         Self { gateway, tasks, wake, seeds, keep, planned: HashMap::new() }
     }
 

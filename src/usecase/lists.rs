@@ -1,0 +1,85 @@
+//! Pages of what the ledger holds: tasks, dead letters, schedules, webhooks, and the events of one task.
+
+use super::Gateway;
+use celery::task::TaskId;
+use ledger::{Cursor, Endpoint, Error, Event, Filter, Page, PoolUse, Schedule, Task};
+
+/// Events of one task in a list; more are left to the stream.
+const MAX_EVENTS: usize = 10_000;
+/// Events read at once.
+const EVENTS_PAGE: i64 = 500;
+
+impl Gateway {
+    /// Newest state of one task.
+    pub async fn task(&self, id: &TaskId) -> Result<Option<Task>, Error> {
+        self.ledger.task(id).await
+    }
+
+    /// The newest tasks that fit, and where the next page begins.
+    pub async fn tasks(&self, filter: &Filter, page: &Page) -> Result<(Vec<Task>, Option<Cursor>), Error> {
+        self.ledger.tasks(filter, page).await
+    }
+
+    /// As [`Gateway::tasks`], of the dead letters.
+    pub async fn dead_letters(&self, filter: Filter, page: &Page) -> Result<(Vec<Task>, Option<Cursor>), Error> {
+        self.ledger.tasks(&Filter { dead_letters: true, ..filter }, page).await
+    }
+
+    /// At most `limit` schedules by name, after the one of this name, and whether there are more.
+    pub async fn schedules(&self, after: Option<&str>, limit: i64) -> Result<(Vec<Schedule>, bool), Error> {
+        Ok(page_of(self.ledger.schedules(after, limit + 1).await?, limit))
+    }
+
+    /// At most `limit` webhooks by id, after this one, and whether there are more.
+    pub async fn endpoints(&self, after: Option<&str>, limit: i64) -> Result<(Vec<Endpoint>, bool), Error> {
+        Ok(page_of(self.ledger.endpoints(after, limit + 1).await?, limit))
+    }
+
+    /// The recorded events of a task after a `seq`, in order, bounded.
+    pub async fn events(&self, id: &TaskId, mut after: i64) -> Result<Vec<Event>, Error> {
+        let mut events = Vec::new();
+        loop {
+            let page = self.ledger.events(id, after, EVENTS_PAGE).await?;
+            let Some(last) = page.last() else { return Ok(events) };
+            after = last.seq;
+            events.extend(page);
+            if events.len() >= MAX_EVENTS {
+                return Ok(events);
+            }
+        }
+    }
+
+    /// How busy the connections to the ledger are.
+    pub fn pools(&self) -> Vec<PoolUse> {
+        self.ledger.pools()
+    }
+
+    /// Whether this process records what workers say.
+    pub fn is_recording(&self) -> bool {
+        self.recorder.is_active()
+    }
+
+    /// Waits until the relay has taken most of what was accepted, for callers who have much and can wait.
+    pub async fn room(&self) {
+        self.relay.room().await;
+    }
+}
+
+/// One row more than asked for says that there is a next page.
+fn page_of<T>(mut found: Vec<T>, limit: i64) -> (Vec<T>, bool) {
+    let limit = usize::try_from(limit).unwrap_or(usize::MAX);
+    let more = found.len() > limit;
+    found.truncate(limit);
+    (found, more)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_page_is_full_and_says_whether_more_follows() {
+        assert_eq!(page_of(vec![1, 2, 3], 2), (vec![1, 2], true));
+        assert_eq!(page_of(vec![1, 2], 2), (vec![1, 2], false));
+    }
+}
