@@ -2,6 +2,7 @@
 
 mod chart;
 mod image;
+mod package;
 mod release;
 
 use std::path::Path;

@@ -10,7 +10,7 @@ use crate::Error;
 
 use super::pool::{self, PostgresConfig, unlimited};
 
-static MIGRATIONS: Migrator = sqlx::migrate!("../../migrations/postgres");
+static MIGRATIONS: Migrator = sqlx::migrate!("migrations/postgres");
 
 pub(super) const LOCK: &str = "select pg_advisory_xact_lock(7310319, 0)";
 

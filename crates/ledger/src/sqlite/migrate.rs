@@ -9,7 +9,7 @@ use tokio::time::Instant;
 use super::pool::{BUSY, Tx};
 use crate::Error;
 
-static MIGRATIONS: Migrator = sqlx::migrate!("../../migrations/sqlite");
+static MIGRATIONS: Migrator = sqlx::migrate!("migrations/sqlite");
 
 /// Celery's names. Arguments that the catalog masks are not shown, nor ones whose message is gone.
 pub(super) const DROP_VIEW: &str = "drop view if exists celery_taskmeta";
