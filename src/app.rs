@@ -1,5 +1,6 @@
 //! The composition root: builds the roles of one process from a configuration and concrete adapters.
 
+#[cfg(feature = "worker")]
 mod commands;
 mod ledger_url;
 
@@ -37,7 +38,9 @@ use crate::roles::retrier::Retrier;
 use crate::tell::health::Health;
 use crate::tell::incidents::Lookout;
 use crate::tell::stats::Folder;
-use crate::tell::traces::{Courier, Exporter, Historian, Traces};
+use crate::tell::traces::Traces;
+#[cfg(feature = "otel")]
+use crate::tell::traces::{Courier, Exporter, Historian};
 use crate::tell::webhooks::Webhooks;
 use crate::usecase::{Gateway, Nudge, SharedGateway, Watcher};
 use broker::backend::{Backend, BackendConfig};
@@ -46,6 +49,7 @@ use celery::task::signature;
 use ledger::SharedLedger;
 use runtime::clock;
 use runtime::lifecycle::{Backoff, OnExit, Tasks};
+#[cfg(feature = "worker")]
 use taskgate_worker::Registry;
 
 pub use ledger_url::{claim_file, claim_ledger, open_ledger};
@@ -74,7 +78,6 @@ impl App {
         let broker: Broker = Arc::new(lists.clone());
         let hub = Hub::default();
         let holder = format!("{}:{}", origin(), clock::random_id());
-        let exporter = Exporter::new(&config.telemetry, &holder);
         let (relay, relay_handle) =
             Relay::new(ledger.clone(), broker.clone(), backend.clone(), hub.clone(), catalog.paces());
         let (committer, commit) = Committer::new(ledger.clone(), relay_handle.clone(), hub.clone());
@@ -162,7 +165,7 @@ impl App {
         let folder = Folder::new(ledger.clone(), config.ledger.keep);
         starter.service("webhooks", move |stop| webhooks.run(stop));
         starter.service("stats", move |stop| folder.run(stop));
-        let traces = starter.trace(exporter, &ledger, holder, config.telemetry.sample);
+        let traces = starter.trace(&config.telemetry, &ledger, holder);
         starter.service("news", move |stop| news::run(ledger, hub, stop));
         let behind =
             Behind { gateway: gateway.clone(), authority, throttle, health: health_handle, incidents, catalog, traces };
@@ -192,14 +195,21 @@ impl Starter {
     }
 
     /// Nothing runs without a collector.
-    fn trace(&self, exporter: Option<Exporter>, ledger: &SharedLedger, holder: String, sample: f64) -> Traces {
-        let Some(exporter) = exporter else { return Traces::default() };
-        let (traces, finished) = Traces::new(sample);
+    #[cfg(feature = "otel")]
+    fn trace(&self, telemetry: &config::Telemetry, ledger: &SharedLedger, holder: String) -> Traces {
+        let Some(exporter) = Exporter::new(telemetry, &holder) else { return Traces::default() };
+        let (traces, finished) = Traces::new(telemetry.sample);
         let courier = Courier::new(finished, exporter.clone());
-        let historian = Historian::new(ledger.clone(), exporter, holder, sample);
+        let historian = Historian::new(ledger.clone(), exporter, holder, telemetry.sample);
         self.tasks.spawn("courier", OnExit::Nothing, move |stop| courier.run(stop));
         self.service("historian", move |stop| historian.run(stop));
         traces
+    }
+
+    /// Built without traces; the configuration that asks for them was refused.
+    #[cfg(not(feature = "otel"))]
+    fn trace(&self, _telemetry: &config::Telemetry, _ledger: &SharedLedger, _holder: String) -> Traces {
+        Traces::default()
     }
 
     fn service<F, W>(&self, name: &'static str, work: W)
@@ -261,6 +271,7 @@ pub async fn foreign_schedules(
 ///
 /// # Errors
 /// When the configuration cannot mean anything.
+#[cfg(feature = "worker")]
 pub fn worker(config: &Config, mut registry: Registry) -> anyhow::Result<taskgate_worker::Builder> {
     let (lists, backend) = open_redis(config)?;
     let catalog = Catalog::compile(config)?;
@@ -274,11 +285,20 @@ pub fn worker(config: &Config, mut registry: Registry) -> anyhow::Result<taskgat
         .queues(queues)
         .default_queue(config.broker.default_queue.clone())
         .concurrency(config.worker.concurrency)
-        .pool(config.worker.pool)
+        .pool(pool(config.worker.pool))
         .child_limits(config.worker.max_tasks_per_child, config.worker.max_memory_per_child)
         .hostname(config.worker.hostname.as_deref().unwrap_or("taskgate@%h"))
         .visibility_timeout(config.broker.visibility_timeout)
         .result_expires(config.backend.result_expires))
+}
+
+/// What the worker library calls the configured pool.
+#[cfg(feature = "worker")]
+pub fn pool(pool: config::Pool) -> taskgate_worker::Pool {
+    match pool {
+        config::Pool::Async => taskgate_worker::Pool::Async,
+        config::Pool::Prefork => taskgate_worker::Pool::Prefork,
+    }
 }
 
 /// Broker and result backend that the configuration names. Connects to nothing yet.

@@ -20,11 +20,13 @@ pub mod check;
 pub mod cli;
 /// What the operator wrote: file and environment, checked in pairs.
 pub mod config;
-/// All roles in one process, with the sample tasks.
+/// All roles in one process.
+#[cfg(feature = "dev")]
 pub mod dev;
 /// HTTP: router, routes, problems, OpenAPI, SSE, dashboard.
 pub mod edge;
 /// Every decoder of what strangers send, for the fuzzer.
+#[cfg(feature = "dev")]
 pub mod fuzz_entry;
 /// Who may call, and how often.
 pub mod guard;
@@ -34,6 +36,9 @@ pub mod live;
 pub mod reconcile;
 /// What submits by itself: beat, expander, retrier.
 pub mod roles;
+/// The sample tasks, the same as those of the sample Celery application.
+#[cfg(feature = "worker")]
+pub mod samples;
 /// Log output of this process.
 pub mod telemetry;
 /// What tells others: webhooks, traces, statistics, incidents, health.

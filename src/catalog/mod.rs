@@ -93,6 +93,7 @@ pub struct Catalog {
 }
 
 /// A template, if the value is one, with `json` in all its places: for `crate::fuzz_entry`.
+#[cfg(feature = "dev")]
 pub(crate) fn filled(value: &serde_json::Value, json: &str) -> Option<String> {
     let template = template::Template::parse(value).ok()?;
     let mut out = String::new();

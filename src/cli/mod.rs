@@ -2,6 +2,7 @@
 
 mod check;
 mod client;
+#[cfg(feature = "dev")]
 mod dev;
 mod given;
 mod healthcheck;
@@ -10,6 +11,7 @@ mod openapi;
 mod schedules;
 mod serve;
 mod token;
+#[cfg(feature = "worker")]
 mod worker;
 
 use std::path::PathBuf;
@@ -41,10 +43,12 @@ pub struct Common {
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Run everything in this process, with nothing installed: for trying out and developing
+    #[cfg(feature = "dev")]
     Dev(dev::Options),
     /// Serve the gateway: HTTP, relay, recorder, sweeper; any number of identical replicas
     Serve(serve::Options),
     /// Run tasks: the sample tasks and the catalog's commands, beside Python workers or alone
+    #[cfg(feature = "worker")]
     Worker(worker::Options),
     /// Bring the ledger's schema up to date
     Migrate,
@@ -82,8 +86,10 @@ impl Cli {
     pub fn run(self) -> anyhow::Result<ExitCode> {
         let Self { common, command } = self;
         match command {
+            #[cfg(feature = "dev")]
             Command::Dev(options) => dev::run(&common, &options),
             Command::Serve(options) => serve::run(&common, &options),
+            #[cfg(feature = "worker")]
             Command::Worker(options) => worker::run(&common, &options),
             Command::Migrate => migrate::run(&common),
             Command::Schedules(options) => schedules::run(&common, &options),

@@ -10,8 +10,7 @@ use super::Common;
 use super::given::configure;
 use crate::app;
 use crate::config::{self, Role};
-use crate::dev::DATA;
-use crate::dev::samples::Samples;
+use crate::samples::{DATA, Samples};
 use taskgate_worker::{Builder, Pool, QueueOrder, Registry, UnknownTask};
 
 #[derive(Debug, Args)]
@@ -132,7 +131,7 @@ impl Options {
             .prefetch_multiplier(self.prefetch_multiplier)
             .queue_order(self.queue_order.into())
             .time_limits(optional(self.soft_time_limit)?, optional(self.time_limit)?)
-            .pool(self.pool.map_or(config.pool, Pool::from))
+            .pool(self.pool.map_or_else(|| app::pool(config.pool), Pool::from))
             .child_limits(
                 self.max_tasks_per_child.or(config.max_tasks_per_child),
                 self.max_memory_per_child.or(config.max_memory_per_child),

@@ -52,7 +52,7 @@ pub use tasks::RawTask;
 pub use telemetry::Telemetry;
 pub use value::Secret;
 pub use webhooks::{Allowed, Webhooks};
-pub use worker::Worker;
+pub use worker::{Pool, Worker};
 
 use celery::spelling::nearest;
 

@@ -36,6 +36,10 @@ impl Telemetry {
             let message = "must be an http:// or https:// address: traces are sent as OTLP over HTTP";
             return Err(Error::value(said.place("telemetry.otlp_endpoint"), message));
         }
+        if endpoint.is_some() && cfg!(not(feature = "otel")) {
+            let message = "this taskgate was built without the feature otel: remove the key, or build with it";
+            return Err(Error::value(said.place("telemetry.otlp_endpoint"), message));
+        }
         let sample = raw.sample.map_or(Ok(1.0), |given| given.to_string().parse::<f64>());
         let sample = sample.ok().filter(|part| (0.0..=1.0).contains(part));
         let sample =

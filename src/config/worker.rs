@@ -4,7 +4,6 @@ use serde::Deserialize;
 
 use super::value::{Count, Text, Words};
 use super::{Error, Said};
-use taskgate_worker::Pool;
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -15,6 +14,15 @@ pub(super) struct RawWorker {
     pool: Option<Text>,
     max_tasks_per_child: Option<Count>,
     max_memory_per_child: Option<Count>,
+}
+
+/// Where tasks run that do not say it themselves.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Pool {
+    /// In the worker's own process.
+    Async,
+    /// Each in one of the worker's child processes.
+    Prefork,
 }
 
 #[derive(Debug, Clone)]

@@ -5,7 +5,6 @@
 
 pub mod notice_boards;
 pub mod sample_site;
-pub mod samples;
 
 use std::io::IsTerminal;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -25,9 +24,6 @@ const SAMPLE: &str = include_str!("../../examples/taskgate.toml");
 
 /// The sample schedule that dev runs every minute.
 const EVERY_MINUTE: &str = "college-scholarship";
-
-/// Where dev keeps its files unless another directory is named.
-pub const DATA: &str = "taskgate-data";
 
 /// The built-in server closes its clients within a second.
 const REDIS_STOP: Duration = Duration::from_millis(1_500);

@@ -7,6 +7,7 @@ pub mod access;
 mod base;
 mod connection;
 mod cursor;
+#[cfg(feature = "dev")]
 mod decoders;
 mod extract;
 mod fleet;
@@ -30,6 +31,7 @@ mod webhook_schema;
 mod tests;
 
 pub use axum::Router;
+#[cfg(feature = "dev")]
 pub(crate) use decoders::{checked_json, read_cursors, read_queries};
 pub use router::router;
 pub use server::{Server, serve};

@@ -12,9 +12,8 @@ use super::middleware::{cors, guard, observe};
 use super::problem::{Place, Problem, ProblemDocument};
 use super::routes::{
     batch, canvas, catalog, control, dead_letters, docs, events, feed, health, insight, metrics, problems, queues,
-    result, schedules, submit, tasks, tickets, webhooks, workers,
+    result, schedules, stats, submit, tasks, tickets, webhooks, workers,
 };
-use super::routes::{dashboard, stats};
 use super::slugs;
 use super::state::Edge;
 use super::view::GroupView;
@@ -97,10 +96,12 @@ pub fn documented() -> OpenApiRouter<Edge> {
 /// The edge of a gateway.
 pub fn router(edge: Edge) -> Router {
     let (routes, _) = documented().split_for_parts();
+    let pages = docs::swagger_ui();
+    #[cfg(feature = "dashboard")]
+    let pages = pages.merge(super::routes::dashboard::router());
     let guarded: Router<Edge> = routes
         .merge(catalog::router(&edge.catalog))
-        .merge(docs::swagger_ui())
-        .merge(dashboard::router())
+        .merge(pages)
         .fallback(no_route)
         .method_not_allowed_fallback(no_method)
         .layer(layer::from_fn_with_state(edge.clone(), guard::guard));

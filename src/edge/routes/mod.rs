@@ -4,6 +4,7 @@ pub mod batch;
 pub mod canvas;
 pub mod catalog;
 pub mod control;
+#[cfg(feature = "dashboard")]
 pub mod dashboard;
 pub mod dead_letters;
 pub mod docs;

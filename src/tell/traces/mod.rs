@@ -8,9 +8,13 @@
 //! Spans carry names, queues, ids and states, never arguments, results or messages of errors.
 
 pub mod context;
+#[cfg(feature = "otel")]
 mod courier;
+#[cfg(feature = "otel")]
 mod historian;
+#[cfg(feature = "otel")]
 pub mod history;
+#[cfg(feature = "otel")]
 mod otlp;
 pub mod span;
 
@@ -19,8 +23,11 @@ use std::sync::Arc;
 use tokio::sync::mpsc;
 
 pub use context::SpanContext;
+#[cfg(feature = "otel")]
 pub use courier::Courier;
+#[cfg(feature = "otel")]
 pub use historian::Historian;
+#[cfg(feature = "otel")]
 pub use otlp::Exporter;
 
 use self::span::{Kind, Span, Value};

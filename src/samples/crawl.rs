@@ -173,7 +173,7 @@ fn client() -> reqwest::Client {
     reqwest::Client::builder().tls_backend_preconfigured(tls).build().expect("nothing of it depends on the machine")
 }
 
-#[cfg(test)]
+#[cfg(all(test, feature = "dev"))]
 mod tests {
     use super::*;
     use crate::dev::notice_boards;

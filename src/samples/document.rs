@@ -15,7 +15,7 @@ use sha2::{Digest, Sha256};
 use super::crawl::write_whole;
 use taskgate_worker::{Context, PROGRESS, Registry, TaskError};
 
-const SAMPLE: &str = include_str!("../../../examples/celery-python/sample-document.html");
+const SAMPLE: &str = include_str!("../../examples/celery-python/sample-document.html");
 const STAGES: usize = 5;
 const CHUNK_CHARACTERS: usize = 400;
 const DIMENSIONS: usize = 64;

@@ -12,6 +12,9 @@ use std::time::Duration;
 
 use taskgate_worker::Registry;
 
+/// Where dev and the sample tasks keep their files unless another directory is named.
+pub const DATA: &str = "taskgate-data";
+
 /// What the sample tasks work on.
 #[derive(Debug, Clone)]
 pub struct Samples {
