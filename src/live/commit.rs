@@ -1,7 +1,7 @@
 //! Group commit: concurrent submissions share one insert and one commit.
 //!
-//! There is no timer: a batch is whatever arrived while the previous one was being written. Alone, a submission waits for
-//! nobody; under load the batch grows by itself.
+//! There is no timer: a batch is whatever arrived while the previous one was being written. A lone submission never waits;
+//! under load the batches grow by themselves.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -32,7 +32,7 @@ struct Request {
     reply: oneshot::Sender<Result<Result<Inserted, Conflict>, CommitError>>,
 }
 
-/// Why a submission could not be written down.
+/// Why a submission could not be committed.
 #[derive(Debug, thiserror::Error)]
 pub enum CommitError {
     #[error("the ledger is not available")]
@@ -43,7 +43,7 @@ pub enum CommitError {
     Refused,
 }
 
-/// Callers' side: cheap to clone.
+/// The caller's handle. Cheap to clone.
 #[derive(Clone)]
 pub struct Handle(mpsc::Sender<Request>);
 
@@ -121,7 +121,7 @@ impl Committer {
         }
     }
 
-    /// The relay gets its part before the callers get theirs: a message is on its way when its 202 is.
+    /// Offers the tasks to the relay before it answers the callers, so a message is on its way when its 202 is.
     fn answer(
         &self,
         submissions: Vec<Submission>,
@@ -166,7 +166,7 @@ fn batch_end(waiting: &[Request]) -> usize {
     fits.count().max(1)
 }
 
-/// What of a committed submission may be published now.
+/// The tasks of a committed submission that may be published now.
 pub fn outgoing(submission: Submission, inserted: &Inserted) -> Vec<Outgoing> {
     let Submission { at, tasks, groups, .. } = submission;
     let mut of_canvas: HashMap<TaskId, Vec<NewGroup>> = HashMap::new();

@@ -1,7 +1,7 @@
 //! The direct way from a commit to the relay of the same process: a bounded channel beside the outbox.
 //!
-//! What is refused here costs time, never a task, because the outbox has it. A caller with many tasks waits here until there
-//! is room.
+//! A task that is refused here is only delayed, never lost, because the outbox has it. A caller with many tasks waits here
+//! until there is room.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicUsize, Ordering};
@@ -16,31 +16,31 @@ use ledger::Outgoing;
 pub const BATCH: usize = 1_000;
 /// How late a direct push may be, by Redis's clock.
 pub const DIRECT_DEADLINE: Duration = Duration::from_secs(30);
-/// Tasks on the direct way, in memory: seconds of the fastest submission. When it is full the outbox way takes over.
+/// Tasks on the direct way, in memory: a few seconds at the highest submission rate. When it is full, the outbox takes over.
 const DIRECT_CAPACITY: usize = 32_768;
-/// Offers on the direct way: each is what one commit brought.
+/// Offers on the direct way. Each holds the tasks of one commit.
 const DIRECT_OFFERS: usize = 4_096;
 
-/// What the two sides know of each other.
+/// State shared by the handle and the relay.
 #[derive(Default)]
 pub struct Shared {
     /// The direct way is open.
     pub direct: AtomicBool,
-    /// Tasks that were offered and are on the direct way.
+    /// Tasks that are on the direct way now.
     pub offered: AtomicUsize,
     /// The last pass over the outbox failed.
     pub is_stuck: AtomicBool,
     pub wake: Notify,
-    /// Some of what was offered has gone.
+    /// Signals that some offered tasks were published.
     pub room: Notify,
-    /// Due rows at the last look.
+    /// Due outbox rows when last counted.
     pub backlog: AtomicI64,
-    /// Rows per second that the last passes took out, times 1,000.
+    /// Outbox rows published per second in the last passes, times 1,000.
     pub drain_rate: AtomicI64,
 }
 
 impl Shared {
-    /// More is on its way than others should come behind. A shut way opens when little is left in the outbox.
+    /// So much is on its way that a large caller should wait. A closed direct way opens again when little is left in the outbox.
     fn is_full(&self) -> bool {
         if self.direct.load(Ordering::Acquire) {
             self.offered.load(Ordering::Acquire) > DIRECT_CAPACITY / 2
@@ -50,7 +50,7 @@ impl Shared {
     }
 }
 
-/// Callers' side of the relay: cheap to clone.
+/// The caller's handle to the relay. Cheap to clone.
 #[derive(Clone)]
 pub struct Handle {
     direct: mpsc::Sender<Vec<Outgoing>>,
@@ -58,19 +58,19 @@ pub struct Handle {
 }
 
 impl Handle {
-    /// With the other end of the direct way, which is shut at first.
+    /// Returns the handle and the receiving end. The direct way starts closed.
     pub fn open() -> (Self, mpsc::Receiver<Vec<Outgoing>>) {
         let (direct, offers) = mpsc::channel(DIRECT_OFFERS);
         (Self { direct, shared: Arc::default() }, offers)
     }
 
-    /// Offers what was just committed. A refused offer costs time, never a task: the outbox has it.
+    /// Offers tasks that were just committed. A refused offer only delays them, because the outbox has them.
     pub fn offer(&self, batch: Vec<Outgoing>) {
         if batch.is_empty() {
             return;
         }
         if !self.shared.direct.load(Ordering::Acquire) {
-            // It waits in the outbox: the limit is kept between two looks too.
+            // They wait in the outbox. Counting them here keeps the backlog limit between two counts of the table.
             self.shared.backlog.fetch_add(i64::try_from(batch.len()).unwrap_or(0), Ordering::Relaxed);
             return;
         }
@@ -83,8 +83,8 @@ impl Handle {
         }
     }
 
-    /// Waits until little is on its way, as long as it moves, half a minute at most: for callers who have much and can wait. While
-    /// Redis is away what they bring is taken without waiting, up to the limit of the outbox.
+    /// For callers with many tasks: waits until little is on its way, at most 30 s without progress. While Redis is away it does
+    /// not wait, and the outbox takes the tasks up to its limit.
     pub async fn room(&self) {
         let until = Instant::now() + DIRECT_DEADLINE;
         loop {
@@ -95,22 +95,22 @@ impl Handle {
         }
     }
 
-    /// Whether everything offered so far is taken: more may be offered without piling it up.
+    /// Whether the relay has taken everything offered so far, so that more may be offered without piling up.
     pub fn is_idle(&self) -> bool {
         self.direct.capacity() == self.direct.max_capacity()
     }
 
-    /// Something may have become due. A lost nudge costs one period.
+    /// Says that something may have become due. A lost nudge costs one period.
     pub fn nudge(&self) {
         self.shared.wake.notify_one();
     }
 
-    /// Due rows at the last look, and what was accepted since while Redis was away.
+    /// Due rows when last counted, plus what was accepted since then while Redis was away.
     pub fn backlog(&self) -> i64 {
         self.shared.backlog.load(Ordering::Relaxed)
     }
 
-    /// How long until the present backlog is gone at the present rate; between 1 and 300 s.
+    /// Estimated time to publish the backlog at the present rate, 1 to 300 s.
     pub fn drain_time(&self) -> Duration {
         let rate = self.shared.drain_rate.load(Ordering::Relaxed).max(1);
         let secs = self.backlog().saturating_mul(1_000) / rate;

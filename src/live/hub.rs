@@ -12,17 +12,17 @@ use tokio::sync::broadcast;
 use celery::task::{GroupId, Phase, TaskId};
 use ledger::{Event, Submission};
 
-/// A second of a chatty task, kept for each one that is watched. A reader that lags further reads the ledger instead.
+/// About one second of events of a busy task, for each watched task. A watcher that lags further reads the ledger instead.
 const WATCH_CAPACITY: usize = 32;
-/// About a second of a busy feed for those who watch everything.
+/// About one second of a busy feed, for watchers of everything.
 const FIREHOSE_CAPACITY: usize = 1_024;
 
-/// What a watcher is told.
+/// A signal to a watcher.
 #[derive(Debug, Clone)]
 pub enum Signal {
-    /// This was committed.
+    /// This event was committed.
     Event(Arc<Event>),
-    /// Something may have been: look.
+    /// Something may have been committed: read the ledger.
     Look,
 }
 
@@ -37,7 +37,7 @@ struct Topics {
 pub struct Hub {
     topics: Arc<Mutex<Topics>>,
     firehose: broadcast::Sender<()>,
-    /// Ends other than success, for whoever settles what follows.
+    /// Ends other than success, for those who decide what happens to the tasks that follow.
     bad_ends: broadcast::Sender<Arc<Event>>,
 }
 
@@ -90,7 +90,7 @@ impl Hub {
         let _ = self.firehose.send(());
     }
 
-    /// Tells of a submission that was just committed. Most are watched by nobody yet: their events are not even made.
+    /// Announces a submission that was just committed. Hardly any task is watched yet, so events are built only for those that are.
     pub fn accepted(&self, submission: &Submission, task_nos: &[i64]) {
         if !self.is_watched() {
             let _ = self.firehose.send(());
@@ -106,7 +106,7 @@ impl Hub {
         !topics.tasks.is_empty() || !topics.groups.is_empty()
     }
 
-    /// Whether somebody here watches one of these tasks.
+    /// Whether anyone in this process watches one of these tasks.
     pub fn watches<'a>(&self, ids: impl IntoIterator<Item = &'a TaskId>) -> bool {
         let topics = self.topics.lock().expect("nothing panics under this lock");
         !topics.tasks.is_empty() && ids.into_iter().any(|id| topics.tasks.contains_key(id))
@@ -117,7 +117,7 @@ impl Hub {
         let senders: Vec<_> = {
             let topics = self.topics.lock().expect("nothing panics under this lock");
             let tasks = ids.iter().filter_map(|id| topics.tasks.get(id)).cloned();
-            // Which groups they belong to is not said: each is looked at.
+            // The message does not name their groups, so all watched groups are signalled.
             tasks.chain(topics.groups.values().cloned()).collect()
         };
         for sender in senders {
@@ -138,7 +138,7 @@ impl Hub {
         let _ = self.firehose.send(());
     }
 
-    /// Forgets topics nobody watches. Called now and then: a topic without watchers costs memory, nothing else.
+    /// Drops topics without watchers. They cost only memory, so an occasional call is enough.
     pub fn sweep(&self) {
         let mut topics = self.topics.lock().expect("nothing panics under this lock");
         topics.tasks.retain(|_, sender| sender.receiver_count() > 0);
@@ -146,7 +146,7 @@ impl Hub {
         topics.tasks.shrink_to_fit();
     }
 
-    /// Senders are taken out under the lock and used after it: nobody is woken while it is held.
+    /// Takes the senders out under the lock and uses them after it, so nobody is woken while the lock is held.
     fn targets(&self, events: &[Event]) -> Vec<(broadcast::Sender<Signal>, Arc<Event>)> {
         let topics = self.topics.lock().expect("nothing panics under this lock");
         if topics.tasks.is_empty() && topics.groups.is_empty() {

@@ -8,7 +8,7 @@ use tokio_util::sync::CancellationToken;
 use super::hub::Hub;
 use ledger::{Changed, SharedLedger};
 
-/// Topics nobody watches any more are forgotten this often.
+/// How often topics without watchers are dropped.
 const SWEEP: Duration = Duration::from_secs(10);
 
 /// Runs until `stop`.
@@ -22,7 +22,7 @@ pub async fn run(ledger: SharedLedger, hub: Hub, stop: CancellationToken) {
             changed = changes.recv() => match changed {
                 Ok(Changed::Tasks(ids)) => hub.look(&ids),
                 Ok(Changed::Any | Changed::Gap) | Err(RecvError::Lagged(_)) => hub.look_everywhere(),
-                // One process, one ledger: there is nobody to hear from.
+                // This ledger has one process, so there are no other replicas to hear from.
                 Err(RecvError::Closed) => return sweep_only(&hub, sweep, &stop).await,
             },
         }

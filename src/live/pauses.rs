@@ -1,6 +1,7 @@
 //! Which queues are paused, known to every replica without asking the ledger for each submission.
 //!
-//! At most one period old. A submission that slips through is published to a queue that its workers have left: it waits there.
+//! The answer is at most one period old. A submission that slips through is published and waits in the queue, because the
+//! workers have left it.
 
 use std::collections::HashSet;
 use std::sync::{Arc, RwLock};
@@ -31,7 +32,7 @@ impl Pauses {
         Ok(())
     }
 
-    /// Runs until `stop`. While the ledger is away the last answer holds.
+    /// Runs until `stop`. While the ledger is away, the last answer stays valid.
     pub async fn run(self, ledger: SharedLedger, stop: CancellationToken) {
         while !stop.is_cancelled() {
             let _ = self.refresh(&ledger).await;

@@ -1,6 +1,6 @@
-//! Reads of one task by its id: callers at the same time share queries, and what has ended is remembered for a moment.
+//! Reads single tasks by id. Concurrent callers share queries, and finished tasks are cached for a moment.
 //!
-//! There is no timer: a query asks for whatever was wanted while the queries before it ran. Alone, a reader waits for nobody.
+//! There is no timer: a query fetches whatever was requested while the previous queries ran. A lone reader never waits.
 //! A task that has not ended is read anew by every query; one that has ended does not change, except that it is pruned, or that a
 //! second run of it is noted in its history: an answer may be [`FRESH`] older than that.
 
@@ -18,18 +18,18 @@ use tokio_util::sync::CancellationToken;
 use celery::task::{Phase, TaskId};
 use ledger::{Error, SharedLedger, Task};
 
-/// How long the record of an ended task is answered without asking the ledger.
+/// How long a finished task is answered from the cache.
 const FRESH: Duration = Duration::from_secs(1);
-/// Memory for them, and the largest that is kept: larger ones would push out hundreds of others.
+/// Memory for the cache, and the largest record it keeps: a larger one would evict hundreds of others.
 const CACHE_BYTES: u64 = 32 << 20;
 const LARGEST: usize = 256 << 10;
-/// Its names and ids, roughly.
+/// Rough size of a task's names and ids.
 const SMALL_TEXTS: usize = 256;
-/// What is expected, for the size of the tables.
+/// Expected number of cached tasks, which sizes the table.
 const CACHE_TASKS: usize = 8_192;
-/// Readers that wait for a query. More than the connections of one replica usually ask at a time; beyond it they queue up.
+/// Reads that may wait for a query: more than the connections of one replica usually send at once. Further callers wait for room.
 const CAPACITY: usize = 4_096;
-/// Tasks in one query, and queries at a time: two keep the database busy while the answers of one are handed out.
+/// Tasks in one query, and concurrent queries: with two, the database works while the answers of the other are handed out.
 const BATCH: usize = 256;
 const QUERIES: usize = 2;
 
@@ -57,7 +57,7 @@ impl Weighter<TaskId, Ended> for Bytes {
 
 type Memory = Arc<Cache<TaskId, Ended, Bytes>>;
 
-/// Readers' side: cheap to clone.
+/// The caller's handle. Cheap to clone.
 #[derive(Clone)]
 pub struct Handle {
     requests: mpsc::Sender<Request>,
@@ -72,7 +72,7 @@ impl Handle {
     /// As [`Ledger::task`](ledger::Ledger::task).
     ///
     /// # Cancel safety
-    /// Nothing is lost but the answer.
+    /// Dropping the call only loses the answer.
     pub async fn task(&self, id: &TaskId) -> Answer {
         if let Some(ended) = self.memory.get(id).filter(|ended| ended.until > Instant::now()) {
             return Ok(Some(ended.task));
@@ -83,12 +83,12 @@ impl Handle {
         {
             return answer;
         }
-        // The reader has stopped; requests that are still open are answered.
+        // The reader has stopped, so this read fails like a lost connection.
         Ok(self.ledger.task(id).await?.map(Arc::new))
     }
 }
 
-/// Asks the ledger for many at a time.
+/// Fetches many tasks with one query.
 pub struct Reader {
     requests: mpsc::Receiver<Request>,
     memory: Memory,
@@ -144,7 +144,7 @@ async fn answer(batch: Vec<Request>, ledger: SharedLedger, memory: Memory) {
             }
             return;
         }
-        // Whose fault it was is not known: each has an answer of its own.
+        // Nobody knows which id caused the failure, so each caller gets its own copy of the error.
     }
     for (id, replies) in wanted {
         one(&id, replies, &ledger, &memory).await;
@@ -161,12 +161,12 @@ async fn one(id: &TaskId, replies: Vec<oneshot::Sender<Answer>>, ledger: &Shared
     }
 }
 
-/// The same trouble for each of several readers.
+/// A copy of the error for each of several callers.
 fn shared(error: Arc<Error>) -> Error {
     if error.is_transient() { Error::Unavailable(Box::new(error)) } else { Error::Refused(Box::new(error)) }
 }
 
-/// `lost` is taken back when the result turns up after all; it is read anew.
+/// `lost` may be corrected when the result turns up after all, so it is never cached.
 fn remember(memory: &Memory, task: &Arc<Task>) {
     if matches!(task.phase, Phase::Succeeded | Phase::Failed) && size(task) <= LARGEST {
         memory.insert(task.id.clone(), Ended { task: Arc::clone(task), until: Instant::now() + FRESH });

@@ -20,27 +20,27 @@ use ledger::Error;
 use runtime::clock;
 use runtime::lifecycle::Backoff;
 
-/// Tasks in one transaction: some tens of milliseconds, on SQLite some hundred.
+/// Tasks in one transaction: it takes some 10 ms on PostgreSQL and some 100 ms on SQLite.
 const PIECE: u32 = 500;
-/// Pieces before the next fan-out has its turn.
+/// Pieces written before the next fan-out gets its turn.
 const TURN: u32 = 20;
 const LEASE: &str = "fan_out";
 const LEASE_TTL: Duration = Duration::from_secs(10);
-/// Without a nudge the ledger is looked at this often.
+/// How often the ledger is read without a nudge.
 const PERIOD: Duration = Duration::from_secs(2);
-/// The relay gets this long to take a piece before the next one is left to the outbox.
+/// How long to wait for the relay to take a piece. After that, the next piece is left to the outbox.
 const RELAY_PATIENCE: Duration = Duration::from_secs(1);
 const PAUSE: Duration = Duration::from_secs(2);
 
-/// Writes out what is accepted.
+/// Writes the tasks of accepted fan-outs.
 pub struct Expander {
     gateway: SharedGateway,
     holder: String,
-    /// The last one worked on, parsed.
+    /// The fan-out of the last turn, parsed.
     current: Option<(i64, Kept)>,
 }
 
-/// Why a piece was not written; it is tried again.
+/// Why a piece was not written. It is tried again.
 #[derive(Debug, thiserror::Error)]
 enum Trouble {
     #[error(transparent)]
@@ -96,7 +96,7 @@ impl Expander {
             match self.turn(next, stop).await {
                 Ok(written) => progress |= written,
                 Err(Trouble::Ledger(error)) if error.is_transient() => return Err(error),
-                // The others are not kept waiting by one that is broken.
+                // One broken fan-out does not stop the others.
                 Err(trouble) => {
                     error!(error = %trouble, fan_out = after, "fan-out {after} cannot be written out: {trouble}")
                 }
@@ -111,7 +111,7 @@ impl Expander {
         Ok(self.gateway.ledger.lease(LEASE, &self.holder, clock::now(), LEASE_TTL).await?.is_some())
     }
 
-    /// Some pieces of one fan-out. Whether any was written.
+    /// Writes some pieces of one fan-out. Returns whether it wrote any.
     async fn turn(&mut self, mut fan_out: ledger::FanOut, stop: &CancellationToken) -> Result<bool, Trouble> {
         let kept = match self.current.take() {
             Some((no, kept)) if no == fan_out.no => kept,
@@ -135,7 +135,7 @@ impl Expander {
         Ok(written)
     }
 
-    /// Writes the next tasks and offers them to the relay. How many; zero when another replica wrote them.
+    /// Writes the next tasks and offers them to the relay. Returns their number, 0 when another replica wrote them.
     async fn piece(&self, fan_out: &ledger::FanOut, kept: &Kept) -> Result<i32, Trouble> {
         let submission = self.rows(fan_out, kept)?;
         let count = i32::try_from(submission.tasks.len()).unwrap_or(i32::MAX);
@@ -143,7 +143,7 @@ impl Expander {
         counter!("taskgate_fan_out_tasks_total").increment(inserted.task_nos.len() as u64);
         self.gateway.hub.accepted(&submission, &inserted.task_nos);
         let offer = outgoing(submission, &inserted);
-        // A relay that does not keep up finds them in the outbox: they need not be in memory too.
+        // A relay that lags finds them in the outbox, so they need not wait in memory.
         if self.relay_is_free().await {
             self.gateway.relay.offer(offer);
         }

@@ -1,10 +1,11 @@
-//! A retry policy for a task that a Python worker ran: it knows no policy of ours, so a failed run is followed by a new task.
+//! Applies a submission's retry policy to tasks run by Python workers. They do not know the policy, so a failed task is
+//! followed by a new one.
 //!
-//! The Rust worker retries by itself, with Celery's own RETRY; what it gives up is given up. A task of a canvas cannot be replaced
-//! by another one, its successors wait for its id: there a policy is refused where Python workers serve the queue.
+//! The Rust worker retries by itself, with Celery's own RETRY, so its failures are final. A task inside a canvas cannot be
+//! replaced, because its successors wait for its id: there a policy is refused if Python workers serve the queue.
 //!
-//! The new task is one commit that takes the key `retry:<old id>`: whoever tries, it is made once. What was missed (a crash, another
-//! replica) is found among the dead letters.
+//! The commit of the new task takes the unique key `retry:<old id>`, so any number of replicas create it once. A failure that
+//! was missed, for example during a crash, is found among the dead letters.
 
 use std::time::Duration;
 
@@ -24,15 +25,15 @@ use ledger::{Error, Filter, Page, Task, UniqueKey};
 use runtime::clock;
 use runtime::lifecycle::Backoff;
 
-/// Between passes over the dead letters.
+/// Time between two passes over the dead letters.
 const PERIOD: Duration = Duration::from_secs(10);
-/// Dead letters looked at in one pass: those that were missed are the newest.
+/// Dead letters read in one pass. Missed failures are among the newest.
 const PAGE: i64 = 500;
-/// Older failures are history.
+/// Older failures are not retried.
 const MEMORY: Duration = Duration::from_hours(24);
 const PAUSE: Duration = Duration::from_secs(2);
 
-/// Follows failures with new tasks.
+/// Submits a new task after each failure that its policy allows.
 pub struct Retrier {
     gateway: SharedGateway,
 }
@@ -87,7 +88,7 @@ impl Retrier {
         Ok(())
     }
 
-    /// Submits the next attempt, when there is one.
+    /// Submits the next attempt, if the policy allows one.
     async fn follow(&self, task: &Task) -> Result<(), Error> {
         let Some(policy) = policy(task) else { return Ok(()) };
         let attempt = task.options.attempt;
@@ -139,7 +140,7 @@ impl Retrier {
             && self.gateway.ledger.successors(&numbers).await?.is_empty())
     }
 
-    /// Our worker has retried it as often as it should.
+    /// The Rust worker has used up its retries.
     async fn ran_here(&self, task: &Task) -> Result<bool, Error> {
         let Some(name) = &task.worker else { return Ok(false) };
         Ok(self.gateway.ledger.workers().await?.iter().any(|worker| worker.hostname == *name && is_ours(worker)))

@@ -1,4 +1,4 @@
-//! Dead letters: what failed for good or was lost, until somebody puts it away or sends it again from here.
+//! Dead letters: tasks that failed for good or were lost, until somebody deletes them from the list or re-queues them.
 
 use std::collections::{HashMap, HashSet};
 use std::time::Duration;
@@ -23,7 +23,7 @@ pub struct Bulk {
     pub fingerprint: Option<String>,
     /// Spread over time, so that the failure of yesterday does not become the overload of today. `None`: all at once.
     pub max_per_second: Option<f64>,
-    /// Only count.
+    /// Only count them.
     pub dry_run: bool,
 }
 
@@ -33,14 +33,14 @@ pub struct Requeued {
     pub matched: usize,
     /// Old id and new id.
     pub requeued: Vec<(TaskId, TaskId)>,
-    /// Those that stay, with the reason.
+    /// Dead letters that were not re-queued, with the reason.
     pub skipped: Vec<(TaskId, String)>,
     /// There may be more than one call handles.
     pub remaining: bool,
 }
 
 impl Gateway {
-    /// Sends one dead letter again and puts it away.
+    /// Re-queues one dead letter and deletes it from the list.
     ///
     /// # Cancel safety
     /// A dropped call may have sent it and left it in the list, with `retried_as`.
@@ -56,7 +56,7 @@ impl Gateway {
         Ok(submitted)
     }
 
-    /// Sends all that match again, oldest first.
+    /// Re-queues all that match, oldest first.
     pub async fn requeue_all(&self, bulk: Bulk) -> Result<Requeued, RetryError> {
         let (letters, remaining) = match &bulk.fingerprint {
             Some(fingerprint) => self.letters_of_kind(&bulk.filter, fingerprint).await?,
@@ -86,7 +86,7 @@ impl Gateway {
         Ok(done)
     }
 
-    /// Puts one away. It stays in the history.
+    /// Deletes one from the list. It stays in the history.
     pub async fn dismiss(&self, id: &TaskId) -> Result<(), RetryError> {
         if self.ledger.dismiss(std::slice::from_ref(id)).await? == 1 {
             return Ok(());
@@ -97,7 +97,7 @@ impl Gateway {
         }
     }
 
-    /// Puts all that match away. Answers how many.
+    /// Deletes all that match from the list. Returns their number.
     pub async fn dismiss_all(&self, filter: &Filter) -> Result<i64, ledger::Error> {
         let mut gone = 0;
         loop {

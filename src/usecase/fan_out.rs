@@ -13,10 +13,10 @@ use celery::task::{GroupId, Invalid, Phase, Signature, TaskId};
 use ledger::{Conflict, NewFanOut, NewGroup};
 use runtime::clock;
 
-/// So many tasks are written with their call: they are in its answer.
+/// Up to this many tasks are written with the request and listed in its answer.
 pub const AT_ONCE: u32 = 1_000;
 
-/// What is kept of a call beside its chunks.
+/// The stored form of a request that is written out later.
 #[derive(Serialize, Deserialize)]
 pub(crate) struct Kept {
     pub call: FanOut,
@@ -27,7 +27,7 @@ pub(crate) struct Kept {
 }
 
 impl Gateway {
-    /// Accepts a fan-out: a group, whose tasks may be written later.
+    /// Accepts a fan-out as a group. Its tasks may be written later.
     ///
     /// # Cancel safety
     /// As [`Gateway::submit`].
@@ -39,7 +39,7 @@ impl Gateway {
             return self.submit(request).await;
         }
         self.check_backlog()?;
-        // All tasks have one name: what holds for the first holds for all.
+        // All tasks have the same name, so checking the first is enough.
         let first = tasks(&call, 0, 1).map_err(damaged)?;
         request.submission.signature =
             Signature::Group(first.into_iter().map(|task| Signature::Task(Box::new(task))).collect());
@@ -113,7 +113,7 @@ pub(crate) fn tasks(call: &FanOut, first: u32, after: u32) -> Result<Vec<TaskSig
     Ok(call.part(first, after)?.into_iter().map(task).collect())
 }
 
-/// A call that was just made is whole; should it not be, the client is told what its chunks lack.
+/// A request that was just parsed should be complete. If it is not, the client is told what its chunks lack.
 fn damaged(error: Damaged) -> SubmitError {
     SubmitError::Invalid(vec![Invalid { pointer: String::new(), detail: error.to_string() }])
 }

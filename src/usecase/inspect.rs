@@ -1,4 +1,4 @@
-//! Asking and telling workers by Celery's own names, and the registry of workers.
+//! Inspect and control commands by Celery's own names, and the list of workers.
 
 use std::time::Duration;
 
@@ -15,7 +15,7 @@ use runtime::clock;
 pub const DEFAULT_PATIENCE: Duration = Duration::from_secs(1);
 pub const MAX_PATIENCE: Duration = Duration::from_secs(30);
 
-/// A request to workers, as a client wrote it.
+/// A request to workers, as the client sent it.
 #[derive(Debug, Clone)]
 pub struct ControlRequest {
     pub command: String,
@@ -39,12 +39,12 @@ pub enum ControlError {
 }
 
 impl Gateway {
-    /// Sends a command that only looks, and gathers the replies.
+    /// Sends an inspect command and gathers the replies.
     pub async fn inspect(&self, request: ControlRequest) -> Result<Replies, ControlError> {
         self.ask_workers(request, true).await
     }
 
-    /// Sends a command that changes something, and gathers the replies.
+    /// Sends a control command and gathers the replies.
     pub async fn control(&self, request: ControlRequest) -> Result<Replies, ControlError> {
         self.ask_workers(request, false).await
     }

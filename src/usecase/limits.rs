@@ -1,17 +1,17 @@
-//! Which limits hold for a task, and when one that has to pass them is due.
+//! Combines the limits of a submission with those of its catalog entry, and says when such a task is due.
 
 use std::time::Duration;
 
 use celery::task::submission::KeyLimit;
 use runtime::clock::Time;
 
-/// When a task is due that only a pass over the outbox may publish: an instant after its acceptance tells it from one that is on
-/// the fast path.
+/// Due time of a task that only a pass over the outbox may publish: one microsecond after its acceptance, which tells it from a
+/// task on the direct way.
 pub(super) fn at_once(now: Time) -> Time {
     now.plus(Duration::from_micros(1))
 }
 
-/// The submission's limits and the catalog's; of two for one key the smaller one holds.
+/// Merges both lists. If both name a key, the smaller limit wins.
 pub(super) fn together(wanted: &[KeyLimit], declared: Vec<KeyLimit>) -> Vec<KeyLimit> {
     let mut all: Vec<KeyLimit> = wanted.to_vec();
     for limit in declared {

@@ -1,4 +1,4 @@
-//! Queues: what waits in them, who serves them; pause, resume, purge.
+//! Queues: their length and consumers; pause, resume, purge.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -17,7 +17,7 @@ use runtime::clock::{self, Time};
 use super::inspect::DEFAULT_PATIENCE;
 
 const NO_CONTENTS: &str = "the broker shows no single messages of its queues";
-/// Messages taken out at a time by a purge.
+/// Messages that a purge removes at a time.
 const PURGED_AT_ONCE: usize = 200;
 
 /// A queue as it is now.
@@ -26,7 +26,7 @@ pub struct Queue {
     pub name: String,
     /// Messages in the broker, by priority step (0, 3, 6, 9).
     pub depth: Depth,
-    /// Tasks that the ledger holds back: for their time, a pause or a limit.
+    /// Tasks held in the ledger until their time comes, or by a pause or a limit.
     pub held: i64,
     /// Tasks that workers have.
     pub reserved: i64,
@@ -40,7 +40,7 @@ pub struct Queue {
 /// A message in a queue, whose it is and what it says.
 #[derive(Debug)]
 pub struct QueuedMessage {
-    /// From the next to be served, 0.
+    /// 0 is the next to be served.
     pub position: i64,
     pub priority_step: u8,
     pub bytes: usize,
@@ -104,7 +104,7 @@ impl Gateway {
         Ok(oldest)
     }
 
-    /// A page of a queue's contents in the order in which they will be served. Nothing is taken out.
+    /// A page of a queue's messages in the order of delivery. Nothing is removed.
     pub async fn queue_messages(
         &self,
         queue: &QueueName,
@@ -130,7 +130,7 @@ impl Gateway {
         let lists = self.broker.lists().ok_or(QueueError::Unable(NO_CONTENTS))?;
         let depths = self.broker.depths(&[queue.to_string()]).await?;
         let waiting: i64 = depths.iter().flatten().sum();
-        // What arrives during the purge stays.
+        // Messages that arrive during the purge stay.
         let waiting = usize::try_from(waiting).unwrap_or(0);
         let mut purged = 0;
         while purged < waiting {
@@ -191,7 +191,7 @@ impl Gateway {
         match self.broker.ask(&request, DEFAULT_PATIENCE).await {
             Ok(replies) => Ok(replies),
             Err(error) => {
-                // Whom we could not call back is still away: the next resume calls again.
+                // A worker that could not be reached still ignores the queue: the next resume tells it again.
                 self.ledger.note_paused_consumers(queue.as_str(), &consumers).await?;
                 Err(error.into())
             }

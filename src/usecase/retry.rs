@@ -18,7 +18,7 @@ pub enum RetryError {
     Unknown(TaskId),
     #[error("{id} cannot be sent again: {why}")]
     NotReplayable { id: TaskId, why: &'static str },
-    /// It is neither failed nor lost, or was put away.
+    /// It is no dead letter: not failed or lost, or deleted from the list.
     #[error("{0} is not a dead letter")]
     NotDead(TaskId),
     #[error("the old task could not be revoked")]
@@ -44,7 +44,7 @@ impl Gateway {
     ) -> Result<Submitted, RetryError> {
         let task = self.ledger.task(id).await?.ok_or_else(|| RetryError::Unknown(id.clone()))?;
         self.check_backlog()?;
-        // Made before anything is revoked: what cannot be sent again is not stopped either.
+        // Built before anything is revoked: a task that cannot be sent again is not stopped.
         let mut submission = self.again(&task, None).await?;
         submission.idempotency = repeatable.map(|given| key(given, &submission, self.keep_idempotency));
         if restart && !task.phase.is_final() {
@@ -82,7 +82,7 @@ impl Gateway {
     }
 }
 
-/// The answer that repetitions get.
+/// The answer that repeated requests get.
 fn key(given: Idempotency, submission: &ledger::Submission, keep: Duration) -> IdempotencyKey {
     IdempotencyKey {
         answer: (given.answer.0)(&summary(submission)),

@@ -17,13 +17,13 @@ use celery::task::{Phase, TaskId};
 use ledger::{News, Revocation, Source, Task, Withdrawn};
 use runtime::clock::{self, Time};
 
-/// How long an answer waits for the end to be confirmed.
+/// How long the answer waits for confirmation that the task ended.
 const CONFIRMATION: Duration = Duration::from_secs(2);
 
-/// What is asked for.
+/// A request to revoke.
 #[derive(Debug, Clone)]
 pub struct RevokeRequest {
-    /// Stop it when it runs.
+    /// Also stop it if it is running.
     pub terminate: bool,
     /// One of [`celery::commands::SIGNALS`].
     pub signal: String,
@@ -40,9 +40,9 @@ impl RevokeRequest {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Verdict {
-    /// We removed it: it will never run.
+    /// We removed its message, so it will never run.
     Prevented,
-    /// A worker has it; the revoke was broadcast.
+    /// A worker has it, and the revoke was broadcast.
     Signalled,
     /// It had already ended.
     TooLate,
@@ -52,9 +52,9 @@ pub enum Verdict {
 pub struct Revoked {
     pub task_id: TaskId,
     pub verdict: Verdict,
-    /// It is known not to run any more.
+    /// Whether the task is known to have stopped.
     pub confirmed: bool,
-    /// A sentence with the evidence.
+    /// One sentence that gives the evidence.
     pub detail: String,
 }
 
@@ -62,7 +62,7 @@ pub struct Revoked {
 pub enum RevokeError {
     #[error("this ledger never saw {0}")]
     Unknown(TaskId),
-    /// It is remembered and will be carried out.
+    /// The revoke is recorded and will be carried out.
     #[error("Redis cannot be reached")]
     Redis(#[from] broker::Error),
     #[error("the ledger failed")]
@@ -88,7 +88,7 @@ impl Gateway {
     }
 }
 
-/// One revoke on its way.
+/// A revoke in progress.
 struct Revoking<'a> {
     gateway: &'a Gateway,
     request: &'a RevokeRequest,
@@ -106,7 +106,7 @@ impl Revoking<'_> {
         }
     }
 
-    /// Only the ledger has it: its row goes.
+    /// Only the ledger has the task, so removing its outbox row is enough.
     async fn withdraw(&self, task: Task, evidence: &str) -> Result<Revoked, RevokeError> {
         match self.gateway.ledger.withdraw(&task.id, self.news(&task)).await? {
             Withdrawn::Done(events) => {
@@ -166,7 +166,7 @@ impl Revoking<'_> {
         self.published(task).await
     }
 
-    /// The broker has it, or a worker.
+    /// The broker or a worker has the message.
     async fn published(&self, task: Task) -> Result<Revoked, RevokeError> {
         self.remember(&task).await?;
         let with_worker = matches!(task.phase, Phase::Received | Phase::Running);
@@ -219,7 +219,7 @@ impl Revoking<'_> {
         self.gateway.ledger.remember_revocation(&revocation).await
     }
 
-    /// Writes the end down, wherever the task stands in the ledger.
+    /// Records the end, whatever state the ledger has for the task.
     async fn end(&self, task: &Task) -> Result<(), ledger::Error> {
         end_revoked(self.gateway, &task.id, self.news(task)).await
     }

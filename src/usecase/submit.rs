@@ -1,6 +1,6 @@
-//! From a call to rows in the ledger: check, fill in what the catalog says, plan, commit. The relay does the rest.
+//! Turns a request into rows of the ledger (the history database): check, add the catalog's defaults, plan, commit.
 //!
-//! Nothing is published here. When this answers, the task is on disk, and a crash in the next instant changes nothing.
+//! Nothing is published here; the relay does that. When this returns, the task is on disk and survives any crash.
 
 use std::collections::HashSet;
 use std::time::Duration;
@@ -17,17 +17,17 @@ use celery::task::{GroupId, Invalid, Json, Phase, QueueName, Signature, TaskId, 
 use ledger::{Conflict, Edge, IdempotencyKey, Inserted, NewGroup, NewTask, TaskOptions, UniqueKey};
 use runtime::clock::{self, Time};
 
-/// A call, and who calls how.
+/// A submission and its caller: token, trace context, idempotency key.
 #[derive(Debug)]
 pub struct SubmitRequest {
     pub submission: Submission,
-    /// Names come from the catalog: the allow-list is not asked.
+    /// The task name comes from the catalog, so `submit.allow` does not apply.
     pub trusted: bool,
     pub traceparent: Option<String>,
     pub idempotency: Option<Idempotency>,
     /// Id of the token.
     pub token: Option<String>,
-    /// What the caller may submit, whoever else may.
+    /// Which task names the caller's token may use.
     pub visibility: Visibility,
     pub retry_of: Option<TaskId>,
     pub schedule: Option<String>,
@@ -54,11 +54,11 @@ pub struct Idempotency {
     pub scope: String,
     pub key: String,
     pub fingerprint: Vec<u8>,
-    /// Makes the answer that repetitions get, from what will be submitted.
+    /// Writes the answer that repeated requests get.
     pub answer: Answer,
 }
 
-/// The edge's way to write an answer down before it is given.
+/// How the edge records an answer before it sends it.
 pub struct Answer(pub(crate) Box<dyn FnOnce(&Submitted) -> Json + Send>);
 
 impl Answer {
@@ -83,18 +83,18 @@ pub struct Submitted {
     pub status: String,
     pub task: Option<TaskName>,
     pub queue: Option<QueueName>,
-    /// Tasks in it.
+    /// Number of tasks.
     pub count: usize,
     /// All tasks of a canvas (empty for a single task, and above 1,000).
     pub children: Vec<(TaskId, TaskName)>,
-    /// It was there already: `unique` joined it.
+    /// The task existed already, and `unique` joined it.
     pub joined: bool,
 }
 
-/// More children are not listed in an answer.
+/// Most children listed in an answer.
 const MAX_CHILDREN: usize = 1_000;
 
-/// Why a call was refused; nothing of it is in the ledger.
+/// Why a submission was refused. Nothing of it is in the ledger.
 #[derive(Debug, thiserror::Error)]
 pub enum SubmitError {
     #[error("the request does not fit")]
@@ -106,7 +106,7 @@ pub enum SubmitError {
     #[error("the id {id} is already used")]
     IdTaken {
         id: String,
-        /// Where the call says it.
+        /// JSON pointer to the id in the request.
         pointer: String,
     },
     /// The same request was answered before.
@@ -122,7 +122,7 @@ pub enum SubmitError {
     Read(#[from] ledger::Error),
 }
 
-/// Where a task alone says its id.
+/// JSON pointer to the id of a single task.
 const TASK_ID: &str = "/task_id";
 
 impl SubmitError {
@@ -132,7 +132,7 @@ impl SubmitError {
 }
 
 impl Gateway {
-    /// Accepts a call, or refuses it with everything that is wrong with it.
+    /// Accepts a submission, or refuses it with all its faults.
     ///
     /// # Cancel safety
     /// A dropped call may leave the submission accepted.
@@ -157,7 +157,7 @@ impl Gateway {
         }
     }
 
-    /// The rows of a call, for whoever commits them.
+    /// Builds the rows of a submission. The caller commits them.
     pub(crate) fn prepared(
         &self,
         mut request: SubmitRequest,
@@ -185,7 +185,7 @@ impl Gateway {
         plan::plan(signature, &context, &mut ids, &|task| self.defaults(task)).map_err(SubmitError::Invalid)
     }
 
-    /// What holds where the call says nothing: its catalog entry, then the routes, then the default.
+    /// Values for what the submission leaves out: from the catalog entry, else the routes, else the default.
     pub(crate) fn defaults(&self, task: &TaskSignature) -> NodeDefaults {
         let declared = self.catalog.defaults_for(task.task.as_str());
         NodeDefaults {
@@ -200,7 +200,7 @@ impl Gateway {
         }
     }
 
-    /// What goes into the ledger. `submitted` is the answer, when the tasks are answered for.
+    /// Builds the ledger rows. `submitted` is the answer to record, if the request gets one of its own.
     pub(crate) fn rows(
         &self,
         plan: Plan,
@@ -243,13 +243,13 @@ impl Gateway {
     fn row(&self, planned: PlannedNode, wishes: &Wishes, fed: bool, now: Time) -> NewTask {
         let PlannedNode { node, headers, body, expires_at } = planned;
         let mut defaults = self.catalog.defaults_for(node.task.task.as_str());
-        // A paused queue's task is held at once; the next pass over the outbox parks it, or publishes it after a resume.
+        // The task of a paused queue is held. The next pass over the outbox keeps it back, or publishes it after a resume.
         let is_paused = self.pauses.current().contains(node.queue().as_str());
         // The endpoint has counted by the request's own words already.
         let declared = std::mem::take(&mut defaults.limits);
         let declared = if wishes.trusted { declared } else { self.limits_by_name(&node.task, fed, declared) };
         let limits = together(&wishes.limits, declared);
-        // So is one that has to pass a limit: only a pass over the outbox knows whether it may go.
+        // A task with a limit is held too: only a pass over the outbox knows whether the limit lets it through.
         let is_limited = defaults.rate_limit.is_some() || !limits.is_empty();
         let is_held = is_paused || is_limited;
         let due_at = headers.as_ref().and_then(|_| due_at(&node.task, now).or(is_held.then_some(at_once(now))));
@@ -265,7 +265,7 @@ impl Gateway {
             recovery: recovery(defaults.recovery, defaults.idempotent),
             budget: defaults.budget,
             retry: node.task.retry.as_ref().map(json_value).or(defaults.retry),
-            // The catalog's are found by the task's name when something happens.
+            // The catalog's webhooks are found by the task's name at each event.
             webhooks: wishes.webhooks.clone(),
             limits: json(&limits),
             traceparent: wishes.traceparent.clone(),
@@ -305,7 +305,7 @@ impl Gateway {
         if is_computed { together(&fixed, self.declared_limits(task, fed)) } else { fixed }
     }
 
-    /// The answer to a key, written down before it is given.
+    /// The row that keeps the answer for repeated requests.
     pub(crate) fn idempotency_key(&self, given: Idempotency, submitted: &Submitted, now: Time) -> IdempotencyKey {
         IdempotencyKey {
             answer: (given.answer.0)(submitted),
@@ -332,7 +332,7 @@ impl Gateway {
     }
 }
 
-/// What holds for every task of a submission.
+/// Options shared by all tasks of a submission.
 struct Wishes {
     traceparent: Option<String>,
     token: Option<String>,
@@ -376,7 +376,7 @@ fn phase(planned: &PlannedNode, now: Time) -> Phase {
     }
 }
 
-/// When the call wants to start, if that is later than now.
+/// The requested start time, if it is later than now.
 fn due_at(task: &TaskSignature, now: Time) -> Option<Time> {
     let countdown = |secs: f64| now.plus(Duration::try_from_secs_f64(secs).unwrap_or(Duration::MAX));
     let wanted = task.eta.map(|at| Time(at.as_microsecond())).or_else(|| task.countdown.map(countdown));

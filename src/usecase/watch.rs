@@ -1,4 +1,4 @@
-//! What happens to one task, as it happens: the source of SSE and of every waiting client.
+//! Follows one task as it changes, for SSE and for clients that wait.
 //!
 //! A watch subscribes first and reads the ledger then, so nothing falls between. It counts `seq`: what the hub repeats is
 //! dropped, what it skipped is read from the ledger. While the ledger is away a watch is silent and goes on afterwards. A server that

@@ -1,4 +1,4 @@
-//! Registered webhooks: written, read, changed, their secrets replaced without a gap, their deliveries seen and sent again.
+//! Registered webhooks: create, read, update, rotate secrets without a gap, list deliveries and send one again.
 
 use std::time::Duration;
 
@@ -14,13 +14,13 @@ use celery::task::webhook::{self, check_secret, check_url, target};
 use ledger::{Cursor, Delivery, DeliveryFilter, Endpoint, EndpointDocument, Page};
 use runtime::clock::{self, Time};
 
-/// More would make every event dear.
+/// Each webhook adds work to every event.
 pub const MOST: usize = 500;
-/// How long the old secret signs too, unless the request says it.
+/// How long the old secret still signs, unless the request says otherwise.
 const OVERLAP: Duration = Duration::from_hours(24);
 const MAX_OVERLAP: f64 = 30.0 * 86_400.0;
 const MAX_DESCRIPTION: usize = 500;
-/// How often an edit is tried again when another one comes between.
+/// How often an edit is retried after a concurrent one.
 const EDIT_ATTEMPTS: usize = 10;
 const MEMBERS: [&str; 6] = ["url", "on", "tasks", "description", "enabled", "secret"];
 
@@ -174,7 +174,7 @@ impl Gateway {
         Err(WebhookError::Busy)
     }
 
-    /// With all its deliveries.
+    /// Deletes the webhook and all its deliveries.
     pub async fn delete_webhook(&self, id: &str) -> Result<(), WebhookError> {
         if self.find_webhook(id).await?.is_built_in() {
             return Err(WebhookError::BuiltIn(id.to_owned()));

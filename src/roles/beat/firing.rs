@@ -1,4 +1,4 @@
-//! From a due schedule to what the ledger shall write: its ticks, each fired, skipped, missed or failed.
+//! Turns a due schedule into what the ledger must write: its ticks, each fired, skipped, missed or failed.
 
 use crate::usecase::Gateway;
 use crate::usecase::schedules::{ScheduleError, next_tick};
@@ -14,7 +14,7 @@ pub struct Planned {
     pub schedule: Schedule,
     pub tick: Time,
     pub due_at: Time,
-    /// Or why its document cannot be read any more: then the tick fails, and the schedule waits for an edit.
+    /// Or why its document can no longer be read. The tick then fails, and the schedule waits for an edit.
     plan: Result<Plan, String>,
 }
 
@@ -38,14 +38,14 @@ impl Planned {
         Some(Self { schedule, tick, due_at, plan })
     }
 
-    /// The plan still fits the row. The last firing counts too: what is running now decides about the next tick.
+    /// Whether the plan still fits the row. The last firing counts too, because its running tasks decide about the next tick.
     pub fn is_of(&self, schedule: &Schedule) -> bool {
         self.schedule.version == schedule.version
             && schedule.next == Some(NextTick { tick: self.tick, due_at: self.due_at })
             && self.schedule.last_tasks == schedule.last_tasks
     }
 
-    /// What is decided shortly before the due time is what would be decided at it.
+    /// Whether a decision made shortly before the due time is the one that would be made at it.
     pub fn may_be_early(&self) -> bool {
         self.overlap() == Overlap::Allow
     }
@@ -75,7 +75,7 @@ fn planned(
     gateway.plan_tick(schedule, definition, tick, now).map_err(|error| format!("could not be submitted: {error}"))
 }
 
-/// What becomes of all ticks that are past. `running` are tasks of the last firing that have not ended.
+/// Decides about all past ticks. `running` are tasks of the last firing that have not ended.
 pub fn decided(gateway: &Gateway, planned: Planned, running: &[TaskId], now: Time) -> Firing {
     let Planned { schedule, tick, plan, .. } = planned;
     let (runs, last_tick_at, next) = match plan {
@@ -118,7 +118,7 @@ fn runs(
     runs
 }
 
-/// Why the overlap policy holds a tick back. When several ticks fire at once, each is a predecessor of the next.
+/// Why the overlap policy skips a tick. When several ticks fire at once, each counts as running for the next.
 fn held_back(overlap: Overlap, running: &[TaskId], index: usize, count: usize) -> Option<String> {
     match overlap {
         Overlap::Skip if !running.is_empty() => Some(format!("{} is still running (overlap is skip)", running[0])),

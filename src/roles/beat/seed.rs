@@ -1,5 +1,5 @@
-//! The `[[schedules]]` of the configuration: each name is brought into the timetable once. From then on the timetable counts, and
-//! start-up says where the two differ.
+//! Copies the configuration's `[[schedules]]` into the table of schedules, each name once. After that the table is what counts,
+//! and start-up logs where the two differ.
 
 use tracing::{info, warn};
 
@@ -13,7 +13,7 @@ use runtime::clock;
 use schedule::definition::{Definition, check_name};
 use schedule::document::Document;
 
-/// Reads the entries before anything starts.
+/// Checks the entries before anything starts.
 ///
 /// # Errors
 /// The first entry that does not fit, with everything that is wrong with it.
@@ -63,7 +63,7 @@ async fn compare(gateway: &Gateway, name: &str, document: &Document) -> Result<(
     Ok(())
 }
 
-/// Equal up to the order of members and the form of numbers.
+/// Equal, apart from the order of members and the way numbers are written.
 fn same(left: &str, right: &str) -> bool {
     let parse = |text| serde_json::from_str::<serde_json::Value>(text).ok();
     parse(left) == parse(right)

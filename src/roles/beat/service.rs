@@ -1,4 +1,5 @@
-//! Fires what is due. Every replica runs it, and nobody leads: whoever moves a schedule's row forward has submitted its tick.
+//! Fires due schedules. Every replica runs this and none leads: the replica that moves a schedule's row forward has submitted
+//! its tick, in the same transaction.
 //!
 //! To be on time it looks ahead: schedules that fall due within [`HORIZON`] are read and planned before, and shortly before the
 //! due time everything but the commit is written ([`lead`]). A plan is only a plan: the transaction checks that the row has not
@@ -26,21 +27,21 @@ use schedule::definition::Overlap;
 
 /// Schedules that fall due within this time are read and planned.
 const HORIZON: Duration = Duration::from_secs(2);
-/// A replica that found everything in another's hands looks again after this.
+/// How soon a replica tries again after it found every due row locked by another.
 const ANOTHERS: Duration = Duration::from_millis(50);
-/// The timetable is looked at this often without a nudge: other replicas may have edited it.
+/// How often the schedules are read without a nudge, because other replicas may have edited them.
 const PERIOD: Duration = Duration::from_millis(500);
-/// How long before the due time its transactions begin: for the first schedule, and for each more that is due at the same time.
+/// How long before the due time the transactions begin: for the first schedule, and for each further one due at the same time.
 const LEAD: Duration = Duration::from_millis(4);
 const LEAD_EACH: Duration = Duration::from_micros(200);
 /// Schedules in one transaction, unless so many are due that each of [`TRANSACTIONS`] takes its share.
 const BATCH: usize = 250;
 /// Transactions at a time: a thousand schedules that are due in one second all begin at once. Less than half of the connections.
 const TRANSACTIONS: usize = 4;
-/// Schedules that are planned ahead. More than this are planned when the first have fired.
+/// Most schedules planned ahead. The rest are planned when these have fired.
 const LOOK_AHEAD: i64 = 2_000;
 const LEDGER_PAUSE: Duration = Duration::from_secs(2);
-/// Old runs are removed this often.
+/// How often old runs are removed.
 const PRUNE_PERIOD: Duration = Duration::from_hours(1);
 const PRUNE_BATCH: i64 = 5_000;
 
@@ -51,7 +52,7 @@ pub struct Beat {
     seeds: Vec<RawSchedule>,
     /// How long runs are kept.
     keep: Duration,
-    /// Plans by schedule. Holds what the last look ahead found, no more.
+    /// Plans by schedule, from the last look ahead only.
     planned: HashMap<String, Planned>,
 }
 
@@ -86,7 +87,7 @@ impl Beat {
         }
     }
 
-    /// Fires what is due, then looks ahead. Returns how long nothing will be due.
+    /// Fires what is due, then plans ahead. Returns how long nothing will be due.
     async fn pass(&mut self, seeded: &mut bool, prune_at: &mut Instant) -> Result<Duration, ledger::Error> {
         if !*seeded {
             seed::seed(&self.gateway, &self.seeds).await?;
