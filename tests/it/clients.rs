@@ -1,5 +1,6 @@
 //! The clients for other languages, each by its own tests, against a gateway with real Celery workers of both versions.
 
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use crate::harness::environment::{Harness, Options};
@@ -10,35 +11,64 @@ const ALLOWED: &str = "submit.allow = ['demo.*', 'tasks.*', 'celery.*']";
 
 #[tokio::test]
 async fn the_python_client_passes_its_tests_beside_the_newest_celery() {
-    python_tests(Version::Latest, &[]).await;
+    beside_celery(Version::Latest, &["tests"]).await;
 }
 
 #[tokio::test]
 async fn the_python_client_passes_its_tests_beside_celery_5_4() {
-    python_tests(Version::Older, &["--ignore=tests/test_package.py"]).await;
+    beside_celery(Version::Older, &["tests", "--ignore=tests/test_package.py"]).await;
 }
 
-/// Runs `clients/python/tests` as somebody with this Celery would.
-async fn python_tests(version: Version, arguments: &[&str]) {
+/// They start a gateway and a worker of their own. Django 6 needs Python 3.12, which `tests/setup.sh` looks for; Django 5 with the
+/// package django-tasks, which has the same interface, runs everywhere.
+#[tokio::test]
+async fn the_django_backend_passes_its_tests() {
+    passes(pytest(&environment("django").join("bin/python"), &["tests_django"])).await;
+    let newer = environment("django6").join("bin/python");
+    if newer.exists() {
+        passes(pytest(&newer, &["tests_django"])).await;
+    }
+}
+
+/// Runs the client's tests as somebody with this Celery would.
+async fn beside_celery(version: Version, arguments: &[&str]) {
     let celery = CeleryOptions { version, concurrency: 4, ..CeleryOptions::default() };
     let env = Harness::start(&Options { celery, config: ALLOWED.to_owned(), ..Options::default() });
-    let root = celery::root();
-    let folder = root.join("clients/python");
-    let installed = std::fs::read_dir(root.join(".venv/clients/lib")).expect("run tests/setup.sh first");
-    let installed = installed.flatten().next().expect("an environment has a lib folder").path().join("site-packages");
-    let path = std::env::join_paths([folder.join("src"), installed]).expect("no path here has a colon");
-    let mut command = Command::new(version.python());
-    command.args(["-m", "pytest", "-q"]).args(arguments).current_dir(folder);
+    let mut command = pytest(&version.python(), arguments);
     command
-        .env("PYTHONPATH", path)
-        .env("PYTHONDONTWRITEBYTECODE", "1")
         .env("TASKGATE_TEST_URL", format!("http://127.0.0.1:{}", env.gateway.port))
-        .env("TASKGATE_TEST_BINARY", env!("CARGO_BIN_EXE_taskgate"))
         .env("CELERY_BROKER_URL", env.redis.url(0))
-        .env("CELERY_RESULT_BACKEND", env.redis.url(1))
+        .env("CELERY_RESULT_BACKEND", env.redis.url(1));
+    passes(command).await;
+}
+
+/// The client from its source folder; what the tests need besides comes from the environment `clients`, last.
+fn pytest(python: &Path, arguments: &[&str]) -> Command {
+    let folder = celery::root().join("clients/python");
+    let mut path = vec![folder.join("src")];
+    if !python.starts_with(environment("django")) && !python.starts_with(environment("django6")) {
+        let lib = std::fs::read_dir(environment("clients").join("lib")).expect("run tests/setup.sh first");
+        path.extend(lib.flatten().map(|version| version.path().join("site-packages")));
+    }
+    let mut command = Command::new(python);
+    command
+        .args(["-m", "pytest", "-q"])
+        .args(arguments)
+        .current_dir(folder)
+        .env("PYTHONPATH", std::env::join_paths(path).expect("no path here has a colon"))
+        .env("PYTHONDONTWRITEBYTECODE", "1")
+        .env("TASKGATE_TEST_BINARY", env!("CARGO_BIN_EXE_taskgate"))
         .env("C_FORCE_ROOT", "1")
         .env_remove("TASKGATE_URL")
         .env_remove("TASKGATE_TOKEN");
+    command
+}
+
+fn environment(name: &str) -> PathBuf {
+    celery::root().join(".venv").join(name)
+}
+
+async fn passes(mut command: Command) {
     let done = tokio::task::spawn_blocking(move || command.output()).await.expect("it does not panic");
     let done = done.expect("run tests/setup.sh first");
     let said = String::from_utf8_lossy(&done.stdout).into_owned() + &String::from_utf8_lossy(&done.stderr);

@@ -15,7 +15,7 @@ from celery.exceptions import TimeoutError as CeleryTimeout
 
 from ..client import _Watch
 from ..errors import GatewayUnavailable, OutcomeUnknown
-from .exceptions import record
+from ..raised import record
 from .gateway import Gateway
 
 Meta = Dict[str, Any]
