@@ -63,11 +63,12 @@ lint:
 format:
 	cargo fmt --all
 
-# The static part of the contract; .ci/run refuses a stale one.
+# The static part of the contract, and the TypeScript client's types of it; CI refuses stale ones.
 openapi:
 	mkdir -p openapi
 	cargo run --locked --quiet -- openapi > openapi/openapi.json.new
 	mv openapi/openapi.json.new openapi/openapi.json
+	PATH="$$PWD/.venv/node/bin:$$PATH" .venv/typescript/node_modules/.bin/openapi-typescript openapi/openapi.json --output clients/typescript/src/schema.ts
 
 # What documents repeat of the code: every key, metric and problem, and the index of decisions. The tests refuse a stale page.
 reference:

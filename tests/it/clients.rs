@@ -1,8 +1,9 @@
 //! The clients for other languages, each by its own tests, against a gateway with real Celery workers of both versions.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Command;
 
+use crate::clients_contract::{environment, node, succeeds, with_path};
 use crate::harness::environment::{Harness, Options};
 use crate::harness::{CeleryOptions, Version, celery};
 
@@ -28,6 +29,20 @@ async fn the_django_backend_passes_its_tests() {
     if newer.exists() {
         passes(pytest(&newer, &["tests_django"])).await;
     }
+}
+
+#[tokio::test]
+async fn the_typescript_client_passes_its_tests() {
+    let env = Harness::start(&Options::default());
+    let folder = celery::root().join("clients/typescript");
+    succeeds(node("typescript", "tsc").arg("-p").arg(&folder));
+    let mut command = Command::new("node");
+    command
+        .args(["--test", "test/"])
+        .current_dir(folder)
+        .env("PATH", with_path(environment("node").join("bin")))
+        .env("TASKGATE_TEST_URL", format!("http://127.0.0.1:{}", env.gateway.port));
+    passes(command).await;
 }
 
 /// Runs the client's tests as somebody with this Celery would.
@@ -62,10 +77,6 @@ fn pytest(python: &Path, arguments: &[&str]) -> Command {
         .env_remove("TASKGATE_URL")
         .env_remove("TASKGATE_TOKEN");
     command
-}
-
-fn environment(name: &str) -> PathBuf {
-    celery::root().join(".venv").join(name)
 }
 
 async fn passes(mut command: Command) {

@@ -7,6 +7,7 @@ mod harness;
 mod boundaries;
 mod chaos;
 mod clients;
+mod clients_contract;
 mod conformance;
 mod control;
 mod dashboard;

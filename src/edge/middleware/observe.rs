@@ -25,6 +25,8 @@ use crate::tell::traces::RequestSpan;
 use runtime::clock;
 
 static REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+/// Clients tell by it whether they speak this gateway's contract.
+static VERSION: HeaderName = HeaderName::from_static("taskgate-version");
 static TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 const MAX_ID: usize = 128;
 const PROBLEM: &str = "application/problem+json";
@@ -46,6 +48,7 @@ pub async fn observe(State(edge): State<Edge>, mut request: Request, next: Next)
     let response = outcome.unwrap_or_else(|panic| broken(&panic));
     let (mut response, cause) = settled(response, &path);
     response.headers_mut().insert(&REQUEST_ID, id.clone());
+    response.headers_mut().insert(&VERSION, HeaderValue::from_static(env!("CARGO_PKG_VERSION")));
     let seconds = started.elapsed().as_secs_f64();
     if let Some(span) = span {
         end(&edge, span, &method, &route, response.status());

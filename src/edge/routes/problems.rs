@@ -8,7 +8,7 @@ use crate::edge::problem::{Problem, ProblemDocument};
 use crate::edge::slugs::{self, Slug};
 
 /// All kinds of problems
-#[utoipa::path(get, path = "/problems/", tag = "operation", operation_id = "list_problems",
+#[utoipa::path(get, path = "/problems", tag = "operation", operation_id = "list_problems",
     responses((status = 200, description = "A page", body = String, content_type = "text/html")))]
 pub async fn list_problems() -> Html<String> {
     let lines: String = slugs::ALL
