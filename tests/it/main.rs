@@ -8,6 +8,7 @@ mod boundaries;
 mod chaos;
 mod clients;
 mod clients_contract;
+mod clients_examples;
 mod conformance;
 mod control;
 mod dashboard;

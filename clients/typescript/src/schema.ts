@@ -1866,7 +1866,7 @@ export interface components {
             };
             links: components["schemas"]["Links"];
             /**
-             * @description Precise: `accepted`, `held`, `waiting`, `queued`, `received`, `running`, `retrying`, `succeeded`, `failed`, `revoked`, `expired`, `skipped` or `lost`.
+             * @description Precise: `accepted`, `held`, `waiting`, `queued`, `received`, `running`, `retrying`, `succeeded`, `failed`, `revoked`, `expired`, `skipped`, `lost` or `ignored`.
              * @example succeeded
              */
             phase: string;
@@ -2138,6 +2138,8 @@ export interface components {
             expired: number;
             /** Format: int64 */
             failed: number;
+            /** Format: int64 */
+            ignored: number;
             /** Format: int64 */
             lost: number;
             /** Format: int64 */
