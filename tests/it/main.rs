@@ -48,5 +48,6 @@ mod schedules;
 mod schedules_import;
 mod startup;
 mod swagger;
+mod versions;
 mod watching;
 mod worker;

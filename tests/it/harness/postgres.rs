@@ -20,6 +20,8 @@ pub struct Cluster {
     directory: PathBuf,
     port: u16,
     settings: &'static [&'static str],
+    /// The folder of the server's programs, where it is not the newest of the machine.
+    programs: Option<PathBuf>,
 }
 
 /// The cluster of this run, started by whoever asks first.
@@ -51,14 +53,24 @@ impl Cluster {
         this
     }
 
+    /// Of another version: the server's programs are in `programs`.
+    pub fn start_from(programs: PathBuf) -> Self {
+        Self::launch(&["fsync=off", "full_page_writes=off"], Some(programs))
+    }
+
     fn start_with(settings: &'static [&'static str]) -> Self {
+        Self::launch(settings, None)
+    }
+
+    fn launch(settings: &'static [&'static str], programs: Option<PathBuf>) -> Self {
         let directory = folder("postgres");
         if let Some((uid, gid)) = unprivileged() {
             chown(&directory, Some(uid), Some(gid)).expect("root may give its folder away");
         }
-        initdb(&directory.join("data"));
+        initdb(&directory.join("data"), programs.as_deref());
         let port = ports::free();
-        let this = Self { process: launch(&directory, port, settings), directory, port, settings };
+        let process = launch(&directory, port, settings, programs.as_deref());
+        let this = Self { process, directory, port, settings, programs };
         this.wait_until_ready();
         this
     }
@@ -71,7 +83,7 @@ impl Cluster {
 
     /// Starts again after [`Cluster::stop`], on the same port with the same data.
     pub fn restart(&mut self) {
-        self.process = launch(&self.directory, self.port, self.settings);
+        self.process = launch(&self.directory, self.port, self.settings, self.programs.as_deref());
         self.wait_until_ready();
     }
 
@@ -133,15 +145,15 @@ pub fn query(url: &str, sql: &str) -> String {
     String::from_utf8_lossy(&done.stdout).trim().to_owned()
 }
 
-fn initdb(data: &Path) {
-    let mut command = Command::new(program("initdb"));
+fn initdb(data: &Path, programs: Option<&Path>) {
+    let mut command = Command::new(server("initdb", programs));
     command.args(["-U", "postgres", "-A", "trust", "-E", "UTF8", "--locale", "C", "--no-sync", "-D"]).arg(data);
     let done = demoted(command).output().expect("initdb starts");
     assert!(done.status.success(), "initdb: {}", String::from_utf8_lossy(&done.stderr));
 }
 
-fn launch(directory: &Path, port: u16, settings: &[&str]) -> Process {
-    let mut command = Command::new(program("postgres"));
+fn launch(directory: &Path, port: u16, settings: &[&str], programs: Option<&Path>) -> Process {
+    let mut command = Command::new(server("postgres", programs));
     command.arg("-D").arg(directory.join("data")).arg("-k").arg(directory);
     command.args(["-h", "127.0.0.1", "-p", &port.to_string()]);
     for setting in settings.iter().chain(&["max_connections=300", "shared_buffers=64MB"]) {
@@ -169,6 +181,11 @@ fn unprivileged() -> Option<(u32, u32)> {
         let mut fields = line.split(':').skip(2);
         Some((fields.next()?.parse().ok()?, fields.next()?.parse().ok()?))
     })
+}
+
+/// A program of the server.
+fn server(name: &str, programs: Option<&Path>) -> PathBuf {
+    programs.map_or_else(|| program(name), |folder| folder.join(name))
 }
 
 /// Debian keeps the server's programs out of PATH, one folder per version.

@@ -13,6 +13,8 @@ pub struct RedisOptions {
     pub password: Option<String>,
     /// Further command line.
     pub arguments: Vec<String>,
+    /// Another server of the protocol than the `redis-server` in the PATH.
+    pub program: Option<std::path::PathBuf>,
 }
 
 pub struct Redis {
@@ -110,7 +112,7 @@ impl Redis {
 }
 
 fn launch(options: &RedisOptions, directory: &std::path::Path, port: u16) -> Process {
-    let mut command = Command::new("redis-server");
+    let mut command = Command::new(options.program.as_deref().unwrap_or_else(|| std::path::Path::new("redis-server")));
     command.args(["--bind", "127.0.0.1", "--save", "", "--port"]).arg(port.to_string()).arg("--dir").arg(directory);
     if options.appendonly {
         command.args(["--appendonly", "yes", "--appendfsync", "always"]);
