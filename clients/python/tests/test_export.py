@@ -58,6 +58,16 @@ def test_the_gateway_takes_the_catalog_and_checks_by_it(catalog, tmp_path, binar
         assert good.status_code == 202
         task = httpx.get(f"{stack.url}/v1/tasks/{good.json()['task_id']}").json()
         assert task["args"] == [1, 2]
+        by_name = httpx.post(f"{stack.url}/v1/tasks", json={"task": "lib.add", "kwargs": {"x": 1}})
+        assert by_name.status_code == 202, "Python passes an argument by place or by name"
+
+
+def test_a_strict_catalog_judges_calls_by_name_too(tmp_path, binary):
+    with Stack(tmp_path, binary) as stack:
+        stack.gateway(run("taskgate.export", "exported_app", "--strict").stdout)
+        call = {"task": "lib.add", "args": ["one"]}
+        refused = httpx.post(f"{stack.url}/v1/tasks", json=call)
+        assert refused.status_code == 422 and refused.json()["errors"][0]["pointer"] == "/args/0"
 
 
 def test_the_settings_of_an_application_are_explained():

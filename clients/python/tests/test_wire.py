@@ -102,9 +102,9 @@ def test_a_gateway_of_another_version_is_told():
         client_of(gateway).task("x")
 
 
-def test_neighbouring_releases_fit():
-    assert fits("0.1.0", "0.2.3") and fits("1.4.0", "1.9.0") and fits("1.0.0-rc.1", "1.0.0")
-    assert not fits("0.1.0", "0.3.0") and not fits("1.0.0", "2.0.0")
+def test_newer_gateways_of_the_same_major_version_fit_and_the_one_before():
+    assert fits("0.1.0", "0.2.3") and fits("1.4.0", "1.9.0") and fits("1.4.0", "1.3.0") and fits("1.0.0-rc.1", "1.0.0")
+    assert not fits("0.4.0", "0.2.0") and not fits("1.0.0", "2.0.0") and not fits("2.0.0", "1.9.0")
     assert fits("0.1.0", "something"), "what is no version is not judged"
 
 

@@ -93,11 +93,11 @@ function checkVersion(response: Response): void {
   }
 }
 
-/** The same major version, and neighbouring minor versions before 1.0. */
+/** The same major version, and the client's minor release, a newer one, or the one before, which replicas may be in an upgrade. */
 export function fits(client: string, gateway: string): boolean {
   const [mine, theirs] = [client, gateway].map((text) => text.split("-")[0]!.split(".").map(Number)) as [number[], number[]];
   if ([mine[0], mine[1], theirs[0], theirs[1]].some((part) => part === undefined || Number.isNaN(part))) return true;
-  return mine[0] === theirs[0] && (mine[0]! > 0 || Math.abs(mine[1]! - theirs[1]!) <= 1);
+  return mine[0] === theirs[0] && theirs[1]! >= mine[1]! - 1;
 }
 
 /** Node says so by a code; browsers tell nothing apart, and there the request counts as sent. */

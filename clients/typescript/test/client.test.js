@@ -147,7 +147,8 @@ test("the version is the binary's", () => {
   const version = cargo.match(/\[workspace\.package\][^[]*?version = "([^"]+)"/)[1];
   assert.equal(JSON.parse(readFileSync(new URL("../package.json", import.meta.url), "utf8")).version, version);
   assert.equal(VERSION, version);
-  assert.ok(fits("0.1.0", "0.2.0") && fits("1.4.0", "1.9.0") && !fits("0.1.0", "0.3.0") && !fits("1.0.0", "2.0.0"));
+  assert.ok(fits("0.1.0", "0.2.0") && fits("1.4.0", "1.9.0") && fits("1.4.0", "1.3.0"));
+  assert.ok(!fits("0.4.0", "0.2.0") && !fits("1.0.0", "2.0.0") && !fits("2.0.0", "1.9.0"));
 });
 
 /** A proxy that cuts every stream after so many bytes. */

@@ -17,10 +17,9 @@ def release(text: str) -> Tuple[int, int]:
 
 
 def fits(client: str, gateway: str) -> bool:
-    """Whether the two speak the same contract: the same major version, and neighbouring minor versions before 1.0."""
+    """Whether the client understands the gateway: one of its own major version and of its own minor release or a newer one, or the
+    one before, which some replicas may still be in an upgrade."""
     mine, theirs = release(client), release(gateway)
     if (0, 0) in (mine, theirs):
         return True
-    if mine[0] != theirs[0]:
-        return False
-    return mine[0] > 0 or abs(mine[1] - theirs[1]) <= 1
+    return mine[0] == theirs[0] and theirs[1] >= mine[1] - 1

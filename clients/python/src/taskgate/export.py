@@ -2,6 +2,9 @@
 
 Each task becomes an entry with a typed endpoint: its docstring, its parameters as a JSON Schema, and the queue, priority and limits that
 the application gives it. What cannot be said in a catalog is left out and named in a comment.
+
+Entries are `open`: Python passes an argument by place or by name, and an entry that is not open takes it in the written way only. With
+`--strict` they are not, so calls by name are judged by the schema too.
 """
 from __future__ import annotations
 
@@ -26,12 +29,14 @@ class Entry:
     notes: List[str] = field(default_factory=list)
 
 
-def entry(app: Any, name: str, task: Any, prefix: Optional[str] = "/tasks") -> Entry:
+def entry(app: Any, name: str, task: Any, prefix: Optional[str] = "/tasks", is_open: bool = True) -> Entry:
     """The catalog entry of one task; without an endpoint when `prefix` is None or its parameters cannot be listed."""
     found = Entry({"name": name})
     summary, description = words(inspect.getdoc(task.run) if task.run.__doc__ else None)
     found.fields.update({key: text for key, text in (("summary", summary), ("description", description)) if text})
     _arguments(found, task, prefix)
+    if is_open and "body" in found.fields:
+        found.fields["open"] = True
     found.fields.update(settings(app, name, task))
     return found
 
@@ -159,11 +164,12 @@ def main(arguments: Optional[List[str]] = None) -> int:
     parser.add_argument("app", help="the application, as celery -A takes it: shop.celery or shop.celery:app")
     parser.add_argument("--prefix", default="/tasks", help="where the endpoints stand (default /tasks)")
     parser.add_argument("--without-endpoints", action="store_true", help="only names, words and settings")
+    parser.add_argument("--strict", action="store_true", help="calls by name are judged by the entry too")
     given = parser.parse_args(arguments)
     app = load(given.app)
     prefix = None if given.without_endpoints else given.prefix
     sys.stdout.write(f"# The tasks of {given.app}, written by `python -m taskgate.export {given.app}`.\n\n")
-    write((entry(app, name, task, prefix) for name, task in tasks(app).items()), sys.stdout)
+    write((entry(app, name, task, prefix, not given.strict) for name, task in tasks(app).items()), sys.stdout)
     return 0
 
 
