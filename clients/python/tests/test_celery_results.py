@@ -70,6 +70,38 @@ def test_a_state_of_the_task_s_own_has_its_meta(installed, tmp_path):
     assert result.get(timeout=PATIENCE) is None
 
 
+def test_every_state_is_told_to_who_asks_for_it(installed):
+    seen = []
+    result = demo.progress.delay(3)
+    assert result.get(timeout=PATIENCE, on_message=seen.append) == {"steps": 3}
+    assert [meta["result"]["progress"] for meta in seen if meta["status"] == "PROGRESS"] == [1, 2, 3]
+    assert (seen[-1]["status"], seen[-1]["result"]) == ("SUCCESS", {"steps": 3})
+    with pytest.raises(celery.exceptions.TimeoutError):
+        demo.add.apply_async((1, 2), countdown=600).get(timeout=0.2, on_message=seen.append)
+
+
+def test_headers_that_tracing_adds_arrive_at_the_worker(installed):
+    from celery.signals import after_task_publish, before_task_publish
+
+    published = []
+
+    def trace(headers, **_):
+        headers["traceline"] = f"{headers['task']}/{headers['id']}"
+
+    def note(sender, headers, **_):
+        published.append((sender, headers["id"]))
+
+    before_task_publish.connect(trace)
+    after_task_publish.connect(note)
+    try:
+        result = demo.headers.delay()
+        assert result.get(timeout=PATIENCE)["traceline"] == f"demo.headers/{result.id}"
+        assert published == [("demo.headers", result.id)]
+    finally:
+        before_task_publish.disconnect(trace)
+        after_task_publish.disconnect(note)
+
+
 def test_an_ignored_result_is_not_waited_for(installed):
     assert demo.ignore.delay(1).get(timeout=PATIENCE) is None
 

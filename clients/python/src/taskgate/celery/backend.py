@@ -14,7 +14,7 @@ from celery.exceptions import TaskRevokedError
 from celery.exceptions import TimeoutError as CeleryTimeout
 
 from ..client import _Watch
-from ..errors import GatewayUnavailable, OutcomeUnknown
+from ..errors import GatewayUnavailable, OutcomeUnknown, WaitTimeout
 from ..raised import record
 from .gateway import Gateway
 
@@ -69,6 +69,28 @@ class GatewayBackend(BaseBackend):
                 raise CeleryTimeout("The operation timed out.")
             if body is None or wait < 1:
                 time.sleep(max(0.0, min(TURN, interval, watch.left())))
+
+    def wait_for_pending(
+        self, result: Any, timeout: Optional[float] = None, interval: float = 0.5, no_ack: bool = True,
+        on_message: Optional[Callable[[Meta], Any]] = None, on_interval: Optional[Callable[[], Any]] = None,
+        callback: Optional[Callable[..., Any]] = None, propagate: bool = True,
+    ) -> Any:
+        """As Celery's; `on_message` gets every state of the task, the first one included."""
+        if on_message is not None:
+            self._watch(result.id, timeout, on_message)
+        return super().wait_for_pending(
+            result, timeout=timeout, interval=interval, no_ack=no_ack, on_interval=on_interval, callback=callback, propagate=propagate
+        )
+
+    def _watch(self, task_id: str, timeout: Optional[float], on_message: Callable[[Meta], Any]) -> None:
+        try:
+            for event in self._gateway.client.stream(task_id, last_event_id="0", timeout=timeout):
+                if event.is_end:
+                    on_message(self._meta(task_id, event.data))
+                else:
+                    on_message({"task_id": task_id, "status": event.status, "result": event.meta, "traceback": None, "children": []})
+        except WaitTimeout as error:
+            raise CeleryTimeout("The operation timed out.") from error
 
     def _read(self, task_id: str, wait: float) -> Optional[Mapping[str, Any]]:
         try:

@@ -20,6 +20,7 @@ from celery.utils.functional import maybe_list
 
 from ..client import Client
 from ..errors import GatewayUnavailable
+from . import signals as publication
 from .backend import GatewayBackend
 from .convert import Converter, task_defaults
 from .gateway import Gateway
@@ -143,9 +144,11 @@ def _send_task(
             merged = {**task_defaults(task_type), **options}
     converter = Converter(gateway.app)
     call = converter.call(name, args or (), kwargs or {}, merged, task_type)
+    publication.before(call)
     answer = gateway.submit(call, wishes)
     if answer is None:
         return gateway.directly(original, name, args, kwargs, **{**options, "task_id": call["task_id"], "task_type": task_type})
+    publication.after(call)
     result = (options.get("result_cls") or gateway.app.AsyncResult)(answer.get("task_id") or call["task_id"])
     result.ignored = bool(call.get("ignore_result"))
     return result
