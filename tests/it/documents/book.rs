@@ -1,7 +1,7 @@
 //! The book: mdBook builds it, every page is in its table of contents, and its commands do what the pages say.
 //!
-//! A block that begins with "```sh,run" is run: all blocks of a page in one shell, in an empty folder, beside a `taskgate dev`. A line
-//! `# prints TEXT` says what its block must print.
+//! A block that begins with "```sh,run" is run: all blocks of a page in one shell, in an empty folder, beside a `taskgate dev` and a
+//! migrated database at `DATABASE_URL`. A line `# prints TEXT` says what its block must print.
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -12,6 +12,7 @@ use regex::Regex;
 use super::{Document, documents};
 use crate::dev::Dev;
 use crate::harness::celery::root;
+use crate::harness::postgres;
 
 /// Pages of `docs` that are no chapters: each decision has its line in the index, and the Korean page is a door to the English ones.
 fn is_chapter(path: &Path) -> bool {
@@ -68,7 +69,7 @@ fn run(document: &Document, base: &str) -> Vec<String> {
         .current_dir(folder.path())
         .env("PATH", search)
         .env("TASKGATE_URL", base)
-        .env("DATABASE_URL", "sqlite://page.db")
+        .env("DATABASE_URL", postgres::cluster().migrated_database())
         .output()
         .expect("bash starts");
     let output = String::from_utf8_lossy(&done.stdout).into_owned();
