@@ -26,6 +26,7 @@ use crate::live::reads::Reader;
 use crate::reconcile::canvas::Canvases;
 use crate::reconcile::exchanges::Exchanges;
 use crate::reconcile::expiry::Expiry;
+use crate::reconcile::fleet_options::FleetOptions;
 use crate::reconcile::recorder::Recorder;
 use crate::reconcile::relay::Relay;
 use crate::reconcile::removal::Removal;
@@ -76,6 +77,7 @@ impl App {
         beat::seed::check(&config.schedules, limits)?;
         let (lists, backend) = open_redis(config)?;
         let broker: Broker = Arc::new(lists.clone());
+        let options = FleetOptions::new(lists.clone());
         let hub = Hub::default();
         let holder = format!("{}:{}", origin(), clock::random_id());
         let (relay, relay_handle) =
@@ -139,7 +141,13 @@ impl App {
         starter.prepare(ledger.clone(), config.database.migrate);
         let prepared = starter.prepared.clone();
         tasks.spawn("health", OnExit::StopProcess, move |stop| health.run(prepared, stop));
-        starter.service("relay", move |stop| relay.run(stop));
+        // What the fleet reads is known before anything is published.
+        let first = options.clone();
+        starter.service("relay", move |stop| async move {
+            first.look().await;
+            relay.run(stop).await;
+        });
+        starter.service("fleet-options", move |stop| options.run(stop));
         starter.service("exchanges", move |stop| exchanges.run(stop));
         starter.service("committer", move |stop| committer.run(stop));
         starter.service("reader", move |stop| reader.run(stop));
@@ -289,6 +297,7 @@ pub fn worker(config: &Config, mut registry: Registry) -> anyhow::Result<taskgat
         .child_limits(config.worker.max_tasks_per_child, config.worker.max_memory_per_child)
         .hostname(config.worker.hostname.as_deref().unwrap_or("taskgate@%h"))
         .visibility_timeout(config.broker.visibility_timeout)
+        .queue_order(config.broker.queue_order)
         .result_expires(config.backend.result_expires))
 }
 
@@ -307,9 +316,20 @@ pub fn pool(pool: config::Pool) -> taskgate_worker::Pool {
 /// When a URL is not understood, or a file of certificates cannot be read.
 pub fn open_redis(config: &Config) -> anyhow::Result<(Lists, Backend)> {
     let (broker, backend) = (&config.broker.redis, &config.backend.redis);
-    let broker = Lists::new(BrokerConfig { link: link(broker)?, key_prefix: broker.key_prefix.clone() })?;
+    for (section, redis) in [("broker", broker), ("backend", backend)] {
+        tell_ignored(&format!("{section}.url"), &redis.ignored);
+    }
+    let transport = config.broker.transport.clone();
+    let broker = Lists::new(BrokerConfig { link: link(broker)?, transport })?;
     let backend = Backend::new(BackendConfig { link: link(backend)?, key_prefix: backend.key_prefix.clone() })?;
     Ok((broker, backend))
+}
+
+/// What a URL says that means nothing here is told once, at start.
+fn tell_ignored(key: &str, ignored: &[String]) {
+    if !ignored.is_empty() {
+        info!("{key}: ignored, because it means nothing here: {}", ignored.join(", "));
+    }
 }
 
 fn link(redis: &config::Redis) -> anyhow::Result<LinkConfig> {

@@ -54,6 +54,7 @@ fn sqlite_path(url: &str) -> Option<&str> {
 
 fn open_postgres(config: &Config, stop: CancellationToken) -> anyhow::Result<SharedLedger> {
     let mut postgres = PostgresConfig::new(ledger_url(config)?);
+    super::tell_ignored("database.url", &config.database.ignored);
     postgres.max_connections = config.database.max_connections;
     Ok(Arc::new(PostgresLedger::connect(&postgres, stop)?))
 }

@@ -114,12 +114,17 @@ impl Catalog {
         for (index, entry) in entries.iter().enumerate() {
             by_name.entry(entry.name.as_str().to_owned()).or_default().push(index);
         }
-        Ok(Self {
+        let catalog = Self {
             entries,
             by_name,
             allow: config.submit.allow.iter().map(Pattern::new).collect(),
             routing: Routing::compile(config)?,
-        })
+        };
+        match catalog.queues().iter().find_map(|queue| Some((queue, config.broker.transport.refuses(queue.as_str())?)))
+        {
+            Some((queue, why)) => Err(Error::value(format!("queue {queue}"), why)),
+            None => Ok(catalog),
+        }
     }
 
     pub fn entries(&self) -> &[Arc<Entry>] {

@@ -7,13 +7,17 @@ use serde_json::Value;
 
 use broker::Broker;
 use broker::backend::Backend;
-use broker::{Replies, Request};
+use broker::{Heard, Replies, Request};
+use celery::conf::Conf;
 use ledger::Ledger;
 
 /// An answer later than this is none.
 const PATIENCE: Duration = Duration::from_secs(3);
 /// Workers that are busy answer late; all that answer by then count.
 const WORKER_PATIENCE: Duration = Duration::from_secs(2);
+
+/// Twice as long as Celery's workers pause between heartbeats, and a little.
+const LISTEN: Duration = Duration::from_millis(4_500);
 
 /// What was found. An `Err` says why nothing was.
 #[derive(Debug)]
@@ -24,6 +28,12 @@ pub struct Facts {
     pub backend: Result<(), String>,
     /// By node name.
     pub workers: BTreeMap<String, WorkerFacts>,
+    /// Who sent events meanwhile; `None` when nobody could listen.
+    pub heard: Option<Heard>,
+    /// Each `global_keyprefix` under which kombu keeps keys in the broker's database, and
+    pub prefixes: BTreeSet<String>,
+    /// each under which results stand in the backend's.
+    pub result_prefixes: BTreeSet<String>,
 }
 
 /// What one worker says of itself.
@@ -31,13 +41,8 @@ pub struct Facts {
 pub struct WorkerFacts {
     pub registered: BTreeSet<String>,
     pub queues: BTreeSet<String>,
-    /// Seconds; `None` when it runs with Celery's default.
-    pub visibility_timeout: Option<f64>,
-    /// Seconds; `None` when it runs with Celery's default (one day). Zero: never.
-    pub result_expires: Option<f64>,
-    /// With the password masked, as Celery masks it.
-    pub result_backend: Option<String>,
-    pub backend_prefix: Option<String>,
+    /// Its settings.
+    pub conf: Conf,
 }
 
 impl Facts {
@@ -49,11 +54,35 @@ impl Facts {
                 None => None,
             }
         };
-        let (ledger, broker_state, backend_state, workers) =
-            tokio::join!(ledger, in_time(broker.ping()), in_time(backend.ping()), workers(broker));
+        let (ledger, broker_state, backend_state, workers, heard, prefixes, result_prefixes) = tokio::join!(
+            ledger,
+            in_time(broker.ping()),
+            in_time(backend.ping()),
+            workers(broker),
+            overheard(broker),
+            prefixes(broker),
+            in_time(backend.prefixes()),
+        );
         // Without a broker nobody could be asked, and that is said already.
-        Self { ledger, broker: broker_state, backend: backend_state, workers: workers.unwrap_or_default() }
+        Self {
+            ledger,
+            broker: broker_state,
+            backend: backend_state,
+            workers: workers.unwrap_or_default(),
+            heard,
+            prefixes: prefixes.unwrap_or_default(),
+            result_prefixes: result_prefixes.unwrap_or_default(),
+        }
     }
+}
+
+/// Only a broker with channels can be listened to without taking anything away.
+async fn overheard(broker: &Broker) -> Option<Heard> {
+    broker.lists()?.overhear(LISTEN).await.ok()
+}
+
+async fn prefixes(broker: &Broker) -> Option<BTreeSet<String>> {
+    in_time(broker.lists()?.prefixes()).await.ok()
 }
 
 async fn in_time<T, E: std::error::Error>(work: impl Future<Output = Result<T, E>>) -> Result<T, String> {
@@ -94,7 +123,7 @@ fn assemble(registered: &Replies, queues: &Replies, conf: &Replies) -> BTreeMap<
         workers.entry(node).or_default().queues = names.map(str::to_owned).collect();
     }
     for (node, settings) in values(conf) {
-        settle(workers.entry(node).or_default(), &settings);
+        workers.entry(node).or_default().conf = Conf::read(&settings);
     }
     workers
 }
@@ -105,32 +134,6 @@ fn values(replies: &Replies) -> impl Iterator<Item = (String, Value)> {
 
 fn texts(list: &Value) -> Vec<String> {
     list.as_array().into_iter().flatten().filter_map(Value::as_str).map(str::to_owned).collect()
-}
-
-fn settle(worker: &mut WorkerFacts, settings: &Value) {
-    worker.visibility_timeout = seconds(&settings["broker_transport_options"]["visibility_timeout"]);
-    worker.result_expires = seconds(&settings["result_expires"]);
-    worker.result_backend = settings["result_backend"].as_str().map(str::to_owned);
-    let prefix = &settings["result_backend_transport_options"]["global_keyprefix"];
-    worker.backend_prefix = prefix.as_str().map(str::to_owned);
-}
-
-/// A number, or Python's text of a `timedelta`: `1 day, 0:00:00`.
-fn seconds(value: &Value) -> Option<f64> {
-    if let Some(number) = value.as_f64() {
-        return Some(number);
-    }
-    let text = value.as_str()?;
-    let (days, clock) = match text.split_once(", ") {
-        Some((days, clock)) => (days.split(' ').next()?.parse::<f64>().ok()?, clock),
-        None => (0.0, text),
-    };
-    let parts: Vec<f64> = clock.split(':').map(str::parse).collect::<Result<_, _>>().ok()?;
-    match parts.as_slice() {
-        [hours, minutes, seconds] => Some(days * 86_400.0 + hours * 3_600.0 + minutes * 60.0 + seconds),
-        [number] => Some(*number),
-        _ => None,
-    }
 }
 
 #[cfg(test)]
@@ -145,15 +148,6 @@ mod tests {
     }
 
     #[test]
-    fn durations_are_read_as_python_writes_them() {
-        assert_eq!(seconds(&json!(3600)), Some(3_600.0));
-        assert_eq!(seconds(&json!("1 day, 0:00:00")), Some(86_400.0));
-        assert_eq!(seconds(&json!("0:30:00")), Some(1_800.0));
-        assert_eq!(seconds(&json!(null)), None);
-        assert_eq!(seconds(&json!("soon")), None);
-    }
-
-    #[test]
     fn what_workers_say_is_put_together_by_node() {
         let registered = replies(&json!({"a@h": ["tasks.add [rate_limit=1/s]", "tasks.mul"]}));
         let queues = replies(&json!({"a@h": [{"name": "celery"}], "b@h": [{"name": "crawl"}]}));
@@ -164,8 +158,8 @@ mod tests {
         let workers = assemble(&registered, &queues, &conf);
         let worker = &workers["a@h"];
         assert!(worker.registered.contains("tasks.add") && worker.queues.contains("celery"));
-        assert_eq!((worker.visibility_timeout, worker.result_expires), (Some(7_200.0), Some(60.0)));
-        assert_eq!(worker.backend_prefix.as_deref(), Some("x"));
+        assert_eq!((worker.conf.visibility_timeout, worker.conf.result_expires), (Some(7_200.0), Some(60.0)));
+        assert_eq!(worker.conf.backend_prefix, celery::conf::Hidden::Shown("x".to_owned()));
         assert!(workers["b@h"].registered.is_empty());
     }
 }

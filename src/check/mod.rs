@@ -4,6 +4,7 @@
 //! of remote control.
 
 mod facts;
+mod fleet;
 mod rules;
 
 use std::fmt;

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use super::{Facts, Finding, Weight, WorkerFacts};
+use super::{Facts, Finding, Weight, WorkerFacts, fleet};
 use crate::catalog::Catalog;
 use crate::config::Config;
 use celery::spelling::nearest;
@@ -21,8 +21,10 @@ pub fn judge(config: &Config, catalog: &Catalog, facts: &Facts) -> Vec<Finding> 
     }
     findings.extend(present(facts));
     if facts.workers.is_empty() {
+        findings.extend(fleet::elsewhere(config, facts));
         return findings;
     }
+    findings.extend(fleet::mute(facts));
     findings.extend(registered(catalog, facts));
     findings.extend(consumed(catalog, facts));
     findings.extend(delivered(catalog, facts));
@@ -30,6 +32,9 @@ pub fn judge(config: &Config, catalog: &Catalog, facts: &Facts) -> Vec<Finding> 
         findings.extend(visible(config, catalog, node, worker));
         findings.extend(expires(node, worker));
         findings.extend(results(config, node, worker));
+        findings.extend(fleet::backend_prefix(config, facts, node, worker));
+        findings.extend(fleet::transport(config, node, worker));
+        findings.extend(fleet::serializers(node, worker));
     }
     findings
 }
@@ -53,7 +58,7 @@ fn reached(config: &Config, facts: &Facts) -> Vec<Finding> {
 
 fn present(facts: &Facts) -> Option<Finding> {
     if facts.workers.is_empty() {
-        let text = "no worker answers: none runs, or none has remote control, or broker.key_prefix differs from theirs";
+        let text = "no worker answers: none runs, or none has remote control, or broker.global_keyprefix or fanout_prefix differs from theirs";
         return Some(Finding::new(Weight::Problem, text));
     }
     let nodes: Vec<&str> = facts.workers.keys().map(String::as_str).collect();
@@ -108,7 +113,7 @@ fn delivered(catalog: &Catalog, facts: &Facts) -> Vec<Finding> {
 
 /// Visibility timeouts.
 fn visible(config: &Config, catalog: &Catalog, node: &str, worker: &WorkerFacts) -> Vec<Finding> {
-    let theirs = worker.visibility_timeout.unwrap_or(CELERY_VISIBILITY_SECS);
+    let theirs = worker.conf.visibility_timeout.unwrap_or(CELERY_VISIBILITY_SECS);
     let ours = config.broker.visibility_timeout.as_secs_f64();
     let mut findings = Vec::new();
     if (theirs - ours).abs() > 0.5 {
@@ -132,7 +137,7 @@ fn visible(config: &Config, catalog: &Catalog, node: &str, worker: &WorkerFacts)
 
 /// Results that expire too soon.
 fn expires(node: &str, worker: &WorkerFacts) -> Option<Finding> {
-    let seconds = worker.result_expires?;
+    let seconds = worker.conf.result_expires?;
     if seconds > 0.0 && seconds < SHORTEST_EXPIRY_SECS {
         let text = format!(
             "results of {node} expire after {seconds} s: an outage of the gateway longer than that loses them; use {SHORTEST_EXPIRY_SECS} s or more"
@@ -150,7 +155,7 @@ fn expires(node: &str, worker: &WorkerFacts) -> Option<Finding> {
 
 /// Where results are stored. Hosts may have several names, so only scheme and database are compared.
 fn results(config: &Config, node: &str, worker: &WorkerFacts) -> Option<Finding> {
-    let Some(theirs) = worker.result_backend.as_deref().filter(|url| !url.starts_with("disabled")) else {
+    let Some(theirs) = worker.conf.result_backend.as_deref().filter(|url| !url.starts_with("disabled")) else {
         let text = format!("{node} stores no results: taskgate will know ends from events only");
         return Some(Finding::new(Weight::Problem, text));
     };
@@ -165,12 +170,6 @@ fn results(config: &Config, node: &str, worker: &WorkerFacts) -> Option<Finding>
     let (theirs, mine) = (database(theirs), database(ours.url.reveal()));
     if theirs != mine {
         let text = format!("{node} stores results in database {theirs}, backend.url reads database {mine}");
-        return Some(Finding::new(Weight::Problem, text));
-    }
-    let prefix = worker.backend_prefix.as_deref().unwrap_or_default();
-    if prefix != ours.key_prefix {
-        let text =
-            format!("{node} stores results under the prefix {prefix:?}, backend.key_prefix is {:?}", ours.key_prefix);
         return Some(Finding::new(Weight::Problem, text));
     }
     None
@@ -195,6 +194,8 @@ mod tests {
 
     use super::*;
     use crate::config::Role;
+    use broker::Heard;
+    use celery::conf::{Conf, Hidden};
 
     const CONFIG: &str = "database.url = \"sqlite://x\"\nbackend.url = \"redis://h/1\"\nbroker.url = \"redis://h/0\"\n\
         [[tasks]]\nname = \"tasks.add\"\nqueue = \"math\"\ntime_limit = 30\n";
@@ -203,8 +204,21 @@ mod tests {
         WorkerFacts {
             registered: ["tasks.add".to_owned()].into(),
             queues: ["math".to_owned(), "celery".to_owned()].into(),
-            result_backend: Some("redis://:********@other-name/1".to_owned()),
-            ..WorkerFacts::default()
+            conf: Conf { result_backend: Some("redis://:********@other-name/1".to_owned()), ..Conf::default() },
+        }
+    }
+
+    /// All of them send events.
+    fn facts(workers: BTreeMap<String, WorkerFacts>) -> Facts {
+        let hosts = workers.keys().cloned().collect();
+        Facts {
+            ledger: Some(Ok("sqlite")),
+            broker: Ok(()),
+            backend: Ok(()),
+            workers,
+            heard: Some(Heard { hosts, ..Heard::default() }),
+            prefixes: BTreeSet::new(),
+            result_prefixes: BTreeSet::new(),
         }
     }
 
@@ -212,7 +226,7 @@ mod tests {
         let config = Config::parse(Role::Check, CONFIG).unwrap();
         let catalog = Catalog::compile(&config).unwrap();
         let workers: BTreeMap<_, _> = worker.into_iter().map(|worker| ("w@h".to_owned(), worker)).collect();
-        let facts = Facts { ledger: Some(Ok("sqlite")), broker: Ok(()), backend: Ok(()), workers };
+        let facts = facts(workers);
         let findings = judge(&config, &catalog, &facts).into_iter();
         findings.filter(|finding| finding.weight != Weight::Fine).map(|finding| finding.text).collect()
     }
@@ -225,7 +239,7 @@ mod tests {
     #[test]
     fn each_misfit_has_its_own_sentence() {
         type Change = fn(&mut WorkerFacts);
-        let cases: [(Change, &str); 10] = [
+        let cases: [(Change, &str); 15] = [
             (
                 |w| w.registered = ["tasks.ad".to_owned()].into(),
                 "no worker registers tasks.add, which the catalog declares; did you mean tasks.ad?",
@@ -234,14 +248,19 @@ mod tests {
                 |w| w.queues = ["maths".to_owned(), "celery".to_owned()].into(),
                 "no worker consumes the queue math; did you mean maths?",
             ),
-            (|w| w.visibility_timeout = Some(60.0), "broker.visibility_timeout says 3600 s"),
-            (|w| w.visibility_timeout = Some(10.0), "tasks.add may run 30 s"),
-            (|w| w.result_expires = Some(10.0), "expire after 10 s"),
-            (|w| w.result_expires = Some(0.0), "never expire"),
-            (|w| w.result_backend = None, "stores no results"),
-            (|w| w.result_backend = Some("db+postgresql://h/d".to_owned()), "stores results in db+postgresql"),
-            (|w| w.result_backend = Some("redis://h".to_owned()), "database 0, backend.url reads database 1"),
-            (|w| w.backend_prefix = Some("x".to_owned()), "under the prefix \"x\""),
+            (|w| w.conf.visibility_timeout = Some(60.0), "broker.visibility_timeout says 3600 s"),
+            (|w| w.conf.visibility_timeout = Some(10.0), "tasks.add may run 30 s"),
+            (|w| w.conf.result_expires = Some(10.0), "expire after 10 s"),
+            (|w| w.conf.result_expires = Some(0.0), "never expire"),
+            (|w| w.conf.result_backend = None, "stores no results"),
+            (|w| w.conf.result_backend = Some("db+postgresql://h/d".to_owned()), "stores results in db+postgresql"),
+            (|w| w.conf.result_backend = Some("redis://h".to_owned()), "database 0, backend.url reads database 1"),
+            (|w| w.conf.backend_prefix = Hidden::Masked, "which Celery masks with asterisks"),
+            (|w| w.conf.sep = Some(":".to_owned()), "write under [broker]: sep = \":\""),
+            (|w| w.conf.masked = vec!["unacked_key"], "has its own unacked_key"),
+            (|w| w.conf.accept_content = Some(vec!["yaml".to_owned()]), "accepts yaml and no JSON"),
+            (|w| w.conf.result_serializer = Some("pickle".to_owned()), "stores results in pickle"),
+            (|w| w.conf.backend_prefix = Hidden::Shown("x".to_owned()), "under the prefix \"x\""),
         ];
         for (change, expected) in cases {
             let mut worker = worker();
@@ -258,10 +277,32 @@ mod tests {
         let catalog = Catalog::compile(&config).unwrap();
         let stranger = WorkerFacts { registered: BTreeSet::new(), ..worker() };
         let workers = [("a@h".to_owned(), worker()), ("b@h".to_owned(), stranger)].into();
-        let facts = Facts { ledger: None, broker: Ok(()), backend: Err("refused".to_owned()), workers };
+        let facts = Facts { ledger: None, backend: Err("refused".to_owned()), ..facts(workers) };
         let texts: Vec<String> =
             judge(&config, &catalog, &facts).into_iter().map(|finding| finding.to_string()).collect();
         assert!(texts.iter().any(|text| text.contains("which b@h consumes without knowing it")), "{texts:?}");
         assert!(texts.iter().any(|text| text.starts_with("problem") && text.contains("result backend")), "{texts:?}");
+    }
+
+    #[test]
+    fn a_worker_without_events_is_named_with_the_flag_to_change() {
+        let config = Config::parse(Role::Check, CONFIG).unwrap();
+        let catalog = Catalog::compile(&config).unwrap();
+        let facts = Facts { heard: Some(Heard::default()), ..facts([("w@h".to_owned(), worker())].into()) };
+        let texts: Vec<String> =
+            judge(&config, &catalog, &facts).into_iter().map(|finding| finding.to_string()).collect();
+        assert!(texts.iter().any(|text| text.contains("w@h sends no events") && text.contains("-E")), "{texts:?}");
+    }
+
+    #[test]
+    fn a_fleet_that_calls_things_otherwise_is_seen_from_its_keys_and_channels() {
+        let config = Config::parse(Role::Check, CONFIG).unwrap();
+        let catalog = Catalog::compile(&config).unwrap();
+        let heard = Heard { elsewhere: ["app:/0.celeryev/worker.heartbeat".to_owned()].into(), ..Heard::default() };
+        let facts = Facts { heard: Some(heard), prefixes: ["app:".to_owned()].into(), ..facts(BTreeMap::new()) };
+        let texts: Vec<String> =
+            judge(&config, &catalog, &facts).into_iter().map(|finding| finding.to_string()).collect();
+        assert!(texts.iter().any(|text| text.contains("global_keyprefix = \"app:\"")), "{texts:?}");
+        assert!(texts.iter().any(|text| text.contains("app:/0.celeryev/worker.heartbeat")), "{texts:?}");
     }
 }

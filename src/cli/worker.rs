@@ -36,9 +36,9 @@ pub struct Options {
     /// Messages reserved for each slot; 0: as many as there are
     #[arg(long, value_name = "NUMBER", default_value_t = 4)]
     prefetch_multiplier: usize,
-    /// In which order queues are served
-    #[arg(long, value_enum, default_value_t = Order::RoundRobin)]
-    queue_order: Order,
+    /// In which order queues are served [default: broker.queue_order_strategy]
+    #[arg(long, value_enum)]
+    queue_order: Option<Order>,
     /// Seconds after which a task is told to end
     #[arg(long, value_name = "SECONDS")]
     soft_time_limit: Option<f64>,
@@ -126,10 +126,12 @@ impl Options {
             worker = worker.autoscale(*max, self.autoscale.get(1).copied().unwrap_or(1));
         }
         let heartbeat = seconds(self.heartbeat_interval)?;
+        if let Some(order) = self.queue_order {
+            worker = worker.queue_order(order.into());
+        }
         Ok(worker
             .task_events(self.task_events)
             .prefetch_multiplier(self.prefetch_multiplier)
-            .queue_order(self.queue_order.into())
             .time_limits(optional(self.soft_time_limit)?, optional(self.time_limit)?)
             .pool(self.pool.map_or_else(|| app::pool(config.pool), Pool::from))
             .child_limits(

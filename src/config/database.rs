@@ -2,6 +2,7 @@
 
 use serde::Deserialize;
 
+use super::database_url;
 use super::value::{Count, Secret, Switch, Text};
 use super::{Error, Said};
 
@@ -17,6 +18,8 @@ pub(super) struct RawDatabase {
 pub struct Database {
     /// `postgres://…` or `sqlite://file`. Default none: `serve` needs one; `dev` uses a file in its data directory.
     pub url: Option<Secret>,
+    /// Parameters of the URL that mean nothing here.
+    pub ignored: Vec<String>,
     /// Whether `serve` brings the schema up to date at start, under a lock. Default true.
     pub migrate: bool,
     /// PostgreSQL connections of this process, besides four for what never waits for others: submissions, publications, news and
@@ -26,17 +29,14 @@ pub struct Database {
 
 impl Database {
     pub(super) fn read(raw: RawDatabase, said: &Said) -> Result<Self, Error> {
-        let url = raw.url.map(|text| Secret::new(text.0));
-        if let Some(url) = &url
-            && !matches!(url.scheme(), "postgres" | "postgresql" | "sqlite")
-        {
-            let message = format!("{:?} is no ledger: write postgres://… or sqlite://…", url.scheme());
-            return Err(Error::value(said.place("database.url"), message));
-        }
+        let read = raw.url.map(|text| database_url::read(&text.0)).transpose();
+        let read = read.map_err(|message| Error::value(said.place("database.url"), message))?;
+        let (url, ignored) = read.map_or((None, Vec::new()), |(url, ignored)| (Some(Secret::new(url)), ignored));
         let max_connections = raw.max_connections.map_or(16, |count| count.0);
         let max_connections = u32::try_from(max_connections).ok().filter(|count| (2..=1_000).contains(count));
         Ok(Self {
             url,
+            ignored,
             migrate: raw.migrate.is_none_or(|switch| switch.0),
             max_connections: max_connections
                 .ok_or_else(|| Error::value(said.place("database.max_connections"), "must be 2 to 1000"))?,

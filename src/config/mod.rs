@@ -10,6 +10,7 @@ mod source;
 pub mod value;
 
 mod database;
+mod database_url;
 mod exchanges;
 mod http;
 mod incidents;
@@ -18,12 +19,14 @@ mod log;
 mod network;
 mod rate;
 mod redis;
+mod redis_url;
 mod routes;
 mod schedules;
 mod submit;
 mod sweeper;
 mod tasks;
 mod telemetry;
+mod transport;
 mod webhooks;
 mod worker;
 

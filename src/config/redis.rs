@@ -5,8 +5,12 @@ use std::time::Duration;
 
 use serde::Deserialize;
 
-use super::value::{Secret, Span, Text};
+use super::redis_url::{self, RedisUrl};
+use super::transport::{RawTransport, prefix};
+use super::value::{Scalar, Secret, Span, Switch, Text, Words};
 use super::{Error, Said};
+use broker::QueueOrder;
+use celery::Transport;
 use celery::task::QueueName;
 
 #[derive(Debug, Default, Deserialize)]
@@ -14,8 +18,17 @@ use celery::task::QueueName;
 pub(super) struct RawBroker {
     url: Option<Text>,
     key_prefix: Option<Text>,
+    global_keyprefix: Option<Text>,
     default_queue: Option<Text>,
     visibility_timeout: Option<Span>,
+    sep: Option<Text>,
+    priority_steps: Option<Words>,
+    queue_order_strategy: Option<Text>,
+    fanout_prefix: Option<Scalar>,
+    fanout_patterns: Option<Switch>,
+    unacked_key: Option<Text>,
+    unacked_index_key: Option<Text>,
+    unacked_mutex_key: Option<Text>,
     sentinel_master: Option<Text>,
     sentinel_password: Option<Text>,
     tls_ca: Option<Text>,
@@ -28,6 +41,7 @@ pub(super) struct RawBroker {
 pub(super) struct RawBackend {
     url: Option<Text>,
     key_prefix: Option<Text>,
+    global_keyprefix: Option<Text>,
     result_expires: Option<Span>,
     sentinel_master: Option<Text>,
     sentinel_password: Option<Text>,
@@ -43,6 +57,10 @@ pub struct Broker {
     pub default_queue: QueueName,
     /// kombu's: after it an unacknowledged message is delivered again. Default one hour, as in Celery.
     pub visibility_timeout: Duration,
+    /// kombu's transport options: how the fleet calls its keys and channels.
+    pub transport: Transport,
+    /// In which order our worker serves its queues, unless it is told otherwise.
+    pub queue_order: QueueOrder,
 }
 
 #[derive(Debug, Clone)]
@@ -57,7 +75,7 @@ pub struct Backend {
 pub struct Redis {
     /// `redis://`, `rediss://`, `unix://`, or `sentinel://host:port[,host:port…]/db`.
     pub url: Secret,
-    /// kombu's or Celery's `global_keyprefix`. Default empty.
+    /// Celery's `global_keyprefix` of the result backend, kombu's of the broker. Default empty.
     pub key_prefix: String,
     /// The name Sentinel knows the master by. Needed with `sentinel://`.
     pub sentinel_master: Option<String>,
@@ -69,6 +87,8 @@ pub struct Redis {
     pub connect_timeout: Duration,
     /// For commands that do not block. Default 5 s.
     pub response_timeout: Duration,
+    /// What the URL says besides, which means nothing here.
+    pub ignored: Vec<String>,
 }
 
 struct RawRedis {
@@ -86,6 +106,15 @@ impl Broker {
         let RawBroker {
             url,
             key_prefix,
+            global_keyprefix,
+            sep,
+            priority_steps,
+            queue_order_strategy,
+            fanout_prefix,
+            fanout_patterns,
+            unacked_key,
+            unacked_index_key,
+            unacked_mutex_key,
             sentinel_master,
             sentinel_password,
             tls_ca,
@@ -93,6 +122,20 @@ impl Broker {
             response_timeout,
             ..
         } = raw;
+        let transport = RawTransport {
+            key_prefix,
+            global_keyprefix,
+            sep,
+            priority_steps,
+            queue_order_strategy,
+            fanout_prefix,
+            fanout_patterns,
+            unacked_key,
+            unacked_index_key,
+            unacked_mutex_key,
+        };
+        let (transport, queue_order) = transport.read(said)?;
+        let key_prefix = Some(Text(transport.global_keyprefix.clone()));
         let redis =
             RawRedis { url, key_prefix, sentinel_master, sentinel_password, tls_ca, connect_timeout, response_timeout };
         let queue = raw.default_queue.map_or_else(|| "celery".to_owned(), |text| text.0);
@@ -101,6 +144,8 @@ impl Broker {
             default_queue: QueueName::parse(queue)
                 .map_err(|error| Error::value(said.place("broker.default_queue"), error.to_string()))?,
             visibility_timeout: raw.visibility_timeout.map_or(Duration::from_hours(1), |span| span.0),
+            transport,
+            queue_order,
         })
     }
 }
@@ -111,6 +156,7 @@ impl Backend {
         let RawBackend {
             url,
             key_prefix,
+            global_keyprefix,
             sentinel_master,
             sentinel_password,
             tls_ca,
@@ -127,6 +173,7 @@ impl Backend {
         };
         let sentinel_password = same(&sentinel_password, broker.sentinel_password.as_ref().map(Secret::reveal));
         let tls_ca = same(&tls_ca, broker.tls_ca.as_ref().and_then(|path| path.to_str()));
+        let key_prefix = Some(Text(prefix(key_prefix, global_keyprefix, "backend", said)?));
         let redis =
             RawRedis { url, key_prefix, sentinel_master, sentinel_password, tls_ca, connect_timeout, response_timeout };
         Ok(Self {
@@ -139,15 +186,15 @@ impl Backend {
 impl Redis {
     fn read(raw: RawRedis, section: &str, default: &str, said: &Said) -> Result<Self, Error> {
         let key = format!("{section}.url");
-        let url = raw.url.map_or_else(|| default.to_owned(), |text| celery_url(&text.0));
-        let (url, ssl) = take_ssl(&url);
+        let given = raw.url.map_or_else(|| default.to_owned(), |text| text.0);
+        let RedisUrl { url, tls_ca, unverified, ignored } = redis_url::read(&given);
         let url = Secret::new(url);
-        if ssl.unverified {
+        if unverified {
             let message =
                 "asks for no check of the server's certificate, which protects nothing; name its authority in tls_ca";
             return Err(Error::value(said.place(&key), message));
         }
-        if !matches!(url.scheme(), "redis" | "rediss" | "unix" | "redis+unix" | "sentinel") {
+        if !matches!(url.scheme(), "redis" | "rediss" | "unix" | "sentinel") {
             let message = format!(
                 "{:?} is not supported: taskgate speaks to Celery over Redis; write redis://, rediss://, unix:// or sentinel://",
                 url.scheme()
@@ -168,71 +215,10 @@ impl Redis {
             key_prefix: raw.key_prefix.map_or_else(String::new, |text| text.0),
             sentinel_master: master,
             sentinel_password: raw.sentinel_password.map(|text| Secret::new(text.0)),
-            tls_ca: raw.tls_ca.map(|text| text.0).or(ssl.ca).map(PathBuf::from),
+            tls_ca: raw.tls_ca.map(|text| text.0).or(tls_ca).map(PathBuf::from),
+            ignored,
             connect_timeout: raw.connect_timeout.map_or(Duration::from_secs(2), |span| span.0),
             response_timeout: raw.response_timeout.map_or(Duration::from_secs(5), |span| span.0),
         })
-    }
-}
-
-/// What a URL says of TLS, in redis-py's words.
-#[derive(Debug, Default, PartialEq)]
-struct Ssl {
-    ca: Option<String>,
-    unverified: bool,
-}
-
-/// Takes `ssl_cert_reqs`, `ssl_ca_certs` and the like out of a URL.
-fn take_ssl(url: &str) -> (String, Ssl) {
-    let Some((front, query)) = url.split_once('?') else { return (url.to_owned(), Ssl::default()) };
-    let mut ssl = Ssl::default();
-    let kept = query.split('&').filter(|pair| match pair.split_once('=').unwrap_or((pair, "")) {
-        ("ssl_ca_certs", path) => {
-            ssl.ca = Some(path.to_owned());
-            false
-        }
-        ("ssl_cert_reqs", word) => {
-            ssl.unverified =
-                matches!(word.to_ascii_lowercase().as_str(), "none" | "cert_none" | "optional" | "cert_optional");
-            false
-        }
-        ("ssl_check_hostname", _) => false,
-        _ => true,
-    });
-    let kept = kept.collect::<Vec<_>>().join("&");
-    (if kept.is_empty() { front.to_owned() } else { format!("{front}?{kept}") }, ssl)
-}
-
-/// Celery writes several Sentinels as `sentinel://a:1/0;sentinel://b:2/0` and sockets as `redis+socket://`.
-fn celery_url(text: &str) -> String {
-    if let Some(path) = text.strip_prefix("redis+socket://") {
-        return format!("unix://{}", path.replace("virtual_host=", "db="));
-    }
-    if !text.starts_with("sentinel://") || !text.contains(';') {
-        return text.to_owned();
-    }
-    let parts: Vec<&str> = text.split(';').filter_map(|part| part.trim().strip_prefix("sentinel://")).collect();
-    let database = parts.iter().find_map(|part| part.split_once('/')).map_or("0", |(_, database)| database);
-    let hosts: Vec<&str> = parts.iter().map(|part| part.split('/').next().unwrap_or(part)).collect();
-    format!("sentinel://{}/{database}", hosts.join(","))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn celery_s_ways_of_writing_urls_are_understood() {
-        assert_eq!(celery_url("sentinel://a:1/2;sentinel://b:2/2"), "sentinel://a:1,b:2/2");
-        assert_eq!(celery_url("redis+socket:///tmp/r.sock?virtual_host=3"), "unix:///tmp/r.sock?db=3");
-        assert_eq!(celery_url("redis://h:1/0"), "redis://h:1/0");
-    }
-
-    #[test]
-    fn what_celery_s_urls_say_of_tls_is_understood() {
-        let (url, ssl) = take_ssl("rediss://h:1/0?ssl_cert_reqs=required&ssl_ca_certs=/etc/ca.pem&protocol=resp3");
-        assert_eq!((url.as_str(), ssl.ca.as_deref()), ("rediss://h:1/0?protocol=resp3", Some("/etc/ca.pem")));
-        assert!(!ssl.unverified && take_ssl("rediss://h?ssl_cert_reqs=CERT_NONE").1.unverified);
-        assert_eq!(take_ssl("redis://h:1/0"), ("redis://h:1/0".to_owned(), Ssl::default()));
     }
 }

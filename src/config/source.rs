@@ -43,9 +43,13 @@ pub struct Said {
     sources: BTreeMap<String, Source>,
 }
 
-const FOREIGN: [(&str, &str); 5] = [
+/// The last one that is there wins.
+const FOREIGN: [(&str, &str); 8] = [
     ("DATABASE_URL", "database.url"),
+    ("REDIS_URL", "broker.url"),
+    ("BROKER_URL", "broker.url"),
     ("CELERY_BROKER_URL", "broker.url"),
+    ("RESULT_BACKEND", "backend.url"),
     ("CELERY_RESULT_BACKEND", "backend.url"),
     ("OTEL_EXPORTER_OTLP_ENDPOINT", "telemetry.otlp_endpoint"),
     ("OTEL_SERVICE_NAME", "telemetry.service_name"),

@@ -153,7 +153,7 @@ type Value<'a> = &'a dyn Fn(&Queue) -> f64;
 
 fn write_queues(out: &mut String, queues: &[Queue], age: impl Fn(&Queue) -> f64) {
     let queues = &queues[..queues.len().min(MAX_QUEUES)];
-    let waiting = |queue: &Queue| queue.depth.iter().sum::<i64>() as f64;
+    let waiting = |queue: &Queue| queue.depth.total() as f64;
     let gauges: [(&str, &str, Value<'_>); 7] = [
         ("celery_queue_length", "Messages in the broker", &waiting),
         ("celery_active_consumer_count", "Online workers that serve the queue", &|queue| queue.consumers as f64),

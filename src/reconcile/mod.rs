@@ -3,6 +3,7 @@
 pub mod canvas;
 pub mod exchanges;
 pub mod expiry;
+pub mod fleet_options;
 pub mod recorder;
 pub mod relay;
 pub mod removal;

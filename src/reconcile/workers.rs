@@ -206,7 +206,7 @@ impl WorkerRegistry {
         if let Some(lists) = self.broker.lists()
             && let Err(error) = lists.sweep_replies(now).await
         {
-            debug!(error = %error, "abandoned reply bindings stay for now");
+            debug!(error = %error, "late replies stay for now");
         }
     }
 

@@ -15,7 +15,7 @@ use tracing::{debug, info, warn};
 
 use crate::config;
 use crate::reconcile::workers::is_online;
-use broker::Broker;
+use broker::{Broker, Depth};
 use celery::task::Phase;
 use ledger::{EdgeKind, SharedLedger, Worker};
 use runtime::clock::{self, Time};
@@ -28,6 +28,8 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(30);
 const PAGE: i64 = 500;
 /// Queues looked at, besides those of the workers.
 const QUEUES: i64 = 5_000;
+/// A worker that has sent no event so long after its start sends none: heartbeats come every two seconds.
+const MUTE_AFTER: Duration = Duration::from_secs(20);
 /// Incidents kept at a time; more tasks over their budget than this need no list.
 const MOST: usize = 1_000;
 
@@ -38,11 +40,25 @@ pub enum Kind {
     OverBudget,
     OutboxStuck,
     CanvasStuck,
+    /// A queue's key holds something else than a list.
+    WrongKey,
+    /// The fleet's transport options are not those of `[broker]`.
+    OtherOptions,
+    /// A worker sends no events.
+    MuteWorker,
 }
 
 impl Kind {
-    pub const ALL: [Self; 5] =
-        [Self::SilentWorker, Self::NoConsumer, Self::OverBudget, Self::OutboxStuck, Self::CanvasStuck];
+    pub const ALL: [Self; 8] = [
+        Self::SilentWorker,
+        Self::NoConsumer,
+        Self::OverBudget,
+        Self::OutboxStuck,
+        Self::CanvasStuck,
+        Self::WrongKey,
+        Self::OtherOptions,
+        Self::MuteWorker,
+    ];
 
     pub fn as_str(self) -> &'static str {
         match self {
@@ -51,6 +67,9 @@ impl Kind {
             Self::OverBudget => "over_budget",
             Self::OutboxStuck => "outbox_stuck",
             Self::CanvasStuck => "canvas_stuck",
+            Self::WrongKey => "wrong_key",
+            Self::OtherOptions => "other_options",
+            Self::MuteWorker => "mute_worker",
         }
     }
 }
@@ -222,11 +241,41 @@ impl Lookout {
         queues.sort();
         queues.dedup();
         let depths = self.broker.depths(&queues).await?;
+        let mut found = self.wrong_keys(&queues, &depths, now);
+        found.extend(self.other_options(now));
+        found.extend(mute(&online, now));
         let waiting: BTreeMap<String, i64> =
-            queues.into_iter().zip(depths).map(|(queue, depth)| (queue, depth.iter().sum())).collect();
-        let mut found = self.unserved(&waiting, &online, now);
+            queues.into_iter().zip(depths).map(|(queue, depth)| (queue, depth.total())).collect();
+        found.extend(self.unserved(&waiting, &online, now));
         found.extend(self.silent(&waiting, &online, now));
         Ok(found)
+    }
+
+    fn other_options(&self, now: Time) -> Option<Incident> {
+        let lists = self.broker.lists()?;
+        let theirs = lists.refusals().theirs()?;
+        let lines: Vec<String> =
+            lists.keys().transport().differences(&theirs).into_iter().map(|(_, line)| line).collect();
+        let detail = format!(
+            "the workers use other transport options than [broker] says: tasks whose list none of them reads are held; write \
+             there: {}",
+            lines.join("; ")
+        );
+        Some(Incident { kind: Kind::OtherOptions, subject: "broker".to_owned(), since: now, detail })
+    }
+
+    /// Queues whose key is no list: they are left out wherever queues are looked at.
+    fn wrong_keys(&self, queues: &[String], depths: &[Depth], now: Time) -> Vec<Incident> {
+        let troubled = queues.iter().zip(depths).filter_map(|(queue, depth)| Some((queue, depth.trouble.as_ref()?)));
+        let incident = |(queue, trouble): (&String, &String)| Incident {
+            kind: Kind::WrongKey,
+            subject: queue.clone(),
+            since: now,
+            detail: format!(
+                "{trouble}; until then nothing is published to {queue}, and its tasks are not looked after"
+            ),
+        };
+        troubled.map(incident).collect()
     }
 
     fn unserved(&mut self, waiting: &BTreeMap<String, i64>, online: &[&Worker], now: Time) -> Vec<Incident> {
@@ -266,6 +315,25 @@ impl Lookout {
         self.idle = idle;
         found
     }
+}
+
+/// Workers that answer and have sent no event since they came.
+fn mute(online: &[&Worker], now: Time) -> Vec<Incident> {
+    let is_mute = |worker: &&&Worker| {
+        let since = worker.facts.online_at.map(Time);
+        worker.facts.heartbeat_at.is_none() && since.is_some_and(|since| now.since(since) > MUTE_AFTER)
+    };
+    let incident = |worker: &&Worker| Incident {
+        kind: Kind::MuteWorker,
+        subject: worker.hostname.clone(),
+        since: worker.facts.online_at.map_or(now, Time),
+        detail: format!(
+            "{} sends no events: which of its tasks run or were acknowledged is not known, nor how tasks end that store no \
+             result; start it without --without-heartbeat, or without --without-gossip, or with -E",
+            worker.hostname
+        ),
+    };
+    online.iter().filter(is_mute).map(incident).collect()
 }
 
 #[cfg(test)]

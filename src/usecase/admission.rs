@@ -8,7 +8,7 @@ use crate::guard::tokens::Visibility;
 use celery::plan::Plan;
 use celery::task::canvas::Node;
 use celery::task::submission::Submission;
-use celery::task::{Invalid, Signature, Spread, TaskName};
+use celery::task::{Invalid, QueueName, Signature, Spread, TaskName};
 
 impl Gateway {
     /// 503 with the time it will take, rather than a promise that grows without bound.
@@ -57,6 +57,24 @@ impl Gateway {
     }
 
     /// What runs more than once cannot be a part of a canvas: nobody could say which of its ends is the one that counts.
+    /// What can be judged only when every task has its queue.
+    pub(crate) fn check_plan(&self, plan: &Plan) -> Result<(), SubmitError> {
+        self.check_spread(plan)?;
+        self.check_queues(plan)
+    }
+
+    /// Names that the fleet's transport options forbid. Those that no fleet may use are refused when they are parsed.
+    fn check_queues(&self, plan: &Plan) -> Result<(), SubmitError> {
+        let Some(lists) = self.broker.lists() else { return Ok(()) };
+        let transport = lists.keys().transport();
+        let refused =
+            |queue: &QueueName| Some(format!("the queue's name {queue} {}", transport.refuses(queue.as_str())?));
+        match plan.nodes.iter().find_map(|planned| refused(planned.node.queue())) {
+            Some(detail) => Err(SubmitError::Invalid(vec![Invalid { pointer: "/queue".to_owned(), detail }])),
+            None => Ok(()),
+        }
+    }
+
     pub(crate) fn check_spread(&self, plan: &Plan) -> Result<(), SubmitError> {
         let nodes = || plan.nodes.iter().map(|planned| &planned.node);
         let Some(node) = nodes().find(|node| plan.nodes.len() > 1 && self.spread(node).is_some()) else {

@@ -24,7 +24,7 @@ const PURGED_AT_ONCE: usize = 200;
 #[derive(Debug, Clone)]
 pub struct Queue {
     pub name: String,
-    /// Messages in the broker, by priority step (0, 3, 6, 9).
+    /// Messages in the broker, by priority step.
     pub depth: Depth,
     /// Tasks held in the ledger until their time comes, or by a pause or a limit.
     pub held: i64,
@@ -80,7 +80,7 @@ impl Gateway {
             queues.push(Queue {
                 held: count(&[Phase::Held]),
                 reserved: count(&[Phase::Received, Phase::Running, Phase::Retrying]),
-                oldest: if depth.iter().any(|count| *count > 0) { self.oldest(&name).await? } else { None },
+                oldest: if depth.total() > 0 { self.oldest(&name).await? } else { None },
                 consumers: consumers.get(&name).copied().unwrap_or(0),
                 paused: paused.contains(&name),
                 depth,
@@ -129,7 +129,7 @@ impl Gateway {
     pub async fn purge(&self, queue: &QueueName) -> Result<usize, QueueError> {
         let lists = self.broker.lists().ok_or(QueueError::Unable(NO_CONTENTS))?;
         let depths = self.broker.depths(&[queue.to_string()]).await?;
-        let waiting: i64 = depths.iter().flatten().sum();
+        let waiting: i64 = depths.iter().map(Depth::total).sum();
         // Messages that arrive during the purge stay.
         let waiting = usize::try_from(waiting).unwrap_or(0);
         let mut purged = 0;

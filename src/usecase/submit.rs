@@ -165,7 +165,7 @@ impl Gateway {
     ) -> Result<(ledger::Submission, Submitted), SubmitError> {
         let signature = std::mem::replace(&mut request.submission.signature, Signature::Group(Vec::new()));
         let plan = self.plan(signature, request.traceparent.as_deref(), now)?;
-        self.check_spread(&plan)?;
+        self.check_plan(&plan)?;
         let mut submitted = summary(&plan, now);
         let is_paused = submitted.queue.as_ref().is_some_and(|queue| self.pauses.current().contains(queue.as_str()));
         let has_limits = !request.submission.limits.is_empty();

@@ -32,6 +32,7 @@ mod faults_steps;
 mod faults_sweeper;
 mod faults_unannounced;
 mod faults_workers;
+mod fleets;
 mod history;
 mod interop;
 mod library;

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use broker::backend::{Backend, BackendConfig};
 use broker::{BrokerConfig, LinkConfig, Lists};
+use celery::Transport;
 use serde::Deserialize;
 use serde::de::IgnoredAny;
 use serde_json::value::RawValue;
@@ -231,7 +232,8 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let queues = said("QUEUES").unwrap_or_else(|| "rust".to_owned());
     let prefix = |name: &str| said(name).unwrap_or_default();
     let broker = LinkConfig::new(said("BROKER").ok_or("BROKER")?);
-    let broker = Lists::new(BrokerConfig { link: broker, key_prefix: prefix("KEY_PREFIX") })?;
+    let transport = Transport { global_keyprefix: prefix("KEY_PREFIX"), ..Transport::default() };
+    let broker = Lists::new(BrokerConfig { link: broker, transport })?;
     let backend = LinkConfig::new(said("BACKEND").ok_or("BACKEND")?);
     let backend = Backend::new(BackendConfig { link: backend, key_prefix: prefix("RESULT_PREFIX") })?;
     let mut worker = Builder::new(broker, backend)

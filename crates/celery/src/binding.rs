@@ -1,8 +1,5 @@
 //! A queue's place in an exchange, as kombu keeps it in `_kombu.binding.<exchange>`: what a publisher has to read there.
 
-/// Between the parts of a member.
-const SEPARATOR: &str = "\u{6}\u{16}";
-
 /// How an exchange chooses queues.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ExchangeKind {
@@ -29,15 +26,15 @@ impl Member {
         Self { routing_key: routing_key.to_owned(), pattern, queue: queue.to_owned() }
     }
 
-    /// `None` when the text has not three parts.
-    pub fn decode(text: &str) -> Option<Self> {
-        let mut parts = text.split(SEPARATOR).map(str::to_owned);
+    /// `None` when the text has not three parts. `sep` is the fleet's ([`super::Transport::sep`]).
+    pub fn decode(text: &str, sep: &str) -> Option<Self> {
+        let mut parts = text.split(sep).map(str::to_owned);
         let member = Self { routing_key: parts.next()?, pattern: parts.next()?, queue: parts.next()? };
         parts.next().is_none().then_some(member)
     }
 
-    pub fn encode(&self) -> String {
-        [self.routing_key.as_str(), &self.pattern, &self.queue].join(SEPARATOR)
+    pub fn encode(&self, sep: &str) -> String {
+        [self.routing_key.as_str(), &self.pattern, &self.queue].join(sep)
     }
 
     /// Whether a message with this key goes to the queue. A pattern that cannot be read matches nothing.
@@ -75,12 +72,15 @@ mod tests {
     use super::*;
     use crate::vectors;
 
+    /// kombu's own.
+    const SEP: &str = "\u{6}\u{16}";
+
     #[test]
     fn every_recorded_member_reads_back() {
         let mut seen = 0;
         for (name, vector) in vectors::all() {
             for text in vectors::payloads(&vector, "SADD", |key| key.starts_with("_kombu.binding")) {
-                assert_eq!(Member::decode(&text).map(|member| member.encode()), Some(text), "{name}");
+                assert_eq!(Member::decode(&text, SEP).map(|member| member.encode(SEP)), Some(text), "{name}");
                 seen += 1;
             }
         }
@@ -89,11 +89,12 @@ mod tests {
 
     #[test]
     fn bindings_are_written_as_kombu_writes_them() {
-        let member = Member::bind(ExchangeKind::Topic, "order.#", "topq").encode();
+        let member = Member::bind(ExchangeKind::Topic, "order.#", "topq").encode(SEP);
         assert_eq!(member, "order.#\u{6}\u{16}^order\\..*?$\u{6}\u{16}topq");
-        let member = Member::bind(ExchangeKind::Topic, "order.*.eu", "topq2").encode();
+        let member = Member::bind(ExchangeKind::Topic, "order.*.eu", "topq2").encode(SEP);
         assert_eq!(member, "order.*.eu\u{6}\u{16}^order\\.[^\\.]+\\.eu$\u{6}\u{16}topq2");
-        assert_eq!(Member::bind(ExchangeKind::Direct, "q", "q").encode(), "q\u{6}\u{16}\u{6}\u{16}q");
+        assert_eq!(Member::bind(ExchangeKind::Direct, "q", "q").encode(SEP), "q\u{6}\u{16}\u{6}\u{16}q");
+        assert_eq!(Member::bind(ExchangeKind::Direct, "k", "q").encode(":"), "k::q");
     }
 
     #[test]
@@ -108,13 +109,13 @@ mod tests {
         let members: Vec<Member> =
             vectors::payloads(&vectors::load("exchange_topic"), "SADD", |key| key == "_kombu.binding.topx")
                 .iter()
-                .filter_map(|text| Member::decode(text))
+                .filter_map(|text| Member::decode(text, SEP))
                 .collect();
         assert_eq!(route(&members, "order.new.eu").len(), 2);
         assert_eq!(route(&members, "order.new.us"), ["topq"]);
         assert!(route(&members, "order").is_empty());
         let direct = Member { routing_key: "k".into(), pattern: String::new(), queue: "q".into() };
         assert!(direct.takes("k") && !direct.takes("kk"));
-        assert_eq!(Member::decode("only one part"), None);
+        assert_eq!(Member::decode("only one part", SEP), None);
     }
 }

@@ -148,7 +148,7 @@ impl Reply {
     /// When it is not an envelope with an object of one node's answer.
     pub fn decode(payload: &[u8]) -> Result<Self, DecodeError> {
         let envelope = Envelope::decode(payload)?;
-        let body = envelope.json_body()?;
+        let body = envelope.read_body()?;
         let fields = Fields::parse(&body).map_err(|_| DecodeError::Body("is not an object"))?;
         let (node, value) = fields.iter().next().ok_or(DecodeError::Body("names no node"))?;
         let headers = Fields::parse(&envelope.headers).unwrap_or_default();

@@ -11,6 +11,7 @@ use base64::engine::general_purpose::STANDARD;
 use serde_json::value::RawValue;
 
 use super::json::{self, Fields};
+use super::serial::Serializer;
 use super::{DecodeError, bounds};
 
 /// What the transport needs to know of a message.
@@ -144,15 +145,30 @@ impl Envelope {
     /// When the body is of another content type, compressed in a way we do not know, or not JSON.
     pub fn json_body(&self) -> Result<String, DecodeError> {
         match self.content_type.as_deref() {
-            Some("application/json" | "json") => {}
-            other => return Err(DecodeError::ContentType(other.unwrap_or("none").to_owned())),
+            Some("application/json" | "json") => json_text(&self.plain_body()?).ok_or(DecodeError::BodyNotJson),
+            other => Err(DecodeError::ContentType(other.unwrap_or("none").to_owned())),
         }
+    }
+
+    /// As [`Envelope::json_body`], also from YAML and MessagePack: for what workers say, which is in their serializer.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn read_body(&self) -> Result<String, DecodeError> {
+        let content_type = self.content_type.as_deref().unwrap_or("none");
+        match Serializer::of_content_type(content_type) {
+            Some(Serializer::Json) => self.json_body(),
+            Some(serializer) => serializer.to_json(&self.plain_body()?),
+            None => Err(DecodeError::ContentType(content_type.to_owned())),
+        }
+    }
+
+    fn plain_body(&self) -> Result<Cow<'_, [u8]>, DecodeError> {
         let headers = Fields::parse(&self.headers).map_err(|_| DecodeError::NotJson)?;
-        let plain = match headers.text("compression") {
+        Ok(match headers.text("compression") {
             Some(compression) => Cow::Owned(decompress(&compression, &self.body)?),
             None => Cow::Borrowed(&self.body[..]),
-        };
-        json_text(&plain).ok_or(DecodeError::BodyNotJson)
+        })
     }
 }
 

@@ -15,7 +15,12 @@ pub struct Exception {
     pub message: Json,
     /// `builtins`, `celery.exceptions` …
     pub module: Option<String>,
+    /// The class that stood in for it, because this one could not be pickled on its way out of a pool process.
+    pub wrapper: Option<String>,
 }
+
+/// Celery's stand-in; its arguments are module, class, arguments and text of the exception itself.
+const WRAPPER: &str = "UnpickleableExceptionWrapper";
 
 /// Errors whose text is `[Errno 2] No such file or directory`.
 const OS_ERRORS: [&str; 16] = [
@@ -43,17 +48,42 @@ impl Exception {
         let mut args = String::from("[");
         json::push_string(&mut args, message);
         args.push(']');
-        Self { kind: kind.to_owned(), message: json::written(args), module: Some(module.to_owned()) }
+        Self { kind: kind.to_owned(), message: json::written(args), module: Some(module.to_owned()), wrapper: None }
     }
 
     /// `None` when the value is not an exception: a FAILURE whose `result` the task itself set with `update_state`.
     pub fn decode(value: &RawValue) -> Option<Self> {
         let fields = Fields::parse(value.get()).ok()?;
-        Some(Self {
+        let plain = Self {
             kind: fields.text("exc_type")?,
             message: fields.get("exc_message").map_or_else(|| json::written("[]".into()), ToOwned::to_owned),
             module: fields.text("exc_module"),
+            wrapper: None,
+        };
+        Some(plain.unwrapped().unwrap_or(plain))
+    }
+
+    /// The exception behind a stand-in.
+    fn unwrapped(&self) -> Option<Self> {
+        if self.kind != WRAPPER {
+            return None;
+        }
+        let [module, kind, args, ..] = json::elements(&self.message)?[..] else { return None };
+        Some(Self {
+            kind: json::text(kind)?,
+            message: args.to_owned(),
+            module: json::text(module),
+            wrapper: Some(self.kind.clone()),
         })
+    }
+
+    /// Type and message at the end of a traceback, where nothing else says them.
+    pub fn of_traceback(traceback: &str) -> Option<Self> {
+        let last = traceback.trim_end().lines().rev().find(|line| !line.starts_with(char::is_whitespace))?;
+        let (class, message) = last.split_once(": ").unwrap_or((last, ""));
+        let is_class = !class.is_empty() && class.chars().all(|c| c.is_alphanumeric() || "._<>".contains(c));
+        let (module, kind) = class.rsplit_once('.').unwrap_or(("builtins", class));
+        is_class.then(|| Self::new(module, kind, message))
     }
 
     /// As Celery's JSON backend writes it.
@@ -64,6 +94,20 @@ impl Exception {
         json::push_string(&mut out, self.module.as_deref().unwrap_or("builtins"));
         out.push('}');
         json::written(out)
+    }
+
+    /// The message as Python printed it at the end of its traceback. A record has arguments that were not JSON as texts, which
+    /// cannot be told from texts; without a traceback that fits, the message is made of those.
+    pub fn message_in(&self, traceback: Option<&str>) -> String {
+        let text = self.text();
+        let traceback = traceback.unwrap_or_default().trim_end();
+        if traceback.ends_with(&text) {
+            return text;
+        }
+        let name = |line: &str| line.split(": ").next().unwrap_or_default().rsplit('.').next().map(str::to_owned);
+        let mut ends = traceback.rmatch_indices('\n').map(|(at, _)| &traceback[at + 1..]);
+        let printed = ends.find(|rest| name(rest).as_ref() == Some(&self.kind));
+        printed.and_then(|rest| rest.split_once(": ")).map_or(text, |(_, message)| message.to_owned())
     }
 
     /// The message, as `str(exc)` gives it in Python.
@@ -105,6 +149,38 @@ mod tests {
         let exception = Exception::decode(&json::verbatim(value.clone()).unwrap()).unwrap();
         assert_eq!(exception.encode().get(), value);
         exception
+    }
+
+    #[test]
+    fn a_stand_in_names_the_exception_behind_it() {
+        let value = r#"{"exc_type": "UnpickleableExceptionWrapper", "exc_message": ["app.errors", "Broken", [1, "x"], "Broken(1, 'x')"], "exc_module": "celery.utils.serialization"}"#;
+        let found = Exception::decode(&json::verbatim(value.to_owned()).unwrap()).unwrap();
+        assert_eq!(
+            (found.kind.as_str(), found.module.as_deref(), found.text().as_str()),
+            ("Broken", Some("app.errors"), "(1, 'x')")
+        );
+        assert_eq!(found.wrapper.as_deref(), Some("UnpickleableExceptionWrapper"));
+    }
+
+    #[test]
+    fn arguments_that_were_no_json_are_shown_as_python_printed_them() {
+        let found = exception("ValueError", r#"["bad", "{1, 2}"]"#);
+        let traceback = "Traceback (most recent call last):\n  File \"t.py\", line 1\nValueError: ('bad', {1, 2})\n";
+        assert_eq!(found.message_in(Some(traceback)), "('bad', {1, 2})");
+        assert_eq!(found.message_in(None), "('bad', '{1, 2}')");
+        let plain = exception("ValueError", r#"["boom"]"#);
+        assert_eq!(plain.message_in(Some("Traceback\nValueError: boom\n")), "boom");
+        assert_eq!(plain.message_in(Some("Traceback\napp.Other: else\n")), "boom");
+    }
+
+    #[test]
+    fn a_traceback_alone_says_what_was_raised() {
+        let found = Exception::of_traceback("Traceback:\n  File\napp.errors.Broken: no such page\n").unwrap();
+        assert_eq!(
+            (found.kind.as_str(), found.module.as_deref(), found.text().as_str()),
+            ("Broken", Some("app.errors"), "no such page")
+        );
+        assert!(Exception::of_traceback("").is_none());
     }
 
     #[test]

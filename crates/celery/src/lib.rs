@@ -8,6 +8,7 @@ pub mod binding;
 pub mod bounds;
 pub mod chord;
 pub mod commands;
+pub mod conf;
 pub mod continuation;
 pub mod control;
 pub mod envelope;
@@ -21,17 +22,20 @@ pub mod plan;
 pub mod pyrepr;
 pub mod redelivered;
 pub mod result;
+pub mod serial;
 mod shape;
 pub mod signature;
 pub mod spelling;
 pub mod task;
 pub mod time;
+pub mod transport;
 #[cfg(test)]
 pub(crate) mod vectors;
 
 pub use envelope::{Envelope, Properties, envelope};
 pub use message::{Decoded, Embed, Message};
 pub use signature::Signature;
+pub use transport::{FanoutPrefix, Transport};
 
 /// Why bytes are not what they should be. No variant is transient: the same bytes fail again.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -44,7 +48,9 @@ pub enum DecodeError {
     NotJson,
     #[error("is not a JSON object")]
     NotAnObject,
-    #[error("the body has content type {0}, only application/json is read")]
+    #[error("is not {0}")]
+    Serialized(&'static str),
+    #[error("the body has content type {0}, which is not read")]
     ContentType(String),
     #[error("the body is compressed with {0}, which is not supported")]
     Compression(String),

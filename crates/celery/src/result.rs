@@ -9,6 +9,7 @@ use serde_json::value::RawValue;
 use super::envelope::{decompress, json_text};
 use super::exception::Exception;
 use super::json::{self, Fields, Members};
+use super::serial::{self, Serializer, pickle};
 use super::{DecodeError, bounds, time};
 use crate::task::{GroupId, Json, TaskId};
 
@@ -76,8 +77,12 @@ const KNOWN: [&str; 14] = [
 impl ResultMeta {
     /// A record with nothing but a state and its value.
     pub fn new(task_id: TaskId, status: impl Into<String>, result: Json) -> Self {
+        Self { task_id: Some(task_id), ..Self::new_without_id(status, result) }
+    }
+
+    fn new_without_id(status: impl Into<String>, result: Json) -> Self {
         Self {
-            task_id: Some(task_id),
+            task_id: None,
             status: status.into(),
             result,
             traceback: None,
@@ -98,7 +103,14 @@ impl ResultMeta {
             return Err(DecodeError::TooLarge { actual: bytes.len(), limit: bounds::MAX_BYTES });
         }
         let plain = inflate(bytes)?;
-        let text = json_text(plain.as_deref().unwrap_or(bytes)).ok_or(DecodeError::NotJson)?;
+        let plain = plain.as_deref().unwrap_or(bytes);
+        let serializer = Serializer::of_record(plain);
+        if serializer == Serializer::Pickle {
+            return Self::pickled(plain);
+        }
+        // Other programs may keep what they like under such a key: a word alone is YAML too, and no record.
+        let other = || serializer.to_json(plain).ok().filter(|text| text.starts_with('{'));
+        let text = json_text(plain).or_else(other).ok_or(DecodeError::NotJson)?;
         let fields = Fields::parse(&text).map_err(|_| DecodeError::NotCelery("it is not an object"))?;
         let status = fields
             .text("status")
@@ -114,6 +126,22 @@ impl ResultMeta {
             group_id: fields.text("group_id").and_then(|id| GroupId::parse(id).ok()),
             parent_id: fields.text("parent_id").and_then(|id| TaskId::parse(id).ok()),
             extended: Extended::decode(&fields),
+        })
+    }
+
+    /// A record that is a program: its state is read, its value stands as bytes.
+    fn pickled(bytes: &[u8]) -> Result<Self, DecodeError> {
+        let status = pickle::status(bytes).ok_or(DecodeError::NotCelery("it has no status"))?;
+        let text = |name: &str| pickle::text(bytes, name);
+        let value = serial::opaque(Serializer::Pickle.content_type(), bytes);
+        Ok(Self {
+            traceback: text("traceback").map(str::to_owned),
+            children: None,
+            date_done: text("date_done").and_then(time::parse),
+            group_id: text("group_id").and_then(|id| GroupId::parse(id).ok()),
+            parent_id: text("parent_id").and_then(|id| TaskId::parse(id).ok()),
+            task_id: text("task_id").and_then(|id| TaskId::parse(id).ok()),
+            ..Self::new_without_id(status, json::written(value))
         })
     }
 

@@ -62,10 +62,13 @@ pub use webhooks::{
 };
 pub use workers::{Control, Revocation, Worker, WorkerFacts};
 
-use celery::task::{GroupId, QueueName, TaskId};
+use celery::task::{GroupId, Priority, QueueName, Spread, TaskId};
 use runtime::clock::Time;
 
 pub type SharedLedger = Arc<dyn Ledger>;
+
+/// So long sleeps a task that the broker must not be given, before it is tried again.
+pub const REFUSED_FOR: Duration = Duration::from_secs(10);
 
 /// Puts messages into the broker while the ledger holds their outbox rows locked.
 #[async_trait]
@@ -73,9 +76,27 @@ pub trait Carrier: Send + Sync {
     /// Publishes in order. Returns the numbers of those that are certainly in the broker; the others stay in the outbox.
     async fn carry(&self, batch: &[Outgoing]) -> Vec<i64>;
 
+    /// Why nothing of this queue with this priority can be published now; `None` when it can. Such a task sleeps for
+    /// [`REFUSED_FOR`] and holds up nobody behind it.
+    fn refuses(&self, _queue: &QueueName, _priority: Priority) -> Option<String> {
+        None
+    }
+
     /// The least time between two publications of tasks of this name, for the whole fleet; `None` without a limit.
     fn pace(&self, _name: &str) -> Option<Duration> {
         None
+    }
+}
+
+/// Why a task cannot be published now: to its own queue, or to another one that its message goes to as well.
+pub(crate) fn refusal(carrier: &dyn Carrier, task: &Task) -> Option<String> {
+    let own = QueueName::stored(task.queue.as_deref()?).ok()?;
+    match &task.options.spread {
+        Some(Spread::Fanout { .. }) => None,
+        spread => {
+            let copies = spread.as_ref().map_or(&[][..], Spread::copies);
+            std::iter::once(&own).chain(copies).find_map(|queue| carrier.refuses(queue, task.priority))
+        }
     }
 }
 

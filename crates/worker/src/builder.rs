@@ -11,6 +11,7 @@ use super::service::Service;
 use super::settings::{Autoscale, Pool, Settings, UnknownTask, hostname};
 use broker::backend::{Backend, BackendConfig};
 use broker::{BrokerConfig, Error, LinkConfig, Lists, QueueOrder};
+use celery::Transport;
 use celery::task::{InvalidId, QueueName};
 
 /// A worker in the making. What is not said is as in Celery.
@@ -44,7 +45,7 @@ impl Builder {
     /// # Errors
     /// When a URL is not understood. Nothing is connected yet.
     pub fn connect(broker: &str, backend: &str) -> Result<Self, Error> {
-        let broker = BrokerConfig { link: LinkConfig::new(broker), key_prefix: String::new() };
+        let broker = BrokerConfig { link: LinkConfig::new(broker), transport: Transport::default() };
         let backend = BackendConfig { link: LinkConfig::new(backend), key_prefix: String::new() };
         Ok(Self::new(Lists::new(broker)?, Backend::new(backend)?))
     }

@@ -93,7 +93,7 @@ impl Failure {
     pub fn with_arguments(module: &str, kind: &str, arguments: &impl Serialize) -> Self {
         let message = serde_json::value::to_raw_value(arguments).unwrap_or_else(|_| json::written("[]".into()));
         Self {
-            exception: Exception { kind: kind.to_owned(), message, module: Some(module.to_owned()) },
+            exception: Exception { kind: kind.to_owned(), message, module: Some(module.to_owned()), wrapper: None },
             traceback: None,
         }
     }

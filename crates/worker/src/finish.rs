@@ -313,6 +313,7 @@ fn time_limit(limit: Duration) -> Failure {
             kind: "TimeLimitExceeded".to_owned(),
             message: seconds,
             module: Some("billiard.exceptions".to_owned()),
+            wrapper: None,
         },
         traceback: None,
     }

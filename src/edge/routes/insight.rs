@@ -27,7 +27,7 @@ pub struct ExplanationView {
 
 #[derive(Debug, Serialize, ToSchema)]
 pub struct IncidentView {
-    /// `silent_worker`, `no_consumer`, `over_budget`, `outbox_stuck` or `canvas_stuck`
+    /// `silent_worker`, `no_consumer`, `over_budget`, `outbox_stuck`, `canvas_stuck`, `wrong_key`, `other_options` or `mute_worker`
     kind: &'static str,
     /// The worker, queue or task; `outbox`
     subject: String,

@@ -9,7 +9,7 @@ use utoipa::ToSchema;
 use super::Mask;
 use crate::usecase::queues::{Queue, QueuedMessage};
 use crate::usecase::revoke::{Revoked, Verdict};
-use broker::{PRIORITY_STEPS, Replies};
+use broker::Replies;
 use celery::task::{Phase, TaskId};
 use ledger::{EdgeKind, Task, Worker};
 use runtime::clock::Time;
@@ -112,20 +112,23 @@ pub struct QueueView {
     /// Online workers that serve it.
     pub consumers: usize,
     pub paused: bool,
+    /// What is wrong with its key in Redis, so that it counts as empty; null as a rule.
+    pub trouble: Option<String>,
 }
 
 impl QueueView {
     pub fn of(queue: Queue, now: Time) -> Self {
-        let priorities = PRIORITY_STEPS.into_iter().map(|step| step.to_string()).zip(queue.depth).collect();
+        let priorities = queue.depth.lists.iter().map(|(step, count)| (step.to_string(), *count)).collect();
         Self {
             name: queue.name,
-            waiting: queue.depth.iter().sum(),
+            waiting: queue.depth.total(),
             priorities,
             held: queue.held,
             reserved: queue.reserved,
             oldest_seconds: queue.oldest.map(|at| now.since(at).as_secs_f64()),
             consumers: queue.consumers,
             paused: queue.paused,
+            trouble: queue.depth.trouble,
         }
     }
 }

@@ -7,6 +7,7 @@ use serde_json::value::RawValue;
 use utoipa::ToSchema;
 
 use super::{ErrorView, Mask, SentView};
+use celery::serial;
 use celery::task::Phase;
 use ledger::Task;
 use runtime::clock::Time;
@@ -29,6 +30,10 @@ pub struct ResultView<'a> {
     /// The return value; null unless successful.
     #[schema(value_type = serde_json::Value, example = 5)]
     pub result: Option<Cow<'a, RawValue>>,
+    /// False when the result is of a kind that is not read here (pickle is never run): `result` is then `{"encoding": content type,
+    /// "bytes": base64}`, the whole record as the worker stored it. Left out otherwise.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub result_readable: Option<bool>,
     pub error: Option<ErrorView<'a>>,
     #[schema(value_type = Option<String>)]
     pub traceback: Option<&'a str>,
@@ -60,6 +65,11 @@ impl<'a> ResultView<'a> {
             successful: task.phase == Phase::Succeeded,
             failed: matches!(task.phase, Phase::Failed | Phase::Lost),
             result: mask.optional(task.result.as_deref()),
+            result_readable: task
+                .result
+                .as_deref()
+                .is_some_and(|result| serial::is_opaque(result.get()))
+                .then_some(false),
             error: task.failure.as_ref().map(ErrorView::of),
             traceback: task.traceback.as_deref(),
             progress: mask.optional(task.progress.as_deref()),

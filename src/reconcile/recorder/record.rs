@@ -1,6 +1,8 @@
 //! What a record in the result backend says of its task. Pure.
 
+use celery::exception::Exception;
 use celery::result::{ResultMeta, ResultTuple};
+use celery::serial;
 use celery::task::{Json, Phase, TaskId};
 use ledger::{Failure, News, Source, Task};
 use runtime::clock::Time;
@@ -70,7 +72,9 @@ fn succeeded(news: News, result: Json) -> News {
 fn failed(record: &ResultMeta, end: News, first: News) -> Said {
     let traceback = record.traceback.clone();
     if let Some(failure) = failure(record) {
-        return certain(News { failure: Some(failure), traceback, ..end });
+        let wrapper = record.exception().and_then(|exception| exception.wrapper);
+        let reason = wrapper.map(|wrapper| format!("it could not be pickled: {wrapper} stood in for it"));
+        return certain(News { failure: Some(failure), traceback, reason, ..end });
     }
     let meta = Some(record.result.clone());
     let failure = Some(Failure { kind: "FAILURE".to_owned(), message: message_of(&record.result) });
@@ -90,7 +94,13 @@ fn revoked(record: &ResultMeta, news: News) -> Said {
 }
 
 fn failure(record: &ResultMeta) -> Option<Failure> {
-    record.exception().map(|exception| Failure { message: exception.text(), kind: exception.kind })
+    // A pickled exception is bytes: its traceback names it.
+    let unread = || {
+        let traceback = record.traceback.as_deref().filter(|_| serial::is_opaque(record.result.get()))?;
+        Exception::of_traceback(traceback)
+    };
+    let exception = record.exception().or_else(unread)?;
+    Some(Failure { message: exception.message_in(record.traceback.as_deref()), kind: exception.kind })
 }
 
 /// What a task that set FAILURE by itself meant to say: a text member where there is one, else all of it.

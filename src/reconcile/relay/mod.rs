@@ -268,9 +268,16 @@ impl Relay {
         let pushes = self.pusher.pushes(chunk);
         self.pusher.prepare(chunk).await?;
         self.pusher.attempts().begin(chunk);
-        self.pusher.publish(&pushes, Some(oldest.plus(DIRECT_DEADLINE))).await?;
-        counter!("taskgate_tasks_published_total", "way" => "direct").increment(chunk.len() as u64);
-        self.bookkeeping.add(chunk, pushes, clock::now());
+        let outcomes = self.pusher.publish(&pushes, Some(oldest.plus(DIRECT_DEADLINE))).await?;
+        let refused = push::refused(chunk, &outcomes);
+        counter!("taskgate_tasks_published_total", "way" => "direct").increment((chunk.len() - refused.len()) as u64);
+        if refused.is_empty() {
+            self.bookkeeping.add(chunk, pushes, clock::now());
+        } else {
+            // The outbox has the others: a pass puts them to sleep.
+            let taken: Vec<Outgoing> = chunk.iter().filter(|row| !refused.contains(&row.no)).cloned().collect();
+            self.bookkeeping.add(&taken, self.pusher.pushes(&taken), clock::now());
+        }
         Ok(())
     }
 

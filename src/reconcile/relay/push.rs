@@ -15,7 +15,7 @@ use super::Paces;
 use super::attempts::Attempts;
 use broker::backend::Backend;
 use broker::{Broker, Push, Pushed, Target};
-use celery::task::Spread;
+use celery::task::{Priority, QueueName, Spread};
 use celery::{Properties, envelope};
 use ledger::{Carrier, Outgoing};
 use runtime::clock::{self, Time};
@@ -153,13 +153,14 @@ impl Pusher {
         let pushes = self.pushes(batch);
         self.attempts().begin(batch);
         let outcomes = self.publish(&pushes, None).await?;
+        let refused = refused(batch, &outcomes);
         let repeated = outcomes.iter().filter(|outcome| **outcome == Pushed::Before).count();
         if repeated > 0 {
             info!(repeated, "{repeated} deliveries were in the broker already");
         }
         let tags = pushes.into_iter().map(|push| push.tag).collect();
         self.markers.lock().await.outbox.keep(Instant::now(), tags);
-        Ok(batch.iter().map(|row| row.no).collect())
+        Ok(batch.iter().map(|row| row.no).filter(|no| !refused.contains(no)).collect())
     }
 
     /// What was pushed directly is written down.
@@ -212,6 +213,10 @@ impl Carrier for Pusher {
         }
     }
 
+    fn refuses(&self, queue: &QueueName, priority: Priority) -> Option<String> {
+        self.broker.lists()?.refuses(queue, priority)
+    }
+
     fn pace(&self, name: &str) -> Option<Duration> {
         self.paces.get(name).copied()
     }
@@ -220,6 +225,28 @@ impl Carrier for Pusher {
 /// What Redis said.
 fn cause(error: &dyn std::error::Error) -> String {
     error.source().map(ToString::to_string).unwrap_or_default()
+}
+
+/// Numbers of the rows of which a message was refused. Each stays in the outbox until all its messages are in the broker; what was
+/// pushed of it is turned away by its marker then.
+pub(super) fn refused(batch: &[Outgoing], outcomes: &[Pushed]) -> HashSet<i64> {
+    let mut outcomes = outcomes.iter();
+    let mut refused = HashSet::new();
+    for row in batch {
+        let of_row = outcomes.by_ref().take(messages_of(row));
+        for why in of_row.filter_map(|outcome| if let Pushed::Refused(why) = outcome { Some(why) } else { None }) {
+            warn!(task.id = %row.id, queue.name = %row.queue, "task {} is not published: {why}", row.id);
+            refused.insert(row.no);
+        }
+    }
+    refused
+}
+
+fn messages_of(row: &Outgoing) -> usize {
+    match &row.spread {
+        Some(Spread::Fanout { .. }) => 1,
+        spread => 1 + spread.as_ref().map_or(0, |spread| spread.copies().len()),
+    }
 }
 
 /// One for each queue that it goes to. The same row gives the same bytes for ever: revoke removes exactly them.

@@ -158,8 +158,19 @@ impl Celery {
 /// # Panics
 /// When the program fails.
 pub fn client(version: Version, broker: &str, backend: &str, program: &str) -> String {
+    client_with(version, broker, backend, &Value::Null, program)
+}
+
+/// As [`client`], with the settings of the fleet.
+///
+/// # Panics
+/// When the program fails.
+pub fn client_with(version: Version, broker: &str, backend: &str, settings: &Value, program: &str) -> String {
     let mut command = Command::new(version.python());
     command.args(["-c", &format!("from app import *\n{program}")]).current_dir(root().join("tests/celery_app"));
+    if !settings.is_null() {
+        command.env("DEMO_CONF", settings.to_string());
+    }
     environment(&mut command, broker, backend);
     let done = command.output().expect("run tests/setup.sh first");
     assert!(done.status.success(), "{program}: {}", String::from_utf8_lossy(&done.stderr));

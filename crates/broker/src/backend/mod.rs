@@ -4,6 +4,7 @@ mod chord;
 mod watch;
 mod write;
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 pub use crate::Error;
@@ -52,6 +53,11 @@ impl Backend {
         self.link.call(&redis::cmd("PING")).await
     }
 
+    /// What stands before the names of results: the `global_keyprefix` of each fleet on this database.
+    pub async fn prefixes(&self) -> Result<BTreeSet<String>, Error> {
+        crate::redis::survey::prefixes(&self.link, TASK_KEY).await
+    }
+
     /// Key and channel of a task's record.
     pub fn task_key(&self, id: &str) -> String {
         format!("{}{TASK_KEY}{id}", self.prefix)
@@ -86,7 +92,8 @@ impl Backend {
     }
 }
 
-fn prefix(given: &str) -> String {
+/// A `global_keyprefix` as Celery's backend uses it.
+pub fn prefix(given: &str) -> String {
     match given.chars().last() {
         None | Some(':' | '_' | '-' | '.') => given.to_owned(),
         Some(_) => format!("{given}_"),

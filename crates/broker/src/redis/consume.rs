@@ -10,7 +10,6 @@ use std::time::Duration;
 use redis::Script;
 use redis::aio::MultiplexedConnection;
 
-use super::keys::PRIORITY_STEPS;
 use super::{Broker, Error};
 use celery::json;
 use celery::task::{Priority, QueueName};
@@ -122,10 +121,8 @@ impl Consumer {
         let keys = &self.broker.keys;
         let mut call = FETCH.prepare_invoke();
         call.key(keys.unacked()).key(keys.unacked_index());
-        for step in PRIORITY_STEPS {
-            for queue in &self.queues {
-                call.key(keys.queue(queue.as_str(), Priority::clamped(step.into())));
-            }
+        for list in self.lists() {
+            call.key(list);
         }
         call.arg(now.as_unix_secs()).arg(count).arg(self.queues.len());
         call.arg(u8::from(self.order == QueueOrder::RoundRobin));
@@ -139,6 +136,14 @@ impl Consumer {
         Ok(deliveries)
     }
 
+    /// In the order in which they are served: all queues at the first step, then all at the next.
+    fn lists(&self) -> Vec<String> {
+        let keys = &self.broker.keys;
+        let list =
+            |step: u8| self.queues.iter().map(move |queue| keys.queue(queue.as_str(), Priority::clamped(step.into())));
+        keys.steps().iter().flat_map(|step| list(*step)).collect()
+    }
+
     fn delivery(&self, position: usize, tag: String, raw: Vec<u8>) -> Delivery {
         let queue = self.queues[position - 1].clone();
         Delivery { queue, tag: Some(tag).filter(|tag| !tag.is_empty()), raw }
@@ -149,15 +154,9 @@ impl Consumer {
     /// # Cancel safety
     /// None: a dropped call may lose the message that was just popped. Let it end.
     pub async fn wait(&mut self, timeout: Duration, now: impl Fn() -> Time) -> Result<Option<Delivery>, Error> {
-        let mut lists = Vec::with_capacity(self.queues.len() * PRIORITY_STEPS.len());
-        for step in PRIORITY_STEPS {
-            let priority = Priority::clamped(step.into());
-            lists.extend(self.queues.iter().map(|queue| (self.broker.keys.queue(queue.as_str(), priority), queue)));
-        }
+        let lists = self.lists();
         let mut command = redis::cmd("BRPOP");
-        for (list, _) in &lists {
-            command.arg(list);
-        }
+        command.arg(&lists);
         command.arg(timeout.as_secs_f64());
         let connection = match &mut self.connection {
             Some(connection) => connection,
@@ -166,7 +165,8 @@ impl Consumer {
         let popped: Result<Option<(String, Vec<u8>)>, _> = command.query_async(connection).await;
         let popped = popped.inspect_err(|_| self.connection = None)?;
         let Some((list, raw)) = popped else { return Ok(None) };
-        let queue = lists.into_iter().find(|(name, _)| *name == list).map(|(_, queue)| queue.clone());
+        let place = lists.iter().position(|name| *name == list);
+        let queue = place.map(|place| self.queues[place % self.queues.len()].clone());
         let queue =
             queue.ok_or_else(|| Error::Unexpected(format!("a message from {list}, which was not asked for")))?;
         let delivery = Delivery { tag: tag(&raw), queue, raw };

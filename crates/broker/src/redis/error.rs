@@ -24,6 +24,11 @@ impl Error {
         }
     }
 
+    /// The key holds something of another type than the command is for.
+    pub fn is_wrong_type(&self) -> bool {
+        matches!(self, Self::Redis(error) if error.code() == Some("WRONGTYPE"))
+    }
+
     /// Redis understood and said no; asking again helps only if somebody changes Redis. False while it starts or changes roles.
     pub fn is_refusal(&self) -> bool {
         match self {

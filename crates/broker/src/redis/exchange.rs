@@ -12,7 +12,10 @@ impl Broker {
         if members.is_empty() {
             return Ok(());
         }
-        let members: Vec<String> = members.iter().map(Member::encode).collect();
+        if let Some(theirs) = self.refusals.theirs().filter(|theirs| theirs.sep != self.keys.transport().sep) {
+            return Err(Error::Unexpected(format!("the fleet's separator is {:?}, not broker.sep", theirs.sep)));
+        }
+        let members: Vec<String> = members.iter().map(|member| member.encode(&self.keys.transport().sep)).collect();
         let mut pipeline = redis::pipe();
         pipeline.atomic();
         pipeline.cmd("SADD").arg(self.keys.binding(exchange)).arg(&members).ignore();

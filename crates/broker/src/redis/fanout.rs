@@ -33,7 +33,8 @@ impl Broker {
         let mut members = redis::cmd("SMEMBERS");
         members.arg(self.keys.binding(exchange));
         let members: Vec<String> = self.link.call(&members).await?;
-        let members: Vec<Member> = members.iter().filter_map(|member| Member::decode(member)).collect();
+        let sep = &self.keys.transport().sep;
+        let members: Vec<Member> = members.iter().filter_map(|member| Member::decode(member, sep)).collect();
         Ok(binding::route(&members, routing_key).into_iter().map(str::to_owned).collect())
     }
 }

@@ -2,85 +2,78 @@
 
 use std::sync::Arc;
 
+use celery::Transport;
 use celery::task::Priority;
 
-/// Between a queue's name and its priority step, and between the parts of a binding.
-pub const SEPARATOR: &str = "\u{6}\u{16}";
-/// kombu's `priority_steps`: each is a list of its own.
-pub const PRIORITY_STEPS: [u8; 4] = [0, 3, 6, 9];
-
-/// Builds names with the prefix of `global_keyprefix`.
+/// Builds names as the fleet's transport options say.
 #[derive(Debug, Clone)]
 pub struct Keys {
-    prefix: Arc<str>,
+    transport: Arc<Transport>,
     db: i64,
 }
 
 impl Keys {
-    pub fn new(prefix: impl Into<Arc<str>>, db: i64) -> Self {
-        Self { prefix: prefix.into(), db }
+    pub fn new(transport: impl Into<Arc<Transport>>, db: i64) -> Self {
+        Self { transport: transport.into(), db }
+    }
+
+    pub fn transport(&self) -> &Transport {
+        &self.transport
     }
 
     pub fn prefix(&self) -> &str {
-        &self.prefix
+        &self.transport.global_keyprefix
     }
 
     /// The list that holds messages of this priority.
     pub fn queue(&self, queue: &str, priority: Priority) -> String {
-        match step(priority) {
-            0 => format!("{}{queue}", self.prefix),
-            step => format!("{}{queue}{SEPARATOR}{step}", self.prefix),
-        }
+        self.prefixed(&self.transport.list(queue, priority))
     }
 
-    /// All four lists of a queue, first served first.
-    pub fn queue_lists(&self, queue: &str) -> [String; 4] {
-        PRIORITY_STEPS.map(|step| self.queue(queue, Priority::clamped(step.into())))
+    /// The priority steps, first served first.
+    pub fn steps(&self) -> &[u8] {
+        &self.transport.priority_steps
+    }
+
+    /// All lists of a queue, first served first: one for each step.
+    pub fn queue_lists(&self, queue: &str) -> Vec<String> {
+        self.steps().iter().map(|step| self.queue(queue, Priority::clamped((*step).into()))).collect()
     }
 
     pub fn unacked(&self) -> String {
-        format!("{}unacked", self.prefix)
+        self.prefixed(&self.transport.unacked_key)
     }
 
     pub fn unacked_index(&self) -> String {
-        format!("{}unacked_index", self.prefix)
+        self.prefixed(&self.transport.unacked_index_key)
     }
 
     pub fn unacked_mutex(&self) -> String {
-        format!("{}unacked_mutex", self.prefix)
+        self.prefixed(&self.transport.unacked_mutex_key)
     }
 
     pub fn binding(&self, exchange: &str) -> String {
-        format!("{}_kombu.binding.{exchange}", self.prefix)
+        self.prefixed(&format!("_kombu.binding.{exchange}"))
     }
 
     /// The members that keep a table from being swept.
     pub fn permanent_binding(&self, exchange: &str) -> String {
-        format!("{}_kombu.binding_permanent.{exchange}", self.prefix)
+        self.prefixed(&format!("_kombu.binding_permanent.{exchange}"))
     }
 
     /// Channel of a fanout exchange; `routing_key` may hold a pattern's `*`.
     pub fn fanout(&self, exchange: &str, routing_key: &str) -> String {
-        if routing_key.is_empty() {
-            format!("{}/{}.{exchange}", self.prefix, self.db)
-        } else {
-            format!("{}/{}.{exchange}/{routing_key}", self.prefix, self.db)
-        }
+        self.prefixed(&self.transport.channel(exchange, routing_key, self.db))
     }
 
     /// Markers of deliveries between push and certain bookkeeping: taskgate's own key, unknown to Celery.
     pub fn markers(&self) -> String {
-        format!("{}taskgate.published", self.prefix)
+        self.prefixed("taskgate.published")
     }
 
     pub fn prefixed(&self, key: &str) -> String {
-        format!("{}{key}", self.prefix)
+        format!("{}{key}", self.prefix())
     }
-}
-
-/// The step whose list holds messages of this priority.
-pub fn step(priority: Priority) -> u8 {
-    PRIORITY_STEPS.into_iter().rev().find(|step| *step <= priority.get()).unwrap_or(0)
 }
 
 #[cfg(test)]
@@ -88,20 +81,18 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_priority_is_rounded_down_to_its_list() {
-        let keys = Keys::new("", 0);
-        let list = |priority| keys.queue("celery", Priority::clamped(priority));
-        assert_eq!(list(0), "celery");
-        assert_eq!(list(2), "celery");
-        assert_eq!(list(5), "celery\u{6}\u{16}3");
-        assert_eq!(list(9), "celery\u{6}\u{16}9");
+    fn the_prefix_stands_before_keys_and_channels() {
+        let keys = Keys::new(Transport { global_keyprefix: "pfx:".to_owned(), ..Transport::default() }, 0);
+        assert_eq!(keys.unacked(), "pfx:unacked");
+        assert_eq!(keys.queue("celery", Priority::clamped(9)), "pfx:celery\u{6}\u{16}9");
+        assert_eq!(keys.fanout("celeryev", "*"), "pfx:/0.celeryev/*");
+        assert_eq!(keys.fanout("celery.pidbox", ""), "pfx:/0.celery.pidbox");
     }
 
     #[test]
-    fn the_prefix_stands_before_keys_and_channels() {
-        let keys = Keys::new("pfx:", 0);
-        assert_eq!(keys.unacked(), "pfx:unacked");
-        assert_eq!(keys.fanout("celeryev", "*"), "pfx:/0.celeryev/*");
-        assert_eq!(keys.fanout("celery.pidbox", ""), "pfx:/0.celery.pidbox");
+    fn a_queue_has_a_list_for_each_step() {
+        let tens = Transport { priority_steps: (0..10).collect(), sep: ":".to_owned(), ..Transport::default() };
+        let lists = Keys::new(tens, 0).queue_lists("q");
+        assert_eq!((lists.len(), lists[0].as_str(), lists[9].as_str()), (10, "q", "q:9"));
     }
 }

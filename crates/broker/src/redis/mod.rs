@@ -8,6 +8,7 @@ mod error;
 mod events;
 mod exchange;
 mod fanout;
+mod inbox;
 mod keys;
 mod link;
 mod meter;
@@ -15,28 +16,35 @@ mod port;
 mod publish;
 mod queues;
 mod redbeat;
+mod refusal;
 mod restore;
 mod scan;
+pub(crate) mod survey;
 
 pub use ack::Return;
 pub use consume::{Consumer, Delivery, QueueOrder};
-pub use control::{CONTROL_EXCHANGE, REPLY_EXCHANGE, Replies, Request};
+pub use control::{CONTROL_EXCHANGE, Replies, Request};
 pub use epoch::Epoch;
 pub use error::Error;
 pub use events::{EVENT_EXCHANGE, Feed};
-pub use keys::{Keys, PRIORITY_STEPS};
+pub use keys::Keys;
 pub use link::{Link, LinkConfig};
 pub use publish::{Push, Pushed, Target};
 pub use queues::{Depth, Standing};
 pub use redbeat::redbeat_definitions;
+pub use refusal::{RETRY_REFUSED, Refusals};
 pub use scan::{Present, Reservation};
+pub use survey::Heard;
+
+use self::inbox::Inboxes;
+use celery::Transport;
 
 /// How the fleet's broker is set up. Both sides must agree on every value.
 #[derive(Debug, Clone)]
 pub struct BrokerConfig {
     pub link: LinkConfig,
-    /// kombu's `global_keyprefix`, put as is before every key and channel. Default empty.
-    pub key_prefix: String,
+    /// How the fleet calls its keys and channels.
+    pub transport: Transport,
 }
 
 /// The broker: cheap to clone, one shared connection.
@@ -44,6 +52,8 @@ pub struct BrokerConfig {
 pub struct Broker {
     link: Link,
     keys: Keys,
+    refusals: Refusals,
+    inboxes: Inboxes,
 }
 
 impl Broker {
@@ -51,8 +61,8 @@ impl Broker {
     /// When the URL is not understood. Connects to nothing yet.
     pub fn new(config: BrokerConfig) -> Result<Self, Error> {
         let link = Link::new(config.link)?;
-        let keys = Keys::new(config.key_prefix, link.db());
-        Ok(Self { link, keys })
+        let keys = Keys::new(config.transport, link.db());
+        Ok(Self { link, keys, refusals: Refusals::default(), inboxes: Inboxes::default() })
     }
 
     pub fn link(&self) -> &Link {
@@ -61,6 +71,11 @@ impl Broker {
 
     pub fn keys(&self) -> &Keys {
         &self.keys
+    }
+
+    /// What must not be published now.
+    pub fn refusals(&self) -> &Refusals {
+        &self.refusals
     }
 
     pub async fn ping(&self) -> Result<(), Error> {

@@ -34,12 +34,17 @@ pub struct Push {
 }
 
 /// What became of one push.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Pushed {
     Now,
     /// The marker was there: an earlier call pushed it, or a revoke forbade it.
     Before,
+    /// Not pushed, and why: its list is none, or is none that the fleet reads. The others of its batch are not concerned.
+    Refused(String),
 }
+
+/// The script's answers.
+const WRONG_TYPE: i64 = 2;
 
 /// A call carries at most this much, so that no script holds Redis for long.
 const MAX_MESSAGES: usize = 1_000;
@@ -57,7 +62,12 @@ static PUBLISH: LazyLock<Script> = LazyLock::new(|| {
         for i = 2, #ARGV, 4 do
             local fresh = redis.call('HSETNX', KEYS[1], ARGV[i + 2], now[1])
             if fresh == 1 then
-                redis.call(ARGV[i], ARGV[i + 1], ARGV[i + 3])
+                local answer = redis.pcall(ARGV[i], ARGV[i + 1], ARGV[i + 3])
+                if type(answer) == 'table' and answer['err'] then
+                    redis.call('HDEL', KEYS[1], ARGV[i + 2])
+                    if not string.find(answer['err'], 'WRONGTYPE', 1, true) then return answer end
+                    fresh = 2
+                end
             end
             done[#done + 1] = fresh
         end
@@ -67,7 +77,8 @@ static PUBLISH: LazyLock<Script> = LazyLock::new(|| {
 });
 
 impl Broker {
-    /// Publishes in order. With a `deadline` (Redis's clock) nothing is pushed later than that.
+    /// Publishes in order. With a `deadline` (Redis's clock) nothing is pushed later than that. A list that must not be pushed to
+    /// refuses its own messages only.
     ///
     /// # Errors
     /// Those of Redis; the outcomes of earlier chunks are lost with it, their markers are not.
@@ -82,7 +93,9 @@ impl Broker {
     async fn publish_chunk(&self, chunk: &[Push], deadline: Option<Time>) -> Result<Vec<Pushed>, Error> {
         let mut call = PUBLISH.key(self.keys.markers());
         call.arg(deadline.map_or(0, |at| at.as_micros() / 1_000_000));
-        for push in chunk {
+        let refused: Vec<Option<String>> = chunk.iter().map(|push| self.refusal(&push.target)).collect();
+        let mut sent = 0;
+        for (push, _) in chunk.iter().zip(&refused).filter(|(_, refused)| refused.is_none()) {
             match &push.target {
                 Target::Queue(queue, priority) => call.arg("LPUSH").arg(self.keys.queue(queue.as_str(), *priority)),
                 Target::Fanout { exchange, routing_key } => {
@@ -90,12 +103,40 @@ impl Broker {
                 }
             };
             call.arg(&push.tag).arg(push.envelope.as_slice());
+            sent += 1;
         }
-        let fresh: Vec<u8> = self.link.script(&call).await?;
-        if fresh.len() != chunk.len() {
-            return Err(Error::Unexpected(format!("{} outcomes for {} messages", fresh.len(), chunk.len())));
+        let answers: Vec<i64> = if sent == 0 { Vec::new() } else { self.link.script(&call).await? };
+        if answers.len() != sent {
+            return Err(Error::Unexpected(format!("{} outcomes for {sent} messages", answers.len())));
         }
-        Ok(fresh.into_iter().map(|fresh| if fresh == 1 { Pushed::Now } else { Pushed::Before }).collect())
+        let mut answers = answers.into_iter();
+        let outcome = |(push, refused): (&Push, Option<String>)| match refused {
+            Some(why) => Pushed::Refused(why),
+            None => self.outcome(push, answers.next().unwrap_or_default()),
+        };
+        Ok(chunk.iter().zip(refused).map(outcome).collect())
+    }
+
+    /// Why a queue must not be published to now, with messages of this priority; `None` when it may.
+    pub fn refuses(&self, queue: &QueueName, priority: Priority) -> Option<String> {
+        self.refusals.of(&self.keys, queue, priority)
+    }
+
+    fn refusal(&self, target: &Target) -> Option<String> {
+        match target {
+            Target::Queue(queue, priority) => self.refuses(queue, *priority),
+            Target::Fanout { .. } => None,
+        }
+    }
+
+    fn outcome(&self, push: &Push, answer: i64) -> Pushed {
+        match (answer, &push.target) {
+            (1, _) => Pushed::Now,
+            (WRONG_TYPE, Target::Queue(queue, priority)) => {
+                Pushed::Refused(self.refusals.note(&self.keys.queue(queue.as_str(), *priority)))
+            }
+            _ => Pushed::Before,
+        }
     }
 
     /// Removes markers of deliveries whose publication the ledger has written down.

@@ -1,15 +1,29 @@
 //! Looking into queues, and taking messages out of them again.
 //!
-//! A queue is four lists, one per priority step; the next message of a list stands at its right end. Looking never removes
+//! A queue has a list for each priority step; the next message of a list stands at its right end. Looking never removes
 //! anything. What is taken out is given back to the caller, whole, so that the ledger can say what became of it.
 
-use super::keys::PRIORITY_STEPS;
+use redis::RedisError;
+
+use super::refusal::wrong_type;
 use super::{Broker, Error};
 use celery::Envelope;
 use celery::task::Priority;
 
-/// Messages in each of the four lists, first served first.
-pub type Depth = [i64; 4];
+/// What stands in one queue.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Depth {
+    /// Priority steps with the messages in their lists, first served first.
+    pub lists: Vec<(u8, i64)>,
+    /// What is wrong with one of its keys: it counts as empty.
+    pub trouble: Option<String>,
+}
+
+impl Depth {
+    pub fn total(&self) -> i64 {
+        self.lists.iter().map(|(_, count)| count).sum()
+    }
+}
 
 /// Messages read at a time: of ordinary size some hundred kilobytes.
 const CHUNK: i64 = 100;
@@ -21,13 +35,13 @@ const PAGE_BYTES: usize = 8 << 20;
 /// One message as it stands in a list.
 #[derive(Debug, Clone)]
 pub struct Standing {
-    /// 0, 3, 6 or 9.
+    /// 0, 3, 6 or 9 unless the fleet has other steps.
     pub step: u8,
     pub payload: Vec<u8>,
 }
 
 impl Broker {
-    /// Messages per list of each queue, in the order of `queues`.
+    /// Messages per list of each queue, in the order of `queues`. A key that is no list is told and does not hide the others.
     pub async fn depths(&self, queues: &[String]) -> Result<Vec<Depth>, Error> {
         if queues.is_empty() {
             return Ok(Vec::new());
@@ -36,8 +50,21 @@ impl Broker {
         for list in queues.iter().flat_map(|queue| self.keys.queue_lists(queue)) {
             pipeline.cmd("LLEN").arg(list);
         }
-        let lengths: Vec<i64> = self.link.pipeline(&pipeline).await?;
-        Ok(lengths.chunks_exact(4).map(|four| [four[0], four[1], four[2], four[3]]).collect())
+        let lengths: Vec<Result<i64, RedisError>> = self.link.pipeline(pipeline.ignore_errors()).await?;
+        let steps = self.keys.steps();
+        queues.iter().zip(lengths.chunks_exact(steps.len())).map(|(queue, counts)| self.depth(queue, counts)).collect()
+    }
+
+    fn depth(&self, queue: &str, counts: &[Result<i64, RedisError>]) -> Result<Depth, Error> {
+        let mut depth = Depth::default();
+        for ((step, list), count) in self.keys.steps().iter().zip(self.keys.queue_lists(queue)).zip(counts) {
+            let count = readable(count.clone())?;
+            if count.is_none() {
+                depth.trouble = Some(wrong_type(&list));
+            }
+            depth.lists.push((*step, count.unwrap_or(0)));
+        }
+        Ok(depth)
     }
 
     /// The next message of each list that has one: among them is the oldest of its queue.
@@ -46,17 +73,22 @@ impl Broker {
         for list in self.keys.queue_lists(queue) {
             pipeline.cmd("LINDEX").arg(list).arg(-1);
         }
-        let found: Vec<Option<Vec<u8>>> = self.link.pipeline(&pipeline).await?;
-        let standing = |(step, payload): (u8, Option<Vec<u8>>)| payload.map(|payload| Standing { step, payload });
-        Ok(PRIORITY_STEPS.into_iter().zip(found).filter_map(standing).collect())
+        let found: Vec<Result<Option<Vec<u8>>, RedisError>> = self.link.pipeline(pipeline.ignore_errors()).await?;
+        let mut heads = Vec::new();
+        for (step, payload) in self.keys.steps().iter().zip(found) {
+            if let Some(payload) = readable(payload)?.flatten() {
+                heads.push(Standing { step: *step, payload });
+            }
+        }
+        Ok(heads)
     }
 
     /// Up to `limit` messages after the first `skip`, in the order in which they will be served. A page may be shorter than
     /// `limit` when its messages are large, but has at least one while there is one.
     pub async fn contents(&self, queue: &str, skip: i64, limit: i64) -> Result<Vec<Standing>, Error> {
-        let [depth] = self.depths(&[queue.to_owned()]).await?[..] else { return Ok(Vec::new()) };
+        let Some(depth) = self.depths(&[queue.to_owned()]).await?.pop() else { return Ok(Vec::new()) };
         let (mut skip, mut bytes, mut page) = (skip, 0, Vec::new());
-        for ((step, list), length) in PRIORITY_STEPS.into_iter().zip(self.keys.queue_lists(queue)).zip(depth) {
+        for ((step, length), list) in depth.lists.into_iter().zip(self.keys.queue_lists(queue)) {
             while skip < length {
                 let room = limit - i64::try_from(page.len()).unwrap_or(limit);
                 if room <= 0 || bytes > PAGE_BYTES {
@@ -89,7 +121,7 @@ impl Broker {
     /// # Cancel safety
     /// None: what a dropped call took out is gone, and the sweeper finds its tasks without a trace.
     pub async fn take_out(&self, queue: &str, limit: usize) -> Result<Vec<Standing>, Error> {
-        for (step, list) in PRIORITY_STEPS.into_iter().zip(self.keys.queue_lists(queue)) {
+        for (step, list) in self.lists(queue) {
             let mut pipeline = redis::pipe();
             pipeline.atomic();
             for _ in 0..limit {
@@ -114,7 +146,7 @@ impl Broker {
     /// as a step of a canvas. Gives back what was removed.
     pub async fn remove_task(&self, queue: &str, task_id: &str) -> Result<Vec<Standing>, Error> {
         let mut removed = Vec::new();
-        for (step, list) in PRIORITY_STEPS.into_iter().zip(self.keys.queue_lists(queue)) {
+        for (step, list) in self.lists(queue) {
             for payload in self.search(&list, task_id).await? {
                 if self.link.call::<i64>(redis::cmd("LREM").arg(&list).arg(-1).arg(&payload)).await? > 0 {
                     removed.push(Standing { step, payload });
@@ -124,10 +156,15 @@ impl Broker {
         Ok(removed)
     }
 
+    /// Each list of a queue with its step.
+    fn lists(&self, queue: &str) -> Vec<(u8, String)> {
+        self.keys.steps().iter().copied().zip(self.keys.queue_lists(queue)).collect()
+    }
+
     async fn search(&self, list: &str, task_id: &str) -> Result<Vec<Vec<u8>>, Error> {
         let (mut found, mut skip) = (Vec::new(), 0);
         while skip < SEARCH_DEPTH {
-            let chunk = self.chunk(list, skip, CHUNK).await?;
+            let Some(chunk) = tolerant(self.chunk(list, skip, CHUNK).await)? else { break };
             let full = chunk.len() == CHUNK as usize;
             found.extend(chunk.into_iter().filter(|payload| is_of(payload, task_id)));
             if !full {
@@ -136,6 +173,20 @@ impl Broker {
             skip += CHUNK;
         }
         Ok(found)
+    }
+}
+
+/// `None` when the key is of another type: nothing of it is a message.
+fn readable<T>(answer: Result<T, RedisError>) -> Result<Option<T>, Error> {
+    tolerant(answer.map_err(Error::from))
+}
+
+/// The same, of an answer that may have failed in other ways.
+pub(super) fn tolerant<T>(answer: Result<T, Error>) -> Result<Option<T>, Error> {
+    match answer {
+        Ok(answer) => Ok(Some(answer)),
+        Err(error) if error.is_wrong_type() => Ok(None),
+        Err(error) => Err(error),
     }
 }
 

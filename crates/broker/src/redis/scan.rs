@@ -8,9 +8,10 @@ use std::sync::LazyLock;
 
 use redis::Script;
 
-use super::keys::SEPARATOR;
-use super::{Broker, Error};
+use super::queues::tolerant;
+use super::{Broker, Depth, Error};
 use celery::Envelope;
+use celery::binding::Member;
 use runtime::clock::Time;
 
 /// Elements read in one call.
@@ -49,8 +50,8 @@ static AT_FRONT: LazyLock<Script> = LazyLock::new(|| {
         local marked, bytes = {}, 0
         for _, list in ipairs(KEYS) do
             for place = 1, tonumber(ARGV[1]) do
-                local message = redis.call('LINDEX', list, -place)
-                if not message or not string.find(message, '"redelivered": *true') then break end
+                local message = redis.pcall('LINDEX', list, -place)
+                if type(message) ~= 'string' or not string.find(message, '"redelivered": *true') then break end
                 bytes = bytes + #message
                 if bytes > tonumber(ARGV[2]) then return marked end
                 marked[#marked + 1] = message
@@ -70,6 +71,8 @@ pub struct Present {
     pub returned: HashSet<String>,
     /// Reserved by a worker: in `unacked`.
     pub reserved: HashMap<String, Reservation>,
+    /// Queues of which a key could not be read because it is no list: nobody knows what of their tasks is there.
+    pub left_out: HashSet<String>,
 }
 
 /// A message in `unacked`, as it was when it was seen.
@@ -104,14 +107,10 @@ impl Present {
 }
 
 impl Broker {
-    /// Messages in all four lists of a queue.
+    /// Messages in all lists of a queue.
     pub async fn queue_length(&self, queue: &str) -> Result<i64, Error> {
-        let mut pipeline = redis::pipe();
-        for list in self.keys.queue_lists(queue) {
-            pipeline.cmd("LLEN").arg(list);
-        }
-        let lengths: Vec<i64> = self.link.pipeline(&pipeline).await?;
-        Ok(lengths.into_iter().sum())
+        let depths = self.depths(&[queue.to_owned()]).await?;
+        Ok(depths.iter().map(Depth::total).sum())
     }
 
     /// Queues that some exchange of this Redis is bound to: kombu writes its own name down for every queue that it declares.
@@ -131,7 +130,7 @@ impl Broker {
         let mut queues = Vec::new();
         for table in tables.iter().filter(|table| !table.ends_with(".pidbox")) {
             let members: Vec<String> = self.link.call(redis::cmd("SMEMBERS").arg(table)).await?;
-            let queue = |member: String| member.rsplit(SEPARATOR).next().map(str::to_owned);
+            let queue = |member: String| Some(Member::decode(&member, &self.keys.transport().sep)?.queue);
             queues.extend(members.into_iter().filter_map(queue).filter(|queue| !queue.ends_with(".pidbox")));
         }
         Ok(queues)
@@ -143,7 +142,9 @@ impl Broker {
         let mut present = Present::default();
         for queue in queues {
             for list in self.keys.queue_lists(queue) {
-                self.scan_list(&list, &mut present).await?;
+                if tolerant(self.scan_list(&list, &mut present).await)?.is_none() {
+                    present.left_out.insert(queue.clone());
+                }
             }
         }
         self.scan_unacked(&mut present.reserved).await?;
@@ -259,8 +260,8 @@ impl Broker {
     ) -> Result<Vec<String>, Error> {
         let mut removed = Vec::new();
         for list in self.keys.queue_lists(queue) {
-            let length: isize = self.link.call(redis::cmd("LLEN").arg(&list)).await?;
-            let mut end = length - 1;
+            let length: Option<isize> = tolerant(self.link.call(redis::cmd("LLEN").arg(&list)).await)?;
+            let mut end = length.unwrap_or(0) - 1;
             while end >= 0 {
                 let start = (end - PAGE + 1).max(0);
                 let page: Vec<Vec<u8>> = self.link.call(redis::cmd("LRANGE").arg(&list).arg(start).arg(end)).await?;

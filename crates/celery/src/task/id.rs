@@ -16,6 +16,8 @@ pub enum InvalidId {
     Control,
     #[error("is not a UUID")]
     NotUuid,
+    #[error("{0}; choose another name")]
+    Reserved(&'static str),
 }
 
 fn check(text: &str, limit: usize) -> Result<(), InvalidId> {
@@ -33,7 +35,7 @@ fn check(text: &str, limit: usize) -> Result<(), InvalidId> {
 }
 
 macro_rules! text_type {
-    ($(#[$doc:meta])* $name:ident, $limit:expr) => {
+    ($(#[$doc:meta])* $name:ident, $limit:expr, $reserved:expr) => {
         $(#[$doc])*
         #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
         #[serde(try_from = "String", into = "String")]
@@ -44,11 +46,28 @@ macro_rules! text_type {
             pub const MAX_CHARS: usize = $limit;
 
             /// # Errors
-            /// When the text is empty, too long, or has control characters.
+            /// When the text is empty, too long, has control characters, or is reserved.
             pub fn parse(text: impl AsRef<str>) -> Result<Self, InvalidId> {
+                let name = Self::stored(text)?;
+                match name.reserved() {
+                    Some(why) => Err(InvalidId::Reserved(why)),
+                    None => Ok(name),
+                }
+            }
+
+            /// As it was accepted before: nothing is refused that was not refused then.
+            ///
+            /// # Errors
+            /// When the text is empty, too long, or has control characters.
+            pub fn stored(text: impl AsRef<str>) -> Result<Self, InvalidId> {
                 let text = text.as_ref();
                 check(text, Self::MAX_CHARS)?;
                 Ok(Self(text.into()))
+            }
+
+            /// Why this text must not be used although it is well formed.
+            pub fn reserved(&self) -> Option<&'static str> {
+                $reserved(&self.0)
             }
 
             pub fn as_str(&self) -> &str {
@@ -59,7 +78,7 @@ macro_rules! text_type {
         impl TryFrom<String> for $name {
             type Error = InvalidId;
             fn try_from(text: String) -> Result<Self, InvalidId> {
-                Self::parse(text)
+                Self::stored(text)
             }
         }
 
@@ -91,19 +110,19 @@ macro_rules! text_type {
 
 text_type!(
     /// The identity of one call: Celery's task id. `UUIDv7` when the gateway makes it, any text of up to 255 characters when others do.
-    TaskId, 255
+    TaskId, 255, |_| None
 );
 text_type!(
     /// The identity of a group (or of a chord's header).
-    GroupId, 255
+    GroupId, 255, |_| None
 );
 text_type!(
     /// The name a function is registered under, as `tasks.college_crawl_task`.
-    TaskName, 255
+    TaskName, 255, |_| None
 );
 text_type!(
-    /// A named list in the broker.
-    QueueName, 255
+    /// A named list in the broker. Names that are keys of the fleet are refused ([`super::reserved`]).
+    QueueName, 255, super::reserved::reserved
 );
 
 impl TaskId {

@@ -7,6 +7,7 @@ pub mod json;
 pub mod mask;
 pub mod progress;
 pub mod reader;
+pub mod reserved;
 pub mod retry;
 pub mod signature;
 pub mod spread;

@@ -14,7 +14,9 @@ use crate::book::Book;
 use crate::change::was_taken;
 use crate::gates::{Gate, Heads, Passes, Stopped, gates_of};
 use crate::rows::light_task_columns;
-use crate::{Backlog, Carrier, Drained, Error, Event, NewGroup, News, Outgoing, Source, Task, Withdrawn};
+use crate::{
+    Backlog, Carrier, Drained, Error, Event, NewGroup, News, Outgoing, REFUSED_FOR, Source, Task, Withdrawn, refusal,
+};
 use celery::task::{Phase, QueueName, TaskId, TaskName};
 use runtime::clock::Time;
 
@@ -73,6 +75,10 @@ pub(super) const MESSAGES: &str = "select task_no, headers, body from taskgate.m
 
 /// Rows of a paused queue sleep until it is resumed, or until their time is over.
 pub(super) const PARK: &str = "update taskgate.outbox o set parked = true, gate = null, gate_max = null, wake_at = coalesce(t.expires_at, 9223372036854775807) \
+     from taskgate.task t where o.task_no = any($1) and t.task_no = o.task_no";
+
+/// Rows that must not be published now sleep until `$2`, or until their time is over.
+pub(super) const SLEEP: &str = "update taskgate.outbox o set wake_at = least($2, coalesce(t.expires_at, $2)) \
      from taskgate.task t where o.task_no = any($1) and t.task_no = o.task_no";
 
 pub(super) const BACKLOG: &str = "select count(*), min(accepted_at) from taskgate.outbox where wake_at <= $1";
@@ -148,7 +154,7 @@ pub(super) async fn drain(
         tx.rollback().await?;
         return Ok(waits);
     }
-    let sorted = sort(&mut tx, &claimed, now).await?;
+    let sorted = sort(&mut tx, &claimed, now, carrier).await?;
     let (sorted, passes) = pass_gates(&mut tx, sorted, &claimed, &heads, now, carrier).await?;
     let mut carried = carry(&mut tx, carrier, &claimed, &sorted.due).await?;
     carried.extend(sorted.taken.iter().map(|task| task.no));
@@ -206,6 +212,8 @@ struct Sorted {
     due: Vec<Task>,
     expired: Vec<Task>,
     parked: Vec<Task>,
+    /// Must not be published now, and why.
+    refused: Vec<(Task, String)>,
     /// Waits for a limit.
     stopped: Vec<Stopped>,
     /// Published before, in spite of the row: a worker has this delivery.
@@ -214,7 +222,7 @@ struct Sorted {
     over: Vec<i64>,
 }
 
-async fn sort(tx: &mut Tx, claimed: &[Claimed], now: Time) -> Result<Sorted, Error> {
+async fn sort(tx: &mut Tx, claimed: &[Claimed], now: Time, carrier: &dyn Carrier) -> Result<Sorted, Error> {
     let numbers: Vec<i64> = claimed.iter().map(|row| row.task_no).collect();
     let found = rows::tasks(&sqlx::query(TASKS).bind(&numbers).fetch_all(&mut **tx).await?)?;
     let mut by_no: HashMap<i64, Task> = found.into_iter().map(|task| (task.no, task)).collect();
@@ -228,7 +236,10 @@ async fn sort(tx: &mut Tx, claimed: &[Claimed], now: Time) -> Result<Sorted, Err
             }
             Some(task) if was_taken(&task, row.accepted_at) => sorted.taken.push(task),
             Some(task) if row.paused => sorted.parked.push(task),
-            Some(task) => sorted.due.push(task),
+            Some(task) => match refusal(carrier, &task) {
+                Some(why) => sorted.refused.push((task, why)),
+                None => sorted.due.push(task),
+            },
         }
     }
     Ok(sorted)
@@ -298,7 +309,7 @@ async fn outgoing(tx: &mut Tx, claimed: &[Claimed], due: &[Task]) -> Result<Vec<
                 no: task.no,
                 id: task.id.clone(),
                 name: TaskName::parse(task.name.as_deref().unwrap_or_default()).map_err(|_| corrupt(task, "name"))?,
-                queue: QueueName::parse(task.queue.as_deref().unwrap_or_default())
+                queue: QueueName::stored(task.queue.as_deref().unwrap_or_default())
                     .map_err(|_| corrupt(task, "queue"))?,
                 spread: task.options.spread.clone(),
                 priority: task.priority,
@@ -321,7 +332,7 @@ fn corrupt(task: &Task, column: &'static str) -> Error {
     Error::Corrupt { table: "outbox", column, row: task.no.to_string() }
 }
 
-/// Ends what came too late, parks what is paused and notes what is stopped. Returns how many expired.
+/// Ends what came too late, parks what is paused, puts to sleep what is refused and notes what is stopped. Returns how many expired.
 async fn expire(
     tx: &mut Tx,
     replica: &str,
@@ -329,7 +340,8 @@ async fn expire(
     now: Time,
     events: &mut Vec<Event>,
 ) -> Result<usize, Error> {
-    let ids = sorted.expired.iter().chain(&sorted.parked).map(|task| &task.id);
+    let refused = sorted.refused.iter().map(|(task, _)| task);
+    let ids = sorted.expired.iter().chain(&sorted.parked).chain(refused).map(|task| &task.id);
     let moved: Vec<&Stopped> = sorted.stopped.iter().filter(|one| !one.is_there).collect();
     let both: Vec<&TaskId> = ids.chain(moved.iter().map(|one| &one.id)).collect();
     if both.is_empty() {
@@ -345,6 +357,11 @@ async fn expire(
             book.place(&task.id, Phase::Held, Some("its queue is paused"), now);
         }
     }
+    for (task, why) in &sorted.refused {
+        if book.phase(&task.id).is_some_and(|phase| phase == Phase::Accepted) {
+            book.place(&task.id, Phase::Held, Some(why), now);
+        }
+    }
     for one in &moved {
         if book.phase(&one.id).is_some_and(|phase| phase == Phase::Accepted) {
             book.place(&one.id, Phase::Held, Some(&one.reason()), now);
@@ -353,6 +370,8 @@ async fn expire(
     gates::stop(tx, &moved).await?;
     let parked: Vec<i64> = sorted.parked.iter().map(|task| task.no).collect();
     sqlx::query(PARK).bind(parked).execute(&mut **tx).await?;
+    let refused: Vec<i64> = sorted.refused.iter().map(|(task, _)| task.no).collect();
+    sqlx::query(SLEEP).bind(refused).bind(now.plus(REFUSED_FOR).0).execute(&mut **tx).await?;
     save::save(tx, replica, &mut book, events.len() as i64).await?;
     events.append(&mut book.events);
     Ok(sorted.expired.len())

@@ -81,6 +81,7 @@ pub const STATEMENTS: &[&str] = &[
     outbox::TASKS,
     outbox::MESSAGES,
     outbox::PARK,
+    outbox::SLEEP,
     outbox::BACKLOG,
     outbox::NEXT_DUE,
     outbox::TAKE,

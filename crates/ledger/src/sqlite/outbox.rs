@@ -13,7 +13,9 @@ use crate::book::Book;
 use crate::change::was_taken;
 use crate::gates::{Gate, Heads, Passes, Stopped, gates_of};
 use crate::rows::light_task_columns;
-use crate::{Backlog, Carrier, Drained, Error, Event, NewGroup, News, Outgoing, Source, Task, Withdrawn};
+use crate::{
+    Backlog, Carrier, Drained, Error, Event, NewGroup, News, Outgoing, REFUSED_FOR, Source, Task, Withdrawn, refusal,
+};
 use celery::task::{Phase, QueueName, TaskId, TaskName};
 use runtime::clock::Time;
 
@@ -51,6 +53,10 @@ pub(super) const MESSAGES: &str =
 /// Rows of a paused queue sleep until it is resumed, or until their time is over.
 pub(super) const PARK: &str = "update outbox set parked = 1, gate = null, gate_max = null, wake_at = coalesce((select expires_at from task t \
      where t.task_no = outbox.task_no), 9223372036854775807) where task_no in (select value from json_each($1))";
+
+/// Rows that must not be published now sleep until `$2`, or until their time is over.
+pub(super) const SLEEP: &str = "update outbox set wake_at = min($2, coalesce((select expires_at from task t \
+     where t.task_no = outbox.task_no), $2)) where task_no in (select value from json_each($1))";
 
 pub(super) const BACKLOG: &str = "select count(*), min(accepted_at) from outbox where wake_at <= $1";
 pub(super) const NEXT_DUE: &str = "select min(wake_at) from outbox where wake_at > $1";
@@ -118,7 +124,7 @@ pub(super) async fn drain(
         tx.rollback().await?;
         return Ok(waits);
     }
-    let sorted = sort(&mut tx, &claimed, now).await?;
+    let sorted = sort(&mut tx, &claimed, now, carrier).await?;
     let (sorted, passes) = pass_gates(&mut tx, sorted, &claimed, &heads, now, carrier).await?;
     let outgoing = if sorted.due.is_empty() { Vec::new() } else { outgoing(&mut tx, &claimed, &sorted.due).await? };
     tx.commit().await?;
@@ -177,6 +183,8 @@ struct Sorted {
     due: Vec<Task>,
     expired: Vec<Task>,
     parked: Vec<Task>,
+    /// Must not be published now, and why.
+    refused: Vec<(Task, String)>,
     /// Waits for a limit.
     stopped: Vec<Stopped>,
     /// Published before, in spite of the row: a worker has this delivery.
@@ -185,7 +193,7 @@ struct Sorted {
     over: Vec<i64>,
 }
 
-async fn sort(tx: &mut Tx, claimed: &[Claimed], now: Time) -> Result<Sorted, Error> {
+async fn sort(tx: &mut Tx, claimed: &[Claimed], now: Time, carrier: &dyn Carrier) -> Result<Sorted, Error> {
     let numbers: Vec<i64> = claimed.iter().map(|row| row.task_no).collect();
     let found = rows::tasks(&sqlx::query(TASKS).bind(list(&numbers)).fetch_all(&mut **tx).await?)?;
     let mut by_no: HashMap<i64, Task> = found.into_iter().map(|task| (task.no, task)).collect();
@@ -199,7 +207,10 @@ async fn sort(tx: &mut Tx, claimed: &[Claimed], now: Time) -> Result<Sorted, Err
             }
             Some(task) if was_taken(&task, row.accepted_at) => sorted.taken.push(task),
             Some(task) if row.paused => sorted.parked.push(task),
-            Some(task) => sorted.due.push(task),
+            Some(task) => match refusal(carrier, &task) {
+                Some(why) => sorted.refused.push((task, why)),
+                None => sorted.due.push(task),
+            },
         }
     }
     Ok(sorted)
@@ -268,7 +279,7 @@ async fn outgoing(tx: &mut Tx, claimed: &[Claimed], due: &[Task]) -> Result<Vec<
                 no: task.no,
                 id: task.id.clone(),
                 name: TaskName::parse(task.name.as_deref().unwrap_or_default()).map_err(|_| corrupt(task, "name"))?,
-                queue: QueueName::parse(task.queue.as_deref().unwrap_or_default())
+                queue: QueueName::stored(task.queue.as_deref().unwrap_or_default())
                     .map_err(|_| corrupt(task, "queue"))?,
                 spread: task.options.spread.clone(),
                 priority: task.priority,
@@ -291,9 +302,10 @@ fn corrupt(task: &Task, column: &'static str) -> Error {
     Error::Corrupt { table: "outbox", column, row: task.no.to_string() }
 }
 
-/// Ends what came too late, parks what is paused and notes what is stopped. Returns how many expired.
+/// Ends what came too late, parks what is paused, puts to sleep what is refused and notes what is stopped. Returns how many expired.
 async fn expire(tx: &mut Tx, sorted: &Sorted, now: Time, events: &mut Vec<Event>) -> Result<usize, Error> {
-    let ids = sorted.expired.iter().chain(&sorted.parked).map(|task| &task.id);
+    let refused = sorted.refused.iter().map(|(task, _)| task);
+    let ids = sorted.expired.iter().chain(&sorted.parked).chain(refused).map(|task| &task.id);
     let moved: Vec<&Stopped> = sorted.stopped.iter().filter(|one| !one.is_there).collect();
     let both: Vec<&TaskId> = ids.chain(moved.iter().map(|one| &one.id)).collect();
     if both.is_empty() {
@@ -309,6 +321,11 @@ async fn expire(tx: &mut Tx, sorted: &Sorted, now: Time, events: &mut Vec<Event>
             book.place(&task.id, Phase::Held, Some("its queue is paused"), now);
         }
     }
+    for (task, why) in &sorted.refused {
+        if book.phase(&task.id).is_some_and(|phase| phase == Phase::Accepted) {
+            book.place(&task.id, Phase::Held, Some(why), now);
+        }
+    }
     for one in &moved {
         if book.phase(&one.id).is_some_and(|phase| phase == Phase::Accepted) {
             book.place(&one.id, Phase::Held, Some(&one.reason()), now);
@@ -317,6 +334,8 @@ async fn expire(tx: &mut Tx, sorted: &Sorted, now: Time, events: &mut Vec<Event>
     gates::stop(tx, &moved).await?;
     let parked: Vec<i64> = sorted.parked.iter().map(|task| task.no).collect();
     sqlx::query(PARK).bind(list(&parked)).execute(&mut **tx).await?;
+    let refused: Vec<i64> = sorted.refused.iter().map(|(task, _)| task.no).collect();
+    sqlx::query(SLEEP).bind(list(&refused)).bind(now.plus(REFUSED_FOR).0).execute(&mut **tx).await?;
     save::save(tx, &mut book).await?;
     events.append(&mut book.events);
     Ok(sorted.expired.len())

@@ -66,6 +66,7 @@ pub const STATEMENTS: &[&str] = &[
     outbox::TASKS,
     outbox::MESSAGES,
     outbox::PARK,
+    outbox::SLEEP,
     outbox::BACKLOG,
     outbox::NEXT_DUE,
     outbox::TAKE,

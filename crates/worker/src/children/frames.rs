@@ -74,7 +74,7 @@ pub(super) struct Cause {
 
 impl From<Failure> for Cause {
     fn from(failure: Failure) -> Self {
-        let Exception { kind, message, module } = failure.exception;
+        let Exception { kind, message, module, .. } = failure.exception;
         Self { kind, message, module, traceback: failure.traceback }
     }
 }
@@ -82,7 +82,7 @@ impl From<Failure> for Cause {
 impl From<Cause> for Failure {
     fn from(cause: Cause) -> Self {
         let Cause { kind, message, module, traceback } = cause;
-        Self { exception: Exception { kind, message, module }, traceback }
+        Self { exception: Exception { kind, message, module, wrapper: None }, traceback }
     }
 }
 

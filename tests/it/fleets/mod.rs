@@ -1,0 +1,5 @@
+//! Fleets as people run them: with names, transport options, serializers and flags that are not the default.
+
+mod names;
+mod options;
+mod serializers;
