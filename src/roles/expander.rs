@@ -177,6 +177,6 @@ impl Expander {
         request.traceparent.clone_from(&kept.traceparent);
         request.token.clone_from(&kept.token);
         request.submission.limits.clone_from(&kept.limits);
-        Ok(gateway.rows(plan, request, None, now))
+        Ok(gateway.rows(plan, request, now))
     }
 }

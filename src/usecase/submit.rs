@@ -166,15 +166,11 @@ impl Gateway {
         let signature = std::mem::replace(&mut request.submission.signature, Signature::Group(Vec::new()));
         let plan = self.plan(signature, request.traceparent.as_deref(), now)?;
         self.check_plan(&plan)?;
-        let mut submitted = summary(&plan, now);
-        let is_paused = submitted.queue.as_ref().is_some_and(|queue| self.pauses.current().contains(queue.as_str()));
-        let has_limits = !request.submission.limits.is_empty();
-        let is_limited =
-            submitted.task.as_ref().is_some_and(|task| has_limits || self.catalog.is_limited(task.as_str()));
-        if submitted.phase == Phase::Accepted && (is_paused || is_limited) {
-            submitted.phase = Phase::Held;
-        }
-        Ok((self.rows(plan, request, Some(&submitted), now), submitted))
+        let (outcome, idempotency) = (plan.outcome.clone(), request.idempotency.take());
+        let mut rows = self.rows(plan, request, now);
+        let submitted = summary(outcome, &rows.tasks);
+        rows.idempotency = idempotency.map(|given| self.idempotency_key(given, &submitted, now));
+        Ok((rows, submitted))
     }
 
     /// Chooses ids and writes the messages.
@@ -200,17 +196,14 @@ impl Gateway {
         }
     }
 
-    /// Builds the ledger rows. `submitted` is the answer to record, if the request gets one of its own.
-    pub(crate) fn rows(
-        &self,
-        plan: Plan,
-        request: SubmitRequest,
-        submitted: Option<&Submitted>,
-        now: Time,
-    ) -> ledger::Submission {
-        let SubmitRequest { submission, trusted, traceparent, idempotency, token, retry_of, schedule, .. } = request;
+    /// Builds the ledger rows, without the answer to record: whoever answers adds it.
+    pub(crate) fn rows(&self, plan: Plan, request: SubmitRequest, now: Time) -> ledger::Submission {
+        let SubmitRequest { submission, trusted, traceparent, token, retry_of, schedule, .. } = request;
         let Submission { unique, limits, webhooks, labels, .. } = submission;
-        let key_owner = submitted.and_then(|submitted| submitted.task_id.clone()).or_else(|| plan.root.clone());
+        let key_owner = match &plan.outcome {
+            Outcome::Task(index) => plan.nodes.get(*index).map(|planned| planned.node.id.clone()),
+            Outcome::Group(_) => plan.root.clone(),
+        };
         let wishes = Wishes {
             traceparent,
             token,
@@ -233,9 +226,7 @@ impl Gateway {
             edges,
             groups,
             fan_out: None,
-            idempotency: idempotency
-                .zip(submitted)
-                .map(|(given, submitted)| self.idempotency_key(given, submitted, now)),
+            idempotency: None,
             unique: unique.zip(key_owner).map(|(unique, task_id)| unique_key(unique, task_id, now)),
         }
     }
@@ -348,31 +339,24 @@ struct Wishes {
     fed: HashSet<usize>,
 }
 
-fn summary(plan: &Plan, now: Time) -> Submitted {
-    let (shown, group_id) = match &plan.outcome {
-        Outcome::Task(index) => (plan.nodes.get(*index), None),
-        Outcome::Group(id) => (None, Some(id.clone())),
+/// The answer, read off the rows: what they say is what happens.
+fn summary(outcome: Outcome, tasks: &[NewTask]) -> Submitted {
+    let (shown, group_id) = match outcome {
+        Outcome::Task(index) => (tasks.get(index), None),
+        Outcome::Group(id) => (None, Some(id)),
     };
-    let listed = plan.nodes.len() <= MAX_CHILDREN && (plan.nodes.len() > 1 || group_id.is_some());
-    let child = |planned: &PlannedNode| (planned.node.id.clone(), planned.node.task.task.clone());
+    let listed = tasks.len() <= MAX_CHILDREN && (tasks.len() > 1 || group_id.is_some());
+    let child = |task: &NewTask| (task.id.clone(), task.name.clone());
     Submitted {
-        task_id: shown.map(|planned| planned.node.id.clone()),
+        task_id: shown.map(|task| task.id.clone()),
         group_id,
-        phase: shown.or_else(|| plan.nodes.first()).map_or(Phase::Succeeded, |planned| phase(planned, now)),
+        phase: shown.or_else(|| tasks.first()).map_or(Phase::Succeeded, |task| task.phase),
         status: Phase::Accepted.status().to_owned(),
-        task: shown.map(|planned| planned.node.task.task.clone()),
-        queue: shown.map(|planned| planned.node.queue().clone()),
-        count: plan.nodes.len(),
-        children: if listed { plan.nodes.iter().map(child).collect() } else { Vec::new() },
+        task: shown.map(|task| task.name.clone()),
+        queue: shown.map(|task| task.queue.clone()),
+        count: tasks.len(),
+        children: if listed { tasks.iter().map(child).collect() } else { Vec::new() },
         joined: false,
-    }
-}
-
-fn phase(planned: &PlannedNode, now: Time) -> Phase {
-    match (&planned.headers, due_at(&planned.node.task, now)) {
-        (None, _) => Phase::Waiting,
-        (Some(_), Some(_)) => Phase::Held,
-        (Some(_), None) => Phase::Accepted,
     }
 }
 
