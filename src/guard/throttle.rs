@@ -13,23 +13,23 @@ use tracing::warn;
 use crate::config::Quota;
 use broker::Broker;
 
-/// A request waits no longer than this for its count.
+/// Longest wait for Redis per request.
 const PATIENCE: Duration = Duration::from_millis(250);
-/// So long counts are kept here after Redis did not answer.
+/// After Redis did not answer, requests are counted locally for this long.
 const AWAY: Duration = Duration::from_secs(2);
 /// Tokens that are counted here at once. One more forgets those whose window is over, then all.
 const MOST_LOCAL: usize = 10_000;
 
-/// What came of a request.
+/// The verdict on a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Verdict {
     pub quota: Quota,
     pub is_allowed: bool,
-    /// Requests that may follow at once.
+    /// Requests left right now.
     pub remaining: u64,
-    /// Until the whole quota is there again.
+    /// Time until the whole quota is available again.
     pub reset: Duration,
-    /// Until one more may come; zero while some remain.
+    /// Time until one more request is allowed; zero while some remain.
     pub retry_after: Duration,
 }
 
@@ -47,7 +47,7 @@ impl Verdict {
 struct Local {
     /// Until when each token's window is used up.
     used: HashMap<String, Instant>,
-    /// Redis is not asked before this.
+    /// Redis is not asked before this time.
     away_until: Option<Instant>,
 }
 
@@ -63,7 +63,7 @@ impl Throttle {
         Self { broker, local: Arc::default() }
     }
 
-    /// Counts a request of the token.
+    /// Counts one request of the token.
     pub async fn take(&self, token: &str, quota: Quota) -> Verdict {
         if let Some(lists) = self.broker.lists()
             && !self.is_away()

@@ -1,4 +1,4 @@
-//! Keeps canvases from being stuck: when a step ends badly, what waits for it ends too, with the reason.
+//! Keeps canvases from getting stuck: when a step ends badly, the tasks that wait for it end too, with the reason.
 //!
 //! Celery itself stores FAILURE for the later steps of a chain whose step failed, and for the body of a chord whose header failed;
 //! here the reason is added that names the failed task. Where Celery writes nothing (the step was revoked, has expired, is lost,
@@ -27,9 +27,9 @@ use runtime::lifecycle::Backoff;
 const RECORDS: Duration = Duration::from_secs(2);
 /// A worker sends what follows before it stores its own end: after this it stands in its queue, or with a worker that said so.
 const SENT: Duration = Duration::from_secs(5);
-/// A pass over the waiting tasks.
+/// Time between two passes over the waiting tasks.
 const PERIOD: Duration = Duration::from_secs(5);
-/// Waiting tasks looked at in one pass; the next one goes on from there.
+/// Waiting tasks read in one pass. The next pass continues from there.
 const PAGE: i64 = 1_000;
 /// How the reason of a step ends that was settled because of another.
 const BEFORE: &str = " before it";
@@ -62,7 +62,7 @@ impl Canvases {
                 () = stop.cancelled() => return,
                 event = ends.recv() => match event {
                     Ok(event) => self.hear(&event).await,
-                    // What was missed is found by the next pass.
+                    // The next pass finds what was missed.
                     Err(RecvError::Lagged(_)) => Ok(()),
                     Err(RecvError::Closed) => return,
                 },
@@ -81,7 +81,7 @@ impl Canvases {
         }
     }
 
-    /// A task ended badly: whoever waits for it is settled now, or soon when Celery may settle it itself.
+    /// A task ended badly: ends the tasks that wait for it now, or a little later if Celery may do that itself.
     async fn hear(&mut self, event: &Event) -> Result<(), Error> {
         if event.phase == Phase::Failed {
             self.failed.insert(event.task_no, (event.task_id.clone(), Instant::now() + RECORDS));
@@ -138,7 +138,7 @@ impl Canvases {
         Ok(!before.iter().any(|one| one.kind == EdgeKind::Next && may_be_to_blame(one.task.phase)))
     }
 
-    /// Ends what waits for these tasks.
+    /// Ends the tasks that wait for these.
     async fn settle_after(&self, ended: &[i64]) -> Result<(), Error> {
         let followers = self.ledger.successors(ended).await?;
         let waiting: Vec<Task> =
@@ -170,7 +170,7 @@ impl Canvases {
         let may_stand = |step: &&Task| before.iter().any(|one| one.of == step.no && one.task.phase == Phase::Succeeded);
         for step in steps.iter().filter(may_stand) {
             let Some(queue) = step.queue.as_deref() else { continue };
-            // Redis may be away: the next pass looks again.
+            // Redis may be away; the next pass tries again.
             let Ok(removed) = lists.remove_task(queue, step.id.as_str()).await else { return Ok(()) };
             if !removed.is_empty() {
                 counter!("taskgate_messages_removed_total", "reason" => "revoked").increment(removed.len() as u64);
@@ -215,7 +215,7 @@ impl Canvases {
         let mut queues: Vec<String> = tasks.iter().filter_map(|task| task.queue.clone()).collect();
         queues.sort();
         queues.dedup();
-        // Redis may be away: the next pass looks again.
+        // Redis may be away; the next pass tries again.
         let Some(lists) = self.broker.lists() else { return Vec::new() };
         let Ok(present) = lists.present(&queues).await else { return Vec::new() };
         let news = |task: &Task| {
@@ -239,7 +239,7 @@ fn may_be_sent(before: &[Neighbour], now: Time) -> bool {
     })
 }
 
-/// What becomes of a waiting task, when that is decided.
+/// What happens to a waiting task, once that is clear.
 fn verdict(task: &Task, before: &[Neighbour], now: Time) -> Option<News> {
     let news =
         |phase, reason: String| News { reason: Some(reason), ..News::new(task.id.clone(), Source::Ledger, phase, now) };

@@ -9,11 +9,11 @@ use tracing::{info, warn};
 use broker::{Broker, Error, Exchange};
 use runtime::lifecycle::Backoff;
 
-/// Between declarations: one short command for each exchange.
+/// Time between declarations. Each is one short command per exchange.
 const PERIOD: Duration = Duration::from_secs(30);
 const PAUSE: Duration = Duration::from_secs(2);
 
-/// Declares.
+/// Declares the exchanges.
 pub struct Exchanges {
     broker: Broker,
     tables: Vec<Exchange>,

@@ -18,7 +18,7 @@ use runtime::clock::{self, Time};
 use runtime::lifecycle::Backoff;
 
 const PERIOD: Duration = Duration::from_secs(1);
-/// Tasks read at a time.
+/// Tasks read per query.
 const PAGE: i64 = 500;
 /// Expired longer ago: their workers will say it.
 const FIRST_LOOK: Duration = Duration::from_hours(24);

@@ -15,9 +15,9 @@ use broker::backend::Backend;
 use ledger::SharedLedger;
 
 const PERIOD: Duration = Duration::from_secs(1);
-/// An answer later than this is none.
+/// A later answer counts as none.
 const PATIENCE: Duration = Duration::from_secs(2);
-/// How long the first question about readiness waits for the first try at Redis.
+/// How long the first readiness check waits for the first attempt to reach Redis.
 const FIRST_TRY: Duration = Duration::from_secs(3);
 
 const UNKNOWN: u8 = 0;
@@ -31,7 +31,7 @@ struct Shared {
     tried: Notify,
 }
 
-/// What is known now. Cheap to clone.
+/// The latest answers. Cheap to clone.
 #[derive(Clone, Default)]
 pub struct Handle(Arc<Shared>);
 

@@ -74,7 +74,7 @@ impl Kind {
     }
 }
 
-/// Something that is wrong now.
+/// A problem that exists now.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Incident {
     pub kind: Kind,
@@ -84,7 +84,7 @@ pub struct Incident {
     pub detail: String,
 }
 
-/// What is wrong now. Cheap to clone.
+/// The current incidents. Cheap to clone.
 #[derive(Clone, Default)]
 pub struct Incidents(Arc<Mutex<BTreeMap<(Kind, String), Incident>>>);
 
@@ -116,7 +116,7 @@ impl Incidents {
     }
 }
 
-/// Looks for them.
+/// Finds incidents.
 pub struct Lookout {
     ledger: SharedLedger,
     broker: Broker,
@@ -168,7 +168,7 @@ impl Lookout {
         let mut found: Vec<Incident> = self.outbox(now).await?.into_iter().collect();
         found.extend(self.over_budget(now).await?);
         found.extend(self.stuck(now).await?);
-        // The rest needs Redis: while it is away, what the ledger says is still said.
+        // The rest needs Redis. While it is away, incidents known from the ledger are still reported.
         match self.queues_and_workers(now).await {
             Ok(more) => found.extend(more),
             Err(Trouble::Redis(error)) => debug!(error = %error, "queues and workers are not looked at"),

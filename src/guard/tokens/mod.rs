@@ -1,4 +1,4 @@
-//! Who calls: known to every replica without asking the ledger for each request.
+//! Identifies callers by token, without asking the ledger for each request.
 //!
 //! Invariants: what is answered from memory was confirmed by the ledger less than [`FRESH`] ago, so a revoked token is refused
 //! everywhere within a second, even by a replica that cannot reach the ledger; what is remembered is bounded; a last use is
@@ -24,20 +24,20 @@ use runtime::clock::{self, Time};
 pub use secret::{Secret, TICKET_PREFIX, TOKEN_PREFIX};
 pub use visibility::Visibility;
 
-/// How long a confirmation by the ledger holds.
+/// How long an answer from the ledger stays valid.
 const FRESH: Duration = Duration::from_millis(900);
 /// Between two looks at the ledger; one that takes its time still comes before the last one is stale.
 const PERIOD: Duration = Duration::from_millis(300);
-/// Between two writes of last uses.
+/// Time between two writes of when tokens were last used.
 const NOTE_PERIOD: Duration = Duration::from_secs(5);
-/// Remembered tokens; more than this in use at once are looked up each time.
+/// Most tokens cached. Further ones are looked up for each request.
 const MOST_KNOWN: usize = 10_000;
-/// Look-ups at once: guesses of strangers leave the ledger's connections to others.
+/// Concurrent look-ups, so that guessed tokens cannot use up the ledger's connections.
 const MOST_LOOKUPS: usize = 4;
-/// A ticket is fetched right before its one use.
+/// A ticket's lifetime: it is fetched right before its only use.
 pub const TICKET_TTL: Duration = Duration::from_secs(30);
 
-/// Why a caller is not let in.
+/// Why a caller is refused.
 #[derive(Debug, thiserror::Error)]
 pub enum Refusal {
     #[error("the token is unknown, expired or revoked")]
@@ -56,7 +56,7 @@ struct Known {
     quota: Option<Quota>,
     /// Cancelled when the token is revoked: streams end with it.
     ended: CancellationToken,
-    /// Microseconds; zero while unused here.
+    /// In microseconds; zero while this replica has not seen it used.
     last_used: AtomicI64,
 }
 
@@ -65,7 +65,7 @@ struct Known {
 pub struct Identity(Option<Arc<Known>>);
 
 impl Identity {
-    /// Whoever reaches the listener, where no token is required: may do everything.
+    /// Anyone who reaches the listener where no token is required. May do everything.
     pub fn anybody() -> Self {
         Self(None)
     }
@@ -115,7 +115,7 @@ struct Memory {
     known: HashMap<SecretHash, Arc<Known>>,
     /// The ledger's version when all of these were last confirmed.
     version: Option<i64>,
-    /// When that confirmation was asked for.
+    /// When that answer was requested.
     confirmed_at: Option<Instant>,
 }
 
@@ -132,7 +132,7 @@ impl Authority {
         Self { ledger, memory: Arc::default(), lookups: Arc::new(Semaphore::new(MOST_LOOKUPS)) }
     }
 
-    /// Who holds this token.
+    /// The holder of this token.
     ///
     /// # Errors
     /// When nobody does, or when the ledger would have to be asked and does not answer.
@@ -151,7 +151,7 @@ impl Authority {
         Ok((ticket, expires_at))
     }
 
-    /// Uses a ticket up.
+    /// Redeems a ticket, once.
     pub async fn bearer(&self, text: &str) -> Result<Identity, Refusal> {
         let ticket = Secret::read(TICKET_PREFIX, text).ok_or(Refusal::UnknownTicket)?.hash();
         let token = {
@@ -190,7 +190,7 @@ impl Authority {
         let version = self.memory.read().expect("nothing panics under this lock").version;
         let Some(token) = self.ledger.tokens_by_hash(&[*hash]).await?.into_iter().next() else { return Ok(None) };
         let mut memory = self.memory.write().expect("nothing panics under this lock");
-        // The one that others use already: their streams end with it.
+        // Share the entry that other requests already use, so that their streams end with it.
         let known = match memory.known.get(hash) {
             Some(known) if token.is_valid_at(clock::now()) => return Ok(Some(Arc::clone(known))),
             _ => Arc::new(Known {
@@ -208,7 +208,7 @@ impl Authority {
         Ok(Some(known))
     }
 
-    /// Looks whether what is remembered still holds.
+    /// Checks whether the cached tokens are still valid.
     async fn confirm(&self) -> Result<(), Error> {
         let asked_at = Instant::now();
         let version = self.ledger.token_version().await?;
@@ -241,12 +241,12 @@ impl Authority {
         Ok(())
     }
 
-    /// The next look reads everything again.
+    /// Makes the next check read everything again.
     fn forget_version(&self) {
         self.memory.write().expect("nothing panics under this lock").version = None;
     }
 
-    /// Writes the uses since the last call; forgets what has expired.
+    /// Writes the uses since the last call and drops expired tokens.
     async fn note_uses(&self, noted: &mut HashMap<String, i64>) -> Result<(), Error> {
         let now = clock::now();
         let used: Vec<(String, Time)> = {
@@ -281,7 +281,7 @@ impl Authority {
             }
             is_away = confirmed.is_err();
             if noted_at.elapsed() > NOTE_PERIOD {
-                // What is not written now is written with the next.
+                // A use that is not written now is written next time.
                 let _ = self.note_uses(&mut noted).await;
                 noted_at = Instant::now();
             }

@@ -1,4 +1,4 @@
-//! A secret text: a prefix that says what it is, and 256 random bits. Kept by nobody but its holder.
+//! A secret text: a prefix that says what it is, then 256 random bits. Only its holder keeps it.
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -7,7 +7,7 @@ use sha2::{Digest, Sha256};
 use ledger::SecretHash;
 use runtime::clock;
 
-/// So that people and scanners of repositories recognise one.
+/// A prefix that people and secret scanners recognise.
 pub const TOKEN_PREFIX: &str = "tg_";
 pub const TICKET_PREFIX: &str = "tgt_";
 
@@ -34,7 +34,7 @@ impl Secret {
         hash.finalize().into()
     }
 
-    /// To be shown once.
+    /// The text, to be shown once.
     pub fn reveal(&self) -> String {
         format!("{}{}", self.prefix, URL_SAFE_NO_PAD.encode(self.bits))
     }

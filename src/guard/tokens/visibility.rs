@@ -1,4 +1,4 @@
-//! Which tasks a caller submits, sees and controls: all, or those of some names.
+//! Which tasks a caller may submit, see and control: all, or only some names.
 
 use std::sync::Arc;
 
@@ -10,7 +10,7 @@ use ledger::{Group, Task};
 pub struct Visibility(Option<Arc<[Pattern]>>);
 
 impl Visibility {
-    /// No pattern is no limit.
+    /// No patterns means no limit.
     pub fn of(patterns: &[String]) -> Self {
         if patterns.is_empty() {
             return Self(None);
@@ -22,12 +22,12 @@ impl Visibility {
         self.0.is_some()
     }
 
-    /// As a filter of the ledger has them; empty without a limit.
+    /// The patterns for a filter of the ledger; empty without a limit.
     pub fn patterns(&self) -> Vec<String> {
         self.0.iter().flat_map(|patterns| patterns.iter()).map(|pattern| pattern.as_str().to_owned()).collect()
     }
 
-    /// A task whose name is not known yet belongs to nobody.
+    /// A limited caller does not see a task whose name is still unknown.
     pub fn sees(&self, name: Option<&str>) -> bool {
         match &self.0 {
             None => true,
@@ -39,7 +39,7 @@ impl Visibility {
         self.sees(task.name.as_deref())
     }
 
-    /// A group is seen whole or not at all.
+    /// A caller sees the whole group or none of it.
     pub fn sees_group(&self, group: &Group) -> bool {
         group.members.iter().all(|member| self.sees(member.name.as_deref()))
             && (!self.is_limited() || !group.members.is_empty())

@@ -1,4 +1,4 @@
-//! What events add to the figures: pure.
+//! What each event adds to the statistics. Pure.
 
 use std::collections::BTreeMap;
 
@@ -13,19 +13,19 @@ pub const BOUNDS: [f64; 25] = [
     0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 20.0, 50.0, 100.0, 200.0, 500.0,
     1_000.0, 2_000.0, 5_000.0, 10_000.0, 20_000.0, 50_000.0, 100_000.0,
 ];
-/// The bucket of what is only counted.
+/// The bucket for events that are counted but not measured.
 pub const COUNT: i16 = -1;
-/// The longest message that a kind of failure keeps, in characters.
+/// Longest error message kept for a kind of failure, in characters.
 const MAX_MESSAGE: usize = 500;
-/// The longest name or queue that a figure keeps, in characters: it is part of an index.
+/// Longest task or queue name kept, in characters, because it is part of an index.
 const MAX_NAME: usize = 255;
 
-/// Which bucket a number of seconds falls into.
+/// The bucket for a number of seconds.
 pub fn bound_of(secs: f64) -> i16 {
     i16::try_from(BOUNDS.iter().take_while(|bound| secs > **bound).count()).expect("there are 25 bounds")
 }
 
-/// Whose figure it is.
+/// What a figure is counted for.
 #[derive(Clone, Copy)]
 struct Owner<'a> {
     at: Time,
@@ -85,7 +85,7 @@ fn owner<'a>(at: Time, name: &'a Option<String>, queue: &'a Option<String>) -> O
     Owner { at, name: name.as_deref().unwrap_or(""), queue: queue.as_deref().unwrap_or("") }
 }
 
-/// What a phase that is not the end is counted as.
+/// The event that a phase before the end is counted as.
 fn measure(count: &Count) -> Option<&'static str> {
     match count.phase {
         Phase::Received => Some("received"),

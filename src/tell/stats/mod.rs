@@ -1,4 +1,4 @@
-//! Folds the feed into figures by minute, by hour and for all time.
+//! Adds up the feed into statistics by minute, by hour and for all time.
 //!
 //! Reads the ledger's feed from the mark of the last fold, so a restart loses nothing and counts nothing twice. Any number of
 //! replicas may run it: a fold that another one was faster with changes nothing. Old figures are forgotten here too.
@@ -25,20 +25,20 @@ const REST: u32 = 2;
 const LEAST_REST: Duration = Duration::from_millis(50);
 /// Who is behind for longer than this does not rest.
 const BEHIND: Duration = Duration::from_secs(3);
-/// Figures are at most this old; a burst becomes few folds.
+/// Longest delay of the statistics. A burst of events is counted in a few passes.
 const PERIOD: Duration = Duration::from_secs(1);
-/// The longest pause between tries while the ledger is away.
+/// Longest pause between attempts while the ledger is away.
 const LEDGER_PAUSE: Duration = Duration::from_secs(5);
-/// Figures by the minute are kept so long; after that the hours tell.
+/// How long figures by the minute are kept. After that only those by the hour remain.
 pub const KEEP_MINUTES: Duration = Duration::from_secs(2 * 86_400);
 const FORGET_EVERY: Duration = Duration::from_secs(3_600);
 
-/// What a pass did.
+/// The outcome of a pass.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Pass {
     /// There may be more.
     More,
-    /// All that is visible is counted.
+    /// Every visible event is counted.
     Idle,
 }
 
@@ -94,7 +94,7 @@ impl Folder {
         Ok(Pass::More)
     }
 
-    /// Old figures go, now and then. A failure is made up for an hour later.
+    /// Removes old figures now and then. After a failure it tries again an hour later.
     async fn forget(&self, last: &mut Option<Time>) {
         let now = clock::now();
         if last.is_some_and(|last| now.since(last) < FORGET_EVERY) {

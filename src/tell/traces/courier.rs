@@ -1,4 +1,4 @@
-//! Takes the spans of requests to the collector, many at a time.
+//! Sends the spans of requests to the collector, in batches.
 //!
 //! They are kept in memory only: what cannot be delivered within [`PATIENCE`] is dropped and counted, because the gateway's
 //! work does not depend on being watched.
@@ -17,7 +17,7 @@ use runtime::lifecycle::Backoff;
 
 /// Spans in one request to the collector.
 const BATCH: usize = 512;
-/// So long the first span of a batch waits for others.
+/// How long the first span of a batch waits for others.
 const LINGER: Duration = Duration::from_millis(500);
 const PATIENCE: Duration = Duration::from_secs(60);
 const PAUSE: Duration = Duration::from_secs(5);
@@ -32,7 +32,7 @@ impl Courier {
         Self { finished, exporter }
     }
 
-    /// Runs until `stop`; then once more tells what is left.
+    /// Runs until `stop`, then sends the rest once.
     pub async fn run(mut self, stop: CancellationToken) {
         let mut batch = Vec::with_capacity(BATCH);
         while !stop.is_cancelled() {

@@ -1,4 +1,4 @@
-//! Tells the collector what became of tasks: follows the ledger's feed, and derives the spans of every task that ends.
+//! Exports the history of tasks as spans: follows the ledger's feed and derives the spans of each task that ends.
 //!
 //! The mark in the feed moves when the collector has taken what lies before it. So a collector that is away delays spans and loses
 //! none, for as long as [`MOST_DELAY`]. One replica tells at a time, by a lease.
@@ -19,16 +19,16 @@ use runtime::clock::{self, Time};
 use runtime::lifecycle::Backoff;
 
 const LEASE: &str = "historian";
-/// Longer than the slowest export.
+/// Lease time, longer than the slowest export.
 const LEASE_TTL: Duration = Duration::from_secs(15);
 const PERIOD: Duration = Duration::from_secs(1);
 const PAUSE: Duration = Duration::from_secs(10);
-/// Changes that are looked at in one pass.
+/// Changes read in one pass.
 const PAGE: i64 = 1_000;
-/// Tasks whose histories go in one request, and changes of them all: what exceeds it is left out.
+/// Tasks in one request, and changes of all of them together; more are left out.
 const TASKS: usize = 100;
 const CHANGES: i64 = 20_000;
-/// Older ends are not told any more: tracing was switched off, or the collector was away for too long.
+/// Older ends are not exported: tracing was off, or the collector was unreachable for too long.
 const MOST_DELAY: Duration = Duration::from_hours(24);
 
 #[derive(Debug, thiserror::Error)]
@@ -48,7 +48,7 @@ enum Pass {
 pub struct Historian {
     ledger: SharedLedger,
     exporter: Exporter,
-    /// Names this process among the replicas.
+    /// The name of this process among the replicas.
     holder: String,
     /// The part of tasks without a sender's decision that is told.
     sample: f64,
@@ -87,7 +87,7 @@ impl Historian {
             return Ok(Pass::Idle);
         }
         let Some(from) = self.ledger.traced().await? else {
-            // What ended before tracing was switched on is not told.
+            // Tasks that ended before tracing was switched on are not exported.
             self.ledger.note_traced(None, self.ledger.feed_end().await?).await?;
             return Ok(Pass::More);
         };
@@ -128,7 +128,7 @@ impl Historian {
     }
 }
 
-/// Each task that ended among these, once.
+/// The tasks that ended in these events, each once.
 fn ended(events: &[Event], now: Time) -> Vec<TaskId> {
     let recent = events.iter().filter(|event| event.phase.is_final() && now.since(event.at) < MOST_DELAY);
     let mut ids: Vec<TaskId> = recent.map(|event| event.task_id.clone()).collect();

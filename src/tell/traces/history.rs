@@ -1,4 +1,4 @@
-//! A task's recorded changes as spans: one for the whole task, and one for each step of its way. Pure.
+//! Turns a task's recorded changes into spans: one for the whole task and one for each step. Pure.
 //!
 //! `wait` until a worker has it, `receive` until that worker starts it, `run` for each attempt, `retry` between two attempts; `hold`
 //! and `depend` while taskgate or its canvas kept it back. Each ends where the next begins.
@@ -9,7 +9,7 @@ use celery::task::Phase;
 use ledger::{Event, Task};
 use runtime::clock::Time;
 
-/// Which trace a task's spans belong to.
+/// The trace that a task's spans belong to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Place {
     pub trace: u128,
@@ -81,7 +81,7 @@ impl Step {
     }
 }
 
-/// A step that has not ended yet.
+/// A step that is still open.
 struct Open<'e> {
     step: Step,
     since: Time,
@@ -108,7 +108,7 @@ pub fn spans(task: &Task, events: &[Event], place: Place) -> Vec<Span> {
     for event in events {
         let step = following(open.as_ref(), event);
         if let Some(now) = &mut open {
-            // A worker takes the next attempt long before it is due.
+            // A worker receives the next attempt long before it is due.
             let goes_on = step == Some(now.step) || (now.step == Step::Retry && step == Some(Step::Receive));
             if goes_on {
                 now.worker = now.worker.or(event.worker.as_deref());
@@ -134,7 +134,7 @@ fn following(open: Option<&Open<'_>>, event: &Event) -> Option<Step> {
     }
 }
 
-/// Ends a step with the change that followed it. A run that was over before its start was heard of is told as well.
+/// Ends a step at the change that followed it. A run whose start was heard after its end gets a span too.
 fn close(task: &Task, open: Open<'_>, next: &Event, whole: SpanContext, place: Place, found: &mut Vec<Span>) {
     match unseen_start(task, &open, next) {
         Some(started) => {
@@ -162,7 +162,7 @@ fn span(task: &Task, open: &Open<'_>, end: Time, next: &Event, whole: SpanContex
     let is_run = open.step == Step::Run;
     let id = span_id(task, open.step.word(), open.first.seq);
     let worker = open.worker.or(next.worker.as_deref().filter(|_| is_run));
-    // An attempt that another one follows on the same delivery was to be retried.
+    // An attempt followed by another one on the same delivery ended in a retry.
     let is_retried = is_run && matches!(next.phase, Phase::Retrying | Phase::Received);
     let mut attributes = attributes(task, if is_run { next } else { open.first }, worker);
     if is_retried {
@@ -196,7 +196,7 @@ const fn is_failure(phase: Phase) -> bool {
     matches!(phase, Phase::Failed | Phase::Lost)
 }
 
-/// As the semantic conventions for messaging and Celery's instrumentation name them.
+/// Names from the semantic conventions for messaging and from Celery's instrumentation.
 fn attributes(task: &Task, event: &Event, worker: Option<&str>) -> Vec<(&'static str, Value)> {
     let mut found: Vec<(&'static str, Value)> = vec![
         ("messaging.system", "celery".into()),

@@ -1,4 +1,4 @@
-//! Traces for an OpenTelemetry collector: one from the HTTP request over waiting and running, whatever the workers are.
+//! Traces for an OpenTelemetry collector: one trace from the HTTP request through waiting and running, with any kind of worker.
 //!
 //! A request's span is made by the process that answers it. What happens to its task afterwards is not observed here but derived
 //! from the ledger ([`history`]): the recorded changes are the truth, so spans of uninstrumented workers are as good as those of
@@ -33,10 +33,10 @@ pub use otlp::Exporter;
 use self::span::{Kind, Span, Value};
 use runtime::clock::{self, Time};
 
-/// Spans of requests that wait for the courier: some seconds of a busy gateway.
+/// Request spans waiting for export: a few seconds of a busy gateway.
 const CAPACITY: usize = 8_192;
 
-/// Where a request's span begins and ends. Cheap to clone; without a collector it does nothing.
+/// Starts and ends the spans of requests. Cheap to clone; does nothing without a collector.
 #[derive(Clone, Default)]
 pub struct Traces(Option<Arc<Inner>>);
 
@@ -46,13 +46,13 @@ struct Inner {
 }
 
 impl Traces {
-    /// The callers' side, and what the courier takes from. `sample` is the part of traces that begin here.
+    /// Returns the handle and the courier's receiving end. `sample` is the share of traces recorded when no caller has decided.
     pub fn new(sample: f64) -> (Self, mpsc::Receiver<Span>) {
         let (finished, courier) = mpsc::channel(CAPACITY);
         (Self(Some(Arc::new(Inner { finished, sample }))), courier)
     }
 
-    /// Begins the span of a request, below the one that the caller named. `None` when nothing is traced.
+    /// Starts a request's span as a child of the caller's span. `None` when tracing is off.
     pub fn begin(&self, traceparent: Option<&str>) -> Option<RequestSpan> {
         let inner = self.0.as_ref()?;
         let caller = traceparent.and_then(SpanContext::parse);
@@ -62,7 +62,7 @@ impl Traces {
         Some(RequestSpan { context, parent: caller.map(|caller| caller.span), start: clock::now() })
     }
 
-    /// Ends it. A span that finds no place is dropped and counted: a request never waits for a collector.
+    /// Ends the span. If the buffer is full, the span is dropped and counted: a request never waits for a collector.
     pub fn end(&self, span: RequestSpan, name: String, attributes: Vec<(&'static str, Value)>, failed: bool) {
         let Some(inner) = self.0.as_ref().filter(|_| span.context.sampled) else { return };
         let span = Span {
@@ -91,7 +91,7 @@ pub struct RequestSpan {
 }
 
 impl RequestSpan {
-    /// For the messages that the request causes.
+    /// The `traceparent` for messages that the request causes.
     pub fn traceparent(&self) -> String {
         self.context.to_string()
     }

@@ -1,4 +1,4 @@
-//! OTLP over HTTP with JSON: the encoding that every collector takes, and that a person can read.
+//! OTLP over HTTP in its JSON encoding, which every collector accepts and a person can read.
 //!
 //! Ids are hexadecimal and 64-bit numbers are texts, as the specification asks of this encoding.
 
@@ -10,7 +10,7 @@ use serde_json::{Value as Json, json};
 use super::span::{Span, Value};
 use crate::config::Telemetry;
 
-/// A collector that takes longer is away.
+/// A collector that takes longer counts as unreachable.
 const PATIENCE: Duration = Duration::from_secs(10);
 /// `STATUS_CODE_ERROR`
 const FAILED: u8 = 2;
@@ -24,7 +24,7 @@ pub enum ExportError {
 }
 
 impl ExportError {
-    /// Trying again may help.
+    /// A retry may help.
     pub fn is_transient(&self) -> bool {
         match self {
             Self::Away(_) => true,
@@ -56,7 +56,7 @@ impl Exporter {
         Some(Self { client: client(), url, headers: headers.collect(), resource: Arc::new(resource) })
     }
 
-    /// One request.
+    /// Sends one request.
     pub async fn export(&self, spans: &[Span]) -> Result<(), ExportError> {
         if spans.is_empty() {
             return Ok(());
@@ -74,7 +74,7 @@ impl Exporter {
     }
 }
 
-/// With our own certificates: it works in an empty container as well.
+/// Uses root certificates from the binary, so it works in an empty container.
 fn client() -> reqwest::Client {
     let roots = rustls::RootCertStore { roots: webpki_roots::TLS_SERVER_ROOTS.to_vec() };
     let provider = Arc::new(rustls::crypto::ring::default_provider());

@@ -1,4 +1,4 @@
-//! A finished span: what OTLP asks for, and no more. Pure.
+//! A finished span, with exactly the fields that OTLP requires. Pure.
 
 use super::SpanContext;
 use runtime::clock::Time;

@@ -1,4 +1,4 @@
-//! Where webhooks may go: nowhere inside of the network that the gateway stands in, unless the configuration says so.
+//! Where webhooks may go: to no private address, unless the configuration allows it.
 //!
 //! A name is judged by the addresses that it resolves to, and the connection goes to exactly these, so a name that resolves
 //! differently a moment later gains nothing. Redirects are not followed.
@@ -23,7 +23,7 @@ pub struct Refused {
 /// # Errors
 /// When the address is private.
 pub fn check_literal(config: &config::Webhooks, url: &str) -> Result<(), Refused> {
-    // The client's own reading of the URL: it knows addresses written as numbers.
+    // Parsed with the client's own URL parser, which also understands addresses written as numbers.
     let Ok(url) = reqwest::Url::parse(url) else { return Ok(()) };
     let host = url.host_str().unwrap_or_default();
     match host.trim_matches(['[', ']']).parse::<IpAddr>() {
@@ -38,7 +38,7 @@ fn is_allowed(config: &config::Webhooks, host: &str, address: IpAddr) -> bool {
         || config.allow.iter().any(|allowed| allowed.names(host) || allowed.holds(address))
 }
 
-/// The system's resolver, with what is private taken out.
+/// The system's resolver, without private addresses.
 pub struct Guard(pub Arc<config::Webhooks>);
 
 impl Resolve for Guard {
@@ -91,7 +91,7 @@ fn is_public_v6(address: Ipv6Addr) -> bool {
         // Unspecified, loopback, and addresses that hold an IPv4 one.
         [0, 0, 0, 0, 0, 0, ..] => false,
         [0x2001, 0xdb8, ..] => false,
-        // Global unicast is all there is to go to.
+        // Only global unicast addresses remain.
         [first, ..] => (0x2000..0x4000).contains(&first),
     }
 }

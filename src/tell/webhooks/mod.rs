@@ -1,4 +1,4 @@
-//! Tells others what happened: turns the feed into deliveries, and deliveries into signed requests.
+//! Webhooks: turns the feed into deliveries, and deliveries into signed requests.
 //!
 //! Two loops that share nothing but the ledger. The first reads the feed from a mark that moves in the transaction that writes the
 //! deliveries, so each recorded event becomes a delivery once, whatever dies. The second takes what is due, under a lease that
@@ -35,24 +35,24 @@ pub use sign::signature;
 
 /// Without a sign from the hub (another replica's commit that was missed) the feed is looked at this often.
 const PERIOD: Duration = Duration::from_secs(1);
-/// A burst of commits becomes few looks at the feed.
+/// A burst of commits causes only a few reads of the feed.
 const BREATH: Duration = Duration::from_millis(100);
 const LEDGER_PAUSE: Duration = Duration::from_secs(5);
-/// What a try may take beyond its timeout: reading the endpoint, writing the outcome.
+/// Time for an attempt beyond its timeout: to read the endpoint and write the outcome.
 const LEASE_MARGIN: Duration = Duration::from_secs(10);
-/// Tries under way at a stop get this long; what is cut off is sent again when its lease ends.
+/// How long running attempts get at shutdown. An interrupted one is repeated when its lease ends.
 const GRACE: Duration = Duration::from_secs(3);
 const FORGET_EVERY: Duration = Duration::from_secs(600);
 const FORGET_BATCH: i64 = 1_000;
 /// Bytes of a secret.
 const SECRET_BYTES: usize = 24;
 
-/// A new secret.
+/// Makes a new secret.
 pub fn new_secret() -> String {
     secret_of(&rand::random::<[u8; SECRET_BYTES]>())
 }
 
-/// Wakes the sender: something became due. A lost nudge costs one period.
+/// Wakes the sender because a delivery became due. A lost nudge costs one period.
 #[derive(Clone, Default)]
 pub struct Handle(Arc<Notify>);
 
@@ -100,7 +100,7 @@ impl Webhooks {
         }
     }
 
-    /// From the feed to deliveries.
+    /// Turns the feed into deliveries.
     async fn notice(&self, stop: CancellationToken) {
         let mut backoff = Backoff::new(LEDGER_PAUSE);
         let mut commits = self.hub.watch_all();
@@ -115,7 +115,7 @@ impl Webhooks {
                         continue;
                     }
                     pause(&stop, BREATH).await;
-                    // Lagging is a sign like any other.
+                    // A lagging receiver is woken too.
                     tokio::select! { () = stop.cancelled() => {} _ = commits.recv() => {} () = tokio::time::sleep(PERIOD) => {} }
                     while commits.try_recv().is_ok() {}
                 }
@@ -127,7 +127,7 @@ impl Webhooks {
         }
     }
 
-    /// From deliveries to requests.
+    /// Sends due deliveries.
     async fn dispatch(&self, stop: CancellationToken) {
         let mut backoff = Backoff::new(LEDGER_PAUSE);
         let mut flights: FuturesUnordered<BoxFuture<'static, String>> = FuturesUnordered::new();
@@ -185,7 +185,7 @@ impl Webhooks {
         next.map_or(PERIOD, |at| at.since(clock::now()).clamp(BREATH, PERIOD))
     }
 
-    /// Old deliveries that are settled go, now and then.
+    /// Removes old settled deliveries now and then.
     async fn forget(&self, stop: CancellationToken) {
         while !stop.is_cancelled() {
             let before = clock::now().minus(self.config.keep);

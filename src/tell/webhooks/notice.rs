@@ -1,4 +1,4 @@
-//! Which events somebody wants to hear of: one page of the feed at a time.
+//! Finds the events that webhooks asked for, one page of the feed at a time.
 
 use std::collections::{HashMap, HashSet};
 
@@ -11,12 +11,12 @@ use celery::task::webhook::{Webhook, matches, target};
 use ledger::{CATALOG_ENDPOINT, Endpoint, Error, Event, Filter, NewDelivery, SUBMISSIONS_ENDPOINT, SharedLedger, Task};
 use runtime::clock::{self, Time};
 
-/// Events of one look: bounds its transaction.
+/// Events read in one pass, which bounds its transaction.
 const PAGE: i64 = 1_000;
-/// More endpoints than a ledger takes.
+/// A page large enough for all endpoints that a ledger may have.
 const ALL: i64 = 10_000;
 
-/// What a look came to.
+/// The outcome of a pass.
 #[derive(Debug, Clone, Copy)]
 pub struct Noticed {
     pub written: usize,
@@ -26,7 +26,7 @@ pub struct Noticed {
 
 const NOTHING: Noticed = Noticed { written: 0, more: false };
 
-/// Turns one page of events into deliveries. A replica that was slower than another one writes nothing.
+/// Turns one page of events into deliveries. If another replica was faster, it writes nothing.
 pub async fn run_once(ledger: &SharedLedger, catalog: &Catalog, config: &config::Webhooks) -> Result<Noticed, Error> {
     let from = ledger.noticed().await?;
     // Read before it is asked who wants to hear: whoever asked for an event that is visible now is seen below.
@@ -49,7 +49,7 @@ pub async fn run_once(ledger: &SharedLedger, catalog: &Catalog, config: &config:
     Ok(Noticed { written: deliveries.len(), more: true })
 }
 
-/// Who asked, apart from submissions.
+/// The webhooks that are not part of a submission.
 struct Wanted<'a> {
     registered: Vec<(&'a Endpoint, Vec<Pattern>)>,
     catalog: &'a Catalog,
@@ -123,7 +123,7 @@ async fn deliveries(
     let now = clock::now();
     let mut deliveries = Vec::new();
     for (event, hearers) in heard {
-        // Pruned meanwhile: nobody can be told of it any more.
+        // The task was pruned meanwhile, so there is nothing left to send.
         let Some(task) = tasks.get(&event.task_no) else { continue };
         let payload = payload::text(event, task, wanted.catalog);
         deliveries
@@ -157,7 +157,7 @@ fn delivery(
     now: Time,
     config: &config::Webhooks,
 ) -> NewDelivery {
-    // The same event gives the same id for the same hearer, for ever.
+    // The same event and receiver always give the same id.
     let name = format!("{endpoint} {url} {} {}", event.task_id, event.seq);
     NewDelivery {
         id: format!("msg_{}", uuid::Uuid::new_v5(&uuid::Uuid::NAMESPACE_OID, name.as_bytes()).simple()),

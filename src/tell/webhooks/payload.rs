@@ -1,4 +1,4 @@
-//! What a receiver reads: Standard Webhooks' envelope (`type`, `timestamp`, `data`) around a change of a task.
+//! The body of a webhook: Standard Webhooks' envelope (`type`, `timestamp`, `data`) around a change of a task.
 //!
 //! It is written once, when the event is noticed, so every try says the same. Fields that the catalog masks are masked here too.
 
@@ -14,7 +14,7 @@ use celery::task::mask::Mask;
 use ledger::{Event, Failure, Task};
 use runtime::clock::Time;
 
-/// A larger return value, progress or argument is left out: receivers ask for the result instead.
+/// Larger return values, progress reports and arguments are left out; receivers fetch the result instead.
 const MAX_VALUE: usize = 64 << 10;
 
 #[derive(Serialize)]
@@ -31,7 +31,7 @@ struct Data<'a> {
     task: Option<&'a str>,
     status: &'a str,
     phase: Phase,
-    /// Orders the events of a task: deliveries may overtake each other.
+    /// The order of a task's events, because deliveries may overtake each other.
     seq: i64,
     queue: Option<&'a str>,
     worker: Option<&'a str>,
@@ -48,7 +48,7 @@ struct Data<'a> {
     /// `update_state`'s object, or what a retry said.
     meta: Option<Cow<'a, RawValue>>,
     result: Option<Cow<'a, RawValue>>,
-    /// The return value was too large to be told.
+    /// The return value was too large to send.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     result_omitted: bool,
     error: Option<&'a Failure>,

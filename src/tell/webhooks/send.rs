@@ -1,4 +1,4 @@
-//! One try: sign, send, and write down what came of it.
+//! One attempt at a delivery: sign, send, record the outcome.
 
 use std::error::Error as _;
 use std::sync::Arc;
@@ -15,13 +15,13 @@ use crate::config;
 use ledger::{CATALOG_ENDPOINT, Delivery, DeliveryState, Endpoint, Error, SharedLedger, Tried};
 use runtime::clock::{self, Time};
 
-/// Each pause is so many times the one before.
+/// Each pause is this many times the previous one.
 const GROWTH: u32 = 4;
 const LONGEST_PAUSE: Duration = Duration::from_hours(4);
-/// Connections that are kept for a target between tries.
+/// Idle connections kept per target.
 const IDLE_PER_TARGET: usize = 2;
 const IDLE: Duration = Duration::from_secs(30);
-/// Of an error's text in the ledger.
+/// Longest error text recorded, in characters.
 const MAX_ERROR: usize = 500;
 
 pub(super) struct Sender {
@@ -31,16 +31,16 @@ pub(super) struct Sender {
     client: reqwest::Client,
 }
 
-/// What a try came to.
+/// The outcome of an attempt.
 enum Outcome {
     Done(u16),
-    /// It may work later; not before the pause that the receiver asked for.
+    /// It may work later, but not before the pause that the receiver asked for.
     Later {
         status: Option<u16>,
         error: String,
         pause: Option<Duration>,
     },
-    /// It will not work without somebody's doing.
+    /// It will not work until somebody changes something.
     Never {
         status: Option<u16>,
         error: String,
@@ -54,7 +54,7 @@ impl Sender {
         Self { ledger, catalog, config, client }
     }
 
-    /// Never fails: what the ledger could not note is tried again when the lease ends.
+    /// Never fails: if the outcome cannot be recorded, the delivery is repeated when the lease ends.
     pub async fn deliver(&self, delivery: &Delivery) {
         let started = Instant::now();
         let outcome = match self.ledger.endpoint(&delivery.endpoint_id).await {
@@ -100,7 +100,7 @@ impl Sender {
         }
     }
 
-    /// The secret that the catalog gives this hook.
+    /// The secret from the catalog for this webhook.
     fn declared_secret(&self, delivery: &Delivery) -> Option<String> {
         if delivery.endpoint_id != CATALOG_ENDPOINT {
             return None;
@@ -109,7 +109,7 @@ impl Sender {
         entry.defaults.webhooks.iter().find(|declared| declared.hook.url == delivery.url)?.secret.clone()
     }
 
-    /// A receiver that is gone for good says 410.
+    /// 410 means that the receiver is gone for good.
     async fn switch_off(&self, id: &str) {
         let done = self.try_switch_off(id).await;
         match done {
@@ -168,7 +168,7 @@ fn next_try(
     let steps = u32::try_from(delivery.attempts.max(1) - 1).unwrap_or(0).min(20);
     let grown = config.first_retry.checked_mul(GROWTH.saturating_pow(steps)).unwrap_or(LONGEST_PAUSE);
     let pause = grown.min(LONGEST_PAUSE.max(config.first_retry)).max(asked.unwrap_or_default().min(LONGEST_PAUSE));
-    // A tenth up or down, so that what failed together does not come back together.
+    // Jitter of a tenth, so that deliveries that failed together are not retried together.
     let next = now.plus(pause.mul_f64(0.9 + chance / 5.0));
     Some(next.min(delivery.give_up_at))
 }

@@ -7,7 +7,7 @@ use sha2::Sha256;
 
 use celery::task::webhook::key;
 
-/// The value of `webhook-signature`: `v1,…`, parted by spaces. A secret that is none signs nothing.
+/// The value of `webhook-signature`: `v1,…`, separated by spaces. An unreadable secret signs nothing.
 pub fn signature(secrets: &[&str], id: &str, timestamp: i64, body: &str) -> String {
     let content = format!("{id}.{timestamp}.{body}");
     let sign = |secret: &&str| {
