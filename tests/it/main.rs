@@ -7,6 +7,7 @@ mod harness;
 mod boundaries;
 mod chaos;
 mod clients;
+mod clients_browser;
 mod clients_contract;
 mod clients_examples;
 mod conformance;

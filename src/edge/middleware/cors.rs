@@ -27,7 +27,7 @@ const SENT: [HeaderName; 12] = [
     header::CACHE_CONTROL,
 ];
 
-const READ: [HeaderName; 10] = [
+const READ: [HeaderName; 11] = [
     header::ETAG,
     header::LINK,
     header::LOCATION,
@@ -37,6 +37,7 @@ const READ: [HeaderName; 10] = [
     HeaderName::from_static("preference-applied"),
     HeaderName::from_static("ratelimit"),
     HeaderName::from_static("ratelimit-policy"),
+    HeaderName::from_static("taskgate-version"),
     HeaderName::from_static("x-request-id"),
 ];
 
