@@ -18,16 +18,25 @@ use celery::task::QueueName;
 pub(super) struct RawBroker {
     url: Option<Text>,
     key_prefix: Option<Text>,
+    /// The same as `key_prefix`, in kombu's words.
     global_keyprefix: Option<Text>,
     default_queue: Option<Text>,
     visibility_timeout: Option<Span>,
+    /// kombu's: between a queue's name and a priority in the name of a list. Default kombu's own.
     sep: Option<Text>,
+    /// kombu's: the priorities that have a list of their own. Default 0, 3, 6, 9.
     priority_steps: Option<Words>,
+    /// kombu's: in which order a worker serves its queues, `round_robin`, `priority` or `sorted`. Default `round_robin`.
     queue_order_strategy: Option<Text>,
+    /// kombu's: what stands before the names of fanout channels; `false` for nothing. Default `true`.
     fanout_prefix: Option<Scalar>,
+    /// kombu's: whether fanout channels have the routing key in their name. Default `true`.
     fanout_patterns: Option<Switch>,
+    /// kombu's: the hash of messages that are not acknowledged. Default `unacked`.
     unacked_key: Option<Text>,
+    /// kombu's: the sorted set of their times. Default `unacked_index`.
     unacked_index_key: Option<Text>,
+    /// kombu's: the lock of who restores them. Default `unacked_mutex`.
     unacked_mutex_key: Option<Text>,
     sentinel_master: Option<Text>,
     sentinel_password: Option<Text>,
@@ -41,6 +50,7 @@ pub(super) struct RawBroker {
 pub(super) struct RawBackend {
     url: Option<Text>,
     key_prefix: Option<Text>,
+    /// The same as `key_prefix`, in kombu's words.
     global_keyprefix: Option<Text>,
     result_expires: Option<Span>,
     sentinel_master: Option<Text>,
