@@ -1,10 +1,10 @@
 #!/usr/bin/env python3
 """What a release needs to know of its version.
 
-    .ci/release.py version TAG      checks that TAG, Cargo.toml, the chart and the changelog agree; prints version=X.Y.Z
+    .ci/release.py version TAG      checks that TAG, Cargo.toml, the chart, the clients and the changelog agree; prints version=X.Y.Z
     .ci/release.py notes VERSION    prints the changelog's section about VERSION
 
-The version must be said in four places; a release stops when one of them says something else.
+The version is said in several places; a release stops when one of them says something else.
 """
 
 import re
@@ -28,6 +28,8 @@ def places() -> dict[str, str]:
         "Cargo.toml, package.version": first("Cargo.toml", r'^version = "(.+)"$'),
         "deploy/helm/taskgate/Chart.yaml, version": first("deploy/helm/taskgate/Chart.yaml", r"^version: (.+)$"),
         "deploy/helm/taskgate/Chart.yaml, appVersion": first("deploy/helm/taskgate/Chart.yaml", r"^appVersion: (.+)$"),
+        "clients/python/pyproject.toml": first("clients/python/pyproject.toml", r'^version = "(.+)"$'),
+        "clients/typescript/package.json": first("clients/typescript/package.json", r'^  "version": "(.+)",$'),
         "docs/CHANGELOG.md, first section": first("docs/CHANGELOG.md", r"^## (\d+\.\d+\.\d+)"),
     }
 
