@@ -12,9 +12,10 @@ from __future__ import annotations
 import contextlib
 import logging
 import sys
+import threading
 import time
 from contextvars import ContextVar
-from typing import Any, Iterator, Optional, TextIO, cast
+from typing import Any, Iterator, Optional, TextIO
 
 from .outbox import Line, Outbox, Source
 
@@ -22,7 +23,7 @@ __all__ = ["TaskLogHandler", "attach", "capture_output"]
 
 #: Celery turns what is printed into records of this logger.
 _REDIRECTED = "celery.redirected"
-_captured: ContextVar[bool] = ContextVar("taskgate_captured", default=False)
+_captured: ContextVar[Optional[_Capture]] = ContextVar("taskgate_captured", default=None)
 
 
 class TaskLogHandler(logging.Handler):
@@ -68,23 +69,23 @@ def attach(app: Any, level: int = logging.INFO) -> TaskLogHandler:
 
 @contextlib.contextmanager
 def capture_output(outbox: Optional[Outbox] = None) -> Iterator[None]:
-    """What the running task prints becomes its log: standard output as INFO, standard error as ERROR. It is printed as before too."""
+    """What the running task prints becomes its log: standard output as INFO, standard error as ERROR. It is printed as before too.
+
+    Tasks in threads are told apart. A thread that the task itself starts is not captured.
+    """
     task = running()
     if task is None:
         yield
         return
-    outbox = outbox or Outbox.of_process()
-    before = sys.stdout, sys.stderr
-    token = _captured.set(True)
-    out, err = _Tee(before[0], task, outbox, "INFO"), _Tee(before[1], task, outbox, "ERROR")
-    sys.stdout, sys.stderr = cast(TextIO, out), cast(TextIO, err)
+    capture = _Capture(task, outbox or Outbox.of_process())
+    token = _captured.set(capture)
+    _Standard.enter()
     try:
         yield
     finally:
-        out.finish()
-        err.finish()
-        sys.stdout, sys.stderr = before
+        _Standard.leave()
         _captured.reset(token)
+        capture.finish()
 
 
 def running() -> Optional[Source]:
@@ -100,31 +101,73 @@ def running() -> Optional[Source]:
 def _is_own(logger: str) -> bool:
     """Whether a task wrote it, and not the machinery around the task."""
     if logger == _REDIRECTED:
-        return not _captured.get()
+        return _captured.get() is None
     return logger == "celery.task" or logger.split(".")[0] not in ("celery", "taskgate", "kombu", "amqp")
 
 
-class _Tee:
-    """A text stream that passes everything on and keeps whole lines."""
+class _Capture:
+    """The lines of one task, from both streams."""
 
-    def __init__(self, stream: TextIO, task: Source, outbox: Outbox, level: str) -> None:
-        self._stream, self._task, self._outbox, self._level = stream, task, outbox, level
-        self._rest = ""
+    LEVELS = {"stdout": "INFO", "stderr": "ERROR"}
 
-    def write(self, text: str) -> int:
-        self._stream.write(text)
-        *lines, self._rest = (self._rest + text).split("\n")
+    def __init__(self, task: Source, outbox: Outbox) -> None:
+        self._task, self._outbox = task, outbox
+        self._rest = {"stdout": "", "stderr": ""}
+
+    def write(self, stream: str, text: str) -> None:
+        *lines, rest = (self._rest[stream] + text).split("\n")
+        if len(rest) > Line.LONGEST:
+            lines, rest = [*lines, rest], ""
+        self._rest[stream] = rest
         for line in lines:
-            self._outbox.put(self._task, Line(time.time(), self._level, line))
-        if len(self._rest) > Line.LONGEST:
-            self.finish()
-        return len(text)
+            self._put(stream, line)
 
     def finish(self) -> None:
         """A last line needs no end."""
-        rest, self._rest = self._rest, ""
-        if rest:
-            self._outbox.put(self._task, Line(time.time(), self._level, rest))
+        for stream, rest in self._rest.items():
+            if rest:
+                self._put(stream, rest)
+
+    def _put(self, stream: str, line: str) -> None:
+        self._outbox.put(self._task, Line(time.time(), self.LEVELS[stream], line))
+
+
+class _Tee:
+    """A standard stream that passes everything on, and gives it to the capture of the thread that writes."""
+
+    def __init__(self, name: str, stream: TextIO) -> None:
+        self.name, self.stream = name, stream
+
+    def write(self, text: str) -> int:
+        self.stream.write(text)
+        capture = _captured.get()
+        if capture is not None:
+            capture.write(self.name, text)
+        return len(text)
 
     def __getattr__(self, name: str) -> Any:
-        return getattr(self._stream, name)
+        return getattr(self.stream, name)
+
+
+class _Standard:
+    """The process has one standard output, whatever the number of captures: the first puts the tees in, the last takes them out."""
+
+    _lock = threading.Lock()
+    _captures = 0
+
+    @classmethod
+    def enter(cls) -> None:
+        with cls._lock:
+            cls._captures += 1
+            for name in _Capture.LEVELS:
+                if not isinstance(getattr(sys, name), _Tee):
+                    setattr(sys, name, _Tee(name, getattr(sys, name)))
+
+    @classmethod
+    def leave(cls) -> None:
+        with cls._lock:
+            cls._captures -= 1
+            for name in _Capture.LEVELS if cls._captures == 0 else ():
+                tee = getattr(sys, name)
+                if isinstance(tee, _Tee):
+                    setattr(sys, name, tee.stream)
