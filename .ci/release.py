@@ -28,7 +28,9 @@ def places() -> dict[str, str]:
         "Cargo.toml, package.version": first("Cargo.toml", r'^version = "(.+)"$'),
         "deploy/helm/taskgate/Chart.yaml, version": first("deploy/helm/taskgate/Chart.yaml", r"^version: (.+)$"),
         "deploy/helm/taskgate/Chart.yaml, appVersion": first("deploy/helm/taskgate/Chart.yaml", r"^appVersion: (.+)$"),
-        "clients/python/src/taskgate/_version.py": first("clients/python/src/taskgate/_version.py", r'"(\d+\.\d+\.\d+)"'),
+        "clients/python/src/taskgate/_version.py": first(
+            "clients/python/src/taskgate/_version.py", r'^__version__ = "(.+)"$'
+        ),
         "clients/typescript/package.json": first("clients/typescript/package.json", r'^  "version": "(.+)",$'),
         "docs/CHANGELOG.md, first section": first("docs/CHANGELOG.md", r"^## (\d+\.\d+\.\d+)"),
     }
