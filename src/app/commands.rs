@@ -1,14 +1,18 @@
 //! What the catalog says to the Rust worker: tasks that are executables, and tasks that run in child processes.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
 use serde_json::value::RawValue;
 
-use crate::catalog::{Catalog, Defaults, Entry, Recovery};
+use crate::catalog::{Catalog, Defaults, Entry, NamedCall, OptionWords, Process, Recovery};
 use celery::task::RetryPolicy;
 use celery::task::invalid::Problems;
-use taskgate_worker::{Command, Registry, TaskOptions};
+use taskgate_worker::{Bounds, Command, Dashes, Registry, TaskOptions};
+
+/// More positional arguments than an entry has.
+const MOST_OWNED: usize = 256;
 
 /// Adds the catalog's commands to `registry`, and gives its tasks what their entries say of their runs. A message's own limits
 /// win over these: the gateway writes them into what it publishes, other clients may not.
@@ -19,6 +23,7 @@ pub(super) fn register(catalog: &Catalog, registry: &mut Registry) -> anyhow::Re
     for entry in catalog.entries() {
         if let [program, arguments @ ..] = &entry.command[..] {
             let command = arguments.iter().fold(Command::new(program), |command, word| command.argument(word));
+            let command = confined(entry, command).judge(judge(catalog, entry.name.as_str()));
             apply(entry, registry.command(entry.name.as_str(), command))?;
         }
         if entry.child
@@ -28,6 +33,49 @@ pub(super) fn register(catalog: &Catalog, registry: &mut Registry) -> anyhow::Re
         }
     }
     Ok(())
+}
+
+/// What the entry says of the process.
+fn confined(entry: &Entry, mut command: Command) -> Command {
+    let Process { environment, pass, directory, memory, output, processes, options } = &entry.process;
+    for (name, value) in environment {
+        command = command.environment(name, value);
+    }
+    command = pass.iter().fold(command, |command, name| command.pass(name));
+    if let Some(directory) = directory {
+        command = command.directory(directory);
+    }
+    let usual = Bounds::default();
+    command = command.bounds(Bounds {
+        memory: memory.unwrap_or(usual.memory),
+        output: output.unwrap_or(usual.output),
+        processes: processes.unwrap_or(usual.processes),
+    });
+    // The entry's own words may begin with a dash.
+    command = (0..MOST_OWNED).filter(|at| entry.owns(*at)).fold(command, Command::owned);
+    command.dashes(match options {
+        OptionWords::Refuse => Dashes::Refuse,
+        OptionWords::Separate => Dashes::Separate,
+        OptionWords::Allow => Dashes::Allow,
+    })
+}
+
+/// The rules of the entries of this name, for calls that did not come through a gateway, or got the result of another task.
+fn judge(catalog: &Catalog, name: &str) -> impl Fn(&RawValue, &RawValue) -> Result<(), String> + Send + Sync + 'static {
+    let (entries, name): (Vec<Arc<Entry>>, _) = (catalog.entries_of(name).cloned().collect(), name.to_owned());
+    move |args, kwargs| {
+        let call =
+            NamedCall { name: &name, args, kwargs, queue: None, soft_time_limit: None, time_limit: None, fed: false };
+        let mut first = None;
+        for entry in &entries {
+            match entry.admit(call) {
+                Ok(_) => return Ok(()),
+                Err(wrong) => drop(first.get_or_insert(wrong)),
+            }
+        }
+        let told = first.iter().flatten().map(|one| format!("{} {}", one.pointer, one.detail));
+        Err(told.collect::<Vec<_>>().join("; "))
+    }
 }
 
 fn apply(entry: &Entry, options: &mut TaskOptions) -> anyhow::Result<()> {

@@ -89,6 +89,7 @@ impl Entry {
             return Ok(fixed());
         }
         let mut wrong = self.check_times(call);
+        wrong.extend(self.option_words(call.args.get(), usize::from(call.fed)));
         let admitted = if self.declares_arguments() { self.check_arguments(call) } else { Ok(fixed()) };
         match admitted {
             Ok(admitted) => {

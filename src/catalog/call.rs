@@ -29,6 +29,10 @@ impl Entry {
         template::array(&self.args, &|name| request.mapped(name), &mut args);
         let mut kwargs = String::new();
         template::object(&self.kwargs, &|name| request.mapped(name), &mut kwargs);
+        let options = self.option_words(&args, 0);
+        if !options.is_empty() {
+            return Err(ResolveError::Invalid(options.into_iter().map(|one| self.at_field(one)).collect()));
+        }
         Ok(Call {
             args: json(args),
             kwargs: json(kwargs),
@@ -38,6 +42,17 @@ impl Entry {
             fan_out: self.fan_out(&request, queue.as_ref())?,
             queue,
         })
+    }
+
+    /// The field of the body that fills an argument, instead of the argument's place.
+    fn at_field(&self, wrong: Invalid) -> Invalid {
+        let position = wrong.pointer.rsplit('/').next().and_then(|index| index.parse::<usize>().ok());
+        let names = position.and_then(|at| self.args.get(at)).map_or_else(Vec::new, template::Template::names);
+        let is_field = |name: &&str| self.body.as_ref().is_some_and(|body| body.fields.iter().any(|one| one == name));
+        match names.first().filter(|name| is_field(name)) {
+            Some(name) => Invalid::new(format!("/{}", super::body::escape(name)), wrong.detail),
+            None => Invalid::new("", format!("{{{}}} {}", names.join("}, {"), wrong.detail)),
+        }
     }
 
     /// Keys are the client's words, so that they can be read again in an explanation.

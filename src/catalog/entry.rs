@@ -7,6 +7,7 @@ use serde_json::Value;
 
 use super::body::Body;
 use super::endpoint::Endpoint;
+use super::process::Process;
 use super::split::Split;
 use super::template::{Template, parts};
 use super::wishes::{self, CatalogHook, LimitTemplate};
@@ -108,6 +109,8 @@ pub struct Entry {
     pub open: bool,
     /// An executable that the Rust worker runs for it.
     pub command: Vec<String>,
+    /// How that executable runs.
+    pub process: Process,
     /// Whether the Rust worker runs it in a child process.
     pub child: bool,
     /// How one call becomes many.
@@ -158,6 +161,7 @@ impl Entry {
             summary: raw.summary.map(|text| text.0),
             description: raw.description.map(|text| text.0),
             open: raw.open.is_some_and(|switch| switch.0),
+            process: Process::compile(raw.process, &place, raw.command.is_some())?,
             command: raw.command.unwrap_or_default().0,
             child: raw.child.is_some_and(|switch| switch.0),
             split: raw

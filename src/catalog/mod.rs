@@ -10,6 +10,7 @@ mod call;
 mod endpoint;
 mod entry;
 mod pattern;
+mod process;
 mod routing;
 mod split;
 mod template;
@@ -27,6 +28,7 @@ pub use by_name::{Admitted, NamedCall};
 pub use endpoint::{ANSWER_FIELDS, Endpoint, RESERVED};
 pub use entry::{Defaults, Entry, RateLimit, Recovery};
 pub use pattern::Pattern;
+pub use process::{OptionWords, Process};
 pub use split::{Chunk, Damaged, FanOut, MAX_CHUNKS};
 pub use wishes::CatalogHook;
 

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use serde::Deserialize;
 use serde_json::Value;
 
+use super::process::RawProcess;
 use super::value::{Count, Span, Switch, Text, Words};
 
 /// One entry: a task that gets a typed endpoint, validation and its own operation in OpenAPI.
@@ -93,6 +94,9 @@ pub struct RawTask {
     /// An executable that the Rust worker runs for this task, with its arguments.
     #[serde(default)]
     pub command: Option<Words>,
+    /// What the executable sees and how much it may take.
+    #[serde(default)]
+    pub process: Option<RawProcess>,
     /// The Rust worker runs this task in a child process.
     #[serde(default)]
     pub child: Option<Switch>,

@@ -68,7 +68,7 @@ pub use builder::{Builder, Stop, queue_names};
 pub use cancellation::{Cancellation, Cause};
 pub use celery::task::RetryPolicy;
 pub use children::is_child;
-pub use command::Command;
+pub use command::{Bounds, Command, Dashes};
 pub use context::{Context, ContextError, DeliveryInfo, PROGRESS};
 pub use error::{Failure, Retry, TaskError};
 pub use options::TaskOptions;

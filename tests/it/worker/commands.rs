@@ -15,6 +15,7 @@ endpoint = "POST /any"
 command = ["sh", "-c"]
 args = ["{program}"]
 time_limit = 20
+process.directory = "."
 
 [tasks.body]
 type = "object"

@@ -1,0 +1,182 @@
+//! What a command is told and what it says: the call on its input, progress and its result on its output, and the end of its errors.
+
+use std::sync::Mutex;
+
+use serde_json::Value;
+use serde_json::value::RawValue;
+use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncReadExt, AsyncWriteExt, BufReader};
+use tokio::process::Child;
+use tracing::{debug, warn};
+
+use super::share::TooMuch;
+use crate::context::{Context, PROGRESS};
+use celery::json;
+use celery::task::Json;
+
+/// The longest line that is read; what is longer is no result.
+const MAX_LINE_BYTES: u64 = 16 << 20;
+/// How much of the error output a failure shows.
+pub(super) const TAIL_BYTES: usize = 4 << 10;
+
+/// What the process has said so far.
+pub(super) struct Said {
+    pub result: Option<Json>,
+    errors: Vec<u8>,
+    /// Bytes that it may still write.
+    left: u64,
+    most: u64,
+}
+
+impl Said {
+    pub fn new(most: u64) -> Self {
+        Self { result: None, errors: Vec::new(), left: most, most }
+    }
+
+    /// Counts what was read of either output.
+    fn count(&mut self, bytes: usize) -> Result<(), TooMuch> {
+        match self.left.checked_sub(bytes as u64) {
+            Some(left) => {
+                self.left = left;
+                Ok(())
+            }
+            None => Err(TooMuch::Output { bytes: self.most }),
+        }
+    }
+
+    /// The end of its errors.
+    pub fn tail(&self) -> String {
+        let start = self.errors.len().saturating_sub(TAIL_BYTES);
+        String::from_utf8_lossy(&self.errors[start..]).into_owned()
+    }
+}
+
+/// Gives the process its input and reads what it says, to the end of both outputs. Ends early when it says too much.
+pub(super) fn talk<'a>(
+    context: &'a Context,
+    said: &'a Mutex<Said>,
+    child: &mut Child,
+) -> impl Future<Output = Option<TooMuch>> + use<'a> {
+    let (stdin, stdout, stderr) = (child.stdin.take(), child.stdout.take(), child.stderr.take());
+    let input = call(context);
+    async move {
+        let write = async {
+            if let Some(mut stdin) = stdin {
+                // A program that does not read its input is no failure.
+                let _ = stdin.write_all(input.as_bytes()).await;
+            }
+            Ok(())
+        };
+        let read = async {
+            match stdout {
+                Some(stdout) => listen(context, said, stdout).await,
+                None => Ok(()),
+            }
+        };
+        let errors = async {
+            match stderr {
+                Some(stderr) => keep_tail(said, stderr).await,
+                None => Ok(()),
+            }
+        };
+        tokio::try_join!(write, read, errors).err()
+    }
+}
+
+/// `{"id", "task", "args", "kwargs", "retries"}` and a line break.
+fn call(context: &Context) -> String {
+    let mut out = String::from("{\"id\": ");
+    json::push_string(&mut out, context.id().as_str());
+    out.push_str(", \"task\": ");
+    json::push_string(&mut out, context.task());
+    out.push_str(&format!(", \"retries\": {}, \"args\": ", context.retries()));
+    out.extend([context.args().get(), ", \"kwargs\": ", context.kwargs().get(), "}\n"]);
+    out
+}
+
+/// Reads the output to its end: reports progress, keeps the last other JSON line.
+async fn listen(context: &Context, said: &Mutex<Said>, output: impl AsyncRead + Unpin) -> Result<(), TooMuch> {
+    let mut output = BufReader::new(output);
+    let mut line = Vec::new();
+    loop {
+        line.clear();
+        let read = match (&mut output).take(MAX_LINE_BYTES).read_until(b'\n', &mut line).await {
+            Ok(0) | Err(_) => return Ok(()),
+            Ok(read) => read,
+        };
+        said.lock().expect("nothing panics under this lock").count(read)?;
+        let Ok(value) = serde_json::from_slice::<Json>(line.trim_ascii()) else {
+            debug!(task.id = %context.id(), "{} printed a line that is not JSON", context.id());
+            continue;
+        };
+        match progress(&value) {
+            Some(meta) => drop(context.update_state(PROGRESS, meta).await),
+            None => said.lock().expect("nothing panics under this lock").result = Some(value),
+        }
+    }
+}
+
+/// The meta of a progress line: what stands under `progress`, or the whole object when that is a plain value.
+fn progress(value: &RawValue) -> Option<Value> {
+    let fields = json::Fields::parse(value.get()).ok()?;
+    let progress = fields.get("progress")?;
+    let meta = if progress.get().starts_with('{') { progress.get() } else { value.get() };
+    serde_json::from_str(meta).ok()
+}
+
+/// Reads to the end and keeps at least the last [`TAIL_BYTES`].
+async fn keep_tail(said: &Mutex<Said>, mut output: impl AsyncRead + Unpin) -> Result<(), TooMuch> {
+    let mut chunk = [0; 4096];
+    loop {
+        let count = match output.read(&mut chunk).await {
+            Ok(0) => return Ok(()),
+            Ok(count) => count,
+            Err(error) => {
+                warn!(error = %error, "the error output of a command was lost: {error}");
+                return Ok(());
+            }
+        };
+        let mut said = said.lock().expect("nothing panics under this lock");
+        said.count(count)?;
+        said.errors.extend_from_slice(&chunk[..count]);
+        if said.errors.len() > 2 * TAIL_BYTES {
+            let old = said.errors.len() - TAIL_BYTES;
+            said.errors.drain(..old);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn raw(text: &str) -> Json {
+        json::verbatim(text.to_owned()).unwrap()
+    }
+
+    #[test]
+    fn a_progress_line_says_how_far_it_is() {
+        assert_eq!(progress(&raw(r#"{"progress": {"done": 1}}"#)), Some(serde_json::json!({"done": 1})));
+        assert_eq!(
+            progress(&raw(r#"{"progress": 1, "total": 3}"#)),
+            Some(serde_json::json!({"progress": 1, "total": 3}))
+        );
+        assert_eq!(progress(&raw(r#"{"result": 1}"#)), None);
+        assert_eq!(progress(&raw("3")), None);
+    }
+
+    #[tokio::test]
+    async fn only_the_end_of_the_error_output_is_kept() {
+        let text = "x".repeat(100_000) + "the end";
+        let said = Mutex::new(Said::new(1 << 20));
+        assert!(keep_tail(&said, text.as_bytes()).await.is_ok());
+        let tail = said.lock().unwrap().tail();
+        assert!(tail.len() <= TAIL_BYTES && tail.ends_with("the end"));
+    }
+
+    #[tokio::test]
+    async fn too_much_output_is_an_end() {
+        let said = Mutex::new(Said::new(1_000));
+        let text = "x".repeat(5_000);
+        assert_eq!(keep_tail(&said, text.as_bytes()).await, Err(TooMuch::Output { bytes: 1_000 }));
+    }
+}

@@ -1,0 +1,103 @@
+//! One rule for a task, wherever it is named: what the endpoint of a catalog entry refuses is refused by every other way too.
+
+use serde_json::{Value, json};
+
+use crate::doors_commands::Commands;
+
+const MORE: &str = r#"
+[[tasks]]
+name = "say.secret"
+command = ["printf", '"/etc/pass*"']
+
+[[tasks]]
+name = "words.open"
+open = true
+command = ["./count-words.sh"]
+args = ["{files}"]
+process.directory = "."
+[tasks.body]
+type = "object"
+properties.files = { type = "string", pattern = "^[a-z]+$" }
+
+[[tasks]]
+name = "mail.send"
+endpoint = "POST /mail"
+command = ["true"]
+args = ["{to}"]
+queue = "mail"
+time_limit = "30s"
+limits = [{ key = "to:{to}", max = 1 }]
+[tasks.body]
+type = "object"
+required = ["to"]
+properties.to = { type = "string", pattern = "^[a-z]+$" }
+"#;
+
+fn bad() -> Value {
+    json!({"task": "words.count", "args": ["/etc/pass*"]})
+}
+
+fn good() -> Value {
+    json!({"task": "words.count", "args": ["*.toml"]})
+}
+
+#[tokio::test]
+async fn the_shipped_example_refuses_by_name_what_its_endpoint_refuses() {
+    let dev = Commands::start(MORE);
+    dev.http.post("/count", &json!({"files": "/etc/pass*"})).await.problem(422, "invalid-request");
+    let cases = [
+        ("/v1/tasks", bad(), "/args/0"),
+        ("/v1/tasks", json!({"task": "words.count", "args": ["a", "/etc/passwd"]}), "/args/1"),
+        ("/v1/tasks", json!({"task": "words.count", "kwargs": {"files": "/etc/passwd"}}), "/kwargs/files"),
+        ("/v1/tasks", json!({"task": "mail.send", "args": ["bob"], "queue": "celery"}), "/queue"),
+        ("/v1/tasks", json!({"task": "mail.send", "args": ["bob"], "time_limit": 3600}), "/time_limit"),
+        ("/v1/tasks", json!({"chain": [good(), {"group": [good(), bad()]}]}), "/chain/1/group/1/args/0"),
+        ("/v1/tasks", json!({"task": "say.secret", "link": [bad()]}), "/link/0/args/0"),
+        ("/v1/tasks", json!({"task": "say.secret", "link_error": [bad()]}), "/link_error/0/args/0"),
+        (
+            "/chain",
+            json!({"tasks": [good(), {"chain": [good(), {"task": "words.count", "args": ["/etc/pass*"], "immutable": true}]}]}),
+            "/tasks/1/chain/1/args/0",
+        ),
+        ("/group", json!({"tasks": [good(), bad()]}), "/tasks/1/args/0"),
+        ("/chord", json!({"header": [bad()], "body": {"task": "say.secret", "immutable": true}}), "/header/0/args/0"),
+        ("/v1/tasks/batch?atomic=true", json!([good(), bad()]), "/1/args/0"),
+        ("/v1/schedules", json!({"name": "x", "every": 60, "task": "words.count", "args": ["/etc/pass*"]}), "/args/0"),
+        ("/v1/schedules", json!({"name": "x", "every": 60, "chain": [good(), bad()]}), "/chain/1/args/0"),
+    ];
+    for (path, body, pointer) in cases {
+        let answer = dev.http.post(path, &body).await;
+        assert_eq!(answer.status, 422, "{path} {body}: {}", answer.text());
+        let problem = answer.json();
+        let errors = problem["errors"].as_array().expect("places");
+        assert!(errors.iter().any(|error| error["pointer"] == pointer), "{path} {body} names {pointer}: {problem}");
+    }
+    let batch = dev.http.post("/v1/tasks/batch", &json!([bad(), good()])).await.expect(202);
+    assert_eq!((&batch["accepted"], &batch["rejected"]), (&json!(1), &json!(1)), "{batch}");
+}
+
+#[tokio::test]
+async fn what_the_endpoint_takes_is_taken_by_name_with_the_entrys_limits() {
+    let dev = Commands::start(MORE);
+    let done = dev.run(&good()).await;
+    assert_eq!(done["status"], "SUCCESS", "{done}");
+    let held = dev.http.post("/v1/tasks", &json!({"task": "mail.send", "args": ["bob"]})).await.expect(202);
+    assert_eq!((&held["queue"], &held["phase"]), (&json!("mail"), &json!("held")), "it passes the limit of its key");
+}
+
+#[tokio::test]
+async fn a_command_is_judged_again_by_its_worker() {
+    let dev = Commands::start(MORE);
+    let step = json!({"task": "words.count"});
+    let done = dev.run(&json!({"chain": [{"task": "say.secret"}, step]})).await;
+    assert_eq!(done["error"]["type"], "ArgumentsRefused", "{done}");
+    let message = done["error"]["message"].as_str().expect("a text");
+    assert!(message.contains("/args/0") && !message.contains("passwd"), "{message}");
+}
+
+#[tokio::test]
+async fn an_open_entry_takes_any_arguments() {
+    let dev = Commands::start(MORE);
+    let done = dev.run(&json!({"task": "words.open", "args": ["taskgate.toml"]})).await;
+    assert_eq!(done["status"], "SUCCESS", "{done}");
+}
