@@ -46,6 +46,9 @@ struct Create {
     /// Names of tasks, as tasks.crawl.*, that it may submit, see and control; no others. With commas; default all
     #[arg(long, value_name = "PATTERNS", value_delimiter = ',')]
     tasks: Vec<String>,
+    /// Whose words its keys of limits, unique and Idempotency-Key are; tokens of one namespace share them. Default its name
+    #[arg(long, value_name = "NAME")]
+    namespace: Option<String>,
     /// Until when: a span as 90d or 12h; default for ever
     #[arg(long, value_name = "SPAN")]
     expires: Option<String>,
@@ -115,8 +118,11 @@ impl Create {
     }
 
     fn token(&self, secret: &Secret, now: Time) -> anyhow::Result<Token> {
-        if self.name.is_empty() || self.name.chars().count() > MAX_NAME || self.name.chars().any(char::is_control) {
+        if !is_name(&self.name) {
             bail!("--name must have 1 to {MAX_NAME} characters, without control characters");
+        }
+        if self.namespace.as_ref().is_some_and(|name| !is_name(name)) {
+            bail!("--namespace must have 1 to {MAX_NAME} characters, without control characters");
         }
         let (mut scopes, mut tasks) = (Vec::new(), self.tasks.clone());
         for text in &self.scopes {
@@ -138,6 +144,7 @@ impl Create {
             hash: secret.hash(),
             scopes,
             tasks,
+            namespace: self.namespace.clone(),
             rate: self.rate_limit.as_deref().map(rate).transpose()?,
             created_at: now,
             expires_at: self.expires.as_deref().map(span).transpose()?.map(|span| now.plus(span)),
@@ -145,6 +152,10 @@ impl Create {
             last_used_at: None,
         })
     }
+}
+
+fn is_name(text: &str) -> bool {
+    (1..=MAX_NAME).contains(&text.chars().count()) && !text.chars().any(char::is_control)
 }
 
 fn span(text: &str) -> anyhow::Result<Duration> {
@@ -214,6 +225,7 @@ fn view(token: &Token) -> serde_json::Value {
         "name": token.name,
         "scopes": scopes(token),
         "tasks": token.tasks,
+        "namespace": token.namespace.as_ref().unwrap_or(&token.name),
         "rate_limit": token.rate,
         "created_at": token.created_at,
         "expires_at": token.expires_at,
@@ -228,7 +240,15 @@ mod tests {
 
     fn create(scopes: &[&str]) -> Create {
         let scopes = scopes.iter().map(|&scope| scope.to_owned()).collect();
-        Create { name: "ci".into(), scopes, tasks: Vec::new(), expires: None, rate_limit: None, json: false }
+        Create {
+            name: "ci".into(),
+            scopes,
+            tasks: Vec::new(),
+            namespace: None,
+            expires: None,
+            rate_limit: None,
+            json: false,
+        }
     }
 
     #[test]

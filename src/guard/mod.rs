@@ -1,4 +1,5 @@
 //! Who may call, and how often.
 
+pub mod namespace;
 pub mod throttle;
 pub mod tokens;

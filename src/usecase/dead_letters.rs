@@ -6,6 +6,7 @@ use std::time::Duration;
 use super::Gateway;
 use super::retry::RetryError;
 use super::submit::Submitted;
+use crate::guard::tokens::Visibility;
 use crate::tell::stats;
 use celery::task::TaskId;
 use ledger::{Ended, Filter, Page, Task};
@@ -44,20 +45,20 @@ impl Gateway {
     ///
     /// # Cancel safety
     /// A dropped call may have sent it and left it in the list, with `retried_as`.
-    pub async fn requeue(&self, id: &TaskId) -> Result<Submitted, RetryError> {
+    pub async fn requeue(&self, visibility: &Visibility, id: &TaskId) -> Result<Submitted, RetryError> {
         let task = self.ledger.task(id).await?.ok_or_else(|| RetryError::Unknown(id.clone()))?;
         if !self.is_dead(&task).await? {
             return Err(RetryError::NotDead(id.clone()));
         }
         self.check_backlog()?;
-        let submission = self.again(&task, None).await?;
+        let submission = self.again_for(visibility, &task, None).await?;
         let submitted = self.send_again(submission).await?;
         self.ledger.dismiss(std::slice::from_ref(id)).await?;
         Ok(submitted)
     }
 
     /// Re-queues all that match, oldest first.
-    pub async fn requeue_all(&self, bulk: Bulk) -> Result<Requeued, RetryError> {
+    pub async fn requeue_all(&self, visibility: &Visibility, bulk: Bulk) -> Result<Requeued, RetryError> {
         let (letters, remaining) = match &bulk.fingerprint {
             Some(fingerprint) => self.letters_of_kind(&bulk.filter, fingerprint).await?,
             None => self.letters(&bulk.filter).await?,
@@ -72,7 +73,7 @@ impl Gateway {
         for task in letters {
             let place = u32::try_from(done.requeued.len()).unwrap_or(u32::MAX);
             let due_at = step.filter(|_| place > 0).map(|step| start.plus(step.saturating_mul(place)));
-            match self.again(&task, due_at).await {
+            match self.again_for(visibility, &task, due_at).await {
                 Ok(submission) => {
                     let new = submission.tasks[0].id.clone();
                     self.send_again(submission).await?;

@@ -3,6 +3,7 @@
 use serde_json::{Map, Value, json};
 
 use super::Gateway;
+use crate::guard::tokens::Visibility;
 use crate::reconcile::workers::is_online;
 use celery::task::{Phase, TaskId};
 use ledger::{Error, Task, Worker};
@@ -23,7 +24,7 @@ pub struct Explanation {
 
 impl Gateway {
     /// `None` when the ledger never saw the id.
-    pub async fn explain(&self, id: &TaskId) -> Result<Option<Explanation>, Error> {
+    pub async fn explain(&self, visibility: &Visibility, id: &TaskId) -> Result<Option<Explanation>, Error> {
         let Some(task) = self.ledger.task(id).await? else { return Ok(None) };
         let mut evidence = Map::new();
         let mut note = |name: &str, value: Value| {
@@ -39,8 +40,8 @@ impl Gateway {
         let now = clock::now();
         let sentence = match task.phase {
             Phase::Accepted => self.accepted(&task, now, &mut evidence).await?,
-            Phase::Held => self.held(&task, now, &mut evidence).await?,
-            Phase::Waiting => self.waiting(&task, &mut evidence).await?,
+            Phase::Held => self.held(visibility, &task, now, &mut evidence).await?,
+            Phase::Waiting => self.waiting(visibility, &task, &mut evidence).await?,
             Phase::Queued => self.queued(&task, now, &mut evidence).await?,
             Phase::Received | Phase::Running | Phase::Retrying => self.at_worker(&task, now, &mut evidence).await?,
             _ => ended(&task),
@@ -48,7 +49,13 @@ impl Gateway {
         Ok(Some(Explanation { task_id: task.id, phase: task.phase, sentence, evidence }))
     }
 
-    async fn held(&self, task: &Task, now: Time, evidence: &mut Map<String, Value>) -> Result<String, Error> {
+    async fn held(
+        &self,
+        visibility: &Visibility,
+        task: &Task,
+        now: Time,
+        evidence: &mut Map<String, Value>,
+    ) -> Result<String, Error> {
         let Some(at) = self.ledger.at_gate(task.no).await? else {
             return self.not_stopped(task, now, evidence).await;
         };
@@ -65,8 +72,19 @@ impl Gateway {
         };
         evidence.insert("max".into(), json!(max));
         evidence.insert("under_way".into(), json!(at.under_way));
-        evidence.insert("holders".into(), json!(at.holders.iter().map(TaskId::as_str).collect::<Vec<_>>()));
+        evidence.insert("holders".into(), json!(self.seen(visibility, &at.holders).await?));
         Ok(format!("It is held by {}: {} of {max} are under way; {before}.", at.gate, at.under_way))
+    }
+
+    /// Of these ids those whose tasks the caller sees.
+    async fn seen(&self, visibility: &Visibility, ids: &[TaskId]) -> Result<Vec<String>, Error> {
+        let mut seen = Vec::new();
+        for id in ids {
+            let is_seen =
+                !visibility.is_limited() || self.ledger.task(id).await?.is_some_and(|task| visibility.sees_task(&task));
+            seen.extend(is_seen.then(|| id.to_string()));
+        }
+        Ok(seen)
     }
 
     /// No limit holds it: its time, a paused queue, or whatever its history says.
@@ -103,17 +121,26 @@ impl Gateway {
         })
     }
 
-    async fn waiting(&self, task: &Task, evidence: &mut Map<String, Value>) -> Result<String, Error> {
+    async fn waiting(
+        &self,
+        visibility: &Visibility,
+        task: &Task,
+        evidence: &mut Map<String, Value>,
+    ) -> Result<String, Error> {
         let before = self.ledger.predecessors(&[task.no]).await?;
         let open: Vec<_> = before.iter().filter(|one| !one.task.phase.is_final()).collect();
         let list: Vec<Value> = open
             .iter()
+            .filter(|one| visibility.sees(one.task.name.as_deref()))
             .take(20)
             .map(|one| json!({"task_id": one.task.id.as_str(), "phase": one.task.phase.as_str()}))
             .collect();
         evidence.insert("predecessors".into(), json!(list));
         evidence.insert("predecessors_open".into(), json!(open.len()));
         Ok(match open.first() {
+            Some(first) if !visibility.sees(first.task.name.as_deref()) => {
+                format!("It waits for {} of {} predecessors in its canvas.", open.len(), before.len())
+            }
             Some(first) if open.len() == 1 => {
                 let name = first.task.name.as_deref().unwrap_or("a task");
                 format!("It waits for {name} ({}), which is {}.", first.task.id, first.task.phase)

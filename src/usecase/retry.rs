@@ -3,10 +3,12 @@
 use std::time::Duration;
 
 use super::Gateway;
+use super::embedded::has_foreign;
 use super::limits::at_once;
 use super::replay::{self, ReplayError};
 use super::revoke::{RevokeError, RevokeRequest};
 use super::submit::{Idempotency, SubmitError, Submitted};
+use crate::guard::tokens::Visibility;
 use crate::live::commit::CommitError;
 use celery::task::{Phase, QueueName, TaskId, TaskName};
 use ledger::{Conflict, IdempotencyKey, Task};
@@ -38,6 +40,7 @@ impl Gateway {
     /// A dropped call may have revoked the old task, or submitted the new one.
     pub async fn retry(
         &self,
+        visibility: &Visibility,
         id: &TaskId,
         restart: bool,
         repeatable: Option<Idempotency>,
@@ -45,12 +48,29 @@ impl Gateway {
         let task = self.ledger.task(id).await?.ok_or_else(|| RetryError::Unknown(id.clone()))?;
         self.check_backlog()?;
         // Built before anything is revoked: a task that cannot be sent again is not stopped.
-        let mut submission = self.again(&task, None).await?;
+        let mut submission = self.again_for(visibility, &task, None).await?;
         submission.idempotency = repeatable.map(|given| key(given, &submission, self.keep_idempotency));
         if restart && !task.phase.is_final() {
             self.revoke(id, &RevokeRequest::terminating("restarted")).await?;
         }
         self.send_again(submission).await
+    }
+
+    /// As [`Gateway::again`], for a caller who may run only some tasks: what follows in the canvas has to be theirs too.
+    pub(crate) async fn again_for(
+        &self,
+        visibility: &Visibility,
+        task: &Task,
+        due_at: Option<Time>,
+    ) -> Result<ledger::Submission, RetryError> {
+        let submission = self.again(task, due_at).await?;
+        let is_foreign =
+            |one: &ledger::NewTask| !visibility.sees(Some(one.name.as_str())) || has_foreign(&one.body, visibility);
+        if submission.tasks.iter().any(is_foreign) {
+            let why = "tasks follow it in its canvas that the token may not submit";
+            return Err(RetryError::NotReplayable { id: task.id.clone(), why });
+        }
+        Ok(submission)
     }
 
     /// The submission for a task's message; with `due_at` it is published then.

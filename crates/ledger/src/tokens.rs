@@ -56,6 +56,9 @@ pub struct Token {
     pub scopes: Vec<Scope>,
     /// Patterns of task names (`tasks.crawl.*`): the holder submits, sees and controls only tasks of these names. Empty: no limit.
     pub tasks: Vec<String>,
+    /// Whose words its keys are: tokens of one namespace share those of `limits`, `unique` and `Idempotency-Key`. `None`: its own, by
+    /// its name.
+    pub namespace: Option<String>,
     /// Requests, as a task's rate limit (`100/m`). `None`: what the configuration says for all.
     pub rate: Option<String>,
     pub created_at: Time,
@@ -127,13 +130,14 @@ pub(super) struct TokenRow {
     pub expires_at: Option<i64>,
     pub revoked_at: Option<i64>,
     pub last_used_at: Option<i64>,
+    pub namespace: Option<String>,
 }
 
 /// Fills a [`TokenRow`] from a database row that has these columns by name.
 macro_rules! read_token_row {
     ($row:expr) => {
         $crate::tokens::read_token_row!($row; token_id, name, hash, scopes, tasks, rate, created_at, expires_at,
-            revoked_at, last_used_at)
+            revoked_at, last_used_at, namespace)
     };
     ($row:expr; $($column:ident),+) => {
         $crate::tokens::TokenRow { $($column: $row.try_get(stringify!($column))?),+ }
@@ -155,6 +159,7 @@ impl TryFrom<TokenRow> for Token {
             id: row.token_id,
             name: row.name,
             rate: row.rate,
+            namespace: row.namespace,
             created_at: Time(row.created_at),
             expires_at: row.expires_at.map(Time),
             revoked_at: row.revoked_at.map(Time),

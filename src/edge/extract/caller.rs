@@ -38,11 +38,17 @@ impl Caller {
         self.0.id().map(str::to_owned)
     }
 
-    /// A scope of `Idempotency-Key`s: nobody meets the keys of others.
+    /// Whose words its keys are.
+    pub fn namespace(&self) -> Option<&str> {
+        self.0.namespace()
+    }
+
+    /// A scope of `Idempotency-Key`s: nobody meets the keys of another namespace. Who may name any has those of their token.
     pub fn keys(&self, kind: &str) -> String {
-        match self.0.id() {
-            Some(id) => format!("{kind}@{id}"),
-            None => kind.to_owned(),
+        match (self.0.namespace(), self.0.id()) {
+            (Some(namespace), _) => format!("{kind}@/{namespace}"),
+            (None, Some(id)) => format!("{kind}@{id}"),
+            (None, None) => kind.to_owned(),
         }
     }
 

@@ -95,7 +95,7 @@ pub async fn retry_task(
     })?;
     caller.must_see(&edge, &id).await?;
     let repeatable = idempotency(&caller, repeatable, &body, Shown::default());
-    match edge.gateway.retry(&id, restart, repeatable).await {
+    match edge.gateway.retry(&caller.visibility(), &id, restart, repeatable).await {
         Ok(submitted) => Ok(sent_again(&submitted)),
         Err(RetryError::Submit(SubmitError::Replay(kept))) => replay(&kept),
         Err(error) => Err(error.into()),

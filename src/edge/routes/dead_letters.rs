@@ -114,7 +114,7 @@ pub async fn requeue_dead_letter(
 ) -> Result<Response, Problem> {
     wishes(&body, &[], |_, _| ())?;
     caller.must_see(&edge, &id).await?;
-    Ok(sent_again(&edge.gateway.requeue(&id).await?))
+    Ok(sent_again(&edge.gateway.requeue(&caller.visibility(), &id).await?))
 }
 
 /// Run dead letters again
@@ -140,7 +140,7 @@ pub async fn requeue_dead_letters(
     let mut bulk = wishes(&body, &["filter", "fingerprint", "max_per_second", "dry_run"], bulk)?;
     bulk.filter = caller.narrow(bulk.filter);
     let dry_run = bulk.dry_run;
-    let done = edge.gateway.requeue_all(bulk).await?;
+    let done = edge.gateway.requeue_all(&caller.visibility(), bulk).await?;
     let status = if dry_run { StatusCode::OK } else { StatusCode::ACCEPTED };
     Ok(json_response(status, text(&requeued(done, dry_run))))
 }
@@ -171,7 +171,16 @@ fn bulk(problems: &mut Problems, fields: &Fields<'_>) -> Bulk {
         problems.within("max_per_second", |problems| problems.number(value, SLOWEST).map(|rate| rate.min(FASTEST)))
     });
     let dry_run = fields.get("dry_run").and_then(|value| problems.within("dry_run", |p| p.boolean(value)));
-    let fingerprint = fields.get("fingerprint").and_then(|value| problems.within("fingerprint", |p| p.text(value)));
+    let fingerprint = fields.get("fingerprint").and_then(|value| {
+        problems.within("fingerprint", |problems| {
+            let text = problems.text(value)?;
+            let is_one = text.bytes().all(|byte| byte.is_ascii_graphic());
+            if !is_one {
+                problems.add("must be a fingerprint of GET /v1/stats/errors");
+            }
+            is_one.then_some(text)
+        })
+    });
     let filter = fields.get("filter").and_then(|value| {
         problems.within("filter", |problems| {
             let fields = problems.object(value)?;

@@ -11,6 +11,7 @@ use super::submission::{json_response, text};
 use crate::edge::extract::{Caller, IdPath};
 use crate::edge::problem::{Problem, ProblemDocument};
 use crate::edge::state::Edge;
+use crate::guard::namespace;
 
 /// Why a task is where it is.
 #[derive(Debug, Serialize, ToSchema)]
@@ -54,11 +55,17 @@ pub struct IncidentListView {
 )]
 pub async fn explain_task(State(edge): State<Edge>, caller: Caller, IdPath(id): IdPath) -> Result<Response, Problem> {
     caller.must_see(&edge, &id).await?;
-    let Some(explained) = edge.gateway.explain(&id).await? else { return Err(unknown(id.as_str())) };
+    let Some(explained) = edge.gateway.explain(&caller.visibility(), &id).await? else {
+        return Err(unknown(id.as_str()));
+    };
     let view = ExplanationView {
         task_id: explained.task_id.to_string(),
         phase: explained.phase.as_str().to_owned(),
-        sentence: explained.sentence,
+        // A caller's own words are shown as they were said.
+        sentence: match caller.namespace().map(namespace::prefix) {
+            Some(prefix) => explained.sentence.replace(&prefix, ""),
+            None => explained.sentence,
+        },
         evidence: explained.evidence,
     };
     Ok(json_response(StatusCode::OK, text(&view)))

@@ -11,6 +11,7 @@ use crate::edge::extract::{Caller, IdPath, IfNoneMatch, list_query};
 use crate::edge::problem::{Problem, ProblemDocument};
 use crate::edge::state::Edge;
 use crate::edge::view::{GroupView, MessageView, SummaryView, TaskListView, TaskView};
+use crate::usecase::embedded::without_foreign;
 use crate::usecase::read::Found;
 
 /// A task with its whole story
@@ -124,6 +125,10 @@ pub async fn get_message(State(edge): State<Edge>, caller: Caller, IdPath(id): I
     caller.must_see(&edge, &id).await?;
     let (task, message) = edge.gateway.task_with_message(&id).await?.ok_or_else(|| unknown(id.as_str()))?;
     let unseen = || unknown(id.as_str()).detail("its message was never seen here, or was pruned");
-    let message = message.ok_or_else(unseen)?;
+    let mut message = message.ok_or_else(unseen)?;
+    let visibility = caller.visibility();
+    if visibility.is_limited() {
+        message.body = without_foreign(&message.body, &visibility);
+    }
     Ok(json_response(StatusCode::OK, text(&MessageView::of(&task, &message))))
 }

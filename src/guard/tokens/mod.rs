@@ -85,6 +85,12 @@ impl Identity {
         self.token().map(|token| token.name.as_str())
     }
 
+    /// Whose words its keys are; `None` for who may name any.
+    pub fn namespace(&self) -> Option<&str> {
+        let token = self.token().filter(|_| !self.may(Scope::Admin))?;
+        Some(token.namespace.as_deref().unwrap_or(&token.name))
+    }
+
     /// The token's own rate, if it has one.
     pub fn quota(&self) -> Option<Quota> {
         self.0.as_ref().and_then(|known| known.quota)

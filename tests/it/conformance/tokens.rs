@@ -19,6 +19,7 @@ fn token(name: &str, byte: u8) -> Token {
         hash: [byte; 32],
         scopes: vec![Scope::Submit, Scope::Read],
         tasks: vec!["tasks.*".to_owned()],
+        namespace: None,
         rate: Some("100/m".to_owned()),
         created_at: T0,
         expires_at: Some(after(60)),

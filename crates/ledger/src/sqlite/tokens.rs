@@ -11,7 +11,7 @@ use runtime::clock::Time;
 
 macro_rules! columns {
     () => {
-        "token_id, name, hash, scopes, tasks, rate, created_at, expires_at, revoked_at, last_used_at"
+        "token_id, name, hash, scopes, tasks, rate, created_at, expires_at, revoked_at, last_used_at, namespace"
     };
 }
 
@@ -20,7 +20,7 @@ pub(super) const MAKE_ROOM: &str = "update token set revoked_at = expires_at \
 pub(super) const CREATE: &str = concat!(
     "insert into token (",
     columns!(),
-    ") values ($1, $2, $3, $4, $5, $6, $7, $8, null, null) on conflict do nothing"
+    ") values ($1, $2, $3, $4, $5, $6, $7, $8, null, null, $9) on conflict do nothing"
 );
 pub(super) const CHANGED: &str = "update token_change set version = version + 1";
 pub(super) const VERSION: &str = "select version from token_change";
@@ -52,6 +52,7 @@ impl Tokens for SqliteLedger {
             .bind(&token.rate)
             .bind(token.created_at.0)
             .bind(token.expires_at.map(|at| at.0))
+            .bind(&token.namespace)
             .execute(&mut *tx)
             .await?;
         sqlx::query(CHANGED).execute(&mut *tx).await?;

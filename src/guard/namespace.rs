@@ -1,0 +1,51 @@
+//! Keys of one tenant are not those of another: a word that a client chooses (`limits`, `unique`) is kept as `@namespace/word`, so that two
+//! namespaces never wait for each other, whatever words they choose.
+//!
+//! Keys of the catalog, and of callers who may do everything, stand as they are. No word can leave its namespace: it always comes behind
+//! the prefix, and a slash inside of a namespace is escaped.
+
+use celery::task::submission::Submission;
+
+/// What stands before the words of a namespace.
+pub fn prefix(namespace: &str) -> String {
+    format!("@{}/", namespace.replace('%', "%25").replace('/', "%2F"))
+}
+
+/// The word as the fleet knows it. One that was read back with its prefix has it already.
+fn own(prefix: &str, word: &str) -> String {
+    if word.starts_with(prefix) { word.to_owned() } else { format!("{prefix}{word}") }
+}
+
+/// Puts the words of a client's submission into its namespace.
+pub fn enter(submission: &mut Submission, namespace: Option<&str>) {
+    let Some(prefix) = namespace.map(prefix) else { return };
+    for limit in &mut submission.limits {
+        limit.key = own(&prefix, &limit.key);
+    }
+    if let Some(unique) = &mut submission.unique {
+        unique.key = own(&prefix, &unique.key);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use celery::task::signature::Limits;
+
+    fn entered(namespace: Option<&str>, key: &str) -> (String, String) {
+        let text =
+            format!(r#"{{"task": "t", "unique": {{"key": "{key}"}}, "limits": [{{"key": "{key}", "max": 1}}]}}"#);
+        let mut submission = Submission::parse(&text, Limits::default()).unwrap();
+        enter(&mut submission, namespace);
+        (submission.unique.unwrap().key, submission.limits[0].key.clone())
+    }
+
+    #[test]
+    fn one_word_in_two_namespaces_is_two_keys() {
+        assert_eq!(entered(Some("a"), "k"), ("@a/k".to_owned(), "@a/k".to_owned()));
+        assert_ne!(entered(Some("a"), "b/k").0, entered(Some("a/b"), "k").0);
+        assert_eq!(entered(Some("a"), "@b/k").0, "@a/@b/k", "nobody leaves their namespace");
+        assert_eq!(entered(Some("a"), "@a/k").0, "@a/k");
+        assert_eq!(entered(None, "k").0, "k");
+    }
+}
