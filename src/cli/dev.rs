@@ -9,7 +9,7 @@ use clap::Args;
 
 use super::Common;
 use super::given::{Flag, configure};
-use super::serve::{listen, serve_until_stopped};
+use super::serve::{listen, refuse_open, serve_until_stopped};
 use crate::app::{self, App};
 use crate::config::{Config, Role};
 use crate::dev::Dev;
@@ -17,6 +17,7 @@ use crate::edge::{self, Edge};
 use crate::samples::{DATA, Samples};
 use crate::telemetry;
 use runtime::lifecycle::{OnExit, Tasks};
+use runtime::private;
 use taskgate_worker::{Registry, Stop};
 
 /// How long a stop waits for running tasks: the process has to end within ten seconds.
@@ -27,6 +28,9 @@ pub struct Options {
     /// Address and port; default 127.0.0.1:8000
     #[arg(long, value_name = "ADDRESS")]
     listen: Option<String>,
+    /// Listen beyond this machine although no token is needed: whoever reaches the address may do everything
+    #[arg(long)]
+    i_know: bool,
     /// Where the ledger and the samples' files are kept
     #[arg(long, value_name = "DIRECTORY", default_value = DATA)]
     data: PathBuf,
@@ -40,6 +44,8 @@ pub struct Options {
 pub fn run(common: &Common, options: &Options) -> anyhow::Result<ExitCode> {
     let listen = Flag { key: "http.listen", name: "listen", value: options.listen.clone() };
     let config = configure(Role::Dev, common, &[listen])?;
+    refuse_open(&config, options.i_know)?;
+    private::files();
     if taskgate_worker::is_child() {
         let address = config.http.listen;
         let child = app::worker(&config, samples(address, &options.data, options))?;

@@ -29,6 +29,9 @@ pub struct Options {
     /// Address and port, as 0.0.0.0:8000
     #[arg(long, value_name = "ADDRESS")]
     listen: Option<String>,
+    /// Listen beyond this machine although no token is needed: whoever reaches the address may do everything
+    #[arg(long)]
+    i_know: bool,
 }
 
 /// # Errors
@@ -36,6 +39,7 @@ pub struct Options {
 pub fn run(common: &Common, options: &Options) -> anyhow::Result<ExitCode> {
     let listen = Flag { key: "http.listen", name: "listen", value: options.listen.clone() };
     let config = configure(Role::Serve, common, &[listen])?;
+    refuse_open(&config, options.i_know)?;
     super::runtime()?.block_on(serve(config))
 }
 
@@ -50,6 +54,22 @@ async fn serve(config: Config) -> anyhow::Result<ExitCode> {
     let app = App::build(&config, ledger, tasks)?;
     let edge = Edge::new(&config, app.behind, app.tasks.clone(), metrics);
     serve_until_stopped(&config, edge::router(edge), listener, &app.tasks).await
+}
+
+/// An address beyond this machine without tokens is refused unless somebody says that it is meant.
+///
+/// # Errors
+/// When it is such an address.
+pub fn refuse_open(config: &Config, i_know: bool) -> anyhow::Result<()> {
+    let address = config.http.listen;
+    if i_know || config.auth == Auth::Token || address.ip().is_loopback() {
+        return Ok(());
+    }
+    anyhow::bail!(
+        "{}: {address} can be reached from other machines, and auth = \"none\" lets everybody do everything there; say auth = \"token\", \
+         listen on 127.0.0.1, or add --i-know if it is meant so",
+        config.said.place("http.listen")
+    )
 }
 
 /// A gateway that would refuse every request does not start. One whose ledger is away does: it will be back, with its tokens.

@@ -6,15 +6,18 @@
 pub mod notice_boards;
 pub mod sample_site;
 
-use std::io::IsTerminal;
+use std::fs::Permissions;
+use std::io::{ErrorKind, IsTerminal};
 use std::net::{Ipv4Addr, SocketAddr};
+use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::Context;
 use tracing::info;
 
-use crate::config::{Config, RawSchedule, Role, Secret};
+use crate::config::{self, Config, RawSchedule, Role};
+use crate::guard::tokens::Secret;
 use ledger::SharedLedger;
 use ledger::sqlite::Synchronous;
 use runtime::lifecycle::{OnExit, Tasks};
@@ -24,6 +27,8 @@ const SAMPLE: &str = include_str!("../../examples/taskgate.toml");
 
 /// The sample schedule that dev runs every minute.
 const EVERY_MINUTE: &str = "college-scholarship";
+
+const PASSWORD_PREFIX: &str = "dev_";
 
 /// The built-in server closes its clients within a second.
 const REDIS_STOP: Duration = Duration::from_millis(1_500);
@@ -41,7 +46,7 @@ impl Dev {
     /// # Errors
     /// When the directory cannot be made or no port is free.
     pub async fn prepare(mut config: Config, data: &Path, tasks: &Tasks) -> anyhow::Result<Self> {
-        std::fs::create_dir_all(data).with_context(|| format!("{} cannot be made", data.display()))?;
+        make_private(data).with_context(|| format!("{} cannot be made the files' owner's alone", data.display()))?;
         if !config.said.has("tasks") {
             add_samples(&mut config)?;
         }
@@ -82,9 +87,9 @@ impl Dev {
         println!("  Swagger UI {base}/swagger-ui/");
         println!("  dashboard  {base}/dashboard/");
         println!("  ledger     {}", self.ledger_place());
-        if let Some(BuiltIn { address: redis, .. }) = &self.redis {
-            println!("  broker     redis://{redis}/0");
-            println!("  backend    redis://{redis}/1");
+        if let Some(redis) = self.redis.as_ref().map(BuiltIn::url) {
+            println!("  broker     {redis}/0");
+            println!("  backend    {redis}/1");
         }
         println!();
         println!("Try:");
@@ -92,12 +97,10 @@ impl Dev {
         println!("  curl -N {base}/v1/events");
         let call = r#"{"task": "tasks.add", "args": [2, 3]}"#;
         println!("  curl -X POST {base}/v1/tasks -H 'Prefer: wait=10' -H 'Content-Type: application/json' -d '{call}'");
-        if let Some(BuiltIn { address: redis, .. }) = &self.redis {
+        if let Some(redis) = self.redis.as_ref().map(BuiltIn::url) {
             println!();
             println!("A Celery worker may join:");
-            println!(
-                "  CELERY_BROKER_URL=redis://{redis}/0 CELERY_RESULT_BACKEND=redis://{redis}/1 celery -A yourapp worker"
-            );
+            println!("  CELERY_BROKER_URL={redis}/0 CELERY_RESULT_BACKEND={redis}/1 celery -A yourapp worker");
         }
     }
 
@@ -107,6 +110,22 @@ impl Dev {
             None => self.data.join("ledger.db").display().to_string(),
         }
     }
+}
+
+/// The directory and the ledger in it are for nobody but their owner, also when an older release has made them. A directory of the user's
+/// own choice keeps its rights, and what else is in it too.
+fn make_private(data: &Path) -> std::io::Result<()> {
+    std::fs::DirBuilder::new().recursive(true).mode(0o700).create(data)?;
+    if data.file_name().is_some_and(|name| name == DATA) {
+        std::fs::set_permissions(data, Permissions::from_mode(0o700))?;
+    }
+    for name in ["ledger.db", "ledger.db-wal", "ledger.db-shm"] {
+        match std::fs::set_permissions(data.join(name), Permissions::from_mode(0o600)) {
+            Err(error) if error.kind() != ErrorKind::NotFound => return Err(error),
+            Ok(()) | Err(_) => {}
+        }
+    }
+    Ok(())
 }
 
 fn add_samples(config: &mut Config) -> anyhow::Result<()> {
@@ -134,15 +153,27 @@ fn hurry(schedules: &mut [RawSchedule]) {
 /// Started apart from the other services and stopped after them: they need it to the end.
 struct BuiltIn {
     address: SocketAddr,
+    /// A web page in the browser of this machine can send bytes to any port of it, and does not know this.
+    password: String,
     tasks: Tasks,
+}
+
+impl BuiltIn {
+    /// Without a database.
+    fn url(&self) -> String {
+        format!("redis://:{}@{}", self.password, self.address)
+    }
 }
 
 async fn start_redis(config: &mut Config, tasks: &Tasks) -> anyhow::Result<BuiltIn> {
     let server = resp::Server::bind((Ipv4Addr::LOCALHOST, 0).into()).await.context("no port for the built-in Redis")?;
+    let password = Secret::new(PASSWORD_PREFIX).reveal();
+    let server = server.with_password(password.clone());
     let address = server.local_addr();
-    config.broker.redis.url = Secret::new(format!("redis://{address}/0"));
-    config.backend.redis.url = Secret::new(format!("redis://{address}/1"));
-    let own = Tasks::default();
+    let built_in = BuiltIn { address, password, tasks: Tasks::default() };
+    config.broker.redis.url = config::Secret::new(format!("{}/0", built_in.url()));
+    config.backend.redis.url = config::Secret::new(format!("{}/1", built_in.url()));
+    let own = &built_in.tasks;
     own.spawn("resp", OnExit::StopProcess, |stop| async move {
         if let Err(error) = server.run(stop).await {
             info!(%error, "the built-in Redis-protocol server ended: {error}");
@@ -152,7 +183,7 @@ async fn start_redis(config: &mut Config, tasks: &Tasks) -> anyhow::Result<Built
     tasks.spawn("resp's end", OnExit::Nothing, move |stop| async move {
         tokio::select! { () = stop.cancelled() => {} () = ended.cancelled() => stop.cancel() }
     });
-    Ok(BuiltIn { address, tasks: own })
+    Ok(built_in)
 }
 
 #[cfg(test)]

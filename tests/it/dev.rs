@@ -31,11 +31,8 @@ impl Dev {
     }
 
     /// Broker and backend, as printed.
-    fn redis(&self) -> (String, String) {
-        let address = Regex::new(r"redis://127\.0\.0\.1:\d+").expect("a pattern");
-        let log = self.gateway.log();
-        let found = address.find(&log).unwrap_or_else(|| panic!("no redis:// address in\n{log}")).as_str();
-        (format!("{found}/0"), format!("{found}/1"))
+    pub fn redis(&self) -> (String, String) {
+        printed(&self.gateway.log())
     }
 
     pub async fn finished(&self, id: &str) -> serde_json::Value {
@@ -50,6 +47,13 @@ impl Dev {
         let accepted = self.http.post(path, &body).await.expect(202);
         accepted["task_id"].as_str().expect("an id").to_owned()
     }
+}
+
+/// Broker and backend, as `dev` printed them, with their password.
+pub fn printed(log: &str) -> (String, String) {
+    let address = Regex::new(r"redis://(:[^@\s]+@)?127\.0\.0\.1:\d+").expect("a pattern");
+    let found = address.find(log).unwrap_or_else(|| panic!("no redis:// address in\n{log}")).as_str();
+    (format!("{found}/0"), format!("{found}/1"))
 }
 
 #[tokio::test]

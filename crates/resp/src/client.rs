@@ -58,6 +58,8 @@ pub struct Client {
     pub library: RefCell<(Bytes, Bytes)>,
     pub last_command: Cell<&'static str>,
     pub db: Cell<usize>,
+    /// It has said the server's password.
+    pub has_password: Cell<bool>,
     pub protocol: Cell<Protocol>,
     pub replies: Cell<Replies>,
     pub channels: RefCell<IndexSet<Bytes>>,
@@ -84,6 +86,7 @@ impl Client {
             library: RefCell::default(),
             last_command: Cell::new("NULL"),
             db: Cell::new(0),
+            has_password: Cell::new(false),
             protocol: Cell::default(),
             replies: Cell::new(Replies::On),
             channels: RefCell::default(),

@@ -16,10 +16,10 @@ use tokio::sync::Notify;
 
 use super::{
     blocking::{Wait, Waiting},
-    call::{Call, lossy},
+    call::{Call, is, lossy},
     client::{Client, Ending, Replies},
     command::{self, Command, Run},
-    failure::{Failure, message, wrong_arity},
+    failure::{Failure, message, text, wrong_arity},
     keyspace::Keyspace,
     keyspace::unix_millis,
     pubsub::PubSub,
@@ -27,6 +27,11 @@ use super::{
     script::Scripts,
     session, transaction,
 };
+
+/// A browser sends these on behalf of any web page. As redis-server does, the server hangs up before the commands in the body.
+const OF_HTTP: [&str; 2] = ["post", "host:"];
+/// Commands of a client that has not said the password yet.
+const BEFORE_A_PASSWORD: [&str; 4] = ["auth", "hello", "quit", "reset"];
 
 /// What data commands work on.
 #[derive(Debug, Default)]
@@ -42,6 +47,8 @@ pub struct Engine {
     pub scripts: Scripts,
     pub started: Instant,
     pub port: u16,
+    /// Without it nobody needs one.
+    pub password: Option<String>,
     pub commands_processed: Cell<u64>,
     pub connections_received: Cell<u64>,
     /// A key was given an expiry before all others.
@@ -49,7 +56,7 @@ pub struct Engine {
 }
 
 impl Engine {
-    pub fn new(port: u16) -> Rc<Self> {
+    pub fn new(port: u16, password: Option<String>) -> Rc<Self> {
         Rc::new_cyclic(|engine| Self {
             state: RefCell::new(State { space: Keyspace::new(), pubsub: PubSub::default() }),
             waiting: RefCell::default(),
@@ -57,6 +64,7 @@ impl Engine {
             scripts: Scripts::new(engine.clone()),
             started: Instant::now(),
             port,
+            password,
             commands_processed: Cell::new(0),
             connections_received: Cell::new(0),
             expiry_moved: Notify::new(),
@@ -130,7 +138,17 @@ impl Engine {
     }
 
     fn check(&self, client: &Client, args: &[Bytes]) -> Result<&'static Command, Failure> {
+        if OF_HTTP.iter().any(|word| is(&args[0], word)) {
+            tracing::warn!(
+                client.id = client.id,
+                "a client of the built-in Redis-protocol server speaks HTTP: a web page may have sent it"
+            );
+            client.close(Ending::Now);
+        }
         let command = command::find(&args[0]).ok_or_else(|| unknown(args))?;
+        if !self.knows(client) && !BEFORE_A_PASSWORD.contains(&command.name) {
+            return Err(text("NOAUTH Authentication required."));
+        }
         if !command.accepts(args.len()) {
             return Err(wrong_arity(command.name));
         }
@@ -142,6 +160,11 @@ impl Engine {
             )));
         }
         Ok(command)
+    }
+
+    /// Whether the client has said the password, if there is one.
+    pub fn knows(&self, client: &Client) -> bool {
+        self.password.is_none() || client.has_password.get()
     }
 
     /// RESP2 cannot tell answers from messages, so a subscriber may say little else.

@@ -21,10 +21,10 @@ const STACK: usize = 32 * 1024 * 1024;
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// A bound, not yet running server. Clients may connect at once; they are answered when it runs.
-#[derive(Debug)]
 pub struct Server {
     listener: std::net::TcpListener,
     address: SocketAddr,
+    password: Option<String>,
 }
 
 impl Server {
@@ -33,7 +33,14 @@ impl Server {
     pub async fn bind(address: SocketAddr) -> io::Result<Self> {
         let listener = TcpListener::bind(address).await?.into_std()?;
         let address = listener.local_addr()?;
-        Ok(Self { listener, address })
+        Ok(Self { listener, address, password: None })
+    }
+
+    /// Clients have to say this first, as with `requirepass`.
+    #[must_use]
+    pub fn with_password(mut self, password: String) -> Self {
+        self.password = Some(password);
+        self
     }
 
     /// Where it listens; the real port if it was bound to port 0.
@@ -77,7 +84,7 @@ impl Server {
                 "built-in Redis-protocol server on {}: for development, it forgets everything at its end",
                 self.address
             );
-            let engine = Engine::new(self.address.port());
+            let engine = Engine::new(self.address.port(), self.password);
             tokio::task::spawn_local(expire(Rc::clone(&engine)));
             tokio::select! {
                 () = stop.cancelled() => {}

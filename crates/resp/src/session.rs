@@ -22,6 +22,8 @@ const NO_PASSWORD_SET: Failure = text(
      is correct?",
 );
 
+const WRONG_PASSWORD: Failure = text("WRONGPASS invalid username-password pair or user is disabled.");
+
 /// `PING` of a RESP2 client that has subscriptions.
 pub fn ping(args: &[Bytes]) -> Answer {
     match args {
@@ -41,6 +43,7 @@ pub fn reset(engine: &Engine, client: &Rc<Client>, _args: &[Bytes]) -> Answer {
     transaction::forget_watched(engine, client);
     engine.state.borrow_mut().pubsub.leave(client);
     client.db.set(0);
+    client.has_password.set(false);
     client.protocol.set(Protocol::Resp2);
     client.replies.set(Replies::On);
     client.name.take();
@@ -57,24 +60,41 @@ pub fn database(arg: &[u8]) -> Result<usize, Failure> {
     usize::try_from(index).ok().filter(|db| *db < DATABASES).ok_or(text("ERR DB index is out of range"))
 }
 
-/// There is no password: any is refused for the default user as Redis refuses it, except in the two-word form, where
-/// a server without passwords lets the default user in.
-pub fn auth(_engine: &Engine, _client: &Rc<Client>, args: &[Bytes]) -> Answer {
-    match args {
-        [_, _] => Err(NO_PASSWORD_SET),
-        [_, user, _] => check_user(user).map(|()| Reply::OK),
-        _ => Err(SYNTAX),
+/// Without a password any is refused for the default user as Redis refuses it, except in the two-word form, where a server without
+/// passwords lets the default user in.
+pub fn auth(engine: &Engine, client: &Rc<Client>, args: &[Bytes]) -> Answer {
+    match (&engine.password, args) {
+        (None, [_, _]) => Err(NO_PASSWORD_SET),
+        (_, [_, given]) => log_in(engine, client, b"default", given),
+        (_, [_, user, given]) => log_in(engine, client, user, given),
+        (_, _) => Err(SYNTAX),
     }
+}
+
+fn log_in(engine: &Engine, client: &Client, user: &[u8], given: &[u8]) -> Answer {
+    check_user(user)?;
+    if let Some(password) = &engine.password {
+        if !is_same(password.as_bytes(), given) {
+            return Err(WRONG_PASSWORD);
+        }
+        client.has_password.set(true);
+    }
+    Ok(Reply::OK)
+}
+
+/// Takes the same time wherever two texts differ.
+fn is_same(one: &[u8], other: &[u8]) -> bool {
+    one.len() == other.len() && one.iter().zip(other).fold(0, |differ, (one, other)| differ | (one ^ other)) == 0
 }
 
 fn check_user(user: &[u8]) -> Result<(), Failure> {
     if user == b"default" {
         return Ok(());
     }
-    Err(text("WRONGPASS invalid username-password pair or user is disabled."))
+    Err(WRONG_PASSWORD)
 }
 
-pub fn hello(_engine: &Engine, client: &Rc<Client>, args: &[Bytes]) -> Answer {
+pub fn hello(engine: &Engine, client: &Rc<Client>, args: &[Bytes]) -> Answer {
     let protocol = match args.get(1) {
         None => client.protocol.get(),
         Some(version) => {
@@ -89,8 +109,8 @@ pub fn hello(_engine: &Engine, client: &Rc<Client>, args: &[Bytes]) -> Answer {
     let mut rest = args.get(2..).unwrap_or_default();
     while let Some((option, after)) = rest.split_first() {
         rest = match (option, after) {
-            (option, [user, _, after @ ..]) if is(option, "auth") => {
-                check_user(user)?;
+            (option, [user, given, after @ ..]) if is(option, "auth") => {
+                log_in(engine, client, user, given)?;
                 after
             }
             (option, [given, after @ ..]) if is(option, "setname") => {
@@ -100,6 +120,12 @@ pub fn hello(_engine: &Engine, client: &Rc<Client>, args: &[Bytes]) -> Answer {
             }
             (option, _) => return Err(message(format!("ERR Syntax error in HELLO option '{}'", lossy(option)))),
         };
+    }
+    if !engine.knows(client) {
+        return Err(text(
+            "NOAUTH HELLO must be called with the client already authenticated, otherwise the HELLO <proto> AUTH <user> <pass> \
+             option can be used to authenticate the client and select the RESP protocol version at the same time",
+        ));
     }
     if let Some(name) = name {
         client.name.replace(name);

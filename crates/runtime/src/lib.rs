@@ -3,4 +3,6 @@
 
 pub mod clock;
 pub mod crash_points;
+pub mod heavy;
 pub mod lifecycle;
+pub mod private;
