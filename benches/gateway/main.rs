@@ -1,5 +1,5 @@
 //! taskgate beside what it replaces, on one machine, in one run: `make bench`, or `cargo bench --bench gateway -- submit streams`
-//! for some of its sections (`submit`, `batches`, `replicas`, `results`, `latency`, `streams`, `recorder`, `beat`).
+//! for some of its sections (`submit`, `batches`, `replicas`, `results`, `latency`, `streams`, `recorder`, `beat`, `hostile`).
 //!
 //! Starts its own Redis, PostgreSQL (with fsync), Celery worker, the peers and taskgate, loads each in turn from this process,
 //! and prints one table with ratios. Floors (a handler that only answers, `redis-benchmark`, `pgbench` with the same row) show
@@ -12,6 +12,7 @@ mod beat;
 mod floors;
 #[path = "../../tests/it/harness/mod.rs"]
 mod harness;
+mod hostile;
 mod latency;
 mod load;
 mod peer;
@@ -120,6 +121,9 @@ async fn run(sections: &[String]) {
     }
     if wanted("beat") {
         beat::measure(&mut bench).await;
+    }
+    if wanted("hostile") {
+        hostile::measure(&mut bench).await;
     }
     bench.table.print();
 }

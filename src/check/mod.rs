@@ -6,11 +6,13 @@
 mod facts;
 mod fleet;
 mod rules;
+mod security;
 
 use std::fmt;
 
 pub use facts::{Facts, WorkerFacts};
 pub use rules::judge;
+pub use security::judge_security;
 
 /// How much a finding matters.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

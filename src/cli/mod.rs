@@ -71,7 +71,7 @@ enum Command {
     /// Print the contract (OpenAPI 3.1)
     Openapi,
     /// Read the configuration, Redis, the ledger and the live workers, and say what does not fit together
-    Check,
+    Check(check::Options),
     /// Ask a gateway on this machine whether it runs, for container health checks
     Healthcheck,
     /// Print what a shell needs to complete this command line
@@ -102,7 +102,7 @@ impl Cli {
             Command::Workers(workers) => client::run(&workers.at, async |client| workers.run(client).await),
             Command::Completions(completions) => completions.run(Self::command()),
             Command::Openapi => openapi::run(),
-            Command::Check => check::run(&common),
+            Command::Check(options) => check::run(&common, &options),
             Command::Healthcheck => healthcheck::run(&common),
         }
     }

@@ -18,6 +18,7 @@ use tracing::info;
 
 use crate::config::{self, Config, RawSchedule, Role};
 use crate::guard::tokens::Secret;
+use crate::samples::DATA;
 use ledger::SharedLedger;
 use ledger::sqlite::Synchronous;
 use runtime::lifecycle::{OnExit, Tasks};

@@ -14,6 +14,7 @@ use serde::Serialize;
 use utoipa::ToSchema;
 
 use super::base;
+use super::extract::KNOWN_ENCODINGS;
 use super::slugs::{self, Slug};
 use crate::catalog;
 use crate::live::commit::CommitError;
@@ -43,6 +44,8 @@ pub struct Problem {
     detail: Option<Cow<'static, str>>,
     errors: Vec<Place>,
     retry_after: Option<Duration>,
+    /// Says which encodings of a body would be taken.
+    tells_encodings: bool,
     /// What `WWW-Authenticate` says beside the realm.
     challenge: Option<String>,
     /// For the log only.
@@ -76,7 +79,15 @@ pub struct ProblemDocument<'a> {
 
 impl Problem {
     pub fn new(slug: &'static Slug) -> Self {
-        Self { slug, detail: None, errors: Vec::new(), retry_after: None, challenge: None, cause: None }
+        Self {
+            slug,
+            detail: None,
+            errors: Vec::new(),
+            retry_after: None,
+            tells_encodings: false,
+            challenge: None,
+            cause: None,
+        }
     }
 
     pub fn detail(mut self, detail: impl Into<Cow<'static, str>>) -> Self {
@@ -97,6 +108,12 @@ impl Problem {
     /// Whole seconds, at least one.
     pub fn retry_after(mut self, pause: Duration) -> Self {
         self.retry_after = Some(pause);
+        self
+    }
+
+    /// Says which encodings of a body would be taken (RFC 9110, 12.5.3).
+    pub fn telling_encodings(mut self) -> Self {
+        self.tells_encodings = true;
         self
     }
 
@@ -172,6 +189,9 @@ impl Problem {
         headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
         if let Some(pause) = self.retry_after {
             headers.insert(header::RETRY_AFTER, HeaderValue::from(pause.as_secs().max(1)));
+        }
+        if self.tells_encodings {
+            headers.insert(header::ACCEPT_ENCODING, HeaderValue::from_static(KNOWN_ENCODINGS));
         }
         if self.slug.status == StatusCode::UNAUTHORIZED || self.challenge.is_some() {
             let more = self.challenge.as_ref().map_or_else(String::new, |more| format!(", {more}"));

@@ -29,7 +29,11 @@ pub fn fields() -> impl for<'writer> FormatFields<'writer> {
         let text = format!("{value:?}");
         let text = one_line(&text);
         match field.name() {
-            "message" => write!(writer, "{text}"),
+            // A message that came as a text, and not as a format, is shown in quotes by its `Debug`.
+            "message" => match serde_json::from_str::<String>(&text) {
+                Ok(inner) => write!(writer, "{}", one_line(&inner)),
+                Err(_) => write!(writer, "{text}"),
+            },
             name => write!(writer, "{name}={text}"),
         }
     })

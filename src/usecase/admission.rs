@@ -5,9 +5,12 @@ use super::Gateway;
 use super::rules;
 use super::submit::{SubmitError, SubmitRequest};
 use crate::guard::tokens::Visibility;
+use crate::tell::webhooks::judge;
 use celery::plan::Plan;
 use celery::task::canvas::Node;
+use celery::task::invalid::MAX_FOUND;
 use celery::task::submission::Submission;
+use celery::task::webhook::Webhook;
 use celery::task::{Invalid, QueueName, Signature, Spread, TaskName};
 
 impl Gateway {
@@ -27,10 +30,10 @@ impl Gateway {
             self.check_names(signature)?;
             self.check_rules(&request.submission)?;
         }
-        match foreign_name(signature, &request.visibility) {
-            Some(name) => Err(SubmitError::NotYours { name, patterns: request.visibility.patterns() }),
-            None => Ok(()),
+        if let Some(name) = foreign_name(signature, &request.visibility) {
+            return Err(SubmitError::NotYours { name, patterns: request.visibility.patterns() });
         }
+        check_ids(request)
     }
 
     fn check_names(&self, signature: &Signature) -> Result<(), SubmitError> {
@@ -49,6 +52,17 @@ impl Gateway {
     pub(crate) fn check_rules(&self, submission: &Submission) -> Result<(), SubmitError> {
         let broken = rules::broken(&self.catalog, submission);
         if broken.is_empty() { Ok(()) } else { Err(SubmitError::Invalid(broken)) }
+    }
+
+    /// Where the webhooks of a submission may go.
+    pub(crate) async fn check_hooks(&self, hooks: &[Webhook]) -> Result<(), SubmitError> {
+        let mut wrong = Vec::new();
+        for (index, hook) in hooks.iter().enumerate() {
+            if let Err(detail) = judge(&self.hooks, &hook.url).await {
+                wrong.push(Invalid { pointer: format!("/webhooks/{index}/url"), detail });
+            }
+        }
+        if wrong.is_empty() { Ok(()) } else { Err(SubmitError::Invalid(wrong)) }
     }
 
     /// Where an exchange takes a node, when that is not its queue's list.
@@ -85,6 +99,17 @@ impl Gateway {
             format!("{task} goes through an exchange to more than one consumer ({queue} …): it must stand alone");
         Err(SubmitError::Invalid(vec![Invalid { pointer: String::new(), detail }]))
     }
+}
+
+/// Whether an id is taken tells that somebody has it: who sees only some tasks does not choose ids.
+fn check_ids(request: &SubmitRequest) -> Result<(), SubmitError> {
+    if !request.visibility.is_limited() {
+        return Ok(());
+    }
+    let detail = "cannot be chosen by a token that is limited to names: leave it out, an Idempotency-Key makes a repetition harmless";
+    let given = request.submission.given_ids().into_iter().take(MAX_FOUND);
+    let refused: Vec<Invalid> = given.map(|(pointer, _)| Invalid { pointer, detail: detail.to_owned() }).collect();
+    if refused.is_empty() { Ok(()) } else { Err(SubmitError::Invalid(refused)) }
 }
 
 /// The first task in it that the caller may not see.

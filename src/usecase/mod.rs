@@ -3,6 +3,7 @@
 mod admission;
 pub mod batch;
 pub mod dead_letters;
+pub mod embedded;
 pub mod explain;
 pub mod fan_out;
 pub mod feed;

@@ -16,6 +16,7 @@ use celery::task::submission::{self, KeyLimit, Submission};
 use celery::task::{GroupId, Invalid, Json, Phase, QueueName, Signature, TaskId, TaskName, TaskSignature};
 use ledger::{Conflict, Edge, IdempotencyKey, Inserted, NewGroup, NewTask, TaskOptions, UniqueKey};
 use runtime::clock::{self, Time};
+use runtime::heavy;
 
 /// A submission and its caller: token, trace context, idempotency key.
 #[derive(Debug)]
@@ -91,6 +92,9 @@ pub struct Submitted {
     pub joined: bool,
 }
 
+/// What checking and planning a task costs, in the bytes of a body that cost the same to read.
+const BYTES_A_TASK: usize = 512;
+
 /// Most children listed in an answer.
 const MAX_CHILDREN: usize = 1_000;
 
@@ -138,10 +142,18 @@ impl Gateway {
     /// A dropped call may leave the submission accepted.
     pub async fn submit(&self, request: SubmitRequest) -> Result<Submitted, SubmitError> {
         self.check_backlog()?;
-        self.check_call(&request)?;
+        self.check_hooks(&request.submission.webhooks).await?;
+        let bytes = tasks(&request.submission.signature) * BYTES_A_TASK;
+        let judge = self.clone();
+        let (request, places) = heavy::run(bytes, move || {
+            judge.check_call(&request)?;
+            let places = request.submission.given_ids();
+            Ok::<_, SubmitError>((request, places))
+        })
+        .await?;
         self.check_retries(&request.submission).await?;
-        let places = request.submission.given_ids();
-        let (submission, submitted) = self.prepared(request, clock::now())?;
+        let planner = self.clone();
+        let (submission, submitted) = heavy::run(bytes, move || planner.prepared(request, clock::now())).await?;
         let outcome = self.commit.commit(submission).await?;
         match outcome {
             Ok(Inserted { .. }) => Ok(submitted),
@@ -321,6 +333,12 @@ impl Gateway {
             joined: true,
         })
     }
+}
+
+fn tasks(signature: &Signature) -> usize {
+    let mut count = 0;
+    signature.visit(&mut |_| count += 1);
+    count
 }
 
 /// Options shared by all tasks of a submission.

@@ -5,7 +5,7 @@ use std::time::Duration;
 use serde_json::value::RawValue;
 
 use super::Gateway;
-use crate::tell::webhooks::{check_literal, new_secret};
+use crate::tell::webhooks::{check_literal, judge, new_secret};
 use celery::task::Invalid;
 use celery::task::invalid::Problems;
 use celery::task::json::{self, Fields};
@@ -67,6 +67,7 @@ impl Gateway {
     /// `key` makes a repetition harmless: it gives the same webhook.
     pub async fn register_webhook(&self, text: &str, key: Option<&str>) -> Result<Registered, WebhookError> {
         let said = self.read_webhook(text, true)?;
+        self.judge_url(said.url.as_deref()).await?;
         let now = clock::now();
         let id = match key {
             Some(key) => uuid::Uuid::new_v5(&uuid::Uuid::NAMESPACE_OID, key.as_bytes()),
@@ -108,6 +109,7 @@ impl Gateway {
     /// Members that the text does not name stay.
     pub async fn change_webhook(&self, id: &str, text: &str) -> Result<Endpoint, WebhookError> {
         let said = self.read_webhook(text, false)?;
+        self.judge_url(said.url.as_deref()).await?;
         self.edit_webhook(id, |endpoint, _| {
             let only_enabled = said.url.is_none()
                 && said.on.is_none()
@@ -198,6 +200,12 @@ impl Gateway {
         let found = self.ledger.resend(id, delivery, now, now.plus(self.hooks.retry_for)).await?;
         self.webhooks.nudge();
         found.ok_or_else(|| WebhookError::UnknownDelivery(delivery.to_owned()))
+    }
+
+    async fn judge_url(&self, url: Option<&str>) -> Result<(), WebhookError> {
+        let Some(url) = url else { return Ok(()) };
+        let refused = |detail| WebhookError::Invalid(vec![Invalid { pointer: "/url".to_owned(), detail }]);
+        judge(&self.hooks, url).await.map_err(refused)
     }
 
     fn read_webhook(&self, text: &str, whole: bool) -> Result<Said, WebhookError> {

@@ -1,23 +1,19 @@
 //! The request body as JSON text: its type, size, encoding and depth are checked, its content is not.
 //!
-//! A body that is too large is answered at once. What its sender still sends is read and dropped for a while, because a sender
-//! that is cut off while writing does not read the answer.
+//! A body that is too large is answered at once; what its sender still sends is read on by the middleware (`unread`). Limits hold
+//! while the body is read, and for what a compressed one unpacks to.
 
-use std::time::Duration;
-
-use axum::body::{Body, Bytes};
+use axum::body::Body;
 use axum::extract::{FromRequest, Request};
 use axum::http::{HeaderMap, header};
 use http_body_util::BodyExt;
 
+use super::packed::{Coding, Misfit};
 use crate::config::Limits;
 use crate::edge::problem::Problem;
 use crate::edge::slugs;
 use crate::edge::state::Edge;
-use runtime::lifecycle::OnExit;
-
-/// How long the rest of a body that is too large is read.
-const DRAIN_TIME: Duration = Duration::from_secs(60);
+use runtime::heavy;
 
 /// The body's text; empty when there is none. Not yet parsed.
 #[derive(Debug)]
@@ -35,70 +31,66 @@ impl FromRequest<Edge> for JsonText {
         if bytes.iter().all(u8::is_ascii_whitespace) {
             return Ok(Self(String::new()));
         }
-        if bytes.as_ref() != b"{}" {
+        if bytes != b"{}" {
             check_type(&head.headers)?;
         }
-        Ok(Self(json_text(bytes.into(), &edge.limits)?))
+        let (depth, width) = (edge.limits.depth, edge.limits.width);
+        let text = heavy::run(bytes.len(), move || checked(bytes, depth, width)).await?;
+        Ok(Self(text))
     }
 }
 
 /// Checks bytes that are a whole JSON text.
 pub fn json_text(bytes: Vec<u8>, limits: &Limits) -> Result<String, Problem> {
+    checked(bytes, limits.depth, limits.width)
+}
+
+pub(super) fn checked(bytes: Vec<u8>, depth: usize, width: usize) -> Result<String, Problem> {
     let text = String::from_utf8(bytes).map_err(|error| {
         let at = error.utf8_error().valid_up_to();
         Problem::new(&slugs::INVALID_JSON).detail(format!("the body is not UTF-8: byte {at} is wrong"))
     })?;
-    check_shape(&text, limits.depth, limits.width)?;
+    check_shape(&text, depth, width)?;
     check_surrogates(&text)?;
     Ok(text)
 }
 
-async fn read(mut body: Body, headers: &HeaderMap, edge: &Edge) -> Result<Bytes, Problem> {
+async fn read(mut body: Body, headers: &HeaderMap, edge: &Edge) -> Result<Vec<u8>, Problem> {
     let limit = edge.limits.body;
     let announced = headers.get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse::<usize>().ok());
     if announced.is_some_and(|length| length > limit) {
-        // Who asked first (`Expect: 100-continue`) has sent nothing yet.
-        if !headers.contains_key(header::EXPECT) {
-            drain(body, edge, 0);
-        }
         return Err(too_large(limit));
     }
+    let mut coding = Coding::of(headers, limit)?;
     let mut bytes = Vec::with_capacity(announced.unwrap_or(0));
     while let Some(frame) = body.frame().await {
         let frame = frame.map_err(|error| {
             Problem::new(&slugs::INVALID_JSON).detail("the body did not arrive whole").caused_by(error)
         })?;
-        let Some(data) = frame.data_ref() else { continue };
-        if bytes.len() + data.len() > limit {
-            drain(body, edge, bytes.len());
-            return Err(too_large(limit));
+        let Ok(mut data) = frame.into_data() else { continue };
+        while !data.is_empty() {
+            let part = coding.slice(&mut data);
+            coding.unpack(&part, &mut bytes).map_err(|misfit| unfit(&misfit, limit))?;
+            if bytes.len() > limit {
+                return Err(too_large(limit));
+            }
+            coding.breathe().await;
         }
-        bytes.extend_from_slice(data);
     }
-    Ok(bytes.into())
+    coding.end(&mut bytes).map_err(|misfit| unfit(&misfit, limit))?;
+    if bytes.len() > limit { Err(too_large(limit)) } else { Ok(bytes) }
 }
 
-fn too_large(limit: usize) -> Problem {
+pub(super) fn unfit(misfit: &Misfit, limit: usize) -> Problem {
+    match misfit {
+        Misfit::TooLarge => too_large(limit),
+        Misfit::Broken => Problem::new(&slugs::INVALID_JSON).detail("the body is called gzip and cannot be unpacked"),
+    }
+}
+
+pub(super) fn too_large(limit: usize) -> Problem {
     Problem::new(&slugs::PAYLOAD_TOO_LARGE).detail(format!("the body has more than {limit} bytes"))
 }
-
-/// Reads on in the background, so that the answer and the rest of the body pass each other.
-fn drain(mut body: Body, edge: &Edge, read: usize) {
-    let most = edge.limits.drain;
-    edge.tasks.spawn("drain", OnExit::Nothing, move |stop| async move {
-        let mut read = read;
-        let rest = async {
-            while let Some(Ok(frame)) = body.frame().await {
-                read += frame.data_ref().map_or(0, Bytes::len);
-                if read > most {
-                    break;
-                }
-            }
-        };
-        tokio::select! { () = stop.cancelled() => {} _ = tokio::time::timeout(DRAIN_TIME, rest) => {} }
-    });
-}
-
 fn check_type(headers: &HeaderMap) -> Result<(), Problem> {
     let given = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
     let kind = given.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();

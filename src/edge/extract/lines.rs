@@ -1,13 +1,18 @@
 //! A body of lines (`application/x-ndjson`), of which each is a JSON text: read in chunks that are bounded in number and
-//! bytes. A line that is too long is refused and skipped; the lines after it are read.
+//! bytes. A line that is too long is refused and skipped; the lines after it are read. One that does not end within `limits.drain`
+//! bytes or within `http.request_timeout` ends the request: nothing is read for ever on its behalf.
 
-use axum::body::{Body, BodyDataStream};
+use axum::body::{Body, BodyDataStream, Bytes};
+use axum::http::HeaderMap;
+use tokio::time::Instant;
 use tokio_stream::StreamExt;
 
-use super::json_text;
+use super::body::{checked, too_large, unfit};
+use super::packed::Coding;
 use crate::edge::problem::Problem;
 use crate::edge::slugs;
 use crate::edge::state::Edge;
+use runtime::heavy;
 
 /// Items that are committed together: a few commits of the ledger.
 pub const CHUNK_ITEMS: usize = 4_000;
@@ -20,25 +25,35 @@ pub type Item = Result<String, Problem>;
 /// The lines of a body, in chunks.
 pub struct Lines {
     body: BodyDataStream,
+    coding: Coding,
+    /// Came and is not unpacked yet.
+    pending: Bytes,
     edge: Edge,
     rest: Vec<u8>,
     /// What was read of `rest`.
     at: usize,
     ended: bool,
-    /// The rest of a line that is too long is dropped.
-    skipping: bool,
+    /// Bytes dropped of a line that is too long.
+    skipped: Option<usize>,
+    /// When the line that is being read began to come.
+    since: Option<Instant>,
 }
 
 impl Lines {
-    pub fn new(body: Body, edge: &Edge) -> Self {
-        Self {
+    /// # Errors
+    /// When the body is packed in an unknown way.
+    pub fn new(body: Body, headers: &HeaderMap, edge: &Edge) -> Result<Self, Problem> {
+        Ok(Self {
             body: body.into_data_stream(),
+            coding: Coding::of(headers, edge.limits.drain)?,
+            pending: Bytes::new(),
             edge: edge.clone(),
             rest: Vec::new(),
             at: 0,
             ended: false,
-            skipping: false,
-        }
+            skipped: None,
+            since: None,
+        })
     }
 
     /// All lines, which may have as many bytes as a body.
@@ -51,7 +66,7 @@ impl Lines {
             }
             bytes += chunk.iter().flatten().map(String::len).sum::<usize>();
             if bytes > self.edge.limits.body {
-                return Err(too_long(self.edge.limits.body));
+                return Err(too_large(self.edge.limits.body));
             }
             items.extend(chunk);
         }
@@ -75,7 +90,7 @@ impl Lines {
                 let line = self.rest[self.at..seen + end].to_vec();
                 self.at = seen + end + 1;
                 seen = self.at;
-                if let Some(item) = self.item(line) {
+                if let Some(item) = self.item(line).await {
                     return Ok(Some(item));
                 }
                 continue;
@@ -83,16 +98,15 @@ impl Lines {
             if self.ended {
                 let line = self.rest.split_off(self.at);
                 (self.rest, self.at) = (Vec::new(), 0);
-                return Ok(self.item(line));
+                return Ok(self.item(line).await);
             }
             self.rest.drain(..self.at);
             self.at = 0;
-            let limit = self.edge.limits.body;
-            if self.skipping || self.rest.len() > limit {
-                let was_skipping = std::mem::replace(&mut self.skipping, true);
-                self.rest.clear();
+            if self.skipped.is_some() || self.rest.len() > self.edge.limits.body {
+                let was_skipping = self.skipped.is_some();
+                self.skip()?;
                 if !was_skipping {
-                    return Ok(Some(Err(too_long(limit))));
+                    return Ok(Some(Err(too_large(self.edge.limits.body))));
                 }
             }
             seen = self.rest.len();
@@ -100,31 +114,52 @@ impl Lines {
         }
     }
 
-    fn item(&mut self, line: Vec<u8>) -> Option<Item> {
-        if std::mem::take(&mut self.skipping) || line.iter().all(u8::is_ascii_whitespace) {
+    /// Drops what has come of a line that is too long, as long as its sender may be expected to end it.
+    fn skip(&mut self) -> Result<(), Problem> {
+        let skipped = self.skipped.unwrap_or(0) + self.rest.len();
+        self.rest.clear();
+        self.skipped = Some(skipped);
+        if skipped <= self.edge.limits.drain {
+            return Ok(());
+        }
+        let detail = format!("a line has more than {} bytes and does not end", self.edge.limits.drain);
+        Err(Problem::new(&slugs::PAYLOAD_TOO_LARGE).detail(detail))
+    }
+
+    async fn item(&mut self, line: Vec<u8>) -> Option<Item> {
+        self.since = None;
+        if self.skipped.take().is_some() || line.iter().all(u8::is_ascii_whitespace) {
             return None;
         }
         if line.len() > self.edge.limits.body {
-            return Some(Err(too_long(self.edge.limits.body)));
+            return Some(Err(too_large(self.edge.limits.body)));
         }
-        Some(json_text(line, &self.edge.limits))
+        let (depth, width) = (self.edge.limits.depth, self.edge.limits.width);
+        Some(heavy::run(line.len(), move || checked(line, depth, width)).await)
     }
 
+    /// Reads on. All reads of one line share its time.
     async fn read(&mut self) -> Result<(), Problem> {
-        match tokio::time::timeout(self.edge.http.request_timeout, self.body.next()).await {
-            Ok(Some(Ok(data))) => self.rest.extend_from_slice(&data),
-            Ok(None) => self.ended = true,
-            Ok(Some(Err(error))) => {
-                return Err(Problem::new(&slugs::INVALID_JSON)
-                    .detail("the body did not arrive whole")
-                    .caused_by(error));
+        if self.pending.is_empty() {
+            let since = *self.since.get_or_insert_with(Instant::now);
+            let next = tokio::time::timeout_at(since + self.edge.http.request_timeout, self.body.next()).await;
+            match next {
+                Ok(Some(Ok(data))) => self.pending = data,
+                Ok(None) => {
+                    self.ended = true;
+                    return self.coding.end(&mut self.rest).map_err(|misfit| unfit(&misfit, self.edge.limits.body));
+                }
+                Ok(Some(Err(error))) => {
+                    return Err(Problem::new(&slugs::INVALID_JSON)
+                        .detail("the body did not arrive whole")
+                        .caused_by(error));
+                }
+                Err(_) => return Err(Problem::new(&slugs::REQUEST_TIMEOUT)),
             }
-            Err(_) => return Err(Problem::new(&slugs::REQUEST_TIMEOUT)),
         }
+        let part = self.coding.slice(&mut self.pending);
+        self.coding.unpack(&part, &mut self.rest).map_err(|misfit| unfit(&misfit, self.edge.limits.body))?;
+        self.coding.breathe().await;
         Ok(())
     }
-}
-
-fn too_long(limit: usize) -> Problem {
-    Problem::new(&slugs::PAYLOAD_TOO_LARGE).detail(format!("there are more than {limit} bytes"))
 }

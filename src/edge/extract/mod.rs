@@ -9,6 +9,7 @@ mod id;
 mod idempotency;
 mod last_event;
 mod lines;
+mod packed;
 mod prefer;
 mod query;
 mod trace;
@@ -23,6 +24,7 @@ pub use id::{IdPath, PathValues};
 pub use idempotency::{Repeatable, fingerprint};
 pub use last_event::LastEventId;
 pub use lines::{CHUNK_ITEMS, Item, Lines};
+pub use packed::KNOWN_ENCODINGS;
 pub use prefer::{Prefer, wanted as wanted_wait};
 pub use query::{
     count_query, delivery_query, feed_filter, inspect_query, list_query, messages_query, name_page_query, page_query,

@@ -9,4 +9,6 @@ pub mod meters;
 pub mod observe;
 mod origin;
 mod patience;
+mod shield;
 mod throttle;
+mod unread;

@@ -17,6 +17,7 @@ use tracing::{error, info, warn};
 use super::compress;
 use super::forwarded::{self, Client};
 use super::meters::word;
+use super::{shield, unread};
 use crate::edge::base;
 use crate::edge::problem::Problem;
 use crate::edge::slugs;
@@ -44,11 +45,14 @@ pub async fn observe(State(edge): State<Edge>, mut request: Request, next: Next)
         request.extensions().get::<MatchedPath>().map_or_else(|| "none".to_owned(), |route| route.as_str().to_owned());
     let encodings = request.headers().get(header::ACCEPT_ENCODING).cloned();
     let span = begin(&edge, &route, &mut request);
+    let (request, left) = unread::watch(&edge, request);
     let outcome = AssertUnwindSafe(next.run(request)).catch_unwind().await;
     let response = outcome.unwrap_or_else(|panic| broken(&panic));
     let (mut response, cause) = settled(response, &path);
     response.headers_mut().insert(&REQUEST_ID, id.clone());
     response.headers_mut().insert(&VERSION, HeaderValue::from_static(env!("CARGO_PKG_VERSION")));
+    shield::cover(&route, response.headers_mut());
+    unread::announce(left, &mut response);
     let seconds = started.elapsed().as_secs_f64();
     if let Some(span) = span {
         end(&edge, span, &method, &route, response.status());

@@ -1,5 +1,5 @@
-//! Who may change something where no token is required: requests that are addressed to this machine by a name it has, and that
-//! do not come from a page of another site. A web page cannot forge `Host` and `Origin`; a terminal need not.
+//! Who may call where no token is required: requests that are addressed to this machine by a name it has, and, when they change
+//! something, that do not come from a page of another site. A web page cannot forge `Host` and `Origin`; a terminal need not.
 
 use std::net::IpAddr;
 
@@ -12,13 +12,20 @@ use crate::edge::problem::Problem;
 use crate::edge::slugs;
 use crate::edge::state::Edge;
 
-/// Refuses unsafe requests of strangers.
+/// Probes come by whatever name a load balancer has for this process, and learn nothing but that it runs.
+const PROBES: [&str; 3] = ["/livez", "/readyz", "/healthz"];
+
+/// Refuses requests to a name that is not ours, and unsafe requests of strangers.
 pub fn check_request(edge: &Edge, request: &Request) -> Result<(), Problem> {
-    let is_safe = matches!(*request.method(), Method::GET | Method::HEAD | Method::OPTIONS | Method::TRACE);
-    if is_safe || edge.auth != Auth::None {
+    if edge.auth != Auth::None || PROBES.contains(&request.uri().path()) {
         return Ok(());
     }
-    check(&edge.http, host(request).as_deref(), request.headers())
+    let authority = host(request);
+    let authority = check_host(&edge.http, authority.as_deref())?;
+    match *request.method() {
+        Method::GET | Method::HEAD | Method::OPTIONS | Method::TRACE => Ok(()),
+        _ => check_origin(&edge.http, authority, request.headers()),
+    }
 }
 
 /// To whom the request was addressed: what a trusted proxy says, else `Host`, else (HTTP/2 has none) the URI's authority.
@@ -28,15 +35,19 @@ fn host(request: &Request) -> Option<String> {
     forwarded.or_else(given).or_else(|| request.uri().authority().map(|authority| authority.as_str().to_owned()))
 }
 
-fn check(http: &config::Http, authority: Option<&str>, headers: &HeaderMap) -> Result<(), Problem> {
-    let text = |name| headers.get(name).and_then(|value| value.to_str().ok());
+/// A page of another site whose name is made to point here (DNS rebinding) could read everything otherwise.
+fn check_host<'a>(http: &config::Http, authority: Option<&'a str>) -> Result<&'a str, Problem> {
     let Some(authority) = authority else {
         return Err(Problem::new(&slugs::FOREIGN_HOST).detail("the request has no Host"));
     };
     if !is_ours(http, host_of(authority)) {
         return Err(Problem::new(&slugs::FOREIGN_HOST).detail(format!("{authority:?} is not a name of this gateway")));
     }
-    match text(header::ORIGIN) {
+    Ok(authority)
+}
+
+fn check_origin(http: &config::Http, authority: &str, headers: &HeaderMap) -> Result<(), Problem> {
+    match headers.get(header::ORIGIN).and_then(|value| value.to_str().ok()) {
         Some(origin)
             if !is_same(origin, authority) && !http.origins.iter().any(|known| known == origin || known == "*") =>
         {
@@ -77,7 +88,8 @@ mod tests {
         if let Some(origin) = origin {
             headers.insert(header::ORIGIN, origin.parse().unwrap());
         }
-        check(&config.http, Some(host), &headers).is_ok()
+        let checked = check_host(&config.http, Some(host)).and_then(|host| check_origin(&config.http, host, &headers));
+        checked.is_ok()
     }
 
     #[test]

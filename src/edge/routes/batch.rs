@@ -4,7 +4,6 @@
 //! while the one before is committed. Verdicts go through a spool, because a client that sends all before it reads would wait
 //! for ever if they were answered meanwhile.
 
-use axum::body::Body;
 use axum::extract::{FromRequest, FromRequestParts, OriginalUri, Request, State};
 use axum::http::{HeaderValue, StatusCode, Uri, header};
 use axum::response::Response;
@@ -19,10 +18,12 @@ use crate::edge::problem::{Place, Problem, ProblemDocument};
 use crate::edge::slugs;
 use crate::edge::spool::Spool;
 use crate::edge::state::Edge;
+use crate::guard::namespace;
 use crate::usecase::batch::{BatchError, BatchKey};
 use crate::usecase::submit::{Answer, Idempotency, SubmitError, SubmitRequest, Submitted};
 use celery::task::json;
 use celery::task::submission::Submission;
+use runtime::heavy;
 
 /// What became of one item.
 #[derive(Debug, Serialize, ToSchema)]
@@ -88,19 +89,19 @@ pub async fn submit_batch(
     let is_lines = kind.split(';').next().is_some_and(|kind| kind.trim().eq_ignore_ascii_case("application/x-ndjson"));
     if is_lines && !atomic {
         edge.gateway.check_backlog()?;
-        return call.stream(body).await;
+        return call.stream(Lines::new(body, &parts.headers, &edge)?).await;
     }
     let items = if is_lines {
-        let mut lines = Lines::new(body, &edge);
+        let mut lines = Lines::new(body, &parts.headers, &edge)?;
         lines.all().await?
     } else {
         let JsonText(text) = JsonText::from_request(Request::from_parts(parts, body), &edge).await?;
-        let items: Vec<&RawValue> = serde_json::from_str(&text).map_err(|_| {
+        let split = heavy::run(text.len(), move || elements_of(&text)).await;
+        split.ok_or_else(|| {
             Problem::new(&slugs::INVALID_REQUEST)
                 .detail("the body must be an array of signatures")
                 .error("", "must be an array of signatures")
-        })?;
-        items.into_iter().map(|item| Ok(item.get().to_owned())).collect()
+        })?
     };
     if atomic {
         return call.all_or_none(items).await;
@@ -115,6 +116,12 @@ pub async fn submit_batch(
     verdicts.answer().await
 }
 
+/// The texts of an array; `None` when it is none.
+fn elements_of(text: &str) -> Option<Vec<Item>> {
+    let items: Vec<&RawValue> = serde_json::from_str(text).ok()?;
+    Some(items.into_iter().map(|item| Ok(item.get().to_owned())).collect())
+}
+
 fn is_atomic(uri: &Uri) -> Result<bool, Problem> {
     match uri.query().unwrap_or_default() {
         "" | "atomic=false" => Ok(false),
@@ -125,6 +132,9 @@ fn is_atomic(uri: &Uri) -> Result<bool, Problem> {
     }
 }
 
+/// Items that are read before others have their turn.
+const TURN: usize = 64;
+
 /// What holds for every item.
 struct Call {
     edge: Edge,
@@ -134,8 +144,7 @@ struct Call {
 }
 
 impl Call {
-    async fn stream(&self, body: Body) -> Result<Response, Problem> {
-        let mut lines = Lines::new(body, &self.edge);
+    async fn stream(&self, mut lines: Lines) -> Result<Response, Problem> {
         let mut verdicts = Verdicts::default();
         let mut chunk = lines.chunk().await?;
         while !chunk.is_empty() {
@@ -151,6 +160,9 @@ impl Call {
         let mut refused = Vec::new();
         let mut requests = Vec::with_capacity(items.len());
         for (place, item) in items.into_iter().enumerate() {
+            if place % TURN == TURN - 1 {
+                tokio::task::yield_now().await;
+            }
             match item.and_then(|text| self.request(&text, Some(first + place))) {
                 Ok(request) => requests.push(request),
                 Err(problem) => refused.push((place, problem)),
@@ -169,6 +181,7 @@ impl Call {
     fn request(&self, text: &str, index: Option<usize>) -> Result<SubmitRequest, Problem> {
         let submission = Submission::parse(text, self.edge.gateway.signature_limits()).map_err(Problem::invalid)?;
         let mut request = SubmitRequest::new(submission);
+        namespace::enter(&mut request.submission, self.caller.namespace());
         request.traceparent.clone_from(&self.traceparent.0);
         request.token = self.caller.id();
         request.visibility = self.caller.visibility();

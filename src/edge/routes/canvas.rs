@@ -3,7 +3,7 @@
 use axum::extract::State;
 use axum::response::Response;
 
-use super::submission::{Shown, Surroundings, submit};
+use super::submission::{Shown, Surroundings, parsed, submit};
 use crate::edge::extract::JsonText;
 use crate::edge::problem::{Problem, ProblemDocument};
 use crate::edge::state::Edge;
@@ -27,7 +27,7 @@ pub async fn submit_chain(
     surroundings: Surroundings,
     JsonText(body): JsonText,
 ) -> Result<Response, Problem> {
-    let submission = Submission::parse_chain(&body, edge.gateway.signature_limits()).map_err(Problem::invalid)?;
+    let (submission, body) = parsed(&edge, body, Submission::parse_chain).await?;
     submit(&edge, surroundings, submission, &body, false, Shown::default()).await
 }
 
@@ -48,7 +48,7 @@ pub async fn submit_group(
     surroundings: Surroundings,
     JsonText(body): JsonText,
 ) -> Result<Response, Problem> {
-    let submission = Submission::parse_group(&body, edge.gateway.signature_limits()).map_err(Problem::invalid)?;
+    let (submission, body) = parsed(&edge, body, Submission::parse_group).await?;
     submit(&edge, surroundings, submission, &body, false, Shown::default()).await
 }
 
@@ -69,6 +69,6 @@ pub async fn submit_chord(
     surroundings: Surroundings,
     JsonText(body): JsonText,
 ) -> Result<Response, Problem> {
-    let submission = Submission::parse_chord(&body, edge.gateway.signature_limits()).map_err(Problem::invalid)?;
+    let (submission, body) = parsed(&edge, body, Submission::parse_chord).await?;
     submit(&edge, surroundings, submission, &body, false, Shown::default()).await
 }

@@ -14,6 +14,7 @@ use crate::edge::problem::Problem;
 use crate::edge::state::Edge;
 use celery::task::signature::{Signature, TaskSignature};
 use celery::task::submission::Submission;
+use runtime::heavy;
 
 /// Routes that no two entries share: the catalog has refused such at start.
 pub fn router(catalog: &Catalog) -> Router<Edge> {
@@ -29,12 +30,14 @@ pub fn router(catalog: &Catalog) -> Router<Edge> {
     router
 }
 
-async fn call(edge: &Edge, entry: &Entry, request: Request) -> Result<Response, Problem> {
+async fn call(edge: &Edge, entry: &Arc<Entry>, request: Request) -> Result<Response, Problem> {
     let (mut parts, body) = request.into_parts();
     let PathValues(path) = PathValues::from_request_parts(&mut parts, edge).await?;
     let (surroundings, request) = surroundings(edge, Request::from_parts(parts, body)).await?;
     let JsonText(body) = JsonText::from_request(request, edge).await?;
-    let call = entry.resolve(&path, &body)?;
+    let judge = Arc::clone(entry);
+    let (call, body) = heavy::run(body.len(), move || (judge.resolve(&path, &body), body)).await;
+    let call = call?;
     let shown = Shown { message: call.message, echo: call.echo };
     if let Some(many) = call.fan_out {
         return fan_out(edge, surroundings, many, call.limits, &body, shown).await;

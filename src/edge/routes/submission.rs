@@ -16,11 +16,14 @@ use crate::edge::extract::{Caller, Prefer, Repeatable, Traceparent, fingerprint}
 use crate::edge::problem::Problem;
 use crate::edge::state::Edge;
 use crate::edge::view::{AcceptedView, GroupView, ResultView};
+use crate::guard::namespace;
 use crate::usecase::read::Found;
 use crate::usecase::submit::{Answer, Idempotency, SubmitError, SubmitRequest, Submitted};
+use celery::task::Invalid;
 use celery::task::json;
-use celery::task::signature::Signature;
+use celery::task::signature::{Limits, Signature};
 use celery::task::submission::{KeyLimit, Submission};
+use runtime::heavy;
 
 /// Seconds after which a client may ask for the result.
 const RETRY_AFTER: HeaderValue = HeaderValue::from_static("1");
@@ -63,6 +66,17 @@ struct Kept {
     body: Box<RawValue>,
 }
 
+/// Reads a body, large ones away from the threads that answer others. The text comes back for its fingerprint.
+pub async fn parsed(
+    edge: &Edge,
+    body: String,
+    read: fn(&str, Limits) -> Result<Submission, Vec<Invalid>>,
+) -> Result<(Submission, String), Problem> {
+    let limits = edge.gateway.signature_limits();
+    let (found, body) = heavy::run(body.len(), move || (read(&body, limits), body)).await;
+    Ok((found.map_err(Problem::invalid)?, body))
+}
+
 /// Submits and answers. `trusted` submissions come from the catalog.
 pub async fn submit(
     edge: &Edge,
@@ -74,6 +88,9 @@ pub async fn submit(
 ) -> Result<Response, Problem> {
     let Surroundings { caller, prefer, repeatable, traceparent } = surroundings;
     let mut request = SubmitRequest::new(submission);
+    if !trusted {
+        namespace::enter(&mut request.submission, caller.namespace());
+    }
     request.trusted = trusted;
     request.traceparent = traceparent.0;
     request.token = caller.id();

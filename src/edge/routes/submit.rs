@@ -3,7 +3,7 @@
 use axum::extract::State;
 use axum::response::Response;
 
-use super::submission::{Shown, Surroundings, submit};
+use super::submission::{Shown, Surroundings, parsed, submit};
 use crate::edge::extract::JsonText;
 use crate::edge::problem::{Problem, ProblemDocument};
 use crate::edge::state::Edge;
@@ -31,6 +31,6 @@ pub async fn submit_task(
     surroundings: Surroundings,
     JsonText(body): JsonText,
 ) -> Result<Response, Problem> {
-    let submission = Submission::parse(&body, edge.gateway.signature_limits()).map_err(Problem::invalid)?;
+    let (submission, body) = parsed(&edge, body, Submission::parse).await?;
     submit(&edge, surroundings, submission, &body, false, Shown::default()).await
 }

@@ -5,6 +5,7 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
+use std::time::Duration;
 
 use reqwest::dns::{Addrs, Name, Resolve, Resolving};
 
@@ -30,6 +31,51 @@ pub fn check_literal(config: &config::Webhooks, url: &str) -> Result<(), Refused
         Ok(address) if !is_allowed(config, host, address) => Err(Refused { host: host.to_owned(), address }),
         _ => Ok(()),
     }
+}
+
+/// Ports of services that read lines and would take the head of a request for commands, and those that no service of HTTP has.
+const OTHER_PORTS: [u16; 24] = [
+    0, 19, 21, 22, 23, 25, 53, 110, 119, 139, 143, 389, 445, 465, 587, 993, 995, 2049, 5432, 6379, 6667, 9300, 11_211,
+    27_017,
+];
+/// A name server that does not answer by then says nothing against a name.
+const LOOKUP: Duration = Duration::from_secs(2);
+
+/// Judges a URL when it is registered, as far as that can be known before a connection: its address, port and zone, and where its name
+/// leads now. A name that leads nowhere now may lead somewhere later, and is judged again at each connection.
+///
+/// # Errors
+/// What is wrong with it, as a sentence.
+pub async fn judge(config: &config::Webhooks, url: &str) -> Result<(), String> {
+    let parsed = reqwest::Url::parse(url).map_err(|_| "is no URL whose host is a name or an address".to_owned())?;
+    check_literal(config, url).map_err(|refused| refused.to_string())?;
+    let host = parsed.host_str().unwrap_or_default().to_owned();
+    let is_named = config.allow_private || config.allow.iter().any(|allowed| allowed.names(&host));
+    let port = parsed.port_or_known_default().unwrap_or(0);
+    if !is_named && OTHER_PORTS.contains(&port) {
+        return Err(format!("port {port} belongs to another service than HTTP; webhooks.allow permits its host"));
+    }
+    if host.trim_matches(['[', ']']).parse::<IpAddr>().is_ok() {
+        return Ok(());
+    }
+    if !is_named && is_this_machine(&host) {
+        return Err(format!("{host} is this machine; webhooks.allow or webhooks.allow_private permits it"));
+    }
+    let found = tokio::time::timeout(LOOKUP, tokio::net::lookup_host(format!("{host}:{port}"))).await;
+    let Ok(Ok(found)) = found else { return Ok(()) };
+    let addresses: Vec<IpAddr> = found.map(|address| address.ip()).collect();
+    match addresses.first() {
+        Some(first) if !addresses.iter().any(|address| is_allowed(config, &host, *address)) => {
+            Err(Refused { host, address: *first }.to_string())
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Names that mean loopback whatever a name server says (RFC 6761).
+fn is_this_machine(host: &str) -> bool {
+    let name = host.trim_end_matches('.').to_ascii_lowercase();
+    name == "localhost" || name.ends_with(".localhost")
 }
 
 fn is_allowed(config: &config::Webhooks, host: &str, address: IpAddr) -> bool {

@@ -30,7 +30,7 @@ use ledger::{CATALOG_ENDPOINT, Claim, Delivery, Endpoint, Error, SUBMISSIONS_END
 use runtime::clock::{self, Time};
 use runtime::lifecycle::Backoff;
 
-pub use guard::{Refused, check_literal};
+pub use guard::{Refused, check_literal, judge};
 pub use sign::signature;
 
 /// Without a sign from the hub (another replica's commit that was missed) the feed is looked at this often.

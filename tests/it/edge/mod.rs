@@ -1,7 +1,7 @@
 //! The edge: who may call, what HTTP promises, the routes, and the client.
 
 mod client;
-mod http;
+pub mod http;
 mod http2;
 mod routes;
 mod tokens;
@@ -64,7 +64,7 @@ pub fn create(database: &str, options: &[&str]) -> String {
 /// Who holds a token.
 pub struct Caller {
     pub http: Http,
-    token: String,
+    pub token: String,
 }
 
 impl Caller {
