@@ -1,5 +1,7 @@
 //! Many calls at once. Each is accepted or refused by itself and they share commits; or, atomically, all or none.
 
+use std::sync::Arc;
+
 use futures_util::future::join_all;
 
 use super::Gateway;
@@ -37,7 +39,7 @@ impl Gateway {
     ///
     /// # Cancel safety
     /// A dropped call may leave any of them accepted.
-    pub async fn submit_many(&self, requests: Vec<SubmitRequest>) -> Vec<Result<Submitted, SubmitError>> {
+    pub async fn submit_many(self: &Arc<Self>, requests: Vec<SubmitRequest>) -> Vec<Result<Submitted, SubmitError>> {
         // Polled in order: so is the committer's queue filled.
         let submit = async |(place, request): (usize, SubmitRequest)| {
             // Checking and planning so many at once would keep a thread from everybody else.

@@ -4,6 +4,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use std::sync::Arc;
+
 use super::Gateway;
 use super::submit::{Idempotency, SubmitError, SubmitRequest, Submitted};
 use crate::catalog::{Damaged, FanOut};
@@ -31,7 +33,7 @@ impl Gateway {
     ///
     /// # Cancel safety
     /// As [`Gateway::submit`].
-    pub async fn fan_out(&self, call: FanOut, mut request: SubmitRequest) -> Result<Submitted, SubmitError> {
+    pub async fn fan_out(self: &Arc<Self>, call: FanOut, mut request: SubmitRequest) -> Result<Submitted, SubmitError> {
         if call.count() <= AT_ONCE {
             let tasks = tasks(&call, 0, AT_ONCE).map_err(damaged)?;
             request.submission.signature =

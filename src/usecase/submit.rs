@@ -3,6 +3,7 @@
 //! Nothing is published here; the relay does that. When this returns, the task is on disk and survives any crash.
 
 use std::collections::HashSet;
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::Gateway;
@@ -140,11 +141,11 @@ impl Gateway {
     ///
     /// # Cancel safety
     /// A dropped call may leave the submission accepted.
-    pub async fn submit(&self, request: SubmitRequest) -> Result<Submitted, SubmitError> {
+    pub async fn submit(self: &Arc<Self>, request: SubmitRequest) -> Result<Submitted, SubmitError> {
         self.check_backlog()?;
         self.check_hooks(&request.submission.webhooks).await?;
         let bytes = tasks(&request.submission.signature) * BYTES_A_TASK;
-        let judge = self.clone();
+        let judge = Arc::clone(self);
         let (request, places) = heavy::run(bytes, move || {
             judge.check_call(&request)?;
             let places = request.submission.given_ids();
@@ -152,7 +153,7 @@ impl Gateway {
         })
         .await?;
         self.check_retries(&request.submission).await?;
-        let planner = self.clone();
+        let planner = Arc::clone(self);
         let (submission, submitted) = heavy::run(bytes, move || planner.prepared(request, clock::now())).await?;
         let outcome = self.commit.commit(submission).await?;
         match outcome {
