@@ -66,7 +66,7 @@ class Stack:
             f'submit.allow = ["demo.*", "lib.*", "celery.*", "shop.*"]\n{more}'
         )
         self._start("gateway", [self.binary, "serve", "--config", str(config)])
-        until("the gateway listens", lambda: listens(self.port))
+        until("the gateway listens", lambda: self.alive("gateway") is not None and listens(self.port))
 
     def worker(self, app: str = "app", queues: str = "celery", *arguments: str) -> None:
         command = [sys.executable, "-m", "celery", "-A", app, "worker", "-l", "INFO", "-c", "2", "-Q", queues, "-n", "w@own"]

@@ -83,7 +83,8 @@ def test_the_settings_of_an_application_are_explained():
     ("setting", "value", "weight", "word"),
     [
         ("task_serializer", "pickle", "problem", "set it to 'json'"),
-        ("result_serializer", "pickle", "problem", "set it to 'json'"),
+        ("result_serializer", "pickle", "warning", "set it to 'json'"),
+        ("result_serializer", "yaml", "note", "become JSON"),
         ("accept_content", ["pickle"], "problem", "lacks 'json'"),
         ("broker_url", "sqs://", "problem", "sqs"),
         ("result_expires", 60, "warning", "60 s"),
@@ -106,6 +107,23 @@ def test_a_setting_that_matters_is_found(setting, value, weight, word, monkeypat
         setattr(app.conf, setting, value)
     found = [finding for finding in findings(app) if finding.setting == setting]
     assert any(finding.weight == weight and word in finding.text for finding in found), found
+
+
+def test_options_of_the_transport_are_written_as_the_gateway_s_keys(tmp_path, binary):
+    from celery import Celery
+
+    from taskgate.check import findings
+
+    options = {"global_keyprefix": "shop:", "priority_steps": [0, 5, 9], "sep": ":", "visibility_timeout": 7200}
+    app = Celery("x", broker="redis://", backend="redis://", set_as_current=False)
+    app.conf.broker_transport_options = options
+    told = [finding.text for finding in findings(app)]
+    lines = sorted(text.split("write ")[1] for text in told if "write broker." in text)
+    assert lines == [
+        'broker.global_keyprefix = "shop:"', "broker.priority_steps = [0, 5, 9]", 'broker.sep = ":"', "broker.visibility_timeout = 7200",
+    ]
+    with Stack(tmp_path, binary) as stack:
+        stack.gateway("\n".join(lines) + "\n")
 
 
 def test_install_refuses_pickle_with_the_setting_to_change():

@@ -13,11 +13,19 @@ from datetime import timedelta
 from typing import Any, Iterator, List, Optional
 
 from .application import load, tasks
+from .export import toml
 
 #: Celery's default on Redis: what a worker does not acknowledge for so long is delivered again.
 VISIBILITY = 3_600
 #: The gateway takes results within seconds, and needs a few rounds after a fault.
 SHORTEST_EXPIRY = 300
+
+
+#: kombu's options that decide where messages lie: keys of the gateway's [broker] of the same name.
+_SHARED = (
+    "global_keyprefix", "sep", "priority_steps", "queue_order_strategy", "fanout_prefix", "fanout_patterns", "unacked_key",
+    "unacked_index_key", "unacked_mutex_key",
+)
 
 
 @dataclass(frozen=True)
@@ -42,9 +50,11 @@ def _serializers(app: Any) -> Iterator[Finding]:
         yield Finding("ok", "task_serializer", "is 'json'")
     if conf.accept_content and not {"json", "application/json"} & set(conf.accept_content):
         yield Finding("problem", "accept_content", "lacks 'json': workers would refuse what the gateway publishes")
-    if conf.result_serializer != "json":
-        text = f"is {conf.result_serializer!r}; the gateway reads results as JSON: set it to 'json'"
-        yield Finding("problem", "result_serializer", text)
+    if conf.result_serializer == "pickle":
+        text = "is 'pickle'; the gateway opens no pickle, so results are shown as bytes: set it to 'json'"
+        yield Finding("warning", "result_serializer", text)
+    elif conf.result_serializer != "json":
+        yield Finding("note", "result_serializer", f"is {conf.result_serializer!r}: results become JSON in the ledger")
     if conf.task_protocol != 2:
         yield Finding("problem", "task_protocol", f"is {conf.task_protocol}; the gateway speaks version 2")
 
@@ -55,17 +65,15 @@ def _broker(app: Any) -> Iterator[Finding]:
     transport = url.split(":", 1)[0].split("+")[0]
     options = dict(conf.broker_transport_options or {})
     if transport not in ("redis", "rediss", "sentinel", "amqp", "amqps", "pyamqp"):
-        yield Finding("problem", "broker_url", f"is {transport}://; the gateway knows Redis, Sentinel and RabbitMQ")
-        return
-    yield Finding("ok", "broker_url", f"is {transport}://: give the gateway the same one as broker.url")
-    if options.get("global_keyprefix"):
-        prefix = options["global_keyprefix"]
-        yield Finding("note", "broker_transport_options.global_keyprefix", f"write broker.key_prefix = {json.dumps(prefix)}")
-    for name in ("priority_steps", "sep", "queue_order_strategy", "fanout_prefix", "fanout_patterns"):
-        if name in options:
-            text = f"is {options[name]!r}, not the default: the gateway has to use the same, see its [broker] section"
-            yield Finding("warning", f"broker_transport_options.{name}", text)
-    if transport in ("redis", "rediss", "sentinel"):
+        yield Finding("problem", "broker_url", f"is {transport}://; the gateway speaks to Redis, to Sentinel, and to RabbitMQ")
+    elif transport.endswith(("amqp", "amqps")):
+        yield Finding("note", "broker_url", f"is {transport}://: see in the reference of broker.url whether your gateway's release takes it")
+    else:
+        yield Finding("ok", "broker_url", f"is {transport}://: give the gateway the same one as broker.url")
+        for name in _SHARED:
+            if name in options:
+                text = f"is not the default, and the gateway has to use the same: write broker.{name} = {toml(options[name])}"
+                yield Finding("warning", f"broker_transport_options.{name}", text)
         yield from _visibility(app, options)
 
 
