@@ -1312,7 +1312,7 @@ export interface components {
         };
         IncidentView: {
             detail: string;
-            /** @description `silent_worker`, `no_consumer`, `over_budget`, `outbox_stuck` or `canvas_stuck` */
+            /** @description `silent_worker`, `no_consumer`, `over_budget`, `outbox_stuck`, `canvas_stuck`, `wrong_key`, `other_options` or `mute_worker` */
             kind: string;
             /** @description RFC 3339, UTC */
             since: string;
@@ -1506,6 +1506,8 @@ export interface components {
              * @description Tasks that workers have.
              */
             reserved: number;
+            /** @description What is wrong with its key in Redis, so that it counts as empty; null as a rule. */
+            trouble?: string | null;
             /**
              * Format: int64
              * @description Messages in the broker.
@@ -1615,6 +1617,11 @@ export interface components {
             ready: boolean;
             /** @description The return value; null unless successful. */
             result: unknown;
+            /**
+             * @description False when the result is of a kind that is not read here (pickle is never run): `result` is then `{"encoding": content type,
+             *     "bytes": base64}`, the whole record as the worker stored it. Left out otherwise.
+             */
+            result_readable?: boolean | null;
             /** Format: int32 */
             retries: number;
             root_id?: string | null;
