@@ -23,6 +23,7 @@ use crate::live::hub::Hub;
 use crate::live::news;
 use crate::live::pauses::Pauses;
 use crate::live::reads::Reader;
+use crate::reconcile::adopter::Adopter;
 use crate::reconcile::canvas::Canvases;
 use crate::reconcile::exchanges::Exchanges;
 use crate::reconcile::expiry::Expiry;
@@ -78,6 +79,7 @@ impl App {
         let (lists, backend) = open_redis(config)?;
         let broker: Broker = Arc::new(lists.clone());
         let options = FleetOptions::new(lists.clone());
+        let adopting = lists.clone();
         let hub = Hub::default();
         let holder = format!("{}:{}", origin(), clock::random_id());
         let (relay, relay_handle) =
@@ -94,6 +96,7 @@ impl App {
             Some(sightings),
         );
         let registry = WorkerRegistry::new(ledger.clone(), broker.clone(), recorder_handle.clone(), worker_events);
+        let adopter = Adopter::new(ledger.clone(), adopting, backend.clone(), hub.clone(), recorder_handle.clone());
         let pauses = Pauses::default();
         let canvases = Canvases::new(ledger.clone(), broker.clone(), hub.clone());
         let sweeper = Sweeper::new(
@@ -148,6 +151,7 @@ impl App {
             relay.run(stop).await;
         });
         starter.service("fleet-options", move |stop| options.run(stop));
+        starter.service("adopter", move |stop| adopter.run(stop));
         starter.service("exchanges", move |stop| exchanges.run(stop));
         starter.service("committer", move |stop| committer.run(stop));
         starter.service("reader", move |stop| reader.run(stop));

@@ -1,5 +1,6 @@
 //! Reconcilers: each repairs one difference between what was decided, what is in flight and what happened.
 
+pub mod adopter;
 pub mod canvas;
 pub mod exchanges;
 pub mod expiry;

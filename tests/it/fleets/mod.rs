@@ -3,3 +3,4 @@
 mod names;
 mod options;
 mod serializers;
+mod silent;

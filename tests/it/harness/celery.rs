@@ -38,6 +38,8 @@ pub struct CeleryOptions {
     pub pool: &'static str,
     /// `-E`: off by default, as in Celery; the gateway switches events on itself.
     pub events: bool,
+    /// It will say that events were switched on; workers without heartbeat and gossip never do.
+    pub awaits_events: bool,
     /// Any Celery settings, applied last.
     pub settings: Value,
     pub environment: Vec<(String, String)>,
@@ -53,6 +55,7 @@ impl Default for CeleryOptions {
             concurrency: 2,
             pool: "prefork",
             events: false,
+            awaits_events: true,
             settings: Value::Object(serde_json::Map::new()),
             environment: Vec::new(),
             arguments: Vec::new(),
@@ -103,7 +106,7 @@ impl Celery {
 
     /// Waits until it sends task events, which the gateway has to ask for when `-E` is off.
     pub fn wait_for_events(&mut self) {
-        if !self.options.events {
+        if !self.options.events && self.options.awaits_events {
             self.process.wait_for_log("enabled by remote", DEADLINE);
         }
     }

@@ -186,6 +186,18 @@ impl Broker {
         }
     }
 
+    /// Up to about `limit` messages that workers have reserved, of all queues.
+    pub async fn reserved_messages(&self, limit: usize) -> Result<Vec<Vec<u8>>, Error> {
+        let mut command = redis::cmd("HSCAN");
+        command.arg(self.keys.unacked()).arg(0).arg("COUNT").arg(limit);
+        let (_, entries): (u64, Vec<Entry>) = self.link.call(&command).await?;
+        let envelope = |entry: &Entry| {
+            let parts: Vec<Box<serde_json::value::RawValue>> = serde_json::from_slice(&entry.1).ok()?;
+            Some(parts.first()?.get().as_bytes().to_vec())
+        };
+        Ok(entries.iter().filter_map(envelope).collect())
+    }
+
     async fn scores(&self, entries: &[Entry]) -> Result<Vec<Option<String>>, Error> {
         if entries.is_empty() {
             return Ok(Vec::new());
