@@ -51,6 +51,7 @@ SECTIONS = [
     ("[telemetry]", "RawTelemetry", "TELEMETRY"),
     ("[[tasks]]", "RawTask", None),
     ("[exchanges.NAME]", "RawExchange", None),
+    ("[queues.NAME]", "RawQueue", None),
 ]
 IN_TEXT = {"auth", "routes", "schedules"}
 KINDS = {

@@ -5,6 +5,7 @@ mod commands;
 mod ledger_url;
 
 use std::future::Future;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -25,7 +26,8 @@ use crate::live::pauses::Pauses;
 use crate::live::reads::Reader;
 use crate::reconcile::adopter::Adopter;
 use crate::reconcile::canvas::Canvases;
-use crate::reconcile::exchanges::Exchanges;
+use crate::reconcile::departed::Departed;
+use crate::reconcile::exchanges::{Exchanges, Topology};
 use crate::reconcile::expiry::Expiry;
 use crate::reconcile::fleet_options::FleetOptions;
 use crate::reconcile::recorder::Recorder;
@@ -45,7 +47,8 @@ use crate::tell::traces::Traces;
 use crate::tell::traces::{Courier, Exporter, Historian};
 use crate::tell::webhooks::Webhooks;
 use crate::usecase::{Gateway, Nudge, SharedGateway, Watcher};
-use broker::backend::{Backend, BackendConfig};
+use broker::amqp::{self, Address, RabbitMq, RpcResults};
+use broker::backend::{Backend, BackendConfig, ResultBackend};
 use broker::{Broker, BrokerConfig, Exchange, LinkConfig, Lists};
 use celery::task::signature;
 use ledger::SharedLedger;
@@ -76,10 +79,9 @@ impl App {
         let catalog = Arc::new(Catalog::compile(config)?);
         let limits = signature::Limits { depth: config.limits.depth, tasks: config.limits.tasks };
         beat::seed::check(&config.schedules, limits)?;
-        let (lists, backend) = open_redis(config)?;
-        let broker: Broker = Arc::new(lists.clone());
-        let options = FleetOptions::new(lists.clone());
-        let adopting = lists.clone();
+        let (broker, backend) = (open_broker(config)?, open_backend(config)?);
+        let records = open_records(config).ok();
+        let options = broker.lists().cloned().map(FleetOptions::new);
         let hub = Hub::default();
         let holder = format!("{}:{}", origin(), clock::random_id());
         let (relay, relay_handle) =
@@ -96,25 +98,40 @@ impl App {
             Some(sightings),
         );
         let registry = WorkerRegistry::new(ledger.clone(), broker.clone(), recorder_handle.clone(), worker_events);
-        let adopter = Adopter::new(ledger.clone(), adopting, backend.clone(), hub.clone(), recorder_handle.clone());
+        // Only lists and channels can be looked through without taking anything away.
+        let adopter =
+            broker.lists().cloned().zip(records.clone()).map(|(lists, records)| {
+                Adopter::new(ledger.clone(), lists, records, hub.clone(), recorder_handle.clone())
+            });
         let pauses = Pauses::default();
         let canvases = Canvases::new(ledger.clone(), broker.clone(), hub.clone());
-        let sweeper = Sweeper::new(
+        let departed = Departed::new(
             ledger.clone(),
-            lists,
-            backend.clone(),
+            broker.clone(),
             hub.clone(),
             relay_handle.clone(),
             holder.clone(),
             config.sweeper.clone(),
-            config.broker.visibility_timeout,
         );
+        // Where messages cannot be seen one by one the broker delivers again by itself, and only the rest is looked after.
+        let sweeper = broker.lists().cloned().zip(records).map(|(lists, records)| {
+            Sweeper::new(
+                ledger.clone(),
+                lists,
+                records,
+                hub.clone(),
+                relay_handle.clone(),
+                holder.clone(),
+                config.sweeper.clone(),
+                config.broker.visibility_timeout,
+            )
+        });
         let retention = Retention::new(ledger.clone(), config.ledger.clone(), holder.clone());
         let (lookout, incidents) = Lookout::new(ledger.clone(), broker.clone(), config.incidents.clone());
         let (health, health_handle) = Health::new(ledger.clone(), broker.clone(), backend.clone());
         let removal = Removal::new(ledger.clone(), broker.clone());
         let expiry = Expiry::new(ledger.clone(), removal, hub.clone());
-        let exchanges = Exchanges::new(broker.clone(), exchanges(config));
+        let exchanges = Exchanges::new(broker.clone(), topology(config));
         let beat_handle = Nudge::default();
         let authority = Authority::new(ledger.clone());
         let (webhooks, webhooks_handle) =
@@ -138,6 +155,7 @@ impl App {
             keep_idempotency: config.ledger.keep_idempotency,
             webhooks: webhooks_handle,
             hooks: config.webhooks.clone(),
+            reply_to: config.backend.reply_queue().map(str::to_owned),
             origin: origin(),
         });
         let starter = Starter { tasks: tasks.clone(), prepared: CancellationToken::new() };
@@ -147,11 +165,17 @@ impl App {
         // What the fleet reads is known before anything is published.
         let first = options.clone();
         starter.service("relay", move |stop| async move {
-            first.look().await;
+            if let Some(options) = first {
+                options.look().await;
+            }
             relay.run(stop).await;
         });
-        starter.service("fleet-options", move |stop| options.run(stop));
-        starter.service("adopter", move |stop| adopter.run(stop));
+        if let Some(options) = options {
+            starter.service("fleet-options", move |stop| options.run(stop));
+        }
+        if let Some(adopter) = adopter {
+            starter.service("adopter", move |stop| adopter.run(stop));
+        }
         starter.service("exchanges", move |stop| exchanges.run(stop));
         starter.service("committer", move |stop| committer.run(stop));
         starter.service("reader", move |stop| reader.run(stop));
@@ -173,7 +197,10 @@ impl App {
         starter.service("fan-out", move |stop| expander.run(stop));
         starter.service("retention", move |stop| retention.run(stop));
         starter.service("incidents", move |stop| lookout.run(stop));
-        starter.service("sweeper", move |stop| sweeper.run(stop));
+        match sweeper {
+            Some(sweeper) => starter.service("sweeper", move |stop| sweeper.run(stop)),
+            None => starter.service("departed", move |stop| departed.run(stop)),
+        }
         let folder = Folder::new(ledger.clone(), config.ledger.keep);
         starter.service("webhooks", move |stop| webhooks.run(stop));
         starter.service("stats", move |stop| folder.run(stop));
@@ -185,13 +212,16 @@ impl App {
     }
 }
 
-fn exchanges(config: &Config) -> Vec<Exchange> {
+fn topology(config: &Config) -> Topology {
     let exchange = |one: &config::Exchange| Exchange {
         name: one.name.clone(),
         kind: one.kind,
         bindings: one.bindings.iter().map(|to| (to.routing_key.clone(), to.queue.clone())).collect(),
     };
-    config.exchanges.iter().map(exchange).collect()
+    Topology {
+        exchanges: config.exchanges.iter().map(exchange).collect(),
+        queues: config.queues.iter().map(|queue| (queue.name.clone(), queue.arguments.clone())).collect(),
+    }
 }
 
 /// Starts services when the ledger's schema is there, and not before.
@@ -285,7 +315,13 @@ pub async fn foreign_schedules(
 /// When the configuration cannot mean anything.
 #[cfg(feature = "worker")]
 pub fn worker(config: &Config, mut registry: Registry) -> anyhow::Result<taskgate_worker::Builder> {
-    let (lists, backend) = open_redis(config)?;
+    if config.broker.redis.is_rabbitmq() {
+        anyhow::bail!(
+            "{}: taskgate's own worker reads Redis only; run Celery's worker there",
+            config.said.place("broker.url")
+        );
+    }
+    let (lists, backend) = (open_lists(config)?, open_records(config)?);
     let catalog = Catalog::compile(config)?;
     commands::register(&catalog, &mut registry)?;
     let queues = match &config.worker.queues {
@@ -314,19 +350,58 @@ pub fn pool(pool: config::Pool) -> taskgate_worker::Pool {
     }
 }
 
-/// Broker and result backend that the configuration names. Connects to nothing yet.
+/// The broker that the configuration names. Connects to nothing yet.
 ///
 /// # Errors
-/// When a URL is not understood, or a file of certificates cannot be read.
-pub fn open_redis(config: &Config) -> anyhow::Result<(Lists, Backend)> {
-    let (broker, backend) = (&config.broker.redis, &config.backend.redis);
-    for (section, redis) in [("broker", broker), ("backend", backend)] {
-        tell_ignored(&format!("{section}.url"), &redis.ignored);
+/// When its URL is not understood, or a file of certificates cannot be read.
+pub fn open_broker(config: &Config) -> anyhow::Result<Broker> {
+    let redis = &config.broker.redis;
+    tell_ignored("broker.url", &redis.ignored);
+    if !redis.is_rabbitmq() {
+        return Ok(Arc::new(open_lists(config)?));
     }
+    let reply_to = config.backend.reply_queue().map(str::to_owned);
+    Ok(Arc::new(RabbitMq::new(amqp_link(config)?, reply_to)))
+}
+
+/// Redis as the broker.
+fn open_lists(config: &Config) -> anyhow::Result<Lists> {
     let transport = config.broker.transport.clone();
-    let broker = Lists::new(BrokerConfig { link: link(broker)?, transport })?;
-    let backend = Backend::new(BackendConfig { link: link(backend)?, key_prefix: backend.key_prefix.clone() })?;
-    Ok((broker, backend))
+    Ok(Lists::new(BrokerConfig { link: link(&config.broker.redis)?, transport })?)
+}
+
+/// The result backend that the configuration names. Connects to nothing yet.
+///
+/// # Errors
+/// As [`open_broker`].
+pub fn open_backend(config: &Config) -> anyhow::Result<ResultBackend> {
+    tell_ignored("backend.url", &config.backend.redis.ignored);
+    match config.backend.reply_queue() {
+        Some(queue) => Ok(Arc::new(RpcResults::new(amqp_link(config)?, queue))),
+        None => Ok(Arc::new(open_records(config)?)),
+    }
+}
+
+/// Redis as the result backend.
+fn open_records(config: &Config) -> anyhow::Result<Backend> {
+    let redis = &config.backend.redis;
+    Ok(Backend::new(BackendConfig { link: link(redis)?, key_prefix: redis.key_prefix.clone() })?)
+}
+
+fn amqp_link(config: &Config) -> anyhow::Result<amqp::LinkConfig> {
+    let redis = &config.broker.redis;
+    let addresses = Address::parse_all(redis.url.reveal()).with_context(|| config.said.place("broker.url"))?;
+    let tls_ca = redis.tls_ca.as_deref().map(certificates).transpose()?.map(String::from_utf8).transpose();
+    Ok(amqp::LinkConfig {
+        addresses,
+        tls_ca: tls_ca.context("broker.tls_ca is not a PEM file")?,
+        connect_timeout: redis.connect_timeout,
+        response_timeout: redis.response_timeout,
+    })
+}
+
+fn certificates(path: &Path) -> anyhow::Result<Vec<u8>> {
+    std::fs::read(path).with_context(|| format!("tls_ca {} cannot be read", path.display()))
 }
 
 /// What a URL says that means nothing here is told once, at start.
@@ -337,14 +412,11 @@ fn tell_ignored(key: &str, ignored: &[String]) {
 }
 
 fn link(redis: &config::Redis) -> anyhow::Result<LinkConfig> {
-    let read = |path: &std::path::PathBuf| {
-        std::fs::read(path).with_context(|| format!("tls_ca {} cannot be read", path.display()))
-    };
     Ok(LinkConfig {
         url: redis.url.reveal().to_owned(),
         sentinel_master: redis.sentinel_master.clone(),
         sentinel_password: redis.sentinel_password.as_ref().map(|word| word.reveal().to_owned()),
-        tls_ca: redis.tls_ca.as_ref().map(read).transpose()?,
+        tls_ca: redis.tls_ca.as_deref().map(certificates).transpose()?,
         connect_timeout: redis.connect_timeout,
         response_timeout: redis.response_timeout,
     })

@@ -5,8 +5,9 @@ use std::time::Duration;
 
 use serde_json::Value;
 
+use crate::config;
 use broker::Broker;
-use broker::backend::Backend;
+use broker::backend::ResultBackend;
 use broker::{Heard, Replies, Request};
 use celery::conf::Conf;
 use ledger::Ledger;
@@ -34,6 +35,8 @@ pub struct Facts {
     pub prefixes: BTreeSet<String>,
     /// each under which results stand in the backend's.
     pub result_prefixes: BTreeSet<String>,
+    /// Queues that are there and were made with other arguments than the configuration says, with what the broker says.
+    pub differing: BTreeMap<String, String>,
 }
 
 /// What one worker says of itself.
@@ -47,14 +50,19 @@ pub struct WorkerFacts {
 
 impl Facts {
     /// Asks everybody at the same time.
-    pub async fn gather(ledger: Option<&dyn Ledger>, broker: &Broker, backend: &Backend) -> Self {
+    pub async fn gather(
+        ledger: Option<&dyn Ledger>,
+        broker: &Broker,
+        backend: &ResultBackend,
+        queues: &[config::Queue],
+    ) -> Self {
         let ledger = async {
             match ledger {
                 Some(ledger) => Some(in_time(ledger.ping()).await.map(|()| ledger.kind())),
                 None => None,
             }
         };
-        let (ledger, broker_state, backend_state, workers, heard, prefixes, result_prefixes) = tokio::join!(
+        let (ledger, broker_state, backend_state, workers, heard, prefixes, result_prefixes, differing) = tokio::join!(
             ledger,
             in_time(broker.ping()),
             in_time(backend.ping()),
@@ -62,6 +70,7 @@ impl Facts {
             overheard(broker),
             prefixes(broker),
             in_time(backend.prefixes()),
+            differing(broker, queues)
         );
         // Without a broker nobody could be asked, and that is said already.
         Self {
@@ -72,6 +81,7 @@ impl Facts {
             heard,
             prefixes: prefixes.unwrap_or_default(),
             result_prefixes: result_prefixes.unwrap_or_default(),
+            differing: differing.unwrap_or_default(),
         }
     }
 }
@@ -83,6 +93,20 @@ async fn overheard(broker: &Broker) -> Option<Heard> {
 
 async fn prefixes(broker: &Broker) -> Option<BTreeSet<String>> {
     in_time(broker.lists()?.prefixes()).await.ok()
+}
+
+/// Nothing is made: a queue that does not exist cannot differ.
+async fn differing(broker: &Broker, queues: &[config::Queue]) -> Result<BTreeMap<String, String>, broker::Error> {
+    let names: Vec<String> = queues.iter().map(|queue| queue.name.to_string()).collect();
+    let depths = broker.depths(&names).await?;
+    let mut found = BTreeMap::new();
+    for (queue, _) in queues.iter().zip(depths).filter(|(_, depth)| depth.trouble.is_none()) {
+        match broker.declare_queue(&queue.name, &queue.arguments).await {
+            Err(broker::Error::Refused { text, .. }) => drop(found.insert(queue.name.to_string(), text)),
+            other => other?,
+        }
+    }
+    Ok(found)
 }
 
 async fn in_time<T, E: std::error::Error>(work: impl Future<Output = Result<T, E>>) -> Result<T, String> {

@@ -9,6 +9,8 @@ use celery::spelling::nearest;
 
 /// Celery's default: an unacknowledged message is delivered again after an hour.
 const CELERY_VISIBILITY_SECS: f64 = 3_600.0;
+/// RabbitMQ's default: a message that is unacknowledged for longer closes its channel.
+const CONSUMER_TIMEOUT_SECS: f64 = 1_800.0;
 /// The sweeper reads results that nobody heard of; it needs a few rounds before they are gone.
 const SHORTEST_EXPIRY_SECS: f64 = 300.0;
 
@@ -19,6 +21,7 @@ pub fn judge(config: &Config, catalog: &Catalog, facts: &Facts) -> Vec<Finding> 
     if facts.broker.is_err() {
         return findings;
     }
+    findings.extend(differing(facts));
     findings.extend(present(facts));
     if facts.workers.is_empty() {
         findings.extend(fleet::elsewhere(config, facts));
@@ -29,7 +32,11 @@ pub fn judge(config: &Config, catalog: &Catalog, facts: &Facts) -> Vec<Finding> 
     findings.extend(consumed(catalog, facts));
     findings.extend(delivered(catalog, facts));
     for (node, worker) in &facts.workers {
-        findings.extend(visible(config, catalog, node, worker));
+        if config.broker.redis.is_rabbitmq() {
+            findings.extend(outlasting(catalog, node));
+        } else {
+            findings.extend(visible(config, catalog, node, worker));
+        }
         findings.extend(expires(node, worker));
         findings.extend(results(config, node, worker));
         findings.extend(fleet::backend_prefix(config, facts, node, worker));
@@ -54,6 +61,17 @@ fn reached(config: &Config, facts: &Facts) -> Vec<Finding> {
     findings.push(answer("the broker", &config.broker.redis.url.to_string(), &facts.broker));
     findings.push(answer("the result backend", &config.backend.redis.url.to_string(), &facts.backend));
     findings
+}
+
+/// Queues that are not as the configuration says.
+fn differing(facts: &Facts) -> Vec<Finding> {
+    let tell = |(queue, said): (&String, &String)| {
+        let text = format!(
+            "the queue {queue} was made with other arguments than [queues.{queue}] says, and is used as it is; the broker says: {said}"
+        );
+        Finding::new(Weight::Warning, text)
+    };
+    facts.differing.iter().map(tell).collect()
 }
 
 fn present(facts: &Facts) -> Option<Finding> {
@@ -135,6 +153,17 @@ fn visible(config: &Config, catalog: &Catalog, node: &str, worker: &WorkerFacts)
     findings
 }
 
+/// Tasks that RabbitMQ delivers a second time while they run, if they acknowledge late.
+fn outlasting(catalog: &Catalog, node: &str) -> Option<Finding> {
+    let longest = catalog.entries().iter().filter_map(|entry| Some((entry.defaults.time_limit?, entry.name.as_str())));
+    let (limit, name) = longest.max_by(|left, right| left.0.total_cmp(&right.0))?;
+    let text = format!(
+        "{name} may run {limit} s, longer than RabbitMQ's consumer_timeout of {CONSUMER_TIMEOUT_SECS} s unless it was changed: with \
+         acks_late {node} would lose its channel, and the task would be delivered twice; raise consumer_timeout"
+    );
+    (limit > CONSUMER_TIMEOUT_SECS).then(|| Finding::new(Weight::Warning, text))
+}
+
 /// Results that expire too soon.
 fn expires(node: &str, worker: &WorkerFacts) -> Option<Finding> {
     let seconds = worker.conf.result_expires?;
@@ -159,6 +188,10 @@ fn results(config: &Config, node: &str, worker: &WorkerFacts) -> Option<Finding>
         let text = format!("{node} stores no results: taskgate will know ends from events only");
         return Some(Finding::new(Weight::Problem, text));
     };
+    if config.backend.reply_queue().is_some() {
+        let text = format!("{node} has another result backend than rpc://, which backend.url says: {theirs}");
+        return (!theirs.starts_with("rpc")).then(|| Finding::new(Weight::Problem, text));
+    }
     let ours = &config.backend.redis;
     if !["redis", "rediss", "sentinel", "unix", "socket"].iter().any(|scheme| theirs.starts_with(scheme)) {
         let scheme = theirs.split(':').next().unwrap_or_default();
@@ -219,6 +252,7 @@ mod tests {
             heard: Some(Heard { hosts, ..Heard::default() }),
             prefixes: BTreeSet::new(),
             result_prefixes: BTreeSet::new(),
+            differing: BTreeMap::new(),
         }
     }
 

@@ -50,11 +50,10 @@ async fn leaves_open(config: &Config) -> anyhow::Result<ExitCode> {
 
 async fn check(config: &Config) -> anyhow::Result<ExitCode> {
     let catalog = Catalog::compile(config)?;
-    let (lists, backend) = app::open_redis(config)?;
-    let broker: broker::Broker = std::sync::Arc::new(lists);
+    let (broker, backend) = (app::open_broker(config)?, app::open_backend(config)?);
     let stop = CancellationToken::new();
     let ledger = config.database.url.as_ref().map(|_| app::open_ledger(config, stop.clone())).transpose()?;
-    let facts = Box::pin(Facts::gather(ledger.as_deref(), &broker, &backend)).await;
+    let facts = Box::pin(Facts::gather(ledger.as_deref(), &broker, &backend, &config.queues)).await;
     stop.cancel();
     let findings = judge(config, &catalog, &facts);
     Ok(told(&findings))

@@ -18,6 +18,7 @@ mod ledger;
 mod log;
 mod network;
 mod process;
+mod queues;
 mod rate;
 mod redis;
 mod redis_url;
@@ -46,6 +47,7 @@ pub use ledger::Ledger;
 pub use log::{Log, LogFormat};
 pub use network::Network;
 pub use process::RawProcess;
+pub use queues::Queue;
 pub use rate::Quota;
 pub use redis::{Backend, Broker, Redis};
 pub use routes::{Route, Routes};
@@ -62,7 +64,7 @@ pub use worker::{Pool, Worker};
 use celery::spelling::nearest;
 
 /// All that may stand at the top of the file.
-const TOP_KEYS: [&str; 18] = [
+const TOP_KEYS: [&str; 19] = [
     "auth",
     "http",
     "database",
@@ -75,6 +77,7 @@ const TOP_KEYS: [&str; 18] = [
     "limits",
     "routes",
     "exchanges",
+    "queues",
     "tasks",
     "schedules",
     "webhooks",
@@ -121,6 +124,7 @@ pub struct Config {
     pub incidents: Incidents,
     pub routes: Routes,
     pub exchanges: Vec<Exchange>,
+    pub queues: Vec<Queue>,
     pub tasks: Vec<RawTask>,
     pub schedules: Vec<RawSchedule>,
     pub webhooks: Webhooks,
@@ -166,6 +170,7 @@ impl Config {
             incidents: Incidents::read(&section(&said, "incidents")?, &said)?,
             routes: Routes::read(section(&said, "routes")?)?,
             exchanges: exchanges::read(section(&said, "exchanges")?)?,
+            queues: queues::read(section(&said, "queues")?, &said)?,
             tasks: list(&said, "tasks")?,
             schedules: schedules::checked(list(&said, "schedules")?)?,
             webhooks: Webhooks::read(section(&said, "webhooks")?, &said)?,

@@ -53,6 +53,7 @@ pub(super) struct RawBackend {
     /// The same as `key_prefix`, in kombu's words.
     global_keyprefix: Option<Text>,
     result_expires: Option<Span>,
+    reply_queue: Option<Text>,
     sentinel_master: Option<Text>,
     sentinel_password: Option<Text>,
     tls_ca: Option<Text>,
@@ -76,6 +77,9 @@ pub struct Broker {
 #[derive(Debug, Clone)]
 pub struct Backend {
     pub redis: Redis,
+    /// Where results come over the broker (`rpc://`): the queue that workers send them to, one for each ledger. Default
+    /// `taskgate.results`.
+    pub reply_queue: String,
     /// How long our worker's results stay in Redis (Python workers have their own setting). Default one hour.
     pub result_expires: Duration,
 }
@@ -83,7 +87,8 @@ pub struct Backend {
 /// One Redis and how to reach it.
 #[derive(Debug, Clone)]
 pub struct Redis {
-    /// `redis://`, `rediss://`, `unix://`, or `sentinel://host:port[,host:port…]/db`.
+    /// `redis://`, `rediss://`, `unix://`, or `sentinel://host:port[,host:port…]/db`. The broker may be RabbitMQ: `amqp://`,
+    /// `amqps://`, several with `;` between.
     pub url: Secret,
     /// Celery's `global_keyprefix` of the result backend, kombu's of the broker. Default empty.
     pub key_prefix: String,
@@ -161,6 +166,11 @@ impl Broker {
 }
 
 impl Backend {
+    /// The queue of results, where they come over the broker.
+    pub fn reply_queue(&self) -> Option<&str> {
+        (self.redis.url.scheme() == RPC).then_some(&self.reply_queue)
+    }
+
     /// Where only the broker is said, its Redis holds the results too.
     pub(super) fn read(raw: RawBackend, broker: &Redis, said: &Said) -> Result<Self, Error> {
         let RawBackend {
@@ -175,6 +185,11 @@ impl Backend {
             ..
         } = raw;
         let only_broker = said.has("broker.url") && url.is_none();
+        if only_broker && broker.is_rabbitmq() {
+            let message =
+                "is needed: with RabbitMQ as the broker, the result backend is a Redis of its own (redis://…)";
+            return Err(Error::value("backend.url", message));
+        }
         let default = if only_broker { broker.url.reveal() } else { "redis://127.0.0.1:6379/1" };
         let master = broker.sentinel_master.clone().filter(|_| only_broker).map(Text);
         let sentinel_master = sentinel_master.or(master);
@@ -186,14 +201,30 @@ impl Backend {
         let key_prefix = Some(Text(prefix(key_prefix, global_keyprefix, "backend", said)?));
         let redis =
             RawRedis { url, key_prefix, sentinel_master, sentinel_password, tls_ca, connect_timeout, response_timeout };
+        let redis = Redis::read(redis, "backend", default, said)?;
+        if redis.url.scheme() == RPC && !broker.is_rabbitmq() {
+            let (ours, other) = (said.place("backend.url"), said.place("broker.url"));
+            return Err(Error::pair(ours, other, "results come over the broker only where it is RabbitMQ"));
+        }
         Ok(Self {
-            redis: Redis::read(redis, "backend", default, said)?,
+            redis,
+            reply_queue: raw.reply_queue.map_or_else(|| "taskgate.results".to_owned(), |text| text.0),
             result_expires: raw.result_expires.map_or(Duration::from_hours(1), |span| span.0),
         })
     }
 }
 
+/// RabbitMQ's scheme.
+const AMQP: &str = "amqp";
+/// Celery's results over the broker.
+const RPC: &str = "rpc";
+
 impl Redis {
+    /// The broker is no Redis.
+    pub fn is_rabbitmq(&self) -> bool {
+        self.url.scheme().contains(AMQP)
+    }
+
     fn read(raw: RawRedis, section: &str, default: &str, said: &Said) -> Result<Self, Error> {
         let key = format!("{section}.url");
         let given = raw.url.map_or_else(|| default.to_owned(), |text| text.0);
@@ -204,11 +235,14 @@ impl Redis {
                 "asks for no check of the server's certificate, which protects nothing; name its authority in tls_ca";
             return Err(Error::value(said.place(&key), message));
         }
-        if !matches!(url.scheme(), "redis" | "rediss" | "unix" | "sentinel") {
-            let message = format!(
-                "{:?} is not supported: taskgate speaks to Celery over Redis; write redis://, rediss://, unix:// or sentinel://",
-                url.scheme()
-            );
+        let is_broker = section == "broker";
+        let is_known = matches!(url.scheme(), "redis" | "rediss" | "unix" | "sentinel")
+            || is_broker && matches!(url.scheme(), AMQP | "amqps" | "pyamqp")
+            || !is_broker && url.scheme() == RPC;
+        if !is_known {
+            let more = if is_broker { "; RabbitMQ is amqp:// or amqps://" } else { "" };
+            let message =
+                format!("{:?} is not supported: write redis://, rediss://, unix:// or sentinel://{more}", url.scheme());
             return Err(Error::value(said.place(&key), message));
         }
         let master = raw.sentinel_master.map(|text| text.0);

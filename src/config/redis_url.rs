@@ -14,6 +14,9 @@ pub(super) struct RedisUrl {
 
 /// `None`: no URL of Redis, and for the message its scheme.
 pub(super) fn read(text: &str) -> RedisUrl {
+    if text.starts_with("amqp") || text.starts_with("pyamqp") || text.starts_with("rpc") {
+        return RedisUrl { url: text.to_owned(), ..RedisUrl::default() };
+    }
     // Celery's alternatives: `a;b;c`. Only Sentinels stand side by side.
     let mut parts = text.split(';').map(str::trim).filter(|part| !part.is_empty());
     let first = parts.next().unwrap_or(text);

@@ -99,6 +99,7 @@ pub const TABLE: &[(&str, &str, Need)] = &[
     ("GET", "/v1/webhooks/{id}/deliveries", ADMIN_FLEET),
     ("POST", "/v1/webhooks/{id}/deliveries/{delivery}/resend", ADMIN_FLEET),
     ("GET", "/metrics", READ_FLEET),
+    ("GET", "/v1/capabilities", READ),
     ("GET", "/readyz", OPEN),
     ("GET", "/livez", OPEN),
     ("GET", "/openapi.json", OPEN),

@@ -12,8 +12,8 @@ use super::base;
 use super::middleware::{cors, guard, observe};
 use super::problem::{Place, Problem, ProblemDocument};
 use super::routes::{
-    batch, canvas, catalog, control, dead_letters, docs, events, feed, health, insight, metrics, problems, queues,
-    result, schedules, stats, submit, tasks, tickets, webhooks, workers,
+    batch, canvas, capabilities, catalog, control, dead_letters, docs, events, feed, health, insight, metrics,
+    problems, queues, result, schedules, stats, submit, tasks, tickets, webhooks, workers,
 };
 use super::slugs;
 use super::state::Edge;
@@ -86,6 +86,7 @@ pub fn documented() -> OpenApiRouter<Edge> {
         .routes(routes!(stats::throughput))
         .routes(routes!(stats::latency))
         .routes(routes!(stats::errors))
+        .routes(routes!(capabilities::capabilities))
         .routes(routes!(health::readyz))
         .routes(routes!(health::livez))
         .routes(routes!(metrics::metrics))

@@ -1,32 +1,46 @@
-//! Keeps the exchanges of the configuration in the broker, where workers and other producers look for them: at start, and again from
-//! time to time, because Redis may lose its data without anybody noticing.
+//! Keeps the exchanges and queues of the configuration in the broker, where workers and other producers look for them: at start, and
+//! again from time to time, because Redis may lose its data, and somebody may delete a queue, without anybody noticing.
+//!
+//! What is there and differs stays as it is. The broker says what differs, and that is told once.
 
+use std::collections::HashSet;
 use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use broker::{Broker, Error, Exchange};
+use celery::task::QueueName;
 use runtime::lifecycle::Backoff;
 
-/// Time between declarations. Each is one short command per exchange.
+/// Between declarations: one short command for each exchange and queue.
 const PERIOD: Duration = Duration::from_secs(30);
 const PAUSE: Duration = Duration::from_secs(2);
 
-/// Declares the exchanges.
+/// What is to be there.
+#[derive(Debug, Default)]
+pub struct Topology {
+    pub exchanges: Vec<Exchange>,
+    /// With their arguments, each a JSON object.
+    pub queues: Vec<(QueueName, String)>,
+}
+
+/// Declares.
 pub struct Exchanges {
     broker: Broker,
-    tables: Vec<Exchange>,
+    topology: Topology,
+    /// Names of what is there and differs.
+    differs: HashSet<String>,
 }
 
 impl Exchanges {
-    pub fn new(broker: Broker, tables: Vec<Exchange>) -> Self {
-        Self { broker, tables }
+    pub fn new(broker: Broker, topology: Topology) -> Self {
+        Self { broker, topology, differs: HashSet::new() }
     }
 
     /// Runs until `stop`.
-    pub async fn run(self, stop: CancellationToken) {
-        if self.tables.is_empty() {
+    pub async fn run(mut self, stop: CancellationToken) {
+        if self.topology.exchanges.is_empty() && self.topology.queues.is_empty() {
             stop.cancelled().await;
             return;
         }
@@ -36,7 +50,8 @@ impl Exchanges {
             let pause = match self.declare().await {
                 Ok(()) => {
                     if !declared {
-                        info!("{} exchanges are declared", self.tables.len());
+                        let (exchanges, queues) = (self.topology.exchanges.len(), self.topology.queues.len());
+                        info!("{exchanges} exchanges and {queues} queues are declared");
                     }
                     declared = true;
                     backoff.reset();
@@ -44,7 +59,7 @@ impl Exchanges {
                 }
                 Err(error) => {
                     if backoff.is_fresh() {
-                        warn!(error = %error, "exchanges could not be declared, trying again");
+                        warn!(error = %error, "exchanges and queues could not be declared, trying again");
                     }
                     backoff.pause()
                 }
@@ -53,10 +68,32 @@ impl Exchanges {
         }
     }
 
-    async fn declare(&self) -> Result<(), Error> {
-        for table in &self.tables {
-            self.broker.declare(table).await?;
+    async fn declare(&mut self) -> Result<(), Error> {
+        for (queue, arguments) in &self.topology.queues {
+            let made = self.broker.declare_queue(queue, arguments).await;
+            note(&mut self.differs, &format!("queue {queue}"), made)?;
+        }
+        for exchange in &self.topology.exchanges {
+            let made = self.broker.declare(exchange).await;
+            note(&mut self.differs, &format!("exchange {}", exchange.name), made)?;
         }
         Ok(())
+    }
+}
+
+/// A refusal concerns this one only.
+fn note(differs: &mut HashSet<String>, what: &str, made: Result<(), Error>) -> Result<(), Error> {
+    match made {
+        Err(Error::Refused { text, .. }) => {
+            if differs.insert(what.to_owned()) {
+                warn!("the {what} is not as it is configured, and is used as it is: {text}");
+            }
+            Ok(())
+        }
+        Ok(()) => {
+            differs.remove(what);
+            Ok(())
+        }
+        Err(other) => Err(other),
     }
 }

@@ -2,6 +2,7 @@
 
 pub mod adopter;
 pub mod canvas;
+pub mod departed;
 pub mod exchanges;
 pub mod expiry;
 pub mod fleet_options;

@@ -24,6 +24,8 @@ const UPKEEP: Duration = Duration::from_secs(5);
 /// When the filter cannot be read.
 pub fn log(config: &Log) -> anyhow::Result<()> {
     let text = std::env::var("RUST_LOG").ok().filter(|text| !text.is_empty()).unwrap_or_else(|| config.filter.clone());
+    // The AMQP client logs whole messages, payloads included. What matters of it is logged here in words of our own.
+    let text = if text.contains("lapin") { text } else { format!("{text},lapin=off") };
     let filter = EnvFilter::try_new(&text).map_err(|error| anyhow::anyhow!("log.filter {text:?}: {error}"))?;
     let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
     // A second call (tests) keeps the first subscriber.

@@ -11,7 +11,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use broker::Broker;
-use broker::backend::Backend;
+use broker::backend::ResultBackend;
 use ledger::SharedLedger;
 
 const PERIOD: Duration = Duration::from_secs(1);
@@ -64,12 +64,12 @@ impl Handle {
 pub struct Health {
     ledger: SharedLedger,
     broker: Broker,
-    backend: Backend,
+    backend: ResultBackend,
     handle: Handle,
 }
 
 impl Health {
-    pub fn new(ledger: SharedLedger, broker: Broker, backend: Backend) -> (Self, Handle) {
+    pub fn new(ledger: SharedLedger, broker: Broker, backend: ResultBackend) -> (Self, Handle) {
         let handle = Handle::default();
         (Self { ledger, broker, backend, handle: handle.clone() }, handle)
     }

@@ -46,10 +46,12 @@ pub enum Kind {
     OtherOptions,
     /// A worker sends no events.
     MuteWorker,
+    /// The broker has no queue of this name.
+    NoQueue,
 }
 
 impl Kind {
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::SilentWorker,
         Self::NoConsumer,
         Self::OverBudget,
@@ -58,6 +60,7 @@ impl Kind {
         Self::WrongKey,
         Self::OtherOptions,
         Self::MuteWorker,
+        Self::NoQueue,
     ];
 
     pub fn as_str(self) -> &'static str {
@@ -70,6 +73,7 @@ impl Kind {
             Self::WrongKey => "wrong_key",
             Self::OtherOptions => "other_options",
             Self::MuteWorker => "mute_worker",
+            Self::NoQueue => "no_queue",
         }
     }
 }
@@ -264,11 +268,11 @@ impl Lookout {
         Some(Incident { kind: Kind::OtherOptions, subject: "broker".to_owned(), since: now, detail })
     }
 
-    /// Queues whose key is no list: they are left out wherever queues are looked at.
+    /// Queues whose key is no list, or that do not exist: they are left out wherever queues are looked at.
     fn wrong_keys(&self, queues: &[String], depths: &[Depth], now: Time) -> Vec<Incident> {
         let troubled = queues.iter().zip(depths).filter_map(|(queue, depth)| Some((queue, depth.trouble.as_ref()?)));
         let incident = |(queue, trouble): (&String, &String)| Incident {
-            kind: Kind::WrongKey,
+            kind: if self.broker.lists().is_some() { Kind::WrongKey } else { Kind::NoQueue },
             subject: queue.clone(),
             since: now,
             detail: format!(

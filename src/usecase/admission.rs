@@ -7,6 +7,7 @@ use super::submit::{SubmitError, SubmitRequest};
 use crate::guard::tokens::Visibility;
 use crate::tell::webhooks::judge;
 use celery::plan::Plan;
+use celery::task::canvas::EdgeKind;
 use celery::task::canvas::Node;
 use celery::task::invalid::MAX_FOUND;
 use celery::task::submission::Submission;
@@ -73,6 +74,7 @@ impl Gateway {
     /// What runs more than once cannot be a part of a canvas: nobody could say which of its ends is the one that counts.
     /// What can be judged only when every task has its queue.
     pub(crate) fn check_plan(&self, plan: &Plan) -> Result<(), SubmitError> {
+        self.check_chords(plan)?;
         self.check_spread(plan)?;
         self.check_queues(plan)
     }
@@ -87,6 +89,17 @@ impl Gateway {
             Some(detail) => Err(SubmitError::Invalid(vec![Invalid { pointer: "/queue".to_owned(), detail }])),
             None => Ok(()),
         }
+    }
+
+    /// A step that follows members of a group is a chord's body: somebody must count the members, and `rpc://` does not.
+    fn check_chords(&self, plan: &Plan) -> Result<(), SubmitError> {
+        let has_chord =
+            plan.edges.iter().any(|(from, _, kind)| *kind == EdgeKind::Next && plan.nodes[*from].node.group.is_some());
+        if self.reply_to.is_none() || !has_chord {
+            return Ok(());
+        }
+        let detail = "a chord needs a result backend that counts its parts; Celery's rpc:// does not".to_owned();
+        Err(SubmitError::Invalid(vec![Invalid { pointer: String::new(), detail }]))
     }
 
     pub(crate) fn check_spread(&self, plan: &Plan) -> Result<(), SubmitError> {

@@ -171,6 +171,14 @@ impl Gateway {
                 "It has waited {age} s in {queue}, and no worker that is online serves that queue.{hint}"
             ));
         }
+        if self.broker.lists().is_none() {
+            let depths = self.broker.depths(&[queue.to_owned()]).await.unwrap_or_default();
+            let waiting: i64 = depths.iter().map(broker::Depth::total).sum();
+            evidence.insert("waiting".into(), json!(waiting));
+            return Ok(format!(
+                "It has waited {age} s in {queue}, where {waiting} messages wait; the broker does not show its place among them."
+            ));
+        }
         let place = self.place(task, queue).await;
         evidence.insert("position".into(), json!(place));
         Ok(match place {

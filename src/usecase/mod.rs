@@ -2,6 +2,7 @@
 
 mod admission;
 pub mod batch;
+pub mod capabilities;
 pub mod dead_letters;
 pub mod embedded;
 pub mod explain;
@@ -36,8 +37,11 @@ use crate::reconcile::recorder;
 use crate::tell::health;
 use crate::tell::webhooks as hooks;
 use broker::Broker;
+use celery::json::Members;
+use celery::plan;
 use celery::task::signature;
 use ledger::SharedLedger;
+use runtime::clock::Time;
 
 pub use nudge::Nudge;
 pub use watch::Watcher;
@@ -62,6 +66,8 @@ pub struct Gateway {
     pub(crate) keep_idempotency: Duration,
     pub(crate) webhooks: hooks::Handle,
     pub(crate) hooks: config::Webhooks,
+    /// The queue that workers send results to, where results come over the broker.
+    pub(crate) reply_to: Option<String>,
     /// `origin` of the messages: `gen<pid>@<host>` by Celery's custom.
     pub(crate) origin: String,
 }
@@ -73,6 +79,12 @@ impl Gateway {
     /// Follows tasks and groups, and waits for their ends.
     pub fn watcher(&self) -> &Watcher {
         &self.watcher
+    }
+
+    /// What is the same for every task of a submission.
+    pub(crate) fn context<'a>(&'a self, headers: &'a Members, now: Time) -> plan::Context<'a> {
+        let now = submit::timestamp(now);
+        plan::Context { now, origin: &self.origin, headers, reply_to: self.reply_to.as_deref() }
     }
 
     /// How large a canvas may be.

@@ -127,14 +127,13 @@ impl Gateway {
     /// # Cancel safety
     /// A dropped call leaves the rest of the queue as it is.
     pub async fn purge(&self, queue: &QueueName) -> Result<usize, QueueError> {
-        let lists = self.broker.lists().ok_or(QueueError::Unable(NO_CONTENTS))?;
         let depths = self.broker.depths(&[queue.to_string()]).await?;
         let waiting: i64 = depths.iter().map(Depth::total).sum();
         // Messages that arrive during the purge stay.
         let waiting = usize::try_from(waiting).unwrap_or(0);
         let mut purged = 0;
         while purged < waiting {
-            let taken = lists.take_out(queue.as_str(), PURGED_AT_ONCE.min(waiting - purged)).await?;
+            let taken = self.broker.take_out(queue.as_str(), PURGED_AT_ONCE.min(waiting - purged)).await?;
             if taken.is_empty() {
                 break;
             }

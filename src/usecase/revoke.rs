@@ -20,6 +20,10 @@ use runtime::clock::{self, Time};
 /// How long the answer waits for confirmation that the task ended.
 const CONFIRMATION: Duration = Duration::from_secs(2);
 
+/// Where the broker has no lists.
+const STAYS: &str = "its message stays in the queue, because the broker removes no single message; the workers were told to refuse \
+    it; those that come online later are told too, and may have taken it by then";
+
 /// A request to revoke.
 #[derive(Debug, Clone)]
 pub struct RevokeRequest {
@@ -199,6 +203,7 @@ impl Revoking<'_> {
         Ok(match after.phase {
             Phase::Revoked | Phase::Expired => signalled(&after, true, "the worker confirmed it"),
             phase if phase.is_final() => signalled(&after, false, &format!("it {phase} before the revoke took effect")),
+            Phase::Queued if self.gateway.broker.lists().is_none() => signalled(&after, false, STAYS),
             _ => signalled(&after, false, "the revoke was broadcast; no worker has confirmed it yet"),
         })
     }

@@ -11,7 +11,7 @@ use super::limits::{at_once, together};
 use crate::guard::tokens::Visibility;
 use crate::live::commit::CommitError;
 use celery::json::Members;
-use celery::plan::{self, Context, Plan, PlannedNode};
+use celery::plan::{self, Plan, PlannedNode};
 use celery::task::canvas::{EdgeKind, NodeDefaults, Outcome};
 use celery::task::submission::{self, KeyLimit, Submission};
 use celery::task::{GroupId, Invalid, Json, Phase, QueueName, Signature, TaskId, TaskName, TaskSignature};
@@ -190,7 +190,7 @@ impl Gateway {
     pub fn plan(&self, signature: Signature, traceparent: Option<&str>, now: Time) -> Result<Plan, SubmitError> {
         let mut ids = || TaskId::from(clock::new_id());
         let headers = trace_headers(traceparent);
-        let context = Context { now: timestamp(now), origin: &self.origin, headers: &headers };
+        let context = self.context(&headers, now);
         plan::plan(signature, &context, &mut ids, &|task| self.defaults(task)).map_err(SubmitError::Invalid)
     }
 

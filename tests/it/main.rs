@@ -47,6 +47,8 @@ mod packaging;
 mod peers;
 mod progress;
 mod publish;
+mod rabbit;
+mod rabbit_faults;
 mod readme;
 mod refusals;
 mod reruns;

@@ -195,6 +195,26 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/v1/capabilities": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * What this deployment can
+         * @description Brokers differ. What a call promises here does not change while the process runs.
+         */
+        get: operations["capabilities"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/v1/control/{command}": {
         parameters: {
             query?: never;
@@ -1074,6 +1094,35 @@ export interface components {
                 /** Format: uri */
                 url: string;
             }[];
+        };
+        /** @description What this deployment can. */
+        CapabilitiesView: {
+            /**
+             * @description `redis` or `rabbitmq`.
+             * @example redis
+             */
+            broker: string;
+            /**
+             * Format: int32
+             * @description Which priority is served first: 0 in Redis, 9 in RabbitMQ, there in queues with `x-max-priority` only.
+             */
+            first_priority: number;
+            /** @description A crash between publication and its confirmation publishes once. Otherwise it may publish twice, and the history says so. */
+            publish_once: boolean;
+            /** @description The messages of a queue can be listed. */
+            queue_contents: boolean;
+            /** @description A queue must exist before a message can go there. */
+            queues_must_exist: boolean;
+            /**
+             * @description Messages that their workers lost are found, run again or called lost, as the recovery policy says. Otherwise the broker
+             *     itself delivers them again.
+             */
+            repair: boolean;
+            /**
+             * @description A task that waits in the broker can be revoked for certain. Otherwise the revoke is told to the workers, and only what waits
+             *     in the ledger is prevented for certain.
+             */
+            revoke_waiting: boolean;
         };
         /** @description One task of a canvas. */
         Child: {
@@ -2996,6 +3045,53 @@ export interface operations {
             };
             /** @description Pruned */
             410: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description A problem; its `type` is explained at /problems/ */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    capabilities: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description What it can */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["CapabilitiesView"];
+                };
+            };
+            /** @description No token, or one that is unknown, expired or revoked */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The token lacks the scope, or is limited to other tasks */
+            403: {
                 headers: {
                     [name: string]: unknown;
                 };

@@ -5,12 +5,12 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use celery::binding::ExchangeKind;
-use celery::task::QueueName;
+use celery::task::{Priority, QueueName};
 use runtime::clock::Time;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
-use crate::{Depth, Error, Feed, Lists, Push, Pushed, Replies, Request};
+use crate::{Depth, Error, Feed, Lists, Push, Pushed, Replies, Request, Standing};
 
 /// Cheap to clone.
 pub type Broker = Arc<dyn Port>;
@@ -25,11 +25,23 @@ pub trait Port: Send + Sync {
     /// Publishes in order. With a `deadline` nothing is published later than that.
     async fn publish(&self, batch: &[Push], deadline: Option<Time>) -> Result<Vec<Pushed>, Error>;
 
+    /// Why nothing is to be published to this queue now, with messages of this priority; `None` when it may.
+    fn refuses(&self, queue: &QueueName, priority: Priority) -> Option<String>;
+
+    /// Makes a queue with these arguments (a JSON object) where the broker is one that makes queues. Repeating it changes nothing.
+    ///
+    /// # Errors
+    /// [`Error::Refused`] when one is there that differs; it stays as it is.
+    async fn declare_queue(&self, queue: &QueueName, arguments: &str) -> Result<(), Error>;
+
     /// Makes an exchange and its bindings. Repeating it changes nothing; one that is there and differs stays as it is.
     async fn declare(&self, exchange: &Exchange) -> Result<(), Error>;
 
     /// How many messages wait in each queue, in the order of `queues`.
     async fn depths(&self, queues: &[String]) -> Result<Vec<Depth>, Error>;
+
+    /// Takes up to `limit` messages out of a queue, the next to be served first, and gives them back whole.
+    async fn take_out(&self, queue: &str, limit: usize) -> Result<Vec<Standing>, Error>;
 
     /// Tells workers, without waiting for replies. Returns how many listened, those it was not meant for included; one stands for
     /// any number where the broker does not count.

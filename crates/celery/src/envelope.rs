@@ -66,10 +66,17 @@ impl<'a> Properties<'a> {
 
 /// The bytes of a message. `headers` and `body` are JSON texts and stand in it verbatim (the body as base64).
 pub fn envelope(headers: &str, body: &str, properties: &Properties<'_>) -> Vec<u8> {
+    packed(headers, "application/json", body.as_bytes(), properties)
+}
+
+/// As [`envelope`], for a body of any type.
+pub fn packed(headers: &str, content_type: &str, body: &[u8], properties: &Properties<'_>) -> Vec<u8> {
     let mut out = String::with_capacity(body.len() / 3 * 4 + headers.len() + 480);
     out.push_str("{\"body\": \"");
     STANDARD.encode_string(body, &mut out);
-    out.push_str("\", \"content-encoding\": \"utf-8\", \"content-type\": \"application/json\", \"headers\": ");
+    out.push_str("\", \"content-encoding\": \"utf-8\", \"content-type\": ");
+    json::push_string(&mut out, content_type);
+    out.push_str(", \"headers\": ");
     out.push_str(headers);
     out.push_str(", \"properties\": {");
     properties.encode(&mut out);

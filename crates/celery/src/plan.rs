@@ -25,6 +25,8 @@ pub struct Context<'a> {
     pub origin: &'a str,
     /// Custom headers of every task, `traceparent` for one.
     pub headers: &'a Members,
+    /// The queue that workers send results to, for steps that they publish themselves. Only Celery's `rpc://` looks at it.
+    pub reply_to: Option<&'a str>,
 }
 
 /// Everything a submission puts into the ledger and, later, into Redis.
@@ -285,6 +287,7 @@ impl Planner<'_> {
             soft_time_limit: node.soft_time_limit(),
             headers: (!headers.is_empty()).then(|| object(&headers)),
             ignore_result: node.ignore_result(),
+            reply_to: self.context.reply_to.map(str::to_owned),
             ..Options::default()
         };
         wire

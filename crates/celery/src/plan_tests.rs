@@ -27,7 +27,7 @@ fn try_plan(text: &str) -> Result<Plan, Vec<Invalid>> {
         count += 1;
         TaskId::from(uuid::Uuid::from_u128(count))
     };
-    let context = Context { now: NOW.parse().unwrap(), origin: "gen1@host", headers: &Members::new() };
+    let context = Context { now: NOW.parse().unwrap(), origin: "gen1@host", headers: &Members::new(), reply_to: None };
     plan(submission.signature, &context, &mut ids, &defaults)
 }
 

@@ -2,6 +2,7 @@
 
 pub mod batch;
 pub mod canvas;
+pub mod capabilities;
 pub mod catalog;
 pub mod control;
 #[cfg(feature = "dashboard")]

@@ -14,7 +14,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::marks::Announced;
 use super::{BATCH, event};
-use broker::backend::{Backend, Heard, Watch};
+use broker::backend::{Heard, ResultBackend};
 use broker::{Broker, Feed};
 use celery::event::Event;
 
@@ -77,18 +77,19 @@ pub(super) struct Feeds {
 impl Feeds {
     /// Both sockets are read in tasks of their own; they end with this. While this replica is `active`, events are read as soon as they
     /// are heard: what is to be looked up for them is gone when the ledger was away for a moment.
-    pub fn open(backend: &Backend, broker: &Broker, active: Arc<AtomicBool>, stop: &CancellationToken) -> Self {
+    pub fn open(backend: &ResultBackend, broker: &Broker, active: Arc<AtomicBool>, stop: &CancellationToken) -> Self {
         let (sink, heard) = mpsc::channel(FEED_CAPACITY);
         let token = stop.child_token();
         let mut set = tokio::task::JoinSet::new();
-        let (results_in, mut results) = mpsc::channel(256);
+        let (results_in, mut records) = mpsc::channel(256);
         let (events_in, mut events) = mpsc::channel(256);
-        set.spawn(Watch::new(backend.clone(), results_in).run(token.clone()));
+        let (results, follow_results_until, recording) = (backend.clone(), token.clone(), Arc::clone(&active));
+        set.spawn(async move { results.follow(results_in, recording, follow_results_until).await });
         let (follower, follow_until) = (broker.clone(), token.clone());
         set.spawn(async move { follower.follow_events(events_in, follow_until).await });
         let results_sink = sink.clone();
         set.spawn(async move {
-            while let Some(heard) = results.recv().await {
+            while let Some(heard) = records.recv().await {
                 if results_sink.send(Socket::Result(heard)).await.is_err() {
                     break;
                 }

@@ -36,7 +36,7 @@ use tracing::{debug, info, warn};
 use self::feeds::{Feeds, Socket};
 use self::state::State;
 use crate::live::hub::Hub;
-use broker::backend::{Backend, Heard};
+use broker::backend::{Heard, ResultBackend};
 use broker::{Broker, Feed};
 use celery::event::{Event, Kind};
 use celery::result::ResultMeta;
@@ -81,7 +81,7 @@ impl Handle {
 pub struct Recorder {
     ledger: SharedLedger,
     broker: Broker,
-    backend: Backend,
+    backend: ResultBackend,
     hub: Hub,
     holder: String,
     workers: Option<WorkerEvents>,
@@ -97,7 +97,7 @@ impl Recorder {
     pub fn new(
         ledger: SharedLedger,
         broker: Broker,
-        backend: Backend,
+        backend: ResultBackend,
         hub: Hub,
         holder: String,
         workers: Option<WorkerEvents>,
@@ -222,11 +222,13 @@ impl Recorder {
     async fn take(&self, batch: &mut Vec<Socket>, state: &mut State, late: bool, lost: &CancellationToken) {
         let mut news = Vec::new();
         let mut gap = false;
+        let mut receipts = Vec::new();
         for heard in batch.drain(..) {
             match heard {
                 Socket::Result(Heard::Gap) => gap = true,
-                Socket::Result(Heard::Record { task_id, payload }) => {
-                    self.take_record(&task_id, &payload, state, &mut news)
+                Socket::Result(Heard::Record { task_id, payload, receipt }) => {
+                    self.take_record(&task_id, &payload, state, &mut news);
+                    receipts.push(receipt);
                 }
                 Socket::Event(Feed::Gap) => self.ask_for_events().await,
                 Socket::Event(Feed::Message(payload)) => self.take_events(event::decode(&payload), state, &mut news),
@@ -237,6 +239,9 @@ impl Recorder {
         self.take_due(state, &mut news).await;
         news.iter_mut().for_each(|one| one.late = late);
         self.commit(news, state, lost).await;
+        for receipt in receipts {
+            receipt.done().await;
+        }
         if state.asking.is_due(Instant::now()) {
             self.ask_for_events().await;
         }

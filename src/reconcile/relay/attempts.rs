@@ -10,14 +10,18 @@ use celery::task::TaskId;
 use ledger::Outgoing;
 
 /// What a task's history says.
-pub(super) const AGAIN: &str =
-    "Redis lost its data before it was known whether its message was there: it was queued again";
+const AGAIN: &str = "Redis lost its data before it was known whether its message was there: it was queued again";
 /// Of more than these the histories may lack a word.
-const CAPACITY: usize = 20_000;
+pub(super) const CAPACITY: usize = 20_000;
 
+/// The same where the broker has no markers.
+const PERHAPS_AGAIN: &str =
+    "it was not known whether its message had gone out: it was published, perhaps for the second time";
 /// Open attempts, with the life of Redis's data in which they were made.
 #[derive(Default)]
 pub(super) struct Attempts {
+    /// The broker turns away what it has: only a loss of its data makes a second publication possible.
+    marked: bool,
     life: Option<String>,
     /// What is being carried right now.
     underway: Vec<TaskId>,
@@ -27,6 +31,20 @@ pub(super) struct Attempts {
 }
 
 impl Attempts {
+    pub fn new(marked: bool) -> Self {
+        Self { marked, ..Self::default() }
+    }
+
+    /// What the history says of those that [`Attempts::close`] returns.
+    pub fn word(&self) -> &'static str {
+        if self.marked { AGAIN } else { PERHAPS_AGAIN }
+    }
+
+    /// A process that is gone may have published these.
+    pub fn suspect(&mut self, ids: Vec<TaskId>) {
+        self.remember(ids);
+    }
+
     /// Takes note of the life of Redis's data as it is now.
     pub fn see(&mut self, life: String) {
         self.life = Some(life);
@@ -78,7 +96,11 @@ impl Attempts {
 
     /// These have left the outbox. Returns those that may have been published twice.
     pub fn close(&mut self, ids: &[TaskId]) -> Vec<TaskId> {
-        let again = |id: &TaskId| matches!(self.open.get(id), Some(Some(life)) if self.life.as_ref() != Some(life));
+        let again = |id: &TaskId| match self.open.get(id) {
+            Some(Some(life)) => !self.marked || self.life.as_ref() != Some(life),
+            Some(None) => !self.marked,
+            None => false,
+        };
         let twice = ids.iter().filter(|id| again(id)).cloned().collect();
         for id in ids {
             self.open.remove(id);
@@ -92,6 +114,17 @@ mod tests {
     use super::*;
     use crate::live::direct::sample;
 
+    #[test]
+    fn without_markers_whatever_was_open_may_be_there_twice() {
+        let mut attempts = Attempts::new(false);
+        try_one(&mut attempts, "unknown");
+        attempts.suspect(vec![TaskId::parse("left").unwrap()]);
+        let mut ids = attempts.ids();
+        ids.sort();
+        assert_eq!(attempts.close(&ids), ids);
+        assert_ne!(attempts.word(), Attempts::new(true).word());
+    }
+
     fn try_one(attempts: &mut Attempts, id: &str) {
         attempts.begin(&[sample(id)]);
         attempts.keep();
@@ -99,7 +132,7 @@ mod tests {
 
     #[test]
     fn what_was_tried_before_redis_lost_its_data_may_be_there_twice() {
-        let mut attempts = Attempts::default();
+        let mut attempts = Attempts::new(true);
         try_one(&mut attempts, "unknown");
         attempts.see("first".to_owned());
         try_one(&mut attempts, "early");
@@ -115,7 +148,7 @@ mod tests {
 
     #[test]
     fn what_was_written_down_is_not_remembered() {
-        let mut attempts = Attempts::default();
+        let mut attempts = Attempts::new(true);
         attempts.begin(&[sample("written")]);
         attempts.pushed();
         attempts.begin(&[sample("refused")]);
@@ -128,7 +161,7 @@ mod tests {
 
     #[test]
     fn what_waits_to_be_written_down_is_not_mixed_with_what_is_pushed_now() {
-        let mut attempts = Attempts::default();
+        let mut attempts = Attempts::new(true);
         attempts.begin(&[sample("waits")]);
         attempts.pushed();
         attempts.begin(&[sample("unknown")]);

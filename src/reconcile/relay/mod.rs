@@ -25,7 +25,6 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
-use attempts::AGAIN;
 use bookkeeping::Bookkeeping;
 use push::Pusher;
 pub use push::{copy_tag, envelope_bytes};
@@ -33,8 +32,8 @@ pub use push::{copy_tag, envelope_bytes};
 use crate::live::direct::{BATCH, DIRECT_DEADLINE, Handle, Shared};
 use crate::live::hub::Hub;
 use broker::Broker;
-use broker::backend::Backend;
-use celery::task::TaskId;
+use broker::backend::ResultBackend;
+use celery::task::{Phase, TaskId};
 use ledger::{Outgoing, SharedLedger};
 use runtime::clock::{self, Time};
 use runtime::crash_points;
@@ -66,7 +65,7 @@ pub struct Relay {
 pub type Paces = HashMap<String, Duration>;
 
 impl Relay {
-    pub fn new(ledger: SharedLedger, broker: Broker, backend: Backend, hub: Hub, paces: Paces) -> (Self, Handle) {
+    pub fn new(ledger: SharedLedger, broker: Broker, backend: ResultBackend, hub: Hub, paces: Paces) -> (Self, Handle) {
         let (handle, direct) = Handle::open();
         let shared = Arc::clone(&handle.shared);
         let pusher = Arc::new(Pusher::new(broker, backend, paces));
@@ -80,6 +79,7 @@ impl Relay {
         let mut next_pass = Instant::now();
         let mut offers = Vec::new();
         let mut commits = self.hub.watch_all();
+        self.suspect_leftovers().await;
         while !stop.is_cancelled() {
             tokio::select! {
                 biased;
@@ -109,6 +109,22 @@ impl Relay {
         }
         self.write_down().await;
         self.pusher.forget_all().await;
+    }
+
+    /// Without markers nobody knows whether a process that is gone had published what it left in the outbox.
+    async fn suspect_leftovers(&self) {
+        if self.pusher.broker.lists().is_some() {
+            return;
+        }
+        let mut after = 0;
+        while let Ok(tasks) = self.ledger.unfinished(&[Phase::Accepted], after, BATCH as i64).await {
+            let Some(last) = tasks.last() else { return };
+            after = last.no;
+            if self.pusher.attempts().ids().len() >= attempts::CAPACITY {
+                return;
+            }
+            self.pusher.attempts().suspect(tasks.into_iter().map(|task| task.id).collect());
+        }
     }
 
     /// One pass over the outbox, repeated while it finds full batches. Returns when the next one is due.
@@ -195,20 +211,24 @@ impl Relay {
         if ids.is_empty() && self.life_seen.is_some_and(|at| at.elapsed() < PERIOD) {
             return Ok(());
         }
-        // Redis may be away: the next pass asks again.
-        let Some(lists) = self.pusher.broker.lists() else { return Ok(()) };
-        let Ok(life) = lists.life(&clock::random_id().to_string()).await else { return Ok(()) };
+        if let Some(lists) = self.pusher.broker.lists() {
+            // Redis may be away: the next pass asks again.
+            let Ok(life) = lists.life(&clock::random_id().to_string()).await else { return Ok(()) };
+            self.pusher.attempts().see(life);
+        }
         self.life_seen = Some(Instant::now());
-        self.pusher.attempts().see(life);
         for chunk in ids.chunks(BATCH) {
             let tasks = self.ledger.standing(chunk).await?;
             let waits = |id: &&TaskId| tasks.iter().any(|task| task.id == **id && task.phase.is_ours());
             let gone: Vec<TaskId> = chunk.iter().filter(|id| !waits(id)).cloned().collect();
-            let twice = self.pusher.attempts().close(&gone);
+            let (twice, word) = {
+                let mut attempts = self.pusher.attempts();
+                (attempts.close(&gone), attempts.word())
+            };
             if !twice.is_empty() {
-                warn!("{} tasks may have been published before Redis lost its data", twice.len());
+                warn!("{} tasks may have been published twice", twice.len());
                 counter!("taskgate_redeliveries_total").increment(twice.len() as u64);
-                self.hub.publish(&self.ledger.remark(&twice, AGAIN, clock::now()).await?);
+                self.hub.publish(&self.ledger.remark(&twice, word, clock::now()).await?);
             }
         }
         Ok(())

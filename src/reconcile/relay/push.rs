@@ -13,7 +13,7 @@ use tracing::{debug, info, warn};
 
 use super::Paces;
 use super::attempts::Attempts;
-use broker::backend::Backend;
+use broker::backend::ResultBackend;
 use broker::{Broker, Push, Pushed, Target};
 use celery::task::{Priority, QueueName, Spread};
 use celery::{Properties, envelope};
@@ -39,7 +39,7 @@ const MARKER_AGE: Duration = Duration::from_secs(3_600);
 /// The way from a row to a list in Redis.
 pub(super) struct Pusher {
     pub broker: Broker,
-    backend: Backend,
+    backend: ResultBackend,
     paces: Paces,
     markers: Mutex<Markers>,
     attempts: std::sync::Mutex<Attempts>,
@@ -92,13 +92,13 @@ impl Markers {
 }
 
 impl Pusher {
-    pub fn new(broker: Broker, backend: Backend, paces: Paces) -> Self {
+    pub fn new(broker: Broker, backend: ResultBackend, paces: Paces) -> Self {
         Self {
+            attempts: std::sync::Mutex::new(Attempts::new(broker.lists().is_some())),
             broker,
             backend,
             paces,
             markers: Mutex::default(),
-            attempts: std::sync::Mutex::default(),
             has_failed: AtomicBool::new(false),
         }
     }
@@ -214,7 +214,7 @@ impl Carrier for Pusher {
     }
 
     fn refuses(&self, queue: &QueueName, priority: Priority) -> Option<String> {
-        self.broker.lists()?.refuses(queue, priority)
+        self.broker.refuses(queue, priority)
     }
 
     fn pace(&self, name: &str) -> Option<Duration> {

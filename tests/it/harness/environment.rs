@@ -7,14 +7,21 @@ use std::sync::OnceLock;
 use serde_json::{Value, json};
 
 use super::process::Process;
+use super::rabbit::On;
 use super::wait::DEADLINE;
-use super::{Celery, CeleryOptions, Gateway, Http, Redis, RedisOptions, Version, celery, eventually, ports, postgres};
+use super::{
+    Celery, CeleryOptions, Gateway, Http, Rabbit, Redis, RedisOptions, Version, celery, eventually, ports, postgres,
+};
 
 /// What a [`Harness`] is made of; the default is one worker of the newest Celery and one gateway.
 #[derive(Default)]
 pub struct Options {
     pub celery: CeleryOptions,
     pub redis: RedisOptions,
+    /// Redis unless said otherwise; results are in Redis anyway,
+    pub broker: On,
+    /// or come back over RabbitMQ (`rpc://`).
+    pub rpc: bool,
     /// TOML merged over the tests' configuration.
     pub config: String,
     /// Nobody consumes the queues.
@@ -28,6 +35,8 @@ pub struct Harness {
     pub gateway: Gateway,
     pub celery: Option<Celery>,
     pub redis: Redis,
+    /// The broker, where it is not Redis.
+    pub rabbit: Option<Rabbit>,
     pub database: String,
 }
 
@@ -61,23 +70,35 @@ impl Harness {
 
     /// A further gateway on the same ledger and Redis.
     pub fn replica(&self, config: &str) -> Gateway {
-        Gateway::serve(&self.database, &self.redis.url(0), &self.redis.url(1), config)
+        Gateway::serve(&self.database, &self.broker_url(), &self.redis.url(1), config)
+    }
+
+    /// Where the fleet's messages go.
+    pub fn broker_url(&self) -> String {
+        self.rabbit.as_ref().map_or_else(|| self.redis.url(0), Rabbit::url)
+    }
+
+    /// Starts a worker in an environment that had none.
+    pub fn start_worker(&mut self, options: CeleryOptions) {
+        self.celery = Some(Celery::start_at(&self.broker_url(), &self.redis.url(1), options));
     }
 
     fn build(options: &Options) -> Self {
         let redis = Redis::start(options.redis.clone());
+        let rabbit = Rabbit::of(options.broker);
+        let broker = rabbit.as_ref().map_or_else(|| redis.url(0), Rabbit::url);
+        let backend = if options.rpc { "rpc://".to_owned() } else { redis.url(1) };
         let mut worker = options.celery.clone();
         worker.environment.push(("SAMPLE_SITE_URL".into(), sample_site().to_owned()));
         // The worker boots while the database is made.
-        let mut celery = (!options.without_worker).then(|| Celery::launch(&redis.url(0), &redis.url(1), worker));
+        let mut celery = (!options.without_worker).then(|| Celery::launch(&broker, &backend, worker));
         let database = postgres::cluster().migrated_database();
-        let gateway =
-            Gateway::serve_with(options.environment, &database, &redis.url(0), &redis.url(1), &options.config);
+        let gateway = Gateway::serve_with(options.environment, &database, &broker, &backend, &options.config);
         if let Some(celery) = &mut celery {
             celery.wait_until_ready();
             celery.wait_for_events();
         }
-        Self { gateway, celery, redis, database }
+        Self { gateway, celery, redis, rabbit, database }
     }
 }
 

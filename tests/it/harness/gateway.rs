@@ -144,6 +144,11 @@ impl Gateway {
         self.wait_until_ready();
     }
 
+    /// The next start is without the variables of this one.
+    pub fn forget_environment(&mut self) {
+        self.environment.clear();
+    }
+
     /// As [`Gateway::restart`], without waiting.
     pub fn relaunch(&mut self) {
         self.process.kill();

@@ -1,6 +1,7 @@
-//! Redis as Celery's result backend: records, groups and chords.
+//! Celery's result backend: [`Results`] is what the gateway may ask of any. [`Backend`] is Redis: records, groups and chords.
 
 mod chord;
+mod port;
 mod watch;
 mod write;
 
@@ -11,7 +12,8 @@ pub use crate::Error;
 use crate::{Link, LinkConfig};
 use celery::task::{GroupId, Json, TaskId};
 pub use chord::Claim;
-pub use watch::{Heard, Watch};
+pub use port::{Heard, Receipt, ResultBackend, Results};
+pub use watch::Watch;
 pub use write::{Record, Stored, Unless};
 
 /// How the fleet's result backend is set up.

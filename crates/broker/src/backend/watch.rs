@@ -10,16 +10,7 @@ use tokio_stream::StreamExt;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
-use super::{Backend, TASK_KEY};
-
-/// What the watch says.
-#[derive(Debug)]
-pub enum Heard {
-    /// A record: the task id of its channel and the raw text.
-    Record { task_id: String, payload: Vec<u8> },
-    /// The subscription stands (again): whatever was written before may have been missed.
-    Gap,
-}
+use super::{Backend, Heard, Receipt, TASK_KEY};
 
 /// Reads the records of all tasks as they are written.
 pub struct Watch {
@@ -66,7 +57,7 @@ impl Watch {
         while let Some(message) = messages.next().await {
             let Some(task_id) = message.get_channel_name().strip_prefix(&prefix).map(str::to_owned) else { continue };
             let payload = message.get_payload_bytes().to_vec();
-            if self.sink.send(Heard::Record { task_id, payload }).await.is_err() {
+            if self.sink.send(Heard::Record { task_id, payload, receipt: Receipt::default() }).await.is_err() {
                 break;
             }
         }

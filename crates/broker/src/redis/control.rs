@@ -47,17 +47,17 @@ impl Request {
         Self { destination, ..self }
     }
 
-    /// As it goes through the channel; with an inbox workers answer.
-    fn message(&self, reply: Option<&Inbox>) -> Vec<u8> {
+    /// As it goes through the channel; with a ticket and the queue of an inbox workers answer.
+    pub(crate) fn message(&self, reply: Option<(&str, &str)>) -> Vec<u8> {
         let request = control::Request {
             method: self.method.clone(),
             arguments: celery::task::json::written(self.arguments.clone()),
             destination: self.destination.clone(),
             pattern: None,
-            reply: reply.map(|inbox| control::ReplyTo {
-                ticket: inbox.ticket.clone(),
+            reply: reply.map(|(ticket, queue)| control::ReplyTo {
+                ticket: ticket.to_owned(),
                 exchange: String::new(),
-                routing_key: inbox.name().to_owned(),
+                routing_key: queue.to_owned(),
             }),
             clock: 1,
         };
@@ -103,7 +103,8 @@ impl Broker {
         pipeline.cmd("RPUSH").arg(&inbox.list).arg("").ignore();
         pipeline.cmd("EXPIRE").arg(&inbox.list).arg((patience + GRACE).as_secs()).ignore();
         self.remember_inbox(&mut pipeline, inbox);
-        pipeline.cmd("PUBLISH").arg(self.keys.fanout(CONTROL_EXCHANGE, "")).arg(request.message(Some(inbox)));
+        let message = request.message(Some((&inbox.ticket, inbox.name())));
+        pipeline.cmd("PUBLISH").arg(self.keys.fanout(CONTROL_EXCHANGE, "")).arg(message);
         let (listeners,): (i64,) = self.link.pipeline(&pipeline).await?;
         Ok(usize::try_from(listeners).unwrap_or(0))
     }

@@ -1,16 +1,27 @@
-//! How talking to Redis fails.
+//! How talking to a broker or a result backend fails.
 
-/// The same for broker and backend.
+/// The same for all of them.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    #[error("the Redis URL is not understood: {0}")]
+    #[error("the broker's URL is not understood: {0}")]
     Url(String),
-    #[error("Redis did not answer in time")]
+    #[error("the broker did not answer in time")]
     TimedOut,
     #[error("Redis failed")]
     Redis(#[from] redis::RedisError),
-    #[error("Redis answered something unexpected: {0}")]
+    #[error("the broker answered something unexpected: {0}")]
     Unexpected(String),
+    /// Boxed: it is rare, and large.
+    #[error("RabbitMQ failed")]
+    Amqp(#[source] Box<lapin::Error>),
+    /// RabbitMQ understood and said no.
+    #[error("RabbitMQ refused it: {text}")]
+    Refused { code: u16, text: String },
+    #[error("RabbitMQ takes no messages now: its memory or disk is short")]
+    Blocked,
+    /// The caller waited too long; nothing was published.
+    #[error("it is too late to publish this: somebody else may do it")]
+    Stale,
 }
 
 impl Error {
@@ -20,7 +31,9 @@ impl Error {
             Self::TimedOut => true,
             Self::Redis(error) if error.is_connection_refusal() => false,
             Self::Redis(error) => error.is_timeout() || error.is_io_error() || error.is_connection_dropped(),
-            Self::Url(_) | Self::Unexpected(_) => false,
+            // Confirmations may have been on their way.
+            Self::Amqp(_) | Self::Refused { .. } | Self::Blocked => true,
+            Self::Url(_) | Self::Unexpected(_) | Self::Stale => false,
         }
     }
 
@@ -35,8 +48,8 @@ impl Error {
             Self::Redis(error) => error.code().is_some_and(|code| {
                 !["LOADING", "BUSY", "READONLY", "MASTERDOWN", "TRYAGAIN", "NOSCRIPT"].contains(&code)
             }),
-            Self::Url(_) | Self::Unexpected(_) => true,
-            Self::TimedOut => false,
+            Self::Url(_) | Self::Unexpected(_) | Self::Refused { .. } => true,
+            Self::TimedOut | Self::Amqp(_) | Self::Blocked | Self::Stale => false,
         }
     }
 }

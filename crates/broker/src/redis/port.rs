@@ -4,11 +4,12 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use celery::binding::{ExchangeKind, Member};
+use celery::task::{Priority, QueueName};
 use runtime::clock::Time;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
-use super::{Broker, Depth, Error, Feed, Push, Pushed, Replies, Request};
+use super::{Broker, Depth, Error, Feed, Push, Pushed, Replies, Request, Standing};
 use crate::port::{Exchange, Kind, Port};
 
 #[async_trait]
@@ -25,19 +26,31 @@ impl Port for Broker {
         Self::publish(self, batch, deadline).await
     }
 
+    fn refuses(&self, queue: &QueueName, priority: Priority) -> Option<String> {
+        Self::refuses(self, queue, priority)
+    }
+
+    /// A list comes with its first message.
+    async fn declare_queue(&self, _: &QueueName, _: &str) -> Result<(), Error> {
+        Ok(())
+    }
+
     /// A fanout has no table: its workers listen to a channel.
     async fn declare(&self, exchange: &Exchange) -> Result<(), Error> {
         if exchange.kind == ExchangeKind::Fanout {
             return Ok(());
         }
-        let member =
-            |(key, queue): &(String, _)| Member::bind(exchange.kind, key, celery::task::QueueName::as_str(queue));
+        let member = |(key, queue): &(String, _)| Member::bind(exchange.kind, key, QueueName::as_str(queue));
         let members: Vec<Member> = exchange.bindings.iter().map(member).collect();
         Self::declare(self, &exchange.name, &members).await
     }
 
     async fn depths(&self, queues: &[String]) -> Result<Vec<Depth>, Error> {
         Self::depths(self, queues).await
+    }
+
+    async fn take_out(&self, queue: &str, limit: usize) -> Result<Vec<Standing>, Error> {
+        Self::take_out(self, queue, limit).await
     }
 
     async fn tell(&self, request: &Request) -> Result<i64, Error> {

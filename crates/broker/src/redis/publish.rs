@@ -39,7 +39,7 @@ pub enum Pushed {
     Now,
     /// The marker was there: an earlier call pushed it, or a revoke forbade it.
     Before,
-    /// Not pushed, and why: its list is none, or is none that the fleet reads. The others of its batch are not concerned.
+    /// Not published, and why: its queue takes nothing now. The others of its batch are not concerned.
     Refused(String),
 }
 

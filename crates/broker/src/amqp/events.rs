@@ -1,0 +1,94 @@
+//! What workers tell about themselves and their tasks: a queue of our own, bound to the topic exchange `celeryev`.
+//!
+//! Lossy like the channel in Redis: the queue goes with the connection, a gap is reported, and whoever needs the truth looks elsewhere.
+//! The broker keeps at most [`KEPT`] messages for us and hands out [`AHEAD`] at a time, so a slow reader costs bounded memory on both
+//! sides.
+
+use std::time::Duration;
+
+use lapin::options::{BasicAckOptions, BasicConsumeOptions, BasicQosOptions};
+use lapin::options::{QueueBindOptions, QueueDeclareOptions};
+use lapin::types::FieldTable;
+use lapin::{Channel, Consumer, ExchangeKind};
+use runtime::clock;
+use tokio::sync::mpsc;
+use tokio_stream::StreamExt;
+use tokio_util::sync::CancellationToken;
+use tracing::{info, warn};
+
+use super::link::Link;
+use super::{exchange, message, table};
+use crate::{EVENT_EXCHANGE, Error, Feed};
+
+/// Messages handed out and not acknowledged.
+const AHEAD: u16 = 1_000;
+/// Every so many are acknowledged together.
+const TOGETHER: u64 = 200;
+/// Messages the broker keeps for a reader that is slow or away for a moment; the oldest go first.
+const KEPT: u32 = 100_000;
+/// Between attempts to connect.
+const PAUSE: Duration = Duration::from_millis(500);
+
+const OWN: QueueDeclareOptions =
+    QueueDeclareOptions { passive: false, durable: false, exclusive: true, auto_delete: true, nowait: false };
+
+/// Reads all worker events until `stop`, reconnecting for ever. While `sink` is full nothing more is taken.
+pub async fn follow(link: Link, sink: mpsc::Sender<Feed>, stop: CancellationToken) {
+    let mut was_up = true;
+    while !stop.is_cancelled() && !sink.is_closed() {
+        let outcome = tokio::select! {
+            () = stop.cancelled() => return,
+            outcome = listen(&link, &sink) => outcome,
+        };
+        if was_up {
+            match &outcome {
+                Ok(()) => info!("the queue of worker events was closed, connecting again"),
+                Err(error) => warn!(error = %error, "worker events cannot be read, trying again: {error}"),
+            }
+        }
+        was_up = outcome.is_ok();
+        tokio::select! { () = stop.cancelled() => return, () = tokio::time::sleep(PAUSE) => {} }
+    }
+}
+
+async fn listen(link: &Link, sink: &mpsc::Sender<Feed>) -> Result<(), Error> {
+    let channel = link.channel().await?;
+    let mut events = subscribe(link, &channel).await?;
+    if sink.send(Feed::Gap).await.is_err() {
+        return Ok(());
+    }
+    let mut taken = 0_u64;
+    while let Some(came) = events.next().await {
+        let came = came?;
+        if sink.send(Feed::Message(message::inbound(&came, ""))).await.is_err() {
+            break;
+        }
+        taken += 1;
+        if taken.is_multiple_of(TOGETHER) {
+            came.acker.ack(BasicAckOptions { multiple: true }).await?;
+        }
+    }
+    Ok(())
+}
+
+async fn subscribe(link: &Link, channel: &Channel) -> Result<Consumer, Error> {
+    let queue = format!("celeryev.taskgate-{}", clock::new_id());
+    let limits = format!("{{\"x-max-length\": {KEPT}, \"x-expires\": 60000}}");
+    // Celery's own readers declare it in the same way, so that it does not matter who comes first.
+    let topic =
+        channel.exchange_declare(EVENT_EXCHANGE.into(), ExchangeKind::Topic, exchange::DURABLE, FieldTable::default());
+    link.answer(topic).await?;
+    link.answer(channel.queue_declare(queue.as_str().into(), OWN, table::from_json(&limits))).await?;
+    let bound = channel.queue_bind(
+        queue.as_str().into(),
+        EVENT_EXCHANGE.into(),
+        "#".into(),
+        QueueBindOptions::default(),
+        FieldTable::default(),
+    );
+    link.answer(bound).await?;
+    link.answer(channel.basic_qos(AHEAD, BasicQosOptions::default())).await?;
+    let consume = BasicConsumeOptions { exclusive: true, ..BasicConsumeOptions::default() };
+    link.answer(channel.basic_consume(queue.as_str().into(), queue.as_str().into(), consume, FieldTable::default()))
+        .await
+}

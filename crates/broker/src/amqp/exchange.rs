@@ -1,0 +1,50 @@
+//! Exchanges besides the queues' own, as the configuration names them.
+//!
+//! Declaring what is there in the same way changes nothing; what is there and differs is refused by the broker and stays as it is.
+//! Queues are not made here: a binding to one that does not exist yet is made when it does.
+
+use celery::binding::ExchangeKind as Kind;
+use lapin::ExchangeKind;
+use lapin::options::{ExchangeDeclareOptions, QueueBindOptions};
+use lapin::types::FieldTable;
+
+use super::error::{self, NOT_FOUND, short};
+use super::link::Link;
+use super::queues;
+use crate::Error;
+use crate::port::Exchange;
+
+/// As Celery declares one.
+pub const DURABLE: ExchangeDeclareOptions =
+    ExchangeDeclareOptions { passive: false, durable: true, auto_delete: false, internal: false, nowait: false };
+
+/// # Errors
+/// [`Error::Refused`] when an exchange of that name is there and is another one.
+pub async fn declare(link: &Link, exchange: &Exchange) -> Result<(), Error> {
+    let channel = link.channel().await?;
+    let kind = match exchange.kind {
+        Kind::Direct => ExchangeKind::Direct,
+        Kind::Topic => ExchangeKind::Topic,
+        Kind::Fanout => ExchangeKind::Fanout,
+    };
+    let name = short(&exchange.name)?;
+    link.answer(channel.exchange_declare(name.clone(), kind, DURABLE, FieldTable::default())).await?;
+    queues::close(Some(channel)).await;
+    for (key, queue) in &exchange.bindings {
+        // A refusal closes the channel.
+        let channel = link.channel().await?;
+        let bound = channel.queue_bind(
+            short(queue.as_str())?,
+            name.clone(),
+            short(key)?,
+            QueueBindOptions::default(),
+            FieldTable::default(),
+        );
+        match link.answer(bound).await {
+            Err(refusal) if !error::is(&refusal, NOT_FOUND) => return Err(refusal),
+            Err(_) => {}
+            Ok(()) => queues::close(Some(channel)).await,
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,142 @@
+//! One connection to RabbitMQ that is made when it is needed, and made again when it broke.
+//!
+//! A broken connection fails the calls in flight; the next call tries the nodes in their order. Nothing is repeated here: whether a
+//! message may be sent twice is its caller's knowledge. The client's own recovery is off, because it repeats.
+
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use lapin::options::ConfirmSelectOptions;
+use lapin::tcp::OwnedTLSConfig;
+use lapin::uri::{AMQPAuthority, AMQPQueryString, AMQPScheme, AMQPUri, AMQPUserInfo};
+use lapin::{Channel, Connection, ConnectionProperties};
+use tokio::time::timeout;
+
+use super::address::Address;
+use crate::Error;
+
+/// Where the broker is and how patient to be.
+#[derive(Debug, Clone)]
+pub struct LinkConfig {
+    /// Nodes, first tried first.
+    pub addresses: Vec<Address>,
+    /// PEM: authorities that may have signed the server's certificate, besides the public ones.
+    pub tls_ca: Option<String>,
+    /// For one node. Default 2 s.
+    pub connect_timeout: Duration,
+    /// For one answer. Default 5 s.
+    pub response_timeout: Duration,
+}
+
+/// Cheap to clone; all clones share one connection.
+#[derive(Clone)]
+pub struct Link(Arc<Inner>);
+
+struct Inner {
+    config: LinkConfig,
+    /// What the connection is for, as the broker's own tools show it.
+    name: String,
+    current: Mutex<Option<Arc<Connection>>>,
+    /// One caller connects, the others wait for it.
+    connecting: tokio::sync::Mutex<()>,
+}
+
+impl Link {
+    pub fn new(config: LinkConfig, purpose: &str) -> Self {
+        let name = format!("taskgate {purpose}");
+        Self(Arc::new(Inner { config, name, current: Mutex::default(), connecting: tokio::sync::Mutex::default() }))
+    }
+
+    /// An answer takes no longer than this.
+    pub fn patience(&self) -> Duration {
+        self.0.config.response_timeout
+    }
+
+    pub async fn connection(&self) -> Result<Arc<Connection>, Error> {
+        if let Some(found) = self.current() {
+            return Ok(found);
+        }
+        let _one = self.0.connecting.lock().await;
+        if let Some(found) = self.current() {
+            return Ok(found);
+        }
+        let made = Arc::new(self.dial().await?);
+        *self.0.current.lock().expect("nothing panics under this lock") = Some(Arc::clone(&made));
+        Ok(made)
+    }
+
+    /// A channel of one's own.
+    pub async fn channel(&self) -> Result<Channel, Error> {
+        let connection = self.connection().await?;
+        self.answer(connection.create_channel()).await
+    }
+
+    /// A channel whose publications are confirmed.
+    pub async fn confirming(&self) -> Result<Channel, Error> {
+        let channel = self.channel().await?;
+        self.answer(channel.confirm_select(ConfirmSelectOptions::default())).await?;
+        Ok(channel)
+    }
+
+    /// Waits for an answer as long as is reasonable.
+    pub async fn answer<T>(&self, asked: impl Future<Output = lapin::Result<T>>) -> Result<T, Error> {
+        match timeout(self.patience(), asked).await {
+            Ok(answer) => Ok(answer?),
+            Err(_) if self.is_blocked() => Err(Error::Blocked),
+            Err(_) => {
+                self.forget();
+                Err(Error::TimedOut)
+            }
+        }
+    }
+
+    /// The broker takes no messages now: memory or disk is short there.
+    pub fn is_blocked(&self) -> bool {
+        self.current().is_some_and(|connection| connection.status().blocked())
+    }
+
+    /// The next call makes another connection.
+    pub fn forget(&self) {
+        self.0.current.lock().expect("nothing panics under this lock").take();
+    }
+
+    fn current(&self) -> Option<Arc<Connection>> {
+        let mut current = self.0.current.lock().expect("nothing panics under this lock");
+        if current.as_ref().is_some_and(|connection| !connection.status().connected()) {
+            current.take();
+        }
+        current.clone()
+    }
+
+    async fn dial(&self) -> Result<Connection, Error> {
+        let mut failed = Error::TimedOut;
+        for address in &self.0.config.addresses {
+            match timeout(self.0.config.connect_timeout, self.dial_one(address)).await {
+                Ok(Ok(connection)) => return Ok(connection),
+                Ok(Err(error)) => failed = error.into(),
+                Err(_) => failed = Error::TimedOut,
+            }
+        }
+        Err(failed)
+    }
+
+    async fn dial_one(&self, address: &Address) -> lapin::Result<Connection> {
+        let properties = ConnectionProperties::default().with_connection_name(self.0.name.as_str().into());
+        let tls = OwnedTLSConfig { identity: None, cert_chain: self.0.config.tls_ca.clone() };
+        let runtime = lapin::runtime::default_runtime()?;
+        Connection::connect_uri_with_config(uri(address), properties, tls, runtime).await
+    }
+}
+
+fn uri(address: &Address) -> AMQPUri {
+    AMQPUri {
+        scheme: if address.is_tls { AMQPScheme::AMQPS } else { AMQPScheme::AMQP },
+        authority: AMQPAuthority {
+            userinfo: AMQPUserInfo { username: address.user.clone(), password: address.password.clone() },
+            host: address.host.clone(),
+            port: address.port,
+        },
+        vhost: address.vhost.clone(),
+        query: AMQPQueryString { heartbeat: Some(address.heartbeat), ..AMQPQueryString::default() },
+    }
+}

@@ -1,0 +1,97 @@
+//! Queues as the broker shows them to a client: how many messages wait, how many consumers there are, and whether it exists.
+//!
+//! Looking is a passive declaration and changes nothing. Declaring a queue that exists with other arguments changes nothing either:
+//! the broker refuses it and says what differs.
+
+use lapin::Channel;
+use lapin::options::{BasicAckOptions, BasicGetOptions, QueueDeclareOptions};
+use lapin::types::FieldTable;
+
+use super::error::{self, NOT_FOUND, short};
+use super::link::Link;
+use super::{message, table};
+use crate::{Depth, Error, Standing};
+
+/// As Celery declares a queue.
+const DURABLE: QueueDeclareOptions =
+    QueueDeclareOptions { passive: false, durable: true, exclusive: false, auto_delete: false, nowait: false };
+const PASSIVE: QueueDeclareOptions = QueueDeclareOptions { passive: true, ..DURABLE };
+
+/// Messages that wait in each queue, in the order of `queues`. One that does not exist has trouble.
+pub async fn depths(link: &Link, queues: &[String]) -> Result<Vec<Depth>, Error> {
+    let mut channel: Option<Channel> = None;
+    let mut depths = Vec::with_capacity(queues.len());
+    for queue in queues {
+        let Ok(name) = short(queue) else {
+            depths.push(nowhere(queue));
+            continue;
+        };
+        // A refusal closes the channel.
+        let open = match channel.take() {
+            Some(open) => open,
+            None => link.channel().await?,
+        };
+        let found = link.answer(open.queue_declare(name, PASSIVE, FieldTable::default())).await;
+        match found {
+            Ok(found) => {
+                depths.push(Depth { lists: vec![(0, i64::from(found.message_count()))], trouble: None });
+                channel = Some(open);
+            }
+            Err(refusal) if error::is(&refusal, NOT_FOUND) => depths.push(nowhere(queue)),
+            Err(other) => return Err(other),
+        }
+    }
+    close(channel).await;
+    Ok(depths)
+}
+
+/// Makes a durable queue with these arguments (a JSON object) unless it is there.
+///
+/// # Errors
+/// [`Error::Refused`] when it is there and differs; it stays as it is.
+pub async fn declare(link: &Link, queue: &str, arguments: &str) -> Result<(), Error> {
+    let channel = link.channel().await?;
+    link.answer(channel.queue_declare(short(queue)?, DURABLE, table::from_json(arguments))).await?;
+    close(Some(channel)).await;
+    Ok(())
+}
+
+fn nowhere(queue: &str) -> Depth {
+    Depth { lists: vec![(0, 0)], trouble: Some(missing(queue)) }
+}
+
+/// What to do about a queue that does not exist.
+pub fn missing(queue: &str) -> String {
+    format!(
+        "RabbitMQ has no queue {queue}: a worker that serves it makes it, or taskgate does where [queues.{queue}] is said"
+    )
+}
+
+/// What cannot be closed is closed with its connection.
+pub async fn close(channel: Option<Channel>) {
+    if let Some(channel) = channel {
+        let _ = channel.close(200, "done".into()).await;
+    }
+}
+
+/// Takes up to `limit` messages out, the next to be served first, and gives them back whole.
+///
+/// # Cancel safety
+/// A dropped call returns what it took to the queue, unless it had acknowledged it already.
+pub async fn take_out(link: &Link, queue: &str, limit: usize) -> Result<Vec<Standing>, Error> {
+    let channel = link.channel().await?;
+    let mut taken = Vec::new();
+    let mut last = None;
+    while taken.len() < limit {
+        let Some(came) = link.answer(channel.basic_get(short(queue)?, BasicGetOptions::default())).await? else {
+            break;
+        };
+        taken.push(Standing { step: 0, payload: message::inbound(&came.delivery, "") });
+        last = Some(came.delivery.acker);
+    }
+    if let Some(last) = last {
+        link.answer(last.ack(BasicAckOptions { multiple: true })).await?;
+    }
+    close(Some(channel)).await;
+    Ok(taken)
+}

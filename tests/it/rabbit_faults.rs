@@ -1,0 +1,155 @@
+//! RabbitMQ in trouble: away, cut off, short of memory, its queues deleted. Submissions go on, and nothing is lost.
+
+use serde_json::{Value, json};
+
+use crate::harness::environment::{Harness, Lent, Options};
+use crate::harness::rabbit::{On, Rabbit};
+use crate::harness::{CeleryOptions, eventually};
+
+fn own_node() -> Lent<Box<Harness>> {
+    let env = Harness::start(&Options { broker: On::OwnRabbit(""), without_worker: true, ..Options::default() });
+    rabbit(&env).declare("celery", &json!({}));
+    env
+}
+
+fn rabbit(env: &Harness) -> &Rabbit {
+    env.rabbit.as_ref().expect("it was asked for")
+}
+
+fn ids(messages: &[Value]) -> Vec<String> {
+    let id = |one: &Value| one["properties"]["correlation_id"].as_str().expect("a task").to_owned();
+    messages.iter().map(id).collect()
+}
+
+async fn has_arrived(env: &Harness, id: &str) {
+    eventually(&format!("{id} is in the queue"), async || {
+        ids(&rabbit(env).messages("celery")).contains(&id.to_owned()).then_some(())
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn what_is_accepted_while_rabbitmq_is_away_is_published_when_it_is_back() {
+    let mut env = own_node();
+    let before = env.submit("demo.add", json!([1, 1])).await;
+    has_arrived(&env, &before).await;
+    env.rabbit.as_mut().expect("it was asked for").node_mut().kill();
+    let mut waiting = Vec::new();
+    for n in 0..20 {
+        waiting.push(env.submit("demo.add", json!([n, n])).await);
+    }
+    env.rabbit.as_mut().expect("it was asked for").node_mut().restart();
+    for id in &waiting {
+        has_arrived(&env, id).await;
+    }
+    let arrived = ids(&rabbit(&env).messages("celery"));
+    assert_eq!(arrived[0], before, "a persistent message survives the node");
+    assert_eq!(arrived[1..], waiting, "in the order of acceptance, each once");
+}
+
+#[tokio::test]
+async fn submissions_go_on_while_rabbitmq_is_short_of_memory() {
+    let env = own_node();
+    let before = env.submit("demo.add", json!([1, 1])).await;
+    has_arrived(&env, &before).await;
+    rabbit(&env).node().control(&["set_vm_memory_high_watermark", "absolute", "1MB"]);
+    let id = env.submit("demo.add", json!([2, 2])).await;
+    let task = env.http.get(&format!("/v1/tasks/{id}")).await.expect(200);
+    assert_eq!(task["phase"], "accepted", "{task}");
+    rabbit(&env).node().control(&["set_vm_memory_high_watermark", "0.4"]);
+    has_arrived(&env, &id).await;
+}
+
+#[tokio::test]
+async fn events_are_heard_again_after_the_connection_was_cut() {
+    let mut env = Harness::start(&Options { broker: On::Rabbit, ..Options::default() });
+    env.run("demo.add", json!([1, 1])).await;
+    rabbit(&env).cut_connections("taskgate listens");
+    env.gateway.wait_for_log("worker events cannot be read");
+    let id = env.submit("demo.add", json!([2, 2])).await;
+    env.finished(&id).await;
+    eventually("events came over the new connection", async || {
+        let phases = env.history(&id).await;
+        phases.iter().any(|event| event["phase"] == "received" || event["phase"] == "running").then_some(())
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_queue_that_was_deleted_holds_its_tasks_until_it_is_there_again() {
+    let env = Harness::start(&Options { broker: On::Rabbit, without_worker: true, ..Options::default() });
+    rabbit(&env).declare("celery", &json!({}));
+    let before = env.submit("demo.add", json!([1, 1])).await;
+    has_arrived(&env, &before).await;
+    rabbit(&env).delete("celery");
+    let id = env.submit("demo.add", json!([2, 2])).await;
+    env.in_phase(&id, "held").await;
+    rabbit(&env).declare("celery", &json!({}));
+    has_arrived(&env, &id).await;
+}
+
+#[tokio::test]
+async fn a_crash_after_the_publication_loses_nothing_and_is_in_the_history() {
+    let options = Options {
+        broker: On::Rabbit,
+        without_worker: true,
+        environment: &[("TASKGATE_CRASH_AT", "after_push")],
+        ..Options::default()
+    };
+    let mut env = Harness::start(&options);
+    rabbit(&env).declare("celery", &json!({}));
+    let body = json!({"task": "demo.add", "args": [1, 1]}).to_string().into_bytes();
+    let headers = [("content-type", "application/json")];
+    // The answer may be lost with the process.
+    let _ = env.http.try_send(reqwest::Method::POST, "/v1/tasks", &headers, Some(body)).await;
+    eventually("the gateway dies", async || env.gateway.has_ended().then_some(())).await;
+    env.gateway.forget_environment();
+    env.gateway.restart();
+    let listed = env.http.get("/v1/tasks").await.expect(200);
+    let id = listed["tasks"][0]["task_id"].as_str().expect("it was committed").to_owned();
+    env.in_phase(&id, "queued").await;
+    let copies = ids(&rabbit(&env).messages("celery")).iter().filter(|one| **one == id).count();
+    assert_eq!(copies, 2, "the broker has no markers");
+    eventually("the history says so", async || {
+        let history = env.history(&id).await;
+        history.iter().any(|event| event.to_string().contains("perhaps for the second time")).then_some(())
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_task_that_a_dead_worker_had_acknowledged_is_settled_by_its_recovery_policy() {
+    let config = "[sweeper]\nperiod = '500ms'\ngrace = '1s'\nworker_lost_after = '5s'\n\
+                  [[tasks]]\nname = 'demo.sleep'\nrecovery = 'rerun'\n";
+    let mut env = Harness::start(&Options { broker: On::Rabbit, config: config.into(), ..Options::default() });
+    let again = env.submit("demo.sleep", json!([3])).await;
+    let lost = env.submit("demo.until", json!(["/proc/never"])).await;
+    for id in [&again, &lost] {
+        env.in_phase(id, "running").await;
+    }
+    // Of a worker whose heartbeat was never heard nobody knows how often it comes, and silence means little.
+    eventually("a heartbeat is heard", async || {
+        let workers = env.http.get("/v1/workers").await.expect(200);
+        (!workers["workers"][0]["load"].is_null()).then_some(())
+    })
+    .await;
+    env.celery.as_mut().expect("it was started").kill();
+    let other = CeleryOptions { hostname: "w2@test".into(), ..CeleryOptions::default() };
+    env.start_worker(other);
+    env.in_phase(&lost, "lost").await;
+    assert_eq!(env.finished(&again).await["status"], "SUCCESS");
+    let history = env.history(&again).await;
+    assert!(history.iter().any(|event| event.to_string().contains("recovery policy is rerun")), "{history:?}");
+}
+
+#[tokio::test]
+async fn what_a_dead_worker_had_not_acknowledged_is_delivered_again_by_rabbitmq() {
+    let settings = json!({"task_acks_late": true, "task_reject_on_worker_lost": true});
+    let celery = CeleryOptions { settings: settings.clone(), ..CeleryOptions::default() };
+    let mut env = Harness::start(&Options { broker: On::Rabbit, celery, ..Options::default() });
+    let id = env.submit("demo.sleep", json!([2])).await;
+    env.in_phase(&id, "running").await;
+    env.celery.as_mut().expect("it was started").kill();
+    env.start_worker(CeleryOptions { hostname: "w2@test".into(), settings, ..CeleryOptions::default() });
+    assert_eq!(env.finished(&id).await["status"], "SUCCESS");
+}
