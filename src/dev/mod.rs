@@ -18,7 +18,6 @@ use tracing::info;
 
 use crate::config::{self, Config, RawSchedule, Role};
 use crate::guard::tokens::Secret;
-use crate::samples::DATA;
 use ledger::SharedLedger;
 use ledger::sqlite::Synchronous;
 use runtime::lifecycle::{OnExit, Tasks};
@@ -28,6 +27,9 @@ const SAMPLE: &str = include_str!("../../examples/taskgate.toml");
 
 /// The sample schedule that dev runs every minute.
 const EVERY_MINUTE: &str = "college-scholarship";
+
+/// The directory that dev makes when none is named.
+const USUAL_DATA: &str = "taskgate-data";
 
 const PASSWORD_PREFIX: &str = "dev_";
 
@@ -117,7 +119,7 @@ impl Dev {
 /// own choice keeps its rights, and what else is in it too.
 fn make_private(data: &Path) -> std::io::Result<()> {
     std::fs::DirBuilder::new().recursive(true).mode(0o700).create(data)?;
-    if data.file_name().is_some_and(|name| name == DATA) {
+    if data.file_name().is_some_and(|name| name == USUAL_DATA) {
         std::fs::set_permissions(data, Permissions::from_mode(0o700))?;
     }
     for name in ["ledger.db", "ledger.db-wal", "ledger.db-shm"] {

@@ -35,7 +35,10 @@ enum Kind {
 fn classified(method: &str, path: &str) -> Option<Kind> {
     use Kind::{Fleet, Many, OfSchedule, OfTask, Open, Submits};
     Some(match (method, path) {
-        ("GET", "/readyz" | "/livez" | "/healthz" | "/openapi.json" | "/problems/" | "/problems/{slug}") => Open,
+        (
+            "GET",
+            "/readyz" | "/livez" | "/healthz" | "/openapi.json" | "/problems" | "/problems/" | "/problems/{slug}",
+        ) => Open,
         ("POST", "/v1/tasks" | "/v1/tasks/batch" | "/chain" | "/group" | "/chord") => Submits,
         ("GET", "/result/{id}" | "/v1/tasks/{id}") => OfTask("read"),
         ("GET", path) if path.starts_with("/v1/tasks/{id}/") => OfTask("read"),

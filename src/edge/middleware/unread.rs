@@ -15,8 +15,10 @@ use hyper::body::{Body as _, Frame, SizeHint};
 use crate::edge::state::Edge;
 use runtime::lifecycle::OnExit;
 
-/// How long the rest of a body is read.
+/// How long the rest of a body is read,
 const DRAIN_TIME: Duration = Duration::from_secs(60);
+/// and how long a part of it is waited for: who sends nothing can read the answer at once.
+const PAUSE: Duration = Duration::from_secs(2);
 
 /// Whether a body was left unread.
 #[derive(Clone, Default)]
@@ -92,7 +94,7 @@ fn drain(mut body: Body, edge: &Edge, read: usize) {
     edge.tasks.spawn("drain", OnExit::Nothing, move |stop| async move {
         let mut read = read;
         let rest = async {
-            while let Some(Ok(frame)) = body.frame().await {
+            while let Ok(Some(Ok(frame))) = tokio::time::timeout(PAUSE, body.frame()).await {
                 read += frame.data_ref().map_or(0, Bytes::len);
                 if read > most {
                     break;

@@ -50,6 +50,9 @@ pub async fn revoke_task(
             problems.add_at("signal", format!("must be one of {}", SIGNALS.join(", ")));
         }
         let reason = fields.get("reason").and_then(|value| problems.within("reason", |p| p.text(value)));
+        if reason.as_ref().is_some_and(|reason| reason.contains('\0')) {
+            problems.add_at("reason", "has a NUL character");
+        }
         if reason.as_ref().is_some_and(|reason| reason.chars().count() > MAX_REASON) {
             problems.add_at("reason", format!("has more than {MAX_REASON} characters"));
         }
