@@ -18,7 +18,7 @@ const CREATING: usize = 32;
 const QUESTION: &str = "select count(*), \
     coalesce(percentile_disc(0.5) within group (order by t.queued_at - r.scheduled_at), 0), \
     coalesce(percentile_disc(0.99) within group (order by t.queued_at - r.scheduled_at), 0) \
-    from taskgate.schedule_run r join taskgate.task t on t.task_id = r.task_id where t.queued_at is not null and r.scheduled_at = ";
+    from taskgate.schedule_run r join taskgate.tasks t on t.task_id = r.task_id where t.queued_at is not null and r.scheduled_at = ";
 
 pub async fn measure(bench: &mut Bench) {
     bench.table.heading(&format!("{SCHEDULES} schedules that are due in the same second"));

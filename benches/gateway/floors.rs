@@ -13,10 +13,8 @@ use super::usage::Servers;
 use super::{Bench, SPAN};
 
 /// The row that a submission writes, one transaction each: what group commit saves.
-const INSERT: &str = r#"insert into bench_task (task_no, submitted_at, seq, delivery, retries, priority, ignore_result, adopted, corrected,
-    task_id, phase, status, name, queue)
-  values (nextval('bench_no'), 1700000000000000, 1, 1, 0, 0, false, false, false, gen_random_uuid()::text, 'accepted', 'PENDING',
-    'demo.add', 'bench');
+const INSERT: &str = r#"insert into bench_task (task_no, submitted_at, id, kind_no, priority, ignore_result, adopted, body)
+  values (nextval('bench_no'), 1700000000000000, gen_random_uuid(), 1, 0, false, false, '[[2, 3], {}, {}]');
 "#;
 const TABLE: &str = "create table bench_task (like taskgate.task including all); create sequence bench_no";
 
@@ -40,7 +38,7 @@ pub async fn measure(bench: &mut Bench) {
     bench.table.row("floor: pgbench, the same row, a transaction each, 32 connections", &inserts, &[]);
 }
 
-async fn empty_handler() -> Rate {
+pub async fn empty_handler() -> Rate {
     let port = ports::free();
     let mut command = Command::new(std::env::current_exe().expect("this program has a path"));
     command.arg(format!("--floor={port}"));

@@ -1,5 +1,6 @@
 //! taskgate beside what it replaces, on one machine, in one run: `make bench`, or `cargo bench --bench gateway -- submit streams`
-//! for some of its sections (`submit`, `batches`, `replicas`, `results`, `latency`, `streams`, `recorder`, `beat`, `hostile`).
+//! for some of its sections (`cost`, `submit`, `batches`, `replicas`, `results`, `latency`, `streams`, `recorder`, `beat`,
+//! `hostile`).
 //!
 //! Starts its own Redis, PostgreSQL (with fsync), Celery worker, the peers and taskgate, loads each in turn from this process,
 //! and prints one table with ratios. Floors (a handler that only answers, `redis-benchmark`, `pgbench` with the same row) show
@@ -9,6 +10,7 @@
 
 mod batches;
 mod beat;
+mod cost;
 mod floors;
 #[path = "../../tests/it/harness/mod.rs"]
 mod harness;
@@ -98,6 +100,9 @@ async fn run(sections: &[String]) {
     let mut bench = Bench::start();
     let idle = bench.servers().resident_mib();
     bench.table.note(format!("taskgate's resident memory, idle after its start: {idle:.1} MiB"));
+    if wanted("cost") {
+        cost::measure(&mut bench).await;
+    }
     if wanted("latency") {
         latency::measure(&mut bench).await;
     }

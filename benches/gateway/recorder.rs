@@ -66,7 +66,7 @@ async fn prepare(bench: &Bench, count: usize) -> Vec<redis::Pipeline> {
         let items = answer["items"].as_array().expect("a list").iter();
         ids.extend(items.map(|item| TaskId::parse(item["task_id"].as_str().expect("accepted")).expect("an id")));
     }
-    let unpublished = "select count(*) from taskgate.outbox where queue = 'played'";
+    let unpublished = "select count(*) from taskgate.outbox";
     until(bench, unpublished, "0").await;
     bench.redis.command::<()>(0, &["DEL", "played"]);
     ids.chunks(CHUNK).map(chunk).collect()
@@ -119,8 +119,8 @@ async fn tell(bench: &Bench, news: &[redis::Pipeline]) {
 
 /// Counts when nothing is left: counting takes time from what is measured.
 async fn until_finished(bench: &Bench, count: usize) {
-    until(bench, "select exists (select 1 from taskgate.unfinished)", "f").await;
-    let finished = "select count(*) from taskgate.task where queue = 'played' and phase = 'succeeded'";
+    until(bench, "select exists (select 1 from taskgate.flight)", "f").await;
+    let finished = "select count(*) from taskgate.tasks where queue = 'played' and phase = 'succeeded'";
     assert_eq!(postgres::query(&bench.database, finished), count.to_string(), "every task has ended as it was told");
 }
 

@@ -36,7 +36,8 @@ pub async fn measure(bench: &mut Bench) {
             taken.1 / answered
         ));
     }
-    let size = "select pg_total_relation_size('taskgate.task') / greatest(count(*), 1) from taskgate.task";
+    let size = "select (select sum(pg_total_relation_size(relid)) from pg_partition_tree('taskgate.task')) / greatest(count(*), 1) \
+                from taskgate.task";
     bench.table.note(format!("a task's row with its indexes: {} bytes", postgres::query(&bench.database, size)));
 }
 

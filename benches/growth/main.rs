@@ -125,8 +125,8 @@ async fn prune(database: &str, redis: &Redis, gateway: Gateway, size: u64) {
     let settings = format!("log.filter = 'warn'\nledger.keep = '{}s'\n", fill::age_seconds(half));
     let started = Instant::now();
     let gateway = Gateway::serve(database, &redis.url(0), &redis.url(1), &settings);
-    let count =
-        || postgres::query(database, "select count(*) from taskgate.tombstone").parse::<u64>().expect("a number");
+    let pruned = "select coalesce(sum(octet_length(ids) / 16), 0) from taskgate.tombstone_piece";
+    let count = || postgres::query(database, pruned).parse::<u64>().expect("a number");
     let (mut longest, http) = (Duration::ZERO, gateway.http());
     // A tenth of the half tells the rate.
     while count() < half / 10 {

@@ -45,9 +45,9 @@ create table task (
     argsrepr            text,
     kwargsrepr          text,
     constraint task_phase_known check (phase in ('accepted', 'held', 'waiting', 'queued', 'received', 'running', 'retrying',
-        'succeeded', 'failed', 'revoked', 'expired', 'skipped', 'lost')),
+        'succeeded', 'failed', 'revoked', 'expired', 'skipped', 'lost', 'ignored')),
     constraint task_final_iff_finished check ((finished_at is not null) =
-        (phase in ('succeeded', 'failed', 'revoked', 'expired', 'skipped', 'lost'))),
+        (phase in ('succeeded', 'failed', 'revoked', 'expired', 'skipped', 'lost', 'ignored'))),
     constraint task_seq_positive check (seq > 0),
     constraint task_delivery_positive check (delivery > 0),
     constraint task_priority_is_a_digit check (priority between 0 and 9)
@@ -63,8 +63,11 @@ create index task_schedule on task (schedule, task_no) where schedule is not nul
 -- Tasks that are not final; `at_worker` once a worker was heard to have them.
 create table unfinished (
     task_no   integer primary key,
-    at_worker boolean not null default 0
+    at_worker boolean not null default 0,
+    -- It waits for a predecessor.
+    waits     boolean not null default 0
 );
+create index unfinished_waits on unfinished (task_no) where waits;
 create index unfinished_at_worker on unfinished (task_no) where at_worker;
 
 -- Tasks that ended, but not well. `dead` until they are deleted or re-queued as dead letters.
@@ -89,8 +92,13 @@ create table outbox (
     accepted_at integer not null,
     queue       text not null,
     -- Waits for its queue to be resumed.
-    parked      boolean not null default 0
+    parked      boolean not null default 0,
+    -- The limit at which it waits: a rate (`rate <task>`) or a key (`key <key>`) of which only so many tasks may be under way.
+    gate        text,
+    -- How many tasks of the key may be under way for this one to go; null at a rate.
+    gate_max    integer
 );
+create index outbox_gate on outbox (gate, task_no) where gate is not null;
 create index outbox_wake on outbox (wake_at, task_no);
 create index outbox_parked on outbox (queue, task_no) where parked;
 
@@ -172,4 +180,263 @@ create table tombstone (
 create table queue_pause (
     queue     text primary key,
     paused_at integer not null
+);
+
+-- Schedules. A row moves forward only in the transaction that submits its tick, so a tick fires once with any number of replicas.
+
+create table schedule (
+    schedule_id   text primary key,
+    name          text not null,
+    -- Grows with every edit; firing does not count.
+    version       integer not null,
+    paused        boolean not null,
+    created_at    integer not null,
+    updated_at    integer not null,
+    -- Intervals count from here.
+    anchor_at     integer not null,
+    -- The next tick, and when it fires (the tick and its jitter). Null while paused and after the last one.
+    next_run_at   integer,
+    due_at        integer,
+    last_tick_at  integer,
+    last_run_at   integer,
+    -- Numbers of the tasks of the last firing.
+    last_first_no integer,
+    last_last_no  integer,
+    last_task_id  text,
+    document      text not null,
+    constraint schedule_due_iff_next check ((due_at is null) = (next_run_at is null)),
+    constraint schedule_paused_has_no_next check (not paused or next_run_at is null),
+    constraint schedule_only_moves_forward check (next_run_at > last_tick_at)
+);
+create unique index schedule_name_key on schedule (name);
+create index schedule_due on schedule (due_at) where due_at is not null;
+
+-- What became of each tick.
+create table schedule_run (
+    run_no       integer primary key autoincrement,
+    schedule_id  text not null,
+    scheduled_at integer not null,
+    fired_at     integer not null,
+    outcome      text not null check (outcome in ('fired', 'skipped', 'missed', 'failed')),
+    task_id      text,
+    reason       text
+);
+create index schedule_run_of on schedule_run (schedule_id, run_no);
+
+-- Names that the configuration brought once; they are not brought again, also after a deletion.
+create table schedule_seed (
+    name      text primary key,
+    seeded_at integer not null
+);
+
+-- What remote control must remember across restarts and tell every replica.
+
+create table worker (
+    hostname   text primary key,
+    seen_at    integer not null,
+    offline_at integer,
+    -- JSON: what is known of the worker.
+    facts      text not null
+);
+
+-- Workers that were told to leave a paused queue alone: they are told to come back when it is resumed.
+create table pause_consumer (
+    queue    text not null,
+    hostname text not null,
+    primary key (queue, hostname)
+);
+
+-- Revokes that still matter: told again to workers that come online.
+create table revocation (
+    task_id      text primary key,
+    requested_at integer not null,
+    terminate    boolean not null,
+    signal       text not null,
+    reason       text
+);
+
+-- Figures by minute, by hour and for all time, folded from the feed: a restart loses none, every replica shows the same.
+
+-- The feed's position up to which events are in the figures. One row.
+create table stat_mark (
+    only_row boolean primary key default true,
+    feed     integer not null,
+    constraint stat_mark_one_row check (only_row)
+);
+insert into stat_mark (feed) values (0);
+
+create table stat (
+    -- Seconds: 60, 3600, or 0 for all time.
+    span    integer not null,
+    -- Microseconds: where the span begins; 0 for all time.
+    at      integer not null,
+    measure text not null,
+    -- Of a histogram; -1 for a plain count.
+    bucket  integer not null,
+    -- The task's name; for the measure `error` the kind's fingerprint.
+    name    text not null,
+    queue   text not null,
+    amount  integer not null,
+    primary key (span, measure, at, name, queue, bucket)
+);
+
+create table failure_kind (
+    fingerprint  text primary key,
+    name         text not null,
+    type         text not null,
+    frame        text,
+    message      text not null,
+    first_at     integer not null,
+    last_at      integer not null,
+    last_task_id text not null
+);
+
+-- Who may call: bearer tokens by their hash, and tickets for streams.
+
+create table token (
+    token_id     text primary key,
+    name         text not null,
+    -- SHA-256 of the token: the token itself is nowhere.
+    hash         blob not null,
+    -- JSON: a list of scopes.
+    scopes       text not null,
+    -- JSON: a list of patterns of task names; an empty one is no limit.
+    tasks        text not null,
+    -- As a task's rate_limit: 100/m.
+    rate         text,
+    created_at   integer not null,
+    expires_at   integer,
+    revoked_at   integer,
+    last_used_at integer,
+    constraint token_hash_is_sha256 check (length(hash) = 32)
+);
+create unique index token_hash on token (hash);
+create unique index token_name on token (name) where revoked_at is null;
+
+-- Grows with every change of a token that replicas must know of. One row.
+create table token_change (
+    only_row integer primary key default 1,
+    version  integer not null,
+    constraint token_change_one_row check (only_row = 1)
+);
+insert into token_change (version) values (0);
+
+-- Of one use, for clients that cannot send a header. A replica that takes it removes it.
+create table stream_ticket (
+    hash       blob primary key,
+    -- The token that it stands for.
+    token_hash blob not null,
+    expires_at integer not null
+);
+create index stream_ticket_end on stream_ticket (expires_at);
+
+-- Webhooks: who is told, and what each was told. Deliveries are derived from the feed behind a mark that moves in the same
+-- transaction, so that every matching event becomes one delivery, once.
+
+-- The feed's position up to which events became deliveries. One row.
+create table webhook_mark (
+    only_row boolean primary key default true,
+    feed     integer not null,
+    constraint webhook_mark_one_row check (only_row)
+);
+insert into webhook_mark (feed) values (0);
+
+-- Registered endpoints, and two rows of our own whose secrets sign what the catalog and submissions ask for.
+create table webhook_endpoint (
+    endpoint_id     text primary key,
+    -- Grows with every edit.
+    version         integer not null,
+    enabled         boolean not null,
+    -- Why it was switched off, when nobody asked for that.
+    disabled_reason text,
+    secret          text not null,
+    -- Signs too, until `old_until`.
+    old_secret      text,
+    old_until       integer,
+    created_at      integer not null,
+    updated_at      integer not null,
+    document        text not null,
+    constraint webhook_endpoint_overlap check ((old_secret is null) = (old_until is null))
+);
+
+create table webhook_delivery (
+    delivery_no  integer primary key autoincrement,
+    task_no      integer not null,
+    seq          integer not null,
+    created_at   integer not null,
+    give_up_at   integer not null,
+    -- When it is tried again, or may be taken from a sender that died.
+    next_at      integer,
+    last_at      integer,
+    delivered_at integer,
+    attempts     integer not null,
+    last_status  integer,
+    delivery_id  text not null,
+    endpoint_id  text not null,
+    task_id      text not null,
+    task_name    text,
+    kind         text not null,
+    state        text not null check (state in ('pending', 'delivered', 'failed')),
+    url          text not null,
+    -- Host and port: what is sent there at the same time is bounded.
+    target       text not null,
+    last_error   text,
+    payload      text not null,
+    constraint webhook_delivery_next_iff_pending check ((next_at is not null) = (state = 'pending'))
+);
+create unique index webhook_delivery_id_key on webhook_delivery (delivery_id);
+create index webhook_delivery_due on webhook_delivery (next_at, delivery_no) where next_at is not null;
+create index webhook_delivery_endpoint on webhook_delivery (endpoint_id, delivery_no);
+create index webhook_delivery_task on webhook_delivery (task_id, delivery_no);
+
+-- Tasks that ask for webhooks themselves.
+create index task_webhooks on task (task_no) where options like '%"webhooks":%';
+
+-- When the next task may pass a rate.
+create table gate_rate (
+    gate     text primary key,
+    opens_at integer not null
+);
+
+-- Published tasks of a key that have not ended. Removed in the transaction that ends the task, whatever the end.
+create table gate_hold (
+    gate    text not null,
+    task_no integer not null,
+    primary key (gate, task_no)
+);
+create index gate_hold_task on gate_hold (task_no);
+
+-- Calls that become more tasks than one transaction should write: accepted whole, written out piece by piece.
+
+create table fan_out (
+    fan_out_no   integer primary key autoincrement,
+    group_id     text not null,
+    root_id      text not null,
+    total        integer not null,
+    -- Tasks that are written. The row goes with the last of them.
+    written      integer not null default 0,
+    submitted_at integer not null,
+    -- JSON: what the tasks are made from.
+    plan         text not null,
+    constraint fan_out_written check (written between 0 and total)
+);
+
+-- Finds queued tasks whose time is over. The column never changes, so a transition still touches no index.
+create index task_expires on task (expires_at) where expires_at is not null;
+
+-- Up to where the feed was told to the trace collector, so that a restart or another replica goes on from there. At most one row.
+create table trace_mark (
+    only_row boolean primary key default true,
+    feed     integer not null,
+    constraint trace_mark_one_row check (only_row)
+);
+
+-- What a reconciler found out and cannot repair; every replica tells it as an incident. `source` is the reconciler.
+create table finding (
+    source  text not null,
+    kind    text not null,
+    subject text not null,
+    since   integer not null,
+    detail  text not null,
+    primary key (source, kind, subject)
 );

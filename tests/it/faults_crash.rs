@@ -64,7 +64,7 @@ async fn killed_at(point: &str) {
     assert_eq!(first.wait(Duration::from_secs(20)), None, "{point}: it was to die of a signal\n{}", first.log());
     let second = Gateway::serve(&database, &redis.url(0), &redis.url(1), "");
     let question =
-        "select count(*) filter (where phase <> 'queued'), count(*) from taskgate.task where queue = 'celery'";
+        "select count(*) filter (where phase <> 'queued'), count(*) from taskgate.tasks where queue = 'celery'";
     let tasks: usize = eventually("everything in the ledger is published", async || {
         let told = postgres::query(&database, question);
         told.strip_prefix("0|").map(|all| all.parse().expect("a number"))

@@ -415,7 +415,7 @@ async fn a_thousand_in_the_same_second_fire_together() {
             &env.database,
             "select count(*), percentile_disc(0.99) within group (order by r.fired_at - r.scheduled_at), \
              percentile_disc(0.99) within group (order by t.queued_at - r.scheduled_at) \
-             from taskgate.schedule_run r join taskgate.task t on t.task_id = r.task_id where t.queued_at is not null \
+             from taskgate.schedule_run r join taskgate.tasks t on t.task_id = r.task_id where t.queued_at is not null \
              and t.schedule ~ '^s[0-9]-[0-9]+$'",
         );
         late.starts_with("1000|").then_some(late)

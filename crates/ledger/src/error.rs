@@ -16,6 +16,13 @@ pub enum Error {
     Migration(#[source] Box<dyn std::error::Error + Send + Sync>),
 }
 
+/// A ledger of a release that this one does not read, and what can be done with it.
+#[derive(Debug, thiserror::Error)]
+#[error("the ledger was made by an earlier version, whose tables this one does not read: {advice}")]
+pub(crate) struct OldShape {
+    pub advice: &'static str,
+}
+
 impl Error {
     pub fn is_transient(&self) -> bool {
         matches!(self, Self::Unavailable(_))

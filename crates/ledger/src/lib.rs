@@ -15,6 +15,8 @@ mod error;
 mod fan_out;
 mod findings;
 mod gates;
+mod headers;
+mod history;
 pub mod postgres;
 mod query;
 mod rows;

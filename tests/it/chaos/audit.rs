@@ -131,8 +131,7 @@ async fn settled(world: &mut World, http: &Http) -> HashMap<String, String> {
 /// Whether workers say that they run each task that is left, but for steps that wait for such.
 async fn is_all_claimed(world: &World, http: &Http) -> bool {
     let active = http.get("/v1/inspect/active").await.expect(200).to_string();
-    let unfinished = "select t.task_id from taskgate.unfinished u join taskgate.task t on t.task_no = u.task_no \
-                      where t.phase <> 'waiting'";
+    let unfinished = "select t.task_id from taskgate.tasks t where t.finished_at is null and t.phase <> 'waiting'";
     let left = tokio::task::block_in_place(|| postgres::query(&world.database, unfinished));
     let (claimed, others): (Vec<&str>, Vec<&str>) = left.lines().partition(|id| active.contains(id));
     eprintln!("          claimed by workers: {claimed:?}, by nobody: {others:?}");
@@ -152,7 +151,7 @@ impl Left {
 
     fn count(world: &mut World) -> Self {
         world.supervise();
-        let count = "select count(*) from taskgate.unfinished";
+        let count = "select count(*) from taskgate.flight";
         let unfinished = postgres::query(&world.database, count).parse().expect("a number");
         let lists = ["celery", "rust"].map(|queue| world.redis.command::<usize>(0, &["LLEN", queue]));
         let messages = lists.iter().sum::<usize>() + world.redis.command::<usize>(0, &["HLEN", "unacked"]);

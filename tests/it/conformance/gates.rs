@@ -225,9 +225,9 @@ impl Carrier for Quick<'_> {
         let mut other = PgConnection::connect(&self.0.url).await.expect("the cluster is up");
         other.execute("begin").await.unwrap();
         for sql in [
-            "select 1 from taskgate.task where task_no = any($1) for update",
+            "select 1 from taskgate.flight where task_no = any($1) for update",
             "delete from taskgate.gate_hold where task_no = any($1)",
-            "delete from taskgate.unfinished where task_no = any($1)",
+            "delete from taskgate.flight where task_no = any($1)",
         ] {
             sqlx::query(sql).bind(&numbers).execute(&mut other).await.unwrap();
         }

@@ -13,6 +13,7 @@ mod feed;
 mod findings;
 mod gates;
 mod lists;
+mod months;
 mod news;
 mod outbox;
 mod plans;

@@ -118,7 +118,7 @@ async fn a_restored_database_goes_on_above_its_old_positions() {
     ledger.accept(&new_id()).await;
     let mut connection = sqlx::PgConnection::connect(&ledger.url).await.unwrap();
     // As if these rows had been written by a cluster that counted a million transactions more.
-    connection.execute("update taskgate.event set feed = feed + (1000000::bigint << 20)").await.unwrap();
+    connection.execute("update taskgate.feed set pos = pos + (1000000::bigint << 20)").await.unwrap();
     ledger.migrate().await.unwrap();
     let id = new_id();
     ledger.accept(&id).await;

@@ -12,7 +12,7 @@ use crate::harness::{Gateway, Http, eventually, postgres};
 /// Published tasks of a name, in order: (id, microseconds).
 fn published(database: &str, name: &str) -> Vec<(String, i64)> {
     let sql = format!(
-        "select t.task_id, e.at from taskgate.event e join taskgate.task t on t.task_no = e.task_no \
+        "select t.task_id, e.at from taskgate.event e join taskgate.tasks t on t.task_no = e.task_no \
          where t.name = '{name}' and e.phase = 'queued' order by e.feed"
     );
     let rows = postgres::query(database, &sql);
@@ -98,7 +98,7 @@ async fn a_key_lets_so_many_run_at_once_and_is_given_back_by_every_end() {
     .await;
     // At most two were between their publication and their end at any time.
     let sql = "select e.at, case when e.phase = 'queued' then 1 else -1 end from taskgate.event e \
-         join taskgate.task t on t.task_no = e.task_no where t.options like '%host:a%' \
+         join taskgate.tasks t on t.task_no = e.task_no where t.options like '%host:a%' \
          and (e.phase = 'queued' or (e.phase in ('succeeded', 'failed', 'revoked') \
          and exists (select 1 from taskgate.event q where q.task_no = e.task_no and q.phase = 'queued'))) order by e.feed";
     let mut open = 0;

@@ -6,17 +6,21 @@ use crate::{Error, Task};
 use celery::task::{QueueName, TaskId};
 use runtime::clock::Time;
 
-use super::{pool, tasks};
+use super::{numbers, pool, tasks};
 
 pub(super) const PAUSE: &str =
     "insert into taskgate.queue_pause (queue, paused_at) values ($1, $2) on conflict (queue) do nothing";
 pub(super) const RESUME: &str = "delete from taskgate.queue_pause where queue = $1";
-pub(super) const WAKE: &str = "update taskgate.outbox set parked = false, wake_at = $2 where queue = $1 and parked";
+pub(super) const WAKE: &str = "update taskgate.outbox set parked = null, wake_at = $2 where parked = $1";
 pub(super) const PAUSED: &str = "select queue, paused_at from taskgate.queue_pause order by queue";
-pub(super) const REQUEST_REVOKE: &str =
-    "update taskgate.task set revoke_requested_at = coalesce(revoke_requested_at, $2) where task_id = $1";
-pub(super) const DISMISS: &str = "update taskgate.trouble x set dead = false from taskgate.task t \
-     where t.task_id = any($1) and x.task_no = t.task_no and x.dead";
+/// `$1` keys of ids.
+pub(super) const REQUEST_REVOKE: &str = "with n as materialized (select array(select task_no from taskgate.task where id = any($1)) as all_of), \
+     open as (update taskgate.flight set revoke_requested_at = $2 \
+     where task_no = any((select all_of from n)::bigint[]) and revoke_requested_at is null) \
+     update taskgate.ended set revoke_requested_at = $2 \
+     where task_no = any((select all_of from n)::bigint[]) and revoke_requested_at is null";
+pub(super) const DISMISS: &str = "update taskgate.ended set dead = false \
+     where task_no = any(array(select task_no from taskgate.task where id = any($1))) and dead";
 
 pub(super) async fn pause(pool: &PgPool, queue: &QueueName, at: Time) -> Result<bool, Error> {
     Ok(sqlx::query(PAUSE).bind(queue.as_str()).bind(at.0).execute(pool).await?.rows_affected() == 1)
@@ -36,12 +40,11 @@ pub(super) async fn paused(pool: &PgPool) -> Result<Vec<(String, Time)>, Error> 
 }
 
 pub(super) async fn request_revoke(pool: &PgPool, id: &TaskId, at: Time) -> Result<Option<Task>, Error> {
-    sqlx::query(REQUEST_REVOKE).bind(id.as_str()).bind(at.0).execute(pool).await?;
+    sqlx::query(REQUEST_REVOKE).bind(numbers::keys([id])).bind(at.0).execute(pool).await?;
     tasks::task(pool, id).await
 }
 
 pub(super) async fn dismiss(pool: &PgPool, ids: &[TaskId]) -> Result<i64, Error> {
-    let ids: Vec<&str> = ids.iter().map(TaskId::as_str).collect();
-    let done = sqlx::query(DISMISS).bind(ids).execute(pool).await?.rows_affected();
+    let done = sqlx::query(DISMISS).bind(numbers::keys(ids)).execute(pool).await?.rows_affected();
     Ok(i64::try_from(done).unwrap_or(i64::MAX))
 }

@@ -1,24 +1,54 @@
 //! Histories and the firehose.
 //!
 //! A feed position is (id of the writing transaction, place in it). It is visible once no older transaction of a ledger
-//! can still commit, so a reader that goes on from the last position it saw misses nothing.
+//! can still commit, so a reader that goes on from the last position it saw misses nothing. A row of the feed has many events; a
+//! page may end in the middle of one.
 
-use sqlx::{PgPool, QueryBuilder, Row};
+use std::collections::HashMap;
 
+use sqlx::postgres::PgArguments;
+use sqlx::{Arguments, PgPool, Postgres, QueryBuilder, Row};
+
+use crate::history::{self, Told};
+use crate::rows::clean;
 use crate::{EVENTS_BYTES, Error, Event, Filter};
-use celery::task::TaskId;
+use celery::task::{Phase, TaskId};
 
-use super::rows::{self, event_columns};
-use super::tasks::{conditions, event_conditions};
+use super::columns::{between, named, standing};
+use super::conditions;
+use super::numbers::{self, ANYWHERE};
+use super::rows::{self, Subject, subject_columns};
 
-/// `$4` bytes of what was reported, then the next event is another page's.
-pub(super) const EVENTS: &str = concat!(
+/// What is read at once of rows that hold many events.
+const ROW_BYTES: i64 = 2 * EVENTS_BYTES;
+
+/// `$1` the id's key; `$2` and `$3` bound the number.
+pub(super) const SUBJECT: &str = concat!(
     "select ",
-    event_columns!(),
-    " from (select e.*, sum(octet_length(e.meta)) over (order by e.seq rows between unbounded preceding and 1 preceding) as before \
-     from taskgate.event e where e.task_no = (select task_no from taskgate.task where task_id = $1) and e.seq > $2 \
-     order by e.seq limit $3) e join taskgate.task t on t.task_no = e.task_no where coalesce(e.before, 0) < $4 order by e.seq"
+    subject_columns!(),
+    " from taskgate.task t",
+    named!(),
+    "where t.id = $1 and ",
+    between!("$2", "$3")
 );
+
+/// All pieces of a history that may have events after `$2`, the oldest first: `$4` bytes of them, then the next page's. `$1` number,
+/// `$3` its day.
+pub(super) const HISTORY: &str = "select events from (select p.last_seq, p.events, \
+     sum(octet_length(p.events)) over (order by p.last_seq rows between unbounded preceding and 1 preceding) as before from (\
+     select h.last_seq, h.events from taskgate.history h where h.task_no = $1 and h.task_no >> 32 = $3 and h.last_seq > $2 \
+     union all select f.seq, f.history from taskgate.flight f where f.task_no = $1 and f.history is not null \
+     union all select e.seq, e.history from taskgate.ended e \
+     where e.task_no = $1 and e.task_no >> 32 = $3 and e.history is not null) p) q \
+     where coalesce(q.before, 0) < $4 order by q.last_seq";
+
+/// The histories of tasks `$1`, in pieces; `$2` and `$3` bound their numbers, `$4` pieces at most.
+pub(super) const HISTORIES: &str = "select p.task_no, p.events from (\
+     select h.task_no, h.last_seq, h.events from taskgate.history h where h.task_no = any($1) and h.task_no >> 32 >= $2 and h.task_no >> 32 < $3 \
+     union all select f.task_no, f.seq, f.history from taskgate.flight f where f.task_no = any($1) and f.history is not null \
+     union all select e.task_no, e.seq, e.history from taskgate.ended e \
+     where e.task_no = any($1) and e.task_no >> 32 >= $2 and e.task_no >> 32 < $3 and e.history is not null) p \
+     order by p.task_no, p.last_seq limit $4";
 
 /// The end of what is visible: the oldest running transaction that may still bring events.
 ///
@@ -39,20 +69,113 @@ pub(super) const FEED_END: &str = "with held as materialized (\
      and not exists (select 1 from held r where r.pid = own.pid and r.locktype = 'relation' \
      and r.mode in ('RowShareLock', 'RowExclusiveLock')))) running on true";
 
-pub(super) const NEWEST: &str = "select max(feed) from taskgate.event where feed < $1";
+pub(super) const NEWEST: &str = "select pos, events from taskgate.feed where pos < $1 order by pos desc limit 1";
 
-/// As for [`EVENTS`]: `$4` bytes of what was reported end the page.
-pub(super) const WINDOW: &str = "select max(feed) from (select feed, \
-     sum(octet_length(meta)) over (order by feed rows between unbounded preceding and 1 preceding) as before \
-     from taskgate.event where feed > $1 and feed < $2 order by feed limit $3) as page where coalesce(before, 0) < $4";
+/// Rows with events after `$1` and before `$2`: at most `$3`, and `$4` bytes of them. The first may have begun before.
+pub(super) const ROWS: &str = "select pos, events from (select pos, events, \
+     sum(octet_length(events)) over (order by pos rows between unbounded preceding and 1 preceding) as before \
+     from taskgate.feed where pos >= coalesce((select pos from taskgate.feed where pos <= $1 order by pos desc limit 1), 0) \
+     and pos < $2 order by pos limit $3) as page where coalesce(before, 0) < $4 order by pos";
 
-const FEED: &str =
-    concat!("select ", event_columns!(), " from taskgate.event e join taskgate.task t on t.task_no = e.task_no where ");
+/// `$1` numbers.
+pub(super) const SUBJECTS: &str = concat!(
+    "select ",
+    subject_columns!(),
+    " from taskgate.task t",
+    named!(),
+    "where t.task_no = any($1) and ",
+    between!("$2", "$3")
+);
+const CHOSEN: &str = concat!(
+    "select ",
+    subject_columns!(),
+    " from ",
+    standing!(light, "$2", "$3"),
+    " where t.task_no = any($1) and ",
+    between!("$2", "$3")
+);
+
+/// An event of the feed, before its task is known.
+pub(super) struct Entry {
+    pub feed: i64,
+    pub task_no: i64,
+    pub told: Told,
+}
+
+/// A stretch of the feed.
+#[derive(Default)]
+pub(super) struct Stretch {
+    pub entries: Vec<Entry>,
+    /// The position of the last; `None` when there is nothing new.
+    pub end: Option<i64>,
+}
 
 pub(super) async fn events(pool: &PgPool, id: &TaskId, after: i64, limit: i64) -> Result<Vec<Event>, Error> {
-    let found =
-        sqlx::query(EVENTS).bind(id.as_str()).bind(after).bind(limit).bind(EVENTS_BYTES).fetch_all(pool).await?;
-    found.iter().map(rows::event).collect()
+    let Some(subject) = subject(pool, id).await? else { return Ok(Vec::new()) };
+    let query = sqlx::query(HISTORY).bind(subject.task_no).bind(i32::try_from(after).unwrap_or(i32::MAX));
+    let found = query.bind(subject.task_no >> 32).bind(ROW_BYTES).fetch_all(pool).await?;
+    let mut told: Vec<Told> = subject.submitted().into_iter().collect();
+    for row in &found {
+        read_all(row.try_get(0)?, subject.task_no, &mut told)?;
+    }
+    told.retain(|event| event.seq > after);
+    let told = told.into_iter().take(usize::try_from(limit).unwrap_or(0));
+    let mut budget = Budget::default();
+    Ok(told.take_while(|told| budget.allows(told)).map(|told| subject.event(told, 0)).collect())
+}
+
+/// [`EVENTS_BYTES`] of what was reported, then the next event is another page's.
+#[derive(Default)]
+struct Budget(i64);
+
+impl Budget {
+    fn allows(&mut self, told: &Told) -> bool {
+        let before = self.0;
+        let length = told.meta.as_ref().map_or(0, |meta| meta.get().len());
+        self.0 = before.saturating_add(i64::try_from(length).unwrap_or(i64::MAX));
+        before < EVENTS_BYTES
+    }
+}
+
+fn read_all(mut bytes: &[u8], task_no: i64, told: &mut Vec<Told>) -> Result<(), Error> {
+    while !bytes.is_empty() {
+        told.push(history::read(&mut bytes).map_err(|_| corrupt("history", task_no))?);
+    }
+    Ok(())
+}
+
+fn corrupt(table: &'static str, row: i64) -> Error {
+    Error::Corrupt { table, column: "events", row: row.to_string() }
+}
+
+async fn subject(pool: &PgPool, id: &TaskId) -> Result<Option<Subject>, Error> {
+    let key = numbers::key(id.as_str());
+    for (low, high) in [numbers::place(&[key]), ANYWHERE] {
+        let row = sqlx::query(SUBJECT).bind(key).bind(low).bind(high).fetch_optional(pool).await?;
+        if let Some(row) = row {
+            return rows::subject(&row).map(Some);
+        }
+    }
+    Ok(None)
+}
+
+/// The histories of these tasks, task by task, as far as `limit` pieces go.
+pub(super) async fn histories(pool: &PgPool, task_nos: &[i64], limit: i64) -> Result<Vec<Event>, Error> {
+    let (low, high) = numbers::span(task_nos);
+    let found = sqlx::query(HISTORIES).bind(task_nos).bind(low).bind(high).bind(limit).fetch_all(pool).await?;
+    let mut by_task: HashMap<i64, Vec<Told>> = HashMap::new();
+    for row in &found {
+        let task_no: i64 = row.try_get(0)?;
+        read_all(row.try_get(1)?, task_no, by_task.entry(task_no).or_default())?;
+    }
+    let subjects = subjects(pool, task_nos).await?;
+    let mut order: Vec<&Subject> = subjects.values().collect();
+    order.sort_by_key(|subject| subject.task_no);
+    let history = |subject: &Subject| {
+        let later = by_task.remove(&subject.task_no).unwrap_or_default();
+        subject.submitted().into_iter().chain(later).map(|told| subject.event(told, 0)).collect::<Vec<_>>()
+    };
+    Ok(order.into_iter().flat_map(history).collect())
 }
 
 async fn horizon(pool: &PgPool) -> Result<i64, Error> {
@@ -60,31 +183,104 @@ async fn horizon(pool: &PgPool) -> Result<i64, Error> {
 }
 
 pub(super) async fn feed_end(pool: &PgPool) -> Result<i64, Error> {
-    let newest: Option<i64> = sqlx::query(NEWEST).bind(horizon(pool).await?).fetch_one(pool).await?.try_get(0)?;
-    Ok(newest.unwrap_or(0))
+    let newest = sqlx::query(NEWEST).bind(horizon(pool).await?).fetch_optional(pool).await?;
+    let Some(row) = newest else { return Ok(0) };
+    let position: i64 = row.try_get(0)?;
+    let mut bytes: &[u8] = row.try_get(1)?;
+    let mut count = 0;
+    while !bytes.is_empty() {
+        history::read_told(&mut bytes).map_err(|_| corrupt("feed", position))?;
+        count += 1;
+    }
+    Ok(position + count - 1)
 }
 
-/// The position of the last of at most `limit` visible events after another position.
-pub(super) async fn window(pool: &PgPool, after: i64, limit: i64) -> Result<Option<i64>, Error> {
+/// At most `limit` visible events after a position, and fewer where they report much.
+pub(super) async fn stretch(pool: &PgPool, after: i64, limit: i64) -> Result<Stretch, Error> {
     let horizon = horizon(pool).await?;
-    Ok(sqlx::query(WINDOW)
-        .bind(after)
-        .bind(horizon)
-        .bind(limit)
-        .bind(EVENTS_BYTES)
-        .fetch_one(pool)
-        .await?
-        .try_get(0)?)
+    let rows_limit = limit.saturating_add(1);
+    let found = sqlx::query(ROWS).bind(after).bind(horizon).bind(rows_limit).bind(ROW_BYTES).fetch_all(pool).await?;
+    let (mut stretch, mut budget) = (Stretch::default(), Budget::default());
+    for row in &found {
+        let first: i64 = row.try_get(0)?;
+        let (mut bytes, mut feed): (&[u8], i64) = (row.try_get(1)?, first);
+        while !bytes.is_empty() {
+            let (task_no, told) = history::read_told(&mut bytes).map_err(|_| corrupt("feed", first))?;
+            if feed > after {
+                let is_full = i64::try_from(stretch.entries.len()).unwrap_or(i64::MAX) >= limit;
+                if is_full || !budget.allows(&told) {
+                    return Ok(stretch);
+                }
+                stretch.end = Some(feed);
+                stretch.entries.push(Entry { feed, task_no, told });
+            }
+            feed += 1;
+        }
+    }
+    Ok(stretch)
+}
+
+/// What is known of tasks, by number; those that are pruned are missing.
+pub(super) async fn subjects(pool: &PgPool, task_nos: &[i64]) -> Result<HashMap<i64, Subject>, Error> {
+    if task_nos.is_empty() {
+        return Ok(HashMap::new());
+    }
+    let (low, high) = numbers::span(task_nos);
+    let found = sqlx::query(SUBJECTS).bind(task_nos).bind(low).bind(high).fetch_all(pool).await?;
+    by_number(&found)
+}
+
+fn by_number(found: &[sqlx::postgres::PgRow]) -> Result<HashMap<i64, Subject>, Error> {
+    found.iter().map(|row| rows::subject(row).map(|subject| (subject.task_no, subject))).collect()
+}
+
+/// The numbers of these entries' tasks, once each.
+pub(super) fn task_nos<'a>(entries: impl Iterator<Item = &'a Entry>) -> Vec<i64> {
+    let mut numbers: Vec<i64> = entries.map(|entry| entry.task_no).collect();
+    numbers.sort_unstable();
+    numbers.dedup();
+    numbers
 }
 
 /// Looks at `limit` events and answers with those that match, and with the position it looked up to.
 pub(super) async fn feed(pool: &PgPool, after: i64, filter: &Filter, limit: i64) -> Result<(Vec<Event>, i64), Error> {
-    let Some(end) = window(pool, after, limit).await? else { return Ok((Vec::new(), after)) };
-    let mut query = QueryBuilder::new(FEED);
-    query.push("e.feed > ").push_bind(after).push(" and e.feed <= ").push_bind(end);
-    event_conditions(&mut query, filter);
-    conditions(&mut query, filter);
-    query.push(" order by e.feed");
-    let found = query.build().fetch_all(pool).await?;
-    Ok((found.iter().map(rows::event).collect::<Result<_, Error>>()?, end))
+    let Stretch { mut entries, end: Some(end) } = stretch(pool, after, limit).await? else {
+        return Ok((Vec::new(), after));
+    };
+    entries.retain(|entry| is_wanted(&entry.told, filter));
+    let numbers = task_nos(entries.iter());
+    let subjects = chosen(pool, &numbers, filter).await?;
+    let event = |entry: Entry| subjects.get(&entry.task_no).map(|subject| subject.event(entry.told, entry.feed));
+    Ok((entries.into_iter().filter_map(event).collect(), end))
+}
+
+/// Those of these tasks that the filter lets through.
+async fn chosen(pool: &PgPool, numbers: &[i64], filter: &Filter) -> Result<HashMap<i64, Subject>, Error> {
+    if numbers.is_empty() || *filter == Filter::default() {
+        return subjects(pool, numbers).await;
+    }
+    let span = numbers::span(numbers);
+    let mut query = bounded(CHOSEN, numbers)?;
+    conditions::on_task(&mut query, filter, span);
+    by_number(&query.build().fetch_all(pool).await?)
+}
+
+/// A statement whose first parameters are numbers and their bounds, to be gone on with.
+pub(super) fn bounded(statement: &'static str, numbers: &[i64]) -> Result<QueryBuilder<Postgres>, Error> {
+    let (low, high) = numbers::span(numbers);
+    let mut arguments = PgArguments::default();
+    for added in [arguments.add(numbers.to_vec()), arguments.add(low), arguments.add(high)] {
+        added.map_err(Error::Refused)?;
+    }
+    Ok(QueryBuilder::with_arguments(statement, arguments))
+}
+
+/// Conditions on where a task was when it happened.
+fn is_wanted(told: &Told, filter: &Filter) -> bool {
+    let is_status = filter.status.is_empty() || filter.status.iter().any(|status| clean(status) == told.status);
+    let is_phase = filter.phase.is_empty() || filter.phase.contains(&told.phase);
+    let is_worker = filter.worker.is_empty()
+        || told.worker.as_ref().is_some_and(|worker| filter.worker.iter().any(|one| clean(one) == *worker));
+    let is_dead = !filter.dead_letters || matches!(told.phase, Phase::Failed | Phase::Lost);
+    is_status && is_phase && is_worker && is_dead
 }

@@ -53,7 +53,7 @@ impl FanOuts for PostgresLedger {
             if !moved_on(&mut tx, fan_out, piece).await? {
                 return Ok(None);
             }
-            let Some(mut answers) = insert::within(&mut tx, batch, attempt > 0).await? else {
+            let Some(mut answers) = insert::within(&mut tx, &self.store, batch, attempt > 0).await? else {
                 tx.rollback().await?;
                 continue;
             };

@@ -24,7 +24,7 @@ pub(super) const FIRST: &str = "select g.gate, o.task_no from unnest($1::text[])
      (select task_no from taskgate.outbox where gate = g.gate order by task_no limit $2) o order by o.task_no";
 pub(super) const RATES: &str = "select gate, opens_at from taskgate.gate_rate where gate = any($1)";
 pub(super) const HOLDERS: &str = "select gate, task_no from taskgate.gate_hold where gate = any($1)";
-pub(super) const STOP: &str = "update taskgate.outbox o set gate = n.gate, gate_max = n.gate_max, parked = false, \
+pub(super) const STOP: &str = "update taskgate.outbox o set gate = n.gate, gate_max = n.gate_max, parked = null, \
      wake_at = coalesce(t.expires_at, 9223372036854775807) \
      from unnest($1::bigint[], $2::text[], $3::int[]) as n(task_no, gate, gate_max) \
      join taskgate.task t on t.task_no = n.task_no where o.task_no = n.task_no";
@@ -33,13 +33,13 @@ pub(super) const OPENS: &str = "insert into taskgate.gate_rate (gate, opens_at) 
 /// A task that ended meanwhile holds nothing.
 pub(super) const HOLD: &str = "insert into taskgate.gate_hold (gate, task_no) \
      select n.gate, n.task_no from unnest($1::text[], $2::bigint[]) as n(gate, task_no) \
-     where exists (select 1 from taskgate.unfinished u where u.task_no = n.task_no) on conflict do nothing";
+     where exists (select 1 from taskgate.flight u where u.task_no = n.task_no) on conflict do nothing";
 pub(super) const AT_GATE: &str = "select o.gate, o.gate_max, (select count(*) from (select 1 from taskgate.outbox b \
      where b.gate = o.gate and b.task_no < o.task_no limit 10000) as before) as ahead, \
      (select opens_at from taskgate.gate_rate r where r.gate = o.gate) as opens_at, \
      (select count(*) from taskgate.gate_hold h where h.gate = o.gate) as under_way \
      from taskgate.outbox o where o.task_no = $1 and o.gate is not null";
-pub(super) const UNDER_WAY: &str = "select t.task_id from taskgate.gate_hold h join taskgate.task t on t.task_no = h.task_no \
+pub(super) const UNDER_WAY: &str = "select coalesce(t.given_id, cast(t.id as text)) from taskgate.gate_hold h join taskgate.task t on t.task_no = h.task_no \
      where h.gate = $1 order by h.task_no limit 5";
 
 pub(super) async fn waiting(tx: &mut Tx) -> Result<Vec<Waiting>, Error> {

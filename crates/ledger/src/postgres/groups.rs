@@ -6,29 +6,50 @@ use std::sync::Arc;
 use sqlx::postgres::PgRow;
 use sqlx::{PgPool, Row};
 
-use crate::rows::{failure, json, phase, task_columns};
+use crate::rows::{failure, json, phase};
 use crate::{EdgeKind, Error, Group, GroupMember, NewGroup, Task};
 use celery::task::{GroupId, TaskId};
 use runtime::clock::Time;
 
+use super::columns::{between, fact_columns, standing, state_columns};
 use super::pool::Tx;
-use super::rows;
+use super::{numbers, rows};
 
 pub(super) const GROUP: &str =
     "select root_id, total, submitted_at, chord_size, structure from taskgate.task_group where group_id = $1";
 
-pub(super) const MEMBERS: &str = "select task_no, task_id, name, group_index, phase, status, seq, result, failure_type, failure_message \
-     from taskgate.task where group_id = $1 order by group_index nulls last, task_no";
+/// `$2` and `$3` bound the numbers, here and in [`CANVAS`]: nothing of a canvas is older than the canvas.
+pub(super) const MEMBERS: &str = concat!(
+    "select t.task_no, coalesce(t.given_id, cast(t.id as text)) as task_id, nullif(k.name, '') as name, t.group_index, s.phase, \
+     coalesce(s.status, taskgate.word(s.phase)) as status, cast(s.seq as bigint) as seq, s.result, s.failure_type, s.failure_message from ",
+    standing!(full, "$2", "$3"),
+    " where t.group_id = $1 and ",
+    between!("$2", "$3"),
+    " order by t.group_index nulls last, t.task_no"
+);
 
 pub(super) const OF_CANVASES: &str = "select group_id, root_id, total, chord_size, structure from taskgate.task_group \
      where root_id = any($1) and (chord_size is not null or structure is not null)";
 
+/// `$4` the key of the root's id.
 pub(super) const CANVAS: &str = concat!(
     "select ",
-    task_columns!(),
-    " from taskgate.task t where t.root_id = $1 union all select ",
-    task_columns!(),
-    " from taskgate.task t where t.task_id = $1 and t.root_id is null order by task_no"
+    fact_columns!(),
+    ", ",
+    state_columns!(),
+    " from ",
+    standing!(full, "$2", "$3"),
+    " where t.root_id = $1 and ",
+    between!("$2", "$3"),
+    " union all select ",
+    fact_columns!(),
+    ", ",
+    state_columns!(),
+    " from ",
+    standing!(full, "$2", "$3"),
+    " where t.id = $4 and t.root_id is null and ",
+    between!("$2", "$3"),
+    " order by task_no"
 );
 
 pub(super) const EDGES: &str =
@@ -36,7 +57,7 @@ pub(super) const EDGES: &str =
 
 pub(super) async fn group(pool: &PgPool, id: &GroupId) -> Result<Option<Group>, Error> {
     let Some(row) = sqlx::query(GROUP).bind(id.as_str()).fetch_optional(pool).await? else { return Ok(None) };
-    let members = sqlx::query(MEMBERS).bind(id.as_str()).fetch_all(pool).await?;
+    let members = sqlx::query(MEMBERS).bind(id.as_str()).bind(0i64).bind(i64::MAX).fetch_all(pool).await?;
     Ok(Some(Group {
         id: id.clone(),
         root_id: TaskId::parse(row.try_get::<&str, _>(0)?).map_err(|_| corrupt("root_id", id.as_str()))?,
@@ -90,11 +111,18 @@ fn new_group(row: &PgRow) -> Result<NewGroup, Error> {
     })
 }
 
+/// The root stands on its own day, and no node before that.
+async fn canvas(pool: &PgPool, root: &TaskId) -> Result<Vec<PgRow>, Error> {
+    let key = numbers::key(root.as_str());
+    let (low, _) = numbers::place(&[key]);
+    Ok(sqlx::query(CANVAS).bind(root.as_str()).bind(low).bind(i64::MAX).bind(key).fetch_all(pool).await?)
+}
+
 type Graph = (Vec<Task>, Vec<(TaskId, TaskId, EdgeKind)>);
 
 pub(super) async fn graph(pool: &PgPool, task: Task) -> Result<Graph, Error> {
     let root = task.root_id.clone().unwrap_or_else(|| task.id.clone());
-    let mut tasks = rows::tasks(&sqlx::query(CANVAS).bind(root.as_str()).fetch_all(pool).await?)?;
+    let mut tasks = rows::tasks(&canvas(pool, &root).await?)?;
     if !tasks.iter().any(|node| node.no == task.no) {
         tasks.push(task);
     }

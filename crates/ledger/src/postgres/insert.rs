@@ -5,39 +5,57 @@
 
 use std::collections::HashSet;
 
-use sqlx::{PgExecutor, PgPool, Row};
+use sqlx::{PgExecutor, Row};
 
 use crate::admission::{Taken, judge};
 use crate::rows::{label_rows, labels_text, options_text, short};
-use crate::{Conflict, Error, Inserted, Submission};
-use celery::task::{GroupId, TaskId};
+use crate::{Conflict, Error, Inserted, NewTask, Submission, headers, history};
+use celery::task::{GroupId, Phase, TaskId};
 
-use super::fan_out;
 use super::lane::Lane;
-use super::pool::{self, Tx, is_deadlock, is_unique_violation};
+use super::pool::{self, Tx, is_deadlock, is_unique_violation, is_without_partition};
+use super::{Store, fan_out, migrate, numbers};
 
 /// A batch that is refused more often than this fights with something else than other submissions.
 pub(super) const MAX_ATTEMPTS: usize = 1000;
 
-/// Numbers are drawn in the order of the batch, so that the order of acceptance is the order of `task_no`.
+/// Numbers are drawn in the order of the batch, so that the order of acceptance is the order of `task_no`. `$21` is what each first
+/// event says of itself in the feed.
 pub(super) const INSERT: &str = "with input as materialized (\
-     select nextval('taskgate.task_no') as task_no, i.* from unnest($1::text[], $2::text[], $3::text[], $4::smallint[], \
+     select nextval('taskgate.task_no') as task_no, i.* from unnest($1::uuid[], $2::text[], $3::int[], $4::smallint[], \
      $5::text[], $6::text[], $7::text[], $8::bigint[], $9::bigint[], $10::bigint[], $11::bigint[], $12::text[], $13::text[], \
-     $14::text[], $15::int[], $16::bool[], $17::text[], $18::text[], $19::text[], $20::text[]) with ordinality \
-     as i(task_id, name, queue, priority, phase, headers, body, submitted_at, due_at, expires_at, wake_at, root_id, \
-     parent_id, group_id, group_index, ignore_result, retry_of, schedule, labels, options, place)), \
-     new_task as (insert into taskgate.task (task_no, submitted_at, due_at, expires_at, seq, delivery, retries, group_index, \
-     priority, ignore_result, adopted, corrected, task_id, phase, status, name, queue, root_id, parent_id, group_id, \
-     retry_of, schedule, labels, options) \
-     select task_no, submitted_at, due_at, expires_at, 1, 1, 0, group_index, priority, ignore_result, false, false, task_id, \
-     phase, 'PENDING', name, queue, root_id, parent_id, group_id, retry_of, schedule, labels, options from input), \
-     new_message as (insert into taskgate.message (task_no, headers, body) select task_no, headers, body from input), \
-     new_unfinished as (insert into taskgate.unfinished (task_no, waits) select task_no, phase = 'waiting' from input), \
-     new_outbox as (insert into taskgate.outbox (task_no, wake_at, accepted_at, queue) \
-     select task_no, wake_at, submitted_at, queue from input where phase <> 'waiting'), \
-     new_event as (insert into taskgate.event (feed, task_no, seq, at, delivery, retries, corrected, phase, status) \
-     select (pg_current_xact_id()::text::bigint << 20) + l.feed_offset + input.place, task_no, 1, submitted_at, 1, 0, false, \
-     phase, 'PENDING' from input, taskgate.ledger l) \
+     $14::text[], $15::int[], $16::bool[], $17::text[], $18::text[], $19::text[], $20::text[], $21::bytea[]) with ordinality \
+     as i(id, given_id, kind_no, priority, phase, headers, body, submitted_at, due_at, expires_at, wake_at, root_id, \
+     parent_id, group_id, group_index, ignore_result, retry_of, schedule, labels, options, told, place)), \
+     new_task as (insert into taskgate.task (task_no, submitted_at, due_at, expires_at, id, kind_no, group_index, priority, \
+     ignore_result, adopted, first_phase, given_id, root_id, parent_id, group_id, retry_of, schedule, labels, options, headers, body) \
+     select task_no, submitted_at, due_at, expires_at, id, kind_no, group_index, priority, ignore_result, false, \
+     nullif(phase, 'accepted'), given_id, root_id, parent_id, group_id, retry_of, schedule, labels, options, headers, body from input), \
+     new_flight as (insert into taskgate.flight (task_no, seq, delivery, retries, waits, phase) \
+     select task_no, 1, 1, 0, phase = 'waiting', phase from input), \
+     new_outbox as (insert into taskgate.outbox (task_no, wake_at, accepted_at) \
+     select task_no, wake_at, submitted_at from input where phase <> 'waiting'), \
+     new_feed as (insert into taskgate.feed (pos, at, events) \
+     select (pg_current_xact_id()::text::bigint << 20) + l.feed_offset + p.place, p.at, p.events from \
+     (select min(place) as place, max(submitted_at) as at, string_agg(int8send(task_no) || told, '' order by place) as events \
+     from input group by (place - 1) / 1000) p, taskgate.ledger l) \
+     select task_no from input order by place";
+
+/// The same for tasks of which there is nothing more to say: half of the columns.
+pub(super) const INSERT_PLAIN: &str = "with input as materialized (\
+     select nextval('taskgate.task_no') as task_no, i.* from unnest($1::uuid[], $2::int[], $3::smallint[], $4::bool[], \
+     $5::text[], $6::text[], $7::text[], $8::bigint[], $9::bytea[]) with ordinality \
+     as i(id, kind_no, priority, ignore_result, options, headers, body, submitted_at, told, place)), \
+     new_task as (insert into taskgate.task (task_no, submitted_at, id, kind_no, priority, ignore_result, adopted, options, \
+     headers, body) select task_no, submitted_at, id, kind_no, priority, ignore_result, false, options, headers, body from input), \
+     new_flight as (insert into taskgate.flight (task_no, seq, delivery, retries, phase) \
+     select task_no, 1, 1, 0, 'accepted' from input), \
+     new_outbox as (insert into taskgate.outbox (task_no, wake_at, accepted_at) \
+     select task_no, submitted_at, submitted_at from input), \
+     new_feed as (insert into taskgate.feed (pos, at, events) \
+     select (pg_current_xact_id()::text::bigint << 20) + l.feed_offset + p.place, p.at, p.events from \
+     (select min(place) as place, max(submitted_at) as at, string_agg(int8send(task_no) || told, '' order by place) as events \
+     from input group by (place - 1) / 1000) p, taskgate.ledger l) \
      select task_no from input order by place";
 
 pub(super) const LABELS: &str = "insert into taskgate.label (key, value, task_no) \
@@ -49,8 +67,10 @@ pub(super) const EDGES: &str = "insert into taskgate.edge (from_no, to_no, kind)
 pub(super) const GROUPS: &str = "insert into taskgate.task_group (group_id, root_id, total, chord_size, submitted_at, structure) \
      select * from unnest($1::text[], $2::text[], $3::int[], $4::int[], $5::bigint[], $6::text[])";
 
-pub(super) const RETRIED: &str = "update taskgate.task t set retried_as = n.id \
-     from unnest($1::text[], $2::text[]) as n(old, id) where t.task_id = n.old";
+pub(super) const RETRIED: &str = "with n as materialized (select t.task_no, n.id from unnest($1::uuid[], $2::text[]) as n(old, id) \
+     join taskgate.task t on t.id = n.old), \
+     open as (update taskgate.flight f set retried_as = n.id from n where f.task_no = n.task_no) \
+     update taskgate.ended e set retried_as = n.id from n where e.task_no = n.task_no";
 
 /// An expired key is free. `$6` is now.
 pub(super) const IDEMPOTENCY: &str = "insert into taskgate.idempotency as k (scope, key, fingerprint, answer, expires_at) \
@@ -62,7 +82,8 @@ pub(super) const UNIQUE: &str = "insert into taskgate.unique_key as k (key, task
      select * from unnest($1::text[], $2::text[], $3::bigint[]) as n(key, id, until) order by key \
      on conflict (key) do update set task_id = excluded.task_id, expires_at = excluded.expires_at where k.expires_at <= $4";
 
-pub(super) const TAKEN_TASKS: &str = "select task_id from taskgate.task where task_id = any($1)";
+pub(super) const TAKEN_TASKS: &str =
+    "select coalesce(t.given_id, cast(t.id as text)) from taskgate.task t where t.id = any($1)";
 pub(super) const TAKEN_GROUPS: &str = "select group_id from taskgate.task_group where group_id = any($1)";
 pub(super) const TAKEN_IDEMPOTENCY: &str = "select k.scope, k.key, k.fingerprint, k.answer \
      from unnest($1::text[], $2::text[]) as n(scope, key) \
@@ -79,26 +100,30 @@ enum Tried {
     Clash,
 }
 
-pub(super) async fn insert(pool: &PgPool, lane: &Lane, batch: &[Submission]) -> Result<Answers, Error> {
+pub(super) async fn insert(store: &Store, lane: &Lane, batch: &[Submission]) -> Result<Answers, Error> {
     let has_keys = batch.iter().any(|submission| submission.idempotency.is_some() || submission.unique.is_some());
+    let is_fresh = |task: &NewTask, at| numbers::is_fresh(&task.id, at);
+    let is_given = batch.iter().any(|submission| !submission.tasks.iter().all(|task| is_fresh(task, submission.at)));
     for attempt in 0..MAX_ATTEMPTS {
-        let look_up = has_keys || attempt > 0;
-        match try_insert(pool, lane, batch, look_up).await {
+        // An id that somebody chose may be taken in any partition; the index of the newest one tells only of those made now.
+        let look_up = has_keys || is_given || attempt > 0;
+        match try_insert(store, lane, batch, look_up).await {
             Ok(Tried::Done(answers)) => return Ok(answers),
             Ok(Tried::Clash) => {}
             Err(error) if is_deadlock(&error) => {}
+            Err(error) if is_without_partition(&error) => migrate::roll(&store.pool).await?,
             Err(error) => return Err(error),
         }
     }
     Err(Error::Refused("a batch of submissions met a unique violation that no look-up explains".into()))
 }
 
-async fn try_insert(pool: &PgPool, lane: &Lane, batch: &[Submission], look_up: bool) -> Result<Tried, Error> {
+async fn try_insert(store: &Store, lane: &Lane, batch: &[Submission], look_up: bool) -> Result<Tried, Error> {
     if !look_up && batch.iter().all(is_plain) {
-        return insert_plain(lane, batch).await;
+        return insert_plain(store, lane, batch).await;
     }
-    let mut tx = pool::begin(pool).await?;
-    let Some(answers) = within(&mut tx, batch, look_up).await? else {
+    let mut tx = pool::begin(&store.pool).await?;
+    let Some(answers) = within(&mut tx, store, batch, look_up).await? else {
         tx.rollback().await?;
         return Ok(Tried::Clash);
     };
@@ -117,11 +142,12 @@ fn is_plain(submission: &Submission) -> bool {
         && tasks.iter().all(|task| task.labels.is_empty() && task.retry_of.is_none())
 }
 
-async fn insert_plain(lane: &Lane, batch: &[Submission]) -> Result<Tried, Error> {
+async fn insert_plain(store: &Store, lane: &Lane, batch: &[Submission]) -> Result<Tried, Error> {
     let mut verdicts = judge(batch, Taken::default());
     let admitted = admitted(batch, &verdicts);
+    let kinds = kinds(store, &admitted).await?;
     let mut connection = lane.take().await?;
-    let written = lane.limited(tasks(&mut *connection, &admitted)).await;
+    let written = lane.limited(tasks(&mut *connection, &admitted, &kinds)).await;
     connection.keep(&written);
     match written {
         Ok(numbers) => Ok(Tried::Done(answers(&mut verdicts, inserted(&admitted, numbers)))),
@@ -154,17 +180,22 @@ fn inserted(batch: &[&Submission], numbers: Vec<i64>) -> Vec<Inserted> {
 
 /// The insert as a part of a transaction. `None` after a clash with another one: this transaction is lost, and the next try must
 /// `look_up` what is taken.
-pub(super) async fn within(tx: &mut Tx, batch: &[Submission], look_up: bool) -> Result<Option<Answers>, Error> {
+pub(super) async fn within(
+    tx: &mut Tx,
+    store: &Store,
+    batch: &[Submission],
+    look_up: bool,
+) -> Result<Option<Answers>, Error> {
     let taken = if look_up { taken(tx, batch).await? } else { Taken::default() };
     let mut verdicts = judge(batch, taken);
     let admitted = admitted(batch, &verdicts);
-    let Some(inserted) = write(tx, &admitted).await? else { return Ok(None) };
+    let Some(inserted) = write(tx, store, &admitted).await? else { return Ok(None) };
     Ok(Some(answers(&mut verdicts, inserted)))
 }
 
 async fn taken(tx: &mut Tx, batch: &[Submission]) -> Result<Taken, Error> {
     let mut taken = Taken::default();
-    let ids: Vec<&str> = batch.iter().flat_map(|s| &s.tasks).map(|task| task.id.as_str()).collect();
+    let ids = numbers::keys(batch.iter().flat_map(|s| &s.tasks).map(|task| &task.id));
     for row in sqlx::query(TAKEN_TASKS).bind(ids).fetch_all(&mut **tx).await? {
         taken.tasks.insert(row.try_get(0)?);
     }
@@ -196,8 +227,9 @@ fn now(batch: &[Submission]) -> i64 {
 }
 
 /// `None` after a clash with another transaction.
-async fn write(tx: &mut Tx, batch: &[&Submission]) -> Result<Option<Vec<Inserted>>, Error> {
-    let numbers = match tasks(&mut **tx, batch).await {
+async fn write(tx: &mut Tx, store: &Store, batch: &[&Submission]) -> Result<Option<Vec<Inserted>>, Error> {
+    let kinds = kinds(store, batch).await?;
+    let numbers = match tasks(&mut **tx, batch, &kinds).await {
         Ok(numbers) => numbers,
         Err(error) if is_unique_violation(&error) => return Ok(None),
         Err(error) => return Err(error.into()),
@@ -211,36 +243,65 @@ async fn write(tx: &mut Tx, batch: &[&Submission]) -> Result<Option<Vec<Inserted
     }
 }
 
-async fn tasks(executor: impl PgExecutor<'_>, batch: &[&Submission]) -> Result<Vec<i64>, sqlx::Error> {
+/// The numbers of the kinds of all tasks of the batch, in order.
+async fn kinds(store: &Store, batch: &[&Submission]) -> Result<Vec<i32>, Error> {
+    let tasks = batch.iter().flat_map(|submission| &submission.tasks);
+    let pairs: Vec<(&str, &str)> = tasks.map(|task| (task.name.as_str(), task.queue.as_str())).collect();
+    store.kinds.numbers(&store.pool, &pairs).await
+}
+
+async fn tasks(executor: impl PgExecutor<'_>, batch: &[&Submission], kinds: &[i32]) -> Result<Vec<i64>, sqlx::Error> {
     let rows = || batch.iter().flat_map(|&submission| submission.tasks.iter().map(move |task| (submission, task)));
     if rows().next().is_none() {
         return Ok(Vec::new());
     }
     let tasks = || rows().map(|(_, task)| task);
-    let rows = sqlx::query(INSERT)
-        .bind(tasks().map(|task| task.id.as_str()).collect::<Vec<_>>())
-        .bind(tasks().map(|task| task.name.as_str()).collect::<Vec<_>>())
-        .bind(tasks().map(|task| task.queue.as_str()).collect::<Vec<_>>())
-        .bind(tasks().map(|task| i16::from(task.priority.get())).collect::<Vec<_>>())
-        .bind(tasks().map(|task| task.phase.as_str()).collect::<Vec<_>>())
-        .bind(tasks().map(|task| task.headers.as_deref()).collect::<Vec<_>>())
-        .bind(tasks().map(|task| task.body.as_str()).collect::<Vec<_>>())
-        .bind(rows().map(|(submission, _)| submission.at.0).collect::<Vec<_>>())
-        .bind(tasks().map(|task| task.due_at.map(|at| at.0)).collect::<Vec<_>>())
-        .bind(tasks().map(|task| task.expires_at.map(|at| at.0)).collect::<Vec<_>>())
-        .bind(rows().map(|(submission, task)| task.wake_at(submission.at)).collect::<Vec<_>>())
-        .bind(tasks().map(|task| (task.root_id != task.id).then_some(task.root_id.as_str())).collect::<Vec<_>>())
-        .bind(tasks().map(|task| task.parent_id.as_ref().map(TaskId::as_str)).collect::<Vec<_>>())
-        .bind(tasks().map(|task| task.group_id.as_ref().map(GroupId::as_str)).collect::<Vec<_>>())
-        .bind(tasks().map(|task| task.group_index).collect::<Vec<_>>())
-        .bind(tasks().map(|task| task.ignore_result).collect::<Vec<_>>())
-        .bind(tasks().map(|task| task.retry_of.as_ref().map(TaskId::as_str)).collect::<Vec<_>>())
-        .bind(tasks().map(|task| task.schedule.as_deref().map(short)).collect::<Vec<_>>())
-        .bind(tasks().map(|task| labels_text(&task.labels)).collect::<Vec<_>>())
-        .bind(tasks().map(|task| options_text(&task.options)).collect::<Vec<_>>())
-        .fetch_all(executor)
-        .await?;
-    rows.iter().map(|row| row.try_get(0)).collect()
+    let ids = tasks().map(|task| numbers::key(task.id.as_str())).collect::<Vec<_>>();
+    let priorities = tasks().map(|task| i16::from(task.priority.get())).collect::<Vec<_>>();
+    let packed =
+        |task: &NewTask| task.headers.as_deref().map(|text| headers::pack(text, task.id.as_str(), task.name.as_str()));
+    let packed = tasks().map(packed).collect::<Vec<_>>();
+    let bodies = tasks().map(|task| task.body.as_str()).collect::<Vec<_>>();
+    let times = rows().map(|(submission, _)| submission.at.0).collect::<Vec<_>>();
+    let ignored = tasks().map(|task| task.ignore_result).collect::<Vec<_>>();
+    let options = tasks().map(|task| options_text(&task.options)).collect::<Vec<_>>();
+    let told = rows().map(|(submission, task)| history::first(task.phase, submission.at)).collect::<Vec<_>>();
+    let query = if tasks().all(is_short) {
+        let query = sqlx::query(INSERT_PLAIN).bind(ids).bind(kinds).bind(priorities).bind(ignored).bind(options);
+        query.bind(packed).bind(bodies).bind(times).bind(told)
+    } else {
+        sqlx::query(INSERT)
+            .bind(ids)
+            .bind(tasks().map(|task| numbers::given(&task.id)).collect::<Vec<_>>())
+            .bind(kinds)
+            .bind(priorities)
+            .bind(tasks().map(|task| task.phase.as_str()).collect::<Vec<_>>())
+            .bind(packed)
+            .bind(bodies)
+            .bind(times)
+            .bind(tasks().map(|task| task.due_at.map(|at| at.0)).collect::<Vec<_>>())
+            .bind(tasks().map(|task| task.expires_at.map(|at| at.0)).collect::<Vec<_>>())
+            .bind(rows().map(|(submission, task)| task.wake_at(submission.at)).collect::<Vec<_>>())
+            .bind(tasks().map(|task| (task.root_id != task.id).then_some(task.root_id.as_str())).collect::<Vec<_>>())
+            .bind(tasks().map(|task| task.parent_id.as_ref().map(TaskId::as_str)).collect::<Vec<_>>())
+            .bind(tasks().map(|task| task.group_id.as_ref().map(GroupId::as_str)).collect::<Vec<_>>())
+            .bind(tasks().map(|task| task.group_index).collect::<Vec<_>>())
+            .bind(ignored)
+            .bind(tasks().map(|task| task.retry_of.as_ref().map(TaskId::as_str)).collect::<Vec<_>>())
+            .bind(tasks().map(|task| task.schedule.as_deref().map(short)).collect::<Vec<_>>())
+            .bind(tasks().map(|task| labels_text(&task.labels)).collect::<Vec<_>>())
+            .bind(options)
+            .bind(told)
+    };
+    query.fetch_all(executor).await?.iter().map(|row| row.try_get(0)).collect()
+}
+
+/// Whether the columns of [`INSERT_PLAIN`] say all of it.
+fn is_short(task: &NewTask) -> bool {
+    let is_alone = task.root_id == task.id && task.parent_id.is_none() && task.group_id.is_none();
+    let is_new = task.retry_of.is_none() && task.schedule.is_none() && task.group_index.is_none();
+    let is_at_once = task.phase == Phase::Accepted && task.due_at.is_none() && task.expires_at.is_none();
+    is_alone && is_new && is_at_once && task.labels.is_empty() && numbers::given(&task.id).is_none()
 }
 
 /// All that only some submissions bring. False when a key is held by another transaction that committed first.
@@ -313,17 +374,17 @@ async fn groups(tx: &mut Tx, batch: &[&Submission]) -> Result<(), sqlx::Error> {
 
 async fn retried(tx: &mut Tx, batch: &[&Submission]) -> Result<(), sqlx::Error> {
     let mut seen = HashSet::new();
-    let mut pairs: Vec<(&str, &str)> = batch
+    let mut pairs: Vec<(uuid::Uuid, &str)> = batch
         .iter()
         .flat_map(|submission| &submission.tasks)
-        .filter_map(|task| task.retry_of.as_ref().map(|old| (old.as_str(), task.id.as_str())))
+        .filter_map(|task| task.retry_of.as_ref().map(|old| (numbers::key(old.as_str()), task.id.as_str())))
         .filter(|(old, _)| seen.insert(*old))
         .collect();
     if pairs.is_empty() {
         return Ok(());
     }
     pairs.sort_unstable();
-    let (old, new): (Vec<&str>, Vec<&str>) = pairs.into_iter().unzip();
+    let (old, new): (Vec<uuid::Uuid>, Vec<&str>) = pairs.into_iter().unzip();
     sqlx::query(RETRIED).bind(old).bind(new).execute(&mut **tx).await?;
     Ok(())
 }

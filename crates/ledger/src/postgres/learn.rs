@@ -1,20 +1,49 @@
 //! News becomes history: rows locked in one order, the pure rule applied, one commit for the batch.
+//!
+//! What is not final is locked first. A task that another transaction ends meanwhile is not there any more when its lock is free; the
+//! second statement, which looks among what has ended, then sees it.
+
+use std::collections::HashSet;
 
 use sqlx::PgPool;
+use sqlx::postgres::PgRow;
+use uuid::Uuid;
 
 use crate::book::Book;
-use crate::rows::light_task_columns;
 use crate::{Error, Event, Fence, News, Task};
 use celery::task::TaskId;
 
+use super::columns::{between, closed_columns, fact_columns, named, open_columns};
+use super::numbers::{self, ANYWHERE};
 use super::pool::{self, Tx, is_deadlock};
-use super::{rows, save};
+use super::{Store, rows, save};
 
-/// Every transaction locks tasks by ascending number, so that two never wait for each other.
+/// Every transaction locks tasks by ascending number, so that two never wait for each other. `$1` keys of ids; `$2` and `$3` bound
+/// the days.
 pub(super) const LOCK: &str = concat!(
     "select ",
-    light_task_columns!(),
-    " from taskgate.task t where t.task_id = any($1) order by t.task_no for no key update"
+    fact_columns!(),
+    ", ",
+    open_columns!(),
+    " from (select * from taskgate.task t where t.id = any($1) and ",
+    between!("$2", "$3"),
+    " order by t.task_no offset 0) t",
+    named!(),
+    "cross join lateral (select * from taskgate.flight f where f.task_no = t.task_no for no key update) s"
+);
+
+/// The same of tasks that have ended.
+pub(super) const LOCK_ENDED: &str = concat!(
+    "select ",
+    fact_columns!(),
+    ", ",
+    closed_columns!(),
+    " from (select * from taskgate.task t where t.id = any($1) and ",
+    between!("$2", "$3"),
+    " order by t.task_no offset 0) t",
+    named!(),
+    "cross join lateral (select * from taskgate.ended e where e.task_no = t.task_no and e.task_no >> 32 >= $2 \
+     and e.task_no >> 32 < $3 for no key update) s"
 );
 
 pub(super) const BEGIN_RELAXED: &str = "begin; set local synchronous_commit = off";
@@ -33,24 +62,29 @@ pub(super) const FENCE: &str = "select 1 from taskgate.lease where name = $1 and
 /// The fence, then [`LOCK`], in one round trip: no rows without the fence. It renews the lease: a successor that waits for a long
 /// write finds afterwards that its holder lives.
 pub(super) const LOCK_FENCED: &str = concat!(
-    "with fence as (update taskgate.lease set expires_at = greatest(expires_at, $4) where name = $2 and term = $3 returning 1) \
+    "with fence as (update taskgate.lease set expires_at = greatest(expires_at, $6) where name = $4 and term = $5 returning 1) \
      select ",
-    light_task_columns!(),
-    " from taskgate.task t where t.task_id = any($1) and exists (select 1 from fence) \
-     order by t.task_no for no key update of t"
+    fact_columns!(),
+    ", ",
+    open_columns!(),
+    " from (select * from taskgate.task t where t.id = any($1) and ",
+    between!("$2", "$3"),
+    " and exists (select 1 from fence) order by t.task_no offset 0) t",
+    named!(),
+    "cross join lateral (select * from taskgate.flight f where f.task_no = t.task_no for no key update) s"
 );
 
 /// `None` when the fence does not hold any more.
 pub(super) async fn learn(
     pool: &PgPool,
-    replica: &str,
+    store: &Store,
     news: &[News],
     durable: bool,
     fence: Option<&Fence>,
 ) -> Result<Option<Vec<Event>>, Error> {
     let mut attempt = 1;
     loop {
-        match try_learn(pool, replica, news, durable, fence).await {
+        match try_learn(pool, store, news, durable, fence).await {
             Err(error) if is_deadlock(&error) && attempt < MAX_ATTEMPTS => attempt += 1,
             done => return done,
         }
@@ -59,7 +93,7 @@ pub(super) async fn learn(
 
 async fn try_learn(
     pool: &PgPool,
-    replica: &str,
+    store: &Store,
     news: &[News],
     durable: bool,
     fence: Option<&Fence>,
@@ -79,7 +113,7 @@ async fn try_learn(
     for news in news {
         book.learn(news);
     }
-    save::save(&mut tx, replica, &mut book, 0).await?;
+    save::save(&mut tx, store, &mut book, 0).await?;
     tx.commit().await?;
     Ok(Some(book.events))
 }
@@ -87,23 +121,68 @@ async fn try_learn(
 /// `None` when the fence does not hold any more.
 async fn lock_fenced(tx: &mut Tx, ids: &[&TaskId], fence: Option<&Fence>) -> Result<Option<Vec<Task>>, Error> {
     let Some(fence) = fence else { return lock(tx, ids).await.map(Some) };
-    let ids: Vec<&str> = ids.iter().map(|id| id.as_str()).collect();
+    let keys = numbers::keys(ids.iter().copied());
+    let (low, high) = numbers::place(&keys);
     let found = sqlx::query(LOCK_FENCED)
-        .bind(ids)
+        .bind(&keys)
+        .bind(low)
+        .bind(high)
         .bind(fence.lease)
         .bind(fence.term)
         .bind(fence.until.0)
         .fetch_all(&mut **tx)
         .await?;
     if found.is_empty() {
-        // Unknown tasks, or another holder.
+        // All have ended or are unknown, or the lease has another holder.
         let holds = sqlx::query(FENCE).bind(fence.lease).bind(fence.term).fetch_optional(&mut **tx).await?;
-        return Ok(holds.map(|_| Vec::new()));
+        if holds.is_none() {
+            return Ok(None);
+        }
     }
-    rows::tasks(&found).map(Some)
+    lock_others(tx, keys, rows::tasks(&found)?, (low, high)).await.map(Some)
 }
 
 pub(super) async fn lock(tx: &mut Tx, ids: &[&TaskId]) -> Result<Vec<Task>, Error> {
-    let ids: Vec<&str> = ids.iter().map(|id| id.as_str()).collect();
-    rows::tasks(&sqlx::query(LOCK).bind(ids).fetch_all(&mut **tx).await?)
+    let keys = numbers::keys(ids.iter().copied());
+    let place = numbers::place(&keys);
+    let open = rows::tasks(&select(tx, LOCK, &keys, place).await?)?;
+    lock_others(tx, keys, open, place).await
+}
+
+/// What was not found unfinished in its place: ended there, or somewhere else.
+async fn lock_others(
+    tx: &mut Tx,
+    keys: Vec<Uuid>,
+    mut found: Vec<Task>,
+    place: (i64, i64),
+) -> Result<Vec<Task>, Error> {
+    let mut missing: HashSet<Uuid> = keys.into_iter().collect();
+    let strike = |missing: &mut HashSet<Uuid>, tasks: &[Task]| {
+        tasks.iter().for_each(|task| {
+            missing.remove(&numbers::key(task.id.as_str()));
+        });
+    };
+    strike(&mut missing, &found);
+    let elsewhere: &[(&'static str, (i64, i64))] =
+        if place == ANYWHERE { &[] } else { &[(LOCK, ANYWHERE), (LOCK_ENDED, ANYWHERE)] };
+    for (statement, place) in [(LOCK_ENDED, place)].iter().chain(elsewhere) {
+        if missing.is_empty() {
+            break;
+        }
+        let keys: Vec<Uuid> = missing.iter().copied().collect();
+        let more = rows::tasks(&select(tx, statement, &keys, *place).await?)?;
+        strike(&mut missing, &more);
+        found.extend(more);
+    }
+    found.sort_by_key(|task| task.no);
+    Ok(found)
+}
+
+async fn select(
+    tx: &mut Tx,
+    statement: &'static str,
+    keys: &[Uuid],
+    (low, high): (i64, i64),
+) -> Result<Vec<PgRow>, Error> {
+    Ok(sqlx::query(statement).bind(keys).bind(low).bind(high).fetch_all(&mut **tx).await?)
 }

@@ -6,14 +6,15 @@
 
 use std::time::{Duration, Instant};
 
-use sqlx::{PgPool, QueryBuilder, Row};
+use sqlx::{PgPool, Row};
+use uuid::Uuid;
 
-use crate::rows::{clean, short, task_columns};
+use crate::rows::{clean, short};
 use crate::{Cursor, Error, Filter, Page, Task};
 use celery::task::Phase;
 
-use super::rows;
-use super::tasks::{conditions, task_conditions};
+use super::columns::{between, fact_columns, standing, state_columns};
+use super::{conditions, events, numbers, rows};
 
 /// What a page may take, but for its last step.
 const BUDGET: Duration = Duration::from_millis(12);
@@ -24,52 +25,66 @@ const LONGEST_STEP: i64 = 2_500;
 /// Clocks of replicas may differ by less than this: numbers follow the times of submission that closely.
 const SKEW: i64 = 600 * 1_000_000;
 
-/// Each answers numbers below `$1` and not below `$2`, descending, at most `$3`.
-pub(super) const ALL: &str =
-    "select task_no from taskgate.task where task_no < $1 and task_no >= $2 order by task_no desc limit $3";
-pub(super) const AT_WORKER: &str = "select task_no from taskgate.unfinished where at_worker and task_no < $1 and task_no >= $2 \
+/// Each answers numbers below `$1` and not below `$2`, descending, at most `$3`. Bounds of days leave partitions alone.
+pub(super) const ALL: &str = "select task_no from taskgate.task where task_no < $1 and task_no >> 32 <= $1 >> 32 and task_no >= $2 and task_no >> 32 >= $2 >> 32 order by task_no desc limit $3";
+pub(super) const AT_WORKER: &str = "select task_no from taskgate.flight where at_worker and task_no < $1 and task_no >= $2 \
      order by task_no desc limit $3";
 pub(super) const UNFINISHED: &str =
-    "select task_no from taskgate.unfinished where task_no < $1 and task_no >= $2 order by task_no desc limit $3";
-pub(super) const DEAD: &str = "select task_no from taskgate.trouble where dead and task_no < $1 and task_no >= $2 \
+    "select task_no from taskgate.flight where task_no < $1 and task_no >= $2 order by task_no desc limit $3";
+pub(super) const DEAD: &str = "select task_no from taskgate.ended where dead and task_no < $1 and task_no >> 32 <= $1 >> 32 and task_no >= $2 and task_no >> 32 >= $2 >> 32 \
      order by task_no desc limit $3";
 
 /// The same for any of the texts `$4`.
 pub(super) const TROUBLE: &str = "select c.task_no from unnest($4::text[]) as v(text) cross join lateral (\
-     select task_no from taskgate.trouble where phase = v.text and task_no < $1 and task_no >= $2 \
-     order by task_no desc limit $3) c order by c.task_no desc limit $3";
-pub(super) const NAMES: &str = "select c.task_no from unnest($4::text[]) as v(text) cross join lateral (\
-     select task_no from taskgate.task where name = v.text and task_no < $1 and task_no >= $2 \
-     order by name desc, task_no desc limit $3) c order by c.task_no desc limit $3";
-pub(super) const QUEUES: &str = "select c.task_no from unnest($4::text[]) as v(text) cross join lateral (\
-     select task_no from taskgate.task where queue = v.text and task_no < $1 and task_no >= $2 \
-     order by queue desc, task_no desc limit $3) c order by c.task_no desc limit $3";
-pub(super) const GROUP: &str = "select task_no from taskgate.task where group_id = ($4::text[])[1] and task_no < $1 \
-     and task_no >= $2 order by group_id desc, task_no desc limit $3";
-pub(super) const SCHEDULE: &str = "select task_no from taskgate.task where schedule = ($4::text[])[1] and task_no < $1 \
-     and task_no >= $2 order by schedule desc, task_no desc limit $3";
+     select task_no from taskgate.ended where phase <> 'succeeded' and phase = v.text and task_no < $1 and task_no >> 32 <= $1 >> 32 and task_no >= $2 and task_no >> 32 >= $2 >> 32 \
+     order by phase desc, task_no desc limit $3) c order by c.task_no desc limit $3";
+pub(super) const NAMES: &str = "select c.task_no from taskgate.kind k cross join lateral (\
+     select task_no from taskgate.task where kind_no = k.kind_no and task_no < $1 and task_no >> 32 <= $1 >> 32 and task_no >= $2 and task_no >> 32 >= $2 >> 32 \
+     order by kind_no desc, task_no desc limit $3) c where k.name = any($4::text[]) order by c.task_no desc limit $3";
+pub(super) const QUEUES: &str = "select c.task_no from taskgate.kind k cross join lateral (\
+     select task_no from taskgate.task where kind_no = k.kind_no and task_no < $1 and task_no >> 32 <= $1 >> 32 and task_no >= $2 and task_no >> 32 >= $2 >> 32 \
+     order by kind_no desc, task_no desc limit $3) c where k.queue = any($4::text[]) order by c.task_no desc limit $3";
+pub(super) const GROUP: &str = "select task_no from taskgate.task where group_id = ($4::text[])[1] and task_no < $1 and task_no >> 32 <= $1 >> 32 \
+     and task_no >= $2 and task_no >> 32 >= $2 >> 32 order by group_id desc, task_no desc limit $3";
+pub(super) const SCHEDULE: &str = "select task_no from taskgate.task where schedule = ($4::text[])[1] and task_no < $1 and task_no >> 32 <= $1 >> 32 \
+     and task_no >= $2 and task_no >> 32 >= $2 >> 32 order by schedule desc, task_no desc limit $3";
+/// `$5` the key of the root's id.
 pub(super) const ROOT: &str = "select task_no from (\
-     (select task_no from taskgate.task where root_id = ($4::text[])[1] and task_no < $1 and task_no >= $2 \
+     (select task_no from taskgate.task where root_id = ($4::text[])[1] and task_no < $1 and task_no >> 32 <= $1 >> 32 and task_no >= $2 and task_no >> 32 >= $2 >> 32 \
      order by root_id desc, task_no desc limit $3) union all \
-     select task_no from taskgate.task where task_id = ($4::text[])[1] and root_id is null and task_no < $1 and task_no >= $2) c \
+     select task_no from taskgate.task where id = $5 and root_id is null and task_no < $1 and task_no >> 32 <= $1 >> 32 and task_no >= $2 and task_no >> 32 >= $2 >> 32) c \
      order by task_no desc limit $3";
 pub(super) const LABEL: &str = "select task_no from taskgate.label where key = ($4::text[])[1] and value = ($4::text[])[2] \
-     and task_no < $1 and task_no >= $2 order by key desc, value desc, task_no desc limit $3";
+     and task_no < $1 and task_no >> 32 <= $1 >> 32 and task_no >= $2 and task_no >> 32 >= $2 >> 32 order by key desc, value desc, task_no desc limit $3";
 
-/// Numbers of ids from `$1` on and below `$2`.
+/// Numbers of keys from `$1` to `$2`.
 pub(super) const IDS: &str =
-    "select task_no from taskgate.task where task_id >= $1 and task_id < $2 order by task_id limit $3";
+    "select task_no from taskgate.task where id >= $1 and id <= $2 and given_id is null order by id limit $3";
+/// Numbers of ids that are no UUIDs, from `$1` on and below `$2`.
+pub(super) const GIVEN_IDS: &str =
+    "select task_no from taskgate.task where given_id >= $1 and given_id < $2 order by given_id limit $3";
 
-pub(super) const SUBMITTED: &str =
-    "select task_no, submitted_at from taskgate.task where task_no >= $1 order by task_no limit 1";
+pub(super) const SUBMITTED: &str = "select task_no, submitted_at from taskgate.task where task_no >= $1 and task_no >> 32 >= $1 >> 32 order by task_no limit 1";
 pub(super) const NEWEST: &str = "select coalesce(max(task_no), 0) from taskgate.task";
 
-const MATCHING: &str = concat!("select ", task_columns!(), " from taskgate.task t where t.task_no = any(");
+/// `$1` numbers, within `$2` and `$3`.
+const MATCHING: &str = concat!(
+    "select ",
+    fact_columns!(),
+    ", ",
+    state_columns!(),
+    " from ",
+    standing!(full, "$2", "$3"),
+    " where t.task_no = any($1) and ",
+    between!("$2", "$3")
+);
 
 /// The index that a list walks along.
 struct Path {
     statement: &'static str,
     texts: Vec<String>,
+    /// The key of the root's id.
+    root: Option<Uuid>,
     /// Nothing else is asked, so every step counts.
     exact: bool,
 }
@@ -111,6 +126,7 @@ pub(super) async fn tasks(pool: &PgPool, filter: &Filter, page: &Page) -> Result
 async fn walk(pool: &PgPool, path: &Path, below: i64, not_below: i64, step: i64) -> Result<Vec<i64>, Error> {
     let query = sqlx::query(path.statement).bind(below).bind(not_below).bind(step);
     let query = if path.texts.is_empty() { query } else { query.bind(&path.texts) };
+    let query = if path.root.is_none() { query } else { query.bind(path.root) };
     query.fetch_all(pool).await?.iter().map(|row| Ok(row.try_get(0)?)).collect()
 }
 
@@ -126,10 +142,9 @@ async fn matching(
     if numbers.is_empty() {
         return Ok(Vec::new());
     }
-    let mut query = QueryBuilder::new(MATCHING);
-    query.push_bind(numbers).push(")");
-    conditions(&mut query, filter);
-    task_conditions(&mut query, filter);
+    let mut query = events::bounded(MATCHING, &numbers)?;
+    conditions::on_task(&mut query, filter, numbers::span(&numbers));
+    conditions::on_state(&mut query, filter);
     query.push(" order by t.task_no desc limit ").push_bind(limit);
     rows::tasks(&query.build().fetch_all(pool).await?)
 }
@@ -137,14 +152,20 @@ async fn matching(
 /// The path with the fewest steps, as far as the filter tells.
 fn path(filter: &Filter) -> Path {
     let others = Filter { from: None, to: None, ..filter.clone() };
-    let along =
-        |statement, texts: Vec<String>, rest: Filter| Path { statement, texts, exact: rest == Filter::default() };
+    let along = |statement, texts: Vec<String>, rest: Filter| Path {
+        statement,
+        texts,
+        root: None,
+        exact: rest == Filter::default(),
+    };
     let phases = phases(filter);
     let all = |test: fn(&Phase) -> bool| phases.as_ref().is_some_and(|phases| phases.iter().all(test));
     if let Some(group) = &filter.group_id {
         along(GROUP, vec![clean(group).into_owned()], Filter { group_id: None, ..others })
     } else if let Some(root) = &filter.root_id {
-        along(ROOT, vec![clean(root).into_owned()], Filter { root_id: None, ..others })
+        let root = clean(root).into_owned();
+        let key = Some(numbers::key(&root));
+        Path { root: key, ..along(ROOT, vec![root], Filter { root_id: None, ..others }) }
     } else if let Some(schedule) = &filter.schedule {
         along(SCHEDULE, vec![short(schedule)], Filter { schedule: None, ..others })
     } else if all(|phase| phase.is_at_worker()) {
@@ -233,8 +254,11 @@ async fn first_at(pool: &PgPool, at: i64) -> Result<i64, Error> {
 async fn named_by_id(pool: &PgPool, filter: &Filter, limit: i64) -> Result<Vec<i64>, Error> {
     let Some(prefix) = filter.q.as_deref().map(clean) else { return Ok(Vec::new()) };
     let end = format!("{prefix}\u{10ffff}");
-    let query = sqlx::query(IDS).bind(prefix.as_ref()).bind(end).bind(limit.saturating_add(1));
-    let found = query.fetch_all(pool).await?;
+    let room = limit.saturating_add(1);
+    let mut found = sqlx::query(GIVEN_IDS).bind(prefix.as_ref()).bind(end).bind(room).fetch_all(pool).await?;
+    if let Some((low, high)) = numbers::beginning_with(&prefix) {
+        found.extend(sqlx::query(IDS).bind(low).bind(high).bind(room).fetch_all(pool).await?);
+    }
     if i64::try_from(found.len()).unwrap_or(i64::MAX) > limit {
         return Ok(Vec::new());
     }

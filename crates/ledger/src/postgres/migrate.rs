@@ -3,10 +3,11 @@
 //! After the migrations: the view `public.celery_taskmeta` (unless something that is not ours has the name), and the guard of
 //! the feed: a database restored into a cluster with younger transaction ids must not give positions below the old ones.
 
-use sqlx::PgPool;
 use sqlx::migrate::Migrator;
+use sqlx::{PgPool, Row};
 
 use crate::Error;
+use crate::error::OldShape;
 
 use super::pool::{self, PostgresConfig, unlimited};
 
@@ -14,10 +15,20 @@ static MIGRATIONS: Migrator = sqlx::migrate!("migrations/postgres");
 
 pub(super) const LOCK: &str = "select pg_advisory_xact_lock(7310319, 0)";
 
+/// A row of the feed has a thousand events at most.
 pub(super) const GUARD_FEED: &str = "update taskgate.ledger set feed_offset = feed_offset + e.ahead from (\
-     select coalesce(max(feed), 0) - feed_offset - (pg_current_xact_id()::text::bigint << 20) + 1 as ahead \
-     from taskgate.ledger left join (select feed from taskgate.event order by feed desc limit 1) newest on true \
+     select coalesce(max(newest.pos) + 1000, 0) - feed_offset - (pg_current_xact_id()::text::bigint << 20) as ahead \
+     from taskgate.ledger left join (select pos from taskgate.feed order by pos desc limit 1) newest on true \
      group by feed_offset) e where e.ahead > 0";
+
+/// Makes partitions ahead and moves the numbers to the present day. Does nothing when that is done.
+pub(super) const ROLL: &str = "select taskgate.roll()";
+
+/// A ledger as it was before its tables were partitioned.
+const OLD_SHAPE: &str = "select to_regclass('taskgate.unfinished') is not null";
+
+const KEEP: &str = "keep its data with `alter schema taskgate rename to taskgate_before` (it stays readable with SQL), or with \
+     `pg_dump --schema taskgate` and then `drop schema taskgate cascade`, and migrate again";
 
 /// Celery's names and types. Arguments that the catalog masks are not shown, nor ones whose message is gone.
 const VIEW: &str = r"
@@ -30,13 +41,12 @@ begin
         return;
     end if;
     create or replace view public.celery_taskmeta as
-        select t.task_no as id, t.task_id, t.status, t.result,
-               to_timestamp(t.finished_at / 1000000.0) at time zone 'UTC' as date_done,
-               t.traceback, t.name,
-               case when (t.options::json -> 'redact') is null then m.body::json ->> 0 end as args,
-               case when (t.options::json -> 'redact') is null then m.body::json ->> 1 end as kwargs,
-               t.worker, t.retries, t.queue
-        from taskgate.task t left join taskgate.message m on m.task_no = t.task_no;
+        select task_no as id, task_id, status, result, to_timestamp(finished_at / 1000000.0) at time zone 'UTC' as date_done,
+               traceback, name,
+               case when (options::json -> 'redact') is null then body::json ->> 0 end as args,
+               case when (options::json -> 'redact') is null then body::json ->> 1 end as kwargs,
+               worker, retries, queue
+        from taskgate.tasks;
     comment on view public.celery_taskmeta is 'taskgate: tasks as Celery''s database backend shows them';
 exception when insufficient_privilege then
     raise notice 'no right to create public.celery_taskmeta';
@@ -48,6 +58,9 @@ pub(super) async fn migrate(config: &PostgresConfig) -> Result<(), Error> {
     let mut migrator = Migrator::with_migrations(MIGRATIONS.iter().cloned().collect());
     migrator.dangerous_set_table_name("taskgate.migration");
     create_schema(&pool).await?;
+    if sqlx::query(OLD_SHAPE).fetch_one(&pool).await?.try_get(0)? {
+        return Err(Error::Migration(Box::new(OldShape { advice: KEEP })));
+    }
     // A newer release may have been here: its migrations only add.
     migrator.set_ignore_missing(true);
     migrator.run(&pool).await.map_err(|error| match error {
@@ -58,8 +71,15 @@ pub(super) async fn migrate(config: &PostgresConfig) -> Result<(), Error> {
     sqlx::query(LOCK).execute(&mut *tx).await?;
     sqlx::raw_sql(VIEW).execute(&mut *tx).await?;
     sqlx::query(GUARD_FEED).execute(&mut *tx).await?;
+    sqlx::query(ROLL).execute(&mut *tx).await?;
     tx.commit().await?;
     pool.close().await;
+    Ok(())
+}
+
+/// See [`ROLL`].
+pub(super) async fn roll(pool: &PgPool) -> Result<(), Error> {
+    sqlx::query(ROLL).execute(pool).await?;
     Ok(())
 }
 

@@ -3,6 +3,8 @@
 //! Times are stored as microseconds. Statements are constants (a test prepares every one of them); only lists are put together
 //! from constant pieces with bound values.
 
+mod columns;
+mod conditions;
 mod control;
 pub mod django;
 mod events;
@@ -11,12 +13,14 @@ mod findings;
 mod gates;
 mod groups;
 mod insert;
+mod kinds;
 mod lane;
 mod learn;
 mod lease;
 mod list;
 mod migrate;
 mod notify;
+mod numbers;
 mod outbox;
 mod pool;
 mod prune;
@@ -48,6 +52,7 @@ use super::{
 use celery::task::{GroupId, Phase, QueueName, TaskId};
 use runtime::clock::{self, Time};
 
+use kinds::Kinds;
 use lane::Lane;
 pub use pool::PostgresConfig;
 pub use statements::STATEMENTS;
@@ -59,10 +64,17 @@ const CHANGES: usize = 1024;
 pub struct PostgresLedger {
     config: PostgresConfig,
     pool: PgPool,
+    store: Store,
     lanes: Lanes,
+    changed: broadcast::Sender<Changed>,
+}
+
+/// What every write needs.
+struct Store {
+    pool: PgPool,
     /// Names this process in notifications.
     replica: Arc<str>,
-    changed: broadcast::Sender<Changed>,
+    kinds: Kinds,
 }
 
 /// Connections of those who write batch after batch.
@@ -99,7 +111,8 @@ impl PostgresLedger {
             reason = "ends with the token; it holds nothing that a shutdown waits for"
         )]
         tokio::spawn(listener.run(stop));
-        Ok(Self { config: config.clone(), pool, lanes, replica, changed })
+        let store = Store { pool: pool.clone(), replica, kinds: Kinds::default() };
+        Ok(Self { config: config.clone(), pool, store, lanes, changed })
     }
 }
 
@@ -119,15 +132,15 @@ impl Ledger for PostgresLedger {
     }
 
     async fn insert(&self, batch: &[Submission]) -> Result<Vec<Result<Inserted, Conflict>>, Error> {
-        insert::insert(&self.pool, &self.lanes.submissions, batch).await
+        insert::insert(&self.store, &self.lanes.submissions, batch).await
     }
 
     async fn published(&self, pushed: &[(i64, Time)]) -> Result<Vec<Event>, Error> {
-        outbox::published(&self.lanes.publications, &self.replica, pushed).await
+        outbox::published(&self.store, &self.lanes.publications, pushed).await
     }
 
     async fn drain(&self, now: Time, settle: Duration, limit: i64, carrier: &dyn Carrier) -> Result<Drained, Error> {
-        outbox::drain(&self.pool, &self.replica, now, settle, limit, carrier).await
+        outbox::drain(&self.store, now, settle, limit, carrier).await
     }
 
     async fn backlog(&self, now: Time) -> Result<Backlog, Error> {
@@ -135,15 +148,15 @@ impl Ledger for PostgresLedger {
     }
 
     async fn withdraw(&self, id: &TaskId, news: News) -> Result<Withdrawn, Error> {
-        outbox::withdraw(&self.pool, &self.replica, id, news).await
+        outbox::withdraw(&self.store, id, news).await
     }
 
     async fn requeue(&self, tasks: &[(TaskId, i64)], reason: &str, at: Time) -> Result<Vec<Event>, Error> {
-        outbox::requeue(&self.pool, &self.replica, tasks, reason, at).await
+        outbox::requeue(&self.store, tasks, reason, at).await
     }
 
     async fn remark(&self, ids: &[TaskId], reason: &str, at: Time) -> Result<Vec<Event>, Error> {
-        outbox::remark(&self.pool, &self.replica, ids, reason, at).await
+        outbox::remark(&self.store, ids, reason, at).await
     }
 
     async fn pause_queue(&self, queue: &QueueName, at: Time) -> Result<bool, Error> {
@@ -167,11 +180,11 @@ impl Ledger for PostgresLedger {
     }
 
     async fn learn(&self, news: &[News], durable: bool) -> Result<Vec<Event>, Error> {
-        Ok(learn::learn(&self.pool, &self.replica, news, durable, None).await?.unwrap_or_default())
+        Ok(learn::learn(&self.pool, &self.store, news, durable, None).await?.unwrap_or_default())
     }
 
     async fn learn_fenced(&self, news: &[News], durable: bool, fence: &Fence) -> Result<Option<Vec<Event>>, Error> {
-        learn::learn(&self.lanes.news, &self.replica, news, durable, Some(fence)).await
+        learn::learn(&self.lanes.news, &self.store, news, durable, Some(fence)).await
     }
 
     fn changes(&self) -> broadcast::Receiver<Changed> {
@@ -246,10 +259,7 @@ impl Ledger for PostgresLedger {
     }
 
     async fn tombstone(&self, id: &str) -> Result<Option<Time>, Error> {
-        use sqlx::Row;
-        let id = super::rows::clean(id).into_owned();
-        let row = sqlx::query(tasks::TOMBSTONE).bind(id).fetch_optional(&self.pool).await?;
-        row.map(|row| Ok(Time(row.try_get(0)?))).transpose()
+        tasks::tombstone(&self.pool, id).await
     }
 
     async fn prune(&self, before: Time, limit: i64, now: Time) -> Result<i64, Error> {

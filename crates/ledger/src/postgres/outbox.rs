@@ -13,130 +13,209 @@ use sqlx::{PgExecutor, PgPool, Row};
 use crate::book::Book;
 use crate::change::was_taken;
 use crate::gates::{Gate, Heads, Passes, Stopped, gates_of};
-use crate::rows::light_task_columns;
+use crate::history::{self, Told};
 use crate::{
-    Backlog, Carrier, Drained, Error, Event, NewGroup, News, Outgoing, REFUSED_FOR, Source, Task, Withdrawn, refusal,
+    Backlog, Carrier, Drained, Error, Event, NewGroup, News, Outgoing, REFUSED_FOR, Source, Task, Withdrawn, headers,
+    refusal,
 };
 use celery::task::{Phase, QueueName, TaskId, TaskName};
 use runtime::clock::Time;
 
+use super::columns::{between, fact_columns, named, standing, state_columns};
 use super::lane::Lane;
 use super::pool::{self, Tx};
-use super::rows::event_columns;
-use super::{gates, groups, learn, rows, save};
+use super::rows::subject_columns;
+use super::{Store, control, gates, groups, learn, numbers, rows, save};
 
 /// A carrier that does not answer by then has published an unknown part: its rows stay, and the broker's markers sort it out.
 const CARRY: Duration = Duration::from_secs(10);
 
 pub(super) const GONE: &str = "delete from taskgate.outbox where task_no = any($1)";
 
-/// `$1` numbers, `$2` when each was pushed, `$3` what names this replica in the notification, `$4` whether the commit need not wait
-/// for the disk. The rows of the outbox go first: everybody locks them before tasks. What is written is answered from `e`, which has the
-/// columns of the task too: a join of the two would compare each row with each.
+/// `$1` numbers, ascending; `$2` when each was pushed, `$3` what its event says; `$4` what names this replica in the notification, `$5`
+/// whether the commit need not wait for the disk; `$6` and `$7` bound the numbers. The rows of the outbox go first: everybody locks
+/// them before tasks. A task that a worker has already is passed over: [`LATE`].
 pub(super) const PUBLISHED: &str = concat!(
     "with gone as (delete from taskgate.outbox where task_no = any($1) returning 1), \
-     named as (select t.task_no, i.at, t.phase in ('accepted', 'held') as ours \
-     from unnest($1::bigint[], $2::bigint[]) as i(task_no, at) join taskgate.task t on t.task_no = i.task_no \
-     where (select count(*) from gone) >= 0 order by t.task_no for no key update of t), \
-     t as (update taskgate.task t set queued_at = coalesce(t.queued_at, n.at), seq = t.seq + n.ours::int, \
-     phase = case when n.ours then 'queued' else t.phase end, reason = case when n.ours then null else t.reason end \
-     from named n where t.task_no = n.task_no returning n.ours, n.at, t.task_no, t.task_id, t.name, t.queue, t.group_id, t.root_id, \
-     t.adopted, t.seq, t.phase, t.status, t.delivery, t.retries, t.worker, t.corrected), \
-     e as materialized (select t.*, null::text as meta, null::text as reason, \
-     (pg_current_xact_id()::text::bigint << 20) + l.feed_offset + row_number() over (order by t.task_no) as feed \
-     from t, taskgate.ledger l where t.ours), \
-     written as (insert into taskgate.event (feed, task_no, seq, at, delivery, retries, corrected, phase, status, worker) \
-     select feed, task_no, seq, at, delivery, retries, corrected, phase, status, worker from e), \
-     word as (select pg_notify('taskgate', $3 || e'\\n' || case when sum(length(task_id) + 1) > 7800 then '*' \
-     else string_agg(task_id, e'\\n') end), \
-     case when $4 then set_config('synchronous_commit', 'off', true) end as mode from e having count(*) > 0) \
-     select ",
-    event_columns!("e", "e"),
-    ", (select w.mode from word w) from e order by e.feed"
+     e as materialized (select f.task_no, f.seq + 1 as seq, f.delivery, f.retries, i.at, \
+     int4send(f.seq + 1) || int2send(least(f.delivery, 32767)::int2) || int2send(least(f.retries, 32767)::int2) || i.told as told \
+     from unnest($1::bigint[], $2::bigint[], $3::bytea[]) as i(task_no, at, told) cross join lateral (select * from taskgate.flight f \
+     where f.task_no = i.task_no and f.phase in ('accepted', 'held') for no key update) f where (select count(*) from gone) >= 0), \
+     moved as (insert into taskgate.flight as f (task_no, queued_at, seq, delivery, retries, phase, history) \
+     select task_no, at, seq, delivery, retries, 'queued', told from e on conflict (task_no) do update set phase = 'queued', \
+     seq = excluded.seq, reason = null, queued_at = coalesce(f.queued_at, excluded.queued_at), \
+     history = coalesce(f.history, '') || excluded.history), \
+     written as (insert into taskgate.feed (pos, at, events) \
+     select (pg_current_xact_id()::text::bigint << 20) + l.feed_offset + p.place, p.at, p.events from \
+     (select min(r.place) as place, max(r.at) as at, string_agg(int8send(r.task_no) || r.told, '' order by r.place) as events \
+     from (select e.*, row_number() over (order by e.task_no) as place from e) r group by (r.place - 1) / 1000) p, taskgate.ledger l), \
+     n as materialized (select ",
+    subject_columns!(),
+    ", e.seq, e.delivery, e.retries, e.at from e cross join lateral (select * from taskgate.task t where t.task_no = e.task_no and ",
+    between!("$6", "$7"),
+    " offset 0) t",
+    named!(),
+    "), \
+     word as (select pg_notify('taskgate', $4 || e'\\n' || case when sum(length(n.task_id) + 1) > 7800 then '*' \
+     else string_agg(n.task_id, e'\\n') end), \
+     case when $5 then set_config('synchronous_commit', 'off', true) end as mode from n having count(*) > 0) \
+     select n.*, (select w.mode from word w) from n order by n.task_no"
 );
+
+/// The time of publication of tasks that a worker had before it was written down.
+pub(super) const LATE: &str = "with i as materialized (select * from unnest($1::bigint[], $2::bigint[]) as i(task_no, at)), \
+     f as (insert into taskgate.flight as f (task_no, queued_at, seq, delivery, retries, phase) \
+     select i.task_no, i.at, f.seq, f.delivery, f.retries, f.phase from i cross join lateral (select * from taskgate.flight f \
+     where f.task_no = i.task_no and f.queued_at is null and f.phase not in ('accepted', 'held') for no key update) f \
+     on conflict (task_no) do update set queued_at = excluded.queued_at) \
+     update taskgate.ended e set queued_at = i.at from i where e.task_no = i.task_no and e.task_no = any($1) and e.queued_at is null \
+     and e.task_no >> 32 >= $3 and e.task_no >> 32 < $4";
 
 /// One pass at a time over all replicas.
 pub(super) const ALONE: &str = "select pg_try_advisory_xact_lock(7310319, 1)";
 
 /// `$1` now, `$2` accepted before, `$3` limit. What was held at first is on no replica's fast path.
-pub(super) const DUE: &str = "select o.task_no, o.accepted_at, p.queue is not null as paused, o.gate, o.gate_max from taskgate.outbox o \
-     left join taskgate.queue_pause p on p.queue = o.queue \
-     where o.wake_at <= $1 and (o.accepted_at <= $2 or o.wake_at > o.accepted_at) order by o.wake_at, o.task_no limit $3 for update of o skip locked";
+pub(super) const DUE: &str = "select task_no, accepted_at, gate, gate_max from taskgate.outbox \
+     where wake_at <= $1 and (accepted_at <= $2 or wake_at > accepted_at) order by wake_at, task_no limit $3 \
+     for update skip locked";
 
 /// As [`DUE`], of these rows.
-pub(super) const THESE: &str = "select o.task_no, o.accepted_at, p.queue is not null as paused, o.gate, o.gate_max \
-     from taskgate.outbox o left join taskgate.queue_pause p on p.queue = o.queue \
-     where o.task_no = any($1) order by o.task_no for update of o skip locked";
+pub(super) const THESE: &str = "select task_no, accepted_at, gate, gate_max from taskgate.outbox \
+     where task_no = any($1) order by task_no for update skip locked";
 
-pub(super) const TASKS: &str =
-    concat!("select ", light_task_columns!(), " from taskgate.task t where t.task_no = any($1) order by t.task_no");
+pub(super) const TASKS: &str = concat!(
+    "select ",
+    fact_columns!(),
+    ", ",
+    state_columns!(),
+    " from ",
+    standing!(light, "$2", "$3"),
+    " where t.task_no = any($1) and ",
+    between!("$2", "$3"),
+    " order by t.task_no"
+);
 
-pub(super) const MESSAGES: &str = "select task_no, headers, body from taskgate.message where task_no = any($1)";
+pub(super) const MESSAGES: &str = concat!(
+    "select t.task_no, t.headers, t.body from taskgate.task t where t.task_no = any($1) and ",
+    between!("$2", "$3")
+);
 
 /// Rows of a paused queue sleep until it is resumed, or until their time is over.
-pub(super) const PARK: &str = "update taskgate.outbox o set parked = true, gate = null, gate_max = null, wake_at = coalesce(t.expires_at, 9223372036854775807) \
-     from taskgate.task t where o.task_no = any($1) and t.task_no = o.task_no";
+pub(super) const PARK: &str = "update taskgate.outbox o set parked = n.queue, gate = null, gate_max = null, wake_at = n.wake_at \
+     from unnest($1::bigint[], $2::text[], $3::bigint[]) as n(task_no, queue, wake_at) where o.task_no = n.task_no";
 
-/// Rows that must not be published now sleep until `$2`, or until their time is over.
-pub(super) const SLEEP: &str = "update taskgate.outbox o set wake_at = least($2, coalesce(t.expires_at, $2)) \
-     from taskgate.task t where o.task_no = any($1) and t.task_no = o.task_no";
+/// Rows that must not be published now sleep until these times.
+pub(super) const SLEEP: &str = "update taskgate.outbox o set wake_at = n.wake_at from unnest($1::bigint[], $2::bigint[]) as n(task_no, wake_at) \
+     where o.task_no = n.task_no";
 
 pub(super) const BACKLOG: &str = "select count(*), min(accepted_at) from taskgate.outbox where wake_at <= $1";
 pub(super) const NEXT_DUE: &str = "select min(wake_at) from taskgate.outbox where wake_at > $1";
+/// `$1` the id's key.
 pub(super) const TAKE: &str =
-    "delete from taskgate.outbox where task_no = (select task_no from taskgate.task where task_id = $1)";
+    "delete from taskgate.outbox where task_no = (select task_no from taskgate.task where id = $1)";
 /// Locks what the outbox has of these tasks.
 pub(super) const LOCK: &str = "select task_no from taskgate.outbox \
-     where task_no = any(array(select task_no from taskgate.task where task_id = any($1))) order by task_no for update";
-/// `$3` now.
-pub(super) const REMEMBER: &str = "insert into taskgate.outbox (task_no, wake_at, accepted_at, queue) \
-     select n.task_no, $3, $3, n.queue from unnest($1::bigint[], $2::text[]) as n(task_no, queue)";
+     where task_no = any(array(select task_no from taskgate.task where id = any($1))) order by task_no for update";
+/// `$2` now.
+pub(super) const REMEMBER: &str = "insert into taskgate.outbox (task_no, wake_at, accepted_at) select n.task_no, $2, $2 from unnest($1::bigint[]) as n(task_no)";
 pub(super) const WITH_MESSAGES: &str =
-    "select task_no from taskgate.message where task_no = any($1) and headers is not null";
+    "select task_no from taskgate.task where task_no = any($1) and headers is not null and body is not null";
 
 /// Not durable: after a crash the row is still in the outbox, and the broker's marker turns its second publication away.
-pub(super) async fn published(lane: &Lane, replica: &str, pushed: &[(i64, Time)]) -> Result<Vec<Event>, Error> {
+pub(super) async fn published(store: &Store, lane: &Lane, pushed: &[(i64, Time)]) -> Result<Vec<Event>, Error> {
+    if pushed.is_empty() {
+        return Ok(Vec::new());
+    }
+    let pushed = Pushed::new(pushed);
     let mut connection = lane.take().await?;
-    let moved = lane.limited(mark_published(&mut *connection, replica, pushed.to_vec(), true)).await;
+    let moved = lane.limited(mark_published(&mut *connection, store, &pushed, true)).await;
     connection.keep(&moved);
-    events(&moved?)
+    let events = events(&moved?)?;
+    if let Some(late) = pushed.without(&events) {
+        late.note(&store.pool).await?;
+    }
+    Ok(events)
+}
+
+/// Messages that are in the broker, by number, and since when.
+struct Pushed {
+    numbers: Vec<i64>,
+    times: Vec<i64>,
+}
+
+impl Pushed {
+    fn new(pushed: &[(i64, Time)]) -> Self {
+        let mut pushed = pushed.to_vec();
+        pushed.sort_unstable_by_key(|(no, _)| *no);
+        let (numbers, times) = pushed.into_iter().map(|(no, at)| (no, at.0)).unzip();
+        Self { numbers, times }
+    }
+
+    /// Those that the ledger did not move to `queued`.
+    fn without(&self, events: &[Event]) -> Option<Self> {
+        if events.len() >= self.numbers.len() {
+            return None;
+        }
+        let moved: HashSet<i64> = events.iter().map(|event| event.task_no).collect();
+        let late = self.numbers.iter().zip(&self.times).filter(|(no, _)| !moved.contains(no));
+        let (numbers, times) = late.unzip();
+        Some(Self { numbers, times })
+    }
+
+    async fn note(&self, executor: impl PgExecutor<'_>) -> Result<(), Error> {
+        let (low, high) = numbers::span(&self.numbers);
+        sqlx::query(LATE).bind(&self.numbers).bind(&self.times).bind(low).bind(high).execute(executor).await?;
+        Ok(())
+    }
 }
 
 async fn mark_published(
     executor: impl PgExecutor<'_>,
-    replica: &str,
-    mut pushed: Vec<(i64, Time)>,
+    store: &Store,
+    pushed: &Pushed,
     relaxed: bool,
 ) -> Result<Vec<PgRow>, sqlx::Error> {
-    if pushed.is_empty() {
-        return Ok(Vec::new());
-    }
-    pushed.sort_unstable_by_key(|(no, _)| *no);
-    let (numbers, times): (Vec<i64>, Vec<i64>) = pushed.into_iter().map(|(no, at)| (no, at.0)).unzip();
-    sqlx::query(PUBLISHED).bind(numbers).bind(times).bind(replica).bind(relaxed).fetch_all(executor).await
+    let told: Vec<Vec<u8>> = pushed.times.iter().map(|at| history::body(Phase::Queued, Time(*at))).collect();
+    let (low, high) = numbers::span(&pushed.numbers);
+    let query = sqlx::query(PUBLISHED).bind(&pushed.numbers).bind(&pushed.times).bind(told);
+    query.bind(&*store.replica).bind(relaxed).bind(low).bind(high).fetch_all(executor).await
 }
 
 fn events(moved: &[PgRow]) -> Result<Vec<Event>, Error> {
-    moved.iter().map(rows::event).collect()
+    let event = |row: &PgRow| {
+        let phase = Phase::Queued;
+        let told = Told {
+            seq: row.try_get::<i32, _>("seq")?.into(),
+            delivery: row.try_get("delivery")?,
+            retries: row.try_get("retries")?,
+            phase,
+            corrected: false,
+            at: Time(row.try_get("at")?),
+            status: phase.status().to_owned(),
+            worker: None,
+            reason: None,
+            meta: None,
+        };
+        Ok(rows::subject(row)?.event(told, 0))
+    };
+    moved.iter().map(event).collect()
 }
 
 struct Claimed {
     task_no: i64,
     accepted_at: Time,
-    paused: bool,
     gate: Option<String>,
     gate_max: Option<i32>,
 }
 
 pub(super) async fn drain(
-    pool: &PgPool,
-    replica: &str,
+    store: &Store,
     now: Time,
     settle: Duration,
     limit: i64,
     carrier: &dyn Carrier,
 ) -> Result<Drained, Error> {
-    let mut tx = pool::begin(pool).await?;
+    let mut tx = pool::begin(&store.pool).await?;
     if !sqlx::query(ALONE).fetch_one(&mut *tx).await?.try_get::<bool, _>(0)? {
         tx.rollback().await?;
         return Ok(Drained::default());
@@ -162,16 +241,27 @@ pub(super) async fn drain(
     let mut gone = sorted.over.clone();
     gone.extend(sorted.expired.iter().map(|task| task.no));
     sqlx::query(GONE).bind(&gone).execute(&mut *tx).await?;
-    let pushed = carried.iter().map(|no| (*no, now)).collect();
-    let mut events = events(&mark_published(&mut *tx, replica, pushed, false).await?)?;
+    let mut events = note_carried(&mut tx, store, &carried, now).await?;
     // A quick task may be ending in another transaction. Its row is locked now: that one is over, or comes after this one.
     gates::settle(&mut tx, passes.settled(&carried, now)).await?;
-    let expired = expire(&mut tx, replica, &sorted, now, &mut events).await?;
+    let expired = expire(&mut tx, store, &sorted, now, &mut events).await?;
     tx.commit().await?;
     // What was parked or stopped, or had ended, is none of the carrier's business.
     let claimed = sorted.due.len() + sorted.taken.len() + expired;
     let waiting = waits.waiting || !sorted.stopped.is_empty();
     Ok(Drained { events, claimed, carried: carried.len(), expired, waiting, next_opening })
+}
+
+async fn note_carried(tx: &mut Tx, store: &Store, carried: &[i64], now: Time) -> Result<Vec<Event>, Error> {
+    if carried.is_empty() {
+        return Ok(Vec::new());
+    }
+    let pushed = Pushed::new(&carried.iter().map(|no| (*no, now)).collect::<Vec<_>>());
+    let events = events(&mark_published(&mut **tx, store, &pushed, false).await?)?;
+    if let Some(late) = pushed.without(&events) {
+        late.note(&mut **tx).await?;
+    }
+    Ok(events)
 }
 
 /// What waits longest at the open gates, and what is due. Who was accepted first is first, also at a gate.
@@ -193,9 +283,8 @@ async fn claim(
         Ok(Claimed {
             task_no: row.try_get(0)?,
             accepted_at: Time(row.try_get(1)?),
-            paused: row.try_get(2)?,
-            gate: row.try_get(3)?,
-            gate_max: row.try_get(4)?,
+            gate: row.try_get(2)?,
+            gate_max: row.try_get(3)?,
         })
     };
     let mut claimed = rows.iter().map(claimed).collect::<Result<Vec<_>, Error>>()?;
@@ -224,7 +313,12 @@ struct Sorted {
 
 async fn sort(tx: &mut Tx, claimed: &[Claimed], now: Time, carrier: &dyn Carrier) -> Result<Sorted, Error> {
     let numbers: Vec<i64> = claimed.iter().map(|row| row.task_no).collect();
-    let found = rows::tasks(&sqlx::query(TASKS).bind(&numbers).fetch_all(&mut **tx).await?)?;
+    let (low, high) = numbers::span(&numbers);
+    let found = sqlx::query(TASKS).bind(&numbers).bind(low).bind(high).fetch_all(&mut **tx).await?;
+    let found = rows::tasks(&found)?;
+    let paused = sqlx::query(control::PAUSED).fetch_all(&mut **tx).await?;
+    let paused = paused.iter().map(|row| row.try_get(0)).collect::<Result<HashSet<String>, _>>()?;
+    let is_paused = |task: &Task| task.queue.as_ref().is_some_and(|queue| paused.contains(queue));
     let mut by_no: HashMap<i64, Task> = found.into_iter().map(|task| (task.no, task)).collect();
     let mut sorted = Sorted::default();
     for row in claimed {
@@ -235,7 +329,7 @@ async fn sort(tx: &mut Tx, claimed: &[Claimed], now: Time, carrier: &dyn Carrier
                 sorted.expired.push(task)
             }
             Some(task) if was_taken(&task, row.accepted_at) => sorted.taken.push(task),
-            Some(task) if row.paused => sorted.parked.push(task),
+            Some(task) if is_paused(&task) => sorted.parked.push(task),
             Some(task) => match refusal(carrier, &task) {
                 Some(why) => sorted.refused.push((task, why)),
                 None => sorted.due.push(task),
@@ -294,10 +388,13 @@ async fn carry(tx: &mut Tx, carrier: &dyn Carrier, claimed: &[Claimed], due: &[T
 
 async fn outgoing(tx: &mut Tx, claimed: &[Claimed], due: &[Task]) -> Result<Vec<Outgoing>, Error> {
     let numbers: Vec<i64> = due.iter().map(|task| task.no).collect();
+    let (low, high) = numbers::span(&numbers);
     let mut messages = HashMap::with_capacity(numbers.len());
-    for row in sqlx::query(MESSAGES).bind(&numbers).fetch_all(&mut **tx).await? {
-        messages
-            .insert(row.try_get::<i64, _>(0)?, (row.try_get::<Option<String>, _>(1)?, row.try_get::<String, _>(2)?));
+    for row in sqlx::query(MESSAGES).bind(&numbers).bind(low).bind(high).fetch_all(&mut **tx).await? {
+        messages.insert(
+            row.try_get::<i64, _>(0)?,
+            (row.try_get::<Option<String>, _>(1)?, row.try_get::<Option<String>, _>(2)?),
+        );
     }
     let mut canvases = groups::of_canvases(tx, due).await?;
     let accepted: HashMap<i64, Time> = claimed.iter().map(|row| (row.task_no, row.accepted_at)).collect();
@@ -314,8 +411,12 @@ async fn outgoing(tx: &mut Tx, claimed: &[Claimed], due: &[Task]) -> Result<Vec<
                 spread: task.options.spread.clone(),
                 priority: task.priority,
                 delivery: task.delivery,
-                headers: headers.ok_or_else(|| corrupt(task, "headers"))?,
-                body,
+                headers: headers::unpack(
+                    &headers.ok_or_else(|| corrupt(task, "headers"))?,
+                    task.id.as_str(),
+                    task.name.as_deref().unwrap_or_default(),
+                ),
+                body: body.ok_or_else(|| corrupt(task, "body"))?,
                 accepted_at: accepted.get(&task.no).copied().unwrap_or(task.submitted_at),
                 expires_at: task.expires_at,
                 groups: task
@@ -335,7 +436,7 @@ fn corrupt(task: &Task, column: &'static str) -> Error {
 /// Ends what came too late, parks what is paused, puts to sleep what is refused and notes what is stopped. Returns how many expired.
 async fn expire(
     tx: &mut Tx,
-    replica: &str,
+    store: &Store,
     sorted: &Sorted,
     now: Time,
     events: &mut Vec<Event>,
@@ -368,11 +469,19 @@ async fn expire(
         }
     }
     gates::stop(tx, &moved).await?;
-    let parked: Vec<i64> = sorted.parked.iter().map(|task| task.no).collect();
-    sqlx::query(PARK).bind(parked).execute(&mut **tx).await?;
-    let refused: Vec<i64> = sorted.refused.iter().map(|(task, _)| task.no).collect();
-    sqlx::query(SLEEP).bind(refused).bind(now.plus(REFUSED_FOR).0).execute(&mut **tx).await?;
-    save::save(tx, replica, &mut book, events.len() as i64).await?;
+    let until = |task: &Task, end: Time| task.expires_at.map_or(end, |at| at.min(end)).0;
+    sqlx::query(PARK)
+        .bind(sorted.parked.iter().map(|task| task.no).collect::<Vec<_>>())
+        .bind(sorted.parked.iter().map(|task| task.queue.as_deref().unwrap_or_default()).collect::<Vec<_>>())
+        .bind(sorted.parked.iter().map(|task| until(task, Time(i64::MAX))).collect::<Vec<_>>())
+        .execute(&mut **tx)
+        .await?;
+    sqlx::query(SLEEP)
+        .bind(sorted.refused.iter().map(|(task, _)| task.no).collect::<Vec<_>>())
+        .bind(sorted.refused.iter().map(|(task, _)| until(task, now.plus(REFUSED_FOR))).collect::<Vec<_>>())
+        .execute(&mut **tx)
+        .await?;
+    save::save(tx, store, &mut book, events.len() as i64).await?;
     events.append(&mut book.events);
     Ok(sorted.expired.len())
 }
@@ -387,9 +496,9 @@ pub(super) async fn backlog(pool: &PgPool, now: Time) -> Result<Backlog, Error> 
     })
 }
 
-pub(super) async fn withdraw(pool: &PgPool, replica: &str, id: &TaskId, news: News) -> Result<Withdrawn, Error> {
-    let mut tx = pool::begin(pool).await?;
-    let taken = sqlx::query(TAKE).bind(id.as_str()).execute(&mut *tx).await?.rows_affected() == 1;
+pub(super) async fn withdraw(store: &Store, id: &TaskId, news: News) -> Result<Withdrawn, Error> {
+    let mut tx = pool::begin(&store.pool).await?;
+    let taken = sqlx::query(TAKE).bind(numbers::key(id.as_str())).execute(&mut *tx).await?.rows_affected() == 1;
     let Some(task) = learn::lock(&mut tx, &[id]).await?.pop() else { return Ok(Withdrawn::Unknown) };
     if task.phase.is_final() {
         tx.rollback().await?;
@@ -401,48 +510,41 @@ pub(super) async fn withdraw(pool: &PgPool, replica: &str, id: &TaskId, news: Ne
     }
     let mut book = Book::new(vec![task]);
     book.learn(&news);
-    save::save(&mut tx, replica, &mut book, 0).await?;
+    save::save(&mut tx, store, &mut book, 0).await?;
     tx.commit().await?;
     Ok(Withdrawn::Done(book.events))
 }
 
 pub(super) async fn requeue(
-    pool: &PgPool,
-    replica: &str,
+    store: &Store,
     tasks: &[(TaskId, i64)],
     reason: &str,
     at: Time,
 ) -> Result<Vec<Event>, Error> {
     let ids: Vec<&TaskId> = tasks.iter().map(|(id, _)| id).collect();
-    let mut tx = pool::begin(pool).await?;
-    sqlx::query(LOCK).bind(ids.iter().map(|id| id.as_str()).collect::<Vec<_>>()).execute(&mut *tx).await?;
+    let mut tx = pool::begin(&store.pool).await?;
+    sqlx::query(LOCK).bind(numbers::keys(ids.iter().copied())).execute(&mut *tx).await?;
     let mut found = learn::lock(&mut tx, &ids).await?;
     let numbers: Vec<i64> = found.iter().map(|task| task.no).collect();
     let with_messages = sqlx::query(WITH_MESSAGES).bind(numbers).fetch_all(&mut *tx).await?;
     let with_messages = with_messages.iter().map(|row| row.try_get(0)).collect::<Result<HashSet<i64>, _>>()?;
     found.retain(|task| with_messages.contains(&task.no));
     let (mut book, places) = Book::requeued(found, tasks, reason, at);
-    let (numbers, queues): (Vec<i64>, Vec<String>) = places.into_iter().unzip();
+    let numbers: Vec<i64> = places.into_iter().map(|(number, _)| number).collect();
     sqlx::query(GONE).bind(&numbers).execute(&mut *tx).await?;
-    save::save(&mut tx, replica, &mut book, 0).await?;
-    sqlx::query(REMEMBER).bind(numbers).bind(queues).bind(at.0).execute(&mut *tx).await?;
+    save::save(&mut tx, store, &mut book, 0).await?;
+    sqlx::query(REMEMBER).bind(numbers).bind(at.0).execute(&mut *tx).await?;
     tx.commit().await?;
     Ok(book.events)
 }
 
-pub(super) async fn remark(
-    pool: &PgPool,
-    replica: &str,
-    ids: &[TaskId],
-    reason: &str,
-    at: Time,
-) -> Result<Vec<Event>, Error> {
-    let mut tx = pool::begin(pool).await?;
+pub(super) async fn remark(store: &Store, ids: &[TaskId], reason: &str, at: Time) -> Result<Vec<Event>, Error> {
+    let mut tx = pool::begin(&store.pool).await?;
     let mut book = Book::new(learn::lock(&mut tx, &ids.iter().collect::<Vec<_>>()).await?);
     for id in ids {
         book.remark(id, reason, at);
     }
-    save::save(&mut tx, replica, &mut book, 0).await?;
+    save::save(&mut tx, store, &mut book, 0).await?;
     tx.commit().await?;
     Ok(book.events)
 }

@@ -148,6 +148,13 @@ pub(super) fn is_deadlock(error: &Error) -> bool {
     error.code().is_some_and(|code| code == "40P01" || code == "40001")
 }
 
+/// Somebody took away the partition that the newest numbers belong to.
+pub(super) fn is_without_partition(error: &Error) -> bool {
+    let Error::Refused(source) = error else { return false };
+    let Some(sqlx::Error::Database(error)) = source.downcast_ref::<sqlx::Error>() else { return false };
+    error.code().is_some_and(|code| code == "23514") && error.constraint().is_none()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -1,7 +1,10 @@
 //! The end of history: old finished tasks go, tombstones stay.
 //!
-//! Both passes walk from the low end of `task_no`, where the old ones are, so they need no index of their own; they stop at the
-//! first window whose tasks are all younger than the limit.
+//! A history of more than [`BY_MONTHS`] goes by months: a partition whose tasks have all been over for long enough is dropped, and its
+//! ids stay in sorted pieces. A shorter one goes task by task, from the low end of the numbers, where the old ones are; that walk stops
+//! at the first window whose tasks are all younger than the limit.
+
+use std::time::Duration;
 
 use sqlx::{PgPool, Row};
 
@@ -9,35 +12,54 @@ use crate::Error;
 use runtime::clock::Time;
 
 use super::pool::{self, Tx};
+use super::{migrate, numbers};
+
+/// What is kept for longer than this is dropped by months: some of it is kept for up to a month more.
+const BY_MONTHS: Duration = Duration::from_hours(60 * 24);
+
+/// Drops the oldest month, if all of it ended before `$1`; `$2` is now. Null when there is none.
+pub(super) const MONTH: &str = "select taskgate.drop_oldest_month($1, $2)";
 
 /// `$1` after this number, `$2` window.
-pub(super) const OLDEST: &str = "select task_no, finished_at, submitted_at from taskgate.task where task_no > $1 \
-     order by task_no limit $2";
+pub(super) const OLDEST: &str = "select t.task_no, e.finished_at, t.submitted_at from taskgate.task t \
+     left join taskgate.ended e on e.task_no = t.task_no where t.task_no > $1 order by t.task_no limit $2";
 
-pub(super) const OLDEST_MESSAGES: &str = "select m.task_no, t.finished_at, coalesce(t.submitted_at, 0) \
-     from taskgate.message m left join taskgate.task t on t.task_no = m.task_no where m.task_no > $1 \
-     order by m.task_no limit $2";
-
-/// Skips what somebody works on. Labels are found by what the task says of itself.
-pub(super) const TASKS: &str = "with doomed as (select task_no, task_id, finished_at, labels, group_id from taskgate.task \
-     where task_no = any($1) order by task_no for update skip locked), \
+/// Skips what somebody works on. Labels are found by what the task says of itself. `$3` and `$4` bound the numbers.
+pub(super) const TASKS: &str = "with doomed as (select t.task_no, t.id, t.labels, t.group_id from taskgate.task t \
+     join taskgate.ended e on e.task_no = t.task_no and e.task_no >> 32 >= $3 and e.task_no >> 32 < $4 \
+     where t.task_no = any($1) and t.task_no >> 32 >= $3 and t.task_no >> 32 < $4 order by t.task_no for update of e skip locked), \
      labels as (delete from taskgate.label l using doomed d, json_each_text(d.labels::json) as own(key, value) \
      where d.labels is not null and l.key = left(own.key, 255) and l.value = left(own.value, 255) and l.task_no = d.task_no), \
-     events as (delete from taskgate.event e using doomed d where e.task_no = d.task_no), \
-     messages as (delete from taskgate.message m using doomed d where m.task_no = d.task_no), \
-     troubles as (delete from taskgate.trouble x using doomed d where x.task_no = d.task_no), \
+     pieces as (delete from taskgate.history h using doomed d where h.task_no = d.task_no and h.task_no >> 32 >= $3 and h.task_no >> 32 < $4), \
+     ends as (delete from taskgate.ended e using doomed d where e.task_no = d.task_no and e.task_no >> 32 >= $3 and e.task_no >> 32 < $4), \
+     late as (delete from taskgate.payload_late p using doomed d where p.task_no = d.task_no), \
      edges as (delete from taskgate.edge g using doomed d where g.from_no = d.task_no), \
      edges_to as (delete from taskgate.edge g using doomed d where g.to_no = d.task_no \
          and not exists (select 1 from doomed other where other.task_no = g.from_no)), \
-     stones as (insert into taskgate.tombstone (task_id, finished_at, pruned_at) \
-     select task_id, finished_at, $2 from doomed \
-     on conflict (task_id) do update set finished_at = excluded.finished_at, pruned_at = excluded.pruned_at) \
-     delete from taskgate.task t using doomed d where t.task_no = d.task_no returning t.group_id";
+     stones as (insert into taskgate.tombstone (id, pruned_at) select id, $2 from doomed \
+     on conflict (id) do update set pruned_at = excluded.pruned_at) \
+     delete from taskgate.task t using doomed d where t.task_no = d.task_no and t.task_no >> 32 >= $3 and t.task_no >> 32 < $4 \
+     returning t.group_id";
 
 pub(super) const GROUPS: &str = "delete from taskgate.task_group g where group_id = any($1) \
      and not exists (select 1 from taskgate.task t where t.group_id = g.group_id)";
 
-pub(super) const PAYLOADS: &str = "delete from taskgate.message where task_no = any($1)";
+/// Rows of the feed from its low end, as far as all their events are older.
+pub(super) const FEED: &str = "delete from taskgate.feed where pos in \
+     (select pos from (select pos, at from taskgate.feed order by pos limit $2) oldest where oldest.at < $1)";
+
+/// How far messages were looked at.
+pub(super) const PAYLOAD_MARK: &str = "select payload_mark from taskgate.ledger for update";
+pub(super) const MOVE_PAYLOAD_MARK: &str = "update taskgate.ledger set payload_mark = $1";
+/// Those that were passed by because they had not ended, and have now.
+pub(super) const LATE: &str = "select p.task_no from taskgate.payload_late p join taskgate.ended e on e.task_no = p.task_no \
+     where e.finished_at < $1 order by p.task_no limit $2";
+pub(super) const NOTE_LATE: &str =
+    "insert into taskgate.payload_late (task_no) select unnest($1::bigint[]) on conflict do nothing";
+pub(super) const NO_MORE_LATE: &str = "delete from taskgate.payload_late where task_no = any($1)";
+/// `$2` and `$3` bound the numbers.
+pub(super) const PAYLOADS: &str = "update taskgate.task set headers = null, body = null \
+     where task_no = any($1) and task_no >> 32 >= $2 and task_no >> 32 < $3 and body is not null";
 
 pub(super) const KEYS: &str = "with a as (delete from taskgate.idempotency where (scope, key) in \
      (select scope, key from taskgate.idempotency where expires_at <= $1 limit $2) returning 1), \
@@ -46,12 +68,32 @@ pub(super) const KEYS: &str = "with a as (delete from taskgate.idempotency where
      select (select count(*) from a) + (select count(*) from b)";
 
 pub(super) async fn tasks(pool: &PgPool, before: Time, limit: i64, now: Time) -> Result<i64, Error> {
+    migrate::roll(pool).await?;
+    sqlx::query(FEED).bind(before.0).bind(limit).execute(pool).await?;
+    if now.since(before) >= BY_MONTHS {
+        return month(pool, before, now).await;
+    }
+    one_by_one(pool, before, limit, now).await
+}
+
+/// Ids of ten million tasks take longer to sort than a statement may run. The locks come last, and give up soon.
+const BEGIN_MONTH: &str = "begin; set local statement_timeout = '10min'";
+
+async fn month(pool: &PgPool, before: Time, now: Time) -> Result<i64, Error> {
+    let mut tx = pool::begin_as(pool, BEGIN_MONTH).await?;
+    let row = sqlx::query(MONTH).bind(before.0).bind(now.0).fetch_one(&mut *tx).await?;
+    tx.commit().await?;
+    Ok(row.try_get::<Option<i64>, _>(0)?.unwrap_or(0))
+}
+
+async fn one_by_one(pool: &PgPool, before: Time, limit: i64, now: Time) -> Result<i64, Error> {
     let mut tx = pool::begin(pool).await?;
-    let doomed = walk(&mut tx, OLDEST, before, limit).await?;
+    let doomed = walk(&mut tx, before, limit).await?;
     if doomed.is_empty() {
         return Ok(0);
     }
-    let gone = sqlx::query(TASKS).bind(&doomed).bind(now.0).fetch_all(&mut *tx).await?;
+    let (low, high) = numbers::span(&doomed);
+    let gone = sqlx::query(TASKS).bind(&doomed).bind(now.0).bind(low).bind(high).fetch_all(&mut *tx).await?;
     let mut groups: Vec<String> = Vec::new();
     for row in &gone {
         groups.extend(row.try_get::<Option<String>, _>(0)?);
@@ -65,31 +107,17 @@ pub(super) async fn tasks(pool: &PgPool, before: Time, limit: i64, now: Time) ->
     Ok(i64::try_from(gone.len()).unwrap_or(i64::MAX))
 }
 
-pub(super) async fn payloads(pool: &PgPool, before: Time, limit: i64) -> Result<i64, Error> {
-    let mut tx = pool::begin(pool).await?;
-    let doomed = walk(&mut tx, OLDEST_MESSAGES, before, limit).await?;
-    let gone = sqlx::query(PAYLOADS).bind(&doomed).execute(&mut *tx).await?.rows_affected();
-    tx.commit().await?;
-    Ok(i64::try_from(gone).unwrap_or(i64::MAX))
-}
-
-pub(super) async fn keys(pool: &PgPool, now: Time, limit: i64) -> Result<i64, Error> {
-    Ok(sqlx::query(KEYS).bind(now.0).bind(limit).fetch_one(pool).await?.try_get(0)?)
-}
-
 /// Up to `limit` numbers of tasks that finished before the limit, oldest first.
-async fn walk(tx: &mut Tx, window: &'static str, before: Time, limit: i64) -> Result<Vec<i64>, Error> {
+async fn walk(tx: &mut Tx, before: Time, limit: i64) -> Result<Vec<i64>, Error> {
     let mut doomed = Vec::new();
     let mut after = 0;
     while (doomed.len() as i64) < limit {
-        let rows = sqlx::query(window).bind(after).bind(limit).fetch_all(&mut **tx).await?;
         let mut any_old = false;
-        for row in &rows {
-            after = row.try_get(0)?;
-            let (finished, submitted): (Option<i64>, i64) = (row.try_get(1)?, row.try_get(2)?);
+        for (task_no, finished, submitted) in window(tx, after, limit).await? {
+            after = task_no;
             any_old |= submitted < before.0;
             if finished.is_some_and(|at| at < before.0) && (doomed.len() as i64) < limit {
-                doomed.push(after);
+                doomed.push(task_no);
             }
         }
         if !any_old {
@@ -97,4 +125,39 @@ async fn walk(tx: &mut Tx, window: &'static str, before: Time, limit: i64) -> Re
         }
     }
     Ok(doomed)
+}
+
+/// The tasks that come next: number, when each finished, when each was submitted.
+async fn window(tx: &mut Tx, after: i64, limit: i64) -> Result<Vec<(i64, Option<i64>, i64)>, Error> {
+    let rows = sqlx::query(OLDEST).bind(after).bind(limit).fetch_all(&mut **tx).await?;
+    rows.iter().map(|row| Ok((row.try_get(0)?, row.try_get(1)?, row.try_get(2)?))).collect()
+}
+
+/// Goes on from where it was last time. What has not ended by then is looked at again by itself.
+pub(super) async fn payloads(pool: &PgPool, before: Time, limit: i64) -> Result<i64, Error> {
+    let mut tx = pool::begin(pool).await?;
+    let mark: i64 = sqlx::query(PAYLOAD_MARK).fetch_one(&mut *tx).await?.try_get(0)?;
+    let rows = sqlx::query(LATE).bind(before.0).bind(limit).fetch_all(&mut *tx).await?;
+    let mut doomed = rows.iter().map(|row| row.try_get(0)).collect::<Result<Vec<i64>, _>>()?;
+    sqlx::query(NO_MORE_LATE).bind(&doomed).execute(&mut *tx).await?;
+    let (mut late, mut end) = (Vec::new(), mark);
+    for (task_no, finished, submitted) in window(&mut tx, mark, limit).await? {
+        if submitted >= before.0 || (doomed.len() as i64) >= limit {
+            break;
+        }
+        end = task_no;
+        if finished.is_some_and(|at| at < before.0) { doomed.push(task_no) } else { late.push(task_no) }
+    }
+    if end != mark {
+        sqlx::query(NOTE_LATE).bind(&late).execute(&mut *tx).await?;
+        sqlx::query(MOVE_PAYLOAD_MARK).bind(end).execute(&mut *tx).await?;
+    }
+    let (low, high) = numbers::span(&doomed);
+    let gone = sqlx::query(PAYLOADS).bind(&doomed).bind(low).bind(high).execute(&mut *tx).await?.rows_affected();
+    tx.commit().await?;
+    Ok(i64::try_from(gone).unwrap_or(i64::MAX))
+}
+
+pub(super) async fn keys(pool: &PgPool, now: Time, limit: i64) -> Result<i64, Error> {
+    Ok(sqlx::query(KEYS).bind(now.0).bind(limit).fetch_one(pool).await?.try_get(0)?)
 }

@@ -3,9 +3,10 @@
 use sqlx::Row;
 use sqlx::postgres::PgRow;
 
-use crate::rows::{json, phase, read_task_row};
+use crate::history::Told;
+use crate::rows::read_task_row;
 use crate::{Error, Event, Task};
-use celery::task::{GroupId, TaskId};
+use celery::task::{GroupId, Phase, TaskId};
 use runtime::clock::Time;
 
 pub(super) fn task(row: &PgRow) -> Result<Task, Error> {
@@ -16,15 +17,39 @@ pub(super) fn tasks(rows: &[PgRow]) -> Result<Vec<Task>, Error> {
     rows.iter().map(task).collect()
 }
 
-/// An event joined with its task's names. By place: thousands are read in a second.
-pub(super) fn event(row: &PgRow) -> Result<Event, Error> {
+/// What an event needs to know of its task.
+#[derive(Debug, Clone)]
+pub(super) struct Subject {
+    pub task_no: i64,
+    pub task_id: TaskId,
+    pub name: Option<String>,
+    pub queue: Option<String>,
+    pub group_id: Option<GroupId>,
+    pub root_id: Option<TaskId>,
+    pub adopted: bool,
+    pub submitted_at: Time,
+    first_phase: Phase,
+}
+
+/// The columns of [`subject`], in its order and first in their statement, of `t` and `k`.
+macro_rules! subject_columns {
+    () => {
+        "t.task_no, coalesce(t.given_id, cast(t.id as text)) as task_id, nullif(k.name, '') as name, nullif(k.queue, '') as queue, \
+         t.group_id, t.root_id, t.adopted, t.submitted_at, t.first_phase"
+    };
+}
+pub(super) use subject_columns;
+
+/// By place: thousands are read in a second.
+pub(super) fn subject(row: &PgRow) -> Result<Subject, Error> {
     let task_no: i64 = row.try_get(0)?;
-    let corrupt = |column| Error::Corrupt { table: "event", column, row: task_no.to_string() };
+    let corrupt = |column| Error::Corrupt { table: "task", column, row: task_no.to_string() };
     let task_id = TaskId::parse(row.try_get::<&str, _>(1)?).map_err(|_| corrupt("task_id"))?;
     let group_id: Option<&str> = row.try_get(4)?;
     let root_id: Option<&str> = row.try_get(5)?;
     let adopted: bool = row.try_get(6)?;
-    Ok(Event {
+    let first: Option<&str> = row.try_get(8)?;
+    Ok(Subject {
         task_no,
         name: row.try_get(2)?,
         queue: row.try_get(3)?,
@@ -35,30 +60,50 @@ pub(super) fn event(row: &PgRow) -> Result<Event, Error> {
             .map_err(|_| corrupt("root_id"))?
             .or_else(|| (!adopted).then(|| task_id.clone())),
         task_id,
-        seq: row.try_get(7)?,
-        feed: row.try_get(8)?,
-        at: Time(row.try_get(9)?),
-        phase: phase(row.try_get(10)?, "event", task_no)?,
-        status: row.try_get(11)?,
-        delivery: row.try_get(12)?,
-        retries: row.try_get(13)?,
-        worker: row.try_get(14)?,
-        meta: json(row.try_get(15)?).map_err(|_| corrupt("meta"))?,
-        reason: row.try_get(16)?,
-        corrected: row.try_get(17)?,
+        adopted,
+        submitted_at: Time(row.try_get(7)?),
+        first_phase: first.map_or(Ok(Phase::Accepted), str::parse).map_err(|_| corrupt("first_phase"))?,
     })
 }
 
-/// The columns that [`event`] reads, in its order and first in their statement, of two aliases: `e` and `t` by default.
-#[rustfmt::skip]
-macro_rules! event_columns {
-    () => { event_columns!("e", "t") };
-    ($e:literal, $t:literal) => {
-        concat!(
-            $e, ".task_no, ", $t, ".task_id, ", $t, ".name, ", $t, ".queue, ", $t, ".group_id, ", $t, ".root_id, ",
-            $t, ".adopted, ", $e, ".seq, ", $e, ".feed, ", $e, ".at, ", $e, ".phase, ", $e, ".status, ", $e, ".delivery, ",
-            $e, ".retries, ", $e, ".worker, ", $e, ".meta, ", $e, ".reason, ", $e, ".corrected"
-        )
-    };
+impl Subject {
+    /// Its first event, which no history repeats. `None` for an adopted task: others submitted it.
+    pub fn submitted(&self) -> Option<Told> {
+        let phase = self.first_phase;
+        (!self.adopted).then(|| Told {
+            seq: 1,
+            delivery: 1,
+            retries: 0,
+            phase,
+            corrected: false,
+            at: self.submitted_at,
+            status: phase.status().to_owned(),
+            worker: None,
+            reason: None,
+            meta: None,
+        })
+    }
+
+    /// `feed` is zero where the position is not known.
+    pub fn event(&self, told: Told, feed: i64) -> Event {
+        Event {
+            task_no: self.task_no,
+            task_id: self.task_id.clone(),
+            name: self.name.clone(),
+            queue: self.queue.clone(),
+            group_id: self.group_id.clone(),
+            root_id: self.root_id.clone(),
+            seq: told.seq,
+            feed,
+            at: told.at,
+            phase: told.phase,
+            status: told.status,
+            delivery: told.delivery,
+            retries: told.retries,
+            worker: told.worker,
+            meta: told.meta,
+            reason: told.reason,
+            corrected: told.corrected,
+        }
+    }
 }
-pub(super) use event_columns;

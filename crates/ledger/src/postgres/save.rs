@@ -1,110 +1,145 @@
-//! Writes what a [`Book`] holds: changed tasks, the small tables that follow a task's phase, events.
+//! Writes what a [`Book`] holds: tasks as they stand now or ended, their histories, the feed.
+
+use std::collections::HashMap;
 
 use sqlx::Row;
 
-use crate::Error;
 use crate::book::{Book, Entry};
-use crate::rows::{clean, labels_text, options_text};
-use crate::{Event, Task};
-use celery::task::{Phase, TaskId};
+use crate::history;
+use crate::rows::{labels_text, options_text};
+use crate::{Error, Event, Task};
+use celery::task::{GroupId, TaskId};
 
-use super::notify;
 use super::pool::Tx;
+use super::{Store, notify, numbers};
 
-/// All that a batch of transitions changes, in one round trip: the tasks, the small tables that follow their phases, the events,
-/// and the word to other replicas.
+/// All that a batch of transitions changes, in one round trip: the tasks where they stand, their histories, the feed, and the word to
+/// other replicas.
 ///
-/// `$1` numbers, then one array per column of the task; `$23` numbers of tasks that stand elsewhere now (`$39` at a worker, `$40`
-/// behind a predecessor), `$24` numbers and `$25` ids of those that ended, `$26` the number of events that this transaction wrote before, then one array per column of the event,
-/// `$38` the notification. Result, failure and traceback are written only with a new outcome, progress and children only when
-/// there are new ones: they may be large and are not loaded for a transition.
-pub(super) const TRANSITION: &str = "with moved as (update taskgate.task t set phase = n.phase, status = n.status, seq = n.seq, \
-     delivery = n.delivery, retries = n.retries, worker = n.worker, queued_at = n.queued_at, received_at = n.received_at, \
-     started_at = n.started_at, finished_at = n.finished_at, due_at = n.due_at, runtime = n.runtime, \
-     corrected = n.corrected, reason = n.reason, \
-     progress = coalesce(n.progress, t.progress), children = coalesce(n.children, t.children), \
-     result = case when n.outcome then n.result else t.result end, \
-     failure_type = case when n.outcome then n.failure_type else t.failure_type end, \
-     failure_message = case when n.outcome then n.failure_message else t.failure_message end, \
-     traceback = case when n.outcome then n.traceback else t.traceback end \
-     from unnest($1::bigint[], $2::text[], $3::text[], $4::bigint[], $5::int[], $6::int[], $7::text[], $8::bigint[], \
-     $9::bigint[], $10::bigint[], $11::bigint[], $12::bigint[], $13::float8[], $14::bool[], $15::text[], $16::text[], \
-     $17::text[], $18::bool[], $19::text[], $20::text[], $21::text[], $22::text[]) as n(task_no, phase, status, seq, delivery, \
-     retries, worker, queued_at, received_at, started_at, finished_at, due_at, runtime, corrected, reason, progress, \
-     children, outcome, result, failure_type, failure_message, traceback) where t.task_no = n.task_no), \
-     stands as (update taskgate.unfinished u set at_worker = s.at_worker, waits = s.waits \
-     from unnest($23::bigint[], $39::bool[], $40::bool[]) as s(task_no, at_worker, waits) where u.task_no = s.task_no), \
-     ended as (delete from taskgate.unfinished where task_no = any($24::bigint[])), \
+/// `$1` numbers, then one array per column of the task; `$22` what becomes of the row: it stays in flight, it ends, or it had ended;
+/// `$23` its new events. `$24` the numbers and `$25` the ids of those that ended; `$26` how many events this transaction wrote before;
+/// `$27` places, `$28` times and `$29` texts of rows of the feed; `$30` the notification. Failure and
+/// traceback are written only with a new outcome, progress and children only when there are new ones: they may be large and are not
+/// loaded for a transition. A long history goes on in a piece of its own. The rows are there and locked: the conflict
+/// is how each is found by its number, whatever the planner believes of the table's size. What failed and will run again (`failing`)
+/// is rare.
+pub(super) const TRANSITION: &str = "with n as materialized (select * from unnest($1::bigint[], $2::text[], $3::text[], $4::int[], \
+     $5::int[], $6::int[], $7::text[], $8::bigint[], $9::bigint[], $10::bigint[], $11::bigint[], $12::float8[], $13::bool[], \
+     $14::text[], $15::text[], $16::text[], $17::bool[], $18::text[], $19::text[], $20::text[], $21::text[], $22::smallint[], \
+     $23::bytea[]) as n(task_no, phase, status, seq, delivery, retries, worker, queued_at, received_at, started_at, finished_at, \
+     runtime, corrected, reason, progress, children, outcome, result, failure_type, failure_message, traceback, move, events)), \
+     piece as (insert into taskgate.history (task_no, last_seq, events) select f.task_no, f.seq, f.history \
+     from n cross join lateral (select * from taskgate.flight f where f.task_no = n.task_no offset 0) f where n.move < 2 and octet_length(f.history) > 2000), \
+     moved as (insert into taskgate.flight as f (task_no, phase, status, seq, delivery, retries, worker, queued_at, received_at, \
+     started_at, runtime, corrected, reason, at_worker, waits, progress, children, failure_type, failure_message, traceback, history) \
+     select n.task_no, n.phase, n.status, n.seq, n.delivery, n.retries, n.worker, n.queued_at, n.received_at, n.started_at, n.runtime, \
+     n.corrected, n.reason, n.phase in ('received', 'running', 'retrying'), n.phase = 'waiting', n.progress, n.children, \
+     n.failure_type, n.failure_message, n.traceback, n.events from n where n.move = 0 and not n.outcome \
+     on conflict (task_no) do update set phase = excluded.phase, status = excluded.status, seq = excluded.seq, \
+     delivery = excluded.delivery, retries = excluded.retries, worker = excluded.worker, queued_at = excluded.queued_at, \
+     received_at = excluded.received_at, started_at = excluded.started_at, runtime = excluded.runtime, \
+     corrected = excluded.corrected, reason = excluded.reason, at_worker = excluded.at_worker, waits = excluded.waits, \
+     progress = coalesce(excluded.progress, f.progress), children = coalesce(excluded.children, f.children), \
+     history = case when octet_length(f.history) > 2000 then excluded.history else coalesce(f.history, '') || excluded.history end), \
+     failing as (insert into taskgate.flight as f (task_no, phase, status, seq, delivery, retries, worker, queued_at, received_at, \
+     started_at, runtime, corrected, reason, at_worker, waits, progress, children, failure_type, failure_message, traceback, history) \
+     select n.task_no, n.phase, n.status, n.seq, n.delivery, n.retries, n.worker, n.queued_at, n.received_at, n.started_at, n.runtime, \
+     n.corrected, n.reason, n.phase in ('received', 'running', 'retrying'), n.phase = 'waiting', n.progress, n.children, \
+     n.failure_type, n.failure_message, n.traceback, n.events from n where n.move = 0 and n.outcome \
+     on conflict (task_no) do update set phase = excluded.phase, status = excluded.status, seq = excluded.seq, \
+     delivery = excluded.delivery, retries = excluded.retries, worker = excluded.worker, queued_at = excluded.queued_at, \
+     received_at = excluded.received_at, started_at = excluded.started_at, runtime = excluded.runtime, \
+     corrected = excluded.corrected, reason = excluded.reason, at_worker = excluded.at_worker, waits = excluded.waits, \
+     progress = coalesce(excluded.progress, f.progress), children = coalesce(excluded.children, f.children), \
+     failure_type = excluded.failure_type, failure_message = excluded.failure_message, traceback = excluded.traceback, \
+     history = case when octet_length(f.history) > 2000 then excluded.history else coalesce(f.history, '') || excluded.history end), \
+     over as (insert into taskgate.ended (task_no, queued_at, received_at, started_at, finished_at, revoke_requested_at, runtime, \
+     seq, delivery, retries, corrected, dead, phase, status, worker, reason, retried_as, failure_type, failure_message, traceback, \
+     progress, children, history, result) select n.task_no, n.queued_at, n.received_at, n.started_at, n.finished_at, \
+     f.revoke_requested_at, n.runtime, n.seq, n.delivery, n.retries, n.corrected, n.phase in ('failed', 'lost'), n.phase, n.status, \
+     n.worker, n.reason, f.retried_as, n.failure_type, n.failure_message, n.traceback, coalesce(n.progress, f.progress), \
+     coalesce(n.children, f.children), \
+     case when octet_length(f.history) > 2000 then n.events else coalesce(f.history, '') || n.events end, n.result \
+     from n cross join lateral (select * from taskgate.flight f where f.task_no = n.task_no offset 0) f where n.move = 1), \
+     gone as (delete from taskgate.flight where task_no = any($24::bigint[])), \
      let_go as (delete from taskgate.gate_hold where task_no = any($24)), \
      freed as (delete from taskgate.unique_key where task_id = any($25::text[]) and expires_at = 9223372036854775807), \
-     told as (insert into taskgate.event (feed, task_no, seq, at, delivery, retries, corrected, phase, status, \
-     worker, reason, meta) \
-     select (pg_current_xact_id()::text::bigint << 20) + l.feed_offset + $26::bigint + e.place, e.task_no, e.seq, e.at, \
-     e.delivery, e.retries, e.corrected, e.phase, e.status, e.worker, e.reason, e.meta \
-     from unnest($27::bigint[], $28::bigint[], $29::bigint[], $30::int[], $31::int[], $32::bool[], $33::text[], \
-     $34::text[], $35::text[], $36::text[], $37::text[]) with ordinality \
-     as e(task_no, seq, at, delivery, retries, corrected, phase, status, worker, reason, meta, place), taskgate.ledger l) \
-     select pg_notify('taskgate', p.payload) from (values ($38::text)) as p(payload) where p.payload is not null";
+     told as (insert into taskgate.feed (pos, at, events) \
+     select (pg_current_xact_id()::text::bigint << 20) + l.feed_offset + $26::bigint + p.place, p.at, p.events \
+     from unnest($27::bigint[], $28::bigint[], $29::bytea[]) as p(place, at, events), taskgate.ledger l) \
+     select pg_notify('taskgate', p.payload) from (values ($30::text)) as p(payload) where p.payload is not null";
 
-pub(super) const COMPLETE: &str = "update taskgate.task t set name = n.name, queue = n.queue, root_id = n.root_id, \
+/// The same of tasks that had ended before: `$1` to `$21` and `$22` events; `$23` and `$24` bound the numbers. Rarely anything.
+pub(super) const AGAIN: &str = "update taskgate.ended e set phase = n.phase, status = n.status, seq = n.seq, delivery = n.delivery, \
+     retries = n.retries, worker = n.worker, queued_at = n.queued_at, received_at = n.received_at, started_at = n.started_at, \
+     finished_at = n.finished_at, runtime = n.runtime, corrected = n.corrected, reason = n.reason, \
+     dead = case when e.phase = n.phase then e.dead else n.phase in ('failed', 'lost') end, \
+     progress = coalesce(n.progress, e.progress), children = coalesce(n.children, e.children), \
+     result = case when n.outcome then n.result else e.result end, \
+     failure_type = case when n.outcome then n.failure_type else e.failure_type end, \
+     failure_message = case when n.outcome then n.failure_message else e.failure_message end, \
+     traceback = case when n.outcome then n.traceback else e.traceback end, history = coalesce(e.history, '') || n.events \
+     from unnest($1::bigint[], $2::text[], $3::text[], $4::int[], \
+     $5::int[], $6::int[], $7::text[], $8::bigint[], $9::bigint[], $10::bigint[], $11::bigint[], $12::float8[], $13::bool[], \
+     $14::text[], $15::text[], $16::text[], $17::bool[], $18::text[], $19::text[], $20::text[], $21::text[], $22::bytea[]) \
+     as n(task_no, phase, status, seq, delivery, retries, worker, queued_at, received_at, started_at, finished_at, \
+     runtime, corrected, reason, progress, children, outcome, result, failure_type, failure_message, traceback, events) \
+     where e.task_no = n.task_no and e.task_no = any($1) and e.task_no >> 32 >= $23 and e.task_no >> 32 < $24";
+
+pub(super) const COMPLETE: &str = "update taskgate.task t set kind_no = n.kind_no, root_id = n.root_id, \
      parent_id = n.parent_id, group_id = n.group_id, argsrepr = n.argsrepr, kwargsrepr = n.kwargsrepr \
-     from unnest($1::bigint[], $2::text[], $3::text[], $4::text[], $5::text[], $6::text[], $7::text[], $8::text[]) \
-     as n(task_no, name, queue, root_id, parent_id, group_id, argsrepr, kwargsrepr) where t.task_no = n.task_no";
+     from unnest($1::bigint[], $2::int[], $3::text[], $4::text[], $5::text[], $6::text[], $7::text[]) \
+     as n(task_no, kind_no, root_id, parent_id, group_id, argsrepr, kwargsrepr) where t.task_no = n.task_no";
 
-/// Answers nothing when the id was taken meanwhile.
-pub(super) const ADOPT: &str = "insert into taskgate.task (task_no, submitted_at, seq, delivery, retries, priority, \
-     ignore_result, adopted, corrected, task_id, phase, status, name, queue, root_id, parent_id, group_id, argsrepr, \
-     kwargsrepr, finished_at, labels, options) \
-     select nextval('taskgate.task_no'), $1, 1, 1, 0, $2, false, true, false, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, \
-     $13, $14, $15 where not exists (select 1 from taskgate.tombstone where task_id = $3) \
-     on conflict (task_id) do nothing returning task_no";
+/// Answers nothing when the id was taken meanwhile. How it stands is written with the first event.
+pub(super) const ADOPT: &str = "with new as (insert into taskgate.task (task_no, submitted_at, id, given_id, kind_no, priority, \
+     ignore_result, adopted, root_id, parent_id, group_id, argsrepr, kwargsrepr, labels, options) \
+     select nextval('taskgate.task_no'), $1, $2, $3, $4, $5, false, true, $6, $7, $8, $9, $10, $11, $12 \
+     where taskgate.pruned_at($2) is null and not exists (select 1 from taskgate.task t where t.id = $2) \
+     on conflict do nothing returning task_no) \
+     insert into taskgate.flight (task_no, seq, delivery, retries, phase) select task_no, 1, 1, 0, 'queued' from new returning task_no";
 
-pub(super) const START_UNFINISHED: &str =
-    "insert into taskgate.unfinished (task_no) select unnest($1::bigint[]) on conflict do nothing";
+/// What becomes of a row: it stays in flight, it ends, or it had ended.
+const STAYS: i16 = 0;
+const ENDS: i16 = 1;
+const HAD_ENDED: i16 = 2;
 
-pub(super) const TROUBLE: &str = "insert into taskgate.trouble (task_no, phase, dead) \
-     select n.task_no, n.phase, n.phase in ('failed', 'lost') from unnest($1::bigint[], $2::text[]) as n(task_no, phase) \
-     on conflict (task_no) do update set phase = excluded.phase, dead = excluded.dead";
-
-pub(super) const NO_TROUBLE: &str = "delete from taskgate.trouble where task_no = any($1)";
+/// Events in one row of the feed.
+const FEED_ROW: usize = 1_000;
 
 /// Writes all of it and tells the other replicas. The rows are locked by the caller, or new; `written` events of this transaction
 /// came before.
-pub(super) async fn save(tx: &mut Tx, replica: &str, book: &mut Book, written: i64) -> Result<(), Error> {
-    adopt(tx, book).await?;
+pub(super) async fn save(tx: &mut Tx, store: &Store, book: &mut Book, written: i64) -> Result<(), Error> {
+    adopt(tx, store, book).await?;
     let touched: Vec<&Entry> = book.entries.iter().filter(|entry| entry.touched).collect();
     if touched.is_empty() {
         return Ok(());
     }
-    transition(tx, replica, &touched, &book.events, written).await?;
-    complete(tx, &touched).await?;
-    rare(tx, &touched).await
+    transition(tx, store, &touched, &book.events, written).await?;
+    complete(tx, store, &touched).await
 }
 
 /// Inserts new tasks. One that another replica adopted meanwhile is dropped with its events: the other's news counts.
-async fn adopt(tx: &mut Tx, book: &mut Book) -> Result<(), Error> {
+async fn adopt(tx: &mut Tx, store: &Store, book: &mut Book) -> Result<(), Error> {
     let mut gone = Vec::new();
     let mut order: Vec<usize> = (0..book.entries.len()).filter(|&index| book.entries[index].new).collect();
     // In one order on every replica, so that two of them never wait for each other.
     order.sort_by(|&a, &b| book.entries[a].task.id.cmp(&book.entries[b].task.id));
-    let mut numbers = Vec::with_capacity(order.len());
     for index in order {
         let entry = &mut book.entries[index];
         let task = &entry.task;
+        let kind_no = store.kinds.numbers(&store.pool, &[pair(task)]).await?[0];
         let number: Option<i64> = sqlx::query(ADOPT)
             .bind(task.submitted_at.0)
+            .bind(numbers::key(task.id.as_str()))
+            .bind(numbers::given(&task.id))
+            .bind(kind_no)
             .bind(i16::from(task.priority.get()))
-            .bind(task.id.as_str())
-            .bind(task.phase.as_str())
-            .bind(&task.status)
-            .bind(&task.name)
-            .bind(&task.queue)
             .bind(task.root_id.as_ref().map(TaskId::as_str))
             .bind(task.parent_id.as_ref().map(TaskId::as_str))
-            .bind(task.group_id.as_ref().map(celery::task::GroupId::as_str))
+            .bind(task.group_id.as_ref().map(GroupId::as_str))
             .bind(&task.argsrepr)
             .bind(&task.kwargsrepr)
-            .bind(task.finished_at.map(|at| at.0))
             .bind(labels_text(&task.labels))
             .bind(options_text(&task.options))
             .fetch_optional(&mut **tx)
@@ -112,48 +147,76 @@ async fn adopt(tx: &mut Tx, book: &mut Book) -> Result<(), Error> {
             .map(|row| row.try_get(0))
             .transpose()?;
         match number {
-            Some(number) => {
-                entry.task.no = number;
-                numbers.push(number);
-            }
+            Some(number) => entry.task.no = number,
             None => gone.push(entry.task.id.clone()),
         }
     }
     book.forget(&gone);
     book.number_events();
-    if !numbers.is_empty() {
-        sqlx::query(START_UNFINISHED).bind(numbers).execute(&mut **tx).await?;
-    }
     Ok(())
+}
+
+/// Name and queue, empty where they are not known.
+fn pair(task: &Task) -> (&str, &str) {
+    (task.name.as_deref().unwrap_or_default(), task.queue.as_deref().unwrap_or_default())
+}
+
+fn becomes(entry: &Entry) -> i16 {
+    match (entry.task.phase.is_final(), entry.before.is_final() && !entry.new) {
+        (false, _) => STAYS,
+        (true, false) => ENDS,
+        (true, true) => HAD_ENDED,
+    }
 }
 
 async fn transition(
     tx: &mut Tx,
-    replica: &str,
+    store: &Store,
     entries: &[&Entry],
     events: &[Event],
     written: i64,
 ) -> Result<(), Error> {
+    let (over, open): (Vec<&Entry>, Vec<&Entry>) = entries.iter().partition(|entry| becomes(entry) == HAD_ENDED);
+    let mut histories = histories(events);
+    let tasks = || open.iter().map(|entry| &entry.task);
+    let ended = || open.iter().filter(|entry| becomes(entry) == ENDS).map(|entry| &entry.task);
+    let (places, times, told) = feed_rows(events);
+    columns(sqlx::query(TRANSITION), &open)
+        .bind(open.iter().map(|entry| becomes(entry)).collect::<Vec<_>>())
+        .bind(tasks().map(|task| histories.remove(&task.no).unwrap_or_default()).collect::<Vec<_>>())
+        .bind(ended().map(|task| task.no).collect::<Vec<_>>())
+        .bind(ended().map(|task| task.id.as_str()).collect::<Vec<_>>())
+        .bind(written)
+        .bind(places)
+        .bind(times)
+        .bind(told)
+        .bind(notify::payload(&store.replica, events))
+        .execute(&mut **tx)
+        .await?;
+    if over.is_empty() {
+        return Ok(());
+    }
+    let (low, high) = numbers::span(&over.iter().map(|entry| entry.task.no).collect::<Vec<_>>());
+    columns(sqlx::query(AGAIN), &over)
+        .bind(over.iter().map(|entry| histories.remove(&entry.task.no).unwrap_or_default()).collect::<Vec<_>>())
+        .bind(low)
+        .bind(high)
+        .execute(&mut **tx)
+        .await?;
+    Ok(())
+}
+
+type Statement<'q> = sqlx::query::Query<'q, sqlx::Postgres, sqlx::postgres::PgArguments>;
+
+/// Binds how the tasks stand, a column at a time.
+fn columns<'q>(query: Statement<'q>, entries: &[&'q Entry]) -> Statement<'q> {
     let tasks = || entries.iter().map(|entry| &entry.task);
-    let failure = |task: &Task, message: bool| {
-        task.failure.as_ref().map(|failure| if message { failure.message.clone() } else { failure.kind.clone() })
-    };
-    let moved = || {
-        let is_moved = |entry: &&&Entry| {
-            let phase = entry.task.phase;
-            !phase.is_final() && (entry.new || place(entry.before) != place(phase))
-        };
-        entries.iter().filter(is_moved).map(|entry| &entry.task)
-    };
-    let ended = || {
-        let is_over = |entry: &&&Entry| entry.task.phase.is_final() && (entry.new || !entry.before.is_final());
-        entries.iter().filter(is_over).map(|entry| &entry.task)
-    };
-    sqlx::query(TRANSITION)
+    let status = |task: &'q Task| Some(task.status.as_str()).filter(|status| *status != task.phase.status());
+    query
         .bind(tasks().map(|task| task.no).collect::<Vec<_>>())
         .bind(tasks().map(|task| task.phase.as_str()).collect::<Vec<_>>())
-        .bind(tasks().map(|task| task.status.as_str()).collect::<Vec<_>>())
-        .bind(tasks().map(|task| task.seq).collect::<Vec<_>>())
+        .bind(tasks().map(status).collect::<Vec<_>>())
+        .bind(tasks().map(|task| i32::try_from(task.seq).unwrap_or(i32::MAX)).collect::<Vec<_>>())
         .bind(tasks().map(|task| task.delivery).collect::<Vec<_>>())
         .bind(tasks().map(|task| task.retries).collect::<Vec<_>>())
         .bind(tasks().map(|task| task.worker.as_deref()).collect::<Vec<_>>())
@@ -161,7 +224,6 @@ async fn transition(
         .bind(tasks().map(|task| task.received_at.map(|at| at.0)).collect::<Vec<_>>())
         .bind(tasks().map(|task| task.started_at.map(|at| at.0)).collect::<Vec<_>>())
         .bind(tasks().map(|task| task.finished_at.map(|at| at.0)).collect::<Vec<_>>())
-        .bind(tasks().map(|task| task.due_at.map(|at| at.0)).collect::<Vec<_>>())
         .bind(tasks().map(|task| task.runtime).collect::<Vec<_>>())
         .bind(tasks().map(|task| task.corrected).collect::<Vec<_>>())
         .bind(tasks().map(|task| task.reason.as_deref()).collect::<Vec<_>>())
@@ -169,75 +231,49 @@ async fn transition(
         .bind(tasks().map(|task| task.children.as_ref().map(|json| json.get())).collect::<Vec<_>>())
         .bind(entries.iter().map(|entry| entry.outcome).collect::<Vec<_>>())
         .bind(tasks().map(|task| task.result.as_ref().map(|json| json.get())).collect::<Vec<_>>())
-        .bind(tasks().map(|task| failure(task, false)).collect::<Vec<_>>())
-        .bind(tasks().map(|task| failure(task, true)).collect::<Vec<_>>())
+        .bind(tasks().map(|task| task.failure.as_ref().map(|failure| failure.kind.as_str())).collect::<Vec<_>>())
+        .bind(tasks().map(|task| task.failure.as_ref().map(|failure| failure.message.as_str())).collect::<Vec<_>>())
         .bind(tasks().map(|task| task.traceback.as_deref()).collect::<Vec<_>>())
-        .bind(moved().map(|task| task.no).collect::<Vec<_>>())
-        .bind(ended().map(|task| task.no).collect::<Vec<_>>())
-        .bind(ended().map(|task| task.id.as_str()).collect::<Vec<_>>())
-        .bind(written)
-        .bind(events.iter().map(|event| event.task_no).collect::<Vec<_>>())
-        .bind(events.iter().map(|event| event.seq).collect::<Vec<_>>())
-        .bind(events.iter().map(|event| event.at.0).collect::<Vec<_>>())
-        .bind(events.iter().map(|event| event.delivery).collect::<Vec<_>>())
-        .bind(events.iter().map(|event| event.retries).collect::<Vec<_>>())
-        .bind(events.iter().map(|event| event.corrected).collect::<Vec<_>>())
-        .bind(events.iter().map(|event| event.phase.as_str()).collect::<Vec<_>>())
-        .bind(events.iter().map(|event| clean(&event.status)).collect::<Vec<_>>())
-        .bind(events.iter().map(|event| event.worker.as_deref()).collect::<Vec<_>>())
-        .bind(events.iter().map(|event| event.reason.as_deref()).collect::<Vec<_>>())
-        .bind(events.iter().map(|event| event.meta.as_ref().map(|json| json.get())).collect::<Vec<_>>())
-        .bind(notify::payload(replica, events))
-        .bind(moved().map(|task| place(task.phase).0).collect::<Vec<_>>())
-        .bind(moved().map(|task| place(task.phase).1).collect::<Vec<_>>())
-        .execute(&mut **tx)
-        .await?;
-    Ok(())
+}
+
+/// What each task's history gets.
+fn histories(events: &[Event]) -> HashMap<i64, Vec<u8>> {
+    let mut all: HashMap<i64, Vec<u8>> = HashMap::new();
+    for event in events {
+        history::write(all.entry(event.task_no).or_default(), event);
+    }
+    all
+}
+
+/// Places, times and texts of the rows that the feed gets.
+fn feed_rows(events: &[Event]) -> (Vec<i64>, Vec<i64>, Vec<Vec<u8>>) {
+    let (mut places, mut times, mut texts) = (Vec::new(), Vec::new(), Vec::new());
+    for (index, row) in events.chunks(FEED_ROW).enumerate() {
+        let mut text = Vec::with_capacity(row.len() * 32);
+        row.iter().for_each(|event| history::write_told(&mut text, event));
+        places.push(i64::try_from(index * FEED_ROW).unwrap_or(i64::MAX) + 1);
+        times.push(row.iter().map(|event| event.at.0).max().unwrap_or_default());
+        texts.push(text);
+    }
+    (places, times, texts)
 }
 
 /// What was learnt of adopted tasks' names.
-async fn complete(tx: &mut Tx, entries: &[&Entry]) -> Result<(), Error> {
+async fn complete(tx: &mut Tx, store: &Store, entries: &[&Entry]) -> Result<(), Error> {
     let adopted: Vec<&Task> = entries.iter().filter(|e| e.task.adopted && !e.new).map(|e| &e.task).collect();
     if adopted.is_empty() {
         return Ok(());
     }
+    let pairs: Vec<(&str, &str)> = adopted.iter().map(|task| pair(task)).collect();
     sqlx::query(COMPLETE)
         .bind(adopted.iter().map(|task| task.no).collect::<Vec<_>>())
-        .bind(adopted.iter().map(|task| task.name.as_deref()).collect::<Vec<_>>())
-        .bind(adopted.iter().map(|task| task.queue.as_deref()).collect::<Vec<_>>())
+        .bind(store.kinds.numbers(&store.pool, &pairs).await?)
         .bind(adopted.iter().map(|task| task.root_id.as_ref().map(TaskId::as_str)).collect::<Vec<_>>())
         .bind(adopted.iter().map(|task| task.parent_id.as_ref().map(TaskId::as_str)).collect::<Vec<_>>())
-        .bind(adopted.iter().map(|task| task.group_id.as_ref().map(celery::task::GroupId::as_str)).collect::<Vec<_>>())
+        .bind(adopted.iter().map(|task| task.group_id.as_ref().map(GroupId::as_str)).collect::<Vec<_>>())
         .bind(adopted.iter().map(|task| task.argsrepr.as_deref()).collect::<Vec<_>>())
         .bind(adopted.iter().map(|task| task.kwargsrepr.as_deref()).collect::<Vec<_>>())
         .execute(&mut **tx)
         .await?;
-    Ok(())
-}
-
-/// Where an unfinished task stands: at a worker, or behind a predecessor.
-fn place(phase: Phase) -> (bool, bool) {
-    (phase.is_at_worker(), phase == Phase::Waiting)
-}
-
-/// What seldom happens: an end is bad, or turns out to be good.
-async fn rare(tx: &mut Tx, entries: &[&Entry]) -> Result<(), Error> {
-    let numbers = |wanted: &dyn Fn(&Entry) -> bool| -> Vec<i64> {
-        entries.iter().filter(|entry| wanted(entry)).map(|entry| entry.task.no).collect()
-    };
-    let is_trouble = |entry: &Entry| {
-        let phase = entry.task.phase;
-        phase.is_final() && phase != Phase::Succeeded && (entry.new || entry.before != phase)
-    };
-    let troubled = numbers(&is_trouble);
-    if !troubled.is_empty() {
-        let phases: Vec<&str> =
-            entries.iter().filter(|entry| is_trouble(entry)).map(|entry| entry.task.phase.as_str()).collect();
-        sqlx::query(TROUBLE).bind(troubled).bind(phases).execute(&mut **tx).await?;
-    }
-    let healed = numbers(&|entry| entry.before.is_final() && entry.task.phase == Phase::Succeeded && !entry.new);
-    if !healed.is_empty() {
-        sqlx::query(NO_TROUBLE).bind(healed).execute(&mut **tx).await?;
-    }
     Ok(())
 }

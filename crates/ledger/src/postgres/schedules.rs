@@ -1,8 +1,8 @@
 //! Schedules: edits guarded by the version, and the one transaction that moves rows forward and submits their ticks.
 
 use async_trait::async_trait;
+use sqlx::Row;
 use sqlx::postgres::PgRow;
-use sqlx::{PgPool, Row};
 
 use crate::schedules::{Last, MOST_AHEAD, RunRow, read_schedule_row, repetition, run, schedule_columns, settle};
 use crate::{Created, Cursor, Edit, Error, Fired, Firing, Firings, NewRun, Page, Run, Schedule, Schedules, Submission};
@@ -10,7 +10,7 @@ use celery::task::TaskId;
 use runtime::clock::{self, Time};
 
 use super::pool::{self, Tx, is_deadlock};
-use super::{PostgresLedger, insert};
+use super::{PostgresLedger, Store, insert};
 
 pub(super) const CREATE: &str = concat!(
     "insert into taskgate.schedule (",
@@ -30,10 +30,10 @@ pub(super) const DELETE: &str =
 pub(super) const DELETE_RUNS: &str = "delete from taskgate.schedule_run where schedule_id = $1";
 pub(super) const UPCOMING: &str =
     concat!("select ", schedule_columns!(), " from taskgate.schedule where due_at <= $1 order by due_at limit $2");
-pub(super) const RUNNING: &str = "select t.schedule, t.task_id \
+pub(super) const RUNNING: &str = "select t.schedule, coalesce(t.given_id, cast(t.id as text)) \
      from unnest($1::text[], $2::bigint[], $3::bigint[]) as f(schedule, first_no, last_no) \
      join taskgate.task t on t.schedule = f.schedule and t.task_no between f.first_no and f.last_no \
-     join taskgate.unfinished u on u.task_no = t.task_no";
+     join taskgate.flight u on u.task_no = t.task_no";
 /// What another replica has locked is left to it.
 pub(super) const CLAIM: &str = "select s.schedule_id \
      from unnest($1::text[], $2::bigint[], $3::bigint[]) as f(id, version, tick) \
@@ -141,7 +141,7 @@ impl Schedules for PostgresLedger {
 
     async fn fire(&self, firings: &[Firing], at: Time) -> Result<Vec<Option<Fired>>, Error> {
         for attempt in 0..insert::MAX_ATTEMPTS {
-            match try_fire(&self.pool, firings, at, attempt > 0).await {
+            match try_fire(&self.store, firings, at, attempt > 0).await {
                 Ok(Some(fired)) => return Ok(fired),
                 Ok(None) => {}
                 Err(error) if is_deadlock(&error) => {}
@@ -158,7 +158,7 @@ impl Schedules for PostgresLedger {
             if sqlx::query(LOCK).bind(id).fetch_optional(&mut *tx).await?.is_none() {
                 return Ok(None);
             }
-            let Some(answers) = insert::within(&mut tx, &batch, true).await? else {
+            let Some(answers) = insert::within(&mut tx, &self.store, &batch, true).await? else {
                 tx.rollback().await?;
                 continue;
             };
@@ -208,18 +208,18 @@ fn run_of(row: &PgRow) -> Result<Run, Error> {
 
 /// `None` after a clash: look up what is taken, and try again.
 async fn try_fire(
-    pool: &PgPool,
+    store: &Store,
     firings: &[Firing],
     at: Time,
     look_up: bool,
 ) -> Result<Option<Vec<Option<Fired>>>, Error> {
-    let mut tx = pool::begin(pool).await?;
+    let mut tx = pool::begin(&store.pool).await?;
     let claimed = claim(&mut tx, firings).await?;
     let ours = || firings.iter().filter(|firing| claimed.contains(&firing.schedule_id));
     let submissions = || ours().flat_map(|firing| &firing.runs).filter_map(|run| run.submission.as_ref());
     let has_keys = submissions().any(|submission| submission.unique.is_some());
     let batch: Vec<Submission> = submissions().cloned().collect();
-    let answers = match insert::within(&mut tx, &batch, look_up || has_keys).await {
+    let answers = match insert::within(&mut tx, store, &batch, look_up || has_keys).await {
         Ok(Some(answers)) => answers,
         lost => {
             // Waited for: the next try would skip the rows that this one still has locked.

@@ -1,26 +1,25 @@
 //! Figures, counted once.
 
+use std::collections::HashMap;
+
 use async_trait::async_trait;
 use sqlx::Row;
 
-use super::{PostgresLedger, events, pool};
+use super::events::{Entry, Stretch};
+use super::rows::Subject;
+use super::{PostgresLedger, events, numbers, pool};
+use crate::history::Told;
 use crate::rows::clean;
-use crate::stats::{read_count, read_end, read_ended, read_failure_kind, read_figure};
-use crate::{Counted, Ended, Error, FailureKind, Figure, Span, Stats, Tally, Window};
+use crate::stats::{read_ended, read_failure_kind, read_figure};
+use crate::{Count, Counted, End, Ended, Error, FailureKind, Figure, Span, Stats, Tally, Window};
+use celery::task::Phase;
 use runtime::clock::Time;
 
 pub(super) const FOLDED: &str = "select feed from taskgate.stat_mark";
-pub(super) const ENDED: &str = "select task_no, submitted_at, due_at, started_at, finished_at, runtime, failure_type, \
-     failure_message, traceback from taskgate.task where task_no = any($1)";
-/// Of the events after `$1` up to `$2`: what is counted by minute, name and queue. Ends are not in it, but for first events.
-pub(super) const COUNTS: &str = "select e.at - e.at % 60000000 as minute, e.seq = 1 as is_first, e.phase, e.status, t.name, t.queue, \
-     count(*) from taskgate.event e join taskgate.task t on t.task_no = e.task_no where e.feed > $1 and e.feed <= $2 \
-     and (e.seq = 1 or e.phase in ('received', 'retrying') or (e.phase = 'running' and e.status = 'STARTED')) \
-     group by 1, 2, 3, 4, 5, 6";
-pub(super) const ENDS: &str = "select t.task_no, t.submitted_at, t.due_at, t.started_at, t.finished_at, t.runtime, \
-     t.failure_type, t.failure_message, t.traceback, e.at, e.phase, t.task_id, t.name, t.queue \
-     from taskgate.event e join taskgate.task t on t.task_no = e.task_no where e.feed > $1 and e.feed <= $2 \
-     and e.phase in ('succeeded', 'failed', 'revoked', 'expired', 'skipped', 'lost', 'ignored') order by e.feed";
+/// `$1` numbers.
+pub(super) const ENDED: &str = "select t.task_no, t.submitted_at, t.due_at, e.started_at, e.finished_at, e.runtime, e.failure_type, \
+     e.failure_message, e.traceback from taskgate.task t join taskgate.ended e on e.task_no = t.task_no \
+     and e.task_no >> 32 >= $2 and e.task_no >> 32 < $3 where t.task_no = any($1) and t.task_no >> 32 >= $2 and t.task_no >> 32 < $3";
 pub(super) const MOVE_MARK: &str = "update taskgate.stat_mark set feed = $2 where feed = $1";
 /// No two rows of one call are alike.
 pub(super) const ADD: &str = "insert into taskgate.stat as s (span, at, measure, bucket, name, queue, amount) \
@@ -46,20 +45,34 @@ impl Stats for PostgresLedger {
     }
 
     async fn tally(&self, from: i64, limit: i64) -> Result<Tally, Error> {
-        let Some(to) = events::window(&self.pool, from, limit).await? else {
+        let Stretch { entries, end: Some(to) } = events::stretch(&self.pool, from, limit).await? else {
             return Ok(Tally { to: from, ..Tally::default() });
         };
-        let counts = sqlx::query(COUNTS).bind(from).bind(to).fetch_all(&self.pool).await?;
-        let ends = sqlx::query(ENDS).bind(from).bind(to).fetch_all(&self.pool).await?;
-        Ok(Tally {
-            to,
-            counts: counts.iter().map(|row| read_count!(row)).collect::<Result<_, Error>>()?,
-            ends: ends.iter().map(|row| read_end!(row)).collect::<Result<_, Error>>()?,
-        })
+        let (ends, others): (Vec<Entry>, Vec<Entry>) =
+            entries.into_iter().partition(|entry| entry.told.phase.is_final());
+        let first_ends = ends.iter().filter(|entry| entry.told.seq == 1);
+        let counted: Vec<&Entry> = others.iter().filter(|entry| is_counted(&entry.told)).chain(first_ends).collect();
+        let numbers = events::task_nos(counted.iter().copied().chain(&ends));
+        let subjects = events::subjects(&self.pool, &numbers).await?;
+        let ended = self.ended(&events::task_nos(ends.iter())).await?;
+        let ended: HashMap<i64, Ended> = ended.into_iter().map(|one| (one.task_no, one)).collect();
+        let end = |entry: Entry| {
+            let subject = subjects.get(&entry.task_no)?;
+            Some(End {
+                at: entry.told.at,
+                phase: entry.told.phase,
+                task_id: subject.task_id.as_str().to_owned(),
+                name: subject.name.clone(),
+                queue: subject.queue.clone(),
+                ended: ended.get(&entry.task_no)?.clone(),
+            })
+        };
+        Ok(Tally { to, counts: counts(&counted, &subjects), ends: ends.into_iter().filter_map(end).collect() })
     }
 
     async fn ended(&self, task_nos: &[i64]) -> Result<Vec<Ended>, Error> {
-        let rows = sqlx::query(ENDED).bind(task_nos).fetch_all(&self.pool).await?;
+        let (low, high) = numbers::span(task_nos);
+        let rows = sqlx::query(ENDED).bind(task_nos).bind(low).bind(high).fetch_all(&self.pool).await?;
         rows.iter().map(|row| read_ended!(row)).collect()
     }
 
@@ -111,6 +124,51 @@ impl Stats for PostgresLedger {
         let done = query.execute(&self.pool).await?;
         Ok(i64::try_from(done.rows_affected()).unwrap_or(i64::MAX))
     }
+}
+
+/// What is counted by minute, name and queue: first events, and phases of which there are figures. Ends are told one by one.
+fn is_counted(told: &Told) -> bool {
+    told.seq == 1
+        || matches!(told.phase, Phase::Received | Phase::Retrying)
+        || (told.phase == Phase::Running && told.status == Phase::Running.status())
+}
+
+fn counts(entries: &[&Entry], subjects: &HashMap<i64, Subject>) -> Vec<Count> {
+    const MINUTE: i64 = 60_000_000;
+    let mut amounts: HashMap<Alike<'_>, i64> = HashMap::new();
+    for Entry { task_no, told, .. } in entries {
+        let Some(subject) = subjects.get(task_no) else { continue };
+        let alike = Alike {
+            minute: told.at.0 - told.at.0 % MINUTE,
+            is_first: told.seq == 1,
+            phase: told.phase,
+            status: &told.status,
+            name: subject.name.as_deref(),
+            queue: subject.queue.as_deref(),
+        };
+        *amounts.entry(alike).or_default() += 1;
+    }
+    let count = |(alike, amount): (Alike<'_>, i64)| Count {
+        at: Time(alike.minute),
+        is_first: alike.is_first,
+        phase: alike.phase,
+        status: alike.status.to_owned(),
+        name: alike.name.map(str::to_owned),
+        queue: alike.queue.map(str::to_owned),
+        amount,
+    };
+    amounts.into_iter().map(count).collect()
+}
+
+/// What events have in common that count alike.
+#[derive(PartialEq, Eq, Hash)]
+struct Alike<'a> {
+    minute: i64,
+    is_first: bool,
+    phase: Phase,
+    status: &'a str,
+    name: Option<&'a str>,
+    queue: Option<&'a str>,
 }
 
 /// Bound to the statement that notes a kind of failure.

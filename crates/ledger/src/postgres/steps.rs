@@ -1,62 +1,71 @@
 //! Which task follows which.
 
-use async_trait::async_trait;
-use sqlx::Row;
+use std::collections::HashMap;
 
-use super::{PostgresLedger, rows};
-use crate::rows::{clean, light_task_columns};
-use crate::{EdgeKind, Error, Message, Neighbour, Steps};
+use async_trait::async_trait;
+use sqlx::postgres::{PgArguments, PgRow};
+use sqlx::query::Query;
+use sqlx::{Postgres, Row};
+
+use super::{PostgresLedger, numbers, outbox, rows};
+use crate::rows::clean;
+use crate::{EdgeKind, Error, Message, Neighbour, Steps, Task, headers};
 use celery::task::TaskId;
 
-pub(super) const SUCCESSORS: &str = concat!(
-    "select e.from_no as asked, e.kind, ",
-    light_task_columns!(),
-    " from taskgate.edge e join taskgate.task t on t.task_no = e.to_no where e.from_no = any($1) order by e.from_no, e.to_no"
-);
-pub(super) const PREDECESSORS: &str = concat!(
-    "select e.to_no as asked, e.kind, ",
-    light_task_columns!(),
-    " from taskgate.edge e join taskgate.task t on t.task_no = e.from_no where e.to_no = any($1) order by e.to_no, e.from_no"
-);
-pub(super) const KEEP_MESSAGE: &str = "update taskgate.message set headers = $2, body = $3 \
-     where task_no = (select task_no from taskgate.task where task_id = $1) and headers is null";
-pub(super) const EXPLAIN: &str =
-    "update taskgate.task set reason = $2 where task_id = $1 and reason is null and phase = 'failed'";
+pub(super) const SUCCESSORS: &str = "select from_no, to_no, kind from taskgate.edge \
+     where from_no = any($1) and from_no >> 32 >= $2 and from_no >> 32 < $3 order by from_no, to_no";
+pub(super) const PREDECESSORS: &str =
+    "select to_no, from_no, kind from taskgate.edge where to_no = any($1) order by to_no, from_no";
+/// `$1` the id's key.
+pub(super) const KEEP_MESSAGE: &str =
+    "update taskgate.task set headers = $2, body = $3 where id = $1 and headers is null and body is not null";
+pub(super) const EXPLAIN: &str = "update taskgate.ended set reason = $2 \
+     where task_no = any(array(select task_no from taskgate.task where id = $1)) and reason is null and phase = 'failed'";
 
 #[async_trait]
 impl Steps for PostgresLedger {
     async fn successors(&self, task_nos: &[i64]) -> Result<Vec<Neighbour>, Error> {
-        self.neighbours(SUCCESSORS, task_nos).await
+        let (low, high) = numbers::span(task_nos);
+        self.neighbours(sqlx::query(SUCCESSORS).bind(task_nos).bind(low).bind(high)).await
     }
 
     async fn predecessors(&self, task_nos: &[i64]) -> Result<Vec<Neighbour>, Error> {
-        self.neighbours(PREDECESSORS, task_nos).await
+        self.neighbours(sqlx::query(PREDECESSORS).bind(task_nos)).await
     }
 
     async fn keep_message(&self, id: &TaskId, message: &Message) -> Result<bool, Error> {
         let Message { headers, body } = message;
-        let done = sqlx::query(KEEP_MESSAGE).bind(id.as_str()).bind(headers).bind(body).execute(&self.pool).await?;
+        let headers = headers.as_deref().map(|text| headers::pack(text, id.as_str(), ""));
+        let key = numbers::key(id.as_str());
+        let done = sqlx::query(KEEP_MESSAGE).bind(key).bind(headers).bind(body).execute(&self.pool).await?;
         Ok(done.rows_affected() == 1)
     }
 
     async fn explain(&self, id: &TaskId, reason: &str) -> Result<bool, Error> {
-        let done = sqlx::query(EXPLAIN).bind(id.as_str()).bind(clean(reason)).execute(&self.pool).await?;
+        let done = sqlx::query(EXPLAIN).bind(numbers::key(id.as_str())).bind(clean(reason)).execute(&self.pool).await?;
         Ok(done.rows_affected() == 1)
     }
 }
 
 impl PostgresLedger {
-    async fn neighbours(&self, statement: &'static str, task_nos: &[i64]) -> Result<Vec<Neighbour>, Error> {
-        if task_nos.is_empty() {
+    /// Edges as (whom it was asked of, its neighbour, kind), and the neighbours.
+    async fn neighbours(&self, edges: Query<'_, Postgres, PgArguments>) -> Result<Vec<Neighbour>, Error> {
+        let edges = edges.fetch_all(&self.pool).await?;
+        let mut others = edges.iter().map(|row| row.try_get(1)).collect::<Result<Vec<i64>, _>>()?;
+        others.sort_unstable();
+        others.dedup();
+        if others.is_empty() {
             return Ok(Vec::new());
         }
-        let found = sqlx::query(statement).bind(task_nos).fetch_all(&self.pool).await?;
-        let neighbour = |row| {
-            let of: i64 = Row::try_get(row, "asked")?;
+        let (low, high) = numbers::span(&others);
+        let found = sqlx::query(outbox::TASKS).bind(others).bind(low).bind(high).fetch_all(&self.pool).await?;
+        let tasks: HashMap<i64, Task> = rows::tasks(&found)?.into_iter().map(|task| (task.no, task)).collect();
+        let neighbour = |row: &PgRow| {
+            let (of, other): (i64, i64) = (row.try_get(0)?, row.try_get(1)?);
             let corrupt = || Error::Corrupt { table: "edge", column: "kind", row: of.to_string() };
-            let kind = EdgeKind::parse(Row::try_get::<&str, _>(row, "kind")?).ok_or_else(corrupt)?;
-            Ok(Neighbour { of, kind, task: rows::task(row)? })
+            let kind = EdgeKind::parse(row.try_get::<&str, _>(2)?).ok_or_else(corrupt)?;
+            Ok(tasks.get(&other).map(|task| Neighbour { of, kind, task: task.clone() }))
         };
-        found.iter().map(neighbour).collect()
+        edges.iter().filter_map(|row| neighbour(row).transpose()).collect()
     }
 }

@@ -1,75 +1,154 @@
-//! Reading tasks: one by id, the unfinished ones, and the conditions of lists and of the firehose.
+//! Reading tasks: by id, by number, the unfinished ones.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
-use sqlx::{PgPool, Postgres, QueryBuilder, Row};
+use sqlx::postgres::PgRow;
+use sqlx::{PgPool, Row};
+use uuid::Uuid;
 
-use crate::rows::{clean, light_task_columns, short, task_columns};
-use crate::{Error, Filter, Message, Task};
+use super::columns::{between, fact_columns, named, open_columns, standing, state_columns};
+use super::numbers::{self, ANYWHERE};
+use super::rows;
+use crate::headers;
+use crate::{Error, Message, Task};
 use celery::task::{Phase, TaskId};
 use runtime::clock::Time;
 
-use super::rows;
-
-pub(super) const TASK: &str = concat!("select ", task_columns!(), " from taskgate.task t where t.task_id = $1");
-
-pub(super) const MESSAGE: &str = "select m.headers, m.body from taskgate.task t join taskgate.message m on m.task_no = t.task_no \
-     where t.task_id = $1";
+/// `$1` keys of ids; `$2` and `$3` bound the numbers, here and in all that follows.
+pub(super) const TASKS: &str = concat!(
+    "select ",
+    fact_columns!(),
+    ", ",
+    state_columns!(),
+    " from ",
+    standing!(full, "$2", "$3"),
+    " where t.id = any($1) and ",
+    between!("$2", "$3")
+);
+pub(super) const STANDING: &str = concat!(
+    "select ",
+    fact_columns!(),
+    ", ",
+    state_columns!(),
+    " from ",
+    standing!(light, "$2", "$3"),
+    " where t.id = any($1) and ",
+    between!("$2", "$3")
+);
+/// `$1` numbers.
+pub(super) const NUMBERED: &str = concat!(
+    "select ",
+    fact_columns!(),
+    ", ",
+    state_columns!(),
+    " from ",
+    standing!(full, "$2", "$3"),
+    " where t.task_no = any($1) and ",
+    between!("$2", "$3"),
+    " order by t.task_no"
+);
+pub(super) const MESSAGE: &str = concat!(
+    "select t.headers, t.body, k.name from taskgate.task t",
+    named!(),
+    "where t.id = any($1) and ",
+    between!("$2", "$3")
+);
 
 pub(super) const UNFINISHED: &str = concat!(
     "select ",
-    light_task_columns!(),
-    " from taskgate.unfinished u join taskgate.task t on t.task_no = u.task_no \
-     where u.task_no > $1 and (cardinality($2::text[]) = 0 or t.phase = any($2)) order by u.task_no limit $3"
+    fact_columns!(),
+    ", ",
+    open_columns!(),
+    " from (select * from taskgate.flight s where s.task_no > $1 and (cardinality($2::text[]) = 0 or s.phase = any($2)) order by s.task_no limit $3) s \
+     cross join lateral (select * from taskgate.task t where t.task_no = s.task_no offset 0) t",
+    named!(),
+    "order by s.task_no"
 );
-
 /// As [`UNFINISHED`], where all phases are those of tasks that workers have: what is queued is not read.
 pub(super) const AT_WORKER: &str = concat!(
     "select ",
-    light_task_columns!(),
-    " from taskgate.unfinished u join taskgate.task t on t.task_no = u.task_no \
-     where u.at_worker and u.task_no > $1 and (cardinality($2::text[]) = 0 or t.phase = any($2)) order by u.task_no limit $3"
+    fact_columns!(),
+    ", ",
+    open_columns!(),
+    " from (select * from taskgate.flight s where s.at_worker and s.task_no > $1 and (cardinality($2::text[]) = 0 or s.phase = any($2)) order by s.task_no limit $3) s \
+     cross join lateral (select * from taskgate.task t where t.task_no = s.task_no offset 0) t",
+    named!(),
+    "order by s.task_no"
 );
-
 /// As [`UNFINISHED`], where the only phase is `waiting`.
 pub(super) const WAITING: &str = concat!(
     "select ",
-    light_task_columns!(),
-    " from taskgate.unfinished u join taskgate.task t on t.task_no = u.task_no \
-     where u.waits and u.task_no > $1 and (cardinality($2::text[]) = 0 or t.phase = any($2)) order by u.task_no limit $3"
+    fact_columns!(),
+    ", ",
+    open_columns!(),
+    " from (select * from taskgate.flight s where s.waits and s.task_no > $1 and (cardinality($2::text[]) = 0 or s.phase = any($2)) order by s.task_no limit $3) s \
+     cross join lateral (select * from taskgate.task t where t.task_no = s.task_no offset 0) t",
+    named!(),
+    "order by s.task_no"
 );
-
-pub(super) const TASKS_BY_ID: &str =
-    concat!("select ", task_columns!(), " from taskgate.task t where t.task_id = any($1)");
-
-pub(super) const STANDING: &str =
-    concat!("select ", light_task_columns!(), " from taskgate.task t where t.task_id = any($1)");
-
 pub(super) const EXPIRED: &str = concat!(
     "select ",
-    light_task_columns!(),
-    " from taskgate.task t \
-     where t.expires_at > $1 and t.expires_at <= $2 and t.phase = 'queued' order by t.expires_at limit $3"
+    fact_columns!(),
+    ", ",
+    open_columns!(),
+    " from (select * from taskgate.task t where t.expires_at > $1 and t.expires_at <= $2 order by t.expires_at offset 0) t",
+    named!(),
+    "cross join lateral (select * from taskgate.flight f where f.task_no = t.task_no and f.phase = 'queued' offset 0) s limit $3"
 );
-
-pub(super) const CENSUS: &str = "select coalesce(t.queue, ''), t.phase, count(*) from taskgate.unfinished u \
-     join taskgate.task t on t.task_no = u.task_no group by 1, 2";
-
+pub(super) const CENSUS: &str = "select k.queue, s.phase, count(*) from taskgate.flight s \
+     cross join lateral (select t.kind_no from taskgate.task t where t.task_no = s.task_no offset 0) t \
+     cross join lateral (select k.queue from taskgate.kind k where k.kind_no = t.kind_no offset 0) k where s.task_no >= 0 group by 1, 2";
 /// From one name to the next along the index.
 pub(super) const QUEUES: &str = "with recursive known(queue) as (\
-     select min(queue) from taskgate.task \
-     union all select (select min(t.queue) from taskgate.task t where t.queue > known.queue) \
+     select min(queue) from taskgate.kind where queue > '' \
+     union all select (select min(k.queue) from taskgate.kind k where k.queue > known.queue) \
      from known where known.queue is not null) select queue from known where queue is not null limit $1";
 
-pub(super) const TOMBSTONE: &str = "select pruned_at from taskgate.tombstone where task_id = $1";
+/// `$1` the id's key: of one that went alone, or with all of its partition.
+pub(super) const TOMBSTONE: &str = "select taskgate.pruned_at($1)";
+
+/// Rows of `statement` for these ids: first where their numbers should be, then anywhere for those that are missing.
+pub(super) async fn by_id(pool: &PgPool, statement: &'static str, keys: &[Uuid]) -> Result<Vec<PgRow>, Error> {
+    let place = numbers::place(keys);
+    let mut found = select(pool, statement, keys, place).await?;
+    if found.len() < keys.len() && place != ANYWHERE {
+        // Asked for twice, an id is found once: that costs the second look, and nothing else.
+        let known: HashSet<Uuid> = found.iter().map(key_of).collect::<Result<_, Error>>()?;
+        let missing: Vec<Uuid> = keys.iter().copied().filter(|key| !known.contains(key)).collect();
+        if !missing.is_empty() {
+            found.extend(select(pool, statement, &missing, ANYWHERE).await?);
+        }
+    }
+    Ok(found)
+}
+
+fn key_of(row: &PgRow) -> Result<Uuid, Error> {
+    Ok(numbers::key(row.try_get::<&str, _>("task_id")?))
+}
+
+async fn select(
+    pool: &PgPool,
+    statement: &'static str,
+    keys: &[Uuid],
+    (low, high): (i64, i64),
+) -> Result<Vec<PgRow>, Error> {
+    Ok(sqlx::query(statement).bind(keys).bind(low).bind(high).fetch_all(pool).await?)
+}
 
 pub(super) async fn task(pool: &PgPool, id: &TaskId) -> Result<Option<Task>, Error> {
-    sqlx::query(TASK).bind(id.as_str()).fetch_optional(pool).await?.as_ref().map(rows::task).transpose()
+    by_id(pool, TASKS, &[numbers::key(id.as_str())]).await?.first().map(rows::task).transpose()
 }
 
 pub(super) async fn message(pool: &PgPool, id: &TaskId) -> Result<Option<Message>, Error> {
-    let row = sqlx::query(MESSAGE).bind(id.as_str()).fetch_optional(pool).await?;
-    row.map(|row| Ok(Message { headers: row.try_get(0)?, body: row.try_get(1)? })).transpose()
+    let keys = [numbers::key(id.as_str())];
+    let mut found = select(pool, MESSAGE, &keys, numbers::place(&keys)).await?;
+    if found.is_empty() {
+        found = select(pool, MESSAGE, &keys, ANYWHERE).await?;
+    }
+    let Some(row) = found.first() else { return Ok(None) };
+    let (packed, body): (Option<&str>, Option<String>) = (row.try_get(0)?, row.try_get(1)?);
+    let name: &str = row.try_get(2)?;
+    Ok(body.map(|body| Message { headers: packed.map(|text| headers::unpack(text, id.as_str(), name)), body }))
 }
 
 pub(super) async fn unfinished(pool: &PgPool, phases: &[Phase], after: i64, limit: i64) -> Result<Vec<Task>, Error> {
@@ -83,17 +162,20 @@ pub(super) async fn unfinished(pool: &PgPool, phases: &[Phase], after: i64, limi
 }
 
 pub(super) async fn tasks_by_id(pool: &PgPool, ids: &[TaskId]) -> Result<Vec<Task>, Error> {
-    let ids: Vec<&str> = ids.iter().map(|id| id.as_str()).collect();
-    rows::tasks(&sqlx::query(TASKS_BY_ID).bind(ids).fetch_all(pool).await?)
+    rows::tasks(&by_id(pool, TASKS, &numbers::keys(ids)).await?)
+}
+
+pub(super) async fn standing(pool: &PgPool, ids: &[TaskId]) -> Result<Vec<Task>, Error> {
+    rows::tasks(&by_id(pool, STANDING, &numbers::keys(ids)).await?)
+}
+
+pub(super) async fn numbered(pool: &PgPool, task_nos: &[i64]) -> Result<Vec<Task>, Error> {
+    let (low, high) = numbers::span(task_nos);
+    rows::tasks(&sqlx::query(NUMBERED).bind(task_nos).bind(low).bind(high).fetch_all(pool).await?)
 }
 
 pub(super) async fn expired(pool: &PgPool, since: Time, now: Time, limit: i64) -> Result<Vec<Task>, Error> {
     rows::tasks(&sqlx::query(EXPIRED).bind(since.0).bind(now.0).bind(limit).fetch_all(pool).await?)
-}
-
-pub(super) async fn standing(pool: &PgPool, ids: &[TaskId]) -> Result<Vec<Task>, Error> {
-    let ids: Vec<&str> = ids.iter().map(|id| id.as_str()).collect();
-    rows::tasks(&sqlx::query(STANDING).bind(ids).fetch_all(pool).await?)
 }
 
 pub(super) async fn queues(pool: &PgPool, limit: i64) -> Result<Vec<String>, Error> {
@@ -102,126 +184,14 @@ pub(super) async fn queues(pool: &PgPool, limit: i64) -> Result<Vec<String>, Err
 
 pub(super) async fn census(pool: &PgPool) -> Result<HashMap<(String, Phase), i64>, Error> {
     let found = sqlx::query(CENSUS).fetch_all(pool).await?;
-    let entry = |row: &sqlx::postgres::PgRow| {
-        let phase = crate::rows::phase(row.try_get(1)?, "task", 0)?;
+    let entry = |row: &PgRow| {
+        let phase = crate::rows::phase(row.try_get(1)?, "flight", 0)?;
         Ok(((row.try_get(0)?, phase), row.try_get(2)?))
     };
     found.iter().map(entry).collect()
 }
 
-/// Conditions on where a task is now.
-pub(super) fn task_conditions(query: &mut QueryBuilder<Postgres>, filter: &Filter) {
-    if !filter.status.is_empty() {
-        query.push(" and t.status = any(").push_bind(cleaned(&filter.status)).push(")");
-    }
-    if !filter.phase.is_empty() {
-        query.push(" and t.phase = any(").push_bind(phases(filter)).push(")");
-    }
-    if !filter.worker.is_empty() {
-        query.push(" and t.worker = any(").push_bind(cleaned(&filter.worker)).push(")");
-    }
-    if filter.dead_letters {
-        query.push(" and exists (select 1 from taskgate.trouble d where d.task_no = t.task_no and d.dead)");
-    }
-}
-
-/// The same of an event: where the task was then.
-pub(super) fn event_conditions(query: &mut QueryBuilder<Postgres>, filter: &Filter) {
-    if !filter.status.is_empty() {
-        query.push(" and e.status = any(").push_bind(cleaned(&filter.status)).push(")");
-    }
-    if !filter.phase.is_empty() {
-        query.push(" and e.phase = any(").push_bind(phases(filter)).push(")");
-    }
-    if !filter.worker.is_empty() {
-        query.push(" and e.worker = any(").push_bind(cleaned(&filter.worker)).push(")");
-    }
-    if filter.dead_letters {
-        query.push(" and e.phase in ('failed', 'lost')");
-    }
-}
-
-fn phases(filter: &Filter) -> Vec<&'static str> {
-    filter.phase.iter().map(|phase| phase.as_str()).collect()
-}
-
-/// Conditions on what a task is.
-pub(super) fn conditions(query: &mut QueryBuilder<Postgres>, filter: &Filter) {
-    one_of(query, "t.name", &filter.task);
-    one_of(query, "t.queue", &filter.queue);
-    if !filter.task_patterns.is_empty() {
-        let patterns: Vec<String> = filter.task_patterns.iter().map(|pattern| like(pattern)).collect();
-        query.push(" and t.name like any(").push_bind(patterns).push(")");
-    }
-    for (key, value) in &filter.labels {
-        query.push(" and exists (select 1 from taskgate.label l where l.task_no = t.task_no and l.key = ");
-        query.push_bind(short(key)).push(" and l.value = ").push_bind(short(value)).push(")");
-    }
-    if let Some(root) = &filter.root_id {
-        query.push(" and (t.root_id = ").push_bind(clean(root).into_owned());
-        query.push(" or (t.task_id = ").push_bind(clean(root).into_owned()).push(" and t.root_id is null))");
-    }
-    if let Some(group) = &filter.group_id {
-        query.push(" and t.group_id = ").push_bind(clean(group).into_owned());
-    }
-    if let Some(schedule) = &filter.schedule {
-        query.push(" and t.schedule = ").push_bind(short(schedule));
-    }
-    if let Some(from) = filter.from {
-        query.push(" and t.submitted_at >= ").push_bind(from.0);
-    }
-    if let Some(to) = filter.to {
-        query.push(" and t.submitted_at < ").push_bind(to.0);
-    }
-    if let Some(text) = &filter.q {
-        search(query, &clean(text));
-    }
-}
-
-fn one_of(query: &mut QueryBuilder<Postgres>, column: &'static str, values: &[String]) {
-    match values {
-        [] => {}
-        // One value can be read from its index in the list's order.
-        [one] => {
-            query.push(" and ").push(column).push(" = ").push_bind(clean(one).into_owned());
-        }
-        many => {
-            query.push(" and ").push(column).push(" = any(").push_bind(cleaned(many)).push(")");
-        }
-    }
-}
-
-fn cleaned(texts: &[String]) -> Vec<String> {
-    texts.iter().map(|text| clean(text).into_owned()).collect()
-}
-
-fn search(query: &mut QueryBuilder<Postgres>, text: &str) {
-    let prefix = format!("{}%", escape(text));
-    let anywhere = format!("%{}%", escape(&text.to_lowercase()));
-    query.push(" and (t.task_id like ").push_bind(prefix.to_lowercase());
-    query.push(" or t.task_id like ").push_bind(prefix);
-    for column in ["t.name", "t.labels", "t.failure_type", "t.failure_message"] {
-        query.push(" or lower(").push(column).push(") like ").push_bind(anywhere.clone());
-    }
-    query.push(")");
-}
-
-fn escape(text: &str) -> String {
-    text.replace('\\', "\\\\").replace('%', "\\%").replace('_', "\\_")
-}
-
-/// `tasks.*` as a LIKE pattern.
-fn like(pattern: &str) -> String {
-    escape(&clean(pattern)).replace('*', "%")
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn only_the_star_of_a_pattern_is_special() {
-        assert_eq!(like("tasks.*"), "tasks.%");
-        assert_eq!(like("a_b%*"), "a\\_b\\%%");
-    }
+pub(super) async fn tombstone(pool: &PgPool, id: &str) -> Result<Option<Time>, Error> {
+    let row = sqlx::query(TOMBSTONE).bind(numbers::key(id)).fetch_one(pool).await?;
+    Ok(row.try_get::<Option<i64>, _>(0)?.map(Time))
 }

@@ -3,20 +3,13 @@
 use async_trait::async_trait;
 use sqlx::Row;
 
-use super::PostgresLedger;
-use super::rows::{self, event_columns};
+use super::{PostgresLedger, events};
 use crate::{Error, Event, PoolUse, Traces};
+use celery::task::Phase;
 
 pub(super) const MARK: &str = "select feed from taskgate.trace_mark";
 pub(super) const BEGIN: &str = "insert into taskgate.trace_mark (feed) values ($1) on conflict (only_row) do nothing";
 pub(super) const MOVE: &str = "update taskgate.trace_mark set feed = $1 where feed = $2";
-/// A custom state is a report of progress.
-pub(super) const HISTORIES: &str = concat!(
-    "select ",
-    event_columns!(),
-    " from taskgate.task t join taskgate.event e on e.task_no = t.task_no where t.task_no = any($1) \
-     and (e.phase <> 'running' or e.status = 'STARTED') order by e.task_no, e.seq limit $2"
-);
 
 #[async_trait]
 impl Traces for PostgresLedger {
@@ -34,8 +27,9 @@ impl Traces for PostgresLedger {
     }
 
     async fn histories(&self, task_nos: &[i64], limit: i64) -> Result<Vec<Event>, Error> {
-        let found = sqlx::query(HISTORIES).bind(task_nos).bind(limit).fetch_all(&self.pool).await?;
-        found.iter().map(rows::event).collect()
+        // A custom state is a report of progress.
+        let is_step = |event: &Event| event.phase != Phase::Running || event.status == Phase::Running.status();
+        Ok(events::histories(&self.pool, task_nos, limit).await?.into_iter().filter(is_step).collect())
     }
 
     fn pools(&self) -> Vec<PoolUse> {

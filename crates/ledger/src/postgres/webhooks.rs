@@ -3,8 +3,8 @@
 use async_trait::async_trait;
 use sqlx::Row;
 
-use super::{PostgresLedger, pool, rows};
-use crate::rows::{clean, cleaned, task_columns};
+use super::{PostgresLedger, pool, tasks};
+use crate::rows::{clean, cleaned};
 use crate::webhooks::{delivery_columns, document_text, endpoint_columns, read_delivery, read_endpoint};
 use crate::{Claim, Cursor, Delivery, DeliveryFilter, Endpoint, Error, NewDelivery, Page, Task, Tried, Webhooks};
 use runtime::clock::Time;
@@ -28,8 +28,6 @@ pub(super) const DELETE_DELIVERIES: &str = "delete from taskgate.webhook_deliver
 pub(super) const NOTICED: &str = "select feed from taskgate.webhook_mark";
 pub(super) const HAS_WISHES: &str =
     "select exists (select 1 from taskgate.task where options like '%\"webhooks\":%' order by task_no limit 1)";
-pub(super) const SUBJECTS: &str =
-    concat!("select ", task_columns!(), " from taskgate.task t where t.task_no = any($1) order by t.task_no");
 pub(super) const MOVE_MARK: &str = "update taskgate.webhook_mark set feed = $2 where feed = $1";
 pub(super) const ADD: &str = "insert into taskgate.webhook_delivery (delivery_id, endpoint_id, task_no, task_id, task_name, seq, \
      kind, url, target, payload, created_at, give_up_at, next_at, attempts, state) \
@@ -137,7 +135,7 @@ impl Webhooks for PostgresLedger {
     }
 
     async fn subjects(&self, task_nos: &[i64]) -> Result<Vec<Task>, Error> {
-        rows::tasks(&sqlx::query(SUBJECTS).bind(task_nos).fetch_all(&self.pool).await?)
+        tasks::numbered(&self.pool, task_nos).await
     }
 
     async fn notice(&self, from: i64, to: i64, deliveries: &[NewDelivery]) -> Result<bool, Error> {

@@ -4,7 +4,7 @@ use async_trait::async_trait;
 use sqlx::Row;
 use sqlx::postgres::PgRow;
 
-use super::PostgresLedger;
+use super::{PostgresLedger, numbers};
 use crate::{Control, Error, Revocation, Worker};
 use celery::task::TaskId;
 use runtime::clock::Time;
@@ -18,14 +18,14 @@ pub(super) const FORGET_WORKERS: &str = "delete from taskgate.worker where seen_
 pub(super) const NOTE_PAUSED: &str = "insert into taskgate.pause_consumer (queue, hostname) \
      select $1, unnest($2::text[]) on conflict do nothing";
 pub(super) const TAKE_PAUSED: &str = "delete from taskgate.pause_consumer where queue = $1 returning hostname";
-pub(super) const REMEMBER: &str = "insert into taskgate.revocation (task_id, requested_at, terminate, signal, reason) \
-     values ($1, $2, $3, $4, $5) on conflict (task_id) do update set requested_at = excluded.requested_at, \
+pub(super) const REMEMBER: &str = "insert into taskgate.revocation (task_id, requested_at, terminate, signal, reason, id) \
+     values ($1, $2, $3, $4, $5, $6) on conflict (task_id) do update set requested_at = excluded.requested_at, \
      terminate = taskgate.revocation.terminate or excluded.terminate, signal = excluded.signal, reason = excluded.reason";
 pub(super) const OPEN: &str = "select r.task_id, r.requested_at, r.terminate, r.signal, r.reason from taskgate.revocation r \
-     left join taskgate.task t on t.task_id = r.task_id \
-     where t.finished_at is null or r.requested_at >= t.finished_at order by r.requested_at desc limit $1";
+     left join lateral (select e.finished_at from taskgate.task t join taskgate.ended e on e.task_no = t.task_no where t.id = r.id) e \
+     on true where e.finished_at is null or r.requested_at >= e.finished_at order by r.requested_at desc limit $1";
 pub(super) const FORGET_REVOCATIONS: &str = "delete from taskgate.revocation r where r.requested_at < $1 \
-     or exists (select 1 from taskgate.task t where t.task_id = r.task_id and t.finished_at < $1)";
+     or exists (select 1 from taskgate.task t join taskgate.ended e on e.task_no = t.task_no where t.id = r.id and e.finished_at < $1)";
 
 #[async_trait]
 impl Control for PostgresLedger {
@@ -69,6 +69,7 @@ impl Control for PostgresLedger {
             .bind(revocation.terminate)
             .bind(&revocation.signal)
             .bind(&revocation.reason)
+            .bind(numbers::key(revocation.task_id.as_str()))
             .execute(&self.pool)
             .await?;
         Ok(())

@@ -8,6 +8,7 @@ use tokio::time::Instant;
 
 use super::pool::{BUSY, Tx};
 use crate::Error;
+use crate::error::OldShape;
 
 static MIGRATIONS: Migrator = sqlx::migrate!("migrations/sqlite");
 
@@ -20,6 +21,8 @@ pub(super) const VIEW: &str = "create view celery_taskmeta as \
      case when t.options ->> 'redact' is null then m.body -> 1 end as kwargs, \
      t.worker, t.retries, t.queue from task t left join message m on m.task_no = t.task_no";
 
+const KEEP: &str = "move its file away, where it stays readable with `sqlite3`, and start again";
+
 /// Between two looks at a file that another process makes.
 const BREATH: Duration = Duration::from_millis(20);
 
@@ -31,6 +34,7 @@ pub(super) async fn migrate(pool: &SqlitePool) -> Result<(), Error> {
     let mut tx = begin(pool).await?;
     migrator.run_direct(None, &mut *tx, false).await.map_err(|error| match error {
         sqlx::migrate::MigrateError::Execute(error) => error.into(),
+        sqlx::migrate::MigrateError::VersionMismatch(1) => Error::Migration(Box::new(OldShape { advice: KEEP })),
         other => Error::Migration(Box::new(other)),
     })?;
     sqlx::query(DROP_VIEW).execute(&mut *tx).await?;

@@ -1,0 +1,244 @@
+//! How events are written where many of them share a row: a task's own history and the rows of the feed.
+//!
+//! An event is (seq, delivery, retries, phase, flags, time, texts), big-endian, and says by itself where it ends; in the feed the
+//! number of its task comes first. What the database puts together itself is the same by construction: it knows `seq`, `delivery`
+//! and `retries` and appends a [`body`] made here. Pure; what cannot be read is the row's corruption, named by the caller.
+
+use celery::task::{Json, Phase};
+use runtime::clock::Time;
+
+use crate::rows::json;
+use crate::types::Event;
+
+/// What an event says, but for whose it is.
+#[derive(Debug, Clone)]
+pub(crate) struct Told {
+    pub seq: i64,
+    pub delivery: i32,
+    pub retries: i32,
+    pub phase: Phase,
+    pub corrected: bool,
+    pub at: Time,
+    pub status: String,
+    pub worker: Option<String>,
+    pub reason: Option<String>,
+    pub meta: Option<Json>,
+}
+
+/// The bytes are not an event.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Unreadable;
+
+/// An event's first byte says its phase by its place here. The order is stored: new ones come last.
+const PHASES: [&str; 14] = [
+    "accepted",
+    "held",
+    "waiting",
+    "queued",
+    "received",
+    "running",
+    "retrying",
+    "succeeded",
+    "failed",
+    "revoked",
+    "expired",
+    "skipped",
+    "lost",
+    "ignored",
+];
+
+const CORRECTED: u8 = 1;
+const STATUS: u8 = 2;
+const WORKER: u8 = 4;
+const REASON: u8 = 8;
+const META: u8 = 16;
+
+/// An event of a task's history.
+pub(crate) fn write(out: &mut Vec<u8>, event: &Event) {
+    out.extend_from_slice(&i32::try_from(event.seq).unwrap_or(i32::MAX).to_be_bytes());
+    out.extend_from_slice(&short(event.delivery).to_be_bytes());
+    out.extend_from_slice(&short(event.retries).to_be_bytes());
+    write_body(out, event);
+}
+
+/// An event of the feed.
+pub(crate) fn write_told(out: &mut Vec<u8>, event: &Event) {
+    out.extend_from_slice(&event.task_no.to_be_bytes());
+    write(out, event);
+}
+
+fn short(count: i32) -> i16 {
+    i16::try_from(count).unwrap_or(i16::MAX)
+}
+
+/// What follows `seq`, `delivery` and `retries`, of an event that says nothing but its phase and time.
+pub(crate) fn body(phase: Phase, at: Time) -> Vec<u8> {
+    let mut out = Vec::with_capacity(10);
+    out.push(code(phase));
+    out.push(0);
+    out.extend_from_slice(&at.0.to_be_bytes());
+    out
+}
+
+/// A task's first event as the feed has it, but for the number.
+pub(crate) fn first(phase: Phase, at: Time) -> Vec<u8> {
+    let mut out = Vec::with_capacity(18);
+    out.extend_from_slice(&1i32.to_be_bytes());
+    out.extend_from_slice(&1i16.to_be_bytes());
+    out.extend_from_slice(&0i16.to_be_bytes());
+    out.extend_from_slice(&body(phase, at));
+    out
+}
+
+fn write_body(out: &mut Vec<u8>, event: &Event) {
+    let status = Some(event.status.as_str()).filter(|status| *status != event.phase.status());
+    let texts = [
+        (STATUS, status),
+        (WORKER, event.worker.as_deref()),
+        (REASON, event.reason.as_deref()),
+        (META, event.meta.as_deref().map(serde_json::value::RawValue::get)),
+    ];
+    let corrected = if event.corrected { CORRECTED } else { 0 };
+    out.push(code(event.phase));
+    out.push(texts.iter().filter(|(_, text)| text.is_some()).fold(corrected, |flags, (flag, _)| flags | flag));
+    out.extend_from_slice(&event.at.0.to_be_bytes());
+    for text in texts.iter().filter_map(|(_, text)| *text) {
+        write_length(out, text.len());
+        out.extend_from_slice(text.as_bytes());
+    }
+}
+
+fn code(phase: Phase) -> u8 {
+    let place = PHASES.iter().position(|name| *name == phase.as_str());
+    u8::try_from(place.expect("every phase has a place: a test asks for each")).unwrap_or(u8::MAX)
+}
+
+/// Seven bits a byte, the lowest first; the highest bit says that more come.
+fn write_length(out: &mut Vec<u8>, mut length: usize) {
+    while length >= 0x80 {
+        out.push((length & 0x7f) as u8 | 0x80);
+        length >>= 7;
+    }
+    out.push(length as u8);
+}
+
+/// Reads the next event of a history.
+pub(crate) fn read(bytes: &mut &[u8]) -> Result<Told, Unreadable> {
+    let seq = i64::from(i32::from_be_bytes(take(bytes)?));
+    let (delivery, retries) = (i16::from_be_bytes(take(bytes)?), i16::from_be_bytes(take(bytes)?));
+    let [place, flags] = take(bytes)?;
+    let phase: Phase = PHASES.get(usize::from(place)).and_then(|name| name.parse().ok()).ok_or(Unreadable)?;
+    let at = Time(i64::from_be_bytes(take(bytes)?));
+    let mut text = |flag| if flags & flag == 0 { Ok(None) } else { read_text(bytes).map(Some) };
+    let (status, worker, reason, meta) = (text(STATUS)?, text(WORKER)?, text(REASON)?, text(META)?);
+    Ok(Told {
+        seq,
+        delivery: delivery.into(),
+        retries: retries.into(),
+        phase,
+        corrected: flags & CORRECTED != 0,
+        at,
+        status: status.unwrap_or_else(|| phase.status().to_owned()),
+        worker,
+        reason,
+        meta: json(meta).map_err(|_| Unreadable)?,
+    })
+}
+
+/// Reads the next event of the feed, and whose it is.
+pub(crate) fn read_told(bytes: &mut &[u8]) -> Result<(i64, Told), Unreadable> {
+    let task_no = i64::from_be_bytes(take(bytes)?);
+    Ok((task_no, read(bytes)?))
+}
+
+fn take<const N: usize>(bytes: &mut &[u8]) -> Result<[u8; N], Unreadable> {
+    let (taken, rest) = bytes.split_first_chunk::<N>().ok_or(Unreadable)?;
+    *bytes = rest;
+    Ok(*taken)
+}
+
+fn read_text(bytes: &mut &[u8]) -> Result<String, Unreadable> {
+    let (mut length, mut shift) = (0usize, 0);
+    loop {
+        let [byte] = take(bytes)?;
+        length |= usize::from(byte & 0x7f) << shift;
+        shift += 7;
+        if byte & 0x80 == 0 {
+            break;
+        }
+        if shift > 28 {
+            return Err(Unreadable);
+        }
+    }
+    let (text, rest) = bytes.split_at_checked(length).ok_or(Unreadable)?;
+    *bytes = rest;
+    String::from_utf8(text.to_vec()).map_err(|_| Unreadable)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::types::sample_task;
+
+    fn event(phase: Phase) -> Event {
+        let task = sample_task("t", phase, Time(0));
+        Event { task_no: 7 << 40, seq: 3, delivery: 2, retries: 1, ..Event::of(&task, Time(1_763_662_650_698_350)) }
+    }
+
+    #[test]
+    fn every_phase_has_a_place() {
+        for phase in Phase::ALL {
+            let mut bytes = Vec::new();
+            write_told(&mut bytes, &event(phase));
+            let (task_no, told) = read_told(&mut &bytes[..]).unwrap();
+            assert_eq!((task_no, told.phase, told.status.as_str()), (7 << 40, phase, phase.status()));
+            assert_eq!((told.seq, told.delivery, told.retries, told.at.0), (3, 2, 1, 1_763_662_650_698_350));
+        }
+    }
+
+    #[test]
+    fn texts_read_back_one_event_after_the_other() {
+        let long = "x".repeat(300);
+        let first = Event {
+            status: "PROGRESS".to_owned(),
+            worker: Some("celery@host".to_owned()),
+            reason: Some(long.clone()),
+            meta: crate::rows::json(Some(r#"{"n": 1}"#.to_owned())).unwrap(),
+            corrected: true,
+            ..event(Phase::Running)
+        };
+        let mut bytes = Vec::new();
+        write(&mut bytes, &first);
+        write(&mut bytes, &event(Phase::Succeeded));
+        let mut rest = &bytes[..];
+        let told = read(&mut rest).unwrap();
+        assert_eq!((told.status.as_str(), told.worker.as_deref()), ("PROGRESS", Some("celery@host")));
+        assert_eq!(
+            (told.reason, told.meta.map(|meta| meta.get().to_owned())),
+            (Some(long), Some(r#"{"n": 1}"#.to_owned()))
+        );
+        assert!(told.corrected);
+        assert_eq!(read(&mut rest).unwrap().phase, Phase::Succeeded);
+        assert!(rest.is_empty());
+    }
+
+    #[test]
+    fn what_the_database_puts_together_is_an_event() {
+        let mut bytes = Vec::new();
+        bytes.extend_from_slice(&2i32.to_be_bytes());
+        bytes.extend_from_slice(&1i16.to_be_bytes());
+        bytes.extend_from_slice(&0i16.to_be_bytes());
+        bytes.extend_from_slice(&body(Phase::Queued, Time(5)));
+        let told = read(&mut &bytes[..]).unwrap();
+        assert_eq!((told.seq, told.phase, told.at, told.worker), (2, Phase::Queued, Time(5), None));
+    }
+
+    #[test]
+    fn a_cut_event_is_unreadable() {
+        let mut bytes = Vec::new();
+        write(&mut bytes, &Event { worker: Some("w".to_owned()), ..event(Phase::Running) });
+        for length in 0..bytes.len() {
+            assert_eq!(read(&mut &bytes[..length]).err(), Some(Unreadable), "{length}");
+        }
+    }
+}
