@@ -66,10 +66,9 @@ def _broker(app: Any) -> Iterator[Finding]:
     options = dict(conf.broker_transport_options or {})
     if transport not in ("redis", "rediss", "sentinel", "amqp", "amqps", "pyamqp"):
         yield Finding("problem", "broker_url", f"is {transport}://; the gateway speaks to Redis, to Sentinel, and to RabbitMQ")
-    elif transport.endswith(("amqp", "amqps")):
-        yield Finding("note", "broker_url", f"is {transport}://: see in the reference of broker.url whether your gateway's release takes it")
-    else:
-        yield Finding("ok", "broker_url", f"is {transport}://: give the gateway the same one as broker.url")
+        return
+    yield Finding("ok", "broker_url", f"is {transport}://: give the gateway the same one as broker.url")
+    if not transport.endswith(("amqp", "amqps")):
         for name in _SHARED:
             if name in options:
                 text = f"is not the default, and the gateway has to use the same: write broker.{name} = {toml(options[name])}"
