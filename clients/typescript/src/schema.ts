@@ -1071,30 +1071,6 @@ export interface components {
             items: components["schemas"]["Verdict"][];
             rejected: number;
         };
-        ChainSignature: {
-            chain: components["schemas"]["Signature"][];
-        };
-        ChainSubmission: {
-            chain: components["schemas"]["Signature"][];
-            labels?: {
-                [key: string]: string;
-            };
-            limits?: {
-                key: string;
-                max: number;
-            }[];
-            /** @description Join an equal submission instead of running twice */
-            unique?: {
-                key: string;
-                /** @default active */
-                while: "active" | number;
-            };
-            webhooks?: {
-                on?: string[];
-                /** Format: uri */
-                url: string;
-            }[];
-        };
         /** @description What this deployment can. */
         CapabilitiesView: {
             /**
@@ -1123,6 +1099,30 @@ export interface components {
              *     in the ledger is prevented for certain.
              */
             revoke_waiting: boolean;
+        };
+        ChainSignature: {
+            chain: components["schemas"]["Signature"][];
+        };
+        ChainSubmission: {
+            chain: components["schemas"]["Signature"][];
+            labels?: {
+                [key: string]: string;
+            };
+            limits?: {
+                key: string;
+                max: number;
+            }[];
+            /** @description Join an equal submission instead of running twice */
+            unique?: {
+                key: string;
+                /** @default active */
+                while: "active" | number;
+            };
+            webhooks?: {
+                on?: string[];
+                /** Format: uri */
+                url: string;
+            }[];
         };
         /** @description One task of a canvas. */
         Child: {
