@@ -24,6 +24,7 @@ mod numbers;
 mod outbox;
 mod pool;
 mod prune;
+mod publication;
 mod rows;
 mod save;
 mod schedules;
@@ -136,7 +137,7 @@ impl Ledger for PostgresLedger {
     }
 
     async fn published(&self, pushed: &[(i64, Time)]) -> Result<Vec<Event>, Error> {
-        outbox::published(&self.store, &self.lanes.publications, pushed).await
+        publication::published(&self.store, &self.lanes.publications, pushed).await
     }
 
     async fn drain(&self, now: Time, settle: Duration, limit: i64, carrier: &dyn Carrier) -> Result<Drained, Error> {

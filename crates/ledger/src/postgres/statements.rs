@@ -1,8 +1,8 @@
 //! Every constant statement, so that a test can prepare each against a migrated database.
 
 use super::{
-    control, events, fan_out, findings, gates, groups, insert, kinds, learn, lease, list, migrate, outbox, prune, save,
-    schedules, stats, steps, tasks, tokens, traces, webhooks, workers,
+    control, events, fan_out, findings, gates, groups, insert, kinds, learn, lease, list, migrate, outbox, prune,
+    publication, save, schedules, stats, steps, tasks, tokens, traces, webhooks, workers,
 };
 
 pub(super) const PING: &str = "select 1 from taskgate.ledger";
@@ -83,8 +83,8 @@ pub const STATEMENTS: &[&str] = &[
     migrate::GUARD_FEED,
     migrate::ROLL,
     outbox::GONE,
-    outbox::PUBLISHED,
-    outbox::LATE,
+    publication::PUBLISHED,
+    publication::LATE,
     outbox::ALONE,
     outbox::DUE,
     outbox::THESE,
