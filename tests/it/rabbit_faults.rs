@@ -66,11 +66,12 @@ async fn events_are_heard_again_after_the_connection_was_cut() {
     env.run("demo.add", json!([1, 1])).await;
     rabbit(&env).cut_connections("taskgate listens");
     env.gateway.wait_for_log("worker events cannot be read");
-    let id = env.submit("demo.add", json!([2, 2])).await;
-    env.finished(&id).await;
-    eventually("events came over the new connection", async || {
-        let phases = env.history(&id).await;
-        phases.iter().any(|event| event["phase"] == "received" || event["phase"] == "running").then_some(())
+    // What is said before the new connection stands is heard by nobody.
+    eventually("events of a task come over the new connection", async || {
+        let id = env.submit("demo.add", json!([2, 2])).await;
+        env.finished(&id).await;
+        let history = env.history(&id).await;
+        history.iter().any(|event| event["phase"] == "received" || event["phase"] == "running").then_some(())
     })
     .await;
 }
