@@ -90,7 +90,7 @@ fn a_value_of_the_wrong_kind_names_its_key() {
     assert!(error.starts_with("http.sse_heartbeat") && error.contains("not a duration"), "{error}");
     let error = refused("[database]\nurl = \"mysql://root:geheim@h/db\"");
     assert!(error.contains("database.url") && !error.contains("geheim"), "{error}");
-    let error = refused("[broker]\nurl = \"amqp://guest:geheim@h\"\n[backend]\nurl=\"redis://h\"");
+    let error = refused("[broker]\nurl = \"sqs://guest:geheim@h\"\n[backend]\nurl=\"redis://h\"");
     assert!(error.contains("broker.url") && !error.contains("geheim"), "{error}");
 }
 
