@@ -18,6 +18,10 @@ const COUNTERS: &[(&str, &str)] = &[
         "taskgate_tasks_requeued_total",
         "Tasks that the sweeper queued again: nowhere in Redis, or put back from unacked",
     ),
+    (
+        "taskgate_fallback_polls_total",
+        "Looks without a reason that found something due: a wake-up was missed, or another replica died",
+    ),
     ("taskgate_tasks_lost_total", "Tasks that the sweeper gave up"),
     ("taskgate_leases_renewed_total", "Leases of reserved messages that were renewed for live workers"),
     ("taskgate_duplicates_total", "Tasks that had ended and were taken by a worker once more"),
@@ -39,6 +43,7 @@ const COUNTERS: &[(&str, &str)] = &[
 const FROM_ZERO: &[(&str, &str, &[&str])] = &[
     ("taskgate_tasks_published_total", "way", &["direct", "outbox"]),
     ("taskgate_sweeper_repairs_total", "kind", &REPAIRS),
+    ("taskgate_fallback_polls_total", "service", &["relay"]),
     ("taskgate_tasks_requeued_total", "reason", &["absent", "restored"]),
 ];
 const FROM_ZERO_BARE: &[&str] = &[

@@ -12,6 +12,7 @@
 
 mod attempts;
 mod bookkeeping;
+mod next;
 mod push;
 
 use std::collections::HashMap;
@@ -26,6 +27,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
 use bookkeeping::Bookkeeping;
+use next::{Looked, Next};
 use push::Pusher;
 pub use push::{copy_tag, envelope_bytes};
 
@@ -39,11 +41,13 @@ use runtime::clock::{self, Time};
 use runtime::crash_points;
 use runtime::lifecycle::Backoff;
 
-/// The outbox is looked at this often without a nudge.
+/// The outbox is looked at this often without a reason: for what a replica left that died.
 const PERIOD: Duration = Duration::from_secs(1);
 /// Younger rows belong to the direct way of the replica that accepted them.
 const SETTLE: Duration = Duration::from_secs(2);
-/// While tasks wait for limits, passes come at most this often: a burst of ends becomes one pass.
+/// While tasks wait for limits, the pause between two passes, in times of what a pass takes: a burst of ends becomes one pass,
+const GATE_REST: u32 = 4;
+/// and a single one is never waited for longer.
 const GATE_BREATH: Duration = Duration::from_millis(50);
 const REDIS_PAUSE: Duration = Duration::from_secs(2);
 
@@ -55,8 +59,10 @@ pub struct Relay {
     direct: mpsc::Receiver<Vec<Outgoing>>,
     shared: Arc<Shared>,
     bookkeeping: Bookkeeping,
-    /// Tasks wait for limits: an end may let one of them go.
+    /// Tasks wait for limits: an end may let one of them go,
     is_gated: bool,
+    /// in a pass that begins no earlier than this.
+    rested: Instant,
     /// When the life of Redis's data was last asked for.
     life_seen: Option<Instant>,
 }
@@ -70,13 +76,26 @@ impl Relay {
         let shared = Arc::clone(&handle.shared);
         let pusher = Arc::new(Pusher::new(broker, backend, paces));
         let bookkeeping = Bookkeeping::new();
-        (Self { ledger, pusher, hub, direct, shared, bookkeeping, is_gated: false, life_seen: None }, handle)
+        (
+            Self {
+                ledger,
+                pusher,
+                hub,
+                direct,
+                shared,
+                bookkeeping,
+                is_gated: false,
+                rested: Instant::now(),
+                life_seen: None,
+            },
+            handle,
+        )
     }
 
     /// Runs until `stop`. What is on the direct way then is pushed first.
     pub async fn run(mut self, stop: CancellationToken) {
         let mut backoff = Backoff::new(REDIS_PAUSE);
-        let mut next_pass = Instant::now();
+        let mut next = Next::after(Duration::ZERO);
         let mut offers = Vec::new();
         let mut commits = self.hub.watch_all();
         self.suspect_leftovers().await;
@@ -87,22 +106,24 @@ impl Relay {
                 count = self.direct.recv_many(&mut offers, 64) => {
                     if count == 0 { break; }
                     self.take(offers.drain(..).flatten().collect()).await;
-                    if Instant::now() < next_pass { continue; }
+                    if Instant::now() < next.at { continue; }
                 }
                 () = tokio::time::sleep_until(self.bookkeeping.due()), if !self.bookkeeping.is_empty() => {
                     self.write_down().await;
-                    if Instant::now() < next_pass { continue; }
+                    if Instant::now() < next.at { continue; }
                 }
-                () = self.shared.wake.notified() => {}
+                () = self.shared.wake.notified() => next.is_poll = false,
                 // Lagging is a sign like any other. What comes until the next pass is in it.
                 _ = commits.recv(), if self.is_gated => {
-                    next_pass = next_pass.min(Instant::now() + GATE_BREATH);
-                    tokio::select! { () = stop.cancelled() => break, () = tokio::time::sleep_until(next_pass) => {} }
-                    while commits.try_recv().is_ok() {}
+                    next.bring_forward(self.rested);
+                    if Instant::now() < next.at { continue; }
                 }
-                () = tokio::time::sleep_until(next_pass) => {}
+                () = tokio::time::sleep_until(next.at) => {}
             }
-            next_pass = Instant::now() + self.pass(&mut backoff).await;
+            let started = Instant::now();
+            next = self.pass(next.is_poll, &mut backoff).await;
+            self.rested = Instant::now() + (started.elapsed() * GATE_REST).min(GATE_BREATH);
+            while commits.try_recv().is_ok() {}
         }
         while let Ok(batch) = self.direct.try_recv() {
             self.take(batch).await;
@@ -127,16 +148,20 @@ impl Relay {
         }
     }
 
-    /// One pass over the outbox, repeated while it finds full batches. Returns when the next one is due.
-    async fn pass(&mut self, backoff: &mut Backoff) -> Duration {
+    /// One pass over the outbox, repeated while it finds full batches. Returns when the next one is due. What a poll finds should
+    /// have been woken for: a test sees that it finds nothing.
+    async fn pass(&mut self, is_poll: bool, backoff: &mut Backoff) -> Next {
         self.write_down().await;
         let drained = self.drain_all().await;
         self.shared.is_stuck.store(drained.is_err(), Ordering::Release);
         self.shared.room.notify_waiters();
         match drained {
-            Ok(pause) => {
+            Ok(drained) => {
+                if is_poll && drained.found > 0 && self.shared.offered.load(Ordering::Acquire) == 0 {
+                    counter!("taskgate_fallback_polls_total", "service" => "relay").increment(1);
+                }
                 backoff.reset();
-                pause
+                drained.next
             }
             Err(trouble) => {
                 self.pusher.keep_markers().await;
@@ -144,62 +169,68 @@ impl Relay {
                 if backoff.is_fresh() && !matches!(trouble, Trouble::Broker) {
                     warn!(error = %trouble, "the outbox cannot be drained, trying again: {trouble}");
                 }
-                backoff.pause()
+                Next::after(backoff.pause())
             }
         }
     }
 
-    async fn drain_all(&mut self) -> Result<Duration, Trouble> {
-        let opening = if self.shared.direct.load(Ordering::Acquire) {
-            self.drain_while(1, || SETTLE).await?
+    async fn drain_all(&mut self) -> Result<Drained, Trouble> {
+        let mut looked = Looked::default();
+        if self.shared.direct.load(Ordering::Acquire) {
+            self.drain_while(1, || SETTLE, &mut looked).await?;
         } else {
             // Down to less than a batch: while submissions go on, an empty outbox may never be seen.
-            self.drain_while(BATCH, || Duration::ZERO).await?;
-            self.reopen().await?
-        };
+            self.drain_while(BATCH, || Duration::ZERO, &mut looked).await?;
+            self.reopen(&mut looked).await?;
+        }
         self.settle_attempts().await?;
-        let backlog = self.note_backlog().await?;
+        // What became due since the last look is due now: it is not to be missed between the two.
+        let backlog = self.note_backlog(looked.at).await?;
         self.pusher.forget_old().await;
-        let now = clock::now();
-        let until_due = backlog.next_due.map_or(PERIOD, |due| due.since(now));
-        let until_open = opening.map_or(PERIOD, |at| at.since(now).max(GATE_BREATH));
-        Ok(until_due.min(until_open).min(PERIOD))
+        Ok(Drained { found: looked.found, next: next::after_pass(&looked, backlog.next_due, clock::now()) })
     }
 
     /// Opens the direct way, then takes what was accepted before it was open: nothing overtakes it.
-    async fn reopen(&mut self) -> Result<Option<Time>, Trouble> {
+    async fn reopen(&mut self, looked: &mut Looked) -> Result<(), Trouble> {
         let opened = clock::now();
         self.shared.direct.store(true, Ordering::Release);
-        let emptied = self.drain_while(1, || clock::now().since(opened)).await;
+        let emptied = self.drain_while(1, || clock::now().since(opened), looked).await;
         if emptied.is_err() {
             self.shared.direct.store(false, Ordering::Release);
         }
         emptied
     }
 
-    /// Takes out what was accepted `settle` ago, while a pass finds at least `least` rows. Answers when the next rate lets a task
-    /// pass.
-    async fn drain_while(&mut self, least: usize, settle: impl Fn() -> Duration) -> Result<Option<Time>, Trouble> {
+    /// Takes out what was accepted `settle` ago, while a pass finds at least `least` rows.
+    async fn drain_while(
+        &mut self,
+        least: usize,
+        settle: impl Fn() -> Duration,
+        looked: &mut Looked,
+    ) -> Result<(), Trouble> {
         loop {
             let started = Instant::now();
-            let drained = self.ledger.drain(clock::now(), settle(), BATCH as i64, self.pusher.as_ref()).await;
+            looked.at = clock::now();
+            let drained = self.ledger.drain(looked.at, settle(), BATCH as i64, self.pusher.as_ref()).await;
             let drained = drained.inspect_err(|_| self.pusher.attempts().keep())?;
             self.hub.publish(&drained.events);
             counter!("taskgate_tasks_published_total", "way" => "outbox").increment(drained.carried as u64);
             if drained.carried + drained.expired < drained.claimed {
                 self.pusher.attempts().keep();
-                self.note_backlog().await?;
+                self.note_backlog(looked.at).await?;
                 return Err(Trouble::Broker);
             }
             self.pusher.attempts().end();
             self.is_gated = drained.waiting;
+            looked.found += drained.claimed;
+            looked.opening = drained.next_opening;
             if drained.claimed > 0 {
                 self.note_rate(drained.claimed, started.elapsed());
                 self.shared.backlog.fetch_sub(i64::try_from(drained.claimed).unwrap_or(0), Ordering::Relaxed);
                 self.shared.room.notify_waiters();
             }
             if drained.claimed < least {
-                return Ok(drained.next_opening);
+                return Ok(());
             }
         }
     }
@@ -240,8 +271,7 @@ impl Relay {
         self.shared.drain_rate.store(rate, Ordering::Relaxed);
     }
 
-    async fn note_backlog(&self) -> Result<ledger::Backlog, Trouble> {
-        let now = clock::now();
+    async fn note_backlog(&self, now: Time) -> Result<ledger::Backlog, Trouble> {
         let backlog = self.ledger.backlog(now).await?;
         self.shared.backlog.store(backlog.due, Ordering::Relaxed);
         gauge!("taskgate_outbox_depth").set(backlog.due as f64);
@@ -323,6 +353,12 @@ impl Relay {
             }
         }
     }
+}
+
+/// What a pass came to.
+struct Drained {
+    found: usize,
+    next: Next,
 }
 
 #[derive(Debug, thiserror::Error)]

@@ -61,6 +61,7 @@ pub(super) const SLEEP: &str = "update outbox set wake_at = min($2, coalesce((se
 pub(super) const BACKLOG: &str = "select count(*), min(accepted_at) from outbox where wake_at <= $1";
 pub(super) const NEXT_DUE: &str = "select min(wake_at) from outbox where wake_at > $1";
 pub(super) const TAKE: &str = "delete from outbox where task_no = (select task_no from task where task_id = $1)";
+/// On no replica's direct way: see [`DUE`].
 pub(super) const REMEMBER: &str = "insert into outbox (task_no, wake_at, accepted_at, queue) values ($1, $2, $3, $4)";
 pub(super) const WITH_MESSAGES: &str =
     "select task_no from message where task_no in (select value from json_each($1)) and headers is not null";
@@ -386,7 +387,7 @@ pub(super) async fn requeue(
     save::save(&mut tx, &mut book).await?;
     for (no, queue) in places {
         sqlx::query(GONE).bind(no).execute(&mut *tx).await?;
-        sqlx::query(REMEMBER).bind(no).bind(at.0).bind(at.0).bind(queue).execute(&mut *tx).await?;
+        sqlx::query(REMEMBER).bind(no).bind(at.0.saturating_add(1)).bind(at.0).bind(queue).execute(&mut *tx).await?;
     }
     tx.commit().await?;
     Ok(book.events)

@@ -1,0 +1,98 @@
+//! When the next pass over the outbox is due, from what the last one saw.
+//!
+//! A pass looks with one time, and the question what becomes due next is asked with the same: a task whose time comes between the
+//! two is due at once, and is not missed until the next poll.
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::{GATE_BREATH, PERIOD};
+use runtime::clock::Time;
+
+/// The next pass.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Next {
+    pub at: Instant,
+    /// Nothing is known to become due by then.
+    pub is_poll: bool,
+}
+
+impl Next {
+    pub fn after(pause: Duration) -> Self {
+        Self { at: Instant::now() + pause, is_poll: false }
+    }
+
+    /// Something happened: the pass begins now, but not before `rested`.
+    pub fn bring_forward(&mut self, rested: Instant) {
+        self.at = self.at.min(rested);
+        self.is_poll = false;
+    }
+}
+
+/// What the rounds of a pass saw.
+#[derive(Debug)]
+pub(super) struct Looked {
+    /// The time with which the last one looked.
+    pub at: Time,
+    /// When the next rate lets a task pass, as the last one saw it.
+    pub opening: Option<Time>,
+    /// Rows that were due, in all of them.
+    pub found: usize,
+}
+
+impl Default for Looked {
+    fn default() -> Self {
+        Self { at: Time(0), opening: None, found: 0 }
+    }
+}
+
+/// At the first of: the next time of a held task, the next opening of a rate, the poll.
+pub(super) fn after_pass(looked: &Looked, next_due: Option<Time>, now: Time) -> Next {
+    let opening = looked.opening.map(|at| {
+        // A rate that was open, with a task that stayed all the same: another replica has its row.
+        if at <= looked.at { GATE_BREATH } else { at.since(now) }
+    });
+    match [next_due.map(|at| at.since(now)), opening].into_iter().flatten().min() {
+        Some(pause) if pause < PERIOD => Next::after(pause),
+        Some(_) | None => Next { at: Instant::now() + PERIOD, is_poll: true },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MILLI: i64 = 1_000;
+
+    fn pause(opening: Option<i64>, due: Option<i64>) -> (Duration, bool) {
+        let looked = Looked { at: Time(1_000 * MILLI), opening: opening.map(|at| Time(at * MILLI)), found: 0 };
+        let next = after_pass(&looked, due.map(|at| Time(at * MILLI)), Time(1_010 * MILLI));
+        (next.at - Instant::now(), next.is_poll)
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_next_pass_begins_when_the_first_task_may_go() {
+        let millis = Duration::from_millis;
+        assert_eq!(pause(None, None), (PERIOD, true));
+        assert_eq!(pause(None, Some(1_310)), (millis(300), false));
+        assert_eq!(pause(Some(1_030), Some(1_310)), (millis(20), false));
+        assert_eq!(pause(None, Some(99_000)), (PERIOD, true));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_became_due_during_the_pass_is_not_missed() {
+        assert_eq!(pause(None, Some(1_005)), (Duration::ZERO, false));
+        assert_eq!(pause(Some(1_005), None), (Duration::ZERO, false));
+        assert_eq!(pause(Some(900), None), (GATE_BREATH, false));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_end_brings_the_pass_forward_and_never_puts_it_off() {
+        let mut next = Next { at: Instant::now() + PERIOD, is_poll: true };
+        next.bring_forward(Instant::now() + GATE_BREATH);
+        assert_eq!(next, Next { at: Instant::now() + GATE_BREATH, is_poll: false });
+        next.bring_forward(Instant::now() + PERIOD);
+        assert_eq!(next.at, Instant::now() + GATE_BREATH);
+    }
+}
