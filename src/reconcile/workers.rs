@@ -18,7 +18,7 @@ use tokio::time::{Instant, MissedTickBehavior};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
-use super::{process, recorder};
+use super::recorder;
 use broker::{Broker, Replies, Request};
 use celery::commands;
 use celery::event::{Event, Kind, WorkerNews, WorkerState};
@@ -76,8 +76,6 @@ pub struct WorkerRegistry {
 struct Heard {
     stats: Replies,
     queues: Replies,
-    /// What those said who were asked to tell of their tasks.
-    events: Replies,
     /// Whom the greeting was for.
     greeted: Vec<String>,
 }
@@ -135,24 +133,17 @@ impl WorkerRegistry {
     }
 
     fn hear(&mut self, event: Event) {
-        let (news, state) = match event.kind {
-            Kind::Worker { news, state } => (news, state),
-            Kind::Task { .. } => return self.hear_of_a_task(&event.hostname, event.pid),
-            Kind::Other { .. } => return,
-        };
+        let Kind::Worker { news, state } = event.kind else { return };
         let now = clock::now();
         let is_new = self.known.get(&event.hostname).is_none_or(|worker| !is_online(worker, now));
         let worker = self.known.entry(event.hostname.clone()).or_insert_with(|| stranger(&event.hostname, now));
         worker.seen_at = now;
         worker.offline_at = (news == WorkerNews::Offline).then_some(now);
-        let at = Time(event.timestamp.as_microsecond());
-        if news == WorkerNews::Online {
-            process::hear_online(&mut worker.facts, event.pid, at);
-        } else {
-            process::hear_beat(&mut worker.facts, event.pid, state.processed, at);
-        }
         note_state(&mut worker.facts, state, now);
-        let is_new = is_new || (worker.facts.began_at.is_none() && worker.facts.pool.is_some());
+        if news == WorkerNews::Online {
+            worker.facts.online_at = Some(now.0);
+        }
+        note_process(&mut worker.facts, event.pid, now);
         if news == WorkerNews::Offline {
             info!(worker = %event.hostname, "worker {} went offline", event.hostname);
             self.strangers.remove(&event.hostname);
@@ -161,17 +152,6 @@ impl WorkerRegistry {
             self.strangers.insert(event.hostname.clone(), 0);
         }
         self.dirty.insert(event.hostname);
-    }
-
-    /// It tells of its tasks: the recorder passes the first event on.
-    fn hear_of_a_task(&mut self, hostname: &str, pid: Option<i64>) {
-        let now = clock::now();
-        let worker = self.known.entry(hostname.to_owned()).or_insert_with(|| stranger(hostname, now));
-        if pid != worker.facts.pid.or(pid) {
-            return;
-        }
-        worker.facts.tells = Some(true);
-        self.dirty.insert(hostname.to_owned());
     }
 
     /// Writes what changed. What cannot be written now is written with the next flush.
@@ -199,19 +179,12 @@ impl WorkerRegistry {
         if !everybody && strangers.is_empty() {
             return ask_at;
         }
-        self.strangers.values_mut().for_each(|tries| *tries += 1);
-        let deaf = self.strangers.extract_if(.., |_, tries| *tries >= GREETINGS);
-        for name in deaf.map(|(name, _)| name).collect::<Vec<_>>() {
-            if let Some(worker) = self.known.get_mut(&name) {
-                worker.facts.deaf = worker.facts.replied_at.is_none();
-                self.dirty.insert(name);
-            }
-        }
+        self.strangers.retain(|_, tries| {
+            *tries += 1;
+            *tries < GREETINGS
+        });
         let greeter = Greeter { ledger: self.ledger.clone(), broker: self.broker.clone() };
-        let is_untold = |worker: &&Worker| everybody && worker.facts.tells.is_none();
-        let mut untold: Vec<String> = self.known.values().filter(is_untold).map(|one| one.hostname.clone()).collect();
-        untold.extend(strangers.iter().cloned());
-        self.greeting.spawn(greeter.greet(strangers, untold, everybody));
+        self.greeting.spawn(greeter.greet(strangers, everybody));
         if !everybody {
             return ask_at;
         }
@@ -238,12 +211,9 @@ impl WorkerRegistry {
     }
 
     fn take(&mut self, heard: Option<Heard>) {
-        let Some(Heard { stats, queues, events, greeted }) = heard else { return };
+        let Some(Heard { stats, queues, greeted }) = heard else { return };
         let now = clock::now();
         for (name, reply) in &stats {
-            if !self.known.contains_key(name) {
-                self.strangers.insert(name.clone(), 0);
-            }
             let worker = self.known.entry(name.clone()).or_insert_with(|| stranger(name, now));
             worker.seen_at = worker.seen_at.max(now);
             worker.offline_at = None;
@@ -253,12 +223,6 @@ impl WorkerRegistry {
         for (name, reply) in &queues {
             if let Some(worker) = self.known.get_mut(name) {
                 worker.facts.queues = queue_names(reply);
-                self.dirty.insert(name.clone());
-            }
-        }
-        for (name, reply) in &events {
-            if let Some(worker) = self.known.get_mut(name) {
-                worker.facts.tells = Some(will_tell(reply));
                 self.dirty.insert(name.clone());
             }
         }
@@ -276,34 +240,25 @@ struct Greeter {
 
 impl Greeter {
     /// `None` when nobody could be asked.
-    async fn greet(self, strangers: Vec<String>, untold: Vec<String>, everybody: bool) -> Option<Heard> {
+    async fn greet(self, strangers: Vec<String>, everybody: bool) -> Option<Heard> {
         let to = if everybody { None } else { Some(strangers.clone()) };
         let ask = |method: &str| Request::to_all(method, "{}").to(to.clone());
         let (stats, queues) = (ask("stats"), ask("active_queues"));
         let (stats, queues) = tokio::join!(self.broker.ask(&stats, PATIENCE), self.broker.ask(&queues, PATIENCE));
         let (stats, queues) = (stats.ok()?, queues.ok()?);
         let answered: Vec<String> = strangers.into_iter().filter(|name| stats.contains_key(name)).collect();
-        let asked: Vec<String> = untold.into_iter().filter(|name| stats.contains_key(name)).collect();
-        let events = self.ask_for_events(asked).await;
         let mut greeted = Vec::new();
         if !answered.is_empty() && self.welcome(&answered, &queues).await {
             greeted = answered;
         }
-        Some(Heard { stats, queues, events, greeted })
-    }
-
-    /// Asks these to tell of their tasks. One that was started without any events says that it cannot.
-    async fn ask_for_events(&self, names: Vec<String>) -> Replies {
-        if names.is_empty() {
-            return Replies::default();
-        }
-        let request = Request::to_all("enable_events", "{}").to(Some(names));
-        self.broker.ask(&request, PATIENCE).await.unwrap_or_default()
+        Some(Heard { stats, queues, greeted })
     }
 
     /// Tells workers that came online what they missed. Each of these does no harm when it is repeated.
     async fn welcome(&self, names: &[String], queues: &Replies) -> bool {
         let told = async {
+            let events = Request::to_all("enable_events", "{}").to(Some(names.to_vec()));
+            self.broker.tell(&events).await.map_err(|error| error.to_string())?;
             self.tell_revokes(names).await?;
             self.tell_pauses(names, queues).await
         };
@@ -345,6 +300,15 @@ fn stranger(hostname: &str, now: Time) -> Worker {
     Worker { hostname: hostname.to_owned(), seen_at: now, offline_at: None, facts: WorkerFacts::default() }
 }
 
+/// Another number is another process; the first one that is heard of may have begun long ago.
+fn note_process(facts: &mut WorkerFacts, pid: Option<i64>, now: Time) {
+    let Some(pid) = pid else { return };
+    if facts.pid.is_some_and(|before| before != pid) {
+        facts.online_at = Some(now.0);
+    }
+    facts.pid = Some(pid);
+}
+
 /// A heartbeat on request lacks the counts: what was known stays.
 fn note_state(facts: &mut WorkerFacts, state: WorkerState, now: Time) {
     facts.heartbeat_at = Some(now.0);
@@ -368,14 +332,15 @@ fn note_stats(facts: &mut WorkerFacts, reply: &RawValue, now: Time) {
         facts.pool = pool.text("implementation").map(|class| pool_name(&class)).or_else(|| facts.pool.take());
     }
     facts.prefetch = stats.integer("prefetch_count").or(facts.prefetch);
-    let uptime = stats.integer("uptime").and_then(|secs| u64::try_from(secs).ok()).map(Duration::from_secs);
-    process::hear_uptime(facts, stats.integer("pid"), uptime, now);
+    note_process(facts, stats.integer("pid"), now);
+    // In containers every process has the same number: only the time tells that it is another one.
+    if let Some(uptime) = stats.integer("uptime").and_then(|secs| u64::try_from(secs).ok()) {
+        let began = now.minus(Duration::from_secs(uptime + 1));
+        facts.online_at = Some(facts.online_at.unwrap_or(began.0).max(began.0));
+    }
     if let Some(total) = stats.get("total").and_then(|total| Fields::parse(total.get()).ok()) {
         let sum: i64 = total.iter().filter_map(|(_, count)| json::integer(count)).sum();
-        // Heartbeats count, too, and are compared with each other.
-        if facts.heard_at.is_none() {
-            facts.processed = Some(sum);
-        }
+        facts.processed = Some(facts.processed.unwrap_or(0).max(sum));
     }
 }
 
@@ -387,11 +352,6 @@ fn pool_name(class: &str) -> String {
         Some(name) => name.to_owned(),
         None => class.to_owned(),
     }
-}
-
-/// `enable_events`: `{"ok": …}`, or an error where there is nothing to send them with.
-fn will_tell(reply: &RawValue) -> bool {
-    Fields::parse(reply.get()).is_ok_and(|fields| fields.get("ok").is_some())
 }
 
 /// `active_queues`: their names.
@@ -422,13 +382,6 @@ mod tests {
         assert_eq!(pool_name("celery.concurrency.thread.TaskPool"), "threads");
         assert_eq!(pool_name("celery.concurrency.solo.TaskPool"), "solo");
         assert_eq!(pool_name("mine:Pool"), "mine:Pool");
-    }
-
-    #[test]
-    fn a_worker_that_cannot_send_events_says_so() {
-        let tells = |reply: &str| will_tell(&json::written(reply.to_owned()));
-        assert!(tells(r#"{"ok": "task events enabled"}"#) && tells(r#"{"ok": "task events already enabled"}"#));
-        assert!(!tells(r#"{"error": "event dispatcher unavailable"}"#) && !tells("null"));
     }
 
     #[test]

@@ -14,11 +14,10 @@ use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
 use crate::config;
-use crate::reconcile::deliveries;
 use crate::reconcile::workers::is_online;
 use broker::{Broker, Depth};
-use celery::task::{Phase, TaskId};
-use ledger::{EdgeKind, Neighbour, SharedLedger, Worker};
+use celery::task::Phase;
+use ledger::{EdgeKind, SharedLedger, Worker};
 use runtime::clock::{self, Time};
 
 const PERIOD: Duration = Duration::from_secs(2);
@@ -31,8 +30,6 @@ const PAGE: i64 = 500;
 const QUEUES: i64 = 5_000;
 /// A worker that has sent no event so long after its start sends none: heartbeats come every two seconds.
 const MUTE_AFTER: Duration = Duration::from_secs(20);
-/// From this delivery on a task is an incident.
-const REPEATED: i32 = 3;
 /// Incidents kept at a time; more tasks over their budget than this need no list.
 const MOST: usize = 1_000;
 
@@ -51,16 +48,10 @@ pub enum Kind {
     MuteWorker,
     /// The broker has no queue of this name.
     NoQueue,
-    /// Found by a reconciler: a task that is delivered again and again.
-    RepeatedDelivery,
-    /// So many tasks would run again at once that none does.
-    RepairSuspended,
-    /// What became of a task is not known.
-    Undecided,
 }
 
 impl Kind {
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 9] = [
         Self::SilentWorker,
         Self::NoConsumer,
         Self::OverBudget,
@@ -70,9 +61,6 @@ impl Kind {
         Self::OtherOptions,
         Self::MuteWorker,
         Self::NoQueue,
-        Self::RepeatedDelivery,
-        Self::RepairSuspended,
-        Self::Undecided,
     ];
 
     pub fn as_str(self) -> &'static str {
@@ -86,35 +74,6 @@ impl Kind {
             Self::OtherOptions => "other_options",
             Self::MuteWorker => "mute_worker",
             Self::NoQueue => "no_queue",
-            Self::RepeatedDelivery => "repeated_delivery",
-            Self::RepairSuspended => "repair-suspended",
-            Self::Undecided => "undecided",
-        }
-    }
-}
-
-/// What a step waits for.
-struct Before {
-    /// All of it has come out as the step needs, or was ignored.
-    is_over: bool,
-    ignored: Option<String>,
-    last: Option<Time>,
-}
-
-impl Default for Before {
-    fn default() -> Self {
-        Self { is_over: true, ignored: None, last: None }
-    }
-}
-
-impl Before {
-    fn note(&mut self, step: &Neighbour) {
-        let phase = step.task.phase;
-        self.is_over &= step.kind == EdgeKind::Next && matches!(phase, Phase::Succeeded | Phase::Ignored);
-        self.last = self.last.max(step.task.finished_at);
-        if phase == Phase::Ignored {
-            let name = step.task.name.as_deref().unwrap_or("a task");
-            self.ignored = Some(format!("{name} ({})", step.task.id));
         }
     }
 }
@@ -171,8 +130,6 @@ pub struct Lookout {
     idle: BTreeMap<String, (Time, Option<i64>)>,
     /// Since when a queue has messages and no consumer.
     unserved: BTreeMap<String, Time>,
-    /// Unfinished tasks that were delivered again and again, and since when that is known.
-    repeated: BTreeMap<TaskId, Time>,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -193,7 +150,6 @@ impl Lookout {
             config,
             idle: BTreeMap::new(),
             unserved: BTreeMap::new(),
-            repeated: BTreeMap::new(),
         };
         (lookout, incidents)
     }
@@ -215,9 +171,7 @@ impl Lookout {
         let now = clock::now();
         let mut found: Vec<Incident> = self.outbox(now).await?.into_iter().collect();
         found.extend(self.over_budget(now).await?);
-        found.extend(self.delivered_again(now).await?);
         found.extend(self.stuck(now).await?);
-        found.extend(self.ledger.findings(MOST as i64).await?.into_iter().filter_map(told));
         // The rest needs Redis. While it is away, incidents known from the ledger are still reported.
         match self.queues_and_workers(now).await {
             Ok(more) => found.extend(more),
@@ -261,66 +215,21 @@ impl Lookout {
         }
     }
 
-    /// Tasks that were delivered again and again, and have not ended. One that is between two workers is remembered.
-    async fn delivered_again(&mut self, now: Time) -> Result<Vec<Incident>, Trouble> {
-        let mut after = 0;
-        loop {
-            let tasks =
-                self.ledger.unfinished(&[Phase::Received, Phase::Running, Phase::Retrying], after, PAGE).await?;
-            let Some(last) = tasks.last() else { break };
-            after = last.no;
-            for task in tasks.into_iter().filter(|task| task.delivery >= REPEATED) {
-                if self.repeated.len() < MOST && !self.repeated.contains_key(&task.id) {
-                    self.repeated.insert(task.id, now);
-                }
-            }
-        }
-        let ids: Vec<TaskId> = self.repeated.keys().cloned().collect();
-        let tasks = if ids.is_empty() { Vec::new() } else { self.ledger.standing(&ids).await? };
-        let open = |id: &TaskId| tasks.iter().any(|task| task.id == *id && !task.phase.is_final());
-        self.repeated.retain(|id, _| open(id));
-        let mut found = Vec::new();
-        for task in tasks.iter().filter(|task| !task.phase.is_final()) {
-            let count = deliveries::counted(&self.ledger, &task.id).await?;
-            if i32::try_from(count).is_ok_and(|count| count + 1 < REPEATED) {
-                continue;
-            }
-            let name = task.name.as_deref().unwrap_or("a task");
-            let worker = task.worker.as_deref().unwrap_or("a worker that was not heard");
-            found.push(Incident {
-                kind: Kind::RepeatedDelivery,
-                subject: task.id.to_string(),
-                since: self.repeated.get(&task.id).copied().unwrap_or(now),
-                detail: format!(
-                    "{name} was delivered {} times and has not ended: it may end its workers, the last is {worker}; \
-                     recovery.max_deliveries ends it",
-                    task.delivery
-                ),
-            });
-        }
-        Ok(found)
-    }
-
     /// Steps whose turn has come and that nobody has sent. What was sent is not `waiting` any more.
     async fn stuck(&self, now: Time) -> Result<Vec<Incident>, Trouble> {
         let waiting = self.ledger.unfinished(&[Phase::Waiting], 0, PAGE).await?;
         let numbers: Vec<i64> = waiting.iter().map(|task| task.no).collect();
-        let mut before: BTreeMap<i64, Before> = BTreeMap::new();
+        let mut before: BTreeMap<i64, (bool, Option<Time>)> = BTreeMap::new();
         for step in self.ledger.predecessors(&numbers).await? {
-            before.entry(step.of).or_default().note(&step);
+            let (ready, last) = before.entry(step.of).or_insert((true, None));
+            *ready &= step.kind == EdgeKind::Next && step.task.phase == Phase::Succeeded;
+            *last = (*last).max(step.task.finished_at);
         }
         let incident = |task: &ledger::Task| {
-            let before = before.get(&task.no).filter(|before| before.is_over && !task.is_replaced())?;
-            let since = before.last.filter(|at| now.since(*at) > self.config.stuck_after)?;
+            let (ready, last) = before.get(&task.no)?;
+            let since = (*last).filter(|at| *ready && now.since(*at) > self.config.stuck_after)?;
             let name = task.name.as_deref().unwrap_or("a task");
-            let detail = match &before.ignored {
-                Some(ignored) => format!(
-                    "{name} is the body of a chord of which {ignored} was ignored: no worker will send it, as in Celery. \
-                     POST /v1/tasks/{}/resolve decides what becomes of it",
-                    task.id
-                ),
-                None => format!("all that {name} waits for has succeeded, and no worker has sent it"),
-            };
+            let detail = format!("all that {name} waits for has succeeded, and no worker has sent it");
             Some(Incident { kind: Kind::CanvasStuck, subject: task.id.to_string(), since, detail })
         };
         Ok(waiting.iter().filter_map(incident).collect())
@@ -415,13 +324,13 @@ impl Lookout {
 /// Workers that answer and have sent no event since they came.
 fn mute(online: &[&Worker], now: Time) -> Vec<Incident> {
     let is_mute = |worker: &&&Worker| {
-        let since = began(worker);
+        let since = worker.facts.online_at.map(Time);
         worker.facts.heartbeat_at.is_none() && since.is_some_and(|since| now.since(since) > MUTE_AFTER)
     };
     let incident = |worker: &&Worker| Incident {
         kind: Kind::MuteWorker,
         subject: worker.hostname.clone(),
-        since: began(worker).unwrap_or(now),
+        since: worker.facts.online_at.map_or(now, Time),
         detail: format!(
             "{} sends no events: which of its tasks run or were acknowledged is not known, nor how tasks end that store no \
              result; start it without --without-heartbeat, or without --without-gossip, or with -E",
@@ -429,17 +338,6 @@ fn mute(online: &[&Worker], now: Time) -> Vec<Incident> {
         ),
     };
     online.iter().filter(is_mute).map(incident).collect()
-}
-
-/// When its process began, as far as it is known.
-fn began(worker: &Worker) -> Option<Time> {
-    worker.facts.began_at.or(worker.facts.replaced_at).map(Time)
-}
-
-/// One of a newer release may have a kind that this one does not know.
-fn told(finding: ledger::Finding) -> Option<Incident> {
-    let kind = Kind::ALL.into_iter().find(|kind| kind.as_str() == finding.kind)?;
-    Some(Incident { kind, subject: finding.subject, since: finding.since, detail: finding.detail })
 }
 
 #[cfg(test)]

@@ -15,7 +15,6 @@ mod nudge;
 pub mod queues;
 pub mod read;
 mod replay;
-pub mod resolve;
 pub mod retry;
 pub mod retry_policy;
 pub mod revoke;
@@ -90,6 +89,6 @@ impl Gateway {
 
     /// How large a canvas may be.
     pub fn signature_limits(&self) -> signature::Limits {
-        self.limits.of_signatures()
+        signature::Limits { depth: self.limits.depth, tasks: self.limits.tasks }
     }
 }

@@ -267,7 +267,6 @@ impl Gateway {
             time_limit: node.time_limit(),
             redact: defaults.redact,
             recovery: recovery(defaults.recovery, defaults.idempotent),
-            max_deliveries: defaults.max_deliveries,
             budget: defaults.budget,
             retry: node.task.retry.as_ref().map(json_value).or(defaults.retry),
             // The catalog's webhooks are found by the task's name at each event.

@@ -31,7 +31,6 @@ mod faults_crash;
 mod faults_incidents;
 mod faults_keys;
 mod faults_patience;
-mod faults_proof;
 mod faults_recorder;
 mod faults_redis;
 mod faults_retention;

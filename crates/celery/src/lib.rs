@@ -14,7 +14,6 @@ pub mod control;
 pub mod envelope;
 pub mod event;
 pub mod exception;
-pub mod extended;
 pub mod json;
 pub mod limits;
 pub mod message;

@@ -10,8 +10,7 @@ use crate::edge::extract::{Caller, IdPath, JsonText, Repeatable, wishes};
 use crate::edge::problem::{Problem, ProblemDocument};
 use crate::edge::state::Edge;
 use crate::edge::view::AcceptedView;
-use crate::edge::view::control::{GraphView, ResolvedView, RevokedView};
-use crate::usecase::resolve::Resolution;
+use crate::edge::view::control::{GraphView, RevokedView};
 use crate::usecase::retry::RetryError;
 use crate::usecase::revoke::RevokeRequest;
 use crate::usecase::submit::{SubmitError, Submitted};
@@ -104,43 +103,6 @@ pub async fn retry_task(
         Err(RetryError::Submit(SubmitError::Replay(kept))) => replay(&kept),
         Err(error) => Err(error.into()),
     }
-}
-
-/// Decide what became of a task
-///
-/// For a task of which nothing certain is known (see the incidents `undecided` and `repair-suspended`): it ends as `ignored` or as
-/// `lost`, or runs again. A message of it that is left in the broker is removed. A task that a worker says it has is not run again.
-#[utoipa::path(
-    post, path = "/v1/tasks/{id}/resolve", tag = "control", operation_id = "resolve_task",
-    params(("id" = String, Path, description = "A task's id")),
-    request_body(content = inline(serde_json::Value), content_type = "application/json",
-        description = "`as`: `ignored`, `lost` or `rerun`", example = json!({"as": "lost"})),
-    responses(
-        (status = 200, description = "The task as it is then", body = ResolvedView),
-        (status = 404, description = "This ledger never saw the id", body = ProblemDocument, content_type = "application/problem+json"),
-        (status = 409, description = "It has ended, a worker has it, or it cannot be sent again", body = ProblemDocument, content_type = "application/problem+json"),
-        (status = 422, description = "Does not fit", body = ProblemDocument, content_type = "application/problem+json"),
-        (status = 503, description = "Redis is away", body = ProblemDocument, content_type = "application/problem+json"),
-    )
-)]
-pub async fn resolve_task(
-    State(edge): State<Edge>,
-    caller: Caller,
-    IdPath(id): IdPath,
-    JsonText(body): JsonText,
-) -> Result<Response, Problem> {
-    let resolution = wishes(&body, &["as"], |problems, fields| {
-        let word = fields.get("as").and_then(|value| problems.within("as", |p| p.text(value)));
-        let resolution = word.as_deref().and_then(Resolution::parse);
-        if resolution.is_none() && !problems.is_full() {
-            problems.add_at("as", format!("must be one of {}", Resolution::WORDS.join(", ")));
-        }
-        resolution
-    })?;
-    caller.must_see(&edge, &id).await?;
-    let Some(resolution) = resolution else { return Err(Problem::invalid(Vec::new())) };
-    let task = edge.gateway.resolve(&id, resolution).await?;
-    Ok(json_response(StatusCode::OK, text(&ResolvedView::of(&task))))
 }
 
 /// 202 with the new task.

@@ -39,32 +39,6 @@ impl From<Revoked> for RevokedView {
     }
 }
 
-/// A task of which was decided by hand.
-#[derive(Debug, Serialize, ToSchema)]
-#[schema(as = Resolved)]
-pub struct ResolvedView {
-    pub task_id: String,
-    /// Precise, as in a task.
-    #[schema(value_type = String, example = "lost")]
-    pub phase: Phase,
-    /// Celery's word.
-    pub status: String,
-    pub seq: i64,
-    pub reason: Option<String>,
-}
-
-impl ResolvedView {
-    pub fn of(task: &Task) -> Self {
-        Self {
-            task_id: task.id.to_string(),
-            phase: task.phase,
-            status: task.status.clone(),
-            seq: task.seq,
-            reason: task.reason.clone(),
-        }
-    }
-}
-
 /// A worker.
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = Worker)]

@@ -3,7 +3,7 @@
 //! Redis may be emptied, restarted empty, or restored from an old copy; a worker may die with a task in its hands. A task is
 //! *absent* when it is in no list, not reserved, no worker has it, and it has no record: read in this order, twice, one grace
 //! period apart. An absent task that no worker ever had goes back to the outbox as a further delivery. One that a worker had is
-//! run again only if its recovery policy says so; else it ends as `lost`, with the reason ([`decision`]). A message that is still
+//! run again only if its recovery policy says so; else it ends as `lost`, with the reason ([`verdict`]). A message that is still
 //! reserved is never published a second time: it goes back to its list as kombu puts it back.
 //!
 //! One replica sweeps at a time: the holder of the lease. Five loops run side by side while it is held, so that none waits for
@@ -15,20 +15,16 @@
 mod absence;
 mod bodies;
 mod chords;
-mod decision;
 mod doubt;
-mod evidence;
-mod findings;
 mod fleet;
 mod front;
 mod leases;
 mod redelivered;
-mod replacements;
 mod resurrected;
-mod sentences;
 mod settle;
 mod steps;
 mod survey;
+mod verdict;
 
 use std::sync::{Mutex, MutexGuard};
 use std::time::Duration;
@@ -36,8 +32,6 @@ use std::time::Duration;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info};
-
-pub use self::sentences::REDIS_LOST_IT;
 
 use self::doubt::Doubt;
 use self::fleet::Patience;
@@ -59,14 +53,6 @@ const TICK: Duration = Duration::from_secs(1);
 const PAGE: i64 = 500;
 const PAUSE: Duration = Duration::from_secs(2);
 
-/// What the configuration says of it.
-#[derive(Debug, Clone)]
-pub struct Settings {
-    pub looks: config::Sweeper,
-    pub recovery: config::Recovery,
-    pub visibility_timeout: Duration,
-}
-
 /// The sweeper of one replica; idle unless it holds the lease.
 pub struct Sweeper {
     ledger: SharedLedger,
@@ -75,7 +61,8 @@ pub struct Sweeper {
     hub: Hub,
     relay: direct::Handle,
     holder: String,
-    settings: Settings,
+    config: config::Sweeper,
+    visibility_timeout: Duration,
     /// Tasks whose workers are gone, as far as was seen while the lease was held.
     orphans: Mutex<Orphans>,
 }
@@ -98,9 +85,10 @@ impl Sweeper {
         hub: Hub,
         relay: direct::Handle,
         holder: String,
-        settings: Settings,
+        config: config::Sweeper,
+        visibility_timeout: Duration,
     ) -> Self {
-        Self { ledger, broker, backend, hub, relay, holder, settings, orphans: Mutex::default() }
+        Self { ledger, broker, backend, hub, relay, holder, config, visibility_timeout, orphans: Mutex::default() }
     }
 
     /// Runs until `stop`: waits for the lease, sweeps while it is held.
@@ -154,7 +142,7 @@ impl Sweeper {
             let pause = match self.renew_leases().await {
                 Ok(()) => {
                     backoff.reset();
-                    leases::period(self.settings.visibility_timeout)
+                    leases::period(self.visibility_timeout)
                 }
                 Err(trouble) => {
                     debug!(error = %trouble, "reservations were not renewed");
@@ -192,6 +180,6 @@ impl Sweeper {
     }
 
     fn patience(&self) -> Patience {
-        Patience { lost: self.settings.looks.worker_lost_after, busy: self.settings.visibility_timeout }
+        Patience { lost: self.config.worker_lost_after, busy: self.visibility_timeout }
     }
 }
