@@ -46,7 +46,7 @@ fn classified(method: &str, path: &str) -> Option<Kind> {
         ("DELETE", "/v1/dead-letters/{id}") | ("POST", "/v1/dead-letters/{id}/requeue") => OfTask("control"),
         ("GET", "/v1/tasks" | "/v1/dead-letters" | "/v1/schedules" | "/v1/events") => Many("read"),
         ("GET", "/v1/stats/throughput" | "/v1/stats/latency" | "/v1/stats/errors") => Many("read"),
-        ("POST", "/v1/stream-tickets") => Many("read"),
+        ("POST", "/v1/stream-tickets") | ("GET", "/v1/capabilities") => Many("read"),
         ("DELETE", "/v1/dead-letters") | ("POST", "/v1/dead-letters/requeue" | "/v1/schedules") => Many("control"),
         ("GET", path) if path.starts_with("/v1/schedules/{name}") => OfSchedule("read"),
         (_, path) if path.starts_with("/v1/schedules/{name}") => OfSchedule("control"),

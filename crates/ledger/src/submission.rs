@@ -52,8 +52,8 @@ impl NewTask {
     pub(super) fn wake_at(&self, accepted_at: Time) -> i64 {
         let due = match (self.phase, self.due_at) {
             (Phase::Held, None) => i64::MAX,
-            // Later than its acceptance, which marks it as on no replica's direct way: a schedule's tick is planned before that.
-            (Phase::Held, Some(due)) => due.0.max(accepted_at.0.saturating_add(1)),
+            // A schedule's tick is planned before its acceptance. Due an instant after it, the row is on no replica's direct way.
+            (Phase::Held, Some(due)) if due < accepted_at => accepted_at.0.saturating_add(1),
             (_, due) => due.unwrap_or(accepted_at).0,
         };
         due.min(self.expires_at.map_or(i64::MAX, |at| at.0))
