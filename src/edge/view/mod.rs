@@ -11,7 +11,6 @@ mod result;
 mod schedule;
 pub mod stats;
 mod task;
-pub mod together;
 mod webhook;
 
 pub use accepted::{AcceptedView, ChildView, LinksView};

@@ -12,4 +12,3 @@ mod retry;
 mod revoke;
 mod sentinel;
 mod threads;
-mod together;
