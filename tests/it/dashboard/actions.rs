@@ -155,6 +155,6 @@ async fn the_keyboard_reaches_everything_and_a_phone_scrolls_one_way_only() {
     screen.browser.run("document.querySelector('[role=tab][aria-selected=true]').focus()").await;
     screen.browser.key("\u{E014}").await;
     screen.browser.wait_for("the next tab is chosen", "document.activeElement.id === 'tab-message'").await;
-    screen.says("\"task\": \"tasks.add\"").await;
+    screen.says("\"task\": \"tasks.multiply\"").await;
     screen.clean_console().await;
 }
