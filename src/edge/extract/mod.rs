@@ -16,7 +16,9 @@ mod trace;
 mod wishes;
 
 pub use accept::wants_json;
-pub use body::{JsonText, json_text};
+pub use body::JsonText;
+#[cfg(feature = "dev")]
+pub use body::json_text;
 pub use caller::Caller;
 pub use conditional::{Demand, IfNoneMatch};
 pub use empty::NoBody;
