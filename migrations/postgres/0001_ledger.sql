@@ -591,6 +591,8 @@ create table taskgate.token (
     expires_at   bigint,
     revoked_at   bigint,
     last_used_at bigint,
+    -- Whose words its keys are (limits, unique, Idempotency-Key). Null: its name's.
+    namespace    text,
     constraint token_hash_is_sha256 check (octet_length(hash) = 32)
 );
 create unique index token_hash on taskgate.token (hash);

@@ -308,6 +308,8 @@ create table token (
     expires_at   integer,
     revoked_at   integer,
     last_used_at integer,
+    -- Whose words its keys are (limits, unique, Idempotency-Key). Null: its name's.
+    namespace    text,
     constraint token_hash_is_sha256 check (length(hash) = 32)
 );
 create unique index token_hash on token (hash);

@@ -1,2 +1,0 @@
--- Whose words a token's keys are (limits, unique, Idempotency-Key). Null: its name's.
-alter table token add column namespace text;
