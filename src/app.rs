@@ -2,6 +2,7 @@
 
 #[cfg(feature = "worker")]
 mod commands;
+mod fit;
 mod ledger_url;
 
 use std::future::Future;
@@ -39,8 +40,8 @@ use crate::reconcile::workers::{self, WorkerRegistry};
 use crate::roles::beat::{self, service::Beat};
 use crate::roles::expander::Expander;
 use crate::roles::retrier::Retrier;
-use crate::tell::health::Health;
-use crate::tell::incidents::Lookout;
+use crate::tell::health::{self, Health};
+use crate::tell::incidents::{Lookout, troubles};
 use crate::tell::stats::Folder;
 use crate::tell::traces::Traces;
 #[cfg(feature = "otel")]
@@ -57,6 +58,7 @@ use runtime::lifecycle::{Backoff, OnExit, Tasks};
 #[cfg(feature = "worker")]
 use taskgate_worker::Registry;
 
+pub use fit::fits;
 pub use ledger_url::{claim_file, claim_ledger, open_ledger};
 
 /// Between attempts to bring the schema up to date.
@@ -128,7 +130,8 @@ impl App {
         });
         let retention = Retention::new(ledger.clone(), config.ledger.clone(), holder.clone());
         let (lookout, incidents) = Lookout::new(ledger.clone(), broker.clone(), config.incidents.clone());
-        let (health, health_handle) = Health::new(ledger.clone(), broker.clone(), backend.clone());
+        let queue = config.broker.default_queue.clone();
+        let (health, health_handle) = Health::new(ledger.clone(), broker.clone(), backend.clone(), queue);
         let removal = Removal::new(ledger.clone(), broker.clone());
         let expiry = Expiry::new(ledger.clone(), removal, hub.clone());
         let exchanges = Exchanges::new(broker.clone(), topology(config));
@@ -159,9 +162,11 @@ impl App {
             origin: origin(),
         });
         let starter = Starter { tasks: tasks.clone(), prepared: CancellationToken::new() };
-        starter.prepare(ledger.clone(), config.database.migrate);
+        starter.prepare(ledger.clone(), config.database.migrate, health_handle.clone());
         let prepared = starter.prepared.clone();
         tasks.spawn("health", OnExit::StopProcess, move |stop| health.run(prepared, stop));
+        let (told, known) = (incidents.clone(), health_handle.clone());
+        tasks.spawn("troubles", OnExit::StopProcess, move |stop| troubles(told, known, stop));
         // What the fleet reads is known before anything is published.
         let first = options.clone();
         starter.service("relay", move |stop| async move {
@@ -231,9 +236,9 @@ struct Starter {
 }
 
 impl Starter {
-    fn prepare(&self, ledger: SharedLedger, migrate: bool) {
+    fn prepare(&self, ledger: SharedLedger, migrate: bool, health: health::Handle) {
         let prepared = self.prepared.clone();
-        self.tasks.spawn("migration", OnExit::Nothing, move |stop| prepare(ledger, migrate, prepared, stop));
+        self.tasks.spawn("migration", OnExit::Nothing, move |stop| prepare(ledger, migrate, health, prepared, stop));
     }
 
     /// Nothing runs without a collector.
@@ -268,7 +273,13 @@ impl Starter {
 }
 
 /// Waits for the ledger and brings its schema up to date (or, with `migrate` off, waits until it answers).
-async fn prepare(ledger: SharedLedger, migrate: bool, prepared: CancellationToken, stop: CancellationToken) {
+async fn prepare(
+    ledger: SharedLedger,
+    migrate: bool,
+    health: health::Handle,
+    prepared: CancellationToken,
+    stop: CancellationToken,
+) {
     let mut backoff = Backoff::new(MIGRATION_PAUSE);
     while !stop.is_cancelled() {
         let outcome = if migrate { ledger.migrate().await } else { ledger.ping().await };
@@ -279,6 +290,7 @@ async fn prepare(ledger: SharedLedger, migrate: bool, prepared: CancellationToke
                 return;
             }
             Err(error) => {
+                health.ledger_is_not_ready(error.told());
                 if backoff.is_fresh() || !error.is_transient() {
                     warn!(error = %error, cause = ?std::error::Error::source(&error).map(ToString::to_string), "the ledger is not ready, trying again");
                 }

@@ -1,6 +1,6 @@
 //! taskgate beside what it replaces, on one machine, in one run: `make bench`, or `cargo bench --bench gateway -- submit streams`
 //! for some of its sections (`cost`, `submit`, `batches`, `replicas`, `results`, `latency`, `streams`, `recorder`, `beat`,
-//! `hostile`).
+//! `hostile`, `wake`).
 //!
 //! Starts its own Redis, PostgreSQL (with fsync), Celery worker, the peers and taskgate, loads each in turn from this process,
 //! and prints one table with ratios. Floors (a handler that only answers, `redis-benchmark`, `pgbench` with the same row) show
@@ -25,6 +25,7 @@ mod streams;
 mod submit;
 mod table;
 mod usage;
+mod wake;
 
 use std::time::Duration;
 
@@ -129,6 +130,9 @@ async fn run(sections: &[String]) {
     }
     if wanted("hostile") {
         hostile::measure(&mut bench).await;
+    }
+    if wanted("wake") {
+        wake::measure(&mut bench).await;
     }
     bench.table.print();
 }

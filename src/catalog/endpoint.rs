@@ -3,7 +3,7 @@
 use super::template::{Part, parts};
 
 /// First segments that belong to the gateway itself.
-pub const RESERVED: [&str; 14] = [
+pub const RESERVED: [&str; 16] = [
     "v1",
     "result",
     "chain",
@@ -11,6 +11,8 @@ pub const RESERVED: [&str; 14] = [
     "chord",
     "readyz",
     "livez",
+    "healthz",
+    "docs",
     "metrics",
     "openapi.json",
     "swagger-ui",

@@ -4,14 +4,18 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use serde_json::Value;
+use tokio::time::error::Elapsed;
+use tokio::time::timeout;
 
 use crate::config;
 use broker::Broker;
 use broker::backend::ResultBackend;
 use broker::{Heard, Replies, Request};
 use celery::conf::Conf;
+use celery::task::QueueName;
 use ledger::Ledger;
 
+const LATE: &str = "no answer in time";
 /// An answer later than this is none.
 const PATIENCE: Duration = Duration::from_secs(3);
 /// Workers that are busy answer late; all that answer by then count.
@@ -25,8 +29,13 @@ const LISTEN: Duration = Duration::from_millis(4_500);
 pub struct Facts {
     /// `None` when the configuration names no ledger.
     pub ledger: Option<Result<&'static str, String>>,
+    /// Whether it takes writes, when it answers.
+    pub ledger_writes: Result<(), String>,
     pub broker: Result<(), String>,
     pub backend: Result<(), String>,
+    /// Whether they take writes and keep what was written, when they answer.
+    pub broker_writes: Writes,
+    pub backend_writes: Writes,
     /// By node name.
     pub workers: BTreeMap<String, WorkerFacts>,
     /// Who sent events meanwhile; `None` when nobody could listen.
@@ -39,6 +48,24 @@ pub struct Facts {
     pub differing: BTreeMap<String, String>,
 }
 
+/// How a Redis that answers treats what is written to it.
+#[derive(Debug)]
+pub struct Writes {
+    pub taken: Result<(), String>,
+    /// `None` when it does not say.
+    pub memory: Option<broker::Memory>,
+}
+
+impl Writes {
+    fn of(
+        taken: Result<Result<(), broker::Error>, Elapsed>,
+        memory: Result<Option<broker::Memory>, broker::Error>,
+    ) -> Self {
+        let taken = taken.map_or_else(|_| Err(LATE.to_owned()), |taken| taken.map_err(|error| error.told()));
+        Self { taken, memory: memory.ok().flatten() }
+    }
+}
+
 /// What one worker says of itself.
 #[derive(Debug, Default, Clone, PartialEq)]
 pub struct WorkerFacts {
@@ -49,23 +76,31 @@ pub struct WorkerFacts {
 }
 
 impl Facts {
-    /// Asks everybody at the same time.
+    /// Asks everybody at the same time. `queue` is one that tasks go to.
     pub async fn gather(
         ledger: Option<&dyn Ledger>,
         broker: &Broker,
         backend: &ResultBackend,
         queues: &[config::Queue],
+        queue: &QueueName,
     ) -> Self {
-        let ledger = async {
-            match ledger {
-                Some(ledger) => Some(in_time(ledger.ping()).await.map(|()| ledger.kind())),
-                None => None,
-            }
-        };
-        let (ledger, broker_state, backend_state, workers, heard, prefixes, result_prefixes, differing) = tokio::join!(
-            ledger,
+        let (
+            (ledger, ledger_writes),
+            broker_state,
+            backend_state,
+            broker_writes,
+            backend_writes,
+            workers,
+            heard,
+            prefixes,
+            result_prefixes,
+            differing,
+        ) = tokio::join!(
+            async { (asked(ledger).await, written(ledger).await) },
             in_time(broker.ping()),
             in_time(backend.ping()),
+            written_to(broker, queue),
+            async { Writes::of(timeout(PATIENCE, backend.writable()).await, backend.memory().await) },
             workers(broker),
             overheard(broker),
             prefixes(broker),
@@ -75,14 +110,37 @@ impl Facts {
         // Without a broker nobody could be asked, and that is said already.
         Self {
             ledger,
+            ledger_writes,
             broker: broker_state,
             backend: backend_state,
+            broker_writes,
+            backend_writes,
             workers: workers.unwrap_or_default(),
             heard,
             prefixes: prefixes.unwrap_or_default(),
             result_prefixes: result_prefixes.unwrap_or_default(),
             differing: differing.unwrap_or_default(),
         }
+    }
+}
+
+async fn asked(ledger: Option<&dyn Ledger>) -> Option<Result<&'static str, String>> {
+    let ledger = ledger?;
+    Some(in_time(ledger.ping()).await.map(|()| ledger.kind()))
+}
+
+async fn written_to(broker: &Broker, queue: &QueueName) -> Writes {
+    match broker.lists() {
+        Some(lists) => Writes::of(timeout(PATIENCE, lists.writable(queue.as_str())).await, lists.memory().await),
+        None => Writes { taken: Ok(()), memory: None },
+    }
+}
+
+async fn written(ledger: Option<&dyn Ledger>) -> Result<(), String> {
+    let Some(ledger) = ledger else { return Ok(()) };
+    match timeout(PATIENCE, ledger.writable()).await {
+        Ok(taken) => taken.map_err(|error| error.told()),
+        Err(_) => Err(LATE.to_owned()),
     }
 }
 
@@ -116,7 +174,7 @@ async fn in_time<T, E: std::error::Error>(work: impl Future<Output = Result<T, E
             Some(cause) => format!("{error}: {cause}"),
             None => error.to_string(),
         }),
-        Err(_) => Err("no answer in time".to_owned()),
+        Err(_) => Err(LATE.to_owned()),
     }
 }
 

@@ -5,12 +5,13 @@
 
 mod facts;
 mod fleet;
+mod reach;
 mod rules;
 mod security;
 
 use std::fmt;
 
-pub use facts::{Facts, WorkerFacts};
+pub use facts::{Facts, WorkerFacts, Writes};
 pub use rules::judge;
 pub use security::judge_security;
 

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use super::{Facts, Finding, Weight, WorkerFacts, fleet};
+use super::{Facts, Finding, Weight, WorkerFacts, fleet, reach};
 use crate::catalog::Catalog;
 use crate::config::Config;
 use celery::spelling::nearest;
@@ -17,7 +17,7 @@ const SHORTEST_EXPIRY_SECS: f64 = 300.0;
 /// All findings, what fits included.
 pub fn judge(config: &Config, catalog: &Catalog, facts: &Facts) -> Vec<Finding> {
     let mut findings = vec![Finding::new(Weight::Fine, "the configuration is read")];
-    findings.extend(reached(config, facts));
+    findings.extend(reach::judge(config, facts));
     if facts.broker.is_err() {
         return findings;
     }
@@ -43,23 +43,6 @@ pub fn judge(config: &Config, catalog: &Catalog, facts: &Facts) -> Vec<Finding> 
         findings.extend(fleet::transport(config, node, worker));
         findings.extend(fleet::serializers(node, worker));
     }
-    findings
-}
-
-fn reached(config: &Config, facts: &Facts) -> Vec<Finding> {
-    let answer = |what: &str, url: &str, state: &Result<(), String>| match state {
-        Ok(()) => Finding::new(Weight::Fine, format!("{what} answers at {url}")),
-        Err(error) => Finding::new(Weight::Problem, format!("{what} at {url} cannot be reached: {error}")),
-    };
-    let mut findings = Vec::new();
-    match (&config.database.url, &facts.ledger) {
-        (Some(url), Some(state)) => {
-            findings.push(answer("the ledger", &url.to_string(), &state.as_ref().map(|_| ()).map_err(Clone::clone)));
-        }
-        _ => findings.push(Finding::new(Weight::Warning, "database.url is not set: serve would not start")),
-    }
-    findings.push(answer("the broker", &config.broker.redis.url.to_string(), &facts.broker));
-    findings.push(answer("the result backend", &config.backend.redis.url.to_string(), &facts.backend));
     findings
 }
 
@@ -226,6 +209,7 @@ mod tests {
     use std::collections::BTreeMap;
 
     use super::*;
+    use crate::check::Writes;
     use crate::config::Role;
     use broker::Heard;
     use celery::conf::{Conf, Hidden};
@@ -244,15 +228,40 @@ mod tests {
     /// All of them send events.
     fn facts(workers: BTreeMap<String, WorkerFacts>) -> Facts {
         let hosts = workers.keys().cloned().collect();
+        let writes = || Writes { taken: Ok(()), memory: None };
         Facts {
             ledger: Some(Ok("sqlite")),
+            ledger_writes: Ok(()),
             broker: Ok(()),
             backend: Ok(()),
+            broker_writes: writes(),
+            backend_writes: writes(),
             workers,
             heard: Some(Heard { hosts, ..Heard::default() }),
             prefixes: BTreeSet::new(),
             result_prefixes: BTreeSet::new(),
             differing: BTreeMap::new(),
+        }
+    }
+
+    #[test]
+    fn what_answers_and_takes_no_writes_is_a_problem_with_what_helps() {
+        let config = Config::parse(Role::Check, CONFIG).unwrap();
+        let catalog = Catalog::compile(&config).unwrap();
+        let evicting = broker::Memory { limit: 1, policy: "allkeys-lru".to_owned() };
+        let facts = Facts {
+            ledger_writes: Err("read-only".to_owned()),
+            broker_writes: Writes { taken: Err("READONLY".to_owned()), memory: None },
+            backend_writes: Writes { taken: Ok(()), memory: Some(evicting) },
+            ..facts(BTreeMap::new())
+        };
+        let found: Vec<String> = judge(&config, &catalog, &facts).iter().map(ToString::to_string).collect();
+        for expected in [
+            "problem  the ledger at sqlite://x answers and takes no writes: read-only",
+            "problem  the broker at redis://h/0 answers and takes no writes: READONLY",
+            "CONFIG SET maxmemory-policy noeviction",
+        ] {
+            assert!(found.iter().any(|text| text.contains(expected)), "{expected}: {found:?}");
         }
     }
 

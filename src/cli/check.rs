@@ -7,12 +7,14 @@ use clap::Args;
 use tokio_util::sync::CancellationToken;
 
 use super::Common;
-use super::given::configure;
+use super::given::configure_fitting;
+use super::serve::nobody_may_call;
 use crate::app;
 use crate::catalog::Catalog;
 use crate::check::{Facts, Finding, Weight, judge, judge_security};
-use crate::config::{Config, Role};
+use crate::config::{Auth, Config, Role};
 use crate::telemetry::plain::one_line;
+use ledger::SharedLedger;
 use runtime::clock;
 
 /// For the list of tokens.
@@ -28,7 +30,7 @@ pub struct Options {
 /// # Errors
 /// When the configuration itself does not fit.
 pub fn run(common: &Common, options: &Options) -> anyhow::Result<ExitCode> {
-    let config = configure(Role::Check, common, &[])?;
+    let config = configure_fitting(Role::Check, common, &[], app::fits)?;
     let security = options.security;
     super::runtime()?.block_on(async { if security { leaves_open(&config).await } else { check(&config).await } })
 }
@@ -53,9 +55,14 @@ async fn check(config: &Config) -> anyhow::Result<ExitCode> {
     let (broker, backend) = (app::open_broker(config)?, app::open_backend(config)?);
     let stop = CancellationToken::new();
     let ledger = config.database.url.as_ref().map(|_| app::open_ledger(config, stop.clone())).transpose()?;
-    let facts = Box::pin(Facts::gather(ledger.as_deref(), &broker, &backend, &config.queues)).await;
+    let facts =
+        Box::pin(Facts::gather(ledger.as_deref(), &broker, &backend, &config.queues, &config.broker.default_queue))
+            .await;
+    let mut findings = judge(config, &catalog, &facts);
+    if config.auth == Auth::Token && nobody_has_a_token(ledger.as_ref()).await {
+        findings.push(Finding { weight: Weight::Problem, text: nobody_may_call(config) });
+    }
     stop.cancel();
-    let findings = judge(config, &catalog, &facts);
     Ok(told(&findings))
 }
 
@@ -66,4 +73,14 @@ fn told(findings: &[Finding]) -> ExitCode {
     }
     let is_broken = findings.iter().any(|finding| finding.weight == Weight::Problem);
     if is_broken { ExitCode::FAILURE } else { ExitCode::SUCCESS }
+}
+
+/// False when the ledger does not say, or has no schema yet: what it lacks is another finding.
+async fn nobody_has_a_token(ledger: Option<&SharedLedger>) -> bool {
+    let Some(ledger) = ledger else { return false };
+    let now = clock::now();
+    match tokio::time::timeout(LEDGER_PATIENCE, ledger.tokens()).await {
+        Ok(Ok(tokens)) => !tokens.iter().any(|token| token.is_valid_at(now)),
+        Ok(Err(_)) | Err(_) => false,
+    }
 }

@@ -8,7 +8,7 @@ use std::time::Duration;
 use clap::Args;
 
 use super::Common;
-use super::given::{Flag, configure};
+use super::given::{Flag, configure_fitting};
 use super::serve::{listen, refuse_open, serve_until_stopped};
 use crate::app::{self, App};
 use crate::config::{Config, Role};
@@ -43,7 +43,7 @@ pub struct Options {
 /// When the configuration does not fit, the directory cannot be made, or an address is taken.
 pub fn run(common: &Common, options: &Options) -> anyhow::Result<ExitCode> {
     let listen = Flag { key: "http.listen", name: "listen", value: options.listen.clone() };
-    let config = configure(Role::Dev, common, &[listen])?;
+    let config = configure_fitting(Role::Dev, common, &[listen], app::fits)?;
     refuse_open(&config, options.i_know)?;
     private::files();
     if taskgate_worker::is_child() {

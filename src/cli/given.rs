@@ -1,7 +1,7 @@
 //! What a role is started with: file, environment, flags; read once and handed to the configuration.
 
 use super::Common;
-use crate::config::{Config, Given, Role};
+use crate::config::{Config, Error, Given, Role};
 use crate::telemetry;
 
 /// A flag that stands for a key of the configuration.
@@ -16,6 +16,19 @@ pub struct Flag<'a> {
 /// # Errors
 /// When something in it does not fit; the message names every place involved.
 pub fn configure(role: Role, common: &Common, flags: &[Flag<'_>]) -> anyhow::Result<Config> {
+    configure_fitting(role, common, flags, |_| Ok(()))
+}
+
+/// As [`configure`], for a role that `fits` has something to say about too: all faults are told at once.
+///
+/// # Errors
+/// As [`configure`].
+pub fn configure_fitting(
+    role: Role,
+    common: &Common,
+    flags: &[Flag<'_>],
+    fits: impl Fn(&Config) -> Result<(), Error>,
+) -> anyhow::Result<Config> {
     let environment = std::env::vars_os()
         .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
         .collect();
@@ -25,7 +38,7 @@ pub fn configure(role: Role, common: &Common, flags: &[Flag<'_>]) -> anyhow::Res
         .chain([&log])
         .filter_map(|flag| flag.value.clone().map(|value| (flag.key.to_owned(), flag.name.to_owned(), value)));
     let given = Given { file: common.config.clone(), environment, flags: said.collect() };
-    let config = Config::load(role, &given)?;
+    let config = Config::load_fitting(role, &given, fits)?;
     telemetry::log(&config.log)?;
     Ok(config)
 }

@@ -9,7 +9,7 @@ use tokio::net::TcpListener;
 use tracing::{info, warn};
 
 use super::Common;
-use super::given::{Flag, configure};
+use super::given::{Flag, configure_fitting};
 use crate::app::{self, App};
 use crate::config::{Auth, Config, Role};
 use crate::edge::{self, Edge, Router};
@@ -38,7 +38,7 @@ pub struct Options {
 /// When the configuration does not fit, or the address is taken.
 pub fn run(common: &Common, options: &Options) -> anyhow::Result<ExitCode> {
     let listen = Flag { key: "http.listen", name: "listen", value: options.listen.clone() };
-    let config = configure(Role::Serve, common, &[listen])?;
+    let config = configure_fitting(Role::Serve, common, &[listen], app::fits)?;
     refuse_open(&config, options.i_know)?;
     super::runtime()?.block_on(serve(config))
 }
@@ -83,18 +83,22 @@ async fn somebody_may_call(config: &Config, ledger: &SharedLedger) -> anyhow::Re
     let now = clock::now();
     match tokio::time::timeout(LEDGER_PATIENCE, tokens).await {
         Ok(Ok(tokens)) if tokens.iter().any(|token| token.is_valid_at(now)) => Ok(()),
-        Ok(Ok(_)) => anyhow::bail!(
-            "{}: tokens are required and no valid one exists, so every request would be refused; create one with \
-             `taskgate token create --name NAME --scope submit,read`, or say auth = \"none\" to let everybody in who \
-             reaches {}",
-            config.said.place("auth"),
-            config.http.listen
-        ),
+        Ok(Ok(_)) => anyhow::bail!(nobody_may_call(config)),
         Ok(Err(_)) | Err(_) => {
             warn!("the ledger does not answer yet: whether there are tokens shows when it does");
             Ok(())
         }
     }
+}
+
+/// Why a start without a valid token is refused.
+pub fn nobody_may_call(config: &Config) -> String {
+    format!(
+        "{}: tokens are required and no valid one exists, so every request would be refused; create one with `taskgate token \
+         create --name NAME --scope submit,read`, or say auth = \"none\" to let everybody in who reaches {}",
+        config.said.place("auth"),
+        config.http.listen
+    )
 }
 
 /// Binds before anything else starts: a taken port is a clear refusal.

@@ -1,5 +1,7 @@
 //! Why a configuration is refused. Every message names the key as it is written, and where it was said.
 
+use super::Said;
+
 /// Values of secrets never appear here.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -13,6 +15,8 @@ pub enum Error {
     Value { key: String, message: String },
     #[error("{first} and {second} contradict each other: {harm}")]
     Pair { first: String, second: String, harm: String },
+    #[error("the configuration has {} faults:{}", .0.len(), lines(.0))]
+    Several(Vec<Error>),
 }
 
 impl Error {
@@ -23,6 +27,22 @@ impl Error {
     pub fn pair(first: impl Into<String>, second: impl Into<String>, harm: impl Into<String>) -> Self {
         Self::Pair { first: first.into(), second: second.into(), harm: harm.into() }
     }
+
+    /// With the place where each key was said, where the key does not say it.
+    pub(super) fn located(self, said: &Said) -> Self {
+        match self {
+            Self::UnknownKey { key, nearest, known } => Self::UnknownKey { key: said.located(key), nearest, known },
+            Self::Value { key, message } => Self::Value { key: said.located(key), message },
+            Self::Pair { first, second, harm } => {
+                Self::Pair { first: said.located(first), second: said.located(second), harm }
+            }
+            other @ (Self::File { .. } | Self::Syntax { .. } | Self::Several(_)) => other,
+        }
+    }
+}
+
+fn lines(faults: &[Error]) -> String {
+    faults.iter().map(|fault| format!("\n  * {fault}")).collect()
 }
 
 fn hint(nearest: Option<&str>, known: &[String]) -> String {

@@ -6,6 +6,8 @@
 //! Passwords are masked wherever a value is printed.
 
 mod error;
+mod faults;
+mod lines;
 mod source;
 pub mod value;
 
@@ -139,9 +141,21 @@ impl Config {
     /// Gathers, reads and checks.
     ///
     /// # Errors
-    /// The first thing that does not fit, naming every place involved.
+    /// Everything that does not fit, naming every place involved.
     pub fn load(role: Role, given: &Given) -> Result<Self, Error> {
-        Self::read(role, Said::gather(given)?)
+        Self::load_fitting(role, given, |_| Ok(()))
+    }
+
+    /// As [`Config::load`], and what is read must satisfy `fits` too.
+    ///
+    /// # Errors
+    /// As [`Config::load`], with the faults that `fits` finds among them.
+    pub fn load_fitting(role: Role, given: &Given, fits: impl Fn(&Self) -> Result<(), Error>) -> Result<Self, Error> {
+        faults::all(Said::gather(given)?, |said| {
+            let config = Self::read(role, said)?;
+            fits(&config)?;
+            Ok(config)
+        })
     }
 
     /// Reads TOML text without environment or flags: for samples and tests.
@@ -149,7 +163,7 @@ impl Config {
     /// # Errors
     /// As [`Config::load`].
     pub fn parse(role: Role, toml: &str) -> Result<Self, Error> {
-        Self::read(role, Said::from_text(toml)?)
+        faults::all(Said::from_text(toml)?, |said| Self::read(role, said))
     }
 
     fn read(role: Role, said: Said) -> Result<Self, Error> {

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 
 use toml::{Table, Value};
 
-use super::{Error, TOP_KEYS};
+use super::{Error, TOP_KEYS, faults, lines};
 use celery::spelling::nearest;
 
 /// Who said a value.
@@ -41,6 +41,8 @@ pub struct Given {
 pub struct Said {
     pub table: Table,
     sources: BTreeMap<String, Source>,
+    /// Of the file's keys, as `tasks[0].endpoint`.
+    lines: BTreeMap<String, usize>,
 }
 
 /// The last one that is there wins.
@@ -70,8 +72,9 @@ impl Said {
             }
         }
         if let Some(path) = &given.file {
-            let table = read(path)?;
-            said.merge("", table, &Source::File(path.clone()));
+            let text = read(path)?;
+            said.lines = lines::of(&text);
+            said.merge("", parse(path, &text)?, &Source::File(path.clone()));
         }
         for (name, text) in &given.environment {
             if let Some(key) = key_of(name)? {
@@ -89,6 +92,7 @@ impl Said {
     pub fn from_text(text: &str) -> Result<Self, Error> {
         let mut said = Self::default();
         let path = std::path::Path::new("taskgate.toml");
+        said.lines = lines::of(text);
         said.merge("", parse(path, text)?, &Source::File(path.to_owned()));
         Ok(said)
     }
@@ -105,12 +109,33 @@ impl Said {
             .or_else(|| self.sources.iter().find(|(said, _)| said.starts_with(&below)).map(|(_, source)| source))
     }
 
-    /// The key with its source, for messages: `http.listen (from TASKGATE_HTTP__LISTEN)`.
+    /// The key with its source, for messages: `http.listen (from TASKGATE_HTTP__LISTEN)`, `http.listen (in taskgate.toml, line 3)`.
     pub fn place(&self, key: &str) -> String {
-        match self.source(key) {
-            Some(source) => format!("{key} ({source})"),
+        match self.source(key).and_then(|_| self.whereabouts(key)) {
+            Some(place) => format!("{key} ({place})"),
             None => format!("{key} (default)"),
         }
+    }
+
+    /// As [`Said::place`], of a key in a message: one that has its source, or that nobody said, stays as it is.
+    pub(super) fn located(&self, key: String) -> String {
+        if [" (from ", " (in ", " (default)"].iter().any(|word| key.contains(word)) {
+            return key;
+        }
+        match self.whereabouts(&faults::bare(&key)) {
+            Some(place) => format!("{key} ({place})"),
+            None => key,
+        }
+    }
+
+    /// Who said it, and on which line: the key's own, or that of what it stands in.
+    fn whereabouts(&self, key: &str) -> Option<String> {
+        let source = outwards(key).find_map(|key| self.source(key))?;
+        let line = outwards(key).find_map(|key| self.lines.get(key)).filter(|_| matches!(source, Source::File(_)));
+        Some(match line {
+            Some(line) => format!("{source}, line {line}"),
+            None => source.to_string(),
+        })
     }
 
     fn merge(&mut self, prefix: &str, table: Table, source: &Source) {
@@ -140,13 +165,16 @@ impl Said {
     }
 }
 
-/// The masked line is not shown: it may be the one with the password.
-fn read(path: &std::path::Path) -> Result<Table, Error> {
-    let shown = path.display().to_string();
-    let text = std::fs::read_to_string(path).map_err(|source| Error::File { path: shown.clone(), source })?;
-    parse(path, &text)
+fn read(path: &std::path::Path) -> Result<String, Error> {
+    std::fs::read_to_string(path).map_err(|source| Error::File { path: path.display().to_string(), source })
 }
 
+/// The key, and what it stands in: `tasks[0].name`, `tasks[0]`, `tasks`.
+fn outwards(key: &str) -> impl Iterator<Item = &str> {
+    std::iter::successors(Some(key), |key| key.rfind(['.', '[']).map(|end| &key[..end]))
+}
+
+/// The wrong line is not shown: it may be the one with the password.
 fn parse(path: &std::path::Path, text: &str) -> Result<Table, Error> {
     let shown = path.display().to_string();
     text.parse::<Table>().map_err(|error| {

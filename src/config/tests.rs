@@ -66,11 +66,14 @@ fn lists_and_tables_come_from_variables_too() {
 
 #[test]
 fn an_unknown_key_is_named_with_the_nearest_known_one() {
-    assert_eq!(refused("[http]\nlisen = \"x\""), "unknown key http.lisen; did you mean listen?");
-    assert_eq!(refused("htp = 1"), "unknown key htp; did you mean http?");
+    assert_eq!(
+        refused("[http]\nlisen = \"x\""),
+        "unknown key http.lisen (in taskgate.toml, line 2); did you mean listen?"
+    );
+    assert_eq!(refused("htp = 1"), "unknown key htp (in taskgate.toml, line 1); did you mean http?");
     assert_eq!(
         refused("[[tasks]]\nname = \"tasks.add\"\nendpont = \"POST /add\""),
-        "unknown key tasks[0] (tasks.add).endpont; did you mean endpoint?"
+        "unknown key tasks[0] (tasks.add).endpont (in taskgate.toml, line 3); did you mean endpoint?"
     );
 }
 

@@ -102,11 +102,13 @@ pub const TABLE: &[(&str, &str, Need)] = &[
     ("GET", "/v1/capabilities", READ),
     ("GET", "/readyz", OPEN),
     ("GET", "/livez", OPEN),
+    ("GET", "/healthz", OPEN),
     ("GET", "/openapi.json", OPEN),
     ("GET", "/problems", OPEN),
     ("GET", "/problems/{slug}", OPEN),
     // Files and redirects, which have no operation in the contract.
     ("GET", "/", OPEN),
+    ("GET", "/docs", OPEN),
     ("GET", "/dashboard", OPEN),
     ("GET", "/dashboard/", OPEN),
     ("GET", "/dashboard/{*path}", OPEN),
@@ -186,7 +188,9 @@ mod tests {
             }
         }
         let is_file = |path: &str| {
-            ["/", "/problems/"].contains(&path) || path.starts_with("/dashboard") || path.starts_with("/swagger-ui")
+            ["/", "/docs", "/problems/"].contains(&path)
+                || path.starts_with("/dashboard")
+                || path.starts_with("/swagger-ui")
         };
         assert_eq!(TABLE.iter().filter(|(_, path, _)| !is_file(path)).count(), count, "a row without an operation");
     }

@@ -89,6 +89,7 @@ pub fn documented() -> OpenApiRouter<Edge> {
         .routes(routes!(capabilities::capabilities))
         .routes(routes!(health::readyz))
         .routes(routes!(health::livez))
+        .routes(routes!(health::healthz))
         .routes(routes!(metrics::metrics))
         .routes(routes!(docs::openapi))
         .routes(routes!(problems::list_problems))

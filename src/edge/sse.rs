@@ -22,13 +22,18 @@ use super::slugs;
 use super::state::Edge;
 use runtime::clock;
 
-/// Readers come back this soon after a stream ends.
-const RETRY: &str = "retry: 1000\n\n";
+/// Readers come back this soon after a stream ends. Said in the first event: some readers make an empty event of a field alone.
+const RETRY: &str = "retry: 1000\n";
 const COMMENT: &str = ":\n\n";
 
 /// Readers of a replica that stops come back at different times, and mostly to another one.
 fn going() -> Bytes {
     format!("retry: {}\n\n", 500 + rand::random_range(0..1_500)).into()
+}
+
+/// The first event of a stream, which says when to come back too.
+fn opening(frame: &[u8]) -> Bytes {
+    [RETRY.as_bytes(), frame].concat().into()
 }
 
 /// One event as it goes over the wire. `data` is one line: JSON has no line breaks outside of strings unless somebody put them
@@ -123,19 +128,19 @@ pub fn answer(
                 None => std::future::pending().await,
             }
         });
-        yield Ok::<_, Infallible>(Bytes::from_static(RETRY.as_bytes()));
+        let mut is_first = true;
         loop {
             tokio::select! {
                 biased;
                 () = stop.cancelled() => {
-                    yield Ok(going());
+                    yield Ok::<_, Infallible>(going());
                     break;
                 }
                 // Whose token ends may not go on listening; coming back tells why.
                 () = revoked.cancelled() => break,
                 () = &mut expired => break,
                 frame = tokio::time::timeout(heartbeat, frames.next()) => match frame {
-                    Ok(Some(frame)) => yield Ok(frame),
+                    Ok(Some(frame)) => yield Ok(if std::mem::take(&mut is_first) { opening(&frame) } else { frame }),
                     Ok(None) => break,
                     Err(_) => yield Ok(Bytes::from_static(COMMENT.as_bytes())),
                 },
@@ -171,6 +176,12 @@ mod tests {
         assert!(streams.enter("a", 2).is_some());
         drop(two);
         assert!(streams.0.lock().unwrap().is_empty(), "nothing is kept of tokens without streams");
+    }
+
+    #[test]
+    fn the_first_event_says_when_to_come_back() {
+        let first = opening(&frame(7, "state", &serde_json::json!({})));
+        assert_eq!(first, "retry: 1000\nid: 7\nevent: state\ndata: {}\n\n");
     }
 
     #[test]

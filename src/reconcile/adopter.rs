@@ -1,7 +1,7 @@
 //! Adopts tasks of others that no event tells of, because their workers send none: from what stands in their queues, from what workers
 //! have reserved, and from the result channel.
 //!
-//! Runs while a worker is online that answers and sends no events, at the replica that records. Everything here is a glance: what
+//! Works while a worker is online that answers and sends no events, at the replica that records. Everything here is a glance: what
 //! passes between two looks is seen by its result, and a task that stores none stays unknown. Channels are shared by all
 //! databases of a Redis, so a result counts only when its record stands in ours.
 
@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::debug;
 
@@ -31,6 +32,9 @@ const GLANCE: usize = 200;
 /// Records heard between two looks. The sender waits while it is full, and Redis drops a subscriber that stays slow.
 const RECORDS: usize = 4_096;
 
+/// The result channel is listened to for so long after the last worker without events was seen.
+const KEEP: Duration = Duration::from_secs(60);
+
 /// Looks for tasks of others.
 pub struct Adopter {
     ledger: SharedLedger,
@@ -38,6 +42,33 @@ pub struct Adopter {
     backend: Backend,
     hub: Hub,
     recorder: recorder::Handle,
+}
+
+/// The result channel. Dropping it ends the subscription.
+struct Listening {
+    heard: mpsc::Receiver<Heard>,
+    /// Tasks of which a record was heard and not looked at yet; the newest [`RECORDS`].
+    ended: Vec<TaskId>,
+    _set: JoinSet<()>,
+}
+
+impl Listening {
+    fn open(backend: &Backend, stop: &CancellationToken) -> Self {
+        let (sink, heard) = mpsc::channel(RECORDS);
+        let mut set = JoinSet::new();
+        set.spawn(Watch::new(backend.clone(), sink).run(stop.clone()));
+        Self { heard, ended: Vec::new(), _set: set }
+    }
+
+    fn gather(&mut self) {
+        while let Ok(one) = self.heard.try_recv() {
+            if let Heard::Record { task_id, .. } = one {
+                self.ended.extend(TaskId::parse(task_id));
+            }
+        }
+        let surplus = self.ended.len().saturating_sub(RECORDS);
+        self.ended.drain(..surplus);
+    }
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -53,45 +84,44 @@ impl Adopter {
         Self { ledger, lists, backend, hub, recorder }
     }
 
-    /// Runs until `stop`.
+    /// Runs until `stop`. Every replica listens, so that nothing is missed when another one goes on recording.
     pub async fn run(self, stop: CancellationToken) {
-        // Dropping the set ends the subscription.
-        let mut records: Option<(mpsc::Receiver<Heard>, JoinSet<()>)> = None;
+        let (mut listening, mut queues, mut last_mute) = (None, Vec::new(), Instant::now());
         while !stop.is_cancelled() {
-            let queues = if self.recorder.is_active() { self.mute_queues().await } else { Vec::new() };
-            match (&mut records, queues.is_empty()) {
-                (None, false) => records = Some(self.listen(&stop)),
-                (Some(_), true) => records = None,
-                (Some(_), false) | (None, true) => {}
+            match self.mute_queues().await {
+                Ok(found) if !found.is_empty() => {
+                    listening.get_or_insert_with(|| Listening::open(&self.backend, &stop));
+                    (queues, last_mute) = (found, Instant::now());
+                }
+                Ok(_) if last_mute.elapsed() > KEEP => listening = None,
+                // A worker that is late for a moment, or a ledger that is.
+                Ok(_) | Err(_) => {}
             }
-            if let Some((heard, _)) = &mut records
-                && let Err(trouble) = self.look(&queues, heard).await
-            {
-                debug!(error = %trouble, "tasks of workers without events are not looked for");
+            if let Some(listening) = &mut listening {
+                listening.gather();
+                if self.recorder.is_active()
+                    && let Err(trouble) = self.look(&queues, &mut listening.ended).await
+                {
+                    debug!(error = %trouble, "tasks of workers without events are looked for again");
+                }
             }
             tokio::select! { () = stop.cancelled() => {} () = tokio::time::sleep(PERIOD) => {} }
         }
     }
 
     /// Queues of workers that are online and have sent no event; empty while every worker sends them.
-    async fn mute_queues(&self) -> Vec<String> {
+    async fn mute_queues(&self) -> Result<Vec<String>, ledger::Error> {
         let now = clock::now();
-        let workers = self.ledger.workers().await.unwrap_or_default();
-        let mute = workers.into_iter().filter(|worker| is_online(worker, now) && worker.facts.heartbeat_at.is_none());
+        let workers = self.ledger.workers().await?.into_iter();
+        let mute = workers.filter(|worker| is_online(worker, now) && worker.facts.heartbeat_at.is_none());
         let mut queues: Vec<String> = mute.flat_map(|worker| worker.facts.queues).collect();
         queues.sort();
         queues.dedup();
-        queues
+        Ok(queues)
     }
 
-    fn listen(&self, stop: &CancellationToken) -> (mpsc::Receiver<Heard>, JoinSet<()>) {
-        let (sink, heard) = mpsc::channel(RECORDS);
-        let mut listening = JoinSet::new();
-        listening.spawn(Watch::new(self.backend.clone(), sink).run(stop.clone()));
-        (heard, listening)
-    }
-
-    async fn look(&self, queues: &[String], heard: &mut mpsc::Receiver<Heard>) -> Result<(), Trouble> {
+    /// `ended` is emptied when what it led to is written.
+    async fn look(&self, queues: &[String], ended: &mut Vec<TaskId>) -> Result<(), Trouble> {
         let mut met: HashMap<TaskId, News> = HashMap::new();
         for queue in queues {
             for standing in self.lists.contents(queue, 0, GLANCE as i64).await? {
@@ -102,23 +132,19 @@ impl Adopter {
             met.extend(news(&message, Phase::Received));
         }
         let mut found: Vec<News> = self.unknown(met).await?;
-        found.extend(self.ended(heard).await?);
+        found.extend(self.ends(ended).await?);
         if !found.is_empty() {
             self.hub.publish(&self.ledger.learn(&found, true).await?);
         }
+        ended.clear();
         Ok(())
     }
 
-    /// Ends that were heard since the last look, of tasks that nobody knew.
-    async fn ended(&self, heard: &mut mpsc::Receiver<Heard>) -> Result<Vec<News>, Trouble> {
-        let mut ids = Vec::new();
-        while let Ok(one) = heard.try_recv() {
-            if let Heard::Record { task_id, .. } = one {
-                ids.extend(TaskId::parse(task_id));
-            }
-        }
-        let known = self.ledger.standing(&ids).await?;
-        ids.retain(|id| known.iter().all(|task| task.id != *id));
+    /// Ends of tasks that nobody knew.
+    async fn ends(&self, ended: &[TaskId]) -> Result<Vec<News>, Trouble> {
+        let known = self.ledger.standing(ended).await?;
+        let is_unknown = |id: &&TaskId| known.iter().all(|task| task.id != **id);
+        let ids: Vec<TaskId> = ended.iter().filter(is_unknown).cloned().collect();
         let records = self.backend.records(&ids).await?;
         let end = |(id, record): (TaskId, Option<Vec<u8>>)| {
             let record = record?;

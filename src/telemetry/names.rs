@@ -63,7 +63,7 @@ const FROM_ZERO_BARE: &[&str] = &[
 pub const REPAIRS: [&str; 6] = ["requeued", "restored", "lost", "revoked", "removed", "chord_rebuilt"];
 
 const GAUGES: &[(&str, &str)] = &[
-    ("taskgate_dependency_up", "1 while the ledger, the broker or the result backend answers"),
+    ("taskgate_dependency_up", "1 while the ledger, or Redis (broker and result backend), takes writes"),
     ("taskgate_outbox_depth", "Accepted tasks that are due and not yet in the broker"),
     ("taskgate_outbox_age_seconds", "Age of the oldest of them, 0 without one"),
     ("taskgate_recorder_active", "1 while this replica is the one that records"),

@@ -1,7 +1,9 @@
-//! Whether the ledger and Redis answer, asked once a second: what `/readyz` says.
+//! Whether the ledger and Redis take what the gateway must write, asked once a second: what `/readyz` says, and an incident.
+//!
+//! A server that only answers is not enough: after a failover it may be a standby, a Redis may be full. Only what is wrong is a
+//! warning: a ledger that is still being prepared is neither up nor down.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use metrics::gauge;
@@ -12,23 +14,71 @@ use tracing::{info, warn};
 
 use broker::Broker;
 use broker::backend::ResultBackend;
+use celery::task::QueueName;
 use ledger::SharedLedger;
+use runtime::clock::{self, Time};
 
 const PERIOD: Duration = Duration::from_secs(1);
 /// A later answer counts as none.
 const PATIENCE: Duration = Duration::from_secs(2);
-/// How long the first readiness check waits for the first attempt to reach Redis.
+/// How long the first question about readiness waits for the first try at both.
 const FIRST_TRY: Duration = Duration::from_secs(3);
 
-const UNKNOWN: u8 = 0;
-const UP: u8 = 1;
-const DOWN: u8 = 2;
+/// Something that the gateway needs and has not got.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Trouble {
+    pub since: Time,
+    /// In the server's own words, with what helps.
+    pub reason: String,
+}
+
+#[derive(Debug, Clone, Default)]
+enum State {
+    #[default]
+    Unknown,
+    Up,
+    Down(Trouble),
+}
+
+/// What became of a dependency with an answer.
+#[derive(Debug, PartialEq, Eq)]
+enum Turn {
+    Fell,
+    Rose,
+    Stayed,
+}
+
+impl State {
+    fn note(&mut self, answer: Result<(), String>, now: Time) -> Turn {
+        match (&mut *self, answer) {
+            (Self::Down(trouble), Err(reason)) => {
+                trouble.reason = reason;
+                Turn::Stayed
+            }
+            (Self::Unknown | Self::Up, Err(reason)) => {
+                *self = Self::Down(Trouble { since: now, reason });
+                Turn::Fell
+            }
+            (Self::Down(_), Ok(())) => {
+                *self = Self::Up;
+                Turn::Rose
+            }
+            (Self::Unknown | Self::Up, Ok(())) => {
+                *self = Self::Up;
+                Turn::Stayed
+            }
+        }
+    }
+}
 
 #[derive(Default)]
 struct Shared {
-    ledger: AtomicU8,
-    redis: AtomicU8,
+    ledger: Mutex<State>,
+    redis: Mutex<State>,
+    /// Both were asked once more.
     tried: Notify,
+    /// One fell or rose.
+    turned: Notify,
 }
 
 /// The latest answers. Cheap to clone.
@@ -37,11 +87,31 @@ pub struct Handle(Arc<Shared>);
 
 impl Handle {
     pub fn ledger_is_up(&self) -> bool {
-        self.0.ledger.load(Ordering::Relaxed) == UP
+        matches!(read(&self.0.ledger), State::Up)
     }
 
     pub fn redis_is_up(&self) -> bool {
-        self.0.redis.load(Ordering::Relaxed) == UP
+        matches!(read(&self.0.redis), State::Up)
+    }
+
+    pub fn ledger_trouble(&self) -> Option<Trouble> {
+        trouble(&self.0.ledger)
+    }
+
+    pub fn redis_trouble(&self) -> Option<Trouble> {
+        trouble(&self.0.redis)
+    }
+
+    /// Its schema could not be brought up to date, or looked at; whoever tried has said so in the log.
+    pub fn ledger_is_not_ready(&self, reason: String) {
+        self.0.ledger.lock().expect("nothing panics under this lock").note(Err(reason), clock::now());
+        self.0.tried.notify_waiters();
+        self.0.turned.notify_one();
+    }
+
+    /// Returns when the ledger or Redis fell or rose.
+    pub async fn turned(&self) {
+        self.0.turned.notified().await;
     }
 
     /// Waits until both were tried once, at most [`FIRST_TRY`].
@@ -49,7 +119,7 @@ impl Handle {
         let deadline = Instant::now() + FIRST_TRY;
         loop {
             let tried = self.0.tried.notified();
-            let known = |state: &AtomicU8| state.load(Ordering::Relaxed) != UNKNOWN;
+            let known = |state: &Mutex<State>| !matches!(read(state), State::Unknown);
             if known(&self.0.ledger) && known(&self.0.redis) {
                 return;
             }
@@ -60,25 +130,44 @@ impl Handle {
     }
 }
 
+fn read(state: &Mutex<State>) -> State {
+    state.lock().expect("nothing panics under this lock").clone()
+}
+
+fn trouble(state: &Mutex<State>) -> Option<Trouble> {
+    match read(state) {
+        State::Down(trouble) => Some(trouble),
+        State::Unknown | State::Up => None,
+    }
+}
+
+fn late() -> String {
+    format!("no answer within {} s", PATIENCE.as_secs())
+}
+
 /// Asks.
 pub struct Health {
     ledger: SharedLedger,
     broker: Broker,
     backend: ResultBackend,
+    /// Whose list is asked about.
+    queue: QueueName,
     handle: Handle,
 }
 
 impl Health {
-    pub fn new(ledger: SharedLedger, broker: Broker, backend: ResultBackend) -> (Self, Handle) {
+    pub fn new(ledger: SharedLedger, broker: Broker, backend: ResultBackend, queue: QueueName) -> (Self, Handle) {
         let handle = Handle::default();
-        (Self { ledger, broker, backend, handle: handle.clone() }, handle)
+        (Self { ledger, broker, backend, queue, handle: handle.clone() }, handle)
     }
 
-    /// Runs until `stop`. `prepared` resolves when the ledger's schema is there; before that the ledger is down.
+    /// Runs until `stop`. `prepared` resolves when the ledger's schema is there; before that nobody can say whether it is up.
     pub async fn run(self, prepared: CancellationToken, stop: CancellationToken) {
         while !stop.is_cancelled() {
             let (ledger, redis) = tokio::join!(self.ask_ledger(&prepared), self.ask_redis());
-            self.note("ledger", &self.handle.0.ledger, ledger);
+            if let Some(answer) = ledger {
+                self.note("ledger", &self.handle.0.ledger, answer);
+            }
             self.note("redis", &self.handle.0.redis, redis);
             self.handle.0.tried.notify_waiters();
             tokio::select! {
@@ -89,22 +178,62 @@ impl Health {
         }
     }
 
-    async fn ask_ledger(&self, prepared: &CancellationToken) -> bool {
-        prepared.is_cancelled() && matches!(tokio::time::timeout(PATIENCE, self.ledger.ping()).await, Ok(Ok(())))
-    }
-
-    async fn ask_redis(&self) -> bool {
-        let both = async { self.broker.ping().await.is_ok() && self.backend.ping().await.is_ok() };
-        tokio::time::timeout(PATIENCE, both).await.unwrap_or(false)
-    }
-
-    fn note(&self, what: &'static str, state: &AtomicU8, is_up: bool) {
-        let before = state.swap(if is_up { UP } else { DOWN }, Ordering::Relaxed);
-        gauge!("taskgate_dependency_up", "dependency" => what).set(f64::from(u8::from(is_up)));
-        match (before, is_up) {
-            (UNKNOWN | UP, false) => warn!(dependency = what, "{what} does not answer"),
-            (DOWN, true) => info!(dependency = what, "{what} answers again"),
-            _ => {}
+    async fn ask_ledger(&self, prepared: &CancellationToken) -> Option<Result<(), String>> {
+        if !prepared.is_cancelled() {
+            return None;
         }
+        let asked = async { self.ledger.writable().await.map_err(|error| error.told()) };
+        Some(tokio::time::timeout(PATIENCE, asked).await.unwrap_or_else(|_| Err(late())))
+    }
+
+    async fn ask_redis(&self) -> Result<(), String> {
+        let both = async {
+            let taken = match self.broker.lists() {
+                Some(lists) => lists.writable(self.queue.as_str()).await,
+                None => self.broker.ping().await,
+            };
+            taken.map_err(|error| format!("broker: {}", error.told()))?;
+            self.backend.writable().await.map_err(|error| format!("result backend: {}", error.told()))
+        };
+        tokio::time::timeout(PATIENCE, both).await.unwrap_or_else(|_| Err(late()))
+    }
+
+    fn note(&self, what: &'static str, state: &Mutex<State>, answer: Result<(), String>) {
+        gauge!("taskgate_dependency_up", "dependency" => what).set(f64::from(u8::from(answer.is_ok())));
+        let reason = answer.as_ref().err().cloned().unwrap_or_default();
+        let turn = state.lock().expect("nothing panics under this lock").note(answer, clock::now());
+        match turn {
+            Turn::Fell => warn!(dependency = what, reason, "{what} cannot be written: {reason}"),
+            Turn::Rose => info!(dependency = what, "{what} can be written again"),
+            Turn::Stayed => return,
+        }
+        self.handle.0.turned.notify_one();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_trouble_keeps_its_beginning_and_tells_its_newest_reason() {
+        let mut state = State::default();
+        assert_eq!(state.note(Ok(()), Time(1)), Turn::Stayed);
+        assert_eq!(state.note(Err("away".to_owned()), Time(2)), Turn::Fell);
+        assert_eq!(state.note(Err("a standby".to_owned()), Time(3)), Turn::Stayed);
+        let State::Down(trouble) = &state else { panic!("{state:?}") };
+        assert_eq!(*trouble, Trouble { since: Time(2), reason: "a standby".to_owned() });
+        assert_eq!(state.note(Ok(()), Time(4)), Turn::Rose);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn readiness_waits_for_the_first_try_and_not_for_ever() {
+        let handle = Handle::default();
+        let before = Instant::now();
+        handle.first_try().await;
+        assert_eq!(before.elapsed(), FIRST_TRY);
+        handle.ledger_is_not_ready("away".to_owned());
+        assert!(!handle.ledger_is_up());
+        assert_eq!(handle.ledger_trouble().unwrap().reason, "away");
     }
 }

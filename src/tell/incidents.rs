@@ -15,6 +15,7 @@ use tracing::{debug, info, warn};
 
 use crate::config;
 use crate::reconcile::workers::is_online;
+use crate::tell::health;
 use broker::{Broker, Depth};
 use celery::task::Phase;
 use ledger::{EdgeKind, SharedLedger, Worker};
@@ -48,10 +49,13 @@ pub enum Kind {
     MuteWorker,
     /// The broker has no queue of this name.
     NoQueue,
+    LedgerDown,
+    RedisDown,
+    RedisEvicts,
 }
 
 impl Kind {
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 12] = [
         Self::SilentWorker,
         Self::NoConsumer,
         Self::OverBudget,
@@ -61,7 +65,13 @@ impl Kind {
         Self::OtherOptions,
         Self::MuteWorker,
         Self::NoQueue,
+        Self::LedgerDown,
+        Self::RedisDown,
+        Self::RedisEvicts,
     ];
+
+    /// What [`troubles`] tells; the others are found by looking.
+    const OF_HEALTH: [Self; 2] = [Self::LedgerDown, Self::RedisDown];
 
     pub fn as_str(self) -> &'static str {
         match self {
@@ -74,6 +84,9 @@ impl Kind {
             Self::OtherOptions => "other_options",
             Self::MuteWorker => "mute_worker",
             Self::NoQueue => "no_queue",
+            Self::LedgerDown => "ledger_down",
+            Self::RedisDown => "redis_down",
+            Self::RedisEvicts => "redis_evicts",
         }
     }
 }
@@ -98,9 +111,11 @@ impl Incidents {
         self.0.lock().expect("nothing panics under this lock").values().cloned().collect()
     }
 
-    fn replace(&self, found: Vec<Incident>) {
-        let mut known = self.0.lock().expect("nothing panics under this lock");
-        let mut next = BTreeMap::new();
+    /// Incidents of these kinds are those that were found. Others stay.
+    fn replace(&self, kinds: impl Fn(Kind) -> bool, found: Vec<Incident>) {
+        let mut all = self.0.lock().expect("nothing panics under this lock");
+        let (mut known, mut next): (BTreeMap<_, _>, BTreeMap<_, _>) =
+            std::mem::take(&mut *all).into_iter().partition(|((kind, _), _)| kinds(*kind));
         for mut incident in found {
             let key = (incident.kind, incident.subject.clone());
             match known.remove(&key) {
@@ -116,7 +131,23 @@ impl Incidents {
             let count = next.keys().filter(|(one, _)| *one == kind).count();
             gauge!("taskgate_incidents", "kind" => kind.as_str()).set(count as f64);
         }
-        *known = next;
+        *all = next;
+    }
+}
+
+/// Tells what the gateway needs and cannot write, as soon as it is known. Needs neither the ledger nor Redis. Runs until `stop`.
+pub async fn troubles(incidents: Incidents, health: health::Handle, stop: CancellationToken) {
+    while !stop.is_cancelled() {
+        let incident = |kind, subject: &str, trouble: health::Trouble| Incident {
+            kind,
+            subject: subject.to_owned(),
+            since: trouble.since,
+            detail: format!("{subject} cannot be written: {}", trouble.reason),
+        };
+        let ledger = health.ledger_trouble().map(|trouble| incident(Kind::LedgerDown, "ledger", trouble));
+        let redis = health.redis_trouble().map(|trouble| incident(Kind::RedisDown, "redis", trouble));
+        incidents.replace(|kind| Kind::OF_HEALTH.contains(&kind), ledger.into_iter().chain(redis).collect());
+        tokio::select! { () = stop.cancelled() => {} () = health.turned() => {} }
     }
 }
 
@@ -159,7 +190,7 @@ impl Lookout {
         while !stop.is_cancelled() {
             let started = Instant::now();
             match self.look().await {
-                Ok(found) => self.incidents.replace(found),
+                Ok(found) => self.incidents.replace(|kind| !Kind::OF_HEALTH.contains(&kind), found),
                 Err(trouble) => debug!(error = %trouble, "incidents stay as they are"),
             }
             let pause = PERIOD.max((started.elapsed() * SHARE).min(LONGEST_PAUSE));
@@ -172,6 +203,7 @@ impl Lookout {
         let mut found: Vec<Incident> = self.outbox(now).await?.into_iter().collect();
         found.extend(self.over_budget(now).await?);
         found.extend(self.stuck(now).await?);
+        found.extend(self.evicting(now).await);
         // The rest needs Redis. While it is away, incidents known from the ledger are still reported.
         match self.queues_and_workers(now).await {
             Ok(more) => found.extend(more),
@@ -179,6 +211,12 @@ impl Lookout {
             Err(trouble) => return Err(trouble),
         }
         Ok(found)
+    }
+
+    /// A Redis that drops what it was given when it is full.
+    async fn evicting(&self, now: Time) -> Option<Incident> {
+        let memory = self.broker.lists()?.memory().await.ok().flatten().filter(broker::Memory::evicts)?;
+        Some(Incident { kind: Kind::RedisEvicts, subject: "redis".to_owned(), since: now, detail: memory.told() })
     }
 
     async fn outbox(&self, now: Time) -> Result<Option<Incident>, Trouble> {
@@ -353,10 +391,25 @@ mod tests {
             since: Time(at),
             detail: "stuck".into(),
         };
-        incidents.replace(vec![stuck(1)]);
-        incidents.replace(vec![stuck(9)]);
+        incidents.replace(|_| true, vec![stuck(1)]);
+        incidents.replace(|_| true, vec![stuck(9)]);
         assert_eq!(incidents.all(), [stuck(1)]);
-        incidents.replace(Vec::new());
+        incidents.replace(|_| true, Vec::new());
         assert!(incidents.all().is_empty());
+    }
+
+    #[tokio::test]
+    async fn a_ledger_that_cannot_be_written_is_told_beside_what_was_found() {
+        let (incidents, health, stop) = (Incidents::default(), health::Handle::default(), CancellationToken::new());
+        health.ledger_is_not_ready("a standby".to_owned());
+        let telling = troubles(incidents.clone(), health, stop.clone());
+        let looking = async {
+            incidents.replace(|kind| !Kind::OF_HEALTH.contains(&kind), Vec::new());
+            stop.cancel();
+        };
+        tokio::join!(telling, looking);
+        let all = incidents.all();
+        assert_eq!(all.len(), 1, "{all:?}");
+        assert_eq!((all[0].kind, all[0].detail.as_str()), (Kind::LedgerDown, "ledger cannot be written: a standby"));
     }
 }

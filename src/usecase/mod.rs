@@ -22,6 +22,7 @@ mod rules;
 pub mod schedules;
 pub mod stats;
 pub mod submit;
+pub mod together;
 pub mod watch;
 pub mod webhooks;
 

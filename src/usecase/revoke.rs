@@ -7,6 +7,7 @@
 
 use std::time::Duration;
 
+use tokio::time::Instant;
 use tracing::info;
 
 use super::Gateway;
@@ -18,7 +19,7 @@ use ledger::{News, Revocation, Source, Task, Withdrawn};
 use runtime::clock::{self, Time};
 
 /// How long the answer waits for confirmation that the task ended.
-const CONFIRMATION: Duration = Duration::from_secs(2);
+pub(super) const CONFIRMATION: Duration = Duration::from_secs(2);
 
 /// Where the broker has no lists.
 const STAYS: &str = "its message stays in the queue, because the broker removes no single message; the workers were told to refuse \
@@ -79,13 +80,23 @@ impl Gateway {
     /// # Cancel safety
     /// A dropped call may have revoked; asking again gives the verdict.
     pub async fn revoke(&self, id: &TaskId, request: &RevokeRequest) -> Result<Revoked, RevokeError> {
+        self.revoke_until(id, request, Instant::now() + CONFIRMATION).await
+    }
+
+    /// As [`Gateway::revoke`]; nobody's word is waited for after `until`.
+    pub(super) async fn revoke_until(
+        &self,
+        id: &TaskId,
+        request: &RevokeRequest,
+        until: Instant,
+    ) -> Result<Revoked, RevokeError> {
         let task = self.ledger.task(id).await?.ok_or_else(|| RevokeError::Unknown(id.clone()))?;
         if task.phase.is_final() {
             return Ok(too_late(&task));
         }
         let now = clock::now();
         let task = self.ledger.request_revoke(id, now).await?.unwrap_or(task);
-        let revoking = Revoking { gateway: self, request, now };
+        let revoking = Revoking { gateway: self, request, now, until };
         let revoked = revoking.revoke(task).await?;
         info!(task.id = %id, verdict = ?revoked.verdict, "revoked task {id}: {}", revoked.detail);
         Ok(revoked)
@@ -97,6 +108,8 @@ struct Revoking<'a> {
     gateway: &'a Gateway,
     request: &'a RevokeRequest,
     now: Time,
+    /// So long the answer waits for a confirmation.
+    until: Instant,
 }
 
 impl Revoking<'_> {
@@ -199,7 +212,12 @@ impl Revoking<'_> {
         if task.phase == Phase::Running && !self.request.terminate {
             return Ok(signalled(&task, false, "it runs and goes on: terminate was not asked for"));
         }
-        let after = self.gateway.watcher.wait(&task.id, CONFIRMATION).await?.unwrap_or(task);
+        let after = self
+            .gateway
+            .watcher
+            .wait(&task.id, self.until.saturating_duration_since(Instant::now()))
+            .await?
+            .unwrap_or(task);
         Ok(match after.phase {
             Phase::Revoked | Phase::Expired => signalled(&after, true, "the worker confirmed it"),
             phase if phase.is_final() => signalled(&after, false, &format!("it {phase} before the revoke took effect")),

@@ -25,6 +25,16 @@ async fn serve_starts_without_redis_and_accepts() {
     assert_eq!(accepted["phase"], "accepted", "{accepted}");
 }
 
+#[test]
+fn an_ordinary_start_warns_of_nothing() {
+    let redis = Redis::start(RedisOptions::default());
+    for database in [cluster().empty_database(), "sqlite://ledger.db".to_owned()] {
+        let gateway = Gateway::serve(&database, &redis.url(0), &redis.url(1), "");
+        let log = gateway.log();
+        assert!(!log.contains("WARN") && !log.contains("ERROR"), "{log}");
+    }
+}
+
 #[tokio::test]
 async fn serve_waits_for_a_database_that_is_still_booting() {
     let mut own = Cluster::start();
@@ -74,6 +84,39 @@ fn a_contradiction_stops_the_start_and_names_both_places() {
             assert!(gateway.log().contains(name), "{extra} should name {name}:\n{}", gateway.log());
         }
     }
+}
+
+#[test]
+fn serve_and_check_tell_all_faults_at_once_with_their_lines() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let file = folder.path().join("faults.toml");
+    let text = "auth = 'none'\n[http]\nlisen = '127.0.0.1:1'\n[database]\nurl = 'sqlite://x.db'\nmax_connections = 0\n\
+        [[tasks]]\nname = 'demo.a'\nendpoint = 'POST /a'\nargs = ['{nothing}']\n\
+        [[schedules]]\nname = 's'\ntask = 'demo.a'\ncron = '0 99 * * *'\n";
+    std::fs::write(&file, text).expect("the folder is ours");
+    let file = file.display().to_string();
+    for role in ["serve", "check"] {
+        let refused = run(&[role, "--config", &file], &[]);
+        assert!(!refused.status.success());
+        let told = String::from_utf8_lossy(&refused.stderr).into_owned();
+        for (key, line) in [("lisen", 3), ("max_connections", 6), ("nothing", 10), ("cron", 11)] {
+            let place = format!("line {line}");
+            assert!(
+                told.lines().any(|one| one.contains(key) && one.contains(&place)),
+                "{role}: {key}, {place}:\n{told}"
+            );
+        }
+    }
+}
+
+#[test]
+fn check_refuses_a_gateway_that_nobody_could_call() {
+    let redis = Redis::start(RedisOptions::default());
+    let database = cluster().migrated_database();
+    let urls = [("DATABASE_URL", database.as_str()), ("CELERY_BROKER_URL", &redis.url(0))];
+    let checked = run(&["check"], &urls);
+    let told = String::from_utf8_lossy(&checked.stdout).into_owned();
+    assert!(told.contains("problem  auth") && told.contains("taskgate token create"), "{told}");
 }
 
 #[test]

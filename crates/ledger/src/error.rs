@@ -27,4 +27,31 @@ impl Error {
     pub fn is_transient(&self) -> bool {
         matches!(self, Self::Unavailable(_))
     }
+
+    /// In the database's own words, and where it is known what helps.
+    pub fn told(&self) -> String {
+        let cause = std::error::Error::source(self).map_or_else(|| self.to_string(), ToString::to_string);
+        match remedy(&cause) {
+            Some(remedy) => format!("{cause}; {remedy}"),
+            None => cause,
+        }
+    }
+}
+
+fn remedy(cause: &str) -> Option<&'static str> {
+    if cause.contains("read-only transaction") || cause.contains("recovery") {
+        return Some(
+            "the server is a standby, or was made read-only: `psql URL -c 'select pg_is_in_recovery()'` says f on the primary; \
+             let database.url name that one, or promote this one with `psql URL -c 'select pg_promote()'`",
+        );
+    }
+    if cause.contains("readonly database") {
+        return Some("the file or its folder may not be written by this user: see `ls -l`");
+    }
+    if cause.contains("permission denied") {
+        return Some(
+            "its user lacks rights: `grant usage on schema taskgate` and all on its tables, to the user of database.url",
+        );
+    }
+    None
 }

@@ -163,6 +163,9 @@ pub trait Ledger:
     /// One round trip; fails while the ledger cannot accept.
     async fn ping(&self) -> Result<(), Error>;
 
+    /// Whether it takes writes: one, in a transaction that is rolled back. A standby and a full disk answer [`Ledger::ping`].
+    async fn writable(&self) -> Result<(), Error>;
+
     // ---- down ------------------------------------------------------------------------------------------------------
 
     /// Inserts each submission whole or refuses it whole, all in one commit; answers in the same order.

@@ -6,7 +6,8 @@ import { to } from '../place.js';
 import { Empty } from '../parts/icons.js';
 import { TaskLink, Time, Trouble } from '../parts/basics.js';
 
-const NAMES = { silent_worker: 'silent worker', no_consumer: 'nobody serves it', over_budget: 'over its budget', outbox_stuck: 'outbox stuck' };
+const NAMES = { silent_worker: 'silent worker', no_consumer: 'nobody serves it', over_budget: 'over its budget', outbox_stuck: 'outbox stuck',
+  canvas_stuck: 'canvas stuck', ledger_down: 'ledger takes no writes', redis_down: 'Redis takes no writes', redis_evicts: 'Redis drops messages' };
 
 function subject({ kind, subject: name }) {
   if (kind === 'over_budget') return html`<${TaskLink} id=${name} />`;

@@ -1,10 +1,14 @@
 //! Path parameters: a task's or group's id, and the values of a catalog endpoint.
 
+use std::time::Duration;
+
 use axum::extract::{FromRequestParts, RawPathParams};
 use axum::http::request::Parts;
 
 use crate::edge::problem::Problem;
 use crate::edge::slugs;
+use crate::edge::state::Edge;
+use crate::usecase::read::Found;
 use celery::task::TaskId;
 
 /// `{id}` of a path: the id of a task or of a group (their texts obey the same rules).
@@ -26,14 +30,24 @@ impl<S: Send + Sync> FromRequestParts<S> for PathValues {
     }
 }
 
-impl<S: Send + Sync> FromRequestParts<S> for IdPath {
+impl FromRequestParts<Edge> for IdPath {
     type Rejection = Problem;
 
-    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
-        let PathValues(values) = PathValues::from_request_parts(parts, state).await?;
+    async fn from_request_parts(parts: &mut Parts, edge: &Edge) -> Result<Self, Problem> {
+        let PathValues(values) = PathValues::from_request_parts(parts, edge).await?;
         let id = values.into_iter().find(|(name, _)| name == "id").map(|(_, value)| value).unwrap_or_default();
-        TaskId::parse(id).map(Self).map_err(|error| {
+        let id = TaskId::parse(id).map_err(|error| {
             Problem::new(&slugs::INVALID_PATH).detail(format!("the id {error}")).error("id", error.to_string())
-        })
+        })?;
+        Ok(Self(as_kept(edge, id).await?))
+    }
+}
+
+/// The same UUID in other letters, or in braces, is the same task. What others sent under such a spelling is found under it.
+async fn as_kept(edge: &Edge, id: TaskId) -> Result<TaskId, Problem> {
+    let Some(usual) = id.respelled() else { return Ok(id) };
+    match edge.gateway.find(id.as_str(), Duration::ZERO).await? {
+        Found::Unknown => Ok(usual),
+        Found::Task(_) | Found::Group(_) | Found::Pruned(_) => Ok(id),
     }
 }

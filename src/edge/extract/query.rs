@@ -124,8 +124,8 @@ impl Checked {
             queue: self.many(parameters, "queue"),
             worker: self.many(parameters, "worker"),
             labels: self.labels(parameters),
-            root_id: self.one(parameters, "root_id").map(str::to_owned),
-            group_id: self.one(parameters, "group_id").map(str::to_owned),
+            root_id: self.one(parameters, "root_id").map(usual),
+            group_id: self.one(parameters, "group_id").map(usual),
             schedule: self.one(parameters, "schedule").map(str::to_owned),
             from: self.time(parameters, "from"),
             to: self.time(parameters, "to"),
@@ -397,6 +397,11 @@ fn decoded(text: &str) -> Option<String> {
         }
     }
     String::from_utf8(bytes).ok().filter(|text| !text.contains('\0'))
+}
+
+/// An id in the usual spelling of a UUID, if it is one.
+fn usual(id: &str) -> String {
+    celery::task::TaskId::parse_uuid(id).map_or_else(|_| id.to_owned(), |id| id.to_string())
 }
 
 #[cfg(test)]

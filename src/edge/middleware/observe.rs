@@ -65,7 +65,7 @@ pub async fn observe(State(edge): State<Edge>, mut request: Request, next: Next)
 }
 
 /// Probes and pages are not worth a trace.
-const UNTRACED: [&str; 6] = ["none", "/livez", "/readyz", "/metrics", "/dashboard/", "/dashboard/{*path}"];
+const UNTRACED: [&str; 7] = ["none", "/livez", "/healthz", "/readyz", "/metrics", "/dashboard/", "/dashboard/{*path}"];
 
 /// What the request causes is traced below its own span: the messages get that as their `traceparent`.
 fn begin(edge: &Edge, route: &str, request: &mut Request) -> Option<RequestSpan> {

@@ -10,7 +10,8 @@ use crate::edge::extract::{Caller, IdPath, JsonText, Repeatable, wishes};
 use crate::edge::problem::{Problem, ProblemDocument};
 use crate::edge::state::Edge;
 use crate::edge::view::AcceptedView;
-use crate::edge::view::control::{GraphView, RevokedView};
+use crate::edge::view::control::GraphView;
+use crate::edge::view::together::{RetriedAnswer, RetriedTogetherView, RevokedAnswer, RevokedTogetherView};
 use crate::usecase::retry::RetryError;
 use crate::usecase::revoke::RevokeRequest;
 use crate::usecase::submit::{SubmitError, Submitted};
@@ -19,19 +20,20 @@ use celery::commands::SIGNALS;
 /// The longest reason, in characters.
 const MAX_REASON: usize = 1_000;
 
-/// Revoke a task
+/// Revoke a task, a group or a canvas
 ///
-/// Answers with a verdict. Only `prevented` is a guarantee: the message was removed and will never run. `signalled` means that a
+/// Of a group's id every task of the group is revoked, with `canvas` every task of the canvas that the task belongs to: then the
+/// answer has a verdict for each, and sums (`RevokedTogether`). Answers with a verdict. Only `prevented` is a guarantee: the message was removed and will never run. `signalled` means that a
 /// worker has it and was told; the answer waits up to 2 seconds for the worker to confirm. With `terminate` a running task is
 /// stopped with `signal` (by workers whose pool can do that).
 #[utoipa::path(
     post, path = "/v1/tasks/{id}/revoke", tag = "control", operation_id = "revoke_task",
-    params(("id" = String, Path, description = "A task's id")),
+    params(("id" = String, Path, description = "A task's or a group's id")),
     request_body(content = inline(serde_json::Value), content_type = "application/json",
-        description = "`terminate` (default false), `signal` (default SIGTERM), `reason`; may be empty",
+        description = "`terminate` (default false), `signal` (default SIGTERM), `reason`, `canvas` (default false); may be empty",
         example = json!({"terminate": true, "signal": "SIGTERM", "reason": "wrong input"})),
     responses(
-        (status = 200, description = "The verdict", body = RevokedView),
+        (status = 200, description = "The verdict, or the verdicts", body = RevokedAnswer),
         (status = 404, description = "This ledger never saw the id", body = ProblemDocument, content_type = "application/problem+json"),
         (status = 422, description = "Does not fit", body = ProblemDocument, content_type = "application/problem+json"),
         (status = 503, description = "Redis is away: the revoke is remembered", body = ProblemDocument, content_type = "application/problem+json"),
@@ -43,7 +45,8 @@ pub async fn revoke_task(
     IdPath(id): IdPath,
     JsonText(body): JsonText,
 ) -> Result<Response, Problem> {
-    let request = wishes(&body, &["terminate", "signal", "reason"], |problems, fields| {
+    let (request, canvas) = wishes(&body, &["terminate", "signal", "reason", "canvas"], |problems, fields| {
+        let canvas = fields.get("canvas").and_then(|value| problems.within("canvas", |p| p.boolean(value)));
         let terminate = fields.get("terminate").and_then(|value| problems.within("terminate", |p| p.boolean(value)));
         let signal = fields.get("signal").and_then(|value| problems.within("signal", |p| p.text(value)));
         if signal.as_ref().is_some_and(|signal| !SIGNALS.contains(&signal.as_str())) {
@@ -56,31 +59,37 @@ pub async fn revoke_task(
         if reason.as_ref().is_some_and(|reason| reason.chars().count() > MAX_REASON) {
             problems.add_at("reason", format!("has more than {MAX_REASON} characters"));
         }
-        RevokeRequest {
-            terminate: terminate.unwrap_or(false),
-            signal: signal.unwrap_or_else(|| "SIGTERM".to_owned()),
-            reason,
-        }
+        let signal = signal.unwrap_or_else(|| "SIGTERM".to_owned());
+        (RevokeRequest { terminate: terminate.unwrap_or(false), signal, reason }, canvas.unwrap_or(false))
     })?;
     caller.must_see(&edge, &id).await?;
-    let revoked = edge.gateway.revoke(&id, &request).await?;
-    Ok(json_response(StatusCode::OK, text(&RevokedView::from(revoked))))
+    let together = match edge.gateway.group_of(&id).await? {
+        Some(group) => Box::pin(edge.gateway.revoke_group(&group, &request)).await?,
+        None if canvas => Some(Box::pin(edge.gateway.revoke_canvas(&id, &caller.visibility(), &request)).await?),
+        None => None,
+    };
+    let answer = match together {
+        Some(all) => RevokedAnswer::Together(RevokedTogetherView::of(&id, all)),
+        None => RevokedAnswer::One(edge.gateway.revoke(&id, &request).await?.into()),
+    };
+    Ok(json_response(StatusCode::OK, text(&answer)))
 }
 
-/// Run a task again
+/// Run a task again, or what failed of a group
 ///
-/// Submits the same message as a new task with `retry_of`. What follows it in its canvas comes along under new ids. With
+/// Of a group's id every member that failed or was lost is sent again, once however often it is asked: the answer is
+/// `RetriedTogether`. Of a task's id: submits the same message as a new task with `retry_of`. What follows it in its canvas comes along under new ids. With
 /// `restart` the old task is revoked first, with SIGTERM if it runs.
 #[utoipa::path(
     post, path = "/v1/tasks/{id}/retry", tag = "control", operation_id = "retry_task",
     params(
-        ("id" = String, Path, description = "A task's id"),
+        ("id" = String, Path, description = "A task's or a group's id"),
         ("Idempotency-Key" = Option<String>, Header, description = "Makes a repetition harmless: it gets the first answer"),
     ),
     request_body(content = inline(serde_json::Value), content_type = "application/json",
         description = "`restart` (default false); may be empty", example = json!({"restart": true})),
     responses(
-        (status = 202, description = "The new task", body = AcceptedView),
+        (status = 202, description = "The new task, or the new tasks of a group (`RetriedTogether`)", body = RetriedAnswer),
         (status = 404, description = "This ledger never saw the id", body = ProblemDocument, content_type = "application/problem+json"),
         (status = 409, description = "It cannot be sent again", body = ProblemDocument, content_type = "application/problem+json"),
         (status = 422, description = "Does not fit", body = ProblemDocument, content_type = "application/problem+json"),
@@ -97,8 +106,16 @@ pub async fn retry_task(
         fields.get("restart").and_then(|value| problems.within("restart", |p| p.boolean(value))).unwrap_or(false)
     })?;
     caller.must_see(&edge, &id).await?;
+    if let Some(group) = edge.gateway.group_of(&id).await?
+        && let Some(all) = Box::pin(edge.gateway.retry_group(&caller.visibility(), &group)).await?
+    {
+        return Ok(json_response(
+            StatusCode::ACCEPTED,
+            text(&RetriedAnswer::Together(RetriedTogetherView::of(&id, all))),
+        ));
+    }
     let repeatable = idempotency(&caller, repeatable, &body, Shown::default());
-    match edge.gateway.retry(&caller.visibility(), &id, restart, repeatable).await {
+    match Box::pin(edge.gateway.retry(&caller.visibility(), &id, restart, repeatable)).await {
         Ok(submitted) => Ok(sent_again(&submitted)),
         Err(RetryError::Submit(SubmitError::Replay(kept))) => replay(&kept),
         Err(error) => Err(error.into()),
@@ -116,7 +133,7 @@ pub fn sent_again(submitted: &Submitted) -> Response {
 /// All tasks of the submission that the task belongs to, with what follows what.
 #[utoipa::path(
     get, path = "/v1/tasks/{id}/graph", tag = "tasks", operation_id = "task_graph",
-    params(("id" = String, Path, description = "The id of any task of the canvas")),
+    params(("id" = String, Path, description = "The id of any task of the canvas, or of a group in it")),
     responses(
         (status = 200, description = "Nodes and edges", body = GraphView),
         (status = 404, description = "This ledger never saw the id", body = ProblemDocument, content_type = "application/problem+json"),
@@ -125,7 +142,7 @@ pub fn sent_again(submitted: &Submitted) -> Response {
 pub async fn task_graph(State(edge): State<Edge>, caller: Caller, IdPath(id): IdPath) -> Result<Response, Problem> {
     caller.must_see(&edge, &id).await?;
     let visibility = caller.visibility();
-    let (mut nodes, mut edges) = edge.gateway.graph(&id).await?.ok_or_else(|| unknown(id.as_str()))?;
+    let (mut nodes, mut edges) = edge.gateway.graph_of(&id).await?.ok_or_else(|| unknown(id.as_str()))?;
     if visibility.is_limited() {
         nodes.retain(|node| visibility.sees_task(node));
         edges.retain(|(from, to, _)| [from, to].into_iter().all(|end| nodes.iter().any(|node| node.id == *end)));

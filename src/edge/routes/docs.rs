@@ -20,9 +20,10 @@ pub async fn openapi(State(edge): State<Edge>) -> Response {
     ([(header::CONTENT_TYPE, kind)], edge.openapi.clone()).into_response()
 }
 
-/// Swagger UI from assets inside the binary, and the way to it from `/`.
+/// Swagger UI from assets inside the binary, the way to it from `/docs`, and the way to the dashboard from `/`.
 pub fn swagger_ui() -> Router<Edge> {
     let config = Config::from("../openapi.json").try_it_out_enabled(true).display_request_duration(true);
     Router::from(SwaggerUi::new("/swagger-ui").config(config))
-        .route("/", get(|| async { Redirect::temporary(&base::path("/swagger-ui/")) }))
+        .route("/docs", get(|| async { Redirect::temporary(&base::path("/swagger-ui/")) }))
+        .route("/", get(|| async { Redirect::temporary(&base::path("/dashboard/")) }))
 }

@@ -1,4 +1,4 @@
-//! `/livez` and `/readyz`.
+//! `/livez` (and `/healthz`) and `/readyz`.
 
 use axum::extract::State;
 use axum::http::StatusCode;
@@ -8,18 +8,22 @@ use utoipa::ToSchema;
 
 use super::submission::{json_response, text};
 use crate::edge::state::Edge;
+use crate::tell::health::Trouble;
 
 /// What this process depends on.
 #[derive(Debug, Serialize, ToSchema)]
 pub struct Readiness {
     /// It accepts tasks.
     ready: bool,
-    /// `up` or `down`.
+    /// `up` or `down`. It is up when it takes writes.
     #[schema(value_type = String, example = "up")]
     ledger: &'static str,
     /// `up` or `down`; tasks are accepted without it and published later.
     #[schema(value_type = String, example = "up")]
     redis: &'static str,
+    /// Why the ledger is down, or Redis: in the server's own words, with what helps. Left out when nothing is.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    reasons: Vec<String>,
     /// `active` when this process records what workers say, `standby` when another one does.
     #[schema(value_type = String, example = "active")]
     recorder: &'static str,
@@ -32,22 +36,33 @@ pub async fn livez() -> &'static str {
     "ok\n"
 }
 
+/// As `/livez`, under the name that others give it
+#[utoipa::path(get, path = "/healthz", tag = "operation", operation_id = "healthz",
+    responses((status = 200, description = "It runs", body = String, content_type = "text/plain")))]
+pub async fn healthz() -> &'static str {
+    livez().await
+}
+
 /// Whether the process accepts tasks
 ///
-/// 200 while the ledger accepts, also when Redis is away. At start it waits for the first try at Redis, at most 3 seconds.
+/// 200 while the ledger takes writes (one is tried each second, and rolled back), also when Redis is away. At start it waits for the first try at Redis, at most 3 seconds.
 #[utoipa::path(get, path = "/readyz", tag = "operation", operation_id = "readyz",
     responses(
         (status = 200, description = "It accepts", body = Readiness),
         (status = 503, description = "The ledger does not accept", body = Readiness),
     ))]
 pub async fn readyz(State(edge): State<Edge>) -> Response {
-    edge.health.first_try().await;
+    let health = &edge.health;
+    health.first_try().await;
     let word = |is_up| if is_up { "up" } else { "down" };
-    let ready = edge.health.ledger_is_up() && !edge.stop.is_cancelled();
+    let ready = health.ledger_is_up() && !edge.stop.is_cancelled();
+    let reason = |what: &str, trouble: Option<Trouble>| Some(format!("{what}: {}", trouble?.reason));
+    let (ledger, redis) = (reason("ledger", health.ledger_trouble()), reason("redis", health.redis_trouble()));
     let view = Readiness {
         ready,
-        ledger: word(edge.health.ledger_is_up()),
-        redis: word(edge.health.redis_is_up()),
+        ledger: word(health.ledger_is_up()),
+        redis: word(health.redis_is_up()),
+        reasons: ledger.into_iter().chain(redis).collect(),
         recorder: if edge.gateway.is_recording() { "active" } else { "standby" },
     };
     json_response(if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE }, text(&view))

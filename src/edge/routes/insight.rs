@@ -4,6 +4,7 @@ use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::Response;
 use serde::Serialize;
+use serde_json::json;
 use utoipa::ToSchema;
 
 use super::result::unknown;
@@ -12,6 +13,11 @@ use crate::edge::extract::{Caller, IdPath};
 use crate::edge::problem::{Problem, ProblemDocument};
 use crate::edge::state::Edge;
 use crate::guard::namespace;
+use crate::usecase::together::GroupExplanation;
+use celery::task::TaskId;
+
+/// Members of a group that have not ended, each with its own sentence.
+const EXPLAINED: usize = 20;
 
 /// Why a task is where it is.
 #[derive(Debug, Serialize, ToSchema)]
@@ -28,9 +34,9 @@ pub struct ExplanationView {
 
 #[derive(Debug, Serialize, ToSchema)]
 pub struct IncidentView {
-    /// `silent_worker`, `no_consumer`, `over_budget`, `outbox_stuck`, `canvas_stuck`, `wrong_key`, `other_options` or `mute_worker`
+    /// `silent_worker`, `no_consumer`, `over_budget`, `outbox_stuck`, `canvas_stuck`, `wrong_key`, `other_options`, `mute_worker`, `ledger_down`, `redis_down` or `redis_evicts`
     kind: &'static str,
-    /// The worker, queue or task; `outbox`
+    /// The worker, queue or task; `outbox`, `ledger` or `redis`
     subject: String,
     /// RFC 3339, UTC
     since: String,
@@ -44,10 +50,11 @@ pub struct IncidentListView {
 
 /// Why a task is where it is
 ///
-/// A sentence, with the facts it rests on: its place in the queue, who serves it, what it waits for, who runs it and since when.
+/// Of a group: how many of its members stand where, and a sentence for each of the first that have not ended. Of a task: a
+/// sentence, with the facts it rests on: its place in the queue, who serves it, what it waits for, who runs it and since when.
 #[utoipa::path(
     get, path = "/v1/tasks/{id}/explain", tag = "tasks", operation_id = "explain_task",
-    params(("id" = String, Path, description = "A task's id")),
+    params(("id" = String, Path, description = "A task's or a group's id")),
     responses(
         (status = 200, description = "The explanation", body = ExplanationView),
         (status = 404, description = "This ledger never saw the id", body = ProblemDocument, content_type = "application/problem+json"),
@@ -55,6 +62,11 @@ pub struct IncidentListView {
 )]
 pub async fn explain_task(State(edge): State<Edge>, caller: Caller, IdPath(id): IdPath) -> Result<Response, Problem> {
     caller.must_see(&edge, &id).await?;
+    if let Some(group) = edge.gateway.group_of(&id).await?
+        && let Some(explained) = edge.gateway.explain_group(&caller.visibility(), &group, EXPLAINED).await?
+    {
+        return Ok(json_response(StatusCode::OK, text(&of_group(&id, explained))));
+    }
     let Some(explained) = edge.gateway.explain(&caller.visibility(), &id).await? else {
         return Err(unknown(id.as_str()));
     };
@@ -69,6 +81,19 @@ pub async fn explain_task(State(edge): State<Edge>, caller: Caller, IdPath(id): 
         evidence: explained.evidence,
     };
     Ok(json_response(StatusCode::OK, text(&view)))
+}
+
+fn of_group(id: &TaskId, explained: GroupExplanation) -> ExplanationView {
+    let member = |(id, sentence): &(TaskId, String)| json!({"task_id": id.as_str(), "sentence": sentence});
+    let mut evidence = serde_json::Map::new();
+    evidence.insert("phases".to_owned(), json!(explained.phases));
+    evidence.insert("members".to_owned(), explained.members.iter().map(member).collect());
+    ExplanationView {
+        task_id: id.to_string(),
+        phase: explained.phase.as_str().to_owned(),
+        sentence: explained.sentence,
+        evidence,
+    }
 }
 
 /// What is wrong now

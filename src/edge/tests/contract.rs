@@ -112,7 +112,9 @@ async fn every_kind_of_problem_has_a_page() {
 #[tokio::test]
 async fn swagger_ui_needs_no_other_host() {
     let bench = Bench::start("").await;
-    assert_eq!(bench.get("/").await.header("location"), Some("/swagger-ui/"));
+    assert_eq!(bench.get("/docs").await.header("location"), Some("/swagger-ui/"));
+    assert_eq!(bench.get("/").await.header("location"), Some("/dashboard/"));
+    assert_eq!(bench.get("/healthz").await.status, 200);
     let page = String::from_utf8(bench.get("/swagger-ui/").await.body).unwrap();
     assert!(page.contains("swagger-ui-bundle.js") && !page.contains("https://"), "{page}");
     let script = bench.get("/swagger-ui/swagger-initializer.js").await;

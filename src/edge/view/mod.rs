@@ -11,6 +11,7 @@ mod result;
 mod schedule;
 pub mod stats;
 mod task;
+pub mod together;
 mod webhook;
 
 pub use accepted::{AcceptedView, ChildView, LinksView};

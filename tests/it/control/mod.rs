@@ -12,3 +12,4 @@ mod retry;
 mod revoke;
 mod sentinel;
 mod threads;
+mod together;

@@ -14,10 +14,10 @@ use crate::harness::celery;
 /// What has no operation in the contract: files and redirects.
 const WITHOUT_OPERATION: [&str; 8] = [
     "/",
+    "/docs",
     "/dashboard",
     "/dashboard/",
     "/dashboard/{*path}",
-    "/problems/",
     "/swagger-ui",
     "/swagger-ui/",
     "/swagger-ui/{*rest}",

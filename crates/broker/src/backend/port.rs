@@ -12,6 +12,7 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use super::{Backend, Error, Watch};
+use crate::Memory;
 
 /// Cheap to clone.
 pub type ResultBackend = Arc<dyn Results>;
@@ -20,6 +21,16 @@ pub type ResultBackend = Arc<dyn Results>;
 #[async_trait]
 pub trait Results: Send + Sync {
     async fn ping(&self) -> Result<(), Error>;
+
+    /// Whether it takes what must be written there.
+    async fn writable(&self) -> Result<(), Error> {
+        self.ping().await
+    }
+
+    /// What it does when its memory is full; `None` when it does not say.
+    async fn memory(&self) -> Result<Option<Memory>, Error> {
+        Ok(None)
+    }
 
     /// The newest records, `None` where there is none, and where a record can be read only once.
     async fn records(&self, ids: &[TaskId]) -> Result<Vec<Option<Vec<u8>>>, Error>;
@@ -67,6 +78,14 @@ impl Receipt {
 impl Results for Backend {
     async fn ping(&self) -> Result<(), Error> {
         Self::ping(self).await
+    }
+
+    async fn writable(&self) -> Result<(), Error> {
+        Self::writable(self).await
+    }
+
+    async fn memory(&self) -> Result<Option<Memory>, Error> {
+        Self::memory(self).await
     }
 
     async fn records(&self, ids: &[TaskId]) -> Result<Vec<Option<Vec<u8>>>, Error> {

@@ -126,16 +126,19 @@ text_type!(
 );
 
 impl TaskId {
-    /// An id that a client gives: a UUID with hyphens, kept as it is written. Ids of others may be any text.
+    /// An id that a client gives: a UUID in any of its spellings, kept in the usual one, so that one id is one task however it is
+    /// written. Ids of others may be any text.
     ///
     /// # Errors
     /// When it is none.
     pub fn parse_uuid(text: impl AsRef<str>) -> Result<Self, InvalidId> {
-        let text = text.as_ref();
-        match uuid::Uuid::try_parse(text) {
-            Ok(_) if text.len() == uuid::fmt::Hyphenated::LENGTH => Self::parse(text),
-            _ => Err(InvalidId::NotUuid),
-        }
+        uuid::Uuid::try_parse(text.as_ref()).map(Self::from).map_err(|_| InvalidId::NotUuid)
+    }
+
+    /// The usual spelling of a UUID that is written in another one: in lower case, with hyphens, without braces.
+    pub fn respelled(&self) -> Option<Self> {
+        let usual = Self::parse_uuid(self.as_str()).ok()?;
+        (usual != *self).then_some(usual)
     }
 }
 
@@ -199,12 +202,22 @@ mod tests {
     }
 
     #[test]
-    fn an_id_given_by_a_client_is_a_uuid_as_it_is_written() {
-        let id = "0192F0C1-6c1e-7d3e-9f2a-3b8f0a5d1c42";
-        assert_eq!(TaskId::parse_uuid(id).unwrap().as_str(), id);
-        for text in ["", "report", "0192f0c16c1e7d3e9f2a3b8f0a5d1c42", "{0192f0c1-6c1e-7d3e-9f2a-3b8f0a5d1c42}"] {
+    fn an_id_given_by_a_client_is_one_task_however_it_is_written() {
+        let usual = TaskId::parse("0192f0c1-6c1e-7d3e-9f2a-3b8f0a5d1c42").unwrap();
+        for text in [
+            "0192F0C1-6c1e-7d3e-9f2a-3b8f0a5d1c42",
+            "0192f0c16c1e7d3e9f2a3b8f0a5d1c42",
+            "{0192f0c1-6c1e-7d3e-9f2a-3b8f0a5d1c42}",
+        ] {
+            assert_eq!(TaskId::parse_uuid(text), Ok(usual.clone()), "{text}");
+            assert_eq!(TaskId::parse(text).unwrap().respelled(), Some(usual.clone()), "{text}");
+        }
+        assert_eq!(TaskId::parse_uuid(usual.as_str()), Ok(usual.clone()));
+        assert_eq!(usual.respelled(), None);
+        for text in ["", "report", "{0192f0c1}"] {
             assert_eq!(TaskId::parse_uuid(text), Err(InvalidId::NotUuid), "{text}");
         }
+        assert_eq!(TaskId::parse("report").unwrap().respelled(), None);
     }
 
     #[test]

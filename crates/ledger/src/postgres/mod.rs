@@ -78,6 +78,14 @@ struct Store {
     kinds: Kinds,
 }
 
+/// Whether an address can be understood; nobody is connected to.
+///
+/// # Errors
+/// Why it cannot.
+pub fn understands(url: &str) -> Result<(), Error> {
+    pool::options(&PostgresConfig::new(url)).map(|_| ())
+}
+
 /// Connections of those who write batch after batch.
 struct Lanes {
     submissions: Lane,
@@ -130,6 +138,12 @@ impl Ledger for PostgresLedger {
     async fn ping(&self) -> Result<(), Error> {
         sqlx::query(statements::PING).execute(&self.pool).await?;
         Ok(())
+    }
+
+    async fn writable(&self) -> Result<(), Error> {
+        let mut tx = pool::begin(&self.pool).await?;
+        sqlx::query(lease::PROBE).bind(&*self.store.replica).execute(&mut *tx).await?;
+        Ok(tx.rollback().await?)
     }
 
     async fn insert(&self, batch: &[Submission]) -> Result<Vec<Result<Inserted, Conflict>>, Error> {

@@ -62,6 +62,7 @@ pub const STATEMENTS: &[&str] = &[
     learn::FENCE,
     learn::LOCK_ENDED,
     learn::LOCK_FENCED,
+    lease::PROBE,
     lease::TAKE,
     lease::RELEASE,
     list::ALL,

@@ -15,6 +15,10 @@ pub(super) const TAKE: &str = "insert into lease (name, holder, term, expires_at
      term = lease.term + (lease.holder <> excluded.holder) \
      where lease.holder = excluded.holder or lease.expires_at <= $4 returning term, expires_at";
 
+/// Rolled back: it shows whether the database takes writes.
+pub(super) const PROBE: &str =
+    "insert into lease (name, holder, term, expires_at) values ('probe', '', 0, 0) on conflict do nothing";
+
 /// The row stays, so that the term goes on growing.
 pub(super) const RELEASE: &str = "update lease set holder = '', expires_at = 0 where name = $1 and holder = $2";
 

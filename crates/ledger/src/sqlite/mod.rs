@@ -35,6 +35,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use sqlx::Connection;
 use tokio::sync::broadcast;
 
 use super::{
@@ -102,6 +103,14 @@ impl Ledger for SqliteLedger {
     async fn ping(&self) -> Result<(), Error> {
         sqlx::query(statements::PING).execute(&self.pools.read).await?;
         Ok(())
+    }
+
+    async fn writable(&self) -> Result<(), Error> {
+        // Somebody here writes right now: no need to wait for the end of it.
+        let Some(mut writer) = self.pools.write.try_acquire() else { return self.ping().await };
+        let mut tx = writer.begin_with("begin immediate").await?;
+        sqlx::query(lease::PROBE).execute(&mut *tx).await?;
+        Ok(tx.rollback().await?)
     }
 
     async fn insert(&self, batch: &[Submission]) -> Result<Vec<Result<Inserted, Conflict>>, Error> {

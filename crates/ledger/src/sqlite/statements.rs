@@ -56,6 +56,7 @@ pub const STATEMENTS: &[&str] = &[
     insert::TAKEN_UNIQUE,
     learn::LOAD,
     learn::FENCE,
+    lease::PROBE,
     lease::TAKE,
     lease::RELEASE,
     migrate::DROP_VIEW,

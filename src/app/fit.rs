@@ -1,0 +1,38 @@
+//! What a start refuses in a configuration beyond its syntax, found without a connection: the same for `serve`, `dev` and `check`.
+
+use crate::catalog::Catalog;
+use crate::config::{Config, Error};
+use crate::edge::Server;
+use crate::roles::beat;
+use celery::task::signature::Limits;
+
+/// # Errors
+/// The first thing that would stop the start.
+pub fn fits(config: &Config) -> Result<(), Error> {
+    Catalog::compile(config)?;
+    beat::seed::check(&config.schedules, Limits { depth: config.limits.depth, tasks: config.limits.tasks })?;
+    reached(config)?;
+    Server::new(&config.http).map_err(|error| refuse(config, "http.tls_cert", &error))?;
+    if let Some(url) = config.database.url.as_ref().filter(|url| url.scheme() != "sqlite") {
+        let understood = ledger::postgres::understands(url.reveal());
+        understood.map_err(|error| Error::value(config.said.place("database.url"), error.told()))?;
+    }
+    Ok(())
+}
+
+/// The addresses of broker and result backend, and their certificates.
+fn reached(config: &Config) -> Result<(), Error> {
+    let broker = match config.broker.redis.is_rabbitmq() {
+        true => super::amqp_link(config).map(|_| ()),
+        false => super::open_lists(config).map(|_| ()),
+    };
+    broker.map_err(|error| refuse(config, "broker.url", &error))?;
+    if config.backend.reply_queue().is_none() {
+        super::open_records(config).map_err(|error| refuse(config, "backend.url", &error))?;
+    }
+    Ok(())
+}
+
+fn refuse(config: &Config, key: &str, error: &anyhow::Error) -> Error {
+    Error::value(config.said.place(key), format!("{error:#}"))
+}
