@@ -19,6 +19,7 @@ on_both!(
     held_tasks_wait_for_their_time,
     a_task_whose_time_is_over_expires,
     a_paused_queue_is_held_and_resumed_in_order,
+    a_queue_that_is_resumed_during_a_pass_is_not_forgotten,
     fresh_rows_are_left_to_the_fast_path,
     an_ended_task_is_not_published,
     a_message_carries_the_groups_of_its_canvas,
@@ -189,6 +190,32 @@ async fn a_paused_queue_is_held_and_resumed_in_order(ledger: &Fixture) {
     assert_eq!(broker.ids()[1..], ids);
     assert_eq!(ledger.task(&ids[0]).await.reason, None);
     assert_eq!(ledger.history(&ids[0]).await, [(1, Phase::Accepted), (2, Phase::Held), (3, Phase::Queued)]);
+}
+
+/// Resumes a queue while it publishes.
+struct Resuming<'a>(&'a Fixture, QueueName);
+
+#[async_trait]
+impl Carrier for Resuming<'_> {
+    async fn carry(&self, batch: &[Outgoing]) -> Vec<i64> {
+        assert!(self.0.resume_queue(&self.1, after(2)).await.unwrap());
+        batch.iter().map(|outgoing| outgoing.no).collect()
+    }
+}
+
+async fn a_queue_that_is_resumed_during_a_pass_is_not_forgotten(ledger: &Fixture) {
+    let celery = QueueName::parse("celery").unwrap();
+    ledger.pause_queue(&celery, after(0)).await.unwrap();
+    let (held, elsewhere) = (new_id(), new_id());
+    ledger.accept(&held).await;
+    let mut other = task(&elsewhere);
+    other.queue = QueueName::parse("other").unwrap();
+    ledger.insert(alone(other)).await;
+    let pass = drain(ledger, 2, &Resuming(ledger, celery)).await;
+    assert_eq!((pass.carried, pass.next_opening), (1, Some(after(2))));
+    let broker = Broker::default();
+    drain(ledger, 3, &broker).await;
+    assert_eq!(broker.ids(), [held]);
 }
 
 async fn fresh_rows_are_left_to_the_fast_path(ledger: &Fixture) {

@@ -12,12 +12,13 @@ use super::Guarded;
 use crate::harness::celery;
 
 /// What has no operation in the contract: files and redirects.
-const WITHOUT_OPERATION: [&str; 8] = [
+const WITHOUT_OPERATION: [&str; 9] = [
     "/",
     "/docs",
     "/dashboard",
     "/dashboard/",
     "/dashboard/{*path}",
+    "/problems/",
     "/swagger-ui",
     "/swagger-ui/",
     "/swagger-ui/{*rest}",

@@ -1,18 +1,23 @@
 //! What people decide: pauses of queues, requests to revoke, dead letters put away.
 
+use std::collections::HashSet;
+
 use sqlx::{PgPool, Row};
 
 use crate::{Error, Task};
 use celery::task::{QueueName, TaskId};
 use runtime::clock::Time;
 
-use super::{numbers, pool, tasks};
+use super::pool::{self, Tx};
+use super::{numbers, tasks};
 
 pub(super) const PAUSE: &str =
     "insert into taskgate.queue_pause (queue, paused_at) values ($1, $2) on conflict (queue) do nothing";
 pub(super) const RESUME: &str = "delete from taskgate.queue_pause where queue = $1";
 pub(super) const WAKE: &str = "update taskgate.outbox set parked = null, wake_at = $2 where parked = $1";
 pub(super) const PAUSED: &str = "select queue, paused_at from taskgate.queue_pause order by queue";
+/// What is being resumed in this moment is not among them. Nobody waits here for a lock: a resume waits for rows of the outbox.
+pub(super) const STILL_PAUSED: &str = "select queue from taskgate.queue_pause for share skip locked";
 /// `$1` keys of ids.
 pub(super) const REQUEST_REVOKE: &str = "with n as materialized (select array(select task_no from taskgate.task where id = any($1)) as all_of), \
      open as (update taskgate.flight set revoke_requested_at = $2 \
@@ -37,6 +42,12 @@ pub(super) async fn resume(pool: &PgPool, queue: &QueueName, at: Time) -> Result
 pub(super) async fn paused(pool: &PgPool) -> Result<Vec<(String, Time)>, Error> {
     let rows = sqlx::query(PAUSED).fetch_all(pool).await?;
     rows.iter().map(|row| Ok((row.try_get(0)?, Time(row.try_get(1)?)))).collect()
+}
+
+/// Queues that stay paused until `tx` ends.
+pub(super) async fn still_paused(tx: &mut Tx) -> Result<HashSet<String>, Error> {
+    let rows = sqlx::query(STILL_PAUSED).fetch_all(&mut **tx).await?;
+    rows.iter().map(|row| Ok(row.try_get(0)?)).collect()
 }
 
 pub(super) async fn request_revoke(pool: &PgPool, id: &TaskId, at: Time) -> Result<Option<Task>, Error> {

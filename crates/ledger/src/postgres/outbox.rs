@@ -111,10 +111,11 @@ pub(super) async fn drain(
         return Ok(waits);
     }
     let sorted = sort(&mut tx, &claimed, now, carrier).await?;
-    let (sorted, passes) = pass_gates(&mut tx, sorted, &claimed, &heads, now, carrier).await?;
+    let (mut sorted, passes) = pass_gates(&mut tx, sorted, &claimed, &heads, now, carrier).await?;
     let mut carried = carry(&mut tx, carrier, &claimed, &sorted.due).await?;
     carried.extend(sorted.taken.iter().map(|task| task.no));
-    let next_opening = [waits.next_opening, passes.opening].into_iter().flatten().min();
+    let resumed = let_go(&mut tx, &mut sorted).await?.then_some(now);
+    let next_opening = [waits.next_opening, passes.opening, resumed].into_iter().flatten().min();
     let mut gone = sorted.over.clone();
     gone.extend(sorted.expired.iter().map(|task| task.no));
     sqlx::query(GONE).bind(&gone).execute(&mut *tx).await?;
@@ -202,6 +203,18 @@ async fn sort(tx: &mut Tx, claimed: &[Claimed], now: Time, carrier: &dyn Carrier
         }
     }
     Ok(sorted)
+}
+
+/// Forgets what was to be parked and whose queue was resumed while the carrier published: nobody would wake it. Whether there is such
+/// a task; the next pass takes it.
+async fn let_go(tx: &mut Tx, sorted: &mut Sorted) -> Result<bool, Error> {
+    if sorted.parked.is_empty() {
+        return Ok(false);
+    }
+    let paused = control::still_paused(tx).await?;
+    let before = sorted.parked.len();
+    sorted.parked.retain(|task| task.queue.as_ref().is_some_and(|queue| paused.contains(queue)));
+    Ok(sorted.parked.len() < before)
 }
 
 /// Lets through what its limits let through, in the order of the claim. What the broker has had already is not stopped.

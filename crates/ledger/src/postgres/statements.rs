@@ -14,6 +14,7 @@ pub const STATEMENTS: &[&str] = &[
     control::RESUME,
     control::WAKE,
     control::PAUSED,
+    control::STILL_PAUSED,
     control::REQUEST_REVOKE,
     control::DISMISS,
     events::SUBJECT,

@@ -1,12 +1,14 @@
 //! What people decide: pauses of queues, requests to revoke, dead letters put away.
 
+use std::collections::HashSet;
+
 use sqlx::Row;
 
 use crate::{Error, Task};
 use celery::task::{QueueName, TaskId};
 use runtime::clock::Time;
 
-use super::pool::{Pools, list};
+use super::pool::{Pools, Tx, list};
 use super::tasks;
 
 pub(super) const PAUSE: &str =
@@ -34,6 +36,12 @@ pub(super) async fn resume(pools: &Pools, queue: &QueueName, at: Time) -> Result
 pub(super) async fn paused(pools: &Pools) -> Result<Vec<(String, Time)>, Error> {
     let rows = sqlx::query(PAUSED).fetch_all(&pools.read).await?;
     rows.iter().map(|row| Ok((row.try_get(0)?, Time(row.try_get(1)?)))).collect()
+}
+
+/// Queues that stay paused until `tx` ends: it is the one that writes.
+pub(super) async fn still_paused(tx: &mut Tx) -> Result<HashSet<String>, Error> {
+    let rows = sqlx::query(PAUSED).fetch_all(&mut **tx).await?;
+    rows.iter().map(|row| Ok(row.try_get(0)?)).collect()
 }
 
 pub(super) async fn request_revoke(pools: &Pools, id: &TaskId, at: Time) -> Result<Option<Task>, Error> {

@@ -20,7 +20,7 @@ use celery::task::{Phase, QueueName, TaskId, TaskName};
 use runtime::clock::Time;
 
 use super::pool::{Pools, Tx, list};
-use super::{gates, groups, learn, rows, save};
+use super::{control, gates, groups, learn, rows, save};
 
 /// A carrier that does not answer by then has published an unknown part: its rows stay, and the broker's markers sort it out.
 const CARRY: Duration = Duration::from_secs(10);
@@ -126,13 +126,14 @@ pub(super) async fn drain(
         return Ok(waits);
     }
     let sorted = sort(&mut tx, &claimed, now, carrier).await?;
-    let (sorted, passes) = pass_gates(&mut tx, sorted, &claimed, &heads, now, carrier).await?;
+    let (mut sorted, passes) = pass_gates(&mut tx, sorted, &claimed, &heads, now, carrier).await?;
     let outgoing = if sorted.due.is_empty() { Vec::new() } else { outgoing(&mut tx, &claimed, &sorted.due).await? };
     tx.commit().await?;
     let mut carried = carry(carrier, &outgoing).await;
     carried.extend(sorted.taken.iter().map(|task| task.no));
     let mut tx = pools.begin().await?;
-    let next_opening = [waits.next_opening, passes.opening].into_iter().flatten().min();
+    let resumed = let_go(&mut tx, &mut sorted).await?.then_some(now);
+    let next_opening = [waits.next_opening, passes.opening, resumed].into_iter().flatten().min();
     gates::settle(&mut tx, passes.settled(&carried, now)).await?;
     for no in sorted.over.iter().chain(sorted.expired.iter().map(|task| &task.no)) {
         sqlx::query(GONE).bind(no).execute(&mut *tx).await?;
@@ -215,6 +216,18 @@ async fn sort(tx: &mut Tx, claimed: &[Claimed], now: Time, carrier: &dyn Carrier
         }
     }
     Ok(sorted)
+}
+
+/// Forgets what was to be parked and whose queue was resumed while the carrier published: nobody would wake it. Whether there is such
+/// a task; the next pass takes it.
+async fn let_go(tx: &mut Tx, sorted: &mut Sorted) -> Result<bool, Error> {
+    if sorted.parked.is_empty() {
+        return Ok(false);
+    }
+    let paused = control::still_paused(tx).await?;
+    let before = sorted.parked.len();
+    sorted.parked.retain(|task| task.queue.as_ref().is_some_and(|queue| paused.contains(queue)));
+    Ok(sorted.parked.len() < before)
 }
 
 /// Lets through what its limits let through, in the order of the claim. What the broker has had already is not stopped.
