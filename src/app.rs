@@ -18,6 +18,7 @@ use tracing::{info, warn};
 use crate::catalog::Catalog;
 use crate::config::{self, Config};
 use crate::edge::Behind;
+use crate::guard::audit;
 use crate::guard::throttle::Throttle;
 use crate::guard::tokens::Authority;
 use crate::live::commit::Committer;
@@ -38,6 +39,7 @@ use crate::reconcile::retention::Retention;
 use crate::reconcile::sweeper::Sweeper;
 use crate::reconcile::workers::{self, WorkerRegistry};
 use crate::roles::beat::{self, service::Beat};
+use crate::roles::bulk::BulkWorker;
 use crate::roles::expander::Expander;
 use crate::roles::retrier::Retrier;
 use crate::tell::health::{self, Health};
@@ -59,7 +61,7 @@ use runtime::lifecycle::{Backoff, OnExit, Tasks};
 use taskgate_worker::Registry;
 
 pub use fit::fits;
-pub use ledger_url::{claim_file, claim_ledger, open_ledger};
+pub use ledger_url::{claim_file, claim_ledger, hostname, open_ledger};
 
 /// Between attempts to bring the schema up to date.
 const MIGRATION_PAUSE: Duration = Duration::from_secs(2);
@@ -154,6 +156,7 @@ impl App {
             pauses: pauses.clone(),
             beat: beat_handle.clone(),
             expander: Nudge::default(),
+            bulks: Nudge::default(),
             limits: config.limits.clone(),
             keep_idempotency: config.ledger.keep_idempotency,
             webhooks: webhooks_handle,
@@ -197,6 +200,10 @@ impl App {
         let beat = Beat::new(gateway.clone(), tasks.clone(), beat_handle, config.schedules.clone(), config.ledger.keep);
         starter.service("beat", move |stop| beat.run(stop));
         let expander = Expander::new(gateway.clone(), holder.clone());
+        let bulks = BulkWorker::new(gateway.clone(), holder.clone());
+        starter.service("bulk", move |stop| bulks.run(stop));
+        let audited = ledger.clone();
+        starter.service("audit", move |stop| audit::run(audited, stop));
         let retrier = Retrier::new(gateway.clone());
         starter.service("retrier", move |stop| retrier.run(stop));
         starter.service("fan-out", move |stop| expander.run(stop));

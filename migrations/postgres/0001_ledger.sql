@@ -589,6 +589,8 @@ create table taskgate.token (
     rate         text,
     created_at   bigint not null,
     expires_at   bigint,
+    -- Who logged in, when this is a session of the dashboard.
+    person       text,
     revoked_at   bigint,
     last_used_at bigint,
     -- Whose words its keys are (limits, unique, Idempotency-Key). Null: its name's.
@@ -706,3 +708,67 @@ create table taskgate.finding (
     detail  text not null,
     primary key (source, kind, subject)
 );
+
+-- What is done to many tasks at once: the operation is the row, one replica works on it, and each step moves its place in the
+-- transaction that counts what the step did.
+create table taskgate.bulk (
+    bulk_no     bigint generated always as identity primary key,
+    bulk_id     text collate "C" not null,
+    action      text collate "C" not null check (action in ('retry', 'revoke', 'requeue', 'dismiss')),
+    state       text collate "C" not null check (state in ('running', 'paused', 'cancelled', 'done')),
+    -- JSON: which tasks, for whom, how fast.
+    plan        text not null,
+    -- Tells whether a repeated request is the same.
+    fingerprint text collate "C" not null,
+    who         text not null,
+    -- The token's id: a limited token sees its own.
+    who_id      text collate "C",
+    -- Steps that are done, and the task number above which all is done.
+    steps       integer not null default 0,
+    at_no       bigint,
+    total       bigint,
+    done        bigint not null default 0,
+    skipped     bigint not null default 0,
+    failed      bigint not null default 0,
+    -- JSON: how many ended how, and the last refusals.
+    outcomes    text not null default '{}',
+    errors      text not null default '[]',
+    created_at  bigint not null,
+    changed_at  bigint not null,
+    finished_at bigint,
+    constraint bulk_finished check ((finished_at is not null) = (state in ('cancelled', 'done')))
+);
+create unique index bulk_id_key on taskgate.bulk (bulk_id);
+create index bulk_running on taskgate.bulk (bulk_no) where state = 'running';
+
+-- Who did what. A row is opened with the act and sealed with its verdict; sealing appends it to a chain of hashes.
+create table taskgate.audit (
+    audit_no  bigint generated always as identity primary key,
+    audit_id  text collate "C" not null,
+    -- The place in the chain; null until the verdict is known.
+    chain_no  bigint,
+    opened_at bigint not null,
+    sealed_at bigint,
+    who       text not null,
+    who_id    text collate "C",
+    what      text collate "C" not null,
+    target    text not null,
+    origin    text collate "C",
+    status    integer,
+    verdict   text collate "C",
+    detail    text,
+    hash      bytea,
+    constraint audit_sealed_whole check ((chain_no is null) = (hash is null) and (chain_no is null) = (sealed_at is null))
+);
+create unique index audit_id_key on taskgate.audit (audit_id);
+create unique index audit_chain on taskgate.audit (chain_no) where chain_no is not null;
+create index audit_open on taskgate.audit (opened_at) where chain_no is null;
+
+-- The end of the chain. One row.
+create table taskgate.audit_head (
+    only_row boolean primary key default true,
+    chain_no bigint not null,
+    hash     bytea not null,
+    constraint audit_head_one_row check (only_row)
+);
+insert into taskgate.audit_head (chain_no, hash) values (0, '\x');

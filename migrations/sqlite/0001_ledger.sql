@@ -306,6 +306,8 @@ create table token (
     rate         text,
     created_at   integer not null,
     expires_at   integer,
+    -- Who logged in, when this is a session of the dashboard.
+    person       text,
     revoked_at   integer,
     last_used_at integer,
     -- Whose words its keys are (limits, unique, Idempotency-Key). Null: its name's.
@@ -442,3 +444,67 @@ create table finding (
     detail  text not null,
     primary key (source, kind, subject)
 );
+
+-- What is done to many tasks at once: the operation is the row, one replica works on it, and each step moves its place in the
+-- transaction that counts what the step did.
+create table bulk (
+    bulk_no     integer primary key autoincrement,
+    bulk_id     text not null,
+    action      text not null check (action in ('retry', 'revoke', 'requeue', 'dismiss')),
+    state       text not null check (state in ('running', 'paused', 'cancelled', 'done')),
+    -- JSON: which tasks, for whom, how fast.
+    plan        text not null,
+    -- Tells whether a repeated request is the same.
+    fingerprint text not null,
+    who         text not null,
+    -- The token's id: a limited token sees its own.
+    who_id      text,
+    -- Steps that are done, and the task number above which all is done.
+    steps       integer not null default 0,
+    at_no       integer,
+    total       integer,
+    done        integer not null default 0,
+    skipped     integer not null default 0,
+    failed      integer not null default 0,
+    -- JSON: how many ended how, and the last refusals.
+    outcomes    text not null default '{}',
+    errors      text not null default '[]',
+    created_at  integer not null,
+    changed_at  integer not null,
+    finished_at integer,
+    constraint bulk_finished check ((finished_at is not null) = (state in ('cancelled', 'done')))
+);
+create unique index bulk_id_key on bulk (bulk_id);
+create index bulk_running on bulk (bulk_no) where state = 'running';
+
+-- Who did what. A row is opened with the act and sealed with its verdict; sealing appends it to a chain of hashes.
+create table audit (
+    audit_no  integer primary key autoincrement,
+    audit_id  text not null,
+    -- The place in the chain; null until the verdict is known.
+    chain_no  integer,
+    opened_at integer not null,
+    sealed_at integer,
+    who       text not null,
+    who_id    text,
+    what      text not null,
+    target    text not null,
+    origin    text,
+    status    integer,
+    verdict   text,
+    detail    text,
+    hash      blob,
+    constraint audit_sealed_whole check ((chain_no is null) = (hash is null) and (chain_no is null) = (sealed_at is null))
+);
+create unique index audit_id_key on audit (audit_id);
+create unique index audit_chain on audit (chain_no) where chain_no is not null;
+create index audit_open on audit (opened_at) where chain_no is null;
+
+-- The end of the chain. One row.
+create table audit_head (
+    only_row boolean primary key default true,
+    chain_no integer not null,
+    hash     blob not null,
+    constraint audit_head_one_row check (only_row)
+);
+insert into audit_head (chain_no, hash) values (0, x'');

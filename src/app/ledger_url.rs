@@ -60,7 +60,7 @@ fn open_postgres(config: &Config, stop: CancellationToken) -> anyhow::Result<Sha
 }
 
 /// This machine's name.
-pub(super) fn hostname() -> String {
+pub fn hostname() -> String {
     let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
     let host = host.trim();
     if host.is_empty() { "localhost".to_owned() } else { host.to_owned() }

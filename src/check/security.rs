@@ -189,6 +189,7 @@ mod tests {
             scopes: vec![Scope::Admin],
             tasks: Vec::new(),
             namespace: None,
+            person: None,
             rate: None,
             created_at: Time(0),
             expires_at: None,

@@ -1,5 +1,6 @@
 //! The command line: one subcommand for each role. A role's body lives in its own module; here it gets its configuration.
 
+mod audit;
 mod check;
 mod client;
 #[cfg(feature = "dev")]
@@ -68,6 +69,8 @@ enum Command {
     Schedules(schedules::Options),
     /// Create, list and revoke the tokens that clients call with
     Token(token::Options),
+    /// Hold the chain of who did what against its hashes
+    Audit(audit::Options),
     /// Print the contract (OpenAPI 3.1)
     Openapi,
     /// Read the configuration, Redis, the ledger and the live workers, and say what does not fit together
@@ -93,6 +96,7 @@ impl Cli {
             Command::Worker(options) => worker::run(&common, &options),
             Command::Migrate => migrate::run(&common),
             Command::Schedules(options) => schedules::run(&common, &options),
+            Command::Audit(options) => audit::run(&common, &options),
             Command::Token(options) => token::run(&common, &options),
             Command::Submit(submit) => client::run(&submit.at, async |client| submit.run(client).await),
             Command::Result(result) => client::run(&result.at, async |client| result.run(client).await),

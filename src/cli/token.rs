@@ -13,8 +13,9 @@ use super::given::configure;
 use crate::app;
 use crate::config::value::{Scalar, Span};
 use crate::config::{Config, Quota, Role};
+use crate::guard::audit::by_command;
 use crate::guard::tokens::{Secret, TOKEN_PREFIX};
-use ledger::{Scope, SharedLedger, Token};
+use ledger::{NewAct, Scope, SharedLedger, Token};
 use runtime::clock::{self, Time};
 
 const MAX_NAME: usize = 100;
@@ -103,7 +104,7 @@ impl Create {
     async fn run(&self, ledger: &SharedLedger) -> anyhow::Result<ExitCode> {
         let secret = Secret::new(TOKEN_PREFIX);
         let token = self.token(&secret, clock::now())?;
-        if !ledger.create_token(&token).await? {
+        if !by_command(ledger, act("token create", &self.name), ledger.create_token(&token)).await? {
             bail!("there is a token {:?} already: choose another name, or revoke that one", self.name);
         }
         if self.json {
@@ -145,6 +146,7 @@ impl Create {
             scopes,
             tasks,
             namespace: self.namespace.clone(),
+            person: None,
             rate: self.rate_limit.as_deref().map(rate).transpose()?,
             created_at: now,
             expires_at: self.expires.as_deref().map(span).transpose()?.map(|span| now.plus(span)),
@@ -207,11 +209,26 @@ impl List {
 
 impl Revoke {
     async fn run(&self, ledger: &SharedLedger) -> anyhow::Result<ExitCode> {
-        match ledger.revoke_token(&self.token, clock::now()).await? {
+        let revoked = ledger.revoke_token(&self.token, clock::now());
+        match by_command(ledger, act("token revoke", &self.token), revoked).await? {
             Some(token) => println!("{} is revoked", token.name),
             None => bail!("there is no valid token {:?}", self.token),
         }
         Ok(ExitCode::SUCCESS)
+    }
+}
+
+/// An act of whoever runs this command.
+fn act(what: &str, target: &str) -> NewAct {
+    let user = std::env::var("USER").unwrap_or_else(|_| "somebody".to_owned());
+    NewAct {
+        id: clock::new_id().to_string(),
+        at: clock::now(),
+        who: format!("{user} on {}", app::hostname()),
+        who_id: None,
+        what: what.to_owned(),
+        target: target.to_owned(),
+        origin: None,
     }
 }
 

@@ -41,7 +41,7 @@ const CONTROL: Need = Need::Token { scope: Scope::Control, reach: Reach::Own, ti
 const READ_FLEET: Need = Need::Token { scope: Scope::Read, reach: Reach::Fleet, ticket: false };
 const CONTROL_FLEET: Need = Need::Token { scope: Scope::Control, reach: Reach::Fleet, ticket: false };
 
-/// Webhooks tell of every task, and their secrets sign for the gateway.
+/// Webhooks tell of every task, and their secrets sign for the gateway; the audit says what everybody did.
 const ADMIN_FLEET: Need = Need::Token { scope: Scope::Admin, reach: Reach::Fleet, ticket: false };
 
 /// All routes that every gateway has. `GET` includes `HEAD`.
@@ -67,6 +67,13 @@ pub const TABLE: &[(&str, &str, Need)] = &[
     ("DELETE", "/v1/dead-letters/{id}", CONTROL),
     ("POST", "/v1/dead-letters/{id}/requeue", CONTROL),
     ("POST", "/v1/dead-letters/requeue", CONTROL),
+    ("GET", "/v1/bulk", READ),
+    ("POST", "/v1/bulk", CONTROL),
+    ("GET", "/v1/bulk/{id}", READ),
+    ("POST", "/v1/bulk/{id}/pause", CONTROL),
+    ("POST", "/v1/bulk/{id}/resume", CONTROL),
+    ("POST", "/v1/bulk/{id}/cancel", CONTROL),
+    ("GET", "/v1/audit", ADMIN_FLEET),
     ("GET", "/v1/schedules", READ),
     ("POST", "/v1/schedules", CONTROL),
     ("GET", "/v1/schedules/{name}", READ),

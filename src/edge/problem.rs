@@ -18,6 +18,7 @@ use super::extract::KNOWN_ENCODINGS;
 use super::slugs::{self, Slug};
 use crate::catalog;
 use crate::live::commit::CommitError;
+use crate::usecase::bulk::BulkError;
 use crate::usecase::inspect::ControlError;
 use crate::usecase::queues::QueueError;
 use crate::usecase::retry::RetryError;
@@ -129,6 +130,11 @@ impl Problem {
             .detail(format!("the token {token:?} does not have the scope {scope}"));
         problem.challenge = Some(format!("error=\"insufficient_scope\", scope=\"{scope}\""));
         problem
+    }
+
+    /// What is wrong this time, if that was said.
+    pub fn told(&self) -> Option<&str> {
+        self.detail.as_deref()
     }
 
     pub fn caused_by(mut self, cause: impl std::error::Error + Send + Sync + 'static) -> Self {
@@ -258,6 +264,18 @@ impl From<SubmitError> for Problem {
             }
             SubmitError::Ledger(error) => error.into(),
             SubmitError::Read(error) => error.into(),
+        }
+    }
+}
+
+impl From<BulkError> for Problem {
+    fn from(error: BulkError) -> Self {
+        match error {
+            BulkError::Nothing { pointer, detail } => Self::misfit(vec![Place { pointer: pointer.to_owned(), detail }]),
+            BulkError::Unknown(_) => Self::new(&slugs::BULK_NOT_FOUND).detail(error.to_string()),
+            BulkError::Ended(_) => Self::new(&slugs::BULK_ENDED).detail(error.to_string()),
+            BulkError::KeyReused => Self::new(&slugs::IDEMPOTENCY_KEY_REUSED),
+            BulkError::Ledger(error) => error.into(),
         }
     }
 }

@@ -12,8 +12,8 @@ use super::base;
 use super::middleware::{cors, guard, observe};
 use super::problem::{Place, Problem, ProblemDocument};
 use super::routes::{
-    batch, canvas, capabilities, catalog, control, dead_letters, docs, events, feed, health, insight, metrics,
-    problems, queues, result, schedules, stats, submit, tasks, tickets, webhooks, workers,
+    audit, batch, bulk, canvas, capabilities, catalog, control, dead_letters, docs, events, feed, health, insight,
+    metrics, problems, queues, result, schedules, stats, submit, tasks, tickets, webhooks, workers,
 };
 use super::slugs;
 use super::state::Edge;
@@ -58,6 +58,12 @@ pub fn documented() -> OpenApiRouter<Edge> {
         .routes(routes!(dead_letters::delete_dead_letter))
         .routes(routes!(dead_letters::requeue_dead_letter))
         .routes(routes!(dead_letters::requeue_dead_letters))
+        .routes(routes!(bulk::list_bulks, bulk::create_bulk))
+        .routes(routes!(bulk::get_bulk))
+        .routes(routes!(bulk::pause_bulk))
+        .routes(routes!(bulk::resume_bulk))
+        .routes(routes!(bulk::cancel_bulk))
+        .routes(routes!(audit::list_audit))
         .routes(routes!(queues::list_queues))
         .routes(routes!(queues::list_messages))
         .routes(routes!(queues::pause_queue))

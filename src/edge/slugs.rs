@@ -77,6 +77,9 @@ slugs! {
     WEBHOOK_NOT_FOUND = "webhook-not-found", NOT_FOUND, "There is no such webhook",
         "No webhook has this id; it may have been deleted.",
         "Look at /v1/webhooks for all of them.";
+    BULK_NOT_FOUND = "bulk-not-found", NOT_FOUND, "There is no such operation",
+        "No operation on many tasks has this id, or the token is limited and another one began it.",
+        "Look at /v1/bulk for the newest ones.";
     DELIVERY_NOT_FOUND = "delivery-not-found", NOT_FOUND, "There is no such delivery",
         "This webhook has no delivery of this id; settled deliveries are kept for `webhooks.keep` (30 days by default).",
         "Look at /v1/webhooks/{id}/deliveries for those that are kept.";
@@ -113,6 +116,9 @@ slugs! {
     TOO_MANY_WEBHOOKS = "too-many-webhooks", CONFLICT, "There are too many webhooks",
         "500 webhooks are registered; each costs something for every event.",
         "Delete those that are not needed, or let one receiver pass events on.";
+    BULK_ENDED = "bulk-ended", CONFLICT, "The operation has ended",
+        "The operation on many tasks is done or was cancelled, so it cannot be paused, resumed or cancelled any more.",
+        "Look at what became of it (`GET /v1/bulk/{id}`), and begin a new one for what is left.";
     IN_PROGRESS = "in-progress", CONFLICT, "The same request is still running",
         "Another request with this `Idempotency-Key` has not been answered yet.",
         "Wait a moment and repeat the request.";

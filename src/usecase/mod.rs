@@ -1,7 +1,9 @@
 //! Use cases: what a client can ask for, one file each. Knows no HTTP and no SQL.
 
 mod admission;
+pub mod audit;
 pub mod batch;
+pub mod bulk;
 pub mod capabilities;
 pub mod dead_letters;
 pub mod embedded;
@@ -62,6 +64,7 @@ pub struct Gateway {
     pub(crate) pauses: Pauses,
     pub(crate) beat: Nudge,
     pub(crate) expander: Nudge,
+    pub(crate) bulks: Nudge,
     pub(crate) limits: config::Limits,
     /// How long an answer is kept for repetitions of its request.
     pub(crate) keep_idempotency: Duration,

@@ -7,10 +7,10 @@ use super::embedded::has_foreign;
 use super::limits::at_once;
 use super::replay::{self, ReplayError};
 use super::revoke::{RevokeError, RevokeRequest};
-use super::submit::{Idempotency, SubmitError, Submitted};
+use super::submit::{Answer, Idempotency, SubmitError, Submitted};
 use crate::guard::tokens::Visibility;
 use crate::live::commit::CommitError;
-use celery::task::{Phase, QueueName, TaskId, TaskName};
+use celery::task::{Phase, QueueName, TaskId, TaskName, json};
 use ledger::{Conflict, IdempotencyKey, Task};
 use runtime::clock::{self, Time};
 
@@ -91,6 +91,23 @@ impl Gateway {
             (first.phase, first.due_at) = (Phase::Held, Some(due_at.unwrap_or(at_once(now))));
         }
         Ok(submission)
+    }
+
+    /// Submits a task's message again under a key of the caller: a repetition finds the first one.
+    pub(crate) async fn send_once(&self, visibility: &Visibility, task: &Task, name: String) -> Result<(), RetryError> {
+        self.check_backlog()?;
+        let mut submission = self.again_for(visibility, task, None).await?;
+        let given = Idempotency {
+            scope: "bulk".to_owned(),
+            key: name,
+            fingerprint: Vec::new(),
+            answer: Answer::new(|_| json::null()),
+        };
+        submission.idempotency = Some(key(given, &submission, self.keep_idempotency));
+        match self.send_again(submission).await {
+            Ok(_) | Err(RetryError::Submit(SubmitError::Replay(_))) => Ok(()),
+            Err(error) => Err(error),
+        }
     }
 
     pub(crate) async fn send_again(&self, submission: ledger::Submission) -> Result<Submitted, RetryError> {

@@ -46,6 +46,7 @@ mod interop;
 mod library;
 mod packaging;
 mod peers;
+mod people;
 mod progress;
 mod publish;
 mod rabbit;

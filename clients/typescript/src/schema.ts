@@ -195,6 +195,128 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/v1/audit": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * Who did what, newest first
+         * @description A row for each call that controls something, whether it was carried out or refused. The rows are chained by hashes;
+         *     `taskgate audit verify` holds the chain against them.
+         */
+        get: operations["list_audit"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/v1/bulk": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** The newest operations on many tasks */
+        get: operations["list_bulks"];
+        put?: never;
+        /**
+         * Do something with many tasks
+         * @description `retry` submits each message again as a new task; without a phase or status in the filter it takes what failed and what was
+         *     lost, and what succeeded only with `include_succeeded`. `revoke` takes what has not ended. `requeue` and `dismiss` are for dead
+         *     letters. Tasks that are submitted later are not part of it. The gateway works on it in steps, newest task first, and goes on
+         *     after a restart; it can be watched, paused and cancelled. With `dry_run` it is only counted.
+         */
+        post: operations["create_bulk"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/v1/bulk/{id}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** How far an operation is */
+        get: operations["get_bulk"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/v1/bulk/{id}/cancel": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Cancel an operation
+         * @description It ends after the step that is under way. What was done stays done.
+         */
+        post: operations["cancel_bulk"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/v1/bulk/{id}/pause": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Pause an operation
+         * @description It stops after the step that is under way.
+         */
+        post: operations["pause_bulk"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/v1/bulk/{id}/resume": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Let an operation go on
+         * @description Where it was.
+         */
+        post: operations["resume_bulk"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/v1/capabilities": {
         parameters: {
             query?: never;
@@ -1065,11 +1187,139 @@ export interface components {
              */
             task_id?: string | null;
         };
+        /** @description A control call. */
+        AuditEntry: {
+            at: string;
+            detail?: string | null;
+            /**
+             * @description The address it came from.
+             * @example 10.0.0.7
+             */
+            from?: string | null;
+            /** @description Covers this row and the one before. */
+            hash?: string | null;
+            id: string;
+            /**
+             * Format: int64
+             * @description Its place in the chain of hashes; null while it is under way.
+             */
+            place?: number | null;
+            /** Format: int32 */
+            status?: number | null;
+            /**
+             * @description The path of the request.
+             * @example /v1/tasks/0199…/revoke
+             */
+            target: string;
+            /** @description The token's id. */
+            token_id?: string | null;
+            /**
+             * @description `done`, a verdict of a revoke, or the name of the problem; `unknown` when the gateway ended before it was known; null while it
+             *     is under way.
+             * @example prevented
+             */
+            verdict?: string | null;
+            /**
+             * @description The operation, as in this contract.
+             * @example revoke_task
+             */
+            what: string;
+            /**
+             * @description A person who logged in, `token NAME`, or `anybody` where nobody is asked.
+             * @example token ops
+             */
+            who: string;
+        };
+        AuditList: {
+            audit: components["schemas"]["AuditEntry"][];
+            /** @description For `cursor`; null on the last page. */
+            next?: string | null;
+        };
         /** @description What became of all. */
         Batch: {
             accepted: number;
             items: components["schemas"]["Verdict"][];
             rejected: number;
+        };
+        /** @description An operation on many tasks. */
+        Bulk: {
+            /**
+             * @description `retry`, `revoke`, `requeue` or `dismiss`.
+             * @example retry
+             */
+            action: string;
+            changed_at: string;
+            created_at: string;
+            /**
+             * Format: int64
+             * @description Tasks it acted on.
+             */
+            done: number;
+            /** @description The last 20 that were passed over or refused. */
+            errors: components["schemas"]["BulkError"][];
+            /**
+             * Format: int64
+             * @description Tasks for which the action was refused.
+             */
+            failed: number;
+            finished_at?: string | null;
+            id: string;
+            links: components["schemas"]["BulkLinks"];
+            /** @description How many ended how: `retried`, `prevented`, `signalled`, `requeued`, `dismissed`, `skipped`, `failed`. */
+            outcomes: Record<string, never>;
+            /** @description What was asked for: `filter`, and where they were given `rate`, `include_succeeded`, `terminate`, `reason`. */
+            request: Record<string, never>;
+            /**
+             * Format: int64
+             * @description Tasks it passed over: they ended meanwhile, were sent again before, or cannot be sent again.
+             */
+            skipped: number;
+            /**
+             * @description `running`, `paused`, `cancelled` or `done`.
+             * @example running
+             */
+            state: string;
+            /**
+             * Format: int64
+             * @description Tasks that it found when it was accepted; null where counting them would have taken too long.
+             */
+            total?: number | null;
+            /** @description Who began it. */
+            who: string;
+        };
+        BulkError: {
+            detail: string;
+            task_id: string;
+        };
+        BulkLinks: {
+            cancel: string;
+            pause: string;
+            resume: string;
+            self: string;
+        };
+        BulkList: {
+            bulks: components["schemas"]["Bulk"][];
+        };
+        /** @description What an operation would touch. */
+        BulkPreview: {
+            /** @example retry */
+            action: string;
+            /**
+             * Format: int64
+             * @description Those of `matched` that were sent again already: a retry passes over them.
+             */
+            already_retried: number;
+            /** @description Tasks that the filter finds, by phase, whether they are part of it or not. */
+            by_phase: Record<string, never>;
+            /** @description Always true. */
+            dry_run: boolean;
+            /**
+             * Format: int64
+             * @description Tasks that are part of it.
+             */
+            matched: number;
+            /** @description There are more than were counted (20,000, or three seconds). */
+            more: boolean;
         };
         /** @description What this deployment can. */
         CapabilitiesView: {
@@ -3045,6 +3295,464 @@ export interface operations {
             };
             /** @description Pruned */
             410: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description A problem; its `type` is explained at /problems/ */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    list_audit: {
+        parameters: {
+            query?: {
+                /** @description 1 to 500, default 50 */
+                limit?: number;
+                /** @description `next` of the page before */
+                cursor?: string;
+            };
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description A page */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["AuditList"];
+                };
+            };
+            /** @description A parameter does not fit */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description No token, or one that is unknown, expired or revoked */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The token lacks the scope, or is limited to other tasks */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description A problem; its `type` is explained at /problems/ */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    list_bulks: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Newest first, at most 100 */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["BulkList"];
+                };
+            };
+            /** @description No token, or one that is unknown, expired or revoked */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The token lacks the scope, or is limited to other tasks */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description A problem; its `type` is explained at /problems/ */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    create_bulk: {
+        parameters: {
+            query?: never;
+            header?: {
+                /** @description Makes a repetition harmless: it gets the first operation */
+                "Idempotency-Key"?: string | null;
+            };
+            path?: never;
+            cookie?: never;
+        };
+        /** @description `filter` (members as the query of `GET /v1/tasks`; `{}` is all tasks), `action` (`retry`, `revoke`, `requeue`, `dismiss`), `dry_run`, `rate` (tasks a second, or a text as `100/m`), `include_succeeded` (retry), `terminate` and `reason` (revoke) */
+        requestBody: {
+            content: {
+                /**
+                 * @example {
+                 *       "action": "retry",
+                 *       "dry_run": true,
+                 *       "filter": {
+                 *         "task": [
+                 *           "tasks.add"
+                 *         ]
+                 *       },
+                 *       "rate": 10
+                 *     }
+                 */
+                "application/json": unknown;
+            };
+        };
+        responses: {
+            /** @description What it would touch */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["BulkPreview"];
+                };
+            };
+            /** @description Accepted: it begins */
+            202: {
+                headers: {
+                    /** @description The operation */
+                    Location?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Bulk"];
+                };
+            };
+            /** @description No token, or one that is unknown, expired or revoked */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The token lacks the scope, or is limited to other tasks */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Does not fit, or nothing that the filter names can be part of it */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description A problem; its `type` is explained at /problems/ */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    get_bulk: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description The operation */
+                id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Its progress */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Bulk"];
+                };
+            };
+            /** @description No token, or one that is unknown, expired or revoked */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The token lacks the scope, or is limited to other tasks */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description There is none of this id */
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description A problem; its `type` is explained at /problems/ */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    cancel_bulk: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description The operation */
+                id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Cancelled */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Bulk"];
+                };
+            };
+            /** @description No token, or one that is unknown, expired or revoked */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The token lacks the scope, or is limited to other tasks */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description There is none of this id */
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description It has ended */
+            409: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description A problem; its `type` is explained at /problems/ */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    pause_bulk: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description The operation */
+                id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Paused */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Bulk"];
+                };
+            };
+            /** @description No token, or one that is unknown, expired or revoked */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The token lacks the scope, or is limited to other tasks */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description There is none of this id */
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description It has ended */
+            409: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description A problem; its `type` is explained at /problems/ */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    resume_bulk: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description The operation */
+                id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description It goes on */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Bulk"];
+                };
+            };
+            /** @description No token, or one that is unknown, expired or revoked */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The token lacks the scope, or is limited to other tasks */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description There is none of this id */
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description It has ended */
+            409: {
                 headers: {
                     [name: string]: unknown;
                 };

@@ -9,7 +9,9 @@
 //! Every method is one statement or one transaction. Times are the caller's. Absence is `Ok(None)`.
 
 mod admission;
+pub mod audit;
 mod book;
+mod bulk;
 pub mod change;
 mod error;
 mod fan_out;
@@ -38,6 +40,8 @@ use std::time::Duration;
 use async_trait::async_trait;
 use tokio::sync::broadcast;
 
+pub use audit::{Act, Audits, ChainHash, NewAct, Seal, Sealed};
+pub use bulk::{Bulk, BulkAction, BulkState, BulkStep, Bulks, NewBulk};
 pub use celery::task::canvas::EdgeKind;
 pub use error::Error;
 pub use fan_out::{FanOut, FanOuts, NewFanOut};
@@ -152,7 +156,20 @@ pub const EVENTS_BYTES: i64 = 256 << 10;
 
 #[async_trait]
 pub trait Ledger:
-    Control + FanOuts + Findings + Limits + Schedules + Stats + Steps + Tokens + Traces + Webhooks + Send + Sync
+    Audits
+    + Bulks
+    + Control
+    + FanOuts
+    + Findings
+    + Limits
+    + Schedules
+    + Stats
+    + Steps
+    + Tokens
+    + Traces
+    + Webhooks
+    + Send
+    + Sync
 {
     /// `postgres` or `sqlite`.
     fn kind(&self) -> &'static str;

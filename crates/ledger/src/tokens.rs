@@ -59,6 +59,8 @@ pub struct Token {
     /// Whose words its keys are: tokens of one namespace share those of `limits`, `unique` and `Idempotency-Key`. `None`: its own, by
     /// its name.
     pub namespace: Option<String>,
+    /// Who logged in, when this is a session of the dashboard. `None`: it was made by hand.
+    pub person: Option<String>,
     /// Requests, as a task's rate limit (`100/m`). `None`: what the configuration says for all.
     pub rate: Option<String>,
     pub created_at: Time,
@@ -131,13 +133,14 @@ pub(super) struct TokenRow {
     pub revoked_at: Option<i64>,
     pub last_used_at: Option<i64>,
     pub namespace: Option<String>,
+    pub person: Option<String>,
 }
 
 /// Fills a [`TokenRow`] from a database row that has these columns by name.
 macro_rules! read_token_row {
     ($row:expr) => {
         $crate::tokens::read_token_row!($row; token_id, name, hash, scopes, tasks, rate, created_at, expires_at,
-            revoked_at, last_used_at, namespace)
+            revoked_at, last_used_at, namespace, person)
     };
     ($row:expr; $($column:ident),+) => {
         $crate::tokens::TokenRow { $($column: $row.try_get(stringify!($column))?),+ }
@@ -160,6 +163,7 @@ impl TryFrom<TokenRow> for Token {
             name: row.name,
             rate: row.rate,
             namespace: row.namespace,
+            person: row.person,
             created_at: Time(row.created_at),
             expires_at: row.expires_at.map(Time),
             revoked_at: row.revoked_at.map(Time),

@@ -33,6 +33,11 @@ impl Caller {
         self.0.visibility()
     }
 
+    /// As the audit names it.
+    pub fn shown(&self) -> String {
+        self.0.shown()
+    }
+
     /// The id of its token.
     pub fn id(&self) -> Option<String> {
         self.0.id().map(str::to_owned)

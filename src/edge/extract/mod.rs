@@ -2,6 +2,7 @@
 
 mod accept;
 mod body;
+mod body_filter;
 mod caller;
 mod conditional;
 mod empty;
@@ -19,6 +20,7 @@ pub use accept::wants_json;
 pub use body::JsonText;
 #[cfg(feature = "dev")]
 pub use body::json_text;
+pub use body_filter::body_filter;
 pub use caller::Caller;
 pub use conditional::{Demand, IfNoneMatch};
 pub use empty::NoBody;

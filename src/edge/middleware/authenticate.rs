@@ -16,14 +16,33 @@ use crate::guard::tokens::{Identity, Refusal};
 const TICKET: &str = "ticket";
 const LAST_EVENT_ID: &str = "last_event_id";
 
+/// A refusal, and of whom: `None` for a stranger.
+#[derive(Debug)]
+pub struct Denied {
+    pub problem: Box<Problem>,
+    pub identity: Option<Identity>,
+}
+
+impl From<Problem> for Denied {
+    fn from(problem: Problem) -> Self {
+        Self { problem: Box::new(problem), identity: None }
+    }
+}
+
+impl From<Refusal> for Denied {
+    fn from(refusal: Refusal) -> Self {
+        Problem::from(refusal).into()
+    }
+}
+
 /// Who calls, if they may.
-pub async fn identify(edge: &Edge, request: &mut Request) -> Result<Identity, Problem> {
+pub async fn identify(edge: &Edge, request: &mut Request) -> Result<Identity, Denied> {
     let Some(route) = request.extensions().get::<MatchedPath>() else { return Ok(Identity::anybody()) };
     let need = match edge.access.of(request.method(), route.as_str()) {
         Asked::This(need) => need,
         Asked::OtherMethod => return Ok(Identity::anybody()),
         Asked::Undeclared if request.method() == Method::OPTIONS => return Ok(Identity::anybody()),
-        Asked::Undeclared => return Err(Problem::new(&slugs::INTERNAL).detail("the route declares no access")),
+        Asked::Undeclared => return Err(Problem::new(&slugs::INTERNAL).detail("the route declares no access").into()),
     };
     let Need::Token { scope, reach, ticket } = need else { return Ok(Identity::anybody()) };
     let ticket = if ticket { taken_out(request) } else { None };
@@ -34,14 +53,16 @@ pub async fn identify(edge: &Edge, request: &mut Request) -> Result<Identity, Pr
         (Some(token), _) => edge.authority.holder(token).await?,
         (None, Some(ticket)) => edge.authority.bearer(&ticket).await?,
         (None, None) => {
-            return Err(Problem::new(&slugs::UNAUTHORIZED).detail("the request has no bearer token"));
+            return Err(Problem::new(&slugs::UNAUTHORIZED).detail("the request has no bearer token").into());
         }
     };
     if !identity.may(scope) {
-        return Err(Problem::insufficient_scope(scope.as_str(), identity.name().unwrap_or_default()));
+        let problem = Problem::insufficient_scope(scope.as_str(), identity.name().unwrap_or_default());
+        return Err(Denied { problem: Box::new(problem), identity: Some(identity) });
     }
     if reach == Reach::Fleet && identity.visibility().is_limited() {
-        return Err(Problem::new(&slugs::TOKEN_LIMITED));
+        let problem = Problem::new(&slugs::TOKEN_LIMITED);
+        return Err(Denied { problem: Box::new(problem), identity: Some(identity) });
     }
     Ok(identity)
 }

@@ -9,7 +9,8 @@ use axum::http::{Version, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 
-use super::{authenticate, origin, patience, throttle};
+use super::authenticate::{self, Denied};
+use super::{audit, origin, patience, throttle};
 use crate::edge::extract::wanted_wait;
 use crate::edge::problem::Problem;
 use crate::edge::slugs;
@@ -79,14 +80,23 @@ async fn while_valid(request: Request, next: Next) -> Response {
 async fn admit(edge: &Edge, mut request: Request, next: Next) -> Response {
     let identity = match authenticate::identify(edge, &mut request).await {
         Ok(identity) => identity,
-        Err(problem) => return problem.into_response(),
+        Err(Denied { problem, identity }) => {
+            // Who may not do something is in the audit too; a stranger is not, because there is no end of strangers.
+            return match identity.and_then(|identity| audit::act(edge, &request, &identity)) {
+                Some(act) => audit::refused(edge, act, *problem).await,
+                None => problem.into_response(),
+            };
+        }
     };
+    let act = audit::act(edge, &request, &identity);
     let verdict = throttle::count(edge, &identity).await;
     request.extensions_mut().insert(identity);
     let refusal = verdict.as_ref().and_then(throttle::refusal).or_else(|| origin::check_request(edge, &request).err());
-    let mut response = match refusal {
-        Some(problem) => problem.into_response(),
-        None => while_valid(request, next).await,
+    let mut response = match (refusal, act) {
+        (Some(problem), None) => problem.into_response(),
+        (Some(problem), Some(act)) => audit::refused(edge, act, problem).await,
+        (None, None) => while_valid(request, next).await,
+        (None, Some(act)) => audit::carried_out(edge, act, request, next).await,
     };
     if let Some(verdict) = verdict {
         throttle::announce(response.headers_mut(), &verdict);

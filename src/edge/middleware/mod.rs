@@ -1,5 +1,6 @@
 //! What holds for every request.
 
+pub mod audit;
 mod authenticate;
 mod compress;
 pub mod cors;

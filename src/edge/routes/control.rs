@@ -7,6 +7,7 @@ use axum::response::Response;
 use super::result::unknown;
 use super::submission::{Shown, answer, idempotency, json_response, replay, text};
 use crate::edge::extract::{Caller, IdPath, JsonText, Repeatable, wishes};
+use crate::edge::middleware::audit::Remark;
 use crate::edge::problem::{Problem, ProblemDocument};
 use crate::edge::state::Edge;
 use crate::edge::view::AcceptedView;
@@ -72,7 +73,13 @@ pub async fn revoke_task(
         Some(all) => RevokedAnswer::Together(RevokedTogetherView::of(&id, all)),
         None => RevokedAnswer::One(edge.gateway.revoke(&id, &request).await?.into()),
     };
-    Ok(json_response(StatusCode::OK, text(&answer)))
+    let verdict = match &answer {
+        RevokedAnswer::One(one) => one.verdict,
+        RevokedAnswer::Together(_) => "revoked_together",
+    };
+    let mut response = json_response(StatusCode::OK, text(&answer));
+    response.extensions_mut().insert(Remark { verdict: Some(verdict.to_owned()), detail: request.reason });
+    Ok(response)
 }
 
 /// Run a task again, or what failed of a group

@@ -1,22 +1,21 @@
 //! `/v1/dead-letters`: what failed for good or was lost.
 
 use axum::extract::{OriginalUri, State};
-use axum::http::{HeaderValue, StatusCode, Uri, header};
+use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::Response;
 
 use super::control::sent_again;
 use super::submission::{json_response, text};
 use super::tasks::next_link;
 use crate::edge::cursor;
-use crate::edge::extract::{Caller, IdPath, JsonText, feed_filter, list_query, wishes};
+use crate::edge::extract::{Caller, IdPath, JsonText, body_filter, feed_filter, list_query, wishes};
 use crate::edge::problem::{Problem, ProblemDocument};
 use crate::edge::state::Edge;
 use crate::edge::view::control::{DismissedView, RequeuedTaskView, RequeuedView, SkippedView};
 use crate::edge::view::{AcceptedView, SummaryView, TaskListView};
 use crate::usecase::dead_letters::{Bulk, Requeued};
 use celery::task::invalid::Problems;
-use celery::task::json::{self, Fields};
-use ledger::Filter;
+use celery::task::json::Fields;
 
 /// Dead letters, newest first
 ///
@@ -184,37 +183,8 @@ fn bulk(problems: &mut Problems, fields: &Fields<'_>) -> Bulk {
     let filter = fields.get("filter").and_then(|value| {
         problems.within("filter", |problems| {
             let fields = problems.object(value)?;
-            Some(filter(problems, &fields))
+            Some(body_filter(problems, &fields))
         })
     });
     Bulk { filter: filter.unwrap_or_default(), fingerprint, max_per_second: rate, dry_run: dry_run.unwrap_or(false) }
-}
-
-/// The query of `GET /v1/tasks` as an object: its values are written into a query and read by the same reader.
-fn filter(problems: &mut Problems, fields: &Fields<'_>) -> Filter {
-    let mut query = Vec::new();
-    for (name, value) in fields.iter() {
-        let values = json::elements(value).unwrap_or_else(|| vec![value]);
-        for value in values {
-            match json::text(value) {
-                Some(text) => query.push(format!("{}={}", encoded(name), encoded(&text))),
-                None => problems.add_at(name, "must be a text or a list of texts"),
-            }
-        }
-    }
-    let uri: Result<Uri, _> = format!("/?{}", query.join("&")).parse();
-    let Ok(uri) = uri else {
-        problems.add("is too long");
-        return Filter::default();
-    };
-    feed_filter(&uri).unwrap_or_else(|problem| {
-        for place in problem.places() {
-            problems.add_at(&place.pointer, place.detail.clone());
-        }
-        Filter::default()
-    })
-}
-
-fn encoded(text: &str) -> String {
-    text.bytes().map(|byte| format!("%{byte:02X}")).collect()
 }

@@ -1,6 +1,8 @@
 //! Handlers: body in, use case, view out. They translate and do not decide.
 
+pub mod audit;
 pub mod batch;
+pub mod bulk;
 pub mod canvas;
 pub mod capabilities;
 pub mod catalog;

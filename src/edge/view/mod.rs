@@ -1,6 +1,8 @@
 //! What the ledger holds, as the API shows it: field by field in the contract's order. Results pass through verbatim.
 
 mod accepted;
+mod audit;
+mod bulk;
 mod children;
 pub mod control;
 mod error;
@@ -15,6 +17,8 @@ pub mod together;
 mod webhook;
 
 pub use accepted::{AcceptedView, ChildView, LinksView};
+pub use audit::{ActListView, ActView};
+pub use bulk::{BulkListView, BulkView, PreviewBulkView};
 pub use celery::task::mask::Mask;
 pub use children::SentView;
 pub use error::ErrorView;

@@ -85,6 +85,20 @@ impl Identity {
         self.token().map(|token| token.name.as_str())
     }
 
+    /// Who logged in, when this is a session.
+    pub fn person(&self) -> Option<&str> {
+        self.token().and_then(|token| token.person.as_deref())
+    }
+
+    /// For people: who logged in, the name of a token, or anybody where nobody is asked.
+    pub fn shown(&self) -> String {
+        match (self.person(), self.name()) {
+            (Some(person), _) => person.to_owned(),
+            (None, Some(name)) => format!("token {name}"),
+            (None, None) => "anybody".to_owned(),
+        }
+    }
+
     /// Whose words its keys are; `None` for who may name any.
     pub fn namespace(&self) -> Option<&str> {
         let token = self.token().filter(|_| !self.may(Scope::Admin))?;

@@ -6,6 +6,7 @@
 mod fixture;
 
 mod admission;
+mod audit;
 mod canvas;
 mod control;
 mod fan_out;

@@ -20,6 +20,7 @@ fn token(name: &str, byte: u8) -> Token {
         scopes: vec![Scope::Submit, Scope::Read],
         tasks: vec!["tasks.*".to_owned()],
         namespace: None,
+        person: None,
         rate: Some("100/m".to_owned()),
         created_at: T0,
         expires_at: Some(after(60)),

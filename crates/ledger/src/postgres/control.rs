@@ -9,7 +9,7 @@ use celery::task::{QueueName, TaskId};
 use runtime::clock::Time;
 
 use super::pool::{self, Tx};
-use super::{numbers, tasks};
+use super::{audit, numbers, tasks};
 
 pub(super) const PAUSE: &str =
     "insert into taskgate.queue_pause (queue, paused_at) values ($1, $2) on conflict (queue) do nothing";
@@ -28,13 +28,18 @@ pub(super) const DISMISS: &str = "update taskgate.ended set dead = false \
      where task_no = any(array(select task_no from taskgate.task where id = any($1))) and dead";
 
 pub(super) async fn pause(pool: &PgPool, queue: &QueueName, at: Time) -> Result<bool, Error> {
-    Ok(sqlx::query(PAUSE).bind(queue.as_str()).bind(at.0).execute(pool).await?.rows_affected() == 1)
+    let mut tx = pool::begin(pool).await?;
+    let is_new = sqlx::query(PAUSE).bind(queue.as_str()).bind(at.0).execute(&mut *tx).await?.rows_affected() == 1;
+    audit::open_current(&mut tx).await?;
+    tx.commit().await?;
+    Ok(is_new)
 }
 
 pub(super) async fn resume(pool: &PgPool, queue: &QueueName, at: Time) -> Result<bool, Error> {
     let mut tx = pool::begin(pool).await?;
     let was_paused = sqlx::query(RESUME).bind(queue.as_str()).execute(&mut *tx).await?.rows_affected() == 1;
     sqlx::query(WAKE).bind(queue.as_str()).bind(at.0).execute(&mut *tx).await?;
+    audit::open_current(&mut tx).await?;
     tx.commit().await?;
     Ok(was_paused)
 }
@@ -51,11 +56,17 @@ pub(super) async fn still_paused(tx: &mut Tx) -> Result<HashSet<String>, Error> 
 }
 
 pub(super) async fn request_revoke(pool: &PgPool, id: &TaskId, at: Time) -> Result<Option<Task>, Error> {
-    sqlx::query(REQUEST_REVOKE).bind(numbers::keys([id])).bind(at.0).execute(pool).await?;
+    let mut tx = pool::begin(pool).await?;
+    sqlx::query(REQUEST_REVOKE).bind(numbers::keys([id])).bind(at.0).execute(&mut *tx).await?;
+    audit::open_current(&mut tx).await?;
+    tx.commit().await?;
     tasks::task(pool, id).await
 }
 
 pub(super) async fn dismiss(pool: &PgPool, ids: &[TaskId]) -> Result<i64, Error> {
-    let done = sqlx::query(DISMISS).bind(numbers::keys(ids)).execute(pool).await?.rows_affected();
+    let mut tx = pool::begin(pool).await?;
+    let done = sqlx::query(DISMISS).bind(numbers::keys(ids)).execute(&mut *tx).await?.rows_affected();
+    audit::open_current(&mut tx).await?;
+    tx.commit().await?;
     Ok(i64::try_from(done).unwrap_or(i64::MAX))
 }

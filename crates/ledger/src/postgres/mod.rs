@@ -3,6 +3,8 @@
 //! Times are stored as microseconds. Statements are constants (a test prepares every one of them); only lists are put together
 //! from constant pieces with bound values.
 
+mod audit;
+mod bulk;
 mod columns;
 mod conditions;
 mod control;

@@ -10,7 +10,7 @@ use celery::task::TaskId;
 use runtime::clock::{self, Time};
 
 use super::pool::{self, Tx, is_deadlock};
-use super::{PostgresLedger, Store, insert};
+use super::{PostgresLedger, Store, audit, insert};
 
 pub(super) const CREATE: &str = concat!(
     "insert into taskgate.schedule (",
@@ -78,6 +78,7 @@ impl Schedules for PostgresLedger {
             .bind(schedule.document.get())
             .execute(&mut *tx)
             .await?;
+        audit::open_current(&mut tx).await?;
         tx.commit().await?;
         Ok(if created.rows_affected() == 1 { Created::Done } else { Created::NameTaken })
     }
@@ -93,6 +94,7 @@ impl Schedules for PostgresLedger {
     }
 
     async fn edit_schedule(&self, id: &str, edit: &Edit) -> Result<Option<i64>, Error> {
+        let mut tx = pool::begin(&self.pool).await?;
         let row = sqlx::query(EDIT)
             .bind(id)
             .bind(edit.expected)
@@ -103,8 +105,10 @@ impl Schedules for PostgresLedger {
             .bind(edit.anchor_at.0)
             .bind(edit.next.map(|next| next.tick.0))
             .bind(edit.next.map(|next| next.due_at.0))
-            .fetch_optional(&self.pool)
+            .fetch_optional(&mut *tx)
             .await?;
+        audit::open_current(&mut tx).await?;
+        tx.commit().await?;
         row.map(|row| Ok(row.try_get(0)?)).transpose()
     }
 
@@ -114,6 +118,7 @@ impl Schedules for PostgresLedger {
         if gone {
             sqlx::query(DELETE_RUNS).bind(id).execute(&mut *tx).await?;
         }
+        audit::open_current(&mut tx).await?;
         tx.commit().await?;
         Ok(gone)
     }
@@ -169,6 +174,7 @@ impl Schedules for PostgresLedger {
             let (rows, last, fired) = settle(std::slice::from_ref(run), &mut answers.into_iter());
             ran(&mut tx, &[(id, last)]).await?;
             runs(&mut tx, &rows.iter().map(|row| (id, row)).collect::<Vec<_>>()).await?;
+            audit::open_current(&mut tx).await?;
             tx.commit().await?;
             return Ok(Some(fired));
         }

@@ -1,8 +1,8 @@
 //! Every constant statement, so that a test can prepare each against a migrated database.
 
 use super::{
-    control, events, fan_out, findings, gates, groups, insert, kinds, learn, lease, list, migrate, outbox, prune,
-    publication, save, schedules, stats, steps, tasks, tokens, traces, webhooks, workers,
+    audit, bulk, control, events, fan_out, findings, gates, groups, insert, kinds, learn, lease, list, migrate, outbox,
+    prune, publication, save, schedules, stats, steps, tasks, tokens, traces, webhooks, workers,
 };
 
 pub(super) const PING: &str = "select 1 from taskgate.ledger";
@@ -10,6 +10,20 @@ pub(super) const PING: &str = "select 1 from taskgate.ledger";
 /// All of them.
 pub const STATEMENTS: &[&str] = &[
     PING,
+    audit::OPEN,
+    audit::HEAD,
+    audit::LOCK_HEAD,
+    audit::SEAL,
+    audit::MOVE_HEAD,
+    audit::NEWEST,
+    audit::UNSEALED,
+    audit::CHAIN,
+    bulk::CREATE,
+    bulk::BULK,
+    bulk::BULKS,
+    bulk::NEXT,
+    bulk::ADVANCE,
+    bulk::SET,
     control::PAUSE,
     control::RESUME,
     control::WAKE,

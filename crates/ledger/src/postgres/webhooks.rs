@@ -3,7 +3,7 @@
 use async_trait::async_trait;
 use sqlx::Row;
 
-use super::{PostgresLedger, pool, tasks};
+use super::{PostgresLedger, audit, pool, tasks};
 use crate::rows::{clean, cleaned};
 use crate::webhooks::{delivery_columns, document_text, endpoint_columns, read_delivery, read_endpoint};
 use crate::{Claim, Cursor, Delivery, DeliveryFilter, Endpoint, Error, NewDelivery, Page, Task, Tried, Webhooks};
@@ -68,6 +68,7 @@ pub(super) const PRUNE: &str = "delete from taskgate.webhook_delivery where deli
 #[async_trait]
 impl Webhooks for PostgresLedger {
     async fn create_endpoint(&self, endpoint: &Endpoint) -> Result<bool, Error> {
+        let mut tx = pool::begin(&self.pool).await?;
         let old = endpoint.old_secret.as_ref();
         let done = sqlx::query(CREATE)
             .bind(&endpoint.id)
@@ -80,8 +81,10 @@ impl Webhooks for PostgresLedger {
             .bind(endpoint.created_at.0)
             .bind(endpoint.updated_at.0)
             .bind(document_text(endpoint))
-            .execute(&self.pool)
+            .execute(&mut *tx)
             .await?;
+        audit::open_current(&mut tx).await?;
+        tx.commit().await?;
         Ok(done.rows_affected() == 1)
     }
 
@@ -114,6 +117,7 @@ impl Webhooks for PostgresLedger {
         if let Some(url) = &endpoint.document.url {
             sqlx::query(REDIRECT).bind(&endpoint.id).bind(url).bind(target).execute(&mut *tx).await?;
         }
+        audit::open_current(&mut tx).await?;
         tx.commit().await?;
         Ok(done.rows_affected() == 1)
     }
@@ -122,6 +126,7 @@ impl Webhooks for PostgresLedger {
         let mut tx = pool::begin(&self.pool).await?;
         let done = sqlx::query(DELETE).bind(clean(id)).execute(&mut *tx).await?;
         sqlx::query(DELETE_DELIVERIES).bind(clean(id)).execute(&mut *tx).await?;
+        audit::open_current(&mut tx).await?;
         tx.commit().await?;
         Ok(done.rows_affected() == 1)
     }

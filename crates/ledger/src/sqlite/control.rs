@@ -9,7 +9,7 @@ use celery::task::{QueueName, TaskId};
 use runtime::clock::Time;
 
 use super::pool::{Pools, Tx, list};
-use super::tasks;
+use super::{audit, tasks};
 
 pub(super) const PAUSE: &str =
     "insert into queue_pause (queue, paused_at) values ($1, $2) on conflict (queue) do nothing";
@@ -22,13 +22,18 @@ pub(super) const DISMISS: &str = "update trouble set dead = 0 \
      where dead and task_no in (select task_no from task where task_id in (select value from json_each($1)))";
 
 pub(super) async fn pause(pools: &Pools, queue: &QueueName, at: Time) -> Result<bool, Error> {
-    Ok(sqlx::query(PAUSE).bind(queue.as_str()).bind(at.0).execute(&pools.write).await?.rows_affected() == 1)
+    let mut tx = pools.begin().await?;
+    let is_new = sqlx::query(PAUSE).bind(queue.as_str()).bind(at.0).execute(&mut *tx).await?.rows_affected() == 1;
+    audit::open_current(&mut tx).await?;
+    tx.commit().await?;
+    Ok(is_new)
 }
 
 pub(super) async fn resume(pools: &Pools, queue: &QueueName, at: Time) -> Result<bool, Error> {
     let mut tx = pools.begin().await?;
     let was_paused = sqlx::query(RESUME).bind(queue.as_str()).execute(&mut *tx).await?.rows_affected() == 1;
     sqlx::query(WAKE).bind(queue.as_str()).bind(at.0).execute(&mut *tx).await?;
+    audit::open_current(&mut tx).await?;
     tx.commit().await?;
     Ok(was_paused)
 }
@@ -45,12 +50,18 @@ pub(super) async fn still_paused(tx: &mut Tx) -> Result<HashSet<String>, Error> 
 }
 
 pub(super) async fn request_revoke(pools: &Pools, id: &TaskId, at: Time) -> Result<Option<Task>, Error> {
-    sqlx::query(REQUEST_REVOKE).bind(id.as_str()).bind(at.0).execute(&pools.write).await?;
+    let mut tx = pools.begin().await?;
+    sqlx::query(REQUEST_REVOKE).bind(id.as_str()).bind(at.0).execute(&mut *tx).await?;
+    audit::open_current(&mut tx).await?;
+    tx.commit().await?;
     tasks::task(&pools.write, id).await
 }
 
 pub(super) async fn dismiss(pools: &Pools, ids: &[TaskId]) -> Result<i64, Error> {
     let ids: Vec<&str> = ids.iter().map(TaskId::as_str).collect();
-    let done = sqlx::query(DISMISS).bind(list(&ids)).execute(&pools.write).await?.rows_affected();
+    let mut tx = pools.begin().await?;
+    let done = sqlx::query(DISMISS).bind(list(&ids)).execute(&mut *tx).await?.rows_affected();
+    audit::open_current(&mut tx).await?;
+    tx.commit().await?;
     Ok(i64::try_from(done).unwrap_or(i64::MAX))
 }

@@ -3,6 +3,8 @@
 //! There are no other replicas, so `changes()` never fires. Statements are constants (a test prepares every one of them); only lists are put together
 //! from constant pieces with bound values.
 
+mod audit;
+mod bulk;
 mod claim;
 mod control;
 pub mod django;

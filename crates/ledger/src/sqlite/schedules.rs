@@ -10,7 +10,7 @@ use celery::task::TaskId;
 use runtime::clock::{self, Time};
 
 use super::pool::Tx;
-use super::{SqliteLedger, insert};
+use super::{SqliteLedger, audit, insert};
 
 pub(super) const CREATE: &str = concat!(
     "insert into schedule (",
@@ -67,6 +67,7 @@ impl Schedules for SqliteLedger {
             .bind(schedule.document.get())
             .execute(&mut *tx)
             .await?;
+        audit::open_current(&mut tx).await?;
         tx.commit().await?;
         Ok(if created.rows_affected() == 1 { Created::Done } else { Created::NameTaken })
     }
@@ -82,6 +83,7 @@ impl Schedules for SqliteLedger {
     }
 
     async fn edit_schedule(&self, id: &str, edit: &Edit) -> Result<Option<i64>, Error> {
+        let mut tx = self.pools.begin().await?;
         let row = sqlx::query(EDIT)
             .bind(id)
             .bind(edit.expected)
@@ -92,8 +94,10 @@ impl Schedules for SqliteLedger {
             .bind(edit.anchor_at.0)
             .bind(edit.next.map(|next| next.tick.0))
             .bind(edit.next.map(|next| next.due_at.0))
-            .fetch_optional(&self.pools.write)
+            .fetch_optional(&mut *tx)
             .await?;
+        audit::open_current(&mut tx).await?;
+        tx.commit().await?;
         row.map(|row| Ok(row.try_get(0)?)).transpose()
     }
 
@@ -103,6 +107,7 @@ impl Schedules for SqliteLedger {
         if gone {
             sqlx::query(DELETE_RUNS).bind(id).execute(&mut *tx).await?;
         }
+        audit::open_current(&mut tx).await?;
         tx.commit().await?;
         Ok(gone)
     }
@@ -148,6 +153,7 @@ impl Schedules for SqliteLedger {
             return Ok(Some(fired));
         }
         let fired = note(&mut tx, id, std::slice::from_ref(run), answers).await?;
+        audit::open_current(&mut tx).await?;
         tx.commit().await?;
         Ok(Some(fired))
     }

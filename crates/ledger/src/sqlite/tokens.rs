@@ -3,15 +3,15 @@
 use async_trait::async_trait;
 use sqlx::Row;
 
-use super::SqliteLedger;
 use super::pool::list;
+use super::{SqliteLedger, audit};
 use crate::tokens::{read_token_row, scopes_text, tasks_text};
 use crate::{Error, SecretHash, Token, Tokens};
 use runtime::clock::Time;
 
 macro_rules! columns {
     () => {
-        "token_id, name, hash, scopes, tasks, rate, created_at, expires_at, revoked_at, last_used_at, namespace"
+        "token_id, name, hash, scopes, tasks, rate, created_at, expires_at, revoked_at, last_used_at, namespace, person"
     };
 }
 
@@ -20,7 +20,7 @@ pub(super) const MAKE_ROOM: &str = "update token set revoked_at = expires_at \
 pub(super) const CREATE: &str = concat!(
     "insert into token (",
     columns!(),
-    ") values ($1, $2, $3, $4, $5, $6, $7, $8, null, null, $9) on conflict do nothing"
+    ") values ($1, $2, $3, $4, $5, $6, $7, $8, null, null, $9, $10) on conflict do nothing"
 );
 pub(super) const CHANGED: &str = "update token_change set version = version + 1";
 pub(super) const VERSION: &str = "select version from token_change";
@@ -53,9 +53,11 @@ impl Tokens for SqliteLedger {
             .bind(token.created_at.0)
             .bind(token.expires_at.map(|at| at.0))
             .bind(&token.namespace)
+            .bind(&token.person)
             .execute(&mut *tx)
             .await?;
         sqlx::query(CHANGED).execute(&mut *tx).await?;
+        audit::open_current(&mut tx).await?;
         tx.commit().await?;
         Ok(created.rows_affected() == 1)
     }
@@ -77,6 +79,7 @@ impl Tokens for SqliteLedger {
         let mut tx = self.pools.begin().await?;
         let revoked = sqlx::query(REVOKE).bind(id_or_name).bind(at.0).fetch_all(&mut *tx).await?;
         sqlx::query(CHANGED).execute(&mut *tx).await?;
+        audit::open_current(&mut tx).await?;
         tx.commit().await?;
         revoked.first().map(token).transpose()
     }

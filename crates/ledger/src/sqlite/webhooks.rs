@@ -4,7 +4,7 @@ use async_trait::async_trait;
 use sqlx::Row;
 
 use super::pool::list;
-use super::{SqliteLedger, rows};
+use super::{SqliteLedger, audit, rows};
 use crate::rows::{clean, cleaned, task_columns};
 use crate::webhooks::{delivery_columns, document_text, endpoint_columns, read_delivery, read_endpoint};
 use crate::{Claim, Cursor, Delivery, DeliveryFilter, Endpoint, Error, NewDelivery, Page, Task, Tried, Webhooks};
@@ -72,6 +72,7 @@ pub(super) const PRUNE: &str = "delete from webhook_delivery where delivery_no i
 #[async_trait]
 impl Webhooks for SqliteLedger {
     async fn create_endpoint(&self, endpoint: &Endpoint) -> Result<bool, Error> {
+        let mut tx = self.pools.begin().await?;
         let old = endpoint.old_secret.as_ref();
         let done = sqlx::query(CREATE)
             .bind(&endpoint.id)
@@ -84,8 +85,10 @@ impl Webhooks for SqliteLedger {
             .bind(endpoint.created_at.0)
             .bind(endpoint.updated_at.0)
             .bind(document_text(endpoint))
-            .execute(&self.pools.write)
+            .execute(&mut *tx)
             .await?;
+        audit::open_current(&mut tx).await?;
+        tx.commit().await?;
         Ok(done.rows_affected() == 1)
     }
 
@@ -121,6 +124,7 @@ impl Webhooks for SqliteLedger {
         if let Some(url) = &endpoint.document.url {
             sqlx::query(REDIRECT).bind(&endpoint.id).bind(url).bind(target).execute(&mut *tx).await?;
         }
+        audit::open_current(&mut tx).await?;
         tx.commit().await?;
         Ok(done.rows_affected() == 1)
     }
@@ -129,6 +133,7 @@ impl Webhooks for SqliteLedger {
         let mut tx = self.pools.begin().await?;
         let done = sqlx::query(DELETE).bind(clean(id)).execute(&mut *tx).await?;
         sqlx::query(DELETE_DELIVERIES).bind(clean(id)).execute(&mut *tx).await?;
+        audit::open_current(&mut tx).await?;
         tx.commit().await?;
         Ok(done.rows_affected() == 1)
     }

@@ -1,0 +1,107 @@
+//! Who did what. The head row is the lock that orders them.
+
+use async_trait::async_trait;
+use sqlx::Row;
+
+use super::PostgresLedger;
+use super::pool::{self, Tx};
+use crate::audit::{audit_columns, read_act};
+use crate::{Act, Audits, ChainHash, Error, NewAct, Seal, audit};
+use runtime::clock::Time;
+
+pub(super) const OPEN: &str = "insert into taskgate.audit (audit_id, opened_at, who, who_id, what, target, origin) \
+     values ($1, $2, $3, $4, $5, $6, $7) on conflict (audit_id) do nothing";
+pub(super) const HEAD: &str = "select chain_no, hash from taskgate.audit_head";
+pub(super) const LOCK_HEAD: &str = "select chain_no, hash from taskgate.audit_head for update";
+pub(super) const SEAL: &str = "update taskgate.audit set chain_no = $2, sealed_at = $3, status = $4, verdict = $5, detail = $6, hash = $7 \
+     where audit_id = $1 and chain_no is null";
+pub(super) const MOVE_HEAD: &str = "update taskgate.audit_head set chain_no = $1, hash = $2";
+pub(super) const NEWEST: &str =
+    concat!("select ", audit_columns!(), " from taskgate.audit where audit_no < $1 order by audit_no desc limit $2");
+pub(super) const UNSEALED: &str = concat!(
+    "select ",
+    audit_columns!(),
+    " from taskgate.audit where chain_no is null and opened_at < $1 order by opened_at limit $2"
+);
+pub(super) const CHAIN: &str = concat!(
+    "select ",
+    audit_columns!(),
+    " from taskgate.audit where chain_no is not null and chain_no > $1 order by chain_no limit $2"
+);
+
+/// In the transaction of the act that the caller is part of, if it is part of one.
+pub(super) async fn open_current(tx: &mut Tx) -> Result<(), Error> {
+    match audit::current() {
+        Some(act) => open(tx, &act).await,
+        None => Ok(()),
+    }
+}
+
+async fn open(tx: &mut Tx, act: &NewAct) -> Result<(), Error> {
+    sqlx::query(OPEN)
+        .bind(&act.id)
+        .bind(act.at.0)
+        .bind(&act.who)
+        .bind(&act.who_id)
+        .bind(&act.what)
+        .bind(&act.target)
+        .bind(&act.origin)
+        .execute(&mut **tx)
+        .await?;
+    Ok(())
+}
+
+#[async_trait]
+impl Audits for PostgresLedger {
+    async fn open_act(&self, act: &NewAct) -> Result<(), Error> {
+        let mut tx = pool::begin(&self.pool).await?;
+        open(&mut tx, act).await?;
+        tx.commit().await?;
+        Ok(())
+    }
+
+    async fn seal_act(&self, act: &NewAct, seal: &Seal) -> Result<(), Error> {
+        let mut tx = pool::begin(&self.pool).await?;
+        open(&mut tx, act).await?;
+        let head = sqlx::query(LOCK_HEAD).fetch_one(&mut *tx).await?;
+        let (chain_no, previous): (i64, ChainHash) = (head.try_get::<i64, _>(0)? + 1, head.try_get(1)?);
+        let hash = audit::hash(&previous, chain_no, act, seal);
+        let sealed = sqlx::query(SEAL)
+            .bind(&act.id)
+            .bind(chain_no)
+            .bind(seal.at.0)
+            .bind(seal.status)
+            .bind(&seal.verdict)
+            .bind(&seal.detail)
+            .bind(&hash)
+            .execute(&mut *tx)
+            .await?;
+        if sealed.rows_affected() == 1 {
+            sqlx::query(MOVE_HEAD).bind(chain_no).bind(&hash).execute(&mut *tx).await?;
+        }
+        tx.commit().await?;
+        Ok(())
+    }
+
+    async fn acts(&self, before: Option<i64>, limit: i64) -> Result<Vec<Act>, Error> {
+        let query = sqlx::query(NEWEST).bind(before.unwrap_or(i64::MAX)).bind(limit);
+        query.fetch_all(&self.pool).await?.iter().map(act).collect()
+    }
+
+    async fn open_acts(&self, before: Time, limit: i64) -> Result<Vec<Act>, Error> {
+        sqlx::query(UNSEALED).bind(before.0).bind(limit).fetch_all(&self.pool).await?.iter().map(act).collect()
+    }
+
+    async fn chain(&self, after: i64, limit: i64) -> Result<Vec<Act>, Error> {
+        sqlx::query(CHAIN).bind(after).bind(limit).fetch_all(&self.pool).await?.iter().map(act).collect()
+    }
+
+    async fn chain_head(&self) -> Result<(i64, ChainHash), Error> {
+        let head = sqlx::query(HEAD).fetch_one(&self.pool).await?;
+        Ok((head.try_get(0)?, head.try_get(1)?))
+    }
+}
+
+fn act(row: &sqlx::postgres::PgRow) -> Result<Act, Error> {
+    read_act!(row)
+}

@@ -1,0 +1,57 @@
+//! `taskgate audit`: the chain of who did what, held against its hashes.
+
+use std::process::ExitCode;
+
+use anyhow::bail;
+use clap::{Args, Subcommand};
+use tokio_util::sync::CancellationToken;
+
+use super::Common;
+use super::given::configure;
+use crate::app;
+use crate::config::Role;
+use crate::guard::audit::{Verified, verify};
+
+#[derive(Debug, Args)]
+pub struct Options {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Read the whole chain from the ledger, and say whether a row was changed, added or taken out
+    Verify(Verify),
+}
+
+#[derive(Debug, Args)]
+struct Verify {
+    /// The hash of the last row as an earlier run printed it: it must still be in the chain
+    #[arg(long, value_name = "HASH")]
+    head: Option<String>,
+}
+
+/// # Errors
+/// When the ledger cannot be read.
+pub fn run(common: &Common, options: &Options) -> anyhow::Result<ExitCode> {
+    let Command::Verify(verify) = &options.command;
+    super::runtime()?.block_on(verify.run(common))
+}
+
+impl Verify {
+    async fn run(&self, common: &Common) -> anyhow::Result<ExitCode> {
+        let config = configure(Role::Migrate, common, &[])?;
+        let stop = CancellationToken::new();
+        let ledger = app::open_ledger(&config, stop.clone())?;
+        let verified = verify(&ledger, self.head.as_deref()).await;
+        stop.cancel();
+        match verified? {
+            Verified::Whole { rows: 0, .. } => println!("the chain is whole: it has no row yet"),
+            Verified::Whole { rows, head } => {
+                println!("the chain is whole: {rows} rows, the last one has the hash {head}")
+            }
+            Verified::Broken { at, why } => bail!("the chain is broken at place {at}: {why}"),
+        }
+        Ok(ExitCode::SUCCESS)
+    }
+}

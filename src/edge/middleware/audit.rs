@@ -1,0 +1,133 @@
+//! A row of the audit for every control call: who, what, from where, with which verdict.
+//!
+//! An act of the ledger opens its row in its own commit; for one that happens elsewhere (a broadcast to workers, a message taken out
+//! of the broker) the row is opened before. Either way there is no act without a row, and a ledger that cannot write the row
+//! refuses the act. The verdict is written before the answer is sent; of a
+//! call that was broken off it stays open, and [`crate::guard::audit`] seals it.
+
+use std::collections::HashMap;
+use std::sync::LazyLock;
+
+use axum::extract::{MatchedPath, Request};
+use axum::http::Method;
+use axum::middleware::Next;
+use axum::response::{IntoResponse, Response};
+use tracing::warn;
+
+use super::forwarded::Client;
+use crate::edge::access::{Asked, Need};
+use crate::edge::problem::Problem;
+use crate::edge::state::Edge;
+use crate::guard::tokens::Identity;
+use crate::usecase::audit;
+use ledger::{NewAct, Scope, Seal};
+use runtime::clock;
+
+/// Of a path with its query, and of a detail.
+const MOST_CHARS: usize = 500;
+
+/// What is not of the ledger alone: the row is there before the act.
+const OPENED_BEFORE: [&str; 7] = [
+    "retry_task",
+    "requeue_dead_letter",
+    "requeue_dead_letters",
+    "purge_queue",
+    "control_workers",
+    "resend_delivery",
+    "resolve_task",
+];
+
+/// What a handler adds to the row of its call.
+#[derive(Debug, Clone, Default)]
+pub struct Remark {
+    /// Instead of `done`.
+    pub verdict: Option<String>,
+    pub detail: Option<String>,
+}
+
+/// The act that a request is, when it is one.
+pub fn act(edge: &Edge, request: &Request, identity: &Identity) -> Option<NewAct> {
+    let route = request.extensions().get::<MatchedPath>()?.as_str();
+    if matches!(*request.method(), Method::GET | Method::HEAD | Method::OPTIONS) {
+        return None;
+    }
+    let Asked::This(Need::Token { scope: Scope::Control | Scope::Admin, .. }) = edge.access.of(request.method(), route)
+    else {
+        return None;
+    };
+    let target = request.uri().path_and_query().map_or("", |target| target.as_str());
+    let client = request.extensions().get::<Client>().and_then(|client| client.address);
+    Some(NewAct {
+        id: clock::new_id().to_string(),
+        at: clock::now(),
+        who: identity.shown(),
+        who_id: identity.id().map(str::to_owned),
+        what: operation(request.method(), route),
+        target: target.chars().take(MOST_CHARS).collect(),
+        origin: client.map(|address| address.to_string()),
+    })
+}
+
+/// Runs the rest of the request as this act.
+pub async fn carried_out(edge: &Edge, act: NewAct, request: Request, next: Next) -> Response {
+    if OPENED_BEFORE.contains(&act.what.as_str())
+        && let Err(error) = edge.gateway.open_act(&act).await
+    {
+        return Problem::from(error).into_response();
+    }
+    let response = audit::within(act.clone(), next.run(request)).await;
+    let seal = verdict(&response);
+    sealed(edge, &act, &seal).await;
+    response
+}
+
+/// A refusal that comes before the handler.
+pub async fn refused(edge: &Edge, act: NewAct, problem: Problem) -> Response {
+    let response = problem.into_response();
+    let seal = verdict(&response);
+    sealed(edge, &act, &seal).await;
+    response
+}
+
+async fn sealed(edge: &Edge, act: &NewAct, seal: &Seal) {
+    if let Err(error) = edge.gateway.seal_act(act, seal).await {
+        warn!(%error, act.what = %act.what, act.who = %act.who, "the verdict of {} ({}) could not be written", act.what, seal.verdict);
+    }
+}
+
+/// What was done, or why it was not.
+fn verdict(response: &Response) -> Seal {
+    let remark = response.extensions().get::<Remark>().cloned().unwrap_or_default();
+    let problem = response.extensions().get::<Problem>();
+    let status = response.status();
+    let usual = || match problem {
+        Some(problem) => problem.slug().name.to_owned(),
+        None if status.is_client_error() || status.is_server_error() => "refused".to_owned(),
+        None => "done".to_owned(),
+    };
+    let detail = remark.detail.or_else(|| problem.and_then(Problem::told).map(str::to_owned));
+    Seal {
+        at: clock::now(),
+        status: Some(i32::from(status.as_u16())),
+        verdict: remark.verdict.unwrap_or_else(usual),
+        detail: detail.map(|detail| detail.chars().take(MOST_CHARS).collect()),
+    }
+}
+
+/// As the contract names it.
+fn operation(method: &Method, route: &str) -> String {
+    static NAMES: LazyLock<HashMap<(String, String), String>> = LazyLock::new(|| {
+        let document = serde_json::to_value(crate::edge::router::documented().into_openapi()).unwrap_or_default();
+        let paths = document["paths"].as_object().into_iter().flatten();
+        let operations = paths.flat_map(|(path, methods)| {
+            let methods = methods.as_object().into_iter().flatten();
+            methods.filter_map(move |(method, operation)| {
+                let name = operation["operationId"].as_str()?.to_owned();
+                Some(((method.to_ascii_uppercase(), path.clone()), name))
+            })
+        });
+        operations.collect()
+    });
+    let named = NAMES.get(&(method.as_str().to_owned(), route.to_owned()));
+    named.cloned().unwrap_or_else(|| format!("{method} {route}"))
+}

@@ -1,0 +1,4 @@
+//! What people do with a fleet: operations on many tasks, who did what, logging in.
+
+mod audit;
+mod bulk;
