@@ -50,6 +50,7 @@ SECTIONS = [
     ("[log]", "RawLog", "LOG"),
     ("[telemetry]", "RawTelemetry", "TELEMETRY"),
     ("[[tasks]]", "RawTask", None),
+    ("[[inboxes]]", "RawInbox", None),
     ("[exchanges.NAME]", "RawExchange", None),
     ("[queues.NAME]", "RawQueue", None),
 ]

@@ -3,7 +3,9 @@
 #[cfg(feature = "worker")]
 mod commands;
 mod fit;
+mod inboxes;
 mod ledger_url;
+mod timetables;
 
 use std::future::Future;
 use std::path::Path;
@@ -23,6 +25,7 @@ use crate::guard::throttle::Throttle;
 use crate::guard::tokens::Authority;
 use crate::live::commit::Committer;
 use crate::live::hub::Hub;
+use crate::live::inboxes::Inboxes;
 use crate::live::news;
 use crate::live::pauses::Pauses;
 use crate::live::reads::Reader;
@@ -41,6 +44,7 @@ use crate::reconcile::workers::{self, WorkerRegistry};
 use crate::roles::beat::{self, service::Beat};
 use crate::roles::bulk::BulkWorker;
 use crate::roles::expander::Expander;
+use crate::roles::inboxes::Drain;
 use crate::roles::retrier::Retrier;
 use crate::tell::health::{self, Health};
 use crate::tell::incidents::{Lookout, troubles};
@@ -62,6 +66,7 @@ use taskgate_worker::Registry;
 
 pub use fit::fits;
 pub use ledger_url::{claim_file, claim_ledger, hostname, open_ledger};
+pub use timetables::foreign_schedules;
 
 /// Between attempts to bring the schema up to date.
 const MIGRATION_PAUSE: Duration = Duration::from_secs(2);
@@ -154,6 +159,7 @@ impl App {
             recorder: recorder_handle,
             health: health_handle.clone(),
             pauses: pauses.clone(),
+            inboxes: Inboxes::new(inboxes::sources(config, ledger.kind())?),
             beat: beat_handle.clone(),
             expander: Nudge::default(),
             bulks: Nudge::default(),
@@ -199,6 +205,9 @@ impl App {
         starter.service("pauses", move |stop| pauses.run(paused, stop));
         let beat = Beat::new(gateway.clone(), tasks.clone(), beat_handle, config.schedules.clone(), config.ledger.keep);
         starter.service("beat", move |stop| beat.run(stop));
+        for drain in Drain::all(&gateway) {
+            starter.service("inbox", move |stop| drain.run(stop));
+        }
         let expander = Expander::new(gateway.clone(), holder.clone());
         let bulks = BulkWorker::new(gateway.clone(), holder.clone());
         starter.service("bulk", move |stop| bulks.run(stop));
@@ -306,25 +315,6 @@ async fn prepare(
             }
         }
     }
-}
-
-/// The timetable of another beat, by the URL of what it is kept in. `prefix` is that of RedBeat's keys.
-///
-/// # Errors
-/// When the URL is not understood, or nobody answers there.
-pub async fn foreign_schedules(
-    url: &str,
-    prefix: &str,
-    timezone: Option<&str>,
-) -> anyhow::Result<Vec<schedule::import::Imported>> {
-    if let Some(path) = url.strip_prefix("sqlite://") {
-        return Ok(schedule::import::django::read(&ledger::sqlite::django::periodic_tasks(path).await?, timezone));
-    }
-    if url.starts_with("postgres://") || url.starts_with("postgresql://") {
-        return Ok(schedule::import::django::read(&ledger::postgres::django::periodic_tasks(url).await?, timezone));
-    }
-    let link = broker::Link::new(LinkConfig::new(url))?;
-    Ok(schedule::import::redbeat::read(&broker::redbeat_definitions(&link, prefix).await?, timezone))
 }
 
 /// A worker on the configured Redis, for the default queue and every queue that the catalog names, with the catalog's commands

@@ -7,6 +7,7 @@ mod client;
 mod dev;
 mod given;
 mod healthcheck;
+mod inbox;
 mod migrate;
 mod openapi;
 mod schedules;
@@ -67,6 +68,8 @@ enum Command {
     Workers(client::Workers),
     /// List the timetable of a gateway, or take over that of Celery beat, RedBeat or django-celery-beat
     Schedules(schedules::Options),
+    /// Let the transactions of an application's database make tasks: install, status, remove
+    Inbox(inbox::Options),
     /// Create, list and revoke the tokens that clients call with
     Token(token::Options),
     /// Hold the chain of who did what against its hashes
@@ -97,6 +100,7 @@ impl Cli {
             Command::Migrate => migrate::run(&common),
             Command::Schedules(options) => schedules::run(&common, &options),
             Command::Audit(options) => audit::run(&common, &options),
+            Command::Inbox(options) => inbox::run(&options),
             Command::Token(options) => token::run(&common, &options),
             Command::Submit(submit) => client::run(&submit.at, async |client| submit.run(client).await),
             Command::Result(result) => client::run(&result.at, async |client| result.run(client).await),

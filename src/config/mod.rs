@@ -15,6 +15,7 @@ mod database;
 mod database_url;
 mod exchanges;
 mod http;
+mod inboxes;
 mod incidents;
 mod ledger;
 mod log;
@@ -44,6 +45,7 @@ pub use database::Database;
 pub use error::Error;
 pub use exchanges::{Binding, Exchange};
 pub use http::{Http, TlsFiles};
+pub use inboxes::{Inbox, inbox_url};
 pub use incidents::Incidents;
 pub use ledger::Ledger;
 pub use log::{Log, LogFormat};
@@ -66,7 +68,7 @@ pub use worker::{Pool, Worker};
 use celery::spelling::nearest;
 
 /// All that may stand at the top of the file.
-const TOP_KEYS: [&str; 19] = [
+const TOP_KEYS: [&str; 20] = [
     "auth",
     "http",
     "database",
@@ -81,6 +83,7 @@ const TOP_KEYS: [&str; 19] = [
     "exchanges",
     "queues",
     "tasks",
+    "inboxes",
     "schedules",
     "webhooks",
     "worker",
@@ -128,6 +131,7 @@ pub struct Config {
     pub exchanges: Vec<Exchange>,
     pub queues: Vec<Queue>,
     pub tasks: Vec<RawTask>,
+    pub inboxes: Vec<Inbox>,
     pub schedules: Vec<RawSchedule>,
     pub webhooks: Webhooks,
     pub worker: Worker,
@@ -186,6 +190,7 @@ impl Config {
             exchanges: exchanges::read(section(&said, "exchanges")?)?,
             queues: queues::read(section(&said, "queues")?, &said)?,
             tasks: list(&said, "tasks")?,
+            inboxes: Inbox::read(list(&said, "inboxes")?, &said)?,
             schedules: schedules::checked(list(&said, "schedules")?)?,
             webhooks: Webhooks::read(section(&said, "webhooks")?, &said)?,
             worker: Worker::read(section(&said, "worker")?, &said)?,

@@ -3,6 +3,7 @@
 pub mod commit;
 pub mod direct;
 pub mod hub;
+pub mod inboxes;
 pub mod news;
 pub mod pauses;
 pub mod reads;

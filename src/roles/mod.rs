@@ -1,6 +1,8 @@
-//! What submits by itself, over the same path as a client: beat, the expander of large fan-outs, the retrier.
+//! What submits by itself, over the same path as a client: beat, the expander of large fan-outs, the
+//! drains of inboxes, the retrier.
 
 pub mod beat;
 pub mod bulk;
 pub mod expander;
+pub mod inboxes;
 pub mod retrier;

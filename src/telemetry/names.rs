@@ -33,6 +33,7 @@ const COUNTERS: &[(&str, &str)] = &[
     ("taskgate_spans_dropped_total", "Spans that were given up because the collector was away for too long"),
     ("taskgate_tasks_retried_total", "Tasks that were submitted anew because their retry policy asks for it"),
     ("taskgate_messages_removed_total", "Messages that were taken out of their queue, by reason"),
+    ("taskgate_inbox_calls_total", "Calls of inboxes that became tasks or dead letters"),
     ("taskgate_fan_out_tasks_total", "Tasks that were written for calls which become many"),
     ("taskgate_webhook_tries_total", "Tries to deliver to a webhook, by outcome"),
     ("taskgate_worker_events_dropped_total", "Events that our own worker could not send in time"),
@@ -86,6 +87,7 @@ const HISTOGRAMS: &[(&str, &str)] = &[
         "Seconds from when something happened in a worker until it was written down: the oldest of each commit",
     ),
     ("taskgate_schedule_lateness_seconds", "Seconds by which a tick was fired late"),
+    ("taskgate_inbox_seconds", "Seconds from when a call was written into an inbox until it was a task"),
     ("taskgate_webhook_seconds", "Seconds of one try to deliver to a webhook"),
 ];
 

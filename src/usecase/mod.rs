@@ -10,6 +10,7 @@ pub mod embedded;
 pub mod explain;
 pub mod fan_out;
 pub mod feed;
+pub mod inboxes;
 pub mod inspect;
 mod limits;
 pub mod lists;
@@ -34,6 +35,7 @@ use std::time::Duration;
 use crate::catalog::Catalog;
 use crate::config;
 use crate::live::hub::Hub;
+use crate::live::inboxes::Inboxes;
 use crate::live::pauses::Pauses;
 use crate::live::{commit, direct, reads};
 use crate::reconcile::recorder;
@@ -62,6 +64,7 @@ pub struct Gateway {
     pub(crate) recorder: recorder::Handle,
     pub(crate) health: health::Handle,
     pub(crate) pauses: Pauses,
+    pub(crate) inboxes: Inboxes,
     pub(crate) beat: Nudge,
     pub(crate) expander: Nudge,
     pub(crate) bulks: Nudge,

@@ -3,6 +3,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::time::Instant;
+
 use super::Gateway;
 use crate::guard::tokens::Visibility;
 use celery::task::{GroupId, TaskId};
@@ -62,8 +64,23 @@ impl Gateway {
         };
         match group {
             Some(group) => Ok(Found::Group(group)),
-            None => Ok(self.ledger.tombstone(id).await?.map_or(Found::Unknown, Found::Pruned)),
+            None => match self.ledger.tombstone(id).await? {
+                Some(at) => Ok(Found::Pruned(at)),
+                None => self.find_undrained(id, patience).await,
+            },
         }
+    }
+
+    /// What was committed in an inbox is there at once, drained or not.
+    async fn find_undrained(&self, id: &str, patience: Duration) -> Result<Found, Error> {
+        let Ok(task_id) = TaskId::parse(id) else { return Ok(Found::Unknown) };
+        let deadline = Instant::now() + patience;
+        let Some(task) = self.enqueued(&task_id, patience).await? else { return Ok(Found::Unknown) };
+        let left = deadline.saturating_duration_since(Instant::now());
+        if task.is_undrained() || left.is_zero() {
+            return Ok(Found::Task(Arc::new(task)));
+        }
+        Ok(self.watcher.wait(&task_id, left).await?.map_or(Found::Unknown, |task| Found::Task(Arc::new(task))))
     }
 
     /// A task with the message it was (or will be) published as.

@@ -90,7 +90,13 @@ impl Gateway {
         request: &RevokeRequest,
         until: Instant,
     ) -> Result<Revoked, RevokeError> {
-        let task = self.ledger.task(id).await?.ok_or_else(|| RevokeError::Unknown(id.clone()))?;
+        let task = match self.ledger.task(id).await? {
+            Some(task) => task,
+            None => {
+                let enqueued = self.enqueued(id, CONFIRMATION).await?.filter(|task| !task.is_undrained());
+                enqueued.ok_or_else(|| RevokeError::Unknown(id.clone()))?
+            }
+        };
         if task.phase.is_final() {
             return Ok(too_late(&task));
         }

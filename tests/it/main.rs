@@ -42,6 +42,8 @@ mod faults_unannounced;
 mod faults_workers;
 mod fleets;
 mod history;
+mod inbox;
+mod inbox_others;
 mod interop;
 mod library;
 mod packaging;

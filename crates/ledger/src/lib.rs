@@ -19,6 +19,7 @@ mod findings;
 mod gates;
 mod headers;
 mod history;
+pub mod inbox;
 pub mod postgres;
 mod query;
 mod rows;

@@ -66,6 +66,11 @@ impl Task {
         Position { delivery: self.delivery, retries: self.retries, phase: self.phase }
     }
 
+    /// It waits in an inbox and is not in the ledger yet.
+    pub fn is_undrained(&self) -> bool {
+        self.seq == 0
+    }
+
     /// It has replaced itself by other tasks, and waits for them: a worker had it, and its turn in a canvas had come before.
     pub fn is_replaced(&self) -> bool {
         let was_taken = self.received_at.is_some() || self.started_at.is_some() || self.worker.is_some();

@@ -13,6 +13,8 @@ pub const AFTER_PUSH: &str = "after_push";
 pub const HALF_BATCH: &str = "half_batch";
 /// The publication is written down, the markers still stand.
 pub const AFTER_BOOKKEEPING: &str = "after_bookkeeping";
+/// Calls of an inbox are tasks, and still in the inbox.
+pub const AFTER_TAKING: &str = "after_taking";
 
 pub use imp::{is_next, reach};
 

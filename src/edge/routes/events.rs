@@ -77,7 +77,13 @@ pub async fn watch_task(
     }
 }
 
+/// How long a watcher of a call in an inbox waits for the call to become a task.
+const DRAIN_PATIENCE: std::time::Duration = std::time::Duration::from_secs(30);
+
 async fn task_stream(edge: &Edge, caller: &Caller, task: &Task, after: Option<i64>) -> Result<Response, Problem> {
+    if task.is_undrained() {
+        edge.gateway.enqueued(&task.id, DRAIN_PATIENCE).await?;
+    }
     if task.phase.is_final() && after.is_some_and(|after| after >= task.seq) {
         return Ok(sse::over());
     }

@@ -44,7 +44,9 @@ pub async fn get_task(
         None => match edge.gateway.find_for(&visibility, id.as_str(), std::time::Duration::ZERO).await? {
             Found::Group(group) => text(&GroupView::of(&group)),
             Found::Pruned(at) => return Err(pruned(id.as_str(), at)),
-            Found::Task(_) | Found::Unknown => return Err(unknown(id.as_str())),
+            // It came a moment ago, or waits in an inbox.
+            Found::Task(task) => text(&TaskView::of(&task, None)),
+            Found::Unknown => return Err(unknown(id.as_str())),
         },
     };
     let etag = etag_of(&body);

@@ -1,6 +1,6 @@
 //! The schema, brought up to date under a lock. Migrations only add; a release later the old is taken away.
 //!
-//! After the migrations: the view `public.celery_taskmeta` (unless something that is not ours has the name), and the guard of
+//! After the migrations: the view `public.celery_taskmeta` (unless something that is not ours has the name), the inbox, and the guard of
 //! the feed: a database restored into a cluster with younger transaction ids must not give positions below the old ones.
 
 use sqlx::migrate::Migrator;
@@ -8,6 +8,7 @@ use sqlx::{PgPool, Row};
 
 use crate::Error;
 use crate::error::OldShape;
+use crate::inbox;
 
 use super::pool::{self, PostgresConfig, unlimited};
 
@@ -72,6 +73,7 @@ pub(super) async fn migrate(config: &PostgresConfig) -> Result<(), Error> {
     sqlx::raw_sql(VIEW).execute(&mut *tx).await?;
     sqlx::query(GUARD_FEED).execute(&mut *tx).await?;
     sqlx::query(ROLL).execute(&mut *tx).await?;
+    sqlx::raw_sql(inbox::INSTALL).execute(&mut *tx).await?;
     tx.commit().await?;
     pool.close().await;
     Ok(())

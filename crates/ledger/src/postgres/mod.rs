@@ -58,6 +58,7 @@ use runtime::clock::{self, Time};
 use kinds::Kinds;
 use lane::Lane;
 pub use pool::PostgresConfig;
+pub(crate) use pool::{Tx, begin};
 pub use statements::STATEMENTS;
 
 /// Commits of other replicas that a watcher may lag behind; after more it looks at everything again.

@@ -13,7 +13,7 @@ use sqlx::{Connection, PgPool, Postgres, Transaction};
 
 use crate::Error;
 
-pub(super) type Tx = Transaction<'static, Postgres>;
+pub(crate) type Tx = Transaction<'static, Postgres>;
 
 /// How to reach the database.
 #[derive(Debug, Clone)]
@@ -93,7 +93,7 @@ pub(super) fn unlimited(config: &PostgresConfig) -> Result<PgPool, Error> {
     Ok(PgPoolOptions::new().max_connections(1).acquire_timeout(config.acquire_timeout).connect_lazy_with(options))
 }
 
-pub(super) async fn begin(pool: &PgPool) -> Result<Tx, Error> {
+pub(crate) async fn begin(pool: &PgPool) -> Result<Tx, Error> {
     begin_as(pool, "begin").await
 }
 

@@ -1,0 +1,149 @@
+//! The inbox: calls that an application's own transaction wrote into its own PostgreSQL, which become tasks when it commits.
+//!
+//! The rows are claimed under their locks in one transaction, handed to whoever makes tasks of them, and removed in that transaction. A
+//! gateway that dies in between leaves them as they were, and the next one claims them again; ids are made by the application's side,
+//! so it sees which of them are tasks already. Every statement with a value stands in a transaction and has no name on the
+//! server, and no setting is asked for at the start: PgBouncer in transaction mode may be in between.
+
+mod schema;
+
+use std::str::FromStr;
+use std::time::Duration;
+
+use sqlx::postgres::{PgConnectOptions, PgListener, PgPoolOptions};
+use sqlx::{PgPool, Row};
+
+use crate::Error;
+use crate::postgres::{Tx, begin};
+use runtime::clock::Time;
+
+pub use schema::{INSTALL, Removed, Status, install, remove, status};
+
+/// Claims of one gateway and look-ups of single ids.
+const CONNECTIONS: u32 = 3;
+/// How long a connection may take to come.
+const PATIENCE: Duration = Duration::from_secs(3);
+
+const CHANNEL: &str = "taskgate_inbox";
+
+/// A transaction of a gateway that hangs must not keep the rows from others for ever.
+const LIMITS: &str = "set local statement_timeout = '10s'; set local idle_in_transaction_session_timeout = '60s'";
+
+const CLAIM: &str = "select inbox_no, task_id, task, enqueued_at, call from taskgate.inbox order by inbox_no \
+     limit $1 for update skip locked";
+const REMOVE: &str = "delete from taskgate.inbox where inbox_no = any($1)";
+/// A canvas is found by the id of any of its steps.
+const FIND: &str = "select inbox_no, task_id, task, enqueued_at, call from taskgate.inbox \
+     where task_id = $1 or (task = '' and position(to_json($1::text)::text in call) > 0) limit 1";
+
+/// A call that waits in an inbox.
+#[derive(Debug, Clone)]
+pub struct Call {
+    pub no: i64,
+    /// What `enqueue` answered.
+    pub task_id: String,
+    /// Empty for a canvas.
+    pub task: String,
+    pub enqueued_at: Time,
+    /// JSON: as the body of `POST /v1/tasks`.
+    pub text: String,
+}
+
+/// One database with an inbox. Connects when it is used.
+pub struct Inbox {
+    pool: PgPool,
+    options: PgConnectOptions,
+}
+
+/// Calls whose rows are locked. Dropped, it leaves them in the inbox.
+pub struct Claimed {
+    tx: Tx,
+    pub calls: Vec<Call>,
+}
+
+impl Inbox {
+    /// # Errors
+    /// When the address cannot be understood.
+    pub fn open(url: &str) -> Result<Self, Error> {
+        let options = options(url)?;
+        let pool = PgPoolOptions::new()
+            .max_connections(CONNECTIONS)
+            .acquire_timeout(PATIENCE)
+            .idle_timeout(Duration::from_secs(60))
+            .connect_lazy_with(options.clone());
+        Ok(Self { pool, options })
+    }
+
+    /// Locks up to `limit` of the oldest calls that nobody else has claimed.
+    ///
+    /// # Errors
+    /// When the database is away or has no inbox.
+    pub async fn claim(&self, limit: i64) -> Result<Claimed, Error> {
+        let mut tx = begin(&self.pool).await?;
+        sqlx::raw_sql(LIMITS).execute(&mut *tx).await?;
+        let rows = sqlx::query(CLAIM).persistent(false).bind(limit).fetch_all(&mut *tx).await?;
+        let calls = rows.iter().map(call).collect::<Result<_, Error>>()?;
+        Ok(Claimed { tx, calls })
+    }
+
+    /// The call of this id, if it is committed and not a task yet.
+    ///
+    /// # Errors
+    /// As [`Inbox::claim`].
+    pub async fn find(&self, id: &str) -> Result<Option<Call>, Error> {
+        let mut tx = begin(&self.pool).await?;
+        let row = sqlx::query(FIND).persistent(false).bind(id).fetch_optional(&mut *tx).await?;
+        tx.commit().await?;
+        row.as_ref().map(call).transpose()
+    }
+
+    /// Calls `wake` at every commit of a call, until the connection is lost. Behind a PgBouncer in transaction mode nothing is heard.
+    ///
+    /// # Errors
+    /// Always: the loss of the connection.
+    pub async fn listen(&self, wake: impl Fn()) -> Result<std::convert::Infallible, Error> {
+        let pool =
+            PgPoolOptions::new().max_connections(1).acquire_timeout(PATIENCE).connect_lazy_with(self.options.clone());
+        let mut listener = PgListener::connect_with(&pool).await?;
+        listener.eager_reconnect(false);
+        listener.listen(CHANNEL).await?;
+        // What came before is there already.
+        wake();
+        loop {
+            match listener.try_recv().await? {
+                Some(_) => wake(),
+                None => return Err(Error::from(sqlx::Error::PoolClosed)),
+            }
+        }
+    }
+}
+
+impl Claimed {
+    /// Removes these calls from the inbox and lets the others go.
+    ///
+    /// # Errors
+    /// When the database is away: then all are claimed again later.
+    pub async fn settle(mut self, done: &[i64]) -> Result<(), Error> {
+        if !done.is_empty() {
+            sqlx::query(REMOVE).persistent(false).bind(done).execute(&mut *self.tx).await?;
+        }
+        self.tx.commit().await?;
+        Ok(())
+    }
+}
+
+fn call(row: &sqlx::postgres::PgRow) -> Result<Call, Error> {
+    Ok(Call {
+        no: row.try_get(0)?,
+        task_id: row.try_get(1)?,
+        task: row.try_get(2)?,
+        enqueued_at: Time(row.try_get(3)?),
+        text: row.try_get(4)?,
+    })
+}
+
+/// No parameter at the start that a PgBouncer would refuse.
+fn options(url: &str) -> Result<PgConnectOptions, Error> {
+    let options = PgConnectOptions::from_str(url).map_err(|error| Error::Refused(Box::new(error)))?;
+    Ok(options.application_name("taskgate inbox").extra_float_digits(None).statement_cache_capacity(0))
+}

@@ -1,0 +1,20 @@
+//! Timetables that other schedulers keep: read once for an import.
+
+/// The timetable of another beat, by the URL of what it is kept in. `prefix` is that of RedBeat's keys.
+///
+/// # Errors
+/// When the URL is not understood, or nobody answers there.
+pub async fn foreign_schedules(
+    url: &str,
+    prefix: &str,
+    timezone: Option<&str>,
+) -> anyhow::Result<Vec<schedule::import::Imported>> {
+    if let Some(path) = url.strip_prefix("sqlite://") {
+        return Ok(schedule::import::django::read(&ledger::sqlite::django::periodic_tasks(path).await?, timezone));
+    }
+    if url.starts_with("postgres://") || url.starts_with("postgresql://") {
+        return Ok(schedule::import::django::read(&ledger::postgres::django::periodic_tasks(url).await?, timezone));
+    }
+    let link = broker::Link::new(broker::LinkConfig::new(url))?;
+    Ok(schedule::import::redbeat::read(&broker::redbeat_definitions(&link, prefix).await?, timezone))
+}
