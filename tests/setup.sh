@@ -97,6 +97,13 @@ environment fastapi 'fastapi==0.165.0' 'uvicorn==0.54.0' 'celery[redis]==5.7.0' 
 environment django 'django==5.2.19' 'django-tasks==0.12.0' 'celery[redis]==5.7.0' 'httpx==0.28.1' 'pytest==9.2.0'
 newer=$(command -v "$HOME"/.pyenv/versions/3.1[2-9]*/bin/python3 /usr/bin/python3.1[2-9] 2>/dev/null | head -1 || true)
 if [ -n "$newer" ]; then PYTHON=$newer environment django6 'django==6.1.3' 'celery[redis]==5.7.0' 'httpx==0.28.1' 'pytest==9.2.0'; fi
+# Calls of a Celery application inside of its own transaction.
+transactions=('sqlalchemy==2.1.9' 'psycopg[binary]==3.3.9' 'celery[redis]==5.7.0' 'httpx==0.28.1' 'pytest==9.2.0')
+if [ -n "$newer" ]; then
+    PYTHON=$newer environment transactions 'django==6.1.3' "${transactions[@]}"
+else
+    environment transactions 'django==5.2.19' "${transactions[@]}"
+fi
 # Reads the contract as a generator of Python clients does; it formats what it wrote with ruff.
 environment generator 'openapi-python-client==0.29.1' 'ruff==0.17.6'
 

@@ -31,6 +31,19 @@ async fn the_django_backend_passes_its_tests() {
     }
 }
 
+/// `via`: calls are part of a transaction of SQLAlchemy, Django or psycopg in the ledger's own database.
+#[tokio::test]
+async fn the_python_client_submits_inside_of_the_callers_transaction() {
+    let env = Harness::start(&Options { config: ALLOWED.to_owned(), ..Options::default() });
+    let mut command = pytest(&environment("transactions").join("bin/python"), &["tests_transactions"]);
+    command
+        .env("TASKGATE_TEST_URL", format!("http://127.0.0.1:{}", env.gateway.port))
+        .env("TASKGATE_TEST_DATABASE", &env.database)
+        .env("CELERY_BROKER_URL", env.redis.url(0))
+        .env("CELERY_RESULT_BACKEND", env.redis.url(1));
+    passes(command).await;
+}
+
 #[tokio::test]
 async fn the_typescript_client_passes_its_tests() {
     let env = Harness::start(&Options::default());
@@ -61,7 +74,8 @@ async fn beside_celery(version: Version, arguments: &[&str]) {
 fn pytest(python: &Path, arguments: &[&str]) -> Command {
     let folder = celery::root().join("clients/python");
     let mut path = vec![folder.join("src")];
-    if !python.starts_with(environment("django")) && !python.starts_with(environment("django6")) {
+    let alone = ["django", "django6", "transactions"];
+    if !alone.iter().any(|name| python.starts_with(environment(name))) {
         let lib = std::fs::read_dir(environment("clients").join("lib")).expect("run tests/setup.sh first");
         path.extend(lib.flatten().map(|version| version.path().join("site-packages")));
     }

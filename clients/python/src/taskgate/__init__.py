@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 __all__ = [
     "ArgumentError", "AsyncClient", "Client", "Event", "GatewayUnavailable", "Handle", "IncompatibleGateway", "NotFound",
     "OutcomeUnknown", "Problem", "TaskFailed", "TaskRevoked", "TaskgateError", "WaitTimeout", "__version__", "capture_output",
-    "install", "progress", "signature",
+    "install", "progress", "signature", "within",
 ]
 
 
@@ -47,6 +47,13 @@ def install(app: Celery, url: Optional[str] = None, token: Optional[str] = None,
     from .celery import install as install_celery
 
     return install_celery(app, url=url, token=token, **options)
+
+
+def within(connection: Any) -> ContextManager[None]:
+    """Inside of it, what an application installed with `via` submits is part of this connection's (or session's) transaction."""
+    from .celery.via import within as inside
+
+    return inside(connection)
 
 
 def capture_output() -> ContextManager[None]:

@@ -167,7 +167,7 @@ class Converter:
 
     def _link(self, call: Call, links: Sequence[Any]) -> None:
         for link in links:
-            _last(call).setdefault("link", []).append(self.convert(link, is_first=False).call)
+            last(call).setdefault("link", []).append(self.convert(link, is_first=False).call)
 
     def _link_error(self, call: Call, errbacks: Sequence[Any]) -> None:
         with_header = bool(self._app.conf.task_allow_error_cb_on_chord_header)
@@ -176,13 +176,13 @@ class Converter:
                 task.setdefault("link_error", []).append(self.convert(errback, is_first=False).call)
 
 
-def _last(call: Call) -> Call:
+def last(call: Call) -> Call:
     """The task whose success is the success of the whole; of a group, as in Celery, the first."""
     if "chain" in call:
-        return _last(call["chain"][-1])
+        return last(call["chain"][-1])
     if "group" in call:
-        return _last(call["group"][0])
-    return _last(call["chord"]["body"]) if "chord" in call else call
+        return last(call["group"][0])
+    return last(call["chord"]["body"]) if "chord" in call else call
 
 
 def _ends(call: Call, with_header: bool) -> Iterator[Call]:

@@ -48,7 +48,7 @@ class Gateway:
         Raises GatewayUnavailable without a fallback; OutcomeUnknown when the answer was lost, because a second way could run the task
         twice.
         """
-        call = {**call, **_wished(wishes)}
+        call = {**call, **wished(wishes)}
         body = encode(call, dumps)
         headers = {"content-type": "application/json"}
         if "task" not in call:
@@ -120,7 +120,7 @@ class Gateway:
 dumps = functools.partial(json.dumps, cls=kombu_json.JSONEncoder)
 
 
-def _wished(wishes: Optional[Mapping[str, Any]]) -> Mapping[str, Any]:
+def wished(wishes: Optional[Mapping[str, Any]]) -> Mapping[str, Any]:
     unknown = set(wishes or ()) - WISHES
     if unknown:
         raise ArgumentError(f"taskgate.{sorted(unknown)[0]}", f"is not one of {', '.join(sorted(WISHES))}")

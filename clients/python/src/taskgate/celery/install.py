@@ -26,6 +26,7 @@ from .convert import Converter, task_defaults
 from .gateway import Gateway
 from .options import PLACE
 from .settings import check_serializers
+from .via import TransactionGateway
 
 log = logging.getLogger("taskgate.celery")
 
@@ -40,18 +41,23 @@ _SENDS_WITH_DEFAULTS = hasattr(celery.app.base, "_OMITTED")
 
 def install(
     app: Any, url: Optional[str] = None, token: Optional[str] = None, *, fallback: Optional[str] = None,
-    client: Optional[Client] = None, **client_options: Any,
+    client: Optional[Client] = None, via: Any = None, **client_options: Any,
 ) -> Gateway:
     """From now on what `app` submits goes through the gateway at `url`. Nothing is connected yet.
 
     `fallback="broker"`: while the gateway is away, publish directly, with a warning. Further options are those of `Client`.
+
+    `via="django"`, `"django:ALIAS"`, `"sqlalchemy"`, a connection, or a function that returns one: calls are written into the transaction
+    at hand, and become tasks when it commits. Results are read from the gateway all the same.
 
     Raises WrongSetting when the application's settings do not fit, naming the setting.
     """
     app = _itself(app)
     check_serializers(app)
     client = client or Client(url, token, **{"timeout": 10.0, **client_options})
-    gateway = Gateway(app, client, fallback)
+    if via is not None and fallback is not None:
+        raise ValueError("fallback means nothing beside via: the call commits with its transaction, wherever the gateway is")
+    gateway = Gateway(app, client, fallback) if via is None else TransactionGateway(app, client, via)
     with _lock:
         if installed(app) is not None:
             _remove(app)
