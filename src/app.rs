@@ -34,6 +34,7 @@ use crate::reconcile::canvas::Canvases;
 use crate::reconcile::departed::Departed;
 use crate::reconcile::exchanges::{Exchanges, Topology};
 use crate::reconcile::expiry::Expiry;
+use crate::reconcile::fleet::Fleet;
 use crate::reconcile::fleet_options::FleetOptions;
 use crate::reconcile::recorder::Recorder;
 use crate::reconcile::relay::Relay;
@@ -106,7 +107,9 @@ impl App {
             holder.clone(),
             Some(sightings),
         );
-        let registry = WorkerRegistry::new(ledger.clone(), broker.clone(), recorder_handle.clone(), worker_events);
+        let fleet = Fleet::default();
+        let registry =
+            WorkerRegistry::new(ledger.clone(), broker.clone(), recorder_handle.clone(), fleet.clone(), worker_events);
         // Only lists and channels can be looked through without taking anything away.
         let adopter =
             broker.lists().cloned().zip(records.clone()).map(|(lists, records)| {
@@ -160,6 +163,7 @@ impl App {
             health: health_handle.clone(),
             pauses: pauses.clone(),
             inboxes: Inboxes::new(inboxes::sources(config, ledger.kind())?),
+            fleet: fleet.clone(),
             beat: beat_handle.clone(),
             expander: Nudge::default(),
             bulks: Nudge::default(),
@@ -203,6 +207,8 @@ impl App {
         }
         let paused = ledger.clone();
         starter.service("pauses", move |stop| pauses.run(paused, stop));
+        let pictured = ledger.clone();
+        starter.service("fleet", move |stop| fleet.run(pictured, stop));
         let beat = Beat::new(gateway.clone(), tasks.clone(), beat_handle, config.schedules.clone(), config.ledger.keep);
         starter.service("beat", move |stop| beat.run(stop));
         for drain in Drain::all(&gateway) {

@@ -3,7 +3,7 @@
 //! The fuzz targets in `fuzz/` and the bounded run below call the same functions. The promises: nothing panics, recurses or
 //! allocates without bound; what was read can be written; what was written reads back as the same.
 
-use crate::catalog::{self, Catalog, Endpoint, Pattern};
+use crate::catalog::{self, Catalog, Endpoint, Method, Pattern};
 use crate::config::{Config, Role};
 use crate::edge;
 use celery::control::{Reply, ReplyTo, Request};
@@ -175,7 +175,7 @@ fn template(bytes: &[u8]) {
     {
         assert!(is_json(&filled), "{filled}");
     }
-    if let Ok(endpoint) = Endpoint::parse(text) {
+    if let Ok(endpoint) = Endpoint::parse(text, Method::Post) {
         assert!(!endpoint.shape().is_empty());
     }
     let _ = Pattern::new(text).matches(text);

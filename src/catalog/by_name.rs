@@ -19,7 +19,7 @@ use super::template::{self, Part, Template};
 use super::{Catalog, Invalid, ResolveError};
 use celery::json::{Fields, elements, text};
 use celery::task::QueueName;
-use celery::task::submission::KeyLimit;
+use celery::task::submission::{KeyLimit, Unique};
 
 /// A call that names its task itself.
 #[derive(Debug, Clone, Copy)]
@@ -39,11 +39,13 @@ pub struct NamedCall<'a> {
 }
 
 /// What the entry adds to a call that it accepts.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq)]
 pub struct Admitted {
     /// Where the endpoint would have sent it, when the entry says so.
     pub queue: Option<QueueName>,
     pub limits: Vec<KeyLimit>,
+    pub labels: Vec<(String, String)>,
+    pub unique: Option<Unique>,
 }
 
 /// A request's fields, read back from the arguments of a call.
@@ -84,13 +86,18 @@ impl Entry {
     /// # Errors
     /// Where and how the call breaks the rules of this entry.
     pub fn admit(&self, call: NamedCall<'_>) -> Result<Admitted, Vec<Invalid>> {
-        let fixed = || Admitted { queue: self.defaults.queue.clone(), limits: self.defaults.limits.clone() };
+        let fixed = || Admitted {
+            queue: self.defaults.queue.clone(),
+            limits: self.defaults.limits.clone(),
+            ..Admitted::default()
+        };
         if self.open {
             return Ok(fixed());
         }
         let mut wrong = self.check_times(call);
         wrong.extend(self.option_words(call.args.get(), usize::from(call.fed)));
-        let admitted = if self.declares_arguments() { self.check_arguments(call) } else { Ok(fixed()) };
+        let is_plain = !self.declares_arguments() && !self.computes();
+        let admitted = if is_plain { Ok(fixed()) } else { self.check_arguments(call) };
         match admitted {
             Ok(admitted) => {
                 wrong.extend(check_queue(call, &admitted));
@@ -123,10 +130,18 @@ impl Entry {
         let resolved = self.resolve_again(&path, &body, &recovered);
         let (admitted, args, kwargs) = resolved.map_err(|error| recovered.told(error))?;
         let mut wrong = recovered.undecided(self);
+        wrong.extend(self.untold_key());
         if !self.is_same(call, &recovered, &args, &kwargs) {
             wrong.push(Invalid::new("/args", self.mismatch()));
         }
         if wrong.is_empty() { Ok(admitted) } else { Err(wrong) }
+    }
+
+    /// A unique key that no argument tells.
+    fn untold_key(&self) -> Option<Invalid> {
+        let name = self.unique.iter().flat_map(|unique| unique.key.names()).find(|name| !self.tells(name))?;
+        let detail = format!("do not say {name}, on which the task's unique key depends: use its own endpoint");
+        Some(Invalid::new("/args", detail))
     }
 
     /// The endpoint's own checks, without what is unknown; and the arguments that it would have sent.
@@ -143,6 +158,8 @@ impl Entry {
         let request = Request { entry: self, path, fields: &fields };
         let queue = request.queue()?;
         let limits = self.limits_for(&request);
+        let labels = self.labels_for(&request, &|name| self.tells(name) && !recovered.unknown.contains(name));
+        let unique = self.unique_for(&request);
         let (mut args, mut kwargs) = (String::new(), String::new());
         template::array(&self.args, &|name| request.mapped(name), &mut args);
         template::object(&self.kwargs, &|name| request.mapped(name), &mut kwargs);
@@ -156,7 +173,7 @@ impl Entry {
             };
             (args, kwargs) = (chunk.args.get().to_owned(), chunk.kwargs.get().to_owned());
         }
-        Ok((Admitted { queue, limits }, args, kwargs))
+        Ok((Admitted { queue, limits, labels, unique }, args, kwargs))
     }
 
     fn check_fields(&self, body: &str, unknown: &BTreeSet<String>) -> Result<(), ResolveError> {

@@ -3,15 +3,17 @@
 use serde_json::Value;
 
 use super::entry::Entry;
-use super::template;
+use super::template::{self, Template};
 use super::wishes::LimitTemplate;
 use super::{Call, FanOut, Invalid, ResolveError};
 use celery::json::Fields;
-use celery::task::submission::KeyLimit;
+use celery::task::submission::{KeyLimit, Unique};
 use celery::task::{Json, QueueName};
 
 /// As long as the key of a submission may be.
 const MAX_KEY: usize = 255;
+/// As long as the text of a label may be.
+const MAX_LABEL: usize = 500;
 
 impl Entry {
     /// `path` has the values of the endpoint's parameters, `body` the text of the request body (empty when there is none).
@@ -37,6 +39,9 @@ impl Entry {
             args: json(args),
             kwargs: json(kwargs),
             limits: self.limits_for(&request),
+            labels: self.labels_for(&request, &|_| true),
+            unique: self.unique_for(&request),
+            answer: self.response.as_ref().map(|response| response.of(&|name| request.said(name))),
             message: self.message.as_ref().map(|message| message.fill_text(&|name| request.said(name))),
             echo: path.to_vec(),
             fan_out: self.fan_out(&request, queue.as_ref())?,
@@ -57,12 +62,26 @@ impl Entry {
 
     /// Keys are the client's words, so that they can be read again in an explanation.
     pub(super) fn limits_for(&self, request: &Request<'_>) -> Vec<KeyLimit> {
-        let key = |text: String| text.chars().filter(|char| !char.is_control()).take(MAX_KEY).collect();
         let limit = |limit: &LimitTemplate| KeyLimit {
-            key: key(limit.key.fill_text(&|name| request.said(name))),
+            key: plain_text(&limit.key.fill_text(&|name| request.said(name)), MAX_KEY),
             max: limit.max,
         };
         self.limits.iter().map(limit).collect()
+    }
+
+    /// Labels whose names are all `known`; one that stands for an absent field is left out.
+    pub(super) fn labels_for(&self, request: &Request<'_>, known: &dyn Fn(&str) -> bool) -> Vec<(String, String)> {
+        let is_said = |template: &Template| match template {
+            Template::Whole(name) => known(name) && request.said(name) != "null",
+            other => other.names().into_iter().all(known),
+        };
+        let said = self.labels.iter().filter(|(_, template)| is_said(template));
+        said.map(|(name, label)| (name.clone(), label_text(&label.fill_text(&|name| request.said(name))))).collect()
+    }
+
+    pub(super) fn unique_for(&self, request: &Request<'_>) -> Option<Unique> {
+        let unique = self.unique.as_ref()?;
+        Some(unique.with_key(plain_text(&unique.key.fill_text(&|name| request.said(name)), MAX_KEY)))
     }
 
     /// The many that the call becomes, when the entry says that it does.
@@ -138,7 +157,7 @@ impl Request<'_> {
     }
 
     /// The client's word, as JSON text.
-    fn said(&self, name: &str) -> String {
+    pub fn said(&self, name: &str) -> String {
         if let Some((_, value)) = self.path.iter().find(|(param, _)| param == name) {
             return Value::String(value.clone()).to_string();
         }
@@ -157,6 +176,15 @@ impl Request<'_> {
         let words = self.entry.values.get(name);
         words.and_then(|words| words.get(&word(&said))).cloned().unwrap_or(said)
     }
+}
+
+/// A label as the ledger keeps it.
+pub(super) fn label_text(text: &str) -> String {
+    plain_text(text, MAX_LABEL)
+}
+
+fn plain_text(text: &str, most: usize) -> String {
+    text.chars().filter(|char| !char.is_control()).take(most).collect()
 }
 
 /// A JSON string without quotes, any other value as it is written.

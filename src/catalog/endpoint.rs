@@ -1,4 +1,4 @@
-//! `POST /run-crawler/{category}`: the path at which an entry is called.
+//! `POST /run-crawler/{category}`: the path at which an entry is called, and `GET /stream/{id}`: where its tasks are followed.
 
 use super::template::{Part, parts};
 
@@ -23,7 +23,7 @@ pub const RESERVED: [&str; 16] = [
 ];
 
 /// Fields of the answer to a submission: a path parameter is echoed beside them, so it may not have their name.
-pub const ANSWER_FIELDS: [&str; 11] = [
+pub const ANSWER_FIELDS: [&str; 13] = [
     "task_id",
     "group_id",
     "status",
@@ -35,9 +35,29 @@ pub const ANSWER_FIELDS: [&str; 11] = [
     "links",
     "deduplicated",
     "count",
+    "warnings",
+    "replaced",
 ];
 
-/// Method POST and a path with parameters.
+/// What a path of the catalog is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Method {
+    /// Submits.
+    Post,
+    /// Follows.
+    Get,
+}
+
+impl Method {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Post => "POST",
+            Self::Get => "GET",
+        }
+    }
+}
+
+/// A path with parameters.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Endpoint {
     /// As written: `/run-crawler/{category}`.
@@ -49,10 +69,19 @@ pub struct Endpoint {
 impl Endpoint {
     /// # Errors
     /// A sentence that says what is wrong.
-    pub fn parse(text: &str) -> Result<Self, String> {
-        let (method, path) = text.trim().split_once(' ').ok_or("write a method and a path, as POST /add")?;
-        if method != "POST" {
-            return Err(format!("{method} cannot submit a task: only POST is supported"));
+    pub fn parse(text: &str, wanted: Method) -> Result<Self, String> {
+        let (method, path) = text
+            .trim()
+            .split_once(' ')
+            .ok_or_else(|| format!("write a method and a path, as {} /add", wanted.as_str()))?;
+        match wanted {
+            Method::Post if method != "POST" => {
+                return Err(format!("{method} cannot submit a task: only POST is supported"));
+            }
+            Method::Get if method != "GET" => {
+                return Err(format!("{method} cannot follow a task: only GET is supported"));
+            }
+            Method::Post | Method::Get => {}
         }
         let path = path.trim();
         let segments = path.strip_prefix('/').filter(|rest| !rest.is_empty()).ok_or("the path must begin with /")?;
@@ -66,10 +95,10 @@ impl Endpoint {
             }
         }
         let endpoint = Self { path: path.to_owned(), params };
-        endpoint.checked()
+        endpoint.checked(wanted)
     }
 
-    fn checked(self) -> Result<Self, String> {
+    fn checked(self, wanted: Method) -> Result<Self, String> {
         let first = self.first_segment();
         if RESERVED.contains(&first) {
             return Err(format!("/{first} belongs to the gateway itself"));
@@ -79,7 +108,8 @@ impl Endpoint {
                 "the first part of the path must be a word: a parameter there would answer for every path".to_owned()
             );
         }
-        if let Some(param) = self.params.iter().find(|param| ANSWER_FIELDS.contains(&param.as_str())) {
+        let is_answered = |param: &&String| wanted == Method::Post && ANSWER_FIELDS.contains(&param.as_str());
+        if let Some(param) = self.params.iter().find(is_answered) {
             return Err(format!(
                 "the parameter {{{param}}} has the name of a field of the answer, where it is shown too"
             ));
@@ -119,7 +149,7 @@ mod tests {
 
     #[test]
     fn an_endpoint_has_a_path_with_parameters() {
-        let endpoint = Endpoint::parse("POST /run-crawler/{category}").unwrap();
+        let endpoint = Endpoint::parse("POST /run-crawler/{category}", Method::Post).unwrap();
         assert_eq!(endpoint.path, "/run-crawler/{category}");
         assert_eq!(endpoint.params, ["category"]);
         assert_eq!(endpoint.shape(), "/run-crawler/{}");
@@ -141,7 +171,7 @@ mod tests {
             ("POST /a b", "letters"),
             ("POST /add/", "empty"),
         ] {
-            let error = Endpoint::parse(text).unwrap_err();
+            let error = Endpoint::parse(text, Method::Post).unwrap_err();
             assert!(error.contains(reason), "{text}: {error}");
         }
     }

@@ -6,11 +6,13 @@ use std::sync::Arc;
 use serde_json::Value;
 
 use super::body::Body;
-use super::endpoint::Endpoint;
+use super::endpoint::{Endpoint, Method};
 use super::process::Process;
+use super::response::Response;
 use super::split::Split;
+use super::stream::Stream;
 use super::template::{Template, parts};
-use super::wishes::{self, CatalogHook, LimitTemplate};
+use super::wishes::{self, CatalogHook, LimitTemplate, UniqueTemplate};
 use crate::config::{Error, RawTask};
 use celery::spelling::nearest;
 use celery::task::submission::KeyLimit;
@@ -101,12 +103,19 @@ pub struct Entry {
     pub(super) queue: Option<Template>,
     pub(super) message: Option<Template>,
     pub(super) limits: Vec<LimitTemplate>,
+    pub(super) labels: Vec<(String, Template)>,
+    pub(super) unique: Option<UniqueTemplate>,
+    pub(super) response: Option<Response>,
+    /// Where its tasks are followed by their labels.
+    pub stream: Option<Stream>,
     /// What the client says → what the worker gets (JSON text), by parameter.
     pub values: BTreeMap<String, BTreeMap<String, String>>,
     pub body: Option<Body>,
     pub defaults: Defaults,
     /// A call by name may break the entry's rules.
     pub open: bool,
+    /// What nobody would run now is refused.
+    pub strict: bool,
     /// An executable that the Rust worker runs for it.
     pub command: Vec<String>,
     /// How that executable runs.
@@ -130,7 +139,10 @@ impl Entry {
         let fixed = limits.iter().filter(|limit| limit.key.names().is_empty());
         defaults.limits =
             fixed.map(|limit| KeyLimit { key: limit.key.fill_text(&|_| String::new()), max: limit.max }).collect();
-        let endpoint = raw.endpoint.as_ref().map(|text| Endpoint::parse(&text.0)).transpose();
+        let endpoint = raw.endpoint.as_ref().map(|text| Endpoint::parse(&text.0, Method::Post)).transpose();
+        let endpoint = endpoint.map_err(|message| Error::value(format!("{place}.endpoint"), message))?;
+        let labels = part(&place, "labels", raw.labels.as_ref(), wishes::labels)?.unwrap_or_default();
+        let params = endpoint.as_ref().map_or(&[][..], |endpoint| &endpoint.params);
         let max_items: Vec<(String, u64)> =
             raw.max_items.iter().map(|(field, count)| (field.clone(), count.0)).collect();
         if raw.body.is_none() && !max_items.is_empty() {
@@ -146,7 +158,11 @@ impl Entry {
         };
         let text = |key: &str, text: &str| template(key, &Value::String(text.to_owned()));
         let entry = Self {
-            endpoint: endpoint.map_err(|message| Error::value(format!("{place}.endpoint"), message))?,
+            unique: part(&place, "unique", raw.unique.as_ref(), wishes::unique_template)?,
+            response: part(&place, "response", raw.response.as_ref(), |value| Response::compile(value, params))?,
+            stream: part(&place, "stream", raw.stream.as_ref(), |text| Stream::compile(&text.0, &labels))?,
+            labels,
+            endpoint,
             args: raw.args.iter().map(|value| template("args", value)).collect::<Result<_, _>>()?,
             kwargs: raw
                 .kwargs
@@ -161,6 +177,7 @@ impl Entry {
             summary: raw.summary.map(|text| text.0),
             description: raw.description.map(|text| text.0),
             open: raw.open.is_some_and(|switch| switch.0),
+            strict: raw.strict.is_some_and(|switch| switch.0),
             process: Process::compile(raw.process, &place, raw.command.is_some())?,
             command: raw.command.unwrap_or_default().0,
             child: raw.child.is_some_and(|switch| switch.0),
@@ -185,6 +202,9 @@ impl Entry {
         let used = used.chain(self.args.iter().flat_map(Template::names).map(|name| ("args", name)));
         let used = used.chain(self.kwargs.iter().flat_map(|(_, t)| t.names()).map(|name| ("kwargs", name)));
         let used = used.chain(self.limits.iter().flat_map(|limit| limit.key.names()).map(|name| ("limits", name)));
+        let used = used.chain(self.labels.iter().flat_map(|(_, label)| label.names()).map(|name| ("labels", name)));
+        let used = used.chain(self.unique.iter().flat_map(|unique| unique.key.names()).map(|name| ("unique", name)));
+        let used = used.chain(self.response.iter().flat_map(Response::names).map(|name| ("response", name)));
         let used = used.chain(self.values.keys().map(|name| ("values", name.as_str())));
         for (key, name) in used {
             if !known.contains(&name) {
@@ -194,6 +214,7 @@ impl Entry {
                 return Err(Error::pair(format!("{}.{key}", self.place), format!("{}.endpoint", self.place), harm));
             }
         }
+        self.check_pairs(&known)?;
         let fields = self.body.as_ref().map_or(&[][..], |body| body.fields.as_slice());
         for name in self.split.iter().flat_map(Split::names) {
             if !fields.iter().any(|field| field == name) {
@@ -208,6 +229,47 @@ impl Entry {
             return Err(Error::pair(format!("{}.endpoint", self.place), format!("{}.body", self.place), harm));
         }
         Ok(self)
+    }
+
+    /// Wishes that contradict each other.
+    fn check_pairs(&self, known: &[&str]) -> Result<(), Error> {
+        let pair = |one: &str, other: &str, harm: &str| {
+            Err(Error::pair(format!("{}.{one}", self.place), format!("{}.{other}", self.place), harm))
+        };
+        if self.split.is_some() && self.unique.is_some() {
+            return pair("split", "unique", "many tasks cannot be the one task of a key");
+        }
+        let Some(response) = &self.response else { return Ok(()) };
+        if self.message.is_some() && response.replaces_message() {
+            return pair("message", "response", "both say the answer's message");
+        }
+        match response.ambiguous(known) {
+            Some(name) => {
+                pair("response", "endpoint", &format!("{{{name}}} names both the request's and the answer's"))
+            }
+            None => Ok(()),
+        }
+    }
+
+    /// The answer's fields that are the entry's own, with a schema for each.
+    pub fn response_fields(&self) -> Vec<(&str, Value)> {
+        self.response.as_ref().map(Response::schemas).unwrap_or_default()
+    }
+
+    /// Whether its tasks have a unique key.
+    pub fn is_unique(&self) -> bool {
+        self.unique.is_some()
+    }
+
+    /// Whether something that a call by name must be given depends on its arguments.
+    pub fn computes(&self) -> bool {
+        self.computes_limits() || !self.labels.is_empty() || self.is_unique()
+    }
+
+    /// Whether an argument says what this name stands for.
+    pub(super) fn tells(&self, name: &str) -> bool {
+        let templates = self.args.iter().chain(self.kwargs.iter().map(|(_, template)| template));
+        templates.flat_map(Template::names).any(|one| one == name)
     }
 
     /// Whether its queue depends on the request.
@@ -226,6 +288,16 @@ impl Entry {
         let fields = self.body.iter().flat_map(|body| &body.fields);
         params.chain(fields).map(String::as_str).collect()
     }
+}
+
+/// A part of an entry that reads itself.
+fn part<T, P>(
+    place: &str,
+    key: &str,
+    raw: Option<&T>,
+    compile: impl FnOnce(&T) -> Result<P, String>,
+) -> Result<Option<P>, Error> {
+    raw.map(compile).transpose().map_err(|message| Error::value(format!("{place}.{key}"), message))
 }
 
 /// What the worker gets, as JSON text.

@@ -11,8 +11,10 @@ mod endpoint;
 mod entry;
 mod pattern;
 mod process;
+mod response;
 mod routing;
 mod split;
+mod stream;
 mod template;
 mod wishes;
 
@@ -25,15 +27,17 @@ use std::time::Duration;
 
 pub use body::Body;
 pub use by_name::{Admitted, NamedCall};
-pub use endpoint::{ANSWER_FIELDS, Endpoint, RESERVED};
+pub use endpoint::{ANSWER_FIELDS, Endpoint, Method, RESERVED};
 pub use entry::{Defaults, Entry, RateLimit, Recovery};
 pub use pattern::Pattern;
 pub use process::{OptionWords, Process};
+pub use response::AnswerFields;
 pub use split::{Chunk, Damaged, FanOut, MAX_CHUNKS};
+pub use stream::Stream;
 pub use wishes::CatalogHook;
 
 use crate::config::{Config, Error};
-use celery::task::submission::KeyLimit;
+use celery::task::submission::{KeyLimit, Unique};
 use celery::task::{Json, QueueName, Spread};
 use routing::Routing;
 
@@ -50,6 +54,10 @@ pub struct Call {
     pub message: Option<String>,
     /// Keys whose tasks run a few at a time.
     pub limits: Vec<KeyLimit>,
+    pub labels: Vec<(String, String)>,
+    pub unique: Option<Unique>,
+    /// The answer's fields that are the entry's own.
+    pub answer: Option<AnswerFields>,
     /// Path parameters as the client said them, shown in the answer.
     pub echo: Vec<(String, String)>,
     /// The many tasks that it becomes: then `args` and `kwargs` are those of no task.
@@ -138,6 +146,11 @@ impl Catalog {
         self.by_name.get(name).and_then(|all| all.first()).map(|index| &self.entries[*index])
     }
 
+    /// Whether tasks of some entry have a unique key.
+    pub fn has_unique(&self) -> bool {
+        self.entries.iter().any(|entry| entry.is_unique())
+    }
+
     /// All entries of this name.
     pub fn entries_of(&self, name: &str) -> impl Iterator<Item = &Arc<Entry>> {
         self.by_name.get(name).into_iter().flatten().map(|index| &self.entries[*index])
@@ -206,13 +219,23 @@ impl Catalog {
 }
 
 fn refuse_alike(entries: &[Arc<Entry>]) -> Result<(), Error> {
-    let mut seen: HashMap<String, &Entry> = HashMap::new();
-    for entry in entries {
-        let Some(endpoint) = &entry.endpoint else { continue };
-        if let Some(other) = seen.insert(endpoint.shape(), entry) {
-            let harm = format!("a request to {} could mean either", endpoint.path);
-            return Err(Error::pair(format!("{}.endpoint", other.place), format!("{}.endpoint", entry.place), harm));
+    let mut seen: HashMap<String, Vec<(Method, &str, String)>> = HashMap::new();
+    for (method, endpoint, place) in entries.iter().flat_map(|entry| paths(entry)) {
+        let alike = seen.entry(endpoint.shape()).or_default();
+        // Two methods may share a path, if they call its parameters the same.
+        let clash = alike.iter().find(|(other, path, _)| *other == method || *path != endpoint.path);
+        if let Some((_, path, other)) = clash {
+            let harm = format!("a request to {path} could mean either");
+            return Err(Error::pair(other.clone(), place, harm));
         }
+        alike.push((method, &endpoint.path, place));
     }
     Ok(())
+}
+
+/// Every path of an entry, and where it is written.
+fn paths(entry: &Entry) -> impl Iterator<Item = (Method, &Endpoint, String)> {
+    let submits = entry.endpoint.iter().map(|at| (Method::Post, at, format!("{}.endpoint", entry.place)));
+    let follows = entry.stream.iter().map(|stream| (Method::Get, &stream.at, format!("{}.stream", entry.place)));
+    submits.chain(follows)
 }

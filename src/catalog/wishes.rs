@@ -1,4 +1,5 @@
-//! What an entry wishes for all its tasks: webhooks, and keys whose tasks run a few at a time.
+//! What an entry wishes for all its tasks: webhooks, labels, a key of which there is one task, and keys whose tasks run a few at a
+//! time.
 
 use std::fmt;
 
@@ -6,7 +7,8 @@ use serde_json::Value;
 
 use super::template::Template;
 use celery::task::invalid::Problems;
-use celery::task::submission::{key_limits, list, member, words};
+use celery::task::reader;
+use celery::task::submission::{OnConflict, Unique, UniqueWhile, key_limits, list, member, unique, words};
 use celery::task::webhook::{self, Webhook};
 
 /// A webhook of an entry.
@@ -29,6 +31,39 @@ impl fmt::Debug for CatalogHook {
 pub(super) struct LimitTemplate {
     pub key: Template,
     pub max: u32,
+}
+
+/// `unique = { key = "document:{upload_id}", on_conflict = "replace" }`.
+#[derive(Debug, Clone)]
+pub(super) struct UniqueTemplate {
+    pub key: Template,
+    until: UniqueWhile,
+    on_conflict: OnConflict,
+}
+
+impl UniqueTemplate {
+    pub fn with_key(&self, key: String) -> Unique {
+        Unique { key, until: self.until, on_conflict: self.on_conflict }
+    }
+}
+
+/// # Errors
+/// As [`hooks`].
+pub(super) fn unique_template(value: &Value) -> Result<UniqueTemplate, String> {
+    let Unique { key, until, on_conflict } = read(value, unique)?;
+    let key = Template::parse(&Value::String(key)).map_err(|error| error.to_string())?;
+    Ok(UniqueTemplate { key, until, on_conflict })
+}
+
+/// # Errors
+/// As [`hooks`].
+pub(super) fn labels(value: &Value) -> Result<Vec<(String, Template)>, String> {
+    let labels = read(value, reader::labels)?;
+    let template = |(name, text): (String, String)| {
+        let template = Template::parse(&Value::String(text)).map_err(|error| format!("/{name} {error}"))?;
+        Ok((name, template))
+    };
+    labels.into_iter().map(template).collect()
 }
 
 /// # Errors

@@ -85,12 +85,28 @@ pub struct RawTask {
     /// Concurrency and rate of the tasks that share a key.
     #[serde(default)]
     pub limits: Option<Value>,
+    /// Labels of its tasks, as templates.
+    #[serde(default)]
+    pub labels: Option<Value>,
+    /// At most one such task: `{key, while, on_conflict}`, the key as a template.
+    #[serde(default)]
+    pub unique: Option<Value>,
+    /// `GET /stream/{upload_id}`: the events of the newest task with the labels that this path says.
+    #[serde(default)]
+    pub stream: Option<Text>,
+    /// Fields of the endpoint's answer beside the gateway's own, as templates.
+    #[serde(default)]
+    pub response: Option<Value>,
     /// Whether the task may run twice: it decides what happens when its worker dies. Default false.
     #[serde(default)]
     pub idempotent: Option<Switch>,
     /// Calls by name may break what the entry says of arguments, queue and time limits.
     #[serde(default)]
     pub open: Option<Switch>,
+    /// A task that no worker would run now (nobody reads its queue, or registers it) is refused instead of accepted with a
+    /// warning.
+    #[serde(default)]
+    pub strict: Option<Switch>,
     /// An executable that the Rust worker runs for this task, with its arguments.
     #[serde(default)]
     pub command: Option<Words>,

@@ -128,6 +128,8 @@ pub const TABLE: &[(&str, &str, Need)] = &[
 
 /// Of the catalog's endpoints.
 pub const ENDPOINT: Need = SUBMIT;
+/// Of the catalog's streams.
+pub const STREAM: Need = FOLLOW;
 
 /// What a request's route asks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -151,6 +153,9 @@ impl Access {
         }
         for endpoint in catalog.entries().iter().filter_map(|entry| entry.endpoint.as_ref()) {
             access.add("POST", &endpoint.path, ENDPOINT);
+        }
+        for stream in catalog.entries().iter().filter_map(|entry| entry.stream.as_ref()) {
+            access.add("GET", &stream.at.path, STREAM);
         }
         access
     }

@@ -3,9 +3,9 @@
 use serde_json::{Map, Value, json};
 use utoipa::openapi::{ContactBuilder, InfoBuilder, OpenApi};
 
-use super::access::{self, ENDPOINT, Need};
+use super::access::{self, ENDPOINT, Need, STREAM};
 use super::{base, links, schedule_schema, signature_schema, webhook_schema};
-use crate::catalog::{Catalog, Entry};
+use crate::catalog::{Catalog, Entry, Stream};
 use crate::config::Auth;
 
 /// Media type of a refusal.
@@ -26,7 +26,12 @@ pub fn running(catalog: &Catalog, auth: Auth) -> String {
             if let Some(endpoint) = &entry.endpoint {
                 let mut operation = operation(entry, &endpoint.params);
                 secured(&mut operation, ENDPOINT);
-                paths.insert(endpoint.path.clone(), json!({"post": operation}));
+                with_operation(paths, &endpoint.path, "post", operation);
+            }
+            if let Some(stream) = &entry.stream {
+                let mut operation = stream_operation(entry, stream);
+                secured(&mut operation, STREAM);
+                with_operation(paths, &stream.at.path, "get", operation);
             }
         }
     }
@@ -157,18 +162,45 @@ fn problem(description: &str) -> Value {
     json!({"description": description, "content": {PROBLEM: {"schema": {"$ref": "#/components/schemas/Problem"}}}})
 }
 
+/// Two methods may share a path.
+fn with_operation(paths: &mut Map<String, Value>, path: &str, method: &str, operation: Value) {
+    paths.entry(path).or_insert_with(|| json!({}))[method] = operation;
+}
+
+/// Where an entry's tasks are followed.
+fn stream_operation(entry: &Entry, stream: &Stream) -> Value {
+    let params = &stream.at.params;
+    let last = json!({"name": "Last-Event-ID", "in": "header", "required": false, "schema": {"type": "string"},
+        "description": "The id of the last event received; it is of no use for a newer task"});
+    json!({
+        "tags": ["catalog"],
+        "operationId": format!("{}_stream", operation_id(&stream.at.path)),
+        "summary": format!("What happens to the newest {} of these labels", entry.name),
+        "description": "Server-sent events as of `GET /v1/tasks/{id}/events`, of the newest task that has the labels which the path says. An event's id is the task's id, a colon and its `seq`.",
+        "parameters": params.iter().map(|param| parameter(entry, param)).chain([last]).collect::<Vec<_>>(),
+        "responses": {
+            "200": {"description": "The stream, or with `Accept: application/json` the events so far", "content": {
+                "text/event-stream": {"schema": {"type": "string"}},
+                "application/json": {"schema": {"$ref": "#/components/schemas/EventList"}}}},
+            "204": {"description": "Finished, and the client has everything"},
+            "404": problem("No task has these labels"),
+            "default": problem("A problem; its `type` is explained at /problems/"),
+        },
+    })
+}
+
 /// An entry's own operation.
 fn operation(entry: &Entry, params: &[String]) -> Value {
     let name = entry.name.as_str();
     let mut operation = json!({
         "tags": ["catalog"],
-        "operationId": operation_id(entry),
+        "operationId": operation_id(entry.endpoint.as_ref().map_or("", |endpoint| &endpoint.path)),
         "summary": entry.summary.clone().unwrap_or_else(|| format!("Submit {name}")),
         "description": entry.description.clone().unwrap_or_else(|| format!("Submits `{name}`.")),
         "parameters": params.iter().map(|param| parameter(entry, param)).chain(header_parameters()).collect::<Vec<_>>(),
         "responses": {
             "200": answer("Finished while waiting", &one_of(&["Result", "Group"])),
-            "202": answer("Accepted; the path's parameters are in the answer too", &accepted(params)),
+            "202": answer("Accepted; the path's parameters and the entry's own fields are in the answer too", &accepted(entry, params)),
             "422": problem("The body does not fit"),
             "default": problem("A problem; its `type` is explained at /problems/"),
         },
@@ -185,8 +217,7 @@ fn operation(entry: &Entry, params: &[String]) -> Value {
     operation
 }
 
-fn operation_id(entry: &Entry) -> String {
-    let path = entry.endpoint.as_ref().map_or("", |endpoint| endpoint.path.as_str());
+fn operation_id(path: &str) -> String {
     let word: String = path.chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '_' }).collect();
     format!("catalog_{}", word.trim_matches('_'))
 }
@@ -211,14 +242,17 @@ fn header_parameters() -> [Value; 3] {
     ]
 }
 
-fn accepted(params: &[String]) -> Value {
+fn accepted(entry: &Entry, params: &[String]) -> Value {
     let reference = json!({"$ref": "#/components/schemas/Accepted"});
-    if params.is_empty() {
+    let own = entry.response_fields();
+    if params.is_empty() && own.is_empty() {
         return reference;
     }
+    let texts = params.iter().map(|param| (param.clone(), json!({"type": "string"})));
     let properties: Map<String, Value> =
-        params.iter().map(|param| (param.clone(), json!({"type": "string"}))).collect();
-    json!({"allOf": [reference, {"type": "object", "properties": properties, "required": params}]})
+        texts.chain(own.iter().map(|(name, schema)| ((*name).to_owned(), schema.clone()))).collect();
+    let required: Vec<&String> = properties.keys().collect();
+    json!({"allOf": [reference, {"type": "object", "properties": properties, "required": required}]})
 }
 
 /// What the schema's own examples and defaults give, so that a first try works.

@@ -262,6 +262,13 @@ impl From<SubmitError> for Problem {
             SubmitError::Backlog { retry_after, .. } => {
                 Self::new(&slugs::BACKLOG_FULL).retry_after(retry_after).detail(error.to_string())
             }
+            SubmitError::KeyHeld { ref holder, fought, .. } => {
+                let detail = error.to_string();
+                let more = if fought { ", and could not be replaced" } else { "" };
+                Self::new(&slugs::KEY_HELD).error("/unique", format!("is held by {holder}{more}")).detail(detail + more)
+            }
+            SubmitError::Revoke(error) => error.into(),
+            SubmitError::NobodyRunsIt(detail) => Self::new(&slugs::NOBODY_RUNS_IT).detail(detail),
             SubmitError::Ledger(error) => error.into(),
             SubmitError::Read(error) => error.into(),
         }

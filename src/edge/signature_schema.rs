@@ -66,7 +66,9 @@ fn call() -> Map<String, Value> {
         "headers": {"type": "object", "description": "Custom message headers"},
         "labels": {"type": "object", "additionalProperties": {"type": "string"}, "description": "For lists and search"},
         "retry": {"type": "object", "description": "Retry policy, honoured by the Rust worker",
-            "properties": {"max": {"type": "integer", "minimum": 0}, "delay": seconds("Seconds"), "backoff": {"type": "number"}, "cap": seconds("Seconds"), "jitter": {"type": "boolean"}}},
+            "properties": {"max": {"type": "integer", "minimum": 0}, "delay": seconds("Seconds"), "backoff": {"type": "number"}, "cap": seconds("Seconds"), "jitter": {"type": "boolean"},
+                "on": {"type": "array", "items": {"type": "string"}, "description": "Classes of exceptions after which it runs again; all without"},
+                "never": {"type": "array", "items": {"type": "string"}, "description": "Classes after which it does not"}}},
         "link": signatures,
         "link_error": signatures,
     }))
@@ -84,9 +86,10 @@ fn chord(extras: &Map<String, Value>) -> Value {
 fn extras(canvas: bool) -> Map<String, Value> {
     let mut extras = object(json!({
         "unique": {"type": "object", "required": ["key"], "additionalProperties": false,
-            "description": "Join an equal submission instead of running twice",
+            "description": "At most one such task",
             "properties": {"key": {"type": "string", "minLength": 1, "maxLength": 255},
-                "while": {"oneOf": [{"const": "active"}, {"type": "number", "exclusiveMinimum": 0}], "default": "active"}}},
+                "while": {"oneOf": [{"const": "active"}, {"type": "number", "exclusiveMinimum": 0}], "default": "active"},
+                "on_conflict": {"enum": ["join", "reject", "replace"], "default": "join", "description": "What happens when a task holds the key: answer with it, refuse with 409, or revoke it and start"}}},
         "limits": {"type": "array", "maxItems": 16, "items": {"type": "object", "required": ["key", "max"], "additionalProperties": false,
             "properties": {"key": {"type": "string", "minLength": 1, "maxLength": 255}, "max": {"type": "integer", "minimum": 1, "maximum": 1_000_000}}}},
         "webhooks": {"type": "array", "maxItems": 16, "items": {"type": "object", "required": ["url"], "additionalProperties": false,

@@ -98,6 +98,9 @@ slugs! {
     REQUEST_TIMEOUT = "request-timeout", REQUEST_TIMEOUT, "The request did not arrive in time",
         "The body took longer than `http.request_timeout` to arrive.",
         "Send it again, faster or smaller.";
+    KEY_HELD = "unique-key-held", CONFLICT, "Another task holds the unique key",
+        "The submission (or its task's catalog entry) has a unique key with `on_conflict: \"reject\"`, and a task that is not finished holds it; or the key was to be taken over with `\"replace\"`, and others were faster, or the token may not touch the holder.",
+        "Wait for the task that `detail` names, or submit with `on_conflict` `join` or `replace`.";
     ID_TAKEN = "id-taken", CONFLICT, "The id is already used",
         "`task_id` names a task that the ledger already has; nothing was submitted.",
         "Leave `task_id` out, or use a new one. To make a repeated request harmless, use `Idempotency-Key`.";
@@ -140,6 +143,9 @@ slugs! {
     INVALID_REQUEST = "invalid-request", UNPROCESSABLE_ENTITY, "The request does not fit",
         "The body is JSON, but a field is missing, unknown or wrong; `errors` names each place by JSON Pointer. Nothing was submitted.",
         "Correct the places that `errors` names.";
+    NOBODY_RUNS_IT = "nobody-runs-it", UNPROCESSABLE_ENTITY, "No worker would run the task now",
+        "The task's catalog entry is `strict`, and no worker that is online reads its queue, or none of those that do registers the task. Nothing was submitted.",
+        "Start a worker that reads the queue and registers the task; GET /v1/workers shows who is there. Without `strict` the task is accepted with a warning.";
     IDEMPOTENCY_KEY_REUSED = "idempotency-key-reused", UNPROCESSABLE_ENTITY, "The Idempotency-Key belongs to another request",
         "The key was used before with another method, path or body.",
         "Use a new key for every new request.";

@@ -38,7 +38,7 @@ fn opening(frame: &[u8]) -> Bytes {
 
 /// One event as it goes over the wire. `data` is one line: JSON has no line breaks outside of strings unless somebody put them
 /// there, so each line gets its own field.
-pub fn frame(id: i64, event: &str, data: &impl Serialize) -> Bytes {
+pub fn frame(id: impl std::fmt::Display, event: &str, data: &impl Serialize) -> Bytes {
     let json = serde_json::to_string(data).expect("a view is JSON");
     let mut text = format!("id: {id}\nevent: {event}\n");
     for line in json.split(['\n', '\r']) {

@@ -5,6 +5,7 @@ pub mod canvas;
 pub mod departed;
 pub mod exchanges;
 pub mod expiry;
+pub mod fleet;
 pub mod fleet_options;
 pub mod recorder;
 pub mod relay;

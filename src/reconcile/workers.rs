@@ -18,6 +18,7 @@ use tokio::time::{Instant, MissedTickBehavior};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
+use super::fleet::{Fleet, task_names};
 use super::recorder;
 use broker::{Broker, Replies, Request};
 use celery::commands;
@@ -64,6 +65,7 @@ pub struct WorkerRegistry {
     ledger: SharedLedger,
     broker: Broker,
     recorder: recorder::Handle,
+    fleet: Fleet,
     events: mpsc::Receiver<Event>,
     known: BTreeMap<String, Worker>,
     dirty: HashSet<String>,
@@ -76,6 +78,7 @@ pub struct WorkerRegistry {
 struct Heard {
     stats: Replies,
     queues: Replies,
+    registered: Replies,
     /// Whom the greeting was for.
     greeted: Vec<String>,
 }
@@ -85,12 +88,14 @@ impl WorkerRegistry {
         ledger: SharedLedger,
         broker: Broker,
         recorder: recorder::Handle,
+        fleet: Fleet,
         events: mpsc::Receiver<Event>,
     ) -> Self {
         Self {
             ledger,
             broker,
             recorder,
+            fleet,
             events,
             known: BTreeMap::new(),
             dirty: HashSet::new(),
@@ -150,6 +155,7 @@ impl WorkerRegistry {
         } else if is_new || news == WorkerNews::Online {
             info!(worker = %event.hostname, "worker {} is online", event.hostname);
             self.strangers.insert(event.hostname.clone(), 0);
+            self.fleet.note_newcomer();
         }
         self.dirty.insert(event.hostname);
     }
@@ -160,12 +166,23 @@ impl WorkerRegistry {
         let online = self.known.values().filter(|worker| is_online(worker, now)).count();
         gauge!("taskgate_workers_online").set(online as f64);
         if self.dirty.is_empty() {
+            self.settle();
             return;
         }
         let changed: Vec<Worker> = self.dirty.iter().filter_map(|name| self.known.get(name)).cloned().collect();
         match self.ledger.note_workers(&changed).await {
-            Ok(()) => self.dirty.clear(),
+            Ok(()) => {
+                self.dirty.clear();
+                self.settle();
+            }
             Err(error) => debug!(error = %error, "{} workers are not written yet", changed.len()),
+        }
+    }
+
+    /// Those that never answer are no strangers any more after a while.
+    fn settle(&self) {
+        if self.strangers.is_empty() {
+            self.fleet.note_settled();
         }
     }
 
@@ -183,13 +200,24 @@ impl WorkerRegistry {
             *tries += 1;
             *tries < GREETINGS
         });
+        let untold: Vec<String> = self.untold(&strangers);
         let greeter = Greeter { ledger: self.ledger.clone(), broker: self.broker.clone() };
-        self.greeting.spawn(greeter.greet(strangers, everybody));
+        self.greeting.spawn(greeter.greet(strangers, untold, everybody));
         if !everybody {
             return ask_at;
         }
         self.tidy().await;
         Instant::now() + ASK_AGAIN
+    }
+
+    /// Whom to ask for their tasks: they are the same for the whole life of a process.
+    fn untold(&self, strangers: &[String]) -> Vec<String> {
+        let now = clock::now();
+        let known = self.known.values().filter(|worker| worker.facts.tasks.is_none() && is_online(worker, now));
+        let mut names: Vec<String> = known.map(|worker| worker.hostname.clone()).chain(strangers.to_vec()).collect();
+        names.sort_unstable();
+        names.dedup();
+        names
     }
 
     /// Forgets what no longer matters.
@@ -211,8 +239,9 @@ impl WorkerRegistry {
     }
 
     fn take(&mut self, heard: Option<Heard>) {
-        let Some(Heard { stats, queues, greeted }) = heard else { return };
+        let Some(Heard { stats, queues, registered, greeted }) = heard else { return };
         let now = clock::now();
+        self.fleet.note_asked();
         for (name, reply) in &stats {
             let worker = self.known.entry(name.clone()).or_insert_with(|| stranger(name, now));
             worker.seen_at = worker.seen_at.max(now);
@@ -223,6 +252,12 @@ impl WorkerRegistry {
         for (name, reply) in &queues {
             if let Some(worker) = self.known.get_mut(name) {
                 worker.facts.queues = queue_names(reply);
+                self.dirty.insert(name.clone());
+            }
+        }
+        for (name, reply) in &registered {
+            if let Some(worker) = self.known.get_mut(name) {
+                worker.facts.tasks = task_names(reply);
                 self.dirty.insert(name.clone());
             }
         }
@@ -240,18 +275,22 @@ struct Greeter {
 
 impl Greeter {
     /// `None` when nobody could be asked.
-    async fn greet(self, strangers: Vec<String>, everybody: bool) -> Option<Heard> {
+    async fn greet(self, strangers: Vec<String>, untold: Vec<String>, everybody: bool) -> Option<Heard> {
         let to = if everybody { None } else { Some(strangers.clone()) };
         let ask = |method: &str| Request::to_all(method, "{}").to(to.clone());
         let (stats, queues) = (ask("stats"), ask("active_queues"));
-        let (stats, queues) = tokio::join!(self.broker.ask(&stats, PATIENCE), self.broker.ask(&queues, PATIENCE));
-        let (stats, queues) = (stats.ok()?, queues.ok()?);
+        let registered = Request::to_all("registered", "{}").to(Some(untold.clone()));
+        let (stats, queues, registered) =
+            tokio::join!(self.broker.ask(&stats, PATIENCE), self.broker.ask(&queues, PATIENCE), async {
+                if untold.is_empty() { Ok(Replies::default()) } else { self.broker.ask(&registered, PATIENCE).await }
+            },);
+        let (stats, queues, registered) = (stats.ok()?, queues.ok()?, registered.ok()?);
         let answered: Vec<String> = strangers.into_iter().filter(|name| stats.contains_key(name)).collect();
         let mut greeted = Vec::new();
         if !answered.is_empty() && self.welcome(&answered, &queues).await {
             greeted = answered;
         }
-        Some(Heard { stats, queues, greeted })
+        Some(Heard { stats, queues, registered, greeted })
     }
 
     /// Tells workers that came online what they missed. Each of these does no harm when it is repeated.

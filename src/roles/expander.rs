@@ -177,6 +177,7 @@ impl Expander {
         request.traceparent.clone_from(&kept.traceparent);
         request.token.clone_from(&kept.token);
         request.submission.limits.clone_from(&kept.limits);
+        request.submission.labels.clone_from(&kept.labels);
         Ok(gateway.rows(plan, request, now))
     }
 }

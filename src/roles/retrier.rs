@@ -96,6 +96,7 @@ impl Retrier {
         if over
             || task.adopted
             || !policy.allows(attempt)
+            || !task.failure.as_ref().is_none_or(|failure| policy.covers(&failure.kind))
             || !self.stands_alone(task).await?
             || self.ran_here(task).await?
         {
@@ -127,6 +128,7 @@ impl Retrier {
             key: format!("retry:{}", task.id),
             until: Some(due_at.plus(MEMORY * 2)),
             task_id: id.clone(),
+            replaces: None,
         });
         self.gateway.send_again(submission).await?;
         self.gateway.relay.nudge();

@@ -7,7 +7,7 @@ use futures_util::future::join_all;
 use super::Gateway;
 use super::retry::refused;
 use super::submit::{SubmitError, SubmitRequest, Submitted};
-use celery::task::Json;
+use celery::task::{Invalid, Json};
 use ledger::{Edge, IdempotencyKey, Inserted};
 use runtime::clock;
 
@@ -72,7 +72,7 @@ impl Gateway {
                 Ok(()) => self.check_retries(&request.submission).await,
                 refused => refused,
             };
-            match checked.and_then(|()| self.prepared(request, now)) {
+            match checked.and_then(|()| self.prepared(request, now)).and_then(without_key) {
                 Ok(part) => parts.push(part),
                 Err(error) => wrong.push((index, error)),
             }
@@ -94,6 +94,15 @@ impl Gateway {
             Err(conflict) => Err(refused(conflict).into()),
         }
     }
+}
+
+/// A batch is one submission, and a submission has one key.
+fn without_key(part: (ledger::Submission, Submitted)) -> Result<(ledger::Submission, Submitted), SubmitError> {
+    if part.0.unique.is_none() {
+        return Ok(part);
+    }
+    let detail = "the task has a unique key by its catalog entry, so it cannot be a part of an atomic batch".to_owned();
+    Err(SubmitError::Invalid(vec![Invalid { pointer: String::new(), detail }]))
 }
 
 /// One submission of all tasks. Each keeps its own root: they are canvases beside each other.

@@ -11,7 +11,7 @@ use super::submit::{Idempotency, SubmitError, SubmitRequest, Submitted};
 use crate::catalog::{Damaged, FanOut};
 use celery::task::signature::TaskSignature;
 use celery::task::submission::KeyLimit;
-use celery::task::{GroupId, Invalid, Phase, Signature, TaskId};
+use celery::task::{GroupId, Invalid, Phase, Signature, Submission, TaskId};
 use ledger::{Conflict, NewFanOut, NewGroup};
 use runtime::clock;
 
@@ -26,6 +26,8 @@ pub(crate) struct Kept {
     pub token: Option<String>,
     #[serde(default)]
     pub limits: Vec<KeyLimit>,
+    #[serde(default)]
+    pub labels: Vec<(String, String)>,
 }
 
 impl Gateway {
@@ -52,8 +54,8 @@ impl Gateway {
         let (group_id, root_id) = (submitted.group_id.clone(), TaskId::from(clock::new_id()));
         let group_id = group_id.expect("announced with its group");
         let SubmitRequest { submission, idempotency, traceparent, token, .. } = request;
-        let limits = submission.limits;
-        let plan = serde_json::to_string(&Kept { call, traceparent, token, limits }).expect("a call is JSON");
+        let Submission { limits, labels, .. } = submission;
+        let plan = serde_json::to_string(&Kept { call, traceparent, token, limits, labels }).expect("a call is JSON");
         let submission = ledger::Submission {
             at: now,
             tasks: Vec::new(),
@@ -102,6 +104,8 @@ impl Gateway {
             count: usize::try_from(total).unwrap_or_default(),
             children: Vec::new(),
             joined: false,
+            warnings: Vec::new(),
+            replaced: None,
         })
     }
 }

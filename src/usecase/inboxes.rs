@@ -85,7 +85,13 @@ impl Gateway {
                 format!("{pointer}: the id {id} is taken")
             }
             SubmitError::IdTaken { .. } | SubmitError::Replay(_) | SubmitError::KeyReused => return Ok(Taken::Settled),
-            SubmitError::Backlog { .. } | SubmitError::Ledger(_) | SubmitError::Read(_) => {
+            SubmitError::KeyHeld { .. } => error.to_string(),
+            // A committed call waits for its worker, as every accepted task does.
+            SubmitError::Backlog { .. }
+            | SubmitError::Ledger(_)
+            | SubmitError::Read(_)
+            | SubmitError::Revoke(_)
+            | SubmitError::NobodyRunsIt(_) => {
                 return Ok(Taken::Later(error));
             }
         };

@@ -25,7 +25,10 @@ mod rules;
 pub mod schedules;
 pub mod stats;
 pub mod submit;
+mod submitted;
 pub mod together;
+mod unique;
+mod warnings;
 pub mod watch;
 pub mod webhooks;
 
@@ -38,6 +41,7 @@ use crate::live::hub::Hub;
 use crate::live::inboxes::Inboxes;
 use crate::live::pauses::Pauses;
 use crate::live::{commit, direct, reads};
+use crate::reconcile::fleet::Fleet;
 use crate::reconcile::recorder;
 use crate::tell::health;
 use crate::tell::webhooks as hooks;
@@ -49,6 +53,7 @@ use ledger::SharedLedger;
 use runtime::clock::Time;
 
 pub use nudge::Nudge;
+pub use warnings::Warning;
 pub use watch::Watcher;
 
 /// What all use cases share. Handlers call its methods; only use cases and the roles that submit by themselves know the parts.
@@ -65,6 +70,7 @@ pub struct Gateway {
     pub(crate) health: health::Handle,
     pub(crate) pauses: Pauses,
     pub(crate) inboxes: Inboxes,
+    pub(crate) fleet: Fleet,
     pub(crate) beat: Nudge,
     pub(crate) expander: Nudge,
     pub(crate) bulks: Nudge,

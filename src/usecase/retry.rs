@@ -156,5 +156,7 @@ fn summary(submission: &ledger::Submission) -> Submitted {
         count: submission.tasks.len(),
         children,
         joined: false,
+        warnings: Vec::new(),
+        replaced: None,
     }
 }

@@ -3,7 +3,7 @@
 use super::Gateway;
 use crate::catalog::{Admitted, Catalog, NamedCall};
 use celery::task::invalid::MAX_FOUND;
-use celery::task::submission::{KeyLimit, Submission};
+use celery::task::submission::{Submission, Unique};
 use celery::task::{Invalid, QueueName, Signature, TaskSignature};
 
 /// Every place where the call breaks a rule; empty when it keeps them all.
@@ -81,9 +81,15 @@ impl Gateway {
         self.catalog.admit(NamedCall { queue: None, ..named(task, fed) }).ok()
     }
 
-    /// The limits of its entry, with the keys that its arguments say.
-    pub(super) fn declared_limits(&self, task: &TaskSignature, fed: bool) -> Vec<KeyLimit> {
-        self.admitted(task, fed).map_or_else(Vec::new, |admitted| admitted.limits)
+    /// What its entry gives it by what its arguments say: limits and labels.
+    pub(super) fn declared(&self, task: &TaskSignature, fed: bool) -> Admitted {
+        self.admitted(task, fed).unwrap_or_default()
+    }
+
+    /// The unique key of its entry.
+    pub(super) fn declared_unique(&self, task: &TaskSignature) -> Option<Unique> {
+        let is_unique = self.catalog.entry(task.task.as_str()).is_some_and(|entry| entry.is_unique());
+        is_unique.then(|| self.admitted(task, false)).flatten()?.unique
     }
 
     /// The queue that its entry computes from its arguments.

@@ -8,16 +8,21 @@ use std::time::Duration;
 
 use super::Gateway;
 use super::limits::{at_once, together};
+use super::revoke::RevokeError;
+use super::submitted::summary;
+use super::unique::Contest;
 use crate::guard::tokens::Visibility;
 use crate::live::commit::CommitError;
 use celery::json::Members;
 use celery::plan::{self, Plan, PlannedNode};
 use celery::task::canvas::{EdgeKind, NodeDefaults, Outcome};
-use celery::task::submission::{self, KeyLimit, Submission};
-use celery::task::{GroupId, Invalid, Json, Phase, QueueName, Signature, TaskId, TaskName, TaskSignature};
+use celery::task::submission::{self, KeyLimit, OnConflict, Submission};
+use celery::task::{Invalid, Json, Phase, QueueName, Signature, TaskId, TaskName, TaskSignature};
 use ledger::{Conflict, Edge, IdempotencyKey, Inserted, NewGroup, NewTask, TaskOptions, UniqueKey};
 use runtime::clock::{self, Time};
 use runtime::heavy;
+
+pub use super::submitted::Submitted;
 
 /// A submission and its caller: token, trace context, idempotency key.
 #[derive(Debug)]
@@ -75,29 +80,8 @@ impl std::fmt::Debug for Answer {
     }
 }
 
-/// What a submission became.
-#[derive(Debug, Clone)]
-pub struct Submitted {
-    /// The task whose result is the canvas's result; `None` for a group.
-    pub task_id: Option<TaskId>,
-    pub group_id: Option<GroupId>,
-    pub phase: Phase,
-    pub status: String,
-    pub task: Option<TaskName>,
-    pub queue: Option<QueueName>,
-    /// Number of tasks.
-    pub count: usize,
-    /// All tasks of a canvas (empty for a single task, and above 1,000).
-    pub children: Vec<(TaskId, TaskName)>,
-    /// The task existed already, and `unique` joined it.
-    pub joined: bool,
-}
-
 /// What checking and planning a task costs, in the bytes of a body that cost the same to read.
 const BYTES_A_TASK: usize = 512;
-
-/// Most children listed in an answer.
-const MAX_CHILDREN: usize = 1_000;
 
 /// Why a submission was refused. Nothing of it is in the ledger.
 #[derive(Debug, thiserror::Error)]
@@ -121,6 +105,18 @@ pub enum SubmitError {
     KeyReused,
     #[error("{backlog} accepted tasks wait for Redis, the limit is {limit}")]
     Backlog { backlog: i64, limit: u64, retry_after: Duration },
+    /// Its entry is strict, and no worker would run it now.
+    #[error("{0}")]
+    NobodyRunsIt(String),
+    #[error("{holder} holds the unique key {key}")]
+    KeyHeld {
+        key: String,
+        holder: TaskId,
+        /// Its place was to be taken, and others were faster, or it is not the caller's.
+        fought: bool,
+    },
+    #[error("the task whose place it takes could not be revoked")]
+    Revoke(#[from] RevokeError),
     #[error("the submission could not be written")]
     Ledger(#[from] CommitError),
     #[error("the ledger could not be read")]
@@ -147,14 +143,21 @@ impl Gateway {
         let bytes = tasks(&request.submission.signature) * BYTES_A_TASK;
         let judge = Arc::clone(self);
         let (request, places) = heavy::run(bytes, move || {
+            let mut request = request;
             judge.check_call(&request)?;
+            judge.settle_unique(&mut request)?;
             let places = request.submission.given_ids();
             Ok::<_, SubmitError>((request, places))
         })
         .await?;
         self.check_retries(&request.submission).await?;
+        let strict = self.names_strict(&request.submission.signature);
+        self.look_before_refusing(strict).await?;
+        let contest = Contest::of(&request);
         let planner = Arc::clone(self);
         let (submission, submitted) = heavy::run(bytes, move || planner.prepared(request, clock::now())).await?;
+        let replaces = contest.as_ref().is_some_and(|contest| contest.wish == OnConflict::Replace);
+        let spare = replaces.then(|| (submission.clone(), submitted.clone()));
         let outcome = self.commit.commit(submission).await?;
         match outcome {
             Ok(Inserted { .. }) => Ok(submitted),
@@ -166,7 +169,10 @@ impl Gateway {
             Err(Conflict::GroupId(id)) => Err(SubmitError::taken(id.as_str())),
             Err(Conflict::Replay(answer)) => Err(SubmitError::Replay(answer)),
             Err(Conflict::KeyReused) => Err(SubmitError::KeyReused),
-            Err(Conflict::Joined(id)) => self.joined(&id).await,
+            Err(Conflict::Joined(id)) => match contest {
+                Some(contest) => self.contested(contest, spare, id).await,
+                None => self.joined(&id).await,
+            },
         }
     }
 
@@ -176,12 +182,14 @@ impl Gateway {
         mut request: SubmitRequest,
         now: Time,
     ) -> Result<(ledger::Submission, Submitted), SubmitError> {
+        self.settle_unique(&mut request)?;
         let signature = std::mem::replace(&mut request.submission.signature, Signature::Group(Vec::new()));
         let plan = self.plan(signature, request.traceparent.as_deref(), now)?;
         self.check_plan(&plan)?;
         let (outcome, idempotency) = (plan.outcome.clone(), request.idempotency.take());
         let mut rows = self.rows(plan, request, now);
-        let submitted = summary(outcome, &rows.tasks);
+        self.check_strict(&rows.tasks)?;
+        let submitted = Submitted { warnings: self.warnings(&rows.tasks), ..summary(outcome, &rows.tasks) };
         rows.idempotency = idempotency.map(|given| self.idempotency_key(given, &submitted, now));
         Ok((rows, submitted))
     }
@@ -251,7 +259,8 @@ impl Gateway {
         let is_paused = self.pauses.current().contains(node.queue().as_str());
         // The endpoint has counted by the request's own words already.
         let declared = std::mem::take(&mut defaults.limits);
-        let declared = if wishes.trusted { declared } else { self.limits_by_name(&node.task, fed, declared) };
+        let (declared, own_labels) =
+            if wishes.trusted { (declared, Vec::new()) } else { self.by_name(&node.task, fed, declared) };
         let limits = together(&wishes.limits, declared);
         // A task with a limit is held too: only a pass over the outbox knows whether the limit lets it through.
         let is_limited = defaults.rate_limit.is_some() || !limits.is_empty();
@@ -282,6 +291,9 @@ impl Gateway {
         let (group_id, group_index) = node.group.unzip();
         let mut labels = node.task.labels;
         labels.extend(wishes.labels.iter().cloned());
+        // What the entry says of its tasks is not for a caller to change.
+        labels.retain(|(name, _)| !own_labels.iter().any(|(own, _)| own == name));
+        labels.extend(own_labels);
         NewTask {
             root_id: wishes.root.clone().unwrap_or_else(|| node.id.clone()),
             id: node.id,
@@ -304,9 +316,13 @@ impl Gateway {
         }
     }
 
-    fn limits_by_name(&self, task: &TaskSignature, fed: bool, fixed: Vec<KeyLimit>) -> Vec<KeyLimit> {
-        let is_computed = self.catalog.entry(task.task.as_str()).is_some_and(|entry| entry.computes_limits());
-        if is_computed { together(&fixed, self.declared_limits(task, fed)) } else { fixed }
+    /// Limits and labels that the entry gives to a call by name.
+    fn by_name(&self, task: &TaskSignature, fed: bool, fixed: Vec<KeyLimit>) -> (Vec<KeyLimit>, Vec<(String, String)>) {
+        if !self.catalog.entry(task.task.as_str()).is_some_and(|entry| entry.computes()) {
+            return (fixed, Vec::new());
+        }
+        let declared = self.declared(task, fed);
+        (together(&fixed, declared.limits), declared.labels)
     }
 
     /// The row that keeps the answer for repeated requests.
@@ -332,6 +348,8 @@ impl Gateway {
             count: 1,
             children: Vec::new(),
             joined: true,
+            warnings: Vec::new(),
+            replaced: None,
         })
     }
 }
@@ -356,27 +374,6 @@ struct Wishes {
     trusted: bool,
     /// Nodes with a predecessor, by their index.
     fed: HashSet<usize>,
-}
-
-/// The answer, read off the rows: what they say is what happens.
-fn summary(outcome: Outcome, tasks: &[NewTask]) -> Submitted {
-    let (shown, group_id) = match outcome {
-        Outcome::Task(index) => (tasks.get(index), None),
-        Outcome::Group(id) => (None, Some(id)),
-    };
-    let listed = tasks.len() <= MAX_CHILDREN && (tasks.len() > 1 || group_id.is_some());
-    let child = |task: &NewTask| (task.id.clone(), task.name.clone());
-    Submitted {
-        task_id: shown.map(|task| task.id.clone()),
-        group_id,
-        phase: shown.or_else(|| tasks.first()).map_or(Phase::Succeeded, |task| task.phase),
-        status: Phase::Accepted.status().to_owned(),
-        task: shown.map(|task| task.name.clone()),
-        queue: shown.map(|task| task.queue.clone()),
-        count: tasks.len(),
-        children: if listed { tasks.iter().map(child).collect() } else { Vec::new() },
-        joined: false,
-    }
 }
 
 /// The requested start time, if it is later than now.
@@ -429,7 +426,7 @@ fn unique_key(unique: submission::Unique, task_id: TaskId, now: Time) -> UniqueK
             Some(now.plus(Duration::try_from_secs_f64(secs).unwrap_or(Duration::MAX)))
         }
     };
-    UniqueKey { key: unique.key, until, task_id }
+    UniqueKey { key: unique.key, until, task_id, replaces: None }
 }
 
 fn recovery(said: Option<crate::catalog::Recovery>, idempotent: bool) -> Option<String> {

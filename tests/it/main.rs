@@ -5,6 +5,7 @@
 mod harness;
 
 mod boundaries;
+mod catalog;
 mod chaos;
 mod clients;
 mod clients_browser;

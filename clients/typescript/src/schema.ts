@@ -1166,7 +1166,7 @@ export interface components {
             group_id?: string | null;
             links: components["schemas"]["Links"];
             /** @example tasks.add is accepted */
-            message: string;
+            message?: string;
             /** @example accepted */
             phase: string;
             /**
@@ -1174,8 +1174,12 @@ export interface components {
              * @example celery
              */
             queue?: string | null;
-            /** @example PENDING */
-            status: string;
+            replaced?: components["schemas"]["Revoked"] | null;
+            /**
+             * @description Left to the catalog entry where its `response` says it.
+             * @example PENDING
+             */
+            status?: string;
             /**
              * @description Null for a group.
              * @example tasks.add
@@ -1186,6 +1190,8 @@ export interface components {
              * @example 0192f0c1-6c1e-7d3e-9f2a-3b8f0a5d1c42
              */
             task_id?: string | null;
+            /** @description What the gateway knows against its run; absent when it knows nothing. */
+            warnings?: components["schemas"]["Warning"][];
         };
         /** @description A control call. */
         AuditEntry: {
@@ -1362,9 +1368,15 @@ export interface components {
                 key: string;
                 max: number;
             }[];
-            /** @description Join an equal submission instead of running twice */
+            /** @description At most one such task */
             unique?: {
                 key: string;
+                /**
+                 * @description What happens when a task holds the key: answer with it, refuse with 409, or revoke it and start
+                 * @default join
+                 * @enum {unknown}
+                 */
+                on_conflict: "join" | "reject" | "replace";
                 /** @default active */
                 while: "active" | number;
             };
@@ -1389,9 +1401,15 @@ export interface components {
                 key: string;
                 max: number;
             }[];
-            /** @description Join an equal submission instead of running twice */
+            /** @description At most one such task */
             unique?: {
                 key: string;
+                /**
+                 * @description What happens when a task holds the key: answer with it, refuse with 409, or revoke it and start
+                 * @default join
+                 * @enum {unknown}
+                 */
+                on_conflict: "join" | "reject" | "replace";
                 /** @default active */
                 while: "active" | number;
             };
@@ -1419,9 +1437,15 @@ export interface components {
                 key: string;
                 max: number;
             }[];
-            /** @description Join an equal submission instead of running twice */
+            /** @description At most one such task */
             unique?: {
                 key: string;
+                /**
+                 * @description What happens when a task holds the key: answer with it, refuse with 409, or revoke it and start
+                 * @default join
+                 * @enum {unknown}
+                 */
+                on_conflict: "join" | "reject" | "replace";
                 /** @default active */
                 while: "active" | number;
             };
@@ -1594,9 +1618,15 @@ export interface components {
                 key: string;
                 max: number;
             }[];
-            /** @description Join an equal submission instead of running twice */
+            /** @description At most one such task */
             unique?: {
                 key: string;
+                /**
+                 * @description What happens when a task holds the key: answer with it, refuse with 409, or revoke it and start
+                 * @default join
+                 * @enum {unknown}
+                 */
+                on_conflict: "join" | "reject" | "replace";
                 /** @default active */
                 while: "active" | number;
             };
@@ -2284,6 +2314,10 @@ export interface components {
                 delay?: number;
                 jitter?: boolean;
                 max?: number;
+                /** @description Classes after which it does not */
+                never?: string[];
+                /** @description Classes of exceptions after which it runs again; all without */
+                on?: string[];
             };
             /** @description Seconds */
             soft_time_limit?: number;
@@ -2338,6 +2372,10 @@ export interface components {
                 delay?: number;
                 jitter?: boolean;
                 max?: number;
+                /** @description Classes after which it does not */
+                never?: string[];
+                /** @description Classes of exceptions after which it runs again; all without */
+                on?: string[];
             };
             /** @description Seconds */
             soft_time_limit?: number;
@@ -2350,9 +2388,15 @@ export interface components {
             task_id?: string;
             /** @description Seconds */
             time_limit?: number;
-            /** @description Join an equal submission instead of running twice */
+            /** @description At most one such task */
             unique?: {
                 key: string;
+                /**
+                 * @description What happens when a task holds the key: answer with it, refuse with 409, or revoke it and start
+                 * @default join
+                 * @enum {unknown}
+                 */
+                on_conflict: "join" | "reject" | "replace";
                 /** @default active */
                 while: "active" | number;
             };
@@ -2415,9 +2459,15 @@ export interface components {
                 max: number;
             }[];
             tasks: components["schemas"]["Signature"][];
-            /** @description Join an equal submission instead of running twice */
+            /** @description At most one such task */
             unique?: {
                 key: string;
+                /**
+                 * @description What happens when a task holds the key: answer with it, refuse with 409, or revoke it and start
+                 * @default join
+                 * @enum {unknown}
+                 */
+                on_conflict: "join" | "reject" | "replace";
                 /** @default active */
                 while: "active" | number;
             };
@@ -2470,6 +2520,16 @@ export interface components {
             /** @description Why it was refused: a problem document. */
             problem?: Record<string, never> | null;
             task_id?: string | null;
+        };
+        /** @description Something that speaks against the run of an accepted task. */
+        Warning: {
+            /**
+             * @description `unserved`: nobody reads the queue. `unregistered`: nobody who reads it registers the task.
+             * @example unserved
+             */
+            code: string;
+            /** @example no worker reads the queue gpu: tasks.embed waits until one does */
+            detail: string;
         };
         Webhook: {
             /** Format: date-time */
@@ -5770,6 +5830,8 @@ export interface operations {
                 to?: string;
                 /** @description Id prefix, or part of name, label, error type or message */
                 q?: string;
+                /** @description Only the newest task that fits, with its result and arguments */
+                newest?: boolean;
                 /** @description 1 to 500, default 50 */
                 limit?: number;
                 /** @description `next` of the page before */

@@ -17,7 +17,7 @@ where
 
 /// Edits (insert, delete, replace) between two words, ignoring case. Only the first 100 characters count, so that a hostile
 /// key costs little.
-fn distance(left: &str, right: &str) -> usize {
+pub fn distance(left: &str, right: &str) -> usize {
     let left: Vec<char> = left.chars().take(100).flat_map(char::to_lowercase).collect();
     let right: Vec<char> = right.chars().take(100).flat_map(char::to_lowercase).collect();
     let mut row: Vec<usize> = (0..=right.len()).collect();

@@ -53,6 +53,9 @@ fn replay(submission: &Submission, taken: &Taken) -> Option<Conflict> {
 fn joined(submission: &Submission, taken: &Taken) -> Option<Conflict> {
     let key = submission.unique.as_ref()?;
     let id = taken.unique.get(&key.key)?;
+    if key.replaces.as_ref().is_some_and(|replaced| replaced.as_str() == id) {
+        return None;
+    }
     TaskId::parse(id).ok().map(Conflict::Joined)
 }
 

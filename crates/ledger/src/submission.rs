@@ -100,6 +100,8 @@ pub struct UniqueKey {
     pub until: Option<Time>,
     /// The task that a later one joins.
     pub task_id: TaskId,
+    /// The key is taken over from this task if it still holds it.
+    pub replaces: Option<TaskId>,
 }
 
 #[derive(Debug, Clone)]

@@ -41,6 +41,8 @@ pub struct WorkerFacts {
     pub online_at: Option<i64>,
     /// Queues it consumes from.
     pub queues: Vec<String>,
+    /// Tasks it registers; null until it has said, and where they are more than are kept.
+    pub tasks: Option<Vec<String>>,
 }
 
 /// A revoke that was asked for.

@@ -126,7 +126,7 @@ impl Finish {
     }
 
     async fn failed_or_retried(&self, failure: Failure, children: Vec<ResultTuple>) -> Verdict {
-        if self.request.retries_failures() {
+        if self.request.retries_failure(&failure.exception.kind) {
             return self.retried(Retry { cause: Some(failure), ..Retry::default() }, children).await;
         }
         self.failed(failure, children).await

@@ -95,12 +95,15 @@ impl Request {
     }
 
     pub fn retry_policy(&self) -> RetryPolicy {
-        self.asked_policy().unwrap_or(self.task.options.retry)
+        self.asked_policy().unwrap_or_else(|| self.task.options.retry.clone())
     }
 
-    /// Whether a failure is a reason to run again: its task says so, or whoever sent it.
-    pub fn retries_failures(&self) -> bool {
-        self.task.options.retry_failures || self.asked_policy().is_some()
+    /// Whether a failure of this class is a reason to run again: its task says so, or whoever sent it.
+    pub fn retries_failure(&self, class: &str) -> bool {
+        match self.asked_policy() {
+            Some(asked) => asked.covers(class),
+            None => self.task.options.retry_failures && self.task.options.retry.covers(class),
+        }
     }
 
     /// The policy that came with the message.

@@ -13,6 +13,7 @@ mod lines;
 mod packed;
 mod prefer;
 mod query;
+mod questions;
 mod trace;
 mod wishes;
 
@@ -31,8 +32,9 @@ pub use lines::{CHUNK_ITEMS, Item, Lines};
 pub use packed::KNOWN_ENCODINGS;
 pub use prefer::{Prefer, wanted as wanted_wait};
 pub use query::{
-    count_query, delivery_query, feed_filter, inspect_query, list_query, messages_query, name_page_query, page_query,
-    stats_query,
+    ListQuery, count_query, dead_letter_query, delivery_query, feed_filter, list_query, messages_query,
+    name_page_query, page_query,
 };
+pub use questions::{inspect_query, stats_query};
 pub use trace::Traceparent;
 pub use wishes::{path_value, wishes};

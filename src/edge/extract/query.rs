@@ -1,16 +1,11 @@
 //! Query parameters of the list and of the firehose: filters and pages.
 
-use std::time::Duration;
-
 use axum::http::Uri;
 
 use crate::edge::cursor;
 use crate::edge::problem::{Place, Problem};
 use crate::edge::slugs;
-use crate::guard::tokens::Visibility;
-use crate::usecase::inspect;
-use crate::usecase::stats::Question;
-use celery::spelling::nearest;
+use celery::spelling::{distance, nearest};
 use celery::task::Phase;
 use ledger::{DeliveryFilter, DeliveryState, Filter, Page};
 use runtime::clock::Time;
@@ -45,23 +40,23 @@ impl Parameters {
         Ok(Self(parameters))
     }
 
-    fn all(&self, name: &str) -> Vec<&str> {
+    pub(super) fn all(&self, name: &str) -> Vec<&str> {
         self.0.iter().filter(|(key, _)| key == name).map(|(_, value)| value.as_str()).collect()
     }
 }
 
 /// Notes everything that is wrong.
 #[derive(Default)]
-struct Checked {
+pub(super) struct Checked {
     errors: Vec<Place>,
 }
 
 impl Checked {
-    fn refuse(&mut self, name: &str, detail: impl Into<String>) {
+    pub(super) fn refuse(&mut self, name: &str, detail: impl Into<String>) {
         self.errors.push(Place { pointer: name.to_owned(), detail: detail.into() });
     }
 
-    fn known(&mut self, parameters: &Parameters, known: &[&str]) {
+    pub(super) fn known(&mut self, parameters: &Parameters, known: &[&str]) {
         for (name, _) in &parameters.0 {
             if !known.contains(&name.as_str()) {
                 let hint = nearest(name, known).map_or_else(String::new, |near| format!("; did you mean {near}?"));
@@ -70,7 +65,7 @@ impl Checked {
         }
     }
 
-    fn one<'a>(&mut self, parameters: &'a Parameters, name: &str) -> Option<&'a str> {
+    pub(super) fn one<'a>(&mut self, parameters: &'a Parameters, name: &str) -> Option<&'a str> {
         let values = parameters.all(name);
         if values.len() > 1 {
             self.refuse(name, "stands twice");
@@ -79,7 +74,7 @@ impl Checked {
     }
 
     /// Repeated or with commas.
-    fn many(&mut self, parameters: &Parameters, name: &str) -> Vec<String> {
+    pub(super) fn many(&mut self, parameters: &Parameters, name: &str) -> Vec<String> {
         let values: Vec<String> =
             parameters.all(name).iter().flat_map(|value| value.split(',')).map(str::to_owned).collect();
         if values.iter().any(String::is_empty) {
@@ -91,7 +86,7 @@ impl Checked {
         values
     }
 
-    fn time(&mut self, parameters: &Parameters, name: &str) -> Option<Time> {
+    pub(super) fn time(&mut self, parameters: &Parameters, name: &str) -> Option<Time> {
         let text = self.one(parameters, name)?;
         let time = Time::parse_rfc3339(text).ok();
         if time.is_none() {
@@ -117,7 +112,7 @@ impl Checked {
             self.refuse("q", format!("must have 1 to {MAX_SEARCH} characters"));
         }
         Filter {
-            status: self.many(parameters, "status"),
+            status: self.status(parameters),
             phase,
             task: self.many(parameters, "task"),
             task_patterns: Vec::new(),
@@ -134,6 +129,18 @@ impl Checked {
         }
     }
 
+    /// Any state that a task may have named itself, but no slip of the pen in Celery's words and no phase: an empty list would say
+    /// that there are no such tasks.
+    fn status(&mut self, parameters: &Parameters) -> Vec<String> {
+        let words = self.many(parameters, "status");
+        for word in words.iter().filter(|word| !word.is_empty()) {
+            if let Some(meant) = misspelt(word) {
+                self.refuse("status", format!("{word:?} is no state of a task: {meant}"));
+            }
+        }
+        words
+    }
+
     fn labels(&mut self, parameters: &Parameters) -> Vec<(String, String)> {
         let mut labels = Vec::new();
         for text in parameters.all("label") {
@@ -143,6 +150,22 @@ impl Checked {
             }
         }
         labels
+    }
+
+    /// Beside it there are no pages.
+    fn newest(&mut self, parameters: &Parameters) -> bool {
+        let newest = match self.one(parameters, "newest") {
+            None | Some("false") => return false,
+            Some("true") => true,
+            Some(_) => {
+                self.refuse("newest", "must be true or false");
+                false
+            }
+        };
+        for name in PAGING.iter().filter(|name| !parameters.all(name).is_empty()) {
+            self.refuse(name, "has no meaning beside newest=true, which finds one task");
+        }
+        newest
     }
 
     fn limit(&mut self, parameters: &Parameters) -> i64 {
@@ -156,7 +179,7 @@ impl Checked {
         }
     }
 
-    fn done<T>(self, value: T) -> Result<T, Problem> {
+    pub(super) fn done<T>(self, value: T) -> Result<T, Problem> {
         if self.errors.is_empty() {
             return Ok(value);
         }
@@ -168,18 +191,53 @@ impl Checked {
     }
 }
 
+/// What was probably meant by a status that no task has.
+fn misspelt(word: &str) -> Option<String> {
+    let known = Phase::ALL.map(Phase::status);
+    if known.contains(&word) {
+        return None;
+    }
+    if word.parse::<Phase>().is_ok() {
+        return Some(format!("write phase={word}"));
+    }
+    let is_near = |one: &&&str| distance(word, one) <= 1;
+    known.iter().find(is_near).map(|near| format!("did you mean {near}?"))
+}
+
+/// What `GET /v1/tasks` asks for.
+pub struct ListQuery {
+    pub filter: Filter,
+    pub page: Page,
+    /// Only the newest task, as a whole.
+    pub newest: bool,
+}
+
 /// Filters and page of `GET /v1/tasks`.
 ///
 /// # Errors
 /// A problem that names every parameter that does not fit; another one for the cursor.
-pub fn list_query(uri: &Uri) -> Result<(Filter, Page), Problem> {
+pub fn list_query(uri: &Uri) -> Result<ListQuery, Problem> {
+    tasks_query(uri, &["newest"])
+}
+
+/// Filters and page of `GET /v1/dead-letters`.
+///
+/// # Errors
+/// As [`list_query`].
+pub fn dead_letter_query(uri: &Uri) -> Result<(Filter, Page), Problem> {
+    tasks_query(uri, &[]).map(|query| (query.filter, query.page))
+}
+
+fn tasks_query(uri: &Uri, own: &[&str]) -> Result<ListQuery, Problem> {
     let parameters = Parameters::of(uri)?;
     let mut checked = Checked::default();
-    checked.known(&parameters, &[&FILTERS[..], &SEARCH, &PAGING].concat());
+    checked.known(&parameters, &[&FILTERS[..], &SEARCH, &PAGING, own].concat());
     let filter = checked.filter(&parameters);
+    let newest = !own.is_empty() && checked.newest(&parameters);
     let limit = checked.limit(&parameters);
     let after = place(&mut checked, &parameters, cursor::read)?;
-    Ok((checked.done(filter)?, Page { limit, after }))
+    let page = if newest { Page { limit: 1, after: None } } else { Page { limit, after } };
+    Ok(ListQuery { filter: checked.done(filter)?, page, newest })
 }
 
 /// Page of a list without filters.
@@ -253,86 +311,6 @@ pub fn feed_filter(uri: &Uri) -> Result<Filter, Problem> {
     checked.known(&parameters, &[&FILTERS[..], &SEARCH].concat());
     let filter = checked.filter(&parameters);
     checked.done(filter)
-}
-
-/// What `GET /v1/inspect/{method}` takes besides the method's own arguments.
-pub struct InspectQuery {
-    /// Node names; `None` for all.
-    pub destination: Option<Vec<String>>,
-    pub patience: Duration,
-    /// The method's own, as written.
-    pub arguments: Vec<(String, Vec<String>)>,
-}
-
-/// `destination`, `timeout` and the arguments that the method has.
-///
-/// # Errors
-/// As [`list_query`].
-pub fn inspect_query(uri: &Uri, own: &[&str]) -> Result<InspectQuery, Problem> {
-    let parameters = Parameters::of(uri)?;
-    let mut checked = Checked::default();
-    checked.known(&parameters, &[&["destination", "timeout"][..], own].concat());
-    let destination = checked.many(&parameters, "destination");
-    let patience = match checked.one(&parameters, "timeout").map(|text| (text, text.parse::<f64>())) {
-        None => inspect::DEFAULT_PATIENCE,
-        Some((_, Ok(secs))) if secs > 0.0 && secs <= inspect::MAX_PATIENCE.as_secs_f64() => {
-            Duration::from_secs_f64(secs)
-        }
-        Some((text, _)) => {
-            checked.refuse("timeout", format!("{text:?} is not a number of seconds above 0 and at most 30"));
-            inspect::DEFAULT_PATIENCE
-        }
-    };
-    let mut arguments = Vec::new();
-    for name in own {
-        let values = checked.many(&parameters, name);
-        if !values.is_empty() {
-            arguments.push(((*name).to_owned(), values));
-        }
-    }
-    let destination = (!destination.is_empty()).then_some(destination);
-    checked.done(InspectQuery { destination, patience, arguments })
-}
-
-const STATS: [&str; 5] = ["from", "to", "step", "task", "queue"];
-const HOUR: Duration = Duration::from_secs(3_600);
-/// Points in an answer when no step is asked for.
-const POINTS: u64 = 120;
-/// More points than this are refused.
-const MAX_POINTS: u64 = 2_000;
-
-/// What `GET /v1/stats/…` asks about.
-///
-/// # Errors
-/// As [`list_query`].
-pub fn stats_query(uri: &Uri, now: Time) -> Result<Question, Problem> {
-    let parameters = Parameters::of(uri)?;
-    let mut checked = Checked::default();
-    checked.known(&parameters, &STATS);
-    let to = checked.time(&parameters, "to").unwrap_or(now);
-    let from = checked.time(&parameters, "from").unwrap_or_else(|| to.minus(HOUR));
-    if from >= to {
-        checked.refuse("from", "must be before `to`");
-    }
-    let length = to.since(from).as_secs();
-    let step = match checked.one(&parameters, "step").map(str::parse::<u64>) {
-        None => (length / POINTS).max(1).next_multiple_of(60),
-        Some(Ok(step)) if step > 0 && step.is_multiple_of(60) && length / step <= MAX_POINTS => step,
-        Some(_) => {
-            checked.refuse("step", format!("must be a multiple of 60 that gives at most {MAX_POINTS} points"));
-            60
-        }
-    };
-    let names = checked.many(&parameters, "task");
-    let queues = checked.many(&parameters, "queue");
-    checked.done(Question {
-        from,
-        to,
-        step: Duration::from_secs(step),
-        names,
-        queues,
-        visibility: Visibility::default(),
-    })
 }
 
 /// Filters and page of a webhook's deliveries. Whose they are stands in the path.
@@ -409,7 +387,7 @@ mod tests {
     use super::*;
 
     fn list(query: &str) -> Result<(Filter, Page), Problem> {
-        list_query(&format!("/v1/tasks?{query}").parse().unwrap())
+        list_query(&format!("/v1/tasks?{query}").parse().unwrap()).map(|query| (query.filter, query.page))
     }
 
     #[test]

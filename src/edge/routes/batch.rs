@@ -306,6 +306,8 @@ fn repeated(error: SubmitError) -> Result<Submitted, Problem> {
         count: 1,
         children: Vec::new(),
         joined: true,
+        warnings: Vec::new(),
+        replaced: None,
     })
 }
 

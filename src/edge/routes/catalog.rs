@@ -1,15 +1,16 @@
-//! The catalog's endpoints: one route for each entry that has one.
+//! The catalog's endpoints: a route for each entry that can be called, and one for each whose tasks can be followed by labels.
 
 use std::sync::Arc;
 
 use axum::Router;
 use axum::extract::{FromRequest, FromRequestParts, Request, State};
 use axum::response::Response;
-use axum::routing::post;
+use axum::routing::{get, post};
 
+use super::events::{Follow, follow_newest};
 use super::submission::{Shown, fan_out, submit, surroundings};
 use crate::catalog::{Catalog, Entry};
-use crate::edge::extract::{JsonText, PathValues};
+use crate::edge::extract::{Caller, JsonText, PathValues};
 use crate::edge::problem::Problem;
 use crate::edge::state::Edge;
 use celery::task::signature::{Signature, TaskSignature};
@@ -26,6 +27,12 @@ pub fn router(catalog: &Catalog) -> Router<Edge> {
                 move |State(edge): State<Edge>, request: Request| async move { call(&edge, &entry, request).await };
             router = router.route(&endpoint.path, post(handler));
         }
+        if let Some(stream) = &entry.stream {
+            let entry = Arc::clone(entry);
+            let handler =
+                move |State(edge): State<Edge>, request: Request| async move { follow(&edge, &entry, request).await };
+            router = router.route(&stream.at.path, get(handler));
+        }
     }
     router
 }
@@ -38,13 +45,21 @@ async fn call(edge: &Edge, entry: &Arc<Entry>, request: Request) -> Result<Respo
     let judge = Arc::clone(entry);
     let (call, body) = heavy::run(body.len(), move || (judge.resolve(&path, &body), body)).await;
     let call = call?;
-    let shown = Shown { message: call.message, echo: call.echo };
+    let shown = Shown { message: call.message, echo: call.echo, answer: call.answer };
     if let Some(many) = call.fan_out {
-        return fan_out(edge, surroundings, many, call.limits, &body, shown).await;
+        return fan_out(edge, surroundings, many, (call.limits, call.labels), &body, shown).await;
     }
     let mut task = TaskSignature::new(entry.name.clone(), call.args, call.kwargs);
-    task.queue = call.queue;
+    (task.queue, task.labels) = (call.queue, call.labels);
     let mut submission = Submission::of(Signature::Task(Box::new(task)));
-    submission.limits = call.limits;
+    (submission.limits, submission.unique) = (call.limits, call.unique);
     submit(edge, surroundings, submission, &body, true, shown).await
+}
+
+async fn follow(edge: &Edge, entry: &Entry, request: Request) -> Result<Response, Problem> {
+    let (mut parts, _) = request.into_parts();
+    let PathValues(path) = PathValues::from_request_parts(&mut parts, edge).await?;
+    let caller = Caller::from_request_parts(&mut parts, edge).await?;
+    let labels = entry.stream.as_ref().map(|stream| stream.labels(&path)).unwrap_or_default();
+    follow_newest(edge, &caller, labels, Follow::of(&parts.headers)?).await
 }

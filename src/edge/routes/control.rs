@@ -131,7 +131,7 @@ pub async fn retry_task(
 
 /// 202 with the new task.
 pub fn sent_again(submitted: &Submitted) -> Response {
-    let view = AcceptedView::new(submitted, None, Vec::new());
+    let view = AcceptedView::new(submitted, Shown::default());
     answer(StatusCode::ACCEPTED, text(&view), &view.links.this)
 }
 

@@ -8,7 +8,7 @@ use super::control::sent_again;
 use super::submission::{json_response, text};
 use super::tasks::next_link;
 use crate::edge::cursor;
-use crate::edge::extract::{Caller, IdPath, JsonText, body_filter, feed_filter, list_query, wishes};
+use crate::edge::extract::{Caller, IdPath, JsonText, body_filter, dead_letter_query, feed_filter, wishes};
 use crate::edge::problem::{Problem, ProblemDocument};
 use crate::edge::state::Edge;
 use crate::edge::view::control::{DismissedView, RequeuedTaskView, RequeuedView, SkippedView};
@@ -42,7 +42,7 @@ pub async fn list_dead_letters(
     caller: Caller,
     OriginalUri(uri): OriginalUri,
 ) -> Result<Response, Problem> {
-    let (filter, page) = list_query(&uri)?;
+    let (filter, page) = dead_letter_query(&uri)?;
     let (tasks, next) = edge.gateway.dead_letters(caller.narrow(filter), &page).await?;
     let next = next.map(cursor::write);
     let link = next.as_ref().and_then(|next| HeaderValue::from_str(&next_link(&uri, next)).ok());

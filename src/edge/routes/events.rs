@@ -13,13 +13,14 @@ use super::submission::{json_response, text};
 use crate::catalog::Catalog;
 use crate::edge::extract::{Caller, IdPath, LastEventId, wants_json};
 use crate::edge::problem::{Problem, ProblemDocument};
+use crate::edge::slugs;
 use crate::edge::sse;
 use crate::edge::state::Edge;
 use crate::edge::view::{EventView, GroupEventView, GroupView, Mask, ResultView, SnapshotView};
 use crate::usecase::read::Found;
 use crate::usecase::watch::{Watched, WatchedGroup};
 use celery::task::GroupId;
-use ledger::{Group, Task};
+use ledger::{Filter, Group, Page, Task};
 
 /// Events as one document.
 #[derive(Debug, Serialize, ToSchema)]
@@ -69,7 +70,7 @@ pub async fn watch_task(
 ) -> Result<Response, Problem> {
     match edge.gateway.find_for(&caller.visibility(), id.as_str(), std::time::Duration::ZERO).await? {
         Found::Task(task) if wants_json(&headers) => listed(&edge, &task, after.unwrap_or(0)).await,
-        Found::Task(task) => task_stream(&edge, &caller, &task, after).await,
+        Found::Task(task) => task_stream(&edge, &caller, &task, after, Ids::Numbers).await,
         Found::Group(group) if wants_json(&headers) => Ok(json_response(StatusCode::OK, text(&GroupView::of(&group)))),
         Found::Group(group) => group_stream(&edge, &caller, &group, after).await,
         Found::Pruned(at) => Err(pruned(id.as_str(), at)),
@@ -80,7 +81,74 @@ pub async fn watch_task(
 /// How long a watcher of a call in an inbox waits for the call to become a task.
 const DRAIN_PATIENCE: std::time::Duration = std::time::Duration::from_secs(30);
 
-async fn task_stream(edge: &Edge, caller: &Caller, task: &Task, after: Option<i64>) -> Result<Response, Problem> {
+/// Which ids the events of a stream have.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Ids {
+    /// The task's `seq`.
+    Numbers,
+    /// The task's id, a colon and its `seq`: the next connection may be given another task.
+    Named,
+}
+
+/// Where a reader of the newest task with some labels stopped.
+#[derive(Debug)]
+pub struct Follow {
+    as_json: bool,
+    last: Option<(String, i64)>,
+}
+
+impl Follow {
+    /// # Errors
+    /// When `Last-Event-ID` is no id of such a stream.
+    pub fn of(headers: &HeaderMap) -> Result<Self, Problem> {
+        let text = headers.get("last-event-id").map(|value| value.to_str().unwrap_or("?").trim()).unwrap_or_default();
+        let wrong = || {
+            let detail = "must be the id of an event of this stream: a task's id, a colon and a number";
+            Problem::new(&slugs::INVALID_HEADER)
+                .detail(format!("Last-Event-ID {detail}"))
+                .error("Last-Event-ID", detail)
+        };
+        let last = match text.rsplit_once(':') {
+            None if text.is_empty() => None,
+            None => return Err(wrong()),
+            Some((id, seq)) => {
+                let seq = seq.parse().ok().filter(|seq| *seq >= 0).ok_or_else(wrong)?;
+                Some((id.to_owned(), seq))
+            }
+        };
+        Ok(Self { as_json: wants_json(headers), last })
+    }
+}
+
+/// The events of the newest task that has all these labels, of those that the caller may see.
+pub async fn follow_newest(
+    edge: &Edge,
+    caller: &Caller,
+    labels: Vec<(String, String)>,
+    follow: Follow,
+) -> Result<Response, Problem> {
+    let said: Vec<String> = labels.iter().map(|(name, value)| format!("{name}:{value}")).collect();
+    let filter = Filter { labels, ..Filter::default() };
+    let (found, _) = edge.gateway.tasks(&caller.narrow(filter), &Page { limit: 1, after: None }).await?;
+    let Some(task) = found.first() else {
+        let detail = format!("no task here has the labels {}", said.join(", "));
+        return Err(Problem::new(&slugs::TASK_NOT_FOUND).detail(detail));
+    };
+    // What a reader has of an older task says nothing of this one.
+    let after = follow.last.filter(|(id, _)| id == task.id.as_str()).map(|(_, seq)| seq);
+    if follow.as_json {
+        return listed(edge, task, after.unwrap_or(0)).await;
+    }
+    task_stream(edge, caller, task, after, Ids::Named).await
+}
+
+async fn task_stream(
+    edge: &Edge,
+    caller: &Caller,
+    task: &Task,
+    after: Option<i64>,
+    ids: Ids,
+) -> Result<Response, Problem> {
     if task.is_undrained() {
         edge.gateway.enqueued(&task.id, DRAIN_PATIENCE).await?;
     }
@@ -91,20 +159,26 @@ async fn task_stream(edge: &Edge, caller: &Caller, task: &Task, after: Option<i6
     let Some(watch) = edge.gateway.watcher().task(&task.id, after).await? else {
         return Err(unknown(task.id.as_str()));
     };
-    let frames = task_frames(watch, task.options.redact.clone());
+    let id = (ids == Ids::Named).then(|| task.id.to_string());
+    let frames = task_frames(watch, task.options.redact.clone(), id);
     Ok(sse::answer(edge, caller, place, frames))
 }
 
-fn task_frames(watch: impl Stream<Item = Watched>, redact: Vec<String>) -> impl Stream<Item = Bytes> {
+fn task_frames(
+    watch: impl Stream<Item = Watched>,
+    redact: Vec<String>,
+    id: Option<String>,
+) -> impl Stream<Item = Bytes> {
+    let named = move |seq: i64| id.as_ref().map_or_else(|| seq.to_string(), |id| format!("{id}:{seq}"));
     watch.map(move |watched| match watched {
-        Watched::Snapshot(task) => sse::frame(task.seq, "snapshot", &SnapshotView::of(&task)),
+        Watched::Snapshot(task) => sse::frame(named(task.seq), "snapshot", &SnapshotView::of(&task)),
         Watched::Event(event) => {
             let view = EventView::of(&event, Mask::new(&redact));
             // A final event that is not the last one was corrected later: for this stream it is a state on the way.
             let kind = if view.phase.is_final() { "state" } else { view.kind() };
-            sse::frame(event.seq, kind, &view)
+            sse::frame(named(event.seq), kind, &view)
         }
-        Watched::End(task) => sse::frame(task.seq, "end", &ResultView::of(&task)),
+        Watched::End(task) => sse::frame(named(task.seq), "end", &ResultView::of(&task)),
     })
 }
 
@@ -123,12 +197,12 @@ fn group_frames(watch: impl Stream<Item = WatchedGroup>, id: GroupId) -> impl St
     watch.map(move |watched| match watched {
         WatchedGroup::Snapshot(group) => {
             let view = GroupEventView { group_id: id.as_str(), completed: group.completed(), total: group.total };
-            sse::frame(group.completed().into(), "snapshot", &view)
+            sse::frame(group.completed(), "snapshot", &view)
         }
         WatchedGroup::Progress { completed, total } => {
-            sse::frame(completed.into(), "progress", &GroupEventView { group_id: id.as_str(), completed, total })
+            sse::frame(completed, "progress", &GroupEventView { group_id: id.as_str(), completed, total })
         }
-        WatchedGroup::End(group) => sse::frame(group.total.into(), "end", &GroupView::of(&group)),
+        WatchedGroup::End(group) => sse::frame(group.total, "end", &GroupView::of(&group)),
     })
 }
 

@@ -15,6 +15,7 @@ use crate::catalog::FanOut;
 use crate::edge::extract::{Caller, Prefer, Repeatable, Traceparent, fingerprint};
 use crate::edge::problem::Problem;
 use crate::edge::state::Edge;
+pub use crate::edge::view::Shown;
 use crate::edge::view::{AcceptedView, GroupView, ResultView};
 use crate::guard::namespace;
 use crate::usecase::read::Found;
@@ -49,13 +50,6 @@ impl FromRequestParts<Edge> for Surroundings {
             traceparent,
         })
     }
-}
-
-/// What a catalog entry adds to the answer.
-#[derive(Default, Clone)]
-pub struct Shown {
-    pub message: Option<String>,
-    pub echo: Vec<(String, String)>,
 }
 
 /// An answer as the ledger keeps it for repetitions.
@@ -104,13 +98,13 @@ pub async fn fan_out(
     edge: &Edge,
     surroundings: Surroundings,
     call: FanOut,
-    limits: Vec<KeyLimit>,
+    wishes: (Vec<KeyLimit>, Vec<(String, String)>),
     body: &str,
     shown: Shown,
 ) -> Result<Response, Problem> {
     let Surroundings { caller, prefer, repeatable, traceparent } = surroundings;
     let mut request = SubmitRequest::new(Submission::of(Signature::Group(Vec::new())));
-    request.submission.limits = limits;
+    (request.submission.limits, request.submission.labels) = wishes;
     request.trusted = true;
     request.traceparent = traceparent.0;
     request.token = caller.id();
@@ -140,7 +134,7 @@ pub fn idempotency(caller: &Caller, repeatable: Repeatable, body: &str, shown: S
         key,
         fingerprint: fingerprint(&method, &path, body),
         answer: Answer::new(move |submitted| {
-            let view = AcceptedView::new(submitted, shown.message, shown.echo);
+            let view = AcceptedView::new(submitted, shown);
             let kept = Kept { status: 202, location: view.links.this.clone(), body: json::written(text(&view)) };
             json::written(text(&kept))
         }),
@@ -171,7 +165,7 @@ async fn accepted(edge: &Edge, mut submitted: Submitted, wait: Duration, shown: 
         }
     }
     let status = if submitted.joined { StatusCode::OK } else { StatusCode::ACCEPTED };
-    let view = AcceptedView::new(&submitted, shown.message, shown.echo);
+    let view = AcceptedView::new(&submitted, shown);
     let mut response = answer(status, text(&view), &view.links.this);
     if !wait.is_zero() {
         applied(&mut response, wait);

@@ -3,11 +3,13 @@
 use axum::extract::{OriginalUri, State};
 use axum::http::{HeaderValue, StatusCode, Uri, header};
 use axum::response::Response;
+use ledger::Task;
+use serde::Serialize;
 
 use super::result::{etag_of, not_modified, pruned, unknown, with_etag};
 use super::submission::{json_response, text};
 use crate::edge::cursor;
-use crate::edge::extract::{Caller, IdPath, IfNoneMatch, list_query};
+use crate::edge::extract::{Caller, IdPath, IfNoneMatch, ListQuery, list_query};
 use crate::edge::problem::{Problem, ProblemDocument};
 use crate::edge::state::Edge;
 use crate::edge::view::{GroupView, MessageView, SummaryView, TaskListView, TaskView};
@@ -74,6 +76,7 @@ pub async fn get_task(
         ("from" = Option<String>, Query, description = "Submitted at or after (RFC 3339)"),
         ("to" = Option<String>, Query, description = "Submitted before (RFC 3339)"),
         ("q" = Option<String>, Query, description = "Id prefix, or part of name, label, error type or message"),
+        ("newest" = Option<bool>, Query, description = "Only the newest task that fits, with its result and arguments"),
         ("limit" = Option<u16>, Query, description = "1 to 500, default 50"),
         ("cursor" = Option<String>, Query, description = "`next` of the page before"),
     ),
@@ -87,13 +90,33 @@ pub async fn list_tasks(
     caller: Caller,
     OriginalUri(uri): OriginalUri,
 ) -> Result<Response, Problem> {
-    let (filter, page) = list_query(&uri)?;
+    let ListQuery { filter, page, newest } = list_query(&uri)?;
     let (tasks, next) = edge.gateway.tasks(&caller.narrow(filter), &page).await?;
+    if newest {
+        return whole(&edge, tasks.first()).await;
+    }
     let next = next.map(cursor::write);
     let view = TaskListView { tasks: tasks.iter().map(SummaryView::of).collect(), next: next.clone() };
     let mut response = json_response(StatusCode::OK, text(&view));
     link_next(&mut response, &uri, next.as_deref());
     Ok(response)
+}
+
+/// A list of at most one task, with all that is known of it.
+async fn whole(edge: &Edge, task: Option<&Task>) -> Result<Response, Problem> {
+    let found = match task {
+        Some(task) => edge.gateway.task_with_message(&task.id).await?,
+        None => None,
+    };
+    let tasks = found.iter().map(|(task, message)| TaskView::of(task, message.as_ref())).collect();
+    Ok(json_response(StatusCode::OK, text(&NewestView { tasks, next: () })))
+}
+
+/// As [`TaskListView`], of whole tasks.
+#[derive(Serialize)]
+struct NewestView<'a> {
+    tasks: Vec<TaskView<'a>>,
+    next: (),
 }
 
 /// `Link: rel=next`, unless it is the last page.

@@ -1,10 +1,15 @@
 //! The answer to a submission.
 
 use serde::{Serialize, Serializer};
+use serde_json::json;
 use utoipa::ToSchema;
 
+use super::control::RevokedView;
+use crate::catalog::AnswerFields;
 use crate::edge::base;
+use crate::usecase::Warning;
 use crate::usecase::submit::Submitted;
+use celery::task::Json;
 
 /// Where to go from here.
 #[derive(Debug, Serialize, ToSchema)]
@@ -62,6 +67,23 @@ pub struct ChildView {
     pub task: Option<String>,
 }
 
+/// Something that speaks against the run of an accepted task.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = Warning)]
+pub struct WarningView {
+    /// `unserved`: nobody reads the queue. `unregistered`: nobody who reads it registers the task.
+    #[schema(value_type = String, example = "unserved")]
+    pub code: &'static str,
+    #[schema(example = "no worker reads the queue gpu: tasks.embed waits until one does")]
+    pub detail: String,
+}
+
+impl From<&Warning> for WarningView {
+    fn from(warning: &Warning) -> Self {
+        Self { code: warning.code, detail: warning.detail.clone() }
+    }
+}
+
 /// Committed to disk.
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = Accepted)]
@@ -72,8 +94,10 @@ pub struct AcceptedView {
     pub task_id: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub group_id: Option<String>,
-    #[schema(example = "PENDING")]
-    pub status: String,
+    /// Left to the catalog entry where its `response` says it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = String, example = "PENDING")]
+    pub status: Option<String>,
     #[schema(example = "accepted")]
     pub phase: String,
     /// Null for a group.
@@ -82,8 +106,9 @@ pub struct AcceptedView {
     /// Null for a group.
     #[schema(example = "celery")]
     pub queue: Option<String>,
-    #[schema(example = "tasks.add is accepted")]
-    pub message: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = String, example = "tasks.add is accepted")]
+    pub message: Option<String>,
     /// How many tasks a group has; absent otherwise.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(example = 3)]
@@ -95,14 +120,25 @@ pub struct AcceptedView {
     /// `unique` joined a task that was there already.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub deduplicated: bool,
+    /// What the gateway knows against its run; absent when it knows nothing.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub warnings: Vec<WarningView>,
+    /// The task that held its unique key, and what became of it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub replaced: Option<RevokedView>,
     /// The path parameters of a catalog endpoint, as the client said them.
     #[serde(flatten, serialize_with = "as_members")]
     #[schema(ignore)]
     pub echo: Vec<(String, String)>,
+    /// What the entry's `response` says.
+    #[serde(flatten, serialize_with = "as_members")]
+    #[schema(ignore)]
+    pub own: Vec<(String, Json)>,
 }
 
 impl AcceptedView {
-    pub fn new(submitted: &Submitted, message: Option<String>, echo: Vec<(String, String)>) -> Self {
+    pub fn new(submitted: &Submitted, shown: Shown) -> Self {
+        let Shown { message, echo, answer } = shown;
         let links = match (&submitted.task_id, &submitted.group_id) {
             (Some(id), _) => LinksView::task(id.as_str()),
             (None, Some(id)) => LinksView::group(id.as_str()),
@@ -113,11 +149,11 @@ impl AcceptedView {
             .children
             .iter()
             .map(|(id, task)| ChildView { task_id: id.to_string(), task: Some(task.to_string()) });
-        Self {
-            message: message.unwrap_or_else(|| sentence(submitted)),
+        let mut view = Self {
+            message: Some(message.unwrap_or_else(|| sentence(submitted))),
             task_id: submitted.task_id.as_ref().map(ToString::to_string),
             group_id: submitted.group_id.as_ref().map(ToString::to_string),
-            status: submitted.status.clone(),
+            status: Some(submitted.status.clone()),
             phase: submitted.phase.to_string(),
             task,
             queue: submitted.queue.as_ref().map(ToString::to_string),
@@ -125,8 +161,43 @@ impl AcceptedView {
             children: children.collect(),
             links,
             deduplicated: submitted.joined,
+            warnings: submitted.warnings.iter().map(WarningView::from).collect(),
+            replaced: submitted.replaced.clone().map(RevokedView::from),
             echo,
+            own: Vec::new(),
+        };
+        if let Some(answer) = answer {
+            view.say(answer.fill(&|name| view.json_of(name)));
         }
+        view
+    }
+
+    /// Adds the entry's own fields; the two that stand in place of ours replace them.
+    fn say(&mut self, own: Vec<(String, Json)>) {
+        let says = |name: &str| own.iter().any(|(one, _)| one == name);
+        if says("status") {
+            self.status = None;
+        }
+        if says("message") {
+            self.message = None;
+        }
+        self.own = own;
+    }
+
+    /// A field as JSON text, for the templates of `response`.
+    fn json_of(&self, name: &str) -> String {
+        let value = match name {
+            "task_id" => json!(self.task_id),
+            "group_id" => json!(self.group_id),
+            "status" => json!(self.status),
+            "phase" => json!(self.phase),
+            "task" => json!(self.task),
+            "queue" => json!(self.queue),
+            "message" => json!(self.message),
+            "count" => json!(self.count),
+            _ => serde_json::Value::Null,
+        };
+        value.to_string()
     }
 }
 
@@ -139,6 +210,14 @@ fn sentence(submitted: &Submitted) -> String {
     }
 }
 
-fn as_members<S: Serializer>(members: &[(String, String)], serializer: S) -> Result<S::Ok, S::Error> {
+/// What a catalog entry adds to the answer.
+#[derive(Default, Clone)]
+pub struct Shown {
+    pub message: Option<String>,
+    pub echo: Vec<(String, String)>,
+    pub answer: Option<AnswerFields>,
+}
+
+fn as_members<S: Serializer, V: Serialize>(members: &[(String, V)], serializer: S) -> Result<S::Ok, S::Error> {
     serializer.collect_map(members.iter().map(|(name, value)| (name, value)))
 }

@@ -16,7 +16,7 @@ mod task;
 pub mod together;
 mod webhook;
 
-pub use accepted::{AcceptedView, ChildView, LinksView};
+pub use accepted::{AcceptedView, ChildView, LinksView, Shown, WarningView};
 pub use audit::{ActListView, ActView};
 pub use bulk::{BulkListView, BulkView, PreviewBulkView};
 pub use celery::task::mask::Mask;

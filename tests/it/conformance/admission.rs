@@ -40,7 +40,10 @@ fn with_key(id: &TaskId, idempotency: IdempotencyKey) -> Submission {
 }
 
 fn unique(id: &TaskId, key: &str, until: Option<Time>) -> Submission {
-    Submission { unique: Some(UniqueKey { key: key.to_owned(), until, task_id: id.clone() }), ..alone(task(id)) }
+    Submission {
+        unique: Some(UniqueKey { key: key.to_owned(), until, task_id: id.clone(), replaces: None }),
+        ..alone(task(id))
+    }
 }
 
 async fn what_was_submitted_is_read_back(ledger: &Fixture) {

@@ -93,10 +93,10 @@ async fn a_pruned_task_is_not_adopted_again(ledger: &Fixture) {
 
 async fn expired_keys_go(ledger: &Fixture) {
     let id = new_id();
-    let unique = Some(UniqueKey { key: "k".to_owned(), until: Some(after(10)), task_id: id.clone() });
+    let unique = Some(UniqueKey { key: "k".to_owned(), until: Some(after(10)), task_id: id.clone(), replaces: None });
     ledger.insert(Submission { unique, ..alone(task(&id)) }).await;
     let active = new_id();
-    let unique = Some(UniqueKey { key: "a".to_owned(), until: None, task_id: active.clone() });
+    let unique = Some(UniqueKey { key: "a".to_owned(), until: None, task_id: active.clone(), replaces: None });
     ledger.insert(Submission { unique, ..alone(task(&active)) }).await;
     assert_eq!(ledger.prune_keys(after(9), 100).await.unwrap(), 0);
     assert_eq!(ledger.prune_keys(after(10), 100).await.unwrap(), 1);

@@ -205,7 +205,7 @@ async fn a_tick_whose_task_exists_is_not_fired_again(ledger: &Fixture) {
 
 async fn a_joined_tick_is_skipped_and_names_the_task(ledger: &Fixture) {
     let made = created(ledger, "a", 60).await;
-    let unique = |id: &TaskId| UniqueKey { key: "k".to_owned(), until: None, task_id: id.clone() };
+    let unique = |id: &TaskId| UniqueKey { key: "k".to_owned(), until: None, task_id: id.clone(), replaces: None };
     let first = new_id();
     ledger.insert(Submission { unique: Some(unique(&first)), ..alone(task(&first)) }).await;
     let second = new_id();

@@ -8,7 +8,7 @@ use serde_json::value::RawValue;
 use super::invalid::Problems;
 
 /// A retry policy, in Celery's terms. Defaults are Celery's: 3 retries, 180 seconds apart.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct RetryPolicy {
     /// Retries after the first run; 0 means none.
     pub max: u32,
@@ -21,15 +21,24 @@ pub struct RetryPolicy {
     pub cap: f64,
     /// A random delay between zero and the computed one, so that failed tasks do not return in step.
     pub jitter: bool,
+    /// Classes of exceptions after which it runs again; empty for all.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub on: Vec<String>,
+    /// Classes after which it never does, whatever `on` says.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub never: Vec<String>,
 }
 
 /// Celery's `retry_backoff_max`.
 const DEFAULT_CAP: f64 = 600.0;
-const FIELDS: [&str; 5] = ["max", "delay", "backoff", "cap", "jitter"];
+const FIELDS: [&str; 7] = ["max", "delay", "backoff", "cap", "jitter", "on", "never"];
+/// Most classes in a list.
+const MOST_CLASSES: usize = 64;
 
 impl Default for RetryPolicy {
     fn default() -> Self {
-        Self { max: 3, delay: 180.0, backoff: None, cap: DEFAULT_CAP, jitter: false }
+        let (on, never) = (Vec::new(), Vec::new());
+        Self { max: 3, delay: 180.0, backoff: None, cap: DEFAULT_CAP, jitter: false, on, never }
     }
 }
 
@@ -47,6 +56,13 @@ impl RetryPolicy {
     /// Whether the task may run again after run number `attempt`.
     pub fn allows(&self, attempt: u32) -> bool {
         attempt < self.max
+    }
+
+    /// Whether an exception of this class is a reason to run again. A result names an exception's own class only, not those that it
+    /// derives from, so only that one is compared.
+    pub fn covers(&self, class: &str) -> bool {
+        let names = |list: &[String]| list.iter().any(|one| one == class);
+        !names(&self.never) && (self.on.is_empty() || names(&self.on))
     }
 
     /// Reads a policy; absent members have Celery's defaults. `backoff: true` doubles, as in Celery.
@@ -71,8 +87,28 @@ impl RetryPolicy {
         if let Some(value) = fields.get("jitter") {
             policy.jitter = problems.within("jitter", |problems| problems.boolean(value))?;
         }
+        for (name, list) in [("on", &mut policy.on), ("never", &mut policy.never)] {
+            if let Some(value) = fields.get(name) {
+                *list = problems.within(name, |problems| classes(problems, value))?;
+            }
+        }
+        let both = policy.on.iter().find(|class| policy.never.contains(class));
+        if let Some(class) = both {
+            problems.add_at("never", format!("has {class}, which stands in on too"));
+            return None;
+        }
         Some(policy)
     }
+}
+
+fn classes(problems: &mut Problems, value: &RawValue) -> Option<Vec<String>> {
+    super::submission::list(problems, value, MOST_CLASSES, |problems, value| problems.parsed(value, class))
+}
+
+/// The name of a class as a result carries it.
+fn class(text: String) -> Result<String, &'static str> {
+    let is_word = !text.is_empty() && text.chars().all(|char| char.is_alphanumeric() || char == '_');
+    if is_word { Ok(text) } else { Err("must be the name of a class without its module, as ValidationError") }
 }
 
 fn backoff(problems: &mut Problems, value: &RawValue) -> Option<Option<f64>> {
@@ -97,9 +133,10 @@ mod tests {
     #[test]
     fn delays_grow_up_to_the_cap() {
         let (policy, _) = read(r#"{"max": 8, "delay": 60, "backoff": 2, "cap": 600}"#);
-        let minutes = |attempt| policy.unwrap().delay_for(attempt, 0.0).as_secs() / 60;
+        let policy = policy.unwrap();
+        let minutes = |attempt| policy.delay_for(attempt, 0.0).as_secs() / 60;
         assert_eq!([0, 1, 2, 3, 4, 5].map(minutes), [1, 2, 4, 8, 10, 10]);
-        assert!(policy.unwrap().allows(7) && !policy.unwrap().allows(8));
+        assert!(policy.allows(7) && !policy.allows(8));
     }
 
     #[test]
@@ -120,6 +157,20 @@ mod tests {
     fn no_attempt_number_overflows() {
         let policy = RetryPolicy { delay: 1.0, backoff: Some(1e9), ..RetryPolicy::default() };
         assert_eq!(policy.delay_for(u32::MAX, 0.0), Duration::from_secs(600));
+    }
+
+    #[test]
+    fn classes_decide_whether_it_runs_again() {
+        let policy = read(r#"{"on": ["TimeoutError", "OSError"], "never": ["ValidationError"]}"#).0.unwrap();
+        assert!(policy.covers("TimeoutError") && !policy.covers("ValueError") && !policy.covers("ValidationError"));
+        let policy = read(r#"{"never": ["ValidationError"]}"#).0.unwrap();
+        assert!(policy.covers("ValueError") && !policy.covers("ValidationError"));
+        assert!(RetryPolicy::default().covers("ValidationError"));
+        assert_eq!(
+            read(r#"{"on": ["a.b"]}"#).1,
+            ["/on/0 must be the name of a class without its module, as ValidationError"]
+        );
+        assert_eq!(read(r#"{"on": ["A"], "never": ["A"]}"#).1, ["/never has A, which stands in on too"]);
     }
 
     #[test]

@@ -30,6 +30,28 @@ pub struct Unique {
     pub key: String,
     #[serde(rename = "while")]
     pub until: UniqueWhile,
+    #[serde(skip_serializing_if = "OnConflict::is_join")]
+    pub on_conflict: OnConflict,
+}
+
+/// What becomes of a submission whose key another one holds.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum OnConflict {
+    /// It is answered with the other one.
+    #[default]
+    Join,
+    /// It is refused.
+    Reject,
+    /// The other one is revoked, then it starts.
+    Replace,
+}
+
+impl OnConflict {
+    #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde calls it")]
+    fn is_join(&self) -> bool {
+        *self == Self::Join
+    }
 }
 
 /// How long a key stays taken. Default: while the task is active.
@@ -221,9 +243,10 @@ pub fn member<T>(
     problems.within(name, |problems| read(problems, value))
 }
 
-fn unique(problems: &mut Problems, value: &RawValue) -> Option<Unique> {
+/// `{key, while, on_conflict}`.
+pub fn unique(problems: &mut Problems, value: &RawValue) -> Option<Unique> {
     let fields = problems.object(value)?;
-    problems.refuse_unknown(&fields, &["key", "while"]);
+    problems.refuse_unknown(&fields, &["key", "while", "on_conflict"]);
     let key = required_key(problems, &fields);
     let until = member(problems, &fields, "while", |problems, value| match value.get() {
         "\"active\"" => Some(UniqueWhile::Active),
@@ -233,7 +256,20 @@ fn unique(problems: &mut Problems, value: &RawValue) -> Option<Unique> {
         }
         _ => problems.positive(value).map(UniqueWhile::Seconds),
     });
-    Some(Unique { key: key?, until: until.unwrap_or(UniqueWhile::Active) })
+    let on_conflict = member(problems, &fields, "on_conflict", |problems, value| match value.get() {
+        "\"join\"" => Some(OnConflict::Join),
+        "\"reject\"" => Some(OnConflict::Reject),
+        "\"replace\"" => Some(OnConflict::Replace),
+        _ => {
+            problems.add("must be \"join\", \"reject\" or \"replace\"");
+            None
+        }
+    });
+    Some(Unique {
+        key: key?,
+        until: until.unwrap_or(UniqueWhile::Active),
+        on_conflict: on_conflict.unwrap_or_default(),
+    })
 }
 
 pub fn key_limits(problems: &mut Problems, value: &RawValue) -> Option<Vec<KeyLimit>> {
@@ -320,7 +356,9 @@ mod tests {
         let text = r#"{"task": "a", "unique": {"key": "k", "while": 60}, "limits": [{"key": "host", "max": 2}],
             "webhooks": [{"url": "https://example.org/hook"}, {"url": "http://h/", "on": ["retry"]}], "labels": {"a": "b"}}"#;
         let submission = parse(text).unwrap();
-        assert_eq!(submission.unique, Some(Unique { key: "k".to_owned(), until: UniqueWhile::Seconds(60.0) }));
+        let unique = submission.unique.unwrap();
+        assert_eq!((unique.key.as_str(), unique.until), ("k", UniqueWhile::Seconds(60.0)));
+        assert_eq!(unique.on_conflict, OnConflict::Join);
         assert_eq!(submission.limits, [KeyLimit { key: "host".to_owned(), max: 2 }]);
         assert_eq!(submission.webhooks[0].on, ["success", "failure"]);
         let Signature::Task(task) = submission.signature else { panic!("a task") };
@@ -335,12 +373,13 @@ mod tests {
 
     #[test]
     fn every_mistake_of_the_top_level_is_named() {
-        let text = r#"{"group": [], "unique": {"while": "ever"}, "limits": [{"key": "", "max": 0}, {}], "webhooks": [{"url": "ftp://x"}], "color": 1}"#;
+        let text = r#"{"group": [], "unique": {"while": "ever", "on_conflict": "fight"}, "limits": [{"key": "", "max": 0}, {}], "webhooks": [{"url": "ftp://x"}], "color": 1}"#;
         let pointers: Vec<_> = parse(text).unwrap_err().into_iter().map(|(pointer, _)| pointer).collect();
         let expected = [
             "/color",
             "/unique/key",
             "/unique/while",
+            "/unique/on_conflict",
             "/limits/0/key",
             "/limits/0/max",
             "/limits/1/key",

@@ -80,7 +80,8 @@ pub(super) const IDEMPOTENCY: &str = "insert into taskgate.idempotency as k (sco
 
 pub(super) const UNIQUE: &str = "insert into taskgate.unique_key as k (key, task_id, expires_at) \
      select * from unnest($1::text[], $2::text[], $3::bigint[]) as n(key, id, until) order by key \
-     on conflict (key) do update set task_id = excluded.task_id, expires_at = excluded.expires_at where k.expires_at <= $4";
+     on conflict (key) do update set task_id = excluded.task_id, expires_at = excluded.expires_at \
+     where k.expires_at <= $4 or k.task_id = any($5::text[])";
 
 pub(super) const TAKEN_TASKS: &str =
     "select coalesce(t.given_id, cast(t.id as text)) from taskgate.task t where t.id = any($1)";
@@ -418,6 +419,7 @@ async fn unique(tx: &mut Tx, batch: &[&Submission]) -> Result<bool, sqlx::Error>
         .bind(keys().map(|key| key.task_id.as_str()).collect::<Vec<_>>())
         .bind(keys().map(|key| key.until.map_or(i64::MAX, |at| at.0)).collect::<Vec<_>>())
         .bind(batch.iter().map(|submission| submission.at.0).max().unwrap_or_default())
+        .bind(keys().filter_map(|key| key.replaces.as_ref()).map(TaskId::as_str).collect::<Vec<_>>())
         .execute(&mut **tx)
         .await?;
     Ok(done.rows_affected() == count as u64)

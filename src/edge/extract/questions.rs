@@ -1,0 +1,92 @@
+//! Query parameters of statistics and of questions to workers.
+
+use std::time::Duration;
+
+use axum::http::Uri;
+
+use super::query::{Checked, Parameters};
+use crate::edge::problem::Problem;
+use crate::guard::tokens::Visibility;
+use crate::usecase::inspect;
+use crate::usecase::stats::Question;
+use runtime::clock::Time;
+
+/// What `GET /v1/inspect/{method}` takes besides the method's own arguments.
+pub struct InspectQuery {
+    /// Node names; `None` for all.
+    pub destination: Option<Vec<String>>,
+    pub patience: Duration,
+    /// The method's own, as written.
+    pub arguments: Vec<(String, Vec<String>)>,
+}
+
+/// `destination`, `timeout` and the arguments that the method has.
+///
+/// # Errors
+/// As [`list_query`](super::list_query).
+pub fn inspect_query(uri: &Uri, own: &[&str]) -> Result<InspectQuery, Problem> {
+    let parameters = Parameters::of(uri)?;
+    let mut checked = Checked::default();
+    checked.known(&parameters, &[&["destination", "timeout"][..], own].concat());
+    let destination = checked.many(&parameters, "destination");
+    let patience = match checked.one(&parameters, "timeout").map(|text| (text, text.parse::<f64>())) {
+        None => inspect::DEFAULT_PATIENCE,
+        Some((_, Ok(secs))) if secs > 0.0 && secs <= inspect::MAX_PATIENCE.as_secs_f64() => {
+            Duration::from_secs_f64(secs)
+        }
+        Some((text, _)) => {
+            checked.refuse("timeout", format!("{text:?} is not a number of seconds above 0 and at most 30"));
+            inspect::DEFAULT_PATIENCE
+        }
+    };
+    let mut arguments = Vec::new();
+    for name in own {
+        let values = checked.many(&parameters, name);
+        if !values.is_empty() {
+            arguments.push(((*name).to_owned(), values));
+        }
+    }
+    let destination = (!destination.is_empty()).then_some(destination);
+    checked.done(InspectQuery { destination, patience, arguments })
+}
+
+const STATS: [&str; 5] = ["from", "to", "step", "task", "queue"];
+const HOUR: Duration = Duration::from_secs(3_600);
+/// Points in an answer when no step is asked for.
+const POINTS: u64 = 120;
+/// More points than this are refused.
+const MAX_POINTS: u64 = 2_000;
+
+/// What `GET /v1/stats/…` asks about.
+///
+/// # Errors
+/// As [`list_query`](super::list_query).
+pub fn stats_query(uri: &Uri, now: Time) -> Result<Question, Problem> {
+    let parameters = Parameters::of(uri)?;
+    let mut checked = Checked::default();
+    checked.known(&parameters, &STATS);
+    let to = checked.time(&parameters, "to").unwrap_or(now);
+    let from = checked.time(&parameters, "from").unwrap_or_else(|| to.minus(HOUR));
+    if from >= to {
+        checked.refuse("from", "must be before `to`");
+    }
+    let length = to.since(from).as_secs();
+    let step = match checked.one(&parameters, "step").map(str::parse::<u64>) {
+        None => (length / POINTS).max(1).next_multiple_of(60),
+        Some(Ok(step)) if step > 0 && step.is_multiple_of(60) && length / step <= MAX_POINTS => step,
+        Some(_) => {
+            checked.refuse("step", format!("must be a multiple of 60 that gives at most {MAX_POINTS} points"));
+            60
+        }
+    };
+    let names = checked.many(&parameters, "task");
+    let queues = checked.many(&parameters, "queue");
+    checked.done(Question {
+        from,
+        to,
+        step: Duration::from_secs(step),
+        names,
+        queues,
+        visibility: Visibility::default(),
+    })
+}

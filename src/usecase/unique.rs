@@ -1,0 +1,167 @@
+//! What becomes of a submission whose unique key another task holds: it joins that task, is refused, or takes its place.
+//!
+//! Taking a place is three steps that may be repeated: the holder is revoked, with all that is unfinished of its canvas; the new
+//! submission is committed with a key that it takes over from this very holder; if the key has gone to somebody else meanwhile,
+//! that one is the holder of the next round. A crash between the steps leaves a revoked task and a client without an answer,
+//! never two holders.
+
+use std::sync::Arc;
+
+use futures_util::StreamExt;
+use futures_util::stream;
+
+use super::Gateway;
+use super::revoke::{RevokeError, RevokeRequest, Revoked, Verdict};
+use super::submit::{SubmitError, SubmitRequest, Submitted};
+use crate::guard::tokens::Visibility;
+use celery::task::submission::{OnConflict, Unique};
+use celery::task::{Invalid, Phase, Signature, TaskId};
+use ledger::{Conflict, Task};
+
+/// Rounds before a key counts as fought over.
+const ROUNDS: u32 = 5;
+/// Revokes of one canvas at the same time: each may wait for a worker's confirmation.
+const AT_ONCE: usize = 16;
+
+/// A submission that may have to take somebody's place.
+pub(super) struct Contest {
+    pub wish: OnConflict,
+    pub key: String,
+    pub visibility: Visibility,
+    /// The caller chose the key, so it must see the task whose place it takes.
+    pub must_see: bool,
+}
+
+impl Contest {
+    pub fn of(request: &SubmitRequest) -> Option<Self> {
+        let Unique { key, on_conflict, .. } = request.submission.unique.as_ref()?;
+        let (visibility, must_see) = (request.visibility.clone(), !request.trusted);
+        Some(Self { wish: *on_conflict, key: key.clone(), visibility, must_see })
+    }
+}
+
+impl Gateway {
+    /// Gives a call by name the unique key of its catalog entry, unless it has brought one.
+    ///
+    /// # Errors
+    /// When such a task stands inside a canvas: the key's holder is the whole, not the step.
+    pub(super) fn settle_unique(&self, request: &mut SubmitRequest) -> Result<(), SubmitError> {
+        if request.trusted || !self.catalog.has_unique() {
+            return Ok(());
+        }
+        if let Signature::Task(task) = &request.submission.signature
+            && task.link.is_empty()
+            && task.link_error.is_empty()
+        {
+            if request.submission.unique.is_none() {
+                request.submission.unique = self.declared_unique(task);
+            }
+            return Ok(());
+        }
+        let mut found = None;
+        request.submission.signature.visit(&mut |task| {
+            let entry = self.catalog.entry(task.task.as_str());
+            if entry.is_some_and(|entry| entry.is_unique() && !entry.open) {
+                found.get_or_insert_with(|| task.task.clone());
+            }
+        });
+        let Some(name) = found else { return Ok(()) };
+        let detail = format!("{name} has a unique key by its catalog entry, so it must stand alone");
+        Err(SubmitError::Invalid(vec![Invalid { pointer: String::new(), detail }]))
+    }
+
+    /// Answers a submission whose key `holder` has. `rows` are there when it may take the holder's place.
+    pub(super) async fn contested(
+        self: &Arc<Self>,
+        contest: Contest,
+        rows: Option<(ledger::Submission, Submitted)>,
+        holder: TaskId,
+    ) -> Result<Submitted, SubmitError> {
+        match (contest.wish, rows) {
+            (OnConflict::Join, _) | (OnConflict::Replace, None) => self.joined(&holder).await,
+            (OnConflict::Reject, _) => Err(SubmitError::KeyHeld { key: contest.key, holder, fought: false }),
+            (OnConflict::Replace, Some((rows, submitted))) => self.replace(contest, rows, submitted, holder).await,
+        }
+    }
+
+    async fn replace(
+        self: &Arc<Self>,
+        contest: Contest,
+        rows: ledger::Submission,
+        submitted: Submitted,
+        mut holder: TaskId,
+    ) -> Result<Submitted, SubmitError> {
+        for _ in 0..ROUNDS {
+            if contest.must_see && !self.sees(&contest.visibility, &holder).await? {
+                break;
+            }
+            let replaced = self.revoke_whole(&holder).await?;
+            let mut rows = rows.clone();
+            if let Some(key) = &mut rows.unique {
+                key.replaces = Some(holder.clone());
+            }
+            match self.commit.commit(rows).await? {
+                Ok(_) => return Ok(Submitted { replaced: Some(replaced), ..submitted }),
+                Err(Conflict::Joined(next)) => holder = next,
+                Err(conflict) => return Err(super::retry::refused(conflict)),
+            }
+        }
+        Err(SubmitError::KeyHeld { key: contest.key, holder, fought: true })
+    }
+
+    async fn sees(&self, visibility: &Visibility, id: &TaskId) -> Result<bool, SubmitError> {
+        Ok(self.ledger.task(id).await?.is_none_or(|task| visibility.sees_task(&task)))
+    }
+
+    /// Revokes a task and what is unfinished of its canvas, what has not begun first. The verdict is that of the part that is
+    /// hardest to stop.
+    async fn revoke_whole(self: &Arc<Self>, id: &TaskId) -> Result<Revoked, RevokeError> {
+        let request = Arc::new(RevokeRequest::terminating("replaced by a newer submission of the same key"));
+        let Some((mut tasks, _)) = self.ledger.graph(id).await? else { return Err(RevokeError::Unknown(id.clone())) };
+        tasks.retain(|task| !task.phase.is_final());
+        tasks.sort_by_key(|task| std::cmp::Reverse(task.phase == Phase::Waiting));
+        let revokes = tasks.into_iter().map(|task: Task| {
+            let (gateway, request) = (Arc::clone(self), Arc::clone(&request));
+            async move { gateway.revoke(&task.id, &request).await }
+        });
+        let verdicts: Vec<Result<Revoked, RevokeError>> = stream::iter(revokes).buffered(AT_ONCE).collect().await;
+        let verdicts = verdicts.into_iter().collect::<Result<Vec<_>, _>>()?;
+        Ok(whole(id, verdicts))
+    }
+}
+
+/// One verdict for a canvas.
+fn whole(id: &TaskId, verdicts: Vec<Revoked>) -> Revoked {
+    let weight = |revoked: &Revoked| match revoked.verdict {
+        Verdict::TooLate => 0,
+        Verdict::Prevented => 1,
+        Verdict::Signalled if revoked.confirmed => 2,
+        Verdict::Signalled => 3,
+    };
+    let hardest = verdicts.into_iter().max_by_key(weight);
+    let over = || Revoked {
+        task_id: id.clone(),
+        verdict: Verdict::TooLate,
+        confirmed: true,
+        detail: "it had ended already".to_owned(),
+    };
+    hardest.map_or_else(over, |hardest| Revoked { task_id: id.clone(), ..hardest })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn revoked(verdict: Verdict, confirmed: bool) -> Revoked {
+        Revoked { task_id: TaskId::parse("step").unwrap(), verdict, confirmed, detail: String::new() }
+    }
+
+    #[test]
+    fn a_canvas_is_as_hard_to_stop_as_its_hardest_step() {
+        let id = TaskId::parse("end").unwrap();
+        let steps = vec![revoked(Verdict::Prevented, true), revoked(Verdict::Signalled, false)];
+        let verdict = whole(&id, steps);
+        assert_eq!((verdict.verdict, verdict.confirmed, verdict.task_id), (Verdict::Signalled, false, id.clone()));
+        assert_eq!(whole(&id, Vec::new()).verdict, Verdict::TooLate);
+    }
+}
