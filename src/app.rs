@@ -45,6 +45,7 @@ use crate::reconcile::workers::{self, WorkerRegistry};
 use crate::roles::beat::{self, service::Beat};
 use crate::roles::bulk::BulkWorker;
 use crate::roles::expander::Expander;
+use crate::roles::hand_over::HandOver;
 use crate::roles::inboxes::Drain;
 use crate::roles::retrier::Retrier;
 use crate::tell::health::{self, Health};
@@ -139,7 +140,8 @@ impl App {
             )
         });
         let retention = Retention::new(ledger.clone(), config.ledger.clone(), holder.clone());
-        let (lookout, incidents) = Lookout::new(ledger.clone(), broker.clone(), config.incidents.clone());
+        let (lookout, incidents) =
+            Lookout::new(ledger.clone(), broker.clone(), config.incidents.clone(), Arc::clone(&catalog));
         let queue = config.broker.default_queue.clone();
         let (health, health_handle) = Health::new(ledger.clone(), broker.clone(), backend.clone(), queue);
         let removal = Removal::new(ledger.clone(), broker.clone());
@@ -221,6 +223,8 @@ impl App {
         starter.service("audit", move |stop| audit::run(audited, stop));
         let retrier = Retrier::new(gateway.clone());
         starter.service("retrier", move |stop| retrier.run(stop));
+        let hand_over = HandOver::new(gateway.clone());
+        starter.service("failures", move |stop| hand_over.run(stop));
         starter.service("fan-out", move |stop| expander.run(stop));
         starter.service("retention", move |stop| retention.run(stop));
         starter.service("incidents", move |stop| lookout.run(stop));

@@ -15,6 +15,7 @@ use serde_json::value::RawValue;
 use super::body::escape;
 use super::call::Request;
 use super::entry::Entry;
+use super::links::Links;
 use super::template::{self, Part, Template};
 use super::{Catalog, Invalid, ResolveError};
 use celery::json::{Fields, elements, text};
@@ -39,13 +40,14 @@ pub struct NamedCall<'a> {
 }
 
 /// What the entry adds to a call that it accepts.
-#[derive(Debug, Clone, Default, PartialEq)]
+#[derive(Debug, Clone, Default)]
 pub struct Admitted {
     /// Where the endpoint would have sent it, when the entry says so.
     pub queue: Option<QueueName>,
     pub limits: Vec<KeyLimit>,
     pub labels: Vec<(String, String)>,
     pub unique: Option<Unique>,
+    pub links: Links,
 }
 
 /// A request's fields, read back from the arguments of a call.
@@ -160,6 +162,7 @@ impl Entry {
         let limits = self.limits_for(&request);
         let labels = self.labels_for(&request, &|name| self.tells(name) && !recovered.unknown.contains(name));
         let unique = self.unique_for(&request);
+        let links = self.links_for(&request)?;
         let (mut args, mut kwargs) = (String::new(), String::new());
         template::array(&self.args, &|name| request.mapped(name), &mut args);
         template::object(&self.kwargs, &|name| request.mapped(name), &mut kwargs);
@@ -173,7 +176,7 @@ impl Entry {
             };
             (args, kwargs) = (chunk.args.get().to_owned(), chunk.kwargs.get().to_owned());
         }
-        Ok((Admitted { queue, limits, labels, unique }, args, kwargs))
+        Ok((Admitted { queue, limits, labels, unique, links }, args, kwargs))
     }
 
     fn check_fields(&self, body: &str, unknown: &BTreeSet<String>) -> Result<(), ResolveError> {
@@ -356,9 +359,10 @@ impl Recovered {
     /// A key or a queue that only the predecessor's result could say.
     fn undecided(&self, entry: &Entry) -> Vec<Invalid> {
         let names = entry.limits.iter().flat_map(|limit| limit.key.names());
-        let names = names.chain(entry.queue.iter().flat_map(Template::names));
+        let names = names.chain(entry.queue.iter().flat_map(Template::names)).chain(entry.links.names());
         let unknown: BTreeSet<&str> = names.filter(|name| self.unknown.contains(*name)).collect();
-        let detail = |name: &str| format!("must say {name}: the queue or a limit of the catalog entry depends on it");
+        let detail =
+            |name: &str| format!("must say {name}: the queue, a limit or a link of the catalog entry depends on it");
         unknown.into_iter().map(|name| Invalid::new("/args", detail(name))).collect()
     }
 }

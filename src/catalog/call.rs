@@ -3,12 +3,13 @@
 use serde_json::Value;
 
 use super::entry::Entry;
+use super::links::Links;
 use super::template::{self, Template};
 use super::wishes::LimitTemplate;
 use super::{Call, FanOut, Invalid, ResolveError};
 use celery::json::Fields;
 use celery::task::submission::{KeyLimit, Unique};
-use celery::task::{Json, QueueName};
+use celery::task::{Json, QueueName, Signature};
 
 /// As long as the key of a submission may be.
 const MAX_KEY: usize = 255;
@@ -41,6 +42,8 @@ impl Entry {
             limits: self.limits_for(&request),
             labels: self.labels_for(&request, &|_| true),
             unique: self.unique_for(&request),
+            links: self.links_for(&request)?,
+            canvas: self.canvas_for(&request)?,
             answer: self.response.as_ref().map(|response| response.of(&|name| request.said(name))),
             message: self.message.as_ref().map(|message| message.fill_text(&|name| request.said(name))),
             echo: path.to_vec(),
@@ -77,6 +80,15 @@ impl Entry {
         };
         let said = self.labels.iter().filter(|(_, template)| is_said(template));
         said.map(|(name, label)| (name.clone(), label_text(&label.fill_text(&|name| request.said(name))))).collect()
+    }
+
+    pub(super) fn links_for(&self, request: &Request<'_>) -> Result<Links, ResolveError> {
+        self.links.fill(&|name| request.mapped(name))
+    }
+
+    fn canvas_for(&self, request: &Request<'_>) -> Result<Option<Signature>, ResolveError> {
+        let canvas = self.canvas.as_ref();
+        canvas.map(|canvas| canvas.fill(&|name| request.said(name), &|name| request.mapped(name))).transpose()
     }
 
     pub(super) fn unique_for(&self, request: &Request<'_>) -> Option<Unique> {

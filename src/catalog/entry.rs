@@ -6,7 +6,10 @@ use std::sync::Arc;
 use serde_json::Value;
 
 use super::body::Body;
+use super::canvas::Canvas;
 use super::endpoint::{Endpoint, Method};
+use super::failure;
+use super::links::LinkTemplates;
 use super::process::Process;
 use super::response::Response;
 use super::split::Split;
@@ -39,6 +42,8 @@ pub struct Defaults {
     /// Seconds a run may take before it is an incident.
     pub budget: Option<f64>,
     pub retry: Option<Value>,
+    /// The signature that is told of a failure.
+    pub on_failure: Option<Value>,
     pub webhooks: Arc<[CatalogHook]>,
     /// Those whose keys do not depend on a request.
     pub limits: Vec<KeyLimit>,
@@ -106,6 +111,9 @@ pub struct Entry {
     pub(super) labels: Vec<(String, Template)>,
     pub(super) unique: Option<UniqueTemplate>,
     pub(super) response: Option<Response>,
+    pub(super) links: LinkTemplates,
+    /// What a call is instead of one task.
+    pub canvas: Option<Canvas>,
     /// Where its tasks are followed by their labels.
     pub stream: Option<Stream>,
     /// What the client says → what the worker gets (JSON text), by parameter.
@@ -133,6 +141,7 @@ impl Entry {
         let place = format!("tasks[{index}] ({})", raw.name.0);
         let name =
             TaskName::parse(&raw.name.0).map_err(|error| Error::value(format!("{place}.name"), error.to_string()))?;
+        refuse_beside_canvas(&place, &raw)?;
         let mut defaults = defaults(&place, &raw)?;
         let limits = raw.limits.as_ref().map(wishes::limits).transpose();
         let limits = limits.map_err(|message| Error::value(format!("{place}.limits"), message))?.unwrap_or_default();
@@ -161,6 +170,8 @@ impl Entry {
             unique: part(&place, "unique", raw.unique.as_ref(), wishes::unique_template)?,
             response: part(&place, "response", raw.response.as_ref(), |value| Response::compile(value, params))?,
             stream: part(&place, "stream", raw.stream.as_ref(), |text| Stream::compile(&text.0, &labels))?,
+            canvas: part(&place, "canvas", raw.canvas.as_ref(), Canvas::compile)?,
+            links: LinkTemplates::compile(&place, &raw.link, &raw.link_error)?,
             labels,
             endpoint,
             args: raw.args.iter().map(|value| template("args", value)).collect::<Result<_, _>>()?,
@@ -205,6 +216,8 @@ impl Entry {
         let used = used.chain(self.labels.iter().flat_map(|(_, label)| label.names()).map(|name| ("labels", name)));
         let used = used.chain(self.unique.iter().flat_map(|unique| unique.key.names()).map(|name| ("unique", name)));
         let used = used.chain(self.response.iter().flat_map(Response::names).map(|name| ("response", name)));
+        let used = used.chain(self.canvas.iter().flat_map(Canvas::names).map(|name| ("canvas", name)));
+        let used = used.chain(self.links.names().map(|name| ("link", name)));
         let used = used.chain(self.values.keys().map(|name| ("values", name.as_str())));
         for (key, name) in used {
             if !known.contains(&name) {
@@ -216,7 +229,8 @@ impl Entry {
         }
         self.check_pairs(&known)?;
         let fields = self.body.as_ref().map_or(&[][..], |body| body.fields.as_slice());
-        for name in self.split.iter().flat_map(Split::names) {
+        let of_canvas = self.canvas.iter().flat_map(Canvas::split_names);
+        for name in self.split.iter().flat_map(Split::names).chain(of_canvas) {
             if !fields.iter().any(|field| field == name) {
                 let harm = format!("the split reads {name}, which is no field of the body");
                 return Err(Error::pair(format!("{}.split", self.place), format!("{}.body", self.place), harm));
@@ -238,6 +252,12 @@ impl Entry {
         };
         if self.split.is_some() && self.unique.is_some() {
             return pair("split", "unique", "many tasks cannot be the one task of a key");
+        }
+        if self.split.is_some() && !self.links.is_empty() {
+            return pair("split", "link", "nobody could say which of many tasks the other one follows: use a canvas");
+        }
+        if self.unique.is_some() && self.canvas.as_ref().is_some_and(Canvas::is_group) {
+            return pair("canvas", "unique", "a group has no single end: make it a chord");
         }
         let Some(response) = &self.response else { return Ok(()) };
         if self.message.is_some() && response.replaces_message() {
@@ -263,7 +283,7 @@ impl Entry {
 
     /// Whether something that a call by name must be given depends on its arguments.
     pub fn computes(&self) -> bool {
-        self.computes_limits() || !self.labels.is_empty() || self.is_unique()
+        self.computes_limits() || !self.labels.is_empty() || self.is_unique() || !self.links.is_empty()
     }
 
     /// Whether an argument says what this name stands for.
@@ -287,6 +307,37 @@ impl Entry {
         let params = self.endpoint.iter().flat_map(|endpoint| &endpoint.params);
         let fields = self.body.iter().flat_map(|body| &body.fields);
         params.chain(fields).map(String::as_str).collect()
+    }
+}
+
+/// What belongs to the steps of a canvas, each of which says it itself or has an entry of its own.
+fn refuse_beside_canvas(place: &str, raw: &RawTask) -> Result<(), Error> {
+    if raw.canvas.is_none() {
+        return Ok(());
+    }
+    let said = [
+        ("args", !raw.args.is_empty()),
+        ("kwargs", !raw.kwargs.is_empty()),
+        ("queue", raw.queue.is_some()),
+        ("priority", raw.priority.is_some()),
+        ("soft_time_limit", raw.soft_time_limit.is_some()),
+        ("time_limit", raw.time_limit.is_some()),
+        ("rate_limit", raw.rate_limit.is_some()),
+        ("expires", raw.expires.is_some()),
+        ("ignore_result", raw.ignore_result.is_some()),
+        ("retry", raw.retry.is_some()),
+        ("split", raw.split.is_some()),
+        ("link", !raw.link.is_empty() || !raw.link_error.is_empty()),
+        ("webhooks", raw.webhooks.is_some()),
+        ("command", raw.command.is_some()),
+        ("child", raw.child.is_some()),
+    ];
+    match said.iter().find(|(_, said)| *said) {
+        Some((key, _)) => {
+            let harm = format!("{key} belongs to a step: say it in its signature, or in an entry of its task");
+            Err(Error::pair(format!("{place}.canvas"), format!("{place}.{key}"), harm))
+        }
+        None => Ok(()),
     }
 }
 
@@ -339,6 +390,7 @@ fn defaults(place: &str, raw: &RawTask) -> Result<Defaults, Error> {
         redact: raw.redact.clone().unwrap_or_default().0,
         budget: raw.budget.map(|span| span.0.as_secs_f64()),
         retry: raw.retry.clone(),
+        on_failure: part(place, "on_failure", raw.on_failure.as_ref(), failure::compile)?,
         webhooks: webhooks
             .transpose()
             .map_err(|message| Error::value(at("webhooks"), message))?

@@ -7,8 +7,11 @@
 mod body;
 mod by_name;
 mod call;
+mod canvas;
 mod endpoint;
 mod entry;
+mod failure;
+mod links;
 mod pattern;
 mod process;
 mod response;
@@ -27,8 +30,10 @@ use std::time::Duration;
 
 pub use body::Body;
 pub use by_name::{Admitted, NamedCall};
+pub use canvas::Canvas;
 pub use endpoint::{ANSWER_FIELDS, Endpoint, Method, RESERVED};
 pub use entry::{Defaults, Entry, RateLimit, Recovery};
+pub use failure::{FailedTask, telling};
 pub use pattern::Pattern;
 pub use process::{OptionWords, Process};
 pub use response::AnswerFields;
@@ -38,8 +43,12 @@ pub use wishes::CatalogHook;
 
 use crate::config::{Config, Error};
 use celery::task::submission::{KeyLimit, Unique};
-use celery::task::{Json, QueueName, Spread};
+use celery::task::{Json, QueueName, Signature, Spread};
+use links::Links;
 use routing::Routing;
+
+/// Seconds a task of an entry may run that says no budget.
+const USUAL_BUDGET: f64 = 300.0;
 
 /// A request, resolved: what the worker will get.
 #[derive(Debug, Clone)]
@@ -56,6 +65,10 @@ pub struct Call {
     pub limits: Vec<KeyLimit>,
     pub labels: Vec<(String, String)>,
     pub unique: Option<Unique>,
+    /// Tasks that run after its success and after its failure.
+    pub links: Links,
+    /// The composition that it is instead of one task: then `args`, `kwargs` and `queue` are those of no task.
+    pub canvas: Option<Signature>,
     /// The answer's fields that are the entry's own.
     pub answer: Option<AnswerFields>,
     /// Path parameters as the client said them, shown in the answer.
@@ -121,7 +134,8 @@ impl Catalog {
         let entries = compiled.collect::<Result<Vec<_>, _>>()?;
         refuse_alike(&entries)?;
         let mut by_name: HashMap<String, Vec<usize>> = HashMap::new();
-        for (index, entry) in entries.iter().enumerate() {
+        // The name of a canvas is no task's.
+        for (index, entry) in entries.iter().enumerate().filter(|(_, entry)| entry.canvas.is_none()) {
             by_name.entry(entry.name.as_str().to_owned()).or_default().push(index);
         }
         let catalog = Self {
@@ -130,11 +144,29 @@ impl Catalog {
             allow: config.submit.allow.iter().map(Pattern::new).collect(),
             routing: Routing::compile(config)?,
         };
+        catalog.check_canvases()?;
         match catalog.queues().iter().find_map(|queue| Some((queue, config.broker.transport.refuses(queue.as_str())?)))
         {
             Some((queue, why)) => Err(Error::value(format!("queue {queue}"), why)),
             None => Ok(catalog),
         }
+    }
+
+    /// A step has no key of its own: its canvas is what there is one of.
+    fn check_canvases(&self) -> Result<(), Error> {
+        for entry in &self.entries {
+            let steps = entry.canvas.iter().flat_map(Canvas::tasks).filter_map(|name| self.entry(name));
+            if let Some(step) = steps.into_iter().find(|step| step.is_unique()) {
+                let harm = "the step has a unique key, so it must stand alone";
+                return Err(Error::pair(format!("{}.canvas", entry.place), format!("{}.unique", step.place), harm));
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether some entry lets tasks follow its own.
+    pub fn has_links(&self) -> bool {
+        self.entries.iter().any(|entry| !entry.links.is_empty())
     }
 
     pub fn entries(&self) -> &[Arc<Entry>] {
@@ -149,6 +181,11 @@ impl Catalog {
     /// Whether tasks of some entry have a unique key.
     pub fn has_unique(&self) -> bool {
         self.entries.iter().any(|entry| entry.is_unique())
+    }
+
+    /// Seconds that a task of an entry may run before it is an incident.
+    pub fn budget(&self, name: &str) -> Option<f64> {
+        self.entry(name).map(|entry| entry.defaults.budget.unwrap_or(USUAL_BUDGET))
     }
 
     /// All entries of this name.

@@ -178,6 +178,10 @@ impl Chunks {
         }
     }
 
+    pub(super) fn total(&self) -> u32 {
+        u32::try_from(self.count()).unwrap_or(u32::MAX)
+    }
+
     fn within_limit(self, name: &str) -> Result<Self, ResolveError> {
         match self.count() {
             count if count > MAX_CHUNKS => {
@@ -188,7 +192,7 @@ impl Chunks {
     }
 
     /// What the names of the split stand for in this chunk.
-    fn look(&self, index: u32, name: &str) -> Option<String> {
+    pub(super) fn look(&self, index: u32, name: &str) -> Option<String> {
         match self {
             Self::Range { start, end, size } => {
                 let first = start.1.saturating_add(size.saturating_mul(i64::from(index)));

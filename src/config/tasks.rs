@@ -67,7 +67,7 @@ pub struct RawTask {
     /// Names of arguments that are shown as `***` everywhere.
     #[serde(default)]
     pub redact: Option<Words>,
-    /// A task that runs for longer is an incident. Default none.
+    /// A task that runs for longer is an incident. Default 5 minutes.
     #[serde(default)]
     pub budget: Option<Span>,
     /// A task that has not started after this long does not start at all. Default none.
@@ -97,6 +97,19 @@ pub struct RawTask {
     /// Fields of the endpoint's answer beside the gateway's own, as templates.
     #[serde(default)]
     pub response: Option<Value>,
+    /// One call is a whole composition: `{chain = [...]}`, `{group = [...]}` or `{chord = {header, body}}` of signatures with
+    /// templates. The entry's name is then no task's.
+    #[serde(default)]
+    pub canvas: Option<Value>,
+    /// Signatures that run after a success and get the result, as templates.
+    #[serde(default)]
+    pub link: Vec<Value>,
+    /// Signatures that run after a failure and get the failed task's id, as templates.
+    #[serde(default)]
+    pub link_error: Vec<Value>,
+    /// A signature that is submitted when a task of the entry has failed for good; it gets id, error and attempts.
+    #[serde(default)]
+    pub on_failure: Option<Value>,
     /// Whether the task may run twice: it decides what happens when its worker dies. Default false.
     #[serde(default)]
     pub idempotent: Option<Switch>,

@@ -4,5 +4,6 @@
 pub mod beat;
 pub mod bulk;
 pub mod expander;
+pub mod hand_over;
 pub mod inboxes;
 pub mod retrier;

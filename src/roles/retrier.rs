@@ -92,14 +92,7 @@ impl Retrier {
     async fn follow(&self, task: &Task) -> Result<(), Error> {
         let Some(policy) = policy(task) else { return Ok(()) };
         let attempt = task.options.attempt;
-        let over = task.phase != Phase::Failed || task.retried_as.is_some() || task.revoke_requested_at.is_some();
-        if over
-            || task.adopted
-            || !policy.allows(attempt)
-            || !task.failure.as_ref().is_none_or(|failure| policy.covers(&failure.kind))
-            || !self.stands_alone(task).await?
-            || self.ran_here(task).await?
-        {
+        if task.retried_as.is_some() || !will_retry(&self.gateway, task).await? {
             return Ok(());
         }
         let now = clock::now();
@@ -134,19 +127,30 @@ impl Retrier {
         self.gateway.relay.nudge();
         Ok(id)
     }
+}
 
-    async fn stands_alone(&self, task: &Task) -> Result<bool, Error> {
-        let numbers = [task.no];
-        Ok(task.group_id.is_none()
-            && self.gateway.ledger.predecessors(&numbers).await?.is_empty()
-            && self.gateway.ledger.successors(&numbers).await?.is_empty())
+/// Whether its policy lets another task follow this failed one.
+pub(super) async fn will_retry(gateway: &SharedGateway, task: &Task) -> Result<bool, Error> {
+    let Some(policy) = policy(task) else { return Ok(false) };
+    let over = task.phase != Phase::Failed || task.revoke_requested_at.is_some() || task.adopted;
+    let is_covered = task.failure.as_ref().is_none_or(|failure| policy.covers(&failure.kind));
+    if over || !is_covered || !policy.allows(task.options.attempt) {
+        return Ok(false);
     }
+    Ok(stands_alone(gateway, task).await? && !ran_here(gateway, task).await?)
+}
 
-    /// The Rust worker has used up its retries.
-    async fn ran_here(&self, task: &Task) -> Result<bool, Error> {
-        let Some(name) = &task.worker else { return Ok(false) };
-        Ok(self.gateway.ledger.workers().await?.iter().any(|worker| worker.hostname == *name && is_ours(worker)))
-    }
+async fn stands_alone(gateway: &SharedGateway, task: &Task) -> Result<bool, Error> {
+    let numbers = [task.no];
+    Ok(task.group_id.is_none()
+        && gateway.ledger.predecessors(&numbers).await?.is_empty()
+        && gateway.ledger.successors(&numbers).await?.is_empty())
+}
+
+/// The Rust worker has used up its retries.
+async fn ran_here(gateway: &SharedGateway, task: &Task) -> Result<bool, Error> {
+    let Some(name) = &task.worker else { return Ok(false) };
+    Ok(gateway.ledger.workers().await?.iter().any(|worker| worker.hostname == *name && is_ours(worker)))
 }
 
 fn policy(task: &Task) -> Option<RetryPolicy> {

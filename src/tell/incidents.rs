@@ -13,6 +13,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
+use crate::catalog::Catalog;
 use crate::config;
 use crate::reconcile::workers::is_online;
 use crate::tell::health;
@@ -157,6 +158,7 @@ pub struct Lookout {
     broker: Broker,
     incidents: Incidents,
     config: config::Incidents,
+    catalog: Arc<Catalog>,
     /// Since when a worker takes nothing although it could, with what it had processed then.
     idle: BTreeMap<String, (Time, Option<i64>)>,
     /// Since when a queue has messages and no consumer.
@@ -172,13 +174,19 @@ enum Trouble {
 }
 
 impl Lookout {
-    pub fn new(ledger: SharedLedger, broker: Broker, config: config::Incidents) -> (Self, Incidents) {
+    pub fn new(
+        ledger: SharedLedger,
+        broker: Broker,
+        config: config::Incidents,
+        catalog: Arc<Catalog>,
+    ) -> (Self, Incidents) {
         let incidents = Incidents::default();
         let lookout = Self {
             ledger,
             broker,
             incidents: incidents.clone(),
             config,
+            catalog,
             idle: BTreeMap::new(),
             unserved: BTreeMap::new(),
         };
@@ -237,7 +245,9 @@ impl Lookout {
             let Some(last) = tasks.last() else { return Ok(found) };
             after = last.no;
             for task in tasks {
-                let (Some(budget), Some(started)) = (task.options.budget, task.started_at) else { continue };
+                let usual = || task.name.as_deref().and_then(|name| self.catalog.budget(name));
+                let budget = task.options.budget.or_else(usual);
+                let (Some(budget), Some(started)) = (budget, task.started_at) else { continue };
                 let ran = now.since(started).as_secs_f64();
                 if ran <= budget || found.len() >= MOST {
                     continue;

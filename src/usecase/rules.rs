@@ -75,6 +75,28 @@ fn chain(steps: &[Signature], at: &str, fed: bool, judge: &mut Judge<'_>) {
     }
 }
 
+/// Lets follow what the entries of its tasks say. The tasks that are added bring nothing of their own.
+pub(super) fn add_links(catalog: &Catalog, signature: &mut Signature, fed: bool) {
+    match signature {
+        Signature::Task(task) => {
+            if let Ok(admitted) = catalog.admit(NamedCall { queue: None, ..named(task, fed) }) {
+                task.link.extend(admitted.links.after_success);
+                task.link_error.extend(admitted.links.after_failure);
+            }
+        }
+        Signature::Chain(steps) => {
+            for (index, step) in steps.iter_mut().enumerate() {
+                add_links(catalog, step, fed || index > 0);
+            }
+        }
+        Signature::Group(members) => members.iter_mut().for_each(|member| add_links(catalog, member, fed)),
+        Signature::Chord { header, body } => {
+            header.iter_mut().for_each(|member| add_links(catalog, member, fed));
+            add_links(catalog, body, true);
+        }
+    }
+}
+
 impl Gateway {
     /// What the catalog adds to a task that a call names itself.
     fn admitted(&self, task: &TaskSignature, fed: bool) -> Option<Admitted> {

@@ -9,16 +9,17 @@ use std::time::Duration;
 use super::Gateway;
 use super::limits::{at_once, together};
 use super::revoke::RevokeError;
+use super::rules::add_links;
 use super::submitted::summary;
-use super::unique::Contest;
+use super::unique::{Contest, unique_key};
 use crate::guard::tokens::Visibility;
 use crate::live::commit::CommitError;
 use celery::json::Members;
 use celery::plan::{self, Plan, PlannedNode};
 use celery::task::canvas::{EdgeKind, NodeDefaults, Outcome};
-use celery::task::submission::{self, KeyLimit, OnConflict, Submission};
-use celery::task::{Invalid, Json, Phase, QueueName, Signature, TaskId, TaskName, TaskSignature};
-use ledger::{Conflict, Edge, IdempotencyKey, Inserted, NewGroup, NewTask, TaskOptions, UniqueKey};
+use celery::task::submission::{KeyLimit, OnConflict, Submission};
+use celery::task::{Invalid, Json, Phase, Signature, TaskId, TaskName, TaskSignature};
+use ledger::{Conflict, Edge, IdempotencyKey, Inserted, NewGroup, NewTask, TaskOptions};
 use runtime::clock::{self, Time};
 use runtime::heavy;
 
@@ -30,6 +31,10 @@ pub struct SubmitRequest {
     pub submission: Submission,
     /// The task name comes from the catalog, so `submit.allow` does not apply.
     pub trusted: bool,
+    /// A canvas of the catalog: its steps keep the rules of their own entries.
+    pub whole: bool,
+    /// The signature that is told of a failure, where the whole says it.
+    pub on_failure: Option<serde_json::Value>,
     pub traceparent: Option<String>,
     pub idempotency: Option<Idempotency>,
     /// Id of the token.
@@ -45,6 +50,8 @@ impl SubmitRequest {
         Self {
             submission,
             trusted: false,
+            whole: false,
+            on_failure: None,
             traceparent: None,
             idempotency: None,
             token: None,
@@ -183,7 +190,10 @@ impl Gateway {
         now: Time,
     ) -> Result<(ledger::Submission, Submitted), SubmitError> {
         self.settle_unique(&mut request)?;
-        let signature = std::mem::replace(&mut request.submission.signature, Signature::Group(Vec::new()));
+        let mut signature = std::mem::replace(&mut request.submission.signature, Signature::Group(Vec::new()));
+        if self.catalog.has_links() && (!request.trusted || request.whole) {
+            add_links(&self.catalog, &mut signature, false);
+        }
         let plan = self.plan(signature, request.traceparent.as_deref(), now)?;
         self.check_plan(&plan)?;
         let (outcome, idempotency) = (plan.outcome.clone(), request.idempotency.take());
@@ -219,7 +229,8 @@ impl Gateway {
 
     /// Builds the ledger rows, without the answer to record: whoever answers adds it.
     pub(crate) fn rows(&self, plan: Plan, request: SubmitRequest, now: Time) -> ledger::Submission {
-        let SubmitRequest { submission, trusted, traceparent, token, retry_of, schedule, .. } = request;
+        let SubmitRequest { submission, trusted, whole, on_failure, traceparent, token, retry_of, schedule, .. } =
+            request;
         let Submission { unique, limits, webhooks, labels, .. } = submission;
         let key_owner = match &plan.outcome {
             Outcome::Task(index) => plan.nodes.get(*index).map(|planned| planned.node.id.clone()),
@@ -234,7 +245,8 @@ impl Gateway {
             retry_of,
             schedule,
             root: plan.root.clone(),
-            trusted,
+            on_failure,
+            trusted: trusted && !whole,
             fed: plan.edges.iter().map(|(_, to, _)| *to).collect(),
         };
         let groups = groups(&plan);
@@ -278,6 +290,7 @@ impl Gateway {
             recovery: recovery(defaults.recovery, defaults.idempotent),
             budget: defaults.budget,
             retry: node.task.retry.as_ref().map(json_value).or(defaults.retry),
+            on_failure: wishes.on_failure.clone().or(defaults.on_failure),
             // The catalog's webhooks are found by the task's name at each event.
             webhooks: wishes.webhooks.clone(),
             limits: json(&limits),
@@ -335,23 +348,6 @@ impl Gateway {
             expires_at: now.plus(self.keep_idempotency),
         }
     }
-
-    pub(crate) async fn joined(&self, id: &TaskId) -> Result<Submitted, SubmitError> {
-        let task = self.ledger.task(id).await?.ok_or_else(|| SubmitError::taken(id.as_str()))?;
-        Ok(Submitted {
-            task_id: Some(task.id),
-            group_id: task.group_id,
-            phase: task.phase,
-            status: task.status,
-            task: task.name.and_then(|name| TaskName::parse(name).ok()),
-            queue: task.queue.and_then(|queue| QueueName::parse(queue).ok()),
-            count: 1,
-            children: Vec::new(),
-            joined: true,
-            warnings: Vec::new(),
-            replaced: None,
-        })
-    }
 }
 
 fn tasks(signature: &Signature) -> usize {
@@ -370,6 +366,7 @@ struct Wishes {
     retry_of: Option<TaskId>,
     schedule: Option<String>,
     root: Option<TaskId>,
+    on_failure: Option<serde_json::Value>,
     /// It came through the endpoint of a catalog entry.
     trusted: bool,
     /// Nodes with a predecessor, by their index.
@@ -417,16 +414,6 @@ pub(crate) fn trace_headers(traceparent: Option<&str>) -> Members {
 
 fn json_text(text: &str) -> Json {
     celery::task::json::verbatim(serde_json::Value::from(text).to_string()).expect("a JSON string")
-}
-
-fn unique_key(unique: submission::Unique, task_id: TaskId, now: Time) -> UniqueKey {
-    let until = match unique.until {
-        submission::UniqueWhile::Active => None,
-        submission::UniqueWhile::Seconds(secs) => {
-            Some(now.plus(Duration::try_from_secs_f64(secs).unwrap_or(Duration::MAX)))
-        }
-    };
-    UniqueKey { key: unique.key, until, task_id, replaces: None }
 }
 
 fn recovery(said: Option<crate::catalog::Recovery>, idempotent: bool) -> Option<String> {

@@ -6,6 +6,7 @@
 //! never two holders.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures_util::StreamExt;
 use futures_util::stream;
@@ -14,9 +15,10 @@ use super::Gateway;
 use super::revoke::{RevokeError, RevokeRequest, Revoked, Verdict};
 use super::submit::{SubmitError, SubmitRequest, Submitted};
 use crate::guard::tokens::Visibility;
-use celery::task::submission::{OnConflict, Unique};
-use celery::task::{Invalid, Phase, Signature, TaskId};
-use ledger::{Conflict, Task};
+use celery::task::submission::{OnConflict, Unique, UniqueWhile};
+use celery::task::{Invalid, Phase, QueueName, Signature, TaskId, TaskName};
+use ledger::{Conflict, Task, UniqueKey};
+use runtime::clock::Time;
 
 /// Rounds before a key counts as fought over.
 const ROUNDS: u32 = 5;
@@ -84,6 +86,23 @@ impl Gateway {
         }
     }
 
+    pub(crate) async fn joined(&self, id: &TaskId) -> Result<Submitted, SubmitError> {
+        let task = self.ledger.task(id).await?.ok_or_else(|| SubmitError::taken(id.as_str()))?;
+        Ok(Submitted {
+            task_id: Some(task.id),
+            group_id: task.group_id,
+            phase: task.phase,
+            status: task.status,
+            task: task.name.and_then(|name| TaskName::parse(name).ok()),
+            queue: task.queue.and_then(|queue| QueueName::parse(queue).ok()),
+            count: 1,
+            children: Vec::new(),
+            joined: true,
+            warnings: Vec::new(),
+            replaced: None,
+        })
+    }
+
     async fn replace(
         self: &Arc<Self>,
         contest: Contest,
@@ -128,6 +147,15 @@ impl Gateway {
         let verdicts = verdicts.into_iter().collect::<Result<Vec<_>, _>>()?;
         Ok(whole(id, verdicts))
     }
+}
+
+/// The row of a key.
+pub(super) fn unique_key(unique: Unique, task_id: TaskId, now: Time) -> UniqueKey {
+    let until = match unique.until {
+        UniqueWhile::Active => None,
+        UniqueWhile::Seconds(secs) => Some(now.plus(Duration::try_from_secs_f64(secs).unwrap_or(Duration::MAX))),
+    };
+    UniqueKey { key: unique.key, until, task_id, replaces: None }
 }
 
 /// One verdict for a canvas.

@@ -124,6 +124,9 @@ pub struct TaskOptions {
     /// How many failed tasks this one was retried after, by its policy.
     #[serde(skip_serializing_if = "is_zero")]
     pub attempt: u32,
+    /// The signature that is submitted when it has failed for good, as the catalog writes it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub on_failure: Option<serde_json::Value>,
     /// Where an exchange takes it, when that is not its queue's list.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub spread: Option<Spread>,

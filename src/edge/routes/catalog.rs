@@ -8,11 +8,12 @@ use axum::response::Response;
 use axum::routing::{get, post};
 
 use super::events::{Follow, follow_newest};
-use super::submission::{Shown, fan_out, submit, surroundings};
+use super::submission::{Shown, fan_out, send, submit, surroundings};
 use crate::catalog::{Catalog, Entry};
 use crate::edge::extract::{Caller, JsonText, PathValues};
 use crate::edge::problem::Problem;
 use crate::edge::state::Edge;
+use crate::usecase::submit::SubmitRequest;
 use celery::task::signature::{Signature, TaskSignature};
 use celery::task::submission::Submission;
 use runtime::heavy;
@@ -49,7 +50,19 @@ async fn call(edge: &Edge, entry: &Arc<Entry>, request: Request) -> Result<Respo
     if let Some(many) = call.fan_out {
         return fan_out(edge, surroundings, many, (call.limits, call.labels), &body, shown).await;
     }
+    if let Some(canvas) = call.canvas {
+        let mut submission = Submission { labels: call.labels, limits: call.limits, ..Submission::of(canvas) };
+        submission.unique = call.unique;
+        let request = SubmitRequest {
+            trusted: true,
+            whole: true,
+            on_failure: entry.defaults.on_failure.clone(),
+            ..SubmitRequest::new(submission)
+        };
+        return send(edge, surroundings, request, &body, shown).await;
+    }
     let mut task = TaskSignature::new(entry.name.clone(), call.args, call.kwargs);
+    (task.link, task.link_error) = (call.links.after_success, call.links.after_failure);
     (task.queue, task.labels) = (call.queue, call.labels);
     let mut submission = Submission::of(Signature::Task(Box::new(task)));
     (submission.limits, submission.unique) = (call.limits, call.unique);

@@ -80,12 +80,22 @@ pub async fn submit(
     trusted: bool,
     shown: Shown,
 ) -> Result<Response, Problem> {
+    let request = SubmitRequest { trusted, ..SubmitRequest::new(submission) };
+    send(edge, surroundings, request, body, shown).await
+}
+
+/// As [`submit`], for a request that the catalog has made.
+pub async fn send(
+    edge: &Edge,
+    surroundings: Surroundings,
+    mut request: SubmitRequest,
+    body: &str,
+    shown: Shown,
+) -> Result<Response, Problem> {
     let Surroundings { caller, prefer, repeatable, traceparent } = surroundings;
-    let mut request = SubmitRequest::new(submission);
-    if !trusted {
+    if !request.trusted {
         namespace::enter(&mut request.submission, caller.namespace());
     }
-    request.trusted = trusted;
     request.traceparent = traceparent.0;
     request.token = caller.id();
     request.visibility = caller.visibility();

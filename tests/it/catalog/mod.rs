@@ -1,6 +1,7 @@
 //! What a catalog entry brings besides an endpoint, shown with unmodified workers.
 
 mod answers;
+mod canvases;
 mod labels;
 mod retries;
 mod unique;
