@@ -55,6 +55,7 @@ fn sqlite_path(url: &str) -> Option<&str> {
 fn open_postgres(config: &Config, stop: CancellationToken) -> anyhow::Result<SharedLedger> {
     let mut postgres = PostgresConfig::new(ledger_url(config)?);
     super::tell_ignored("database.url", &config.database.ignored);
+    postgres.direct_url = config.database.direct_url.as_ref().map(|url| url.reveal().to_owned());
     postgres.max_connections = config.database.max_connections;
     Ok(Arc::new(PostgresLedger::connect(&postgres, stop)?))
 }

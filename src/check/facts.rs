@@ -31,6 +31,8 @@ pub struct Facts {
     pub ledger: Option<Result<&'static str, String>>,
     /// Whether it takes writes, when it answers.
     pub ledger_writes: Result<(), String>,
+    /// Whether one replica hears at once what another one commits; a ledger that does not say counts as one where it does.
+    pub ledger_hears: bool,
     pub broker: Result<(), String>,
     pub backend: Result<(), String>,
     /// Whether they take writes and keep what was written, when they answer.
@@ -85,7 +87,7 @@ impl Facts {
         queue: &QueueName,
     ) -> Self {
         let (
-            (ledger, ledger_writes),
+            (ledger, ledger_writes, ledger_hears),
             broker_state,
             backend_state,
             broker_writes,
@@ -96,7 +98,7 @@ impl Facts {
             result_prefixes,
             differing,
         ) = tokio::join!(
-            async { (asked(ledger).await, written(ledger).await) },
+            async { (asked(ledger).await, written(ledger).await, hears(ledger).await) },
             in_time(broker.ping()),
             in_time(backend.ping()),
             written_to(broker, queue),
@@ -111,6 +113,7 @@ impl Facts {
         Self {
             ledger,
             ledger_writes,
+            ledger_hears,
             broker: broker_state,
             backend: backend_state,
             broker_writes,
@@ -142,6 +145,11 @@ async fn written(ledger: Option<&dyn Ledger>) -> Result<(), String> {
         Ok(taken) => taken.map_err(|error| error.told()),
         Err(_) => Err(LATE.to_owned()),
     }
+}
+
+async fn hears(ledger: Option<&dyn Ledger>) -> bool {
+    let Some(ledger) = ledger else { return true };
+    !matches!(timeout(PATIENCE, ledger.hears_others()).await, Ok(Ok(false)))
 }
 
 /// Only a broker with channels can be listened to without taking anything away.

@@ -10,6 +10,7 @@ pub(super) fn judge(config: &Config, facts: &Facts) -> Vec<Finding> {
             findings.push(answers("the ledger", url, &answer.as_ref().map(|_| ()).map_err(Clone::clone)));
             if answer.is_ok() {
                 findings.extend(refused("the ledger", url, &facts.ledger_writes));
+                findings.extend(pooled(config, facts.ledger_hears));
             }
         }
         _ => findings.push(Finding::new(Weight::Problem, "database.url is not set: serve would not start")),
@@ -18,6 +19,20 @@ pub(super) fn judge(config: &Config, facts: &Facts) -> Vec<Finding> {
     findings.extend(redis("the broker", broker, &facts.broker, &facts.broker_writes));
     findings.extend(redis("the result backend", backend, &facts.backend, &facts.backend_writes));
     findings
+}
+
+fn pooled(config: &Config, hears: bool) -> Option<Finding> {
+    let text = match &config.database.direct_url {
+        _ if hears => return None,
+        None => {
+            "database.url leads to a connection pooler, such as PgBouncer: everything works, and each replica looks every second for \
+             what another one wrote; set database.direct_url to the server itself, and it is heard of at once"
+        }
+        Some(_) => {
+            "database.direct_url leads to a connection pooler too: write the address of the PostgreSQL server itself"
+        }
+    };
+    Some(Finding::new(Weight::Warning, text))
 }
 
 fn redis(what: &str, url: &Secret, answer: &Result<(), String>, writes: &Writes) -> Vec<Finding> {

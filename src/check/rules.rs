@@ -232,6 +232,7 @@ mod tests {
         Facts {
             ledger: Some(Ok("sqlite")),
             ledger_writes: Ok(()),
+            ledger_hears: true,
             broker: Ok(()),
             backend: Ok(()),
             broker_writes: writes(),

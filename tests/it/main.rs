@@ -50,6 +50,7 @@ mod library;
 mod packaging;
 mod peers;
 mod people;
+mod pgbouncer;
 mod progress;
 mod publish;
 mod rabbit;

@@ -184,6 +184,11 @@ pub trait Ledger:
     /// Whether it takes writes: one, in a transaction that is rolled back. A standby and a full disk answer [`Ledger::ping`].
     async fn writable(&self) -> Result<(), Error>;
 
+    /// Whether [`Ledger::changes`] tells at once what other replicas commit; where it cannot, everything is looked at every second.
+    async fn hears_others(&self) -> Result<bool, Error> {
+        Ok(true)
+    }
+
     // ---- down ------------------------------------------------------------------------------------------------------
 
     /// Inserts each submission whole or refuses it whole, all in one commit; answers in the same order.

@@ -91,6 +91,10 @@ impl Cluster {
         self.process.id()
     }
 
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
     pub fn url(&self, database: &str) -> String {
         format!("postgres://postgres@127.0.0.1:{}/{database}", self.port)
     }
@@ -162,7 +166,7 @@ fn launch(directory: &Path, port: u16, settings: &[&str], programs: Option<&Path
     Process::start("postgres", demoted(command))
 }
 
-fn demoted(mut command: Command) -> Command {
+pub(super) fn demoted(mut command: Command) -> Command {
     command.current_dir("/");
     if let Some((uid, gid)) = unprivileged() {
         command.uid(uid).gid(gid);

@@ -11,10 +11,10 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use sqlx::postgres::{PgConnectOptions, PgListener, PgPoolOptions};
-use sqlx::{PgPool, Row};
+use sqlx::{PgPool, Postgres, Row, Transaction};
 
 use crate::Error;
-use crate::postgres::{Tx, begin};
+use crate::postgres::begin_elsewhere;
 use runtime::clock::Time;
 
 pub use schema::{INSTALL, Removed, Status, install, remove, status};
@@ -57,7 +57,7 @@ pub struct Inbox {
 
 /// Calls whose rows are locked. Dropped, it leaves them in the inbox.
 pub struct Claimed {
-    tx: Tx,
+    tx: Transaction<'static, Postgres>,
     pub calls: Vec<Call>,
 }
 
@@ -79,7 +79,7 @@ impl Inbox {
     /// # Errors
     /// When the database is away or has no inbox.
     pub async fn claim(&self, limit: i64) -> Result<Claimed, Error> {
-        let mut tx = begin(&self.pool).await?;
+        let mut tx = begin_elsewhere(&self.pool).await?;
         sqlx::raw_sql(LIMITS).execute(&mut *tx).await?;
         let rows = sqlx::query(CLAIM).persistent(false).bind(limit).fetch_all(&mut *tx).await?;
         let calls = rows.iter().map(call).collect::<Result<_, Error>>()?;
@@ -91,7 +91,7 @@ impl Inbox {
     /// # Errors
     /// As [`Inbox::claim`].
     pub async fn find(&self, id: &str) -> Result<Option<Call>, Error> {
-        let mut tx = begin(&self.pool).await?;
+        let mut tx = begin_elsewhere(&self.pool).await?;
         let row = sqlx::query(FIND).persistent(false).bind(id).fetch_optional(&mut *tx).await?;
         tx.commit().await?;
         row.as_ref().map(call).transpose()

@@ -2,13 +2,14 @@
 
 use std::collections::HashSet;
 
-use sqlx::{PgPool, Row};
+use sqlx::Row;
 
 use crate::{Error, Task};
 use celery::task::{QueueName, TaskId};
 use runtime::clock::Time;
 
 use super::pool::{self, Tx};
+use super::pooled::Pool;
 use super::{audit, numbers, tasks};
 
 pub(super) const PAUSE: &str =
@@ -27,7 +28,7 @@ pub(super) const REQUEST_REVOKE: &str = "with n as materialized (select array(se
 pub(super) const DISMISS: &str = "update taskgate.ended set dead = false \
      where task_no = any(array(select task_no from taskgate.task where id = any($1))) and dead";
 
-pub(super) async fn pause(pool: &PgPool, queue: &QueueName, at: Time) -> Result<bool, Error> {
+pub(super) async fn pause(pool: &Pool, queue: &QueueName, at: Time) -> Result<bool, Error> {
     let mut tx = pool::begin(pool).await?;
     let is_new = sqlx::query(PAUSE).bind(queue.as_str()).bind(at.0).execute(&mut *tx).await?.rows_affected() == 1;
     audit::open_current(&mut tx).await?;
@@ -35,7 +36,7 @@ pub(super) async fn pause(pool: &PgPool, queue: &QueueName, at: Time) -> Result<
     Ok(is_new)
 }
 
-pub(super) async fn resume(pool: &PgPool, queue: &QueueName, at: Time) -> Result<bool, Error> {
+pub(super) async fn resume(pool: &Pool, queue: &QueueName, at: Time) -> Result<bool, Error> {
     let mut tx = pool::begin(pool).await?;
     let was_paused = sqlx::query(RESUME).bind(queue.as_str()).execute(&mut *tx).await?.rows_affected() == 1;
     sqlx::query(WAKE).bind(queue.as_str()).bind(at.0).execute(&mut *tx).await?;
@@ -44,7 +45,7 @@ pub(super) async fn resume(pool: &PgPool, queue: &QueueName, at: Time) -> Result
     Ok(was_paused)
 }
 
-pub(super) async fn paused(pool: &PgPool) -> Result<Vec<(String, Time)>, Error> {
+pub(super) async fn paused(pool: &Pool) -> Result<Vec<(String, Time)>, Error> {
     let rows = sqlx::query(PAUSED).fetch_all(pool).await?;
     rows.iter().map(|row| Ok((row.try_get(0)?, Time(row.try_get(1)?)))).collect()
 }
@@ -55,7 +56,7 @@ pub(super) async fn still_paused(tx: &mut Tx) -> Result<HashSet<String>, Error> 
     rows.iter().map(|row| Ok(row.try_get(0)?)).collect()
 }
 
-pub(super) async fn request_revoke(pool: &PgPool, id: &TaskId, at: Time) -> Result<Option<Task>, Error> {
+pub(super) async fn request_revoke(pool: &Pool, id: &TaskId, at: Time) -> Result<Option<Task>, Error> {
     let mut tx = pool::begin(pool).await?;
     sqlx::query(REQUEST_REVOKE).bind(numbers::keys([id])).bind(at.0).execute(&mut *tx).await?;
     audit::open_current(&mut tx).await?;
@@ -63,7 +64,7 @@ pub(super) async fn request_revoke(pool: &PgPool, id: &TaskId, at: Time) -> Resu
     tasks::task(pool, id).await
 }
 
-pub(super) async fn dismiss(pool: &PgPool, ids: &[TaskId]) -> Result<i64, Error> {
+pub(super) async fn dismiss(pool: &Pool, ids: &[TaskId]) -> Result<i64, Error> {
     let mut tx = pool::begin(pool).await?;
     let done = sqlx::query(DISMISS).bind(numbers::keys(ids)).execute(&mut *tx).await?.rows_affected();
     audit::open_current(&mut tx).await?;

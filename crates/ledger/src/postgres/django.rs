@@ -1,10 +1,10 @@
 //! django-celery-beat's tables in somebody's PostgreSQL: read once for an import and never written.
 
-use sqlx::{Connection, PgConnection, Row};
+use sqlx::Row;
 
 use crate::Error;
 
-use super::pool::{PostgresConfig, options};
+use super::pool::{self, PostgresConfig};
 
 const TASKS: &str = "select row_to_json(x)::text from (select p.*, \
      c.minute, c.hour, c.day_of_month, c.month_of_year, c.day_of_week, c.timezone, i.every, i.period, k.clocked_time \
@@ -17,8 +17,8 @@ const TASKS: &str = "select row_to_json(x)::text from (select p.*, \
 /// # Errors
 /// When the database does not answer or has no such tables.
 pub async fn periodic_tasks(url: &str) -> Result<Vec<String>, Error> {
-    let mut connection = PgConnection::connect_with(&options(&PostgresConfig::new(url))?).await?;
-    let rows = sqlx::query(TASKS).fetch_all(&mut connection).await?;
-    connection.close().await?;
+    let pool = pool::unlimited(&PostgresConfig::new(url))?;
+    let rows = sqlx::query(TASKS).fetch_all(&pool).await?;
+    pool.close().await;
     rows.iter().map(|row| Ok(row.try_get(0)?)).collect()
 }

@@ -7,7 +7,7 @@
 use std::collections::HashMap;
 
 use sqlx::postgres::PgArguments;
-use sqlx::{Arguments, PgPool, Postgres, QueryBuilder, Row};
+use sqlx::{Arguments, Postgres, QueryBuilder, Row};
 
 use crate::history::{self, Told};
 use crate::rows::clean;
@@ -17,6 +17,7 @@ use celery::task::{Phase, TaskId};
 use super::columns::{between, named, standing};
 use super::conditions;
 use super::numbers::{self, ANYWHERE};
+use super::pooled::Pool;
 use super::rows::{self, Subject, subject_columns};
 
 /// What is read at once of rows that hold many events.
@@ -110,7 +111,7 @@ pub(super) struct Stretch {
     pub end: Option<i64>,
 }
 
-pub(super) async fn events(pool: &PgPool, id: &TaskId, after: i64, limit: i64) -> Result<Vec<Event>, Error> {
+pub(super) async fn events(pool: &Pool, id: &TaskId, after: i64, limit: i64) -> Result<Vec<Event>, Error> {
     let Some(subject) = subject(pool, id).await? else { return Ok(Vec::new()) };
     let query = sqlx::query(HISTORY).bind(subject.task_no).bind(i32::try_from(after).unwrap_or(i32::MAX));
     let found = query.bind(subject.task_no >> 32).bind(ROW_BYTES).fetch_all(pool).await?;
@@ -148,7 +149,7 @@ fn corrupt(table: &'static str, row: i64) -> Error {
     Error::Corrupt { table, column: "events", row: row.to_string() }
 }
 
-async fn subject(pool: &PgPool, id: &TaskId) -> Result<Option<Subject>, Error> {
+async fn subject(pool: &Pool, id: &TaskId) -> Result<Option<Subject>, Error> {
     let key = numbers::key(id.as_str());
     for (low, high) in [numbers::place(&[key]), ANYWHERE] {
         let row = sqlx::query(SUBJECT).bind(key).bind(low).bind(high).fetch_optional(pool).await?;
@@ -160,7 +161,7 @@ async fn subject(pool: &PgPool, id: &TaskId) -> Result<Option<Subject>, Error> {
 }
 
 /// The histories of these tasks, task by task, as far as `limit` pieces go.
-pub(super) async fn histories(pool: &PgPool, task_nos: &[i64], limit: i64) -> Result<Vec<Event>, Error> {
+pub(super) async fn histories(pool: &Pool, task_nos: &[i64], limit: i64) -> Result<Vec<Event>, Error> {
     let (low, high) = numbers::span(task_nos);
     let found = sqlx::query(HISTORIES).bind(task_nos).bind(low).bind(high).bind(limit).fetch_all(pool).await?;
     let mut by_task: HashMap<i64, Vec<Told>> = HashMap::new();
@@ -178,11 +179,11 @@ pub(super) async fn histories(pool: &PgPool, task_nos: &[i64], limit: i64) -> Re
     Ok(order.into_iter().flat_map(history).collect())
 }
 
-async fn horizon(pool: &PgPool) -> Result<i64, Error> {
+async fn horizon(pool: &Pool) -> Result<i64, Error> {
     Ok(sqlx::query(FEED_END).fetch_one(pool).await?.try_get(0)?)
 }
 
-pub(super) async fn feed_end(pool: &PgPool) -> Result<i64, Error> {
+pub(super) async fn feed_end(pool: &Pool) -> Result<i64, Error> {
     let newest = sqlx::query(NEWEST).bind(horizon(pool).await?).fetch_optional(pool).await?;
     let Some(row) = newest else { return Ok(0) };
     let position: i64 = row.try_get(0)?;
@@ -196,7 +197,7 @@ pub(super) async fn feed_end(pool: &PgPool) -> Result<i64, Error> {
 }
 
 /// At most `limit` visible events after a position, and fewer where they report much.
-pub(super) async fn stretch(pool: &PgPool, after: i64, limit: i64) -> Result<Stretch, Error> {
+pub(super) async fn stretch(pool: &Pool, after: i64, limit: i64) -> Result<Stretch, Error> {
     let horizon = horizon(pool).await?;
     let rows_limit = limit.saturating_add(1);
     let found = sqlx::query(ROWS).bind(after).bind(horizon).bind(rows_limit).bind(ROW_BYTES).fetch_all(pool).await?;
@@ -221,7 +222,7 @@ pub(super) async fn stretch(pool: &PgPool, after: i64, limit: i64) -> Result<Str
 }
 
 /// What is known of tasks, by number; those that are pruned are missing.
-pub(super) async fn subjects(pool: &PgPool, task_nos: &[i64]) -> Result<HashMap<i64, Subject>, Error> {
+pub(super) async fn subjects(pool: &Pool, task_nos: &[i64]) -> Result<HashMap<i64, Subject>, Error> {
     if task_nos.is_empty() {
         return Ok(HashMap::new());
     }
@@ -243,7 +244,7 @@ pub(super) fn task_nos<'a>(entries: impl Iterator<Item = &'a Entry>) -> Vec<i64>
 }
 
 /// Looks at `limit` events and answers with those that match, and with the position it looked up to.
-pub(super) async fn feed(pool: &PgPool, after: i64, filter: &Filter, limit: i64) -> Result<(Vec<Event>, i64), Error> {
+pub(super) async fn feed(pool: &Pool, after: i64, filter: &Filter, limit: i64) -> Result<(Vec<Event>, i64), Error> {
     let Stretch { mut entries, end: Some(end) } = stretch(pool, after, limit).await? else {
         return Ok((Vec::new(), after));
     };
@@ -255,7 +256,7 @@ pub(super) async fn feed(pool: &PgPool, after: i64, filter: &Filter, limit: i64)
 }
 
 /// Those of these tasks that the filter lets through.
-async fn chosen(pool: &PgPool, numbers: &[i64], filter: &Filter) -> Result<HashMap<i64, Subject>, Error> {
+async fn chosen(pool: &Pool, numbers: &[i64], filter: &Filter) -> Result<HashMap<i64, Subject>, Error> {
     if numbers.is_empty() || *filter == Filter::default() {
         return subjects(pool, numbers).await;
     }

@@ -3,8 +3,8 @@
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
+use sqlx::Row;
 use sqlx::postgres::PgRow;
-use sqlx::{PgPool, Row};
 
 use crate::rows::{failure, json, phase};
 use crate::{EdgeKind, Error, Group, GroupMember, NewGroup, Task};
@@ -13,6 +13,7 @@ use runtime::clock::Time;
 
 use super::columns::{between, fact_columns, standing, state_columns};
 use super::pool::Tx;
+use super::pooled::Pool;
 use super::{numbers, rows};
 
 pub(super) const GROUP: &str =
@@ -55,7 +56,7 @@ pub(super) const CANVAS: &str = concat!(
 pub(super) const EDGES: &str =
     "select from_no, to_no, kind from taskgate.edge where from_no = any($1) order by from_no, to_no";
 
-pub(super) async fn group(pool: &PgPool, id: &GroupId) -> Result<Option<Group>, Error> {
+pub(super) async fn group(pool: &Pool, id: &GroupId) -> Result<Option<Group>, Error> {
     let Some(row) = sqlx::query(GROUP).bind(id.as_str()).fetch_optional(pool).await? else { return Ok(None) };
     let members = sqlx::query(MEMBERS).bind(id.as_str()).bind(0i64).bind(i64::MAX).fetch_all(pool).await?;
     Ok(Some(Group {
@@ -112,7 +113,7 @@ fn new_group(row: &PgRow) -> Result<NewGroup, Error> {
 }
 
 /// The root stands on its own day, and no node before that.
-async fn canvas(pool: &PgPool, root: &TaskId) -> Result<Vec<PgRow>, Error> {
+async fn canvas(pool: &Pool, root: &TaskId) -> Result<Vec<PgRow>, Error> {
     let key = numbers::key(root.as_str());
     let (low, _) = numbers::place(&[key]);
     Ok(sqlx::query(CANVAS).bind(root.as_str()).bind(low).bind(i64::MAX).bind(key).fetch_all(pool).await?)
@@ -120,7 +121,7 @@ async fn canvas(pool: &PgPool, root: &TaskId) -> Result<Vec<PgRow>, Error> {
 
 type Graph = (Vec<Task>, Vec<(TaskId, TaskId, EdgeKind)>);
 
-pub(super) async fn graph(pool: &PgPool, task: Task) -> Result<Graph, Error> {
+pub(super) async fn graph(pool: &Pool, task: Task) -> Result<Graph, Error> {
     let root = task.root_id.clone().unwrap_or_else(|| task.id.clone());
     let mut tasks = rows::tasks(&canvas(pool, &root).await?)?;
     if !tasks.iter().any(|node| node.no == task.no) {

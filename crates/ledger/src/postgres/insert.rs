@@ -147,9 +147,14 @@ async fn insert_plain(store: &Store, lane: &Lane, batch: &[Submission]) -> Resul
     let mut verdicts = judge(batch, Taken::default());
     let admitted = admitted(batch, &verdicts);
     let kinds = kinds(store, &admitted).await?;
-    let mut connection = lane.take().await?;
-    let written = lane.limited(tasks(&mut *connection, &admitted, &kinds)).await;
-    connection.keep(&written);
+    let written = match lane.take().await? {
+        Some(mut connection) => {
+            let written = lane.limited(tasks(&mut *connection, &admitted, &kinds)).await;
+            connection.keep(&written);
+            written
+        }
+        None => tasks(&store.pool, &admitted, &kinds).await,
+    };
     match written {
         Ok(numbers) => Ok(Tried::Done(answers(&mut verdicts, inserted(&admitted, numbers)))),
         Err(error) if is_unique_violation(&error) => Ok(Tried::Clash),

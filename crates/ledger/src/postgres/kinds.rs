@@ -6,9 +6,11 @@
 use std::collections::HashMap;
 use std::sync::RwLock;
 
-use sqlx::{PgPool, Row};
+use sqlx::Row;
 
 use crate::Error;
+
+use super::pooled::Pool;
 
 /// Some megabytes of names.
 const MOST: usize = 20_000;
@@ -25,7 +27,7 @@ pub(super) struct Kinds(RwLock<HashMap<Pair, i32>>);
 
 impl Kinds {
     /// The numbers of these pairs, in their order; new pairs get one. In a transaction of its own: a number may stay unused.
-    pub async fn numbers(&self, pool: &PgPool, pairs: &[(&str, &str)]) -> Result<Vec<i32>, Error> {
+    pub async fn numbers(&self, pool: &Pool, pairs: &[(&str, &str)]) -> Result<Vec<i32>, Error> {
         if let Some(known) = self.known(pairs) {
             return Ok(known);
         }

@@ -4,6 +4,7 @@
 //! turns. And the pool asks each connection that comes back whether it lives: one more round trip for each statement.
 
 use std::ops::{Deref, DerefMut};
+use std::sync::Arc;
 use std::time::Duration;
 
 use sqlx::postgres::PgConnectOptions;
@@ -12,6 +13,7 @@ use tokio::sync::{Mutex, MutexGuard};
 use tokio::time::Instant;
 
 use super::pool::{self, PostgresConfig};
+use super::pooled::Door;
 use crate::Error;
 
 /// One that was idle for longer is asked whether it lives: under load it never is.
@@ -26,6 +28,7 @@ pub(super) struct Lane {
     patience: Duration,
     /// How long for an answer: longer than the server lets a statement run, so it is the connection that is at fault.
     limit: Duration,
+    door: Arc<Door>,
     open: Mutex<Option<Open>>,
 }
 
@@ -41,10 +44,10 @@ pub(super) struct Taken<'a> {
 }
 
 impl Lane {
-    pub fn new(config: &PostgresConfig) -> Result<Self, Error> {
+    pub fn new(config: &PostgresConfig, door: &Arc<Door>) -> Result<Self, Error> {
         let options = pool::writing_options(config)?;
         let limit = config.statement_timeout + ON_ITS_WAY;
-        Ok(Self { options, patience: config.acquire_timeout, limit, open: Mutex::new(None) })
+        Ok(Self { options, patience: config.acquire_timeout, limit, door: Arc::clone(door), open: Mutex::new(None) })
     }
 
     /// Waits for a statement's answer, and not for ever: a network that swallows packets tells nobody.
@@ -56,14 +59,18 @@ impl Lane {
         tokio::time::timeout(self.limit, statement).await.unwrap_or_else(|_| silence())
     }
 
-    pub async fn take(&self) -> Result<Taken<'_>, Error> {
+    /// `None` behind a pooler, where no connection is anybody's own: the caller uses the pool.
+    pub async fn take(&self) -> Result<Option<Taken<'_>>, Error> {
+        if self.door.is_pooled().await? {
+            return Ok(None);
+        }
         let taking = async {
             let mut place = self.open.lock().await;
             let connection = match alive(place.take()).await {
                 Some(connection) => connection,
                 None => self.options.connect().await?,
             };
-            Ok(Taken { place, connection })
+            Ok(Some(Taken { place, connection }))
         };
         tokio::time::timeout(self.patience, taking).await.unwrap_or(Err(sqlx::Error::PoolTimedOut)).map_err(Error::from)
     }

@@ -5,7 +5,6 @@
 
 use std::collections::HashSet;
 
-use sqlx::PgPool;
 use sqlx::postgres::PgRow;
 use uuid::Uuid;
 
@@ -16,6 +15,7 @@ use celery::task::TaskId;
 use super::columns::{between, closed_columns, fact_columns, named, open_columns};
 use super::numbers::{self, ANYWHERE};
 use super::pool::{self, Tx, is_deadlock};
+use super::pooled::Pool;
 use super::{Store, rows, save};
 
 /// Every transaction locks tasks by ascending number, so that two never wait for each other. `$1` keys of ids; `$2` and `$3` bound
@@ -76,7 +76,7 @@ pub(super) const LOCK_FENCED: &str = concat!(
 
 /// `None` when the fence does not hold any more.
 pub(super) async fn learn(
-    pool: &PgPool,
+    pool: &Pool,
     store: &Store,
     news: &[News],
     durable: bool,
@@ -92,7 +92,7 @@ pub(super) async fn learn(
 }
 
 async fn try_learn(
-    pool: &PgPool,
+    pool: &Pool,
     store: &Store,
     news: &[News],
     durable: bool,

@@ -2,10 +2,12 @@
 
 use std::time::Duration;
 
-use sqlx::{PgPool, Row};
+use sqlx::Row;
 
 use crate::{Error, Lease};
 use runtime::clock::Time;
+
+use super::pooled::Pool;
 
 /// `$4` now, `$3` the end.
 pub(super) const TAKE: &str = "insert into taskgate.lease as l (name, holder, term, expires_at) values ($1, $2, 1, $3) \
@@ -21,7 +23,7 @@ pub(super) const RELEASE: &str =
     "update taskgate.lease set holder = '', expires_at = 0 where name = $1 and holder = $2";
 
 pub(super) async fn take(
-    pool: &PgPool,
+    pool: &Pool,
     name: &str,
     holder: &str,
     now: Time,
@@ -31,7 +33,7 @@ pub(super) async fn take(
     row.map(|row| Ok(Lease { term: row.try_get(0)?, expires_at: Time(row.try_get(1)?) })).transpose()
 }
 
-pub(super) async fn release(pool: &PgPool, name: &str, holder: &str) -> Result<(), Error> {
+pub(super) async fn release(pool: &Pool, name: &str, holder: &str) -> Result<(), Error> {
     sqlx::query(RELEASE).bind(name).bind(holder).execute(pool).await?;
     Ok(())
 }

@@ -6,7 +6,7 @@
 
 use std::time::{Duration, Instant};
 
-use sqlx::{PgPool, Row};
+use sqlx::Row;
 use uuid::Uuid;
 
 use crate::rows::{clean, short};
@@ -14,6 +14,7 @@ use crate::{Cursor, Error, Filter, Page, Task};
 use celery::task::Phase;
 
 use super::columns::{between, fact_columns, standing, state_columns};
+use super::pooled::Pool;
 use super::{conditions, events, numbers, rows};
 
 /// What a page may take, but for its last step.
@@ -89,7 +90,7 @@ struct Path {
     exact: bool,
 }
 
-pub(super) async fn tasks(pool: &PgPool, filter: &Filter, page: &Page) -> Result<(Vec<Task>, Option<Cursor>), Error> {
+pub(super) async fn tasks(pool: &Pool, filter: &Filter, page: &Page) -> Result<(Vec<Task>, Option<Cursor>), Error> {
     let started = Instant::now();
     let path = path(filter);
     let (mut below, not_below) = bounds(pool, filter, page).await?;
@@ -123,7 +124,7 @@ pub(super) async fn tasks(pool: &PgPool, filter: &Filter, page: &Page) -> Result
     Ok((first, next))
 }
 
-async fn walk(pool: &PgPool, path: &Path, below: i64, not_below: i64, step: i64) -> Result<Vec<i64>, Error> {
+async fn walk(pool: &Pool, path: &Path, below: i64, not_below: i64, step: i64) -> Result<Vec<i64>, Error> {
     let query = sqlx::query(path.statement).bind(below).bind(not_below).bind(step);
     let query = if path.texts.is_empty() { query } else { query.bind(&path.texts) };
     let query = if path.root.is_none() { query } else { query.bind(path.root) };
@@ -132,7 +133,7 @@ async fn walk(pool: &PgPool, path: &Path, below: i64, not_below: i64, step: i64)
 
 /// Those of `numbers` that meet every condition, without the `given`.
 async fn matching(
-    pool: &PgPool,
+    pool: &Pool,
     filter: &Filter,
     numbers: &[i64],
     given: &[i64],
@@ -224,7 +225,7 @@ fn phases(filter: &Filter) -> Option<Vec<Phase>> {
 }
 
 /// Where the walk begins (exclusive) and ends (inclusive).
-async fn bounds(pool: &PgPool, filter: &Filter, page: &Page) -> Result<(i64, i64), Error> {
+async fn bounds(pool: &Pool, filter: &Filter, page: &Page) -> Result<(i64, i64), Error> {
     let after = page.after.map_or(i64::MAX, |Cursor(no)| no);
     let below = match filter.to {
         Some(to) => after.min(first_at(pool, to.0.saturating_add(SKEW)).await?),
@@ -238,7 +239,7 @@ async fn bounds(pool: &PgPool, filter: &Filter, page: &Page) -> Result<(i64, i64
 }
 
 /// The lowest number of about those that were submitted at this time or later; the end of all numbers when there is none.
-async fn first_at(pool: &PgPool, at: i64) -> Result<i64, Error> {
+async fn first_at(pool: &Pool, at: i64) -> Result<i64, Error> {
     let newest: i64 = sqlx::query(NEWEST).fetch_one(pool).await?.try_get(0)?;
     let (mut low, mut high) = (0, newest);
     while low <= high {
@@ -251,7 +252,7 @@ async fn first_at(pool: &PgPool, at: i64) -> Result<i64, Error> {
 }
 
 /// Tasks that a search names by the beginning of their ids, if these fit on one page: they come first, wherever they are.
-async fn named_by_id(pool: &PgPool, filter: &Filter, limit: i64) -> Result<Vec<i64>, Error> {
+async fn named_by_id(pool: &Pool, filter: &Filter, limit: i64) -> Result<Vec<i64>, Error> {
     let Some(prefix) = filter.q.as_deref().map(clean) else { return Ok(Vec::new()) };
     let end = format!("{prefix}\u{10ffff}");
     let room = limit.saturating_add(1);

@@ -3,14 +3,15 @@
 //! After the migrations: the view `public.celery_taskmeta` (unless something that is not ours has the name), the inbox, and the guard of
 //! the feed: a database restored into a cluster with younger transaction ids must not give positions below the old ones.
 
+use sqlx::Row;
 use sqlx::migrate::Migrator;
-use sqlx::{PgPool, Row};
 
 use crate::Error;
 use crate::error::OldShape;
 use crate::inbox;
 
 use super::pool::{self, PostgresConfig, unlimited};
+use super::pooled::Pool;
 
 static MIGRATIONS: Migrator = sqlx::migrate!("migrations/postgres");
 
@@ -24,6 +25,18 @@ pub(super) const GUARD_FEED: &str = "update taskgate.ledger set feed_offset = fe
 
 /// Makes partitions ahead and moves the numbers to the present day. Does nothing when that is done.
 pub(super) const ROLL: &str = "select taskgate.roll()";
+
+/// The driver names its statements when it migrates. Through a pooler the connection is somebody else's afterwards, and may have been
+/// before: a name that is taken would be an error.
+const FORGET_STATEMENTS: &str = r"
+do $$
+declare name text;
+begin
+    for name in select p.name from pg_prepared_statements p where p.name like 'sqlx\_s\_%' loop
+        execute format('deallocate %I', name);
+    end loop;
+end
+$$";
 
 /// A ledger as it was before its tables were partitioned.
 const OLD_SHAPE: &str = "select to_regclass('taskgate.unfinished') is not null";
@@ -54,42 +67,38 @@ exception when insufficient_privilege then
 end
 $$";
 
+/// One transaction: through a pooler it stays on one connection of the server.
 pub(super) async fn migrate(config: &PostgresConfig) -> Result<(), Error> {
     let pool = unlimited(config)?;
     let mut migrator = Migrator::with_migrations(MIGRATIONS.iter().cloned().collect());
     migrator.dangerous_set_table_name("taskgate.migration");
-    create_schema(&pool).await?;
-    if sqlx::query(OLD_SHAPE).fetch_one(&pool).await?.try_get(0)? {
-        return Err(Error::Migration(Box::new(OldShape { advice: KEEP })));
-    }
     // A newer release may have been here: its migrations only add.
     migrator.set_ignore_missing(true);
-    migrator.run(&pool).await.map_err(|error| match error {
+    // The lock of the driver lasts longer than a transaction.
+    migrator.set_locking(false);
+    let mut tx = pool::begin(&pool).await?;
+    sqlx::query(LOCK).execute(&mut *tx).await?;
+    sqlx::raw_sql(FORGET_STATEMENTS).execute(&mut *tx).await?;
+    sqlx::raw_sql("create schema if not exists taskgate").execute(&mut *tx).await?;
+    if sqlx::query(OLD_SHAPE).fetch_one(&mut *tx).await?.try_get(0)? {
+        return Err(Error::Migration(Box::new(OldShape { advice: KEEP })));
+    }
+    migrator.run_direct(None, tx.connection(), false).await.map_err(|error| match error {
         sqlx::migrate::MigrateError::Execute(error) => error.into(),
         other => Error::Migration(Box::new(other)),
     })?;
-    let mut tx = pool::begin(&pool).await?;
-    sqlx::query(LOCK).execute(&mut *tx).await?;
     sqlx::raw_sql(VIEW).execute(&mut *tx).await?;
     sqlx::query(GUARD_FEED).execute(&mut *tx).await?;
     sqlx::query(ROLL).execute(&mut *tx).await?;
     sqlx::raw_sql(inbox::INSTALL).execute(&mut *tx).await?;
+    sqlx::raw_sql(FORGET_STATEMENTS).execute(&mut *tx).await?;
     tx.commit().await?;
     pool.close().await;
     Ok(())
 }
 
 /// See [`ROLL`].
-pub(super) async fn roll(pool: &PgPool) -> Result<(), Error> {
+pub(super) async fn roll(pool: &Pool) -> Result<(), Error> {
     sqlx::query(ROLL).execute(pool).await?;
-    Ok(())
-}
-
-/// `create schema if not exists` of two replicas at once can fail in one of them.
-async fn create_schema(pool: &PgPool) -> Result<(), Error> {
-    let mut tx = pool::begin(pool).await?;
-    sqlx::query(LOCK).execute(&mut *tx).await?;
-    sqlx::raw_sql("create schema if not exists taskgate").execute(&mut *tx).await?;
-    tx.commit().await?;
     Ok(())
 }

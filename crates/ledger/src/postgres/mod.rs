@@ -25,6 +25,7 @@ mod notify;
 mod numbers;
 mod outbox;
 mod pool;
+mod pooled;
 mod prune;
 mod publication;
 mod rows;
@@ -44,7 +45,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use sqlx::PgPool;
 use tokio::sync::broadcast;
 use tokio_util::sync::CancellationToken;
 
@@ -58,7 +58,8 @@ use runtime::clock::{self, Time};
 use kinds::Kinds;
 use lane::Lane;
 pub use pool::PostgresConfig;
-pub(crate) use pool::{Tx, begin};
+pub(crate) use pool::begin_elsewhere;
+use pooled::{Door, Pool};
 pub use statements::STATEMENTS;
 
 /// Commits of other replicas that a watcher may lag behind; after more it looks at everything again.
@@ -67,7 +68,9 @@ const CHANGES: usize = 1024;
 /// Each method is one call on the pool; a clone shares it.
 pub struct PostgresLedger {
     config: PostgresConfig,
-    pool: PgPool,
+    pool: Pool,
+    /// Of the listener: whether it can listen depends on what stands before it.
+    listening: Pool,
     store: Store,
     lanes: Lanes,
     changed: broadcast::Sender<Changed>,
@@ -75,7 +78,7 @@ pub struct PostgresLedger {
 
 /// What every write needs.
 struct Store {
-    pool: PgPool,
+    pool: Pool,
     /// Names this process in notifications.
     replica: Arc<str>,
     kinds: Kinds,
@@ -86,7 +89,7 @@ struct Store {
 /// # Errors
 /// Why it cannot.
 pub fn understands(url: &str) -> Result<(), Error> {
-    pool::options(&PostgresConfig::new(url)).map(|_| ())
+    pool::direct_options(&PostgresConfig::new(url)).map(|_| ()).map_err(|error| Error::Refused(Box::new(error)))
 }
 
 /// Connections of those who write batch after batch.
@@ -94,13 +97,13 @@ struct Lanes {
     submissions: Lane,
     publications: Lane,
     /// Each batch is a transaction of several statements.
-    news: PgPool,
+    news: Pool,
 }
 
 impl Lanes {
-    fn open(config: &PostgresConfig) -> Result<Self, Error> {
-        let news = pool::pool(&PostgresConfig { max_connections: 1, ..config.clone() })?;
-        Ok(Self { submissions: Lane::new(config)?, publications: Lane::new(config)?, news })
+    fn open(config: &PostgresConfig, door: &Arc<Door>) -> Result<Self, Error> {
+        let news = pool::pool(&PostgresConfig { max_connections: 1, ..config.clone() }, door)?;
+        Ok(Self { submissions: Lane::new(config, door)?, publications: Lane::new(config, door)?, news })
     }
 }
 
@@ -113,18 +116,19 @@ impl PostgresLedger {
     /// # Panics
     /// Outside of a tokio runtime.
     pub fn connect(config: &PostgresConfig, stop: CancellationToken) -> Result<Self, Error> {
-        let (pool, lanes) = (pool::pool(config)?, Lanes::open(config)?);
+        let door = Door::new(config);
+        let (pool, lanes) = (pool::pool(config, &door)?, Lanes::open(config, &door)?);
+        let listening = pool::unlimited(config)?;
         let (changed, _) = broadcast::channel(CHANGES);
         let replica: Arc<str> = clock::random_id().simple().to_string().into();
-        let listener =
-            notify::Listener { pool: pool::unlimited(config)?, replica: replica.clone(), changed: changed.clone() };
+        let listener = notify::Listener { pool: listening.clone(), replica: replica.clone(), changed: changed.clone() };
         #[expect(
             clippy::disallowed_methods,
             reason = "ends with the token; it holds nothing that a shutdown waits for"
         )]
         tokio::spawn(listener.run(stop));
         let store = Store { pool: pool.clone(), replica, kinds: Kinds::default() };
-        Ok(Self { config: config.clone(), pool, store, lanes, changed })
+        Ok(Self { config: config.clone(), pool, listening, store, lanes, changed })
     }
 }
 
@@ -141,6 +145,10 @@ impl Ledger for PostgresLedger {
     async fn ping(&self) -> Result<(), Error> {
         sqlx::query(statements::PING).execute(&self.pool).await?;
         Ok(())
+    }
+
+    async fn hears_others(&self) -> Result<bool, Error> {
+        Ok(!self.listening.is_pooled().await?)
     }
 
     async fn writable(&self) -> Result<(), Error> {

@@ -6,12 +6,12 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use sqlx::PgPool;
 use sqlx::postgres::PgListener;
 use tokio::sync::broadcast;
 use tokio_util::sync::CancellationToken;
-use tracing::{debug, warn};
+use tracing::{debug, info, warn};
 
+use super::pooled::Pool;
 use crate::{Changed, Event};
 use celery::task::TaskId;
 
@@ -22,6 +22,8 @@ const MAX_PAYLOAD: usize = 7_900;
 
 /// Silence after which the listener asks whether its connection still lives.
 const QUIET: Duration = Duration::from_secs(15);
+/// Behind a pooler nobody is told anything: watchers look this often.
+const LOOK: Duration = Duration::from_secs(1);
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 
@@ -61,7 +63,7 @@ fn read(replica: &str, payload: &str) -> Option<Changed> {
 }
 
 pub(super) struct Listener {
-    pub pool: PgPool,
+    pub pool: Pool,
     pub replica: Arc<str>,
     pub changed: broadcast::Sender<Changed>,
 }
@@ -71,6 +73,9 @@ impl Listener {
     pub async fn run(self, stop: CancellationToken) {
         let mut pause = FIRST_PAUSE;
         while !stop.is_cancelled() {
+            if self.pool.is_pooled().await.is_ok_and(|pooled| pooled) {
+                return self.look_again_and_again(stop).await;
+            }
             let heard = tokio::select! {
                 () = stop.cancelled() => return,
                 heard = self.listen() => heard,
@@ -87,6 +92,18 @@ impl Listener {
         }
     }
 
+    /// LISTEN ends with the transaction there.
+    async fn look_again_and_again(&self, stop: CancellationToken) {
+        info!(
+            "the ledger is reached through a connection pooler: what other replicas commit is looked for every second; set \
+             database.direct_url to the server itself, and it is heard of at once"
+        );
+        while !stop.is_cancelled() {
+            let _ = self.changed.send(Changed::Any);
+            tokio::select! { () = stop.cancelled() => return, () = tokio::time::sleep(LOOK) => {} }
+        }
+    }
+
     async fn listen(&self) -> Interrupted {
         let mut connected = false;
         let error = match self.try_listen(&mut connected).await {
@@ -97,7 +114,7 @@ impl Listener {
     }
 
     async fn try_listen(&self, connected: &mut bool) -> Result<std::convert::Infallible, sqlx::Error> {
-        let mut listener = PgListener::connect_with(&self.pool).await?;
+        let mut listener = PgListener::connect_with(self.pool.connections()).await?;
         listener.eager_reconnect(false);
         listener.listen(CHANNEL).await?;
         *connected = true;

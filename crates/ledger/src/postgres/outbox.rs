@@ -7,7 +7,7 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use sqlx::{PgPool, Row};
+use sqlx::Row;
 
 use crate::book::Book;
 use crate::change::was_taken;
@@ -21,6 +21,7 @@ use runtime::clock::Time;
 
 use super::columns::{between, fact_columns, standing, state_columns};
 use super::pool::{self, Tx};
+use super::pooled::Pool;
 use super::{Store, control, gates, groups, learn, numbers, publication, rows, save};
 
 /// A carrier that does not answer by then has published an unknown part: its rows stay, and the broker's markers sort it out.
@@ -364,7 +365,7 @@ async fn expire(
     Ok(sorted.expired.len())
 }
 
-pub(super) async fn backlog(pool: &PgPool, now: Time) -> Result<Backlog, Error> {
+pub(super) async fn backlog(pool: &Pool, now: Time) -> Result<Backlog, Error> {
     let row = sqlx::query(BACKLOG).bind(now.0).fetch_one(pool).await?;
     let next: Option<i64> = sqlx::query(NEXT_DUE).bind(now.0).fetch_one(pool).await?.try_get(0)?;
     Ok(Backlog {

@@ -6,20 +6,24 @@
 //! counts a backlog keeps to one core: submissions need the others.
 
 use std::str::FromStr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
 use sqlx::{Connection, PgPool, Postgres, Transaction};
 
+use super::pooled::{Door, Pool};
 use crate::Error;
 
-pub(crate) type Tx = Transaction<'static, Postgres>;
+pub(super) use super::pooled::Tx;
 
 /// How to reach the database.
 #[derive(Debug, Clone)]
 pub struct PostgresConfig {
     /// `postgres://user:password@host:port/database`, with libpq's parameters.
     pub url: String,
+    /// As `url`, of the server itself, where `url` leads to a pooler: for LISTEN and for migrations. Default: `url`.
+    pub direct_url: Option<String>,
     /// Default 10: passes of the services and some readers at once. Who writes batch after batch has one more of its own.
     pub max_connections: u32,
     /// How long a call waits for a connection before the ledger counts as away. Default 3 s.
@@ -32,10 +36,17 @@ impl PostgresConfig {
     pub fn new(url: impl Into<String>) -> Self {
         Self {
             url: url.into(),
+            direct_url: None,
             max_connections: 10,
             acquire_timeout: Duration::from_secs(3),
             statement_timeout: Duration::from_secs(10),
         }
+    }
+
+    /// How to reach the server itself.
+    pub(super) fn direct(&self) -> Self {
+        let url = self.direct_url.clone().unwrap_or_else(|| self.url.clone());
+        Self { url, direct_url: None, ..self.clone() }
     }
 }
 
@@ -49,9 +60,14 @@ const STATEMENTS: usize = 256;
 /// A connection that was idle for longer is asked whether it lives before it is used.
 const RESTED: Duration = Duration::from_secs(1);
 
-pub(super) fn options(config: &PostgresConfig) -> Result<PgConnectOptions, Error> {
-    let options = PgConnectOptions::from_str(&config.url).map_err(|error| Error::Refused(Box::new(error)))?;
-    Ok(options.application_name("taskgate").options([
+fn parsed(config: &PostgresConfig) -> Result<PgConnectOptions, sqlx::Error> {
+    // A pooler refuses this parameter as it comes, and every value is read as binary.
+    Ok(PgConnectOptions::from_str(&config.url)?.application_name("taskgate").extra_float_digits(None))
+}
+
+/// For the server itself, without limits on statements.
+pub(super) fn direct_options(config: &PostgresConfig) -> Result<PgConnectOptions, sqlx::Error> {
+    Ok(parsed(config)?.statement_cache_capacity(STATEMENTS).options([
         ("jit", "off"),
         ("tcp_keepalives_idle", "10"),
         ("tcp_keepalives_interval", "5"),
@@ -59,22 +75,33 @@ pub(super) fn options(config: &PostgresConfig) -> Result<PgConnectOptions, Error
     ]))
 }
 
-/// With all settings that the statements rely on.
-pub(super) fn writing_options(config: &PostgresConfig) -> Result<PgConnectOptions, Error> {
-    let statement_timeout = config.statement_timeout.as_millis().to_string();
-    Ok(options(config)?.statement_cache_capacity(STATEMENTS).options([
-        ("statement_timeout", statement_timeout.as_str()),
+/// For a pooler: a parameter that it does not know would be refused, and no statement is kept.
+pub(super) fn pooled_options(config: &PostgresConfig) -> Result<PgConnectOptions, sqlx::Error> {
+    Ok(parsed(config)?.statement_cache_capacity(0))
+}
+
+/// All settings that the statements rely on.
+fn settings(config: &PostgresConfig) -> Vec<(&'static str, String)> {
+    let plain = [
         ("idle_in_transaction_session_timeout", IDLE_IN_TRANSACTION),
         ("plan_cache_mode", "force_generic_plan"),
         ("max_parallel_workers_per_gather", "0"),
         ("enable_seqscan", "off"),
         ("enable_hashjoin", "off"),
         ("enable_mergejoin", "off"),
-    ]))
+    ];
+    let mut settings: Vec<_> = plain.map(|(name, value)| (name, value.to_owned())).into();
+    settings.push(("statement_timeout", config.statement_timeout.as_millis().to_string()));
+    settings
 }
 
-pub(super) fn pool(config: &PostgresConfig) -> Result<PgPool, Error> {
-    Ok(PgPoolOptions::new()
+/// With all settings, for a connection to the server itself.
+pub(super) fn writing_options(config: &PostgresConfig) -> Result<PgConnectOptions, Error> {
+    Ok(direct_options(config)?.options(settings(config)))
+}
+
+pub(super) fn pool(config: &PostgresConfig, door: &Arc<Door>) -> Result<Pool, Error> {
+    let connections = PgPoolOptions::new()
         .max_connections(config.max_connections)
         .acquire_timeout(config.acquire_timeout)
         .test_before_acquire(false)
@@ -84,26 +111,39 @@ pub(super) fn pool(config: &PostgresConfig) -> Result<PgPool, Error> {
                 if meta.idle_for > RESTED { connection.ping().await.map(|()| true) } else { Ok(true) }
             })
         })
-        .connect_lazy_with(writing_options(config)?))
+        .connect_lazy_with(writing_options(config)?);
+    let mut settings = settings(config);
+    settings.push(("jit", "off".to_owned()));
+    Ok(Pool::new(connections, Arc::clone(door), &settings))
 }
 
-/// A connection without limits on its statements, for migrations and for listening.
-pub(super) fn unlimited(config: &PostgresConfig) -> Result<PgPool, Error> {
-    let options = options(config)?;
-    Ok(PgPoolOptions::new().max_connections(1).acquire_timeout(config.acquire_timeout).connect_lazy_with(options))
+/// A connection without limits on its statements, for migrations and for listening: to the server itself, where its address is known.
+pub(super) fn unlimited(config: &PostgresConfig) -> Result<Pool, Error> {
+    let config = config.direct();
+    let options = PgPoolOptions::new().max_connections(1).acquire_timeout(config.acquire_timeout);
+    let connections = options.connect_lazy_with(direct_options(&config)?);
+    Ok(Pool::new(connections, Door::new(&config), &[]))
 }
 
-pub(crate) async fn begin(pool: &PgPool) -> Result<Tx, Error> {
+pub(super) async fn begin(pool: &Pool) -> Result<Tx, Error> {
     begin_as(pool, "begin").await
 }
 
 /// Begins in a task of its own, which a caller that goes away leaves to its end. The driver forgets a transaction whose beginning
 /// was cancelled: its connection would go back to the pool with it, and the statements of others would be part of it, hold their
 /// locks, and be undone in the end.
-pub(super) async fn begin_as(pool: &PgPool, statement: &'static str) -> Result<Tx, Error> {
+pub(super) async fn begin_as(pool: &Pool, statement: &'static str) -> Result<Tx, Error> {
     let pool = pool.clone();
     #[expect(clippy::disallowed_methods, reason = "ends by itself: its waits are those of the pool")]
     let beginning = tokio::spawn(async move { pool.begin_with(statement).await });
+    Ok(beginning.await.map_err(|error| Error::Unavailable(Box::new(error)))??)
+}
+
+/// As [`begin`], in a database that is not the ledger's.
+pub(crate) async fn begin_elsewhere(pool: &PgPool) -> Result<Transaction<'static, Postgres>, Error> {
+    let pool = pool.clone();
+    #[expect(clippy::disallowed_methods, reason = "ends by itself: its waits are those of the pool")]
+    let beginning = tokio::spawn(async move { pool.begin().await });
     Ok(beginning.await.map_err(|error| Error::Unavailable(Box::new(error)))??)
 }
 

@@ -6,12 +6,13 @@
 
 use std::time::Duration;
 
-use sqlx::{PgPool, Row};
+use sqlx::Row;
 
 use crate::Error;
 use runtime::clock::Time;
 
 use super::pool::{self, Tx};
+use super::pooled::Pool;
 use super::{migrate, numbers};
 
 /// What is kept for longer than this is dropped by months: some of it is kept for up to a month more.
@@ -67,7 +68,7 @@ pub(super) const KEYS: &str = "with a as (delete from taskgate.idempotency where
      (select key from taskgate.unique_key where expires_at <= $1 limit $2) returning 1) \
      select (select count(*) from a) + (select count(*) from b)";
 
-pub(super) async fn tasks(pool: &PgPool, before: Time, limit: i64, now: Time) -> Result<i64, Error> {
+pub(super) async fn tasks(pool: &Pool, before: Time, limit: i64, now: Time) -> Result<i64, Error> {
     migrate::roll(pool).await?;
     sqlx::query(FEED).bind(before.0).bind(limit).execute(pool).await?;
     if now.since(before) >= BY_MONTHS {
@@ -79,14 +80,14 @@ pub(super) async fn tasks(pool: &PgPool, before: Time, limit: i64, now: Time) ->
 /// Ids of ten million tasks take longer to sort than a statement may run. The locks come last, and give up soon.
 const BEGIN_MONTH: &str = "begin; set local statement_timeout = '10min'";
 
-async fn month(pool: &PgPool, before: Time, now: Time) -> Result<i64, Error> {
+async fn month(pool: &Pool, before: Time, now: Time) -> Result<i64, Error> {
     let mut tx = pool::begin_as(pool, BEGIN_MONTH).await?;
     let row = sqlx::query(MONTH).bind(before.0).bind(now.0).fetch_one(&mut *tx).await?;
     tx.commit().await?;
     Ok(row.try_get::<Option<i64>, _>(0)?.unwrap_or(0))
 }
 
-async fn one_by_one(pool: &PgPool, before: Time, limit: i64, now: Time) -> Result<i64, Error> {
+async fn one_by_one(pool: &Pool, before: Time, limit: i64, now: Time) -> Result<i64, Error> {
     let mut tx = pool::begin(pool).await?;
     let doomed = walk(&mut tx, before, limit).await?;
     if doomed.is_empty() {
@@ -134,7 +135,7 @@ async fn window(tx: &mut Tx, after: i64, limit: i64) -> Result<Vec<(i64, Option<
 }
 
 /// Goes on from where it was last time. What has not ended by then is looked at again by itself.
-pub(super) async fn payloads(pool: &PgPool, before: Time, limit: i64) -> Result<i64, Error> {
+pub(super) async fn payloads(pool: &Pool, before: Time, limit: i64) -> Result<i64, Error> {
     let mut tx = pool::begin(pool).await?;
     let mark: i64 = sqlx::query(PAYLOAD_MARK).fetch_one(&mut *tx).await?.try_get(0)?;
     let rows = sqlx::query(LATE).bind(before.0).bind(limit).fetch_all(&mut *tx).await?;
@@ -158,6 +159,6 @@ pub(super) async fn payloads(pool: &PgPool, before: Time, limit: i64) -> Result<
     Ok(i64::try_from(gone).unwrap_or(i64::MAX))
 }
 
-pub(super) async fn keys(pool: &PgPool, now: Time, limit: i64) -> Result<i64, Error> {
+pub(super) async fn keys(pool: &Pool, now: Time, limit: i64) -> Result<i64, Error> {
     Ok(sqlx::query(KEYS).bind(now.0).bind(limit).fetch_one(pool).await?.try_get(0)?)
 }

@@ -63,9 +63,14 @@ pub(super) async fn published(store: &Store, lane: &Lane, pushed: &[(i64, Time)]
         return Ok(Vec::new());
     }
     let pushed = Pushed::new(pushed);
-    let mut connection = lane.take().await?;
-    let moved = lane.limited(mark_published(&mut *connection, store, &pushed, true)).await;
-    connection.keep(&moved);
+    let moved = match lane.take().await? {
+        Some(mut connection) => {
+            let moved = lane.limited(mark_published(&mut *connection, store, &pushed, true)).await;
+            connection.keep(&moved);
+            moved
+        }
+        None => mark_published(&store.pool, store, &pushed, true).await,
+    };
     let events = events(&moved?)?;
     if let Some(late) = pushed.without(&events) {
         late.note(&store.pool).await?;

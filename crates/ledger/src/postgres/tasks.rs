@@ -2,12 +2,13 @@
 
 use std::collections::{HashMap, HashSet};
 
+use sqlx::Row;
 use sqlx::postgres::PgRow;
-use sqlx::{PgPool, Row};
 use uuid::Uuid;
 
 use super::columns::{between, fact_columns, named, open_columns, standing, state_columns};
 use super::numbers::{self, ANYWHERE};
+use super::pooled::Pool;
 use super::rows;
 use crate::headers;
 use crate::{Error, Message, Task};
@@ -108,7 +109,7 @@ pub(super) const QUEUES: &str = "with recursive known(queue) as (\
 pub(super) const TOMBSTONE: &str = "select taskgate.pruned_at($1)";
 
 /// Rows of `statement` for these ids: first where their numbers should be, then anywhere for those that are missing.
-pub(super) async fn by_id(pool: &PgPool, statement: &'static str, keys: &[Uuid]) -> Result<Vec<PgRow>, Error> {
+pub(super) async fn by_id(pool: &Pool, statement: &'static str, keys: &[Uuid]) -> Result<Vec<PgRow>, Error> {
     let place = numbers::place(keys);
     let mut found = select(pool, statement, keys, place).await?;
     if found.len() < keys.len() && place != ANYWHERE {
@@ -127,7 +128,7 @@ fn key_of(row: &PgRow) -> Result<Uuid, Error> {
 }
 
 async fn select(
-    pool: &PgPool,
+    pool: &Pool,
     statement: &'static str,
     keys: &[Uuid],
     (low, high): (i64, i64),
@@ -135,11 +136,11 @@ async fn select(
     Ok(sqlx::query(statement).bind(keys).bind(low).bind(high).fetch_all(pool).await?)
 }
 
-pub(super) async fn task(pool: &PgPool, id: &TaskId) -> Result<Option<Task>, Error> {
+pub(super) async fn task(pool: &Pool, id: &TaskId) -> Result<Option<Task>, Error> {
     by_id(pool, TASKS, &[numbers::key(id.as_str())]).await?.first().map(rows::task).transpose()
 }
 
-pub(super) async fn message(pool: &PgPool, id: &TaskId) -> Result<Option<Message>, Error> {
+pub(super) async fn message(pool: &Pool, id: &TaskId) -> Result<Option<Message>, Error> {
     let keys = [numbers::key(id.as_str())];
     let mut found = select(pool, MESSAGE, &keys, numbers::place(&keys)).await?;
     if found.is_empty() {
@@ -151,7 +152,7 @@ pub(super) async fn message(pool: &PgPool, id: &TaskId) -> Result<Option<Message
     Ok(body.map(|body| Message { headers: packed.map(|text| headers::unpack(text, id.as_str(), name)), body }))
 }
 
-pub(super) async fn unfinished(pool: &PgPool, phases: &[Phase], after: i64, limit: i64) -> Result<Vec<Task>, Error> {
+pub(super) async fn unfinished(pool: &Pool, phases: &[Phase], after: i64, limit: i64) -> Result<Vec<Task>, Error> {
     let statement = match phases {
         [Phase::Waiting] => WAITING,
         some if !some.is_empty() && some.iter().all(|phase| phase.is_at_worker()) => AT_WORKER,
@@ -161,28 +162,28 @@ pub(super) async fn unfinished(pool: &PgPool, phases: &[Phase], after: i64, limi
     rows::tasks(&sqlx::query(statement).bind(after).bind(phases).bind(limit).fetch_all(pool).await?)
 }
 
-pub(super) async fn tasks_by_id(pool: &PgPool, ids: &[TaskId]) -> Result<Vec<Task>, Error> {
+pub(super) async fn tasks_by_id(pool: &Pool, ids: &[TaskId]) -> Result<Vec<Task>, Error> {
     rows::tasks(&by_id(pool, TASKS, &numbers::keys(ids)).await?)
 }
 
-pub(super) async fn standing(pool: &PgPool, ids: &[TaskId]) -> Result<Vec<Task>, Error> {
+pub(super) async fn standing(pool: &Pool, ids: &[TaskId]) -> Result<Vec<Task>, Error> {
     rows::tasks(&by_id(pool, STANDING, &numbers::keys(ids)).await?)
 }
 
-pub(super) async fn numbered(pool: &PgPool, task_nos: &[i64]) -> Result<Vec<Task>, Error> {
+pub(super) async fn numbered(pool: &Pool, task_nos: &[i64]) -> Result<Vec<Task>, Error> {
     let (low, high) = numbers::span(task_nos);
     rows::tasks(&sqlx::query(NUMBERED).bind(task_nos).bind(low).bind(high).fetch_all(pool).await?)
 }
 
-pub(super) async fn expired(pool: &PgPool, since: Time, now: Time, limit: i64) -> Result<Vec<Task>, Error> {
+pub(super) async fn expired(pool: &Pool, since: Time, now: Time, limit: i64) -> Result<Vec<Task>, Error> {
     rows::tasks(&sqlx::query(EXPIRED).bind(since.0).bind(now.0).bind(limit).fetch_all(pool).await?)
 }
 
-pub(super) async fn queues(pool: &PgPool, limit: i64) -> Result<Vec<String>, Error> {
+pub(super) async fn queues(pool: &Pool, limit: i64) -> Result<Vec<String>, Error> {
     sqlx::query(QUEUES).bind(limit).fetch_all(pool).await?.iter().map(|row| Ok(row.try_get(0)?)).collect()
 }
 
-pub(super) async fn census(pool: &PgPool) -> Result<HashMap<(String, Phase), i64>, Error> {
+pub(super) async fn census(pool: &Pool) -> Result<HashMap<(String, Phase), i64>, Error> {
     let found = sqlx::query(CENSUS).fetch_all(pool).await?;
     let entry = |row: &PgRow| {
         let phase = crate::rows::phase(row.try_get(1)?, "flight", 0)?;
@@ -191,7 +192,7 @@ pub(super) async fn census(pool: &PgPool) -> Result<HashMap<(String, Phase), i64
     found.iter().map(entry).collect()
 }
 
-pub(super) async fn tombstone(pool: &PgPool, id: &str) -> Result<Option<Time>, Error> {
+pub(super) async fn tombstone(pool: &Pool, id: &str) -> Result<Option<Time>, Error> {
     let row = sqlx::query(TOMBSTONE).bind(numbers::key(id)).fetch_one(pool).await?;
     Ok(row.try_get::<Option<i64>, _>(0)?.map(Time))
 }

@@ -1,0 +1,280 @@
+//! The ledger behind a connection pooler (`PgBouncer`), which hands a server's connection to another client after each transaction.
+//!
+//! Nothing that outlives a transaction is relied on there: no settings of a session, no prepared statement, no LISTEN. The driver
+//! prepares a statement in one round trip and executes it in the next, so a single statement is a transaction too: without one the
+//! second half may meet the statement of somebody else.
+//!
+//! A pooler is known by what it does not pass on: the server sees our parameters of the startup, or there is a pooler between us.
+//! Session mode is treated like transaction mode, because a client cannot tell the two apart.
+
+use std::fmt;
+use std::ops::{Deref, DerefMut};
+use std::sync::Arc;
+
+use futures_util::future::BoxFuture;
+use futures_util::stream::{self, BoxStream, StreamExt, TryStreamExt};
+use sqlx::postgres::{PgArguments, PgQueryResult, PgRow, PgStatement, PgTypeInfo};
+use sqlx::{
+    AssertSqlSafe, ConnectOptions, Connection, Describe, Either, Execute, Executor, PgConnection, PgPool, Postgres,
+    Row, SqlStr, Transaction,
+};
+use tokio::sync::OnceCell;
+
+use super::pool::{self, PostgresConfig};
+type Step = Either<PgQueryResult, PgRow>;
+type Steps<'e> = BoxStream<'e, Result<Step, sqlx::Error>>;
+
+/// The server says this only to whom it speaks to without a pooler.
+const MARK: (&str, &str) = ("taskgate.direct", "on");
+const SEES_MARK: &str = "select coalesce(current_setting('taskgate.direct', true), '') = 'on'";
+
+/// What stands before the server, asked once.
+pub(super) struct Door {
+    config: PostgresConfig,
+    is_pooled: OnceCell<bool>,
+}
+
+impl Door {
+    pub fn new(config: &PostgresConfig) -> Arc<Self> {
+        Arc::new(Self { config: config.clone(), is_pooled: OnceCell::new() })
+    }
+
+    pub async fn is_pooled(&self) -> Result<bool, sqlx::Error> {
+        self.is_pooled.get_or_try_init(|| self.ask()).await.copied()
+    }
+
+    async fn ask(&self) -> Result<bool, sqlx::Error> {
+        let asking = async {
+            let marked = pool::direct_options(&self.config)?.options([MARK]);
+            let mut connection = match marked.connect().await {
+                Ok(connection) => connection,
+                Err(error) if refuses_parameters(&error) => return Ok(true),
+                Err(error) => return Err(error),
+            };
+            let sees = sqlx::raw_sql(SEES_MARK).fetch_one(&mut connection).await?.try_get::<bool, _>(0)?;
+            let _ = connection.close().await;
+            Ok(!sees)
+        };
+        tokio::time::timeout(self.config.acquire_timeout, asking).await.unwrap_or(Err(sqlx::Error::PoolTimedOut))
+    }
+}
+
+/// `unsupported startup parameter: options`, as poolers say it.
+fn refuses_parameters(error: &sqlx::Error) -> bool {
+    matches!(error, sqlx::Error::Database(error) if error.message().contains("startup parameter"))
+}
+
+/// Connections to the server, directly or through a pooler. Cheap to clone.
+#[derive(Clone)]
+pub(super) struct Pool {
+    connections: PgPool,
+    door: Arc<Door>,
+    /// Of each transaction behind a pooler.
+    settings: Arc<str>,
+    adapted: Arc<OnceCell<bool>>,
+}
+
+impl Pool {
+    /// `connections` as they are without a pooler. `settings` are those of its connections, for [`Pool::begin_with`].
+    pub fn new(connections: PgPool, door: Arc<Door>, settings: &[(&str, String)]) -> Self {
+        let settings: String = settings.iter().map(|(name, value)| format!("; set local {name} = '{value}'")).collect();
+        Self { connections, door, settings: settings.into(), adapted: Arc::new(OnceCell::new()) }
+    }
+
+    pub async fn is_pooled(&self) -> Result<bool, sqlx::Error> {
+        let adapt = async || {
+            let pooled = self.door.is_pooled().await?;
+            if pooled {
+                self.connections.set_connect_options(pool::pooled_options(&self.door.config)?);
+            }
+            Ok(pooled)
+        };
+        self.adapted.get_or_try_init(adapt).await.copied()
+    }
+
+    pub async fn begin_with(&self, statement: &'static str) -> Result<Tx, sqlx::Error> {
+        let is_pooled = self.is_pooled().await?;
+        let inner = if is_pooled {
+            self.connections.begin_with(AssertSqlSafe(format!("{statement}{}", self.settings))).await?
+        } else {
+            self.connections.begin_with(statement).await?
+        };
+        Ok(Tx(Statements { inner, is_pooled }))
+    }
+
+    /// The driver's own, for who needs one: directly connected, or of no use.
+    pub fn connections(&self) -> &PgPool {
+        &self.connections
+    }
+
+    pub async fn close(&self) {
+        self.connections.close().await;
+    }
+}
+
+impl fmt::Debug for Pool {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Pool").finish_non_exhaustive()
+    }
+}
+
+/// A single statement. Behind a pooler it is a transaction, and its rows come all at once.
+impl<'p> Executor<'p> for &'p Pool {
+    type Database = Postgres;
+
+    fn fetch_many<'e, 'q: 'e, E>(self, query: E) -> Steps<'e>
+    where
+        'p: 'e,
+        E: 'q + Execute<'q, Postgres>,
+    {
+        let steps = async move {
+            if !self.is_pooled().await? {
+                return Ok::<Steps<'_>, sqlx::Error>(self.connections.fetch_many(query));
+            }
+            let mut tx = self.begin_with("begin").await?;
+            let steps: Vec<Step> = (&mut *tx).fetch_many(query).try_collect().await?;
+            tx.commit().await?;
+            Ok(stream::iter(steps).map(Ok).boxed())
+        };
+        stream::once(steps).try_flatten().boxed()
+    }
+
+    fn fetch_optional<'e, 'q: 'e, E>(self, query: E) -> BoxFuture<'e, Result<Option<PgRow>, sqlx::Error>>
+    where
+        'p: 'e,
+        E: 'q + Execute<'q, Postgres>,
+    {
+        Box::pin(async move {
+            if !self.is_pooled().await? {
+                return self.connections.fetch_optional(query).await;
+            }
+            let mut tx = self.begin_with("begin").await?;
+            let row = (&mut *tx).fetch_optional(query).await?;
+            tx.commit().await?;
+            Ok(row)
+        })
+    }
+
+    fn prepare_with<'e>(
+        self,
+        sql: SqlStr,
+        parameters: &'e [PgTypeInfo],
+    ) -> BoxFuture<'e, Result<PgStatement, sqlx::Error>>
+    where
+        'p: 'e,
+    {
+        self.connections.prepare_with(sql, parameters)
+    }
+
+    fn describe<'e>(self, sql: SqlStr) -> BoxFuture<'e, Result<Describe<Postgres>, sqlx::Error>>
+    where
+        'p: 'e,
+    {
+        self.connections.describe(sql)
+    }
+}
+
+/// A transaction; undone when it is dropped.
+pub(crate) struct Tx(Statements);
+
+impl Tx {
+    pub async fn commit(self) -> Result<(), sqlx::Error> {
+        self.0.inner.commit().await
+    }
+
+    pub async fn rollback(self) -> Result<(), sqlx::Error> {
+        self.0.inner.rollback().await
+    }
+
+    pub fn connection(&mut self) -> &mut PgConnection {
+        &mut self.0.inner
+    }
+}
+
+impl Deref for Tx {
+    type Target = Statements;
+    fn deref(&self) -> &Statements {
+        &self.0
+    }
+}
+
+impl DerefMut for Tx {
+    fn deref_mut(&mut self) -> &mut Statements {
+        &mut self.0
+    }
+}
+
+/// Executes the statements of a transaction: prepared once for a connection of ours, and under no name behind a pooler.
+pub(crate) struct Statements {
+    inner: Transaction<'static, Postgres>,
+    is_pooled: bool,
+}
+
+impl fmt::Debug for Statements {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Statements").field("is_pooled", &self.is_pooled).finish_non_exhaustive()
+    }
+}
+
+impl<'c> Executor<'c> for &'c mut Statements {
+    type Database = Postgres;
+
+    fn fetch_many<'e, 'q: 'e, E>(self, query: E) -> Steps<'e>
+    where
+        'c: 'e,
+        E: 'q + Execute<'q, Postgres>,
+    {
+        let connection: &'c mut PgConnection = &mut self.inner;
+        if self.is_pooled { connection.fetch_many(Unnamed(query)) } else { connection.fetch_many(query) }
+    }
+
+    fn fetch_optional<'e, 'q: 'e, E>(self, query: E) -> BoxFuture<'e, Result<Option<PgRow>, sqlx::Error>>
+    where
+        'c: 'e,
+        E: 'q + Execute<'q, Postgres>,
+    {
+        let connection: &'c mut PgConnection = &mut self.inner;
+        if self.is_pooled { connection.fetch_optional(Unnamed(query)) } else { connection.fetch_optional(query) }
+    }
+
+    fn prepare_with<'e>(
+        self,
+        sql: SqlStr,
+        parameters: &'e [PgTypeInfo],
+    ) -> BoxFuture<'e, Result<PgStatement, sqlx::Error>>
+    where
+        'c: 'e,
+    {
+        let connection: &'c mut PgConnection = &mut self.inner;
+        connection.prepare_with(sql, parameters)
+    }
+
+    fn describe<'e>(self, sql: SqlStr) -> BoxFuture<'e, Result<Describe<Postgres>, sqlx::Error>>
+    where
+        'c: 'e,
+    {
+        let connection: &'c mut PgConnection = &mut self.inner;
+        connection.describe(sql)
+    }
+}
+
+/// A query whose statement gets no name on the server.
+struct Unnamed<E>(E);
+
+impl<'q, E: Execute<'q, Postgres>> Execute<'q, Postgres> for Unnamed<E> {
+    fn sql(self) -> SqlStr {
+        self.0.sql()
+    }
+
+    fn statement(&self) -> Option<&PgStatement> {
+        None
+    }
+
+    fn take_arguments(&mut self) -> Result<Option<PgArguments>, sqlx::error::BoxDynError> {
+        self.0.take_arguments()
+    }
+
+    fn persistent(&self) -> bool {
+        false
+    }
+}
