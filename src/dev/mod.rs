@@ -3,6 +3,7 @@
 //!
 //! The built-in server forgets at its end. What was queued or held is in the ledger, and the sweeper queues it again.
 
+mod hints;
 pub mod notice_boards;
 pub mod sample_site;
 
@@ -81,7 +82,7 @@ impl Dev {
 
     /// Says where everything is, on standard output: plain text, before dev is ready.
     pub fn announce(&self, listen: SocketAddr) {
-        let base = format!("http://{listen}");
+        let base = hints::base(&self.config, listen);
         let bold = |text: &str| {
             if std::io::stdout().is_terminal() { format!("\u{1b}[1m{text}\u{1b}[0m") } else { text.to_owned() }
         };
@@ -95,11 +96,7 @@ impl Dev {
             println!("  backend    {redis}/1");
         }
         println!();
-        println!("Try:");
-        println!("  curl -X POST {base}/run-crawler/volunteer");
-        println!("  curl -N {base}/v1/events");
-        let call = r#"{"task": "tasks.add", "args": [2, 3]}"#;
-        println!("  curl -X POST {base}/v1/tasks -H 'Prefer: wait=10' -H 'Content-Type: application/json' -d '{call}'");
+        hints::lines(&self.config, &base).iter().for_each(|line| println!("{line}"));
         if let Some(redis) = self.redis.as_ref().map(BuiltIn::url) {
             println!();
             println!("A Celery worker may join:");
