@@ -9,12 +9,17 @@ pub async fn foreign_schedules(
     prefix: &str,
     timezone: Option<&str>,
 ) -> anyhow::Result<Vec<schedule::import::Imported>> {
+    let now = runtime::clock::now();
     if let Some(path) = url.strip_prefix("sqlite://") {
-        return Ok(schedule::import::django::read(&ledger::sqlite::django::periodic_tasks(path).await?, timezone));
+        return Ok(schedule::import::django::read(&ledger::sqlite::django::periodic_tasks(path).await?, timezone, now));
     }
     if url.starts_with("postgres://") || url.starts_with("postgresql://") {
-        return Ok(schedule::import::django::read(&ledger::postgres::django::periodic_tasks(url).await?, timezone));
+        return Ok(schedule::import::django::read(
+            &ledger::postgres::django::periodic_tasks(url).await?,
+            timezone,
+            now,
+        ));
     }
     let link = broker::Link::new(broker::LinkConfig::new(url))?;
-    Ok(schedule::import::redbeat::read(&broker::redbeat_definitions(&link, prefix).await?, timezone))
+    Ok(schedule::import::redbeat::read(&broker::redbeat_definitions(&link, prefix).await?, timezone, now))
 }

@@ -103,7 +103,7 @@ impl Import {
         } else {
             std::fs::read_to_string(&self.from).with_context(|| format!("{} cannot be read", self.from))?
         };
-        match celery::read(&text, self.timezone.as_deref()) {
+        match celery::read(&text, self.timezone.as_deref(), clock::now()) {
             Ok(found) => Ok(found),
             Err(reason) => bail!("{} {reason}", self.from),
         }

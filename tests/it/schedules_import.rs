@@ -119,23 +119,29 @@ create table django_celery_beat_clockedschedule (id integer primary key, clocked
 create table django_celery_beat_periodictask (id integer primary key, name varchar(200) not null, task varchar(200) not null,
     args text not null, kwargs text not null, queue varchar(200), exchange varchar(200), routing_key varchar(200), headers text not null,
     priority integer, expires timestamp with time zone, expire_seconds integer, one_off boolean not null, enabled boolean not null,
-    start_time timestamp with time zone, crontab_id integer, interval_id integer, solar_id integer, clocked_id integer);
+    start_time timestamp with time zone, crontab_id integer, interval_id integer, solar_id integer, clocked_id integer,
+    total_run_count integer not null);
 insert into django_celery_beat_crontabschedule values (1, '0', '9', '*', '*', '*', 'Asia/Seoul');
 insert into django_celery_beat_intervalschedule values (1, 10, 'minutes');
 insert into django_celery_beat_clockedschedule values (1, '2099-01-01 00:00:00');
 insert into django_celery_beat_periodictask values
-    (1, 'daily', 'tasks.report', '[1]', '{\"a\": 2}', 'reports', null, null, '{}', 3, null, null, false, true, null, 1, null, null, null),
-    (2, 'often', 'tasks.beat', '[]', '{}', null, null, null, '{}', null, null, 30, false, false, null, null, 1, null, null),
-    (3, 'once', 'tasks.beat', '[]', '{}', null, null, null, '{}', null, null, null, true, true, null, null, null, null, 1);
+    (1, 'daily', 'tasks.report', '[1]', '{\"a\": 2}', 'reports', null, null, '{}', 3, null, null, false, true, null, 1, null, null, null, 7),
+    (2, 'often', 'tasks.beat', '[]', '{}', null, null, null, '{}', null, null, 30, false, false, null, null, 1, null, null, 0),
+    (3, 'once', 'tasks.beat', '[]', '{}', null, null, null, '{}', null, null, null, true, true, null, null, null, null, 1, 0),
+    (4, 'soon', 'tasks.beat', '[]', '{}', null, null, null, '{}', null, null, null, true, true, null, null, 1, null, null, 0),
+    (5, 'until', 'tasks.beat', '[]', '{}', null, null, null, '{}', null, '2099-01-01 00:00:00', null, false, true, null, null, 1, null, null, 9);
 ";
 
 fn check_django(database: &str) {
     let found = schedules(database);
-    assert_eq!(found.len(), 3);
+    assert_eq!(found.len(), 5);
     assert_eq!((&found[0].1["cron"], &found[0].1["timezone"]), (&"0 9 * * *".into(), &"Asia/Seoul".into()));
     assert_eq!((&found[0].1["queue"], &found[0].1["priority"]), (&"reports".into(), &3.into()));
     assert_eq!((&found[1].1["every"], &found[1].1["expires"]), (&600.into(), &30.into()));
     assert!(found[2].1["at"].as_str().expect("a text").starts_with("2099-01-01T00:00:00"), "{}", found[2].1);
+    assert!(found[3].1["at"].is_string() && found[3].1["every"].is_null(), "a one-off interval: {}", found[3].1);
+    let ends_at = found[4].1["ends_at"].as_str().expect("a text");
+    assert!(ends_at.starts_with("2099-01-01T00:00:00") && found[4].1["expires"].is_null(), "{}", found[4].1);
     let paused = postgres::query(database, "select name from taskgate.schedule where paused");
     assert_eq!(paused, "often");
 }

@@ -9,7 +9,7 @@ use crate::Error;
 
 const TASKS: &str = "select json_object('name', p.name, 'task', p.task, 'args', p.args, 'kwargs', p.kwargs, 'queue', p.queue, \
      'exchange', p.exchange, 'routing_key', p.routing_key, 'headers', p.headers, 'priority', p.priority, 'expires', p.expires, \
-     'expire_seconds', p.expire_seconds, 'enabled', p.enabled, 'start_time', p.start_time, 'minute', c.minute, 'hour', c.hour, \
+     'expire_seconds', p.expire_seconds, 'enabled', p.enabled, 'one_off', p.one_off, 'total_run_count', p.total_run_count, 'start_time', p.start_time, 'minute', c.minute, 'hour', c.hour, \
      'day_of_month', c.day_of_month, 'month_of_year', c.month_of_year, 'day_of_week', c.day_of_week, 'timezone', c.timezone, \
      'every', i.every, 'period', i.period, 'clocked_time', k.clocked_time) \
      from django_celery_beat_periodictask p left join django_celery_beat_crontabschedule c on c.id = p.crontab_id \

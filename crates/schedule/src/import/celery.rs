@@ -10,19 +10,20 @@ use serde_json::value::RawValue;
 use super::{Entry, Imported, crontab, finish};
 use celery::task::Json;
 use celery::task::json::{self, Fields};
+use runtime::clock::Time;
 
 /// Reads the dump; a plain `beat_schedule` without the outer object works too. `timezone` is used where the dump names none.
 ///
 /// # Errors
 /// When the text is not such a dump as a whole.
-pub fn read(text: &str, timezone: Option<&str>) -> Result<Vec<Imported>, String> {
+pub fn read(text: &str, timezone: Option<&str>, now: Time) -> Result<Vec<Imported>, String> {
     let whole = Fields::parse(text).map_err(|error| format!("is not a JSON object: {error}"))?;
     let said = whole.text("timezone");
     let inner = whole.get("entries").map(|entries| Fields::parse(entries.get())).transpose();
     let inner = inner.map_err(|error| format!("entries is not an object: {error}"))?;
     let entries = inner.as_ref().unwrap_or(&whole);
     let read = entries.iter().filter(|(name, _)| *name != "timezone").map(|(name, value)| entry(name, value)).collect();
-    Ok(finish(read, said.as_deref().or(timezone)))
+    Ok(finish(read, said.as_deref().or(timezone), now))
 }
 
 fn entry(name: &str, value: &RawValue) -> Entry {
@@ -36,6 +37,8 @@ fn entry(name: &str, value: &RawValue) -> Entry {
         rhythm: rhythm(fields.get("schedule")),
         timezone: None,
         starts_at: None,
+        ends_at: None,
+        is_one_off: false,
         enabled: fields.boolean("enabled").unwrap_or(true),
     }
 }

@@ -5,13 +5,14 @@ use serde_json::value::RawValue;
 use super::{Entry, Imported, crontab, finish, quoted};
 use celery::task::Json;
 use celery::task::json::{self, Fields};
+use runtime::clock::Time;
 
 /// Reads rows. `timezone` is used for a crontab without one.
-pub fn read(rows: &[String], timezone: Option<&str>) -> Vec<Imported> {
+pub fn read(rows: &[String], timezone: Option<&str>, now: Time) -> Vec<Imported> {
     // The beat's own entry that empties the result tables.
     let own = |fields: &Fields<'_>| fields.text("task").as_deref() == Some("celery.backend_cleanup");
     let parsed = rows.iter().filter_map(|text| Fields::parse(text).ok()).filter(|fields| !own(fields));
-    finish(parsed.map(|fields| entry(&fields)).collect(), timezone)
+    finish(parsed.map(|fields| entry(&fields)).collect(), timezone, now)
 }
 
 fn entry(fields: &Fields<'_>) -> Entry {
@@ -21,8 +22,7 @@ fn entry(fields: &Fields<'_>) -> Entry {
         options.extend(value.map(|value| (name.to_owned(), value.to_owned())));
     }
     let seconds = fields.get("expire_seconds").map(RawValue::to_owned);
-    let expires = seconds.or_else(|| fields.text("expires").map(|text| quoted(&instant(&text))));
-    options.extend(expires.map(|expires| ("expires".to_owned(), expires)));
+    options.extend(seconds.map(|seconds| ("expires".to_owned(), seconds)));
     let headers = inner(fields, "headers").filter(|headers| headers.get() != "{}");
     options.extend(headers.map(|headers| ("headers".to_owned(), headers)));
     Entry {
@@ -31,11 +31,23 @@ fn entry(fields: &Fields<'_>) -> Entry {
         args: inner(fields, "args"),
         kwargs: inner(fields, "kwargs"),
         options,
-        rhythm: rhythm(fields),
+        rhythm: if has_run(fields) { Err("it is a one-off task and has run".to_owned()) } else { rhythm(fields) },
         timezone: fields.text("timezone"),
         starts_at: fields.text("start_time").map(|text| instant(&text)),
+        // Not the message's: the beat stops to send the task then.
+        ends_at: fields.text("expires").map(|text| instant(&text)),
+        is_one_off: is_set(fields, "one_off"),
         enabled: fields.get("enabled").is_none_or(|value| !matches!(value.get(), "false" | "0")),
     }
+}
+
+/// SQLite has numbers for booleans.
+fn is_set(fields: &Fields<'_>, name: &str) -> bool {
+    fields.get(name).is_some_and(|value| matches!(value.get(), "true" | "1"))
+}
+
+fn has_run(fields: &Fields<'_>) -> bool {
+    is_set(fields, "one_off") && fields.number("total_run_count").is_some_and(|count| count > 0.0)
 }
 
 /// A column that holds JSON as text.

@@ -18,6 +18,7 @@ use super::definition::{Definition, check_name, object};
 use ::celery::task::Json;
 use ::celery::task::json::{self, Fields};
 use ::celery::task::signature::Limits;
+use runtime::clock::Time;
 
 /// One entry of the other beat.
 #[derive(Debug)]
@@ -33,7 +34,7 @@ pub struct Imported {
 }
 
 /// What all three sources say in their own ways.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct Entry {
     pub name: String,
     pub task: Option<String>,
@@ -45,6 +46,9 @@ pub(super) struct Entry {
     pub rhythm: Result<(&'static str, Json), String>,
     pub timezone: Option<String>,
     pub starts_at: Option<String>,
+    pub ends_at: Option<String>,
+    /// It runs at its first time and never again.
+    pub is_one_off: bool,
     pub enabled: bool,
 }
 
@@ -52,15 +56,15 @@ pub(super) struct Entry {
 const TAKEN: [&str; 8] =
     ["queue", "priority", "expires", "countdown", "ignore_result", "soft_time_limit", "time_limit", "headers"];
 
-/// Gives every entry a name of its own here, and reads each document once as a check.
-pub(super) fn finish(entries: Vec<Entry>, timezone: Option<&str>) -> Vec<Imported> {
+/// Gives every entry a name of its own here, and reads each document once as a check. What is over by `now` is not taken over.
+pub(super) fn finish(entries: Vec<Entry>, timezone: Option<&str>, now: Time) -> Vec<Imported> {
     let mut taken = HashSet::new();
     let mut imported: Vec<Imported> = entries
         .into_iter()
         .map(|entry| {
             let name = unique(&ours(&entry.name), &mut taken);
             let notes = notes(&entry, &name);
-            let document = document(&entry, &name, timezone).and_then(checked);
+            let document = document(&entry, &name, timezone, now).and_then(|document| checked(document, now));
             Imported { original: entry.name, name, document, notes }
         })
         .collect();
@@ -68,8 +72,11 @@ pub(super) fn finish(entries: Vec<Entry>, timezone: Option<&str>) -> Vec<Importe
     imported
 }
 
-fn document(entry: &Entry, name: &str, timezone: Option<&str>) -> Result<Json, String> {
+fn document(entry: &Entry, name: &str, timezone: Option<&str>, now: Time) -> Result<Json, String> {
     let (rhythm, value) = entry.rhythm.as_ref().map_err(Clone::clone)?;
+    if entry.is_one_off && *rhythm != "at" {
+        return once(entry, name, timezone, now);
+    }
     let task = entry.task.as_deref().ok_or("it names no task")?;
     let mut members: Vec<(&str, Json)> = vec![("name", quoted(name)), ("task", quoted(task))];
     members.extend(entry.args.as_ref().map(|args| ("args", args.clone())));
@@ -80,26 +87,46 @@ fn document(entry: &Entry, name: &str, timezone: Option<&str>) -> Result<Json, S
     let zone = entry.timezone.as_deref().or(timezone).filter(|_| *rhythm == "cron");
     members.extend(zone.map(|zone| ("timezone", quoted(zone))));
     members.extend(entry.starts_at.as_deref().map(|at| ("starts_at", quoted(at))));
+    members.extend(entry.ends_at.as_deref().map(|at| ("ends_at", quoted(at))));
     if !entry.enabled {
         members.push(("paused", json::written("true".to_owned())));
     }
     Ok(object(members.iter().map(|(name, value)| (*name, &**value))))
 }
 
-fn checked(document: Json) -> Result<Json, String> {
+/// An interval or a crontab that runs once, as the one time at which it does.
+fn once(entry: &Entry, name: &str, timezone: Option<&str>, now: Time) -> Result<Json, String> {
+    let again = Entry { is_one_off: false, ..entry.clone() };
+    let repeated = checked(document(&again, name, timezone, now)?, now)?;
+    let first = definition(&repeated)?.timetable.next(now, now).ok_or("it never runs")?;
+    let at = quoted(&first.rfc3339());
+    let single = Entry { rhythm: Ok(("at", at)), starts_at: None, ends_at: None, ..again };
+    document(&single, name, timezone, now)
+}
+
+fn checked(document: Json, now: Time) -> Result<Json, String> {
+    let timetable = definition(&document)?.timetable;
+    if timetable.is_over(now) {
+        let what = if timetable.end_pointer() == "/at" { "its one time" } else { "its end" };
+        return Err(format!("it is over: {what} has passed"));
+    }
+    Ok(document)
+}
+
+fn definition(document: &Json) -> Result<Definition, String> {
     let fields = Fields::parse(document.get()).map_err(|error| error.to_string())?;
     let rest = object(fields.iter().filter(|(name, _)| !matches!(*name, "name" | "paused")));
-    match Definition::parse(rest.get(), Limits::default()) {
-        Ok(_) => Ok(document),
-        Err(found) => {
-            let said = found.iter().map(|one| format!("{} {}", one.pointer.trim_start_matches('/'), one.detail));
-            Err(said.collect::<Vec<_>>().join("; "))
-        }
-    }
+    Definition::parse(rest.get(), Limits::default()).map_err(|found| {
+        let said = found.iter().map(|one| format!("{} {}", one.pointer.trim_start_matches('/'), one.detail));
+        said.collect::<Vec<_>>().join("; ")
+    })
 }
 
 fn notes(entry: &Entry, name: &str) -> Vec<String> {
     let mut notes = Vec::new();
+    if entry.is_one_off && !matches!(entry.rhythm, Ok(("at", _))) {
+        notes.push("runs once, at its next time: it is a one-off task".to_owned());
+    }
     if name != entry.name {
         notes.push(format!("was called {:?}", entry.name));
     }

@@ -6,10 +6,11 @@ use super::celery::options;
 use super::{Entry, Imported, crontab, finish};
 use celery::task::Json;
 use celery::task::json::Fields;
+use runtime::clock::Time;
 
 /// Reads definitions. RedBeat keeps no zone: `timezone` is the app's.
-pub fn read(definitions: &[String], timezone: Option<&str>) -> Vec<Imported> {
-    finish(definitions.iter().map(|text| entry(text)).collect(), timezone)
+pub fn read(definitions: &[String], timezone: Option<&str>, now: Time) -> Vec<Imported> {
+    finish(definitions.iter().map(|text| entry(text)).collect(), timezone, now)
 }
 
 fn entry(text: &str) -> Entry {
@@ -23,6 +24,8 @@ fn entry(text: &str) -> Entry {
         rhythm: rhythm(fields.get("schedule")),
         timezone: None,
         starts_at: None,
+        ends_at: None,
+        is_one_off: false,
         enabled: fields.boolean("enabled").unwrap_or(true),
     }
 }

@@ -1,6 +1,10 @@
 //! Entries as the other beats write them, and what becomes of them here.
 
 use super::{Imported, celery, django, redbeat};
+use runtime::clock::Time;
+
+/// 2026-11-20 12:00:00 UTC.
+const NOW: Time = Time(1_795_176_000_000_000);
 
 fn shown(imported: &[Imported]) -> Vec<String> {
     imported
@@ -21,7 +25,7 @@ fn a_beat_schedule_is_taken_over() {
         "sets": {"task": "t", "schedule": {"crontab": ["{0, 30}", "*", "*", "*", "*"]}},
         "sun": {"task": "t", "schedule": "<solar: sunrise>"},
         "fast": {"task": "t", "schedule": 0.2}}}"#;
-    let imported = celery::read(dump, None).unwrap();
+    let imported = celery::read(dump, None, NOW).unwrap();
     let expected = [
         r#"{"name":"beat","task":"tasks.beat","kwargs":{"big": 123456789012345678901234567890},"every":30.0}"#,
         r#"{"name":"crawl-every-2h","task":"tasks.crawl","args":["봉사"],"queue":"crawl","priority":1,"cron":"0 */2 * * mon-fri","timezone":"Asia/Seoul"}"#,
@@ -31,7 +35,7 @@ fn a_beat_schedule_is_taken_over() {
     ];
     assert_eq!(shown(&imported), expected);
     assert_eq!(imported[1].notes, ["was called \"crawl every 2h\"", "without the options exchange"]);
-    assert!(celery::read("[]", None).is_err());
+    assert!(celery::read("[]", None, NOW).is_err());
 }
 
 #[test]
@@ -49,7 +53,7 @@ fn redbeat_definitions_are_taken_over() {
         r#"{"name":"b","task":"t","cron":"30 4 * * *","timezone":"Europe/Berlin"}"#,
         "c: schedules of the type rrule do not exist here",
     ];
-    assert_eq!(shown(&redbeat::read(&definitions, Some("Europe/Berlin"))), expected);
+    assert_eq!(shown(&redbeat::read(&definitions, Some("Europe/Berlin"), NOW)), expected);
 }
 
 #[test]
@@ -64,7 +68,7 @@ fn periodic_tasks_of_django_are_taken_over() {
         r#"{"name": "celery.backend_cleanup", "task": "celery.backend_cleanup", "enabled": 1, "minute": "0"}"#,
     ]
     .map(str::to_owned);
-    let found = shown(&django::read(&rows, None));
+    let found = shown(&django::read(&rows, None, NOW));
     let expected = [
         r#"{"name":"a","task":"t","args":[1, 2],"kwargs":{},"priority":3,"expires":60,"cron":"0 9 * * 1","timezone":"Asia/Seoul","starts_at":"2026-01-01T00:00:00Z"}"#,
         r#"{"name":"b","task":"t","args":[],"kwargs":{},"every":7200,"paused":true}"#,
@@ -78,6 +82,32 @@ fn periodic_tasks_of_django_are_taken_over() {
 #[test]
 fn names_that_become_equal_are_told_apart() {
     let dump = r#"{"a b": {"task": "t", "schedule": 5}, "a/b": {"task": "t", "schedule": 5}, "봉사": {"task": "t", "schedule": 5}}"#;
-    let names: Vec<String> = celery::read(dump, None).unwrap().into_iter().map(|one| one.name).collect();
+    let names: Vec<String> = celery::read(dump, None, NOW).unwrap().into_iter().map(|one| one.name).collect();
     assert_eq!(names, ["a-b", "a-b-2", "schedule"]);
+}
+
+#[test]
+fn what_django_runs_once_runs_once_here_and_what_is_over_is_told() {
+    let row = |name: &str, rest: &str| {
+        format!(r#"{{"name": "{name}", "task": "t", "args": "[]", "kwargs": "{{}}", "enabled": true, {rest}}}"#)
+    };
+    let rows = [
+        row("a", r#""every": 10, "period": "minutes", "one_off": true, "total_run_count": 0"#),
+        row("b", r#""minute": "30", "hour": "9", "timezone": "Asia/Seoul", "one_off": 1, "total_run_count": 0"#),
+        row("c", r#""every": 10, "period": "minutes", "one_off": true, "total_run_count": 1"#),
+        row("d", r#""clocked_time": "2026-11-20 11:59:00", "one_off": true"#),
+        row("e", r#""every": 10, "period": "minutes", "expires": "2027-01-01 00:00:00", "expire_seconds": 60"#),
+        row("f", r#""every": 10, "period": "minutes", "expires": "2026-01-01 00:00:00""#),
+    ];
+    let imported = django::read(&rows, None, NOW);
+    let expected = [
+        r#"{"name":"a","task":"t","args":[],"kwargs":{},"at":"2026-11-20T12:10:00.000000Z"}"#,
+        r#"{"name":"b","task":"t","args":[],"kwargs":{},"at":"2026-11-21T00:30:00.000000Z"}"#,
+        "c: it is a one-off task and has run",
+        "d: it is over: its one time has passed",
+        r#"{"name":"e","task":"t","args":[],"kwargs":{},"expires":60,"every":600,"ends_at":"2027-01-01T00:00:00Z"}"#,
+        "f: it is over: its end has passed",
+    ];
+    assert_eq!(shown(&imported), expected);
+    assert_eq!(imported[0].notes, ["runs once, at its next time: it is a one-off task"]);
 }
