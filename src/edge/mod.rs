@@ -4,6 +4,7 @@
 //! translates and does not decide; what a client waits for is bounded in time and in memory.
 
 pub mod access;
+mod answer;
 mod base;
 mod connection;
 mod cursor;

@@ -4,7 +4,7 @@ use serde_json::{Map, Value, json};
 use utoipa::openapi::{ContactBuilder, InfoBuilder, OpenApi};
 
 use super::access::{self, ENDPOINT, Need, STREAM};
-use super::{base, links, schedule_schema, signature_schema, webhook_schema};
+use super::{answer, base, links, schedule_schema, signature_schema, webhook_schema};
 use crate::catalog::{Catalog, Entry, Stream};
 use crate::config::Auth;
 
@@ -59,7 +59,12 @@ fn base() -> Value {
         info.remove("contact");
         info.insert("license".to_owned(), json!({"name": "Apache-2.0", "identifier": "Apache-2.0"}));
     }
+    let mut carried = Map::new();
+    for operation in operations(&mut document) {
+        answer::components(operation, &mut carried);
+    }
     if let Some(schemas) = document.pointer_mut("/components/schemas").and_then(Value::as_object_mut) {
+        schemas.extend(carried);
         schemas.extend(signature_schema::schemas());
         schemas.extend(schedule_schema::schemas());
         schemas.extend(webhook_schema::schemas());
@@ -101,11 +106,14 @@ fn unsecured(document: &mut Value) {
     if let Some(components) = document.get_mut("components").and_then(Value::as_object_mut) {
         components.remove("securitySchemes");
     }
-    let operations = document.get_mut("paths").and_then(Value::as_object_mut);
-    let operations = operations.into_iter().flat_map(Map::values_mut).filter_map(Value::as_object_mut);
-    for operation in operations.flat_map(Map::values_mut).filter_map(Value::as_object_mut) {
+    for operation in operations(document).filter_map(Value::as_object_mut) {
         operation.remove("security");
     }
+}
+
+fn operations(document: &mut Value) -> impl Iterator<Item = &mut Value> {
+    let paths = document.get_mut("paths").and_then(Value::as_object_mut);
+    paths.into_iter().flat_map(Map::values_mut).filter_map(Value::as_object_mut).flat_map(Map::values_mut)
 }
 
 /// Operations that take the id of a group too: their answer is then the group.
@@ -124,8 +132,7 @@ fn with_group(operation: &mut Value) {
     }
 }
 
-/// Operations that submit what their caller says: all heed the same headers, and answer 200 for the same reasons. What is joined
-/// may be of another kind than what was submitted.
+/// Operations that submit what their caller says: all heed the same headers.
 const SUBMITS: [&str; 5] = ["submit_task", "submit_chain", "submit_group", "submit_chord", "run_schedule"];
 
 fn with_submission(operation: &mut Value) {
@@ -138,8 +145,6 @@ fn with_submission(operation: &mut Value) {
     {
         parameters.extend(header_parameters());
     }
-    let bodies = one_of(&["Result", "Group", "Accepted"]);
-    operation["responses"]["200"] = answer("Finished while waiting, or joined by `unique`", &bodies);
 }
 
 fn one_of(schemas: &[&str]) -> Value {
@@ -147,7 +152,7 @@ fn one_of(schemas: &[&str]) -> Value {
     json!({"anyOf": references.collect::<Vec<_>>()})
 }
 
-fn answer(description: &str, schema: &Value) -> Value {
+fn documented(description: &str, schema: &Value) -> Value {
     json!({"description": description, "content": {"application/json": {"schema": schema}}})
 }
 
@@ -199,8 +204,8 @@ fn operation(entry: &Entry, params: &[String]) -> Value {
         "description": entry.description.clone().unwrap_or_else(|| format!("Submits `{name}`.")),
         "parameters": params.iter().map(|param| parameter(entry, param)).chain(header_parameters()).collect::<Vec<_>>(),
         "responses": {
-            "200": answer("Finished while waiting", &one_of(&["Result", "Group"])),
-            "202": answer("Accepted; the path's parameters and the entry's own fields are in the answer too", &accepted(entry, params)),
+            "200": documented("Finished while waiting", &one_of(&["Result", "Group"])),
+            "202": documented("Accepted; the path's parameters and the entry's own fields are in the answer too", &accepted(entry, params)),
             "422": problem("The body does not fit"),
             "default": problem("A problem; its `type` is explained at /problems/"),
         },

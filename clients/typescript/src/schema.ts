@@ -64,6 +64,23 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/healthz": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** As `/livez`, under the name that others give it */
+        get: operations["healthz"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/livez": {
         parameters: {
             query?: never;
@@ -164,7 +181,7 @@ export interface paths {
         };
         /**
          * Whether the process accepts tasks
-         * @description 200 while the ledger accepts, also when Redis is away. At start it waits for the first try at Redis, at most 3 seconds.
+         * @description 200 while the ledger takes writes (one is tried each second, and rolled back), also when Redis is away. At start it waits for the first try at Redis, at most 3 seconds.
          */
         get: operations["readyz"];
         put?: never;
@@ -928,7 +945,8 @@ export interface paths {
         };
         /**
          * Why a task is where it is
-         * @description A sentence, with the facts it rests on: its place in the queue, who serves it, what it waits for, who runs it and since when.
+         * @description Of a group: how many of its members stand where, and a sentence for each of the first that have not ended. Of a task: a
+         *     sentence, with the facts it rests on: its place in the queue, who serves it, what it waits for, who runs it and since when.
          */
         get: operations["explain_task"];
         put?: never;
@@ -989,8 +1007,9 @@ export interface paths {
         get?: never;
         put?: never;
         /**
-         * Run a task again
-         * @description Submits the same message as a new task with `retry_of`. What follows it in its canvas comes along under new ids. With
+         * Run a task again, or what failed of a group
+         * @description Of a group's id every member that failed or was lost is sent again, once however often it is asked: the answer is
+         *     `RetriedTogether`. Of a task's id: submits the same message as a new task with `retry_of`. What follows it in its canvas comes along under new ids. With
          *     `restart` the old task is revoked first, with SIGTERM if it runs.
          */
         post: operations["retry_task"];
@@ -1010,8 +1029,9 @@ export interface paths {
         get?: never;
         put?: never;
         /**
-         * Revoke a task
-         * @description Answers with a verdict. Only `prevented` is a guarantee: the message was removed and will never run. `signalled` means that a
+         * Revoke a task, a group or a canvas
+         * @description Of a group's id every task of the group is revoked, with `canvas` every task of the canvas that the task belongs to: then the
+         *     answer has a verdict for each, and sums (`RevokedTogether`). Answers with a verdict. Only `prevented` is a guarantee: the message was removed and will never run. `signalled` means that a
          *     worker has it and was told; the answer waits up to 2 seconds for the worker to confirm. With `terminate` a running task is
          *     stopped with `signal` (by workers whose pool can do that).
          */
@@ -1641,11 +1661,11 @@ export interface components {
         };
         IncidentView: {
             detail: string;
-            /** @description `silent_worker`, `no_consumer`, `over_budget`, `outbox_stuck`, `canvas_stuck`, `wrong_key`, `other_options` or `mute_worker` */
+            /** @description `silent_worker`, `no_consumer`, `over_budget`, `outbox_stuck`, `canvas_stuck`, `wrong_key`, `other_options`, `mute_worker`, `ledger_down`, `redis_down` or `redis_evicts` */
             kind: string;
             /** @description RFC 3339, UTC */
             since: string;
-            /** @description The worker, queue or task; `outbox` */
+            /** @description The worker, queue or task; `outbox`, `ledger` or `redis` */
             subject: string;
         };
         IntervalSchedule: {
@@ -1891,12 +1911,14 @@ export interface components {
         /** @description What this process depends on. */
         Readiness: {
             /**
-             * @description `up` or `down`.
+             * @description `up` or `down`. It is up when it takes writes.
              * @example up
              */
             ledger: string;
             /** @description It accepts tasks. */
             ready: boolean;
+            /** @description Why the ledger is down, or Redis: in the server's own words, with what helps. Left out when nothing is. */
+            reasons?: string[];
             /**
              * @description `active` when this process records what workers say, `standby` when another one does.
              * @example active
@@ -1969,6 +1991,23 @@ export interface components {
             task_id: string;
             traceback?: string | null;
         };
+        /** @description One member: the id it was sent again as, or why it was not. */
+        RetriedMember: {
+            reason?: string | null;
+            retried_as?: string | null;
+            task_id: string;
+        };
+        /** @description As a document: the new task, or what became of each member. */
+        RetriedOneOrAll: components["schemas"]["Accepted"] | components["schemas"]["RetriedTogether"];
+        /** @description What became of the retry of a group. */
+        RetriedTogether: {
+            group_id: string;
+            /** @description Members that were left alone. */
+            left: number;
+            members: components["schemas"]["RetriedMember"][];
+            /** @description Members that were sent again. */
+            retried: number;
+        };
         /** @description What can be said for certain. */
         Revoked: {
             /** @description It is known not to run any more. */
@@ -1978,6 +2017,28 @@ export interface components {
             /**
              * @description `prevented`: it will never run. `signalled`: a worker has it, and was told. `too_late`: it had ended.
              * @example prevented
+             */
+            verdict: string;
+        };
+        /** @description One verdict, or those of many. */
+        RevokedOneOrAll: components["schemas"]["Revoked"] | components["schemas"]["RevokedTogether"];
+        /** @description What became of the revoke of a group, or of a whole canvas. */
+        RevokedTogether: {
+            /** @description None of them is known to run any more. */
+            confirmed: boolean;
+            /** @description A sentence with the counts. */
+            detail: string;
+            /** @description One for each task; left out above 1,000. */
+            members: components["schemas"]["Revoked"][];
+            prevented: number;
+            signalled: number;
+            /** @description As it was asked for. */
+            task_id: string;
+            too_late: number;
+            /**
+             * @description Of all tasks the weakest: `signalled` when a worker has one of them, `prevented` when every other one was removed,
+             *     `too_late` when all had ended.
+             * @example signalled
              */
             verdict: string;
         };
@@ -2175,6 +2236,8 @@ export interface components {
         };
         /** @description A signature, and what only the top level may say. */
         Submission: components["schemas"]["TaskSubmission"] | components["schemas"]["ChainSubmission"] | components["schemas"]["GroupSubmission"] | components["schemas"]["ChordSubmission"];
+        /** @description Finished while its caller waited, or joined by `unique` */
+        SubmissionEnd: components["schemas"]["Result"] | components["schemas"]["Group"] | components["schemas"]["Accepted"];
         /** @description The result body, and everything else that the ledger knows. */
         Task: components["schemas"]["Result"] & {
             /** @description Null when the message was never seen. */
@@ -2801,22 +2864,35 @@ export interface operations {
             };
         };
         responses: {
-            /** @description Finished while waiting, or joined by `unique` */
+            /** @description Finished while its caller waited, or joined by `unique` */
             200: {
                 headers: {
                     [name: string]: unknown;
                 };
                 content: {
-                    "application/json": components["schemas"]["Result"] | components["schemas"]["Group"] | components["schemas"]["Accepted"];
+                    "application/json": components["schemas"]["SubmissionEnd"];
                 };
             };
-            /** @description Accepted; `task_id` is the last task */
+            /** @description Committed to disk */
             202: {
                 headers: {
+                    /** @description The task */
+                    Location?: string;
+                    /** @description Seconds */
+                    "Retry-After"?: number;
                     [name: string]: unknown;
                 };
                 content: {
                     "application/json": components["schemas"]["Accepted"];
+                };
+            };
+            /** @description The body is not JSON */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
                 };
             };
             /** @description No token, or one that is unknown, expired or revoked */
@@ -2828,7 +2904,7 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description The token lacks the scope, or is limited to other tasks */
+            /** @description This task may not be submitted */
             403: {
                 headers: {
                     [name: string]: unknown;
@@ -2837,8 +2913,44 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description Does not fit */
+            /** @description The id is already used */
+            409: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The body is too large */
+            413: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The body's media type is not supported */
+            415: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The request does not fit; or: The Idempotency-Key belongs to another request */
             422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Too much waits for Redis; or: The ledger does not answer */
+            503: {
                 headers: {
                     [name: string]: unknown;
                 };
@@ -2900,22 +3012,35 @@ export interface operations {
             };
         };
         responses: {
-            /** @description Finished while waiting, or joined by `unique` */
+            /** @description Finished while its caller waited, or joined by `unique` */
             200: {
                 headers: {
                     [name: string]: unknown;
                 };
                 content: {
-                    "application/json": components["schemas"]["Result"] | components["schemas"]["Group"] | components["schemas"]["Accepted"];
+                    "application/json": components["schemas"]["SubmissionEnd"];
                 };
             };
-            /** @description Accepted; `task_id` is the body */
+            /** @description Committed to disk */
             202: {
                 headers: {
+                    /** @description The task */
+                    Location?: string;
+                    /** @description Seconds */
+                    "Retry-After"?: number;
                     [name: string]: unknown;
                 };
                 content: {
                     "application/json": components["schemas"]["Accepted"];
+                };
+            };
+            /** @description The body is not JSON */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
                 };
             };
             /** @description No token, or one that is unknown, expired or revoked */
@@ -2927,7 +3052,7 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description The token lacks the scope, or is limited to other tasks */
+            /** @description This task may not be submitted */
             403: {
                 headers: {
                     [name: string]: unknown;
@@ -2936,8 +3061,44 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description Does not fit */
+            /** @description The id is already used */
+            409: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The body is too large */
+            413: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The body's media type is not supported */
+            415: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The request does not fit; or: The Idempotency-Key belongs to another request */
             422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Too much waits for Redis; or: The ledger does not answer */
+            503: {
                 headers: {
                     [name: string]: unknown;
                 };
@@ -2996,22 +3157,35 @@ export interface operations {
             };
         };
         responses: {
-            /** @description Finished while waiting, or joined by `unique` */
+            /** @description Finished while its caller waited, or joined by `unique` */
             200: {
                 headers: {
                     [name: string]: unknown;
                 };
                 content: {
-                    "application/json": components["schemas"]["Result"] | components["schemas"]["Group"] | components["schemas"]["Accepted"];
+                    "application/json": components["schemas"]["SubmissionEnd"];
                 };
             };
-            /** @description Accepted */
+            /** @description Committed to disk */
             202: {
                 headers: {
+                    /** @description The task */
+                    Location?: string;
+                    /** @description Seconds */
+                    "Retry-After"?: number;
                     [name: string]: unknown;
                 };
                 content: {
                     "application/json": components["schemas"]["Accepted"];
+                };
+            };
+            /** @description The body is not JSON */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
                 };
             };
             /** @description No token, or one that is unknown, expired or revoked */
@@ -3023,7 +3197,7 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description The token lacks the scope, or is limited to other tasks */
+            /** @description This task may not be submitted */
             403: {
                 headers: {
                     [name: string]: unknown;
@@ -3032,13 +3206,78 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description Does not fit */
+            /** @description The id is already used */
+            409: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The body is too large */
+            413: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The body's media type is not supported */
+            415: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The request does not fit; or: The Idempotency-Key belongs to another request */
             422: {
                 headers: {
                     [name: string]: unknown;
                 };
                 content: {
                     "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Too much waits for Redis; or: The ledger does not answer */
+            503: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description A problem; its `type` is explained at /problems/ */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    healthz: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description It runs */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "text/plain": string;
                 };
             };
             /** @description A problem; its `type` is explained at /problems/ */
@@ -3210,7 +3449,7 @@ export interface operations {
                     "text/html": string;
                 };
             };
-            /** @description No such problem */
+            /** @description There is no problem of this name */
             404: {
                 headers: {
                     [name: string]: unknown;
@@ -3288,10 +3527,10 @@ export interface operations {
         };
         requestBody?: never;
         responses: {
-            /** @description Finished */
+            /** @description The answer */
             200: {
                 headers: {
-                    /** @description Changes with every change of the task */
+                    /** @description Changes with every change; for `If-Match` and `If-None-Match` */
                     ETag?: string;
                     [name: string]: unknown;
                 };
@@ -3302,6 +3541,8 @@ export interface operations {
             /** @description Not yet */
             202: {
                 headers: {
+                    /** @description Changes with every change */
+                    ETag?: string;
                     /** @description Seconds */
                     "Retry-After"?: number;
                     [name: string]: unknown;
@@ -3317,7 +3558,7 @@ export interface operations {
                 };
                 content?: never;
             };
-            /** @description The id cannot be one */
+            /** @description The path cannot be read */
             400: {
                 headers: {
                     [name: string]: unknown;
@@ -3344,7 +3585,7 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description This ledger never saw the id */
+            /** @description This ledger never saw that id */
             404: {
                 headers: {
                     [name: string]: unknown;
@@ -3353,8 +3594,17 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description Pruned */
+            /** @description The task was pruned */
             410: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The ledger does not answer */
+            503: {
                 headers: {
                     [name: string]: unknown;
                 };
@@ -3390,13 +3640,15 @@ export interface operations {
             /** @description A page */
             200: {
                 headers: {
+                    /** @description `rel=next`, unless it is the last page */
+                    Link?: string;
                     [name: string]: unknown;
                 };
                 content: {
                     "application/json": components["schemas"]["AuditList"];
                 };
             };
-            /** @description A parameter does not fit */
+            /** @description The query cannot be read; or: The cursor is not one of ours */
             400: {
                 headers: {
                     [name: string]: unknown;
@@ -3416,6 +3668,15 @@ export interface operations {
             };
             /** @description The token lacks the scope, or is limited to other tasks */
             403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The ledger does not answer */
+            503: {
                 headers: {
                     [name: string]: unknown;
                 };
@@ -3443,7 +3704,7 @@ export interface operations {
         };
         requestBody?: never;
         responses: {
-            /** @description Newest first, at most 100 */
+            /** @description The answer */
             200: {
                 headers: {
                     [name: string]: unknown;
@@ -3463,6 +3724,42 @@ export interface operations {
             };
             /** @description The token lacks the scope, or is limited to other tasks */
             403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description There is no such operation */
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The operation has ended */
+            409: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The request does not fit; or: The Idempotency-Key belongs to another request */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The ledger does not answer */
+            503: {
                 headers: {
                     [name: string]: unknown;
                 };
@@ -3510,7 +3807,7 @@ export interface operations {
             };
         };
         responses: {
-            /** @description What it would touch */
+            /** @description What an operation would touch */
             200: {
                 headers: {
                     [name: string]: unknown;
@@ -3519,15 +3816,26 @@ export interface operations {
                     "application/json": components["schemas"]["BulkPreview"];
                 };
             };
-            /** @description Accepted: it begins */
+            /** @description An operation on many tasks */
             202: {
                 headers: {
-                    /** @description The operation */
+                    /** @description The task */
                     Location?: string;
+                    /** @description Seconds */
+                    "Retry-After"?: number;
                     [name: string]: unknown;
                 };
                 content: {
                     "application/json": components["schemas"]["Bulk"];
+                };
+            };
+            /** @description The body is not JSON */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
                 };
             };
             /** @description No token, or one that is unknown, expired or revoked */
@@ -3548,8 +3856,53 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description Does not fit, or nothing that the filter names can be part of it */
+            /** @description There is no such operation */
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The operation has ended */
+            409: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The body is too large */
+            413: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The body's media type is not supported */
+            415: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The request does not fit; or: The Idempotency-Key belongs to another request */
             422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The ledger does not answer */
+            503: {
                 headers: {
                     [name: string]: unknown;
                 };
@@ -3580,7 +3933,7 @@ export interface operations {
         };
         requestBody?: never;
         responses: {
-            /** @description Its progress */
+            /** @description An operation on many tasks */
             200: {
                 headers: {
                     [name: string]: unknown;
@@ -3607,8 +3960,35 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description There is none of this id */
+            /** @description There is no such operation */
             404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The operation has ended */
+            409: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The request does not fit; or: The Idempotency-Key belongs to another request */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The ledger does not answer */
+            503: {
                 headers: {
                     [name: string]: unknown;
                 };
@@ -3639,13 +4019,22 @@ export interface operations {
         };
         requestBody?: never;
         responses: {
-            /** @description Cancelled */
+            /** @description An operation on many tasks */
             200: {
                 headers: {
                     [name: string]: unknown;
                 };
                 content: {
                     "application/json": components["schemas"]["Bulk"];
+                };
+            };
+            /** @description The body is not JSON */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
                 };
             };
             /** @description No token, or one that is unknown, expired or revoked */
@@ -3666,7 +4055,7 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description There is none of this id */
+            /** @description There is no such operation */
             404: {
                 headers: {
                     [name: string]: unknown;
@@ -3675,8 +4064,44 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description It has ended */
+            /** @description The operation has ended */
             409: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The body is too large */
+            413: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The body's media type is not supported */
+            415: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The request does not fit; or: The Idempotency-Key belongs to another request */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The ledger does not answer */
+            503: {
                 headers: {
                     [name: string]: unknown;
                 };
@@ -3707,13 +4132,22 @@ export interface operations {
         };
         requestBody?: never;
         responses: {
-            /** @description Paused */
+            /** @description An operation on many tasks */
             200: {
                 headers: {
                     [name: string]: unknown;
                 };
                 content: {
                     "application/json": components["schemas"]["Bulk"];
+                };
+            };
+            /** @description The body is not JSON */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
                 };
             };
             /** @description No token, or one that is unknown, expired or revoked */
@@ -3734,7 +4168,7 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description There is none of this id */
+            /** @description There is no such operation */
             404: {
                 headers: {
                     [name: string]: unknown;
@@ -3743,8 +4177,44 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description It has ended */
+            /** @description The operation has ended */
             409: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The body is too large */
+            413: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The body's media type is not supported */
+            415: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The request does not fit; or: The Idempotency-Key belongs to another request */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The ledger does not answer */
+            503: {
                 headers: {
                     [name: string]: unknown;
                 };
@@ -3775,13 +4245,22 @@ export interface operations {
         };
         requestBody?: never;
         responses: {
-            /** @description It goes on */
+            /** @description An operation on many tasks */
             200: {
                 headers: {
                     [name: string]: unknown;
                 };
                 content: {
                     "application/json": components["schemas"]["Bulk"];
+                };
+            };
+            /** @description The body is not JSON */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
                 };
             };
             /** @description No token, or one that is unknown, expired or revoked */
@@ -3802,7 +4281,7 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description There is none of this id */
+            /** @description There is no such operation */
             404: {
                 headers: {
                     [name: string]: unknown;
@@ -3811,8 +4290,44 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description It has ended */
+            /** @description The operation has ended */
             409: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The body is too large */
+            413: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The body's media type is not supported */
+            415: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The request does not fit; or: The Idempotency-Key belongs to another request */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The ledger does not answer */
+            503: {
                 headers: {
                     [name: string]: unknown;
                 };
@@ -3840,7 +4355,7 @@ export interface operations {
         };
         requestBody?: never;
         responses: {
-            /** @description What it can */
+            /** @description What this deployment can */
             200: {
                 headers: {
                     [name: string]: unknown;
@@ -3909,13 +4424,22 @@ export interface operations {
             };
         };
         responses: {
-            /** @description The replies */
+            /** @description Answers of workers, by node name */
             200: {
                 headers: {
                     [name: string]: unknown;
                 };
                 content: {
                     "application/json": components["schemas"]["Replies"];
+                };
+            };
+            /** @description The body is not JSON */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
                 };
             };
             /** @description No token, or one that is unknown, expired or revoked */
@@ -3936,7 +4460,7 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description No such command */
+            /** @description Celery has no such command */
             404: {
                 headers: {
                     [name: string]: unknown;
@@ -3945,7 +4469,25 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description The arguments do not fit; nothing was sent */
+            /** @description The body is too large */
+            413: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The body's media type is not supported */
+            415: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The request does not fit */
             422: {
                 headers: {
                     [name: string]: unknown;
@@ -3954,7 +4496,7 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description Redis is away */
+            /** @description Redis does not answer; or: The ledger does not answer */
             503: {
                 headers: {
                     [name: string]: unknown;
@@ -3997,16 +4539,18 @@ export interface operations {
         };
         requestBody?: never;
         responses: {
-            /** @description A page */
+            /** @description A page of tasks, newest first */
             200: {
                 headers: {
+                    /** @description `rel=next`, unless it is the last page */
+                    Link?: string;
                     [name: string]: unknown;
                 };
                 content: {
                     "application/json": components["schemas"]["TaskList"];
                 };
             };
-            /** @description A parameter does not fit */
+            /** @description The query cannot be read; or: The cursor is not one of ours */
             400: {
                 headers: {
                     [name: string]: unknown;
@@ -4026,6 +4570,15 @@ export interface operations {
             };
             /** @description The token lacks the scope, or is limited to other tasks */
             403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The ledger does not answer */
+            503: {
                 headers: {
                     [name: string]: unknown;
                 };
@@ -4057,13 +4610,22 @@ export interface operations {
         };
         requestBody?: never;
         responses: {
-            /** @description How many */
+            /** @description The answer */
             200: {
                 headers: {
                     [name: string]: unknown;
                 };
                 content: {
                     "application/json": components["schemas"]["Dismissed"];
+                };
+            };
+            /** @description The query cannot be read; or: The cursor is not one of ours */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
                 };
             };
             /** @description No token, or one that is unknown, expired or revoked */
@@ -4077,6 +4639,15 @@ export interface operations {
             };
             /** @description The token lacks the scope, or is limited to other tasks */
             403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The ledger does not answer */
+            503: {
                 headers: {
                     [name: string]: unknown;
                 };
@@ -4120,7 +4691,7 @@ export interface operations {
             };
         };
         responses: {
-            /** @description What would become of them */
+            /** @description What a bulk re-queue did */
             200: {
                 headers: {
                     [name: string]: unknown;
@@ -4129,13 +4700,22 @@ export interface operations {
                     "application/json": components["schemas"]["Requeued"];
                 };
             };
-            /** @description What became of them */
+            /** @description What a bulk re-queue did */
             202: {
                 headers: {
                     [name: string]: unknown;
                 };
                 content: {
                     "application/json": components["schemas"]["Requeued"];
+                };
+            };
+            /** @description The body is not JSON */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
                 };
             };
             /** @description No token, or one that is unknown, expired or revoked */
@@ -4147,7 +4727,7 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description The token lacks the scope, or is limited to other tasks */
+            /** @description This task may not be submitted */
             403: {
                 headers: {
                     [name: string]: unknown;
@@ -4156,8 +4736,53 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description Does not fit */
+            /** @description This ledger never saw that id */
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The task cannot be sent again; or: The task is not a dead letter; or: The id is already used */
+            409: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The body is too large */
+            413: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The body's media type is not supported */
+            415: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The request does not fit; or: The Idempotency-Key belongs to another request */
             422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Redis does not answer; or: The ledger does not answer; or: Too much waits for Redis */
+            503: {
                 headers: {
                     [name: string]: unknown;
                 };
@@ -4188,12 +4813,21 @@ export interface operations {
         };
         requestBody?: never;
         responses: {
-            /** @description Deleted */
+            /** @description Done; there is no body */
             204: {
                 headers: {
                     [name: string]: unknown;
                 };
                 content?: never;
+            };
+            /** @description The path cannot be read */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
             };
             /** @description No token, or one that is unknown, expired or revoked */
             401: {
@@ -4204,7 +4838,7 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description The token lacks the scope, or is limited to other tasks */
+            /** @description This task may not be submitted */
             403: {
                 headers: {
                     [name: string]: unknown;
@@ -4213,7 +4847,7 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description This ledger never saw the id */
+            /** @description This ledger never saw that id */
             404: {
                 headers: {
                     [name: string]: unknown;
@@ -4222,8 +4856,26 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description It is not a dead letter */
+            /** @description The task cannot be sent again; or: The task is not a dead letter; or: The id is already used */
             409: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The request does not fit; or: The Idempotency-Key belongs to another request */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Redis does not answer; or: The ledger does not answer; or: Too much waits for Redis */
+            503: {
                 headers: {
                     [name: string]: unknown;
                 };
@@ -4254,13 +4906,26 @@ export interface operations {
         };
         requestBody?: never;
         responses: {
-            /** @description The new task */
+            /** @description Committed to disk */
             202: {
                 headers: {
+                    /** @description The task */
+                    Location?: string;
+                    /** @description Seconds */
+                    "Retry-After"?: number;
                     [name: string]: unknown;
                 };
                 content: {
                     "application/json": components["schemas"]["Accepted"];
+                };
+            };
+            /** @description The path cannot be read; or: The body is not JSON */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
                 };
             };
             /** @description No token, or one that is unknown, expired or revoked */
@@ -4272,7 +4937,7 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description The token lacks the scope, or is limited to other tasks */
+            /** @description This task may not be submitted */
             403: {
                 headers: {
                     [name: string]: unknown;
@@ -4281,7 +4946,7 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description This ledger never saw the id */
+            /** @description This ledger never saw that id */
             404: {
                 headers: {
                     [name: string]: unknown;
@@ -4290,8 +4955,44 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description It is not a dead letter, or cannot be sent again */
+            /** @description The task cannot be sent again; or: The task is not a dead letter; or: The id is already used */
             409: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The body is too large */
+            413: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The body's media type is not supported */
+            415: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The request does not fit; or: The Idempotency-Key belongs to another request */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Redis does not answer; or: The ledger does not answer; or: Too much waits for Redis */
+            503: {
                 headers: {
                     [name: string]: unknown;
                 };
@@ -4348,7 +5049,7 @@ export interface operations {
                     "text/event-stream": string;
                 };
             };
-            /** @description A parameter does not fit */
+            /** @description The query cannot be read; or: The cursor is not one of ours */
             400: {
                 headers: {
                     [name: string]: unknown;
@@ -4368,6 +5069,15 @@ export interface operations {
             };
             /** @description The token lacks the scope, or is limited to other tasks */
             403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The ledger does not answer */
+            503: {
                 headers: {
                     [name: string]: unknown;
                 };
@@ -4395,7 +5105,7 @@ export interface operations {
         };
         requestBody?: never;
         responses: {
-            /** @description All of them */
+            /** @description The answer */
             200: {
                 headers: {
                     [name: string]: unknown;
@@ -4455,13 +5165,22 @@ export interface operations {
         };
         requestBody?: never;
         responses: {
-            /** @description The replies */
+            /** @description Answers of workers, by node name */
             200: {
                 headers: {
                     [name: string]: unknown;
                 };
                 content: {
                     "application/json": components["schemas"]["Replies"];
+                };
+            };
+            /** @description The query cannot be read; or: The cursor is not one of ours */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
                 };
             };
             /** @description No token, or one that is unknown, expired or revoked */
@@ -4482,7 +5201,7 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description No such method */
+            /** @description Celery has no such command */
             404: {
                 headers: {
                     [name: string]: unknown;
@@ -4491,7 +5210,16 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description Redis is away */
+            /** @description The request does not fit */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Redis does not answer; or: The ledger does not answer */
             503: {
                 headers: {
                     [name: string]: unknown;
@@ -4520,7 +5248,7 @@ export interface operations {
         };
         requestBody?: never;
         responses: {
-            /** @description All queues */
+            /** @description The answer */
             200: {
                 headers: {
                     [name: string]: unknown;
@@ -4547,7 +5275,16 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description Redis is away */
+            /** @description The broker of this deployment cannot do this */
+            501: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Redis does not answer; or: The ledger does not answer */
             503: {
                 headers: {
                     [name: string]: unknown;
@@ -4584,7 +5321,7 @@ export interface operations {
         };
         requestBody?: never;
         responses: {
-            /** @description A page */
+            /** @description The answer */
             200: {
                 headers: {
                     [name: string]: unknown;
@@ -4593,7 +5330,7 @@ export interface operations {
                     "application/json": components["schemas"]["QueuedMessageList"];
                 };
             };
-            /** @description A parameter does not fit */
+            /** @description The query cannot be read; or: The cursor is not one of ours */
             400: {
                 headers: {
                     [name: string]: unknown;
@@ -4620,7 +5357,16 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description Redis is away */
+            /** @description The broker of this deployment cannot do this */
+            501: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Redis does not answer; or: The ledger does not answer */
             503: {
                 headers: {
                     [name: string]: unknown;
@@ -4652,13 +5398,22 @@ export interface operations {
         };
         requestBody?: never;
         responses: {
-            /** @description Paused */
+            /** @description What was done to a queue */
             200: {
                 headers: {
                     [name: string]: unknown;
                 };
                 content: {
                     "application/json": components["schemas"]["QueueChange"];
+                };
+            };
+            /** @description The body is not JSON */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
                 };
             };
             /** @description No token, or one that is unknown, expired or revoked */
@@ -4679,7 +5434,43 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description Paused here; Redis is away, and the workers will be told */
+            /** @description The body is too large */
+            413: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The body's media type is not supported */
+            415: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The request does not fit */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The broker of this deployment cannot do this */
+            501: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Redis does not answer; or: The ledger does not answer */
             503: {
                 headers: {
                     [name: string]: unknown;
@@ -4711,13 +5502,22 @@ export interface operations {
         };
         requestBody?: never;
         responses: {
-            /** @description How many */
+            /** @description The answer */
             200: {
                 headers: {
                     [name: string]: unknown;
                 };
                 content: {
                     "application/json": components["schemas"]["Purged"];
+                };
+            };
+            /** @description The body is not JSON */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
                 };
             };
             /** @description No token, or one that is unknown, expired or revoked */
@@ -4738,7 +5538,43 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description Redis is away */
+            /** @description The body is too large */
+            413: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The body's media type is not supported */
+            415: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The request does not fit */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The broker of this deployment cannot do this */
+            501: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Redis does not answer; or: The ledger does not answer */
             503: {
                 headers: {
                     [name: string]: unknown;
@@ -4770,13 +5606,22 @@ export interface operations {
         };
         requestBody?: never;
         responses: {
-            /** @description Resumed */
+            /** @description What was done to a queue */
             200: {
                 headers: {
                     [name: string]: unknown;
                 };
                 content: {
                     "application/json": components["schemas"]["QueueChange"];
+                };
+            };
+            /** @description The body is not JSON */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
                 };
             };
             /** @description No token, or one that is unknown, expired or revoked */
@@ -4797,7 +5642,43 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description Resumed here; Redis is away: call again to tell the workers */
+            /** @description The body is too large */
+            413: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The body's media type is not supported */
+            415: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The request does not fit */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The broker of this deployment cannot do this */
+            501: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Redis does not answer; or: The ledger does not answer */
             503: {
                 headers: {
                     [name: string]: unknown;
@@ -4834,10 +5715,21 @@ export interface operations {
             /** @description A page */
             200: {
                 headers: {
+                    /** @description `rel=next`, unless it is the last page */
+                    Link?: string;
                     [name: string]: unknown;
                 };
                 content: {
                     "application/json": components["schemas"]["ScheduleList"];
+                };
+            };
+            /** @description The query cannot be read; or: The cursor is not one of ours */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
                 };
             };
             /** @description No token, or one that is unknown, expired or revoked */
@@ -4849,8 +5741,53 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description The token lacks the scope, or is limited to other tasks */
+            /** @description This task may not be submitted */
             403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description There is no schedule of this name */
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The name is taken; or: The id is already used */
+            409: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description It was changed since you read it */
+            412: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The request does not fit; or: The Idempotency-Key belongs to another request */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Too much waits for Redis; or: The ledger does not answer */
+            503: {
                 headers: {
                     [name: string]: unknown;
                 };
@@ -4885,17 +5822,26 @@ export interface operations {
             };
         };
         responses: {
-            /** @description Written */
+            /** @description Created */
             201: {
                 headers: {
-                    /** @description For `If-Match` */
+                    /** @description Its version, for `If-Match`, if it has versions */
                     ETag?: string;
-                    /** @description The schedule */
+                    /** @description Where it is */
                     Location?: string;
                     [name: string]: unknown;
                 };
                 content: {
                     "application/json": components["schemas"]["Schedule"];
+                };
+            };
+            /** @description The body is not JSON */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
                 };
             };
             /** @description No token, or one that is unknown, expired or revoked */
@@ -4907,7 +5853,7 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description The token lacks the scope, or is limited to other tasks */
+            /** @description This task may not be submitted */
             403: {
                 headers: {
                     [name: string]: unknown;
@@ -4916,7 +5862,16 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description The name is taken */
+            /** @description There is no schedule of this name */
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The name is taken; or: The id is already used */
             409: {
                 headers: {
                     [name: string]: unknown;
@@ -4925,8 +5880,44 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description Does not fit */
+            /** @description It was changed since you read it */
+            412: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The body is too large */
+            413: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The body's media type is not supported */
+            415: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The request does not fit; or: The Idempotency-Key belongs to another request */
             422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Too much waits for Redis; or: The ledger does not answer */
+            503: {
                 headers: {
                     [name: string]: unknown;
                 };
@@ -4956,10 +5947,10 @@ export interface operations {
         };
         requestBody?: never;
         responses: {
-            /** @description The schedule */
+            /** @description The answer */
             200: {
                 headers: {
-                    /** @description For `If-Match`; changes with every edit */
+                    /** @description Changes with every change; for `If-Match` and `If-None-Match` */
                     ETag?: string;
                     [name: string]: unknown;
                 };
@@ -4976,7 +5967,7 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description The token lacks the scope, or is limited to other tasks */
+            /** @description This task may not be submitted */
             403: {
                 headers: {
                     [name: string]: unknown;
@@ -4985,8 +5976,44 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description Unknown */
+            /** @description There is no schedule of this name */
             404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The name is taken; or: The id is already used */
+            409: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description It was changed since you read it */
+            412: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The request does not fit; or: The Idempotency-Key belongs to another request */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Too much waits for Redis; or: The ledger does not answer */
+            503: {
                 headers: {
                     [name: string]: unknown;
                 };
@@ -5025,9 +6052,11 @@ export interface operations {
             };
         };
         responses: {
-            /** @description Changed */
+            /** @description The answer */
             200: {
                 headers: {
+                    /** @description Changes with every change; for `If-Match` and `If-None-Match` */
+                    ETag?: string;
                     [name: string]: unknown;
                 };
                 content: {
@@ -5037,10 +6066,23 @@ export interface operations {
             /** @description Created */
             201: {
                 headers: {
+                    /** @description Its version, for `If-Match`, if it has versions */
+                    ETag?: string;
+                    /** @description Where it is */
+                    Location?: string;
                     [name: string]: unknown;
                 };
                 content: {
                     "application/json": components["schemas"]["Schedule"];
+                };
+            };
+            /** @description The body is not JSON */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
                 };
             };
             /** @description No token, or one that is unknown, expired or revoked */
@@ -5052,7 +6094,7 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description The token lacks the scope, or is limited to other tasks */
+            /** @description This task may not be submitted */
             403: {
                 headers: {
                     [name: string]: unknown;
@@ -5061,7 +6103,25 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description Changed since it was read */
+            /** @description There is no schedule of this name */
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The name is taken; or: The id is already used */
+            409: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description It was changed since you read it */
             412: {
                 headers: {
                     [name: string]: unknown;
@@ -5070,8 +6130,35 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description Does not fit */
+            /** @description The body is too large */
+            413: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The body's media type is not supported */
+            415: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The request does not fit; or: The Idempotency-Key belongs to another request */
             422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Too much waits for Redis; or: The ledger does not answer */
+            503: {
                 headers: {
                     [name: string]: unknown;
                 };
@@ -5104,7 +6191,7 @@ export interface operations {
         };
         requestBody?: never;
         responses: {
-            /** @description Gone */
+            /** @description Done; there is no body */
             204: {
                 headers: {
                     [name: string]: unknown;
@@ -5120,7 +6207,7 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description The token lacks the scope, or is limited to other tasks */
+            /** @description This task may not be submitted */
             403: {
                 headers: {
                     [name: string]: unknown;
@@ -5129,7 +6216,7 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description Unknown */
+            /** @description There is no schedule of this name */
             404: {
                 headers: {
                     [name: string]: unknown;
@@ -5138,8 +6225,35 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description Changed since it was read */
+            /** @description The name is taken; or: The id is already used */
+            409: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description It was changed since you read it */
             412: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The request does not fit; or: The Idempotency-Key belongs to another request */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Too much waits for Redis; or: The ledger does not answer */
+            503: {
                 headers: {
                     [name: string]: unknown;
                 };
@@ -5176,13 +6290,24 @@ export interface operations {
             };
         };
         responses: {
-            /** @description Changed */
+            /** @description The answer */
             200: {
                 headers: {
+                    /** @description Changes with every change; for `If-Match` and `If-None-Match` */
+                    ETag?: string;
                     [name: string]: unknown;
                 };
                 content: {
                     "application/json": components["schemas"]["Schedule"];
+                };
+            };
+            /** @description The body is not JSON */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
                 };
             };
             /** @description No token, or one that is unknown, expired or revoked */
@@ -5194,7 +6319,7 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description The token lacks the scope, or is limited to other tasks */
+            /** @description This task may not be submitted */
             403: {
                 headers: {
                     [name: string]: unknown;
@@ -5203,7 +6328,7 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description Unknown */
+            /** @description There is no schedule of this name */
             404: {
                 headers: {
                     [name: string]: unknown;
@@ -5212,7 +6337,16 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description Changed since it was read */
+            /** @description The name is taken; or: The id is already used */
+            409: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description It was changed since you read it */
             412: {
                 headers: {
                     [name: string]: unknown;
@@ -5221,8 +6355,35 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description Does not fit */
+            /** @description The body is too large */
+            413: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The body's media type is not supported */
+            415: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The request does not fit; or: The Idempotency-Key belongs to another request */
             422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Too much waits for Redis; or: The ledger does not answer */
+            503: {
                 headers: {
                     [name: string]: unknown;
                 };
@@ -5252,9 +6413,11 @@ export interface operations {
         };
         requestBody?: never;
         responses: {
-            /** @description Paused */
+            /** @description The answer */
             200: {
                 headers: {
+                    /** @description Changes with every change; for `If-Match` and `If-None-Match` */
+                    ETag?: string;
                     [name: string]: unknown;
                 };
                 content: {
@@ -5270,7 +6433,7 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description The token lacks the scope, or is limited to other tasks */
+            /** @description This task may not be submitted */
             403: {
                 headers: {
                     [name: string]: unknown;
@@ -5279,8 +6442,44 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description Unknown */
+            /** @description There is no schedule of this name */
             404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The name is taken; or: The id is already used */
+            409: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description It was changed since you read it */
+            412: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The request does not fit; or: The Idempotency-Key belongs to another request */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Too much waits for Redis; or: The ledger does not answer */
+            503: {
                 headers: {
                     [name: string]: unknown;
                 };
@@ -5313,13 +6512,22 @@ export interface operations {
         };
         requestBody?: never;
         responses: {
-            /** @description Times with the zone's offset */
+            /** @description The answer */
             200: {
                 headers: {
                     [name: string]: unknown;
                 };
                 content: {
                     "application/json": components["schemas"]["SchedulePreview"];
+                };
+            };
+            /** @description The query cannot be read; or: The cursor is not one of ours */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
                 };
             };
             /** @description No token, or one that is unknown, expired or revoked */
@@ -5331,7 +6539,7 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description The token lacks the scope, or is limited to other tasks */
+            /** @description This task may not be submitted */
             403: {
                 headers: {
                     [name: string]: unknown;
@@ -5340,8 +6548,44 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description Unknown */
+            /** @description There is no schedule of this name */
             404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The name is taken; or: The id is already used */
+            409: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description It was changed since you read it */
+            412: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The request does not fit; or: The Idempotency-Key belongs to another request */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Too much waits for Redis; or: The ledger does not answer */
+            503: {
                 headers: {
                     [name: string]: unknown;
                 };
@@ -5371,9 +6615,11 @@ export interface operations {
         };
         requestBody?: never;
         responses: {
-            /** @description Ticks again */
+            /** @description The answer */
             200: {
                 headers: {
+                    /** @description Changes with every change; for `If-Match` and `If-None-Match` */
+                    ETag?: string;
                     [name: string]: unknown;
                 };
                 content: {
@@ -5389,7 +6635,7 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description The token lacks the scope, or is limited to other tasks */
+            /** @description This task may not be submitted */
             403: {
                 headers: {
                     [name: string]: unknown;
@@ -5398,8 +6644,44 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description Unknown */
+            /** @description There is no schedule of this name */
             404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The name is taken; or: The id is already used */
+            409: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description It was changed since you read it */
+            412: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The request does not fit; or: The Idempotency-Key belongs to another request */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Too much waits for Redis; or: The ledger does not answer */
+            503: {
                 headers: {
                     [name: string]: unknown;
                 };
@@ -5436,18 +6718,22 @@ export interface operations {
         };
         requestBody?: never;
         responses: {
-            /** @description Finished while waiting, or joined by `unique` */
+            /** @description Finished while its caller waited, or joined by `unique` */
             200: {
                 headers: {
                     [name: string]: unknown;
                 };
                 content: {
-                    "application/json": components["schemas"]["Result"] | components["schemas"]["Group"] | components["schemas"]["Accepted"];
+                    "application/json": components["schemas"]["SubmissionEnd"];
                 };
             };
-            /** @description Accepted */
+            /** @description Committed to disk */
             202: {
                 headers: {
+                    /** @description The task */
+                    Location?: string;
+                    /** @description Seconds */
+                    "Retry-After"?: number;
                     [name: string]: unknown;
                 };
                 content: {
@@ -5463,7 +6749,7 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description The token lacks the scope, or is limited to other tasks */
+            /** @description This task may not be submitted */
             403: {
                 headers: {
                     [name: string]: unknown;
@@ -5472,8 +6758,44 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description Unknown */
+            /** @description There is no schedule of this name */
             404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The name is taken; or: The id is already used */
+            409: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description It was changed since you read it */
+            412: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The request does not fit; or: The Idempotency-Key belongs to another request */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Too much waits for Redis; or: The ledger does not answer */
+            503: {
                 headers: {
                     [name: string]: unknown;
                 };
@@ -5511,10 +6833,21 @@ export interface operations {
             /** @description A page */
             200: {
                 headers: {
+                    /** @description `rel=next`, unless it is the last page */
+                    Link?: string;
                     [name: string]: unknown;
                 };
                 content: {
                     "application/json": components["schemas"]["ScheduleRuns"];
+                };
+            };
+            /** @description The query cannot be read; or: The cursor is not one of ours */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
                 };
             };
             /** @description No token, or one that is unknown, expired or revoked */
@@ -5526,7 +6859,7 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description The token lacks the scope, or is limited to other tasks */
+            /** @description This task may not be submitted */
             403: {
                 headers: {
                     [name: string]: unknown;
@@ -5535,8 +6868,44 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description Unknown */
+            /** @description There is no schedule of this name */
             404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The name is taken; or: The id is already used */
+            409: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description It was changed since you read it */
+            412: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The request does not fit; or: The Idempotency-Key belongs to another request */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Too much waits for Redis; or: The ledger does not answer */
+            503: {
                 headers: {
                     [name: string]: unknown;
                 };
@@ -5573,7 +6942,7 @@ export interface operations {
         };
         requestBody?: never;
         responses: {
-            /** @description Groups, most first, at most 200 */
+            /** @description The answer */
             200: {
                 headers: {
                     [name: string]: unknown;
@@ -5582,7 +6951,7 @@ export interface operations {
                     "application/json": components["schemas"]["ErrorStats"];
                 };
             };
-            /** @description A parameter does not fit */
+            /** @description The query cannot be read; or: The cursor is not one of ours */
             400: {
                 headers: {
                     [name: string]: unknown;
@@ -5602,6 +6971,15 @@ export interface operations {
             };
             /** @description The token lacks the scope, or is limited to other tasks */
             403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The ledger does not answer */
+            503: {
                 headers: {
                     [name: string]: unknown;
                 };
@@ -5639,7 +7017,7 @@ export interface operations {
         };
         requestBody?: never;
         responses: {
-            /** @description Percentiles, oldest first, without gaps */
+            /** @description The answer */
             200: {
                 headers: {
                     [name: string]: unknown;
@@ -5648,7 +7026,7 @@ export interface operations {
                     "application/json": components["schemas"]["Latency"];
                 };
             };
-            /** @description A parameter does not fit */
+            /** @description The query cannot be read; or: The cursor is not one of ours */
             400: {
                 headers: {
                     [name: string]: unknown;
@@ -5668,6 +7046,15 @@ export interface operations {
             };
             /** @description The token lacks the scope, or is limited to other tasks */
             403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The ledger does not answer */
+            503: {
                 headers: {
                     [name: string]: unknown;
                 };
@@ -5705,7 +7092,7 @@ export interface operations {
         };
         requestBody?: never;
         responses: {
-            /** @description Counts, oldest first, without gaps */
+            /** @description The answer */
             200: {
                 headers: {
                     [name: string]: unknown;
@@ -5714,7 +7101,7 @@ export interface operations {
                     "application/json": components["schemas"]["Throughput"];
                 };
             };
-            /** @description A parameter does not fit */
+            /** @description The query cannot be read; or: The cursor is not one of ours */
             400: {
                 headers: {
                     [name: string]: unknown;
@@ -5734,6 +7121,15 @@ export interface operations {
             };
             /** @description The token lacks the scope, or is limited to other tasks */
             403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The ledger does not answer */
+            503: {
                 headers: {
                     [name: string]: unknown;
                 };
@@ -5761,13 +7157,26 @@ export interface operations {
         };
         requestBody?: never;
         responses: {
-            /** @description The ticket */
+            /** @description A ticket of one use */
             201: {
                 headers: {
+                    /** @description Its version, for `If-Match`, if it has versions */
+                    ETag?: string;
+                    /** @description Where it is */
+                    Location?: string;
                     [name: string]: unknown;
                 };
                 content: {
                     "application/json": components["schemas"]["StreamTicket"];
+                };
+            };
+            /** @description The body is not JSON */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
                 };
             };
             /** @description No token, or one that is unknown, expired or revoked */
@@ -5788,8 +7197,35 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description Does not fit */
+            /** @description The body is too large */
+            413: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The body's media type is not supported */
+            415: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The request does not fit */
             422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The ledger does not answer */
+            503: {
                 headers: {
                     [name: string]: unknown;
                 };
@@ -5843,18 +7279,18 @@ export interface operations {
         };
         requestBody?: never;
         responses: {
-            /** @description A page */
+            /** @description A page of tasks, newest first */
             200: {
                 headers: {
                     /** @description `rel=next`, unless it is the last page */
-                    Link?: string | null;
+                    Link?: string;
                     [name: string]: unknown;
                 };
                 content: {
                     "application/json": components["schemas"]["TaskList"];
                 };
             };
-            /** @description A parameter does not fit */
+            /** @description The query cannot be read; or: The cursor is not one of ours */
             400: {
                 headers: {
                     [name: string]: unknown;
@@ -5874,6 +7310,15 @@ export interface operations {
             };
             /** @description The token lacks the scope, or is limited to other tasks */
             403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The ledger does not answer */
+            503: {
                 headers: {
                     [name: string]: unknown;
                 };
@@ -5921,16 +7366,16 @@ export interface operations {
             };
         };
         responses: {
-            /** @description Finished while waiting, or joined by `unique` */
+            /** @description Finished while its caller waited, or joined by `unique` */
             200: {
                 headers: {
                     [name: string]: unknown;
                 };
                 content: {
-                    "application/json": components["schemas"]["Result"] | components["schemas"]["Group"] | components["schemas"]["Accepted"];
+                    "application/json": components["schemas"]["SubmissionEnd"];
                 };
             };
-            /** @description Accepted */
+            /** @description Committed to disk */
             202: {
                 headers: {
                     /** @description The task */
@@ -5943,6 +7388,15 @@ export interface operations {
                     "application/json": components["schemas"]["Accepted"];
                 };
             };
+            /** @description The body is not JSON */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
             /** @description No token, or one that is unknown, expired or revoked */
             401: {
                 headers: {
@@ -5952,7 +7406,7 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description Not allowed */
+            /** @description This task may not be submitted */
             403: {
                 headers: {
                     [name: string]: unknown;
@@ -5961,7 +7415,7 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description The id is taken */
+            /** @description The id is already used */
             409: {
                 headers: {
                     [name: string]: unknown;
@@ -5970,8 +7424,35 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description Does not fit */
+            /** @description The body is too large */
+            413: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The body's media type is not supported */
+            415: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The request does not fit; or: The Idempotency-Key belongs to another request */
             422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Too much waits for Redis; or: The ledger does not answer */
+            503: {
                 headers: {
                     [name: string]: unknown;
                 };
@@ -6029,7 +7510,7 @@ export interface operations {
             };
         };
         responses: {
-            /** @description The verdicts, in the order of the items */
+            /** @description What became of all */
             202: {
                 headers: {
                     [name: string]: unknown;
@@ -6038,7 +7519,7 @@ export interface operations {
                     "application/json": components["schemas"]["Batch"];
                 };
             };
-            /** @description Cannot be read */
+            /** @description The query cannot be read; or: The cursor is not one of ours; or: The body is not JSON */
             400: {
                 headers: {
                     [name: string]: unknown;
@@ -6056,7 +7537,7 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description The token lacks the scope, or is limited to other tasks */
+            /** @description This task may not be submitted */
             403: {
                 headers: {
                     [name: string]: unknown;
@@ -6065,8 +7546,44 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description Does not fit */
+            /** @description The id is already used */
+            409: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The body is too large */
+            413: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The body's media type is not supported */
+            415: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The request does not fit; or: The Idempotency-Key belongs to another request */
             422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Too much waits for Redis; or: The ledger does not answer */
+            503: {
                 headers: {
                     [name: string]: unknown;
                 };
@@ -6100,10 +7617,10 @@ export interface operations {
         };
         requestBody?: never;
         responses: {
-            /** @description The task */
+            /** @description The result body, and everything else that the ledger knows */
             200: {
                 headers: {
-                    /** @description Changes with the answer */
+                    /** @description Changes with every change; for `If-Match` and `If-None-Match` */
                     ETag?: string;
                     [name: string]: unknown;
                 };
@@ -6118,7 +7635,7 @@ export interface operations {
                 };
                 content?: never;
             };
-            /** @description The id cannot be one */
+            /** @description The path cannot be read */
             400: {
                 headers: {
                     [name: string]: unknown;
@@ -6145,7 +7662,7 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description This ledger never saw the id */
+            /** @description This ledger never saw that id */
             404: {
                 headers: {
                     [name: string]: unknown;
@@ -6154,8 +7671,17 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description Pruned */
+            /** @description The task was pruned */
             410: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The ledger does not answer */
+            503: {
                 headers: {
                     [name: string]: unknown;
                 };
@@ -6211,7 +7737,7 @@ export interface operations {
                 };
                 content?: never;
             };
-            /** @description The id or `Last-Event-ID` cannot be one */
+            /** @description The path cannot be read */
             400: {
                 headers: {
                     [name: string]: unknown;
@@ -6238,7 +7764,7 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description This ledger never saw the id */
+            /** @description This ledger never saw that id */
             404: {
                 headers: {
                     [name: string]: unknown;
@@ -6247,8 +7773,17 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description Pruned */
+            /** @description The task was pruned */
             410: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The ledger does not answer */
+            503: {
                 headers: {
                     [name: string]: unknown;
                 };
@@ -6272,20 +7807,29 @@ export interface operations {
             query?: never;
             header?: never;
             path: {
-                /** @description A task's id */
+                /** @description A task's or a group's id */
                 id: string;
             };
             cookie?: never;
         };
         requestBody?: never;
         responses: {
-            /** @description The explanation */
+            /** @description Why a task is where it is */
             200: {
                 headers: {
                     [name: string]: unknown;
                 };
                 content: {
                     "application/json": components["schemas"]["ExplanationView"];
+                };
+            };
+            /** @description The path cannot be read */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
                 };
             };
             /** @description No token, or one that is unknown, expired or revoked */
@@ -6306,8 +7850,17 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description This ledger never saw the id */
+            /** @description This ledger never saw that id */
             404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The ledger does not answer */
+            503: {
                 headers: {
                     [name: string]: unknown;
                 };
@@ -6331,20 +7884,29 @@ export interface operations {
             query?: never;
             header?: never;
             path: {
-                /** @description The id of any task of the canvas */
+                /** @description The id of any task of the canvas, or of a group in it */
                 id: string;
             };
             cookie?: never;
         };
         requestBody?: never;
         responses: {
-            /** @description Nodes and edges */
+            /** @description A canvas */
             200: {
                 headers: {
                     [name: string]: unknown;
                 };
                 content: {
                     "application/json": components["schemas"]["Graph"];
+                };
+            };
+            /** @description The path cannot be read */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
                 };
             };
             /** @description No token, or one that is unknown, expired or revoked */
@@ -6365,8 +7927,17 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description This ledger never saw the id */
+            /** @description This ledger never saw that id */
             404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The ledger does not answer */
+            503: {
                 headers: {
                     [name: string]: unknown;
                 };
@@ -6397,13 +7968,22 @@ export interface operations {
         };
         requestBody?: never;
         responses: {
-            /** @description The message */
+            /** @description The two JSON texts that a message consists of; the broker has the body as base64 */
             200: {
                 headers: {
                     [name: string]: unknown;
                 };
                 content: {
                     "application/json": components["schemas"]["TaskMessage"];
+                };
+            };
+            /** @description The path cannot be read */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
                 };
             };
             /** @description No token, or one that is unknown, expired or revoked */
@@ -6424,8 +8004,17 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description This ledger never saw the id, or not its message */
+            /** @description This ledger never saw that id */
             404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The ledger does not answer */
+            503: {
                 headers: {
                     [name: string]: unknown;
                 };
@@ -6452,7 +8041,7 @@ export interface operations {
                 "Idempotency-Key"?: string | null;
             };
             path: {
-                /** @description A task's id */
+                /** @description A task's or a group's id */
                 id: string;
             };
             cookie?: never;
@@ -6469,13 +8058,26 @@ export interface operations {
             };
         };
         responses: {
-            /** @description The new task */
+            /** @description As a document: the new task, or what became of each member */
             202: {
+                headers: {
+                    /** @description The task */
+                    Location?: string;
+                    /** @description Seconds */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["RetriedOneOrAll"];
+                };
+            };
+            /** @description The path cannot be read; or: The body is not JSON */
+            400: {
                 headers: {
                     [name: string]: unknown;
                 };
                 content: {
-                    "application/json": components["schemas"]["Accepted"];
+                    "application/problem+json": components["schemas"]["Problem"];
                 };
             };
             /** @description No token, or one that is unknown, expired or revoked */
@@ -6487,7 +8089,7 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description The token lacks the scope, or is limited to other tasks */
+            /** @description This task may not be submitted */
             403: {
                 headers: {
                     [name: string]: unknown;
@@ -6496,7 +8098,7 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description This ledger never saw the id */
+            /** @description This ledger never saw that id */
             404: {
                 headers: {
                     [name: string]: unknown;
@@ -6505,7 +8107,7 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description It cannot be sent again */
+            /** @description The task cannot be sent again; or: The task is not a dead letter; or: The id is already used */
             409: {
                 headers: {
                     [name: string]: unknown;
@@ -6514,8 +8116,35 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description Does not fit */
+            /** @description The body is too large */
+            413: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The body's media type is not supported */
+            415: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The request does not fit; or: The Idempotency-Key belongs to another request */
             422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Redis does not answer; or: The ledger does not answer; or: Too much waits for Redis */
+            503: {
                 headers: {
                     [name: string]: unknown;
                 };
@@ -6539,12 +8168,12 @@ export interface operations {
             query?: never;
             header?: never;
             path: {
-                /** @description A task's id */
+                /** @description A task's or a group's id */
                 id: string;
             };
             cookie?: never;
         };
-        /** @description `terminate` (default false), `signal` (default SIGTERM), `reason`; may be empty */
+        /** @description `terminate` (default false), `signal` (default SIGTERM), `reason`, `canvas` (default false); may be empty */
         requestBody: {
             content: {
                 /**
@@ -6558,13 +8187,22 @@ export interface operations {
             };
         };
         responses: {
-            /** @description The verdict */
+            /** @description One verdict, or those of many */
             200: {
                 headers: {
                     [name: string]: unknown;
                 };
                 content: {
-                    "application/json": components["schemas"]["Revoked"];
+                    "application/json": components["schemas"]["RevokedOneOrAll"];
+                };
+            };
+            /** @description The path cannot be read; or: The body is not JSON */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
                 };
             };
             /** @description No token, or one that is unknown, expired or revoked */
@@ -6585,7 +8223,7 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description This ledger never saw the id */
+            /** @description This ledger never saw that id */
             404: {
                 headers: {
                     [name: string]: unknown;
@@ -6594,7 +8232,25 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description Does not fit */
+            /** @description The body is too large */
+            413: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The body's media type is not supported */
+            415: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The request does not fit */
             422: {
                 headers: {
                     [name: string]: unknown;
@@ -6603,7 +8259,7 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description Redis is away: the revoke is remembered */
+            /** @description Redis does not answer; or: The ledger does not answer */
             503: {
                 headers: {
                     [name: string]: unknown;
@@ -6640,10 +8296,21 @@ export interface operations {
             /** @description A page */
             200: {
                 headers: {
+                    /** @description `rel=next`, unless it is the last page */
+                    Link?: string;
                     [name: string]: unknown;
                 };
                 content: {
                     "application/json": components["schemas"]["WebhookList"];
+                };
+            };
+            /** @description The query cannot be read; or: The cursor is not one of ours */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
                 };
             };
             /** @description No token, or one that is unknown, expired or revoked */
@@ -6657,6 +8324,42 @@ export interface operations {
             };
             /** @description The token lacks the scope, or is limited to other tasks */
             403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description There is no such webhook; or: There is no such delivery */
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description This webhook is not registered by anybody; or: There are too many webhooks */
+            409: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The request does not fit; or: The Idempotency-Key belongs to another request */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The request took too long; or: The ledger does not answer */
+            503: {
                 headers: {
                     [name: string]: unknown;
                 };
@@ -6691,15 +8394,26 @@ export interface operations {
             };
         };
         responses: {
-            /** @description Registered */
+            /** @description Created */
             201: {
                 headers: {
-                    /** @description The webhook */
+                    /** @description Its version, for `If-Match`, if it has versions */
+                    ETag?: string;
+                    /** @description Where it is */
                     Location?: string;
                     [name: string]: unknown;
                 };
                 content: {
                     "application/json": components["schemas"]["Webhook"];
+                };
+            };
+            /** @description The body is not JSON */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
                 };
             };
             /** @description No token, or one that is unknown, expired or revoked */
@@ -6720,7 +8434,16 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description There are too many */
+            /** @description There is no such webhook; or: There is no such delivery */
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description This webhook is not registered by anybody; or: There are too many webhooks */
             409: {
                 headers: {
                     [name: string]: unknown;
@@ -6729,8 +8452,35 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description Does not fit */
+            /** @description The body is too large */
+            413: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The body's media type is not supported */
+            415: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The request does not fit; or: The Idempotency-Key belongs to another request */
             422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The request took too long; or: The ledger does not answer */
+            503: {
                 headers: {
                     [name: string]: unknown;
                 };
@@ -6760,7 +8510,7 @@ export interface operations {
         };
         requestBody?: never;
         responses: {
-            /** @description The webhook, without its secret */
+            /** @description The answer */
             200: {
                 headers: {
                     [name: string]: unknown;
@@ -6787,8 +8537,35 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description Unknown */
+            /** @description There is no such webhook; or: There is no such delivery */
             404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description This webhook is not registered by anybody; or: There are too many webhooks */
+            409: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The request does not fit; or: The Idempotency-Key belongs to another request */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The request took too long; or: The ledger does not answer */
+            503: {
                 headers: {
                     [name: string]: unknown;
                 };
@@ -6818,7 +8595,7 @@ export interface operations {
         };
         requestBody?: never;
         responses: {
-            /** @description Gone */
+            /** @description Done; there is no body */
             204: {
                 headers: {
                     [name: string]: unknown;
@@ -6843,7 +8620,7 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description Unknown */
+            /** @description There is no such webhook; or: There is no such delivery */
             404: {
                 headers: {
                     [name: string]: unknown;
@@ -6852,8 +8629,26 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description It is not registered by anybody */
+            /** @description This webhook is not registered by anybody; or: There are too many webhooks */
             409: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The request does not fit; or: The Idempotency-Key belongs to another request */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The request took too long; or: The ledger does not answer */
+            503: {
                 headers: {
                     [name: string]: unknown;
                 };
@@ -6887,13 +8682,22 @@ export interface operations {
             };
         };
         responses: {
-            /** @description Changed */
+            /** @description The answer */
             200: {
                 headers: {
                     [name: string]: unknown;
                 };
                 content: {
                     "application/json": components["schemas"]["Webhook"];
+                };
+            };
+            /** @description The body is not JSON */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
                 };
             };
             /** @description No token, or one that is unknown, expired or revoked */
@@ -6914,7 +8718,7 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description Unknown */
+            /** @description There is no such webhook; or: There is no such delivery */
             404: {
                 headers: {
                     [name: string]: unknown;
@@ -6923,7 +8727,7 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description It is not registered by anybody */
+            /** @description This webhook is not registered by anybody; or: There are too many webhooks */
             409: {
                 headers: {
                     [name: string]: unknown;
@@ -6932,8 +8736,35 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description Does not fit */
+            /** @description The body is too large */
+            413: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The body's media type is not supported */
+            415: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The request does not fit; or: The Idempotency-Key belongs to another request */
             422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The request took too long; or: The ledger does not answer */
+            503: {
                 headers: {
                     [name: string]: unknown;
                 };
@@ -6975,10 +8806,21 @@ export interface operations {
             /** @description A page */
             200: {
                 headers: {
+                    /** @description `rel=next`, unless it is the last page */
+                    Link?: string;
                     [name: string]: unknown;
                 };
                 content: {
                     "application/json": components["schemas"]["WebhookDeliveryList"];
+                };
+            };
+            /** @description The query cannot be read; or: The cursor is not one of ours */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
                 };
             };
             /** @description No token, or one that is unknown, expired or revoked */
@@ -6999,8 +8841,35 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description Unknown */
+            /** @description There is no such webhook; or: There is no such delivery */
             404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description This webhook is not registered by anybody; or: There are too many webhooks */
+            409: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The request does not fit; or: The Idempotency-Key belongs to another request */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The request took too long; or: The ledger does not answer */
+            503: {
                 headers: {
                     [name: string]: unknown;
                 };
@@ -7032,7 +8901,7 @@ export interface operations {
         };
         requestBody?: never;
         responses: {
-            /** @description It is due */
+            /** @description Accepted */
             202: {
                 headers: {
                     [name: string]: unknown;
@@ -7059,8 +8928,35 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description Unknown */
+            /** @description There is no such webhook; or: There is no such delivery */
             404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description This webhook is not registered by anybody; or: There are too many webhooks */
+            409: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The request does not fit; or: The Idempotency-Key belongs to another request */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The request took too long; or: The ledger does not answer */
+            503: {
                 headers: {
                     [name: string]: unknown;
                 };
@@ -7094,13 +8990,22 @@ export interface operations {
             };
         };
         responses: {
-            /** @description The webhook with its new secret */
+            /** @description The answer */
             200: {
                 headers: {
                     [name: string]: unknown;
                 };
                 content: {
                     "application/json": components["schemas"]["Webhook"];
+                };
+            };
+            /** @description The body is not JSON */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
                 };
             };
             /** @description No token, or one that is unknown, expired or revoked */
@@ -7121,7 +9026,7 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description Unknown */
+            /** @description There is no such webhook; or: There is no such delivery */
             404: {
                 headers: {
                     [name: string]: unknown;
@@ -7130,8 +9035,44 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description Does not fit */
+            /** @description This webhook is not registered by anybody; or: There are too many webhooks */
+            409: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The body is too large */
+            413: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The body's media type is not supported */
+            415: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The request does not fit; or: The Idempotency-Key belongs to another request */
             422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The request took too long; or: The ledger does not answer */
+            503: {
                 headers: {
                     [name: string]: unknown;
                 };
@@ -7159,7 +9100,7 @@ export interface operations {
         };
         requestBody?: never;
         responses: {
-            /** @description All workers */
+            /** @description The answer */
             200: {
                 headers: {
                     [name: string]: unknown;
@@ -7179,6 +9120,15 @@ export interface operations {
             };
             /** @description The token lacks the scope, or is limited to other tasks */
             403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The ledger does not answer */
+            503: {
                 headers: {
                     [name: string]: unknown;
                 };

@@ -5,16 +5,16 @@
 //! for ever if they were answered meanwhile.
 
 use axum::extract::{FromRequest, FromRequestParts, OriginalUri, Request, State};
-use axum::http::{HeaderValue, StatusCode, Uri, header};
-use axum::response::Response;
+use axum::http::{Uri, header};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use utoipa::ToSchema;
 
-use super::submission::{json_response, replay, text};
+use super::submission::replay;
+use crate::edge::answer::{Body, Query, Refused, Started, text};
 use crate::edge::base;
 use crate::edge::extract::{CHUNK_ITEMS, Caller, Item, JsonText, Lines, Repeatable, Traceparent, fingerprint};
-use crate::edge::problem::{Place, Problem, ProblemDocument};
+use crate::edge::problem::{Place, Problem};
 use crate::edge::slugs;
 use crate::edge::spool::Spool;
 use crate::edge::state::Edge;
@@ -65,17 +65,12 @@ pub struct BatchView {
     ),
     request_body(content = Vec<Object>, content_type = "application/json",
         example = json!([{"task": "tasks.add", "args": [2, 3]}, {"task": "tasks.add", "args": [4, 5]}])),
-    responses(
-        (status = 202, description = "The verdicts, in the order of the items", body = BatchView),
-        (status = 400, description = "Cannot be read", body = ProblemDocument, content_type = "application/problem+json"),
-        (status = 422, description = "Does not fit", body = ProblemDocument, content_type = "application/problem+json"),
-    )
 )]
 pub async fn submit_batch(
     State(edge): State<Edge>,
     OriginalUri(uri): OriginalUri,
     request: Request,
-) -> Result<Response, Problem> {
+) -> Result<Started<BatchView>, Refused<(Query, Body, SubmitError)>> {
     let atomic = is_atomic(&uri)?;
     let (mut parts, body) = request.into_parts();
     let Ok(traceparent) = Traceparent::from_request_parts(&mut parts, &edge).await;
@@ -89,7 +84,7 @@ pub async fn submit_batch(
     let is_lines = kind.split(';').next().is_some_and(|kind| kind.trim().eq_ignore_ascii_case("application/x-ndjson"));
     if is_lines && !atomic {
         edge.gateway.check_backlog()?;
-        return call.stream(Lines::new(body, &parts.headers, &edge)?).await;
+        return Ok(call.stream(Lines::new(body, &parts.headers, &edge)?).await?);
     }
     let items = if is_lines {
         let mut lines = Lines::new(body, &parts.headers, &edge)?;
@@ -104,7 +99,7 @@ pub async fn submit_batch(
         })?
     };
     if atomic {
-        return call.all_or_none(items).await;
+        return Ok(call.all_or_none(items).await?);
     }
     edge.gateway.check_backlog()?;
     let mut verdicts = Verdicts::default();
@@ -113,7 +108,7 @@ pub async fn submit_batch(
         let chunk = items.by_ref().take(CHUNK_ITEMS).collect();
         verdicts.add(call.submit(chunk, verdicts.next).await).await?;
     }
-    verdicts.answer().await
+    Ok(verdicts.answer().await?)
 }
 
 /// The texts of an array; `None` when it is none.
@@ -144,7 +139,7 @@ struct Call {
 }
 
 impl Call {
-    async fn stream(&self, mut lines: Lines) -> Result<Response, Problem> {
+    async fn stream(&self, mut lines: Lines) -> Result<Started<BatchView>, Problem> {
         let mut verdicts = Verdicts::default();
         let mut chunk = lines.chunk().await?;
         while !chunk.is_empty() {
@@ -197,7 +192,7 @@ impl Call {
         Ok(request)
     }
 
-    async fn all_or_none(&self, items: Vec<Item>) -> Result<Response, Problem> {
+    async fn all_or_none(&self, items: Vec<Item>) -> Result<Started<BatchView>, Problem> {
         let (mut requests, mut wrong, mut hashed) = (Vec::with_capacity(items.len()), Vec::new(), String::new());
         let mut tasks = 0;
         for (index, item) in items.into_iter().enumerate() {
@@ -236,7 +231,7 @@ impl Call {
             answer: |submitted| json::written(kept(submitted)),
         });
         match self.edge.gateway.submit_all(requests, key).await {
-            Ok(submitted) => Ok(json_response(StatusCode::ACCEPTED, whole(&submitted))),
+            Ok(submitted) => Ok(Started::written(whole(&submitted))),
             Err(BatchError::Whole(SubmitError::Replay(answer))) => replay(&answer),
             Err(BatchError::Whole(error)) => Err(error.into()),
             Err(BatchError::Items(refused)) => {
@@ -357,12 +352,9 @@ impl Verdicts {
         self.spool.write(lines.as_bytes()).await.map_err(|error| Problem::new(&slugs::INTERNAL).caused_by(error))
     }
 
-    async fn answer(self) -> Result<Response, Problem> {
+    async fn answer(self) -> Result<Started<BatchView>, Problem> {
         let head = format!("{{\"accepted\":{},\"rejected\":{},\"items\":[", self.accepted, self.next - self.accepted);
         let body = self.spool.into_body(head.into(), "]}".into()).await;
-        let mut response = Response::new(body.map_err(|error| Problem::new(&slugs::INTERNAL).caused_by(error))?);
-        *response.status_mut() = StatusCode::ACCEPTED;
-        response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
-        Ok(response)
+        Ok(Started::streamed(body.map_err(|error| Problem::new(&slugs::INTERNAL).caused_by(error))?))
     }
 }

@@ -3,18 +3,17 @@
 use std::time::Duration;
 
 use axum::extract::State;
-use axum::http::{HeaderValue, StatusCode};
-use axum::response::Response;
+use axum::http::{HeaderName, header};
 use serde_json::value::RawValue;
 
-use super::submission::{answer, json_response, text};
 use crate::config::Quota;
+use crate::edge::answer::{Accepted, Answer, Body, Either, Refused};
 use crate::edge::extract::{Caller, JsonText, PathValues, Repeatable, body_filter, fingerprint, path_value, wishes};
 use crate::edge::middleware::audit::Remark;
-use crate::edge::problem::{Problem, ProblemDocument};
+use crate::edge::problem::Problem;
 use crate::edge::state::Edge;
 use crate::edge::view::{BulkListView, BulkView, PreviewBulkView};
-use crate::usecase::bulk::{Asker, BulkKey, BulkRequest};
+use crate::usecase::bulk::{Asker, BulkError, BulkKey, BulkRequest};
 use celery::task::invalid::Problems;
 use celery::task::json::{self, Fields};
 use ledger::{BulkAction, BulkState, Filter};
@@ -38,26 +37,20 @@ const MAX_REASON: usize = 1_000;
         description = "`filter` (members as the query of `GET /v1/tasks`; `{}` is all tasks), `action` (`retry`, `revoke`, `requeue`, `dismiss`), `dry_run`, \
             `rate` (tasks a second, or a text as `100/m`), `include_succeeded` (retry), `terminate` and `reason` (revoke)",
         example = json!({"filter": {"task": ["tasks.add"]}, "action": "retry", "rate": 10, "dry_run": true})),
-    responses(
-        (status = 202, description = "Accepted: it begins", body = BulkView, headers(("Location" = String, description = "The operation"))),
-        (status = 200, description = "What it would touch", body = PreviewBulkView),
-        (status = 422, description = "Does not fit, or nothing that the filter names can be part of it", body = ProblemDocument, content_type = "application/problem+json"),
-    )
 )]
 pub async fn create_bulk(
     State(edge): State<Edge>,
     caller: Caller,
     repeatable: Repeatable,
     JsonText(body): JsonText,
-) -> Result<Response, Problem> {
+) -> Result<Either<Accepted<BulkView>, Answer<PreviewBulkView>>, Refused<(Body, BulkError)>> {
     let (request, dry_run) = wishes(&body, &MEMBERS, request)?;
     let request = BulkRequest { filter: caller.narrow(request.filter), ..request };
     let action = request.action.as_str();
     if dry_run {
         let preview = edge.gateway.preview_bulk(&request).await?;
-        let mut response = json_response(StatusCode::OK, text(&PreviewBulkView::of(request.action, &preview)));
-        response.extensions_mut().insert(Remark { verdict: Some("counted".to_owned()), detail: None });
-        return Ok(response);
+        let answer = Answer::of(&PreviewBulkView::of(request.action, &preview));
+        return Ok(Either::Other(answer.noting(Remark { verdict: Some("counted".to_owned()), detail: None })));
     }
     let key = repeatable.key.map(|key| {
         let hash = fingerprint(&repeatable.method, &repeatable.path, &body);
@@ -68,39 +61,32 @@ pub async fn create_bulk(
     let given = request.given.get().to_owned();
     let (bulk, is_new) = edge.gateway.create_bulk(request, asker, key).await?;
     let view = BulkView::of(&bulk);
-    let mut response = answer(StatusCode::ACCEPTED, text(&view), &view.links.this);
-    if !is_new {
-        response.headers_mut().insert("idempotency-replayed", HeaderValue::from_static("true"));
-    }
     let remark =
         Remark { verdict: Some("accepted".to_owned()), detail: Some(format!("{action} {given}: {}", bulk.id)) };
-    response.extensions_mut().insert(remark);
-    Ok(response)
+    let answer = Accepted::of(&view).with(header::LOCATION, &view.links.this).noting(remark);
+    Ok(Either::One(if is_new { answer } else { answer.with(&REPLAYED, "true") }))
 }
 
 /// The newest operations on many tasks
-#[utoipa::path(
-    get, path = "/v1/bulk", tag = "control", operation_id = "list_bulks",
-    responses((status = 200, description = "Newest first, at most 100", body = BulkListView))
-)]
-pub async fn list_bulks(State(edge): State<Edge>, caller: Caller) -> Result<Response, Problem> {
+#[utoipa::path(get, path = "/v1/bulk", tag = "control", operation_id = "list_bulks")]
+pub async fn list_bulks(State(edge): State<Edge>, caller: Caller) -> Result<Answer<BulkListView>, Refused<BulkError>> {
     let bulks = edge.gateway.bulks(limited(&caller).as_deref()).await?;
     let bulks = bulks.iter().map(BulkView::of).collect();
-    Ok(json_response(StatusCode::OK, text(&BulkListView { bulks })))
+    Ok(Answer::of(&BulkListView { bulks }))
 }
 
 /// How far an operation is
 #[utoipa::path(
     get, path = "/v1/bulk/{id}", tag = "control", operation_id = "get_bulk",
     params(("id" = String, Path, description = "The operation")),
-    responses(
-        (status = 200, description = "Its progress", body = BulkView),
-        (status = 404, description = "There is none of this id", body = ProblemDocument, content_type = "application/problem+json"),
-    )
 )]
-pub async fn get_bulk(State(edge): State<Edge>, caller: Caller, values: PathValues) -> Result<Response, Problem> {
+pub async fn get_bulk(
+    State(edge): State<Edge>,
+    caller: Caller,
+    values: PathValues,
+) -> Result<Answer<BulkView>, Refused<BulkError>> {
     let bulk = edge.gateway.bulk(&id(&values)?, limited(&caller).as_deref()).await?;
-    Ok(json_response(StatusCode::OK, text(&BulkView::of(&bulk))))
+    Ok(Answer::of(&BulkView::of(&bulk)))
 }
 
 /// Pause an operation
@@ -109,18 +95,13 @@ pub async fn get_bulk(State(edge): State<Edge>, caller: Caller, values: PathValu
 #[utoipa::path(
     post, path = "/v1/bulk/{id}/pause", tag = "control", operation_id = "pause_bulk",
     params(("id" = String, Path, description = "The operation")),
-    responses(
-        (status = 200, description = "Paused", body = BulkView),
-        (status = 404, description = "There is none of this id", body = ProblemDocument, content_type = "application/problem+json"),
-        (status = 409, description = "It has ended", body = ProblemDocument, content_type = "application/problem+json"),
-    )
 )]
 pub async fn pause_bulk(
     State(edge): State<Edge>,
     caller: Caller,
     values: PathValues,
     JsonText(body): JsonText,
-) -> Result<Response, Problem> {
+) -> Result<Answer<BulkView>, Refused<(Body, BulkError)>> {
     change(&edge, &caller, &values, &body, BulkState::Paused).await
 }
 
@@ -130,18 +111,13 @@ pub async fn pause_bulk(
 #[utoipa::path(
     post, path = "/v1/bulk/{id}/resume", tag = "control", operation_id = "resume_bulk",
     params(("id" = String, Path, description = "The operation")),
-    responses(
-        (status = 200, description = "It goes on", body = BulkView),
-        (status = 404, description = "There is none of this id", body = ProblemDocument, content_type = "application/problem+json"),
-        (status = 409, description = "It has ended", body = ProblemDocument, content_type = "application/problem+json"),
-    )
 )]
 pub async fn resume_bulk(
     State(edge): State<Edge>,
     caller: Caller,
     values: PathValues,
     JsonText(body): JsonText,
-) -> Result<Response, Problem> {
+) -> Result<Answer<BulkView>, Refused<(Body, BulkError)>> {
     change(&edge, &caller, &values, &body, BulkState::Running).await
 }
 
@@ -151,18 +127,13 @@ pub async fn resume_bulk(
 #[utoipa::path(
     post, path = "/v1/bulk/{id}/cancel", tag = "control", operation_id = "cancel_bulk",
     params(("id" = String, Path, description = "The operation")),
-    responses(
-        (status = 200, description = "Cancelled", body = BulkView),
-        (status = 404, description = "There is none of this id", body = ProblemDocument, content_type = "application/problem+json"),
-        (status = 409, description = "It has ended", body = ProblemDocument, content_type = "application/problem+json"),
-    )
 )]
 pub async fn cancel_bulk(
     State(edge): State<Edge>,
     caller: Caller,
     values: PathValues,
     JsonText(body): JsonText,
-) -> Result<Response, Problem> {
+) -> Result<Answer<BulkView>, Refused<(Body, BulkError)>> {
     change(&edge, &caller, &values, &body, BulkState::Cancelled).await
 }
 
@@ -172,11 +143,13 @@ async fn change(
     values: &PathValues,
     body: &str,
     state: BulkState,
-) -> Result<Response, Problem> {
+) -> Result<Answer<BulkView>, Refused<(Body, BulkError)>> {
     wishes(body, &[], |_, _| ())?;
     let bulk = edge.gateway.change_bulk(&id(values)?, limited(caller).as_deref(), state).await?;
-    Ok(json_response(StatusCode::OK, text(&BulkView::of(&bulk))))
+    Ok(Answer::of(&BulkView::of(&bulk)))
 }
+
+static REPLAYED: HeaderName = HeaderName::from_static("idempotency-replayed");
 
 fn id(values: &PathValues) -> Result<String, Problem> {
     path_value(values, "id", |text| {

@@ -1,13 +1,12 @@
 //! `POST /chain`, `/group`, `/chord`: compositions as their own endpoints.
 
 use axum::extract::State;
-use axum::response::Response;
 
-use super::submission::{Shown, Surroundings, parsed, submit};
+use super::submission::{Shown, SubmissionAnswer, Surroundings, parsed, submit};
+use crate::edge::answer::{Body, Refused};
 use crate::edge::extract::JsonText;
-use crate::edge::problem::{Problem, ProblemDocument};
 use crate::edge::state::Edge;
-use crate::edge::view::AcceptedView;
+use crate::usecase::submit::SubmitError;
 use celery::task::submission::Submission;
 
 /// Submit a chain
@@ -17,18 +16,14 @@ use celery::task::submission::Submission;
     post, path = "/chain", tag = "submit", operation_id = "submit_chain",
     request_body(content = ref("#/components/schemas/Tasks"), content_type = "application/json",
         example = json!({"tasks": [{"task": "tasks.add", "args": [2, 3]}, {"task": "tasks.multiply", "args": [10]}]})),
-    responses(
-        (status = 202, description = "Accepted; `task_id` is the last task", body = AcceptedView),
-        (status = 422, description = "Does not fit", body = ProblemDocument, content_type = "application/problem+json"),
-    )
 )]
 pub async fn submit_chain(
     State(edge): State<Edge>,
     surroundings: Surroundings,
     JsonText(body): JsonText,
-) -> Result<Response, Problem> {
+) -> Result<SubmissionAnswer, Refused<(Body, SubmitError)>> {
     let (submission, body) = parsed(&edge, body, Submission::parse_chain).await?;
-    submit(&edge, surroundings, submission, &body, false, Shown::default()).await
+    Ok(submit(&edge, surroundings, submission, &body, false, Shown::default()).await?)
 }
 
 /// Submit a group
@@ -38,18 +33,14 @@ pub async fn submit_chain(
     post, path = "/group", tag = "submit", operation_id = "submit_group",
     request_body(content = ref("#/components/schemas/Tasks"), content_type = "application/json",
         example = json!({"tasks": [{"task": "tasks.add", "args": [1, 1]}, {"task": "tasks.add", "args": [2, 2]}]})),
-    responses(
-        (status = 202, description = "Accepted", body = AcceptedView),
-        (status = 422, description = "Does not fit", body = ProblemDocument, content_type = "application/problem+json"),
-    )
 )]
 pub async fn submit_group(
     State(edge): State<Edge>,
     surroundings: Surroundings,
     JsonText(body): JsonText,
-) -> Result<Response, Problem> {
+) -> Result<SubmissionAnswer, Refused<(Body, SubmitError)>> {
     let (submission, body) = parsed(&edge, body, Submission::parse_group).await?;
-    submit(&edge, surroundings, submission, &body, false, Shown::default()).await
+    Ok(submit(&edge, surroundings, submission, &body, false, Shown::default()).await?)
 }
 
 /// Submit a chord
@@ -59,16 +50,12 @@ pub async fn submit_group(
     post, path = "/chord", tag = "submit", operation_id = "submit_chord",
     request_body(content = ref("#/components/schemas/Chord"), content_type = "application/json",
         example = json!({"header": [{"task": "tasks.add", "args": [1, 1]}, {"task": "tasks.add", "args": [2, 2]}], "body": {"task": "tasks.sum_results"}})),
-    responses(
-        (status = 202, description = "Accepted; `task_id` is the body", body = AcceptedView),
-        (status = 422, description = "Does not fit", body = ProblemDocument, content_type = "application/problem+json"),
-    )
 )]
 pub async fn submit_chord(
     State(edge): State<Edge>,
     surroundings: Surroundings,
     JsonText(body): JsonText,
-) -> Result<Response, Problem> {
+) -> Result<SubmissionAnswer, Refused<(Body, SubmitError)>> {
     let (submission, body) = parsed(&edge, body, Submission::parse_chord).await?;
-    submit(&edge, surroundings, submission, &body, false, Shown::default()).await
+    Ok(submit(&edge, surroundings, submission, &body, false, Shown::default()).await?)
 }

@@ -1,12 +1,10 @@
 //! `/v1/capabilities`: what this deployment can, because of the broker that it runs on.
 
 use axum::extract::State;
-use axum::http::StatusCode;
-use axum::response::Response;
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use super::submission::{json_response, text};
+use crate::edge::answer::Answer;
 use crate::edge::state::Edge;
 use crate::usecase::capabilities::Capabilities;
 
@@ -49,8 +47,7 @@ impl From<Capabilities> for CapabilitiesView {
 /// What this deployment can
 ///
 /// Brokers differ. What a call promises here does not change while the process runs.
-#[utoipa::path(get, path = "/v1/capabilities", tag = "operation", operation_id = "capabilities",
-    responses((status = 200, description = "What it can", body = CapabilitiesView)))]
-pub async fn capabilities(State(edge): State<Edge>) -> Response {
-    json_response(StatusCode::OK, text(&CapabilitiesView::from(edge.gateway.capabilities())))
+#[utoipa::path(get, path = "/v1/capabilities", tag = "operation", operation_id = "capabilities")]
+pub async fn capabilities(State(edge): State<Edge>) -> Answer<CapabilitiesView> {
+    Answer::of(&CapabilitiesView::from(edge.gateway.capabilities()))
 }

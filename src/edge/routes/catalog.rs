@@ -8,7 +8,7 @@ use axum::response::Response;
 use axum::routing::{get, post};
 
 use super::events::{Follow, follow_newest};
-use super::submission::{Shown, fan_out, send, submit, surroundings};
+use super::submission::{Shown, SubmissionAnswer, fan_out, send, submit, surroundings};
 use crate::catalog::{Catalog, Entry};
 use crate::edge::extract::{Caller, JsonText, PathValues};
 use crate::edge::problem::Problem;
@@ -38,7 +38,7 @@ pub fn router(catalog: &Catalog) -> Router<Edge> {
     router
 }
 
-async fn call(edge: &Edge, entry: &Arc<Entry>, request: Request) -> Result<Response, Problem> {
+async fn call(edge: &Edge, entry: &Arc<Entry>, request: Request) -> Result<SubmissionAnswer, Problem> {
     let (mut parts, body) = request.into_parts();
     let PathValues(path) = PathValues::from_request_parts(&mut parts, edge).await?;
     let (surroundings, request) = surroundings(edge, Request::from_parts(parts, body)).await?;

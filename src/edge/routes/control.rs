@@ -1,20 +1,18 @@
 //! What can be done to one task: revoke, retry; and the canvas it belongs to.
 
 use axum::extract::State;
-use axum::http::StatusCode;
-use axum::response::Response;
 
 use super::result::unknown;
-use super::submission::{Shown, answer, idempotency, json_response, replay, text};
+use super::submission::{Shown, accepted_task, idempotency, replay};
+use crate::edge::answer::{Accepted, Answer, Body, OfTask, Refused};
 use crate::edge::extract::{Caller, IdPath, JsonText, Repeatable, wishes};
 use crate::edge::middleware::audit::Remark;
-use crate::edge::problem::{Problem, ProblemDocument};
 use crate::edge::state::Edge;
 use crate::edge::view::AcceptedView;
 use crate::edge::view::control::GraphView;
 use crate::edge::view::together::{RetriedAnswer, RetriedTogetherView, RevokedAnswer, RevokedTogetherView};
 use crate::usecase::retry::RetryError;
-use crate::usecase::revoke::RevokeRequest;
+use crate::usecase::revoke::{RevokeError, RevokeRequest};
 use crate::usecase::submit::{SubmitError, Submitted};
 use celery::commands::SIGNALS;
 
@@ -33,19 +31,13 @@ const MAX_REASON: usize = 1_000;
     request_body(content = inline(serde_json::Value), content_type = "application/json",
         description = "`terminate` (default false), `signal` (default SIGTERM), `reason`, `canvas` (default false); may be empty",
         example = json!({"terminate": true, "signal": "SIGTERM", "reason": "wrong input"})),
-    responses(
-        (status = 200, description = "The verdict, or the verdicts", body = RevokedAnswer),
-        (status = 404, description = "This ledger never saw the id", body = ProblemDocument, content_type = "application/problem+json"),
-        (status = 422, description = "Does not fit", body = ProblemDocument, content_type = "application/problem+json"),
-        (status = 503, description = "Redis is away: the revoke is remembered", body = ProblemDocument, content_type = "application/problem+json"),
-    )
 )]
 pub async fn revoke_task(
     State(edge): State<Edge>,
     caller: Caller,
     IdPath(id): IdPath,
     JsonText(body): JsonText,
-) -> Result<Response, Problem> {
+) -> Result<Answer<RevokedAnswer>, Refused<(OfTask, Body, RevokeError)>> {
     let (request, canvas) = wishes(&body, &["terminate", "signal", "reason", "canvas"], |problems, fields| {
         let canvas = fields.get("canvas").and_then(|value| problems.within("canvas", |p| p.boolean(value)));
         let terminate = fields.get("terminate").and_then(|value| problems.within("terminate", |p| p.boolean(value)));
@@ -77,9 +69,7 @@ pub async fn revoke_task(
         RevokedAnswer::One(one) => one.verdict,
         RevokedAnswer::Together(_) => "revoked_together",
     };
-    let mut response = json_response(StatusCode::OK, text(&answer));
-    response.extensions_mut().insert(Remark { verdict: Some(verdict.to_owned()), detail: request.reason });
-    Ok(response)
+    Ok(Answer::of(&answer).noting(Remark { verdict: Some(verdict.to_owned()), detail: request.reason }))
 }
 
 /// Run a task again, or what failed of a group
@@ -95,12 +85,6 @@ pub async fn revoke_task(
     ),
     request_body(content = inline(serde_json::Value), content_type = "application/json",
         description = "`restart` (default false); may be empty", example = json!({"restart": true})),
-    responses(
-        (status = 202, description = "The new task, or the new tasks of a group (`RetriedTogether`)", body = RetriedAnswer),
-        (status = 404, description = "This ledger never saw the id", body = ProblemDocument, content_type = "application/problem+json"),
-        (status = 409, description = "It cannot be sent again", body = ProblemDocument, content_type = "application/problem+json"),
-        (status = 422, description = "Does not fit", body = ProblemDocument, content_type = "application/problem+json"),
-    )
 )]
 pub async fn retry_task(
     State(edge): State<Edge>,
@@ -108,7 +92,7 @@ pub async fn retry_task(
     IdPath(id): IdPath,
     repeatable: Repeatable,
     JsonText(body): JsonText,
-) -> Result<Response, Problem> {
+) -> Result<Accepted<RetriedAnswer>, Refused<(OfTask, Body, RetryError)>> {
     let restart = wishes(&body, &["restart"], |problems, fields| {
         fields.get("restart").and_then(|value| problems.within("restart", |p| p.boolean(value))).unwrap_or(false)
     })?;
@@ -116,23 +100,24 @@ pub async fn retry_task(
     if let Some(group) = edge.gateway.group_of(&id).await?
         && let Some(all) = Box::pin(edge.gateway.retry_group(&caller.visibility(), &group)).await?
     {
-        return Ok(json_response(
-            StatusCode::ACCEPTED,
-            text(&RetriedAnswer::Together(RetriedTogetherView::of(&id, all))),
-        ));
+        return Ok(Accepted::of(&RetriedAnswer::Together(RetriedTogetherView::of(&id, all))));
     }
     let repeatable = idempotency(&caller, repeatable, &body, Shown::default());
     match Box::pin(edge.gateway.retry(&caller.visibility(), &id, restart, repeatable)).await {
-        Ok(submitted) => Ok(sent_again(&submitted)),
-        Err(RetryError::Submit(SubmitError::Replay(kept))) => replay(&kept),
+        Ok(submitted) => {
+            let view = AcceptedView::new(&submitted, Shown::default());
+            let place = view.links.this.clone();
+            Ok(accepted_task(&RetriedAnswer::One(Box::new(view)), &place))
+        }
+        Err(RetryError::Submit(SubmitError::Replay(kept))) => Ok(replay(&kept)?),
         Err(error) => Err(error.into()),
     }
 }
 
 /// 202 with the new task.
-pub fn sent_again(submitted: &Submitted) -> Response {
+pub fn sent_again(submitted: &Submitted) -> Accepted<AcceptedView> {
     let view = AcceptedView::new(submitted, Shown::default());
-    answer(StatusCode::ACCEPTED, text(&view), &view.links.this)
+    accepted_task(&view, &view.links.this)
 }
 
 /// The canvas of a task
@@ -141,12 +126,12 @@ pub fn sent_again(submitted: &Submitted) -> Response {
 #[utoipa::path(
     get, path = "/v1/tasks/{id}/graph", tag = "tasks", operation_id = "task_graph",
     params(("id" = String, Path, description = "The id of any task of the canvas, or of a group in it")),
-    responses(
-        (status = 200, description = "Nodes and edges", body = GraphView),
-        (status = 404, description = "This ledger never saw the id", body = ProblemDocument, content_type = "application/problem+json"),
-    )
 )]
-pub async fn task_graph(State(edge): State<Edge>, caller: Caller, IdPath(id): IdPath) -> Result<Response, Problem> {
+pub async fn task_graph(
+    State(edge): State<Edge>,
+    caller: Caller,
+    IdPath(id): IdPath,
+) -> Result<Answer<GraphView>, Refused<(OfTask, ledger::Error)>> {
     caller.must_see(&edge, &id).await?;
     let visibility = caller.visibility();
     let (mut nodes, mut edges) = edge.gateway.graph_of(&id).await?.ok_or_else(|| unknown(id.as_str()))?;
@@ -154,5 +139,5 @@ pub async fn task_graph(State(edge): State<Edge>, caller: Caller, IdPath(id): Id
         nodes.retain(|node| visibility.sees_task(node));
         edges.retain(|(from, to, _)| [from, to].into_iter().all(|end| nodes.iter().any(|node| node.id == *end)));
     }
-    Ok(json_response(StatusCode::OK, text(&GraphView::of(nodes, &edges))))
+    Ok(Answer::of(&GraphView::of(nodes, &edges)))
 }

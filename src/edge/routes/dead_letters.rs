@@ -1,19 +1,17 @@
 //! `/v1/dead-letters`: what failed for good or was lost.
 
 use axum::extract::{OriginalUri, State};
-use axum::http::{HeaderValue, StatusCode, header};
-use axum::response::Response;
 
 use super::control::sent_again;
-use super::submission::{json_response, text};
-use super::tasks::next_link;
+use super::tasks::linked;
+use crate::edge::answer::{Accepted, Answer, Body, Either, NoContent, OfTask, Page, Query, Refused, Started};
 use crate::edge::cursor;
 use crate::edge::extract::{Caller, IdPath, JsonText, body_filter, dead_letter_query, feed_filter, wishes};
-use crate::edge::problem::{Problem, ProblemDocument};
 use crate::edge::state::Edge;
 use crate::edge::view::control::{DismissedView, RequeuedTaskView, RequeuedView, SkippedView};
 use crate::edge::view::{AcceptedView, SummaryView, TaskListView};
 use crate::usecase::dead_letters::{Bulk, Requeued};
+use crate::usecase::retry::RetryError;
 use celery::task::invalid::Problems;
 use celery::task::json::Fields;
 
@@ -32,26 +30,17 @@ use celery::task::json::Fields;
         ("limit" = Option<u16>, Query, description = "1 to 500, default 50"),
         ("cursor" = Option<String>, Query, description = "`next` of the page before"),
     ),
-    responses(
-        (status = 200, description = "A page", body = TaskListView),
-        (status = 400, description = "A parameter does not fit", body = ProblemDocument, content_type = "application/problem+json"),
-    )
 )]
 pub async fn list_dead_letters(
     State(edge): State<Edge>,
     caller: Caller,
     OriginalUri(uri): OriginalUri,
-) -> Result<Response, Problem> {
+) -> Result<Page<TaskListView<'static>>, Refused<(Query, ledger::Error)>> {
     let (filter, page) = dead_letter_query(&uri)?;
     let (tasks, next) = edge.gateway.dead_letters(caller.narrow(filter), &page).await?;
     let next = next.map(cursor::write);
-    let link = next.as_ref().and_then(|next| HeaderValue::from_str(&next_link(&uri, next)).ok());
-    let view = TaskListView { tasks: tasks.iter().map(SummaryView::of).collect(), next };
-    let mut response = json_response(StatusCode::OK, text(&view));
-    if let Some(link) = link {
-        response.headers_mut().insert(header::LINK, link);
-    }
-    Ok(response)
+    let view = TaskListView { tasks: tasks.iter().map(SummaryView::of).collect(), next: next.clone() };
+    Ok(linked(Page::lent(&view), &uri, next.as_deref()))
 }
 
 /// Delete dead letters
@@ -60,15 +49,14 @@ pub async fn list_dead_letters(
 #[utoipa::path(
     delete, path = "/v1/dead-letters", tag = "control", operation_id = "delete_dead_letters",
     params(("task" = Option<Vec<String>>, Query, description = "Task names"), ("queue" = Option<Vec<String>>, Query)),
-    responses((status = 200, description = "How many", body = DismissedView))
 )]
 pub async fn delete_dead_letters(
     State(edge): State<Edge>,
     caller: Caller,
     OriginalUri(uri): OriginalUri,
-) -> Result<Response, Problem> {
+) -> Result<Answer<DismissedView>, Refused<(Query, ledger::Error)>> {
     let deleted = edge.gateway.dismiss_all(&caller.narrow(feed_filter(&uri)?)).await?;
-    Ok(json_response(StatusCode::OK, text(&DismissedView { deleted })))
+    Ok(Answer::of(&DismissedView { deleted }))
 }
 
 /// Delete a dead letter
@@ -77,20 +65,15 @@ pub async fn delete_dead_letters(
 #[utoipa::path(
     delete, path = "/v1/dead-letters/{id}", tag = "control", operation_id = "delete_dead_letter",
     params(("id" = String, Path, description = "A task's id")),
-    responses(
-        (status = 204, description = "Deleted"),
-        (status = 404, description = "This ledger never saw the id", body = ProblemDocument, content_type = "application/problem+json"),
-        (status = 409, description = "It is not a dead letter", body = ProblemDocument, content_type = "application/problem+json"),
-    )
 )]
 pub async fn delete_dead_letter(
     State(edge): State<Edge>,
     caller: Caller,
     IdPath(id): IdPath,
-) -> Result<StatusCode, Problem> {
+) -> Result<NoContent, Refused<(OfTask, RetryError)>> {
     caller.must_see(&edge, &id).await?;
     edge.gateway.dismiss(&id).await?;
-    Ok(StatusCode::NO_CONTENT)
+    Ok(NoContent)
 }
 
 /// Run a dead letter again
@@ -99,18 +82,13 @@ pub async fn delete_dead_letter(
 #[utoipa::path(
     post, path = "/v1/dead-letters/{id}/requeue", tag = "control", operation_id = "requeue_dead_letter",
     params(("id" = String, Path, description = "A task's id")),
-    responses(
-        (status = 202, description = "The new task", body = AcceptedView),
-        (status = 404, description = "This ledger never saw the id", body = ProblemDocument, content_type = "application/problem+json"),
-        (status = 409, description = "It is not a dead letter, or cannot be sent again", body = ProblemDocument, content_type = "application/problem+json"),
-    )
 )]
 pub async fn requeue_dead_letter(
     State(edge): State<Edge>,
     caller: Caller,
     IdPath(id): IdPath,
     JsonText(body): JsonText,
-) -> Result<Response, Problem> {
+) -> Result<Accepted<AcceptedView>, Refused<(OfTask, Body, RetryError)>> {
     wishes(&body, &[], |_, _| ())?;
     caller.must_see(&edge, &id).await?;
     Ok(sent_again(&edge.gateway.requeue(&caller.visibility(), &id).await?))
@@ -125,23 +103,18 @@ pub async fn requeue_dead_letter(
     request_body(content = inline(serde_json::Value), content_type = "application/json",
         description = "`filter` (members as the query of `GET /v1/tasks`), `fingerprint` (of a group in `GET /v1/stats/errors`), `max_per_second`, `dry_run`; may be empty",
         example = json!({"filter": {"task": ["tasks.add"]}, "max_per_second": 10, "dry_run": true})),
-    responses(
-        (status = 202, description = "What became of them", body = RequeuedView),
-        (status = 200, description = "What would become of them", body = RequeuedView),
-        (status = 422, description = "Does not fit", body = ProblemDocument, content_type = "application/problem+json"),
-    )
 )]
 pub async fn requeue_dead_letters(
     State(edge): State<Edge>,
     caller: Caller,
     JsonText(body): JsonText,
-) -> Result<Response, Problem> {
+) -> Result<Either<Answer<RequeuedView>, Started<RequeuedView>>, Refused<(Body, RetryError)>> {
     let mut bulk = wishes(&body, &["filter", "fingerprint", "max_per_second", "dry_run"], bulk)?;
     bulk.filter = caller.narrow(bulk.filter);
     let dry_run = bulk.dry_run;
     let done = edge.gateway.requeue_all(&caller.visibility(), bulk).await?;
-    let status = if dry_run { StatusCode::OK } else { StatusCode::ACCEPTED };
-    Ok(json_response(status, text(&requeued(done, dry_run))))
+    let view = requeued(done, dry_run);
+    Ok(if dry_run { Either::One(Answer::of(&view)) } else { Either::Other(Started::of(&view)) })
 }
 
 fn requeued(done: Requeued, dry_run: bool) -> RequeuedView {

@@ -3,10 +3,11 @@
 use axum::Router;
 use axum::extract::State;
 use axum::http::{HeaderValue, header};
-use axum::response::{IntoResponse, Redirect, Response};
+use axum::response::{IntoResponse, Redirect};
 use axum::routing::get;
 use utoipa_swagger_ui::{Config, SwaggerUi};
 
+use crate::edge::answer::Described;
 use crate::edge::base;
 use crate::edge::state::Edge;
 
@@ -15,9 +16,9 @@ use crate::edge::state::Edge;
 /// OpenAPI 3.1, with the endpoints of this gateway's catalog.
 #[utoipa::path(get, path = "/openapi.json", tag = "operation", operation_id = "openapi",
     responses((status = 200, description = "The document", body = Object)))]
-pub async fn openapi(State(edge): State<Edge>) -> Response {
+pub async fn openapi(State(edge): State<Edge>) -> Described {
     let kind = HeaderValue::from_static("application/json");
-    ([(header::CONTENT_TYPE, kind)], edge.openapi.clone()).into_response()
+    Described(([(header::CONTENT_TYPE, kind)], edge.openapi.clone()).into_response())
 }
 
 /// Swagger UI from assets inside the binary, the way to it from `/docs`, and the way to the dashboard from `/`.

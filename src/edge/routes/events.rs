@@ -2,17 +2,17 @@
 
 use axum::body::Bytes;
 use axum::extract::State;
-use axum::http::{HeaderMap, StatusCode};
-use axum::response::Response;
+use axum::http::HeaderMap;
+use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 use tokio_stream::{Stream, StreamExt};
 use utoipa::ToSchema;
 
 use super::result::{pruned, unknown};
-use super::submission::{json_response, text};
 use crate::catalog::Catalog;
+use crate::edge::answer::{Answer, Described, Lends, OfResult, Refused};
 use crate::edge::extract::{Caller, IdPath, LastEventId, wants_json};
-use crate::edge::problem::{Problem, ProblemDocument};
+use crate::edge::problem::Problem;
 use crate::edge::slugs;
 use crate::edge::sse;
 use crate::edge::state::Edge;
@@ -39,6 +39,10 @@ pub struct Listed<'a> {
     data: EventView<'a>,
 }
 
+impl Lends for EventList<'static> {
+    type With<'a> = EventList<'a>;
+}
+
 /// What happens to a task or group
 ///
 /// Server-sent events: `snapshot` first (or, after `Last-Event-ID`, exactly what came later), then `state` and `progress`, and
@@ -56,9 +60,6 @@ pub struct Listed<'a> {
             (EventList = "application/json"),
         )),
         (status = 204, description = "Finished, and the client has everything"),
-        (status = 400, description = "The id or `Last-Event-ID` cannot be one", body = ProblemDocument, content_type = "application/problem+json"),
-        (status = 404, description = "This ledger never saw the id", body = ProblemDocument, content_type = "application/problem+json"),
-        (status = 410, description = "Pruned", body = ProblemDocument, content_type = "application/problem+json"),
     )
 )]
 pub async fn watch_task(
@@ -67,15 +68,18 @@ pub async fn watch_task(
     IdPath(id): IdPath,
     LastEventId(after): LastEventId,
     headers: HeaderMap,
-) -> Result<Response, Problem> {
-    match edge.gateway.find_for(&caller.visibility(), id.as_str(), std::time::Duration::ZERO).await? {
-        Found::Task(task) if wants_json(&headers) => listed(&edge, &task, after.unwrap_or(0)).await,
-        Found::Task(task) => task_stream(&edge, &caller, &task, after, Ids::Numbers).await,
-        Found::Group(group) if wants_json(&headers) => Ok(json_response(StatusCode::OK, text(&GroupView::of(&group)))),
-        Found::Group(group) => group_stream(&edge, &caller, &group, after).await,
-        Found::Pruned(at) => Err(pruned(id.as_str(), at)),
-        Found::Unknown => Err(unknown(id.as_str())),
-    }
+) -> Result<Described, Refused<(OfResult, ledger::Error)>> {
+    let found = edge.gateway.find_for(&caller.visibility(), id.as_str(), std::time::Duration::ZERO).await?;
+    Ok(Described(match found {
+        Found::Task(task) if wants_json(&headers) => listed(&edge, &task, after.unwrap_or(0)).await?.into_response(),
+        Found::Task(task) => task_stream(&edge, &caller, &task, after, Ids::Numbers).await?,
+        Found::Group(group) if wants_json(&headers) => {
+            Answer::<GroupView<'static>>::lent(&GroupView::of(&group)).into_response()
+        }
+        Found::Group(group) => group_stream(&edge, &caller, &group, after).await?,
+        Found::Pruned(at) => return Err(pruned(id.as_str(), at).into()),
+        Found::Unknown => return Err(unknown(id.as_str()).into()),
+    }))
 }
 
 /// How long a watcher of a call in an inbox waits for the call to become a task.
@@ -137,7 +141,7 @@ pub async fn follow_newest(
     // What a reader has of an older task says nothing of this one.
     let after = follow.last.filter(|(id, _)| id == task.id.as_str()).map(|(_, seq)| seq);
     if follow.as_json {
-        return listed(edge, task, after.unwrap_or(0)).await;
+        return Ok(listed(edge, task, after.unwrap_or(0)).await?.into_response());
     }
     task_stream(edge, caller, task, after, Ids::Named).await
 }
@@ -206,14 +210,14 @@ fn group_frames(watch: impl Stream<Item = WatchedGroup>, id: GroupId) -> impl St
     })
 }
 
-async fn listed(edge: &Edge, task: &Task, after: i64) -> Result<Response, Problem> {
+async fn listed(edge: &Edge, task: &Task, after: i64) -> Result<Answer<EventList<'static>>, Problem> {
     let events = edge.gateway.events(&task.id, after).await?;
     let mask = Mask::new(&task.options.redact);
     let listed = events.iter().map(|event| {
         let data = EventView::of(event, mask);
         Listed { event: if event.seq < task.seq && data.phase.is_final() { "state" } else { data.kind() }, data }
     });
-    Ok(json_response(StatusCode::OK, text(&EventList { events: listed.collect() })))
+    Ok(Answer::lent(&EventList { events: listed.collect() }))
 }
 
 /// The fields that the catalog masks for tasks of this name.

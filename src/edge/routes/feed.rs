@@ -3,12 +3,11 @@
 use std::sync::Arc;
 
 use axum::extract::{OriginalUri, State};
-use axum::response::Response;
 use futures_util::StreamExt;
 
 use super::events::redacted;
+use crate::edge::answer::{Described, Query, Refused};
 use crate::edge::extract::{Caller, LastEventId, feed_filter};
-use crate::edge::problem::{Problem, ProblemDocument};
 use crate::edge::sse;
 use crate::edge::state::Edge;
 use crate::edge::view::EventView;
@@ -36,7 +35,6 @@ use crate::edge::view::EventView;
     ),
     responses(
         (status = 200, description = "The stream", content((String = "text/event-stream"))),
-        (status = 400, description = "A parameter does not fit", body = ProblemDocument, content_type = "application/problem+json"),
     )
 )]
 pub async fn watch_all(
@@ -44,7 +42,7 @@ pub async fn watch_all(
     caller: Caller,
     LastEventId(after): LastEventId,
     OriginalUri(uri): OriginalUri,
-) -> Result<Response, Problem> {
+) -> Result<Described, Refused<(Query, ledger::Error)>> {
     let filter = caller.narrow(feed_filter(&uri)?);
     let place = sse::admit(&edge, &caller)?;
     let catalog = Arc::clone(&edge.catalog);
@@ -52,5 +50,5 @@ pub async fn watch_all(
         let view = EventView::named(&event, redacted(&catalog, event.name.as_deref()));
         sse::frame(event.feed, view.kind(), &view)
     });
-    Ok(sse::answer(&edge, &caller, place, frames))
+    Ok(Described(sse::answer(&edge, &caller, place, frames)))
 }

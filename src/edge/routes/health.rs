@@ -1,12 +1,12 @@
 //! `/livez` (and `/healthz`) and `/readyz`.
 
 use axum::extract::State;
-use axum::http::StatusCode;
-use axum::response::Response;
+use axum::http::{StatusCode, header};
+use axum::response::IntoResponse;
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use super::submission::{json_response, text};
+use crate::edge::answer::{Described, text};
 use crate::edge::state::Edge;
 use crate::tell::health::Trouble;
 
@@ -32,14 +32,14 @@ pub struct Readiness {
 /// Whether the process runs
 #[utoipa::path(get, path = "/livez", tag = "operation", operation_id = "livez",
     responses((status = 200, description = "It runs", body = String, content_type = "text/plain")))]
-pub async fn livez() -> &'static str {
-    "ok\n"
+pub async fn livez() -> Described {
+    Described("ok\n".into_response())
 }
 
 /// As `/livez`, under the name that others give it
 #[utoipa::path(get, path = "/healthz", tag = "operation", operation_id = "healthz",
     responses((status = 200, description = "It runs", body = String, content_type = "text/plain")))]
-pub async fn healthz() -> &'static str {
+pub async fn healthz() -> Described {
     livez().await
 }
 
@@ -51,7 +51,7 @@ pub async fn healthz() -> &'static str {
         (status = 200, description = "It accepts", body = Readiness),
         (status = 503, description = "The ledger does not accept", body = Readiness),
     ))]
-pub async fn readyz(State(edge): State<Edge>) -> Response {
+pub async fn readyz(State(edge): State<Edge>) -> Described {
     let health = &edge.health;
     health.first_try().await;
     let word = |is_up| if is_up { "up" } else { "down" };
@@ -65,5 +65,6 @@ pub async fn readyz(State(edge): State<Edge>) -> Response {
         reasons: ledger.into_iter().chain(redis).collect(),
         recorder: if edge.gateway.is_recording() { "active" } else { "standby" },
     };
-    json_response(if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE }, text(&view))
+    let status = if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+    Described((status, [(header::CONTENT_TYPE, "application/json")], text(&view)).into_response())
 }

@@ -1,16 +1,13 @@
 //! Why a task is where it is, and what is wrong now.
 
 use axum::extract::State;
-use axum::http::StatusCode;
-use axum::response::Response;
 use serde::Serialize;
 use serde_json::json;
 use utoipa::ToSchema;
 
 use super::result::unknown;
-use super::submission::{json_response, text};
+use crate::edge::answer::{Answer, OfTask, Refused};
 use crate::edge::extract::{Caller, IdPath};
-use crate::edge::problem::{Problem, ProblemDocument};
 use crate::edge::state::Edge;
 use crate::guard::namespace;
 use crate::usecase::together::GroupExplanation;
@@ -55,20 +52,20 @@ pub struct IncidentListView {
 #[utoipa::path(
     get, path = "/v1/tasks/{id}/explain", tag = "tasks", operation_id = "explain_task",
     params(("id" = String, Path, description = "A task's or a group's id")),
-    responses(
-        (status = 200, description = "The explanation", body = ExplanationView),
-        (status = 404, description = "This ledger never saw the id", body = ProblemDocument, content_type = "application/problem+json"),
-    )
 )]
-pub async fn explain_task(State(edge): State<Edge>, caller: Caller, IdPath(id): IdPath) -> Result<Response, Problem> {
+pub async fn explain_task(
+    State(edge): State<Edge>,
+    caller: Caller,
+    IdPath(id): IdPath,
+) -> Result<Answer<ExplanationView>, Refused<(OfTask, ledger::Error)>> {
     caller.must_see(&edge, &id).await?;
     if let Some(group) = edge.gateway.group_of(&id).await?
         && let Some(explained) = edge.gateway.explain_group(&caller.visibility(), &group, EXPLAINED).await?
     {
-        return Ok(json_response(StatusCode::OK, text(&of_group(&id, explained))));
+        return Ok(Answer::of(&of_group(&id, explained)));
     }
     let Some(explained) = edge.gateway.explain(&caller.visibility(), &id).await? else {
-        return Err(unknown(id.as_str()));
+        return Err(unknown(id.as_str()).into());
     };
     let view = ExplanationView {
         task_id: explained.task_id.to_string(),
@@ -80,7 +77,7 @@ pub async fn explain_task(State(edge): State<Edge>, caller: Caller, IdPath(id): 
         },
         evidence: explained.evidence,
     };
-    Ok(json_response(StatusCode::OK, text(&view)))
+    Ok(Answer::of(&view))
 }
 
 fn of_group(id: &TaskId, explained: GroupExplanation) -> ExplanationView {
@@ -100,11 +97,8 @@ fn of_group(id: &TaskId, explained: GroupExplanation) -> ExplanationView {
 ///
 /// Workers that are alive and take nothing, queues nobody serves, tasks over their budget, an outbox that does not drain. An
 /// incident that is over is not listed any more.
-#[utoipa::path(
-    get, path = "/v1/incidents", tag = "operation", operation_id = "list_incidents",
-    responses((status = 200, description = "All of them", body = IncidentListView))
-)]
-pub async fn list_incidents(State(edge): State<Edge>) -> Response {
+#[utoipa::path(get, path = "/v1/incidents", tag = "operation", operation_id = "list_incidents")]
+pub async fn list_incidents(State(edge): State<Edge>) -> Answer<IncidentListView> {
     let view = |one: crate::tell::incidents::Incident| IncidentView {
         kind: one.kind.as_str(),
         subject: one.subject,
@@ -112,5 +106,5 @@ pub async fn list_incidents(State(edge): State<Edge>) -> Response {
         detail: one.detail,
     };
     let incidents = edge.incidents.all().into_iter().map(view).collect();
-    json_response(StatusCode::OK, text(&IncidentListView { incidents }))
+    Answer::of(&IncidentListView { incidents })
 }

@@ -1,16 +1,17 @@
 //! `/problems/{slug}`: the pages that explain what can go wrong.
 
 use axum::extract::Path;
-use axum::response::Html;
+use axum::response::{Html, IntoResponse};
 
+use crate::edge::answer::{Described, Refusals, Refused};
 use crate::edge::base;
-use crate::edge::problem::{Problem, ProblemDocument};
+use crate::edge::problem::Problem;
 use crate::edge::slugs::{self, Slug};
 
 /// All kinds of problems
 #[utoipa::path(get, path = "/problems", tag = "operation", operation_id = "list_problems",
     responses((status = 200, description = "A page", body = String, content_type = "text/html")))]
-pub async fn list_problems() -> Html<String> {
+pub async fn list_problems() -> Described {
     let lines: String = slugs::ALL
         .iter()
         .map(|slug| {
@@ -23,7 +24,7 @@ pub async fn list_problems() -> Html<String> {
             )
         })
         .collect();
-    page("Problems", &format!("<h1>Problems</h1>\n<ul>\n{lines}</ul>"))
+    Described(page("Problems", &format!("<h1>Problems</h1>\n<ul>\n{lines}</ul>")).into_response())
 }
 
 /// A kind of problem explained
@@ -31,11 +32,19 @@ pub async fn list_problems() -> Html<String> {
     params(("slug" = String, Path, description = "The last part of a problem's `type`", example = "invalid-request")),
     responses(
         (status = 200, description = "A page", body = String, content_type = "text/html"),
-        (status = 404, description = "No such problem", body = ProblemDocument, content_type = "application/problem+json"),
     ))]
-pub async fn get_problem(Path(name): Path<String>) -> Result<Html<String>, Problem> {
+pub async fn get_problem(Path(name): Path<String>) -> Result<Described, Refused<UnknownProblem>> {
     let slug = slugs::find(&name).ok_or_else(|| Problem::new(&slugs::PROBLEM_NOT_FOUND))?;
-    Ok(page(slug.title, &explained(slug)))
+    Ok(Described(page(slug.title, &explained(slug)).into_response()))
+}
+
+/// The path names no kind of problem.
+pub struct UnknownProblem;
+
+impl Refusals for UnknownProblem {
+    fn kinds() -> Vec<&'static Slug> {
+        vec![&slugs::PROBLEM_NOT_FOUND]
+    }
 }
 
 fn explained(slug: &Slug) -> String {

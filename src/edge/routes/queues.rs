@@ -1,15 +1,14 @@
 //! `/v1/queues`: what waits, who serves it; pause, resume, purge.
 
 use axum::extract::{OriginalUri, State};
-use axum::http::StatusCode;
-use axum::response::Response;
 
-use super::submission::{json_response, text};
+use crate::edge::answer::{Answer, Body, Query, Refused};
 use crate::edge::cursor;
 use crate::edge::extract::{JsonText, PathValues, messages_query, path_value, wishes};
-use crate::edge::problem::{Problem, ProblemDocument};
+use crate::edge::problem::Problem;
 use crate::edge::state::Edge;
 use crate::edge::view::control::{MessageListView, MessageView, PurgedView, QueueChangeView, QueueListView, QueueView};
+use crate::usecase::queues::QueueError;
 use celery::task::QueueName;
 use ledger::Cursor;
 use runtime::clock;
@@ -17,18 +16,12 @@ use runtime::clock;
 /// All queues
 ///
 /// Those of the configuration, of unfinished tasks, and those that online workers serve.
-#[utoipa::path(
-    get, path = "/v1/queues", tag = "control", operation_id = "list_queues",
-    responses(
-        (status = 200, description = "All queues", body = QueueListView),
-        (status = 503, description = "Redis is away", body = ProblemDocument, content_type = "application/problem+json"),
-    )
-)]
-pub async fn list_queues(State(edge): State<Edge>) -> Result<Response, Problem> {
+#[utoipa::path(get, path = "/v1/queues", tag = "control", operation_id = "list_queues")]
+pub async fn list_queues(State(edge): State<Edge>) -> Result<Answer<QueueListView>, Refused<QueueError>> {
     let queues = edge.gateway.queues().await?;
     let now = clock::now();
     let view = QueueListView { queues: queues.into_iter().map(|queue| QueueView::of(queue, now)).collect() };
-    Ok(json_response(StatusCode::OK, text(&view)))
+    Ok(Answer::of(&view))
 }
 
 /// The messages in a queue
@@ -41,17 +34,12 @@ pub async fn list_queues(State(edge): State<Edge>) -> Result<Response, Problem> 
         ("limit" = Option<u16>, Query, description = "1 to 500, default 50"),
         ("cursor" = Option<String>, Query, description = "`next` of the page before"),
     ),
-    responses(
-        (status = 200, description = "A page", body = MessageListView),
-        (status = 400, description = "A parameter does not fit", body = ProblemDocument, content_type = "application/problem+json"),
-        (status = 503, description = "Redis is away", body = ProblemDocument, content_type = "application/problem+json"),
-    )
 )]
 pub async fn list_messages(
     State(edge): State<Edge>,
     values: PathValues,
     OriginalUri(uri): OriginalUri,
-) -> Result<Response, Problem> {
+) -> Result<Answer<MessageListView>, Refused<(Query, QueueError)>> {
     let queue = queue(&values)?;
     let (skip, limit) = messages_query(&uri)?;
     let mut found = edge.gateway.queue_messages(&queue, skip, limit).await?;
@@ -63,7 +51,7 @@ pub async fn list_messages(
     };
     let redact = |task: &str| edge.catalog.defaults_for(task).redact;
     let messages = found.drain(..).map(|message| MessageView::of(message, &redact)).collect();
-    Ok(json_response(StatusCode::OK, text(&MessageListView { messages, next })))
+    Ok(Answer::of(&MessageListView { messages, next }))
 }
 
 /// Pause a queue
@@ -73,21 +61,17 @@ pub async fn list_messages(
 #[utoipa::path(
     post, path = "/v1/queues/{name}/pause", tag = "control", operation_id = "pause_queue",
     params(("name" = String, Path, description = "The queue")),
-    responses(
-        (status = 200, description = "Paused", body = QueueChangeView),
-        (status = 503, description = "Paused here; Redis is away, and the workers will be told", body = ProblemDocument, content_type = "application/problem+json"),
-    )
 )]
 pub async fn pause_queue(
     State(edge): State<Edge>,
     values: PathValues,
     JsonText(body): JsonText,
-) -> Result<Response, Problem> {
+) -> Result<Answer<QueueChangeView>, Refused<(Body, QueueError)>> {
     wishes(&body, &[], |_, _| ())?;
     let queue = queue(&values)?;
     let replies = edge.gateway.pause(&queue).await?;
     let view = QueueChangeView { queue: queue.to_string(), paused: true, replies };
-    Ok(json_response(StatusCode::OK, text(&view)))
+    Ok(Answer::of(&view))
 }
 
 /// Resume a queue
@@ -96,21 +80,17 @@ pub async fn pause_queue(
 #[utoipa::path(
     post, path = "/v1/queues/{name}/resume", tag = "control", operation_id = "resume_queue",
     params(("name" = String, Path, description = "The queue")),
-    responses(
-        (status = 200, description = "Resumed", body = QueueChangeView),
-        (status = 503, description = "Resumed here; Redis is away: call again to tell the workers", body = ProblemDocument, content_type = "application/problem+json"),
-    )
 )]
 pub async fn resume_queue(
     State(edge): State<Edge>,
     values: PathValues,
     JsonText(body): JsonText,
-) -> Result<Response, Problem> {
+) -> Result<Answer<QueueChangeView>, Refused<(Body, QueueError)>> {
     wishes(&body, &[], |_, _| ())?;
     let queue = queue(&values)?;
     let replies = edge.gateway.resume(&queue).await?;
     let view = QueueChangeView { queue: queue.to_string(), paused: false, replies };
-    Ok(json_response(StatusCode::OK, text(&view)))
+    Ok(Answer::of(&view))
 }
 
 /// Purge a queue
@@ -119,20 +99,16 @@ pub async fn resume_queue(
 #[utoipa::path(
     post, path = "/v1/queues/{name}/purge", tag = "control", operation_id = "purge_queue",
     params(("name" = String, Path, description = "The queue")),
-    responses(
-        (status = 200, description = "How many", body = PurgedView),
-        (status = 503, description = "Redis is away", body = ProblemDocument, content_type = "application/problem+json"),
-    )
 )]
 pub async fn purge_queue(
     State(edge): State<Edge>,
     values: PathValues,
     JsonText(body): JsonText,
-) -> Result<Response, Problem> {
+) -> Result<Answer<PurgedView>, Refused<(Body, QueueError)>> {
     wishes(&body, &[], |_, _| ())?;
     let queue = queue(&values)?;
     let purged = edge.gateway.purge(&queue).await?;
-    Ok(json_response(StatusCode::OK, text(&PurgedView { queue: queue.to_string(), purged })))
+    Ok(Answer::of(&PurgedView { queue: queue.to_string(), purged }))
 }
 
 fn queue(values: &PathValues) -> Result<QueueName, Problem> {

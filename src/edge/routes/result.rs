@@ -1,16 +1,12 @@
 //! `GET /result/{id}`: what became of a task or a group.
 
-use std::time::Duration;
-
-use axum::body::Body;
 use axum::extract::State;
-use axum::http::{HeaderValue, StatusCode, header};
-use axum::response::Response;
+use axum::http::header;
 use sha2::{Digest, Sha256};
 
-use super::submission::{json_response, text};
+use crate::edge::answer::{Either, Kind, OfResult, Pending, Refused, Tagged, Typed, Unchanged, text};
 use crate::edge::extract::{Caller, IdPath, IfNoneMatch, Prefer};
-use crate::edge::problem::{Problem, ProblemDocument};
+use crate::edge::problem::Problem;
 use crate::edge::slugs;
 use crate::edge::state::Edge;
 use crate::edge::view::{GroupView, ResultView};
@@ -27,14 +23,6 @@ use runtime::clock::Time;
         ("Prefer" = Option<String>, Header, description = "`wait=N`: wait up to N seconds (at most 60) for the end", example = "wait=10"),
         ("If-None-Match" = Option<String>, Header, description = "An `ETag` of an earlier answer"),
     ),
-    responses(
-        (status = 200, description = "Finished", body = ResultView, headers(("ETag" = String, description = "Changes with every change of the task"))),
-        (status = 202, description = "Not yet", body = ResultView, headers(("Retry-After" = u64, description = "Seconds"))),
-        (status = 304, description = "As you have it"),
-        (status = 400, description = "The id cannot be one", body = ProblemDocument, content_type = "application/problem+json"),
-        (status = 404, description = "This ledger never saw the id", body = ProblemDocument, content_type = "application/problem+json"),
-        (status = 410, description = "Pruned", body = ProblemDocument, content_type = "application/problem+json"),
-    )
 )]
 pub async fn get_result(
     State(edge): State<Edge>,
@@ -42,12 +30,12 @@ pub async fn get_result(
     IdPath(id): IdPath,
     prefer: Prefer,
     known: IfNoneMatch,
-) -> Result<Response, Problem> {
+) -> Result<ResultAnswer, Refused<(OfResult, ledger::Error)>> {
     match edge.gateway.find_for(&caller.visibility(), id.as_str(), prefer.wait).await? {
         Found::Task(task) => {
             let etag = format!("\"{}\"", task.seq);
             if known.has(&etag) {
-                return Ok(not_modified(&etag));
+                return Ok(Either::Other(Unchanged::of(&etag)));
             }
             Ok(found(task.phase.is_final(), text(&ResultView::of(&task)), &etag))
         }
@@ -55,37 +43,29 @@ pub async fn get_result(
             let body = text(&GroupView::of(&group));
             let etag = etag_of(&body);
             if known.has(&etag) {
-                return Ok(not_modified(&etag));
+                return Ok(Either::Other(Unchanged::of(&etag)));
             }
             Ok(found(group.completed() >= group.total, body, &etag))
         }
-        Found::Pruned(at) => Err(pruned(id.as_str(), at)),
-        Found::Unknown => Err(unknown(id.as_str())),
+        Found::Pruned(at) => Err(pruned(id.as_str(), at).into()),
+        Found::Unknown => Err(unknown(id.as_str()).into()),
     }
 }
 
-fn found(ready: bool, body: String, etag: &str) -> Response {
-    let status = if ready { StatusCode::OK } else { StatusCode::ACCEPTED };
-    let mut response = with_etag(json_response(status, body), etag);
-    if !ready {
-        response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(Duration::from_secs(1).as_secs()));
-    }
-    response
+/// 200 with the end, 202 with what is known so far, 304 when the client has it already.
+pub type ResultAnswer = Either<Either<Tagged<ResultView<'static>>, Pending<ResultView<'static>>>, Unchanged>;
+
+fn found(ready: bool, body: String, etag: &str) -> ResultAnswer {
+    Either::One(if ready {
+        Either::One(version(Tagged::written(body), etag))
+    } else {
+        Either::Other(version(Pending::written(body), etag).with(header::RETRY_AFTER, "1"))
+    })
 }
 
-pub fn with_etag(mut response: Response, etag: &str) -> Response {
-    let headers = response.headers_mut();
-    if let Ok(etag) = HeaderValue::from_str(etag) {
-        headers.insert(header::ETAG, etag);
-    }
-    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("private, no-cache"));
-    response
-}
-
-pub fn not_modified(etag: &str) -> Response {
-    let mut response = Response::new(Body::empty());
-    *response.status_mut() = StatusCode::NOT_MODIFIED;
-    with_etag(response, etag)
+/// Adds the version, for which a cache must ask each time.
+pub fn version<K: Kind, T>(answer: Typed<K, T>, etag: &str) -> Typed<K, T> {
+    answer.with(header::ETAG, etag).with(header::CACHE_CONTROL, "private, no-cache")
 }
 
 /// For answers whose parts change without a common number.

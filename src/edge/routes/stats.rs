@@ -1,12 +1,9 @@
 //! `/v1/stats/…`: throughput, waiting and run times, kinds of failures.
 
 use axum::extract::{OriginalUri, State};
-use axum::http::StatusCode;
-use axum::response::Response;
 
-use super::submission::{json_response, text};
+use crate::edge::answer::{Answer, Query, Refused};
 use crate::edge::extract::{Caller, stats_query};
-use crate::edge::problem::{Problem, ProblemDocument};
 use crate::edge::state::Edge;
 use crate::edge::view::stats::{FailuresView, LatencyView, ThroughputView};
 use crate::usecase::stats::Question;
@@ -25,20 +22,16 @@ use runtime::clock;
         ("task" = Option<Vec<String>>, Query, description = "Task names"),
         ("queue" = Option<Vec<String>>, Query),
     ),
-    responses(
-        (status = 200, description = "Counts, oldest first, without gaps", body = ThroughputView),
-        (status = 400, description = "A parameter does not fit", body = ProblemDocument, content_type = "application/problem+json"),
-    )
 )]
 pub async fn throughput(
     State(edge): State<Edge>,
     caller: Caller,
     OriginalUri(uri): OriginalUri,
-) -> Result<Response, Problem> {
+) -> Result<Answer<ThroughputView>, Refused<(Query, ledger::Error)>> {
     let now = clock::now();
     let question = Question { visibility: caller.visibility(), ..stats_query(&uri, now)? };
     let points = edge.gateway.throughput(&question, now).await?;
-    Ok(json_response(StatusCode::OK, text(&ThroughputView::of(question.effective_step(now), &points))))
+    Ok(Answer::of(&ThroughputView::of(question.effective_step(now), &points)))
 }
 
 /// How long tasks waited and ran
@@ -53,21 +46,17 @@ pub async fn throughput(
         ("task" = Option<Vec<String>>, Query, description = "Task names"),
         ("queue" = Option<Vec<String>>, Query),
     ),
-    responses(
-        (status = 200, description = "Percentiles, oldest first, without gaps", body = LatencyView),
-        (status = 400, description = "A parameter does not fit", body = ProblemDocument, content_type = "application/problem+json"),
-    )
 )]
 pub async fn latency(
     State(edge): State<Edge>,
     caller: Caller,
     OriginalUri(uri): OriginalUri,
-) -> Result<Response, Problem> {
+) -> Result<Answer<LatencyView>, Refused<(Query, ledger::Error)>> {
     let now = clock::now();
     let question = Question { visibility: caller.visibility(), ..stats_query(&uri, now)? };
     let points = edge.gateway.latency(&question, now).await?;
     let tasks = edge.gateway.latency_by_task(&question, now).await?;
-    Ok(json_response(StatusCode::OK, text(&LatencyView::of(question.effective_step(now), &points, &tasks))))
+    Ok(Answer::of(&LatencyView::of(question.effective_step(now), &points, &tasks)))
 }
 
 /// What failed, by what it has in common
@@ -81,18 +70,14 @@ pub async fn latency(
         ("step" = Option<u32>, Query, description = "Seconds, a multiple of 60"),
         ("task" = Option<Vec<String>>, Query, description = "Task names"),
     ),
-    responses(
-        (status = 200, description = "Groups, most first, at most 200", body = FailuresView),
-        (status = 400, description = "A parameter does not fit", body = ProblemDocument, content_type = "application/problem+json"),
-    )
 )]
 pub async fn errors(
     State(edge): State<Edge>,
     caller: Caller,
     OriginalUri(uri): OriginalUri,
-) -> Result<Response, Problem> {
+) -> Result<Answer<FailuresView>, Refused<(Query, ledger::Error)>> {
     let now = clock::now();
     let question = Question { visibility: caller.visibility(), ..stats_query(&uri, now)? };
     let groups = edge.gateway.failures(&question, now).await?;
-    Ok(json_response(StatusCode::OK, text(&FailuresView::of(question.effective_step(now), groups))))
+    Ok(Answer::of(&FailuresView::of(question.effective_step(now), groups)))
 }

@@ -1,17 +1,22 @@
 //! What all submitting handlers share: the request's surroundings, and the answer with its three shapes (202, 200 when it was
 //! waited for, and the repetition of an earlier answer).
 
+use std::borrow::Cow;
+use std::collections::BTreeMap;
 use std::time::Duration;
 
-use axum::body::Body;
 use axum::extract::{FromRequestParts, Request};
 use axum::http::request::Parts;
-use axum::http::{HeaderName, HeaderValue, StatusCode, header};
-use axum::response::Response;
+use axum::http::{HeaderName, header};
+use axum::response::{IntoResponse, Response};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
+use utoipa::openapi::schema::{AnyOfBuilder, Schema};
+use utoipa::openapi::{Ref, RefOr, Response as Documented};
+use utoipa::{IntoResponses, PartialSchema, ToSchema};
 
 use crate::catalog::FanOut;
+use crate::edge::answer::{Accepted, Answer as Done, IsAccepted, Kind, Typed, text};
 use crate::edge::extract::{Caller, Prefer, Repeatable, Traceparent, fingerprint};
 use crate::edge::problem::Problem;
 use crate::edge::state::Edge;
@@ -27,8 +32,9 @@ use celery::task::submission::{KeyLimit, Submission};
 use runtime::heavy;
 
 /// Seconds after which a client may ask for the result.
-const RETRY_AFTER: HeaderValue = HeaderValue::from_static("1");
+const RETRY_AFTER: &str = "1";
 static REPLAYED: HeaderName = HeaderName::from_static("idempotency-replayed");
+static APPLIED: HeaderName = HeaderName::from_static("preference-applied");
 
 /// The headers that a submission heeds.
 pub struct Surroundings {
@@ -79,7 +85,7 @@ pub async fn submit(
     body: &str,
     trusted: bool,
     shown: Shown,
-) -> Result<Response, Problem> {
+) -> Result<SubmissionAnswer, Problem> {
     let request = SubmitRequest { trusted, ..SubmitRequest::new(submission) };
     send(edge, surroundings, request, body, shown).await
 }
@@ -91,7 +97,7 @@ pub async fn send(
     mut request: SubmitRequest,
     body: &str,
     shown: Shown,
-) -> Result<Response, Problem> {
+) -> Result<SubmissionAnswer, Problem> {
     let Surroundings { caller, prefer, repeatable, traceparent } = surroundings;
     if !request.trusted {
         namespace::enter(&mut request.submission, caller.namespace());
@@ -111,7 +117,7 @@ pub async fn fan_out(
     wishes: (Vec<KeyLimit>, Vec<(String, String)>),
     body: &str,
     shown: Shown,
-) -> Result<Response, Problem> {
+) -> Result<SubmissionAnswer, Problem> {
     let Surroundings { caller, prefer, repeatable, traceparent } = surroundings;
     let mut request = SubmitRequest::new(Submission::of(Signature::Group(Vec::new())));
     (request.submission.limits, request.submission.labels) = wishes;
@@ -129,10 +135,10 @@ pub async fn respond(
     outcome: Result<Submitted, SubmitError>,
     wait: Duration,
     shown: Shown,
-) -> Result<Response, Problem> {
+) -> Result<SubmissionAnswer, Problem> {
     match outcome {
         Ok(submitted) => accepted(edge, submitted, wait, shown).await,
-        Err(SubmitError::Replay(answer)) => replay(&answer),
+        Err(SubmitError::Replay(answer)) => Ok(replay::<IsAccepted, AcceptedView>(&answer)?.into()),
         Err(error) => Err(error.into()),
     }
 }
@@ -152,7 +158,12 @@ pub fn idempotency(caller: &Caller, repeatable: Repeatable, body: &str, shown: S
 }
 
 /// Waits for the end if the client wants to; answers 202 when it does not come in time.
-async fn accepted(edge: &Edge, mut submitted: Submitted, wait: Duration, shown: Shown) -> Result<Response, Problem> {
+async fn accepted(
+    edge: &Edge,
+    mut submitted: Submitted,
+    wait: Duration,
+    shown: Shown,
+) -> Result<SubmissionAnswer, Problem> {
     let id = match (&submitted.task_id, &submitted.group_id) {
         (Some(id), _) => id.to_string(),
         (None, Some(id)) => id.to_string(),
@@ -161,10 +172,10 @@ async fn accepted(edge: &Edge, mut submitted: Submitted, wait: Duration, shown: 
     if !wait.is_zero() {
         match edge.gateway.find(&id, wait).await {
             Ok(Found::Task(task)) if task.phase.is_final() => {
-                return Ok(waited(StatusCode::OK, text(&ResultView::of(&task)), wait));
+                return Ok(applied(Done::<ResultView<'static>>::lent(&ResultView::of(&task)), wait).into());
             }
             Ok(Found::Group(group)) if group.completed() >= group.total => {
-                return Ok(waited(StatusCode::OK, text(&GroupView::of(&group)), wait));
+                return Ok(applied(Done::<GroupView<'static>>::lent(&GroupView::of(&group)), wait).into());
             }
             Ok(Found::Task(task)) => {
                 submitted.phase = task.phase;
@@ -174,59 +185,75 @@ async fn accepted(edge: &Edge, mut submitted: Submitted, wait: Duration, shown: 
             Ok(_) | Err(_) => {}
         }
     }
-    let status = if submitted.joined { StatusCode::OK } else { StatusCode::ACCEPTED };
     let view = AcceptedView::new(&submitted, shown);
-    let mut response = answer(status, text(&view), &view.links.this);
-    if !wait.is_zero() {
-        applied(&mut response, wait);
+    if submitted.joined {
+        return Ok(applied(Done::of(&view).with(header::LOCATION, &view.links.this), wait).into());
     }
-    Ok(response)
+    Ok(applied(accepted_task(&view, &view.links.this), wait).into())
 }
 
-pub(super) fn replay(kept: &RawValue) -> Result<Response, Problem> {
+/// 202, and where the task is.
+pub fn accepted_task<T: Serialize>(view: &T, place: &str) -> Accepted<T> {
+    Accepted::of(view).with(header::LOCATION, place).with(header::RETRY_AFTER, RETRY_AFTER)
+}
+
+/// The answer to a submission: 202; 200 when it finished while its caller waited, or `unique` joined it to another task.
+pub struct SubmissionAnswer(Response);
+
+impl IntoResponse for SubmissionAnswer {
+    fn into_response(self) -> Response {
+        self.0
+    }
+}
+
+impl<K, T> From<Typed<K, T>> for SubmissionAnswer {
+    fn from(answer: Typed<K, T>) -> Self {
+        Self(answer.into_response())
+    }
+}
+
+impl IntoResponses for SubmissionAnswer {
+    fn responses() -> BTreeMap<String, RefOr<Documented>> {
+        let mut responses = Accepted::<AcceptedView>::responses();
+        responses.extend(Done::<SubmissionEnd>::responses());
+        responses
+    }
+}
+
+/// What a submission answers with 200: the end, or the task that it joined, which may be of another kind than what was submitted.
+struct SubmissionEnd;
+
+impl PartialSchema for SubmissionEnd {
+    fn schema() -> RefOr<Schema> {
+        let shapes = [ResultView::name(), GroupView::name(), AcceptedView::name()];
+        let shapes = shapes.into_iter().fold(AnyOfBuilder::new(), |all, shape| all.item(Ref::from_schema_name(shape)));
+        shapes.description(Some("Finished while its caller waited, or joined by `unique`")).into()
+    }
+}
+
+impl ToSchema for SubmissionEnd {
+    fn name() -> Cow<'static, str> {
+        "SubmissionEnd".into()
+    }
+
+    fn schemas(schemas: &mut Vec<(String, RefOr<Schema>)>) {
+        ResultView::schemas(schemas);
+        GroupView::schemas(schemas);
+        AcceptedView::schemas(schemas);
+    }
+}
+
+/// The first answer again.
+pub(super) fn replay<K: Kind, T>(kept: &RawValue) -> Result<Typed<K, T>, Problem> {
     let kept: Kept = serde_json::from_str(kept.get())
         .map_err(|error| Problem::new(&crate::edge::slugs::INTERNAL).caused_by(error))?;
-    let status = StatusCode::from_u16(kept.status).unwrap_or(StatusCode::ACCEPTED);
-    let mut response = answer(status, kept.body.get().to_owned(), &kept.location);
-    response.headers_mut().insert(&REPLAYED, HeaderValue::from_static("true"));
-    Ok(response)
+    let answer = Typed::written(kept.body.get().to_owned());
+    Ok(answer.with(header::LOCATION, &kept.location).with(header::RETRY_AFTER, RETRY_AFTER).with(&REPLAYED, "true"))
 }
 
-pub(super) fn answer(status: StatusCode, body: String, location: &str) -> Response {
-    let mut response = json_response(status, body);
-    let headers = response.headers_mut();
-    if let Ok(location) = HeaderValue::from_str(location) {
-        headers.insert(header::LOCATION, location);
-    }
-    if status == StatusCode::ACCEPTED {
-        headers.insert(header::RETRY_AFTER, RETRY_AFTER);
-    }
-    response
-}
-
-fn waited(status: StatusCode, body: String, wait: Duration) -> Response {
-    let mut response = json_response(status, body);
-    applied(&mut response, wait);
-    response
-}
-
-/// `Preference-Applied`, so that a client sees how long was really waited.
-fn applied(response: &mut Response, wait: Duration) {
-    let value = format!("wait={}", wait.as_secs());
-    if let Ok(value) = HeaderValue::from_str(&value) {
-        response.headers_mut().insert("preference-applied", value);
-    }
-}
-
-pub fn json_response(status: StatusCode, body: String) -> Response {
-    let mut response = Response::new(Body::from(body));
-    *response.status_mut() = status;
-    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
-    response
-}
-
-pub fn text(view: &impl Serialize) -> String {
-    serde_json::to_string(view).expect("a view is JSON")
+/// `Preference-Applied`, so that a client who wanted to wait sees how long was really waited.
+fn applied<K: Kind, T>(answer: Typed<K, T>, wait: Duration) -> Typed<K, T> {
+    if wait.is_zero() { answer } else { answer.with(&APPLIED, &format!("wait={}", wait.as_secs())) }
 }
 
 /// Splits a request into the headers that a submission heeds and the rest, which has the body.

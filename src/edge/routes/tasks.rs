@@ -1,16 +1,15 @@
 //! `GET /v1/tasks` and `GET /v1/tasks/{id}`.
 
 use axum::extract::{OriginalUri, State};
-use axum::http::{HeaderValue, StatusCode, Uri, header};
-use axum::response::Response;
+use axum::http::{Uri, header};
 use ledger::Task;
 use serde::Serialize;
 
-use super::result::{etag_of, not_modified, pruned, unknown, with_etag};
-use super::submission::{json_response, text};
+use super::result::{etag_of, pruned, unknown, version};
+use crate::edge::answer::{Answer, Either, OfResult, OfTask, Page, Query, Refused, Tagged, Unchanged, text};
 use crate::edge::cursor;
 use crate::edge::extract::{Caller, IdPath, IfNoneMatch, ListQuery, list_query};
-use crate::edge::problem::{Problem, ProblemDocument};
+use crate::edge::problem::Problem;
 use crate::edge::state::Edge;
 use crate::edge::view::{GroupView, MessageView, SummaryView, TaskListView, TaskView};
 use crate::usecase::embedded::without_foreign;
@@ -25,37 +24,30 @@ use crate::usecase::read::Found;
         ("id" = String, Path, description = "A task's id"),
         ("If-None-Match" = Option<String>, Header, description = "An `ETag` of an earlier answer"),
     ),
-    responses(
-        (status = 200, description = "The task", body = TaskView, headers(("ETag" = String, description = "Changes with the answer"))),
-        (status = 304, description = "As you have it"),
-        (status = 400, description = "The id cannot be one", body = ProblemDocument, content_type = "application/problem+json"),
-        (status = 404, description = "This ledger never saw the id", body = ProblemDocument, content_type = "application/problem+json"),
-        (status = 410, description = "Pruned", body = ProblemDocument, content_type = "application/problem+json"),
-    )
 )]
 pub async fn get_task(
     State(edge): State<Edge>,
     caller: Caller,
     IdPath(id): IdPath,
     known: IfNoneMatch,
-) -> Result<Response, Problem> {
+) -> Result<Either<Tagged<TaskView<'static>>, Unchanged>, Refused<(OfResult, ledger::Error)>> {
     let visibility = caller.visibility();
     let body = match edge.gateway.task_with_message(&id).await? {
-        Some((task, _)) if !visibility.sees_task(&task) => return Err(unknown(id.as_str())),
+        Some((task, _)) if !visibility.sees_task(&task) => return Err(unknown(id.as_str()).into()),
         Some((task, message)) => text(&TaskView::of(&task, message.as_ref())),
         None => match edge.gateway.find_for(&visibility, id.as_str(), std::time::Duration::ZERO).await? {
             Found::Group(group) => text(&GroupView::of(&group)),
-            Found::Pruned(at) => return Err(pruned(id.as_str(), at)),
+            Found::Pruned(at) => return Err(pruned(id.as_str(), at).into()),
             // It came a moment ago, or waits in an inbox.
             Found::Task(task) => text(&TaskView::of(&task, None)),
-            Found::Unknown => return Err(unknown(id.as_str())),
+            Found::Unknown => return Err(unknown(id.as_str()).into()),
         },
     };
     let etag = etag_of(&body);
     if known.has(&etag) {
-        return Ok(not_modified(&etag));
+        return Ok(Either::Other(Unchanged::of(&etag)));
     }
-    Ok(with_etag(json_response(StatusCode::OK, body), &etag))
+    Ok(Either::One(version(Tagged::written(body), &etag)))
 }
 
 /// Tasks, newest first
@@ -80,36 +72,30 @@ pub async fn get_task(
         ("limit" = Option<u16>, Query, description = "1 to 500, default 50"),
         ("cursor" = Option<String>, Query, description = "`next` of the page before"),
     ),
-    responses(
-        (status = 200, description = "A page", body = TaskListView, headers(("Link" = Option<String>, description = "`rel=next`, unless it is the last page"))),
-        (status = 400, description = "A parameter does not fit", body = ProblemDocument, content_type = "application/problem+json"),
-    )
 )]
 pub async fn list_tasks(
     State(edge): State<Edge>,
     caller: Caller,
     OriginalUri(uri): OriginalUri,
-) -> Result<Response, Problem> {
+) -> Result<Page<TaskListView<'static>>, Refused<(Query, ledger::Error)>> {
     let ListQuery { filter, page, newest } = list_query(&uri)?;
     let (tasks, next) = edge.gateway.tasks(&caller.narrow(filter), &page).await?;
     if newest {
-        return whole(&edge, tasks.first()).await;
+        return Ok(whole(&edge, tasks.first()).await?);
     }
     let next = next.map(cursor::write);
     let view = TaskListView { tasks: tasks.iter().map(SummaryView::of).collect(), next: next.clone() };
-    let mut response = json_response(StatusCode::OK, text(&view));
-    link_next(&mut response, &uri, next.as_deref());
-    Ok(response)
+    Ok(linked(Page::lent(&view), &uri, next.as_deref()))
 }
 
-/// A list of at most one task, with all that is known of it.
-async fn whole(edge: &Edge, task: Option<&Task>) -> Result<Response, Problem> {
+/// A list of at most one task, with all that is known of it: members of a summary, and more.
+async fn whole(edge: &Edge, task: Option<&Task>) -> Result<Page<TaskListView<'static>>, Problem> {
     let found = match task {
         Some(task) => edge.gateway.task_with_message(&task.id).await?,
         None => None,
     };
     let tasks = found.iter().map(|(task, message)| TaskView::of(task, message.as_ref())).collect();
-    Ok(json_response(StatusCode::OK, text(&NewestView { tasks, next: () })))
+    Ok(Page::written(text(&NewestView { tasks, next: () })))
 }
 
 /// As [`TaskListView`], of whole tasks.
@@ -119,15 +105,16 @@ struct NewestView<'a> {
     next: (),
 }
 
-/// `Link: rel=next`, unless it is the last page.
-pub fn link_next(response: &mut Response, uri: &Uri, next: Option<&str>) {
-    if let Some(link) = next.and_then(|next| HeaderValue::from_str(&next_link(uri, next)).ok()) {
-        response.headers_mut().insert(header::LINK, link);
+/// A page with `Link: rel=next`, unless it is the last one.
+pub fn linked<T>(page: Page<T>, uri: &Uri, next: Option<&str>) -> Page<T> {
+    match next {
+        Some(next) => page.with(header::LINK, &next_link(uri, next)),
+        None => page,
     }
 }
 
 /// The same query with another cursor.
-pub(super) fn next_link(uri: &Uri, next: &str) -> String {
+fn next_link(uri: &Uri, next: &str) -> String {
     let kept =
         uri.query().unwrap_or_default().split('&').filter(|pair| !pair.is_empty() && !pair.starts_with("cursor="));
     let query: Vec<&str> = kept.collect();
@@ -141,12 +128,12 @@ pub(super) fn next_link(uri: &Uri, next: &str) -> String {
 #[utoipa::path(
     get, path = "/v1/tasks/{id}/message", tag = "tasks", operation_id = "get_message",
     params(("id" = String, Path, description = "A task's id")),
-    responses(
-        (status = 200, description = "The message", body = MessageView),
-        (status = 404, description = "This ledger never saw the id, or not its message", body = ProblemDocument, content_type = "application/problem+json"),
-    )
 )]
-pub async fn get_message(State(edge): State<Edge>, caller: Caller, IdPath(id): IdPath) -> Result<Response, Problem> {
+pub async fn get_message(
+    State(edge): State<Edge>,
+    caller: Caller,
+    IdPath(id): IdPath,
+) -> Result<Answer<MessageView<'static>>, Refused<(OfTask, ledger::Error)>> {
     caller.must_see(&edge, &id).await?;
     let (task, message) = edge.gateway.task_with_message(&id).await?.ok_or_else(|| unknown(id.as_str()))?;
     let unseen = || unknown(id.as_str()).detail("its message was never seen here, or was pruned");
@@ -155,5 +142,5 @@ pub async fn get_message(State(edge): State<Edge>, caller: Caller, IdPath(id): I
     if visibility.is_limited() {
         message.body = without_foreign(&message.body, &visibility);
     }
-    Ok(json_response(StatusCode::OK, text(&MessageView::of(&task, &message))))
+    Ok(Answer::lent(&MessageView::of(&task, &message)))
 }

@@ -1,14 +1,11 @@
 //! `POST /v1/stream-tickets`: what stands for a token in an address, because `EventSource` can send no header.
 
 use axum::extract::State;
-use axum::http::{HeaderValue, StatusCode, header};
-use axum::response::Response;
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use super::submission::{json_response, text};
+use crate::edge::answer::{Body, Created, Refused};
 use crate::edge::extract::{Caller, JsonText, wishes};
-use crate::edge::problem::{Problem, ProblemDocument};
 use crate::edge::state::Edge;
 
 /// A ticket of one use.
@@ -26,22 +23,14 @@ pub struct TicketView {
 ///
 /// Opens one event stream with what the token may see: `new EventSource("/v1/events?ticket=…")`. It is valid once, for 30 seconds,
 /// at every replica. To go on after a break, get another one and say `last_event_id` in the query.
-#[utoipa::path(
-    post, path = "/v1/stream-tickets", tag = "tasks", operation_id = "create_stream_ticket",
-    responses(
-        (status = 201, description = "The ticket", body = TicketView),
-        (status = 422, description = "Does not fit", body = ProblemDocument, content_type = "application/problem+json"),
-    )
-)]
+#[utoipa::path(post, path = "/v1/stream-tickets", tag = "tasks", operation_id = "create_stream_ticket")]
 pub async fn create_ticket(
     State(edge): State<Edge>,
     Caller(identity): Caller,
     JsonText(body): JsonText,
-) -> Result<Response, Problem> {
+) -> Result<Created<TicketView>, Refused<(Body, ledger::Error)>> {
     wishes(&body, &[], |_, _| ())?;
     let (ticket, expires_at) = edge.authority.ticket(&identity).await?;
     let view = TicketView { ticket: ticket.reveal(), expires_at: expires_at.rfc3339() };
-    let mut response = json_response(StatusCode::CREATED, text(&view));
-    response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
-    Ok(response)
+    Ok(Created::of(&view).no_store())
 }

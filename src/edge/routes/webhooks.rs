@@ -1,15 +1,15 @@
 //! `/v1/webhooks`: who is told what, and how that went.
 
 use axum::extract::{OriginalUri, State};
-use axum::http::{HeaderValue, StatusCode, header};
-use axum::response::Response;
+use axum::http::{HeaderName, header};
 
-use super::submission::{json_response, text};
+use super::tasks::linked;
+use crate::edge::answer::{Answer, Body, Created, NoContent, Page, Query, Refused, Started};
 use crate::edge::cursor;
 use crate::edge::extract::{Caller, JsonText, NoBody, PathValues, Repeatable, delivery_query, name_page_query};
-use crate::edge::problem::{Problem, ProblemDocument};
 use crate::edge::state::Edge;
 use crate::edge::view::{DeliveryListView, DeliveryView, WebhookListView, WebhookView};
+use crate::usecase::webhooks::WebhookError;
 use ledger::Endpoint;
 use runtime::clock;
 
@@ -22,17 +22,18 @@ use runtime::clock;
         ("limit" = Option<u16>, Query, description = "1 to 500, default 50"),
         ("cursor" = Option<String>, Query, description = "`next` of the page before"),
     ),
-    responses((status = 200, description = "A page", body = WebhookListView)),
 )]
-pub async fn list_webhooks(State(edge): State<Edge>, OriginalUri(uri): OriginalUri) -> Result<Response, Problem> {
+pub async fn list_webhooks(
+    State(edge): State<Edge>,
+    OriginalUri(uri): OriginalUri,
+) -> Result<Page<WebhookListView<'static>>, Refused<(Query, WebhookError)>> {
     let (limit, after) = name_page_query(&uri)?;
     let (found, more) = edge.gateway.endpoints(after.as_deref(), limit).await?;
     let next = found.last().filter(|_| more).map(|last| cursor::write_name(&last.id));
     let now = clock::now();
     let webhooks = found.iter().map(|endpoint| WebhookView::of(endpoint, now)).collect();
-    let mut response = json_response(StatusCode::OK, text(&WebhookListView { webhooks, next: next.clone() }));
-    super::tasks::link_next(&mut response, &uri, next.as_deref());
-    Ok(response)
+    let view = WebhookListView { webhooks, next: next.clone() };
+    Ok(linked(Page::lent(&view), &uri, next.as_deref()))
 }
 
 /// Register a webhook
@@ -43,41 +44,30 @@ pub async fn list_webhooks(State(edge): State<Edge>, OriginalUri(uri): OriginalU
     post, path = "/v1/webhooks", tag = "webhooks", operation_id = "register_webhook",
     request_body(content = ref("#/components/schemas/WebhookDocument"), content_type = "application/json"),
     params(("Idempotency-Key" = Option<String>, Header, description = "Makes a repetition harmless")),
-    responses(
-        (status = 201, description = "Registered", body = WebhookView, headers(("Location" = String, description = "The webhook"))),
-        (status = 409, description = "There are too many", body = ProblemDocument, content_type = "application/problem+json"),
-        (status = 422, description = "Does not fit", body = ProblemDocument, content_type = "application/problem+json"),
-    )
 )]
 pub async fn register_webhook(
     State(edge): State<Edge>,
     caller: Caller,
     repeatable: Repeatable,
     JsonText(body): JsonText,
-) -> Result<Response, Problem> {
+) -> Result<Created<WebhookView<'static>>, Refused<(Body, WebhookError)>> {
     let key = repeatable.key.map(|key| format!("{} {key}", caller.keys("webhook")));
     let registered = edge.gateway.register_webhook(&body, key.as_deref()).await?;
-    let mut response = with_secret(StatusCode::CREATED, &registered.endpoint);
-    let headers = response.headers_mut();
-    if let Ok(place) = HeaderValue::from_str(&format!("/v1/webhooks/{}", registered.endpoint.id)) {
-        headers.insert(header::LOCATION, place);
-    }
-    if registered.replayed {
-        headers.insert("idempotency-replayed", HeaderValue::from_static("true"));
-    }
-    Ok(response)
+    let view = with_secret(&registered.endpoint);
+    let place = format!("/v1/webhooks/{}", registered.endpoint.id);
+    let answer = Created::lent(&view).no_store().with(header::LOCATION, &place);
+    Ok(if registered.replayed { answer.with(&REPLAYED, "true") } else { answer })
 }
 
 /// One webhook
 #[utoipa::path(
     get, path = "/v1/webhooks/{id}", tag = "webhooks", operation_id = "get_webhook",
     params(("id" = String, Path)),
-    responses(
-        (status = 200, description = "The webhook, without its secret", body = WebhookView),
-        (status = 404, description = "Unknown", body = ProblemDocument, content_type = "application/problem+json"),
-    )
 )]
-pub async fn get_webhook(State(edge): State<Edge>, path: PathValues) -> Result<Response, Problem> {
+pub async fn get_webhook(
+    State(edge): State<Edge>,
+    path: PathValues,
+) -> Result<Answer<WebhookView<'static>>, Refused<WebhookError>> {
     Ok(shown(&edge.gateway.find_webhook(&named(&path, "id")).await?))
 }
 
@@ -89,18 +79,12 @@ pub async fn get_webhook(State(edge): State<Edge>, path: PathValues) -> Result<R
     patch, path = "/v1/webhooks/{id}", tag = "webhooks", operation_id = "change_webhook",
     request_body(content = ref("#/components/schemas/WebhookPatch"), content_type = "application/json"),
     params(("id" = String, Path)),
-    responses(
-        (status = 200, description = "Changed", body = WebhookView),
-        (status = 404, description = "Unknown", body = ProblemDocument, content_type = "application/problem+json"),
-        (status = 409, description = "It is not registered by anybody", body = ProblemDocument, content_type = "application/problem+json"),
-        (status = 422, description = "Does not fit", body = ProblemDocument, content_type = "application/problem+json"),
-    )
 )]
 pub async fn change_webhook(
     State(edge): State<Edge>,
     path: PathValues,
     JsonText(body): JsonText,
-) -> Result<Response, Problem> {
+) -> Result<Answer<WebhookView<'static>>, Refused<(Body, WebhookError)>> {
     Ok(shown(&edge.gateway.change_webhook(&named(&path, "id"), &body).await?))
 }
 
@@ -108,15 +92,14 @@ pub async fn change_webhook(
 #[utoipa::path(
     delete, path = "/v1/webhooks/{id}", tag = "webhooks", operation_id = "delete_webhook",
     params(("id" = String, Path)),
-    responses(
-        (status = 204, description = "Gone"),
-        (status = 404, description = "Unknown", body = ProblemDocument, content_type = "application/problem+json"),
-        (status = 409, description = "It is not registered by anybody", body = ProblemDocument, content_type = "application/problem+json"),
-    )
 )]
-pub async fn delete_webhook(State(edge): State<Edge>, path: PathValues, _: NoBody) -> Result<StatusCode, Problem> {
+pub async fn delete_webhook(
+    State(edge): State<Edge>,
+    path: PathValues,
+    _: NoBody,
+) -> Result<NoContent, Refused<WebhookError>> {
     edge.gateway.delete_webhook(&named(&path, "id")).await?;
-    Ok(StatusCode::NO_CONTENT)
+    Ok(NoContent)
 }
 
 /// Replace a webhook's secret
@@ -127,18 +110,14 @@ pub async fn delete_webhook(State(edge): State<Edge>, path: PathValues, _: NoBod
     post, path = "/v1/webhooks/{id}/rotate", tag = "webhooks", operation_id = "rotate_webhook",
     request_body(content = ref("#/components/schemas/WebhookRotation"), content_type = "application/json"),
     params(("id" = String, Path)),
-    responses(
-        (status = 200, description = "The webhook with its new secret", body = WebhookView),
-        (status = 404, description = "Unknown", body = ProblemDocument, content_type = "application/problem+json"),
-        (status = 422, description = "Does not fit", body = ProblemDocument, content_type = "application/problem+json"),
-    )
 )]
 pub async fn rotate_webhook(
     State(edge): State<Edge>,
     path: PathValues,
     JsonText(body): JsonText,
-) -> Result<Response, Problem> {
-    Ok(with_secret(StatusCode::OK, &edge.gateway.rotate_webhook(&named(&path, "id"), &body).await?))
+) -> Result<Answer<WebhookView<'static>>, Refused<(Body, WebhookError)>> {
+    let endpoint = edge.gateway.rotate_webhook(&named(&path, "id"), &body).await?;
+    Ok(Answer::lent(&with_secret(&endpoint)).no_store())
 }
 
 /// What was sent to a webhook, newest first
@@ -151,24 +130,18 @@ pub async fn rotate_webhook(
         ("limit" = Option<u16>, Query, description = "1 to 500, default 50"),
         ("cursor" = Option<String>, Query, description = "`next` of the page before"),
     ),
-    responses(
-        (status = 200, description = "A page", body = DeliveryListView),
-        (status = 404, description = "Unknown", body = ProblemDocument, content_type = "application/problem+json"),
-    )
 )]
 pub async fn list_deliveries(
     State(edge): State<Edge>,
     path: PathValues,
     OriginalUri(uri): OriginalUri,
-) -> Result<Response, Problem> {
+) -> Result<Page<DeliveryListView<'static>>, Refused<(Query, WebhookError)>> {
     let (mut filter, page) = delivery_query(&uri)?;
     filter.endpoint_id = named(&path, "id");
     let (found, next) = edge.gateway.webhook_deliveries(&filter, &page).await?;
     let next = next.map(cursor::write);
     let view = DeliveryListView { deliveries: found.iter().map(DeliveryView::of).collect(), next: next.clone() };
-    let mut response = json_response(StatusCode::OK, text(&view));
-    super::tasks::link_next(&mut response, &uri, next.as_deref());
-    Ok(response)
+    Ok(linked(Page::lent(&view), &uri, next.as_deref()))
 }
 
 /// Send a delivery again
@@ -177,29 +150,28 @@ pub async fn list_deliveries(
 #[utoipa::path(
     post, path = "/v1/webhooks/{id}/deliveries/{delivery}/resend", tag = "webhooks", operation_id = "resend_delivery",
     params(("id" = String, Path), ("delivery" = String, Path, description = "The `webhook-id`")),
-    responses(
-        (status = 202, description = "It is due", body = DeliveryView),
-        (status = 404, description = "Unknown", body = ProblemDocument, content_type = "application/problem+json"),
-    )
 )]
-pub async fn resend_delivery(State(edge): State<Edge>, path: PathValues, _: NoBody) -> Result<Response, Problem> {
+pub async fn resend_delivery(
+    State(edge): State<Edge>,
+    path: PathValues,
+    _: NoBody,
+) -> Result<Started<DeliveryView<'static>>, Refused<WebhookError>> {
     let (id, delivery) = (named(&path, "id"), named(&path, "delivery"));
     let delivery = edge.gateway.resend_delivery(&id, &delivery).await?;
-    Ok(json_response(StatusCode::ACCEPTED, text(&DeliveryView::of(&delivery))))
+    Ok(Started::lent(&DeliveryView::of(&delivery)))
 }
+
+static REPLAYED: HeaderName = HeaderName::from_static("idempotency-replayed");
 
 fn named(PathValues(values): &PathValues, name: &str) -> String {
     values.iter().find(|(key, _)| key == name).map(|(_, value)| value.clone()).unwrap_or_default()
 }
 
-fn shown(endpoint: &Endpoint) -> Response {
-    json_response(StatusCode::OK, text(&WebhookView::of(endpoint, clock::now())))
+fn shown(endpoint: &Endpoint) -> Answer<WebhookView<'static>> {
+    Answer::lent(&WebhookView::of(endpoint, clock::now()))
 }
 
-/// No cache may keep the secret.
-fn with_secret(status: StatusCode, endpoint: &Endpoint) -> Response {
-    let view = WebhookView::of(endpoint, clock::now()).with_secret(endpoint);
-    let mut response = json_response(status, text(&view));
-    response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
-    response
+/// For the answers that show the secret, which no cache may keep.
+fn with_secret(endpoint: &Endpoint) -> WebhookView<'_> {
+    WebhookView::of(endpoint, clock::now()).with_secret(endpoint)
 }

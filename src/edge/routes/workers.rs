@@ -3,15 +3,12 @@
 use std::time::Duration;
 
 use axum::extract::{OriginalUri, State};
-use axum::http::StatusCode;
-use axum::response::Response;
 
-use super::submission::{json_response, text};
+use crate::edge::answer::{Answer, Body, Query, Refused};
 use crate::edge::extract::{JsonText, PathValues, inspect_query, wishes};
-use crate::edge::problem::{Problem, ProblemDocument};
 use crate::edge::state::Edge;
 use crate::edge::view::control::{RepliesView, WorkerListView, WorkerView};
-use crate::usecase::inspect::{ControlRequest, DEFAULT_PATIENCE, MAX_PATIENCE};
+use crate::usecase::inspect::{ControlError, ControlRequest, DEFAULT_PATIENCE, MAX_PATIENCE};
 use celery::commands::{self, Kind};
 use celery::task::invalid::Problems;
 use celery::task::json::{self, Fields};
@@ -20,15 +17,12 @@ use runtime::clock;
 /// All workers
 ///
 /// Everybody that was seen within the last day, Python workers and Rust workers alike.
-#[utoipa::path(
-    get, path = "/v1/workers", tag = "control", operation_id = "list_workers",
-    responses((status = 200, description = "All workers", body = WorkerListView))
-)]
-pub async fn list_workers(State(edge): State<Edge>) -> Result<Response, Problem> {
+#[utoipa::path(get, path = "/v1/workers", tag = "control", operation_id = "list_workers")]
+pub async fn list_workers(State(edge): State<Edge>) -> Result<Answer<WorkerListView>, Refused<ledger::Error>> {
     let workers = edge.gateway.workers().await?;
     let now = clock::now();
     let workers = workers.into_iter().map(|(worker, online)| WorkerView::of(worker, online, now)).collect();
-    Ok(json_response(StatusCode::OK, text(&WorkerListView { workers })))
+    Ok(Answer::of(&WorkerListView { workers }))
 }
 
 /// Ask workers
@@ -44,17 +38,12 @@ pub async fn list_workers(State(edge): State<Edge>) -> Result<Response, Problem>
         ("timeout" = Option<f64>, Query, description = "Seconds, at most 30, default 1"),
         ("ids" = Option<Vec<String>>, Query, description = "For `query_task`"),
     ),
-    responses(
-        (status = 200, description = "The replies", body = RepliesView),
-        (status = 404, description = "No such method", body = ProblemDocument, content_type = "application/problem+json"),
-        (status = 503, description = "Redis is away", body = ProblemDocument, content_type = "application/problem+json"),
-    )
 )]
 pub async fn inspect_workers(
     State(edge): State<Edge>,
     PathValues(values): PathValues,
     OriginalUri(uri): OriginalUri,
-) -> Result<Response, Problem> {
+) -> Result<Answer<RepliesView>, Refused<(Query, ControlError)>> {
     let command = values.into_iter().next().map(|(_, value)| value).unwrap_or_default();
     let own = commands::find(&command).map_or(&[][..], |command| command.arguments);
     let names: Vec<&str> = own.iter().map(|argument| argument.name).collect();
@@ -67,7 +56,7 @@ pub async fn inspect_workers(
     let arguments = serde_json::Value::Object(arguments).to_string();
     let request = ControlRequest { command, arguments, destination: query.destination, patience: query.patience };
     let replies = edge.gateway.inspect(request).await?;
-    Ok(json_response(StatusCode::OK, text(&RepliesView { replies })))
+    Ok(Answer::of(&RepliesView { replies }))
 }
 
 /// A query's texts as the JSON that the argument is.
@@ -91,18 +80,12 @@ fn typed(kind: Kind, mut values: Vec<String>) -> serde_json::Value {
     request_body(content = inline(serde_json::Value), content_type = "application/json",
         description = "`destination` (node names; all without it), `arguments`, `timeout` in seconds (default 1); may be empty",
         example = json!({"destination": ["celery@host"], "arguments": {"task_name": "tasks.add", "rate_limit": "100/m"}})),
-    responses(
-        (status = 200, description = "The replies", body = RepliesView),
-        (status = 404, description = "No such command", body = ProblemDocument, content_type = "application/problem+json"),
-        (status = 422, description = "The arguments do not fit; nothing was sent", body = ProblemDocument, content_type = "application/problem+json"),
-        (status = 503, description = "Redis is away", body = ProblemDocument, content_type = "application/problem+json"),
-    )
 )]
 pub async fn control_workers(
     State(edge): State<Edge>,
     PathValues(values): PathValues,
     JsonText(body): JsonText,
-) -> Result<Response, Problem> {
+) -> Result<Answer<RepliesView>, Refused<(Body, ControlError)>> {
     let command = values.into_iter().next().map(|(_, value)| value).unwrap_or_default();
     let request = wishes(&body, &["destination", "arguments", "timeout"], |problems, fields| ControlRequest {
         command,
@@ -111,7 +94,7 @@ pub async fn control_workers(
         patience: patience(problems, fields),
     })?;
     let replies = edge.gateway.control(request).await?;
-    Ok(json_response(StatusCode::OK, text(&RepliesView { replies })))
+    Ok(Answer::of(&RepliesView { replies }))
 }
 
 fn arguments(problems: &mut Problems, fields: &Fields<'_>) -> String {

@@ -1,5 +1,6 @@
 //! A group: its members' results in order.
 
+use crate::edge::answer::Lends;
 use serde::Serialize;
 use serde_json::value::RawValue;
 use utoipa::ToSchema;
@@ -23,6 +24,10 @@ pub struct GroupView<'a> {
     #[schema(value_type = Vec<serde_json::Value>)]
     pub result: Vec<Option<&'a RawValue>>,
     pub children: Vec<MemberView<'a>>,
+}
+
+impl Lends for GroupView<'static> {
+    type With<'a> = GroupView<'a>;
 }
 
 #[derive(Debug, Serialize, ToSchema)]

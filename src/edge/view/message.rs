@@ -1,5 +1,6 @@
 //! A task's message as it was put into the broker, or will be.
 
+use crate::edge::answer::Lends;
 use std::borrow::Cow;
 
 use serde::Serialize;
@@ -33,6 +34,10 @@ pub struct MessageView<'a> {
     pub body: Option<Cow<'a, RawValue>>,
     /// Of the body.
     pub bytes: usize,
+}
+
+impl Lends for MessageView<'static> {
+    type With<'a> = MessageView<'a>;
 }
 
 impl<'a> MessageView<'a> {

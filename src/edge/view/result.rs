@@ -1,5 +1,6 @@
 //! The result body: what became of a task.
 
+use crate::edge::answer::Lends;
 use std::borrow::Cow;
 
 use serde::Serialize;
@@ -52,6 +53,10 @@ pub struct ResultView<'a> {
     pub root_id: Option<&'a str>,
     #[schema(value_type = Option<String>)]
     pub group_id: Option<&'a str>,
+}
+
+impl Lends for ResultView<'static> {
+    type With<'a> = ResultView<'a>;
 }
 
 impl<'a> ResultView<'a> {

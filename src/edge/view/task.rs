@@ -1,5 +1,6 @@
 //! A task with its whole story, and its line in a list.
 
+use crate::edge::answer::Lends;
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 
@@ -75,6 +76,10 @@ pub struct TaskView<'a> {
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub corrected: bool,
     pub links: LinksView,
+}
+
+impl Lends for TaskView<'static> {
+    type With<'a> = TaskView<'a>;
 }
 
 impl<'a> TaskView<'a> {
@@ -237,4 +242,8 @@ pub struct TaskListView<'a> {
     pub tasks: Vec<SummaryView<'a>>,
     /// The `cursor` of the next page; null on the last one.
     pub next: Option<String>,
+}
+
+impl Lends for TaskListView<'static> {
+    type With<'a> = TaskListView<'a>;
 }

@@ -1,5 +1,6 @@
 //! Webhooks and their deliveries. A secret is shown by the answer that made it, and never again.
 
+use crate::edge::answer::Lends;
 use serde::Serialize;
 use serde_json::value::RawValue;
 use utoipa::ToSchema;
@@ -39,6 +40,10 @@ pub struct WebhookView<'a> {
     #[schema(value_type = String, format = DateTime)]
     pub updated_at: Time,
     pub links: WebhookLinks,
+}
+
+impl Lends for WebhookView<'static> {
+    type With<'a> = WebhookView<'a>;
 }
 
 #[derive(Debug, Serialize, ToSchema)]
@@ -83,6 +88,10 @@ pub struct WebhookListView<'a> {
     pub next: Option<String>,
 }
 
+impl Lends for WebhookListView<'static> {
+    type With<'a> = WebhookListView<'a>;
+}
+
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = WebhookDelivery)]
 pub struct DeliveryView<'a> {
@@ -119,6 +128,10 @@ pub struct DeliveryView<'a> {
     pub payload: Option<&'a RawValue>,
 }
 
+impl Lends for DeliveryView<'static> {
+    type With<'a> = DeliveryView<'a>;
+}
+
 impl<'a> DeliveryView<'a> {
     pub fn of(delivery: &'a Delivery) -> Self {
         Self {
@@ -146,4 +159,8 @@ pub struct DeliveryListView<'a> {
     pub deliveries: Vec<DeliveryView<'a>>,
     /// The `cursor` of the next page; null on the last one.
     pub next: Option<String>,
+}
+
+impl Lends for DeliveryListView<'static> {
+    type With<'a> = DeliveryListView<'a>;
 }
