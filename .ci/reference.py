@@ -44,6 +44,7 @@ SECTIONS = [
     ("[submit]", "RawSubmit", "SUBMIT"),
     ("[limits]", "RawLimits", "LIMITS"),
     ("[sweeper]", "RawSweeper", "SWEEPER"),
+    ("[recovery]", "RawRecovery", "RECOVERY"),
     ("[incidents]", "RawIncidents", "INCIDENTS"),
     ("[webhooks]", "RawWebhooks", "WEBHOOKS"),
     ("[worker]", "RawWorker", "WORKER"),

@@ -31,6 +31,7 @@ use crate::live::pauses::Pauses;
 use crate::live::reads::Reader;
 use crate::reconcile::adopter::Adopter;
 use crate::reconcile::canvas::Canvases;
+use crate::reconcile::deliveries::Deliveries;
 use crate::reconcile::departed::Departed;
 use crate::reconcile::exchanges::{Exchanges, Topology};
 use crate::reconcile::expiry::Expiry;
@@ -40,7 +41,7 @@ use crate::reconcile::recorder::Recorder;
 use crate::reconcile::relay::Relay;
 use crate::reconcile::removal::Removal;
 use crate::reconcile::retention::Retention;
-use crate::reconcile::sweeper::Sweeper;
+use crate::reconcile::sweeper::{self, Sweeper};
 use crate::reconcile::workers::{self, WorkerRegistry};
 use crate::roles::beat::{self, service::Beat};
 use crate::roles::bulk::BulkWorker;
@@ -59,7 +60,6 @@ use crate::usecase::{Gateway, Nudge, SharedGateway, Watcher};
 use broker::amqp::{self, Address, RabbitMq, RpcResults};
 use broker::backend::{Backend, BackendConfig, ResultBackend};
 use broker::{Broker, BrokerConfig, Exchange, LinkConfig, Lists};
-use celery::task::signature;
 use ledger::SharedLedger;
 use runtime::clock;
 use runtime::lifecycle::{Backoff, OnExit, Tasks};
@@ -88,7 +88,7 @@ impl App {
     /// When the configuration cannot mean anything.
     pub fn build(config: &Config, ledger: SharedLedger, tasks: Tasks) -> anyhow::Result<Self> {
         let catalog = Arc::new(Catalog::compile(config)?);
-        let limits = signature::Limits { depth: config.limits.depth, tasks: config.limits.tasks };
+        let limits = config.limits.of_signatures();
         beat::seed::check(&config.schedules, limits)?;
         let (broker, backend) = (open_broker(config)?, open_backend(config)?);
         let records = open_records(config).ok();
@@ -117,7 +117,7 @@ impl App {
                 Adopter::new(ledger.clone(), lists, records, hub.clone(), recorder_handle.clone())
             });
         let pauses = Pauses::default();
-        let canvases = Canvases::new(ledger.clone(), broker.clone(), hub.clone());
+        let canvases = Canvases::new(ledger.clone(), broker.clone(), hub.clone(), config.recovery.settle_after);
         let departed = Departed::new(
             ledger.clone(),
             broker.clone(),
@@ -135,10 +135,14 @@ impl App {
                 hub.clone(),
                 relay_handle.clone(),
                 holder.clone(),
-                config.sweeper.clone(),
-                config.broker.visibility_timeout,
+                sweeper::Settings {
+                    looks: config.sweeper.clone(),
+                    recovery: config.recovery,
+                    visibility_timeout: config.broker.visibility_timeout,
+                },
             )
         });
+        let deliveries = Deliveries::new(ledger.clone(), broker.clone(), hub.clone(), config.recovery);
         let retention = Retention::new(ledger.clone(), config.ledger.clone(), holder.clone());
         let (lookout, incidents) =
             Lookout::new(ledger.clone(), broker.clone(), config.incidents.clone(), Arc::clone(&catalog));
@@ -232,6 +236,7 @@ impl App {
             Some(sweeper) => starter.service("sweeper", move |stop| sweeper.run(stop)),
             None => starter.service("departed", move |stop| departed.run(stop)),
         }
+        starter.service("deliveries", move |stop| deliveries.run(stop));
         let folder = Folder::new(ledger.clone(), config.ledger.keep);
         starter.service("webhooks", move |stop| webhooks.run(stop));
         starter.service("stats", move |stop| folder.run(stop));

@@ -55,7 +55,7 @@ pub fn run(name: &str, bytes: &[u8]) {
 }
 
 /// Small canvases: what grows with their size is bounded by the limits, not by the reader.
-const LIMITS: Limits = Limits { depth: 32, tasks: 1_000 };
+const LIMITS: Limits = Limits { depth: 32, tasks: 1_000, json_types: &[] };
 
 fn text(bytes: &[u8]) -> Option<&str> {
     std::str::from_utf8(bytes).ok()

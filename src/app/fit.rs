@@ -4,13 +4,12 @@ use crate::catalog::Catalog;
 use crate::config::{Config, Error};
 use crate::edge::Server;
 use crate::roles::beat;
-use celery::task::signature::Limits;
 
 /// # Errors
 /// The first thing that would stop the start.
 pub fn fits(config: &Config) -> Result<(), Error> {
     Catalog::compile(config)?;
-    beat::seed::check(&config.schedules, Limits { depth: config.limits.depth, tasks: config.limits.tasks })?;
+    beat::seed::check(&config.schedules, config.limits.of_signatures())?;
     reached(config)?;
     Server::new(&config.http).map_err(|error| refuse(config, "http.tls_cert", &error))?;
     if let Some(url) = config.database.url.as_ref().filter(|url| url.scheme() != "sqlite") {

@@ -133,6 +133,10 @@ impl Entry {
             None if value.as_object().is_some_and(serde_json::Map::is_empty) => Vec::new(),
             None => vec![Invalid::new("", "this endpoint takes no body: send none, or {}")],
         };
+        let refused = celery::extended::refused(text, &[]).filter(|_| errors.is_empty());
+        if let Some(refused) = refused {
+            return Err(ResolveError::invalid(format!("/{}", refused.pointer.join("/")), refused.why));
+        }
         if !errors.is_empty() {
             return Err(ResolveError::Invalid(errors));
         }

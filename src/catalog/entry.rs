@@ -16,7 +16,7 @@ use super::split::Split;
 use super::stream::Stream;
 use super::template::{Template, parts};
 use super::wishes::{self, CatalogHook, LimitTemplate, UniqueTemplate};
-use crate::config::{Error, RawTask};
+use crate::config::{Error, LEAST_DELIVERIES, ONE_DELIVERY, RawTask};
 use celery::spelling::nearest;
 use celery::task::submission::KeyLimit;
 use celery::task::{Priority, QueueName, TaskName};
@@ -37,6 +37,8 @@ pub struct Defaults {
     pub rate_limit: Option<RateLimit>,
     pub ignore_result: Option<bool>,
     pub recovery: Option<Recovery>,
+    /// How often its message may be delivered.
+    pub max_deliveries: Option<u32>,
     /// Names of fields that are masked wherever a person looks.
     pub redact: Vec<String>,
     /// Seconds a run may take before it is an incident.
@@ -387,6 +389,7 @@ fn defaults(place: &str, raw: &RawTask) -> Result<Defaults, Error> {
         rate_limit: rate_limit.transpose()?,
         ignore_result: raw.ignore_result.map(|switch| switch.0),
         recovery: recovery.transpose()?,
+        max_deliveries: max_deliveries(place, raw)?,
         redact: raw.redact.clone().unwrap_or_default().0,
         budget: raw.budget.map(|span| span.0.as_secs_f64()),
         retry: raw.retry.clone(),
@@ -408,4 +411,12 @@ fn fixed_queue(place: &str, raw: &RawTask) -> Result<Option<QueueName>, Error> {
         return Ok(None);
     }
     QueueName::parse(&text.0).map(Some).map_err(|error| Error::value(format!("{place}.queue"), error.to_string()))
+}
+
+fn max_deliveries(place: &str, raw: &RawTask) -> Result<Option<u32>, Error> {
+    let Some(count) = raw.max_deliveries.as_ref() else { return Ok(None) };
+    match u32::try_from(count.0) {
+        Ok(count) if count >= LEAST_DELIVERIES => Ok(Some(count)),
+        _ => Err(Error::value(format!("{place}.max_deliveries"), ONE_DELIVERY)),
+    }
 }

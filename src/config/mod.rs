@@ -23,6 +23,7 @@ mod network;
 mod process;
 mod queues;
 mod rate;
+mod recovery;
 mod redis;
 mod redis_url;
 mod routes;
@@ -53,6 +54,7 @@ pub use network::Network;
 pub use process::RawProcess;
 pub use queues::Queue;
 pub use rate::Quota;
+pub use recovery::{LEAST_DELIVERIES, ONE_DELIVERY, Recovery};
 pub use redis::{Backend, Broker, Redis};
 pub use routes::{Route, Routes};
 pub use schedules::RawSchedule;
@@ -68,7 +70,7 @@ pub use worker::{Pool, Worker};
 use celery::spelling::nearest;
 
 /// All that may stand at the top of the file.
-const TOP_KEYS: [&str; 20] = [
+const TOP_KEYS: [&str; 21] = [
     "auth",
     "http",
     "database",
@@ -77,6 +79,7 @@ const TOP_KEYS: [&str; 20] = [
     "backend",
     "submit",
     "sweeper",
+    "recovery",
     "incidents",
     "limits",
     "routes",
@@ -126,6 +129,7 @@ pub struct Config {
     pub submit: Submit,
     pub limits: Limits,
     pub sweeper: Sweeper,
+    pub recovery: Recovery,
     pub incidents: Incidents,
     pub routes: Routes,
     pub exchanges: Vec<Exchange>,
@@ -185,6 +189,7 @@ impl Config {
             submit: Submit::read(section(&said, "submit")?),
             limits: Limits::read(&section(&said, "limits")?, &said)?,
             sweeper: Sweeper::read(&section(&said, "sweeper")?, &said)?,
+            recovery: Recovery::read(&section(&said, "recovery")?, &said)?,
             incidents: Incidents::read(&section(&said, "incidents")?, &said)?,
             routes: Routes::read(section(&said, "routes")?)?,
             exchanges: exchanges::read(section(&said, "exchanges")?)?,

@@ -6,6 +6,7 @@ use serde::Deserialize;
 
 use super::value::{Bytes, Count, Span, Words};
 use super::{Error, Quota, Said};
+use celery::task::signature;
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -21,6 +22,7 @@ pub(super) struct RawLimits {
     depth: Option<Count>,
     width: Option<Count>,
     tasks: Option<Count>,
+    json_types: Option<Words>,
     backlog: Option<Count>,
     wait: Option<Span>,
     requests: Option<Quota>,
@@ -44,12 +46,21 @@ pub struct Limits {
     pub width: usize,
     /// Most tasks in one canvas. Default 100,000.
     pub tasks: usize,
+    /// Types of kombu's extended JSON that the workers know besides kombu's own (`kombu.utils.json.register_type`). Default none.
+    pub json_types: &'static [&'static str],
     /// Accepted tasks that may wait for Redis; then submissions are answered 503. Default 1,000,000.
     pub backlog: u64,
     /// Longest `Prefer: wait`. Default 60 s.
     pub wait: Duration,
     /// How often a token may call that has no rate of its own, as `1000/m`, over all replicas. Default no limit.
     pub requests: Option<Quota>,
+}
+
+impl Limits {
+    /// Those of one signature.
+    pub fn of_signatures(&self) -> signature::Limits {
+        signature::Limits { depth: self.depth, tasks: self.tasks, json_types: self.json_types }
+    }
 }
 
 impl Submit {
@@ -75,6 +86,7 @@ impl Limits {
             depth: count(raw.depth, 64),
             width: count(raw.width, 1_000_000),
             tasks: count(raw.tasks, 100_000),
+            json_types: lasting(raw.json_types.as_ref()),
             backlog: raw.backlog.map_or(1_000_000, |count| count.0),
             wait: raw.wait.map_or(Duration::from_mins(1), |span| span.0),
             requests: raw.requests,
@@ -91,4 +103,11 @@ impl Limits {
         }
         Ok(limits)
     }
+}
+
+/// The configuration is read once and lasts as long as the process.
+fn lasting(words: Option<&Words>) -> &'static [&'static str] {
+    let Some(words) = words.filter(|words| !words.0.is_empty()) else { return &[] };
+    let lasting = words.0.iter().map(|word| &*Box::leak(word.clone().into_boxed_str()));
+    Box::leak(lasting.collect::<Vec<&'static str>>().into_boxed_slice())
 }

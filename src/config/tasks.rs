@@ -64,6 +64,9 @@ pub struct RawTask {
     /// idempotent or acknowledges late, else `report`.
     #[serde(default)]
     pub recovery: Option<Text>,
+    /// How often its message may be delivered before it ends as failed (`PoisonTask`). Default `recovery.max_deliveries`.
+    #[serde(default)]
+    pub max_deliveries: Option<Count>,
     /// Names of arguments that are shown as `***` everywhere.
     #[serde(default)]
     pub redact: Option<Words>,

@@ -62,6 +62,7 @@ pub const TABLE: &[(&str, &str, Need)] = &[
     ("POST", "/v1/stream-tickets", READ),
     ("POST", "/v1/tasks/{id}/revoke", CONTROL),
     ("POST", "/v1/tasks/{id}/retry", CONTROL),
+    ("POST", "/v1/tasks/{id}/resolve", CONTROL),
     ("GET", "/v1/dead-letters", READ),
     ("DELETE", "/v1/dead-letters", CONTROL),
     ("DELETE", "/v1/dead-letters/{id}", CONTROL),

@@ -21,6 +21,7 @@ use crate::live::commit::CommitError;
 use crate::usecase::bulk::BulkError;
 use crate::usecase::inspect::ControlError;
 use crate::usecase::queues::QueueError;
+use crate::usecase::resolve::ResolveError;
 use crate::usecase::retry::RetryError;
 use crate::usecase::revoke::RevokeError;
 use crate::usecase::schedules::ScheduleError;
@@ -358,6 +359,19 @@ impl From<RetryError> for Problem {
             RetryError::Submit(error) => error.into(),
             RetryError::Ledger(error) => error.into(),
             RetryError::Commit(error) => error.into(),
+        }
+    }
+}
+
+impl From<ResolveError> for Problem {
+    fn from(error: ResolveError) -> Self {
+        match error {
+            ResolveError::Unknown(id) => Self::unknown(&id),
+            ResolveError::Ended { .. } => Self::new(&slugs::ALREADY_ENDED).detail(error.to_string()),
+            ResolveError::Held { .. } => Self::new(&slugs::STILL_HELD).detail(error.to_string()),
+            ResolveError::NotReplayable { .. } => Self::new(&slugs::NOT_REPLAYABLE).detail(error.to_string()),
+            ResolveError::Redis(error) => error.into(),
+            ResolveError::Ledger(error) => error.into(),
         }
     }
 }

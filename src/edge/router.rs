@@ -53,6 +53,7 @@ pub fn documented() -> OpenApiRouter<Edge> {
         .routes(routes!(tickets::create_ticket))
         .routes(routes!(control::revoke_task))
         .routes(routes!(control::retry_task))
+        .routes(routes!(control::resolve_task))
         .routes(routes!(control::task_graph))
         .routes(routes!(dead_letters::list_dead_letters, dead_letters::delete_dead_letters))
         .routes(routes!(dead_letters::delete_dead_letter))

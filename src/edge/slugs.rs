@@ -107,6 +107,12 @@ slugs! {
     NOT_REPLAYABLE = "not-replayable", CONFLICT, "The task cannot be sent again",
         "The ledger does not have the task's message: others sent it, a worker made it from another task's result, or it was pruned.",
         "Submit the call again; for a step of a canvas, submit the canvas again.";
+    ALREADY_ENDED = "already-ended", CONFLICT, "The task has ended",
+        "The task has an end already, and nothing is left to decide.",
+        "Any task can be sent again with /v1/tasks/{id}/retry.";
+    STILL_HELD = "still-held", CONFLICT, "A worker has the task",
+        "A worker was asked and says that it has the task: to run it again would run it twice at once.",
+        "Revoke it with `terminate` first, or let it end.";
     NOT_A_DEAD_LETTER = "not-a-dead-letter", CONFLICT, "The task is not a dead letter",
         "The task is neither `failed` nor `lost`, or it was deleted from the dead letters or re-queued before.",
         "Look at /v1/dead-letters. Any task can be sent again with /v1/tasks/{id}/retry.";

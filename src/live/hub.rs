@@ -39,6 +39,8 @@ pub struct Hub {
     firehose: broadcast::Sender<()>,
     /// Ends other than success, for those who decide what happens to the tasks that follow.
     bad_ends: broadcast::Sender<Arc<Event>>,
+    /// Steps of further deliveries, for whoever counts them.
+    redeliveries: broadcast::Sender<Arc<Event>>,
 }
 
 impl Default for Hub {
@@ -47,6 +49,7 @@ impl Default for Hub {
             topics: Arc::default(),
             firehose: broadcast::channel(FIREHOSE_CAPACITY).0,
             bad_ends: broadcast::channel(FIREHOSE_CAPACITY).0,
+            redeliveries: broadcast::channel(FIREHOSE_CAPACITY).0,
         }
     }
 }
@@ -76,6 +79,11 @@ impl Hub {
         self.bad_ends.subscribe()
     }
 
+    /// Every step of a further delivery that was written down by this process.
+    pub fn watch_redeliveries(&self) -> broadcast::Receiver<Arc<Event>> {
+        self.redeliveries.subscribe()
+    }
+
     /// Tells the watchers of these committed events.
     pub fn publish(&self, events: &[Event]) {
         if events.is_empty() {
@@ -83,6 +91,9 @@ impl Hub {
         }
         for event in events.iter().filter(|event| event.phase.is_final() && event.phase != Phase::Succeeded) {
             let _ = self.bad_ends.send(Arc::new(event.clone()));
+        }
+        for event in events.iter().filter(|event| event.delivery > 1 && !event.phase.is_final()) {
+            let _ = self.redeliveries.send(Arc::new(event.clone()));
         }
         for (sender, event) in self.targets(events) {
             let _ = sender.send(Signal::Event(event));

@@ -31,6 +31,8 @@ const SENT: Duration = Duration::from_secs(5);
 const PERIOD: Duration = Duration::from_secs(5);
 /// Waiting tasks read in one pass. The next pass continues from there.
 const PAGE: i64 = 1_000;
+/// The body of a chord waits for a member that was ignored this many times as long as that one was waited for.
+const WAITS: u32 = 10;
 /// How the reason of a step ends that was settled because of another.
 const BEFORE: &str = " before it";
 const LEDGER_PAUSE: Duration = Duration::from_secs(2);
@@ -40,6 +42,8 @@ pub struct Canvases {
     ledger: SharedLedger,
     broker: Broker,
     hub: Hub,
+    /// How long the body of a chord waits for a member that was ignored.
+    patience: Duration,
     /// Where the next pass begins.
     after: i64,
     /// Failed steps whose followers Celery may still write down, by number.
@@ -47,8 +51,8 @@ pub struct Canvases {
 }
 
 impl Canvases {
-    pub fn new(ledger: SharedLedger, broker: Broker, hub: Hub) -> Self {
-        Self { ledger, broker, hub, after: 0, failed: HashMap::new() }
+    pub fn new(ledger: SharedLedger, broker: Broker, hub: Hub, settle_after: Duration) -> Self {
+        Self { ledger, broker, hub, after: 0, failed: HashMap::new(), patience: settle_after * WAITS }
     }
 
     /// Runs until `stop`.
@@ -190,7 +194,8 @@ impl Canvases {
             before.entry(step.of).or_default().push(step);
         }
         let now = clock::now();
-        let mut news: Vec<News> = waiting.iter().filter_map(|task| verdict(task, before.get(&task.no)?, now)).collect();
+        let mut news: Vec<News> =
+            waiting.iter().filter_map(|task| verdict(task, before.get(&task.no)?, now, self.patience)).collect();
         let sent = |task: &&Task| before.get(&task.no).is_some_and(|steps| may_be_sent(steps, now));
         news.extend(self.find_sent(waiting.iter().filter(sent).collect(), &before, now).await);
         if news.is_empty() {
@@ -240,7 +245,7 @@ fn may_be_sent(before: &[Neighbour], now: Time) -> bool {
 }
 
 /// What happens to a waiting task, once that is clear.
-fn verdict(task: &Task, before: &[Neighbour], now: Time) -> Option<News> {
+fn verdict(task: &Task, before: &[Neighbour], now: Time, patience: Duration) -> Option<News> {
     let news =
         |phase, reason: String| News { reason: Some(reason), ..News::new(task.id.clone(), Source::Ledger, phase, now) };
     let links: Vec<&Neighbour> = before.iter().filter(|step| step.kind != EdgeKind::Next).collect();
@@ -256,6 +261,9 @@ fn verdict(task: &Task, before: &[Neighbour], now: Time) -> Option<News> {
     if !over {
         return None;
     }
+    if steps.iter().any(|step| is_ignored_part(step) && is_fresh(step, now, patience)) {
+        return None;
+    }
     match bad.phase {
         Phase::Failed if !bad.ignore_result => {
             let failure = bad.failure.clone().map(|failure| chord_failure(bad, failure, steps.len()));
@@ -263,6 +271,16 @@ fn verdict(task: &Task, before: &[Neighbour], now: Time) -> Option<News> {
         }
         _ => Some(news(Phase::Skipped, blame(bad))),
     }
+}
+
+/// A member of a header that was ignored: its worker never counts it, so the body waits, as it does in Celery. Should its real end be
+/// heard after all, the body goes on.
+fn is_ignored_part(step: &Task) -> bool {
+    step.phase == Phase::Ignored && step.group_id.is_some()
+}
+
+fn is_fresh(step: &Task, now: Time, patience: Duration) -> bool {
+    step.finished_at.is_some_and(|at| now.since(at) < patience)
 }
 
 /// A body fails with `ChordError`, a step with the same error as the one before it.

@@ -15,6 +15,7 @@ use metrics::counter;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
+use super::process::{self, Sameness};
 use super::workers::is_online;
 use crate::config;
 use crate::live::direct;
@@ -203,8 +204,7 @@ fn is_dead(task: &Task, workers: &[Worker], patience: Duration, now: Time) -> bo
     let Some(name) = task.worker.as_deref() else { return false };
     let Some(worker) = workers.iter().find(|worker| worker.hostname == name) else { return false };
     let taken = task.started_at.or(task.received_at);
-    let began = worker.facts.online_at.map(Time);
-    let is_another = began.zip(taken).is_some_and(|(began, taken)| began > taken);
+    let is_another = taken.is_some_and(|at| process::since(worker, at) == Sameness::Replaced);
     is_another || !is_online(worker, now) && now.since(worker.seen_at) > patience
 }
 
@@ -239,7 +239,7 @@ mod tests {
             hostname: "w@h".to_owned(),
             seen_at: second(seen),
             offline_at: None,
-            facts: WorkerFacts { online_at: Some(second(online).0), ..WorkerFacts::default() },
+            facts: WorkerFacts { replaced_at: Some(second(online).0), ..WorkerFacts::default() },
         };
         let dead = |worker: Worker, now: i64| is_dead(&task, &[worker], Duration::from_secs(60), second(now));
         assert!(!dead(worker(100, 1), 101));

@@ -2,11 +2,13 @@
 
 pub mod adopter;
 pub mod canvas;
+pub mod deliveries;
 pub mod departed;
 pub mod exchanges;
 pub mod expiry;
 pub mod fleet;
 pub mod fleet_options;
+pub mod process;
 pub mod recorder;
 pub mod relay;
 pub mod removal;

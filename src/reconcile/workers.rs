@@ -7,6 +7,8 @@
 //!
 //! Only the replica that records hears events; the others read the ledger.
 
+mod greeter;
+
 use std::collections::{BTreeMap, HashSet};
 use std::time::Duration;
 
@@ -19,12 +21,12 @@ use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
 use super::fleet::{Fleet, task_names};
-use super::recorder;
-use broker::{Broker, Replies, Request};
-use celery::commands;
+use super::{process, recorder};
+use broker::Broker;
 use celery::event::{Event, Kind, WorkerNews, WorkerState};
 use celery::json::Fields;
 use celery::task::json;
+use greeter::{Greeter, Heard, Whom};
 use ledger::{SharedLedger, Worker, WorkerFacts};
 use runtime::clock::{self, Time};
 
@@ -72,15 +74,6 @@ pub struct WorkerRegistry {
     /// Whom to greet, with the tries so far.
     strangers: BTreeMap<String, u32>,
     greeting: JoinSet<Option<Heard>>,
-}
-
-/// What workers answered.
-struct Heard {
-    stats: Replies,
-    queues: Replies,
-    registered: Replies,
-    /// Whom the greeting was for.
-    greeted: Vec<String>,
 }
 
 impl WorkerRegistry {
@@ -138,17 +131,24 @@ impl WorkerRegistry {
     }
 
     fn hear(&mut self, event: Event) {
-        let Kind::Worker { news, state } = event.kind else { return };
+        let (news, state) = match event.kind {
+            Kind::Worker { news, state } => (news, state),
+            Kind::Task { .. } => return self.hear_of_a_task(&event.hostname, event.pid),
+            Kind::Other { .. } => return,
+        };
         let now = clock::now();
         let is_new = self.known.get(&event.hostname).is_none_or(|worker| !is_online(worker, now));
         let worker = self.known.entry(event.hostname.clone()).or_insert_with(|| stranger(&event.hostname, now));
         worker.seen_at = now;
         worker.offline_at = (news == WorkerNews::Offline).then_some(now);
-        note_state(&mut worker.facts, state, now);
+        let at = Time(event.timestamp.as_microsecond());
         if news == WorkerNews::Online {
-            worker.facts.online_at = Some(now.0);
+            process::hear_online(&mut worker.facts, event.pid, at);
+        } else {
+            process::hear_beat(&mut worker.facts, event.pid, state.processed, at);
         }
-        note_process(&mut worker.facts, event.pid, now);
+        note_state(&mut worker.facts, state, now);
+        let is_new = is_new || (worker.facts.began_at.is_none() && worker.facts.pool.is_some());
         if news == WorkerNews::Offline {
             info!(worker = %event.hostname, "worker {} went offline", event.hostname);
             self.strangers.remove(&event.hostname);
@@ -158,6 +158,17 @@ impl WorkerRegistry {
             self.fleet.note_newcomer();
         }
         self.dirty.insert(event.hostname);
+    }
+
+    /// It tells of its tasks: the recorder passes the first event on.
+    fn hear_of_a_task(&mut self, hostname: &str, pid: Option<i64>) {
+        let now = clock::now();
+        let worker = self.known.entry(hostname.to_owned()).or_insert_with(|| stranger(hostname, now));
+        if pid != worker.facts.pid.or(pid) {
+            return;
+        }
+        worker.facts.tells = Some(true);
+        self.dirty.insert(hostname.to_owned());
     }
 
     /// Writes what changed. What cannot be written now is written with the next flush.
@@ -196,18 +207,35 @@ impl WorkerRegistry {
         if !everybody && strangers.is_empty() {
             return ask_at;
         }
-        self.strangers.retain(|_, tries| {
-            *tries += 1;
-            *tries < GREETINGS
-        });
-        let untold: Vec<String> = self.untold(&strangers);
+        self.note_deaf();
+        let whom =
+            Whom { untold: self.untold(&strangers), mute: self.mute(&strangers, everybody), strangers, everybody };
         let greeter = Greeter { ledger: self.ledger.clone(), broker: self.broker.clone() };
-        self.greeting.spawn(greeter.greet(strangers, untold, everybody));
+        self.greeting.spawn(greeter.greet(whom));
         if !everybody {
             return ask_at;
         }
         self.tidy().await;
         Instant::now() + ASK_AGAIN
+    }
+
+    /// Who was asked for long and never answered is asked no more.
+    fn note_deaf(&mut self) {
+        self.strangers.values_mut().for_each(|tries| *tries += 1);
+        let deaf = self.strangers.extract_if(.., |_, tries| *tries >= GREETINGS);
+        for name in deaf.map(|(name, _)| name).collect::<Vec<_>>() {
+            if let Some(worker) = self.known.get_mut(&name) {
+                worker.facts.deaf = worker.facts.replied_at.is_none();
+                self.dirty.insert(name);
+            }
+        }
+    }
+
+    /// Whom to ask to tell of their tasks.
+    fn mute(&self, strangers: &[String], everybody: bool) -> Vec<String> {
+        let is_mute = |worker: &&Worker| everybody && worker.facts.tells.is_none();
+        let known = self.known.values().filter(is_mute).map(|one| one.hostname.clone());
+        known.chain(strangers.to_vec()).collect()
     }
 
     /// Whom to ask for their tasks: they are the same for the whole life of a process.
@@ -239,10 +267,13 @@ impl WorkerRegistry {
     }
 
     fn take(&mut self, heard: Option<Heard>) {
-        let Some(Heard { stats, queues, registered, greeted }) = heard else { return };
+        let Some(Heard { stats, queues, registered, events, greeted }) = heard else { return };
         let now = clock::now();
         self.fleet.note_asked();
         for (name, reply) in &stats {
+            if !self.known.contains_key(name) {
+                self.strangers.insert(name.clone(), 0);
+            }
             let worker = self.known.entry(name.clone()).or_insert_with(|| stranger(name, now));
             worker.seen_at = worker.seen_at.max(now);
             worker.offline_at = None;
@@ -261,91 +292,20 @@ impl WorkerRegistry {
                 self.dirty.insert(name.clone());
             }
         }
+        for (name, reply) in &events {
+            if let Some(worker) = self.known.get_mut(name) {
+                worker.facts.tells = Some(will_tell(reply));
+                self.dirty.insert(name.clone());
+            }
+        }
         for name in greeted {
             self.strangers.remove(&name);
         }
     }
 }
 
-/// Talks to workers while the registry listens.
-struct Greeter {
-    ledger: SharedLedger,
-    broker: Broker,
-}
-
-impl Greeter {
-    /// `None` when nobody could be asked.
-    async fn greet(self, strangers: Vec<String>, untold: Vec<String>, everybody: bool) -> Option<Heard> {
-        let to = if everybody { None } else { Some(strangers.clone()) };
-        let ask = |method: &str| Request::to_all(method, "{}").to(to.clone());
-        let (stats, queues) = (ask("stats"), ask("active_queues"));
-        let registered = Request::to_all("registered", "{}").to(Some(untold.clone()));
-        let (stats, queues, registered) =
-            tokio::join!(self.broker.ask(&stats, PATIENCE), self.broker.ask(&queues, PATIENCE), async {
-                if untold.is_empty() { Ok(Replies::default()) } else { self.broker.ask(&registered, PATIENCE).await }
-            },);
-        let (stats, queues, registered) = (stats.ok()?, queues.ok()?, registered.ok()?);
-        let answered: Vec<String> = strangers.into_iter().filter(|name| stats.contains_key(name)).collect();
-        let mut greeted = Vec::new();
-        if !answered.is_empty() && self.welcome(&answered, &queues).await {
-            greeted = answered;
-        }
-        Some(Heard { stats, queues, registered, greeted })
-    }
-
-    /// Tells workers that came online what they missed. Each of these does no harm when it is repeated.
-    async fn welcome(&self, names: &[String], queues: &Replies) -> bool {
-        let told = async {
-            let events = Request::to_all("enable_events", "{}").to(Some(names.to_vec()));
-            self.broker.tell(&events).await.map_err(|error| error.to_string())?;
-            self.tell_revokes(names).await?;
-            self.tell_pauses(names, queues).await
-        };
-        told.await.inspect_err(|error| debug!(error, "workers could not be greeted, trying again")).is_ok()
-    }
-
-    async fn tell_revokes(&self, names: &[String]) -> Result<(), String> {
-        let open = self.ledger.open_revocations(REVOKES).await.map_err(|error| error.to_string())?;
-        let mut kinds: BTreeMap<(bool, &str), Vec<&str>> = BTreeMap::new();
-        for one in &open {
-            kinds.entry((one.terminate, &one.signal)).or_default().push(one.task_id.as_str());
-        }
-        for ((terminate, signal), ids) in kinds {
-            let arguments = commands::revoke_arguments(&ids, terminate, signal);
-            let request = Request::to_all("revoke", &arguments).to(Some(names.to_vec()));
-            self.broker.tell(&request).await.map_err(|error| error.to_string())?;
-        }
-        Ok(())
-    }
-
-    async fn tell_pauses(&self, names: &[String], queues: &Replies) -> Result<(), String> {
-        let paused = self.ledger.paused_queues().await.map_err(|error| error.to_string())?;
-        for (queue, _) in paused {
-            let serves = |name: &&String| queues.get(*name).is_some_and(|reply| queue_names(reply).contains(&queue));
-            let consumers: Vec<String> = names.iter().filter(serves).cloned().collect();
-            if consumers.is_empty() {
-                continue;
-            }
-            self.ledger.note_paused_consumers(&queue, &consumers).await.map_err(|error| error.to_string())?;
-            let arguments = serde_json::json!({"queue": queue}).to_string();
-            let request = Request::to_all("cancel_consumer", &arguments).to(Some(consumers));
-            self.broker.tell(&request).await.map_err(|error| error.to_string())?;
-        }
-        Ok(())
-    }
-}
-
 fn stranger(hostname: &str, now: Time) -> Worker {
     Worker { hostname: hostname.to_owned(), seen_at: now, offline_at: None, facts: WorkerFacts::default() }
-}
-
-/// Another number is another process; the first one that is heard of may have begun long ago.
-fn note_process(facts: &mut WorkerFacts, pid: Option<i64>, now: Time) {
-    let Some(pid) = pid else { return };
-    if facts.pid.is_some_and(|before| before != pid) {
-        facts.online_at = Some(now.0);
-    }
-    facts.pid = Some(pid);
 }
 
 /// A heartbeat on request lacks the counts: what was known stays.
@@ -371,15 +331,14 @@ fn note_stats(facts: &mut WorkerFacts, reply: &RawValue, now: Time) {
         facts.pool = pool.text("implementation").map(|class| pool_name(&class)).or_else(|| facts.pool.take());
     }
     facts.prefetch = stats.integer("prefetch_count").or(facts.prefetch);
-    note_process(facts, stats.integer("pid"), now);
-    // In containers every process has the same number: only the time tells that it is another one.
-    if let Some(uptime) = stats.integer("uptime").and_then(|secs| u64::try_from(secs).ok()) {
-        let began = now.minus(Duration::from_secs(uptime + 1));
-        facts.online_at = Some(facts.online_at.unwrap_or(began.0).max(began.0));
-    }
+    let uptime = stats.integer("uptime").and_then(|secs| u64::try_from(secs).ok()).map(Duration::from_secs);
+    process::hear_uptime(facts, stats.integer("pid"), uptime, now);
     if let Some(total) = stats.get("total").and_then(|total| Fields::parse(total.get()).ok()) {
         let sum: i64 = total.iter().filter_map(|(_, count)| json::integer(count)).sum();
-        facts.processed = Some(facts.processed.unwrap_or(0).max(sum));
+        // Heartbeats count, too, and are compared with each other.
+        if facts.heard_at.is_none() {
+            facts.processed = Some(sum);
+        }
     }
 }
 
@@ -391,6 +350,11 @@ fn pool_name(class: &str) -> String {
         Some(name) => name.to_owned(),
         None => class.to_owned(),
     }
+}
+
+/// `enable_events`: `{"ok": …}`, or an error where there is nothing to send them with.
+fn will_tell(reply: &RawValue) -> bool {
+    Fields::parse(reply.get()).is_ok_and(|fields| fields.get("ok").is_some())
 }
 
 /// `active_queues`: their names.
@@ -421,6 +385,13 @@ mod tests {
         assert_eq!(pool_name("celery.concurrency.thread.TaskPool"), "threads");
         assert_eq!(pool_name("celery.concurrency.solo.TaskPool"), "solo");
         assert_eq!(pool_name("mine:Pool"), "mine:Pool");
+    }
+
+    #[test]
+    fn a_worker_that_cannot_send_events_says_so() {
+        let tells = |reply: &str| will_tell(&json::written(reply.to_owned()));
+        assert!(tells(r#"{"ok": "task events enabled"}"#) && tells(r#"{"ok": "task events already enabled"}"#));
+        assert!(!tells(r#"{"error": "event dispatcher unavailable"}"#) && !tells("null"));
     }
 
     #[test]

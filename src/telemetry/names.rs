@@ -13,7 +13,8 @@ const COUNTERS: &[(&str, &str)] = &[
     ("taskgate_recorder_events_total", "Changes of tasks that were written down"),
     ("taskgate_records_unreadable_total", "Records in the result backend that could not be read"),
     ("taskgate_events_unreadable_total", "Messages on the event channel that could not be read"),
-    ("taskgate_sweeper_repairs_total", "What the sweeper put right, by kind of repair"),
+    ("taskgate_repairs_total", "What was put right, by kind of repair"),
+    ("taskgate_sweeper_looks_total", "Comparisons of the ledger with Redis and the workers"),
     (
         "taskgate_tasks_requeued_total",
         "Tasks that the sweeper queued again: nowhere in Redis, or put back from unacked",
@@ -43,7 +44,7 @@ const COUNTERS: &[(&str, &str)] = &[
 /// Those of [`COUNTERS`] that are always there with these labels.
 const FROM_ZERO: &[(&str, &str, &[&str])] = &[
     ("taskgate_tasks_published_total", "way", &["direct", "outbox"]),
-    ("taskgate_sweeper_repairs_total", "kind", &REPAIRS),
+    ("taskgate_repairs_total", "kind", &REPAIRS),
     ("taskgate_fallback_polls_total", "service", &["relay"]),
     ("taskgate_tasks_requeued_total", "reason", &["absent", "restored"]),
 ];
@@ -57,11 +58,25 @@ const FROM_ZERO_BARE: &[&str] = &[
     "taskgate_duplicates_total",
     "taskgate_redeliveries_total",
     "taskgate_tasks_pruned_total",
+    "taskgate_sweeper_looks_total",
 ];
 
-/// What the sweeper repairs: a message that was nowhere is published again; one in `unacked` goes back into its list; a task is
-/// given up; a revoke is fulfilled; an old message that came back is removed; a chord's keys are written again.
-pub const REPAIRS: [&str; 6] = ["requeued", "restored", "lost", "revoked", "removed", "chord_rebuilt"];
+/// What is repaired: a message that Redis lost is published again; a task runs again after its worker died with it; a message in
+/// `unacked` goes back into its list; a task is given up, ends as ignored, waits for its replacement, or was delivered too often; what
+/// would have run again was too much at once (`suspended`); a revoke is fulfilled; an old message that came back is removed; a chord's keys are written again.
+pub const REPAIRS: [&str; 11] = [
+    "requeued",
+    "rerun",
+    "restored",
+    "lost",
+    "ignored",
+    "awaited",
+    "poison",
+    "suspended",
+    "revoked",
+    "removed",
+    "chord_rebuilt",
+];
 
 const GAUGES: &[(&str, &str)] = &[
     ("taskgate_dependency_up", "1 while the ledger, or Redis (broker and result backend), takes writes"),

@@ -4,6 +4,9 @@
 //! Every replica finds the same incidents from the same facts; only `since` may differ by a period. An incident that is over is
 //! forgotten, its end is in the log.
 
+mod repeated;
+mod stuck;
+
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -18,8 +21,8 @@ use crate::config;
 use crate::reconcile::workers::is_online;
 use crate::tell::health;
 use broker::{Broker, Depth};
-use celery::task::Phase;
-use ledger::{EdgeKind, SharedLedger, Worker};
+use celery::task::{Phase, TaskId};
+use ledger::{SharedLedger, Worker};
 use runtime::clock::{self, Time};
 
 const PERIOD: Duration = Duration::from_secs(2);
@@ -32,6 +35,8 @@ const PAGE: i64 = 500;
 const QUEUES: i64 = 5_000;
 /// A worker that has sent no event so long after its start sends none: heartbeats come every two seconds.
 const MUTE_AFTER: Duration = Duration::from_secs(20);
+/// From this delivery on a task is an incident.
+const REPEATED: i32 = 3;
 /// Incidents kept at a time; more tasks over their budget than this need no list.
 const MOST: usize = 1_000;
 
@@ -53,10 +58,16 @@ pub enum Kind {
     LedgerDown,
     RedisDown,
     RedisEvicts,
+    /// Found by a reconciler: a task that is delivered again and again.
+    RepeatedDelivery,
+    /// So many tasks would run again at once that none does.
+    RepairSuspended,
+    /// What became of a task is not known.
+    Undecided,
 }
 
 impl Kind {
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 15] = [
         Self::SilentWorker,
         Self::NoConsumer,
         Self::OverBudget,
@@ -69,6 +80,9 @@ impl Kind {
         Self::LedgerDown,
         Self::RedisDown,
         Self::RedisEvicts,
+        Self::RepeatedDelivery,
+        Self::RepairSuspended,
+        Self::Undecided,
     ];
 
     /// What [`troubles`] tells; the others are found by looking.
@@ -88,6 +102,9 @@ impl Kind {
             Self::LedgerDown => "ledger_down",
             Self::RedisDown => "redis_down",
             Self::RedisEvicts => "redis_evicts",
+            Self::RepeatedDelivery => "repeated_delivery",
+            Self::RepairSuspended => "repair-suspended",
+            Self::Undecided => "undecided",
         }
     }
 }
@@ -163,6 +180,8 @@ pub struct Lookout {
     idle: BTreeMap<String, (Time, Option<i64>)>,
     /// Since when a queue has messages and no consumer.
     unserved: BTreeMap<String, Time>,
+    /// Unfinished tasks that were delivered again and again, and since when that is known.
+    repeated: BTreeMap<TaskId, Time>,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -189,6 +208,7 @@ impl Lookout {
             catalog,
             idle: BTreeMap::new(),
             unserved: BTreeMap::new(),
+            repeated: BTreeMap::new(),
         };
         (lookout, incidents)
     }
@@ -210,8 +230,10 @@ impl Lookout {
         let now = clock::now();
         let mut found: Vec<Incident> = self.outbox(now).await?.into_iter().collect();
         found.extend(self.over_budget(now).await?);
+        found.extend(self.delivered_again(now).await?);
         found.extend(self.stuck(now).await?);
         found.extend(self.evicting(now).await);
+        found.extend(self.ledger.findings(MOST as i64).await?.into_iter().filter_map(told));
         // The rest needs Redis. While it is away, incidents known from the ledger are still reported.
         match self.queues_and_workers(now).await {
             Ok(more) => found.extend(more),
@@ -261,26 +283,6 @@ impl Lookout {
                 });
             }
         }
-    }
-
-    /// Steps whose turn has come and that nobody has sent. What was sent is not `waiting` any more.
-    async fn stuck(&self, now: Time) -> Result<Vec<Incident>, Trouble> {
-        let waiting = self.ledger.unfinished(&[Phase::Waiting], 0, PAGE).await?;
-        let numbers: Vec<i64> = waiting.iter().map(|task| task.no).collect();
-        let mut before: BTreeMap<i64, (bool, Option<Time>)> = BTreeMap::new();
-        for step in self.ledger.predecessors(&numbers).await? {
-            let (ready, last) = before.entry(step.of).or_insert((true, None));
-            *ready &= step.kind == EdgeKind::Next && step.task.phase == Phase::Succeeded;
-            *last = (*last).max(step.task.finished_at);
-        }
-        let incident = |task: &ledger::Task| {
-            let (ready, last) = before.get(&task.no)?;
-            let since = (*last).filter(|at| *ready && now.since(*at) > self.config.stuck_after)?;
-            let name = task.name.as_deref().unwrap_or("a task");
-            let detail = format!("all that {name} waits for has succeeded, and no worker has sent it");
-            Some(Incident { kind: Kind::CanvasStuck, subject: task.id.to_string(), since, detail })
-        };
-        Ok(waiting.iter().filter_map(incident).collect())
     }
 
     async fn queues_and_workers(&mut self, now: Time) -> Result<Vec<Incident>, Trouble> {
@@ -372,13 +374,13 @@ impl Lookout {
 /// Workers that answer and have sent no event since they came.
 fn mute(online: &[&Worker], now: Time) -> Vec<Incident> {
     let is_mute = |worker: &&&Worker| {
-        let since = worker.facts.online_at.map(Time);
+        let since = began(worker);
         worker.facts.heartbeat_at.is_none() && since.is_some_and(|since| now.since(since) > MUTE_AFTER)
     };
     let incident = |worker: &&Worker| Incident {
         kind: Kind::MuteWorker,
         subject: worker.hostname.clone(),
-        since: worker.facts.online_at.map_or(now, Time),
+        since: began(worker).unwrap_or(now),
         detail: format!(
             "{} sends no events: which of its tasks run or were acknowledged is not known, nor how tasks end that store no \
              result; start it without --without-heartbeat, or without --without-gossip, or with -E",
@@ -386,6 +388,17 @@ fn mute(online: &[&Worker], now: Time) -> Vec<Incident> {
         ),
     };
     online.iter().filter(is_mute).map(incident).collect()
+}
+
+/// When its process began, as far as it is known.
+fn began(worker: &Worker) -> Option<Time> {
+    worker.facts.began_at.or(worker.facts.replaced_at).map(Time)
+}
+
+/// One of a newer release may have a kind that this one does not know.
+fn told(finding: ledger::Finding) -> Option<Incident> {
+    let kind = Kind::ALL.into_iter().find(|kind| kind.as_str() == finding.kind)?;
+    Some(Incident { kind, subject: finding.subject, since: finding.since, detail: finding.detail })
 }
 
 #[cfg(test)]

@@ -6,12 +6,14 @@ use super::Gateway;
 use crate::guard::tokens::Visibility;
 use crate::reconcile::workers::is_online;
 use celery::task::{Phase, TaskId};
-use ledger::{Error, Task, Worker};
+use ledger::{Error, Finding, Task, Worker};
 use runtime::clock::{self, Time};
 
 /// Messages in front of a task that are counted; a place further back is said as "more than".
 const COUNTED: i64 = 2_000;
 const PAGE: i64 = 500;
+/// Findings that are looked through.
+const FINDINGS: i64 = 1_000;
 
 /// An answer to "why".
 #[derive(Debug)]
@@ -38,15 +40,29 @@ impl Gateway {
         note("queue", json!(task.queue));
         note("delivery", json!(task.delivery));
         let now = clock::now();
-        let sentence = match task.phase {
+        let mut sentence = match task.phase {
             Phase::Accepted => self.accepted(&task, now, &mut evidence).await?,
             Phase::Held => self.held(visibility, &task, now, &mut evidence).await?,
+            Phase::Waiting if task.is_replaced() => replaced(&task),
             Phase::Waiting => self.waiting(visibility, &task, &mut evidence).await?,
             Phase::Queued => self.queued(&task, now, &mut evidence).await?,
             Phase::Received | Phase::Running | Phase::Retrying => self.at_worker(&task, now, &mut evidence).await?,
             _ => ended(&task),
         };
+        if let Some(finding) = self.finding(&task).await? {
+            evidence.insert(finding.kind.clone(), json!(finding.detail));
+            sentence = format!("{sentence} {}.", finding.detail);
+        }
         Ok(Some(Explanation { task_id: task.id, phase: task.phase, sentence, evidence }))
+    }
+
+    /// What the sweeper found out about an unfinished task and cannot decide.
+    async fn finding(&self, task: &Task) -> Result<Option<Finding>, Error> {
+        if task.phase.is_final() {
+            return Ok(None);
+        }
+        let findings = self.ledger.findings(FINDINGS).await?;
+        Ok(findings.into_iter().find(|finding| finding.subject == task.id.as_str()))
     }
 
     async fn held(
@@ -137,6 +153,7 @@ impl Gateway {
             .collect();
         evidence.insert("predecessors".into(), json!(list));
         evidence.insert("predecessors_open".into(), json!(open.len()));
+        let ignored = before.iter().find(|one| one.task.phase == Phase::Ignored);
         Ok(match open.first() {
             Some(first) if !visibility.sees(first.task.name.as_deref()) => {
                 format!("It waits for {} of {} predecessors in its canvas.", open.len(), before.len())
@@ -146,6 +163,13 @@ impl Gateway {
                 format!("It waits for {name} ({}), which is {}.", first.task.id, first.task.phase)
             }
             Some(_) => format!("It waits for {} of {} predecessors in its canvas.", open.len(), before.len()),
+            None if let Some(one) = ignored => format!(
+                "{} ({}) was ignored, so the body of its chord waits for its real end, as in Celery; \
+                 POST /v1/tasks/{}/resolve decides what becomes of it.",
+                one.task.name.as_deref().unwrap_or("A task"),
+                one.task.id,
+                task.id
+            ),
             None => "All its predecessors have ended; a worker is about to send it.".to_owned(),
         })
     }
@@ -229,6 +253,11 @@ impl Gateway {
             _ => format!("It has run for {} s on {name} ({last}).", secs(task.started_at)),
         })
     }
+}
+
+fn replaced(task: &Task) -> String {
+    let why = task.reason.as_deref().unwrap_or("replaced itself by other tasks");
+    format!("It {why}, and ends with its replacement.")
 }
 
 fn since(task: &Task) -> Time {

@@ -18,6 +18,7 @@ mod nudge;
 pub mod queues;
 pub mod read;
 mod replay;
+pub mod resolve;
 pub mod retry;
 pub mod retry_policy;
 pub mod revoke;
@@ -102,6 +103,6 @@ impl Gateway {
 
     /// How large a canvas may be.
     pub fn signature_limits(&self) -> signature::Limits {
-        signature::Limits { depth: self.limits.depth, tasks: self.limits.tasks }
+        self.limits.of_signatures()
     }
 }

@@ -288,6 +288,7 @@ impl Gateway {
             time_limit: node.time_limit(),
             redact: defaults.redact,
             recovery: recovery(defaults.recovery, defaults.idempotent),
+            max_deliveries: defaults.max_deliveries,
             budget: defaults.budget,
             retry: node.task.retry.as_ref().map(json_value).or(defaults.retry),
             on_failure: wishes.on_failure.clone().or(defaults.on_failure),

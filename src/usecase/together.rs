@@ -138,7 +138,7 @@ impl Gateway {
         if !matches!(task.phase, Phase::Failed | Phase::Lost) {
             return Ok(Retried::Left(format!("it is {}: only what failed or was lost is sent again", task.phase)));
         }
-        match self.retry(visibility, &task.id, false, None).await {
+        match Box::pin(self.retry(visibility, &task.id, false, None)).await {
             Ok(submitted) => {
                 Ok(submitted.task_id.map_or_else(|| Retried::Left("it became no task".to_owned()), Retried::As))
             }

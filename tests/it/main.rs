@@ -32,6 +32,7 @@ mod faults_crash;
 mod faults_incidents;
 mod faults_keys;
 mod faults_patience;
+mod faults_proof;
 mod faults_readonly;
 mod faults_recorder;
 mod faults_redis;

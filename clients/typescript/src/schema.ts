@@ -997,6 +997,27 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/v1/tasks/{id}/resolve": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Decide what became of a task
+         * @description For a task of which nothing certain is known (see the incidents `undecided` and `repair-suspended`): it ends as `ignored` or as
+         *     `lost`, or runs again. A message of it that is left in the broker is removed. A task that a worker says it has is not run again.
+         */
+        post: operations["resolve_task"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/v1/tasks/{id}/retry": {
         parameters: {
             query?: never;
@@ -1661,7 +1682,10 @@ export interface components {
         };
         IncidentView: {
             detail: string;
-            /** @description `silent_worker`, `no_consumer`, `over_budget`, `outbox_stuck`, `canvas_stuck`, `wrong_key`, `other_options`, `mute_worker`, `ledger_down`, `redis_down` or `redis_evicts` */
+            /**
+             * @description `silent_worker`, `no_consumer`, `over_budget`, `outbox_stuck`, `canvas_stuck`, `wrong_key`, `other_options`, `mute_worker`,
+             *     `ledger_down`, `redis_down`, `redis_evicts`, `repeated_delivery`, `repair-suspended` or `undecided`
+             */
             kind: string;
             /** @description RFC 3339, UTC */
             since: string;
@@ -1948,6 +1972,20 @@ export interface components {
         };
         RequeuedTask: {
             retry_of: string;
+            task_id: string;
+        };
+        /** @description A task about which a person has decided. */
+        Resolved: {
+            /**
+             * @description Precise, as in a task.
+             * @example lost
+             */
+            phase: string;
+            reason?: string | null;
+            /** Format: int64 */
+            seq: number;
+            /** @description Celery's word. */
+            status: string;
             task_id: string;
         };
         Result: {
@@ -8014,6 +8052,129 @@ export interface operations {
                 };
             };
             /** @description The ledger does not answer */
+            503: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description A problem; its `type` is explained at /problems/ */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    resolve_task: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description A task's id */
+                id: string;
+            };
+            cookie?: never;
+        };
+        /** @description `as`: `ignored`, `lost` or `rerun` */
+        requestBody: {
+            content: {
+                /**
+                 * @example {
+                 *       "as": "lost"
+                 *     }
+                 */
+                "application/json": unknown;
+            };
+        };
+        responses: {
+            /** @description A task about which a person has decided */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Resolved"];
+                };
+            };
+            /** @description The path cannot be read; or: The body is not JSON */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description No token, or one that is unknown, expired or revoked */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The token lacks the scope, or is limited to other tasks */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description This ledger never saw that id */
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The task has ended; or: A worker has the task; or: The task cannot be sent again */
+            409: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The body is too large */
+            413: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The body's media type is not supported */
+            415: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The request does not fit */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Redis does not answer; or: The ledger does not answer */
             503: {
                 headers: {
                     [name: string]: unknown;

@@ -14,6 +14,7 @@ pub mod control;
 pub mod envelope;
 pub mod event;
 pub mod exception;
+pub mod extended;
 pub mod json;
 pub mod limits;
 pub mod message;

@@ -102,6 +102,9 @@ pub struct TaskOptions {
     /// `rerun` or `report`, when the catalog says it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub recovery: Option<String>,
+    /// How often its message may be delivered, when the catalog says it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max_deliveries: Option<u32>,
     /// Seconds a run may take before it is an incident.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub budget: Option<f64>,

@@ -37,8 +37,26 @@ pub struct WorkerFacts {
     pub concurrency: Option<i64>,
     pub prefetch: Option<i64>,
     pub pid: Option<i64>,
-    /// When this process of it began, in microseconds, as far as it is known: what an earlier one had is not its own.
-    pub online_at: Option<i64>,
+    /// Its last event, in microseconds by its own clock.
+    pub heard_at: Option<i64>,
+    /// Its last answer, in microseconds; null when it never answered.
+    pub replied_at: Option<i64>,
+    /// When its process began, in microseconds, by how long it says that it is up.
+    pub began_at: Option<i64>,
+    /// When this process took the name over from another one, by its own clock: what that one had is not with this one.
+    pub replaced_at: Option<i64>,
+    /// It announced itself again then, and whether it is the same process is not known yet.
+    pub doubted_at: Option<i64>,
+    /// It announced itself again then: its connection had been lost.
+    pub cut_at: Option<i64>,
+    /// The number of the process that had the name before.
+    pub former_pid: Option<i64>,
+    /// When a former process was heard again, by its own clock: several workers share the name.
+    pub shared_at: Option<i64>,
+    /// It was asked for long and never answered: its remote control is switched off.
+    pub deaf: bool,
+    /// Whether it tells of its tasks; null until it was heard or has said so.
+    pub tells: Option<bool>,
     /// Queues it consumes from.
     pub queues: Vec<String>,
     /// Tasks it registers; null until it has said, and where they are more than are kept.

@@ -7,10 +7,12 @@ import { Empty } from '../parts/icons.js';
 import { TaskLink, Time, Trouble } from '../parts/basics.js';
 
 const NAMES = { silent_worker: 'silent worker', no_consumer: 'nobody serves it', over_budget: 'over its budget', outbox_stuck: 'outbox stuck',
-  canvas_stuck: 'canvas stuck', ledger_down: 'ledger takes no writes', redis_down: 'Redis takes no writes', redis_evicts: 'Redis drops messages' };
+  canvas_stuck: 'step not sent', ledger_down: 'ledger takes no writes', redis_down: 'Redis takes no writes', redis_evicts: 'Redis drops messages',
+  repeated_delivery: 'delivered again and again', 'repair-suspended': 'repairs suspended', undecided: 'not decided' };
+const OF_TASKS = new Set(['over_budget', 'canvas_stuck', 'repeated_delivery', 'undecided']);
 
 function subject({ kind, subject: name }) {
-  if (kind === 'over_budget') return html`<${TaskLink} id=${name} />`;
+  if (OF_TASKS.has(kind)) return html`<${TaskLink} id=${name} />`;
   if (kind === 'no_consumer') return html`<a href=${to(`queues/${encodeURIComponent(name)}`)}>${name}</a>`;
   return name;
 }

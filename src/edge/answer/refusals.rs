@@ -14,6 +14,7 @@ use crate::live::commit::CommitError;
 use crate::usecase::bulk::BulkError;
 use crate::usecase::inspect::ControlError;
 use crate::usecase::queues::QueueError;
+use crate::usecase::resolve;
 use crate::usecase::retry::RetryError;
 use crate::usecase::revoke::RevokeError;
 use crate::usecase::schedules::ScheduleError;
@@ -102,6 +103,7 @@ refusals! {
     ScheduleError => [INVALID_REQUEST, SCHEDULE_NOT_FOUND, NAME_TAKEN, PRECONDITION_FAILED] and SubmitError;
     WebhookError => [INVALID_REQUEST, WEBHOOK_NOT_FOUND, DELIVERY_NOT_FOUND, WEBHOOK_BUILT_IN, TOO_MANY_WEBHOOKS, IDEMPOTENCY_KEY_REUSED, OVERLOADED] and ledger::Error;
     RevokeError => [TASK_NOT_FOUND] and broker::Error, ledger::Error;
+    resolve::ResolveError => [TASK_NOT_FOUND, ALREADY_ENDED, STILL_HELD, NOT_REPLAYABLE] and broker::Error, ledger::Error;
     RetryError => [TASK_NOT_FOUND, NOT_REPLAYABLE, NOT_A_DEAD_LETTER] and RevokeError, SubmitError;
     ControlError => [UNKNOWN_COMMAND, INVALID_REQUEST] and broker::Error, ledger::Error;
     QueueError => [UNABLE] and broker::Error, ledger::Error;
@@ -127,6 +129,7 @@ into_refused!(
     ScheduleError,
     WebhookError,
     RevokeError,
+    resolve::ResolveError,
     RetryError,
     ControlError,
     QueueError,

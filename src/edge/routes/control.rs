@@ -7,10 +7,12 @@ use super::submission::{Shown, accepted_task, idempotency, replay};
 use crate::edge::answer::{Accepted, Answer, Body, OfTask, Refused};
 use crate::edge::extract::{Caller, IdPath, JsonText, Repeatable, wishes};
 use crate::edge::middleware::audit::Remark;
+use crate::edge::problem::Problem;
 use crate::edge::state::Edge;
 use crate::edge::view::AcceptedView;
-use crate::edge::view::control::GraphView;
+use crate::edge::view::control::{GraphView, ResolvedView};
 use crate::edge::view::together::{RetriedAnswer, RetriedTogetherView, RevokedAnswer, RevokedTogetherView};
+use crate::usecase::resolve::{Resolution, ResolveError};
 use crate::usecase::retry::RetryError;
 use crate::usecase::revoke::{RevokeError, RevokeRequest};
 use crate::usecase::submit::{SubmitError, Submitted};
@@ -112,6 +114,36 @@ pub async fn retry_task(
         Err(RetryError::Submit(SubmitError::Replay(kept))) => Ok(replay(&kept)?),
         Err(error) => Err(error.into()),
     }
+}
+
+/// Decide what became of a task
+///
+/// For a task of which nothing certain is known (see the incidents `undecided` and `repair-suspended`): it ends as `ignored` or as
+/// `lost`, or runs again. A message of it that is left in the broker is removed. A task that a worker says it has is not run again.
+#[utoipa::path(
+    post, path = "/v1/tasks/{id}/resolve", tag = "control", operation_id = "resolve_task",
+    params(("id" = String, Path, description = "A task's id")),
+    request_body(content = inline(serde_json::Value), content_type = "application/json",
+        description = "`as`: `ignored`, `lost` or `rerun`", example = json!({"as": "lost"})),
+)]
+pub async fn resolve_task(
+    State(edge): State<Edge>,
+    caller: Caller,
+    IdPath(id): IdPath,
+    JsonText(body): JsonText,
+) -> Result<Answer<ResolvedView>, Refused<(OfTask, Body, ResolveError)>> {
+    let resolution = wishes(&body, &["as"], |problems, fields| {
+        let word = fields.get("as").and_then(|value| problems.within("as", |p| p.text(value)));
+        let resolution = word.as_deref().and_then(Resolution::parse);
+        if resolution.is_none() && !problems.is_full() {
+            problems.add_at("as", format!("must be one of {}", Resolution::WORDS.join(", ")));
+        }
+        resolution
+    })?;
+    caller.must_see(&edge, &id).await?;
+    let Some(resolution) = resolution else { return Err(Problem::invalid(Vec::new()).into()) };
+    let task = edge.gateway.resolve(&id, resolution).await?;
+    Ok(Answer::of(&ResolvedView::of(&task)))
 }
 
 /// 202 with the new task.

@@ -39,6 +39,32 @@ impl From<Revoked> for RevokedView {
     }
 }
 
+/// A task about which a person has decided.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = Resolved)]
+pub struct ResolvedView {
+    pub task_id: String,
+    /// Precise, as in a task.
+    #[schema(value_type = String, example = "lost")]
+    pub phase: Phase,
+    /// Celery's word.
+    pub status: String,
+    pub seq: i64,
+    pub reason: Option<String>,
+}
+
+impl ResolvedView {
+    pub fn of(task: &Task) -> Self {
+        Self {
+            task_id: task.id.to_string(),
+            phase: task.phase,
+            status: task.status.clone(),
+            seq: task.seq,
+            reason: task.reason.clone(),
+        }
+    }
+}
+
 /// A worker.
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = Worker)]

@@ -38,7 +38,7 @@ use self::state::State;
 use crate::live::hub::Hub;
 use broker::backend::{Heard, ResultBackend};
 use broker::{Broker, Feed};
-use celery::event::{Event, Kind};
+use celery::event::Event;
 use celery::result::ResultMeta;
 use celery::task::{Phase, TaskId};
 use ledger::{Changed, Lease, News, SharedLedger, Task};
@@ -268,7 +268,7 @@ impl Recorder {
     fn take_events(&self, events: Vec<Event>, state: &mut State, news: &mut Vec<News>) {
         for event in events {
             counter!("taskgate_worker_events_total").increment(1);
-            if let (Some(workers), Kind::Worker { .. }) = (&self.workers, &event.kind) {
+            if let Some(workers) = self.workers.as_ref().filter(|_| state.is_of_a_worker(&event)) {
                 // The registry lives on heartbeats: one that is dropped is followed by the next.
                 let _ = workers.try_send(event.clone());
             }

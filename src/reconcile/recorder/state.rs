@@ -1,6 +1,6 @@
 //! What the recorder remembers from one word to the next: ends in doubt, and ends just heard.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -9,7 +9,7 @@ use super::asking::Asking;
 use super::pending::{Pending, Recent};
 use super::unsure::Unsure;
 use super::{event, record};
-use celery::event::Event;
+use celery::event::{Event, Kind, TaskNews};
 use celery::result::ResultMeta;
 use celery::task::{Phase, TaskId};
 use ledger::{News, Source};
@@ -20,6 +20,11 @@ const DOUBT: Duration = Duration::from_secs(10);
 /// How long the record may arrive after the event that tells the same end.
 const RECORD_PATIENCE: Duration = Duration::from_millis(250);
 
+/// That a worker tells of its tasks is passed on this often: the one after it may not.
+const TELLER: Duration = Duration::from_secs(5);
+/// Workers remembered.
+const TELLERS: usize = 10_000;
+
 /// What the recorder remembers between batches. Lost with the process; the records are read again then.
 #[derive(Default)]
 pub struct State {
@@ -29,6 +34,8 @@ pub struct State {
     /// Records are to be read again then: they could not be read after a gap.
     pub catch_up_at: Option<Instant>,
     recent: Recent,
+    /// Workers that were heard to tell of their tasks; they are told of once in a while.
+    tellers: HashMap<String, Instant>,
     /// Retries whose event was heard and whose record was not.
     retried: Recent,
 }
@@ -59,6 +66,25 @@ impl State {
             record::Said::Unless { first, end } => {
                 news.extend(first.map(|first| *first));
                 news.extend(self.pending.hold(*end, DOUBT));
+            }
+        }
+    }
+
+    /// What the registry of workers wants to hear: their own words, and now and then that they tell of their tasks.
+    pub fn is_of_a_worker(&mut self, event: &Event) -> bool {
+        match &event.kind {
+            Kind::Worker { .. } => true,
+            Kind::Task { news: TaskNews::Sent(_), .. } | Kind::Other { .. } => false,
+            Kind::Task { .. } => {
+                let now = Instant::now();
+                if self.tellers.get(&event.hostname).is_some_and(|at| now.duration_since(*at) < TELLER) {
+                    return false;
+                }
+                if self.tellers.len() >= TELLERS {
+                    self.tellers.clear();
+                }
+                self.tellers.insert(event.hostname.clone(), now);
+                true
             }
         }
     }
@@ -122,7 +148,7 @@ impl State {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use celery::event::{Call, TaskNews};
+    use celery::event::Call;
     use celery::task::json::verbatim;
     use ledger::sample_task;
 

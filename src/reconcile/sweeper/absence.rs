@@ -1,41 +1,171 @@
-//! Who was seen absent, and since when. One look may miss a message that moved; two looks apart do not.
+//! Who was seen absent, and since when. One look may miss a message that moved; two looks apart do not, and what says nothing more
+//! is given a while to say it.
 
 use std::collections::HashMap;
 use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::verdict::Remedy;
+use super::decision::{Decision, Why};
+use crate::config;
 use celery::task::TaskId;
 use ledger::Task;
 
 /// More candidates wait for the next look: settling them takes longer than a grace period anyway.
 const CAPACITY: usize = 50_000;
 
+/// Another process may have answered under the name of one that died: after this that would be known.
+const KNOWN: Duration = Duration::from_secs(10);
+/// Longer than anything must be absent.
+const LONG: Duration = Duration::from_hours(1);
+
+/// A task about which something is to be done, unless the next looks show otherwise.
+#[derive(Debug, Clone)]
+pub struct Absent {
+    pub task: Task,
+    pub decision: Decision,
+    /// Its message in `unacked`, as it was seen.
+    pub reservation: Option<broker::Reservation>,
+    /// Who may have it, by name, for whoever reads what is decided.
+    pub about: String,
+}
+
+struct Sighting {
+    since: Instant,
+    decision: Decision,
+}
+
 /// First sightings of absence, by task and `seq`: a task that moved meanwhile was not absent.
 #[derive(Default)]
-pub struct Absences(HashMap<(TaskId, i64), Instant>);
+pub struct Absences(HashMap<(TaskId, i64), Sighting>);
+
+/// How long a task must be absent before something is done.
+#[derive(Debug, Clone, Copy)]
+pub struct Patience {
+    /// Between the two looks that make a task absent.
+    pub grace: Duration,
+    /// For what would end because nothing more is heard of it.
+    pub settle: Duration,
+}
+
+impl Patience {
+    pub fn of(grace: Duration, recovery: &config::Recovery) -> Self {
+        Self { grace, settle: recovery.settle_after }
+    }
+
+    fn with(self, decision: Decision) -> Duration {
+        match decision {
+            Decision::Ignore(_) | Decision::Unclear(_) => self.settle.max(self.grace),
+            _ => self.grace,
+        }
+    }
+}
 
 impl Absences {
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 
-    /// Takes the result of a whole look. Returns those absent for at least `grace`; who was found is forgotten.
-    pub fn note(&mut self, absent: Vec<(Task, Remedy)>, grace: Duration) -> Vec<(Task, Remedy)> {
+    /// Whether the next look is to come soon: something is to be done at the second sight of it.
+    pub fn is_urgent(&self) -> bool {
+        self.0.values().any(|sighting| !matches!(sighting.decision, Decision::Ignore(_) | Decision::Unclear(_)))
+    }
+
+    /// These were not settled: they are looked at again as if they had been seen absent for long enough.
+    pub fn keep(&mut self, absent: Vec<Absent>) {
+        let since = Instant::now().checked_sub(LONG).unwrap_or_else(Instant::now);
+        let sightings =
+            absent.into_iter().map(|one| ((one.task.id, one.task.seq), Sighting { since, decision: one.decision }));
+        self.0.extend(sightings);
+    }
+
+    /// Takes the result of a whole look. Returns those absent for long enough; who was found is forgotten.
+    pub fn note(&mut self, absent: Vec<Absent>, patience: Patience) -> Vec<Absent> {
         let now = Instant::now();
         let mut next = HashMap::new();
         let mut certain = Vec::new();
-        for (task, remedy) in absent {
-            let key = (task.id.clone(), task.seq);
-            let since = self.0.get(&key).copied().unwrap_or(now);
-            if self.0.contains_key(&key) && now.duration_since(since) >= grace {
-                certain.push((task, remedy));
+        for mut one in absent {
+            let key = (one.task.id.clone(), one.task.seq);
+            let before = self.0.get(&key);
+            let settled = before.filter(|before| now.duration_since(before.since) >= KNOWN);
+            one.decision = settled.map_or(one.decision, |before| abiding(before.decision, one.decision));
+            let same = before.filter(|before| before.decision == one.decision);
+            let since = same.map_or(now, |before| before.since);
+            if same.is_some() && now.duration_since(since) >= patience.with(one.decision) {
+                // What stays unclear goes on being told.
+                if matches!(one.decision, Decision::Unclear(_)) {
+                    next.insert(key, Sighting { since, decision: one.decision });
+                }
+                certain.push(one);
             } else if next.len() < CAPACITY {
-                next.insert(key, since);
+                next.insert(key, Sighting { since, decision: one.decision });
             }
         }
         self.0 = next;
         certain
+    }
+}
+
+/// A worker that lived said that it had done with the task. That it died since then changes nothing.
+fn abiding(before: Decision, now: Decision) -> Decision {
+    let had_done = before == Decision::Ignore(Why::NothingMore);
+    let is_death = matches!(
+        now,
+        Decision::Requeue(Why::WorkerDiedRerun | Why::WorkerDiedLate)
+            | Decision::Lose(Why::WorkerDied)
+            | Decision::Unclear(_)
+    );
+    if had_done && is_death { before } else { now }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::decision::Doubt;
+    use super::*;
+    use celery::task::Phase;
+    use ledger::sample_task;
+    use runtime::clock::Time;
+
+    const PATIENCE: Patience = Patience { grace: Duration::from_secs(5), settle: Duration::from_secs(30) };
+
+    fn seen(decision: Decision) -> Vec<Absent> {
+        let task = sample_task("t", Phase::Running, Time(0));
+        vec![Absent { task, decision, reservation: None, about: String::new() }]
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_runs_again_is_seen_twice_and_what_says_no_more_is_given_a_while() {
+        for (decision, patience) in [
+            (Decision::Requeue(Why::TakenByTheDead), PATIENCE.grace),
+            (Decision::Ignore(Why::NothingMore), PATIENCE.settle),
+        ] {
+            let mut absences = Absences::default();
+            assert!(absences.note(seen(decision), PATIENCE).is_empty());
+            tokio::time::advance(patience - Duration::from_millis(1)).await;
+            assert!(absences.note(seen(decision), PATIENCE).is_empty());
+            tokio::time::advance(Duration::from_millis(1)).await;
+            assert_eq!(absences.note(seen(decision), PATIENCE).len(), 1);
+            assert!(absences.is_empty());
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn another_decision_begins_anew() {
+        let mut absences = Absences::default();
+        absences.note(seen(Decision::Unclear(Doubt::Worker)), PATIENCE);
+        tokio::time::advance(PATIENCE.settle).await;
+        assert!(absences.note(seen(Decision::Requeue(Why::WorkerDiedRerun)), PATIENCE).is_empty());
+        assert!(absences.is_urgent());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_worker_that_dies_after_it_had_done_with_a_task_does_not_bring_it_back() {
+        let mut absences = Absences::default();
+        absences.note(seen(Decision::Ignore(Why::NothingMore)), PATIENCE);
+        tokio::time::advance(Duration::from_secs(20)).await;
+        absences.note(seen(Decision::Requeue(Why::WorkerDiedRerun)), PATIENCE);
+        tokio::time::advance(Duration::from_secs(10)).await;
+        let settled = absences.note(seen(Decision::Requeue(Why::WorkerDiedRerun)), PATIENCE);
+        assert_eq!(settled[0].decision, Decision::Ignore(Why::NothingMore));
     }
 }

@@ -43,7 +43,7 @@ impl Sweeper {
         }
         let parts: Vec<_> = parts(&group).collect();
         self.backend.rebuild_chord(id.as_str(), size, &parts).await?;
-        metrics::counter!("taskgate_sweeper_repairs_total", "kind" => "chord_rebuilt").increment(1);
+        metrics::counter!("taskgate_repairs_total", "kind" => "chord_rebuilt").increment(1);
         warn!(group.id = %id, "chord {id} is rebuilt with {} of {size} parts", parts.len());
         Ok(())
     }

@@ -1,5 +1,6 @@
 //! A number in Redis that advances every second: when it is gone, or has gone back, Redis has lost data, and what the ledger
-//! believes of it is in doubt.
+//! believes of it is in doubt. When that was is written down in Redis, so that the next sweeper knows of a loss that this one did not
+//! live to repair.
 
 use std::sync::Mutex;
 
@@ -13,22 +14,40 @@ use runtime::clock::{self, Time};
 /// Numbers whose writing may or may not have happened, while Redis did not answer.
 const ATTEMPTS: usize = 100;
 
+/// When Redis lost data: after the last sign that it was complete, and before the first that it was not.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Loss {
+    pub good_at: Time,
+    pub noticed_at: Time,
+}
+
+impl Loss {
+    fn text(self) -> String {
+        format!("{}:{}", self.good_at.0, self.noticed_at.0)
+    }
+
+    fn read(text: &str) -> Option<Self> {
+        let (good, noticed) = text.split_once(':')?;
+        Some(Self { good_at: Time(good.parse().ok()?), noticed_at: Time(noticed.parse().ok()?) })
+    }
+}
+
 /// What one loop tells the other: since when Redis's data is in doubt.
 #[derive(Default)]
 pub(super) struct Doubt {
-    since: Mutex<Option<Time>>,
+    loss: Mutex<Option<Loss>>,
     changed: Notify,
 }
 
 impl Doubt {
-    pub fn raise(&self, at: Time) {
-        *self.since.lock().expect("nothing panics under this lock") = Some(at);
+    pub fn raise(&self, loss: Loss) {
+        *self.loss.lock().expect("nothing panics under this lock") = Some(loss);
         self.changed.notify_one();
     }
 
     /// When data was last known to be lost.
-    pub fn since(&self) -> Option<Time> {
-        *self.since.lock().expect("nothing panics under this lock")
+    pub fn since(&self) -> Option<Loss> {
+        *self.loss.lock().expect("nothing panics under this lock")
     }
 
     pub async fn raised(&self) {
@@ -41,6 +60,10 @@ impl Doubt {
 struct Expected {
     number: String,
     attempts: Vec<String>,
+    /// When it was as it was left.
+    good_at: Option<Time>,
+    /// The last loss is known, or written down.
+    is_noted: bool,
 }
 
 impl Sweeper {
@@ -66,24 +89,58 @@ impl Sweeper {
                 return Err(error.into());
             }
         };
+        // Of one that was emptied while nobody watched only the end of that time is known.
+        let loss = Loss { good_at: expected.good_at.unwrap_or(now), noticed_at: now };
         match found {
             Epoch::Kept => {}
             Epoch::Other(other) if expected.attempts.contains(&other) => {}
             Epoch::Gone if expected.number.is_empty() => {
                 info!("Redis is new to this ledger, or was emptied while nobody watched");
-                doubt.raise(now);
+                self.lost(loss, expected, doubt);
             }
             Epoch::Gone => {
                 warn!("Redis has lost its data, what was queued will be queued again");
-                doubt.raise(now);
+                self.lost(loss, expected, doubt);
             }
             Epoch::Other(_) => {
                 warn!("Redis holds older data than it did, looking for every task");
-                doubt.raise(now);
+                self.lost(loss, expected, doubt);
                 self.broker.end_life().await?;
             }
         }
-        *expected = Expected { number: next, attempts: Vec::new() };
+        (expected.number, expected.good_at) = (next, Some(now));
+        expected.attempts.clear();
+        if !expected.is_noted {
+            self.note_loss(doubt).await?;
+            expected.is_noted = true;
+        }
         Ok(())
+    }
+
+    fn lost(&self, loss: Loss, expected: &mut Expected, doubt: &Doubt) {
+        doubt.raise(loss);
+        expected.is_noted = false;
+    }
+
+    /// Writes the loss down; or reads what the sweeper before this one wrote down.
+    async fn note_loss(&self, doubt: &Doubt) -> Result<(), Trouble> {
+        if let Some(loss) = doubt.since() {
+            self.broker.note_loss(&loss.text()).await?;
+        } else if let Some(loss) = self.broker.last_loss().await?.as_deref().and_then(Loss::read) {
+            doubt.raise(loss);
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_loss_reads_back_as_it_was_written_down() {
+        let loss = Loss { good_at: Time(5), noticed_at: Time(9) };
+        assert_eq!(Loss::read(&loss.text()), Some(loss));
+        assert_eq!(Loss::read("yesterday"), None);
     }
 }

@@ -4,7 +4,8 @@ use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 
 use super::Trouble;
-use super::verdict::Owner;
+use super::decision::Taker;
+use crate::reconcile::process::{self, Sameness};
 use crate::reconcile::workers::is_online;
 use broker::{Lists, Replies, Request};
 use celery::task::json::{self, Fields};
@@ -16,10 +17,10 @@ use runtime::clock::{self, Time};
 const PATIENCE: Duration = Duration::from_secs(1);
 /// Ids in one question.
 const CHUNK: usize = 500;
-/// Clocks of workers and replicas differ by less.
-const SKEW: Duration = Duration::from_secs(10);
 /// A worker that is not gone is heard within this time, at Celery's usual two seconds between heartbeats.
 const HEARTBEATS: Duration = Duration::from_secs(3);
+/// Why a worker that answers tells nothing.
+const FLAGS: &str = "it was started with --without-heartbeat, --without-gossip and --without-mingle";
 /// Questions on their way at a time: a worker that is too busy to answer costs each of them its whole patience.
 const QUESTIONS: usize = 4;
 
@@ -93,8 +94,9 @@ impl Fleet {
     /// Whether a worker may keep it back for a rate limit: its name has one, and whoever took it then is still there.
     pub fn may_hold_unseen(&self, task: &Task, since: Time, patience: &Patience) -> bool {
         let left = |worker: &Worker| {
-            let began = worker.facts.online_at.is_some_and(|at| at > since.0);
-            began || worker.offline_at.is_some_and(|at| at >= since) || self.is_dead(worker, patience)
+            process::since(worker, since) == Sameness::Replaced
+                || worker.offline_at.is_some_and(|at| at >= since)
+                || self.is_dead(worker, patience)
         };
         let is_limited = task.name.as_ref().is_some_and(|name| self.limited.contains(name));
         is_limited && !self.workers.values().any(left)
@@ -110,34 +112,125 @@ impl Fleet {
         answered
     }
 
-    /// Whether every worker that may be alive answered.
+    /// Whether every worker that may be alive, and answers at all, answered.
     pub fn all_answered(&self, patience: &Patience) -> bool {
-        self.workers.values().all(|worker| self.answered.contains(&worker.hostname) || self.is_dead(worker, patience))
+        self.workers.values().all(|worker| self.has_answered(worker, patience))
+    }
+
+    /// Whether a worker that may be alive did not answer, or never does.
+    pub fn is_anybody_silent(&self, patience: &Patience) -> bool {
+        let mut others = self.workers.values().filter(|worker| !self.answered.contains(&worker.hostname));
+        others.any(|worker| !self.is_dead(worker, patience))
+    }
+
+    /// The same of those that may have the task: they serve its queue, or nobody knows what they serve.
+    pub fn answered_for(&self, task: &Task, patience: &Patience) -> bool {
+        let mut may_have_it = self.workers.values().filter(|worker| serves(worker, task));
+        may_have_it.all(|worker| self.has_answered(worker, patience))
+    }
+
+    /// One that never answers has its remote control switched off: its silence says nothing, and cannot be waited for.
+    fn has_answered(&self, worker: &Worker, patience: &Patience) -> bool {
+        self.answered.contains(&worker.hostname) || self.is_dead(worker, patience) || worker.facts.deaf
+    }
+
+    /// Whether a worker says that it has the task, or may have it: the one that took it lives, and neither answered nor runs nothing.
+    pub fn may_have(&self, task: &Task, patience: &Patience) -> bool {
+        if self.held.contains_key(task.id.as_str()) {
+            return true;
+        }
+        let owner = task.worker.as_deref().and_then(|name| self.workers.get(name));
+        owner.is_some_and(|owner| {
+            let is_there = !self.is_dead(owner, patience) && owner.offline_at.is_none();
+            let said_no = self.answered.contains(&owner.hostname) && !process::is_shared(&owner.facts);
+            is_there && !said_no && !self.is_idle(owner) && self.sameness(owner, task) != Sameness::Replaced
+        })
+    }
+
+    /// Its worker's name, and whether that one tells of its tasks.
+    pub fn named(&self, task: &Task) -> String {
+        let Some(name) = task.worker.as_deref() else { return "a worker of its queue".to_owned() };
+        match self.workers.get(name).and_then(|worker| worker.facts.tells) {
+            Some(false) => format!("{name} (which sends no events: {FLAGS})"),
+            Some(true) | None => name.to_owned(),
+        }
+    }
+
+    /// Whether its worker says that it runs nothing.
+    pub fn is_idle_owner(&self, task: &Task) -> bool {
+        task.worker.as_deref().and_then(|name| self.workers.get(name)).is_some_and(|owner| self.is_idle(owner))
+    }
+
+    fn is_idle(&self, worker: &Worker) -> bool {
+        worker.facts.active == Some(0) && is_online(worker, self.now) && !process::is_shared(&worker.facts)
+    }
+
+    fn sameness(&self, worker: &Worker, task: &Task) -> Sameness {
+        last_heard(task).map_or(Sameness::Same, |at| process::since(worker, at))
+    }
+
+    /// What is known of the process that was heard to have the task.
+    pub fn taker(&self, task: &Task, patience: &Patience) -> Taker {
+        let Some(name) = task.worker.as_deref() else { return self.unnamed_taker(task, patience) };
+        let Some(worker) = self.workers.get(name) else {
+            // Nothing was ever heard of it but this task: as long as a silent worker is given, it is given.
+            let last = last_heard(task).unwrap_or(task.submitted_at);
+            return if self.now.since(last) > patience.busy { Taker::Died } else { Taker::Unknown };
+        };
+        match self.sameness(worker, task) {
+            Sameness::Replaced => Taker::Died,
+            Sameness::Unknown => Taker::Unknown,
+            Sameness::Same if self.is_dead(worker, patience) => Taker::Died,
+            Sameness::Same if worker.offline_at.is_some() => Taker::Unknown,
+            Sameness::Same => Taker::Lives,
+        }
+    }
+
+    /// It was heard of by its record only, or its message is reserved by somebody: all who may have taken it come into question.
+    fn unnamed_taker(&self, task: &Task, patience: &Patience) -> Taker {
+        let Some(at) = last_heard(task) else { return Taker::Unknown };
+        let was_there = |worker: &&Worker| serves(worker, task) && at <= worker.seen_at.plus(HEARTBEATS * 2);
+        let died = |worker: &Worker| process::since(worker, at) == Sameness::Replaced || self.is_dead(worker, patience);
+        let mut candidates = self.workers.values().filter(was_there).peekable();
+        if candidates.peek().is_none() {
+            return if self.now.since(at) > patience.busy { Taker::Died } else { Taker::Unknown };
+        }
+        let (dead, alive): (Vec<&Worker>, Vec<&Worker>) = candidates.partition(|worker| died(worker));
+        match (dead.is_empty(), alive.is_empty()) {
+            (true, _) => Taker::Lives,
+            (false, true) => Taker::Died,
+            (false, false) => Taker::Unknown,
+        }
+    }
+
+    /// What is known of all that may have taken a message that came into its queue at that time, and that nobody was heard to take:
+    /// only the death, or the lost connection, of one that tells of its tasks explains that it is gone; and not where another one
+    /// keeps silent.
+    pub fn takers(&self, task: &Task, since: Time, patience: &Patience) -> Taker {
+        let was_there = |worker: &&Worker| serves(worker, task) && since <= worker.seen_at.plus(HEARTBEATS * 2);
+        let candidates: Vec<&Worker> = self.workers.values().filter(was_there).collect();
+        if !self.silent_takers(task, since).is_empty() {
+            return Taker::Unknown;
+        }
+        let gone = |worker: &&Worker| {
+            let is_cut_off = worker.facts.cut_at.is_some_and(|at| at > since.0);
+            let is_dead = self.is_dead(worker, patience) && worker.offline_at.is_none();
+            is_cut_off || is_dead || process::since(worker, since) == Sameness::Replaced
+        };
+        if candidates.iter().any(gone) { Taker::Died } else { Taker::Lives }
+    }
+
+    /// Workers that may have taken it, and do not tell of their tasks.
+    pub fn silent_takers(&self, task: &Task, since: Time) -> Vec<&str> {
+        let may_have = |worker: &&Worker| {
+            serves(worker, task) && since <= worker.seen_at.plus(HEARTBEATS * 2) && worker.facts.tells != Some(true)
+        };
+        self.workers.values().filter(may_have).map(|worker| worker.hostname.as_str()).collect()
     }
 
     /// Whether the worker sends heartbeats in time.
     pub fn is_fresh(&self, name: &str) -> bool {
         self.workers.get(name).is_some_and(|worker| is_online(worker, self.now))
-    }
-
-    /// What is to be thought of the worker that the ledger names for a task.
-    pub fn owner(&self, task: &Task, patience: &Patience) -> Owner {
-        let Some(name) = task.worker.as_deref() else {
-            // Heard of by its record only: nobody can be asked.
-            return if self.all_answered(patience) { Owner::Denies } else { Owner::Unclear };
-        };
-        if self.answered.contains(name) {
-            return Owner::Denies;
-        }
-        match self.workers.get(name) {
-            Some(worker) if !self.is_dead(worker, patience) => Owner::Unclear,
-            Some(_) => Owner::Dead,
-            // Nothing was ever heard of it but this task: as long as a silent worker is given, it is given.
-            None => {
-                let last = task.started_at.max(task.received_at).unwrap_or(task.submitted_at);
-                if self.now.since(last) > patience.busy { Owner::Dead } else { Owner::Unclear }
-            }
-        }
     }
 
     /// Since when the process is gone that has the task: it said goodbye, another one has its name, or it was to be heard and is
@@ -149,7 +242,8 @@ impl Fleet {
         }
         let worker = self.workers.get(task.worker.as_deref()?)?;
         let said = worker.offline_at.filter(|at| *at >= heard);
-        let replaced = worker.facts.online_at.map(Time).filter(|at| *at > heard.plus(SKEW));
+        let is_replaced = process::since(worker, heard) == Sameness::Replaced;
+        let replaced = worker.facts.replaced_at.map(Time).filter(|_| is_replaced);
         let silent = || {
             let talks = worker.facts.pool.as_deref().is_some_and(|pool| pool != "solo");
             (talks && self.hears() && !is_online(worker, self.now)).then(|| worker.seen_at.plus(HEARTBEATS))
@@ -171,7 +265,7 @@ impl Fleet {
     /// Whether one that is gone may have run it, unheard.
     pub fn may_have_run_at_solo(&self, task: &Task, patience: &Patience) -> bool {
         let replaced =
-            |worker: &Worker| worker.facts.online_at.is_some_and(|at| task.queued_at.is_some_and(|since| at > since.0));
+            |worker: &Worker| task.queued_at.is_some_and(|since| process::since(worker, since) == Sameness::Replaced);
         self.solo_takers(task)
             .any(|worker| worker.offline_at.is_some() || self.is_dead(worker, patience) || replaced(worker))
     }
@@ -195,6 +289,17 @@ impl Fleet {
         let allowed = if talks || said_goodbye { patience.lost } else { patience.lost.max(patience.busy) };
         silent > allowed
     }
+}
+
+/// Its queue is among those that the worker serves; one that never said what it serves may serve any.
+fn serves(worker: &Worker, task: &Task) -> bool {
+    let queues = &worker.facts.queues;
+    queues.is_empty() || task.queue.as_ref().is_none_or(|queue| queues.contains(queue))
+}
+
+/// The last that was heard of the task from whoever has it, by that worker's clock.
+fn last_heard(task: &Task) -> Option<Time> {
+    task.started_at.max(task.received_at)
 }
 
 impl Held {

@@ -40,7 +40,7 @@ pub fn period(visibility_timeout: Duration) -> Duration {
 impl Sweeper {
     /// One pass. Who has what is written down also while Redis, being full, refuses to renew.
     pub(super) async fn renew_leases(&self) -> Result<(), Trouble> {
-        let before = clock::now().minus(self.visibility_timeout / 4);
+        let before = clock::now().minus(self.settings.visibility_timeout / 4);
         let mut unclear: Vec<Unclear> = Vec::new();
         let workers = Fleet::read(&self.ledger).await?;
         let renewed = self.renew_known(before, &workers, &mut unclear).await;

@@ -3,7 +3,7 @@
 //! Redis may be emptied, restarted empty, or restored from an old copy; a worker may die with a task in its hands. A task is
 //! *absent* when it is in no list, not reserved, no worker has it, and it has no record: read in this order, twice, one grace
 //! period apart. An absent task that no worker ever had goes back to the outbox as a further delivery. One that a worker had is
-//! run again only if its recovery policy says so; else it ends as `lost`, with the reason ([`verdict`]). A message that is still
+//! run again only if its recovery policy says so; else it ends as `lost`, with the reason ([`decision`]). A message that is still
 //! reserved is never published a second time: it goes back to its list as kombu puts it back.
 //!
 //! One replica sweeps at a time: the holder of the lease. Five loops run side by side while it is held, so that none waits for
@@ -15,16 +15,20 @@
 mod absence;
 mod bodies;
 mod chords;
+mod decision;
 mod doubt;
+mod evidence;
+mod findings;
 mod fleet;
 mod front;
 mod leases;
 mod redelivered;
+mod replacements;
 mod resurrected;
+mod sentences;
 mod settle;
 mod steps;
 mod survey;
-mod verdict;
 
 use std::sync::{Mutex, MutexGuard};
 use std::time::Duration;
@@ -32,6 +36,8 @@ use std::time::Duration;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info};
+
+pub use self::sentences::REDIS_LOST_IT;
 
 use self::doubt::Doubt;
 use self::fleet::Patience;
@@ -53,6 +59,14 @@ const TICK: Duration = Duration::from_secs(1);
 const PAGE: i64 = 500;
 const PAUSE: Duration = Duration::from_secs(2);
 
+/// What the configuration says of it.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    pub looks: config::Sweeper,
+    pub recovery: config::Recovery,
+    pub visibility_timeout: Duration,
+}
+
 /// The sweeper of one replica; idle unless it holds the lease.
 pub struct Sweeper {
     ledger: SharedLedger,
@@ -61,8 +75,7 @@ pub struct Sweeper {
     hub: Hub,
     relay: direct::Handle,
     holder: String,
-    config: config::Sweeper,
-    visibility_timeout: Duration,
+    settings: Settings,
     /// Tasks whose workers are gone, as far as was seen while the lease was held.
     orphans: Mutex<Orphans>,
 }
@@ -77,7 +90,6 @@ enum Trouble {
 }
 
 impl Sweeper {
-    #[expect(clippy::too_many_arguments, reason = "called once, by the composition root")]
     pub fn new(
         ledger: SharedLedger,
         broker: Lists,
@@ -85,10 +97,9 @@ impl Sweeper {
         hub: Hub,
         relay: direct::Handle,
         holder: String,
-        config: config::Sweeper,
-        visibility_timeout: Duration,
+        settings: Settings,
     ) -> Self {
-        Self { ledger, broker, backend, hub, relay, holder, config, visibility_timeout, orphans: Mutex::default() }
+        Self { ledger, broker, backend, hub, relay, holder, settings, orphans: Mutex::default() }
     }
 
     /// Runs until `stop`: waits for the lease, sweeps while it is held.
@@ -142,7 +153,7 @@ impl Sweeper {
             let pause = match self.renew_leases().await {
                 Ok(()) => {
                     backoff.reset();
-                    leases::period(self.visibility_timeout)
+                    leases::period(self.settings.visibility_timeout)
                 }
                 Err(trouble) => {
                     debug!(error = %trouble, "reservations were not renewed");
@@ -180,6 +191,6 @@ impl Sweeper {
     }
 
     fn patience(&self) -> Patience {
-        Patience { lost: self.config.worker_lost_after, busy: self.visibility_timeout }
+        Patience { lost: self.settings.looks.worker_lost_after, busy: self.settings.visibility_timeout }
     }
 }

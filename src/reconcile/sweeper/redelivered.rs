@@ -142,6 +142,16 @@ impl Sweeper {
         self.note_again(again).await
     }
 
+    /// Writes down who answers for tasks that nobody was heard to take: a worker without events says so when it is asked.
+    pub(super) async fn note_answered(&self, tasks: &[Task], fleet: &Fleet) -> Result<(), Trouble> {
+        let news: Vec<News> =
+            tasks.iter().filter_map(|task| answered(task, fleet.held.get(task.id.as_str())?)).collect();
+        if !news.is_empty() {
+            self.hub.publish(&self.ledger.learn(&news, true).await?);
+        }
+        Ok(())
+    }
+
     async fn note_again(&self, news: Vec<News>) -> Result<(), Trouble> {
         if news.is_empty() {
             return Ok(());
@@ -195,6 +205,17 @@ fn elsewhere(task: &Task, held: &Held) -> Option<News> {
     let phase = if held.started_at.is_some() { Phase::Running } else { Phase::Received };
     let at = held.started_at.unwrap_or_else(clock::now);
     Some(News { worker: Some(held.worker.clone()), ..again(task, phase, at, REDELIVERED) })
+}
+
+fn answered(task: &Task, held: &Held) -> Option<News> {
+    let is_unheard = matches!(task.phase, Phase::Waiting | Phase::Queued) && !held.redelivered;
+    let phase = if held.started_at.is_some() { Phase::Running } else { Phase::Received };
+    let at = held.started_at.unwrap_or_else(clock::now);
+    is_unheard.then(|| News {
+        worker: Some(held.worker.clone()),
+        if_seq: Some(task.seq),
+        ..News::new(task.id.clone(), Source::Ledger, phase, at)
+    })
 }
 
 /// Whether the history does not say yet what was seen of its message.

@@ -73,7 +73,7 @@ impl Sweeper {
         for id in &removed {
             warn!(task.id = id, "an old message of task {id} came back and was removed");
         }
-        counter!("taskgate_sweeper_repairs_total", "kind" => "removed").increment(removed.len() as u64);
+        counter!("taskgate_repairs_total", "kind" => "removed").increment(removed.len() as u64);
         Ok(removed.into_iter().filter_map(|id| TaskId::parse(id).ok()).collect())
     }
 
@@ -100,7 +100,7 @@ impl Sweeper {
             }
         }
         counter!("taskgate_duplicates_total").increment(twice.len() as u64);
-        counter!("taskgate_sweeper_repairs_total", "kind" => "removed").increment(removed.len() as u64);
+        counter!("taskgate_repairs_total", "kind" => "removed").increment(removed.len() as u64);
         let now = clock::now();
         self.hub.publish(&self.ledger.remark(&twice, DUPLICATE, now).await?);
         self.hub.publish(&self.ledger.remark(&removed, REMOVED, now).await?);

@@ -1,14 +1,20 @@
-//! Carries verdicts out: in Redis by one script, in the ledger by one transaction that looks whether the tasks are still what they
-//! were when the verdicts were made.
+//! Carries decisions out: in Redis by one script, in the ledger by one transaction that looks whether the tasks are still what they
+//! were when the decisions were made.
+//!
+//! When many tasks would run again at once without a loss, something is wrong that is not known here: then none does.
 
 use std::collections::{HashMap, HashSet};
 
 use metrics::counter;
-use tracing::warn;
+use tracing::{info, warn};
 
+use super::absence::Absent;
+use super::decision::{Decision, Why};
+use super::findings::MOST_AT_ONCE;
 use super::steps::Remade;
-use super::verdict::Remedy;
+use super::survey::State;
 use super::{PAGE, Sweeper, Trouble};
+use crate::reconcile::deliveries;
 use celery::task::{Phase, TaskId};
 use ledger::{Event, Failure, News, Source, Task};
 use runtime::clock;
@@ -16,57 +22,120 @@ use runtime::clock;
 impl Sweeper {
     /// All that is absent for certain. What is to be queued again is written down together: after Redis was emptied that is all that
     /// was queued.
-    pub(super) async fn settle_all(&self, absent: Vec<(Task, Remedy)>) -> Result<(), Trouble> {
-        let mut again: HashMap<String, Vec<Task>> = HashMap::new();
-        for (task, remedy) in absent {
-            match remedy {
-                Remedy::Requeue(reason) if task.revoke_requested_at.is_none() => {
-                    again.entry(reason).or_default().push(task);
+    pub(super) async fn settle_all(&self, absent: Vec<Absent>, state: &mut State) -> Result<(), Trouble> {
+        let absent = self.within_the_limit(absent, state).await?;
+        let mut again: HashMap<(Why, String), Vec<Task>> = HashMap::new();
+        for one in absent {
+            match one.decision {
+                Decision::Requeue(why) if one.task.revoke_requested_at.is_none() => {
+                    again.entry((why, why.sentence(&one.about))).or_default().push(one.task);
                 }
-                remedy => self.settle(&task, remedy).await?,
+                Decision::Unclear(_) => state.findings.note_undecided(&one),
+                _ => self.settle(&one).await?,
             }
         }
-        for (reason, tasks) in again {
+        for ((why, reason), tasks) in again {
             for chunk in tasks.chunks(PAGE as usize) {
-                self.requeue_all(chunk, &reason).await?;
+                self.requeue_all(chunk, why, &reason).await?;
             }
         }
         Ok(())
     }
 
-    async fn settle(&self, task: &Task, remedy: Remedy) -> Result<(), Trouble> {
-        if task.revoke_requested_at.is_some() {
-            if let Remedy::Restore(reservation, _) | Remedy::Discard(reservation, _) = &remedy
+    /// Without what would run again, when that is too much at once.
+    async fn within_the_limit(&self, absent: Vec<Absent>, state: &mut State) -> Result<Vec<Absent>, Trouble> {
+        let runs_again = |one: &Absent| matches!(one.decision, Decision::Requeue(why) if why != Why::RedisLostIt);
+        let count = absent.iter().filter(|one| runs_again(one)).count();
+        if count <= MOST_AT_ONCE {
+            return Ok(absent);
+        }
+        let census = self.ledger.census().await?;
+        let running: i64 = census.iter().filter(|((_, phase), _)| phase.is_at_worker()).map(|(_, count)| count).sum();
+        if i64::try_from(count).is_ok_and(|count| count * 100 <= running) {
+            return Ok(absent);
+        }
+        let (stopped, rest): (Vec<Absent>, Vec<Absent>) = absent.into_iter().partition(runs_again);
+        let mut workers: Vec<&str> = stopped.iter().map(|one| one.about.as_str()).collect();
+        workers.sort_unstable();
+        workers.dedup();
+        workers.truncate(5);
+        warn!("{count} tasks would run again at once, none of them does: see the incident");
+        counter!("taskgate_repairs_total", "kind" => "suspended").increment(count as u64);
+        state.findings.note_suspended(count, running, &workers.join(", "));
+        state.absences.keep(stopped);
+        Ok(rest)
+    }
+
+    async fn settle(&self, one: &Absent) -> Result<(), Trouble> {
+        let task = &one.task;
+        if task.revoke_requested_at.is_some() && !matches!(one.decision, Decision::Await | Decision::Ignore(_)) {
+            if let Some(reservation) = &one.reservation
                 && !self.broker.discard_reservation(reservation).await?
             {
                 return Ok(());
             }
             return self.end_revoked(task).await;
         }
-        match remedy {
-            Remedy::Requeue(reason) => self.requeue_all(std::slice::from_ref(task), &reason).await,
-            Remedy::Restore(reservation, reason) => {
-                if self.broker.restore_reservation(&reservation).await? {
-                    self.note_restored(task, &reason).await?;
-                }
-                Ok(())
+        match one.decision {
+            Decision::Requeue(why) => {
+                self.requeue_all(std::slice::from_ref(task), why, &why.sentence(&one.about)).await
             }
-            Remedy::Discard(reservation, reason) => {
-                if self.broker.discard_reservation(&reservation).await? {
-                    self.lose(task, reason).await?;
+            Decision::Restore(why) => match &one.reservation {
+                Some(reservation) if self.broker.restore_reservation(reservation).await? => {
+                    self.note_restored(task, &why.restored(&one.about)).await
                 }
-                Ok(())
-            }
-            Remedy::Lose(reason) => self.lose(task, reason).await,
+                _ => Ok(()),
+            },
+            Decision::Discard(why) => match &one.reservation {
+                Some(reservation) if self.broker.discard_reservation(reservation).await? => {
+                    self.lose(task, why.sentence(&one.about)).await
+                }
+                _ => Ok(()),
+            },
+            Decision::Lose(why) => self.lose(task, why.sentence(&one.about)).await,
+            Decision::Ignore(why) => self.ignore(task, why.sentence(&one.about)).await,
+            Decision::Await => self.await_replacement(task, &one.about).await,
+            Decision::Poison => self.poison(one).await,
+            Decision::Leave | Decision::Unclear(_) => Ok(()),
         }
     }
 
-    async fn requeue_all(&self, tasks: &[Task], reason: &str) -> Result<(), Trouble> {
-        let events = self.requeue(tasks, reason).await?;
+    /// Nothing hands the message out again: it goes in the same step in which it is found.
+    async fn poison(&self, one: &Absent) -> Result<(), Trouble> {
+        if let Some(reservation) = &one.reservation
+            && !self.broker.discard_reservation(reservation).await?
+        {
+            return Ok(());
+        }
+        self.hub.publish(&deliveries::end(&self.ledger, &one.task).await?);
+        Ok(())
+    }
+
+    async fn ignore(&self, task: &Task, reason: String) -> Result<(), Trouble> {
+        let news = News { reason: Some(reason), ..decided(task, Phase::Ignored) };
+        let events = self.ledger.learn(&[news], true).await?;
+        if !events.is_empty() {
+            info!(task.id = %task.id, "task {} ended without a word and counts as ignored", task.id);
+            counter!("taskgate_repairs_total", "kind" => "ignored").increment(1);
+        }
+        self.hub.publish(&events);
+        Ok(())
+    }
+
+    async fn await_replacement(&self, task: &Task, replacement: &str) -> Result<(), Trouble> {
+        let news = News { reason: Some(format!("replaced itself by {replacement}")), ..decided(task, Phase::Waiting) };
+        let events = self.ledger.learn(&[news], true).await?;
+        counter!("taskgate_repairs_total", "kind" => "awaited").increment(events.len() as u64);
+        self.hub.publish(&events);
+        Ok(())
+    }
+
+    async fn requeue_all(&self, tasks: &[Task], why: Why, reason: &str) -> Result<(), Trouble> {
+        let events = self.requeue(tasks, why, reason).await?;
         let done: HashSet<&TaskId> = events.iter().map(|event| &event.task_id).collect();
         for task in tasks.iter().filter(|task| !done.contains(&task.id)) {
             match self.remake(task).await? {
-                Remade::Kept => drop(self.requeue(std::slice::from_ref(task), reason).await?),
+                Remade::Kept => drop(self.requeue(std::slice::from_ref(task), why, reason).await?),
                 Remade::NotNeeded | Remade::NotYet => {}
                 Remade::Never(why) => {
                     let reason = format!("no message of it is left, and it cannot be made again: {why}");
@@ -78,13 +147,13 @@ impl Sweeper {
     }
 
     /// Those that have messages and are what they were.
-    async fn requeue(&self, tasks: &[Task], reason: &str) -> Result<Vec<Event>, Trouble> {
+    async fn requeue(&self, tasks: &[Task], why: Why, reason: &str) -> Result<Vec<Event>, Trouble> {
         let chosen: Vec<(TaskId, i64)> = tasks.iter().map(|task| (task.id.clone(), task.seq)).collect();
         let events = self.ledger.requeue(&chosen, reason, clock::now()).await?;
         for event in &events {
             warn!(task.id = %event.task_id, "task {}: {reason}", event.task_id);
         }
-        counter!("taskgate_sweeper_repairs_total", "kind" => "requeued").increment(events.len() as u64);
+        counter!("taskgate_repairs_total", "kind" => why.kind()).increment(events.len() as u64);
         counter!("taskgate_tasks_requeued_total", "reason" => "absent").increment(events.len() as u64);
         self.hub.publish(&events);
         if !events.is_empty() {
@@ -107,7 +176,7 @@ impl Sweeper {
             events = self.ledger.remark(&untold, reason, clock::now()).await?;
         }
         warn!(task.id = %task.id, "task {}: {reason}", task.id);
-        counter!("taskgate_sweeper_repairs_total", "kind" => "restored").increment(1);
+        counter!("taskgate_repairs_total", "kind" => "restored").increment(1);
         counter!("taskgate_tasks_requeued_total", "reason" => "restored").increment(1);
         self.hub.publish(&events);
         Ok(())
@@ -118,7 +187,7 @@ impl Sweeper {
         let mut news = decided(task, Phase::Revoked);
         news.reason = Some("it was to be revoked, and Redis lost its message".to_owned());
         self.hub.publish(&self.ledger.learn(&[news], true).await?);
-        counter!("taskgate_sweeper_repairs_total", "kind" => "revoked").increment(1);
+        counter!("taskgate_repairs_total", "kind" => "revoked").increment(1);
         Ok(())
     }
 
@@ -129,7 +198,7 @@ impl Sweeper {
         let events = self.ledger.learn(&[news], true).await?;
         if !events.is_empty() {
             warn!(task.id = %task.id, "task {} is lost", task.id);
-            counter!("taskgate_sweeper_repairs_total", "kind" => "lost").increment(1);
+            counter!("taskgate_repairs_total", "kind" => "lost").increment(1);
             counter!("taskgate_tasks_lost_total").increment(1);
         }
         self.hub.publish(&events);

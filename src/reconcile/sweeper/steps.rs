@@ -11,13 +11,14 @@ use std::time::Duration;
 
 use tracing::debug;
 
+use super::decision::Taker;
 use super::fleet::Fleet;
 use super::{PAGE, Sweeper, Trouble, chords};
 use celery::continuation::{self, Continuation, Sender};
 use celery::task::{GroupId, Json, Phase, TaskId, json};
 use celery::{Decoded, Envelope, Message, Properties, chord};
 use ledger::{EdgeKind, Neighbour, Task};
-use runtime::clock;
+use runtime::clock::{self, Time};
 
 /// A worker sends what follows before it stores its own end. After this the message is where it stays.
 const SENT: Duration = Duration::from_secs(5);
@@ -25,6 +26,24 @@ const SENT: Duration = Duration::from_secs(5);
 const STEPS: usize = 50_000;
 /// Messages of this many steps before it are made for one.
 pub(super) const DEPTH: usize = 1_000;
+
+/// Tasks that wait, of those that a look is about.
+#[derive(Default)]
+pub(super) struct Waiting {
+    /// Their turn has come.
+    pub unsent: Vec<(Task, Due)>,
+    /// They have replaced themselves.
+    pub replaced: Vec<Task>,
+}
+
+/// A step's turn.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Due {
+    /// Since then somebody may have sent it, and somebody may have taken it.
+    pub since: Time,
+    /// Whoever was to send it may have died before.
+    pub sender_died: bool,
+}
 
 /// What became of the message of a step.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -61,19 +80,22 @@ const UNSTORED: &str = "it takes a result that is stored nowhere";
 const UNNAMED: &str = "nothing before it names it";
 
 impl Sweeper {
-    /// Waiting tasks of which all they wait for has succeeded a while ago, with no worker that is still about to send them.
-    pub(super) async fn unsent_steps(&self) -> Result<Vec<Task>, Trouble> {
-        let (mut after, mut unsent) = (0, Vec::new());
-        while unsent.len() < STEPS {
+    /// Waiting tasks of which all they wait for has succeeded a while ago, with no worker that is still about to send them; and those
+    /// that wait for what they sent in their place.
+    pub(super) async fn waiting_steps(&self) -> Result<Waiting, Trouble> {
+        let (mut after, mut found) = (0, Waiting::default());
+        while found.unsent.len() + found.replaced.len() < STEPS {
             let waiting = self.ledger.unfinished(&[Phase::Waiting], after, PAGE).await?;
             let Some(last) = waiting.last() else { break };
             after = last.no;
-            unsent.extend(self.due(waiting).await?);
+            let (replaced, waiting) = waiting.into_iter().partition(Task::is_replaced);
+            found.replaced.extend::<Vec<Task>>(replaced);
+            found.unsent.extend(self.due(waiting).await?);
         }
-        Ok(unsent)
+        Ok(found)
     }
 
-    async fn due(&self, waiting: Vec<Task>) -> Result<Vec<Task>, Trouble> {
+    async fn due(&self, waiting: Vec<Task>) -> Result<Vec<(Task, Due)>, Trouble> {
         let numbers: Vec<i64> = waiting.iter().map(|task| task.no).collect();
         let mut before: HashMap<i64, Vec<Neighbour>> = HashMap::new();
         for step in self.ledger.predecessors(&numbers).await? {
@@ -90,7 +112,13 @@ impl Sweeper {
         }
         let at_work = |step: &Neighbour| fleet.held.contains_key(step.task.id.as_str());
         before.retain(|_, steps| !steps.iter().any(at_work));
-        Ok(waiting.into_iter().filter(|task| before.contains_key(&task.no)).collect())
+        let due = |task: Task| {
+            let steps = before.get(&task.no)?;
+            let since = steps.iter().filter_map(|step| step.task.finished_at).min()?.minus(SENT);
+            let has_died = |step: &Neighbour| fleet.taker(&step.task, &self.patience()) == Taker::Died;
+            Some((task, Due { since, sender_died: steps.iter().any(has_died) }))
+        };
+        Ok(waiting.into_iter().filter_map(due).collect())
     }
 
     /// Makes the message of a task that the ledger has none of, and keeps it, with those that go out together with it: what they

@@ -1,16 +1,19 @@
 //! Where is every task? Counts first; lists are read, in pages and for a bounded share of the time, only where counts do not fit,
 //! where something is known to be lost, and once in a long while whatever the counts say (messages of others count too).
 
-use std::collections::{HashSet, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::time::Duration;
 
+use metrics::counter;
 use tokio::time::Instant;
 
-use super::absence::Absences;
-use super::doubt::Doubt;
+use super::absence::{self, Absences, Absent};
+use super::doubt::{Doubt, Loss};
+use super::evidence::Found;
+use super::findings::Findings;
 use super::fleet::Fleet;
 use super::leases::Unclear;
-use super::verdict::{self, Evidence, Owner, Place, Remedy};
+use super::steps::Due;
 use super::{PAGE, Sweeper, Trouble};
 use crate::reconcile::recorder;
 use broker::Present;
@@ -40,7 +43,7 @@ const LATE_NAMES: usize = 1_000;
 
 /// What the sweeper remembers from look to look.
 pub(super) struct State {
-    absences: Absences,
+    pub absences: Absences,
     next_look: Instant,
     /// Lists are not read before, unless something is known to be lost.
     next_scan: Instant,
@@ -48,12 +51,14 @@ pub(super) struct State {
     read_anyway: Instant,
     suspicious_until: Instant,
     /// When data was lost, as far as it was heeded.
-    lost_at: Option<Time>,
+    loss: Option<Loss>,
     /// Redis's data may be older than the ledger's.
     resurrected: bool,
     walk: Walk,
     /// Tasks that acknowledge after they ran, as their workers said.
     late: VecDeque<String>,
+    /// What was found out in this look, for the incidents.
+    pub findings: Findings,
 }
 
 /// How far the looks came: of more tasks than one look takes each stretch is looked at until nothing in it is missed any more.
@@ -90,10 +95,11 @@ impl State {
             next_scan: now,
             read_anyway: now + READ_ANYWAY,
             suspicious_until: now + SUSPICION,
-            lost_at: None,
+            loss: None,
             resurrected: true,
             walk: Walk::default(),
             late: VecDeque::new(),
+            findings: Findings::default(),
         }
     }
 
@@ -103,8 +109,8 @@ impl State {
 
     fn heed(&mut self, doubt: &Doubt) {
         let since = doubt.since();
-        if since != self.lost_at {
-            self.lost_at = since;
+        if since != self.loss {
+            self.loss = since;
             self.resurrected = true;
             self.walk = Walk::default();
             self.suspicious_until = Instant::now() + SUSPICION;
@@ -113,6 +119,16 @@ impl State {
 
     fn is_suspicious(&self) -> bool {
         Instant::now() <= self.suspicious_until
+    }
+
+    /// Whether Redis lost data after something was put into it `since` then. Where a worker takes messages without a word, what
+    /// was put in between the last good sign and the bad one may as well have been taken.
+    pub fn lost_since(&self, since: Time, silent: bool) -> bool {
+        self.loss.is_some_and(|loss| since <= if silent { loss.good_at } else { loss.noticed_at })
+    }
+
+    pub fn acks_late(&self, task: &Task) -> bool {
+        task.name.as_ref().is_some_and(|name| self.late.contains(name))
     }
 
     fn learn_late(&mut self, tasks: &[Task], fleet: &Fleet) {
@@ -168,7 +184,11 @@ impl Sweeper {
         let (queues, queued) = self.queues().await?;
         let mut listed = 0;
         for queue in &queues {
-            listed += self.broker.queue_length(queue).await?;
+            listed += match self.broker.queue_length(queue).await {
+                // What stands there cannot be read; the others go on.
+                Err(error) if error.is_refusal() => 0,
+                length => length?,
+            };
         }
         if suspicious {
             self.rebuild_chords().await?;
@@ -183,14 +203,16 @@ impl Sweeper {
         }
         self.look_for_all(&queues, scan, state).await?;
         let grace = self.grace(suspicious);
-        let again = suspicious || !state.absences.is_empty();
+        let again = suspicious || state.absences.is_urgent();
         let share = (started.elapsed() * LOOK_SHARE).min(LONGEST_PAUSE);
-        state.next_look = Instant::now() + if again { grace } else { self.config.period.max(share) };
-        Ok(())
+        state.next_look = Instant::now() + if again { grace } else { self.settings.looks.period.max(share) };
+        counter!("taskgate_sweeper_looks_total").increment(1);
+        self.tell(state).await
     }
 
     fn grace(&self, suspicious: bool) -> Duration {
-        if suspicious { GRACE_AFTER_LOSS.min(self.config.grace) } else { self.config.grace }
+        let grace = self.settings.looks.grace;
+        if suspicious { GRACE_AFTER_LOSS.min(grace) } else { grace }
     }
 
     /// Queues that have something of ours, and how many tasks the ledger believes to wait there.
@@ -217,18 +239,23 @@ impl Sweeper {
             state.resurrected = false;
         }
         let Suspects { absent: mut suspects, silent, last } = self.suspects(scan, state).await?;
-        suspects.extend(self.unsent_steps().await?);
+        let steps = self.waiting_steps().await?;
+        suspects.extend(steps.replaced);
+        suspects.extend(steps.unsent.iter().map(|(task, _)| task.clone()));
+        let due = steps.unsent.into_iter().map(|(task, since)| (task.id, since)).collect();
         let mut absent = Vec::new();
         if !suspects.is_empty() || (!silent.is_empty() && Instant::now() >= state.next_scan) {
             let started = Instant::now();
             let present = self.broker.present(&with_copies(queues, &suspects)).await?;
             self.note_returned(&suspects, &present).await?;
             self.note_returned(&silent, &present).await?;
-            absent = self.absent(suspects, &present, state).await?;
+            absent = self.absent(suspects, &present, &due, state).await?;
             state.next_scan = Instant::now() + started.elapsed() * SCAN_SHARE;
         }
-        self.settle_all(state.absences.note(absent, grace)).await?;
-        if state.walk.go_on(last, !state.absences.is_empty()) && suspicious {
+        let patience = absence::Patience::of(grace, &self.settings.recovery);
+        let settled = state.absences.note(absent, patience);
+        self.settle_all(settled, state).await?;
+        if state.walk.go_on(last, state.absences.is_urgent()) && suspicious {
             state.suspicious_until = Instant::now() + SUSPICION;
         }
         Ok(())
@@ -261,9 +288,9 @@ impl Sweeper {
                 .into_iter()
                 .filter(|task| {
                     let young = task.queued_at.is_some_and(|at| now.since(at) <= YOUNG);
-                    !task.adopted && !young && !fleet.held.contains_key(task.id.as_str())
+                    !young && !fleet.held.contains_key(task.id.as_str())
                 })
-                .partition(|task| task.phase.is_at_worker() && fleet.owner(task, &patience) == Owner::Unclear);
+                .partition(|task| task.phase.is_at_worker() && fleet.may_have(task, &patience));
             suspects.silent.extend(silent);
             suspects.absent.extend(absent);
         }
@@ -277,8 +304,9 @@ impl Sweeper {
         &self,
         suspects: Vec<Task>,
         present: &Present,
+        due: &HashMap<TaskId, Due>,
         state: &State,
-    ) -> Result<Vec<(Task, Remedy)>, Trouble> {
+    ) -> Result<Vec<Absent>, Trouble> {
         let suspects: Vec<Task> =
             suspects.into_iter().filter(|task| !present.listed.contains(task.id.as_str())).collect();
         let mut absent = Vec::new();
@@ -287,53 +315,31 @@ impl Sweeper {
             let mut fleet = Fleet::ask(&self.ledger, &self.broker, &ids).await?;
             fleet.ask_for_unseen(&self.broker).await?;
             self.note_elsewhere(chunk, &fleet).await?;
-            if !fleet.all_answered(&self.patience()) {
+            self.note_answered(chunk, &fleet).await?;
+            if fleet.is_anybody_silent(&self.patience()) {
                 self.note_taken(&unheard(chunk, present), &fleet).await?;
             }
-            let judged: Vec<(Task, Remedy)> = chunk
-                .iter()
-                .filter_map(|task| Some((task.clone(), self.judge(task, present, &fleet, state)?)))
-                .collect();
-            absent.extend(self.without_record(judged).await?);
+            let decided = self.decide(chunk, &Found { present, fleet: &fleet, due }, state).await?;
+            absent.extend(self.without_record(decided).await?);
         }
         Ok(absent)
     }
 
     /// Whose record says the end has ended; the others are left.
-    async fn without_record(&self, judged: Vec<(Task, Remedy)>) -> Result<Vec<(Task, Remedy)>, Trouble> {
-        let ids: Vec<TaskId> = judged.iter().map(|(task, _)| task.id.clone()).collect();
+    async fn without_record(&self, decided: Vec<Absent>) -> Result<Vec<Absent>, Trouble> {
+        let ids: Vec<TaskId> = decided.iter().map(|one| one.task.id.clone()).collect();
         let records = self.backend.records(&ids).await?;
         let (mut ends, mut rest) = (Vec::new(), Vec::new());
-        for ((task, remedy), record) in judged.into_iter().zip(records) {
-            match record.and_then(|payload| recorder::end_of(task.id.clone(), &payload)) {
+        for (one, record) in decided.into_iter().zip(records) {
+            match record.and_then(|payload| recorder::end_of(one.task.id.clone(), &payload)) {
                 Some(end) => ends.push(end),
-                None => rest.push((task, remedy)),
+                None => rest.push(one),
             }
         }
         if !ends.is_empty() {
             self.hub.publish(&self.ledger.learn(&ends, true).await?);
         }
         Ok(rest)
-    }
-
-    fn judge(&self, task: &Task, present: &Present, fleet: &Fleet, state: &State) -> Option<Remedy> {
-        let patience = self.patience();
-        let since = task.received_at.or(task.queued_at).unwrap_or(task.submitted_at);
-        let evidence = Evidence {
-            place: match present.reserved.get(task.id.as_str()) {
-                Some(reservation) => Place::Reserved(reservation.clone()),
-                None => Place::Nowhere,
-            },
-            is_held: fleet.held.contains_key(task.id.as_str())
-                || fleet.may_hold_unseen(task, since, &patience)
-                || (task.phase == Phase::Queued && fleet.may_run_at_solo(task, &patience)),
-            may_have_run: fleet.may_have_run_at_solo(task, &patience),
-            owner: fleet.owner(task, &patience),
-            all_answered: fleet.all_answered(&patience),
-            loss_is_known: state.lost_at.is_some_and(|lost| task.queued_at.is_some_and(|at| at <= lost)),
-            acks_late: task.name.as_ref().is_some_and(|name| state.late.contains(name)),
-        };
-        verdict::judge(task, &evidence)
     }
 }
 

@@ -164,7 +164,7 @@ impl Left {
 }
 
 fn is_final(phase: &str) -> bool {
-    ["succeeded", "failed", "revoked", "expired", "skipped", "lost"].contains(&phase)
+    ["succeeded", "failed", "revoked", "expired", "skipped", "lost", "ignored"].contains(&phase)
 }
 
 async fn give_up(world: &World, http: &Http, left: Left) -> ! {

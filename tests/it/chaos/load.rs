@@ -106,6 +106,8 @@ impl Client {
         match self.rng.random_range(0..20) {
             0 => ("/chain", json!({"tasks": [self.task(), self.task()]})),
             1 => ("/chord", json!({"header": [self.task(), self.task(), self.task()], "body": self.task()})),
+            // What ends without a word, goes on under other ids, or ends its process.
+            3 => ("/v1/tasks", self.odd()),
             2 => {
                 let mut task = self.task();
                 task["countdown"] = json!(1);
@@ -113,6 +115,12 @@ impl Client {
             }
             _ => ("/v1/tasks", self.task()),
         }
+    }
+
+    fn odd(&mut self) -> Value {
+        let names =
+            ["demo.end_ignored", "demo.end_ignored_late", "demo.replace_brief", "demo.end_by_hand", "demo.poison"];
+        json!({"task": names[self.rng.random_range(0..names.len())], "queue": "celery"})
     }
 
     fn task(&mut self) -> Value {

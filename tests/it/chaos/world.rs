@@ -13,7 +13,8 @@ use crate::harness::{Celery, CeleryOptions, Gateway, Http, Redis, RedisOptions, 
 
 /// Workers are given up, and leases run out, in seconds.
 const CONFIG: &str = "[sweeper]\nperiod = '1s'\ngrace = '700ms'\nworker_lost_after = '4s'\n\
-     [broker]\nvisibility_timeout = '20s'\n[submit]\nallow = ['demo.*', 'rs.*']\n";
+     [broker]\nvisibility_timeout = '20s'\n[submit]\nallow = ['demo.*', 'rs.*']\n\
+     [recovery]\nsettle_after = '4s'\nmax_deliveries = 3\n";
 
 pub struct World {
     pub gateways: Vec<Gateway>,

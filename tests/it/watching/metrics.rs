@@ -42,7 +42,7 @@ const OURS: [&str; 18] = [
     "taskgate_tasks_published_total",
     "taskgate_recorder_active",
     "taskgate_sse_streams",
-    "taskgate_sweeper_repairs_total",
+    "taskgate_repairs_total",
     "taskgate_pool_connections",
     "taskgate_pool_connections_max",
     "taskgate_dependency_up",

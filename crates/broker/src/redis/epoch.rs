@@ -48,6 +48,16 @@ impl Broker {
         self.link.call(redis::cmd("DEL").arg(self.keys.prefixed("taskgate.life"))).await
     }
 
+    /// Writes down when data was lost, beside the data that is left: whoever watches next knows of it.
+    pub async fn note_loss(&self, loss: &str) -> Result<(), Error> {
+        self.link.call(redis::cmd("SET").arg(self.keys.prefixed("taskgate.lost")).arg(loss)).await
+    }
+
+    /// What was written down last, if the data was not lost once more since.
+    pub async fn last_loss(&self) -> Result<Option<String>, Error> {
+        self.link.call(redis::cmd("GET").arg(self.keys.prefixed("taskgate.lost"))).await
+    }
+
     /// Replaces `expected` by `next`, in one step. With an empty `expected` only
     /// sets it, and answers whether it was there.
     pub async fn advance_epoch(&self, expected: &str, next: &str) -> Result<Epoch, Error> {

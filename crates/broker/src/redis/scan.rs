@@ -73,6 +73,8 @@ pub struct Present {
     pub reserved: HashMap<String, Reservation>,
     /// Queues of which a key could not be read because it is no list: nobody knows what of their tasks is there.
     pub left_out: HashSet<String>,
+    /// Tasks that sent one of these, with its name and id.
+    pub sent_by: HashMap<String, String>,
 }
 
 /// A message in `unacked`, as it was when it was seen.
@@ -98,11 +100,25 @@ impl Present {
     }
 
     fn note_listed(&mut self, message: &[u8]) {
-        let Some((id, redelivered)) = listed(message) else { return };
-        if redelivered {
-            self.returned.insert(id.clone());
+        let Some(seen) = listed(message) else { return };
+        if seen.redelivered {
+            self.returned.insert(seen.id.clone());
         }
-        self.listed.insert(id);
+        self.note_sender(&seen);
+        self.listed.insert(seen.id);
+    }
+
+    fn note_reserved(&mut self, tag: &[u8], value: &[u8], score: Option<String>) {
+        let Some(seen) = reserved(value) else { return };
+        self.note_sender(&seen);
+        let (tag, score) = (String::from_utf8_lossy(tag).into_owned(), score.unwrap_or_default());
+        self.reserved.insert(seen.id, Reservation { tag, score, redelivered: seen.redelivered });
+    }
+
+    fn note_sender(&mut self, seen: &Seen) {
+        if let Some(parent) = &seen.parent {
+            self.sent_by.insert(parent.clone(), format!("{} ({})", seen.name, seen.id));
+        }
     }
 }
 
@@ -147,7 +163,7 @@ impl Broker {
                 }
             }
         }
-        self.scan_unacked(&mut present.reserved).await?;
+        self.scan_unacked(&mut present).await?;
         Ok(present)
     }
 
@@ -166,7 +182,7 @@ impl Broker {
         Ok(())
     }
 
-    async fn scan_unacked(&self, ids: &mut HashMap<String, Reservation>) -> Result<(), Error> {
+    async fn scan_unacked(&self, present: &mut Present) -> Result<(), Error> {
         let mut cursor = 0_u64;
         loop {
             let mut command = redis::cmd("HSCAN");
@@ -174,10 +190,7 @@ impl Broker {
             let (next, entries): (u64, Vec<Entry>) = self.link.call(&command).await?;
             let scores = self.scores(&entries).await?;
             for ((tag, value), score) in entries.iter().zip(scores) {
-                if let Some((id, redelivered)) = reserved(value) {
-                    let tag = String::from_utf8_lossy(tag).into_owned();
-                    ids.insert(id, Reservation { tag, score: score.unwrap_or_default(), redelivered });
-                }
+                present.note_reserved(tag, value, score);
             }
             cursor = next;
             if cursor == 0 {
@@ -228,7 +241,7 @@ impl Broker {
         let entries: Vec<Option<Vec<u8>>> =
             self.link.call(redis::cmd("HMGET").arg(self.keys.unacked()).arg(&tags)).await?;
         let read = |((tag, score), entry): ((String, String), Option<Vec<u8>>)| {
-            let (id, redelivered) = entry.as_deref().and_then(reserved).unwrap_or_default();
+            let Seen { id, redelivered, .. } = entry.as_deref().and_then(reserved).unwrap_or_default();
             (Reservation { tag, score, redelivered }, id)
         };
         Ok(places.into_iter().zip(entries).map(read).collect())
@@ -242,7 +255,7 @@ impl Broker {
             call.key(self.keys.unacked_index()).arg(page);
             let marked: Vec<(String, String, Vec<u8>)> = self.link.script(&call).await?;
             found.extend(marked.into_iter().filter_map(|(tag, score, entry)| {
-                let (_, redelivered) = reserved(&entry)?;
+                let redelivered = reserved(&entry)?.redelivered;
                 Some(Reservation { tag, score, redelivered })
             }));
         }
@@ -305,20 +318,34 @@ fn attempt(bytes: &[u8]) -> Option<(String, i64)> {
     Some((headers.id?, headers.retries.unwrap_or(0)))
 }
 
+/// What a message says of its task.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Seen {
+    id: String,
+    name: String,
+    parent: Option<String>,
+    /// It went back to its list before.
+    redelivered: bool,
+}
+
 /// Task id of a message, and whether it went back to its list. The same mark in its headers says less: Celery copies it into the
 /// next attempt.
-fn listed(bytes: &[u8]) -> Option<(String, bool)> {
+fn listed(bytes: &[u8]) -> Option<Seen> {
     #[derive(serde::Deserialize)]
     struct Headers {
         id: Option<String>,
+        task: Option<String>,
+        parent_id: Option<String>,
     }
     let envelope = Envelope::decode(bytes).ok()?;
     let headers: Headers = serde_json::from_str(&envelope.headers).ok()?;
-    Some((headers.id?, envelope.properties.redelivered))
+    let (id, redelivered) = (headers.id?, envelope.properties.redelivered);
+    let parent = headers.parent_id.filter(|parent| *parent != id);
+    Some(Seen { id, name: headers.task.unwrap_or_default(), parent, redelivered })
 }
 
 /// The same of an entry of `unacked`, which is `[envelope, exchange, routing_key]`.
-fn reserved(bytes: &[u8]) -> Option<(String, bool)> {
+fn reserved(bytes: &[u8]) -> Option<Seen> {
     let (envelope, _, _): (Box<serde_json::value::RawValue>, serde_json::Value, serde_json::Value) =
         serde_json::from_slice(bytes).ok()?;
     listed(envelope.get().as_bytes())
@@ -331,10 +358,11 @@ mod tests {
     #[test]
     fn a_reserved_message_names_its_task() {
         let entry = br#"[{"body": "W10=", "headers": {"id": "t1", "task": "x"}, "properties": {"body_encoding": "base64"}}, "", "celery"]"#;
-        assert_eq!(reserved(entry), Some(("t1".to_owned(), false)));
+        let seen = reserved(entry).expect("a message");
+        assert_eq!((seen.id.as_str(), seen.name.as_str(), seen.redelivered), ("t1", "x", false));
         assert_eq!(reserved(b"nonsense"), None);
         let again =
             br#"[{"headers": {"id": "t1"}, "properties": {"delivery_info": {"redelivered": true}}}, "", "celery"]"#;
-        assert_eq!(reserved(again), Some(("t1".to_owned(), true)));
+        assert!(reserved(again).is_some_and(|seen| seen.redelivered));
     }
 }

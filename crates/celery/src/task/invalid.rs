@@ -43,6 +43,13 @@ impl Problems {
         self.within(member, |problems| problems.add(detail));
     }
 
+    /// Notes a mistake further down.
+    pub fn add_below(&mut self, members: &[String], detail: impl Into<String>) {
+        let places: Vec<usize> = members.iter().map(|member| self.enter(member)).collect();
+        self.add(detail);
+        places.into_iter().rev().for_each(|place| self.leave(place));
+    }
+
     /// Reads a member or element: what is noted inside stands under its name.
     pub fn within<T>(&mut self, member: &str, read: impl FnOnce(&mut Self) -> T) -> T {
         let place = self.enter(member);

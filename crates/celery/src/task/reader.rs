@@ -11,6 +11,7 @@ use super::invalid::Problems;
 use super::json::{self, Fields, Members};
 use super::signature::{Expires, FIELDS, FORMS, Limits, RESERVED_HEADERS, Signature, TaskSignature};
 use super::{Priority, QueueName, RetryPolicy, TaskId, TaskName};
+use crate::extended;
 
 /// Walks through a document and notes what is wrong with it.
 pub struct Reader {
@@ -145,7 +146,7 @@ impl Reader {
     }
 
     fn arguments(&mut self, fields: &Fields<'_>, task: &mut TaskSignature) {
-        let depth = self.limits.depth;
+        let (depth, types) = (self.limits.depth, self.limits.json_types);
         let mut nested = |name, bracket, expected: &str| {
             self.member(fields, name, |reader, value| {
                 if !value.get().starts_with(bracket) {
@@ -154,6 +155,10 @@ impl Reader {
                 }
                 if json::depth(value.get()) > depth {
                     reader.problems.add(format!("is nested deeper than {depth} levels"));
+                    return None;
+                }
+                if let Some(refused) = extended::refused(value.get(), types) {
+                    reader.problems.add_below(&refused.pointer, refused.why);
                     return None;
                 }
                 Some(value.to_owned())

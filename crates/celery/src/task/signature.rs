@@ -83,11 +83,13 @@ pub struct Limits {
     pub depth: usize,
     /// Tasks in one canvas, links included.
     pub tasks: usize,
+    /// Types of kombu's extended JSON that workers know besides kombu's own.
+    pub json_types: &'static [&'static str],
 }
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { depth: 64, tasks: 100_000 }
+        Self { depth: 64, tasks: 100_000, json_types: &[] }
     }
 }
 

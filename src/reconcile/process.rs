@@ -1,0 +1,241 @@
+//! Whether the worker of a name is still the process that had the name before. Pure.
+//!
+//! A worker *lives* while it is the same process: host name, number and start. One that was restarted under its old name is a dead
+//! one and a new one: what the old one had is not with the new one. A worker that only lost its connection announces itself
+//! once more, too, and in a container every process has the same number; then the time that it says it has been up decides, and
+//! until it has said so, nobody knows. Where two workers share one name, nothing is known of either.
+
+use std::time::Duration;
+
+use ledger::{Worker, WorkerFacts};
+use runtime::clock::Time;
+
+/// Two starts that are told further apart than this are two starts.
+const APART: Duration = Duration::from_secs(5);
+/// A worker announces itself this soon after its process began.
+const BOOT: Duration = Duration::from_secs(15);
+/// A name that was shared is taken for shared this much longer.
+const SHARED: Duration = Duration::from_mins(10);
+/// Clocks of workers and replicas differ by less.
+const SKEW: Duration = Duration::from_secs(10);
+
+/// What is known of the process that had the name at a time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Sameness {
+    /// It has the name still.
+    Same,
+    /// Another one has it now.
+    Replaced,
+    Unknown,
+}
+
+/// Whether the worker is the process that it was `at` that time, by its own clock.
+pub fn since(worker: &Worker, at: Time) -> Sameness {
+    let facts = &worker.facts;
+    if is_shared(facts) {
+        return Sameness::Unknown;
+    }
+    if facts.replaced_at.is_some_and(|replaced| at.0 < replaced) {
+        return Sameness::Replaced;
+    }
+    match facts.doubted_at {
+        Some(doubted) if at.0 < doubted => {
+            let began = facts.began_at.map(Time);
+            if began.is_some_and(|began| at.plus(SKEW) < began) { Sameness::Replaced } else { Sameness::Unknown }
+        }
+        _ => Sameness::Same,
+    }
+}
+
+/// Whether several workers were heard under this name a while ago.
+pub fn is_shared(facts: &WorkerFacts) -> bool {
+    let last = facts.heard_at.max(facts.replied_at).map_or(Time(0), Time);
+    facts.shared_at.is_some_and(|at| last.since(Time(at)) < SHARED)
+}
+
+/// It says that it came online, `at` this time by its own clock.
+pub fn hear_online(facts: &mut WorkerFacts, pid: Option<i64>, at: Time) {
+    if is_late(facts, at) {
+        return;
+    }
+    let is_first = facts.heard_at.is_none() && facts.replied_at.is_none();
+    if is_first || is_other(facts, pid) {
+        replace(facts, pid, at);
+    } else {
+        facts.doubted_at = Some(at.0);
+        facts.cut_at = Some(at.0);
+    }
+    note(facts, pid, at);
+}
+
+/// Another event of it. One that has run fewer tasks than it had before has begun anew.
+pub fn hear_beat(facts: &mut WorkerFacts, pid: Option<i64>, processed: Option<i64>, at: Time) {
+    if is_late(facts, at) {
+        return;
+    }
+    let is_less = processed.zip(facts.processed).is_some_and(|(now, before)| now < before);
+    if is_less || is_other(facts, pid) {
+        // What was taken between the two signs may be with either.
+        let last = facts.heard_at.or(facts.replied_at).map_or(at, Time);
+        replace(facts, pid, last);
+    }
+    note(facts, pid, at);
+    facts.processed = processed.or(facts.processed);
+}
+
+/// It answers how long it has been up.
+pub fn hear_uptime(facts: &mut WorkerFacts, pid: Option<i64>, uptime: Option<Duration>, now: Time) {
+    let began = uptime.map(|uptime| now.minus(uptime + Duration::from_secs(1)));
+    let later = |than: i64| began.is_some_and(|began| began > Time(than).plus(APART));
+    let is_later = match (facts.began_at, facts.doubted_at) {
+        (Some(before), _) => later(before),
+        (None, Some(doubted)) => began.is_some_and(|began| began.plus(BOOT) > Time(doubted)),
+        (None, None) => false,
+    };
+    if is_later || is_other(facts, pid) {
+        let last = facts.doubted_at.or(facts.heard_at).or(facts.replied_at);
+        replace(facts, pid, last.map_or(now, Time));
+    }
+    if began.is_some() {
+        facts.doubted_at = None;
+    }
+    facts.began_at = began.map(|began| began.0).or(facts.began_at);
+    (facts.replied_at, facts.deaf) = (Some(now.0), false);
+    facts.pid = pid.or(facts.pid);
+}
+
+/// Heard after what came later, and told perhaps by a process that is gone.
+fn is_late(facts: &WorkerFacts, at: Time) -> bool {
+    facts.heard_at.is_some_and(|last| at.0 < last)
+}
+
+fn is_other(facts: &WorkerFacts, pid: Option<i64>) -> bool {
+    facts.pid.zip(pid).is_some_and(|(before, now)| before != now)
+}
+
+/// Nothing that the old process told of itself holds for the new one.
+fn replace(facts: &mut WorkerFacts, pid: Option<i64>, at: Time) {
+    if is_other(facts, pid) {
+        if pid == facts.former_pid {
+            facts.shared_at = facts.heard_at.or(Some(at.0));
+        }
+        facts.former_pid = facts.pid;
+    }
+    facts.replaced_at = Some(at.0);
+    (facts.doubted_at, facts.cut_at, facts.began_at) = (None, None, None);
+    (facts.active, facts.processed, facts.tells, facts.replied_at) = (None, None, None, None);
+    facts.tasks = None;
+    facts.deaf = false;
+}
+
+fn note(facts: &mut WorkerFacts, pid: Option<i64>, at: Time) {
+    facts.pid = pid.or(facts.pid);
+    facts.heard_at = Some(facts.heard_at.map_or(at.0, |before| before.max(at.0)));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn secs(at: i64) -> Time {
+        Time(at * 1_000_000)
+    }
+
+    fn at(facts: &WorkerFacts, seconds: i64) -> Sameness {
+        let worker = Worker { hostname: "w1@h".into(), seen_at: Time(0), offline_at: None, facts: facts.clone() };
+        since(&worker, secs(seconds))
+    }
+
+    /// Heard for the first time by its heartbeat: it may have been there for long.
+    fn known(pid: i64) -> WorkerFacts {
+        let mut facts = WorkerFacts::default();
+        hear_beat(&mut facts, Some(pid), Some(5), secs(100));
+        facts
+    }
+
+    #[test]
+    fn a_worker_that_goes_on_is_the_same_however_long_ago() {
+        let mut facts = known(7);
+        hear_beat(&mut facts, Some(7), Some(6), secs(200));
+        hear_uptime(&mut facts, Some(7), Some(Duration::from_secs(500)), secs(210));
+        hear_uptime(&mut facts, Some(7), Some(Duration::from_secs(531)), secs(240));
+        assert_eq!((at(&facts, -200), at(&facts, 150)), (Sameness::Same, Sameness::Same));
+    }
+
+    #[test]
+    fn another_number_is_another_process() {
+        let mut facts = known(7);
+        hear_online(&mut facts, Some(8), secs(104));
+        assert_eq!((at(&facts, 103), at(&facts, 105)), (Sameness::Replaced, Sameness::Same));
+        let mut facts = known(7);
+        hear_beat(&mut facts, Some(8), Some(0), secs(110));
+        assert_eq!(at(&facts, 99), Sameness::Replaced);
+        assert_eq!(at(&facts, 105), Sameness::Same, "either may have it: the one that lives is not robbed");
+    }
+
+    #[test]
+    fn fewer_tasks_than_before_tell_of_a_new_process_with_the_same_number() {
+        let mut facts = known(1);
+        hear_beat(&mut facts, Some(1), Some(0), secs(110));
+        assert_eq!(at(&facts, 99), Sameness::Replaced);
+    }
+
+    #[test]
+    fn one_that_announces_itself_again_is_in_doubt_until_it_says_how_long_it_is_up() {
+        let reconnected = |uptime: u64| {
+            let mut facts = known(1);
+            hear_uptime(&mut facts, Some(1), Some(Duration::from_secs(50)), secs(101));
+            hear_online(&mut facts, Some(1), secs(110));
+            assert_eq!((at(&facts, 105), at(&facts, 111)), (Sameness::Unknown, Sameness::Same));
+            hear_uptime(&mut facts, Some(1), Some(Duration::from_secs(uptime)), secs(112));
+            facts
+        };
+        let same = reconnected(61);
+        assert_eq!((at(&same, 105), same.cut_at), (Sameness::Same, Some(secs(110).0)));
+        assert_eq!(at(&reconnected(3), 105), Sameness::Replaced);
+    }
+
+    #[test]
+    fn one_that_was_never_asked_is_new_when_it_began_just_before_it_came_online() {
+        let asked_first_afterwards = |uptime: u64| {
+            let mut facts = known(1);
+            hear_online(&mut facts, Some(1), secs(110));
+            hear_uptime(&mut facts, Some(1), Some(Duration::from_secs(uptime)), secs(112));
+            at(&facts, 105)
+        };
+        assert_eq!(asked_first_afterwards(4), Sameness::Replaced);
+        assert_eq!(asked_first_afterwards(4_000), Sameness::Same);
+    }
+
+    #[test]
+    fn the_first_word_of_a_worker_that_comes_online_begins_its_life() {
+        let mut facts = WorkerFacts::default();
+        hear_online(&mut facts, Some(1), secs(50));
+        assert_eq!((at(&facts, 49), at(&facts, 51)), (Sameness::Replaced, Sameness::Same));
+    }
+
+    #[test]
+    fn of_two_workers_that_share_a_name_nothing_is_known() {
+        let mut facts = known(7);
+        hear_beat(&mut facts, Some(8), Some(9), secs(101));
+        hear_beat(&mut facts, Some(7), Some(5), secs(102));
+        assert_eq!((at(&facts, 50), at(&facts, 103)), (Sameness::Unknown, Sameness::Unknown));
+        hear_beat(&mut facts, Some(7), Some(5), secs(900));
+        assert_eq!(at(&facts, 800), Sameness::Same, "the other one is gone for long");
+    }
+
+    #[test]
+    fn a_late_word_of_a_process_that_is_gone_changes_nothing() {
+        let mut facts = known(7);
+        hear_online(&mut facts, Some(8), secs(104));
+        hear_beat(&mut facts, Some(7), Some(5), secs(102));
+        assert_eq!((at(&facts, 105), facts.pid, facts.shared_at), (Sameness::Same, Some(8), None));
+    }
+
+    #[test]
+    fn what_the_old_process_said_of_itself_is_forgotten() {
+        let mut facts = WorkerFacts { tells: Some(true), active: Some(3), ..known(7) };
+        hear_online(&mut facts, Some(8), secs(104));
+        assert_eq!((facts.tells, facts.active, facts.processed), (None, None, None));
+    }
+}

@@ -1,0 +1,75 @@
+//! What a look found out and cannot repair: said as incidents, by every replica.
+
+use std::collections::BTreeMap;
+
+use super::absence::Absent;
+use super::decision::Decision;
+use super::survey::State;
+use super::{Sweeper, Trouble};
+use ledger::Finding;
+use runtime::clock;
+
+const SOURCE: &str = "sweeper";
+/// More tasks than this are undecided for one reason, and need no list.
+const MOST: usize = 200;
+
+/// By kind and subject.
+#[derive(Default)]
+pub(super) struct Findings {
+    now: BTreeMap<(&'static str, String), String>,
+    /// As they were written last.
+    told: Option<Vec<(&'static str, String, String)>>,
+}
+
+impl Findings {
+    pub fn note_undecided(&mut self, one: &Absent) {
+        let Decision::Unclear(doubt) = one.decision else { return };
+        let id = one.task.id.to_string();
+        let detail = format!("{}: {}", one.task.name.as_deref().unwrap_or("a task"), doubt.sentence(&one.about, &id));
+        if self.now.keys().filter(|(kind, _)| *kind == "undecided").count() < MOST {
+            self.put("undecided", id, detail);
+        }
+    }
+
+    pub fn note_suspended(&mut self, count: usize, running: i64, workers: &str) {
+        let detail = format!(
+            "{count} tasks would run again at once, of {running} that run ({workers}), and Redis lost nothing: none of them does. \
+             POST /v1/tasks/{{id}}/resolve decides each; when no more than {MOST_AT_ONCE} are left, these run again by themselves"
+        );
+        self.put("repair-suspended", "recovery".to_owned(), detail);
+    }
+
+    fn put(&mut self, kind: &'static str, subject: String, detail: String) {
+        self.now.insert((kind, subject), detail);
+    }
+}
+
+/// So many tasks may run again in one pass without a loss, or a hundredth of those that run.
+pub(super) const MOST_AT_ONCE: usize = 20;
+
+impl Sweeper {
+    /// Writes the findings of a look down when they are others than before.
+    pub(super) async fn tell(&self, state: &mut State) -> Result<(), Trouble> {
+        let findings = &mut state.findings;
+        let now: Vec<_> = std::mem::take(&mut findings.now)
+            .into_iter()
+            .map(|((kind, subject), detail)| (kind, subject, detail))
+            .collect();
+        if findings.told.as_ref() == Some(&now) {
+            return Ok(());
+        }
+        let at = clock::now();
+        let written: Vec<Finding> = now
+            .iter()
+            .map(|(kind, subject, detail)| Finding {
+                kind: (*kind).to_owned(),
+                subject: subject.clone(),
+                since: at,
+                detail: detail.clone(),
+            })
+            .collect();
+        self.ledger.note_findings(SOURCE, &written).await?;
+        findings.told = Some(now);
+        Ok(())
+    }
+}
