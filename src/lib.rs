@@ -3,7 +3,7 @@
 //! Commands flow down, facts flow up, and no module sits on both paths:
 //!
 //! ```text
-//! down  edge, beat → usecase → ledger: task and outbox row, one commit → relay → broker → Celery or our worker
+//! down  edge, beat → usecase → ledger: one commit → relay → broker → Celery or our worker
 //! up    result backend, worker events → recorder → ledger: ordered feed → SSE, API, dashboard
 //! ```
 //!

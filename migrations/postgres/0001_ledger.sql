@@ -76,11 +76,8 @@ create index task_webhooks on taskgate.task (task_no) where options like '%"webh
 create table taskgate.flight (
     task_no             bigint primary key,
     queued_at           bigint,
-    received_at         bigint,
-    started_at          bigint,
     revoke_requested_at bigint,
-    runtime             double precision,
-    seq                 integer not null,
+    received_at         bigint,
     delivery            integer not null,
     retries             integer not null,
     -- A worker was heard to have it.
@@ -88,10 +85,14 @@ create table taskgate.flight (
     -- It waits for a predecessor.
     waits               boolean not null default false,
     corrected           boolean not null default false,
+    worker              text collate "C",
+    -- What most steps change comes last: WAL has a changed row from its first changed byte on.
+    started_at          bigint,
+    runtime             double precision,
+    seq                 integer not null,
     phase               text collate "C" not null,
     -- Null when it is the phase's own word.
     status              text collate "C",
-    worker              text collate "C",
     reason              text,
     retried_as          text collate "C",
     failure_type        text,
@@ -158,7 +159,16 @@ create table taskgate.feed (
     events bytea not null
 );
 
--- What is still to be published. `wake_at` is when a pass must look at it: its time, or the end of its time.
+-- Up to which row of the feed everybody who was accepted is published, or in the outbox. One row.
+create table taskgate.relay_mark (
+    only_row boolean primary key default true,
+    feed     bigint not null,
+    constraint relay_mark_one_row check (only_row)
+);
+insert into taskgate.relay_mark (feed) values (0);
+
+-- What is still to be published, but for tasks that go to the broker at once: those have a row only when they were left behind.
+-- `wake_at` is when a pass must look at it: its time, or the end of its time.
 create table taskgate.outbox (
     task_no     bigint primary key,
     wake_at     bigint not null,
@@ -394,16 +404,22 @@ $$;
 create function taskgate.roll() returns boolean language plpgsql as $$
 declare
     today bigint := extract(epoch from now() at time zone 'UTC')::bigint / 86400;
+    -- The month of the newest numbers: it is later than today's when the clock was set back.
+    newest date := date_trunc('month', date '1970-01-01' + greatest(today, (select last_value >> 32 from taskgate.task_no))::integer)::date;
     month date;
     did   boolean := false;
 begin
     if (select last_value >> 32 from taskgate.task_no) >= today
-        and to_regclass('taskgate.edge_' || to_char(now() at time zone 'UTC' + interval '2 months', 'YYYYMM')) is not null then
+        and to_regclass('taskgate.edge_' || to_char(now() at time zone 'UTC' + interval '2 months', 'YYYYMM')) is not null
+        and to_regclass('taskgate.edge_' || to_char(newest, 'YYYYMM')) is not null then
         return false;
     end if;
     perform pg_advisory_xact_lock(7310319, 2);
-    for step in 0..2 loop
+    for step in 0..3 loop
         month := (date_trunc('month', now() at time zone 'UTC') + step * interval '1 month')::date;
+        if step = 3 then
+            month := newest;
+        end if;
         if to_regclass('taskgate.edge_' || to_char(month, 'YYYYMM')) is null then
             perform taskgate.make_partitions(month - date '1970-01-01', (month + interval '1 month')::date - date '1970-01-01',
                 to_char(month, 'YYYYMM'));

@@ -23,6 +23,8 @@ pub(super) struct Entry {
     pub before: Phase,
     /// Not in the ledger yet: to be inserted.
     pub new: bool,
+    /// It was neither read nor locked: the `seq` that its row must still have.
+    pub assumed: Option<i64>,
 }
 
 #[derive(Default)]
@@ -43,9 +45,24 @@ impl Book {
         book
     }
 
+    /// Adds tasks that nobody has locked, as they should stand.
+    pub fn assume(&mut self, tasks: Vec<Task>) {
+        for task in tasks {
+            let seq = task.seq;
+            self.enter(task, false);
+            self.entries.last_mut().expect("it was just entered").assumed = Some(seq);
+        }
+        self.entries.sort_by_key(|entry| entry.task.no);
+        self.find_again();
+    }
+
+    fn find_again(&mut self) {
+        self.by_id = self.entries.iter().enumerate().map(|(index, entry)| (entry.task.id.clone(), index)).collect();
+    }
+
     fn enter(&mut self, task: Task, new: bool) {
         self.by_id.insert(task.id.clone(), self.entries.len());
-        self.entries.push(Entry { before: task.phase, touched: new, outcome: new, new, task });
+        self.entries.push(Entry { before: task.phase, touched: new, outcome: new, new, assumed: None, task });
     }
 
     /// Applies one piece of news; of an unknown task only with an [`Adoption`], at once or later in this transaction.
@@ -155,7 +172,7 @@ impl Book {
         }
         self.entries.retain(|entry| !ids.contains(&entry.task.id));
         self.events.retain(|event| !ids.contains(&event.task_id));
-        self.by_id = self.entries.iter().enumerate().map(|(index, entry)| (entry.task.id.clone(), index)).collect();
+        self.find_again();
     }
 
     /// Gives the events of new tasks the numbers that the database gave the tasks.

@@ -2,7 +2,7 @@
 //!
 //! An event is (seq, delivery, retries, phase, flags, time, texts), big-endian, and says by itself where it ends; in the feed the
 //! number of its task comes first. What the database puts together itself is the same by construction: it knows `seq`, `delivery`
-//! and `retries` and appends a [`body`] made here. Pure; what cannot be read is the row's corruption, named by the caller.
+//! and `retries` and appends a [`head`] made here and the time. Pure; what cannot be read is the row's corruption, named by the caller.
 
 use celery::task::{Json, Phase};
 use runtime::clock::Time;
@@ -71,13 +71,9 @@ fn short(count: i32) -> i16 {
     i16::try_from(count).unwrap_or(i16::MAX)
 }
 
-/// What follows `seq`, `delivery` and `retries`, of an event that says nothing but its phase and time.
-pub(crate) fn body(phase: Phase, at: Time) -> Vec<u8> {
-    let mut out = Vec::with_capacity(10);
-    out.push(code(phase));
-    out.push(0);
-    out.extend_from_slice(&at.0.to_be_bytes());
-    out
+/// What follows `seq`, `delivery` and `retries`, of an event that says nothing but its phase and, after this, its time.
+pub(crate) fn head(phase: Phase) -> Vec<u8> {
+    vec![code(phase), 0]
 }
 
 /// A task's first event as the feed has it, but for the number.
@@ -86,7 +82,8 @@ pub(crate) fn first(phase: Phase, at: Time) -> Vec<u8> {
     out.extend_from_slice(&1i32.to_be_bytes());
     out.extend_from_slice(&1i16.to_be_bytes());
     out.extend_from_slice(&0i16.to_be_bytes());
-    out.extend_from_slice(&body(phase, at));
+    out.extend_from_slice(&head(phase));
+    out.extend_from_slice(&at.0.to_be_bytes());
     out
 }
 
@@ -228,7 +225,8 @@ mod tests {
         bytes.extend_from_slice(&2i32.to_be_bytes());
         bytes.extend_from_slice(&1i16.to_be_bytes());
         bytes.extend_from_slice(&0i16.to_be_bytes());
-        bytes.extend_from_slice(&body(Phase::Queued, Time(5)));
+        bytes.extend_from_slice(&head(Phase::Queued));
+        bytes.extend_from_slice(&5i64.to_be_bytes());
         let told = read(&mut &bytes[..]).unwrap();
         assert_eq!((told.seq, told.phase, told.at, told.worker), (2, Phase::Queued, Time(5), None));
     }

@@ -189,6 +189,11 @@ pub trait Ledger:
         Ok(true)
     }
 
+    /// How far what is read here is behind what was committed. `None` where commits are made.
+    async fn lag(&self) -> Result<Option<Duration>, Error> {
+        self.ping().await.map(|()| None)
+    }
+
     // ---- down ------------------------------------------------------------------------------------------------------
 
     /// Inserts each submission whole or refuses it whole, all in one commit; answers in the same order.

@@ -16,6 +16,9 @@ pub const AFTER_BOOKKEEPING: &str = "after_bookkeeping";
 /// Calls of an inbox are tasks, and still in the inbox.
 pub const AFTER_TAKING: &str = "after_taking";
 
+/// The tables are there, what comes after them (views, partitions, positions) is not brought up to date.
+pub const HALF_MIGRATED: &str = "half_migrated";
+
 pub use imp::{is_next, reach};
 
 #[cfg(debug_assertions)]

@@ -97,6 +97,42 @@ async fn an_id_is_taken_in_any_month() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_clock_that_jumps_a_month_ahead_and_back_loses_nobody() {
+    let ledger = Fixture::postgres().await;
+    let before = finished(&ledger).await;
+    // As it was for a while: numbers are of a month that the clock has not reached, and that has no partition.
+    query(
+        &ledger.url,
+        "select setval('taskgate.task_no', ((select last_value >> 32 from taskgate.task_no) + 200) << 32)",
+    );
+    let during = finished(&ledger).await;
+    let waiting = new_id();
+    ledger.queue(&waiting).await;
+    ledger.migrate().await.unwrap();
+    let after = new_id();
+    ledger.accept(&after).await;
+    assert_eq!(ledger.phase(&before).await, Phase::Succeeded);
+    assert_eq!(ledger.phase(&during).await, Phase::Succeeded);
+    ledger.learn(&[record(&waiting, Phase::Succeeded, 9)], true).await.unwrap();
+    assert_eq!(ledger.phase(&waiting).await, Phase::Succeeded);
+    let (during, after) = (ledger.task(&during).await.no, ledger.task(&after).await.no);
+    assert!(during < after, "the order of acceptance stays");
+    let again = super::fixture::alone(super::fixture::task(&before));
+    assert!(matches!(ledger.try_insert(again).await, Err(ledger::Conflict::TaskId(_))), "ids stay taken");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_migration_that_was_killed_in_the_middle_is_finished_by_the_next() {
+    use crate::harness::gateway::run;
+    let url = crate::harness::postgres::cluster().empty_database();
+    let killed = run(&["migrate"], &[("DATABASE_URL", url.as_str()), ("TASKGATE_CRASH_AT", "half_migrated")]);
+    assert!(!killed.status.success());
+    assert_eq!(query(&url, "select to_regclass('public.celery_taskmeta') is null"), "t");
+    crate::harness::gateway::migrate(&url);
+    assert_eq!(query(&url, "select count(*) from public.celery_taskmeta"), "0");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_ledger_of_the_shape_before_is_refused_and_left_alone() {
     let url = crate::harness::postgres::cluster().empty_database();
     query(&url, "create schema taskgate; create table taskgate.unfinished (task_no bigint primary key)");

@@ -7,7 +7,7 @@
 use std::collections::HashMap;
 
 use sqlx::postgres::PgArguments;
-use sqlx::{Arguments, Postgres, QueryBuilder, Row};
+use sqlx::{Arguments, PgExecutor, Postgres, QueryBuilder, Row};
 
 use crate::history::{self, Told};
 use crate::rows::clean;
@@ -145,7 +145,7 @@ fn read_all(mut bytes: &[u8], task_no: i64, told: &mut Vec<Told>) -> Result<(), 
     Ok(())
 }
 
-fn corrupt(table: &'static str, row: i64) -> Error {
+pub(super) fn corrupt(table: &'static str, row: i64) -> Error {
     Error::Corrupt { table, column: "events", row: row.to_string() }
 }
 
@@ -179,7 +179,7 @@ pub(super) async fn histories(pool: &Pool, task_nos: &[i64], limit: i64) -> Resu
     Ok(order.into_iter().flat_map(history).collect())
 }
 
-async fn horizon(pool: &Pool) -> Result<i64, Error> {
+pub(super) async fn horizon(pool: &Pool) -> Result<i64, Error> {
     Ok(sqlx::query(FEED_END).fetch_one(pool).await?.try_get(0)?)
 }
 
@@ -222,12 +222,12 @@ pub(super) async fn stretch(pool: &Pool, after: i64, limit: i64) -> Result<Stret
 }
 
 /// What is known of tasks, by number; those that are pruned are missing.
-pub(super) async fn subjects(pool: &Pool, task_nos: &[i64]) -> Result<HashMap<i64, Subject>, Error> {
+pub(super) async fn subjects(executor: impl PgExecutor<'_>, task_nos: &[i64]) -> Result<HashMap<i64, Subject>, Error> {
     if task_nos.is_empty() {
         return Ok(HashMap::new());
     }
     let (low, high) = numbers::span(task_nos);
-    let found = sqlx::query(SUBJECTS).bind(task_nos).bind(low).bind(high).fetch_all(pool).await?;
+    let found = sqlx::query(SUBJECTS).bind(task_nos).bind(low).bind(high).fetch_all(executor).await?;
     by_number(&found)
 }
 

@@ -41,7 +41,8 @@ pub(super) const INSERT: &str = "with input as materialized (\
      from input group by (place - 1) / 1000) p, taskgate.ledger l) \
      select task_no from input order by place";
 
-/// The same for tasks of which there is nothing more to say: half of the columns.
+/// The same for tasks of which there is nothing more to say: half of the columns. They go to the broker at once, so they have
+/// no row in the outbox: `gather` finds those that were left behind.
 pub(super) const INSERT_PLAIN: &str = "with input as materialized (\
      select nextval('taskgate.task_no') as task_no, i.* from unnest($1::uuid[], $2::int[], $3::smallint[], $4::bool[], \
      $5::text[], $6::text[], $7::text[], $8::bigint[], $9::bytea[]) with ordinality \
@@ -50,8 +51,6 @@ pub(super) const INSERT_PLAIN: &str = "with input as materialized (\
      headers, body) select task_no, submitted_at, id, kind_no, priority, ignore_result, false, options, headers, body from input), \
      new_flight as (insert into taskgate.flight (task_no, seq, delivery, retries, phase) \
      select task_no, 1, 1, 0, 'accepted' from input), \
-     new_outbox as (insert into taskgate.outbox (task_no, wake_at, accepted_at) \
-     select task_no, submitted_at, submitted_at from input), \
      new_feed as (insert into taskgate.feed (pos, at, events) \
      select (pg_current_xact_id()::text::bigint << 20) + l.feed_offset + p.place, p.at, p.events from \
      (select min(place) as place, max(submitted_at) as at, string_agg(int8send(task_no) || told, '' order by place) as events \
@@ -129,7 +128,17 @@ async fn try_insert(store: &Store, lane: &Lane, batch: &[Submission], look_up: b
         return Ok(Tried::Clash);
     };
     tx.commit().await?;
+    note(store, batch, &answers);
     Ok(Tried::Done(answers))
+}
+
+/// Their next steps are heard soon.
+fn note(store: &Store, batch: &[Submission], answers: &Answers) {
+    let both = batch.iter().zip(answers).filter_map(|(submission, answer)| Some((submission, answer.as_ref().ok()?)));
+    let tasks = both.flat_map(|(submission, inserted)| {
+        submission.tasks.iter().zip(&inserted.task_nos).map(|(task, no)| (task, *no, submission.at))
+    });
+    store.known.note(tasks.filter(|(task, ..)| is_short(task)).map(|(task, no, at)| task.inserted(no, at)));
 }
 
 /// Nothing but a task: its one statement is a transaction by itself, a third of the round trips.
@@ -156,7 +165,11 @@ async fn insert_plain(store: &Store, lane: &Lane, batch: &[Submission]) -> Resul
         None => tasks(&store.pool, &admitted, &kinds).await,
     };
     match written {
-        Ok(numbers) => Ok(Tried::Done(answers(&mut verdicts, inserted(&admitted, numbers)))),
+        Ok(numbers) => {
+            let answers = answers(&mut verdicts, inserted(&admitted, numbers));
+            note(store, batch, &answers);
+            Ok(Tried::Done(answers))
+        }
         Err(error) if is_unique_violation(&error) => Ok(Tried::Clash),
         Err(error) => Err(error.into()),
     }

@@ -59,6 +59,10 @@ const MAX_ATTEMPTS: usize = 5;
 /// Locked until the commit: the next holder cannot take the lease before that.
 pub(super) const FENCE: &str = "select 1 from taskgate.lease where name = $1 and term = $2 for share";
 
+/// The fence alone, where no task needs a look.
+pub(super) const RENEW: &str =
+    "update taskgate.lease set expires_at = greatest(expires_at, $1) where name = $2 and term = $3";
+
 /// The fence, then [`LOCK`], in one round trip: no rows without the fence. It renews the lease: a successor that waits for a long
 /// write finds afterwards that its holder lives.
 pub(super) const LOCK_FENCED: &str = concat!(
@@ -82,13 +86,29 @@ pub(super) async fn learn(
     durable: bool,
     fence: Option<&Fence>,
 ) -> Result<Option<Vec<Event>>, Error> {
+    let mut known = store.known.enough_for(news);
     let mut attempt = 1;
     loop {
-        match try_learn(pool, store, news, durable, fence).await {
+        match try_learn(pool, store, news, durable, fence, &known).await {
+            Ok(Learnt::Done(events)) => return Ok(Some(events)),
+            Ok(Learnt::Fenced) => return Ok(None),
+            Ok(Learnt::Changed) => {}
             Err(error) if is_deadlock(&error) && attempt < MAX_ATTEMPTS => attempt += 1,
-            done => return done,
+            Err(error) => return Err(error),
         }
+        // From now on every task is looked at.
+        store.known.forget(known.iter().map(|task| &task.id));
+        known.clear();
     }
+}
+
+/// What one try came to.
+enum Learnt {
+    Done(Vec<Event>),
+    /// The fence does not hold any more.
+    Fenced,
+    /// Somebody else took a further step of a task that was taken for known.
+    Changed,
 }
 
 async fn try_learn(
@@ -97,30 +117,42 @@ async fn try_learn(
     news: &[News],
     durable: bool,
     fence: Option<&Fence>,
-) -> Result<Option<Vec<Event>>, Error> {
+    known: &[Task],
+) -> Result<Learnt, Error> {
     let mut tx = match (fence.is_some(), durable) {
         (false, true) => pool::begin(pool).await?,
         (false, false) => pool::begin_as(pool, BEGIN_RELAXED).await?,
         (true, true) => pool::begin_as(pool, BEGIN_FENCED).await?,
         (true, false) => pool::begin_as(pool, BEGIN_FENCED_RELAXED).await?,
     };
-    let ids: Vec<&TaskId> = news.iter().map(|news| &news.task_id).collect();
+    let is_known: HashSet<&TaskId> = known.iter().map(|task| &task.id).collect();
+    let ids: Vec<&TaskId> = news.iter().map(|news| &news.task_id).filter(|id| !is_known.contains(id)).collect();
     let Some(tasks) = lock_fenced(&mut tx, &ids, fence).await? else {
         tx.rollback().await?;
-        return Ok(None);
+        return Ok(Learnt::Fenced);
     };
     let mut book = Book::new(tasks);
+    book.assume(known.to_vec());
     for news in news {
         book.learn(news);
     }
-    save::save(&mut tx, store, &mut book, 0).await?;
+    if !save::try_save(&mut tx, store, &mut book, 0).await? {
+        tx.rollback().await?;
+        return Ok(Learnt::Changed);
+    }
     tx.commit().await?;
-    Ok(Some(book.events))
+    store.known.note(book.entries.into_iter().filter(|entry| entry.touched).map(|entry| entry.task));
+    Ok(Learnt::Done(book.events))
 }
 
 /// `None` when the fence does not hold any more.
 async fn lock_fenced(tx: &mut Tx, ids: &[&TaskId], fence: Option<&Fence>) -> Result<Option<Vec<Task>>, Error> {
     let Some(fence) = fence else { return lock(tx, ids).await.map(Some) };
+    if ids.is_empty() {
+        let renewed = sqlx::query(RENEW).bind(fence.until.0).bind(fence.lease).bind(fence.term);
+        let holds = renewed.execute(&mut **tx).await?.rows_affected() == 1;
+        return Ok(holds.then(Vec::new));
+    }
     let keys = numbers::keys(ids.iter().copied());
     let (low, high) = numbers::place(&keys);
     let found = sqlx::query(LOCK_FENCED)
@@ -143,6 +175,9 @@ async fn lock_fenced(tx: &mut Tx, ids: &[&TaskId], fence: Option<&Fence>) -> Res
 }
 
 pub(super) async fn lock(tx: &mut Tx, ids: &[&TaskId]) -> Result<Vec<Task>, Error> {
+    if ids.is_empty() {
+        return Ok(Vec::new());
+    }
     let keys = numbers::keys(ids.iter().copied());
     let place = numbers::place(&keys);
     let open = rows::tasks(&select(tx, LOCK, &keys, place).await?)?;

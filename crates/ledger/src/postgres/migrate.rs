@@ -9,6 +9,7 @@ use sqlx::migrate::Migrator;
 use crate::Error;
 use crate::error::OldShape;
 use crate::inbox;
+use runtime::crash_points;
 
 use super::pool::{self, PostgresConfig, unlimited};
 use super::pooled::Pool;
@@ -87,6 +88,7 @@ pub(super) async fn migrate(config: &PostgresConfig) -> Result<(), Error> {
         sqlx::migrate::MigrateError::Execute(error) => error.into(),
         other => Error::Migration(Box::new(other)),
     })?;
+    crash_points::reach(crash_points::HALF_MIGRATED);
     sqlx::raw_sql(VIEW).execute(&mut *tx).await?;
     sqlx::query(GUARD_FEED).execute(&mut *tx).await?;
     sqlx::query(ROLL).execute(&mut *tx).await?;

@@ -13,9 +13,11 @@ mod events;
 mod fan_out;
 mod findings;
 mod gates;
+mod gather;
 mod groups;
 mod insert;
 mod kinds;
+mod known;
 mod lane;
 mod learn;
 mod lease;
@@ -28,6 +30,7 @@ mod pool;
 mod pooled;
 mod prune;
 mod publication;
+mod replica;
 mod rows;
 mod save;
 mod schedules;
@@ -42,6 +45,7 @@ mod workers;
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::sync::atomic::AtomicI64;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -56,6 +60,7 @@ use celery::task::{GroupId, Phase, QueueName, TaskId};
 use runtime::clock::{self, Time};
 
 use kinds::Kinds;
+use known::Known;
 use lane::Lane;
 pub use pool::PostgresConfig;
 pub(crate) use pool::begin_elsewhere;
@@ -82,6 +87,9 @@ struct Store {
     /// Names this process in notifications.
     replica: Arc<str>,
     kinds: Kinds,
+    known: Known,
+    /// Up to what time of acceptance the feed was searched for what is not published.
+    gathered: AtomicI64,
 }
 
 /// Whether an address can be understood; nobody is connected to.
@@ -127,7 +135,13 @@ impl PostgresLedger {
             reason = "ends with the token; it holds nothing that a shutdown waits for"
         )]
         tokio::spawn(listener.run(stop));
-        let store = Store { pool: pool.clone(), replica, kinds: Kinds::default() };
+        let store = Store {
+            pool: pool.clone(),
+            replica,
+            kinds: Kinds::default(),
+            known: Known::default(),
+            gathered: AtomicI64::new(0),
+        };
         Ok(Self { config: config.clone(), pool, listening, store, lanes, changed })
     }
 }
@@ -155,6 +169,10 @@ impl Ledger for PostgresLedger {
         let mut tx = pool::begin(&self.pool).await?;
         sqlx::query(lease::PROBE).bind(&*self.store.replica).execute(&mut *tx).await?;
         Ok(tx.rollback().await?)
+    }
+
+    async fn lag(&self) -> Result<Option<Duration>, Error> {
+        replica::lag(&self.pool).await
     }
 
     async fn insert(&self, batch: &[Submission]) -> Result<Vec<Result<Inserted, Conflict>>, Error> {

@@ -12,7 +12,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
 use super::pooled::Pool;
-use crate::{Changed, Event};
+use crate::Changed;
 use celery::task::TaskId;
 
 const CHANNEL: &str = "taskgate";
@@ -27,26 +27,28 @@ const LOOK: Duration = Duration::from_secs(1);
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 
-/// What a transaction with these events says when it commits: `replica`, then one id a line; `*` for too many. No id has a
-/// control character. `None` without events.
-pub(super) fn payload(replica: &str, events: &[Event]) -> Option<String> {
-    if events.is_empty() {
-        return None;
-    }
+/// What a transaction with events of these tasks says when it commits: `replica`, then one id a line; `*` for too many. No id has a
+/// control character. `None` without tasks.
+pub(super) fn payload<'a>(replica: &str, ids: impl Iterator<Item = &'a TaskId>) -> Option<String> {
     let mut text = replica.to_owned();
     let mut last: Option<&TaskId> = None;
-    for event in events {
-        if last == Some(&event.task_id) {
+    for id in ids {
+        if last == Some(id) {
             continue;
         }
-        last = Some(&event.task_id);
+        last = Some(id);
         text.push('\n');
-        text.push_str(event.task_id.as_str());
+        text.push_str(id.as_str());
         if text.len() > MAX_PAYLOAD {
-            return Some(format!("{replica}\n*"));
+            return Some(any(replica));
         }
     }
-    Some(text)
+    last.map(|_| text)
+}
+
+/// That something changed, and not what.
+pub(super) fn any(replica: &str) -> String {
+    format!("{replica}\n*")
 }
 
 /// `None` for what this replica said itself.

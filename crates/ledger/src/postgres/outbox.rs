@@ -5,6 +5,7 @@
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use sqlx::Row;
@@ -22,7 +23,7 @@ use runtime::clock::Time;
 use super::columns::{between, fact_columns, standing, state_columns};
 use super::pool::{self, Tx};
 use super::pooled::Pool;
-use super::{Store, control, gates, groups, learn, numbers, publication, rows, save};
+use super::{Store, control, gates, gather, groups, learn, numbers, publication, rows, save};
 
 /// A carrier that does not answer by then has published an unknown part: its rows stay, and the broker's markers sort it out.
 const CARRY: Duration = Duration::from_secs(10);
@@ -71,6 +72,7 @@ pub(super) const NEXT_DUE: &str = "select min(wake_at) from taskgate.outbox wher
 /// `$1` the id's key.
 pub(super) const TAKE: &str =
     "delete from taskgate.outbox where task_no = (select task_no from taskgate.task where id = $1)";
+pub(super) const IS_THERE: &str = "select 1 from taskgate.outbox where task_no = $1";
 /// Locks what the outbox has of these tasks.
 pub(super) const LOCK: &str = "select task_no from taskgate.outbox \
      where task_no = any(array(select task_no from taskgate.task where id = any($1))) order by task_no for update";
@@ -93,6 +95,7 @@ pub(super) async fn drain(
     limit: i64,
     carrier: &dyn Carrier,
 ) -> Result<Drained, Error> {
+    gather_left_behind(store, now, settle).await?;
     let mut tx = pool::begin(&store.pool).await?;
     if !sqlx::query(ALONE).fetch_one(&mut *tx).await?.try_get::<bool, _>(0)? {
         tx.rollback().await?;
@@ -129,6 +132,18 @@ pub(super) async fn drain(
     let claimed = sorted.due.len() + sorted.taken.len() + expired;
     let waiting = waits.waiting || !sorted.stopped.is_empty();
     Ok(Drained { events, claimed, carried: carried.len(), expired, waiting, next_opening })
+}
+
+/// Passes that follow each other closely search once: what is left behind was left two seconds ago.
+async fn gather_left_behind(store: &Store, now: Time, settle: Duration) -> Result<(), Error> {
+    const AGAIN_MICROS: i64 = 250_000;
+    let cut = now.minus(settle).0;
+    if settle > Duration::ZERO && (0..AGAIN_MICROS).contains(&(cut - store.gathered.load(Ordering::Relaxed))) {
+        return Ok(());
+    }
+    gather::gather(&store.pool, now, settle).await?;
+    store.gathered.store(cut, Ordering::Relaxed);
+    Ok(())
 }
 
 /// What waits longest at the open gates, and what is due. Who was accepted first is first, also at a gate.
@@ -192,6 +207,8 @@ async fn sort(tx: &mut Tx, claimed: &[Claimed], now: Time, carrier: &dyn Carrier
         match by_no.remove(&row.task_no) {
             None => sorted.over.push(row.task_no),
             Some(task) if task.phase.is_final() => sorted.over.push(row.task_no),
+            // The direct way was late with it, and somebody took it in meanwhile.
+            Some(task) if task.phase == Phase::Queued => sorted.over.push(row.task_no),
             Some(task) if task.expires_at.is_some_and(|at| at <= now) && task.phase.is_ours() => {
                 sorted.expired.push(task)
             }
@@ -369,29 +386,42 @@ pub(super) async fn backlog(pool: &Pool, now: Time) -> Result<Backlog, Error> {
     let row = sqlx::query(BACKLOG).bind(now.0).fetch_one(pool).await?;
     let next: Option<i64> = sqlx::query(NEXT_DUE).bind(now.0).fetch_one(pool).await?.try_get(0)?;
     Ok(Backlog {
-        due: row.try_get(0)?,
+        due: row.try_get::<i64, _>(0)? + gather::outside(pool, now).await?,
         oldest: row.try_get::<Option<i64>, _>(1)?.map(Time),
         next_due: next.filter(|&at| at != i64::MAX).map(Time),
     })
 }
 
 pub(super) async fn withdraw(store: &Store, id: &TaskId, news: News) -> Result<Withdrawn, Error> {
+    loop {
+        if let Some(withdrawn) = try_withdraw(store, id, &news).await? {
+            return Ok(withdrawn);
+        }
+    }
+}
+
+/// `None` when a pass took it in between the two looks: the next try waits for it.
+async fn try_withdraw(store: &Store, id: &TaskId, news: &News) -> Result<Option<Withdrawn>, Error> {
     let mut tx = pool::begin(&store.pool).await?;
     let taken = sqlx::query(TAKE).bind(numbers::key(id.as_str())).execute(&mut *tx).await?.rows_affected() == 1;
-    let Some(task) = learn::lock(&mut tx, &[id]).await?.pop() else { return Ok(Withdrawn::Unknown) };
+    let Some(task) = learn::lock(&mut tx, &[id]).await?.pop() else { return Ok(Some(Withdrawn::Unknown)) };
     if task.phase.is_final() {
         tx.rollback().await?;
-        return Ok(Withdrawn::Finished(Box::new(task)));
+        return Ok(Some(Withdrawn::Finished(Box::new(task))));
     }
-    if !task.phase.is_ours() || (!taken && task.phase != Phase::Waiting) || task.is_replaced() {
+    if !task.phase.is_ours() || task.is_replaced() {
         tx.rollback().await?;
-        return Ok(Withdrawn::Published(Box::new(task)));
+        return Ok(Some(Withdrawn::Published(Box::new(task))));
+    }
+    if !taken && sqlx::query(IS_THERE).bind(task.no).fetch_optional(&mut *tx).await?.is_some() {
+        tx.rollback().await?;
+        return Ok(None);
     }
     let mut book = Book::new(vec![task]);
-    book.learn(&news);
+    book.learn(news);
     save::save(&mut tx, store, &mut book, 0).await?;
     tx.commit().await?;
-    Ok(Withdrawn::Done(book.events))
+    Ok(Some(Withdrawn::Done(book.events)))
 }
 
 pub(super) async fn requeue(

@@ -67,6 +67,20 @@ pub(super) fn subject(row: &PgRow) -> Result<Subject, Error> {
 }
 
 impl Subject {
+    pub fn of(task: &Task) -> Self {
+        Self {
+            task_no: task.no,
+            task_id: task.id.clone(),
+            name: task.name.clone(),
+            queue: task.queue.clone(),
+            group_id: task.group_id.clone(),
+            root_id: task.root_id.clone(),
+            adopted: task.adopted,
+            submitted_at: task.submitted_at,
+            first_phase: Phase::Accepted,
+        }
+    }
+
     /// Its first event, which no history repeats. `None` for an adopted task: others submitted it.
     pub fn submitted(&self) -> Option<Told> {
         let phase = self.first_phase;

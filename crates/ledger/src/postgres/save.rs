@@ -14,60 +14,53 @@ use super::pool::Tx;
 use super::{Store, notify, numbers};
 
 /// All that a batch of transitions changes, in one round trip: the tasks where they stand, their histories, the feed, and the word to
-/// other replicas.
+/// other replicas. Answers how many rows were where they should be.
 ///
-/// `$1` numbers, then one array per column of the task; `$22` what becomes of the row: it stays in flight, it ends, or it had ended;
-/// `$23` its new events. `$24` the numbers and `$25` the ids of those that ended; `$26` how many events this transaction wrote before;
-/// `$27` places, `$28` times and `$29` texts of rows of the feed; `$30` the notification. Failure and
-/// traceback are written only with a new outcome, progress and children only when there are new ones: they may be large and are not
-/// loaded for a transition. A long history goes on in a piece of its own. The rows are there and locked: the conflict
-/// is how each is found by its number, whatever the planner believes of the table's size. What failed and will run again (`failing`)
-/// is rare.
-pub(super) const TRANSITION: &str = "with n as materialized (select * from unnest($1::bigint[], $2::text[], $3::text[], $4::int[], \
+/// `$1` numbers, then one array per column of the task; `$22` what becomes of the row: it stays in flight or it ends; `$23` its new
+/// events; `$24` the `seq` that a row which nobody locked must still have. `$25` the numbers and `$26` the ids of those that ended; `$27`
+/// how many events this transaction wrote before; `$28` places, `$29` times and `$30` texts of rows of the feed; `$31` the notification.
+/// Failure and traceback are written only with a new outcome, progress and children only when there are new ones: they may be large and
+/// are not loaded for a transition. A long history goes on in a piece of its own. Each row is looked up by its number and then changed
+/// at its place, whatever the planner believes of the table's size: a row that has moved is another transaction's, and not counted.
+pub(super) const TRANSITION: &str = "with n as materialized (select n.*, f.* from unnest($1::bigint[], $2::text[], $3::text[], $4::int[], \
      $5::int[], $6::int[], $7::text[], $8::bigint[], $9::bigint[], $10::bigint[], $11::bigint[], $12::float8[], $13::bool[], \
      $14::text[], $15::text[], $16::text[], $17::bool[], $18::text[], $19::text[], $20::text[], $21::text[], $22::smallint[], \
-     $23::bytea[]) as n(task_no, phase, status, seq, delivery, retries, worker, queued_at, received_at, started_at, finished_at, \
-     runtime, corrected, reason, progress, children, outcome, result, failure_type, failure_message, traceback, move, events)), \
-     piece as (insert into taskgate.history (task_no, last_seq, events) select f.task_no, f.seq, f.history \
-     from n cross join lateral (select * from taskgate.flight f where f.task_no = n.task_no offset 0) f where n.move < 2 and octet_length(f.history) > 2000), \
-     moved as (insert into taskgate.flight as f (task_no, phase, status, seq, delivery, retries, worker, queued_at, received_at, \
-     started_at, runtime, corrected, reason, at_worker, waits, progress, children, failure_type, failure_message, traceback, history) \
-     select n.task_no, n.phase, n.status, n.seq, n.delivery, n.retries, n.worker, n.queued_at, n.received_at, n.started_at, n.runtime, \
-     n.corrected, n.reason, n.phase in ('received', 'running', 'retrying'), n.phase = 'waiting', n.progress, n.children, \
-     n.failure_type, n.failure_message, n.traceback, n.events from n where n.move = 0 and not n.outcome \
-     on conflict (task_no) do update set phase = excluded.phase, status = excluded.status, seq = excluded.seq, \
-     delivery = excluded.delivery, retries = excluded.retries, worker = excluded.worker, queued_at = excluded.queued_at, \
-     received_at = excluded.received_at, started_at = excluded.started_at, runtime = excluded.runtime, \
-     corrected = excluded.corrected, reason = excluded.reason, at_worker = excluded.at_worker, waits = excluded.waits, \
-     progress = coalesce(excluded.progress, f.progress), children = coalesce(excluded.children, f.children), \
-     history = case when octet_length(f.history) > 2000 then excluded.history else coalesce(f.history, '') || excluded.history end), \
-     failing as (insert into taskgate.flight as f (task_no, phase, status, seq, delivery, retries, worker, queued_at, received_at, \
-     started_at, runtime, corrected, reason, at_worker, waits, progress, children, failure_type, failure_message, traceback, history) \
-     select n.task_no, n.phase, n.status, n.seq, n.delivery, n.retries, n.worker, n.queued_at, n.received_at, n.started_at, n.runtime, \
-     n.corrected, n.reason, n.phase in ('received', 'running', 'retrying'), n.phase = 'waiting', n.progress, n.children, \
-     n.failure_type, n.failure_message, n.traceback, n.events from n where n.move = 0 and n.outcome \
-     on conflict (task_no) do update set phase = excluded.phase, status = excluded.status, seq = excluded.seq, \
-     delivery = excluded.delivery, retries = excluded.retries, worker = excluded.worker, queued_at = excluded.queued_at, \
-     received_at = excluded.received_at, started_at = excluded.started_at, runtime = excluded.runtime, \
-     corrected = excluded.corrected, reason = excluded.reason, at_worker = excluded.at_worker, waits = excluded.waits, \
-     progress = coalesce(excluded.progress, f.progress), children = coalesce(excluded.children, f.children), \
-     failure_type = excluded.failure_type, failure_message = excluded.failure_message, traceback = excluded.traceback, \
-     history = case when octet_length(f.history) > 2000 then excluded.history else coalesce(f.history, '') || excluded.history end), \
+     $23::bytea[], $24::int[]) as n(task_no, phase, status, seq, delivery, retries, worker, queued_at, received_at, started_at, \
+     finished_at, runtime, corrected, reason, progress, children, outcome, result, failure_type, failure_message, traceback, move, \
+     events, assumed) cross join lateral (select f.ctid as place, f.seq as old_seq, f.revoke_requested_at, f.retried_as, \
+     f.queued_at as old_queued_at, f.progress as old_progress, f.children as old_children, f.history as old_history \
+     from taskgate.flight f where f.task_no = n.task_no \
+     and (n.assumed is null or (f.seq = n.assumed and f.revoke_requested_at is null)) offset 0) f), \
+     piece as (insert into taskgate.history (task_no, last_seq, events) select n.task_no, n.old_seq, n.old_history \
+     from n where octet_length(n.old_history) > 2000), \
+     moved as (update taskgate.flight f set phase = n.phase, status = n.status, seq = n.seq, delivery = n.delivery, \
+     retries = n.retries, worker = n.worker, \
+     queued_at = case when n.assumed is null then n.queued_at else coalesce(n.queued_at, n.old_queued_at) end, \
+     received_at = n.received_at, started_at = n.started_at, runtime = n.runtime, corrected = n.corrected, reason = n.reason, \
+     at_worker = n.phase in ('received', 'running', 'retrying'), waits = n.phase = 'waiting', \
+     progress = coalesce(n.progress, f.progress), children = coalesce(n.children, f.children), \
+     failure_type = case when n.outcome then n.failure_type else f.failure_type end, \
+     failure_message = case when n.outcome then n.failure_message else f.failure_message end, \
+     traceback = case when n.outcome then n.traceback else f.traceback end, \
+     history = case when octet_length(n.old_history) > 2000 then n.events else coalesce(n.old_history, '') || n.events end \
+     from n where f.ctid = n.place and n.move = 0 returning 1), \
+     gone as (delete from taskgate.flight f using n where f.ctid = n.place and n.move = 1 returning 1), \
      over as (insert into taskgate.ended (task_no, queued_at, received_at, started_at, finished_at, revoke_requested_at, runtime, \
      seq, delivery, retries, corrected, dead, phase, status, worker, reason, retried_as, failure_type, failure_message, traceback, \
-     progress, children, history, result) select n.task_no, n.queued_at, n.received_at, n.started_at, n.finished_at, \
-     f.revoke_requested_at, n.runtime, n.seq, n.delivery, n.retries, n.corrected, n.phase in ('failed', 'lost'), n.phase, n.status, \
-     n.worker, n.reason, f.retried_as, n.failure_type, n.failure_message, n.traceback, coalesce(n.progress, f.progress), \
-     coalesce(n.children, f.children), \
-     case when octet_length(f.history) > 2000 then n.events else coalesce(f.history, '') || n.events end, n.result \
-     from n cross join lateral (select * from taskgate.flight f where f.task_no = n.task_no offset 0) f where n.move = 1), \
-     gone as (delete from taskgate.flight where task_no = any($24::bigint[])), \
-     let_go as (delete from taskgate.gate_hold where task_no = any($24)), \
-     freed as (delete from taskgate.unique_key where task_id = any($25::text[]) and expires_at = 9223372036854775807), \
+     progress, children, history, result) select n.task_no, \
+     case when n.assumed is null then n.queued_at else coalesce(n.queued_at, n.old_queued_at) end, n.received_at, n.started_at, \
+     n.finished_at, n.revoke_requested_at, n.runtime, n.seq, n.delivery, n.retries, n.corrected, n.phase in ('failed', 'lost'), \
+     n.phase, n.status, n.worker, n.reason, n.retried_as, n.failure_type, n.failure_message, n.traceback, \
+     coalesce(n.progress, n.old_progress), coalesce(n.children, n.old_children), \
+     case when octet_length(n.old_history) > 2000 then n.events else coalesce(n.old_history, '') || n.events end, n.result \
+     from n where n.move = 1), \
+     let_go as (delete from taskgate.gate_hold where task_no = any($25::bigint[])), \
+     freed as (delete from taskgate.unique_key where task_id = any($26::text[]) and expires_at = 9223372036854775807), \
      told as (insert into taskgate.feed (pos, at, events) \
-     select (pg_current_xact_id()::text::bigint << 20) + l.feed_offset + $26::bigint + p.place, p.at, p.events \
-     from unnest($27::bigint[], $28::bigint[], $29::bytea[]) as p(place, at, events), taskgate.ledger l) \
-     select pg_notify('taskgate', p.payload) from (values ($30::text)) as p(payload) where p.payload is not null";
+     select (pg_current_xact_id()::text::bigint << 20) + l.feed_offset + $27::bigint + p.place, p.at, p.events \
+     from unnest($28::bigint[], $29::bigint[], $30::bytea[]) as p(place, at, events), taskgate.ledger l) \
+     select (select count(*) from moved) + (select count(*) from gone) as done, \
+     case when $31::text is not null then cast(pg_notify('taskgate', $31) as text) end as told";
 
 /// The same of tasks that had ended before: `$1` to `$21` and `$22` events; `$23` and `$24` bound the numbers. Rarely anything.
 pub(super) const AGAIN: &str = "update taskgate.ended e set phase = n.phase, status = n.status, seq = n.seq, delivery = n.delivery, \
@@ -109,14 +102,26 @@ const FEED_ROW: usize = 1_000;
 
 /// Writes all of it and tells the other replicas. The rows are locked by the caller, or new; `written` events of this transaction
 /// came before.
+///
+/// # Errors
+/// Those of the database, and [`Error::Refused`] when a row was not what it was said to be.
 pub(super) async fn save(tx: &mut Tx, store: &Store, book: &mut Book, written: i64) -> Result<(), Error> {
+    if try_save(tx, store, book, written).await? {
+        return Ok(());
+    }
+    Err(Error::Refused("a task that was locked is not where it was".into()))
+}
+
+/// The same where rows are assumed. False when one was not as assumed: then this transaction must be undone.
+pub(super) async fn try_save(tx: &mut Tx, store: &Store, book: &mut Book, written: i64) -> Result<bool, Error> {
     adopt(tx, store, book).await?;
     let touched: Vec<&Entry> = book.entries.iter().filter(|entry| entry.touched).collect();
     if touched.is_empty() {
-        return Ok(());
+        return Ok(true);
     }
-    transition(tx, store, &touched, &book.events, written).await?;
-    complete(tx, store, &touched).await
+    let is_done = transition(tx, store, &touched, &book.events, written).await?;
+    complete(tx, store, &touched).await?;
+    Ok(is_done)
 }
 
 /// Inserts new tasks. One that another replica adopted meanwhile is dropped with its events: the other's news counts.
@@ -175,26 +180,28 @@ async fn transition(
     entries: &[&Entry],
     events: &[Event],
     written: i64,
-) -> Result<(), Error> {
+) -> Result<bool, Error> {
     let (over, open): (Vec<&Entry>, Vec<&Entry>) = entries.iter().partition(|entry| becomes(entry) == HAD_ENDED);
     let mut histories = histories(events);
     let tasks = || open.iter().map(|entry| &entry.task);
     let ended = || open.iter().filter(|entry| becomes(entry) == ENDS).map(|entry| &entry.task);
     let (places, times, told) = feed_rows(events);
-    columns(sqlx::query(TRANSITION), &open)
+    let row = columns(sqlx::query(TRANSITION), &open)
         .bind(open.iter().map(|entry| becomes(entry)).collect::<Vec<_>>())
         .bind(tasks().map(|task| histories.remove(&task.no).unwrap_or_default()).collect::<Vec<_>>())
+        .bind(open.iter().map(|entry| entry.assumed.map(seq)).collect::<Vec<_>>())
         .bind(ended().map(|task| task.no).collect::<Vec<_>>())
         .bind(ended().map(|task| task.id.as_str()).collect::<Vec<_>>())
         .bind(written)
         .bind(places)
         .bind(times)
         .bind(told)
-        .bind(notify::payload(&store.replica, events))
-        .execute(&mut **tx)
+        .bind(notify::payload(&store.replica, events.iter().map(|event| &event.task_id)))
+        .fetch_one(&mut **tx)
         .await?;
+    let is_done = row.try_get::<i64, _>(0)? == i64::try_from(open.len()).unwrap_or(i64::MAX);
     if over.is_empty() {
-        return Ok(());
+        return Ok(is_done);
     }
     let (low, high) = numbers::span(&over.iter().map(|entry| entry.task.no).collect::<Vec<_>>());
     columns(sqlx::query(AGAIN), &over)
@@ -203,7 +210,11 @@ async fn transition(
         .bind(high)
         .execute(&mut **tx)
         .await?;
-    Ok(())
+    Ok(is_done)
+}
+
+fn seq(seq: i64) -> i32 {
+    i32::try_from(seq).unwrap_or(i32::MAX)
 }
 
 type Statement<'q> = sqlx::query::Query<'q, sqlx::Postgres, sqlx::postgres::PgArguments>;
@@ -216,7 +227,7 @@ fn columns<'q>(query: Statement<'q>, entries: &[&'q Entry]) -> Statement<'q> {
         .bind(tasks().map(|task| task.no).collect::<Vec<_>>())
         .bind(tasks().map(|task| task.phase.as_str()).collect::<Vec<_>>())
         .bind(tasks().map(status).collect::<Vec<_>>())
-        .bind(tasks().map(|task| i32::try_from(task.seq).unwrap_or(i32::MAX)).collect::<Vec<_>>())
+        .bind(tasks().map(|task| seq(task.seq)).collect::<Vec<_>>())
         .bind(tasks().map(|task| task.delivery).collect::<Vec<_>>())
         .bind(tasks().map(|task| task.retries).collect::<Vec<_>>())
         .bind(tasks().map(|task| task.worker.as_deref()).collect::<Vec<_>>())

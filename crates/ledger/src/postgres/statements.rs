@@ -1,8 +1,8 @@
 //! Every constant statement, so that a test can prepare each against a migrated database.
 
 use super::{
-    audit, bulk, control, events, fan_out, findings, gates, groups, insert, kinds, learn, lease, list, migrate, outbox,
-    prune, publication, save, schedules, stats, steps, tasks, tokens, traces, webhooks, workers,
+    audit, bulk, control, events, fan_out, findings, gates, gather, groups, insert, kinds, learn, lease, list, migrate, outbox,
+    prune, publication, replica, save, schedules, stats, steps, tasks, tokens, traces, webhooks, workers,
 };
 
 pub(super) const PING: &str = "select 1 from taskgate.ledger";
@@ -54,6 +54,12 @@ pub const STATEMENTS: &[&str] = &[
     gates::HOLD,
     gates::AT_GATE,
     gates::UNDER_WAY,
+    gather::MARK,
+    gather::MOVE,
+    gather::PAGE,
+    gather::UNTOUCHED,
+    gather::OUTSIDE,
+    gather::TAKE_IN,
     groups::GROUP,
     kinds::ADD,
     kinds::FIND,
@@ -78,6 +84,7 @@ pub const STATEMENTS: &[&str] = &[
     learn::LOCK_ENDED,
     learn::LOCK_FENCED,
     lease::PROBE,
+    learn::RENEW,
     lease::TAKE,
     lease::RELEASE,
     list::ALL,
@@ -102,6 +109,7 @@ pub const STATEMENTS: &[&str] = &[
     publication::PUBLISHED,
     publication::LATE,
     outbox::ALONE,
+    replica::LAG,
     outbox::DUE,
     outbox::THESE,
     outbox::TASKS,
@@ -111,6 +119,7 @@ pub const STATEMENTS: &[&str] = &[
     outbox::BACKLOG,
     outbox::NEXT_DUE,
     outbox::TAKE,
+    outbox::IS_THERE,
     outbox::LOCK,
     outbox::REMEMBER,
     outbox::WITH_MESSAGES,

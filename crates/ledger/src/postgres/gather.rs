@@ -1,0 +1,140 @@
+//! Tasks that a replica accepted and did not publish: found in the feed, and put into the outbox.
+//!
+//! A task that goes to the broker at once has no row in the outbox. The feed says that it was accepted, and its row in `flight` that it
+//! still waits. So whoever makes a pass over the outbox reads the feed from a mark on. The mark moves past what is older than the
+//! direct way may take, and never past a transaction that may still commit: nobody is missed, and who is seen twice gets one row.
+
+use sqlx::Row;
+use std::time::Duration;
+
+use crate::{Error, history};
+use celery::task::Phase;
+use runtime::clock::Time;
+
+use super::pooled::Pool;
+use super::{events, outbox, pool};
+
+pub(super) const MARK: &str = "select feed from taskgate.relay_mark";
+pub(super) const MOVE: &str = "update taskgate.relay_mark set feed = $1 where feed < $1";
+pub(super) const PAGE: &str = "select pos, events from taskgate.feed where pos > $1 order by pos limit $2";
+
+/// Those of these tasks that were accepted and not touched since.
+pub(super) const UNTOUCHED: &str =
+    "select f.task_no from taskgate.flight f where f.task_no = any($1) and f.seq = 1 and f.phase = 'accepted'";
+
+/// Those that are not in the outbox either.
+pub(super) const OUTSIDE: &str = "select count(*) from taskgate.flight f where f.task_no = any($1) and f.seq = 1 \
+     and f.phase = 'accepted' and not exists (select 1 from taskgate.outbox o where o.task_no = f.task_no)";
+
+/// Locks what it takes: nobody publishes or withdraws it meanwhile.
+pub(super) const TAKE_IN: &str = "insert into taskgate.outbox (task_no, wake_at, accepted_at) \
+     select i.task_no, i.at, i.at from unnest($1::bigint[], $2::bigint[]) as i(task_no, at) cross join lateral \
+     (select 1 from taskgate.flight f where f.task_no = i.task_no and f.seq = 1 and f.phase = 'accepted' for no key update) f \
+     on conflict (task_no) do nothing";
+
+/// Rows of the feed in one look.
+const ROWS: i64 = 500;
+
+/// What a stretch of the feed says of acceptances.
+#[derive(Default)]
+struct Accepted {
+    numbers: Vec<i64>,
+    times: Vec<i64>,
+    /// The last row before the first that may not be passed.
+    passed: Option<i64>,
+    /// The last row that was read.
+    last: i64,
+    is_end: bool,
+}
+
+/// Puts into the outbox what was accepted before `cut` and waits. In a transaction of its own, before the pass: a withdrawal finds the
+/// row, or comes first.
+pub(super) async fn gather(pool: &Pool, now: Time, settle: Duration) -> Result<(), Error> {
+    let cut = now.minus(settle);
+    let horizon = events::horizon(pool).await?;
+    let mut after: i64 = sqlx::query(MARK).fetch_one(pool).await?.try_get(0)?;
+    let (mut passed, mut is_safe) = (None, true);
+    loop {
+        let found = page(pool, after, cut, horizon).await?;
+        take_in(pool, &found).await?;
+        if is_safe {
+            passed = found.passed.or(passed);
+            is_safe = found.passed == Some(found.last);
+        }
+        after = found.last;
+        if found.is_end {
+            break;
+        }
+    }
+    if let Some(passed) = passed {
+        sqlx::query(MOVE).bind(passed).execute(pool).await?;
+    }
+    Ok(())
+}
+
+async fn page(pool: &Pool, after: i64, cut: Time, horizon: i64) -> Result<Accepted, Error> {
+    let rows = sqlx::query(PAGE).bind(after).bind(ROWS).fetch_all(pool).await?;
+    let mut found = Accepted { last: after, is_end: (rows.len() as i64) < ROWS, ..Accepted::default() };
+    let mut is_safe = true;
+    for row in &rows {
+        let (pos, mut bytes): (i64, &[u8]) = (row.try_get(0)?, row.try_get(1)?);
+        is_safe &= pos < horizon;
+        while !bytes.is_empty() {
+            let (task_no, told) = history::read_told(&mut bytes).map_err(|_| events::corrupt("feed", pos))?;
+            if told.seq != 1 || told.phase != Phase::Accepted {
+                continue;
+            }
+            if told.at > cut {
+                is_safe = false;
+            } else {
+                found.numbers.push(task_no);
+                found.times.push(told.at.0);
+            }
+        }
+        found.last = pos;
+        if is_safe {
+            found.passed = Some(pos);
+        }
+    }
+    Ok(found)
+}
+
+async fn take_in(pool: &Pool, found: &Accepted) -> Result<(), Error> {
+    if found.numbers.is_empty() {
+        return Ok(());
+    }
+    // Mostly none: they were published long ago.
+    let waiting = sqlx::query(UNTOUCHED).bind(&found.numbers).fetch_all(pool).await?;
+    let mut waiting = waiting.iter().map(|row| row.try_get(0)).collect::<Result<Vec<i64>, _>>()?;
+    if waiting.is_empty() {
+        return Ok(());
+    }
+    waiting.sort_unstable();
+    let both = found.numbers.iter().zip(&found.times).filter(|(no, _)| waiting.binary_search(no).is_ok());
+    let mut pairs: Vec<(i64, i64)> = both.map(|(no, at)| (*no, *at)).collect();
+    pairs.sort_unstable();
+    let (numbers, times): (Vec<i64>, Vec<i64>) = pairs.into_iter().unzip();
+    let mut tx = pool::begin(pool).await?;
+    // Whoever makes a pass now has looked already, or looks again in a second.
+    if sqlx::query(outbox::ALONE).fetch_one(&mut *tx).await?.try_get::<bool, _>(0)? {
+        sqlx::query(TAKE_IN).bind(numbers).bind(times).execute(&mut *tx).await?;
+    }
+    tx.commit().await?;
+    Ok(())
+}
+
+/// How many accepted tasks are neither published nor in the outbox.
+pub(super) async fn outside(pool: &Pool, now: Time) -> Result<i64, Error> {
+    let mut after: i64 = sqlx::query(MARK).fetch_one(pool).await?.try_get(0)?;
+    let mut count = 0;
+    loop {
+        let found = page(pool, after, now, i64::MAX).await?;
+        if !found.numbers.is_empty() {
+            count += sqlx::query(OUTSIDE).bind(&found.numbers).fetch_one(pool).await?.try_get::<i64, _>(0)?;
+        }
+        after = found.last;
+        if found.is_end {
+            return Ok(count);
+        }
+    }
+}

@@ -1,0 +1,19 @@
+//! A streaming replica: what it says of its distance to the server that it follows.
+
+use std::time::Duration;
+
+use sqlx::{PgPool, Row};
+
+use crate::Error;
+
+/// Null where commits are made. A replica that has replayed all that it received is up to date while it is connected; else the age of
+/// the last commit that it has says how far it is behind.
+pub(super) const LAG: &str = "select case when not pg_is_in_recovery() then null \
+     when pg_last_wal_receive_lsn() = pg_last_wal_replay_lsn() and exists (select 1 from pg_stat_wal_receiver) then 0 \
+     else greatest(extract(epoch from clock_timestamp() - pg_last_xact_replay_timestamp()), 0) end::float8 as lag \
+     from taskgate.ledger";
+
+pub(super) async fn lag(pool: &PgPool) -> Result<Option<Duration>, Error> {
+    let seconds: Option<f64> = sqlx::query(LAG).fetch_one(pool).await?.try_get(0)?;
+    Ok(seconds.and_then(|seconds| Duration::try_from_secs_f64(seconds).ok()))
+}
