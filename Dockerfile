@@ -8,7 +8,7 @@ COPY . .
 # out because a cache is not part of the image.
 RUN --mount=type=cache,target=/usr/local/cargo/registry \
     --mount=type=cache,target=/src/target \
-    cargo build --release --locked --bin taskgate --no-default-features --features worker,dashboard,otel \
+    cargo build --release --locked --bin taskgate --no-default-features --features worker,dashboard,otel,export \
     && cp target/release/taskgate /taskgate
 # /tmp takes the answers to large batches until they are sent; /var/lib/taskgate is the worker's. All else may be read-only.
 RUN mkdir -p /rootfs/etc /rootfs/tmp /rootfs/var/lib/taskgate \

@@ -5,17 +5,16 @@ mod commands;
 mod fit;
 mod inboxes;
 mod ledger_url;
+mod starter;
 mod timetables;
 
-use std::future::Future;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
 
 use anyhow::Context;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
-use tracing::{info, warn};
+use tracing::info;
 
 use crate::catalog::Catalog;
 use crate::config::{self, Config};
@@ -49,12 +48,10 @@ use crate::roles::expander::Expander;
 use crate::roles::hand_over::HandOver;
 use crate::roles::inboxes::Drain;
 use crate::roles::retrier::Retrier;
-use crate::tell::health::{self, Health};
+use crate::tell::health::Health;
 use crate::tell::incidents::{Lookout, troubles};
 use crate::tell::stats::Folder;
 use crate::tell::traces::Traces;
-#[cfg(feature = "otel")]
-use crate::tell::traces::{Courier, Exporter, Historian};
 use crate::tell::webhooks::Webhooks;
 use crate::usecase::{Gateway, Nudge, SharedGateway, Watcher};
 use broker::amqp::{self, Address, RabbitMq, RpcResults};
@@ -62,16 +59,14 @@ use broker::backend::{Backend, BackendConfig, ResultBackend};
 use broker::{Broker, BrokerConfig, Exchange, LinkConfig, Lists};
 use ledger::SharedLedger;
 use runtime::clock;
-use runtime::lifecycle::{Backoff, OnExit, Tasks};
+use runtime::lifecycle::{OnExit, Tasks};
+use starter::Starter;
 #[cfg(feature = "worker")]
 use taskgate_worker::Registry;
 
 pub use fit::fits;
 pub use ledger_url::{claim_file, claim_ledger, hostname, open_ledger};
 pub use timetables::foreign_schedules;
-
-/// Between attempts to bring the schema up to date.
-const MIGRATION_PAUSE: Duration = Duration::from_secs(2);
 
 /// The gateway with everything that works for it.
 pub struct App {
@@ -87,6 +82,18 @@ impl App {
     /// # Errors
     /// When the configuration cannot mean anything.
     pub fn build(config: &Config, ledger: SharedLedger, tasks: Tasks) -> anyhow::Result<Self> {
+        Self::assemble(config, ledger, tasks, false)
+    }
+
+    /// A gateway that only reads, on a replica of the ledger: it publishes nothing and records nothing.
+    ///
+    /// # Errors
+    /// As [`App::build`].
+    pub fn reading(config: &Config, ledger: SharedLedger, tasks: Tasks) -> anyhow::Result<Self> {
+        Self::assemble(config, ledger, tasks, true)
+    }
+
+    fn assemble(config: &Config, ledger: SharedLedger, tasks: Tasks, reads_only: bool) -> anyhow::Result<Self> {
         let catalog = Arc::new(Catalog::compile(config)?);
         let limits = config.limits.of_signatures();
         beat::seed::check(&config.schedules, limits)?;
@@ -148,6 +155,7 @@ impl App {
             Lookout::new(ledger.clone(), broker.clone(), config.incidents.clone(), Arc::clone(&catalog));
         let queue = config.broker.default_queue.clone();
         let (health, health_handle) = Health::new(ledger.clone(), broker.clone(), backend.clone(), queue);
+        let health = if reads_only { health.reading() } else { health };
         let removal = Removal::new(ledger.clone(), broker.clone());
         let expiry = Expiry::new(ledger.clone(), removal, hub.clone());
         let exchanges = Exchanges::new(broker.clone(), topology(config));
@@ -184,6 +192,26 @@ impl App {
         starter.prepare(ledger.clone(), config.database.migrate, health_handle.clone());
         let prepared = starter.prepared.clone();
         tasks.spawn("health", OnExit::StopProcess, move |stop| health.run(prepared, stop));
+        starter.service("reader", move |stop| reader.run(stop));
+        if config.auth == config::Auth::Token {
+            let authority = authority.clone();
+            starter.service("tokens", move |stop| authority.run(stop));
+        }
+        if reads_only {
+            starter.service("news", move |stop| news::run(ledger, hub, stop));
+            let (health, traces) = (health_handle, Traces::default());
+            let behind = Behind {
+                gateway: gateway.clone(),
+                authority,
+                throttle,
+                health,
+                incidents,
+                catalog,
+                traces,
+                reads_only,
+            };
+            return Ok(Self { gateway, tasks, behind });
+        }
         let (told, known) = (incidents.clone(), health_handle.clone());
         tasks.spawn("troubles", OnExit::StopProcess, move |stop| troubles(told, known, stop));
         // What the fleet reads is known before anything is published.
@@ -202,15 +230,10 @@ impl App {
         }
         starter.service("exchanges", move |stop| exchanges.run(stop));
         starter.service("committer", move |stop| committer.run(stop));
-        starter.service("reader", move |stop| reader.run(stop));
         starter.service("recorder", move |stop| recorder.run(stop));
         starter.service("canvases", move |stop| canvases.run(stop));
         starter.service("expiry", move |stop| expiry.run(stop));
         starter.service("workers", move |stop| registry.run(stop));
-        if config.auth == config::Auth::Token {
-            let authority = authority.clone();
-            starter.service("tokens", move |stop| authority.run(stop));
-        }
         let paused = ledger.clone();
         starter.service("pauses", move |stop| pauses.run(paused, stop));
         let pictured = ledger.clone();
@@ -242,8 +265,9 @@ impl App {
         starter.service("stats", move |stop| folder.run(stop));
         let traces = starter.trace(&config.telemetry, &ledger, holder);
         starter.service("news", move |stop| news::run(ledger, hub, stop));
+        let health = health_handle;
         let behind =
-            Behind { gateway: gateway.clone(), authority, throttle, health: health_handle, incidents, catalog, traces };
+            Behind { gateway: gateway.clone(), authority, throttle, health, incidents, catalog, traces, reads_only };
         Ok(Self { gateway, tasks, behind })
     }
 }
@@ -257,78 +281,6 @@ fn topology(config: &Config) -> Topology {
     Topology {
         exchanges: config.exchanges.iter().map(exchange).collect(),
         queues: config.queues.iter().map(|queue| (queue.name.clone(), queue.arguments.clone())).collect(),
-    }
-}
-
-/// Starts services when the ledger's schema is there, and not before.
-struct Starter {
-    tasks: Tasks,
-    prepared: CancellationToken,
-}
-
-impl Starter {
-    fn prepare(&self, ledger: SharedLedger, migrate: bool, health: health::Handle) {
-        let prepared = self.prepared.clone();
-        self.tasks.spawn("migration", OnExit::Nothing, move |stop| prepare(ledger, migrate, health, prepared, stop));
-    }
-
-    /// Nothing runs without a collector.
-    #[cfg(feature = "otel")]
-    fn trace(&self, telemetry: &config::Telemetry, ledger: &SharedLedger, holder: String) -> Traces {
-        let Some(exporter) = Exporter::new(telemetry, &holder) else { return Traces::default() };
-        let (traces, finished) = Traces::new(telemetry.sample);
-        let courier = Courier::new(finished, exporter.clone());
-        let historian = Historian::new(ledger.clone(), exporter, holder, telemetry.sample);
-        self.tasks.spawn("courier", OnExit::Nothing, move |stop| courier.run(stop));
-        self.service("historian", move |stop| historian.run(stop));
-        traces
-    }
-
-    /// Built without traces; the configuration that asks for them was refused.
-    #[cfg(not(feature = "otel"))]
-    fn trace(&self, _telemetry: &config::Telemetry, _ledger: &SharedLedger, _holder: String) -> Traces {
-        Traces::default()
-    }
-
-    fn service<F, W>(&self, name: &'static str, work: W)
-    where
-        W: FnOnce(CancellationToken) -> F + Send + 'static,
-        F: Future<Output = ()> + Send + 'static,
-    {
-        let prepared = self.prepared.clone();
-        self.tasks.spawn(name, OnExit::StopProcess, move |stop| async move {
-            tokio::select! { () = prepared.cancelled() => {} () = stop.cancelled() => return }
-            work(stop).await;
-        });
-    }
-}
-
-/// Waits for the ledger and brings its schema up to date (or, with `migrate` off, waits until it answers).
-async fn prepare(
-    ledger: SharedLedger,
-    migrate: bool,
-    health: health::Handle,
-    prepared: CancellationToken,
-    stop: CancellationToken,
-) {
-    let mut backoff = Backoff::new(MIGRATION_PAUSE);
-    while !stop.is_cancelled() {
-        let outcome = if migrate { ledger.migrate().await } else { ledger.ping().await };
-        match outcome {
-            Ok(()) => {
-                info!("the ledger ({}) is ready", ledger.kind());
-                prepared.cancel();
-                return;
-            }
-            Err(error) => {
-                health.ledger_is_not_ready(error.told());
-                if backoff.is_fresh() || !error.is_transient() {
-                    warn!(error = %error, cause = ?std::error::Error::source(&error).map(ToString::to_string), "the ledger is not ready, trying again");
-                }
-                let pause = backoff.pause();
-                tokio::select! { () = stop.cancelled() => {} () = tokio::time::sleep(pause) => {} }
-            }
-        }
     }
 }
 

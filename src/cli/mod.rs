@@ -5,6 +5,8 @@ mod check;
 mod client;
 #[cfg(feature = "dev")]
 mod dev;
+#[cfg(feature = "export")]
+mod export;
 mod given;
 mod healthcheck;
 mod inbox;
@@ -74,6 +76,9 @@ enum Command {
     Token(token::Options),
     /// Hold the chain of who did what against its hashes
     Audit(audit::Options),
+    /// Write events and ended tasks into a Parquet file, for analytics
+    #[cfg(feature = "export")]
+    Export(export::Options),
     /// Print the contract (OpenAPI 3.1)
     Openapi,
     /// Read the configuration, Redis, the ledger and the live workers, and say what does not fit together
@@ -109,6 +114,8 @@ impl Cli {
             Command::Tasks(tasks) => client::run(&tasks.at, async |client| tasks.run(client).await),
             Command::Workers(workers) => client::run(&workers.at, async |client| workers.run(client).await),
             Command::Completions(completions) => completions.run(Self::command()),
+            #[cfg(feature = "export")]
+            Command::Export(options) => export::run(&common, &options),
             Command::Openapi => openapi::run(),
             Command::Check(options) => check::run(&common, &options),
             Command::Healthcheck => healthcheck::run(&common),

@@ -4,7 +4,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::Context;
-use clap::Args;
+use clap::{Args, ValueEnum};
 use tokio::net::TcpListener;
 use tracing::{info, warn};
 
@@ -32,18 +32,34 @@ pub struct Options {
     /// Listen beyond this machine although no token is needed: whoever reaches the address may do everything
     #[arg(long)]
     i_know: bool,
+    /// What this process does: everything, or only reading, on a replica of the ledger
+    #[arg(long, value_name = "ROLE", default_value = "all")]
+    role: Part,
+    /// With `--role read`: the gateway that requests are sent to which this one refuses, as https://tasks.example
+    #[arg(long, value_name = "URL")]
+    writer: Option<String>,
+}
+
+/// What a gateway does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Part {
+    All,
+    Read,
 }
 
 /// # Errors
 /// When the configuration does not fit, or the address is taken.
 pub fn run(common: &Common, options: &Options) -> anyhow::Result<ExitCode> {
     let listen = Flag { key: "http.listen", name: "listen", value: options.listen.clone() };
-    let config = configure_fitting(Role::Serve, common, &[listen], app::fits)?;
+    let writer = Flag { key: "http.writer", name: "writer", value: options.writer.clone() };
+    let mut config = configure_fitting(Role::Serve, common, &[listen, writer], app::fits)?;
     refuse_open(&config, options.i_know)?;
-    super::runtime()?.block_on(serve(config))
+    // A replica gets its schema from the server that it follows.
+    config.database.migrate &= options.role == Part::All;
+    super::runtime()?.block_on(serve(config, options.role))
 }
 
-async fn serve(config: Config) -> anyhow::Result<ExitCode> {
+async fn serve(config: Config, part: Part) -> anyhow::Result<ExitCode> {
     let tasks = Tasks::default();
     let metrics = telemetry::metrics(&tasks);
     let listener = listen(&config).await?;
@@ -51,7 +67,10 @@ async fn serve(config: Config) -> anyhow::Result<ExitCode> {
     if config.auth == Auth::Token {
         somebody_may_call(&config, &ledger).await?;
     }
-    let app = App::build(&config, ledger, tasks)?;
+    let app = match part {
+        Part::All => App::build(&config, ledger, tasks)?,
+        Part::Read => App::reading(&config, ledger, tasks)?,
+    };
     let edge = Edge::new(&config, app.behind, app.tasks.clone(), metrics);
     serve_until_stopped(&config, edge::router(edge), listener, &app.tasks).await
 }

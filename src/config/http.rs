@@ -35,6 +35,7 @@ pub(super) struct RawHttp {
     trusted_proxies: Option<Words>,
     max_header: Option<Bytes>,
     max_connections: Option<Count>,
+    writer: Option<Text>,
 }
 
 /// What the parser of HTTP/1 needs at least.
@@ -78,6 +79,8 @@ pub struct Http {
     pub max_header: usize,
     /// Open connections of this process; one more is answered 503 and closed. Default 25,000.
     pub max_connections: usize,
+    /// Where a gateway with `--role read` sends those who want to write, as `https://tasks.example`. Default none.
+    pub writer: Option<String>,
 }
 
 /// PEM files: the chain of certificates, and the private key of the first one.
@@ -114,6 +117,7 @@ impl Http {
             trusted_proxies: networks(raw.trusted_proxies.unwrap_or_default().0, said)?,
             max_header: raw.max_header.map_or(64 << 10, |bytes| bytes.0),
             max_connections: raw.max_connections.map_or(25_000, |count| usize::try_from(count.0).unwrap_or(usize::MAX)),
+            writer: raw.writer.map(|text| text.0),
         };
         http.checked(said)
     }
@@ -134,6 +138,12 @@ impl Http {
         if self.max_connections == 0 {
             return Err(Error::value(said.place("http.max_connections"), "must be at least 1"));
         }
+        if let Some(writer) = &self.writer
+            && !(is_address(writer, "http://") || is_address(writer, "https://"))
+        {
+            let message = format!("{writer:?} is not the address of a gateway, as https://tasks.example");
+            return Err(Error::value(said.place("http.writer"), message));
+        }
         for origin in &self.origins {
             check_origin(origin).map_err(|detail| Error::value(said.place("http.cors_origins"), detail))?;
         }
@@ -146,6 +156,11 @@ impl Http {
         }
         Ok(self)
     }
+}
+
+/// Printable, so that it can stand in a header.
+fn is_address(text: &str, scheme: &str) -> bool {
+    text.strip_prefix(scheme).is_some_and(|rest| !rest.is_empty() && rest.bytes().all(|byte| byte.is_ascii_graphic()))
 }
 
 fn tls(cert: Option<Text>, key: Option<Text>, said: &Said) -> Result<Option<TlsFiles>, Error> {

@@ -92,6 +92,9 @@ slugs! {
     METHOD_NOT_ALLOWED = "method-not-allowed", METHOD_NOT_ALLOWED, "This path does not have that method",
         "The path exists, with other methods.",
         "Use one of the methods in the `Allow` header.";
+    READ_ONLY = "read-only", METHOD_NOT_ALLOWED, "This gateway only reads",
+        "The gateway was started with `--role read`, on a replica of the ledger: it lists tasks and shows what became of them, and does nothing else.",
+        "Send the request to the gateway that `detail` and the header `Taskgate-Writer` name.";
     NOT_ACCEPTABLE = "not-acceptable", NOT_ACCEPTABLE, "No representation fits the Accept header",
         "The operation cannot answer in any of the media types that `Accept` names.",
         "Accept `application/json`, or `text/event-stream` for streams.";

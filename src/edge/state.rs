@@ -47,6 +47,8 @@ pub struct Inner {
     pub tasks: Tasks,
     /// Where spans of requests go.
     pub traces: Traces,
+    /// Its ledger takes no writes.
+    pub reads_only: bool,
     /// Ends the streams.
     pub stop: CancellationToken,
 }
@@ -62,11 +64,13 @@ pub struct Behind {
     pub catalog: Arc<Catalog>,
     /// Where spans of requests go.
     pub traces: Traces,
+    /// Its ledger takes no writes.
+    pub reads_only: bool,
 }
 
 impl Edge {
     pub fn new(config: &Config, behind: Behind, tasks: Tasks, metrics: Option<PrometheusHandle>) -> Self {
-        let Behind { gateway, authority, throttle, health, incidents, catalog, traces } = behind;
+        let Behind { gateway, authority, throttle, health, incidents, catalog, traces, reads_only } = behind;
         super::base::set(&config.http.base_path);
         let openapi = Bytes::from(super::openapi::running(&catalog, config.auth));
         Self(Arc::new(Inner {
@@ -84,6 +88,7 @@ impl Edge {
             metrics,
             meters: Meters::default(),
             traces,
+            reads_only,
             streams: Arc::new(Semaphore::new(config.http.max_streams.min(Semaphore::MAX_PERMITS))),
             token_streams: TokenStreams::default(),
             stop: tasks.stop_token(),

@@ -80,6 +80,7 @@ pub const REPAIRS: [&str; 11] = [
 
 const GAUGES: &[(&str, &str)] = &[
     ("taskgate_dependency_up", "1 while the ledger, or Redis (broker and result backend), takes writes"),
+    ("taskgate_replica_lag_seconds", "How far the ledger that a gateway with `--role read` reads is behind"),
     ("taskgate_outbox_depth", "Accepted tasks that are due and not yet in the broker"),
     ("taskgate_outbox_age_seconds", "Age of the oldest of them, 0 without one"),
     ("taskgate_recorder_active", "1 while this replica is the one that records"),

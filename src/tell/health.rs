@@ -1,8 +1,11 @@
 //! Whether the ledger and Redis take what the gateway must write, asked once a second: what `/readyz` says, and an incident.
 //!
+//! A gateway that only reads asks its replica of the ledger how far it is behind, and has no business with Redis.
+//!
 //! A server that only answers is not enough: after a failover it may be a standby, a Redis may be full. Only what is wrong is a
 //! warning: a ledger that is still being prepared is neither up nor down.
 
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -75,6 +78,8 @@ impl State {
 struct Shared {
     ledger: Mutex<State>,
     redis: Mutex<State>,
+    /// Microseconds that the ledger is behind the one that it follows.
+    lag: AtomicU64,
     /// Both were asked once more.
     tried: Notify,
     /// One fell or rose.
@@ -100,6 +105,11 @@ impl Handle {
 
     pub fn redis_trouble(&self) -> Option<Trouble> {
         trouble(&self.0.redis)
+    }
+
+    /// How far the ledger was behind when it was last asked. Zero where it follows no other.
+    pub fn lag(&self) -> Duration {
+        Duration::from_micros(self.0.lag.load(Ordering::Relaxed))
     }
 
     /// Its schema could not be brought up to date, or looked at; whoever tried has said so in the log.
@@ -152,13 +162,22 @@ pub struct Health {
     backend: ResultBackend,
     /// Whose list is asked about.
     queue: QueueName,
+    /// The ledger is a replica, and Redis is not asked.
+    reads_only: bool,
     handle: Handle,
 }
 
 impl Health {
     pub fn new(ledger: SharedLedger, broker: Broker, backend: ResultBackend, queue: QueueName) -> (Self, Handle) {
         let handle = Handle::default();
-        (Self { ledger, broker, backend, queue, handle: handle.clone() }, handle)
+        (Self { ledger, broker, backend, queue, reads_only: false, handle: handle.clone() }, handle)
+    }
+
+    /// Of a gateway that only reads.
+    pub fn reading(mut self) -> Self {
+        self.reads_only = true;
+        *self.handle.0.redis.lock().expect("nothing panics under this lock") = State::Up;
+        self
     }
 
     /// Runs until `stop`. `prepared` resolves when the ledger's schema is there; before that nobody can say whether it is up.
@@ -168,7 +187,9 @@ impl Health {
             if let Some(answer) = ledger {
                 self.note("ledger", &self.handle.0.ledger, answer);
             }
-            self.note("redis", &self.handle.0.redis, redis);
+            if let Some(answer) = redis {
+                self.note("redis", &self.handle.0.redis, answer);
+            }
             self.handle.0.tried.notify_waiters();
             tokio::select! {
                 () = stop.cancelled() => {}
@@ -182,11 +203,24 @@ impl Health {
         if !prepared.is_cancelled() {
             return None;
         }
-        let asked = async { self.ledger.writable().await.map_err(|error| error.told()) };
+        let asked = async {
+            let answer = if self.reads_only { self.ask_replica().await } else { self.ledger.writable().await };
+            answer.map_err(|error| error.told())
+        };
         Some(tokio::time::timeout(PATIENCE, asked).await.unwrap_or_else(|_| Err(late())))
     }
 
-    async fn ask_redis(&self) -> Result<(), String> {
+    async fn ask_replica(&self) -> Result<(), ledger::Error> {
+        let lag = self.ledger.lag().await?.unwrap_or_default();
+        self.handle.0.lag.store(u64::try_from(lag.as_micros()).unwrap_or(u64::MAX), Ordering::Relaxed);
+        gauge!("taskgate_replica_lag_seconds").set(lag.as_secs_f64());
+        Ok(())
+    }
+
+    async fn ask_redis(&self) -> Option<Result<(), String>> {
+        if self.reads_only {
+            return None;
+        }
         let both = async {
             let taken = match self.broker.lists() {
                 Some(lists) => lists.writable(self.queue.as_str()).await,
@@ -195,7 +229,7 @@ impl Health {
             taken.map_err(|error| format!("broker: {}", error.told()))?;
             self.backend.writable().await.map_err(|error| format!("result backend: {}", error.told()))
         };
-        tokio::time::timeout(PATIENCE, both).await.unwrap_or_else(|_| Err(late()))
+        Some(tokio::time::timeout(PATIENCE, both).await.unwrap_or_else(|_| Err(late())))
     }
 
     fn note(&self, what: &'static str, state: &Mutex<State>, answer: Result<(), String>) {

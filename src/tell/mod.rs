@@ -1,5 +1,7 @@
-//! What tells others: webhooks, traces, statistics, incidents, health.
+//! What tells others: webhooks, traces, statistics, exports, incidents, health.
 
+#[cfg(feature = "export")]
+pub mod export;
 pub mod health;
 pub mod incidents;
 pub mod stats;

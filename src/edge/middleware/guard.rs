@@ -10,7 +10,7 @@ use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 
 use super::authenticate::{self, Denied};
-use super::{audit, origin, patience, throttle};
+use super::{audit, origin, patience, reader, throttle};
 use crate::edge::extract::wanted_wait;
 use crate::edge::problem::Problem;
 use crate::edge::slugs;
@@ -25,6 +25,9 @@ pub async fn guard(State(edge): State<Edge>, request: Request, next: Next) -> Re
     }
     if let Err(problem) = is_well_formed(&request) {
         return problem.into_response();
+    }
+    if let Some(refusal) = reader::refusal(&edge, &request) {
+        return refusal;
     }
     let Some(patience) = patience::of(&edge, &request) else { return admit(&edge, request, next).await };
     match tokio::time::timeout(patience, admit(&edge, request, next)).await {

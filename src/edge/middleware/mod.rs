@@ -10,6 +10,7 @@ pub mod meters;
 pub mod observe;
 mod origin;
 mod patience;
+mod reader;
 mod shield;
 mod throttle;
 mod unread;

@@ -17,7 +17,7 @@ use tracing::{error, info, warn};
 use super::compress;
 use super::forwarded::{self, Client};
 use super::meters::word;
-use super::{shield, unread};
+use super::{reader, shield, unread};
 use crate::edge::base;
 use crate::edge::problem::Problem;
 use crate::edge::slugs;
@@ -52,6 +52,7 @@ pub async fn observe(State(edge): State<Edge>, mut request: Request, next: Next)
     response.headers_mut().insert(&REQUEST_ID, id.clone());
     response.headers_mut().insert(&VERSION, HeaderValue::from_static(env!("CARGO_PKG_VERSION")));
     shield::cover(&route, response.headers_mut());
+    reader::announce_lag(&edge, response.headers_mut());
     unread::announce(left, &mut response);
     let seconds = started.elapsed().as_secs_f64();
     if let Some(span) = span {

@@ -18,7 +18,7 @@ pub struct Readiness {
     /// `up` or `down`. It is up when it takes writes.
     #[schema(value_type = String, example = "up")]
     ledger: &'static str,
-    /// `up` or `down`; tasks are accepted without it and published later.
+    /// `up` or `down`; tasks are accepted without it and published later. `unused` where the gateway only reads.
     #[schema(value_type = String, example = "up")]
     redis: &'static str,
     /// Why the ledger is down, or Redis: in the server's own words, with what helps. Left out when nothing is.
@@ -27,6 +27,13 @@ pub struct Readiness {
     /// `active` when this process records what workers say, `standby` when another one does.
     #[schema(value_type = String, example = "active")]
     recorder: &'static str,
+    /// `read` where the gateway only reads.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>, example = "read")]
+    role: Option<&'static str>,
+    /// Where the gateway only reads: seconds that its replica of the ledger is behind.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    lag_seconds: Option<f64>,
 }
 
 /// Whether the process runs
@@ -45,7 +52,7 @@ pub async fn healthz() -> Described {
 
 /// Whether the process accepts tasks
 ///
-/// 200 while the ledger takes writes (one is tried each second, and rolled back), also when Redis is away. At start it waits for the first try at Redis, at most 3 seconds.
+/// 200 while the ledger takes writes (one is tried each second, and rolled back), also when Redis is away; in the role `read`, while the ledger answers. At start it waits for the first try at Redis, at most 3 seconds.
 #[utoipa::path(get, path = "/readyz", tag = "operation", operation_id = "readyz",
     responses(
         (status = 200, description = "It accepts", body = Readiness),
@@ -61,9 +68,11 @@ pub async fn readyz(State(edge): State<Edge>) -> Described {
     let view = Readiness {
         ready,
         ledger: word(health.ledger_is_up()),
-        redis: word(health.redis_is_up()),
+        redis: if edge.reads_only { "unused" } else { word(health.redis_is_up()) },
         reasons: ledger.into_iter().chain(redis).collect(),
         recorder: if edge.gateway.is_recording() { "active" } else { "standby" },
+        role: edge.reads_only.then_some("read"),
+        lag_seconds: edge.reads_only.then(|| health.lag().as_secs_f64()),
     };
     let status = if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
     Described((status, [(header::CONTENT_TYPE, "application/json")], text(&view)).into_response())

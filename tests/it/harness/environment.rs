@@ -28,6 +28,8 @@ pub struct Options {
     pub without_worker: bool,
     /// Of the gateway.
     pub environment: &'static [(&'static str, &'static str)],
+    /// Its ledger, where that is not one of the shared cluster.
+    pub database: Option<String>,
 }
 
 pub struct Harness {
@@ -92,7 +94,7 @@ impl Harness {
         worker.environment.push(("SAMPLE_SITE_URL".into(), sample_site().to_owned()));
         // The worker boots while the database is made.
         let mut celery = (!options.without_worker).then(|| Celery::launch(&broker, &backend, worker));
-        let database = postgres::cluster().migrated_database();
+        let database = options.database.clone().unwrap_or_else(|| postgres::cluster().migrated_database());
         let gateway = Gateway::serve_with(options.environment, &database, &broker, &backend, &options.config);
         if let Some(celery) = &mut celery {
             celery.wait_until_ready();

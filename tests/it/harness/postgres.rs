@@ -58,6 +58,36 @@ impl Cluster {
         Self::launch(&["fsync=off", "full_page_writes=off"], Some(programs))
     }
 
+    /// A streaming replica of this one, with all that it has so far.
+    pub fn follow(&self) -> Self {
+        let directory = folder("replica");
+        if let Some((uid, gid)) = unprivileged() {
+            chown(&directory, Some(uid), Some(gid)).expect("root may give its folder away");
+        }
+        let mut command = Command::new(server("pg_basebackup", self.programs.as_deref()));
+        command.args([
+            "-h",
+            "127.0.0.1",
+            "-p",
+            &self.port.to_string(),
+            "-U",
+            "postgres",
+            "-R",
+            "-X",
+            "stream",
+            "-c",
+            "fast",
+        ]);
+        command.arg("--no-sync").arg("-D").arg(directory.join("data"));
+        let done = demoted(command).output().expect("pg_basebackup starts");
+        assert!(done.status.success(), "pg_basebackup: {}", String::from_utf8_lossy(&done.stderr));
+        let (port, settings) = (ports::free(), self.settings);
+        let process = launch(&directory, port, settings, self.programs.as_deref());
+        let this = Self { process, directory, port, settings, programs: self.programs.clone() };
+        this.wait_until_ready();
+        this
+    }
+
     fn start_with(settings: &'static [&'static str]) -> Self {
         Self::launch(settings, None)
     }

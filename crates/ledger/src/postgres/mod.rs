@@ -41,6 +41,7 @@ mod tasks;
 mod tokens;
 mod traces;
 mod webhooks;
+mod withdraw;
 mod workers;
 
 use std::collections::HashMap;
@@ -192,7 +193,7 @@ impl Ledger for PostgresLedger {
     }
 
     async fn withdraw(&self, id: &TaskId, news: News) -> Result<Withdrawn, Error> {
-        outbox::withdraw(&self.store, id, news).await
+        withdraw::withdraw(&self.store, id, news).await
     }
 
     async fn requeue(&self, tasks: &[(TaskId, i64)], reason: &str, at: Time) -> Result<Vec<Event>, Error> {

@@ -14,8 +14,7 @@ use crate::book::Book;
 use crate::change::was_taken;
 use crate::gates::{Gate, Heads, Passes, Stopped, gates_of};
 use crate::{
-    Backlog, Carrier, Drained, Error, Event, NewGroup, News, Outgoing, REFUSED_FOR, Source, Task, Withdrawn, headers,
-    refusal,
+    Backlog, Carrier, Drained, Error, Event, NewGroup, News, Outgoing, REFUSED_FOR, Source, Task, headers, refusal,
 };
 use celery::task::{Phase, QueueName, TaskId, TaskName};
 use runtime::clock::Time;
@@ -69,10 +68,6 @@ pub(super) const SLEEP: &str = "update taskgate.outbox o set wake_at = n.wake_at
 
 pub(super) const BACKLOG: &str = "select count(*), min(accepted_at) from taskgate.outbox where wake_at <= $1";
 pub(super) const NEXT_DUE: &str = "select min(wake_at) from taskgate.outbox where wake_at > $1";
-/// `$1` the id's key.
-pub(super) const TAKE: &str =
-    "delete from taskgate.outbox where task_no = (select task_no from taskgate.task where id = $1)";
-pub(super) const IS_THERE: &str = "select 1 from taskgate.outbox where task_no = $1";
 /// Locks what the outbox has of these tasks.
 pub(super) const LOCK: &str = "select task_no from taskgate.outbox \
      where task_no = any(array(select task_no from taskgate.task where id = any($1))) order by task_no for update";
@@ -390,38 +385,6 @@ pub(super) async fn backlog(pool: &Pool, now: Time) -> Result<Backlog, Error> {
         oldest: row.try_get::<Option<i64>, _>(1)?.map(Time),
         next_due: next.filter(|&at| at != i64::MAX).map(Time),
     })
-}
-
-pub(super) async fn withdraw(store: &Store, id: &TaskId, news: News) -> Result<Withdrawn, Error> {
-    loop {
-        if let Some(withdrawn) = try_withdraw(store, id, &news).await? {
-            return Ok(withdrawn);
-        }
-    }
-}
-
-/// `None` when a pass took it in between the two looks: the next try waits for it.
-async fn try_withdraw(store: &Store, id: &TaskId, news: &News) -> Result<Option<Withdrawn>, Error> {
-    let mut tx = pool::begin(&store.pool).await?;
-    let taken = sqlx::query(TAKE).bind(numbers::key(id.as_str())).execute(&mut *tx).await?.rows_affected() == 1;
-    let Some(task) = learn::lock(&mut tx, &[id]).await?.pop() else { return Ok(Some(Withdrawn::Unknown)) };
-    if task.phase.is_final() {
-        tx.rollback().await?;
-        return Ok(Some(Withdrawn::Finished(Box::new(task))));
-    }
-    if !task.phase.is_ours() || task.is_replaced() {
-        tx.rollback().await?;
-        return Ok(Some(Withdrawn::Published(Box::new(task))));
-    }
-    if !taken && sqlx::query(IS_THERE).bind(task.no).fetch_optional(&mut *tx).await?.is_some() {
-        tx.rollback().await?;
-        return Ok(None);
-    }
-    let mut book = Book::new(vec![task]);
-    book.learn(news);
-    save::save(&mut tx, store, &mut book, 0).await?;
-    tx.commit().await?;
-    Ok(Some(Withdrawn::Done(book.events)))
 }
 
 pub(super) async fn requeue(

@@ -1,8 +1,9 @@
 //! Every constant statement, so that a test can prepare each against a migrated database.
 
 use super::{
-    audit, bulk, control, events, fan_out, findings, gates, gather, groups, insert, kinds, learn, lease, list, migrate, outbox,
-    prune, publication, replica, save, schedules, stats, steps, tasks, tokens, traces, webhooks, workers,
+    audit, bulk, control, events, fan_out, findings, gates, gather, groups, insert, kinds, learn, lease, list, migrate,
+    outbox, prune, publication, replica, save, schedules, stats, steps, tasks, tokens, traces, webhooks, withdraw,
+    workers,
 };
 
 pub(super) const PING: &str = "select 1 from taskgate.ledger";
@@ -118,8 +119,8 @@ pub const STATEMENTS: &[&str] = &[
     outbox::SLEEP,
     outbox::BACKLOG,
     outbox::NEXT_DUE,
-    outbox::TAKE,
-    outbox::IS_THERE,
+    withdraw::TAKE,
+    withdraw::IS_THERE,
     outbox::LOCK,
     outbox::REMEMBER,
     outbox::WITH_MESSAGES,

@@ -1,0 +1,47 @@
+//! A task is taken back before anybody published it.
+//!
+//! A pass over the outbox holds its rows while it publishes. So whoever withdraws takes the row first, and waits for the pass; where
+//! there is no row it locks the task and looks once more, because a pass may have taken the task in meanwhile.
+
+use crate::book::Book;
+use crate::{Error, News, Withdrawn};
+use celery::task::{Phase, TaskId};
+
+use super::{Store, learn, numbers, pool, save};
+
+/// `$1` the id's key.
+pub(super) const TAKE: &str =
+    "delete from taskgate.outbox where task_no = (select task_no from taskgate.task where id = $1)";
+pub(super) const IS_THERE: &str = "select 1 from taskgate.outbox where task_no = $1";
+
+pub(super) async fn withdraw(store: &Store, id: &TaskId, news: News) -> Result<Withdrawn, Error> {
+    loop {
+        if let Some(withdrawn) = try_withdraw(store, id, &news).await? {
+            return Ok(withdrawn);
+        }
+    }
+}
+
+/// `None` when a pass took it in between the two looks: the next try waits for it.
+async fn try_withdraw(store: &Store, id: &TaskId, news: &News) -> Result<Option<Withdrawn>, Error> {
+    let mut tx = pool::begin(&store.pool).await?;
+    let taken = sqlx::query(TAKE).bind(numbers::key(id.as_str())).execute(&mut *tx).await?.rows_affected() == 1;
+    let Some(task) = learn::lock(&mut tx, &[id]).await?.pop() else { return Ok(Some(Withdrawn::Unknown)) };
+    if task.phase.is_final() {
+        tx.rollback().await?;
+        return Ok(Some(Withdrawn::Finished(Box::new(task))));
+    }
+    if !task.phase.is_ours() || task.is_replaced() {
+        tx.rollback().await?;
+        return Ok(Some(Withdrawn::Published(Box::new(task))));
+    }
+    if !taken && sqlx::query(IS_THERE).bind(task.no).fetch_optional(&mut *tx).await?.is_some() {
+        tx.rollback().await?;
+        return Ok(None);
+    }
+    let mut book = Book::new(vec![task]);
+    book.learn(news);
+    save::save(&mut tx, store, &mut book, 0).await?;
+    tx.commit().await?;
+    Ok(Some(Withdrawn::Done(book.events)))
+}

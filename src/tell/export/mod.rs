@@ -1,0 +1,130 @@
+//! History for analytics: events and the outcomes of ended tasks, from the feed into a Parquet file.
+//!
+//! A row is an event. That of a task's end has what became of it too, so that one file answers for both. The feed's order is the
+//! file's; its last position stands in the file's metadata (`taskgate.position`), and the next export goes on from there. The file
+//! appears under its name when it is whole: an export that was killed leaves `FILE.part`, and is begun again.
+
+mod columns;
+
+use std::collections::HashMap;
+use std::fs::File;
+use std::path::{Path, PathBuf};
+
+use anyhow::Context;
+use parquet::file::metadata::KeyValue;
+use parquet::file::writer::SerializedFileWriter;
+
+use celery::task::TaskId;
+use ledger::{Event, Filter, SharedLedger, Task};
+use runtime::clock::Time;
+
+/// Events in one read of the feed.
+const PAGE: i64 = 1_000;
+/// Rows that are held in memory before they are written as a group.
+const GROUP: usize = 20_000;
+
+/// Where an export begins.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Since {
+    /// After this position of the feed.
+    Position(i64),
+    /// With the events of this time and later.
+    Time(Time),
+}
+
+/// What an export wrote.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Written {
+    pub events: usize,
+    pub ended: usize,
+    /// The next export goes on from here.
+    pub position: i64,
+}
+
+/// An event, and the task when this was its end.
+pub(crate) struct Row {
+    pub event: Event,
+    pub end: Option<Task>,
+}
+
+/// Writes what the feed has after `since`, up to its end as it is now.
+///
+/// # Errors
+/// When the ledger does not answer, or the file cannot be written.
+pub async fn export(ledger: &SharedLedger, since: Since, to: &Path) -> anyhow::Result<Written> {
+    let mut sink = Sink::create(to)?;
+    let end = ledger.feed_end().await?;
+    let (after, from) = match since {
+        Since::Position(position) => (position, Time(i64::MIN)),
+        Since::Time(time) => (0, time),
+    };
+    let mut written = Written { position: after, ..Written::default() };
+    let mut rows = Vec::new();
+    while written.position < end {
+        let (events, position) = ledger.feed(written.position, &Filter::default(), PAGE).await?;
+        if position == written.position {
+            break;
+        }
+        written.position = position;
+        let events = events.into_iter().filter(|event| event.at >= from).collect();
+        rows.extend(with_ends(ledger, events).await?);
+        if rows.len() >= GROUP {
+            sink.write(std::mem::take(&mut rows), &mut written)?;
+        }
+    }
+    sink.write(rows, &mut written)?;
+    sink.finish(written.position)?;
+    Ok(written)
+}
+
+/// An end that was corrected later stands with the event that corrected it.
+async fn with_ends(ledger: &SharedLedger, events: Vec<Event>) -> anyhow::Result<Vec<Row>> {
+    let ends = events.iter().filter(|event| event.phase.is_final());
+    let ids: Vec<TaskId> = ends.map(|event| event.task_id.clone()).collect();
+    let tasks = if ids.is_empty() { Vec::new() } else { ledger.tasks_by_id(&ids).await? };
+    let mut ended: HashMap<(TaskId, i64), Task> =
+        tasks.into_iter().map(|task| ((task.id.clone(), task.seq), task)).collect();
+    let row = |event: Event| {
+        let end = ended.remove(&(event.task_id.clone(), event.seq)).filter(|task| task.phase.is_final());
+        Row { event, end }
+    };
+    Ok(events.into_iter().map(row).collect())
+}
+
+/// The file, until it is whole.
+struct Sink {
+    writer: SerializedFileWriter<File>,
+    part: PathBuf,
+    to: PathBuf,
+}
+
+impl Sink {
+    fn create(to: &Path) -> anyhow::Result<Self> {
+        let mut part = to.as_os_str().to_owned();
+        part.push(".part");
+        let part = PathBuf::from(part);
+        let file = File::create(&part).with_context(|| format!("{} cannot be written", part.display()))?;
+        let writer = SerializedFileWriter::new(file, columns::schema()?, columns::properties())?;
+        Ok(Self { writer, part, to: to.to_owned() })
+    }
+
+    fn write(&mut self, rows: Vec<Row>, written: &mut Written) -> anyhow::Result<()> {
+        if rows.is_empty() {
+            return Ok(());
+        }
+        written.events += rows.len();
+        written.ended += rows.iter().filter(|row| row.end.is_some()).count();
+        let mut group = self.writer.next_row_group()?;
+        columns::write(&mut group, &rows)?;
+        group.close()?;
+        Ok(())
+    }
+
+    fn finish(mut self, position: i64) -> anyhow::Result<()> {
+        let metadata = KeyValue::new("taskgate.position".to_owned(), position.to_string());
+        self.writer.append_key_value_metadata(metadata);
+        let file = self.writer.into_inner()?;
+        file.sync_all()?;
+        std::fs::rename(&self.part, &self.to).with_context(|| format!("{} cannot be written", self.to.display()))
+    }
+}
