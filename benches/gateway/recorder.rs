@@ -66,7 +66,7 @@ async fn prepare(bench: &Bench, count: usize) -> Vec<redis::Pipeline> {
         let items = answer["items"].as_array().expect("a list").iter();
         ids.extend(items.map(|item| TaskId::parse(item["task_id"].as_str().expect("accepted")).expect("an id")));
     }
-    let unpublished = "select count(*) from taskgate.outbox";
+    let unpublished = "select count(*) from taskgate.flight where phase = 'accepted'";
     until(bench, unpublished, "0").await;
     bench.redis.command::<()>(0, &["DEL", "played"]);
     ids.chunks(CHUNK).map(chunk).collect()

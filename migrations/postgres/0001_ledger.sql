@@ -100,7 +100,7 @@ create table taskgate.flight (
     traceback           text,
     progress            text,
     children            text,
-    -- Events after the first, or after those that went to `history`.
+    -- Events after the first, or after those that went to `history`. Null while the columns above say all of them.
     history             bytea,
     constraint flight_phase_open check (phase in ('accepted', 'held', 'waiting', 'queued', 'received', 'running', 'retrying')),
     constraint flight_seq_positive check (seq > 0),
@@ -346,7 +346,10 @@ begin
         end loop;
         corrected := flags & 1 = 1;
         status := coalesce(texts[1], taskgate.word(phase));
-        worker := texts[2];
+        -- Else it is that of the event before.
+        if flags & 32 = 0 then
+            worker := texts[2];
+        end if;
         reason := texts[3];
         meta := texts[4];
         return next;

@@ -19,8 +19,10 @@ pub(super) struct Entry {
     pub touched: bool,
     /// Result, failure and traceback are to be written (else the row's own stay: they were not loaded).
     pub outcome: bool,
-    /// The phase before this transaction.
+    /// The phase before this transaction,
     pub before: Phase,
+    /// and all of it.
+    pub was: Task,
     /// Not in the ledger yet: to be inserted.
     pub new: bool,
     /// It was neither read nor locked: the `seq` that its row must still have.
@@ -62,7 +64,8 @@ impl Book {
 
     fn enter(&mut self, task: Task, new: bool) {
         self.by_id.insert(task.id.clone(), self.entries.len());
-        self.entries.push(Entry { before: task.phase, touched: new, outcome: new, new, assumed: None, task });
+        let was = task.clone();
+        self.entries.push(Entry { before: task.phase, was, touched: new, outcome: new, new, assumed: None, task });
     }
 
     /// Applies one piece of news; of an unknown task only with an [`Adoption`], at once or later in this transaction.
@@ -150,8 +153,8 @@ impl Book {
         found.retain(|task| !task.phase.is_final() && seqs.get(&task.id) == Some(&task.seq));
         let ids: Vec<TaskId> = found.iter().map(|task| task.id.clone()).collect();
         let places = found.iter().map(|task| (task.no, task.queue.clone().unwrap_or_default())).collect();
-        found.iter_mut().for_each(Task::redeliver);
         let mut book = Self::new(found);
+        book.entries.iter_mut().for_each(|entry| entry.task.redeliver());
         for id in &ids {
             book.place(id, Phase::Accepted, Some(reason), at);
         }

@@ -52,19 +52,38 @@ const STATUS: u8 = 2;
 const WORKER: u8 = 4;
 const REASON: u8 = 8;
 const META: u8 = 16;
+/// Of the feed: the worker is that of the event before, in the same row.
+const SAME_WORKER: u8 = 32;
 
 /// An event of a task's history.
 pub(crate) fn write(out: &mut Vec<u8>, event: &Event) {
+    write_after(out, event, None);
+}
+
+/// An event of the feed, behind one of this worker in the same row.
+pub(crate) fn write_told(out: &mut Vec<u8>, event: &Event, worker: Option<&str>) {
+    out.extend_from_slice(&event.task_no.to_be_bytes());
+    write_after(out, event, worker);
+}
+
+fn write_after(out: &mut Vec<u8>, event: &Event, worker: Option<&str>) {
     out.extend_from_slice(&i32::try_from(event.seq).unwrap_or(i32::MAX).to_be_bytes());
     out.extend_from_slice(&short(event.delivery).to_be_bytes());
     out.extend_from_slice(&short(event.retries).to_be_bytes());
-    write_body(out, event);
+    write_body(out, event, worker);
 }
 
-/// An event of the feed.
-pub(crate) fn write_told(out: &mut Vec<u8>, event: &Event) {
-    out.extend_from_slice(&event.task_no.to_be_bytes());
-    write(out, event);
+/// An event that a row's columns say.
+pub(crate) fn write_derived(out: &mut Vec<u8>, told: &Told) {
+    out.extend_from_slice(&i32::try_from(told.seq).unwrap_or(i32::MAX).to_be_bytes());
+    out.extend_from_slice(&short(told.delivery).to_be_bytes());
+    out.extend_from_slice(&short(told.retries).to_be_bytes());
+    out.extend_from_slice(&[code(told.phase), if told.worker.is_some() { WORKER } else { 0 }]);
+    out.extend_from_slice(&told.at.0.to_be_bytes());
+    if let Some(worker) = &told.worker {
+        write_length(out, worker.len());
+        out.extend_from_slice(worker.as_bytes());
+    }
 }
 
 fn short(count: i32) -> i16 {
@@ -87,15 +106,16 @@ pub(crate) fn first(phase: Phase, at: Time) -> Vec<u8> {
     out
 }
 
-fn write_body(out: &mut Vec<u8>, event: &Event) {
+fn write_body(out: &mut Vec<u8>, event: &Event, before: Option<&str>) {
+    let is_same = before.is_some() && event.worker.as_deref() == before;
     let status = Some(event.status.as_str()).filter(|status| *status != event.phase.status());
     let texts = [
         (STATUS, status),
-        (WORKER, event.worker.as_deref()),
+        (WORKER, event.worker.as_deref().filter(|_| !is_same)),
         (REASON, event.reason.as_deref()),
         (META, event.meta.as_deref().map(serde_json::value::RawValue::get)),
     ];
-    let corrected = if event.corrected { CORRECTED } else { 0 };
+    let corrected = if event.corrected { CORRECTED } else { 0 } | if is_same { SAME_WORKER } else { 0 };
     out.push(code(event.phase));
     out.push(texts.iter().filter(|(_, text)| text.is_some()).fold(corrected, |flags, (flag, _)| flags | flag));
     out.extend_from_slice(&event.at.0.to_be_bytes());
@@ -121,6 +141,10 @@ fn write_length(out: &mut Vec<u8>, mut length: usize) {
 
 /// Reads the next event of a history.
 pub(crate) fn read(bytes: &mut &[u8]) -> Result<Told, Unreadable> {
+    read_after(bytes, &mut None)
+}
+
+fn read_after(bytes: &mut &[u8], before: &mut Option<String>) -> Result<Told, Unreadable> {
     let seq = i64::from(i32::from_be_bytes(take(bytes)?));
     let (delivery, retries) = (i16::from_be_bytes(take(bytes)?), i16::from_be_bytes(take(bytes)?));
     let [place, flags] = take(bytes)?;
@@ -128,6 +152,8 @@ pub(crate) fn read(bytes: &mut &[u8]) -> Result<Told, Unreadable> {
     let at = Time(i64::from_be_bytes(take(bytes)?));
     let mut text = |flag| if flags & flag == 0 { Ok(None) } else { read_text(bytes).map(Some) };
     let (status, worker, reason, meta) = (text(STATUS)?, text(WORKER)?, text(REASON)?, text(META)?);
+    let worker = if flags & SAME_WORKER == 0 { worker } else { before.clone() };
+    before.clone_from(&worker);
     Ok(Told {
         seq,
         delivery: delivery.into(),
@@ -142,10 +168,10 @@ pub(crate) fn read(bytes: &mut &[u8]) -> Result<Told, Unreadable> {
     })
 }
 
-/// Reads the next event of the feed, and whose it is.
-pub(crate) fn read_told(bytes: &mut &[u8]) -> Result<(i64, Told), Unreadable> {
+/// Reads the next event of a row of the feed, and whose it is. `before` is the worker of the event before, and becomes that of this one.
+pub(crate) fn read_told(bytes: &mut &[u8], before: &mut Option<String>) -> Result<(i64, Told), Unreadable> {
     let task_no = i64::from_be_bytes(take(bytes)?);
-    Ok((task_no, read(bytes)?))
+    Ok((task_no, read_after(bytes, before)?))
 }
 
 fn take<const N: usize>(bytes: &mut &[u8]) -> Result<[u8; N], Unreadable> {
@@ -186,8 +212,8 @@ mod tests {
     fn every_phase_has_a_place() {
         for phase in Phase::ALL {
             let mut bytes = Vec::new();
-            write_told(&mut bytes, &event(phase));
-            let (task_no, told) = read_told(&mut &bytes[..]).unwrap();
+            write_told(&mut bytes, &event(phase), None);
+            let (task_no, told) = read_told(&mut &bytes[..], &mut None).unwrap();
             assert_eq!((task_no, told.phase, told.status.as_str()), (7 << 40, phase, phase.status()));
             assert_eq!((told.seq, told.delivery, told.retries, told.at.0), (3, 2, 1, 1_763_662_650_698_350));
         }
@@ -229,6 +255,22 @@ mod tests {
         bytes.extend_from_slice(&5i64.to_be_bytes());
         let told = read(&mut &bytes[..]).unwrap();
         assert_eq!((told.seq, told.phase, told.at, told.worker), (2, Phase::Queued, Time(5), None));
+    }
+
+    #[test]
+    fn a_worker_that_says_much_is_named_once_in_a_row_of_the_feed() {
+        let said = |worker: Option<&str>| Event { worker: worker.map(str::to_owned), ..event(Phase::Running) };
+        let events = [said(Some("a")), said(Some("a")), said(None), said(Some("a")), said(Some("b"))];
+        let (mut bytes, mut before) = (Vec::new(), None);
+        for event in &events {
+            write_told(&mut bytes, event, before);
+            before = event.worker.as_deref();
+        }
+        let (mut rest, mut before) = (&bytes[..], None);
+        for event in &events {
+            assert_eq!(read_told(&mut rest, &mut before).unwrap().1.worker, event.worker);
+        }
+        assert!(rest.is_empty() && bytes.len() == 5 * 26 + 3 * 2);
     }
 
     #[test]

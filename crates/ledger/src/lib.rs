@@ -13,6 +13,7 @@ pub mod audit;
 mod book;
 mod bulk;
 pub mod change;
+mod derived;
 mod error;
 mod fan_out;
 mod findings;

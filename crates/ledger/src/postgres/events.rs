@@ -9,16 +9,17 @@ use std::collections::HashMap;
 use sqlx::postgres::PgArguments;
 use sqlx::{Arguments, PgExecutor, Postgres, QueryBuilder, Row};
 
+use crate::derived::derived;
 use crate::history::{self, Told};
 use crate::rows::clean;
 use crate::{EVENTS_BYTES, Error, Event, Filter};
 use celery::task::{Phase, TaskId};
 
 use super::columns::{between, named, standing};
-use super::conditions;
 use super::numbers::{self, ANYWHERE};
 use super::pooled::Pool;
 use super::rows::{self, Subject, subject_columns};
+use super::{conditions, outbox};
 
 /// What is read at once of rows that hold many events.
 const ROW_BYTES: i64 = 2 * EVENTS_BYTES;
@@ -119,6 +120,9 @@ pub(super) async fn events(pool: &Pool, id: &TaskId, after: i64, limit: i64) -> 
     for row in &found {
         read_all(row.try_get(0)?, subject.task_no, &mut told)?;
     }
+    if found.is_empty() {
+        told.extend(said_by_columns(pool, &[subject.task_no]).await?.remove(&subject.task_no).unwrap_or_default());
+    }
     told.retain(|event| event.seq > after);
     let told = told.into_iter().take(usize::try_from(limit).unwrap_or(0));
     let mut budget = Budget::default();
@@ -160,6 +164,17 @@ async fn subject(pool: &Pool, id: &TaskId) -> Result<Option<Subject>, Error> {
     Ok(None)
 }
 
+/// The events after the first of tasks that have no history of their own.
+async fn said_by_columns(pool: &PgPool, task_nos: &[i64]) -> Result<HashMap<i64, Vec<Told>>, Error> {
+    if task_nos.is_empty() {
+        return Ok(HashMap::new());
+    }
+    let (low, high) = numbers::span(task_nos);
+    let found = sqlx::query(outbox::TASKS).bind(task_nos).bind(low).bind(high).fetch_all(pool).await?;
+    let tasks = rows::tasks(&found)?;
+    Ok(tasks.iter().filter_map(|task| Some((task.no, derived(task)?))).collect())
+}
+
 /// The histories of these tasks, task by task, as far as `limit` pieces go.
 pub(super) async fn histories(pool: &Pool, task_nos: &[i64], limit: i64) -> Result<Vec<Event>, Error> {
     let (low, high) = numbers::span(task_nos);
@@ -169,6 +184,11 @@ pub(super) async fn histories(pool: &Pool, task_nos: &[i64], limit: i64) -> Resu
         let task_no: i64 = row.try_get(0)?;
         read_all(row.try_get(1)?, task_no, by_task.entry(task_no).or_default())?;
     }
+    // What was cut off by the limit is not known to have none.
+    let is_cut = i64::try_from(found.len()).unwrap_or(i64::MAX) >= limit;
+    let last = by_task.keys().max().copied().filter(|_| is_cut).unwrap_or(i64::MAX);
+    let without = task_nos.iter().copied().filter(|no| *no <= last && !by_task.contains_key(no));
+    by_task.extend(said_by_columns(pool, &without.collect::<Vec<_>>()).await?);
     let subjects = subjects(pool, task_nos).await?;
     let mut order: Vec<&Subject> = subjects.values().collect();
     order.sort_by_key(|subject| subject.task_no);
@@ -188,9 +208,9 @@ pub(super) async fn feed_end(pool: &Pool) -> Result<i64, Error> {
     let Some(row) = newest else { return Ok(0) };
     let position: i64 = row.try_get(0)?;
     let mut bytes: &[u8] = row.try_get(1)?;
-    let mut count = 0;
+    let (mut count, mut worker) = (0, None);
     while !bytes.is_empty() {
-        history::read_told(&mut bytes).map_err(|_| corrupt("feed", position))?;
+        history::read_told(&mut bytes, &mut worker).map_err(|_| corrupt("feed", position))?;
         count += 1;
     }
     Ok(position + count - 1)
@@ -204,9 +224,9 @@ pub(super) async fn stretch(pool: &Pool, after: i64, limit: i64) -> Result<Stret
     let (mut stretch, mut budget) = (Stretch::default(), Budget::default());
     for row in &found {
         let first: i64 = row.try_get(0)?;
-        let (mut bytes, mut feed): (&[u8], i64) = (row.try_get(1)?, first);
+        let (mut bytes, mut feed, mut worker): (&[u8], i64, _) = (row.try_get(1)?, first, None);
         while !bytes.is_empty() {
-            let (task_no, told) = history::read_told(&mut bytes).map_err(|_| corrupt("feed", first))?;
+            let (task_no, told) = history::read_told(&mut bytes, &mut worker).map_err(|_| corrupt("feed", first))?;
             if feed > after {
                 let is_full = i64::try_from(stretch.entries.len()).unwrap_or(i64::MAX) >= limit;
                 if is_full || !budget.allows(&told) {

@@ -78,9 +78,11 @@ async fn page(pool: &Pool, after: i64, cut: Time, horizon: i64) -> Result<Accept
     let mut is_safe = true;
     for row in &rows {
         let (pos, mut bytes): (i64, &[u8]) = (row.try_get(0)?, row.try_get(1)?);
+        let mut worker = None;
         is_safe &= pos < horizon;
         while !bytes.is_empty() {
-            let (task_no, told) = history::read_told(&mut bytes).map_err(|_| events::corrupt("feed", pos))?;
+            let (task_no, told) =
+                history::read_told(&mut bytes, &mut worker).map_err(|_| events::corrupt("feed", pos))?;
             if told.seq != 1 || told.phase != Phase::Accepted {
                 continue;
             }

@@ -23,8 +23,8 @@ use super::{Store, events, notify, numbers};
 pub(super) const PUBLISHED: &str = "with gone as (delete from taskgate.outbox where task_no = any($1::bigint[]) returning 1), \
      moved as (update taskgate.flight f set phase = 'queued', seq = f.seq + 1, reason = null, \
      queued_at = coalesce(f.queued_at, ($2::bigint[])[width_bucket(f.task_no, $1)]), \
-     history = coalesce(f.history, '') || int4send(f.seq + 1) || int2send(least(f.delivery, 32767)::int2) \
-     || int2send(least(f.retries, 32767)::int2) || $3::bytea || int8send(($2::bigint[])[width_bucket(f.task_no, $1)]) \
+     history = case when f.history is null and f.seq = 1 then null else coalesce(f.history, '') || int4send(f.seq + 1) || int2send(least(f.delivery, 32767)::int2) \
+     || int2send(least(f.retries, 32767)::int2) || $3::bytea || int8send(($2::bigint[])[width_bucket(f.task_no, $1)]) end \
      where f.task_no = any($1) and f.phase in ('accepted', 'held') and (select count(*) from gone) >= 0 \
      returning f.task_no, f.seq, f.delivery, f.retries, ($2::bigint[])[width_bucket(f.task_no, $1)] as at), \
      written as (insert into taskgate.feed (pos, at, events) \

@@ -1,10 +1,11 @@
 //! Writes what a [`Book`] holds: tasks as they stand now or ended, their histories, the feed.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use sqlx::Row;
 
 use crate::book::{Book, Entry};
+use crate::derived;
 use crate::history;
 use crate::rows::{labels_text, options_text};
 use crate::{Error, Event, Task};
@@ -18,16 +19,17 @@ use super::{Store, notify, numbers};
 ///
 /// `$1` numbers, then one array per column of the task; `$22` what becomes of the row: it stays in flight or it ends; `$23` its new
 /// events; `$24` the `seq` that a row which nobody locked must still have. `$25` the numbers and `$26` the ids of those that ended; `$27`
-/// how many events this transaction wrote before; `$28` places, `$29` times and `$30` texts of rows of the feed; `$31` the notification.
+/// how many events this transaction wrote before; `$28` places, `$29` times and `$30` texts of rows of the feed; `$31` the notification; `$32` whether columns say all
+/// events so far (then a history that is null stays so), `$33` if not, the events that they said before.
 /// Failure and traceback are written only with a new outcome, progress and children only when there are new ones: they may be large and
 /// are not loaded for a transition. A long history goes on in a piece of its own. Each row is looked up by its number and then changed
 /// at its place, whatever the planner believes of the table's size: a row that has moved is another transaction's, and not counted.
 pub(super) const TRANSITION: &str = "with n as materialized (select n.*, f.* from unnest($1::bigint[], $2::text[], $3::text[], $4::int[], \
      $5::int[], $6::int[], $7::text[], $8::bigint[], $9::bigint[], $10::bigint[], $11::bigint[], $12::float8[], $13::bool[], \
      $14::text[], $15::text[], $16::text[], $17::bool[], $18::text[], $19::text[], $20::text[], $21::text[], $22::smallint[], \
-     $23::bytea[], $24::int[]) as n(task_no, phase, status, seq, delivery, retries, worker, queued_at, received_at, started_at, \
+     $23::bytea[], $24::int[], $32::bool[], $33::bytea[]) as n(task_no, phase, status, seq, delivery, retries, worker, queued_at, received_at, started_at, \
      finished_at, runtime, corrected, reason, progress, children, outcome, result, failure_type, failure_message, traceback, move, \
-     events, assumed) cross join lateral (select f.ctid as place, f.seq as old_seq, f.revoke_requested_at, f.retried_as, \
+     events, assumed, is_plain, derived) cross join lateral (select f.ctid as place, f.seq as old_seq, f.revoke_requested_at, f.retried_as, \
      f.queued_at as old_queued_at, f.progress as old_progress, f.children as old_children, f.history as old_history \
      from taskgate.flight f where f.task_no = n.task_no \
      and (n.assumed is null or (f.seq = n.assumed and f.revoke_requested_at is null)) offset 0) f), \
@@ -42,7 +44,8 @@ pub(super) const TRANSITION: &str = "with n as materialized (select n.*, f.* fro
      failure_type = case when n.outcome then n.failure_type else f.failure_type end, \
      failure_message = case when n.outcome then n.failure_message else f.failure_message end, \
      traceback = case when n.outcome then n.traceback else f.traceback end, \
-     history = case when octet_length(n.old_history) > 2000 then n.events else coalesce(n.old_history, '') || n.events end \
+     history = case when octet_length(n.old_history) > 2000 then n.events when n.old_history is null and n.is_plain then null \
+     else coalesce(n.old_history, n.derived, '') || n.events end \
      from n where f.ctid = n.place and n.move = 0 returning 1), \
      gone as (delete from taskgate.flight f using n where f.ctid = n.place and n.move = 1 returning 1), \
      over as (insert into taskgate.ended (task_no, queued_at, received_at, started_at, finished_at, revoke_requested_at, runtime, \
@@ -52,7 +55,8 @@ pub(super) const TRANSITION: &str = "with n as materialized (select n.*, f.* fro
      n.finished_at, n.revoke_requested_at, n.runtime, n.seq, n.delivery, n.retries, n.corrected, n.phase in ('failed', 'lost'), \
      n.phase, n.status, n.worker, n.reason, n.retried_as, n.failure_type, n.failure_message, n.traceback, \
      coalesce(n.progress, n.old_progress), coalesce(n.children, n.old_children), \
-     case when octet_length(n.old_history) > 2000 then n.events else coalesce(n.old_history, '') || n.events end, n.result \
+     case when octet_length(n.old_history) > 2000 then n.events when n.old_history is null and n.is_plain then null \
+     else coalesce(n.old_history, n.derived, '') || n.events end, n.result \
      from n where n.move = 1), \
      let_go as (delete from taskgate.gate_hold where task_no = any($25::bigint[])), \
      freed as (delete from taskgate.unique_key where task_id = any($26::text[]) and expires_at = 9223372036854775807), \
@@ -62,7 +66,7 @@ pub(super) const TRANSITION: &str = "with n as materialized (select n.*, f.* fro
      select (select count(*) from moved) + (select count(*) from gone) as done, \
      case when $31::text is not null then cast(pg_notify('taskgate', $31) as text) end as told";
 
-/// The same of tasks that had ended before: `$1` to `$21` and `$22` events; `$23` and `$24` bound the numbers. Rarely anything.
+/// The same of tasks that had ended before: `$1` to `$21` and `$22` events; `$23` and `$24` bound the numbers; `$25` as there `$33`. Rarely anything.
 pub(super) const AGAIN: &str = "update taskgate.ended e set phase = n.phase, status = n.status, seq = n.seq, delivery = n.delivery, \
      retries = n.retries, worker = n.worker, queued_at = n.queued_at, received_at = n.received_at, started_at = n.started_at, \
      finished_at = n.finished_at, runtime = n.runtime, corrected = n.corrected, reason = n.reason, \
@@ -71,12 +75,12 @@ pub(super) const AGAIN: &str = "update taskgate.ended e set phase = n.phase, sta
      result = case when n.outcome then n.result else e.result end, \
      failure_type = case when n.outcome then n.failure_type else e.failure_type end, \
      failure_message = case when n.outcome then n.failure_message else e.failure_message end, \
-     traceback = case when n.outcome then n.traceback else e.traceback end, history = coalesce(e.history, '') || n.events \
+     traceback = case when n.outcome then n.traceback else e.traceback end, history = coalesce(e.history, n.derived, '') || n.events \
      from unnest($1::bigint[], $2::text[], $3::text[], $4::int[], \
      $5::int[], $6::int[], $7::text[], $8::bigint[], $9::bigint[], $10::bigint[], $11::bigint[], $12::float8[], $13::bool[], \
-     $14::text[], $15::text[], $16::text[], $17::bool[], $18::text[], $19::text[], $20::text[], $21::text[], $22::bytea[]) \
+     $14::text[], $15::text[], $16::text[], $17::bool[], $18::text[], $19::text[], $20::text[], $21::text[], $22::bytea[], $25::bytea[]) \
      as n(task_no, phase, status, seq, delivery, retries, worker, queued_at, received_at, started_at, finished_at, \
-     runtime, corrected, reason, progress, children, outcome, result, failure_type, failure_message, traceback, events) \
+     runtime, corrected, reason, progress, children, outcome, result, failure_type, failure_message, traceback, events, derived) \
      where e.task_no = n.task_no and e.task_no = any($1) and e.task_no >> 32 >= $23 and e.task_no >> 32 < $24";
 
 pub(super) const COMPLETE: &str = "update taskgate.task t set kind_no = n.kind_no, root_id = n.root_id, \
@@ -182,6 +186,9 @@ async fn transition(
     written: i64,
 ) -> Result<bool, Error> {
     let (over, open): (Vec<&Entry>, Vec<&Entry>) = entries.iter().partition(|entry| becomes(entry) == HAD_ENDED);
+    let plain = plain(entries, events);
+    let is_plain = |entry: &&Entry| plain.contains(&entry.task.no);
+    let derived = |entry: &&Entry| if is_plain(entry) { None } else { Some(before(entry)) };
     let mut histories = histories(events);
     let tasks = || open.iter().map(|entry| &entry.task);
     let ended = || open.iter().filter(|entry| becomes(entry) == ENDS).map(|entry| &entry.task);
@@ -197,6 +204,8 @@ async fn transition(
         .bind(times)
         .bind(told)
         .bind(notify::payload(&store.replica, events.iter().map(|event| &event.task_id)))
+        .bind(open.iter().map(is_plain).collect::<Vec<_>>())
+        .bind(open.iter().map(derived).collect::<Vec<_>>())
         .fetch_one(&mut **tx)
         .await?;
     let is_done = row.try_get::<i64, _>(0)? == i64::try_from(open.len()).unwrap_or(i64::MAX);
@@ -208,9 +217,27 @@ async fn transition(
         .bind(over.iter().map(|entry| histories.remove(&entry.task.no).unwrap_or_default()).collect::<Vec<_>>())
         .bind(low)
         .bind(high)
+        .bind(over.iter().map(|entry| before(entry)).collect::<Vec<_>>())
         .execute(&mut **tx)
         .await?;
     Ok(is_done)
+}
+
+/// Tasks whose columns say all of their events, if they did before.
+fn plain(entries: &[&Entry], events: &[Event]) -> HashSet<i64> {
+    let mut by_task: HashMap<i64, Vec<&Event>> = HashMap::new();
+    for event in events {
+        by_task.entry(event.task_no).or_default().push(event);
+    }
+    let of = |entry: &Entry| by_task.get(&entry.task.no).map_or(&[][..], Vec::as_slice).iter().copied();
+    entries.iter().filter(|entry| derived::is_derivable(entry, of(entry))).map(|entry| entry.task.no).collect()
+}
+
+/// The events that its columns said before.
+fn before(entry: &Entry) -> Vec<u8> {
+    let mut out = Vec::new();
+    derived::derived(&entry.was).unwrap_or_default().iter().for_each(|told| history::write_derived(&mut out, told));
+    out
 }
 
 fn seq(seq: i64) -> i32 {
@@ -261,7 +288,11 @@ fn feed_rows(events: &[Event]) -> (Vec<i64>, Vec<i64>, Vec<Vec<u8>>) {
     let (mut places, mut times, mut texts) = (Vec::new(), Vec::new(), Vec::new());
     for (index, row) in events.chunks(FEED_ROW).enumerate() {
         let mut text = Vec::with_capacity(row.len() * 32);
-        row.iter().for_each(|event| history::write_told(&mut text, event));
+        let mut before = None;
+        for event in row {
+            history::write_told(&mut text, event, before);
+            before = event.worker.as_deref();
+        }
         places.push(i64::try_from(index * FEED_ROW).unwrap_or(i64::MAX) + 1);
         times.push(row.iter().map(|event| event.at.0).max().unwrap_or_default());
         texts.push(text);

@@ -5,7 +5,7 @@
 
 use crate::book::Book;
 use crate::{Error, News, Withdrawn};
-use celery::task::{Phase, TaskId};
+use celery::task::TaskId;
 
 use super::{Store, learn, numbers, pool, save};
 
