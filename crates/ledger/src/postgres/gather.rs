@@ -15,7 +15,8 @@ use super::pooled::Pool;
 use super::{events, outbox, pool};
 
 pub(super) const MARK: &str = "select feed from taskgate.relay_mark";
-pub(super) const MOVE: &str = "update taskgate.relay_mark set feed = $1 where feed < $1";
+pub(super) const MOVE: &str = "update taskgate.relay_mark set feed = $1 \
+     where feed < $1 and set_config('synchronous_commit', 'off', true) is not null";
 pub(super) const PAGE: &str = "select pos, events from taskgate.feed where pos > $1 order by pos limit $2";
 
 /// Those of these tasks that were accepted and not touched since.

@@ -10,7 +10,7 @@ use crate::Error;
 /// the last commit that it has says how far it is behind.
 pub(super) const LAG: &str = "select case when not pg_is_in_recovery() then null \
      when pg_last_wal_receive_lsn() = pg_last_wal_replay_lsn() and exists (select 1 from pg_stat_wal_receiver) then 0 \
-     else greatest(extract(epoch from clock_timestamp() - pg_last_xact_replay_timestamp()), 0) end::float8 as lag \
+     else greatest(extract(epoch from clock_timestamp() - coalesce(pg_last_xact_replay_timestamp(), pg_postmaster_start_time())), 0) end::float8 as lag \
      from taskgate.ledger";
 
 pub(super) async fn lag(pool: &PgPool) -> Result<Option<Duration>, Error> {
