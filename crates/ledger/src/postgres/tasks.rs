@@ -61,7 +61,7 @@ pub(super) const UNFINISHED: &str = concat!(
     ", ",
     open_columns!(),
     " from (select * from taskgate.flight s where s.task_no > $1 and (cardinality($2::text[]) = 0 or s.phase = any($2)) order by s.task_no limit $3) s \
-     cross join lateral (select * from taskgate.task t where t.task_no = s.task_no offset 0) t",
+     cross join lateral (select * from taskgate.task t where t.task_no = s.task_no and t.task_no >> 32 = s.task_no >> 32 offset 0) t",
     named!(),
     "order by s.task_no"
 );
@@ -72,7 +72,7 @@ pub(super) const AT_WORKER: &str = concat!(
     ", ",
     open_columns!(),
     " from (select * from taskgate.flight s where s.at_worker and s.task_no > $1 and (cardinality($2::text[]) = 0 or s.phase = any($2)) order by s.task_no limit $3) s \
-     cross join lateral (select * from taskgate.task t where t.task_no = s.task_no offset 0) t",
+     cross join lateral (select * from taskgate.task t where t.task_no = s.task_no and t.task_no >> 32 = s.task_no >> 32 offset 0) t",
     named!(),
     "order by s.task_no"
 );
@@ -83,7 +83,7 @@ pub(super) const WAITING: &str = concat!(
     ", ",
     open_columns!(),
     " from (select * from taskgate.flight s where s.waits and s.task_no > $1 and (cardinality($2::text[]) = 0 or s.phase = any($2)) order by s.task_no limit $3) s \
-     cross join lateral (select * from taskgate.task t where t.task_no = s.task_no offset 0) t",
+     cross join lateral (select * from taskgate.task t where t.task_no = s.task_no and t.task_no >> 32 = s.task_no >> 32 offset 0) t",
     named!(),
     "order by s.task_no"
 );
@@ -97,7 +97,7 @@ pub(super) const EXPIRED: &str = concat!(
     "cross join lateral (select * from taskgate.flight f where f.task_no = t.task_no and f.phase = 'queued' offset 0) s limit $3"
 );
 pub(super) const CENSUS: &str = "select k.queue, s.phase, count(*) from taskgate.flight s \
-     cross join lateral (select t.kind_no from taskgate.task t where t.task_no = s.task_no offset 0) t \
+     cross join lateral (select t.kind_no from taskgate.task t where t.task_no = s.task_no and t.task_no >> 32 = s.task_no >> 32 offset 0) t \
      cross join lateral (select k.queue from taskgate.kind k where k.kind_no = t.kind_no offset 0) k where s.task_no >= 0 group by 1, 2";
 /// From one name to the next along the index.
 pub(super) const QUEUES: &str = "with recursive known(queue) as (\
