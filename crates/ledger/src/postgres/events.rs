@@ -165,7 +165,7 @@ async fn subject(pool: &Pool, id: &TaskId) -> Result<Option<Subject>, Error> {
 }
 
 /// The events after the first of tasks that have no history of their own.
-async fn said_by_columns(pool: &PgPool, task_nos: &[i64]) -> Result<HashMap<i64, Vec<Told>>, Error> {
+async fn said_by_columns(pool: &Pool, task_nos: &[i64]) -> Result<HashMap<i64, Vec<Told>>, Error> {
     if task_nos.is_empty() {
         return Ok(HashMap::new());
     }

@@ -2,8 +2,9 @@
 
 use std::time::Duration;
 
-use sqlx::{PgPool, Row};
+use sqlx::Row;
 
+use super::pooled::Pool;
 use crate::Error;
 
 /// Null where commits are made. A replica that has replayed all that it received is up to date while it is connected; else the age of
@@ -13,7 +14,7 @@ pub(super) const LAG: &str = "select case when not pg_is_in_recovery() then null
      else greatest(extract(epoch from clock_timestamp() - coalesce(pg_last_xact_replay_timestamp(), pg_postmaster_start_time())), 0) end::float8 as lag \
      from taskgate.ledger";
 
-pub(super) async fn lag(pool: &PgPool) -> Result<Option<Duration>, Error> {
+pub(super) async fn lag(pool: &Pool) -> Result<Option<Duration>, Error> {
     let seconds: Option<f64> = sqlx::query(LAG).fetch_one(pool).await?.try_get(0)?;
     Ok(seconds.and_then(|seconds| Duration::try_from_secs_f64(seconds).ok()))
 }
