@@ -181,7 +181,7 @@ export interface paths {
         };
         /**
          * Whether the process accepts tasks
-         * @description 200 while the ledger takes writes (one is tried each second, and rolled back), also when Redis is away. At start it waits for the first try at Redis, at most 3 seconds.
+         * @description 200 while the ledger takes writes (one is tried each second, and rolled back), also when Redis is away; in the role `read`, while the ledger answers. At start it waits for the first try at Redis, at most 3 seconds.
          */
         get: operations["readyz"];
         put?: never;
@@ -1935,6 +1935,11 @@ export interface components {
         /** @description What this process depends on. */
         Readiness: {
             /**
+             * Format: double
+             * @description Where the gateway only reads: seconds that its replica of the ledger is behind.
+             */
+            lag_seconds?: number | null;
+            /**
              * @description `up` or `down`. It is up when it takes writes.
              * @example up
              */
@@ -1949,10 +1954,15 @@ export interface components {
              */
             recorder: string;
             /**
-             * @description `up` or `down`; tasks are accepted without it and published later.
+             * @description `up` or `down`; tasks are accepted without it and published later. `unused` where the gateway only reads.
              * @example up
              */
             redis: string;
+            /**
+             * @description `read` where the gateway only reads.
+             * @example read
+             */
+            role?: string | null;
         };
         /** @description Answers of workers, by node name. */
         Replies: {
