@@ -52,6 +52,7 @@ SECTIONS = [
     ("[telemetry]", "RawTelemetry", "TELEMETRY"),
     ("[[tasks]]", "RawTask", None),
     ("[[inboxes]]", "RawInbox", None),
+    ("[[hooks]]", "RawHook", None),
     ("[exchanges.NAME]", "RawExchange", None),
     ("[queues.NAME]", "RawQueue", None),
 ]

@@ -5,8 +5,10 @@ mod commands;
 mod fit;
 mod inboxes;
 mod ledger_url;
+mod pauses;
 mod starter;
 mod timetables;
+mod topology;
 
 use std::path::Path;
 use std::sync::Arc;
@@ -32,7 +34,7 @@ use crate::reconcile::adopter::Adopter;
 use crate::reconcile::canvas::Canvases;
 use crate::reconcile::deliveries::Deliveries;
 use crate::reconcile::departed::Departed;
-use crate::reconcile::exchanges::{Exchanges, Topology};
+use crate::reconcile::exchanges::Exchanges;
 use crate::reconcile::expiry::Expiry;
 use crate::reconcile::fleet::Fleet;
 use crate::reconcile::fleet_options::FleetOptions;
@@ -53,10 +55,11 @@ use crate::tell::incidents::{Lookout, troubles};
 use crate::tell::stats::Folder;
 use crate::tell::traces::Traces;
 use crate::tell::webhooks::Webhooks;
+use crate::usecase::waits::SigningKey;
 use crate::usecase::{Gateway, Nudge, SharedGateway, Watcher};
 use broker::amqp::{self, Address, RabbitMq, RpcResults};
 use broker::backend::{Backend, BackendConfig, ResultBackend};
-use broker::{Broker, BrokerConfig, Exchange, LinkConfig, Lists};
+use broker::{Broker, BrokerConfig, LinkConfig, Lists};
 use ledger::SharedLedger;
 use runtime::clock;
 use runtime::lifecycle::{OnExit, Tasks};
@@ -158,12 +161,13 @@ impl App {
         let health = if reads_only { health.reading() } else { health };
         let removal = Removal::new(ledger.clone(), broker.clone());
         let expiry = Expiry::new(ledger.clone(), removal, hub.clone());
-        let exchanges = Exchanges::new(broker.clone(), topology(config));
+        let exchanges = Exchanges::new(broker.clone(), topology::of(config));
         let beat_handle = Nudge::default();
         let authority = Authority::new(ledger.clone());
         let (webhooks, webhooks_handle) =
             Webhooks::new(ledger.clone(), hub.clone(), Arc::clone(&catalog), config.webhooks.clone());
         let throttle = Throttle::new(broker.clone());
+        let (waits, wake) = pauses::service(config, &ledger, &broker, &hub, &holder);
         let gateway = Arc::new(Gateway {
             watcher: Watcher::new(ledger.clone(), hub.clone()),
             ledger: ledger.clone(),
@@ -181,6 +185,9 @@ impl App {
             beat: beat_handle.clone(),
             expander: Nudge::default(),
             bulks: Nudge::default(),
+            waits: wake,
+            wait_key: SigningKey::default(),
+            keep: config.ledger.keep,
             limits: config.limits.clone(),
             keep_idempotency: config.ledger.keep_idempotency,
             webhooks: webhooks_handle,
@@ -252,6 +259,7 @@ impl App {
         starter.service("retrier", move |stop| retrier.run(stop));
         let hand_over = HandOver::new(gateway.clone());
         starter.service("failures", move |stop| hand_over.run(stop));
+        starter.service("waits", move |stop| waits.run(stop));
         starter.service("fan-out", move |stop| expander.run(stop));
         starter.service("retention", move |stop| retention.run(stop));
         starter.service("incidents", move |stop| lookout.run(stop));
@@ -269,18 +277,6 @@ impl App {
         let behind =
             Behind { gateway: gateway.clone(), authority, throttle, health, incidents, catalog, traces, reads_only };
         Ok(Self { gateway, tasks, behind })
-    }
-}
-
-fn topology(config: &Config) -> Topology {
-    let exchange = |one: &config::Exchange| Exchange {
-        name: one.name.clone(),
-        kind: one.kind,
-        bindings: one.bindings.iter().map(|to| (to.routing_key.clone(), to.queue.clone())).collect(),
-    };
-    Topology {
-        exchanges: config.exchanges.iter().map(exchange).collect(),
-        queues: config.queues.iter().map(|queue| (queue.name.clone(), queue.arguments.clone())).collect(),
     }
 }
 

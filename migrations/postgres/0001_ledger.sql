@@ -791,3 +791,37 @@ create table taskgate.audit_head (
     constraint audit_head_one_row check (only_row)
 );
 insert into taskgate.audit_head (chain_no, hash) values (0, '\x');
+-- Steps that wait for an answer or for a time. The gateway is their worker: the message is kept here, so nothing of a step that
+-- waits is in the broker.
+create table taskgate.wait (
+    task_id       text collate "C" primary key,
+    is_sleep      boolean not null,
+    name          text not null,
+    since         bigint not null,
+    expires_at    bigint not null,
+    schema        text,
+    on_timeout    text collate "C" not null check (on_timeout in ('fail', 'skip')),
+    -- What the step before it returned.
+    input         text,
+    -- Of the token that submitted the step.
+    token         text collate "C",
+    headers       text not null,
+    body          text not null,
+    state         text collate "C" not null check (state in ('open', 'answered', 'refused', 'expired', 'revoked')),
+    answer        text,
+    ended_at      bigint,
+    -- What follows was sent. Until then one replica at a time tries.
+    settled       boolean not null default false,
+    claimed_by    text collate "C",
+    claimed_until bigint,
+    constraint wait_ended_iff_not_open check ((ended_at is not null) = (state <> 'open'))
+);
+create index wait_expires on taskgate.wait (expires_at) where state = 'open';
+create index wait_open on taskgate.wait (since, task_id) where state = 'open';
+create index wait_unsettled on taskgate.wait (ended_at) where state <> 'open';
+
+-- Keys of the whole installation, made by whoever needs them first.
+create table taskgate.secret (
+    name  text collate "C" primary key,
+    value bytea not null
+);

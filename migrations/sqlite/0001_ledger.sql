@@ -508,3 +508,37 @@ create table audit_head (
     constraint audit_head_one_row check (only_row)
 );
 insert into audit_head (chain_no, hash) values (0, x'');
+-- Steps that wait for an answer or for a time. The gateway is their worker: the message is kept here, so nothing of a step that
+-- waits is in the broker.
+create table wait (
+    task_id       text primary key,
+    is_sleep      boolean not null,
+    name          text not null,
+    since         integer not null,
+    expires_at    integer not null,
+    schema        text,
+    on_timeout    text not null check (on_timeout in ('fail', 'skip')),
+    -- What the step before it returned.
+    input         text,
+    -- Of the token that submitted the step.
+    token         text,
+    headers       text not null,
+    body          text not null,
+    state         text not null check (state in ('open', 'answered', 'refused', 'expired', 'revoked')),
+    answer        text,
+    ended_at      integer,
+    -- What follows was sent. Until then one replica at a time tries.
+    settled       boolean not null default false,
+    claimed_by    text,
+    claimed_until integer,
+    constraint wait_ended_iff_not_open check ((ended_at is not null) = (state <> 'open'))
+);
+create index wait_expires on wait (expires_at) where state = 'open';
+create index wait_open on wait (since, task_id) where state = 'open';
+create index wait_unsettled on wait (ended_at) where state <> 'open';
+
+-- Keys of the whole installation, made by whoever needs them first.
+create table secret (
+    name  text primary key,
+    value blob not null
+);

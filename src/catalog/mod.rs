@@ -11,11 +11,13 @@ mod canvas;
 mod endpoint;
 mod entry;
 mod failure;
+mod hooks;
 mod links;
 mod pattern;
 mod process;
 mod response;
 mod routing;
+mod signed;
 mod split;
 mod stream;
 mod template;
@@ -34,9 +36,11 @@ pub use canvas::Canvas;
 pub use endpoint::{ANSWER_FIELDS, Endpoint, Method, RESERVED};
 pub use entry::{Defaults, Entry, RateLimit, Recovery};
 pub use failure::{FailedTask, telling};
+pub use hooks::{Hook, Source, inside};
 pub use pattern::Pattern;
 pub use process::{OptionWords, Process};
 pub use response::AnswerFields;
+pub use signed::{Event as SignedEvent, Scheme, digest};
 pub use split::{Chunk, Damaged, FanOut, MAX_CHUNKS};
 pub use stream::Stream;
 pub use wishes::CatalogHook;
@@ -113,6 +117,7 @@ pub struct Catalog {
     by_name: HashMap<String, Vec<usize>>,
     allow: Vec<Pattern>,
     routing: Routing,
+    hooks: Vec<Arc<Hook>>,
 }
 
 /// A template, if the value is one, with `json` in all its places: for `crate::fuzz_entry`.
@@ -138,11 +143,13 @@ impl Catalog {
         for (index, entry) in entries.iter().enumerate().filter(|(_, entry)| entry.canvas.is_none()) {
             by_name.entry(entry.name.as_str().to_owned()).or_default().push(index);
         }
+        let hooks = Hook::compile_all(&config.hooks, &entries)?.into_iter().map(Arc::new).collect();
         let catalog = Self {
             entries,
             by_name,
             allow: config.submit.allow.iter().map(Pattern::new).collect(),
             routing: Routing::compile(config)?,
+            hooks,
         };
         catalog.check_canvases()?;
         match catalog.queues().iter().find_map(|queue| Some((queue, config.broker.transport.refuses(queue.as_str())?)))
@@ -171,6 +178,11 @@ impl Catalog {
 
     pub fn entries(&self) -> &[Arc<Entry>] {
         &self.entries
+    }
+
+    /// Events of other systems that become tasks.
+    pub fn hooks(&self) -> &[Arc<Hook>] {
+        &self.hooks
     }
 
     /// The first entry of this name: its defaults hold for submissions by name.

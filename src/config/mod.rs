@@ -14,6 +14,7 @@ pub mod value;
 mod database;
 mod database_url;
 mod exchanges;
+mod hooks;
 mod http;
 mod inboxes;
 mod incidents;
@@ -45,6 +46,7 @@ use toml::Value;
 pub use database::Database;
 pub use error::Error;
 pub use exchanges::{Binding, Exchange};
+pub use hooks::{MAX_BODY as HOOK_MAX_BODY, RawHook, TOLERANCE as HOOK_TOLERANCE};
 pub use http::{Http, TlsFiles};
 pub use inboxes::{Inbox, inbox_url};
 pub use incidents::Incidents;
@@ -70,7 +72,7 @@ pub use worker::{Pool, Worker};
 use celery::spelling::nearest;
 
 /// All that may stand at the top of the file.
-const TOP_KEYS: [&str; 21] = [
+const TOP_KEYS: [&str; 22] = [
     "auth",
     "http",
     "database",
@@ -89,6 +91,7 @@ const TOP_KEYS: [&str; 21] = [
     "inboxes",
     "schedules",
     "webhooks",
+    "hooks",
     "worker",
     "log",
     "telemetry",
@@ -138,6 +141,7 @@ pub struct Config {
     pub inboxes: Vec<Inbox>,
     pub schedules: Vec<RawSchedule>,
     pub webhooks: Webhooks,
+    pub hooks: Vec<RawHook>,
     pub worker: Worker,
     pub log: Log,
     pub telemetry: Telemetry,
@@ -198,6 +202,7 @@ impl Config {
             inboxes: Inbox::read(list(&said, "inboxes")?, &said)?,
             schedules: schedules::checked(list(&said, "schedules")?)?,
             webhooks: Webhooks::read(section(&said, "webhooks")?, &said)?,
+            hooks: list(&said, "hooks")?,
             worker: Worker::read(section(&said, "worker")?, &said)?,
             log: Log::read(section(&said, "log")?, &said)?,
             telemetry: Telemetry::read(section(&said, "telemetry")?, &said)?,

@@ -63,6 +63,12 @@ pub const TABLE: &[(&str, &str, Need)] = &[
     ("POST", "/v1/tasks/{id}/revoke", CONTROL),
     ("POST", "/v1/tasks/{id}/retry", CONTROL),
     ("POST", "/v1/tasks/{id}/resolve", CONTROL),
+    ("POST", "/v1/tasks/{id}/complete", CONTROL),
+    ("GET", "/v1/waits", READ),
+    // The link is signed: it is the permission.
+    ("GET", "/v1/waits/{token}", OPEN),
+    ("POST", "/v1/waits/{token}", OPEN),
+    ("DELETE", "/v1/waits/{token}", OPEN),
     ("GET", "/v1/dead-letters", READ),
     ("DELETE", "/v1/dead-letters", CONTROL),
     ("DELETE", "/v1/dead-letters/{id}", CONTROL),
@@ -157,6 +163,10 @@ impl Access {
         }
         for stream in catalog.entries().iter().filter_map(|entry| entry.stream.as_ref()) {
             access.add("GET", &stream.at.path, STREAM);
+        }
+        // The signature says who sends.
+        for hook in catalog.hooks() {
+            access.add("POST", &hook.path, OPEN);
         }
         access
     }

@@ -26,8 +26,10 @@ use crate::usecase::retry::RetryError;
 use crate::usecase::revoke::RevokeError;
 use crate::usecase::schedules::ScheduleError;
 use crate::usecase::submit::SubmitError;
+use crate::usecase::waits::WaitError;
 use crate::usecase::webhooks::WebhookError;
-use celery::task::{TaskId, invalid};
+use celery::task::{Json, TaskId, invalid};
+use ledger::WaitState;
 
 /// What is wrong with one place of the request.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
@@ -49,7 +51,9 @@ pub struct Problem {
     /// Says which encodings of a body would be taken.
     tells_encodings: bool,
     /// What `WWW-Authenticate` says beside the realm.
-    challenge: Option<String>,
+    challenge: Option<Box<str>>,
+    /// What an earlier request answered.
+    answer: Option<Box<Json>>,
     /// For the log only.
     cause: Option<Arc<dyn std::error::Error + Send + Sync>>,
 }
@@ -77,6 +81,10 @@ pub struct ProblemDocument<'a> {
     #[serde(skip_serializing_if = "<[Place]>::is_empty")]
     #[schema(value_type = Vec<Place>)]
     pub errors: &'a [Place],
+    /// The answer that counts, where an earlier one does.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<serde_json::Value>)]
+    pub answer: Option<&'a Json>,
 }
 
 impl Problem {
@@ -88,6 +96,7 @@ impl Problem {
             retry_after: None,
             tells_encodings: false,
             challenge: None,
+            answer: None,
             cause: None,
         }
     }
@@ -121,7 +130,7 @@ impl Problem {
 
     /// A token was given, and it is worth nothing (RFC 6750).
     pub fn invalid_token(mut self) -> Self {
-        self.challenge = Some("error=\"invalid_token\"".to_owned());
+        self.challenge = Some("error=\"invalid_token\"".into());
         self
     }
 
@@ -129,7 +138,7 @@ impl Problem {
     pub fn insufficient_scope(scope: &str, token: &str) -> Self {
         let mut problem = Self::new(&slugs::INSUFFICIENT_SCOPE)
             .detail(format!("the token {token:?} does not have the scope {scope}"));
-        problem.challenge = Some(format!("error=\"insufficient_scope\", scope=\"{scope}\""));
+        problem.challenge = Some(format!("error=\"insufficient_scope\", scope=\"{scope}\"").into());
         problem
     }
 
@@ -182,6 +191,7 @@ impl Problem {
             detail: self.detail.as_deref().unwrap_or(self.slug.cause),
             instance,
             errors: &self.errors,
+            answer: self.answer.as_deref(),
         };
         serde_json::to_string(&document).expect("a problem is JSON")
     }
@@ -239,6 +249,26 @@ impl From<CommitError> for Problem {
                 Self::new(&slugs::LEDGER_UNAVAILABLE).retry_after(LEDGER_PAUSE).caused_by(error)
             }
             CommitError::Refused => Self::new(&slugs::INTERNAL).caused_by(error),
+        }
+    }
+}
+
+impl From<WaitError> for Problem {
+    fn from(error: WaitError) -> Self {
+        match error {
+            WaitError::Unknown => Self::new(&slugs::WAIT_NOT_FOUND),
+            WaitError::Invalid(found) => Self::invalid(found),
+            WaitError::Over(wait) => {
+                let at = wait.ended_at.unwrap_or(wait.new.expires_at).rfc3339();
+                let mut problem = Self::new(&slugs::WAIT_OVER).detail(format!(
+                    "{} has ended: it was {} at {at}",
+                    wait.new.name,
+                    wait.state.as_str()
+                ));
+                problem.answer = wait.answer.filter(|_| wait.state == WaitState::Answered).map(Box::new);
+                problem
+            }
+            WaitError::Ledger(error) => error.into(),
         }
     }
 }

@@ -12,8 +12,8 @@ use super::base;
 use super::middleware::{cors, guard, observe};
 use super::problem::{Place, Problem, ProblemDocument};
 use super::routes::{
-    audit, batch, bulk, canvas, capabilities, catalog, control, dead_letters, docs, events, feed, health, insight,
-    metrics, problems, queues, result, schedules, stats, submit, tasks, tickets, webhooks, workers,
+    audit, batch, bulk, canvas, capabilities, catalog, control, dead_letters, docs, events, feed, health, hooks,
+    insight, metrics, problems, queues, result, schedules, stats, submit, tasks, tickets, waits, webhooks, workers,
 };
 use super::slugs;
 use super::state::Edge;
@@ -55,6 +55,9 @@ pub fn documented() -> OpenApiRouter<Edge> {
         .routes(routes!(control::retry_task))
         .routes(routes!(control::resolve_task))
         .routes(routes!(control::task_graph))
+        .routes(routes!(waits::list_waits))
+        .routes(routes!(waits::get_wait, waits::answer_wait, waits::refuse_wait))
+        .routes(routes!(waits::complete_task))
         .routes(routes!(dead_letters::list_dead_letters, dead_letters::delete_dead_letters))
         .routes(routes!(dead_letters::delete_dead_letter))
         .routes(routes!(dead_letters::requeue_dead_letter))
@@ -112,6 +115,7 @@ pub fn router(edge: Edge) -> Router {
     let guarded: Router<Edge> = routes
         .route("/problems/", get(problems::list_problems))
         .merge(catalog::router(&edge.catalog))
+        .merge(hooks::router(&edge.catalog))
         .merge(pages)
         .fallback(no_route)
         .method_not_allowed_fallback(no_method)

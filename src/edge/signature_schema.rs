@@ -17,7 +17,7 @@ pub fn schemas() -> Map<String, Value> {
     schemas
 }
 
-const FORMS: [&str; 4] = ["Task", "Chain", "Group", "Chord"];
+const FORMS: [&str; 6] = ["Task", "Chain", "Group", "Chord", "Wait", "Sleep"];
 
 fn references(suffix: &str) -> Vec<Value> {
     FORMS.iter().map(|form| json!({"$ref": format!("#/components/schemas/{form}{suffix}")})).collect()
@@ -33,6 +33,8 @@ fn forms(suffix: &str, of_call: &Map<String, Value>, of_canvas: &Map<String, Val
         form("chain", &chain, of_canvas),
         form("group", &group, of_canvas),
         form("chord", &chord(&Map::new()), of_canvas),
+        form("wait", &wait(), &joined(&beside_pause(), of_call)),
+        form("sleep", &sleep(), &joined(&beside_pause(), of_call)),
     ];
     FORMS.iter().zip(bodies).map(|(form, body)| (format!("{form}{suffix}"), body)).collect()
 }
@@ -41,6 +43,27 @@ fn forms(suffix: &str, of_call: &Map<String, Value>, of_canvas: &Map<String, Val
 fn form(name: &str, schema: &Value, extras: &Map<String, Value>) -> Value {
     let own = Map::from_iter([(name.to_owned(), schema.clone())]);
     json!({"type": "object", "required": [name], "additionalProperties": false, "properties": joined(&own, extras)})
+}
+
+fn wait() -> Value {
+    json!({"type": "object", "required": ["name"], "additionalProperties": false,
+    "description": "Waits for an answer from outside, which becomes the result of the step",
+    "properties": {
+        "name": {"type": "string", "minLength": 1, "maxLength": 255, "description": "What people know it by"},
+        "timeout": {"type": ["number", "null"], "exclusiveMinimum": 0, "maximum": 1e9, "description": "Seconds; without it as long as the history is kept"},
+        "schema": {"type": ["object", "boolean", "null"], "description": "JSON Schema of the answer"},
+        "on_timeout": {"enum": ["fail", "skip"], "default": "fail", "description": "`skip` goes on as if the step were not there"},
+    }})
+}
+
+fn sleep() -> Value {
+    json!({"type": "number", "exclusiveMinimum": 0, "maximum": 1e9, "description": "Seconds; what follows gets what the step was given"})
+}
+
+/// What a step that the gateway carries out itself may say.
+fn beside_pause() -> Map<String, Value> {
+    let known = ["immutable", "task_id", "labels", "link", "link_error"];
+    call().into_iter().filter(|(name, _)| known.contains(&name.as_str())).collect()
 }
 
 fn call() -> Map<String, Value> {

@@ -47,6 +47,9 @@ slugs! {
     UNAUTHORIZED = "unauthorized", UNAUTHORIZED, "A token is needed",
         "The request has no bearer token, or one that is unknown, expired or revoked.",
         "Send `Authorization: Bearer tg_…` with a valid token.";
+    INVALID_SIGNATURE = "invalid-signature", UNAUTHORIZED, "The event is not signed by its sender",
+        "The path is one of `[[hooks]]`, and no signature in the headers fits the body and the secret, or the signed time is too far from now. Nothing was queued.",
+        "Give the sender and the entry the same secret, and both machines the right time; `detail` says what did not fit.";
     INSUFFICIENT_SCOPE = "insufficient-scope", FORBIDDEN, "The token lacks a scope",
         "The token is valid, and the operation needs a scope that it was not created with; `detail` names it.",
         "Use a token that has the scope, or create one: `taskgate token create --name NAME --scope SCOPE`.";
@@ -74,6 +77,9 @@ slugs! {
     SCHEDULE_NOT_FOUND = "schedule-not-found", NOT_FOUND, "There is no schedule of this name",
         "The timetable has no schedule of this name; it may have been deleted or renamed.",
         "Look at /v1/schedules for all of them.";
+    WAIT_NOT_FOUND = "wait-not-found", NOT_FOUND, "There is no such wait",
+        "No step waits under this link or id: the link is not one of ours, the step's turn has not come yet, or the wait ended so long ago that it is forgotten.",
+        "Look at /v1/waits for those that are open.";
     WEBHOOK_NOT_FOUND = "webhook-not-found", NOT_FOUND, "There is no such webhook",
         "No webhook has this id; it may have been deleted.",
         "Look at /v1/webhooks for all of them.";
@@ -122,6 +128,9 @@ slugs! {
     NAME_TAKEN = "name-taken", CONFLICT, "The name is taken",
         "A schedule of this name exists; nothing was changed.",
         "Choose another name, or change the existing schedule with PUT or PATCH.";
+    WAIT_OVER = "wait-over", CONFLICT, "The wait has ended",
+        "Somebody answered or refused it before, or its time was over. `answer` is the first answer, where there is one; nothing was changed.",
+        "Take the first answer as it is; what follows the step has it.";
     WEBHOOK_BUILT_IN = "webhook-built-in", CONFLICT, "This webhook is not registered by anybody",
         "`catalog` and `submissions` stand for what catalog entries and submissions ask for; they have no URL of their own and cannot be deleted.",
         "Set `enabled` to switch them off, or rotate their secrets.";

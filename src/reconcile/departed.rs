@@ -21,7 +21,7 @@ use crate::config;
 use crate::live::direct;
 use crate::live::hub::Hub;
 use broker::{Broker, Request};
-use celery::task::{Phase, TaskId};
+use celery::task::{Phase, TaskId, pause};
 use ledger::{Failure, News, SharedLedger, Source, Task, Worker};
 use runtime::clock::{self, Time};
 
@@ -126,7 +126,10 @@ impl Departed {
             let tasks = self.ledger.unfinished(&phases, after, PAGE).await?;
             let Some(last) = tasks.last() else { break };
             after = last.no;
-            let is_orphan = |task: &Task| !task.adopted && is_dead(task, workers, self.config.worker_lost_after, now);
+            let is_here = |task: &Task| pause::is_held_here(task.queue.as_deref());
+            let is_orphan = |task: &Task| {
+                !task.adopted && !is_here(task) && is_dead(task, workers, self.config.worker_lost_after, now)
+            };
             orphans.extend(tasks.into_iter().filter(is_orphan));
         }
         Ok(orphans)

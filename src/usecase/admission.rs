@@ -3,16 +3,17 @@
 
 use super::Gateway;
 use super::rules;
-use super::submit::{SubmitError, SubmitRequest};
+use super::submit::{SubmitError, SubmitRequest, Submitted};
 use crate::guard::tokens::Visibility;
 use crate::tell::webhooks::judge;
 use celery::plan::Plan;
 use celery::task::canvas::EdgeKind;
 use celery::task::canvas::Node;
 use celery::task::invalid::MAX_FOUND;
+use celery::task::pause;
 use celery::task::submission::Submission;
 use celery::task::webhook::Webhook;
-use celery::task::{Invalid, QueueName, Signature, Spread, TaskName};
+use celery::task::{Invalid, QueueName, Signature, Spread, TaskId, TaskName};
 
 impl Gateway {
     /// 503 with the time it will take, rather than a promise that grows without bound.
@@ -22,6 +23,21 @@ impl Gateway {
             return Ok(());
         }
         Err(SubmitError::Backlog { backlog, limit, retry_after: self.relay.drain_time() })
+    }
+
+    /// RabbitMQ publishes to no queue that is not there, and no worker makes the one of steps that wait.
+    pub(super) async fn prepare_queue(&self, submission: &ledger::Submission) {
+        let is_ours = |task: &ledger::NewTask| pause::is_held_here(Some(task.queue.as_str()));
+        let Some(task) = submission.tasks.iter().find(|task| is_ours(task)) else { return };
+        if self.broker.lists().is_none() {
+            // A queue that is there with other arguments does as well; a broker that is away is told of by the relay.
+            let _ = self.broker.declare_queue(&task.queue, "{}").await;
+        }
+    }
+
+    /// What an earlier submission of this id became.
+    pub async fn known(&self, id: &TaskId) -> Result<Submitted, SubmitError> {
+        Ok(Submitted { joined: true, ..self.joined(id).await? })
     }
 
     /// What the catalog allows, and of that what the caller's token allows.
@@ -42,7 +58,8 @@ impl Gateway {
     fn check_names(&self, signature: &Signature) -> Result<(), SubmitError> {
         let mut refused = None;
         signature.visit(&mut |task| {
-            if refused.is_none() && !self.catalog.permits(task.task.as_str()) {
+            let is_allowed = pause::is_pause(task.task.as_str()) || self.catalog.permits(task.task.as_str());
+            if refused.is_none() && !is_allowed {
                 refused = Some(task.task.clone());
             }
         });
@@ -53,7 +70,7 @@ impl Gateway {
 
     /// What the entries of the catalog say of arguments, queues and times.
     pub(crate) fn check_rules(&self, submission: &Submission) -> Result<(), SubmitError> {
-        let broken = rules::broken(&self.catalog, submission);
+        let broken = rules::broken(&self.catalog, submission, self.keep);
         if broken.is_empty() { Ok(()) } else { Err(SubmitError::Invalid(broken)) }
     }
 
@@ -131,7 +148,8 @@ fn check_ids(request: &SubmitRequest) -> Result<(), SubmitError> {
 pub(crate) fn foreign_name(signature: &Signature, visibility: &Visibility) -> Option<TaskName> {
     let mut foreign = None;
     signature.visit(&mut |task| {
-        if foreign.is_none() && !visibility.sees(Some(task.task.as_str())) {
+        let is_own = pause::is_pause(task.task.as_str()) || visibility.sees(Some(task.task.as_str()));
+        if foreign.is_none() && !is_own {
             foreign = Some(task.task.clone());
         }
     });

@@ -1,6 +1,7 @@
 //! The signatures that a message carries for later: callbacks, errbacks, the rest of its chain, the body of its chord. For a token that is
 //! limited to names they may be somebody else's.
 
+use celery::task::pause;
 use serde_json::{Map, Value};
 
 use crate::guard::tokens::Visibility;
@@ -27,7 +28,7 @@ fn is_foreign(value: &Value, visibility: &Visibility) -> bool {
 /// Celery's own compositions (`celery.chord`, …) are nobody's.
 fn is_seen(members: &Map<String, Value>, visibility: &Visibility) -> bool {
     let name = members.get("task").and_then(Value::as_str);
-    name.is_none_or(|name| name.starts_with("celery.") || visibility.sees(Some(name)))
+    name.is_none_or(|name| name.starts_with("celery.") || pause::is_pause(name) || visibility.sees(Some(name)))
 }
 
 /// The body with `{"hidden": true}` in the place of each signature that the caller may not see.

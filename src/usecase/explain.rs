@@ -5,7 +5,7 @@ use serde_json::{Map, Value, json};
 use super::Gateway;
 use crate::guard::tokens::Visibility;
 use crate::reconcile::workers::is_online;
-use celery::task::{Phase, TaskId};
+use celery::task::{Phase, TaskId, pause};
 use ledger::{Error, Finding, Task, Worker};
 use runtime::clock::{self, Time};
 
@@ -46,6 +46,9 @@ impl Gateway {
             Phase::Waiting if task.is_replaced() => replaced(&task),
             Phase::Waiting => self.waiting(visibility, &task, &mut evidence).await?,
             Phase::Queued => self.queued(&task, now, &mut evidence).await?,
+            Phase::Running if pause::is_held_here(task.queue.as_deref()) => {
+                self.paused_step(&task, &mut evidence).await?
+            }
             Phase::Received | Phase::Running | Phase::Retrying => self.at_worker(&task, now, &mut evidence).await?,
             _ => ended(&task),
         };
@@ -63,6 +66,19 @@ impl Gateway {
         }
         let findings = self.ledger.findings(FINDINGS).await?;
         Ok(findings.into_iter().find(|finding| finding.subject == task.id.as_str()))
+    }
+
+    /// A step that the gateway carries out itself.
+    async fn paused_step(&self, task: &Task, evidence: &mut Map<String, Value>) -> Result<String, Error> {
+        let Some(wait) = self.ledger.wait(&task.id).await? else { return Ok("It waits.".to_owned()) };
+        let (name, until) = (&wait.new.name, wait.new.expires_at.rfc3339());
+        evidence.insert("expires_at".into(), json!(until));
+        if wait.new.is_sleep {
+            return Ok(format!("It sleeps until {until}."));
+        }
+        evidence.insert("wait".into(), json!(name));
+        let then = wait.new.on_timeout.as_str();
+        Ok(format!("It waits for somebody to answer {name} (/v1/waits), until {until} at the latest, then: {then}."))
     }
 
     async fn held(

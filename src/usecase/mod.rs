@@ -29,6 +29,7 @@ pub mod submit;
 mod submitted;
 pub mod together;
 mod unique;
+pub mod waits;
 mod warnings;
 pub mod watch;
 pub mod webhooks;
@@ -53,7 +54,7 @@ use celery::task::signature;
 use ledger::SharedLedger;
 use runtime::clock::Time;
 
-pub use nudge::Nudge;
+pub use nudge::{Nudge, Wake};
 pub use warnings::Warning;
 pub use watch::Watcher;
 
@@ -75,7 +76,11 @@ pub struct Gateway {
     pub(crate) beat: Nudge,
     pub(crate) expander: Nudge,
     pub(crate) bulks: Nudge,
+    pub(crate) waits: Wake,
+    pub(crate) wait_key: waits::SigningKey,
     pub(crate) limits: config::Limits,
+    /// How long the history is kept.
+    pub(crate) keep: Duration,
     /// How long an answer is kept for repetitions of its request.
     pub(crate) keep_idempotency: Duration,
     pub(crate) webhooks: hooks::Handle,

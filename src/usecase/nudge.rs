@@ -20,3 +20,10 @@ impl Nudge {
         self.0.notified()
     }
 }
+
+/// Wakes the service of steps that wait.
+#[derive(Clone, Default)]
+pub struct Wake {
+    /// A wait ended.
+    pub ended: Nudge,
+}

@@ -14,7 +14,7 @@ use super::Gateway;
 use crate::live::direct::DIRECT_DEADLINE;
 use crate::reconcile::removal::Removal;
 use celery::commands::revoke_arguments;
-use celery::task::{Phase, TaskId};
+use celery::task::{Phase, TaskId, pause};
 use ledger::{News, Revocation, Source, Task, Withdrawn};
 use runtime::clock::{self, Time};
 
@@ -192,6 +192,10 @@ impl Revoking<'_> {
     /// The broker or a worker has the message.
     async fn published(&self, task: Task) -> Result<Revoked, RevokeError> {
         self.remember(&task).await?;
+        if pause::is_held_here(task.queue.as_deref()) && self.gateway.revoke_wait(&task.id).await? {
+            let after = self.gateway.watcher.wait(&task.id, CONFIRMATION).await?.unwrap_or(task);
+            return Ok(signalled(&after, after.phase == Phase::Revoked, "it waited, and waits no more"));
+        }
         let with_worker = matches!(task.phase, Phase::Received | Phase::Running);
         if !with_worker && let Some(evidence) = self.remove(&task).await? {
             self.end(&task).await?;

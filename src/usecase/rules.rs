@@ -1,16 +1,24 @@
 //! The rules of catalog entries for every task that a call names: of each step of a canvas, at any depth, links included.
 
+use std::time::Duration;
+
 use super::Gateway;
+use super::waits::broken_pause;
 use crate::catalog::{Admitted, Catalog, NamedCall};
 use celery::task::invalid::MAX_FOUND;
+use celery::task::pause;
 use celery::task::submission::{Submission, Unique};
 use celery::task::{Invalid, QueueName, Signature, TaskSignature};
 
 /// Every place where the call breaks a rule; empty when it keeps them all.
-pub(super) fn broken(catalog: &Catalog, submission: &Submission) -> Vec<Invalid> {
+pub(super) fn broken(catalog: &Catalog, submission: &Submission, keep: Duration) -> Vec<Invalid> {
     let mut found = Vec::new();
     let mut judge = |at: &str, task: &TaskSignature, fed: bool| {
         if found.len() >= MAX_FOUND {
+            return;
+        }
+        if pause::is_pause(task.task.as_str()) {
+            found.extend(broken_pause(at, task, keep));
             return;
         }
         let Err(wrong) = catalog.admit(named(task, fed)) else { return };

@@ -165,6 +165,7 @@ impl Gateway {
         let (submission, submitted) = heavy::run(bytes, move || planner.prepared(request, clock::now())).await?;
         let replaces = contest.as_ref().is_some_and(|contest| contest.wish == OnConflict::Replace);
         let spare = replaces.then(|| (submission.clone(), submitted.clone()));
+        self.prepare_queue(&submission).await;
         let outcome = self.commit.commit(submission).await?;
         match outcome {
             Ok(Inserted { .. }) => Ok(submitted),

@@ -7,7 +7,9 @@ pub mod amqp;
 pub mod backend;
 mod port;
 mod redis;
+mod served;
 
 pub use port::{Broker, Exchange, Kind, Port};
 pub use redis::Broker as Lists;
 pub use redis::*;
+pub use served::Served;

@@ -10,7 +10,7 @@ use runtime::clock::Time;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
-use crate::{Depth, Error, Feed, Lists, Push, Pushed, Replies, Request, Standing};
+use crate::{Depth, Error, Feed, Lists, Push, Pushed, Replies, Request, Served, Standing};
 
 /// Cheap to clone.
 pub type Broker = Arc<dyn Port>;
@@ -52,6 +52,9 @@ pub trait Port: Send + Sync {
 
     /// Reads all worker events until `stop`, reconnecting for ever. While `sink` is full nothing is read.
     async fn follow_events(&self, sink: mpsc::Sender<Feed>, stop: CancellationToken);
+
+    /// Reads a queue that only this program reads until `stop`, reconnecting for ever. A message stays until it is dealt with.
+    async fn serve_queue(&self, queue: &str, sink: mpsc::Sender<Served>, stop: CancellationToken);
 
     /// A capability: single messages can be seen, removed for certain, marked and leased.
     fn lists(&self) -> Option<&Lists>;

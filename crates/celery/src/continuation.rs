@@ -75,17 +75,29 @@ pub fn after_success(
     result: &RawValue,
     sender: &mut Sender<'_>,
 ) -> Result<Continuation, DecodeError> {
+    after(message, Some(result.get()), sender)
+}
+
+/// After a step that passes on nothing: what follows runs with its own arguments.
+///
+/// # Errors
+/// As [`after_success`].
+pub fn after_nothing(message: &Message, sender: &mut Sender<'_>) -> Result<Continuation, DecodeError> {
+    after(message, None, sender)
+}
+
+fn after(message: &Message, first: Option<&str>, sender: &mut Sender<'_>) -> Result<Continuation, DecodeError> {
     let mut work = Work::new(message, sender);
     match &message.embed.callbacks[..] {
         [] => {}
         [one] => {
-            let child = work.apply(one.clone(), Some(result.get()), None)?;
+            let child = work.apply(one.clone(), first, None)?;
             work.out.children.push(child);
         }
-        several => work.callbacks(several, result.get())?,
+        several => work.callbacks(several, first)?,
     }
     if let Some((next, rest)) = message.embed.chain.as_deref().and_then(<[Signature]>::split_last) {
-        let child = work.apply(next.clone(), Some(result.get()), Some(rest.to_vec()))?;
+        let child = work.apply(next.clone(), first, Some(rest.to_vec()))?;
         work.out.children.push(child);
     }
     Ok(work.out)
@@ -179,15 +191,15 @@ impl<'a, 'b> Work<'a, 'b> {
     }
 
     /// Several callbacks go out as one new group; groups among them as they are.
-    fn callbacks(&mut self, callbacks: &[Signature], result: &str) -> Result<(), DecodeError> {
+    fn callbacks(&mut self, callbacks: &[Signature], result: Option<&str>) -> Result<(), DecodeError> {
         let (groups, plain): (Vec<_>, Vec<_>) =
             callbacks.iter().cloned().partition(|one| matches!(one.form, Form::Group(_)));
         for group in groups {
-            let child = self.apply(group, Some(result), None)?;
+            let child = self.apply(group, result, None)?;
             self.out.children.push(child);
         }
         if !plain.is_empty() {
-            let child = self.group(None, plain, Some(result), None)?;
+            let child = self.group(None, plain, result, None)?;
             self.out.children.push(child);
         }
         Ok(())

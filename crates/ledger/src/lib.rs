@@ -32,6 +32,7 @@ mod submission;
 mod tokens;
 mod traces;
 mod types;
+mod waits;
 mod webhooks;
 mod workers;
 
@@ -64,6 +65,7 @@ pub use types::{
 
 pub use tokens::{Scope, SecretHash, Token, Tokens};
 pub use traces::{PoolUse, Traces};
+pub use waits::{EndedWait, NewWait, Wait, WaitState, Waits};
 pub use webhooks::{
     CATALOG_ENDPOINT, Claim, Delivery, DeliveryFilter, DeliveryState, Endpoint, EndpointDocument, NewDelivery,
     SUBMISSIONS_ENDPOINT, Tried, Webhooks,
@@ -169,6 +171,7 @@ pub trait Ledger:
     + Steps
     + Tokens
     + Traces
+    + Waits
     + Webhooks
     + Send
     + Sync

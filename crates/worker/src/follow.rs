@@ -122,7 +122,8 @@ impl Follow<'_> {
     /// The queues that a message goes to: one with the default exchange, else those that are bound.
     async fn queues(&self, send: &Send) -> Vec<QueueName> {
         if send.exchange.is_empty() {
-            return QueueName::parse(&send.routing_key).into_iter().collect();
+            // Steps that wait go to a queue that no client may name.
+            return QueueName::stored(&send.routing_key).into_iter().collect();
         }
         let broker = &self.shared.broker;
         let bound = || broker.bound(&send.exchange, &send.routing_key);

@@ -19,6 +19,7 @@ use crate::usecase::retry::RetryError;
 use crate::usecase::revoke::RevokeError;
 use crate::usecase::schedules::ScheduleError;
 use crate::usecase::submit::SubmitError;
+use crate::usecase::waits::WaitError;
 use crate::usecase::webhooks::WebhookError;
 
 /// A refusal that comes from `E`: an error type, a part of the request, or a tuple of these.
@@ -102,6 +103,7 @@ refusals! {
     SubmitError => [INVALID_REQUEST, TASK_NOT_ALLOWED, ID_TAKEN, IDEMPOTENCY_KEY_REUSED, BACKLOG_FULL] and ledger::Error;
     ScheduleError => [INVALID_REQUEST, SCHEDULE_NOT_FOUND, NAME_TAKEN, PRECONDITION_FAILED] and SubmitError;
     WebhookError => [INVALID_REQUEST, WEBHOOK_NOT_FOUND, DELIVERY_NOT_FOUND, WEBHOOK_BUILT_IN, TOO_MANY_WEBHOOKS, IDEMPOTENCY_KEY_REUSED, OVERLOADED] and ledger::Error;
+    WaitError => [WAIT_NOT_FOUND, WAIT_OVER, INVALID_REQUEST] and ledger::Error;
     RevokeError => [TASK_NOT_FOUND] and broker::Error, ledger::Error;
     resolve::ResolveError => [TASK_NOT_FOUND, ALREADY_ENDED, STILL_HELD, NOT_REPLAYABLE] and broker::Error, ledger::Error;
     RetryError => [TASK_NOT_FOUND, NOT_REPLAYABLE, NOT_A_DEAD_LETTER] and RevokeError, SubmitError;
@@ -127,6 +129,7 @@ into_refused!(
     ResolveError,
     SubmitError,
     ScheduleError,
+    WaitError,
     WebhookError,
     RevokeError,
     resolve::ResolveError,

@@ -18,9 +18,7 @@ mod trace;
 mod wishes;
 
 pub use accept::wants_json;
-pub use body::JsonText;
-#[cfg(feature = "dev")]
-pub use body::json_text;
+pub use body::{JsonText, json_text};
 pub use body_filter::body_filter;
 pub use caller::Caller;
 pub use conditional::{Demand, IfNoneMatch};

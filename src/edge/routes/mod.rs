@@ -14,6 +14,7 @@ pub mod docs;
 pub mod events;
 pub mod feed;
 pub mod health;
+pub mod hooks;
 pub mod insight;
 pub mod metrics;
 pub mod problems;
@@ -24,6 +25,7 @@ pub mod stats;
 pub mod submit;
 pub mod tasks;
 pub mod tickets;
+pub mod waits;
 pub mod webhooks;
 pub mod workers;
 

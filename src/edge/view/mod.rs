@@ -14,6 +14,7 @@ mod schedule;
 pub mod stats;
 mod task;
 pub mod together;
+pub mod wait;
 mod webhook;
 
 pub use accepted::{AcceptedView, ChildView, LinksView, Shown, WarningView};

@@ -17,7 +17,7 @@ use super::steps::Due;
 use super::{PAGE, Sweeper, Trouble};
 use crate::reconcile::recorder;
 use broker::Present;
-use celery::task::{Phase, Spread, TaskId};
+use celery::task::{Phase, Spread, TaskId, pause};
 use ledger::Task;
 use runtime::clock::{self, Time};
 
@@ -271,6 +271,9 @@ impl Sweeper {
         while suspects.absent.len() + suspects.silent.len() < SUSPECTS {
             let tasks = self.ledger.unfinished(phases, after, PAGE).await?;
             suspects.last = tasks.last().map(|last| last.no);
+            // Steps that the gateway carries out itself are in no worker's hands.
+            let is_here = |task: &Task| task.phase.is_at_worker() && pause::is_held_here(task.queue.as_deref());
+            let tasks: Vec<Task> = tasks.into_iter().filter(|task| !is_here(task)).collect();
             let Some(last) = suspects.last else { break };
             after = last;
             let at_worker: Vec<&str> =

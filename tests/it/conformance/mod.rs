@@ -24,6 +24,7 @@ mod schedules;
 mod schema;
 mod stats;
 mod tokens;
+mod waits;
 mod webhooks;
 
 /// Each case becomes a test on either ledger.

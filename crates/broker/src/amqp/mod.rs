@@ -15,6 +15,7 @@ mod port;
 mod publish;
 mod queues;
 mod results;
+mod serve;
 mod table;
 
 pub use address::Address;

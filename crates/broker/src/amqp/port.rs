@@ -8,9 +8,9 @@ use runtime::clock::Time;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
-use super::{RabbitMq, control, events, exchange, queues};
+use super::{RabbitMq, control, events, exchange, queues, serve};
 use crate::port::{Exchange, Kind, Port};
-use crate::{Depth, Error, Feed, Lists, Push, Pushed, Replies, Request, Standing};
+use crate::{Depth, Error, Feed, Lists, Push, Pushed, Replies, Request, Served, Standing};
 
 #[async_trait]
 impl Port for RabbitMq {
@@ -58,6 +58,10 @@ impl Port for RabbitMq {
 
     async fn follow_events(&self, sink: mpsc::Sender<Feed>, stop: CancellationToken) {
         events::follow(self.listening.clone(), sink, stop).await;
+    }
+
+    async fn serve_queue(&self, queue: &str, sink: mpsc::Sender<Served>, stop: CancellationToken) {
+        serve::serve(self.listening.clone(), queue, sink, stop).await;
     }
 
     fn lists(&self) -> Option<&Lists> {

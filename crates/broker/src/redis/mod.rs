@@ -20,6 +20,7 @@ mod redbeat;
 mod refusal;
 mod restore;
 mod scan;
+mod serve;
 pub(crate) mod survey;
 
 pub use ack::Return;

@@ -10,6 +10,7 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use super::{Broker, Depth, Error, Feed, Push, Pushed, Replies, Request, Standing};
+use crate::Served;
 use crate::port::{Exchange, Kind, Port};
 
 #[async_trait]
@@ -63,6 +64,10 @@ impl Port for Broker {
 
     async fn follow_events(&self, sink: mpsc::Sender<Feed>, stop: CancellationToken) {
         Self::follow_events(self, sink, stop).await;
+    }
+
+    async fn serve_queue(&self, queue: &str, sink: mpsc::Sender<Served>, stop: CancellationToken) {
+        Self::serve_queue(self, queue, sink, stop).await;
     }
 
     fn lists(&self) -> Option<&Self> {

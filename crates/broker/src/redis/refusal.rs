@@ -12,7 +12,7 @@ use tokio::time::Instant;
 
 use super::Keys;
 use celery::Transport;
-use celery::task::{Priority, QueueName};
+use celery::task::{Priority, QueueName, pause};
 
 /// So long is a wrong key left alone before it is tried again.
 pub const RETRY_REFUSED: Duration = Duration::from_secs(5);
@@ -34,7 +34,9 @@ struct State {
 impl Refusals {
     /// Why nothing may be published to this list now.
     pub fn of(&self, keys: &Keys, queue: &QueueName, priority: Priority) -> Option<String> {
-        if let Some(why) = queue.reserved().map(str::to_owned).or_else(|| keys.transport().refuses(queue.as_str())) {
+        // Nobody can name the queue of steps that wait, so whoever publishes to it is the gateway.
+        let reserved = queue.reserved().filter(|_| !pause::is_held_here(Some(queue.as_str())));
+        if let Some(why) = reserved.map(str::to_owned).or_else(|| keys.transport().refuses(queue.as_str())) {
             return Some(format!("the queue's name {queue} {why}"));
         }
         let list = keys.queue(queue.as_str(), priority);

@@ -5,6 +5,7 @@ pub mod id;
 pub mod invalid;
 pub mod json;
 pub mod mask;
+pub mod pause;
 pub mod progress;
 pub mod reader;
 pub mod reserved;

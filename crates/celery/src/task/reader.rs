@@ -9,9 +9,15 @@ use serde_json::value::RawValue;
 
 use super::invalid::Problems;
 use super::json::{self, Fields, Members};
+use super::pause::{self, Pause};
 use super::signature::{Expires, FIELDS, FORMS, Limits, RESERVED_HEADERS, Signature, TaskSignature};
 use super::{Priority, QueueName, RetryPolicy, TaskId, TaskName};
 use crate::extended;
+
+/// Forms of a step that the gateway carries out itself, see [`pause`].
+const PAUSES: [&str; 2] = ["wait", "sleep"];
+/// What such a step may have beside its form.
+const BESIDE_PAUSE: [&str; 5] = ["immutable", "task_id", "labels", "link", "link_error"];
 
 /// Walks through a document and notes what is wrong with it.
 pub struct Reader {
@@ -39,6 +45,9 @@ impl Reader {
 
     /// A signature among `extra` members, which are the caller's to read.
     pub fn fields(&mut self, fields: &Fields<'_>, extra: &[&str], depth: usize) -> Option<Signature> {
+        if let Some(form) = PAUSES.into_iter().find(|form| fields.get(form).is_some()) {
+            return self.pause(fields, form, extra, depth).map(|task| Signature::Task(Box::new(task)));
+        }
         let form = FORMS.into_iter().find(|form| fields.get(form).is_some());
         let Some(form) = form else {
             return self.task(fields, extra, depth).map(|task| Signature::Task(Box::new(task)));
@@ -110,7 +119,7 @@ impl Reader {
             if self.problems.is_full() {
                 return;
             }
-            if FIELDS.contains(&name) || FORMS.contains(&name) {
+            if FIELDS.contains(&name) || FORMS.contains(&name) || PAUSES.contains(&name) {
                 self.problems.add_at(name, format!("is not allowed beside {form}"));
             } else {
                 self.problems.add_at(name, "unknown field");
@@ -120,27 +129,94 @@ impl Reader {
 
     fn task(&mut self, fields: &Fields<'_>, extra: &[&str], depth: usize) -> Option<TaskSignature> {
         self.tasks += 1;
-        let known: Vec<&str> = FIELDS.iter().chain(&FORMS).chain(extra).copied().collect();
+        let known: Vec<&str> = FIELDS.iter().chain(&FORMS).chain(&PAUSES).chain(extra).copied().collect();
         self.problems.refuse_unknown(fields, &known);
         if self.problems.is_full() {
             return None;
         }
-        let mut task = TaskSignature::new(self.name(fields)?, json::written("[]".into()), json::written("{}".into()));
+        let name = self.name(fields)?;
+        if pause::is_pause(name.as_str()) {
+            return self.named_pause(fields, name, depth);
+        }
+        if name.as_str().starts_with(pause::PREFIX) {
+            self.problems
+                .add_at("task", format!("is a name of taskgate's own: no task may begin with {}", pause::PREFIX));
+        }
+        let mut task = TaskSignature::new(name, json::written("[]".into()), json::written("{}".into()));
         self.arguments(fields, &mut task);
         self.options(fields, &mut task);
         self.times(fields, &mut task);
         self.time_limits(fields, &mut task);
         self.identity(fields, &mut task);
         self.metadata(fields, &mut task);
+        self.links(fields, &mut task, depth);
+        Some(task)
+    }
+
+    /// `{"wait": {…}}` or `{"sleep": seconds}`.
+    fn pause(&mut self, fields: &Fields<'_>, form: &str, extra: &[&str], depth: usize) -> Option<TaskSignature> {
+        self.tasks += 1;
+        let known: Vec<&str> = [form].into_iter().chain(BESIDE_PAUSE).chain(extra.iter().copied()).collect();
+        self.refuse_beside(fields, form, &known);
+        let value = fields.get(form)?;
+        let name = if form == "wait" { pause::WAIT } else { pause::SLEEP };
+        let kwargs = if form == "wait" { value.to_owned() } else { pause::sleep_kwargs(value) };
+        if form == "wait" {
+            self.within(form, |reader| Pause::read(&mut reader.problems, name, value))?;
+        } else {
+            self.within(form, |reader| reader.problems.positive(value))?;
+        }
+        self.pause_task(fields, TaskName::parse(name).ok()?, kwargs, depth)
+    }
+
+    /// The same step written as a task of its name, as a stored signature has it.
+    fn named_pause(&mut self, fields: &Fields<'_>, name: TaskName, depth: usize) -> Option<TaskSignature> {
+        let ours = ["task", "kwargs", "args", "queue", "priority"];
+        let refused = |member: &&str| !ours.contains(member) && !BESIDE_PAUSE.contains(member);
+        for member in FIELDS.iter().filter(|member| refused(member) && fields.get(member).is_some()) {
+            self.problems.add_at(member, "is not allowed for a step that waits");
+        }
+        if fields.get("args").is_some_and(|args| json::elements(args).is_none_or(|args| !args.is_empty())) {
+            self.problems.add_at("args", "must be empty for a step that waits");
+        }
+        let kwargs = fields.get("kwargs").map_or_else(|| json::written("{}".into()), ToOwned::to_owned);
+        self.within("kwargs", |reader| Pause::read(&mut reader.problems, name.as_str(), &kwargs))?;
+        self.pause_task(fields, name, kwargs, depth)
+    }
+
+    fn pause_task(
+        &mut self,
+        fields: &Fields<'_>,
+        name: TaskName,
+        kwargs: super::Json,
+        depth: usize,
+    ) -> Option<TaskSignature> {
+        if json::depth(kwargs.get()) > self.limits.depth {
+            self.problems.add(format!("is nested deeper than {} levels", self.limits.depth));
+            return None;
+        }
+        let mut task = TaskSignature::new(name, json::written("[]".into()), kwargs);
+        task.queue = QueueName::stored(pause::QUEUE).ok();
+        task.priority = Some(Priority::clamped(0));
+        // Who waits for it needs its result.
+        task.ignore_result = Some(false);
+        task.immutable =
+            self.member(fields, "immutable", |reader, value| reader.problems.boolean(value)).unwrap_or(false);
+        self.identity(fields, &mut task);
+        self.metadata(fields, &mut task);
+        self.links(fields, &mut task, depth);
+        Some(task)
+    }
+
+    fn links(&mut self, fields: &Fields<'_>, task: &mut TaskSignature, depth: usize) {
         task.link = self.member(fields, "link", |reader, value| reader.list(value, depth)).unwrap_or_default();
         task.link_error =
             self.member(fields, "link_error", |reader, value| reader.errbacks(value, depth)).unwrap_or_default();
-        Some(task)
     }
 
     fn name(&mut self, fields: &Fields<'_>) -> Option<TaskName> {
         if fields.get("task").is_none() {
-            self.problems.add_at("task", "is required (or one of chain, group, chord)");
+            self.problems.add_at("task", "is required (or one of chain, group, chord, wait, sleep)");
         }
         self.member(fields, "task", |reader, value| reader.problems.parsed(value, TaskName::parse))
     }

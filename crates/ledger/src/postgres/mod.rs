@@ -40,6 +40,7 @@ mod steps;
 mod tasks;
 mod tokens;
 mod traces;
+mod waits;
 mod webhooks;
 mod withdraw;
 mod workers;

@@ -2,7 +2,7 @@
 
 use super::{
     audit, bulk, control, events, fan_out, findings, gates, gather, groups, insert, kinds, learn, lease, list, migrate,
-    outbox, prune, publication, replica, save, schedules, stats, steps, tasks, tokens, traces, webhooks, withdraw,
+    outbox, prune, publication, replica, save, schedules, stats, steps, tasks, tokens, traces, waits, webhooks, withdraw,
     workers,
 };
 
@@ -182,6 +182,17 @@ pub const STATEMENTS: &[&str] = &[
     steps::PREDECESSORS,
     steps::KEEP_MESSAGE,
     steps::EXPLAIN,
+    waits::BEGIN,
+    waits::ONE,
+    waits::OPEN,
+    waits::END,
+    waits::EXPIRE,
+    waits::NEXT,
+    waits::CLAIM,
+    waits::SETTLE,
+    waits::FORGET,
+    waits::ADD_SECRET,
+    waits::SECRET,
     webhooks::CREATE,
     webhooks::ENDPOINT,
     webhooks::ENDPOINTS,

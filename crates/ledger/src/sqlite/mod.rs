@@ -29,6 +29,7 @@ mod steps;
 mod tasks;
 mod tokens;
 mod traces;
+mod waits;
 mod webhooks;
 mod workers;
 

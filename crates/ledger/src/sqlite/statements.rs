@@ -2,7 +2,7 @@
 
 use super::{
     audit, bulk, control, events, fan_out, findings, gates, groups, insert, learn, lease, migrate, outbox, prune, save,
-    schedules, stats, steps, tasks, tokens, traces, webhooks, workers,
+    schedules, stats, steps, tasks, tokens, traces, waits, webhooks, workers,
 };
 
 pub(super) const PING: &str = "select count(*) from queue_pause";
@@ -156,6 +156,17 @@ pub const STATEMENTS: &[&str] = &[
     steps::PREDECESSORS,
     steps::KEEP_MESSAGE,
     steps::EXPLAIN,
+    waits::BEGIN,
+    waits::ONE,
+    waits::OPEN,
+    waits::END,
+    waits::EXPIRE,
+    waits::NEXT,
+    waits::CLAIM,
+    waits::SETTLE,
+    waits::FORGET,
+    waits::ADD_SECRET,
+    waits::SECRET,
     webhooks::CREATE,
     webhooks::ENDPOINT,
     webhooks::ENDPOINTS,

@@ -1,0 +1,59 @@
+//! Reads a queue that only the gateway reads. A message that is not acknowledged comes again, to this replica or another one.
+//!
+//! The queue is not declared here: whoever publishes to it first makes it as their fleet makes queues, and a queue that is there
+//! with other arguments would refuse them.
+
+use std::time::Duration;
+
+use lapin::options::{BasicConsumeOptions, BasicQosOptions};
+use lapin::types::FieldTable;
+use runtime::clock;
+use tokio::sync::mpsc;
+use tokio_stream::StreamExt;
+use tokio_util::sync::CancellationToken;
+use tracing::debug;
+
+use super::error::{self, NOT_FOUND, short};
+use super::link::Link;
+use super::{message, queues};
+use crate::{Error, Served};
+
+/// Messages given out and not dealt with yet.
+const AHEAD: u16 = 100;
+/// Between attempts to connect, and between looks whether the queue is there.
+const PAUSE: Duration = Duration::from_millis(500);
+
+/// Reads until `stop`, reconnecting for ever.
+pub async fn serve(link: Link, queue: &str, sink: mpsc::Sender<Served>, stop: CancellationToken) {
+    while !stop.is_cancelled() && !sink.is_closed() {
+        let outcome = tokio::select! {
+            () = stop.cancelled() => return,
+            outcome = listen(&link, queue, &sink) => outcome,
+        };
+        match outcome {
+            Err(refusal) if !error::is(&refusal, NOT_FOUND) => {
+                debug!(error = %refusal, "the queue {queue} cannot be read, trying again");
+            }
+            Ok(()) | Err(_) => {}
+        }
+        tokio::select! { () = stop.cancelled() => {} () = tokio::time::sleep(PAUSE) => {} }
+    }
+}
+
+async fn listen(link: &Link, queue: &str, sink: &mpsc::Sender<Served>) -> Result<(), Error> {
+    let channel = link.channel().await?;
+    link.answer(channel.basic_qos(AHEAD, BasicQosOptions::default())).await?;
+    let tag = format!("taskgate-{}", clock::new_id());
+    let options = BasicConsumeOptions::default();
+    let consume = channel.basic_consume(short(queue)?, tag.as_str().into(), options, FieldTable::default());
+    let mut messages = link.answer(consume).await?;
+    while let Some(came) = messages.next().await {
+        let came = came?;
+        let payload = message::inbound(&came, "");
+        if sink.send(Served::of_channel(payload, came.acker)).await.is_err() {
+            break;
+        }
+    }
+    queues::close(Some(channel)).await;
+    Ok(())
+}

@@ -1,0 +1,150 @@
+//! Carries out the steps that wait and sleep: the gateway is their worker.
+//!
+//! A step arrives as a message, like every other task. From then on it is a row of the ledger and nothing of it is in the broker, so
+//! a restart, or a broker that lost its data, changes nothing. Its end is written first (by a request, or here when its time is
+//! over); then whoever claims it sends what follows, as a worker would, and settles it. All replicas run this: a statement decides
+//! who ends a wait, a claim who settles it.
+//!
+//! Fails towards waiting: while the ledger is away messages stay in their queue; while the broker is away an ended wait stays
+//! unsettled and is tried again.
+
+mod follow;
+mod settle;
+mod take;
+
+use std::time::Duration;
+
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+use tracing::warn;
+
+use crate::live::hub::Hub;
+use crate::usecase::Wake;
+use broker::backend::Backend;
+use broker::{Broker, Served};
+use celery::task::pause;
+use ledger::{Error, SharedLedger};
+use runtime::clock::{self, Time};
+use runtime::lifecycle::Backoff;
+
+/// What other replicas began, or left when they died, is looked for this often.
+const PERIOD: Duration = Duration::from_secs(1);
+const LEDGER_PAUSE: Duration = Duration::from_secs(2);
+/// Messages taken at a time.
+const BATCH: usize = 100;
+/// Settled waits are removed this often.
+const TIDY: Duration = Duration::from_mins(10);
+const TIDY_PAGE: i64 = 1_000;
+
+/// What the service is made of.
+pub struct Parts {
+    pub ledger: SharedLedger,
+    pub broker: Broker,
+    /// `None` where results come back over the broker.
+    pub backend: Option<Backend>,
+    pub hub: Hub,
+    pub wake: Wake,
+    pub holder: String,
+    pub origin: String,
+    /// How long a result stays in the backend.
+    pub result_expires: Duration,
+    /// How long an ended wait is known.
+    pub keep: Duration,
+}
+
+/// The service of one replica.
+pub struct Waits {
+    parts: Parts,
+}
+
+impl Waits {
+    pub fn new(parts: Parts) -> Self {
+        Self { parts }
+    }
+
+    /// Runs until `stop`.
+    pub async fn run(self, stop: CancellationToken) {
+        let (sink, arrived) = mpsc::channel(BATCH);
+        tokio::join!(
+            self.parts.broker.serve_queue(pause::QUEUE, sink, stop.clone()),
+            self.keep_time(arrived, stop.clone()),
+            self.keep_settling(stop),
+        );
+    }
+
+    /// Takes what arrives and ends what is over, on time.
+    async fn keep_time(&self, mut arrived: mpsc::Receiver<Served>, stop: CancellationToken) {
+        let mut backoff = Backoff::new(LEDGER_PAUSE);
+        let mut next: Option<Time> = None;
+        let mut batch = Vec::new();
+        while !stop.is_cancelled() {
+            tokio::select! {
+                () = stop.cancelled() => return,
+                count = arrived.recv_many(&mut batch, BATCH) => if count == 0 { return },
+                () = tokio::time::sleep(until(next)) => {}
+            }
+            match self.turn(&mut batch).await {
+                Ok(found) => {
+                    next = found;
+                    backoff.reset();
+                }
+                Err(error) => {
+                    if backoff.is_fresh() {
+                        warn!(error = %error, "steps that wait could not be looked at, trying again");
+                    }
+                    let pause = backoff.pause();
+                    tokio::select! { () = stop.cancelled() => return, () = tokio::time::sleep(pause) => {} }
+                    // They are still in their queue, and are read again.
+                    batch.clear();
+                }
+            }
+        }
+    }
+
+    /// Answers when the next wait is over.
+    async fn turn(&self, batch: &mut Vec<Served>) -> Result<Option<Time>, Error> {
+        if !batch.is_empty() {
+            self.take(batch).await?;
+        }
+        if self.parts.ledger.expire_waits(clock::now()).await? > 0 {
+            self.parts.wake.ended.nudge();
+        }
+        self.parts.ledger.next_expiry().await
+    }
+
+    async fn keep_settling(&self, stop: CancellationToken) {
+        let mut backoff = Backoff::new(LEDGER_PAUSE);
+        let mut tidied = tokio::time::Instant::now();
+        while !stop.is_cancelled() {
+            let pause = match self.settle_ended().await {
+                Ok(true) => continue,
+                Ok(false) => {
+                    backoff.reset();
+                    PERIOD
+                }
+                Err(trouble) => {
+                    if backoff.is_fresh() {
+                        warn!(error = %trouble, "what follows a wait could not be sent, trying again: {trouble}");
+                    }
+                    backoff.pause()
+                }
+            };
+            if tidied.elapsed() > TIDY {
+                tidied = tokio::time::Instant::now();
+                let before = clock::now().minus(self.parts.keep);
+                // The next round tries again.
+                let _ = self.parts.ledger.forget_waits(before, TIDY_PAGE).await;
+            }
+            tokio::select! {
+                () = stop.cancelled() => {}
+                () = self.parts.wake.ended.nudged() => {}
+                () = tokio::time::sleep(pause) => {}
+            }
+        }
+    }
+}
+
+/// A wake-up at the time of the next expiry, or to look again.
+fn until(next: Option<Time>) -> Duration {
+    next.map_or(PERIOD, |at| at.since(clock::now()).min(PERIOD))
+}

@@ -1,0 +1,124 @@
+//! Takes steps out of their queue into the ledger. A message that was taken before changes nothing, so a crash between the commit
+//! and the acknowledgement is harmless.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use serde_json::json;
+use tracing::{info, warn};
+
+use super::Waits;
+use broker::Served;
+use celery::task::json as vocabulary;
+use celery::task::pause::{OnTimeout, Pause};
+use celery::task::{Phase, TaskId};
+use celery::{Decoded, Envelope, Message};
+use ledger::{Adoption, Error, NewWait, News, Source, Task, WaitState};
+use runtime::clock::{self, Time};
+
+/// How the gateway is called where workers have their names.
+const WORKER: &str = "taskgate";
+/// The status of a step that waits.
+const WAITING: &str = "WAITING";
+
+/// A step with the message that brought it.
+struct Arrived {
+    pause: Pause,
+    decoded: Decoded,
+}
+
+impl Waits {
+    /// Notes all of them, then takes them out of the queue.
+    pub(super) async fn take(&self, batch: &mut Vec<Served>) -> Result<(), Error> {
+        let now = clock::now();
+        let arrived: Vec<Arrived> = batch.iter().filter_map(|served| read(&served.payload)).collect();
+        let ids: Vec<TaskId> = arrived.iter().map(|one| one.decoded.message.id.clone()).collect();
+        let known = self.parts.ledger.standing(&ids).await?;
+        let known: HashMap<&str, &Task> = known.iter().map(|task| (task.id.as_str(), task)).collect();
+        let task_of = |one: &Arrived| known.get(one.decoded.message.id.as_str()).copied();
+        let waits: Vec<NewWait> = arrived.iter().map(|one| self.wait(one, task_of(one), now)).collect();
+        self.parts.ledger.begin_waits(&waits).await?;
+        for one in &arrived {
+            self.note(one, task_of(one), now).await?;
+        }
+        let news: Vec<News> = arrived.iter().zip(&waits).map(|(one, wait)| news(&one.decoded.message, wait)).collect();
+        self.parts.hub.publish(&self.parts.ledger.learn(&news, true).await?);
+        for served in batch.drain(..) {
+            if let Err(error) = served.done().await {
+                info!(error = %error, "the message of a step that waits stays in its queue and is read again");
+            }
+        }
+        Ok(())
+    }
+
+    fn wait(&self, one: &Arrived, task: Option<&Task>, now: Time) -> NewWait {
+        let message = &one.decoded.message;
+        let limit = self.parts.keep;
+        let span = one.pause.seconds().and_then(|seconds| Duration::try_from_secs_f64(seconds).ok());
+        let (schema, on_timeout) = match &one.pause {
+            Pause::Wait(wait) => (wait.schema.clone(), wait.on_timeout),
+            Pause::Sleep(_) => (None, OnTimeout::Skip),
+        };
+        NewWait {
+            task_id: message.id.clone(),
+            is_sleep: matches!(one.pause, Pause::Sleep(_)),
+            name: one.pause.name().to_owned(),
+            since: now,
+            expires_at: now.plus(span.unwrap_or(limit).min(limit)),
+            schema,
+            on_timeout,
+            input: vocabulary::elements(&message.args).and_then(|args| args.first().map(|first| (*first).to_owned())),
+            token: task.and_then(|task| task.options.token.clone()),
+            headers: one.decoded.headers.clone(),
+            body: one.decoded.body.clone(),
+        }
+    }
+
+    /// Keeps the message, of which a lost step behind it can be made again. A step that was revoked before its turn ends at once.
+    async fn note(&self, one: &Arrived, task: Option<&Task>, now: Time) -> Result<(), Error> {
+        let id = &one.decoded.message.id;
+        let message = ledger::Message { headers: Some(one.decoded.headers.clone()), body: one.decoded.body.clone() };
+        self.parts.ledger.keep_message(id, &message).await?;
+        let is_revoked = |task: &Task| task.phase == Phase::Revoked || task.revoke_requested_at.is_some();
+        if task.is_some_and(is_revoked) {
+            self.parts.ledger.end_wait(id, WaitState::Revoked, None, now).await?;
+            self.parts.wake.ended.nudge();
+        }
+        Ok(())
+    }
+}
+
+fn read(payload: &[u8]) -> Option<Arrived> {
+    let found = Envelope::decode(payload).and_then(Decoded::from_envelope);
+    let decoded = match found {
+        Ok(decoded) => decoded,
+        Err(error) => {
+            warn!("a message in the queue of steps that wait {error}; it is dropped");
+            return None;
+        }
+    };
+    let pause = Pause::of(decoded.message.task.as_str(), &decoded.message.kwargs);
+    if pause.is_none() {
+        let id = &decoded.message.id;
+        warn!(task.id = %id, "{id} ({}) is no step that waits and is dropped", decoded.message.task);
+    }
+    Some(Arrived { pause: pause?, decoded })
+}
+
+fn news(message: &Message, wait: &NewWait) -> News {
+    let meta = json!({"wait": wait.name, "expires_at": wait.expires_at.rfc3339()}).to_string();
+    News {
+        status: Some(WAITING.to_owned()),
+        worker: Some(WORKER.to_owned()),
+        meta: vocabulary::verbatim(meta).ok(),
+        adoption: Some(Adoption {
+            name: Some(message.task.as_str().to_owned()),
+            queue: Some(celery::task::pause::QUEUE.to_owned()),
+            root_id: message.root_id.clone(),
+            parent_id: message.parent_id.clone(),
+            group_id: message.group.clone(),
+            ..Adoption::default()
+        }),
+        ..News::new(message.id.clone(), Source::Ledger, Phase::Running, wait.since)
+    }
+}
