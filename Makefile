@@ -1,6 +1,6 @@
 # What a stranger types. Everything that is needed beyond Rust is installed by tests/setup.sh, and only for the tests.
 
-.PHONY: dev test test-docs test-code test-faults bench bench-growth bench-instructions contract fuzz lint format openapi reference setup
+.PHONY: dev test test-docs test-code test-faults bench bench-growth bench-instructions contract fuzz lint format openapi pictures reference setup
 
 # A debug build: it takes half the time of a release build, and dev is ready in well under a second either way.
 dev:
@@ -69,6 +69,14 @@ openapi:
 	cargo run --locked --quiet -- openapi > openapi/openapi.json.new
 	mv openapi/openapi.json.new openapi/openapi.json
 	PATH="$$PWD/.venv/node/bin:$$PATH" .venv/typescript/node_modules/.bin/openapi-typescript openapi/openapi.json --output clients/typescript/src/schema.ts
+
+# The dashboard as the tests' browser sees it, for the README and the book.
+pictures:
+	cargo test --locked --workspace --test it -- dashboard::every_page dashboard::actions::the_keyboard
+	mkdir -p docs/images
+	cp target/screenshots/tasks-light.png docs/images/tasks.png
+	cp target/screenshots/canvas-light.png docs/images/task.png
+	cp target/screenshots/phone-tasks.png docs/images/phone.png
 
 # What documents repeat of the code: every key, metric and problem, and the index of decisions. The tests refuse a stale page.
 reference:

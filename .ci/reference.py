@@ -37,6 +37,9 @@ def table(*heads: str) -> str:
 # Title, struct, and the word in TASKGATE_WORD__KEY where keys are variables too.
 SECTIONS = [
     ("[http]", "RawHttp", "HTTP"),
+    ("[login]", "RawLogin", "LOGIN"),
+    ("[oidc]", "RawOidc", "OIDC"),
+    ("[[users]]", "RawUser", None),
     ("[database]", "RawDatabase", "DATABASE"),
     ("[ledger]", "RawLedger", "LEDGER"),
     ("[broker]", "RawBroker", "BROKER"),
@@ -87,7 +90,7 @@ shows every kind of entry.
 
 | key | default | meaning |
 |---|---|---|
-| `auth` | `"token"`; in `dev` `"none"` | who may call: holders of tokens, or everybody who reaches the listener |
+| `auth` | `"token"`; in `dev` `"none"` | who may call: `"none"` everybody who reaches the listener, `"token"` holders of tokens, `"basic"` also `[[users]]`, `"oidc"` also whom the provider of `[oidc]` knows |
 | `[routes]` | | `"name.or.*" = "queue"`, or `{ exchange = "…", routing_key = "…" }`: where a task goes that neither the request nor its \
 catalog entry sends somewhere. The exact name wins, then the longest pattern. See [routing](../routing.md) |
 | `[[schedules]]` | | seeds the timetable once; later edits over HTTP win. See [schedules](../schedules.md) |

@@ -200,7 +200,7 @@ impl App {
         let prepared = starter.prepared.clone();
         tasks.spawn("health", OnExit::StopProcess, move |stop| health.run(prepared, stop));
         starter.service("reader", move |stop| reader.run(stop));
-        if config.auth == config::Auth::Token {
+        if config.auth != config::Auth::None {
             let authority = authority.clone();
             starter.service("tokens", move |stop| authority.run(stop));
         }

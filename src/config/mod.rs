@@ -20,6 +20,7 @@ mod inboxes;
 mod incidents;
 mod ledger;
 mod log;
+mod login;
 mod network;
 mod process;
 mod queues;
@@ -52,6 +53,7 @@ pub use inboxes::{Inbox, inbox_url};
 pub use incidents::Incidents;
 pub use ledger::Ledger;
 pub use log::{Log, LogFormat};
+pub use login::{Login, Oidc, User};
 pub use network::Network;
 pub use process::RawProcess;
 pub use queues::Queue;
@@ -72,8 +74,11 @@ pub use worker::{Pool, Worker};
 use celery::spelling::nearest;
 
 /// All that may stand at the top of the file.
-const TOP_KEYS: [&str; 22] = [
+const TOP_KEYS: [&str; 25] = [
     "auth",
+    "login",
+    "oidc",
+    "users",
     "http",
     "database",
     "ledger",
@@ -102,8 +107,12 @@ const TOP_KEYS: [&str; 22] = [
 pub enum Auth {
     /// Everybody who reaches the listener.
     None,
-    /// Bearer tokens.
+    /// Bearer tokens, and the users of `[[users]]` where there are any.
     Token,
+    /// The same; it demands users.
+    Basic,
+    /// The same, and whom an OpenID provider knows.
+    Oidc,
 }
 
 /// The role that reads the configuration: a few defaults and demands differ.
@@ -122,8 +131,14 @@ pub enum Role {
 
 #[derive(Debug, Clone)]
 pub struct Config {
-    /// Default token; `dev` needs none.
+    /// `"none"`, `"token"`, `"basic"` (tokens, and users with passwords) or `"oidc"` (tokens, and whom a provider knows). Default token;
+    /// `dev` needs none.
     pub auth: Auth,
+    pub login: Login,
+    /// With `auth = "oidc"`.
+    pub oidc: Option<Oidc>,
+    /// People with passwords.
+    pub users: Vec<User>,
     pub http: Http,
     pub database: Database,
     pub ledger: Ledger,
@@ -183,8 +198,12 @@ impl Config {
             known("", key, &TOP_KEYS)?;
         }
         let broker = Broker::read(section(&said, "broker")?, &said)?;
+        let auth = auth(role, &said)?;
         let config = Self {
-            auth: auth(role, &said)?,
+            auth,
+            login: Login::read(&section(&said, "login")?, &said)?,
+            oidc: Oidc::read(section(&said, "oidc")?, auth, &said)?,
+            users: login::users(list(&said, "users")?, auth)?,
             http: Http::read(section(&said, "http")?, &said)?,
             database: Database::read(section(&said, "database")?, &said)?,
             ledger: Ledger::read(&section(&said, "ledger")?, &said)?,
@@ -229,7 +248,9 @@ fn auth(role: Role, said: &Said) -> Result<Auth, Error> {
         None => Ok(Auth::Token),
         Some(Value::String(text)) if text == "none" => Ok(Auth::None),
         Some(Value::String(text)) if text == "token" => Ok(Auth::Token),
-        Some(_) => Err(Error::value(said.place("auth"), "must be \"none\" or \"token\"")),
+        Some(Value::String(text)) if text == "basic" => Ok(Auth::Basic),
+        Some(Value::String(text)) if text == "oidc" => Ok(Auth::Oidc),
+        Some(_) => Err(Error::value(said.place("auth"), "must be \"none\", \"token\", \"basic\" or \"oidc\"")),
     }
 }
 

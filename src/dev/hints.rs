@@ -21,7 +21,7 @@ pub fn lines(config: &Config, base: &str) -> Vec<String> {
         curl.push_str(&format!(" --cacert {}", tls.cert.display()));
     }
     let mut lines = Vec::new();
-    if config.auth == Auth::Token {
+    if config.auth != Auth::None {
         curl.push_str(" -H \"Authorization: Bearer $TASKGATE_TOKEN\"");
         lines.push(
             "Every request needs a token; `taskgate token create --name NAME --scope submit,read` makes one."

@@ -20,6 +20,7 @@ pub mod router;
 mod routes;
 mod schedule_schema;
 pub mod server;
+mod session;
 mod signature_schema;
 pub mod slugs;
 mod spool;

@@ -12,8 +12,8 @@ use super::base;
 use super::middleware::{cors, guard, observe};
 use super::problem::{Place, Problem, ProblemDocument};
 use super::routes::{
-    audit, batch, bulk, canvas, capabilities, catalog, control, dead_letters, docs, events, feed, health, hooks,
-    insight, metrics, problems, queues, result, schedules, stats, submit, tasks, tickets, waits, webhooks, workers,
+    audit, batch, bulk, canvas, capabilities, catalog, control, dead_letters, docs, events, feed, health, hooks, insight,
+    metrics, problems, queues, result, schedules, session, stats, submit, tasks, tickets, waits, webhooks, workers,
 };
 use super::slugs;
 use super::state::Edge;
@@ -68,6 +68,9 @@ pub fn documented() -> OpenApiRouter<Edge> {
         .routes(routes!(bulk::resume_bulk))
         .routes(routes!(bulk::cancel_bulk))
         .routes(routes!(audit::list_audit))
+        .routes(routes!(session::get_session, session::log_in, session::log_out))
+        .routes(routes!(session::begin_login))
+        .routes(routes!(session::finish_login))
         .routes(routes!(queues::list_queues))
         .routes(routes!(queues::list_messages))
         .routes(routes!(queues::pause_queue))
@@ -96,6 +99,7 @@ pub fn documented() -> OpenApiRouter<Edge> {
         .routes(routes!(stats::throughput))
         .routes(routes!(stats::latency))
         .routes(routes!(stats::errors))
+        .routes(routes!(stats::outcomes))
         .routes(routes!(capabilities::capabilities))
         .routes(routes!(health::readyz))
         .routes(routes!(health::livez))

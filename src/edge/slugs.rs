@@ -50,6 +50,15 @@ slugs! {
     INVALID_SIGNATURE = "invalid-signature", UNAUTHORIZED, "The event is not signed by its sender",
         "The path is one of `[[hooks]]`, and no signature in the headers fits the body and the secret, or the signed time is too far from now. Nothing was queued.",
         "Give the sender and the entry the same secret, and both machines the right time; `detail` says what did not fit.";
+    LOGIN_FAILED = "login-failed", UNAUTHORIZED, "The login does not fit",
+        "The name or the password is wrong, the provider refused, or the login was begun in another browser or more than ten minutes ago.",
+        "Begin again at /dashboard/. When the provider refused, `detail` has its words.";
+    NO_ROLE = "no-role", FORBIDDEN, "This person may do nothing here",
+        "The provider knows the person, and none of their roles stands in `oidc.roles`.",
+        "Give the person one of the roles, or add a role (`*` is everybody) to `oidc.roles`; `oidc.roles_claim` names the claim that has them.";
+    FORGED_REQUEST = "forged-request", FORBIDDEN, "The request does not come from a page of this gateway",
+        "A browser that is logged in sent a request that changes something without the word (`X-CSRF-Token`) that only a page of this gateway knows.",
+        "Send `csrf` of GET /v1/session as `X-CSRF-Token`, or use a bearer token. The dashboard does this by itself.";
     INSUFFICIENT_SCOPE = "insufficient-scope", FORBIDDEN, "The token lacks a scope",
         "The token is valid, and the operation needs a scope that it was not created with; `detail` names it.",
         "Use a token that has the scope, or create one: `taskgate token create --name NAME --scope SCOPE`.";
@@ -185,6 +194,9 @@ slugs! {
     BACKLOG_FULL = "backlog-full", SERVICE_UNAVAILABLE, "Too much waits for Redis",
         "Redis is away or slow, and the number of accepted tasks that wait for it has reached `limits.backlog`.",
         "Wait for the time in `Retry-After`; then look why Redis does not take messages.";
+    PROVIDER_UNAVAILABLE = "provider-unavailable", SERVICE_UNAVAILABLE, "The OpenID provider cannot be reached",
+        "The provider of `oidc.issuer` does not answer, or its description does not fit.",
+        "Try again; look at `oidc.issuer` and at the way from this gateway to it. Tokens work meanwhile.";
     LEDGER_UNAVAILABLE = "ledger-unavailable", SERVICE_UNAVAILABLE, "The ledger does not answer",
         "The database cannot be reached or does not answer in time. A submission answered with this may or may not be accepted; with an `Idempotency-Key` it can be repeated safely.",
         "Wait for the time in `Retry-After` and repeat.";

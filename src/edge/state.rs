@@ -1,6 +1,7 @@
 //! What every handler is given. Cheap to clone.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::body::Bytes;
 use metrics_exporter_prometheus::PrometheusHandle;
@@ -12,6 +13,8 @@ use super::middleware::meters::Meters;
 use super::sse::TokenStreams;
 use crate::catalog::Catalog;
 use crate::config::{self, Auth, Config};
+use crate::guard::oidc::Provider;
+use crate::guard::passwords::Passwords;
 use crate::guard::throttle::Throttle;
 use crate::guard::tokens::Authority;
 use crate::tell::health;
@@ -34,6 +37,12 @@ pub struct Inner {
     pub http: config::Http,
     pub limits: config::Limits,
     pub auth: Auth,
+    /// Users with passwords.
+    pub passwords: Passwords,
+    /// With `auth = "oidc"`.
+    pub provider: Option<Provider>,
+    /// How long somebody stays logged in.
+    pub session: Duration,
     /// What each route asks of its caller.
     pub access: Access,
     /// `None` where no recorder was installed: `/metrics` is empty then.
@@ -85,6 +94,9 @@ impl Edge {
             http: config.http.clone(),
             limits: config.limits.clone(),
             auth: config.auth,
+            passwords: Passwords::new(config.users.clone()),
+            provider: config.oidc.clone().map(Provider::new),
+            session: config.login.session,
             metrics,
             meters: Meters::default(),
             traces,

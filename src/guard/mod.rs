@@ -2,5 +2,7 @@
 
 pub mod audit;
 pub mod namespace;
+pub mod oidc;
+pub mod passwords;
 pub mod throttle;
 pub mod tokens;

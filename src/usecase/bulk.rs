@@ -117,6 +117,12 @@ impl Gateway {
         Ok(Preview { matched, by_phase: merged.collect(), retried, more: more || more_of_all })
     }
 
+    /// Tasks that a filter finds, by phase, and whether there are more than were counted.
+    pub async fn outcomes(&self, filter: &Filter) -> Result<(Vec<(Phase, i64)>, bool), Error> {
+        let (counts, _, more) = self.count(filter, Instant::now()).await?;
+        Ok((counts, more))
+    }
+
     /// Accepts an operation. With a key, a repetition answers with the first one: `false`.
     pub async fn create_bulk(
         &self,

@@ -37,16 +37,20 @@ fn classified(method: &str, path: &str) -> Option<Kind> {
     Some(match (method, path) {
         (
             "GET",
-            "/readyz" | "/livez" | "/healthz" | "/openapi.json" | "/problems" | "/problems/" | "/problems/{slug}",
+            "/v1/session" | "/login" | "/login/callback" | "/readyz" | "/livez" | "/healthz" | "/openapi.json"
+            | "/problems" | "/problems/" | "/problems/{slug}",
         ) => Open,
         (_, "/v1/waits/{token}") => Open,
+        ("POST" | "DELETE", "/v1/session") => Open,
         ("POST", "/v1/tasks" | "/v1/tasks/batch" | "/chain" | "/group" | "/chord") => Submits,
         ("GET", "/result/{id}" | "/v1/tasks/{id}") => OfTask("read"),
         ("GET", path) if path.starts_with("/v1/tasks/{id}/") => OfTask("read"),
         ("POST", path) if path.starts_with("/v1/tasks/{id}/") => OfTask("control"),
         ("DELETE", "/v1/dead-letters/{id}") | ("POST", "/v1/dead-letters/{id}/requeue") => OfTask("control"),
         ("GET", "/v1/tasks" | "/v1/dead-letters" | "/v1/schedules" | "/v1/events" | "/v1/waits") => Many("read"),
-        ("GET", "/v1/stats/throughput" | "/v1/stats/latency" | "/v1/stats/errors") => Many("read"),
+        ("GET", "/v1/stats/throughput" | "/v1/stats/latency" | "/v1/stats/errors" | "/v1/stats/outcomes") => {
+            Many("read")
+        }
         ("POST", "/v1/stream-tickets") | ("GET", "/v1/capabilities") => Many("read"),
         ("DELETE", "/v1/dead-letters") | ("POST", "/v1/dead-letters/requeue" | "/v1/schedules") => Many("control"),
         ("GET", path) if path.starts_with("/v1/bulk") => Many("read"),

@@ -1,7 +1,7 @@
 // What failed for good or was lost, until somebody runs it again or puts it away.
 
 import { html, useEffect, useMemo, useState } from '../view.js';
-import { post, remove, segment } from '../api.js';
+import { may, post, remove, segment } from '../api.js';
 import { useLoaded } from '../loading.js';
 import { count } from '../words.js';
 import { go, to } from '../place.js';
@@ -40,14 +40,15 @@ export function DeadLetters({ place }) {
     await attempt(() => post(`/v1/dead-letters/${segment(id)}/requeue`), 'Re-queued');
     reload();
   };
+  const [dismissed, setDismissed] = useState(null);
   const dismiss = async (id) => {
     await attempt(() => remove(`/v1/dead-letters/${segment(id)}`), 'Deleted');
     reload();
   };
   return html`<div class="stack">
-    <div class="head"><h1>Dead letters</h1><div class="row">
+    <div class="head"><h1>Dead letters</h1>${may('control') && html`<div class="row">
       <button type="button" onClick=${() => setAsked('requeue')}>Re-queue all…</button>
-      <button type="button" class="danger" onClick=${() => setAsked('delete')}>Delete all…</button></div></div>
+      <button type="button" class="danger" onClick=${() => setAsked('delete')}>Delete all…</button></div>`}</div>
     <${Filters} filters=${filters} withPhase=${false} change=${(next) => go(to('dead-letters', next))} />
     <${Trouble} error=${error} what="list of dead letters" />
     ${data && data.tasks.length === 0 && html`<${Empty} kind="good" title="No dead letters">What fails for good or is lost waits here, until somebody runs it again or puts it away.<//>`}
@@ -57,10 +58,12 @@ export function DeadLetters({ place }) {
         <td class="nowrap"><${TaskLink} id=${task.task_id} /></td><td class="wrap">${task.task}</td><td><${Phase} ...${task} /></td>
         <td class="wrap small"><strong>${task.error?.type}</strong> ${task.error?.message?.slice(0, 200)}${task.retried_as && html` (retried as <${TaskLink} id=${task.retried_as} />)`}</td>
         <td class="nowrap"><${Time} value=${task.finished_at} /></td><td class="number" data-name="retries">${task.retries}</td>
-        <td class="actions"><div class="row"><button type="button" aria-label="Re-queue ${task.task_id}" onClick=${() => requeue(task.task_id)}>Re-queue</button>
-          <button type="button" class="danger" aria-label="Delete ${task.task_id}" onClick=${() => dismiss(task.task_id)}>Delete</button></div></td></tr>`)}</tbody>
+        <td class="actions">${may('control') && html`<div class="row"><button type="button" aria-label="Re-queue ${task.task_id}" onClick=${() => requeue(task.task_id)}>Re-queue</button>
+          <button type="button" class="danger" aria-label="Delete ${task.task_id}" onClick=${() => setDismissed(task)}>Delete…</button></div>`}</td></tr>`)}</tbody>
     </table></div>
     ${data.next && html`<a class="button" href=${to('dead-letters', { ...filters, cursor: data.next })}>Older ones</a>`}`}
+    ${dismissed && html`<${Dialog} title="Delete this dead letter?" danger actionText="Delete" onClose=${() => setDismissed(null)} action=${() => dismiss(dismissed.task_id)}>
+      <p>${dismissed.task} leaves this list and is not run again from here. It stays in the history.</p><//>`}
     ${asked && html`<${All} filters=${filters} kind=${asked} onClose=${() => { setAsked(null); reload(); }} />`}
   </div>`;
 }

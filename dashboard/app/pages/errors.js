@@ -1,7 +1,7 @@
 // Failures by what they have in common: the error's type and the innermost frame.
 
 import { html, useEffect, useMemo, useState } from '../view.js';
-import { post } from '../api.js';
+import { may, post } from '../api.js';
 import { useLoaded } from '../loading.js';
 import { count } from '../words.js';
 import { go, to } from '../place.js';
@@ -49,7 +49,7 @@ export function Errors({ place }) {
         <td class="wrap"><a href=${to('tasks', { task: group.task, phase: 'failed,lost' })}>${group.task}</a></td>
         <td class="number" data-name="count">${count(group.count)}</td><td><${Spark} values=${group.trend.map((point) => point.count)} name="trend of ${group.type}" /></td>
         <td class="nowrap"><${Time} value=${group.last_at} /></td><td><${TaskLink} id=${group.last_task_id} /></td>
-        <td class="actions"><button type="button" aria-label="Re-queue ${group.type} of ${group.task}" onClick=${() => setAsked(group)}>Re-queue…</button></td></tr>`)}</tbody>
+        <td class="actions">${may('control') && html`<button type="button" aria-label="Re-queue ${group.type} of ${group.task}" onClick=${() => setAsked(group)}>Re-queue…</button>`}</td></tr>`)}</tbody>
     </table></div>`}
     ${asked && html`<${Requeue} group=${asked} onClose=${() => { setAsked(null); reload(); }} />`}
   </div>`;

@@ -1,7 +1,7 @@
 // Queues: what waits, who serves it; pause, resume, purge; what is inside.
 
 import { html, useState } from '../view.js';
-import { post, segment } from '../api.js';
+import { may, post, segment } from '../api.js';
 import { useLoaded } from '../loading.js';
 import { count, seconds } from '../words.js';
 import { to } from '../place.js';
@@ -39,9 +39,9 @@ function Row({ queue, onChange, onPurge }) {
     <td class="number" data-name="waiting">${count(queue.waiting)}</td><td class="number" data-name="held">${count(queue.held)}</td><td class="number" data-name="with workers">${count(queue.reserved)}</td>
     <td class="number" data-name="oldest">${seconds(queue.oldest_seconds)}</td><td class="number" data-name="workers">${count(queue.consumers)}</td>
     <td class="actions"><div class="row">
-      ${queue.paused ? html`<button type="button" aria-label="Resume ${queue.name}" onClick=${() => turn('resume')}>Resume</button>`
+      ${may('control') && html`${queue.paused ? html`<button type="button" aria-label="Resume ${queue.name}" onClick=${() => turn('resume')}>Resume</button>`
         : html`<button type="button" aria-label="Pause ${queue.name}" onClick=${() => turn('pause')}>Pause</button>`}
-      <button type="button" class="danger" aria-label="Purge ${queue.name}" onClick=${() => onPurge(queue)}>Purge…</button>
+      <button type="button" class="danger" aria-label="Purge ${queue.name}" onClick=${() => onPurge(queue)}>Purge…</button>`}
       <a class="button" href=${to('tasks', { queue: queue.name })} aria-label="Tasks of ${queue.name}">Tasks</a></div></td></tr>`;
 }
 

@@ -1,7 +1,7 @@
 // Schedules: when each one runs next and what became of its last runs; edit, pause, run now.
 
 import { html, useState } from '../view.js';
-import { post, put, remove, segment } from '../api.js';
+import { may, post, put, remove, segment } from '../api.js';
 import { useLoaded } from '../loading.js';
 import { at, away, json } from '../words.js';
 import { to } from '../place.js';
@@ -9,10 +9,20 @@ import { Notice, TaskLink, Time, Trouble } from '../parts/basics.js';
 import { Dialog } from '../parts/dialog.js';
 import { Empty } from '../parts/icons.js';
 import { attempt } from '../parts/toasts.js';
+import { timetableWords } from '../parts/timetable_words.js';
 
 const COMPUTED = ['next_run_at', 'last_run_at', 'links', 'last_task_id', 'created_at', 'updated_at'];
 
 const timetable = (schedule) => schedule.cron || (schedule.every !== undefined && schedule.every !== null ? `every ${schedule.every} s` : `once at ${schedule.at}`);
+
+/** What the text under the reader's hands says. */
+function inWords(text) {
+  try {
+    return timetableWords(JSON.parse(text)) || 'neither cron, every nor at';
+  } catch {
+    return 'not JSON yet';
+  }
+}
 
 function Editor({ schedule, onDone }) {
   const fixed = schedule ? Object.fromEntries(Object.entries(schedule).filter(([name, value]) => !COMPUTED.includes(name) && value !== null)) : null;
@@ -35,6 +45,7 @@ function Editor({ schedule, onDone }) {
     <h2>${schedule ? `Edit ${schedule.name}` : 'New schedule'}</h2>
     <label class="field"><span>The schedule as JSON: a signature with cron, every or at</span>
       <textarea rows="12" spellcheck=${false} value=${text} onInput=${(event) => setText(event.target.value)}></textarea></label>
+    <p role="status"><span class="quiet">In words:</span> ${inWords(text)}</p>
     ${refused && html`<${Notice} kind="bad" live>${refused.message}${(refused.places || []).map((place) => html`<div class="small mono" key=${place.pointer}>${place.pointer}: ${place.detail}</div>`)}<//>`}
     <div class="row"><button class="main">Save</button><button type="button" onClick=${onDone}>Cancel</button></div>
   </form>`;
@@ -47,11 +58,11 @@ function zoned(tick) {
   return isHere ? '' : `${there} in its zone (${tick.slice(19).replace(/^\.\d+/, '')})`;
 }
 
-function Detail({ name }) {
-  const preview = useLoaded(`/v1/schedules/${segment(name)}/preview`, { n: 8 });
+function Detail({ name, words }) {
+  const preview = useLoaded(`/v1/schedules/${segment(name)}/preview`, { n: 10 });
   const runs = useLoaded(`/v1/schedules/${segment(name)}/runs`, { limit: 50 }, { everyMs: 10000 });
   return html`<div class="columns">
-    <section class="card"><h2>Next runs</h2><${Trouble} error=${preview.error} what="preview" />
+    <section class="card"><h2>Next runs</h2>${words && html`<p>${words}</p>`}<${Trouble} error=${preview.error} what="preview" />
       <dl class="facts">${(preview.data?.ticks || []).map((tick) => html`<dt key=${tick}>${away(tick)}</dt><dd><${Time} value=${tick} /> <span class="quiet small">${zoned(tick)}</span></dd>`)}</dl></section>
     <section class="card"><h2>History</h2><${Trouble} error=${runs.error} what="history of schedules" />
       ${runs.data?.runs.length === 0 && html`<p class="quiet">It has not fired yet.</p>`}
@@ -71,15 +82,15 @@ function Row({ schedule, open, onChange, onEdit, onRemove }) {
   return html`<tr aria-current=${open ? 'true' : undefined}>
     <td class="wrap"><a href=${to('schedules', { name: open ? undefined : name })} aria-expanded=${open}>${name}</a> ${schedule.paused && html`<span class="phase warn">paused</span>`}</td>
     <td class="wrap">${schedule.task || 'canvas'}</td>
-    <td class="nowrap"><code>${timetable(schedule)}</code> <span class="small quiet">${schedule.timezone}</span></td>
+    <td class="nowrap" title=${timetableWords(schedule) || undefined}><code>${timetable(schedule)}</code> <span class="small quiet">${schedule.timezone}</span></td>
     <td class="nowrap" data-name="next">${schedule.paused ? '–' : html`<${Time} value=${schedule.next_run_at} /> <span class="small quiet">${schedule.next_run_at ? away(schedule.next_run_at) : ''}</span>`}</td>
     <td class="nowrap" data-name="last"><${Time} value=${schedule.last_run_at} /></td>
-    <td class="actions"><div class="row">
+    <td class="actions">${may('control') && html`<div class="row">
       <button type="button" aria-label="Run ${name}" onClick=${act('run', `${name} runs now`)}>Run</button>
       ${schedule.paused ? html`<button type="button" aria-label="Resume ${name}" onClick=${act('resume', `${name} goes on`)}>Resume</button>`
         : html`<button type="button" aria-label="Pause ${name}" onClick=${act('pause', `${name} is paused`)}>Pause</button>`}
       <button type="button" aria-label="Edit ${name}" onClick=${() => onEdit(schedule)}>Edit</button>
-      <button type="button" class="danger" aria-label="Delete ${name}" onClick=${() => onRemove(schedule)}>Delete</button></div></td></tr>`;
+      <button type="button" class="danger" aria-label="Delete ${name}" onClick=${() => onRemove(schedule)}>Delete</button></div>`}</td></tr>`;
 }
 
 export function Schedules({ place }) {
@@ -92,7 +103,7 @@ export function Schedules({ place }) {
     reload();
   };
   return html`<div class="stack">
-    <div class="head"><h1>Schedules</h1><button type="button" class="main" onClick=${() => setEdited(null)}>New…</button></div>
+    <div class="head"><h1>Schedules</h1>${may('control') && html`<button type="button" class="main" onClick=${() => setEdited(null)}>New…</button>`}</div>
     <${Trouble} error=${error} what="list of schedules" />
     ${edited !== undefined && html`<${Editor} key=${edited?.name} schedule=${edited} onDone=${() => { setEdited(undefined); reload(); }} />`}
     ${data && data.schedules.length === 0 && html`<${Empty} title="There is no schedule yet">A schedule submits a task or a canvas by cron, at an interval or once.<//>`}
@@ -100,7 +111,7 @@ export function Schedules({ place }) {
       <thead><tr><th>Name</th><th>Task</th><th>Timetable</th><th>Next</th><th>Last</th><th><span class="hidden">Actions</span></th></tr></thead>
       <tbody>${data.schedules.map((schedule) => html`<${Row} key=${schedule.name} schedule=${schedule} open=${schedule.name === open} onChange=${reload} onEdit=${setEdited} onRemove=${setRemoved} />`)}</tbody>
     </table></div>`}
-    ${open && html`<${Detail} key=${open} name=${open} />`}
+    ${open && html`<${Detail} key=${open} name=${open} words=${timetableWords(data?.schedules.find(({ name }) => name === open) || {})} />`}
     ${removed && html`<${Dialog} title="Delete ${removed.name}?" danger actionText="Delete" action=${erase} onClose=${() => setRemoved(null)}><p>It fires no more. Tasks that it submitted stay.</p><//>`}
   </div>`;
 }

@@ -8,6 +8,7 @@ import { FINAL, between, count, localTimes, seconds } from '../words.js';
 import { go, taskPage, to } from '../place.js';
 import { Bar, Json, Labels, Notice, Phase, TaskLink, Time, Trouble, progressOf } from '../parts/basics.js';
 import { Timeline } from '../parts/timeline.js';
+import { Gantt } from '../parts/gantt.js';
 import { Graph } from '../parts/graph.js';
 import { Tabs } from '../parts/tabs.js';
 import { Attempts } from '../parts/attempts.js';
@@ -134,6 +135,16 @@ function Content({ task }) {
   return html`<${Tabs} tabs=${tabs} first=${first} key=${first} />`;
 }
 
+/** The canvas as a drawing, and along one clock. */
+function Whole({ graph, task }) {
+  const root = task.root_id || task.task_id;
+  const { data } = useLoaded('/v1/tasks', { root_id: root, limit: 300 }, { everyMs: task.ready ? 0 : 3000 });
+  const tasks = data?.tasks || [];
+  const groups = new Map(tasks.filter((one) => one.group_id).map((one) => [one.task_id, one.group_id]));
+  return html`<section class="card stack"><h2>Canvas</h2><${Graph} ...${graph} groups=${groups} here=${task.task_id} />
+    <${Gantt} tasks=${tasks} here=${task.task_id} /></section>`;
+}
+
 export function TaskPage({ place }) {
   const id = place.rest[0];
   const { task, events, error, load } = useTask(id);
@@ -166,6 +177,6 @@ export function TaskPage({ place }) {
     </div>
     <section class="card" aria-label="Content"><${Content} task=${task} /></section>
     <${Attempts} task=${task} events=${events} />
-    ${graph.data?.nodes?.length > 1 && html`<section class="card"><h2>Canvas</h2><${Graph} ...${graph.data} here=${id} /></section>`}
+    ${graph.data?.nodes?.length > 1 && html`<${Whole} graph=${graph.data} task=${task} />`}
   </div>`;
 }

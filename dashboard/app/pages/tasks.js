@@ -8,6 +8,9 @@ import { go, taskPage, to } from '../place.js';
 import { Bar, Labels, Phase, TaskLink, Time, Trouble, progressOf } from '../parts/basics.js';
 import { BulkActions } from '../parts/bulk.js';
 import { Empty, Icon } from '../parts/icons.js';
+import { OutcomeTabs } from '../parts/outcome_tabs.js';
+import { COLUMNS, TableTools, useColumns } from '../parts/table_tools.js';
+import { useLoaded } from '../loading.js';
 
 const ROWS = 100;
 /** More new ones than this are only "more". */
@@ -104,7 +107,42 @@ function runtime(task) {
   return task.started_at && task.finished_at ? seconds(between(task.started_at, task.finished_at)) : '–';
 }
 
-function Row({ task, picked, onPick }) {
+const waited = (task) => (task.started_at ? between(task.submitted_at, task.started_at) : null);
+
+/** A cell of a column that the reader chose. */
+function Cell({ id, task }) {
+  if (id === 'queue') return html`<td data-name="in">${task.queue || '–'}</td>`;
+  if (id === 'submitted_at' || id === 'finished_at') return html`<td class="nowrap"><${Time} value=${task[id]} /></td>`;
+  if (id === 'waited') return html`<td class="number" data-name="waited">${seconds(waited(task))}</td>`;
+  if (id === 'ran') return html`<td class="number" data-name="ran">${runtime(task)}</td>`;
+  if (id === 'worker') return html`<td class="wrap small">${task.worker || '–'}</td>`;
+  if (id === 'error') return html`<td class="wrap small">${task.error?.message?.slice(0, 160) || '–'}</td>`;
+  return html`<td class="number" data-name=${id}>${count(task[id])}</td>`;
+}
+
+/** What rows are ordered by, of those that are shown. */
+const MEASURES = {
+  task: (task) => task.task || '', phase: (task) => task.phase, queue: (task) => task.queue || '', submitted_at: (task) => task.submitted_at,
+  finished_at: (task) => task.finished_at || '', waited: (task) => waited(task) ?? -1, worker: (task) => task.worker || '', retries: (task) => task.retries || 0,
+  priority: (task) => task.priority || 0, error: (task) => task.error?.message || '',
+  ran: (task) => task.runtime ?? between(task.started_at, task.finished_at) ?? -1,
+};
+
+function sorted(rows, order) {
+  if (!order) return rows;
+  const measure = MEASURES[order.by];
+  const sign = order.down ? -1 : 1;
+  return [...rows].sort((a, b) => (measure(a) < measure(b) ? -sign : measure(a) > measure(b) ? sign : 0));
+}
+
+function Head({ id, name, order, setOrder, number }) {
+  const mine = order?.by === id;
+  const turn = () => setOrder(!mine ? { by: id, down: true } : order.down ? { by: id, down: false } : null);
+  return html`<th class=${number ? 'number' : ''} aria-sort=${mine ? (order.down ? 'descending' : 'ascending') : undefined}>
+    <button type="button" title="Order the rows that are shown" onClick=${turn}>${name}${mine ? (order.down ? ' ↓' : ' ↑') : ''}</button></th>`;
+}
+
+function Row({ task, picked, onPick, shown }) {
   const progress = task.phase === 'running' && progressOf(task.progress);
   return html`<tr>
     <td><input type="checkbox" aria-label="Select ${task.task_id}" checked=${picked} onChange=${() => onPick(task.task_id)} /></td>
@@ -112,16 +150,13 @@ function Row({ task, picked, onPick }) {
     <td class="wrap"><a class="plain-link" href=${taskPage(task.task_id)} tabindex="-1">${task.task || 'unknown'}</a> <${Labels} labels=${task.labels} /></td>
     <td class="nowrap">${progress ? html`<${Bar} part=${progress.part} name="progress of ${task.task_id}" />` : html`<${Phase} ...${task} />`}
       ${task.error && html` <span class="small quiet">${task.error.type}</span>`}</td>
-    <td data-name="in">${task.queue || '–'}</td>
-    <td class="nowrap"><${Time} value=${task.submitted_at} /></td>
-    <td class="number" data-name="ran">${runtime(task)}</td>
-    <td class="wrap small">${task.worker || '–'}</td>
+    ${shown.map((id) => html`<${Cell} key=${id} id=${id} task=${task} />`)}
   </tr>`;
 }
 
-export function Filters({ filters, change, withPhase = true }) {
+export function Filters({ filters, change, withPhase = true, names = [] }) {
   const field = (name, label, hint) => html`<label class="field ${name === 'q' ? 'wide' : ''}"><span>${label}</span>
-    <input type=${name === 'q' ? 'search' : 'text'} name=${name} value=${[].concat(filters[name] || '').join(',')} placeholder=${hint} /></label>`;
+    <input type=${name === 'q' ? 'search' : 'text'} name=${name} list=${name === 'task' ? 'task-names' : undefined} value=${[].concat(filters[name] || '').join(',')} placeholder=${hint} /></label>`;
   const submit = (event) => {
     event.preventDefault();
     const next = { ...filters };
@@ -140,6 +175,7 @@ export function Filters({ filters, change, withPhase = true }) {
     ${field('queue', 'Queue', 'any')}
     ${field('worker', 'Worker', 'any')}
     ${field('label', 'Label', 'key:value')}
+    ${names.length > 0 && html`<datalist id="task-names">${names.map((name) => html`<option key=${name} value=${name} />`)}</datalist>`}
     <button class="main">Filter</button>
     ${Object.keys(filters).length > 0 && html`<button type="button" onClick=${() => change({})}>Clear</button>`}
   </form>`;
@@ -150,6 +186,14 @@ function Chips({ filters, change }) {
   const others = Object.keys(filters).filter((name) => !['q', 'phase', 'task', 'queue', 'worker', 'label'].includes(name));
   return others.length > 0 && html`<div class="chips">${others.map((name) => html`<span class="chip" key=${name}>${name.replace('_', ' ')}: ${[].concat(filters[name]).join(', ')}
     <button type="button" aria-label="Without ${name}" onClick=${() => change({ ...filters, [name]: undefined })}><${Icon} name="close" /></button></span>`)}</div>`;
+}
+
+const NUMBERS = new Set(['waited', 'ran', 'retries', 'priority']);
+
+/** Names to suggest: the catalog's, and those of the rows. */
+function namesOf(capabilities, rows) {
+  const known = (capabilities?.tasks || capabilities?.catalog || []).map((one) => one.name || one.task || one).filter((one) => typeof one === 'string');
+  return [...new Set([...known, ...rows.map((row) => row.task).filter(Boolean)])].sort().slice(0, 200);
 }
 
 export function TaskList({ place }) {
@@ -163,12 +207,17 @@ export function TaskList({ place }) {
     return next;
   });
   useEffect(() => setPicked(new Set()), [place.query.toString()]);
-  const rows = live.rows || [];
+  const [shown, toggle] = useColumns();
+  const [order, setOrder] = useState(null);
+  const registered = useLoaded('/v1/capabilities');
+  const rows = sorted(live.rows || [], order);
   const all = rows.length > 0 && picked.size === rows.length;
   const link = { open: 'live', waiting: 'connecting…', refused: 'not live' }[live.link] || live.link;
   return html`<div class="stack">
     <div class="head"><h1>Tasks</h1><span class="phase ${link === 'live' ? 'good' : ''} sub" role="status">${link}</span></div>
-    <${Filters} filters=${filters} change=${change} />
+    <${OutcomeTabs} filters=${filters} change=${change} />
+    <${Filters} filters=${filters} change=${change} names=${namesOf(registered.data, rows)} />
+    <${TableTools} filters=${filters} change=${change} shown=${shown} toggle=${toggle} />
     <${Chips} filters=${filters} change=${change} />
     <${Trouble} error=${live.error} what="list of tasks" />
     <div class="head"><${BulkActions} filters=${filters} picked=${[...picked]} onDone=${() => { setPicked(new Set()); live.load(); }} />
@@ -179,8 +228,9 @@ export function TaskList({ place }) {
     ${rows.length > 0 && html`<div class="scroll" tabindex="0" role="region" aria-label="Tasks"><table class="folds">
       <thead><tr>
         <th><input type="checkbox" aria-label="Select all" checked=${all} onChange=${() => setPicked(all ? new Set() : new Set(rows.map((row) => row.task_id)))} /></th>
-        <th>Id</th><th>Task</th><th>Phase</th><th>Queue</th><th>Submitted</th><th class="number">Ran</th><th>Worker</th></tr></thead>
-      <tbody>${rows.map((task) => html`<${Row} key=${task.task_id} task=${task} picked=${picked.has(task.task_id)} onPick=${pick} />`)}</tbody>
+        <th>Id</th><${Head} id="task" name="Task" order=${order} setOrder=${setOrder} /><${Head} id="phase" name="Phase" order=${order} setOrder=${setOrder} />
+        ${COLUMNS.filter(([id]) => shown.includes(id)).map(([id, name]) => html`<${Head} key=${id} id=${id} name=${name} order=${order} setOrder=${setOrder} number=${NUMBERS.has(id)} />`)}</tr></thead>
+      <tbody>${rows.map((task) => html`<${Row} key=${task.task_id} task=${task} picked=${picked.has(task.task_id)} onPick=${pick} shown=${shown} />`)}</tbody>
     </table></div>
     ${live.next && rows.length < 1000 && html`<div><button type="button" onClick=${live.more}>Older ones</button></div>`}`}
   </div>`;

@@ -1,7 +1,7 @@
 // Workers: who is there, how loaded, what each one runs; and Celery's remote control.
 
 import { html, useState } from '../view.js';
-import { post } from '../api.js';
+import { may, post } from '../api.js';
 import { useLoaded } from '../loading.js';
 import { between, count, seconds } from '../words.js';
 import { to } from '../place.js';
@@ -83,7 +83,7 @@ function Worker({ worker, onDone }) {
     </dl>
     ${!stale && worker.active > 0 && html`<${Running} hostname=${worker.hostname} />`}
     ${!stale && html`<${Details} name="Inspect"><${Inspect} hostname=${worker.hostname} /><//>
-      <${Details} name="Control"><${Control} hostname=${worker.hostname} onDone=${onDone} /><//>`}
+      ${may('control') && html`<${Details} name="Control"><${Control} hostname=${worker.hostname} onDone=${onDone} /><//>`}`}
   </section>`;
 }
 

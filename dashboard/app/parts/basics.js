@@ -1,7 +1,7 @@
 // Small parts that every page uses: phase, time, notice, link to a task.
 
 import { html } from '../view.js';
-import { at, atFull, json, short, tone } from '../words.js';
+import { at, atFull, short, tone } from '../words.js';
 import { taskPage, to } from '../place.js';
 
 export const Phase = ({ phase, status }) => {
@@ -20,8 +20,7 @@ export const Labels = ({ labels }) => Object.entries(labels || {}).map(([key, va
 export const Notice = ({ kind = '', children, live }) =>
   html`<div class="notice ${kind}" role=${live ? 'status' : undefined}>${children}</div>`;
 
-export const Json = ({ value, name }) =>
-  html`<pre class="json" tabindex="0" role="region" aria-label=${name || 'JSON'}>${json(value)}</pre>`;
+export { Json } from './json.js';
 
 /** What went wrong with a load: a missing endpoint reads differently from an error. */
 export function Trouble({ error, what }) {

@@ -27,10 +27,12 @@ export function layers(nodes, edges) {
   return { layer, inside };
 }
 
-function places(nodes, layer) {
+/** Members of a group stand beside each other. */
+function places(nodes, layer, groups) {
   const heights = [];
   const place = new Map();
-  for (const node of nodes) {
+  const nested = [...nodes].sort((a, b) => (groups.get(a.task_id) || '').localeCompare(groups.get(b.task_id) || ''));
+  for (const node of nested) {
     const x = layer.get(node.task_id);
     heights[x] = (heights[x] || 0) + 1;
     place.set(node.task_id, { x: x * (WIDTH + GAP_X), row: heights[x] - 1, layer: x });
@@ -40,17 +42,37 @@ function places(nodes, layer) {
   return { place, width: heights.length * (WIDTH + GAP_X) - GAP_X + 8, height: most * (HEIGHT + GAP_Y) + 8 };
 }
 
-export function Graph({ nodes, edges, here }) {
+/** A box around the members of each group that stand in one layer. */
+function boxes(place, groups) {
+  const found = new Map();
+  for (const [id, group] of groups) {
+    const at = place.get(id);
+    if (!at) continue;
+    const key = `${group} ${at.layer}`;
+    const box = found.get(key) || { x: at.x, top: at.y, bottom: at.y, count: 0 };
+    found.set(key, { x: at.x, top: Math.min(box.top, at.y), bottom: Math.max(box.bottom, at.y), count: box.count + 1 });
+  }
+  return [...found.values()].filter((box) => box.count > 1);
+}
+
+/** An edge that leads over other layers goes around their nodes: below all of them. */
+function curve(a, b, bottom) {
+  const [x1, y1, x2, y2] = [a.x + WIDTH, a.y + HEIGHT / 2, b.x, b.y + HEIGHT / 2];
+  if (b.layer - a.layer < 2) return `M${x1} ${y1}C${x1 + 30} ${y1} ${x2 - 30} ${y2} ${x2} ${y2}`;
+  return `M${x1} ${y1}C${x1 + 30} ${y1} ${x1 + 10} ${bottom} ${x1 + GAP_X} ${bottom}L${x2 - GAP_X} ${bottom}C${x2 - 10} ${bottom} ${x2 - 30} ${y2} ${x2} ${y2}`;
+}
+
+/** `groups`: the group of each task that has one. */
+export function Graph({ nodes, edges, here, groups = new Map() }) {
   const shown = nodes.slice(0, MOST);
   const { layer, inside } = layers(shown, edges);
-  const { place, width, height } = places(shown, layer);
-  const middle = (id) => place.get(id).y + HEIGHT / 2;
+  const { place, width, height: drawn } = places(shown, layer, groups);
+  const far = inside.some(([from, to]) => layer.get(to) - layer.get(from) > 1);
+  const height = drawn + (far ? 24 : 0);
   return html`<div class="graph" tabindex="0" role="region" aria-label="Canvas">
-    <svg width=${width} height=${height} viewBox="-4 0 ${width} ${height}" role="group" aria-label="${nodes.length} tasks">
-      ${inside.map(([from, to], index) => {
-        const [x1, x2] = [place.get(from).x + WIDTH, place.get(to).x];
-        return html`<path key=${index} d="M${x1} ${middle(from)}C${x1 + 30} ${middle(from)} ${x2 - 30} ${middle(to)} ${x2} ${middle(to)}" />`;
-      })}
+    <svg width=${width} height=${height} viewBox="-12 -6 ${width + 16} ${height + 12}" role="group" aria-label="${nodes.length} tasks">
+      ${boxes(place, groups).map((box, index) => html`<rect key=${index} class="group" x=${box.x - 8} y=${box.top - 7} width=${WIDTH + 16} height=${box.bottom - box.top + HEIGHT + 14} rx="10" />`)}
+      ${inside.map(([from, to], index) => html`<path key=${index} d=${curve(place.get(from), place.get(to), drawn + 6)} />`)}
       ${shown.map((node) => {
         const { x, y } = place.get(node.task_id);
         const name = (node.task || 'unknown').replace(/^.*\.(?=.)/, '');

@@ -5,10 +5,13 @@
 
 use axum::extract::{MatchedPath, OriginalUri, Request};
 use axum::http::{HeaderMap, HeaderValue, Method, Uri, header};
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
 
 use crate::config::Auth;
 use crate::edge::access::{Asked, Need, Reach};
 use crate::edge::problem::Problem;
+use crate::edge::session;
 use crate::edge::slugs;
 use crate::edge::state::Edge;
 use crate::guard::tokens::{Identity, Refusal};
@@ -49,12 +52,20 @@ pub async fn identify(edge: &Edge, request: &mut Request) -> Result<Identity, De
     if edge.auth == Auth::None {
         return Ok(Identity::anybody());
     }
-    let identity = match (bearer(request.headers())?, ticket) {
-        (Some(token), _) => edge.authority.holder(token).await?,
-        (None, Some(ticket)) => edge.authority.bearer(&ticket).await?,
-        (None, None) => {
-            return Err(Problem::new(&slugs::UNAUTHORIZED).detail("the request has no bearer token").into());
+    let identity = match ticket {
+        Some(ticket) if !request.headers().contains_key(header::AUTHORIZATION) => {
+            edge.authority.bearer(&ticket).await?
         }
+        _ => match whoever(edge, request.headers()).await? {
+            Some((identity, None)) => identity,
+            Some((identity, Some(secret))) => {
+                if let Err(problem) = session::check(request.method(), request.headers(), &secret) {
+                    return Err(Denied { problem: Box::new(problem), identity: Some(identity) });
+                }
+                identity
+            }
+            None => return Err(Problem::new(&slugs::UNAUTHORIZED).detail("the request has no bearer token").into()),
+        },
     };
     if !identity.may(scope) {
         let problem = Problem::insufficient_scope(scope.as_str(), identity.name().unwrap_or_default());
@@ -65,6 +76,37 @@ pub async fn identify(edge: &Edge, request: &mut Request) -> Result<Identity, De
         return Err(Denied { problem: Box::new(problem), identity: Some(identity) });
     }
     Ok(identity)
+}
+
+/// Who calls by a token, a password or a session; with the secret of the session. `None` for a stranger.
+pub async fn whoever(edge: &Edge, headers: &HeaderMap) -> Result<Option<(Identity, Option<String>)>, Problem> {
+    if edge.auth == Auth::None {
+        return Ok(Some((Identity::anybody(), None)));
+    }
+    if let Some((name, password)) = basic(headers).filter(|_| !edge.passwords.is_empty()) {
+        let user = edge.passwords.check(&name, &password).await;
+        let user = user.ok_or_else(|| {
+            Problem::new(&slugs::LOGIN_FAILED).detail("the name or the password is wrong").invalid_token()
+        })?;
+        return Ok(Some((Identity::user(&user), None)));
+    }
+    if let Some(token) = bearer(headers)? {
+        return Ok(Some((edge.authority.holder(token).await?, None)));
+    }
+    let Some(secret) = session::cookie(headers, session::SESSION) else { return Ok(None) };
+    Ok(Some((edge.authority.session(secret).await?, Some(secret.to_owned()))))
+}
+
+/// The name and the password of `Authorization: Basic …`.
+fn basic(headers: &HeaderMap) -> Option<(String, String)> {
+    let mut all = headers.get_all(header::AUTHORIZATION).iter();
+    let (scheme, text) = all.next()?.to_str().ok()?.split_once(' ')?;
+    if !scheme.eq_ignore_ascii_case("basic") || all.next().is_some() {
+        return None;
+    }
+    let text = String::from_utf8(STANDARD.decode(text.trim()).ok()?).ok()?;
+    let (name, password) = text.split_once(':')?;
+    Some((name.to_owned(), password.to_owned()))
 }
 
 /// The token of `Authorization: Bearer …`.

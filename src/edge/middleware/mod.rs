@@ -1,7 +1,7 @@
 //! What holds for every request.
 
 pub mod audit;
-mod authenticate;
+pub mod authenticate;
 mod compress;
 pub mod cors;
 pub mod forwarded;

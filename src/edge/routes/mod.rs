@@ -21,6 +21,7 @@ pub mod problems;
 pub mod queues;
 pub mod result;
 pub mod schedules;
+pub mod session;
 pub mod stats;
 pub mod submit;
 pub mod tasks;

@@ -3,9 +3,9 @@
 use axum::extract::{OriginalUri, State};
 
 use crate::edge::answer::{Answer, Query, Refused};
-use crate::edge::extract::{Caller, stats_query};
+use crate::edge::extract::{Caller, feed_filter, stats_query};
 use crate::edge::state::Edge;
-use crate::edge::view::stats::{FailuresView, LatencyView, ThroughputView};
+use crate::edge::view::stats::{FailuresView, LatencyView, OutcomesView, ThroughputView};
 use crate::usecase::stats::Question;
 use runtime::clock;
 
@@ -80,4 +80,29 @@ pub async fn errors(
     let question = Question { visibility: caller.visibility(), ..stats_query(&uri, now)? };
     let groups = edge.gateway.failures(&question, now).await?;
     Ok(Answer::of(&FailuresView::of(question.effective_step(now), groups)))
+}
+
+/// How many tasks stand how
+///
+/// Counts the tasks that a filter finds by phase: at most 20,000, newest first, and no longer than three seconds. The filters are those of
+/// `GET /v1/tasks`.
+#[utoipa::path(
+    get, path = "/v1/stats/outcomes", tag = "operation", operation_id = "outcomes",
+    params(
+        ("task" = Option<Vec<String>>, Query, description = "Task names"),
+        ("queue" = Option<Vec<String>>, Query),
+        ("label" = Option<Vec<String>>, Query, description = "`key:value`"),
+        ("from" = Option<String>, Query, description = "Submitted at or after (RFC 3339)"),
+        ("to" = Option<String>, Query, description = "Submitted before (RFC 3339)"),
+        ("q" = Option<String>, Query, description = "Id prefix, or part of name, label, error type or message"),
+    ),
+)]
+pub async fn outcomes(
+    State(edge): State<Edge>,
+    caller: Caller,
+    OriginalUri(uri): OriginalUri,
+) -> Result<Answer<OutcomesView>, Refused<(Query, ledger::Error)>> {
+    let (by_phase, more) = edge.gateway.outcomes(&caller.narrow(feed_filter(&uri)?)).await?;
+    let by_phase = by_phase.into_iter().map(|(phase, count)| (phase.as_str(), count)).collect();
+    Ok(Answer::of(&OutcomesView { by_phase, more }))
 }

@@ -188,3 +188,12 @@ impl FailuresView {
         Self { step: step.as_secs(), groups: groups.into_iter().map(group).collect() }
     }
 }
+/// Tasks by phase.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = Outcomes)]
+pub struct OutcomesView {
+    #[schema(value_type = Object, example = json!({"failed": 12, "succeeded": 4000}))]
+    pub by_phase: std::collections::BTreeMap<&'static str, i64>,
+    /// There are more than were counted.
+    pub more: bool,
+}

@@ -4,6 +4,7 @@
 //! everywhere within a second, even by a replica that cannot reach the ledger; what is remembered is bounded; a last use is
 //! written in batches, never by the request.
 
+mod people;
 mod secret;
 mod visibility;
 
@@ -21,7 +22,7 @@ use crate::config::Quota;
 use ledger::{Error, Scope, SecretHash, SharedLedger, Token};
 use runtime::clock::{self, Time};
 
-pub use secret::{Secret, TICKET_PREFIX, TOKEN_PREFIX};
+pub use secret::{SESSION_PREFIX, Secret, TICKET_PREFIX, TOKEN_PREFIX};
 pub use visibility::Visibility;
 
 /// How long an answer from the ledger stays valid.
@@ -58,6 +59,18 @@ struct Known {
     ended: CancellationToken,
     /// In microseconds; zero while this replica has not seen it used.
     last_used: AtomicI64,
+}
+
+impl Known {
+    fn of(token: Token) -> Self {
+        Self {
+            visibility: Visibility::of(&token.tasks),
+            quota: token.rate.as_deref().and_then(|rate| Quota::parse(rate).ok()),
+            token,
+            ended: CancellationToken::new(),
+            last_used: AtomicI64::new(0),
+        }
+    }
 }
 
 /// Who calls. Cheap to clone.
@@ -213,13 +226,7 @@ impl Authority {
         // Share the entry that other requests already use, so that their streams end with it.
         let known = match memory.known.get(hash) {
             Some(known) if token.is_valid_at(clock::now()) => return Ok(Some(Arc::clone(known))),
-            _ => Arc::new(Known {
-                visibility: Visibility::of(&token.tasks),
-                quota: token.rate.as_deref().and_then(|rate| Quota::parse(rate).ok()),
-                token,
-                ended: CancellationToken::new(),
-                last_used: AtomicI64::new(0),
-            }),
+            _ => Arc::new(Known::of(token)),
         };
         // Something was changed meanwhile, maybe this token: it holds for this request only.
         if memory.version == version && version.is_some() && memory.known.len() < MOST_KNOWN {

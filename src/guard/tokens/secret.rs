@@ -10,6 +10,7 @@ use runtime::clock;
 /// A prefix that people and secret scanners recognise.
 pub const TOKEN_PREFIX: &str = "tg_";
 pub const TICKET_PREFIX: &str = "tgt_";
+pub const SESSION_PREFIX: &str = "tgs_";
 
 pub struct Secret {
     prefix: &'static str,

@@ -35,8 +35,10 @@ async fn many_tasks_are_retried_and_revoked_after_a_count() {
     screen.browser.wait_for("the rows are there", "document.querySelectorAll('tbody tr').length === 3").await;
     screen.browser.click(".bulk button").await;
     screen.says("Retry 3 tasks?").await;
+    screen.browser.wait_for("Cancel has the focus", "document.activeElement.textContent === 'Cancel'").await;
     screen.browser.click("dialog button.main").await;
     screen.says("Retry: 3 done").await;
+    screen.says("3 of 3").await;
     for task in screen.listed("/v1/tasks?phase=failed&limit=500").await {
         let (old, new) = (&task["retried_as"], &task["retry_of"]);
         assert!(old.is_string() || new.is_string(), "{task}");
@@ -82,6 +84,8 @@ async fn failures_of_one_kind_are_run_again_and_others_are_not() {
 
     screen.page("dead-letters?task=tasks.unknown").await;
     screen.browser.click(&format!("[aria-label='Delete {}']", unknown[0]["task_id"].as_str().expect("an id"))).await;
+    screen.says("Delete this dead letter?").await;
+    screen.browser.click("dialog button.danger").await;
     screen.browser.wait_for("one is left", "document.querySelectorAll('tbody tr').length === 1").await;
     assert_eq!(screen.listed("/v1/dead-letters?task=tasks.unknown").await.len(), 1);
     screen.clean_console().await;
@@ -136,6 +140,7 @@ async fn the_keyboard_reaches_everything_and_a_phone_scrolls_one_way_only() {
         "workers",
         "schedules?name=college-job",
         "incidents",
+        "audit",
     ] {
         screen.page(hash).await;
         screen.browser.settle().await;

@@ -150,7 +150,7 @@ impl Browser {
         loud.map(|entry| entry["message"].to_string()).collect()
     }
 
-    /// What axe-core finds serious or critical.
+    /// What axe-core finds.
     pub async fn barriers(&self) -> Vec<String> {
         self.run(AXE).await;
         self.found_by_axe(json!({})).await
@@ -163,7 +163,6 @@ impl Browser {
 
     async fn found_by_axe(&self, options: Value) -> Vec<String> {
         let script = "const [options, done] = arguments; axe.run(options).then(({ violations }) => done(violations \
-            .filter(({ impact }) => impact === 'serious' || impact === 'critical') \
             .map(({ id, nodes }) => `${id}: ${nodes.map((node) => node.html).slice(0, 3).join(' ')}`)))";
         let found = self.post("execute/async", json!({"script": script, "args": [options]})).await;
         serde_json::from_value(found).expect("texts")

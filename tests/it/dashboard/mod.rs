@@ -2,6 +2,7 @@
 
 mod actions;
 pub mod browser;
+mod people;
 mod site;
 
 use std::time::Duration;
@@ -220,6 +221,8 @@ async fn every_page_is_accessible_in_both_schemes_and_says_nothing_to_the_consol
         ("workers", "workers"),
         ("schedules", "schedules?name=college-job"),
         ("incidents", "incidents"),
+        ("webhooks", "webhooks"),
+        ("audit", "audit"),
     ];
     screen.page("overview").await;
     for (name, hash) in pages {

@@ -2,3 +2,6 @@
 
 mod audit;
 mod bulk;
+mod login;
+pub use login::hash;
+mod provider;

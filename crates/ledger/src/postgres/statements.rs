@@ -219,6 +219,7 @@ pub const STATEMENTS: &[&str] = &[
     workers::OPEN,
     workers::FORGET_REVOCATIONS,
     tokens::MAKE_ROOM,
+    tokens::FORGET_SESSIONS,
     tokens::CREATE,
     tokens::CHANGED,
     tokens::VERSION,

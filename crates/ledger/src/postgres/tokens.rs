@@ -16,6 +16,7 @@ macro_rules! columns {
 
 pub(super) const MAKE_ROOM: &str = "update taskgate.token set revoked_at = expires_at \
      where name = $1 and revoked_at is null and expires_at <= $2";
+pub(super) const FORGET_SESSIONS: &str = "delete from taskgate.token where person is not null and expires_at <= $1";
 pub(super) const CREATE: &str = concat!(
     "insert into taskgate.token (",
     columns!(),
@@ -43,6 +44,9 @@ impl Tokens for PostgresLedger {
     async fn create_token(&self, token: &Token) -> Result<bool, Error> {
         let mut tx = pool::begin(&self.pool).await?;
         sqlx::query(MAKE_ROOM).bind(&token.name).bind(token.created_at.0).execute(&mut *tx).await?;
+        if token.person.is_some() {
+            sqlx::query(FORGET_SESSIONS).bind(token.created_at.0).execute(&mut *tx).await?;
+        }
         let created = sqlx::query(CREATE)
             .bind(&token.id)
             .bind(&token.name)

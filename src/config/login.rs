@@ -1,0 +1,228 @@
+//! How people log in: an OpenID provider, or a few users with passwords; and what each may do.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use serde::Deserialize;
+
+use super::value::{Secret, Span, Text, Words};
+use super::{Auth, Error, Said};
+use ::ledger::Scope;
+
+/// Everybody who logs in has the scopes of this role too.
+const EVERYBODY: &str = "*";
+const DEFAULT_SESSION: Duration = Duration::from_secs(12 * 3600);
+/// A session that lasts longer is a password nobody changes.
+const LONGEST_SESSION: Duration = Duration::from_secs(90 * 86_400);
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(super) struct RawLogin {
+    session: Option<Span>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(super) struct RawOidc {
+    issuer: Option<Text>,
+    client_id: Option<Text>,
+    /// Proves to the provider that this gateway asks. Default none: a public client, which PKCE protects.
+    client_secret: Option<Text>,
+    redirect_url: Option<Text>,
+    /// Asked of the provider besides `openid`. Default `profile`, `email`.
+    scopes: Option<Words>,
+    name_claim: Option<Text>,
+    roles_claim: Option<Text>,
+    roles: BTreeMap<String, Vec<String>>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(super) struct RawUser {
+    /// Shown, and written into the audit. Needed.
+    name: Text,
+    /// As `taskgate password` prints it. Needed.
+    password: Text,
+    /// What the user may do: `submit`, `read`, `control`, `admin`. Needed.
+    scopes: Words,
+}
+
+#[derive(Debug, Clone)]
+pub struct Login {
+    /// How long somebody stays logged in. Default 12 h, at most 90 days.
+    pub session: Duration,
+}
+
+/// An OpenID provider (`auth = "oidc"`).
+#[derive(Debug, Clone)]
+pub struct Oidc {
+    /// Its address, as it names itself: `https://id.example.com`. Needed.
+    pub issuer: String,
+    /// What the provider calls this gateway. Needed.
+    pub client_id: String,
+    /// Proves to the provider that this gateway asks. Default none: a public client, which PKCE protects.
+    pub client_secret: Option<Secret>,
+    /// Where the provider sends people back to, as it is registered there: `https://tasks.example.com/login/callback`. Needed.
+    pub redirect_url: String,
+    /// Asked of the provider besides `openid`. Default `profile`, `email`.
+    pub scopes: Vec<String>,
+    /// The claim that names a person. Default the first of `preferred_username`, `email`, `sub` that is there.
+    pub name_claim: Option<String>,
+    /// The claim with a person's roles, a text or a list; `a.b` is the member b of a. Default `groups`.
+    pub roles_claim: String,
+    /// What a role may do: `{ops = ["read", "control"], admins = ["admin"]}`; `*` is everybody who logs in. Who has no scope is
+    /// refused.
+    pub roles: Vec<(String, Vec<Scope>)>,
+}
+
+/// Somebody with a password.
+#[derive(Debug, Clone)]
+pub struct User {
+    pub name: String,
+    /// As `taskgate password` prints it.
+    pub password: Secret,
+    pub scopes: Vec<Scope>,
+}
+
+impl Login {
+    pub(super) fn read(raw: &RawLogin, said: &Said) -> Result<Self, Error> {
+        let session = raw.session.as_ref().map_or(DEFAULT_SESSION, |span| span.0);
+        if session.is_zero() || session > LONGEST_SESSION {
+            return Err(Error::value(said.place("login.session"), "must be longer than zero and at most 90 days"));
+        }
+        Ok(Self { session })
+    }
+}
+
+impl Oidc {
+    /// `None` where nobody logs in that way.
+    pub(super) fn read(raw: RawOidc, auth: Auth, said: &Said) -> Result<Option<Self>, Error> {
+        if auth != Auth::Oidc {
+            return Ok(None);
+        }
+        let needed = |key: &str, value: Option<Text>| {
+            let text = value.map(|text| text.0).filter(|text| !text.is_empty());
+            text.ok_or_else(|| Error::value(format!("oidc.{key}"), "is needed with auth = \"oidc\""))
+        };
+        let mut roles = Vec::new();
+        for (role, scopes) in &raw.roles {
+            roles.push((role.clone(), scopes_of(&format!("oidc.roles.{role}"), scopes)?));
+        }
+        if roles.is_empty() {
+            let message =
+                "is needed: say what a role may do, as roles = {ops = [\"read\", \"control\"], \"*\" = [\"read\"]}";
+            return Err(Error::value("oidc.roles", message));
+        }
+        let oidc = Self {
+            issuer: needed("issuer", raw.issuer)?,
+            client_id: needed("client_id", raw.client_id)?,
+            client_secret: raw.client_secret.map(|text| Secret::new(text.0)),
+            redirect_url: needed("redirect_url", raw.redirect_url)?,
+            scopes: raw.scopes.map_or_else(|| vec!["profile".to_owned(), "email".to_owned()], |words| words.0),
+            name_claim: raw.name_claim.map(|text| text.0),
+            roles_claim: raw.roles_claim.map_or_else(|| "groups".to_owned(), |text| text.0),
+            roles,
+        };
+        for (key, url) in [("oidc.issuer", &oidc.issuer), ("oidc.redirect_url", &oidc.redirect_url)] {
+            if !url.starts_with("https://") && !url.starts_with("http://") {
+                return Err(Error::value(said.place(key), "must be an address, as https://id.example.com"));
+            }
+        }
+        if !oidc.redirect_url.ends_with("/login/callback") {
+            return Err(Error::value(said.place("oidc.redirect_url"), "must end with /login/callback"));
+        }
+        Ok(Some(oidc))
+    }
+
+    /// What somebody with these roles may do.
+    pub fn scopes_of(&self, roles: &[String]) -> Vec<Scope> {
+        let has = |role: &String| role == EVERYBODY || roles.contains(role);
+        let mut scopes: Vec<Scope> =
+            self.roles.iter().filter(|(role, _)| has(role)).flat_map(|(_, scopes)| scopes.clone()).collect();
+        scopes.sort_unstable();
+        scopes.dedup();
+        scopes
+    }
+}
+
+pub(super) fn users(raw: Vec<RawUser>, auth: Auth) -> Result<Vec<User>, Error> {
+    let mut users: Vec<User> = Vec::new();
+    for (index, user) in raw.into_iter().enumerate() {
+        let place = format!("users[{index}]");
+        let name = user.name.0;
+        if name.is_empty() || name.len() > 100 || name.chars().any(|char| char.is_control() || char == ':') {
+            return Err(Error::value(format!("{place}.name"), "must have 1 to 100 characters, without colons"));
+        }
+        if users.iter().any(|other| other.name == name) {
+            return Err(Error::value(format!("{place}.name"), format!("{name:?} stands twice")));
+        }
+        if !user.password.0.starts_with("$argon2id$") {
+            return Err(Error::value(
+                format!("{place}.password"),
+                "must be what `taskgate password` prints ($argon2id$…)",
+            ));
+        }
+        let scopes = scopes_of(&format!("{place}.scopes"), &user.scopes.0)?;
+        users.push(User { name, password: Secret::new(user.password.0), scopes });
+    }
+    if auth == Auth::Basic && users.is_empty() {
+        return Err(Error::value(
+            "users",
+            "is needed with auth = \"basic\": write [[users]] with name, password and scopes",
+        ));
+    }
+    if auth == Auth::None && !users.is_empty() {
+        return Err(Error::pair("auth", "users", "with auth = \"none\" nobody is asked to log in"));
+    }
+    Ok(users)
+}
+
+fn scopes_of(place: &str, words: &[String]) -> Result<Vec<Scope>, Error> {
+    let read = |word: &String| {
+        let known = || format!("{word:?} is none of {}", Scope::ALL.map(Scope::as_str).join(", "));
+        word.parse::<Scope>().map_err(|()| Error::value(place.to_owned(), known()))
+    };
+    if words.is_empty() {
+        return Err(Error::value(place.to_owned(), "must name at least one scope"));
+    }
+    words.iter().map(read).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::{Config, Role};
+
+    const PROVIDER: &str = "auth = 'oidc'\n[oidc]\nissuer = 'https://id.example'\nclient_id = 'x'\n\
+        redirect_url = 'https://tasks.example/login/callback'\nroles = {ops = ['read', 'control'], '*' = ['read']}\n";
+
+    fn refused(toml: &str) -> String {
+        Config::parse(Role::Dev, toml).unwrap_err().to_string()
+    }
+
+    #[test]
+    fn roles_become_scopes_and_a_star_is_everybody() {
+        let config = Config::parse(Role::Dev, PROVIDER).unwrap();
+        let oidc = config.oidc.unwrap();
+        assert_eq!(oidc.scopes_of(&["staff".into()]), [Scope::Read]);
+        assert_eq!(oidc.scopes_of(&["ops".into(), "staff".into()]), [Scope::Read, Scope::Control]);
+        assert_eq!(config.login.session, DEFAULT_SESSION);
+    }
+
+    #[test]
+    fn what_is_missing_or_wrong_is_named() {
+        assert!(refused("auth = 'oidc'").contains("oidc.roles"));
+        assert!(refused("auth = 'oidc'\n[oidc]\nroles = {a = ['read']}").contains("oidc.issuer"));
+        assert!(refused(&PROVIDER.replace("'control'", "'steer'")).contains("oidc.roles.ops"));
+        assert!(refused(&PROVIDER.replace("/login/callback", "/back")).contains("/login/callback"));
+        assert!(refused("auth = 'basic'").contains("users"));
+        assert!(
+            refused("auth = 'token'\n[[users]]\nname = 'ann'\npassword = 'x'\nscopes = ['read']")
+                .contains("taskgate password")
+        );
+        assert!(
+            refused("auth = 'none'\n[[users]]\nname = 'ann'\npassword = '$argon2id$x'\nscopes = ['read']")
+                .contains("auth")
+        );
+    }
+}

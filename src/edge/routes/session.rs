@@ -1,0 +1,288 @@
+//! `/v1/session` and `/login`: who is logged in, and how they get in and out.
+
+use axum::extract::{Query, Request, State};
+use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+use crate::config::{Auth, Quota};
+use crate::edge::answer::{Answer, Body, Described, Refusals, Refused};
+use crate::edge::base;
+use crate::edge::extract::{JsonText, wishes};
+use crate::edge::middleware::authenticate::whoever;
+use crate::edge::middleware::forwarded::Client;
+use crate::edge::problem::Problem;
+use crate::edge::session::{self, ATTEMPT, SESSION};
+use crate::edge::slugs::{self, Slug};
+use crate::edge::state::Edge;
+use crate::guard::oidc::{Attempt, OidcError, Person, Provider};
+use crate::guard::tokens::Identity;
+use ledger::Scope;
+
+/// How long somebody may take at the provider.
+const ATTEMPT_SECONDS: u64 = 600;
+/// Tries for one name with a password.
+const TRIES: &str = "10/m";
+
+/// Who calls, and how they could log in.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = Session)]
+pub struct SessionView {
+    /// Whether the caller is known, or nobody is asked.
+    pub authenticated: bool,
+    /// A person, `token NAME`, or `anybody` where nobody is asked; null for a stranger.
+    #[schema(example = "ann")]
+    pub who: Option<String>,
+    /// What they may do.
+    #[schema(value_type = Vec<String>, example = json!(["read"]))]
+    pub scopes: Vec<&'static str>,
+    /// For the header `X-CSRF-Token` of requests that change something, when the caller is known by a cookie.
+    pub csrf: Option<String>,
+    pub expires_at: Option<String>,
+    pub login: LoginView,
+}
+
+/// How people log in here.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = Login)]
+pub struct LoginView {
+    /// Where a browser goes to log in with the provider.
+    pub oidc: Option<String>,
+    /// `POST /v1/session` takes a name and a password.
+    pub password: bool,
+}
+
+/// Who am I
+///
+/// Answers everybody: a stranger learns how to log in.
+#[utoipa::path(get, path = "/v1/session", tag = "operation", operation_id = "get_session")]
+pub async fn get_session(
+    State(edge): State<Edge>,
+    headers: HeaderMap,
+) -> Result<Answer<SessionView>, Refused<ledger::Error>> {
+    let (identity, secret) = match whoever(&edge, &headers).await {
+        Ok(known) => known.map_or((None, None), |(identity, secret)| (Some(identity), secret)),
+        Err(problem) if problem.status() == StatusCode::UNAUTHORIZED => (None, None),
+        Err(problem) => return Err(problem.into()),
+    };
+    Ok(Answer::of(&view(&edge, identity.as_ref(), secret.as_deref())).no_store())
+}
+
+/// Log in with a password
+///
+/// For users of `[[users]]`. The answer sets a cookie that scripts cannot read.
+#[utoipa::path(
+    post, path = "/v1/session", tag = "operation", operation_id = "log_in",
+    request_body(content = inline(serde_json::Value), content_type = "application/json", description = "`user` and `password`",
+        example = json!({"user": "ann", "password": "…"})),
+)]
+pub async fn log_in(
+    State(edge): State<Edge>,
+    client: Option<axum::Extension<Client>>,
+    JsonText(body): JsonText,
+) -> Result<Answer<SessionView>, Refused<(Body, Login)>> {
+    let (user, password) = wishes(&body, &["user", "password"], |problems, fields| {
+        let mut needed = |name: &str| {
+            let text = fields.get(name).and_then(|value| problems.within(name, |problems| problems.text(value)));
+            text.unwrap_or_else(|| {
+                problems.add_at(name, "is required");
+                String::new()
+            })
+        };
+        (needed("user"), needed("password"))
+    })?;
+    let quota = Quota::parse(TRIES).expect("this is a rate");
+    let tries = edge.throttle.take(&format!("login {user}"), quota).await;
+    if !tries.is_allowed {
+        let told = "too many tries for this name; wait a minute";
+        return Err(Problem::new(&slugs::RATE_LIMITED).detail(told).retry_after(tries.retry_after).into());
+    }
+    let Some(user) = edge.passwords.check(&user, &password).await else {
+        return Err(Problem::new(&slugs::LOGIN_FAILED).detail("the name or the password is wrong").into());
+    };
+    let person = Person { name: user.name, scopes: user.scopes };
+    let (identity, secret) = edge.authority.log_in(&person.name, &person.scopes, edge.session).await?;
+    let cookie = kept(&edge, &secret, client.as_deref());
+    let answer = Answer::of(&view(&edge, Some(&identity), Some(&secret)));
+    Ok(answer.with(header::SET_COOKIE, cookie.to_str().unwrap_or_default()).no_store())
+}
+
+/// Log out
+///
+/// The session is worth nothing from now on, at any replica.
+#[utoipa::path(
+    delete, path = "/v1/session", tag = "operation", operation_id = "log_out",
+    responses((status = 204, description = "Logged out"))
+)]
+pub async fn log_out(
+    State(edge): State<Edge>,
+    client: Option<axum::Extension<Client>>,
+    headers: HeaderMap,
+) -> Result<Described, Refused<Login>> {
+    if let Some((identity, Some(secret))) = whoever(&edge, &headers).await.ok().flatten() {
+        session::check(&axum::http::Method::DELETE, &headers, &secret)?;
+        if let Some(id) = identity.id() {
+            edge.authority.log_out(id).await?;
+        }
+    }
+    let is_https = client.is_some_and(|client| client.is_https);
+    let mut response = StatusCode::NO_CONTENT.into_response();
+    response.headers_mut().insert(header::SET_COOKIE, session::set(SESSION, None, 0, is_https));
+    Ok(Described(response))
+}
+
+#[derive(Debug, Deserialize)]
+pub struct Way {
+    to: Option<String>,
+}
+
+/// Log in with the provider
+///
+/// For browsers: goes to the OpenID provider, which sends them back to `/login/callback`.
+#[utoipa::path(
+    get, path = "/login", tag = "operation", operation_id = "begin_login",
+    params(("to" = Option<String>, Query, description = "The page of the dashboard to come back to")),
+    responses((status = 303, description = "To the provider, or to the dashboard where there is none"))
+)]
+pub async fn begin_login(
+    State(edge): State<Edge>,
+    client: Option<axum::Extension<Client>>,
+    Query(way): Query<Way>,
+) -> Result<Described, Refused<Login>> {
+    let back = session::way_back(way.to.as_deref());
+    let Some(provider) = &edge.provider else { return Ok(Described(to(&back))) };
+    let attempt = Attempt::begin();
+    let mut response = to(&provider.begin(&attempt).await.map_err(Problem::from)?);
+    let is_https = client.is_some_and(|client| client.is_https);
+    let kept = format!("{}.{}", attempt.text(), hex(&back));
+    let cookie = session::set(ATTEMPT, Some(&kept), ATTEMPT_SECONDS, is_https);
+    response.headers_mut().insert(header::SET_COOKIE, cookie);
+    Ok(Described(response))
+}
+
+#[derive(Debug, Deserialize)]
+pub struct Answered {
+    code: Option<String>,
+    state: Option<String>,
+    error: Option<String>,
+    error_description: Option<String>,
+}
+
+/// The way back from the provider
+#[utoipa::path(
+    get, path = "/login/callback", tag = "operation", operation_id = "finish_login",
+    params(("code" = Option<String>, Query), ("state" = Option<String>, Query), ("error" = Option<String>, Query)),
+    responses((status = 303, description = "Logged in: to the dashboard"))
+)]
+pub async fn finish_login(
+    State(edge): State<Edge>,
+    Query(answered): Query<Answered>,
+    request: Request,
+) -> Result<Described, Refused<Login>> {
+    let Some(provider) = &edge.provider else { return Err(Problem::new(&slugs::ROUTE_NOT_FOUND).into()) };
+    let kept = session::cookie(request.headers(), ATTEMPT).map(str::to_owned);
+    let client = request.extensions().get::<Client>().cloned();
+    drop(request);
+    let (person, back) = answer_of(provider, answered, kept).await.map_err(Problem::from)?;
+    let (_, secret) = edge.authority.log_in(&person.name, &person.scopes, edge.session).await?;
+    let mut response = to(&back);
+    let is_https = client.as_ref().is_some_and(|client| client.is_https);
+    let headers = response.headers_mut();
+    headers.append(header::SET_COOKIE, kept_session(&edge, &secret, is_https));
+    headers.append(header::SET_COOKIE, session::set(ATTEMPT, None, 0, is_https));
+    Ok(Described(response))
+}
+
+async fn answer_of(
+    provider: &Provider,
+    answered: Answered,
+    kept: Option<String>,
+) -> Result<(Person, String), OidcError> {
+    if let Some(error) = answered.error {
+        let told = answered.error_description.unwrap_or_default();
+        return Err(OidcError::Refused(format!("{error} {told}").trim().chars().take(300).collect()));
+    }
+    let (attempt, back) = kept.as_deref().and_then(|kept| kept.split_once('.')).ok_or(OidcError::Foreign)?;
+    let attempt = Attempt::read(attempt).ok_or(OidcError::Foreign)?;
+    let (Some(state), Some(code)) = (answered.state, answered.code) else { return Err(OidcError::Foreign) };
+    let back = unhex(back).unwrap_or_else(|| base::path("/dashboard/"));
+    Ok((provider.finish(&attempt, &state, &code).await?, back))
+}
+
+/// Who logs in, or out, can be refused.
+pub struct Login;
+
+impl Refusals for Login {
+    fn kinds() -> Vec<&'static Slug> {
+        vec![
+            &slugs::LOGIN_FAILED,
+            &slugs::NO_ROLE,
+            &slugs::FORGED_REQUEST,
+            &slugs::RATE_LIMITED,
+            &slugs::PROVIDER_UNAVAILABLE,
+            &slugs::LEDGER_UNAVAILABLE,
+        ]
+    }
+}
+
+impl From<OidcError> for Problem {
+    fn from(error: OidcError) -> Self {
+        let slug = match error {
+            OidcError::Away(_) => &slugs::PROVIDER_UNAVAILABLE,
+            OidcError::Foreign | OidcError::Refused(_) | OidcError::Unfit(_) => &slugs::LOGIN_FAILED,
+            OidcError::NoRole(_) => &slugs::NO_ROLE,
+        };
+        Self::new(slug).detail(error.to_string())
+    }
+}
+
+fn view(edge: &Edge, identity: Option<&Identity>, secret: Option<&str>) -> SessionView {
+    let scopes = Scope::ALL.into_iter().filter(|scope| identity.is_some_and(|identity| identity.may(*scope)));
+    SessionView {
+        authenticated: identity.is_some(),
+        who: identity.map(Identity::shown),
+        scopes: scopes.map(Scope::as_str).collect(),
+        csrf: secret.map(session::csrf),
+        expires_at: identity.and_then(Identity::expires_at).map(|at| at.rfc3339()),
+        login: LoginView {
+            oidc: (edge.auth == Auth::Oidc).then(|| base::path("/login")),
+            password: !edge.passwords.is_empty(),
+        },
+    }
+}
+
+fn kept(edge: &Edge, secret: &str, client: Option<&Client>) -> HeaderValue {
+    kept_session(edge, secret, client.is_some_and(|client| client.is_https))
+}
+
+fn kept_session(edge: &Edge, secret: &str, is_https: bool) -> HeaderValue {
+    session::set(SESSION, Some(secret), edge.session.as_secs(), is_https)
+}
+
+/// 303.
+fn to(place: &str) -> Response {
+    let mut response = StatusCode::SEE_OTHER.into_response();
+    if let Ok(place) = HeaderValue::from_str(place) {
+        response.headers_mut().insert(header::LOCATION, place);
+    }
+    private(response)
+}
+
+fn private(mut response: Response) -> Response {
+    response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    response
+}
+
+/// A path as a cookie can hold it.
+fn hex(text: &str) -> String {
+    text.bytes().map(|byte| format!("{byte:02x}")).collect()
+}
+
+fn unhex(text: &str) -> Option<String> {
+    let digits = text.as_bytes().chunks(2).map(|pair| u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok());
+    let text = String::from_utf8(digits.collect::<Option<Vec<u8>>>()?).ok()?;
+    // Somebody may have written the cookie themselves.
+    let path = text.strip_prefix(&base::path("")).unwrap_or(&text).to_owned();
+    Some(session::way_back(Some(&path)))
+}
