@@ -29,6 +29,8 @@ const SERVED: &[&str] = &[
     "/v1/stats/throughput",
     "/v1/stats/latency",
     "/v1/stats/errors",
+    "/v1/stats/outcomes",
+    "/v1/session",
     "/v1/capabilities",
     "/metrics",
     "/readyz",
