@@ -8,7 +8,7 @@ use super::{
     blocking::{self, Wait},
     call::Call,
     client::Client,
-    commands::{hashes, keyless, keys, lists, scan, sets, strings, zranges, zsets},
+    commands::{bits, hashes, keyless, keys, lists, scan, sets, strings, zranges, zsets},
     engine::Engine,
     failure::{Answer, Failure},
     info, pubsub, script, session, transaction,
@@ -108,7 +108,8 @@ pub static COMMANDS: &[Command] = &[
     read("getrange", 4, ONE, strings::getrange), write("setrange", 4, ONE, strings::setrange),
     write("incr", 2, ONE, strings::incr), write("decr", 2, ONE, strings::decr),
     write("incrby", 3, ONE, strings::incrby), write("decrby", 3, ONE, strings::decrby),
-    write("incrbyfloat", 3, ONE, strings::incrbyfloat),
+    write("incrbyfloat", 3, ONE, strings::incrbyfloat), write("setbit", 4, ONE, bits::setbit),
+    read("getbit", 3, ONE, bits::getbit), read("bitcount", -2, ONE, bits::bitcount),
     // keys
     write("del", -2, ALL, keys::del), write("unlink", -2, ALL, keys::del), read("exists", -2, ALL, keys::exists),
     read("touch", -2, ALL, keys::exists), read("type", 2, ONE, strings::type_of),

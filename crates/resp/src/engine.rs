@@ -49,6 +49,8 @@ pub struct Engine {
     pub port: u16,
     /// Without it nobody needs one.
     pub password: Option<String>,
+    /// What `CONFIG SET` changed; nothing here depends on it.
+    pub settings: RefCell<BTreeMap<&'static str, String>>,
     pub commands_processed: Cell<u64>,
     pub connections_received: Cell<u64>,
     /// A key was given an expiry before all others.
@@ -65,6 +67,7 @@ impl Engine {
             started: Instant::now(),
             port,
             password,
+            settings: RefCell::default(),
             commands_processed: Cell::new(0),
             connections_received: Cell::new(0),
             expiry_moved: Notify::new(),

@@ -5,12 +5,12 @@ use std::{fmt::Write, rc::Rc};
 use bytes::Bytes;
 
 use super::{
-    call::is,
+    call::{is, lossy},
     client::Client,
     command::{self, COMMANDS, Command},
     commands::keys::unknown_subcommand,
     engine::Engine,
-    failure::{Answer, text, wrong_arity},
+    failure::{Answer, SYNTAX, message, wrong_arity},
     glob,
     keyspace::DATABASES,
     keyspace::unix_millis,
@@ -130,21 +130,69 @@ const SETTINGS: [(&str, &str); 14] = [
     ("requirepass", ""),
 ];
 
-pub fn config(_engine: &Engine, _client: &Rc<Client>, args: &[Bytes]) -> Answer {
+pub fn config(engine: &Engine, _client: &Rc<Client>, args: &[Bytes]) -> Answer {
     match (&args[1], &args[2..]) {
         (sub, []) if is(sub, "get") => Err(wrong_arity("config|get")),
         (sub, patterns) if is(sub, "get") => {
             let asked = |name: &str| {
                 patterns.iter().any(|pattern| glob::matches(&pattern.to_ascii_lowercase(), name.as_bytes()))
             };
+            let changed = engine.settings.borrow();
+            let now = |name: &str, value: &str| changed.get(name).map_or_else(|| value.to_owned(), Clone::clone);
             let found = SETTINGS.iter().filter(|(name, _)| asked(name));
-            Ok(Reply::Map(found.map(|(name, value)| (Reply::bulk(name), Reply::bulk(value))).collect()))
+            let pair = |(name, value): &(&str, &str)| (Reply::bulk(name), Reply::Bulk(Bytes::from(now(name, value))));
+            Ok(Reply::Map(found.map(pair).collect()))
         }
         (sub, []) if is(sub, "resetstat") => Ok(Reply::OK),
-        (sub, [_, _, ..]) if is(sub, "set") => Err(text("ERR CONFIG SET is not supported by this development server")),
+        (sub, pairs @ [_, _, ..]) if is(sub, "set") => set(engine, pairs),
         (sub, _) if is(sub, "set") => Err(wrong_arity("config|set")),
         (sub, _) => Err(unknown_subcommand("CONFIG", sub)),
     }
+}
+
+/// What cannot be changed in a Redis that runs.
+const FIXED: [&str; 2] = ["databases", "notify-keyspace-events"];
+
+/// Takes all of it or nothing. Nothing here depends on a setting but what `CONFIG GET` says, so one that would have to is refused.
+fn set(engine: &Engine, pairs: &[Bytes]) -> Answer {
+    let (pairs, []) = pairs.as_chunks::<2>() else { return Err(SYNTAX) };
+    let mut taken = Vec::new();
+    for [name, value] in pairs {
+        let found = SETTINGS.iter().find(|(known, _)| is(name, known));
+        let (name, _) = found.ok_or_else(|| {
+            message(format!("ERR Unknown option or number of arguments for CONFIG SET - '{}'", lossy(name)))
+        })?;
+        let refused =
+            |why: &str| message(format!("ERR CONFIG SET failed (possibly related to argument '{name}') - {why}"));
+        if FIXED.contains(name) && !value.is_empty() {
+            return Err(refused("can't set immutable config"));
+        }
+        let value = if ["maxmemory", "proto-max-bulk-len"].contains(name) {
+            bytes_of(value).ok_or_else(|| refused("argument must be a memory value"))?
+        } else {
+            lossy(value).to_string()
+        };
+        taken.push((*name, value));
+    }
+    engine.settings.borrow_mut().extend(taken);
+    Ok(Reply::OK)
+}
+
+/// Bytes, as `100mb` says them.
+fn bytes_of(value: &[u8]) -> Option<String> {
+    let text = std::str::from_utf8(value).ok()?.to_ascii_lowercase();
+    let digits = text.trim_end_matches(|char: char| char.is_ascii_alphabetic());
+    let factor: u64 = match &text[digits.len()..] {
+        "" | "b" => 1,
+        "k" => 1_000,
+        "kb" => 1 << 10,
+        "m" => 1_000_000,
+        "mb" => 1 << 20,
+        "g" => 1_000_000_000,
+        "gb" => 1 << 30,
+        _ => return None,
+    };
+    digits.parse::<u64>().ok()?.checked_mul(factor).map(|bytes| bytes.to_string())
 }
 
 pub fn command(_engine: &Engine, _client: &Rc<Client>, args: &[Bytes]) -> Answer {

@@ -187,7 +187,7 @@ pub fn client(engine: &Engine, client: &Rc<Client>, args: &[Bytes]) -> Answer {
             arity(3)?;
             if is(&args[2], "on") || is(&args[2], "off") { Ok(Reply::OK) } else { Err(SYNTAX) }
         }
-        b"kill" => kill(engine, args),
+        b"kill" => kill(engine, client, args),
         b"unblock" => unblock(engine, args),
         _ => Err(unknown_subcommand("CLIENT", &args[1])),
     }
@@ -245,26 +245,71 @@ fn describe(client: &Client) -> String {
     )
 }
 
-/// `CLIENT KILL addr` and `CLIENT KILL ID n`.
-fn kill(engine: &Engine, args: &[Bytes]) -> Answer {
+/// Which clients `CLIENT KILL` means.
+#[derive(Default)]
+struct Filter {
+    id: Option<u64>,
+    address: Option<Bytes>,
+    /// With subscriptions, or without.
+    subscribed: Option<bool>,
+    /// Nobody here is a replica, a master, or listens on another address.
+    nobody: bool,
+    and_self: bool,
+}
+
+impl Filter {
+    fn read(args: &[Bytes]) -> Result<Self, Failure> {
+        let (pairs, []) = args.as_chunks::<2>() else { return Err(SYNTAX) };
+        let mut filter = Self::default();
+        for [name, value] in pairs {
+            match name.to_ascii_lowercase().as_slice() {
+                b"id" => {
+                    let id = int(value).ok().and_then(|id| u64::try_from(id).ok()).filter(|id| *id > 0);
+                    filter.id = Some(id.ok_or(text("ERR client-id should be greater than 0"))?);
+                }
+                b"addr" => filter.address = Some(value.clone()),
+                b"laddr" => filter.nobody = true,
+                b"user" if value.as_ref() == b"default" => {}
+                b"user" => return Err(message(format!("ERR No such user '{}'", lossy(value)))),
+                b"type" => match value.to_ascii_lowercase().as_slice() {
+                    b"normal" => filter.subscribed = Some(false),
+                    b"pubsub" => filter.subscribed = Some(true),
+                    b"master" | b"replica" | b"slave" => filter.nobody = true,
+                    _ => return Err(message(format!("ERR Unknown client type '{}'", lossy(value)))),
+                },
+                b"skipme" if is(value, "yes") => filter.and_self = false,
+                b"skipme" if is(value, "no") => filter.and_self = true,
+                _ => return Err(SYNTAX),
+            }
+        }
+        Ok(filter)
+    }
+
+    fn means(&self, client: &Client, caller: &Client) -> bool {
+        !self.nobody
+            && self.id.is_none_or(|id| id == client.id)
+            && self.address.as_ref().is_none_or(|address| client.address.as_bytes() == address.as_ref())
+            && self.subscribed.is_none_or(|subscribed| subscribed == (client.subscriptions() > 0))
+            && (self.and_self || client.id != caller.id)
+    }
+}
+
+/// `CLIENT KILL addr`, or with filters.
+fn kill(engine: &Engine, caller: &Client, args: &[Bytes]) -> Answer {
     let clients = engine.clients.borrow();
     match &args[2..] {
+        [] => Err(wrong_arity("client|kill")),
         [address] => {
             let found = clients.values().find(|client| client.address.as_bytes() == address.as_ref());
             found.ok_or(text("ERR No such client"))?.close(Ending::Now);
             Ok(Reply::OK)
         }
-        [filter, id] if is(filter, "id") => {
-            let id = int(id).ok().and_then(|id| u64::try_from(id).ok());
-            let id = id.filter(|id| *id > 0).ok_or(text("ERR client-id should be greater than 0"))?;
-            let found = clients.get(&id);
-            if let Some(client) = found {
-                client.close(Ending::AfterFlush);
-            }
-            Ok(Reply::Int(i64::from(found.is_some())))
+        filter => {
+            let filter = Filter::read(filter)?;
+            let meant: Vec<_> = clients.values().filter(|client| filter.means(client, caller)).collect();
+            meant.iter().for_each(|client| client.close(Ending::AfterFlush));
+            Ok(Reply::count(meant.len()))
         }
-        [] => Err(wrong_arity("client|kill")),
-        _ => Err(SYNTAX),
     }
 }
 

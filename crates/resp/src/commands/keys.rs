@@ -7,7 +7,7 @@ use crate::{
     call::{Call, int, is, lossy},
     failure::{Answer, NO_SUCH_KEY, SYNTAX, message, text, wrong_arity},
     glob,
-    keyspace::Millis,
+    keyspace::{DATABASES, Millis},
     reply::Reply,
 };
 
@@ -161,20 +161,28 @@ pub fn renamenx(call: &mut Call, args: &[Bytes]) -> Answer {
 }
 
 pub fn copy(call: &mut Call, args: &[Bytes]) -> Answer {
-    let replace = match &args[3..] {
-        [] => false,
-        [option] if is(option, "replace") => true,
-        _ => return Err(SYNTAX),
-    };
-    if args[1] == args[2] {
+    let (mut replace, mut db) = (false, call.db);
+    let mut rest = &args[3..];
+    while let Some((option, after)) = rest.split_first() {
+        rest = after;
+        match after {
+            _ if is(option, "replace") => replace = true,
+            [number, after @ ..] if is(option, "db") => {
+                let number = usize::try_from(int(number)?).ok().filter(|number| *number < DATABASES);
+                (db, rest) = (number.ok_or(text("ERR DB index is out of range"))?, after);
+            }
+            _ => return Err(SYNTAX),
+        }
+    }
+    if db == call.db && args[1] == args[2] {
         return Err(text("ERR source and destination objects are the same"));
     }
     let Some(entry) = call.space.entry(call.db, &args[1]) else { return Ok(Reply::Int(0)) };
     let (value, expires_at) = (entry.value.clone(), entry.expires_at);
-    if !replace && call.space.exists(call.db, &args[2]) {
+    if !replace && call.space.exists(db, &args[2]) {
         return Ok(Reply::Int(0));
     }
-    call.space.set(call.db, args[2].clone(), value, expires_at);
+    call.space.set(db, args[2].clone(), value, expires_at);
     Ok(Reply::Int(1))
 }
 

@@ -1,5 +1,6 @@
 //! The data commands, one file for each kind of value. A handler checks its arguments before it changes anything.
 
+pub mod bits;
 pub mod hashes;
 pub mod keyless;
 pub mod keys;
