@@ -2,7 +2,6 @@
 
 use std::process::ExitCode;
 
-use clap::Parser;
 use taskgate::cli::Cli;
 
 #[global_allocator]
@@ -14,7 +13,7 @@ const USAGE: u8 = 64;
 fn main() -> ExitCode {
     // Before any TLS is configured: two providers could be built in, and none is chosen by itself.
     let _ = rustls::crypto::ring::default_provider().install_default();
-    let cli = match Cli::try_parse() {
+    let cli = match Cli::read(std::env::args_os()) {
         Ok(cli) => cli,
         Err(refused) => {
             let _ = refused.print();

@@ -1,4 +1,4 @@
-//! `taskgate audit`: the chain of who did what, held against its hashes.
+//! `taskgate audit`: who did what; and the chain of it, held against its hashes.
 
 use std::process::ExitCode;
 
@@ -6,16 +6,19 @@ use anyhow::bail;
 use clap::{Args, Subcommand};
 use tokio_util::sync::CancellationToken;
 
-use super::Common;
 use super::given::configure;
+use super::{Common, client};
 use crate::app;
 use crate::config::Role;
 use crate::guard::audit::{Verified, verify};
 
 #[derive(Debug, Args)]
+#[command(args_conflicts_with_subcommands = true)]
 pub struct Options {
+    #[command(flatten)]
+    list: client::Acts,
     #[command(subcommand)]
-    command: Command,
+    command: Option<Command>,
 }
 
 #[derive(Debug, Subcommand)]
@@ -34,8 +37,10 @@ struct Verify {
 /// # Errors
 /// When the ledger cannot be read.
 pub fn run(common: &Common, options: &Options) -> anyhow::Result<ExitCode> {
-    let Command::Verify(verify) = &options.command;
-    super::runtime()?.block_on(verify.run(common))
+    match &options.command {
+        None => client::run(&options.list.at, async |client| options.list.run(client).await),
+        Some(Command::Verify(verify)) => super::runtime()?.block_on(verify.run(common)),
+    }
 }
 
 impl Verify {

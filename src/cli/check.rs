@@ -8,7 +8,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::Common;
 use super::given::configure_fitting;
-use super::serve::nobody_may_call;
+use super::serve::{nobody_may_call, refuse_open};
 use crate::app;
 use crate::catalog::Catalog;
 use crate::check::{Facts, Finding, Weight, judge, judge_security};
@@ -61,6 +61,10 @@ async fn check(config: &Config) -> anyhow::Result<ExitCode> {
     let mut findings = judge(config, &catalog, &facts);
     if config.auth == Auth::Token && config.users.is_empty() && nobody_has_a_token(ledger.as_ref()).await {
         findings.push(Finding { weight: Weight::Problem, text: nobody_may_call(config) });
+    }
+    // As serve does; whether it would be given --i-know is not known here.
+    if let Err(reason) = refuse_open(config, false) {
+        findings.push(Finding { weight: Weight::Problem, text: reason.to_string() });
     }
     stop.cancel();
     Ok(told(&findings))

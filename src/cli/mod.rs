@@ -8,6 +8,7 @@ mod dev;
 #[cfg(feature = "export")]
 mod export;
 mod given;
+mod groups;
 mod healthcheck;
 mod inbox;
 mod migrate;
@@ -19,10 +20,11 @@ mod token;
 #[cfg(feature = "worker")]
 mod worker;
 
+use std::ffi::OsString;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::{Args, CommandFactory, Parser, Subcommand};
+use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 
 /// The HTTP front door of a Celery fleet: the queue that can answer for every task.
 #[derive(Debug, Parser)]
@@ -65,8 +67,24 @@ enum Command {
     Watch(client::Watch),
     /// Revoke a task, and say what came of it
     Revoke(client::Revoke),
+    /// Send a task again that has ended, or the failed members of a group
+    Retry(client::Retry),
+    /// Say in a sentence why a task is where it is
+    Explain(client::Explain),
     /// List the tasks of a gateway, newest first
     Tasks(client::Tasks),
+    /// Print what happens to tasks while it happens
+    Events(client::Events),
+    /// List what failed for good, send it again, or put it away
+    DeadLetters(client::DeadLetters),
+    /// List the queues of a gateway; pause, resume, purge, look into one
+    Queues(client::Queues),
+    /// List the keys that limit how many tasks run or start, and change them
+    Limits(client::Limits),
+    /// List who is told of tasks, and change it
+    Webhooks(client::Webhooks),
+    /// List what is odd now; exit code 1 when there is something
+    Incidents(client::Incidents),
     /// List the workers of a gateway
     Workers(client::Workers),
     /// List the timetable of a gateway, or take over that of Celery beat, RedBeat or django-celery-beat
@@ -77,7 +95,7 @@ enum Command {
     Token(token::Options),
     /// Print what the configuration keeps of a password that is read from standard input
     Password,
-    /// Hold the chain of who did what against its hashes
+    /// List who did what; hold its chain against the hashes
     Audit(audit::Options),
     /// Write events and ended tasks into a Parquet file, for analytics
     #[cfg(feature = "export")]
@@ -93,6 +111,16 @@ enum Command {
 }
 
 impl Cli {
+    /// Reads a command line. The help lists the commands by what they are for.
+    ///
+    /// # Errors
+    /// When it cannot be understood, or asks for help.
+    pub fn read(line: impl IntoIterator<Item = OsString>) -> Result<Self, clap::Error> {
+        let mut command = groups::grouped(Self::command());
+        let matches = command.try_get_matches_from_mut(line)?;
+        Self::from_arg_matches(&matches).map_err(|error| error.format(&mut command))
+    }
+
     /// Runs the chosen role to its end.
     ///
     /// # Errors
@@ -115,6 +143,14 @@ impl Cli {
             Command::Result(result) => client::run(&result.at, async |client| result.run(client).await),
             Command::Watch(watch) => client::run(&watch.at, async |client| watch.run(client).await),
             Command::Revoke(revoke) => client::run(&revoke.at, async |client| revoke.run(client).await),
+            Command::Retry(retry) => client::run(&retry.at, async |client| retry.run(client).await),
+            Command::Explain(explain) => client::run(&explain.at, async |client| explain.run(client).await),
+            Command::Events(events) => client::run(&events.at, async |client| events.run(client).await),
+            Command::DeadLetters(letters) => client::run(letters.at(), async |client| letters.run(client).await),
+            Command::Queues(queues) => client::run(queues.at(), async |client| queues.run(client).await),
+            Command::Limits(limits) => client::run(limits.at(), async |client| limits.run(client).await),
+            Command::Webhooks(webhooks) => client::run(webhooks.at(), async |client| webhooks.run(client).await),
+            Command::Incidents(incidents) => client::run(&incidents.at, async |client| incidents.run(client).await),
             Command::Tasks(tasks) => client::run(&tasks.at, async |client| tasks.run(client).await),
             Command::Workers(workers) => client::run(&workers.at, async |client| workers.run(client).await),
             Command::Completions(completions) => completions.run(Self::command()),
@@ -139,6 +175,22 @@ mod tests {
     #[test]
     fn the_command_line_is_consistent() {
         Cli::command().debug_assert();
+    }
+
+    fn check_help(command: &clap::Command, path: &str) {
+        for argument in command.get_arguments().filter(|argument| !argument.is_hide_set()) {
+            assert!(argument.get_help().is_some(), "{path}: {} has no sentence", argument.get_id());
+        }
+        for inner in command.get_subcommands() {
+            let path = format!("{path} {}", inner.get_name());
+            assert!(inner.get_about().is_some(), "{path} has no sentence");
+            check_help(inner, &path);
+        }
+    }
+
+    #[test]
+    fn every_command_and_every_flag_has_a_sentence() {
+        check_help(&Cli::command(), "taskgate");
     }
 
     #[test]

@@ -31,6 +31,10 @@ pub struct Options {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    /// Make a schedule
+    Create(Box<client::Create>),
+    /// Remove a schedule; tasks that it has fired go on
+    Delete(client::Delete),
     /// Take over the timetable of another beat; without --apply it is only shown
     Import(Import),
     /// Stop a schedule from firing
@@ -62,6 +66,8 @@ struct Import {
 pub fn run(common: &Common, options: &Options) -> anyhow::Result<ExitCode> {
     let (act, verb) = match &options.command {
         Some(Command::Import(import)) => return super::runtime()?.block_on(import.run(common)),
+        Some(Command::Create(create)) => return client::run(&create.at, async |client| create.run(client).await),
+        Some(Command::Delete(delete)) => return client::run(&delete.at, async |client| delete.run(client).await),
         None => return client::run(&options.list.at, async |client| options.list.run(client).await),
         Some(Command::Pause(act)) => (act, "pause"),
         Some(Command::Resume(act)) => (act, "resume"),

@@ -120,6 +120,21 @@ fn check_refuses_a_gateway_that_nobody_could_call() {
 }
 
 #[test]
+fn check_refuses_an_open_gateway_that_other_machines_reach_as_serve_does() {
+    let file = config(ports::free(), "sqlite://x.db", &nobody(), &nobody(), "http.listen = '0.0.0.0:0'").to_string();
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("open.toml");
+    std::fs::write(&path, file).expect("the folder is ours");
+    let path = path.display().to_string();
+    let served = run(&["serve", "--config", &path], &[]);
+    let checked = run(&["check", "--config", &path], &[]);
+    assert!(!served.status.success() && !checked.status.success());
+    let words = "can be reached from other machines";
+    assert!(String::from_utf8_lossy(&served.stderr).contains(words), "{served:?}");
+    assert!(String::from_utf8_lossy(&checked.stdout).contains(words), "{checked:?}");
+}
+
+#[test]
 fn serve_without_tokens_is_refused_unless_said() {
     let database = cluster().migrated_database();
     let config = config(ports::free(), &database, &nobody(), &nobody(), "auth = 'token'");

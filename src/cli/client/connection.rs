@@ -1,16 +1,23 @@
 //! Calls of the API, and what can go wrong with them.
 
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use jiff::tz::TimeZone;
 use reqwest::{Method, RequestBuilder, Response};
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
+use serde_json::Value;
 use serde_json::value::RawValue;
 
-use super::At;
+use super::profile;
+use super::show::line;
+use super::{At, Output};
 use celery::task::json::Fields;
 
+/// Where `serve` and `dev` listen when nobody says otherwise.
+const USUAL: &str = "http://127.0.0.1:8000";
 const CONNECT: Duration = Duration::from_secs(10);
 /// For an answer that nobody asked to wait.
 const ANSWER: Duration = Duration::from_secs(60);
@@ -28,6 +35,9 @@ pub enum Failure {
     /// It was not even asked.
     #[error("{0}")]
     Here(String),
+    /// The command line cannot mean anything.
+    #[error("{0}")]
+    Usage(String),
 }
 
 /// One gateway.
@@ -35,8 +45,11 @@ pub struct Client {
     http: reqwest::Client,
     base: String,
     token: Option<String>,
-    /// Print what is answered, as JSON.
+    /// Print what is answered, as JSON: one or the other form of it.
     pub json: bool,
+    pub output: Output,
+    /// In which times are shown.
+    zone: TimeZone,
 }
 
 /// An answer that is no refusal.
@@ -47,19 +60,28 @@ pub struct Answer {
 
 impl Client {
     pub fn new(at: &At) -> Result<Self, Failure> {
-        let base = at.url.trim_end_matches('/').to_owned();
-        if !(base.starts_with("http://") || base.starts_with("https://")) {
-            return Err(Failure::Here(format!("{base:?} is not an address of a gateway, as https://gate.example")));
+        let profile = profile::load(at.profile.as_deref())?;
+        // The token of the default profile is for its own gateway.
+        let profile_counts = at.url.is_none() || at.profile.is_some();
+        let given = at.url.clone().or(profile.url).unwrap_or_else(|| USUAL.to_owned());
+        let base = given.trim_end_matches('/').to_owned();
+        let is_address = |url: &reqwest::Url| matches!(url.scheme(), "http" | "https") && url.has_host();
+        if !reqwest::Url::parse(&base).is_ok_and(|url| is_address(&url)) {
+            return Err(Failure::Usage(format!("{base:?} is not an address of a gateway, as https://gate.example")));
         }
+        let token = at.token.clone().or(profile.token.filter(|_| profile_counts));
+        let ca = at.ca.clone().or(profile.ca.filter(|_| profile_counts));
+        let output = if at.json { Output::Json } else { at.output };
+        let zone = if at.utc { TimeZone::UTC } else { TimeZone::system() };
         let http = reqwest::Client::builder()
-            .tls_backend_preconfigured(tls(at)?)
+            .tls_backend_preconfigured(tls(ca.as_deref())?)
             .connect_timeout(CONNECT)
             .read_timeout(SILENCE)
             .redirect(reqwest::redirect::Policy::none())
             .user_agent(concat!("taskgate/", env!("CARGO_PKG_VERSION")))
             .build()
             .map_err(|error| Failure::Here(chain(&error)))?;
-        Ok(Self { http, base, token: at.token.clone(), json: at.json })
+        Ok(Self { http, base, token, json: output != Output::Table, output, zone })
     }
 
     pub async fn get(&self, path: &str) -> Result<Answer, Failure> {
@@ -72,6 +94,36 @@ impl Client {
             request = request.header(*name, *value);
         }
         self.answer(request).await
+    }
+
+    pub async fn put(&self, path: &str, body: String) -> Result<Answer, Failure> {
+        self.answer(self.request(Method::PUT, path).header("content-type", "application/json").body(body)).await
+    }
+
+    /// A JSON merge patch.
+    pub async fn patch(&self, path: &str, body: String) -> Result<Answer, Failure> {
+        self.answer(self.request(Method::PATCH, path).header("content-type", "application/json").body(body)).await
+    }
+
+    pub async fn delete(&self, path: &str) -> Result<Answer, Failure> {
+        self.answer(self.request(Method::DELETE, path)).await
+    }
+
+    /// The answer for a script, or what it means for a person.
+    pub fn tell(&self, answer: &Answer, words: &str) {
+        if self.json { line(&answer.text) } else { eprintln!("{words}") }
+    }
+
+    /// How the next page is asked for, where there is one.
+    pub fn tell_next(&self, answer: &Answer) {
+        if let Some(next) = answer.text_of("next").filter(|_| !self.json) {
+            eprintln!("more: --cursor {next}");
+        }
+    }
+
+    /// A time without its parts of a second, in the zone that was asked for.
+    pub fn when(&self, value: &Value) -> String {
+        value.as_str().map_or_else(String::new, |text| local(text, &self.zone))
     }
 
     /// A stream of events, from after `last` on.
@@ -150,9 +202,9 @@ fn places(errors: &RawValue) -> String {
     errors.iter().map(place).collect()
 }
 
-fn tls(at: &At) -> Result<rustls::ClientConfig, Failure> {
+fn tls(ca: Option<&Path>) -> Result<rustls::ClientConfig, Failure> {
     let mut roots = rustls::RootCertStore { roots: webpki_roots::TLS_SERVER_ROOTS.to_vec() };
-    if let Some(path) = &at.ca {
+    if let Some(path) = ca {
         let unusable = |error: String| Failure::Here(format!("{}: {error}", path.display()));
         let found = CertificateDer::pem_file_iter(path).map_err(|error| unusable(error.to_string()))?;
         for certificate in found {
@@ -163,6 +215,17 @@ fn tls(at: &At) -> Result<rustls::ClientConfig, Failure> {
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let config = rustls::ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions();
     Ok(config.expect("ring speaks TLS 1.2 and 1.3").with_root_certificates(roots).with_no_client_auth())
+}
+
+/// `2026-11-20T18:17:30+09:00`, with `Z` where the zone is UTC; a text that is no time stays as it is.
+fn local(text: &str, zone: &TimeZone) -> String {
+    let Ok(at) = text.parse::<jiff::Timestamp>() else { return text.to_owned() };
+    let local = at.to_zoned(zone.clone());
+    if local.offset().is_zero() {
+        format!("{}Z", local.strftime("%Y-%m-%dT%H:%M:%S"))
+    } else {
+        local.strftime("%Y-%m-%dT%H:%M:%S%:z").to_string()
+    }
 }
 
 /// An error with its causes: the cause is what helps.
@@ -187,4 +250,17 @@ pub fn encoded(text: &str) -> String {
         }
     }
     out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_are_shown_in_the_zone_that_was_asked_for() {
+        let text = "2026-11-20T18:17:30.123456Z";
+        assert_eq!(local(text, &TimeZone::UTC), "2026-11-20T18:17:30Z");
+        assert_eq!(local(text, &TimeZone::get("Asia/Seoul").unwrap()), "2026-11-21T03:17:30+09:00");
+        assert_eq!(local("soon", &TimeZone::UTC), "soon");
+    }
 }

@@ -47,6 +47,29 @@ pub async fn follow(client: &Client, id: &str, mut see: impl FnMut(&Event)) -> R
     }
 }
 
+/// Shows every event of a stream without end, over as many connections as it takes, until `see` has seen enough.
+pub async fn watch_all(client: &Client, path: &str, mut see: impl FnMut(&Event) -> bool) -> Result<(), Failure> {
+    let (mut last, mut seen_at): (Option<String>, Option<Instant>) = (None, None);
+    loop {
+        let pause = match client.stream(path, last.as_deref()).await {
+            Ok(response) => {
+                seen_at = Some(Instant::now());
+                let mut events = Events::new(response);
+                while let Some(event) = events.next().await {
+                    last = event.id.clone().or(last);
+                    if !see(&event) {
+                        return Ok(());
+                    }
+                }
+                events.retry
+            }
+            Err(Failure::Unreachable(_)) if seen_at.is_some_and(|at| at.elapsed() < PATIENCE) => PAUSE,
+            Err(failure) => return Err(failure),
+        };
+        tokio::time::sleep(pause).await;
+    }
+}
+
 /// The result body of what is finished already.
 async fn finished(client: &Client, id: &str) -> Result<Answer, Failure> {
     client.get(&format!("/result/{}", encoded(id))).await

@@ -4,10 +4,11 @@ use std::process::ExitCode;
 
 use clap::Args;
 use serde_json::Value;
+use serde_json::value::RawValue;
 
-use super::At;
 use super::connection::{Answer, Client, Failure, encoded};
 use super::show::{line, shown};
+use super::{At, Output};
 
 /// A cell is cut here: one long name must not push the rest off the screen.
 const WIDEST: usize = 60;
@@ -25,8 +26,10 @@ pub struct Tasks {
     /// Name of the task
     #[arg(long)]
     task: Vec<String>,
+    /// Name of the queue
     #[arg(short = 'Q', long)]
     queue: Vec<String>,
+    /// Name of the worker
     #[arg(long)]
     worker: Vec<String>,
     /// A label, as key:value
@@ -74,12 +77,11 @@ impl Tasks {
             ("STATUS", &|task| text(&task["status"])),
             ("PHASE", &|task| text(&task["phase"])),
             ("QUEUE", &|task| text(&task["queue"])),
-            ("SUBMITTED", &|task| seconds_of(&task["submitted_at"])),
+            ("SUBMITTED", &|task| client.when(&task["submitted_at"])),
             ("RUNTIME", &|task| task["runtime"].as_f64().map_or_else(String::new, |secs| format!("{secs:.3} s"))),
         ];
         show(client, &answer, "tasks", columns);
-        let next = answer.text_of("next").filter(|_| !client.json);
-        next.iter().for_each(|next| eprintln!("more: --cursor {next}"));
+        client.tell_next(&answer);
         Ok(ExitCode::SUCCESS)
     }
 }
@@ -108,15 +110,19 @@ impl Workers {
 /// Title, and what of an item stands below it.
 pub type Column<'a> = (&'a str, &'a dyn Fn(&Value) -> String);
 
-/// The list in `member` of the answer; with `--json` the whole answer.
-pub fn show(client: &Client, answer: &Answer, member: &str, columns: &[Column<'_>]) {
-    if client.json {
-        return line(&answer.text);
+/// The list in `member` of the answer, or the whole answer, as `--output` says. How many items there are.
+pub fn show(client: &Client, answer: &Answer, member: &str, columns: &[Column<'_>]) -> usize {
+    let list = answer.member(member).unwrap_or_else(|| celery::task::json::written("[]".to_owned()));
+    let items: Vec<&RawValue> = serde_json::from_str(list.get()).unwrap_or_default();
+    match client.output {
+        Output::Json => line(&answer.text),
+        Output::Ndjson => items.iter().for_each(|item| line(item.get())),
+        Output::Table => {
+            let items: Vec<Value> = items.iter().filter_map(|item| serde_json::from_str(item.get()).ok()).collect();
+            table(&items, columns).iter().for_each(|row| line(row));
+        }
     }
-    let items = answer.member(member).and_then(|list| serde_json::from_str::<Vec<Value>>(list.get()).ok());
-    for row in table(&items.unwrap_or_default(), columns) {
-        line(&row);
-    }
+    items.len()
 }
 
 /// Columns as wide as their widest cell, titles first.
@@ -150,12 +156,6 @@ pub fn text(value: &Value) -> String {
     }
 }
 
-/// A time without its parts of a second.
-pub fn seconds_of(value: &Value) -> String {
-    let time = text(value);
-    time.split_once('.').map_or(time.clone(), |(seconds, _)| format!("{seconds}Z"))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -163,9 +163,9 @@ mod tests {
 
     #[test]
     fn a_table_is_as_wide_as_it_needs_to_be_and_obeys_nobody() {
-        let columns: &[Column] = &[("NAME", &|item| text(&item["name"])), ("AT", &|item| seconds_of(&item["at"]))];
+        let columns: &[Column] = &[("NAME", &|item| text(&item["name"])), ("AT", &|item| text(&item["at"]))];
         let items = [
-            json!({"name": "a\u{1b}[31m", "at": "2026-11-20T18:17:30.123456Z"}),
+            json!({"name": "a\u{1b}[31m", "at": "2026-11-20T18:17:30Z"}),
             json!({"name": "x".repeat(100), "at": null}),
         ];
         let rows = table(&items, columns);

@@ -5,26 +5,37 @@
 
 mod completions;
 mod connection;
+mod dead_letters;
 mod follow;
+mod limits;
 mod list;
+mod profile;
+mod queues;
 mod revoke;
 mod settle;
 mod show;
 mod submit;
+mod tell;
 mod timetable;
+mod webhooks;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::Args;
+use clap::{Args, ValueEnum};
 
 pub use completions::Completions;
 pub use connection::{Client, Failure};
+pub use dead_letters::DeadLetters;
+pub use limits::Limits;
 pub use list::{Tasks, Workers};
+pub use queues::Queues;
 pub use revoke::Revoke;
 pub use settle::{Result, Watch};
 pub use submit::Submit;
-pub use timetable::{Act, List};
+pub use tell::{Acts, Events, Explain, Incidents, Retry};
+pub use timetable::{Act, Create, Delete, List};
+pub use webhooks::Webhooks;
 
 /// The task did not succeed, or the gateway refused.
 const FAILED: u8 = 1;
@@ -32,22 +43,45 @@ const FAILED: u8 = 1;
 const UNREACHABLE: u8 = 2;
 /// `result` of a task that is not finished.
 const UNFINISHED: u8 = 3;
+/// The command line cannot mean anything, as when the address is none (`EX_USAGE`).
+const USAGE: u8 = 64;
+
+/// How an answer is printed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Output {
+    /// For people
+    Table,
+    /// What the gateway answers, on one line
+    Json,
+    /// A line of JSON for each item of a list
+    Ndjson,
+}
 
 /// Which gateway, and how it is told to others.
 #[derive(Debug, Args)]
+#[command(next_help_heading = "Gateway and output")]
 pub struct At {
-    /// Address of the gateway
-    #[arg(long, value_name = "URL", env = "TASKGATE_URL", default_value = "http://127.0.0.1:8000")]
-    url: String,
+    /// Address of the gateway; default that of the profile, else http://127.0.0.1:8000
+    #[arg(long, value_name = "URL", env = "TASKGATE_URL")]
+    url: Option<String>,
     /// Token, where the gateway asks for one
     #[arg(long, value_name = "TOKEN", env = "TASKGATE_TOKEN", hide_env_values = true)]
     token: Option<String>,
     /// Certificates (PEM) that are trusted besides the public ones
     #[arg(long, value_name = "FILE", env = "TASKGATE_CA")]
     ca: Option<PathBuf>,
-    /// Print what the gateway answers, as JSON
+    /// Section of ~/.config/taskgate/profiles.toml with url, token and ca
+    #[arg(long, value_name = "NAME", env = "TASKGATE_PROFILE")]
+    profile: Option<String>,
+    /// How the answer is printed
+    #[arg(short, long, value_enum, env = "TASKGATE_OUTPUT", default_value = "table", hide_possible_values = true)]
+    output: Output,
+    /// Print what the gateway answers, as --output json does
     #[arg(long)]
     json: bool,
+    /// Show times in UTC and not in this machine's zone
+    #[arg(long)]
+    utc: bool,
 }
 
 /// Does what was asked, and turns a failure into its words and its exit code.
@@ -64,6 +98,7 @@ where
         match failure {
             Failure::Unreachable(_) => ExitCode::from(UNREACHABLE),
             Failure::Refused(_) | Failure::Here(_) => ExitCode::from(FAILED),
+            Failure::Usage(_) => ExitCode::from(USAGE),
         }
     }))
 }

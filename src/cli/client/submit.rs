@@ -29,6 +29,7 @@ pub struct Submit {
     /// A keyword argument, as name=value
     #[arg(short, long = "kwarg", value_name = "NAME=VALUE", allow_hyphen_values = true)]
     kwargs: Vec<String>,
+    /// Queue that it goes to; default where the catalog and the routes say
     #[arg(short = 'Q', long)]
     queue: Option<String>,
     /// 0 is served first, 9 last
@@ -137,12 +138,12 @@ impl Submit {
 }
 
 /// JSON as it was written, so that numbers keep their digits; anything else is a text.
-fn value(text: &str) -> Box<RawValue> {
+pub(super) fn value(text: &str) -> Box<RawValue> {
     let read = json::verbatim(text.trim().to_owned());
     read.unwrap_or_else(|_| json::written(serde_json::Value::from(text).to_string()))
 }
 
-fn read(path: &std::path::Path) -> Result<String, Failure> {
+pub(super) fn read(path: &std::path::Path) -> Result<String, Failure> {
     let mut text = String::new();
     let done = if path.as_os_str() == "-" {
         std::io::stdin().read_to_string(&mut text)

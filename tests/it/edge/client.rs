@@ -9,31 +9,31 @@ use crate::harness::gateway::{run, run_on_terminal};
 use crate::harness::terminal::Screen;
 use crate::harness::{eventually, ports};
 
-struct Said {
-    code: Option<i32>,
-    out: String,
-    error: String,
+pub(super) struct Said {
+    pub code: Option<i32>,
+    pub out: String,
+    pub error: String,
 }
 
 impl Said {
-    fn of(output: Output) -> Self {
+    pub fn of(output: Output) -> Self {
         let text = |bytes: Vec<u8>| String::from_utf8(bytes).expect("the client writes UTF-8").trim_end().to_owned();
         Self { code: output.status.code(), out: text(output.stdout), error: text(output.stderr) }
     }
 
     #[track_caller]
-    fn with(self, code: i32) -> Self {
+    pub fn with(self, code: i32) -> Self {
         assert_eq!(self.code, Some(code), "{:?} {:?}", self.out, self.error);
         self
     }
 
     #[track_caller]
-    fn json(&self) -> Value {
+    pub fn json(&self) -> Value {
         serde_json::from_str(&self.out).unwrap_or_else(|error| panic!("{error} in {}", self.out))
     }
 }
 
-fn ask(url: &str, words: &[&str]) -> Said {
+pub(super) fn ask(url: &str, words: &[&str]) -> Said {
     Said::of(run(words, &[("TASKGATE_URL", url)]))
 }
 
@@ -177,7 +177,7 @@ async fn refusals_say_why_and_absence_has_its_own_code() {
         let absent = ask(&nobody, words).with(2);
         assert!(absent.error.contains("does not answer") && absent.out.is_empty(), "{}", absent.error);
     }
-    assert!(ask("gate.example", &["tasks"]).with(1).error.contains("not an address"));
+    assert!(ask("gate.example", &["tasks"]).with(64).error.contains("not an address"));
     ask(&nobody, &["tasks", "--no-such-flag"]).with(64);
     for shell in ["bash", "zsh", "fish"] {
         let script = ask(&nobody, &["completions", shell]).with(0).out;

@@ -1,6 +1,7 @@
 //! The edge: who may call, what HTTP promises, the routes, and the client.
 
 mod client;
+mod commands;
 pub mod http;
 mod http2;
 mod routes;
