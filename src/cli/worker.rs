@@ -63,8 +63,10 @@ pub struct Options {
     /// Seconds between heartbeats
     #[arg(long, value_name = "SECONDS", default_value_t = 2.0)]
     heartbeat_interval: f64,
+    /// Send no heartbeats: nobody sees whether it lives
     #[arg(long)]
     without_heartbeat: bool,
+    /// Ask no other worker at the start for what was revoked
     #[arg(long)]
     without_mingle: bool,
     /// Accepted for Celery's sake: there is no gossip to leave out
