@@ -46,6 +46,9 @@ const UNFINISHED: u8 = 3;
 /// The command line cannot mean anything, as when the address is none (`EX_USAGE`).
 const USAGE: u8 = 64;
 
+/// Of these flags in the help of each command: below the command's own.
+const HEADING: &str = "Gateway and output";
+
 /// How an answer is printed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum Output {
@@ -59,28 +62,27 @@ pub enum Output {
 
 /// Which gateway, and how it is told to others.
 #[derive(Debug, Args)]
-#[command(next_help_heading = "Gateway and output")]
 pub struct At {
     /// Address of the gateway; default that of the profile, else http://127.0.0.1:8000
-    #[arg(long, value_name = "URL", env = "TASKGATE_URL")]
+    #[arg(long, value_name = "URL", env = "TASKGATE_URL", help_heading = HEADING)]
     url: Option<String>,
     /// Token, where the gateway asks for one
-    #[arg(long, value_name = "TOKEN", env = "TASKGATE_TOKEN", hide_env_values = true)]
+    #[arg(long, value_name = "TOKEN", env = "TASKGATE_TOKEN", hide_env_values = true, help_heading = HEADING)]
     token: Option<String>,
     /// Certificates (PEM) that are trusted besides the public ones
-    #[arg(long, value_name = "FILE", env = "TASKGATE_CA")]
+    #[arg(long, value_name = "FILE", env = "TASKGATE_CA", help_heading = HEADING)]
     ca: Option<PathBuf>,
     /// Section of ~/.config/taskgate/profiles.toml with url, token and ca
-    #[arg(long, value_name = "NAME", env = "TASKGATE_PROFILE")]
+    #[arg(long, value_name = "NAME", env = "TASKGATE_PROFILE", help_heading = HEADING)]
     profile: Option<String>,
     /// How the answer is printed
-    #[arg(short, long, value_enum, env = "TASKGATE_OUTPUT", default_value = "table", hide_possible_values = true)]
+    #[arg(short, long, value_enum, env = "TASKGATE_OUTPUT", default_value = "table", hide_possible_values = true, help_heading = HEADING)]
     output: Output,
     /// Print what the gateway answers, as --output json does
-    #[arg(long)]
+    #[arg(long, help_heading = HEADING)]
     json: bool,
     /// Show times in UTC and not in this machine's zone
-    #[arg(long)]
+    #[arg(long, help_heading = HEADING)]
     utc: bool,
 }
 
