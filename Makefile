@@ -1,6 +1,6 @@
 # What a stranger types. Everything that is needed beyond Rust is installed by tests/setup.sh, and only for the tests.
 
-.PHONY: dev test test-docs test-code test-faults bench bench-growth bench-instructions contract fuzz lint format openapi pictures reference setup
+.PHONY: dev test test-docs test-code test-faults bench bench-growth bench-instructions contract test-peers fuzz lint format openapi pictures reference setup
 
 # A debug build: it takes half the time of a release build, and dev is ready in well under a second either way.
 dev:
@@ -27,6 +27,17 @@ test-code: setup
 test-faults: setup
 	cargo build --locked --workspace --example demo-worker
 	cargo test --locked --workspace --no-fail-fast --test it -- faults chaos
+
+# Celery's own integration suite against redis-server, with a gateway attached, and against dev's server; an hour. CELERY is a checkout of
+# Celery, ARGS goes to pytest: `make test-peers CELERY=../celery ARGS="-k chord"`.
+test-peers: setup .venv/peers/requirements
+	cargo build --locked --bin taskgate
+	tests/peers/run.py $(CELERY) $(ARGS)
+
+.venv/peers/requirements: tests/peers/requirements.txt
+	rm -rf .venv/peers && python3 -m venv .venv/peers
+	.venv/peers/bin/pip install --quiet --disable-pip-version-check -r $<
+	cp $< $@
 
 # taskgate beside what it replaces, in one run; the peers' Python environment is made once. `growth` and `instructions` ask for
 # disk and for valgrind: they have commands of their own.
