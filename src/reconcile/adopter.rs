@@ -124,8 +124,11 @@ impl Adopter {
     async fn look(&self, queues: &[String], ended: &mut Vec<TaskId>) -> Result<(), Trouble> {
         let mut met: HashMap<TaskId, News> = HashMap::new();
         for queue in queues {
-            for standing in self.lists.contents(queue, 0, GLANCE as i64).await? {
-                met.extend(news(&standing.payload, Phase::Queued));
+            match self.lists.contents(queue, 0, GLANCE as i64).await {
+                Ok(standing) => met.extend(standing.iter().filter_map(|one| news(&one.payload, Phase::Queued))),
+                // What stands there cannot be read, which is an incident; the others go on.
+                Err(error) if error.is_refusal() => {}
+                Err(error) => return Err(error.into()),
             }
         }
         for message in self.lists.reserved_messages(GLANCE).await? {

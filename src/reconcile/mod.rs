@@ -13,5 +13,6 @@ pub mod recorder;
 pub mod relay;
 pub mod removal;
 pub mod retention;
+pub mod silence;
 pub mod sweeper;
 pub mod workers;

@@ -6,6 +6,7 @@
 
 mod repeated;
 mod stuck;
+mod wire;
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
@@ -20,7 +21,7 @@ use crate::catalog::Catalog;
 use crate::config;
 use crate::reconcile::workers::is_online;
 use crate::tell::health;
-use broker::{Broker, Depth};
+use broker::Broker;
 use celery::task::{Phase, TaskId};
 use ledger::{SharedLedger, Worker};
 use runtime::clock::{self, Time};
@@ -33,8 +34,6 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(30);
 const PAGE: i64 = 500;
 /// Queues looked at, besides those of the workers.
 const QUEUES: i64 = 5_000;
-/// A worker that has sent no event so long after its start sends none: heartbeats come every two seconds.
-const MUTE_AFTER: Duration = Duration::from_secs(20);
 /// From this delivery on a task is an incident.
 const REPEATED: i32 = 3;
 /// Incidents kept at a time; more tasks over their budget than this need no list.
@@ -53,6 +52,8 @@ pub enum Kind {
     OtherOptions,
     /// A worker sends no events.
     MuteWorker,
+    /// A worker answers nothing.
+    DeafWorker,
     /// The broker has no queue of this name.
     NoQueue,
     LedgerDown,
@@ -67,7 +68,7 @@ pub enum Kind {
 }
 
 impl Kind {
-    pub const ALL: [Self; 15] = [
+    pub const ALL: [Self; 16] = [
         Self::SilentWorker,
         Self::NoConsumer,
         Self::OverBudget,
@@ -76,6 +77,7 @@ impl Kind {
         Self::WrongKey,
         Self::OtherOptions,
         Self::MuteWorker,
+        Self::DeafWorker,
         Self::NoQueue,
         Self::LedgerDown,
         Self::RedisDown,
@@ -98,6 +100,7 @@ impl Kind {
             Self::WrongKey => "wrong_key",
             Self::OtherOptions => "other_options",
             Self::MuteWorker => "mute_worker",
+            Self::DeafWorker => "deaf_worker",
             Self::NoQueue => "no_queue",
             Self::LedgerDown => "ledger_down",
             Self::RedisDown => "redis_down",
@@ -296,40 +299,14 @@ impl Lookout {
         queues.dedup();
         let depths = self.broker.depths(&queues).await?;
         let mut found = self.wrong_keys(&queues, &depths, now);
+        found.extend(self.wrong_reservations(now).await?);
         found.extend(self.other_options(now));
-        found.extend(mute(&online, now));
+        found.extend(wire::reticent(&online, now));
         let waiting: BTreeMap<String, i64> =
             queues.into_iter().zip(depths).map(|(queue, depth)| (queue, depth.total())).collect();
         found.extend(self.unserved(&waiting, &online, now));
         found.extend(self.silent(&waiting, &online, now));
         Ok(found)
-    }
-
-    fn other_options(&self, now: Time) -> Option<Incident> {
-        let lists = self.broker.lists()?;
-        let theirs = lists.refusals().theirs()?;
-        let lines: Vec<String> =
-            lists.keys().transport().differences(&theirs).into_iter().map(|(_, line)| line).collect();
-        let detail = format!(
-            "the workers use other transport options than [broker] says: tasks whose list none of them reads are held; write \
-             there: {}",
-            lines.join("; ")
-        );
-        Some(Incident { kind: Kind::OtherOptions, subject: "broker".to_owned(), since: now, detail })
-    }
-
-    /// Queues whose key is no list, or that do not exist: they are left out wherever queues are looked at.
-    fn wrong_keys(&self, queues: &[String], depths: &[Depth], now: Time) -> Vec<Incident> {
-        let troubled = queues.iter().zip(depths).filter_map(|(queue, depth)| Some((queue, depth.trouble.as_ref()?)));
-        let incident = |(queue, trouble): (&String, &String)| Incident {
-            kind: if self.broker.lists().is_some() { Kind::WrongKey } else { Kind::NoQueue },
-            subject: queue.clone(),
-            since: now,
-            detail: format!(
-                "{trouble}; until then nothing is published to {queue}, and its tasks are not looked after"
-            ),
-        };
-        troubled.map(incident).collect()
     }
 
     fn unserved(&mut self, waiting: &BTreeMap<String, i64>, online: &[&Worker], now: Time) -> Vec<Incident> {
@@ -369,30 +346,6 @@ impl Lookout {
         self.idle = idle;
         found
     }
-}
-
-/// Workers that answer and have sent no event since they came.
-fn mute(online: &[&Worker], now: Time) -> Vec<Incident> {
-    let is_mute = |worker: &&&Worker| {
-        let since = began(worker);
-        worker.facts.heartbeat_at.is_none() && since.is_some_and(|since| now.since(since) > MUTE_AFTER)
-    };
-    let incident = |worker: &&Worker| Incident {
-        kind: Kind::MuteWorker,
-        subject: worker.hostname.clone(),
-        since: began(worker).unwrap_or(now),
-        detail: format!(
-            "{} sends no events: which of its tasks run or were acknowledged is not known, nor how tasks end that store no \
-             result; start it without --without-heartbeat, or without --without-gossip, or with -E",
-            worker.hostname
-        ),
-    };
-    online.iter().filter(is_mute).map(incident).collect()
-}
-
-/// When its process began, as far as it is known.
-fn began(worker: &Worker) -> Option<Time> {
-    worker.facts.began_at.or(worker.facts.replaced_at).map(Time)
 }
 
 /// One of a newer release may have a kind that this one does not know.

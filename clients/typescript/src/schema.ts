@@ -1683,7 +1683,7 @@ export interface components {
         IncidentView: {
             detail: string;
             /**
-             * @description `silent_worker`, `no_consumer`, `over_budget`, `outbox_stuck`, `canvas_stuck`, `wrong_key`, `other_options`, `mute_worker`,
+             * @description `silent_worker`, `no_consumer`, `over_budget`, `outbox_stuck`, `canvas_stuck`, `wrong_key`, `other_options`, `mute_worker`, `deaf_worker`,
              *     `ledger_down`, `redis_down`, `redis_evicts`, `repeated_delivery`, `repair-suspended` or `undecided`
              */
             kind: string;
@@ -2860,6 +2860,8 @@ export interface components {
              * @example online
              */
             status: string;
+            /** @description What it does not tell, what is therefore not known, and what to change; null when it tells all. */
+            trouble?: string | null;
         };
         WorkerList: {
             workers: components["schemas"]["Worker"][];

@@ -8,7 +8,7 @@ import { TaskLink, Time, Trouble } from '../parts/basics.js';
 
 const NAMES = { silent_worker: 'silent worker', no_consumer: 'nobody serves it', over_budget: 'over its budget', outbox_stuck: 'outbox stuck',
   canvas_stuck: 'step not sent', ledger_down: 'ledger takes no writes', redis_down: 'Redis takes no writes', redis_evicts: 'Redis drops messages',
-  repeated_delivery: 'delivered again and again', 'repair-suspended': 'repairs suspended', undecided: 'not decided' };
+  deaf_worker: 'answers nothing', repeated_delivery: 'delivered again and again', 'repair-suspended': 'repairs suspended', undecided: 'not decided' };
 const OF_TASKS = new Set(['over_budget', 'canvas_stuck', 'repeated_delivery', 'undecided']);
 
 function subject({ kind, subject: name }) {

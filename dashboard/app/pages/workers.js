@@ -81,6 +81,7 @@ function Worker({ worker, onDone }) {
       <dt>Load</dt><dd>${worker.load ? worker.load.map((value) => value.toFixed(2)).join(' · ') : '–'}</dd>
       <dt>Software</dt><dd>${worker.software || '–'}</dd>
     </dl>
+    ${worker.trouble && html`<${Notice} kind="warn">${worker.trouble}<//>`}
     ${!stale && worker.active > 0 && html`<${Running} hostname=${worker.hostname} />`}
     ${!stale && html`<${Details} name="Inspect"><${Inspect} hostname=${worker.hostname} /><//>
       ${may('control') && html`<${Details} name="Control"><${Control} hostname=${worker.hostname} onDone=${onDone} /><//>`}`}

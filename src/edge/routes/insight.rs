@@ -31,7 +31,7 @@ pub struct ExplanationView {
 
 #[derive(Debug, Serialize, ToSchema)]
 pub struct IncidentView {
-    /// `silent_worker`, `no_consumer`, `over_budget`, `outbox_stuck`, `canvas_stuck`, `wrong_key`, `other_options`, `mute_worker`,
+    /// `silent_worker`, `no_consumer`, `over_budget`, `outbox_stuck`, `canvas_stuck`, `wrong_key`, `other_options`, `mute_worker`, `deaf_worker`,
     /// `ledger_down`, `redis_down`, `redis_evicts`, `repeated_delivery`, `repair-suspended` or `undecided`
     kind: &'static str,
     /// The worker, queue or task; `outbox`, `ledger` or `redis`

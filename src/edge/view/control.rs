@@ -7,6 +7,7 @@ use serde_json::value::RawValue;
 use utoipa::ToSchema;
 
 use super::Mask;
+use crate::reconcile::silence::Silence;
 use crate::usecase::queues::{Queue, QueuedMessage};
 use crate::usecase::revoke::{Revoked, Verdict};
 use broker::Replies;
@@ -92,12 +93,17 @@ pub struct WorkerView {
     pub load: Option<[f64; 3]>,
     #[schema(example = "py-celery 5.7.0 (Linux)")]
     pub software: Option<String>,
+    /// What it does not tell, what is therefore not known, and what to change; null when it tells all.
+    pub trouble: Option<String>,
 }
 
 impl WorkerView {
     pub fn of(worker: Worker, online: bool, now: Time) -> Self {
+        let silence = Silence::of(&worker, now).filter(|_| online);
+        let trouble = silence.map(|silence| silence.told(&worker.hostname));
         let facts = worker.facts;
         Self {
+            trouble,
             hostname: worker.hostname,
             status: if online { "online" } else { "offline" },
             heartbeat_age: now.since(worker.seen_at).as_secs_f64(),

@@ -25,7 +25,13 @@ impl Sweeper {
             for before in self.ledger.predecessors(&numbers).await? {
                 let Some(group) = before.task.group_id.filter(|_| before.kind == EdgeKind::Next) else { continue };
                 if done.insert(group.clone()) {
-                    self.rebuild_chord(&group).await?;
+                    match self.rebuild_chord(&group).await {
+                        // One key that holds something else does not keep the others from it.
+                        Err(Trouble::Redis(error)) if error.is_refusal() => {
+                            warn!(group.id = %group, error = %error, "chord {group} cannot be rebuilt: {error}");
+                        }
+                        other => other?,
+                    }
                 }
             }
         }

@@ -27,7 +27,7 @@ pub enum Place {
     /// In `unacked`: some worker has it, or had it and died.
     Reserved,
     Nowhere,
-    /// A list that it may stand in could not be read.
+    /// A key that it may stand in could not be read.
     Unread,
 }
 

@@ -143,6 +143,8 @@ fn place(task: &Task, present: &Present) -> Place {
     let id = task.id.as_str();
     if present.listed.contains(id) {
         Place::Listed
+    } else if present.reserved_unread {
+        Place::Unread
     } else if present.reserved.contains_key(id) {
         Place::Reserved
     } else if task.queue.as_ref().is_some_and(|queue| present.left_out.contains(queue)) {

@@ -73,6 +73,8 @@ pub struct Present {
     pub reserved: HashMap<String, Reservation>,
     /// Queues of which a key could not be read because it is no list: nobody knows what of their tasks is there.
     pub left_out: HashSet<String>,
+    /// The keys of reserved messages could not be read, because one holds something else: any task may be reserved.
+    pub reserved_unread: bool,
     /// Tasks that sent one of these, with its name and id.
     pub sent_by: HashMap<String, String>,
 }
@@ -163,7 +165,7 @@ impl Broker {
                 }
             }
         }
-        self.scan_unacked(&mut present).await?;
+        present.reserved_unread = tolerant(self.scan_unacked(&mut present).await)?.is_none();
         Ok(present)
     }
 
@@ -199,11 +201,25 @@ impl Broker {
         }
     }
 
+    /// Keys of reserved messages that hold something else than they should, each with what is wrong.
+    pub async fn wrong_reservations(&self) -> Result<Vec<(String, String)>, Error> {
+        let mut wrong = Vec::new();
+        for (key, wanted) in [(self.keys.unacked(), "hash"), (self.keys.unacked_index(), "zset")] {
+            let found: String = self.link.call(redis::cmd("TYPE").arg(&key)).await?;
+            if found != wanted && found != "none" {
+                let why = format!("the Redis key {key:?} should be a {wanted} and is a {found}; rename or remove it");
+                wrong.push((key, why));
+            }
+        }
+        Ok(wrong)
+    }
+
     /// Up to about `limit` messages that workers have reserved, of all queues.
     pub async fn reserved_messages(&self, limit: usize) -> Result<Vec<Vec<u8>>, Error> {
         let mut command = redis::cmd("HSCAN");
         command.arg(self.keys.unacked()).arg(0).arg("COUNT").arg(limit);
-        let (_, entries): (u64, Vec<Entry>) = self.link.call(&command).await?;
+        let read: Option<(u64, Vec<Entry>)> = tolerant(self.link.call(&command).await)?;
+        let entries = read.map(|(_, entries)| entries).unwrap_or_default();
         let envelope = |entry: &Entry| {
             let parts: Vec<Box<serde_json::value::RawValue>> = serde_json::from_slice(&entry.1).ok()?;
             Some(parts.first()?.get().as_bytes().to_vec())
@@ -233,13 +249,14 @@ impl Broker {
         let mut command = redis::cmd("ZRANGEBYSCORE");
         command.arg(self.keys.unacked_index()).arg("-inf").arg(before.as_unix_secs()).arg("WITHSCORES");
         command.arg("LIMIT").arg(skip).arg(limit);
-        let places: Vec<(String, String)> = self.link.call(&command).await?;
+        let places: Vec<(String, String)> = tolerant(self.link.call(&command).await)?.unwrap_or_default();
         if places.is_empty() {
             return Ok(Vec::new());
         }
         let tags: Vec<&String> = places.iter().map(|(tag, _)| tag).collect();
-        let entries: Vec<Option<Vec<u8>>> =
-            self.link.call(redis::cmd("HMGET").arg(self.keys.unacked()).arg(&tags)).await?;
+        let entries: Option<Vec<Option<Vec<u8>>>> =
+            tolerant(self.link.call(redis::cmd("HMGET").arg(self.keys.unacked()).arg(&tags)).await)?;
+        let Some(entries) = entries else { return Ok(Vec::new()) };
         let read = |((tag, score), entry): ((String, String), Option<Vec<u8>>)| {
             let Seen { id, redelivered, .. } = entry.as_deref().and_then(reserved).unwrap_or_default();
             (Reservation { tag, score, redelivered }, id)
