@@ -129,6 +129,7 @@ fn submission() -> Submission {
         retry_of: None,
         schedule: None,
         labels: Vec::new(),
+        way: ledger::Way::Direct,
         options: TaskOptions::default(),
         id,
     };

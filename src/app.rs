@@ -30,6 +30,7 @@ use crate::live::inboxes::Inboxes;
 use crate::live::news;
 use crate::live::pauses::Pauses;
 use crate::live::reads::Reader;
+use crate::live::windows::Windows;
 use crate::reconcile::adopter::Adopter;
 use crate::reconcile::canvas::Canvases;
 use crate::reconcile::deliveries::Deliveries;
@@ -104,9 +105,10 @@ impl App {
         let records = open_records(config).ok();
         let options = broker.lists().cloned().map(FleetOptions::new);
         let hub = Hub::default();
+        let windows = windows(config, &catalog);
         let holder = format!("{}:{}", origin(), clock::random_id());
         let (relay, relay_handle) =
-            Relay::new(ledger.clone(), broker.clone(), backend.clone(), hub.clone(), catalog.paces());
+            Relay::new(ledger.clone(), broker.clone(), backend.clone(), hub.clone(), catalog.paces(), windows.clone());
         let (committer, commit) = Committer::new(ledger.clone(), relay_handle.clone(), hub.clone());
         let (reader, reads) = Reader::new(ledger.clone());
         let (sightings, worker_events) = mpsc::channel(workers::CAPACITY);
@@ -182,6 +184,7 @@ impl App {
             pauses: pauses.clone(),
             inboxes: Inboxes::new(inboxes::sources(config, ledger.kind())?),
             fleet: fleet.clone(),
+            windows,
             beat: beat_handle.clone(),
             expander: Nudge::default(),
             bulks: Nudge::default(),
@@ -278,6 +281,11 @@ impl App {
             Behind { gateway: gateway.clone(), authority, throttle, health, incidents, catalog, traces, reads_only };
         Ok(Self { gateway, tasks, behind })
     }
+}
+
+fn windows(config: &Config, catalog: &Catalog) -> Windows {
+    let said = config.queues.iter().map(|queue| (queue.name.as_str(), queue.window));
+    Windows::new(said, catalog.shared_queues().into_iter(), config.broker.redis.is_rabbitmq())
 }
 
 /// A worker on the configured Redis, for the default queue and every queue that the catalog names, with the catalog's commands

@@ -175,14 +175,19 @@ create table taskgate.outbox (
     accepted_at bigint not null,
     -- The queue for whose end of pause it waits.
     parked      text collate "C",
-    -- The limit at which it waits: a rate (`rate <task>`) or a key (`key <key>`) of which only so many tasks may be under way.
+    -- The limit at which it waits: a rate (`rate <task>`, `pace <key>`) or a key (`key <key>`) of which only so many tasks may be under way.
     gate        text collate "C",
     -- How many tasks of the key may be under way for this one to go; null at a rate.
-    gate_max    integer
+    gate_max    integer,
+    -- The queue in whose line it waits for room in the window, its rank there (the lowest goes first), and the key whose turn it needs.
+    line        text collate "C",
+    rank        smallint,
+    share       text collate "C"
 ) with (autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 20000, autovacuum_vacuum_cost_delay = 0);
 create index outbox_wake on taskgate.outbox (wake_at, task_no);
 create index outbox_parked on taskgate.outbox (parked, task_no) where parked is not null;
 create index outbox_gate on taskgate.outbox (gate, task_no) where gate is not null;
+create index outbox_line on taskgate.outbox (line, rank, share, task_no) where line is not null;
 
 create table taskgate.label (
     key     text collate "C" not null,
@@ -262,16 +267,48 @@ create table taskgate.queue_pause (
 -- When the next task may pass a rate.
 create table taskgate.gate_rate (
     gate     text collate "C" primary key,
-    opens_at bigint not null
+    opens_at bigint not null,
+    -- The least time between two tasks, as the last one said.
+    spacing  bigint
 );
+create index gate_rate_opens on taskgate.gate_rate (opens_at);
 
 -- Published tasks of a key that have not ended. Removed in the transaction that ends the task, whatever the end.
 create table taskgate.gate_hold (
     gate    text collate "C" not null,
     task_no bigint not null,
+    -- How many may be under way, as the task says.
+    most    integer,
     primary key (gate, task_no)
 );
 create index gate_hold_task on taskgate.gate_hold (task_no);
+
+-- What an owner says of a key by hand.
+create table taskgate.limit_rule (
+    key        text collate "C" primary key,
+    most       integer,
+    rate       text,
+    paused     boolean not null,
+    changed_at bigint not null
+);
+
+-- Published tasks of queues with a window that no worker has received. Removed in the transaction that hears of it.
+create table taskgate.window_slot (
+    task_no bigint primary key,
+    queue   text collate "C" not null
+) with (autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 10000, autovacuum_vacuum_cost_delay = 0);
+create index window_slot_queue on taskgate.window_slot (queue);
+
+-- Keys that take turns in a line. The smallest turn is next.
+create table taskgate.line_share (
+    queue  text collate "C" not null,
+    rank   smallint not null,
+    share  text collate "C" not null,
+    turn   bigint not null,
+    weight integer not null,
+    primary key (queue, rank, share)
+) with (fillfactor = 70);
+create index line_share_turn on taskgate.line_share (queue, rank, turn, share);
 
 -- Celery's word for a phase.
 create function taskgate.word(phase text) returns text language sql immutable as $$
@@ -504,6 +541,8 @@ create table taskgate.schedule (
     last_last_no  bigint,
     last_task_id  text collate "C",
     document      text not null,
+    -- Whose words the keys of its call are.
+    namespace     text,
     constraint schedule_due_iff_next check ((due_at is null) = (next_run_at is null)),
     constraint schedule_paused_has_no_next check (not paused or next_run_at is null),
     constraint schedule_only_moves_forward check (next_run_at > last_tick_at)

@@ -93,11 +93,16 @@ create table outbox (
     queue       text not null,
     -- Waits for its queue to be resumed.
     parked      boolean not null default 0,
-    -- The limit at which it waits: a rate (`rate <task>`) or a key (`key <key>`) of which only so many tasks may be under way.
+    -- The limit at which it waits: a rate (`rate <task>`, `pace <key>`) or a key (`key <key>`) of which only so many tasks may be under way.
     gate        text,
     -- How many tasks of the key may be under way for this one to go; null at a rate.
-    gate_max    integer
+    gate_max    integer,
+    -- The queue in whose line it waits for room in the window, its rank there (the lowest goes first), and the key whose turn it needs.
+    line        text,
+    rank        integer,
+    share       text
 );
+create index outbox_line on outbox (line, rank, share, task_no) where line is not null;
 create index outbox_gate on outbox (gate, task_no) where gate is not null;
 create index outbox_wake on outbox (wake_at, task_no);
 create index outbox_parked on outbox (queue, task_no) where parked;
@@ -204,6 +209,8 @@ create table schedule (
     last_last_no  integer,
     last_task_id  text,
     document      text not null,
+    -- Whose words the keys of its call are.
+    namespace     text,
     constraint schedule_due_iff_next check ((due_at is null) = (next_run_at is null)),
     constraint schedule_paused_has_no_next check (not paused or next_run_at is null),
     constraint schedule_only_moves_forward check (next_run_at > last_tick_at)
@@ -399,16 +406,48 @@ create index task_webhooks on task (task_no) where options like '%"webhooks":%';
 -- When the next task may pass a rate.
 create table gate_rate (
     gate     text primary key,
-    opens_at integer not null
+    opens_at integer not null,
+    -- The least time between two tasks, as the last one said.
+    spacing  integer
 );
+create index gate_rate_opens on gate_rate (opens_at);
 
 -- Published tasks of a key that have not ended. Removed in the transaction that ends the task, whatever the end.
 create table gate_hold (
     gate    text not null,
     task_no integer not null,
+    -- How many may be under way, as the task says.
+    most    integer,
     primary key (gate, task_no)
 );
 create index gate_hold_task on gate_hold (task_no);
+
+-- What an owner says of a key by hand.
+create table limit_rule (
+    key        text primary key,
+    most       integer,
+    rate       text,
+    paused     boolean not null,
+    changed_at integer not null
+);
+
+-- Published tasks of queues with a window that no worker has received. Removed in the transaction that hears of it.
+create table window_slot (
+    task_no integer primary key,
+    queue   text not null
+);
+create index window_slot_queue on window_slot (queue);
+
+-- Keys that take turns in a line. The smallest turn is next.
+create table line_share (
+    queue  text not null,
+    rank   integer not null,
+    share  text not null,
+    turn   integer not null,
+    weight integer not null,
+    primary key (queue, rank, share)
+);
+create index line_share_turn on line_share (queue, rank, turn, share);
 
 -- Calls that become more tasks than one transaction should write: accepted whole, written out piece by piece.
 

@@ -20,7 +20,8 @@ use super::template::{self, Part, Template};
 use super::{Catalog, Invalid, ResolveError};
 use celery::json::{Fields, elements, text};
 use celery::task::QueueName;
-use celery::task::submission::{KeyLimit, Unique};
+use celery::task::limit::{Fair, KeyLimit};
+use celery::task::submission::Unique;
 
 /// A call that names its task itself.
 #[derive(Debug, Clone, Copy)]
@@ -48,6 +49,7 @@ pub struct Admitted {
     pub labels: Vec<(String, String)>,
     pub unique: Option<Unique>,
     pub links: Links,
+    pub fair: Option<Fair>,
 }
 
 /// A request's fields, read back from the arguments of a call.
@@ -91,6 +93,7 @@ impl Entry {
         let fixed = || Admitted {
             queue: self.defaults.queue.clone(),
             limits: self.defaults.limits.clone(),
+            fair: self.defaults.fair.clone(),
             ..Admitted::default()
         };
         if self.open {
@@ -159,9 +162,9 @@ impl Entry {
         self.check_words(&fields)?;
         let request = Request { entry: self, path, fields: &fields };
         let queue = request.queue()?;
-        let limits = self.limits_for(&request);
         let labels = self.labels_for(&request, &|name| self.tells(name) && !recovered.unknown.contains(name));
         let unique = self.unique_for(&request);
+        let (limits, fair) = (self.limits_for(&request), self.fair_for(&request));
         let links = self.links_for(&request)?;
         let (mut args, mut kwargs) = (String::new(), String::new());
         template::array(&self.args, &|name| request.mapped(name), &mut args);
@@ -176,7 +179,7 @@ impl Entry {
             };
             (args, kwargs) = (chunk.args.get().to_owned(), chunk.kwargs.get().to_owned());
         }
-        Ok((Admitted { queue, limits, labels, unique, links }, args, kwargs))
+        Ok((Admitted { queue, limits, fair, labels, unique, links }, args, kwargs))
     }
 
     fn check_fields(&self, body: &str, unknown: &BTreeSet<String>) -> Result<(), ResolveError> {
@@ -359,6 +362,7 @@ impl Recovered {
     /// A key or a queue that only the predecessor's result could say.
     fn undecided(&self, entry: &Entry) -> Vec<Invalid> {
         let names = entry.limits.iter().flat_map(|limit| limit.key.names());
+        let names = names.chain(entry.fair.iter().flat_map(|fair| fair.key.names()));
         let names = names.chain(entry.queue.iter().flat_map(Template::names)).chain(entry.links.names());
         let unknown: BTreeSet<&str> = names.filter(|name| self.unknown.contains(*name)).collect();
         let detail =

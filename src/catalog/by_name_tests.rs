@@ -142,7 +142,7 @@ fn fields_are_read_out_of_longer_texts() {
     let args = r#"["report-7-final.pdf", {"region": "eu", "ids": [7]}]"#;
     let admitted = judged("report", args, "{}", false).unwrap();
     assert_eq!(admitted.queue.unwrap().as_str(), "reports-eu");
-    assert_eq!(admitted.limits, [KeyLimit { key: "id:7".to_owned(), max: 1 }]);
+    assert_eq!(admitted.limits, [KeyLimit::at_most("id:7", 1)]);
     assert_refused("report", r#"["report-7-x.pdf", {"region": "eu", "ids": [8]}]"#, "{}", "/args/1/ids/0");
     assert_refused("report", r#"["report-100-x.pdf", {"region": "eu", "ids": [100]}]"#, "{}", "/args/0");
     assert_refused("report", r#"["report-7-x.pdf", {"region": "moon", "ids": [7]}]"#, "{}", "/args/1/region");

@@ -5,10 +5,10 @@ use serde_json::Value;
 use super::entry::Entry;
 use super::links::Links;
 use super::template::{self, Template};
-use super::wishes::LimitTemplate;
 use super::{Call, FanOut, Invalid, ResolveError};
 use celery::json::Fields;
-use celery::task::submission::{KeyLimit, Unique};
+use celery::task::limit::{Fair, KeyLimit};
+use celery::task::submission::Unique;
 use celery::task::{Json, QueueName, Signature};
 
 /// As long as the key of a submission may be.
@@ -45,6 +45,7 @@ impl Entry {
             links: self.links_for(&request)?,
             canvas: self.canvas_for(&request)?,
             answer: self.response.as_ref().map(|response| response.of(&|name| request.said(name))),
+            fair: self.fair_for(&request),
             message: self.message.as_ref().map(|message| message.fill_text(&|name| request.said(name))),
             echo: path.to_vec(),
             fan_out: self.fan_out(&request, queue.as_ref())?,
@@ -65,11 +66,11 @@ impl Entry {
 
     /// Keys are the client's words, so that they can be read again in an explanation.
     pub(super) fn limits_for(&self, request: &Request<'_>) -> Vec<KeyLimit> {
-        let limit = |limit: &LimitTemplate| KeyLimit {
-            key: plain_text(&limit.key.fill_text(&|name| request.said(name)), MAX_KEY),
-            max: limit.max,
-        };
-        self.limits.iter().map(limit).collect()
+        self.limits.iter().map(|limit| limit.with(request.key(&limit.key))).collect()
+    }
+
+    pub(super) fn fair_for(&self, request: &Request<'_>) -> Option<Fair> {
+        self.fair.as_ref().map(|fair| fair.with(request.key(&fair.key)))
     }
 
     /// Labels whose names are all `known`; one that stands for an absent field is left out.
@@ -167,6 +168,11 @@ pub(super) struct Request<'a> {
 }
 
 impl Request<'_> {
+    fn key(&self, key: &Template) -> String {
+        let text = key.fill_text(&|name| self.said(name));
+        text.chars().filter(|char| !char.is_control()).take(MAX_KEY).collect()
+    }
+
     pub fn queue(&self) -> Result<Option<QueueName>, ResolveError> {
         let queue = self.entry.queue.as_ref().map(|queue| QueueName::parse(queue.fill_text(&|name| self.mapped(name))));
         queue.transpose().map_err(|error| ResolveError::invalid("", format!("the queue {error}")))

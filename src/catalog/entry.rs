@@ -15,10 +15,10 @@ use super::response::Response;
 use super::split::Split;
 use super::stream::Stream;
 use super::template::{Template, parts};
-use super::wishes::{self, CatalogHook, LimitTemplate, UniqueTemplate};
+use super::wishes::{self, CatalogHook, FairTemplate, LimitTemplate, UniqueTemplate};
 use crate::config::{Error, LEAST_DELIVERIES, ONE_DELIVERY, RawTask};
 use celery::spelling::nearest;
-use celery::task::submission::KeyLimit;
+use celery::task::limit::{Fair, KeyLimit, OnLimit};
 use celery::task::{Priority, QueueName, TaskName};
 
 /// What every submission of a task gets that does not say otherwise.
@@ -49,6 +49,8 @@ pub struct Defaults {
     pub webhooks: Arc<[CatalogHook]>,
     /// Those whose keys do not depend on a request.
     pub limits: Vec<KeyLimit>,
+    /// Likewise.
+    pub fair: Option<Fair>,
     pub idempotent: bool,
 }
 
@@ -110,6 +112,7 @@ pub struct Entry {
     pub(super) queue: Option<Template>,
     pub(super) message: Option<Template>,
     pub(super) limits: Vec<LimitTemplate>,
+    pub(super) fair: Option<FairTemplate>,
     pub(super) labels: Vec<(String, Template)>,
     pub(super) unique: Option<UniqueTemplate>,
     pub(super) response: Option<Response>,
@@ -145,11 +148,11 @@ impl Entry {
             TaskName::parse(&raw.name.0).map_err(|error| Error::value(format!("{place}.name"), error.to_string()))?;
         refuse_beside_canvas(&place, &raw)?;
         let mut defaults = defaults(&place, &raw)?;
-        let limits = raw.limits.as_ref().map(wishes::limits).transpose();
-        let limits = limits.map_err(|message| Error::value(format!("{place}.limits"), message))?.unwrap_or_default();
+        let (limits, fair) = keys(&place, &raw)?;
         let fixed = limits.iter().filter(|limit| limit.key.names().is_empty());
-        defaults.limits =
-            fixed.map(|limit| KeyLimit { key: limit.key.fill_text(&|_| String::new()), max: limit.max }).collect();
+        defaults.limits = fixed.map(|limit| limit.with(limit.key.fill_text(&|_| String::new()))).collect();
+        let fixed = fair.as_ref().filter(|fair| fair.key.names().is_empty());
+        defaults.fair = fixed.map(|fair| fair.with(fair.key.fill_text(&|_| String::new())));
         let endpoint = raw.endpoint.as_ref().map(|text| Endpoint::parse(&text.0, Method::Post)).transpose();
         let endpoint = endpoint.map_err(|message| Error::value(format!("{place}.endpoint"), message))?;
         let labels = part(&place, "labels", raw.labels.as_ref(), wishes::labels)?.unwrap_or_default();
@@ -184,6 +187,7 @@ impl Entry {
                 .collect::<Result<_, Error>>()?,
             queue: raw.queue.as_ref().map(|queue| text("queue", &queue.0)).transpose()?,
             limits,
+            fair,
             message: raw.message.as_ref().map(|message| text("message", &message.0)).transpose()?,
             values: raw.values.into_iter().map(|(name, map)| (name, words(map))).collect(),
             body: body.map_err(|message| Error::value(format!("{place}.body"), message))?,
@@ -215,6 +219,7 @@ impl Entry {
         let used = used.chain(self.args.iter().flat_map(Template::names).map(|name| ("args", name)));
         let used = used.chain(self.kwargs.iter().flat_map(|(_, t)| t.names()).map(|name| ("kwargs", name)));
         let used = used.chain(self.limits.iter().flat_map(|limit| limit.key.names()).map(|name| ("limits", name)));
+        let used = used.chain(self.fair.iter().flat_map(|fair| fair.key.names()).map(|name| ("fair", name)));
         let used = used.chain(self.labels.iter().flat_map(|(_, label)| label.names()).map(|name| ("labels", name)));
         let used = used.chain(self.unique.iter().flat_map(|unique| unique.key.names()).map(|name| ("unique", name)));
         let used = used.chain(self.response.iter().flat_map(Response::names).map(|name| ("response", name)));
@@ -285,7 +290,7 @@ impl Entry {
 
     /// Whether something that a call by name must be given depends on its arguments.
     pub fn computes(&self) -> bool {
-        self.computes_limits() || !self.labels.is_empty() || self.is_unique() || !self.links.is_empty()
+        self.computes_keys() || !self.labels.is_empty() || self.is_unique() || !self.links.is_empty()
     }
 
     /// Whether an argument says what this name stands for.
@@ -299,9 +304,9 @@ impl Entry {
         self.queue.is_some() && self.defaults.queue.is_none()
     }
 
-    /// Whether a key of its limits depends on the request.
-    pub fn computes_limits(&self) -> bool {
-        self.limits.len() > self.defaults.limits.len()
+    /// Whether a key of its limits or its share depends on the request.
+    pub fn computes_keys(&self) -> bool {
+        self.limits.len() > self.defaults.limits.len() || self.fair.is_some() != self.defaults.fair.is_some()
     }
 
     /// Names that templates may use.
@@ -400,8 +405,23 @@ fn defaults(place: &str, raw: &RawTask) -> Result<Defaults, Error> {
             .unwrap_or_default()
             .into(),
         limits: Vec::new(),
+        fair: None,
         idempotent: raw.idempotent.is_some_and(|switch| switch.0),
     })
+}
+
+/// Limits and share as written.
+fn keys(place: &str, raw: &RawTask) -> Result<(Vec<LimitTemplate>, Option<FairTemplate>), Error> {
+    let at = |key: &str| format!("{place}.{key}");
+    let usual = raw.on_limit.as_ref().map(|word| OnLimit::parse(&word.0)).transpose();
+    let usual = usual.map_err(|message| Error::value(at("on_limit"), message))?;
+    if usual.is_some() && raw.limits.is_none() {
+        return Err(Error::pair(at("on_limit"), at("limits"), "there is no limit that a task could meet"));
+    }
+    let limits = raw.limits.as_ref().map(|limits| wishes::limits(limits, usual.unwrap_or_default())).transpose();
+    let limits = limits.map_err(|message| Error::value(at("limits"), message))?.unwrap_or_default();
+    let fair = raw.fair.as_ref().map(wishes::share).transpose();
+    Ok((limits, fair.map_err(|message| Error::value(at("fair"), message))?))
 }
 
 /// The queue, when it does not depend on a request.

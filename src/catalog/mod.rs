@@ -46,7 +46,8 @@ pub use stream::Stream;
 pub use wishes::CatalogHook;
 
 use crate::config::{Config, Error};
-use celery::task::submission::{KeyLimit, Unique};
+use celery::task::limit::{Fair, KeyLimit};
+use celery::task::submission::Unique;
 use celery::task::{Json, QueueName, Signature, Spread};
 use links::Links;
 use routing::Routing;
@@ -67,6 +68,8 @@ pub struct Call {
     pub message: Option<String>,
     /// Keys whose tasks run a few at a time.
     pub limits: Vec<KeyLimit>,
+    /// Whose task it is, where several share a queue.
+    pub fair: Option<Fair>,
     pub labels: Vec<(String, String)>,
     pub unique: Option<Unique>,
     /// Tasks that run after its success and after its failure.
@@ -232,6 +235,12 @@ impl Catalog {
             Some(destination) if destination.spread.is_some() => destination.spread.as_ref(),
             _ => self.routing.spread_of(queue),
         }
+    }
+
+    /// Queues of entries whose tasks take turns by key, where the queue does not depend on a request.
+    pub fn shared_queues(&self) -> Vec<String> {
+        let shared = self.entries.iter().filter(|entry| entry.fair.is_some() && !entry.computes_queue());
+        shared.map(|entry| self.queue_for(entry.name.as_str()).as_str().to_owned()).collect()
     }
 
     /// Whether tasks of this name have to pass a limit.

@@ -7,8 +7,9 @@ use serde_json::Value;
 
 use super::template::Template;
 use celery::task::invalid::Problems;
+use celery::task::limit::{Fair, KeyLimit, OnLimit, fair, key_limits};
 use celery::task::reader;
-use celery::task::submission::{OnConflict, Unique, UniqueWhile, key_limits, list, member, unique, words};
+use celery::task::submission::{OnConflict, Unique, UniqueWhile, list, member, unique, words};
 use celery::task::webhook::{self, Webhook};
 
 /// A webhook of an entry.
@@ -26,11 +27,30 @@ impl fmt::Debug for CatalogHook {
     }
 }
 
-/// `limits = [{ key = "site:{category}", max = 2 }]`.
+/// `limits = [{ key = "site:{category}", max = 2, rate = "1/m" }]`.
 #[derive(Debug, Clone)]
 pub(super) struct LimitTemplate {
     pub key: Template,
-    pub max: u32,
+    limit: KeyLimit,
+}
+
+impl LimitTemplate {
+    pub fn with(&self, key: String) -> KeyLimit {
+        KeyLimit { key, ..self.limit.clone() }
+    }
+}
+
+/// `fair = { key = "{tenant}", weight = 2 }`.
+#[derive(Debug, Clone)]
+pub(super) struct FairTemplate {
+    pub key: Template,
+    weight: u32,
+}
+
+impl FairTemplate {
+    pub fn with(&self, key: String) -> Fair {
+        Fair { key, weight: self.weight }
+    }
 }
 
 /// `unique = { key = "document:{upload_id}", on_conflict = "replace" }`.
@@ -87,13 +107,21 @@ pub(super) fn hooks(value: &Value) -> Result<Vec<CatalogHook>, String> {
 
 /// # Errors
 /// As [`hooks`].
-pub(super) fn limits(value: &Value) -> Result<Vec<LimitTemplate>, String> {
-    let limits = read(value, key_limits)?;
-    let template = |limit: celery::task::submission::KeyLimit| {
-        let key = Template::parse(&Value::String(limit.key)).map_err(|error| error.to_string())?;
-        Ok(LimitTemplate { key, max: limit.max })
-    };
+pub(super) fn limits(value: &Value, usual: OnLimit) -> Result<Vec<LimitTemplate>, String> {
+    let limits = read(value, |problems, value| key_limits(problems, value, usual))?;
+    let template = |limit: KeyLimit| Ok(LimitTemplate { key: template(&limit.key)?, limit });
     limits.into_iter().map(template).collect()
+}
+
+/// # Errors
+/// As [`hooks`].
+pub(super) fn share(value: &Value) -> Result<FairTemplate, String> {
+    let share = read(value, fair)?;
+    Ok(FairTemplate { key: template(&share.key)?, weight: share.weight })
+}
+
+fn template(key: &str) -> Result<Template, String> {
+    Template::parse(&Value::String(key.to_owned())).map_err(|error| error.to_string())
 }
 
 fn read<T>(

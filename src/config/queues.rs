@@ -1,4 +1,5 @@
-//! `[queues.NAME]`: what a queue is made with, where the broker is one that makes queues (RabbitMQ).
+//! `[queues.NAME]`: how many of its messages may be in the broker, and what a queue is made with, where the broker is one that makes queues
+//! (RabbitMQ).
 //!
 //! A queue that is there is never changed: when it was made with other arguments, the broker says so, and it is used as it is.
 
@@ -13,6 +14,8 @@ use super::{Error, Said};
 
 /// Above this RabbitMQ refuses `x-max-priority`.
 const MOST_PRIORITIES: u8 = 255;
+/// Above this a window is no limit.
+const MOST_WINDOW: u32 = 1_000_000;
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -30,6 +33,9 @@ pub(super) struct RawQueue {
     dead_letter_exchange: Option<Text>,
     /// With this routing key. Default their own.
     dead_letter_routing_key: Option<Text>,
+    /// How many of its messages may be in the broker and not yet at a worker; what has no room waits in the ledger, in its order. 0 for no
+    /// limit. Default no limit on Redis, 1,000 on RabbitMQ, and 16 where tasks have `fair`.
+    window: Option<Count>,
     /// Further arguments of RabbitMQ (`x-…`), as they are. Default none.
     #[serde(default)]
     arguments: BTreeMap<String, Value>,
@@ -41,6 +47,8 @@ pub struct Queue {
     pub name: QueueName,
     /// The highest priority that it tells apart; `None` when it has one order only.
     pub max_priority: Option<u8>,
+    /// How many messages may be in the broker and not yet at a worker; 0 for no limit, `None` for the default.
+    pub window: Option<u32>,
     /// AMQP's `x-` arguments, a JSON object.
     pub arguments: String,
 }
@@ -84,7 +92,12 @@ fn queue(name: String, raw: RawQueue, said: &Said) -> Result<Queue, Error> {
     set("x-max-length", raw.max_length.map(|count| count.0.into()));
     set("x-dead-letter-exchange", raw.dead_letter_exchange.map(|text| text.0.into()));
     set("x-dead-letter-routing-key", raw.dead_letter_routing_key.map(|text| text.0.into()));
-    Ok(Queue { name: queue, max_priority, arguments: Value::Object(arguments).to_string() })
+    let window = raw.window.map(|count| match u32::try_from(count.0) {
+        Ok(window) if window <= MOST_WINDOW => Ok(window),
+        _ => Err(Error::value(place("window"), "must be between 0 (no limit) and 1,000,000")),
+    });
+    let window = window.transpose()?;
+    Ok(Queue { name: queue, max_priority, window, arguments: Value::Object(arguments).to_string() })
 }
 
 #[cfg(test)]
@@ -110,6 +123,7 @@ mod tests {
         for (text, named) in [
             ("[queues.q]\nmax_priority = 300\n", "queues.q.max_priority"),
             ("[queues.q]\ntype = 'stream'\n", "queues.q.type"),
+            ("[queues.q]\nwindow = 2_000_000\n", "queues.q.window"),
             ("[queues.q]\ntype = 'quorum'\nmax_priority = 5\n", "queues.q.max_priority"),
             ("[queues.q.arguments]\nmax = 5\n", "queues.q.arguments.max"),
         ] {

@@ -85,9 +85,15 @@ pub struct RawTask {
     /// Turns one call into many tasks: `range` or `list`.
     #[serde(default)]
     pub split: Option<Value>,
-    /// Concurrency and rate of the tasks that share a key.
+    /// Concurrency and rate of the tasks that share a key: `[{key, max, rate}]`. The key is a template.
     #[serde(default)]
     pub limits: Option<Value>,
+    /// `hold`, `reject` or `drop-oldest`: what becomes of a task that its limits do not let start now. Default `hold`.
+    #[serde(default)]
+    pub on_limit: Option<Text>,
+    /// Whose task it is, where several share a queue: `{key, weight}`. The key is a template, the weight 1 by default.
+    #[serde(default)]
+    pub fair: Option<Value>,
     /// Labels of its tasks, as templates.
     #[serde(default)]
     pub labels: Option<Value>,

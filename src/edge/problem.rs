@@ -290,6 +290,10 @@ impl From<SubmitError> for Problem {
                 Self::new(&slugs::ID_TAKEN).error(pointer, "is already used").detail(format!("{id} is already used"))
             }
             SubmitError::KeyReused | SubmitError::Replay(_) => Self::new(&slugs::IDEMPOTENCY_KEY_REUSED),
+            SubmitError::Limited { ref key, retry_after } => {
+                let detail = format!("no task of {key} may start now, and this one was not to wait");
+                Self::new(&slugs::LIMIT_REACHED).retry_after(retry_after).detail(detail)
+            }
             SubmitError::Backlog { retry_after, .. } => {
                 Self::new(&slugs::BACKLOG_FULL).retry_after(retry_after).detail(error.to_string())
             }

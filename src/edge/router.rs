@@ -13,7 +13,8 @@ use super::middleware::{cors, guard, observe};
 use super::problem::{Place, Problem, ProblemDocument};
 use super::routes::{
     audit, batch, bulk, canvas, capabilities, catalog, control, dead_letters, docs, events, feed, health, hooks, insight,
-    metrics, problems, queues, result, schedules, session, stats, submit, tasks, tickets, waits, webhooks, workers,
+    limits, metrics, problems, queues, result, schedules, session, stats, submit, tasks, tickets, waits, webhooks,
+    workers,
 };
 use super::slugs;
 use super::state::Edge;
@@ -76,6 +77,8 @@ pub fn documented() -> OpenApiRouter<Edge> {
         .routes(routes!(queues::pause_queue))
         .routes(routes!(queues::resume_queue))
         .routes(routes!(queues::purge_queue))
+        .routes(routes!(limits::list_limits))
+        .routes(routes!(limits::put_limit, limits::reset_limit))
         .routes(routes!(workers::list_workers))
         .routes(routes!(workers::inspect_workers))
         .routes(routes!(workers::control_workers))

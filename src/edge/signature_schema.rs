@@ -113,8 +113,16 @@ fn extras(canvas: bool) -> Map<String, Value> {
             "properties": {"key": {"type": "string", "minLength": 1, "maxLength": 255},
                 "while": {"oneOf": [{"const": "active"}, {"type": "number", "exclusiveMinimum": 0}], "default": "active"},
                 "on_conflict": {"enum": ["join", "reject", "replace"], "default": "join", "description": "What happens when a task holds the key: answer with it, refuse with 409, or revoke it and start"}}},
-        "limits": {"type": "array", "maxItems": 16, "items": {"type": "object", "required": ["key", "max"], "additionalProperties": false,
-            "properties": {"key": {"type": "string", "minLength": 1, "maxLength": 255}, "max": {"type": "integer", "minimum": 1, "maximum": 1_000_000}}}},
+        "limits": {"type": "array", "maxItems": 16, "description": "Keys of which only so many tasks may be under way, or start in which time; one of `max` and `rate` at least",
+            "items": {"type": "object", "required": ["key"], "additionalProperties": false, "properties": {"key": key(),
+                "max": {"type": "integer", "minimum": 1, "maximum": 1_000_000, "description": "Tasks of the key under way at the same time"},
+                "rate": {"type": "string", "examples": ["1/m"], "description": "Starts of the key: `10/s`, `1/m`, `1000/h`, `5/d`, spaced evenly"},
+                "on_limit": on_limit()}}},
+        "on_limit": on_limit(),
+        "fair": {"type": "object", "required": ["key"], "additionalProperties": false,
+            "description": "Whose task it is: the keys of a queue take turns",
+            "properties": {"key": key(), "weight": {"type": "integer", "minimum": 1, "maximum": 1_000, "default": 1,
+                "description": "A key of weight 2 gets twice the share of a key of weight 1"}}},
         "webhooks": {"type": "array", "maxItems": 16, "items": {"type": "object", "required": ["url"], "additionalProperties": false,
             "properties": {"url": {"type": "string", "format": "uri"}, "on": {"type": "array", "items": {"type": "string"}}}}},
     }));
@@ -122,6 +130,15 @@ fn extras(canvas: bool) -> Map<String, Value> {
         extras.insert("labels".to_owned(), json!({"type": "object", "additionalProperties": {"type": "string"}}));
     }
     extras
+}
+
+fn key() -> Value {
+    json!({"type": "string", "minLength": 1, "maxLength": 255})
+}
+
+fn on_limit() -> Value {
+    json!({"enum": ["hold", "reject", "drop-oldest"], "default": "hold",
+        "description": "What becomes of a task that a limit does not let start now: it waits, it is refused (429), or it waits and those of the key that waited before it are revoked"})
 }
 
 fn joined(left: &Map<String, Value>, right: &Map<String, Value>) -> Map<String, Value> {

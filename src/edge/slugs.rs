@@ -179,6 +179,9 @@ slugs! {
     RATE_LIMITED = "rate-limited", TOO_MANY_REQUESTS, "Too many requests",
         "The token's rate limit is used up: its own, or `limits.requests`. All replicas count together.",
         "Wait for the time in `Retry-After`; `RateLimit` of each answer says how many are left.";
+    LIMIT_REACHED = "limit-reached", TOO_MANY_REQUESTS, "A limit of the task does not let it start now",
+        "A key of the task's `limits` has as many tasks under way or waiting as it may, or its rate does not let one start now, or it is paused; and `on_limit` is `reject`, so it was not accepted.",
+        "Wait for the time in `Retry-After`; or say `on_limit = \"hold\"`, and it is accepted and waits. /v1/limits shows how the key stands.";
     TOO_MANY_TOKEN_STREAMS = "too-many-token-streams", TOO_MANY_REQUESTS, "The token has too many open streams",
         "This process serves `http.max_streams_per_token` event streams of this token already.",
         "Close unused streams, follow many tasks by one stream of /v1/events, or raise `http.max_streams_per_token`.";

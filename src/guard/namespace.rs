@@ -1,4 +1,4 @@
-//! Keys of one tenant are not those of another: a word that a client chooses (`limits`, `unique`) is kept as `@namespace/word`, so that two
+//! Keys of one tenant are not those of another: a word that a client chooses (`limits`, `unique`, `fair`) is kept as `@namespace/word`, so that two
 //! namespaces never wait for each other, whatever words they choose.
 //!
 //! Keys of the catalog, and of callers who may do everything, stand as they are. No word can leave its namespace: it always comes behind
@@ -25,6 +25,19 @@ pub fn enter(submission: &mut Submission, namespace: Option<&str>) {
     if let Some(unique) = &mut submission.unique {
         unique.key = own(&prefix, &unique.key);
     }
+    if let Some(fair) = &mut submission.fair {
+        fair.key = own(&prefix, &fair.key);
+    }
+}
+
+/// A word as the fleet knows it, for a caller of this namespace.
+pub fn key(namespace: Option<&str>, word: &str) -> String {
+    namespace.map_or_else(|| word.to_owned(), |namespace| own(&prefix(namespace), word))
+}
+
+/// A key as a caller of this namespace knows it; `None` when it is none of theirs.
+pub fn word<'a>(namespace: Option<&str>, key: &'a str) -> Option<&'a str> {
+    namespace.map_or(Some(key), |namespace| key.strip_prefix(&prefix(namespace)))
 }
 
 #[cfg(test)]
@@ -38,6 +51,15 @@ mod tests {
         let mut submission = Submission::parse(&text, Limits::default()).unwrap();
         enter(&mut submission, namespace);
         (submission.unique.unwrap().key, submission.limits[0].key.clone())
+    }
+
+    #[test]
+    fn a_caller_sees_the_keys_of_the_own_namespace_as_words() {
+        assert_eq!(key(Some("a"), "k"), "@a/k");
+        assert_eq!(word(Some("a"), "@a/k"), Some("k"));
+        assert_eq!(word(Some("a"), "@b/k"), None);
+        assert_eq!(word(Some("a"), "k"), None, "the owner's");
+        assert_eq!(word(None, "@b/k"), Some("@b/k"));
     }
 
     #[test]

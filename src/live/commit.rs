@@ -16,7 +16,7 @@ use tracing::error;
 use super::hub::Hub;
 use crate::live::direct;
 use celery::task::{Phase, TaskId};
-use ledger::{Conflict, Error, Inserted, NewGroup, NewTask, Outgoing, SharedLedger, Submission};
+use ledger::{Conflict, Error, Inserted, NewGroup, NewTask, Outgoing, SharedLedger, Submission, Way};
 use runtime::crash_points;
 
 /// Submissions that wait for the batch in progress. More than the connections of one replica.
@@ -132,7 +132,7 @@ impl Committer {
         let mut held = false;
         for (submission, outcome) in submissions.into_iter().zip(&outcomes) {
             if let Ok(inserted) = outcome {
-                held |= submission.tasks.iter().any(|task| task.phase == Phase::Held);
+                held |= submission.tasks.iter().any(needs_pass);
                 self.hub.accepted(&submission, &inserted.task_nos);
                 offer.extend(outgoing(submission, inserted));
             }
@@ -166,6 +166,11 @@ fn batch_end(waiting: &[Request]) -> usize {
     fits.count().max(1)
 }
 
+/// Whether only a pass over the outbox publishes it.
+pub fn needs_pass(task: &NewTask) -> bool {
+    task.phase == Phase::Held || (task.phase == Phase::Accepted && task.way != Way::Direct)
+}
+
 /// The tasks of a committed submission that may be published now.
 pub fn outgoing(submission: Submission, inserted: &Inserted) -> Vec<Outgoing> {
     let Submission { at, tasks, groups, .. } = submission;
@@ -176,7 +181,10 @@ pub fn outgoing(submission: Submission, inserted: &Inserted) -> Vec<Outgoing> {
     let of_canvas: HashMap<TaskId, Arc<[NewGroup]>> =
         of_canvas.into_iter().map(|(root, groups)| (root, groups.into())).collect();
     let none: Arc<[NewGroup]> = Arc::default();
-    let ready = tasks.into_iter().zip(&inserted.task_nos).filter(|(task, _)| task.phase == Phase::Accepted);
+    let ready = tasks
+        .into_iter()
+        .zip(&inserted.task_nos)
+        .filter(|(task, _)| task.phase == Phase::Accepted && task.way == Way::Direct);
     ready
         .filter_map(|(task, no)| {
             let NewTask { id, name, queue, priority, headers, body, expires_at, root_id, options, .. } = task;

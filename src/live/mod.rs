@@ -7,3 +7,4 @@ pub mod inboxes;
 pub mod news;
 pub mod pauses;
 pub mod reads;
+pub mod windows;

@@ -178,6 +178,7 @@ impl Expander {
         request.token.clone_from(&kept.token);
         request.submission.limits.clone_from(&kept.limits);
         request.submission.labels.clone_from(&kept.labels);
+        request.submission.fair.clone_from(&kept.fair);
         Ok(gateway.rows(plan, request, now))
     }
 }

@@ -5,10 +5,11 @@ use std::sync::Arc;
 use futures_util::future::join_all;
 
 use super::Gateway;
+use super::keys;
 use super::retry::refused;
 use super::submit::{SubmitError, SubmitRequest, Submitted};
 use celery::task::{Invalid, Json};
-use ledger::{Edge, IdempotencyKey, Inserted};
+use ledger::{Edge, IdempotencyKey};
 use runtime::clock;
 
 /// Calls that are checked and planned before others have their turn.
@@ -89,8 +90,12 @@ impl Gateway {
             fingerprint: key.fingerprint,
             expires_at: now.plus(self.keep_idempotency),
         });
+        let dropping = keys::dropping(&whole);
         match self.commit.commit(whole).await.map_err(SubmitError::from)? {
-            Ok(Inserted { .. }) => Ok(submitted),
+            Ok(inserted) => {
+                self.drop_older(&dropping, &inserted).await;
+                Ok(submitted)
+            }
             Err(conflict) => Err(refused(conflict).into()),
         }
     }

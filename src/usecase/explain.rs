@@ -6,7 +6,7 @@ use super::Gateway;
 use crate::guard::tokens::Visibility;
 use crate::reconcile::workers::is_online;
 use celery::task::{Phase, TaskId, pause};
-use ledger::{Error, Finding, Task, Worker};
+use ledger::{Error, Finding, InLine, Task, Worker};
 use runtime::clock::{self, Time};
 
 /// Messages in front of a task that are counted; a place further back is said as "more than".
@@ -41,6 +41,9 @@ impl Gateway {
         note("delivery", json!(task.delivery));
         let now = clock::now();
         let mut sentence = match task.phase {
+            Phase::Accepted | Phase::Held if let Some(line) = self.ledger.in_line(task.no).await? => {
+                self.in_line(&task, line, &mut evidence).await?
+            }
             Phase::Accepted => self.accepted(&task, now, &mut evidence).await?,
             Phase::Held => self.held(visibility, &task, now, &mut evidence).await?,
             Phase::Waiting if task.is_replaced() => replaced(&task),
@@ -81,6 +84,36 @@ impl Gateway {
         Ok(format!("It waits for somebody to answer {name} (/v1/waits), until {until} at the latest, then: {then}."))
     }
 
+    /// Nothing holds it but the window of its queue.
+    async fn in_line(&self, task: &Task, line: InLine, evidence: &mut Map<String, Value>) -> Result<String, Error> {
+        let window = self.windows.of(&line.queue, task.options.fair.is_some());
+        evidence.insert("window".into(), json!(window));
+        evidence.insert("in_broker".into(), json!(line.in_broker));
+        evidence.insert("ahead".into(), json!(line.ahead));
+        let paused = self.ledger.paused_queues().await?.into_iter().find(|(name, _)| *name == line.queue);
+        if let Some((_, since)) = paused {
+            evidence.insert("paused_since".into(), json!(since.rfc3339()));
+        }
+        let before = going_before(line.ahead);
+        let whose = if line.share.is_empty() {
+            String::new()
+        } else {
+            evidence.insert("key".into(), json!(line.share));
+            format!(" among the tasks of {}", line.share)
+        };
+        let queue = &line.queue;
+        Ok(match (evidence.contains_key("paused_since"), window) {
+            (true, _) => format!("It waits in the ledger because its queue is paused ({queue}); {before}{whose}."),
+            (false, Some(window)) => format!(
+                "It waits in the ledger for room in {queue}: {} of {window} messages wait for a worker there; {before}{whose}.",
+                line.in_broker
+            ),
+            (false, None) => {
+                format!("It waits in the ledger and is about to be published to {queue}; {before}{whose}.")
+            }
+        })
+    }
+
     async fn held(
         &self,
         visibility: &Visibility,
@@ -92,16 +125,19 @@ impl Gateway {
             return self.not_stopped(task, now, evidence).await;
         };
         evidence.insert("ahead".into(), json!(at.ahead));
-        let before = match at.ahead {
-            0 => "it is the next".to_owned(),
-            1 => "1 task goes before it".to_owned(),
-            many => format!("{many} tasks go before it"),
-        };
+        let before = going_before(at.ahead);
+        if let Some(key) = at.key() {
+            evidence.insert("key".into(), json!(key));
+        }
         let Some(max) = at.max else {
             let opens = at.opens_at.filter(|at| *at > now);
             evidence.insert("next_at".into(), json!(opens.map(Time::rfc3339)));
             return Ok(format!("It is held by {}; {before}.", at.gate));
         };
+        if max == 0 {
+            evidence.insert("paused".into(), json!(true));
+            return Ok(format!("It is held by {}, which is paused; {before}.", at.gate));
+        }
         evidence.insert("max".into(), json!(max));
         evidence.insert("under_way".into(), json!(at.under_way));
         evidence.insert("holders".into(), json!(self.seen(visibility, &at.holders).await?));
@@ -274,6 +310,14 @@ impl Gateway {
 fn replaced(task: &Task) -> String {
     let why = task.reason.as_deref().unwrap_or("replaced itself by other tasks");
     format!("It {why}, and ends with its replacement.")
+}
+
+fn going_before(ahead: i64) -> String {
+    match ahead {
+        0 => "it is the next".to_owned(),
+        1 => "1 task goes before it".to_owned(),
+        many => format!("{many} tasks go before it"),
+    }
 }
 
 fn since(task: &Task) -> Time {

@@ -9,8 +9,8 @@ use std::sync::Arc;
 use super::Gateway;
 use super::submit::{Idempotency, SubmitError, SubmitRequest, Submitted};
 use crate::catalog::{Damaged, FanOut};
+use celery::task::limit::{Fair, KeyLimit, OnLimit};
 use celery::task::signature::TaskSignature;
-use celery::task::submission::KeyLimit;
 use celery::task::{GroupId, Invalid, Phase, Signature, Submission, TaskId};
 use ledger::{Conflict, NewFanOut, NewGroup};
 use runtime::clock;
@@ -28,6 +28,8 @@ pub(crate) struct Kept {
     pub limits: Vec<KeyLimit>,
     #[serde(default)]
     pub labels: Vec<(String, String)>,
+    #[serde(default)]
+    pub fair: Option<Fair>,
 }
 
 impl Gateway {
@@ -54,8 +56,11 @@ impl Gateway {
         let (group_id, root_id) = (submitted.group_id.clone(), TaskId::from(clock::new_id()));
         let group_id = group_id.expect("announced with its group");
         let SubmitRequest { submission, idempotency, traceparent, token, .. } = request;
-        let Submission { limits, labels, .. } = submission;
-        let plan = serde_json::to_string(&Kept { call, traceparent, token, limits, labels }).expect("a call is JSON");
+        let Submission { mut limits, fair, labels, .. } = submission;
+        // It is accepted before its tasks are written: none of them can be refused any more.
+        limits.iter_mut().for_each(|limit| limit.on_limit = OnLimit::Hold);
+        let plan = Kept { call, traceparent, token, limits, labels, fair };
+        let plan = serde_json::to_string(&plan).expect("a call is JSON");
         let submission = ledger::Submission {
             at: now,
             tasks: Vec::new(),
@@ -80,6 +85,7 @@ impl Gateway {
             Err(Conflict::KeyReused) => Err(SubmitError::KeyReused),
             Err(Conflict::TaskId(id) | Conflict::Joined(id)) => Err(SubmitError::taken(id.as_str())),
             Err(Conflict::GroupId(id)) => Err(SubmitError::taken(id.as_str())),
+            Err(Conflict::Limited { key, wait }) => Err(SubmitError::limited(key, wait)),
         }
     }
 

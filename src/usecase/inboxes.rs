@@ -81,6 +81,7 @@ impl Gateway {
         let message = match error {
             SubmitError::Invalid(wrong) => told(&wrong),
             SubmitError::NotAllowed { .. } | SubmitError::NotYours { .. } => format!("/task: {error}"),
+            SubmitError::Limited { .. } => format!("/limits: {error}"),
             SubmitError::IdTaken { ref id, ref pointer } if *id != call.task_id => {
                 format!("{pointer}: the id {id} is taken")
             }

@@ -1,8 +1,8 @@
-//! Combines the limits of a submission with those of its catalog entry, and says when such a task is due.
+//! Combines the limits and the share of a submission with those of its catalog entry, and says when such a task is due.
 
 use std::time::Duration;
 
-use celery::task::submission::KeyLimit;
+use celery::task::limit::{Fair, KeyLimit};
 use runtime::clock::Time;
 
 /// Due time of a task that only a pass over the outbox may publish: one microsecond after its acceptance, which tells it from a
@@ -11,12 +11,28 @@ pub(super) fn at_once(now: Time) -> Time {
     now.plus(Duration::from_micros(1))
 }
 
-/// Merges both lists. If both name a key, the smaller limit wins.
-pub(super) fn together(wanted: &[KeyLimit], declared: Vec<KeyLimit>) -> Vec<KeyLimit> {
+/// The keys under which a task is counted.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Keys {
+    pub limits: Vec<KeyLimit>,
+    /// Whose task it is, where several share a queue.
+    pub fair: Option<Fair>,
+}
+
+impl Keys {
+    /// What is `declared` counts too. Of the shares the entry's holds: it says how the owner divides the queue.
+    pub fn and(&self, declared: Self) -> Self {
+        let fair = declared.fair.or_else(|| self.fair.clone());
+        Self { limits: together(&self.limits, declared.limits), fair }
+    }
+}
+
+/// Merges both lists. Where both name a key, the stricter of each kind holds.
+fn together(wanted: &[KeyLimit], declared: Vec<KeyLimit>) -> Vec<KeyLimit> {
     let mut all: Vec<KeyLimit> = wanted.to_vec();
     for limit in declared {
         match all.iter_mut().find(|one| one.key == limit.key) {
-            Some(one) => one.max = one.max.min(limit.max),
+            Some(one) => *one = one.clone().and(&limit),
             None => all.push(limit),
         }
     }
@@ -29,7 +45,7 @@ mod tests {
 
     #[test]
     fn the_smaller_of_two_limits_holds() {
-        let limit = |key: &str, max| KeyLimit { key: key.to_owned(), max };
+        let limit = KeyLimit::at_most;
         let all = together(&[limit("a", 5), limit("b", 1)], vec![limit("a", 2), limit("c", 3)]);
         assert_eq!(all, [limit("a", 2), limit("b", 1), limit("c", 3)]);
     }

@@ -12,6 +12,7 @@ pub mod fan_out;
 pub mod feed;
 pub mod inboxes;
 pub mod inspect;
+pub mod keys;
 mod limits;
 pub mod lists;
 mod nudge;
@@ -22,6 +23,7 @@ pub mod resolve;
 pub mod retry;
 pub mod retry_policy;
 pub mod revoke;
+mod rows;
 mod rules;
 pub mod schedules;
 pub mod stats;
@@ -32,6 +34,7 @@ mod unique;
 pub mod waits;
 mod warnings;
 pub mod watch;
+mod way;
 pub mod webhooks;
 
 use std::sync::Arc;
@@ -42,6 +45,7 @@ use crate::config;
 use crate::live::hub::Hub;
 use crate::live::inboxes::Inboxes;
 use crate::live::pauses::Pauses;
+use crate::live::windows::Windows;
 use crate::live::{commit, direct, reads};
 use crate::reconcile::fleet::Fleet;
 use crate::reconcile::recorder;
@@ -73,6 +77,7 @@ pub struct Gateway {
     pub(crate) pauses: Pauses,
     pub(crate) inboxes: Inboxes,
     pub(crate) fleet: Fleet,
+    pub(crate) windows: Windows,
     pub(crate) beat: Nudge,
     pub(crate) expander: Nudge,
     pub(crate) bulks: Nudge,

@@ -9,7 +9,7 @@ use celery::options::Options;
 use celery::signature::{Form, Signature};
 use celery::task::{GroupId, Phase, QueueName, TaskId, TaskName};
 use celery::{Decoded, Envelope, Properties};
-use ledger::{Edge, EdgeKind, Message, NewGroup, NewTask, SharedLedger, Task};
+use ledger::{Edge, EdgeKind, Message, NewGroup, NewTask, SharedLedger, Task, Way};
 use runtime::clock::{self, Time};
 
 /// A canvas with more parts than this is submitted anew by who made it.
@@ -201,5 +201,6 @@ fn row(task: &Task, id: TaskId, root_id: TaskId, body: String) -> Result<NewTask
         schedule: None,
         labels: task.labels.clone(),
         options: task.options.clone(),
+        way: Way::Direct,
     })
 }

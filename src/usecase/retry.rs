@@ -89,6 +89,8 @@ impl Gateway {
         let is_limited = first.options.limits.is_some() || self.catalog.is_limited(first.name.as_str());
         if due_at.is_some() || is_paused || is_limited {
             (first.phase, first.due_at) = (Phase::Held, Some(due_at.unwrap_or(at_once(now))));
+        } else {
+            first.way = self.way_to(first.queue.as_str(), first.options.fair.is_some(), first.priority);
         }
         Ok(submission)
     }
@@ -136,6 +138,7 @@ pub(crate) fn refused(conflict: Conflict) -> SubmitError {
         Conflict::GroupId(id) => SubmitError::taken(id.as_str()),
         Conflict::Replay(answer) => SubmitError::Replay(answer),
         Conflict::KeyReused => SubmitError::KeyReused,
+        Conflict::Limited { key, wait } => SubmitError::limited(key, wait),
     }
 }
 

@@ -159,6 +159,11 @@ impl Revoking<'_> {
 
     /// A push may be on its way. The delivery's marker decides: set by us first, nothing will ever push it.
     async fn accepted(&self, task: Task) -> Result<Revoked, RevokeError> {
+        // What has to wait for room in its queue is never on the direct way: whoever has its row has the task.
+        let queue = task.queue.as_deref().unwrap_or_default();
+        if self.gateway.windows.of(queue, task.options.fair.is_some()).is_some() {
+            return self.withdraw(task, "it waited in the ledger, and was never published").await;
+        }
         let Some(lists) = self.gateway.broker.lists() else { return self.unmarked(task).await };
         let tag = task.id.delivery_tag(task.delivery);
         let fresh = match lists.forbid(&tag, self.now).await {

@@ -111,7 +111,7 @@ impl Gateway {
         self.catalog.admit(NamedCall { queue: None, ..named(task, fed) }).ok()
     }
 
-    /// What its entry gives it by what its arguments say: limits and labels.
+    /// What its entry gives it by what its arguments say: limits, share and labels.
     pub(super) fn declared(&self, task: &TaskSignature, fed: bool) -> Admitted {
         self.admitted(task, fed).unwrap_or_default()
     }

@@ -6,9 +6,10 @@
 use super::Gateway;
 use super::admission::foreign_name;
 use super::submit::{Idempotency, SubmitError, SubmitRequest, Submitted};
+use crate::guard::namespace;
 use crate::guard::tokens::Visibility;
 use crate::live::commit;
-use celery::task::{Invalid, Phase, Signature, TaskId};
+use celery::task::{Invalid, Signature, Submission, TaskId};
 use ledger::{Conflict, Created, Cursor, Edit, Inserted, NewRun, NextTick, Outcome, Page, Run, Schedule};
 use runtime::clock::{self, Time};
 use schedule::definition::{Definition, check_name};
@@ -89,7 +90,9 @@ impl Gateway {
         let document = Document::parse(text).map_err(ScheduleError::Invalid)?;
         let name = named(&document)?;
         let definition = self.read_definition(visibility, &document, true)?;
-        let mut schedule = new_schedule(&name, &document, &definition, clock::now());
+        self.check_free(visibility, &name).await?;
+        let mut schedule =
+            owned(new_schedule(&visibility.own_name(&name), &document, &definition, clock::now()), visibility);
         if let Some(key) = key {
             schedule.id =
                 uuid::Uuid::new_v5(&uuid::Uuid::NAMESPACE_OID, format!("schedule {key}").as_bytes()).to_string();
@@ -106,7 +109,8 @@ impl Gateway {
     async fn repeated(&self, wanted: Schedule, keyed: bool) -> Result<Written, ScheduleError> {
         let Some(schedule) = self.ledger.schedule(&wanted.name).await? else { return Err(ScheduleError::KeyReused) };
         if !keyed || schedule.id != wanted.id {
-            return Err(ScheduleError::NameTaken(wanted.name));
+            let name = wanted.name.rsplit('/').next().unwrap_or_default();
+            return Err(ScheduleError::NameTaken(name.to_owned()));
         }
         if schedule.version == 1 && schedule.document.get() != wanted.document.get() {
             return Err(ScheduleError::KeyReused);
@@ -124,11 +128,12 @@ impl Gateway {
     ) -> Result<Written, ScheduleError> {
         let document = Document::parse(text).map_err(ScheduleError::Invalid)?;
         same_name(&document, name)?;
-        if self.ledger.schedule(name).await?.is_none() {
+        if self.meet_schedule(visibility, name).await?.is_none() {
             precondition.check(None)?;
             check_name(name).map_err(|detail| invalid("/name", detail))?;
             let definition = self.read_definition(visibility, &document, true)?;
-            let schedule = new_schedule(name, &document, &definition, clock::now());
+            let schedule =
+                owned(new_schedule(&visibility.own_name(name), &document, &definition, clock::now()), visibility);
             if self.ledger.create_schedule(&schedule, false).await? == Created::Done {
                 self.beat.nudge();
                 return Ok(Written { schedule, created: true, replayed: false });
@@ -182,16 +187,39 @@ impl Gateway {
     }
 
     pub async fn find_schedule(&self, visibility: &Visibility, name: &str) -> Result<Schedule, ScheduleError> {
-        let found = self.ledger.schedule(name).await?.filter(|schedule| self.sees_schedule(visibility, schedule));
+        let found = self.meet_schedule(visibility, name).await?;
+        let found = found.filter(|schedule| self.sees_schedule(visibility, schedule));
         found.ok_or_else(|| ScheduleError::Unknown(name.to_owned()))
+    }
+
+    /// Whom the caller means by a name: a schedule of their own, else one that is in nobody's namespace. A limited caller does not meet one
+    /// there whose tasks are not theirs.
+    async fn meet_schedule(&self, visibility: &Visibility, name: &str) -> Result<Option<Schedule>, ScheduleError> {
+        let own = visibility.own_name(name);
+        if let Some(schedule) = self.ledger.schedule(&own).await? {
+            return Ok(Some(schedule));
+        }
+        if own == name {
+            return Ok(None);
+        }
+        let shared = if name.starts_with('@') { None } else { self.ledger.schedule(name).await? };
+        Ok(shared.filter(|schedule| self.sees_schedule(visibility, schedule)))
+    }
+
+    /// A name is taken for those who meet its schedule.
+    async fn check_free(&self, visibility: &Visibility, name: &str) -> Result<(), ScheduleError> {
+        let is_taken = visibility.own_name(name) != name
+            && self.meet_schedule(visibility, name).await?.is_some_and(|one| one.name == name);
+        if is_taken { Err(ScheduleError::NameTaken(name.to_owned())) } else { Ok(()) }
     }
 
     /// A schedule is seen by who sees all tasks in it.
     pub fn sees_schedule(&self, visibility: &Visibility, schedule: &Schedule) -> bool {
         !visibility.is_limited()
-            || self
-                .stored_definition(schedule)
-                .is_ok_and(|definition| foreign_name(&definition.submission.signature, visibility).is_none())
+            || visibility.meets_name(&schedule.name)
+                && self
+                    .stored_definition(schedule)
+                    .is_ok_and(|definition| foreign_name(&definition.submission.signature, visibility).is_none())
     }
 
     /// The next ticks with the zone's offset.
@@ -235,7 +263,7 @@ impl Gateway {
             traceparent,
             idempotency,
             schedule: Some(schedule.name.clone()),
-            ..SubmitRequest::new(definition.submission_for(id.clone()))
+            ..SubmitRequest::new(call_of(&schedule, &definition, id.clone()))
         };
         let (submission, submitted) = self.prepared(request, now)?;
         let run = NewRun {
@@ -258,6 +286,7 @@ impl Gateway {
             Some(Err(Conflict::Joined(id))) => Ok(self.joined(&id).await?),
             Some(Err(Conflict::TaskId(id))) => Err(SubmitError::taken(id.as_str()).into()),
             Some(Err(Conflict::GroupId(id))) => Err(SubmitError::taken(id.as_str()).into()),
+            Some(Err(Conflict::Limited { key, wait })) => Err(SubmitError::limited(key, wait).into()),
             None => Err(ScheduleError::Unknown(name.to_owned())),
         }
     }
@@ -278,7 +307,7 @@ impl Gateway {
         let id = tick::task_id(&schedule.id, tick);
         let request = SubmitRequest {
             schedule: Some(schedule.name.clone()),
-            ..SubmitRequest::new(definition.submission_for(id.clone()))
+            ..SubmitRequest::new(call_of(schedule, definition, id.clone()))
         };
         Ok((id, self.prepared(request, now)?.0))
     }
@@ -288,7 +317,7 @@ impl Gateway {
         let mut offer = Vec::new();
         let mut held = false;
         for (submission, inserted) in committed {
-            held |= submission.tasks.iter().any(|task| task.phase == Phase::Held);
+            held |= submission.tasks.iter().any(commit::needs_pass);
             self.hub.accepted(&submission, &inserted.task_nos);
             offer.extend(commit::outgoing(submission, &inserted));
         }
@@ -395,6 +424,17 @@ fn applied(current: Schedule, edit: Edit, version: i64) -> Schedule {
     }
 }
 
+/// The submission of a tick, with its keys in the namespace of whoever wrote the schedule.
+fn call_of(schedule: &Schedule, definition: &Definition, id: TaskId) -> Submission {
+    let mut submission = definition.submission_for(id);
+    namespace::enter(&mut submission, schedule.namespace.as_deref());
+    submission
+}
+
+fn owned(schedule: Schedule, visibility: &Visibility) -> Schedule {
+    Schedule { namespace: visibility.namespace().map(str::to_owned), ..schedule }
+}
+
 /// A row that was never written.
 pub fn new_schedule(name: &str, document: &Document, definition: &Definition, now: Time) -> Schedule {
     let id = clock::new_id().to_string();
@@ -403,6 +443,7 @@ pub fn new_schedule(name: &str, document: &Document, definition: &Definition, no
         next: tick.map(|tick| next_tick(&id, tick, definition.jitter)),
         id,
         name: name.to_owned(),
+        namespace: None,
         version: 1,
         document: document.rest.clone(),
         paused: document.paused,

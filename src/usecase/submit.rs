@@ -7,19 +7,22 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::Gateway;
-use super::limits::{at_once, together};
+use super::keys;
+use super::limits::{Keys, at_once};
 use super::revoke::RevokeError;
+use super::rows::{edge, groups, recovery};
 use super::rules::add_links;
 use super::submitted::summary;
 use super::unique::{Contest, unique_key};
+use super::way::due_at;
 use crate::guard::tokens::Visibility;
 use crate::live::commit::CommitError;
 use celery::json::Members;
 use celery::plan::{self, Plan, PlannedNode};
-use celery::task::canvas::{EdgeKind, NodeDefaults, Outcome};
-use celery::task::submission::{KeyLimit, OnConflict, Submission};
+use celery::task::canvas::{NodeDefaults, Outcome};
+use celery::task::submission::{OnConflict, Submission};
 use celery::task::{Invalid, Json, Phase, Signature, TaskId, TaskName, TaskSignature};
-use ledger::{Conflict, Edge, IdempotencyKey, Inserted, NewGroup, NewTask, TaskOptions};
+use ledger::{Conflict, IdempotencyKey, NewTask, TaskOptions, Way};
 use runtime::clock::{self, Time};
 use runtime::heavy;
 
@@ -110,6 +113,9 @@ pub enum SubmitError {
     Replay(Json),
     #[error("the Idempotency-Key was used for another request")]
     KeyReused,
+    /// No task of the key may start now, and it was not to wait.
+    #[error("no task of {key} may start now")]
+    Limited { key: String, retry_after: Duration },
     #[error("{backlog} accepted tasks wait for Redis, the limit is {limit}")]
     Backlog { backlog: i64, limit: u64, retry_after: Duration },
     /// Its entry is strict, and no worker would run it now.
@@ -136,6 +142,12 @@ const TASK_ID: &str = "/task_id";
 impl SubmitError {
     pub(crate) fn taken(id: &str) -> Self {
         Self::IdTaken { id: id.to_owned(), pointer: TASK_ID.to_owned() }
+    }
+
+    /// `wait` in microseconds. Whoever comes back after the whole seconds that are told does not come too early.
+    pub(crate) fn limited(key: String, wait: i64) -> Self {
+        let seconds = u64::try_from(wait).unwrap_or_default().div_ceil(1_000_000);
+        Self::Limited { key, retry_after: Duration::from_secs(seconds) }
     }
 }
 
@@ -166,9 +178,13 @@ impl Gateway {
         let replaces = contest.as_ref().is_some_and(|contest| contest.wish == OnConflict::Replace);
         let spare = replaces.then(|| (submission.clone(), submitted.clone()));
         self.prepare_queue(&submission).await;
+        let dropping = keys::dropping(&submission);
         let outcome = self.commit.commit(submission).await?;
         match outcome {
-            Ok(Inserted { .. }) => Ok(submitted),
+            Ok(inserted) => {
+                self.drop_older(&dropping, &inserted).await;
+                Ok(submitted)
+            }
             Err(Conflict::TaskId(id)) => {
                 let place = places.into_iter().find(|(_, given)| *given == id);
                 let pointer = place.map_or_else(|| TASK_ID.to_owned(), |(pointer, _)| pointer);
@@ -181,6 +197,7 @@ impl Gateway {
                 Some(contest) => self.contested(contest, spare, id).await,
                 None => self.joined(&id).await,
             },
+            Err(Conflict::Limited { key, wait }) => Err(SubmitError::limited(key, wait)),
         }
     }
 
@@ -232,7 +249,7 @@ impl Gateway {
     pub(crate) fn rows(&self, plan: Plan, request: SubmitRequest, now: Time) -> ledger::Submission {
         let SubmitRequest { submission, trusted, whole, on_failure, traceparent, token, retry_of, schedule, .. } =
             request;
-        let Submission { unique, limits, webhooks, labels, .. } = submission;
+        let Submission { unique, limits, fair, webhooks, labels, .. } = submission;
         let key_owner = match &plan.outcome {
             Outcome::Task(index) => plan.nodes.get(*index).map(|planned| planned.node.id.clone()),
             Outcome::Group(_) => plan.root.clone(),
@@ -240,7 +257,7 @@ impl Gateway {
         let wishes = Wishes {
             traceparent,
             token,
-            limits,
+            keys: Keys { limits, fair },
             webhooks: json(&webhooks),
             labels,
             retry_of,
@@ -271,10 +288,10 @@ impl Gateway {
         // The task of a paused queue is held. The next pass over the outbox keeps it back, or publishes it after a resume.
         let is_paused = self.pauses.current().contains(node.queue().as_str());
         // The endpoint has counted by the request's own words already.
-        let declared = std::mem::take(&mut defaults.limits);
+        let declared = Keys { limits: std::mem::take(&mut defaults.limits), fair: defaults.fair.take() };
         let (declared, own_labels) =
             if wishes.trusted { (declared, Vec::new()) } else { self.by_name(&node.task, fed, declared) };
-        let limits = together(&wishes.limits, declared);
+        let Keys { limits, fair } = wishes.keys.and(declared);
         // A task with a limit is held too: only a pass over the outbox knows whether the limit lets it through.
         let is_limited = defaults.rate_limit.is_some() || !limits.is_empty();
         let is_held = is_paused || is_limited;
@@ -284,6 +301,9 @@ impl Gateway {
             (Some(_), Some(_)) => Phase::Held,
             (Some(_), None) => Phase::Accepted,
         };
+        let spread = self.spread(&node).cloned();
+        let waits = due_at.is_some_and(|at| at > at_once(now)) || is_paused || headers.is_none();
+        let way = if waits { Way::Direct } else { self.way(&node, &limits, fair.is_some(), spread.as_ref()) };
         let options = TaskOptions {
             soft_time_limit: node.soft_time_limit(),
             time_limit: node.time_limit(),
@@ -296,11 +316,12 @@ impl Gateway {
             // The catalog's webhooks are found by the task's name at each event.
             webhooks: wishes.webhooks.clone(),
             limits: json(&limits),
+            fair,
             traceparent: wishes.traceparent.clone(),
             token: wishes.token.clone(),
             branch: node.branch,
             attempt: 0,
-            spread: self.spread(&node).cloned(),
+            spread,
         };
         let (queue, priority, ignore_result) = (node.queue().clone(), node.priority(), node.ignore_result());
         let (group_id, group_index) = node.group.unzip();
@@ -328,16 +349,8 @@ impl Gateway {
             schedule: wishes.schedule.clone(),
             labels,
             options,
+            way,
         }
-    }
-
-    /// Limits and labels that the entry gives to a call by name.
-    fn by_name(&self, task: &TaskSignature, fed: bool, fixed: Vec<KeyLimit>) -> (Vec<KeyLimit>, Vec<(String, String)>) {
-        if !self.catalog.entry(task.task.as_str()).is_some_and(|entry| entry.computes()) {
-            return (fixed, Vec::new());
-        }
-        let declared = self.declared(task, fed);
-        (together(&fixed, declared.limits), declared.labels)
     }
 
     /// The row that keeps the answer for repeated requests.
@@ -362,7 +375,7 @@ fn tasks(signature: &Signature) -> usize {
 struct Wishes {
     traceparent: Option<String>,
     token: Option<String>,
-    limits: Vec<KeyLimit>,
+    keys: Keys,
     webhooks: Option<serde_json::Value>,
     labels: Vec<(String, String)>,
     retry_of: Option<TaskId>,
@@ -375,37 +388,6 @@ struct Wishes {
     fed: HashSet<usize>,
 }
 
-/// The requested start time, if it is later than now.
-fn due_at(task: &TaskSignature, now: Time) -> Option<Time> {
-    let countdown = |secs: f64| now.plus(Duration::try_from_secs_f64(secs).unwrap_or(Duration::MAX));
-    let wanted = task.eta.map(|at| Time(at.as_microsecond())).or_else(|| task.countdown.map(countdown));
-    wanted.filter(|at| *at > now)
-}
-
-fn groups(plan: &Plan) -> Vec<NewGroup> {
-    let root = plan.root.clone();
-    let group = |group: &celery::task::canvas::Group| NewGroup {
-        id: group.id.clone(),
-        root_id: root.clone().unwrap_or_else(|| TaskId::from(clock::new_id())),
-        total: i32::try_from(group.members.len()).unwrap_or(i32::MAX),
-        chord_size: plan
-            .chord_sizes
-            .iter()
-            .find(|(id, _)| *id == group.id)
-            .and_then(|(_, size)| i32::try_from(*size).ok()),
-        structure: plan
-            .saved_groups
-            .iter()
-            .find(|(id, _)| *id == group.id)
-            .and_then(|(_, text)| celery::task::json::verbatim(text.clone()).ok()),
-    };
-    plan.groups.iter().map(group).collect()
-}
-
-fn edge((from, to, kind): &(usize, usize, EdgeKind)) -> Edge {
-    Edge { from: *from, to: *to, kind: *kind }
-}
-
 pub(crate) fn timestamp(time: Time) -> jiff::Timestamp {
     jiff::Timestamp::from_microsecond(time.as_micros()).unwrap_or_default()
 }
@@ -416,13 +398,6 @@ pub(crate) fn trace_headers(traceparent: Option<&str>) -> Members {
 
 fn json_text(text: &str) -> Json {
     celery::task::json::verbatim(serde_json::Value::from(text).to_string()).expect("a JSON string")
-}
-
-fn recovery(said: Option<crate::catalog::Recovery>, idempotent: bool) -> Option<String> {
-    match said {
-        Some(recovery) => Some(recovery.as_str().to_owned()),
-        None => idempotent.then(|| "rerun".to_owned()),
-    }
 }
 
 fn json<T: serde::Serialize>(items: &[T]) -> Option<serde_json::Value> {

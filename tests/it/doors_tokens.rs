@@ -51,6 +51,8 @@ fn classified(method: &str, path: &str) -> Option<Kind> {
         ("GET", "/v1/stats/throughput" | "/v1/stats/latency" | "/v1/stats/errors" | "/v1/stats/outcomes") => {
             Many("read")
         }
+        ("GET", "/v1/limits") => Many("read"),
+        ("PUT" | "DELETE", "/v1/limits/{key}") => Many("control"),
         ("POST", "/v1/stream-tickets") | ("GET", "/v1/capabilities") => Many("read"),
         ("DELETE", "/v1/dead-letters") | ("POST", "/v1/dead-letters/requeue" | "/v1/schedules") => Many("control"),
         ("GET", path) if path.starts_with("/v1/bulk") => Many("read"),

@@ -16,6 +16,7 @@ mod control;
 mod dashboard;
 mod dev;
 mod dev_samples;
+mod dispatch;
 mod documents;
 mod doors_commands;
 mod doors_dev;

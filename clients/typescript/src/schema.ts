@@ -526,6 +526,53 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/v1/limits": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * Keys of limits
+         * @description Those that were changed by hand, and those of tasks that wait, are under way or have just started, by name. A token with a namespace sees
+         *     its own.
+         */
+        get: operations["list_limits"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/v1/limits/{key}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        /**
+         * Change a limit
+         * @description What is said here stands above what submissions and the catalog say of the key, for all tasks that have not started, until it is reset.
+         *     `paused` stops the key. Tasks that are under way are not touched.
+         */
+        put: operations["put_limit"];
+        post?: never;
+        /**
+         * Reset a limit
+         * @description Forgets what was changed by hand, and when the rate lets the next task start: what the tasks say holds again. Tasks that are under way go on
+         *     counting. A key that nobody knows is as good as reset.
+         */
+        delete: operations["reset_limit"];
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/v1/queues": {
         parameters: {
             query?: never;
@@ -1402,13 +1449,41 @@ export interface components {
         };
         ChainSubmission: {
             chain: components["schemas"]["Signature"][];
+            /** @description Whose task it is: the keys of a queue take turns */
+            fair?: {
+                key: string;
+                /**
+                 * @description A key of weight 2 gets twice the share of a key of weight 1
+                 * @default 1
+                 */
+                weight: number;
+            };
             labels?: {
                 [key: string]: string;
             };
+            /** @description Keys of which only so many tasks may be under way, or start in which time; one of `max` and `rate` at least */
             limits?: {
                 key: string;
-                max: number;
+                /** @description Tasks of the key under way at the same time */
+                max?: number;
+                /**
+                 * @description What becomes of a task that a limit does not let start now: it waits, it is refused (429), or it waits and those of the key that waited before it are revoked
+                 * @default hold
+                 * @enum {unknown}
+                 */
+                on_limit: "hold" | "reject" | "drop-oldest";
+                /**
+                 * @description Starts of the key: `10/s`, `1/m`, `1000/h`, `5/d`, spaced evenly
+                 * @example 1/m
+                 */
+                rate?: string;
             }[];
+            /**
+             * @description What becomes of a task that a limit does not let start now: it waits, it is refused (429), or it waits and those of the key that waited before it are revoked
+             * @default hold
+             * @enum {unknown}
+             */
+            on_limit: "hold" | "reject" | "drop-oldest";
             /** @description At most one such task */
             unique?: {
                 key: string;
@@ -1434,14 +1509,42 @@ export interface components {
         };
         Chord: {
             body: components["schemas"]["Signature"];
+            /** @description Whose task it is: the keys of a queue take turns */
+            fair?: {
+                key: string;
+                /**
+                 * @description A key of weight 2 gets twice the share of a key of weight 1
+                 * @default 1
+                 */
+                weight: number;
+            };
             header: components["schemas"]["Signature"][];
             labels?: {
                 [key: string]: string;
             };
+            /** @description Keys of which only so many tasks may be under way, or start in which time; one of `max` and `rate` at least */
             limits?: {
                 key: string;
-                max: number;
+                /** @description Tasks of the key under way at the same time */
+                max?: number;
+                /**
+                 * @description What becomes of a task that a limit does not let start now: it waits, it is refused (429), or it waits and those of the key that waited before it are revoked
+                 * @default hold
+                 * @enum {unknown}
+                 */
+                on_limit: "hold" | "reject" | "drop-oldest";
+                /**
+                 * @description Starts of the key: `10/s`, `1/m`, `1000/h`, `5/d`, spaced evenly
+                 * @example 1/m
+                 */
+                rate?: string;
             }[];
+            /**
+             * @description What becomes of a task that a limit does not let start now: it waits, it is refused (429), or it waits and those of the key that waited before it are revoked
+             * @default hold
+             * @enum {unknown}
+             */
+            on_limit: "hold" | "reject" | "drop-oldest";
             /** @description At most one such task */
             unique?: {
                 key: string;
@@ -1471,13 +1574,41 @@ export interface components {
                 body: components["schemas"]["Signature"];
                 header: components["schemas"]["Signature"][];
             };
+            /** @description Whose task it is: the keys of a queue take turns */
+            fair?: {
+                key: string;
+                /**
+                 * @description A key of weight 2 gets twice the share of a key of weight 1
+                 * @default 1
+                 */
+                weight: number;
+            };
             labels?: {
                 [key: string]: string;
             };
+            /** @description Keys of which only so many tasks may be under way, or start in which time; one of `max` and `rate` at least */
             limits?: {
                 key: string;
-                max: number;
+                /** @description Tasks of the key under way at the same time */
+                max?: number;
+                /**
+                 * @description What becomes of a task that a limit does not let start now: it waits, it is refused (429), or it waits and those of the key that waited before it are revoked
+                 * @default hold
+                 * @enum {unknown}
+                 */
+                on_limit: "hold" | "reject" | "drop-oldest";
+                /**
+                 * @description Starts of the key: `10/s`, `1/m`, `1000/h`, `5/d`, spaced evenly
+                 * @example 1/m
+                 */
+                rate?: string;
             }[];
+            /**
+             * @description What becomes of a task that a limit does not let start now: it waits, it is refused (429), or it waits and those of the key that waited before it are revoked
+             * @default hold
+             * @enum {unknown}
+             */
+            on_limit: "hold" | "reject" | "drop-oldest";
             /** @description At most one such task */
             unique?: {
                 key: string;
@@ -1651,14 +1782,42 @@ export interface components {
             group: components["schemas"]["Signature"][];
         };
         GroupSubmission: {
+            /** @description Whose task it is: the keys of a queue take turns */
+            fair?: {
+                key: string;
+                /**
+                 * @description A key of weight 2 gets twice the share of a key of weight 1
+                 * @default 1
+                 */
+                weight: number;
+            };
             group: components["schemas"]["Signature"][];
             labels?: {
                 [key: string]: string;
             };
+            /** @description Keys of which only so many tasks may be under way, or start in which time; one of `max` and `rate` at least */
             limits?: {
                 key: string;
-                max: number;
+                /** @description Tasks of the key under way at the same time */
+                max?: number;
+                /**
+                 * @description What becomes of a task that a limit does not let start now: it waits, it is refused (429), or it waits and those of the key that waited before it are revoked
+                 * @default hold
+                 * @enum {unknown}
+                 */
+                on_limit: "hold" | "reject" | "drop-oldest";
+                /**
+                 * @description Starts of the key: `10/s`, `1/m`, `1000/h`, `5/d`, spaced evenly
+                 * @example 1/m
+                 */
+                rate?: string;
             }[];
+            /**
+             * @description What becomes of a task that a limit does not let start now: it waits, it is refused (429), or it waits and those of the key that waited before it are revoked
+             * @default hold
+             * @enum {unknown}
+             */
+            on_limit: "hold" | "reject" | "drop-oldest";
             /** @description At most one such task */
             unique?: {
                 key: string;
@@ -1743,6 +1902,67 @@ export interface components {
             run: components["schemas"]["Percentiles"];
             /** @description From when it could run until it started. */
             wait: components["schemas"]["Percentiles"];
+        };
+        /** @description How a key stands. */
+        Limit: {
+            /**
+             * Format: date-time
+             * @description When it was changed by hand. Null when only its tasks say what holds.
+             */
+            changed_at?: string | null;
+            /**
+             * @description As the caller's submissions name it.
+             * @example user-7
+             */
+            key: string;
+            /**
+             * Format: int32
+             * @description Tasks of the key that may be under way at the same time: as changed by hand, else as its tasks say. Null without such a limit.
+             * @example 2
+             */
+            max?: number | null;
+            /**
+             * Format: date-time
+             * @description When the rate lets the next task start, if that is not now.
+             */
+            next_at?: string | null;
+            /** @description Nothing of the key starts. */
+            paused: boolean;
+            /**
+             * @description How many may start in which time, likewise.
+             * @example 1/m
+             */
+            rate?: string | null;
+            /**
+             * Format: int64
+             * @description Tasks that were published and have not ended. Only those with a `max` are counted.
+             */
+            under_way: number;
+            /**
+             * Format: int64
+             * @description Tasks that wait for the key, counted up to 10,000 of each kind.
+             */
+            waiting: number;
+        };
+        /** @description What holds for a key from now on. */
+        LimitChange: {
+            /**
+             * Format: int32
+             * @description Tasks of the key that may be under way at the same time: 1 to 1,000,000. Left out: as its tasks say.
+             */
+            max?: number | null;
+            /** @description Nothing of the key starts until it is `false` again. Default `false`. */
+            paused?: boolean | null;
+            /**
+             * @description How many may start in which time: `10/s`, `1/m`, `1000/h`, `5/d`. Left out: as its tasks say.
+             * @example 1/m
+             */
+            rate?: string | null;
+        };
+        Limits: {
+            limits: components["schemas"]["Limit"][];
+            /** @description The value for `cursor`; null on the last page. */
+            next?: string | null;
         };
         /** @description Where to go from here. */
         Links: {
@@ -2454,6 +2674,15 @@ export interface components {
             eta?: string;
             /** @description After so many seconds, or at this time, it does not start any more */
             expires?: number | string;
+            /** @description Whose task it is: the keys of a queue take turns */
+            fair?: {
+                key: string;
+                /**
+                 * @description A key of weight 2 gets twice the share of a key of weight 1
+                 * @default 1
+                 */
+                weight: number;
+            };
             /** @description Custom message headers */
             headers?: Record<string, never>;
             ignore_result?: boolean;
@@ -2465,12 +2694,31 @@ export interface components {
             labels?: {
                 [key: string]: string;
             };
+            /** @description Keys of which only so many tasks may be under way, or start in which time; one of `max` and `rate` at least */
             limits?: {
                 key: string;
-                max: number;
+                /** @description Tasks of the key under way at the same time */
+                max?: number;
+                /**
+                 * @description What becomes of a task that a limit does not let start now: it waits, it is refused (429), or it waits and those of the key that waited before it are revoked
+                 * @default hold
+                 * @enum {unknown}
+                 */
+                on_limit: "hold" | "reject" | "drop-oldest";
+                /**
+                 * @description Starts of the key: `10/s`, `1/m`, `1000/h`, `5/d`, spaced evenly
+                 * @example 1/m
+                 */
+                rate?: string;
             }[];
             link?: components["schemas"]["Signature"][];
             link_error?: components["schemas"]["Signature"][];
+            /**
+             * @description What becomes of a task that a limit does not let start now: it waits, it is refused (429), or it waits and those of the key that waited before it are revoked
+             * @default hold
+             * @enum {unknown}
+             */
+            on_limit: "hold" | "reject" | "drop-oldest";
             /** @description 0 is served first */
             priority?: number;
             queue?: string;
@@ -2562,13 +2810,41 @@ export interface components {
             worker?: string | null;
         };
         Tasks: {
+            /** @description Whose task it is: the keys of a queue take turns */
+            fair?: {
+                key: string;
+                /**
+                 * @description A key of weight 2 gets twice the share of a key of weight 1
+                 * @default 1
+                 */
+                weight: number;
+            };
             labels?: {
                 [key: string]: string;
             };
+            /** @description Keys of which only so many tasks may be under way, or start in which time; one of `max` and `rate` at least */
             limits?: {
                 key: string;
-                max: number;
+                /** @description Tasks of the key under way at the same time */
+                max?: number;
+                /**
+                 * @description What becomes of a task that a limit does not let start now: it waits, it is refused (429), or it waits and those of the key that waited before it are revoked
+                 * @default hold
+                 * @enum {unknown}
+                 */
+                on_limit: "hold" | "reject" | "drop-oldest";
+                /**
+                 * @description Starts of the key: `10/s`, `1/m`, `1000/h`, `5/d`, spaced evenly
+                 * @example 1/m
+                 */
+                rate?: string;
             }[];
+            /**
+             * @description What becomes of a task that a limit does not let start now: it waits, it is refused (429), or it waits and those of the key that waited before it are revoked
+             * @default hold
+             * @enum {unknown}
+             */
+            on_limit: "hold" | "reject" | "drop-oldest";
             tasks: components["schemas"]["Signature"][];
             /** @description At most one such task */
             unique?: {
@@ -2999,6 +3275,15 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
+            /** @description A limit of the task does not let it start now */
+            429: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
             /** @description Too much waits for Redis; or: The ledger does not answer */
             503: {
                 headers: {
@@ -3147,6 +3432,15 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
+            /** @description A limit of the task does not let it start now */
+            429: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
             /** @description Too much waits for Redis; or: The ledger does not answer */
             503: {
                 headers: {
@@ -3285,6 +3579,15 @@ export interface operations {
             };
             /** @description The request does not fit; or: The Idempotency-Key belongs to another request */
             422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description A limit of the task does not let it start now */
+            429: {
                 headers: {
                     [name: string]: unknown;
                 };
@@ -4831,6 +5134,15 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
+            /** @description A limit of the task does not let it start now */
+            429: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
             /** @description Redis does not answer; or: The ledger does not answer; or: Too much waits for Redis */
             503: {
                 headers: {
@@ -4917,6 +5229,15 @@ export interface operations {
             };
             /** @description The request does not fit; or: The Idempotency-Key belongs to another request */
             422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description A limit of the task does not let it start now */
+            429: {
                 headers: {
                     [name: string]: unknown;
                 };
@@ -5034,6 +5355,15 @@ export interface operations {
             };
             /** @description The request does not fit; or: The Idempotency-Key belongs to another request */
             422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description A limit of the task does not let it start now */
+            429: {
                 headers: {
                     [name: string]: unknown;
                 };
@@ -5270,6 +5600,234 @@ export interface operations {
                 };
             };
             /** @description Redis does not answer; or: The ledger does not answer */
+            503: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description A problem; its `type` is explained at /problems/ */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    list_limits: {
+        parameters: {
+            query?: {
+                /** @description 1 to 500, default 50 */
+                limit?: number;
+                /** @description `next` of the page before */
+                cursor?: string;
+            };
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description A page */
+            200: {
+                headers: {
+                    /** @description `rel=next`, unless it is the last page */
+                    Link?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Limits"];
+                };
+            };
+            /** @description The query cannot be read; or: The cursor is not one of ours */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description No token, or one that is unknown, expired or revoked */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The token lacks the scope, or is limited to other tasks */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The ledger does not answer */
+            503: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description A problem; its `type` is explained at /problems/ */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    put_limit: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description The key, percent-encoded */
+                key: string;
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["LimitChange"];
+            };
+        };
+        responses: {
+            /** @description How a key stands. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Limit"];
+                };
+            };
+            /** @description The body is not JSON */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description No token, or one that is unknown, expired or revoked */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The token lacks the scope, or is limited to other tasks */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The body is too large */
+            413: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The body's media type is not supported */
+            415: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The request does not fit */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The ledger does not answer */
+            503: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description A problem; its `type` is explained at /problems/ */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    reset_limit: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description The key, percent-encoded */
+                key: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Done; there is no body */
+            204: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+            /** @description No token, or one that is unknown, expired or revoked */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The token lacks the scope, or is limited to other tasks */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The ledger does not answer */
             503: {
                 headers: {
                     [name: string]: unknown;
@@ -5836,6 +6394,15 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
+            /** @description A limit of the task does not let it start now */
+            429: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
             /** @description Too much waits for Redis; or: The ledger does not answer */
             503: {
                 headers: {
@@ -5966,6 +6533,15 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
+            /** @description A limit of the task does not let it start now */
+            429: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
             /** @description Too much waits for Redis; or: The ledger does not answer */
             503: {
                 headers: {
@@ -6055,6 +6631,15 @@ export interface operations {
             };
             /** @description The request does not fit; or: The Idempotency-Key belongs to another request */
             422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description A limit of the task does not let it start now */
+            429: {
                 headers: {
                     [name: string]: unknown;
                 };
@@ -6207,6 +6792,15 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
+            /** @description A limit of the task does not let it start now */
+            429: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
             /** @description Too much waits for Redis; or: The ledger does not answer */
             503: {
                 headers: {
@@ -6295,6 +6889,15 @@ export interface operations {
             };
             /** @description The request does not fit; or: The Idempotency-Key belongs to another request */
             422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description A limit of the task does not let it start now */
+            429: {
                 headers: {
                     [name: string]: unknown;
                 };
@@ -6432,6 +7035,15 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
+            /** @description A limit of the task does not let it start now */
+            429: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
             /** @description Too much waits for Redis; or: The ledger does not answer */
             503: {
                 headers: {
@@ -6521,6 +7133,15 @@ export interface operations {
             };
             /** @description The request does not fit; or: The Idempotency-Key belongs to another request */
             422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description A limit of the task does not let it start now */
+            429: {
                 headers: {
                     [name: string]: unknown;
                 };
@@ -6634,6 +7255,15 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
+            /** @description A limit of the task does not let it start now */
+            429: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
             /** @description Too much waits for Redis; or: The ledger does not answer */
             503: {
                 headers: {
@@ -6723,6 +7353,15 @@ export interface operations {
             };
             /** @description The request does not fit; or: The Idempotency-Key belongs to another request */
             422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description A limit of the task does not let it start now */
+            429: {
                 headers: {
                     [name: string]: unknown;
                 };
@@ -6844,6 +7483,15 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
+            /** @description A limit of the task does not let it start now */
+            429: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
             /** @description Too much waits for Redis; or: The ledger does not answer */
             503: {
                 headers: {
@@ -6947,6 +7595,15 @@ export interface operations {
             };
             /** @description The request does not fit; or: The Idempotency-Key belongs to another request */
             422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description A limit of the task does not let it start now */
+            429: {
                 headers: {
                     [name: string]: unknown;
                 };
@@ -7501,6 +8158,15 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
+            /** @description A limit of the task does not let it start now */
+            429: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
             /** @description Too much waits for Redis; or: The ledger does not answer */
             503: {
                 headers: {
@@ -7625,6 +8291,15 @@ export interface operations {
             };
             /** @description The request does not fit; or: The Idempotency-Key belongs to another request */
             422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description A limit of the task does not let it start now */
+            429: {
                 headers: {
                     [name: string]: unknown;
                 };
@@ -8309,6 +8984,15 @@ export interface operations {
             };
             /** @description The request does not fit; or: The Idempotency-Key belongs to another request */
             422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description A limit of the task does not let it start now */
+            429: {
                 headers: {
                     [name: string]: unknown;
                 };

@@ -7,7 +7,8 @@ use std::collections::{HashMap, HashSet};
 
 use celery::task::{GroupId, TaskId};
 
-use super::submission::{Conflict, Submission};
+use super::limits::KeyState;
+use super::submission::{Conflict, NewTask, Submission};
 
 /// What is taken in the ledger, of all that a batch names. Expired keys are not in here.
 #[derive(Default)]
@@ -18,6 +19,8 @@ pub(super) struct Taken {
     pub idempotency: HashMap<(String, String), (Vec<u8>, String)>,
     /// key → the task that a later one joins.
     pub unique: HashMap<String, String>,
+    /// How the keys stand that refuse tasks.
+    pub keys: HashMap<String, KeyState>,
 }
 
 /// One answer per submission: `None` means "goes in".
@@ -39,6 +42,24 @@ fn clash(submission: &Submission, taken: &Taken) -> Option<Conflict> {
         .or_else(|| joined(submission, taken))
         .or_else(|| repeated_task(submission, taken).map(Conflict::TaskId))
         .or_else(|| repeated_group(submission, taken).map(Conflict::GroupId))
+        .or_else(|| limited(submission, taken))
+}
+
+/// Of several keys the one that lets it wait longest.
+fn limited(submission: &Submission, taken: &Taken) -> Option<Conflict> {
+    let limits = submission.tasks.iter().flat_map(NewTask::refusing);
+    let waits = limits.filter_map(|limit| Some((taken.keys.get(&limit.key)?.refuses(limit, submission.at)?, limit)));
+    let (wait, limit) = waits.max_by_key(|(wait, _)| *wait)?;
+    Some(Conflict::Limited { key: limit.key.clone(), wait })
+}
+
+/// Keys of a batch that refuse tasks, each once.
+pub(super) fn refusing_keys(batch: &[Submission]) -> Vec<String> {
+    let limits = batch.iter().flat_map(|submission| &submission.tasks).flat_map(NewTask::refusing);
+    let mut keys: Vec<String> = limits.map(|limit| limit.key.clone()).collect();
+    keys.sort_unstable();
+    keys.dedup();
+    keys
 }
 
 fn replay(submission: &Submission, taken: &Taken) -> Option<Conflict> {
@@ -81,6 +102,11 @@ fn take(submission: &Submission, taken: &mut Taken) {
     if let Some(key) = &submission.idempotency {
         let answer = (key.fingerprint.clone(), key.answer.get().to_owned());
         taken.idempotency.insert((key.scope.clone(), key.key.clone()), answer);
+    }
+    for limit in submission.tasks.iter().flat_map(NewTask::refusing) {
+        if let Some(state) = taken.keys.get_mut(&limit.key) {
+            state.waiting += 1;
+        }
     }
     if let Some(key) = &submission.unique {
         taken.unique.insert(key.key.clone(), key.task_id.as_str().to_owned());

@@ -1,22 +1,26 @@
 //! Limits on what is published: pure, the same for both adapters.
 //!
 //! A task passes all its gates at once or waits at the first that stops it, in the order of acceptance: once a gate has stopped
-//! a task, it stops everything that comes after it in the same pass. A rate is spaced evenly; what a pass was late by is made up
-//! for, up to [`SLACK`]. Only what certainly reached the broker counts: [`Gates::settle`].
+//! a task, it stops everything that comes after it in the same pass. A rate is spaced evenly; of a fast one it is made up for what a
+//! pass was late by, up to [`SLACK`]. Only what certainly reached the broker counts: [`Gates::settle`].
 
 use std::collections::{HashMap, HashSet};
 
 use serde::Deserialize;
 
+use super::limits::{KEY, PACE, Rule, Rules};
 use super::{Carrier, Task};
 use celery::task::TaskId;
-use celery::task::submission::KeyLimit;
+use celery::task::limit::KeyLimit;
 use runtime::clock::Time;
 
 /// What is looked at of each gate in one pass.
 pub(super) const HEADS: i64 = 50;
-/// So late may a pass be without the rate losing anything: some tasks then follow each other more closely.
+/// A pass may be this late without a rate of more than one a second losing anything: some tasks then follow each other more closely.
 const SLACK: i64 = 200_000;
+/// The same for very fast rates, of which several tasks pass at once.
+const LEAST_SLACK: i64 = 20_000;
+const SECOND: i64 = 1_000_000;
 
 /// What may stop a task.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -43,11 +47,11 @@ impl Gate {
     }
 }
 
+/// The rate of a task of the catalog; those of keys have [`PACE`] before them.
 const RATE: &str = "rate ";
-const KEY: &str = "key ";
 
-/// All gates of a task.
-pub(super) fn gates_of(task: &Task, carrier: &dyn Carrier) -> Vec<Gate> {
+/// All gates of a task, with what is said by hand of its keys.
+pub(super) fn gates_of(task: &Task, carrier: &dyn Carrier, rules: &Rules) -> Vec<Gate> {
     let mut gates = Vec::new();
     if let Some(name) = &task.name
         && let Some(pace) = carrier.pace(name)
@@ -57,12 +61,28 @@ pub(super) fn gates_of(task: &Task, carrier: &dyn Carrier) -> Vec<Gate> {
     }
     let limits = task.options.limits.as_ref().and_then(|limits| Vec::<KeyLimit>::deserialize(limits).ok());
     for limit in limits.unwrap_or_default() {
-        gates.push(Gate::Key {
-            name: super::rows::clean(&format!("{KEY}{}", limit.key)).into_owned(),
-            max: i32::try_from(limit.max).unwrap_or(i32::MAX),
-        });
+        push_key(&mut gates, &limit, rules.get(&limit.key));
     }
     gates
+}
+
+fn push_key(gates: &mut Vec<Gate>, limit: &KeyLimit, rule: Option<&Rule>) {
+    let limit = rule.map_or_else(|| limit.clone(), |rule| rule.over(limit));
+    let name = |kind: &str| super::rows::clean(&format!("{kind}{}", limit.key)).into_owned();
+    if let Some(max) = limit.max {
+        gates.push(Gate::Key { name: name(KEY), max: i32::try_from(max).unwrap_or(i32::MAX) });
+    }
+    if let Some(rate) = &limit.rate {
+        gates.push(Gate::Rate { name: name(PACE), interval: rate.interval_micros() });
+    }
+}
+
+/// The gate at which a task waits from the beginning, so that the next one sees it there: that of its first limit that does not just
+/// hold.
+pub(super) fn first_gate(limits: &[KeyLimit]) -> Option<Gate> {
+    let mut gates = Vec::new();
+    push_key(&mut gates, limits.iter().find(|limit| !limit.on_limit.is_hold())?, None);
+    gates.into_iter().next()
 }
 
 /// A gate at which tasks wait, as the ledger sees it.
@@ -76,17 +96,34 @@ pub(super) struct Waiting {
 
 impl Waiting {
     /// Whether the first task may go, as far as this gate is concerned.
-    pub fn is_open(&self, now: Time, carrier: &dyn Carrier) -> bool {
+    pub fn is_open(&self, now: Time, carrier: &dyn Carrier, rules: &Rules) -> bool {
+        let rule = self.key().and_then(|key| rules.get(key));
+        if rule.is_some_and(|rule| rule.paused) {
+            return false;
+        }
         match self.max {
-            Some(max) => self.holders < i64::from(max),
-            None => self.opening(carrier).is_none_or(|at| at <= now),
+            Some(max) => {
+                let said = rule.and_then(|rule| rule.max).and_then(|max| i32::try_from(max).ok());
+                // Zero was noted while the key was paused: what the task itself says is looked up when its turn has come.
+                max == 0 || self.holders < i64::from(said.unwrap_or(max))
+            }
+            None => self.opening(carrier, rules).is_none_or(|at| at <= now),
         }
     }
 
+    fn key(&self) -> Option<&str> {
+        self.gate.strip_prefix(KEY).or_else(|| self.gate.strip_prefix(PACE))
+    }
+
     /// When a rate lets the next task pass; `None` when it is none, or none any more.
-    pub fn opening(&self, carrier: &dyn Carrier) -> Option<Time> {
-        let name = self.gate.strip_prefix(RATE).filter(|_| self.max.is_none())?;
-        carrier.pace(name)?;
+    pub fn opening(&self, carrier: &dyn Carrier, rules: &Rules) -> Option<Time> {
+        match (self.gate.strip_prefix(RATE), self.gate.strip_prefix(PACE)) {
+            _ if self.max.is_some() => return None,
+            (Some(name), _) => drop(carrier.pace(name)?),
+            (None, Some(key)) if rules.get(key).is_some_and(|rule| rule.paused) => return None,
+            (None, Some(_)) => {}
+            (None, None) => return None,
+        }
         Some(Time(self.opens_at.unwrap_or(0)))
     }
 }
@@ -138,7 +175,7 @@ impl Gates {
             match gate {
                 Gate::Rate { name, interval } => {
                     let at = self.rates.entry(name.clone()).or_default();
-                    *at = (*at).max(now.0 - SLACK.min(*interval)).saturating_add(*interval);
+                    *at = counted_from(*at, *interval, now.0).saturating_add(*interval);
                 }
                 Gate::Key { name, .. } => {
                     self.holders.entry(name.clone()).or_default().insert(task_no);
@@ -150,28 +187,42 @@ impl Gates {
     /// What is to be written: `self` as it was before the pass, and what was carried, in order.
     pub fn settle<'a>(mut self, carried: impl Iterator<Item = (i64, &'a [Gate])>, now: Time) -> Settled {
         let mut settled = Settled::default();
-        let mut rates = HashSet::new();
+        let mut rates = HashMap::new();
         for (task_no, gates) in carried {
             self.count(task_no, gates, now);
             for gate in gates {
                 match gate {
-                    Gate::Rate { name, .. } => {
-                        rates.insert(name.clone());
+                    Gate::Rate { name, interval } => {
+                        rates.insert(name.clone(), *interval);
                     }
-                    Gate::Key { name, .. } => settled.holds.push((name.clone(), task_no)),
+                    Gate::Key { name, max } => settled.holds.push((name.clone(), task_no, *max)),
                 }
             }
         }
-        settled.rates = rates.into_iter().filter_map(|name| self.rates.remove(&name).map(|at| (name, at))).collect();
+        let opens = |(name, interval): (String, i64)| self.rates.remove(&name).map(|at| (name, at, interval));
+        settled.rates = rates.into_iter().filter_map(opens).collect();
         settled
+    }
+}
+
+/// From when the next interval of a rate counts: from when it opened, if that was just now, else from the present. A slow rate never has
+/// two starts closer to each other than it says.
+fn counted_from(opened: i64, interval: i64, now: i64) -> i64 {
+    let slack = if interval >= SECOND { 0 } else { SLACK.min(interval).max(LEAST_SLACK) };
+    match now - opened {
+        late if late <= slack => opened,
+        _ if interval < LEAST_SLACK => now - slack,
+        _ => now,
     }
 }
 
 /// What a pass changed at the gates.
 #[derive(Debug, Default)]
 pub(super) struct Settled {
-    pub rates: Vec<(String, i64)>,
-    pub holds: Vec<(String, i64)>,
+    /// Name, when it opens again, least time between two starts.
+    pub rates: Vec<(String, i64, i64)>,
+    /// Name, task, how many may be under way.
+    pub holds: Vec<(String, i64, i32)>,
 }
 
 /// Where more wait than were looked at: the gate, and the last that was looked at. Nobody who comes after passes in this pass.
@@ -242,10 +293,11 @@ impl Stopped {
 }
 
 fn explain(gate: &str) -> String {
-    match (gate.strip_prefix(RATE), gate.strip_prefix(KEY)) {
-        (Some(name), _) => format!("the rate limit of {name}"),
-        (None, Some(key)) => format!("the limit of {key}"),
-        (None, None) => gate.to_owned(),
+    match (gate.strip_prefix(RATE), gate.strip_prefix(KEY), gate.strip_prefix(PACE)) {
+        (Some(name), _, _) => format!("the rate limit of {name}"),
+        (None, Some(key), _) => format!("the limit of {key}"),
+        (None, None, Some(key)) => format!("the rate of {key}"),
+        (None, None, None) => gate.to_owned(),
     }
 }
 
@@ -267,6 +319,11 @@ pub struct AtGate {
 }
 
 impl AtGate {
+    /// The key, when it is one that the task names.
+    pub fn key(&self) -> Option<&str> {
+        self.gate.strip_prefix("the limit of ").or_else(|| self.gate.strip_prefix("the rate of "))
+    }
+
     pub(super) fn new(gate: &str, max: Option<i32>, opens_at: Option<i64>, ahead: i64, under_way: i64) -> Self {
         let opens_at = opens_at.map(Time);
         Self { gate: explain(gate), max, opens_at, ahead, under_way, holders: Vec::new() }
@@ -274,69 +331,5 @@ impl AtGate {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    const SECOND: i64 = 1_000_000;
-
-    fn rate(interval: i64) -> Vec<Gate> {
-        vec![Gate::Rate { name: "rate t".into(), interval }]
-    }
-
-    fn key(name: &str, max: i32) -> Gate {
-        Gate::Key { name: name.into(), max }
-    }
-
-    /// Passes come at any time, and late: the rate holds in each minute, and nothing is lost by it.
-    #[test]
-    fn a_rate_is_kept_and_used_whatever_the_times_of_the_passes() {
-        let gates = rate(6 * SECOND / 10);
-        let (mut state, mut passed) = (Gates::default(), Vec::new());
-        let mut now = Time(1_000 * SECOND);
-        let begin = now;
-        for step in 0..4_000 {
-            now = Time(now.0 + 10_000 + (step * 7_919) % 97_000);
-            state.closed.clear();
-            while state.admit(step, &gates, now).is_ok() {
-                passed.push(now.0);
-            }
-        }
-        let minutes = (now.0 - begin.0) as f64 / 60e6;
-        let rate = passed.len() as f64 / minutes;
-        assert!((98.0..=101.0).contains(&rate), "{rate}");
-        assert!(passed.windows(102).all(|some| some[101] - some[0] >= 60 * SECOND), "more than 101 in a minute");
-        assert!(passed.windows(2).all(|two| two[1] - two[0] >= 4 * SECOND / 10), "not smooth");
-    }
-
-    #[test]
-    fn after_idle_time_there_is_no_burst() {
-        let (mut state, gates) = (Gates::default(), rate(SECOND));
-        assert!(state.admit(1, &gates, Time(500 * SECOND)).is_ok());
-        assert!(state.admit(2, &gates, Time(500 * SECOND)).is_err());
-        state.closed.clear();
-        assert!(state.admit(2, &gates, Time(900 * SECOND)).is_ok());
-        assert!(state.admit(3, &gates, Time(900 * SECOND)).is_err());
-    }
-
-    #[test]
-    fn a_key_lets_so_many_pass_and_nobody_overtakes() {
-        let mut state = Gates::default();
-        let now = Time(0);
-        assert!(state.admit(1, &[key("a", 2)], now).is_ok());
-        assert!(state.admit(2, &[key("a", 2), key("b", 1)], now).is_ok());
-        assert_eq!(state.admit(3, &[key("a", 5), key("b", 1)], now), Err(key("b", 1)));
-        assert_eq!(state.admit(4, &[key("b", 9)], now), Err(key("b", 9)), "the third comes before it");
-        assert!(state.admit(5, &[key("a", 3)], now).is_ok(), "the third does not wait here");
-        assert!(state.admit(2, &[key("a", 1), key("b", 1)], now).is_ok(), "who is under way goes again");
-    }
-
-    #[test]
-    fn only_what_was_carried_counts() {
-        let gates = [key("a", 2), Gate::Rate { name: "rate t".into(), interval: SECOND }];
-        let settled = Gates::default().settle([(7, &gates[..])].into_iter(), Time(10 * SECOND));
-        assert_eq!(settled.holds, [("a".to_owned(), 7)]);
-        assert_eq!(settled.rates, [("rate t".to_owned(), 10 * SECOND - SLACK + SECOND)]);
-        let none = Gates::default().settle(std::iter::empty(), Time(0));
-        assert!(none.holds.is_empty() && none.rates.is_empty());
-    }
-}
+#[path = "gates_tests.rs"]
+mod tests;

@@ -21,6 +21,9 @@ mod gates;
 mod headers;
 mod history;
 pub mod inbox;
+mod limits;
+mod lines;
+mod passing;
 pub mod postgres;
 mod query;
 mod rows;
@@ -50,13 +53,16 @@ pub use error::Error;
 pub use fan_out::{FanOut, FanOuts, NewFanOut};
 pub use findings::{Finding, Findings};
 pub use gates::AtGate;
+pub use limits::{COUNTED, InLine, KeyState, Limits, Rule};
 pub use query::{Cursor, Filter, Page};
 pub use schedules::{
     Created, Edit, Fired, Firing, Firings, MOST_AHEAD, NewRun, NextTick, Outcome, Run, Schedule, Schedules,
 };
 pub use stats::{Count, Counted, End, Ended, FailureKind, Figure, MEASURES, Span, Stats, Tally, Window};
 pub use steps::{Neighbour, Steps};
-pub use submission::{Conflict, Edge, IdempotencyKey, Inserted, NewGroup, NewTask, Outgoing, Submission, UniqueKey};
+pub use submission::{
+    Conflict, Edge, IdempotencyKey, Inserted, NewGroup, NewTask, Outgoing, Submission, UniqueKey, Way,
+};
 #[cfg(any(test, feature = "sample"))]
 pub use types::sample_task;
 pub use types::{
@@ -96,6 +102,17 @@ pub trait Carrier: Send + Sync {
     fn pace(&self, _name: &str) -> Option<Duration> {
         None
     }
+
+    /// How many messages of this queue may be in the broker and not yet at a worker; `None` without a limit. `shared`: keys take turns in
+    /// it.
+    fn window(&self, _queue: &str, _shared: bool) -> Option<u32> {
+        None
+    }
+
+    /// The place of a priority in a line: the lowest goes first.
+    fn rank(&self, priority: Priority) -> i16 {
+        priority.get().into()
+    }
 }
 
 /// Why a task cannot be published now: to its own queue, or to another one that its message goes to as well.
@@ -110,13 +127,6 @@ pub(crate) fn refusal(carrier: &dyn Carrier, task: &Task) -> Option<String> {
     }
 }
 
-/// Who waits for a limit.
-#[async_trait]
-pub trait Limits: Send + Sync {
-    /// The gate that holds a task of the outbox back.
-    async fn at_gate(&self, task_no: i64) -> Result<Option<AtGate>, Error>;
-}
-
 /// What a pass over the outbox did.
 #[derive(Debug, Default)]
 pub struct Drained {
@@ -129,6 +139,12 @@ pub struct Drained {
     pub expired: usize,
     /// Tasks wait at gates.
     pub waiting: bool,
+    /// Tasks wait in lines for room in their queues.
+    pub in_line: bool,
+    /// A window was all but empty while tasks waited for room in it.
+    pub dry: bool,
+    /// The next pass may find more, although this one found nothing.
+    pub again: bool,
     /// When the next rate lets a task pass.
     pub next_opening: Option<Time>,
 }

@@ -20,6 +20,8 @@ pub struct Schedule {
     /// A UUID; ticks derive their task ids from it.
     pub id: String,
     pub name: String,
+    /// Whose words the keys of its call are; `None` for the owner's.
+    pub namespace: Option<String>,
     /// Grows with every edit; firing does not count.
     pub version: i64,
     /// The signature's fields, the timetable and the policies, as given.
@@ -228,6 +230,9 @@ fn row(run: &NewRun, answer: Option<&Result<Inserted, Conflict>>) -> RunRow {
         Some(Err(Conflict::Joined(id))) => {
             (Outcome::Skipped, Some(format!("its unique key is held by {id}")), Some(id.clone()))
         }
+        Some(Err(Conflict::Limited { key, .. })) => {
+            (Outcome::Skipped, Some(format!("the limit of {key} refused it")), None)
+        }
         Some(Err(Conflict::GroupId(_) | Conflict::Replay(_) | Conflict::KeyReused)) => {
             (Outcome::Failed, Some("the ledger holds its group or key already".to_owned()), None)
         }
@@ -253,12 +258,13 @@ pub(super) struct ScheduleRow {
     pub last_last_no: Option<i64>,
     pub last_task_id: Option<String>,
     pub document: String,
+    pub namespace: Option<String>,
 }
 
 macro_rules! schedule_columns {
     () => {
         "schedule_id, name, version, paused, created_at, updated_at, anchor_at, next_run_at, due_at, last_tick_at, \
-         last_run_at, last_first_no, last_last_no, last_task_id, document"
+         last_run_at, last_first_no, last_last_no, last_task_id, document, namespace"
     };
 }
 pub(super) use schedule_columns;
@@ -266,7 +272,7 @@ pub(super) use schedule_columns;
 macro_rules! read_schedule_row {
     ($row:expr) => {
         $crate::schedules::read_schedule_row!($row; schedule_id, name, version, paused, created_at, updated_at,
-            anchor_at, next_run_at, due_at, last_tick_at, last_run_at, last_first_no, last_last_no, last_task_id, document)
+            anchor_at, next_run_at, due_at, last_tick_at, last_run_at, last_first_no, last_last_no, last_task_id, document, namespace)
     };
     ($row:expr; $($column:ident),+) => {
         $crate::schedules::ScheduleRow { $($column: $row.try_get(stringify!($column))?),+ }
@@ -284,6 +290,7 @@ impl TryFrom<ScheduleRow> for Schedule {
         Ok(Self {
             last_task_id: last_task_id.map_err(|_| corrupt("last_task_id"))?,
             name: row.name,
+            namespace: row.namespace,
             version: row.version,
             document,
             paused: row.paused,

@@ -1,10 +1,12 @@
 //! What one call puts into the ledger, whole or not at all.
 
 use celery::task::canvas::EdgeKind;
+use celery::task::limit::{KeyLimit, OnLimit};
 use celery::task::{GroupId, Json, Phase, Priority, QueueName, Spread, TaskId, TaskName};
 use runtime::clock::Time;
 
 use super::fan_out::NewFanOut;
+use super::gates::{Gate, first_gate};
 use super::types::{Task, TaskOptions};
 
 /// One request: a task, or all nodes of a canvas.
@@ -45,12 +47,63 @@ pub struct NewTask {
     pub schedule: Option<String>,
     pub labels: Vec<(String, String)>,
     pub options: TaskOptions,
+    pub way: Way,
+}
+
+/// How a task comes to the broker, when nothing else holds it.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub enum Way {
+    /// The direct way, or a pass over the outbox at its time.
+    #[default]
+    Direct,
+    /// A pass decides when.
+    Pass,
+    /// Behind those who wait for room in its queue. The lowest rank goes first.
+    Line { rank: i16 },
+    /// At the gate of these limits from the beginning. It is refused when one says so and it could not start at once.
+    Gate(Vec<KeyLimit>),
 }
 
 impl NewTask {
+    /// It goes to the broker at once, stands alone, and nothing more is said of it.
+    pub(super) fn is_plain(&self) -> bool {
+        let is_alone = self.root_id == self.id && self.parent_id.is_none() && self.group_id.is_none();
+        let is_new = self.retry_of.is_none() && self.schedule.is_none() && self.group_index.is_none();
+        let is_direct = self.phase == Phase::Accepted && self.way == Way::Direct;
+        let is_at_once = is_direct && self.due_at.is_none() && self.expires_at.is_none();
+        is_alone && is_new && is_at_once && self.labels.is_empty()
+    }
+
+    /// The first gate, for a task that waits at one from the beginning.
+    pub(super) fn gate(&self) -> Option<Gate> {
+        match &self.way {
+            Way::Gate(limits) => first_gate(limits),
+            Way::Direct | Way::Pass | Way::Line { .. } => None,
+        }
+    }
+
+    /// Its rank, for a task that waits for room in its queue.
+    pub(super) fn rank(&self) -> Option<i16> {
+        match self.way {
+            Way::Line { rank } => Some(rank),
+            Way::Direct | Way::Pass | Way::Gate(_) => None,
+        }
+    }
+
+    /// Limits that refuse it if it could not start at once.
+    pub(super) fn refusing(&self) -> impl Iterator<Item = &KeyLimit> {
+        let limits = match &self.way {
+            Way::Gate(limits) => limits.as_slice(),
+            Way::Direct | Way::Pass | Way::Line { .. } => &[],
+        };
+        limits.iter().filter(|limit| limit.on_limit == OnLimit::Reject)
+    }
+
     /// When a pass over the outbox must look at it: its time, or the end of its time.
     pub(super) fn wake_at(&self, accepted_at: Time) -> i64 {
         let due = match (self.phase, self.due_at) {
+            _ if matches!(self.way, Way::Line { .. } | Way::Gate(_)) => i64::MAX,
+            (Phase::Accepted, None) if self.way == Way::Pass => accepted_at.0.saturating_add(1),
             (Phase::Held, None) => i64::MAX,
             // A schedule's tick is planned before its acceptance. Due an instant after it, the row is on no replica's direct way.
             (Phase::Held, Some(due)) if due < accepted_at => accepted_at.0.saturating_add(1),
@@ -170,6 +223,11 @@ pub enum Conflict {
     KeyReused,
     /// A task with this unique key is active (or within its time).
     Joined(TaskId),
+    /// No task of this key may start now, and it is not to wait. Another one may start after so many microseconds.
+    Limited {
+        key: String,
+        wait: i64,
+    },
 }
 
 /// A row of the outbox with all that the broker needs.

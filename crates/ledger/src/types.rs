@@ -115,6 +115,9 @@ pub struct TaskOptions {
     pub webhooks: Option<serde_json::Value>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub limits: Option<serde_json::Value>,
+    /// Whose task it is, where several share a queue.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub fair: Option<celery::task::limit::Fair>,
     /// `traceparent` of the request that submitted it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub traceparent: Option<String>,

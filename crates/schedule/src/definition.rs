@@ -45,16 +45,26 @@ pub struct Definition {
     pub jitter: i64,
 }
 
-/// `[A-Za-z0-9_.-]{1,100}`.
+/// Letters and digits of any script, `_`, `.` and `-`; 1 to 100 of them.
 ///
 /// # Errors
 /// What is allowed.
 pub fn check_name(name: &str) -> Result<(), String> {
-    let allowed = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'.' | b'-');
-    if (1..=100).contains(&name.len()) && name.bytes().all(allowed) && name != "." && name != ".." {
+    if (1..=100).contains(&name.chars().count()) && name.chars().all(is_of_a_name) && name != "." && name != ".." {
         return Ok(());
     }
-    Err("must have 1 to 100 characters out of A-Z, a-z, 0-9, _, . and -".to_owned())
+    Err("must have 1 to 100 characters: letters and digits of any script, _, . and -".to_owned())
+}
+
+/// Marks and signs that are written with letters count as such; spaces, controls and marks of direction do not.
+fn is_of_a_name(char: char) -> bool {
+    let is_invisible =
+        matches!(char, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}');
+    match char {
+        '_' | '.' | '-' => true,
+        char if char.is_ascii() => char.is_ascii_alphanumeric(),
+        char => !char.is_whitespace() && !char.is_control() && !is_invisible,
+    }
 }
 
 impl Definition {

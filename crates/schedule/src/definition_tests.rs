@@ -110,10 +110,11 @@ fn a_tick_has_an_id_of_its_own() {
 
 #[test]
 fn names_fit_into_an_address() {
-    for good in ["a", "college-volunteer", "A.b_c-9"] {
+    for good in ["a", "college-volunteer", "A.b_c-9", "공지-수집", "ежедневно", "दैनिक-रिपोर्ट", &"é".repeat(100)]
+    {
         assert!(check_name(good).is_ok());
     }
-    for bad in ["", "a/b", "ä", "a b", "..", &"x".repeat(101)] {
+    for bad in ["", "a/b", "@a", "a b", "a\u{3000}b", "a\u{202e}b", "a%b", "..", &"x".repeat(101)] {
         assert!(check_name(bad).is_err(), "{bad}");
     }
 }

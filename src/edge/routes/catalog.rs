@@ -48,7 +48,7 @@ async fn call(edge: &Edge, entry: &Arc<Entry>, request: Request) -> Result<Submi
     let call = call?;
     let shown = Shown { message: call.message, echo: call.echo, answer: call.answer };
     if let Some(many) = call.fan_out {
-        return fan_out(edge, surroundings, many, (call.limits, call.labels), &body, shown).await;
+        return fan_out(edge, surroundings, many, (call.limits, call.fair, call.labels), &body, shown).await;
     }
     if let Some(canvas) = call.canvas {
         let mut submission = Submission { labels: call.labels, limits: call.limits, ..Submission::of(canvas) };
@@ -65,7 +65,7 @@ async fn call(edge: &Edge, entry: &Arc<Entry>, request: Request) -> Result<Submi
     (task.link, task.link_error) = (call.links.after_success, call.links.after_failure);
     (task.queue, task.labels) = (call.queue, call.labels);
     let mut submission = Submission::of(Signature::Task(Box::new(task)));
-    (submission.limits, submission.unique) = (call.limits, call.unique);
+    (submission.limits, submission.fair, submission.unique) = (call.limits, call.fair, call.unique);
     submit(edge, surroundings, submission, &body, true, shown).await
 }
 

@@ -2,7 +2,7 @@
 
 use axum::extract::State;
 use serde::Serialize;
-use serde_json::json;
+use serde_json::{Map, Value, json};
 use utoipa::ToSchema;
 
 use super::result::unknown;
@@ -26,7 +26,7 @@ pub struct ExplanationView {
     sentence: String,
     /// The facts the sentence rests on; which ones depends on the phase.
     #[schema(value_type = Object)]
-    evidence: serde_json::Map<String, serde_json::Value>,
+    evidence: Map<String, Value>,
 }
 
 #[derive(Debug, Serialize, ToSchema)]
@@ -76,7 +76,7 @@ pub async fn explain_task(
             Some(prefix) => explained.sentence.replace(&prefix, ""),
             None => explained.sentence,
         },
-        evidence: explained.evidence,
+        evidence: in_own_words(explained.evidence, caller.namespace()),
     };
     Ok(Answer::of(&view))
 }
@@ -92,6 +92,16 @@ fn of_group(id: &TaskId, explained: GroupExplanation) -> ExplanationView {
         sentence: explained.sentence,
         evidence,
     }
+}
+
+/// A caller's own key as it was said.
+fn in_own_words(mut evidence: Map<String, Value>, namespace: Option<&str>) -> Map<String, Value> {
+    if let Some(Value::String(key)) = evidence.get_mut("key")
+        && let Some(word) = namespace::word(namespace, key)
+    {
+        *key = word.to_owned();
+    }
+    evidence
 }
 
 /// What is wrong now

@@ -16,6 +16,7 @@ pub mod feed;
 pub mod health;
 pub mod hooks;
 pub mod insight;
+pub mod limits;
 pub mod metrics;
 pub mod problems;
 pub mod queues;

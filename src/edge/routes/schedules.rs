@@ -7,14 +7,13 @@ use super::result::version;
 use super::submission::{Shown, SubmissionAnswer, Surroundings, idempotency, respond};
 use super::tasks::linked;
 use crate::edge::answer::{Answer, Body, Created, Either, NoContent, Page, Query, Refused, Tagged, text};
-use crate::edge::base;
 use crate::edge::cursor;
 use crate::edge::extract::{
     Caller, Demand, JsonText, NoBody, PathValues, Repeatable, count_query, name_page_query, page_query,
 };
 use crate::edge::schedule_schema::{ScheduleList, ScheduleText};
 use crate::edge::state::Edge;
-use crate::edge::view::{PreviewView, RunListView, RunView, schedule_text};
+use crate::edge::view::{PreviewView, RunListView, RunView, schedule_path, schedule_text};
 use crate::usecase::schedules::{MOST_PREVIEWED, ScheduleError, tag};
 use ledger::Schedule;
 
@@ -39,7 +38,10 @@ pub async fn list_schedules(
     // A limited token's page may be short, even empty, and still have a next one.
     let visibility = caller.visibility();
     found.retain(|schedule| edge.gateway.sees_schedule(&visibility, schedule));
-    let shown: Vec<String> = found.iter().map(|schedule| schedule_text(schedule, &edge.catalog)).collect();
+    let shown: Vec<String> = found
+        .iter()
+        .map(|schedule| schedule_text(schedule, visibility.shown_name(&schedule.name), &edge.catalog))
+        .collect();
     let body = format!("{{\"schedules\":[{}],\"next\":{}}}", shown.join(","), text(&next));
     Ok(linked(Page::written(body), &uri, next.as_deref()))
 }
@@ -63,7 +65,7 @@ pub async fn create_schedule(
         None => key,
     });
     let written = edge.gateway.create_schedule(&caller.visibility(), &body, key.as_deref()).await?;
-    let answer = created(&edge, &written.schedule);
+    let answer = created(&edge, &caller, &written.schedule);
     Ok(if written.replayed { answer.with(&REPLAYED, "true") } else { answer })
 }
 
@@ -78,7 +80,7 @@ pub async fn get_schedule(
     path: PathValues,
 ) -> Result<Tagged<ScheduleText>, Refused<ScheduleError>> {
     let schedule = edge.gateway.find_schedule(&caller.visibility(), &name(path)).await?;
-    Ok(shown(&edge, &schedule))
+    Ok(shown(&edge, &caller, &schedule))
 }
 
 /// Write the whole schedule
@@ -102,7 +104,11 @@ pub async fn put_schedule(
 ) -> Result<Either<Tagged<ScheduleText>, Created<ScheduleText>>, Refused<(Body, ScheduleError)>> {
     let written = edge.gateway.put_schedule(&caller.visibility(), &name(path), &body, &precondition).await?;
     let schedule = &written.schedule;
-    Ok(if written.created { Either::Other(created(&edge, schedule)) } else { Either::One(shown(&edge, schedule)) })
+    Ok(if written.created {
+        Either::Other(created(&edge, &caller, schedule))
+    } else {
+        Either::One(shown(&edge, &caller, schedule))
+    })
 }
 
 /// Change parts of a schedule
@@ -119,7 +125,7 @@ pub async fn patch_schedule(
     JsonText(body): JsonText,
 ) -> Result<Tagged<ScheduleText>, Refused<(Body, ScheduleError)>> {
     let schedule = edge.gateway.patch_schedule(&caller.visibility(), &name(path), &body, &precondition).await?;
-    Ok(shown(&edge, &schedule))
+    Ok(shown(&edge, &caller, &schedule))
 }
 
 /// Delete a schedule and its runs
@@ -155,7 +161,7 @@ pub async fn pause_schedule(
     _: NoBody,
 ) -> Result<Tagged<ScheduleText>, Refused<ScheduleError>> {
     let schedule = edge.gateway.pause_schedule(&caller.visibility(), &name(path), true, &precondition).await?;
-    Ok(shown(&edge, &schedule))
+    Ok(shown(&edge, &caller, &schedule))
 }
 
 /// Resume a schedule
@@ -171,7 +177,7 @@ pub async fn resume_schedule(
     _: NoBody,
 ) -> Result<Tagged<ScheduleText>, Refused<ScheduleError>> {
     let schedule = edge.gateway.pause_schedule(&caller.visibility(), &name(path), false, &precondition).await?;
-    Ok(shown(&edge, &schedule))
+    Ok(shown(&edge, &caller, &schedule))
 }
 
 /// Run a schedule now
@@ -241,11 +247,16 @@ fn name(PathValues(values): PathValues) -> String {
 
 static REPLAYED: HeaderName = HeaderName::from_static("idempotency-replayed");
 
-fn shown(edge: &Edge, schedule: &Schedule) -> Tagged<ScheduleText> {
-    version(Tagged::written(schedule_text(schedule, &edge.catalog)), &tag(schedule))
+fn shown(edge: &Edge, caller: &Caller, schedule: &Schedule) -> Tagged<ScheduleText> {
+    let visibility = caller.visibility();
+    let name = visibility.shown_name(&schedule.name);
+    version(Tagged::written(schedule_text(schedule, name, &edge.catalog)), &tag(schedule))
 }
 
-fn created(edge: &Edge, schedule: &Schedule) -> Created<ScheduleText> {
-    let place = base::path(&format!("/v1/schedules/{}", schedule.name));
-    version(Created::written(schedule_text(schedule, &edge.catalog)), &tag(schedule)).with(header::LOCATION, &place)
+fn created(edge: &Edge, caller: &Caller, schedule: &Schedule) -> Created<ScheduleText> {
+    let visibility = caller.visibility();
+    let name = visibility.shown_name(&schedule.name);
+    let place = schedule_path(name);
+    version(Created::written(schedule_text(schedule, name, &edge.catalog)), &tag(schedule))
+        .with(header::LOCATION, &place)
 }

@@ -27,8 +27,9 @@ use crate::usecase::read::Found;
 use crate::usecase::submit::{Answer, Idempotency, SubmitError, SubmitRequest, Submitted};
 use celery::task::Invalid;
 use celery::task::json;
+use celery::task::limit::{Fair, KeyLimit};
 use celery::task::signature::{Limits, Signature};
-use celery::task::submission::{KeyLimit, Submission};
+use celery::task::submission::Submission;
 use runtime::heavy;
 
 /// Seconds after which a client may ask for the result.
@@ -106,7 +107,19 @@ pub async fn send(
     request.token = caller.id();
     request.visibility = caller.visibility();
     request.idempotency = idempotency(&caller, repeatable, body, shown.clone());
-    respond(edge, edge.gateway.submit(request).await, prefer.wait, shown).await
+    let outcome = edge.gateway.submit(request).await.map_err(|error| in_own_words(error, caller.namespace()));
+    respond(edge, outcome, prefer.wait, shown).await
+}
+
+/// A caller's own words are shown as they were said.
+pub(super) fn in_own_words(error: SubmitError, namespace: Option<&str>) -> SubmitError {
+    match error {
+        SubmitError::Limited { key, retry_after } => {
+            let key = namespace::word(namespace, &key).unwrap_or(&key).to_owned();
+            SubmitError::Limited { key, retry_after }
+        }
+        other => other,
+    }
 }
 
 /// As [`submit`], for one call that becomes many.
@@ -114,13 +127,13 @@ pub async fn fan_out(
     edge: &Edge,
     surroundings: Surroundings,
     call: FanOut,
-    wishes: (Vec<KeyLimit>, Vec<(String, String)>),
+    wishes: (Vec<KeyLimit>, Option<Fair>, Vec<(String, String)>),
     body: &str,
     shown: Shown,
 ) -> Result<SubmissionAnswer, Problem> {
     let Surroundings { caller, prefer, repeatable, traceparent } = surroundings;
     let mut request = SubmitRequest::new(Submission::of(Signature::Group(Vec::new())));
-    (request.submission.limits, request.submission.labels) = wishes;
+    (request.submission.limits, request.submission.fair, request.submission.labels) = wishes;
     request.trusted = true;
     request.traceparent = traceparent.0;
     request.token = caller.id();

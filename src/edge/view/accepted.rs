@@ -46,7 +46,7 @@ impl LinksView {
 }
 
 /// An id as a part of a path.
-fn encoded(id: &str) -> String {
+pub(super) fn encoded(id: &str) -> String {
     let mut text = String::with_capacity(id.len());
     for byte in id.bytes() {
         if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {

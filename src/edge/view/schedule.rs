@@ -5,6 +5,7 @@ use serde_json::value::RawValue;
 use utoipa::ToSchema;
 
 use super::Mask;
+use super::accepted::encoded;
 use crate::catalog::Catalog;
 use celery::task::json::{self, Fields};
 use celery::task::{Json, Submission, signature};
@@ -16,11 +17,16 @@ const CARRIERS: [&str; 7] = ["args", "kwargs", "link", "link_error", "chain", "g
 const DEFAULTS: [(&str, &str); 4] =
     [("timezone", "\"UTC\""), ("catch_up", "\"last\""), ("overlap", "\"allow\""), ("jitter", "0")];
 
-/// JSON text of one schedule.
-pub fn schedule_text(schedule: &Schedule, catalog: &Catalog) -> String {
+/// Where a schedule of this name is.
+pub fn schedule_path(name: &str) -> String {
+    crate::edge::base::path(&format!("/v1/schedules/{}", encoded(name)))
+}
+
+/// JSON text of one schedule, under the name by which the caller knows it.
+pub fn schedule_text(schedule: &Schedule, name: &str, catalog: &Catalog) -> String {
     let redact = redacted(schedule, catalog);
     let mask = Mask::new(&redact);
-    let mut members = vec![("name".to_owned(), json_of(&schedule.name))];
+    let mut members = vec![("name".to_owned(), json_of(&name))];
     let fields = Fields::parse(schedule.document.get()).unwrap_or_default();
     for (name, value) in fields.iter() {
         let shown: Json =
@@ -30,7 +36,7 @@ pub fn schedule_text(schedule: &Schedule, catalog: &Catalog) -> String {
     for (name, value) in DEFAULTS.into_iter().filter(|(name, _)| fields.get(name).is_none()) {
         members.push((name.to_owned(), json::written(value.to_owned())));
     }
-    let path = crate::edge::base::path(&format!("/v1/schedules/{}", schedule.name));
+    let path = schedule_path(name);
     let links = serde_json::json!({"self": path, "runs": format!("{path}/runs"), "preview": format!("{path}/preview")});
     members.extend([
         ("paused".to_owned(), json_of(&schedule.paused)),

@@ -129,7 +129,8 @@ impl Identity {
 
     /// Which tasks it sees.
     pub fn visibility(&self) -> Visibility {
-        self.0.as_ref().map_or_else(Visibility::default, |known| known.visibility.clone())
+        let visibility = self.0.as_ref().map_or_else(Visibility::default, |known| known.visibility.clone());
+        visibility.within(self.namespace())
     }
 
     /// When the token stops being valid without being revoked.

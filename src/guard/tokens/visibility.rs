@@ -3,33 +3,69 @@
 use std::sync::Arc;
 
 use crate::catalog::Pattern;
+use crate::guard::namespace;
 use ledger::{Group, Task};
 
 /// Cheap to clone. The default sees everything.
 #[derive(Debug, Clone, Default)]
-pub struct Visibility(Option<Arc<[Pattern]>>);
+pub struct Visibility {
+    patterns: Option<Arc<[Pattern]>>,
+    /// Whose words the caller's are; `None` for who may name any.
+    namespace: Option<Arc<str>>,
+}
 
 impl Visibility {
     /// No patterns means no limit.
     pub fn of(patterns: &[String]) -> Self {
         if patterns.is_empty() {
-            return Self(None);
+            return Self::default();
         }
-        Self(Some(patterns.iter().map(Pattern::new).collect()))
+        Self { patterns: Some(patterns.iter().map(Pattern::new).collect()), namespace: None }
+    }
+
+    /// The same, for a caller of this namespace.
+    #[must_use]
+    pub fn within(self, namespace: Option<&str>) -> Self {
+        Self { namespace: namespace.map(Arc::from), ..self }
+    }
+
+    /// Whose words the caller's are.
+    pub fn namespace(&self) -> Option<&str> {
+        self.namespace.as_deref()
+    }
+
+    /// The namespace in which a limited caller's names of schedules are; `None` for who shares the names of all.
+    fn of_names(&self) -> Option<&str> {
+        self.namespace().filter(|_| self.is_limited())
+    }
+
+    /// A name that the caller gives, as the fleet knows it.
+    pub fn own_name(&self, name: &str) -> String {
+        namespace::key(self.of_names(), name)
+    }
+
+    /// A name as the caller gave it. Names of nobody's namespace stand as they are.
+    pub fn shown_name<'a>(&self, name: &'a str) -> &'a str {
+        namespace::word(self.of_names(), name).unwrap_or(name)
+    }
+
+    /// Whether a name is the caller's own, or in nobody's namespace.
+    pub fn meets_name(&self, name: &str) -> bool {
+        self.of_names().is_none_or(|own| !name.starts_with('@') || namespace::word(Some(own), name).is_some())
     }
 
     pub fn is_limited(&self) -> bool {
-        self.0.is_some()
+        self.patterns.is_some()
     }
 
     /// The patterns for a filter of the ledger; empty without a limit.
     pub fn patterns(&self) -> Vec<String> {
-        self.0.iter().flat_map(|patterns| patterns.iter()).map(|pattern| pattern.as_str().to_owned()).collect()
+        self.patterns.iter().flat_map(|patterns| patterns.iter()).map(|pattern| pattern.as_str().to_owned()).collect()
     }
 
     /// A limited caller does not see a task whose name is still unknown.
     pub fn sees(&self, name: Option<&str>) -> bool {
-        match &self.0 {
+        match &self.patterns {
             None => true,
             Some(patterns) => name.is_some_and(|name| patterns.iter().any(|pattern| pattern.matches(name))),
         }

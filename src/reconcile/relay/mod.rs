@@ -14,6 +14,7 @@ mod attempts;
 mod bookkeeping;
 mod next;
 mod push;
+mod waits;
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -30,13 +31,15 @@ use bookkeeping::Bookkeeping;
 use next::{Looked, Next};
 use push::Pusher;
 pub use push::{copy_tag, envelope_bytes};
+use waits::Waits;
 
 use crate::live::direct::{BATCH, DIRECT_DEADLINE, Handle, Shared};
 use crate::live::hub::Hub;
+use crate::live::windows::Windows;
 use broker::Broker;
 use broker::backend::ResultBackend;
 use celery::task::{Phase, TaskId};
-use ledger::{Outgoing, SharedLedger};
+use ledger::{Carrier, Outgoing, SharedLedger, Task};
 use runtime::clock::{self, Time};
 use runtime::crash_points;
 use runtime::lifecycle::Backoff;
@@ -45,10 +48,6 @@ use runtime::lifecycle::Backoff;
 const PERIOD: Duration = Duration::from_secs(1);
 /// Younger rows belong to the direct way of the replica that accepted them.
 const SETTLE: Duration = Duration::from_secs(2);
-/// While tasks wait for limits, the pause between two passes, in times of what a pass takes: a burst of ends becomes one pass,
-const GATE_REST: u32 = 4;
-/// and a single one is never waited for longer.
-const GATE_BREATH: Duration = Duration::from_millis(50);
 const REDIS_PAUSE: Duration = Duration::from_secs(2);
 
 /// The relay of one replica.
@@ -59,8 +58,8 @@ pub struct Relay {
     direct: mpsc::Receiver<Vec<Outgoing>>,
     shared: Arc<Shared>,
     bookkeeping: Bookkeeping,
-    /// Tasks wait for limits: an end may let one of them go,
-    is_gated: bool,
+    /// Tasks wait for limits, or for room in their queues: news may let one of them go,
+    waits: Waits,
     /// in a pass that begins no earlier than this.
     rested: Instant,
     /// When the life of Redis's data was last asked for.
@@ -71,10 +70,17 @@ pub struct Relay {
 pub type Paces = HashMap<String, Duration>;
 
 impl Relay {
-    pub fn new(ledger: SharedLedger, broker: Broker, backend: ResultBackend, hub: Hub, paces: Paces) -> (Self, Handle) {
+    pub fn new(
+        ledger: SharedLedger,
+        broker: Broker,
+        backend: ResultBackend,
+        hub: Hub,
+        paces: Paces,
+        windows: Windows,
+    ) -> (Self, Handle) {
         let (handle, direct) = Handle::open();
         let shared = Arc::clone(&handle.shared);
-        let pusher = Arc::new(Pusher::new(broker, backend, paces));
+        let pusher = Arc::new(Pusher::new(broker, backend, paces, windows));
         let bookkeeping = Bookkeeping::new();
         (
             Self {
@@ -84,7 +90,7 @@ impl Relay {
                 direct,
                 shared,
                 bookkeeping,
-                is_gated: false,
+                waits: Waits::default(),
                 rested: Instant::now(),
                 life_seen: None,
             },
@@ -114,7 +120,7 @@ impl Relay {
                 }
                 () = self.shared.wake.notified() => next.is_poll = false,
                 // Lagging is a sign like any other. What comes until the next pass is in it.
-                _ = commits.recv(), if self.is_gated => {
+                _ = commits.recv(), if self.waits.any() => {
                     next.bring_forward(self.rested);
                     if Instant::now() < next.at { continue; }
                 }
@@ -122,7 +128,7 @@ impl Relay {
             }
             let started = Instant::now();
             next = self.pass(next.is_poll, &mut backoff).await;
-            self.rested = Instant::now() + (started.elapsed() * GATE_REST).min(GATE_BREATH);
+            self.rested = Instant::now() + self.waits.rest_after(started.elapsed());
             while commits.try_recv().is_ok() {}
         }
         while let Ok(batch) = self.direct.try_recv() {
@@ -132,19 +138,29 @@ impl Relay {
         self.pusher.forget_all().await;
     }
 
-    /// Without markers nobody knows whether a process that is gone had published what it left in the outbox.
+    /// Without markers nobody knows whether a process that is gone had published what it left in the outbox. Of those who wait for room in
+    /// a queue, it had published no more than its window.
     async fn suspect_leftovers(&self) {
         if self.pusher.broker.lists().is_some() {
             return;
         }
         let mut after = 0;
+        let mut waiting: HashMap<String, u32> = HashMap::new();
+        let mut may_be_out = |task: &Task| {
+            let queue = task.queue.as_deref().unwrap_or_default();
+            let Some(window) = self.pusher.window(queue, task.options.fair.is_some()) else { return true };
+            let count = waiting.entry(queue.to_owned()).or_default();
+            *count += 1;
+            *count <= window
+        };
         while let Ok(tasks) = self.ledger.unfinished(&[Phase::Accepted], after, BATCH as i64).await {
             let Some(last) = tasks.last() else { return };
             after = last.no;
             if self.pusher.attempts().ids().len() >= attempts::CAPACITY {
                 return;
             }
-            self.pusher.attempts().suspect(tasks.into_iter().map(|task| task.id).collect());
+            let suspects = tasks.into_iter().filter(&mut may_be_out).map(|task| task.id);
+            self.pusher.attempts().suspect(suspects.collect());
         }
     }
 
@@ -221,7 +237,7 @@ impl Relay {
                 return Err(Trouble::Broker);
             }
             self.pusher.attempts().end();
-            self.is_gated = drained.waiting;
+            self.waits = Waits { at_gates: drained.waiting, in_lines: drained.in_line, is_dry: drained.dry };
             looked.found += drained.claimed;
             looked.opening = drained.next_opening;
             if drained.claimed > 0 {
@@ -229,7 +245,7 @@ impl Relay {
                 self.shared.backlog.fetch_sub(i64::try_from(drained.claimed).unwrap_or(0), Ordering::Relaxed);
                 self.shared.room.notify_waiters();
             }
-            if drained.claimed < least {
+            if drained.claimed < least && !drained.again {
                 return Ok(());
             }
         }

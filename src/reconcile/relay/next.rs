@@ -7,7 +7,8 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::{GATE_BREATH, PERIOD};
+use super::PERIOD;
+use super::waits::GATE_BREATH;
 use runtime::clock::Time;
 
 /// The next pass.

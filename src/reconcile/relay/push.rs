@@ -13,6 +13,7 @@ use tracing::{debug, info, warn};
 
 use super::Paces;
 use super::attempts::Attempts;
+use crate::live::windows::Windows;
 use broker::backend::ResultBackend;
 use broker::{Broker, Push, Pushed, Target};
 use celery::task::{Priority, QueueName, Spread};
@@ -41,6 +42,7 @@ pub(super) struct Pusher {
     pub broker: Broker,
     backend: ResultBackend,
     paces: Paces,
+    windows: Windows,
     markers: Mutex<Markers>,
     attempts: std::sync::Mutex<Attempts>,
     /// Since the last publication.
@@ -92,12 +94,13 @@ impl Markers {
 }
 
 impl Pusher {
-    pub fn new(broker: Broker, backend: ResultBackend, paces: Paces) -> Self {
+    pub fn new(broker: Broker, backend: ResultBackend, paces: Paces, windows: Windows) -> Self {
         Self {
             attempts: std::sync::Mutex::new(Attempts::new(broker.lists().is_some())),
             broker,
             backend,
             paces,
+            windows,
             markers: Mutex::default(),
             has_failed: AtomicBool::new(false),
         }
@@ -219,6 +222,14 @@ impl Carrier for Pusher {
 
     fn pace(&self, name: &str) -> Option<Duration> {
         self.paces.get(name).copied()
+    }
+
+    fn window(&self, queue: &str, shared: bool) -> Option<u32> {
+        self.windows.of(queue, shared)
+    }
+
+    fn rank(&self, priority: Priority) -> i16 {
+        self.windows.rank(priority)
     }
 }
 

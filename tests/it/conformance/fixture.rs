@@ -7,7 +7,7 @@ use celery::task::{Json, Phase, Priority, QueueName, TaskId, TaskName};
 use ledger::postgres::{PostgresConfig, PostgresLedger};
 use ledger::sqlite::{SqliteLedger, Synchronous};
 use ledger::{
-    Conflict, Event, Failure, Filter, Inserted, Ledger, NewTask, News, Page, Source, Submission, Task, TaskOptions,
+    Conflict, Event, Failure, Filter, Inserted, Ledger, NewTask, News, Page, Source, Submission, Task, TaskOptions, Way,
 };
 use runtime::clock::{self, Time};
 use tokio_util::sync::CancellationToken;
@@ -156,6 +156,7 @@ pub fn task(id: &TaskId) -> NewTask {
         schedule: None,
         labels: Vec::new(),
         options: TaskOptions::default(),
+        way: Way::Direct,
     }
 }
 

@@ -13,6 +13,7 @@ mod fan_out;
 mod feed;
 mod findings;
 mod gates;
+mod lines;
 mod lists;
 mod months;
 mod news;

@@ -29,6 +29,7 @@ on_both!(
 fn schedule(name: &str, due: i64) -> Schedule {
     Schedule {
         id: clock::new_id().to_string(),
+        namespace: None,
         name: name.to_owned(),
         version: 1,
         document: serde_json::from_str(r#"{"task": "a", "every": 60}"#).unwrap(),

@@ -4,6 +4,7 @@ pub mod canvas;
 pub mod id;
 pub mod invalid;
 pub mod json;
+pub mod limit;
 pub mod mask;
 pub mod pause;
 pub mod progress;

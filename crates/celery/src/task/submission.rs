@@ -1,11 +1,13 @@
 //! One request to run something: a signature and what only the top level may say.
 
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 use serde_json::value::RawValue;
 
 use super::TaskId;
 use super::invalid::{Invalid, Problems};
 use super::json::Fields;
+use super::limit::{self, required_key};
+pub use super::limit::{Fair, KeyLimit, OnLimit, Rate};
 use super::reader::{Reader, labels};
 use super::signature::{FORMS, Limits, Signature, TaskSignature};
 use super::webhook::{self, Webhook};
@@ -16,8 +18,10 @@ pub struct Submission {
     pub signature: Signature,
     /// Join an equal submission instead of running twice.
     pub unique: Option<Unique>,
-    /// How many tasks that share a key may run at the same time.
+    /// How many tasks that share a key may be under way, and how many may start in which time.
     pub limits: Vec<KeyLimit>,
+    /// Whose tasks they are, where several share a queue.
+    pub fair: Option<Fair>,
     pub webhooks: Vec<Webhook>,
     /// For a canvas: labels of all its tasks. A single task has them itself.
     pub labels: Vec<(String, String)>,
@@ -63,19 +67,21 @@ pub enum UniqueWhile {
     Seconds(f64),
 }
 
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct KeyLimit {
-    pub key: String,
-    pub max: u32,
-}
-
-const EXTRAS: [&str; 3] = ["unique", "limits", "webhooks"];
-const CANVAS_EXTRAS: [&str; 4] = ["unique", "limits", "webhooks", "labels"];
+const EXTRAS: [&str; 5] = ["unique", "limits", "on_limit", "fair", "webhooks"];
+const CANVAS_EXTRAS: [&str; 6] = ["unique", "limits", "on_limit", "fair", "webhooks", "labels"];
 
 impl Submission {
     /// A signature and nothing else.
     pub fn of(signature: Signature) -> Self {
-        Self { signature, unique: None, limits: Vec::new(), webhooks: Vec::new(), labels: Vec::new(), bare: false }
+        Self {
+            signature,
+            unique: None,
+            limits: Vec::new(),
+            fair: None,
+            webhooks: Vec::new(),
+            labels: Vec::new(),
+            bare: false,
+        }
     }
 
     /// Reads `POST /v1/tasks`: any signature.
@@ -209,9 +215,12 @@ fn read(
             Some(Signature::Task(_)) => Vec::new(),
             _ => member(problems, &fields, "labels", labels).unwrap_or_default(),
         };
+        let usual = limit::on_limit(problems, &fields).unwrap_or_default();
+        let key_limits = |problems: &mut Problems, value: &RawValue| limit::key_limits(problems, value, usual);
         Some(Submission {
             unique: member(problems, &fields, "unique", unique),
             limits: member(problems, &fields, "limits", key_limits).unwrap_or_default(),
+            fair: member(problems, &fields, "fair", limit::fair),
             webhooks: member(problems, &fields, "webhooks", webhooks).unwrap_or_default(),
             labels,
             bare: false,
@@ -272,19 +281,6 @@ pub fn unique(problems: &mut Problems, value: &RawValue) -> Option<Unique> {
     })
 }
 
-pub fn key_limits(problems: &mut Problems, value: &RawValue) -> Option<Vec<KeyLimit>> {
-    list(problems, value, 16, |problems, value| {
-        let fields = problems.object(value)?;
-        problems.refuse_unknown(&fields, &["key", "max"]);
-        let key = required_key(problems, &fields);
-        if fields.get("max").is_none() {
-            problems.add_at("max", "is required");
-        }
-        let max = member(problems, &fields, "max", |problems, value| problems.integer(value, 1..=1_000_000));
-        Some(KeyLimit { key: key?, max: u32::try_from(max?).expect("inside the range above") })
-    })
-}
-
 fn webhooks(problems: &mut Problems, value: &RawValue) -> Option<Vec<Webhook>> {
     list(problems, value, 16, |problems, value| {
         let fields = problems.object(value)?;
@@ -301,20 +297,6 @@ fn webhooks(problems: &mut Problems, value: &RawValue) -> Option<Vec<Webhook>> {
 /// The words of `on`.
 pub fn words(problems: &mut Problems, value: &RawValue) -> Option<Vec<String>> {
     list(problems, value, 32, |problems, value| problems.parsed(value, webhook::check_word))
-}
-
-fn required_key(problems: &mut Problems, fields: &Fields<'_>) -> Option<String> {
-    if fields.get("key").is_none() {
-        problems.add_at("key", "is required");
-    }
-    member(problems, fields, "key", |problems, value| {
-        let key = problems.text(value)?;
-        let valid = (1..=255).contains(&key.chars().count()) && !key.chars().any(char::is_control);
-        if !valid {
-            problems.add("must have 1 to 255 characters and no control characters");
-        }
-        valid.then_some(key)
-    })
 }
 
 pub fn list<T>(
@@ -354,15 +336,29 @@ mod tests {
     #[test]
     fn the_top_level_has_wishes_of_its_own() {
         let text = r#"{"task": "a", "unique": {"key": "k", "while": 60}, "limits": [{"key": "host", "max": 2}],
-            "webhooks": [{"url": "https://example.org/hook"}, {"url": "http://h/", "on": ["retry"]}], "labels": {"a": "b"}}"#;
+            "webhooks": [{"url": "https://example.org/hook"}, {"url": "http://h/", "on": ["retry"]}], "labels": {"a": "b"},
+            "fair": {"key": "tenant", "weight": 2}}"#;
         let submission = parse(text).unwrap();
         let unique = submission.unique.unwrap();
         assert_eq!((unique.key.as_str(), unique.until), ("k", UniqueWhile::Seconds(60.0)));
         assert_eq!(unique.on_conflict, OnConflict::Join);
-        assert_eq!(submission.limits, [KeyLimit { key: "host".to_owned(), max: 2 }]);
+        assert_eq!(submission.limits, [KeyLimit::at_most("host", 2)]);
+        assert_eq!(submission.fair, Some(Fair { key: "tenant".to_owned(), weight: 2 }));
         assert_eq!(submission.webhooks[0].on, ["success", "failure"]);
         let Signature::Task(task) = submission.signature else { panic!("a task") };
         assert_eq!(task.labels, [("a".to_owned(), "b".to_owned())]);
+    }
+
+    #[test]
+    fn a_limit_has_a_max_or_a_rate_and_says_what_becomes_of_the_others() {
+        let text = r#"{"task": "a", "on_limit": "reject", "limits": [{"key": "a", "rate": "1/m"}, {"key": "b", "max": 1, "on_limit": "hold"}]}"#;
+        let limits = parse(text).unwrap().limits;
+        assert_eq!(limits.iter().map(|limit| limit.on_limit).collect::<Vec<_>>(), [OnLimit::Reject, OnLimit::Hold]);
+        let found = parse(
+            r#"{"task": "a", "on_limit": "wait", "limits": [{"key": "a"}, {"key": "b", "rate": "fast"}], "fair": {"weight": 0}}"#,
+        );
+        let pointers: Vec<_> = found.unwrap_err().into_iter().map(|(pointer, _)| pointer).collect();
+        assert_eq!(pointers, ["/on_limit", "/limits/0/max", "/limits/1/rate", "/fair/key", "/fair/weight"]);
     }
 
     #[test]

@@ -2,14 +2,11 @@
 
 use std::collections::HashSet;
 
-use async_trait::async_trait;
 use sqlx::Row;
 
-use super::PostgresLedger;
 use super::pool::Tx;
-use crate::gates::{AtGate, Gate, Gates, HEADS, Settled, Stopped, Waiting};
-use crate::{Error, Limits};
-use celery::task::TaskId;
+use crate::Error;
+use crate::gates::{Gate, Gates, HEADS, Settled, Stopped, Waiting};
 
 /// Each gate once, by skipping from one to the next, with what its first task says. More gates than this wait for their turn.
 pub(super) const WAITING: &str = "with recursive waiting as (\
@@ -25,14 +22,15 @@ pub(super) const FIRST: &str = "select g.gate, o.task_no from unnest($1::text[])
 pub(super) const RATES: &str = "select gate, opens_at from taskgate.gate_rate where gate = any($1)";
 pub(super) const HOLDERS: &str = "select gate, task_no from taskgate.gate_hold where gate = any($1)";
 pub(super) const STOP: &str = "update taskgate.outbox o set gate = n.gate, gate_max = n.gate_max, parked = null, \
-     wake_at = coalesce(t.expires_at, 9223372036854775807) \
+     line = null, rank = null, share = null, wake_at = coalesce(t.expires_at, 9223372036854775807) \
      from unnest($1::bigint[], $2::text[], $3::int[]) as n(task_no, gate, gate_max) \
      join taskgate.task t on t.task_no = n.task_no where o.task_no = n.task_no";
-pub(super) const OPENS: &str = "insert into taskgate.gate_rate (gate, opens_at) select * from unnest($1::text[], $2::bigint[]) \
-     on conflict (gate) do update set opens_at = excluded.opens_at";
+pub(super) const OPENS: &str = "insert into taskgate.gate_rate (gate, opens_at, spacing) \
+     select * from unnest($1::text[], $2::bigint[], $3::bigint[]) \
+     on conflict (gate) do update set opens_at = excluded.opens_at, spacing = excluded.spacing";
 /// A task that ended meanwhile holds nothing.
-pub(super) const HOLD: &str = "insert into taskgate.gate_hold (gate, task_no) \
-     select n.gate, n.task_no from unnest($1::text[], $2::bigint[]) as n(gate, task_no) \
+pub(super) const HOLD: &str = "insert into taskgate.gate_hold (gate, task_no, most) \
+     select n.gate, n.task_no, n.most from unnest($1::text[], $2::bigint[], $3::int[]) as n(gate, task_no, most) \
      where exists (select 1 from taskgate.flight u where u.task_no = n.task_no) on conflict do nothing";
 pub(super) const AT_GATE: &str = "select o.gate, o.gate_max, (select count(*) from (select 1 from taskgate.outbox b \
      where b.gate = o.gate and b.task_no < o.task_no limit 10000) as before) as ahead, \
@@ -95,27 +93,21 @@ pub(super) async fn stop(tx: &mut Tx, stopped: &[&Stopped]) -> Result<(), Error>
 }
 
 pub(super) async fn settle(tx: &mut Tx, settled: Settled) -> Result<(), Error> {
-    let (gates, opens): (Vec<String>, Vec<i64>) = settled.rates.into_iter().unzip();
-    if !gates.is_empty() {
-        sqlx::query(OPENS).bind(gates).bind(opens).execute(&mut **tx).await?;
+    if !settled.rates.is_empty() {
+        sqlx::query(OPENS)
+            .bind(settled.rates.iter().map(|(gate, ..)| gate.as_str()).collect::<Vec<_>>())
+            .bind(settled.rates.iter().map(|(_, opens, _)| *opens).collect::<Vec<_>>())
+            .bind(settled.rates.iter().map(|(.., spacing)| *spacing).collect::<Vec<_>>())
+            .execute(&mut **tx)
+            .await?;
     }
-    let (gates, tasks): (Vec<String>, Vec<i64>) = settled.holds.into_iter().unzip();
-    if !gates.is_empty() {
-        sqlx::query(HOLD).bind(gates).bind(tasks).execute(&mut **tx).await?;
+    if !settled.holds.is_empty() {
+        sqlx::query(HOLD)
+            .bind(settled.holds.iter().map(|(gate, ..)| gate.as_str()).collect::<Vec<_>>())
+            .bind(settled.holds.iter().map(|(_, task_no, _)| *task_no).collect::<Vec<_>>())
+            .bind(settled.holds.iter().map(|(.., most)| *most).collect::<Vec<_>>())
+            .execute(&mut **tx)
+            .await?;
     }
     Ok(())
-}
-
-#[async_trait]
-impl Limits for PostgresLedger {
-    async fn at_gate(&self, task_no: i64) -> Result<Option<AtGate>, Error> {
-        let Some(row) = sqlx::query(AT_GATE).bind(task_no).fetch_optional(&self.pool).await? else { return Ok(None) };
-        let gate: String = row.try_get("gate")?;
-        let (max, opens_at) = (row.try_get("gate_max")?, row.try_get("opens_at")?);
-        let mut at = AtGate::new(&gate, max, opens_at, row.try_get("ahead")?, row.try_get("under_way")?);
-        for row in sqlx::query(UNDER_WAY).bind(&gate).fetch_all(&self.pool).await? {
-            at.holders.extend(TaskId::parse(row.try_get::<String, _>(0)?).ok());
-        }
-        Ok(Some(at))
-    }
 }

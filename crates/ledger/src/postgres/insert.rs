@@ -7,34 +7,36 @@ use std::collections::HashSet;
 
 use sqlx::{PgExecutor, Row};
 
-use crate::admission::{Taken, judge};
+use crate::admission::{Taken, judge, refusing_keys};
 use crate::rows::{label_rows, labels_text, options_text, short};
 use crate::{Conflict, Error, Inserted, NewTask, Submission, headers, history};
-use celery::task::{GroupId, Phase, TaskId};
+use celery::task::{GroupId, TaskId};
 
 use super::lane::Lane;
 use super::pool::{self, Tx, is_deadlock, is_unique_violation, is_without_partition};
-use super::{Store, fan_out, migrate, numbers};
+use super::{Store, fan_out, limits, migrate, numbers};
 
 /// A batch that is refused more often than this fights with something else than other submissions.
 pub(super) const MAX_ATTEMPTS: usize = 1000;
 
 /// Numbers are drawn in the order of the batch, so that the order of acceptance is the order of `task_no`. `$21` is what each first
-/// event says of itself in the feed.
+/// event says of itself in the feed; `$22` to `$25` are for tasks that wait in a line or at a gate from the beginning.
 pub(super) const INSERT: &str = "with input as materialized (\
      select nextval('taskgate.task_no') as task_no, i.* from unnest($1::uuid[], $2::text[], $3::int[], $4::smallint[], \
      $5::text[], $6::text[], $7::text[], $8::bigint[], $9::bigint[], $10::bigint[], $11::bigint[], $12::text[], $13::text[], \
-     $14::text[], $15::int[], $16::bool[], $17::text[], $18::text[], $19::text[], $20::text[], $21::bytea[]) with ordinality \
+     $14::text[], $15::int[], $16::bool[], $17::text[], $18::text[], $19::text[], $20::text[], $21::bytea[], $22::text[], $23::smallint[], \
+     $24::text[], $25::int[]) with ordinality \
      as i(id, given_id, kind_no, priority, phase, headers, body, submitted_at, due_at, expires_at, wake_at, root_id, \
-     parent_id, group_id, group_index, ignore_result, retry_of, schedule, labels, options, told, place)), \
+     parent_id, group_id, group_index, ignore_result, retry_of, schedule, labels, options, told, line, rank, gate, gate_max, place)), \
      new_task as (insert into taskgate.task (task_no, submitted_at, due_at, expires_at, id, kind_no, group_index, priority, \
      ignore_result, adopted, first_phase, given_id, root_id, parent_id, group_id, retry_of, schedule, labels, options, headers, body) \
      select task_no, submitted_at, due_at, expires_at, id, kind_no, group_index, priority, ignore_result, false, \
      nullif(phase, 'accepted'), given_id, root_id, parent_id, group_id, retry_of, schedule, labels, options, headers, body from input), \
      new_flight as (insert into taskgate.flight (task_no, seq, delivery, retries, waits, phase) \
      select task_no, 1, 1, 0, phase = 'waiting', phase from input), \
-     new_outbox as (insert into taskgate.outbox (task_no, wake_at, accepted_at) \
-     select task_no, wake_at, submitted_at from input where phase <> 'waiting'), \
+     new_outbox as (insert into taskgate.outbox (task_no, wake_at, accepted_at, line, rank, share, gate, gate_max) \
+     select task_no, wake_at, submitted_at, line, rank, case when line is not null then '' end, gate, gate_max \
+     from input where phase <> 'waiting'), \
      new_feed as (insert into taskgate.feed (pos, at, events) \
      select (pg_current_xact_id()::text::bigint << 20) + l.feed_offset + p.place, p.at, p.events from \
      (select min(place) as place, max(submitted_at) as at, string_agg(int8send(task_no) || told, '' order by place) as events \
@@ -101,7 +103,8 @@ enum Tried {
 }
 
 pub(super) async fn insert(store: &Store, lane: &Lane, batch: &[Submission]) -> Result<Answers, Error> {
-    let has_keys = batch.iter().any(|submission| submission.idempotency.is_some() || submission.unique.is_some());
+    let has_keys = batch.iter().any(|submission| submission.idempotency.is_some() || submission.unique.is_some())
+        || !refusing_keys(batch).is_empty();
     let is_fresh = |task: &NewTask, at| numbers::is_fresh(&task.id, at);
     let is_given = batch.iter().any(|submission| !submission.tasks.iter().all(|task| is_fresh(task, submission.at)));
     for attempt in 0..MAX_ATTEMPTS {
@@ -237,6 +240,7 @@ async fn taken(tx: &mut Tx, batch: &[Submission]) -> Result<Taken, Error> {
     for row in sqlx::query(TAKEN_UNIQUE).bind(unique).bind(now).fetch_all(&mut **tx).await? {
         taken.unique.insert(row.try_get(0)?, row.try_get(1)?);
     }
+    taken.keys = limits::decide(tx, &refusing_keys(batch)).await?;
     Ok(taken)
 }
 
@@ -311,16 +315,17 @@ async fn tasks(executor: impl PgExecutor<'_>, batch: &[&Submission], kinds: &[i3
             .bind(tasks().map(|task| labels_text(&task.labels)).collect::<Vec<_>>())
             .bind(options)
             .bind(told)
+            .bind(tasks().map(|task| task.rank().map(|_| task.queue.as_str())).collect::<Vec<_>>())
+            .bind(tasks().map(NewTask::rank).collect::<Vec<_>>())
+            .bind(tasks().map(|task| task.gate().map(|gate| gate.name().to_owned())).collect::<Vec<_>>())
+            .bind(tasks().map(|task| task.gate().and_then(|gate| gate.max())).collect::<Vec<_>>())
     };
     query.fetch_all(executor).await?.iter().map(|row| row.try_get(0)).collect()
 }
 
 /// Whether the columns of [`INSERT_PLAIN`] say all of it.
 fn is_short(task: &NewTask) -> bool {
-    let is_alone = task.root_id == task.id && task.parent_id.is_none() && task.group_id.is_none();
-    let is_new = task.retry_of.is_none() && task.schedule.is_none() && task.group_index.is_none();
-    let is_at_once = task.phase == Phase::Accepted && task.due_at.is_none() && task.expires_at.is_none();
-    is_alone && is_new && is_at_once && task.labels.is_empty() && numbers::given(&task.id).is_none()
+    task.is_plain() && numbers::given(&task.id).is_none()
 }
 
 /// All that only some submissions bring. False when a key is held by another transaction that committed first.

@@ -21,6 +21,8 @@ mod known;
 mod lane;
 mod learn;
 mod lease;
+mod limits;
+mod lines;
 mod list;
 mod migrate;
 mod notify;

@@ -12,7 +12,10 @@ use sqlx::Row;
 
 use crate::book::Book;
 use crate::change::was_taken;
-use crate::gates::{Gate, Heads, Passes, Stopped, gates_of};
+use crate::gates::{Gate, Stopped, gates_of};
+use crate::limits::Rules;
+use crate::lines::Lines;
+use crate::passing::{self, Due, Passed};
 use crate::{
     Backlog, Carrier, Drained, Error, Event, NewGroup, News, Outgoing, REFUSED_FOR, Source, Task, headers, refusal,
 };
@@ -22,7 +25,7 @@ use runtime::clock::Time;
 use super::columns::{between, fact_columns, standing, state_columns};
 use super::pool::{self, Tx};
 use super::pooled::Pool;
-use super::{Store, control, gates, gather, groups, learn, numbers, publication, rows, save};
+use super::{Store, control, gates, gather, groups, learn, limits, lines, numbers, publication, rows, save};
 
 /// A carrier that does not answer by then has published an unknown part: its rows stay, and the broker's markers sort it out.
 const CARRY: Duration = Duration::from_secs(10);
@@ -59,11 +62,13 @@ pub(super) const MESSAGES: &str = concat!(
 );
 
 /// Rows of a paused queue sleep until it is resumed, or until their time is over.
-pub(super) const PARK: &str = "update taskgate.outbox o set parked = n.queue, gate = null, gate_max = null, wake_at = n.wake_at \
+pub(super) const PARK: &str = "update taskgate.outbox o set parked = n.queue, gate = null, gate_max = null, \
+     line = null, rank = null, share = null, wake_at = n.wake_at \
      from unnest($1::bigint[], $2::text[], $3::bigint[]) as n(task_no, queue, wake_at) where o.task_no = n.task_no";
 
 /// Rows that must not be published now sleep until these times.
-pub(super) const SLEEP: &str = "update taskgate.outbox o set wake_at = n.wake_at from unnest($1::bigint[], $2::bigint[]) as n(task_no, wake_at) \
+pub(super) const SLEEP: &str = "update taskgate.outbox o set line = null, rank = null, share = null, \
+     wake_at = n.wake_at from unnest($1::bigint[], $2::bigint[]) as n(task_no, wake_at) \
      where o.task_no = n.task_no";
 
 pub(super) const BACKLOG: &str = "select count(*), min(accepted_at) from taskgate.outbox where wake_at <= $1";
@@ -96,37 +101,53 @@ pub(super) async fn drain(
         tx.rollback().await?;
         return Ok(Drained::default());
     }
+    let rules = limits::rules(&mut tx).await?;
     let waiting = gates::waiting(&mut tx).await?;
+    let mut lines = lines::load(&mut tx, carrier, limit).await?;
     let waits = Drained {
         waiting: !waiting.is_empty(),
-        next_opening: waiting.iter().filter_map(|one| one.opening(carrier)).min(),
+        in_line: lines.is_waiting,
+        dry: lines.is_dry,
+        again: !lines.empty().is_empty(),
+        next_opening: waiting.iter().filter_map(|one| one.opening(carrier, &rules)).min(),
         ..Drained::default()
     };
-    let open: Vec<String> = waiting.into_iter().filter(|one| one.is_open(now, carrier)).map(|one| one.gate).collect();
+    let open = waiting.into_iter().filter(|one| one.is_open(now, carrier, &rules));
+    let open: Vec<String> = open.map(|one| one.gate).collect();
     let heads = gates::first(&mut tx, &open).await?;
-    let claimed = claim(&mut tx, &heads, now, settle, limit).await?;
-    if claimed.is_empty() {
+    let claimed = claim(&mut tx, &heads, &lines.picked(), now, settle, limit).await?;
+    if claimed.is_empty() && !waits.again {
         tx.rollback().await?;
         return Ok(waits);
     }
-    let sorted = sort(&mut tx, &claimed, now, carrier).await?;
-    let (mut sorted, passes) = pass_gates(&mut tx, sorted, &claimed, &heads, now, carrier).await?;
-    let mut carried = carry(&mut tx, carrier, &claimed, &sorted.due).await?;
+    let mut sorted = sort(&mut tx, &claimed, now, carrier).await?;
+    let passed = pass(&mut tx, &mut sorted, &claimed, &heads, &mut lines, &rules, now, carrier).await?;
+    let mut carried = carry(&mut tx, carrier, &claimed, &passed.due).await?;
     carried.extend(sorted.taken.iter().map(|task| task.no));
     let resumed = let_go(&mut tx, &mut sorted).await?.then_some(now);
-    let next_opening = [waits.next_opening, passes.opening, resumed].into_iter().flatten().min();
+    let next_opening = [waits.next_opening, passed.passes.opening, resumed].into_iter().flatten().min();
     let mut gone = sorted.over.clone();
     gone.extend(sorted.expired.iter().map(|task| task.no));
     sqlx::query(GONE).bind(&gone).execute(&mut *tx).await?;
     let mut events = publication::carried(&mut tx, store, &carried, now).await?;
     // A quick task may be ending in another transaction. Its row is locked now: that one is over, or comes after this one.
+    let Passed { due, stopped, entering, windowed, passes } = passed;
     gates::settle(&mut tx, passes.settled(&carried, now)).await?;
-    let expired = expire(&mut tx, store, &sorted, now, &mut events).await?;
+    let occupied: Vec<(i64, String)> = windowed.into_iter().filter(|(no, _)| carried.contains(no)).collect();
+    lines::settle(&mut tx, &lines, &carried, &occupied, &entering).await?;
+    let expired = expire(&mut tx, store, &sorted, &stopped, now, &mut events).await?;
     tx.commit().await?;
-    // What was parked or stopped, or had ended, is none of the carrier's business.
-    let claimed = sorted.due.len() + sorted.taken.len() + expired;
-    let waiting = waits.waiting || !sorted.stopped.is_empty();
-    Ok(Drained { events, claimed, carried: carried.len(), expired, waiting, next_opening })
+    Ok(Drained {
+        events,
+        // What was parked or stopped, or had ended, is none of the carrier's business.
+        claimed: due.len() + sorted.taken.len() + expired,
+        carried: carried.len(),
+        expired,
+        waiting: waits.waiting || !stopped.is_empty(),
+        in_line: waits.in_line || !entering.is_empty(),
+        next_opening,
+        ..waits
+    })
 }
 
 /// Passes that follow each other closely search once: what is left behind was left two seconds ago.
@@ -141,17 +162,18 @@ async fn gather_left_behind(store: &Store, now: Time, settle: Duration) -> Resul
     Ok(())
 }
 
-/// What waits longest at the open gates, and what is due. Who was accepted first is first, also at a gate.
+/// What was picked from lines, in that order; then what waits longest at the open gates, and what is due, by acceptance.
 async fn claim(
     tx: &mut Tx,
     heads: &[(String, i64)],
+    picked: &[i64],
     now: Time,
     settle: Duration,
     limit: i64,
 ) -> Result<Vec<Claimed>, Error> {
     let mut rows = Vec::new();
-    if !heads.is_empty() {
-        let numbers: Vec<i64> = heads.iter().map(|(_, task_no)| *task_no).collect();
+    if !heads.is_empty() || !picked.is_empty() {
+        let numbers: Vec<i64> = heads.iter().map(|(_, task_no)| *task_no).chain(picked.iter().copied()).collect();
         rows = sqlx::query(THESE).bind(numbers).fetch_all(&mut **tx).await?;
     }
     rows.extend(sqlx::query(DUE).bind(now.0).bind(now.minus(settle).0).bind(limit).fetch_all(&mut **tx).await?);
@@ -166,8 +188,9 @@ async fn claim(
     };
     let mut claimed = rows.iter().map(claimed).collect::<Result<Vec<_>, Error>>()?;
     claimed.retain(|one| seen.insert(one.task_no));
-    if !heads.is_empty() {
-        claimed.sort_by_key(|one| one.task_no);
+    if !heads.is_empty() || !picked.is_empty() {
+        let places: HashMap<i64, usize> = picked.iter().enumerate().map(|(place, no)| (*no, place)).collect();
+        claimed.sort_by_key(|one| (places.get(&one.task_no).copied().unwrap_or(usize::MAX), one.task_no));
     }
     Ok(claimed)
 }
@@ -180,8 +203,6 @@ struct Sorted {
     parked: Vec<Task>,
     /// Must not be published now, and why.
     refused: Vec<(Task, String)>,
-    /// Waits for a limit.
-    stopped: Vec<Stopped>,
     /// Published before, in spite of the row: a worker has this delivery.
     taken: Vec<Task>,
     /// Ended meanwhile in another way.
@@ -230,42 +251,31 @@ async fn let_go(tx: &mut Tx, sorted: &mut Sorted) -> Result<bool, Error> {
     Ok(sorted.parked.len() < before)
 }
 
-/// Lets through what its limits let through, in the order of the claim. What the broker has had already is not stopped.
-async fn pass_gates(
+/// Lets through what limits and windows let through.
+#[expect(clippy::too_many_arguments, reason = "all that a pass has loaded")]
+async fn pass(
     tx: &mut Tx,
-    mut sorted: Sorted,
+    sorted: &mut Sorted,
     claimed: &[Claimed],
     heads: &[(String, i64)],
+    lines: &mut Lines,
+    rules: &Rules,
     now: Time,
     carrier: &dyn Carrier,
-) -> Result<(Sorted, Passes), Error> {
-    let demands: Vec<Vec<Gate>> = sorted.due.iter().map(|task| gates_of(task, carrier)).collect();
-    let taken: Vec<(i64, Vec<Gate>)> = sorted.taken.iter().map(|task| (task.no, gates_of(task, carrier))).collect();
-    let named = demands.iter().flatten().chain(taken.iter().flat_map(|(_, gates)| gates));
+) -> Result<Passed, Error> {
+    let mut gate_of: HashMap<i64, (String, Option<i32>)> = HashMap::new();
+    for row in claimed {
+        gate_of.extend(row.gate.clone().map(|gate| (row.task_no, (gate, row.gate_max))));
+    }
+    let due = std::mem::take(&mut sorted.due).into_iter();
+    let due: Vec<Due> = due.map(|task| Due::new(gate_of.remove(&task.no), task, carrier, rules)).collect();
+    let taken = sorted.taken.iter().map(|task| (task.no, gates_of(task, carrier, rules)));
+    let taken: Vec<(i64, Vec<Gate>)> = taken.collect();
+    let named = due.iter().flat_map(|one| &one.gates).chain(taken.iter().flat_map(|(_, gates)| gates));
     let before = gates::load(tx, named).await?;
-    let mut state = before.clone();
-    let heads = Heads::new(heads);
-    let mut passes = Passes::new(before);
-    let rows: HashMap<i64, &Claimed> = claimed.iter().map(|row| (row.task_no, row)).collect();
-    for (task, gates) in std::mem::take(&mut sorted.due).into_iter().zip(demands) {
-        let row = rows.get(&task.no).expect("every task was claimed");
-        heads.close_before(task.no, &mut state);
-        match if task.phase.is_ours() { state.admit(task.no, &gates, now) } else { Ok(()) } {
-            Ok(()) => {
-                passes.note(task.no, gates);
-                sorted.due.push(task);
-            }
-            Err(gate) => {
-                passes.note_stop(&gate, &state);
-                let is_there = row.gate.as_deref() == Some(gate.name()) && row.gate_max == gate.max();
-                sorted.stopped.push(Stopped { task_no: task.no, id: task.id, gate, is_there });
-            }
-        }
-    }
-    for (task_no, gates) in taken {
-        passes.note(task_no, gates);
-    }
-    Ok((sorted, passes))
+    let queues = passing::windows(&due, lines, carrier);
+    lines::open(tx, lines, &queues).await?;
+    Ok(passing::let_through(due, taken, before, heads, lines, carrier, now))
 }
 
 /// Returns the numbers of those that are certainly in the broker.
@@ -329,12 +339,13 @@ async fn expire(
     tx: &mut Tx,
     store: &Store,
     sorted: &Sorted,
+    stopped: &[Stopped],
     now: Time,
     events: &mut Vec<Event>,
 ) -> Result<usize, Error> {
     let refused = sorted.refused.iter().map(|(task, _)| task);
     let ids = sorted.expired.iter().chain(&sorted.parked).chain(refused).map(|task| &task.id);
-    let moved: Vec<&Stopped> = sorted.stopped.iter().filter(|one| !one.is_there).collect();
+    let moved: Vec<&Stopped> = stopped.iter().filter(|one| !one.is_there).collect();
     let both: Vec<&TaskId> = ids.chain(moved.iter().map(|one| &one.id)).collect();
     if both.is_empty() {
         return Ok(0);

@@ -9,7 +9,7 @@ use crate::derived;
 use crate::history;
 use crate::rows::{labels_text, options_text};
 use crate::{Error, Event, Task};
-use celery::task::{GroupId, TaskId};
+use celery::task::{GroupId, Phase, TaskId};
 
 use super::pool::Tx;
 use super::{Store, notify, numbers};
@@ -20,7 +20,8 @@ use super::{Store, notify, numbers};
 /// `$1` numbers, then one array per column of the task; `$22` what becomes of the row: it stays in flight or it ends; `$23` its new
 /// events; `$24` the `seq` that a row which nobody locked must still have. `$25` the numbers and `$26` the ids of those that ended; `$27`
 /// how many events this transaction wrote before; `$28` places, `$29` times and `$30` texts of rows of the feed; `$31` the notification; `$32` whether columns say all
-/// events so far (then a history that is null stays so), `$33` if not, the events that they said before.
+/// events so far (then a history that is null stays so), `$33` if not, the events that they said before; `$34` those that are
+/// not in the broker.
 /// Failure and traceback are written only with a new outcome, progress and children only when there are new ones: they may be large and
 /// are not loaded for a transition. A long history goes on in a piece of its own. Each row is looked up by its number and then changed
 /// at its place, whatever the planner believes of the table's size: a row that has moved is another transaction's, and not counted.
@@ -59,6 +60,7 @@ pub(super) const TRANSITION: &str = "with n as materialized (select n.*, f.* fro
      else coalesce(n.old_history, n.derived, '') || n.events end, n.result \
      from n where n.move = 1), \
      let_go as (delete from taskgate.gate_hold where task_no = any($25::bigint[])), \
+     taken as (delete from taskgate.window_slot where task_no = any($34::bigint[])), \
      freed as (delete from taskgate.unique_key where task_id = any($26::text[]) and expires_at = 9223372036854775807), \
      told as (insert into taskgate.feed (pos, at, events) \
      select (pg_current_xact_id()::text::bigint << 20) + l.feed_offset + $27::bigint + p.place, p.at, p.events \
@@ -206,6 +208,12 @@ async fn transition(
         .bind(notify::payload(&store.replica, events.iter().map(|event| &event.task_id)))
         .bind(open.iter().map(is_plain).collect::<Vec<_>>())
         .bind(open.iter().map(derived).collect::<Vec<_>>())
+        .bind(
+            open.iter()
+                .filter(|entry| entry.task.phase != Phase::Queued)
+                .map(|entry| entry.task.no)
+                .collect::<Vec<_>>(),
+        )
         .fetch_one(&mut **tx)
         .await?;
     let is_done = row.try_get::<i64, _>(0)? == i64::try_from(open.len()).unwrap_or(i64::MAX);

@@ -15,7 +15,7 @@ use super::{PostgresLedger, Store, audit, insert};
 pub(super) const CREATE: &str = concat!(
     "insert into taskgate.schedule (",
     schedule_columns!(),
-    ") values ($1, $2, $3, $4, $5, $6, $7, $8, $9, null, null, null, null, null, $10) on conflict do nothing"
+    ") values ($1, $2, $3, $4, $5, $6, $7, $8, $9, null, null, null, null, null, $10, $11) on conflict do nothing"
 );
 pub(super) const SEED: &str =
     "insert into taskgate.schedule_seed (name, seeded_at) values ($1, $2) on conflict do nothing";
@@ -76,6 +76,7 @@ impl Schedules for PostgresLedger {
             .bind(schedule.next.map(|next| next.tick.0))
             .bind(schedule.next.map(|next| next.due_at.0))
             .bind(schedule.document.get())
+            .bind(&schedule.namespace)
             .execute(&mut *tx)
             .await?;
         audit::open_current(&mut tx).await?;

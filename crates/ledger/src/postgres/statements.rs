@@ -1,9 +1,9 @@
 //! Every constant statement, so that a test can prepare each against a migrated database.
 
 use super::{
-    audit, bulk, control, events, fan_out, findings, gates, gather, groups, insert, kinds, learn, lease, list, migrate,
-    outbox, prune, publication, replica, save, schedules, stats, steps, tasks, tokens, traces, waits, webhooks, withdraw,
-    workers,
+    audit, bulk, control, events, fan_out, findings, gates, gather, groups, insert, kinds, learn, lease, limits, lines,
+    list, migrate, outbox, prune, publication, replica, save, schedules, stats, steps, tasks, tokens, traces, waits,
+    webhooks, withdraw, workers,
 };
 
 pub(super) const PING: &str = "select 1 from taskgate.ledger";
@@ -61,6 +61,30 @@ pub const STATEMENTS: &[&str] = &[
     gather::UNTOUCHED,
     gather::OUTSIDE,
     gather::TAKE_IN,
+    limits::RULES,
+    limits::SET_RULE,
+    limits::NO_RULE,
+    limits::NO_RATE,
+    limits::WAITED_FOR,
+    limits::HELD,
+    limits::PACED,
+    limits::RULED,
+    limits::STATES,
+    limits::BEFORE,
+    limits::IN_LINE,
+    limits::ALONE,
+    lines::WAITING,
+    lines::FIRST,
+    lines::NEXT_RANK,
+    lines::SHARES,
+    lines::WITHOUT,
+    lines::HEADS,
+    lines::SLOTS,
+    lines::ENTER,
+    lines::REGISTER,
+    lines::TURN,
+    lines::FORGET,
+    lines::OCCUPY,
     groups::GROUP,
     kinds::ADD,
     kinds::FIND,

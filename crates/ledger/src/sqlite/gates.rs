@@ -2,14 +2,11 @@
 
 use std::collections::HashSet;
 
-use async_trait::async_trait;
 use sqlx::Row;
 
-use super::SqliteLedger;
 use super::pool::{Tx, list};
-use crate::gates::{AtGate, Gate, Gates, HEADS, Settled, Stopped, Waiting};
-use crate::{Error, Limits};
-use celery::task::TaskId;
+use crate::Error;
+use crate::gates::{Gate, Gates, HEADS, Settled, Stopped, Waiting};
 
 /// Each gate once, by skipping from one to the next, with what its first task says. More gates than this wait for their turn.
 pub(super) const WAITING: &str = "with recursive waiting as (\
@@ -26,11 +23,11 @@ pub(super) const FIRST: &str = "select g.value, o.task_no from json_each($1) g j
 pub(super) const RATES: &str = "select gate, opens_at from gate_rate where gate in (select value from json_each($1))";
 pub(super) const HOLDERS: &str = "select gate, task_no from gate_hold where gate in (select value from json_each($1))";
 pub(super) const STOP: &str = "update outbox set gate = $2, gate_max = $3, parked = 0, \
-     wake_at = coalesce((select expires_at from task t where t.task_no = outbox.task_no), 9223372036854775807) where task_no = $1";
-pub(super) const OPENS: &str = "insert into gate_rate (gate, opens_at) values ($1, $2) \
-     on conflict (gate) do update set opens_at = excluded.opens_at";
+     line = null, rank = null, share = null, wake_at = coalesce((select expires_at from task t where t.task_no = outbox.task_no), 9223372036854775807) where task_no = $1";
+pub(super) const OPENS: &str = "insert into gate_rate (gate, opens_at, spacing) values ($1, $2, $3) \
+     on conflict (gate) do update set opens_at = excluded.opens_at, spacing = excluded.spacing";
 /// A task that ended meanwhile holds nothing.
-pub(super) const HOLD: &str = "insert into gate_hold (gate, task_no) select $1, $2 \
+pub(super) const HOLD: &str = "insert into gate_hold (gate, task_no, most) select $1, $2, $3 \
      where exists (select 1 from unfinished u where u.task_no = $2) on conflict do nothing";
 pub(super) const AT_GATE: &str = "select o.gate, o.gate_max, (select count(*) from (select 1 from outbox b \
      where b.gate = o.gate and b.task_no < o.task_no limit 10000) as before) as ahead, \
@@ -88,27 +85,11 @@ pub(super) async fn stop(tx: &mut Tx, stopped: &[&Stopped]) -> Result<(), Error>
 }
 
 pub(super) async fn settle(tx: &mut Tx, settled: Settled) -> Result<(), Error> {
-    for (gate, opens_at) in settled.rates {
-        sqlx::query(OPENS).bind(gate).bind(opens_at).execute(&mut **tx).await?;
+    for (gate, opens_at, spacing) in settled.rates {
+        sqlx::query(OPENS).bind(gate).bind(opens_at).bind(spacing).execute(&mut **tx).await?;
     }
-    for (gate, task_no) in settled.holds {
-        sqlx::query(HOLD).bind(gate).bind(task_no).execute(&mut **tx).await?;
+    for (gate, task_no, most) in settled.holds {
+        sqlx::query(HOLD).bind(gate).bind(task_no).bind(most).execute(&mut **tx).await?;
     }
     Ok(())
-}
-
-#[async_trait]
-impl Limits for SqliteLedger {
-    async fn at_gate(&self, task_no: i64) -> Result<Option<AtGate>, Error> {
-        let Some(row) = sqlx::query(AT_GATE).bind(task_no).fetch_optional(&self.pools.read).await? else {
-            return Ok(None);
-        };
-        let gate: String = row.try_get("gate")?;
-        let (max, opens_at) = (row.try_get("gate_max")?, row.try_get("opens_at")?);
-        let mut at = AtGate::new(&gate, max, opens_at, row.try_get("ahead")?, row.try_get("under_way")?);
-        for row in sqlx::query(UNDER_WAY).bind(&gate).fetch_all(&self.pools.read).await? {
-            at.holders.extend(TaskId::parse(row.try_get::<String, _>(0)?).ok());
-        }
-        Ok(Some(at))
-    }
 }

@@ -2,21 +2,22 @@
 
 use sqlx::Row;
 
-use crate::admission::{Taken, judge};
+use crate::admission::{Taken, judge, refusing_keys};
 use crate::rows::{label_rows, labels_text, options_text, short};
 use crate::{Conflict, Error, Event, Inserted, NewTask, Submission};
 use celery::task::{GroupId, Phase, TaskId};
 
-use super::fan_out;
 use super::pool::{Pools, Tx, list};
 use super::save;
+use super::{fan_out, limits};
 
 pub(super) const TASK: &str = "insert into task (submitted_at, due_at, expires_at, seq, delivery, retries, group_index, priority, \
      ignore_result, adopted, corrected, task_id, phase, status, name, queue, root_id, parent_id, group_id, retry_of, schedule, \
      labels, options) values ($1, $2, $3, 1, 1, 0, $4, $5, $6, 0, 0, $7, $8, 'PENDING', $9, $10, $11, $12, $13, $14, $15, $16, \
      $17) returning task_no";
 pub(super) const MESSAGE: &str = "insert into message (task_no, headers, body) values ($1, $2, $3)";
-pub(super) const OUTBOX: &str = "insert into outbox (task_no, wake_at, accepted_at, queue) values ($1, $2, $3, $4)";
+pub(super) const OUTBOX: &str = "insert into outbox (task_no, wake_at, accepted_at, queue, line, rank, share, gate, gate_max) \
+     values ($1, $2, $3, $4, case when $5 is not null then $4 end, $5, case when $5 is not null then '' end, $6, $7)";
 pub(super) const LABEL: &str = "insert into label (key, value, task_no) values ($1, $2, $3)";
 pub(super) const EDGE: &str = "insert into edge (from_no, to_no, kind) values ($1, $2, $3) on conflict do nothing";
 pub(super) const GROUP: &str = "insert into task_group (group_id, root_id, total, chord_size, submitted_at, structure) \
@@ -78,6 +79,10 @@ async fn taken(tx: &mut Tx, batch: &[Submission]) -> Result<Taken, Error> {
             taken.unique.insert(key.key.clone(), row.try_get(0)?);
         }
     }
+    let refusing = refusing_keys(batch);
+    if !refusing.is_empty() {
+        taken.keys = limits::decide(tx, &refusing).await?;
+    }
     Ok(taken)
 }
 
@@ -119,7 +124,9 @@ async fn task(tx: &mut Tx, submission: &Submission, task: &NewTask) -> Result<i6
     if task.phase != Phase::Waiting {
         let wake_at = task.wake_at(submission.at);
         let outbox = sqlx::query(OUTBOX).bind(no).bind(wake_at).bind(submission.at.0).bind(task.queue.as_str());
-        outbox.execute(&mut **tx).await?;
+        let gate = task.gate();
+        let outbox = outbox.bind(task.rank()).bind(gate.as_ref().map(|gate| gate.name().to_owned()));
+        outbox.bind(gate.and_then(|gate| gate.max())).execute(&mut **tx).await?;
     }
     for (key, value) in label_rows(&task.labels) {
         sqlx::query(LABEL).bind(key).bind(value).bind(no).execute(&mut **tx).await?;

@@ -16,6 +16,8 @@ mod groups;
 mod insert;
 mod learn;
 mod lease;
+mod limits;
+mod lines;
 mod migrate;
 mod outbox;
 mod pool;

@@ -11,7 +11,10 @@ use sqlx::{Row, SqlitePool};
 
 use crate::book::Book;
 use crate::change::was_taken;
-use crate::gates::{Gate, Heads, Passes, Stopped, gates_of};
+use crate::gates::{Gate, Stopped, gates_of};
+use crate::limits::Rules;
+use crate::lines::Lines;
+use crate::passing::{self, Due, Passed};
 use crate::rows::light_task_columns;
 use crate::{
     Backlog, Carrier, Drained, Error, Event, NewGroup, News, Outgoing, REFUSED_FOR, Source, Task, Withdrawn, refusal,
@@ -20,7 +23,7 @@ use celery::task::{Phase, QueueName, TaskId, TaskName};
 use runtime::clock::Time;
 
 use super::pool::{Pools, Tx, list};
-use super::{control, gates, groups, learn, rows, save};
+use super::{control, gates, groups, learn, limits, lines, rows, save};
 
 /// A carrier that does not answer by then has published an unknown part: its rows stay, and the broker's markers sort it out.
 const CARRY: Duration = Duration::from_secs(10);
@@ -51,11 +54,12 @@ pub(super) const MESSAGES: &str =
     "select task_no, headers, body from message where task_no in (select value from json_each($1))";
 
 /// Rows of a paused queue sleep until it is resumed, or until their time is over.
-pub(super) const PARK: &str = "update outbox set parked = 1, gate = null, gate_max = null, wake_at = coalesce((select expires_at from task t \
+pub(super) const PARK: &str = "update outbox set parked = 1, gate = null, gate_max = null, \
+     line = null, rank = null, share = null, wake_at = coalesce((select expires_at from task t \
      where t.task_no = outbox.task_no), 9223372036854775807) where task_no in (select value from json_each($1))";
 
 /// Rows that must not be published now sleep until `$2`, or until their time is over.
-pub(super) const SLEEP: &str = "update outbox set wake_at = min($2, coalesce((select expires_at from task t \
+pub(super) const SLEEP: &str = "update outbox set line = null, rank = null, share = null, wake_at = min($2, coalesce((select expires_at from task t \
      where t.task_no = outbox.task_no), $2)) where task_no in (select value from json_each($1))";
 
 pub(super) const BACKLOG: &str = "select count(*), min(accepted_at) from outbox where wake_at <= $1";
@@ -112,52 +116,69 @@ pub(super) async fn drain(
     carrier: &dyn Carrier,
 ) -> Result<Drained, Error> {
     let mut tx = pools.read.begin().await?;
+    let rules = limits::rules(&mut tx).await?;
     let waiting = gates::waiting(&mut tx).await?;
+    let mut lines = lines::load(&mut tx, carrier, limit).await?;
     let waits = Drained {
         waiting: !waiting.is_empty(),
-        next_opening: waiting.iter().filter_map(|one| one.opening(carrier)).min(),
+        in_line: lines.is_waiting,
+        dry: lines.is_dry,
+        again: !lines.empty().is_empty(),
+        next_opening: waiting.iter().filter_map(|one| one.opening(carrier, &rules)).min(),
         ..Drained::default()
     };
-    let open: Vec<String> = waiting.into_iter().filter(|one| one.is_open(now, carrier)).map(|one| one.gate).collect();
+    let open = waiting.into_iter().filter(|one| one.is_open(now, carrier, &rules));
+    let open: Vec<String> = open.map(|one| one.gate).collect();
     let heads = gates::first(&mut tx, &open).await?;
-    let claimed = claim(&mut tx, &heads, now, settle, limit).await?;
-    if claimed.is_empty() {
+    let claimed = claim(&mut tx, &heads, &lines.picked(), now, settle, limit).await?;
+    if claimed.is_empty() && !waits.again {
         tx.rollback().await?;
         return Ok(waits);
     }
-    let sorted = sort(&mut tx, &claimed, now, carrier).await?;
-    let (mut sorted, passes) = pass_gates(&mut tx, sorted, &claimed, &heads, now, carrier).await?;
-    let outgoing = if sorted.due.is_empty() { Vec::new() } else { outgoing(&mut tx, &claimed, &sorted.due).await? };
+    let mut sorted = sort(&mut tx, &claimed, now, carrier).await?;
+    let passed = pass(&mut tx, &mut sorted, &claimed, &heads, &mut lines, &rules, now, carrier).await?;
+    let outgoing = if passed.due.is_empty() { Vec::new() } else { outgoing(&mut tx, &claimed, &passed.due).await? };
     tx.commit().await?;
     let mut carried = carry(carrier, &outgoing).await;
     carried.extend(sorted.taken.iter().map(|task| task.no));
     let mut tx = pools.begin().await?;
     let resumed = let_go(&mut tx, &mut sorted).await?.then_some(now);
-    let next_opening = [waits.next_opening, passes.opening, resumed].into_iter().flatten().min();
+    let next_opening = [waits.next_opening, passed.passes.opening, resumed].into_iter().flatten().min();
+    let Passed { due, stopped, entering, windowed, passes } = passed;
     gates::settle(&mut tx, passes.settled(&carried, now)).await?;
     for no in sorted.over.iter().chain(sorted.expired.iter().map(|task| &task.no)) {
         sqlx::query(GONE).bind(no).execute(&mut *tx).await?;
     }
     let mut events = mark_published(&mut tx, &at_once(&carried, now)).await?;
-    let expired = expire(&mut tx, &sorted, now, &mut events).await?;
+    let occupied: Vec<(i64, String)> = windowed.into_iter().filter(|(no, _)| carried.contains(no)).collect();
+    lines::settle(&mut tx, &lines, &carried, &occupied, &entering).await?;
+    let expired = expire(&mut tx, &sorted, &stopped, now, &mut events).await?;
     tx.commit().await?;
-    // What was parked or stopped, or had ended, is none of the carrier's business.
-    let claimed = sorted.due.len() + sorted.taken.len() + expired;
-    let waiting = waits.waiting || !sorted.stopped.is_empty();
-    Ok(Drained { events, claimed, carried: carried.len(), expired, waiting, next_opening })
+    Ok(Drained {
+        events,
+        // What was parked or stopped, or had ended, is none of the carrier's business.
+        claimed: due.len() + sorted.taken.len() + expired,
+        carried: carried.len(),
+        expired,
+        waiting: waits.waiting || !stopped.is_empty(),
+        in_line: waits.in_line || !entering.is_empty(),
+        next_opening,
+        ..waits
+    })
 }
 
-/// What waits longest at the open gates, and what is due. Who was accepted first is first, also at a gate.
+/// What was picked from lines, in that order; then what waits longest at the open gates, and what is due, by acceptance.
 async fn claim(
     tx: &mut Tx,
     heads: &[(String, i64)],
+    picked: &[i64],
     now: Time,
     settle: Duration,
     limit: i64,
 ) -> Result<Vec<Claimed>, Error> {
     let mut rows = Vec::new();
-    if !heads.is_empty() {
-        let numbers: Vec<i64> = heads.iter().map(|(_, task_no)| *task_no).collect();
+    if !heads.is_empty() || !picked.is_empty() {
+        let numbers: Vec<i64> = heads.iter().map(|(_, task_no)| *task_no).chain(picked.iter().copied()).collect();
         rows = sqlx::query(THESE).bind(list(&numbers)).fetch_all(&mut **tx).await?;
     }
     rows.extend(sqlx::query(DUE).bind(now.0).bind(now.minus(settle).0).bind(limit).fetch_all(&mut **tx).await?);
@@ -173,8 +194,9 @@ async fn claim(
     };
     let mut claimed = rows.iter().map(claimed).collect::<Result<Vec<_>, Error>>()?;
     claimed.retain(|one| seen.insert(one.task_no));
-    if !heads.is_empty() {
-        claimed.sort_by_key(|one| one.task_no);
+    if !heads.is_empty() || !picked.is_empty() {
+        let places: HashMap<i64, usize> = picked.iter().enumerate().map(|(place, no)| (*no, place)).collect();
+        claimed.sort_by_key(|one| (places.get(&one.task_no).copied().unwrap_or(usize::MAX), one.task_no));
     }
     Ok(claimed)
 }
@@ -187,8 +209,6 @@ struct Sorted {
     parked: Vec<Task>,
     /// Must not be published now, and why.
     refused: Vec<(Task, String)>,
-    /// Waits for a limit.
-    stopped: Vec<Stopped>,
     /// Published before, in spite of the row: a worker has this delivery.
     taken: Vec<Task>,
     /// Ended meanwhile in another way.
@@ -230,42 +250,31 @@ async fn let_go(tx: &mut Tx, sorted: &mut Sorted) -> Result<bool, Error> {
     Ok(sorted.parked.len() < before)
 }
 
-/// Lets through what its limits let through, in the order of the claim. What the broker has had already is not stopped.
-async fn pass_gates(
+/// Lets through what limits and windows let through.
+#[expect(clippy::too_many_arguments, reason = "all that a pass has loaded")]
+async fn pass(
     tx: &mut Tx,
-    mut sorted: Sorted,
+    sorted: &mut Sorted,
     claimed: &[Claimed],
     heads: &[(String, i64)],
+    lines: &mut Lines,
+    rules: &Rules,
     now: Time,
     carrier: &dyn Carrier,
-) -> Result<(Sorted, Passes), Error> {
-    let demands: Vec<Vec<Gate>> = sorted.due.iter().map(|task| gates_of(task, carrier)).collect();
-    let taken: Vec<(i64, Vec<Gate>)> = sorted.taken.iter().map(|task| (task.no, gates_of(task, carrier))).collect();
-    let named = demands.iter().flatten().chain(taken.iter().flat_map(|(_, gates)| gates));
+) -> Result<Passed, Error> {
+    let mut gate_of: HashMap<i64, (String, Option<i32>)> = HashMap::new();
+    for row in claimed {
+        gate_of.extend(row.gate.clone().map(|gate| (row.task_no, (gate, row.gate_max))));
+    }
+    let due = std::mem::take(&mut sorted.due).into_iter();
+    let due: Vec<Due> = due.map(|task| Due::new(gate_of.remove(&task.no), task, carrier, rules)).collect();
+    let taken = sorted.taken.iter().map(|task| (task.no, gates_of(task, carrier, rules)));
+    let taken: Vec<(i64, Vec<Gate>)> = taken.collect();
+    let named = due.iter().flat_map(|one| &one.gates).chain(taken.iter().flat_map(|(_, gates)| gates));
     let before = gates::load(tx, named).await?;
-    let mut state = before.clone();
-    let heads = Heads::new(heads);
-    let mut passes = Passes::new(before);
-    let rows: HashMap<i64, &Claimed> = claimed.iter().map(|row| (row.task_no, row)).collect();
-    for (task, gates) in std::mem::take(&mut sorted.due).into_iter().zip(demands) {
-        let row = rows.get(&task.no).expect("every task was claimed");
-        heads.close_before(task.no, &mut state);
-        match if task.phase.is_ours() { state.admit(task.no, &gates, now) } else { Ok(()) } {
-            Ok(()) => {
-                passes.note(task.no, gates);
-                sorted.due.push(task);
-            }
-            Err(gate) => {
-                passes.note_stop(&gate, &state);
-                let is_there = row.gate.as_deref() == Some(gate.name()) && row.gate_max == gate.max();
-                sorted.stopped.push(Stopped { task_no: task.no, id: task.id, gate, is_there });
-            }
-        }
-    }
-    for (task_no, gates) in taken {
-        passes.note(task_no, gates);
-    }
-    Ok((sorted, passes))
+    let queues = passing::windows(&due, lines, carrier);
+    lines::open(tx, lines, &queues).await?;
+    Ok(passing::let_through(due, taken, before, heads, lines, carrier, now))
 }
 
 /// Returns the numbers of those that are certainly in the broker.
@@ -317,10 +326,16 @@ fn corrupt(task: &Task, column: &'static str) -> Error {
 }
 
 /// Ends what came too late, parks what is paused, puts to sleep what is refused and notes what is stopped. Returns how many expired.
-async fn expire(tx: &mut Tx, sorted: &Sorted, now: Time, events: &mut Vec<Event>) -> Result<usize, Error> {
+async fn expire(
+    tx: &mut Tx,
+    sorted: &Sorted,
+    stopped: &[Stopped],
+    now: Time,
+    events: &mut Vec<Event>,
+) -> Result<usize, Error> {
     let refused = sorted.refused.iter().map(|(task, _)| task);
     let ids = sorted.expired.iter().chain(&sorted.parked).chain(refused).map(|task| &task.id);
-    let moved: Vec<&Stopped> = sorted.stopped.iter().filter(|one| !one.is_there).collect();
+    let moved: Vec<&Stopped> = stopped.iter().filter(|one| !one.is_there).collect();
     let both: Vec<&TaskId> = ids.chain(moved.iter().map(|one| &one.id)).collect();
     if both.is_empty() {
         return Ok(0);

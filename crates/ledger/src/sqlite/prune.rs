@@ -39,6 +39,9 @@ pub(super) const PAYLOADS: &str = "delete from message where task_no in (select 
 
 pub(super) const IDEMPOTENCY_KEYS: &str = "delete from idempotency where rowid in \
      (select rowid from idempotency where expires_at <= $1 limit $2)";
+/// Rates that have been open for a minute.
+pub(super) const RATES: &str = "delete from gate_rate where gate in \
+     (select gate from gate_rate where opens_at <= $1 - 60000000 limit $2)";
 pub(super) const UNIQUE_KEYS: &str =
     "delete from unique_key where rowid in (select rowid from unique_key where expires_at <= $1 limit $2)";
 
@@ -70,7 +73,7 @@ pub(super) async fn payloads(pools: &Pools, before: Time, limit: i64) -> Result<
 pub(super) async fn keys(pools: &Pools, now: Time, limit: i64) -> Result<i64, Error> {
     let mut tx = pools.begin().await?;
     let mut gone = 0;
-    for statement in [IDEMPOTENCY_KEYS, UNIQUE_KEYS] {
+    for statement in [IDEMPOTENCY_KEYS, UNIQUE_KEYS, RATES] {
         gone += sqlx::query(statement).bind(now.0).bind(limit).execute(&mut *tx).await?.rows_affected();
     }
     tx.commit().await?;

@@ -32,6 +32,7 @@ pub(super) const START_UNFINISHED: &str =
 pub(super) const FINISH: &str = "delete from unfinished where task_no = $1";
 pub(super) const FREE: &str = "delete from unique_key where task_id = $1 and expires_at = 9223372036854775807";
 pub(super) const LET_GO: &str = "delete from gate_hold where task_no = $1";
+pub(super) const TAKEN: &str = "delete from window_slot where task_no = $1";
 pub(super) const TROUBLE: &str = "insert into trouble (task_no, phase, dead) values ($1, $2, $2 in ('failed', 'lost')) \
      on conflict (task_no) do update set phase = excluded.phase, dead = excluded.dead";
 pub(super) const NO_TROUBLE: &str = "delete from trouble where task_no = $1";
@@ -143,6 +144,9 @@ async fn complete(tx: &mut Tx, entry: &Entry) -> Result<(), Error> {
 async fn follow_phase(tx: &mut Tx, entry: &Entry) -> Result<(), Error> {
     let task = &entry.task;
     let (before, phase) = (entry.before, task.phase);
+    if phase != Phase::Queued && before != phase {
+        sqlx::query(TAKEN).bind(task.no).execute(&mut **tx).await?;
+    }
     if phase.is_final() && (entry.new || !before.is_final()) {
         sqlx::query(FINISH).bind(task.no).execute(&mut **tx).await?;
         sqlx::query(LET_GO).bind(task.no).execute(&mut **tx).await?;

@@ -15,7 +15,7 @@ use super::{SqliteLedger, audit, insert};
 pub(super) const CREATE: &str = concat!(
     "insert into schedule (",
     schedule_columns!(),
-    ") values ($1, $2, $3, $4, $5, $6, $7, $8, $9, null, null, null, null, null, $10) on conflict do nothing"
+    ") values ($1, $2, $3, $4, $5, $6, $7, $8, $9, null, null, null, null, null, $10, $11) on conflict do nothing"
 );
 pub(super) const SEED: &str = "insert into schedule_seed (name, seeded_at) values ($1, $2) on conflict do nothing";
 pub(super) const SCHEDULE: &str = concat!("select ", schedule_columns!(), " from schedule where name = $1");
@@ -65,6 +65,7 @@ impl Schedules for SqliteLedger {
             .bind(schedule.next.map(|next| next.tick.0))
             .bind(schedule.next.map(|next| next.due_at.0))
             .bind(schedule.document.get())
+            .bind(&schedule.namespace)
             .execute(&mut *tx)
             .await?;
         audit::open_current(&mut tx).await?;

@@ -1,0 +1,94 @@
+use super::*;
+
+fn rate(interval: i64) -> Vec<Gate> {
+    vec![Gate::Rate { name: "rate t".into(), interval }]
+}
+
+fn key(name: &str, max: i32) -> Gate {
+    Gate::Key { name: name.into(), max }
+}
+
+/// Passes come at any time, and late: the rate holds in each minute, and nothing is lost by it.
+#[test]
+fn a_rate_is_kept_and_used_whatever_the_times_of_the_passes() {
+    let gates = rate(6 * SECOND / 10);
+    let (mut state, mut passed) = (Gates::default(), Vec::new());
+    let mut now = Time(1_000 * SECOND);
+    let begin = now;
+    for step in 0..4_000 {
+        now = Time(now.0 + 10_000 + (step * 7_919) % 97_000);
+        state.closed.clear();
+        while state.admit(step, &gates, now).is_ok() {
+            passed.push(now.0);
+        }
+    }
+    let minutes = (now.0 - begin.0) as f64 / 60e6;
+    let rate = passed.len() as f64 / minutes;
+    assert!((98.0..=101.0).contains(&rate), "{rate}");
+    assert!(passed.windows(102).all(|some| some[101] - some[0] >= 60 * SECOND), "more than 101 in a minute");
+    assert!(passed.windows(2).all(|two| two[1] - two[0] >= 4 * SECOND / 10), "not smooth");
+}
+
+#[test]
+fn of_a_slow_rate_no_two_starts_are_closer_than_it_says() {
+    let (mut state, gates) = (Gates::default(), rate(60 * SECOND));
+    let mut now = Time(1_000 * SECOND);
+    let mut passed = Vec::new();
+    for step in 0..40_000 {
+        now = Time(now.0 + 3_000 + (step * 7_919) % 20_000);
+        state.closed.clear();
+        if state.admit(step, &gates, now).is_ok() {
+            passed.push(now.0);
+        }
+    }
+    assert!(passed.len() > 5);
+    assert!(
+        passed.windows(2).all(|two| (60 * SECOND..=60 * SECOND + 23_000).contains(&(two[1] - two[0]))),
+        "{passed:?}"
+    );
+}
+
+#[test]
+fn a_rate_of_hundreds_a_second_is_used_by_passes_that_come_less_often() {
+    let (mut state, gates) = (Gates::default(), rate(2_000));
+    let (begin, mut passed) = (1_000 * SECOND, 0);
+    for step in 0..1_000 {
+        state.closed.clear();
+        while state.admit(step, &gates, Time(begin + step * 15_000)).is_ok() {
+            passed += 1;
+        }
+    }
+    assert!((7_300..=7_520).contains(&passed), "{passed} in 15 s");
+}
+
+#[test]
+fn after_idle_time_there_is_no_burst() {
+    let (mut state, gates) = (Gates::default(), rate(SECOND));
+    assert!(state.admit(1, &gates, Time(500 * SECOND)).is_ok());
+    assert!(state.admit(2, &gates, Time(500 * SECOND)).is_err());
+    state.closed.clear();
+    assert!(state.admit(2, &gates, Time(900 * SECOND)).is_ok());
+    assert!(state.admit(3, &gates, Time(900 * SECOND)).is_err());
+}
+
+#[test]
+fn a_key_lets_so_many_pass_and_nobody_overtakes() {
+    let mut state = Gates::default();
+    let now = Time(0);
+    assert!(state.admit(1, &[key("a", 2)], now).is_ok());
+    assert!(state.admit(2, &[key("a", 2), key("b", 1)], now).is_ok());
+    assert_eq!(state.admit(3, &[key("a", 5), key("b", 1)], now), Err(key("b", 1)));
+    assert_eq!(state.admit(4, &[key("b", 9)], now), Err(key("b", 9)), "the third comes before it");
+    assert!(state.admit(5, &[key("a", 3)], now).is_ok(), "the third does not wait here");
+    assert!(state.admit(2, &[key("a", 1), key("b", 1)], now).is_ok(), "who is under way goes again");
+}
+
+#[test]
+fn only_what_was_carried_counts() {
+    let gates = [key("a", 2), Gate::Rate { name: "rate t".into(), interval: SECOND }];
+    let settled = Gates::default().settle([(7, &gates[..])].into_iter(), Time(10 * SECOND));
+    assert_eq!(settled.holds, [("a".to_owned(), 7, 2)]);
+    assert_eq!(settled.rates, [("rate t".to_owned(), 11 * SECOND, SECOND)]);
+    let none = Gates::default().settle(std::iter::empty(), Time(0));
+    assert!(none.holds.is_empty() && none.rates.is_empty());
+}

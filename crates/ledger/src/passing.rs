@@ -1,0 +1,109 @@
+//! Who of those that are due may go now: past their gates, and past their queue's window. Pure, the same for both adapters.
+//!
+//! A task passes all its gates before its window is asked, so nobody takes room that a limit would not let it use. Whoever finds the window
+//! full goes to the end of the line and holds nothing meanwhile; its gates are asked again when its turn has come.
+
+use std::collections::HashSet;
+
+use super::gates::{Gate, Gates, Heads, Passes, Stopped, gates_of};
+use super::limits::Rules;
+use super::lines::{Entering, Lines};
+use super::{Carrier, Task};
+use runtime::clock::Time;
+
+/// A task that is due, with the gate at which it waited.
+pub(super) struct Due {
+    pub task: Task,
+    pub gates: Vec<Gate>,
+    pub at: Option<(String, Option<i32>)>,
+}
+
+impl Due {
+    pub fn new(at: Option<(String, Option<i32>)>, task: Task, carrier: &dyn Carrier, rules: &Rules) -> Self {
+        Self { gates: gates_of(&task, carrier, rules), task, at }
+    }
+
+    fn waits_at(&self, gate: &Gate) -> bool {
+        self.at.as_ref().is_some_and(|(name, max)| name == gate.name() && *max == gate.max())
+    }
+}
+
+/// What a pass lets through, and what it does with the others.
+pub(super) struct Passed {
+    pub due: Vec<Task>,
+    pub stopped: Vec<Stopped>,
+    pub entering: Vec<Entering>,
+    /// Of those that go, the ones that take room in their queue.
+    pub windowed: Vec<(i64, String)>,
+    pub passes: Passes,
+}
+
+/// Queues with a window to which tasks come that did not wait in a line.
+pub(super) fn windows(due: &[Due], lines: &Lines, carrier: &dyn Carrier) -> Vec<(String, u32)> {
+    let mut seen = HashSet::new();
+    let window = |one: &Due| {
+        let queue = one.task.queue.as_deref()?;
+        let window = window_of(&one.task, carrier)?;
+        let is_new = !lines.by_queue.contains_key(queue) && seen.insert(queue.to_owned());
+        is_new.then(|| (queue.to_owned(), window))
+    };
+    due.iter().filter_map(window).collect()
+}
+
+fn window_of(task: &Task, carrier: &dyn Carrier) -> Option<u32> {
+    carrier.window(task.queue.as_deref()?, task.options.fair.is_some())
+}
+
+/// In the order of `due`. What the broker has had already is not stopped; `taken` are such, and count.
+pub(super) fn let_through(
+    due: Vec<Due>,
+    taken: Vec<(i64, Vec<Gate>)>,
+    before: Gates,
+    heads: &[(String, i64)],
+    lines: &mut Lines,
+    carrier: &dyn Carrier,
+    now: Time,
+) -> Passed {
+    let mut state = before.clone();
+    let heads = Heads::new(heads);
+    let mut passed = Passed {
+        due: Vec::with_capacity(due.len()),
+        stopped: Vec::new(),
+        entering: Vec::new(),
+        windowed: Vec::new(),
+        passes: Passes::new(before),
+    };
+    for one in due {
+        let no = one.task.no;
+        let is_ours = one.task.phase.is_ours();
+        heads.close_before(no, &mut state);
+        if let Err(gate) = if is_ours { state.admit(no, &one.gates, now) } else { Ok(()) } {
+            passed.passes.note_stop(&gate, &state);
+            let is_there = one.waits_at(&gate);
+            passed.stopped.push(Stopped { task_no: no, id: one.task.id, gate, is_there });
+            continue;
+        }
+        let windowed = window_of(&one.task, carrier).and(one.task.queue.clone());
+        if let Some(queue) = &windowed
+            && is_ours
+            && !lines.admit(queue, no)
+        {
+            passed.entering.push(entering(&one.task, queue, carrier));
+            continue;
+        }
+        passed.windowed.extend(windowed.map(|queue| (no, queue)));
+        passed.passes.note(no, one.gates);
+        passed.due.push(one.task);
+    }
+    for (task_no, gates) in taken {
+        passed.passes.note(task_no, gates);
+    }
+    passed
+}
+
+fn entering(task: &Task, queue: &str, carrier: &dyn Carrier) -> Entering {
+    let (share, weight) = task.options.fair.as_ref().map_or((String::new(), 1), |fair| {
+        (super::rows::clean(&fair.key).into_owned(), i32::try_from(fair.weight).unwrap_or(1))
+    });
+    Entering { task_no: task.no, queue: queue.to_owned(), rank: carrier.rank(task.priority), share, weight }
+}

@@ -1,0 +1,172 @@
+//! Lines: who waits for room in a queue's window, whose turn it is, and what a pass changed.
+//!
+//! Only a pass writes turns and slots, and passes are alone. What a task of a key costs is a look at the next keys and their first tasks,
+//! by index, however many keys and tasks wait.
+
+use sqlx::Row;
+
+use super::pool::Tx;
+use crate::lines::{Entering, Line, Lines, Pick, Share, depth, take_turns};
+use crate::{Carrier, Error};
+
+/// Lines of queues that are not paused, each found by skipping from one to the next. `is_shared`: keys take turns in it.
+pub(super) const WAITING: &str = "with recursive waiting as (\
+     select * from (select line from outbox where line is not null order by line limit 1) union all \
+     select (select o.line from outbox o where o.line > w.line order by o.line limit 1) \
+     from waiting w where w.line is not null) \
+     select w.line, (select count(*) from window_slot s where s.queue = w.line) as slots, \
+     exists (select 1 from line_share s where s.queue = w.line) as is_shared \
+     from waiting w where w.line is not null and not exists (select 1 from queue_pause p where p.queue = w.line) limit 1000";
+pub(super) const FIRST: &str =
+    "select task_no, rank from outbox where line = $1 order by rank, share, task_no limit $2";
+/// `$2` the rank before.
+pub(super) const NEXT_RANK: &str = "select rank from outbox where line = $1 and rank > $2 order by rank limit 1";
+/// The keys of a rank whose turn is next.
+pub(super) const SHARES: &str =
+    "select share, turn, weight from line_share where queue = $1 and rank = $2 order by turn, share limit $3";
+/// Tasks without a key, when they are not among the keys yet: they begin where the others are.
+pub(super) const WITHOUT: &str = "select coalesce((select s.turn from line_share s where s.queue = $1 and s.rank = $2 and s.share = ''), \
+     (select min(s.turn) from line_share s where s.queue = $1 and s.rank = $2), 0) as turn \
+     from (select 1 from outbox where line = $1 and rank = $2 and share = '' limit 1) as found";
+pub(super) const HEADS: &str =
+    "select task_no from outbox where line = $1 and rank = $2 and share = $3 order by task_no limit $4";
+pub(super) const SLOTS: &str = "select count(*) from window_slot where queue = $1";
+pub(super) const ENTER: &str = "update outbox set line = $2, rank = $3, share = $4, gate = null, gate_max = null, parked = 0, \
+     wake_at = coalesce((select expires_at from task t where t.task_no = outbox.task_no), 9223372036854775807) where task_no = $1";
+/// A new key begins where the others are.
+pub(super) const REGISTER: &str = "insert into line_share (queue, rank, share, turn, weight) values ($1, $2, $3, \
+     coalesce((select min(s.turn) from line_share s where s.queue = $1 and s.rank = $2), 0), $4) \
+     on conflict (queue, rank, share) do update set weight = excluded.weight";
+pub(super) const TURN: &str = "insert into line_share (queue, rank, share, turn, weight) values ($1, $2, $3, $4, $5) \
+     on conflict (queue, rank, share) do update set turn = excluded.turn";
+pub(super) const FORGET: &str = "delete from line_share where queue = $1 and rank = $2 and share = $3";
+/// A task that a worker has received already takes no room.
+pub(super) const OCCUPY: &str = "insert into window_slot (task_no, queue) select $1, $2 \
+     where exists (select 1 from task t where t.task_no = $1 and t.phase = 'queued') on conflict do nothing";
+
+/// What may go from the lines, as far as their windows allow.
+pub(super) async fn load(tx: &mut Tx, carrier: &dyn Carrier, limit: i64) -> Result<Lines, Error> {
+    let mut lines = Lines::default();
+    let mut budget = usize::try_from(limit).unwrap_or_default();
+    for row in sqlx::query(WAITING).fetch_all(&mut **tx).await? {
+        let (queue, slots, is_shared): (String, i64, bool) = (row.try_get(0)?, row.try_get(1)?, row.try_get(2)?);
+        let (room, is_dry) = crate::lines::room(carrier.window(&queue, is_shared), slots);
+        lines.is_waiting = true;
+        lines.is_dry |= is_dry;
+        let mut line = Line { room, ..Line::default() };
+        let most = room.min(budget);
+        let has_rest = if is_shared {
+            shared(tx, &queue, &mut line, most).await?
+        } else {
+            plain(tx, &queue, &mut line, most).await?
+        };
+        line.room -= line.picks.len();
+        budget -= line.picks.len();
+        lines.add(queue, line, has_rest);
+    }
+    Ok(lines)
+}
+
+/// Picks in order of rank and acceptance. True when more may wait.
+async fn plain(tx: &mut Tx, queue: &str, line: &mut Line, room: usize) -> Result<bool, Error> {
+    if room == 0 {
+        return Ok(true);
+    }
+    let limit = i64::try_from(room).unwrap_or(i64::MAX);
+    for row in sqlx::query(FIRST).bind(queue).bind(limit).fetch_all(&mut **tx).await? {
+        line.picks.push(Pick { task_no: row.try_get(0)?, rank: row.try_get(1)?, share: String::new() });
+    }
+    Ok(line.picks.len() >= room)
+}
+
+/// Picks rank by rank, in each by turns. True when more may wait.
+async fn shared(tx: &mut Tx, queue: &str, line: &mut Line, room: usize) -> Result<bool, Error> {
+    let mut rank = i16::MIN;
+    loop {
+        let left = room - line.picks.len();
+        if left == 0 {
+            return Ok(true);
+        }
+        let Some(row) = sqlx::query(NEXT_RANK).bind(queue).bind(rank).fetch_optional(&mut **tx).await? else {
+            return Ok(false);
+        };
+        rank = row.try_get(0)?;
+        let limit = i64::try_from(left).unwrap_or(i64::MAX).saturating_add(crate::lines::SPARE);
+        let mut shares = shares(tx, queue, rank, limit).await?;
+        let is_cut = shares.len() as i64 >= limit;
+        let depth = depth(&shares, left);
+        heads(tx, queue, rank, &mut shares, depth).await?;
+        let picks = take_turns(&shares, rank, left);
+        let is_drained = !is_cut && shares.iter().all(|share| !share.has_more) && picks.len() < left;
+        line.note(rank, shares);
+        line.picks.extend(picks);
+        if !is_drained {
+            return Ok(true);
+        }
+    }
+}
+
+async fn shares(tx: &mut Tx, queue: &str, rank: i16, limit: i64) -> Result<Vec<Share>, Error> {
+    let mut shares = Vec::new();
+    for row in sqlx::query(SHARES).bind(queue).bind(rank).bind(limit).fetch_all(&mut **tx).await? {
+        let (key, turn, weight) = (row.try_get(0)?, row.try_get(1)?, row.try_get(2)?);
+        shares.push(Share { key, turn, weight, ..Share::default() });
+    }
+    if shares.iter().all(|share| !share.key.is_empty())
+        && let Some(row) = sqlx::query(WITHOUT).bind(queue).bind(rank).fetch_optional(&mut **tx).await?
+    {
+        shares.push(Share { turn: row.try_get(0)?, weight: 1, ..Share::default() });
+    }
+    Ok(shares)
+}
+
+async fn heads(tx: &mut Tx, queue: &str, rank: i16, shares: &mut [Share], depth: i64) -> Result<(), Error> {
+    let mut found = Vec::new();
+    for key in shares.iter().map(|share| &share.key) {
+        let query = sqlx::query(HEADS).bind(queue).bind(rank).bind(key).bind(depth);
+        for row in query.fetch_all(&mut **tx).await? {
+            found.push((key.clone(), row.try_get(0)?));
+        }
+    }
+    crate::lines::fill(shares, found, depth);
+    Ok(())
+}
+
+/// The windows of queues that tasks come to which did not wait in a line.
+pub(super) async fn open(tx: &mut Tx, lines: &mut Lines, queues: &[(String, u32)]) -> Result<(), Error> {
+    for (queue, window) in queues {
+        let slots = sqlx::query(SLOTS).bind(queue).fetch_one(&mut **tx).await?.try_get(0)?;
+        let (room, _) = crate::lines::room(Some(*window), slots);
+        lines.add(queue.clone(), Line { room, ..Line::default() }, false);
+    }
+    Ok(())
+}
+
+/// What was published takes room; keys that went are put off, and those without tasks forgotten; then newcomers go to the end.
+pub(super) async fn settle(
+    tx: &mut Tx,
+    lines: &Lines,
+    carried: &[i64],
+    occupied: &[(i64, String)],
+    entering: &[Entering],
+) -> Result<(), Error> {
+    for (queue, rank, share) in lines.empty() {
+        sqlx::query(FORGET).bind(queue).bind(rank).bind(share).execute(&mut **tx).await?;
+    }
+    for turn in lines.turns(carried) {
+        let query = sqlx::query(TURN).bind(turn.queue).bind(turn.rank).bind(turn.share);
+        query.bind(turn.turn).bind(turn.weight).execute(&mut **tx).await?;
+    }
+    for (task_no, queue) in occupied {
+        sqlx::query(OCCUPY).bind(task_no).bind(queue).execute(&mut **tx).await?;
+    }
+    for one in entering {
+        let query = sqlx::query(ENTER).bind(one.task_no).bind(&one.queue).bind(one.rank).bind(&one.share);
+        query.execute(&mut **tx).await?;
+    }
+    for one in crate::lines::keys(entering) {
+        let query = sqlx::query(REGISTER).bind(&one.queue).bind(one.rank).bind(&one.share).bind(one.weight);
+        query.execute(&mut **tx).await?;
+    }
+    Ok(())
+}

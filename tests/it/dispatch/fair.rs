@@ -1,0 +1,69 @@
+//! Fair shares with real workers. The order itself is a matter of pure decisions (`lines_tests`) and of the ledger (`conformance::lines`).
+
+use std::collections::HashSet;
+
+use serde_json::{Value, json};
+
+use super::{explained, reached, worker};
+use crate::harness::environment::{Harness, Options};
+use crate::harness::eventually;
+use crate::harness::wait::{DEADLINE, within};
+
+const TENANTS: &str = "
+[[tasks]]
+name = 'demo.sleep'
+endpoint = 'POST /tenants/{tenant}/work'
+args = [0.05, '{n}']
+fair = { key = 'tenant-{tenant}' }
+body = { type = 'object', required = ['n'], properties = { n = { type = 'integer' } } }
+";
+
+async fn work(env: &Harness, http: &crate::harness::Http, tenant: &str, count: usize) -> Vec<String> {
+    let _ = env;
+    let mut ids = Vec::new();
+    for n in 0..count {
+        let accepted = http.post(&format!("/tenants/{tenant}/work"), &json!({"n": n})).await.expect(202);
+        ids.push(accepted["task_id"].as_str().expect("an id").to_owned());
+    }
+    ids
+}
+
+/// A batch of one tenant fills eight slots; another one comes with ten tasks.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_small_tenant_does_not_wait_behind_a_large_one() {
+    let options = Options { config: TENANTS.into(), celery: worker(8), ..Options::default() };
+    let env = Harness::start(&options);
+    let large: HashSet<String> = work(&env, &env.http, "a", 250).await.into_iter().collect();
+    eventually("the large one has begun", async || (reached(&env, "running").len() > 20).then_some(())).await;
+    let why = explained(&env, &env.http, large.iter().next().expect("many"), "").await;
+    assert!(why["sentence"].is_string());
+    let small = work(&env, &env.http, "b", 10).await;
+    let came = reached(&env, "accepted").iter().find(|(id, _)| *id == small[0]).expect("it was accepted").1;
+    let order = within(DEADLINE, "all of the small one have started", async || {
+        let started = reached(&env, "running");
+        let ids: HashSet<&String> = started.iter().map(|(id, _)| id).collect();
+        small.iter().all(|id| ids.contains(id)).then_some(started)
+    })
+    .await;
+    let last = order.iter().filter(|(id, _)| small.contains(id)).map(|(_, at)| *at).max().expect("ten");
+    let between = order.iter().filter(|(id, at)| large.contains(id) && *at > came && *at < last).count();
+    assert!(between < 40, "{between} tasks of the large one started before the last of the small one");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_task_that_waits_for_its_turn_says_so() {
+    let config = "[queues.celery]\nwindow = 1\n";
+    let env = Harness::start(&Options { config: config.into(), without_worker: true, ..Options::default() });
+    let submit = async |key: &str| {
+        let signature = json!({"task": "demo.add", "args": [1, 1], "fair": {"key": key, "weight": 2}});
+        env.submit_signature(signature).await
+    };
+    let mut ids = Vec::new();
+    for key in ["a", "a", "a", "b"] {
+        ids.push(submit(key).await);
+    }
+    let why: Value = explained(&env, &env.http, &ids[2], "among the tasks of a").await;
+    assert_eq!((&why["evidence"]["key"], &why["evidence"]["window"]), (&json!("a"), &json!(1)), "{why}");
+    let wrong = env.http.post("/v1/tasks", &json!({"task": "demo.add", "fair": {"key": "a", "weight": 0}})).await;
+    assert_eq!(wrong.problem(422, "invalid-request")["errors"][0]["pointer"], "/fair/weight");
+}
