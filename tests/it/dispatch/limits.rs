@@ -35,7 +35,7 @@ async fn a_rate_of_a_key_is_exact_over_replicas_and_a_restart() {
         let accepted = http.post("/v1/tasks", &body).await.expect(202);
         ids.push(accepted["task_id"].as_str().expect("an id").to_owned());
     }
-    let why = explained(&env, &other.http(), &ids[5], "the rate of user-7").await;
+    let why = explained(&other.http(), &ids[5], "the rate of user-7").await;
     assert_eq!(why["evidence"]["key"], "user-7", "{why}");
     env.gateway.kill();
     env.gateway.restart();
@@ -67,8 +67,8 @@ limits = [{ key = 'user-{user_id}', rate = '1/m' }]
     }
     env.in_phase(&of[0], "queued").await;
     env.in_phase(&of[1], "queued").await;
-    explained(&env, &env.http, &of[2], "the rate of user-1").await;
-    explained(&env, &env.http, &of[3], "the rate of user-2").await;
+    explained(&env.http, &of[2], "the rate of user-1").await;
+    explained(&env.http, &of[3], "the rate of user-2").await;
     // Reset: the next one may go now.
     assert_eq!(send(&env.http, Method::DELETE, "/v1/limits/user-1", &Value::Null).await.status, 204);
     env.in_phase(&of[2], "queued").await;
@@ -130,7 +130,7 @@ async fn where_only_the_newest_waits_older_ones_are_revoked() {
         let dropped = env.finished(id).await;
         assert_eq!(dropped["status"], "REVOKED", "{dropped}");
     }
-    let why = explained(&env, &env.http, &ids[3], "the limit of refresh").await;
+    let why = explained(&env.http, &ids[3], "the limit of refresh").await;
     assert_eq!((&why["evidence"]["ahead"], &why["evidence"]["under_way"]), (&json!(0), &json!(1)), "{why}");
     let task = env.http.get(&format!("/v1/tasks/{}", ids[1])).await.expect(200);
     assert!(task["reason"].as_str().is_some_and(|reason| reason.contains("newer")), "{task}");
@@ -161,7 +161,7 @@ async fn keys_are_listed_changed_paused_and_reset_over_http() {
     env.in_phase(&ids[2], "queued").await;
     send(&env.http, Method::PUT, path, &json!({"max": 9, "paused": true})).await.expect(200);
     let late = env.http.post("/v1/tasks", &body).await.expect(202)["task_id"].as_str().expect("an id").to_owned();
-    explained(&env, &env.http, &late, "which is paused").await;
+    explained(&env.http, &late, "which is paused").await;
     assert_eq!(send(&env.http, Method::DELETE, path, &Value::Null).await.status, 204);
     let back = state(&env, "site/a").await.expect("tasks are under way");
     assert_eq!((&back["changed_at"], &back["paused"]), (&Value::Null, &json!(false)), "{back}");

@@ -58,8 +58,7 @@ fn most_in_broker(env: &Harness, queue: &str) -> i64 {
     most
 }
 
-async fn explained(env: &Harness, http: &crate::harness::Http, id: &str, words: &str) -> Value {
-    let _ = env;
+async fn explained(http: &crate::harness::Http, id: &str, words: &str) -> Value {
     crate::harness::eventually(&format!("{id} waits: {words}"), async || {
         let why = http.get(&format!("/v1/tasks/{id}/explain")).await.expect(200);
         why["sentence"].as_str().unwrap_or_default().contains(words).then_some(why)

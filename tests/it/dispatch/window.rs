@@ -14,8 +14,7 @@ fn alone(broker: On, config: &str) -> Options {
     Options { broker, config: config.into(), without_worker: true, ..Options::default() }
 }
 
-async fn submit(env: &Harness, http: &crate::harness::Http, count: usize) -> Vec<String> {
-    let _ = env;
+async fn submit(http: &crate::harness::Http, count: usize) -> Vec<String> {
     let mut ids = Vec::new();
     for n in 0..count {
         let accepted = http.post("/v1/tasks", &json!({"task": "demo.identity", "args": [n]})).await.expect(202);
@@ -36,9 +35,9 @@ async fn published(env: &Lent<Box<Harness>>, count: usize) -> Vec<String> {
 /// What is in the broker, what waits, and what becomes of both when workers come.
 async fn only_the_window(broker: On) {
     let mut env = Harness::start(&alone(broker, WINDOW));
-    let ids = submit(&env, &env.http, 12).await;
+    let ids = submit(&env.http, 12).await;
     assert_eq!(published(&env, 5).await, ids[..5], "first come, first served");
-    let why = explained(&env, &env.http, &ids[7], "for room in celery").await;
+    let why = explained(&env.http, &ids[7], "for room in celery").await;
     let evidence = &why["evidence"];
     assert_eq!((&evidence["window"], &evidence["in_broker"], &evidence["ahead"]), (&json!(5), &json!(5), &json!(2)));
     let revoked = env.http.post(&format!("/v1/tasks/{}/revoke", ids[11]), &json!({})).await.expect(200);
@@ -70,7 +69,7 @@ async fn replicas_share_a_window_and_a_restart_keeps_it() {
     let mut ids = Vec::new();
     for n in 0..30 {
         let http = if n % 2 == 0 { env.http.clone() } else { other.http() };
-        ids.extend(submit(&env, &http, 1).await);
+        ids.extend(submit(&http, 1).await);
     }
     assert_eq!(published(&env, 5).await.len(), 5);
     env.gateway.kill();
@@ -87,16 +86,16 @@ async fn replicas_share_a_window_and_a_restart_keeps_it() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_pause_stops_the_release_and_a_resume_goes_on() {
     let env = Harness::start(&alone(On::Redis, "[queues.celery]\nwindow = 2\n"));
-    let ids = submit(&env, &env.http, 4).await;
+    let ids = submit(&env.http, 4).await;
     published(&env, 2).await;
     env.http.post("/v1/queues/celery/pause", &json!({})).await.expect(200);
-    explained(&env, &env.http, &ids[2], "its queue is paused").await;
+    explained(&env.http, &ids[2], "its queue is paused").await;
     env.http.post("/v1/queues/celery/purge", &json!({})).await.expect(200);
     env.finished(&ids[0]).await;
     // A task of another queue passes meanwhile, so the relay was there.
     let beside = env.submit_signature(json!({"task": "demo.add", "args": [1, 1], "queue": "beside"})).await;
     env.in_phase(&beside, "queued").await;
-    explained(&env, &env.http, &ids[2], "its queue is paused").await;
+    explained(&env.http, &ids[2], "its queue is paused").await;
     env.http.post("/v1/queues/celery/resume", &json!({})).await.expect(200);
     env.in_phase(&ids[2], "queued").await;
     env.in_phase(&ids[3], "queued").await;
@@ -126,7 +125,7 @@ async fn strict_priority(broker: On, order: [u8; 4]) {
         let signature = json!({"task": "demo.identity", "args": [priority], "priority": priority});
         waiting.insert(priority, env.submit_signature(signature).await);
     }
-    explained(&env, &env.http, &waiting[&order[3]], "for room in celery").await;
+    explained(&env.http, &waiting[&order[3]], "for room in celery").await;
     latch.open();
     for id in waiting.values() {
         env.finished(id).await;
