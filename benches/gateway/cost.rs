@@ -182,6 +182,7 @@ fn submission(id: &TaskId) -> Submission {
         retry_of: None,
         schedule: None,
         labels: Vec::new(),
+        way: ledger::Way::Direct,
         options: TaskOptions::default(),
     };
     Submission {
