@@ -44,6 +44,7 @@ const SERVED: &[&str] = &[
     "/dashboard",
     "/dashboard/",
     "/dashboard/{*path}",
+    "/docs",
     "/swagger-ui",
     "/swagger-ui/",
     "/swagger-ui/{*rest}",
