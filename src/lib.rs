@@ -10,6 +10,9 @@
 //! Beside it stand the crates: `celery` (vocabulary and wire), `broker`, `ledger`, `schedule`, `worker`, `resp`, `runtime`.
 //! The modules in reading order, one line each:
 
+// Futures of handlers hold those of the Redis client: the check that they are Send goes deeper than the default.
+#![recursion_limit = "256"]
+
 /// The composition root: builds a process from a configuration.
 pub mod app;
 /// What the tasks are called, what they take, where they go.

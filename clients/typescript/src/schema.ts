@@ -961,6 +961,26 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/v1/tasks/{id}/complete": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Complete a task
+         * @description As `POST /v1/waits/{token}`, for the id of the step.
+         */
+        post: operations["complete_task"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/v1/tasks/{id}/events": {
         parameters: {
             query?: never;
@@ -1105,6 +1125,56 @@ export interface paths {
          */
         post: operations["revoke_task"];
         delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/v1/waits": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * Steps that wait
+         * @description Those that nobody answered yet, the longest wait first. `links.complete` of each needs no other credential: whoever has it may
+         *     answer. A token that is limited to names sees what it submitted itself.
+         */
+        get: operations["list_waits"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/v1/waits/{token}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * One wait
+         * @description Open or not: what is asked, and what was answered.
+         */
+        get: operations["get_wait"];
+        put?: never;
+        /**
+         * Answer a wait
+         * @description The body, any JSON value, becomes the result of the step, and what follows it runs. The first answer counts: the second gets 409
+         *     with the first one in `answer`.
+         */
+        post: operations["answer_wait"];
+        /**
+         * Refuse a wait
+         * @description The step fails with `WaitRefused`.
+         */
+        delete: operations["refuse_wait"];
         options?: never;
         head?: never;
         patch?: never;
@@ -2044,6 +2114,8 @@ export interface components {
         };
         /** @description The document (`application/problem+json`). */
         Problem: {
+            /** @description The answer that counts, where an earlier one does. */
+            answer?: unknown;
             /**
              * @description What is wrong this time.
              * @example /y: is required
@@ -2487,10 +2559,59 @@ export interface components {
             task_id?: string | null;
         };
         /** @description A call, or a composition of calls. */
-        Signature: components["schemas"]["TaskSignature"] | components["schemas"]["ChainSignature"] | components["schemas"]["GroupSignature"] | components["schemas"]["ChordSignature"];
+        Signature: components["schemas"]["TaskSignature"] | components["schemas"]["ChainSignature"] | components["schemas"]["GroupSignature"] | components["schemas"]["ChordSignature"] | components["schemas"]["WaitSignature"] | components["schemas"]["SleepSignature"];
         Skipped: {
             reason: string;
             task_id: string;
+        };
+        SleepSignature: {
+            /** @description The predecessor's result is not passed in */
+            immutable?: boolean;
+            /** @description For lists and search */
+            labels?: {
+                [key: string]: string;
+            };
+            link?: components["schemas"]["Signature"][];
+            link_error?: components["schemas"]["Signature"][];
+            /** @description Seconds; what follows gets what the step was given */
+            sleep: number;
+            /** @description Own id; a new one is made without */
+            task_id?: string;
+        };
+        SleepSubmission: {
+            /** @description The predecessor's result is not passed in */
+            immutable?: boolean;
+            /** @description For lists and search */
+            labels?: {
+                [key: string]: string;
+            };
+            limits?: {
+                key: string;
+                max: number;
+            }[];
+            link?: components["schemas"]["Signature"][];
+            link_error?: components["schemas"]["Signature"][];
+            /** @description Seconds; what follows gets what the step was given */
+            sleep: number;
+            /** @description Own id; a new one is made without */
+            task_id?: string;
+            /** @description At most one such task */
+            unique?: {
+                key: string;
+                /**
+                 * @description What happens when a task holds the key: answer with it, refuse with 409, or revoke it and start
+                 * @default join
+                 * @enum {unknown}
+                 */
+                on_conflict: "join" | "reject" | "replace";
+                /** @default active */
+                while: "active" | number;
+            };
+            webhooks?: {
+                on?: string[];
+                /** Format: uri */
+                url: string;
+            }[];
         };
         /** @description A ticket of one use. */
         StreamTicket: {
@@ -2503,7 +2624,7 @@ export interface components {
             ticket: string;
         };
         /** @description A signature, and what only the top level may say. */
-        Submission: components["schemas"]["TaskSubmission"] | components["schemas"]["ChainSubmission"] | components["schemas"]["GroupSubmission"] | components["schemas"]["ChordSubmission"];
+        Submission: components["schemas"]["TaskSubmission"] | components["schemas"]["ChainSubmission"] | components["schemas"]["GroupSubmission"] | components["schemas"]["ChordSubmission"] | components["schemas"]["WaitSubmission"] | components["schemas"]["SleepSubmission"];
         /** @description Finished while its caller waited, or joined by `unique` */
         SubmissionEnd: components["schemas"]["Result"] | components["schemas"]["Group"] | components["schemas"]["Accepted"];
         /** @description The result body, and everything else that the ledger knows. */
@@ -2907,6 +3028,119 @@ export interface components {
             /** @description Why it was refused: a problem document. */
             problem?: Record<string, never> | null;
             task_id?: string | null;
+        };
+        /** @description A step that waits for an answer */
+        Wait: {
+            /** @description The answer, once there is one; the reason of a refusal */
+            answer?: unknown;
+            /** @description RFC 3339, UTC */
+            ended_at?: string | null;
+            /** @description RFC 3339, UTC */
+            expires_at: string;
+            /** @description What the step before it returned */
+            input?: unknown;
+            links: components["schemas"]["WaitLinks"];
+            /** @example approve */
+            name: string;
+            /** @description `fail` or `skip`: what happens then */
+            on_timeout: string;
+            /** @description JSON Schema of the answer; null takes any */
+            schema?: unknown;
+            /** @description RFC 3339, UTC */
+            since: string;
+            /** @description `open`, `answered`, `refused`, `expired` or `revoked` */
+            state: string;
+            task_id: string;
+            /** @description Stands for the wait in its link */
+            token: string;
+        };
+        WaitLinks: {
+            /**
+             * @description POST the answer here; the link is the permission
+             * @example /v1/waits/…
+             */
+            complete: string;
+            task: string;
+        };
+        WaitList: {
+            /** @description Cursor of the next page */
+            next?: string | null;
+            waits: components["schemas"]["Wait"][];
+        };
+        WaitSignature: {
+            /** @description The predecessor's result is not passed in */
+            immutable?: boolean;
+            /** @description For lists and search */
+            labels?: {
+                [key: string]: string;
+            };
+            link?: components["schemas"]["Signature"][];
+            link_error?: components["schemas"]["Signature"][];
+            /** @description Own id; a new one is made without */
+            task_id?: string;
+            /** @description Waits for an answer from outside, which becomes the result of the step */
+            wait: {
+                /** @description What people know it by */
+                name: string;
+                /**
+                 * @description `skip` goes on as if the step were not there
+                 * @default fail
+                 * @enum {unknown}
+                 */
+                on_timeout: "fail" | "skip";
+                /** @description JSON Schema of the answer */
+                schema?: Record<string, never> | boolean | null;
+                /** @description Seconds; without it as long as the history is kept */
+                timeout?: number | null;
+            };
+        };
+        WaitSubmission: {
+            /** @description The predecessor's result is not passed in */
+            immutable?: boolean;
+            /** @description For lists and search */
+            labels?: {
+                [key: string]: string;
+            };
+            limits?: {
+                key: string;
+                max: number;
+            }[];
+            link?: components["schemas"]["Signature"][];
+            link_error?: components["schemas"]["Signature"][];
+            /** @description Own id; a new one is made without */
+            task_id?: string;
+            /** @description At most one such task */
+            unique?: {
+                key: string;
+                /**
+                 * @description What happens when a task holds the key: answer with it, refuse with 409, or revoke it and start
+                 * @default join
+                 * @enum {unknown}
+                 */
+                on_conflict: "join" | "reject" | "replace";
+                /** @default active */
+                while: "active" | number;
+            };
+            /** @description Waits for an answer from outside, which becomes the result of the step */
+            wait: {
+                /** @description What people know it by */
+                name: string;
+                /**
+                 * @description `skip` goes on as if the step were not there
+                 * @default fail
+                 * @enum {unknown}
+                 */
+                on_timeout: "fail" | "skip";
+                /** @description JSON Schema of the answer */
+                schema?: Record<string, never> | boolean | null;
+                /** @description Seconds; without it as long as the history is kept */
+                timeout?: number | null;
+            };
+            webhooks?: {
+                on?: string[];
+                /** Format: uri */
+                url: string;
+            }[];
         };
         /** @description Something that speaks against the run of an accepted task. */
         Warning: {
@@ -8425,6 +8659,125 @@ export interface operations {
             };
         };
     };
+    complete_task: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description The id of a step that waits */
+                id: string;
+            };
+            cookie?: never;
+        };
+        /** @description The answer */
+        requestBody: {
+            content: {
+                /** @example true */
+                "application/json": unknown;
+            };
+        };
+        responses: {
+            /** @description A step that waits for an answer */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Wait"];
+                };
+            };
+            /** @description The body is not JSON */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description No token, or one that is unknown, expired or revoked */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The token lacks the scope, or is limited to other tasks */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description There is no such wait */
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The wait has ended */
+            409: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The body is too large */
+            413: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The body's media type is not supported */
+            415: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The request does not fit */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The ledger does not answer */
+            503: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description A problem; its `type` is explained at /problems/ */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
     watch_task: {
         parameters: {
             query?: never;
@@ -9117,6 +9470,350 @@ export interface operations {
                 };
             };
             /** @description Redis does not answer; or: The ledger does not answer */
+            503: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description A problem; its `type` is explained at /problems/ */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    list_waits: {
+        parameters: {
+            query?: {
+                /** @description 1 to 500, default 50 */
+                limit?: number;
+                /** @description `next` of an earlier answer */
+                cursor?: string;
+            };
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description The answer */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["WaitList"];
+                };
+            };
+            /** @description The query cannot be read; or: The cursor is not one of ours */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description No token, or one that is unknown, expired or revoked */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The token lacks the scope, or is limited to other tasks */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The ledger does not answer */
+            503: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description A problem; its `type` is explained at /problems/ */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    get_wait: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description The token of the wait */
+                token: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description A step that waits for an answer */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Wait"];
+                };
+            };
+            /** @description There is no such wait */
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The wait has ended */
+            409: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The request does not fit */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The ledger does not answer */
+            503: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description A problem; its `type` is explained at /problems/ */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    answer_wait: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description The token of the wait */
+                token: string;
+            };
+            cookie?: never;
+        };
+        /** @description The answer */
+        requestBody: {
+            content: {
+                /** @example true */
+                "application/json": unknown;
+            };
+        };
+        responses: {
+            /** @description A step that waits for an answer */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Wait"];
+                };
+            };
+            /** @description The body is not JSON */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description There is no such wait */
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The wait has ended */
+            409: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The body is too large */
+            413: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The body's media type is not supported */
+            415: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The request does not fit */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The ledger does not answer */
+            503: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description A problem; its `type` is explained at /problems/ */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    refuse_wait: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description The token of the wait */
+                token: string;
+            };
+            cookie?: never;
+        };
+        /** @description `reason`, for the error of the step; may be empty */
+        requestBody: {
+            content: {
+                /**
+                 * @example {
+                 *       "reason": "too expensive"
+                 *     }
+                 */
+                "application/json": unknown;
+            };
+        };
+        responses: {
+            /** @description A step that waits for an answer */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Wait"];
+                };
+            };
+            /** @description The body is not JSON */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description There is no such wait */
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The wait has ended */
+            409: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The body is too large */
+            413: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The body's media type is not supported */
+            415: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The request does not fit */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The ledger does not answer */
             503: {
                 headers: {
                     [name: string]: unknown;
