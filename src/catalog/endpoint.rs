@@ -4,6 +4,7 @@ use super::template::{Part, parts};
 
 /// First segments that belong to the gateway itself.
 pub const RESERVED: [&str; 17] = [
+    "mcp",
     "v1",
     "result",
     "chain",

@@ -132,6 +132,8 @@ pub const TABLE: &[(&str, &str, Need)] = &[
     ("GET", "/problems/{slug}", OPEN),
     // Files and redirects, which have no operation in the contract.
     ("GET", "/", OPEN),
+    // Asks for a token itself; what is behind it asks for its own scope.
+    ("POST", "/mcp", OPEN),
     ("GET", "/docs", OPEN),
     ("GET", "/dashboard", OPEN),
     ("GET", "/dashboard/", OPEN),
@@ -221,7 +223,7 @@ mod tests {
             }
         }
         let is_file = |path: &str| {
-            ["/", "/docs", "/problems/"].contains(&path)
+            ["/", "/docs", "/mcp", "/problems/"].contains(&path)
                 || path.starts_with("/dashboard")
                 || path.starts_with("/swagger-ui")
         };

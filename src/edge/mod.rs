@@ -13,6 +13,7 @@ mod decoders;
 mod extract;
 mod fleet;
 mod links;
+mod mcp;
 mod middleware;
 pub mod openapi;
 pub mod problem;

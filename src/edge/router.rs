@@ -9,6 +9,7 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use super::base;
+use super::mcp;
 use super::middleware::{cors, guard, observe};
 use super::problem::{Place, Problem, ProblemDocument};
 use super::routes::{
@@ -115,6 +116,12 @@ pub fn documented() -> OpenApiRouter<Edge> {
 
 /// The edge of a gateway.
 pub fn router(edge: Edge) -> Router {
+    // What agents call leads through all the layers again, in their name.
+    let agents = mcp::router(guarded(&edge, Router::new()));
+    base::mounted(guarded(&edge, agents))
+}
+
+fn guarded(edge: &Edge, more: Router<Edge>) -> Router {
     let (routes, _) = documented().split_for_parts();
     let pages = docs::swagger_ui();
     #[cfg(feature = "dashboard")]
@@ -123,6 +130,7 @@ pub fn router(edge: Edge) -> Router {
         .route("/problems/", get(problems::list_problems))
         .merge(catalog::router(&edge.catalog))
         .merge(hooks::router(&edge.catalog))
+        .merge(more)
         .merge(pages)
         .fallback(no_route)
         .method_not_allowed_fallback(no_method)
@@ -131,7 +139,7 @@ pub fn router(edge: Edge) -> Router {
         Some(cors) => guarded.layer(cors),
         None => guarded,
     };
-    base::mounted(shared.layer(layer::from_fn_with_state(edge.clone(), observe::observe)).with_state(edge))
+    shared.layer(layer::from_fn_with_state(edge.clone(), observe::observe)).with_state(edge.clone())
 }
 
 async fn no_route() -> Problem {

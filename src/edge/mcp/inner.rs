@@ -1,0 +1,117 @@
+//! Operations of the contract, called in the name of whoever calls `/mcp`.
+
+use std::time::Duration;
+
+use axum::Router;
+use axum::body::Body;
+use axum::extract::{MatchedPath, OriginalUri, Request};
+use axum::http::{Extensions, HeaderMap, Method, StatusCode, header};
+use http_body_util::{BodyExt, Limited};
+use serde_json::Value;
+use tower::ServiceExt;
+
+use super::{Fault, INTERNAL};
+use crate::guard::tokens::Identity;
+
+/// The largest answer that is passed on.
+const MAX_ANSWER: usize = 8 << 20;
+/// Of the caller's headers, those that an operation heeds.
+const PASSED: [&str; 6] = ["authorization", "host", "origin", "traceparent", "tracestate", "x-forwarded-for"];
+
+/// The way in.
+pub struct Inner {
+    gateway: Router,
+    headers: HeaderMap,
+    extensions: Extensions,
+    /// How long the caller wants an answer to be waited for.
+    prefer: Option<axum::http::HeaderValue>,
+}
+
+/// What an operation answered.
+pub struct Answer {
+    pub status: StatusCode,
+    pub body: Value,
+}
+
+impl Answer {
+    /// The sentence of a problem.
+    pub fn complaint(&self) -> String {
+        let detail = self.body["detail"].as_str().or_else(|| self.body["title"].as_str());
+        detail.map_or_else(|| format!("the operation answered {}", self.status), str::to_owned)
+    }
+}
+
+impl Inner {
+    pub fn of(gateway: Router, request: &Request) -> Self {
+        let mut headers = HeaderMap::new();
+        for name in PASSED {
+            if let Some(value) = request.headers().get(name) {
+                headers.insert(name, value.clone());
+            }
+        }
+        let mut extensions = request.extensions().clone();
+        extensions.remove::<Identity>();
+        // The operation has a route of its own.
+        extensions.remove::<MatchedPath>();
+        extensions.remove::<OriginalUri>();
+        Self { gateway, headers, extensions, prefer: request.headers().get("prefer").cloned() }
+    }
+
+    pub async fn get(&self, path: &str) -> Result<Answer, Fault> {
+        self.send(Method::GET, path, None, None).await
+    }
+
+    pub async fn post(&self, path: &str, body: &Value) -> Result<Answer, Fault> {
+        self.send(Method::POST, path, Some(body), None).await
+    }
+
+    /// As [`Inner::get`] or [`Inner::post`], waiting for an end: as long as the caller prefers, else this long.
+    pub async fn waiting(
+        &self,
+        method: Method,
+        path: &str,
+        body: Option<&Value>,
+        wait: Duration,
+    ) -> Result<Answer, Fault> {
+        self.send(method, path, body, Some(wait)).await
+    }
+
+    async fn send(
+        &self,
+        method: Method,
+        path: &str,
+        body: Option<&Value>,
+        wait: Option<Duration>,
+    ) -> Result<Answer, Fault> {
+        let body = body.map_or_else(Body::empty, |body| Body::from(body.to_string()));
+        let broken = |error: &dyn std::fmt::Display| Fault { code: INTERNAL, message: error.to_string() };
+        let mut request = Request::builder().method(method).uri(path).body(body).map_err(|error| broken(&error))?;
+        *request.headers_mut() = self.headers.clone();
+        *request.extensions_mut() = self.extensions.clone();
+        let json = axum::http::HeaderValue::from_static("application/json");
+        request.headers_mut().insert(header::CONTENT_TYPE, json.clone());
+        request.headers_mut().insert(header::ACCEPT, json);
+        if let Some(wait) = wait {
+            let said = format!("wait={}", wait.as_secs()).parse().expect("digits are a header");
+            request.headers_mut().insert("prefer", self.prefer.clone().unwrap_or(said));
+        }
+        let Ok(response) = self.gateway.clone().oneshot(request).await;
+        let status = response.status();
+        let bytes = Limited::new(response.into_body(), MAX_ANSWER).collect().await.map_err(|error| broken(&error))?;
+        let body = serde_json::from_slice(&bytes.to_bytes()).unwrap_or(Value::Null);
+        Ok(Answer { status, body })
+    }
+}
+
+/// A text as a part of a path or query.
+pub fn escaped(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    for byte in text.bytes() {
+        if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {
+            out.push(char::from(byte));
+        } else {
+            out.push_str(&format!("%{byte:02X}"));
+        }
+    }
+    out
+}

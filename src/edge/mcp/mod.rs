@@ -1,0 +1,160 @@
+//! `/mcp`: the gateway as a server of the Model Context Protocol (2025-11-25), over Streamable HTTP.
+//!
+//! A client posts one JSON-RPC message and gets one JSON answer; there are no sessions, so any replica answers any message. Every tool
+//! and resource is an operation of the HTTP contract, called through the same router with the caller's own credentials: scopes, limits
+//! to names, rate limits, the audit and every check hold because it is the same request. A long call becomes a task of the protocol
+//! whose id is the task's own, so it outlives connections and processes.
+
+mod inner;
+mod resources;
+mod tasks;
+mod tools;
+
+use axum::Router;
+use axum::body::Body;
+use axum::extract::{FromRequest, Request, State};
+use axum::http::{HeaderMap, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use axum::routing::post;
+use serde_json::{Value, json};
+
+use self::inner::Inner;
+use super::extract::JsonText;
+use super::problem::Problem;
+use super::state::Edge;
+use crate::config::Auth;
+use crate::guard::tokens::Identity;
+
+/// Newest first. The first is answered to whoever asks for one that is unknown.
+const VERSIONS: [&str; 3] = ["2025-11-25", "2025-06-18", "2025-03-26"];
+const PARSE: i64 = -32_700;
+const INVALID_REQUEST: i64 = -32_600;
+const METHOD_NOT_FOUND: i64 = -32_601;
+const INVALID_PARAMS: i64 = -32_602;
+const INTERNAL: i64 = -32_603;
+
+/// An error as JSON-RPC says it.
+#[derive(Debug)]
+pub(super) struct Fault {
+    code: i64,
+    message: String,
+}
+
+impl Fault {
+    fn params(message: impl Into<String>) -> Self {
+        Self { code: INVALID_PARAMS, message: message.into() }
+    }
+}
+
+/// Who asks, and the way to ask in their name.
+pub(super) struct Call<'a> {
+    edge: &'a Edge,
+    identity: &'a Identity,
+    inner: Inner,
+}
+
+/// The route. `gateway` answers the operations behind tools and resources.
+pub fn router(gateway: Router) -> Router<Edge> {
+    let handler = move |State(edge): State<Edge>, request: Request| {
+        let gateway = gateway.clone();
+        async move { receive(&edge, gateway, request).await }
+    };
+    Router::new().route("/mcp", post(handler))
+}
+
+async fn receive(edge: &Edge, gateway: Router, request: Request) -> Result<Response, Problem> {
+    let identity = identify(edge, request.headers()).await?;
+    if let Some(version) = text_of(request.headers(), "mcp-protocol-version")
+        && !VERSIONS.contains(&version)
+    {
+        let message = format!("the protocol version {version} is not served: use one of {}", VERSIONS.join(", "));
+        return Ok(json_response(StatusCode::BAD_REQUEST, failed(&Value::Null, INVALID_REQUEST, &message)));
+    }
+    let inner = Inner::of(gateway, &request);
+    let JsonText(body) = JsonText::from_request(request, edge).await?;
+    let Ok(message) = serde_json::from_str::<Value>(&body) else {
+        return Ok(json_response(StatusCode::BAD_REQUEST, failed(&Value::Null, PARSE, "the body is not JSON")));
+    };
+    let (id, method) = (message.get("id"), message.get("method").and_then(Value::as_str));
+    let (Some(id), Some(method)) = (id, method) else {
+        // A notification, or an answer to a request that we never make.
+        let is_known = method.is_some() || message.get("result").is_some() || message.get("error").is_some();
+        let refusal =
+            || json_response(StatusCode::BAD_REQUEST, failed(&Value::Null, INVALID_REQUEST, "no JSON-RPC message"));
+        return Ok(if is_known { StatusCode::ACCEPTED.into_response() } else { refusal() });
+    };
+    let call = Call { edge, identity: &identity, inner };
+    let params = message.get("params").cloned().unwrap_or_else(|| json!({}));
+    let answer = match call.dispatch(method, &params).await {
+        Ok(result) => json!({"jsonrpc": "2.0", "id": id, "result": result}).to_string(),
+        Err(fault) => failed(id, fault.code, &fault.message),
+    };
+    Ok(json_response(StatusCode::OK, answer))
+}
+
+/// Any valid token: what it may do is asked by each operation.
+async fn identify(edge: &Edge, headers: &HeaderMap) -> Result<Identity, Problem> {
+    if edge.auth == Auth::None {
+        return Ok(Identity::anybody());
+    }
+    let bearer = text_of(headers, header::AUTHORIZATION.as_str()).and_then(|text| text.split_once(' '));
+    let token = bearer.filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer")).map(|(_, token)| token.trim());
+    let token =
+        token.ok_or_else(|| Problem::new(&super::slugs::UNAUTHORIZED).detail("the request has no bearer token"))?;
+    Ok(edge.authority.holder(token).await?)
+}
+
+fn text_of<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
+    headers.get(name).and_then(|value| value.to_str().ok())
+}
+
+fn failed(id: &Value, code: i64, message: &str) -> String {
+    json!({"jsonrpc": "2.0", "id": id, "error": {"code": code, "message": message}}).to_string()
+}
+
+impl Call<'_> {
+    async fn dispatch(&self, method: &str, params: &Value) -> Result<Value, Fault> {
+        match method {
+            "initialize" => Ok(initialize(params)),
+            "ping" => Ok(json!({})),
+            "tools/list" => Ok(json!({"tools": self.tools()})),
+            "tools/call" => self.call_tool(params).await,
+            "resources/list" => Ok(resources::list()),
+            "resources/templates/list" => Ok(resources::templates()),
+            "resources/read" => self.read_resource(params).await,
+            "tasks/get" => self.get_task(params).await,
+            "tasks/list" => self.list_tasks(params).await,
+            "tasks/result" => self.task_result(params).await,
+            "tasks/cancel" => self.cancel_task(params).await,
+            _ => Err(Fault { code: METHOD_NOT_FOUND, message: format!("{method} is not served") }),
+        }
+    }
+}
+
+fn initialize(params: &Value) -> Value {
+    let asked = params["protocolVersion"].as_str().unwrap_or_default();
+    let version = VERSIONS.into_iter().find(|known| *known == asked).unwrap_or(VERSIONS[0]);
+    json!({
+        "protocolVersion": version,
+        "capabilities": {
+            "tools": {"listChanged": false},
+            "resources": {"listChanged": false, "subscribe": false},
+            "tasks": {"list": {}, "cancel": {}, "requests": {"tools": {"call": {}}}},
+        },
+        "serverInfo": {"name": "taskgate", "title": "taskgate", "version": env!("CARGO_PKG_VERSION")},
+        "instructions": "Each tool that is not named taskgate_… submits one task to the fleet. A call that takes long answers with the \
+            id of the task: ask taskgate_get_task for it, or call as a task of the protocol.",
+    })
+}
+
+/// A required text among the parameters.
+fn text<'a>(params: &'a Value, name: &str) -> Result<&'a str, Fault> {
+    params[name].as_str().ok_or_else(|| Fault::params(format!("{name} is required, a string")))
+}
+
+fn json_response(status: StatusCode, body: String) -> Response {
+    let mut response = Response::new(Body::from(body));
+    *response.status_mut() = status;
+    response.headers_mut().insert(header::CONTENT_TYPE, axum::http::HeaderValue::from_static("application/json"));
+    response
+}

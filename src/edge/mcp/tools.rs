@@ -1,0 +1,298 @@
+//! Tools: one for each catalog entry with an endpoint, and those that look into the gateway or steer it.
+
+use std::time::Duration;
+
+use axum::http::{Method, StatusCode};
+use serde_json::{Map, Value, json};
+
+use super::inner::{Answer, escaped};
+use super::{Call, Fault};
+use crate::catalog::Entry;
+use ledger::Scope;
+
+/// A call is waited for this long, unless the client prefers otherwise.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// Characters that a tool's name may have.
+const MAX_NAME: usize = 128;
+
+/// A tool of the gateway's own.
+struct Own {
+    name: &'static str,
+    description: &'static str,
+    scope: Scope,
+    method: Method,
+    /// `{name}` stands for an argument; what is left over goes into the query of a GET and the body of a POST.
+    path: &'static str,
+    /// Name, JSON type, whether it is required, what it means.
+    arguments: &'static [(&'static str, &'static str, bool, &'static str)],
+    is_destructive: bool,
+}
+
+const ID: (&str, &str, bool, &str) = ("task_id", "string", true, "The id of a task");
+const QUEUE: (&str, &str, bool, &str) = ("queue", "string", true, "The name of a queue");
+
+fn own() -> Vec<Own> {
+    let read = |name, description, path, arguments| Own {
+        name,
+        description,
+        scope: Scope::Read,
+        method: Method::GET,
+        path,
+        arguments,
+        is_destructive: false,
+    };
+    let control = |name, description, path, arguments| Own {
+        scope: Scope::Control,
+        method: Method::POST,
+        is_destructive: true,
+        ..read(name, description, path, arguments)
+    };
+    vec![
+        read(
+            "taskgate_find_tasks",
+            "Find tasks, newest first.",
+            "/v1/tasks",
+            &[
+                ("task", "string", false, "Name of the task"),
+                ("status", "string", false, "Celery's status, as FAILURE"),
+                ("queue", "string", false, "Name of the queue"),
+                ("label", "string", false, "name:value"),
+                ("limit", "integer", false, "At most so many, 1 to 500"),
+                ("cursor", "string", false, "next of an earlier answer"),
+            ],
+        ),
+        read("taskgate_get_task", "How a task stands, with its result or error.", "/v1/tasks/{task_id}", &[ID]),
+        read(
+            "taskgate_explain_task",
+            "Why a task is where it is, with the evidence.",
+            "/v1/tasks/{task_id}/explain",
+            &[ID],
+        ),
+        read("taskgate_task_history", "Everything that happened to a task.", "/v1/tasks/{task_id}/events", &[ID]),
+        read(
+            "taskgate_errors",
+            "Failures by kind in the last hour, or since a time.",
+            "/v1/stats/errors",
+            &[
+                ("from", "string", false, "RFC 3339"),
+                ("to", "string", false, "RFC 3339"),
+                ("task", "string", false, "Name of the task"),
+            ],
+        ),
+        read("taskgate_queues", "All queues with what waits in them.", "/v1/queues", &[]),
+        read("taskgate_workers", "All workers that were seen lately.", "/v1/workers", &[]),
+        read("taskgate_incidents", "What is wrong now.", "/v1/incidents", &[]),
+        read("taskgate_waits", "Steps of canvases that wait for an answer.", "/v1/waits", &[]),
+        control(
+            "taskgate_revoke_task",
+            "Revoke a task; the answer says what is certain.",
+            "/v1/tasks/{task_id}/revoke",
+            &[
+                ID,
+                ("terminate", "boolean", false, "Also stop it when it runs"),
+                ("reason", "string", false, "Goes into its history"),
+            ],
+        ),
+        control("taskgate_retry_task", "Send a task again under a new id.", "/v1/tasks/{task_id}/retry", &[ID]),
+        control(
+            "taskgate_complete_wait",
+            "Answer a step that waits; value becomes its result.",
+            "/v1/tasks/{task_id}/complete",
+            &[ID, ("value", "any", true, "The answer, any JSON value")],
+        ),
+        control("taskgate_pause_queue", "Publish nothing more to a queue.", "/v1/queues/{queue}/pause", &[QUEUE]),
+        control("taskgate_resume_queue", "Publish to a paused queue again.", "/v1/queues/{queue}/resume", &[QUEUE]),
+    ]
+}
+
+impl Own {
+    fn shown(&self) -> Value {
+        let property = |(name, kind, _, description): &(&str, &str, bool, &str)| {
+            let mut schema = json!({"description": description});
+            if *kind != "any" {
+                schema["type"] = json!(kind);
+            }
+            ((*name).to_owned(), schema)
+        };
+        let required: Vec<&str> = self.arguments.iter().filter(|one| one.2).map(|one| one.0).collect();
+        json!({
+            "name": self.name,
+            "description": self.description,
+            "inputSchema": {"type": "object", "additionalProperties": false, "required": required,
+                "properties": self.arguments.iter().map(property).collect::<Map<String, Value>>()},
+            "annotations": {"readOnlyHint": !self.is_destructive, "destructiveHint": self.is_destructive},
+            "execution": {"taskSupport": "forbidden"},
+        })
+    }
+
+    /// The path with its places filled, and the arguments that are left over.
+    fn target(&self, arguments: &Map<String, Value>) -> Result<(String, Map<String, Value>), Fault> {
+        for (name, _, is_required, _) in self.arguments {
+            if *is_required && !arguments.contains_key(*name) {
+                return Err(Fault::params(format!("{}: {name} is required", self.name)));
+            }
+        }
+        if let Some(name) = arguments.keys().find(|name| !self.arguments.iter().any(|one| one.0 == name.as_str())) {
+            return Err(Fault::params(format!("{}: there is no argument {name}", self.name)));
+        }
+        let (mut path, mut rest) = (self.path.to_owned(), arguments.clone());
+        for (name, ..) in self.arguments {
+            let place = format!("{{{name}}}");
+            if path.contains(&place) {
+                let value = rest.remove(*name).as_ref().and_then(Value::as_str).map(escaped);
+                let value = value.ok_or_else(|| Fault::params(format!("{}: {name} must be a string", self.name)))?;
+                path = path.replace(&place, &value);
+            }
+        }
+        Ok((path, rest))
+    }
+}
+
+/// The name of an entry as a tool.
+fn tool_name(entry: &Entry) -> String {
+    let is_plain = |char: char| char.is_ascii_alphanumeric() || "_-.".contains(char);
+    entry.name.as_str().chars().take(MAX_NAME).map(|char| if is_plain(char) { char } else { '_' }).collect()
+}
+
+fn of_entry(entry: &Entry) -> Option<Value> {
+    let endpoint = entry.endpoint.as_ref()?;
+    let mut schema = entry.body.as_ref().map_or_else(|| json!({"type": "object"}), |body| body.schema.clone());
+    let object = schema.as_object_mut()?;
+    let properties = object.entry("properties").or_insert_with(|| json!({})).as_object_mut()?;
+    for param in &endpoint.params {
+        let words: Vec<&String> = entry.values.get(param).map(|words| words.keys().collect()).unwrap_or_default();
+        let schema =
+            if words.is_empty() { json!({"type": "string"}) } else { json!({"type": "string", "enum": words}) };
+        properties.insert(param.clone(), schema);
+    }
+    let required = object.entry("required").or_insert_with(|| json!([])).as_array_mut()?;
+    required.extend(endpoint.params.iter().map(|param| json!(param)));
+    let description = entry.description.as_ref().or(entry.summary.as_ref());
+    Some(json!({
+        "name": tool_name(entry),
+        "title": entry.summary,
+        "description": description.map_or_else(|| format!("Submits the task {}.", entry.name), Clone::clone),
+        "inputSchema": schema,
+        "annotations": {"readOnlyHint": false, "idempotentHint": entry.defaults.idempotent},
+        "execution": {"taskSupport": "optional"},
+    }))
+}
+
+impl Call<'_> {
+    /// Those that the caller may use.
+    pub(super) fn tools(&self) -> Vec<Value> {
+        let visibility = self.identity.visibility();
+        let entries = self.edge.catalog.entries().iter();
+        let of_catalog = entries
+            .filter(|entry| self.identity.may(Scope::Submit) && visibility.sees(Some(entry.name.as_str())))
+            .filter_map(|entry| of_entry(entry));
+        let own = own();
+        let own = own.iter().filter(|tool| self.identity.may(tool.scope)).map(Own::shown);
+        of_catalog.chain(own).collect()
+    }
+
+    pub(super) async fn call_tool(&self, params: &Value) -> Result<Value, Fault> {
+        let name = super::text(params, "name")?;
+        let empty = Map::new();
+        let arguments = match &params["arguments"] {
+            Value::Null => &empty,
+            Value::Object(arguments) => arguments,
+            _ => return Err(Fault::params("arguments must be an object")),
+        };
+        if let Some(tool) = own().iter().find(|tool| tool.name == name && self.identity.may(tool.scope)) {
+            return self.call_own(tool, arguments).await;
+        }
+        let entry =
+            self.edge.catalog.entries().iter().find(|entry| entry.endpoint.is_some() && tool_name(entry) == name);
+        let entry =
+            entry.ok_or_else(|| Fault::params(format!("there is no tool {name}, or the token may not use it")))?;
+        self.submit(entry, arguments, params.get("task")).await
+    }
+
+    async fn call_own(&self, tool: &Own, arguments: &Map<String, Value>) -> Result<Value, Fault> {
+        let (mut path, rest) = tool.target(arguments)?;
+        if tool.method == Method::GET {
+            let pair = |(name, value): (&String, &Value)| {
+                let text = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
+                format!("{name}={}", escaped(&text))
+            };
+            let query: Vec<String> = rest.iter().map(pair).collect();
+            if !query.is_empty() {
+                path = format!("{path}?{}", query.join("&"));
+            }
+            return Ok(shown(&self.inner.get(&path).await?));
+        }
+        let body = rest.get("value").cloned().unwrap_or(Value::Object(rest));
+        Ok(shown(&self.inner.post(&path, &body).await?))
+    }
+
+    /// Submits; a task of the protocol at once, else with the result when it comes in time.
+    async fn submit(
+        &self,
+        entry: &Entry,
+        arguments: &Map<String, Value>,
+        task: Option<&Value>,
+    ) -> Result<Value, Fault> {
+        let endpoint = entry.endpoint.as_ref().expect("only entries with an endpoint are tools");
+        let (mut path, mut body) = (endpoint.path.clone(), arguments.clone());
+        for param in &endpoint.params {
+            let value = body.remove(param).as_ref().and_then(Value::as_str).map(escaped);
+            let value = value.ok_or_else(|| Fault::params(format!("{param} is required, a string")))?;
+            path = path.replace(&format!("{{{param}}}"), &value);
+        }
+        let wait = if task.is_some() { Duration::ZERO } else { PATIENCE };
+        let answer = if task.is_some() {
+            self.inner.post(&path, &Value::Object(body)).await?
+        } else {
+            self.inner.waiting(Method::POST, &path, Some(&Value::Object(body)), wait).await?
+        };
+        let id = answer.body["task_id"].as_str().or_else(|| answer.body["group_id"].as_str()).map(str::to_owned);
+        match (task, id) {
+            (Some(_), Some(id)) if answer.status.is_success() => Ok(json!({"task": self.task(&id).await?})),
+            (_, Some(id)) if answer.status == StatusCode::ACCEPTED => Ok(pointer(&id, &answer)),
+            _ => Ok(super::tasks::result(&answer)),
+        }
+    }
+}
+
+/// The task goes on: where to ask for it.
+fn pointer(id: &str, answer: &Answer) -> Value {
+    let text = format!("The task {id} is accepted and goes on. Ask taskgate_get_task for its result.");
+    json!({"content": [{"type": "text", "text": text}], "structuredContent": answer.body, "isError": false})
+}
+
+/// An answer as a tool's result.
+fn shown(answer: &Answer) -> Value {
+    if !answer.status.is_success() {
+        return json!({"content": [{"type": "text", "text": answer.complaint()}], "structuredContent": answer.body, "isError": true});
+    }
+    let structured = if answer.body.is_object() { answer.body.clone() } else { json!({"value": answer.body}) };
+    json!({"content": [{"type": "text", "text": answer.body.to_string()}], "structuredContent": structured, "isError": false})
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_place_of_a_path_is_an_argument_and_names_are_plain() {
+        for tool in own() {
+            let places = tool.path.matches('{').count();
+            let filled = tool.arguments.iter().filter(|one| tool.path.contains(&format!("{{{}}}", one.0))).count();
+            assert_eq!(places, filled, "{}", tool.path);
+            assert!(tool.name.chars().all(|char| char.is_ascii_lowercase() || char == '_'), "{}", tool.name);
+            assert_eq!(tool.is_destructive, tool.scope == Scope::Control);
+        }
+    }
+
+    #[test]
+    fn arguments_fill_the_path_and_the_rest_is_left_over() {
+        let tools = own();
+        let revoke = tools.iter().find(|tool| tool.name == "taskgate_revoke_task").unwrap();
+        let arguments = json!({"task_id": "a b", "terminate": true});
+        let (path, rest) = revoke.target(arguments.as_object().unwrap()).unwrap();
+        assert_eq!((path.as_str(), Value::Object(rest)), ("/v1/tasks/a%20b/revoke", json!({"terminate": true})));
+        assert!(revoke.target(&Map::new()).is_err());
+        assert!(revoke.target(json!({"task_id": "a", "what": 1}).as_object().unwrap()).is_err());
+    }
+}
