@@ -52,6 +52,8 @@ SECTIONS = [
     ("[webhooks]", "RawWebhooks", "WEBHOOKS"),
     ("[worker]", "RawWorker", "WORKER"),
     ("[log]", "RawLog", "LOG"),
+    ("[compat]", "RawCompat", "COMPAT"),
+    ("[logs]", "RawLogs", "LOGS"),
     ("[telemetry]", "RawTelemetry", "TELEMETRY"),
     ("[[tasks]]", "RawTask", None),
     ("[[inboxes]]", "RawInbox", None),
@@ -59,7 +61,7 @@ SECTIONS = [
     ("[exchanges.NAME]", "RawExchange", None),
     ("[queues.NAME]", "RawQueue", None),
 ]
-IN_TEXT = {"auth", "routes", "schedules"}
+IN_TEXT = {"auth", "learn", "routes", "schedules"}
 KINDS = {
     "Span": "duration",
     "Bytes": "size",
@@ -91,6 +93,8 @@ shows every kind of entry.
 | key | default | meaning |
 |---|---|---|
 | `auth` | `"token"`; in `dev` `"none"` | who may call: `"none"` everybody who reaches the listener, `"token"` holders of tokens, `"basic"` also `[[users]]`, `"oidc"` also whom the provider of `[oidc]` knows |
+| `learn` | none | names or patterns of tasks whose type hints are learned from the workers: `POST /tasks/NAME` takes their arguments by name, and a \
+value of another type is refused before it is queued. See [the client](../client.md#tasks-that-workers-register) |
 | `[routes]` | | `"name.or.*" = "queue"`, or `{ exchange = "…", routing_key = "…" }`: where a task goes that neither the request nor its \
 catalog entry sends somewhere. The exact name wins, then the longest pattern. See [routing](../routing.md) |
 | `[[schedules]]` | | seeds the timetable once; later edits over HTTP win. See [schedules](../schedules.md) |

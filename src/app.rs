@@ -27,6 +27,7 @@ use crate::guard::tokens::Authority;
 use crate::live::commit::Committer;
 use crate::live::hub::Hub;
 use crate::live::inboxes::Inboxes;
+use crate::live::learned::Learned;
 use crate::live::news;
 use crate::live::pauses::Pauses;
 use crate::live::reads::Reader;
@@ -39,11 +40,13 @@ use crate::reconcile::exchanges::Exchanges;
 use crate::reconcile::expiry::Expiry;
 use crate::reconcile::fleet::Fleet;
 use crate::reconcile::fleet_options::FleetOptions;
+use crate::reconcile::learner::Learner;
 use crate::reconcile::recorder::Recorder;
 use crate::reconcile::relay::Relay;
 use crate::reconcile::removal::Removal;
 use crate::reconcile::retention::Retention;
 use crate::reconcile::sweeper::{self, Sweeper};
+use crate::reconcile::task_logs::LogWriter;
 use crate::reconcile::workers::{self, WorkerRegistry};
 use crate::roles::beat::{self, service::Beat};
 use crate::roles::bulk::BulkWorker;
@@ -123,6 +126,8 @@ impl App {
         let fleet = Fleet::default();
         let registry =
             WorkerRegistry::new(ledger.clone(), broker.clone(), recorder_handle.clone(), fleet.clone(), worker_events);
+        let (log_writer, logs) = LogWriter::new(ledger.clone(), hub.clone(), config.logs.clone());
+        let recorder = recorder.with_logs(logs);
         // Only lists and channels can be looked through without taking anything away.
         let adopter =
             broker.lists().cloned().zip(records.clone()).map(|(lists, records)| {
@@ -156,8 +161,11 @@ impl App {
         });
         let deliveries = Deliveries::new(ledger.clone(), broker.clone(), hub.clone(), config.recovery);
         let retention = Retention::new(ledger.clone(), config.ledger.clone(), holder.clone());
+        let learned = Learned::new(&config.learn);
+        let learner = Learner::new(broker.clone(), Arc::clone(&catalog), learned.clone());
         let (lookout, incidents) =
             Lookout::new(ledger.clone(), broker.clone(), config.incidents.clone(), Arc::clone(&catalog));
+        let lookout = lookout.with_learned(learned.clone());
         let queue = config.broker.default_queue.clone();
         let (health, health_handle) = Health::new(ledger.clone(), broker.clone(), backend.clone(), queue);
         let health = if reads_only { health.reading() } else { health };
@@ -182,6 +190,7 @@ impl App {
             recorder: recorder_handle,
             health: health_handle.clone(),
             pauses: pauses.clone(),
+            learned: learned.clone(),
             inboxes: Inboxes::new(inboxes::sources(config, ledger.kind())?),
             fleet: fleet.clone(),
             windows,
@@ -241,6 +250,10 @@ impl App {
         starter.service("exchanges", move |stop| exchanges.run(stop));
         starter.service("committer", move |stop| committer.run(stop));
         starter.service("recorder", move |stop| recorder.run(stop));
+        if learned.is_wanted() {
+            starter.service("learner", move |stop| learner.run(stop));
+        }
+        starter.service("task-logs", move |stop| log_writer.run(stop));
         starter.service("canvases", move |stop| canvases.run(stop));
         starter.service("expiry", move |stop| expiry.run(stop));
         starter.service("workers", move |stop| registry.run(stop));

@@ -1,6 +1,6 @@
 //! taskgate beside what it replaces, on one machine, in one run: `make bench`, or `cargo bench --bench gateway -- submit streams`
 //! for some of its sections (`cost`, `submit`, `batches`, `replicas`, `results`, `latency`, `streams`, `recorder`, `beat`,
-//! `hostile`, `wake`, `window`).
+//! `hostile`, `wake`, `window`, `enqueue`).
 //!
 //! Starts its own Redis, PostgreSQL (with fsync), Celery worker, the peers and taskgate, loads each in turn from this process,
 //! and prints one table with ratios. Floors (a handler that only answers, `redis-benchmark`, `pgbench` with the same row) show
@@ -11,6 +11,7 @@
 mod batches;
 mod beat;
 mod cost;
+mod enqueue;
 mod floors;
 #[path = "../../tests/it/harness/mod.rs"]
 mod harness;
@@ -137,6 +138,9 @@ async fn run(sections: &[String]) {
     }
     if wanted("window") {
         window::measure(&mut bench).await;
+    }
+    if wanted("enqueue") {
+        enqueue::measure(&mut bench).await;
     }
     bench.table.print();
 }

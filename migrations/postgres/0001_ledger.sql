@@ -864,3 +864,25 @@ create table taskgate.secret (
     name  text collate "C" primary key,
     value bytea not null
 );
+
+-- What tasks logged: one row for lines that came together, numbered through the task.
+create table taskgate.task_log (
+    task_no  bigint not null,
+    -- Of its first line, from 1.
+    first_no bigint not null,
+    count    integer not null,
+    attempt  integer not null,
+    -- How far the attempt's log has come with this row: the next line that is new, its bytes of text, when its present run began, and
+    -- whether the bound was reached.
+    next_seq bigint not null,
+    bytes    bigint not null,
+    began_at bigint not null,
+    closed   boolean not null,
+    -- When it was written down.
+    at       bigint not null,
+    -- JSON.
+    lines    text not null,
+    primary key (task_no, first_no)
+);
+create unique index task_log_attempt on taskgate.task_log (task_no, attempt, first_no);
+create index task_log_at on taskgate.task_log (at);

@@ -581,3 +581,25 @@ create table secret (
     name  text primary key,
     value blob not null
 );
+
+-- What tasks logged: one row for lines that came together, numbered through the task.
+create table task_log (
+    task_no  integer not null,
+    -- Of its first line, from 1.
+    first_no integer not null,
+    count    integer not null,
+    attempt  integer not null,
+    -- How far the attempt's log has come with this row: the next line that is new, its bytes of text, when its present run began, and
+    -- whether the bound was reached.
+    next_seq integer not null,
+    bytes    integer not null,
+    began_at integer not null,
+    closed   boolean not null,
+    -- When it was written down.
+    at       integer not null,
+    -- JSON.
+    lines    text not null,
+    primary key (task_no, first_no)
+);
+create unique index task_log_attempt on task_log (task_no, attempt, first_no);
+create index task_log_at on task_log (at);

@@ -3,7 +3,7 @@
 use super::template::{Part, parts};
 
 /// First segments that belong to the gateway itself.
-pub const RESERVED: [&str; 17] = [
+pub const RESERVED: [&str; 18] = [
     "mcp",
     "v1",
     "result",

@@ -4,6 +4,7 @@
 //! endpoints alike, a reserved path, a template naming nothing) stops the start and names both places; after that nothing here
 //! fails but requests.
 
+mod annotations;
 mod body;
 mod by_name;
 mod call;
@@ -30,6 +31,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+pub use annotations::Annotations;
 pub use body::Body;
 pub use by_name::{Admitted, NamedCall};
 pub use canvas::Canvas;

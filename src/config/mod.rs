@@ -11,6 +11,7 @@ mod lines;
 mod source;
 pub mod value;
 
+mod compat;
 mod database;
 mod database_url;
 mod exchanges;
@@ -21,6 +22,7 @@ mod incidents;
 mod ledger;
 mod log;
 mod login;
+mod logs;
 mod network;
 mod process;
 mod queues;
@@ -44,6 +46,7 @@ mod tests;
 use serde::de::DeserializeOwned;
 use toml::Value;
 
+pub use compat::Compat;
 pub use database::Database;
 pub use error::Error;
 pub use exchanges::{Binding, Exchange};
@@ -54,6 +57,7 @@ pub use incidents::Incidents;
 pub use ledger::Ledger;
 pub use log::{Log, LogFormat};
 pub use login::{Login, Oidc, User};
+pub use logs::Logs;
 pub use network::Network;
 pub use process::RawProcess;
 pub use queues::Queue;
@@ -74,11 +78,13 @@ pub use worker::{Pool, Worker};
 use celery::spelling::nearest;
 
 /// All that may stand at the top of the file.
-const TOP_KEYS: [&str; 25] = [
+const TOP_KEYS: [&str; 28] = [
     "auth",
     "login",
     "oidc",
     "users",
+    "learn",
+    "compat",
     "http",
     "database",
     "ledger",
@@ -99,6 +105,7 @@ const TOP_KEYS: [&str; 25] = [
     "hooks",
     "worker",
     "log",
+    "logs",
     "telemetry",
 ];
 
@@ -139,6 +146,7 @@ pub struct Config {
     pub oidc: Option<Oidc>,
     /// People with passwords.
     pub users: Vec<User>,
+    pub compat: Compat,
     pub http: Http,
     pub database: Database,
     pub ledger: Ledger,
@@ -153,12 +161,15 @@ pub struct Config {
     pub exchanges: Vec<Exchange>,
     pub queues: Vec<Queue>,
     pub tasks: Vec<RawTask>,
+    /// Names or patterns of tasks whose signatures are learned from the workers. Default none.
+    pub learn: Vec<String>,
     pub inboxes: Vec<Inbox>,
     pub schedules: Vec<RawSchedule>,
     pub webhooks: Webhooks,
     pub hooks: Vec<RawHook>,
     pub worker: Worker,
     pub log: Log,
+    pub logs: Logs,
     pub telemetry: Telemetry,
     /// Who said what, for messages and for defaults that depend on it.
     pub said: Said,
@@ -204,6 +215,7 @@ impl Config {
             login: Login::read(&section(&said, "login")?, &said)?,
             oidc: Oidc::read(section(&said, "oidc")?, auth, &said)?,
             users: login::users(list(&said, "users")?, auth)?,
+            compat: Compat::read(section(&said, "compat")?, &said)?,
             http: Http::read(section(&said, "http")?, &said)?,
             database: Database::read(section(&said, "database")?, &said)?,
             ledger: Ledger::read(&section(&said, "ledger")?, &said)?,
@@ -218,12 +230,14 @@ impl Config {
             exchanges: exchanges::read(section(&said, "exchanges")?)?,
             queues: queues::read(section(&said, "queues")?, &said)?,
             tasks: list(&said, "tasks")?,
+            learn: learn(&said)?,
             inboxes: Inbox::read(list(&said, "inboxes")?, &said)?,
             schedules: schedules::checked(list(&said, "schedules")?)?,
             webhooks: Webhooks::read(section(&said, "webhooks")?, &said)?,
             hooks: list(&said, "hooks")?,
             worker: Worker::read(section(&said, "worker")?, &said)?,
             log: Log::read(section(&said, "log")?, &said)?,
+            logs: Logs::read(&section(&said, "logs")?, &said)?,
             telemetry: Telemetry::read(section(&said, "telemetry")?, &said)?,
             said,
         };
@@ -252,6 +266,12 @@ fn auth(role: Role, said: &Said) -> Result<Auth, Error> {
         Some(Value::String(text)) if text == "oidc" => Ok(Auth::Oidc),
         Some(_) => Err(Error::value(said.place("auth"), "must be \"none\", \"token\", \"basic\" or \"oidc\"")),
     }
+}
+
+fn learn(said: &Said) -> Result<Vec<String>, Error> {
+    let Some(value) = said.table.get("learn") else { return Ok(Vec::new()) };
+    let words: value::Words = typed(said, "learn", value.clone())?;
+    Ok(words.0)
 }
 
 /// A section, or its defaults.

@@ -58,6 +58,7 @@ pub const TABLE: &[(&str, &str, Need)] = &[
     ("GET", "/v1/tasks/{id}/explain", READ),
     ("GET", "/v1/tasks/{id}/graph", READ),
     ("GET", "/v1/tasks/{id}/events", FOLLOW),
+    ("GET", "/v1/tasks/{id}/logs", FOLLOW),
     ("GET", "/v1/events", FOLLOW),
     ("POST", "/v1/stream-tickets", READ),
     ("POST", "/v1/tasks/{id}/revoke", CONTROL),
@@ -145,6 +146,34 @@ pub const TABLE: &[(&str, &str, Need)] = &[
     ("GET", "/problems/", OPEN),
 ];
 
+/// Flower's API, below its prefix.
+pub const FLOWER: &[(&str, &str, Need)] = &[
+    ("GET", "/healthcheck", OPEN),
+    ("GET", "/api/workers", READ_FLEET),
+    ("POST", "/api/worker/shutdown/{worker}", CONTROL_FLEET),
+    ("POST", "/api/worker/pool/restart/{worker}", CONTROL_FLEET),
+    ("POST", "/api/worker/pool/grow/{worker}", CONTROL_FLEET),
+    ("POST", "/api/worker/pool/shrink/{worker}", CONTROL_FLEET),
+    ("POST", "/api/worker/pool/autoscale/{worker}", CONTROL_FLEET),
+    ("POST", "/api/worker/queue/add-consumer/{worker}", CONTROL_FLEET),
+    ("POST", "/api/worker/queue/cancel-consumer/{worker}", CONTROL_FLEET),
+    ("GET", "/api/tasks", READ),
+    ("GET", "/api/task/types", READ),
+    ("GET", "/api/queues/length", READ_FLEET),
+    ("GET", "/api/task/info/{id}", READ),
+    ("POST", "/api/task/apply/{name}", SUBMIT),
+    ("POST", "/api/task/async-apply/{name}", SUBMIT),
+    ("POST", "/api/task/send-task/{name}", SUBMIT),
+    ("GET", "/api/task/result/{id}", READ),
+    ("POST", "/api/task/abort/{id}", CONTROL),
+    ("POST", "/api/task/revoke/{id}", CONTROL),
+    ("POST", "/api/task/timeout/{name}", CONTROL_FLEET),
+    ("POST", "/api/task/rate-limit/{name}", CONTROL_FLEET),
+];
+
+/// Of tasks that are learned from workers.
+pub const LEARNED: &str = "/tasks/{name}";
+
 /// Of the catalog's endpoints.
 pub const ENDPOINT: Need = SUBMIT;
 /// Of the catalog's streams.
@@ -181,6 +210,24 @@ impl Access {
             access.add("POST", &hook.path, OPEN);
         }
         access
+    }
+
+    /// With the endpoint of learned tasks.
+    #[must_use]
+    pub fn with_learned(mut self, wanted: bool) -> Self {
+        if wanted {
+            self.add("POST", LEARNED, ENDPOINT);
+        }
+        self
+    }
+
+    /// With Flower's API below this prefix.
+    #[must_use]
+    pub fn with_flower(mut self, prefix: Option<&str>) -> Self {
+        for (method, path, need) in FLOWER.iter().filter(|_| prefix.is_some()) {
+            self.add(method, &format!("{}{path}", prefix.unwrap_or_default()), *need);
+        }
+        self
     }
 
     fn add(&mut self, method: &str, path: &str, need: Need) {

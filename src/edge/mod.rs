@@ -12,6 +12,7 @@ mod cursor;
 mod decoders;
 mod extract;
 mod fleet;
+mod flower;
 mod links;
 mod mcp;
 mod middleware;

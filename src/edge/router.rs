@@ -9,17 +9,17 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use super::base;
-use super::mcp;
 use super::middleware::{cors, guard, observe};
 use super::problem::{Place, Problem, ProblemDocument};
 use super::routes::{
-    audit, batch, bulk, canvas, capabilities, catalog, control, dead_letters, docs, events, feed, health, hooks, insight,
-    limits, metrics, problems, queues, result, schedules, session, stats, submit, tasks, tickets, waits, webhooks,
-    workers,
+    audit, batch, bulk, canvas, capabilities, catalog, control, dead_letters, docs, events, feed, health, hooks,
+    insight, learned, limits, logs, metrics, problems, queues, result, schedules, session, stats, submit, tasks,
+    tickets, waits, webhooks, workers,
 };
 use super::slugs;
 use super::state::Edge;
 use super::view::GroupView;
+use super::{flower, mcp};
 
 #[derive(OpenApi)]
 #[openapi(
@@ -51,6 +51,7 @@ pub fn documented() -> OpenApiRouter<Edge> {
         .routes(routes!(insight::explain_task))
         .routes(routes!(insight::list_incidents))
         .routes(routes!(events::watch_task))
+        .routes(routes!(logs::task_logs))
         .routes(routes!(feed::watch_all))
         .routes(routes!(tickets::create_ticket))
         .routes(routes!(control::revoke_task))
@@ -132,6 +133,8 @@ fn guarded(edge: &Edge, more: Router<Edge>) -> Router {
         .merge(hooks::router(&edge.catalog))
         .merge(more)
         .merge(pages)
+        .merge(if edge.learns { learned::router() } else { Router::new() })
+        .merge(edge.flower.as_deref().map(flower::router).unwrap_or_default())
         .fallback(no_route)
         .method_not_allowed_fallback(no_method)
         .layer(layer::from_fn_with_state(edge.clone(), guard::guard));

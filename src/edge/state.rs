@@ -43,6 +43,10 @@ pub struct Inner {
     pub provider: Option<Provider>,
     /// How long somebody stays logged in.
     pub session: Duration,
+    /// Whether endpoints are made of what workers register.
+    pub learns: bool,
+    /// Where Flower's API stands, if it does.
+    pub flower: Option<String>,
     /// What each route asks of its caller.
     pub access: Access,
     /// `None` where no recorder was installed: `/metrics` is empty then.
@@ -89,7 +93,11 @@ impl Edge {
             health,
             incidents,
             openapi,
-            access: Access::new(&catalog),
+            access: Access::new(&catalog)
+                .with_flower(config.compat.flower.as_deref())
+                .with_learned(!config.learn.is_empty()),
+            learns: !config.learn.is_empty(),
+            flower: config.compat.flower.clone(),
             catalog,
             http: config.http.clone(),
             limits: config.limits.clone(),

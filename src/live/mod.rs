@@ -4,6 +4,7 @@ pub mod commit;
 pub mod direct;
 pub mod hub;
 pub mod inboxes;
+pub mod learned;
 pub mod news;
 pub mod pauses;
 pub mod reads;

@@ -34,6 +34,7 @@ const COUNTERS: &[(&str, &str)] = &[
     ("taskgate_spans_dropped_total", "Spans that were given up because the collector was away for too long"),
     ("taskgate_tasks_retried_total", "Tasks that were submitted anew because their retry policy asks for it"),
     ("taskgate_messages_removed_total", "Messages that were taken out of their queue, by reason"),
+    ("taskgate_task_log_events_dropped_total", "Events with lines of tasks that could not be written down"),
     ("taskgate_inbox_calls_total", "Calls of inboxes that became tasks or dead letters"),
     ("taskgate_fan_out_tasks_total", "Tasks that were written for calls which become many"),
     ("taskgate_webhook_tries_total", "Tries to deliver to a webhook, by outcome"),

@@ -19,6 +19,7 @@ use tracing::{debug, info, warn};
 
 use crate::catalog::Catalog;
 use crate::config;
+use crate::live::learned::Learned;
 use crate::reconcile::workers::is_online;
 use crate::tell::health;
 use broker::Broker;
@@ -39,78 +40,7 @@ const REPEATED: i32 = 3;
 /// Incidents kept at a time; more tasks over their budget than this need no list.
 const MOST: usize = 1_000;
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Kind {
-    SilentWorker,
-    NoConsumer,
-    OverBudget,
-    OutboxStuck,
-    CanvasStuck,
-    /// A queue's key holds something else than a list.
-    WrongKey,
-    /// The fleet's transport options are not those of `[broker]`.
-    OtherOptions,
-    /// A worker sends no events.
-    MuteWorker,
-    /// A worker answers nothing.
-    DeafWorker,
-    /// The broker has no queue of this name.
-    NoQueue,
-    LedgerDown,
-    RedisDown,
-    RedisEvicts,
-    /// Found by a reconciler: a task that is delivered again and again.
-    RepeatedDelivery,
-    /// So many tasks would run again at once that none does.
-    RepairSuspended,
-    /// What became of a task is not known.
-    Undecided,
-}
-
-impl Kind {
-    pub const ALL: [Self; 16] = [
-        Self::SilentWorker,
-        Self::NoConsumer,
-        Self::OverBudget,
-        Self::OutboxStuck,
-        Self::CanvasStuck,
-        Self::WrongKey,
-        Self::OtherOptions,
-        Self::MuteWorker,
-        Self::DeafWorker,
-        Self::NoQueue,
-        Self::LedgerDown,
-        Self::RedisDown,
-        Self::RedisEvicts,
-        Self::RepeatedDelivery,
-        Self::RepairSuspended,
-        Self::Undecided,
-    ];
-
-    /// What [`troubles`] tells; the others are found by looking.
-    const OF_HEALTH: [Self; 2] = [Self::LedgerDown, Self::RedisDown];
-
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::SilentWorker => "silent_worker",
-            Self::NoConsumer => "no_consumer",
-            Self::OverBudget => "over_budget",
-            Self::OutboxStuck => "outbox_stuck",
-            Self::CanvasStuck => "canvas_stuck",
-            Self::WrongKey => "wrong_key",
-            Self::OtherOptions => "other_options",
-            Self::MuteWorker => "mute_worker",
-            Self::DeafWorker => "deaf_worker",
-            Self::NoQueue => "no_queue",
-            Self::LedgerDown => "ledger_down",
-            Self::RedisDown => "redis_down",
-            Self::RedisEvicts => "redis_evicts",
-            Self::RepeatedDelivery => "repeated_delivery",
-            Self::RepairSuspended => "repair-suspended",
-            Self::Undecided => "undecided",
-        }
-    }
-}
+pub use super::incident_kind::Kind;
 
 /// A problem that exists now.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -185,6 +115,7 @@ pub struct Lookout {
     unserved: BTreeMap<String, Time>,
     /// Unfinished tasks that were delivered again and again, and since when that is known.
     repeated: BTreeMap<TaskId, Time>,
+    learned: Learned,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -212,8 +143,15 @@ impl Lookout {
             idle: BTreeMap::new(),
             unserved: BTreeMap::new(),
             repeated: BTreeMap::new(),
+            learned: Learned::default(),
         };
         (lookout, incidents)
+    }
+
+    /// Tells of signatures that do not fit together, too.
+    pub fn with_learned(mut self, learned: Learned) -> Self {
+        self.learned = learned;
+        self
     }
 
     /// Runs until `stop`.
@@ -237,6 +175,7 @@ impl Lookout {
         found.extend(self.stuck(now).await?);
         found.extend(self.evicting(now).await);
         found.extend(self.ledger.findings(MOST as i64).await?.into_iter().filter_map(told));
+        found.extend(self.signatures(now));
         // The rest needs Redis. While it is away, incidents known from the ledger are still reported.
         match self.queues_and_workers(now).await {
             Ok(more) => found.extend(more),
@@ -250,6 +189,11 @@ impl Lookout {
     async fn evicting(&self, now: Time) -> Option<Incident> {
         let memory = self.broker.lists()?.memory().await.ok().flatten().filter(broker::Memory::evicts)?;
         Some(Incident { kind: Kind::RedisEvicts, subject: "redis".to_owned(), since: now, detail: memory.told() })
+    }
+
+    fn signatures(&self, now: Time) -> Vec<Incident> {
+        let incident = |(subject, detail)| Incident { kind: Kind::OtherSignature, subject, since: now, detail };
+        self.learned.misfits().into_iter().map(incident).collect()
     }
 
     async fn outbox(&self, now: Time) -> Result<Option<Incident>, Trouble> {

@@ -3,6 +3,7 @@
 #[cfg(feature = "export")]
 pub mod export;
 pub mod health;
+pub mod incident_kind;
 pub mod incidents;
 pub mod stats;
 pub mod traces;

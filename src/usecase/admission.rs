@@ -70,7 +70,7 @@ impl Gateway {
 
     /// What the entries of the catalog say of arguments, queues and times.
     pub(crate) fn check_rules(&self, submission: &Submission) -> Result<(), SubmitError> {
-        let broken = rules::broken(&self.catalog, submission, self.keep);
+        let broken = rules::broken(&self.catalog, &self.learned, submission, self.keep);
         if broken.is_empty() { Ok(()) } else { Err(SubmitError::Invalid(broken)) }
     }
 

@@ -6,6 +6,8 @@ use ledger::{Cursor, Endpoint, Error, Event, Filter, Page, PoolUse, Schedule, Ta
 
 /// Events of one task in a list; more are left to the stream.
 const MAX_EVENTS: usize = 10_000;
+/// Names of tasks in a list.
+const MOST_NAMES: i64 = 10_000;
 /// Events read at once.
 const EVENTS_PAGE: i64 = 500;
 
@@ -47,6 +49,11 @@ impl Gateway {
                 return Ok(events);
             }
         }
+    }
+
+    /// Names of tasks that were seen.
+    pub async fn seen_names(&self) -> Result<Vec<String>, Error> {
+        self.ledger.names(MOST_NAMES).await
     }
 
     /// How busy the connections to the ledger are.

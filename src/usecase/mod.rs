@@ -15,6 +15,7 @@ pub mod inspect;
 pub mod keys;
 mod limits;
 pub mod lists;
+pub mod logs;
 mod nudge;
 pub mod queues;
 pub mod read;
@@ -44,6 +45,7 @@ use crate::catalog::Catalog;
 use crate::config;
 use crate::live::hub::Hub;
 use crate::live::inboxes::Inboxes;
+use crate::live::learned::Learned;
 use crate::live::pauses::Pauses;
 use crate::live::windows::Windows;
 use crate::live::{commit, direct, reads};
@@ -78,6 +80,7 @@ pub struct Gateway {
     pub(crate) inboxes: Inboxes,
     pub(crate) fleet: Fleet,
     pub(crate) windows: Windows,
+    pub(crate) learned: Learned,
     pub(crate) beat: Nudge,
     pub(crate) expander: Nudge,
     pub(crate) bulks: Nudge,
@@ -109,6 +112,11 @@ impl Gateway {
     pub(crate) fn context<'a>(&'a self, headers: &'a Members, now: Time) -> plan::Context<'a> {
         let now = submit::timestamp(now);
         plan::Context { now, origin: &self.origin, headers, reply_to: self.reply_to.as_deref() }
+    }
+
+    /// The type hints of a task of `learn`, once a worker has told them.
+    pub fn learned(&self, name: &str) -> Option<crate::catalog::Annotations> {
+        self.learned.hints(name)
     }
 
     /// How large a canvas may be.

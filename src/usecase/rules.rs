@@ -5,13 +5,14 @@ use std::time::Duration;
 use super::Gateway;
 use super::waits::broken_pause;
 use crate::catalog::{Admitted, Catalog, NamedCall};
+use crate::live::learned::Learned;
 use celery::task::invalid::MAX_FOUND;
 use celery::task::pause;
 use celery::task::submission::{Submission, Unique};
 use celery::task::{Invalid, QueueName, Signature, TaskSignature};
 
 /// Every place where the call breaks a rule; empty when it keeps them all.
-pub(super) fn broken(catalog: &Catalog, submission: &Submission, keep: Duration) -> Vec<Invalid> {
+pub(super) fn broken(catalog: &Catalog, learned: &Learned, submission: &Submission, keep: Duration) -> Vec<Invalid> {
     let mut found = Vec::new();
     let mut judge = |at: &str, task: &TaskSignature, fed: bool| {
         if found.len() >= MAX_FOUND {
@@ -21,7 +22,10 @@ pub(super) fn broken(catalog: &Catalog, submission: &Submission, keep: Duration)
             found.extend(broken_pause(at, task, keep));
             return;
         }
-        let Err(wrong) = catalog.admit(named(task, fed)) else { return };
+        let wrong = match catalog.admit(named(task, fed)) {
+            Err(wrong) => wrong,
+            Ok(_) => learned.hints(task.task.as_str()).map_or_else(Vec::new, |hints| hints.check(&task.kwargs)),
+        };
         let room = MAX_FOUND - found.len();
         let placed =
             wrong.into_iter().map(|one| Invalid { pointer: format!("{at}{}", one.pointer), detail: one.detail });

@@ -45,6 +45,17 @@ def add(x, y):
     return x + y
 
 
+@app.task(name="hinted.scale")
+def scale(x: int, label: "str | None" = None, factor: float = 2.0):
+    """Its hints are told to whoever asks for registered tasks."""
+    return x * factor
+
+
+@app.task(name="hinted.other")
+def other(count: int):
+    return count
+
+
 @app.task(name="demo.mul")
 def mul(x, y):
     return x * y

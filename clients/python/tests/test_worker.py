@@ -4,6 +4,7 @@ from __future__ import annotations
 import base64
 import json
 
+import httpx
 import pytest
 import redis
 from conftest import PATIENCE
@@ -99,3 +100,23 @@ def test_what_a_task_prints_is_sent(client, stack):
         assert sorted((line["level"], line["text"]) for line in lines) == [
             ("ERROR", "to the errors"), ("INFO", "to the output"), ("INFO", "without an end"),
         ]
+
+
+def test_the_gateway_keeps_what_a_task_logs(client, stack):
+    task = client.submit("lib.talk", 1000)
+    client.wait(task, PATIENCE)
+    address = f"{stack.url}/v1/tasks/{task.id}/logs"
+
+    def kept():
+        page = httpx.get(address, params={"limit": 5000}).json()
+        return page if len(page["lines"]) >= 1000 else None
+
+    page = until("all lines are there", kept)
+    assert [line["text"] for line in page["lines"]] == [f"line {number}" for number in range(1000)]
+    assert [line["no"] for line in page["lines"]] == list(range(1, 1001))
+    assert page["next"] is None
+    text = httpx.get(address, headers={"accept": "text/plain"}).text.splitlines()
+    assert len(text) == 1000 and text[-1].endswith("INFO    line 999")
+    stream = httpx.get(address, headers={"accept": "text/event-stream", "last-event-id": "998"}, timeout=PATIENCE).text
+    assert [line[4:] for line in stream.splitlines() if line.startswith("id: ")] == ["999", "1000", "1000"]
+    assert "event: end" in stream

@@ -28,6 +28,7 @@ mod shape;
 pub mod signature;
 pub mod spelling;
 pub mod task;
+pub mod task_log;
 pub mod time;
 pub mod transport;
 #[cfg(test)]

@@ -23,6 +23,7 @@ mod history;
 pub mod inbox;
 mod limits;
 mod lines;
+mod logs;
 mod passing;
 pub mod postgres;
 mod query;
@@ -54,6 +55,7 @@ pub use fan_out::{FanOut, FanOuts, NewFanOut};
 pub use findings::{Finding, Findings};
 pub use gates::AtGate;
 pub use limits::{COUNTED, InLine, KeyState, Limits, Rule};
+pub use logs::{Line, Logs, Piece};
 pub use query::{Cursor, Filter, Page};
 pub use schedules::{
     Created, Edit, Fired, Firing, Firings, MOST_AHEAD, NewRun, NextTick, Outcome, Run, Schedule, Schedules,
@@ -181,6 +183,7 @@ pub trait Ledger:
     + Control
     + FanOuts
     + Findings
+    + Logs
     + Limits
     + Schedules
     + Stats
@@ -319,6 +322,9 @@ pub trait Ledger:
 
     /// Queues that tasks were sent to as far as the history goes, by name. Costs a look-up for each, however many tasks there are.
     async fn queues(&self, limit: i64) -> Result<Vec<String>, Error>;
+
+    /// Names of tasks as far as the history goes, sorted. Costs a look-up for each, however many tasks there are.
+    async fn names(&self, limit: i64) -> Result<Vec<String>, Error>;
 
     /// When a finished task was pruned: its tombstone.
     async fn tombstone(&self, id: &str) -> Result<Option<Time>, Error>;

@@ -9,6 +9,7 @@ use serde::Serialize;
 use serde_json::value::RawValue;
 
 use super::cancellation::Cancellation;
+use super::logs::Counter;
 use super::request::Request;
 use celery::Signature;
 use celery::json;
@@ -46,6 +47,8 @@ pub(crate) struct Run {
     pub host: Arc<dyn Host>,
     /// The tasks that were sent, for the record's `children`.
     pub children: Mutex<Vec<ResultTuple>>,
+    /// Places of the lines that it logs.
+    pub lines: Counter,
 }
 
 /// Whoever carries out what handlers ask for: the worker itself, or the parent of a child process.
@@ -55,6 +58,8 @@ pub(crate) trait Host: Send + Sync {
     /// Waits while Redis is away.
     async fn update_state(&self, request: &Request, state: &str, meta: Json);
     async fn submit(&self, request: &Request, signature: Signature) -> Result<ResultTuple, ContextError>;
+    /// Never waits.
+    fn log(&self, request: &Request, lines: &Counter, level: &str, text: &str);
 }
 
 /// Why something that a handler asked for was not done.
@@ -77,7 +82,7 @@ pub struct DeliveryInfo {
 
 impl Context {
     pub(crate) fn new(request: Arc<Request>, cancellation: Cancellation, host: Arc<dyn Host>) -> Self {
-        Self(Arc::new(Run { request, cancellation, host, children: Mutex::default() }))
+        Self(Arc::new(Run { request, cancellation, host, children: Mutex::default(), lines: Counter::default() }))
     }
 
     pub(crate) fn run(&self) -> &Run {
@@ -174,6 +179,11 @@ impl Context {
     /// Inside an async handler.
     pub fn update_state_blocking(&self, state: &str, meta: impl Serialize) -> Result<(), ContextError> {
         tokio::runtime::Handle::current().block_on(self.update_state(state, meta))
+    }
+
+    /// Adds a line to the task's log. Handlers log with `tracing`: see [`TaskLogs`](crate::TaskLogs).
+    pub fn log(&self, level: &str, text: &str) {
+        self.0.host.log(&self.0.request, &self.0.lines, level, text);
     }
 
     /// How the handler learns that it should end. Asking means to listen: who never asks is dropped at its soft limit.

@@ -13,6 +13,7 @@ use tracing::debug;
 use broker::{EVENT_EXCHANGE, Lists};
 use celery::event::{self, Event, Kind, TaskNews, WorkerNews, WorkerState};
 use celery::task::TaskId;
+use celery::task_log::TaskLog;
 use runtime::clock;
 
 /// About half a second of a very busy worker; more means that Redis is away, and then events are worth nothing.
@@ -85,6 +86,12 @@ impl Events {
     /// How the worker is: sent always.
     pub fn worker(&self, news: WorkerNews, state: WorkerState) {
         self.send(Kind::Worker { news, state });
+    }
+
+    /// Lines of a task.
+    pub fn log(&self, log: &TaskLog) {
+        let event = log.event(&self.hostname, std::process::id().into(), self.lamport.tick(), timestamp());
+        self.send(event.kind);
     }
 
     pub fn enabled(&self) -> bool {

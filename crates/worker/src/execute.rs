@@ -12,6 +12,7 @@ use super::cancellation::{Cancellation, Cause};
 use super::command;
 use super::context::Context;
 use super::error::{Failure, TaskError};
+use super::logs::CURRENT;
 use super::registry::Run;
 use super::request::{Limits, Outcome};
 use celery::task::Json;
@@ -41,10 +42,15 @@ impl Execution {
     pub async fn run_here(mut self) -> Outcome {
         let task = Arc::clone(&self.context.run().request.task);
         match &task.run {
-            Run::Async(handler) => self.supervise(handler(self.context.clone())).await,
+            Run::Async(handler) => {
+                let handler = handler(self.context.clone());
+                let handler = CURRENT.scope(self.context.clone(), handler);
+                self.supervise(handler).await
+            }
             Run::Blocking(handler) => {
                 let (handler, context) = (Arc::clone(handler), self.context.clone());
-                let thread = tokio::task::spawn_blocking(move || handler(context));
+                let thread =
+                    tokio::task::spawn_blocking(move || CURRENT.sync_scope(context.clone(), || handler(context)));
                 self.supervise(async move { thread.await.unwrap_or_else(|error| Err(panicked(error.into_panic()))) })
                     .await
             }

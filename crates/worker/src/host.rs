@@ -5,6 +5,7 @@ use async_trait::async_trait;
 use super::context::{ContextError, Host};
 use super::finish::record;
 use super::follow::Follow;
+use super::logs::Counter;
 use super::request::Request;
 use super::shared::SharedRef;
 use celery::Signature;
@@ -29,5 +30,11 @@ impl Host for LocalHost {
         let sent = follow.child(&signature).await;
         let mut sent = sent.map_err(|failure| ContextError::NotSent(failure.exception.text()))?;
         sent.pop().ok_or_else(|| ContextError::NotSent("nothing was to be sent".to_owned()))
+    }
+
+    fn log(&self, request: &Request, lines: &Counter, level: &str, text: &str) {
+        if self.0.events.enabled() {
+            self.0.logs.say(lines, &request.message.id, request.message.retries, level, text);
+        }
     }
 }

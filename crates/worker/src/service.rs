@@ -17,6 +17,7 @@ use super::dispatcher::{Dispatcher, Input, Parts};
 use super::events::{Events, loadavg, worker_state};
 use super::execute::Kill;
 use super::host::LocalHost;
+use super::logs::LogSink;
 use super::registry::Registry;
 use super::results::Results;
 use super::settings::Settings;
@@ -62,6 +63,7 @@ impl Service {
         let Self { broker, backend, registry, settings } = self;
         let slots = settings.autoscale.map_or(settings.concurrency, |autoscale| autoscale.min);
         let (events, event_outbox) = Events::new(broker.clone(), &settings.hostname, settings.task_events);
+        let (logs, log_outbox) = LogSink::new(events.clone());
         let hard_stop = CancellationToken::new();
         let (acks, acknowledger) = Acks::new(broker.clone(), hard_stop.clone());
         let (results, writer) = Results::new(backend.clone(), settings.result_expires, hard_stop.clone());
@@ -80,6 +82,7 @@ impl Service {
             broker: broker.clone(),
             backend,
             events,
+            logs,
             acks,
             active: Default::default(),
             processed: Default::default(),
@@ -88,6 +91,7 @@ impl Service {
         let (sink, source) = mpsc::channel(INPUTS);
         let senders = TaskTracker::new();
         senders.spawn(event_outbox.run());
+        senders.spawn(log_outbox.run());
         senders.spawn(acknowledger.run());
         senders.spawn(writer.run());
         let (tracker, loops) = (TaskTracker::new(), TaskTracker::new());

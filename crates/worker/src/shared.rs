@@ -13,6 +13,7 @@ use super::request::Origin;
 use super::acks::Acks;
 use super::children::Children;
 use super::events::Events;
+use super::logs::LogSink;
 use super::results::Results;
 use super::settings::Settings;
 use broker::backend::{Backend, Stored, Unless};
@@ -29,6 +30,7 @@ pub(crate) struct Shared {
     pub broker: Lists,
     pub backend: Backend,
     pub events: Events,
+    pub logs: LogSink,
     pub acks: Acks,
     pub children: Arc<Children>,
     pub results: Results,

@@ -12,6 +12,7 @@ import { Gantt } from '../parts/gantt.js';
 import { Graph } from '../parts/graph.js';
 import { Tabs } from '../parts/tabs.js';
 import { Attempts } from '../parts/attempts.js';
+import { TaskLog } from '../parts/task_log.js';
 import { TaskActions, copy } from '../parts/task_actions.js';
 import { Icon } from '../parts/icons.js';
 
@@ -128,6 +129,7 @@ function Content({ task }) {
     task.error && ['error', 'Error', () => html`<div class="stack"><p><strong>${task.error.type}</strong>: ${task.error.message}</p>
       ${task.traceback && html`<pre class="json" tabindex="0" role="region" aria-label="traceback">${task.traceback}</pre>`}</div>`],
     task.children?.length > 0 && ['children', 'Children', () => html`<${Children} children=${task.children} />`],
+    ['log', 'Log', () => html`<${TaskLog} id=${task.task_id} />`],
     ['message', 'Message', () => html`<${Message} id=${task.task_id} />`],
     ['raw', 'Everything', () => html`<${Json} value=${task} name="everything" />`],
   ].filter(Boolean);

@@ -55,7 +55,7 @@ pub(super) fn checked(bytes: Vec<u8>, depth: usize, width: usize) -> Result<Stri
     Ok(text)
 }
 
-async fn read(mut body: Body, headers: &HeaderMap, edge: &Edge) -> Result<Vec<u8>, Problem> {
+pub(super) async fn read(mut body: Body, headers: &HeaderMap, edge: &Edge) -> Result<Vec<u8>, Problem> {
     let limit = edge.limits.body;
     let announced = headers.get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse::<usize>().ok());
     if announced.is_some_and(|length| length > limit) {

@@ -6,6 +6,7 @@ mod body_filter;
 mod caller;
 mod conditional;
 mod empty;
+mod form;
 mod id;
 mod idempotency;
 mod last_event;
@@ -23,6 +24,7 @@ pub use body_filter::body_filter;
 pub use caller::Caller;
 pub use conditional::{Demand, IfNoneMatch};
 pub use empty::NoBody;
+pub use form::{AnyJson, Urlencoded};
 pub use id::{IdPath, PathValues};
 pub use idempotency::{Repeatable, fingerprint};
 pub use last_event::LastEventId;
@@ -30,7 +32,7 @@ pub use lines::{CHUNK_ITEMS, Item, Lines};
 pub use packed::KNOWN_ENCODINGS;
 pub use prefer::{Prefer, wanted as wanted_wait};
 pub use query::{
-    ListQuery, count_query, dead_letter_query, delivery_query, feed_filter, list_query, messages_query,
+    ListQuery, Parameters, count_query, dead_letter_query, delivery_query, feed_filter, list_query, messages_query,
     name_page_query, page_query,
 };
 pub use questions::{inspect_query, stats_query};

@@ -29,8 +29,14 @@ impl Parameters {
     /// # Errors
     /// When it is not UTF-8 after percent-decoding.
     pub fn of(uri: &Uri) -> Result<Self, Problem> {
+        Self::read(uri.query().unwrap_or_default())
+    }
+
+    /// # Errors
+    /// As [`Parameters::of`].
+    pub fn read(query: &str) -> Result<Self, Problem> {
         let mut parameters = Vec::new();
-        for pair in uri.query().unwrap_or_default().split('&').filter(|pair| !pair.is_empty()) {
+        for pair in query.split('&').filter(|pair| !pair.is_empty()) {
             let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
             let (Some(name), Some(value)) = (decoded(name), decoded(value)) else {
                 return Err(Problem::new(&slugs::INVALID_QUERY).detail("the query is not UTF-8 after percent-decoding"));
@@ -38,6 +44,10 @@ impl Parameters {
             parameters.push((name, value));
         }
         Ok(Self(parameters))
+    }
+
+    pub fn into_pairs(self) -> Vec<(String, String)> {
+        self.0
     }
 
     pub(super) fn all(&self, name: &str) -> Vec<&str> {

@@ -40,7 +40,7 @@ impl From<Refusal> for Denied {
 
 /// Who calls, if they may.
 pub async fn identify(edge: &Edge, request: &mut Request) -> Result<Identity, Denied> {
-    let Some(route) = request.extensions().get::<MatchedPath>() else { return Ok(Identity::anybody()) };
+    let Some(route) = request.extensions().get::<MatchedPath>().cloned() else { return Ok(Identity::anybody()) };
     let need = match edge.access.of(request.method(), route.as_str()) {
         Asked::This(need) => need,
         Asked::OtherMethod => return Ok(Identity::anybody()),
@@ -52,8 +52,12 @@ pub async fn identify(edge: &Edge, request: &mut Request) -> Result<Identity, De
     if edge.auth == Auth::None {
         return Ok(Identity::anybody());
     }
-    let identity = match ticket {
-        Some(ticket) if !request.headers().contains_key(header::AUTHORIZATION) => {
+    // Scripts for Flower have a name and a password: the password is the token.
+    let is_flower = edge.flower.as_deref().is_some_and(|prefix| route.as_str().starts_with(prefix));
+    let token = if is_flower && edge.passwords.is_empty() { basic(request.headers()) } else { None };
+    let identity = match (token, ticket) {
+        (Some((_, token)), _) => edge.authority.holder(&token).await?,
+        (None, Some(ticket)) if !request.headers().contains_key(header::AUTHORIZATION) => {
             edge.authority.bearer(&ticket).await?
         }
         _ => match whoever(edge, request.headers()).await? {

@@ -19,6 +19,7 @@ use super::forwarded::{self, Client};
 use super::meters::word;
 use super::{reader, shield, unread};
 use crate::edge::base;
+use crate::edge::flower::AsItIs;
 use crate::edge::problem::Problem;
 use crate::edge::slugs;
 use crate::edge::state::Edge;
@@ -115,7 +116,9 @@ fn settled(response: Response, path: &str) -> (Response, Option<String>) {
     let is_document = kind.starts_with("application/json");
     let problem = match response.extensions().get::<Problem>() {
         Some(problem) => problem.clone(),
-        None if is_document || kind.starts_with(PROBLEM) => return (response, None),
+        None if is_document || kind.starts_with(PROBLEM) || response.extensions().get::<AsItIs>().is_some() => {
+            return (response, None);
+        }
         None => Problem::new(slugs::of_status(status)),
     };
     let mut rendered = problem.render(Some(path));

@@ -35,12 +35,14 @@ use tracing::{debug, info, warn};
 
 use self::feeds::{Feeds, Socket};
 use self::state::State;
+use super::task_logs::Sink as LogSink;
 use crate::live::hub::Hub;
 use broker::backend::{Heard, ResultBackend};
 use broker::{Broker, Feed};
 use celery::event::Event;
 use celery::result::ResultMeta;
 use celery::task::{Phase, TaskId};
+use celery::task_log::TaskLog;
 use ledger::{Changed, Lease, News, SharedLedger, Task};
 use runtime::clock;
 use runtime::lifecycle::Backoff;
@@ -85,6 +87,7 @@ pub struct Recorder {
     hub: Hub,
     holder: String,
     workers: Option<WorkerEvents>,
+    logs: Option<LogSink>,
     active: Arc<AtomicBool>,
     /// Of the lease, while it is held.
     term: AtomicI64,
@@ -105,7 +108,13 @@ impl Recorder {
         let active = Arc::new(AtomicBool::new(false));
         let handle = Handle { active: Arc::clone(&active) };
         let (term, is_shaken) = (AtomicI64::new(0), AtomicBool::new(false));
-        (Self { ledger, broker, backend, hub, holder, workers, active, term, is_shaken }, handle)
+        (Self { ledger, broker, backend, hub, holder, workers, logs: None, active, term, is_shaken }, handle)
+    }
+
+    /// Hands on what tasks log.
+    pub fn with_logs(mut self, logs: LogSink) -> Self {
+        self.logs = Some(logs);
+        self
     }
 
     /// Runs until `stop`: waits for the lease, records while it holds it.
@@ -271,6 +280,12 @@ impl Recorder {
             if let Some(workers) = self.workers.as_ref().filter(|_| state.is_of_a_worker(&event)) {
                 // The registry lives on heartbeats: one that is dropped is followed by the next.
                 let _ = workers.try_send(event.clone());
+            }
+            if let (Some(logs), Some(log)) = (&self.logs, TaskLog::read(&event)) {
+                if logs.try_send(log).is_err() {
+                    counter!("taskgate_task_log_events_dropped_total").increment(1);
+                }
+                continue;
             }
             state.hear_event(event, news);
         }

@@ -15,6 +15,7 @@ mod findings;
 mod gates;
 mod lines;
 mod lists;
+mod logs;
 mod months;
 mod news;
 mod outbox;

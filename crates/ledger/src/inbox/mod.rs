@@ -29,6 +29,9 @@ const CHANNEL: &str = "taskgate_inbox";
 /// A transaction of a gateway that hangs must not keep the rows from others for ever.
 const LIMITS: &str = "set local statement_timeout = '10s'; set local idle_in_transaction_session_timeout = '60s'";
 
+/// Null over a socket of the machine.
+const SERVER_PORT: &str = "select inet_server_port()";
+
 const CLAIM: &str = "select inbox_no, task_id, task, enqueued_at, call from taskgate.inbox order by inbox_no \
      limit $1 for update skip locked";
 const REMOVE: &str = "delete from taskgate.inbox where inbox_no = any($1)";
@@ -97,11 +100,22 @@ impl Inbox {
         row.as_ref().map(call).transpose()
     }
 
-    /// Calls `wake` at every commit of a call, until the connection is lost. Behind a PgBouncer in transaction mode nothing is heard.
+    /// Whether the server itself is at the other end. A PgBouncer in transaction mode would hand what is heard to whoever has the
+    /// server's connection next; it is told by its port.
+    async fn is_direct(&self) -> Result<bool, Error> {
+        let row = sqlx::raw_sql(SERVER_PORT).fetch_one(&self.pool).await?;
+        let port: Option<i32> = row.try_get(0)?;
+        Ok(port.is_none_or(|port| port == i32::from(self.options.get_port())))
+    }
+
+    /// Calls `wake` at every commit of a call, until the connection is lost. Behind a pooler it waits for ever without a word.
     ///
     /// # Errors
-    /// Always: the loss of the connection.
+    /// The loss of the connection.
     pub async fn listen(&self, wake: impl Fn()) -> Result<std::convert::Infallible, Error> {
+        if !self.is_direct().await? {
+            return std::future::pending().await;
+        }
         let pool =
             PgPoolOptions::new().max_connections(1).acquire_timeout(PATIENCE).connect_lazy_with(self.options.clone());
         let mut listener = PgListener::connect_with(&pool).await?;

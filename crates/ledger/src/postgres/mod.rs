@@ -24,6 +24,7 @@ mod lease;
 mod limits;
 mod lines;
 mod list;
+mod logs;
 mod migrate;
 mod notify;
 mod numbers;
@@ -300,6 +301,10 @@ impl Ledger for PostgresLedger {
 
     async fn queues(&self, limit: i64) -> Result<Vec<String>, Error> {
         tasks::queues(&self.pool, limit).await
+    }
+
+    async fn names(&self, limit: i64) -> Result<Vec<String>, Error> {
+        tasks::names(&self.pool, limit).await
     }
 
     async fn census(&self) -> Result<HashMap<(String, Phase), i64>, Error> {

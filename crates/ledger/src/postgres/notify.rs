@@ -11,11 +11,12 @@ use tokio::sync::broadcast;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
-use super::pooled::Pool;
-use crate::Changed;
+use super::pooled::{Pool, Tx};
+use crate::{Changed, Error};
 use celery::task::TaskId;
 
 const CHANNEL: &str = "taskgate";
+const NOTIFY: &str = "select pg_notify('taskgate', $1)";
 
 /// PostgreSQL takes less than 8,000 bytes.
 const MAX_PAYLOAD: usize = 7_900;
@@ -49,6 +50,22 @@ pub(super) fn payload<'a>(replica: &str, ids: impl Iterator<Item = &'a TaskId>) 
 /// That something changed, and not what.
 pub(super) fn any(replica: &str) -> String {
     format!("{replica}\n*")
+}
+
+/// As [`payload`], for tasks of which there is something to see and no event.
+pub(super) fn payload_of(replica: &str, ids: &[TaskId]) -> Option<String> {
+    if ids.is_empty() {
+        return None;
+    }
+    let lines = ids.iter().map(TaskId::as_str);
+    let text = std::iter::once(replica).chain(lines).collect::<Vec<_>>().join("\n");
+    Some(if text.len() > MAX_PAYLOAD { format!("{replica}\n*") } else { text })
+}
+
+/// Says it when the transaction commits.
+pub(super) async fn notify(tx: &mut Tx, payload: &str) -> Result<(), Error> {
+    sqlx::query(NOTIFY).bind(payload).execute(&mut **tx).await?;
+    Ok(())
 }
 
 /// `None` for what this replica said itself.

@@ -2,8 +2,8 @@
 
 use super::{
     audit, bulk, control, events, fan_out, findings, gates, gather, groups, insert, kinds, learn, lease, limits, lines,
-    list, migrate, outbox, prune, publication, replica, save, schedules, stats, steps, tasks, tokens, traces, waits,
-    webhooks, withdraw, workers,
+    list, logs, migrate, outbox, prune, publication, replica, save, schedules, stats, steps, tasks, tokens, traces,
+    waits, webhooks, withdraw, workers,
 };
 
 pub(super) const PING: &str = "select 1 from taskgate.ledger";
@@ -86,6 +86,12 @@ pub const STATEMENTS: &[&str] = &[
     lines::FORGET,
     lines::OCCUPY,
     groups::GROUP,
+    logs::LOCK,
+    logs::STANDING,
+    logs::LAST,
+    logs::APPEND,
+    logs::PIECES,
+    logs::PRUNE,
     kinds::ADD,
     kinds::FIND,
     groups::MEMBERS,
@@ -187,6 +193,7 @@ pub const STATEMENTS: &[&str] = &[
     tasks::WAITING,
     tasks::CENSUS,
     tasks::QUEUES,
+    tasks::NAMES,
     tasks::NUMBERED,
     tasks::EXPIRED,
     tasks::STANDING,

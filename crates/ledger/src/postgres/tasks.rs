@@ -105,6 +105,11 @@ pub(super) const QUEUES: &str = "with recursive known(queue) as (\
      union all select (select min(k.queue) from taskgate.kind k where k.queue > known.queue) \
      from known where known.queue is not null) select queue from known where queue is not null limit $1";
 
+pub(super) const NAMES: &str = "with recursive known(name) as (\
+     select min(name) from taskgate.kind where name > '' \
+     union all select (select min(k.name) from taskgate.kind k where k.name > known.name) \
+     from known where known.name is not null) select name from known where name is not null limit $1";
+
 /// `$1` the id's key: of one that went alone, or with all of its partition.
 pub(super) const TOMBSTONE: &str = "select taskgate.pruned_at($1)";
 
@@ -181,6 +186,10 @@ pub(super) async fn expired(pool: &Pool, since: Time, now: Time, limit: i64) -> 
 
 pub(super) async fn queues(pool: &Pool, limit: i64) -> Result<Vec<String>, Error> {
     sqlx::query(QUEUES).bind(limit).fetch_all(pool).await?.iter().map(|row| Ok(row.try_get(0)?)).collect()
+}
+
+pub(super) async fn names(pool: &Pool, limit: i64) -> Result<Vec<String>, Error> {
+    sqlx::query(NAMES).bind(limit).fetch_all(pool).await?.iter().map(|row| Ok(row.try_get(0)?)).collect()
 }
 
 pub(super) async fn census(pool: &Pool) -> Result<HashMap<(String, Phase), i64>, Error> {

@@ -18,6 +18,7 @@ mod learn;
 mod lease;
 mod limits;
 mod lines;
+mod logs;
 mod migrate;
 mod outbox;
 mod pool;
@@ -242,6 +243,10 @@ impl Ledger for SqliteLedger {
 
     async fn queues(&self, limit: i64) -> Result<Vec<String>, Error> {
         tasks::queues(&self.pools.read, limit).await
+    }
+
+    async fn names(&self, limit: i64) -> Result<Vec<String>, Error> {
+        tasks::names(&self.pools.read, limit).await
     }
 
     async fn census(&self) -> Result<HashMap<(String, Phase), i64>, Error> {

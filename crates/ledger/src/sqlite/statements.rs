@@ -1,7 +1,7 @@
 //! Every constant statement, so that a test can prepare each against a migrated database.
 
 use super::{
-    audit, bulk, control, events, fan_out, findings, gates, groups, insert, learn, lease, limits, lines, migrate,
+    audit, bulk, control, events, fan_out, findings, gates, groups, insert, learn, lease, limits, lines, logs, migrate,
     outbox, prune, save, schedules, stats, steps, tasks, tokens, traces, waits, webhooks, workers,
 };
 
@@ -93,6 +93,11 @@ pub const STATEMENTS: &[&str] = &[
     insert::TAKEN_UNIQUE,
     learn::LOAD,
     learn::FENCE,
+    logs::STANDING,
+    logs::LAST,
+    logs::APPEND,
+    logs::PIECES,
+    logs::PRUNE,
     lease::PROBE,
     lease::TAKE,
     lease::RELEASE,

@@ -58,6 +58,11 @@ const QUEUES: &str = "with recursive known(queue) as (\
      union all select (select min(t.queue) from task t where t.queue > known.queue) \
      from known where known.queue is not null) select queue from known where queue is not null limit $1";
 
+const NAMES: &str = "with recursive known(name) as (\
+     select min(name) from task \
+     union all select (select min(t.name) from task t where t.name > known.name) \
+     from known where known.name is not null) select name from known where name is not null limit $1";
+
 pub(super) const CENSUS: &str = "select coalesce(t.queue, ''), t.phase, count(*) from unfinished u \
      join task t on t.task_no = u.task_no group by 1, 2";
 
@@ -105,6 +110,10 @@ pub(super) async fn standing(pool: &SqlitePool, ids: &[TaskId]) -> Result<Vec<Ta
 
 pub(super) async fn queues(pool: &SqlitePool, limit: i64) -> Result<Vec<String>, Error> {
     sqlx::query(QUEUES).bind(limit).fetch_all(pool).await?.iter().map(|row| Ok(row.try_get(0)?)).collect()
+}
+
+pub(super) async fn names(pool: &SqlitePool, limit: i64) -> Result<Vec<String>, Error> {
+    sqlx::query(NAMES).bind(limit).fetch_all(pool).await?.iter().map(|row| Ok(row.try_get(0)?)).collect()
 }
 
 pub(super) async fn census(pool: &SqlitePool) -> Result<HashMap<(String, Phase), i64>, Error> {

@@ -18,6 +18,7 @@ use super::super::cancellation::{Cancellation, Cause};
 use super::super::context::{Context, ContextError, Host};
 use super::super::error::Failure;
 use super::super::execute::Execution;
+use super::super::logs::Counter;
 use super::super::registry::{Registry, Task};
 use super::super::request::{Limits, Origin, Outcome, Request};
 use super::CHILD;
@@ -226,6 +227,9 @@ impl Host for Parent {
         let sent = sent.as_deref().and_then(ResultTuple::decode);
         sent.ok_or_else(|| ContextError::NotSent("the worker's answer was not understood".to_owned()))
     }
+
+    /// A child process has no way to the fleet but its parent, whose frames carry no lines.
+    fn log(&self, _: &Request, _: &Counter, _: &str, _: &str) {}
 }
 
 /// What tasks start must not read the socket that only looks like standard input.

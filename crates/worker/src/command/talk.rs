@@ -12,9 +12,12 @@ use super::share::TooMuch;
 use crate::context::{Context, PROGRESS};
 use celery::json;
 use celery::task::Json;
+use celery::task_log::LONGEST_LINE;
 
 /// The longest line that is read; what is longer is no result.
 const MAX_LINE_BYTES: u64 = 16 << 20;
+/// Of a line on the error output.
+const LEVEL: &str = "ERROR";
 /// How much of the error output a failure shows.
 pub(super) const TAIL_BYTES: usize = 4 << 10;
 
@@ -74,7 +77,7 @@ pub(super) fn talk<'a>(
         };
         let errors = async {
             match stderr {
-                Some(stderr) => keep_tail(said, stderr).await,
+                Some(stderr) => keep_tail(said, stderr, |line| context.log(LEVEL, line)).await,
                 None => Ok(()),
             }
         };
@@ -124,23 +127,53 @@ fn progress(value: &RawValue) -> Option<Value> {
 }
 
 /// Reads to the end and keeps at least the last [`TAIL_BYTES`].
-async fn keep_tail(said: &Mutex<Said>, mut output: impl AsyncRead + Unpin) -> Result<(), TooMuch> {
+async fn keep_tail(said: &Mutex<Said>, mut output: impl AsyncRead + Unpin, log: impl Fn(&str)) -> Result<(), TooMuch> {
     let mut chunk = [0; 4096];
+    let mut lines = Lines::default();
     loop {
         let count = match output.read(&mut chunk).await {
-            Ok(0) => return Ok(()),
+            Ok(0) => {
+                lines.end(&log);
+                return Ok(());
+            }
             Ok(count) => count,
             Err(error) => {
                 warn!(error = %error, "the error output of a command was lost: {error}");
                 return Ok(());
             }
         };
+        lines.take(&chunk[..count], &log);
         let mut said = said.lock().expect("nothing panics under this lock");
         said.count(count)?;
         said.errors.extend_from_slice(&chunk[..count]);
         if said.errors.len() > 2 * TAIL_BYTES {
             let old = said.errors.len() - TAIL_BYTES;
             said.errors.drain(..old);
+        }
+    }
+}
+
+/// Cuts an output into lines for the task's log.
+#[derive(Default)]
+struct Lines(Vec<u8>);
+
+impl Lines {
+    fn take(&mut self, bytes: &[u8], log: &impl Fn(&str)) {
+        for part in bytes.split_inclusive(|byte| *byte == b'\n') {
+            // The rest of a line that is too long for a log goes with it.
+            let room = (4 * LONGEST_LINE).saturating_sub(self.0.len());
+            self.0.extend_from_slice(&part[..part.len().min(room)]);
+            if part.ends_with(b"\n") {
+                self.end(log);
+            }
+        }
+    }
+
+    /// The line is over, or the output is.
+    fn end(&mut self, log: &impl Fn(&str)) {
+        if !self.0.is_empty() {
+            log(String::from_utf8_lossy(self.0.trim_ascii_end()).as_ref());
+            self.0.clear();
         }
     }
 }
@@ -168,7 +201,7 @@ mod tests {
     async fn only_the_end_of_the_error_output_is_kept() {
         let text = "x".repeat(100_000) + "the end";
         let said = Mutex::new(Said::new(1 << 20));
-        assert!(keep_tail(&said, text.as_bytes()).await.is_ok());
+        assert!(keep_tail(&said, text.as_bytes(), |_| ()).await.is_ok());
         let tail = said.lock().unwrap().tail();
         assert!(tail.len() <= TAIL_BYTES && tail.ends_with("the end"));
     }
@@ -177,6 +210,20 @@ mod tests {
     async fn too_much_output_is_an_end() {
         let said = Mutex::new(Said::new(1_000));
         let text = "x".repeat(5_000);
-        assert_eq!(keep_tail(&said, text.as_bytes()).await, Err(TooMuch::Output { bytes: 1_000 }));
+        assert_eq!(keep_tail(&said, text.as_bytes(), |_| ()).await, Err(TooMuch::Output { bytes: 1_000 }));
+    }
+
+    #[tokio::test]
+    async fn the_error_output_is_cut_into_lines() {
+        let logged = Mutex::new(Vec::new());
+        let said = Mutex::new(Said::new(1 << 20));
+        let text = format!("one\n\ntwo\r\n{}\nlast", "x".repeat(100_000));
+        keep_tail(&said, text.as_bytes(), |line| logged.lock().unwrap().push(line.to_owned())).await.unwrap();
+        let logged = logged.into_inner().unwrap();
+        assert_eq!(
+            (logged.len(), logged[0].as_str(), logged[2].as_str(), logged[4].as_str()),
+            (5, "one", "two", "last")
+        );
+        assert_eq!(logged[3].len(), 4 * LONGEST_LINE);
     }
 }

@@ -1,0 +1,190 @@
+//! Task logs: lines of each attempt in the order in which they came, numbered through the task.
+//!
+//! [`append`] decides what of an event is new, pure and the same for both databases. A worker sends an event again when it does not
+//! know whether it arrived, a message may be delivered twice, lines may be lost on the way, and an attempt may print for ever: what was
+//! had is left out, a second run is told by its first line, a gap and the bound become lines of their own.
+
+use async_trait::async_trait;
+use serde::{Deserialize, Serialize};
+
+use super::Error;
+use super::rows::clean;
+use celery::task::TaskId;
+use celery::task_log::{LogLine, TaskLog};
+use runtime::clock::Time;
+
+/// Of lines that nobody logged.
+const NOTE: &str = "NOTE";
+
+/// One line, or a note about lines that are not there.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Line {
+    /// Place within the attempt; null for a note.
+    #[serde(rename = "s")]
+    pub seq: Option<i64>,
+    /// Microseconds since 1970.
+    #[serde(rename = "a")]
+    pub at: i64,
+    #[serde(rename = "l")]
+    pub level: String,
+    #[serde(rename = "t")]
+    pub text: String,
+}
+
+/// Lines of one attempt that came together.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Piece {
+    /// Number of the first line within the task, from 1.
+    pub first_no: i64,
+    /// 0 for the first.
+    pub attempt: i32,
+    pub lines: Vec<Line>,
+}
+
+/// How far an attempt's log has come.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Standing {
+    /// The next line that is new.
+    pub next_seq: i64,
+    /// Bytes of text so far.
+    pub bytes: i64,
+    /// When the first line of the present run was logged.
+    pub began_at: i64,
+    /// The bound was reached: nothing more is kept.
+    pub closed: bool,
+}
+
+/// What an event adds to an attempt; `None` when it brings nothing new.
+pub fn append(before: Option<&Standing>, news: &TaskLog, most: i64, now: Time) -> Option<(Vec<Line>, Standing)> {
+    let mut standing = before.cloned().unwrap_or_default();
+    if standing.closed {
+        return None;
+    }
+    let began_at = news.lines.first().map_or(0, |line| micros(line.at));
+    let is_again = news.seq == 0 && standing.next_seq > 0 && !news.lines.is_empty() && began_at != standing.began_at;
+    let mut lines = Vec::new();
+    let note = |lines: &mut Vec<Line>, text: String| {
+        lines.push(Line { seq: None, at: now.0, level: NOTE.to_owned(), text });
+    };
+    if is_again {
+        standing.next_seq = 0;
+        note(&mut lines, "the task runs again".to_owned());
+    }
+    if news.seq == 0 && standing.next_seq == 0 {
+        standing.began_at = began_at;
+    }
+    let missing = news.seq - standing.next_seq;
+    if missing > 0 {
+        note(&mut lines, format!("{missing} lines were lost on the way"));
+        standing.next_seq = news.seq;
+    }
+    for (seq, line) in (news.seq..).zip(&news.lines).filter(|(seq, _)| *seq >= standing.next_seq) {
+        let size = i64::try_from(line.text.len()).unwrap_or(i64::MAX);
+        if standing.bytes.saturating_add(size) > most {
+            note(
+                &mut lines,
+                format!("the log ends here: logs.max_bytes ({most} bytes) are reached, what follows is not kept"),
+            );
+            standing.closed = true;
+            return Some((lines, standing));
+        }
+        standing.bytes += size;
+        lines.push(kept(seq, line));
+    }
+    let end = news.seq.saturating_add(i64::try_from(news.lines.len()).unwrap_or(i64::MAX));
+    let after = end.saturating_add(news.dropped);
+    let dropped = after - standing.next_seq.max(end);
+    standing.next_seq = standing.next_seq.max(after);
+    if dropped > 0 {
+        note(&mut lines, format!("{dropped} lines were dropped: the worker had too many"));
+    }
+    (!lines.is_empty()).then_some((lines, standing))
+}
+
+fn kept(seq: i64, line: &LogLine) -> Line {
+    Line {
+        seq: Some(seq),
+        at: micros(line.at),
+        level: clean(&line.level).into_owned(),
+        text: clean(&line.text).into_owned(),
+    }
+}
+
+/// A worker's clock may say anything.
+fn micros(seconds: f64) -> i64 {
+    let latest = 253_402_300_799.0;
+    (seconds.clamp(0.0, latest) * 1e6) as i64
+}
+
+#[async_trait]
+pub trait Logs: Send + Sync {
+    /// Appends what is new of each, and answers which logs have grown. Lines of tasks that the ledger does not have are left out. An
+    /// attempt keeps `most` bytes of text.
+    async fn append_logs(&self, news: &[TaskLog], most: i64, now: Time) -> Result<Vec<TaskId>, Error>;
+
+    /// The pieces that hold lines with numbers above `after`, in order, at most `limit`.
+    async fn log_pieces(&self, task_no: i64, after: i64, limit: i64) -> Result<Vec<Piece>, Error>;
+
+    /// Removes up to `limit` pieces that came before this time.
+    async fn prune_logs(&self, before: Time, limit: i64) -> Result<i64, Error>;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NOW: Time = Time(5);
+
+    fn news(seq: i64, texts: &[&str], dropped: i64) -> TaskLog {
+        let line = |(place, text): (usize, &&str)| LogLine {
+            at: (seq as f64) + place as f64,
+            level: "INFO".to_owned(),
+            text: (*text).to_owned(),
+        };
+        let lines = texts.iter().enumerate().map(line).collect();
+        TaskLog { uuid: TaskId::parse("t").unwrap(), retries: 0, seq, lines, dropped }
+    }
+
+    fn texts(lines: &[Line]) -> Vec<&str> {
+        lines.iter().map(|line| line.text.as_str()).collect()
+    }
+
+    #[test]
+    fn an_event_that_comes_again_adds_what_is_new_of_it() {
+        let (lines, standing) = append(None, &news(0, &["a", "b"], 0), 100, NOW).unwrap();
+        assert_eq!(texts(&lines), ["a", "b"]);
+        assert_eq!(append(Some(&standing), &news(0, &["a", "b"], 0), 100, NOW), None);
+        let (lines, standing) = append(Some(&standing), &news(0, &["a", "b", "c"], 0), 100, NOW).unwrap();
+        assert_eq!((texts(&lines), standing.next_seq, standing.bytes), (vec!["c"], 3, 3));
+    }
+
+    #[test]
+    fn what_is_not_there_is_told() {
+        let (lines, standing) = append(None, &news(2, &["c"], 4), 100, NOW).unwrap();
+        assert_eq!(
+            texts(&lines),
+            ["2 lines were lost on the way", "c", "4 lines were dropped: the worker had too many"]
+        );
+        assert_eq!(standing.next_seq, 7);
+        let (lines, _) = append(Some(&standing), &news(7, &["h"], 0), 100, NOW).unwrap();
+        assert_eq!(texts(&lines), ["h"]);
+    }
+
+    #[test]
+    fn a_second_run_of_the_same_attempt_begins_anew() {
+        let (_, standing) = append(None, &news(0, &["a", "b"], 0), 100, NOW).unwrap();
+        let mut again = news(0, &["a", "b"], 0);
+        again.lines[0].at = 99.0;
+        let (lines, standing) = append(Some(&standing), &again, 100, NOW).unwrap();
+        assert_eq!(texts(&lines), ["the task runs again", "a", "b"]);
+        assert_eq!((standing.next_seq, standing.bytes), (2, 4), "its text counts on");
+    }
+
+    #[test]
+    fn at_the_bound_the_log_says_so_and_ends() {
+        let (lines, standing) = append(None, &news(0, &["12345", "67890", "x"], 0), 10, NOW).unwrap();
+        assert_eq!(lines.len(), 3);
+        assert!(lines[2].text.starts_with("the log ends here: logs.max_bytes (10 bytes)"), "{}", lines[2].text);
+        assert_eq!(append(Some(&standing), &news(3, &["y"], 0), 10, NOW), None);
+    }
+}

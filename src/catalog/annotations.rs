@@ -1,0 +1,249 @@
+//! Type hints of a Python task, as a worker tells them: `{'x': <class 'int'>, 'y': typing.Optional[str], 'return': <class 'int'>}`.
+//!
+//! Pure. What is not understood is any type: a hint refuses only what it certainly forbids. Arguments by place are not judged, because a
+//! parameter without a hint is not in the list and nobody knows the places of the others.
+
+use std::collections::BTreeSet;
+
+use celery::task::json::Fields;
+use serde_json::value::RawValue;
+
+use super::Invalid;
+
+/// What JSON calls a value.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Kind {
+    Null,
+    Boolean,
+    Integer,
+    Number,
+    Text,
+    Array,
+    Object,
+}
+
+/// The hints of one task, by the names of its parameters, in their order.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Annotations(Vec<(String, Hint)>);
+
+/// The kinds that fit; `None` for any.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Hint {
+    written: String,
+    kinds: Option<BTreeSet<Kind>>,
+}
+
+impl Kind {
+    fn of(value: &RawValue) -> Self {
+        match value.get().as_bytes().first() {
+            Some(b'n') => Self::Null,
+            Some(b't' | b'f') => Self::Boolean,
+            Some(b'"') => Self::Text,
+            Some(b'[') => Self::Array,
+            Some(b'{') => Self::Object,
+            _ if value.get().bytes().any(|byte| b".eE".contains(&byte)) => Self::Number,
+            _ => Self::Integer,
+        }
+    }
+
+    /// JSON Schema's word.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Null => "null",
+            Self::Boolean => "boolean",
+            Self::Integer => "integer",
+            Self::Number => "number",
+            Self::Text => "string",
+            Self::Array => "array",
+            Self::Object => "object",
+        }
+    }
+
+    fn of_word(word: &str) -> Option<Self> {
+        let all = [Self::Null, Self::Boolean, Self::Integer, Self::Number, Self::Text, Self::Array, Self::Object];
+        all.into_iter().find(|kind| kind.word() == word)
+    }
+}
+
+impl Annotations {
+    /// A line of `inspect registered` for `__annotations__`: the task's name, and its hints when it has some.
+    pub fn told(line: &str) -> Option<(String, Self)> {
+        let (name, rest) = line.split_once(" [")?;
+        let hints = rest.strip_prefix("__annotations__=")?.strip_suffix(']')?;
+        Some((name.to_owned(), Self::parse(hints)?))
+    }
+
+    /// Python's text of the dictionary.
+    fn parse(text: &str) -> Option<Self> {
+        let inner = text.trim().strip_prefix('{')?.strip_suffix('}')?;
+        let mut hints = Vec::new();
+        for pair in parts(inner, ',') {
+            let (name, hint) = split_once(pair, ':')?;
+            let name = name.trim().trim_matches(['\'', '"']).to_owned();
+            if name != "return" {
+                let written = bare(hint);
+                hints.push((name, Hint { kinds: kinds(&written), written }));
+            }
+        }
+        Some(Self(hints))
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// Names and kinds, for those whose kind is known.
+    pub fn known(&self) -> impl Iterator<Item = (&str, &BTreeSet<Kind>)> {
+        self.0.iter().filter_map(|(name, hint)| Some((name.as_str(), hint.kinds.as_ref()?)))
+    }
+
+    /// What the hints forbid of these keyword arguments.
+    pub fn check(&self, kwargs: &RawValue) -> Vec<Invalid> {
+        let Ok(given) = Fields::parse(kwargs.get()) else { return Vec::new() };
+        let wrong = self.0.iter().filter_map(|(name, hint)| {
+            let (kinds, value) = (hint.kinds.as_ref()?, given.get(name)?);
+            let kind = Kind::of(value);
+            let fits = kinds.contains(&kind) || (kind == Kind::Integer && kinds.contains(&Kind::Number));
+            let detail = format!("must be {}: the worker's signature says {}", words(kinds), hint.written);
+            (!fits).then(|| Invalid::new(format!("/kwargs/{}", name.replace('~', "~0").replace('/', "~1")), detail))
+        });
+        wrong.collect()
+    }
+
+    /// Fields of a catalog entry's schema that no value could satisfy together with the hints.
+    pub fn against(&self, schema: &serde_json::Value) -> Vec<String> {
+        let differs = |(name, kinds): (&str, &BTreeSet<Kind>)| {
+            let said = schema.get("properties")?.get(name)?.get("type")?;
+            let said: BTreeSet<Kind> = match said {
+                serde_json::Value::String(word) => Kind::of_word(word).into_iter().collect(),
+                serde_json::Value::Array(words) => {
+                    words.iter().filter_map(|word| Kind::of_word(word.as_str()?)).collect()
+                }
+                _ => return None,
+            };
+            let numbers = |kinds: &BTreeSet<Kind>| kinds.contains(&Kind::Integer) || kinds.contains(&Kind::Number);
+            let meet = said.is_empty() || !said.is_disjoint(kinds) || (numbers(&said) && numbers(kinds));
+            (!meet).then(|| format!("{name} is {} in the catalog and {} in the worker", words(&said), words(kinds)))
+        };
+        self.known().filter_map(differs).collect()
+    }
+}
+
+fn words(kinds: &BTreeSet<Kind>) -> String {
+    kinds.iter().map(|kind| kind.word()).collect::<Vec<_>>().join(" or ")
+}
+
+/// `<class 'int'>` and `'int'` are `int`, `typing.Optional[int]` is `Optional[int]`.
+fn bare(hint: &str) -> String {
+    let hint = hint.trim();
+    let hint = hint.strip_prefix("<class '").and_then(|rest| rest.strip_suffix("'>")).unwrap_or(hint);
+    hint.trim_matches(['\'', '"']).replace("typing.", "").replace("collections.abc.", "")
+}
+
+/// `None` for any.
+fn kinds(hint: &str) -> Option<BTreeSet<Kind>> {
+    let hint = hint.trim();
+    let mut found = BTreeSet::new();
+    let alternatives = parts(hint, '|');
+    if alternatives.len() > 1 {
+        for one in alternatives {
+            found.extend(kinds(one)?);
+        }
+        return Some(found);
+    }
+    let (head, inner) = hint.strip_suffix(']').and_then(|rest| rest.split_once('[')).unwrap_or((hint, ""));
+    match head {
+        "int" => found.insert(Kind::Integer),
+        "float" => found.insert(Kind::Number),
+        "str" => found.insert(Kind::Text),
+        "bool" => found.insert(Kind::Boolean),
+        "None" | "NoneType" => found.insert(Kind::Null),
+        "list" | "List" | "tuple" | "Tuple" | "Sequence" => found.insert(Kind::Array),
+        "dict" | "Dict" | "Mapping" => found.insert(Kind::Object),
+        "Optional" => {
+            found.extend(kinds(inner)?);
+            found.insert(Kind::Null)
+        }
+        "Union" => {
+            for one in parts(inner, ',') {
+                found.extend(kinds(one)?);
+            }
+            true
+        }
+        _ => return None,
+    };
+    Some(found)
+}
+
+/// The text between separators that stand outside of brackets and quotes.
+fn parts(text: &str, separator: char) -> Vec<&str> {
+    let (mut found, mut rest) = (Vec::new(), text);
+    while let Some((part, after)) = split_once(rest, separator) {
+        found.push(part);
+        rest = after;
+    }
+    if !rest.trim().is_empty() {
+        found.push(rest);
+    }
+    found
+}
+
+fn split_once(text: &str, separator: char) -> Option<(&str, &str)> {
+    let (mut depth, mut quote) = (0_i32, None);
+    for (at, char) in text.char_indices() {
+        match (quote, char) {
+            (Some(open), _) if char == open => quote = None,
+            (Some(_), _) => {}
+            (None, '\'' | '"') => quote = Some(char),
+            (None, '[' | '(' | '{' | '<') => depth += 1,
+            (None, ']' | ')' | '}' | '>') => depth -= 1,
+            (None, _) if char == separator && depth == 0 => return Some((&text[..at], &text[at + char.len_utf8()..])),
+            (None, _) => {}
+        }
+    }
+    None
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn hints(text: &str) -> Annotations {
+        Annotations::told(&format!("app.add [__annotations__={text}]")).unwrap().1
+    }
+
+    fn wrong(hints: &Annotations, kwargs: &str) -> Vec<String> {
+        let kwargs: Box<RawValue> = serde_json::from_str(kwargs).unwrap();
+        hints.check(&kwargs).into_iter().map(|one| one.pointer).collect()
+    }
+
+    #[test]
+    fn classes_texts_and_unions_are_understood() {
+        let hints = hints(
+            "{'a': <class 'int'>, 'b': 'str | None', 'c': typing.Optional[float], 'd': list[dict[str, int]], 'e': <class 'shop.Order'>, 'return': None}",
+        );
+        assert!(wrong(&hints, r#"{"a": 1, "b": null, "c": 2, "d": [], "e": 5, "other": 1}"#).is_empty());
+        assert_eq!(
+            wrong(&hints, r#"{"a": "1", "b": 2, "c": true, "d": {}, "e": []}"#),
+            ["/kwargs/a", "/kwargs/b", "/kwargs/c", "/kwargs/d"]
+        );
+        assert_eq!(wrong(&hints, r#"{"a": 1.5}"#), ["/kwargs/a"]);
+    }
+
+    #[test]
+    fn what_is_not_understood_refuses_nothing() {
+        let hints = hints("{'a': typing.Union[int, shop.Order], 'b': typing.Callable[[int], str], 'c': ~T}");
+        assert!(wrong(&hints, r#"{"a": [], "b": 1, "c": "x"}"#).is_empty());
+        assert!(Annotations::told("app.add").is_none());
+        assert!(Annotations::told("app.add [__annotations__={broken]").is_none());
+    }
+
+    #[test]
+    fn a_schema_and_hints_that_no_value_satisfies_differ() {
+        let hints = hints("{'x': <class 'int'>, 'y': <class 'str'>}");
+        let schema =
+            |x: &str, y: &str| serde_json::json!({"properties": {"x": {"type": x}, "y": {"type": [y, "null"]}}});
+        assert!(hints.against(&schema("number", "string")).is_empty());
+        assert_eq!(hints.against(&schema("string", "integer")).len(), 2);
+    }
+}

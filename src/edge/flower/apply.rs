@@ -1,0 +1,186 @@
+//! Submits as Flower does: `apply`, `async-apply` and `send-task`, with the options of Celery's `apply_async`.
+
+use std::time::Duration;
+
+use axum::extract::{FromRequest, Path, Request, State};
+use axum::http::StatusCode;
+use axum::response::Response;
+use serde_json::{Map, Value, json};
+
+use super::{empty, json as answer, outcome};
+use crate::edge::extract::{AnyJson, Caller};
+use crate::edge::problem::Problem;
+use crate::edge::state::Edge;
+use crate::guard::namespace;
+use crate::usecase::read::Found;
+use crate::usecase::submit::{SubmitError, SubmitRequest, Submitted};
+use celery::task::submission::Submission;
+
+/// `apply` waits for the end, as long as any request may wait here.
+const LONGEST_WAIT: Duration = Duration::from_secs(60);
+
+/// Options that say the same here.
+const SAME: [&str; 11] = [
+    "queue",
+    "priority",
+    "countdown",
+    "task_id",
+    "ignore_result",
+    "soft_time_limit",
+    "time_limit",
+    "headers",
+    "labels",
+    "unique",
+    "limits",
+];
+/// Options that say how Celery would publish, which the gateway does in its own way.
+const MEANT_FOR_CELERY: [&str; 7] =
+    ["retry", "retry_policy", "serializer", "compression", "connection", "producer", "exchange"];
+
+pub async fn async_apply(
+    State(edge): State<Edge>,
+    caller: Caller,
+    Path(name): Path<String>,
+    request: Request,
+) -> Result<Response, Problem> {
+    if !is_known(&edge, &name) {
+        return Ok(empty(StatusCode::NOT_FOUND));
+    }
+    send(State(edge), caller, Path(name), request).await
+}
+
+pub async fn send(
+    State(edge): State<Edge>,
+    caller: Caller,
+    Path(name): Path<String>,
+    request: Request,
+) -> Result<Response, Problem> {
+    let AnyJson(body) = AnyJson::from_request(request, &edge).await?;
+    match submitted(&edge, &caller, &name, &body).await? {
+        Ok(submitted) => Ok(answer(&json!({"task-id": id(&submitted), "state": "PENDING"}))),
+        Err(refused) => Ok(*refused),
+    }
+}
+
+pub async fn apply(
+    State(edge): State<Edge>,
+    caller: Caller,
+    Path(name): Path<String>,
+    request: Request,
+) -> Result<Response, Problem> {
+    if !is_known(&edge, &name) {
+        return Ok(empty(StatusCode::NOT_FOUND));
+    }
+    let AnyJson(body) = AnyJson::from_request(request, &edge).await?;
+    let submitted = match submitted(&edge, &caller, &name, &body).await? {
+        Ok(submitted) => submitted,
+        Err(refused) => return Ok(*refused),
+    };
+    let id = id(&submitted);
+    match edge.gateway.find(&id, LONGEST_WAIT).await? {
+        Found::Task(task) => Ok(answer(&outcome::told(&id, &task))),
+        Found::Group(_) | Found::Pruned(_) | Found::Unknown => Ok(answer(&json!({"task-id": id, "state": "PENDING"}))),
+    }
+}
+
+/// Flower knows the tasks of the application that it was started with.
+fn is_known(edge: &Edge, name: &str) -> bool {
+    edge.catalog.permits(name)
+}
+
+fn id(submitted: &Submitted) -> String {
+    submitted.task_id.as_ref().map(ToString::to_string).unwrap_or_default()
+}
+
+async fn submitted(
+    edge: &Edge,
+    caller: &Caller,
+    name: &str,
+    body: &str,
+) -> Result<Result<Submitted, Box<Response>>, Problem> {
+    let Some(call) = call(name, body) else { return Ok(Err(Box::new(empty(StatusCode::BAD_REQUEST)))) };
+    let submission = Submission::parse(&call, edge.gateway.signature_limits()).map_err(Problem::invalid)?;
+    let mut request = SubmitRequest::new(submission);
+    namespace::enter(&mut request.submission, caller.namespace());
+    request.token = caller.id();
+    request.visibility = caller.visibility();
+    let outcome: Result<Submitted, SubmitError> = edge.gateway.submit(request).await;
+    Ok(Ok(outcome?))
+}
+
+/// The body as `POST /v1/tasks` has it; `None` for what Flower answers 400 to.
+fn call(name: &str, body: &str) -> Option<String> {
+    let mut given: Map<String, Value> = if body.is_empty() { Map::new() } else { serde_json::from_str(body).ok()? };
+    let mut call = Map::new();
+    call.insert("task".to_owned(), name.into());
+    call.insert("args".to_owned(), given.remove("args").unwrap_or_else(|| json!([])));
+    call.insert("kwargs".to_owned(), given.remove("kwargs").unwrap_or_else(|| json!({})));
+    if !call["args"].is_array() {
+        return None;
+    }
+    for option in SAME {
+        if let Some(value) = given.remove(option).filter(|value| !value.is_null()) {
+            call.insert(option.to_owned(), value);
+        }
+    }
+    if let Some(seconds) = call.get("countdown").and_then(Value::as_str) {
+        let seconds: f64 = seconds.parse().ok()?;
+        call.insert("countdown".to_owned(), seconds.into());
+    }
+    if let Some(eta) = given.remove("eta") {
+        call.insert("eta".to_owned(), moment(eta.as_str()?)?.into());
+    }
+    if let Some(expires) = given.remove("expires") {
+        call.insert("expires".to_owned(), expiry(&expires)?);
+    }
+    // Without an exchange of its own a queue is bound by its name.
+    if let Some(key) = given.remove("routing_key") {
+        call.entry("queue").or_insert(key);
+    }
+    for option in MEANT_FOR_CELERY {
+        given.remove(option);
+    }
+    // What nobody knows is named by the reader of the call.
+    call.extend(given);
+    Some(Value::Object(call).to_string())
+}
+
+fn expiry(value: &Value) -> Option<Value> {
+    if value.is_number() {
+        return Some(value.clone());
+    }
+    let text = value.as_str()?;
+    text.parse::<f64>().map(Value::from).ok().or_else(|| moment(text).map(Value::from))
+}
+
+/// `2026-11-30 17:05:01.25`, in UTC.
+fn moment(text: &str) -> Option<String> {
+    let at = jiff::civil::DateTime::strptime("%Y-%m-%d %H:%M:%S%.f", text).ok()?;
+    Some(at.to_zoned(jiff::tz::TimeZone::UTC).ok()?.timestamp().to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(body: &str) -> Value {
+        serde_json::from_str(&call("a", body).unwrap()).unwrap()
+    }
+
+    #[test]
+    fn flowers_options_become_ours() {
+        let body = r#"{"args": [1], "countdown": "2", "eta": "2026-11-30 17:05:01.25", "expires": "60", "routing_key": "mail", "retry": true}"#;
+        let call = read(body);
+        assert_eq!(call["eta"], "2026-11-30T17:05:01.25Z");
+        assert_eq!((&call["countdown"], &call["expires"], &call["queue"]), (&json!(2.0), &json!(60.0), &json!("mail")));
+        assert!(call.get("retry").is_none());
+        assert_eq!(read(""), json!({"task": "a", "args": [], "kwargs": {}}));
+    }
+
+    #[test]
+    fn what_flower_refuses_is_refused() {
+        for body in ["[1]", "{", r#"{"args": {}}"#, r#"{"eta": "tomorrow"}"#, r#"{"expires": "soon"}"#] {
+            assert!(call("a", body).is_none(), "{body}");
+        }
+    }
+}

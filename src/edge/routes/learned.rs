@@ -1,0 +1,50 @@
+//! `POST /tasks/{name}`: an endpoint for each task of `learn` that a worker has told of. The body is an object of its arguments by name.
+
+use axum::Router;
+use axum::extract::{FromRequest, Path, Request, State};
+use axum::response::{IntoResponse, Response};
+use axum::routing::post;
+
+use super::submission::{Shown, submit, surroundings};
+use crate::edge::extract::JsonText;
+use crate::edge::problem::Problem;
+use crate::edge::slugs;
+use crate::edge::state::Edge;
+use celery::task::signature::{Signature, TaskSignature};
+use celery::task::submission::Submission;
+use celery::task::{Invalid, TaskName, json};
+
+pub const ROUTE: &str = "/tasks/{name}";
+
+pub fn router() -> Router<Edge> {
+    Router::new().route(ROUTE, post(call))
+}
+
+async fn call(State(edge): State<Edge>, Path(name): Path<String>, request: Request) -> Result<Response, Problem> {
+    let unknown =
+        || Problem::new(&slugs::ROUTE_NOT_FOUND).detail(format!("no worker has told of a task {name} to learn"));
+    let hints = edge.gateway.learned(&name).ok_or_else(unknown)?;
+    let task = TaskName::parse(&name).map_err(|_| unknown())?;
+    let (surroundings, request) = surroundings(&edge, request).await?;
+    let JsonText(body) = JsonText::from_request(request, &edge).await?;
+    let text = if body.is_empty() { "{}".to_owned() } else { body.clone() };
+    let kwargs = json::verbatim(text).map_err(|_| refused("is not JSON"))?;
+    if !kwargs.get().trim_start().starts_with('{') {
+        return Err(refused("must be an object of the task's arguments by name"));
+    }
+    let wrong = hints
+        .check(&kwargs)
+        .into_iter()
+        .map(|one| Invalid { pointer: one.pointer.trim_start_matches("/kwargs").to_owned(), detail: one.detail });
+    let wrong: Vec<Invalid> = wrong.collect();
+    if !wrong.is_empty() {
+        return Err(Problem::invalid(wrong));
+    }
+    let signature = TaskSignature::new(task, json::written("[]".to_owned()), kwargs);
+    let submission = Submission::of(Signature::Task(Box::new(signature)));
+    Ok(submit(&edge, surroundings, submission, &body, false, Shown::default()).await?.into_response())
+}
+
+fn refused(detail: &str) -> Problem {
+    Problem::invalid(vec![Invalid { pointer: String::new(), detail: detail.to_owned() }])
+}

@@ -1,0 +1,214 @@
+//! `GET /v1/tasks/{id}/logs`: what a task logged and printed.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_stream::stream;
+use axum::body::{Body, Bytes};
+use axum::extract::{OriginalUri, State};
+use axum::http::{HeaderMap, HeaderValue, Uri, header};
+use axum::response::{IntoResponse, Response};
+use serde::Serialize;
+use tokio_stream::{Stream, StreamExt};
+use utoipa::ToSchema;
+
+use super::result::{pruned, unknown};
+use crate::edge::answer::{Answer, Described, Lends, OfResult, Query as Asked, Refused};
+use crate::edge::extract::{Caller, IdPath, LastEventId};
+use crate::edge::problem::Problem;
+use crate::edge::slugs;
+use crate::edge::sse;
+use crate::edge::state::Edge;
+use crate::usecase::logs::{Followed, Logged};
+use crate::usecase::read::Found;
+use ledger::Task;
+use runtime::clock::Time;
+
+const DEFAULT_LIMIT: usize = 1_000;
+const MOST: usize = 10_000;
+
+/// A line of a task's log.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = LogLine)]
+pub struct LogLineView<'a> {
+    /// Its number within the task, from 1; the id of its event.
+    no: i64,
+    /// 0 for the first, one more after each retry.
+    attempt: i32,
+    /// Its place within the attempt; null for a note, which says what is not there.
+    seq: Option<i64>,
+    #[schema(value_type = String, format = DateTime)]
+    at: Time,
+    /// As the worker's language names it; `NOTE` for a note.
+    #[schema(value_type = String)]
+    level: &'a str,
+    #[schema(value_type = String)]
+    text: &'a str,
+}
+
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = LogPage)]
+pub struct LogPageView<'a> {
+    #[schema(value_type = String)]
+    task_id: &'a str,
+    lines: Vec<LogLineView<'a>>,
+    /// `after` of the next page; null when there is nothing more now.
+    next: Option<i64>,
+}
+
+impl Lends for LogPageView<'static> {
+    type With<'a> = LogPageView<'a>;
+}
+
+/// The end of the stream.
+#[derive(Debug, Serialize)]
+struct EndView {
+    /// The number of the last line.
+    lines: i64,
+}
+
+impl<'a> LogLineView<'a> {
+    fn of(logged: &'a Logged) -> Self {
+        let Logged { no, attempt, line } = logged;
+        Self { no: *no, attempt: *attempt, seq: line.seq, at: Time(line.at), level: &line.level, text: &line.text }
+    }
+}
+
+/// What a task logged
+///
+/// A page of lines, in the order in which they came. With `Accept: text/plain` all lines as text. With `Accept: text/event-stream` an event
+/// `line` for each, as they come, and `end` after the end of the task; ids are the lines' numbers.
+#[utoipa::path(
+    get, path = "/v1/tasks/{id}/logs", tag = "tasks", operation_id = "task_logs",
+    params(
+        ("id" = String, Path, description = "A task's id"),
+        ("after" = Option<i64>, Query, description = "Lines with numbers above this; default 0"),
+        ("limit" = Option<u16>, Query, description = "1 to 10000, default 1000"),
+        ("Last-Event-ID" = Option<u64>, Header, description = "The id of the last event received"),
+    ),
+    responses(
+        (status = 200, description = "Lines", content(
+            (LogPageView = "application/json"),
+            (String = "text/plain"),
+            (String = "text/event-stream", example = "id: 1\nevent: line\ndata: {\"no\":1,\"attempt\":0,\"seq\":0,\"at\":\"2026-11-20T18:17:30.698350Z\",\"level\":\"INFO\",\"text\":\"page 1 of 5\"}\n\n"),
+        )),
+        (status = 204, description = "Finished, and the client has everything"),
+    )
+)]
+pub async fn task_logs(
+    State(edge): State<Edge>,
+    caller: Caller,
+    IdPath(id): IdPath,
+    LastEventId(last): LastEventId,
+    OriginalUri(uri): OriginalUri,
+    headers: HeaderMap,
+) -> Result<Described, Refused<(OfResult, Asked, ledger::Error)>> {
+    let query = Query::of(&uri)?;
+    let task = match edge.gateway.find_for(&caller.visibility(), id.as_str(), Duration::ZERO).await? {
+        Found::Task(task) => task,
+        Found::Pruned(at) => return Err(pruned(id.as_str(), at).into()),
+        Found::Group(_) => return Err(unknown(id.as_str()).detail("it is a group: its members have logs").into()),
+        Found::Unknown => return Err(unknown(id.as_str()).into()),
+    };
+    Ok(Described(if accepts(&headers, "text/event-stream") {
+        follow(&edge, &caller, &task, last.unwrap_or(query.after)).await?
+    } else if accepts(&headers, "text/plain") {
+        plain(&edge, &task, query.after)
+    } else {
+        page(&edge, &task, &query).await?
+    }))
+}
+
+async fn page(edge: &Edge, task: &Task, query: &Query) -> Result<Response, Problem> {
+    let mut found: Vec<Logged> = Vec::new();
+    let mut after = query.after;
+    while found.len() <= query.limit {
+        let lines = edge.gateway.log_lines(task, after).await?;
+        let Some(newest) = lines.last() else { break };
+        after = newest.no;
+        found.extend(lines);
+    }
+    let is_more = found.len() > query.limit;
+    found.truncate(query.limit);
+    let next = found.last().filter(|_| is_more).map(|logged| logged.no);
+    let view = LogPageView { task_id: task.id.as_str(), lines: found.iter().map(LogLineView::of).collect(), next };
+    Ok(Answer::<LogPageView<'static>>::lent(&view).into_response())
+}
+
+async fn follow(edge: &Edge, caller: &Caller, task: &Task, after: i64) -> Result<Response, Problem> {
+    if task.phase.is_final() && after > 0 && edge.gateway.log_lines(task, after).await?.is_empty() {
+        return Ok(sse::over());
+    }
+    let place = sse::admit(edge, caller)?;
+    let lines = edge.gateway.follow_logs(task.clone(), after);
+    Ok(sse::answer(edge, caller, place, frames(lines)))
+}
+
+fn frames(lines: impl Stream<Item = Followed>) -> impl Stream<Item = Bytes> {
+    lines.map(|followed| match followed {
+        Followed::Line(logged) => sse::frame(logged.no, "line", &LogLineView::of(&logged)),
+        Followed::End(last) => sse::frame(last, "end", &EndView { lines: last }),
+    })
+}
+
+/// Read as it is sent. A ledger that goes away in between ends the connection, so the client sees that something is missing.
+fn plain(edge: &Edge, task: &Task, mut after: i64) -> Response {
+    let (gateway, task) = (Arc::clone(&edge.gateway), task.clone());
+    let body = stream! {
+        loop {
+            let lines = match gateway.log_lines(&task, after).await {
+                Ok(lines) => lines,
+                Err(error) => {
+                    yield Err(error);
+                    return;
+                }
+            };
+            let Some(last) = lines.last() else { return };
+            after = last.no;
+            yield Ok(Bytes::from(lines.iter().map(written).collect::<String>()));
+        }
+    };
+    let mut response = Response::new(Body::from_stream(body));
+    let headers = response.headers_mut();
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("private, no-cache"));
+    response
+}
+
+fn written(logged: &Logged) -> String {
+    let Logged { attempt, line, .. } = logged;
+    let attempt = if *attempt > 0 { format!(" [attempt {attempt}]") } else { String::new() };
+    format!("{}{attempt} {:<7} {}\n", Time(line.at).rfc3339(), line.level, line.text)
+}
+
+fn accepts(headers: &HeaderMap, kind: &str) -> bool {
+    let named = headers.get_all(header::ACCEPT).iter().filter_map(|value| value.to_str().ok());
+    named.flat_map(|value| value.split(',')).any(|one| one.split(';').next().is_some_and(|one| one.trim() == kind))
+}
+
+struct Query {
+    after: i64,
+    limit: usize,
+}
+
+impl Query {
+    fn of(uri: &Uri) -> Result<Self, Problem> {
+        let mut query = Self { after: 0, limit: DEFAULT_LIMIT };
+        for pair in uri.query().unwrap_or_default().split('&').filter(|pair| !pair.is_empty()) {
+            let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
+            let number = value.parse::<usize>().ok().filter(|_| value.bytes().all(|byte| byte.is_ascii_digit()));
+            match (name, number) {
+                ("after", Some(number)) => query.after = i64::try_from(number).unwrap_or(i64::MAX),
+                ("limit", Some(number)) if (1..=MOST).contains(&number) => query.limit = number,
+                ("after", _) => return Err(refused("after", "must be a whole number of 0 or more")),
+                ("limit", _) => return Err(refused("limit", "must be 1 to 10000")),
+                (other, _) => return Err(refused(other, "is not a parameter here: after, limit")),
+            }
+        }
+        Ok(query)
+    }
+}
+
+fn refused(name: &str, detail: &str) -> Problem {
+    Problem::new(&slugs::INVALID_QUERY).detail(format!("{name} {detail}")).error(name, detail)
+}

@@ -1,0 +1,83 @@
+//! Learns the signatures of tasks from the workers that have them: `inspect registered` with `__annotations__`, which Celery keeps of every
+//! task. Every replica asks for itself; asking changes nothing in the fleet.
+//!
+//! Where workers disagree (an old one beside a new one) nothing is refused and an incident names the task; so it is where a catalog entry
+//! has types that the worker's signature forbids.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio_util::sync::CancellationToken;
+use tracing::debug;
+
+use crate::catalog::{Annotations, Catalog};
+use crate::live::learned::Learned;
+use broker::{Broker, Replies, Request};
+
+/// A change of a worker is known within a minute.
+const PERIOD: Duration = Duration::from_secs(15);
+/// A busy worker answers the next time.
+const PATIENCE: Duration = Duration::from_secs(2);
+const ASKED: &str = r#"{"taskinfoitems": ["__annotations__"]}"#;
+
+/// Asks the fleet.
+pub struct Learner {
+    broker: Broker,
+    catalog: Arc<Catalog>,
+    learned: Learned,
+}
+
+impl Learner {
+    pub fn new(broker: Broker, catalog: Arc<Catalog>, learned: Learned) -> Self {
+        Self { broker, catalog, learned }
+    }
+
+    /// Runs until `stop`.
+    pub async fn run(self, stop: CancellationToken) {
+        while !stop.is_cancelled() {
+            match self.broker.ask(&Request::to_all("registered", ASKED), PATIENCE).await {
+                Ok(replies) => self.note(&replies),
+                Err(error) => debug!(error = %error, "workers could not be asked for their signatures"),
+            }
+            tokio::select! { () = stop.cancelled() => {} () = tokio::time::sleep(PERIOD) => {} }
+        }
+    }
+
+    fn note(&self, replies: &Replies) {
+        let mut told: BTreeMap<String, Vec<(String, Annotations)>> = BTreeMap::new();
+        for (node, reply) in replies {
+            let lines: Vec<String> = serde_json::from_str(reply.get()).unwrap_or_default();
+            for (name, hints) in lines.iter().filter_map(|line| Annotations::told(line)) {
+                if self.learned.wants(&name) && !hints.is_empty() {
+                    told.entry(name).or_default().push((node.clone(), hints));
+                }
+            }
+        }
+        let (mut hints, mut misfits) = (HashMap::new(), BTreeMap::new());
+        for (name, said) in told {
+            match self.misfit(&name, &said) {
+                Some(misfit) => {
+                    misfits.insert(name.clone(), misfit);
+                    // Nobody knows which of them will get the task.
+                    hints.insert(name, Annotations::default());
+                }
+                None => drop(hints.insert(name, said[0].1.clone())),
+            }
+        }
+        self.learned.replace(hints, misfits);
+    }
+
+    fn misfit(&self, name: &str, said: &[(String, Annotations)]) -> Option<String> {
+        let (first, hints) = &said[0];
+        if let Some((other, _)) = said.iter().find(|(_, others)| others != hints) {
+            return Some(format!(
+                "{first} and {other} have different signatures of {name}: a call may fit one of them only"
+            ));
+        }
+        let schema = self.catalog.entry(name)?.body.as_ref().map(|body| &body.schema)?;
+        let differs = hints.against(schema);
+        let detail = || format!("the signature of {name} does not fit its catalog entry: {}", differs.join("; "));
+        (!differs.is_empty()).then(detail)
+    }
+}
