@@ -64,6 +64,11 @@ fn exchange(name: String, raw: RawExchange) -> Result<Exchange, Error> {
         "direct" => ExchangeKind::Direct,
         "topic" => ExchangeKind::Topic,
         "fanout" => ExchangeKind::Fanout,
+        "headers" => {
+            let reason =
+                "kombu knows no headers exchange on Redis and would drop its messages: use a topic, or name the queue";
+            return Err(Error::value(format!("{key}.type"), reason));
+        }
         other => return Err(Error::value(format!("{key}.type"), format!("{other:?} is not direct, topic or fanout"))),
     };
     let bind = |(index, raw): (usize, RawBinding)| match QueueName::parse(raw.queue.0) {

@@ -4,3 +4,4 @@ mod names;
 mod options;
 mod serializers;
 mod silent;
+mod together;
