@@ -98,6 +98,43 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/login": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * Log in with the provider
+         * @description For browsers: goes to the OpenID provider, which sends them back to `/login/callback`.
+         */
+        get: operations["begin_login"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/login/callback": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** The way back from the provider */
+        get: operations["finish_login"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/metrics": {
         parameters: {
             query?: never;
@@ -812,6 +849,34 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/v1/session": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * Who am I
+         * @description Answers everybody: a stranger learns how to log in.
+         */
+        get: operations["get_session"];
+        put?: never;
+        /**
+         * Log in with a password
+         * @description For users of `[[users]]`. The answer sets a cookie that scripts cannot read.
+         */
+        post: operations["log_in"];
+        /**
+         * Log out
+         * @description The session is worth nothing from now on, at any replica.
+         */
+        delete: operations["log_out"];
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/v1/stats/errors": {
         parameters: {
             query?: never;
@@ -844,6 +909,27 @@ export interface paths {
          * @description Percentiles by step, and of the whole time by task, of tasks that started and ended.
          */
         get: operations["latency"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/v1/stats/outcomes": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * How many tasks stand how
+         * @description Counts the tasks that a filter finds by phase: at most 20,000, newest first, and no longer than three seconds. The filters are those of
+         *     `GET /v1/tasks`.
+         */
+        get: operations["outcomes"];
         put?: never;
         post?: never;
         delete?: never;
@@ -1036,6 +1122,27 @@ export interface paths {
          * @description All tasks of the submission that the task belongs to, with what follows what.
          */
         get: operations["task_graph"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/v1/tasks/{id}/logs": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * What a task logged
+         * @description A page of lines, in the order in which they came. With `Accept: text/plain` all lines as text. With `Accept: text/event-stream` an event
+         *     `line` for each, as they come, and `end` after the end of the task; ids are the lines' numbers.
+         */
+        get: operations["task_logs"];
         put?: never;
         post?: never;
         delete?: never;
@@ -2047,6 +2154,45 @@ export interface components {
             /** @description `state`, `progress` or `end`. */
             event: string;
         };
+        /** @description A line of a task's log. */
+        LogLine: {
+            /** Format: date-time */
+            at: string;
+            /**
+             * Format: int32
+             * @description 0 for the first, one more after each retry.
+             */
+            attempt: number;
+            /** @description As the worker's language names it; `NOTE` for a note. */
+            level: string;
+            /**
+             * Format: int64
+             * @description Its number within the task, from 1; the id of its event.
+             */
+            no: number;
+            /**
+             * Format: int64
+             * @description Its place within the attempt; null for a note, which says what is not there.
+             */
+            seq?: number | null;
+            text: string;
+        };
+        LogPage: {
+            lines: components["schemas"]["LogLine"][];
+            /**
+             * Format: int64
+             * @description `after` of the next page; null when there is nothing more now.
+             */
+            next?: number | null;
+            task_id: string;
+        };
+        /** @description How people log in here. */
+        Login: {
+            /** @description Where a browser goes to log in with the provider. */
+            oidc?: string | null;
+            /** @description `POST /v1/session` takes a name and a password. */
+            password: boolean;
+        };
         /** @description One task of a canvas. */
         Node: {
             /** @example running */
@@ -2090,6 +2236,12 @@ export interface components {
              * @example Asia/Seoul
              */
             timezone: string;
+        };
+        /** @description Tasks by phase. */
+        Outcomes: {
+            by_phase: Record<string, never>;
+            /** @description There are more than were counted. */
+            more: boolean;
         };
         /** @description Percentiles in seconds, as near as the buckets of the histogram tell (bounds at 1, 2 and 5 times powers of ten). */
         Percentiles: {
@@ -2558,6 +2710,27 @@ export interface components {
             group_id?: string | null;
             task_id?: string | null;
         };
+        /** @description Who calls, and how they could log in. */
+        Session: {
+            /** @description Whether the caller is known, or nobody is asked. */
+            authenticated: boolean;
+            /** @description For the header `X-CSRF-Token` of requests that change something, when the caller is known by a cookie. */
+            csrf?: string | null;
+            expires_at?: string | null;
+            login: components["schemas"]["Login"];
+            /**
+             * @description What they may do.
+             * @example [
+             *       "read"
+             *     ]
+             */
+            scopes: string[];
+            /**
+             * @description A person, `token NAME`, or `anybody` where nobody is asked; null for a stranger.
+             * @example ann
+             */
+            who?: string | null;
+        };
         /** @description A call, or a composition of calls. */
         Signature: components["schemas"]["TaskSignature"] | components["schemas"]["ChainSignature"] | components["schemas"]["GroupSignature"] | components["schemas"]["ChordSignature"] | components["schemas"]["WaitSignature"] | components["schemas"]["SleepSignature"];
         Skipped: {
@@ -2579,18 +2752,46 @@ export interface components {
             task_id?: string;
         };
         SleepSubmission: {
+            /** @description Whose task it is: the keys of a queue take turns */
+            fair?: {
+                key: string;
+                /**
+                 * @description A key of weight 2 gets twice the share of a key of weight 1
+                 * @default 1
+                 */
+                weight: number;
+            };
             /** @description The predecessor's result is not passed in */
             immutable?: boolean;
             /** @description For lists and search */
             labels?: {
                 [key: string]: string;
             };
+            /** @description Keys of which only so many tasks may be under way, or start in which time; one of `max` and `rate` at least */
             limits?: {
                 key: string;
-                max: number;
+                /** @description Tasks of the key under way at the same time */
+                max?: number;
+                /**
+                 * @description What becomes of a task that a limit does not let start now: it waits, it is refused (429), or it waits and those of the key that waited before it are revoked
+                 * @default hold
+                 * @enum {unknown}
+                 */
+                on_limit: "hold" | "reject" | "drop-oldest";
+                /**
+                 * @description Starts of the key: `10/s`, `1/m`, `1000/h`, `5/d`, spaced evenly
+                 * @example 1/m
+                 */
+                rate?: string;
             }[];
             link?: components["schemas"]["Signature"][];
             link_error?: components["schemas"]["Signature"][];
+            /**
+             * @description What becomes of a task that a limit does not let start now: it waits, it is refused (429), or it waits and those of the key that waited before it are revoked
+             * @default hold
+             * @enum {unknown}
+             */
+            on_limit: "hold" | "reject" | "drop-oldest";
             /** @description Seconds; what follows gets what the step was given */
             sleep: number;
             /** @description Own id; a new one is made without */
@@ -3095,18 +3296,46 @@ export interface components {
             };
         };
         WaitSubmission: {
+            /** @description Whose task it is: the keys of a queue take turns */
+            fair?: {
+                key: string;
+                /**
+                 * @description A key of weight 2 gets twice the share of a key of weight 1
+                 * @default 1
+                 */
+                weight: number;
+            };
             /** @description The predecessor's result is not passed in */
             immutable?: boolean;
             /** @description For lists and search */
             labels?: {
                 [key: string]: string;
             };
+            /** @description Keys of which only so many tasks may be under way, or start in which time; one of `max` and `rate` at least */
             limits?: {
                 key: string;
-                max: number;
+                /** @description Tasks of the key under way at the same time */
+                max?: number;
+                /**
+                 * @description What becomes of a task that a limit does not let start now: it waits, it is refused (429), or it waits and those of the key that waited before it are revoked
+                 * @default hold
+                 * @enum {unknown}
+                 */
+                on_limit: "hold" | "reject" | "drop-oldest";
+                /**
+                 * @description Starts of the key: `10/s`, `1/m`, `1000/h`, `5/d`, spaced evenly
+                 * @example 1/m
+                 */
+                rate?: string;
             }[];
             link?: components["schemas"]["Signature"][];
             link_error?: components["schemas"]["Signature"][];
+            /**
+             * @description What becomes of a task that a limit does not let start now: it waits, it is refused (429), or it waits and those of the key that waited before it are revoked
+             * @default hold
+             * @enum {unknown}
+             */
+            on_limit: "hold" | "reject" | "drop-oldest";
             /** @description Own id; a new one is made without */
             task_id?: string;
             /** @description At most one such task */
@@ -3894,6 +4123,139 @@ export interface operations {
                 };
                 content: {
                     "text/plain": string;
+                };
+            };
+            /** @description A problem; its `type` is explained at /problems/ */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    begin_login: {
+        parameters: {
+            query?: {
+                /** @description The page of the dashboard to come back to */
+                to?: string;
+            };
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description To the provider, or to the dashboard where there is none */
+            303: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+            /** @description The login does not fit */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description This person may do nothing here; or: The request does not come from a page of this gateway */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Too many requests */
+            429: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The OpenID provider cannot be reached; or: The ledger does not answer */
+            503: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description A problem; its `type` is explained at /problems/ */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    finish_login: {
+        parameters: {
+            query?: {
+                code?: string;
+                state?: string;
+                error?: string;
+            };
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Logged in: to the dashboard */
+            303: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+            /** @description The login does not fit */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description This person may do nothing here; or: The request does not come from a page of this gateway */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Too many requests */
+            429: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The OpenID provider cannot be reached; or: The ledger does not answer */
+            503: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
                 };
             };
             /** @description A problem; its `type` is explained at /problems/ */
@@ -5941,7 +6303,7 @@ export interface operations {
             };
         };
         responses: {
-            /** @description How a key stands. */
+            /** @description How a key stands */
             200: {
                 headers: {
                     [name: string]: unknown;
@@ -7865,6 +8227,219 @@ export interface operations {
             };
         };
     };
+    get_session: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Who calls, and how they could log in */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Session"];
+                };
+            };
+            /** @description The ledger does not answer */
+            503: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description A problem; its `type` is explained at /problems/ */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    log_in: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** @description `user` and `password` */
+        requestBody: {
+            content: {
+                /**
+                 * @example {
+                 *       "password": "…",
+                 *       "user": "ann"
+                 *     }
+                 */
+                "application/json": unknown;
+            };
+        };
+        responses: {
+            /** @description Who calls, and how they could log in */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Session"];
+                };
+            };
+            /** @description The body is not JSON */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The login does not fit */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description This person may do nothing here; or: The request does not come from a page of this gateway */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The body is too large */
+            413: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The body's media type is not supported */
+            415: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The request does not fit */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Too many requests */
+            429: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The OpenID provider cannot be reached; or: The ledger does not answer */
+            503: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description A problem; its `type` is explained at /problems/ */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    log_out: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Logged out */
+            204: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+            /** @description The login does not fit */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description This person may do nothing here; or: The request does not come from a page of this gateway */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Too many requests */
+            429: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The OpenID provider cannot be reached; or: The ledger does not answer */
+            503: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description A problem; its `type` is explained at /problems/ */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
     errors: {
         parameters: {
             query?: {
@@ -7965,6 +8540,83 @@ export interface operations {
                 };
                 content: {
                     "application/json": components["schemas"]["Latency"];
+                };
+            };
+            /** @description The query cannot be read; or: The cursor is not one of ours */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description No token, or one that is unknown, expired or revoked */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The token lacks the scope, or is limited to other tasks */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The ledger does not answer */
+            503: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description A problem; its `type` is explained at /problems/ */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    outcomes: {
+        parameters: {
+            query?: {
+                /** @description Task names */
+                task?: string[];
+                queue?: string[];
+                /** @description `key:value` */
+                label?: string[];
+                /** @description Submitted at or after (RFC 3339) */
+                from?: string;
+                /** @description Submitted before (RFC 3339) */
+                to?: string;
+                /** @description Id prefix, or part of name, label, error type or message */
+                q?: string;
+            };
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Tasks by phase */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Outcomes"];
                 };
             };
             /** @description The query cannot be read; or: The cursor is not one of ours */
@@ -9007,6 +9659,114 @@ export interface operations {
             };
             /** @description This ledger never saw that id */
             404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The ledger does not answer */
+            503: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description A problem; its `type` is explained at /problems/ */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    task_logs: {
+        parameters: {
+            query?: {
+                /** @description Lines with numbers above this; default 0 */
+                after?: number;
+                /** @description 1 to 10000, default 1000 */
+                limit?: number;
+            };
+            header?: {
+                /** @description The id of the last event received */
+                "Last-Event-ID"?: number | null;
+            };
+            path: {
+                /** @description A task's id */
+                id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Lines */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["LogPage"];
+                    /**
+                     * @example id: 1
+                     *     event: line
+                     *     data: {"no":1,"attempt":0,"seq":0,"at":"2026-11-20T18:17:30.698350Z","level":"INFO","text":"page 1 of 5"}
+                     */
+                    "text/event-stream": string;
+                    "text/plain": string;
+                };
+            };
+            /** @description Finished, and the client has everything */
+            204: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+            /** @description The path cannot be read; or: The query cannot be read; or: The cursor is not one of ours */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description No token, or one that is unknown, expired or revoked */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The token lacks the scope, or is limited to other tasks */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description This ledger never saw that id */
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The task was pruned */
+            410: {
                 headers: {
                     [name: string]: unknown;
                 };
