@@ -3,14 +3,13 @@
 use super::template::{Part, parts};
 
 /// First segments that belong to the gateway itself.
-pub const RESERVED: [&str; 18] = [
+pub const RESERVED: [&str; 17] = [
     "mcp",
     "v1",
     "result",
     "chain",
     "group",
     "chord",
-    "login",
     "readyz",
     "livez",
     "healthz",

@@ -191,7 +191,7 @@ mod tests {
         let header = |name: &str| (name == "x-github-event").then_some("push");
         let call = hooks[0].call(&Source { header: &header, body: &body, delivery: "d1" });
         assert_eq!(call.args.get(), r#"["o/r", "abc"]"#);
-        assert_eq!(call.kwargs.get(), r#"{"n": 12345678901234567890123, "what": "is push", "none": null, "id": "d1"}"#);
+        assert_eq!(call.kwargs.get(), r#"{"id": "d1", "n": 12345678901234567890123, "none": null, "what": "is push"}"#);
     }
 
     #[test]

@@ -62,7 +62,7 @@ pub struct Oidc {
     pub client_id: String,
     /// Proves to the provider that this gateway asks. Default none: a public client, which PKCE protects.
     pub client_secret: Option<Secret>,
-    /// Where the provider sends people back to, as it is registered there: `https://tasks.example.com/login/callback`. Needed.
+    /// Where the provider sends people back to, as it is registered there: `https://tasks.example.com/v1/session/callback`. Needed.
     pub redirect_url: String,
     /// Asked of the provider besides `openid`. Default `profile`, `email`.
     pub scopes: Vec<String>,
@@ -128,8 +128,8 @@ impl Oidc {
                 return Err(Error::value(said.place(key), "must be an address, as https://id.example.com"));
             }
         }
-        if !oidc.redirect_url.ends_with("/login/callback") {
-            return Err(Error::value(said.place("oidc.redirect_url"), "must end with /login/callback"));
+        if !oidc.redirect_url.ends_with("/v1/session/callback") {
+            return Err(Error::value(said.place("oidc.redirect_url"), "must end with /v1/session/callback"));
         }
         Ok(Some(oidc))
     }
@@ -194,7 +194,7 @@ mod tests {
     use crate::config::{Config, Role};
 
     const PROVIDER: &str = "auth = 'oidc'\n[oidc]\nissuer = 'https://id.example'\nclient_id = 'x'\n\
-        redirect_url = 'https://tasks.example/login/callback'\nroles = {ops = ['read', 'control'], '*' = ['read']}\n";
+        redirect_url = 'https://tasks.example/v1/session/callback'\nroles = {ops = ['read', 'control'], '*' = ['read']}\n";
 
     fn refused(toml: &str) -> String {
         Config::parse(Role::Dev, toml).unwrap_err().to_string()
@@ -214,7 +214,7 @@ mod tests {
         assert!(refused("auth = 'oidc'").contains("oidc.roles"));
         assert!(refused("auth = 'oidc'\n[oidc]\nroles = {a = ['read']}").contains("oidc.issuer"));
         assert!(refused(&PROVIDER.replace("'control'", "'steer'")).contains("oidc.roles.ops"));
-        assert!(refused(&PROVIDER.replace("/login/callback", "/back")).contains("/login/callback"));
+        assert!(refused(&PROVIDER.replace("/v1/session/callback", "/back")).contains("/v1/session/callback"));
         assert!(refused("auth = 'basic'").contains("users"));
         assert!(
             refused("auth = 'token'\n[[users]]\nname = 'ann'\npassword = 'x'\nscopes = ['read']")

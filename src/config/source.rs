@@ -37,12 +37,19 @@ pub struct Given {
 }
 
 /// Everything said, merged; the strongest source won.
-#[derive(Debug, Clone, Default)]
+#[derive(Clone, Default)]
 pub struct Said {
     pub table: Table,
     sources: BTreeMap<String, Source>,
     /// Of the file's keys, as `tasks[0].endpoint`.
     lines: BTreeMap<String, usize>,
+}
+
+/// Without the values: passwords are among them.
+impl fmt::Debug for Said {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Said").field("sources", &self.sources).finish_non_exhaustive()
+    }
 }
 
 /// The last one that is there wins.

@@ -6,6 +6,7 @@
 pub mod access;
 mod answer;
 mod base;
+mod causes;
 mod connection;
 mod cursor;
 #[cfg(feature = "dev")]

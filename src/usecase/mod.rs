@@ -30,6 +30,7 @@ pub mod schedules;
 pub mod stats;
 pub mod submit;
 mod submitted;
+pub mod ticks;
 pub mod together;
 mod unique;
 pub mod waits;

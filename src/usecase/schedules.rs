@@ -5,16 +5,14 @@
 
 use super::Gateway;
 use super::admission::foreign_name;
-use super::submit::{Idempotency, SubmitError, SubmitRequest, Submitted};
-use crate::guard::namespace;
+use super::submit::SubmitError;
+use super::ticks::next_tick;
 use crate::guard::tokens::Visibility;
-use crate::live::commit;
-use celery::task::{Invalid, Signature, Submission, TaskId};
-use ledger::{Conflict, Created, Cursor, Edit, Inserted, NewRun, NextTick, Outcome, Page, Run, Schedule};
+use celery::task::{Invalid, Signature};
+use ledger::{Created, Cursor, Edit, Page, Run, Schedule};
 use runtime::clock::{self, Time};
 use schedule::definition::{Definition, check_name};
 use schedule::document::{self, Document};
-use schedule::tick;
 
 /// How often an edit is tried again when the schedule fires just then.
 const EDIT_ATTEMPTS: usize = 10;
@@ -247,86 +245,6 @@ impl Gateway {
         Ok(self.ledger.runs(&schedule.id, page).await?)
     }
 
-    /// Submits the schedule's call now; its next tick stays.
-    pub async fn run_schedule(
-        &self,
-        visibility: &Visibility,
-        name: &str,
-        traceparent: Option<String>,
-        idempotency: Option<Idempotency>,
-    ) -> Result<Submitted, ScheduleError> {
-        let schedule = self.find_schedule(visibility, name).await?;
-        let definition = self.stored_definition(&schedule)?;
-        let now = clock::now();
-        let id = TaskId::from(clock::new_id());
-        let request = SubmitRequest {
-            traceparent,
-            idempotency,
-            schedule: Some(schedule.name.clone()),
-            ..SubmitRequest::new(call_of(&schedule, &definition, id.clone()))
-        };
-        let (submission, submitted) = self.prepared(request, now)?;
-        let run = NewRun {
-            scheduled_at: now,
-            fired_at: now,
-            outcome: Outcome::Fired,
-            reason: Some("run by hand".to_owned()),
-            task_id: Some(id),
-            submission: Some(submission.clone()),
-        };
-        let fired = self.ledger.run_schedule(&schedule.id, &run).await?;
-        let answer = fired.ok_or_else(|| ScheduleError::Unknown(name.to_owned()))?.into_iter().flatten().next();
-        match answer {
-            Some(Ok(inserted)) => {
-                self.announce(vec![(submission, inserted)]);
-                Ok(submitted)
-            }
-            Some(Err(Conflict::Replay(answer))) => Err(SubmitError::Replay(answer).into()),
-            Some(Err(Conflict::KeyReused)) => Err(SubmitError::KeyReused.into()),
-            Some(Err(Conflict::Joined(id))) => Ok(self.joined(&id).await?),
-            Some(Err(Conflict::TaskId(id))) => Err(SubmitError::taken(id.as_str()).into()),
-            Some(Err(Conflict::GroupId(id))) => Err(SubmitError::taken(id.as_str()).into()),
-            Some(Err(Conflict::Limited { key, wait })) => Err(SubmitError::limited(key, wait).into()),
-            None => Err(ScheduleError::Unknown(name.to_owned())),
-        }
-    }
-
-    /// A row's document; it was checked when it was written.
-    pub fn stored_definition(&self, schedule: &Schedule) -> Result<Definition, ScheduleError> {
-        Definition::parse(schedule.document.get(), self.signature_limits()).map_err(ScheduleError::Invalid)
-    }
-
-    /// The rows of one tick.
-    pub fn plan_tick(
-        &self,
-        schedule: &Schedule,
-        definition: &Definition,
-        tick: Time,
-        now: Time,
-    ) -> Result<(TaskId, ledger::Submission), SubmitError> {
-        let id = tick::task_id(&schedule.id, tick);
-        let request = SubmitRequest {
-            schedule: Some(schedule.name.clone()),
-            ..SubmitRequest::new(call_of(schedule, definition, id.clone()))
-        };
-        Ok((id, self.prepared(request, now)?.0))
-    }
-
-    /// Lets the relay and the watchers know of what was committed beside the committer.
-    pub fn announce(&self, committed: Vec<(ledger::Submission, Inserted)>) {
-        let mut offer = Vec::new();
-        let mut held = false;
-        for (submission, inserted) in committed {
-            held |= submission.tasks.iter().any(commit::needs_pass);
-            self.hub.accepted(&submission, &inserted.task_nos);
-            offer.extend(commit::outgoing(submission, &inserted));
-        }
-        self.relay.offer(offer);
-        if held {
-            self.relay.nudge();
-        }
-    }
-
     /// Reads what a client wrote. A single time must lie ahead when it `is_new`.
     fn read_definition(
         &self,
@@ -424,13 +342,6 @@ fn applied(current: Schedule, edit: Edit, version: i64) -> Schedule {
     }
 }
 
-/// The submission of a tick, with its keys in the namespace of whoever wrote the schedule.
-fn call_of(schedule: &Schedule, definition: &Definition, id: TaskId) -> Submission {
-    let mut submission = definition.submission_for(id);
-    namespace::enter(&mut submission, schedule.namespace.as_deref());
-    submission
-}
-
 fn owned(schedule: Schedule, visibility: &Visibility) -> Schedule {
     Schedule { namespace: visibility.namespace().map(str::to_owned), ..schedule }
 }
@@ -472,8 +383,4 @@ fn same_name(document: &Document, name: &str) -> Result<(), ScheduleError> {
         Some(said) if said != name => Err(invalid("/name", format!("is {name} by the path, and cannot be changed"))),
         _ => Ok(()),
     }
-}
-/// The tick with the time at which it is due.
-pub fn next_tick(schedule_id: &str, tick: Time, jitter: i64) -> NextTick {
-    NextTick { tick, due_at: tick::due(schedule_id, tick, jitter) }
 }

@@ -37,8 +37,16 @@ fn classified(method: &str, path: &str) -> Option<Kind> {
     Some(match (method, path) {
         (
             "GET",
-            "/v1/session" | "/login" | "/login/callback" | "/readyz" | "/livez" | "/healthz" | "/openapi.json"
-            | "/problems" | "/problems/" | "/problems/{slug}",
+            "/v1/session"
+            | "/v1/session/login"
+            | "/v1/session/callback"
+            | "/readyz"
+            | "/livez"
+            | "/healthz"
+            | "/openapi.json"
+            | "/problems"
+            | "/problems/"
+            | "/problems/{slug}",
         ) => Open,
         (_, "/v1/waits/{token}") => Open,
         ("POST" | "DELETE", "/v1/session") => Open,

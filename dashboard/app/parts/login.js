@@ -41,7 +41,7 @@ export function Door() {
   const back = `/dashboard/${location.hash}`;
   return html`<div class="door"><div class="card stack">
     <h1><img src="icon.svg" alt="" /> taskgate</h1>
-    ${login?.oidc && html`<a class="button main" href=${address('/login', { to: back })}>Log in with your account</a>`}
+    ${login?.oidc && html`<a class="button main" href=${address('/v1/session/login', { to: back })}>Log in with your account</a>`}
     ${login?.password && html`<${Password} />`}
     ${login?.oidc || login?.password ? html`<details><summary>Use a token</summary><${Token} /></details>` : html`<${Token} />`}
   </div></div>`;

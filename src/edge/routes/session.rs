@@ -1,4 +1,4 @@
-//! `/v1/session` and `/login`: who is logged in, and how they get in and out.
+//! `/v1/session` and what is below it: who is logged in, and how they get in and out.
 
 use axum::extract::{Query, Request, State};
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
@@ -139,9 +139,9 @@ pub struct Way {
 
 /// Log in with the provider
 ///
-/// For browsers: goes to the OpenID provider, which sends them back to `/login/callback`.
+/// For browsers: goes to the OpenID provider, which sends them back to `/v1/session/callback`.
 #[utoipa::path(
-    get, path = "/login", tag = "operation", operation_id = "begin_login",
+    get, path = "/v1/session/login", tag = "operation", operation_id = "begin_login",
     params(("to" = Option<String>, Query, description = "The page of the dashboard to come back to")),
     responses((status = 303, description = "To the provider, or to the dashboard where there is none"))
 )]
@@ -171,7 +171,7 @@ pub struct Answered {
 
 /// The way back from the provider
 #[utoipa::path(
-    get, path = "/login/callback", tag = "operation", operation_id = "finish_login",
+    get, path = "/v1/session/callback", tag = "operation", operation_id = "finish_login",
     params(("code" = Option<String>, Query), ("state" = Option<String>, Query), ("error" = Option<String>, Query)),
     responses((status = 303, description = "Logged in: to the dashboard"))
 )]
@@ -180,7 +180,10 @@ pub async fn finish_login(
     Query(answered): Query<Answered>,
     request: Request,
 ) -> Result<Described, Refused<Login>> {
-    let Some(provider) = &edge.provider else { return Err(Problem::new(&slugs::ROUTE_NOT_FOUND).into()) };
+    let Some(provider) = &edge.provider else {
+        let none = Problem::new(&slugs::LOGIN_FAILED).detail("no provider is configured: auth is not \"oidc\"");
+        return Err(none.into());
+    };
     let kept = session::cookie(request.headers(), ATTEMPT).map(str::to_owned);
     let client = request.extensions().get::<Client>().cloned();
     drop(request);
@@ -246,7 +249,7 @@ fn view(edge: &Edge, identity: Option<&Identity>, secret: Option<&str>) -> Sessi
         csrf: secret.map(session::csrf),
         expires_at: identity.and_then(Identity::expires_at).map(|at| at.rfc3339()),
         login: LoginView {
-            oidc: (edge.auth == Auth::Oidc).then(|| base::path("/login")),
+            oidc: (edge.auth == Auth::Oidc).then(|| base::path("/v1/session/login")),
             password: !edge.passwords.is_empty(),
         },
     }

@@ -1,7 +1,8 @@
 //! Turns a due schedule into what the ledger must write: its ticks, each fired, skipped, missed or failed.
 
 use crate::usecase::Gateway;
-use crate::usecase::schedules::{ScheduleError, next_tick};
+use crate::usecase::schedules::ScheduleError;
+use crate::usecase::ticks::next_tick;
 use celery::task::TaskId;
 use ledger::{Firing, NewRun, NextTick, Outcome, Schedule, Submission};
 use runtime::clock::Time;

@@ -7,6 +7,7 @@ use super::fixture::Fixture;
 
 /// A row each, or one per queue, worker, schedule, API token or finding: scanning them is right.
 const SMALL: &[&str] = &[
+    "audit_head",
     "ledger",
     "finding",
     "queue_pause",

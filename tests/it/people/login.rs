@@ -39,7 +39,7 @@ impl Guarded {
         let redis = Redis::start(RedisOptions::default());
         let database = cluster().migrated_database();
         let port = ports::free();
-        let redirect = format!("http://127.0.0.1:{port}/login/callback");
+        let redirect = format!("http://127.0.0.1:{port}/v1/session/callback");
         let provider = Provider::start(&redirect);
         let extra = format!(
             "auth = 'oidc'\n[oidc]\nissuer = '{}'\nclient_id = 'taskgate'\nclient_secret = 'a secret of the client'\n\
@@ -65,11 +65,11 @@ impl Guarded {
     /// Somebody at the provider; back with the session's cookie.
     async fn session(&self, name: &str) -> String {
         let mut person = Person::new();
-        let begun = person.get(&self.address("/login?to=/dashboard/%23/tasks")).await;
+        let begun = person.get(&self.address("/v1/session/login?to=/dashboard/%23/tasks")).await;
         assert_eq!(begun.status, 303, "{}", begun.page);
         let start = begun.location.expect("a place");
         let back = person.logs_in_at(&self.provider.issuer, &start, name).await;
-        assert!(back.starts_with(&self.address("/login/callback?")), "{back}");
+        assert!(back.starts_with(&self.address("/v1/session/callback?")), "{back}");
         let arrived = person.get(&back).await;
         assert_eq!(
             (arrived.status, arrived.location),
@@ -101,7 +101,7 @@ async fn people_log_in_with_a_provider_and_may_do_what_their_roles_say() {
     let stranger = one.get("/v1/session").await.expect(200);
     assert_eq!(
         (&stranger["authenticated"], &stranger["login"]),
-        (&json!(false), &json!({"oidc": "/login", "password": true}))
+        (&json!(false), &json!({"oidc": "/v1/session/login", "password": true}))
     );
 
     // Any replica knows the session; a viewer looks and does not revoke.
@@ -150,14 +150,14 @@ async fn people_log_in_with_a_provider_and_may_do_what_their_roles_say() {
 async fn a_login_of_another_browser_and_a_person_without_a_role_are_refused() {
     let guarded = Guarded::start();
     let mut person = Person::new();
-    let begun = person.get(&guarded.address("/login?to=https://evil.example/")).await;
+    let begun = person.get(&guarded.address("/v1/session/login?to=https://evil.example/")).await;
     let back = person.logs_in_at(&guarded.provider.issuer, &begun.location.expect("a place"), "ops").await;
     // Somebody who was sent the link has not begun this login.
     let refused = Person::new().get(&back).await;
     assert!(refused.status == 401 && refused.page.contains("login-failed"), "{}", refused.page);
     // Neither has a browser that began another one.
     let mut second = Person::new();
-    second.get(&guarded.address("/login")).await;
+    second.get(&guarded.address("/v1/session/login")).await;
     assert_eq!(second.get(&back).await.status, 401);
     // The one that began it arrives, and never at another site; the code is worth nothing a second time.
     let arrived = person.get(&back).await;
@@ -165,11 +165,11 @@ async fn a_login_of_another_browser_and_a_person_without_a_role_are_refused() {
     assert_eq!(person.get(&back).await.status, 401);
 
     let mut nobody = Person::new();
-    let begun = nobody.get(&guarded.address("/login")).await;
+    let begun = nobody.get(&guarded.address("/v1/session/login")).await;
     let back = nobody.logs_in_at(&guarded.provider.issuer, &begun.location.expect("a place"), "stranger").await;
     let refused = nobody.get(&back).await;
     assert!(refused.status == 403 && refused.page.contains("no-role"), "{}", refused.page);
-    let cancelled = guarded.address("/login/callback?error=access_denied&error_description=no");
+    let cancelled = guarded.address("/v1/session/callback?error=access_denied&error_description=no");
     let refused = Person::new().get(&cancelled).await;
     assert!(refused.status == 401 && refused.page.contains("access_denied"), "{}", refused.page);
 }

@@ -65,7 +65,7 @@ pub(super) const PAYLOADS: &str = "update taskgate.task set headers = null, body
 pub(super) const KEYS: &str = "with a as (delete from taskgate.idempotency where (scope, key) in \
      (select scope, key from taskgate.idempotency where expires_at <= $1 limit $2) returning 1), \
      b as (delete from taskgate.unique_key where key in \
-     (select key from taskgate.unique_key where expires_at <= $1 limit $2) returning 1) \
+     (select key from taskgate.unique_key where expires_at <= $1 limit $2) returning 1), \
      c as (delete from taskgate.gate_rate where gate in \
      (select gate from taskgate.gate_rate where opens_at <= $1 - 60000000 limit $2) returning 1) \
      select (select count(*) from a) + (select count(*) from b) + (select count(*) from c)";

@@ -1,0 +1,107 @@
+//! What a schedule fires: the submission of a tick, or of a run by hand, with the row that remembers it.
+
+use super::Gateway;
+use super::schedules::ScheduleError;
+use super::submit::{Idempotency, SubmitError, SubmitRequest, Submitted};
+use crate::guard::namespace;
+use crate::guard::tokens::Visibility;
+use crate::live::commit;
+use celery::task::{Submission, TaskId};
+use ledger::{Conflict, Inserted, NewRun, NextTick, Outcome, Schedule};
+use runtime::clock::{self, Time};
+use schedule::definition::Definition;
+use schedule::tick;
+
+impl Gateway {
+    /// Submits the schedule's call now; its next tick stays.
+    pub async fn run_schedule(
+        &self,
+        visibility: &Visibility,
+        name: &str,
+        traceparent: Option<String>,
+        idempotency: Option<Idempotency>,
+    ) -> Result<Submitted, ScheduleError> {
+        let schedule = self.find_schedule(visibility, name).await?;
+        let definition = self.stored_definition(&schedule)?;
+        let now = clock::now();
+        let id = TaskId::from(clock::new_id());
+        let request = SubmitRequest {
+            traceparent,
+            idempotency,
+            schedule: Some(schedule.name.clone()),
+            ..SubmitRequest::new(call_of(&schedule, &definition, id.clone()))
+        };
+        let (submission, submitted) = self.prepared(request, now)?;
+        let run = NewRun {
+            scheduled_at: now,
+            fired_at: now,
+            outcome: Outcome::Fired,
+            reason: Some("run by hand".to_owned()),
+            task_id: Some(id),
+            submission: Some(submission.clone()),
+        };
+        let fired = self.ledger.run_schedule(&schedule.id, &run).await?;
+        let answer = fired.ok_or_else(|| ScheduleError::Unknown(name.to_owned()))?.into_iter().flatten().next();
+        match answer {
+            Some(Ok(inserted)) => {
+                self.announce(vec![(submission, inserted)]);
+                Ok(submitted)
+            }
+            Some(Err(Conflict::Replay(answer))) => Err(SubmitError::Replay(answer).into()),
+            Some(Err(Conflict::KeyReused)) => Err(SubmitError::KeyReused.into()),
+            Some(Err(Conflict::Joined(id))) => Ok(self.joined(&id).await?),
+            Some(Err(Conflict::TaskId(id))) => Err(SubmitError::taken(id.as_str()).into()),
+            Some(Err(Conflict::GroupId(id))) => Err(SubmitError::taken(id.as_str()).into()),
+            Some(Err(Conflict::Limited { key, wait })) => Err(SubmitError::limited(key, wait).into()),
+            None => Err(ScheduleError::Unknown(name.to_owned())),
+        }
+    }
+
+    /// A row's document; it was checked when it was written.
+    pub fn stored_definition(&self, schedule: &Schedule) -> Result<Definition, ScheduleError> {
+        Definition::parse(schedule.document.get(), self.signature_limits()).map_err(ScheduleError::Invalid)
+    }
+
+    /// The rows of one tick.
+    pub fn plan_tick(
+        &self,
+        schedule: &Schedule,
+        definition: &Definition,
+        tick: Time,
+        now: Time,
+    ) -> Result<(TaskId, ledger::Submission), SubmitError> {
+        let id = tick::task_id(&schedule.id, tick);
+        let request = SubmitRequest {
+            schedule: Some(schedule.name.clone()),
+            ..SubmitRequest::new(call_of(schedule, definition, id.clone()))
+        };
+        Ok((id, self.prepared(request, now)?.0))
+    }
+
+    /// Lets the relay and the watchers know of what was committed beside the committer.
+    pub fn announce(&self, committed: Vec<(ledger::Submission, Inserted)>) {
+        let mut offer = Vec::new();
+        let mut held = false;
+        for (submission, inserted) in committed {
+            held |= submission.tasks.iter().any(commit::needs_pass);
+            self.hub.accepted(&submission, &inserted.task_nos);
+            offer.extend(commit::outgoing(submission, &inserted));
+        }
+        self.relay.offer(offer);
+        if held {
+            self.relay.nudge();
+        }
+    }
+}
+
+/// The submission of a tick, with its keys in the namespace of whoever wrote the schedule.
+fn call_of(schedule: &Schedule, definition: &Definition, id: TaskId) -> Submission {
+    let mut submission = definition.submission_for(id);
+    namespace::enter(&mut submission, schedule.namespace.as_deref());
+    submission
+}
+
+/// The tick with the time at which it is due.
+pub fn next_tick(schedule_id: &str, tick: Time, jitter: i64) -> NextTick {
+    NextTick { tick, due_at: tick::due(schedule_id, tick, jitter) }
+}
