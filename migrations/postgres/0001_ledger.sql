@@ -857,7 +857,8 @@ create table taskgate.wait (
 );
 create index wait_expires on taskgate.wait (expires_at) where state = 'open';
 create index wait_open on taskgate.wait (since, task_id) where state = 'open';
-create index wait_unsettled on taskgate.wait (ended_at) where state <> 'open';
+create index wait_unsettled on taskgate.wait (ended_at) where state <> 'open' and not settled;
+create index wait_settled on taskgate.wait (ended_at) where settled;
 
 -- Keys of the whole installation, made by whoever needs them first.
 create table taskgate.secret (

@@ -574,7 +574,8 @@ create table wait (
 );
 create index wait_expires on wait (expires_at) where state = 'open';
 create index wait_open on wait (since, task_id) where state = 'open';
-create index wait_unsettled on wait (ended_at) where state <> 'open';
+create index wait_unsettled on wait (ended_at) where state <> 'open' and not settled;
+create index wait_settled on wait (ended_at) where settled;
 
 -- Keys of the whole installation, made by whoever needs them first.
 create table secret (

@@ -129,8 +129,8 @@ function Content({ task }) {
     task.error && ['error', 'Error', () => html`<div class="stack"><p><strong>${task.error.type}</strong>: ${task.error.message}</p>
       ${task.traceback && html`<pre class="json" tabindex="0" role="region" aria-label="traceback">${task.traceback}</pre>`}</div>`],
     task.children?.length > 0 && ['children', 'Children', () => html`<${Children} children=${task.children} />`],
-    ['log', 'Log', () => html`<${TaskLog} id=${task.task_id} />`],
     ['message', 'Message', () => html`<${Message} id=${task.task_id} />`],
+    ['log', 'Log', () => html`<${TaskLog} id=${task.task_id} />`],
     ['raw', 'Everything', () => html`<${Json} value=${task} name="everything" />`],
   ].filter(Boolean);
   const first = task.error ? 'error' : task.successful ? 'result' : 'arguments';

@@ -5,13 +5,14 @@ use sqlx::{AssertSqlSafe, Connection, Executor, Row, SqlSafeStr, Statement};
 
 use super::fixture::Fixture;
 
-/// A row each, or one per queue, worker, schedule, API token or finding: scanning them is right.
+/// A row each, or one per queue, worker, schedule, API token, finding or rule of a key: scanning them is right.
 const SMALL: &[&str] = &[
     "audit_head",
     "ledger",
     "finding",
     "queue_pause",
     "lease",
+    "limit_rule",
     "worker",
     "pause_consumer",
     "relay_mark",
@@ -33,6 +34,7 @@ async fn no_statement_scans_a_table_that_grows() {
         .execute("set plan_cache_mode = force_generic_plan; set enable_seqscan = off; set enable_hashjoin = off; set enable_mergejoin = off")
         .await
         .unwrap();
+    let mut offences = Vec::new();
     for &statement in STATEMENTS {
         let prepared = (&mut connection).prepare(statement.into_sql_str()).await.unwrap();
         let parameters = prepared.parameters().map_or(0, |either| either.either(<[_]>::len, |count| count));
@@ -45,7 +47,10 @@ async fn no_statement_scans_a_table_that_grows() {
         for line in plan.unwrap() {
             let line: String = line.get(0);
             let scanned = line.split_once("Seq Scan on ").map(|(_, rest)| rest.split(' ').next().unwrap_or_default());
-            assert!(scanned.is_none_or(|table| SMALL.contains(&table)), "{line}: {statement}");
+            if scanned.is_some_and(|table| !SMALL.contains(&table)) {
+                offences.push(format!("{line}: {statement}"));
+            }
         }
     }
+    assert!(offences.is_empty(), "{}", offences.join("\n"));
 }

@@ -41,6 +41,12 @@ fn received(env: &Harness) -> Vec<String> {
     postgres::query(&env.database, sql).lines().map(str::to_owned).collect()
 }
 
+/// Ids of the tasks that succeeded, in the order in which they ended.
+fn finished(env: &Harness) -> Vec<String> {
+    let sql = "select t.task_id from taskgate.tasks t where t.phase = 'succeeded' order by t.finished_at";
+    postgres::query(&env.database, sql).lines().map(str::to_owned).collect()
+}
+
 /// The most messages of a queue that were ever published and not yet received, by what the ledger heard.
 fn most_in_broker(env: &Harness, queue: &str) -> i64 {
     let sql = format!(

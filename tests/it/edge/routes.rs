@@ -12,8 +12,10 @@ use super::Guarded;
 use crate::harness::celery;
 
 /// What has no operation in the contract: files and redirects.
-const WITHOUT_OPERATION: [&str; 9] = [
+const WITHOUT_OPERATION: [&str; 10] = [
     "/",
+    // Its messages are those of the Model Context Protocol.
+    "/mcp",
     "/docs",
     "/dashboard",
     "/dashboard/",

@@ -190,7 +190,7 @@ fn launch(directory: &Path, port: u16, settings: &[&str], programs: Option<&Path
     let mut command = Command::new(server("postgres", programs));
     command.arg("-D").arg(directory.join("data")).arg("-k").arg(directory);
     command.args(["-h", "127.0.0.1", "-p", &port.to_string()]);
-    for setting in settings.iter().chain(&["max_connections=300", "shared_buffers=64MB"]) {
+    for setting in settings.iter().chain(&["max_connections=600", "shared_buffers=64MB"]) {
         command.args(["-c", setting]);
     }
     Process::start("postgres", demoted(command))

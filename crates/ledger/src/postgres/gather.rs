@@ -57,7 +57,10 @@ pub(super) async fn gather(pool: &Pool, now: Time, settle: Duration) -> Result<(
     let (mut passed, mut is_safe) = (None, true);
     loop {
         let found = page(pool, after, cut, horizon).await?;
-        take_in(pool, &found).await?;
+        if !take_in(pool, &found).await? {
+            // Not all of this page is in the outbox, so the mark stays before it.
+            break;
+        }
         if is_safe {
             passed = found.passed.or(passed);
             is_safe = found.passed == Some(found.last);
@@ -102,15 +105,16 @@ async fn page(pool: &Pool, after: i64, cut: Time, horizon: i64) -> Result<Accept
     Ok(found)
 }
 
-async fn take_in(pool: &Pool, found: &Accepted) -> Result<(), Error> {
+/// `false` when another process makes a pass now, so that nothing was put into the outbox.
+async fn take_in(pool: &Pool, found: &Accepted) -> Result<bool, Error> {
     if found.numbers.is_empty() {
-        return Ok(());
+        return Ok(true);
     }
     // Mostly none: they were published long ago.
     let waiting = sqlx::query(UNTOUCHED).bind(&found.numbers).fetch_all(pool).await?;
     let mut waiting = waiting.iter().map(|row| row.try_get(0)).collect::<Result<Vec<i64>, _>>()?;
     if waiting.is_empty() {
-        return Ok(());
+        return Ok(true);
     }
     waiting.sort_unstable();
     let both = found.numbers.iter().zip(&found.times).filter(|(no, _)| waiting.binary_search(no).is_ok());
@@ -118,12 +122,12 @@ async fn take_in(pool: &Pool, found: &Accepted) -> Result<(), Error> {
     pairs.sort_unstable();
     let (numbers, times): (Vec<i64>, Vec<i64>) = pairs.into_iter().unzip();
     let mut tx = pool::begin(pool).await?;
-    // Whoever makes a pass now has looked already, or looks again in a second.
-    if sqlx::query(outbox::ALONE).fetch_one(&mut *tx).await?.try_get::<bool, _>(0)? {
+    let is_alone: bool = sqlx::query(outbox::ALONE).fetch_one(&mut *tx).await?.try_get(0)?;
+    if is_alone {
         sqlx::query(TAKE_IN).bind(numbers).bind(times).execute(&mut *tx).await?;
     }
     tx.commit().await?;
-    Ok(())
+    Ok(is_alone)
 }
 
 /// How many accepted tasks are neither published nor in the outbox.
