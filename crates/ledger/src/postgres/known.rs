@@ -156,7 +156,7 @@ mod tests {
         ];
         assert_eq!(numbers(&known.enough_for(&news)), [1, 2, 3]);
         assert_eq!(
-            numbers(&known.enough_for(&[heard(4, Phase::Received)])),
+            numbers(&known.enough_for(&[heard(4, Phase::Queued)])),
             [0i64; 0],
             "what says nothing new is looked at"
         );
