@@ -18,7 +18,7 @@ use super::template::{Template, parts};
 use super::wishes::{self, CatalogHook, FairTemplate, LimitTemplate, UniqueTemplate};
 use crate::config::{Error, LEAST_DELIVERIES, ONE_DELIVERY, RawTask};
 use celery::spelling::nearest;
-use celery::task::limit::{Fair, KeyLimit, OnLimit};
+use celery::task::limit::{Fair, KeyLimit, OnLimit, number_and_unit};
 use celery::task::{Priority, QueueName, TaskName};
 
 /// What every submission of a task gets that does not say otherwise.
@@ -83,14 +83,9 @@ impl RateLimit {
     /// When the text is not `N`, `N/s`, `N/m` or `N/h`.
     pub fn parse(text: &str) -> Result<Self, String> {
         let refused = || format!("{text:?} is not a rate: write 10/s, 100/m or 1000/h");
-        let (number, unit) = text.split_once('/').unwrap_or((text, "s"));
-        let number: f64 = number.trim().parse().map_err(|_| refused())?;
-        let seconds = match unit.trim() {
-            "s" => 1.0,
-            "m" => 60.0,
-            "h" => 3_600.0,
-            _ => return Err(refused()),
-        };
+        // Celery knows no rate by the day.
+        let known = number_and_unit(text).filter(|(_, seconds)| *seconds <= 3_600.0);
+        let (number, seconds) = known.ok_or_else(refused)?;
         if !number.is_finite() || !(1e-6..=1e9).contains(&number) {
             return Err(refused());
         }

@@ -6,6 +6,7 @@ use std::time::Duration;
 use serde::Deserialize;
 
 use super::value::Scalar;
+use celery::task::limit::number_and_unit;
 
 /// `"100/s"`, `"1000/m"`, `"5000/h"`, or a number for each second.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
@@ -25,14 +26,8 @@ impl Quota {
     /// When the text is no rate, or one of less than a request in a hundred hours, or of more than a million in a second.
     pub fn parse(text: &str) -> Result<Self, String> {
         let refused = || format!("{text:?} is not a rate: write 100/s, 1000/m or 5000/h");
-        let (number, unit) = text.split_once('/').unwrap_or((text, "s"));
-        let number: f64 = number.trim().parse().map_err(|_| refused())?;
-        let seconds = match unit.trim() {
-            "s" => 1.0,
-            "m" => 60.0,
-            "h" => 3_600.0,
-            _ => return Err(refused()),
-        };
+        let known = number_and_unit(text).filter(|(_, seconds)| *seconds <= 3_600.0);
+        let (number, seconds) = known.ok_or_else(refused)?;
         if !(0.01..=MOST * seconds).contains(&number) {
             return Err(refused());
         }

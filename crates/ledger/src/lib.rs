@@ -22,6 +22,7 @@ mod headers;
 mod history;
 pub mod inbox;
 mod limits;
+mod line_reads;
 mod lines;
 mod logs;
 mod passing;

@@ -104,18 +104,8 @@ pub async fn add_consumer(
     Path(worker): Path<String>,
     given: Arguments,
 ) -> Result<Response, Problem> {
-    let queue = match given.needed("queue") {
-        Ok(queue) => queue,
-        Err(refused) => return Ok(*refused),
-    };
-    let command = Command {
-        name: "add_consumer",
-        arguments: json!({"queue": queue}),
-        worker: &worker,
-        done: None,
-        failed: format!("Failed to add '{queue}' consumer to '{worker}' worker: {{reason}}"),
-    };
-    tell(&edge, command).await
+    let failed = |queue: &str| format!("Failed to add '{queue}' consumer to '{worker}' worker: {{reason}}");
+    consumer(&edge, &worker, &given, "add_consumer", failed).await
 }
 
 pub async fn cancel_consumer(
@@ -123,18 +113,23 @@ pub async fn cancel_consumer(
     Path(worker): Path<String>,
     given: Arguments,
 ) -> Result<Response, Problem> {
+    let failed = |queue: &str| format!("Failed to cancel '{queue}' consumer from '{worker}' worker: {{reason}}");
+    consumer(&edge, &worker, &given, "cancel_consumer", failed).await
+}
+
+async fn consumer(
+    edge: &Edge,
+    worker: &str,
+    given: &Arguments,
+    name: &'static str,
+    failed: impl Fn(&str) -> String,
+) -> Result<Response, Problem> {
     let queue = match given.needed("queue") {
         Ok(queue) => queue,
         Err(refused) => return Ok(*refused),
     };
-    let command = Command {
-        name: "cancel_consumer",
-        arguments: json!({"queue": queue}),
-        worker: &worker,
-        done: None,
-        failed: format!("Failed to cancel '{queue}' consumer from '{worker}' worker: {{reason}}"),
-    };
-    tell(&edge, command).await
+    let arguments = json!({"queue": queue});
+    tell(edge, Command { name, arguments, worker, done: None, failed: failed(queue) }).await
 }
 
 pub async fn timeout(

@@ -75,6 +75,19 @@ impl OnLimit {
     }
 }
 
+/// The number and the seconds of `10/s`, `1/m`, `1000/h` or `5/d`. A bare number is for each second.
+pub fn number_and_unit(text: &str) -> Option<(f64, f64)> {
+    let (number, unit) = text.split_once('/').unwrap_or((text, "s"));
+    let seconds = match unit.trim() {
+        "s" => 1.0,
+        "m" => 60.0,
+        "h" => 3_600.0,
+        "d" => 86_400.0,
+        _ => return None,
+    };
+    Some((number.trim().parse().ok()?, seconds))
+}
+
 /// How many in which time: `10/s`, `1/m`, `1000/h`, `5/d`. The starts are spaced evenly.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Rate {
@@ -87,15 +100,7 @@ impl Rate {
     /// When the text is no rate, or one of more than a million a second or less than one in a hundred days.
     pub fn parse(text: &str) -> Result<Self, String> {
         let refused = || format!("{text:?} is not a rate: write 10/s, 1/m, 1000/h or 5/d");
-        let (number, unit) = text.split_once('/').unwrap_or((text, "s"));
-        let number: f64 = number.trim().parse().map_err(|_| refused())?;
-        let seconds = match unit.trim() {
-            "s" => 1.0,
-            "m" => 60.0,
-            "h" => 3_600.0,
-            "d" => 86_400.0,
-            _ => return Err(refused()),
-        };
+        let (number, seconds) = number_and_unit(text).ok_or_else(refused)?;
         let micros = seconds * 1e6 / number;
         if !number.is_finite() || !(1.0..=8.64e12).contains(&micros) {
             return Err(refused());

@@ -1,13 +1,13 @@
 //! Lines: who waits for room in a queue's window, whose turn it is, and what a pass changed.
 //!
-//! Only a pass writes turns and slots, and passes are alone. What a task of a key costs is a look at the next keys and their first tasks,
-//! by index, however many keys and tasks wait.
+//! Only a pass writes turns and slots, and passes are alone. What is read, and when, stands in [`crate::line_reads`].
 
 use sqlx::Row;
 
 use super::pool::Tx;
-use crate::lines::{Entering, Line, Lines, Pick, Share, depth, take_turns};
-use crate::{Carrier, Error};
+use crate::Error;
+use crate::line_reads::Reads;
+use crate::lines::{Entering, Line, Lines, Pick, Share};
 
 /// Lines of queues that are not paused, each found by skipping from one to the next. `is_shared`: keys take turns in it.
 pub(super) const WAITING: &str = "with recursive waiting as (\
@@ -44,92 +44,52 @@ pub(super) const FORGET: &str = "delete from line_share where queue = $1 and ran
 pub(super) const OCCUPY: &str = "insert into window_slot (task_no, queue) select $1, $2 \
      where exists (select 1 from task t where t.task_no = $1 and t.phase = 'queued') on conflict do nothing";
 
-/// What may go from the lines, as far as their windows allow.
-pub(super) async fn load(tx: &mut Tx, carrier: &dyn Carrier, limit: i64) -> Result<Lines, Error> {
-    let mut lines = Lines::default();
-    let mut budget = usize::try_from(limit).unwrap_or_default();
-    for row in sqlx::query(WAITING).fetch_all(&mut **tx).await? {
-        let (queue, slots, is_shared): (String, i64, bool) = (row.try_get(0)?, row.try_get(1)?, row.try_get(2)?);
-        let (room, is_dry) = crate::lines::room(carrier.window(&queue, is_shared), slots);
-        lines.is_waiting = true;
-        lines.is_dry |= is_dry;
-        let mut line = Line { room, ..Line::default() };
-        let most = room.min(budget);
-        let has_rest = if is_shared {
-            shared(tx, &queue, &mut line, most).await?
-        } else {
-            plain(tx, &queue, &mut line, most).await?
+/// The reads of a pass.
+pub(super) struct Read<'a>(pub &'a mut Tx);
+
+impl Reads for Read<'_> {
+    async fn waiting(&mut self) -> Result<Vec<(String, i64, bool)>, Error> {
+        let rows = sqlx::query(WAITING).fetch_all(&mut **self.0).await?;
+        rows.iter().map(|row| Ok((row.try_get(0)?, row.try_get(1)?, row.try_get(2)?))).collect()
+    }
+
+    async fn first(&mut self, queue: &str, limit: i64) -> Result<Vec<Pick>, Error> {
+        let rows = sqlx::query(FIRST).bind(queue).bind(limit).fetch_all(&mut **self.0).await?;
+        let pick = |row: &sqlx::sqlite::SqliteRow| {
+            Ok(Pick { task_no: row.try_get(0)?, rank: row.try_get(1)?, share: String::new() })
         };
-        line.room -= line.picks.len();
-        budget -= line.picks.len();
-        lines.add(queue, line, has_rest);
+        rows.iter().map(pick).collect()
     }
-    Ok(lines)
-}
 
-/// Picks in order of rank and acceptance. True when more may wait.
-async fn plain(tx: &mut Tx, queue: &str, line: &mut Line, room: usize) -> Result<bool, Error> {
-    if room == 0 {
-        return Ok(true);
+    async fn next_rank(&mut self, queue: &str, after: i16) -> Result<Option<i16>, Error> {
+        let row = sqlx::query(NEXT_RANK).bind(queue).bind(after).fetch_optional(&mut **self.0).await?;
+        Ok(row.map(|row| row.try_get(0)).transpose()?)
     }
-    let limit = i64::try_from(room).unwrap_or(i64::MAX);
-    for row in sqlx::query(FIRST).bind(queue).bind(limit).fetch_all(&mut **tx).await? {
-        line.picks.push(Pick { task_no: row.try_get(0)?, rank: row.try_get(1)?, share: String::new() });
-    }
-    Ok(line.picks.len() >= room)
-}
 
-/// Picks rank by rank, in each by turns. True when more may wait.
-async fn shared(tx: &mut Tx, queue: &str, line: &mut Line, room: usize) -> Result<bool, Error> {
-    let mut rank = i16::MIN;
-    loop {
-        let left = room - line.picks.len();
-        if left == 0 {
-            return Ok(true);
-        }
-        let Some(row) = sqlx::query(NEXT_RANK).bind(queue).bind(rank).fetch_optional(&mut **tx).await? else {
-            return Ok(false);
+    async fn shares(&mut self, queue: &str, rank: i16, limit: i64) -> Result<Vec<Share>, Error> {
+        let rows = sqlx::query(SHARES).bind(queue).bind(rank).bind(limit).fetch_all(&mut **self.0).await?;
+        let share = |row: &sqlx::sqlite::SqliteRow| {
+            let (key, turn, weight) = (row.try_get(0)?, row.try_get(1)?, row.try_get(2)?);
+            Ok(Share { key, turn, weight, ..Share::default() })
         };
-        rank = row.try_get(0)?;
-        let limit = i64::try_from(left).unwrap_or(i64::MAX).saturating_add(crate::lines::SPARE);
-        let mut shares = shares(tx, queue, rank, limit).await?;
-        let is_cut = shares.len() as i64 >= limit;
-        let depth = depth(&shares, left);
-        heads(tx, queue, rank, &mut shares, depth).await?;
-        let picks = take_turns(&shares, rank, left);
-        let is_drained = !is_cut && shares.iter().all(|share| !share.has_more) && picks.len() < left;
-        line.note(rank, shares);
-        line.picks.extend(picks);
-        if !is_drained {
-            return Ok(true);
-        }
+        rows.iter().map(share).collect()
     }
-}
 
-async fn shares(tx: &mut Tx, queue: &str, rank: i16, limit: i64) -> Result<Vec<Share>, Error> {
-    let mut shares = Vec::new();
-    for row in sqlx::query(SHARES).bind(queue).bind(rank).bind(limit).fetch_all(&mut **tx).await? {
-        let (key, turn, weight) = (row.try_get(0)?, row.try_get(1)?, row.try_get(2)?);
-        shares.push(Share { key, turn, weight, ..Share::default() });
+    async fn turn_without_key(&mut self, queue: &str, rank: i16) -> Result<Option<i64>, Error> {
+        let row = sqlx::query(WITHOUT).bind(queue).bind(rank).fetch_optional(&mut **self.0).await?;
+        Ok(row.map(|row| row.try_get(0)).transpose()?)
     }
-    if shares.iter().all(|share| !share.key.is_empty())
-        && let Some(row) = sqlx::query(WITHOUT).bind(queue).bind(rank).fetch_optional(&mut **tx).await?
-    {
-        shares.push(Share { turn: row.try_get(0)?, weight: 1, ..Share::default() });
-    }
-    Ok(shares)
-}
 
-async fn heads(tx: &mut Tx, queue: &str, rank: i16, shares: &mut [Share], depth: i64) -> Result<(), Error> {
-    let mut found = Vec::new();
-    for key in shares.iter().map(|share| &share.key) {
-        let query = sqlx::query(HEADS).bind(queue).bind(rank).bind(key).bind(depth);
-        for row in query.fetch_all(&mut **tx).await? {
-            found.push((key.clone(), row.try_get(0)?));
+    async fn heads(&mut self, queue: &str, rank: i16, keys: &[&str], depth: i64) -> Result<Vec<(String, i64)>, Error> {
+        let mut found = Vec::new();
+        for key in keys {
+            let query = sqlx::query(HEADS).bind(queue).bind(rank).bind(key).bind(depth);
+            for row in query.fetch_all(&mut **self.0).await? {
+                found.push(((*key).to_owned(), row.try_get(0)?));
+            }
         }
+        Ok(found)
     }
-    crate::lines::fill(shares, found, depth);
-    Ok(())
 }
 
 /// The windows of queues that tasks come to which did not wait in a line.

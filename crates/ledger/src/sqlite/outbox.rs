@@ -13,6 +13,7 @@ use crate::book::Book;
 use crate::change::was_taken;
 use crate::gates::{Gate, Stopped, gates_of};
 use crate::limits::Rules;
+use crate::line_reads;
 use crate::lines::Lines;
 use crate::passing::{self, Due, Passed};
 use crate::rows::light_task_columns;
@@ -118,7 +119,7 @@ pub(super) async fn drain(
     let mut tx = pools.read.begin().await?;
     let rules = limits::rules(&mut tx).await?;
     let waiting = gates::waiting(&mut tx).await?;
-    let mut lines = lines::load(&mut tx, carrier, limit).await?;
+    let mut lines = line_reads::load(&mut lines::Read(&mut tx), carrier, limit).await?;
     let waits = Drained {
         waiting: !waiting.is_empty(),
         in_line: lines.is_waiting,
