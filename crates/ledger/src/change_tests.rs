@@ -69,6 +69,16 @@ fn an_end_elsewhere_is_a_second_delivery_of_which_nothing_else_was_heard() {
 }
 
 #[test]
+fn the_start_of_an_attempt_that_is_over_tells_its_time_and_begins_no_other() {
+    let retried = Task { phase: Phase::Retrying, ..running() };
+    let started = News { phase: Phase::Running, retries: Some(0), ..received(&retried, "w1", 20) };
+    let Verdict::Facts(facts) = apply(&retried, &started) else { panic!("it is no step") };
+    assert_eq!(facts.started_at, Some(Time(20)));
+    let Verdict::Change(change) = apply(&retried, &News { retries: None, ..started }) else { panic!("it is a step") };
+    assert_eq!(change.position.retries, retried.retries + 1, "the next attempt");
+}
+
+#[test]
 fn a_delivery_after_the_end_is_remarked() {
     let ended = Task { phase: Phase::Succeeded, finished_at: Some(Time(30)), ..running() };
     assert_eq!(apply(&ended, &received(&ended, "w2", 40)), Verdict::Remark(DUPLICATE));

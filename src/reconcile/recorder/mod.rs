@@ -293,7 +293,7 @@ impl Recorder {
 
     /// Ends in doubt whose time has come. An event's end gets its record, when there is one.
     async fn take_due(&self, state: &mut State, news: &mut Vec<News>) {
-        let due = state.pending.due(Instant::now());
+        let due = state.due(Instant::now());
         if due.is_empty() {
             return;
         }

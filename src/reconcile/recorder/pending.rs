@@ -14,7 +14,7 @@ use ledger::News;
 /// More ends than this are never in doubt at one time, short of an attack.
 const CAPACITY: usize = 100_000;
 /// Ids whose record was read, for as long as their events may be on the way: some seconds of the fastest feed.
-const REMEMBERED: usize = 65_536;
+pub const REMEMBERED: usize = 65_536;
 
 /// Ends in doubt, by task.
 #[derive(Default)]

@@ -6,7 +6,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::asking::Asking;
-use super::pending::{Pending, Recent};
+use super::pending::{Pending, REMEMBERED, Recent};
 use super::unsure::Unsure;
 use super::{event, record};
 use celery::event::{Event, Kind, TaskNews};
@@ -38,21 +38,43 @@ pub struct State {
     tellers: HashMap<String, Instant>,
     /// Retries whose event was heard and whose record was not.
     retried: Recent,
+    /// Tasks whose retries were told by their records alone: the events of those attempts are still on the way, or never come.
+    alone: HashMap<TaskId, Alone>,
+}
+
+/// Retries that were told before their events.
+#[derive(Default)]
+struct Alone {
+    /// How many events are behind.
+    events: u32,
+    /// No other record was heard since.
+    is_last: bool,
 }
 
 impl State {
     pub fn hear_record(&mut self, id: TaskId, record: ResultMeta, news: &mut Vec<News>) {
         let mut told = self.pending.withdraw(&id);
-        news.extend(told.take_if(|told| told.phase == Phase::Retrying));
+        if let Some(retry) = told.take_if(|told| told.phase == Phase::Retrying) {
+            self.tell_alone(&id);
+            news.push(retry);
+        }
         match record::read(id.clone(), record, clock::now()) {
             // Only the events' order tells which attempt it was; the record has the better words.
             record::Said::Now(one) if one.phase == Phase::Retrying => {
                 if !self.retried.forget(&id) {
+                    // Two retries in a row: the attempt between them has run, and its events are behind.
+                    let is_next = self.alone.get(&id).is_some_and(|alone| alone.is_last);
+                    news.extend(is_next.then(|| News::new(id, Source::Result, Phase::Running, one.at)));
                     news.extend(self.pending.hold(*one, RECORD_PATIENCE));
                 }
             }
             record::Said::Now(mut one) => {
                 let is_end = one.phase.is_final();
+                match self.alone.get_mut(&id) {
+                    Some(_) if is_end => drop(self.alone.remove(&id)),
+                    Some(alone) => alone.is_last = false,
+                    None => {}
+                }
                 // Whose end it is only the event may say.
                 let teller = told.as_ref().filter(|told| told.source == Source::Event && is_end);
                 one.worker = one.worker.or_else(|| teller?.worker.clone());
@@ -92,8 +114,16 @@ impl State {
     pub fn hear_event(&mut self, event: Event, news: &mut Vec<News>) {
         self.asking.hear(&event, Instant::now());
         match event::read(event) {
-            event::Said::Now(one) if one.phase == Phase::Retrying => news.push(self.retry_by_event(*one)),
-            event::Said::Now(one) => {
+            event::Said::Now(one) if one.phase == Phase::Retrying => {
+                if !self.is_told_already(&one.task_id) {
+                    news.push(self.retry_by_event(*one));
+                }
+            }
+            event::Said::Now(mut one) => {
+                if one.phase == Phase::Running && self.alone.contains_key(&one.task_id) {
+                    // The start of an attempt that is over: its time counts, the next attempt is not begun.
+                    one.retries = Some(0);
+                }
                 let is_retry = self.pending.get(&one.task_id).is_some_and(|held| held.phase == Phase::Retrying);
                 if one.phase.is_final() || (one.phase == Phase::Received && !is_retry) {
                     self.pending.withdraw(&one.task_id);
@@ -104,6 +134,31 @@ impl State {
             event::Said::End(one) => self.end_by_event(*one, news),
             event::Said::Nothing => {}
         }
+    }
+
+    /// What was held until now. A retry among it is told without its event.
+    pub fn due(&mut self, now: Instant) -> Vec<News> {
+        let due = self.pending.due(now);
+        due.iter().filter(|one| one.phase == Phase::Retrying).for_each(|one| self.tell_alone(&one.task_id));
+        due
+    }
+
+    fn tell_alone(&mut self, id: &TaskId) {
+        if self.alone.len() >= REMEMBERED {
+            self.alone.clear();
+        }
+        let alone = self.alone.entry(id.clone()).or_default();
+        *alone = Alone { events: alone.events + 1, is_last: true };
+    }
+
+    /// Whether the record of this retry was told before its event; then one event less is behind.
+    fn is_told_already(&mut self, id: &TaskId) -> bool {
+        let Some(alone) = self.alone.get_mut(id) else { return false };
+        alone.events -= 1;
+        if alone.events == 0 {
+            self.alone.remove(id);
+        }
+        true
     }
 
     /// A record may overtake the first word of a task that others sent. The ledger does not know that task yet and takes no end of
@@ -196,6 +251,50 @@ mod tests {
         state.hear_record(id(), record("RETRY"), &mut news);
         assert_eq!(phases(&news), [Phase::Retrying]);
         assert_eq!(state.pending.next_deadline(), None);
+    }
+
+    fn steps(news: &[News]) -> Vec<(Phase, Option<i32>)> {
+        news.iter().map(|one| (one.phase, one.retries)).collect()
+    }
+
+    #[test]
+    fn attempts_are_counted_once_when_their_events_come_behind_their_records() {
+        let received = |retries| event(TaskNews::Received(Box::new(Call { retries, ..Call::default() })));
+        let (mut state, mut news) = (State::default(), Vec::new());
+        state.hear_event(received(0), &mut news);
+        state.hear_record(id(), record("RETRY"), &mut news);
+        news.extend(state.due(Instant::now() + DOUBT));
+        state.hear_record(id(), record("RETRY"), &mut news);
+        news.extend(state.due(Instant::now() + DOUBT));
+        for late in [event(TaskNews::Started), received(1), retried(), event(TaskNews::Started), received(2), retried()]
+        {
+            state.hear_event(late, &mut news);
+        }
+        state.hear_event(event(TaskNews::Started), &mut news);
+        // A start with `Some(0)` tells a time and no attempt; one without a number begins the next attempt.
+        let expected = [
+            (Phase::Received, Some(0)),
+            (Phase::Retrying, None),
+            (Phase::Running, None),
+            (Phase::Retrying, None),
+            (Phase::Running, Some(0)),
+            (Phase::Received, Some(1)),
+            (Phase::Running, Some(0)),
+            (Phase::Received, Some(2)),
+            (Phase::Running, None),
+        ];
+        assert_eq!(steps(&news), expected);
+        assert!(state.alone.is_empty());
+    }
+
+    #[test]
+    fn the_end_counts_the_attempts_whose_events_are_behind() {
+        let (mut state, mut news) = (State::default(), Vec::new());
+        state.hear_record(id(), record("RETRY"), &mut news);
+        state.hear_record(id(), record("RETRY"), &mut news);
+        state.hear_record(id(), record("SUCCESS"), &mut news);
+        assert_eq!(phases(&news), [Phase::Retrying, Phase::Running, Phase::Retrying, Phase::Succeeded]);
+        assert!(state.alone.is_empty());
     }
 
     #[test]
