@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use crate::harness::celery::root;
 use crate::harness::environment::{Harness, Lent, Options};
 use crate::harness::rabbit::{On, Rabbit};
-use crate::harness::{CeleryOptions, Version, eventually, gateway, process};
+use crate::harness::{CeleryOptions, Latch, Version, eventually, gateway, process};
 
 fn alone(config: &str) -> Options {
     Options { broker: On::Rabbit, without_worker: true, config: config.into(), ..Options::default() }
@@ -162,9 +162,9 @@ async fn a_waiting_task_is_revoked_by_word_and_a_held_one_for_certain() {
 #[tokio::test]
 async fn workers_are_asked_and_told_over_rabbitmq() {
     let env = Harness::start(&with_worker(Version::Latest));
-    let active = env.http.get("/v1/inspect/active_queues?destination=w1@test&timeout=10").await.expect(200);
+    let active = env.http.get("/v1/inspect/active_queues?destination=w1@test&timeout=30").await.expect(200);
     assert!(active["replies"]["w1@test"].to_string().contains("\"crawl\""), "{active}");
-    let pong = env.http.get("/v1/inspect/ping?destination=w1@test&timeout=10").await.expect(200);
+    let pong = env.http.get("/v1/inspect/ping?destination=w1@test&timeout=30").await.expect(200);
     assert_eq!(pong["replies"]["w1@test"], json!({"ok": "pong"}));
     eventually("the worker is known", async || {
         let workers = env.http.get("/v1/workers").await.expect(200);
@@ -233,9 +233,11 @@ async fn results_of_celery_5_4_come_back_over_rabbitmq() {
 #[tokio::test]
 async fn a_result_that_came_while_no_gateway_ran_is_there_afterwards() {
     let mut env = Harness::start(&over_rpc(Version::Latest));
-    let id = env.submit("demo.sleep", json!([2])).await;
+    let latch = Latch::closed();
+    let id = env.submit("demo.until", latch.args(())).await;
     env.in_phase(&id, "running").await;
     env.gateway.kill();
+    latch.open();
     eventually("the result waits in the reply queue", async || {
         let records = rabbit(&env).messages("taskgate.results");
         records.iter().any(|one| one["payload"].to_string().contains("SUCCESS")).then_some(())

@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 
 use crate::harness::environment::{Harness, Lent, Options};
 use crate::harness::rabbit::{On, Rabbit};
-use crate::harness::{CeleryOptions, eventually};
+use crate::harness::{CeleryOptions, Latch, eventually};
 
 fn own_node() -> Lent<Box<Harness>> {
     let env = Harness::start(&Options { broker: On::OwnRabbit(""), without_worker: true, ..Options::default() });
@@ -33,6 +33,8 @@ async fn what_is_accepted_while_rabbitmq_is_away_is_published_when_it_is_back() 
     let mut env = own_node();
     let before = env.submit("demo.add", json!([1, 1])).await;
     has_arrived(&env, &before).await;
+    // A gateway that has not heard the confirmation publishes once more.
+    env.in_phase(&before, "queued").await;
     env.rabbit.as_mut().expect("it was asked for").node_mut().kill();
     let mut waiting = Vec::new();
     for n in 0..20 {
@@ -121,9 +123,10 @@ async fn a_crash_after_the_publication_loses_nothing_and_is_in_the_history() {
 #[tokio::test]
 async fn a_task_that_a_dead_worker_had_acknowledged_is_settled_by_its_recovery_policy() {
     let config = "[sweeper]\nperiod = '500ms'\ngrace = '1s'\nworker_lost_after = '5s'\n\
-                  [[tasks]]\nname = 'demo.sleep'\nrecovery = 'rerun'\n";
+                  [[tasks]]\nname = 'demo.slow_step'\nrecovery = 'rerun'\n";
     let mut env = Harness::start(&Options { broker: On::Rabbit, config: config.into(), ..Options::default() });
-    let again = env.submit("demo.sleep", json!([3])).await;
+    let latch = Latch::closed();
+    let again = env.submit("demo.slow_step", latch.args("again")).await;
     let lost = env.submit("demo.until", json!(["/proc/never"])).await;
     for id in [&again, &lost] {
         env.in_phase(id, "running").await;
@@ -138,6 +141,7 @@ async fn a_task_that_a_dead_worker_had_acknowledged_is_settled_by_its_recovery_p
     let other = CeleryOptions { hostname: "w2@test".into(), ..CeleryOptions::default() };
     env.start_worker(other);
     env.in_phase(&lost, "lost").await;
+    latch.open();
     assert_eq!(env.finished(&again).await["status"], "SUCCESS");
     let history = env.history(&again).await;
     assert!(history.iter().any(|event| event.to_string().contains("recovery policy is rerun")), "{history:?}");
@@ -148,9 +152,11 @@ async fn what_a_dead_worker_had_not_acknowledged_is_delivered_again_by_rabbitmq(
     let settings = json!({"task_acks_late": true, "task_reject_on_worker_lost": true});
     let celery = CeleryOptions { settings: settings.clone(), ..CeleryOptions::default() };
     let mut env = Harness::start(&Options { broker: On::Rabbit, celery, ..Options::default() });
-    let id = env.submit("demo.sleep", json!([2])).await;
+    let latch = Latch::closed();
+    let id = env.submit("demo.until", latch.args(())).await;
     env.in_phase(&id, "running").await;
     env.celery.as_mut().expect("it was started").kill();
     env.start_worker(CeleryOptions { hostname: "w2@test".into(), settings, ..CeleryOptions::default() });
+    latch.open();
     assert_eq!(env.finished(&id).await["status"], "SUCCESS");
 }
