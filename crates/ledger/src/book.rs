@@ -196,6 +196,7 @@ fn note(task: &mut Task, facts: Facts) {
     task.received_at = task.received_at.or(facts.received_at);
     task.started_at = task.started_at.or(facts.started_at);
     task.runtime = task.runtime.or(facts.runtime);
+    task.retries = facts.retries.unwrap_or(task.retries);
     if task.worker.is_none() {
         task.worker = facts.worker.map(|worker| short(&worker));
     }

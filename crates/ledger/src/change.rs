@@ -38,6 +38,8 @@ pub struct Facts {
     pub started_at: Option<Time>,
     pub worker: Option<String>,
     pub runtime: Option<f64>,
+    /// Of the attempt that ended, where its announcement came later than its end.
+    pub retries: Option<i32>,
 }
 
 impl Facts {
@@ -252,6 +254,7 @@ fn facts(task: &Task, news: &News, is_further: bool) -> Facts {
         started_at: (news.phase == Phase::Running && is_new(task.started_at)).then_some(started(task, news)),
         worker: news.worker.clone().filter(|_| task.worker.is_none()),
         runtime: news.runtime.filter(|_| task.runtime.is_none()),
+        retries: news.retries.filter(|said| task.phase.is_final() && !is_further && *said > task.retries),
     }
 }
 

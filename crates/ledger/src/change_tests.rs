@@ -79,6 +79,15 @@ fn the_start_of_an_attempt_that_is_over_tells_its_time_and_begins_no_other() {
 }
 
 #[test]
+fn an_attempt_that_is_announced_after_its_end_is_counted() {
+    let ended = Task { phase: Phase::Succeeded, finished_at: Some(Time(30)), retries: 1, ..running() };
+    let last = News { retries: Some(2), ..received(&ended, "w1", 20) };
+    let Verdict::Facts(facts) = apply(&ended, &last) else { panic!("it is no step") };
+    assert_eq!(facts.retries, Some(2));
+    assert_eq!(apply(&ended, &News { retries: Some(1), ..last }), Verdict::Drop);
+}
+
+#[test]
 fn a_delivery_after_the_end_is_remarked() {
     let ended = Task { phase: Phase::Succeeded, finished_at: Some(Time(30)), ..running() };
     assert_eq!(apply(&ended, &received(&ended, "w2", 40)), Verdict::Remark(DUPLICATE));

@@ -6,7 +6,7 @@
 
 use std::collections::HashMap;
 
-use sqlx::postgres::PgArguments;
+use sqlx::postgres::{PgArguments, PgRow};
 use sqlx::{Arguments, PgExecutor, Postgres, QueryBuilder, Row};
 
 use crate::derived::derived;
@@ -15,11 +15,11 @@ use crate::rows::clean;
 use crate::{EVENTS_BYTES, Error, Event, Filter};
 use celery::task::{Phase, TaskId};
 
-use super::columns::{between, named, standing};
+use super::columns::{between, fact_columns, named, standing, state_columns};
+use super::conditions;
 use super::numbers::{self, ANYWHERE};
 use super::pooled::Pool;
 use super::rows::{self, Subject, subject_columns};
-use super::{conditions, outbox};
 
 /// What is read at once of rows that hold many events.
 const ROW_BYTES: i64 = 2 * EVENTS_BYTES;
@@ -97,6 +97,22 @@ const CHOSEN: &str = concat!(
     between!("$2", "$3")
 );
 
+/// Tasks `$1` that have no history, as they stand. In one snapshot, because a history may begin between two looks, and what the columns
+/// say then is not all of it.
+pub(super) const PLAIN: &str = concat!(
+    "select ",
+    fact_columns!(),
+    ", ",
+    state_columns!(),
+    " from ",
+    standing!(light, "$2", "$3"),
+    " where t.task_no = any($1) and ",
+    between!("$2", "$3"),
+    " and not exists (select 1 from taskgate.flight h where h.task_no = t.task_no and h.history is not null) \
+     and not exists (select 1 from taskgate.ended h where h.task_no = t.task_no and h.task_no >> 32 >= $2 \
+     and h.task_no >> 32 < $3 and h.history is not null) order by t.task_no"
+);
+
 /// An event of the feed, before its task is known.
 pub(super) struct Entry {
     pub feed: i64,
@@ -114,19 +130,28 @@ pub(super) struct Stretch {
 
 pub(super) async fn events(pool: &Pool, id: &TaskId, after: i64, limit: i64) -> Result<Vec<Event>, Error> {
     let Some(subject) = subject(pool, id).await? else { return Ok(Vec::new()) };
-    let query = sqlx::query(HISTORY).bind(subject.task_no).bind(i32::try_from(after).unwrap_or(i32::MAX));
-    let found = query.bind(subject.task_no >> 32).bind(ROW_BYTES).fetch_all(pool).await?;
+    let no = subject.task_no;
+    let mut found = pieces(pool, no, after).await?;
     let mut told: Vec<Told> = subject.submitted().into_iter().collect();
-    for row in &found {
-        read_all(row.try_get(0)?, subject.task_no, &mut told)?;
-    }
     if found.is_empty() {
-        told.extend(said_by_columns(pool, &[subject.task_no]).await?.remove(&subject.task_no).unwrap_or_default());
+        match said_by_columns(pool, &[no]).await?.remove(&no) {
+            Some(said) => told.extend(said),
+            // Its history began meanwhile.
+            None => found = pieces(pool, no, after).await?,
+        }
+    }
+    for row in &found {
+        read_all(row.try_get(0)?, no, &mut told)?;
     }
     told.retain(|event| event.seq > after);
     let told = told.into_iter().take(usize::try_from(limit).unwrap_or(0));
     let mut budget = Budget::default();
     Ok(told.take_while(|told| budget.allows(told)).map(|told| subject.event(told, 0)).collect())
+}
+
+async fn pieces(pool: &Pool, no: i64, after: i64) -> Result<Vec<PgRow>, Error> {
+    let query = sqlx::query(HISTORY).bind(no).bind(i32::try_from(after).unwrap_or(i32::MAX));
+    Ok(query.bind(no >> 32).bind(ROW_BYTES).fetch_all(pool).await?)
 }
 
 /// [`EVENTS_BYTES`] of what was reported, then the next event is another page's.
@@ -170,7 +195,7 @@ async fn said_by_columns(pool: &Pool, task_nos: &[i64]) -> Result<HashMap<i64, V
         return Ok(HashMap::new());
     }
     let (low, high) = numbers::span(task_nos);
-    let found = sqlx::query(outbox::TASKS).bind(task_nos).bind(low).bind(high).fetch_all(pool).await?;
+    let found = sqlx::query(PLAIN).bind(task_nos).bind(low).bind(high).fetch_all(pool).await?;
     let tasks = rows::tasks(&found)?;
     Ok(tasks.iter().filter_map(|task| Some((task.no, derived(task)?))).collect())
 }
@@ -178,17 +203,20 @@ async fn said_by_columns(pool: &Pool, task_nos: &[i64]) -> Result<HashMap<i64, V
 /// The histories of these tasks, task by task, as far as `limit` pieces go.
 pub(super) async fn histories(pool: &Pool, task_nos: &[i64], limit: i64) -> Result<Vec<Event>, Error> {
     let (low, high) = numbers::span(task_nos);
-    let found = sqlx::query(HISTORIES).bind(task_nos).bind(low).bind(high).bind(limit).fetch_all(pool).await?;
     let mut by_task: HashMap<i64, Vec<Told>> = HashMap::new();
-    for row in &found {
-        let task_no: i64 = row.try_get(0)?;
-        read_all(row.try_get(1)?, task_no, by_task.entry(task_no).or_default())?;
-    }
+    let found = read_histories(pool, task_nos, (low, high), limit, &mut by_task).await?;
     // What was cut off by the limit is not known to have none.
-    let is_cut = i64::try_from(found.len()).unwrap_or(i64::MAX) >= limit;
+    let is_cut = found >= limit;
     let last = by_task.keys().max().copied().filter(|_| is_cut).unwrap_or(i64::MAX);
     let without = task_nos.iter().copied().filter(|no| *no <= last && !by_task.contains_key(no));
-    by_task.extend(said_by_columns(pool, &without.collect::<Vec<_>>()).await?);
+    let mut without: Vec<i64> = without.collect();
+    let said = said_by_columns(pool, &without).await?;
+    without.retain(|no| !said.contains_key(no));
+    by_task.extend(said);
+    if !without.is_empty() {
+        // Histories that began meanwhile.
+        read_histories(pool, &without, (low, high), limit, &mut by_task).await?;
+    }
     let subjects = subjects(pool, task_nos).await?;
     let mut order: Vec<&Subject> = subjects.values().collect();
     order.sort_by_key(|subject| subject.task_no);
@@ -197,6 +225,22 @@ pub(super) async fn histories(pool: &Pool, task_nos: &[i64], limit: i64) -> Resu
         subject.submitted().into_iter().chain(later).map(|told| subject.event(told, 0)).collect::<Vec<_>>()
     };
     Ok(order.into_iter().flat_map(history).collect())
+}
+
+/// Reads up to `limit` pieces and says how many there were.
+async fn read_histories(
+    pool: &Pool,
+    task_nos: &[i64],
+    (low, high): (i64, i64),
+    limit: i64,
+    by_task: &mut HashMap<i64, Vec<Told>>,
+) -> Result<i64, Error> {
+    let found = sqlx::query(HISTORIES).bind(task_nos).bind(low).bind(high).bind(limit).fetch_all(pool).await?;
+    for row in &found {
+        let task_no: i64 = row.try_get(0)?;
+        read_all(row.try_get(1)?, task_no, by_task.entry(task_no).or_default())?;
+    }
+    Ok(i64::try_from(found.len()).unwrap_or(i64::MAX))
 }
 
 pub(super) async fn horizon(pool: &Pool) -> Result<i64, Error> {

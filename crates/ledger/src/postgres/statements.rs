@@ -35,6 +35,7 @@ pub const STATEMENTS: &[&str] = &[
     events::SUBJECT,
     events::HISTORY,
     events::HISTORIES,
+    events::PLAIN,
     events::FEED_END,
     events::NEWEST,
     events::ROWS,
