@@ -52,7 +52,7 @@ pub fn run(common: &Common, options: &Options) -> anyhow::Result<ExitCode> {
         super::runtime()?.block_on(child.run(Stop::default()));
         return Ok(ExitCode::SUCCESS);
     }
-    super::runtime()?.block_on(dev(config, options))
+    super::until_ended(dev(config, options))
 }
 
 async fn dev(config: Config, options: &Options) -> anyhow::Result<ExitCode> {

@@ -168,6 +168,17 @@ fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {
     Ok(tokio::runtime::Builder::new_multi_thread().enable_all().build()?)
 }
 
+/// What may still run when the process has ended its work: threads that hold somebody's long computation.
+const LEFT_BEHIND: std::time::Duration = std::time::Duration::from_millis(500);
+
+/// Runs a long-lived role to its end. Work on threads of its own is not waited for without limit then.
+fn until_ended(role: impl Future<Output = anyhow::Result<ExitCode>>) -> anyhow::Result<ExitCode> {
+    let runtime = runtime()?;
+    let ended = runtime.block_on(role);
+    runtime.shutdown_timeout(LEFT_BEHIND);
+    ended
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -56,7 +56,7 @@ pub fn run(common: &Common, options: &Options) -> anyhow::Result<ExitCode> {
     refuse_open(&config, options.i_know)?;
     // A replica gets its schema from the server that it follows.
     config.database.migrate &= options.role == Part::All;
-    super::runtime()?.block_on(serve(config, options.role))
+    super::until_ended(serve(config, options.role))
 }
 
 async fn serve(config: Config, part: Part) -> anyhow::Result<ExitCode> {
@@ -141,9 +141,11 @@ pub async fn serve_until_stopped(
     tasks: &Tasks,
 ) -> anyhow::Result<ExitCode> {
     let server = edge::Server::new(&config.http)?;
+    // Whoever sees the first answer may stop the process softly.
+    let terminated = terminated();
     tasks.spawn("http", OnExit::StopProcess, move |stop| edge::serve(listener, router, server, stop));
     let stop = tasks.stop_token();
-    let asked = tokio::select! { () = terminated() => true, () = stop.cancelled() => false };
+    let asked = tokio::select! { () = terminated => true, () = stop.cancelled() => false };
     tasks.shut_down(SHUTDOWN).await;
     info!("stopped");
     Ok(if asked { ExitCode::SUCCESS } else { ExitCode::FAILURE })

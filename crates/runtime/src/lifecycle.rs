@@ -88,13 +88,19 @@ impl Drop for StopUnlessQuiet {
     }
 }
 
-/// Waits for SIGTERM or SIGINT.
-pub async fn terminated() {
+/// Ends with SIGTERM or SIGINT. They are heeded from the call on, not from the first poll.
+///
+/// # Panics
+/// When the handlers cannot be installed.
+pub fn terminated() -> impl Future<Output = ()> {
     use tokio::signal::unix::{SignalKind, signal};
     let mut term = signal(SignalKind::terminate()).expect("a handler for SIGTERM can be installed");
-    tokio::select! {
-        _ = term.recv() => info!("SIGTERM: stopping"),
-        _ = tokio::signal::ctrl_c() => info!("SIGINT: stopping"),
+    let mut int = signal(SignalKind::interrupt()).expect("a handler for SIGINT can be installed");
+    async move {
+        tokio::select! {
+            _ = term.recv() => info!("SIGTERM: stopping"),
+            _ = int.recv() => info!("SIGINT: stopping"),
+        }
     }
 }
 

@@ -237,7 +237,8 @@ async fn attend(bounds: Bounds, execution: &mut Execution, context: &Context, ch
     // What it left behind ends with it, and then nobody holds its output open.
     if !talk.is_terminated() && timeout(DRAIN, &mut talk).await.is_err() {
         share::kill_all(group);
-        let _ = timeout(DRAIN, &mut talk).await;
+        // Nobody holds it open now: what is in the pipe is read, however busy the machine is.
+        let _ = timeout(GRACE, &mut talk).await;
     }
     share::kill_all(group);
     outcome.unwrap_or_else(|| {
