@@ -20,15 +20,20 @@ static UNLOCK: LazyLock<Script> = LazyLock::new(|| {
     Script::new("if redis.call('GET', KEYS[1]) == ARGV[1] then return redis.call('DEL', KEYS[1]) end return 0")
 });
 
-/// KEYS: unacked, index, list. ARGV: tag, score as seen, message. A reservation made anew since has another score.
+/// KEYS: unacked, index, list. ARGV: tag, score as seen, message. A reservation made anew since has another score. Nothing is undone when
+/// a script fails: where the key of the queue is no list, the message stays reserved.
 static RESTORE: LazyLock<Script> = LazyLock::new(|| {
     Script::new(
         r"
         local score = redis.call('ZSCORE', KEYS[2], ARGV[1])
         if not score or tonumber(score) > tonumber(ARGV[2]) then return 0 end
-        redis.call('ZREM', KEYS[2], ARGV[1])
-        if redis.call('HDEL', KEYS[1], ARGV[1]) == 0 then return 0 end
+        if redis.call('HEXISTS', KEYS[1], ARGV[1]) == 0 then
+            redis.call('ZREM', KEYS[2], ARGV[1])
+            return 0
+        end
         redis.call('RPUSH', KEYS[3], ARGV[3])
+        redis.call('ZREM', KEYS[2], ARGV[1])
+        redis.call('HDEL', KEYS[1], ARGV[1])
         return 1
         ",
     )
