@@ -1,14 +1,14 @@
 //! Settles what dead workers had acknowledged, where the broker shows no single messages (RabbitMQ).
 //!
 //! RabbitMQ delivers again at once what a dead worker had not acknowledged. What it had acknowledged is in no queue, and its task would
-//! run for ever. It is proven that nobody has a task when its worker is dead, its queue is empty, and all workers that are online were
-//! asked and do not have it; seen twice, one grace period apart. Less proves nothing, and nothing is done. What is proven is settled
-//! by the task's recovery policy, as with Redis.
+//! run for ever. It is proven that nobody has a task when its worker is dead, its queue is empty, and all workers of its queue that are
+//! online were asked and do not have it; seen twice, one grace period apart. Less proves nothing, and nothing is done. What is proven
+//! is settled by the task's recovery policy, as with Redis. The message of a retry's next attempt is the broker's own already.
 //!
 //! One replica looks at a time: the holder of the lease. What was decided from an older state of a task than it has now is not
 //! carried out.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::time::Duration;
 
 use metrics::counter;
@@ -30,6 +30,8 @@ const LEASE: &str = "sweeper";
 const LEASE_TTL: Duration = Duration::from_secs(30);
 /// Unfinished tasks read at a time.
 const PAGE: i64 = 500;
+/// What a dead worker may have acknowledged. One that is to be retried has sent the message of its next attempt before.
+const AT_WORKER: [Phase; 2] = [Phase::Received, Phase::Running];
 /// Tasks looked after in one pass; the next pass takes the rest.
 const MOST: usize = 2_000;
 /// Workers that are busy answer late; all that answer by then count.
@@ -44,7 +46,7 @@ struct Evidence {
     queue_is_empty: bool,
     /// A worker says that it has it.
     is_held: bool,
-    /// Every worker that is online answered.
+    /// Every worker that is online and may have it answered.
     all_answered: bool,
 }
 
@@ -53,6 +55,9 @@ impl Evidence {
         self.worker_is_dead && self.queue_is_empty && self.all_answered && !self.is_held
     }
 }
+
+/// Queues that were looked into, and whether nothing stands there.
+type Emptiness = HashMap<String, bool>;
 
 /// What goes wrong in a pass; the next one tries again.
 #[derive(Debug, thiserror::Error)]
@@ -105,68 +110,90 @@ impl Departed {
             return Ok(());
         }
         let workers = self.ledger.workers().await?;
-        let orphans = self.orphans(&workers, now).await?;
-        let nobodys = self.nobodys(&orphans, &workers, now).await?;
+        let mut empty = Emptiness::new();
+        let orphans = self.orphans(&workers, &mut empty, now).await?;
+        let nobodys = self.nobodys(&orphans, &empty, &workers, now).await?;
         suspects.retain(|id, (seq, _)| nobodys.iter().any(|task| task.id == *id && task.seq == *seq));
         for task in nobodys {
             let (_, since) = *suspects.entry(task.id.clone()).or_insert((task.seq, now));
             if now.since(since) >= self.config.grace {
-                self.settle(task).await?;
+                self.settle_one(task).await?;
                 suspects.remove(&task.id);
             }
         }
         Ok(())
     }
 
-    /// Tasks that workers had which are dead.
-    async fn orphans(&self, workers: &[Worker], now: Time) -> Result<Vec<Task>, Trouble> {
+    /// Tasks that workers had which are dead, and of whose queues nothing waits: those of a queue that is never empty hide no others.
+    async fn orphans(&self, workers: &[Worker], empty: &mut Emptiness, now: Time) -> Result<Vec<Task>, Trouble> {
         let (mut orphans, mut after) = (Vec::new(), 0);
         while orphans.len() < MOST {
-            let phases = [Phase::Received, Phase::Running, Phase::Retrying];
-            let tasks = self.ledger.unfinished(&phases, after, PAGE).await?;
+            let tasks = self.ledger.unfinished(&AT_WORKER, after, PAGE).await?;
             let Some(last) = tasks.last() else { break };
             after = last.no;
             let is_here = |task: &Task| pause::is_held_here(task.queue.as_deref());
             let is_orphan = |task: &Task| {
                 !task.adopted && !is_here(task) && is_dead(task, workers, self.config.worker_lost_after, now)
             };
-            orphans.extend(tasks.into_iter().filter(is_orphan));
+            let found: Vec<Task> = tasks.into_iter().filter(is_orphan).collect();
+            self.look_into_queues(&found, empty).await?;
+            orphans.extend(found.into_iter().filter(|task| is_empty(task, empty)));
         }
         Ok(orphans)
     }
 
-    async fn nobodys<'a>(&self, orphans: &'a [Task], workers: &[Worker], now: Time) -> Result<Vec<&'a Task>, Trouble> {
+    async fn nobodys<'a>(
+        &self,
+        orphans: &'a [Task],
+        empty: &Emptiness,
+        workers: &[Worker],
+        now: Time,
+    ) -> Result<Vec<&'a Task>, Trouble> {
         if orphans.is_empty() {
             return Ok(Vec::new());
         }
-        let empty = self.empty_queues(orphans).await?;
         let ids: Vec<&str> = orphans.iter().map(|task| task.id.as_str()).collect();
         let arguments = serde_json::json!({ "ids": ids }).to_string();
         let replies = self.broker.ask(&Request::to_all("query_task", &arguments), PATIENCE).await?;
-        let mut online = workers.iter().filter(|worker| is_online(worker, now));
-        let all_answered = online.all(|worker| replies.contains_key(&worker.hostname));
+        let online = workers.iter().filter(|worker| is_online(worker, now));
+        let silent: Vec<&Worker> = online.filter(|worker| !replies.contains_key(&worker.hostname)).collect();
         let held: HashSet<&str> = ids
             .into_iter()
             .filter(|id| replies.values().any(|reply| reply.get().contains(&format!("\"{id}\""))))
             .collect();
         let evidence = |task: &Task| Evidence {
             worker_is_dead: true,
-            queue_is_empty: task.queue.as_deref().is_some_and(|queue| empty.contains(queue)),
+            queue_is_empty: is_empty(task, empty),
             is_held: held.contains(task.id.as_str()),
-            all_answered,
+            all_answered: all_answered(task, &silent),
         };
-        debug!("{} tasks of dead workers, all online workers answered: {all_answered}", orphans.len());
+        debug!("{} tasks of dead workers, {} online workers did not answer", orphans.len(), silent.len());
         Ok(orphans.iter().filter(|task| evidence(task).nobody_has_it()).collect())
     }
 
-    async fn empty_queues(&self, tasks: &[Task]) -> Result<HashSet<String>, Trouble> {
-        let names: BTreeMap<&str, ()> =
-            tasks.iter().filter_map(|task| task.queue.as_deref()).map(|queue| (queue, ())).collect();
-        let names: Vec<String> = names.into_keys().map(str::to_owned).collect();
+    /// Those of the tasks that were not looked into in this pass.
+    async fn look_into_queues(&self, tasks: &[Task], empty: &mut Emptiness) -> Result<(), Trouble> {
+        let queues = tasks.iter().filter_map(|task| task.queue.as_deref());
+        let names: BTreeSet<&str> = queues.filter(|queue| !empty.contains_key(*queue)).collect();
+        let names: Vec<String> = names.into_iter().map(str::to_owned).collect();
+        if names.is_empty() {
+            return Ok(());
+        }
         let depths = self.broker.depths(&names).await?;
-        let is_empty =
-            |(name, depth): (String, broker::Depth)| (depth.trouble.is_none() && depth.total() == 0).then_some(name);
-        Ok(names.into_iter().zip(depths).filter_map(is_empty).collect())
+        let is_empty = depths.iter().map(|depth| depth.trouble.is_none() && depth.total() == 0);
+        empty.extend(names.into_iter().zip(is_empty));
+        Ok(())
+    }
+
+    /// What the ledger refuses of one task keeps no other one back.
+    async fn settle_one(&self, task: &Task) -> Result<(), Trouble> {
+        match self.settle(task).await {
+            Err(Trouble::Ledger(error)) if !error.is_transient() => {
+                warn!(task.id = %task.id, error = %error, "task {}, whose worker is gone, was not settled: {error}", task.id);
+                Ok(())
+            }
+            settled => settled,
+        }
     }
 
     async fn settle(&self, task: &Task) -> Result<(), Trouble> {
@@ -200,6 +227,15 @@ impl Departed {
 
 fn decided(task: &Task, phase: Phase, now: Time) -> News {
     News { if_seq: Some(task.seq), ..News::new(task.id.clone(), Source::Ledger, phase, now) }
+}
+
+fn is_empty(task: &Task, empty: &Emptiness) -> bool {
+    task.queue.as_ref().is_some_and(|queue| empty.get(queue).copied().unwrap_or(false))
+}
+
+/// Whether none of those that are online and did not answer may have the task.
+fn all_answered(task: &Task, silent: &[&Worker]) -> bool {
+    !silent.iter().any(|worker| process::serves(worker, task))
 }
 
 /// A worker that was started anew under its old name does not have what the one before it had.
@@ -250,5 +286,29 @@ mod tests {
         assert!(dead(worker(100, 1), 300));
         assert!(dead(worker(100, 20), 101), "started after it had taken the task");
         assert!(!is_dead(&task, &[], Duration::from_secs(60), second(300)), "nothing is known of it");
+    }
+
+    #[test]
+    fn one_that_is_to_be_retried_is_the_brokers() {
+        assert!(!AT_WORKER.contains(&Phase::Retrying));
+    }
+
+    #[test]
+    fn a_worker_of_another_queue_that_keeps_silent_proves_nothing_against_it() {
+        let worker = |queues: &[&str]| Worker {
+            hostname: "w@h".to_owned(),
+            seen_at: Time(0),
+            offline_at: None,
+            facts: WorkerFacts {
+                queues: queues.iter().map(|queue| (*queue).to_owned()).collect(),
+                ..WorkerFacts::default()
+            },
+        };
+        let mut task = sample_task("t", Phase::Running, Time(0));
+        task.queue = Some("mail".to_owned());
+        let answered = |worker: &Worker| all_answered(&task, &[worker]);
+        assert!(answered(&worker(&["images"])));
+        assert!(!answered(&worker(&["images", "mail"])));
+        assert!(!answered(&worker(&[])), "nobody knows what it serves");
     }
 }

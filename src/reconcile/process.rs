@@ -1,4 +1,4 @@
-//! Whether the worker of a name is still the process that had the name before. Pure.
+//! Whether the worker of a name is still the process that had the name before, and what it may have. Pure.
 //!
 //! A worker *lives* while it is the same process: host name, number and start. One that was restarted under its old name is a dead
 //! one and a new one: what the old one had is not with the new one. A worker that only lost its connection announces itself
@@ -7,7 +7,7 @@
 
 use std::time::Duration;
 
-use ledger::{Worker, WorkerFacts};
+use ledger::{Task, Worker, WorkerFacts};
 use runtime::clock::Time;
 
 /// Two starts that are told further apart than this are two starts.
@@ -51,6 +51,12 @@ pub fn since(worker: &Worker, at: Time) -> Sameness {
 pub fn is_shared(facts: &WorkerFacts) -> bool {
     let last = facts.heard_at.max(facts.replied_at).map_or(Time(0), Time);
     facts.shared_at.is_some_and(|at| last.since(Time(at)) < SHARED)
+}
+
+/// Whether the task's queue is among those that the worker serves. One that never said what it serves may serve any.
+pub fn serves(worker: &Worker, task: &Task) -> bool {
+    let queues = &worker.facts.queues;
+    queues.is_empty() || task.queue.as_ref().is_none_or(|queue| queues.contains(queue))
 }
 
 /// It says that it came online, `at` this time by its own clock.

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::Trouble;
 use super::decision::Taker;
-use crate::reconcile::process::{self, Sameness};
+use crate::reconcile::process::{self, Sameness, serves};
 use crate::reconcile::workers::is_online;
 use broker::{Lists, Replies, Request};
 use celery::task::json::{self, Fields};
@@ -289,12 +289,6 @@ impl Fleet {
         let allowed = if talks || said_goodbye { patience.lost } else { patience.lost.max(patience.busy) };
         silent > allowed
     }
-}
-
-/// Its queue is among those that the worker serves; one that never said what it serves may serve any.
-fn serves(worker: &Worker, task: &Task) -> bool {
-    let queues = &worker.facts.queues;
-    queues.is_empty() || task.queue.as_ref().is_none_or(|queue| queues.contains(queue))
 }
 
 /// The last that was heard of the task from whoever has it, by that worker's clock.
