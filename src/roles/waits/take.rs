@@ -27,19 +27,25 @@ struct Arrived {
     decoded: Decoded,
 }
 
+impl Arrived {
+    fn id(&self) -> &TaskId {
+        &self.decoded.message.id
+    }
+}
+
 impl Waits {
     /// Notes all of them, then takes them out of the queue.
     pub(super) async fn take(&self, batch: &mut Vec<Served>) -> Result<(), Error> {
         let now = clock::now();
         let arrived: Vec<Arrived> = batch.iter().filter_map(|served| read(&served.payload)).collect();
-        let ids: Vec<TaskId> = arrived.iter().map(|one| one.decoded.message.id.clone()).collect();
-        let known = self.parts.ledger.standing(&ids).await?;
-        let known: HashMap<&str, &Task> = known.iter().map(|task| (task.id.as_str(), task)).collect();
-        let task_of = |one: &Arrived| known.get(one.decoded.message.id.as_str()).copied();
-        let waits: Vec<NewWait> = arrived.iter().map(|one| self.wait(one, task_of(one), now)).collect();
+        let ids: Vec<TaskId> = arrived.iter().map(|one| one.id().clone()).collect();
+        let known = by_id(self.parts.ledger.standing(&ids).await?);
+        let waits: Vec<NewWait> = arrived.iter().map(|one| self.wait(one, known.get(one.id()), now)).collect();
         self.parts.ledger.begin_waits(&waits).await?;
+        // A revoke that found no wait to end is in the ledger by now; one that comes later ends the wait itself.
+        let known = by_id(self.parts.ledger.standing(&ids).await?);
         for one in &arrived {
-            self.note(one, task_of(one), now).await?;
+            self.note(one, known.get(one.id()), now).await?;
         }
         let news: Vec<News> = arrived.iter().zip(&waits).map(|(one, wait)| news(&one.decoded.message, wait)).collect();
         self.parts.hub.publish(&self.parts.ledger.learn(&news, true).await?);
@@ -76,7 +82,7 @@ impl Waits {
 
     /// Keeps the message, of which a lost step behind it can be made again. A step that was revoked before its turn ends at once.
     async fn note(&self, one: &Arrived, task: Option<&Task>, now: Time) -> Result<(), Error> {
-        let id = &one.decoded.message.id;
+        let id = one.id();
         let message = ledger::Message { headers: Some(one.decoded.headers.clone()), body: one.decoded.body.clone() };
         self.parts.ledger.keep_message(id, &message).await?;
         let is_revoked = |task: &Task| task.phase == Phase::Revoked || task.revoke_requested_at.is_some();
@@ -86,6 +92,10 @@ impl Waits {
         }
         Ok(())
     }
+}
+
+fn by_id(tasks: Vec<Task>) -> HashMap<TaskId, Task> {
+    tasks.into_iter().map(|task| (task.id.clone(), task)).collect()
 }
 
 fn read(payload: &[u8]) -> Option<Arrived> {
