@@ -1,4 +1,4 @@
-//! `[compat]`: doors for scripts that were written against something else.
+//! `[compat]`: APIs for scripts that were written for other tools.
 
 use serde::Deserialize;
 
@@ -13,7 +13,7 @@ pub(super) struct RawCompat {
 
 #[derive(Debug, Clone, Default)]
 pub struct Compat {
-    /// A path, as `"/flower"`: below it stands Flower 2's HTTP API. Default none. See [From Flower](../tutorials/flower.md).
+    /// Path under which Flower 2's HTTP API is served, such as `"/flower"`. Default none. See [From Flower](../tutorials/flower.md).
     pub flower: Option<String>,
 }
 
@@ -29,7 +29,7 @@ impl Compat {
         };
         match &flower {
             Some(path) if !fits(path) => {
-                let message = format!("{path:?} is no path of its own: write a path like \"/flower\"");
+                let message = format!("{path:?} is not a path below the root: write a path like \"/flower\"");
                 Err(Error::value(said.place("compat.flower"), message))
             }
             Some(_) | None => Ok(Self { flower }),

@@ -1,4 +1,4 @@
-//! Where the ledger lives.
+//! `[database]`: where the ledger (the history database) is, and how it is connected to.
 
 use serde::Deserialize;
 
@@ -19,15 +19,15 @@ pub(super) struct RawDatabase {
 pub struct Database {
     /// `postgres://…` or `sqlite://file`. Default none: `serve` needs one; `dev` uses a file in its data directory.
     pub url: Option<Secret>,
-    /// As `url`, of the PostgreSQL server itself, where `url` leads to a connection pooler such as PgBouncer. Used for what a pooler in
-    /// transaction mode cannot pass on: LISTEN, by which a replica hears at once what another one commits, and migrations. Default none:
-    /// behind a pooler a replica looks every second.
+    /// The URL of the PostgreSQL server itself, where `url` points to a connection pooler such as PgBouncer. Used for what a pooler in
+    /// transaction mode cannot pass on: migrations, and LISTEN, which tells a replica at once what another one commits. Default none:
+    /// a replica behind a pooler then polls every second.
     pub direct_url: Option<Secret>,
-    /// Parameters of the URL that mean nothing here.
+    /// Parameters of the URL that have no effect here.
     pub ignored: Vec<String>,
-    /// Whether `serve` brings the schema up to date at start, under a lock. Default true.
+    /// Whether `serve` migrates the schema at start, under a lock. Default true.
     pub migrate: bool,
-    /// PostgreSQL connections of this process, besides four for what never waits for others: submissions, publications, news and
+    /// PostgreSQL connections of this process, besides four reserved ones: for submissions, publishing, recording and
     /// notifications. Default 16.
     pub max_connections: u32,
 }

@@ -1,4 +1,4 @@
-//! PostgreSQL URLs as libpq, SQLAlchemy and Django write them, in the one way in which our driver reads them.
+//! Translates PostgreSQL URLs as libpq, SQLAlchemy and Django write them into the form that our driver reads.
 
 /// Parameters that our driver understands.
 const KNOWN: [&str; 19] = [
@@ -23,10 +23,10 @@ const KNOWN: [&str; 19] = [
     "mode",
 ];
 
-/// A URL for our driver, and the names of parameters that mean nothing here.
+/// A URL for our driver, and the names of the parameters that have no effect here.
 ///
 /// # Errors
-/// When it means something that we cannot do; says what to write instead.
+/// When the URL asks for something that is not supported; the message says what to write instead.
 pub(super) fn read(text: &str) -> Result<(String, Vec<String>), String> {
     let Some((scheme, rest)) = text.split_once(':') else { return Err(refused(text.split(':').next().unwrap_or(""))) };
     // SQLAlchemy names the driver behind a plus.
@@ -39,7 +39,7 @@ pub(super) fn read(text: &str) -> Result<(String, Vec<String>), String> {
     let (front, query) = rest.split_once('?').unwrap_or((rest, ""));
     let hosts = front.trim_start_matches('/').split('/').next().unwrap_or_default();
     if hosts.rsplit('@').next().unwrap_or_default().contains(',') {
-        return Err("names several hosts: write the one that takes writes, or a name that follows it".to_owned());
+        return Err("names several hosts: write only the primary's, or a DNS name that follows the primary".to_owned());
     }
     let (kept, ignored): (Vec<&str>, Vec<&str>) = query.split('&').filter(|pair| !pair.is_empty()).partition(|pair| {
         let name = pair.split('=').next().unwrap_or_default();

@@ -1,8 +1,8 @@
-//! Why a configuration is refused. Every message names the key as it is written, and where it was said.
+//! Why a configuration is refused. Every message names the key as the user wrote it, and the file, variable or flag it came from.
 
 use super::Said;
 
-/// Values of secrets never appear here.
+/// No message contains the value of a secret.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     #[error("the configuration file {path} cannot be read")]
@@ -28,7 +28,7 @@ impl Error {
         Self::Pair { first: first.into(), second: second.into(), harm: harm.into() }
     }
 
-    /// With the place where each key was said, where the key does not say it.
+    /// Adds to each key where its value came from, unless the key says so already.
     pub(super) fn located(self, said: &Said) -> Self {
         match self {
             Self::UnknownKey { key, nearest, known } => Self::UnknownKey { key: said.located(key), nearest, known },

@@ -44,7 +44,7 @@ pub struct Binding {
 }
 
 impl Exchange {
-    /// As they stand in Redis. A fanout has no table: its workers listen to a channel.
+    /// The bindings as kombu stores them in Redis. A fanout exchange stores none: its workers subscribe to a channel.
     pub fn members(&self) -> Vec<Member> {
         if self.kind == ExchangeKind::Fanout {
             return Vec::new();

@@ -1,17 +1,17 @@
-//! All faults of a configuration at once, each with its place.
+//! Reports all faults of a configuration at once, each with its place.
 //!
-//! Reading stops at the first fault. So what was refused is taken away and the rest is read again, until it fits or no fault can be
-//! taken away. A list's entry is taken away whole, except for an unknown key of it: without one of its parts the others would be
-//! refused for no reason of their own.
+//! Reading stops at the first fault. So each refused key is removed and the rest is read again, until it is accepted or the fault
+//! names no key that can be removed. A faulty list entry is replaced as a whole, unless its fault is an unknown key: an entry that
+//! lacks one of its parts would be refused again because of the removal.
 
 use toml::{Table, Value};
 
 use super::{Error, Said};
 
-/// More are not looked for.
+/// The search stops at this number of faults.
 const MOST: usize = 50;
 
-/// What `read` makes of what was said.
+/// Runs `read` on the gathered values.
 ///
 /// # Errors
 /// All faults, in the order in which they were found.
@@ -44,12 +44,12 @@ fn keys(fault: &Error) -> Vec<String> {
     }
 }
 
-/// What was taken away is missed by nobody: that is no second fault.
+/// Whether the fault is only about a key that was removed here: that is not a second fault.
 fn is_told(found: &[Error], key: &str) -> bool {
     found.iter().flat_map(keys).any(|told| told == key)
 }
 
-/// What is missing stands there under a name that was refused.
+/// Whether the missing key is there under a misspelled name that was refused already.
 fn is_misspelled(found: &[Error], fault: &Error) -> bool {
     let Error::Value { message, .. } = fault else { return false };
     let Some(missing) = message.strip_prefix("missing field `").and_then(|rest| rest.strip_suffix('`')) else {
@@ -74,7 +74,7 @@ pub(super) fn bare(key: &str) -> String {
     text
 }
 
-/// Takes a key away; whether it was there.
+/// Removes a key and returns whether it was there.
 fn forget(table: &mut Table, key: &str, fault: &Error) -> bool {
     if let Some((list, rest)) = key.split_once('[') {
         let Some((index, rest)) = rest.split_once(']') else { return false };
@@ -96,7 +96,7 @@ fn forget(table: &mut Table, key: &str, fault: &Error) -> bool {
     remove(table, key)
 }
 
-/// An entry against which nothing can be said, so that the others keep their numbers.
+/// A valid entry to put in place of a faulty one, so that the other entries keep their indexes.
 fn stand_in(list: &str, index: usize) -> Option<Value> {
     let mut entry = Table::new();
     match list {

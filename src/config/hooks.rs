@@ -1,4 +1,4 @@
-//! The `[[hooks]]` entries: signed events of other systems that become tasks. They are compiled with the catalog.
+//! The `[[hooks]]` entries: signed webhooks of other systems that become tasks. The catalog compiles them.
 
 use std::time::Duration;
 
@@ -11,15 +11,15 @@ use super::value::{Bytes, Secret, Span, Text};
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct RawHook {
-    /// Where events are posted, as `/hooks/github`.
+    /// Path that events are posted to, such as `/hooks/github`.
     pub path: Text,
     /// How they are signed: `standard` (Standard Webhooks), `github`, `stripe` or `slack`.
     pub verify: Text,
-    /// What they are signed with. A list while a secret is changed: any of them is taken.
+    /// The secret that signs them, or a list of secrets during a rotation: a signature by any of them is accepted.
     pub secret: Secrets,
     /// The name of the task that an event becomes.
     pub task: Text,
-    /// Positional arguments, as templates. Default the whole body, unless `kwargs` is said.
+    /// Positional arguments, as templates. Default the whole body, unless `kwargs` is given.
     #[serde(default)]
     pub args: Option<Vec<Value>>,
     /// Keyword arguments, as templates.
@@ -28,7 +28,7 @@ pub struct RawHook {
     /// The queue of the task. Default as for a submission by name.
     #[serde(default)]
     pub queue: Option<Text>,
-    /// How old or how far ahead a signed time may be. Default 5 m.
+    /// How far the signed timestamp may be in the past or in the future. Default 5 m.
     #[serde(default)]
     pub tolerance: Option<Span>,
     /// The largest body. Default 1 MiB.
@@ -39,7 +39,7 @@ pub struct RawHook {
 pub const TOLERANCE: Duration = Duration::from_mins(5);
 pub const MAX_BODY: usize = 1 << 20;
 
-/// One secret or several; printed without them.
+/// One secret or several. `Debug` does not print them.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(untagged)]
 pub enum Secrets {
@@ -47,7 +47,7 @@ pub enum Secrets {
     Several(Vec<Hidden>),
 }
 
-/// A secret that no message shows.
+/// A secret that is never printed.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(from = "String")]
 pub struct Hidden(pub Secret);

@@ -1,4 +1,4 @@
-//! The HTTP edge: where it listens and how patient it is.
+//! `[http]`: where the gateway listens, its timeouts and its limits.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -26,10 +26,10 @@ pub(super) struct RawHttp {
     /// The same as `origins`.
     cors_origins: Option<Words>,
     compression: Option<Switch>,
-    /// A PEM file: the chain of certificates, with which TLS is served instead of plain HTTP. Read again when it changes. Needs
+    /// A PEM file with the certificate chain; TLS is then served instead of plain HTTP. Reloaded when the file changes. Needs
     /// `tls_key`. Default none.
     tls_cert: Option<Text>,
-    /// A PEM file: the private key of the first certificate.
+    /// A PEM file with the private key of the first certificate.
     tls_key: Option<Text>,
     base_path: Option<Text>,
     trusted_proxies: Option<Words>,
@@ -38,7 +38,7 @@ pub(super) struct RawHttp {
     writer: Option<Text>,
 }
 
-/// What the parser of HTTP/1 needs at least.
+/// The smallest buffer that the HTTP/1 parser accepts.
 const LEAST_HEADER: usize = 8 << 10;
 const MOST_HEADER: usize = 16 << 20;
 
@@ -46,44 +46,44 @@ const MOST_HEADER: usize = 16 << 20;
 pub struct Http {
     /// Default 127.0.0.1:8000. Port 0 takes a free one.
     pub listen: SocketAddr,
-    /// Host names that unsafe requests may be addressed to when no token is required, besides IP addresses, `localhost`,
-    /// and the name of the listener. Default none; `*` allows all.
+    /// `Host` headers that requests with side effects may carry when no token is required, besides IP addresses, `localhost` and the
+    /// name of the listener. Default none; `*` allows all.
     pub hosts: Vec<String>,
-    /// Origins of other sites (`https://app.example`) whose pages may call the API and read its answers; `*` allows all. Said as
+    /// Origins of other sites (`https://app.example`) whose pages may call the API and read its answers; `*` allows all. The key is
     /// `http.origins` or `http.cors_origins`. Default none.
     pub origins: Vec<String>,
-    /// From the first byte of a request to the head of its answer, waiting (`Prefer: wait`) not counted. Default 30 s.
+    /// Timeout from the first byte of a request to the head of its answer, not counting `Prefer: wait`. Default 30 s.
     pub request_timeout: Duration,
-    /// For the head of a request. Default 10 s.
+    /// Timeout for reading the head of a request. Default 10 s.
     pub header_timeout: Duration,
-    /// Between two comments on a quiet stream. Default 15 s.
+    /// Interval between keep-alive comments on a quiet SSE stream. Default 15 s.
     pub sse_heartbeat: Duration,
-    /// What stands in front of the gateway cuts connections that are silent for this long. Default 60 s.
+    /// After how much silence a proxy in front of the gateway cuts a connection. Default 60 s.
     pub idle_timeout: Duration,
-    /// Open SSE streams of this process; one more is answered 503. Default 20,000.
+    /// Limit of open SSE streams of this process; a further stream is answered 503. Default 20,000.
     pub max_streams: usize,
-    /// Open SSE streams of one token at this process; one more is answered 429. Default 1,000.
+    /// Limit of open SSE streams of one token at this process; a further stream is answered 429. Default 1,000.
     pub max_streams_per_token: usize,
     /// One log line for each request. Default true.
     pub access_log: bool,
-    /// Answers of more than a kilobyte are compressed for who accepts it; streams never are. Default true.
+    /// Compresses answers of more than a kilobyte for clients that accept it; streams are never compressed. Default true.
     pub compression: bool,
-    /// Serves TLS instead of plain HTTP. Read again when the files change. Default none.
+    /// Serves TLS instead of plain HTTP. The files are reloaded when they change. Default none.
     pub tls: Option<TlsFiles>,
-    /// Under which path a proxy shows the gateway, as `/tasks`: requests may come with it or without it, links have it. Default
-    /// empty.
+    /// Path prefix under which a proxy publishes the gateway, such as `/tasks`: requests may have the prefix or not, links always have
+    /// it. Default empty.
     pub base_path: String,
-    /// Who may say for whom it calls (`X-Forwarded-For`, `-Proto`, `-Host`, `Forwarded`). Default nobody.
+    /// Proxies whose `X-Forwarded-For`, `-Proto`, `-Host` and `Forwarded` headers are believed. Default none.
     pub trusted_proxies: Vec<Network>,
-    /// Bytes of the head of a request; more is answered 431. Default 64 KiB, at least 8 KiB.
+    /// Limit of the head of a request in bytes; a larger one is answered 431. Default 64 KiB, at least 8 KiB.
     pub max_header: usize,
-    /// Open connections of this process; one more is answered 503 and closed. Default 25,000.
+    /// Limit of open connections of this process; a further one is answered 503 and closed. Default 25,000.
     pub max_connections: usize,
-    /// Where a gateway with `--role read` sends those who want to write, as `https://tasks.example`. Default none.
+    /// The gateway to which one with `--role read` refers clients that want to write, such as `https://tasks.example`. Default none.
     pub writer: Option<String>,
 }
 
-/// PEM files: the chain of certificates, and the private key of the first one.
+/// PEM files: the certificate chain, and the private key of its first certificate.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TlsFiles {
     pub cert: PathBuf,
@@ -97,7 +97,7 @@ impl Http {
             listen: listen.parse().map_err(|_| {
                 Error::value(
                     said.place("http.listen"),
-                    format!("{listen:?} is not an address with a port, as 0.0.0.0:8000"),
+                    format!("{listen:?} is not an address with a port, such as 0.0.0.0:8000"),
                 )
             })?,
             hosts: raw.hosts.unwrap_or_default().0,
@@ -141,7 +141,7 @@ impl Http {
         if let Some(writer) = &self.writer
             && !(is_address(writer, "http://") || is_address(writer, "https://"))
         {
-            let message = format!("{writer:?} is not the address of a gateway, as https://tasks.example");
+            let message = format!("{writer:?} is not the address of a gateway, such as https://tasks.example");
             return Err(Error::value(said.place("http.writer"), message));
         }
         for origin in &self.origins {
@@ -158,7 +158,7 @@ impl Http {
     }
 }
 
-/// Printable, so that it can stand in a header.
+/// Whether the text is an address with this scheme. It must be printable, because it is sent in a header.
 fn is_address(text: &str, scheme: &str) -> bool {
     text.strip_prefix(scheme).is_some_and(|rest| !rest.is_empty() && rest.bytes().all(|byte| byte.is_ascii_graphic()))
 }
@@ -178,7 +178,7 @@ fn base_path(text: &str, said: &Said) -> Result<String, Error> {
     if path.is_empty() || (path.starts_with('/') && !path.contains("//") && path.bytes().all(fits)) {
         return Ok(path.to_owned());
     }
-    Err(Error::value(said.place("http.base_path"), format!("{text:?} is not a path, as /tasks")))
+    Err(Error::value(said.place("http.base_path"), format!("{text:?} is not a path, such as /tasks")))
 }
 
 fn networks(texts: Vec<String>, said: &Said) -> Result<Vec<Network>, Error> {
@@ -187,13 +187,13 @@ fn networks(texts: Vec<String>, said: &Said) -> Result<Vec<Network>, Error> {
     texts.into_iter().map(read).collect()
 }
 
-/// A scheme, a host and perhaps a port, as browsers send it: nothing else would ever be equal to one.
+/// An origin is a scheme, a host and perhaps a port, as browsers send it; any other text would never match.
 fn check_origin(text: &str) -> Result<(), String> {
     let host = text.split_once("://").map_or("", |(_, host)| host);
     if text == "*" || (!host.is_empty() && !host.contains(['/', '*', ' '])) {
         return Ok(());
     }
-    Err(format!("{text:?} is not an origin, as https://app.example"))
+    Err(format!("{text:?} is not an origin, such as https://app.example"))
 }
 
 #[cfg(test)]

@@ -1,4 +1,4 @@
-//! `[[inboxes]]`: databases of applications whose transactions make tasks.
+//! `[[inboxes]]`: application databases whose transactions can submit tasks.
 
 use std::time::Duration;
 
@@ -19,7 +19,7 @@ pub(super) struct RawInbox {
 pub struct Inbox {
     /// `postgres://…`.
     pub url: Secret,
-    /// How often it is looked at when nothing is heard of it, as behind a PgBouncer in transaction mode: 10 ms to 1 h. Default 1 s.
+    /// How often it is polled when no notification arrives, as behind a PgBouncer in transaction mode: 10 ms to 1 h. Default 1 s.
     pub poll: Duration,
 }
 
@@ -42,7 +42,7 @@ impl Inbox {
     }
 }
 
-/// The address of a database as the command line names it, as our driver reads it.
+/// The database URL from the command line, in the form that our driver reads.
 ///
 /// # Errors
 /// Says what is wrong with it.

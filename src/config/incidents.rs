@@ -1,4 +1,4 @@
-//! How long something may be odd before it is an incident.
+//! `[incidents]`: how long a condition may last before it is reported as an incident.
 
 use std::time::Duration;
 
@@ -18,14 +18,14 @@ pub(super) struct RawIncidents {
 
 #[derive(Debug, Clone)]
 pub struct Incidents {
-    /// A worker that sends heartbeats and takes nothing from a backlog for this long is silent. Default 30 s.
+    /// A worker that sends heartbeats but takes nothing from a backlog for this long is reported as silent. Default 30 s.
     pub silent_after: Duration,
-    /// Messages may wait this long in a queue that nobody consumes: a worker may be restarting. Default 10 s.
+    /// How long messages may wait in a queue that no worker consumes: a worker may be restarting. Default 10 s.
     pub unserved_after: Duration,
-    /// The outbox drains within a second or two when all is well. Default 10 s.
+    /// How long an accepted task may wait for the broker; normally a second or two. Default 10 s.
     pub undrained_after: Duration,
-    /// A worker sends the next step of a canvas before it stores its own end, and the sweeper needs some looks to make a lost one
-    /// again. Default 30 s.
+    /// How long the next step of a canvas may be missing. A worker sends it before it stores its own result, and the sweeper needs a
+    /// few passes to send a lost one again. Default 30 s.
     pub stuck_after: Duration,
 }
 
@@ -45,7 +45,7 @@ impl Incidents {
             ("incidents.stuck_after", incidents.stuck_after),
         ];
         match named.into_iter().find(|(_, span)| span.is_zero()) {
-            Some((key, _)) => Err(Error::value(said.place(key), "must be longer than nothing")),
+            Some((key, _)) => Err(Error::value(said.place(key), "must be longer than zero")),
             None => Ok(incidents),
         }
     }

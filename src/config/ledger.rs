@@ -1,4 +1,4 @@
-//! How long the ledger keeps what.
+//! `[ledger]`: how long the ledger (the history database) keeps tasks, messages and idempotency keys.
 
 use std::time::Duration;
 
@@ -19,11 +19,11 @@ const DAY: Duration = Duration::from_hours(24);
 
 #[derive(Debug, Clone)]
 pub struct Ledger {
-    /// Finished tasks; then only a tombstone remains. Default 180 days.
+    /// How long finished tasks are kept; afterwards only a tombstone remains. Default 180 days.
     pub keep: Duration,
-    /// Messages of finished tasks, needed to run them again. Default 30 days.
+    /// How long messages of finished tasks are kept; they are needed to run a task again. Default 30 days.
     pub keep_payload: Duration,
-    /// Answers to requests with `Idempotency-Key`. Default 24 hours.
+    /// How long answers to requests with `Idempotency-Key` are kept. Default 24 hours.
     pub keep_idempotency: Duration,
 }
 

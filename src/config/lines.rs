@@ -1,10 +1,10 @@
-//! On which line each key of a configuration file stands.
+//! Finds the line number of each key in a configuration file, for error messages.
 
 use std::collections::BTreeMap;
 
 use toml::de::{DeTable, DeValue};
 
-/// By dotted key, list entries by number: `http.listen`, `tasks[0].endpoint`. Empty for a text that is no TOML.
+/// Line numbers by dotted key, list entries by index: `http.listen`, `tasks[0].endpoint`. Empty for a text that is not TOML.
 pub(super) fn of(text: &str) -> BTreeMap<String, usize> {
     let mut lines = BTreeMap::new();
     if let Ok(table) = DeTable::parse(text) {
@@ -14,7 +14,7 @@ pub(super) fn of(text: &str) -> BTreeMap<String, usize> {
     lines
 }
 
-/// Where each line begins.
+/// The byte offset at which each line begins.
 fn starts(text: &str) -> Vec<usize> {
     std::iter::once(0).chain(text.match_indices('\n').map(|(at, _)| at + 1)).collect()
 }

@@ -1,4 +1,4 @@
-//! What is logged, and how.
+//! `[log]`: what is logged, and in which format.
 
 use serde::Deserialize;
 
@@ -22,7 +22,7 @@ pub enum LogFormat {
 pub struct Log {
     /// `text` or `json`. Default text.
     pub format: LogFormat,
-    /// As in `RUST_LOG`. Default `info`.
+    /// Log filter in the syntax of `RUST_LOG`. Default `info`.
     pub filter: String,
 }
 

@@ -9,10 +9,10 @@ use super::value::{Secret, Span, Text, Words};
 use super::{Auth, Error, Said};
 use ::ledger::Scope;
 
-/// Everybody who logs in has the scopes of this role too.
+/// The role whose scopes everybody who logs in has.
 const EVERYBODY: &str = "*";
 const DEFAULT_SESSION: Duration = Duration::from_secs(12 * 3600);
-/// A session that lasts longer is a password nobody changes.
+/// A session that lasted longer would be as good as a password that is never changed.
 const LONGEST_SESSION: Duration = Duration::from_secs(90 * 86_400);
 
 #[derive(Debug, Default, Deserialize)]
@@ -26,10 +26,10 @@ pub(super) struct RawLogin {
 pub(super) struct RawOidc {
     issuer: Option<Text>,
     client_id: Option<Text>,
-    /// Proves to the provider that this gateway asks. Default none: a public client, which PKCE protects.
+    /// Authenticates this gateway to the provider. Default none: a public client, which PKCE protects.
     client_secret: Option<Text>,
     redirect_url: Option<Text>,
-    /// Asked of the provider besides `openid`. Default `profile`, `email`.
+    /// Scopes requested from the provider besides `openid`. Default `profile`, `email`.
     scopes: Option<Words>,
     name_claim: Option<Text>,
     roles_claim: Option<Text>,
@@ -39,47 +39,47 @@ pub(super) struct RawOidc {
 #[derive(Debug, Default, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub(super) struct RawUser {
-    /// Shown, and written into the audit. Needed.
+    /// Name of the user, as it is shown and written into the audit log. Required.
     name: Text,
-    /// As `taskgate password` prints it. Needed.
+    /// The hash that `taskgate password` prints. Required.
     password: Text,
-    /// What the user may do: `submit`, `read`, `control`, `admin`. Needed.
+    /// What the user may do: `submit`, `read`, `control`, `admin`. Required.
     scopes: Words,
 }
 
 #[derive(Debug, Clone)]
 pub struct Login {
-    /// How long somebody stays logged in. Default 12 h, at most 90 days.
+    /// How long a login lasts. Default 12 h, at most 90 days.
     pub session: Duration,
 }
 
 /// An OpenID provider (`auth = "oidc"`).
 #[derive(Debug, Clone)]
 pub struct Oidc {
-    /// Its address, as it names itself: `https://id.example.com`. Needed.
+    /// The provider's issuer URL, exactly as its metadata states it: `https://id.example.com`. Required.
     pub issuer: String,
-    /// What the provider calls this gateway. Needed.
+    /// The client id under which the provider knows this gateway. Required.
     pub client_id: String,
-    /// Proves to the provider that this gateway asks. Default none: a public client, which PKCE protects.
+    /// Authenticates this gateway to the provider. Default none: a public client, which PKCE protects.
     pub client_secret: Option<Secret>,
-    /// Where the provider sends people back to, as it is registered there: `https://tasks.example.com/v1/session/callback`. Needed.
+    /// Callback URL that is registered at the provider: `https://tasks.example.com/v1/session/callback`. Required.
     pub redirect_url: String,
-    /// Asked of the provider besides `openid`. Default `profile`, `email`.
+    /// Scopes requested from the provider besides `openid`. Default `profile`, `email`.
     pub scopes: Vec<String>,
-    /// The claim that names a person. Default the first of `preferred_username`, `email`, `sub` that is there.
+    /// The claim that names a person. Default the first of `preferred_username`, `email`, `sub` that is present.
     pub name_claim: Option<String>,
-    /// The claim with a person's roles, a text or a list; `a.b` is the member b of a. Default `groups`.
+    /// The claim with a person's roles, a string or a list; `a.b` means the member b of a. Default `groups`.
     pub roles_claim: String,
-    /// What a role may do: `{ops = ["read", "control"], admins = ["admin"]}`; `*` is everybody who logs in. Who has no scope is
-    /// refused.
+    /// The scopes of each role: `{ops = ["read", "control"], admins = ["admin"]}`; `*` applies to everybody who logs in. A person
+    /// without any scope is refused.
     pub roles: Vec<(String, Vec<Scope>)>,
 }
 
-/// Somebody with a password.
+/// A user who logs in with a password.
 #[derive(Debug, Clone)]
 pub struct User {
     pub name: String,
-    /// As `taskgate password` prints it.
+    /// The hash that `taskgate password` prints.
     pub password: Secret,
     pub scopes: Vec<Scope>,
 }
@@ -95,7 +95,7 @@ impl Login {
 }
 
 impl Oidc {
-    /// `None` where nobody logs in that way.
+    /// `None` unless `auth = "oidc"`.
     pub(super) fn read(raw: RawOidc, auth: Auth, said: &Said) -> Result<Option<Self>, Error> {
         if auth != Auth::Oidc {
             return Ok(None);
@@ -109,8 +109,7 @@ impl Oidc {
             roles.push((role.clone(), scopes_of(&format!("oidc.roles.{role}"), scopes)?));
         }
         if roles.is_empty() {
-            let message =
-                "is needed: say what a role may do, as roles = {ops = [\"read\", \"control\"], \"*\" = [\"read\"]}";
+            let message = "is needed: say what a role may do, such as roles = {ops = [\"read\", \"control\"], \"*\" = [\"read\"]}";
             return Err(Error::value("oidc.roles", message));
         }
         let oidc = Self {
@@ -125,7 +124,7 @@ impl Oidc {
         };
         for (key, url) in [("oidc.issuer", &oidc.issuer), ("oidc.redirect_url", &oidc.redirect_url)] {
             if !url.starts_with("https://") && !url.starts_with("http://") {
-                return Err(Error::value(said.place(key), "must be an address, as https://id.example.com"));
+                return Err(Error::value(said.place(key), "must be an address, such as https://id.example.com"));
             }
         }
         if !oidc.redirect_url.ends_with("/v1/session/callback") {
@@ -134,7 +133,7 @@ impl Oidc {
         Ok(Some(oidc))
     }
 
-    /// What somebody with these roles may do.
+    /// The scopes of a person with these roles.
     pub fn scopes_of(&self, roles: &[String]) -> Vec<Scope> {
         let has = |role: &String| role == EVERYBODY || roles.contains(role);
         let mut scopes: Vec<Scope> =
@@ -172,7 +171,7 @@ pub(super) fn users(raw: Vec<RawUser>, auth: Auth) -> Result<Vec<User>, Error> {
         ));
     }
     if auth == Auth::None && !users.is_empty() {
-        return Err(Error::pair("auth", "users", "with auth = \"none\" nobody is asked to log in"));
+        return Err(Error::pair("auth", "users", "with auth = \"none\" nobody has to log in"));
     }
     Ok(users)
 }

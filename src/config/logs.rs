@@ -1,4 +1,4 @@
-//! `[logs]`: how much of what tasks log is kept.
+//! `[logs]`: how much of the log output of tasks is kept, and for how long.
 
 use std::time::Duration;
 
@@ -18,7 +18,7 @@ pub(super) struct RawLogs {
 pub struct Logs {
     /// How long lines are kept. Default 7 days.
     pub keep: Duration,
-    /// How many bytes of text each attempt of a task keeps: 1KiB to 1GiB. A line at the end says that there was more. Default 1MiB.
+    /// How many bytes of text are kept for each attempt of a task: 1KiB to 1GiB. A last line says that there was more. Default 1MiB.
     pub max_bytes: usize,
 }
 

@@ -1,8 +1,8 @@
-//! The configuration: what was said (flags, environment, file) → what it means, or one clear refusal.
+//! The configuration: merges flags, environment and file into typed values, or refuses them with a clear message.
 //!
 //! Precedence: flag, `TASKGATE_*`, file, `DATABASE_URL` and `CELERY_*`, default. Every key of a section is also a variable
 //! (`http.listen` is `TASKGATE_HTTP__LISTEN`); lists are written with commas or as JSON, tables as JSON. An unknown key, a value
-//! of the wrong kind and two values that contradict each other stop the start, with the places where they were said.
+//! of the wrong type and two values that contradict each other prevent the start; the message says where each value came from.
 //! Passwords are masked wherever a value is printed.
 
 mod error;
@@ -77,7 +77,7 @@ pub use worker::{Pool, Worker};
 
 use celery::spelling::nearest;
 
-/// All that may stand at the top of the file.
+/// All keys and sections that may stand at the top level of the file.
 const TOP_KEYS: [&str; 28] = [
     "auth",
     "login",
@@ -116,35 +116,35 @@ pub enum Auth {
     None,
     /// Bearer tokens, and the users of `[[users]]` where there are any.
     Token,
-    /// The same; it demands users.
+    /// As `Token`, and `[[users]]` must not be empty.
     Basic,
-    /// The same, and whom an OpenID provider knows.
+    /// As `Token`, and people whom an OpenID provider authenticates.
     Oidc,
 }
 
-/// The role that reads the configuration: a few defaults and demands differ.
+/// The role that reads the configuration: a few defaults and required keys differ.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Role {
-    /// Nothing needs to be said: no tokens, every task name, its own ledger and Redis.
+    /// Needs no configuration: no tokens, every task name allowed, its own ledger and Redis.
     Dev,
     /// Needs a database.
     Serve,
     Worker,
     /// Needs a database.
     Migrate,
-    /// Reads what is there.
+    /// Accepts an incomplete configuration, to report on it.
     Check,
 }
 
 #[derive(Debug, Clone)]
 pub struct Config {
-    /// `"none"`, `"token"`, `"basic"` (tokens, and users with passwords) or `"oidc"` (tokens, and whom a provider knows). Default token;
-    /// `dev` needs none.
+    /// `"none"`, `"token"`, `"basic"` (tokens, and users with passwords) or `"oidc"` (tokens, and logins at a provider). Default token;
+    /// in `dev` none.
     pub auth: Auth,
     pub login: Login,
-    /// With `auth = "oidc"`.
+    /// Present only with `auth = "oidc"`.
     pub oidc: Option<Oidc>,
-    /// People with passwords.
+    /// Users who log in with passwords.
     pub users: Vec<User>,
     pub compat: Compat,
     pub http: Http,
@@ -171,7 +171,7 @@ pub struct Config {
     pub log: Log,
     pub logs: Logs,
     pub telemetry: Telemetry,
-    /// Who said what, for messages and for defaults that depend on it.
+    /// Where each value came from, for messages and for defaults that depend on it.
     pub said: Said,
 }
 
@@ -179,12 +179,12 @@ impl Config {
     /// Gathers, reads and checks.
     ///
     /// # Errors
-    /// Everything that does not fit, naming every place involved.
+    /// Lists everything that is wrong, and names every place involved.
     pub fn load(role: Role, given: &Given) -> Result<Self, Error> {
         Self::load_fitting(role, given, |_| Ok(()))
     }
 
-    /// As [`Config::load`], and what is read must satisfy `fits` too.
+    /// As [`Config::load`]; the configuration must satisfy `fits` too.
     ///
     /// # Errors
     /// As [`Config::load`], with the faults that `fits` finds among them.
@@ -274,12 +274,12 @@ fn learn(said: &Said) -> Result<Vec<String>, Error> {
     Ok(words.0)
 }
 
-/// A section, or its defaults.
+/// Reads a section, or its defaults when it is missing.
 fn section<T: DeserializeOwned + Default>(said: &Said, name: &str) -> Result<T, Error> {
     said.table.get(name).map_or_else(|| Ok(T::default()), |value| typed(said, name, value.clone()))
 }
 
-/// Entries of `[[name]]`, each refused under its own place and name.
+/// Reads the entries of `[[name]]`; an error names the entry by index and name.
 fn list<T: DeserializeOwned>(said: &Said, name: &str) -> Result<Vec<T>, Error> {
     let Some(value) = said.table.get(name) else { return Ok(Vec::new()) };
     let Value::Array(entries) = value else {
@@ -299,7 +299,7 @@ fn typed<T: DeserializeOwned>(said: &Said, place: &str, value: Value) -> Result<
     value.try_into().map_err(|error: toml::de::Error| explain(said, place, &error.to_string()))
 }
 
-/// Turns serde's message into ours: the key's full name, who said it, and the nearest known key.
+/// Turns serde's message into ours: the key's full name, where it came from, and the nearest known key.
 fn explain(said: &Said, place: &str, message: &str) -> Error {
     let (message, inner) = match message.trim_end().split_once("\nin `") {
         Some((message, inner)) => (message.trim_end(), inner.trim_end_matches('`')),

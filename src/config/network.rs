@@ -11,7 +11,7 @@ pub struct Network {
 }
 
 impl Network {
-    /// An IPv4 address inside of IPv6 counts as IPv4.
+    /// An IPv4-mapped IPv6 address counts as IPv4.
     pub fn contains(&self, address: IpAddr) -> bool {
         let same = |one: u128, other: u128, width: u8| {
             let beyond = u32::from(width - self.bits);
@@ -29,7 +29,8 @@ impl FromStr for Network {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        let refused = || format!("{text:?} is no address and no network: write 10.1.2.3, 10.0.0.0/8 or fd00::/8");
+        let refused =
+            || format!("{text:?} is neither an address nor a network: write 10.1.2.3, 10.0.0.0/8 or fd00::/8");
         let (address, bits) = text.split_once('/').map_or((text, None), |(address, bits)| (address, Some(bits)));
         let address: IpAddr = address.trim().parse().map_err(|_| refused())?;
         let width = if address.is_ipv4() { 32 } else { 128 };

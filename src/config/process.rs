@@ -12,9 +12,9 @@ use super::value::{Bytes, Count, Text, Words};
 pub struct RawProcess {
     /// Variables and their values.
     pub environment: BTreeMap<String, Text>,
-    /// Names of the worker's variables that it gets too.
+    /// Names of the worker's environment variables that the process inherits.
     pub pass: Words,
-    /// Where it runs; relative to where the worker was started. Default: an empty directory of its own.
+    /// Working directory, relative to the worker's. Default: an empty directory of its own.
     pub directory: Option<Text>,
     /// Default 1 GiB.
     pub memory: Option<Bytes>,

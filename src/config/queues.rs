@@ -1,7 +1,7 @@
-//! `[queues.NAME]`: how many of its messages may be in the broker, and what a queue is made with, where the broker is one that makes queues
-//! (RabbitMQ).
+//! `[queues.NAME]`: how many messages of the queue may be in the broker, and with which arguments it is declared, where the broker
+//! declares queues (RabbitMQ).
 //!
-//! A queue that is there is never changed: when it was made with other arguments, the broker says so, and it is used as it is.
+//! An existing queue is never changed: when it was declared with other arguments, the broker reports that, and it is used as it is.
 
 use std::collections::BTreeMap;
 
@@ -14,7 +14,7 @@ use super::{Error, Said};
 
 /// Above this RabbitMQ refuses `x-max-priority`.
 const MOST_PRIORITIES: u8 = 255;
-/// Above this a window is no limit.
+/// A larger window would limit nothing.
 const MOST_WINDOW: u32 = 1_000_000;
 
 #[derive(Debug, Default, Deserialize)]
@@ -23,20 +23,20 @@ pub(super) struct RawQueue {
     /// `classic` or `quorum`. Default classic, as Celery makes queues.
     #[serde(rename = "type")]
     kind: Option<Text>,
-    /// The highest priority that it tells apart, 1 to 255; RabbitMQ advises 10 at most. Default none: one order for all.
+    /// The highest priority of the queue, 1 to 255; RabbitMQ advises 10 at most. Default none: the queue ignores priorities.
     max_priority: Option<Count>,
-    /// Messages that wait longer go to the dead-letter exchange, or are lost. Default never.
+    /// Messages that wait longer go to the dead-letter exchange, or are dropped. Default no limit.
     message_ttl: Option<Span>,
-    /// Above so many waiting messages the oldest go. Default no limit.
+    /// Maximum number of waiting messages; beyond it the oldest are removed. Default no limit.
     max_length: Option<Count>,
-    /// Where messages go that are rejected or whose time is over. Default nowhere.
+    /// Exchange for messages that are rejected or expire. Default none: they are dropped.
     dead_letter_exchange: Option<Text>,
-    /// With this routing key. Default their own.
+    /// Routing key of dead-lettered messages. Default their own.
     dead_letter_routing_key: Option<Text>,
-    /// How many of its messages may be in the broker and not yet at a worker; what has no room waits in the ledger, in its order. 0 for no
+    /// How many messages of the queue may be in the broker and not yet at a worker; the others wait in the ledger, in order. 0 for no
     /// limit. Default no limit on Redis, 1,000 on RabbitMQ, and 16 where tasks have `fair`.
     window: Option<Count>,
-    /// Further arguments of RabbitMQ (`x-…`), as they are. Default none.
+    /// Further RabbitMQ queue arguments (`x-…`), passed on unchanged. Default none.
     #[serde(default)]
     arguments: BTreeMap<String, Value>,
 }
@@ -45,7 +45,7 @@ pub(super) struct RawQueue {
 #[derive(Debug, Clone)]
 pub struct Queue {
     pub name: QueueName,
-    /// The highest priority that it tells apart; `None` when it has one order only.
+    /// The highest priority of the queue; `None` when it ignores priorities.
     pub max_priority: Option<u8>,
     /// How many messages may be in the broker and not yet at a worker; 0 for no limit, `None` for the default.
     pub window: Option<u32>,
@@ -78,7 +78,7 @@ fn queue(name: String, raw: RawQueue, said: &Said) -> Result<Queue, Error> {
     if let Some(strange) = arguments.keys().find(|key| !key.starts_with("x-")) {
         return Err(Error::value(
             place(&format!("arguments.{strange}")),
-            "is no argument of RabbitMQ: they begin with x-",
+            "is not a RabbitMQ argument: those begin with x-",
         ));
     }
     let mut set = |key: &str, value: Option<Value>| {

@@ -1,4 +1,4 @@
-//! How many requests in which time: the limit of a token.
+//! A rate limit: how many requests a token may make in which time.
 
 use std::fmt;
 use std::time::Duration;
@@ -12,18 +12,18 @@ use celery::task::limit::number_and_unit;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(try_from = "Scalar")]
 pub struct Quota {
-    /// At least 1; all of them may come at once.
+    /// At least 1; a burst of this many is allowed.
     pub requests: u64,
-    /// Of whole seconds, at least one.
+    /// A whole number of seconds, at least 1.
     pub window: Duration,
 }
 
-/// Beyond this a limit means nothing, and times between two requests are no microseconds any more.
+/// Requests per second. A higher limit would limit nothing, and the interval would be less than a microsecond.
 const MOST: f64 = 1e6;
 
 impl Quota {
     /// # Errors
-    /// When the text is no rate, or one of less than a request in a hundred hours, or of more than a million in a second.
+    /// When the text is not a rate, or is less than one request in a hundred hours, or more than a million in a second.
     pub fn parse(text: &str) -> Result<Self, String> {
         let refused = || format!("{text:?} is not a rate: write 100/s, 1000/m or 5000/h");
         let known = number_and_unit(text).filter(|(_, seconds)| *seconds <= 3_600.0);
@@ -31,13 +31,13 @@ impl Quota {
         if !(0.01..=MOST * seconds).contains(&number) {
             return Err(refused());
         }
-        // Less than one in the unit is one in a longer time; a part of one is rounded down.
+        // Less than one request per unit becomes one request in a longer time; other fractions are rounded down.
         let (requests, seconds) =
             if number < 1.0 { (1.0, (seconds / number).ceil()) } else { (number.floor(), seconds) };
         Ok(Self { requests: requests as u64, window: Duration::from_secs(seconds as u64) })
     }
 
-    /// Between two requests that keep exactly to the rate.
+    /// The interval between two requests that use the rate exactly.
     pub fn interval(&self) -> Duration {
         let micros = self.window.as_micros() / u128::from(self.requests);
         Duration::from_micros(u64::try_from(micros).unwrap_or(u64::MAX).max(1))

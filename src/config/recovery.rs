@@ -1,4 +1,4 @@
-//! What may run again, how often, and how long a task may say nothing.
+//! `[recovery]`: which tasks may run again, how often, and how long an acknowledged task may stay silent.
 
 use std::time::Duration;
 
@@ -7,7 +7,7 @@ use serde::Deserialize;
 use super::value::{Count, Span, Switch};
 use super::{Error, Said};
 
-/// A message that may be delivered once only is kept from running twice by its recovery policy.
+/// The smallest `max_deliveries`. Whether a task may run twice is decided by its recovery policy instead.
 pub const LEAST_DELIVERIES: u32 = 2;
 pub const ONE_DELIVERY: &str = "must be at least 2; recovery = \"report\" keeps a task from running twice";
 
@@ -21,11 +21,11 @@ pub(super) struct RawRecovery {
 
 #[derive(Debug, Clone, Copy)]
 pub struct Recovery {
-    /// Whether anything may be put into the broker again without being asked for. Default true.
+    /// Whether lost messages may be put into the broker again automatically. Default true.
     pub enabled: bool,
-    /// A task that its living worker has acknowledged and says no more of ends as `ignored` after this. Default 30 s.
+    /// A task that a live worker has acknowledged but no longer reports on ends as `ignored` after this time. Default 30 s.
     pub settle_after: Duration,
-    /// A task that was delivered so often and has not ended is not delivered again; a catalog entry may say another number.
+    /// A task that was delivered this many times without ending is not delivered again; a catalog entry may set its own number.
     /// Default 5.
     pub max_deliveries: u32,
 }

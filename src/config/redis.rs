@@ -1,4 +1,4 @@
-//! The fleet's Redis, as broker and as result backend. Workers and taskgate must agree on every value.
+//! `[broker]` and `[backend]`: the fleet's Redis as broker and as result backend. Workers and taskgate must agree on every value.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -22,21 +22,21 @@ pub(super) struct RawBroker {
     global_keyprefix: Option<Text>,
     default_queue: Option<Text>,
     visibility_timeout: Option<Span>,
-    /// kombu's: between a queue's name and a priority in the name of a list. Default kombu's own.
+    /// kombu's: separator between queue name and priority in the name of a list. Default kombu's own.
     sep: Option<Text>,
     /// kombu's: the priorities that have a list of their own. Default 0, 3, 6, 9.
     priority_steps: Option<Words>,
     /// kombu's: in which order a worker serves its queues, `round_robin`, `priority` or `sorted`. Default `round_robin`.
     queue_order_strategy: Option<Text>,
-    /// kombu's: what stands before the names of fanout channels; `false` for nothing. Default `true`.
+    /// kombu's: prefix of fanout channels; `false` for none. Default `true`.
     fanout_prefix: Option<Scalar>,
-    /// kombu's: whether fanout channels have the routing key in their name. Default `true`.
+    /// kombu's: whether the names of fanout channels contain the routing key. Default `true`.
     fanout_patterns: Option<Switch>,
-    /// kombu's: the hash of messages that are not acknowledged. Default `unacked`.
+    /// kombu's: the hash of unacknowledged messages. Default `unacked`.
     unacked_key: Option<Text>,
-    /// kombu's: the sorted set of their times. Default `unacked_index`.
+    /// kombu's: the sorted set of their delivery times. Default `unacked_index`.
     unacked_index_key: Option<Text>,
-    /// kombu's: the lock of who restores them. Default `unacked_mutex`.
+    /// kombu's: the lock that a worker holds while it restores them. Default `unacked_mutex`.
     unacked_mutex_key: Option<Text>,
     sentinel_master: Option<Text>,
     sentinel_password: Option<Text>,
@@ -64,45 +64,45 @@ pub(super) struct RawBackend {
 #[derive(Debug, Clone)]
 pub struct Broker {
     pub redis: Redis,
-    /// Where tasks go that nothing else routes. Default `celery`, as in Celery.
+    /// Queue of tasks that no route names a queue for. Default `celery`, as in Celery.
     pub default_queue: QueueName,
-    /// kombu's: after it an unacknowledged message is delivered again. Default one hour, as in Celery.
+    /// kombu's: time after which an unacknowledged message is delivered again. Default one hour, as in Celery.
     pub visibility_timeout: Duration,
-    /// kombu's transport options: how the fleet calls its keys and channels.
+    /// kombu's transport options: the names of the fleet's keys and channels.
     pub transport: Transport,
-    /// In which order our worker serves its queues, unless it is told otherwise.
+    /// The order in which our worker serves its queues, unless a flag sets another one.
     pub queue_order: QueueOrder,
 }
 
 #[derive(Debug, Clone)]
 pub struct Backend {
     pub redis: Redis,
-    /// Where results come over the broker (`rpc://`): the queue that workers send them to, one for each ledger. Default
+    /// With results over the broker (`rpc://`): the queue that workers send results to; each ledger needs its own. Default
     /// `taskgate.results`.
     pub reply_queue: String,
-    /// How long our worker's results stay in Redis (Python workers have their own setting). Default one hour.
+    /// How long results of the Rust worker stay in Redis (Python workers have their own setting). Default one hour.
     pub result_expires: Duration,
 }
 
 /// One Redis and how to reach it.
 #[derive(Debug, Clone)]
 pub struct Redis {
-    /// `redis://`, `rediss://`, `unix://`, or `sentinel://host:port[,host:port…]/db`. The broker may be RabbitMQ: `amqp://`,
-    /// `amqps://`, several with `;` between.
+    /// `redis://`, `rediss://`, `unix://`, or `sentinel://host:port[,host:port…]/db`. The broker may also be RabbitMQ: `amqp://` or
+    /// `amqps://`, several URLs separated by `;`.
     pub url: Secret,
     /// Celery's `global_keyprefix` of the result backend, kombu's of the broker. Default empty.
     pub key_prefix: String,
-    /// The name Sentinel knows the master by. Needed with `sentinel://`.
+    /// The master's name in Sentinel. Required with `sentinel://`.
     pub sentinel_master: Option<String>,
-    /// Of the Sentinels themselves; the URL's is the master's. Default none.
+    /// Password of the Sentinels themselves; the URL holds the master's. Default none.
     pub sentinel_password: Option<Secret>,
-    /// A PEM file with the authorities that may have signed the server's certificate, instead of the public ones.
+    /// A PEM file with the certificate authorities to trust for the server's certificate, instead of the public ones.
     pub tls_ca: Option<PathBuf>,
-    /// For making a connection. Default 2 s.
+    /// Timeout for opening a connection. Default 2 s.
     pub connect_timeout: Duration,
-    /// For commands that do not block. Default 5 s.
+    /// Timeout for commands that do not block. Default 5 s.
     pub response_timeout: Duration,
-    /// What the URL says besides, which means nothing here.
+    /// Parameters of the URL that have no effect here.
     pub ignored: Vec<String>,
 }
 
@@ -166,12 +166,12 @@ impl Broker {
 }
 
 impl Backend {
-    /// The queue of results, where they come over the broker.
+    /// The queue of results, if they come over the broker.
     pub fn reply_queue(&self) -> Option<&str> {
         (self.redis.url.scheme() == RPC).then_some(&self.reply_queue)
     }
 
-    /// Where only the broker is said, its Redis holds the results too.
+    /// Without a backend of its own, the broker's Redis holds the results too.
     pub(super) fn read(raw: RawBackend, broker: &Redis, said: &Said) -> Result<Self, Error> {
         let RawBackend {
             url,
@@ -204,7 +204,7 @@ impl Backend {
         let redis = Redis::read(redis, "backend", default, said)?;
         if redis.url.scheme() == RPC && !broker.is_rabbitmq() {
             let (ours, other) = (said.place("backend.url"), said.place("broker.url"));
-            return Err(Error::pair(ours, other, "results come over the broker only where it is RabbitMQ"));
+            return Err(Error::pair(ours, other, "results can come over the broker only if it is RabbitMQ"));
         }
         Ok(Self {
             redis,
@@ -220,7 +220,7 @@ const AMQP: &str = "amqp";
 const RPC: &str = "rpc";
 
 impl Redis {
-    /// The broker is no Redis.
+    /// Whether the broker is RabbitMQ instead of Redis.
     pub fn is_rabbitmq(&self) -> bool {
         self.url.scheme().contains(AMQP)
     }
@@ -231,8 +231,7 @@ impl Redis {
         let RedisUrl { url, tls_ca, unverified, ignored } = redis_url::read(&given);
         let url = Secret::new(url);
         if unverified {
-            let message =
-                "asks for no check of the server's certificate, which protects nothing; name its authority in tls_ca";
+            let message = "turns off the check of the server's certificate, so TLS protects nothing; name its authority in tls_ca";
             return Err(Error::value(said.place(&key), message));
         }
         let is_broker = section == "broker";
@@ -248,11 +247,7 @@ impl Redis {
         let master = raw.sentinel_master.map(|text| text.0);
         if url.scheme() == "sentinel" && master.is_none() {
             let other = format!("{section}.sentinel_master");
-            return Err(Error::pair(
-                said.place(&key),
-                said.place(&other),
-                "Sentinel must be asked for a master by name",
-            ));
+            return Err(Error::pair(said.place(&key), said.place(&other), "Sentinel looks a master up by its name"));
         }
         Ok(Self {
             url,

@@ -1,4 +1,4 @@
-//! Redis URLs as kombu, Celery and redis-py write them, in the one way in which our client reads them.
+//! Translates Redis URLs as kombu, Celery and redis-py write them into the form that our client reads.
 
 /// What a URL says.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -6,18 +6,18 @@ pub(super) struct RedisUrl {
     /// For our client: `redis://`, `rediss://`, `unix://`, or `sentinel://[login@]host:port[,host:port…]/db`.
     pub url: String,
     pub tls_ca: Option<String>,
-    /// It asks for no check of the server's certificate.
+    /// Whether the URL turns off the check of the server's certificate.
     pub unverified: bool,
-    /// Parameters and alternatives that mean nothing here, by name.
+    /// Names of parameters and alternatives that have no effect here.
     pub ignored: Vec<String>,
 }
 
-/// `None`: no URL of Redis, and for the message its scheme.
+/// Splits a URL into what our client needs. URLs of RabbitMQ (`amqp`, `pyamqp`, `rpc`) are returned unchanged.
 pub(super) fn read(text: &str) -> RedisUrl {
     if text.starts_with("amqp") || text.starts_with("pyamqp") || text.starts_with("rpc") {
         return RedisUrl { url: text.to_owned(), ..RedisUrl::default() };
     }
-    // Celery's alternatives: `a;b;c`. Only Sentinels stand side by side.
+    // Celery separates alternatives by `;`. Only Sentinels may have several.
     let mut parts = text.split(';').map(str::trim).filter(|part| !part.is_empty());
     let first = parts.next().unwrap_or(text);
     let others: Vec<&str> = parts.collect();
@@ -44,7 +44,7 @@ pub(super) fn read(text: &str) -> RedisUrl {
     read
 }
 
-/// What our client and TLS take from a query. The names are redis-py's and kombu's.
+/// The query parameters that our client and TLS use, under redis-py's and kombu's names.
 #[derive(Default)]
 struct Query {
     database: Option<String>,
@@ -76,7 +76,7 @@ fn asks_for_no_check(word: &str) -> bool {
     matches!(word.to_ascii_lowercase().as_str(), "none" | "cert_none" | "optional" | "cert_optional")
 }
 
-/// Our client takes the login of a socket from the query.
+/// A URL for a Unix socket: our client takes its login from the query.
 fn socket(path: &str, database: Option<&str>, user: &str, password: &str) -> String {
     let path = if path.starts_with('/') { path.to_owned() } else { format!("/{path}") };
     let words = [("db", database.unwrap_or_default()), ("user", user), ("pass", password)];
@@ -85,7 +85,7 @@ fn socket(path: &str, database: Option<&str>, user: &str, password: &str) -> Str
     if query.is_empty() { format!("unix://{path}") } else { format!("unix://{path}?{}", query.join("&")) }
 }
 
-/// The first login is the master's; Celery repeats it before every Sentinel.
+/// A URL for Sentinels. The first login is the master's; Celery repeats it before every Sentinel.
 fn sentinels(first: &str, others: &[&str], database: Option<&str>, query: &str) -> String {
     let others = others.iter().filter_map(|part| part.strip_prefix("sentinel://"));
     let parts: Vec<&str> = std::iter::once(first).chain(others).collect();
@@ -109,7 +109,7 @@ fn with_login(host: &str, username: Option<&str>, password: Option<&str>) -> Str
     }
 }
 
-/// `%2F` and the like.
+/// Decodes percent escapes such as `%2F`.
 fn decoded(text: &str) -> String {
     let mut bytes = Vec::with_capacity(text.len());
     let mut rest = text.as_bytes();

@@ -1,4 +1,4 @@
-//! Which queue a task goes to when neither the request nor the catalog says it.
+//! `[routes]`: the queue of a task when neither the request nor the catalog names one.
 
 use std::collections::BTreeMap;
 
@@ -15,7 +15,7 @@ pub struct Routes(pub Vec<(String, Route)>);
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Route {
     Queue(QueueName),
-    /// To an exchange of `[exchanges]`. The routing key's default is empty, for a fanout the default queue's name.
+    /// To an exchange of `[exchanges]`. The routing key is empty by default; for a fanout exchange it is the default queue's name.
     Exchange {
         exchange: String,
         routing_key: Option<String>,

@@ -5,7 +5,7 @@ use serde_json::{Map, Value};
 
 use super::error::Error;
 
-/// One entry: `name`, and whatever a schedule may say.
+/// One entry: `name`, and all fields of a schedule.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 pub struct RawSchedule {
     pub name: String,
@@ -13,11 +13,11 @@ pub struct RawSchedule {
     pub fields: Map<String, Value>,
 }
 
-/// What the TOML reader makes of a date without quotes.
+/// The key under which the TOML reader returns a date without quotes.
 const TOML_DATETIME: &str = "$__toml_private_datetime";
 
 impl RawSchedule {
-    /// As JSON text, without the name.
+    /// The entry as JSON text, without the name.
     pub fn document(&self) -> String {
         let mut fields = Value::Object(self.fields.clone());
         plain_times(&mut fields);
@@ -25,7 +25,7 @@ impl RawSchedule {
     }
 }
 
-/// Dates without quotes become texts.
+/// Turns dates without quotes into strings.
 fn plain_times(value: &mut Value) {
     match value {
         Value::Object(members) => {
@@ -40,7 +40,7 @@ fn plain_times(value: &mut Value) {
     }
 }
 
-/// A name stands for one schedule.
+/// Refuses two schedules with the same name.
 pub(super) fn checked(schedules: Vec<RawSchedule>) -> Result<Vec<RawSchedule>, Error> {
     for (index, schedule) in schedules.iter().enumerate() {
         if let Some(first) = schedules[..index].iter().position(|other| other.name == schedule.name) {

@@ -1,4 +1,4 @@
-//! Gathers what was said: flag over `TASKGATE_*` over file over `DATABASE_URL` and `CELERY_*`; and remembers who said it.
+//! Merges flags over `TASKGATE_*` over the file over `DATABASE_URL` and `CELERY_*`, and remembers where each value came from.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -9,7 +9,7 @@ use toml::{Table, Value};
 use super::{Error, TOP_KEYS, faults, lines};
 use celery::spelling::nearest;
 
-/// Who said a value.
+/// Where a value came from.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Source {
     Variable(String),
@@ -27,32 +27,32 @@ impl fmt::Display for Source {
     }
 }
 
-/// What a role is started with, besides the file's content. The environment is given, not read, so that tests are alone.
+/// What a role is started with, besides the file's content. The environment is passed in, not read, so that tests do not depend on it.
 #[derive(Debug, Clone, Default)]
 pub struct Given {
     pub file: Option<PathBuf>,
     pub environment: Vec<(String, String)>,
-    /// Dotted key, flag's name, value.
+    /// Dotted key, name of the flag, value.
     pub flags: Vec<(String, String, String)>,
 }
 
-/// Everything said, merged; the strongest source won.
+/// All values, merged; the source with the highest precedence wins.
 #[derive(Clone, Default)]
 pub struct Said {
     pub table: Table,
     sources: BTreeMap<String, Source>,
-    /// Of the file's keys, as `tasks[0].endpoint`.
+    /// Line numbers of the file's keys, such as `tasks[0].endpoint`.
     lines: BTreeMap<String, usize>,
 }
 
-/// Without the values: passwords are among them.
+/// Prints no values: passwords are among them.
 impl fmt::Debug for Said {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Said").field("sources", &self.sources).finish_non_exhaustive()
     }
 }
 
-/// The last one that is there wins.
+/// Variables of other tools and the keys that they set; the last variable that is set wins.
 const FOREIGN: [(&str, &str); 8] = [
     ("DATABASE_URL", "database.url"),
     ("REDIS_URL", "broker.url"),
@@ -64,12 +64,12 @@ const FOREIGN: [(&str, &str); 8] = [
     ("OTEL_SERVICE_NAME", "telemetry.service_name"),
 ];
 
-/// Read by other parts of the program, so not keys of the configuration.
+/// `TASKGATE_*` variables that other parts of the program read, so they are not keys of the configuration.
 const NOT_KEYS: [&str; 4] = ["config", "url", "token", "ca"];
 
 impl Said {
     /// # Errors
-    /// When the file cannot be read or is no TOML, or a variable names no key.
+    /// When the file cannot be read or is not TOML, or a variable names no known key.
     pub fn gather(given: &Given) -> Result<Self, Error> {
         let mut said = Self::default();
         for (variable, key) in FOREIGN {
@@ -95,7 +95,7 @@ impl Said {
     }
 
     /// # Errors
-    /// When the text is no TOML.
+    /// When the text is not TOML.
     pub fn from_text(text: &str) -> Result<Self, Error> {
         let mut said = Self::default();
         let path = std::path::Path::new("taskgate.toml");
@@ -104,7 +104,7 @@ impl Said {
         Ok(said)
     }
 
-    /// Whether anybody said this key, or a key below it.
+    /// Whether any source sets this key, or a key below it.
     pub fn has(&self, key: &str) -> bool {
         self.source(key).is_some()
     }
@@ -124,7 +124,7 @@ impl Said {
         }
     }
 
-    /// As [`Said::place`], of a key in a message: one that has its source, or that nobody said, stays as it is.
+    /// As [`Said::place`], for a key in a message: a key that names its source already, or that no source sets, stays as it is.
     pub(super) fn located(&self, key: String) -> String {
         if [" (from ", " (in ", " (default)"].iter().any(|word| key.contains(word)) {
             return key;
@@ -135,7 +135,7 @@ impl Said {
         }
     }
 
-    /// Who said it, and on which line: the key's own, or that of what it stands in.
+    /// The key's source and line; the enclosing table's, if the key has none of its own.
     fn whereabouts(&self, key: &str) -> Option<String> {
         let source = outwards(key).find_map(|key| self.source(key))?;
         let line = outwards(key).find_map(|key| self.lines.get(key)).filter(|_| matches!(source, Source::File(_)));
@@ -149,7 +149,7 @@ impl Said {
         for (name, value) in table {
             let key = if prefix.is_empty() { name } else { format!("{prefix}.{name}") };
             match value {
-                // Routes hold patterns with dots: they are one value.
+                // Patterns in routes contain dots, so the table is kept as one value.
                 Value::Table(inner) if key != "routes" && prefix.is_empty() => self.merge(&key, inner, source),
                 other => self.put(&key, other, source),
             }
@@ -176,12 +176,12 @@ fn read(path: &std::path::Path) -> Result<String, Error> {
     std::fs::read_to_string(path).map_err(|source| Error::File { path: path.display().to_string(), source })
 }
 
-/// The key, and what it stands in: `tasks[0].name`, `tasks[0]`, `tasks`.
+/// The key and what encloses it: `tasks[0].name`, `tasks[0]`, `tasks`.
 fn outwards(key: &str) -> impl Iterator<Item = &str> {
     std::iter::successors(Some(key), |key| key.rfind(['.', '[']).map(|end| &key[..end]))
 }
 
-/// The wrong line is not shown: it may be the one with the password.
+/// Parses TOML. The error does not show the faulty line: it may contain a password.
 fn parse(path: &std::path::Path, text: &str) -> Result<Table, Error> {
     let shown = path.display().to_string();
     text.parse::<Table>().map_err(|error| {
@@ -191,7 +191,7 @@ fn parse(path: &std::path::Path, text: &str) -> Result<Table, Error> {
     })
 }
 
-/// `TASKGATE_HTTP__LISTEN` is `http.listen`. Variables with one part that name no key are left alone: Kubernetes makes
+/// `TASKGATE_HTTP__LISTEN` is `http.listen`. Variables with one part that name no key are ignored: Kubernetes sets
 /// `TASKGATE_PORT` and the like for a service called taskgate.
 fn key_of(variable: &str) -> Result<Option<String>, Error> {
     let Some(rest) = variable.strip_prefix("TASKGATE_") else { return Ok(None) };
@@ -211,7 +211,7 @@ fn key_of(variable: &str) -> Result<Option<String>, Error> {
     }
 }
 
-/// Lists and tables are JSON; everything else is text, read by the key's own type.
+/// Lists and tables are JSON; everything else is text, which the key's type parses.
 fn value_of(text: &str) -> Value {
     let trimmed = text.trim();
     if trimmed.starts_with(['[', '{'])

@@ -1,4 +1,4 @@
-//! Which tasks may be submitted besides the catalog's, and how much at once.
+//! `[submit]` and `[limits]`: which tasks may be submitted besides the catalog's, and how large a request may be.
 
 use std::time::Duration;
 
@@ -38,7 +38,7 @@ pub struct Submit {
 pub struct Limits {
     /// Largest request body. Default 8 MiB; more is answered 413.
     pub body: usize,
-    /// How much of a body that is too large is still read, so that its sender can read the answer. Default 64 MiB.
+    /// How much of an oversized body is read and thrown away, so that its sender gets the answer. Default 64 MiB.
     pub drain: usize,
     /// Deepest nesting of JSON. Default 64.
     pub depth: usize,
@@ -46,18 +46,18 @@ pub struct Limits {
     pub width: usize,
     /// Most tasks in one canvas. Default 100,000.
     pub tasks: usize,
-    /// Types of kombu's extended JSON that the workers know besides kombu's own (`kombu.utils.json.register_type`). Default none.
+    /// Extended JSON types that workers have registered (`kombu.utils.json.register_type`) besides kombu's own. Default none.
     pub json_types: &'static [&'static str],
-    /// Accepted tasks that may wait for Redis; then submissions are answered 503. Default 1,000,000.
+    /// How many accepted tasks may wait for the broker; beyond that, submissions are answered 503. Default 1,000,000.
     pub backlog: u64,
     /// Longest `Prefer: wait`. Default 60 s.
     pub wait: Duration,
-    /// How often a token may call that has no rate of its own, as `1000/m`, over all replicas. Default no limit.
+    /// Rate limit over all replicas for each token that has none of its own, such as `1000/m`. Default no limit.
     pub requests: Option<Quota>,
 }
 
 impl Limits {
-    /// Those of one signature.
+    /// The limits of one signature.
     pub fn of_signatures(&self) -> signature::Limits {
         signature::Limits { depth: self.depth, tasks: self.tasks, json_types: self.json_types }
     }
@@ -105,7 +105,7 @@ impl Limits {
     }
 }
 
-/// The configuration is read once and lasts as long as the process.
+/// Leaks the list: the configuration is read once and lives as long as the process.
 fn lasting(words: Option<&Words>) -> &'static [&'static str] {
     let Some(words) = words.filter(|words| !words.0.is_empty()) else { return &[] };
     let lasting = words.0.iter().map(|word| &*Box::leak(word.clone().into_boxed_str()));

@@ -1,4 +1,4 @@
-//! When the sweeper looks, and when it gives a worker up.
+//! `[sweeper]`: how often the sweeper compares the ledger with Redis and the workers, and when a worker counts as dead.
 
 use std::time::Duration;
 
@@ -17,11 +17,11 @@ pub(super) struct RawSweeper {
 
 #[derive(Debug, Clone)]
 pub struct Sweeper {
-    /// Between two comparisons of the ledger with Redis and the workers. Default 10 s.
+    /// Pause between two comparisons of the ledger with Redis and the workers. Default 10 s.
     pub period: Duration,
-    /// Between the two looks that make a task absent. Default 5 s.
+    /// Pause between the two checks that must both find a task missing before it counts as lost. Default 5 s.
     pub grace: Duration,
-    /// A worker without heartbeat for this long, which answers no question either, is dead. Default 60 s.
+    /// A worker that has sent no heartbeat for this long and does not answer a ping counts as dead. Default 60 s.
     pub worker_lost_after: Duration,
 }
 

@@ -20,7 +20,7 @@ pub struct RawTask {
     /// More about it, for the contract.
     #[serde(default)]
     pub description: Option<Text>,
-    /// `POST /run-crawler/{category}`. Without one the entry only sets the task's defaults.
+    /// Endpoint of the task, such as `POST /run-crawler/{category}`. Without it the entry only sets the task's defaults.
     #[serde(default)]
     pub endpoint: Option<Text>,
     /// Positional arguments, as templates: a lone `"{x}"` keeps the type of the parameter or body field x, inside a longer text it is
@@ -30,31 +30,31 @@ pub struct RawTask {
     /// Keyword arguments, as templates. Default none.
     #[serde(default)]
     pub kwargs: BTreeMap<String, Value>,
-    /// Where its messages go. Default what `[routes]` says, else `broker.default_queue`.
+    /// Queue of its messages. Default the queue from `[routes]`, else `broker.default_queue`.
     #[serde(default)]
     pub queue: Option<Text>,
-    /// 0 to 9, for requests that say none; 0 comes first on Redis.
+    /// Priority of requests that give none, 0 to 9; on Redis, 0 is served first.
     #[serde(default)]
     pub priority: Option<Count>,
-    /// After it the worker raises `SoftTimeLimitExceeded` in the task. Default none.
+    /// Time after which the worker raises `SoftTimeLimitExceeded` in the task. Default none.
     #[serde(default)]
     pub soft_time_limit: Option<Span>,
-    /// After it the worker kills the task. Default none.
+    /// Time after which the worker kills the task. Default none.
     #[serde(default)]
     pub time_limit: Option<Span>,
-    /// How many may start in which time over the whole fleet, as `100/m`. Default none.
+    /// How many of the task may start in which time over the whole fleet, such as `100/m`. Default none.
     #[serde(default)]
     pub rate_limit: Option<Text>,
     /// A sentence for the answer of the endpoint, as a template.
     #[serde(default)]
     pub message: Option<Text>,
-    /// What the client says → what the worker gets, by parameter.
+    /// By parameter: the value that the client sends → the value that the worker gets.
     #[serde(default)]
     pub values: BTreeMap<String, BTreeMap<String, Value>>,
     /// JSON Schema of the request body.
     #[serde(default)]
     pub body: Option<Value>,
-    /// The most elements of a list in the body, by field.
+    /// Maximum length of a list in the body, by field.
     #[serde(default)]
     pub max_items: BTreeMap<String, Count>,
     /// The worker stores no result. Default false.
@@ -64,13 +64,13 @@ pub struct RawTask {
     /// idempotent or acknowledges late, else `report`.
     #[serde(default)]
     pub recovery: Option<Text>,
-    /// How often its message may be delivered before it ends as failed (`PoisonTask`). Default `recovery.max_deliveries`.
+    /// How often its message may be delivered before the task fails with `PoisonTask`. Default `recovery.max_deliveries`.
     #[serde(default)]
     pub max_deliveries: Option<Count>,
     /// Names of arguments that are shown as `***` everywhere.
     #[serde(default)]
     pub redact: Option<Words>,
-    /// A task that runs for longer is an incident. Default 5 minutes.
+    /// A task that runs longer is reported as an incident. Default 5 minutes.
     #[serde(default)]
     pub budget: Option<Span>,
     /// A task that has not started after this long does not start at all. Default none.
@@ -79,19 +79,19 @@ pub struct RawTask {
     /// How often and when it runs again after a failure: `{max, delay, backoff, cap, jitter}`. Default never.
     #[serde(default)]
     pub retry: Option<Value>,
-    /// Who is told when a task ends, as in `POST /v1/tasks`.
+    /// Webhooks to call when a task ends, as in `POST /v1/tasks`.
     #[serde(default)]
     pub webhooks: Option<Value>,
     /// Turns one call into many tasks: `range` or `list`.
     #[serde(default)]
     pub split: Option<Value>,
-    /// Concurrency and rate of the tasks that share a key: `[{key, max, rate}]`. The key is a template.
+    /// Concurrency and rate limits for the tasks that share a key: `[{key, max, rate}]`. The key is a template.
     #[serde(default)]
     pub limits: Option<Value>,
-    /// `hold`, `reject` or `drop-oldest`: what becomes of a task that its limits do not let start now. Default `hold`.
+    /// `hold`, `reject` or `drop-oldest`: what to do with a task that its limits do not let start now. Default `hold`.
     #[serde(default)]
     pub on_limit: Option<Text>,
-    /// Whose task it is, where several share a queue: `{key, weight}`. The key is a template, the weight 1 by default.
+    /// Fair sharing of a queue among tenants: `{key, weight}`. The key, a template, names the tenant; the weight is 1 by default.
     #[serde(default)]
     pub fair: Option<Value>,
     /// Labels of its tasks, as templates.
@@ -100,39 +100,39 @@ pub struct RawTask {
     /// At most one such task: `{key, while, on_conflict}`, the key as a template.
     #[serde(default)]
     pub unique: Option<Value>,
-    /// `GET /stream/{upload_id}`: the events of the newest task with the labels that this path says.
+    /// SSE endpoint such as `GET /stream/{upload_id}`: the events of the newest task whose labels match the path's parameters.
     #[serde(default)]
     pub stream: Option<Text>,
-    /// Fields of the endpoint's answer beside the gateway's own, as templates.
+    /// Extra fields of the endpoint's answer, as templates.
     #[serde(default)]
     pub response: Option<Value>,
     /// One call is a whole composition: `{chain = [...]}`, `{group = [...]}` or `{chord = {header, body}}` of signatures with
-    /// templates. The entry's name is then no task's.
+    /// templates. The entry's name is then not the name of a task.
     #[serde(default)]
     pub canvas: Option<Value>,
-    /// Signatures that run after a success and get the result, as templates.
+    /// Signatures that run after a success and receive the result, as templates.
     #[serde(default)]
     pub link: Vec<Value>,
-    /// Signatures that run after a failure and get the failed task's id, as templates.
+    /// Signatures that run after a failure and receive the failed task's id, as templates.
     #[serde(default)]
     pub link_error: Vec<Value>,
-    /// A signature that is submitted when a task of the entry has failed for good; it gets id, error and attempts.
+    /// A signature that is submitted when a task of the entry has failed for good; it receives id, error and attempts.
     #[serde(default)]
     pub on_failure: Option<Value>,
-    /// Whether the task may run twice: it decides what happens when its worker dies. Default false.
+    /// Whether the task may safely run twice: it decides what happens when its worker dies. Default false.
     #[serde(default)]
     pub idempotent: Option<Switch>,
-    /// Calls by name may break what the entry says of arguments, queue and time limits.
+    /// Lets calls by name override the entry's arguments, queue and time limits.
     #[serde(default)]
     pub open: Option<Switch>,
-    /// A task that no worker would run now (nobody reads its queue, or registers it) is refused instead of accepted with a
+    /// Refuses a task that no worker could run now (none consumes its queue, or none registers it), instead of accepting it with a
     /// warning.
     #[serde(default)]
     pub strict: Option<Switch>,
     /// An executable that the Rust worker runs for this task, with its arguments.
     #[serde(default)]
     pub command: Option<Words>,
-    /// What the executable sees and how much it may take.
+    /// Environment and resource limits of the executable.
     #[serde(default)]
     pub process: Option<RawProcess>,
     /// The Rust worker runs this task in a child process.

@@ -1,4 +1,4 @@
-//! Where traces go.
+//! `[telemetry]`: where traces are exported to.
 
 use std::collections::BTreeMap;
 
@@ -21,11 +21,11 @@ pub struct Telemetry {
     /// Base URL of an OpenTelemetry collector (OTLP over HTTP, usually port 4318); `/v1/traces` is added. Also read from
     /// `OTEL_EXPORTER_OTLP_ENDPOINT`. Default none: nothing is traced.
     pub otlp_endpoint: Option<Secret>,
-    /// Sent with every export, for collectors that want a key.
+    /// HTTP headers of every export, for collectors that require a key.
     pub otlp_headers: Vec<(String, Secret)>,
-    /// Default `taskgate`. Also read from `OTEL_SERVICE_NAME`.
+    /// Service name in the traces. Default `taskgate`. Also read from `OTEL_SERVICE_NAME`.
     pub service_name: String,
-    /// The part of traces that are recorded, 0 to 1, where no caller has decided by `traceparent`. Default 1.
+    /// The fraction of traces that is recorded, 0 to 1, unless the caller's `traceparent` has decided. Default 1.
     pub sample: f64,
 }
 

@@ -6,7 +6,7 @@ use super::{Error, Said};
 use broker::QueueOrder;
 use celery::{FanoutPrefix, Transport};
 
-/// What was said of them.
+/// The options as the user wrote them.
 #[derive(Debug, Default)]
 pub(super) struct RawTransport {
     pub key_prefix: Option<Text>,
@@ -46,7 +46,7 @@ impl RawTransport {
     }
 }
 
-/// `key_prefix` is our older name for `global_keyprefix`.
+/// Reads the key prefix. `key_prefix` is our older name for `global_keyprefix`.
 pub(super) fn prefix(ours: Option<Text>, theirs: Option<Text>, section: &str, said: &Said) -> Result<String, Error> {
     match (ours, theirs) {
         (Some(ours), Some(theirs)) if ours != theirs => Err(Error::pair(
@@ -66,7 +66,7 @@ fn steps(words: Option<Words>, said: &Said) -> Result<Option<Vec<u8>>, Error> {
         Ok(steps) if ascending(&steps) && steps.iter().all(|step| *step <= 9) => Ok(Some(steps)),
         _ => Err(Error::value(
             said.place("broker.priority_steps"),
-            "must be numbers from 0 to 9, ascending, as [0, 3, 6, 9]",
+            "must be numbers from 0 to 9, ascending, such as [0, 3, 6, 9]",
         )),
     }
 }
@@ -88,7 +88,7 @@ fn fanout_prefix(scalar: Scalar) -> FanoutPrefix {
         Scalar::Bool(true) => FanoutPrefix::Database,
         Scalar::Bool(false) => FanoutPrefix::None,
         other => match other.to_string().as_str() {
-            // The environment has only text.
+            // Environment variables hold only text.
             "true" | "True" => FanoutPrefix::Database,
             "false" | "False" | "" => FanoutPrefix::None,
             text => FanoutPrefix::Text(text.to_owned()),

@@ -1,11 +1,12 @@
-//! Values as people write them: durations, sizes, switches, lists; and the same as text, because the environment has only text.
+//! Values as people write them: durations, sizes, switches, lists. Each can also be given as text, because environment variables hold
+//! only text.
 
 use std::fmt;
 use std::time::Duration;
 
 use serde::Deserialize;
 
-/// What a file or a variable may hold in one place.
+/// A single value in a file or a variable.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(untagged, expecting = "expected a text, a number or a boolean")]
 pub enum Scalar {
@@ -53,7 +54,7 @@ impl TryFrom<Scalar> for Span {
 }
 
 fn not_a_duration(text: &str) -> String {
-    format!("{text:?} is not a duration: write seconds, or a number with ms, s, m, h, d or w, as \"180d\"")
+    format!("{text:?} is not a duration: write seconds, or a number with ms, s, m, h, d or w, such as \"180d\"")
 }
 
 /// `"8MiB"`, `"512KiB"`, or a number of bytes.
@@ -112,7 +113,7 @@ impl TryFrom<Scalar> for Count {
     }
 }
 
-/// A text; numbers and booleans are taken as they are written.
+/// A string; numbers and booleans are accepted as they are written.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
 #[serde(from = "Scalar")]
 pub struct Text(pub String);

@@ -1,4 +1,4 @@
-//! How webhooks are delivered, and where they may go.
+//! `[webhooks]`: how webhooks are delivered, and to which addresses.
 
 use std::net::IpAddr;
 use std::time::Duration;
@@ -23,22 +23,22 @@ pub(super) struct RawWebhooks {
 
 #[derive(Debug, Clone)]
 pub struct Webhooks {
-    /// Lets webhooks go to loopback, private and link-local addresses. Default false.
+    /// Allows webhooks to loopback, private and link-local addresses. Default false.
     pub allow_private: bool,
     /// Host names (`hooks.internal`, `*.internal`), addresses and networks (`10.1.0.0/16`) that are allowed although they are
     /// private. Default none.
     pub allow: Vec<Allowed>,
-    /// For one try, from the name look-up to the end of the answer's head. Default 10 s.
+    /// Timeout of one attempt, from the DNS lookup to the end of the answer's head. Default 10 s.
     pub timeout: Duration,
-    /// After the first failed try; each further pause is four times as long, at most four hours. Default 5 s.
+    /// Pause after the first failed attempt; each further pause is four times as long, at most four hours. Default 5 s.
     pub first_retry: Duration,
-    /// A delivery that did not succeed by then is given up. Default 24 h.
+    /// How long a delivery is retried before it is given up. Default 24 h.
     pub retry_for: Duration,
-    /// Tries at the same time for one host and port. Default 4.
+    /// Concurrent attempts for one host and port. Default 4.
     pub per_target: usize,
-    /// Tries at the same time in this process. Default 64.
+    /// Concurrent attempts in this process. Default 64.
     pub concurrency: usize,
-    /// How long settled deliveries are listed. Default 30 days.
+    /// How long finished deliveries are kept. Default 30 days.
     pub keep: Duration,
 }
 
@@ -53,7 +53,7 @@ pub enum Allowed {
 
 impl Allowed {
     fn parse(text: &str) -> Result<Self, String> {
-        let refused = || format!("{text:?} is no host name, address or network such as 10.1.0.0/16");
+        let refused = || format!("{text:?} is not a host name, address or network such as 10.1.0.0/16");
         let (address, bits) = text.split_once('/').map_or((text, None), |(address, bits)| (address, Some(bits)));
         if let Ok(address) = address.trim_matches(['[', ']']).parse::<IpAddr>() {
             let most = if address.is_ipv4() { 32 } else { 128 };

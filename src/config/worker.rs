@@ -1,4 +1,4 @@
-//! The Rust worker.
+//! `[worker]`: the Rust worker.
 
 use serde::Deserialize;
 
@@ -16,7 +16,7 @@ pub(super) struct RawWorker {
     max_memory_per_child: Option<Count>,
 }
 
-/// Where tasks run that do not say it themselves.
+/// Where tasks run that do not choose a pool themselves.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Pool {
     /// In the worker's own process.
@@ -27,17 +27,17 @@ pub enum Pool {
 
 #[derive(Debug, Clone)]
 pub struct Worker {
-    /// What it takes tasks from. Default the broker's default queue and every queue that catalog and routes name.
+    /// Queues to consume. Default the broker's default queue and every queue that catalog and routes name.
     pub queues: Option<Vec<String>>,
-    /// Tasks at once. Default: the number of processors.
+    /// How many tasks run at once. Default: the number of processors.
     pub concurrency: usize,
     /// Its name in the fleet, as `name@host`. Default `taskgate@` and the machine's name.
     pub hostname: Option<String>,
-    /// Where tasks run that do not say it themselves. Default `async`.
+    /// Where tasks run that do not choose a pool themselves. Default `async`.
     pub pool: Pool,
     /// Tasks after which a child process is replaced. Default never.
     pub max_tasks_per_child: Option<u32>,
-    /// KiB of memory after which it is. Default never.
+    /// Memory in KiB after which a child process is replaced. Default never.
     pub max_memory_per_child: Option<u64>,
 }
 
