@@ -75,19 +75,19 @@ pub use fit::fits;
 pub use ledger_url::{claim_file, claim_ledger, hostname, open_ledger};
 pub use timetables::foreign_schedules;
 
-/// The gateway with everything that works for it.
+/// The gateway and all its background services.
 pub struct App {
     pub gateway: SharedGateway,
     pub tasks: Tasks,
-    /// What an edge in front of it is given.
+    /// What the HTTP edge needs from it.
     pub behind: Behind,
 }
 
 impl App {
-    /// Builds and starts all services of a gateway. Connects to nothing before it returns: Redis and the ledger may be away.
+    /// Builds and starts all services of a gateway. Waits for no connection: Redis and the ledger may be down.
     ///
     /// # Errors
-    /// When the configuration cannot mean anything.
+    /// When the configuration is invalid.
     pub fn build(config: &Config, ledger: SharedLedger, tasks: Tasks) -> anyhow::Result<Self> {
         Self::assemble(config, ledger, tasks, false)
     }
@@ -128,7 +128,7 @@ impl App {
             WorkerRegistry::new(ledger.clone(), broker.clone(), recorder_handle.clone(), fleet.clone(), worker_events);
         let (log_writer, logs) = LogWriter::new(ledger.clone(), hub.clone(), config.logs.clone());
         let recorder = recorder.with_logs(logs);
-        // Only lists and channels can be looked through without taking anything away.
+        // Only Redis lists and channels can be inspected without consuming the messages.
         let adopter =
             broker.lists().cloned().zip(records.clone()).map(|(lists, records)| {
                 Adopter::new(ledger.clone(), lists, records, hub.clone(), recorder_handle.clone())
@@ -143,7 +143,7 @@ impl App {
             holder.clone(),
             config.sweeper.clone(),
         );
-        // Where messages cannot be seen one by one the broker delivers again by itself, and only the rest is looked after.
+        // A broker whose messages cannot be inspected redelivers them by itself, and the sweeper looks after the rest only.
         let sweeper = broker.lists().cloned().zip(records).map(|(lists, records)| {
             Sweeper::new(
                 ledger.clone(),
@@ -233,7 +233,7 @@ impl App {
         }
         let (told, known) = (incidents.clone(), health_handle.clone());
         tasks.spawn("troubles", OnExit::StopProcess, move |stop| troubles(told, known, stop));
-        // What the fleet reads is known before anything is published.
+        // The fleet's options must be known before anything is published.
         let first = options.clone();
         starter.service("relay", move |stop| async move {
             if let Some(options) = first {
@@ -305,7 +305,7 @@ fn windows(config: &Config, catalog: &Catalog) -> Windows {
 /// beside the tasks of `registry`.
 ///
 /// # Errors
-/// When the configuration cannot mean anything.
+/// When the configuration is invalid.
 #[cfg(feature = "worker")]
 pub fn worker(config: &Config, mut registry: Registry) -> anyhow::Result<taskgate_worker::Builder> {
     if config.broker.redis.is_rabbitmq() {
@@ -334,7 +334,7 @@ pub fn worker(config: &Config, mut registry: Registry) -> anyhow::Result<taskgat
         .result_expires(config.backend.result_expires))
 }
 
-/// What the worker library calls the configured pool.
+/// The configured pool as the worker library's type.
 #[cfg(feature = "worker")]
 pub fn pool(pool: config::Pool) -> taskgate_worker::Pool {
     match pool {
@@ -397,10 +397,10 @@ fn certificates(path: &Path) -> anyhow::Result<Vec<u8>> {
     std::fs::read(path).with_context(|| format!("tls_ca {} cannot be read", path.display()))
 }
 
-/// What a URL says that means nothing here is told once, at start.
+/// Logs once, at start, which parameters of a URL are ignored.
 fn tell_ignored(key: &str, ignored: &[String]) {
     if !ignored.is_empty() {
-        info!("{key}: ignored, because it means nothing here: {}", ignored.join(", "));
+        info!("{key}: these parameters have no effect here and are ignored: {}", ignored.join(", "));
     }
 }
 
@@ -415,7 +415,7 @@ fn link(redis: &config::Redis) -> anyhow::Result<LinkConfig> {
     })
 }
 
-/// As Celery's clients call themselves.
+/// This process's `origin` in messages, in the form that Celery's clients use.
 fn origin() -> String {
     format!("gen{}@{}", std::process::id(), ledger_url::hostname())
 }

@@ -1,7 +1,7 @@
-//! Every decoder of what strangers send, in one shape: bytes in, and a panic when a promise is broken.
+//! Every decoder of untrusted input in one shape: it takes bytes, and panics when a promise is broken.
 //!
 //! The fuzz targets in `fuzz/` and the bounded run below call the same functions. The promises: nothing panics, recurses or
-//! allocates without bound; what was read can be written; what was written reads back as the same.
+//! allocates without bound; a value that was read can be written; what was written reads back as the same value.
 
 use crate::catalog::{self, Catalog, Endpoint, Method, Pattern};
 use crate::config::{Config, Role};
@@ -15,7 +15,7 @@ use celery::{Decoded, redelivered};
 use schedule::cron::Cron;
 use schedule::definition::Definition;
 
-/// A decoder by its name, which is also that of its fuzz target and of its folder in `fuzz/corpus`.
+/// A decoder and its name, which its fuzz target and its folder in `fuzz/corpus` share.
 pub struct Decoder {
     pub name: &'static str,
     pub run: fn(&[u8]),
@@ -48,13 +48,13 @@ decoders!(
 /// Runs the decoder of this name.
 ///
 /// # Panics
-/// When there is none, or a promise is broken.
+/// When there is no decoder of this name, or a promise is broken.
 pub fn run(name: &str, bytes: &[u8]) {
     let decoder = ALL.iter().find(|decoder| decoder.name == name).expect("a decoder of this name");
     (decoder.run)(bytes);
 }
 
-/// Small canvases: what grows with their size is bounded by the limits, not by the reader.
+/// Limits for small canvases, which bound the work of one run.
 const LIMITS: Limits = Limits { depth: 32, tasks: 1_000, json_types: &[] };
 
 fn text(bytes: &[u8]) -> Option<&str> {
@@ -202,7 +202,7 @@ mod tests {
 
     use super::*;
 
-    /// Mutations of each decoder's corpus, at most this many and this long: the fuzzers do more.
+    /// The bounds of the run in the tests: this many mutations of each decoder's corpus, for at most this long. The fuzzers do more.
     const MUTATIONS: usize = 4_000;
     const LONGEST: Duration = Duration::from_secs(3);
 
@@ -217,7 +217,7 @@ mod tests {
         paths.iter().map(|path| std::fs::read(path).unwrap()).collect()
     }
 
-    /// Always the same numbers: what fails once fails again.
+    /// Pseudo-random numbers from a fixed seed, so that a failure can be repeated.
     struct Numbers(u64);
 
     impl Numbers {

@@ -10,41 +10,41 @@
 //! Beside it stand the crates: `celery` (vocabulary and wire), `broker`, `ledger`, `schedule`, `worker`, `resp`, `runtime`.
 //! The modules in reading order, one line each:
 
-// Futures of handlers hold those of the Redis client: the check that they are Send goes deeper than the default.
+// Handlers' futures contain those of the Redis client, so the Send check needs more than the default recursion limit.
 #![recursion_limit = "256"]
 
 /// The composition root: builds a process from a configuration.
 pub mod app;
-/// What the tasks are called, what they take, where they go.
+/// The declared tasks: names, parameters, endpoints, queues.
 pub mod catalog;
-/// What of a deployment does not fit together.
+/// `taskgate check`: finds what does not fit together in a deployment.
 pub mod check;
 /// The command line.
 pub mod cli;
-/// What the operator wrote: file and environment, checked in pairs.
+/// The configuration from file, environment and flags, and its checks.
 pub mod config;
 /// All roles in one process.
 #[cfg(feature = "dev")]
 pub mod dev;
 /// HTTP: router, routes, problems, OpenAPI, SSE, dashboard.
 pub mod edge;
-/// Every decoder of what strangers send, for the fuzzer.
+/// Every decoder of untrusted input, for the fuzzer.
 #[cfg(feature = "dev")]
 pub mod fuzz_entry;
-/// Who may call, and how often.
+/// Tokens, logins and rate limits: who may call, and how often.
 pub mod guard;
-/// In front of the ledger: group commit, batched reads, the hub of live events.
+/// In front of the ledger (the history database): group commit, batched reads, the hub of live events.
 pub mod live;
-/// Two stores, one truth: relay, recorder, sweeper, canvases, expiry, retention.
+/// Keeps broker and ledger consistent: relay, recorder, sweeper, canvases, expiry, retention.
 pub mod reconcile;
-/// What submits by itself: beat, expander, retrier.
+/// Services that submit tasks on their own: beat, expander, retrier.
 pub mod roles;
 /// The sample tasks, the same as those of the sample Celery application.
 #[cfg(feature = "worker")]
 pub mod samples;
-/// Log output of this process.
+/// Logs and metrics of this process.
 pub mod telemetry;
-/// What tells others: webhooks, traces, statistics, incidents, health.
+/// Reports to the outside: webhooks, traces, statistics, incidents, health.
 pub mod tell;
-/// What a client can ask for, one file each.
+/// The use cases, one file each: what a client can ask for.
 pub mod usecase;

@@ -7,11 +7,11 @@ use taskgate::cli::Cli;
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
-/// The command line cannot be understood (`EX_USAGE`); 1 and 2 are what the client says of a task and of a gateway.
+/// The exit code for an invalid command line (`EX_USAGE`); client commands use 1 for a failed task and 2 for an unreachable gateway.
 const USAGE: u8 = 64;
 
 fn main() -> ExitCode {
-    // Before any TLS is configured: two providers could be built in, and none is chosen by itself.
+    // Choose the TLS provider before any TLS is configured: when two are compiled in, rustls does not choose by itself.
     let _ = rustls::crypto::ring::default_provider().install_default();
     let cli = match Cli::read(std::env::args_os()) {
         Ok(cli) => cli,

@@ -16,45 +16,45 @@ use celery::task::QueueName;
 use ledger::Ledger;
 
 const LATE: &str = "no answer in time";
-/// An answer later than this is none.
+/// How long an answer may take.
 const PATIENCE: Duration = Duration::from_secs(3);
-/// Workers that are busy answer late; all that answer by then count.
+/// How long workers may take to answer: busy ones answer late.
 const WORKER_PATIENCE: Duration = Duration::from_secs(2);
 
-/// Twice as long as Celery's workers pause between heartbeats, and a little.
+/// A little more than two heartbeat intervals of a Celery worker.
 const LISTEN: Duration = Duration::from_millis(4_500);
 
-/// What was found. An `Err` says why nothing was.
+/// What was found. An `Err` says why something could not be found out.
 #[derive(Debug)]
 pub struct Facts {
     /// `None` when the configuration names no ledger.
     pub ledger: Option<Result<&'static str, String>>,
-    /// Whether it takes writes, when it answers.
+    /// Whether the ledger takes writes, if it answers.
     pub ledger_writes: Result<(), String>,
-    /// Whether one replica hears at once what another one commits; a ledger that does not say counts as one where it does.
+    /// Whether a replica is notified at once of what another one commits; true for a ledger that cannot be asked.
     pub ledger_hears: bool,
     pub broker: Result<(), String>,
     pub backend: Result<(), String>,
-    /// Whether they take writes and keep what was written, when they answer.
+    /// Whether the broker takes writes and keeps them, if it answers.
     pub broker_writes: Writes,
     pub backend_writes: Writes,
     /// By node name.
     pub workers: BTreeMap<String, WorkerFacts>,
-    /// Who sent events meanwhile; `None` when nobody could listen.
+    /// The workers that sent events meanwhile; `None` when the event channel could not be read.
     pub heard: Option<Heard>,
-    /// Each `global_keyprefix` under which kombu keeps keys in the broker's database, and
+    /// Each `global_keyprefix` under which kombu has keys in the broker's database.
     pub prefixes: BTreeSet<String>,
-    /// each under which results stand in the backend's.
+    /// Each prefix under which results are stored in the backend's database.
     pub result_prefixes: BTreeSet<String>,
-    /// Queues that are there and were made with other arguments than the configuration says, with what the broker says.
+    /// Queues that were declared with other arguments than the configuration says, and the broker's error about each.
     pub differing: BTreeMap<String, String>,
 }
 
-/// How a Redis that answers treats what is written to it.
+/// Whether a Redis takes writes, and whether it may evict them.
 #[derive(Debug)]
 pub struct Writes {
     pub taken: Result<(), String>,
-    /// `None` when it does not say.
+    /// `None` when Redis does not report it.
     pub memory: Option<broker::Memory>,
 }
 
@@ -68,7 +68,7 @@ impl Writes {
     }
 }
 
-/// What one worker says of itself.
+/// What one worker reports about itself.
 #[derive(Debug, Default, Clone, PartialEq)]
 pub struct WorkerFacts {
     pub registered: BTreeSet<String>,
@@ -78,7 +78,7 @@ pub struct WorkerFacts {
 }
 
 impl Facts {
-    /// Asks everybody at the same time. `queue` is one that tasks go to.
+    /// Asks Redis, the ledger and the workers at the same time. `queue` is a queue that tasks go to.
     pub async fn gather(
         ledger: Option<&dyn Ledger>,
         broker: &Broker,
@@ -109,7 +109,7 @@ impl Facts {
             in_time(backend.prefixes()),
             differing(broker, queues)
         );
-        // Without a broker nobody could be asked, and that is said already.
+        // Without a broker no worker could be asked, and the broker's finding says that already.
         Self {
             ledger,
             ledger_writes,
@@ -152,7 +152,7 @@ async fn hears(ledger: Option<&dyn Ledger>) -> bool {
     !matches!(timeout(PATIENCE, ledger.hears_others()).await, Ok(Ok(false)))
 }
 
-/// Only a broker with channels can be listened to without taking anything away.
+/// Listens to worker events. Only a broker with channels allows that without consuming messages.
 async fn overheard(broker: &Broker) -> Option<Heard> {
     broker.lists()?.overhear(LISTEN).await.ok()
 }
@@ -161,7 +161,7 @@ async fn prefixes(broker: &Broker) -> Option<BTreeSet<String>> {
     in_time(broker.lists()?.prefixes()).await.ok()
 }
 
-/// Nothing is made: a queue that does not exist cannot differ.
+/// Compares queues by a passive declaration, which creates nothing: a queue that does not exist cannot differ.
 async fn differing(broker: &Broker, queues: &[config::Queue]) -> Result<BTreeMap<String, String>, broker::Error> {
     let names: Vec<String> = queues.iter().map(|queue| queue.name.to_string()).collect();
     let depths = broker.depths(&names).await?;

@@ -1,4 +1,4 @@
-//! What of the fleet's wire does not fit: transport options, serializers, workers that tell nothing. From facts alone.
+//! Finds differences between taskgate and the workers on the wire: transport options, serializers, missing events. Pure.
 
 use celery::conf::Hidden;
 
@@ -17,7 +17,7 @@ pub(super) fn transport(config: &Config, node: &str, worker: &WorkerFacts) -> Ve
         "unacked_key" => ours.unacked_key != default.unacked_key,
         "unacked_index_key" => ours.unacked_index_key != default.unacked_index_key,
         "unacked_mutex_key" => ours.unacked_mutex_key != default.unacked_mutex_key,
-        // Whoever answers has the same prefix: it heard our channel.
+        // A worker that answers has the same prefix, because it received the question on our channel.
         _ => true,
     };
     let masked = worker.conf.masked.iter().filter(|name| !said(name)).map(|name| {
@@ -30,7 +30,7 @@ pub(super) fn transport(config: &Config, node: &str, worker: &WorkerFacts) -> Ve
     differences.chain(masked).collect()
 }
 
-/// Serializers.
+/// Whether the worker accepts JSON.
 pub(super) fn serializers(node: &str, worker: &WorkerFacts) -> Vec<Finding> {
     let mut findings = Vec::new();
     if !worker.conf.accepts_json() {
@@ -50,7 +50,7 @@ pub(super) fn serializers(node: &str, worker: &WorkerFacts) -> Vec<Finding> {
     findings
 }
 
-/// Workers that answered and sent no event meanwhile.
+/// Workers that answered but sent no event meanwhile.
 pub(super) fn mute(facts: &Facts) -> Vec<Finding> {
     let Some(heard) = &facts.heard else { return Vec::new() };
     let silent = facts.workers.keys().filter(|node| !heard.hosts.contains(*node)).map(|node| {
@@ -63,7 +63,7 @@ pub(super) fn mute(facts: &Facts) -> Vec<Finding> {
     silent.collect()
 }
 
-/// Nobody answers: what Redis and the event channels tell of a fleet that calls things otherwise.
+/// When no worker answers: signs in Redis and on the event channels of a fleet that uses other names.
 pub(super) fn elsewhere(config: &Config, facts: &Facts) -> Vec<Finding> {
     let ours = &config.broker.transport;
     let mut findings = Vec::new();
@@ -84,7 +84,7 @@ pub(super) fn elsewhere(config: &Config, facts: &Facts) -> Vec<Finding> {
     findings
 }
 
-/// The prefix of results: `None` when it fits, or nobody can tell.
+/// Compares the prefix of results. `None` when it fits or cannot be found out.
 pub(super) fn backend_prefix(config: &Config, facts: &Facts, node: &str, worker: &WorkerFacts) -> Option<Finding> {
     let ours = broker::backend::prefix(&config.backend.redis.key_prefix);
     let (weight, text) = match &worker.conf.backend_prefix {

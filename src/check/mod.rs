@@ -1,7 +1,6 @@
-//! Whether configuration, Redis, the ledger and the live workers fit together: what `taskgate check` says.
+//! `taskgate check`: whether configuration, Redis, the ledger and the live workers fit together.
 //!
-//! [`facts`] asks, [`rules`] judges and is pure. Nothing is changed: neither a key nor a row is written, but for the reply list
-//! of remote control.
+//! [`facts`] asks; [`rules`] judges and is pure. No key and no row is written, except for the reply list of remote control.
 
 mod facts;
 mod fleet;
@@ -20,7 +19,7 @@ pub use security::judge_security;
 pub enum Weight {
     /// Fits.
     Fine,
-    /// May be meant so.
+    /// May be intended.
     Warning,
     /// Tasks will not run, or their results will not be seen.
     Problem,

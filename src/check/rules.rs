@@ -1,4 +1,4 @@
-//! What does not fit together, from facts alone.
+//! Judges from the facts what does not fit together. Pure.
 
 use std::collections::BTreeSet;
 
@@ -11,10 +11,10 @@ use celery::spelling::nearest;
 const CELERY_VISIBILITY_SECS: f64 = 3_600.0;
 /// RabbitMQ's default: a message that is unacknowledged for longer closes its channel.
 const CONSUMER_TIMEOUT_SECS: f64 = 1_800.0;
-/// The sweeper reads results that nobody heard of; it needs a few rounds before they are gone.
+/// The sweeper reads results whose events were missed; it needs a few passes before they expire.
 const SHORTEST_EXPIRY_SECS: f64 = 300.0;
 
-/// All findings, what fits included.
+/// All findings, including what is fine.
 pub fn judge(config: &Config, catalog: &Catalog, facts: &Facts) -> Vec<Finding> {
     let mut findings = vec![Finding::new(Weight::Fine, "the configuration is read")];
     findings.extend(reach::judge(config, facts));
@@ -46,7 +46,7 @@ pub fn judge(config: &Config, catalog: &Catalog, facts: &Facts) -> Vec<Finding> 
     findings
 }
 
-/// Queues that are not as the configuration says.
+/// Queues that were declared with other arguments than the configuration says.
 fn differing(facts: &Facts) -> Vec<Finding> {
     let tell = |(queue, said): (&String, &String)| {
         let text = format!(
@@ -66,7 +66,7 @@ fn present(facts: &Facts) -> Option<Finding> {
     Some(Finding::new(Weight::Fine, format!("{} workers answer: {}", nodes.len(), nodes.join(", "))))
 }
 
-/// Task names that nobody registers.
+/// Task names that no worker registers.
 fn registered(catalog: &Catalog, facts: &Facts) -> Vec<Finding> {
     let known: BTreeSet<&str> =
         facts.workers.values().flat_map(|worker| &worker.registered).map(String::as_str).collect();
@@ -78,7 +78,7 @@ fn registered(catalog: &Catalog, facts: &Facts) -> Vec<Finding> {
     missing.map(tell).collect()
 }
 
-/// Queues that nobody consumes.
+/// Queues that no worker consumes.
 fn consumed(catalog: &Catalog, facts: &Facts) -> Vec<Finding> {
     let known: BTreeSet<&str> = facts.workers.values().flat_map(|worker| &worker.queues).map(String::as_str).collect();
     let named = catalog.queues();
@@ -112,7 +112,7 @@ fn delivered(catalog: &Catalog, facts: &Facts) -> Vec<Finding> {
     findings
 }
 
-/// Visibility timeouts.
+/// Compares visibility timeouts.
 fn visible(config: &Config, catalog: &Catalog, node: &str, worker: &WorkerFacts) -> Vec<Finding> {
     let theirs = worker.conf.visibility_timeout.unwrap_or(CELERY_VISIBILITY_SECS);
     let ours = config.broker.visibility_timeout.as_secs_f64();
@@ -165,7 +165,7 @@ fn expires(node: &str, worker: &WorkerFacts) -> Option<Finding> {
     None
 }
 
-/// Where results are stored. Hosts may have several names, so only scheme and database are compared.
+/// Compares where results are stored. Hosts may have several names, so only scheme and database are compared.
 fn results(config: &Config, node: &str, worker: &WorkerFacts) -> Option<Finding> {
     let Some(theirs) = worker.conf.result_backend.as_deref().filter(|url| !url.starts_with("disabled")) else {
         let text = format!("{node} stores no results: taskgate will know ends from events only");

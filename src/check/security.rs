@@ -1,5 +1,5 @@
-//! What this deployment leaves open, a sentence each: `taskgate check --security`. Judged from the configuration and the ledger's
-//! tokens alone. `docs/SECURITY-MODEL.md` says what is promised where nothing is left open.
+//! `taskgate check --security`: one sentence for each thing that this deployment leaves open, judged from the configuration and the
+//! ledger's tokens alone. `docs/SECURITY-MODEL.md` says what is promised where nothing is left open.
 
 use super::{Finding, Weight};
 use crate::catalog::{Catalog, Entry};
@@ -7,11 +7,11 @@ use crate::config::{Auth, Config};
 use ledger::{Scope, Token};
 use runtime::clock::Time;
 
-/// A token that has not been used for so long is probably not needed.
+/// A token that has not been used for this many days is probably not needed.
 const UNUSED_DAYS: i64 = 90;
 const DAY: i64 = 86_400_000_000;
 
-/// `tokens` are those of the ledger, if it could be asked.
+/// `tokens` are the ledger's, or `None` if it could not be asked.
 pub fn judge_security(config: &Config, catalog: &Catalog, tokens: Option<&[Token]>, now: Time) -> Vec<Finding> {
     let mut findings = listener(config);
     findings.extend(transport(config));

@@ -1,4 +1,4 @@
-//! `taskgate audit`: who did what; and the chain of it, held against its hashes.
+//! `taskgate audit`: lists who did what, and verifies the hash chain of the audit log.
 
 use std::process::ExitCode;
 
@@ -23,7 +23,7 @@ pub struct Options {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Read the whole chain from the ledger, and say whether a row was changed, added or taken out
+    /// Verify the hash chain of the audit log: was a row changed, added or removed?
     Verify(Verify),
 }
 

@@ -17,12 +17,12 @@ use crate::telemetry::plain::one_line;
 use ledger::SharedLedger;
 use runtime::clock;
 
-/// For the list of tokens.
+/// How long to wait for the list of tokens.
 const LEDGER_PATIENCE: Duration = Duration::from_secs(5);
 
 #[derive(Debug, Args)]
 pub struct Options {
-    /// Say what this deployment leaves open instead, from its configuration and its tokens
+    /// Instead, list what the configuration and the tokens leave open to attackers
     #[arg(long)]
     security: bool,
 }
@@ -45,7 +45,7 @@ async fn leaves_open(config: &Config) -> anyhow::Result<ExitCode> {
     };
     stop.cancel();
     if tokens.is_none() {
-        eprintln!("the ledger cannot be asked for its tokens: nothing is said of them");
+        eprintln!("the ledger does not answer: its tokens were not checked");
     }
     Ok(told(&judge_security(config, &catalog, tokens.as_deref(), clock::now())))
 }
@@ -62,7 +62,7 @@ async fn check(config: &Config) -> anyhow::Result<ExitCode> {
     if config.auth == Auth::Token && config.users.is_empty() && nobody_has_a_token(ledger.as_ref()).await {
         findings.push(Finding { weight: Weight::Problem, text: nobody_may_call(config) });
     }
-    // As serve does; whether it would be given --i-know is not known here.
+    // The same check as in serve, which may be started with --i-know.
     if let Err(reason) = refuse_open(config, false) {
         findings.push(Finding { weight: Weight::Problem, text: reason.to_string() });
     }
@@ -70,7 +70,7 @@ async fn check(config: &Config) -> anyhow::Result<ExitCode> {
     Ok(told(&findings))
 }
 
-/// Prints what was found, a line each: names of workers and queues are other people's words.
+/// Prints each finding on one line. Control characters are escaped, because names of workers and queues come from others.
 fn told(findings: &[Finding]) -> ExitCode {
     for finding in findings {
         println!("{}", one_line(&finding.to_string()));
@@ -79,7 +79,7 @@ fn told(findings: &[Finding]) -> ExitCode {
     if is_broken { ExitCode::FAILURE } else { ExitCode::SUCCESS }
 }
 
-/// False when the ledger does not say, or has no schema yet: what it lacks is another finding.
+/// Whether the ledger has no token. False when it does not answer or has no schema yet, which is a finding of its own.
 async fn nobody_has_a_token(ledger: Option<&SharedLedger>) -> bool {
     let Some(ledger) = ledger else { return false };
     let now = clock::now();

@@ -1,4 +1,4 @@
-//! `taskgate dev`.
+//! `taskgate dev`: starts all roles in one process.
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -28,10 +28,10 @@ pub struct Options {
     /// Address and port; default 127.0.0.1:8000
     #[arg(long, value_name = "ADDRESS")]
     listen: Option<String>,
-    /// Listen beyond this machine although no token is needed: whoever reaches the address may do everything
+    /// Listen beyond this machine without tokens: anyone who reaches the address may do everything
     #[arg(long)]
     i_know: bool,
-    /// Where the ledger and the samples' files are kept
+    /// Directory of the ledger and the samples' files
     #[arg(long, value_name = "DIRECTORY", default_value = DATA)]
     data: PathBuf,
     /// Base address of the sample notice board; default: the one served here
@@ -40,7 +40,7 @@ pub struct Options {
 }
 
 /// # Errors
-/// When the configuration does not fit, the directory cannot be made, or an address is taken.
+/// When the configuration is invalid, the directory cannot be created, or an address is in use.
 pub fn run(common: &Common, options: &Options) -> anyhow::Result<ExitCode> {
     let listen = Flag { key: "http.listen", name: "listen", value: options.listen.clone() };
     let config = configure_fitting(Role::Dev, common, &[listen], app::fits)?;
@@ -71,7 +71,7 @@ async fn dev(config: Config, options: &Options) -> anyhow::Result<ExitCode> {
     ended
 }
 
-/// The worker of `taskgate worker`, in this process.
+/// Starts the worker of `taskgate worker` in this process.
 fn spawn_worker(dev: &Dev, registry: Registry, tasks: &Tasks) -> anyhow::Result<()> {
     let worker = app::worker(&dev.config, registry)?;
     let worker = worker.task_events(true).mingle(false).warm_timeout(Some(WORKER_STOP));

@@ -1,4 +1,4 @@
-//! `taskgate export`.
+//! `taskgate export`: writes the history into a Parquet file.
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -16,10 +16,10 @@ use runtime::clock::Time;
 
 #[derive(Debug, Args)]
 pub struct Options {
-    /// Where to begin: the position that the last export named (0 is the beginning), or a time, as 2026-01-31T00:00:00Z
+    /// Where to begin: the position that the last export printed (0 is the beginning), or a time such as 2026-01-31T00:00:00Z
     #[arg(long, value_name = "POSITION|TIME", default_value = "0")]
     since: String,
-    /// The file, as history.parquet; one of that name is replaced when the new one is whole
+    /// The file, such as history.parquet; an existing one is replaced when the new one is complete
     #[arg(long, value_name = "FILE")]
     to: PathBuf,
 }

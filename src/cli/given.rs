@@ -1,4 +1,4 @@
-//! What a role is started with: file, environment, flags; read once and handed to the configuration.
+//! Reads file, environment and flags once, and hands them to the configuration.
 
 use super::Common;
 use crate::config::{Config, Error, Given, Role};
@@ -14,12 +14,12 @@ pub struct Flag<'a> {
 /// Reads the configuration and starts logging as it says.
 ///
 /// # Errors
-/// When something in it does not fit; the message names every place involved.
+/// When the configuration is invalid; the message names every place involved.
 pub fn configure(role: Role, common: &Common, flags: &[Flag<'_>]) -> anyhow::Result<Config> {
     configure_fitting(role, common, flags, |_| Ok(()))
 }
 
-/// As [`configure`], for a role that `fits` has something to say about too: all faults are told at once.
+/// As [`configure`], for a role whose configuration must also pass `fits`: all faults are reported at once.
 ///
 /// # Errors
 /// As [`configure`].

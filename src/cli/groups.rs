@@ -1,8 +1,8 @@
-//! The help of `taskgate`: its commands by what they are for.
+//! The help of `taskgate`: lists its commands in groups.
 
 use clap::Command;
 
-/// Each command stands in one of them.
+/// The groups. Each command is in exactly one.
 const GROUPS: [(&str, &[&str]); 4] = [
     ("Run it", &["dev", "serve", "worker", "migrate"]),
     ("Tasks", &["submit", "result", "watch", "revoke", "retry", "explain", "tasks", "events", "dead-letters"]),
@@ -13,7 +13,7 @@ const GROUPS: [(&str, &[&str]); 4] = [
     ),
 ];
 
-/// With a help that lists the groups.
+/// The command with a help text that lists the groups.
 pub fn grouped(command: Command) -> Command {
     let lists = GROUPS.map(|(title, names)| {
         let known = names.iter().filter_map(|name| command.find_subcommand(name));

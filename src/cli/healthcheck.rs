@@ -12,7 +12,7 @@ use crate::config::Role;
 const PATIENCE: Duration = Duration::from_secs(2);
 
 /// # Errors
-/// When nobody answers.
+/// When the gateway does not answer, or answers with an error.
 pub fn run(common: &Common) -> anyhow::Result<ExitCode> {
     let config = configure(Role::Check, common, &[])?;
     let address = reachable(config.http.listen);
@@ -23,7 +23,7 @@ pub fn run(common: &Common) -> anyhow::Result<ExitCode> {
     anyhow::bail!("http://{address}/livez was answered {status}")
 }
 
-/// What listens on every address is asked on loopback.
+/// A gateway that listens on every address is asked on loopback.
 fn reachable(listen: SocketAddr) -> SocketAddr {
     let ip = match listen.ip() {
         IpAddr::V4(ip) if ip.is_unspecified() => IpAddr::V4(Ipv4Addr::LOCALHOST),

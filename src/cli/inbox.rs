@@ -1,4 +1,4 @@
-//! `taskgate inbox`: puts `taskgate.enqueue` into an application's database, looks at it, takes it away. Needs no configuration.
+//! `taskgate inbox`: installs `taskgate.enqueue` in an application's database, reports on it, removes it. Needs no configuration.
 
 use std::process::ExitCode;
 
@@ -20,7 +20,7 @@ pub struct Options {
 enum Command {
     /// Create the inbox in a database, or bring it up to date
     Install(At),
-    /// Say whether a database has an inbox, and what waits in it
+    /// Show whether a database has an inbox, and how many calls wait in it
     Status(Status),
     /// Drop the inbox of a database
     Remove(Remove),
@@ -45,13 +45,13 @@ struct Status {
 struct Remove {
     #[command(flatten)]
     at: At,
-    /// Also when calls wait in it: they are lost
+    /// Remove it even if calls wait in it: they are lost
     #[arg(long)]
     force: bool,
 }
 
 /// # Errors
-/// When the database does not answer, or its role may not do it.
+/// When the database does not answer, or the role lacks a privilege.
 pub fn run(options: &Options) -> anyhow::Result<ExitCode> {
     super::runtime()?.block_on(async {
         match &options.command {

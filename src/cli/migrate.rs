@@ -1,4 +1,4 @@
-//! `taskgate migrate`.
+//! `taskgate migrate`: migrates the schema of the ledger (the history database).
 
 use std::process::ExitCode;
 
@@ -11,7 +11,7 @@ use crate::app;
 use crate::config::Role;
 
 /// # Errors
-/// When the ledger cannot be reached, or refuses.
+/// When the ledger cannot be reached, or a migration fails.
 pub fn run(common: &Common) -> anyhow::Result<ExitCode> {
     let config = configure(Role::Migrate, common, &[])?;
     super::runtime()?.block_on(async {

@@ -1,4 +1,4 @@
-//! The command line: one subcommand for each role. A role's body lives in its own module; here it gets its configuration.
+//! The command line: one subcommand for each role and each client command, each in a module of its own.
 
 mod audit;
 mod check;
@@ -36,20 +36,20 @@ pub struct Cli {
     command: Command,
 }
 
-/// What every role understands, before or after its name.
+/// Flags of every command, before or after its name.
 #[derive(Debug, Args)]
 pub struct Common {
     /// Configuration file (TOML)
     #[arg(long, global = true, value_name = "FILE", env = "TASKGATE_CONFIG")]
     config: Option<PathBuf>,
-    /// What is logged, as in RUST_LOG
+    /// Log filter, in the syntax of RUST_LOG
     #[arg(long, global = true, value_name = "FILTER")]
     log: Option<String>,
 }
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Run everything in this process, with nothing installed: for trying out and developing
+    /// Run everything in one process, with nothing installed: for trying out and developing
     #[cfg(feature = "dev")]
     Dev(dev::Options),
     /// Serve the gateway: HTTP, relay, recorder, sweeper; any number of identical replicas
@@ -57,64 +57,64 @@ enum Command {
     /// Run tasks: the sample tasks and the catalog's commands, beside Python workers or alone
     #[cfg(feature = "worker")]
     Worker(worker::Options),
-    /// Bring the ledger's schema up to date
+    /// Migrate the ledger's schema
     Migrate,
     /// Submit a task to a gateway
     Submit(Box<client::Submit>),
-    /// Print what became of a task
+    /// Print the result of a task
     Result(client::Result),
     /// Follow a task to its end
     Watch(client::Watch),
-    /// Revoke a task, and say what came of it
+    /// Revoke a task, and print what came of it
     Revoke(client::Revoke),
-    /// Send a task again that has ended, or the failed members of a group
+    /// Run an ended task again, or the failed members of a group
     Retry(client::Retry),
-    /// Say in a sentence why a task is where it is
+    /// Explain in a sentence why a task is in its present state
     Explain(client::Explain),
     /// List the tasks of a gateway, newest first
     Tasks(client::Tasks),
     /// Print what happens to tasks while it happens
     Events(client::Events),
-    /// List what failed for good, send it again, or put it away
+    /// List tasks that failed for good, send them again, or dismiss them
     DeadLetters(client::DeadLetters),
-    /// List the queues of a gateway; pause, resume, purge, look into one
+    /// List the queues of a gateway; pause, resume, purge or inspect a queue
     Queues(client::Queues),
     /// List the keys that limit how many tasks run or start, and change them
     Limits(client::Limits),
-    /// List who is told of tasks, and change it
+    /// List webhooks and change them
     Webhooks(client::Webhooks),
-    /// List what is odd now; exit code 1 when there is something
+    /// List the open incidents; exit code 1 when there are any
     Incidents(client::Incidents),
     /// List the workers of a gateway
     Workers(client::Workers),
-    /// List the timetable of a gateway, or take over that of Celery beat, RedBeat or django-celery-beat
+    /// List the schedules of a gateway, or import those of Celery beat, RedBeat or django-celery-beat
     Schedules(schedules::Options),
-    /// Let the transactions of an application's database make tasks: install, status, remove
+    /// Let transactions of an application's database submit tasks: install, status, remove
     Inbox(inbox::Options),
     /// Create, list and revoke the tokens that clients call with
     Token(token::Options),
-    /// Print what the configuration keeps of a password that is read from standard input
+    /// Read a password from standard input and print its hash for the configuration
     Password,
-    /// List who did what; hold its chain against the hashes
+    /// List who did what; verify the hash chain of this audit log
     Audit(audit::Options),
     /// Write events and ended tasks into a Parquet file, for analytics
     #[cfg(feature = "export")]
     Export(export::Options),
-    /// Print the contract (OpenAPI 3.1)
+    /// Print the API contract (OpenAPI 3.1)
     Openapi,
-    /// Read the configuration, Redis, the ledger and the live workers, and say what does not fit together
+    /// Check that configuration, Redis, the ledger and the live workers fit together
     Check(check::Options),
-    /// Ask a gateway on this machine whether it runs, for container health checks
+    /// Check that a gateway on this machine is alive, for container health checks
     Healthcheck,
-    /// Print what a shell needs to complete this command line
+    /// Print a completion script for a shell
     Completions(client::Completions),
 }
 
 impl Cli {
-    /// Reads a command line. The help lists the commands by what they are for.
+    /// Parses a command line. The help lists the commands in groups.
     ///
     /// # Errors
-    /// When it cannot be understood, or asks for help.
+    /// When the command line is invalid, or asks for help.
     pub fn read(line: impl IntoIterator<Item = OsString>) -> Result<Self, clap::Error> {
         let mut command = groups::grouped(Self::command());
         let matches = command.try_get_matches_from_mut(line)?;
@@ -168,10 +168,10 @@ fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {
     Ok(tokio::runtime::Builder::new_multi_thread().enable_all().build()?)
 }
 
-/// What may still run when the process has ended its work: threads that hold somebody's long computation.
+/// How long the end of the process waits for threads that still run blocking work.
 const LEFT_BEHIND: std::time::Duration = std::time::Duration::from_millis(500);
 
-/// Runs a long-lived role to its end. Work on threads of its own is not waited for without limit then.
+/// Runs a long-lived role to its end, then waits only a short time for blocking work on other threads.
 fn until_ended(role: impl Future<Output = anyhow::Result<ExitCode>>) -> anyhow::Result<ExitCode> {
     let runtime = runtime()?;
     let ended = runtime.block_on(role);

@@ -1,4 +1,4 @@
-//! `taskgate password`: what the configuration keeps of a password.
+//! `taskgate password`: hashes a password for the configuration.
 
 use std::io::{BufRead, IsTerminal};
 use std::process::ExitCode;

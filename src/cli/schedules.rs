@@ -1,4 +1,4 @@
-//! `taskgate schedules`: the timetable of a gateway; and `import`, the timetable of another beat, shown first, then written.
+//! `taskgate schedules`: commands about schedules; `import` shows the schedules of another beat, and writes them with `--apply`.
 
 use std::io::Read;
 use std::process::ExitCode;
@@ -31,11 +31,11 @@ pub struct Options {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Make a schedule
+    /// Create a schedule
     Create(Box<client::Create>),
-    /// Remove a schedule; tasks that it has fired go on
+    /// Delete a schedule; tasks that it has fired go on
     Delete(client::Delete),
-    /// Take over the timetable of another beat; without --apply it is only shown
+    /// Import the schedules of another beat; without --apply they are only shown
     Import(Import),
     /// Stop a schedule from firing
     Pause(client::Act),
@@ -53,7 +53,7 @@ struct Import {
     /// Write the schedules into the ledger
     #[arg(long)]
     apply: bool,
-    /// Zone of crontabs that name none: the Celery app's timezone
+    /// Time zone of crontabs that name none: the Celery app's timezone
     #[arg(long, value_name = "ZONE")]
     timezone: Option<String>,
     /// RedBeat's redbeat_key_prefix
@@ -115,7 +115,7 @@ impl Import {
         }
     }
 
-    /// What is done with one entry, and what it is.
+    /// Imports one entry, or only looks at it; returns what was done and a description of the entry.
     async fn settle(&self, one: &Imported, ledger: Option<&SharedLedger>) -> anyhow::Result<(&'static str, String)> {
         let document = match &one.document {
             Ok(document) => document,
@@ -123,7 +123,7 @@ impl Import {
         };
         let word = match ledger {
             Some(ledger) if self.apply => write(ledger, &one.name, document).await?,
-            // A ledger that cannot be asked is no reason not to show.
+            // A ledger that does not answer must not prevent the preview.
             Some(ledger) if matches!(ledger.schedule(&one.name).await, Ok(Some(_))) => "exists",
             _ => "would create",
         };

@@ -1,4 +1,4 @@
-//! `taskgate serve`.
+//! `taskgate serve`: runs a gateway until it is told to stop.
 
 use std::process::ExitCode;
 use std::time::Duration;
@@ -18,24 +18,24 @@ use ledger::SharedLedger;
 use runtime::clock;
 use runtime::lifecycle::{OnExit, Tasks, terminated};
 
-/// SIGTERM ends a role within ten seconds: what did not end by then is cut.
+/// SIGTERM ends a role within ten seconds; what has not ended after this time is aborted.
 const SHUTDOWN: Duration = Duration::from_secs(9);
 
-/// How long a start waits for the ledger to say whether there are tokens.
+/// How long the start waits for the ledger's answer to whether there are tokens.
 const LEDGER_PATIENCE: Duration = Duration::from_secs(5);
 
 #[derive(Debug, Args)]
 pub struct Options {
-    /// Address and port, as 0.0.0.0:8000
+    /// Address and port, such as 0.0.0.0:8000
     #[arg(long, value_name = "ADDRESS")]
     listen: Option<String>,
-    /// Listen beyond this machine although no token is needed: whoever reaches the address may do everything
+    /// Listen beyond this machine without tokens: anyone who reaches the address may do everything
     #[arg(long)]
     i_know: bool,
-    /// What this process does: everything, or only reading, on a replica of the ledger
+    /// What this process does: everything, or only answer reads, from a replica of the ledger
     #[arg(long, value_name = "ROLE", default_value = "all")]
     role: Part,
-    /// With `--role read`: the gateway that requests are sent to which this one refuses, as https://tasks.example
+    /// With `--role read`: the gateway to which clients that want to write are referred, such as https://tasks.example
     #[arg(long, value_name = "URL")]
     writer: Option<String>,
 }
@@ -48,13 +48,13 @@ enum Part {
 }
 
 /// # Errors
-/// When the configuration does not fit, or the address is taken.
+/// When the configuration is invalid, or the address is in use.
 pub fn run(common: &Common, options: &Options) -> anyhow::Result<ExitCode> {
     let listen = Flag { key: "http.listen", name: "listen", value: options.listen.clone() };
     let writer = Flag { key: "http.writer", name: "writer", value: options.writer.clone() };
     let mut config = configure_fitting(Role::Serve, common, &[listen, writer], app::fits)?;
     refuse_open(&config, options.i_know)?;
-    // A replica gets its schema from the server that it follows.
+    // A replica gets its schema from its primary.
     config.database.migrate &= options.role == Part::All;
     super::until_ended(serve(config, options.role))
 }
@@ -76,10 +76,10 @@ async fn serve(config: Config, part: Part) -> anyhow::Result<ExitCode> {
     serve_until_stopped(&config, edge::router(edge), listener, &app.tasks).await
 }
 
-/// An address beyond this machine without tokens is refused unless somebody says that it is meant.
+/// Refuses to listen beyond this machine without tokens, unless `--i-know` confirms it.
 ///
 /// # Errors
-/// When it is such an address.
+/// When the address can be reached from other machines and `auth` is none.
 pub fn refuse_open(config: &Config, i_know: bool) -> anyhow::Result<()> {
     let address = config.http.listen;
     if i_know || config.auth != Auth::None || address.ip().is_loopback() {
@@ -92,7 +92,8 @@ pub fn refuse_open(config: &Config, i_know: bool) -> anyhow::Result<()> {
     )
 }
 
-/// A gateway that would refuse every request does not start. One whose ledger is away does: it will be back, with its tokens.
+/// Refuses to start a gateway that has no valid token and so would refuse every request. When the ledger does not answer, the
+/// gateway starts: the tokens are there when the ledger is back.
 async fn somebody_may_call(config: &Config, ledger: &SharedLedger) -> anyhow::Result<()> {
     let tokens = async {
         if config.database.migrate {
@@ -105,7 +106,7 @@ async fn somebody_may_call(config: &Config, ledger: &SharedLedger) -> anyhow::Re
         Ok(Ok(tokens)) if tokens.iter().any(|token| token.is_valid_at(now)) => Ok(()),
         Ok(Ok(_)) => anyhow::bail!(nobody_may_call(config)),
         Ok(Err(_)) | Err(_) => {
-            warn!("the ledger does not answer yet: whether there are tokens shows when it does");
+            warn!("the ledger does not answer yet, so it is unknown whether there are tokens");
             Ok(())
         }
     }
@@ -121,16 +122,16 @@ pub fn nobody_may_call(config: &Config) -> String {
     )
 }
 
-/// Binds before anything else starts: a taken port is a clear refusal.
+/// Binds before anything else starts, so that a port in use is reported clearly.
 ///
 /// # Errors
-/// When the address is taken or not this machine's.
+/// When the address is in use or does not belong to this machine.
 pub async fn listen(config: &Config) -> anyhow::Result<TcpListener> {
     let bound = TcpListener::bind(config.http.listen).await;
     bound.with_context(|| format!("{} cannot be listened on: {}", config.said.place("http.listen"), config.http.listen))
 }
 
-/// Serves the edge until a signal, or until a service that the process needs has ended.
+/// Serves the edge until a signal arrives, or until a service that the process needs has ended.
 ///
 /// # Errors
 /// When the certificate cannot be read.
@@ -141,7 +142,7 @@ pub async fn serve_until_stopped(
     tasks: &Tasks,
 ) -> anyhow::Result<ExitCode> {
     let server = edge::Server::new(&config.http)?;
-    // Whoever sees the first answer may stop the process softly.
+    // Signals are handled before the first answer: a client that sees it may stop the process softly.
     let terminated = terminated();
     tasks.spawn("http", OnExit::StopProcess, move |stop| edge::serve(listener, router, server, stop));
     let stop = tasks.stop_token();

@@ -1,4 +1,4 @@
-//! `taskgate token`: who may call. Works on the ledger itself, so the first token needs no token.
+//! `taskgate token`: manages API tokens. Works on the ledger directly, so creating the first token needs no token.
 
 use std::process::ExitCode;
 use std::time::Duration;
@@ -28,7 +28,7 @@ pub struct Options {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Create a token and print it: this once, it is not kept
+    /// Create a token and print it, only this once: just its hash is stored
     Create(Create),
     /// List all tokens, newest first
     List(List),
@@ -41,19 +41,19 @@ struct Create {
     /// What the token is for
     #[arg(long)]
     name: String,
-    /// What it may do: submit, read, control, admin; with commas. `submit:tasks.crawl.*` also limits it to names of tasks
+    /// What it may do: submit, read, control, admin; separated by commas. `submit:tasks.crawl.*` also limits it to those tasks
     #[arg(long = "scope", value_name = "SCOPES", value_delimiter = ',', required = true)]
     scopes: Vec<String>,
-    /// Names of tasks, as tasks.crawl.*, that it may submit, see and control; no others. With commas; default all
+    /// The only tasks that it may submit, see and control, such as tasks.crawl.*; separated by commas; default all
     #[arg(long, value_name = "PATTERNS", value_delimiter = ',')]
     tasks: Vec<String>,
-    /// Whose words its keys of limits, unique and Idempotency-Key are; tokens of one namespace share them. Default its name
+    /// Namespace of its keys for limits, unique and Idempotency-Key; tokens of one namespace share them. Default its name
     #[arg(long, value_name = "NAME")]
     namespace: Option<String>,
-    /// Until when: a span as 90d or 12h; default for ever
+    /// How long it is valid, such as 90d or 12h; default for ever
     #[arg(long, value_name = "SPAN")]
     expires: Option<String>,
-    /// Requests, as 100/s, 1000/m or 5000/h; default what the configuration says
+    /// Rate limit, such as 100/s, 1000/m or 5000/h; default as configured
     #[arg(long, value_name = "RATE")]
     rate_limit: Option<String>,
     /// Print a JSON object
@@ -75,7 +75,7 @@ struct Revoke {
 }
 
 /// # Errors
-/// When the ledger does not answer, or what was said does not fit.
+/// When the ledger does not answer, or an argument is invalid.
 pub fn run(common: &Common, options: &Options) -> anyhow::Result<ExitCode> {
     let config = configure(Role::Migrate, common, &[])?;
     super::runtime()?.block_on(async {
@@ -91,7 +91,7 @@ pub fn run(common: &Common, options: &Options) -> anyhow::Result<ExitCode> {
     })
 }
 
-/// The configured ledger, with its schema up to date unless that is somebody else's business.
+/// Opens the configured ledger, and migrates its schema unless `database.migrate` is off.
 async fn ready_ledger(config: &Config, stop: CancellationToken) -> anyhow::Result<SharedLedger> {
     let ledger = app::open_ledger(config, stop)?;
     if config.database.migrate {
@@ -105,7 +105,7 @@ impl Create {
         let secret = Secret::new(TOKEN_PREFIX);
         let token = self.token(&secret, clock::now())?;
         if !by_command(ledger, act("token create", &self.name), ledger.create_token(&token)).await? {
-            bail!("there is a token {:?} already: choose another name, or revoke that one", self.name);
+            bail!("there is already a token {:?}: choose another name, or revoke that token", self.name);
         }
         if self.json {
             let mut shown = view(&token);
@@ -168,7 +168,7 @@ fn span(text: &str) -> anyhow::Result<Duration> {
     }
 }
 
-/// As it was written, once it is one.
+/// Checks the rate, and returns it as it was written.
 fn rate(text: &str) -> anyhow::Result<String> {
     match Quota::parse(text) {
         Ok(_) => Ok(text.to_owned()),
@@ -218,7 +218,7 @@ impl Revoke {
     }
 }
 
-/// An act of whoever runs this command.
+/// An audit entry for the user who runs this command.
 fn act(what: &str, target: &str) -> NewAct {
     let user = std::env::var("USER").unwrap_or_else(|_| "somebody".to_owned());
     NewAct {

@@ -15,13 +15,13 @@ use taskgate_worker::{Builder, Pool, QueueOrder, Registry, UnknownTask};
 
 #[derive(Debug, Args)]
 pub struct Options {
-    /// Queues to take from, separated by commas
+    /// Queues to consume, separated by commas
     #[arg(short = 'Q', long, value_name = "NAMES", value_delimiter = ',')]
     queues: Vec<String>,
-    /// Tasks at once; default: the number of processors
+    /// How many tasks run at once; default: the number of processors
     #[arg(short, long, value_name = "NUMBER")]
     concurrency: Option<usize>,
-    /// Where tasks run: in this process, or each in one of as many child processes as tasks run at once
+    /// Where tasks run: in this process, or in child processes, one for each task that runs at once
     #[arg(short = 'P', long, value_enum)]
     pool: Option<Where>,
     /// Node name; %h host, %n its first part, %d its domain
@@ -30,19 +30,19 @@ pub struct Options {
     /// Send task events from the start
     #[arg(short = 'E', long)]
     task_events: bool,
-    /// Follow the load between these bounds
+    /// Scale the concurrency with the load, between these bounds
     #[arg(long, value_name = "MAX,MIN", value_delimiter = ',', num_args = 1..=2)]
     autoscale: Vec<usize>,
-    /// Messages reserved for each slot; 0: as many as there are
+    /// Messages reserved for each slot; 0: no limit
     #[arg(long, value_name = "NUMBER", default_value_t = 4)]
     prefetch_multiplier: usize,
-    /// In which order queues are served [default: broker.queue_order_strategy]
+    /// Order in which queues are served [default: broker.queue_order_strategy]
     #[arg(long, value_enum)]
     queue_order: Option<Order>,
-    /// Seconds after which a task is told to end
+    /// Seconds after which a task is asked to end
     #[arg(long, value_name = "SECONDS")]
     soft_time_limit: Option<f64>,
-    /// Seconds after which a task has failed
+    /// Seconds after which a task is stopped and fails
     #[arg(long, value_name = "SECONDS")]
     time_limit: Option<f64>,
     /// Tasks after which a child process is replaced
@@ -57,25 +57,25 @@ pub struct Options {
     /// Write a STARTED record for each task
     #[arg(long)]
     track_started: bool,
-    /// What is done with tasks that are not known here
+    /// What to do with messages of unknown tasks
     #[arg(long, value_enum, default_value_t = Unknown::Fail)]
     unknown_task: Unknown,
     /// Seconds between heartbeats
     #[arg(long, value_name = "SECONDS", default_value_t = 2.0)]
     heartbeat_interval: f64,
-    /// Send no heartbeats: nobody sees whether it lives
+    /// Send no heartbeats: others cannot see whether the worker is alive
     #[arg(long)]
     without_heartbeat: bool,
-    /// Ask no other worker at the start for what was revoked
+    /// Do not ask other workers at the start which tasks are revoked
     #[arg(long)]
     without_mingle: bool,
-    /// Accepted for Celery's sake: there is no gossip to leave out
+    /// Has no effect; accepted for compatibility with Celery
     #[arg(long)]
     without_gossip: bool,
-    /// Seconds that a stop waits for running tasks, then late-acknowledged ones go back to their queue; 0: as long as they take
+    /// Seconds that a stop waits for running tasks; then tasks that acknowledge late go back to their queue. 0: no limit
     #[arg(long, value_name = "SECONDS", default_value_t = 6.0)]
     shutdown_timeout: f64,
-    /// Where the sample tasks keep what they have seen
+    /// Directory in which the sample tasks keep their files
     #[arg(long, value_name = "DIRECTORY", default_value = DATA)]
     data: PathBuf,
     /// Address of the sample notice boards
@@ -103,7 +103,7 @@ enum Unknown {
 }
 
 /// # Errors
-/// When the configuration or a flag does not fit.
+/// When the configuration or a flag is invalid.
 pub fn run(common: &Common, options: &Options) -> anyhow::Result<ExitCode> {
     let config = configure(Role::Worker, common, &[])?;
     let mut registry = Registry::new();
@@ -178,7 +178,7 @@ impl From<Unknown> for UnknownTask {
 }
 
 fn seconds(value: f64) -> anyhow::Result<Duration> {
-    Duration::try_from_secs_f64(value).map_err(|_| anyhow::anyhow!("{value} is no number of seconds"))
+    Duration::try_from_secs_f64(value).map_err(|_| anyhow::anyhow!("{value} is not a number of seconds"))
 }
 
 fn optional(value: Option<f64>) -> anyhow::Result<Option<Duration>> {

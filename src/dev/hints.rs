@@ -1,4 +1,4 @@
-//! What `taskgate dev` prints to be tried: commands that work with this configuration, its addresses, tokens and endpoints.
+//! The commands that `taskgate dev` prints to try out: they work with its configuration, addresses, tokens and endpoints.
 
 use std::net::SocketAddr;
 
@@ -14,7 +14,7 @@ pub fn base(config: &Config, listen: SocketAddr) -> String {
     format!("{scheme}://{listen}{path}")
 }
 
-/// Commands to try, a line each.
+/// Commands to try, one per line.
 pub fn lines(config: &Config, base: &str) -> Vec<String> {
     let mut curl = "curl".to_owned();
     if let Some(tls) = &config.http.tls {
@@ -39,7 +39,7 @@ pub fn lines(config: &Config, base: &str) -> Vec<String> {
     lines
 }
 
-/// The worker in this process has the samples' tasks, whatever the catalog says; a catalog of one's own means one's own tasks.
+/// Whether the catalog is the sample one: a catalog of the user's own has tasks that the worker in this process does not know.
 fn is_sample(config: &Config) -> bool {
     config.tasks.is_empty() || config.tasks.iter().any(|task| task.name.0 == "tasks.add")
 }

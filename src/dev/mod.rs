@@ -1,7 +1,8 @@
 //! Everything in one process, with nothing installed: a SQLite ledger, the built-in Redis-protocol server, the Rust worker with
-//! the sample tasks, the API. The code is the code of production; only what stands behind the URLs differs.
+//! the sample tasks, the API. The code is the same as in production; only the servers behind the URLs differ.
 //!
-//! The built-in server forgets at its end. What was queued or held is in the ledger, and the sweeper queues it again.
+//! The built-in server loses its data when it stops. Tasks that were queued or reserved are in the ledger, and the sweeper (it repairs
+//! lost messages) queues them again.
 
 mod hints;
 pub mod notice_boards;
@@ -29,7 +30,7 @@ const SAMPLE: &str = include_str!("../../examples/taskgate.toml");
 /// The sample schedule that dev runs every minute.
 const EVERY_MINUTE: &str = "college-scholarship";
 
-/// The directory that dev makes when none is named.
+/// The directory that dev creates when none is named.
 const USUAL_DATA: &str = "taskgate-data";
 
 const PASSWORD_PREFIX: &str = "dev_";
@@ -37,7 +38,7 @@ const PASSWORD_PREFIX: &str = "dev_";
 /// The built-in server closes its clients within a second.
 const REDIS_STOP: Duration = Duration::from_millis(1_500);
 
-/// Fills in what nobody said: sample tasks, the ledger's file, the built-in server's address.
+/// Fills in what the configuration leaves out: sample tasks, the ledger's file, the built-in server's address.
 pub struct Dev {
     pub config: Config,
     data: PathBuf,
@@ -48,9 +49,10 @@ impl Dev {
     /// Prepares the data directory and starts the built-in server, unless a broker was named.
     ///
     /// # Errors
-    /// When the directory cannot be made or no port is free.
+    /// When the directory cannot be created or no port is free.
     pub async fn prepare(mut config: Config, data: &Path, tasks: &Tasks) -> anyhow::Result<Self> {
-        make_private(data).with_context(|| format!("{} cannot be made the files' owner's alone", data.display()))?;
+        make_private(data)
+            .with_context(|| format!("the rights of {} cannot be limited to its owner", data.display()))?;
         if !config.said.has("tasks") {
             add_samples(&mut config)?;
         }
@@ -61,7 +63,7 @@ impl Dev {
     /// The ledger that was named, or a file in the data directory.
     ///
     /// # Errors
-    /// When the named one is not understood, or another gateway has the file.
+    /// When its URL is not understood, or another gateway uses the file.
     pub fn ledger(&self, tasks: &Tasks) -> anyhow::Result<SharedLedger> {
         if self.config.database.url.is_some() {
             return crate::app::claim_ledger(&self.config, tasks.stop_token());
@@ -80,7 +82,7 @@ impl Dev {
         &self.data
     }
 
-    /// Says where everything is, on standard output: plain text, before dev is ready.
+    /// Prints the addresses to standard output as plain text, before dev is ready.
     pub fn announce(&self, listen: SocketAddr) {
         let base = hints::base(&self.config, listen);
         let bold = |text: &str| {
@@ -112,8 +114,8 @@ impl Dev {
     }
 }
 
-/// The directory and the ledger in it are for nobody but their owner, also when an older release has made them. A directory of the user's
-/// own choice keeps its rights, and what else is in it too.
+/// Makes the directory and the ledger in it accessible only to their owner, also when an older release has created them. A directory
+/// that the user named keeps its rights, and so do other files in it.
 fn make_private(data: &Path) -> std::io::Result<()> {
     std::fs::DirBuilder::new().recursive(true).mode(0o700).create(data)?;
     if data.file_name().is_some_and(|name| name == USUAL_DATA) {
@@ -141,7 +143,7 @@ fn add_samples(config: &mut Config) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// One of the sample crawls runs every minute, so that who tries dev sees beat at work.
+/// Makes one of the sample crawls run every minute, so that a new user sees beat (the scheduler) at work.
 fn hurry(schedules: &mut [RawSchedule]) {
     for schedule in schedules.iter_mut().filter(|schedule| schedule.name == EVERY_MINUTE) {
         schedule.fields.remove("cron");
@@ -150,16 +152,16 @@ fn hurry(schedules: &mut [RawSchedule]) {
     }
 }
 
-/// Started apart from the other services and stopped after them: they need it to the end.
+/// The built-in server. It starts apart from the other services and stops after them, because they need it to the end.
 struct BuiltIn {
     address: SocketAddr,
-    /// A web page in the browser of this machine can send bytes to any port of it, and does not know this.
+    /// Protects against web pages: in a browser on this machine they can send bytes to any local port, but do not know the password.
     password: String,
     tasks: Tasks,
 }
 
 impl BuiltIn {
-    /// Without a database.
+    /// The server's URL, without a database number.
     fn url(&self) -> String {
         format!("redis://:{}@{}", self.password, self.address)
     }

@@ -1,8 +1,8 @@
-//! The notice boards that the sample crawl reads: HTML list pages, the same every time. Pure.
+//! The notice boards that the sample crawl reads: fixed HTML list pages. Pure.
 
 use std::fmt::Write as _;
 
-/// A board's name in addresses, and its name on the page.
+/// Each board's name in URLs, and its title on the page.
 const BOARDS: [(&str, &str); 3] = [("volunteer", "봉사 공지"), ("job", "취업 공지"), ("scholarship", "장학금 공지")];
 /// List pages of each board.
 pub const PAGES: u32 = 3;

@@ -25,7 +25,7 @@ pub(super) fn register(registry: &mut Registry) {
     });
 }
 
-/// Exact while both are whole and the outcome fits 128 bits, else as floating point.
+/// Combines two numbers: exactly if both are integers and the result fits 128 bits, else as floating point.
 fn combine(
     x: &Number,
     y: &Number,

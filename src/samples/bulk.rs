@@ -1,4 +1,4 @@
-//! `tasks.reindex_notices` and `tasks.send_emails`: what a chunk of a fan-out does. The samples only count.
+//! `tasks.reindex_notices` and `tasks.send_emails`: each runs one chunk of a fan-out. These samples only count.
 
 use serde::Deserialize;
 use serde::de::IgnoredAny;

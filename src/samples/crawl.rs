@@ -1,4 +1,4 @@
-//! `tasks.college_crawl_task`: fetches the list pages of a notice board and keeps what was not seen before.
+//! `tasks.college_crawl_task`: fetches the list pages of a notice board and stores the notices that are new.
 //!
 //! A page looks like `<main data-pages="3"><ul><li class="notice" data-id="volunteer-1"><a href="…">Title</a></li>…`.
 
@@ -17,10 +17,10 @@ use taskgate_worker::{Context, PROGRESS, Registry, TaskError};
 
 const SLUGS: [(&str, &str); 3] =
     [("봉사 공지사항 크롤링", "volunteer"), ("취업 공지사항 크롤링", "job"), ("장학금 공지사항 크롤링", "scholarship")];
-/// What was ever saved, by category.
+/// The file with all saved notices, by category.
 pub(super) const NOTICES: &str = "sample-notices.json";
 const FETCH_TIMEOUT: Duration = Duration::from_secs(60);
-/// A list page is a few kilobytes.
+/// Size limit of a list page, which normally has a few kilobytes.
 const MAX_PAGE_BYTES: usize = 4 << 20;
 
 #[derive(Deserialize)]
@@ -122,13 +122,13 @@ fn read_page(html: &str) -> Page {
     Page { total: total.unwrap_or(1), notices: notices.collect() }
 }
 
-/// Everything that was ever saved, in one small file.
+/// All notices that were ever saved, in one small file.
 struct Seen {
     file: PathBuf,
 }
 
 impl Seen {
-    /// Stores the notices that are new; how many those were.
+    /// Stores the notices that are new, and returns how many.
     async fn remember(&self, category: &str, notices: Vec<Notice>) -> Result<usize, TaskError> {
         let mut all = self.read().await?;
         let known = all.entry(category.to_owned()).or_default();
@@ -161,7 +161,7 @@ pub(super) async fn write_whole(file: &Path, bytes: &[u8]) -> std::io::Result<()
     tokio::fs::rename(&part, file).await
 }
 
-/// A client with our own certificates: it works in an empty container as well.
+/// An HTTP client with built-in root certificates, so that it works in an empty container.
 fn client() -> reqwest::Client {
     let roots = rustls::RootCertStore { roots: webpki_roots::TLS_SERVER_ROOTS.to_vec() };
     let provider = Arc::new(rustls::crypto::ring::default_provider());

@@ -1,7 +1,7 @@
-//! `tasks.process_document`: takes a document through five stages and tells at which one it is.
+//! `tasks.process_document`: takes a document through five stages and reports the current stage.
 //!
-//! Every upload is the sample document that ships with the program. The embedding is a bag of hashed words: no model to download,
-//! the same vector for the same text.
+//! Every upload is the sample document that ships with the program. The embedding is a bag of hashed words: it needs no model, and
+//! gives the same vector for the same text.
 
 use std::path::PathBuf;
 use std::sync::LazyLock;
@@ -67,7 +67,7 @@ async fn process(context: &Context, upload_id: Value, directory: PathBuf) -> Res
     Ok(Processed { upload_id, chunks: embedded.len(), characters })
 }
 
-/// Everything a reader of the page sees, with single blanks.
+/// The visible text of the page, with whitespace collapsed.
 fn extract_text(html: &str) -> String {
     let document = Html::parse_document(html);
     let body = Selector::parse("body").expect("a selector of this file");
@@ -76,7 +76,7 @@ fn extract_text(html: &str) -> String {
     words.join(" ")
 }
 
-/// Pieces of whole words, none longer than [`CHUNK_CHARACTERS`] unless one word is.
+/// Splits a text between words into pieces no longer than [`CHUNK_CHARACTERS`], unless a single word is longer.
 fn chunk(text: &str) -> Vec<String> {
     let (mut chunks, mut current, mut length) = (Vec::new(), String::new(), 0);
     for word in text.split_whitespace() {

@@ -1,4 +1,4 @@
-//! `tasks.request_info`: what a worker knows about a call, as the caller may want to see it.
+//! `tasks.request_info`: returns what the worker knows about the call.
 
 use serde::Serialize;
 use serde::de::IgnoredAny;

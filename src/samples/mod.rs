@@ -12,17 +12,17 @@ use std::time::Duration;
 
 use taskgate_worker::Registry;
 
-/// Where dev and the sample tasks keep their files unless another directory is named.
+/// The directory of dev and the sample tasks, unless another one is named.
 pub const DATA: &str = "taskgate-data";
 
-/// What the sample tasks work on.
+/// Settings of the sample tasks.
 #[derive(Debug, Clone)]
 pub struct Samples {
-    /// Base address of the notice boards, as `http://127.0.0.1:8000/sample-site`.
+    /// Base address of the notice boards, such as `http://127.0.0.1:8000/sample-site`.
     pub site: String,
-    /// Where they keep what they have seen.
+    /// Where the tasks keep their files.
     pub directory: PathBuf,
-    /// After each page: a crawler that does not pause is a nuisance to its site. Default 200 ms.
+    /// Pause after each page, so that the crawler does not overload the site. Default 200 ms.
     pub page_pause: Duration,
 }
 

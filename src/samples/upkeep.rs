@@ -1,4 +1,4 @@
-//! What beat does at night and on Mondays: `tasks.daily_report`, `tasks.weekly_summary`, `tasks.cleanup_old_sessions`.
+//! The sample tasks of the nightly and weekly schedules: `tasks.daily_report`, `tasks.weekly_summary`, `tasks.cleanup_old_sessions`.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -66,7 +66,7 @@ async fn summary(file: &Path) -> Result<Summary, TaskError> {
     Ok(Summary { total_items: categories.values().sum(), categories })
 }
 
-/// Removes the files that were not written for so long.
+/// Removes the files that were last written longer ago than `age`.
 async fn clean_up(directory: &Path, age: Duration) -> Result<Removed, TaskError> {
     let mut done = Removed { removed: 0, kept: 0 };
     let mut entries = match tokio::fs::read_dir(directory).await {

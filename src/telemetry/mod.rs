@@ -15,7 +15,7 @@ use runtime::lifecycle::{OnExit, Tasks};
 const SECONDS: [f64; 14] = [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0, 15.0, 60.0];
 /// Sizes of batches.
 const COUNTS: [f64; 9] = [1.0, 2.0, 5.0, 10.0, 25.0, 100.0, 250.0, 1_000.0, 5_000.0];
-/// Samples of histograms are folded together this often; without it they pile up.
+/// How often histogram samples are aggregated; otherwise they would pile up.
 const UPKEEP: Duration = Duration::from_secs(5);
 
 /// Logs go to standard error. `RUST_LOG` wins over the configuration.
@@ -24,7 +24,7 @@ const UPKEEP: Duration = Duration::from_secs(5);
 /// When the filter cannot be read.
 pub fn log(config: &Log) -> anyhow::Result<()> {
     let text = std::env::var("RUST_LOG").ok().filter(|text| !text.is_empty()).unwrap_or_else(|| config.filter.clone());
-    // The AMQP client logs whole messages, payloads included. What matters of it is logged here in words of our own.
+    // The AMQP client logs whole messages with their payloads, so it is silenced. We log its important events ourselves.
     let text = if text.contains("lapin") { text } else { format!("{text},lapin=off") };
     let filter = EnvFilter::try_new(&text).map_err(|error| anyhow::anyhow!("log.filter {text:?}: {error}"))?;
     let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
@@ -36,7 +36,7 @@ pub fn log(config: &Log) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Counts from now on; `None` when somebody else counts already.
+/// Installs the metrics recorder; `None` when one is installed already.
 pub fn metrics(tasks: &Tasks) -> Option<PrometheusHandle> {
     let handle = PrometheusBuilder::new()
         .set_buckets_for_metric(Matcher::Suffix("_seconds".to_owned()), &SECONDS)

@@ -1,5 +1,5 @@
-//! One event, one line: what others say (names of workers, errors, paths) can neither begin a line of its own nor move the cursor of a
-//! terminal. Control characters, line separators and marks that turn the direction of text are written as escapes.
+//! Keeps each log event on one line: text from others (names of workers, errors, paths) can neither start a new line nor move the
+//! cursor of a terminal. Control characters, line separators and text-direction marks are escaped.
 
 use std::borrow::Cow;
 
@@ -7,7 +7,7 @@ use tracing_subscriber::field::MakeExt;
 use tracing_subscriber::fmt::FormatFields;
 use tracing_subscriber::fmt::format::{Writer, debug_fn};
 
-/// The text with everything escaped that is not seen where it stands.
+/// The text with its invisible characters escaped.
 pub fn one_line(text: &str) -> Cow<'_, str> {
     if !text.chars().any(is_hidden) {
         return Cow::Borrowed(text);
@@ -29,7 +29,7 @@ pub fn fields() -> impl for<'writer> FormatFields<'writer> {
         let text = format!("{value:?}");
         let text = one_line(&text);
         match field.name() {
-            // A message that came as a text, and not as a format, is shown in quotes by its `Debug`.
+            // The `Debug` of a message that is a string, not a format, adds quotes.
             "message" => match serde_json::from_str::<String>(&text) {
                 Ok(inner) => write!(writer, "{}", one_line(&inner)),
                 Err(_) => write!(writer, "{text}"),

@@ -1,4 +1,4 @@
-//! `taskgate completions`: what a shell needs to complete the command line.
+//! `taskgate completions`: prints a shell's completion script.
 
 use std::io::Write;
 use std::process::ExitCode;

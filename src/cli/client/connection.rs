@@ -1,4 +1,4 @@
-//! Calls of the API, and what can go wrong with them.
+//! The HTTP client of the commands, and its failures.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -16,12 +16,12 @@ use super::show::line;
 use super::{At, Output};
 use celery::task::json::Fields;
 
-/// Where `serve` and `dev` listen when nobody says otherwise.
+/// Where `serve` and `dev` listen by default.
 const USUAL: &str = "http://127.0.0.1:8000";
 const CONNECT: Duration = Duration::from_secs(10);
-/// For an answer that nobody asked to wait.
+/// Timeout of a request without `Prefer: wait`.
 const ANSWER: Duration = Duration::from_secs(60);
-/// A stream says something at least this often: its heartbeat is 15 s unless somebody made it longer.
+/// A stream that is silent for longer is broken: its heartbeat is 15 s by default.
 pub const SILENCE: Duration = Duration::from_secs(120);
 
 /// Why there is no answer.
@@ -29,30 +29,30 @@ pub const SILENCE: Duration = Duration::from_secs(120);
 pub enum Failure {
     #[error("{0}")]
     Unreachable(String),
-    /// By the gateway, in its words.
+    /// The gateway refused; this is its text.
     #[error("{0}")]
     Refused(String),
-    /// It was not even asked.
+    /// The failure is on this side; the gateway was not asked.
     #[error("{0}")]
     Here(String),
-    /// The command line cannot mean anything.
+    /// The command line is invalid.
     #[error("{0}")]
     Usage(String),
 }
 
-/// One gateway.
+/// A connection to one gateway.
 pub struct Client {
     http: reqwest::Client,
     base: String,
     token: Option<String>,
-    /// Print what is answered, as JSON: one or the other form of it.
+    /// Print the answer as JSON, on one line or a line for each item.
     pub json: bool,
     pub output: Output,
-    /// In which times are shown.
+    /// The time zone in which times are shown.
     zone: TimeZone,
 }
 
-/// An answer that is no refusal.
+/// A successful answer.
 #[derive(Debug)]
 pub struct Answer {
     pub text: String,
@@ -61,13 +61,15 @@ pub struct Answer {
 impl Client {
     pub fn new(at: &At) -> Result<Self, Failure> {
         let profile = profile::load(at.profile.as_deref())?;
-        // The token of the default profile is for its own gateway.
+        // The default profile's token belongs to its own gateway, not to a URL that was given.
         let profile_counts = at.url.is_none() || at.profile.is_some();
         let given = at.url.clone().or(profile.url).unwrap_or_else(|| USUAL.to_owned());
         let base = given.trim_end_matches('/').to_owned();
         let is_address = |url: &reqwest::Url| matches!(url.scheme(), "http" | "https") && url.has_host();
         if !reqwest::Url::parse(&base).is_ok_and(|url| is_address(&url)) {
-            return Err(Failure::Usage(format!("{base:?} is not an address of a gateway, as https://gate.example")));
+            return Err(Failure::Usage(format!(
+                "{base:?} is not an address of a gateway, such as https://gate.example"
+            )));
         }
         let token = at.token.clone().or(profile.token.filter(|_| profile_counts));
         let ca = at.ca.clone().or(profile.ca.filter(|_| profile_counts));
@@ -100,7 +102,7 @@ impl Client {
         self.answer(self.request(Method::PUT, path).header("content-type", "application/json").body(body)).await
     }
 
-    /// A JSON merge patch.
+    /// Sends a JSON merge patch.
     pub async fn patch(&self, path: &str, body: String) -> Result<Answer, Failure> {
         self.answer(self.request(Method::PATCH, path).header("content-type", "application/json").body(body)).await
     }
@@ -109,19 +111,19 @@ impl Client {
         self.answer(self.request(Method::DELETE, path)).await
     }
 
-    /// The answer for a script, or what it means for a person.
+    /// Prints the answer for a script, or `words` for a person.
     pub fn tell(&self, answer: &Answer, words: &str) {
         if self.json { line(&answer.text) } else { eprintln!("{words}") }
     }
 
-    /// How the next page is asked for, where there is one.
+    /// Tells how to ask for the next page, if there is one.
     pub fn tell_next(&self, answer: &Answer) {
         if let Some(next) = answer.text_of("next").filter(|_| !self.json) {
             eprintln!("more: --cursor {next}");
         }
     }
 
-    /// A time without its parts of a second, in the zone that was asked for.
+    /// A time without fractions of a second, in the chosen zone.
     pub fn when(&self, value: &Value) -> String {
         value.as_str().map_or_else(String::new, |text| local(text, &self.zone))
     }
@@ -177,7 +179,7 @@ impl Answer {
     }
 }
 
-/// What a refusal says: the problem's title, its detail and its places.
+/// Reads a refusal: the problem's title, its detail and the fields that it names.
 async fn refusal(response: Response) -> Failure {
     let status = response.status().as_u16();
     let text = response.text().await.unwrap_or_default();
@@ -188,7 +190,7 @@ async fn refusal(response: Response) -> Failure {
             let places = problem.get("errors").map(places).unwrap_or_default();
             format!("{title}{detail}{places}")
         }
-        Err(_) => format!("the answer is {status}, and not from a gateway"),
+        Err(_) => format!("the answer is {status}, and it is not from a gateway"),
     };
     if matches!(status, 502..=504) { Failure::Unreachable(words) } else { Failure::Refused(words) }
 }
@@ -217,7 +219,7 @@ fn tls(ca: Option<&Path>) -> Result<rustls::ClientConfig, Failure> {
     Ok(config.expect("ring speaks TLS 1.2 and 1.3").with_root_certificates(roots).with_no_client_auth())
 }
 
-/// `2026-11-20T18:17:30+09:00`, with `Z` where the zone is UTC; a text that is no time stays as it is.
+/// `2026-11-20T18:17:30+09:00`, with `Z` where the zone is UTC; a text that is not a time stays as it is.
 fn local(text: &str, zone: &TimeZone) -> String {
     let Ok(at) = text.parse::<jiff::Timestamp>() else { return text.to_owned() };
     let local = at.to_zoned(zone.clone());
@@ -228,7 +230,7 @@ fn local(text: &str, zone: &TimeZone) -> String {
     }
 }
 
-/// An error with its causes: the cause is what helps.
+/// An error with its causes, because the cause is what helps the reader.
 fn chain(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut next = error.source();
@@ -239,7 +241,7 @@ fn chain(error: &dyn std::error::Error) -> String {
     text
 }
 
-/// A text as a part of a path or query.
+/// Percent-encodes a text for a path or query.
 pub fn encoded(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     for byte in text.bytes() {

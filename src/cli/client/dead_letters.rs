@@ -1,4 +1,4 @@
-//! `taskgate dead-letters`: what failed and was put aside; send it again, or put it away.
+//! `taskgate dead-letters`: lists tasks that failed for good, sends them again, or dismisses them.
 
 use std::process::ExitCode;
 
@@ -20,14 +20,14 @@ pub struct DeadLetters {
     /// How many, at most 500
     #[arg(short = 'n', long, default_value_t = 50)]
     limit: u16,
-    /// Where the page before ended: its `next`
+    /// Where to go on: the `next` of the previous page
     #[arg(long)]
     cursor: Option<String>,
     #[command(subcommand)]
     command: Option<Command>,
 }
 
-/// Which of them.
+/// Which dead letters.
 #[derive(Debug, Args)]
 struct Filter {
     /// Name of the task
@@ -40,9 +40,9 @@ struct Filter {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Send dead letters again: one by its id, or all that fit
+    /// Send dead letters again: one by its id, or all that match
     Requeue(Requeue),
-    /// Put dead letters away without sending them: one by its id, or all that fit
+    /// Dismiss dead letters without sending them: one by its id, or all that match
     Dismiss(Dismiss),
 }
 
@@ -57,10 +57,10 @@ struct Requeue {
     /// Every dead letter, when neither an id nor a filter is given
     #[arg(long)]
     all: bool,
-    /// At most so many each second
+    /// Send at most this many per second
     #[arg(long, value_name = "NUMBER")]
     max_per_second: Option<f64>,
-    /// Only say which it would be
+    /// Only list what would be sent
     #[arg(long)]
     dry_run: bool,
 }
@@ -131,7 +131,7 @@ impl DeadLetters {
     }
 }
 
-/// Nobody means all of them by saying nothing.
+/// Refuses a call without id, filter and `--all`: an omission must not mean every dead letter.
 fn refused() -> ExitCode {
     eprintln!("which ones? name an id, --task or --queue, or say --all");
     ExitCode::from(FAILED)

@@ -1,4 +1,4 @@
-//! Follows a task to its end, over as many connections as it takes: each goes on after the last event that was seen.
+//! Follows a task to its end, reconnecting as often as needed: each connection continues after the last event received.
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
@@ -7,10 +7,10 @@ use reqwest::Response;
 
 use super::connection::{Answer, Client, Failure, encoded};
 
-/// How long a gateway may be away in the middle before it counts as unreachable.
+/// How long a gateway may be unreachable while a task is followed.
 const PATIENCE: Duration = Duration::from_secs(60);
 const PAUSE: Duration = Duration::from_secs(1);
-/// Of one event: return values may be large.
+/// Limit of one event: return values may be large.
 const MOST_BYTES: usize = 64 << 20;
 
 /// One event of a stream.
@@ -21,7 +21,7 @@ pub struct Event {
     pub data: String,
 }
 
-/// The result body, once there is one. `see` is shown every event before.
+/// Returns the result body once the task has ended. `see` is called with every event before that.
 pub async fn follow(client: &Client, id: &str, mut see: impl FnMut(&Event)) -> Result<Answer, Failure> {
     let path = format!("/v1/tasks/{}/events", encoded(id));
     let (mut last, mut seen_at): (Option<String>, Option<Instant>) = (None, None);
@@ -47,7 +47,7 @@ pub async fn follow(client: &Client, id: &str, mut see: impl FnMut(&Event)) -> R
     }
 }
 
-/// Shows every event of a stream without end, over as many connections as it takes, until `see` has seen enough.
+/// Calls `see` with every event of an endless stream, reconnecting as often as needed, until it returns false.
 pub async fn watch_all(client: &Client, path: &str, mut see: impl FnMut(&Event) -> bool) -> Result<(), Failure> {
     let (mut last, mut seen_at): (Option<String>, Option<Instant>) = (None, None);
     loop {
@@ -70,7 +70,7 @@ pub async fn watch_all(client: &Client, path: &str, mut see: impl FnMut(&Event) 
     }
 }
 
-/// The result body of what is finished already.
+/// The result body of a task that has ended already.
 async fn finished(client: &Client, id: &str) -> Result<Answer, Failure> {
     client.get(&format!("/result/{}", encoded(id))).await
 }
@@ -80,7 +80,7 @@ struct Events {
     response: Option<Response>,
     reader: Reader,
     ready: VecDeque<Event>,
-    /// When the server wants to be asked again.
+    /// The server's `retry`: how long to wait before reconnecting.
     retry: Duration,
 }
 
@@ -89,7 +89,7 @@ impl Events {
         Self { response: Some(response), reader: Reader::default(), ready: VecDeque::new(), retry: PAUSE }
     }
 
-    /// `None` at the end, however it came.
+    /// `None` when the stream has ended or broken off.
     async fn next(&mut self) -> Option<Event> {
         loop {
             if let Some(event) = self.ready.pop_front() {
@@ -109,7 +109,7 @@ impl Events {
     }
 }
 
-/// What of an event has come so far.
+/// The part of an event that was received so far.
 #[derive(Default)]
 struct Reader {
     line: Vec<u8>,

@@ -1,4 +1,4 @@
-//! `taskgate limits`: keys of which only so many tasks may be under way or start.
+//! `taskgate limits`: the keys that limit how many tasks run or start, and their limits.
 
 use std::process::ExitCode;
 
@@ -20,9 +20,9 @@ pub struct Limits {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Say what holds for a key from now on
+    /// Set the limits of a key from now on
     Set(Set),
-    /// Let the tasks of a key say again what holds
+    /// Go back to the limits that the tasks of a key name
     Reset(Reset),
 }
 
@@ -32,13 +32,13 @@ struct Set {
     at: At,
     /// The key, as submissions name it
     key: String,
-    /// So many tasks of the key at the same time
+    /// How many tasks of the key may run at the same time
     #[arg(long, value_name = "NUMBER")]
     max: Option<u32>,
-    /// So many starts in which time, as 10/s, 1/m or 5/d
+    /// How many may start in which time, such as 10/s, 1/m or 5/d
     #[arg(long)]
     rate: Option<String>,
-    /// Nothing of the key starts
+    /// Let no task of the key start
     #[arg(long)]
     paused: bool,
 }
@@ -66,7 +66,7 @@ impl Limits {
             Some(Command::Set(set)) => set.run(client).await,
             Some(Command::Reset(reset)) => {
                 client.delete(&path(&reset.key)).await?;
-                eprintln!("{}: its tasks say what holds", reset.key);
+                eprintln!("{}: the limits that its tasks name hold again", reset.key);
                 Ok(ExitCode::SUCCESS)
             }
         }

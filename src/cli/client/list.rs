@@ -10,14 +10,14 @@ use super::connection::{Answer, Client, Failure, encoded};
 use super::show::{line, shown};
 use super::{At, Output};
 
-/// A cell is cut here: one long name must not push the rest off the screen.
+/// Maximum width of a cell: a long name must not push the rest off the screen.
 const WIDEST: usize = 60;
 
 #[derive(Debug, Args)]
 pub struct Tasks {
     #[command(flatten)]
     pub at: At,
-    /// Celery's word, custom states included; with commas or repeated, as all filters
+    /// Celery state, also a custom one; separated by commas or repeated, like all filters
     #[arg(long)]
     status: Vec<String>,
     /// accepted, held, waiting, queued, received, running, retrying, succeeded, failed, revoked, expired, skipped or lost
@@ -41,7 +41,7 @@ pub struct Tasks {
     /// How many, at most 500
     #[arg(short = 'n', long, default_value_t = 50)]
     limit: u16,
-    /// Where the page before ended: its `next`
+    /// Where to go on: the `next` of the previous page
     #[arg(long)]
     cursor: Option<String>,
 }
@@ -67,7 +67,7 @@ impl Tasks {
         let one = one.into_iter().filter_map(|(name, value)| Some((name, value?)));
         let mut path = format!("/v1/tasks?limit={}", self.limit);
         for (name, value) in many.chain(one) {
-            // Commas separate values, so they stay.
+            // Commas separate values, so they are not encoded.
             path.push_str(&format!("&{name}={}", encoded(value).replace("%2C", ",")));
         }
         let answer = client.get(&path).await?;
@@ -107,10 +107,10 @@ impl Workers {
     }
 }
 
-/// Title, and what of an item stands below it.
+/// A column's title, and the function that gives an item's cell.
 pub type Column<'a> = (&'a str, &'a dyn Fn(&Value) -> String);
 
-/// The list in `member` of the answer, or the whole answer, as `--output` says. How many items there are.
+/// Prints the list in `member` of the answer, or the whole answer, as `--output` says. Returns the number of items.
 pub fn show(client: &Client, answer: &Answer, member: &str, columns: &[Column<'_>]) -> usize {
     let list = answer.member(member).unwrap_or_else(|| celery::task::json::written("[]".to_owned()));
     let items: Vec<&RawValue> = serde_json::from_str(list.get()).unwrap_or_default();
@@ -139,7 +139,7 @@ fn table(items: &[Value], columns: &[Column<'_>]) -> Vec<String> {
     rows.iter().map(written).collect()
 }
 
-/// On one line, without what a terminal would obey, and not too long.
+/// One line, without control characters, and not too long.
 fn fitting(cell: &str) -> String {
     let cell = shown(cell);
     if cell.chars().count() <= WIDEST {

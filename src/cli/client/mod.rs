@@ -1,7 +1,7 @@
-//! The client: what a terminal or a script asks of any gateway, over the same API as everybody else.
+//! The client commands: they call any gateway over its public API.
 //!
-//! Invariants: standard output has what was asked for and nothing else, so it can be piped; people are told the rest on standard
-//! error. The exit code says what came of it: [`FAILED`], [`UNREACHABLE`], [`UNFINISHED`].
+//! Invariants: standard output holds only what was asked for, so it can be piped; everything else goes to standard error. The exit
+//! code says how it ended: [`FAILED`], [`UNREACHABLE`], [`UNFINISHED`].
 
 mod completions;
 mod connection;
@@ -39,14 +39,14 @@ pub use webhooks::Webhooks;
 
 /// The task did not succeed, or the gateway refused.
 const FAILED: u8 = 1;
-/// Nobody answers there, or answers that it cannot now (502, 503, 504): the same call may work later.
+/// The gateway does not answer, or answers that it cannot now (502, 503, 504): the same call may work later.
 const UNREACHABLE: u8 = 2;
 /// `result` of a task that is not finished.
 const UNFINISHED: u8 = 3;
-/// The command line cannot mean anything, as when the address is none (`EX_USAGE`).
+/// The command line is invalid, for example the address (`EX_USAGE`).
 const USAGE: u8 = 64;
 
-/// Of these flags in the help of each command: below the command's own.
+/// Heading of these flags in each command's help, below the command's own flags.
 const HEADING: &str = "Gateway and output";
 
 /// How an answer is printed.
@@ -60,33 +60,33 @@ pub enum Output {
     Ndjson,
 }
 
-/// Which gateway, and how it is told to others.
+/// Which gateway to call, and how to print its answer.
 #[derive(Debug, Args)]
 pub struct At {
-    /// Address of the gateway; default that of the profile, else http://127.0.0.1:8000
+    /// Address of the gateway; default the profile's, else http://127.0.0.1:8000
     #[arg(long, value_name = "URL", env = "TASKGATE_URL", help_heading = HEADING)]
     url: Option<String>,
-    /// Token, where the gateway asks for one
+    /// Token, if the gateway requires one
     #[arg(long, value_name = "TOKEN", env = "TASKGATE_TOKEN", hide_env_values = true, help_heading = HEADING)]
     token: Option<String>,
-    /// Certificates (PEM) that are trusted besides the public ones
+    /// Certificates (PEM) to trust besides the public ones
     #[arg(long, value_name = "FILE", env = "TASKGATE_CA", help_heading = HEADING)]
     ca: Option<PathBuf>,
     /// Section of ~/.config/taskgate/profiles.toml with url, token and ca
     #[arg(long, value_name = "NAME", env = "TASKGATE_PROFILE", help_heading = HEADING)]
     profile: Option<String>,
-    /// How the answer is printed
+    /// How to print the answer
     #[arg(short, long, value_enum, env = "TASKGATE_OUTPUT", default_value = "table", hide_possible_values = true, help_heading = HEADING)]
     output: Output,
-    /// Print what the gateway answers, as --output json does
+    /// Print the gateway's answer, same as --output json
     #[arg(long, help_heading = HEADING)]
     json: bool,
-    /// Show times in UTC and not in this machine's zone
+    /// Show times in UTC instead of this machine's zone
     #[arg(long, help_heading = HEADING)]
     utc: bool,
 }
 
-/// Does what was asked, and turns a failure into its words and its exit code.
+/// Runs a command, and turns a failure into its message and its exit code.
 pub fn run<T>(at: &At, work: T) -> anyhow::Result<ExitCode>
 where
     T: AsyncFnOnce(&Client) -> std::result::Result<ExitCode, Failure>,

@@ -19,7 +19,7 @@ use super::connection::Failure;
 /// The section that is used when none is named.
 const DEFAULT: &str = "default";
 
-/// What a profile says; flags and variables come first.
+/// The settings of a profile; flags and variables override them.
 #[derive(Debug, Default, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Profile {
@@ -28,10 +28,10 @@ pub struct Profile {
     pub ca: Option<PathBuf>,
 }
 
-/// The profile of this name, else the default one, else one that says nothing.
+/// Loads the profile of this name, else the default one, else an empty one.
 ///
 /// # Errors
-/// When the file cannot be understood, or has no section of the name that was given.
+/// When the file cannot be parsed, or has no section of the given name.
 pub fn load(name: Option<&str>) -> Result<Profile, Failure> {
     let Some(path) = place() else { return absent(name, "no home directory is known") };
     match std::fs::read_to_string(&path) {
@@ -47,7 +47,7 @@ fn absent(name: Option<&str>, why: &str) -> Result<Profile, Failure> {
     )
 }
 
-/// `TASKGATE_PROFILES`, or the usual place of the user's settings.
+/// The path in `TASKGATE_PROFILES`, or the usual one in the user's settings.
 fn place() -> Option<PathBuf> {
     let from = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
     let usual = || from("XDG_CONFIG_HOME").or_else(|| Some(from("HOME")?.join(".config")));

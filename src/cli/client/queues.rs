@@ -1,4 +1,4 @@
-//! `taskgate queues`: what waits where; pause, resume, purge, and a look at the messages.
+//! `taskgate queues`: lists queues, pauses, resumes and purges them, and prints their messages.
 
 use std::process::ExitCode;
 
@@ -20,11 +20,11 @@ pub struct Queues {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Hold a queue: its tasks stay in the ledger, and its workers are told to leave it alone
+    /// Pause a queue: its tasks wait in the ledger, and its workers are told to stop consuming it
     Pause(Queue),
-    /// Let a queue go on
+    /// Resume a paused queue
     Resume(Queue),
-    /// Revoke everything that waits in a queue now
+    /// Revoke every task that waits in a queue now
     Purge(Purge),
     /// Print the messages of a queue in the order of delivery
     Messages(Messages),
@@ -44,7 +44,7 @@ struct Purge {
     at: At,
     /// Its name
     name: String,
-    /// Yes, end all its tasks: without it nothing is done
+    /// Confirm that all its tasks are revoked; without this nothing is done
     #[arg(long)]
     yes: bool,
 }

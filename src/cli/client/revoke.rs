@@ -1,4 +1,4 @@
-//! `taskgate revoke`: with the gateway's verdict.
+//! `taskgate revoke`: revokes a task and prints what came of it.
 
 use std::process::ExitCode;
 
@@ -15,19 +15,19 @@ pub struct Revoke {
     pub at: At,
     /// Id of the task
     id: String,
-    /// Also stop it if it runs
+    /// Also stop the task if it runs
     #[arg(long)]
     terminate: bool,
-    /// With which signal
+    /// Signal that stops it
     #[arg(long, value_name = "NAME", requires = "terminate")]
     signal: Option<String>,
-    /// Why, for the task's history
+    /// Reason, for the task's history
     #[arg(long)]
     reason: Option<String>,
 }
 
 impl Revoke {
-    /// Fails when it was too late.
+    /// Returns a failure when it was too late.
     pub async fn run(&self, client: &Client) -> Result<ExitCode, Failure> {
         let mut body = json!({"terminate": self.terminate});
         if let Some(signal) = &self.signal {

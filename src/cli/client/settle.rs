@@ -1,4 +1,4 @@
-//! `taskgate result` and `taskgate watch`: what became of a task, or becomes of it.
+//! `taskgate result` and `taskgate watch`: print the result of a task, or follow it to its end.
 
 use std::process::ExitCode;
 
@@ -9,7 +9,7 @@ use super::follow::follow;
 use super::show::{Show, line, shown};
 use super::{At, FAILED, UNFINISHED};
 
-/// The result's word; `clap` needs a name of its own for it.
+/// Arguments of `taskgate result`.
 #[derive(Debug, Args)]
 pub struct Result {
     #[command(flatten)]
@@ -46,7 +46,7 @@ impl Watch {
     }
 }
 
-/// Shows the way, then the end.
+/// Shows the progress of a task, then its result.
 pub async fn watch(client: &Client, id: &str) -> std::result::Result<ExitCode, Failure> {
     let mut show = Show::fitting(client.json);
     let outcome = follow(client, id, |event| show.see(event)).await;

@@ -1,6 +1,6 @@
-//! A task's way on a terminal: a bar while its progress is known, else a wheel; plain lines where nobody looks.
+//! Shows a task's progress on a terminal: a bar if the progress is known, else a spinner; plain lines if it is not a terminal.
 //!
-//! It goes to standard error, so it is shown also while the result goes to a file. What tasks say is shown, never obeyed.
+//! It is written to standard error, so it is visible while the result goes to a file. Control characters from tasks are replaced.
 
 use std::io::{IsTerminal, Write};
 use std::time::Duration;
@@ -12,7 +12,7 @@ use super::follow::Event;
 use celery::task::json::Fields;
 use celery::task::progress::Progress;
 
-/// The bar has so many steps: totals are anything from 1 to millions, and may have parts.
+/// Steps of the bar: a task's total may be anything from 1 to millions, and a fraction.
 const STEPS: u64 = 1_000;
 const TICK: Duration = Duration::from_millis(120);
 
@@ -25,13 +25,13 @@ pub enum Show {
 }
 
 impl Show {
-    /// As fits where standard error goes.
+    /// Chooses the display that suits standard error.
     pub fn fitting(json: bool) -> Self {
         if json {
             return Self::Json;
         }
         let bar = ProgressBar::new(STEPS).with_style(wheel());
-        // Hidden on a terminal that cannot move its cursor.
+        // The bar is hidden on a terminal that cannot move its cursor.
         if !std::io::stderr().is_terminal() || bar.is_hidden() {
             return Self::Lines(String::new());
         }
@@ -53,7 +53,7 @@ impl Show {
         }
     }
 
-    /// Leaves the terminal as it was found.
+    /// Removes the bar from the terminal.
     pub fn end(self) {
         if let Self::Bar(bar) = self {
             bar.finish_and_clear();
@@ -61,12 +61,12 @@ impl Show {
     }
 }
 
-/// A line of standard output; a reader that has left is no failure.
+/// Prints a line to standard output. A closed pipe is not a failure.
 pub fn line(text: &str) {
     let _ = writeln!(std::io::stdout().lock(), "{}", text.replace('\n', " "));
 }
 
-/// As much of a text as a terminal only shows: it would obey the rest.
+/// Replaces control characters, which a terminal would interpret.
 pub fn shown(text: &str) -> String {
     text.chars().map(|char| if char.is_control() { '?' } else { char }).collect()
 }
@@ -107,7 +107,7 @@ fn members<'a>(fields: &Fields<'a>) -> Option<(&'a str, &'a str)> {
     fields.get("completed").map(RawValue::get).zip(fields.get("total").map(RawValue::get))
 }
 
-/// A task says it in `meta` (an event) or `progress` (a snapshot), a group in itself.
+/// Reads the progress: of a task from `meta` (an event) or `progress` (a snapshot), of a group from the body itself.
 fn progress(event: &Event) -> Option<Progress> {
     let fields = Fields::parse(&event.data).ok()?;
     if members(&fields).is_some() {

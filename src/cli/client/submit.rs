@@ -23,13 +23,13 @@ pub struct Submit {
     /// Name of the task
     #[arg(required_unless_present = "file", conflicts_with = "file")]
     task: Option<String>,
-    /// Its arguments: JSON, or text where it is no JSON
+    /// Its arguments: JSON; whatever is not valid JSON is a string
     #[arg(allow_negative_numbers = true)]
     args: Vec<String>,
     /// A keyword argument, as name=value
     #[arg(short, long = "kwarg", value_name = "NAME=VALUE", allow_hyphen_values = true)]
     kwargs: Vec<String>,
-    /// Queue that it goes to; default where the catalog and the routes say
+    /// Queue of the task; default as the catalog and the routes say
     #[arg(short = 'Q', long)]
     queue: Option<String>,
     /// 0 is served first, 9 last
@@ -38,33 +38,33 @@ pub struct Submit {
     /// Seconds to wait before it starts
     #[arg(long, value_name = "SECONDS", conflicts_with = "eta")]
     countdown: Option<f64>,
-    /// When it starts, as 2026-11-20T18:00:00Z
+    /// Time at which it starts, such as 2026-11-20T18:00:00Z
     #[arg(long, value_name = "TIME")]
     eta: Option<String>,
-    /// After this it does not start any more: seconds, or a time
+    /// Do not start the task after this: seconds, or a time
     #[arg(long, value_name = "SECONDS|TIME")]
     expires: Option<String>,
-    /// An id of your own; default a new one
+    /// Id of the task; default a new one
     #[arg(long, value_name = "ID")]
     task_id: Option<String>,
     /// A label, as key=value
     #[arg(long = "label", value_name = "KEY=VALUE")]
     labels: Vec<String>,
-    /// Makes a repetition of this call harmless
+    /// Makes it safe to repeat this call
     #[arg(long, value_name = "KEY")]
     idempotency_key: Option<String>,
     /// A signature, chain, group or chord as JSON; - for standard input
     #[arg(long, value_name = "FILE")]
     file: Option<PathBuf>,
-    /// Wait for the end and print the result; the exit code is the task's
+    /// Wait for the end and print the result; the exit code says whether the task succeeded
     #[arg(long, conflicts_with = "watch")]
     wait: bool,
-    /// As --wait, and show its progress
+    /// Same as --wait, and show the task's progress
     #[arg(long)]
     watch: bool,
 }
 
-/// What is left out was not said.
+/// Fields that were not given are left out.
 #[derive(Serialize)]
 struct Signature<'a> {
     task: &'a str,
@@ -100,7 +100,7 @@ impl Submit {
         let id = id.ok_or_else(|| Failure::Refused(format!("the answer names no task: {}", answer.text)))?;
         if self.watch {
             if !client.json {
-                // Who leaves before the end can come back to it.
+                // Print the id first: a user who interrupts the wait can watch the task later.
                 eprintln!("{id}");
             }
             return watch(client, &id).await;
@@ -137,7 +137,7 @@ impl Submit {
     }
 }
 
-/// JSON as it was written, so that numbers keep their digits; anything else is a text.
+/// JSON as it was written, so that numbers keep their digits; anything else becomes a string.
 pub(super) fn value(text: &str) -> Box<RawValue> {
     let read = json::verbatim(text.trim().to_owned());
     read.unwrap_or_else(|_| json::written(serde_json::Value::from(text).to_string()))

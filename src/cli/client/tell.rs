@@ -1,4 +1,4 @@
-//! `taskgate retry`, `explain`, `incidents`, `audit` and `events`: what became of things, and why.
+//! `taskgate retry`, `explain`, `incidents`, `audit` and `events`.
 
 use std::process::ExitCode;
 
@@ -17,7 +17,7 @@ pub struct Retry {
     pub at: At,
     /// Id of a task that has ended, or of a group
     id: String,
-    /// Also when it is still under way: it is revoked, and sent again
+    /// Also if it has not ended: revoke it, then send it again
     #[arg(long)]
     restart: bool,
 }
@@ -43,7 +43,7 @@ pub struct Acts {
     /// How many, at most 500
     #[arg(short = 'n', long, default_value_t = 50)]
     limit: u16,
-    /// Where the page before ended: its `next`
+    /// Where to go on: the `next` of the previous page
     #[arg(long)]
     cursor: Option<String>,
 }
@@ -52,13 +52,13 @@ pub struct Acts {
 pub struct Events {
     #[command(flatten)]
     pub at: At,
-    /// Only of this task; repeated or with commas, as all filters
+    /// Only of this task; repeated or separated by commas, like all filters
     #[arg(long)]
     task: Vec<String>,
     /// Only of this queue
     #[arg(short = 'Q', long)]
     queue: Vec<String>,
-    /// Only into this phase
+    /// Only changes to this phase
     #[arg(long)]
     phase: Vec<String>,
     /// Only from this worker
@@ -67,7 +67,7 @@ pub struct Events {
     /// Only of tasks with this label, as key:value
     #[arg(long)]
     label: Vec<String>,
-    /// End after so many
+    /// Stop after this many events
     #[arg(short = 'n', long, value_name = "NUMBER")]
     count: Option<usize>,
 }
@@ -108,7 +108,7 @@ impl Explain {
 }
 
 impl Incidents {
-    /// Fails when one is open, so that a script can ask.
+    /// Returns a failure when an incident is open, so that a script can check for it.
     pub async fn run(&self, client: &Client) -> Result<ExitCode, Failure> {
         let answer = client.get("/v1/incidents").await?;
         let columns: &[Column] = &[

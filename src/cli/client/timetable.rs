@@ -1,4 +1,4 @@
-//! `taskgate schedules`: the timetable of a gateway.
+//! `taskgate schedules`: lists, creates and changes the schedules of a gateway.
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -19,7 +19,7 @@ pub struct List {
     pub at: At,
 }
 
-/// Something that is done to one schedule.
+/// Arguments of a command about one schedule.
 #[derive(Debug, Args)]
 pub struct Act {
     #[command(flatten)]
@@ -38,25 +38,25 @@ pub struct Create {
     /// Name of the task
     #[arg(required_unless_present = "file")]
     task: Option<String>,
-    /// Its arguments: JSON, or text where it is no JSON
+    /// Its arguments: JSON; whatever is not valid JSON is a string
     #[arg(allow_negative_numbers = true)]
     args: Vec<String>,
-    /// Five fields, as "0 */2 * * *"
+    /// Crontab with five fields, such as "0 */2 * * *"
     #[arg(long, group = "rhythm")]
     cron: Option<String>,
-    /// So many seconds apart
+    /// Interval in seconds
     #[arg(long, value_name = "SECONDS", group = "rhythm")]
     every: Option<f64>,
-    /// Once, as 2026-11-20T18:00:00Z
+    /// Fire once, at this time, such as 2026-11-20T18:00:00Z
     #[arg(long = "once-at", value_name = "TIME", group = "rhythm")]
     once_at: Option<String>,
-    /// Zone of --cron, as Asia/Seoul; default UTC
+    /// Time zone of --cron, such as Asia/Seoul; default UTC
     #[arg(long, value_name = "ZONE", requires = "cron")]
     timezone: Option<String>,
-    /// Queue that its tasks go to
+    /// Queue of its tasks
     #[arg(short = 'Q', long)]
     queue: Option<String>,
-    /// It fires only after `schedules resume`
+    /// Create it paused: it fires only after `schedules resume`
     #[arg(long)]
     paused: bool,
     /// The whole document as JSON; - for standard input
@@ -102,7 +102,7 @@ impl Create {
         members.extend(self.every.map(|every| ("every".to_owned(), json!(every))));
         members.extend(Some(("paused".to_owned(), json!(self.paused))).filter(|_| self.paused));
         let members = Value::Object(members).to_string();
-        // Numbers keep their digits: a value of `serde_json` would not.
+        // The arguments stay text, so that numbers keep their digits: `serde_json::Value` would change them.
         let args = serde_json::to_string(&args).expect("JSON texts are JSON");
         format!("{},\"args\":{args}}}", members.trim_end_matches('}'))
     }

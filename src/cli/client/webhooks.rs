@@ -1,4 +1,4 @@
-//! `taskgate webhooks`: who is told of what, what became of each delivery.
+//! `taskgate webhooks`: lists and changes webhooks, and lists their deliveries.
 
 use std::process::ExitCode;
 
@@ -21,15 +21,15 @@ pub struct Webhooks {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Tell an address of tasks; prints the id and, once, the secret that signs
+    /// Create a webhook; prints its id and, only this once, its signing secret
     Create(Create),
     /// Remove a webhook
     Delete(Webhook),
-    /// Stop telling it
+    /// Disable a webhook
     Disable(Webhook),
-    /// Tell it again
+    /// Enable a webhook again
     Enable(Webhook),
-    /// What was sent to it, newest first
+    /// List the deliveries of a webhook, newest first
     Deliveries(Webhook),
     /// Send a delivery once more
     Resend(Resend),
@@ -47,15 +47,15 @@ struct Webhook {
 struct Create {
     #[command(flatten)]
     at: At,
-    /// Where it is told, https://…
+    /// Address to call, https://…
     address: String,
-    /// Of which events, as `failed`; repeated or with commas; default all ends
+    /// Events to send, such as `failed`; repeated or separated by commas; default every end of a task
     #[arg(long, value_delimiter = ',')]
     on: Vec<String>,
-    /// Of which tasks, as `mail.*`; default all
+    /// Tasks to send events of, such as `mail.*`; default all
     #[arg(long, value_delimiter = ',')]
     task: Vec<String>,
-    /// What it is for
+    /// What the webhook is for
     #[arg(long, value_name = "TEXT")]
     description: Option<String>,
 }
@@ -101,7 +101,7 @@ impl Webhooks {
                 let path =
                     format!("/v1/webhooks/{}/deliveries/{}/resend", encoded(&resend.id), encoded(&resend.delivery));
                 let answer = client.post(&path, &[], "{}".to_owned()).await?;
-                client.tell(&answer, &format!("{}: is sent once more", resend.delivery));
+                client.tell(&answer, &format!("{}: will be sent once more", resend.delivery));
                 Ok(ExitCode::SUCCESS)
             }
         }

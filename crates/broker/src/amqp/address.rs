@@ -84,7 +84,7 @@ fn host_and_port(place: &str) -> Result<(&str, Option<u16>), Error> {
 
 fn heartbeat(query: &str) -> Result<u16, Error> {
     let Some(value) = query.split('&').find_map(|pair| pair.strip_prefix("heartbeat=")) else { return Ok(HEARTBEAT) };
-    value.parse().map_err(|_| Error::Url(format!("heartbeat={value} is no number of seconds")))
+    value.parse().map_err(|_| Error::Url(format!("heartbeat={value} is not a number of seconds")))
 }
 
 fn decoded(text: &str) -> Result<String, Error> {
