@@ -1,4 +1,4 @@
-//! What the catalog says to the Rust worker: tasks that are executables, and tasks that run in child processes.
+//! Passes the catalog's settings to the Rust worker: tasks that are executables, and tasks that run in child processes.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,11 +11,11 @@ use celery::task::RetryPolicy;
 use celery::task::invalid::Problems;
 use taskgate_worker::{Bounds, Command, Dashes, Registry, TaskOptions};
 
-/// More positional arguments than an entry has.
+/// No entry has more positional arguments than this.
 const MOST_OWNED: usize = 256;
 
-/// Adds the catalog's commands to `registry`, and gives its tasks what their entries say of their runs. A message's own limits
-/// win over these: the gateway writes them into what it publishes, other clients may not.
+/// Adds the catalog's commands to `registry`, and gives its tasks the limits and policies of their entries. Limits in a message
+/// override these: the gateway writes them into each message, but other clients may not.
 ///
 /// # Errors
 /// When an entry's retry policy cannot be read.
@@ -35,7 +35,7 @@ pub(super) fn register(catalog: &Catalog, registry: &mut Registry) -> anyhow::Re
     Ok(())
 }
 
-/// What the entry says of the process.
+/// Applies the entry's limits on the process.
 fn confined(entry: &Entry, mut command: Command) -> Command {
     let Process { environment, pass, directory, memory, output, processes, options } = &entry.process;
     for (name, value) in environment {
@@ -51,7 +51,7 @@ fn confined(entry: &Entry, mut command: Command) -> Command {
         output: output.unwrap_or(usual.output),
         processes: processes.unwrap_or(usual.processes),
     });
-    // The entry's own words may begin with a dash.
+    // Arguments that the entry itself fixes may begin with a dash.
     command = (0..MOST_OWNED).filter(|at| entry.owns(*at)).fold(command, Command::owned);
     command.dashes(match options {
         OptionWords::Refuse => Dashes::Refuse,
@@ -60,7 +60,7 @@ fn confined(entry: &Entry, mut command: Command) -> Command {
     })
 }
 
-/// The rules of the entries of this name, for calls that did not come through a gateway, or got the result of another task.
+/// Checks arguments by the rules of this task's entries: calls may bypass the gateway, or contain the result of another task.
 fn judge(catalog: &Catalog, name: &str) -> impl Fn(&RawValue, &RawValue) -> Result<(), String> + Send + Sync + 'static {
     let (entries, name): (Vec<Arc<Entry>>, _) = (catalog.entries_of(name).cloned().collect(), name.to_owned());
     move |args, kwargs| {
@@ -88,7 +88,7 @@ fn apply(entry: &Entry, options: &mut TaskOptions) -> anyhow::Result<()> {
         options.time_limit(limit);
     }
     options.ignore_result(ignore_result.unwrap_or(false));
-    // What may run twice is acknowledged at its end, so that it runs again when its worker dies.
+    // A task that may run twice is acknowledged late, so that it runs again when its worker dies.
     if recovery.map_or(*idempotent, |recovery| recovery == Recovery::Rerun) {
         options.acks_late(true);
     }

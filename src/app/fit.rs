@@ -1,4 +1,4 @@
-//! What a start refuses in a configuration beyond its syntax, found without a connection: the same for `serve`, `dev` and `check`.
+//! Checks a configuration beyond its syntax, without any connection, in the same way for `serve`, `dev` and `check`.
 
 use crate::catalog::Catalog;
 use crate::config::{Config, Error};
@@ -6,7 +6,7 @@ use crate::edge::Server;
 use crate::roles::beat;
 
 /// # Errors
-/// The first thing that would stop the start.
+/// The first fault that would prevent the start.
 pub fn fits(config: &Config) -> Result<(), Error> {
     Catalog::compile(config)?;
     beat::seed::check(&config.schedules, config.limits.of_signatures())?;
@@ -19,7 +19,7 @@ pub fn fits(config: &Config) -> Result<(), Error> {
     Ok(())
 }
 
-/// The addresses of broker and result backend, and their certificates.
+/// Checks the addresses of broker and result backend, and their certificates.
 fn reached(config: &Config) -> Result<(), Error> {
     let broker = match config.broker.redis.is_rabbitmq() {
         true => super::amqp_link(config).map(|_| ()),

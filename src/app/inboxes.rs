@@ -18,7 +18,7 @@ pub(super) fn sources(config: &Config, ledger: &str) -> anyhow::Result<Vec<Sourc
     let mut urls: Vec<&Secret> = Vec::new();
     let mut sources = Vec::new();
     for (url, poll) in own.into_iter().chain(others) {
-        // The ledger's own may be named too: it is drained once.
+        // The ledger's own inbox may be listed too; it is drained only once.
         if urls.contains(&url) {
             continue;
         }

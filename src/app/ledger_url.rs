@@ -1,4 +1,4 @@
-//! From `database.url` to a ledger: opened by a command beside a gateway, or claimed by a gateway.
+//! Opens the ledger at `database.url`: shared, for a command that runs beside a gateway, or claimed by a gateway.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -12,7 +12,7 @@ use ledger::postgres::{PostgresConfig, PostgresLedger};
 use ledger::sqlite::{SqliteLedger, Synchronous};
 use runtime::clock;
 
-/// The ledger that the configuration names, for a command that works beside a gateway. Connects to nothing yet.
+/// Opens the configured ledger for a command that runs beside a gateway. Makes no connection yet.
 ///
 /// # Errors
 /// When there is no URL, or it is not understood.
@@ -23,10 +23,10 @@ pub fn open_ledger(config: &Config, stop: CancellationToken) -> anyhow::Result<S
     }
 }
 
-/// The ledger that the configuration names, for a gateway. Connects to nothing yet.
+/// Opens the configured ledger for a gateway. Makes no connection yet.
 ///
 /// # Errors
-/// As [`open_ledger`]; and when another gateway has the SQLite file.
+/// As [`open_ledger`]; also when another gateway uses the SQLite file.
 pub fn claim_ledger(config: &Config, stop: CancellationToken) -> anyhow::Result<SharedLedger> {
     match sqlite_path(ledger_url(config)?) {
         Some(path) => claim_file(path, Synchronous::Full, config),
@@ -34,10 +34,10 @@ pub fn claim_ledger(config: &Config, stop: CancellationToken) -> anyhow::Result<
     }
 }
 
-/// A SQLite file as a gateway's ledger.
+/// Opens a SQLite file as a gateway's ledger.
 ///
 /// # Errors
-/// When another gateway has it.
+/// When another gateway uses the file.
 pub fn claim_file(path: impl AsRef<Path>, synchronous: Synchronous, config: &Config) -> anyhow::Result<SharedLedger> {
     let (pid, host, listen) = (std::process::id(), hostname(), config.http.listen);
     let holder = format!("process {pid} on {host}, listening on {listen}, since {}", clock::now().rfc3339());

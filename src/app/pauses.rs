@@ -1,4 +1,4 @@
-//! Builds the service of steps that wait.
+//! Builds the service for canvas steps that wait.
 
 use super::{open_records, origin};
 use crate::config::Config;
@@ -19,7 +19,7 @@ pub(super) fn service(
     let waits = Waits::new(Parts {
         ledger: ledger.clone(),
         broker: broker.clone(),
-        // Where results come back over the broker there are no records.
+        // With results over the broker there are no stored result records.
         backend: open_records(config).ok(),
         hub: hub.clone(),
         wake: wake.clone(),

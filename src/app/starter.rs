@@ -1,4 +1,4 @@
-//! Services start when the ledger's schema is there, and not before.
+//! Starts services only when the ledger's schema is up to date.
 
 use std::future::Future;
 use std::time::Duration;
@@ -14,10 +14,10 @@ use crate::tell::traces::{Courier, Exporter, Historian};
 use ledger::SharedLedger;
 use runtime::lifecycle::{Backoff, OnExit, Tasks};
 
-/// Between attempts to bring the schema up to date.
+/// Pause between attempts to migrate the schema.
 const MIGRATION_PAUSE: Duration = Duration::from_secs(2);
 
-/// Starts services when the ledger's schema is there, and not before.
+/// Starts services only when the ledger's schema is up to date.
 pub(super) struct Starter {
     pub tasks: Tasks,
     pub prepared: CancellationToken,
@@ -29,7 +29,7 @@ impl Starter {
         self.tasks.spawn("migration", OnExit::Nothing, move |stop| prepare(ledger, migrate, health, prepared, stop));
     }
 
-    /// Nothing runs without a collector.
+    /// Starts the trace exporter, if a collector is configured.
     #[cfg(feature = "otel")]
     pub fn trace(&self, telemetry: &config::Telemetry, ledger: &SharedLedger, holder: String) -> Traces {
         let Some(exporter) = Exporter::new(telemetry, &holder) else { return Traces::default() };
@@ -41,7 +41,7 @@ impl Starter {
         traces
     }
 
-    /// Built without traces; the configuration that asks for them was refused.
+    /// Built without tracing; a configuration that asks for it was refused before.
     #[cfg(not(feature = "otel"))]
     pub fn trace(&self, _telemetry: &config::Telemetry, _ledger: &SharedLedger, _holder: String) -> Traces {
         Traces::default()
@@ -60,7 +60,7 @@ impl Starter {
     }
 }
 
-/// Waits for the ledger and brings its schema up to date (or, with `migrate` off, waits until it answers).
+/// Waits for the ledger and migrates its schema (or, with `migrate` off, waits until it answers).
 async fn prepare(
     ledger: SharedLedger,
     migrate: bool,

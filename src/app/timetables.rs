@@ -1,9 +1,9 @@
-//! Timetables that other schedulers keep: read once for an import.
+//! Reads the schedules of other schedulers, for an import.
 
-/// The timetable of another beat, by the URL of what it is kept in. `prefix` is that of RedBeat's keys.
+/// The schedules of another beat, by the URL of its store. `prefix` is RedBeat's key prefix.
 ///
 /// # Errors
-/// When the URL is not understood, or nobody answers there.
+/// When the URL is not understood, or the store does not answer.
 pub async fn foreign_schedules(
     url: &str,
     prefix: &str,

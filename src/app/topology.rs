@@ -1,4 +1,4 @@
-//! Exchanges and queues that the configuration names, as the broker makes them.
+//! Translates the configured exchanges and queues into what the broker declares.
 
 use crate::config::{self, Config};
 use crate::reconcile::exchanges::Topology;

@@ -1,7 +1,7 @@
 //! Commands that wait for an element, and the queue of clients that do.
 //!
-//! Whoever waits longest is served first. Waiters are served after the command, script or transaction that added the
-//! elements, so they see its end and never its middle. Inside a script or transaction nothing waits.
+//! The client that has waited longest is served first. Waiters are served after the command, script or transaction that added
+//! the elements has finished, so they never see its intermediate states. Inside a script or transaction no command waits.
 
 use std::{
     collections::{HashMap, VecDeque},
@@ -23,7 +23,7 @@ use super::{
     reply::{Protocol, Reply},
 };
 
-/// What a waiter takes from the first key that has something.
+/// What a waiter takes from the first key with an element.
 #[derive(Debug, Clone)]
 pub enum Want {
     Pop(End),
@@ -52,7 +52,7 @@ impl Wait {
         Ok(None)
     }
 
-    /// The answer where nothing may wait.
+    /// The answer when the command may not wait.
     pub fn nothing(&self) -> Reply {
         if matches!(self.want, Want::Move { .. }) { Reply::Nil } else { Reply::NilArray }
     }
@@ -72,7 +72,7 @@ impl Want {
         }
     }
 
-    /// Whether this waiter could use the kind of value that is there.
+    /// Whether this waiter can use the type of the key's value.
     fn fits(&self, call: &mut Call, key: &Bytes) -> bool {
         match self {
             Self::PopScored { .. } => call.get::<super::sorted_set::SortedSet>(key).is_ok_and(|found| found.is_some()),
@@ -125,7 +125,7 @@ fn timeout(arg: &[u8]) -> Result<Option<Duration>, Failure> {
     if seconds < 0.0 {
         return Err(text("ERR timeout is negative"));
     }
-    // Redis 7.0 counts milliseconds in 64 signed bits, and these overflow.
+    // Redis 7.0 counts milliseconds in a signed 64-bit integer, which would overflow.
     if seconds * 1000.0 > i64::MAX as f64 {
         return Err(text("ERR timeout is negative"));
     }
@@ -153,7 +153,7 @@ impl Waiting {
         self.waiters.len()
     }
 
-    /// Enters the queue of every key.
+    /// Adds the client to the queue of every key.
     pub fn enter(&mut self, call: &mut Call, client: &Rc<Client>, wait: Wait) -> u64 {
         self.last_id += 1;
         let id = self.last_id;
@@ -186,7 +186,7 @@ impl Waiting {
         }
     }
 
-    /// Serves those who wait for keys that were touched, until nothing more is to be had.
+    /// Serves clients that wait for changed keys, as long as there are elements.
     pub fn serve(&mut self, space: &mut super::keyspace::Keyspace, pubsub: &mut super::pubsub::PubSub) {
         while let Some((db, key)) = space.next_ready() {
             let Some(queue) = self.by_key.get(&(db, key.clone())) else { continue };

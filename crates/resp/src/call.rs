@@ -1,4 +1,4 @@
-//! What a data command gets to work with: the databases, its client's choice of database and protocol, its arguments.
+//! The context of a data command: the databases, and its client's choice of database and protocol.
 
 use std::{borrow::Cow, collections::VecDeque};
 

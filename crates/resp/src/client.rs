@@ -1,4 +1,4 @@
-//! A connected client as others see it: what it has chosen, what it listens to, and the bytes on their way to it.
+//! The state of a connected client: its settings, its subscriptions, and the bytes that are to be sent to it.
 //!
 //! Everything lives on the server's one thread, so cells are enough. The connection loop alone reads and writes the
 //! socket; others append to the outbox and wake it.
@@ -18,7 +18,7 @@ use super::{
     reply::{self, Protocol, Reply},
 };
 
-/// As Redis's `client-output-buffer-limit pubsub 32mb 8mb 60`: a reader this far behind is cut off.
+/// The hard limit of Redis's `client-output-buffer-limit pubsub 32mb 8mb 60`: a slower reader is disconnected.
 const SUBSCRIBER_HARD_LIMIT: usize = 32 * 1024 * 1024;
 const SUBSCRIBER_SOFT_LIMIT: usize = 8 * 1024 * 1024;
 const SUBSCRIBER_SOFT_TIME: Duration = Duration::from_secs(60);
@@ -27,12 +27,12 @@ const SUBSCRIBER_SOFT_TIME: Duration = Duration::from_secs(60);
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Ending {
     Open,
-    /// When the outbox is written.
+    /// It ends when the outbox is written.
     AfterFlush,
     Now,
 }
 
-/// `CLIENT REPLY`.
+/// The mode that `CLIENT REPLY` has set.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Replies {
     On,
@@ -45,7 +45,7 @@ pub enum Replies {
 #[derive(Debug, Default)]
 pub struct Transaction {
     pub queue: Vec<Vec<Bytes>>,
-    /// A command was refused, so `EXEC` will be.
+    /// A command was refused, so `EXEC` will be refused too.
     pub broken: bool,
 }
 
@@ -58,7 +58,7 @@ pub struct Client {
     pub library: RefCell<(Bytes, Bytes)>,
     pub last_command: Cell<&'static str>,
     pub db: Cell<usize>,
-    /// It has said the server's password.
+    /// The client has sent the server's password.
     pub has_password: Cell<bool>,
     pub protocol: Cell<Protocol>,
     pub replies: Cell<Replies>,
@@ -107,7 +107,7 @@ impl Client {
         self.channels.borrow().len() + self.patterns.borrow().len()
     }
 
-    /// Begins an answer whose elements follow as answers of their own.
+    /// Begins an array whose elements follow as separate answers.
     pub fn begin_array(&self, len: usize) {
         if self.replies.get() == Replies::On {
             reply::begin_array(&mut self.outbox.borrow_mut(), len);
@@ -133,7 +133,7 @@ impl Client {
         self.wake.notify_one();
     }
 
-    /// Appends what somebody else published; a reader too far behind is cut off.
+    /// Appends a published message; a client that reads too slowly is disconnected.
     pub fn deliver(&self, message: &Reply) {
         if self.ending.get() == Ending::Now {
             return;
@@ -165,7 +165,7 @@ impl Client {
         self.wake.notify_one();
     }
 
-    /// Somebody else has changed the outbox, the wait or the ending.
+    /// Completes when another client has changed the outbox, the wait or the ending.
     pub async fn woken(&self) {
         self.wake.notified().await;
     }

@@ -17,28 +17,28 @@ use super::{
 /// How a command runs.
 #[derive(Clone, Copy)]
 pub enum Run {
-    /// On the data alone; allowed everywhere.
+    /// Works on the data only; allowed everywhere.
     Data(fn(&mut Call, &[Bytes]) -> Answer),
     /// May block its client.
     Wait(fn(&mut Call, &[Bytes]) -> Result<Wait, Failure>),
-    /// On the client or the server; not from scripts.
+    /// Works on the client or the server; not allowed in scripts.
     Session(fn(&Engine, &Rc<Client>, &[Bytes]) -> Answer),
 }
 
 pub const WRITE: u8 = 1;
-/// Runs at once inside `MULTI`.
+/// Runs immediately inside `MULTI` instead of being queued.
 pub const NOT_QUEUED: u8 = 2;
 /// Allowed to a RESP2 client that has subscriptions.
 pub const WHILE_SUBSCRIBED: u8 = 4;
-/// Data, but not for scripts.
+/// A data command that scripts may not call.
 pub const NOT_SCRIPTED: u8 = 8;
 
 pub struct Command {
     pub name: &'static str,
-    /// Number of arguments with the name; negative: at least.
+    /// Number of arguments including the name; negative: the minimum.
     pub arity: i32,
     pub flags: u8,
-    /// First key, last key (negative: from the end), step; zeros without keys.
+    /// First key, last key (negative: from the end), step; zeros if the command has no keys.
     pub keys: (i32, i32, i32),
     pub run: Run,
 }

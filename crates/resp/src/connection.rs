@@ -22,13 +22,13 @@ use super::{
 
 const READ_AT_LEAST: usize = 16 * 1024;
 const READ_AT_MOST: usize = 1024 * 1024;
-/// Beyond this much unread output no more commands of the client are executed.
+/// With more unread output than this, no more commands of the client are executed.
 const OUTPUT_PAUSE: usize = 256 * 1024 * 1024;
 /// Input kept for a client that is blocked or paused.
 const INPUT_PAUSE: usize = 1024 * 1024;
-/// What a buffer may keep when it has nothing to hold.
+/// The capacity that an empty buffer may keep.
 const IDLE_BUFFER: usize = 64 * 1024;
-/// A client gets this long to take its last answer.
+/// How long a client has to read its last answer.
 const FAREWELL: Duration = Duration::from_millis(500);
 
 /// Serves a client until either side ends. Whatever happens, the engine forgets the client afterwards.
@@ -152,7 +152,7 @@ impl Connection {
     }
 }
 
-/// At a moment, or never.
+/// Completes at this moment, or never.
 async fn at(moment: Option<std::time::Instant>) {
     match moment {
         Some(moment) => sleep_until(moment.into()).await,

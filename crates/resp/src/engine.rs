@@ -1,8 +1,8 @@
 //! Executes commands, one after the other, on one thread: every command, transaction and script is atomic because
 //! nothing else runs meanwhile.
 //!
-//! Borrows of the state last for one data command. Scripts and transactions run commands one by one through the same
-//! door, so nothing is borrowed around them.
+//! A borrow of the state lasts for one data command. Scripts and transactions run their commands one by one in the same
+//! way, so no borrow spans them.
 
 use std::{
     cell::{Cell, RefCell},
@@ -28,12 +28,12 @@ use super::{
     session, transaction,
 };
 
-/// A browser sends these on behalf of any web page. As redis-server does, the server hangs up before the commands in the body.
+/// A browser may send these for any web page. Like redis-server, this server closes the connection before it reads the body.
 const OF_HTTP: [&str; 2] = ["post", "host:"];
-/// Commands of a client that has not said the password yet.
+/// Commands allowed to a client that has not sent the password yet.
 const BEFORE_A_PASSWORD: [&str; 4] = ["auth", "hello", "quit", "reset"];
 
-/// What data commands work on.
+/// The state that data commands work on.
 #[derive(Debug, Default)]
 pub struct State {
     pub space: Keyspace,
@@ -47,13 +47,13 @@ pub struct Engine {
     pub scripts: Scripts,
     pub started: Instant,
     pub port: u16,
-    /// Without it nobody needs one.
+    /// `None`: no password is required.
     pub password: Option<String>,
-    /// What `CONFIG SET` changed; nothing here depends on it.
+    /// Values from `CONFIG SET`; they have no effect.
     pub settings: RefCell<BTreeMap<&'static str, String>>,
     pub commands_processed: Cell<u64>,
     pub connections_received: Cell<u64>,
-    /// A key was given an expiry before all others.
+    /// A key now expires before all others.
     pub expiry_moved: Notify,
 }
 
@@ -97,7 +97,7 @@ impl Engine {
         client.blocked_until.set(None);
     }
 
-    /// One command as it came from a client; the answer goes to its outbox.
+    /// Executes a client's command; the answer goes to the client's outbox.
     pub fn execute(&self, client: &Rc<Client>, args: &[Bytes]) {
         self.commands_processed.set(self.commands_processed.get() + 1);
         self.state.borrow_mut().space.set_now(unix_millis());
@@ -165,12 +165,12 @@ impl Engine {
         Ok(command)
     }
 
-    /// Whether the client has said the password, if there is one.
+    /// Whether the client has sent the password, or none is required.
     pub fn knows(&self, client: &Client) -> bool {
         self.password.is_none() || client.has_password.get()
     }
 
-    /// RESP2 cannot tell answers from messages, so a subscriber may say little else.
+    /// Whether the client is a RESP2 subscriber. RESP2 cannot tell answers from messages, so few commands are allowed to it.
     fn is_listening(&self, client: &Client) -> bool {
         client.protocol.get() == Protocol::Resp2 && client.subscriptions() > 0
     }
@@ -196,13 +196,13 @@ impl Engine {
         answer.unwrap_or_else(Reply::from)
     }
 
-    /// One command of a transaction.
+    /// Runs one command of a transaction.
     pub fn run_queued(&self, client: &Rc<Client>, args: &[Bytes]) -> Reply {
         let command = command::find(&args[0]).expect("unknown commands are not queued");
         self.run(client, command, args, false)
     }
 
-    /// One data command of a script.
+    /// Runs one data command of a script.
     pub fn run_scripted(&self, command: &Command, args: &[Bytes], db: usize, protocol: Protocol) -> Reply {
         let state = &mut *self.state.borrow_mut();
         let mut call = Call { space: &mut state.space, pubsub: &mut state.pubsub, db, protocol };
@@ -229,7 +229,7 @@ impl Engine {
         Reply::Silent
     }
 
-    /// A blocked client's time is over.
+    /// Answers a blocked client whose timeout has passed.
     pub fn time_out(&self, client: &Client) {
         if client.blocked.get().is_some() {
             self.stop_waiting(client);
@@ -237,9 +237,9 @@ impl Engine {
         }
     }
 
-    /// Removes keys whose time has come; gives the next time, in Unix milliseconds.
+    /// Removes expired keys; returns when the next key expires, in Unix milliseconds.
     pub fn expire_due(&self) -> Option<i64> {
-        /// About a millisecond's work for each database; the rest follows in the next round.
+        /// About a millisecond of work for each database; the rest is done in the next round.
         const BATCH: usize = 500;
         let state = &mut *self.state.borrow_mut();
         state.space.set_now(unix_millis());

@@ -24,7 +24,7 @@ pub const fn text(text: &'static str) -> Failure {
     Failure(Cow::Borrowed(text.as_bytes()))
 }
 
-/// A text with something of the client's in it.
+/// A text that quotes the client's input.
 pub fn message(text: impl Into<Vec<u8>>) -> Failure {
     Failure(Cow::Owned(text.into()))
 }

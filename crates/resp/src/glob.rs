@@ -1,6 +1,6 @@
 //! Redis's glob patterns: `*`, `?`, `[abc]`, `[^a-z]`, `\x`.
 //!
-//! Works on bytes. A star that failed is never tried again by an outer star, so that a hostile pattern costs
+//! Works on bytes. Only the last star is ever retried, so that a hostile pattern takes time proportional to
 //! `pattern × text` and not exponential time.
 
 /// Whether the whole of `text` matches.
@@ -40,7 +40,7 @@ fn element(pattern: &[u8], byte: u8) -> Option<usize> {
     }
 }
 
-/// A class without its end runs to the end of the pattern, as in Redis.
+/// A class without a closing bracket extends to the end of the pattern, as in Redis.
 fn class_matches(class: &[u8], byte: u8) -> (bool, usize) {
     let negated = class.first() == Some(&b'^');
     let mut at = usize::from(negated);

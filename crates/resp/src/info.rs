@@ -1,4 +1,4 @@
-//! What the server says about itself: `INFO`, `CONFIG`, `COMMAND`.
+//! Information about the server: `INFO`, `CONFIG`, `COMMAND`.
 
 use std::{fmt::Write, rc::Rc};
 
@@ -17,7 +17,7 @@ use super::{
     reply::Reply,
 };
 
-/// The Redis whose behaviour is followed.
+/// The version of Redis whose behaviour this server follows.
 pub const VERSION: &str = "7.0.15";
 
 type Section = (&'static str, fn(&Engine, &mut String));
@@ -71,7 +71,7 @@ fn clients(engine: &Engine, out: &mut String) {
     line(out, format_args!("blocked_clients:{}", engine.waiting.borrow().len()));
 }
 
-/// Payload bytes only: the process's own memory belongs to the roles that share it.
+/// Reports payload bytes only: other roles share the process's memory.
 fn memory(engine: &Engine, out: &mut String) {
     let used = engine.state.borrow().space.memory();
     line(out, format_args!("used_memory:{used}"));
@@ -112,7 +112,7 @@ fn keyspace(engine: &Engine, out: &mut String) {
     }
 }
 
-/// Settings that clients ask for, with the values that hold here.
+/// Settings that clients ask for, with their values here.
 const SETTINGS: [(&str, &str); 14] = [
     ("appendonly", "no"),
     ("bind", "127.0.0.1"),
@@ -150,10 +150,10 @@ pub fn config(engine: &Engine, _client: &Rc<Client>, args: &[Bytes]) -> Answer {
     }
 }
 
-/// What cannot be changed in a Redis that runs.
+/// Settings that cannot be changed while Redis runs.
 const FIXED: [&str; 2] = ["databases", "notify-keyspace-events"];
 
-/// Takes all of it or nothing. Nothing here depends on a setting but what `CONFIG GET` says, so one that would have to is refused.
+/// Accepts all pairs or none. Settings only show up in `CONFIG GET`; a setting that would need an effect is refused.
 fn set(engine: &Engine, pairs: &[Bytes]) -> Answer {
     let (pairs, []) = pairs.as_chunks::<2>() else { return Err(SYNTAX) };
     let mut taken = Vec::new();
@@ -178,7 +178,7 @@ fn set(engine: &Engine, pairs: &[Bytes]) -> Answer {
     Ok(Reply::OK)
 }
 
-/// Bytes, as `100mb` says them.
+/// Parses a memory size such as `100mb` into bytes.
 fn bytes_of(value: &[u8]) -> Option<String> {
     let text = std::str::from_utf8(value).ok()?.to_ascii_lowercase();
     let digits = text.trim_end_matches(|char: char| char.is_ascii_alphabetic());
@@ -231,7 +231,7 @@ fn describe(command: &Command) -> Reply {
     ])
 }
 
-/// Nothing is ever saved; the time of the start is what a fresh Redis says.
+/// Nothing is ever saved, so this returns the time of the start, like a freshly started Redis.
 pub fn lastsave(engine: &Engine, _client: &Rc<Client>, _args: &[Bytes]) -> Answer {
     let age = i64::try_from(engine.started.elapsed().as_secs()).unwrap_or(0);
     Ok(Reply::Int(unix_millis() / 1000 - age))

@@ -1,8 +1,8 @@
 //! The data: sixteen databases, expiry, and the two things that watch keys (`WATCH` and blocked clients).
 //!
-//! A key past its time does not exist: it is removed when somebody looks (lazily) or when its time has come (the
-//! server sleeps until [`Keyspace::next_expiry`]). "Now" is set once per command, script or transaction, so that no
-//! key vanishes in the middle of one.
+//! An expired key does not exist: it is removed when it is accessed, or when it expires (the server sleeps until
+//! [`Keyspace::next_expiry`]). "Now" is set once per command, script or transaction, so that no key disappears in the
+//! middle of one.
 
 use std::{
     cell::Cell,
@@ -31,7 +31,7 @@ pub fn unix_millis() -> Millis {
 #[derive(Debug)]
 pub struct Entry {
     pub value: Value,
-    /// Unix time; `None` lives for ever.
+    /// Unix time; `None`: the key never expires.
     pub expires_at: Option<Millis>,
 }
 
@@ -51,7 +51,7 @@ pub struct Keyspace {
     awaited: HashMap<(usize, Bytes), usize>,
     /// Awaited keys that changed; served when the command is done.
     ready: VecDeque<(usize, Bytes)>,
-    /// An expiry was set that lies before all others.
+    /// A new expiry is earlier than all others.
     earlier_expiry: bool,
     pub expired_keys: u64,
 }
@@ -81,7 +81,7 @@ impl Keyspace {
         self.entry(db, key).is_some()
     }
 
-    /// The value if it is of this kind. `Err` if it is of another.
+    /// The value if it is of this type. `Err` if it is of another type.
     pub fn get<K: Kind>(&mut self, db: usize, key: &[u8]) -> Result<Option<&mut K>, Failure> {
         match self.entry(db, key) {
             None => Ok(None),
@@ -89,7 +89,7 @@ impl Keyspace {
         }
     }
 
-    /// The value of this kind, made if the key does not exist.
+    /// The value of this type, created if the key does not exist.
     pub fn get_or_create<K: Kind>(&mut self, db: usize, key: &Bytes) -> Result<&mut K, Failure> {
         self.expire_if_due(db, key);
         let entry = self.databases[db]
@@ -107,7 +107,7 @@ impl Keyspace {
         self.databases[db].due.len()
     }
 
-    /// Includes keys past their time that nobody has looked at yet.
+    /// Includes expired keys that have not been removed yet.
     pub fn by_position(&self, db: usize, index: usize) -> Option<(&Bytes, &Entry)> {
         self.databases[db].entries.get_index(index)
     }
@@ -127,7 +127,7 @@ impl Keyspace {
 
     // --- changing
 
-    /// Puts a value in place of whatever was there.
+    /// Sets a key to a value, whatever it had before.
     pub fn set(&mut self, db: usize, key: Bytes, value: Value, expires_at: Option<Millis>) {
         let before = self.databases[db].entries.insert(key.clone(), Entry { value, expires_at });
         self.reschedule(db, &key, before.and_then(|entry| entry.expires_at), expires_at);
@@ -153,7 +153,7 @@ impl Keyspace {
         self.touch(db, key);
     }
 
-    /// To be called after every change of a value in place; an emptied collection is removed.
+    /// Must be called after every in-place change of a value; a collection that became empty is removed.
     pub fn changed(&mut self, db: usize, key: &[u8]) {
         if self.databases[db].entries.get(key).is_some_and(|entry| entry.value.is_empty_collection()) {
             self.take(db, key);
@@ -192,17 +192,17 @@ impl Keyspace {
         }
     }
 
-    /// When the next key has to go.
+    /// When the next key expires.
     pub fn next_expiry(&self) -> Option<Millis> {
         self.databases.iter().filter_map(|database| database.due.first()).map(|(at, _)| *at).min()
     }
 
-    /// Whether the sleeper has to be told of an earlier expiry; asked once.
+    /// Whether the expiry task must be woken because of an earlier expiry; resets the flag.
     pub fn take_earlier_expiry(&mut self) -> bool {
         std::mem::take(&mut self.earlier_expiry)
     }
 
-    /// Removes keys whose time has come, at most `limit`, so that one pass stays short.
+    /// Removes expired keys, at most `limit`, so that one pass stays short.
     pub fn expire_due(&mut self, limit: usize) {
         for db in 0..DATABASES {
             for _ in 0..limit {

@@ -1,11 +1,11 @@
 //! dev's built-in Redis-protocol server, so that `taskgate dev` and any Celery worker that joins it need no Redis.
 //!
 //! It follows redis-server 7.0 in what Celery, kombu, redis-py and taskgate use: RESP2 and RESP3, pipelines,
-//! transactions, pub/sub, blocking pops, expiry, Lua. It keeps everything in memory, forgets it at its end, and knows
-//! nothing of tasks. It is for development: no password, no persistence, no replication.
+//! transactions, pub/sub, blocking pops, expiry, Lua. It keeps everything in memory, loses it when it stops, and knows
+//! nothing of tasks. It is for development: no users, no persistence, no replication.
 //!
-//! Invariants: commands run one after the other on one thread; nothing a client sends makes it panic or use memory
-//! without bound; a command it does not know gets Redis's own error.
+//! Invariants: commands run one after the other on one thread; no input makes it panic or use memory without bound; an
+//! unknown command gets Redis's own error.
 
 mod failure;
 mod glob;
@@ -37,7 +37,7 @@ pub use server::Server;
 /// Reads requests until the input ends or is refused, for `crate::fuzz_entry`.
 ///
 /// # Panics
-/// When the parser says that it made progress and did not.
+/// When the parser returns a request without having consumed input.
 pub fn read_requests(bytes: &[u8]) {
     let (mut parser, mut input) = (protocol::Parser::default(), bytes::BytesMut::from(bytes));
     let mut left = input.len() + 1;

@@ -1,6 +1,6 @@
-//! Who listens to which channel and pattern.
+//! The subscriptions: which client listens to which channels and patterns.
 //!
-//! The client's own sets and these indexes change together, here only.
+//! Each client's own sets and these indexes change together, and only in this file.
 
 use std::rc::Rc;
 
@@ -39,7 +39,7 @@ impl Kind {
 }
 
 impl PubSub {
-    /// Gives the number of clients that got it; a client with several matching patterns counts for each.
+    /// Returns the number of receivers; a client with several matching patterns counts once for each.
     pub fn publish(&self, channel: &Bytes, payload: &Bytes) -> usize {
         let mut receivers = 0;
         if let Some(clients) = self.channels.get(channel) {

@@ -1,7 +1,7 @@
-//! What a command answers, and how that looks on the wire in RESP2 and RESP3.
+//! The answer of a command, and its encoding in RESP2 and RESP3.
 //!
-//! Handlers build a [`Reply`] and never bytes, so that one handler serves both protocols and Lua. Where Redis answers
-//! in another *shape* (flat array against array of pairs) the handler looks at [`Protocol`] itself.
+//! Handlers build a [`Reply`] and never bytes, so that one handler serves both protocols and Lua. Where the *shape* differs
+//! between protocols (flat array or array of pairs), the handler checks [`Protocol`] itself.
 
 use std::borrow::Cow;
 
@@ -45,7 +45,7 @@ pub enum Reply {
     BigNumber(Bytes),
     /// Out-of-band in RESP3, an array in RESP2.
     Push(Vec<Reply>),
-    /// Several answers to one command, as `SUBSCRIBE a b` gives.
+    /// Several answers to one command, such as `SUBSCRIBE a b`.
     Several(Vec<Reply>),
     /// The answer comes later or never (blocked client, `CLIENT REPLY OFF`).
     Silent,
@@ -101,7 +101,7 @@ impl Reply {
     }
 }
 
-/// Line breaks inside would end the reply early, so they become spaces, as in Redis.
+/// Writes a line. A line break in the text would end the reply early, so it becomes a space, as in Redis.
 fn line(out: &mut BytesMut, kind: u8, text: &[u8]) {
     out.put_u8(kind);
     let start = out.len();

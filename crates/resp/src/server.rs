@@ -1,7 +1,7 @@
-//! The server as the rest of the program sees it: bind, tell the address, run until stopped.
+//! The server's interface: bind, get the address, run until stopped.
 //!
-//! It has a thread of its own with a single-threaded runtime, as redis-server has: commands need no locks, a long
-//! script delays no HTTP request, and nothing of the data can be touched from outside.
+//! It has a thread of its own with a single-threaded runtime, like redis-server: commands need no locks, a long script
+//! delays no HTTP request, and other threads cannot access the data.
 
 use std::{io, net::SocketAddr, rc::Rc, thread, time::Duration};
 
@@ -11,16 +11,16 @@ use tokio_util::sync::CancellationToken;
 use super::{connection, engine::Engine};
 use runtime::clock;
 
-/// As Redis's `maxclients`.
+/// Redis's default for `maxclients`.
 const MAX_CLIENTS: usize = 10_000;
-/// The end takes a few milliseconds unless a script runs.
+/// How long a stop may take; normally a few milliseconds, longer only while a script runs.
 const STOP_PATIENCE: Duration = Duration::from_millis(900);
-/// Scripts may nest: a thousand levels of JSON, two hundred of Lua calling back. Only what is used takes memory.
+/// Stack size, for nested scripts: a thousand levels of JSON, two hundred of Lua callbacks. Only the used part takes memory.
 const STACK: usize = 32 * 1024 * 1024;
-/// Accepting failed, most likely for want of file descriptors: wait for some to be closed.
+/// Pause after a failed accept: most likely all file descriptors are in use.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
-/// A bound, not yet running server. Clients may connect at once; they are answered when it runs.
+/// A bound server that does not run yet. Clients can connect already; they are answered when it runs.
 pub struct Server {
     listener: std::net::TcpListener,
     address: SocketAddr,
@@ -29,21 +29,21 @@ pub struct Server {
 
 impl Server {
     /// # Errors
-    /// If the address is taken or may not be used.
+    /// If the address is in use or not permitted.
     pub async fn bind(address: SocketAddr) -> io::Result<Self> {
         let listener = TcpListener::bind(address).await?.into_std()?;
         let address = listener.local_addr()?;
         Ok(Self { listener, address, password: None })
     }
 
-    /// Clients have to say this first, as with `requirepass`.
+    /// Sets a password that clients must send first, as with `requirepass`.
     #[must_use]
     pub fn with_password(mut self, password: String) -> Self {
         self.password = Some(password);
         self
     }
 
-    /// Where it listens; the real port if it was bound to port 0.
+    /// The address on which it listens, with the real port if it was bound to port 0.
     pub fn local_addr(&self) -> SocketAddr {
         self.address
     }
@@ -61,14 +61,14 @@ impl Server {
         let (done, finished) = oneshot::channel();
         let _stop_on_drop = stop.clone().drop_guard();
         thread::Builder::new().name("resp".to_owned()).stack_size(STACK).spawn(move || {
-            let _ = done.send(self.run_here(&stop)); // nobody listens if the call was dropped
+            let _ = done.send(self.run_here(&stop)); // there is no receiver if the call was dropped
         })?;
         tokio::select! {
             ended = finished => {
                 ended.unwrap_or_else(|_| Err(io::Error::other("the built-in Redis-protocol server died")))
             }
             () = overdue(&stopped) => {
-                tracing::warn!("the built-in Redis-protocol server is left in the middle of a script");
+                tracing::warn!("the built-in Redis-protocol server was left running a script that does not end");
                 Ok(())
             }
         }
@@ -97,7 +97,7 @@ impl Server {
     }
 }
 
-/// A single call of Lua's library cannot be interrupted (a pattern that backtracks for ever); nobody waits for it.
+/// Ends the wait for a script that cannot be interrupted, such as a pattern that backtracks for ever inside Lua's library.
 async fn overdue(stopped: &CancellationToken) {
     stopped.cancelled().await;
     sleep(STOP_PATIENCE).await;
@@ -114,16 +114,16 @@ async fn accept(listener: TcpListener, engine: Rc<Engine>) {
             }
         };
         if engine.clients.borrow().len() >= MAX_CLIENTS {
-            let _ = socket.try_write(b"-ERR max number of clients reached\r\n"); // it is closed either way
+            let _ = socket.try_write(b"-ERR max number of clients reached\r\n"); // the socket is closed even if the write fails
             continue;
         }
-        let _ = socket.set_nodelay(true); // slower without, not wrong
+        let _ = socket.set_nodelay(true); // only a matter of speed
         let client = engine.connect(peer.to_string());
         tokio::task::spawn_local(connection::serve(Rc::clone(&engine), client, socket));
     }
 }
 
-/// Removes keys when their time has come; sleeps in between.
+/// Removes keys when they expire; sleeps in between.
 async fn expire(engine: Rc<Engine>) {
     loop {
         match engine.expire_due() {

@@ -60,8 +60,7 @@ pub fn database(arg: &[u8]) -> Result<usize, Failure> {
     usize::try_from(index).ok().filter(|db| *db < DATABASES).ok_or(text("ERR DB index is out of range"))
 }
 
-/// Without a password any is refused for the default user as Redis refuses it, except in the two-word form, where a server without
-/// passwords lets the default user in.
+/// `AUTH`. A server without a password refuses `AUTH password` as Redis does, but accepts `AUTH default password` with any password.
 pub fn auth(engine: &Engine, client: &Rc<Client>, args: &[Bytes]) -> Answer {
     match (&engine.password, args) {
         (None, [_, _]) => Err(NO_PASSWORD_SET),
@@ -82,7 +81,7 @@ fn log_in(engine: &Engine, client: &Client, user: &[u8], given: &[u8]) -> Answer
     Ok(Reply::OK)
 }
 
-/// Takes the same time wherever two texts differ.
+/// Compares in constant time.
 fn is_same(one: &[u8], other: &[u8]) -> bool {
     one.len() == other.len() && one.iter().zip(other).fold(0, |differ, (one, other)| differ | (one ^ other)) == 0
 }
@@ -245,14 +244,14 @@ fn describe(client: &Client) -> String {
     )
 }
 
-/// Which clients `CLIENT KILL` means.
+/// The clients that `CLIENT KILL` selects.
 #[derive(Default)]
 struct Filter {
     id: Option<u64>,
     address: Option<Bytes>,
-    /// With subscriptions, or without.
+    /// Selects clients with subscriptions, or without.
     subscribed: Option<bool>,
-    /// Nobody here is a replica, a master, or listens on another address.
+    /// Selects no client: none is a replica or a master, or is connected to another listener.
     nobody: bool,
     and_self: bool,
 }

@@ -49,7 +49,7 @@ impl ScoreRange {
     }
 }
 
-/// Just behind the last member that may have this score.
+/// The position after the last member with this score.
 fn upper_bound(max: f64) -> Bound<(Score, Bytes)> {
     if max == f64::INFINITY { Bound::Unbounded } else { Bound::Excluded((Score::new(max.next_up()), Bytes::new())) }
 }
@@ -73,7 +73,7 @@ impl SortedSet {
         self.scores.get(member).copied()
     }
 
-    /// Sets the score; gives the one before.
+    /// Sets the score and returns the previous one.
     pub fn insert(&mut self, member: Bytes, score: f64) -> Option<f64> {
         debug_assert!(!score.is_nan());
         let before = self.scores.insert(member.clone(), score);
@@ -95,13 +95,13 @@ impl SortedSet {
         self.order.iter().map(|(score, member)| (member, score.0))
     }
 
-    /// In an order that only removals disturb, see `scan`.
+    /// The member at this position, in an order that only removals change; see `scan`.
     pub fn by_position(&self, index: usize) -> Option<(&Bytes, f64)> {
         self.scores.get_index(index).map(|(member, score)| (member, *score))
     }
 
     pub fn in_scores(&self, range: ScoreRange) -> impl DoubleEndedIterator<Item = (&Bytes, f64)> {
-        // A range whose start lies behind its end would panic, so an empty one starts and ends at nothing.
+        // A range whose start lies behind its end would panic, so an empty range is handled apart.
         let from = (!range.is_empty()).then(|| (Score::new(range.min), Bytes::new()));
         from.into_iter()
             .flat_map(move |start| self.order.range((Bound::Included(start), upper_bound(range.max))))
@@ -109,7 +109,7 @@ impl SortedSet {
             .filter(move |(_, score)| range.contains(*score))
     }
 
-    /// Members before this one; from the top if `reverse`.
+    /// The number of members before this one, counted from the top if `reverse`.
     pub fn rank(&self, member: &[u8], reverse: bool) -> Option<usize> {
         let (member, score) = self.scores.get_key_value(member)?;
         let key = (Score::new(*score), member.clone());

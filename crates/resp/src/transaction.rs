@@ -39,7 +39,7 @@ pub fn exec(engine: &Engine, client: &Rc<Client>, _args: &[Bytes]) -> Answer {
     if changed {
         return Ok(Reply::NilArray);
     }
-    // One by one, so that a message to itself stands where it was published.
+    // The answers are written one by one, so that a message that the client publishes to itself appears in its place.
     client.begin_array(transaction.queue.len());
     for args in &transaction.queue {
         let reply = engine.run_queued(client, args);

@@ -1,4 +1,4 @@
-//! The five kinds of value.
+//! The five types of values.
 
 use std::collections::VecDeque;
 
@@ -12,7 +12,7 @@ pub type List = VecDeque<Bytes>;
 pub type Hash = IndexMap<Bytes, Bytes>;
 pub type Set = IndexSet<Bytes>;
 
-/// Up to here removal keeps the order (as Redis's listpack does); above, the last element fills the hole.
+/// Up to this size a removal keeps the order, as in Redis's listpack; above it, the last element fills the gap.
 const ORDERED_UP_TO: usize = 512;
 
 #[derive(Debug, Clone)]
@@ -25,7 +25,7 @@ pub enum Value {
 }
 
 impl Value {
-    /// As `TYPE` says it.
+    /// The name that `TYPE` returns.
     pub fn type_name(&self) -> &'static str {
         match self {
             Self::Text(_) => "string",
@@ -60,7 +60,7 @@ impl Value {
     }
 }
 
-/// One kind of value, so that access can be written once for all.
+/// A type of value, so that access is written once for all types.
 pub trait Kind: Sized + Default {
     fn of(value: &mut Value) -> Option<&mut Self>;
     fn wrap(self) -> Value;

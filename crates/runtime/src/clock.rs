@@ -1,4 +1,4 @@
-//! The current time and new identities: the only impure facts, in one place, so that everything else can be given them.
+//! The current time and new ids: all impure values come from here, so that other code can get them as arguments.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -40,7 +40,7 @@ impl Time {
         Duration::from_micros(u64::try_from(self.0.saturating_sub(earlier.0)).unwrap_or(0))
     }
 
-    /// RFC 3339 in UTC with microseconds, as `2026-11-20T18:17:30.698350Z`.
+    /// RFC 3339 in UTC with microseconds, such as `2026-11-20T18:17:30.698350Z`.
     pub fn rfc3339(self) -> String {
         match jiff::Timestamp::from_microsecond(self.0) {
             Ok(at) => format!("{at:.6}"),
@@ -68,19 +68,19 @@ pub fn now() -> Time {
     Time(i64::try_from(since.as_micros()).unwrap_or(i64::MAX))
 }
 
-/// A `UUIDv7`: sorts by time of creation, so that indexes grow at one end.
+/// A `UUIDv7`: sorted by time of creation, so that indexes grow at one end.
 #[expect(clippy::disallowed_methods, reason = "this is the one place")]
 pub fn new_id() -> Uuid {
     Uuid::now_v7()
 }
 
-/// Sixteen random bytes, for secrets of one use (reply queues, tickets).
+/// Sixteen random bytes, for single-use secrets (reply queues, tickets).
 #[expect(clippy::disallowed_methods, reason = "this is the one place")]
 pub fn random_id() -> Uuid {
     Uuid::new_v4()
 }
 
-/// 256 random bits from the generator for keys, for tokens and tickets.
+/// 256 cryptographically secure random bits, for tokens and tickets.
 pub fn secret() -> [u8; 32] {
     rand::random()
 }

@@ -1,22 +1,22 @@
-//! Places at which a test kills the process, as a power cut would: SIGKILL, nothing is flushed and nobody says goodbye.
+//! Points at which a test kills the process as a power cut would: SIGKILL, nothing is flushed, no connection is closed properly.
 //!
 //! `TASKGATE_CRASH_AT=after_push` kills at the first arrival, `after_push:3` at the third. Only debug builds look at the
-//! variable; in a release build [`reach`] is empty and [`is_next`] is `false`, so nothing of this is compiled in.
+//! variable; in a release build [`reach`] is empty and [`is_next`] is `false`, so none of this is compiled in.
 
-/// A submission was received, nothing is written yet.
+/// A submission was received, and nothing is written yet.
 pub const BEFORE_COMMIT: &str = "before_commit";
-/// The commit is done, nobody was answered and nothing published.
+/// The commit is done, but no client has an answer and nothing is published.
 pub const AFTER_COMMIT: &str = "after_commit";
-/// Messages are in the broker, the ledger does not know it.
+/// Messages are in the broker, but the ledger does not know it.
 pub const AFTER_PUSH: &str = "after_push";
 /// The first half of a batch is in the broker.
 pub const HALF_BATCH: &str = "half_batch";
-/// The publication is written down, the markers still stand.
+/// The ledger knows of the publication, but the push markers still exist.
 pub const AFTER_BOOKKEEPING: &str = "after_bookkeeping";
-/// Calls of an inbox are tasks, and still in the inbox.
+/// Calls of an inbox have become tasks, but are still in the inbox.
 pub const AFTER_TAKING: &str = "after_taking";
 
-/// The tables are there, what comes after them (views, partitions, positions) is not brought up to date.
+/// The tables exist, but what is created after them (views, partitions, positions) is not up to date.
 pub const HALF_MIGRATED: &str = "half_migrated";
 
 pub use imp::{is_next, reach};

@@ -1,8 +1,8 @@
-//! Work that one request can make long (reading and checking a large body, planning a large canvas) leaves the threads that answer
-//! others: a few threads of lower priority do it, one piece after the other, and who comes later waits for a turn.
+//! Runs CPU-heavy work of a single request (parsing a large body, planning a large canvas) off the threads that answer requests: a
+//! few threads of lower priority do it, one job after the other, and later jobs wait in a queue.
 //!
-//! What is small is done at once: it costs less than the way there and back. A caller that goes away before its turn costs nothing;
-//! work that has begun is not interrupted.
+//! Small work is done on the caller's thread, because handing it over would cost more. A job whose caller is gone before its turn is
+//! skipped; a job that has begun is not interrupted.
 
 use std::sync::LazyLock;
 use std::sync::mpsc::{Receiver, Sender, channel};
@@ -11,18 +11,18 @@ use std::thread::{Builder, available_parallelism};
 
 use tokio::sync::oneshot;
 
-/// Bytes that are read, checked and planned in clearly less than 5 ms.
+/// An input of this many bytes is parsed, checked and planned in clearly less than 5 ms.
 pub const SMALL: usize = 64 << 10;
-/// A nice value: beside the threads that answer, these get a tenth of a contended processor.
+/// Nice value of these threads: beside the answering threads, they get a tenth of a contended processor.
 const NICE: i32 = 10;
 
 type Job = Box<dyn FnOnce() + Send>;
 
-/// Bounded by the callers: each waits for its one job.
+/// The queue needs no bound of its own: each caller waits for its one job.
 static JOBS: LazyLock<Sender<Job>> = LazyLock::new(|| {
     let (sender, receiver) = channel();
     let receiver = Arc::new(Mutex::new(receiver));
-    // Half of the processors: the other half answers.
+    // Use half of the processors; the other half answers requests.
     let threads = (available_parallelism().map_or(1, usize::from) / 2).max(1);
     for n in 0..threads {
         let receiver = Arc::clone(&receiver);
@@ -48,7 +48,7 @@ fn step_back() {
     let _ = unsafe { libc::setpriority(libc::PRIO_PROCESS, 0, NICE) };
 }
 
-/// Does `work` on `bytes` of somebody's input.
+/// Runs `work` on an input of `bytes` bytes.
 ///
 /// # Panics
 /// When `work` does.

@@ -1,5 +1,5 @@
-//! What every part of a process shares: the current time and new ids, the tasks it has spawned, and the points at which a
-//! test may kill it. Nothing else in the project reads the clock or makes an id.
+//! What all parts of a process share: the current time, new ids, the spawned tasks, and the points at which a test may kill
+//! the process. No other code in the project reads the clock or creates an id.
 
 pub mod clock;
 pub mod crash_points;

@@ -1,6 +1,6 @@
-//! Every spawned task is known here, so that shutdown waits for it, and says what its end means for the process.
+//! Registers every spawned task, so that shutdown waits for it, together with what its end means for the process.
 //!
-//! A soft stop cancels the token; whoever runs finishes what it holds. What has not ended at the deadline is aborted.
+//! A soft stop cancels the token; each task then finishes its current work. Tasks that have not ended at the deadline are aborted.
 
 use std::future::Future;
 use std::sync::{Arc, Mutex};
@@ -10,12 +10,12 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
-/// What the end of a task means, when nobody asked for it.
+/// What it means when a task ends without having been asked to stop.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum OnExit {
-    /// The process cannot do its work without it.
+    /// The process cannot work without the task, so it stops.
     StopProcess,
-    /// It had a beginning and an end.
+    /// The task is meant to end.
     Nothing,
 }
 
@@ -37,12 +37,12 @@ impl Tasks {
         Self { stop, set: Arc::default() }
     }
 
-    /// Cancelled when the process shall stop.
+    /// The token that is cancelled when the process has to stop.
     pub fn stop_token(&self) -> CancellationToken {
         self.stop.clone()
     }
 
-    /// Runs `work` until it ends or the process stops. `work` gets the token and must heed it.
+    /// Runs `work` until it ends or the process stops. `work` gets the token and must end when it is cancelled.
     pub fn spawn<F, W>(&self, name: &'static str, on_exit: OnExit, work: W)
     where
         W: FnOnce(CancellationToken) -> F,
@@ -72,7 +72,7 @@ impl Tasks {
     }
 }
 
-/// Stops the process when a task it depends on ends, by return or by panic.
+/// Stops the process when a task that it depends on returns or panics.
 struct StopUnlessQuiet {
     name: &'static str,
     stop: CancellationToken,
@@ -88,7 +88,7 @@ impl Drop for StopUnlessQuiet {
     }
 }
 
-/// Ends with SIGTERM or SIGINT. They are heeded from the call on, not from the first poll.
+/// Completes on SIGTERM or SIGINT. The signal handlers are installed by the call, not by the first poll.
 ///
 /// # Panics
 /// When the handlers cannot be installed.
@@ -104,7 +104,7 @@ pub fn terminated() -> impl Future<Output = ()> {
     }
 }
 
-/// Waits between attempts: grows from 100 ms to `cap` with jitter, starts again after a success.
+/// Pauses between attempts: they grow from 100 ms to `cap`, with jitter, and are reset by a success.
 #[derive(Debug)]
 pub struct Backoff {
     next: Duration,
@@ -122,12 +122,12 @@ impl Backoff {
         self.next = FIRST_PAUSE;
     }
 
-    /// Whether this is the first failure after a success: the one to log.
+    /// Whether this is the first failure after a success. Only this failure is logged.
     pub fn is_fresh(&self) -> bool {
         self.next == FIRST_PAUSE
     }
 
-    /// Half of the step for certain, the other half by chance: replicas do not come back in one wave.
+    /// The next pause: half of the step is fixed and half is random, so that replicas do not all return at the same moment.
     pub fn pause(&mut self) -> Duration {
         let step = self.next;
         self.next = (step * 2).min(self.cap);

@@ -1,6 +1,6 @@
-//! Files that this process makes are its owner's alone.
+//! Makes files that this process creates accessible to their owner only.
 
-/// From now on: no right for the group and for others, on files and directories. Called before anything is opened.
+/// Removes all rights of group and others from files and directories created from now on. Called before anything is opened.
 pub fn files() {
     #[expect(unsafe_code, reason = "umask(2) takes a number; there is no call of the standard library")]
     // SAFETY: no memory is involved.

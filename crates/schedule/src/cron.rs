@@ -1,9 +1,9 @@
 //! A crontab expression with Celery's meaning: five fields, and a day must satisfy the day of the month *and* the day of the week.
 //!
-//! (In cron(8) two restricted day fields are alternatives; in Celery they are not. A file of recorded answers of Celery's own
-//! `crontab` is the test.) A zone's changes of offset follow these rules:
-//! * a local time that a change skips fires once, right after the gap; an expression with every hour lost nothing and does not;
-//! * local times that a change repeats fire in the first pass only, unless the hour is said with `*`: then in both.
+//! (In cron(8) two restricted day fields are alternatives; in Celery both must match. The tests compare with recorded answers of
+//! Celery's own `crontab`.) When a zone changes its offset (daylight saving time), these rules hold:
+//! * a local time that the change skips fires once, right after the gap, unless the expression has every hour: it misses nothing;
+//! * a local time that the change repeats fires the first time only, unless the hour is `*`: then it fires both times.
 
 use jiff::civil::{Date, DateTime, Time};
 use jiff::tz::{Offset, TimeZone};
@@ -11,7 +11,7 @@ use jiff::{SignedDuration, Timestamp, ToSpan};
 
 use super::field::{self, Field};
 
-/// Which field is wrong (none when the whole is), and why.
+/// Which field is wrong (`None` for the whole expression), and why.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{}{message}", .field.map(|name| format!("{name}: ")).unwrap_or_default())]
 pub struct CronError {
@@ -47,7 +47,7 @@ impl Cron {
     /// `minute hour day_of_month month_of_year day_of_week`, or a name such as `@hourly`.
     ///
     /// # Errors
-    /// The first field that is wrong, or that no day ever satisfies all of them.
+    /// The first field that is wrong, or that no day satisfies all fields.
     pub fn parse(text: &str) -> Result<Self, CronError> {
         let whole = |message: String| CronError { field: None, message };
         let text = text.trim();
@@ -110,7 +110,7 @@ impl Cron {
         None
     }
 
-    /// The first tick in a span of constant offset that ends before `until`.
+    /// The first tick before `until`, in a span of constant offset.
     fn within(&self, from: Timestamp, inclusive: bool, until: Timestamp, zone: &TimeZone) -> Option<Timestamp> {
         let offset = zone.to_offset(from);
         let mut first = ceiling(offset.to_datetime(from), inclusive);
@@ -124,7 +124,7 @@ impl Cron {
         offset.to_timestamp(found).ok()
     }
 
-    /// Whether the change at `at` to `offset` skips a local time that is a tick.
+    /// Whether the offset change at `at` skips a local time at which a tick was due.
     fn lost_in_gap(&self, zone: &TimeZone, at: Timestamp, offset: Offset) -> bool {
         let Some(before) = offset_before(zone, at) else { return false };
         let all_hours = self.hour.count() == 24;
@@ -190,7 +190,7 @@ fn offset_before(zone: &TimeZone, at: Timestamp) -> Option<Offset> {
     Some(zone.to_offset(at.checked_sub(SignedDuration::from_nanos(1)).ok()?))
 }
 
-/// When `at` stands after a change that set the clock back: the local time up to which everything is a repetition.
+/// After a change that set the clock back: the local time up to which local times are repeated.
 fn repeated_until(zone: &TimeZone, at: Timestamp, offset: Offset) -> Option<DateTime> {
     let later = at.checked_add(SignedDuration::from_nanos(1)).ok()?;
     let change = zone.preceding(later).next()?;

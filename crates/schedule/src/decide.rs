@@ -1,7 +1,7 @@
-//! Which of the ticks that are past now fire, and which are missed: pure.
+//! Decides which of the past ticks fire now, and which are missed. Pure.
 //!
-//! Normally there is one, a few milliseconds old. After an outage there are many, and `catch_up` says what happens to them. Every
-//! tick gets an answer: it fires, or it is missed with a reason.
+//! Normally there is one past tick, a few milliseconds old. After an outage there are many, and `catch_up` says what happens to
+//! them. Every tick either fires, or is recorded as missed with a reason.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -24,11 +24,11 @@ pub enum CatchUp {
     All,
 }
 
-/// A tick that is older is late: somebody was away.
+/// An older tick counts as late: no gateway ran at its time.
 pub const ON_TIME: Duration = Duration::from_secs(5);
-/// Ticks that one pass submits for one schedule: a day of outage must not become a flood.
+/// The most ticks that one pass submits for a schedule: a day's outage must not become a flood of tasks.
 pub const MOST_FIRED: usize = 100;
-/// Missed ticks that get a row each; older ones share one.
+/// The most missed ticks that get a row each; older ones share one row.
 const MOST_MISSED: usize = 500;
 /// How far back the ticks of a crontab are counted one by one.
 const LONGEST_LOOK_BACK: Duration = Duration::from_hours(24 * 31);
@@ -50,7 +50,7 @@ pub struct Decision {
 }
 
 impl Decision {
-    /// The newest tick that this is about.
+    /// The newest of these ticks.
     pub fn last(&self) -> Option<Time> {
         self.fire.last().copied().or_else(|| self.missed.last().map(|missed| missed.tick))
     }
@@ -103,7 +103,7 @@ fn missed_because(catch_up: CatchUp) -> String {
 
 struct Past {
     ticks: VecDeque<Time>,
-    /// The oldest tick, when the ones from there on were not gathered.
+    /// The first tick that was not listed one by one, if there were too many.
     first_uncounted: Option<Time>,
 }
 
@@ -120,7 +120,7 @@ fn gather(table: &Timetable, anchor: Time, tick: Time, now: Time, due: &impl Fn(
     }
 }
 
-/// Where to begin, so that an outage of years costs no more than one of a month.
+/// The tick to begin with, so that an outage of years costs no more than an outage of a month.
 fn skip(table: &Timetable, anchor: Time, tick: Time, now: Time) -> Time {
     let look_back = match &table.rhythm {
         Rhythm::Every(micros) => {

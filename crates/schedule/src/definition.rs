@@ -1,6 +1,6 @@
-//! A schedule as it is written: a signature, a timetable, and what to do when things are late or still running.
+//! A schedule's definition: a signature, a timetable, and what to do when a tick is late or an earlier task still runs.
 //!
-//! The document is kept as it was given; reading it finds every mistake and names its place.
+//! The document is stored as the client sent it; parsing reports every mistake with its place.
 
 use jiff::tz::TimeZone;
 use serde::Serialize;
@@ -16,7 +16,7 @@ use celery::task::signature::Limits;
 use celery::task::{Invalid, Json, Signature, Submission, TaskId};
 use runtime::clock::Time;
 
-/// What happens when a tick comes while a task of an earlier one has not ended.
+/// What happens at a tick when the task of an earlier tick has not ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Overlap {
@@ -24,11 +24,11 @@ pub enum Overlap {
     Allow,
     /// The tick does not fire.
     Skip,
-    /// The earlier task is revoked (terminated when it runs), then the tick fires.
+    /// The earlier task is revoked (terminated if it runs), then the tick fires.
     Replace,
 }
 
-/// The members that are not the signature's, without `name` and `paused`, which live beside the document.
+/// The members besides the signature's, without `name` and `paused`, which are stored beside the document.
 pub const MEMBERS: [&str; 9] =
     ["cron", "every", "at", "timezone", "catch_up", "overlap", "jitter", "starts_at", "ends_at"];
 const RHYTHMS: [&str; 3] = ["cron", "every", "at"];
@@ -41,14 +41,14 @@ pub struct Definition {
     pub timetable: Timetable,
     pub catch_up: CatchUp,
     pub overlap: Overlap,
-    /// Each tick fires up to this many microseconds late, by a number that follows from the schedule and the tick.
+    /// Each tick fires up to this many microseconds late; the delay is derived from the schedule and the tick.
     pub jitter: i64,
 }
 
-/// Letters and digits of any script, `_`, `.` and `-`; 1 to 100 of them.
+/// Checks a name: 1 to 100 letters and digits of any script, `_`, `.` and `-`.
 ///
 /// # Errors
-/// What is allowed.
+/// Says what is allowed.
 pub fn check_name(name: &str) -> Result<(), String> {
     if (1..=100).contains(&name.chars().count()) && name.chars().all(is_of_a_name) && name != "." && name != ".." {
         return Ok(());
@@ -56,7 +56,7 @@ pub fn check_name(name: &str) -> Result<(), String> {
     Err("must have 1 to 100 characters: letters and digits of any script, _, . and -".to_owned())
 }
 
-/// Marks and signs that are written with letters count as such; spaces, controls and marks of direction do not.
+/// Whether a name may contain the character. Combining marks count as letters; spaces, controls and direction marks are refused.
 fn is_of_a_name(char: char) -> bool {
     let is_invisible =
         matches!(char, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}');
@@ -68,7 +68,7 @@ fn is_of_a_name(char: char) -> bool {
 }
 
 impl Definition {
-    /// Reads a document of the signature's members and [`MEMBERS`].
+    /// Parses a document of the signature's members and [`MEMBERS`].
     ///
     /// # Errors
     /// All mistakes, each with its place.
@@ -105,7 +105,7 @@ impl Definition {
         }
     }
 
-    /// The submission of one tick: the task whose result counts gets `id`.
+    /// The submission of one tick. `id` goes to the task whose result is the result of the whole.
     pub fn submission_for(&self, id: TaskId) -> Submission {
         let mut submission = self.submission.clone();
         if let Some(task) = result_task(&mut submission.signature) {
@@ -115,7 +115,7 @@ impl Definition {
     }
 }
 
-/// An object of these members, verbatim.
+/// A JSON object with these members, verbatim.
 pub fn object<'a>(members: impl Iterator<Item = (&'a str, &'a RawValue)>) -> Json {
     let mut text = String::from("{");
     for (name, value) in members {
@@ -130,7 +130,7 @@ pub fn object<'a>(members: impl Iterator<Item = (&'a str, &'a RawValue)>) -> Jso
     RawValue::from_string(text).expect("members that were JSON make a JSON object")
 }
 
-/// The task that stands for the whole: the last of a chain, the body of a chord, the first of a group.
+/// The task that represents the whole: the last of a chain, the body of a chord, the first of a group.
 fn result_task(signature: &mut Signature) -> Option<&mut celery::task::TaskSignature> {
     match signature {
         Signature::Task(task) => Some(task),
@@ -211,7 +211,7 @@ fn zone(problems: &mut Problems, fields: &Fields<'_>) -> Option<(String, TimeZon
     })
 }
 
-/// Names that were probably meant: a slip of the pen, or a city without its region.
+/// Suggestions for an unknown zone: a misspelled name, or a city without its region.
 fn near_zones(name: &str) -> String {
     let known: Vec<String> = jiff::tz::db().available().map(|zone| zone.to_string()).collect();
     let city = name.rsplit('/').next().unwrap_or(name).replace(' ', "_");
@@ -254,7 +254,7 @@ fn jitter(problems: &mut Problems, fields: &Fields<'_>) -> i64 {
     micros
 }
 
-/// One of a few words, each written as its variant serializes.
+/// Parses one of a few words, each spelled as its variant serializes.
 fn word<T: Copy + Default + Serialize>(problems: &mut Problems, fields: &Fields<'_>, name: &str, all: &[T]) -> T {
     let Some(value) = fields.get(name) else { return T::default() };
     let words: Vec<String> = all.iter().map(|one| serde_json::to_string(one).expect("a word")).collect();

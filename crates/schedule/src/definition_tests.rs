@@ -1,4 +1,4 @@
-//! What a document may say, and what is said about one that is wrong.
+//! Tests of valid documents, and of the messages about invalid ones.
 
 use super::decide::CatchUp;
 use super::definition::{Definition, Overlap, check_name};

@@ -1,6 +1,6 @@
-//! The document of a schedule as clients see it: `name` and `paused` beside the definition, and what only the gateway writes.
+//! The document of a schedule as clients see it: the definition, `name`, `paused`, and members that only the gateway writes.
 //!
-//! A client may send back what it was given: members that only the gateway writes are then ignored.
+//! A client may send back what it received: members that only the gateway writes are ignored.
 
 use serde_json::value::RawValue;
 
@@ -12,7 +12,7 @@ use celery::task::{Invalid, Json, Signature};
 /// Members that only the gateway writes.
 pub const WRITTEN_HERE: [&str; 7] =
     ["next_run_at", "last_run_at", "last_task_id", "created_at", "updated_at", "links", "version"];
-/// Of which one excludes the others.
+/// The timing members; a schedule has exactly one of them.
 const RHYTHMS: [&str; 3] = ["cron", "every", "at"];
 
 #[derive(Debug, Clone)]
@@ -24,10 +24,10 @@ pub struct Document {
 }
 
 impl Document {
-    /// Takes the document apart; the definition is not read yet.
+    /// Splits the document; the definition is not parsed yet.
     ///
     /// # Errors
-    /// When it is no object, or `name` or `paused` have another type.
+    /// When the document is not an object, or `name` or `paused` has the wrong type.
     pub fn parse(text: &str) -> Result<Self, Vec<Invalid>> {
         let mut problems = Problems::default();
         let fields = fields(&mut problems, text)?;
@@ -57,11 +57,11 @@ fn fields<'a>(problems: &mut Problems, text: &'a str) -> Result<Fields<'a>, Vec<
     }
 }
 
-/// The whole document after a JSON merge patch (RFC 7396): `null` removes a member, objects are merged. A patch that says another
-/// rhythm (`cron`, `every`, `at`) replaces the one there was.
+/// The whole document after a JSON merge patch (RFC 7396): `null` removes a member, objects are merged. A timing member in the patch
+/// (`cron`, `every`, `at`) replaces the present one.
 ///
 /// # Errors
-/// When the patch is no object.
+/// When the patch is not an object.
 pub fn patched(document: &Json, paused: bool, patch: &str) -> Result<String, Vec<Invalid>> {
     let mut problems = Problems::default();
     let said = fields(&mut problems, patch)?;
@@ -78,7 +78,7 @@ fn tail(document: &Json, paused: bool) -> String {
     format!("{comma}\"paused\":{paused}}}")
 }
 
-/// Depth is bounded by the request's: a patch that was read has at most so many levels.
+/// Merges recursively. The depth is bounded, because the request's parser limits the depth of the patch.
 fn merged(target: &RawValue, patch: &RawValue) -> Json {
     let Ok(changes) = Fields::parse(patch.get()) else { return patch.to_owned() };
     let empty = Fields::default();

@@ -1,17 +1,17 @@
 //! One field of a crontab expression, read as Celery reads it: numbers, names, ranges (also wrapped ones, as `fri-mon`), steps, lists.
 //!
-//! What Celery lets pass by accident is refused: a month's name among hours, a step of zero, a day name among minutes.
+//! Mistakes that Celery accepts by accident are refused: a month's name among hours, a step of zero, a day's name among minutes.
 
 use celery::spelling::nearest;
 
-/// What a field may hold.
+/// The values that a field may have.
 #[derive(Debug)]
 pub struct Kind {
-    /// As it is called in messages and in Celery: `minute`, `hour`, `day_of_month`, `month_of_year`, `day_of_week`.
+    /// The name in messages and in Celery: `minute`, `hour`, `day_of_month`, `month_of_year`, `day_of_week`.
     pub name: &'static str,
     pub least: u32,
     pub most: u32,
-    /// Full names in lower case, the first for `least`. Three letters or more of one are enough.
+    /// Full names in lower case, beginning with the name of `least`. An abbreviation of three letters or more is accepted.
     names: &'static [&'static str],
     /// Sunday is 0 and may be written as 7.
     sunday_is_seven: bool,
@@ -47,7 +47,7 @@ pub const DAY_OF_WEEK: Kind = Kind {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Field {
     bits: u64,
-    /// Every part is `*` or `*/n`: said of no particular value.
+    /// Every part is `*` or `*/n`, so no particular value is named.
     pub starred: bool,
 }
 
@@ -66,7 +66,7 @@ impl Field {
         self.bits.trailing_zeros()
     }
 
-    /// How many values it has.
+    /// The number of values.
     pub fn count(self) -> u32 {
         self.bits.count_ones()
     }
@@ -123,7 +123,7 @@ impl Kind {
         Ok((from..=self.most).chain(self.least..=to).collect())
     }
 
-    /// A seven as the end of a range stays behind Saturday.
+    /// The end of a range: here a seven stays seven, so that it comes after Saturday.
     fn end(&self, text: &str) -> Result<u32, String> {
         if self.sunday_is_seven && text == "7" { Ok(7) } else { self.value(text) }
     }

@@ -1,5 +1,5 @@
-//! The pure part of beat: reads what a schedule says, knows when its next tick is, and decides what becomes of ticks that
-//! have passed. No clock and no I/O: the firing is in the gateway's beat.
+//! The pure part of beat (the scheduler): parses schedules, computes the next tick, and decides what happens to ticks that
+//! have passed. No clock and no I/O: the gateway's beat does the firing.
 
 pub mod cron;
 pub mod decide;

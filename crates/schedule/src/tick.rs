@@ -1,4 +1,4 @@
-//! A tick's identity and its jitter follow from the schedule's row and the tick's time, so every replica knows the same.
+//! A tick's task id and its jitter are derived from the schedule's row and the tick's time, so all replicas compute the same.
 
 use std::time::Duration;
 
@@ -7,12 +7,12 @@ use uuid::Uuid;
 use celery::task::TaskId;
 use runtime::clock::Time;
 
-/// The id of the tick's task: a `UUIDv5`, so that a second submission of the same tick meets its own id in the ledger.
+/// The id of the tick's task: a `UUIDv5`, so that a second submission of the same tick finds its own id in the ledger.
 pub fn task_id(schedule_id: &str, tick: Time) -> TaskId {
     TaskId::from(uuid(schedule_id, tick))
 }
 
-/// When the tick fires: up to `jitter` microseconds later, the same for everybody.
+/// When the tick fires: up to `jitter` microseconds later, the same on all replicas.
 pub fn due(schedule_id: &str, tick: Time, jitter: i64) -> Time {
     if jitter <= 0 {
         return tick;

@@ -1,6 +1,6 @@
 //! When a schedule ticks: by a crontab, at an interval, or once; inside its start and end.
 //!
-//! A tick is a point in time that follows from the timetable alone, never from when anybody looked.
+//! The ticks are determined by the timetable alone, never by when it is evaluated.
 
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
@@ -11,7 +11,7 @@ use runtime::clock::Time;
 #[derive(Debug, Clone, PartialEq)]
 pub enum Rhythm {
     Cron(Cron),
-    /// Microseconds, at least one second. Counted in elapsed time: changes of offset do not matter.
+    /// An interval in microseconds, at least one second. It counts elapsed time, so changes of offset do not matter.
     Every(i64),
     /// Once.
     At(Time),
@@ -20,7 +20,7 @@ pub enum Rhythm {
 #[derive(Debug, Clone, PartialEq)]
 pub struct Timetable {
     pub rhythm: Rhythm,
-    /// IANA name; the crontab's local time is of this zone.
+    /// IANA name of the zone in which the crontab's local times are.
     pub timezone: String,
     pub zone: TimeZone,
     /// No tick before it. An interval then begins with a tick at this time.
@@ -51,7 +51,7 @@ impl Timetable {
         micros.checked_mul(count).and_then(|span| origin.0.checked_add(span)).map(Time)
     }
 
-    /// Its single time or its end has passed.
+    /// Whether its single time or its end has passed.
     pub fn is_over(&self, now: Time) -> bool {
         match self.rhythm {
             Rhythm::At(at) if at <= now => true,
@@ -59,7 +59,7 @@ impl Timetable {
         }
     }
 
-    /// The member that ends it.
+    /// The JSON pointer of the member that ends it.
     pub fn end_pointer(&self) -> &'static str {
         if matches!(self.rhythm, Rhythm::At(_)) { "/at" } else { "/ends_at" }
     }

@@ -1,4 +1,4 @@
-//! Strings as rows of bits: `SETBIT`, `GETBIT`, `BITCOUNT`.
+//! Strings as bit arrays: `SETBIT`, `GETBIT`, `BITCOUNT`.
 
 use bytes::Bytes;
 
@@ -9,7 +9,7 @@ use crate::{
     reply::Reply,
 };
 
-/// The byte and the place in it, the highest bit first.
+/// The byte and the bit in it, the highest bit first.
 fn place(argument: &Bytes) -> Result<(usize, u8), Failure> {
     let offset = int(argument).ok().and_then(|offset| usize::try_from(offset).ok());
     let offset = offset.filter(|offset| offset / 8 < MAX_BULK);

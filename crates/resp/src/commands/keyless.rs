@@ -54,7 +54,7 @@ pub fn publish(call: &mut Call, args: &[Bytes]) -> Answer {
     Ok(Reply::count(call.pubsub.publish(&args[1], &args[2])))
 }
 
-/// Nothing is replicated, so nothing has to be waited for.
+/// There are no replicas to wait for.
 pub fn wait(_call: &mut Call, _args: &[Bytes]) -> Answer {
     Ok(Reply::Int(0))
 }

@@ -1,4 +1,4 @@
-//! Commands on keys of any kind: delete, expire, rename, look.
+//! Commands on keys of any type: delete, expire, rename, inspect.
 
 use bytes::Bytes;
 

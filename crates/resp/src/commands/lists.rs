@@ -96,7 +96,7 @@ fn positive(arg: &[u8]) -> Result<usize, Failure> {
     int(arg).ok().and_then(|n| usize::try_from(n).ok()).ok_or(NOT_POSITIVE)
 }
 
-/// Takes one element; the emptied list is removed.
+/// Takes one element; a list that becomes empty is removed.
 pub fn pop_one(call: &mut Call, key: &Bytes, end: End) -> Result<Option<Bytes>, Failure> {
     let item = call.list(key)?.and_then(|list| end.pop(list));
     if item.is_some() {

@@ -14,7 +14,7 @@ use crate::{
     value::{Hash, Set},
 };
 
-/// As Redis's compact encodings: up to here a collection comes in one answer.
+/// A collection up to this size comes in one answer, as with Redis's compact encodings.
 const WHOLE_UP_TO: usize = 128;
 
 #[derive(Debug)]

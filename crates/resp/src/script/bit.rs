@@ -22,7 +22,7 @@ pub fn library(lua: &Lua) -> mlua::Result<Table> {
     Ok(bit)
 }
 
-/// Over all arguments; with a single one, `step` sees it as both.
+/// Folds `step` over all arguments; a single argument is passed as both operands.
 fn fold(lua: &Lua, step: fn(u32, u32) -> u32) -> mlua::Result<mlua::Function> {
     lua.create_function(move |lua, args: MultiValue| {
         let numbers = args.into_iter().map(|arg| bits(lua, Some(arg))).collect::<mlua::Result<Vec<_>>>()?;
@@ -41,7 +41,7 @@ fn shift(lua: &Lua, step: fn(u32, u32) -> u32) -> mlua::Result<mlua::Function> {
     })
 }
 
-/// A negative width writes capitals.
+/// A negative width means upper case.
 fn to_hex(lua: &Lua, mut args: MultiValue) -> mlua::Result<String> {
     let number = bits(lua, args.pop_front())?;
     let width = args.pop_front().map(|width| bits(lua, Some(width))).transpose()?.map_or(8, u32::cast_signed);

@@ -11,7 +11,7 @@ use crate::{
     reply::{Protocol, Reply},
 };
 
-/// Lua's own stack is not that deep; Redis refuses deeper replies too.
+/// Redis refuses deeper replies too.
 const MAX_DEPTH: usize = 200;
 
 /// An argument of `redis.call`: strings, and numbers as `%.17g`.
@@ -94,7 +94,7 @@ fn from_value(value: Value, protocol: Protocol, depth: usize) -> Reply {
     }
 }
 
-/// As a C cast does on 64-bit machines: what does not fit becomes the lowest number.
+/// Converts like a C cast on 64-bit machines: a number that does not fit becomes the lowest integer.
 fn truncate(n: f64) -> i64 {
     if n.abs() < 2f64.powi(63) { n as i64 } else { i64::MIN }
 }
@@ -139,7 +139,7 @@ fn from_table(table: &Table, protocol: Protocol, depth: usize) -> mlua::Result<R
     }
 }
 
-/// The text of `redis.error_reply`: without its dash, with `ERR` if it is a single word.
+/// The text of `redis.error_reply`: a leading dash is removed, and `ERR` is added to a single word.
 pub fn error_text(given: &[u8]) -> Vec<u8> {
     let bare = given.strip_prefix(b"-").unwrap_or(given);
     if bare.contains(&b' ') { bare.to_vec() } else { [b"ERR ".as_slice(), bare].concat() }

@@ -14,7 +14,7 @@ use crate::{
     session,
 };
 
-/// A failure on its way through Lua: a reply such as `ERR …`, or a message to be prefixed with `ERR`.
+/// An error that is passed through Lua: a reply such as `ERR …`, or a message that still needs the prefix `ERR`.
 #[derive(Debug, thiserror::Error)]
 #[error("{}", String::from_utf8_lossy(.0))]
 pub struct Raised(pub Vec<u8>);
@@ -23,7 +23,7 @@ fn raise(failure: &Failure) -> Error {
     Error::external(Raised(failure.0.to_vec()))
 }
 
-/// An error with the place of the caller in front, as Lua's own functions raise it.
+/// An error that starts with the caller's line, as Lua's own functions raise it.
 pub fn raise_at_caller(lua: &Lua, problem: &str) -> Error {
     let place = lua.inspect_stack(1, |debug| {
         let line = debug.current_line().unwrap_or(0);
@@ -177,7 +177,7 @@ fn single_field(lua: &Lua, field: &str, args: &MultiValue) -> mlua::Result<Value
     Ok(Value::Table(table))
 }
 
-/// What a script's `pcall` gets: the text of the error.
+/// The value that a script's `pcall` gets: the text of the error.
 fn plain_error(lua: &Lua, problem: Value) -> mlua::Result<Value> {
     match &problem {
         Value::Error(error) => lua.create_string(error_bytes(error)).map(Value::String),
@@ -189,7 +189,7 @@ fn plain_error(lua: &Lua, problem: Value) -> mlua::Result<Value> {
     }
 }
 
-/// Runs where an uncaught error was raised, so the stack still tells the place.
+/// Runs where an uncaught error was raised, while the stack still shows the line.
 fn describe_error(shared: &Shared, lua: &Lua, args: MultiValue) -> mlua::Result<Value> {
     let text = match args.front() {
         Some(Value::Error(error)) => error_bytes(error),

@@ -8,7 +8,7 @@ use mlua::{Lua, MultiValue, Table, Value};
 use super::host::raise_at_caller;
 use crate::number::format_general;
 
-/// As lua-cjson's defaults.
+/// lua-cjson's default.
 const MAX_DEPTH: usize = 1000;
 const SPARSE_SAFE: usize = 10;
 const SPARSE_RATIO: usize = 2;
@@ -176,7 +176,7 @@ impl Reader<'_> {
         self.text.get(self.at).copied()
     }
 
-    /// lua-cjson's words for the token that stands here.
+    /// lua-cjson's name for the token at this position.
     fn token(&self) -> &'static str {
         match self.peek() {
             None => "T_END",

@@ -2,7 +2,7 @@
 //!
 //! One Lua state serves all scripts, and a script is compiled once. Scripts see a read-only world without files,
 //! processes or other modules (`prelude.lua`). A script that runs too long is stopped with an error, and
-//! what it has written until then stays (redis-server would let it go on and refuse everybody else). Memory is bounded too.
+//! its writes until then remain (redis-server would let it go on and answer BUSY to other clients). Memory is bounded too.
 
 mod bit;
 mod convert;
@@ -28,21 +28,21 @@ use super::{
     reply::{Protocol, Reply},
 };
 
-/// As Redis's `busy-reply-threshold`; there the script goes on and others are told to wait, here it ends.
+/// The same as Redis's `busy-reply-threshold`; Redis would let the script go on and answer BUSY to others, here it is stopped.
 const TIME_LIMIT: Duration = Duration::from_secs(5);
-/// How often a running script is looked at; about a tenth of a millisecond.
+/// How often a running script's time is checked; about every tenth of a millisecond.
 const INSTRUCTIONS_BETWEEN_LOOKS: u32 = 10_000;
-/// All Lua values together. Scripts of queues move messages, not data sets.
+/// Limit of all Lua values together. Scripts of queues move messages, not large data sets.
 const MEMORY_LIMIT: usize = 256 * 1024 * 1024;
-/// Compiled scripts kept; the oldest goes. A client library has a handful.
+/// How many compiled scripts are kept; the oldest is dropped. A client library has only a few.
 const MOST_SCRIPTS: usize = 1000;
 
-/// Lua calls nobody to describe this error, so it is the one that nobody has described.
+/// Lua does not run the error handler when memory is exhausted, so an error without a description means this.
 const NO_MEMORY: &[u8] = b"ERR not enough memory for the script";
 
 const NO_SCRIPT: Failure = text("NOSCRIPT No matching script. Please use EVAL.");
 
-/// What the running script may do and has chosen.
+/// The rights and settings of the running script.
 #[derive(Debug, Clone, Copy)]
 struct Running {
     db: usize,
@@ -72,7 +72,7 @@ pub struct Scripts {
     world: RefCell<World>,
 }
 
-/// A Lua state and what was compiled in it; replaced as a whole by `SCRIPT FLUSH`.
+/// A Lua state and its compiled scripts; `SCRIPT FLUSH` replaces it as a whole.
 struct World {
     lua: Lua,
     globals: Table,
@@ -99,7 +99,7 @@ impl Scripts {
         self.world.borrow().scripts.get(sha.to_ascii_lowercase().as_slice()).cloned()
     }
 
-    /// Compiles a script unless that has been done; gives its name.
+    /// Compiles a script unless it is compiled already; returns its SHA-1 and the script.
     fn load(&self, source: &Bytes) -> Result<(Bytes, Rc<Script>), Failure> {
         let sha = Bytes::from(sha1_smol::Sha1::from(source).digest().to_string());
         let world = &mut *self.world.borrow_mut();
@@ -185,7 +185,7 @@ impl World {
         Ok(Script { function, read_only })
     }
 
-    /// `Ok(None)`: it failed, and [`Shared::failure`] says how.
+    /// `Ok(None)`: the script failed, and [`Shared::failure`] has the error.
     fn call(&self, script: &Script, keys: &[Bytes], arguments: &[Bytes]) -> mlua::Result<Option<mlua::Value>> {
         self.globals.raw_set("KEYS", self.strings(keys)?)?;
         self.globals.raw_set("ARGV", self.strings(arguments)?)?;
@@ -215,7 +215,7 @@ fn watch_the_clock(lua: &Lua, shared: &Rc<Shared>) -> mlua::Result<()> {
     })
 }
 
-/// Reads `#!lua flags=…`; the line stays as an empty one, so that line numbers are right.
+/// Reads `#!lua flags=…`; an empty line remains in its place, so that line numbers stay correct.
 fn shebang(source: &[u8]) -> Result<(std::borrow::Cow<'_, [u8]>, bool), Failure> {
     const FLAGS: [&str; 5] = ["no-writes", "allow-oom", "allow-stale", "no-cluster", "allow-cross-slot-keys"];
     let Some(rest) = source.strip_prefix(b"#!") else { return Ok((source.into(), false)) };
@@ -268,7 +268,7 @@ fn run_cached(engine: &Engine, client: &Client, args: &[Bytes], read_only: bool)
     engine.scripts.run(client, &sha, &script, &args[2..], read_only)
 }
 
-/// Told before anything is compiled, as Redis does.
+/// Checked before anything is compiled, as in Redis.
 fn check_key_count(input: &[Bytes]) -> Result<(), Failure> {
     int(&input[0]).map(|_| ())
 }

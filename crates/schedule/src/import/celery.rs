@@ -15,7 +15,7 @@ use runtime::clock::Time;
 /// Reads the dump; a plain `beat_schedule` without the outer object works too. `timezone` is used where the dump names none.
 ///
 /// # Errors
-/// When the text is not such a dump as a whole.
+/// When the text as a whole is not such a dump.
 pub fn read(text: &str, timezone: Option<&str>, now: Time) -> Result<Vec<Imported>, String> {
     let whole = Fields::parse(text).map_err(|error| format!("is not a JSON object: {error}"))?;
     let said = whole.text("timezone");

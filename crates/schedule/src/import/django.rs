@@ -1,4 +1,4 @@
-//! django-celery-beat's tables, each periodic task joined with its schedule to one JSON object (see `store`).
+//! Reads django-celery-beat's tables: one JSON object for each periodic task, joined with its schedule.
 
 use serde_json::value::RawValue;
 
@@ -9,7 +9,7 @@ use runtime::clock::Time;
 
 /// Reads rows. `timezone` is used for a crontab without one.
 pub fn read(rows: &[String], timezone: Option<&str>, now: Time) -> Vec<Imported> {
-    // The beat's own entry that empties the result tables.
+    // django-celery-beat's own entry, which clears the result tables.
     let own = |fields: &Fields<'_>| fields.text("task").as_deref() == Some("celery.backend_cleanup");
     let parsed = rows.iter().filter_map(|text| Fields::parse(text).ok()).filter(|fields| !own(fields));
     finish(parsed.map(|fields| entry(&fields)).collect(), timezone, now)
@@ -34,14 +34,14 @@ fn entry(fields: &Fields<'_>) -> Entry {
         rhythm: if has_run(fields) { Err("it is a one-off task and has run".to_owned()) } else { rhythm(fields) },
         timezone: fields.text("timezone"),
         starts_at: fields.text("start_time").map(|text| instant(&text)),
-        // Not the message's: the beat stops to send the task then.
+        // This is not the message's expiry: after this time the beat no longer sends the task.
         ends_at: fields.text("expires").map(|text| instant(&text)),
         is_one_off: is_set(fields, "one_off"),
         enabled: fields.get("enabled").is_none_or(|value| !matches!(value.get(), "false" | "0")),
     }
 }
 
-/// SQLite has numbers for booleans.
+/// Reads a boolean column; SQLite stores booleans as numbers.
 fn is_set(fields: &Fields<'_>, name: &str) -> bool {
     fields.get(name).is_some_and(|value| matches!(value.get(), "true" | "1"))
 }

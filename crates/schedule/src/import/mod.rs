@@ -1,7 +1,7 @@
-//! Timetables of other beats become documents of ours: Celery's `beat_schedule`, RedBeat's keys, django-celery-beat's tables.
+//! Converts the schedules of other beats into our documents: Celery's `beat_schedule`, RedBeat's keys, django-celery-beat's tables.
 //!
-//! Pure: texts in, documents out. What cannot be taken over is said, entry by entry, and nothing is guessed: a schedule that we
-//! do not have (solar, rrule) is refused, an option that we do not have is named.
+//! Pure: texts in, documents out. Nothing is guessed, and each entry reports what cannot be imported: an unsupported type of
+//! schedule (solar, rrule) is refused, an unsupported option is named.
 
 pub mod celery;
 pub mod django;
@@ -23,17 +23,17 @@ use runtime::clock::Time;
 /// One entry of the other beat.
 #[derive(Debug)]
 pub struct Imported {
-    /// As the other beat calls it.
+    /// Its name in the other beat.
     pub original: String,
-    /// As it is called here.
+    /// Its name here.
     pub name: String,
-    /// The whole document, or why it cannot be taken over.
+    /// The whole document, or why it cannot be imported.
     pub document: Result<Json, String>,
-    /// What is lost on the way.
+    /// What the import loses or changes.
     pub notes: Vec<String>,
 }
 
-/// What all three sources say in their own ways.
+/// An entry in the common form of all three sources.
 #[derive(Debug, Clone)]
 pub(super) struct Entry {
     pub name: String,
@@ -47,16 +47,16 @@ pub(super) struct Entry {
     pub timezone: Option<String>,
     pub starts_at: Option<String>,
     pub ends_at: Option<String>,
-    /// It runs at its first time and never again.
+    /// It runs only once, at its first time.
     pub is_one_off: bool,
     pub enabled: bool,
 }
 
-/// Options of `apply_async` that a signature has.
+/// Options of `apply_async` that a signature has too.
 const TAKEN: [&str; 8] =
     ["queue", "priority", "expires", "countdown", "ignore_result", "soft_time_limit", "time_limit", "headers"];
 
-/// Gives every entry a name of its own here, and reads each document once as a check. What is over by `now` is not taken over.
+/// Gives every entry a unique name, and parses each document as a check. Entries that are over by `now` are not imported.
 pub(super) fn finish(entries: Vec<Entry>, timezone: Option<&str>, now: Time) -> Vec<Imported> {
     let mut taken = HashSet::new();
     let mut imported: Vec<Imported> = entries
@@ -94,7 +94,7 @@ fn document(entry: &Entry, name: &str, timezone: Option<&str>, now: Time) -> Res
     Ok(object(members.iter().map(|(name, value)| (*name, &**value))))
 }
 
-/// An interval or a crontab that runs once, as the one time at which it does.
+/// Converts an interval or a crontab that runs once into its only time.
 fn once(entry: &Entry, name: &str, timezone: Option<&str>, now: Time) -> Result<Json, String> {
     let again = Entry { is_one_off: false, ..entry.clone() };
     let repeated = checked(document(&again, name, timezone, now)?, now)?;
@@ -138,7 +138,7 @@ fn notes(entry: &Entry, name: &str) -> Vec<String> {
     notes
 }
 
-/// Any text as a name: what is not allowed becomes a hyphen.
+/// Makes a valid name of any text: characters that are not allowed become hyphens.
 fn ours(name: &str) -> String {
     let allowed = |char: char| char.is_ascii_alphanumeric() || matches!(char, '_' | '.' | '-');
     let mut text = String::new();
@@ -165,7 +165,7 @@ pub(super) fn quoted(text: &str) -> Json {
     json::written(serde_json::Value::from(text).to_string())
 }
 
-/// Celery's five fields in crontab's order, each a number, a text, or a list of numbers as JSON or as Python prints it.
+/// Builds a crontab from Celery's five fields, each a number, a text, or a list of numbers as JSON or as Python prints it.
 pub(super) fn crontab(fields: [Option<&RawValue>; 5]) -> Result<(&'static str, Json), String> {
     let mut words = Vec::with_capacity(5);
     for field in fields {

@@ -1,4 +1,4 @@
-//! Entries as the other beats write them, and what becomes of them here.
+//! Tests entries as the other beats write them, and what they become here.
 
 use super::{Imported, celery, django, redbeat};
 use runtime::clock::Time;
