@@ -1,13 +1,13 @@
-//! A queue's place in an exchange, as kombu keeps it in `_kombu.binding.<exchange>`: what a publisher has to read there.
+//! Bindings of queues to exchanges, which kombu stores in `_kombu.binding.<exchange>` and a publisher has to read there.
 
 /// How an exchange chooses queues.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ExchangeKind {
-    /// Queues whose key is equal.
+    /// To queues whose key is equal.
     Direct,
-    /// Queues whose pattern matches.
+    /// To queues whose pattern matches.
     Topic,
-    /// Everybody who listens; nothing is stored.
+    /// To every subscriber; nothing is stored.
     Fanout,
 }
 
@@ -20,13 +20,13 @@ pub struct Member {
 }
 
 impl Member {
-    /// A queue bound with a key, or for topic exchanges with a pattern: `*` is one word, `#` any rest.
+    /// Binds a queue by a key, or for topic exchanges by a pattern: `*` is one word, `#` any rest.
     pub fn bind(kind: ExchangeKind, routing_key: &str, queue: &str) -> Self {
         let pattern = if kind == ExchangeKind::Topic { topic_pattern(routing_key) } else { String::new() };
         Self { routing_key: routing_key.to_owned(), pattern, queue: queue.to_owned() }
     }
 
-    /// `None` when the text has not three parts. `sep` is the fleet's ([`super::Transport::sep`]).
+    /// `None` when the text does not have three parts. `sep` is the fleet's ([`super::Transport::sep`]).
     pub fn decode(text: &str, sep: &str) -> Option<Self> {
         let mut parts = text.split(sep).map(str::to_owned);
         let member = Self { routing_key: parts.next()?, pattern: parts.next()?, queue: parts.next()? };
@@ -56,7 +56,7 @@ fn topic_pattern(routing_key: &str) -> String {
     format!("^{}$", routing_key.split('.').map(word).collect::<Vec<_>>().join(r"\."))
 }
 
-/// The queues of an exchange's members that take this key, each once.
+/// The queues to which the exchange routes this key, each once.
 pub fn route<'a>(members: &'a [Member], routing_key: &str) -> Vec<&'a str> {
     let mut queues: Vec<&str> = Vec::new();
     for member in members.iter().filter(|member| member.takes(routing_key)) {

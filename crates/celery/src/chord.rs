@@ -1,4 +1,4 @@
-//! A chord's bookkeeping as it stands in Redis: names of keys, parts and their places. The scripts are the backend's.
+//! A chord's bookkeeping in Redis: names of keys, parts and their positions. The scripts are in the backend.
 
 use serde_json::value::RawValue;
 
@@ -7,14 +7,14 @@ use super::json;
 use super::{DecodeError, result};
 use crate::task::Json;
 
-/// Keys of one chord; the backend puts its prefix in front.
+/// Keys of one chord; the backend adds its prefix.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ChordKeys {
     /// The saved structure of the header, if it is not flat.
     pub base: String,
-    /// Finished parts: sorted by place (`.j`).
+    /// Finished parts, sorted by position (`.j`).
     pub parts: String,
-    /// Size (`.s`): must exist when the last part ends.
+    /// Number of parts (`.s`): must exist when the last part ends.
     pub size: String,
     /// Parts added later (`.t`).
     pub added: String,
@@ -75,17 +75,17 @@ impl Part {
     }
 }
 
-/// The place as score of `.j`: `0`, `1` …, or `+inf` when the message has no `group_index`.
+/// The position as a score in `.j`: `0`, `1` …, or `+inf` when the message has no `group_index`.
 pub fn place(index: Option<i64>) -> String {
     index.map_or_else(|| "+inf".to_owned(), |index| index.to_string())
 }
 
-/// The member of `.d`; it must equal the one of Python workers, or a redelivered task counts twice.
+/// The member of `.d`; it must be the same as Python workers write, or a redelivered task counts twice.
 pub fn counted(task_id: &str, index: Option<i64>) -> String {
     format!("{task_id}:{}", place(index))
 }
 
-/// The one argument of the body: the list of values.
+/// The body's only argument: the list of values.
 pub fn body_argument<'a>(values: impl IntoIterator<Item = &'a RawValue>) -> Json {
     let mut out = String::from("[");
     for value in values {
@@ -98,7 +98,7 @@ pub fn body_argument<'a>(values: impl IntoIterator<Item = &'a RawValue>) -> Json
     json::written(out)
 }
 
-/// The ids whose records make up the results of a saved structure, nested as it is.
+/// The ids of the tasks whose results fill a saved structure, in its order.
 pub fn leaves(group: &result::ResultTuple) -> Vec<&str> {
     match &group.nodes {
         Some(nodes) => nodes.iter().flat_map(leaves).collect(),
@@ -106,7 +106,7 @@ pub fn leaves(group: &result::ResultTuple) -> Vec<&str> {
     }
 }
 
-/// The results of a saved structure, nested as it is. `None` when one is missing.
+/// The results of a saved structure, nested like the structure. `None` when a result is missing.
 pub fn nested(group: &result::ResultTuple, value: &impl Fn(&str) -> Option<Json>) -> Option<Json> {
     match &group.nodes {
         None => value(&group.id),

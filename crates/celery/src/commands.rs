@@ -1,7 +1,7 @@
-//! Celery's remote-control commands: their names, what they take, and whether a reply can be expected.
+//! Celery's remote-control commands: their names, their arguments, and whether workers reply.
 //!
-//! Workers answer a wrong argument with a Python exception, or act on it in a way nobody meant; so arguments are checked here
-//! before anything is published. `election` is not in the table: it makes workers exit.
+//! Workers answer a wrong argument with a Python exception, or act on it in an unintended way; so arguments are checked here
+//! before anything is published. `election` is not in the table, because it makes workers exit.
 
 use serde_json::value::RawValue;
 
@@ -17,7 +17,7 @@ pub enum Kind {
     Integer(i64),
     /// A number of at least zero.
     Number,
-    /// A text or a list of texts, not empty.
+    /// A string or a list of strings, not empty.
     TextOrTexts,
     Texts,
     Object,
@@ -40,9 +40,9 @@ pub struct Argument {
 pub struct Command {
     pub name: &'static str,
     pub arguments: &'static [Argument],
-    /// It only looks.
+    /// It only reads.
     pub inspects: bool,
-    /// Workers answer it.
+    /// Workers reply to it.
     pub replies: bool,
 }
 
@@ -62,7 +62,7 @@ const fn acts(name: &'static str, arguments: &'static [Argument]) -> Command {
     Command { name, arguments, inspects: false, replies: true }
 }
 
-/// All commands of a worker that may be sent, by name.
+/// All commands that may be sent to workers, by name.
 pub const COMMANDS: &[Command] = &[
     inspects("active", &[takes("safe", Kind::Boolean)]),
     inspects("active_queues", &[]),

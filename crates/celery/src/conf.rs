@@ -1,7 +1,7 @@
-//! What a worker's `inspect conf` says of settings that others must agree with.
+//! Reads from a worker's `inspect conf` the settings that must be the same in taskgate.
 //!
-//! Celery masks values whose name sounds like a secret, and `key` is among its words: of `global_keyprefix` and `unacked_key` one
-//! learns only that they are set.
+//! Celery masks values whose name sounds like a secret, such as names with `key`: so `global_keyprefix` and `unacked_key` only show
+//! whether they are set.
 
 use serde_json::Value;
 
@@ -18,7 +18,7 @@ pub struct Conf {
     pub queue_order_strategy: Option<String>,
     pub fanout_prefix: Option<FanoutPrefix>,
     pub fanout_patterns: Option<bool>,
-    /// Those of [`MASKED`] that are set to something.
+    /// The options of [`MASKED`] that are set.
     pub masked: Vec<&'static str>,
     /// Seconds.
     pub visibility_timeout: Option<f64>,
@@ -37,13 +37,13 @@ pub struct Conf {
 pub enum Hidden {
     #[default]
     Unset,
-    /// It is set, and nobody is told to what.
+    /// It is set, but Celery does not show its value.
     Masked,
     Shown(String),
 }
 
 impl Conf {
-    /// From the reply, Celery's settings by name.
+    /// Reads the reply, which has Celery's settings by name.
     pub fn read(settings: &Value) -> Self {
         let options = &settings["broker_transport_options"];
         let text = |value: &Value| value.as_str().map(str::to_owned);
@@ -68,7 +68,7 @@ impl Conf {
         }
     }
 
-    /// The worker's transport options. What is masked is taken to be as ours: a worker that answers hears our channel.
+    /// The worker's transport options. Masked options are assumed to equal ours, because a worker that answers received our request.
     pub fn transport(&self, ours: &Transport) -> Transport {
         let kombus = Transport::default();
         Transport {
@@ -80,7 +80,7 @@ impl Conf {
         }
     }
 
-    /// Whether it reads messages whose content type is JSON.
+    /// Whether the worker accepts messages with JSON content.
     pub fn accepts_json(&self) -> bool {
         let is_json = |name: &String| name == "json" || name == "application/json";
         self.accept_content.as_ref().is_none_or(|names| names.iter().any(is_json))
@@ -98,7 +98,7 @@ impl Hidden {
 }
 
 impl Transport {
-    /// How two fleets' options differ: the key under `[broker]` and the line of TOML that takes over `theirs`.
+    /// The options that differ: the key under `[broker]`, and the line of TOML that sets it to the value in `theirs`.
     pub fn differences(&self, theirs: &Self) -> Vec<(&'static str, String)> {
         let line =
             |name: &'static str, differs: bool, value: String| differs.then(|| (name, format!("{name} = {value}")));

@@ -1,4 +1,4 @@
-//! What a worker must send when a task has ended, as plain data: messages, chord sizes and saved structures.
+//! Computes what a worker must send when a task has ended: messages, chord sizes and saved structures, as plain data.
 //!
 //! The rules are Celery's (callbacks before the chain; the rest of a chain replaces the next step's own, even when empty; a chord
 //! takes what follows it into its body). The worker publishes, in this order: `saved_groups`, `chord_sizes`, `sends`; then it
@@ -15,15 +15,15 @@ use super::signature::{Form, Signature};
 use super::{DecodeError, time};
 use crate::task::{Expires, GroupId, Json, TaskId, TaskName};
 
-/// Who sends, and on whose behalf.
+/// The sender, and what it needs to build messages.
 pub struct Sender<'a> {
     /// `countdown` and `expires` in seconds count from here.
     pub now: Timestamp,
     /// The `origin` header.
     pub origin: &'a str,
-    /// For signatures without a queue.
+    /// The queue of signatures that name none.
     pub default_queue: &'a str,
-    /// New task and group ids.
+    /// Makes new task and group ids.
     pub ids: &'a mut dyn FnMut() -> TaskId,
 }
 
@@ -37,7 +37,7 @@ pub struct Send {
     pub priority: u8,
 }
 
-/// Everything that follows from one end.
+/// Everything that follows from the end of one task.
 #[derive(Debug, Default)]
 pub struct Continuation {
     /// `celery-taskset-meta-<id>`: JSON text.
@@ -49,13 +49,13 @@ pub struct Continuation {
     pub children: Vec<ResultTuple>,
 }
 
-/// A task that fails with another one and never runs: its record gets the same exception and traceback.
+/// A task that never runs because another one failed: its record gets that task's exception and traceback.
 #[derive(Debug, Clone)]
 pub struct Doomed {
     pub task_id: String,
     pub group: Option<String>,
     pub group_index: Option<i64>,
-    /// Set for a member of a chord's header: return its part as FAILURE, too.
+    /// Set for a member of a chord's header: its part must be returned as FAILURE too.
     pub chord: Option<Box<Signature>>,
 }
 
@@ -78,7 +78,7 @@ pub fn after_success(
     after(message, Some(result.get()), sender)
 }
 
-/// After a step that passes on nothing: what follows runs with its own arguments.
+/// After a step without a result to pass on: the next steps run with their own arguments.
 ///
 /// # Errors
 /// As [`after_success`].
@@ -103,7 +103,7 @@ fn after(message: &Message, first: Option<&str>, sender: &mut Sender<'_>) -> Res
     Ok(work.out)
 }
 
-/// After FAILURE of `message` (not after RETRY, and for REVOKED only the part is returned).
+/// After FAILURE of `message`. Not for RETRY; after REVOKED only the chord part is returned.
 ///
 /// # Errors
 /// When an errback names no valid task.
@@ -114,7 +114,7 @@ pub fn after_failure(message: &Message, sender: &mut Sender<'_>) -> Result<After
     Ok(Aftermath { doomed, errbacks })
 }
 
-/// The body of a chord whose header is complete. `member` is the message of the part that came last.
+/// Sends the body of a chord whose header is complete. `member` is the message of the part that finished last.
 ///
 /// # Errors
 /// When the body names no valid task.
@@ -130,7 +130,7 @@ pub fn chord_body(
     Ok(work.out)
 }
 
-/// What a running task sends itself.
+/// Sends a signature from inside a running task.
 ///
 /// # Errors
 /// When the signature names no valid task; nothing is sent then.
@@ -141,7 +141,7 @@ pub fn child(parent: &Message, signature: &Signature, sender: &mut Sender<'_>) -
     Ok(work.out)
 }
 
-/// A chord whose header failed: its body and what follows are doomed, its errbacks run.
+/// After a failure in a chord's header: the body and the steps after it are doomed, and its errbacks run.
 ///
 /// # Errors
 /// When an errback names no valid task.
@@ -154,8 +154,8 @@ pub fn chord_failed(member: &Message, body: &Signature, sender: &mut Sender<'_>)
     Ok(Aftermath { doomed, errbacks })
 }
 
-/// Everything under a signature that will never run. Of a chord that is its body, as with Celery; of a group and chain the
-/// members, so that a chord they are in gets all the parts it counts on.
+/// Collects the tasks under a signature that will never run. For a chord that is the body, as in Celery; for a group or a chain it
+/// is the members, so that an enclosing chord gets all the parts that it waits for.
 fn doom(signature: &Signature, doomed: &mut Vec<Doomed>) {
     match &signature.form {
         Form::Task { .. } => doomed.extend(signature.options.task_id.as_ref().map(|id| Doomed {
@@ -190,7 +190,7 @@ impl<'a, 'b> Work<'a, 'b> {
         }
     }
 
-    /// Several callbacks go out as one new group; groups among them as they are.
+    /// Sends callbacks: several of them as one new group; groups among them unchanged.
     fn callbacks(&mut self, callbacks: &[Signature], result: Option<&str>) -> Result<(), DecodeError> {
         let (groups, plain): (Vec<_>, Vec<_>) =
             callbacks.iter().cloned().partition(|one| matches!(one.form, Form::Group(_)));
@@ -205,7 +205,7 @@ impl<'a, 'b> Work<'a, 'b> {
         Ok(())
     }
 
-    /// One message per errback, as members of a new group, with the failed task's id put first.
+    /// One message for each errback, as members of a new group, with the failed task's id as the first argument.
     fn errbacks(mut self, errbacks: &[Signature], failed: &str) -> Result<Vec<Send>, DecodeError> {
         if errbacks.is_empty() {
             return Ok(Vec::new());
@@ -219,8 +219,8 @@ impl<'a, 'b> Work<'a, 'b> {
         Ok(self.out.sends)
     }
 
-    /// Applies a signature. `first` are arguments put before its own, as JSON without brackets; `chain` is what follows, reversed,
-    /// and replaces what the signature itself says follows.
+    /// Applies a signature. `first` are arguments put before its own, as JSON without brackets; `chain` are the next steps, reversed,
+    /// which replace the signature's own chain.
     fn apply(
         &mut self,
         signature: Signature,
@@ -312,7 +312,7 @@ impl<'a, 'b> Work<'a, 'b> {
         Ok(ResultTuple { id, parent: None, nodes: Some(nodes) })
     }
 
-    /// The size of a header, and its structure when it is not flat.
+    /// Records the size of a header, and its structure when it is not flat.
     fn announce(&mut self, id: &str, members: &[Signature]) {
         self.out.chord_sizes.push((id.to_owned(), members.iter().map(size).sum()));
         let nodes: Vec<ResultTuple> = members.iter().map(tuple).collect();
@@ -322,7 +322,7 @@ impl<'a, 'b> Work<'a, 'b> {
         }
     }
 
-    /// Gives every result under a signature its id now, because a saved structure must know it.
+    /// Gives every result under a signature an id now, because the saved structure must contain it.
     fn name(&mut self, signature: &mut Signature) {
         match &mut signature.form {
             Form::Task { .. } => {}
@@ -408,7 +408,7 @@ impl<'a, 'b> Work<'a, 'b> {
     }
 }
 
-/// The arguments that go before a signature's own: what the caller puts first, then the wrapper's, as JSON without brackets.
+/// The arguments that go before a signature's own: the caller's first, then the wrapper's, as JSON without brackets.
 fn joined(first: Option<&str>, args: &RawValue, immutable: bool) -> Option<String> {
     let own = args.get()[1..args.get().len() - 1].trim();
     match (first.filter(|_| !immutable), own) {

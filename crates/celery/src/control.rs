@@ -1,4 +1,4 @@
-//! Remote control on the wire, both sides: requests that go through the pidbox channel and the replies that workers push.
+//! Remote control on the wire, for both sides: requests on the pidbox channel, and the replies that workers push.
 
 use serde_json::value::RawValue;
 
@@ -9,21 +9,21 @@ use crate::task::Json;
 /// A request to one, some or all workers.
 #[derive(Debug, Clone)]
 pub struct Request {
-    /// Celery's name of the command, `ping`.
+    /// Celery's name of the command, such as `ping`.
     pub method: String,
     /// A JSON object.
     pub arguments: Json,
     /// Node names; `None` for all.
     pub destination: Option<Vec<String>>,
-    /// A pattern of node names and how to read it; `None` for all.
+    /// A pattern of node names and its syntax; `None` for all.
     pub pattern: Option<(String, Matcher)>,
-    /// Present when a reply is wanted.
+    /// Set when the sender wants a reply.
     pub reply: Option<ReplyTo>,
     /// The sender's Lamport clock.
     pub clock: i64,
 }
 
-/// How a pattern of node names is read.
+/// The syntax of a pattern of node names.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Matcher {
     /// `*` and `?` as in a shell.
@@ -32,11 +32,11 @@ pub enum Matcher {
     Pcre,
 }
 
-/// Where a reply goes and what it is called there.
+/// Where a reply goes, and the ticket that identifies its request.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ReplyTo {
     pub ticket: String,
-    /// Empty: straight to the list named by `routing_key`.
+    /// Empty: directly to the list named by `routing_key`.
     pub exchange: String,
     pub routing_key: String,
 }
@@ -75,7 +75,7 @@ impl Request {
         })
     }
 
-    /// Whether a worker of this name is meant. A pattern that cannot be read means nobody.
+    /// Whether the request is for a worker of this name. An invalid pattern matches no worker.
     pub fn is_for(&self, node: &str) -> bool {
         if let Some(destination) = &self.destination {
             return destination.iter().any(|name| name == node);
@@ -160,7 +160,7 @@ impl Reply {
         })
     }
 
-    /// The message for the list that `to` leads to.
+    /// The message for the list that `to` names.
     pub fn encode(&self, to: &ReplyTo, delivery_tag: &str) -> Vec<u8> {
         let mut headers = String::from("{\"ticket\": ");
         json::push_optional(&mut headers, self.ticket.as_deref());
@@ -172,7 +172,7 @@ impl Reply {
     }
 }
 
-/// `{"ok": text}`, as most commands answer.
+/// `{"ok": text}`, the answer of most commands.
 pub fn ok(text: &str) -> Json {
     said("ok", text)
 }

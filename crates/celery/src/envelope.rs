@@ -1,4 +1,4 @@
-//! kombu's envelope: the one JSON object that stands in a list or goes through a channel, whatever it carries.
+//! kombu's envelope: the JSON object that is stored in a list or sent through a channel, whatever its content.
 //!
 //! [`envelope`] is a contract: the same headers, body and properties give the same bytes, for ever. The relay publishes them, and
 //! a revoke removes exactly them from their list (`LREM`), without keeping a copy.
@@ -14,16 +14,16 @@ use super::json::{self, Fields};
 use super::serial::Serializer;
 use super::{DecodeError, bounds};
 
-/// What the transport needs to know of a message.
+/// The properties of a message that the transport needs.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Properties<'a> {
     /// The task id, for tasks; absent in events and replies.
     pub correlation_id: Option<Cow<'a, str>>,
-    /// Only Celery's rpc backend looks at it.
+    /// Used only by Celery's rpc backend.
     pub reply_to: Option<Cow<'a, str>>,
-    /// Milliseconds; the Redis transport never acts on it.
+    /// Milliseconds; the Redis transport ignores it.
     pub expiration: Option<Cow<'a, str>>,
-    /// 2 (kept) for tasks and requests, 1 for events and replies.
+    /// 2 (persistent) for tasks and requests, 1 for events and replies.
     pub delivery_mode: u8,
     /// Empty for the default exchange.
     pub exchange: Cow<'a, str>,
@@ -33,7 +33,7 @@ pub struct Properties<'a> {
     pub priority: u8,
     /// Unique among all messages: two messages with one tag share an entry in `unacked`.
     pub delivery_tag: Cow<'a, str>,
-    /// The transport had to put the message back before.
+    /// The message was put back into its queue before.
     pub redelivered: bool,
 }
 
@@ -53,7 +53,7 @@ impl<'a> Properties<'a> {
         }
     }
 
-    /// Something that goes through a channel or to a reply queue.
+    /// A message for a channel or a reply queue.
     pub fn transient(exchange: &'a str, routing_key: &'a str, delivery_tag: &'a str) -> Self {
         Self {
             correlation_id: None,
@@ -104,7 +104,7 @@ impl Properties<'_> {
     }
 }
 
-/// An envelope that was read. The body is still as it was sent, apart from base64.
+/// A parsed envelope. The body is as it was sent, apart from base64.
 #[derive(Debug, Clone)]
 pub struct Envelope {
     /// The headers, a JSON object, verbatim; `{}` when there are none.
@@ -115,10 +115,10 @@ pub struct Envelope {
 }
 
 impl Envelope {
-    /// Reads what came from a list or channel.
+    /// Parses an element of a list or a message of a channel.
     ///
     /// # Errors
-    /// When it is not a JSON object or its body not base64 although declared. Missing members are no error here.
+    /// When it is not a JSON object, or its body is declared as base64 but is not. Missing members are not an error here.
     pub fn decode(bytes: &[u8]) -> Result<Self, DecodeError> {
         if bytes.len() > bounds::MAX_BYTES {
             return Err(DecodeError::TooLarge { actual: bytes.len(), limit: bounds::MAX_BYTES });
@@ -149,7 +149,7 @@ impl Envelope {
     /// The body as JSON text. Python's bare `NaN` and `Infinity` have become strings.
     ///
     /// # Errors
-    /// When the body is of another content type, compressed in a way we do not know, or not JSON.
+    /// When the body has another content type, an unknown compression, or is not JSON.
     pub fn json_body(&self) -> Result<String, DecodeError> {
         match self.content_type.as_deref() {
             Some("application/json" | "json") => json_text(&self.plain_body()?).ok_or(DecodeError::BodyNotJson),
@@ -157,10 +157,10 @@ impl Envelope {
         }
     }
 
-    /// As [`Envelope::json_body`], also from YAML and MessagePack: for what workers say, which is in their serializer.
+    /// As [`Envelope::json_body`], but also reads YAML and MessagePack: workers write events and replies with their own serializer.
     ///
     /// # Errors
-    /// As there.
+    /// As [`Envelope::json_body`].
     pub fn read_body(&self) -> Result<String, DecodeError> {
         let content_type = self.content_type.as_deref().unwrap_or("none");
         match Serializer::of_content_type(content_type) {
@@ -200,7 +200,7 @@ impl Properties<'static> {
     }
 }
 
-/// Undoes the compressions that kombu names and this program has.
+/// Decompresses by those of kombu's methods that are supported here.
 ///
 /// # Errors
 /// When the method is unknown, the data damaged, or larger than [`bounds::MAX_INFLATED_BYTES`].
@@ -221,7 +221,7 @@ pub fn decompress(method: &str, data: &[u8]) -> Result<Vec<u8>, DecodeError> {
     Ok(plain)
 }
 
-/// Bytes as JSON text, with Python's bare words quoted; `None` when they are no JSON.
+/// Bytes as JSON text, with Python's bare words quoted; `None` when they are not JSON.
 pub(super) fn json_text(bytes: &[u8]) -> Option<String> {
     let text = std::str::from_utf8(bytes).ok()?;
     if serde_json::from_str::<&RawValue>(text).is_ok() {

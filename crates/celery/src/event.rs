@@ -1,7 +1,7 @@
-//! Worker events: what workers (and producers) tell about themselves and their tasks over pub/sub.
+//! Worker events: messages over pub/sub in which workers (and producers) report on themselves and their tasks.
 //!
-//! One payload carries one event or a list; an event that cannot be read is left out, never its neighbours. Unknown types are
-//! kept as [`Kind::Other`], because tasks send events of their own.
+//! A payload holds one event or a list; an unreadable event is left out, the others are kept. Unknown types are kept as
+//! [`Kind::Other`], because tasks may send events of their own.
 
 use jiff::Timestamp;
 use serde_json::value::RawValue;
@@ -10,13 +10,13 @@ use super::json::{self, Fields};
 use super::{DecodeError, Envelope, Properties, envelope, time};
 use crate::task::{Json, TaskId};
 
-/// Common to all events.
+/// An event, with the fields that all events have.
 #[derive(Debug, Clone)]
 pub struct Event {
     /// The node's name, `celery@host`.
     pub hostname: String,
     pub pid: Option<i64>,
-    /// The node's Lamport clock; of no meaning in `task-sent`.
+    /// The node's Lamport clock; meaningless in `task-sent`.
     pub clock: i64,
     /// Hours *west* of UTC.
     pub utcoffset: f64,
@@ -43,7 +43,7 @@ pub enum Kind {
     },
 }
 
-/// What happened to a task. Texts of arguments, results and errors are Python's, not JSON.
+/// What happened to a task. Arguments, results and errors are Python `repr` texts, not JSON.
 #[derive(Debug, Clone)]
 pub enum TaskNews {
     Sent(Box<Call>),
@@ -70,7 +70,7 @@ pub enum TaskNews {
     Rejected {
         requeue: bool,
     },
-    /// By a cold shutdown.
+    /// Cancelled by a cold shutdown.
     Cancelled,
 }
 
@@ -85,9 +85,9 @@ pub struct Call {
     pub retries: i64,
     pub eta: Option<Timestamp>,
     pub expires: Option<Timestamp>,
-    /// Its message was delivered before: told by taskgate's worker only, and only in `task-received`.
+    /// Its message was delivered before. Only taskgate's worker sends this, and only in `task-received`.
     pub redelivered: bool,
-    /// Only in `task-sent`, as `exchange` and `routing_key`.
+    /// Only in `task-sent`, like `exchange` and `routing_key`.
     pub queue: Option<String>,
     pub exchange: Option<String>,
     pub routing_key: Option<String>,
@@ -100,10 +100,10 @@ pub enum WorkerNews {
     Offline,
 }
 
-/// How a worker is. A heartbeat on request has neither counts nor load.
+/// The state of a worker. A heartbeat on request has neither counts nor load.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct WorkerState {
-    /// Seconds between heartbeats; silence of twice that means dead.
+    /// Seconds between heartbeats; a worker that is silent for twice as long counts as dead.
     pub freq: Option<f64>,
     pub active: Option<i64>,
     pub processed: Option<i64>,
@@ -175,7 +175,7 @@ pub fn encode_tasks(events: &[Event], exchange: &str, delivery_tag: &str) -> Vec
     envelope(&headers(hostname), &body, &Properties::transient(exchange, "task.multi", delivery_tag))
 }
 
-/// The message for one event that travels alone: `worker-*` and `task-sent`.
+/// The message for an event that is sent alone: `worker-*` and `task-sent`.
 pub fn encode_one(event: &Event, exchange: &str, delivery_tag: &str) -> Vec<u8> {
     let mut body = String::new();
     event.encode(&mut body);
@@ -311,7 +311,7 @@ impl Call {
         }
     }
 
-    /// `task-sent` has the family first and the route last; the order is Celery's.
+    /// `task-sent` begins with root and parent and ends with the route; the order is Celery's.
     fn encode(&self, out: &mut String, sent: bool) {
         let family = |out: &mut String| {
             push_text(out, "root_id", self.root_id.as_ref().map(TaskId::as_str));

@@ -1,4 +1,4 @@
-//! A Python exception as it stands in a result record: a type, its module and the arguments it was made with.
+//! A Python exception in a result record: its type, its module and its constructor's arguments.
 
 use serde_json::value::RawValue;
 
@@ -11,15 +11,15 @@ use crate::task::Json;
 pub struct Exception {
     /// The class, `ValueError`.
     pub kind: String,
-    /// The constructor's arguments, a JSON array (or, by other writers, a string).
+    /// The constructor's arguments, a JSON array (other writers store a string).
     pub message: Json,
     /// `builtins`, `celery.exceptions` …
     pub module: Option<String>,
-    /// The class that stood in for it, because this one could not be pickled on its way out of a pool process.
+    /// The wrapper class that replaced it, because it could not be pickled to leave its pool process.
     pub wrapper: Option<String>,
 }
 
-/// Celery's stand-in; its arguments are module, class, arguments and text of the exception itself.
+/// Celery's wrapper class; its arguments are module, class, arguments and text of the wrapped exception.
 const WRAPPER: &str = "UnpickleableExceptionWrapper";
 
 /// Errors whose text is `[Errno 2] No such file or directory`.
@@ -63,7 +63,7 @@ impl Exception {
         Some(plain.unwrapped().unwrap_or(plain))
     }
 
-    /// The exception behind a stand-in.
+    /// The exception inside a wrapper.
     fn unwrapped(&self) -> Option<Self> {
         if self.kind != WRAPPER {
             return None;
@@ -77,7 +77,7 @@ impl Exception {
         })
     }
 
-    /// Type and message at the end of a traceback, where nothing else says them.
+    /// Type and message from the end of a traceback, for records that have them nowhere else.
     pub fn of_traceback(traceback: &str) -> Option<Self> {
         let last = traceback.trim_end().lines().rev().find(|line| !line.starts_with(char::is_whitespace))?;
         let (class, message) = last.split_once(": ").unwrap_or((last, ""));
@@ -96,8 +96,8 @@ impl Exception {
         json::written(out)
     }
 
-    /// The message as Python printed it at the end of its traceback. A record has arguments that were not JSON as texts, which
-    /// cannot be told from texts; without a traceback that fits, the message is made of those.
+    /// The message as Python printed it at the end of its traceback. A record stores arguments that are not JSON as strings, so they
+    /// look like string arguments; only without a matching traceback is the message built from them.
     pub fn message_in(&self, traceback: Option<&str>) -> String {
         let text = self.text();
         let traceback = traceback.unwrap_or_default().trim_end();

@@ -1,27 +1,27 @@
-//! kombu's extended JSON: an object of exactly `__type__` and `__value__` stands for a Python value. A worker that does not know the
-//! type, or cannot make the value, drops the whole message; so what it would refuse is refused before it is sent.
+//! kombu's extended JSON: an object of exactly `__type__` and `__value__` represents a Python value. A worker that does not know the
+//! type, or cannot build the value, drops the whole message; so a value that workers would refuse is refused before it is sent.
 //!
-//! The decoders are those that kombu registers by itself; an application may register more under names of its own, which are given
-//! to [`refused`]. Where versions of Python differ (times), what some version reads passes.
+//! The decoders are those that kombu registers by default; an application may register more, whose names are passed to [`refused`].
+//! Where Python versions differ (times), a value is accepted if any version reads it.
 
 use serde_json::{Map, Value};
 
 const TYPE: &str = "__type__";
 const VALUE: &str = "__value__";
-/// Celery's own depth of JSON is bounded before this is asked.
+/// Depth limit of this check; callers bound the depth of JSON before.
 const DEPTH: usize = 128;
 
 /// A value that a worker could not decode.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Refused {
-    /// RFC 6901, from the value that was looked at.
+    /// Path of the value (RFC 6901), relative to the value that was checked.
     pub pointer: Vec<String>,
     pub why: String,
 }
 
-/// The first value inside that kombu's decoder would refuse. Most texts are not even read: they lack the member's name.
+/// The first value inside that kombu's decoder would refuse. Most texts need no parsing: they do not contain `__type__`.
 pub fn refused(text: &str, more: &[&str]) -> Option<Refused> {
-    // A name may be written with escapes.
+    // The name may be written with escapes.
     if !text.contains(TYPE) && !text.contains("\\u") {
         return None;
     }
@@ -86,7 +86,7 @@ fn wrong(members: &Map<String, Value>, more: &[&str]) -> Option<String> {
     (!fits).then(|| format!("workers cannot read this as {name}"))
 }
 
-/// As Python's `b64decode` reads it: what is no letter of the alphabet is passed over.
+/// Whether Python's `b64decode` accepts it; like Python, this ignores characters outside the alphabet.
 fn is_base64(text: &str) -> bool {
     let (mut place, mut pads) = (0, 0);
     for byte in text.bytes() {
@@ -107,11 +107,11 @@ fn is_base64(text: &str) -> bool {
     place == 0
 }
 
-/// A date, perhaps with a time behind any one character.
+/// A date, perhaps followed by any single character and a time.
 fn is_date_time(text: &str) -> bool {
     let is_digits = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
     let Some((date, rest)) = text.split_at_checked(10).filter(|(date, _)| date.as_bytes()[4] == b'-') else {
-        // The basic form and week dates, which newer versions read.
+        // Newer versions also read the basic format and week dates.
         return text.len() >= 7 && text.is_char_boundary(4) && is_digits(&text[..4]);
     };
     let is_date = date.parse::<jiff::civil::Date>().is_ok() || date.contains('W');
@@ -134,7 +134,7 @@ fn is_time(text: &str) -> bool {
         && within(4 + 2 * colon..6 + 2 * colon, 60)
 }
 
-/// As Python's `Decimal` reads it.
+/// Whether Python's `Decimal` reads it.
 fn is_decimal(text: &str) -> bool {
     let text = text.trim().replace('_', "").to_ascii_lowercase();
     let bare = text.strip_prefix(['+', '-']).unwrap_or(&text);
@@ -147,7 +147,7 @@ fn is_decimal(text: &str) -> bool {
     is_special || (starts_as_number && bare.parse::<f64>().is_ok())
 }
 
-/// The members that Python's `UUID` takes from JSON.
+/// Whether Python's `UUID` accepts these members.
 fn is_uuid(members: &Map<String, Value>) -> bool {
     match (members.get("hex"), members.get("int")) {
         (Some(Value::String(hex)), None) => {

@@ -1,5 +1,5 @@
-//! JSON as Python writes it. Reading is [`crate::task::json`]; here are Python's separators and ASCII escapes, so that our bytes
-//! look like kombu's, and its bare words `NaN`, `Infinity` and `-Infinity`, which no other reader takes.
+//! Writes JSON as Python does ([`crate::task::json`] reads it): with Python's separators and ASCII escapes, so that our bytes equal
+//! kombu's. Also quotes Python's bare words `NaN`, `Infinity` and `-Infinity`, which other readers refuse.
 
 use std::fmt;
 

@@ -1,8 +1,8 @@
-//! Celery's wire formats, pure: bytes ⇄ vocabulary. No clock, no ids, no I/O; the same input gives the same bytes.
+//! Celery's wire formats and vocabulary. Pure: no clock, no ids, no I/O; the same input gives the same bytes.
 //!
-//! Writers choose what kombu and Celery choose (order of members, separators, ASCII), so a reader cannot tell us from a Python
-//! client. Readers never panic and never recurse deeper than [`bounds::MAX_NESTING`]; what a Python worker dies of is a
-//! [`DecodeError`] here. Values that pass through (`args`, results, `meta`) stay text, see [`json`].
+//! Writers follow kombu and Celery in every detail (order of members, separators, ASCII), so a reader cannot tell us from a Python
+//! client. Readers never panic and never recurse deeper than [`bounds::MAX_NESTING`]; input that would crash a Python worker is a
+//! [`DecodeError`] here. Values that are only passed on (`args`, results, `meta`) stay text, see [`json`].
 
 pub mod binding;
 pub mod bounds;
@@ -39,7 +39,7 @@ pub use message::{Decoded, Embed, Message};
 pub use signature::Signature;
 pub use transport::{FanoutPrefix, Transport};
 
-/// Why bytes are not what they should be. No variant is transient: the same bytes fail again.
+/// Why bytes cannot be decoded. No variant is transient: the same bytes fail again.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum DecodeError {
     #[error("has {actual} bytes, the limit is {limit}")]

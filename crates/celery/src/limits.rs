@@ -1,10 +1,10 @@
-//! Time limits as the wire carries them: seconds, whole or not.
+//! Time limits on the wire: seconds, whole or fractional.
 
-/// A task's limits in seconds; `None` leaves it to the worker.
+/// A task's limits in seconds; with `None` the worker decides.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub struct Limits {
-    /// The process is killed.
+    /// After it the worker kills the process.
     pub hard: Option<f64>,
-    /// `SoftTimeLimitExceeded` is raised inside the task.
+    /// After it the worker raises `SoftTimeLimitExceeded` inside the task.
     pub soft: Option<f64>,
 }

@@ -1,8 +1,8 @@
 //! The task message, protocol 2: what a producer puts into a queue and a worker takes out of it.
 //!
 //! A message is kept as two JSON texts, `headers` and `body`; [`super::envelope()`] turns them into the same bytes at any time.
-//! Reading never panics: whatever makes a Python worker exit, reconnect or drop the message is a [`DecodeError`] here, and the
-//! [`Envelope`] is still there to say whose message it was. Protocol 1 (everything in the body) is understood.
+//! Reading never panics: a message that makes a Python worker exit, reconnect or drop it is a [`DecodeError`] here, and the
+//! [`Envelope`] still identifies it. Protocol 1 (everything in the body) is supported.
 
 use jiff::Timestamp;
 use serde_json::value::RawValue;
@@ -24,12 +24,12 @@ pub struct Message {
     /// A JSON object, verbatim.
     pub kwargs: Json,
     pub embed: Embed,
-    /// The first task of the canvas; the task itself when it stands alone.
+    /// The first task of the canvas; a single task's own id.
     pub root_id: Option<TaskId>,
     /// The task that sent this one.
     pub parent_id: Option<TaskId>,
     pub group: Option<GroupId>,
-    /// The place among the results that a chord's body gets.
+    /// The position among the results that a chord's body gets.
     pub group_index: Option<i64>,
     /// A name shown instead of `task`.
     pub shadow: Option<String>,
@@ -37,7 +37,7 @@ pub struct Message {
     pub expires: Option<Timestamp>,
     pub retries: u32,
     pub limits: Limits,
-    /// Who sent it, `gen<pid>@<host>` by custom.
+    /// The sender, by convention `gen<pid>@<host>`.
     pub origin: String,
     /// `None`: the task's own setting decides.
     pub ignore_result: Option<bool>,
@@ -46,36 +46,36 @@ pub struct Message {
     pub stamped_headers: Option<Json>,
     /// Stamp name to value, a JSON object.
     pub stamps: Option<Json>,
-    /// What is shown of the arguments; computed from them when `None`.
+    /// The displayed arguments; computed from the arguments when `None`.
     pub argsrepr: Option<String>,
     pub kwargsrepr: Option<String>,
-    /// Custom headers, which stand beside Celery's own (`traceparent` among them).
+    /// Custom headers beside Celery's own, such as `traceparent`.
     pub custom: Members,
 }
 
-/// What shall happen after a task.
+/// What runs after the task.
 #[derive(Debug, Clone, Default)]
 pub struct Embed {
     /// Run after success.
     pub callbacks: Vec<Signature>,
     /// Run after failure.
     pub errbacks: Vec<Signature>,
-    /// What follows, reversed: the next step is last. `None` and an empty list mean the same.
+    /// The next steps, reversed: the first to run is last. `None` and an empty list mean the same.
     pub chain: Option<Vec<Signature>>,
     /// The body of the chord whose header this task is in.
     pub chord: Option<Box<Signature>>,
 }
 
-/// A message that was read, with the texts it was read from.
+/// A decoded message, with its original texts.
 #[derive(Debug, Clone)]
 pub struct Decoded {
     pub message: Message,
     pub properties: Properties<'static>,
-    /// The headers, verbatim; of protocol 1 those that protocol 2 would have.
+    /// The headers, verbatim; for protocol 1, converted to those of protocol 2.
     pub headers: String,
     /// `[args, kwargs, embed]`, not compressed, not base64.
     pub body: String,
-    /// The transport had to put the message back before.
+    /// The message was put back into its queue before.
     pub redelivered: bool,
 }
 
@@ -105,7 +105,7 @@ const KNOWN: [&str; 22] = [
 ];
 
 impl Message {
-    /// A plain call: its own root, no parent, nothing after it.
+    /// A plain call: it is its own root, and has no parent and no next step.
     pub fn new(task: TaskName, id: TaskId, args: Json, kwargs: Json) -> Self {
         Self {
             root_id: Some(id.clone()),
@@ -254,7 +254,7 @@ impl Embed {
 }
 
 impl Decoded {
-    /// Reads one element of a queue.
+    /// Decodes an element of a queue.
     ///
     /// # Errors
     /// When a worker could not run it: see [`DecodeError`].
@@ -277,7 +277,7 @@ impl Decoded {
         Ok(Self { message, properties: envelope.properties, headers, body, redelivered })
     }
 
-    /// Everything stands in the body; the texts are rebuilt as protocol 2.
+    /// Decodes protocol 1, which has everything in the body; the texts are rebuilt as protocol 2.
     fn protocol_1(envelope: Envelope, body: &str) -> Result<Self, DecodeError> {
         let fields = Fields::parse(body).map_err(|_| DecodeError::BodyNotJson)?;
         let args = fields.get("args").map_or_else(|| json::written("[]".into()), ToOwned::to_owned);
@@ -340,7 +340,7 @@ fn message(fields: &Fields<'_>, args: Json, kwargs: Json, embed: Embed) -> Resul
     })
 }
 
-/// The headers of a message whose body was compressed, without the one that says so; `None` when there is none.
+/// The headers without the `compression` header; `None` when there is no such header.
 fn plain_headers(fields: &Fields<'_>) -> Option<String> {
     fields.get("compression")?;
     let mut out = String::from("{");

@@ -1,6 +1,6 @@
-//! The options of a signature on the wire: how its message will be sent, and what it carries.
+//! The options of a signature on the wire: how its message will be sent, and what it contains.
 //!
-//! Options that we do not know (stamps among them) are kept verbatim, so whoever reads them after us finds them.
+//! Unknown options (such as stamps) are kept verbatim, so that the next reader still finds them.
 
 use serde_json::value::RawValue;
 
@@ -9,7 +9,7 @@ use super::signature::{Signature, encode_list};
 use super::{DecodeError, limits, time};
 use crate::task::{Expires, Json};
 
-/// What a signature says about its call. `None` leaves it to the worker that sends it.
+/// The options of a call. With `None` the worker that sends it decides.
 #[derive(Debug, Clone, Default)]
 pub struct Options {
     pub task_id: Option<String>,
@@ -24,7 +24,7 @@ pub struct Options {
     pub link: Vec<Signature>,
     pub link_error: Vec<Signature>,
     pub chord: Option<Box<Signature>>,
-    /// What follows, in reverse order: the next step is last.
+    /// The next steps, reversed: the first to run is last.
     pub chain: Option<Vec<Signature>>,
     pub group_id: Option<String>,
     pub group_index: Option<i64>,
@@ -41,7 +41,7 @@ pub struct Options {
     pub ignore_result: Option<bool>,
     pub retries: Option<i64>,
     pub replaced_task_nesting: Option<i64>,
-    /// Everything else, verbatim (stamps among it).
+    /// All other options, verbatim (such as stamps).
     pub other: Members,
 }
 
@@ -150,7 +150,7 @@ impl Options {
         object.close();
     }
 
-    /// The limits as a message header holds them: hard first.
+    /// The limits as in a message header: hard limit first.
     pub fn limits(&self) -> limits::Limits {
         limits::Limits { hard: self.time_limit, soft: self.soft_time_limit }
     }

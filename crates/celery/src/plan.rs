@@ -1,9 +1,9 @@
-//! A canvas as Celery puts it on the wire: which messages are published now, what they carry for later, and which chord keys
-//! must exist before.
+//! Encodes a canvas as Celery does: which messages are published now, which later steps they contain, and which chord keys must
+//! exist before.
 //!
-//! Only the first tasks get messages; the rest travels inside them as signatures, and workers send it on. Every signature names
-//! its queue, because a worker would send it to its own default queue otherwise. Every node has one common root, so the canvas
-//! can be found from any of its tasks.
+//! Only the first tasks get messages; the later ones are signatures inside these, and workers send them. Every signature names its
+//! queue, because a worker would otherwise send it to its own default queue. All nodes have the same root, so the canvas can be
+//! found from any of its tasks.
 
 use jiff::Timestamp;
 
@@ -16,20 +16,20 @@ use super::signature::{Form, Signature as Wire};
 use crate::task::canvas::{Canvas, EdgeKind, Group, Node, NodeDefaults, Outcome, Step};
 use crate::task::{Expires, GroupId, Invalid, Json, Signature, TaskId, TaskSignature};
 
-/// What is the same for every task of a submission.
+/// Values that all tasks of a submission share.
 #[derive(Debug)]
 pub struct Context<'a> {
     /// `expires` in seconds counts from here.
     pub now: Timestamp,
-    /// The `origin` header, `gen<pid>@<host>` by custom.
+    /// The `origin` header, by convention `gen<pid>@<host>`.
     pub origin: &'a str,
-    /// Custom headers of every task, `traceparent` for one.
+    /// Custom headers of every task, such as `traceparent`.
     pub headers: &'a Members,
-    /// The queue that workers send results to, for steps that they publish themselves. Only Celery's `rpc://` looks at it.
+    /// The queue for results of steps that workers publish. Only Celery's `rpc://` uses it.
     pub reply_to: Option<&'a str>,
 }
 
-/// Everything a submission puts into the ledger and, later, into Redis.
+/// Everything that a submission writes into the ledger and, later, into Redis.
 #[derive(Debug)]
 pub struct Plan {
     pub nodes: Vec<PlannedNode>,
@@ -37,12 +37,12 @@ pub struct Plan {
     pub groups: Vec<Group>,
     /// Nodes whose messages are published now, in order.
     pub publish: Vec<usize>,
-    /// Chords whose header is published now: what `celery-taskset-meta-<id>.s` must hold before the first of them is.
+    /// For chords whose header is published now: the value that `celery-taskset-meta-<id>.s` must have before the first message.
     pub chord_sizes: Vec<(GroupId, usize)>,
-    /// Headers with groups in them: what `celery-taskset-meta-<id>` must hold, JSON text.
+    /// For headers with nested groups: the value that `celery-taskset-meta-<id>` must have, JSON text.
     pub saved_groups: Vec<(GroupId, String)>,
     pub outcome: Outcome,
-    /// The first task published: `root_id` of all. `None` for an empty group.
+    /// The first published task, which is the `root_id` of all. `None` for an empty group.
     pub root: Option<TaskId>,
 }
 
@@ -52,9 +52,9 @@ pub struct PlannedNode {
     pub node: Node,
     /// The message's headers. `None` for a node that a worker will send.
     pub headers: Option<String>,
-    /// `[args, kwargs, embed]`; of a node that a worker will send without what is not its own.
+    /// `[args, kwargs, embed]`; for a node that a worker will send, only its own part.
     pub body: String,
-    /// When it expires, as far as that is known now.
+    /// When it expires, if that is known now.
     pub expires_at: Option<Timestamp>,
 }
 
@@ -73,11 +73,11 @@ pub fn plan(
     Ok(encode(canvas, context, root))
 }
 
-/// Members of a group that is written piece by piece.
+/// Some members of a group that is written in pieces.
 #[derive(Debug)]
 pub struct Piece<'a> {
     pub group: &'a GroupId,
-    /// Of all members.
+    /// The root of all members.
     pub root: &'a TaskId,
     /// The index of the first of `tasks`.
     pub first: i32,
@@ -147,10 +147,10 @@ impl PlannedNode {
 
 const EMPTY_EMBED: &str = r#"{"callbacks": null, "errbacks": null, "chain": null, "chord": null}"#;
 
-/// The header under which a retry policy travels to our worker.
+/// The header that carries a retry policy to our worker.
 pub const RETRY_HEADER: &str = "taskgate_retry";
 
-/// What the last tasks of a step carry, when the step is in a chord's header.
+/// What the last tasks of a step must contain when the step is in a chord's header.
 #[derive(Clone, Copy, Default)]
 struct Tail<'a> {
     chord: Option<&'a Wire>,
@@ -167,7 +167,7 @@ struct Planner<'a> {
 }
 
 impl Planner<'_> {
-    /// Encodes what starts at once. `rest` is what follows, reversed; `first` an argument put before the first tasks' own.
+    /// Encodes the tasks that start at once. `rest` are the next steps, reversed; `first` is an argument put before the tasks' own.
     fn publish(&mut self, step: &Step, rest: &[Wire], tail: Tail<'_>, first: Option<&str>) {
         match step {
             Step::Task(node) => self.messages[*node] = Some(self.message(*node, rest, tail, first)),
@@ -229,7 +229,7 @@ impl Planner<'_> {
         (message.headers(), message.body())
     }
 
-    /// Signatures in order; the last one carries the tail.
+    /// The signatures in order; the last one contains the tail.
     fn steps(&self, steps: &[Step], tail: Tail<'_>) -> Vec<Wire> {
         let last = steps.len().saturating_sub(1);
         let tail_of = |index| if index == last { tail } else { Tail::default() };
@@ -316,7 +316,7 @@ impl Planner<'_> {
         }
     }
 
-    /// The result of a step, with what came before it.
+    /// The result of a step, with its parent.
     fn tuple(&self, step: &Step, parent: Option<ResultTuple>) -> ResultTuple {
         match step {
             Step::Task(node) => {

@@ -1,7 +1,7 @@
 //! Values as Python prints them: `argsrepr` and `kwargsrepr` of messages, and the texts in events and errors.
 //!
-//! [`safe`] follows Celery's `saferepr` (depth 3, a limit in characters, quotes escaped but nothing else), because people compare
-//! our texts with those of Python clients. [`repr`] and [`str`] follow Python's own functions.
+//! [`safe`] follows Celery's `saferepr` (depth 3, a limit in characters, only quotes are escaped), because people compare our texts
+//! with those of Python clients. [`repr`] and [`str`] follow Python's own functions.
 
 use serde_json::value::RawValue;
 
@@ -65,7 +65,7 @@ pub fn quoted(text: &str) -> String {
 
 struct Printer {
     out: String,
-    /// Characters that may still be written.
+    /// How many more characters may be written.
     left: usize,
     full: bool,
     max_level: usize,
@@ -74,7 +74,7 @@ struct Printer {
 }
 
 impl Printer {
-    /// Writes one token, or marks the text as full. A token may overrun the limit; the next one is refused.
+    /// Writes a token, or marks the text as full. A token may exceed the limit; the next one is refused.
     fn token(&mut self, text: &str) {
         if self.full {
             return;
@@ -139,7 +139,7 @@ impl Printer {
         }
     }
 
-    /// Writes the elements up to and over the closing bracket; gives their number.
+    /// Writes the elements and moves past the closing bracket; returns their number.
     fn items(&mut self, scanner: &mut Scanner<'_>, level: usize) -> usize {
         let mut count = 0;
         while scanner.next_item(b']') {
@@ -201,7 +201,7 @@ impl<'a> Scanner<'a> {
         self.0 = &self.0[1..];
     }
 
-    /// Moves to the next element of a container; at its end steps over the bracket and says `false`.
+    /// Moves to the next element of a container; at its end it moves past the bracket and returns `false`.
     fn next_item(&mut self, close: u8) -> bool {
         let next = self.peek();
         if next == b',' {

@@ -1,4 +1,4 @@
-//! Marks a message that goes back to its queue, so that whoever takes it next knows it was taken before.
+//! Marks a message that goes back to its queue, so that the next worker knows that it was delivered before.
 
 use super::json::{self, Fields};
 

@@ -1,7 +1,7 @@
-//! The result record: what Celery's backend keeps under `celery-task-meta-<id>` and publishes on the channel of that name.
+//! The result record that Celery's backend stores under `celery-task-meta-<id>` and publishes on the channel of that name.
 //!
-//! Reading accepts what any writer leaves (absent members, compressed payloads, Python's bare `NaN`) and refuses what is not a
-//! record with a reason, because other programs may use the same Redis. Values stay text.
+//! Reading is tolerant (missing members, compressed payloads, Python's bare `NaN`), but refuses with a reason what is not a record,
+//! because other programs may use the same Redis. Values stay text.
 
 use jiff::Timestamp;
 use serde_json::value::RawValue;
@@ -16,14 +16,14 @@ use crate::task::{GroupId, Json, TaskId};
 /// State and result of one task.
 #[derive(Debug, Clone)]
 pub struct ResultMeta {
-    /// Absent in records of sloppy writers; the key has it too.
+    /// Missing in records of some writers; the key contains it too.
     pub task_id: Option<TaskId>,
-    /// Celery's word, or a state that the task named itself.
+    /// Celery's state, or a custom state of the task.
     pub status: String,
     /// The return value, the exception, or the `meta` of `update_state`.
     pub result: Json,
     pub traceback: Option<String>,
-    /// The tasks sent while it ran; `None` where the writer did not know (REVOKED).
+    /// The tasks that it sent; `None` where the writer did not know (REVOKED).
     pub children: Option<Vec<ResultTuple>>,
     /// Only set for ready states.
     pub date_done: Option<Timestamp>,
@@ -42,15 +42,15 @@ pub struct Extended {
     pub worker: Option<String>,
     pub retries: Option<i64>,
     pub queue: Option<String>,
-    /// Stamps and whatever else stands in the record.
+    /// Stamps and all other members of the record.
     pub other: Members,
 }
 
-/// A result's place in a canvas: `[[id, parent], nodes]`.
+/// A result's position in a canvas: `[[id, parent], nodes]`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ResultTuple {
     pub id: String,
-    /// What ran before it.
+    /// The result before it.
     pub parent: Option<Box<ResultTuple>>,
     /// The members, when it is a group.
     pub nodes: Option<Vec<ResultTuple>>,
@@ -75,7 +75,7 @@ const KNOWN: [&str; 14] = [
 ];
 
 impl ResultMeta {
-    /// A record with nothing but a state and its value.
+    /// A record with only a state and a value.
     pub fn new(task_id: TaskId, status: impl Into<String>, result: Json) -> Self {
         Self { task_id: Some(task_id), ..Self::new_without_id(status, result) }
     }
@@ -97,7 +97,7 @@ impl ResultMeta {
     /// Reads a stored or published record.
     ///
     /// # Errors
-    /// When it is not UTF-8, not JSON (also after decompression), or not a record: no object, or none with a `status`.
+    /// When it is not UTF-8, not JSON (even after decompression), or not a record: not an object, or an object without `status`.
     pub fn decode(bytes: &[u8]) -> Result<Self, DecodeError> {
         if bytes.len() > bounds::MAX_BYTES {
             return Err(DecodeError::TooLarge { actual: bytes.len(), limit: bounds::MAX_BYTES });
@@ -108,7 +108,7 @@ impl ResultMeta {
         if serializer == Serializer::Pickle {
             return Self::pickled(plain);
         }
-        // Other programs may keep what they like under such a key: a word alone is YAML too, and no record.
+        // Other programs may store anything under such a key: a single word is valid YAML too, but not a record.
         let other = || serializer.to_json(plain).ok().filter(|text| text.starts_with('{'));
         let text = json_text(plain).or_else(other).ok_or(DecodeError::NotJson)?;
         let fields = Fields::parse(&text).map_err(|_| DecodeError::NotCelery("it is not an object"))?;
@@ -129,7 +129,7 @@ impl ResultMeta {
         })
     }
 
-    /// A record that is a program: its state is read, its value stands as bytes.
+    /// A pickled record: its state is read, its value is kept as bytes.
     fn pickled(bytes: &[u8]) -> Result<Self, DecodeError> {
         let status = pickle::status(bytes).ok_or(DecodeError::NotCelery("it has no status"))?;
         let text = |name: &str| pickle::text(bytes, name);
@@ -213,7 +213,7 @@ impl Extended {
 }
 
 impl ResultTuple {
-    /// A task without predecessor.
+    /// A task without a parent.
     pub fn task(id: impl Into<String>) -> Self {
         Self { id: id.into(), parent: None, nodes: None }
     }

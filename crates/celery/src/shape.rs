@@ -1,11 +1,11 @@
-//! The shape of wire signatures that a worker is about to send: who is in which group, how many parts a header has, and where
+//! The structure of wire signatures that a worker is about to send: group memberships, the number of parts of a header, and where
 //! its results are.
 
 use super::options::Options;
 use super::result::ResultTuple;
 use super::signature::{Form, Signature};
 
-/// Marks the results of a signature as members of a group and, in a header, as parts of its chord. What they say themselves stays.
+/// Marks the results of a signature as members of a group and, in a header, as parts of its chord. Options that are set already stay.
 pub(super) fn attach(signature: &mut Signature, group: Option<&str>, index: Option<i64>, chord: Option<&Signature>) {
     match &mut signature.form {
         Form::Chain(steps) => {
@@ -65,7 +65,7 @@ pub(super) fn tuple(signature: &Signature) -> ResultTuple {
     }
 }
 
-/// Steps as they follow, the next one last. A group in front of another step is the header of a chord, whose body is that step.
+/// The steps in reverse order, the first to run last. A group before another step becomes a chord's header, with that step as the body.
 pub(super) fn following(steps: Vec<Signature>) -> Vec<Signature> {
     let mut follows: Vec<Signature> = Vec::with_capacity(steps.len());
     for step in steps.into_iter().rev() {

@@ -1,8 +1,8 @@
 //! Signatures on the wire: calls as data inside messages (`embed`, `options.link` …), plain or as chain, group and chord.
 //!
-//! A signature must survive the way through us: options we do not know are kept verbatim, so a Python worker behind us sees what
-//! the Python client before us wrote. Reading is tolerant as Celery is (one object where a list may stand, absent `kwargs`), but
-//! `task`, `args` and `options` are required, because a Python worker fails without them.
+//! Nothing in a signature may get lost here: unknown options are kept verbatim, so that a Python worker sees what the Python client
+//! wrote. Reading is as tolerant as Celery (a single object instead of a list, no `kwargs`), but `task`, `args` and `options` are
+//! required, because a Python worker fails without them.
 
 use serde_json::value::RawValue;
 
@@ -60,7 +60,7 @@ impl Signature {
         Self { form, args: json::written("[]".into()), kwargs: json::written("{}".into()), options, immutable: false }
     }
 
-    /// The name under which Celery knows it.
+    /// Celery's name of the task.
     pub fn name(&self) -> &str {
         match &self.form {
             Form::Task { name, .. } => name,
@@ -171,7 +171,7 @@ impl Form {
         }
     }
 
-    /// The form and what is left of the keyword arguments.
+    /// The form, and the remaining keyword arguments.
     fn decode(
         name: String,
         subtask_type: Option<String>,
@@ -204,7 +204,7 @@ impl Form {
         })
     }
 
-    /// A chord's header: a group, or (by other writers) a bare list, or one task.
+    /// A chord's header: a group, or (from other writers) a plain list or a single task.
     fn header(value: &RawValue, depth: usize) -> Result<Signature, DecodeError> {
         if value.get().starts_with('[') {
             return Ok(Signature::wrapper(Self::Group(Signature::list_at(value, depth)?), Options::default()));

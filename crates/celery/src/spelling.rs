@@ -1,6 +1,6 @@
-//! The known word nearest to an unknown one, so that an error can say what was probably meant.
+//! Finds the known word most similar to an unknown one, so that an error can suggest it.
 
-/// The nearest of `known` when it is near enough to be a slip of the pen: at most two edits, or a third of the word.
+/// The most similar word in `known`, if it may be a misspelling: at most two edits, or a third of the word.
 pub fn nearest<'a, I, S>(word: &str, known: I) -> Option<&'a str>
 where
     I: IntoIterator<Item = &'a S>,

@@ -1,4 +1,4 @@
-//! `task-log`: lines that a task logged or printed, in a worker event. Not Celery's: the Python package and our worker send it.
+//! `task-log`: a worker event with lines that a task logged or printed. It is not Celery's; the Python package and our worker send it.
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -23,10 +23,10 @@ pub struct TaskLog {
     pub uuid: TaskId,
     /// The attempt: 0 for the first.
     pub retries: i32,
-    /// Number of the first line within the attempt.
+    /// Number of the first line, counted within the attempt.
     pub seq: i64,
     pub lines: Vec<LogLine>,
-    /// So many lines after these were dropped.
+    /// How many lines after these were dropped.
     pub dropped: i64,
 }
 
@@ -34,13 +34,13 @@ pub struct TaskLog {
 pub struct LogLine {
     /// Seconds since 1970.
     pub at: f64,
-    /// Python's name of it.
+    /// Python's name of the level.
     pub level: String,
     pub text: String,
 }
 
 impl TaskLog {
-    /// What an event says, if it is one of these and can be read.
+    /// Reads an event, if it is a `task-log` and valid.
     pub fn read(event: &Event) -> Option<Self> {
         let Kind::Other { kind, members } = &event.kind else { return None };
         if kind != KIND {
@@ -79,7 +79,7 @@ impl LogLine {
         Self { at: time::to_unix(at), level: level.to_owned(), text: text.to_owned() }.cut()
     }
 
-    /// No longer than a line may be.
+    /// Cuts the line to the maximum length.
     fn cut(mut self) -> Self {
         if let Some((end, _)) = self.text.char_indices().nth(LONGEST_LINE + 64) {
             self.text.truncate(end);

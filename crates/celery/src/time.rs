@@ -1,4 +1,4 @@
-//! Absolute times as Celery writes and reads them: ISO 8601, UTC where no zone is given.
+//! Absolute times as Celery writes and reads them: ISO 8601, in UTC if no zone is given.
 
 use jiff::Timestamp;
 use jiff::civil::{Date, Time};
@@ -20,8 +20,8 @@ pub fn format(time: Timestamp) -> String {
     )
 }
 
-/// A time in any form that a Celery worker takes: `Z`, `+00:00`, `+0000`, `+09` or no zone (UTC); `T` or a blank; a fraction of
-/// any length (cut at nanoseconds); seconds left out; a date alone. `None` for anything else, numbers included.
+/// Parses a time in any form that a Celery worker accepts: `Z`, `+00:00`, `+0000`, `+09` or no zone (UTC); `T` or a space; a fraction
+/// of any length (cut at nanoseconds); without seconds; only a date. `None` for anything else, including numbers.
 pub fn parse(text: &str) -> Option<Timestamp> {
     let text = text.trim();
     let date: Date = text.get(..10)?.parse().ok()?;
@@ -34,7 +34,7 @@ pub fn parse(text: &str) -> Option<Timestamp> {
     offset(zone)?.to_timestamp(date.to_datetime(time)).ok()
 }
 
-/// Unix seconds, as events and tickets carry them; `None` outside the representable years.
+/// Converts Unix seconds, as in events and tickets; `None` outside the representable years.
 pub fn from_unix(seconds: f64) -> Option<Timestamp> {
     #[expect(clippy::cast_possible_truncation, reason = "checked: inside the years that a timestamp can hold")]
     (seconds.abs() < 2e11).then(|| Timestamp::from_microsecond((seconds * 1e6).round() as i64).ok()).flatten()

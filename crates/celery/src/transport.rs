@@ -1,5 +1,5 @@
-//! kombu's transport options for Redis that decide how keys and channels are called. Every program of a fleet must use the same
-//! values: a message in a list that nobody reads waits for ever, and a binding with another separator makes workers fail.
+//! kombu's transport options for Redis that determine the names of keys and channels. Every program of a fleet must use the same
+//! values: a message in a list that no worker reads waits for ever, and a binding with another separator makes workers fail.
 
 use crate::task::Priority;
 
@@ -8,24 +8,24 @@ const SEPARATOR: &str = "\u{6}\u{16}";
 /// kombu's default `priority_steps`.
 const STEPS: [u8; 4] = [0, 3, 6, 9];
 
-/// `broker_transport_options`, as far as they name things. The default is kombu's.
+/// The naming options in `broker_transport_options`. The defaults are kombu's.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Transport {
-    /// Put as is before every key and channel. Default empty.
+    /// Prefix of every key and channel, used verbatim. Default empty.
     pub global_keyprefix: String,
-    /// Between a queue's name and its priority step, and between the parts of a binding.
+    /// Separates a queue's name from its priority step, and the parts of a binding.
     pub sep: String,
-    /// Each step is a list of its own; ascending.
+    /// Ascending; each step has a list of its own.
     pub priority_steps: Vec<u8>,
     pub fanout_prefix: FanoutPrefix,
-    /// Whether a routing key is part of a channel's name. Default true.
+    /// Whether the routing key is part of a channel's name. Default true.
     pub fanout_patterns: bool,
     pub unacked_key: String,
     pub unacked_index_key: String,
     pub unacked_mutex_key: String,
 }
 
-/// What stands before an exchange's name in the name of its channel.
+/// Prefix of an exchange's name in the name of its channel.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub enum FanoutPrefix {
     /// `true`: `/{db}.`
@@ -33,7 +33,7 @@ pub enum FanoutPrefix {
     Database,
     /// `false`: nothing.
     None,
-    /// A text, in which `{db}` is the number of the database.
+    /// A custom prefix, in which `{db}` is replaced by the number of the database.
     Text(String),
 }
 
@@ -53,14 +53,14 @@ impl Default for Transport {
 }
 
 impl Transport {
-    /// The step whose list holds messages of this priority. A priority below the first step goes to the last one: kombu's own
-    /// arithmetic.
+    /// The step whose list holds messages of this priority. A priority below the first step goes to the last step, because kombu
+    /// computes it that way.
     pub fn step(&self, priority: Priority) -> u8 {
         let below = self.priority_steps.iter().rev().find(|step| **step <= priority.get());
         below.or(self.priority_steps.last()).copied().unwrap_or(0)
     }
 
-    /// The list that holds a queue's messages of this priority, without the prefix.
+    /// The name of the list with a queue's messages of this priority, without the prefix.
     pub fn list(&self, queue: &str, priority: Priority) -> String {
         match self.step(priority) {
             0 => queue.to_owned(),
@@ -68,7 +68,7 @@ impl Transport {
         }
     }
 
-    /// Channel of a fanout exchange without the prefix; `routing_key` may hold a pattern's `*`.
+    /// The channel of a fanout exchange, without the prefix; `routing_key` may contain a pattern's `*`.
     pub fn channel(&self, exchange: &str, routing_key: &str, db: i64) -> String {
         let prefix = match &self.fanout_prefix {
             FanoutPrefix::Database => format!("/{db}."),
@@ -82,8 +82,8 @@ impl Transport {
         }
     }
 
-    /// Why no queue of this fleet may be called so; `None` when it may. Names that are keys of any fleet are refused when they are
-    /// parsed ([`crate::task::QueueName`]); these depend on the options.
+    /// Why no queue of this fleet may have this name; `None` when it may. Names that are keys in every fleet are refused by the parser
+    /// ([`crate::task::QueueName`]); this check depends on the options.
     pub fn refuses(&self, queue: &str) -> Option<String> {
         let keys = [&self.unacked_key, &self.unacked_index_key, &self.unacked_mutex_key];
         if keys.into_iter().any(|key| key == queue) {

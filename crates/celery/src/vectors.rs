@@ -31,7 +31,7 @@ pub fn all() -> Vec<(String, Value)> {
     vectors
 }
 
-/// Every payload that a command of this kind carried: the last argument of `LPUSH`, `RPUSH`, `PUBLISH`, `SETEX` …
+/// Every payload of a command of this name: the last argument of `LPUSH`, `RPUSH`, `PUBLISH`, `SETEX` …
 pub fn payloads(vector: &Value, command: &str, key: impl Fn(&str) -> bool) -> Vec<String> {
     let Some(commands) = vector["commands"].as_array() else { return Vec::new() };
     let words = |entry: &Value| -> Vec<String> {

@@ -1,5 +1,5 @@
-//! kombu's serializers besides JSON, for reading what fleets that use them write: results, events, control replies. YAML and
-//! MessagePack become JSON text. Pickle is a program, so it is never run: it passes through as bytes.
+//! Reads kombu's serializers besides JSON, for fleets that use them in results, events and control replies. YAML and MessagePack
+//! become JSON text. Unpickling would run code, so it is never done: pickled values are passed on as bytes.
 
 mod msgpack;
 pub mod pickle;
@@ -10,7 +10,7 @@ use base64::engine::general_purpose::STANDARD;
 
 use crate::{DecodeError, envelope, json};
 
-/// How bytes are written. Celery's result records do not say it.
+/// The serializer of some bytes. Celery's result records do not name it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Serializer {
     Json,
@@ -20,7 +20,7 @@ pub enum Serializer {
 }
 
 impl Serializer {
-    /// From a content type; `None` for one of nobody we know. A body without one is never read.
+    /// By a content type; `None` for an unknown one. A body without a content type is never read.
     pub fn of_content_type(content_type: &str) -> Option<Self> {
         match content_type {
             "application/json" | "json" => Some(Self::Json),
@@ -31,7 +31,7 @@ impl Serializer {
         }
     }
 
-    /// By the first bytes of an object, which is what a record is.
+    /// By the first bytes, knowing that a record is an object.
     pub fn of_record(bytes: &[u8]) -> Self {
         match bytes.trim_ascii_start().first() {
             _ if pickle::is_pickle(bytes) => Self::Pickle,
@@ -53,7 +53,7 @@ impl Serializer {
     /// The value as JSON text.
     ///
     /// # Errors
-    /// When the bytes are something else, or larger or deeper than we read; always for pickle.
+    /// When the bytes are not of this serializer, or larger or deeper than the bounds; always for pickle.
     pub fn to_json(self, bytes: &[u8]) -> Result<String, DecodeError> {
         match self {
             Self::Json => envelope::json_text(bytes).ok_or(DecodeError::NotJson),
@@ -64,7 +64,7 @@ impl Serializer {
     }
 }
 
-/// What stands in place of a value that cannot be read: `{"encoding": content type, "bytes": base64}`.
+/// The replacement for a value that cannot be read: `{"encoding": content type, "bytes": base64}`.
 pub fn opaque(content_type: &str, bytes: &[u8]) -> String {
     let mut out = String::from("{\"encoding\": ");
     json::push_string(&mut out, content_type);
@@ -72,17 +72,17 @@ pub fn opaque(content_type: &str, bytes: &[u8]) -> String {
     out
 }
 
-/// Whether a value stands in place of one that could not be read.
+/// Whether a value is the replacement for one that could not be read.
 pub fn is_opaque(value: &str) -> bool {
     value.starts_with("{\"encoding\": \"application/") && value.contains("\", \"bytes\": \"") && value.ends_with("\"}")
 }
 
-/// A key of an object from a value in JSON: texts as they are, the rest as Python's JSON writes keys.
+/// Writes an object's key from a JSON value: strings unchanged, other values as Python's JSON writes keys.
 fn push_key(value: &str, out: &mut String) {
     if value.starts_with('"') { out.push_str(value) } else { json::push_string(out, value) }
 }
 
-/// As kombu's JSON writes bytes.
+/// Writes bytes as kombu's JSON does.
 fn push_bytes(bytes: &[u8], out: &mut String) {
     let (kind, text) = match std::str::from_utf8(bytes) {
         Ok(text) => ("bytes", text.to_owned()),
@@ -93,7 +93,7 @@ fn push_bytes(bytes: &[u8], out: &mut String) {
     out.push('}');
 }
 
-/// JSON has no such numbers: Python's words for them, as text.
+/// Writes `NaN` and the infinities, which JSON does not have, as strings with Python's words.
 fn push_not_finite(number: f64, out: &mut String) {
     out.push_str(if number.is_nan() {
         "\"NaN\""

@@ -1,4 +1,4 @@
-//! MessagePack as JSON text. Integers and nesting survive; bytes become what kombu's JSON writes for them.
+//! Converts MessagePack to JSON text. Integers and nesting are preserved; bytes are written as kombu's JSON writes them.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -63,7 +63,7 @@ impl<'a> Reader<'a> {
         Ok(taken)
     }
 
-    /// An unsigned number of so many bytes, the highest first.
+    /// An unsigned big-endian number of `bytes` bytes.
     fn number(&mut self, bytes: u64) -> Result<u64, DecodeError> {
         Ok(self.take(bytes)?.iter().fold(0, |number, byte| number << 8 | u64::from(*byte)))
     }
@@ -111,7 +111,7 @@ impl<'a> Reader<'a> {
         Ok(())
     }
 
-    /// A value of a kind that only its writer knows.
+    /// An extension value, whose type only its writer knows.
     fn extension(&mut self, length: u64, out: &mut String) -> Result<(), DecodeError> {
         self.take(1)?;
         json::push_string(out, &STANDARD.encode(self.take(length)?));

@@ -1,5 +1,5 @@
-//! Pickle is a program, so it is never run. A result record that was pickled still says its state, which its writer puts first: a
-//! few fixed bytes are compared and two strings are read, nothing is built.
+//! Unpickling would run code, so it is never done. But a pickled result record begins with its state, which can be read by comparing
+//! a few fixed bytes and reading two strings; no object is built.
 
 /// Opcodes that stand around strings.
 const PROTO: u8 = 0x80;
@@ -12,12 +12,12 @@ const MEMOIZE: u8 = 0x94;
 const UNICODE: u8 = b'X';
 const SHORT_UNICODE: u8 = 0x8c;
 
-/// Whether the bytes begin as a pickle of a protocol that has a header.
+/// Whether the bytes begin like a pickle of protocol 2 or later.
 pub(super) fn is_pickle(bytes: &[u8]) -> bool {
     matches!(bytes, [PROTO, 2..=5, ..]) && bytes.last() == Some(&b'.')
 }
 
-/// The state of a record, `{"status": state, …}`; `None` when it does not begin so.
+/// The state of a record `{"status": state, …}`; `None` when the bytes begin otherwise.
 pub fn status(bytes: &[u8]) -> Option<&str> {
     let mut cursor = Cursor { rest: bytes.get(2..)? };
     cursor.skip();
@@ -28,7 +28,7 @@ pub fn status(bytes: &[u8]) -> Option<&str> {
     cursor.string()
 }
 
-/// The text that a record has under `name`. What stands there is looked for from the end, where Celery writes its own fields.
+/// The string that a record has under `name`. The search starts at the end, where Celery writes its own fields.
 pub fn text<'a>(bytes: &'a [u8], name: &str) -> Option<&'a str> {
     let short = [&[SHORT_UNICODE, u8::try_from(name.len()).ok()?], name.as_bytes()].concat();
     let long = [&[UNICODE, u8::try_from(name.len()).ok()?, 0, 0, 0], name.as_bytes()].concat();
@@ -50,7 +50,7 @@ impl<'a> Cursor<'a> {
         Some(())
     }
 
-    /// Steps over what only arranges memory.
+    /// Skips opcodes that only manage memory.
     fn skip(&mut self) {
         while let Some(length) = match self.rest.first() {
             Some(&FRAME) => Some(9),

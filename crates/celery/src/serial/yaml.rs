@@ -1,4 +1,4 @@
-//! YAML as JSON text, as PyYAML's safe dumper writes it: what it leaves unquoted is read by its own rules (YAML 1.1).
+//! Converts YAML as PyYAML's safe dumper writes it to JSON text: unquoted scalars are read by its rules (YAML 1.1).
 
 use std::collections::HashMap;
 
@@ -10,7 +10,7 @@ use crate::{DecodeError, bounds, json};
 const DAMAGED: DecodeError = DecodeError::Serialized("yaml");
 
 /// # Errors
-/// When it is not one YAML document, is nested too deep, or its text, aliases written out, would be larger than
+/// When it is not a single YAML document, is nested too deep, or its text with expanded aliases would be larger than
 /// [`bounds::MAX_INFLATED_BYTES`].
 pub(super) fn to_json(text: &str) -> Result<String, DecodeError> {
     let mut composer = Composer::default();
@@ -25,7 +25,7 @@ pub(super) fn to_json(text: &str) -> Result<String, DecodeError> {
 struct Open {
     out: String,
     is_map: bool,
-    /// What was read last is a key without a value.
+    /// The last element read is a key whose value is still missing.
     after_key: bool,
     anchor: usize,
 }
@@ -35,7 +35,7 @@ struct Composer {
     open: Vec<Open>,
     anchors: HashMap<usize, String>,
     done: Option<String>,
-    /// Bytes put into containers so far; bounds what aliases of aliases may grow to.
+    /// Bytes written into containers so far; bounds the growth by aliases of aliases.
     written: usize,
 }
 
@@ -131,7 +131,7 @@ fn plain(text: &str, out: &mut String) {
     }
 }
 
-/// As PyYAML writes numbers, which is as JSON does.
+/// Whether it is a number as PyYAML writes it, which is JSON's syntax.
 fn is_number(text: &str) -> bool {
     text.starts_with(|c: char| c == '-' || c.is_ascii_digit()) && serde_json::from_str::<&RawValue>(text).is_ok()
 }

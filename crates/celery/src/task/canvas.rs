@@ -1,15 +1,15 @@
-//! A signature resolved into nodes: every task has its id, its queue and its place before anything is sent.
+//! Resolves a signature into nodes: every task gets its id, its queue and its position before anything is sent.
 //!
-//! The shape is normalised as Celery's own clients do it: a chain inside a chain is flattened; a group inside a group or a header
-//! is flattened, in order; a group followed by a step becomes a chord; a chord that ends in a group takes what follows into its
-//! body. A group of one stays a group, so its successor gets a list whatever the number of members.
+//! The structure is normalised as Celery's own clients do: a chain inside a chain is flattened; a group inside a group or a header
+//! is flattened, in order; a group followed by a step becomes a chord; steps after a chord that ends in a group become part of its
+//! body. A group with one member stays a group, so its successor always gets a list.
 //!
 //! Pure: ids and defaults come from the caller, in the order of the nodes.
 
 use super::invalid::Invalid;
 use super::{GroupId, Priority, QueueName, Signature, TaskId, TaskSignature};
 
-/// All tasks of one submission and how they hang together.
+/// All tasks of a submission and their relations.
 #[derive(Debug)]
 pub struct Canvas {
     pub nodes: Vec<Node>,
@@ -22,23 +22,23 @@ pub struct Canvas {
 #[derive(Debug)]
 pub struct Node {
     pub id: TaskId,
-    /// The call and its options as they were given; its links have moved to `link` and `link_error`.
+    /// The call and its options as the client sent them; its links are in `link` and `link_error`.
     pub task: TaskSignature,
     pub defaults: NodeDefaults,
     pub link: Vec<Step>,
     pub link_error: Vec<Step>,
-    /// An errback or link, or behind one: it may never run.
+    /// The task is a link or an errback, or follows one: it may never run.
     pub branch: bool,
-    /// The group among whose results its result counts, and its place there.
+    /// The group that its result belongs to, and its position there.
     pub group: Option<(GroupId, i32)>,
-    /// The only predecessor; `None` for what starts at once and for a body, which whoever finishes last starts.
+    /// The only predecessor; `None` for a task that starts at once, and for a chord's body, which the last member to finish starts.
     pub parent: Option<usize>,
 }
 
-/// What the catalog, the routes and the configuration say about a call that does not say it itself.
+/// Defaults from the catalog, the routes and the configuration, for options that a call leaves out.
 #[derive(Debug, Clone)]
 pub struct NodeDefaults {
-    /// Where it goes (the call's own `queue` wins).
+    /// The queue, unless the call names one.
     pub queue: QueueName,
     pub priority: Option<Priority>,
     /// Seconds.
@@ -52,7 +52,7 @@ pub struct NodeDefaults {
 #[derive(Debug)]
 pub enum Step {
     Task(usize),
-    /// At least two steps; none is a chain, and only the last may be a group.
+    /// At least two steps; no step is a chain, and only the last may be a group.
     Chain(Vec<Step>),
     /// Members are tasks, chains and chords.
     Group {
@@ -106,7 +106,7 @@ pub enum Outcome {
     Group(GroupId),
 }
 
-/// Two groups in a row connect each with each, and each message of the first carries the whole second.
+/// Limit of edges: two groups in a row connect every member with every other, and each message of the first contains the second.
 const MAX_EDGES: usize = 250_000;
 
 impl Node {
@@ -156,7 +156,7 @@ impl Canvas {
 }
 
 impl Canvas {
-    /// Makes the members of the top group those of `group`, counted from `first`: a part of a group that is larger than this canvas.
+    /// Makes this canvas one part of a larger group: the members of its top group get the id `group`, and positions from `first` on.
     pub fn as_part_of(mut self, group: &GroupId, first: i32) -> Self {
         for node in &mut self.nodes {
             if let Some((id, index)) = &mut node.group {
@@ -181,7 +181,7 @@ impl Step {
         }
     }
 
-    /// The nodes whose ends are the step's end.
+    /// The nodes that end the step.
     pub fn exits(&self) -> Vec<usize> {
         match self {
             Self::Task(node) => vec![*node],
@@ -205,7 +205,7 @@ impl Step {
         matches!(self.outcome(), Outcome::Group(_))
     }
 
-    /// The step with `next` behind the group that it ends in.
+    /// The step, with `next` after the group that it ends in.
     fn followed_by(self, next: Self) -> Self {
         match self {
             Self::Group { id, members } => Self::Chord { id, header: members, body: Box::new(next) },
@@ -330,7 +330,7 @@ impl Resolver<'_> {
         }
     }
 
-    /// Inner groups first: the outer group's claim on a node is the one that counts.
+    /// Inner groups come first, because a node belongs to the outermost group.
     fn connect_members(&mut self, id: &GroupId, members: &[Step]) {
         members.iter().for_each(|member| self.connect(member));
         let mut exits = Vec::with_capacity(members.len());
@@ -382,7 +382,7 @@ impl Resolver<'_> {
         }
     }
 
-    /// A node with exactly one edge into it knows its parent.
+    /// Sets the parent of each node that has exactly one incoming edge.
     fn parents(&mut self) {
         let mut incoming = vec![0_usize; self.nodes.len()];
         for (from, to, _) in &self.edges {

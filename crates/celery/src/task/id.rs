@@ -1,11 +1,11 @@
-//! Names and identities, parsed at the edge into types that cannot be wrong.
+//! Names and ids, parsed at the edge into types that are always valid.
 
 use std::fmt;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-/// Why a text is not a name or an identity.
+/// Why a text is not a valid name or id.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum InvalidId {
     #[error("must not be empty")]
@@ -55,7 +55,7 @@ macro_rules! text_type {
                 }
             }
 
-            /// As it was accepted before: nothing is refused that was not refused then.
+            /// Parses a stored name, without the checks for reserved names: it was accepted before.
             ///
             /// # Errors
             /// When the text is empty, too long, or has control characters.
@@ -65,7 +65,7 @@ macro_rules! text_type {
                 Ok(Self(text.into()))
             }
 
-            /// Why this text must not be used although it is well formed.
+            /// Why this well-formed text must not be used.
             pub fn reserved(&self) -> Option<&'static str> {
                 $reserved(&self.0)
             }
@@ -109,28 +109,28 @@ macro_rules! text_type {
 }
 
 text_type!(
-    /// The identity of one call: Celery's task id. `UUIDv7` when the gateway makes it, any text of up to 255 characters when others do.
+    /// The id of one call: Celery's task id. A `UUIDv7` if the gateway makes it, any text of up to 255 characters if others do.
     TaskId, 255, |_| None
 );
 text_type!(
-    /// The identity of a group (or of a chord's header).
+    /// The id of a group (or of a chord's header).
     GroupId, 255, |_| None
 );
 text_type!(
-    /// The name a function is registered under, as `tasks.college_crawl_task`.
+    /// The name a function is registered under, such as `tasks.college_crawl_task`.
     TaskName, 255, |_| None
 );
 text_type!(
-    /// A named list in the broker. Names that are keys of the fleet are refused ([`super::reserved`]).
+    /// A named list in the broker. Names that the fleet uses for other keys are refused ([`super::reserved`]).
     QueueName, 255, super::reserved::reserved
 );
 
 impl TaskId {
-    /// An id that a client gives: a UUID in any of its spellings, kept in the usual one, so that one id is one task however it is
-    /// written. Ids of others may be any text.
+    /// Parses an id from a client: a UUID in any spelling, stored in the usual one, so that every spelling means the same task. Ids that
+    /// other programs choose may be any text.
     ///
     /// # Errors
-    /// When it is none.
+    /// When the text is not a UUID.
     pub fn parse_uuid(text: impl AsRef<str>) -> Result<Self, InvalidId> {
         uuid::Uuid::try_parse(text.as_ref()).map(Self::from).map_err(|_| InvalidId::NotUuid)
     }
@@ -149,13 +149,13 @@ impl From<uuid::Uuid> for TaskId {
 }
 
 impl TaskId {
-    /// When it was made, where the id says so: in microseconds since the Unix epoch.
+    /// When the id was made, in microseconds since the Unix epoch; `None` for ids without a time.
     pub fn made_at(&self) -> Option<i64> {
         let (seconds, nanoseconds) = uuid::Uuid::try_parse(self.as_str()).ok()?.get_timestamp()?.to_unix();
         i64::try_from(seconds).ok()?.checked_mul(1_000_000)?.checked_add(i64::from(nanoseconds / 1_000))
     }
 
-    /// The `delivery_tag` of the message's n-th delivery: a `UUIDv5`, so that everybody who knows the task knows it.
+    /// The `delivery_tag` of the message's n-th delivery: a `UUIDv5`, which can be computed from the task id.
     pub fn delivery_tag(&self, delivery: i32) -> String {
         let name = format!("{}:{delivery}", self.as_str());
         uuid::Uuid::new_v5(&uuid::Uuid::NAMESPACE_OID, name.as_bytes()).to_string()
@@ -178,7 +178,7 @@ impl Priority {
         (value <= 9).then_some(Self(value))
     }
 
-    /// As kombu does with what others send: below 0 is 0, above 9 is 9.
+    /// Clamps like kombu: below 0 is 0, above 9 is 9.
     pub fn clamped(value: i64) -> Self {
         Self(u8::try_from(value.clamp(0, 9)).expect("clamped to one digit"))
     }

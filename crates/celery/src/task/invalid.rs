@@ -1,5 +1,5 @@
-//! Reading what a client sent: mistakes are named by their places, not only the first one. After [`MAX_FOUND`] of them nobody reads
-//! on, so a document of nothing but mistakes costs as little as a short one.
+//! Validation of client documents: reports all mistakes with their places, not only the first. Reading stops after [`MAX_FOUND`]
+//! mistakes, so a large document full of mistakes costs as little as a short one.
 
 use serde_json::value::RawValue;
 
@@ -9,7 +9,7 @@ use crate::spelling::nearest;
 /// One mistake and where it is.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Invalid {
-    /// RFC 6901; empty for the whole document.
+    /// JSON pointer (RFC 6901); empty for the whole document.
     pub pointer: String,
     /// What is wrong, lower case, without full stop.
     pub detail: String,
@@ -22,35 +22,35 @@ pub struct Problems {
     pub found: Vec<Invalid>,
 }
 
-/// After so many mistakes nobody reads on.
+/// Reading stops after this many mistakes.
 pub const MAX_FOUND: usize = 20;
 
 impl Problems {
-    /// Notes a mistake at the present place.
+    /// Adds a mistake at the current place.
     pub fn add(&mut self, detail: impl Into<String>) {
         if !self.is_full() {
             self.found.push(Invalid { pointer: self.path.clone(), detail: detail.into() });
         }
     }
 
-    /// Whether so much is wrong that the rest need not be read.
+    /// Whether there are so many mistakes that reading should stop.
     pub fn is_full(&self) -> bool {
         self.found.len() >= MAX_FOUND
     }
 
-    /// Notes a mistake at a member of the present place.
+    /// Adds a mistake at a member of the current place.
     pub fn add_at(&mut self, member: &str, detail: impl Into<String>) {
         self.within(member, |problems| problems.add(detail));
     }
 
-    /// Notes a mistake further down.
+    /// Adds a mistake further down.
     pub fn add_below(&mut self, members: &[String], detail: impl Into<String>) {
         let places: Vec<usize> = members.iter().map(|member| self.enter(member)).collect();
         self.add(detail);
         places.into_iter().rev().for_each(|place| self.leave(place));
     }
 
-    /// Reads a member or element: what is noted inside stands under its name.
+    /// Reads a member or element: mistakes inside are reported under its name.
     pub fn within<T>(&mut self, member: &str, read: impl FnOnce(&mut Self) -> T) -> T {
         let place = self.enter(member);
         let read = read(self);
@@ -58,7 +58,7 @@ impl Problems {
         read
     }
 
-    /// Goes to a member or element, until [`Problems::leave`] goes back to the place that this returns.
+    /// Enters a member or element; [`Problems::leave`] goes back to the place that this returns.
     pub fn enter(&mut self, member: &str) -> usize {
         let before = self.path.len();
         self.path.push('/');
@@ -76,7 +76,7 @@ impl Problems {
         self.path.truncate(place);
     }
 
-    /// The present place.
+    /// The current place.
     pub fn pointer(&self) -> &str {
         &self.path
     }
@@ -161,7 +161,7 @@ impl Problems {
         integer
     }
 
-    /// Notes every member that is not in `known`, with the nearest name that is.
+    /// Reports every member that is not in `known`, with the most similar known name.
     pub fn refuse_unknown(&mut self, fields: &Fields<'_>, known: &[&str]) {
         for (name, _) in fields.iter().filter(|(name, _)| !known.contains(name)) {
             if self.is_full() {

@@ -1,7 +1,7 @@
-//! JSON that passes through: objects and arrays are taken apart, but their values stay text.
+//! JSON that is only passed on: objects and arrays are split, but their values stay text.
 //!
-//! Nothing goes through an `f64` or a sorted map, so Python's big integers and the order of keys survive. Reading is tolerant as
-//! Python is: the last of two equal members counts, `null` is as good as absent, a lone surrogate becomes U+FFFD.
+//! Nothing becomes an `f64` or a sorted map, so Python's big integers and the order of keys are preserved. Reading is as tolerant as
+//! Python: of two equal members the last counts, `null` counts as absent, a lone surrogate becomes U+FFFD.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -11,7 +11,7 @@ use serde_json::value::RawValue;
 
 use super::Json;
 
-/// Members in the order of the text, values verbatim.
+/// Members in their original order, values verbatim.
 pub type Members = Vec<(String, Json)>;
 
 /// One JSON object, borrowed from its text: every member verbatim, in order.
@@ -80,7 +80,7 @@ impl<'de: 'a, 'a> Deserialize<'de> for Fields<'a> {
     }
 }
 
-/// A member's name, borrowed where the text has no escapes (serde's own `Cow` is always owned).
+/// A member's name, borrowed if the text has no escapes (serde's own `Cow` is always owned).
 struct Key<'a>(Cow<'a, str>);
 
 impl<'de: 'a, 'a> Deserialize<'de> for Key<'a> {
@@ -148,7 +148,7 @@ pub fn depth(text: &str) -> usize {
     deepest
 }
 
-/// Text that is JSON already, kept as it is.
+/// Wraps text that is JSON already, unchanged.
 ///
 /// # Errors
 /// When it is not JSON.
@@ -156,7 +156,7 @@ pub fn verbatim(text: String) -> Result<Json, serde_json::Error> {
     RawValue::from_string(text)
 }
 
-/// Text that this crate wrote itself.
+/// Wraps JSON text that this crate wrote itself.
 ///
 /// # Panics
 /// When the writer produced something that is not JSON.
@@ -169,7 +169,7 @@ pub fn null() -> Json {
     written("null".to_owned())
 }
 
-/// The inside of a JSON string that serde refuses because of a surrogate without its partner.
+/// Decodes the inside of a JSON string that serde refuses because of a lone surrogate.
 fn unescape(inside: &str) -> String {
     let mut units = Vec::with_capacity(inside.len());
     let mut chars = inside.chars();

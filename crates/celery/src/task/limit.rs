@@ -31,12 +31,12 @@ pub struct KeyLimit {
 }
 
 impl KeyLimit {
-    /// So many under way, and the others wait.
+    /// A limit of `max` tasks under way; others wait.
     pub fn at_most(key: &str, max: u32) -> Self {
         Self { key: key.to_owned(), max: Some(max), rate: None, on_limit: OnLimit::Hold }
     }
 
-    /// Both limits at once: of each kind the stricter one.
+    /// Combines two limits: the stricter `max` and the stricter `rate`.
     #[must_use]
     pub fn and(self, other: &Self) -> Self {
         let max = [self.max, other.max].into_iter().flatten().min();
@@ -45,16 +45,16 @@ impl KeyLimit {
     }
 }
 
-/// What becomes of a task that may not start now.
+/// What happens to a task that may not start now.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum OnLimit {
-    /// It waits for its turn.
+    /// The task waits for its turn.
     #[default]
     Hold,
-    /// It waits, and those of the key that waited before it are revoked.
+    /// The task waits, and tasks of the key that waited before it are revoked.
     DropOldest,
-    /// It is not accepted.
+    /// The task is refused.
     Reject,
 }
 
@@ -64,7 +64,7 @@ impl OnLimit {
     }
 
     /// # Errors
-    /// When it is none of the three words.
+    /// When it is not one of the three words.
     pub fn parse(word: &str) -> Result<Self, String> {
         match word {
             "hold" => Ok(Self::Hold),
@@ -75,7 +75,7 @@ impl OnLimit {
     }
 }
 
-/// The number and the seconds of `10/s`, `1/m`, `1000/h` or `5/d`. A bare number is for each second.
+/// The number and the seconds of `10/s`, `1/m`, `1000/h` or `5/d`. A plain number is per second.
 pub fn number_and_unit(text: &str) -> Option<(f64, f64)> {
     let (number, unit) = text.split_once('/').unwrap_or((text, "s"));
     let seconds = match unit.trim() {
@@ -88,7 +88,7 @@ pub fn number_and_unit(text: &str) -> Option<(f64, f64)> {
     Some((number.trim().parse().ok()?, seconds))
 }
 
-/// How many in which time: `10/s`, `1/m`, `1000/h`, `5/d`. The starts are spaced evenly.
+/// A rate such as `10/s`, `1/m`, `1000/h`, `5/d`. The starts are spaced evenly.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Rate {
     text: String,
@@ -97,7 +97,7 @@ pub struct Rate {
 
 impl Rate {
     /// # Errors
-    /// When the text is no rate, or one of more than a million a second or less than one in a hundred days.
+    /// When the text is not a rate, or is more than a million per second or less than one in a hundred days.
     pub fn parse(text: &str) -> Result<Self, String> {
         let refused = || format!("{text:?} is not a rate: write 10/s, 1/m, 1000/h or 5/d");
         let (number, seconds) = number_and_unit(text).ok_or_else(refused)?;
@@ -109,7 +109,7 @@ impl Rate {
         Ok(Self { text: text.to_owned(), interval: micros.ceil() as i64 })
     }
 
-    /// A rate with this least time between two starts, in microseconds, as it may have been written.
+    /// The text of a rate with this interval between two starts, in microseconds.
     pub fn of_interval(micros: i64) -> String {
         let units = [(1_000_000, "s"), (60_000_000, "m"), (3_600_000_000, "h"), (86_400_000_000, "d")];
         let count = |unit: i64| (unit + micros / 2) / micros.max(1);
@@ -125,7 +125,7 @@ impl Rate {
         &self.text
     }
 
-    /// The least time between two starts.
+    /// The shortest interval between two starts.
     pub fn interval_micros(&self) -> i64 {
         self.interval
     }
@@ -144,7 +144,7 @@ impl<'de> Deserialize<'de> for Rate {
     }
 }
 
-/// Whose task it is, among those who share a queue.
+/// Which tenant a task belongs to, among those that share a queue.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Fair {
     pub key: String,
@@ -157,7 +157,7 @@ fn one() -> u32 {
     1
 }
 
-/// `limits` of a document; `usual` is what its `on_limit` says, for limits that say nothing else.
+/// Reads `limits` of a document; `usual` is the document's `on_limit`, for limits that have none of their own.
 pub fn key_limits(problems: &mut Problems, value: &RawValue, usual: OnLimit) -> Option<Vec<KeyLimit>> {
     list(problems, value, MOST_LIMITS, |problems, value| {
         let fields = problems.object(value)?;
@@ -173,23 +173,23 @@ pub fn key_limits(problems: &mut Problems, value: &RawValue, usual: OnLimit) -> 
     })
 }
 
-/// `max`, when it is there.
+/// Reads `max`, if present.
 pub fn max_of(problems: &mut Problems, fields: &Fields<'_>) -> Option<u32> {
     let max = member(problems, fields, "max", |problems, value| problems.integer(value, 1..=MOST))?;
     u32::try_from(max).ok()
 }
 
-/// `rate`, when it is there.
+/// Reads `rate`, if present.
 pub fn rate_of(problems: &mut Problems, fields: &Fields<'_>) -> Option<Rate> {
     member(problems, fields, "rate", |problems, value| problems.parsed(value, |text| Rate::parse(&text)))
 }
 
-/// `on_limit`, when it is there.
+/// Reads `on_limit`, if present.
 pub fn on_limit(problems: &mut Problems, fields: &Fields<'_>) -> Option<OnLimit> {
     member(problems, fields, "on_limit", |problems, value| problems.parsed(value, |word| OnLimit::parse(&word)))
 }
 
-/// `fair: {key, weight}`.
+/// Reads `fair: {key, weight}`.
 pub fn fair(problems: &mut Problems, value: &RawValue) -> Option<Fair> {
     let fields = problems.object(value)?;
     problems.refuse_unknown(&fields, &["key", "weight"]);
@@ -200,7 +200,7 @@ pub fn fair(problems: &mut Problems, value: &RawValue) -> Option<Fair> {
     Some(Fair { key: key?, weight: weight.unwrap_or(1) })
 }
 
-/// `key`: 1 to 255 characters, none of them a control character.
+/// Reads `key`: 1 to 255 characters, none of them a control character.
 pub fn required_key(problems: &mut Problems, fields: &Fields<'_>) -> Option<String> {
     if fields.get("key").is_none() {
         problems.add_at("key", "is required");

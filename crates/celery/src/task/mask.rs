@@ -1,4 +1,4 @@
-//! Masks the fields that a catalog entry calls `redact`, wherever they are nested. Everything else stays as it was written.
+//! Masks the fields that a catalog entry lists under `redact`, at any depth. Everything else stays unchanged.
 
 use std::borrow::Cow;
 
@@ -7,10 +7,10 @@ use serde_json::value::RawValue;
 use super::json::{self, Fields};
 
 const MASK: &str = "\"***\"";
-/// Deeper than any body that is accepted; what is nested deeper is masked whole.
+/// Values nested deeper are masked as a whole; no accepted body is nested that deep.
 const MAX_DEPTH: usize = 128;
 
-/// Names of fields that nobody shall read.
+/// Names of the fields to mask.
 #[derive(Debug, Clone, Copy)]
 pub struct Mask<'a>(&'a [String]);
 
@@ -19,7 +19,7 @@ impl<'a> Mask<'a> {
         Self(names)
     }
 
-    /// The value without what is masked; borrowed when nothing can be.
+    /// The value with masked fields; borrowed when there is nothing to mask.
     pub fn json<'v>(&self, value: &'v RawValue) -> Cow<'v, RawValue> {
         if self.0.is_empty() {
             return Cow::Borrowed(value);

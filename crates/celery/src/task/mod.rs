@@ -1,4 +1,4 @@
-//! The vocabulary: what a task is, what states it has, how calls compose. Pure: no clock, no randomness, no I/O.
+//! The vocabulary: tasks, their states, and how calls are composed. Pure: no clock, no randomness, no I/O.
 
 pub mod canvas;
 pub mod id;
@@ -25,5 +25,5 @@ pub use spread::Spread;
 pub use state::{Phase, Position};
 pub use submission::Submission;
 
-/// JSON text that passes through untouched: Python's big integers and the order of keys survive digit for digit.
+/// JSON text that is passed on unchanged, so Python's big integers and the order of keys are preserved.
 pub type Json = Box<serde_json::value::RawValue>;

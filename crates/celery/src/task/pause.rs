@@ -1,9 +1,9 @@
-//! Steps that the gateway carries out itself: `wait` for an answer from outside, `sleep` for a time.
+//! Canvas steps that the gateway carries out itself: `wait` for an answer from outside, `sleep` for a time.
 //!
-//! On the wire such a step is an ordinary task on a queue that only the gateway reads, so a worker that never heard of it publishes
-//! it as the next step of a chain or the body of a chord. What the step is to do travels in its keyword arguments.
+//! On the wire such a step is an ordinary task on a queue that only the gateway reads, so any worker can publish it as the next step
+//! of a chain or the body of a chord. The keyword arguments say what the step has to do.
 //!
-//! Invariant: whatever [`Pause::read`] accepts, [`Pause::of`] reads back from the message.
+//! Invariant: every step that [`Pause::read`] accepts can be read back from its message by [`Pause::of`].
 
 use serde_json::value::RawValue;
 
@@ -11,19 +11,19 @@ use super::Json;
 use super::invalid::Problems;
 use super::json::{self, Fields};
 
-/// The queue of these steps. Nobody may name it, see [`super::reserved`].
+/// The queue of these steps. Clients may not use it, see [`super::reserved`].
 pub const QUEUE: &str = "taskgate.waits";
 /// A step that ends with an answer from outside.
 pub const WAIT: &str = "taskgate.wait";
 /// A step that ends by itself.
 pub const SLEEP: &str = "taskgate.sleep";
-/// Names of tasks that begin so are the gateway's.
+/// Task names with this prefix belong to the gateway.
 pub const PREFIX: &str = "taskgate.";
 
-/// Characters of the name of a wait.
+/// Maximum length of the name of a wait, in characters.
 const MAX_NAME: usize = 255;
 
-/// What a step is to do.
+/// What a step has to do.
 #[derive(Debug, Clone)]
 pub enum Pause {
     Wait(Wait),
@@ -35,14 +35,14 @@ pub enum Pause {
 #[derive(Debug, Clone)]
 pub struct Wait {
     pub name: String,
-    /// Seconds; as long as the history is kept when it is left out.
+    /// Seconds; without it, as long as the history is kept.
     pub timeout: Option<f64>,
     /// JSON Schema of the answer.
     pub schema: Option<Json>,
     pub on_timeout: OnTimeout,
 }
 
-/// What becomes of a wait that nobody answers.
+/// What happens when a wait gets no answer in time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum OnTimeout {
     /// The step fails.
@@ -69,7 +69,7 @@ pub fn is_pause(name: &str) -> bool {
     name == WAIT || name == SLEEP
 }
 
-/// Whether the gateway has this task in its own hands now.
+/// Whether the gateway itself is carrying out this task.
 pub fn is_held_here(queue: Option<&str>) -> bool {
     queue == Some(QUEUE)
 }
@@ -96,14 +96,14 @@ impl Pause {
         Some(Self::Wait(Wait { name: name?, timeout, schema, on_timeout }))
     }
 
-    /// Reads it from a message. `None` when the message is of another task, or no client of ours made it.
+    /// Reads a step from a message. `None` when it is another task, or not in the form that the gateway writes.
     pub fn of(name: &str, kwargs: &RawValue) -> Option<Self> {
         let mut problems = Problems::default();
         let pause = is_pause(name).then(|| Self::read(&mut problems, name, kwargs)).flatten();
         pause.filter(|_| problems.found.is_empty())
     }
 
-    /// The name that people know it by.
+    /// The name under which people see the step.
     pub fn name(&self) -> &str {
         match self {
             Self::Wait(wait) => &wait.name,
@@ -111,7 +111,7 @@ impl Pause {
         }
     }
 
-    /// Seconds from its beginning to its end, when nobody ends it before.
+    /// Seconds from the beginning of the step to its end, unless it is ended earlier.
     pub fn seconds(&self) -> Option<f64> {
         match self {
             Self::Wait(wait) => wait.timeout,
@@ -159,7 +159,7 @@ fn schema(problems: &mut Problems, value: &RawValue) -> Option<Json> {
     }
 }
 
-/// The keyword arguments of `{"sleep": seconds}`.
+/// Builds the keyword arguments of `{"sleep": seconds}`.
 pub fn sleep_kwargs(seconds: &RawValue) -> Json {
     json::written(format!("{{\"seconds\": {}}}", seconds.get()))
 }

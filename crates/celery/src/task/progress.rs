@@ -1,10 +1,10 @@
-//! What `update_state` says of progress, in the spellings that tasks use.
+//! Reads the progress from `update_state`, in the spellings that tasks use.
 
 use serde_json::value::RawValue;
 
 use super::json::{self, Fields};
 
-/// Progress as a bar shows it.
+/// Progress, as a progress bar needs it.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Progress {
     /// How much is done, in the task's own units.
@@ -18,7 +18,7 @@ const DONE: [&str; 6] = ["progress", "current", "done", "completed", "n", "perce
 const MESSAGE: [&str; 5] = ["message", "status", "stage", "step", "detail"];
 
 impl Progress {
-    /// Reads a task's `meta`; `None` when it says nothing of the kind.
+    /// Reads a task's `meta`; `None` when it contains no progress.
     pub fn read(meta: &RawValue) -> Option<Self> {
         let fields = Fields::parse(meta.get()).ok()?;
         let done = DONE.iter().find_map(|name| Some((*name, fields.get(name).and_then(json::number)?)));

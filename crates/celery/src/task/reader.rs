@@ -1,6 +1,6 @@
-//! Reads signatures from a document: finds every mistake in it and names each by its JSON pointer.
+//! Parses signatures from a document, and reports every mistake with its JSON pointer.
 //!
-//! What could be read is never half accepted: a caller that finds a problem drops the value.
+//! A document is never accepted in part: the caller drops the value when there is any problem.
 
 use std::collections::HashMap;
 
@@ -14,17 +14,17 @@ use super::signature::{Expires, FIELDS, FORMS, Limits, RESERVED_HEADERS, Signatu
 use super::{Priority, QueueName, RetryPolicy, TaskId, TaskName};
 use crate::extended;
 
-/// Forms of a step that the gateway carries out itself, see [`pause`].
+/// Forms of steps that the gateway carries out itself, see [`pause`].
 const PAUSES: [&str; 2] = ["wait", "sleep"];
-/// What such a step may have beside its form.
+/// Members that such a step may have beside its form.
 const BESIDE_PAUSE: [&str; 5] = ["immutable", "task_id", "labels", "link", "link_error"];
 
-/// Walks through a document and notes what is wrong with it.
+/// Walks through a document and collects mistakes.
 pub struct Reader {
     pub problems: Problems,
     limits: Limits,
     tasks: usize,
-    /// Explicit task ids and where they stand.
+    /// Explicit task ids and their places.
     ids: HashMap<TaskId, String>,
 }
 
@@ -33,7 +33,7 @@ impl Reader {
         Self { problems: Problems::default(), limits, tasks: 0, ids: HashMap::new() }
     }
 
-    /// One signature with no members but its own.
+    /// Reads a signature without any further members.
     pub fn signature(&mut self, value: &RawValue, depth: usize) -> Option<Signature> {
         if depth > self.limits.depth {
             self.problems.add(format!("is nested deeper than {} levels", self.limits.depth));
@@ -43,7 +43,7 @@ impl Reader {
         self.fields(&fields, &[], depth)
     }
 
-    /// A signature among `extra` members, which are the caller's to read.
+    /// Reads a signature; the caller reads the `extra` members.
     pub fn fields(&mut self, fields: &Fields<'_>, extra: &[&str], depth: usize) -> Option<Signature> {
         if let Some(form) = PAUSES.into_iter().find(|form| fields.get(form).is_some()) {
             return self.pause(fields, form, extra, depth).map(|task| Signature::Task(Box::new(task)));
@@ -90,7 +90,7 @@ impl Reader {
         Some(Signature::Chord { header: header?, body: Box::new(body?.pop()?) })
     }
 
-    /// A list of signatures; unreadable ones are noted and left out.
+    /// Reads a list of signatures; unreadable ones are reported and left out.
     pub fn list(&mut self, value: &RawValue, depth: usize) -> Option<Vec<Signature>> {
         let elements = self.problems.array(value)?;
         let mut signatures = Vec::with_capacity(elements.len());
@@ -169,7 +169,7 @@ impl Reader {
         self.pause_task(fields, TaskName::parse(name).ok()?, kwargs, depth)
     }
 
-    /// The same step written as a task of its name, as a stored signature has it.
+    /// Reads the same step in the form of a stored signature: a task with the step's name.
     fn named_pause(&mut self, fields: &Fields<'_>, name: TaskName, depth: usize) -> Option<TaskSignature> {
         let ours = ["task", "kwargs", "args", "queue", "priority"];
         let refused = |member: &&str| !ours.contains(member) && !BESIDE_PAUSE.contains(member);
@@ -198,7 +198,7 @@ impl Reader {
         let mut task = TaskSignature::new(name, json::written("[]".into()), kwargs);
         task.queue = QueueName::stored(pause::QUEUE).ok();
         task.priority = Some(Priority::clamped(0));
-        // Who waits for it needs its result.
+        // The next step needs its result.
         task.ignore_result = Some(false);
         task.immutable =
             self.member(fields, "immutable", |reader, value| reader.problems.boolean(value)).unwrap_or(false);
@@ -311,7 +311,7 @@ impl Reader {
         Some(fields.members(|_| true))
     }
 
-    /// Workers send an errback the failed task's id, which only a plain task can take.
+    /// Reads errbacks. Workers pass an errback the failed task's id, which only a plain task accepts.
     fn errbacks(&mut self, value: &RawValue, depth: usize) -> Option<Vec<Signature>> {
         let errbacks = self.list(value, depth)?;
         for (index, errback) in errbacks.iter().enumerate() {
@@ -333,7 +333,7 @@ impl Reader {
     }
 }
 
-/// Small texts by which people find their tasks: at most 50, names of at most 100 characters without colon, values of at most 500.
+/// Reads labels, by which people find their tasks: at most 50, with names of at most 100 characters without colon and values of at most 500.
 pub fn labels(problems: &mut Problems, value: &RawValue) -> Option<Vec<(String, String)>> {
     let fields = problems.object(value)?;
     if fields.iter().count() > 50 {
@@ -358,7 +358,7 @@ pub fn labels(problems: &mut Problems, value: &RawValue) -> Option<Vec<(String, 
     Some(labels)
 }
 
-/// An RFC 3339 time with a zone.
+/// Parses an RFC 3339 time with a zone.
 fn instant(text: &str) -> Result<Timestamp, &'static str> {
     text.parse().map_err(|_| match text.parse::<jiff::civil::DateTime>() {
         Ok(_) => "needs a time zone, as 2026-01-31T12:00:00Z",

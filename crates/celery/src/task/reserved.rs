@@ -1,11 +1,11 @@
 //! Names that no queue may have, because they are, or could become, keys of kombu, of Celery's backend, or of taskgate. A queue's
-//! name is a key in Redis: a message pushed there would destroy what the fleet lives on, and end every worker.
+//! name is a key in Redis: a message pushed to such a key would destroy the fleet's data and crash every worker.
 
-/// Keys of a whole name; also behind somebody's `global_keyprefix`, which ends with one of [`PREFIX_ENDS`].
+/// Reserved full names; also with a `global_keyprefix` before them, which ends with one of [`PREFIX_ENDS`].
 const WHOLE: [&str; 3] = ["unacked", "unacked_index", "unacked_mutex"];
-/// What such prefixes usually end with.
+/// Usual last characters of such prefixes.
 const PREFIX_ENDS: [char; 3] = [':', '/', '}'];
-/// Parts of keys and channels, wherever they stand.
+/// Reserved parts, anywhere in a name.
 const PARTS: [(&str, &str); 5] = [
     ("_kombu.binding", "is a table of kombu's exchanges"),
     ("celery-task-meta-", "is a result of Celery"),
@@ -13,14 +13,14 @@ const PARTS: [(&str, &str); 5] = [
     ("chord-unlock-", "is a chord of Celery"),
     (".pidbox", "is a queue of remote control"),
 ];
-/// Beginnings of queues that programs declare for themselves.
+/// Prefixes of queues that programs declare for themselves.
 const BEGINNINGS: [(&str, &str); 3] = [
     ("celeryev", "is a queue of worker events"),
     ("taskgate.", "is a key of taskgate"),
     ("taskgate-", "is a key of taskgate"),
 ];
 
-/// Why no queue may be called so; `None` when it may.
+/// Why no queue may have this name; `None` when it may.
 pub fn reserved(queue: &str) -> Option<&'static str> {
     let last = queue.rsplit(PREFIX_ENDS).next().unwrap_or(queue);
     if WHOLE.contains(&last) {

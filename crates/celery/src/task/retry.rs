@@ -1,4 +1,4 @@
-//! When a failed task runs again.
+//! Retry policies: whether and when a failed task runs again.
 
 use std::time::Duration;
 
@@ -14,17 +14,17 @@ pub struct RetryPolicy {
     pub max: u32,
     /// Seconds before the first retry. With `backoff` this is the first step.
     pub delay: f64,
-    /// What the delay is multiplied with after each retry; `None` keeps it.
+    /// Factor of the delay after each retry; `None` keeps the delay constant.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub backoff: Option<f64>,
     /// The longest delay in seconds.
     pub cap: f64,
-    /// A random delay between zero and the computed one, so that failed tasks do not return in step.
+    /// Use a random delay between zero and the computed one, so that failed tasks do not all return at the same moment.
     pub jitter: bool,
-    /// Classes of exceptions after which it runs again; empty for all.
+    /// Exception classes after which the task runs again; empty for all.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub on: Vec<String>,
-    /// Classes after which it never does, whatever `on` says.
+    /// Exception classes after which it never runs again, whatever `on` says.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub never: Vec<String>,
 }
@@ -58,14 +58,14 @@ impl RetryPolicy {
         attempt < self.max
     }
 
-    /// Whether an exception of this class is a reason to run again. A result names an exception's own class only, not those that it
-    /// derives from, so only that one is compared.
+    /// Whether an exception of this class is a reason to run again. A result names only the exception's own class, not its base
+    /// classes, so only that class is compared.
     pub fn covers(&self, class: &str) -> bool {
         let names = |list: &[String]| list.iter().any(|one| one == class);
         !names(&self.never) && (self.on.is_empty() || names(&self.on))
     }
 
-    /// Reads a policy; absent members have Celery's defaults. `backoff: true` doubles, as in Celery.
+    /// Reads a policy; absent members get Celery's defaults. `backoff: true` doubles the delay, as in Celery.
     pub fn read(problems: &mut Problems, value: &RawValue) -> Option<Self> {
         let fields = problems.object(value)?;
         problems.refuse_unknown(&fields, &FIELDS);
@@ -105,7 +105,7 @@ fn classes(problems: &mut Problems, value: &RawValue) -> Option<Vec<String>> {
     super::submission::list(problems, value, MOST_CLASSES, |problems, value| problems.parsed(value, class))
 }
 
-/// The name of a class as a result carries it.
+/// Checks the name of a class, in the form that results contain.
 fn class(text: String) -> Result<String, &'static str> {
     let is_word = !text.is_empty() && text.chars().all(|char| char.is_alphanumeric() || char == '_');
     if is_word { Ok(text) } else { Err("must be the name of a class without its module, as ValidationError") }

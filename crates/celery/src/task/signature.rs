@@ -1,6 +1,6 @@
-//! A call as data: one task, or tasks composed to a chain, group or chord. The one recursive type of the HTTP contract.
+//! A call as data: one task, or tasks composed into a chain, group or chord. The only recursive type of the HTTP contract.
 //!
-//! Options that are absent stay `None`: the catalog, the routes and the defaults fill them in later. reader.rs reads one.
+//! Absent options stay `None`: the catalog, the routes and the defaults fill them in later. `reader.rs` parses signatures.
 
 use jiff::Timestamp;
 use serde::{Serialize, Serializer};
@@ -12,9 +12,9 @@ use super::{Json, Priority, QueueName, RetryPolicy, TaskId, TaskName};
 #[derive(Debug, Clone, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Signature {
-    /// One after the other; each gets the result of the one before.
+    /// Tasks that run one after the other; each gets the previous result.
     Chain(Vec<Signature>),
-    /// All at once.
+    /// Tasks that run at the same time.
     Group(Vec<Signature>),
     /// The body gets the list of the header's results.
     Chord { header: Vec<Signature>, body: Box<Signature> },
@@ -63,7 +63,7 @@ pub struct TaskSignature {
     /// Run after success.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub link: Vec<Signature>,
-    /// Run after failure; plain tasks, which get the failed task's id.
+    /// Plain tasks that run after a failure and get the failed task's id.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub link_error: Vec<Signature>,
 }
@@ -83,7 +83,7 @@ pub struct Limits {
     pub depth: usize,
     /// Tasks in one canvas, links included.
     pub tasks: usize,
-    /// Types of kombu's extended JSON that workers know besides kombu's own.
+    /// Extended JSON types that workers know besides kombu's own.
     pub json_types: &'static [&'static str],
 }
 
@@ -116,7 +116,7 @@ pub const FIELDS: [&str; 18] = [
 ];
 /// Members of a composition.
 pub const FORMS: [&str; 3] = ["chain", "group", "chord"];
-/// Headers that are Celery's own, or become so.
+/// Headers that Celery uses itself.
 pub const RESERVED_HEADERS: [&str; 23] = [
     "lang",
     "task",
@@ -175,7 +175,7 @@ impl Signature {
         serde_json::to_string(self).expect("every part of a signature is JSON")
     }
 
-    /// Calls `visit` for every task in it, links included, outer ones first.
+    /// Calls `visit` for every task in it, links included, outer tasks first.
     pub fn visit<'a>(&'a self, visit: &mut dyn FnMut(&'a TaskSignature)) {
         match self {
             Self::Task(task) => {

@@ -1,21 +1,21 @@
-//! Where an exchange takes a message, when that is not one queue's list.
+//! Where an exchange routes a message, if not just to one queue.
 
 use serde::{Deserialize, Serialize};
 
 use super::QueueName;
 
-/// Beside, or instead of, the list of a task's queue.
+/// Destinations besides, or instead of, the task's own queue.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Spread {
-    /// The same task stands in these queues too: each runs it, and the first end is the task's.
+    /// The task is put into these queues too: it runs once from each, and the first end counts.
     Copies(Vec<QueueName>),
-    /// Every worker that listens to the exchange gets it, and nobody keeps it for the others.
+    /// Every worker that is subscribed to the exchange gets it; it is not stored for others.
     Fanout { exchange: String, routing_key: String },
 }
 
 impl Spread {
-    /// The further queues that it stands in.
+    /// The further queues that it is put into.
     pub fn copies(&self) -> &[QueueName] {
         match self {
             Self::Copies(queues) => queues,

@@ -1,24 +1,24 @@
-//! States and their order. News arrives late, twice and out of order; a state only moves forward.
+//! Task states and their order. Reports arrive late, twice and out of order, so a state only moves forward.
 //!
-//! `status` is Celery's word, `phase` is precise. A change is compared by its [`Position`]: (delivery, retries, rank of the
-//! phase). What is not ahead of the present position is dropped; a final phase stays, but for one correction
-//! (what was given up, `lost`, `ignored`, `revoked` or `skipped`, turned into the real end that arrives later).
+//! `status` is Celery's state; `phase` is more precise. Changes are compared by [`Position`]: (delivery, retries, rank of the
+//! phase). A change that is not ahead of the present position is dropped. A final phase stays, with one exception: a task that
+//! was given up (`lost`, `ignored`, `revoked` or `skipped`) takes its real end when that arrives later.
 
 use std::fmt;
 use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
-/// The rank of every end.
+/// The rank of all final phases.
 const END: u8 = 7;
 
-/// Where a task is.
+/// The phase of a task's life.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Phase {
     /// In the ledger, not yet published.
     Accepted,
-    /// Waits for its time, a pause or a limit.
+    /// Waits for its start time, the end of a pause, or a limit.
     Held,
     /// Waits for a predecessor in its canvas.
     Waiting,
@@ -35,11 +35,11 @@ pub enum Phase {
     Revoked,
     /// Its `expires` passed before it started.
     Expired,
-    /// A branch not taken, or never observable.
+    /// A branch that was not taken, or a task whose end can never be seen.
     Skipped,
-    /// No trace of it anywhere, and it may not run again.
+    /// The message is nowhere to be found, and the task may not run again.
     Lost,
-    /// A living worker took it, acknowledged it and said no more.
+    /// A live worker took it, acknowledged it and reported no more.
     Ignored,
 }
 
@@ -84,17 +84,17 @@ impl Phase {
         self.rank() == END
     }
 
-    /// Not yet in the broker: nothing but taskgate has the message.
+    /// Not yet in the broker: only taskgate has the message.
     pub fn is_ours(self) -> bool {
         matches!(self, Self::Accepted | Self::Held | Self::Waiting)
     }
 
-    /// A worker was heard to have it.
+    /// A worker has reported that it has the task.
     pub fn is_at_worker(self) -> bool {
         matches!(self, Self::Received | Self::Running | Self::Retrying)
     }
 
-    /// Celery's word, unless the task named a state of its own.
+    /// Celery's state, unless the task reports a custom one.
     pub fn status(self) -> &'static str {
         match self {
             Self::Accepted | Self::Held | Self::Waiting | Self::Queued => "PENDING",
@@ -108,7 +108,7 @@ impl Phase {
         }
     }
 
-    /// The order inside one attempt. A retry ends its attempt; the next one starts with `retries` + 1.
+    /// The order within one attempt. A retry ends its attempt; the next one starts with `retries` + 1.
     pub const fn rank(self) -> u8 {
         match self {
             Self::Accepted => 0,
@@ -135,7 +135,7 @@ impl fmt::Display for Phase {
     }
 }
 
-/// A text that names no phase.
+/// The text is not the name of a phase.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("no such phase")]
 pub struct UnknownPhase;
@@ -147,10 +147,10 @@ impl FromStr for Phase {
     }
 }
 
-/// Where news stands in the life of a task.
+/// The position of a report in the life of a task.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Position {
-    /// How often taskgate put the message into the broker; news of an earlier delivery is late.
+    /// How often taskgate put the message into the broker; a report on an earlier delivery is late.
     pub delivery: i32,
     /// The attempt: Celery's `retries`.
     pub retries: i32,
@@ -158,9 +158,9 @@ pub struct Position {
 }
 
 impl Position {
-    /// Whether news at `next` moves a task on from here.
+    /// Whether a report at `next` moves a task forward from here.
     ///
-    /// `running` follows `running`: that is progress. A real end (`succeeded`, `failed`) corrects one that was only inferred.
+    /// `running` may follow `running`: that is progress. A real end (`succeeded`, `failed`) corrects an end that was only inferred.
     pub fn allows(self, next: Self) -> bool {
         if self.phase.is_final() {
             return self.is_corrected_by(next.phase);

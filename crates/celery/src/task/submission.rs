@@ -1,4 +1,4 @@
-//! One request to run something: a signature and what only the top level may say.
+//! A submission: a signature, and the options that only the top level may have.
 
 use serde::Serialize;
 use serde_json::value::RawValue;
@@ -12,20 +12,20 @@ use super::reader::{Reader, labels};
 use super::signature::{FORMS, Limits, Signature, TaskSignature};
 use super::webhook::{self, Webhook};
 
-/// A signature with the submission's own wishes.
+/// A signature with the options of the whole submission.
 #[derive(Debug, Clone)]
 pub struct Submission {
     pub signature: Signature,
-    /// Join an equal submission instead of running twice.
+    /// Join an equal submission instead of running the task twice.
     pub unique: Option<Unique>,
     /// How many tasks that share a key may be under way, and how many may start in which time.
     pub limits: Vec<KeyLimit>,
-    /// Whose tasks they are, where several share a queue.
+    /// The tenant of the tasks, for fair sharing of a queue.
     pub fair: Option<Fair>,
     pub webhooks: Vec<Webhook>,
-    /// For a canvas: labels of all its tasks. A single task has them itself.
+    /// For a canvas: labels of all its tasks. A single task has its own.
     pub labels: Vec<(String, String)>,
-    /// The document is the inside of its composition (`POST /chain`): its pointers are shorter.
+    /// The document is only the content of its composition (`POST /chain`), so its JSON pointers are shorter.
     pub bare: bool,
 }
 
@@ -38,16 +38,16 @@ pub struct Unique {
     pub on_conflict: OnConflict,
 }
 
-/// What becomes of a submission whose key another one holds.
+/// What happens to a submission whose key is held by another one.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum OnConflict {
-    /// It is answered with the other one.
+    /// It is answered with the other submission.
     #[default]
     Join,
     /// It is refused.
     Reject,
-    /// The other one is revoked, then it starts.
+    /// The other submission is revoked, then this one starts.
     Replace,
 }
 
@@ -58,7 +58,7 @@ impl OnConflict {
     }
 }
 
-/// How long a key stays taken. Default: while the task is active.
+/// How long a key is held. Default: while the task is active.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum UniqueWhile {
     /// Until the task is finished.
@@ -71,7 +71,7 @@ const EXTRAS: [&str; 5] = ["unique", "limits", "on_limit", "fair", "webhooks"];
 const CANVAS_EXTRAS: [&str; 6] = ["unique", "limits", "on_limit", "fair", "webhooks", "labels"];
 
 impl Submission {
-    /// A signature and nothing else.
+    /// A submission with only a signature.
     pub fn of(signature: Signature) -> Self {
         Self {
             signature,
@@ -124,7 +124,7 @@ impl Submission {
         }))
     }
 
-    /// Tasks of a canvas with a retry policy, and where it stands in the document. None for a task that stands alone.
+    /// Tasks of a canvas that have a retry policy, with its place in the document. Empty for a single task.
     pub fn retries_in_canvas(&self) -> Vec<(String, &TaskSignature)> {
         match &self.signature {
             Signature::Task(task) if task.link.is_empty() && task.link_error.is_empty() => Vec::new(),
@@ -132,13 +132,13 @@ impl Submission {
         }
     }
 
-    /// The ids that the caller chose, and where they stand in the document.
+    /// The ids that the caller chose, with their places in the document.
     pub fn given_ids(&self) -> Vec<(String, TaskId)> {
         let found = self.places("task_id", |task| task.task_id.is_some());
         found.into_iter().filter_map(|(pointer, task)| Some((pointer, task.task_id.clone()?))).collect()
     }
 
-    /// Pointers to the field of those tasks that have it. Free of cost where none has.
+    /// Pointers to the field in those tasks that have it. Costs nothing if no task has it.
     fn places(&self, field: &str, has: fn(&TaskSignature) -> bool) -> Vec<(String, &TaskSignature)> {
         let mut any = false;
         self.signature.visit(&mut |task| any |= has(task));
@@ -252,7 +252,7 @@ pub fn member<T>(
     problems.within(name, |problems| read(problems, value))
 }
 
-/// `{key, while, on_conflict}`.
+/// Reads `{key, while, on_conflict}`.
 pub fn unique(problems: &mut Problems, value: &RawValue) -> Option<Unique> {
     let fields = problems.object(value)?;
     problems.refuse_unknown(&fields, &["key", "while", "on_conflict"]);
@@ -294,7 +294,7 @@ fn webhooks(problems: &mut Problems, value: &RawValue) -> Option<Vec<Webhook>> {
     })
 }
 
-/// The words of `on`.
+/// Reads a list of words.
 pub fn words(problems: &mut Problems, value: &RawValue) -> Option<Vec<String>> {
     list(problems, value, 32, |problems, value| problems.parsed(value, webhook::check_word))
 }

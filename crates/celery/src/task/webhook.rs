@@ -1,11 +1,11 @@
-//! Which changes of a task somebody wants to be told of, and where.
+//! Webhooks of a task: which changes to report, and to which URL.
 
 use serde::{Deserialize, Serialize};
 
 use super::Phase;
 use crate::spelling::nearest;
 
-/// A wish of a submission or of a catalog entry.
+/// A webhook of a submission or of a catalog entry.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Webhook {
     pub url: String,
@@ -19,12 +19,12 @@ const MAX_WORD: usize = 64;
 /// Words besides phases and states.
 const WORDS: [&str; 4] = ["*", "success", "failure", "retry"];
 
-/// What holds where `on` is not said.
+/// The default of `on`.
 pub fn usual() -> Vec<String> {
     vec!["success".to_owned(), "failure".to_owned()]
 }
 
-/// Whether one of these words means such a change.
+/// Whether one of these words matches a change to this phase and status.
 pub fn matches(on: &[String], phase: Phase, status: &str) -> bool {
     on.iter().any(|word| match word.as_str() {
         "*" => true,
@@ -35,7 +35,7 @@ pub fn matches(on: &[String], phase: Phase, status: &str) -> bool {
     })
 }
 
-/// A word of `on`. Custom states are free, but what looks like a known word and is none is refused.
+/// Checks a word of `on`. Custom states are allowed, but a probable misspelling of a known word is refused.
 ///
 /// # Errors
 /// What is wrong with it.
@@ -54,7 +54,7 @@ pub fn check_word(word: String) -> Result<String, String> {
     }
 }
 
-/// A URL that can be told: http or https, with a host, without a password.
+/// Checks the URL of a webhook: http or https, with a host, without a password.
 ///
 /// # Errors
 /// What is wrong with it.
@@ -75,10 +75,10 @@ pub fn check_url(url: String) -> Result<String, String> {
     Ok(url)
 }
 
-/// What every secret begins with.
+/// The prefix of every secret.
 pub const SECRET_PREFIX: &str = "whsec_";
 
-/// A secret as Standard Webhooks writes it: `whsec_` and 24 to 64 bytes in base64.
+/// Checks a secret of Standard Webhooks: `whsec_` and 24 to 64 bytes in base64.
 ///
 /// # Errors
 /// What is wrong with it.
@@ -89,7 +89,7 @@ pub fn check_secret(secret: String) -> Result<String, String> {
     }
 }
 
-/// The bytes of a secret; `None` when it is not written as one.
+/// The bytes of a secret; `None` when it has not this form.
 pub fn key(secret: &str) -> Option<Vec<u8>> {
     use base64::Engine;
     base64::engine::general_purpose::STANDARD.decode(secret.strip_prefix(SECRET_PREFIX)?).ok()
@@ -101,7 +101,7 @@ pub fn secret_of(key: &[u8]) -> String {
     format!("{SECRET_PREFIX}{}", base64::engine::general_purpose::STANDARD.encode(key))
 }
 
-/// Host and port of a URL that was checked, in lower case.
+/// Host and port of a checked URL, in lower case.
 pub fn target(url: &str) -> String {
     let Ok(uri) = url.parse::<http::Uri>() else { return String::new() };
     let port = uri.port_u16().unwrap_or(if uri.scheme_str() == Some("http") { 80 } else { 443 });
