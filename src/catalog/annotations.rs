@@ -1,7 +1,7 @@
-//! Type hints of a Python task, as a worker tells them: `{'x': <class 'int'>, 'y': typing.Optional[str], 'return': <class 'int'>}`.
+//! Type hints of a Python task, as a worker reports them: `{'x': <class 'int'>, 'y': typing.Optional[str], 'return': <class 'int'>}`.
 //!
-//! Pure. What is not understood is any type: a hint refuses only what it certainly forbids. Arguments by place are not judged, because a
-//! parameter without a hint is not in the list and nobody knows the places of the others.
+//! Pure. An unknown hint allows any type: only values that a hint certainly forbids are refused. Positional arguments are not checked,
+//! because parameters without a hint are missing in the report, so the positions of the others are unknown.
 
 use std::collections::BTreeSet;
 
@@ -10,7 +10,7 @@ use serde_json::value::RawValue;
 
 use super::Invalid;
 
-/// What JSON calls a value.
+/// The JSON type of a value.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Kind {
     Null,
@@ -22,11 +22,11 @@ pub enum Kind {
     Object,
 }
 
-/// The hints of one task, by the names of its parameters, in their order.
+/// The hints of a task by parameter name, in order.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Annotations(Vec<(String, Hint)>);
 
-/// The kinds that fit; `None` for any.
+/// The kinds that are allowed; `None` for any.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Hint {
     written: String,
@@ -46,7 +46,7 @@ impl Kind {
         }
     }
 
-    /// JSON Schema's word.
+    /// JSON Schema's name of the kind.
     pub fn word(self) -> &'static str {
         match self {
             Self::Null => "null",
@@ -66,14 +66,14 @@ impl Kind {
 }
 
 impl Annotations {
-    /// A line of `inspect registered` for `__annotations__`: the task's name, and its hints when it has some.
+    /// Parses a line of `inspect registered` with `__annotations__`: the task's name, and its hints if it has any.
     pub fn told(line: &str) -> Option<(String, Self)> {
         let (name, rest) = line.split_once(" [")?;
         let hints = rest.strip_prefix("__annotations__=")?.strip_suffix(']')?;
         Some((name.to_owned(), Self::parse(hints)?))
     }
 
-    /// Python's text of the dictionary.
+    /// Parses Python's `repr` of the dictionary.
     fn parse(text: &str) -> Option<Self> {
         let inner = text.trim().strip_prefix('{')?.strip_suffix('}')?;
         let mut hints = Vec::new();
@@ -92,12 +92,12 @@ impl Annotations {
         self.0.is_empty()
     }
 
-    /// Names and kinds, for those whose kind is known.
+    /// Names and kinds of the parameters whose kind is known.
     pub fn known(&self) -> impl Iterator<Item = (&str, &BTreeSet<Kind>)> {
         self.0.iter().filter_map(|(name, hint)| Some((name.as_str(), hint.kinds.as_ref()?)))
     }
 
-    /// What the hints forbid of these keyword arguments.
+    /// The keyword arguments that the hints forbid.
     pub fn check(&self, kwargs: &RawValue) -> Vec<Invalid> {
         let Ok(given) = Fields::parse(kwargs.get()) else { return Vec::new() };
         let wrong = self.0.iter().filter_map(|(name, hint)| {
@@ -110,7 +110,7 @@ impl Annotations {
         wrong.collect()
     }
 
-    /// Fields of a catalog entry's schema that no value could satisfy together with the hints.
+    /// Fields of a catalog entry's schema that contradict the hints, so that no value satisfies both.
     pub fn against(&self, schema: &serde_json::Value) -> Vec<String> {
         let differs = |(name, kinds): (&str, &BTreeSet<Kind>)| {
             let said = schema.get("properties")?.get(name)?.get("type")?;
@@ -175,7 +175,7 @@ fn kinds(hint: &str) -> Option<BTreeSet<Kind>> {
     Some(found)
 }
 
-/// The text between separators that stand outside of brackets and quotes.
+/// Splits a text at separators outside of brackets and quotes.
 fn parts(text: &str, separator: char) -> Vec<&str> {
     let (mut found, mut rest) = (Vec::new(), text);
     while let Some((part, after)) = split_once(rest, separator) {

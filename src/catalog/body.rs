@@ -1,7 +1,7 @@
 //! The request body of an entry: its JSON Schema, compiled once.
 //!
-//! Unknown fields are refused unless the schema allows them in so many words. No `$ref` leaves the document: neither files nor
-//! the network are read.
+//! Unknown fields are refused unless the schema allows them explicitly. A `$ref` cannot point outside the document: neither files
+//! nor the network are read.
 
 use jsonschema::Validator;
 use jsonschema::error::ValidationErrorKind as Kind;
@@ -10,9 +10,9 @@ use serde_json::{Map, Value};
 use super::Invalid;
 use celery::spelling::nearest;
 
-/// More errors than this help nobody.
+/// The number of errors that are reported.
 const MAX_ERRORS: usize = 20;
-/// Messages quote the value they complain about; a long one is cut.
+/// Error messages quote the wrong value; a longer message is cut.
 const MAX_DETAIL: usize = 300;
 
 #[derive(Debug)]
@@ -22,12 +22,12 @@ pub struct Body {
     validator: Validator,
     /// Names that a template may use.
     pub fields: Vec<String>,
-    /// Values of complaints are not quoted.
+    /// Whether error messages must not quote values.
     masked: bool,
 }
 
 impl Body {
-    /// `max_items` are limits by field. `masked` keeps values out of messages.
+    /// `max_items` are limits by field. `masked` keeps values out of error messages.
     ///
     /// # Errors
     /// A sentence that says what is wrong with the schema.
@@ -60,7 +60,7 @@ impl Body {
         self.schema.get("properties")?.get(field)?.get("default").map(Value::to_string)
     }
 
-    /// What is wrong with this body; empty when nothing is.
+    /// All mistakes in this body; empty when it is valid.
     pub fn check(&self, body: &Value) -> Vec<Invalid> {
         if self.validator.is_valid(body) {
             return Vec::new();

@@ -1,11 +1,11 @@
-//! A call by name keeps the rules of its catalog entry: it is accepted only if some request to the entry's endpoint would have made
-//! the same call. The arguments are read backwards through the entry's templates to the fields of such a request; the request is
-//! checked as the endpoint checks it and filled in again, and what comes out has to be what was given.
+//! A call by name must obey the rules of its catalog entry: it is accepted only if some request to the entry's endpoint would have
+//! made the same call. The entry's templates are applied backwards, from the arguments to the fields of such a request; this request
+//! is checked like any other, the templates are filled from it, and the result must equal the given arguments.
 //!
-//! A step of a canvas gets its predecessor's result as its first argument. Nobody knows it yet, so the fields that it fills are not
-//! judged here; the Rust worker judges the whole call again before it starts a command.
+//! A step of a canvas gets its predecessor's result as its first argument. The result is unknown yet, so the fields that it fills are
+//! not checked here; the Rust worker checks the whole call again before it starts a command.
 //!
-//! An entry that declares no arguments limits none, and `open = true` gives the rules up for one entry.
+//! An entry that declares no arguments allows any, and `open = true` switches the rules off for an entry.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -23,7 +23,7 @@ use celery::task::QueueName;
 use celery::task::limit::{Fair, KeyLimit};
 use celery::task::submission::Unique;
 
-/// A call that names its task itself.
+/// A call that names its task, instead of using the task's endpoint.
 #[derive(Debug, Clone, Copy)]
 pub struct NamedCall<'a> {
     pub name: &'a str,
@@ -36,14 +36,14 @@ pub struct NamedCall<'a> {
     pub soft_time_limit: Option<f64>,
     /// Seconds.
     pub time_limit: Option<f64>,
-    /// Its predecessor's result will be put before its arguments.
+    /// The predecessor's result will be put before the arguments.
     pub fed: bool,
 }
 
 /// What the entry adds to a call that it accepts.
 #[derive(Debug, Clone, Default)]
 pub struct Admitted {
-    /// Where the endpoint would have sent it, when the entry says so.
+    /// The queue that the endpoint would have used, if the entry names one.
     pub queue: Option<QueueName>,
     pub limits: Vec<KeyLimit>,
     pub labels: Vec<(String, String)>,
@@ -52,7 +52,7 @@ pub struct Admitted {
     pub fair: Option<Fair>,
 }
 
-/// A request's fields, read back from the arguments of a call.
+/// A request's fields, recovered from the arguments of a call.
 #[derive(Default)]
 struct Recovered {
     /// JSON text by name.
@@ -65,10 +65,10 @@ struct Recovered {
 }
 
 impl Catalog {
-    /// What the catalog adds to this call.
+    /// Checks a call, and returns what the catalog adds to it.
     ///
     /// # Errors
-    /// What is wrong with it, if it breaks the rules of every entry of that name.
+    /// The mistakes of a call that breaks the rules of every entry of its name.
     pub fn admit(&self, call: NamedCall<'_>) -> Result<Admitted, Vec<Invalid>> {
         let mut first = None;
         for entry in self.entries_of(call.name) {
@@ -82,7 +82,7 @@ impl Catalog {
 }
 
 impl Entry {
-    /// Whether the entry says which arguments its task takes.
+    /// Whether the entry declares the arguments of its task.
     pub fn declares_arguments(&self) -> bool {
         !self.args.is_empty() || !self.kwargs.is_empty() || self.body.is_some()
     }
@@ -142,14 +142,14 @@ impl Entry {
         if wrong.is_empty() { Ok(admitted) } else { Err(wrong) }
     }
 
-    /// A unique key that no argument tells.
+    /// The mistake of a call whose arguments do not determine the unique key.
     fn untold_key(&self) -> Option<Invalid> {
         let name = self.unique.iter().flat_map(|unique| unique.key.names()).find(|name| !self.tells(name))?;
         let detail = format!("do not say {name}, on which the task's unique key depends: use its own endpoint");
         Some(Invalid::new("/args", detail))
     }
 
-    /// The endpoint's own checks, without what is unknown; and the arguments that it would have sent.
+    /// Runs the endpoint's own checks, except on unknown fields; returns the arguments that the endpoint would have sent.
     fn resolve_again(
         &self,
         path: &[(String, String)],
@@ -210,7 +210,7 @@ impl Entry {
         format!("{{{}}}", members.join(", "))
     }
 
-    /// Whether the endpoint would have made this very call. Trailing arguments may be left out when their fields are.
+    /// Whether the endpoint would have made exactly this call. Trailing arguments may be left out if their fields are.
     fn is_same(&self, call: NamedCall<'_>, recovered: &Recovered, args: &str, kwargs: &str) -> bool {
         let Ok(Value::Array(made)) = serde_json::from_str(args) else { return false };
         let Ok(Value::Object(named)) = serde_json::from_str(kwargs) else { return false };
@@ -298,14 +298,14 @@ impl Entry {
         }
     }
 
-    /// The client's word for what the worker gets.
+    /// Maps a worker's value back to the client's value.
     fn unmapped(&self, name: &str, json: &str) -> String {
         let words = self.values.get(name).into_iter().flatten();
         let word = words.filter(|(_, mapped)| is_equal(mapped, json)).map(|(word, _)| word).next();
         word.map_or_else(|| json.to_owned(), |word| Value::String(word.clone()).to_string())
     }
 
-    /// A word inside a longer text: what the schema calls a number is one.
+    /// Reads a value that was cut from a longer text: it becomes a number if the schema says so.
     fn typed(&self, name: &str, word: &str) -> String {
         let kind = self.body.as_ref().and_then(|body| body.schema.get("properties")?.get(name)?.get("type"));
         let is_text = kind.is_none_or(|kind| kind == "string");
@@ -339,7 +339,7 @@ impl Recovered {
         self.wrong.push(Invalid::new(at, detail));
     }
 
-    /// The endpoint's complaint, with the places of the call.
+    /// The endpoint's errors, with places in the call instead of the request.
     fn told(&self, error: ResolveError) -> Vec<Invalid> {
         match error {
             ResolveError::Invalid(wrong) => wrong.into_iter().map(|one| self.moved(one)).collect(),
@@ -359,7 +359,7 @@ impl Recovered {
         }
     }
 
-    /// A key or a queue that only the predecessor's result could say.
+    /// Reports a key or a queue that depends on the predecessor's result.
     fn undecided(&self, entry: &Entry) -> Vec<Invalid> {
         let names = entry.limits.iter().flat_map(|limit| limit.key.names());
         let names = names.chain(entry.fair.iter().flat_map(|fair| fair.key.names()));
@@ -377,7 +377,7 @@ fn check_queue(call: NamedCall<'_>, admitted: &Admitted) -> Option<Invalid> {
     (asked != declared).then(|| Invalid::new("/queue", detail()))
 }
 
-/// The values of the names in a text, each as short as the text between them allows.
+/// Extracts the values of the names from a text; each value is as short as possible.
 fn cut(parts: &[Part], text: &str) -> Option<Vec<(String, String)>> {
     let (mut rest, mut open, mut found) = (text, None::<&String>, Vec::new());
     for part in parts {
@@ -401,7 +401,7 @@ fn cut(parts: &[Part], text: &str) -> Option<Vec<(String, String)>> {
     Some(found)
 }
 
-/// The field that a pointer into the body leads to.
+/// The field that a pointer into the body belongs to.
 fn field_of(pointer: &str) -> Option<String> {
     let first = pointer.strip_prefix('/')?.split('/').next()?;
     Some(first.replace("~1", "/").replace("~0", "~"))

@@ -190,7 +190,7 @@ fn queue_and_times_are_the_entrys() {
 }
 
 proptest! {
-    /// Whatever is accepted is what the endpoint itself would have sent for some request.
+    /// Every accepted call is one that the endpoint would have made for some request.
     #[test]
     fn what_is_accepted_could_have_come_through_the_endpoint(files in "[ -~]{0,12}") {
         let args = serde_json::json!([files]).to_string();

@@ -1,4 +1,4 @@
-//! From a request to a call: path values and body fields fill the entry's templates.
+//! Turns a request into a call: path values and body fields fill the entry's templates.
 
 use serde_json::Value;
 
@@ -11,9 +11,9 @@ use celery::task::limit::{Fair, KeyLimit};
 use celery::task::submission::Unique;
 use celery::task::{Json, QueueName, Signature};
 
-/// As long as the key of a submission may be.
+/// Maximum length of a submission's key.
 const MAX_KEY: usize = 255;
-/// As long as the text of a label may be.
+/// Maximum length of a label's value.
 const MAX_LABEL: usize = 500;
 
 impl Entry {
@@ -53,7 +53,7 @@ impl Entry {
         })
     }
 
-    /// The field of the body that fills an argument, instead of the argument's place.
+    /// Reports the body field that fills an argument, instead of the argument's position.
     fn at_field(&self, wrong: Invalid) -> Invalid {
         let position = wrong.pointer.rsplit('/').next().and_then(|index| index.parse::<usize>().ok());
         let names = position.and_then(|at| self.args.get(at)).map_or_else(Vec::new, template::Template::names);
@@ -64,7 +64,7 @@ impl Entry {
         }
     }
 
-    /// Keys are the client's words, so that they can be read again in an explanation.
+    /// The limits of this request. Keys contain the client's values, so that people recognise them in explanations.
     pub(super) fn limits_for(&self, request: &Request<'_>) -> Vec<KeyLimit> {
         self.limits.iter().map(|limit| limit.with(request.key(&limit.key))).collect()
     }
@@ -73,7 +73,7 @@ impl Entry {
         self.fair.as_ref().map(|fair| fair.with(request.key(&fair.key)))
     }
 
-    /// Labels whose names are all `known`; one that stands for an absent field is left out.
+    /// Labels whose template names are all `known`; a label of an absent field is left out.
     pub(super) fn labels_for(&self, request: &Request<'_>, known: &dyn Fn(&str) -> bool) -> Vec<(String, String)> {
         let is_said = |template: &Template| match template {
             Template::Whole(name) => known(name) && request.said(name) != "null",
@@ -97,7 +97,7 @@ impl Entry {
         Some(unique.with_key(plain_text(&unique.key.fill_text(&|name| request.said(name)), MAX_KEY)))
     }
 
-    /// The many that the call becomes, when the entry says that it does.
+    /// The fan-out that the call becomes, if the entry has `split`.
     pub(super) fn fan_out(
         &self,
         request: &Request<'_>,
@@ -106,7 +106,7 @@ impl Entry {
         let Some(split) = &self.split else { return Ok(None) };
         let chunks = split.cut(&|name| request.said(name))?;
         let names = self.args.iter().chain(self.kwargs.iter().map(|(_, value)| value)).flat_map(|one| one.names());
-        // A list is in its chunks already.
+        // A split list is in the chunks already.
         let kept = names.filter(|name| !split.covers(name));
         let fields = kept.map(|name| (name.to_owned(), json(request.mapped(name)))).collect();
         Ok(Some(FanOut::new(&self.name, queue, (&self.written.0, &self.written.1), fields, chunks)))
@@ -144,7 +144,7 @@ impl Entry {
         Fields::parse(text).map_err(|error| ResolveError::invalid("", error.to_string()))
     }
 
-    /// Words of the body that the worker knows by another name.
+    /// Checks body values that `values` translates for the worker.
     pub(super) fn check_words(&self, fields: &Fields<'_>) -> Result<(), ResolveError> {
         for (name, words) in &self.values {
             if self.endpoint.as_ref().is_some_and(|endpoint| endpoint.params.contains(name)) {
@@ -178,12 +178,12 @@ impl Request<'_> {
         queue.transpose().map_err(|error| ResolveError::invalid("", format!("the queue {error}")))
     }
 
-    /// The client's word, as JSON text.
+    /// The client's value, as JSON text.
     pub fn said(&self, name: &str) -> String {
         if let Some((_, value)) = self.path.iter().find(|(param, _)| param == name) {
             return Value::String(value.clone()).to_string();
         }
-        // `get` takes an explicit null for absent; both mean null here, unless the schema has a default for the absent one.
+        // `get` treats an explicit null as absent; both mean null here, unless the schema has a default for an absent field.
         match self.fields.iter().filter(|(key, _)| *key == name).last() {
             Some((_, value)) => value.get().to_owned(),
             None => {
@@ -192,7 +192,7 @@ impl Request<'_> {
         }
     }
 
-    /// What the worker gets for it, as JSON text.
+    /// The worker's value, as JSON text.
     pub fn mapped(&self, name: &str) -> String {
         let said = self.said(name);
         let words = self.entry.values.get(name);
@@ -200,7 +200,7 @@ impl Request<'_> {
     }
 }
 
-/// A label as the ledger keeps it.
+/// A label's value in the form that the ledger stores.
 pub(super) fn label_text(text: &str) -> String {
     plain_text(text, MAX_LABEL)
 }
@@ -209,7 +209,7 @@ fn plain_text(text: &str, most: usize) -> String {
     text.chars().filter(|char| !char.is_control()).take(most).collect()
 }
 
-/// A JSON string without quotes, any other value as it is written.
+/// A JSON string without quotes; any other value unchanged.
 fn word(json: &str) -> String {
     serde_json::from_str::<String>(json).unwrap_or_else(|_| json.to_owned())
 }

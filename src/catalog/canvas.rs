@@ -1,8 +1,8 @@
 //! `canvas = { chain = [ … ] }`: one call of an entry is a whole chain, group or chord.
 //!
-//! Its tasks are signatures as `POST /v1/tasks` takes them, with templates in every value but the task's name. `split` in one of
-//! them makes it as many as the request has chunks: more members of a group or header, a group where a single step stands.
-//! Shape, names and options are checked at start; a value that only a request says is checked before anything is queued.
+//! Its tasks are signatures as in `POST /v1/tasks`, with templates in every value except the task's name. `split` in a signature
+//! repeats it for each chunk of the request: as members of a group or header, or as a group in place of a single step.
+//! Structure, names and options are checked at start; values from a request are checked before anything is queued.
 
 use serde_json::{Map, Value};
 
@@ -13,7 +13,7 @@ use celery::task::reader::Reader;
 use celery::task::signature::{FORMS, Limits};
 use celery::task::{Signature, Submission, TaskName, json};
 
-/// A canvas with places to fill.
+/// A canvas with templates.
 #[derive(Debug)]
 pub struct Canvas(Node);
 
@@ -60,12 +60,12 @@ impl Canvas {
         tasks
     }
 
-    /// Whether many results stand at its end instead of one.
+    /// Whether it ends in a group, which has many results instead of one.
     pub(super) fn is_group(&self) -> bool {
         matches!(self.0, Node::Group(_))
     }
 
-    /// The canvas of one request. `said` gives a field as the client said it, `mapped` as the workers know it.
+    /// The canvas of one request. `said` returns a field's value from the client, `mapped` the value for the workers.
     pub(super) fn fill(
         &self,
         said: &dyn Fn(&str) -> String,
@@ -94,7 +94,7 @@ impl Node {
         }
     }
 
-    /// One signature as JSON text.
+    /// Writes a signature as JSON text.
     fn write(&self, said: Look<'_>, mapped: Look<'_>, out: &mut String) -> Result<(), ResolveError> {
         match self {
             Self::Task { call, split: None, .. } => call.fill(mapped, out),
@@ -120,7 +120,7 @@ impl Node {
         Ok(())
     }
 
-    /// As many signatures as it has chunks.
+    /// Writes a signature for each chunk.
     fn write_members(
         &self,
         said: Look<'_>,
@@ -159,7 +159,7 @@ fn comma(index: usize, out: &mut String) {
     }
 }
 
-/// `{"group": [ … ]}` with every chunk a member.
+/// Writes `{"group": [ … ]}` with a member for each chunk.
 fn list(nodes: &[&Node], form: &str, said: Look<'_>, mapped: Look<'_>, out: &mut String) -> Result<(), ResolveError> {
     out.push_str(&format!("{{\"{form}\": ["));
     let mut count = 0;
@@ -205,7 +205,7 @@ fn task(members: &Map<String, Value>, at: &str) -> Result<Node, String> {
     Ok(Node::Task { name, call, split })
 }
 
-/// A signature with templates: what does not depend on a request is checked here.
+/// Checks everything in a signature with templates that does not depend on a request.
 pub(super) fn checked_call(call: &Value, at: &str) -> Result<(String, Template), String> {
     let name = call.get("task").and_then(Value::as_str).unwrap_or_default();
     TaskName::parse(name).map_err(|error| format!("{at}/task {error}"))?;
@@ -222,7 +222,7 @@ pub(super) fn checked_call(call: &Value, at: &str) -> Result<(String, Template),
     Ok((name.to_owned(), template))
 }
 
-/// The signature but for the options that only a request says.
+/// The signature without the options that depend on a request.
 fn without_places(call: &Value) -> Value {
     let Value::Object(members) = call else { return call.clone() };
     let kept = members.iter().filter(|(key, value)| ["args", "kwargs"].contains(&key.as_str()) || !has_place(value));

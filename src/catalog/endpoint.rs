@@ -1,8 +1,8 @@
-//! `POST /run-crawler/{category}`: the path at which an entry is called, and `GET /stream/{id}`: where its tasks are followed.
+//! Paths of an entry: its endpoint `POST /run-crawler/{category}`, and the stream of its tasks `GET /stream/{id}`.
 
 use super::template::{Part, parts};
 
-/// First segments that belong to the gateway itself.
+/// First path segments that belong to the gateway itself.
 pub const RESERVED: [&str; 17] = [
     "mcp",
     "v1",
@@ -23,7 +23,7 @@ pub const RESERVED: [&str; 17] = [
     "favicon.ico",
 ];
 
-/// Fields of the answer to a submission: a path parameter is echoed beside them, so it may not have their name.
+/// Fields of the answer to a submission. Path parameters are repeated in the answer, so they may not have these names.
 pub const ANSWER_FIELDS: [&str; 13] = [
     "task_id",
     "group_id",
@@ -40,12 +40,12 @@ pub const ANSWER_FIELDS: [&str; 13] = [
     "replaced",
 ];
 
-/// What a path of the catalog is for.
+/// The method of a path in the catalog.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Method {
-    /// Submits.
+    /// Submits a task.
     Post,
-    /// Follows.
+    /// Follows a task.
     Get,
 }
 
@@ -122,7 +122,7 @@ impl Endpoint {
         self.path[1..].split('/').next().unwrap_or_default()
     }
 
-    /// Equal for two paths that no request can tell apart.
+    /// Equal for two paths that match the same requests.
     pub fn shape(&self) -> String {
         self.path
             .split('/')

@@ -1,4 +1,4 @@
-//! One task of the catalog, compiled: everything that can be wrong with it is wrong at start.
+//! A compiled catalog entry: every mistake in it is found at start.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -21,10 +21,10 @@ use celery::spelling::nearest;
 use celery::task::limit::{Fair, KeyLimit, OnLimit, number_and_unit};
 use celery::task::{Priority, QueueName, TaskName};
 
-/// What every submission of a task gets that does not say otherwise.
+/// Defaults for submissions of a task.
 #[derive(Debug, Clone, Default)]
 pub struct Defaults {
-    /// Unless the entry computes it from a request.
+    /// `None` also when the entry computes the queue from a request.
     pub queue: Option<QueueName>,
     pub priority: Option<Priority>,
     /// Seconds.
@@ -39,17 +39,17 @@ pub struct Defaults {
     pub recovery: Option<Recovery>,
     /// How often its message may be delivered.
     pub max_deliveries: Option<u32>,
-    /// Names of fields that are masked wherever a person looks.
+    /// Names of fields that are masked wherever they are shown.
     pub redact: Vec<String>,
-    /// Seconds a run may take before it is an incident.
+    /// Seconds a run may take before it is reported as an incident.
     pub budget: Option<f64>,
     pub retry: Option<Value>,
-    /// The signature that is told of a failure.
+    /// The signature that is submitted after a failure.
     pub on_failure: Option<Value>,
     pub webhooks: Arc<[CatalogHook]>,
-    /// Those whose keys do not depend on a request.
+    /// Limits whose keys do not depend on a request.
     pub limits: Vec<KeyLimit>,
-    /// Likewise.
+    /// The fair share, if its key does not depend on a request.
     pub fair: Option<Fair>,
     pub idempotent: bool,
 }
@@ -70,7 +70,7 @@ impl Recovery {
     }
 }
 
-/// Celery's way of writing rates.
+/// A rate in Celery's notation.
 #[derive(Debug, Clone, PartialEq)]
 pub struct RateLimit {
     /// As written: it is broadcast to workers.
@@ -83,7 +83,7 @@ impl RateLimit {
     /// When the text is not `N`, `N/s`, `N/m` or `N/h`.
     pub fn parse(text: &str) -> Result<Self, String> {
         let refused = || format!("{text:?} is not a rate: write 10/s, 100/m or 1000/h");
-        // Celery knows no rate by the day.
+        // Celery has no rate per day.
         let known = number_and_unit(text).filter(|(_, seconds)| *seconds <= 3_600.0);
         let (number, seconds) = known.ok_or_else(refused)?;
         if !number.is_finite() || !(1e-6..=1e9).contains(&number) {
@@ -96,7 +96,7 @@ impl RateLimit {
 /// An entry of the catalog.
 #[derive(Debug)]
 pub struct Entry {
-    /// `tasks[2] (tasks.add)`: where it stands, for messages.
+    /// `tasks[2] (tasks.add)`: its place in the configuration, for messages.
     pub place: String,
     pub name: TaskName,
     pub summary: Option<String>,
@@ -112,19 +112,19 @@ pub struct Entry {
     pub(super) unique: Option<UniqueTemplate>,
     pub(super) response: Option<Response>,
     pub(super) links: LinkTemplates,
-    /// What a call is instead of one task.
+    /// The canvas that a call starts instead of a single task.
     pub canvas: Option<Canvas>,
-    /// Where its tasks are followed by their labels.
+    /// The path at which its tasks are followed by their labels.
     pub stream: Option<Stream>,
-    /// What the client says → what the worker gets (JSON text), by parameter.
+    /// By parameter: the client's value → the worker's value (JSON text).
     pub values: BTreeMap<String, BTreeMap<String, String>>,
     pub body: Option<Body>,
     pub defaults: Defaults,
-    /// A call by name may break the entry's rules.
+    /// Whether a call by name may break the entry's rules.
     pub open: bool,
-    /// What nobody would run now is refused.
+    /// Whether a task that no worker could run now is refused.
     pub strict: bool,
-    /// An executable that the Rust worker runs for it.
+    /// The executable that the Rust worker runs for the task.
     pub command: Vec<String>,
     /// How that executable runs.
     pub process: Process,
@@ -132,7 +132,7 @@ pub struct Entry {
     pub child: bool,
     /// How one call becomes many.
     pub split: Option<Split>,
-    /// `args` and `kwargs` as written: a fan-out keeps them.
+    /// `args` and `kwargs` as written, which a fan-out stores.
     pub(super) written: (Vec<Value>, BTreeMap<String, Value>),
 }
 
@@ -247,7 +247,7 @@ impl Entry {
         Ok(self)
     }
 
-    /// Wishes that contradict each other.
+    /// Refuses options that contradict each other.
     fn check_pairs(&self, known: &[&str]) -> Result<(), Error> {
         let pair = |one: &str, other: &str, harm: &str| {
             Err(Error::pair(format!("{}.{one}", self.place), format!("{}.{other}", self.place), harm))
@@ -273,7 +273,7 @@ impl Entry {
         }
     }
 
-    /// The answer's fields that are the entry's own, with a schema for each.
+    /// The entry's own fields of the answer, with their schemas.
     pub fn response_fields(&self) -> Vec<(&str, Value)> {
         self.response.as_ref().map(Response::schemas).unwrap_or_default()
     }
@@ -283,12 +283,12 @@ impl Entry {
         self.unique.is_some()
     }
 
-    /// Whether something that a call by name must be given depends on its arguments.
+    /// Whether a call by name needs values computed from its arguments.
     pub fn computes(&self) -> bool {
         self.computes_keys() || !self.labels.is_empty() || self.is_unique() || !self.links.is_empty()
     }
 
-    /// Whether an argument says what this name stands for.
+    /// Whether some argument contains this name.
     pub(super) fn tells(&self, name: &str) -> bool {
         let templates = self.args.iter().chain(self.kwargs.iter().map(|(_, template)| template));
         templates.flat_map(Template::names).any(|one| one == name)
@@ -312,7 +312,7 @@ impl Entry {
     }
 }
 
-/// What belongs to the steps of a canvas, each of which says it itself or has an entry of its own.
+/// Refuses keys beside `canvas` that belong to its steps: they go into a step's signature or into an entry of its task.
 fn refuse_beside_canvas(place: &str, raw: &RawTask) -> Result<(), Error> {
     if raw.canvas.is_none() {
         return Ok(());
@@ -343,7 +343,7 @@ fn refuse_beside_canvas(place: &str, raw: &RawTask) -> Result<(), Error> {
     }
 }
 
-/// A part of an entry that reads itself.
+/// Parses a part of an entry.
 fn part<T, P>(
     place: &str,
     key: &str,
@@ -353,7 +353,7 @@ fn part<T, P>(
     raw.map(compile).transpose().map_err(|message| Error::value(format!("{place}.{key}"), message))
 }
 
-/// What the worker gets, as JSON text.
+/// The worker's values as JSON text.
 fn words(map: BTreeMap<String, Value>) -> BTreeMap<String, String> {
     map.into_iter().map(|(word, value)| (word, value.to_string())).collect()
 }
@@ -405,7 +405,7 @@ fn defaults(place: &str, raw: &RawTask) -> Result<Defaults, Error> {
     })
 }
 
-/// Limits and share as written.
+/// Parses limits and fair share.
 fn keys(place: &str, raw: &RawTask) -> Result<(Vec<LimitTemplate>, Option<FairTemplate>), Error> {
     let at = |key: &str| format!("{place}.{key}");
     let usual = raw.on_limit.as_ref().map(|word| OnLimit::parse(&word.0)).transpose();
@@ -419,7 +419,7 @@ fn keys(place: &str, raw: &RawTask) -> Result<(Vec<LimitTemplate>, Option<FairTe
     Ok((limits, fair.map_err(|message| Error::value(at("fair"), message))?))
 }
 
-/// The queue, when it does not depend on a request.
+/// The queue, if it does not depend on a request.
 fn fixed_queue(place: &str, raw: &RawTask) -> Result<Option<QueueName>, Error> {
     let Some(text) = &raw.queue else { return Ok(None) };
     if parts(&text.0).is_ok_and(|parts| parts.iter().any(|part| matches!(part, super::template::Part::Name(_)))) {

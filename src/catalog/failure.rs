@@ -1,8 +1,8 @@
-//! `on_failure = { task = …, queue = … }`: the task that is told when another one has failed for good. It gets the failed task's
-//! id, its error and the number of its attempts.
+//! `on_failure = { task = …, queue = … }`: the task that is submitted when another one has failed for good. It gets the failed
+//! task's id, its error and the number of its attempts.
 //!
-//! The signature is kept with every task of the entry from its submission on, so that a changed catalog changes nothing for tasks
-//! that are under way.
+//! The signature is stored with every task of the entry at its submission, so that a later change of the catalog does not affect
+//! tasks that are under way.
 
 use serde_json::{Value, json};
 
@@ -12,10 +12,10 @@ use celery::task::Signature;
 use celery::task::signature::Limits;
 use celery::task::submission::Submission;
 
-/// What a template of it may name.
+/// Names that its templates may use.
 const OFFERED: [&str; 7] = ["id", "error", "error_type", "error_message", "attempts", "task", "queue"];
 
-/// A failed task, as its signature is told.
+/// The values of a failed task that the signature gets.
 #[derive(Debug, Clone, Copy)]
 pub struct FailedTask<'a> {
     pub id: &'a str,
@@ -26,7 +26,7 @@ pub struct FailedTask<'a> {
     pub attempts: u32,
 }
 
-/// The signature as it is kept with a task: one that says no arguments gets id, error and attempts.
+/// The signature to store with a task. Without arguments of its own it gets id, error and attempts.
 ///
 /// # Errors
 /// A sentence that says what is wrong.
@@ -46,7 +46,7 @@ pub(super) fn compile(value: &Value) -> Result<Value, String> {
     }
 }
 
-/// The call that tells of this task. `None` when what was kept cannot be read any more.
+/// The call for this failed task. `None` when the stored signature cannot be read any more.
 pub fn telling(kept: &Value, failed: FailedTask<'_>) -> Option<Signature> {
     let look = |name: &str| {
         let value = match name {

@@ -1,7 +1,7 @@
-//! Events of other systems that become tasks: the `[[hooks]]` entries, compiled, and an event's way into a call.
+//! Compiles the `[[hooks]]` entries, and turns events of other systems into calls.
 //!
-//! A template's names are `body` (the whole event), a way into the body (`{pull_request.number}`, `{items.0.id}`), `{header.NAME}`,
-//! `{hook.delivery}` and `{hook.path}`. What an event does not have is null.
+//! A template may use `body` (the whole event), a path into the body (`{pull_request.number}`, `{items.0.id}`), `{header.NAME}`,
+//! `{hook.delivery}` and `{hook.path}`. Values that an event lacks are null.
 
 use std::time::Duration;
 
@@ -15,7 +15,7 @@ use crate::config::{self, Error, RawHook, Secret};
 use celery::json::{Fields, elements, written};
 use celery::task::{QueueName, TaskName, TaskSignature};
 
-/// One entry.
+/// A compiled entry.
 #[derive(Debug)]
 pub struct Hook {
     pub path: String,
@@ -30,7 +30,7 @@ pub struct Hook {
     queue: Option<QueueName>,
 }
 
-/// What a template may take of an event.
+/// The parts of an event that templates may use.
 pub struct Source<'a> {
     pub header: &'a dyn Fn(&str) -> Option<&'a str>,
     pub body: &'a RawValue,
@@ -38,7 +38,7 @@ pub struct Source<'a> {
 }
 
 impl Hook {
-    /// All of them, with paths of their own.
+    /// Compiles all entries; each must have a path of its own.
     pub(super) fn compile_all(raw: &[RawHook], entries: &[std::sync::Arc<Entry>]) -> Result<Vec<Self>, Error> {
         let mut hooks: Vec<Self> = Vec::with_capacity(raw.len());
         for (index, raw) in raw.iter().enumerate() {
@@ -127,7 +127,7 @@ impl Hook {
     }
 }
 
-/// The value at a way such as `a.b.0`.
+/// The value at a path such as `a.b.0`.
 pub fn inside<'a>(value: &'a RawValue, way: &str) -> Option<&'a RawValue> {
     way.split('.').try_fold(value, |value, step| match value.get().as_bytes()[0] {
         b'{' => Fields::parse(value.get()).ok()?.get(step),
@@ -136,7 +136,7 @@ pub fn inside<'a>(value: &'a RawValue, way: &str) -> Option<&'a RawValue> {
     })
 }
 
-/// A plain path outside of what belongs to the gateway.
+/// Checks that a path is plain and does not belong to the gateway.
 fn path(text: &str) -> Result<String, String> {
     let is_plain = |segment: &str| {
         !segment.is_empty() && segment.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-._~".contains(&byte))
@@ -151,7 +151,7 @@ fn path(text: &str) -> Result<String, String> {
     Ok(text.to_owned())
 }
 
-/// Whether a request to `path` could mean this endpoint.
+/// Whether this endpoint matches requests to `path`.
 fn covers(endpoint: &str, path: &str) -> bool {
     let (one, other): (Vec<&str>, Vec<&str>) = (endpoint.split('/').collect(), path.split('/').collect());
     one.len() == other.len()

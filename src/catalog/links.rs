@@ -1,4 +1,4 @@
-//! `link` and `link_error` of an entry: tasks that follow each of its own.
+//! `link` and `link_error` of an entry: tasks that run after each of its tasks.
 
 use serde_json::Value;
 
@@ -10,14 +10,14 @@ use celery::task::Signature;
 use celery::task::signature::Limits;
 use celery::task::submission::Submission;
 
-/// What follows a task of this request.
+/// The links of a task of this request.
 #[derive(Debug, Clone, Default)]
 pub struct Links {
     pub after_success: Vec<Signature>,
     pub after_failure: Vec<Signature>,
 }
 
-/// The same with places to fill.
+/// Links with templates.
 #[derive(Debug, Default)]
 pub(super) struct LinkTemplates {
     after_success: Vec<Template>,
@@ -42,7 +42,7 @@ impl LinkTemplates {
         self.after_success.iter().chain(&self.after_failure).flat_map(Template::names)
     }
 
-    /// Read as a part of some task, because an errback obeys other rules than a link.
+    /// Fills the templates. They are parsed inside a task's signature, because errbacks have other rules than links.
     pub fn fill(&self, look: &dyn Fn(&str) -> String) -> Result<Links, ResolveError> {
         if self.is_empty() {
             return Ok(Links::default());

@@ -1,8 +1,8 @@
 //! The catalog: tasks declared in the configuration, compiled at start.
 //!
 //! A declared task gets a typed endpoint, validation, defaults and its own operation in OpenAPI, without code. A conflict (two
-//! endpoints alike, a reserved path, a template naming nothing) stops the start and names both places; after that nothing here
-//! fails but requests.
+//! equal endpoints, a reserved path, an unknown name in a template) prevents the start and names both places; after the start only
+//! requests can fail.
 
 mod annotations;
 mod body;
@@ -54,39 +54,39 @@ use celery::task::{Json, QueueName, Signature, Spread};
 use links::Links;
 use routing::Routing;
 
-/// Seconds a task of an entry may run that says no budget.
+/// Default `budget` in seconds.
 const USUAL_BUDGET: f64 = 300.0;
 
-/// A request, resolved: what the worker will get.
+/// A resolved request: what the worker will get.
 #[derive(Debug, Clone)]
 pub struct Call {
     /// A JSON array.
     pub args: Json,
     /// A JSON object.
     pub kwargs: Json,
-    /// When the entry names one.
+    /// The queue, if the entry names one.
     pub queue: Option<QueueName>,
-    /// With the client's words.
+    /// The message of the answer, with the client's values.
     pub message: Option<String>,
-    /// Keys whose tasks run a few at a time.
+    /// Limits by key.
     pub limits: Vec<KeyLimit>,
-    /// Whose task it is, where several share a queue.
+    /// The tenant, for fair sharing of a queue.
     pub fair: Option<Fair>,
     pub labels: Vec<(String, String)>,
     pub unique: Option<Unique>,
     /// Tasks that run after its success and after its failure.
     pub links: Links,
-    /// The composition that it is instead of one task: then `args`, `kwargs` and `queue` are those of no task.
+    /// The canvas, if the call is not a single task; then `args`, `kwargs` and `queue` have no meaning.
     pub canvas: Option<Signature>,
-    /// The answer's fields that are the entry's own.
+    /// The entry's own fields of the answer.
     pub answer: Option<AnswerFields>,
-    /// Path parameters as the client said them, shown in the answer.
+    /// Path parameters as the client sent them, repeated in the answer.
     pub echo: Vec<(String, String)>,
-    /// The many tasks that it becomes: then `args` and `kwargs` are those of no task.
+    /// The fan-out, if the call becomes many tasks; then `args` and `kwargs` have no meaning.
     pub fan_out: Option<FanOut>,
 }
 
-/// What is wrong with one place of a request.
+/// A mistake at one place of a request.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Invalid {
     /// JSON Pointer into the body; empty for the whole.
@@ -125,7 +125,7 @@ pub struct Catalog {
     hooks: Vec<Arc<Hook>>,
 }
 
-/// A template, if the value is one, with `json` in all its places: for `crate::fuzz_entry`.
+/// Fills all names of a template with `json`, if the value is a template: for `crate::fuzz_entry`.
 #[cfg(feature = "dev")]
 pub(crate) fn filled(value: &serde_json::Value, json: &str) -> Option<String> {
     let template = template::Template::parse(value).ok()?;
@@ -137,14 +137,14 @@ pub(crate) fn filled(value: &serde_json::Value, json: &str) -> Option<String> {
 
 impl Catalog {
     /// # Errors
-    /// The first entry that is wrong in itself or against another one.
+    /// The first entry that is invalid or conflicts with another one.
     pub fn compile(config: &Config) -> Result<Self, Error> {
         let compiled =
             config.tasks.iter().enumerate().map(|(index, raw)| Entry::compile(index, raw.clone()).map(Arc::new));
         let entries = compiled.collect::<Result<Vec<_>, _>>()?;
         refuse_alike(&entries)?;
         let mut by_name: HashMap<String, Vec<usize>> = HashMap::new();
-        // The name of a canvas is no task's.
+        // The name of a canvas is not the name of a task.
         for (index, entry) in entries.iter().enumerate().filter(|(_, entry)| entry.canvas.is_none()) {
             by_name.entry(entry.name.as_str().to_owned()).or_default().push(index);
         }
@@ -164,7 +164,7 @@ impl Catalog {
         }
     }
 
-    /// A step has no key of its own: its canvas is what there is one of.
+    /// Refuses canvases with a step whose entry has a unique key: such a task must be submitted alone.
     fn check_canvases(&self) -> Result<(), Error> {
         for entry in &self.entries {
             let steps = entry.canvas.iter().flat_map(Canvas::tasks).filter_map(|name| self.entry(name));
@@ -176,7 +176,7 @@ impl Catalog {
         Ok(())
     }
 
-    /// Whether some entry lets tasks follow its own.
+    /// Whether some entry has links.
     pub fn has_links(&self) -> bool {
         self.entries.iter().any(|entry| !entry.links.is_empty())
     }
@@ -185,12 +185,12 @@ impl Catalog {
         &self.entries
     }
 
-    /// Events of other systems that become tasks.
+    /// The compiled `[[hooks]]` entries.
     pub fn hooks(&self) -> &[Arc<Hook>] {
         &self.hooks
     }
 
-    /// The first entry of this name: its defaults hold for submissions by name.
+    /// The first entry of this name: its defaults apply to submissions by name.
     pub fn entry(&self, name: &str) -> Option<&Arc<Entry>> {
         self.by_name.get(name).and_then(|all| all.first()).map(|index| &self.entries[*index])
     }
@@ -200,7 +200,7 @@ impl Catalog {
         self.entries.iter().any(|entry| entry.is_unique())
     }
 
-    /// Seconds that a task of an entry may run before it is an incident.
+    /// Seconds that a task of this name may run before it is reported as an incident.
     pub fn budget(&self, name: &str) -> Option<f64> {
         self.entry(name).map(|entry| entry.defaults.budget.unwrap_or(USUAL_BUDGET))
     }
@@ -222,14 +222,14 @@ impl Catalog {
         names
     }
 
-    /// Where a task goes that does not say its queue: its entry, the routes, the default.
+    /// The queue of a task whose call names none: from its entry, the routes, or the default.
     pub fn queue_for(&self, name: &str) -> QueueName {
         let declared = self.entry(name).and_then(|entry| entry.defaults.queue.as_ref());
         let routed = || self.routing.of(name).map(|destination| &destination.queue);
         declared.or_else(routed).unwrap_or(self.routing.default_queue()).clone()
     }
 
-    /// Where an exchange takes a task, when that is not one queue's list. `queue` is where it goes; `said`: its call names it.
+    /// Where an exchange routes a task, if not just to one queue. `queue` is the task's queue; `said`: the call named it.
     pub fn spread_for(&self, name: &str, queue: &QueueName, said: bool) -> Option<&Spread> {
         let declared = said || self.entry(name).is_some_and(|entry| entry.defaults.queue.is_some());
         let routed = self.routing.of(name).filter(|destination| !declared && destination.queue == *queue);
@@ -239,19 +239,19 @@ impl Catalog {
         }
     }
 
-    /// Queues of entries whose tasks take turns by key, where the queue does not depend on a request.
+    /// Queues of entries with `fair`, if the queue does not depend on a request.
     pub fn shared_queues(&self) -> Vec<String> {
         let shared = self.entries.iter().filter(|entry| entry.fair.is_some() && !entry.computes_queue());
         shared.map(|entry| self.queue_for(entry.name.as_str()).as_str().to_owned()).collect()
     }
 
-    /// Whether tasks of this name have to pass a limit.
+    /// Whether tasks of this name have a limit.
     pub fn is_limited(&self, name: &str) -> bool {
         let limited = |entry: &Arc<Entry>| entry.defaults.rate_limit.is_some() || !entry.limits.is_empty();
         self.entry(name).is_some_and(limited)
     }
 
-    /// The least time between two publications, for tasks with a rate limit.
+    /// The shortest interval between two publications, for tasks with a rate limit.
     pub fn paces(&self) -> HashMap<String, Duration> {
         let pace = |name: &String| {
             let rate = self.entry(name)?.defaults.rate_limit.as_ref()?;
@@ -260,13 +260,13 @@ impl Catalog {
         self.by_name.keys().filter_map(pace).collect()
     }
 
-    /// What a task gets that does not say otherwise, its queue included.
+    /// The defaults for a task, including its queue.
     pub fn defaults_for(&self, name: &str) -> Defaults {
         let declared = self.entry(name).map(|entry| entry.defaults.clone()).unwrap_or_default();
         Defaults { queue: Some(self.queue_for(name)), ..declared }
     }
 
-    /// Every queue that catalog, routes and default name, sorted.
+    /// All queues that are named by catalog, routes and default, sorted.
     pub fn queues(&self) -> Vec<QueueName> {
         let declared = self.entries.iter().filter_map(|entry| entry.defaults.queue.as_ref());
         let routed = self.routing.queues();
@@ -282,7 +282,7 @@ fn refuse_alike(entries: &[Arc<Entry>]) -> Result<(), Error> {
     let mut seen: HashMap<String, Vec<(Method, &str, String)>> = HashMap::new();
     for (method, endpoint, place) in entries.iter().flat_map(|entry| paths(entry)) {
         let alike = seen.entry(endpoint.shape()).or_default();
-        // Two methods may share a path, if they call its parameters the same.
+        // Two methods may share a path if its parameters have the same names.
         let clash = alike.iter().find(|(other, path, _)| *other == method || *path != endpoint.path);
         if let Some((_, path, other)) = clash {
             let harm = format!("a request to {path} could mean either");
@@ -293,7 +293,7 @@ fn refuse_alike(entries: &[Arc<Entry>]) -> Result<(), Error> {
     Ok(())
 }
 
-/// Every path of an entry, and where it is written.
+/// All paths of an entry, with their places in the configuration.
 fn paths(entry: &Entry) -> impl Iterator<Item = (Method, &Endpoint, String)> {
     let submits = entry.endpoint.iter().map(|at| (Method::Post, at, format!("{}.endpoint", entry.place)));
     let follows = entry.stream.iter().map(|stream| (Method::Get, &stream.at, format!("{}.stream", entry.place)));

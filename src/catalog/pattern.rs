@@ -1,4 +1,4 @@
-//! Name patterns, as `heavy_tasks.*`: `*` stands for any text, everything else for itself.
+//! Name patterns such as `heavy_tasks.*`: `*` matches any text, every other character matches itself.
 
 /// A name or a pattern.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -13,12 +13,12 @@ impl Pattern {
         &self.0
     }
 
-    /// Whether it names exactly one name.
+    /// Whether it contains no `*`, so that it matches only one name.
     pub fn is_exact(&self) -> bool {
         !self.0.contains('*')
     }
 
-    /// Time is proportional to the product of the lengths at worst; both are bounded by configuration and name limits.
+    /// Matches a name. The worst-case time is the product of the lengths; both are bounded by configuration and name limits.
     pub fn matches(&self, name: &str) -> bool {
         let mut parts = self.0.split('*');
         let first = parts.next().unwrap_or_default();

@@ -1,4 +1,4 @@
-//! How the executable of an entry runs: what it sees, how much it may take, and what becomes of values that look like options.
+//! How the executable of an entry runs: its environment, its resource limits, and what happens to values that look like options.
 
 use std::path::PathBuf;
 
@@ -7,7 +7,7 @@ use super::entry::Entry;
 use super::template::{Part, Template};
 use crate::config::{Error, RawProcess};
 
-/// What becomes of a value that begins with `-`.
+/// What to do with a value that begins with `-`.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum OptionWords {
     #[default]
@@ -34,11 +34,11 @@ impl Process {
     /// `place` is the entry's.
     ///
     /// # Errors
-    /// When a value does not fit, or there is no command that it could mean.
+    /// When a value is invalid, or the entry has no command.
     pub(super) fn compile(raw: Option<RawProcess>, place: &str, has_command: bool) -> Result<Self, Error> {
         let Some(raw) = raw else { return Ok(Self::default()) };
         if !has_command {
-            let harm = "no command is there that it could be said of";
+            let harm = "it has no effect without a command";
             return Err(Error::pair(format!("{place}.process"), format!("{place}.command"), harm));
         }
         let options = match raw.options.as_ref().map(|text| text.0.as_str()) {
@@ -68,7 +68,7 @@ impl Process {
 }
 
 impl Entry {
-    /// Whether the argument at this position begins with a word of the entry, not of a caller.
+    /// Whether the argument at this position begins with fixed text of the entry, not with the caller's.
     pub fn owns(&self, position: usize) -> bool {
         match self.args.get(position) {
             Some(Template::Literal(_)) => true,
@@ -77,7 +77,7 @@ impl Entry {
         }
     }
 
-    /// Positional arguments that the command would take for options. `skipped` ones stand before those that are given.
+    /// Positional arguments that the command would take for options. `skipped` is the number of arguments before the given ones.
     pub(super) fn option_words(&self, args: &str, skipped: usize) -> Vec<Invalid> {
         if self.command.is_empty() || self.process.options != OptionWords::Refuse {
             return Vec::new();

@@ -1,7 +1,7 @@
-//! `response = { status = "success", … }`: fields of an endpoint's answer as the clients of an older system know them.
+//! `response = { status = "success", … }`: extra fields of an endpoint's answer, for clients of an older system.
 //!
-//! They stand beside the gateway's own fields. `status` and `message` are words for people and may be replaced; with the others a
-//! client finds its task again, so a template that would replace one of them stops the start.
+//! They are added to the gateway's own fields. `status` and `message` are meant for people and may be replaced; the others identify
+//! the task, so a template that would replace one of them prevents the start.
 
 use serde_json::{Value, json};
 
@@ -18,16 +18,16 @@ const REPLACEABLE: [&str; 2] = ["status", "message"];
 #[derive(Debug, Clone)]
 pub struct Response(Vec<(String, Template)>);
 
-/// The fields of one answer, but for what only the ledger says.
+/// The fields of one answer, except those that only the ledger knows.
 #[derive(Debug, Clone)]
 pub struct AnswerFields {
     members: Vec<(String, Template)>,
-    /// What the request says, JSON text by name.
+    /// Values from the request, JSON text by name.
     said: Vec<(String, String)>,
 }
 
 impl Response {
-    /// `params` are those of the endpoint's path, which the answer repeats.
+    /// `params` are the path's parameters, which the answer repeats.
     ///
     /// # Errors
     /// A sentence that says what is wrong.
@@ -45,25 +45,25 @@ impl Response {
             Ok((name.clone(), Template::parse(value).map_err(|error| format!("{name}: {error}"))?))
         };
         let members: Vec<(String, Template)> = members.iter().map(member).collect::<Result<_, String>>()?;
-        // What says the same as the gateway does is said once.
+        // A field that equals the gateway's own is not added again.
         let is_ours = |name: &str| {
             (ANSWER_FIELDS.contains(&name) || params.iter().any(|param| param == name)) && !REPLACEABLE.contains(&name)
         };
         Ok(Self(members.into_iter().filter(|(name, _)| !is_ours(name)).collect()))
     }
 
-    /// Names that only a request can say.
+    /// Names whose values come from the request.
     pub(super) fn names(&self) -> impl Iterator<Item = &str> {
         self.0.iter().flat_map(|(_, template)| template.names()).filter(|name| !OFFERED.contains(name))
     }
 
-    /// A name that both the request and the gateway's answer have.
+    /// A name that exists in both the request and the gateway's answer.
     pub(super) fn ambiguous<'a>(&self, known: &[&'a str]) -> Option<&'a str> {
         let used: Vec<&str> = self.0.iter().flat_map(|(_, template)| template.names()).collect();
         known.iter().find(|name| OFFERED.contains(*name) && used.contains(*name)).copied()
     }
 
-    /// What each field may be: one fixed value, a text, or anything.
+    /// The schema of each field: a fixed value, a string, or anything.
     pub(super) fn schemas(&self) -> Vec<(&str, Value)> {
         let schema = |template: &Template| match template {
             Template::Literal(text) => {
@@ -81,7 +81,7 @@ impl Response {
         self.0.iter().any(|(name, _)| name == "message")
     }
 
-    /// `said` gives the JSON text of a name of the request.
+    /// `said` returns the JSON text of a name in the request.
     pub(super) fn of(&self, said: &dyn Fn(&str) -> String) -> AnswerFields {
         let said = self.names().map(|name| (name.to_owned(), said(name))).collect();
         AnswerFields { members: self.0.clone(), said }
@@ -89,7 +89,7 @@ impl Response {
 }
 
 impl AnswerFields {
-    /// `own` gives the JSON text of a field of the gateway's answer.
+    /// `own` returns the JSON text of a field of the gateway's answer.
     pub fn fill(&self, own: &dyn Fn(&str) -> String) -> Vec<(String, Json)> {
         let look = |name: &str| {
             let said = self.said.iter().find(|(known, _)| known == name).map(|(_, value)| value.clone());

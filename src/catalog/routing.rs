@@ -1,8 +1,8 @@
-//! Where a task goes that does not say it: the routes, and the exchanges that a route may lead to.
+//! Routes tasks whose call and entry name no queue: by the routes, and the exchanges that a route may point to.
 //!
-//! A route to an exchange is resolved at start, with the bindings of the configuration, as kombu resolves it with the tables in
-//! Redis: a direct or topic exchange leads to every queue whose key or pattern takes the routing key, a fanout to everybody who
-//! listens. A route that leads nowhere stops the start, because kombu drops such messages without a trace.
+//! A route to an exchange is resolved at start from the configured bindings, as kombu resolves it from the tables in Redis: a
+//! direct or topic exchange routes to every queue whose key or pattern matches the routing key, a fanout to every subscriber. A
+//! route that matches no queue prevents the start, because kombu drops such messages without a trace.
 
 use std::cmp::Reverse;
 
@@ -11,7 +11,7 @@ use crate::config::{Config, Error, Exchange, Route};
 use celery::binding::{ExchangeKind, route};
 use celery::task::{QueueName, Spread};
 
-/// What a route leads to.
+/// The destination of a route.
 #[derive(Debug, Clone)]
 pub(super) struct Destination {
     pub queue: QueueName,
@@ -50,12 +50,12 @@ impl Routing {
         self.routes.iter().find(|(pattern, _)| pattern.matches(name)).map(|(_, destination)| destination)
     }
 
-    /// Of a queue that somebody named: only a fanout is more than a list.
+    /// The spread of a queue that a call or entry names: only a fanout has one.
     pub fn spread_of(&self, queue: &QueueName) -> Option<&Spread> {
         self.fanouts.iter().find(|(name, _)| name == queue).map(|(_, spread)| spread)
     }
 
-    /// Every queue that a route leads to.
+    /// All queues that routes point to.
     pub fn queues(&self) -> impl Iterator<Item = &QueueName> {
         let all = self.routes.iter().flat_map(|(_, destination)| {
             let copies = destination.spread.as_ref().map_or(&[][..], Spread::copies);
@@ -96,8 +96,8 @@ fn destination(
     Ok(Destination { queue, spread: (!copies.is_empty()).then_some(Spread::Copies(copies)) })
 }
 
-/// The exchange's name stands where a queue's name stands, as with Celery's `Broadcast`. Its workers listen with the default
-/// routing key, which is the default queue's name, unless they are told another.
+/// A fanout exchange is used like a queue of its name, as with Celery's `Broadcast`. Its workers subscribe with the default routing
+/// key, which is the default queue's name, unless they are configured otherwise.
 fn fanout(exchange: &Exchange, routing_key: Option<&str>, default_queue: &QueueName) -> Result<Destination, Error> {
     let queue = QueueName::parse(&exchange.name)
         .map_err(|error| Error::value(format!("exchanges.{}", exchange.name), error.to_string()))?;

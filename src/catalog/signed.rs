@@ -1,8 +1,8 @@
-//! Whether an event is signed by who shares the secret, and which delivery it is. Pure: the time is the caller's.
+//! Verifies the signature of an event, and finds the id of its delivery. Pure: the caller passes the time.
 //!
-//! Each scheme is its sender's own: Standard Webhooks, GitHub, Stripe, Slack. All are HMAC-SHA256 over the bytes as they came; codes
-//! are compared in constant time. A scheme with a signed time refuses what is older, or further ahead, than the tolerance, so a
-//! recorded event cannot be sent again later.
+//! Each sender has its own scheme: Standard Webhooks, GitHub, Stripe, Slack. All use HMAC-SHA256 over the received bytes; codes are
+//! compared in constant time. A scheme with a signed time refuses events outside the tolerance, so a recorded event cannot be
+//! replayed later.
 
 use std::time::Duration;
 
@@ -37,7 +37,7 @@ pub enum Unsigned {
     Wrong,
 }
 
-/// What an event is made of.
+/// The parts of an event that the signature covers.
 pub struct Event<'a> {
     pub header: &'a dyn Fn(&str) -> Option<&'a str>,
     pub body: &'a [u8],
@@ -54,7 +54,7 @@ impl Scheme {
         }
     }
 
-    /// What is wrong with a secret of this scheme.
+    /// Why a secret is not valid for this scheme.
     pub fn refuses(self, secret: &str) -> Option<&'static str> {
         match self {
             Self::Standard if key(secret).is_none() => Some("must be whsec_ and the key in base64"),
@@ -65,10 +65,10 @@ impl Scheme {
         }
     }
 
-    /// Who signed it, and the id of its delivery where a header has it.
+    /// Verifies the signature. Returns the id of the delivery, if a header has one.
     ///
     /// # Errors
-    /// When nobody who has one of the secrets signed these bytes just now.
+    /// When these bytes have no valid and recent signature by one of the secrets.
     pub fn verify(
         self,
         secrets: &[&str],
@@ -131,7 +131,7 @@ fn slack(secrets: &[&str], event: &Event<'_>, now: Time, tolerance: Duration) ->
     fits(secrets.iter().map(|secret| secret.as_bytes().to_vec()), &content, &[given])
 }
 
-/// Some signature is the code of the content under some key. All pairs are compared.
+/// Whether some signature matches the content under some key. All pairs are compared.
 fn fits(keys: impl Iterator<Item = Vec<u8>>, content: &[u8], given: &[Vec<u8>]) -> Result<(), Unsigned> {
     let mut is_one = false;
     for key in keys {
@@ -159,7 +159,7 @@ fn hex(text: &str) -> Option<Vec<u8>> {
     (0..text.len()).step_by(2).map(|at| u8::from_str_radix(&text[at..at + 2], 16).ok()).collect()
 }
 
-/// Stands for a delivery of which nothing else does: the same bytes are the same event.
+/// The id of a delivery that has no id header: the same bytes are the same event.
 pub fn digest(body: &[u8]) -> String {
     Sha256::digest(body).iter().map(|byte| format!("{byte:02x}")).collect()
 }

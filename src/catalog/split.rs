@@ -1,7 +1,7 @@
-//! One call that becomes many: a range of numbers or a list, cut into chunks, one task each (`split` of a catalog entry).
+//! Fan-out (`split` of a catalog entry): a range of numbers or a list is cut into chunks, and each chunk becomes a task.
 //!
-//! A [`FanOut`] is the call with everything that its chunks need, so that it can be kept and carried out later, whatever becomes of
-//! the catalog meanwhile. Chunk `n` is computed from it alone: no chunk is held in memory before its turn.
+//! A [`FanOut`] contains everything that its chunks need, so that it can be stored and carried out later, even if the catalog changes
+//! meanwhile. Chunk `n` is computed from it alone: no chunk is held in memory before its turn.
 
 use std::collections::BTreeMap;
 
@@ -14,24 +14,24 @@ use super::{Invalid, ResolveError};
 use celery::json::{elements, integer};
 use celery::task::{Json, QueueName, TaskName};
 
-/// Chunks of one call: more would not be a call any more, but a migration.
+/// Maximum number of chunks of a call.
 pub const MAX_CHUNKS: u64 = 1_000_000;
-/// Without a limit of its own a list's chunk has at most this many items.
+/// Default maximum number of items in a chunk of a list.
 const ITEMS: usize = 100;
-/// No message should be larger, whatever the items are.
+/// Default maximum size of a chunk's items in MiB, so that messages stay small.
 const MIB: f64 = 4.0;
 
-/// How one call becomes many.
+/// How a call is split.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Split {
-    /// Fields of the body with the first number, the number after the last, and how many belong to a chunk. In the templates the
-    /// first two names stand for the chunk's own bounds.
+    /// Body fields with the first number, the number after the last, and the size of a chunk. In templates the first two names mean the
+    /// chunk's own bounds.
     Range { start: String, end: String, size: Size },
-    /// A field of the body with a list. In the templates its name stands for the chunk's part.
+    /// A body field with a list. In templates its name means the chunk's part of the list.
     List { field: String, items: usize, bytes: usize },
 }
 
-/// How many numbers belong to a chunk.
+/// How many numbers a chunk has.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Size {
     Fixed(i64),
@@ -81,7 +81,7 @@ impl Split {
         }
     }
 
-    /// Fields of the body that it reads.
+    /// The body fields that it reads.
     pub fn names(&self) -> Vec<&str> {
         match self {
             Self::Range { start, end, size: Size::Field(size) } => vec![start, end, size],
@@ -98,7 +98,7 @@ impl Split {
         }
     }
 
-    /// Cuts what the request says. `said` gives the JSON text of a field.
+    /// Cuts the request's values into chunks. `said` returns the JSON text of a field.
     pub(super) fn cut(&self, said: &dyn Fn(&str) -> String) -> Result<Chunks, ResolveError> {
         match self {
             Self::Range { start, end, size } => {
@@ -131,7 +131,7 @@ impl Split {
     }
 }
 
-/// Where each chunk of a list ends: as many items as fit.
+/// Where each chunk of a list ends. A chunk takes as many items as fit.
 fn ends(parts: &[&RawValue], items: usize, bytes: usize) -> Vec<usize> {
     let (mut ends, mut count, mut size) = (Vec::new(), 0, 2);
     for (index, part) in parts.iter().enumerate() {
@@ -162,7 +162,7 @@ fn at(name: &str, detail: impl Into<String>) -> ResolveError {
     ResolveError::Invalid(vec![Invalid::new(pointer, detail)])
 }
 
-/// The cuts of one request.
+/// The chunks of one request.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub(super) enum Chunks {
@@ -191,7 +191,7 @@ impl Chunks {
         }
     }
 
-    /// What the names of the split stand for in this chunk.
+    /// The value of a name of the split in this chunk.
     pub(super) fn look(&self, index: u32, name: &str) -> Option<String> {
         match self {
             Self::Range { start, end, size } => {
@@ -223,12 +223,12 @@ pub struct FanOut {
     /// Templates, as written in the catalog.
     args: Vec<Value>,
     kwargs: BTreeMap<String, Value>,
-    /// What the other names stand for, JSON text by name.
+    /// The values of the other names, JSON text by name.
     fields: BTreeMap<String, Json>,
     chunks: Chunks,
 }
 
-/// What one task of a fan-out gets.
+/// The arguments of one task of a fan-out.
 #[derive(Debug)]
 pub struct Chunk {
     pub task: TaskName,
@@ -237,7 +237,7 @@ pub struct Chunk {
     pub queue: Option<QueueName>,
 }
 
-/// A kept fan-out that cannot be read any more.
+/// A stored fan-out that cannot be read any more.
 #[derive(Debug, thiserror::Error)]
 #[error("a kept fan-out is damaged: {0}")]
 pub struct Damaged(String);
@@ -261,7 +261,7 @@ impl FanOut {
         Self { task: task.as_str().to_owned(), queue, args, kwargs, fields, chunks }
     }
 
-    /// How many tasks it becomes; at most [`MAX_CHUNKS`].
+    /// The number of its tasks, at most [`MAX_CHUNKS`].
     pub fn count(&self) -> u32 {
         u32::try_from(self.chunks.count()).unwrap_or(u32::MAX)
     }
@@ -269,7 +269,7 @@ impl FanOut {
     /// The chunks from `first` to before `after`.
     ///
     /// # Errors
-    /// When it was kept, and what was kept means nothing any more.
+    /// When the stored fan-out cannot be read any more.
     pub fn part(&self, first: u32, after: u32) -> Result<Vec<Chunk>, Damaged> {
         let parse = |value: &Value| Template::parse(value).map_err(|error| Damaged::new(&error));
         let task = TaskName::parse(&self.task).map_err(|error| Damaged::new(&error))?;

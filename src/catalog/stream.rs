@@ -1,6 +1,6 @@
-//! `stream = "GET /stream/{upload_id}"`: the events of the newest task that has the labels which this path says.
+//! `stream = "GET /stream/{upload_id}"`: the events of the newest task whose labels match the path.
 //!
-//! The path's parameters fill the entry's label templates; only labels that they fill alone tell one task from another.
+//! The path's parameters fill the entry's label templates; only labels that consist of these parameters alone are compared.
 
 use super::endpoint::{Endpoint, Method};
 use super::template::Template;
@@ -35,7 +35,7 @@ impl Stream {
         }
     }
 
-    /// The labels that a task must have; `path` has the values of the parameters.
+    /// The labels that a task must have, from the values of the path's parameters.
     pub fn labels(&self, path: &[(String, String)]) -> Vec<(String, String)> {
         let said = |name: &str| {
             let value = path.iter().find(|(param, _)| param == name).map(|(_, value)| value.as_str());

@@ -1,18 +1,18 @@
-//! Templates of arguments: JSON with `{name}` in its texts.
+//! Argument templates: JSON with `{name}` in its strings.
 //!
-//! A text that is one lone `{name}` becomes the value itself, digit for digit; inside a longer text the value is written into it.
-//! `{{` and `}}` stand for braces. Filling cannot fail: what a name may be is checked when the catalog is compiled.
+//! A string that is only `{name}` becomes the value itself, digit for digit; inside a longer string the value is inserted as text.
+//! `{{` and `}}` mean braces. Filling cannot fail, because names are checked when the catalog is compiled.
 
 use serde_json::Value;
 
-/// A JSON value with places to fill.
+/// A JSON value with names to fill in.
 #[derive(Debug, Clone)]
 pub enum Template {
-    /// JSON text without places.
+    /// JSON text without names.
     Literal(String),
     /// The value of this name.
     Whole(String),
-    /// A text with values written into it.
+    /// A string with values inserted.
     Text(Vec<Part>),
     Array(Vec<Template>),
     Object(Vec<(String, Template)>),
@@ -24,7 +24,7 @@ pub enum Part {
     Name(String),
 }
 
-/// Why a text is no template.
+/// Why a text is not a template.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum TemplateError {
     #[error("a {{ has no }}: write {{{{ for a brace")]
@@ -59,7 +59,7 @@ impl Template {
         }
     }
 
-    /// Every name it asks for.
+    /// All names in the template.
     pub fn names(&self) -> Vec<&str> {
         match self {
             Self::Literal(_) => Vec::new(),
@@ -70,7 +70,7 @@ impl Template {
         }
     }
 
-    /// Appends the filled JSON. `look` gives the JSON text of a name.
+    /// Appends the filled JSON. `look` returns the JSON text of a name.
     pub fn fill(&self, look: &dyn Fn(&str) -> String, out: &mut String) {
         match self {
             Self::Literal(text) => out.push_str(text),
@@ -124,7 +124,7 @@ impl Part {
     }
 }
 
-/// Splits a text at its places.
+/// Splits a text at its names.
 ///
 /// # Errors
 /// When braces are unbalanced.
@@ -176,7 +176,7 @@ fn fill_parts(parts: &[Part], look: &dyn Fn(&str) -> String) -> String {
     filled
 }
 
-/// A JSON string without its quotes; any other JSON as it is.
+/// A JSON string without its quotes; any other JSON unchanged.
 fn plain(json: &str) -> String {
     if json.starts_with('"') { serde_json::from_str(json).unwrap_or_default() } else { json.to_owned() }
 }

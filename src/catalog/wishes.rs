@@ -1,5 +1,4 @@
-//! What an entry wishes for all its tasks: webhooks, labels, a key of which there is one task, and keys whose tasks run a few at a
-//! time.
+//! Options of an entry that apply to all its tasks: webhooks, labels, the unique key, limits by key and the fair share.
 
 use std::fmt;
 
@@ -16,12 +15,12 @@ use celery::task::webhook::{self, Webhook};
 #[derive(Clone, PartialEq, Eq)]
 pub struct CatalogHook {
     pub hook: Webhook,
-    /// `whsec_…`; without one the ledger's secret for the catalog signs.
+    /// `whsec_…`; without it the ledger's secret for the catalog is used.
     pub secret: Option<String>,
 }
 
 impl fmt::Debug for CatalogHook {
-    /// Without the secret.
+    /// Does not print the secret.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("CatalogHook").field("hook", &self.hook).finish_non_exhaustive()
     }
@@ -87,7 +86,7 @@ pub(super) fn labels(value: &Value) -> Result<Vec<(String, Template)>, String> {
 }
 
 /// # Errors
-/// The first thing that does not fit.
+/// The first mistake.
 pub(super) fn hooks(value: &Value) -> Result<Vec<CatalogHook>, String> {
     read(value, |problems, value| {
         list(problems, value, 16, |problems, value| {

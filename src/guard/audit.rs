@@ -1,4 +1,4 @@
-//! Seals the rows of acts whose verdict never came, and holds the chain of all rows against its hashes.
+//! The audit log: seals rows of acts whose outcome was never written, and verifies the hash chain of all rows.
 
 use std::future::Future;
 use std::time::Duration;
@@ -10,17 +10,17 @@ use ledger::{Act, Error, NewAct, Seal, SharedLedger, audit};
 use runtime::clock;
 
 const PERIOD: Duration = Duration::from_secs(60);
-/// Longer than any request takes.
+/// After this time a row without an outcome is sealed; no request takes that long.
 const OVERDUE: Duration = Duration::from_secs(300);
 const PAGE: i64 = 500;
-/// The verdict of an act that nobody knows the end of.
+/// The verdict of an act whose outcome is unknown.
 const UNKNOWN: &str = "unknown";
 
-/// Runs until `stop`. Any replica may do this, and all of them do: a row is sealed once.
+/// Runs until `stop`. All replicas do this; each row is sealed only once.
 pub async fn run(ledger: SharedLedger, stop: CancellationToken) {
     while !stop.is_cancelled() {
         if let Err(error) = seal_overdue(&ledger).await {
-            warn!(%error, "rows of the audit could not be sealed, trying again");
+            warn!(%error, "rows of the audit log could not be sealed, trying again");
         }
         tokio::select! { () = stop.cancelled() => {} () = tokio::time::sleep(PERIOD) => {} }
     }
@@ -36,7 +36,7 @@ async fn seal_overdue(ledger: &SharedLedger) -> Result<(), Error> {
     Ok(())
 }
 
-/// What a command does to the ledger by itself, as an act of whoever runs it.
+/// Runs a command's change of the ledger, and records it as an act of the user who runs the command.
 ///
 /// # Errors
 /// When `work` fails, or its row cannot be written.
@@ -52,17 +52,17 @@ pub async fn by_command<T>(
     done
 }
 
-/// What a walk along the chain found.
+/// The result of verifying the chain.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Verified {
-    /// So many rows, and the hash of the last one.
+    /// The chain is intact: its number of rows, and the hash of the last one.
     Whole { rows: i64, head: String },
-    /// The first place where the chain does not hold.
+    /// The first row that does not match.
     Broken { at: i64, why: String },
 }
 
-/// Reads the whole chain. `known` is the hash of a row that was its last one once: who rewrote the chain from the start cannot have
-/// kept that.
+/// Verifies the whole chain. `known` is the hash of a row that was once the last: an attacker who rewrites the chain from the start
+/// cannot reproduce it.
 ///
 /// # Errors
 /// When the ledger cannot be read.
@@ -99,7 +99,7 @@ pub async fn verify(ledger: &SharedLedger, known: Option<&str>) -> Result<Verifi
     Ok(Verified::Whole { rows: place, head: hex(&previous) })
 }
 
-/// The hash of a row that follows `place`.
+/// The hash of the row after `place`.
 fn link(row: &Act, place: i64, previous: &[u8]) -> Result<Vec<u8>, String> {
     let sealed = row.sealed.as_ref().ok_or_else(|| "the row is not sealed".to_owned())?;
     if sealed.chain_no != place + 1 {
@@ -111,7 +111,7 @@ fn link(row: &Act, place: i64, previous: &[u8]) -> Result<Vec<u8>, String> {
     Ok(sealed.hash.clone())
 }
 
-/// As a hash is shown.
+/// Formats a hash for display.
 pub fn hex(hash: &[u8]) -> String {
     hash.iter().map(|byte| format!("{byte:02x}")).collect()
 }

@@ -1,4 +1,4 @@
-//! Who may call, and how often.
+//! Access control: tokens, logins, rate limits, namespaces and the audit log.
 
 pub mod audit;
 pub mod namespace;

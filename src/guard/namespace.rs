@@ -1,22 +1,22 @@
-//! Keys of one tenant are not those of another: a word that a client chooses (`limits`, `unique`, `fair`) is kept as `@namespace/word`, so that two
-//! namespaces never wait for each other, whatever words they choose.
+//! Separates the keys of tenants: a key that a client chooses (`limits`, `unique`, `fair`) is stored as `@namespace/key`, so that tasks of
+//! two namespaces never wait for each other, whatever keys they choose.
 //!
-//! Keys of the catalog, and of callers who may do everything, stand as they are. No word can leave its namespace: it always comes behind
-//! the prefix, and a slash inside of a namespace is escaped.
+//! Keys from the catalog, and from callers without a namespace, are stored unchanged. No key can leave its namespace: it always gets
+//! the prefix, and a slash inside a namespace is escaped.
 
 use celery::task::submission::Submission;
 
-/// What stands before the words of a namespace.
+/// The prefix of a namespace's keys.
 pub fn prefix(namespace: &str) -> String {
     format!("@{}/", namespace.replace('%', "%25").replace('/', "%2F"))
 }
 
-/// The word as the fleet knows it. One that was read back with its prefix has it already.
+/// Adds the prefix, unless the key has it already because it was read back.
 fn own(prefix: &str, word: &str) -> String {
     if word.starts_with(prefix) { word.to_owned() } else { format!("{prefix}{word}") }
 }
 
-/// Puts the words of a client's submission into its namespace.
+/// Moves the keys of a client's submission into its namespace.
 pub fn enter(submission: &mut Submission, namespace: Option<&str>) {
     let Some(prefix) = namespace.map(prefix) else { return };
     for limit in &mut submission.limits {
@@ -30,12 +30,12 @@ pub fn enter(submission: &mut Submission, namespace: Option<&str>) {
     }
 }
 
-/// A word as the fleet knows it, for a caller of this namespace.
+/// The stored form of a key from a caller of this namespace.
 pub fn key(namespace: Option<&str>, word: &str) -> String {
     namespace.map_or_else(|| word.to_owned(), |namespace| own(&prefix(namespace), word))
 }
 
-/// A key as a caller of this namespace knows it; `None` when it is none of theirs.
+/// A stored key in the form that a caller of this namespace uses; `None` when it belongs to another namespace.
 pub fn word<'a>(namespace: Option<&str>, key: &'a str) -> Option<&'a str> {
     namespace.map_or(Some(key), |namespace| key.strip_prefix(&prefix(namespace)))
 }

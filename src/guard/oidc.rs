@@ -1,8 +1,8 @@
 //! Logging in with an OpenID provider: the authorization code flow with PKCE, a state and a nonce.
 //!
-//! Nothing is kept here between the two halves: the browser holds one secret in a cookie of this login, and state, nonce and
-//! verifier are made from it. So any replica can finish what another one began, and a code that somebody else obtained does not fit.
-//! The provider's description and keys are read when they are first needed, and again after a while or when a signature does not fit.
+//! Nothing is stored here between the two requests: the browser keeps a secret in a cookie for this login, and state, nonce and
+//! verifier are derived from it. So any replica can finish a login that another one began, and a stolen code is useless. The
+//! provider's metadata and keys are fetched when first needed, and again after a while or when a signature does not match.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -22,16 +22,16 @@ use tokio::sync::Mutex;
 use crate::config;
 use ledger::Scope;
 
-/// For one question to the provider.
+/// Timeout of one request to the provider.
 const TIMEOUT: Duration = Duration::from_secs(10);
-/// Its answers are small.
+/// Maximum size of the provider's answers.
 const MOST_BYTES: usize = 1 << 20;
-/// How long the provider's description and keys are taken as they were.
+/// How long the provider's metadata and keys are cached.
 const FRESH: Duration = Duration::from_secs(600);
-/// Of a name that is shown and written into the audit.
+/// Maximum length of a name that is shown and written into the audit log.
 const MOST_NAME: usize = 100;
 
-/// Who logged in.
+/// A person who has logged in.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Person {
     pub name: String,
@@ -42,24 +42,24 @@ pub struct Person {
 pub enum OidcError {
     #[error("the provider cannot be reached: {0}")]
     Away(String),
-    /// The answer belongs to another browser, or was used before.
+    /// The callback belongs to another browser, or was used before.
     #[error("this login was begun elsewhere or too long ago; begin it again")]
     Foreign,
     #[error("the provider refused: {0}")]
     Refused(String),
     #[error("what the provider says of who logged in does not fit: {0}")]
     Unfit(String),
-    /// Logged in, and may do nothing here.
+    /// The login succeeded, but the person has no scope here.
     #[error("{0} has no role that may do anything here")]
     NoRole(String),
 }
 
-/// What a browser keeps while it is at the provider.
+/// The secret that the browser keeps during the login.
 #[derive(Debug, Clone)]
 pub struct Attempt(String);
 
 impl Attempt {
-    /// `None` when the text is none.
+    /// `None` when the text is not such a secret.
     pub fn read(text: &str) -> Option<Self> {
         let is_one = text.len() == 43 && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_".contains(&byte));
         is_one.then(|| Self(text.to_owned()))
@@ -91,7 +91,7 @@ impl Provider {
         Self { config: Arc::new(config), http: client(), known: Arc::default() }
     }
 
-    /// Where the browser goes to log in.
+    /// The provider's URL to which the browser is sent.
     ///
     /// # Errors
     /// When the provider does not answer.
@@ -114,10 +114,10 @@ impl Provider {
         Ok(request.url().0.to_string())
     }
 
-    /// Who it was, by the code that the provider sent along.
+    /// Exchanges the provider's code for the person's identity.
     ///
     /// # Errors
-    /// When the code does not belong to this attempt, the provider refuses it, or the person may do nothing here.
+    /// When the code does not belong to this attempt, the provider refuses it, or the person has no scope here.
     pub async fn finish(&self, attempt: &Attempt, state: &str, code: &str) -> Result<Person, OidcError> {
         let is_ours: bool = state.as_bytes().ct_eq(attempt.derived("state").as_bytes()).into();
         if !is_ours {
@@ -135,7 +135,7 @@ impl Provider {
         let token = answer.id_token().ok_or_else(|| OidcError::Unfit("there is no ID token".to_owned()))?;
         let nonce = Nonce::new(attempt.derived("nonce"));
         if let Err(error) = token.claims(&client.id_token_verifier(), &nonce) {
-            // The provider may have new keys: read them at the next try.
+            // The provider may have new keys: fetch them at the next attempt.
             *self.known.lock().await = None;
             return Err(OidcError::Unfit(chain(&error)));
         }
@@ -183,18 +183,18 @@ impl Provider {
     }
 }
 
-/// The claims of a token whose signature was checked.
+/// The claims of a token whose signature has been verified.
 fn verified_claims(token: &str) -> Result<Map<String, Value>, OidcError> {
     let body = token.split('.').nth(1).and_then(|part| URL_SAFE_NO_PAD.decode(part.trim_end_matches('=')).ok());
     let claims = body.and_then(|bytes| serde_json::from_slice(&bytes).ok());
     claims.ok_or_else(|| OidcError::Unfit("its claims cannot be read".to_owned()))
 }
 
-/// A text or a list of texts, behind dots.
+/// Reads the claim at a dotted path: a string or a list of strings.
 fn roles(claims: &Map<String, Value>, path: &str) -> Vec<String> {
     let mut names = path.split('.');
     let first = names.next().and_then(|name| claims.get(name));
-    // A name with dots of its own (`https://example.com/roles`) is one name.
+    // A claim name may itself contain dots (`https://example.com/roles`).
     let value = claims.get(path).or_else(|| names.try_fold(first?, |value, name| value.get(name)));
     match value {
         Some(Value::String(text)) => vec![text.clone()],
@@ -203,7 +203,7 @@ fn roles(claims: &Map<String, Value>, path: &str) -> Vec<String> {
     }
 }
 
-/// Follows no redirect: a provider answers where its description says.
+/// An HTTP client that follows no redirects: a provider answers at the URLs in its metadata.
 fn client() -> reqwest::Client {
     let roots = rustls::RootCertStore { roots: webpki_roots::TLS_SERVER_ROOTS.to_vec() };
     let provider = Arc::new(rustls::crypto::ring::default_provider());

@@ -1,7 +1,7 @@
-//! Users with passwords: a few people who need no provider. A password is kept as an Argon2id hash in the configuration.
+//! Users with passwords, for a few people without an OpenID provider. The configuration holds Argon2id hashes.
 //!
-//! A check takes some 50 ms and 19 MiB on purpose, so few run at a time, on threads of their own. What was right is remembered for a
-//! minute by a keyed hash of name and password, so that a client with `Authorization: Basic` pays once.
+//! A check takes some 50 ms and 19 MiB by design, so only a few run at a time, on separate threads. A correct password is remembered
+//! for a minute as a keyed hash of name and password, so that a client with `Authorization: Basic` does not pay for each request.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
@@ -19,9 +19,9 @@ use runtime::clock;
 const AT_ONCE: usize = 2;
 const REMEMBERED: Duration = Duration::from_secs(60);
 const MOST_REMEMBERED: usize = 1_000;
-/// A longer password is refused before it costs anything.
+/// A longer password is refused before it is hashed.
 const MOST_BYTES: usize = 1_024;
-/// The password of nobody: a name that is not there takes as long as a wrong password.
+/// A hash that no password matches, so that an unknown name takes as long as a wrong password.
 const NOBODY: &str = "$argon2id$v=19$m=19456,t=2,p=1$c29tZXRoaW5nc2FsdHk$c3VyZWx5IG5vdCB0aGUgaGFzaCBvZiBhbnl0aGluZw";
 
 /// Cheap to clone.
@@ -41,7 +41,7 @@ impl Passwords {
         Self(Arc::new(Inner { users, key: clock::secret(), turns, remembered }))
     }
 
-    /// Nobody can log in with a password.
+    /// Whether there are no users.
     pub fn is_empty(&self) -> bool {
         self.0.users.is_empty()
     }
@@ -94,7 +94,7 @@ fn matches(hash: &str, password: &str) -> bool {
     parsed.is_ok_and(|hash| Argon2::default().verify_password(password.as_bytes(), &hash).is_ok())
 }
 
-/// As the configuration keeps it.
+/// The hash of a password, for the configuration.
 ///
 /// # Errors
 /// When the password is empty or too long.

@@ -1,8 +1,8 @@
-//! Limits how often a token may call, over all replicas: the count is kept in Redis, and by each replica for itself while Redis
-//! does not answer, or where the broker is another one.
+//! Rate limits for tokens over all replicas: requests are counted in Redis, or by each replica for itself while Redis does not
+//! answer or the broker is not Redis.
 //!
-//! Invariants: nobody waits longer than [`PATIENCE`] for Redis, and after a failure nobody asks it for [`AWAY`]; what is
-//! remembered here is bounded. A request that is refused is not counted.
+//! Invariants: no request waits longer than [`PATIENCE`] for Redis, and after a failure Redis is not asked for [`AWAY`]; memory is
+//! bounded. A refused request is not counted.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
@@ -13,11 +13,11 @@ use tracing::warn;
 use crate::config::Quota;
 use broker::Broker;
 
-/// Longest wait for Redis per request.
+/// The longest that a request waits for Redis.
 const PATIENCE: Duration = Duration::from_millis(250);
 /// After Redis did not answer, requests are counted locally for this long.
 const AWAY: Duration = Duration::from_secs(2);
-/// Tokens that are counted here at once. One more forgets those whose window is over, then all.
+/// How many tokens are counted locally. When there are more, those whose window is over are dropped, then all.
 const MOST_LOCAL: usize = 10_000;
 
 /// The verdict on a request.
@@ -34,7 +34,7 @@ pub struct Verdict {
 }
 
 impl Verdict {
-    /// `used`: how much of the window is used up now.
+    /// `used`: the part of the window that is used up.
     fn new(quota: Quota, is_allowed: bool, used: Duration) -> Self {
         let (interval, free) = (quota.interval(), quota.window.saturating_sub(used));
         let remaining = u64::try_from(free.as_micros() / interval.as_micros()).unwrap_or(u64::MAX);

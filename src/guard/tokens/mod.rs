@@ -1,8 +1,8 @@
-//! Identifies callers by token, without asking the ledger for each request.
+//! Authenticates callers by token, without a query to the ledger for each request.
 //!
-//! Invariants: what is answered from memory was confirmed by the ledger less than [`FRESH`] ago, so a revoked token is refused
-//! everywhere within a second, even by a replica that cannot reach the ledger; what is remembered is bounded; a last use is
-//! written in batches, never by the request.
+//! Invariants: a cached answer was confirmed by the ledger less than [`FRESH`] ago, so a revoked token is refused everywhere within a
+//! second, even by a replica that cannot reach the ledger; the cache is bounded; times of last use are written in batches, never by
+//! the request.
 
 mod people;
 mod secret;
@@ -27,11 +27,11 @@ pub use visibility::Visibility;
 
 /// How long an answer from the ledger stays valid.
 const FRESH: Duration = Duration::from_millis(900);
-/// Between two looks at the ledger; one that takes its time still comes before the last one is stale.
+/// Pause between two confirmations; short enough that a slow confirmation still arrives before the last one is stale.
 const PERIOD: Duration = Duration::from_millis(300);
-/// Time between two writes of when tokens were last used.
+/// Interval at which times of last use are written.
 const NOTE_PERIOD: Duration = Duration::from_secs(5);
-/// Most tokens cached. Further ones are looked up for each request.
+/// Maximum number of cached tokens. Further ones are looked up for each request.
 const MOST_KNOWN: usize = 10_000;
 /// Concurrent look-ups, so that guessed tokens cannot use up the ledger's connections.
 const MOST_LOOKUPS: usize = 4;
@@ -49,7 +49,7 @@ pub enum Refusal {
     Ledger(#[from] Error),
 }
 
-/// A token as this replica knows it.
+/// A cached token.
 #[derive(Debug)]
 struct Known {
     token: Token,
@@ -57,7 +57,7 @@ struct Known {
     quota: Option<Quota>,
     /// Cancelled when the token is revoked: streams end with it.
     ended: CancellationToken,
-    /// In microseconds; zero while this replica has not seen it used.
+    /// In microseconds; zero until this replica has seen it used.
     last_used: AtomicI64,
 }
 
@@ -73,12 +73,12 @@ impl Known {
     }
 }
 
-/// Who calls. Cheap to clone.
+/// The caller. Cheap to clone.
 #[derive(Debug, Clone, Default)]
 pub struct Identity(Option<Arc<Known>>);
 
 impl Identity {
-    /// Anyone who reaches the listener where no token is required. May do everything.
+    /// The caller when no token is required; may do everything.
     pub fn anybody() -> Self {
         Self(None)
     }
@@ -98,12 +98,12 @@ impl Identity {
         self.token().map(|token| token.name.as_str())
     }
 
-    /// Who logged in, when this is a session.
+    /// The person's name, if this is a login session.
     pub fn person(&self) -> Option<&str> {
         self.token().and_then(|token| token.person.as_deref())
     }
 
-    /// For people: who logged in, the name of a token, or anybody where nobody is asked.
+    /// For display: the person, the token's name, or "anybody" when no token is required.
     pub fn shown(&self) -> String {
         match (self.person(), self.name()) {
             (Some(person), _) => person.to_owned(),
@@ -112,7 +112,7 @@ impl Identity {
         }
     }
 
-    /// Whose words its keys are; `None` for who may name any.
+    /// The namespace of its keys; `None` for a caller that may use any.
     pub fn namespace(&self) -> Option<&str> {
         let token = self.token().filter(|_| !self.may(Scope::Admin))?;
         Some(token.namespace.as_deref().unwrap_or(&token.name))
@@ -127,13 +127,13 @@ impl Identity {
         self.token().is_none_or(|token| token.scopes.contains(&scope) || token.scopes.contains(&Scope::Admin))
     }
 
-    /// Which tasks it sees.
+    /// The tasks that it may see.
     pub fn visibility(&self) -> Visibility {
         let visibility = self.0.as_ref().map_or_else(Visibility::default, |known| known.visibility.clone());
         visibility.within(self.namespace())
     }
 
-    /// When the token stops being valid without being revoked.
+    /// When the token expires.
     pub fn expires_at(&self) -> Option<Time> {
         self.token().and_then(|token| token.expires_at)
     }
@@ -147,7 +147,7 @@ impl Identity {
 #[derive(Default)]
 struct Memory {
     known: HashMap<SecretHash, Arc<Known>>,
-    /// The ledger's version when all of these were last confirmed.
+    /// The ledger's version at the last confirmation.
     version: Option<i64>,
     /// When that answer was requested.
     confirmed_at: Option<Instant>,
@@ -166,16 +166,16 @@ impl Authority {
         Self { ledger, memory: Arc::default(), lookups: Arc::new(Semaphore::new(MOST_LOOKUPS)) }
     }
 
-    /// The holder of this token.
+    /// The identity that this token stands for.
     ///
     /// # Errors
-    /// When nobody does, or when the ledger would have to be asked and does not answer.
+    /// When the token is not valid, or when the ledger must be asked and does not answer.
     pub async fn holder(&self, text: &str) -> Result<Identity, Refusal> {
         let hash = Secret::read(TOKEN_PREFIX, text).ok_or(Refusal::Unknown)?.hash();
         self.holder_of(&hash).await?.ok_or(Refusal::Unknown)
     }
 
-    /// A ticket of one use that stands for the caller's token; it is worth nothing where no token is required.
+    /// A single-use ticket in place of the caller's token; without effect where no token is required.
     pub async fn ticket(&self, identity: &Identity) -> Result<(Secret, Time), Error> {
         let (ticket, now) = (Secret::new(TICKET_PREFIX), clock::now());
         let expires_at = now.plus(TICKET_TTL);
@@ -185,7 +185,7 @@ impl Authority {
         Ok((ticket, expires_at))
     }
 
-    /// Redeems a ticket, once.
+    /// Redeems a ticket. A ticket works only once.
     pub async fn bearer(&self, text: &str) -> Result<Identity, Refusal> {
         let ticket = Secret::read(TICKET_PREFIX, text).ok_or(Refusal::UnknownTicket)?.hash();
         let token = {
@@ -204,7 +204,7 @@ impl Authority {
             },
         };
         let now = clock::now();
-        // The map has found it by its hash already; a comparison that takes the same time wherever two differ decides.
+        // The map lookup is not constant-time, so the hash is compared again in constant time.
         let is_same: bool = known.token.hash.ct_eq(hash).into();
         if !is_same || !known.token.is_valid_at(now) || known.ended.is_cancelled() {
             return Ok(None);
@@ -229,7 +229,7 @@ impl Authority {
             Some(known) if token.is_valid_at(clock::now()) => return Ok(Some(Arc::clone(known))),
             _ => Arc::new(Known::of(token)),
         };
-        // Something was changed meanwhile, maybe this token: it holds for this request only.
+        // If a token was changed meanwhile, maybe this one, the answer is used for this request only.
         if memory.version == version && version.is_some() && memory.known.len() < MOST_KNOWN {
             memory.known.insert(*hash, Arc::clone(&known));
         }
@@ -246,7 +246,7 @@ impl Authority {
                 memory.confirmed_at = Some(asked_at);
                 return Ok(());
             }
-            // From here on nothing that was read before is remembered; what is remembered already is read again below.
+            // From here on, answers that were read before this version are not cached; entries in the cache are read again below.
             memory.version = Some(version);
             memory.confirmed_at = None;
             memory.known.keys().copied().collect()
@@ -269,7 +269,7 @@ impl Authority {
         Ok(())
     }
 
-    /// Makes the next check read everything again.
+    /// Makes the next confirmation read everything again.
     fn forget_version(&self) {
         self.memory.write().expect("nothing panics under this lock").version = None;
     }
@@ -309,7 +309,7 @@ impl Authority {
             }
             is_away = confirmed.is_err();
             if noted_at.elapsed() > NOTE_PERIOD {
-                // A use that is not written now is written next time.
+                // A use that cannot be written now is written next time.
                 let _ = self.note_uses(&mut noted).await;
                 noted_at = Instant::now();
             }

@@ -1,4 +1,4 @@
-//! People: sessions of browsers, which are tokens that belong to a person, and users who send their password with each call.
+//! Logins of people: browser sessions, which are tokens that belong to a person, and users who send their password with each call.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,7 +9,7 @@ use ledger::{Error, Scope, Token};
 use runtime::clock;
 
 impl Authority {
-    /// Begins a session. The secret is for the browser alone.
+    /// Begins a session. The secret goes only to the browser.
     ///
     /// # Errors
     /// When the ledger does not answer.
@@ -33,7 +33,7 @@ impl Authority {
         Ok((Identity(Some(Arc::new(Known::of(token)))), secret.reveal()))
     }
 
-    /// Ends a session, everywhere.
+    /// Ends a session on all replicas.
     ///
     /// # Errors
     /// When the ledger does not answer.
@@ -41,10 +41,10 @@ impl Authority {
         self.ledger.revoke_token(id, clock::now()).await.map(drop)
     }
 
-    /// Whose session this is.
+    /// The identity of a session.
     ///
     /// # Errors
-    /// When it is nobody's, or the ledger would have to be asked and does not answer.
+    /// When the session is not valid, or the ledger must be asked and does not answer.
     pub async fn session(&self, text: &str) -> Result<Identity, Refusal> {
         let hash = Secret::read(SESSION_PREFIX, text).ok_or(Refusal::Unknown)?.hash();
         self.holder_of(&hash).await?.ok_or(Refusal::Unknown)
@@ -52,7 +52,7 @@ impl Authority {
 }
 
 impl Identity {
-    /// A user whose password was right.
+    /// The identity of a user whose password was correct.
     pub fn user(user: &User) -> Self {
         let token = Token {
             id: format!("user {}", user.name),

@@ -1,4 +1,4 @@
-//! A secret text: a prefix that says what it is, then 256 random bits. Only its holder keeps it.
+//! A secret text: a prefix that names its type, then 256 random bits. Only its holder has it; the ledger has its hash.
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -22,7 +22,7 @@ impl Secret {
         Self { prefix, bits: clock::secret() }
     }
 
-    /// `None` when the text cannot be one.
+    /// `None` when the text does not have the form of a secret.
     pub fn read(prefix: &'static str, text: &str) -> Option<Self> {
         let bits = URL_SAFE_NO_PAD.decode(text.strip_prefix(prefix)?).ok()?;
         Some(Self { prefix, bits: bits.try_into().ok()? })
@@ -35,7 +35,7 @@ impl Secret {
         hash.finalize().into()
     }
 
-    /// The text, to be shown once.
+    /// The text. It is shown only once.
     pub fn reveal(&self) -> String {
         format!("{}{}", self.prefix, URL_SAFE_NO_PAD.encode(self.bits))
     }

@@ -1,4 +1,4 @@
-//! Which tasks a caller may submit, see and control: all, or only some names.
+//! Which tasks a caller may submit, see and control: all, or only some task names.
 
 use std::sync::Arc;
 
@@ -10,7 +10,7 @@ use ledger::{Group, Task};
 #[derive(Debug, Clone, Default)]
 pub struct Visibility {
     patterns: Option<Arc<[Pattern]>>,
-    /// Whose words the caller's are; `None` for who may name any.
+    /// The namespace of the caller's keys; `None` for a caller that may use any.
     namespace: Option<Arc<str>>,
 }
 
@@ -23,33 +23,33 @@ impl Visibility {
         Self { patterns: Some(patterns.iter().map(Pattern::new).collect()), namespace: None }
     }
 
-    /// The same, for a caller of this namespace.
+    /// The same visibility for a caller of this namespace.
     #[must_use]
     pub fn within(self, namespace: Option<&str>) -> Self {
         Self { namespace: namespace.map(Arc::from), ..self }
     }
 
-    /// Whose words the caller's are.
+    /// The namespace of the caller's keys.
     pub fn namespace(&self) -> Option<&str> {
         self.namespace.as_deref()
     }
 
-    /// The namespace in which a limited caller's names of schedules are; `None` for who shares the names of all.
+    /// The namespace of a limited caller's schedule names; `None` for a caller that uses the common names.
     fn of_names(&self) -> Option<&str> {
         self.namespace().filter(|_| self.is_limited())
     }
 
-    /// A name that the caller gives, as the fleet knows it.
+    /// The stored form of a name from the caller.
     pub fn own_name(&self, name: &str) -> String {
         namespace::key(self.of_names(), name)
     }
 
-    /// A name as the caller gave it. Names of nobody's namespace stand as they are.
+    /// A stored name in the form that the caller uses. Names without a namespace are unchanged.
     pub fn shown_name<'a>(&self, name: &'a str) -> &'a str {
         namespace::word(self.of_names(), name).unwrap_or(name)
     }
 
-    /// Whether a name is the caller's own, or in nobody's namespace.
+    /// Whether a name is in the caller's namespace or in none.
     pub fn meets_name(&self, name: &str) -> bool {
         self.of_names().is_none_or(|own| !name.starts_with('@') || namespace::word(Some(own), name).is_some())
     }
@@ -58,7 +58,7 @@ impl Visibility {
         self.patterns.is_some()
     }
 
-    /// The patterns for a filter of the ledger; empty without a limit.
+    /// The patterns, for a filter of the ledger; empty if not limited.
     pub fn patterns(&self) -> Vec<String> {
         self.patterns.iter().flat_map(|patterns| patterns.iter()).map(|pattern| pattern.as_str().to_owned()).collect()
     }
