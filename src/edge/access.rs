@@ -1,8 +1,8 @@
-//! What each route asks of its caller, in one table: a route that is not in it is not served (see [`Access::of`]), and a test
-//! walks the contract, the catalog and the source for such.
+//! The access rules of all routes in one table: a route that is not in it is not served (see [`Access::of`]), and a test searches
+//! the contract, the catalog and the source for such routes.
 //!
-//! A token may be limited to names of tasks. Where the table says [`Reach::Own`] the handler shows and changes only what the
-//! caller's [`Visibility`](crate::guard::tokens::Visibility) lets through; what is of the whole fleet is closed to such a token.
+//! A token may be limited to some task names. Where the table says [`Reach::Own`], the handler shows and changes only what the
+//! caller's [`Visibility`](crate::guard::tokens::Visibility) allows; operations on the whole fleet are closed to such a token.
 
 use std::collections::HashMap;
 
@@ -11,7 +11,7 @@ use axum::http::Method;
 use crate::catalog::Catalog;
 use ledger::Scope;
 
-/// What a caller must have.
+/// What a route requires of its caller.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Need {
     /// Nothing: health checks, documentation, files of the dashboard.
@@ -23,10 +23,10 @@ pub enum Need {
     },
 }
 
-/// What of the fleet an operation touches.
+/// Which part of the fleet an operation concerns.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Reach {
-    /// Tasks by name: a limited token gets its part.
+    /// Tasks by name: a limited token sees its own.
     Own,
     /// The fleet as a whole.
     Fleet,
@@ -35,13 +35,13 @@ pub enum Reach {
 const OPEN: Need = Need::Nothing;
 const SUBMIT: Need = Need::Token { scope: Scope::Submit, reach: Reach::Own, ticket: false };
 const READ: Need = Need::Token { scope: Scope::Read, reach: Reach::Own, ticket: false };
-/// A stream: `EventSource` cannot send a header, so a ticket will do.
+/// A stream: `EventSource` cannot send a header, so a ticket is accepted too.
 const FOLLOW: Need = Need::Token { scope: Scope::Read, reach: Reach::Own, ticket: true };
 const CONTROL: Need = Need::Token { scope: Scope::Control, reach: Reach::Own, ticket: false };
 const READ_FLEET: Need = Need::Token { scope: Scope::Read, reach: Reach::Fleet, ticket: false };
 const CONTROL_FLEET: Need = Need::Token { scope: Scope::Control, reach: Reach::Fleet, ticket: false };
 
-/// Webhooks tell of every task, and their secrets sign for the gateway; the audit says what everybody did.
+/// Webhooks report every task, and their secrets sign for the gateway; the audit log shows the acts of all callers.
 const ADMIN_FLEET: Need = Need::Token { scope: Scope::Admin, reach: Reach::Fleet, ticket: false };
 
 /// All routes that every gateway has. `GET` includes `HEAD`.
@@ -66,7 +66,7 @@ pub const TABLE: &[(&str, &str, Need)] = &[
     ("POST", "/v1/tasks/{id}/resolve", CONTROL),
     ("POST", "/v1/tasks/{id}/complete", CONTROL),
     ("GET", "/v1/waits", READ),
-    // The link is signed: it is the permission.
+    // The link itself is signed, so whoever has it may call.
     ("GET", "/v1/waits/{token}", OPEN),
     ("POST", "/v1/waits/{token}", OPEN),
     ("DELETE", "/v1/waits/{token}", OPEN),
@@ -119,7 +119,7 @@ pub const TABLE: &[(&str, &str, Need)] = &[
     ("POST", "/v1/webhooks/{id}/deliveries/{delivery}/resend", ADMIN_FLEET),
     ("GET", "/metrics", READ_FLEET),
     ("GET", "/v1/capabilities", READ),
-    // Whoever is not known yet comes here; these look for themselves who calls.
+    // Callers that are not logged in yet use these; the handlers authenticate by themselves.
     ("GET", "/v1/session", OPEN),
     ("POST", "/v1/session", OPEN),
     ("DELETE", "/v1/session", OPEN),
@@ -131,9 +131,9 @@ pub const TABLE: &[(&str, &str, Need)] = &[
     ("GET", "/openapi.json", OPEN),
     ("GET", "/problems", OPEN),
     ("GET", "/problems/{slug}", OPEN),
-    // Files and redirects, which have no operation in the contract.
+    // Files and redirects have no operation in the contract.
     ("GET", "/", OPEN),
-    // Asks for a token itself; what is behind it asks for its own scope.
+    // The handler requires a token itself; each operation that it calls checks its own scope.
     ("POST", "/mcp", OPEN),
     ("GET", "/docs", OPEN),
     ("GET", "/dashboard", OPEN),
@@ -171,25 +171,25 @@ pub const FLOWER: &[(&str, &str, Need)] = &[
     ("POST", "/api/task/rate-limit/{name}", CONTROL_FLEET),
 ];
 
-/// Of tasks that are learned from workers.
+/// The route of tasks that are learned from workers.
 pub const LEARNED: &str = "/tasks/{name}";
 
-/// Of the catalog's endpoints.
+/// The rule of the catalog's endpoints.
 pub const ENDPOINT: Need = SUBMIT;
-/// Of the catalog's streams.
+/// The rule of the catalog's streams.
 pub const STREAM: Need = FOLLOW;
 
-/// What a request's route asks.
+/// The rule for a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Asked {
     This(Need),
-    /// The path is known and the method is none of its own: the answer is 405.
+    /// The path is known but does not have this method: the answer is 405.
     OtherMethod,
-    /// Somebody added a route and said nothing here.
+    /// The route was added without a rule in this table.
     Undeclared,
 }
 
-/// The table with a catalog's endpoints, made for look-ups.
+/// The table with a catalog's endpoints, indexed for look-ups.
 #[derive(Debug)]
 pub struct Access(HashMap<String, Vec<(Method, Need)>>);
 
@@ -205,14 +205,14 @@ impl Access {
         for stream in catalog.entries().iter().filter_map(|entry| entry.stream.as_ref()) {
             access.add("GET", &stream.at.path, STREAM);
         }
-        // The signature says who sends.
+        // The sender is authenticated by its signature.
         for hook in catalog.hooks() {
             access.add("POST", &hook.path, OPEN);
         }
         access
     }
 
-    /// With the endpoint of learned tasks.
+    /// Adds the endpoint of learned tasks.
     #[must_use]
     pub fn with_learned(mut self, wanted: bool) -> Self {
         if wanted {
@@ -221,7 +221,7 @@ impl Access {
         self
     }
 
-    /// With Flower's API below this prefix.
+    /// Adds Flower's API below this prefix.
     #[must_use]
     pub fn with_flower(mut self, prefix: Option<&str>) -> Self {
         for (method, path, need) in FLOWER.iter().filter(|_| prefix.is_some()) {
@@ -235,7 +235,7 @@ impl Access {
         self.0.entry(path.to_owned()).or_default().push((method, need));
     }
 
-    /// `route` as it was declared, with the names of its parameters.
+    /// `route` is the declared route with its parameter names.
     pub fn of(&self, method: &Method, route: &str) -> Asked {
         let Some(methods) = self.0.get(route) else { return Asked::Undeclared };
         let method = if method == Method::HEAD { &Method::GET } else { method };
@@ -246,7 +246,7 @@ impl Access {
     }
 }
 
-/// What an operation of the contract asks; `None` when it is not in the table.
+/// The rule of an operation in the contract; `None` when it is not in the table.
 pub fn of_operation(method: &str, path: &str) -> Option<Need> {
     TABLE
         .iter()

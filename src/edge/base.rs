@@ -1,6 +1,6 @@
-//! The path under which a proxy shows the gateway: requests may come with it or without it, whatever the gateway links to has it.
+//! The base path under which a proxy publishes the gateway: requests may have it or not, all links have it.
 //!
-//! It belongs to the process, like its address: it is set once, by the first edge that is made.
+//! It is global to the process, like its address: the first edge sets it once.
 
 use std::sync::OnceLock;
 
@@ -12,7 +12,7 @@ use axum::response::Response;
 
 static BASE: OnceLock<String> = OnceLock::new();
 
-/// Without a slash at its end; empty for none.
+/// Sets the base path, without a trailing slash; empty for none.
 pub(super) fn set(base: &str) {
     BASE.get_or_init(|| base.to_owned());
 }
@@ -21,17 +21,17 @@ fn base() -> &'static str {
     BASE.get().map_or("", String::as_str)
 }
 
-/// A path of this gateway as its clients know it.
+/// A path of this gateway as clients see it, with the base path.
 pub fn path(path: &str) -> String {
     format!("{}{path}", base())
 }
 
-/// The router below the base path, and beside it for those behind a proxy that takes the path away.
+/// The router below the base path, and also without it, for proxies that strip the path.
 pub(super) fn mounted(router: Router) -> Router {
     if base().is_empty() {
         return router;
     }
-    // A layer of a router runs after its routes are chosen: the outer one has none, so the inner one sees the shorter path.
+    // A router's layers run after routing: the outer router has no routes, so the inner one routes by the shortened path.
     Router::new().fallback_service(router).layer(axum::middleware::from_fn(shorten))
 }
 
@@ -51,7 +51,7 @@ async fn shorten(mut request: Request, next: Next) -> Response {
     response
 }
 
-/// The URI as routes know it, and as clients do.
+/// The URI without the base path for routing, and the one that clients see.
 fn split(uri: &Uri) -> (Uri, Uri) {
     let whole = uri.path_and_query().map_or("/", PathAndQuery::as_str);
     let rest = whole.strip_prefix(base()).filter(|rest| rest.is_empty() || rest.starts_with(['/', '?']));

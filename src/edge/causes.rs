@@ -1,4 +1,4 @@
-//! Which problem each error of what stands behind the edge becomes.
+//! Converts the errors of use cases and the ledger into problems.
 
 use std::time::Duration;
 
@@ -18,9 +18,9 @@ use crate::usecase::waits::WaitError;
 use crate::usecase::webhooks::WebhookError;
 use ledger::WaitState;
 
-/// How long to wait for a ledger that is away.
+/// `Retry-After` while the ledger does not answer.
 const LEDGER_PAUSE: Duration = Duration::from_secs(2);
-/// How long to wait for a Redis that is away.
+/// `Retry-After` while Redis does not answer.
 const REDIS_PAUSE: Duration = Duration::from_secs(2);
 
 impl From<ledger::Error> for Problem {

@@ -1,4 +1,4 @@
-//! Cursors: a place in a list as an opaque text with a check sum, so that a mangled one is refused and not misread.
+//! Cursors: a position in a list as an opaque text with a checksum, so that a damaged cursor is refused and not misread.
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -8,7 +8,7 @@ use ledger::Cursor;
 
 const CHECK_BYTES: usize = 4;
 
-/// The text for `next`.
+/// The text of a cursor, for `next`.
 pub fn write(cursor: Cursor) -> String {
     write_bytes(&cursor.0.to_be_bytes())
 }
@@ -19,7 +19,7 @@ pub fn read(text: &str) -> Option<Cursor> {
     Some(Cursor(i64::from_be_bytes(number)))
 }
 
-/// For lists that are ordered by name.
+/// A cursor for lists that are ordered by name.
 pub fn write_name(name: &str) -> String {
     write_bytes(name.as_bytes())
 }
@@ -39,7 +39,7 @@ fn read_bytes(text: &str) -> Option<Vec<u8>> {
     (sum == check(&bytes)).then_some(bytes)
 }
 
-/// Against accidents and guesses, not against forgers: a cursor grants nothing.
+/// A checksum against accidents and guesses; forgery does not matter, because a cursor grants no access.
 fn check(place: &[u8]) -> [u8; CHECK_BYTES] {
     let hash = Sha256::new().chain_update(b"taskgate cursor").chain_update(place).finalize();
     std::array::from_fn(|index| hash[index])

@@ -1,4 +1,4 @@
-//! What of the edge reads texts of strangers, for `crate::fuzz_entry`.
+//! The edge's readers of untrusted text, for `crate::fuzz_entry`.
 
 use axum::http::Uri;
 
@@ -10,13 +10,13 @@ use super::extract::{
 use crate::config::Limits;
 use runtime::clock::Time;
 
-/// The text of a body that may be parsed: UTF-8, not too deep, not too wide, without halves of characters.
+/// The text of a body, if it may be parsed: UTF-8, within depth and width limits, without lone surrogates.
 pub fn checked_json(bytes: &[u8]) -> Option<String> {
     json_text(bytes.to_vec(), &Limits::default()).ok()
 }
 
 /// # Panics
-/// When a cursor is read that nobody wrote.
+/// When a cursor is accepted that was not written here.
 pub fn read_cursors(text: &str) {
     if let Some(place) = cursor::read(text) {
         assert_eq!(cursor::write(place), text);
@@ -26,7 +26,7 @@ pub fn read_cursors(text: &str) {
     }
 }
 
-/// Every reader of a query.
+/// Runs every reader of a query.
 pub fn read_queries(text: &str) {
     let Ok(uri) = format!("/v1/tasks?{text}").parse::<Uri>() else { return };
     let _ = list_query(&uri);

@@ -1,8 +1,8 @@
-//! The fleet's figures as Prometheus text, under the names that boards for Celery exporters use.
+//! The fleet's metrics as Prometheus text, under the names that dashboards for Celery exporters use.
 //!
-//! Computed from the ledger's roll-ups, so every replica shows the same and a restart sets nothing back. Labels are bounded: pairs
-//! of task name and queue beyond the most frequent ones are counted under `other`. What cannot be read (the ledger or Redis is
-//! away) is left out.
+//! Computed from the ledger's roll-ups, so all replicas show the same values and a restart resets nothing. Labels are bounded: pairs
+//! of task name and queue beyond the most frequent ones are counted under `other`. Values that cannot be read (because the ledger or
+//! Redis does not answer) are left out.
 
 use std::collections::{BTreeMap, HashSet};
 use std::fmt::Write;
@@ -14,12 +14,12 @@ use crate::usecase::stats::Histogram;
 use ledger::{Figure, Worker};
 use runtime::clock;
 
-/// Pairs of task name and queue with figures of their own.
+/// Maximum number of pairs of task name and queue with their own labels.
 const MAX_PAIRS: usize = 150;
 const MAX_QUEUES: usize = 200;
 const MAX_WORKERS: usize = 500;
 const OTHER: &str = "other";
-/// A scrape must not wait for what is away.
+/// How long a scrape waits for each source.
 const PATIENCE: Duration = Duration::from_secs(3);
 
 /// Measure, name of the counter, Celery's word for `celery_tasks_total`, help.
@@ -33,12 +33,12 @@ const COUNTERS: [(&str, &str, &str, &str); 11] = [
     ("revoked", "celery_task_revoked_total", "REVOKED", "Tasks that were revoked"),
     ("expired", "taskgate_task_expired_total", "EXPIRED", "Tasks that expired before they started"),
     ("skipped", "taskgate_task_skipped_total", "SKIPPED", "Tasks of branches that were not taken"),
-    ("lost", "taskgate_task_lost_total", "LOST", "Tasks of which no trace was left"),
+    ("lost", "taskgate_task_lost_total", "LOST", "Tasks whose message was lost"),
     (
         "ignored",
         "taskgate_task_ignored_total",
         "IGNORED",
-        "Tasks that a living worker took, acknowledged and said no more of",
+        "Tasks that a live worker took and acknowledged, and then no longer reported on",
     ),
 ];
 /// Measure, its sum, name of the histogram, help.
@@ -48,7 +48,7 @@ const HISTOGRAMS: [(&str, &str, &str, &str); 3] = [
     ("wait", "wait_us", "celery_task_wait_seconds", "Seconds from when it could run until it started"),
 ];
 
-/// Everything that is known of the fleet now.
+/// All metrics of the fleet.
 pub async fn text(gateway: &Gateway) -> String {
     let mut out = String::new();
     if let Ok(Ok(figures)) = tokio::time::timeout(PATIENCE, gateway.ever()).await {
@@ -98,7 +98,7 @@ impl Figures {
     }
 }
 
-/// A task that others sent is counted before its name or queue is known.
+/// The label for a name or queue; a task that others sent is counted before they are known.
 fn shown(text: String) -> String {
     if text.is_empty() { "unknown".to_owned() } else { text }
 }
@@ -148,7 +148,7 @@ fn write_histogram(out: &mut String, metric: &str, (name, queue): &Pair, histogr
     line(out, &format!("{metric}_count"), &own, histogram.count() as f64);
 }
 
-/// What a gauge shows of a queue.
+/// The function that reads a gauge's value from a queue.
 type Value<'a> = &'a dyn Fn(&Queue) -> f64;
 
 fn write_queues(out: &mut String, queues: &[Queue], age: impl Fn(&Queue) -> f64) {

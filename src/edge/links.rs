@@ -1,4 +1,4 @@
-//! OpenAPI links: which answer has the id that another operation needs, so that tools can follow a task from its submission.
+//! OpenAPI links: connect answers that contain an id to operations that need it, so that tools can follow a task after its submission.
 
 use serde_json::{Map, Value, json};
 

@@ -1,7 +1,8 @@
-//! The edge: HTTP in, use cases, views out. The only module that knows axum, status codes and OpenAPI.
+//! The edge: turns HTTP requests into use cases, and their results into views. The only module that knows axum, status codes and
+//! OpenAPI.
 //!
 //! Invariants: every refusal is an RFC 9457 problem of [`slugs`]; every route has an operation in the contract; a handler
-//! translates and does not decide; what a client waits for is bounded in time and in memory.
+//! translates and does not decide; all work for a request is bounded in time and memory.
 
 pub mod access;
 mod answer;

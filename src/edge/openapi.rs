@@ -1,4 +1,4 @@
-//! The contract as OpenAPI 3.1: what every gateway has (`openapi/openapi.json`), and with it what this catalog adds.
+//! The contract as OpenAPI 3.1: the part that every gateway has (`openapi/openapi.json`), and what the catalog adds.
 
 use serde_json::{Map, Value, json};
 use utoipa::openapi::{ContactBuilder, InfoBuilder, OpenApi};
@@ -45,7 +45,7 @@ pub fn running(catalog: &Catalog, auth: Auth) -> String {
     document.to_string()
 }
 
-/// What the routes say of themselves, with the schemas that are written by hand.
+/// The document generated from the routes, with the hand-written schemas.
 fn base() -> Value {
     let mut api: OpenApi = super::router::documented().into_openapi();
     api.info = InfoBuilder::new()
@@ -88,7 +88,7 @@ fn base() -> Value {
     document
 }
 
-/// What the operation asks of its caller.
+/// Adds the operation's security requirement.
 fn secured(operation: &mut Value, need: Need) {
     let Need::Token { scope, .. } = need else {
         operation["security"] = json!([]);
@@ -101,7 +101,7 @@ fn secured(operation: &mut Value, need: Need) {
     }
 }
 
-/// Where everybody may call, nothing is asked.
+/// Removes all security requirements, for a gateway without tokens.
 fn unsecured(document: &mut Value) {
     if let Some(components) = document.get_mut("components").and_then(Value::as_object_mut) {
         components.remove("securitySchemes");
@@ -116,7 +116,7 @@ fn operations(document: &mut Value) -> impl Iterator<Item = &mut Value> {
     paths.into_iter().flat_map(Map::values_mut).filter_map(Value::as_object_mut).flat_map(Map::values_mut)
 }
 
-/// Operations that take the id of a group too: their answer is then the group.
+/// Operations that also accept a group's id, and then answer with the group.
 const OF_GROUPS: [&str; 3] = ["get_result", "get_task", "watch_task"];
 
 fn with_group(operation: &mut Value) {
@@ -132,7 +132,7 @@ fn with_group(operation: &mut Value) {
     }
 }
 
-/// Operations that submit what their caller says: all heed the same headers.
+/// Operations that submit; all read the same headers.
 const SUBMITS: [&str; 5] = ["submit_task", "submit_chain", "submit_group", "submit_chord", "run_schedule"];
 
 fn with_submission(operation: &mut Value) {
@@ -156,7 +156,7 @@ fn documented(description: &str, schema: &Value) -> Value {
     json!({"description": description, "content": {"application/json": {"schema": schema}}})
 }
 
-/// Every operation may refuse for reasons that are not its own (route, size, time, ledger).
+/// Adds the default response: every operation may be refused for general reasons (route, size, timeout, ledger).
 fn with_default(operation: &mut Value) {
     if let Some(responses) = operation.get_mut("responses").and_then(Value::as_object_mut) {
         responses.entry("default").or_insert_with(|| problem("A problem; its `type` is explained at /problems/"));
@@ -167,21 +167,21 @@ fn problem(description: &str) -> Value {
     json!({"description": description, "content": {PROBLEM: {"schema": {"$ref": "#/components/schemas/Problem"}}}})
 }
 
-/// Two methods may share a path.
+/// Adds an operation; two methods may share a path.
 fn with_operation(paths: &mut Map<String, Value>, path: &str, method: &str, operation: Value) {
     paths.entry(path).or_insert_with(|| json!({}))[method] = operation;
 }
 
-/// Where an entry's tasks are followed.
+/// The operation of an entry's stream.
 fn stream_operation(entry: &Entry, stream: &Stream) -> Value {
     let params = &stream.at.params;
     let last = json!({"name": "Last-Event-ID", "in": "header", "required": false, "schema": {"type": "string"},
-        "description": "The id of the last event received; it is of no use for a newer task"});
+        "description": "The id of the last event received; ignored when a newer task has replaced the old one"});
     json!({
         "tags": ["catalog"],
         "operationId": format!("{}_stream", operation_id(&stream.at.path)),
         "summary": format!("What happens to the newest {} of these labels", entry.name),
-        "description": "Server-sent events as of `GET /v1/tasks/{id}/events`, of the newest task that has the labels which the path says. An event's id is the task's id, a colon and its `seq`.",
+        "description": "Server-sent events as of `GET /v1/tasks/{id}/events`, of the newest task whose labels match the path. An event's id is the task's id, a colon and its `seq`.",
         "parameters": params.iter().map(|param| parameter(entry, param)).chain([last]).collect::<Vec<_>>(),
         "responses": {
             "200": {"description": "The stream, or with `Accept: application/json` the events so far", "content": {
@@ -260,7 +260,7 @@ fn accepted(entry: &Entry, params: &[String]) -> Value {
     json!({"allOf": [reference, {"type": "object", "properties": properties, "required": required}]})
 }
 
-/// What the schema's own examples and defaults give, so that a first try works.
+/// An example built from the schema's examples and defaults, so that a first try works.
 fn example(schema: &Value) -> Value {
     if let Some(example) =
         schema.pointer("/examples/0").or_else(|| schema.get("example")).or_else(|| schema.get("default"))

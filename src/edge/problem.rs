@@ -1,7 +1,7 @@
-//! RFC 9457 problems: the only shape in which the edge refuses anything.
+//! RFC 9457 problems: the form of every refusal of the edge.
 //!
-//! The client sees a kind, a detail and the places in its request; never a cause. The cause travels with the response to the
-//! one middleware that logs it.
+//! The client sees a kind, a detail and the places in its request; never a cause. The cause is passed along with the response to
+//! the middleware that logs it.
 
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -18,7 +18,7 @@ use super::extract::KNOWN_ENCODINGS;
 use super::slugs::{self, Slug};
 use celery::task::{Json, TaskId, invalid};
 
-/// What is wrong with one place of the request.
+/// A mistake at one place of the request.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
 pub struct Place {
     /// JSON Pointer into the body, or the name of a parameter or header.
@@ -35,17 +35,17 @@ pub struct Problem {
     detail: Option<Cow<'static, str>>,
     errors: Vec<Place>,
     retry_after: Option<Duration>,
-    /// Says which encodings of a body would be taken.
+    /// Whether to add `Accept-Encoding` with the supported encodings.
     tells_encodings: bool,
-    /// What `WWW-Authenticate` says beside the realm.
+    /// Parameters of `WWW-Authenticate` beside the realm.
     challenge: Option<Box<str>>,
-    /// What an earlier request answered.
+    /// The answer of an earlier request.
     answer: Option<Box<Json>>,
-    /// For the log only.
+    /// The cause, for the log only.
     cause: Option<Arc<dyn std::error::Error + Send + Sync>>,
 }
 
-/// The document (`application/problem+json`).
+/// A refusal (`application/problem+json`).
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = Problem)]
 pub struct ProblemDocument<'a> {
@@ -57,7 +57,7 @@ pub struct ProblemDocument<'a> {
     pub title: &'a str,
     #[schema(example = 422)]
     pub status: u16,
-    /// What is wrong this time.
+    /// What is wrong with this request.
     #[schema(value_type = String, example = "/y: is required")]
     pub detail: &'a str,
     /// The path of the request.
@@ -68,7 +68,7 @@ pub struct ProblemDocument<'a> {
     #[serde(skip_serializing_if = "<[Place]>::is_empty")]
     #[schema(value_type = Vec<Place>)]
     pub errors: &'a [Place],
-    /// The answer that counts, where an earlier one does.
+    /// The earlier answer that counts, if there is one.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<serde_json::Value>)]
     pub answer: Option<&'a Json>,
@@ -109,19 +109,19 @@ impl Problem {
         self
     }
 
-    /// Says which encodings of a body would be taken (RFC 9110, 12.5.3).
+    /// Adds `Accept-Encoding` with the supported encodings (RFC 9110, 12.5.3).
     pub fn telling_encodings(mut self) -> Self {
         self.tells_encodings = true;
         self
     }
 
-    /// A token was given, and it is worth nothing (RFC 6750).
+    /// The request has an invalid token (RFC 6750).
     pub fn invalid_token(mut self) -> Self {
         self.challenge = Some("error=\"invalid_token\"".into());
         self
     }
 
-    /// The token is valid and lacks this scope (RFC 6750).
+    /// The token is valid but lacks this scope (RFC 6750).
     pub fn insufficient_scope(scope: &str, token: &str) -> Self {
         let mut problem = Self::new(&slugs::INSUFFICIENT_SCOPE)
             .detail(format!("the token {token:?} does not have the scope {scope}"));
@@ -129,7 +129,7 @@ impl Problem {
         problem
     }
 
-    /// What is wrong this time, if that was said.
+    /// The detail, if there is one.
     pub fn told(&self) -> Option<&str> {
         self.detail.as_deref()
     }
@@ -171,7 +171,7 @@ impl Problem {
         Some(text)
     }
 
-    /// The document as JSON text, for a problem inside of an answer.
+    /// The document as JSON text, for a problem inside an answer.
     pub fn document(&self) -> String {
         self.document_at(None)
     }
@@ -189,7 +189,7 @@ impl Problem {
         serde_json::to_string(&document).expect("a problem is JSON")
     }
 
-    /// The answer, with the path of the request it belongs to.
+    /// The response, with the path of its request.
     pub fn render(&self, instance: Option<&str>) -> Response {
         let body = self.document_at(instance);
         let mut response = Response::new(Body::from(body));
@@ -213,7 +213,7 @@ impl Problem {
 }
 
 impl IntoResponse for Problem {
-    /// The middleware that logs renders it again, with its request's path.
+    /// The logging middleware renders it again, with the request's path.
     fn into_response(self) -> Response {
         let mut response = self.render(None);
         response.extensions_mut().insert(self);
@@ -226,7 +226,7 @@ impl Problem {
         Self::new(&slugs::TASK_NOT_FOUND).detail(format!("this ledger never saw {id}"))
     }
 
-    /// What a reader of signatures found.
+    /// A problem with the mistakes that a reader found.
     pub fn invalid(found: Vec<invalid::Invalid>) -> Self {
         Self::misfit(found.into_iter().map(|one| Place { pointer: one.pointer, detail: one.detail }).collect())
     }

@@ -1,4 +1,4 @@
-//! All routes, once for serving and once for the contract: a route cannot exist without its operation.
+//! All routes: the same list serves requests and generates the contract, so no route exists without its operation.
 
 use axum::http::{HeaderValue, Method, header};
 use axum::response::{IntoResponse, Response};
@@ -27,11 +27,11 @@ use super::{flower, mcp};
     tags(
         (name = "catalog", description = "Tasks declared in the configuration"),
         (name = "submit", description = "Tasks and compositions of tasks"),
-        (name = "results", description = "What became of them"),
-        (name = "tasks", description = "What happens, and what happened"),
+        (name = "results", description = "Results of tasks and groups"),
+        (name = "tasks", description = "Tasks, their events and their history"),
         (name = "control", description = "Revoke, retry, queues, workers"),
-        (name = "schedules", description = "The timetable"),
-        (name = "webhooks", description = "Who is told what, and how that went"),
+        (name = "schedules", description = "Schedules of tasks"),
+        (name = "webhooks", description = "Webhooks and their deliveries"),
         (name = "operation", description = "The gateway itself"),
     )
 )]
@@ -117,7 +117,7 @@ pub fn documented() -> OpenApiRouter<Edge> {
 
 /// The edge of a gateway.
 pub fn router(edge: Edge) -> Router {
-    // What agents call leads through all the layers again, in their name.
+    // Operations that MCP clients call pass through all layers again, with their credentials.
     let agents = mcp::router(guarded(&edge, Router::new()));
     base::mounted(guarded(&edge, agents))
 }

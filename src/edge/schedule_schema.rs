@@ -1,4 +1,4 @@
-//! Schemas of the timetable: a schedule is a submission with a rhythm, read by hand (`beat::definition`) and so described by hand.
+//! Schemas of schedules: the parser is hand-written (`schedule::definition`), and so are these.
 
 use std::borrow::Cow;
 
@@ -7,15 +7,15 @@ use utoipa::openapi::schema::Schema;
 use utoipa::openapi::{ObjectBuilder, RefOr};
 use utoipa::{PartialSchema, ToSchema};
 
-/// A schedule as it is answered. Its JSON text is written by the view, its schema is `Schedule` below.
+/// A schedule in an answer. The view writes its JSON text; its schema is `Schedule` below.
 pub struct ScheduleText;
-/// A page of schedules, likewise.
+/// A page of schedules; the same applies.
 pub struct ScheduleList;
 
 macro_rules! by_hand {
     ($($shape:ident is $name:literal)*) => {$(
         impl PartialSchema for $shape {
-            /// Only a place: [`schemas`] has the schema of this name.
+            /// Only a reference: [`schemas`] has the schema of this name.
             fn schema() -> RefOr<Schema> {
                 ObjectBuilder::new().into()
             }
@@ -30,13 +30,13 @@ macro_rules! by_hand {
 
 by_hand!(ScheduleText is "Schedule" ScheduleList is "ScheduleList");
 
-/// `ScheduleDocument` (what is written), `Schedule` (what is answered), `SchedulePatch`.
+/// `ScheduleDocument` (in requests), `Schedule` (in answers), `SchedulePatch`.
 pub fn schemas() -> Map<String, Value> {
     let time =
         |description: &str| json!({"type": ["string", "null"], "format": "date-time", "description": description});
     let Value::Object(schemas) = json!({
         "ScheduleDocument": {
-            "description": "A signature with its timetable: exactly one of `cron`, `every` and `at`. The members of a submission (`task` and its options, or `chain`, `group`, `chord`) stand beside these.",
+            "description": "A signature with its timetable: exactly one of `cron`, `every` and `at`. The members of a submission (`task` and its options, or `chain`, `group`, `chord`) are added to these.",
             "oneOf": [
                 {"$ref": "#/components/schemas/CronSchedule"},
                 {"$ref": "#/components/schemas/IntervalSchedule"},
@@ -48,13 +48,13 @@ pub fn schemas() -> Map<String, Value> {
         "IntervalSchedule": rhythm("every"),
         "OneTimeSchedule": rhythm("at"),
         "SchedulePatch": {
-            "description": "A JSON merge patch (RFC 7396): `null` removes a member. Another rhythm replaces the present one.",
+            "description": "A JSON merge patch (RFC 7396): `null` removes a member. A different one of `cron`, `every` and `at` replaces the present one.",
             "type": "object",
             "properties": timetable(),
             "examples": [{"cron": "0 3 * * mon-fri", "paused": false}],
         },
         "Schedule": {
-            "description": "The document as it was written, and what became of it.",
+            "description": "The document as it was written, with its state.",
             "type": "object",
             "required": ["name", "timezone", "paused", "catch_up", "overlap", "next_run_at", "last_run_at"],
             "properties": answered(&time),
@@ -69,7 +69,7 @@ pub fn schemas() -> Map<String, Value> {
     schemas
 }
 
-/// What is written, with this one of the three rhythms.
+/// The schema of a document with one of `cron`, `every` and `at`.
 fn rhythm(name: &str) -> Value {
     let mut members = timetable();
     members.retain(|member, _| member == name || !["cron", "every", "at"].contains(&member.as_str()));
@@ -85,8 +85,8 @@ fn timetable() -> Map<String, Value> {
         "timezone": {"type": "string", "default": "UTC", "description": "IANA name", "examples": ["Asia/Seoul"]},
         "paused": {"type": "boolean", "default": false},
         "catch_up": {"type": "string", "enum": ["none", "last", "all"], "default": "last", "description": "What happens to ticks that passed while no gateway could fire them; `all` fires the newest 100"},
-        "overlap": {"type": "string", "enum": ["allow", "skip", "replace"], "default": "allow", "description": "What happens when a task of the tick before has not ended; `replace` revokes it"},
-        "jitter": {"type": "number", "minimum": 0, "maximum": 3600, "default": 0, "description": "Each tick fires up to so many seconds late"},
+        "overlap": {"type": "string", "enum": ["allow", "skip", "replace"], "default": "allow", "description": "What happens when the task of an earlier tick has not ended; `replace` revokes it"},
+        "jitter": {"type": "number", "minimum": 0, "maximum": 3600, "default": 0, "description": "Each tick fires up to this many seconds late"},
         "starts_at": {"type": "string", "format": "date-time"},
         "ends_at": {"type": "string", "format": "date-time"},
     }) else {

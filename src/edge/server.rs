@@ -1,7 +1,7 @@
 //! Accepts connections, with TLS or plain, and speaks HTTP/1.1 and HTTP/2 on them.
 //!
-//! A connection that sends its head too slowly or is gone is cut, one too many is told so; an end waits for answers in progress, streams end
-//! by themselves.
+//! A connection that sends its head too slowly or is dead is cut, and one above the limit gets an answer that says so. At shutdown, answers
+//! in progress are finished; streams end by themselves.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -30,21 +30,21 @@ use super::problem::Problem;
 use super::slugs;
 use crate::config;
 
-/// How a connection in HTTP/2 begins; no method of HTTP/1.1 does.
+/// The first bytes of an HTTP/2 connection; no method of HTTP/1.1 begins like this.
 const HTTP2: &[u8] = b"PRI";
-/// When accepting fails (out of file descriptors), others shall end first.
+/// Pause after a failed accept (out of file descriptors), so that other connections can end.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
-/// Answers in progress at shutdown.
+/// How long a shutdown waits for answers in progress.
 const GRACE: Duration = Duration::from_secs(5);
-/// For the few bytes that a connection too many gets.
+/// Timeout for the answer to a connection above the limit.
 const LAST_WORDS: Duration = Duration::from_secs(1);
-/// Connections that are being told so; beyond these they are cut.
+/// How many connections may be refused with an answer at the same time; further ones are cut.
 const MOST_REFUSED: usize = 100;
-/// Requests in progress on one connection of HTTP/2: its client sends more when some are answered.
+/// Maximum number of concurrent requests on an HTTP/2 connection.
 const MOST_REQUESTS: u32 = 1_000;
-/// The guard refuses a head that is too large, with a document; hyper one that is larger by this, without.
+/// A head that exceeds the limit is refused by the guard with a document; one that exceeds it by more than this, by hyper without one.
 const ROOM_FOR_A_REFUSAL: u32 = 64 << 10;
-/// A silent connection of HTTP/2 is asked this often whether there is anybody, and cut when no answer comes.
+/// How often a silent HTTP/2 connection is pinged; without an answer it is cut.
 const PING_PERIOD: Duration = Duration::from_secs(30);
 const PING_TIMEOUT: Duration = Duration::from_secs(20);
 
@@ -73,8 +73,8 @@ impl Server {
         })
     }
 
-    /// For what the first bytes of a plain connection begin. They are looked at where they are: the library would read them first,
-    /// and each connection would keep a second buffer from then on.
+    /// Chooses the protocol by the first bytes of a plain connection. They are peeked at: the library would read them first, and each
+    /// connection would then keep a second buffer.
     async fn begun(&self, stream: &TcpStream) -> std::io::Result<&Builder<TokioExecutor>> {
         let mut first = [0; HTTP2.len()];
         let seen = stream.peek(&mut first).await?;
@@ -85,12 +85,12 @@ impl Server {
         })
     }
 
-    /// Who begins has to go on: where only HTTP/2 or either is spoken, the library has no clock on the rest of the preface.
+    /// Adds a deadline for the rest of the HTTP/2 preface, for which the library has none.
     fn prompt<S>(&self, stream: S) -> Prompt<S> {
         Prompt::new(stream, self.handshake)
     }
 
-    /// For what was agreed on with TLS.
+    /// The protocol that was negotiated in the TLS handshake.
     fn agreed(&self, protocol: Option<&[u8]>) -> &Builder<TokioExecutor> {
         match protocol {
             Some(b"h2") => &self.http2,
@@ -151,12 +151,12 @@ pub async fn serve(listener: TcpListener, router: Router, server: Server, stop: 
     }
 }
 
-/// One too many: told so before anything of it is read.
+/// Answers a connection above the limit, before anything is read from it.
 async fn refuse(mut stream: TcpStream) {
     let problem = Problem::new(&slugs::TOO_MANY_CONNECTIONS).retry_after(Duration::from_secs(1));
     if stream.write_all(&last_words(problem).await).await.is_ok() {
         let _ = stream.shutdown().await;
-        // What the client sends meanwhile is read away: closing over it would reset the connection and lose the answer.
+        // Read and drop what the client sends: closing with unread data would reset the connection and lose the answer.
         let _ = tokio::io::copy(&mut stream, &mut tokio::io::sink()).await;
     }
 }
@@ -171,11 +171,11 @@ async fn connection(
 ) {
     let peer = Peer { address, is_tls: server.tls.is_some() };
     if let Some(tls) = &server.tls {
-        // In a box: plain connections shall not be as large as those with TLS.
+        // Boxed, so that plain connections do not need as much memory as TLS connections.
         return Box::pin(secured(server, tls, router, watcher, stream, peer)).await;
     }
     let begun = tokio::time::timeout(server.handshake, server.begun(&stream));
-    // Before its first byte a connection has nothing that a stop would wait for.
+    // A stop need not wait for a connection that has not sent anything.
     let begun = tokio::select! { () = stop.cancelled() => return, begun = begun => begun };
     match begun {
         Ok(Ok(builder)) => speak(builder, router, watcher, server.prompt(stream), peer).await,
@@ -215,7 +215,7 @@ where
     })
 }
 
-/// Tells each request who is at the other end of its connection.
+/// Adds the peer of the connection to each request.
 struct Attached {
     inner: TowerToHyperService<Router>,
     peer: Peer,

@@ -1,8 +1,8 @@
-//! Sessions in cookies: a browser that logged in holds one secret that its scripts cannot read, and no other site's page can use.
+//! Session cookies: a logged-in browser holds a secret that scripts cannot read and that pages of other sites cannot use.
 //!
-//! A session is a token of the ledger that belongs to a person, so what holds for tokens holds for it: scopes, streams that end with
-//! it, revocation at every replica within a second. Against requests that other sites make a browser send, `SameSite` keeps the cookie
-//! at home, and whatever changes something must also carry a word that only a page of this gateway could have read.
+//! A session is a token in the ledger that belongs to a person, so the rules of tokens apply: scopes, streams that end with it,
+//! revocation at every replica within a second. Against cross-site requests, the cookie is `SameSite`, and a request that changes
+//! something must also carry a CSRF token that only a page of this gateway can read.
 
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, header};
 use base64::Engine;
@@ -15,7 +15,7 @@ use crate::edge::problem::Problem;
 use crate::edge::slugs;
 
 pub const SESSION: &str = "taskgate_session";
-/// What a browser keeps while it is at the provider.
+/// The cookie that a browser holds during a login at the provider.
 pub const ATTEMPT: &str = "taskgate_login";
 static CSRF: HeaderName = HeaderName::from_static("x-csrf-token");
 
@@ -26,8 +26,8 @@ pub fn cookie<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
     pairs.into_iter().find(|(key, _)| *key == name).map(|(_, value)| value)
 }
 
-/// `Set-Cookie` for this path and below; without a value it takes the cookie away. `Lax`, because the way back from a provider is a
-/// link of another site.
+/// `Set-Cookie` for this path and below; without a value it deletes the cookie. `Lax`, because the callback from a provider is a
+/// navigation from another site.
 pub fn set(name: &str, value: Option<&str>, seconds: u64, is_https: bool) -> HeaderValue {
     let (value, seconds) = value.map_or(("", 0), |value| (value, seconds));
     let path = base::path("/");
@@ -36,13 +36,13 @@ pub fn set(name: &str, value: Option<&str>, seconds: u64, is_https: bool) -> Hea
     HeaderValue::from_str(&text).expect("names, digits and base64 are a header value")
 }
 
-/// The word that unsafe requests of this session carry.
+/// The CSRF token for unsafe requests of this session.
 pub fn csrf(secret: &str) -> String {
     URL_SAFE_NO_PAD.encode(Sha256::digest(format!("csrf {secret}")))
 }
 
 /// # Errors
-/// When a request of a session would change something and does not carry the session's word.
+/// When a request of a session changes something but lacks the session's CSRF token.
 pub fn check(method: &Method, headers: &HeaderMap, secret: &str) -> Result<(), Problem> {
     if matches!(*method, Method::GET | Method::HEAD | Method::OPTIONS) {
         return Ok(());
@@ -52,7 +52,7 @@ pub fn check(method: &Method, headers: &HeaderMap, secret: &str) -> Result<(), P
     if is_right { Ok(()) } else { Err(Problem::new(&slugs::FORGED_REQUEST)) }
 }
 
-/// A path of this gateway to come back to, never another site.
+/// The path to return to after a login; never another site.
 pub fn way_back(wanted: Option<&str>) -> String {
     let is_local = |path: &&str| {
         path.starts_with("/dashboard/")

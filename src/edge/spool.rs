@@ -1,5 +1,5 @@
-//! An answer that is written before it is sent, in constant memory: what is small stays in memory, the rest goes to a file
-//! that has no name any more when it is written to, so that nothing of it survives the process.
+//! Spools an answer before it is sent, in constant memory: a small one stays in memory, the rest goes to a temporary file that is
+//! unlinked before it is written, so that it does not outlive the process.
 
 use std::io;
 
@@ -12,7 +12,7 @@ use tokio_util::io::ReaderStream;
 
 use runtime::clock;
 
-/// What is kept in memory: some ten thousand verdicts.
+/// How much is kept in memory: some ten thousand verdicts.
 const MEMORY: usize = 1 << 20;
 
 #[derive(Default)]
@@ -39,7 +39,7 @@ impl Spool {
         Ok(())
     }
 
-    /// `head`, all that was written, `tail`.
+    /// The body: `head`, everything that was written, `tail`.
     ///
     /// # Errors
     /// When the file cannot be read again.

@@ -1,7 +1,7 @@
-//! Server-sent events: frames, comments on quiet streams, and the end at shutdown.
+//! Server-sent events: frames, keep-alive comments, and the end at shutdown.
 //!
-//! A stream is pulled: while its reader does not read, nothing is fetched for it, and what waits is bounded by the watch behind
-//! it. A comment is sent after every quiet `sse_heartbeat`, so that nothing between cuts the connection.
+//! A stream is pulled: nothing is fetched while its reader does not read, and the watch behind it bounds what is queued. A comment is
+//! sent after every quiet `sse_heartbeat`, so that proxies do not cut the connection.
 
 use std::collections::HashMap;
 use std::convert::Infallible;
@@ -22,22 +22,21 @@ use super::slugs;
 use super::state::Edge;
 use runtime::clock;
 
-/// Readers come back this soon after a stream ends. Said in the first event: some readers make an empty event of a field alone.
+/// How soon readers reconnect after a stream ends. It is sent with the first event, because some readers turn a lone field into an event.
 const RETRY: &str = "retry: 1000\n";
 const COMMENT: &str = ":\n\n";
 
-/// Readers of a replica that stops come back at different times, and mostly to another one.
+/// The last frame of a stopping replica, with a random retry time, so that readers reconnect at different times.
 fn going() -> Bytes {
     format!("retry: {}\n\n", 500 + rand::random_range(0..1_500)).into()
 }
 
-/// The first event of a stream, which says when to come back too.
+/// The first event of a stream, with the retry time.
 fn opening(frame: &[u8]) -> Bytes {
     [RETRY.as_bytes(), frame].concat().into()
 }
 
-/// One event as it goes over the wire. `data` is one line: JSON has no line breaks outside of strings unless somebody put them
-/// there, so each line gets its own field.
+/// Encodes an event. JSON text passed through from clients may contain line breaks, so each line of `data` gets its own field.
 pub fn frame(id: impl std::fmt::Display, event: &str, data: &impl Serialize) -> Bytes {
     let json = serde_json::to_string(data).expect("a view is JSON");
     let mut text = format!("id: {id}\nevent: {event}\n");
@@ -50,7 +49,7 @@ pub fn frame(id: impl std::fmt::Display, event: &str, data: &impl Serialize) -> 
     text.into()
 }
 
-/// A place among the open streams, or a problem when there is none. Dropped with the stream.
+/// Takes a place among the open streams, or refuses when there are too many.
 pub fn admit(edge: &Edge, caller: &Caller) -> Result<Place, Problem> {
     let of_token = match caller.0.id() {
         Some(id) => Some(edge.token_streams.enter(id, edge.http.max_streams_per_token).ok_or_else(|| {
@@ -68,7 +67,7 @@ pub fn admit(edge: &Edge, caller: &Caller) -> Result<Place, Problem> {
     Ok(Place { _permit: permit, _of_token: of_token })
 }
 
-/// Among the open streams of the process, and of the token. Dropped with the stream.
+/// A place among the open streams of the process and of the token, released when the stream is dropped.
 pub struct Place {
     _permit: OwnedSemaphorePermit,
     _of_token: Option<Entered>,
@@ -90,7 +89,7 @@ impl TokenStreams {
     }
 }
 
-/// One stream of a token; left when dropped.
+/// One stream of a token; no longer counted when dropped.
 #[derive(Debug)]
 struct Entered {
     streams: TokenStreams,
@@ -109,7 +108,7 @@ impl Drop for Entered {
     }
 }
 
-/// The answer that carries these frames until they end, the reader leaves, or the process stops.
+/// The response that sends these frames until they end, the reader disconnects, or the process stops.
 pub fn answer(
     edge: &Edge,
     caller: &Caller,
@@ -118,7 +117,7 @@ pub fn answer(
 ) -> Response {
     let (heartbeat, stop, revoked) = (edge.http.sse_heartbeat, edge.stop.clone(), caller.0.ended());
     let expiry = caller.0.expires_at().map(|end| end.since(clock::now()));
-    // What a stream keeps it keeps ten thousand times: a pinned box is small, wherever it is moved.
+    // There may be ten thousand streams, so keep each small: a pinned box can be moved cheaply.
     let mut frames = Box::pin(frames);
     let body = stream! {
         let _place = place;
@@ -136,7 +135,7 @@ pub fn answer(
                     yield Ok::<_, Infallible>(going());
                     break;
                 }
-                // Whose token ends may not go on listening; coming back tells why.
+                // A stream ends with its token; when the client reconnects, it learns why.
                 () = revoked.cancelled() => break,
                 () = &mut expired => break,
                 frame = tokio::time::timeout(heartbeat, frames.next()) => match frame {
@@ -155,7 +154,7 @@ pub fn answer(
     response
 }
 
-/// Nothing will ever follow: the reader shall not come back.
+/// The 204 answer, which tells the reader not to reconnect, because nothing will follow.
 pub fn over() -> Response {
     let mut response = Response::new(Body::empty());
     *response.status_mut() = StatusCode::NO_CONTENT;

@@ -1,4 +1,4 @@
-//! What every handler is given. Cheap to clone.
+//! The state that all handlers share. Cheap to clone.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -39,17 +39,17 @@ pub struct Inner {
     pub auth: Auth,
     /// Users with passwords.
     pub passwords: Passwords,
-    /// With `auth = "oidc"`.
+    /// Present with `auth = "oidc"`.
     pub provider: Option<Provider>,
-    /// How long somebody stays logged in.
+    /// How long a login lasts.
     pub session: Duration,
-    /// Whether endpoints are made of what workers register.
+    /// Whether tasks that workers register get endpoints.
     pub learns: bool,
-    /// Where Flower's API stands, if it does.
+    /// The prefix of Flower's API, if it is enabled.
     pub flower: Option<String>,
-    /// What each route asks of its caller.
+    /// The access rules of all routes.
     pub access: Access,
-    /// `None` where no recorder was installed: `/metrics` is empty then.
+    /// `None` when no metrics recorder is installed: `/metrics` is then empty.
     pub metrics: Option<PrometheusHandle>,
     pub meters: Meters,
     /// The contract with this catalog's endpoints, written once.
@@ -58,15 +58,15 @@ pub struct Inner {
     pub streams: Arc<Semaphore>,
     pub token_streams: TokenStreams,
     pub tasks: Tasks,
-    /// Where spans of requests go.
+    /// Receives the spans of requests.
     pub traces: Traces,
-    /// Its ledger takes no writes.
+    /// Whether its ledger is a replica without writes.
     pub reads_only: bool,
     /// Ends the streams.
     pub stop: CancellationToken,
 }
 
-/// What stands behind the edge, as the composition root built it.
+/// The services behind the edge, as the composition root built them.
 #[derive(Clone)]
 pub struct Behind {
     pub gateway: SharedGateway,
@@ -75,9 +75,9 @@ pub struct Behind {
     pub health: health::Handle,
     pub incidents: Incidents,
     pub catalog: Arc<Catalog>,
-    /// Where spans of requests go.
+    /// Receives the spans of requests.
     pub traces: Traces,
-    /// Its ledger takes no writes.
+    /// Whether its ledger is a replica without writes.
     pub reads_only: bool,
 }
 

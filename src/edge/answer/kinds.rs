@@ -1,4 +1,4 @@
-//! The usual kinds of success, and the names that handlers use for them.
+//! The usual kinds of successful answers, and their names in handlers.
 
 use axum::http::StatusCode;
 use utoipa::openapi::schema::Type;
@@ -8,7 +8,7 @@ use super::typed::{TEXT, Typed, WHOLE};
 /// What a kind of answer has besides its body.
 pub trait Kind {
     const STATUS: StatusCode;
-    /// For bodies whose type does not say what it is.
+    /// Description for bodies whose type has none.
     const DESCRIPTION: &'static str;
     /// Name, type and meaning.
     const HEADERS: &'static [(&'static str, Type, &'static str)];
@@ -36,10 +36,10 @@ kinds! {
     Tagged<IsTagged> = OK, "The answer", [("ETag", TEXT, "Changes with every change; for `If-Match` and `If-None-Match`")];
     /// 201.
     Created<IsCreated> = CREATED, "Created", [("Location", TEXT, "Where it is"), ("ETag", TEXT, "Its version, for `If-Match`, if it has versions")];
-    /// 202: committed, and something follows that has an address.
+    /// 202: committed; what follows can be watched at `Location`.
     Accepted<IsAccepted> = ACCEPTED, "Accepted", [("Location", TEXT, "The task"), ("Retry-After", WHOLE, "Seconds")];
-    /// 202: the answer of now, not the last one.
+    /// 202: the present state, not the final one.
     Pending<IsPending> = ACCEPTED, "Not yet", [("ETag", TEXT, "Changes with every change"), ("Retry-After", WHOLE, "Seconds")];
-    /// 202 without an address.
+    /// 202 without `Location`.
     Started<IsStarted> = ACCEPTED, "Accepted", [];
 }

@@ -1,8 +1,8 @@
-//! Typed answers: a handler's return type says status, body and headers, and the contract is read from it.
+//! Typed answers: a handler's return type determines status, body and headers, and the contract is generated from it.
 //!
 //! Successes are [`Typed`] (with the names `Answer`, `Page`, `Tagged`, `Created`, `Accepted` for the usual kinds), [`NoContent`],
 //! [`Either`] of two of them, or [`Described`] where the operation's attribute lists its responses itself (streams, pages, texts).
-//! Refusals are [`Refused`]: a problem, with the error types that it can come from. A handler whose type does not implement
+//! Refusals are [`Refused`]: a problem, with the error types that can cause it. A handler whose type does not implement
 //! `utoipa::IntoResponses` does not compile.
 //!
 //! A new error type needs a line in each of the two lists of `refusals.rs` and its `From` in `problem.rs`.

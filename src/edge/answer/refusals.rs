@@ -1,4 +1,4 @@
-//! What a handler may refuse, by the errors it can meet: each error type declares its kinds of problems once.
+//! The problems that a handler may answer with, derived from its error types: each error type declares its problems once.
 
 use std::collections::BTreeMap;
 use std::marker::PhantomData;
@@ -22,13 +22,13 @@ use crate::usecase::submit::SubmitError;
 use crate::usecase::waits::WaitError;
 use crate::usecase::webhooks::WebhookError;
 
-/// A refusal that comes from `E`: an error type, a part of the request, or a tuple of these.
+/// A refusal caused by `E`: an error type, a part of the request, or a tuple of these.
 pub struct Refused<E> {
     problem: Problem,
     from: PhantomData<fn() -> E>,
 }
 
-/// The kinds of problems that something can be refused with.
+/// The problems that an error type or a part of the request can cause.
 pub trait Refusals {
     fn kinds() -> Vec<&'static Slug>;
 }
@@ -67,11 +67,11 @@ fn documented(titles: &[&str]) -> Documented {
         .build()
 }
 
-/// The path names a task: its id cannot be one, or this ledger never saw it (or the caller may not see it).
+/// The path names a task: its id is invalid, or this ledger never saw it, or the caller may not see it.
 pub struct OfTask;
 /// As [`OfTask`], where a pruned task answers 410.
 pub struct OfResult;
-/// The body: JSON of the operation's shape within the limits.
+/// The body: it must be JSON of the operation's schema, within the limits.
 pub struct Body;
 /// The query's parameters.
 pub struct Query;

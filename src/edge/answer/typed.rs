@@ -22,7 +22,7 @@ pub struct Typed<K, T> {
     shape: PhantomData<fn() -> (K, T)>,
 }
 
-/// A view that borrows what it shows. `T` stands for its type in a handler's signature, `With` is what is written.
+/// A view that borrows its data. `T` is its type in a handler's signature, `With` the borrowed view that is serialised.
 pub trait Lends {
     type With<'a>: Serialize;
 }
@@ -36,7 +36,7 @@ impl<K: Kind, T> Typed<K, T> {
         Self::written(text(view))
     }
 
-    /// As [`Typed::of`], of a view that borrows.
+    /// As [`Typed::of`], for a view that borrows.
     pub fn lent(view: &T::With<'_>) -> Self
     where
         T: Lends,
@@ -44,12 +44,12 @@ impl<K: Kind, T> Typed<K, T> {
         Self::written(text(view))
     }
 
-    /// A body that is JSON text of a `T` already.
+    /// An answer whose body is the JSON text of a `T` already.
     pub fn written(body: String) -> Self {
         Self::streamed(body.into())
     }
 
-    /// A body that is not in memory as a whole.
+    /// An answer whose body is not in memory as a whole.
     pub fn streamed(body: body::Body) -> Self {
         let mut response = Response::new(body);
         *response.status_mut() = K::STATUS;
@@ -57,7 +57,7 @@ impl<K: Kind, T> Typed<K, T> {
         Self { response, shape: PhantomData }
     }
 
-    /// Adds a header. A value that cannot be one is left out.
+    /// Adds a header. An invalid value is left out.
     pub fn with(mut self, name: impl Into<HeaderName>, value: &str) -> Self {
         if let Ok(value) = HeaderValue::from_str(value) {
             self.response.headers_mut().insert(name.into(), value);
@@ -65,13 +65,13 @@ impl<K: Kind, T> Typed<K, T> {
         self
     }
 
-    /// Leaves a note for a middleware; the client does not see it.
+    /// Adds an extension for a middleware; the client does not see it.
     pub fn noting(mut self, note: impl Clone + Send + Sync + 'static) -> Self {
         self.response.extensions_mut().insert(note);
         self
     }
 
-    /// No cache may keep it.
+    /// Forbids caching.
     pub fn no_store(self) -> Self {
         self.with(header::CACHE_CONTROL, "no-store")
     }
@@ -98,10 +98,10 @@ impl<K: Kind, T: ToSchema> IntoResponses for Typed<K, T> {
     }
 }
 
-/// The schemas that a response needs travel with it in this member; [`components`] collects them.
+/// The schemas that a response needs are passed along in this member; [`components`] collects them.
 const COMPONENTS: &str = "x-components";
 
-/// Moves the schemas that an operation's responses carry to where they are referred to.
+/// Moves the schemas in an operation's responses to the document's components.
 pub fn components(operation: &mut Value, schemas: &mut serde_json::Map<String, Value>) {
     let responses = operation.get_mut("responses").and_then(Value::as_object_mut);
     for response in responses.into_iter().flat_map(|responses| responses.values_mut()).filter_map(Value::as_object_mut)
@@ -125,7 +125,7 @@ fn schemas_of<T: ToSchema>() -> BTreeMap<String, RefOr<Schema>> {
     found.into_iter().collect()
 }
 
-/// The first line of what the body's type says of itself.
+/// The first line of the body type's description.
 fn described<T: ToSchema>() -> Option<String> {
     let schema = serde_json::to_value(T::schema()).ok()?;
     let text = schema.get("description")?.as_str()?.lines().next()?;
@@ -148,7 +148,7 @@ impl IntoResponses for NoContent {
     }
 }
 
-/// 304: the client has this version.
+/// 304: the client has the current version.
 pub struct Unchanged(Response);
 
 impl Unchanged {
@@ -174,7 +174,7 @@ impl IntoResponses for Unchanged {
     }
 }
 
-/// One of two kinds of success.
+/// One of two successful answers.
 pub enum Either<A, B> {
     One(A),
     Other(B),
@@ -197,7 +197,7 @@ impl<A: IntoResponses, B: IntoResponses> IntoResponses for Either<A, B> {
     }
 }
 
-/// A response that its operation's attribute describes: a stream, a page, a text.
+/// A response that is described by its operation's attribute: a stream, a page, a text.
 pub struct Described(pub Response);
 
 impl IntoResponse for Described {

@@ -1,4 +1,4 @@
-//! Below HTTP: TLS, a last answer to a connection that is refused as a whole, and a deadline for a peer that says nothing.
+//! Connections below HTTP: TLS, the answer to a connection that is refused as a whole, and a deadline for silent peers.
 
 mod prompt;
 mod tls;
@@ -12,7 +12,7 @@ use http_body_util::BodyExt;
 
 use super::problem::Problem;
 
-/// A whole HTTP/1.1 answer that closes the connection, for those who get nothing else.
+/// A complete HTTP/1.1 answer that closes the connection, for a connection that is refused.
 pub async fn last_words(problem: Problem) -> Vec<u8> {
     let (head, body): (_, Body) = Response::into_parts(problem.render(None));
     let body = body.collect().await.map(|body| body.to_bytes()).unwrap_or_default();

@@ -1,5 +1,5 @@
-//! A connection has to say in time which HTTP it speaks: until then neither hyper's HTTP/1 nor its HTTP/2 has a clock on it, and
-//! who says nothing after a TLS handshake, or only a part of HTTP/2's preface, would keep a place for ever.
+//! A deadline until a connection's HTTP version is known: before that, neither hyper's HTTP/1 nor its HTTP/2 has a timeout, and a
+//! peer that is silent after the TLS handshake, or sends only a part of HTTP/2's preface, would hold a connection for ever.
 
 use std::io::{self, ErrorKind, IoSlice};
 use std::pin::Pin;
@@ -9,13 +9,13 @@ use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::Sleep;
 
-/// With anything else a connection speaks HTTP/1, whose head has a limit of its own.
+/// A connection that begins with anything else speaks HTTP/1, whose head has a timeout of its own.
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
-/// Fails to be read when its version is not known in time.
+/// A stream whose reads fail when the HTTP version is not known in time.
 pub struct Prompt<S> {
     stream: S,
-    /// How much of the preface has come; and until when the rest may come, while the version is open.
+    /// How much of the preface was received, and the deadline for the rest, until the version is known.
     preface: usize,
     open_until: Option<Pin<Box<Sleep>>>,
 }
@@ -84,7 +84,7 @@ mod tests {
 
     const LIMIT: Duration = Duration::from_secs(10);
 
-    /// What is read after these bytes and much more time than there is.
+    /// Reads after these bytes and after the deadline.
     async fn after(said: &[u8]) -> io::Result<u8> {
         let (near, mut far) = tokio::io::duplex(1 << 10);
         let mut connection = Prompt::new(near, LIMIT);

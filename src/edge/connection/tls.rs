@@ -1,4 +1,4 @@
-//! TLS by certificate files, HTTP/2 offered first. Files that change are read again: certificates are renewed while we serve.
+//! TLS from certificate files; HTTP/2 is offered first. Changed files are reloaded, so certificates can be renewed without a restart.
 
 use std::path::Path;
 use std::sync::{Arc, RwLock};
@@ -14,7 +14,7 @@ use tracing::{info, warn};
 
 use crate::config::TlsFiles;
 
-/// How long a renewed certificate may go unnoticed.
+/// How often the files are checked for changes.
 const PERIOD: Duration = Duration::from_secs(5);
 
 /// Cheap to clone.
@@ -36,7 +36,7 @@ impl Tls {
         self.current.read().expect("nothing panics under this lock").clone()
     }
 
-    /// Runs until `stop`. A renewed pair that does not work changes nothing.
+    /// Reloads changed files until `stop`. An invalid new pair is ignored.
     pub async fn renew(self, stop: CancellationToken) {
         let mut seen = ages(&self.files);
         loop {
@@ -49,7 +49,7 @@ impl Tls {
             match acceptor(&self.files) {
                 Ok(acceptor) => {
                     *self.current.write().expect("nothing panics under this lock") = acceptor;
-                    info!("the certificate was read again");
+                    info!("the certificate was reloaded");
                 }
                 Err(error) => warn!(error = format!("{error:#}"), "the changed certificate is not used"),
             }

@@ -1,4 +1,4 @@
-//! `Accept`, as far as two representations need it: a stream, or one JSON document.
+//! `Accept`: chooses between a stream and a JSON document.
 
 use axum::http::{HeaderMap, header};
 

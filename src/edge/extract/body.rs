@@ -1,7 +1,7 @@
 //! The request body as JSON text: its type, size, encoding and depth are checked, its content is not.
 //!
-//! A body that is too large is answered at once; what its sender still sends is read on by the middleware (`unread`). Limits hold
-//! while the body is read, and for what a compressed one unpacks to.
+//! A body that is too large is answered at once; the middleware `unread` reads the rest of it. Limits apply while the body is read,
+//! and to the unpacked size of a compressed body.
 
 use axum::body::Body;
 use axum::extract::{FromRequest, Request};
@@ -15,7 +15,7 @@ use crate::edge::slugs;
 use crate::edge::state::Edge;
 use runtime::heavy;
 
-/// The body's text; empty when there is none. Not yet parsed.
+/// The body's text, not yet parsed; empty when there is no body.
 #[derive(Debug)]
 pub struct JsonText(pub String);
 
@@ -40,7 +40,7 @@ impl FromRequest<Edge> for JsonText {
     }
 }
 
-/// Checks bytes that are a whole JSON text.
+/// Checks the bytes of a whole JSON text.
 pub fn json_text(bytes: Vec<u8>, limits: &Limits) -> Result<String, Problem> {
     checked(bytes, limits.depth, limits.width)
 }
@@ -101,11 +101,11 @@ fn check_type(headers: &HeaderMap) -> Result<(), Problem> {
     Err(Problem::new(&slugs::UNSUPPORTED_MEDIA_TYPE).detail(detail))
 }
 
-/// Counts brackets and commas outside of strings, so that no reader that follows recurses without bound, and nobody is given
-/// more members at once than he can be expected to hold.
+/// Counts brackets and commas outside of strings, so that later readers neither recurse without bound nor get more members than
+/// fit into memory.
 fn check_shape(text: &str, depth: usize, width: usize) -> Result<(), Problem> {
     let (mut in_string, mut escaped) = (false, false);
-    // Members of each array and object that is open; one more than its commas.
+    // The number of members of each open array and object: one more than its commas.
     let mut open: Vec<usize> = Vec::new();
     for (at, byte) in text.bytes().enumerate() {
         match byte {
@@ -137,7 +137,7 @@ fn check_shape(text: &str, depth: usize, width: usize) -> Result<(), Problem> {
     Ok(())
 }
 
-/// The JSON Pointer of what begins after `text`.
+/// The JSON Pointer of the value that begins after `text`.
 fn place(text: &str) -> String {
     let (mut path, mut word, mut in_string, mut escaped): (Vec<Result<String, usize>>, _, _, _) =
         (Vec::new(), 0..0, false, false);
@@ -171,7 +171,7 @@ fn place(text: &str) -> String {
     path.iter().map(step).collect()
 }
 
-/// An escaped half of a character is no character: Python would refuse to print or to store it.
+/// Refuses escaped lone surrogates: Python could neither print nor store them.
 fn check_surrogates(text: &str) -> Result<(), Problem> {
     if !text.contains("\\u") {
         return Ok(());

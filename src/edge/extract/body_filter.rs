@@ -7,7 +7,7 @@ use celery::task::invalid::Problems;
 use celery::task::json::{self, Fields};
 use ledger::Filter;
 
-/// The query of `GET /v1/tasks` as an object: its values are written into a query and read by the same reader.
+/// Reads the parameters of `GET /v1/tasks` from an object: its values are written into a query, which the same reader parses.
 pub fn body_filter(problems: &mut Problems, fields: &Fields<'_>) -> Filter {
     let mut query = Vec::new();
     for (name, value) in fields.iter() {

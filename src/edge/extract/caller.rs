@@ -1,4 +1,4 @@
-//! Who calls, as the handlers need it: what to show, what to count it on.
+//! The caller, for handlers: its display name, its namespace, its visibility.
 
 use axum::extract::FromRequestParts;
 use axum::http::request::Parts;
@@ -12,7 +12,7 @@ use crate::usecase::read::Found;
 use celery::task::TaskId;
 use ledger::Filter;
 
-/// The caller whom `authenticate` let in.
+/// The caller that `authenticate` has identified.
 #[derive(Debug, Clone)]
 pub struct Caller(pub Identity);
 
@@ -33,7 +33,7 @@ impl Caller {
         self.0.visibility()
     }
 
-    /// As the audit names it.
+    /// The caller's name in the audit log.
     pub fn shown(&self) -> String {
         self.0.shown()
     }
@@ -43,12 +43,12 @@ impl Caller {
         self.0.id().map(str::to_owned)
     }
 
-    /// Whose words its keys are.
+    /// The namespace of its keys.
     pub fn namespace(&self) -> Option<&str> {
         self.0.namespace()
     }
 
-    /// A scope of `Idempotency-Key`s: nobody meets the keys of another namespace. Who may name any has those of their token.
+    /// The scope of its `Idempotency-Key`s: its namespace, or its token if it has none, so that callers do not share keys.
     pub fn keys(&self, kind: &str) -> String {
         match (self.0.namespace(), self.0.id()) {
             (Some(namespace), _) => format!("{kind}@/{namespace}"),
@@ -57,13 +57,13 @@ impl Caller {
         }
     }
 
-    /// The filter, of what the caller sees.
+    /// The filter, limited to what the caller may see.
     pub fn narrow(&self, filter: Filter) -> Filter {
         Filter { task_patterns: self.visibility().patterns(), ..filter }
     }
 
     /// # Errors
-    /// As for an id that was never seen, when the task is not the caller's.
+    /// As for an unknown id, when the caller may not see the task.
     pub async fn must_see(&self, edge: &Edge, id: &TaskId) -> Result<(), Problem> {
         let visibility = self.visibility();
         if !visibility.is_limited() {

@@ -1,5 +1,5 @@
-//! `If-None-Match` on a GET: a client that has the newest version gets 304. `If-Match` on an edit: who changes an old version is
-//! told so.
+//! `If-None-Match` on a GET: a client that has the newest version gets 304. `If-Match` on an edit: a change to an old version is
+//! refused.
 
 use std::convert::Infallible;
 
@@ -30,7 +30,7 @@ impl<S: Sync> FromRequestParts<S> for IfNoneMatch {
     }
 }
 
-/// What an edit demands: `If-Match` with tags or `*`, or `If-None-Match: *`.
+/// The precondition of an edit: `If-Match` with tags or `*`, or `If-None-Match: *`.
 #[derive(Debug)]
 pub struct Demand(pub Precondition);
 
@@ -47,7 +47,7 @@ impl<S: Sync> FromRequestParts<S> for Demand {
             ([], [star]) if star == "*" => Precondition::Absent,
             ([], _) => Precondition::None,
             (tags, _) if tags.iter().any(|tag| tag == "*") => Precondition::Exists,
-            // A weak tag is equal to nothing here.
+            // A weak tag never matches here.
             (tags, _) => Precondition::Tags(tags.to_vec()),
         }))
     }

@@ -1,4 +1,4 @@
-//! Operations without a body accept none, or `{}`; anything else was meant to say something that nobody would read.
+//! Operations without a body accept no body or `{}`; anything else would be ignored, so it is refused.
 
 use axum::extract::{FromRequest, Request};
 

@@ -1,4 +1,4 @@
-//! Bodies as Flower's scripts send them: a form, or JSON under any type.
+//! Bodies of Flower's scripts: a form, or JSON with any content type.
 
 use axum::extract::{FromRequest, Request};
 use axum::http::header;
@@ -9,7 +9,7 @@ use crate::edge::problem::Problem;
 use crate::edge::slugs;
 use crate::edge::state::Edge;
 
-/// The pairs of a form; none of a body of another type.
+/// The pairs of a form; empty for a body of another type.
 pub struct Urlencoded(pub Vec<(String, String)>);
 
 impl FromRequest<Edge> for Urlencoded {
@@ -28,7 +28,7 @@ impl FromRequest<Edge> for Urlencoded {
     }
 }
 
-/// A JSON text, or nothing.
+/// A JSON text, or an empty body.
 pub struct AnyJson(pub String);
 
 impl FromRequest<Edge> for AnyJson {

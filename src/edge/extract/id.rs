@@ -43,7 +43,7 @@ impl FromRequestParts<Edge> for IdPath {
     }
 }
 
-/// The same UUID in other letters, or in braces, is the same task. What others sent under such a spelling is found under it.
+/// Finds the stored spelling of an id: a UUID in capitals or braces is the same task, unless a task was stored under that spelling.
 async fn as_kept(edge: &Edge, id: TaskId) -> Result<TaskId, Problem> {
     let Some(usual) = id.respelled() else { return Ok(id) };
     match edge.gateway.find(id.as_str(), Duration::ZERO).await? {

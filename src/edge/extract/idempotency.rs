@@ -1,4 +1,4 @@
-//! `Idempotency-Key`: what makes a repeated POST harmless.
+//! `Idempotency-Key`: makes it safe to repeat a POST.
 
 use axum::extract::FromRequestParts;
 use axum::http::Method;
@@ -11,7 +11,7 @@ use crate::edge::slugs;
 const HEADER: &str = "idempotency-key";
 const MAX_CHARS: usize = 255;
 
-/// The key, if the client gave one, with what identifies the request beside its body.
+/// The key, if the client sent one, with the rest of what identifies the request besides its body.
 #[derive(Debug)]
 pub struct Repeatable {
     pub key: Option<String>,

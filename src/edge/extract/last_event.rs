@@ -1,4 +1,4 @@
-//! `Last-Event-ID`: where a reader of a stream stopped.
+//! `Last-Event-ID`: the last event that a reader of a stream has.
 
 use axum::extract::FromRequestParts;
 use axum::http::request::Parts;
@@ -6,7 +6,7 @@ use axum::http::request::Parts;
 use crate::edge::problem::Problem;
 use crate::edge::slugs;
 
-/// The number of the last event that the client has; `None` when it starts anew.
+/// The number of the last event that the client has; `None` for a new reader.
 #[derive(Debug, Clone, Copy)]
 pub struct LastEventId(pub Option<i64>);
 

@@ -1,6 +1,6 @@
-//! A body of lines (`application/x-ndjson`), of which each is a JSON text: read in chunks that are bounded in number and
-//! bytes. A line that is too long is refused and skipped; the lines after it are read. One that does not end within `limits.drain`
-//! bytes or within `http.request_timeout` ends the request: nothing is read for ever on its behalf.
+//! A body of lines (`application/x-ndjson`), each a JSON text, read in chunks of bounded number and size. A line that is too long is
+//! refused and skipped; the lines after it are read. A line that does not end within `limits.drain` bytes or within
+//! `http.request_timeout` ends the request.
 
 use axum::body::{Body, BodyDataStream, Bytes};
 use axum::http::HeaderMap;
@@ -16,32 +16,32 @@ use runtime::heavy;
 
 /// Items that are committed together: a few commits of the ledger.
 pub const CHUNK_ITEMS: usize = 4_000;
-/// Bytes of a chunk, reached at most by one item of the largest size more.
+/// Bytes of a chunk. The last item may exceed it by one item's maximum size.
 const CHUNK_BYTES: usize = 4 << 20;
 
-/// A line, or what is wrong with it.
+/// A line, or the problem with it.
 pub type Item = Result<String, Problem>;
 
 /// The lines of a body, in chunks.
 pub struct Lines {
     body: BodyDataStream,
     coding: Coding,
-    /// Came and is not unpacked yet.
+    /// Received bytes that are not unpacked yet.
     pending: Bytes,
     edge: Edge,
     rest: Vec<u8>,
-    /// What was read of `rest`.
+    /// How much of `rest` has been searched.
     at: usize,
     ended: bool,
-    /// Bytes dropped of a line that is too long.
+    /// Bytes dropped so far of a line that is too long.
     skipped: Option<usize>,
-    /// When the line that is being read began to come.
+    /// When the current line began to arrive.
     since: Option<Instant>,
 }
 
 impl Lines {
     /// # Errors
-    /// When the body is packed in an unknown way.
+    /// When the body has an unknown encoding.
     pub fn new(body: Body, headers: &HeaderMap, edge: &Edge) -> Result<Self, Problem> {
         Ok(Self {
             body: body.into_data_stream(),
@@ -56,7 +56,7 @@ impl Lines {
         })
     }
 
-    /// All lines, which may have as many bytes as a body.
+    /// All lines, which together may be as large as a body.
     pub async fn all(&mut self) -> Result<Vec<Item>, Problem> {
         let (mut items, mut bytes) = (Vec::new(), 0);
         loop {
@@ -114,7 +114,7 @@ impl Lines {
         }
     }
 
-    /// Drops what has come of a line that is too long, as long as its sender may be expected to end it.
+    /// Drops the received part of a line that is too long, up to `limits.drain`.
     fn skip(&mut self) -> Result<(), Problem> {
         let skipped = self.skipped.unwrap_or(0) + self.rest.len();
         self.rest.clear();
@@ -138,7 +138,7 @@ impl Lines {
         Some(heavy::run(line.len(), move || checked(line, depth, width)).await)
     }
 
-    /// Reads on. All reads of one line share its time.
+    /// Reads the next bytes. All reads of one line share its timeout.
     async fn read(&mut self) -> Result<(), Problem> {
         if self.pending.is_empty() {
             let since = *self.since.get_or_insert_with(Instant::now);

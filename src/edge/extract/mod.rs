@@ -1,4 +1,4 @@
-//! From bytes to typed values, and from anything that is wrong with them to a problem that names it.
+//! Extractors: parse requests into typed values, and turn every mistake into a problem that names it.
 
 mod accept;
 mod body;

@@ -1,5 +1,5 @@
-//! Bodies that come compressed (`Content-Encoding: gzip`), unpacked while they are read: the limit of a body counts what comes out, so
-//! a small body cannot become a large one. Any other encoding is refused with the ones that are known.
+//! Unpacks compressed bodies (`Content-Encoding: gzip`) while they are read: the body limit applies to the unpacked size, so a small
+//! body cannot expand beyond it. Other encodings are refused, with a list of the supported ones.
 
 use std::io::Write;
 
@@ -10,19 +10,19 @@ use flate2::write::MultiGzDecoder;
 use crate::edge::problem::Problem;
 use crate::edge::slugs;
 
-/// What `Accept-Encoding` of a refusal says (RFC 9110, 12.5.3).
+/// `Accept-Encoding` of a refusal (RFC 9110, 12.5.3).
 pub const KNOWN_ENCODINGS: &str = "gzip";
 
-/// A kilobyte becomes a megabyte at most.
+/// Size of a slice to unpack at once: a kilobyte expands to a megabyte at most.
 const SLICE: usize = 1 << 10;
 
-/// How the bytes of a body come.
+/// The encoding of a body.
 pub enum Coding {
     Plain,
     Gzip(Box<MultiGzDecoder<Bounded>>),
 }
 
-/// What was unpacked and not yet taken; writing more than fits is an error, so unpacking stops there.
+/// A buffer of unpacked bytes; writing beyond its bound is an error, which stops the unpacking.
 pub struct Bounded {
     bytes: Vec<u8>,
     most: usize,
@@ -31,9 +31,9 @@ pub struct Bounded {
 /// Why a part of a body could not be unpacked.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Misfit {
-    /// It unpacks to more than fits.
+    /// The unpacked body is too large.
     TooLarge,
-    /// It is not gzip, or is cut off.
+    /// The data is not gzip, or is truncated.
     Broken,
 }
 
@@ -52,10 +52,10 @@ impl Write for Bounded {
 }
 
 impl Coding {
-    /// As the headers say it. `most` bytes may be unpacked and not yet taken.
+    /// Reads the encoding from the headers. `most` bounds the buffer of unpacked bytes.
     ///
     /// # Errors
-    /// 415 for an encoding that is not known, or more than one.
+    /// 415 for an unknown encoding, or more than one.
     pub fn of(headers: &HeaderMap, most: usize) -> Result<Self, Problem> {
         let mut given = headers.get_all(header::CONTENT_ENCODING).iter();
         let (first, more) = (given.next(), given.next().is_some());
@@ -72,7 +72,7 @@ impl Coding {
         }
     }
 
-    /// The next piece of what has come: so much as is unpacked in clearly less than 5 ms, whatever comes out.
+    /// The next slice of received bytes: small enough to unpack in clearly less than 5 ms, whatever it expands to.
     pub fn slice(&self, pending: &mut Bytes) -> Bytes {
         match self {
             Self::Plain => std::mem::take(pending),
@@ -80,14 +80,14 @@ impl Coding {
         }
     }
 
-    /// Between two pieces others have their turn.
+    /// Yields to other tasks between two slices.
     pub async fn breathe(&self) {
         if let Self::Gzip(_) = self {
             tokio::task::yield_now().await;
         }
     }
 
-    /// Unpacks a part and gives what has come out so far.
+    /// Unpacks a part, and appends the unpacked bytes to `into`.
     pub fn unpack(&mut self, part: &[u8], into: &mut Vec<u8>) -> Result<(), Misfit> {
         match self {
             Self::Plain => into.extend_from_slice(part),
@@ -100,7 +100,7 @@ impl Coding {
         Ok(())
     }
 
-    /// The end of the body: what is cut off is no body.
+    /// Finishes the body; a truncated one is an error.
     pub fn end(&mut self, into: &mut Vec<u8>) -> Result<(), Misfit> {
         if let Self::Gzip(decoder) = self {
             decoder.try_finish().map_err(|error| misfit(&error))?;

@@ -1,4 +1,4 @@
-//! `Prefer: wait=N` (RFC 7240): the answer may come later if it is better then.
+//! `Prefer: wait=N` (RFC 7240): the client prefers to wait for the final answer.
 
 use std::time::Duration;
 
@@ -10,7 +10,7 @@ use crate::edge::problem::Problem;
 use crate::edge::slugs;
 use crate::edge::state::Edge;
 
-/// How long to wait for the end; zero when the client does not want to. Never longer than `limits.wait`.
+/// How long to wait for the end of the task; zero without `wait`. Never longer than `limits.wait`.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Prefer {
     pub wait: Duration,
@@ -25,15 +25,15 @@ impl FromRequestParts<Edge> for Prefer {
     }
 }
 
-/// The `wait` of the headers, as asked for. Other preferences are somebody else's.
+/// The requested `wait`. Other preferences are ignored.
 ///
 /// # Errors
-/// When it is no number of seconds.
+/// When it is not a number of seconds.
 pub fn wanted(headers: &HeaderMap) -> Result<Option<Duration>, Problem> {
     for value in headers.get_all("prefer") {
         let refused = || {
             Problem::new(&slugs::INVALID_HEADER)
-                .detail("Prefer: wait must be a whole number of seconds, as wait=10")
+                .detail("Prefer: wait must be a whole number of seconds, such as wait=10")
                 .error("Prefer", "wait must be a whole number of seconds")
         };
         let text = value.to_str().map_err(|_| refused())?;

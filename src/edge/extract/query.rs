@@ -16,9 +16,9 @@ const SEARCH: [&str; 1] = ["q"];
 const PAGING: [&str; 2] = ["limit", "cursor"];
 const DEFAULT_LIMIT: i64 = 50;
 const MAX_LIMIT: i64 = 500;
-/// A filter by more values than this is a mistake.
+/// Maximum number of values of a filter.
 const MAX_VALUES: usize = 100;
-/// Search texts are matched against many rows.
+/// Maximum length of a search text, because it is matched against many rows.
 const MAX_SEARCH: usize = 200;
 
 /// The query's parameters, decoded, in order.
@@ -55,7 +55,7 @@ impl Parameters {
     }
 }
 
-/// Notes everything that is wrong.
+/// Reads parameters and collects all mistakes.
 #[derive(Default)]
 pub(super) struct Checked {
     errors: Vec<Place>,
@@ -83,7 +83,7 @@ impl Checked {
         values.first().copied()
     }
 
-    /// Repeated or with commas.
+    /// Reads a parameter that may be repeated or have several values separated by commas.
     pub(super) fn many(&mut self, parameters: &Parameters, name: &str) -> Vec<String> {
         let values: Vec<String> =
             parameters.all(name).iter().flat_map(|value| value.split(',')).map(str::to_owned).collect();
@@ -100,7 +100,7 @@ impl Checked {
         let text = self.one(parameters, name)?;
         let time = Time::parse_rfc3339(text).ok();
         if time.is_none() {
-            self.refuse(name, "must be an RFC 3339 time with an offset, as 2026-11-20T18:17:30Z");
+            self.refuse(name, "must be an RFC 3339 time with an offset, such as 2026-11-20T18:17:30Z");
         }
         time
     }
@@ -139,8 +139,8 @@ impl Checked {
         }
     }
 
-    /// Any state that a task may have named itself, but no slip of the pen in Celery's words and no phase: an empty list would say
-    /// that there are no such tasks.
+    /// Reads states, also custom ones. A probable misspelling of a Celery state, or a phase, is refused: otherwise an empty list would
+    /// suggest that there are no such tasks.
     fn status(&mut self, parameters: &Parameters) -> Vec<String> {
         let words = self.many(parameters, "status");
         for word in words.iter().filter(|word| !word.is_empty()) {
@@ -162,7 +162,7 @@ impl Checked {
         labels
     }
 
-    /// Beside it there are no pages.
+    /// Reads `newest`, which excludes the parameters of pages.
     fn newest(&mut self, parameters: &Parameters) -> bool {
         let newest = match self.one(parameters, "newest") {
             None | Some("false") => return false,
@@ -201,7 +201,7 @@ impl Checked {
     }
 }
 
-/// What was probably meant by a status that no task has.
+/// A suggestion for a probably misspelled status.
 fn misspelt(word: &str) -> Option<String> {
     let known = Phase::ALL.map(Phase::status);
     if known.contains(&word) {
@@ -218,14 +218,14 @@ fn misspelt(word: &str) -> Option<String> {
 pub struct ListQuery {
     pub filter: Filter,
     pub page: Page,
-    /// Only the newest task, as a whole.
+    /// Whether to return only the newest task, with all its fields.
     pub newest: bool,
 }
 
 /// Filters and page of `GET /v1/tasks`.
 ///
 /// # Errors
-/// A problem that names every parameter that does not fit; another one for the cursor.
+/// A problem that names every wrong parameter; a different one for the cursor.
 pub fn list_query(uri: &Uri) -> Result<ListQuery, Problem> {
     tasks_query(uri, &["newest"])
 }
@@ -263,7 +263,7 @@ pub fn page_query(uri: &Uri) -> Result<Page, Problem> {
     checked.done(Page { limit, after })
 }
 
-/// Page of a list that is ordered by name: how many, and after which.
+/// Page of a list that is ordered by name: its size, and the name after which it begins.
 ///
 /// # Errors
 /// As [`list_query`].
@@ -295,7 +295,7 @@ pub fn count_query(uri: &Uri, default: usize, most: usize) -> Result<usize, Prob
     checked.done(count)
 }
 
-/// Where the page begins. A cursor of something else is a problem of its own, but other mistakes come first.
+/// Where the page begins. A foreign cursor is a problem of its own, but other mistakes are reported first.
 fn place<T>(
     checked: &mut Checked,
     parameters: &Parameters,
@@ -323,7 +323,7 @@ pub fn feed_filter(uri: &Uri) -> Result<Filter, Problem> {
     checked.done(filter)
 }
 
-/// Filters and page of a webhook's deliveries. Whose they are stands in the path.
+/// Filters and page of a webhook's deliveries. The webhook is named in the path.
 ///
 /// # Errors
 /// As [`list_query`].
@@ -387,7 +387,7 @@ fn decoded(text: &str) -> Option<String> {
     String::from_utf8(bytes).ok().filter(|text| !text.contains('\0'))
 }
 
-/// An id in the usual spelling of a UUID, if it is one.
+/// An id, in the usual spelling if it is a UUID.
 fn usual(id: &str) -> String {
     celery::task::TaskId::parse_uuid(id).map_or_else(|_| id.to_owned(), |id| id.to_string())
 }

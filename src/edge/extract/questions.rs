@@ -1,4 +1,4 @@
-//! Query parameters of statistics and of questions to workers.
+//! Query parameters of statistics and of `GET /v1/inspect/{method}`.
 
 use std::time::Duration;
 
@@ -11,16 +11,16 @@ use crate::usecase::inspect;
 use crate::usecase::stats::Question;
 use runtime::clock::Time;
 
-/// What `GET /v1/inspect/{method}` takes besides the method's own arguments.
+/// The parameters of `GET /v1/inspect/{method}`.
 pub struct InspectQuery {
     /// Node names; `None` for all.
     pub destination: Option<Vec<String>>,
     pub patience: Duration,
-    /// The method's own, as written.
+    /// The method's own arguments, as written.
     pub arguments: Vec<(String, Vec<String>)>,
 }
 
-/// `destination`, `timeout` and the arguments that the method has.
+/// Reads `destination`, `timeout` and the method's own arguments.
 ///
 /// # Errors
 /// As [`list_query`](super::list_query).
@@ -52,12 +52,12 @@ pub fn inspect_query(uri: &Uri, own: &[&str]) -> Result<InspectQuery, Problem> {
 
 const STATS: [&str; 5] = ["from", "to", "step", "task", "queue"];
 const HOUR: Duration = Duration::from_secs(3_600);
-/// Points in an answer when no step is asked for.
+/// Number of points in an answer when no step is given.
 const POINTS: u64 = 120;
-/// More points than this are refused.
+/// Maximum number of points.
 const MAX_POINTS: u64 = 2_000;
 
-/// What `GET /v1/stats/…` asks about.
+/// Reads the query of `GET /v1/stats/…`.
 ///
 /// # Errors
 /// As [`list_query`](super::list_query).

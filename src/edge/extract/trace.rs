@@ -1,4 +1,4 @@
-//! `traceparent` (W3C Trace Context): continued into the message. One that cannot be read is ignored, as the standard says.
+//! `traceparent` (W3C Trace Context): passed on in the message. An invalid one is ignored, as the standard requires.
 
 use std::convert::Infallible;
 

@@ -1,4 +1,4 @@
-//! Small request bodies: an object whose members are all optional or few.
+//! Small request bodies: objects with a few, mostly optional members.
 
 use crate::edge::problem::Problem;
 use crate::edge::slugs;
@@ -7,10 +7,10 @@ use celery::task::json::Fields;
 
 use super::PathValues;
 
-/// Reads a body with `read`, which notes what is wrong. An empty body is `{}`. Members outside of `known` are refused.
+/// Reads a body with `read`, which collects mistakes. An empty body counts as `{}`. Members that are not in `known` are refused.
 ///
 /// # Errors
-/// A problem that names every place that does not fit.
+/// A problem that names every mistake.
 pub fn wishes<T>(text: &str, known: &[&str], read: impl FnOnce(&mut Problems, &Fields<'_>) -> T) -> Result<T, Problem> {
     let text = if text.is_empty() { "{}" } else { text };
     let mut problems = Problems::default();
@@ -27,7 +27,7 @@ pub fn wishes<T>(text: &str, known: &[&str], read: impl FnOnce(&mut Problems, &F
     if problems.found.is_empty() { Ok(value) } else { Err(Problem::invalid(problems.found)) }
 }
 
-/// A parameter of the path that `parse` accepts.
+/// Parses a parameter of the path with `parse`.
 ///
 /// # Errors
 /// A problem that names the parameter.

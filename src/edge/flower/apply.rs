@@ -1,4 +1,4 @@
-//! Submits as Flower does: `apply`, `async-apply` and `send-task`, with the options of Celery's `apply_async`.
+//! Flower's submissions: `apply`, `async-apply` and `send-task`, with the options of Celery's `apply_async`.
 
 use std::time::Duration;
 
@@ -16,10 +16,10 @@ use crate::usecase::read::Found;
 use crate::usecase::submit::{SubmitError, SubmitRequest, Submitted};
 use celery::task::submission::Submission;
 
-/// `apply` waits for the end, as long as any request may wait here.
+/// How long `apply` waits for the end, the longest that any request may wait.
 const LONGEST_WAIT: Duration = Duration::from_secs(60);
 
-/// Options that say the same here.
+/// Options that have the same name and meaning here.
 const SAME: [&str; 11] = [
     "queue",
     "priority",
@@ -33,7 +33,7 @@ const SAME: [&str; 11] = [
     "unique",
     "limits",
 ];
-/// Options that say how Celery would publish, which the gateway does in its own way.
+/// Options about how Celery publishes, which are ignored because the gateway publishes in its own way.
 const MEANT_FOR_CELERY: [&str; 7] =
     ["retry", "retry_policy", "serializer", "compression", "connection", "producer", "exchange"];
 
@@ -83,7 +83,7 @@ pub async fn apply(
     }
 }
 
-/// Flower knows the tasks of the application that it was started with.
+/// Whether a task is known. Flower knows only the tasks of the application that it was started with.
 fn is_known(edge: &Edge, name: &str) -> bool {
     edge.catalog.permits(name)
 }
@@ -108,7 +108,7 @@ async fn submitted(
     Ok(Ok(outcome?))
 }
 
-/// The body as `POST /v1/tasks` has it; `None` for what Flower answers 400 to.
+/// Converts the body to the form of `POST /v1/tasks`; `None` where Flower answers 400.
 fn call(name: &str, body: &str) -> Option<String> {
     let mut given: Map<String, Value> = if body.is_empty() { Map::new() } else { serde_json::from_str(body).ok()? };
     let mut call = Map::new();
@@ -133,14 +133,14 @@ fn call(name: &str, body: &str) -> Option<String> {
     if let Some(expires) = given.remove("expires") {
         call.insert("expires".to_owned(), expiry(&expires)?);
     }
-    // Without an exchange of its own a queue is bound by its name.
+    // Without an exchange, the routing key is the queue's name.
     if let Some(key) = given.remove("routing_key") {
         call.entry("queue").or_insert(key);
     }
     for option in MEANT_FOR_CELERY {
         given.remove(option);
     }
-    // What nobody knows is named by the reader of the call.
+    // Unknown options are reported by the reader of the call.
     call.extend(given);
     Some(Value::Object(call).to_string())
 }

@@ -1,4 +1,4 @@
-//! Arguments of a request as Tornado reads them: of the query, and of a form in the body; the last one wins.
+//! Arguments of a request as Tornado reads them: from the query and from a form in the body; the last value wins.
 
 use axum::extract::{FromRequest, Request};
 use axum::http::StatusCode;
@@ -24,21 +24,21 @@ impl FromRequest<Edge> for Arguments {
 }
 
 impl Arguments {
-    /// An empty value is none, as in Tornado.
+    /// A value; an empty one counts as missing, as in Tornado.
     pub fn text(&self, name: &str) -> Option<&str> {
         let last = self.0.iter().rev().find(|(key, _)| key == name).map(|(_, value)| value.trim());
         last.filter(|value| !value.is_empty())
     }
 
     /// # Errors
-    /// 400, as Flower says it.
+    /// 400, in Flower's form.
     pub fn needed(&self, name: &str) -> Result<&str, Box<Response>> {
         let missing = || Box::new(plain(StatusCode::BAD_REQUEST, &format!("Missing argument {name}")));
         self.text(name).ok_or_else(missing)
     }
 
     /// # Errors
-    /// 400 when it is no number.
+    /// 400 when it is not a number.
     pub fn number<T: std::str::FromStr>(&self, name: &str) -> Result<Option<T>, Box<Response>> {
         let Some(text) = self.text(name) else { return Ok(None) };
         let kind = if std::any::type_name::<T>().starts_with('f') { "float" } else { "int" };
@@ -47,7 +47,7 @@ impl Arguments {
     }
 
     /// # Errors
-    /// 400 for another word than Flower knows.
+    /// 400 for a word that Flower does not know.
     pub fn switch(&self, name: &str) -> Result<bool, Box<Response>> {
         match self.text(name).map(str::to_ascii_lowercase).as_deref() {
             None | Some("n" | "no" | "f" | "false" | "off" | "0") => Ok(false),

@@ -1,4 +1,4 @@
-//! What Flower tells workers: one worker, one command, and its reply in Flower's words.
+//! Flower's commands to workers: sends a command to one worker, and answers with its reply in Flower's words.
 
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
@@ -11,14 +11,14 @@ use crate::edge::problem::Problem;
 use crate::edge::state::Edge;
 use crate::usecase::inspect::{ControlRequest, DEFAULT_PATIENCE};
 
-/// How a command is said, and what Flower answers.
+/// A command, and Flower's answers to it.
 struct Command<'a> {
     name: &'static str,
     arguments: Value,
     worker: &'a str,
-    /// When it was done; the worker's own words when there are none here.
+    /// The answer on success; `None` for the worker's own text.
     done: Option<String>,
-    /// `{reason}` stands for the worker's words.
+    /// The answer on failure; `{reason}` is replaced by the worker's text.
     failed: String,
 }
 
@@ -92,7 +92,7 @@ pub async fn autoscale(
         name: "autoscale",
         arguments: json!({"min": min, "max": max}),
         worker: &worker,
-        // Flower forgets to fill its text in; scripts look at the status.
+        // Flower itself does not fill in this text; scripts only check the status.
         done: Some(format!("Autoscaling '{worker}' worker (min={{min}}, max={{max}})")),
         failed: format!("Failed to autoscale '{worker}' worker: {{reason}}"),
     };
@@ -183,7 +183,7 @@ async fn tell(edge: &Edge, command: Command<'_>) -> Result<Response, Problem> {
     Ok(plain(StatusCode::FORBIDDEN, &command.failed.replace("{reason}", reason)))
 }
 
-/// 404, as Flower says it, for a worker that is not there.
+/// 404 in Flower's form, for an unknown worker.
 async fn unknown(edge: &Edge, worker: &str) -> Result<Option<Response>, Problem> {
     let known = edge.gateway.workers().await?.iter().any(|(known, _)| known.hostname == worker);
     Ok((!known).then(|| plain(StatusCode::NOT_FOUND, &format!("Unknown worker '{worker}'"))))

@@ -1,8 +1,8 @@
-//! Flower's HTTP API under `[compat] flower`: scripts that were written against Flower 2 go on with another address.
+//! Flower's HTTP API under `[compat] flower`: scripts for Flower 2 only need another address.
 //!
-//! Answers have Flower's members, statuses and texts, and come from the ledger: they know tasks from before a restart, and a token that is
-//! limited to names sees its own. A token may come as `Authorization: Bearer`, or as the password of `Basic`, whatever the user.
-//! What a script submits is checked as any request is.
+//! Answers have Flower's members, statuses and texts, but come from the ledger: they include tasks from before a restart, and a token
+//! that is limited to some task names sees only those. A token may be sent as `Authorization: Bearer`, or as the password of `Basic`
+//! with any user name. Submissions are checked like any other request.
 
 mod apply;
 mod arguments;
@@ -52,7 +52,7 @@ async fn health() -> Response {
     plain(StatusCode::OK, "OK")
 }
 
-/// Marks an answer that stays as it is: a refusal in Flower's words is no problem document.
+/// Marks an answer that must not become a problem document, because it is a refusal in Flower's form.
 #[derive(Debug, Clone, Copy)]
 pub struct AsItIs;
 
@@ -60,12 +60,12 @@ fn json(value: &Value) -> Response {
     answer(StatusCode::OK, "application/json; charset=UTF-8", value.to_string())
 }
 
-/// As Flower writes a refusal: text under the type of its pages.
+/// A refusal in Flower's form: plain text with the content type of its pages.
 fn plain(status: StatusCode, text: &str) -> Response {
     answer(status, "text/html; charset=UTF-8", text.to_owned())
 }
 
-/// Flower's handlers of tasks say nothing about what was wrong.
+/// A refusal without text: Flower's task handlers do not say what was wrong.
 fn empty(status: StatusCode) -> Response {
     plain(status, "")
 }

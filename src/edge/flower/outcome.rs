@@ -1,4 +1,4 @@
-//! What became of a task, and how to stop it.
+//! Results of tasks, and stopping tasks.
 
 use std::time::Duration;
 
@@ -18,7 +18,7 @@ use crate::usecase::revoke::{RevokeError, RevokeRequest};
 use celery::task::{Phase, TaskId};
 use ledger::Task;
 
-/// As long as any request may wait here.
+/// The longest that any request may wait.
 const LONGEST_WAIT: Duration = Duration::from_secs(60);
 
 pub async fn result(
@@ -34,7 +34,7 @@ pub async fn result(
     let patience = wait.unwrap_or_default().min(LONGEST_WAIT);
     let found = edge.gateway.find_for(&caller.visibility(), &id, patience).await?;
     let Found::Task(task) = found else {
-        // Celery's backend says PENDING of every id that it never saw.
+        // Celery's backend answers PENDING for every unknown id.
         return Ok(if wait.is_some() { late() } else { answer(&json!({"task-id": id, "state": "PENDING"})) });
     };
     if wait.is_some() && !task.phase.is_final() {
@@ -43,12 +43,12 @@ pub async fn result(
     Ok(answer(&told(&id, &task)))
 }
 
-/// Flower lets Celery's TimeoutError through.
+/// The answer of Flower when Celery's TimeoutError is raised.
 fn late() -> Response {
     empty(StatusCode::INTERNAL_SERVER_ERROR)
 }
 
-/// Id, state, and after the end the result.
+/// Id, state and, after the end, the result.
 pub fn told(id: &str, task: &Task) -> serde_json::Value {
     let mut told = json!({"task-id": id, "state": task.status});
     if task.phase.is_final() {
@@ -60,7 +60,7 @@ pub fn told(id: &str, task: &Task) -> serde_json::Value {
     told
 }
 
-/// Celery's abortable tasks look whether their record says ABORTED; everything else ends by a revoke only.
+/// Aborts a task. Celery's abortable tasks check their record for ABORTED; other tasks can only be revoked.
 pub async fn abort(State(edge): State<Edge>, caller: Caller, Path(id): Path<String>) -> Result<Response, Problem> {
     stop(&edge, &caller, &id, false, "SIGTERM").await?;
     Ok(answer(&json!({"message": format!("Aborted '{id}'")})))
@@ -80,7 +80,7 @@ pub async fn revoke(
     Ok(answer(&json!({"message": format!("Revoked '{id}'")})))
 }
 
-/// What the ledger does not have is revoked by broadcast, as Flower does it, if the caller sees everything.
+/// Revokes a task. One that is not in the ledger is revoked by broadcast, as in Flower, if the caller may see everything.
 async fn stop(edge: &Edge, caller: &Caller, id: &str, terminate: bool, signal: &str) -> Result<(), Problem> {
     let Ok(task) = TaskId::parse(id) else { return Ok(()) };
     caller.must_see(edge, &task).await?;

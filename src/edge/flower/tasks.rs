@@ -1,4 +1,4 @@
-//! Lists: tasks, their names, queues; and one task.
+//! Lists of tasks, task names and queues; and a single task.
 
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
@@ -14,7 +14,7 @@ use celery::task::TaskId;
 use ledger::{Filter, Page, Task};
 use runtime::clock::Time;
 
-/// Flower keeps as many in memory by default.
+/// The number of tasks that Flower keeps in memory by default.
 const MOST: usize = 10_000;
 const PAGE: i64 = 500;
 
@@ -51,7 +51,7 @@ async fn matching(edge: &Edge, caller: &Caller, wanted: &Wanted) -> Result<Vec<T
     }
 }
 
-/// What a list is asked for.
+/// The parameters of a list.
 struct Wanted {
     filter: Filter,
     limit: usize,
@@ -92,7 +92,7 @@ impl Wanted {
         from.is_none_or(|from| at >= from) && to.is_none_or(|to| at <= to)
     }
 
-    /// By default newest first, which is how the ledger gives them.
+    /// Sorts the tasks. The default, newest first, is the ledger's order.
     fn sort(&self, tasks: &mut [Task]) {
         let Some((key, reverse)) = self.sort_by else { return };
         match key {

@@ -1,4 +1,4 @@
-//! A task as Flower shows it: what Celery's event state has, made of the ledger's row.
+//! A task as Flower shows it: the fields of Celery's event state, from the ledger's row.
 
 use serde_json::{Map, Value, json};
 
@@ -59,7 +59,7 @@ fn seconds(time: Option<Time>) -> Value {
     time.map(|time| time.as_micros() as f64 / 1e6).into()
 }
 
-/// Python's texts: those of the message, which its sender wrote, or those that events told.
+/// Python's texts of the arguments: from the message, or from events.
 fn arguments(task: &Task, message: Option<&Message>) -> (Option<String>, Option<String>) {
     if !task.options.redact.is_empty() {
         return (Some("***".to_owned()), Some("***".to_owned()));
@@ -84,7 +84,7 @@ pub fn exception(task: &Task) -> Option<String> {
     Some(format!("{}({})", failure.kind, pyrepr::quoted(&failure.message)))
 }
 
-/// What `GET /api/task/result` says of a value: itself, or Python's text of an exception.
+/// The result in `GET /api/task/result`: the value, or Python's text of an exception.
 pub fn outcome(task: &Task) -> Value {
     match &task.result {
         Some(value) => serde_json::from_str(value.get()).unwrap_or_else(|_| text(value).into()),

@@ -1,4 +1,4 @@
-//! `GET /api/workers`: what workers answer to eight questions, asked when somebody looks.
+//! `GET /api/workers`: asks workers eight questions for each request, and returns their answers.
 
 use axum::extract::State;
 use axum::http::StatusCode;
@@ -13,7 +13,7 @@ use crate::edge::state::Edge;
 use crate::usecase::inspect::{ControlRequest, DEFAULT_PATIENCE};
 use runtime::clock;
 
-/// Flower's own list.
+/// The inspect methods that Flower uses.
 const METHODS: [&str; 8] =
     ["stats", "active_queues", "registered", "scheduled", "active", "reserved", "revoked", "conf"];
 

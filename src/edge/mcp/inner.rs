@@ -1,4 +1,4 @@
-//! Operations of the contract, called in the name of whoever calls `/mcp`.
+//! Calls operations of the contract with the credentials of the caller of `/mcp`.
 
 use std::time::Duration;
 
@@ -15,26 +15,26 @@ use crate::guard::tokens::Identity;
 
 /// The largest answer that is passed on.
 const MAX_ANSWER: usize = 8 << 20;
-/// Of the caller's headers, those that an operation heeds.
+/// The caller's headers that are passed on to operations.
 const PASSED: [&str; 6] = ["authorization", "host", "origin", "traceparent", "tracestate", "x-forwarded-for"];
 
-/// The way in.
+/// Calls operations through the router.
 pub struct Inner {
     gateway: Router,
     headers: HeaderMap,
     extensions: Extensions,
-    /// How long the caller wants an answer to be waited for.
+    /// The caller's `Prefer: wait`.
     prefer: Option<axum::http::HeaderValue>,
 }
 
-/// What an operation answered.
+/// The answer of an operation.
 pub struct Answer {
     pub status: StatusCode,
     pub body: Value,
 }
 
 impl Answer {
-    /// The sentence of a problem.
+    /// The detail of a problem.
     pub fn complaint(&self) -> String {
         let detail = self.body["detail"].as_str().or_else(|| self.body["title"].as_str());
         detail.map_or_else(|| format!("the operation answered {}", self.status), str::to_owned)
@@ -51,7 +51,7 @@ impl Inner {
         }
         let mut extensions = request.extensions().clone();
         extensions.remove::<Identity>();
-        // The operation has a route of its own.
+        // The inner request must be matched to its own route.
         extensions.remove::<MatchedPath>();
         extensions.remove::<OriginalUri>();
         Self { gateway, headers, extensions, prefer: request.headers().get("prefer").cloned() }
@@ -65,7 +65,7 @@ impl Inner {
         self.send(Method::POST, path, Some(body), None).await
     }
 
-    /// As [`Inner::get`] or [`Inner::post`], waiting for an end: as long as the caller prefers, else this long.
+    /// As [`Inner::get`] or [`Inner::post`], but waits for the end: as long as the caller prefers, else for `wait`.
     pub async fn waiting(
         &self,
         method: Method,
@@ -103,7 +103,7 @@ impl Inner {
     }
 }
 
-/// A text as a part of a path or query.
+/// Percent-encodes a text for a path or query.
 pub fn escaped(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     for byte in text.bytes() {

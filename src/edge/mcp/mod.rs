@@ -1,9 +1,9 @@
 //! `/mcp`: the gateway as a server of the Model Context Protocol (2025-11-25), over Streamable HTTP.
 //!
 //! A client posts one JSON-RPC message and gets one JSON answer; there are no sessions, so any replica answers any message. Every tool
-//! and resource is an operation of the HTTP contract, called through the same router with the caller's own credentials: scopes, limits
-//! to names, rate limits, the audit and every check hold because it is the same request. A long call becomes a task of the protocol
-//! whose id is the task's own, so it outlives connections and processes.
+//! and resource is an operation of the HTTP contract, called through the same router with the caller's own credentials, so scopes,
+//! limits to task names, rate limits, the audit log and all checks apply unchanged. A long call becomes an MCP task whose id is the
+//! taskgate task's id, so it outlives connections and processes.
 
 mod inner;
 mod resources;
@@ -25,7 +25,7 @@ use super::state::Edge;
 use crate::config::Auth;
 use crate::guard::tokens::Identity;
 
-/// Newest first. The first is answered to whoever asks for one that is unknown.
+/// Supported versions, newest first. The first is offered to a client that asks for an unknown version.
 const VERSIONS: [&str; 3] = ["2025-11-25", "2025-06-18", "2025-03-26"];
 const PARSE: i64 = -32_700;
 const INVALID_REQUEST: i64 = -32_600;
@@ -33,7 +33,7 @@ const METHOD_NOT_FOUND: i64 = -32_601;
 const INVALID_PARAMS: i64 = -32_602;
 const INTERNAL: i64 = -32_603;
 
-/// An error as JSON-RPC says it.
+/// A JSON-RPC error.
 #[derive(Debug)]
 pub(super) struct Fault {
     code: i64,
@@ -46,14 +46,14 @@ impl Fault {
     }
 }
 
-/// Who asks, and the way to ask in their name.
+/// A caller, and the means to call operations with its credentials.
 pub(super) struct Call<'a> {
     edge: &'a Edge,
     identity: &'a Identity,
     inner: Inner,
 }
 
-/// The route. `gateway` answers the operations behind tools and resources.
+/// The route of `/mcp`. `gateway` serves the operations behind tools and resources.
 pub fn router(gateway: Router) -> Router<Edge> {
     let handler = move |State(edge): State<Edge>, request: Request| {
         let gateway = gateway.clone();
@@ -77,7 +77,7 @@ async fn receive(edge: &Edge, gateway: Router, request: Request) -> Result<Respo
     };
     let (id, method) = (message.get("id"), message.get("method").and_then(Value::as_str));
     let (Some(id), Some(method)) = (id, method) else {
-        // A notification, or an answer to a request that we never make.
+        // A notification, or a response to a request; the gateway never sends requests.
         let is_known = method.is_some() || message.get("result").is_some() || message.get("error").is_some();
         let refusal =
             || json_response(StatusCode::BAD_REQUEST, failed(&Value::Null, INVALID_REQUEST, "no JSON-RPC message"));
@@ -92,7 +92,7 @@ async fn receive(edge: &Edge, gateway: Router, request: Request) -> Result<Respo
     Ok(json_response(StatusCode::OK, answer))
 }
 
-/// Any valid token: what it may do is asked by each operation.
+/// Accepts any valid token; each operation checks its scope.
 async fn identify(edge: &Edge, headers: &HeaderMap) -> Result<Identity, Problem> {
     if edge.auth == Auth::None {
         return Ok(Identity::anybody());
@@ -147,7 +147,7 @@ fn initialize(params: &Value) -> Value {
     })
 }
 
-/// A required text among the parameters.
+/// A required string among the parameters.
 fn text<'a>(params: &'a Value, name: &str) -> Result<&'a str, Fault> {
     params[name].as_str().ok_or_else(|| Fault::params(format!("{name} is required, a string")))
 }

@@ -18,7 +18,7 @@ pub(super) fn templates() -> Value {
     json!({"resourceTemplates": [
         {"uriTemplate": "taskgate://tasks/{task_id}", "name": "task", "mimeType": "application/json", "description": "How a task stands"},
         {"uriTemplate": "taskgate://tasks/{task_id}/log", "name": "log", "mimeType": "application/json",
-            "description": "Everything that happened to a task"},
+            "description": "The events of a task, in order"},
     ]})
 }
 

@@ -1,4 +1,4 @@
-//! Tasks of the protocol: our tasks under their own ids.
+//! MCP tasks: taskgate's tasks under their own ids.
 
 use std::time::Duration;
 
@@ -8,13 +8,13 @@ use serde_json::{Value, json};
 use super::inner::{Answer, escaped};
 use super::{Call, Fault};
 
-/// How often a client may ask.
+/// The poll interval that is suggested to clients.
 const POLL_MILLIS: u64 = 1_000;
-/// `tasks/result` waits this long, unless the client prefers otherwise.
+/// How long `tasks/result` waits, unless the client prefers otherwise.
 const PATIENCE: Duration = Duration::from_secs(20);
 
 impl Call<'_> {
-    /// A task as the protocol shows it.
+    /// A task in the form of MCP.
     pub(super) async fn task(&self, id: &str) -> Result<Value, Fault> {
         let answer = self.inner.get(&format!("/v1/tasks/{}", escaped(id))).await?;
         if !answer.status.is_success() {
@@ -41,7 +41,7 @@ impl Call<'_> {
         Ok(result)
     }
 
-    /// What the call would have answered, once the task has ended.
+    /// The result of the tool call, once the task has ended.
     pub(super) async fn task_result(&self, params: &Value) -> Result<Value, Fault> {
         let id = super::text(params, "taskId")?;
         let path = format!("/result/{}", escaped(id));
@@ -57,7 +57,7 @@ impl Call<'_> {
         Ok(shown)
     }
 
-    /// A revoke: what is certain stands in the message.
+    /// Revokes a task; the message says what is certain.
     pub(super) async fn cancel_task(&self, params: &Value) -> Result<Value, Fault> {
         let id = super::text(params, "taskId")?;
         let path = format!("/v1/tasks/{}/revoke", escaped(id));
@@ -80,7 +80,7 @@ fn said(value: &Value) -> &str {
     value.as_str().unwrap_or_default()
 }
 
-/// A task, or a group, of the contract.
+/// Converts a task or a group of the contract.
 fn view(task: &Value) -> Value {
     let phase = said(&task["phase"]);
     let id = task["task_id"].as_str().or_else(|| task["group_id"].as_str());
@@ -98,7 +98,7 @@ fn view(task: &Value) -> Value {
     })
 }
 
-/// The protocol's word for how a task stands.
+/// The MCP status of a task.
 fn status(phase: &str, status: &str) -> &'static str {
     match phase {
         "succeeded" => "completed",
@@ -109,7 +109,7 @@ fn status(phase: &str, status: &str) -> &'static str {
     }
 }
 
-/// The end of a task as the result of the tool that submitted it; a refusal as an error that a model can read.
+/// The end of a task as a tool result; a refusal becomes an error text that a model can read.
 pub(super) fn result(answer: &Answer) -> Value {
     if !answer.status.is_success() {
         return json!({"content": [{"type": "text", "text": refusal(answer)}], "structuredContent": answer.body, "isError": true});
@@ -128,7 +128,7 @@ pub(super) fn result(answer: &Answer) -> Value {
     json!({"content": [{"type": "text", "text": text}], "structuredContent": answer.body, "isError": false})
 }
 
-/// What does not fit, place by place.
+/// The text of a refusal, with each mistake and its place.
 fn refusal(answer: &Answer) -> String {
     let places = answer.body["errors"].as_array().into_iter().flatten();
     let places: Vec<String> =

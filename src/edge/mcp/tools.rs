@@ -1,4 +1,4 @@
-//! Tools: one for each catalog entry with an endpoint, and those that look into the gateway or steer it.
+//! MCP tools: one for each catalog entry with an endpoint, and the gateway's own for reading and control.
 
 use std::time::Duration;
 
@@ -10,20 +10,20 @@ use super::{Call, Fault};
 use crate::catalog::Entry;
 use ledger::Scope;
 
-/// A call is waited for this long, unless the client prefers otherwise.
+/// How long a call waits for its result, unless the client prefers otherwise.
 const PATIENCE: Duration = Duration::from_secs(10);
-/// Characters that a tool's name may have.
+/// Maximum length of a tool's name.
 const MAX_NAME: usize = 128;
 
-/// A tool of the gateway's own.
+/// One of the gateway's own tools.
 struct Own {
     name: &'static str,
     description: &'static str,
     scope: Scope,
     method: Method,
-    /// `{name}` stands for an argument; what is left over goes into the query of a GET and the body of a POST.
+    /// `{name}` is replaced by an argument; the other arguments go into the query of a GET or the body of a POST.
     path: &'static str,
-    /// Name, JSON type, whether it is required, what it means.
+    /// Name, JSON type, whether it is required, description.
     arguments: &'static [(&'static str, &'static str, bool, &'static str)],
     is_destructive: bool,
 }
@@ -61,14 +61,14 @@ fn own() -> Vec<Own> {
                 ("cursor", "string", false, "next of an earlier answer"),
             ],
         ),
-        read("taskgate_get_task", "How a task stands, with its result or error.", "/v1/tasks/{task_id}", &[ID]),
+        read("taskgate_get_task", "The state of a task, with its result or error.", "/v1/tasks/{task_id}", &[ID]),
         read(
             "taskgate_explain_task",
-            "Why a task is where it is, with the evidence.",
+            "Explains why a task is in its present state, with the facts.",
             "/v1/tasks/{task_id}/explain",
             &[ID],
         ),
-        read("taskgate_task_history", "Everything that happened to a task.", "/v1/tasks/{task_id}/events", &[ID]),
+        read("taskgate_task_history", "The events of a task, in order.", "/v1/tasks/{task_id}/events", &[ID]),
         read(
             "taskgate_errors",
             "Failures by kind in the last hour, or since a time.",
@@ -79,9 +79,9 @@ fn own() -> Vec<Own> {
                 ("task", "string", false, "Name of the task"),
             ],
         ),
-        read("taskgate_queues", "All queues with what waits in them.", "/v1/queues", &[]),
-        read("taskgate_workers", "All workers that were seen lately.", "/v1/workers", &[]),
-        read("taskgate_incidents", "What is wrong now.", "/v1/incidents", &[]),
+        read("taskgate_queues", "All queues, with the number of waiting tasks.", "/v1/queues", &[]),
+        read("taskgate_workers", "All workers that were seen within the last day.", "/v1/workers", &[]),
+        read("taskgate_incidents", "The open incidents.", "/v1/incidents", &[]),
         read("taskgate_waits", "Steps of canvases that wait for an answer.", "/v1/waits", &[]),
         control(
             "taskgate_revoke_task",
@@ -89,8 +89,8 @@ fn own() -> Vec<Own> {
             "/v1/tasks/{task_id}/revoke",
             &[
                 ID,
-                ("terminate", "boolean", false, "Also stop it when it runs"),
-                ("reason", "string", false, "Goes into its history"),
+                ("terminate", "boolean", false, "Also stop it if it runs"),
+                ("reason", "string", false, "The reason, for the task's history"),
             ],
         ),
         control("taskgate_retry_task", "Send a task again under a new id.", "/v1/tasks/{task_id}/retry", &[ID]),
@@ -125,7 +125,7 @@ impl Own {
         })
     }
 
-    /// The path with its places filled, and the arguments that are left over.
+    /// The path with arguments filled in, and the remaining arguments.
     fn target(&self, arguments: &Map<String, Value>) -> Result<(String, Map<String, Value>), Fault> {
         for (name, _, is_required, _) in self.arguments {
             if *is_required && !arguments.contains_key(*name) {
@@ -148,7 +148,7 @@ impl Own {
     }
 }
 
-/// The name of an entry as a tool.
+/// The tool name of an entry.
 fn tool_name(entry: &Entry) -> String {
     let is_plain = |char: char| char.is_ascii_alphanumeric() || "_-.".contains(char);
     entry.name.as_str().chars().take(MAX_NAME).map(|char| if is_plain(char) { char } else { '_' }).collect()
@@ -179,7 +179,7 @@ fn of_entry(entry: &Entry) -> Option<Value> {
 }
 
 impl Call<'_> {
-    /// Those that the caller may use.
+    /// The tools that the caller may use.
     pub(super) fn tools(&self) -> Vec<Value> {
         let visibility = self.identity.visibility();
         let entries = self.edge.catalog.entries().iter();
@@ -226,7 +226,7 @@ impl Call<'_> {
         Ok(shown(&self.inner.post(&path, &body).await?))
     }
 
-    /// Submits; a task of the protocol at once, else with the result when it comes in time.
+    /// Submits a task: as an MCP task it returns at once, else it waits for the result.
     async fn submit(
         &self,
         entry: &Entry,
@@ -255,13 +255,13 @@ impl Call<'_> {
     }
 }
 
-/// The task goes on: where to ask for it.
+/// The answer when the task is not finished yet: how to get its result.
 fn pointer(id: &str, answer: &Answer) -> Value {
     let text = format!("The task {id} is accepted and goes on. Ask taskgate_get_task for its result.");
     json!({"content": [{"type": "text", "text": text}], "structuredContent": answer.body, "isError": false})
 }
 
-/// An answer as a tool's result.
+/// Converts an answer to a tool result.
 fn shown(answer: &Answer) -> Value {
     if !answer.status.is_success() {
         return json!({"content": [{"type": "text", "text": answer.complaint()}], "structuredContent": answer.body, "isError": true});

@@ -1,9 +1,8 @@
-//! A row of the audit for every control call: who, what, from where, with which verdict.
+//! Writes a row into the audit log for every control call: who, what, from where, with which verdict.
 //!
-//! An act of the ledger opens its row in its own commit; for one that happens elsewhere (a broadcast to workers, a message taken out
-//! of the broker) the row is opened before. Either way there is no act without a row, and a ledger that cannot write the row
-//! refuses the act. The verdict is written before the answer is sent; of a
-//! call that was broken off it stays open, and [`crate::guard::audit`] seals it.
+//! An act on the ledger opens its row in its own commit; for an act elsewhere (a broadcast to workers, a message taken out of the
+//! broker) the row is opened before. Either way there is no act without a row, and the act is refused if the row cannot be written.
+//! The verdict is written before the answer is sent; the row of an aborted call stays open until [`crate::guard::audit`] seals it.
 
 use std::collections::HashMap;
 use std::sync::LazyLock;
@@ -23,10 +22,10 @@ use crate::usecase::audit;
 use ledger::{NewAct, Scope, Seal};
 use runtime::clock;
 
-/// Of a path with its query, and of a detail.
+/// Maximum length of a path with its query, and of a detail.
 const MOST_CHARS: usize = 500;
 
-/// What is not of the ledger alone: the row is there before the act.
+/// Acts that are not on the ledger alone: their rows are opened before the act.
 const OPENED_BEFORE: [&str; 7] = [
     "retry_task",
     "requeue_dead_letter",
@@ -37,15 +36,15 @@ const OPENED_BEFORE: [&str; 7] = [
     "resolve_task",
 ];
 
-/// What a handler adds to the row of its call.
+/// What a handler adds to its call's row.
 #[derive(Debug, Clone, Default)]
 pub struct Remark {
-    /// Instead of `done`.
+    /// The verdict, instead of `done`.
     pub verdict: Option<String>,
     pub detail: Option<String>,
 }
 
-/// The act that a request is, when it is one.
+/// The act that a request performs, if any.
 pub fn act(edge: &Edge, request: &Request, identity: &Identity) -> Option<NewAct> {
     let route = request.extensions().get::<MatchedPath>()?.as_str();
     if matches!(*request.method(), Method::GET | Method::HEAD | Method::OPTIONS) {
@@ -68,7 +67,7 @@ pub fn act(edge: &Edge, request: &Request, identity: &Identity) -> Option<NewAct
     })
 }
 
-/// Runs the rest of the request as this act.
+/// Runs the request as this act.
 pub async fn carried_out(edge: &Edge, act: NewAct, request: Request, next: Next) -> Response {
     if OPENED_BEFORE.contains(&act.what.as_str())
         && let Err(error) = edge.gateway.open_act(&act).await
@@ -81,7 +80,7 @@ pub async fn carried_out(edge: &Edge, act: NewAct, request: Request, next: Next)
     response
 }
 
-/// A refusal that comes before the handler.
+/// Records an act that was refused before the handler.
 pub async fn refused(edge: &Edge, act: NewAct, problem: Problem) -> Response {
     let response = problem.into_response();
     let seal = verdict(&response);
@@ -95,7 +94,7 @@ async fn sealed(edge: &Edge, act: &NewAct, seal: &Seal) {
     }
 }
 
-/// What was done, or why it was not.
+/// The verdict of a response: done, or the reason of the refusal.
 fn verdict(response: &Response) -> Seal {
     let remark = response.extensions().get::<Remark>().cloned().unwrap_or_default();
     let problem = response.extensions().get::<Problem>();
@@ -114,7 +113,7 @@ fn verdict(response: &Response) -> Seal {
     }
 }
 
-/// As the contract names it.
+/// The operation's id in the contract.
 fn operation(method: &Method, route: &str) -> String {
     static NAMES: LazyLock<HashMap<(String, String), String>> = LazyLock::new(|| {
         let document = serde_json::to_value(crate::edge::router::documented().into_openapi()).unwrap_or_default();

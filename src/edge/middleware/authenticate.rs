@@ -1,7 +1,7 @@
-//! Lets in who has a valid token with the scope that the route asks, and tells the handlers who calls: an
-//! [`Identity`](crate::guard::tokens::Identity) in the request's extensions.
+//! Admits callers with a valid token that has the route's scope, and passes their
+//! [`Identity`](crate::guard::tokens::Identity) to the handlers in the request's extensions.
 //!
-//! It fails closed: a route that says nothing of its access is not served.
+//! It fails closed: a route without an access rule is not served.
 
 use axum::extract::{MatchedPath, OriginalUri, Request};
 use axum::http::{HeaderMap, HeaderValue, Method, Uri, header};
@@ -19,7 +19,7 @@ use crate::guard::tokens::{Identity, Refusal};
 const TICKET: &str = "ticket";
 const LAST_EVENT_ID: &str = "last_event_id";
 
-/// A refusal, and of whom: `None` for a stranger.
+/// A refusal, with the caller's identity: `None` for an unknown caller.
 #[derive(Debug)]
 pub struct Denied {
     pub problem: Box<Problem>,
@@ -38,7 +38,7 @@ impl From<Refusal> for Denied {
     }
 }
 
-/// Who calls, if they may.
+/// The caller's identity, if it may call.
 pub async fn identify(edge: &Edge, request: &mut Request) -> Result<Identity, Denied> {
     let Some(route) = request.extensions().get::<MatchedPath>().cloned() else { return Ok(Identity::anybody()) };
     let need = match edge.access.of(request.method(), route.as_str()) {
@@ -52,7 +52,7 @@ pub async fn identify(edge: &Edge, request: &mut Request) -> Result<Identity, De
     if edge.auth == Auth::None {
         return Ok(Identity::anybody());
     }
-    // Scripts for Flower have a name and a password: the password is the token.
+    // Scripts for Flower send a name and a password: the password is the token.
     let is_flower = edge.flower.as_deref().is_some_and(|prefix| route.as_str().starts_with(prefix));
     let token = if is_flower && edge.passwords.is_empty() { basic(request.headers()) } else { None };
     let identity = match (token, ticket) {
@@ -82,7 +82,7 @@ pub async fn identify(edge: &Edge, request: &mut Request) -> Result<Identity, De
     Ok(identity)
 }
 
-/// Who calls by a token, a password or a session; with the secret of the session. `None` for a stranger.
+/// Identifies a caller by token, password or session, and returns the session's secret too. `None` for an unknown caller.
 pub async fn whoever(edge: &Edge, headers: &HeaderMap) -> Result<Option<(Identity, Option<String>)>, Problem> {
     if edge.auth == Auth::None {
         return Ok(Some((Identity::anybody(), None)));
@@ -127,8 +127,8 @@ fn bearer(headers: &HeaderMap) -> Result<Option<&str>, Problem> {
     })
 }
 
-/// Takes the ticket out of the query, and with it the place to go on from: `EventSource` cannot send a header for that either,
-/// when it is made anew with a new ticket.
+/// Removes the ticket from the query, and also `last_event_id`: a new `EventSource` with a new ticket cannot send that as a header
+/// either.
 fn taken_out(request: &mut Request) -> Option<String> {
     let query = request.uri().query()?;
     let (mut kept, mut ticket, mut place) = (Vec::new(), None, None);

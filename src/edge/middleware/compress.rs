@@ -1,5 +1,5 @@
-//! Compresses large answers for clients that can read them. The others do not meet the encoders at all: a body that might be
-//! encoded takes six kilobytes, which ten thousand open streams would hold.
+//! Compresses large answers for clients that accept it. Other answers bypass the encoders: a body that may be encoded takes six
+//! kilobytes, which would add up over ten thousand open streams.
 
 use std::convert::Infallible;
 
@@ -12,10 +12,10 @@ use tower_http::CompressionLevel;
 use tower_http::compression::Compression;
 use tower_http::compression::predicate::{NotForContentType, Predicate, SizeAbove};
 
-/// Bytes of an answer from which on it is compressed.
+/// Answers of at least this many bytes are compressed.
 const WORTHWHILE: u64 = 1_024;
 
-/// The answer as `accepted` (the request's `Accept-Encoding`) allows.
+/// Compresses the answer if `accepted` (the request's `Accept-Encoding`) allows it.
 pub async fn compressed(accepted: Option<HeaderValue>, response: Response) -> Response {
     if !worthwhile().should_compress(&response) {
         return response;
@@ -32,7 +32,7 @@ pub async fn compressed(accepted: Option<HeaderValue>, response: Response) -> Re
     response.map(Body::new)
 }
 
-/// Small answers are not worth it, and a stream that is compressed is held back.
+/// Decides what to compress: not small answers, and not streams, because compression delays their events.
 fn worthwhile() -> impl Predicate {
     SizeAbove::new(WORTHWHILE).and(NotForContentType::SSE).and(NotForContentType::IMAGES)
 }

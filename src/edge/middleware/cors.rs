@@ -1,4 +1,4 @@
-//! Which pages of other sites may call the API from a browser, and what of an answer they may read.
+//! CORS: which other sites' pages may call the API from a browser, and which response headers they may read.
 
 use std::time::Duration;
 
@@ -7,7 +7,7 @@ use tower_http::cors::{AllowOrigin, CorsLayer};
 
 use crate::config::Http;
 
-/// How long a browser remembers what it may do.
+/// How long a browser caches a preflight answer.
 const REMEMBERED: Duration = Duration::from_mins(10);
 
 const METHODS: [Method; 6] = [Method::GET, Method::HEAD, Method::POST, Method::PUT, Method::PATCH, Method::DELETE];
@@ -41,8 +41,8 @@ const READ: [HeaderName; 11] = [
     HeaderName::from_static("x-request-id"),
 ];
 
-/// `None` while no origin is configured: nothing is said to anybody. Tokens travel in a header that a page sets itself, so no credentials
-/// of the browser are ever allowed.
+/// `None` when no origin is configured. Pages send tokens in a header that they set themselves, so the browser's credentials are never
+/// allowed.
 pub fn layer(http: &Http) -> Option<CorsLayer> {
     if http.origins.is_empty() {
         return None;

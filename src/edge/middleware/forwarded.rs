@@ -1,7 +1,7 @@
-//! For whom a proxy calls: believed when the proxy is one of `http.trusted_proxies`, else what it says is nothing but text.
+//! Finds the client behind proxies: forwarding headers count only from proxies in `http.trusted_proxies`.
 //!
-//! Each proxy adds the address it was called from at the right. So the list is read from the right, for as long as the one who
-//! said it is trusted; the first address that is not trusted is the client's.
+//! Each proxy appends the address that called it. So the list is read from the right, as long as the proxy that added the entry is
+//! trusted; the first address that is not trusted is the client's.
 
 use std::net::{IpAddr, SocketAddr};
 
@@ -11,24 +11,24 @@ use axum::http::{HeaderMap, header};
 use crate::config::Network;
 use crate::edge::state::Edge;
 
-/// Who is at the other end of a connection.
+/// The other end of a connection.
 #[derive(Debug, Clone, Copy)]
 pub struct Peer {
     pub address: SocketAddr,
     pub is_tls: bool,
 }
 
-/// Who calls, from where and how, proxies seen through.
+/// The client behind the proxies.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Client {
     /// `None` without a connection (in tests).
     pub address: Option<IpAddr>,
     pub is_https: bool,
-    /// What a trusted proxy was asked for; `None`: see `Host`.
+    /// The host that the client asked the proxy for; `None`: see `Host`.
     pub host: Option<String>,
 }
 
-/// Notes the client in the request's extensions.
+/// Adds the client to the request's extensions.
 pub fn note(edge: &Edge, request: &mut Request) {
     let peer = request.extensions().get::<Peer>().copied();
     let client = peer.map_or_else(Client::default, |peer| client(&edge.http.trusted_proxies, peer, request.headers()));
@@ -51,7 +51,7 @@ fn client(trusted: &[Network], peer: Peer, headers: &HeaderMap) -> Client {
     client
 }
 
-/// What one proxy said of whom it was called by.
+/// What one proxy reports of its caller.
 #[derive(Debug, Default)]
 struct Hop {
     address: Option<IpAddr>,
@@ -59,7 +59,7 @@ struct Hop {
     host: Option<String>,
 }
 
-/// In the order of the headers: the nearest proxy last. `Forwarded` (RFC 7239) before the older headers.
+/// The hops in the order of the headers, the nearest proxy last. `Forwarded` (RFC 7239) takes precedence over the older headers.
 fn hops(headers: &HeaderMap) -> Vec<Hop> {
     let forwarded = values(headers, header::FORWARDED.as_str());
     if !forwarded.is_empty() {
@@ -71,7 +71,7 @@ fn hops(headers: &HeaderMap) -> Vec<Hop> {
     if hops.is_empty() && !(protos.is_empty() && hosts.is_empty()) {
         hops.push(Hop::default());
     }
-    // One value for all is usual: it is the nearest proxy's word then.
+    // Usually there is a single value, which is the nearest proxy's.
     for hop in hops.iter_mut().rev() {
         (hop.proto, hop.host) = (protos.pop(), hosts.pop());
     }
@@ -102,7 +102,7 @@ fn standard(element: &str) -> Hop {
     hop
 }
 
-/// `1.2.3.4`, `1.2.3.4:5`, `::1`, `[::1]`, `[::1]:5`; anything else (`unknown`, `_hidden`) is nobody's.
+/// Parses `1.2.3.4`, `1.2.3.4:5`, `::1`, `[::1]`, `[::1]:5`; `None` for anything else (`unknown`, `_hidden`).
 fn address(text: &str) -> Option<IpAddr> {
     let bare = text.strip_prefix('[').and_then(|rest| rest.split_once(']')).map_or(text, |(inside, _)| inside);
     bare.parse()

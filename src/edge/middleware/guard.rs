@@ -1,6 +1,6 @@
-//! What stands before every handler: who may call, how often, from where, with how much, and for how long.
+//! All checks before a handler: authentication, rate limit, origin, size of the head, and timeout.
 //!
-//! One layer for all of it: each layer of a router costs every request an allocation or two.
+//! It is a single layer, because each layer of a router costs every request an allocation or two.
 
 use std::time::Duration;
 
@@ -18,7 +18,7 @@ use crate::edge::state::Edge;
 use crate::guard::tokens::{Identity, Refusal};
 use runtime::clock;
 
-/// Refuses who may not, and gives up on handlers that do not answer.
+/// Refuses callers that may not call, and ends handlers that do not answer in time.
 pub async fn guard(State(edge): State<Edge>, request: Request, next: Next) -> Response {
     if is_too_large(&request, edge.http.max_header) {
         return Problem::new(&slugs::HEADERS_TOO_LARGE).into_response();
@@ -36,7 +36,7 @@ pub async fn guard(State(edge): State<Edge>, request: Request, next: Next) -> Re
     }
 }
 
-/// What no reader behind this could make sense of: no host, or two; and a NUL, which is the end of a text to some and a character to
+/// Refuses ambiguous requests: with no host or two, or with a NUL, which ends a string for some readers and is a character for
 /// others.
 fn is_well_formed(request: &Request) -> Result<(), Problem> {
     let hosts = request.headers().get_all(header::HOST).iter().count();
@@ -51,14 +51,14 @@ fn is_well_formed(request: &Request) -> Result<(), Problem> {
     Ok(())
 }
 
-/// Of HTTP/1 hyper refuses it, before there is a request. Counted as RFC 9113 counts a list of headers.
+/// Whether the head is too large, counted as in RFC 9113. For HTTP/1, hyper refuses it earlier.
 fn is_too_large(request: &Request, most: usize) -> bool {
     let uri_bytes = request.uri().path_and_query().map_or(0, |text| text.as_str().len());
     let fields = request.headers().iter().map(|(name, value)| name.as_str().len() + value.len() + 32);
     request.version() == Version::HTTP_2 && uri_bytes + fields.sum::<usize>() > most
 }
 
-/// An answer that is waited for ends with its token, as streams do.
+/// Ends a waiting request when its token is revoked, like a stream.
 async fn while_valid(request: Request, next: Next) -> Response {
     let waits = wanted_wait(request.headers()).ok().flatten().is_some_and(|wait| !wait.is_zero());
     let identity = request.extensions().get::<Identity>().cloned().filter(|identity| waits && identity.id().is_some());
@@ -84,7 +84,7 @@ async fn admit(edge: &Edge, mut request: Request, next: Next) -> Response {
     let identity = match authenticate::identify(edge, &mut request).await {
         Ok(identity) => identity,
         Err(Denied { problem, identity }) => {
-            // Who may not do something is in the audit too; a stranger is not, because there is no end of strangers.
+            // A refused caller is recorded in the audit log; unknown callers are not, because their number is unbounded.
             return match identity.and_then(|identity| audit::act(edge, &request, &identity)) {
                 Some(act) => audit::refused(edge, act, *problem).await,
                 None => problem.into_response(),

@@ -1,5 +1,5 @@
-//! Counts and times of requests. The meters of a route are looked up in the recorder once and kept: with their labels they cost a
-//! dozen allocations.
+//! Counts and times requests. The meters of a route are looked up once and cached, because a look-up with labels costs a dozen
+//! allocations.
 
 use std::collections::HashMap;
 use std::sync::RwLock;
@@ -7,7 +7,7 @@ use std::sync::RwLock;
 use axum::http::{Method, StatusCode};
 use metrics::{Counter, Histogram, counter, histogram};
 
-/// Bounded by the routes, the known methods and the statuses that the edge answers with.
+/// Cached meters, bounded by the routes, the known methods and the possible statuses.
 #[derive(Default)]
 pub struct Meters(RwLock<HashMap<String, Vec<Meter>>>);
 
@@ -44,7 +44,7 @@ impl Meters {
     }
 }
 
-/// Methods are the client's words: only known ones become labels.
+/// The label of a method. Clients may send any text, so only known methods become labels.
 pub fn word(method: &Method) -> &'static str {
     const KNOWN: [&str; 7] = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"];
     KNOWN.into_iter().find(|known| *known == method.as_str()).unwrap_or("other")

@@ -1,4 +1,4 @@
-//! What holds for every request.
+//! Middleware for every request.
 
 pub mod audit;
 pub mod authenticate;

@@ -1,7 +1,6 @@
-//! One line and one measurement for each request, an id that both sides can name, and a problem for every refusal.
+//! For each request: a log line, a measurement, a request id, and a problem document for every refusal.
 //!
-//! It stands outside of everything: panics of handlers end here as problems too, and so does what the framework refuses by
-//! itself without a document.
+//! This is the outermost layer: it also turns panics of handlers, and refusals of the framework without a document, into problems.
 
 use std::net::IpAddr;
 use std::panic::AssertUnwindSafe;
@@ -27,7 +26,7 @@ use crate::tell::traces::RequestSpan;
 use runtime::clock;
 
 static REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
-/// Clients tell by it whether they speak this gateway's contract.
+/// The header by which clients check that they match this gateway's version.
 static VERSION: HeaderName = HeaderName::from_static("taskgate-version");
 static TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 const MAX_ID: usize = 128;
@@ -62,14 +61,14 @@ pub async fn observe(State(edge): State<Edge>, mut request: Request, next: Next)
     edge.meters.note(&method, &route, response.status(), seconds);
     let asked = Asked { method: &method, path: &path, client, id: id.to_str().unwrap_or_default() };
     log(&edge, &asked, &response, cause, seconds);
-    // Last of all: problems are written anew above.
+    // Compression comes last, because problems are rewritten above.
     if edge.http.compression { compress::compressed(encodings, response).await } else { response }
 }
 
-/// Probes and pages are not worth a trace.
+/// Routes of probes and pages, which are not traced.
 const UNTRACED: [&str; 7] = ["none", "/livez", "/healthz", "/readyz", "/metrics", "/dashboard/", "/dashboard/{*path}"];
 
-/// What the request causes is traced below its own span: the messages get that as their `traceparent`.
+/// Begins the request's span. Messages get its `traceparent`, so that everything the request causes is traced below it.
 fn begin(edge: &Edge, route: &str, request: &mut Request) -> Option<RequestSpan> {
     if UNTRACED.contains(&route) {
         return None;
@@ -106,7 +105,7 @@ fn broken(panic: &(dyn std::any::Any + Send)) -> Response {
     Problem::new(&slugs::INTERNAL).into_response()
 }
 
-/// Every refusal becomes a document with the request's path; its cause stays here.
+/// Turns every refusal into a document with the request's path, and returns the cause for the log.
 fn settled(response: Response, path: &str) -> (Response, Option<String>) {
     let status = response.status();
     if !status.is_client_error() && !status.is_server_error() {
@@ -130,7 +129,7 @@ fn settled(response: Response, path: &str) -> (Response, Option<String>) {
     (rendered, problem.cause())
 }
 
-/// What a log line says of a request.
+/// The fields of a request's log line.
 struct Asked<'a> {
     method: &'a Method,
     path: &'a str,

@@ -1,5 +1,5 @@
-//! Who may call where no token is required: requests that are addressed to this machine by a name it has, and, when they change
-//! something, that do not come from a page of another site. A web page cannot forge `Host` and `Origin`; a terminal need not.
+//! Protects a gateway without tokens from web pages: requests must be addressed to a known name of this machine, and requests that
+//! change something must not come from another site's page. A web page cannot forge `Host` and `Origin`.
 
 use std::net::IpAddr;
 
@@ -12,10 +12,10 @@ use crate::edge::problem::Problem;
 use crate::edge::slugs;
 use crate::edge::state::Edge;
 
-/// Probes come by whatever name a load balancer has for this process, and learn nothing but that it runs.
+/// Probes may use any host name, because load balancers do, and they learn only that the process runs.
 const PROBES: [&str; 3] = ["/livez", "/readyz", "/healthz"];
 
-/// Refuses requests to a name that is not ours, and unsafe requests of strangers.
+/// Refuses requests to an unknown host, and unsafe requests from other sites.
 pub fn check_request(edge: &Edge, request: &Request) -> Result<(), Problem> {
     if edge.auth != Auth::None || PROBES.contains(&request.uri().path()) {
         return Ok(());
@@ -28,14 +28,14 @@ pub fn check_request(edge: &Edge, request: &Request) -> Result<(), Problem> {
     }
 }
 
-/// To whom the request was addressed: what a trusted proxy says, else `Host`, else (HTTP/2 has none) the URI's authority.
+/// The host that the request is addressed to: from a trusted proxy, else `Host`, else (in HTTP/2) the URI's authority.
 fn host(request: &Request) -> Option<String> {
     let forwarded = request.extensions().get::<Client>().and_then(|client| client.host.clone());
     let given = || request.headers().get(header::HOST).and_then(|value| value.to_str().ok()).map(str::to_owned);
     forwarded.or_else(given).or_else(|| request.uri().authority().map(|authority| authority.as_str().to_owned()))
 }
 
-/// A page of another site whose name is made to point here (DNS rebinding) could read everything otherwise.
+/// Checks the host. Otherwise a page of another site whose name is made to point here (DNS rebinding) could read everything.
 fn check_host<'a>(http: &config::Http, authority: Option<&'a str>) -> Result<&'a str, Problem> {
     let Some(authority) = authority else {
         return Err(Problem::new(&slugs::FOREIGN_HOST).detail("the request has no Host"));

@@ -1,6 +1,6 @@
-//! A gateway whose ledger is a replica: what it answers, and where everything else is told to go.
+//! A gateway with `--role read`, on a replica of the ledger: what it serves, and where it refers other requests.
 //!
-//! What it answers reads the ledger and nothing else. Every answer says how far the replica was behind when it was last asked.
+//! It serves operations that only read the ledger. Every answer says how far the replica lagged behind when last measured.
 
 use axum::extract::{MatchedPath, Request};
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, header};
@@ -13,7 +13,7 @@ use crate::edge::state::Edge;
 static LAG: HeaderName = HeaderName::from_static("taskgate-lag");
 static WRITER: HeaderName = HeaderName::from_static("taskgate-writer");
 
-/// What needs nothing but the ledger. `GET` includes `HEAD`.
+/// Routes that need only the ledger. `GET` includes `HEAD`.
 const SERVED: &[&str] = &[
     "/result/{id}",
     "/v1/tasks",
@@ -50,7 +50,7 @@ const SERVED: &[&str] = &[
     "/swagger-ui/{*rest}",
 ];
 
-/// The answer to what this gateway does not do. Paths that no gateway has are not its business.
+/// The refusal of a route that this gateway does not serve. Unknown paths are left to the router.
 pub fn refusal(edge: &Edge, request: &Request) -> Option<Response> {
     if !edge.reads_only {
         return None;
@@ -74,7 +74,7 @@ pub fn refusal(edge: &Edge, request: &Request) -> Option<Response> {
     Some(response)
 }
 
-/// Says how old an answer may be.
+/// Adds a header that says how old an answer may be.
 pub fn announce_lag(edge: &Edge, headers: &mut HeaderMap) {
     if edge.reads_only {
         let seconds = format!("{:.3}", edge.health.lag().as_secs_f64());

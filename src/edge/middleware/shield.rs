@@ -1,19 +1,19 @@
-//! What every answer tells a browser: which scripts and styles may run on it, and that no other page may show it in a frame.
+//! Security headers of every answer: which scripts and styles may run, and that no other page may frame it.
 //!
-//! A route that has said so itself (the dashboard) keeps its word.
+//! A route that sets them itself (the dashboard) keeps its own.
 
 use axum::http::{HeaderMap, HeaderValue, header};
 
-/// Answers for programs: nothing of them may run anywhere.
+/// The policy of answers for programs: nothing may run.
 const NOTHING: &str = "default-src 'none'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
-/// Swagger UI styles itself with attributes and draws with data URLs; its scripts are files of this gateway.
+/// Swagger UI needs inline styles and data URLs; its scripts are files of this gateway.
 const SWAGGER: &str = "default-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; object-src 'none'; base-uri 'none'; \
      form-action 'self'; frame-ancestors 'none'";
-/// The pages that explain problems have one inline style and no script.
+/// The pages that explain problems have an inline style and no script.
 const PROBLEMS: &str =
     "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
 
-/// Adds what is missing to the answer of a path.
+/// Adds the missing headers to the answer of a path.
 pub fn cover(path: &str, headers: &mut HeaderMap) {
     let policy = match path {
         path if path.starts_with("/swagger-ui") || path.starts_with("/docs") => SWAGGER,

@@ -1,4 +1,4 @@
-//! Says with each answer how many requests are left to a token (`RateLimit`, `RateLimit-Policy`), and refuses when none are.
+//! Enforces the rate limit of tokens, and reports it in each answer (`RateLimit`, `RateLimit-Policy`).
 
 use axum::http::{HeaderMap, HeaderName, HeaderValue};
 
@@ -11,16 +11,16 @@ use crate::guard::tokens::Identity;
 static POLICY: HeaderName = HeaderName::from_static("ratelimit-policy");
 static LEFT: HeaderName = HeaderName::from_static("ratelimit");
 
-/// Counts a request; `None` for who has no limit.
+/// Counts a request; `None` for a caller without a limit.
 pub async fn count(edge: &Edge, identity: &Identity) -> Option<Verdict> {
     let quota = identity.quota().or(edge.limits.requests)?;
     Some(edge.throttle.take(identity.id()?, quota).await)
 }
 
-/// 429, when the request was one too many.
+/// The 429 answer, if the request exceeds the limit.
 pub fn refusal(verdict: &Verdict) -> Option<Problem> {
     let refused = !verdict.is_allowed;
-    // Whole seconds: rounded up, because one who comes too early is refused again.
+    // Whole seconds, rounded up: a client that comes too early would be refused again.
     let pause = std::time::Duration::from_secs(seconds_up(verdict.retry_after).max(1));
     refused.then(|| {
         Problem::new(&slugs::RATE_LIMITED)
@@ -33,7 +33,7 @@ pub fn refusal(verdict: &Verdict) -> Option<Problem> {
     })
 }
 
-/// As the draft of the IETF has the fields: what holds, then what is left and when all of it is back.
+/// Adds the headers of the IETF draft: the policy, then what is left and when the quota is full again.
 pub fn announce(headers: &mut HeaderMap, verdict: &Verdict) {
     let policy = format!("\"token\";q={};w={}", verdict.quota.requests, verdict.quota.window.as_secs());
     let left = format!("\"token\";r={};t={}", verdict.remaining, seconds_up(verdict.reset));

@@ -1,5 +1,5 @@
-//! A request that is answered before its body was read: the connection is closed after the answer (`Connection: close`), and what the
-//! client still sends is read and dropped for a while, because one that is cut off while it writes does not read the answer.
+//! Handles requests that are answered before their body was read: the connection is closed after the answer (`Connection: close`), and
+//! the rest of the body is read and dropped for a while, because a client that is cut off while it writes does not read the answer.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -15,22 +15,22 @@ use hyper::body::{Body as _, Frame, SizeHint};
 use crate::edge::state::Edge;
 use runtime::lifecycle::OnExit;
 
-/// How long the rest of a body is read,
+/// How long the rest of a body is read.
 const DRAIN_TIME: Duration = Duration::from_secs(60);
-/// and how long a part of it is waited for: who sends nothing can read the answer at once.
+/// How long to wait for the next part of it: a client that sends nothing can read the answer at once.
 const PAUSE: Duration = Duration::from_secs(2);
 
 /// Whether a body was left unread.
 #[derive(Clone, Default)]
 pub struct Left(Arc<AtomicBool>);
 
-/// A body that goes on being read when its reader drops it.
+/// A body that is drained in the background when its reader drops it.
 struct Watched {
-    /// `None` once it has ended, or was taken to be drained.
+    /// `None` once the body has ended, or is being drained.
     inner: Option<Body>,
     edge: Edge,
     left: Left,
-    /// Who asked first (`Expect: 100-continue`) has sent nothing before the first read.
+    /// Whether the body was read at all: with `Expect: 100-continue` the client sends nothing before the first read.
     has_begun: bool,
     read: usize,
 }
@@ -47,7 +47,7 @@ pub fn watch(edge: &Edge, request: Request<Body>) -> (Request<Body>, Option<Left
     (Request::from_parts(head, Body::new(watched)), Some(left))
 }
 
-/// Says that the connection ends with this answer, when something was left.
+/// Adds `Connection: close` if a part of the body was left unread.
 pub fn announce(left: Option<Left>, response: &mut Response<Body>) {
     if left.is_some_and(|left| left.0.load(Ordering::Acquire)) {
         response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
@@ -88,7 +88,7 @@ impl Drop for Watched {
     }
 }
 
-/// Reads on in the background, so that the answer and the rest of the body pass each other.
+/// Drains the body in the background while the answer is sent.
 fn drain(mut body: Body, edge: &Edge, read: usize) {
     let most = edge.limits.drain;
     edge.tasks.spawn("drain", OnExit::Nothing, move |stop| async move {

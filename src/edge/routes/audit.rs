@@ -12,8 +12,8 @@ use ledger::Cursor;
 
 /// Who did what, newest first
 ///
-/// A row for each call that controls something, whether it was carried out or refused. The rows are chained by hashes;
-/// `taskgate audit verify` holds the chain against them.
+/// A row for each control call, whether it was carried out or refused. The rows form a hash chain, which
+/// `taskgate audit verify` checks.
 #[utoipa::path(
     get, path = "/v1/audit", tag = "operation", operation_id = "list_audit",
     params(

@@ -1,8 +1,8 @@
 //! `POST /v1/tasks/batch`: many signatures, as one JSON array or as a stream of lines.
 //!
-//! A stream is read in chunks that are bounded in number and bytes, as fast as its tasks reach Redis; the next chunk is read
-//! while the one before is committed. Verdicts go through a spool, because a client that sends all before it reads would wait
-//! for ever if they were answered meanwhile.
+//! A stream is read in chunks of bounded number and size, as fast as its tasks reach Redis; the next chunk is read while the
+//! previous one is committed. Verdicts are spooled until the end, because a client that sends everything before it reads would
+//! otherwise deadlock.
 
 use axum::extract::{FromRequest, FromRequestParts, OriginalUri, Request, State};
 use axum::http::{Uri, header};
@@ -25,15 +25,15 @@ use celery::task::json;
 use celery::task::submission::Submission;
 use runtime::heavy;
 
-/// What became of one item.
+/// The outcome of one item.
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = Verdict)]
 pub struct VerdictView {
-    /// Its place, counted from 0; blank lines do not count.
+    /// Its position, counted from 0 without blank lines.
     index: usize,
     #[serde(skip_serializing_if = "Option::is_none")]
     task_id: Option<String>,
-    /// Instead of `task_id`, for a group.
+    /// For a group, instead of `task_id`.
     #[serde(skip_serializing_if = "Option::is_none")]
     group_id: Option<String>,
     /// Why it was refused: a problem document.
@@ -42,7 +42,7 @@ pub struct VerdictView {
     problem: Option<Box<RawValue>>,
 }
 
-/// What became of all.
+/// The outcome of all items.
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = Batch)]
 pub struct BatchView {
@@ -53,8 +53,8 @@ pub struct BatchView {
 
 /// Submit many tasks
 ///
-/// A JSON array of signatures, or one signature a line (`application/x-ndjson`) without a limit on their number. Each is
-/// accepted or refused by itself; with `atomic=true` all are accepted in one transaction, or none. Repeating a request with
+/// Takes a JSON array of signatures, or one signature per line (`application/x-ndjson`) without a limit on their number. Each is
+/// accepted or refused separately; with `atomic=true` all are accepted in one transaction, or none. Repeating a request with
 /// the same `Idempotency-Key` submits nothing twice.
 #[utoipa::path(
     post, path = "/v1/tasks/batch", tag = "submit", operation_id = "submit_batch",
@@ -111,7 +111,7 @@ pub async fn submit_batch(
     Ok(verdicts.answer().await?)
 }
 
-/// The texts of an array; `None` when it is none.
+/// The elements of an array; `None` when the text is not an array.
 fn elements_of(text: &str) -> Option<Vec<Item>> {
     let items: Vec<&RawValue> = serde_json::from_str(text).ok()?;
     Some(items.into_iter().map(|item| Ok(item.get().to_owned())).collect())
@@ -127,10 +127,10 @@ fn is_atomic(uri: &Uri) -> Result<bool, Problem> {
     }
 }
 
-/// Items that are read before others have their turn.
+/// How many items are read before other requests get a turn.
 const TURN: usize = 64;
 
-/// What holds for every item.
+/// What all items of a request share.
 struct Call {
     edge: Edge,
     caller: Caller,
@@ -166,7 +166,7 @@ impl Call {
         let submitted = self.edge.gateway.submit_many(requests).await;
         let mut outcomes: Vec<Result<Submitted, Problem>> =
             submitted.into_iter().map(|one| one.or_else(repeated)).collect();
-        // Ascending places: each is where it belongs once those before it are in.
+        // The positions ascend, so each insertion is right once the earlier ones are done.
         for (place, problem) in refused {
             outcomes.insert(place, Err(problem));
         }
@@ -238,7 +238,7 @@ impl Call {
                 let refused = refused.into_iter().map(|(index, error)| (index, Problem::from(error)));
                 let found: Vec<(usize, Problem)> = refused.collect();
                 let all = found.iter().flat_map(|(index, problem)| places(*index, problem)).collect();
-                // One kind for all of them, if there is one: a name that is not allowed stays a 403.
+                // Use the kind of the first problem, so that a name that is not allowed stays a 403.
                 let slug = found.first().map_or(&slugs::INVALID_REQUEST, |(_, problem)| problem.slug());
                 let slug = if found.iter().all(|(_, problem)| problem.slug() == slug) {
                     slug
@@ -257,7 +257,7 @@ fn misfit(errors: Vec<Place>) -> Problem {
         .errors(errors)
 }
 
-/// The item's places, as places of the batch.
+/// The item's mistakes, with pointers relative to the batch.
 fn places(index: usize, problem: &Problem) -> Vec<Place> {
     let inside = problem
         .places()
@@ -270,7 +270,7 @@ fn places(index: usize, problem: &Problem) -> Vec<Place> {
     all
 }
 
-/// An item's answer as the ledger keeps it for repetitions.
+/// An item's answer in the form that the ledger keeps for repeated requests.
 #[derive(Serialize, Deserialize)]
 struct Kept {
     task_id: Option<String>,
@@ -286,7 +286,7 @@ impl Kept {
     }
 }
 
-/// A repetition's item is the item of the first time.
+/// An item that was submitted by an earlier request counts as that submission.
 fn repeated(error: SubmitError) -> Result<Submitted, Problem> {
     let SubmitError::Replay(answer) = &error else { return Err(error.into()) };
     let kept: Kept =
@@ -327,7 +327,7 @@ fn whole(submitted: &[Submitted]) -> String {
     text(&BatchView { accepted: submitted.len(), rejected: 0, items: items.collect() })
 }
 
-/// As a replayed answer is kept: see `submission::replay`.
+/// The answer in the form that `submission::replay` reads.
 fn kept(submitted: &[Submitted]) -> String {
     format!("{{\"status\":202,\"location\":\"{}\",\"body\":{}}}", base::path("/v1/tasks"), whole(submitted))
 }

@@ -1,4 +1,4 @@
-//! `/v1/bulk`: one operation on many tasks.
+//! `/v1/bulk`: operations on many tasks.
 
 use std::time::Duration;
 
@@ -19,17 +19,17 @@ use celery::task::json::{self, Fields};
 use ledger::{BulkAction, BulkState, Filter};
 
 const MEMBERS: [&str; 7] = ["filter", "action", "dry_run", "rate", "include_succeeded", "terminate", "reason"];
-/// Tasks a second: one a day, and so many that the pause between them is nothing.
+/// Bounds of the rate in tasks per second: one a day, and so many that the pause between them is zero.
 const SLOWEST: f64 = 1.0 / 86_400.0;
 const FASTEST: f64 = 1_000_000.0;
 const MAX_REASON: usize = 1_000;
 
 /// Do something with many tasks
 ///
-/// `retry` submits each message again as a new task; without a phase or status in the filter it takes what failed and what was
-/// lost, and what succeeded only with `include_succeeded`. `revoke` takes what has not ended. `requeue` and `dismiss` are for dead
-/// letters. Tasks that are submitted later are not part of it. The gateway works on it in steps, newest task first, and goes on
-/// after a restart; it can be watched, paused and cancelled. With `dry_run` it is only counted.
+/// `retry` submits each message again as a new task; without a phase or status in the filter it applies to failed and lost tasks,
+/// and to succeeded ones only with `include_succeeded`. `revoke` applies to tasks that have not ended. `requeue` and `dismiss` apply
+/// to dead letters. Tasks that are submitted later are not included. The gateway works in steps, newest task first, and continues
+/// after a restart; the operation can be watched, paused and cancelled. With `dry_run` the tasks are only counted.
 #[utoipa::path(
     post, path = "/v1/bulk", tag = "control", operation_id = "create_bulk",
     params(("Idempotency-Key" = Option<String>, Header, description = "Makes a repetition harmless: it gets the first operation")),
@@ -75,7 +75,7 @@ pub async fn list_bulks(State(edge): State<Edge>, caller: Caller) -> Result<Answ
     Ok(Answer::of(&BulkListView { bulks }))
 }
 
-/// How far an operation is
+/// The progress of an operation
 #[utoipa::path(
     get, path = "/v1/bulk/{id}", tag = "control", operation_id = "get_bulk",
     params(("id" = String, Path, description = "The operation")),
@@ -91,7 +91,7 @@ pub async fn get_bulk(
 
 /// Pause an operation
 ///
-/// It stops after the step that is under way.
+/// It stops after the current step.
 #[utoipa::path(
     post, path = "/v1/bulk/{id}/pause", tag = "control", operation_id = "pause_bulk",
     params(("id" = String, Path, description = "The operation")),
@@ -105,9 +105,9 @@ pub async fn pause_bulk(
     change(&edge, &caller, &values, &body, BulkState::Paused).await
 }
 
-/// Let an operation go on
+/// Resume an operation
 ///
-/// Where it was.
+/// It continues where it stopped.
 #[utoipa::path(
     post, path = "/v1/bulk/{id}/resume", tag = "control", operation_id = "resume_bulk",
     params(("id" = String, Path, description = "The operation")),
@@ -123,7 +123,7 @@ pub async fn resume_bulk(
 
 /// Cancel an operation
 ///
-/// It ends after the step that is under way. What was done stays done.
+/// It ends after the current step. What was done is not undone.
 #[utoipa::path(
     post, path = "/v1/bulk/{id}/cancel", tag = "control", operation_id = "cancel_bulk",
     params(("id" = String, Path, description = "The operation")),
@@ -157,7 +157,7 @@ fn id(values: &PathValues) -> Result<String, Problem> {
     })
 }
 
-/// A token that sees only some tasks sees only its own operations.
+/// The owner filter: a token that is limited to some task names sees only its own operations.
 fn limited(caller: &Caller) -> Option<String> {
     caller.visibility().is_limited().then(|| caller.id().unwrap_or_default())
 }
@@ -218,7 +218,7 @@ fn reason(problems: &mut Problems, value: &RawValue) -> Option<String> {
     })
 }
 
-/// A number of tasks a second, or a text with its unit.
+/// Reads a rate: a number of tasks per second, or a text with a unit.
 fn interval(problems: &mut Problems, value: &RawValue) -> Option<Duration> {
     if let Some(text) = json::text(value).filter(|_| value.get().starts_with('"')) {
         return Quota::parse(&text).map(|quota| quota.interval()).map_err(|wrong| problems.add(wrong)).ok();
@@ -227,7 +227,7 @@ fn interval(problems: &mut Problems, value: &RawValue) -> Option<Duration> {
     Duration::try_from_secs_f64(1.0 / rate).ok()
 }
 
-/// What was asked for, as it was written.
+/// The request as the client wrote it.
 fn given(fields: &Fields<'_>) -> Box<RawValue> {
     let member = |name: &str| Some((name.to_owned(), fields.get(name)?));
     let kept: std::collections::BTreeMap<String, &RawValue> =

@@ -11,7 +11,7 @@ use celery::task::submission::Submission;
 
 /// Submit a chain
 ///
-/// One task after the other; each gets the result of the one before as its first argument, unless it is immutable.
+/// Tasks run one after the other; each gets the previous result as its first argument, unless it is immutable.
 #[utoipa::path(
     post, path = "/chain", tag = "submit", operation_id = "submit_chain",
     request_body(content = ref("#/components/schemas/Tasks"), content_type = "application/json",
@@ -28,7 +28,7 @@ pub async fn submit_chain(
 
 /// Submit a group
 ///
-/// All tasks at once. The answer has a `group_id` and no `task_id`.
+/// All tasks run at the same time. The answer has a `group_id` and no `task_id`.
 #[utoipa::path(
     post, path = "/group", tag = "submit", operation_id = "submit_group",
     request_body(content = ref("#/components/schemas/Tasks"), content_type = "application/json",
@@ -45,7 +45,7 @@ pub async fn submit_group(
 
 /// Submit a chord
 ///
-/// The body runs when all tasks of the header have ended well, with the list of their results.
+/// The body runs when all tasks of the header have succeeded, and gets the list of their results.
 #[utoipa::path(
     post, path = "/chord", tag = "submit", operation_id = "submit_chord",
     request_body(content = ref("#/components/schemas/Chord"), content_type = "application/json",

@@ -1,4 +1,4 @@
-//! `/v1/capabilities`: what this deployment can, because of the broker that it runs on.
+//! `/v1/capabilities`: what this deployment can do, which depends on its broker.
 
 use axum::extract::State;
 use serde::Serialize;
@@ -8,25 +8,25 @@ use crate::edge::answer::Answer;
 use crate::edge::state::Edge;
 use crate::usecase::capabilities::Capabilities;
 
-/// What this deployment can.
+/// What this deployment can do.
 #[derive(Debug, Serialize, ToSchema)]
 pub struct CapabilitiesView {
     /// `redis` or `rabbitmq`.
     #[schema(value_type = String, example = "redis")]
     broker: &'static str,
-    /// A task that waits in the broker can be revoked for certain. Otherwise the revoke is told to the workers, and only what waits
-    /// in the ledger is prevented for certain.
+    /// A task that waits in the broker can be revoked with certainty. Otherwise the revoke is only sent to the workers, and just tasks
+    /// that wait in the ledger are prevented with certainty.
     revoke_waiting: bool,
     /// A crash between publication and its confirmation publishes once. Otherwise it may publish twice, and the history says so.
     publish_once: bool,
     /// The messages of a queue can be listed.
     queue_contents: bool,
-    /// Messages that their workers lost are found, run again or called lost, as the recovery policy says. Otherwise the broker
-    /// itself delivers them again.
+    /// Messages that workers lost are found, and run again or are recorded as lost, as the recovery policy says. Otherwise the broker
+    /// itself redelivers them.
     repair: bool,
-    /// Which priority is served first: 0 in Redis, 9 in RabbitMQ, there in queues with `x-max-priority` only.
+    /// Which priority is served first: 0 in Redis, 9 in RabbitMQ (only in queues with `x-max-priority`).
     first_priority: u8,
-    /// A queue must exist before a message can go there.
+    /// A queue must exist before a message can be sent to it.
     queues_must_exist: bool,
 }
 
@@ -44,9 +44,9 @@ impl From<Capabilities> for CapabilitiesView {
     }
 }
 
-/// What this deployment can
+/// What this deployment can do
 ///
-/// Brokers differ. What a call promises here does not change while the process runs.
+/// Depends on the broker. The answer does not change while the process runs.
 #[utoipa::path(get, path = "/v1/capabilities", tag = "operation", operation_id = "capabilities")]
 pub async fn capabilities(State(edge): State<Edge>) -> Answer<CapabilitiesView> {
     Answer::of(&CapabilitiesView::from(edge.gateway.capabilities()))

@@ -1,4 +1,4 @@
-//! The catalog's endpoints: a route for each entry that can be called, and one for each whose tasks can be followed by labels.
+//! The catalog's routes: an endpoint for each entry that has one, and a stream for each entry whose tasks are followed by labels.
 
 use std::sync::Arc;
 
@@ -18,7 +18,7 @@ use celery::task::signature::{Signature, TaskSignature};
 use celery::task::submission::Submission;
 use runtime::heavy;
 
-/// Routes that no two entries share: the catalog has refused such at start.
+/// The routes. No two entries share a route; the catalog refuses that at start.
 pub fn router(catalog: &Catalog) -> Router<Edge> {
     let mut router = Router::new();
     for entry in catalog.entries() {

@@ -1,4 +1,4 @@
-//! What can be done to one task: revoke, retry; and the canvas it belongs to.
+//! Control of a task: revoke, retry, resolve; and its canvas.
 
 use axum::extract::State;
 
@@ -23,10 +23,10 @@ const MAX_REASON: usize = 1_000;
 
 /// Revoke a task, a group or a canvas
 ///
-/// Of a group's id every task of the group is revoked, with `canvas` every task of the canvas that the task belongs to: then the
-/// answer has a verdict for each, and sums (`RevokedTogether`). Answers with a verdict. Only `prevented` is a guarantee: the message was removed and will never run. `signalled` means that a
-/// worker has it and was told; the answer waits up to 2 seconds for the worker to confirm. With `terminate` a running task is
-/// stopped with `signal` (by workers whose pool can do that).
+/// Answers with a verdict. Only `prevented` is a guarantee: the message was removed and will never run. `signalled` means that a
+/// worker has the task and was told; the answer waits up to 2 seconds for its confirmation. With `terminate` a running task is
+/// stopped with `signal`, by workers whose pool supports it. A group's id revokes every task of the group, and `canvas` revokes
+/// every task of the canvas that the task belongs to: the answer then has a verdict for each, and sums (`RevokedTogether`).
 #[utoipa::path(
     post, path = "/v1/tasks/{id}/revoke", tag = "control", operation_id = "revoke_task",
     params(("id" = String, Path, description = "A task's or a group's id")),
@@ -74,11 +74,11 @@ pub async fn revoke_task(
     Ok(Answer::of(&answer).noting(Remark { verdict: Some(verdict.to_owned()), detail: request.reason }))
 }
 
-/// Run a task again, or what failed of a group
+/// Run a task again, or the failed members of a group
 ///
-/// Of a group's id every member that failed or was lost is sent again, once however often it is asked: the answer is
-/// `RetriedTogether`. Of a task's id: submits the same message as a new task with `retry_of`. What follows it in its canvas comes along under new ids. With
-/// `restart` the old task is revoked first, with SIGTERM if it runs.
+/// For a task's id: submits the same message as a new task with `retry_of`. The steps after it in its canvas are copied under new
+/// ids. With `restart` the old task is revoked first, with SIGTERM if it runs. For a group's id: submits every member that failed or
+/// was lost again, but each only once, however often this is called; the answer is `RetriedTogether`.
 #[utoipa::path(
     post, path = "/v1/tasks/{id}/retry", tag = "control", operation_id = "retry_task",
     params(
@@ -116,10 +116,10 @@ pub async fn retry_task(
     }
 }
 
-/// Decide what became of a task
+/// Decide the outcome of a task
 ///
-/// For a task of which nothing certain is known (see the incidents `undecided` and `repair-suspended`): it ends as `ignored` or as
-/// `lost`, or runs again. A message of it that is left in the broker is removed. A task that a worker says it has is not run again.
+/// For a task whose fate is uncertain (see the incidents `undecided` and `repair-suspended`): it ends as `ignored` or as `lost`, or
+/// runs again. Any message of it in the broker is removed. A task that a worker reports to have is not run again.
 #[utoipa::path(
     post, path = "/v1/tasks/{id}/resolve", tag = "control", operation_id = "resolve_task",
     params(("id" = String, Path, description = "A task's id")),
@@ -146,7 +146,7 @@ pub async fn resolve_task(
     Ok(Answer::of(&ResolvedView::of(&task)))
 }
 
-/// 202 with the new task.
+/// The 202 answer with the new task.
 pub fn sent_again(submitted: &Submitted) -> Accepted<AcceptedView> {
     let view = AcceptedView::new(submitted, Shown::default());
     accepted_task(&view, &view.links.this)
@@ -154,7 +154,7 @@ pub fn sent_again(submitted: &Submitted) -> Accepted<AcceptedView> {
 
 /// The canvas of a task
 ///
-/// All tasks of the submission that the task belongs to, with what follows what.
+/// All tasks of the submission that the task belongs to, and the edges between them.
 #[utoipa::path(
     get, path = "/v1/tasks/{id}/graph", tag = "tasks", operation_id = "task_graph",
     params(("id" = String, Path, description = "The id of any task of the canvas, or of a group in it")),

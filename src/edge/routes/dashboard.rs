@@ -1,7 +1,7 @@
-//! `/dashboard/`: the pages for people, from files inside the binary.
+//! `/dashboard/`: the web dashboard, from files inside the binary.
 //!
-//! The files are static and know only the public API. Nothing inline and nothing foreign may run: the policy says so, and the
-//! pages are written for it. A file keeps its name when it changes, so browsers ask every time and mostly hear 304.
+//! The files are static and use only the public API. The content security policy forbids inline and foreign scripts, and the pages
+//! are written for that. File names do not change between releases, so browsers revalidate every time and mostly get 304.
 
 use axum::Router;
 use axum::extract::Path;
@@ -24,12 +24,12 @@ const GUARDS: [(HeaderName, &str); 4] = [
     (header::CACHE_CONTROL, "no-cache"),
 ];
 
-/// Read from disk in debug builds, so that a change is seen at the next load.
+/// Debug builds read the files from disk, so that a change shows at the next load.
 #[derive(RustEmbed)]
 #[folder = "dashboard/"]
 struct Files;
 
-/// `/dashboard/` and everything below it. The way to it from `/dashboard` is relative: it holds below any base path.
+/// `/dashboard/` and everything below it. The redirect from `/dashboard` is relative, so it works below any base path.
 pub fn router() -> Router<Edge> {
     Router::new()
         .route("/dashboard", get(|| async { Redirect::permanent("dashboard/") }))
@@ -57,7 +57,7 @@ fn file(path: &str, headers: &HeaderMap) -> Response {
     response
 }
 
-/// Of the content, so that all replicas of one release agree.
+/// The entity tag, a hash of the content, so that all replicas of a release agree.
 fn tag(file: &EmbeddedFile) -> String {
     let hash = file.metadata.sha256_hash();
     let digits: String = hash.iter().take(12).map(|byte| format!("{byte:02x}")).collect();

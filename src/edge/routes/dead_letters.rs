@@ -1,4 +1,4 @@
-//! `/v1/dead-letters`: what failed for good or was lost.
+//! `/v1/dead-letters`: tasks that failed for good or were lost.
 
 use axum::extract::{OriginalUri, State};
 
@@ -17,8 +17,8 @@ use celery::task::json::Fields;
 
 /// Dead letters, newest first
 ///
-/// Every task with phase `failed` or `lost`, until it is deleted here or re-queued here. One that was retried elsewhere stays,
-/// with `retried_as`. The filters are those of `GET /v1/tasks`.
+/// Every task with phase `failed` or `lost`, until it is deleted or re-queued here. A task that was retried in another way stays in
+/// the list, with `retried_as`. The filters are those of `GET /v1/tasks`.
 #[utoipa::path(
     get, path = "/v1/dead-letters", tag = "control", operation_id = "list_dead_letters",
     params(
@@ -45,7 +45,8 @@ pub async fn list_dead_letters(
 
 /// Delete dead letters
 ///
-/// Puts all that match away. They stay in the history. The filters are those of `GET /v1/tasks`; without any, all are deleted.
+/// Removes all matching tasks from the list; they stay in the history. The filters are those of `GET /v1/tasks`; without a filter
+/// all are removed.
 #[utoipa::path(
     delete, path = "/v1/dead-letters", tag = "control", operation_id = "delete_dead_letters",
     params(("task" = Option<Vec<String>>, Query, description = "Task names"), ("queue" = Option<Vec<String>>, Query)),
@@ -61,7 +62,7 @@ pub async fn delete_dead_letters(
 
 /// Delete a dead letter
 ///
-/// It stays in the history.
+/// Removes the task from the list; it stays in the history.
 #[utoipa::path(
     delete, path = "/v1/dead-letters/{id}", tag = "control", operation_id = "delete_dead_letter",
     params(("id" = String, Path, description = "A task's id")),
@@ -78,7 +79,7 @@ pub async fn delete_dead_letter(
 
 /// Run a dead letter again
 ///
-/// Submits its message as a new task with `retry_of`, and takes it out of the list.
+/// Submits its message as a new task with `retry_of`, and removes it from the list.
 #[utoipa::path(
     post, path = "/v1/dead-letters/{id}/requeue", tag = "control", operation_id = "requeue_dead_letter",
     params(("id" = String, Path, description = "A task's id")),
@@ -96,8 +97,8 @@ pub async fn requeue_dead_letter(
 
 /// Run dead letters again
 ///
-/// All that match, oldest first, at most 5,000 in one call. With `max_per_second` they are held and published one after the other.
-/// With `dry_run` they are only counted.
+/// Submits all matching tasks again, oldest first, at most 5,000 in one call. With `max_per_second` they are held and published
+/// one after the other. With `dry_run` they are only counted.
 #[utoipa::path(
     post, path = "/v1/dead-letters/requeue", tag = "control", operation_id = "requeue_dead_letters",
     request_body(content = inline(serde_json::Value), content_type = "application/json",
@@ -134,7 +135,7 @@ fn requeued(done: Requeued, dry_run: bool) -> RequeuedView {
     }
 }
 
-/// Publications a second: one a day, and so many that the pause between them is nothing.
+/// Bounds of the rate in publications per second: one a day, and so many that the pause between them is zero.
 const SLOWEST: f64 = 1.0 / 86_400.0;
 const FASTEST: f64 = 1_000_000.0;
 

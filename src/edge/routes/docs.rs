@@ -1,4 +1,4 @@
-//! `/openapi.json` and the page that shows it.
+//! `/openapi.json` and Swagger UI.
 
 use axum::Router;
 use axum::extract::State;
@@ -21,7 +21,7 @@ pub async fn openapi(State(edge): State<Edge>) -> Described {
     Described(([(header::CONTENT_TYPE, kind)], edge.openapi.clone()).into_response())
 }
 
-/// Swagger UI from assets inside the binary, the way to it from `/docs`, and the way to the dashboard from `/`.
+/// Swagger UI from assets inside the binary, with redirects from `/docs` to it and from `/` to the dashboard.
 pub fn swagger_ui() -> Router<Edge> {
     let config = Config::from("../openapi.json").try_it_out_enabled(true).display_request_duration(true);
     Router::from(SwaggerUi::new("/swagger-ui").config(config))

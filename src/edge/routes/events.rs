@@ -1,4 +1,4 @@
-//! `GET /v1/tasks/{id}/events`: what happens to one task or group, as it happens.
+//! `GET /v1/tasks/{id}/events`: the live events of a task or group.
 
 use axum::body::Bytes;
 use axum::extract::State;
@@ -43,11 +43,11 @@ impl Lends for EventList<'static> {
     type With<'a> = EventList<'a>;
 }
 
-/// What happens to a task or group
+/// Events of a task or group
 ///
-/// Server-sent events: `snapshot` first (or, after `Last-Event-ID`, exactly what came later), then `state` and `progress`, and
-/// `end` with the result body. Ids are the task's `seq`. 204 when nothing will follow. With `Accept: application/json` the
-/// events so far as one document.
+/// Server-sent events: first `snapshot` (or, with `Last-Event-ID`, exactly the later events), then `state` and `progress`, and
+/// `end` with the result body. Ids are the task's `seq`. 204 when nothing will follow. With `Accept: application/json` the answer is
+/// one document with the events so far.
 #[utoipa::path(
     get, path = "/v1/tasks/{id}/events", tag = "tasks", operation_id = "watch_task",
     params(
@@ -82,19 +82,19 @@ pub async fn watch_task(
     }))
 }
 
-/// How long a watcher of a call in an inbox waits for the call to become a task.
+/// How long a watcher of an inbox call waits for the call to become a task.
 const DRAIN_PATIENCE: std::time::Duration = std::time::Duration::from_secs(30);
 
-/// Which ids the events of a stream have.
+/// The form of a stream's event ids.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Ids {
     /// The task's `seq`.
     Numbers,
-    /// The task's id, a colon and its `seq`: the next connection may be given another task.
+    /// The task's id, a colon and its `seq`, because the next connection may get another task.
     Named,
 }
 
-/// Where a reader of the newest task with some labels stopped.
+/// The last event that a reader of the newest task with some labels has.
 #[derive(Debug)]
 pub struct Follow {
     as_json: bool,
@@ -103,7 +103,7 @@ pub struct Follow {
 
 impl Follow {
     /// # Errors
-    /// When `Last-Event-ID` is no id of such a stream.
+    /// When `Last-Event-ID` is not an id of such a stream.
     pub fn of(headers: &HeaderMap) -> Result<Self, Problem> {
         let text = headers.get("last-event-id").map(|value| value.to_str().unwrap_or("?").trim()).unwrap_or_default();
         let wrong = || {
@@ -124,7 +124,7 @@ impl Follow {
     }
 }
 
-/// The events of the newest task that has all these labels, of those that the caller may see.
+/// The events of the newest task with all these labels that the caller may see.
 pub async fn follow_newest(
     edge: &Edge,
     caller: &Caller,
@@ -138,7 +138,7 @@ pub async fn follow_newest(
         let detail = format!("no task here has the labels {}", said.join(", "));
         return Err(Problem::new(&slugs::TASK_NOT_FOUND).detail(detail));
     };
-    // What a reader has of an older task says nothing of this one.
+    // The last event of an older task does not apply to this task.
     let after = follow.last.filter(|(id, _)| id == task.id.as_str()).map(|(_, seq)| seq);
     if follow.as_json {
         return Ok(listed(edge, task, after.unwrap_or(0)).await?.into_response());
@@ -178,7 +178,7 @@ fn task_frames(
         Watched::Snapshot(task) => sse::frame(named(task.seq), "snapshot", &SnapshotView::of(&task)),
         Watched::Event(event) => {
             let view = EventView::of(&event, Mask::new(&redact));
-            // A final event that is not the last one was corrected later: for this stream it is a state on the way.
+            // A final event that is not the last one was corrected later, so here it is an intermediate state.
             let kind = if view.phase.is_final() { "state" } else { view.kind() };
             sse::frame(named(event.seq), kind, &view)
         }

@@ -1,4 +1,4 @@
-//! `GET /v1/events`: everything that happens, in the order of the ledger's feed.
+//! `GET /v1/events`: the events of all tasks, in the order of the ledger's feed.
 
 use std::sync::Arc;
 
@@ -12,15 +12,15 @@ use crate::edge::sse;
 use crate::edge::state::Edge;
 use crate::edge::view::EventView;
 
-/// Everything that happens
+/// Events of all tasks
 ///
-/// Server-sent events of all tasks that the filters let through: `state`, `progress` and `end`. Ids are positions in the feed;
-/// with `Last-Event-ID` the stream goes on exactly there, without one it begins now.
+/// Server-sent events of all tasks that match the filters: `state`, `progress` and `end`. Ids are positions in the feed; with
+/// `Last-Event-ID` the stream continues exactly there, without it the stream begins now.
 #[utoipa::path(
     get, path = "/v1/events", tag = "tasks", operation_id = "watch_all",
     params(
         ("Last-Event-ID" = Option<u64>, Header, description = "The id of the last event received"),
-        ("status" = Option<Vec<String>>, Query, description = "As for the list of tasks; so are the other filters"),
+        ("status" = Option<Vec<String>>, Query, description = "As in the list of tasks; likewise the other filters"),
         ("phase" = Option<Vec<String>>, Query),
         ("task" = Option<Vec<String>>, Query),
         ("queue" = Option<Vec<String>>, Query),

@@ -13,25 +13,25 @@ use crate::tell::health::Trouble;
 /// What this process depends on.
 #[derive(Debug, Serialize, ToSchema)]
 pub struct Readiness {
-    /// It accepts tasks.
+    /// Whether the process accepts tasks.
     ready: bool,
     /// `up` or `down`. It is up when it takes writes.
     #[schema(value_type = String, example = "up")]
     ledger: &'static str,
-    /// `up` or `down`; tasks are accepted without it and published later. `unused` where the gateway only reads.
+    /// `up` or `down`; while it is down, tasks are accepted and published later. `unused` if the gateway only reads.
     #[schema(value_type = String, example = "up")]
     redis: &'static str,
-    /// Why the ledger is down, or Redis: in the server's own words, with what helps. Left out when nothing is.
+    /// Why the ledger or Redis is down: the server's own error, and what helps. Left out when both are up.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     reasons: Vec<String>,
-    /// `active` when this process records what workers say, `standby` when another one does.
+    /// `active` when this process records worker events and results, `standby` when another one does.
     #[schema(value_type = String, example = "active")]
     recorder: &'static str,
-    /// `read` where the gateway only reads.
+    /// `read` if the gateway only reads.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<String>, example = "read")]
     role: Option<&'static str>,
-    /// Where the gateway only reads: seconds that its replica of the ledger is behind.
+    /// If the gateway only reads: how many seconds its replica of the ledger lags behind.
     #[serde(skip_serializing_if = "Option::is_none")]
     lag_seconds: Option<f64>,
 }
@@ -43,7 +43,7 @@ pub async fn livez() -> Described {
     Described("ok\n".into_response())
 }
 
-/// As `/livez`, under the name that others give it
+/// Same as `/livez`
 #[utoipa::path(get, path = "/healthz", tag = "operation", operation_id = "healthz",
     responses((status = 200, description = "It runs", body = String, content_type = "text/plain")))]
 pub async fn healthz() -> Described {
@@ -52,7 +52,8 @@ pub async fn healthz() -> Described {
 
 /// Whether the process accepts tasks
 ///
-/// 200 while the ledger takes writes (one is tried each second, and rolled back), also when Redis is away; in the role `read`, while the ledger answers. At start it waits for the first try at Redis, at most 3 seconds.
+/// 200 while the ledger takes writes (a write is tried every second, and rolled back), even while Redis is down; with `--role read`,
+/// while the ledger answers. At start it waits for the first attempt to reach Redis, at most 3 seconds.
 #[utoipa::path(get, path = "/readyz", tag = "operation", operation_id = "readyz",
     responses(
         (status = 200, description = "It accepts", body = Readiness),

@@ -1,7 +1,7 @@
-//! The paths of `[[hooks]]`: signed events of other systems that become tasks, once each.
+//! The paths of `[[hooks]]`: signed events of other systems become tasks, each event exactly one.
 //!
-//! The signature is judged before the body is read as anything. The id of the task is made from the path and the id of the delivery,
-//! so an event that its sender repeats meets its task for as long as the ledger remembers it.
+//! The signature is verified before the body is parsed. The task's id is derived from the path and the id of the delivery, so a
+//! repeated event finds its task as long as the ledger remembers it.
 
 use std::sync::Arc;
 
@@ -27,7 +27,7 @@ use crate::usecase::submit::{SubmitError, SubmitRequest};
 use celery::task::{Json, Signature, Submission, TaskId, TaskSignature, json};
 use runtime::clock;
 
-/// The longest id of a delivery that is taken as it is.
+/// The longest id of a delivery that is used unchanged.
 const MAX_DELIVERY: usize = 255;
 
 /// A route for each entry.
@@ -75,7 +75,7 @@ async fn submit(edge: &Edge, hook: &Hook, mut task: TaskSignature, delivery: &st
     let id = TaskId::from(Uuid::new_v5(&Uuid::NAMESPACE_URL, name.as_bytes()));
     task.task_id = Some(id.clone());
     let mut request = SubmitRequest::new(Submission::of(Signature::Task(Box::new(task))));
-    // The configuration names the task; the rules of its entry hold all the same.
+    // The configuration names the task, but the rules of its catalog entry still apply.
     request.trusted = edge.catalog.entry(hook.task.as_str()).is_none();
     match edge.gateway.submit(request).await {
         Ok(submitted) => {
@@ -83,7 +83,7 @@ async fn submit(edge: &Edge, hook: &Hook, mut task: TaskSignature, delivery: &st
             Ok(Accepted::of(&view).with(header::LOCATION, &view.links.this).into_response())
         }
         Err(SubmitError::IdTaken { .. }) => {
-            info!(task.id = %id, "the event {delivery} of {} came again", hook.path);
+            info!(task.id = %id, "the event {delivery} of {} was received again", hook.path);
             let submitted = edge.gateway.known(&id).await?;
             let view = AcceptedView::new(&submitted, Shown::default());
             Ok(Answer::of(&view).with(header::LOCATION, &view.links.this).into_response())
@@ -102,20 +102,20 @@ async fn read(body: Body, limit: usize) -> Result<Vec<u8>, Problem> {
     }
 }
 
-/// The only header of this name. Two of them are none: nobody could say which one was signed.
+/// The header of this name. Two of them count as none, because it is unclear which one was signed.
 fn one<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
     let mut all = headers.get_all(name).iter();
     let value = all.next()?.to_str().ok()?;
     all.next().is_none().then_some(value)
 }
 
-/// Slack asks once whether somebody is there.
+/// The answer to Slack's URL verification.
 fn challenge(scheme: Scheme, body: &Json) -> Option<Json> {
     let is_question = scheme == Scheme::Slack && inside(body, "type").and_then(json::text)? == "url_verification";
     inside(body, "challenge").filter(|_| is_question).map(ToOwned::to_owned)
 }
 
-/// The id of the delivery where the body has it.
+/// The id of the delivery, if the body has it.
 fn delivery(scheme: Scheme, body: &Json) -> Option<String> {
     match scheme {
         Scheme::Stripe => inside(body, "id").and_then(json::text),

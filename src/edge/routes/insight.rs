@@ -1,4 +1,4 @@
-//! Why a task is where it is, and what is wrong now.
+//! Explanations of tasks, and open incidents.
 
 use axum::extract::State;
 use serde::Serialize;
@@ -13,18 +13,18 @@ use crate::guard::namespace;
 use crate::usecase::together::GroupExplanation;
 use celery::task::TaskId;
 
-/// Members of a group that have not ended, each with its own sentence.
+/// How many unfinished members of a group get a sentence each.
 const EXPLAINED: usize = 20;
 
-/// Why a task is where it is.
+/// Why a task is in its present state.
 #[derive(Debug, Serialize, ToSchema)]
 pub struct ExplanationView {
     task_id: String,
     phase: String,
-    /// For people.
+    /// The explanation for people.
     #[schema(example = "It has waited 12 s in crawl behind 3 messages.")]
     sentence: String,
-    /// The facts the sentence rests on; which ones depends on the phase.
+    /// The facts behind the sentence; they depend on the phase.
     #[schema(value_type = Object)]
     evidence: Map<String, Value>,
 }
@@ -46,10 +46,10 @@ pub struct IncidentListView {
     incidents: Vec<IncidentView>,
 }
 
-/// Why a task is where it is
+/// Why a task is in its present state
 ///
-/// Of a group: how many of its members stand where, and a sentence for each of the first that have not ended. Of a task: a
-/// sentence, with the facts it rests on: its place in the queue, who serves it, what it waits for, who runs it and since when.
+/// For a task: a sentence, with the facts behind it: its position in the queue, which workers serve it, what it waits for, who runs
+/// it and since when. For a group: the number of members in each phase, and a sentence for each of the first unfinished ones.
 #[utoipa::path(
     get, path = "/v1/tasks/{id}/explain", tag = "tasks", operation_id = "explain_task",
     params(("id" = String, Path, description = "A task's or a group's id")),
@@ -71,7 +71,7 @@ pub async fn explain_task(
     let view = ExplanationView {
         task_id: explained.task_id.to_string(),
         phase: explained.phase.as_str().to_owned(),
-        // A caller's own words are shown as they were said.
+        // A caller's own keys are shown without the namespace's prefix.
         sentence: match caller.namespace().map(namespace::prefix) {
             Some(prefix) => explained.sentence.replace(&prefix, ""),
             None => explained.sentence,
@@ -94,7 +94,7 @@ fn of_group(id: &TaskId, explained: GroupExplanation) -> ExplanationView {
     }
 }
 
-/// A caller's own key as it was said.
+/// Shows a caller's own keys without the namespace's prefix.
 fn in_own_words(mut evidence: Map<String, Value>, namespace: Option<&str>) -> Map<String, Value> {
     if let Some(Value::String(key)) = evidence.get_mut("key")
         && let Some(word) = namespace::word(namespace, key)
@@ -104,10 +104,10 @@ fn in_own_words(mut evidence: Map<String, Value>, namespace: Option<&str>) -> Ma
     evidence
 }
 
-/// What is wrong now
+/// Open incidents
 ///
-/// Workers that are alive and take nothing, queues nobody serves, tasks over their budget, an outbox that does not drain. An
-/// incident that is over is not listed any more.
+/// For example workers that are alive but take nothing, queues that no worker serves, tasks over their budget, an outbox that does
+/// not drain. An incident that is over is not listed any more.
 #[utoipa::path(get, path = "/v1/incidents", tag = "operation", operation_id = "list_incidents")]
 pub async fn list_incidents(State(edge): State<Edge>) -> Answer<IncidentListView> {
     let view = |one: crate::tell::incidents::Incident| IncidentView {

@@ -1,4 +1,4 @@
-//! `POST /tasks/{name}`: an endpoint for each task of `learn` that a worker has told of. The body is an object of its arguments by name.
+//! `POST /tasks/{name}`: an endpoint for each task in `learn` that a worker has reported. The body is an object of its arguments by name.
 
 use axum::Router;
 use axum::extract::{FromRequest, Path, Request, State};

@@ -1,4 +1,4 @@
-//! `/v1/limits`: keys of which only so many tasks may be under way or start; seen, changed, paused and reset.
+//! `/v1/limits`: keys that limit how many tasks may be under way or start: list, change, pause and reset them.
 
 use axum::extract::{OriginalUri, State};
 
@@ -18,25 +18,25 @@ use runtime::clock;
 use serde::Deserialize;
 use utoipa::ToSchema;
 
-/// What holds for a key from now on.
+/// The new limits of a key.
 #[derive(Debug, Deserialize, ToSchema)]
 #[schema(as = LimitChange)]
 #[expect(dead_code, reason = "only the contract reads it: the body is read with its places")]
 pub struct ChangeBody {
-    /// Tasks of the key that may be under way at the same time: 1 to 1,000,000. Left out: as its tasks say.
+    /// How many tasks of the key may be under way at the same time: 1 to 1,000,000. Without it, as its tasks say.
     #[schema(minimum = 1, maximum = 1_000_000)]
     max: Option<u32>,
-    /// How many may start in which time: `10/s`, `1/m`, `1000/h`, `5/d`. Left out: as its tasks say.
+    /// How many may start in which time: `10/s`, `1/m`, `1000/h`, `5/d`. Without it, as its tasks say.
     #[schema(example = "1/m")]
     rate: Option<String>,
-    /// Nothing of the key starts until it is `false` again. Default `false`.
+    /// While `true`, no task of the key starts. Default `false`.
     paused: Option<bool>,
 }
 
 /// Keys of limits
 ///
-/// Those that were changed by hand, and those of tasks that wait, are under way or have just started, by name. A token with a namespace sees
-/// its own.
+/// Keys that were changed by hand, and keys of tasks that wait, are under way or have just started, by name. A token with a namespace
+/// sees its own keys.
 #[utoipa::path(
     get, path = "/v1/limits", tag = "control", operation_id = "list_limits",
     params(
@@ -61,8 +61,8 @@ pub async fn list_limits(
 
 /// Change a limit
 ///
-/// What is said here stands above what submissions and the catalog say of the key, for all tasks that have not started, until it is reset.
-/// `paused` stops the key. Tasks that are under way are not touched.
+/// Overrides the limits from submissions and the catalog for all tasks of the key that have not started, until it is reset. `paused`
+/// stops the key. Tasks that are under way are not affected.
 #[utoipa::path(
     put, path = "/v1/limits/{key}", tag = "control", operation_id = "put_limit",
     params(("key" = String, Path, description = "The key, percent-encoded")),
@@ -91,8 +91,8 @@ fn rule(problems: &mut Problems, fields: &Fields<'_>) -> Rule {
 
 /// Reset a limit
 ///
-/// Forgets what was changed by hand, and when the rate lets the next task start: what the tasks say holds again. Tasks that are under way go on
-/// counting. A key that nobody knows is as good as reset.
+/// Removes the change made by hand, and the time at which the rate allows the next start: the limits of the tasks apply again. Tasks
+/// that are under way still count. Resetting an unknown key succeeds.
 #[utoipa::path(
     delete, path = "/v1/limits/{key}", tag = "control", operation_id = "reset_limit",
     params(("key" = String, Path, description = "The key, percent-encoded")),

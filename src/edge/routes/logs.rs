@@ -1,4 +1,4 @@
-//! `GET /v1/tasks/{id}/logs`: what a task logged and printed.
+//! `GET /v1/tasks/{id}/logs`: the lines that a task logged or printed.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -33,13 +33,13 @@ const MOST: usize = 10_000;
 pub struct LogLineView<'a> {
     /// Its number within the task, from 1; the id of its event.
     no: i64,
-    /// 0 for the first, one more after each retry.
+    /// 0 for the first attempt, one more after each retry.
     attempt: i32,
-    /// Its place within the attempt; null for a note, which says what is not there.
+    /// Its position within the attempt; null for a note, which says that lines are missing.
     seq: Option<i64>,
     #[schema(value_type = String, format = DateTime)]
     at: Time,
-    /// As the worker's language names it; `NOTE` for a note.
+    /// The level's name in the worker's language; `NOTE` for a note.
     #[schema(value_type = String)]
     level: &'a str,
     #[schema(value_type = String)]
@@ -74,10 +74,10 @@ impl<'a> LogLineView<'a> {
     }
 }
 
-/// What a task logged
+/// The log of a task
 ///
-/// A page of lines, in the order in which they came. With `Accept: text/plain` all lines as text. With `Accept: text/event-stream` an event
-/// `line` for each, as they come, and `end` after the end of the task; ids are the lines' numbers.
+/// A page of lines, in the order of arrival. With `Accept: text/plain` all lines as text. With `Accept: text/event-stream` a live
+/// `line` event for each, and `end` after the end of the task; ids are the lines' numbers.
 #[utoipa::path(
     get, path = "/v1/tasks/{id}/logs", tag = "tasks", operation_id = "task_logs",
     params(
@@ -151,7 +151,7 @@ fn frames(lines: impl Stream<Item = Followed>) -> impl Stream<Item = Bytes> {
     })
 }
 
-/// Read as it is sent. A ledger that goes away in between ends the connection, so the client sees that something is missing.
+/// Reads the lines while they are sent. If the ledger fails in between, the connection is cut, so that the client notices the gap.
 fn plain(edge: &Edge, task: &Task, mut after: i64) -> Response {
     let (gateway, task) = (Arc::clone(&edge.gateway), task.clone());
     let body = stream! {

@@ -11,7 +11,7 @@ use crate::edge::state::Edge;
 
 /// Metrics for Prometheus
 ///
-/// `taskgate_…` of this process; `celery_…` of the fleet, from the ledger: the same at every replica.
+/// `taskgate_…` metrics of this process; `celery_…` metrics of the fleet, from the ledger, so the same at every replica.
 #[utoipa::path(get, path = "/metrics", tag = "operation", operation_id = "metrics",
     responses((status = 200, description = "Prometheus text", body = String, content_type = "text/plain")))]
 pub async fn metrics(State(edge): State<Edge>) -> Described {
@@ -22,7 +22,7 @@ pub async fn metrics(State(edge): State<Edge>) -> Described {
     Described(([(header::CONTENT_TYPE, kind)], text).into_response())
 }
 
-/// What is only known by looking: written down for the scrape that asks.
+/// Updates gauges that are computed for each scrape.
 fn now(edge: &Edge) {
     let open = edge.http.max_streams.saturating_sub(edge.streams.available_permits());
     gauge!("taskgate_sse_streams").set(open as f64);

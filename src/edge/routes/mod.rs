@@ -1,4 +1,4 @@
-//! Handlers: body in, use case, view out. They translate and do not decide.
+//! Handlers: turn a body into a use case, and its result into a view. They translate and do not decide.
 
 pub mod audit;
 pub mod batch;

@@ -1,4 +1,4 @@
-//! `/problems/{slug}`: the pages that explain what can go wrong.
+//! `/problems/{slug}`: the pages that explain the kinds of problems.
 
 use axum::extract::Path;
 use axum::response::{Html, IntoResponse};
@@ -38,7 +38,7 @@ pub async fn get_problem(Path(name): Path<String>) -> Result<Described, Refused<
     Ok(Described(page(slug.title, &explained(slug)).into_response()))
 }
 
-/// The path names no kind of problem.
+/// The path does not name a kind of problem.
 pub struct UnknownProblem;
 
 impl Refusals for UnknownProblem {

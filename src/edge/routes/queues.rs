@@ -1,4 +1,4 @@
-//! `/v1/queues`: what waits, who serves it; pause, resume, purge.
+//! `/v1/queues`: queues with their messages and workers; pause, resume, purge.
 
 use axum::extract::{OriginalUri, State};
 
@@ -15,7 +15,7 @@ use runtime::clock;
 
 /// All queues
 ///
-/// Those of the configuration, of unfinished tasks, and those that online workers serve.
+/// Queues from the configuration, queues of unfinished tasks, and queues that online workers serve.
 #[utoipa::path(get, path = "/v1/queues", tag = "control", operation_id = "list_queues")]
 pub async fn list_queues(State(edge): State<Edge>) -> Result<Answer<QueueListView>, Refused<QueueError>> {
     let queues = edge.gateway.queues().await?;
@@ -26,7 +26,7 @@ pub async fn list_queues(State(edge): State<Edge>) -> Result<Answer<QueueListVie
 
 /// The messages in a queue
 ///
-/// In the order in which they will be served, decoded; nothing is taken out.
+/// Decoded, in the order in which they will be served; nothing is removed.
 #[utoipa::path(
     get, path = "/v1/queues/{name}/messages", tag = "control", operation_id = "list_messages",
     params(
@@ -43,7 +43,7 @@ pub async fn list_messages(
     let queue = queue(&values)?;
     let (skip, limit) = messages_query(&uri)?;
     let mut found = edge.gateway.queue_messages(&queue, skip, limit).await?;
-    // A short page may only be a heavy one: the next page tells.
+    // A short page may have been cut by size, so only an empty page is the last.
     let next = (!found.is_empty()).then(|| skip + i64::try_from(found.len()).unwrap_or(0));
     let next = match next {
         Some(after) if edge.gateway.queue_messages(&queue, after, 1).await?.is_empty() => None,
@@ -56,8 +56,8 @@ pub async fn list_messages(
 
 /// Pause a queue
 ///
-/// Its tasks are held here, and the workers that serve it are told to leave it alone. Workers that come online are told too.
-/// What a worker has reserved already still runs.
+/// Its tasks are held in the ledger, and the workers that serve it are told to stop consuming it, also those that come online
+/// later. Tasks that a worker has reserved already still run.
 #[utoipa::path(
     post, path = "/v1/queues/{name}/pause", tag = "control", operation_id = "pause_queue",
     params(("name" = String, Path, description = "The queue")),
@@ -76,7 +76,7 @@ pub async fn pause_queue(
 
 /// Resume a queue
 ///
-/// The workers that were sent away come back, and what was held is published in the order of its acceptance.
+/// The workers consume it again, and held tasks are published in the order of their acceptance.
 #[utoipa::path(
     post, path = "/v1/queues/{name}/resume", tag = "control", operation_id = "resume_queue",
     params(("name" = String, Path, description = "The queue")),
@@ -95,7 +95,7 @@ pub async fn resume_queue(
 
 /// Purge a queue
 ///
-/// Takes out all messages that wait in it now. Their tasks end `revoked`. What is held here stays.
+/// Removes all messages that wait in it now; their tasks end as `revoked`. Held tasks stay.
 #[utoipa::path(
     post, path = "/v1/queues/{name}/purge", tag = "control", operation_id = "purge_queue",
     params(("name" = String, Path, description = "The queue")),

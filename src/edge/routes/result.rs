@@ -1,4 +1,4 @@
-//! `GET /result/{id}`: what became of a task or a group.
+//! `GET /result/{id}`: the result of a task or a group.
 
 use axum::extract::State;
 use axum::http::header;
@@ -15,7 +15,7 @@ use runtime::clock::Time;
 
 /// The result of a task or group
 ///
-/// 200 when it is finished, 202 while it is not. With `Prefer: wait=N` the answer waits up to N seconds for the end.
+/// 200 when it is finished, else 202. With `Prefer: wait=N` the answer waits up to N seconds for the end.
 #[utoipa::path(
     get, path = "/result/{id}", tag = "results", operation_id = "get_result",
     params(
@@ -52,7 +52,7 @@ pub async fn get_result(
     }
 }
 
-/// 200 with the end, 202 with what is known so far, 304 when the client has it already.
+/// 200 with the result, 202 with the present state, or 304 when the client has it already.
 pub type ResultAnswer = Either<Either<Tagged<ResultView<'static>>, Pending<ResultView<'static>>>, Unchanged>;
 
 fn found(ready: bool, body: String, etag: &str) -> ResultAnswer {
@@ -63,12 +63,12 @@ fn found(ready: bool, body: String, etag: &str) -> ResultAnswer {
     })
 }
 
-/// Adds the version, for which a cache must ask each time.
+/// Adds the entity tag, and requires caches to revalidate each time.
 pub fn version<K: Kind, T>(answer: Typed<K, T>, etag: &str) -> Typed<K, T> {
     answer.with(header::ETAG, etag).with(header::CACHE_CONTROL, "private, no-cache")
 }
 
-/// For answers whose parts change without a common number.
+/// An entity tag for answers without a version number.
 pub fn etag_of(body: &str) -> String {
     let hash = Sha256::digest(body);
     let hex: String = hash.iter().take(12).map(|byte| format!("{byte:02x}")).collect();

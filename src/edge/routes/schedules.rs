@@ -1,4 +1,4 @@
-//! `/v1/schedules`: the timetable, changed while it runs.
+//! `/v1/schedules`: reads and changes the schedules of beat.
 
 use axum::extract::{OriginalUri, State};
 use axum::http::{HeaderName, header};
@@ -35,7 +35,7 @@ pub async fn list_schedules(
     let (limit, after) = name_page_query(&uri)?;
     let (mut found, more) = edge.gateway.schedules(after.as_deref(), limit).await?;
     let next = found.last().filter(|_| more).map(|last| cursor::write_name(&last.name));
-    // A limited token's page may be short, even empty, and still have a next one.
+    // A page for a limited token may be short, even empty, and still have a next page.
     let visibility = caller.visibility();
     found.retain(|schedule| edge.gateway.sees_schedule(&visibility, schedule));
     let shown: Vec<String> = found
@@ -46,9 +46,9 @@ pub async fn list_schedules(
     Ok(linked(Page::written(body), &uri, next.as_deref()))
 }
 
-/// Write a schedule
+/// Create a schedule
 ///
-/// A signature and its timetable. With an `Idempotency-Key` a repetition gets the same schedule.
+/// Takes a signature and its timetable. With an `Idempotency-Key` a repeated request gets the same schedule.
 #[utoipa::path(
     post, path = "/v1/schedules", tag = "schedules", operation_id = "create_schedule",
     request_body(content = ref("#/components/schemas/ScheduleDocument"), content_type = "application/json"),
@@ -83,9 +83,9 @@ pub async fn get_schedule(
     Ok(shown(&edge, &caller, &schedule))
 }
 
-/// Write the whole schedule
+/// Create or replace a schedule
 ///
-/// Creates it when it is not there. `If-Match` with the `ETag` that was read refuses to overwrite somebody else's edit.
+/// With `If-Match` and the `ETag` that was read, another client's edit is not overwritten.
 #[utoipa::path(
     put, path = "/v1/schedules/{name}", tag = "schedules", operation_id = "put_schedule",
     request_body(content = ref("#/components/schemas/ScheduleDocument"), content_type = "application/json"),
@@ -130,7 +130,7 @@ pub async fn patch_schedule(
 
 /// Delete a schedule and its runs
 ///
-/// Tasks that it submitted stay. One that the configuration brought is not brought again.
+/// Tasks that it submitted stay. A schedule from the configuration is not created again.
 #[utoipa::path(
     delete, path = "/v1/schedules/{name}", tag = "schedules", operation_id = "delete_schedule",
     params(("name" = String, Path), ("If-Match" = Option<String>, Header, description = "The `ETag` that was read")),
@@ -148,7 +148,7 @@ pub async fn delete_schedule(
 
 /// Pause a schedule
 ///
-/// It does not tick until it is resumed; ticks in between are not missed, they do not exist.
+/// It does not tick until it is resumed; the ticks in between do not count as missed.
 #[utoipa::path(
     post, path = "/v1/schedules/{name}/pause", tag = "schedules", operation_id = "pause_schedule",
     params(("name" = String, Path)),
@@ -182,7 +182,7 @@ pub async fn resume_schedule(
 
 /// Run a schedule now
 ///
-/// Submits its call once, paused or not; its next tick stays.
+/// Submits its call once, even while it is paused; its next tick does not change.
 #[utoipa::path(
     post, path = "/v1/schedules/{name}/run", tag = "schedules", operation_id = "run_schedule",
     params(("name" = String, Path)),
@@ -219,7 +219,7 @@ pub async fn preview_schedule(
     Ok(Answer::of(&PreviewView { ticks }))
 }
 
-/// What became of its ticks, newest first
+/// The outcomes of its ticks, newest first
 #[utoipa::path(
     get, path = "/v1/schedules/{name}/runs", tag = "schedules", operation_id = "schedule_runs",
     params(

@@ -1,4 +1,4 @@
-//! `/v1/session` and what is below it: who is logged in, and how they get in and out.
+//! `/v1/session` and below: who is logged in, login and logout.
 
 use axum::extract::{Query, Request, State};
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
@@ -20,42 +20,42 @@ use crate::guard::oidc::{Attempt, OidcError, Person, Provider};
 use crate::guard::tokens::Identity;
 use ledger::Scope;
 
-/// How long somebody may take at the provider.
+/// How long a login at the provider may take.
 const ATTEMPT_SECONDS: u64 = 600;
-/// Tries for one name with a password.
+/// Rate of password attempts for one name.
 const TRIES: &str = "10/m";
 
-/// Who calls, and how they could log in.
+/// The caller, and the ways to log in.
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = Session)]
 pub struct SessionView {
-    /// Whether the caller is known, or nobody is asked.
+    /// Whether the caller is authenticated, or no token is required.
     pub authenticated: bool,
-    /// A person, `token NAME`, or `anybody` where nobody is asked; null for a stranger.
+    /// A person, `token NAME`, or `anybody` where no token is required; null for an unknown caller.
     #[schema(example = "ann")]
     pub who: Option<String>,
-    /// What they may do.
+    /// The caller's scopes.
     #[schema(value_type = Vec<String>, example = json!(["read"]))]
     pub scopes: Vec<&'static str>,
-    /// For the header `X-CSRF-Token` of requests that change something, when the caller is known by a cookie.
+    /// The value for the header `X-CSRF-Token` of requests that change something, if the caller has a session cookie.
     pub csrf: Option<String>,
     pub expires_at: Option<String>,
     pub login: LoginView,
 }
 
-/// How people log in here.
+/// The ways to log in.
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = Login)]
 pub struct LoginView {
-    /// Where a browser goes to log in with the provider.
+    /// The path at which a browser logs in with the provider.
     pub oidc: Option<String>,
-    /// `POST /v1/session` takes a name and a password.
+    /// Whether `POST /v1/session` accepts a name and a password.
     pub password: bool,
 }
 
 /// Who am I
 ///
-/// Answers everybody: a stranger learns how to log in.
+/// Needs no token: an unknown caller learns how to log in.
 #[utoipa::path(get, path = "/v1/session", tag = "operation", operation_id = "get_session")]
 pub async fn get_session(
     State(edge): State<Edge>,
@@ -110,7 +110,7 @@ pub async fn log_in(
 
 /// Log out
 ///
-/// The session is worth nothing from now on, at any replica.
+/// The session ends at once, at all replicas.
 #[utoipa::path(
     delete, path = "/v1/session", tag = "operation", operation_id = "log_out",
     responses((status = 204, description = "Logged out"))
@@ -139,7 +139,7 @@ pub struct Way {
 
 /// Log in with the provider
 ///
-/// For browsers: goes to the OpenID provider, which sends them back to `/v1/session/callback`.
+/// For browsers: redirects to the OpenID provider, which redirects back to `/v1/session/callback`.
 #[utoipa::path(
     get, path = "/v1/session/login", tag = "operation", operation_id = "begin_login",
     params(("to" = Option<String>, Query, description = "The page of the dashboard to come back to")),
@@ -169,7 +169,7 @@ pub struct Answered {
     error_description: Option<String>,
 }
 
-/// The way back from the provider
+/// The callback from the provider
 #[utoipa::path(
     get, path = "/v1/session/callback", tag = "operation", operation_id = "finish_login",
     params(("code" = Option<String>, Query), ("state" = Option<String>, Query), ("error" = Option<String>, Query)),
@@ -210,7 +210,7 @@ async fn answer_of(
     Ok((provider.finish(&attempt, &state, &code).await?, back))
 }
 
-/// Who logs in, or out, can be refused.
+/// The problems of login and logout.
 pub struct Login;
 
 impl Refusals for Login {
@@ -260,7 +260,7 @@ fn kept_session(edge: &Edge, secret: &str, is_https: bool) -> HeaderValue {
     session::set(SESSION, Some(secret), edge.session.as_secs(), is_https)
 }
 
-/// 303.
+/// A 303 redirect.
 fn to(place: &str) -> Response {
     let mut response = StatusCode::SEE_OTHER.into_response();
     if let Ok(place) = HeaderValue::from_str(place) {
@@ -274,7 +274,7 @@ fn private(mut response: Response) -> Response {
     response
 }
 
-/// A path as a cookie can hold it.
+/// A path in a form that a cookie can hold.
 fn hex(text: &str) -> String {
     text.bytes().map(|byte| format!("{byte:02x}")).collect()
 }
@@ -282,7 +282,7 @@ fn hex(text: &str) -> String {
 fn unhex(text: &str) -> Option<String> {
     let digits = text.as_bytes().chunks(2).map(|pair| u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok());
     let text = String::from_utf8(digits.collect::<Option<Vec<u8>>>()?).ok()?;
-    // Somebody may have written the cookie themselves.
+    // The cookie may be forged.
     let path = text.strip_prefix(&base::path("")).unwrap_or(&text).to_owned();
     Some(session::way_back(Some(&path)))
 }

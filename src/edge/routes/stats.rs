@@ -1,4 +1,4 @@
-//! `/v1/stats/…`: throughput, waiting and run times, kinds of failures.
+//! `/v1/stats/…`: throughput, wait and run times, groups of failures.
 
 use axum::extract::{OriginalUri, State};
 
@@ -9,10 +9,10 @@ use crate::edge::view::stats::{FailuresView, LatencyView, OutcomesView, Throughp
 use crate::usecase::stats::Question;
 use runtime::clock;
 
-/// How many tasks came and ended
+/// How many tasks were submitted and ended
 ///
-/// Counts by step from the ledger's roll-ups: the same at every replica, nothing lost at a restart. Minutes are kept for two days;
-/// what lies further back is told by the hour.
+/// Counts by step from the ledger's roll-ups, so they are the same at every replica and survive restarts. Minutes are kept for two
+/// days; older figures are by the hour.
 #[utoipa::path(
     get, path = "/v1/stats/throughput", tag = "operation", operation_id = "throughput",
     params(
@@ -36,7 +36,7 @@ pub async fn throughput(
 
 /// How long tasks waited and ran
 ///
-/// Percentiles by step, and of the whole time by task, of tasks that started and ended.
+/// Percentiles of started and ended tasks: by step, and by task over the whole time.
 #[utoipa::path(
     get, path = "/v1/stats/latency", tag = "operation", operation_id = "latency",
     params(
@@ -59,7 +59,7 @@ pub async fn latency(
     Ok(Answer::of(&LatencyView::of(question.effective_step(now), &points, &tasks)))
 }
 
-/// What failed, by what it has in common
+/// Failures, grouped
 ///
 /// Failed and lost tasks grouped by task, error type and innermost frame, with their trend.
 #[utoipa::path(
@@ -82,9 +82,9 @@ pub async fn errors(
     Ok(Answer::of(&FailuresView::of(question.effective_step(now), groups)))
 }
 
-/// How many tasks stand how
+/// How many tasks are in each phase
 ///
-/// Counts the tasks that a filter finds by phase: at most 20,000, newest first, and no longer than three seconds. The filters are those of
+/// Counts the tasks that match a filter by phase: at most 20,000, newest first, for at most three seconds. The filters are those of
 /// `GET /v1/tasks`.
 #[utoipa::path(
     get, path = "/v1/stats/outcomes", tag = "operation", operation_id = "outcomes",

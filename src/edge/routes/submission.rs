@@ -1,5 +1,5 @@
-//! What all submitting handlers share: the request's surroundings, and the answer with its three shapes (202, 200 when it was
-//! waited for, and the repetition of an earlier answer).
+//! Shared by all handlers that submit: the request's headers, and the answer in its three forms (202, 200 when the client waited for
+//! the end, and a repeated earlier answer).
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -37,7 +37,7 @@ const RETRY_AFTER: &str = "1";
 static REPLAYED: HeaderName = HeaderName::from_static("idempotency-replayed");
 static APPLIED: HeaderName = HeaderName::from_static("preference-applied");
 
-/// The headers that a submission heeds.
+/// The headers that a submission uses.
 pub struct Surroundings {
     pub(super) caller: Caller,
     pub(super) prefer: Prefer,
@@ -59,7 +59,7 @@ impl FromRequestParts<Edge> for Surroundings {
     }
 }
 
-/// An answer as the ledger keeps it for repetitions.
+/// An answer in the form that the ledger keeps for repeated requests.
 #[derive(Serialize, Deserialize)]
 struct Kept {
     status: u16,
@@ -67,7 +67,7 @@ struct Kept {
     body: Box<RawValue>,
 }
 
-/// Reads a body, large ones away from the threads that answer others. The text comes back for its fingerprint.
+/// Parses a body, a large one off the threads that answer other requests. Returns the text too, for its fingerprint.
 pub async fn parsed(
     edge: &Edge,
     body: String,
@@ -91,7 +91,7 @@ pub async fn submit(
     send(edge, surroundings, request, body, shown).await
 }
 
-/// As [`submit`], for a request that the catalog has made.
+/// As [`submit`], for a request that the catalog has built.
 pub async fn send(
     edge: &Edge,
     surroundings: Surroundings,
@@ -111,7 +111,7 @@ pub async fn send(
     respond(edge, outcome, prefer.wait, shown).await
 }
 
-/// A caller's own words are shown as they were said.
+/// Shows a caller's own keys without the namespace's prefix.
 pub(super) fn in_own_words(error: SubmitError, namespace: Option<&str>) -> SubmitError {
     match error {
         SubmitError::Limited { key, retry_after } => {
@@ -122,7 +122,7 @@ pub(super) fn in_own_words(error: SubmitError, namespace: Option<&str>) -> Submi
     }
 }
 
-/// As [`submit`], for one call that becomes many.
+/// As [`submit`], for a fan-out.
 pub async fn fan_out(
     edge: &Edge,
     surroundings: Surroundings,
@@ -142,7 +142,7 @@ pub async fn fan_out(
     respond(edge, edge.gateway.fan_out(call, request).await, prefer.wait, shown).await
 }
 
-/// Answers to a submission, however it was made.
+/// The answer to a submission of any kind.
 pub async fn respond(
     edge: &Edge,
     outcome: Result<Submitted, SubmitError>,
@@ -170,7 +170,7 @@ pub fn idempotency(caller: &Caller, repeatable: Repeatable, body: &str, shown: S
     })
 }
 
-/// Waits for the end if the client wants to; answers 202 when it does not come in time.
+/// Waits for the end if the client asked for it; answers 202 if it does not come in time.
 async fn accepted(
     edge: &Edge,
     mut submitted: Submitted,
@@ -194,7 +194,7 @@ async fn accepted(
                 submitted.phase = task.phase;
                 submitted.status.clone_from(&task.status);
             }
-            // It is accepted: whatever is wrong with reading now does not undo that.
+            // The task is accepted; an error while reading does not change that.
             Ok(_) | Err(_) => {}
         }
     }
@@ -205,7 +205,7 @@ async fn accepted(
     Ok(applied(accepted_task(&view, &view.links.this), wait).into())
 }
 
-/// 202, and where the task is.
+/// The 202 answer with the task's location.
 pub fn accepted_task<T: Serialize>(view: &T, place: &str) -> Accepted<T> {
     Accepted::of(view).with(header::LOCATION, place).with(header::RETRY_AFTER, RETRY_AFTER)
 }
@@ -233,7 +233,7 @@ impl IntoResponses for SubmissionAnswer {
     }
 }
 
-/// What a submission answers with 200: the end, or the task that it joined, which may be of another kind than what was submitted.
+/// The 200 answer to a submission: the end, or the task that it joined, which may be of another kind than the submission.
 struct SubmissionEnd;
 
 impl PartialSchema for SubmissionEnd {
@@ -256,7 +256,7 @@ impl ToSchema for SubmissionEnd {
     }
 }
 
-/// The first answer again.
+/// The first answer, repeated.
 pub(super) fn replay<K: Kind, T>(kept: &RawValue) -> Result<Typed<K, T>, Problem> {
     let kept: Kept = serde_json::from_str(kept.get())
         .map_err(|error| Problem::new(&crate::edge::slugs::INTERNAL).caused_by(error))?;
@@ -264,12 +264,12 @@ pub(super) fn replay<K: Kind, T>(kept: &RawValue) -> Result<Typed<K, T>, Problem
     Ok(answer.with(header::LOCATION, &kept.location).with(header::RETRY_AFTER, RETRY_AFTER).with(&REPLAYED, "true"))
 }
 
-/// `Preference-Applied`, so that a client who wanted to wait sees how long was really waited.
+/// Adds `Preference-Applied`, so that a client sees which wait was applied.
 fn applied<K: Kind, T>(answer: Typed<K, T>, wait: Duration) -> Typed<K, T> {
     if wait.is_zero() { answer } else { answer.with(&APPLIED, &format!("wait={}", wait.as_secs())) }
 }
 
-/// Splits a request into the headers that a submission heeds and the rest, which has the body.
+/// Splits a request into the headers that a submission uses and the rest with the body.
 pub async fn surroundings(edge: &Edge, request: Request) -> Result<(Surroundings, Request), Problem> {
     let (mut parts, body) = request.into_parts();
     let surroundings = Surroundings::from_request_parts(&mut parts, edge).await?;

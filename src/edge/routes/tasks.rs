@@ -15,9 +15,9 @@ use crate::edge::view::{GroupView, MessageView, SummaryView, TaskListView, TaskV
 use crate::usecase::embedded::without_foreign;
 use crate::usecase::read::Found;
 
-/// A task with its whole story
+/// A task with all its details
 ///
-/// The result body, and phase, arguments, worker, times, labels and links. A group's id answers with the group.
+/// The result body, and phase, arguments, worker, times, labels and links. For a group's id the answer is the group.
 #[utoipa::path(
     get, path = "/v1/tasks/{id}", tag = "tasks", operation_id = "get_task",
     params(
@@ -38,7 +38,7 @@ pub async fn get_task(
         None => match edge.gateway.find_for(&visibility, id.as_str(), std::time::Duration::ZERO).await? {
             Found::Group(group) => text(&GroupView::of(&group)),
             Found::Pruned(at) => return Err(pruned(id.as_str(), at).into()),
-            // It came a moment ago, or waits in an inbox.
+            // The task was submitted a moment ago, or waits in an inbox.
             Found::Task(task) => text(&TaskView::of(&task, None)),
             Found::Unknown => return Err(unknown(id.as_str()).into()),
         },
@@ -52,23 +52,23 @@ pub async fn get_task(
 
 /// Tasks, newest first
 ///
-/// All filters hold at once; a filter may be repeated or have several values with commas, of which one must hold.
+/// A task must match all filters; a filter may be repeated or have several values separated by commas, of which one must match.
 #[utoipa::path(
     get, path = "/v1/tasks", tag = "tasks", operation_id = "list_tasks",
     params(
-        ("status" = Option<Vec<String>>, Query, description = "Celery's words, custom states included"),
+        ("status" = Option<Vec<String>>, Query, description = "Celery states, also custom ones"),
         ("phase" = Option<Vec<String>>, Query, description = "As `phase` of a task"),
         ("task" = Option<Vec<String>>, Query, description = "Task names"),
         ("queue" = Option<Vec<String>>, Query),
         ("worker" = Option<Vec<String>>, Query),
-        ("label" = Option<Vec<String>>, Query, description = "`key:value`; all given ones must hold"),
+        ("label" = Option<Vec<String>>, Query, description = "`key:value`; all given labels must match"),
         ("root_id" = Option<String>, Query),
         ("group_id" = Option<String>, Query),
         ("schedule" = Option<String>, Query),
         ("from" = Option<String>, Query, description = "Submitted at or after (RFC 3339)"),
         ("to" = Option<String>, Query, description = "Submitted before (RFC 3339)"),
         ("q" = Option<String>, Query, description = "Id prefix, or part of name, label, error type or message"),
-        ("newest" = Option<bool>, Query, description = "Only the newest task that fits, with its result and arguments"),
+        ("newest" = Option<bool>, Query, description = "Only the newest matching task, with its result and arguments"),
         ("limit" = Option<u16>, Query, description = "1 to 500, default 50"),
         ("cursor" = Option<String>, Query, description = "`next` of the page before"),
     ),
@@ -88,7 +88,7 @@ pub async fn list_tasks(
     Ok(linked(Page::lent(&view), &uri, next.as_deref()))
 }
 
-/// A list of at most one task, with all that is known of it: members of a summary, and more.
+/// A list of at most one task, with all its fields: those of a summary, and more.
 async fn whole(edge: &Edge, task: Option<&Task>) -> Result<Page<TaskListView<'static>>, Problem> {
     let found = match task {
         Some(task) => edge.gateway.task_with_message(&task.id).await?,
@@ -98,7 +98,7 @@ async fn whole(edge: &Edge, task: Option<&Task>) -> Result<Page<TaskListView<'st
     Ok(Page::written(text(&NewestView { tasks, next: () })))
 }
 
-/// As [`TaskListView`], of whole tasks.
+/// As [`TaskListView`], but of tasks with all fields.
 #[derive(Serialize)]
 struct NewestView<'a> {
     tasks: Vec<TaskView<'a>>,
@@ -124,7 +124,7 @@ fn next_link(uri: &Uri, next: &str) -> String {
 
 /// A task's message
 ///
-/// As it was put into the broker, or will be: headers and body as JSON. Fields that the catalog calls `redact` are masked.
+/// As it was or will be put into the broker: headers and body as JSON. Fields that the catalog lists under `redact` are masked.
 #[utoipa::path(
     get, path = "/v1/tasks/{id}/message", tag = "tasks", operation_id = "get_message",
     params(("id" = String, Path, description = "A task's id")),

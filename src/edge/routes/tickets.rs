@@ -1,4 +1,4 @@
-//! `POST /v1/stream-tickets`: what stands for a token in an address, because `EventSource` can send no header.
+//! `POST /v1/stream-tickets`: tickets that replace a token in a URL, because `EventSource` cannot send headers.
 
 use axum::extract::State;
 use serde::Serialize;
@@ -8,7 +8,7 @@ use crate::edge::answer::{Body, Created, Refused};
 use crate::edge::extract::{Caller, JsonText, wishes};
 use crate::edge::state::Edge;
 
-/// A ticket of one use.
+/// A single-use ticket.
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = StreamTicket)]
 pub struct TicketView {
@@ -21,8 +21,8 @@ pub struct TicketView {
 
 /// A ticket for a stream
 ///
-/// Opens one event stream with what the token may see: `new EventSource("/v1/events?ticket=…")`. It is valid once, for 30 seconds,
-/// at every replica. To go on after a break, get another one and say `last_event_id` in the query.
+/// Opens an event stream with the token's rights: `new EventSource("/v1/events?ticket=…")`. It is valid once, for 30 seconds, at every
+/// replica. To continue after an interruption, get another ticket and add `last_event_id` to the query.
 #[utoipa::path(post, path = "/v1/stream-tickets", tag = "tasks", operation_id = "create_stream_ticket")]
 pub async fn create_ticket(
     State(edge): State<Edge>,

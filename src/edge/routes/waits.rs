@@ -14,10 +14,10 @@ use celery::task::{Json, TaskId, json};
 use ledger::Wait;
 use runtime::clock::Time;
 
-/// Steps that wait
+/// Steps that wait for an answer
 ///
-/// Those that nobody answered yet, the longest wait first. `links.complete` of each needs no other credential: whoever has it may
-/// answer. A token that is limited to names sees what it submitted itself.
+/// Open waits, the longest first. `links.complete` of each needs no other credential: whoever has the link may answer. A token that
+/// is limited to some task names sees the waits of its own submissions.
 #[utoipa::path(
     get, path = "/v1/waits", tag = "tasks", operation_id = "list_waits",
     params(
@@ -51,7 +51,7 @@ pub async fn list_waits(
 
 /// One wait
 ///
-/// Open or not: what is asked, and what was answered.
+/// Open or ended: its schema and input, and the answer if there is one.
 #[utoipa::path(
     get, path = "/v1/waits/{token}", tag = "tasks", operation_id = "get_wait",
     params(("token" = String, Path, description = "The token of the wait")),
@@ -63,8 +63,8 @@ pub async fn get_wait(State(edge): State<Edge>, path: PathValues) -> Result<Answ
 
 /// Answer a wait
 ///
-/// The body, any JSON value, becomes the result of the step, and what follows it runs. The first answer counts: the second gets 409
-/// with the first one in `answer`.
+/// The body, any JSON value, becomes the result of the step, and the next step runs. Only the first answer counts: a second one
+/// gets 409 with the first in `answer`.
 #[utoipa::path(
     post, path = "/v1/waits/{token}", tag = "tasks", operation_id = "answer_wait",
     params(("token" = String, Path, description = "The token of the wait")),
@@ -103,7 +103,7 @@ pub async fn refuse_wait(
 
 /// Complete a task
 ///
-/// As `POST /v1/waits/{token}`, for the id of the step.
+/// As `POST /v1/waits/{token}`, but by the id of the step.
 #[utoipa::path(
     post, path = "/v1/tasks/{id}/complete", tag = "control", operation_id = "complete_task",
     params(("id" = String, Path, description = "The id of a step that waits")),

@@ -1,4 +1,4 @@
-//! `/v1/webhooks`: who is told what, and how that went.
+//! `/v1/webhooks`: webhooks and their deliveries.
 
 use axum::extract::{OriginalUri, State};
 use axum::http::{HeaderName, header};
@@ -15,7 +15,7 @@ use runtime::clock;
 
 /// All webhooks, by id
 ///
-/// Besides the registered ones: `catalog` and `submissions`, whose secrets sign what catalog entries and submissions ask for.
+/// Includes `catalog` and `submissions`, whose secrets sign the webhooks of catalog entries and of submissions.
 #[utoipa::path(
     get, path = "/v1/webhooks", tag = "webhooks", operation_id = "list_webhooks",
     params(
@@ -38,8 +38,8 @@ pub async fn list_webhooks(
 
 /// Register a webhook
 ///
-/// From now on each change of a task that it asks for is sent to `url`, signed by the scheme of Standard Webhooks. The answer
-/// has the secret, for the only time.
+/// From now on each matching change of a task is sent to `url`, signed by the scheme of Standard Webhooks. Only this answer
+/// contains the secret.
 #[utoipa::path(
     post, path = "/v1/webhooks", tag = "webhooks", operation_id = "register_webhook",
     request_body(content = ref("#/components/schemas/WebhookDocument"), content_type = "application/json"),
@@ -73,8 +73,8 @@ pub async fn get_webhook(
 
 /// Change parts of a webhook
 ///
-/// Members that are not named stay. What is still to be sent goes to the new `url`. Of `catalog` and `submissions` only `enabled`
-/// can be changed.
+/// Members that are not given stay. Pending deliveries go to the new `url`. For `catalog` and `submissions` only `enabled` can be
+/// changed.
 #[utoipa::path(
     patch, path = "/v1/webhooks/{id}", tag = "webhooks", operation_id = "change_webhook",
     request_body(content = ref("#/components/schemas/WebhookPatch"), content_type = "application/json"),
@@ -104,8 +104,8 @@ pub async fn delete_webhook(
 
 /// Replace a webhook's secret
 ///
-/// The answer has the new secret, for the only time. The one before signs too for `overlap` seconds (86,400 by default), so that
-/// the receiver can be changed in between.
+/// Only this answer contains the new secret. For `overlap` seconds (86,400 by default) the old secret signs too, so that the
+/// receiver can be changed meanwhile.
 #[utoipa::path(
     post, path = "/v1/webhooks/{id}/rotate", tag = "webhooks", operation_id = "rotate_webhook",
     request_body(content = ref("#/components/schemas/WebhookRotation"), content_type = "application/json"),
@@ -120,7 +120,7 @@ pub async fn rotate_webhook(
     Ok(Answer::lent(&with_secret(&endpoint)).no_store())
 }
 
-/// What was sent to a webhook, newest first
+/// The deliveries of a webhook, newest first
 #[utoipa::path(
     get, path = "/v1/webhooks/{id}/deliveries", tag = "webhooks", operation_id = "list_deliveries",
     params(
@@ -146,7 +146,7 @@ pub async fn list_deliveries(
 
 /// Send a delivery again
 ///
-/// Whatever became of it, with the same `webhook-id`.
+/// Whatever its state, with the same `webhook-id`.
 #[utoipa::path(
     post, path = "/v1/webhooks/{id}/deliveries/{delivery}/resend", tag = "webhooks", operation_id = "resend_delivery",
     params(("id" = String, Path), ("delivery" = String, Path, description = "The `webhook-id`")),
@@ -171,7 +171,7 @@ fn shown(endpoint: &Endpoint) -> Answer<WebhookView<'static>> {
     Answer::lent(&WebhookView::of(endpoint, clock::now()))
 }
 
-/// For the answers that show the secret, which no cache may keep.
+/// The view for answers that contain the secret, which must not be cached.
 fn with_secret(endpoint: &Endpoint) -> WebhookView<'_> {
     WebhookView::of(endpoint, clock::now()).with_secret(endpoint)
 }

@@ -16,7 +16,7 @@ use runtime::clock;
 
 /// All workers
 ///
-/// Everybody that was seen within the last day, Python workers and Rust workers alike.
+/// All Python and Rust workers that were seen within the last day.
 #[utoipa::path(get, path = "/v1/workers", tag = "control", operation_id = "list_workers")]
 pub async fn list_workers(State(edge): State<Edge>) -> Result<Answer<WorkerListView>, Refused<ledger::Error>> {
     let workers = edge.gateway.workers().await?;
@@ -28,8 +28,8 @@ pub async fn list_workers(State(edge): State<Edge>) -> Result<Answer<WorkerListV
 /// Ask workers
 ///
 /// Celery's own methods: `ping`, `active`, `reserved`, `scheduled`, `query_task`, `revoked`, `registered`, `active_queues`, `stats`,
-/// `conf`, `report`, `clock`. A method's own arguments are query parameters. Answers when all workers have replied, at the
-/// latest after `timeout`.
+/// `conf`, `report`, `clock`. A method's own arguments are query parameters. Answers when all workers have replied, or after
+/// `timeout`.
 #[utoipa::path(
     get, path = "/v1/inspect/{method}", tag = "control", operation_id = "inspect_workers",
     params(
@@ -59,7 +59,7 @@ pub async fn inspect_workers(
     Ok(Answer::of(&RepliesView { replies }))
 }
 
-/// A query's texts as the JSON that the argument is.
+/// Converts a query's texts to the JSON type of the argument.
 fn typed(kind: Kind, mut values: Vec<String>) -> serde_json::Value {
     match (kind, values.as_slice()) {
         (Kind::Boolean, [one]) if one == "true" || one == "false" => (one == "true").into(),
@@ -69,7 +69,7 @@ fn typed(kind: Kind, mut values: Vec<String>) -> serde_json::Value {
     }
 }
 
-/// Tell workers
+/// Send a command to workers
 ///
 /// Celery's own commands: `rate_limit`, `time_limit`, `add_consumer`, `cancel_consumer`, `pool_grow`, `pool_shrink`, `autoscale`,
 /// `enable_events`, `disable_events`, `heartbeat`, `pool_restart`, `revoke`, `terminate`, `revoke_by_stamped_headers`, `shutdown`.
