@@ -101,6 +101,11 @@ pub trait Carrier: Send + Sync {
         None
     }
 
+    /// Why this task's message cannot be published, wherever it goes; `None` when it can. It sleeps as well.
+    fn refuses_message(&self, _id: &TaskId) -> Option<String> {
+        None
+    }
+
     /// The least time between two publications of tasks of this name, for the whole fleet; `None` without a limit.
     fn pace(&self, _name: &str) -> Option<Duration> {
         None
@@ -118,8 +123,11 @@ pub trait Carrier: Send + Sync {
     }
 }
 
-/// Why a task cannot be published now: to its own queue, or to another one that its message goes to as well.
+/// Why a task cannot be published now: because of its message, of its own queue, or of another one that its message goes to as well.
 pub(crate) fn refusal(carrier: &dyn Carrier, task: &Task) -> Option<String> {
+    if let Some(why) = carrier.refuses_message(&task.id) {
+        return Some(why);
+    }
     let own = QueueName::stored(task.queue.as_deref()?).ok()?;
     match &task.options.spread {
         Some(Spread::Fanout { .. }) => None,

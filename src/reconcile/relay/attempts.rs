@@ -12,7 +12,7 @@ use ledger::Outgoing;
 /// What a task's history says.
 const AGAIN: &str = "Redis lost its data before it was known whether its message was there: it was queued again";
 /// Of more than these the histories may lack a word.
-pub(super) const CAPACITY: usize = 20_000;
+const CAPACITY: usize = 20_000;
 
 /// The same where the broker has no markers.
 const PERHAPS_AGAIN: &str =
@@ -88,6 +88,10 @@ impl Attempts {
         for id in ids.into_iter().take(room) {
             self.open.entry(id).or_insert_with(|| self.life.clone());
         }
+    }
+
+    pub fn is_full(&self) -> bool {
+        self.open.len() >= CAPACITY
     }
 
     pub fn ids(&self) -> Vec<TaskId> {

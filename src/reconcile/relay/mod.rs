@@ -14,6 +14,7 @@ mod attempts;
 mod bookkeeping;
 mod next;
 mod push;
+mod unfit;
 mod waits;
 
 use std::collections::HashMap;
@@ -104,7 +105,7 @@ impl Relay {
         let mut next = Next::after(Duration::ZERO);
         let mut offers = Vec::new();
         let mut commits = self.hub.watch_all();
-        self.suspect_leftovers().await;
+        self.suspect_leftovers(&stop).await;
         while !stop.is_cancelled() {
             tokio::select! {
                 biased;
@@ -139,11 +140,22 @@ impl Relay {
     }
 
     /// Without markers nobody knows whether a process that is gone had published what it left in the outbox. Of those who wait for room in
-    /// a queue, it had published no more than its window.
-    async fn suspect_leftovers(&self) {
+    /// a queue, it had published no more than its window. Nothing is published before that is known: what is published afterwards
+    /// could not be told from it.
+    async fn suspect_leftovers(&self, stop: &CancellationToken) {
         if self.pusher.broker.lists().is_some() {
             return;
         }
+        let mut backoff = Backoff::new(REDIS_PAUSE);
+        while let Err(error) = self.read_leftovers().await {
+            if backoff.is_fresh() {
+                warn!(error = %error, "what an earlier process left in the outbox cannot be read, trying again");
+            }
+            tokio::select! { () = stop.cancelled() => return, () = tokio::time::sleep(backoff.pause()) => {} }
+        }
+    }
+
+    async fn read_leftovers(&self) -> Result<(), ledger::Error> {
         let mut after = 0;
         let mut waiting: HashMap<String, u32> = HashMap::new();
         let mut may_be_out = |task: &Task| {
@@ -153,12 +165,10 @@ impl Relay {
             *count += 1;
             *count <= window
         };
-        while let Ok(tasks) = self.ledger.unfinished(&[Phase::Accepted], after, BATCH as i64).await {
-            let Some(last) = tasks.last() else { return };
+        loop {
+            let tasks = self.ledger.unfinished(&[Phase::Accepted], after, BATCH as i64).await?;
+            let Some(last) = tasks.last().filter(|_| !self.pusher.attempts().is_full()) else { return Ok(()) };
             after = last.no;
-            if self.pusher.attempts().ids().len() >= attempts::CAPACITY {
-                return;
-            }
             let suspects = tasks.into_iter().filter(&mut may_be_out).map(|task| task.id);
             self.pusher.attempts().suspect(suspects.collect());
         }
@@ -335,7 +345,7 @@ impl Relay {
         self.pusher.prepare(chunk).await?;
         self.pusher.attempts().begin(chunk);
         let outcomes = self.pusher.publish(&pushes, Some(oldest.plus(DIRECT_DEADLINE))).await?;
-        let refused = push::refused(chunk, &outcomes);
+        let refused = self.pusher.refused(chunk, &outcomes);
         counter!("taskgate_tasks_published_total", "way" => "direct").increment((chunk.len() - refused.len()) as u64);
         if refused.is_empty() {
             self.bookkeeping.add(chunk, pushes, clock::now());

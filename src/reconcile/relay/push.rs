@@ -13,10 +13,11 @@ use tracing::{debug, info, warn};
 
 use super::Paces;
 use super::attempts::Attempts;
+use super::unfit::Unfit;
 use crate::live::windows::Windows;
 use broker::backend::ResultBackend;
 use broker::{Broker, Push, Pushed, Target};
-use celery::task::{Priority, QueueName, Spread};
+use celery::task::{Priority, QueueName, Spread, TaskId};
 use celery::{Properties, envelope};
 use ledger::{Carrier, Outgoing};
 use runtime::clock::{self, Time};
@@ -45,6 +46,7 @@ pub(super) struct Pusher {
     windows: Windows,
     markers: Mutex<Markers>,
     attempts: std::sync::Mutex<Attempts>,
+    unfit: std::sync::Mutex<Unfit>,
     /// Since the last publication.
     has_failed: AtomicBool,
 }
@@ -102,6 +104,7 @@ impl Pusher {
             paces,
             windows,
             markers: Mutex::default(),
+            unfit: std::sync::Mutex::default(),
             has_failed: AtomicBool::new(false),
         }
     }
@@ -151,12 +154,40 @@ impl Pusher {
         self.attempts.lock().expect("nothing panics under this lock")
     }
 
+    /// Numbers of the rows of which a message was refused. Each stays in the outbox until all its messages are in the broker; what was
+    /// pushed of it is turned away by its marker then.
+    pub fn refused(&self, batch: &[Outgoing], outcomes: &[Pushed]) -> HashSet<i64> {
+        let mut outcomes = outcomes.iter();
+        let mut refused = HashSet::new();
+        for row in batch {
+            let of_row = outcomes.by_ref().take(messages_of(row));
+            for why in of_row.filter_map(|outcome| if let Pushed::Refused(why) = outcome { Some(why) } else { None }) {
+                warn!(task.id = %row.id, queue.name = %row.queue, "task {} is not published: {why}", row.id);
+                self.note_unfit(row, why);
+                refused.insert(row.no);
+            }
+        }
+        refused
+    }
+
+    /// Where no queue of its own refuses it, it is the message itself.
+    fn note_unfit(&self, row: &Outgoing, why: &str) {
+        let copies = match &row.spread {
+            Some(Spread::Fanout { .. }) => &[][..],
+            spread => spread.as_ref().map_or(&[][..], Spread::copies),
+        };
+        let mut queues = std::iter::once(&row.queue).chain(copies);
+        if queues.all(|queue| self.broker.refuses(queue, row.priority).is_none()) {
+            self.unfit.lock().expect("nothing panics under this lock").note(&row.id, why);
+        }
+    }
+
     async fn carry_all(&self, batch: &[Outgoing]) -> Result<Vec<i64>, broker::Error> {
         self.prepare(batch).await?;
         let pushes = self.pushes(batch);
         self.attempts().begin(batch);
         let outcomes = self.publish(&pushes, None).await?;
-        let refused = refused(batch, &outcomes);
+        let refused = self.refused(batch, &outcomes);
         let repeated = outcomes.iter().filter(|outcome| **outcome == Pushed::Before).count();
         if repeated > 0 {
             info!(repeated, "{repeated} deliveries were in the broker already");
@@ -220,6 +251,10 @@ impl Carrier for Pusher {
         self.broker.refuses(queue, priority)
     }
 
+    fn refuses_message(&self, id: &TaskId) -> Option<String> {
+        self.unfit.lock().expect("nothing panics under this lock").why(id)
+    }
+
     fn pace(&self, name: &str) -> Option<Duration> {
         self.paces.get(name).copied()
     }
@@ -236,21 +271,6 @@ impl Carrier for Pusher {
 /// What Redis said.
 fn cause(error: &dyn std::error::Error) -> String {
     error.source().map(ToString::to_string).unwrap_or_default()
-}
-
-/// Numbers of the rows of which a message was refused. Each stays in the outbox until all its messages are in the broker; what was
-/// pushed of it is turned away by its marker then.
-pub(super) fn refused(batch: &[Outgoing], outcomes: &[Pushed]) -> HashSet<i64> {
-    let mut outcomes = outcomes.iter();
-    let mut refused = HashSet::new();
-    for row in batch {
-        let of_row = outcomes.by_ref().take(messages_of(row));
-        for why in of_row.filter_map(|outcome| if let Pushed::Refused(why) = outcome { Some(why) } else { None }) {
-            warn!(task.id = %row.id, queue.name = %row.queue, "task {} is not published: {why}", row.id);
-            refused.insert(row.no);
-        }
-    }
-    refused
 }
 
 fn messages_of(row: &Outgoing) -> usize {

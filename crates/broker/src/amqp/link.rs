@@ -3,6 +3,7 @@
 //! A broken connection fails the calls in flight; the next call tries the nodes in their order. Nothing is repeated here: whether a
 //! message may be sent twice is its caller's knowledge. The client's own recovery is off, because it repeats.
 
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -37,6 +38,8 @@ struct Inner {
     /// What the connection is for, as the broker's own tools show it.
     name: String,
     current: Mutex<Option<Arc<Connection>>>,
+    /// How many connections were given up.
+    forgotten: AtomicU64,
     /// One caller connects, the others wait for it.
     connecting: tokio::sync::Mutex<()>,
 }
@@ -44,7 +47,8 @@ struct Inner {
 impl Link {
     pub fn new(config: LinkConfig, purpose: &str) -> Self {
         let name = format!("taskgate {purpose}");
-        Self(Arc::new(Inner { config, name, current: Mutex::default(), connecting: tokio::sync::Mutex::default() }))
+        let (current, forgotten) = (Mutex::default(), AtomicU64::default());
+        Self(Arc::new(Inner { config, name, current, forgotten, connecting: tokio::sync::Mutex::default() }))
     }
 
     /// An answer takes no longer than this.
@@ -95,8 +99,21 @@ impl Link {
         self.current().is_some_and(|connection| connection.status().blocked())
     }
 
+    /// Grows when a connection is given up. A channel that was opened before belongs to a connection that nobody uses any more, even
+    /// while that one looks alive.
+    pub fn generation(&self) -> u64 {
+        self.0.forgotten.load(Ordering::Acquire)
+    }
+
+    /// The most bytes in one frame, as the broker and we agreed. Headers must fit into one.
+    pub fn frame_max(&self) -> Option<usize> {
+        let agreed = self.current()?.configuration().frame_max();
+        usize::try_from(agreed).ok().filter(|bytes| *bytes > 0)
+    }
+
     /// The next call makes another connection.
     pub fn forget(&self) {
+        self.0.forgotten.fetch_add(1, Ordering::AcqRel);
         self.0.current.lock().expect("nothing panics under this lock").take();
     }
 

@@ -20,6 +20,25 @@ pub struct Outbound {
     pub body: Vec<u8>,
 }
 
+impl Outbound {
+    /// Bytes of the frame that carries properties and headers.
+    pub fn header_frame(&self) -> usize {
+        /// The frame's own bytes, class, weight, body size, flags, and the two properties that are numbers.
+        const FIXED: usize = 8 + 14 + 2;
+        let from = &self.properties;
+        let texts = [
+            from.content_type(),
+            from.content_encoding(),
+            from.correlation_id(),
+            from.reply_to(),
+            from.expiration(),
+            from.message_id(),
+        ];
+        let texts: usize = texts.into_iter().flatten().map(|text| 1 + text.as_str().len()).sum();
+        FIXED + texts + from.headers().as_ref().map_or(0, table::size)
+    }
+}
+
 /// Reads an envelope. `reply_to` replaces its own, when results come back over the broker.
 ///
 /// # Errors

@@ -1,14 +1,18 @@
 //! Publishes tasks: persistent, mandatory, confirmed, many in flight at a time.
 //!
 //! A call answers when the broker has every message of it on its disk, or has said that it has no place for it. What a broken
-//! connection or a late answer leaves open is open: the broker may have it ([`Error::outcome_unknown`]). There are no markers here as
-//! in Redis, so a repeated publication is a second message.
+//! connection or a late answer leaves open is open: the broker may have it ([`Error::outcome_unknown`]). What went wrong before the
+//! first message was sent is [`Error::Unsent`]. There are no markers here as in Redis, so a repeated publication is a second message.
+//!
+//! What AMQP cannot carry (a name over 255 bytes, headers that do not fit into one frame) is refused alone: the broker would close the
+//! channel or the connection, with everything else that is open on it.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Mutex;
 use std::time::Duration;
 
 use lapin::options::BasicPublishOptions;
+use lapin::types::ShortString;
 use lapin::{Channel, Confirmation, PublisherConfirm};
 use runtime::clock::{self, Time};
 use tokio::sync::OnceCell;
@@ -16,15 +20,17 @@ use tokio::time::Instant;
 
 use super::error::short;
 use super::link::Link;
+use super::message::Outbound;
 use super::{error, message, queues};
 use crate::{Error, Push, Pushed, Target};
 
 /// How often a blocked connection is noticed while confirmations are awaited.
 const LOOK: Duration = Duration::from_millis(100);
-/// We and Celery count characters.
-const LONGEST_NAME: usize = 255;
 /// Channels that wait for their next use; the direct way, the outbox way and a few others publish at the same time.
 const SPARE: usize = 8;
+
+/// RabbitMQ's default, where nothing was agreed yet.
+const FRAME_MAX: usize = 131_072;
 
 /// A queue that does not exist, or takes no more, is left alone for so long.
 const AGAIN: Duration = Duration::from_secs(8);
@@ -38,10 +44,18 @@ pub struct Publisher {
     pub link: Link,
     /// Where workers send results, when they come back over the broker.
     pub reply_to: Option<String>,
-    spare: Mutex<Vec<Channel>>,
+    /// With the generation of their connection.
+    spare: Mutex<Vec<(u64, Channel)>>,
     reply_queue_is_there: OnceCell<()>,
     /// By queue: why it takes nothing, and until when it is left alone.
     refusing: Mutex<HashMap<String, (String, Instant)>>,
+}
+
+/// A message that AMQP can carry.
+struct Ready {
+    exchange: ShortString,
+    key: ShortString,
+    message: Outbound,
 }
 
 /// A publication whose confirmation is awaited.
@@ -69,22 +83,31 @@ impl Publisher {
         if batch.is_empty() {
             return Ok(Vec::new());
         }
+        let (generation, channel) = self.ready().await.map_err(|error| Error::Unsent(Box::new(error)))?;
+        // After the channel: connecting may have taken a while.
         if deadline.is_some_and(|deadline| clock::now() > deadline) {
+            self.put_back(generation, channel);
             return Err(Error::Stale);
-        }
-        self.make_reply_queue().await?;
-        let channel = self.channel().await?;
-        if self.link.is_blocked() {
-            return Err(Error::Blocked);
         }
         let outcomes = self.publish_on(&channel, batch).await;
         match &outcomes {
-            Ok(_) => self.put_back(channel),
+            Ok(_) => self.put_back(generation, channel),
             // Messages that wait in a socket for a blocked broker must not come out later beside their second publication.
             Err(Error::Blocked | Error::TimedOut) => self.link.forget(),
             Err(_) => {}
         }
         outcomes
+    }
+
+    /// A channel of a broker that takes messages.
+    async fn ready(&self) -> Result<(u64, Channel), Error> {
+        self.make_reply_queue().await?;
+        let channel = self.channel().await?;
+        if self.link.is_blocked() {
+            self.put_back(channel.0, channel.1);
+            return Err(Error::Blocked);
+        }
+        Ok(channel)
     }
 
     /// Before the first message that names it: a worker's result for a queue that does not exist is lost.
@@ -117,18 +140,16 @@ impl Publisher {
         let mut outcomes = vec![Pushed::Now; batch.len()];
         let mut open = Vec::with_capacity(batch.len());
         for (index, push) in batch.iter().enumerate() {
+            let ready = match self.fitted(push) {
+                Ok(ready) => ready,
+                Err(why) => {
+                    outcomes[index] = Pushed::Refused(why);
+                    continue;
+                }
+            };
             match &push.target {
-                Target::Queue(queue, _) if queue.as_str().len() > LONGEST_NAME => {
-                    outcomes[index] =
-                        Pushed::Refused(format!("RabbitMQ takes names of {LONGEST_NAME} bytes at most: {queue}"));
-                }
-                Target::Queue(queue, _) => {
-                    let confirm = self.send(channel, "", queue.as_str(), push).await?;
-                    open.push(Open { index, confirm });
-                }
-                Target::Fanout { exchange, routing_key } => {
-                    outcomes[index] = self.send_alone(exchange, routing_key, push).await?;
-                }
+                Target::Queue(..) => open.push(Open { index, confirm: self.send(channel, ready, until).await? }),
+                Target::Fanout { .. } => outcomes[index] = self.send_alone(ready, push).await?,
             }
         }
         let mut returned = HashSet::new();
@@ -150,21 +171,45 @@ impl Publisher {
         Ok(outcomes)
     }
 
-    async fn send(&self, channel: &Channel, exchange: &str, key: &str, push: &Push) -> Result<PublisherConfirm, Error> {
-        let message = message::outbound(&push.envelope, &push.tag, self.reply_to.as_deref())?;
-        let sent = channel.basic_publish(short(exchange)?, short(key)?, MANDATORY, &message.body, message.properties);
-        Ok(sent.await?)
+    /// The message as it is sent, or why AMQP cannot carry it.
+    fn fitted(&self, push: &Push) -> Result<Ready, String> {
+        let (exchange, key) = match &push.target {
+            Target::Queue(queue, _) => ("", queue.as_str()),
+            Target::Fanout { exchange, routing_key } => (exchange.as_str(), routing_key.as_str()),
+        };
+        let ready = || {
+            let message = message::outbound(&push.envelope, &push.tag, self.reply_to.as_deref())?;
+            Ok::<_, Error>(Ready { exchange: short(exchange)?, key: short(key)?, message })
+        };
+        let ready = ready().map_err(|error| format!("RabbitMQ cannot take it: {error}"))?;
+        let (bytes, most) = (ready.message.header_frame(), self.link.frame_max().unwrap_or(FRAME_MAX));
+        if bytes > most {
+            return Err(format!("its headers take {bytes} bytes, and RabbitMQ takes {most} at most (frame_max)"));
+        }
+        Ok(ready)
+    }
+
+    async fn send(&self, channel: &Channel, ready: Ready, until: Instant) -> Result<PublisherConfirm, Error> {
+        let Ready { exchange, key, message } = ready;
+        let sent = channel.basic_publish(exchange, key, MANDATORY, &message.body, message.properties);
+        match tokio::time::timeout_at(until, sent).await {
+            Ok(confirm) => Ok(confirm?),
+            Err(_) if self.link.is_blocked() => Err(Error::Blocked),
+            Err(_) => Err(Error::TimedOut),
+        }
     }
 
     /// To an exchange that may not exist: the broker would close the channel, with everything else that is open on it.
-    async fn send_alone(&self, exchange: &str, key: &str, push: &Push) -> Result<Pushed, Error> {
+    async fn send_alone(&self, ready: Ready, push: &Push) -> Result<Pushed, Error> {
         let channel = self.link.confirming().await?;
         let until = Instant::now() + self.link.patience();
         let sent = async {
-            let confirm = self.send(&channel, exchange, key, push).await?;
+            let confirm = self.send(&channel, ready, until).await?;
             self.confirmed(confirm, until).await
         };
-        match sent.await {
+        let answer = sent.await;
+        queues::close(Some(channel)).await;
+        match answer {
             Ok(Confirmation::Ack(None) | Confirmation::NotRequested) => Ok(Pushed::Now),
             Ok(Confirmation::Nack(None)) => Ok(Pushed::Refused(full(push))),
             Ok(Confirmation::Ack(Some(_)) | Confirmation::Nack(Some(_))) => Ok(Pushed::Refused(unroutable(push))),
@@ -185,21 +230,25 @@ impl Publisher {
         }
     }
 
-    async fn channel(&self) -> Result<Channel, Error> {
+    /// One that nobody uses, with the generation of its connection.
+    async fn channel(&self) -> Result<(u64, Channel), Error> {
+        let generation = self.link.generation();
         loop {
             let spare = self.spare.lock().expect("nothing panics under this lock").pop();
             match spare {
-                Some(channel) if channel.status().connected() => return Ok(channel),
+                Some((opened, channel)) if opened == generation && channel.status().connected() => {
+                    return Ok((opened, channel));
+                }
                 Some(_) => {}
-                None => return self.link.confirming().await,
+                None => return Ok((generation, self.link.confirming().await?)),
             }
         }
     }
 
-    fn put_back(&self, channel: Channel) {
+    fn put_back(&self, generation: u64, channel: Channel) {
         let mut spare = self.spare.lock().expect("nothing panics under this lock");
-        if spare.len() < SPARE {
-            spare.push(channel);
+        if spare.len() < SPARE && generation == self.link.generation() {
+            spare.push((generation, channel));
         }
     }
 }

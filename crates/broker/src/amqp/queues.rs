@@ -3,6 +3,8 @@
 //! Looking is a passive declaration and changes nothing. Declaring a queue that exists with other arguments changes nothing either:
 //! the broker refuses it and says what differs.
 
+use std::time::Duration;
+
 use lapin::Channel;
 use lapin::options::{BasicAckOptions, BasicGetOptions, QueueDeclareOptions};
 use lapin::types::FieldTable;
@@ -11,6 +13,9 @@ use super::error::{self, NOT_FOUND, short};
 use super::link::Link;
 use super::{message, table};
 use crate::{Depth, Error, Standing};
+
+/// Closing a channel waits no longer than this for the broker's word.
+const CLOSING: Duration = Duration::from_secs(1);
 
 /// As Celery declares a queue.
 const DURABLE: QueueDeclareOptions =
@@ -70,7 +75,7 @@ pub fn missing(queue: &str) -> String {
 /// What cannot be closed is closed with its connection.
 pub async fn close(channel: Option<Channel>) {
     if let Some(channel) = channel {
-        let _ = channel.close(200, "done".into()).await;
+        let _ = tokio::time::timeout(CLOSING, channel.close(200, "done".into())).await;
     }
 }
 

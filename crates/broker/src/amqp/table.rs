@@ -19,6 +19,28 @@ pub fn to_json(table: &FieldTable) -> String {
     Value::Object(object(table)).to_string()
 }
 
+/// Bytes of a table on the wire, its own length included.
+pub fn size(table: &FieldTable) -> usize {
+    4 + table.into_iter().map(|(name, value)| 1 + name.as_str().len() + value_size(value)).sum::<usize>()
+}
+
+/// With the byte that names its type.
+fn value_size(value: &AMQPValue) -> usize {
+    1 + match value {
+        AMQPValue::Void => 0,
+        AMQPValue::Boolean(_) | AMQPValue::ShortShortInt(_) | AMQPValue::ShortShortUInt(_) => 1,
+        AMQPValue::ShortInt(_) | AMQPValue::ShortUInt(_) => 2,
+        AMQPValue::LongInt(_) | AMQPValue::LongUInt(_) | AMQPValue::Float(_) => 4,
+        AMQPValue::DecimalValue(_) => 5,
+        AMQPValue::LongLongInt(_) | AMQPValue::Timestamp(_) | AMQPValue::Double(_) => 8,
+        AMQPValue::ShortString(text) => 1 + text.as_str().len(),
+        AMQPValue::LongString(text) => 4 + text.as_bytes().len(),
+        AMQPValue::ByteArray(bytes) => 4 + bytes.as_slice().len(),
+        AMQPValue::FieldArray(values) => 4 + values.as_slice().iter().map(value_size).sum::<usize>(),
+        AMQPValue::FieldTable(table) => size(table),
+    }
+}
+
 fn table(members: Map<String, Value>) -> FieldTable {
     let mut table = FieldTable::default();
     for (name, value) in members {
@@ -97,6 +119,13 @@ mod tests {
         table.insert("raw".into(), AMQPValue::LongString(vec![b'a', 0xff].into()));
         table.insert("none".into(), AMQPValue::Double(f64::NAN));
         assert_eq!(to_json(&table), "{\"at\":7,\"none\":null,\"raw\":\"a\u{fffd}\"}");
+    }
+
+    #[test]
+    fn the_size_of_a_table_is_counted_as_it_is_written() {
+        assert_eq!(size(&from_json("{}")), 4);
+        assert_eq!(size(&from_json(r#"{"ab":"xyz"}"#)), 4 + (1 + 2) + (1 + 4 + 3));
+        assert_eq!(size(&from_json(r#"{"a":[1,null,true],"b":{"c":1.5}}"#)), 4 + (2 + 5 + 9 + 1 + 2) + (2 + 5 + 2 + 9));
     }
 
     #[test]

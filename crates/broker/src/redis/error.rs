@@ -19,6 +19,9 @@ pub enum Error {
     Refused { code: u16, text: String },
     #[error("RabbitMQ takes no messages now: its memory or disk is short")]
     Blocked,
+    /// Nothing was published, for certain: it went wrong before the first message was sent.
+    #[error(transparent)]
+    Unsent(Box<Error>),
     /// The caller waited too long; nothing was published.
     #[error("it is too late to publish this: somebody else may do it")]
     Stale,
@@ -33,7 +36,7 @@ impl Error {
             Self::Redis(error) => error.is_timeout() || error.is_io_error() || error.is_connection_dropped(),
             // Confirmations may have been on their way.
             Self::Amqp(_) | Self::Refused { .. } | Self::Blocked => true,
-            Self::Url(_) | Self::Unexpected(_) | Self::Stale => false,
+            Self::Url(_) | Self::Unexpected(_) | Self::Unsent(_) | Self::Stale => false,
         }
     }
 
@@ -49,6 +52,7 @@ impl Error {
                 !["LOADING", "BUSY", "READONLY", "MASTERDOWN", "TRYAGAIN", "NOSCRIPT"].contains(&code)
             }),
             Self::Url(_) | Self::Unexpected(_) | Self::Refused { .. } => true,
+            Self::Unsent(why) => why.is_refusal(),
             Self::TimedOut | Self::Amqp(_) | Self::Blocked | Self::Stale => false,
         }
     }
