@@ -51,6 +51,12 @@ impl Windows {
         }
     }
 
+    /// Whether the broker turns away a message that it has already. Where it does not, only a pass over the outbox publishes: it
+    /// holds the row, so that no other pass has it too.
+    pub fn has_markers(&self) -> bool {
+        !self.highest_first
+    }
+
     /// The place of a priority among those who wait: the lowest goes first.
     pub fn rank(&self, priority: Priority) -> i16 {
         let priority = i16::from(priority.get());

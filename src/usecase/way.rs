@@ -17,8 +17,11 @@ impl Gateway {
             return Way::Gate(limits.to_vec());
         }
         // A pass that lets it through its limits sends it to the line of its queue.
-        if !limits.is_empty() || matches!(spread, Some(Spread::Fanout { .. })) {
+        if !limits.is_empty() {
             return Way::Direct;
+        }
+        if matches!(spread, Some(Spread::Fanout { .. })) {
+            return self.at_once();
         }
         self.way_to(node.queue().as_str(), shared, node.priority().unwrap_or_default())
     }
@@ -26,10 +29,15 @@ impl Gateway {
     /// As [`Gateway::way`], for a task without limits.
     pub(crate) fn way_to(&self, queue: &str, shared: bool, priority: Priority) -> Way {
         match self.windows.of(queue, shared) {
-            None => Way::Direct,
+            None => self.at_once(),
             Some(_) if shared => Way::Pass,
             Some(_) => Way::Line { rank: self.windows.rank(priority) },
         }
+    }
+
+    /// The direct way may be overtaken by a pass over the outbox: only markers keep the message from going out twice.
+    fn at_once(&self) -> Way {
+        if self.windows.has_markers() { Way::Direct } else { Way::Pass }
     }
 
     /// Limits, share and labels that the entry gives to a call by name.
