@@ -37,7 +37,7 @@ fn listener(config: &Config) -> Vec<Finding> {
     match (config.auth, address.ip().is_loopback()) {
         (Auth::Token | Auth::Basic | Auth::Oidc, _) => findings.push(Finding::new(Weight::Fine, "every call needs a token")),
         (Auth::None, true) => findings.push(open(format!(
-            "auth = \"none\": every process and user of this machine may submit, read and control everything at {address}"
+            "auth = \"none\": every program and user on this machine may submit, read and control everything at {address}"
         ))),
         (Auth::None, false) => findings.push(Finding::new(
             Weight::Problem,

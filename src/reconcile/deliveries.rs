@@ -196,12 +196,11 @@ impl Deliveries {
         Ok(())
     }
 
-    /// It went back to its list once too often.
+    /// It went back to its list once too often. A message that did not go back is a new one, of a task that replaced itself: it stays.
     async fn remove(&self, task: &Task) -> Result<(), Trouble> {
         let (Some(queue), Some(lists)) = (task.queue.as_deref(), self.broker.lists()) else { return Ok(()) };
-        let removed = lists.remove_task(queue, task.id.as_str()).await?;
         let went_back = |payload: &[u8]| Envelope::decode(payload).is_ok_and(|one| one.properties.redelivered);
-        if removed.iter().any(|one| went_back(&one.payload)) {
+        if !lists.remove_where(queue, task.id.as_str(), went_back).await?.is_empty() {
             self.hub.publish(&end(&self.ledger, task).await?);
         }
         Ok(())

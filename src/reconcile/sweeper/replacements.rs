@@ -72,11 +72,12 @@ impl Sweeper {
     }
 }
 
-/// A step of a canvas that waits for its turn waits for others, and is nobody's replacement yet.
+/// Phases in which a replacement may be.
 fn going_on_in() -> Vec<Phase> {
     vec![Phase::Queued, Phase::Received, Phase::Running, Phase::Retrying, Phase::Waiting]
 }
 
+/// A step of a canvas that waits for its turn was sent by nobody yet, so it replaces nobody; one that replaced itself goes on.
 fn is_going_on(task: &Task) -> bool {
     task.phase != Phase::Waiting || task.is_replaced()
 }

@@ -1,6 +1,8 @@
 //! Carries decisions out: in Redis by one script, in the ledger by one transaction that looks whether the tasks are still what they
 //! were when the decisions were made.
 //!
+//! What Redis refuses for one task (its key holds something else) keeps no other task back: the next look finds it again.
+//!
 //! When many tasks would run again at once without a loss, something is wrong that is not known here: then none does.
 
 use std::collections::{HashMap, HashSet};
@@ -31,7 +33,7 @@ impl Sweeper {
                     again.entry((why, why.sentence(&one.about))).or_default().push(one.task);
                 }
                 Decision::Unclear(_) => state.findings.note_undecided(&one),
-                _ => self.settle(&one).await?,
+                _ => alone(&one.task, self.settle(&one).await)?,
             }
         }
         for ((why, reason), tasks) in again {
@@ -44,7 +46,11 @@ impl Sweeper {
 
     /// Without what would run again, when that is too much at once.
     async fn within_the_limit(&self, absent: Vec<Absent>, state: &mut State) -> Result<Vec<Absent>, Trouble> {
-        let runs_again = |one: &Absent| matches!(one.decision, Decision::Requeue(why) if why != Why::RedisLostIt);
+        // One that is to be revoked ends instead.
+        let runs_again = |one: &Absent| {
+            let is_rerun = matches!(one.decision, Decision::Requeue(why) if why != Why::RedisLostIt);
+            is_rerun && one.task.revoke_requested_at.is_none()
+        };
         let count = absent.iter().filter(|one| runs_again(one)).count();
         if count <= MOST_AT_ONCE {
             return Ok(absent);
@@ -134,16 +140,20 @@ impl Sweeper {
         let events = self.requeue(tasks, why, reason).await?;
         let done: HashSet<&TaskId> = events.iter().map(|event| &event.task_id).collect();
         for task in tasks.iter().filter(|task| !done.contains(&task.id)) {
-            match self.remake(task).await? {
-                Remade::Kept => drop(self.requeue(std::slice::from_ref(task), why, reason).await?),
-                Remade::NotNeeded | Remade::NotYet => {}
-                Remade::Never(why) => {
-                    let reason = format!("no message of it is left, and it cannot be made again: {why}");
-                    self.lose(task, reason).await?;
-                }
-            }
+            alone(task, self.requeue_remade(task, why, reason).await)?;
         }
         Ok(())
+    }
+
+    /// One that has no message.
+    async fn requeue_remade(&self, task: &Task, why: Why, reason: &str) -> Result<(), Trouble> {
+        match self.remake(task).await? {
+            Remade::Kept => self.requeue(std::slice::from_ref(task), why, reason).await.map(drop),
+            Remade::NotNeeded | Remade::NotYet => Ok(()),
+            Remade::Never(why) => {
+                self.lose(task, format!("no message of it is left, and it cannot be made again: {why}")).await
+            }
+        }
     }
 
     /// Those that have messages and are what they were.
@@ -182,10 +192,10 @@ impl Sweeper {
         Ok(())
     }
 
-    /// Nobody has it, and nobody wants it: what Redis lost fulfils the revoke.
+    /// Its revoke was requested, and no worker and no queue has it: it ends as its caller wanted.
     async fn end_revoked(&self, task: &Task) -> Result<(), Trouble> {
         let mut news = decided(task, Phase::Revoked);
-        news.reason = Some("it was to be revoked, and Redis lost its message".to_owned());
+        news.reason = Some("its revoke was requested, and its message is nowhere any more".to_owned());
         self.hub.publish(&self.ledger.learn(&[news], true).await?);
         counter!("taskgate_repairs_total", "kind" => "revoked").increment(1);
         Ok(())
@@ -203,6 +213,17 @@ impl Sweeper {
         }
         self.hub.publish(&events);
         Ok(())
+    }
+}
+
+/// What became of one task, for the pass over all of them.
+fn alone(task: &Task, outcome: Result<(), Trouble>) -> Result<(), Trouble> {
+    match outcome {
+        Err(Trouble::Redis(error)) if error.is_refusal() => {
+            warn!(task.id = %task.id, error = %error, "task {} cannot be repaired now: {error}", task.id);
+            Ok(())
+        }
+        other => other,
     }
 }
 

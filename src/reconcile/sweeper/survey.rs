@@ -29,7 +29,7 @@ const YOUNG: Duration = Duration::from_secs(2);
 const SUSPICION: Duration = Duration::from_secs(4);
 /// Lists are read this often whatever the counts say.
 const READ_ANYWAY: Duration = Duration::from_mins(10);
-/// Tasks that are looked for in one pass; when none of them is missed any more, the next pass takes those after them.
+/// Unfinished tasks of one pass; when none of them is missed any more, the next pass takes those after them.
 const SUSPECTS: usize = 50_000;
 /// What is missed at every look, although it is repaired at each second one, keeps the others waiting no longer.
 const MAX_LOOKS: u32 = 4;
@@ -267,38 +267,42 @@ impl Sweeper {
         let all = [Phase::Queued, Phase::Received, Phase::Running, Phase::Retrying];
         let phases: &[Phase] = if scan { &all } else { &with_workers };
         let patience = self.patience();
-        let (mut after, mut suspects, mut unfinished) = (state.walk.after, Suspects::default(), HashSet::new());
-        while suspects.absent.len() + suspects.silent.len() < SUSPECTS {
+        let (tasks, last) = self.stretch(phases, state.walk.after).await?;
+        // All of them in one round of questions: a worker that keeps silent costs its patience once.
+        let at_worker: Vec<&str> =
+            tasks.iter().filter(|task| task.phase.is_at_worker()).map(|task| task.id.as_str()).collect();
+        let fleet = if at_worker.is_empty() {
+            Fleet::read(&self.ledger).await?
+        } else {
+            Fleet::ask(&self.ledger, &self.broker, &at_worker).await?
+        };
+        state.learn_late(&tasks, &fleet);
+        let unfinished: HashSet<TaskId> = self.orphans().note(&tasks, &fleet, &patience).into_iter().collect();
+        self.note_elsewhere(&tasks, &fleet).await?;
+        let now = clock::now();
+        let (silent, absent): (Vec<Task>, Vec<Task>) = tasks
+            .into_iter()
+            .filter(|task| {
+                let young = task.queued_at.is_some_and(|at| now.since(at) <= YOUNG);
+                !young && !fleet.held.contains_key(task.id.as_str())
+            })
+            .partition(|task| task.phase.is_at_worker() && fleet.may_have(task, &patience));
+        self.note_unseen(&unfinished).await?;
+        Ok(Suspects { absent, silent, last })
+    }
+
+    /// Unfinished tasks of one stretch, and the number of its last one where it is not the end of all.
+    async fn stretch(&self, phases: &[Phase], mut after: i64) -> Result<(Vec<Task>, Option<i64>), Trouble> {
+        let mut stretch = Vec::new();
+        while stretch.len() < SUSPECTS {
             let tasks = self.ledger.unfinished(phases, after, PAGE).await?;
-            suspects.last = tasks.last().map(|last| last.no);
+            let Some(last) = tasks.last() else { return Ok((stretch, None)) };
+            after = last.no;
             // Steps that the gateway carries out itself are in no worker's hands.
             let is_here = |task: &Task| task.phase.is_at_worker() && pause::is_held_here(task.queue.as_deref());
-            let tasks: Vec<Task> = tasks.into_iter().filter(|task| !is_here(task)).collect();
-            let Some(last) = suspects.last else { break };
-            after = last;
-            let at_worker: Vec<&str> =
-                tasks.iter().filter(|task| task.phase.is_at_worker()).map(|task| task.id.as_str()).collect();
-            let fleet = if at_worker.is_empty() {
-                Fleet::read(&self.ledger).await?
-            } else {
-                Fleet::ask(&self.ledger, &self.broker, &at_worker).await?
-            };
-            state.learn_late(&tasks, &fleet);
-            unfinished.extend(self.orphans().note(&tasks, &fleet, &patience));
-            self.note_elsewhere(&tasks, &fleet).await?;
-            let now = clock::now();
-            let (silent, absent): (Vec<Task>, Vec<Task>) = tasks
-                .into_iter()
-                .filter(|task| {
-                    let young = task.queued_at.is_some_and(|at| now.since(at) <= YOUNG);
-                    !young && !fleet.held.contains_key(task.id.as_str())
-                })
-                .partition(|task| task.phase.is_at_worker() && fleet.may_have(task, &patience));
-            suspects.silent.extend(silent);
-            suspects.absent.extend(absent);
+            stretch.extend(tasks.into_iter().filter(|task| !is_here(task)));
         }
-        self.note_unseen(&unfinished).await?;
-        Ok(suspects)
+        Ok((stretch, Some(after)))
     }
 
     /// Those of the suspects that are nowhere, with what is to be done. The workers are asked after the lists were read, and
@@ -313,10 +317,13 @@ impl Sweeper {
         let suspects: Vec<Task> =
             suspects.into_iter().filter(|task| !present.listed.contains(task.id.as_str())).collect();
         let mut absent = Vec::new();
+        if suspects.is_empty() {
+            return Ok(absent);
+        }
+        let ids: Vec<&str> = suspects.iter().map(|task| task.id.as_str()).collect();
+        let mut fleet = Fleet::ask(&self.ledger, &self.broker, &ids).await?;
+        fleet.ask_for_unseen(&self.broker).await?;
         for chunk in suspects.chunks(PAGE as usize) {
-            let ids: Vec<&str> = chunk.iter().map(|task| task.id.as_str()).collect();
-            let mut fleet = Fleet::ask(&self.ledger, &self.broker, &ids).await?;
-            fleet.ask_for_unseen(&self.broker).await?;
             self.note_elsewhere(chunk, &fleet).await?;
             self.note_answered(chunk, &fleet).await?;
             if fleet.is_anybody_silent(&self.patience()) {

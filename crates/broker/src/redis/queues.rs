@@ -145,9 +145,19 @@ impl Broker {
     /// Finds and removes messages of a task that are not byte for byte ours: put back by a worker, sent again by a retry, sent
     /// as a step of a canvas. Gives back what was removed.
     pub async fn remove_task(&self, queue: &str, task_id: &str) -> Result<Vec<Standing>, Error> {
+        self.remove_where(queue, task_id, |_| true).await
+    }
+
+    /// The same, of those messages that are wanted; the others stay.
+    pub async fn remove_where(
+        &self,
+        queue: &str,
+        task_id: &str,
+        wanted: impl Fn(&[u8]) -> bool + Send,
+    ) -> Result<Vec<Standing>, Error> {
         let mut removed = Vec::new();
         for (step, list) in self.lists(queue) {
-            for payload in self.search(&list, task_id).await? {
+            for payload in self.search(&list, task_id).await?.into_iter().filter(|payload| wanted(payload)) {
                 if self.link.call::<i64>(redis::cmd("LREM").arg(&list).arg(-1).arg(&payload)).await? > 0 {
                     removed.push(Standing { step, payload });
                 }
