@@ -86,14 +86,16 @@ impl HandOver {
         }
     }
 
+    /// One that cannot be told keeps no other one back. Answers the last trouble.
     async fn pass(&mut self) -> Result<(), Trouble> {
         let filter = Filter { dead_letters: true, ..Filter::default() };
         let (tasks, _) = self.gateway.ledger.tasks(&filter, &Page { limit: PAGE, after: None }).await?;
         let oldest = clock::now().minus(MEMORY);
+        let mut outcome = Ok(());
         for task in tasks.iter().filter(|task| task.finished_at.is_some_and(|at| at > oldest)) {
-            self.tell(task).await?;
+            outcome = self.tell(task).await.and(outcome);
         }
-        Ok(())
+        outcome
     }
 
     async fn tell(&mut self, task: &Task) -> Result<(), Trouble> {

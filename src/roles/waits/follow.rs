@@ -1,7 +1,8 @@
 //! Sends what follows a step and keeps the books of its chord, in the place of a worker.
 //!
 //! Every call may be repeated. A message has the delivery tag of its task's first delivery: the relay's markers turn a second one
-//! away, and a revoke that came before forbids it. New ids come from the step's own, so a repetition makes the same ones.
+//! away, and a revoke that came before forbids it. New ids come from the step's own and from what they are for, so a repetition makes
+//! the same ones, and no two plans of a step share any.
 
 use std::sync::Mutex;
 use std::time::Duration;
@@ -48,7 +49,7 @@ impl<'a> Follow<'a> {
         &self,
         value: Option<&RawValue>,
     ) -> Result<Result<Vec<ResultTuple>, DecodeError>, Trouble> {
-        let plan = self.plan(|sender| match value {
+        let plan = self.plan("success", |sender| match value {
             Some(value) => continuation::after_success(self.message, value, sender),
             None => continuation::after_nothing(self.message, sender),
         });
@@ -59,7 +60,7 @@ impl<'a> Follow<'a> {
     }
 
     pub fn after_failure(&self) -> Aftermath {
-        self.aftermath(|sender| continuation::after_failure(self.message, sender))
+        self.aftermath("failure", |sender| continuation::after_failure(self.message, sender))
     }
 
     /// A record of the step.
@@ -133,7 +134,7 @@ impl<'a> Follow<'a> {
         if !backend.prolong(&claim).await? {
             return Ok(());
         }
-        match self.plan(|sender| continuation::chord_body(self.message, body, &results, sender)) {
+        match self.plan("body", |sender| continuation::chord_body(self.message, body, &results, sender)) {
             Ok(plan) => {
                 self.carry_out(plan).await?;
                 backend.finish_chord(&claim).await?;
@@ -200,25 +201,35 @@ impl<'a> Follow<'a> {
         error: &Exception,
     ) -> Result<(), Trouble> {
         warn!(task.id = body.options.task_id, "the body of a chord fails: {}", error.text());
-        let aftermath = self.aftermath(|sender| continuation::chord_failed(self.message, body, sender));
+        let aftermath =
+            self.aftermath("chord failure", |sender| continuation::chord_failed(self.message, body, sender));
         Box::pin(self.fall_out(&aftermath, &error.encode())).await?;
         backend.fail_chord(claim).await?;
         Ok(())
     }
 
-    fn aftermath(&self, make: impl FnOnce(&mut Sender<'_>) -> Result<Aftermath, DecodeError>) -> Aftermath {
-        self.plan(make).unwrap_or_else(|error| {
+    fn aftermath(
+        &self,
+        purpose: &str,
+        make: impl FnOnce(&mut Sender<'_>) -> Result<Aftermath, DecodeError>,
+    ) -> Aftermath {
+        self.plan(purpose, make).unwrap_or_else(|error| {
             let id = &self.message.id;
             warn!(task.id = %id, "what follows the failure of {id} cannot be sent: {error}");
             Aftermath::default()
         })
     }
 
-    fn plan<T>(&self, make: impl FnOnce(&mut Sender<'_>) -> Result<T, DecodeError>) -> Result<T, DecodeError> {
-        let (id, mut made) = (self.message.id.as_str(), 0);
+    /// The step may be planned for more than one purpose: its success sends what follows, and its part may send the chord's body.
+    fn plan<T>(
+        &self,
+        purpose: &str,
+        make: impl FnOnce(&mut Sender<'_>) -> Result<T, DecodeError>,
+    ) -> Result<T, DecodeError> {
+        let mut made = 0;
         let mut ids = || {
             made += 1;
-            TaskId::from(Uuid::new_v5(&Uuid::NAMESPACE_OID, format!("{id}/{made}").as_bytes()))
+            new_id(&self.message.id, purpose, made)
         };
         let (now, origin) = (timestamp(clock::now()), self.parts.origin.as_str());
         make(&mut Sender { now, origin, default_queue: DEFAULT_QUEUE, ids: &mut ids })
@@ -249,7 +260,7 @@ impl<'a> Follow<'a> {
         }
         for (outcome, push) in self.parts.broker.publish(&pushes, None).await?.iter().zip(&pushes) {
             if let Pushed::Refused(why) = outcome {
-                return Err(broker::Error::Unexpected(format!("{}: {why}", push.tag)).into());
+                return Err(Trouble::Unsent { tag: push.tag.clone(), why: why.clone() });
             }
         }
         let sent = sends.iter().map(|send| (send.message.id.clone(), send.message.id.delivery_tag(1)));
@@ -265,6 +276,11 @@ impl<'a> Follow<'a> {
         };
         Ok(bound.iter().filter_map(|queue| QueueName::stored(queue).ok()).collect())
     }
+}
+
+/// The same for every repetition.
+fn new_id(step: &TaskId, purpose: &str, number: u32) -> TaskId {
+    TaskId::from(Uuid::new_v5(&Uuid::NAMESPACE_OID, format!("{step}/{purpose}/{number}").as_bytes()))
 }
 
 fn push(send: &Send, queue: QueueName) -> Push {
@@ -286,4 +302,18 @@ fn chord_error(text: &str) -> Exception {
 
 fn timestamp(at: Time) -> jiff::Timestamp {
     jiff::Timestamp::from_microsecond(at.as_micros()).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_repetition_makes_the_same_ids_and_another_purpose_makes_others() {
+        let step = TaskId::parse("a").unwrap();
+        assert_eq!(new_id(&step, "success", 1), new_id(&step, "success", 1));
+        let others =
+            [new_id(&step, "success", 2), new_id(&step, "body", 1), new_id(&TaskId::parse("b").unwrap(), "success", 1)];
+        assert!(!others.contains(&new_id(&step, "success", 1)));
+    }
 }

@@ -33,6 +33,8 @@ pub(super) enum Trouble {
     Broker(#[from] broker::Error),
     #[error("{0}")]
     Ledger(#[from] ledger::Error),
+    #[error("message {tag} of what follows was not sent: {why}")]
+    Unsent { tag: String, why: String },
     #[error("it took too long")]
     TimedOut,
 }

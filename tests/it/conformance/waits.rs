@@ -9,6 +9,7 @@ use super::fixture::{Fixture, after};
 super::on_both!(
     the_first_end_of_a_wait_counts,
     an_ended_wait_has_one_holder_until_its_claim_is_over,
+    a_wait_that_cannot_be_settled_comes_after_those_that_were_not_tried,
     a_secret_is_made_once
 );
 
@@ -67,6 +68,19 @@ async fn an_ended_wait_has_one_holder_until_its_claim_is_over(fixture: &Fixture)
     assert_eq!(fixture.forget_waits(after(1), 10).await.unwrap(), 0);
     assert_eq!(fixture.forget_waits(after(30), 10).await.unwrap(), 1);
     assert!(fixture.wait(id).await.unwrap().is_none());
+}
+
+async fn a_wait_that_cannot_be_settled_comes_after_those_that_were_not_tried(fixture: &Fixture) {
+    fixture.begin_waits(&[wait("a", 1, 2), wait("b", 1, 3)]).await.unwrap();
+    fixture.expire_waits(after(2)).await.unwrap();
+    fixture.expire_waits(after(3)).await.unwrap();
+    let ids = async |now, until| {
+        let claimed = fixture.claim_waits("r1", after(now), after(until), 1).await.unwrap();
+        claimed.iter().map(|one| one.new.task_id.to_string()).collect::<Vec<_>>()
+    };
+    assert_eq!(ids(4, 9).await, ["a"]);
+    assert_eq!(ids(5, 10).await, ["b"], "the first one was tried");
+    assert_eq!(ids(6, 11).await, ["a"], "both were");
 }
 
 async fn a_secret_is_made_once(fixture: &Fixture) {

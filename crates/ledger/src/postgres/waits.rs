@@ -29,7 +29,7 @@ pub(super) const NEXT: &str = "select min(expires_at) from taskgate.wait where s
 pub(super) const CLAIM: &str = concat!(
     "update taskgate.wait set claimed_by = $1, claimed_until = $3 where task_id in (select task_id from taskgate.wait \
      where state <> 'open' and not settled and (claimed_until is null or claimed_until <= $2 or claimed_by = $1) \
-     order by ended_at limit $4 for update skip locked) returning ",
+     order by coalesce(claimed_until, 0), ended_at limit $4 for update skip locked) returning ",
     wait_columns!()
 );
 pub(super) const SETTLE: &str = "update taskgate.wait set settled = true, claimed_until = null where task_id = $1";

@@ -29,7 +29,7 @@ pub(super) const NEXT: &str = "select min(expires_at) from wait where state = 'o
 pub(super) const CLAIM: &str = concat!(
     "update wait set claimed_by = $1, claimed_until = $3 where task_id in (select task_id from wait \
      where state <> 'open' and not settled and (claimed_until is null or claimed_until <= $2 or claimed_by = $1) \
-     order by ended_at limit $4) returning ",
+     order by coalesce(claimed_until, 0), ended_at limit $4) returning ",
     wait_columns!()
 );
 pub(super) const SETTLE: &str = "update wait set settled = true, claimed_until = null where task_id = $1";
