@@ -103,7 +103,9 @@ impl Annotations {
         let wrong = self.0.iter().filter_map(|(name, hint)| {
             let (kinds, value) = (hint.kinds.as_ref()?, given.get(name)?);
             let kind = Kind::of(value);
-            let fits = kinds.contains(&kind) || (kind == Kind::Integer && kinds.contains(&Kind::Number));
+            // Python checks no hint, and a parameter with a hint may have None as its default.
+            let fits =
+                kind == Kind::Null || kinds.contains(&kind) || (kind == Kind::Integer && kinds.contains(&Kind::Number));
             let detail = format!("must be {}: the worker's signature says {}", words(kinds), hint.written);
             (!fits).then(|| Invalid::new(format!("/kwargs/{}", name.replace('~', "~0").replace('/', "~1")), detail))
         });
@@ -228,6 +230,7 @@ mod tests {
             ["/kwargs/a", "/kwargs/b", "/kwargs/c", "/kwargs/d"]
         );
         assert_eq!(wrong(&hints, r#"{"a": 1.5}"#), ["/kwargs/a"]);
+        assert!(wrong(&hints, r#"{"a": null, "d": null}"#).is_empty(), "a default may be None whatever the hint says");
     }
 
     #[test]

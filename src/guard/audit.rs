@@ -26,14 +26,15 @@ pub async fn run(ledger: SharedLedger, stop: CancellationToken) {
     }
 }
 
+/// One row that cannot be sealed keeps no other one back. Answers the last error.
 async fn seal_overdue(ledger: &SharedLedger) -> Result<(), Error> {
-    let now = clock::now();
+    let (now, mut outcome) = (clock::now(), Ok(()));
     for open in ledger.open_acts(now.minus(OVERDUE), PAGE).await? {
         let detail = "the gateway ended or lost its ledger before the verdict was written";
         let seal = Seal { at: now, status: None, verdict: UNKNOWN.to_owned(), detail: Some(detail.to_owned()) };
-        ledger.seal_act(&open.act, &seal).await?;
+        outcome = ledger.seal_act(&open.act, &seal).await.map(drop).and(outcome);
     }
-    Ok(())
+    outcome
 }
 
 /// Runs a command's change of the ledger, and records it as an act of the user who runs the command.
@@ -48,8 +49,11 @@ pub async fn by_command<T>(
     let done = audit::within(act.clone(), work).await;
     let verdict = if done.is_ok() { "done" } else { "failed" };
     let seal = Seal { at: clock::now(), status: None, verdict: verdict.to_owned(), detail: None };
-    ledger.seal_act(&act, &seal).await?;
-    done
+    let sealed = ledger.seal_act(&act, &seal).await;
+    // Why the work failed says more than why that could not be written down.
+    let done = done?;
+    sealed?;
+    Ok(done)
 }
 
 /// The result of verifying the chain.

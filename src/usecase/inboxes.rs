@@ -73,7 +73,7 @@ impl Gateway {
             let detail = format!("no step has the task_id {}, by which the canvas is read", call.task_id);
             return Err(SubmitError::Invalid(vec![Invalid { pointer: String::new(), detail }]));
         }
-        Ok(SubmitRequest::new(submission))
+        Ok(SubmitRequest { committed: true, ..SubmitRequest::new(submission) })
     }
 
     /// A refusal for good becomes a dead letter; an id that is taken is this very call, taken before.
@@ -87,7 +87,6 @@ impl Gateway {
             }
             SubmitError::IdTaken { .. } | SubmitError::Replay(_) | SubmitError::KeyReused => return Ok(Taken::Settled),
             SubmitError::KeyHeld { .. } => error.to_string(),
-            // A committed call waits for its worker, as every accepted task does.
             SubmitError::Backlog { .. }
             | SubmitError::Ledger(_)
             | SubmitError::Read(_)

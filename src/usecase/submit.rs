@@ -34,6 +34,8 @@ pub struct SubmitRequest {
     pub submission: Submission,
     /// The task name comes from the catalog, so `submit.allow` does not apply.
     pub trusted: bool,
+    /// Its transaction is over, so nobody can be told that no worker would run it now: it waits for one, as every accepted task does.
+    pub committed: bool,
     /// A canvas of the catalog: its steps keep the rules of their own entries.
     pub whole: bool,
     /// The signature that is told of a failure, where the whole says it.
@@ -53,6 +55,7 @@ impl SubmitRequest {
         Self {
             submission,
             trusted: false,
+            committed: false,
             whole: false,
             on_failure: None,
             traceparent: None,
@@ -170,7 +173,7 @@ impl Gateway {
         })
         .await?;
         self.check_retries(&request.submission).await?;
-        let strict = self.names_strict(&request.submission.signature);
+        let strict = !request.committed && self.names_strict(&request.submission.signature);
         self.look_before_refusing(strict).await?;
         let contest = Contest::of(&request);
         let planner = Arc::clone(self);
@@ -215,8 +218,11 @@ impl Gateway {
         let plan = self.plan(signature, request.traceparent.as_deref(), now)?;
         self.check_plan(&plan)?;
         let (outcome, idempotency) = (plan.outcome.clone(), request.idempotency.take());
+        let committed = request.committed;
         let mut rows = self.rows(plan, request, now);
-        self.check_strict(&rows.tasks)?;
+        if !committed {
+            self.check_strict(&rows.tasks)?;
+        }
         let submitted = Submitted { warnings: self.warnings(&rows.tasks), ..summary(outcome, &rows.tasks) };
         rows.idempotency = idempotency.map(|given| self.idempotency_key(given, &submitted, now));
         Ok((rows, submitted))

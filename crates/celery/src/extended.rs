@@ -21,8 +21,8 @@ pub struct Refused {
 
 /// The first value inside that kombu's decoder would refuse. Most texts need no parsing: they do not contain `__type__`.
 pub fn refused(text: &str, more: &[&str]) -> Option<Refused> {
-    // The name may be written with escapes.
-    if !text.contains(TYPE) && !text.contains("\\u") {
+    // A name may be written with escapes. It is ASCII, and only `\u00` leads to a character of it.
+    if !text.contains(TYPE) && !text.contains("\\u00") {
         return None;
     }
     let value: Value = serde_json::from_str(text).ok()?;

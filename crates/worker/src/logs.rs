@@ -150,7 +150,10 @@ impl LogOutbox {
         let mut said = Vec::with_capacity(CAPACITY);
         while self.source.recv_many(&mut said, CAPACITY).await > 0 {
             tokio::time::sleep(PERIOD).await;
-            while let Ok(more) = self.source.try_recv() {
+            // What came meanwhile goes along, as far as there is room: whoever writes without a pause is not waited for.
+            while said.len() < CAPACITY
+                && let Ok(more) = self.source.try_recv()
+            {
                 said.push(more);
             }
             for log in gathered(said.drain(..).collect()) {

@@ -1,4 +1,5 @@
-//! News on its way into the ledger: in batches, fenced by the term of the lease, and repeated until the ledger has it.
+//! News on its way into the ledger: in batches, fenced by the term of the lease, and repeated until the ledger has it. A batch that the
+//! ledger refuses for good is halved until what it refuses stands alone, so that one piece of news costs no other one.
 
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -6,7 +7,7 @@ use std::time::Duration;
 use metrics::{counter, histogram};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
-use tracing::{debug, info, warn};
+use tracing::{debug, error, info, warn};
 
 use super::state::State;
 use super::{BATCH, LEASE, LEASE_TTL, Recorder};
@@ -27,12 +28,26 @@ impl Recorder {
         }
         while !news.is_empty() {
             let rest = news.split_off(news.len().min(BATCH));
-            self.commit_chunk(news, state, lost).await;
+            self.commit_halved(news, state, lost).await;
             news = rest;
         }
     }
 
-    async fn commit_chunk(&self, chunk: Vec<News>, state: &mut State, lost: &CancellationToken) {
+    /// In order: the second half of a refused chunk is written after all of the first.
+    async fn commit_halved(&self, chunk: Vec<News>, state: &mut State, lost: &CancellationToken) {
+        let mut open = vec![chunk];
+        while let Some(chunk) = open.pop() {
+            if let Some(mut refused) = self.commit_chunk(chunk, state, lost).await
+                && refused.len() > 1
+            {
+                let second = refused.split_off(refused.len() / 2);
+                open.extend([second, refused]);
+            }
+        }
+    }
+
+    /// Gives back what the ledger refuses for good.
+    async fn commit_chunk(&self, chunk: Vec<News>, state: &mut State, lost: &CancellationToken) -> Option<Vec<News>> {
         // An end outlives the server's crash, and so does what somebody is shown: its number would be given a second time.
         let durable =
             chunk.iter().any(|one| one.phase.is_final()) || self.hub.watches(chunk.iter().map(|one| &one.task_id));
@@ -40,7 +55,10 @@ impl Recorder {
         loop {
             let started = Instant::now();
             match self.write(&chunk, durable, state).await {
-                Ok(None) => return self.hand_over(&chunk).await,
+                Ok(None) => {
+                    self.hand_over(&chunk).await;
+                    return None;
+                }
                 Ok(Some(events)) => {
                     histogram!("taskgate_recorder_commit_seconds").record(started.elapsed().as_secs_f64());
                     note_lag(&chunk);
@@ -51,7 +69,7 @@ impl Recorder {
                     if !durable {
                         state.unsure.keep(Instant::now(), chunk);
                     }
-                    return;
+                    return None;
                 }
                 Err(error) if error.is_transient() => {
                     self.is_shaken.store(true, Ordering::Relaxed);
@@ -65,8 +83,8 @@ impl Recorder {
                     }
                 }
                 Err(error) => {
-                    tracing::error!(error = %error, cause = ?std::error::Error::source(&error).map(ToString::to_string), "{} news were refused", chunk.len());
-                    return;
+                    tell_refusal(&chunk, &error);
+                    return Some(chunk);
                 }
             }
         }
@@ -119,6 +137,17 @@ impl Recorder {
             }
             Err(error) => warn!(error = %error, "another replica records now, {} news are left to it", heard.len()),
         }
+    }
+}
+
+/// Only what stands alone is lost.
+fn tell_refusal(chunk: &[News], error: &ledger::Error) {
+    let cause = std::error::Error::source(error).map(ToString::to_string);
+    match chunk {
+        [one] => {
+            error!(task.id = %one.task_id, %error, cause, "news of task {} was refused and is dropped", one.task_id);
+        }
+        many => warn!(%error, cause, "{} news were refused together, each half is tried alone", many.len()),
     }
 }
 

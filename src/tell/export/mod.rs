@@ -14,14 +14,16 @@ use anyhow::Context;
 use parquet::file::metadata::KeyValue;
 use parquet::file::writer::SerializedFileWriter;
 
-use celery::task::TaskId;
+use celery::task::{Json, TaskId};
 use ledger::{Event, Filter, SharedLedger, Task};
 use runtime::clock::Time;
 
 /// Events in one read of the feed.
 const PAGE: i64 = 1_000;
-/// Rows that are held in memory before they are written as a group.
+/// Rows that are held in memory before they are written as a group,
 const GROUP: usize = 20_000;
+/// and bytes of their texts: results may be large.
+const GROUP_BYTES: usize = 32 << 20;
 
 /// Where an export begins.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -47,6 +49,19 @@ pub(crate) struct Row {
     pub end: Option<Task>,
 }
 
+impl Row {
+    /// Of its large texts.
+    fn bytes(&self) -> usize {
+        let json = |text: &Option<Json>| text.as_ref().map_or(0, |text| text.get().len());
+        let text = |text: &Option<String>| text.as_ref().map_or(0, String::len);
+        let end = |task: &Task| {
+            let failure = task.failure.as_ref().map_or(0, |failure| failure.message.len());
+            json(&task.result) + text(&task.traceback) + text(&task.argsrepr) + text(&task.kwargsrepr) + failure
+        };
+        json(&self.event.meta) + self.end.as_ref().map_or(0, end)
+    }
+}
+
 /// Writes what the feed has after `since`, up to its end as it is now.
 ///
 /// # Errors
@@ -59,7 +74,7 @@ pub async fn export(ledger: &SharedLedger, since: Since, to: &Path) -> anyhow::R
         Since::Time(time) => (0, time),
     };
     let mut written = Written { position: after, ..Written::default() };
-    let mut rows = Vec::new();
+    let (mut rows, mut bytes) = (Vec::new(), 0);
     while written.position < end {
         let (events, position) = ledger.feed(written.position, &Filter::default(), PAGE).await?;
         if position == written.position {
@@ -67,9 +82,12 @@ pub async fn export(ledger: &SharedLedger, since: Since, to: &Path) -> anyhow::R
         }
         written.position = position;
         let events = events.into_iter().filter(|event| event.at >= from).collect();
-        rows.extend(with_ends(ledger, events).await?);
-        if rows.len() >= GROUP {
+        let more = with_ends(ledger, events).await?;
+        bytes += more.iter().map(Row::bytes).sum::<usize>();
+        rows.extend(more);
+        if rows.len() >= GROUP || bytes >= GROUP_BYTES {
             sink.write(std::mem::take(&mut rows), &mut written)?;
+            bytes = 0;
         }
     }
     sink.write(rows, &mut written)?;
