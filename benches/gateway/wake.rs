@@ -10,10 +10,10 @@ use super::{Bench, SETTINGS};
 const TASKS: usize = 35;
 /// One every 100 ms.
 const RATED: &str = "[[tasks]]\nname = 'demo.mul'\nrate_limit = '600/m'\n";
-const SCHEDULED: &str = "select queued_at - due_at as late from taskgate.task where name = 'demo.add'";
+const SCHEDULED: &str = "select queued_at - due_at as late from taskgate.tasks where name = 'demo.add'";
 /// Against even spacing from the first one on: what one is late by, the next one makes up for.
 const SPACED: &str = "select queued_at - min(queued_at) over () - 100000 * (row_number() over (order by task_no) - 1) as late \
-    from taskgate.task where name = 'demo.mul'";
+    from taskgate.tasks where name = 'demo.mul'";
 
 pub async fn measure(bench: &mut Bench) {
     bench.renew();

@@ -71,7 +71,7 @@ async fn add_checks_its_body_and_keeps_numbers() {
 #[tokio::test]
 async fn a_short_task_is_answered_with_its_result_when_waited_for() {
     let env = Harness::shared();
-    let done = env.http.post_with("/add", &[("prefer", "wait=20")], &json!({"x": 1, "y": 2})).await.expect(200);
+    let done = env.http.post_with("/add", &[("prefer", "wait=60")], &json!({"x": 1, "y": 2})).await.expect(200);
     assert_eq!((&done["result"], &done["status"]), (&json!(3), &json!("SUCCESS")), "{done}");
 }
 

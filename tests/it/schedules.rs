@@ -205,7 +205,7 @@ async fn run_now_leaves_the_timetable_and_pause_stops_it() {
     let name = name("now");
     let path = format!("/v1/schedules/{name}");
     let made = create(&env.http, json!({"name": name, "task": "demo.add", "args": [4, 4], "every": 3600})).await;
-    let answer = env.http.post_with(&format!("{path}/run"), &[("prefer", "wait=30")], &json!({})).await.expect(200);
+    let answer = env.http.post_with(&format!("{path}/run"), &[("prefer", "wait=60")], &json!({})).await.expect(200);
     assert_eq!(answer["result"], 8);
     let read = env.http.get(&path).await.expect(200);
     assert_eq!(read["next_run_at"], made["next_run_at"]);

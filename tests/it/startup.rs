@@ -172,7 +172,7 @@ async fn one_process_may_serve_on_sqlite() {
     let mut gateway = Gateway::serve("sqlite://ledger.db", &redis.url(0), &redis.url(1), "");
     let http = gateway.http();
     let body = json!({"task": "demo.add", "args": [1, 2]});
-    let done = http.post_with("/v1/tasks", &[("prefer", "wait=20")], &body).await.expect(200);
+    let done = http.post_with("/v1/tasks", &[("prefer", "wait=60")], &body).await.expect(200);
     assert_eq!(done["result"], 3, "{done}");
     gateway.restart();
     let id = done["task_id"].as_str().expect("an id");

@@ -98,7 +98,7 @@ async fn a_reader_of_any_replica_sees_lines_as_they_come() {
     let mut here = env.http.events(&path, &[("accept", "text/event-stream")]).await;
     let mut there = replica.http().events(&path, &[("accept", "text/event-stream")]).await;
     for (seq, text) in [(0, "one"), (1, "two")] {
-        say(&env, &id, seq, text);
+        say(&env, &id, seq, text).await;
         for stream in [&mut here, &mut there] {
             assert_eq!(stream.next().await.expect("a line").json()["text"], text);
         }
@@ -107,8 +107,8 @@ async fn a_reader_of_any_replica_sees_lines_as_they_come() {
     assert_eq!(texts(&page), ["two"]);
 }
 
-/// As the Python package sends it; until somebody listens.
-fn say(env: &Harness, id: &str, seq: i64, text: &str) {
+/// As the Python package sends it; again until both replicas have it, because one that has just started may not listen yet.
+async fn say(env: &Harness, id: &str, seq: i64, text: &str) {
     let event = json!({
         "type": "task-log", "hostname": "w@h", "timestamp": 1_763_662_650.5, "utcoffset": 0, "pid": 1, "clock": 1, "uuid": id,
         "retries": 0, "seq": seq, "dropped": 0, "lines": [{"at": 1_763_662_650.25, "level": "INFO", "text": text}],
@@ -119,5 +119,10 @@ fn say(env: &Harness, id: &str, seq: i64, text: &str) {
         "properties": {"delivery_mode": 1, "delivery_info": {"exchange": "celeryev", "routing_key": "task.log"}, "priority": 0,
             "body_encoding": "base64", "delivery_tag": "x"},
     });
-    let _: i64 = env.redis.command(0, &["PUBLISH", "/0.celeryev/task.log", &message.to_string()]);
+    let text = message.to_string();
+    eventually("both replicas hear it", async || {
+        let heard: i64 = env.redis.command(0, &["PUBLISH", "/0.celeryev/task.log", &text]);
+        (heard >= 2).then_some(())
+    })
+    .await;
 }

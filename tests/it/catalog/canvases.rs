@@ -93,7 +93,7 @@ async fn one_call_is_a_chain_a_chord_with_parts_and_each_step_keeps_its_rules() 
     assert_eq!(labelled["tasks"].as_array().map(Vec::len), Some(3), "every step has the label: {labelled}");
 
     let parts = json!({"start": 0, "end": 25});
-    let answer = env.http.post_with("/sum", &[("prefer", "wait=30")], &parts).await.expect(200);
+    let answer = env.http.post_with("/sum", &[("prefer", "wait=60")], &parts).await.expect(200);
     assert_eq!(answer["result"], json!([10, 30, 45, 1000]), "three parts and one more: {answer}");
 
     env.http.post("/etl/notices", &json!({"rows": 5000})).await.problem(422, "invalid-request");

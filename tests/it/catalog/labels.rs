@@ -49,7 +49,9 @@ async fn a_stream_follows_the_newest_task_of_its_labels() {
         let id = accepted["task_id"].as_str().expect("an id").to_owned();
         // A reader brings the last id of the older task, as a browser does.
         let events = env.http.events("/documents/followed", &[("last-event-id", last.as_str())]).await.rest().await;
-        assert_eq!(events.first().expect("an event").event, "snapshot", "nothing of the newer one is skipped");
+        // A task that ended before the reader came has its end alone.
+        let first = events.first().expect("an event");
+        assert!(["snapshot", "end"].contains(&first.event.as_str()), "nothing of the newer one is skipped: {events:?}");
         let end = events.last().expect("an end");
         assert_eq!((end.event.as_str(), &end.json()["task_id"]), ("end", &json!(id)));
         assert_eq!(end.json()["result"], json!({"steps": steps}));

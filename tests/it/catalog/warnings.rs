@@ -61,7 +61,7 @@ async fn a_strict_entry_refuses_what_nobody_would_run_and_takes_it_when_somebody
         .problem(422, "nobody-runs-it");
     env.start_worker(CeleryOptions { queues: "strict".into(), ..CeleryOptions::default() });
     let done = eventually("it is taken once a worker is there", async || {
-        let answer = env.http.post_with("/strict", &[("prefer", "wait=20")], &body).await;
+        let answer = env.http.post_with("/strict", &[("prefer", "wait=60")], &body).await;
         (answer.status != 422).then_some(answer)
     })
     .await;

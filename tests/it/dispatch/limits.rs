@@ -57,7 +57,7 @@ name = 'demo.identity'
 endpoint = 'POST /recommend/{user_id}'
 args = ['{user_id}']
 queue = 'nobody'
-limits = [{ key = 'user-{user_id}', rate = '1/m' }]
+limits = [{ key = 'user-{user_id}', rate = '1/h' }]
 ";
     let env = Harness::start(&alone(config));
     let mut of = Vec::new();

@@ -143,7 +143,7 @@ impl Sent {
 /// How many workers answered each of so many `inspect ping`s of the fleet's own.
 async fn pings(world: &Counted, version: Version, settings: &Value, count: usize) -> Vec<usize> {
     let (broker, backend, settings) = (world.env.redis.url(0), world.env.redis.url(1), settings.clone());
-    let program = format!("for _ in range({count}): print(len(app.control.inspect(timeout=3, limit=1).ping() or []))");
+    let program = format!("for _ in range({count}): print(len(app.control.inspect(timeout=30, limit=1).ping() or []))");
     let printed = tokio::task::spawn_blocking(move || client_with(version, &broker, &backend, &settings, &program));
     printed.await.expect("it ran").lines().map(|line| line.parse().expect("a number")).collect()
 }

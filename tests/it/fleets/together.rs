@@ -30,12 +30,12 @@ async fn broker_and_results_share_a_database_and_every_queue_is_served() {
     let http = gateway.http();
     for queue in QUEUES {
         let call = json!({"task": "demo.identity", "args": [queue], "queue": queue});
-        let done = http.post_with("/v1/tasks", &[("prefer", "wait=30")], &call).await.expect(200);
+        let done = http.post_with("/v1/tasks", &[("prefer", "wait=60")], &call).await.expect(200);
         assert_eq!(done["result"], json!(queue), "{done}");
     }
     let header = json!([{"task": "demo.add", "args": [1, 2]}, {"task": "demo.add", "args": [3, 4]}]);
     let chord = json!({"header": header, "body": {"task": "demo.identity", "queue": "heavy"}});
-    let done = http.post_with("/chord", &[("prefer", "wait=30")], &chord).await.expect(200);
+    let done = http.post_with("/chord", &[("prefer", "wait=60")], &chord).await.expect(200);
     assert_eq!(done["result"], json!([3, 7]), "{done}");
 }
 

@@ -2,8 +2,10 @@
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
+use std::os::unix::process::ExitStatusExt;
 use std::path::PathBuf;
-use std::process::{Command, Stdio};
+use std::process::{Command, ExitStatus, Output, Stdio};
+use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
 use std::time::Duration;
 
 use toml::{Table, Value};
@@ -24,6 +26,9 @@ fn binary() -> PathBuf {
 
 /// How long a role may take until it is ready.
 const START: Duration = wait::DEADLINE;
+
+/// How long a subcommand may take: a crowded machine makes a second a minute.
+const LONGEST_RUN: Duration = Duration::from_secs(300);
 
 /// A running `taskgate` with its configuration file, its address and its log.
 pub struct Gateway {
@@ -201,8 +206,38 @@ pub fn migrate(database: &str) {
 }
 
 /// A subcommand run to its end.
-pub fn run(arguments: &[&str], environment: &[(&str, &str)]) -> std::process::Output {
-    subcommand(arguments, environment).output().expect("the binary was built")
+///
+/// # Panics
+/// When it does not end.
+pub fn run(arguments: &[&str], environment: &[(&str, &str)]) -> Output {
+    let mut command = subcommand(arguments, environment);
+    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let child = command.spawn().expect("the binary was built");
+    let deadline = Deadline::of(child.id());
+    let done = child.wait_with_output().expect("the child is ours");
+    deadline.was_kept(done.status, arguments);
+    done
+}
+
+/// Kills a subcommand that does not end by itself: whoever reads its output would wait for ever.
+struct Deadline {
+    _alive: Sender<()>,
+}
+
+impl Deadline {
+    fn of(child: u32) -> Self {
+        let (alive, ended) = channel::<()>();
+        std::thread::spawn(move || {
+            if ended.recv_timeout(LONGEST_RUN) == Err(RecvTimeoutError::Timeout) {
+                unix::kill(child as i32, libc::SIGKILL);
+            }
+        });
+        Self { _alive: alive }
+    }
+
+    fn was_kept(self, status: ExitStatus, arguments: &[&str]) {
+        assert_ne!(status.signal(), Some(libc::SIGKILL), "taskgate {arguments:?} did not end within {LONGEST_RUN:?}");
+    }
 }
 
 /// As [`run`], on a terminal of so many columns: the exit code, and all that was written to the terminal.
@@ -211,12 +246,14 @@ pub fn run_on_terminal(arguments: &[&str], environment: &[(&str, &str)], columns
     let mut command = subcommand(arguments, &[&[("TERM", "xterm-256color")], environment].concat());
     command.stdin(Stdio::null()).stderr(far.try_clone().expect("it is open")).stdout(far);
     let mut child = command.spawn().expect("the binary was built");
+    let deadline = Deadline::of(child.id());
     // It has the program's side of the terminal too.
     drop(command);
     let mut written = Vec::new();
     // The end of a terminal is an error.
     let _ = near.read_to_end(&mut written);
     let status = child.wait().expect("the child is ours");
+    deadline.was_kept(status, arguments);
     (status.code(), String::from_utf8(written).expect("the client writes UTF-8"))
 }
 
