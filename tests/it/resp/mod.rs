@@ -2,6 +2,7 @@
 
 mod built_in;
 mod celery;
+mod commands;
 mod hostile;
 mod log;
 mod replay;
