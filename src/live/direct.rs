@@ -1,6 +1,7 @@
-//! The direct way from a commit to the relay of the same process: a bounded channel beside the outbox.
+//! The direct way from a commit to the relay of the same process: a bounded channel in memory.
 //!
-//! A task that is refused here is only delayed, never lost, because the outbox has it. A caller with many tasks waits here
+//! A task that is refused here is only delayed, never lost: the ledger knows that it is accepted and not published, and the next pass
+//! over the outbox takes it in. A caller with many tasks waits here
 //! until there is room.
 
 use std::sync::Arc;
@@ -16,7 +17,7 @@ use ledger::Outgoing;
 pub const BATCH: usize = 1_000;
 /// How late a direct push may be, by Redis's clock.
 pub const DIRECT_DEADLINE: Duration = Duration::from_secs(30);
-/// Tasks on the direct way, in memory: a few seconds at the highest submission rate. When it is full, the outbox takes over.
+/// Tasks on the direct way, in memory: a few seconds at the highest submission rate. When it is full, passes over the outbox take over.
 const DIRECT_CAPACITY: usize = 32_768;
 /// Offers on the direct way. Each holds the tasks of one commit.
 const DIRECT_OFFERS: usize = 4_096;
@@ -33,7 +34,7 @@ pub struct Shared {
     pub wake: Notify,
     /// Signals that some offered tasks were published.
     pub room: Notify,
-    /// Due outbox rows when last counted.
+    /// Accepted tasks that wait to be published, when last counted.
     pub backlog: AtomicI64,
     /// Outbox rows published per second in the last passes, times 1,000.
     pub drain_rate: AtomicI64,
@@ -64,13 +65,13 @@ impl Handle {
         (Self { direct, shared: Arc::default() }, offers)
     }
 
-    /// Offers tasks that were just committed. A refused offer only delays them, because the outbox has them.
+    /// Offers tasks that were just committed. A refused offer only delays them: the next pass finds them in the ledger.
     pub fn offer(&self, batch: Vec<Outgoing>) {
         if batch.is_empty() {
             return;
         }
         if !self.shared.direct.load(Ordering::Acquire) {
-            // They wait in the outbox. Counting them here keeps the backlog limit between two counts of the table.
+            // They wait for a pass. Counting them here keeps the backlog limit between two counts in the ledger.
             self.shared.backlog.fetch_add(i64::try_from(batch.len()).unwrap_or(0), Ordering::Relaxed);
             return;
         }
@@ -84,7 +85,7 @@ impl Handle {
     }
 
     /// For callers with many tasks: waits until little is on its way, at most 30 s without progress. While Redis is away it does
-    /// not wait, and the outbox takes the tasks up to its limit.
+    /// not wait, and the tasks stay in the ledger, up to the limit of the backlog.
     pub async fn room(&self) {
         let until = Instant::now() + DIRECT_DEADLINE;
         loop {
@@ -105,7 +106,7 @@ impl Handle {
         self.shared.wake.notify_one();
     }
 
-    /// Due rows when last counted, plus what was accepted since then while Redis was away.
+    /// What waits to be published when last counted, plus what was accepted since then while Redis was away.
     pub fn backlog(&self) -> i64 {
         self.shared.backlog.load(Ordering::Relaxed)
     }

@@ -1,10 +1,12 @@
 //! The ledger: what happened, for ever. The one port of the crate, because two things stand behind it: PostgreSQL and SQLite.
 //!
 //! Invariants, the same for both adapters and checked by one conformance suite:
-//! * a submission is inserted whole or not at all: tasks, messages, outbox, edges, groups and keys in one commit;
+//! * a submission is inserted whole or not at all: tasks, messages, the feed, what waits in the outbox, edges, groups and keys in one
+//!   commit;
 //! * `seq` of a task grows by one with every change, in the transaction that writes the change and its event;
 //! * a state only moves forward: [`change::apply`] decides, under the row's lock, and late news changes nothing;
-//! * an outbox row goes away only in the transaction that records its publication or withdrawal.
+//! * an accepted task that is not known to be published has an outbox row, or the feed names it beyond the mark of what was searched;
+//!   the row goes away only in the transaction that records its publication or withdrawal.
 //!
 //! Every method is one statement or one transaction. Times are the caller's. Absence is `Ok(None)`.
 
@@ -160,10 +162,10 @@ pub struct Drained {
     pub next_opening: Option<Time>,
 }
 
-/// What waits in the outbox.
+/// What waits to be published.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Backlog {
-    /// Rows that are due.
+    /// Rows of the outbox that are due, and accepted tasks that the feed names and nobody has published yet.
     pub due: i64,
     /// Acceptance time of the oldest due row.
     pub oldest: Option<Time>,
@@ -229,17 +231,18 @@ pub trait Ledger:
     // ---- down ------------------------------------------------------------------------------------------------------
 
     /// Inserts each submission whole or refuses it whole, all in one commit; answers in the same order.
-    /// With `phase` `accepted` or `held` a task gets an outbox row; `waiting` ones get none.
+    /// A task that waits for its time, in a line or at a gate gets an outbox row. One that goes to the broker at once ([`Way::Direct`])
+    /// needs none on PostgreSQL, where the feed names it: a pass puts it into the outbox when it was left behind. `waiting` ones get none.
     async fn insert(&self, batch: &[Submission]) -> Result<Vec<Result<Inserted, Conflict>>, Error>;
 
-    /// The fast path's bookkeeping, with the time of each push: outbox rows go, tasks become `queued` (delivery + 1 was given at
-    /// insert: delivery 1).
+    /// The fast path's bookkeeping, with the time of each push: tasks become `queued`, and outbox rows go where there are any (delivery 1
+    /// was given at insert).
     async fn published(&self, pushed: &[(i64, Time)]) -> Result<Vec<Event>, Error>;
 
-    /// Locks up to `limit` due rows in acceptance order, lets `carrier` publish them and records what it did. One pass at a
+    /// Puts into the outbox what was left behind, locks up to `limit` due rows in acceptance order, lets `carrier` publish them and records what it did. One pass at a
     /// time over all replicas (an advisory lock; a second caller gets an empty pass). Rows accepted less than `settle` ago
     /// are left to the fast path of the replica that accepted them, unless `settle` is zero.
-    /// Rows of paused queues (`pauses`) are left alone.
+    /// Rows of paused queues are parked until the queue is resumed.
     async fn drain(&self, now: Time, settle: Duration, limit: i64, carrier: &dyn Carrier) -> Result<Drained, Error>;
 
     async fn backlog(&self, now: Time) -> Result<Backlog, Error>;

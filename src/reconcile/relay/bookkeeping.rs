@@ -1,8 +1,8 @@
 //! What is in Redis and not yet written down as published.
 //!
 //! One after the other, publications are written down at once. Where many come together, writing them down takes a fifth of the time
-//! at most: what was pushed meanwhile shares one statement, and the database has the rest for submissions. Until then the rows are in
-//! the outbox, younger than any pass over it looks at, and their markers stand.
+//! at most: what was pushed meanwhile shares one statement, and the database has the rest for submissions. Until then the tasks are
+//! `accepted`, younger than any pass over the outbox looks at, and their markers stand.
 
 use std::time::Duration;
 

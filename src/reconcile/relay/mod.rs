@@ -1,8 +1,8 @@
-//! Carries outbox rows to the broker, because a task must not exist on one side only.
+//! Carries accepted tasks to the broker, because a task must not exist on one side only.
 //!
-//! Two ways lead down. The direct way takes what this replica just committed, from memory, in the order of acceptance. The
-//! outbox way (`Ledger::drain`) takes whatever is due and still there: held tasks whose time has come, rows of a replica that
-//! died, everything after an outage. A delivery's marker in Redis makes the two safe together: the second push of a delivery
+//! Two ways lead down. The direct way takes what this replica just committed, from memory, in the order of acceptance; such a task has
+//! no row in the outbox of PostgreSQL. The outbox way (`Ledger::drain`) takes whatever is due: held tasks whose time has come, and,
+//! found in the feed, what a replica left that died, and everything after an outage. A delivery's marker in Redis makes the two safe together: the second push of a delivery
 //! does nothing.
 //!
 //! After the first failure the direct way is shut and all goes through the outbox, in order, until less than a batch is left in it.
@@ -314,7 +314,7 @@ impl Relay {
         }
     }
 
-    /// Pushes what was just committed. Whatever goes wrong, the outbox still has it.
+    /// Pushes what was just committed. Whatever goes wrong, the ledger still has it as accepted.
     async fn push_direct(&mut self, chunk: &[Outgoing]) {
         if !self.shared.direct.load(Ordering::Acquire) {
             return;
@@ -350,14 +350,14 @@ impl Relay {
         if refused.is_empty() {
             self.bookkeeping.add(chunk, pushes, clock::now());
         } else {
-            // The outbox has the others: a pass puts them to sleep.
+            // The others stay accepted: a pass finds them and puts them to sleep.
             let taken: Vec<Outgoing> = chunk.iter().filter(|row| !refused.contains(&row.no)).cloned().collect();
             self.bookkeeping.add(&taken, self.pusher.pushes(&taken), clock::now());
         }
         Ok(())
     }
 
-    /// Writes down what was pushed. When that fails the rows are still in the outbox, and their markers turn a second push away.
+    /// Writes down what was pushed. When that fails the tasks are still accepted, and their markers turn a second push away.
     async fn write_down(&mut self) {
         if self.bookkeeping.is_empty() {
             return;

@@ -177,6 +177,16 @@ async fn transactions_of_others_do_not_hold_the_feed_back() {
     assert_eq!(next_tasks(&ledger, 0).await, [id]);
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_call_that_its_application_has_not_committed_does_not_hold_the_feed_back() {
+    let ledger = Fixture::postgres().await;
+    let mut application = sqlx::PgConnection::connect(&ledger.url).await.unwrap();
+    let _open = open_transaction(&mut application, "select taskgate.enqueue(task => 'app.send')").await;
+    let id = new_id();
+    ledger.accept(&id).await;
+    assert_eq!(next_tasks(&ledger, 0).await, [id]);
+}
+
 /// The next ids that a replica hears of, or `None` for "any".
 async fn hear(changes: &mut broadcast::Receiver<Changed>) -> Option<Vec<TaskId>> {
     match tokio::time::timeout(Duration::from_secs(20), changes.recv()).await.unwrap().unwrap() {

@@ -20,6 +20,7 @@ mod months;
 mod news;
 mod outbox;
 mod plans;
+mod races;
 mod reads;
 mod retention;
 mod schedules;

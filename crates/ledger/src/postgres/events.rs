@@ -56,13 +56,14 @@ pub(super) const HISTORIES: &str = "select p.task_no, p.events from (\
 ///
 /// Transactions of others (of other databases too) have ids from the same counter and may stay open for hours; they are told
 /// by their locks. A transaction of ours holds a lock on a table of the schema before it gets an id and until it has ended, so
-/// one that is seen without such a lock is not ours. One that has no locks any more has just ended: it counts, this once. The
+/// one that is seen without such a lock is not ours. Nor is one that has locks on the inbox alone: that is an application with a call
+/// that it has not committed, and what takes calls out of the inbox writes tasks in a transaction of their own. One that has no locks any more has just ended: it counts, this once. The
 /// answer is for statements that begin later: what ended since is visible to them.
 pub(super) const FEED_END: &str = "with held as materialized (\
      select locktype, transactionid, pid, relation, mode from pg_locks where granted \
      and (locktype = 'transactionid' or (locktype = 'relation' \
      and database = (select oid from pg_database where datname = current_database()) \
-     and relation in (select oid from pg_class where relnamespace = 'taskgate'::regnamespace)))), \
+     and relation in (select oid from pg_class where relnamespace = 'taskgate'::regnamespace and relname not like 'inbox%')))), \
      here as (select pg_current_snapshot() as shot) \
      select (coalesce(min(running.id::text::bigint), max(pg_snapshot_xmax(here.shot)::text::bigint)) << 20) \
      + max(l.feed_offset) from here cross join taskgate.ledger l \

@@ -5,6 +5,7 @@
 //! direct way may take, and never past a transaction that may still commit: nobody is missed, and who is seen twice gets one row.
 
 use sqlx::Row;
+use std::sync::Mutex;
 use std::time::Duration;
 
 use crate::{Error, history};
@@ -20,10 +21,11 @@ pub(super) const MOVE: &str = "update taskgate.relay_mark set feed = $1 \
 pub(super) const PAGE: &str = "select pos, events from taskgate.feed where pos > $1 order by pos limit $2";
 
 /// Those of these tasks that were accepted and not touched since.
-pub(super) const UNTOUCHED: &str =
-    "select f.task_no from taskgate.flight f where f.task_no = any($1) and f.seq = 1 and f.phase = 'accepted'";
+/// Not those that are in the outbox: who holds such a row may wait for the task, and nobody is to wait for its row meanwhile.
+pub(super) const UNTOUCHED: &str = "select f.task_no from taskgate.flight f where f.task_no = any($1) and f.seq = 1 \
+     and f.phase = 'accepted' and not exists (select 1 from taskgate.outbox o where o.task_no = f.task_no)";
 
-/// Those that are not in the outbox either.
+/// How many these are.
 pub(super) const OUTSIDE: &str = "select count(*) from taskgate.flight f where f.task_no = any($1) and f.seq = 1 \
      and f.phase = 'accepted' and not exists (select 1 from taskgate.outbox o where o.task_no = f.task_no)";
 
@@ -32,6 +34,13 @@ pub(super) const TAKE_IN: &str = "insert into taskgate.outbox (task_no, wake_at,
      select i.task_no, i.at, i.at from unnest($1::bigint[], $2::bigint[]) as i(task_no, at) cross join lateral \
      (select 1 from taskgate.flight f where f.task_no = i.task_no and f.seq = 1 and f.phase = 'accepted' for no key update) f \
      on conflict (task_no) do nothing";
+
+/// Clocks of replicas differ by less. Who was accepted later than this from now on was accepted by a clock that is wrong: the mark does not
+/// wait until that time has come.
+const AHEAD: Duration = Duration::from_secs(10);
+
+/// So long is a count of those outside of the outbox good.
+const COUNTED_FOR: Duration = Duration::from_millis(250);
 
 /// Rows of the feed in one look.
 const ROWS: i64 = 500;
@@ -56,7 +65,7 @@ pub(super) async fn gather(pool: &Pool, now: Time, settle: Duration) -> Result<(
     let mut after: i64 = sqlx::query(MARK).fetch_one(pool).await?.try_get(0)?;
     let (mut passed, mut is_safe) = (None, true);
     loop {
-        let found = page(pool, after, cut, horizon).await?;
+        let found = page(pool, after, cut, now, horizon).await?;
         if !take_in(pool, &found).await? {
             // Not all of this page is in the outbox, so the mark stays before it.
             break;
@@ -76,7 +85,8 @@ pub(super) async fn gather(pool: &Pool, now: Time, settle: Duration) -> Result<(
     Ok(())
 }
 
-async fn page(pool: &Pool, after: i64, cut: Time, horizon: i64) -> Result<Accepted, Error> {
+/// What was accepted before `cut`, from `after` on.
+async fn page(pool: &Pool, after: i64, cut: Time, now: Time, horizon: i64) -> Result<Accepted, Error> {
     let rows = sqlx::query(PAGE).bind(after).bind(ROWS).fetch_all(pool).await?;
     let mut found = Accepted { last: after, is_end: (rows.len() as i64) < ROWS, ..Accepted::default() };
     let mut is_safe = true;
@@ -90,11 +100,11 @@ async fn page(pool: &Pool, after: i64, cut: Time, horizon: i64) -> Result<Accept
             if told.seq != 1 || told.phase != Phase::Accepted {
                 continue;
             }
-            if told.at > cut {
+            if told.at > cut && told.at <= now.plus(AHEAD) {
                 is_safe = false;
             } else {
                 found.numbers.push(task_no);
-                found.times.push(told.at.0);
+                found.times.push(told.at.min(now).0);
             }
         }
         found.last = pos;
@@ -130,12 +140,28 @@ async fn take_in(pool: &Pool, found: &Accepted) -> Result<bool, Error> {
     Ok(is_alone)
 }
 
-/// How many accepted tasks are neither published nor in the outbox.
-pub(super) async fn outside(pool: &Pool, now: Time) -> Result<i64, Error> {
+/// How many accepted tasks are neither published nor in the outbox, counted again when the last count is [`COUNTED_FOR`] old: whoever makes
+/// passes asks after each, and a count reads the feed.
+#[derive(Default)]
+pub(super) struct Outside(Mutex<Option<(Time, i64)>>);
+
+impl Outside {
+    pub async fn count(&self, pool: &Pool, now: Time) -> Result<i64, Error> {
+        let last = *self.0.lock().expect("nothing panics under this lock");
+        if let Some((_, count)) = last.filter(|(at, _)| *at <= now && now.since(*at) < COUNTED_FOR) {
+            return Ok(count);
+        }
+        let count = outside(pool, now).await?;
+        *self.0.lock().expect("nothing panics under this lock") = Some((now, count));
+        Ok(count)
+    }
+}
+
+async fn outside(pool: &Pool, now: Time) -> Result<i64, Error> {
     let mut after: i64 = sqlx::query(MARK).fetch_one(pool).await?.try_get(0)?;
     let mut count = 0;
     loop {
-        let found = page(pool, after, now, i64::MAX).await?;
+        let found = page(pool, after, now, now, i64::MAX).await?;
         if !found.numbers.is_empty() {
             count += sqlx::query(OUTSIDE).bind(&found.numbers).fetch_one(pool).await?.try_get::<i64, _>(0)?;
         }

@@ -81,6 +81,12 @@ impl Known {
         ids.into_iter().for_each(|id| halves.remove(id));
     }
 
+    /// After an error nobody knows what was written: a commit may have failed, or a crash undone an earlier one that was not on the disk.
+    /// A `seq` may then come again with something else.
+    pub fn clear(&self) {
+        *self.halves() = Halves::default();
+    }
+
     /// Of which of these tasks facts are known, by number.
     pub fn numbered(&self, numbers: &[i64]) -> HashMap<i64, Task> {
         let halves = self.halves();
@@ -181,5 +187,7 @@ mod tests {
         assert_eq!((found.contains_key(&1), found.len()), (false, 2));
         known.forget([&TaskId::parse(format!("t{last}")).unwrap()]);
         assert!(known.numbered(&[last]).is_empty());
+        known.clear();
+        assert!(known.numbered(&[last - 1]).is_empty());
     }
 }

@@ -94,7 +94,10 @@ pub(super) async fn learn(
             Ok(Learnt::Fenced) => return Ok(None),
             Ok(Learnt::Changed) => {}
             Err(error) if is_deadlock(&error) && attempt < MAX_ATTEMPTS => attempt += 1,
-            Err(error) => return Err(error),
+            Err(error) => {
+                store.known.clear();
+                return Err(error);
+            }
         }
         // From now on every task is looked at.
         store.known.forget(known.iter().map(|task| &task.id));

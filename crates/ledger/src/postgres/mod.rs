@@ -95,6 +95,7 @@ struct Store {
     known: Known,
     /// Up to what time of acceptance the feed was searched for what is not published.
     gathered: AtomicI64,
+    outside: gather::Outside,
 }
 
 /// Whether an address can be understood; nobody is connected to.
@@ -146,6 +147,7 @@ impl PostgresLedger {
             kinds: Kinds::default(),
             known: Known::default(),
             gathered: AtomicI64::new(0),
+            outside: gather::Outside::default(),
         };
         Ok(Self { config: config.clone(), pool, listening, store, lanes, changed })
     }
@@ -193,7 +195,7 @@ impl Ledger for PostgresLedger {
     }
 
     async fn backlog(&self, now: Time) -> Result<Backlog, Error> {
-        outbox::backlog(&self.pool, now).await
+        outbox::backlog(&self.store, now).await
     }
 
     async fn withdraw(&self, id: &TaskId, news: News) -> Result<Withdrawn, Error> {

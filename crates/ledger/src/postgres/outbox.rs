@@ -1,4 +1,4 @@
-//! The outbox: what is still to be published, the passes over it, and what leaves it another way.
+//! The outbox: what waits to be published, or was left behind by the direct way; the passes over it, and what leaves it another way.
 //!
 //! Lock order everywhere: outbox rows first, then tasks. A pass holds its rows while the carrier publishes, so a withdrawal
 //! waits and then finds the task published, or comes first and the pass does not see the row.
@@ -25,7 +25,6 @@ use runtime::clock::Time;
 
 use super::columns::{between, fact_columns, standing, state_columns};
 use super::pool::{self, Tx};
-use super::pooled::Pool;
 use super::{Store, control, gates, gather, groups, learn, limits, lines, numbers, publication, rows, save};
 
 /// A carrier that does not answer by then has published an unknown part: its rows stay, and the broker's markers sort it out.
@@ -389,11 +388,12 @@ async fn expire(
     Ok(sorted.expired.len())
 }
 
-pub(super) async fn backlog(pool: &Pool, now: Time) -> Result<Backlog, Error> {
+pub(super) async fn backlog(store: &Store, now: Time) -> Result<Backlog, Error> {
+    let pool = &store.pool;
     let row = sqlx::query(BACKLOG).bind(now.0).fetch_one(pool).await?;
     let next: Option<i64> = sqlx::query(NEXT_DUE).bind(now.0).fetch_one(pool).await?.try_get(0)?;
     Ok(Backlog {
-        due: row.try_get::<i64, _>(0)? + gather::outside(pool, now).await?,
+        due: row.try_get::<i64, _>(0)? + store.outside.count(pool, now).await?,
         oldest: row.try_get::<Option<i64>, _>(1)?.map(Time),
         next_due: next.filter(|&at| at != i64::MAX).map(Time),
     })

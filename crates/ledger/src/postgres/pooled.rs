@@ -95,7 +95,7 @@ impl Pool {
     pub async fn begin_with(&self, statement: &'static str) -> Result<Tx, sqlx::Error> {
         let is_pooled = self.is_pooled().await?;
         let inner = if is_pooled {
-            self.connections.begin_with(AssertSqlSafe(format!("{statement}{}", self.settings))).await?
+            self.connections.begin_with(AssertSqlSafe(beginning(statement, &self.settings))).await?
         } else {
             self.connections.begin_with(statement).await?
         };
@@ -110,6 +110,12 @@ impl Pool {
     pub async fn close(&self) {
         self.connections.close().await;
     }
+}
+
+/// The settings of all transactions, then those that this one brings itself: the last counts.
+fn beginning(statement: &str, settings: &str) -> String {
+    let own = statement.strip_prefix("begin").unwrap_or_default();
+    format!("begin{settings}{own}")
 }
 
 impl fmt::Debug for Pool {
@@ -276,5 +282,20 @@ impl<'q, E: Execute<'q, Postgres>> Execute<'q, Postgres> for Unnamed<E> {
 
     fn persistent(&self) -> bool {
         false
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_transactions_own_settings_come_after_those_of_all() {
+        let all = "; set local statement_timeout = '10000'";
+        assert_eq!(
+            beginning("begin; set local statement_timeout = '10min'", all),
+            "begin; set local statement_timeout = '10000'; set local statement_timeout = '10min'"
+        );
+        assert_eq!(beginning("begin", all), format!("begin{all}"));
     }
 }

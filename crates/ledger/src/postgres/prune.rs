@@ -49,6 +49,11 @@ pub(super) const GROUPS: &str = "delete from taskgate.task_group g where group_i
 pub(super) const FEED: &str = "delete from taskgate.feed where pos in \
      (select pos from (select pos, at from taskgate.feed order by pos limit $2) oldest where oldest.at < $1)";
 
+/// Steps of the feed's deletion for each step of the tasks',
+const FEED_STEPS: usize = 20;
+/// and rows in one of them for each task that a step may take.
+const FEED_ROWS: i64 = 10;
+
 /// How far messages were looked at.
 pub(super) const PAYLOAD_MARK: &str = "select payload_mark from taskgate.ledger for update";
 pub(super) const MOVE_PAYLOAD_MARK: &str = "update taskgate.ledger set payload_mark = $1";
@@ -72,11 +77,23 @@ pub(super) const KEYS: &str = "with a as (delete from taskgate.idempotency where
 
 pub(super) async fn tasks(pool: &Pool, before: Time, limit: i64, now: Time) -> Result<i64, Error> {
     migrate::roll(pool).await?;
-    sqlx::query(FEED).bind(before.0).bind(limit).execute(pool).await?;
+    feed(pool, before, limit).await?;
     if now.since(before) >= BY_MONTHS {
         return month(pool, before, now).await;
     }
     one_by_one(pool, before, limit, now).await
+}
+
+/// A task has several events, and the feed a row for each commit: it may have many more old rows than one step takes tasks.
+async fn feed(pool: &Pool, before: Time, limit: i64) -> Result<(), Error> {
+    let rows = limit.saturating_mul(FEED_ROWS);
+    for _ in 0..FEED_STEPS {
+        let gone = sqlx::query(FEED).bind(before.0).bind(rows).execute(pool).await?.rows_affected();
+        if i64::try_from(gone).is_ok_and(|gone| gone < rows) {
+            break;
+        }
+    }
+    Ok(())
 }
 
 /// Ids of ten million tasks take longer to sort than a statement may run. The locks come last, and give up soon.

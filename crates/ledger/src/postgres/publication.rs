@@ -61,7 +61,7 @@ pub(super) async fn published(store: &Store, lane: &Lane, pushed: &[(i64, Time)]
         }
         None => mark_published(&store.pool, store, &pushed, true).await,
     };
-    let moved = moved?;
+    let moved = moved.inspect_err(|_| store.known.clear())?;
     if let Some(late) = pushed.without(&moved)? {
         note_late(&store.pool, late).await?;
     }

@@ -24,13 +24,14 @@ use super::{Store, notify, numbers};
 /// not in the broker.
 /// Failure and traceback are written only with a new outcome, progress and children only when there are new ones: they may be large and
 /// are not loaded for a transition. A long history goes on in a piece of its own. Each row is looked up by its number and then changed
-/// at its place, whatever the planner believes of the table's size: a row that has moved is another transaction's, and not counted.
+/// at its place, whatever the planner believes of the table's size: a row that has moved is another transaction's, and not counted. The
+/// transaction that wrote it is compared too, because PostgreSQL before November 2025 follows such a row without looking at its place again.
 pub(super) const TRANSITION: &str = "with n as materialized (select n.*, f.* from unnest($1::bigint[], $2::text[], $3::text[], $4::int[], \
      $5::int[], $6::int[], $7::text[], $8::bigint[], $9::bigint[], $10::bigint[], $11::bigint[], $12::float8[], $13::bool[], \
      $14::text[], $15::text[], $16::text[], $17::bool[], $18::text[], $19::text[], $20::text[], $21::text[], $22::smallint[], \
      $23::bytea[], $24::int[], $32::bool[], $33::bytea[]) as n(task_no, phase, status, seq, delivery, retries, worker, queued_at, received_at, started_at, \
      finished_at, runtime, corrected, reason, progress, children, outcome, result, failure_type, failure_message, traceback, move, \
-     events, assumed, is_plain, derived) cross join lateral (select f.ctid as place, f.seq as old_seq, f.revoke_requested_at, f.retried_as, \
+     events, assumed, is_plain, derived) cross join lateral (select f.ctid as place, f.xmin as version, f.seq as old_seq, f.revoke_requested_at, f.retried_as, \
      f.queued_at as old_queued_at, f.progress as old_progress, f.children as old_children, f.history as old_history \
      from taskgate.flight f where f.task_no = n.task_no \
      and (n.assumed is null or (f.seq = n.assumed and f.revoke_requested_at is null)) offset 0) f), \
@@ -47,8 +48,8 @@ pub(super) const TRANSITION: &str = "with n as materialized (select n.*, f.* fro
      traceback = case when n.outcome then n.traceback else f.traceback end, \
      history = case when octet_length(n.old_history) > 2000 then n.events when n.old_history is null and n.is_plain then null \
      else coalesce(n.old_history, n.derived, '') || n.events end \
-     from n where f.ctid = n.place and n.move = 0 returning 1), \
-     gone as (delete from taskgate.flight f using n where f.ctid = n.place and n.move = 1 returning 1), \
+     from n where f.ctid = n.place and f.xmin = n.version and n.move = 0 returning 1), \
+     gone as (delete from taskgate.flight f using n where f.ctid = n.place and f.xmin = n.version and n.move = 1 returning 1), \
      over as (insert into taskgate.ended (task_no, queued_at, received_at, started_at, finished_at, revoke_requested_at, runtime, \
      seq, delivery, retries, corrected, dead, phase, status, worker, reason, retried_as, failure_type, failure_message, traceback, \
      progress, children, history, result) select n.task_no, \
