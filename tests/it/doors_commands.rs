@@ -87,7 +87,8 @@ async fn a_command_sees_nothing_of_its_worker() {
     let dev = Commands::with(SHELL, &secrets);
     let names = "env | cut -d= -f1 | sort | tr '\\n' ' ' | sed 's/.*/\"&\"/'";
     let seen = dev.run(&shell("shell", names)).await;
-    let seen: Vec<&str> = seen["result"].as_str().unwrap_or_else(|| panic!("no text: {seen}")).split_whitespace().collect();
+    let seen: Vec<&str> =
+        seen["result"].as_str().unwrap_or_else(|| panic!("no text: {seen}")).split_whitespace().collect();
     let expected = ["HOME", "PATH", "PWD", "TASKGATE_TASK_ID"];
     assert!(seen.iter().all(|name| expected.contains(name) || *name == "_" || *name == "OLDPWD"), "{seen:?}");
     let named = dev.run(&shell("shell.named", r#"echo "\"$LANG $GIVEN $DATABASE_PASSWORD\"""#)).await;

@@ -35,7 +35,8 @@ async fn a_step_that_waited_for_another_replicas_step_comes_after_it() {
 
     let (ledger, news) = (fixture.ledger.clone(), event(&id, Phase::Running, 3));
     let ours = tokio::spawn(async move { ledger.learn(&[news], true).await });
-    let waits = "select count(*) > 0 from pg_stat_activity where datname = current_database() and wait_event_type = 'Lock'";
+    let waits =
+        "select count(*) > 0 from pg_stat_activity where datname = current_database() and wait_event_type = 'Lock'";
     eventually("our step waits for the row", async || (query(&fixture.url, waits) == "t").then_some(())).await;
     step.commit().await.unwrap();
 
@@ -51,7 +52,8 @@ async fn a_task_of_a_clock_that_is_an_hour_ahead_holds_up_no_search_for_those_le
     fixture.insert(Submission { at: after(3600), ..alone(task(&ahead)) }).await;
     fixture.insert(Submission { at: after(1), ..alone(task(&behind)) }).await;
     let settle = Duration::from_secs(2);
-    let is_past = "select (select feed from taskgate.relay_mark) >= (select max(pos) from taskgate.feed where pos is not null)";
+    let is_past =
+        "select (select feed from taskgate.relay_mark) >= (select max(pos) from taskgate.feed where pos is not null)";
     // A transaction of another test that ends just now may hold the mark back for one look.
     eventually("both are in the outbox and the mark is past them", async || {
         fixture.drain(after(4), settle, 0, &Broker).await.unwrap();
