@@ -19,9 +19,9 @@ use celery::task::{Phase, TaskId};
 use ledger::{Conflict, Error, Inserted, NewGroup, NewTask, Outgoing, SharedLedger, Submission, Way};
 use runtime::crash_points;
 
-/// Submissions that wait for the batch in progress. More than the connections of one replica.
+/// How many submissions may wait for the batch in progress: more than a replica has connections.
 const CAPACITY: usize = 4_096;
-/// Tasks in one commit: bounds its latency and memory.
+/// Maximum number of tasks in a commit, which bounds its latency and memory.
 const BATCH_TASKS: usize = 4_000;
 const BATCH_BYTES: usize = 32 << 20;
 /// A caller that waits longer gets an error; its submission may still be committed.
@@ -51,7 +51,7 @@ impl Handle {
     /// Returns when the submission is committed, or refused.
     ///
     /// # Cancel safety
-    /// A dropped call may leave the submission committed; an `Idempotency-Key` tells.
+    /// A dropped call may leave the submission committed; repeating it with an `Idempotency-Key` tells.
     pub async fn commit(&self, submission: Submission) -> Result<Result<Inserted, Conflict>, CommitError> {
         let (reply, answer) = oneshot::channel();
         let work = async {
@@ -79,7 +79,7 @@ impl Committer {
         (Self { requests, ledger, relay, hub }, Handle(sender))
     }
 
-    /// Runs until `stop`; what was received by then is written first.
+    /// Runs until `stop`; submissions received before that are still written.
     pub async fn run(mut self, stop: CancellationToken) {
         let mut waiting = Vec::new();
         loop {
@@ -121,7 +121,7 @@ impl Committer {
         }
     }
 
-    /// Offers the tasks to the relay before it answers the callers, so a message is on its way when its 202 is.
+    /// Offers the tasks to the relay before it answers the callers, so a message is being published when its 202 is sent.
     fn answer(
         &self,
         submissions: Vec<Submission>,
@@ -166,7 +166,7 @@ fn batch_end(waiting: &[Request]) -> usize {
     fits.count().max(1)
 }
 
-/// Whether only a pass over the outbox publishes it.
+/// Whether only a pass over the outbox may publish the task.
 pub fn needs_pass(task: &NewTask) -> bool {
     task.phase == Phase::Held || (task.phase == Phase::Accepted && task.way != Way::Direct)
 }

@@ -13,23 +13,23 @@ use tokio::time::Instant;
 
 use ledger::Outgoing;
 
-/// Messages in one pass of either way.
+/// Messages in one pass of the relay, direct or from the outbox.
 pub const BATCH: usize = 1_000;
-/// How late a direct push may be, by Redis's clock.
+/// The deadline of a direct push after its commit, by Redis's clock.
 pub const DIRECT_DEADLINE: Duration = Duration::from_secs(30);
 /// Tasks on the direct way, in memory: a few seconds at the highest submission rate. When it is full, passes over the outbox take over.
 const DIRECT_CAPACITY: usize = 32_768;
-/// Offers on the direct way. Each holds the tasks of one commit.
+/// Maximum number of offers on the direct path. Each holds the tasks of one commit.
 const DIRECT_OFFERS: usize = 4_096;
 
 /// State shared by the handle and the relay.
 #[derive(Default)]
 pub struct Shared {
-    /// The direct way is open.
+    /// Whether the direct path is open.
     pub direct: AtomicBool,
-    /// Tasks that are on the direct way now.
+    /// Number of tasks on the direct path now.
     pub offered: AtomicUsize,
-    /// The last pass over the outbox failed.
+    /// Whether the last pass over the outbox failed.
     pub is_stuck: AtomicBool,
     pub wake: Notify,
     /// Signals that some offered tasks were published.
@@ -41,7 +41,7 @@ pub struct Shared {
 }
 
 impl Shared {
-    /// So much is on its way that a large caller should wait. A closed direct way opens again when little is left in the outbox.
+    /// Whether a caller with many tasks should wait. A closed direct path reopens when the outbox is nearly empty.
     fn is_full(&self) -> bool {
         if self.direct.load(Ordering::Acquire) {
             self.offered.load(Ordering::Acquire) > DIRECT_CAPACITY / 2
@@ -59,7 +59,7 @@ pub struct Handle {
 }
 
 impl Handle {
-    /// Returns the handle and the receiving end. The direct way starts closed.
+    /// Returns the handle and the receiving end. The direct path starts closed.
     pub fn open() -> (Self, mpsc::Receiver<Vec<Outgoing>>) {
         let (direct, offers) = mpsc::channel(DIRECT_OFFERS);
         (Self { direct, shared: Arc::default() }, offers)
@@ -101,7 +101,7 @@ impl Handle {
         self.direct.capacity() == self.direct.max_capacity()
     }
 
-    /// Says that something may have become due. A lost nudge costs one period.
+    /// Wakes the relay because something may have become due. A lost nudge costs one period.
     pub fn nudge(&self) {
         self.shared.wake.notify_one();
     }

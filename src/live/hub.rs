@@ -1,8 +1,8 @@
-//! Hands committed events to whoever watches their task in this process.
+//! Passes committed events to the watchers of their tasks in this process.
 //!
-//! A watcher gets each event of its task once and in order, whatever the hub does: it counts `seq`, and where one is missing
-//! (a slow reader, another replica's commit, a reconnect) it reads the ledger from its last number. So the hub may drop,
-//! repeat and reorder, and every buffer in it is bounded.
+//! A watcher gets each event of its task once and in order, whatever the hub does: it checks `seq`, and when a number is missing
+//! (a slow reader, another replica's commit, a reconnect) it reads the ledger from its last number on. So the hub may drop,
+//! repeat and reorder events, and all its buffers are bounded.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
@@ -37,9 +37,9 @@ struct Topics {
 pub struct Hub {
     topics: Arc<Mutex<Topics>>,
     firehose: broadcast::Sender<()>,
-    /// Ends other than success, for those who decide what happens to the tasks that follow.
+    /// Ends other than success, for services that decide about the tasks that follow.
     bad_ends: broadcast::Sender<Arc<Event>>,
-    /// Steps of further deliveries, for whoever counts them.
+    /// Events of redeliveries, for services that count them.
     redeliveries: broadcast::Sender<Arc<Event>>,
 }
 
@@ -55,7 +55,7 @@ impl Default for Hub {
 }
 
 impl Hub {
-    /// From now on every event of this task is signalled. Subscribe first, then read the ledger.
+    /// Signals every event of this task from now on. Subscribe first, then read the ledger.
     pub fn watch_task(&self, id: &TaskId) -> broadcast::Receiver<Signal> {
         let mut topics = self.topics.lock().expect("nothing panics under this lock");
         let sender = topics.tasks.entry(id.clone()).or_insert_with(|| broadcast::channel(WATCH_CAPACITY).0);
@@ -79,12 +79,12 @@ impl Hub {
         self.bad_ends.subscribe()
     }
 
-    /// Every step of a further delivery that was written down by this process.
+    /// Every event of a redelivery that this process has recorded.
     pub fn watch_redeliveries(&self) -> broadcast::Receiver<Arc<Event>> {
         self.redeliveries.subscribe()
     }
 
-    /// Tells the watchers of these committed events.
+    /// Sends these committed events to their watchers.
     pub fn publish(&self, events: &[Event]) {
         if events.is_empty() {
             return;
@@ -101,7 +101,7 @@ impl Hub {
         let _ = self.firehose.send(());
     }
 
-    /// Announces a submission that was just committed. Hardly any task is watched yet, so events are built only for those that are.
+    /// Announces a submission that was just committed. Few tasks are watched yet, so events are built only for those.
     pub fn accepted(&self, submission: &Submission, task_nos: &[i64]) {
         if !self.is_watched() {
             let _ = self.firehose.send(());
@@ -157,7 +157,7 @@ impl Hub {
         topics.tasks.shrink_to_fit();
     }
 
-    /// Takes the senders out under the lock and uses them after it, so nobody is woken while the lock is held.
+    /// Collects the senders under the lock, to use them after it, so that no watcher is woken while the lock is held.
     fn targets(&self, events: &[Event]) -> Vec<(broadcast::Sender<Signal>, Arc<Event>)> {
         let topics = self.topics.lock().expect("nothing panics under this lock");
         if topics.tasks.is_empty() && topics.groups.is_empty() {

@@ -1,7 +1,7 @@
-//! The inboxes that this gateway drains: the ledger's own and those of `[[inboxes]]`. Shared by the role that drains them and by readers,
-//! to whom a committed call must be a task at once.
+//! The inboxes that this gateway drains: the ledger's own and those of `[[inboxes]]`. Shared by the role that drains them and by
+//! readers, who must see a committed call as a task at once.
 //!
-//! An inbox whose database is away answers nobody, and nobody waits for it: readers pass it over until it was drained again.
+//! Readers skip an inbox whose database is down, until it has been drained again, so that nobody waits for it.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -17,10 +17,10 @@ const PATIENCE: Duration = Duration::from_secs(1);
 
 /// One inbox.
 pub struct Source {
-    /// For people: its address without a password.
+    /// Name for display: its address without the password.
     pub name: String,
     pub inbox: Inbox,
-    /// How often it is looked at when nothing is heard of it.
+    /// How often it is polled when no notification arrives.
     pub poll: Duration,
     wake: Notify,
     away: AtomicBool,
@@ -31,7 +31,7 @@ impl Source {
         Self { name, inbox, poll, wake: Notify::new(), away: AtomicBool::new(false) }
     }
 
-    /// Says that a call may be waiting. A lost word costs one period.
+    /// Wakes the drain because a call may be waiting. A lost wake-up costs one period.
     pub fn wake(&self) {
         self.wake.notify_one();
     }
@@ -40,7 +40,7 @@ impl Source {
         self.wake.notified().await;
     }
 
-    /// Notes whether it answers; true when that is news.
+    /// Records whether it answers; returns true when that has changed.
     pub fn note_away(&self, away: bool) -> bool {
         self.away.swap(away, Ordering::AcqRel) != away
     }
@@ -57,7 +57,7 @@ impl Source {
     }
 }
 
-/// All of them. Cheap to clone.
+/// All inboxes. Cheap to clone.
 #[derive(Clone)]
 pub struct Inboxes(Arc<[Source]>);
 
@@ -70,7 +70,7 @@ impl Inboxes {
         &self.0
     }
 
-    /// The committed call of this id that is not a task yet. Its inbox is drained next.
+    /// The committed call of this id that is not a task yet. Also wakes the drain of its inbox.
     pub async fn find(&self, id: &str) -> Option<Call> {
         let asked = self.0.iter().filter(|source| !source.is_away()).map(|source| source.find(id));
         let mut answers: FuturesUnordered<_> = asked.collect();

@@ -1,4 +1,4 @@
-//! What workers say of the signatures of their tasks, for the names of `learn`; and where two of them, or a worker and the catalog, differ.
+//! Type hints that workers report for tasks in `learn`, and contradictions between workers, or between a worker and the catalog.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, RwLock};
@@ -8,7 +8,7 @@ use crate::catalog::{Annotations, Pattern};
 #[derive(Default)]
 struct Known {
     hints: HashMap<String, Annotations>,
-    /// By task: what does not fit together.
+    /// Contradictions by task.
     misfits: BTreeMap<String, String>,
 }
 
@@ -24,7 +24,7 @@ impl Learned {
         Self { patterns: patterns.iter().map(Pattern::new).collect(), known: Arc::default() }
     }
 
-    /// Whether anything is to be learned.
+    /// Whether there are tasks to learn.
     pub fn is_wanted(&self) -> bool {
         !self.patterns.is_empty()
     }
@@ -33,7 +33,7 @@ impl Learned {
         self.patterns.iter().any(|pattern| pattern.matches(name))
     }
 
-    /// The hints of a task, once some worker has told them.
+    /// The hints of a task, once a worker has reported them.
     pub fn hints(&self, name: &str) -> Option<Annotations> {
         if !self.is_wanted() {
             return None;
@@ -45,7 +45,7 @@ impl Learned {
         self.known.read().expect("nothing panics under this lock").misfits.clone()
     }
 
-    /// All that is known now; a task that no worker has told of this time keeps its hints.
+    /// Replaces what is known; a task that no worker has reported this time keeps its hints.
     pub fn replace(&self, hints: HashMap<String, Annotations>, misfits: BTreeMap<String, String>) {
         let mut known = self.known.write().expect("nothing panics under this lock");
         known.hints.extend(hints);

@@ -1,4 +1,4 @@
-//! What stands in front of the ledger: submissions are committed in groups, reads are batched, changes are shown live.
+//! Services in front of the ledger (the history database): group commit, batched reads, live events.
 
 pub mod commit;
 pub mod direct;

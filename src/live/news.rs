@@ -1,4 +1,4 @@
-//! Tells this replica's watchers what other replicas committed.
+//! Tells this replica's watchers about commits of other replicas.
 
 use std::time::Duration;
 

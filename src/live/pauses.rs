@@ -1,7 +1,7 @@
-//! Which queues are paused, known to every replica without asking the ledger for each submission.
+//! Which queues are paused: cached by every replica, so that submissions need not ask the ledger.
 //!
-//! The answer is at most one period old. A submission that slips through is published and waits in the queue, because the
-//! workers have left it.
+//! The cache is at most one period old. A submission that slips through is published and waits in the queue, because the workers
+//! no longer consume it.
 
 use std::collections::HashSet;
 use std::sync::{Arc, RwLock};
@@ -32,7 +32,7 @@ impl Pauses {
         Ok(())
     }
 
-    /// Runs until `stop`. While the ledger is away, the last answer stays valid.
+    /// Runs until `stop`. While the ledger is down, the last answer stays valid.
     pub async fn run(self, ledger: SharedLedger, stop: CancellationToken) {
         while !stop.is_cancelled() {
             let _ = self.refresh(&ledger).await;

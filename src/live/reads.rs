@@ -1,8 +1,8 @@
 //! Reads single tasks by id. Concurrent callers share queries, and finished tasks are cached for a moment.
 //!
 //! There is no timer: a query fetches whatever was requested while the previous queries ran. A lone reader never waits.
-//! A task that has not ended is read anew by every query; one that has ended does not change, except that it is pruned, or that a
-//! second run of it is noted in its history: an answer may be [`FRESH`] older than that.
+//! An unfinished task is read again by every query. A finished task does not change, except when it is pruned or when a second run of
+//! it is recorded; an answer may miss that for up to [`FRESH`].
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -29,7 +29,7 @@ const SMALL_TEXTS: usize = 256;
 const CACHE_TASKS: usize = 8_192;
 /// Reads that may wait for a query: more than the connections of one replica usually send at once. Further callers wait for room.
 const CAPACITY: usize = 4_096;
-/// Tasks in one query, and concurrent queries: with two, the database works while the answers of the other are handed out.
+/// Tasks in one query, and concurrent queries: with two, the database works on one while the answers of the other are passed on.
 const BATCH: usize = 256;
 const QUERIES: usize = 2;
 
@@ -144,7 +144,7 @@ async fn answer(batch: Vec<Request>, ledger: SharedLedger, memory: Memory) {
             }
             return;
         }
-        // Nobody knows which id caused the failure, so each caller gets its own copy of the error.
+        // It is unknown which id caused the failure, so each caller gets a copy of the error.
     }
     for (id, replies) in wanted {
         one(&id, replies, &ledger, &memory).await;

@@ -1,31 +1,30 @@
-//! How many messages of a queue may be in the broker at the same time. Pure: what the configuration says of a queue, and what holds where
-//! it says nothing.
+//! Windows: how many messages of a queue may be in the broker at the same time, from the configuration and its defaults. Pure.
 //!
-//! A message counts until a worker has received it, or until its task has ended. What has no room waits in the ledger, in its order.
+//! A message counts until a worker has received it or its task has ended. Tasks without room wait in the ledger, in order.
 
 use std::collections::HashMap;
 
 use celery::task::Priority;
 
-/// Where keys take turns (`fair`) and nothing is configured: more than eight processes need while the next ones are fetched, and few
-/// enough that nobody has a long line in front of them.
+/// The default where keys take turns (`fair`): enough to keep eight processes busy while the next messages are fetched, and few enough
+/// that a new task does not queue behind many.
 pub const SHARED: u32 = 16;
-/// The default on RabbitMQ, where no single message can be taken out of a queue again.
+/// The default on RabbitMQ, where a single message cannot be removed from a queue.
 pub const RABBITMQ: u32 = 1_000;
 
 /// The windows of all queues.
 #[derive(Debug, Clone, Default)]
 pub struct Windows {
-    /// `None` stands for "no limit" here.
+    /// The configured windows; `None` means no limit.
     said: HashMap<String, Option<u32>>,
-    /// Where nothing is said.
+    /// The window of queues without a configured one.
     usual: Option<u32>,
-    /// 9 goes first, as in RabbitMQ; in Redis it is 0.
+    /// Whether priority 9 is served first, as in RabbitMQ; in Redis it is 0.
     highest_first: bool,
 }
 
 impl Windows {
-    /// `said` as configured, 0 for no limit; `shared` are queues of catalog entries with `fair`.
+    /// `said` are the configured windows, 0 for no limit; `shared` are queues of catalog entries with `fair`.
     pub fn new<'a>(
         said: impl Iterator<Item = (&'a str, Option<u32>)>,
         shared: impl Iterator<Item = String>,
@@ -51,13 +50,13 @@ impl Windows {
         }
     }
 
-    /// Whether the broker turns away a message that it has already. Where it does not, only a pass over the outbox publishes: it
+    /// Whether the broker refuses a message that it already has. Where it does not, only a pass over the outbox publishes: it
     /// holds the row, so that no other pass has it too.
     pub fn has_markers(&self) -> bool {
         !self.highest_first
     }
 
-    /// The place of a priority among those who wait: the lowest goes first.
+    /// The rank of a priority among waiting tasks: the lowest goes first.
     pub fn rank(&self, priority: Priority) -> i16 {
         let priority = i16::from(priority.get());
         if self.highest_first { 9 - priority } else { priority }

@@ -1,9 +1,9 @@
-//! Whether the ledger and Redis take what the gateway must write, asked once a second: what `/readyz` says, and an incident.
+//! Health checks: tries once a second whether the ledger and Redis take writes, for `/readyz` and for incidents.
 //!
-//! A gateway that only reads asks its replica of the ledger how far it is behind, and has no business with Redis.
+//! A gateway that only reads asks its replica of the ledger how far it lags behind, and does not check Redis.
 //!
-//! A server that only answers is not enough: after a failover it may be a standby, a Redis may be full. Only what is wrong is a
-//! warning: a ledger that is still being prepared is neither up nor down.
+//! A server that answers may still refuse writes: after a failover it may be a standby, or a Redis may be full. A ledger that is still
+//! being migrated is neither up nor down, so it causes no warning.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
@@ -22,16 +22,16 @@ use ledger::SharedLedger;
 use runtime::clock::{self, Time};
 
 const PERIOD: Duration = Duration::from_secs(1);
-/// A later answer counts as none.
+/// How long an answer may take.
 const PATIENCE: Duration = Duration::from_secs(2);
-/// How long the first question about readiness waits for the first try at both.
+/// How long the first request to `/readyz` waits for the first check of both.
 const FIRST_TRY: Duration = Duration::from_secs(3);
 
-/// Something that the gateway needs and has not got.
+/// A dependency that is down.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Trouble {
     pub since: Time,
-    /// In the server's own words, with what helps.
+    /// The server's own error, and what helps.
     pub reason: String,
 }
 
@@ -43,7 +43,7 @@ enum State {
     Down(Trouble),
 }
 
-/// What became of a dependency with an answer.
+/// How an answer has changed the state of a dependency.
 #[derive(Debug, PartialEq, Eq)]
 enum Turn {
     Fell,
@@ -78,11 +78,11 @@ impl State {
 struct Shared {
     ledger: Mutex<State>,
     redis: Mutex<State>,
-    /// Microseconds that the ledger is behind the one that it follows.
+    /// How many microseconds the ledger lags behind its primary.
     lag: AtomicU64,
-    /// Both were asked once more.
+    /// Notified after each check of both.
     tried: Notify,
-    /// One fell or rose.
+    /// Notified when a dependency went down or up.
     turned: Notify,
 }
 
@@ -107,24 +107,24 @@ impl Handle {
         trouble(&self.0.redis)
     }
 
-    /// How far the ledger was behind when it was last asked. Zero where it follows no other.
+    /// How far the ledger lagged behind at the last check. Zero if it is not a replica.
     pub fn lag(&self) -> Duration {
         Duration::from_micros(self.0.lag.load(Ordering::Relaxed))
     }
 
-    /// Its schema could not be brought up to date, or looked at; whoever tried has said so in the log.
+    /// Records that the ledger's schema could not be migrated or read; the caller has logged the error.
     pub fn ledger_is_not_ready(&self, reason: String) {
         self.0.ledger.lock().expect("nothing panics under this lock").note(Err(reason), clock::now());
         self.0.tried.notify_waiters();
         self.0.turned.notify_one();
     }
 
-    /// Returns when the ledger or Redis fell or rose.
+    /// Returns when the ledger or Redis went down or up.
     pub async fn turned(&self) {
         self.0.turned.notified().await;
     }
 
-    /// Waits until both were tried once, at most [`FIRST_TRY`].
+    /// Waits until both were checked once, at most [`FIRST_TRY`].
     pub async fn first_try(&self) {
         let deadline = Instant::now() + FIRST_TRY;
         loop {
@@ -155,14 +155,14 @@ fn late() -> String {
     format!("no answer within {} s", PATIENCE.as_secs())
 }
 
-/// Asks.
+/// The service that runs the checks.
 pub struct Health {
     ledger: SharedLedger,
     broker: Broker,
     backend: ResultBackend,
-    /// Whose list is asked about.
+    /// The queue whose list is used for the check.
     queue: QueueName,
-    /// The ledger is a replica, and Redis is not asked.
+    /// Whether the ledger is a replica; Redis is then not checked.
     reads_only: bool,
     handle: Handle,
 }
@@ -173,14 +173,14 @@ impl Health {
         (Self { ledger, broker, backend, queue, reads_only: false, handle: handle.clone() }, handle)
     }
 
-    /// Of a gateway that only reads.
+    /// The checks of a gateway that only reads.
     pub fn reading(mut self) -> Self {
         self.reads_only = true;
         *self.handle.0.redis.lock().expect("nothing panics under this lock") = State::Up;
         self
     }
 
-    /// Runs until `stop`. `prepared` resolves when the ledger's schema is there; before that nobody can say whether it is up.
+    /// Runs until `stop`. `prepared` is cancelled when the ledger's schema is ready; before that its state is unknown.
     pub async fn run(self, prepared: CancellationToken, stop: CancellationToken) {
         while !stop.is_cancelled() {
             let (ledger, redis) = tokio::join!(self.ask_ledger(&prepared), self.ask_redis());

@@ -1,4 +1,4 @@
-//! The kinds of incidents, with the words that the API, the metrics and the documents have for them.
+//! The kinds of incidents, with their names in the API, the metrics and the documents.
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Kind {
@@ -7,26 +7,26 @@ pub enum Kind {
     OverBudget,
     OutboxStuck,
     CanvasStuck,
-    /// A queue's key holds something else than a list.
+    /// A queue's key is not a list.
     WrongKey,
-    /// The fleet's transport options are not those of `[broker]`.
+    /// The fleet's transport options differ from `[broker]`.
     OtherOptions,
     /// A worker sends no events.
     MuteWorker,
-    /// A worker answers nothing.
+    /// A worker does not answer remote control.
     DeafWorker,
     /// The broker has no queue of this name.
     NoQueue,
-    /// Workers have different signatures of a task, or one that its catalog entry does not fit.
+    /// Workers report different signatures for a task, or one that contradicts its catalog entry.
     OtherSignature,
     LedgerDown,
     RedisDown,
     RedisEvicts,
-    /// Found by a reconciler: a task that is delivered again and again.
+    /// A task is delivered again and again; a reconciler finds this.
     RepeatedDelivery,
-    /// So many tasks would run again at once that none does.
+    /// So many tasks would run again at once that the repair was suspended.
     RepairSuspended,
-    /// What became of a task is not known.
+    /// The outcome of a task is unknown.
     Undecided,
 }
 
@@ -51,7 +51,7 @@ impl Kind {
         Self::Undecided,
     ];
 
-    /// What [`troubles`](super::incidents::troubles) tells; the others are found by looking.
+    /// The kinds that [`troubles`](super::incidents::troubles) reports; the others are found by periodic checks.
     pub(super) const OF_HEALTH: [Self; 2] = [Self::LedgerDown, Self::RedisDown];
 
     pub fn as_str(self) -> &'static str {

@@ -1,8 +1,8 @@
-//! What a person should look at now: a worker that is alive and takes nothing, a queue nobody serves, a task over its budget, an
-//! outbox that does not drain.
+//! Incidents, conditions that a person should look at: a worker that is alive but takes nothing, a queue that no worker serves, a task
+//! over its budget, an outbox that does not drain.
 //!
-//! Every replica finds the same incidents from the same facts; only `since` may differ by a period. An incident that is over is
-//! forgotten, its end is in the log.
+//! All replicas find the same incidents from the same facts; only `since` may differ by a period. An incident that is over is dropped;
+//! its end is logged.
 
 mod repeated;
 mod stuck;
@@ -28,16 +28,16 @@ use ledger::{SharedLedger, Worker};
 use runtime::clock::{self, Time};
 
 const PERIOD: Duration = Duration::from_secs(2);
-/// Looking takes at most a tenth of the time, however much is unfinished,
+/// A check takes at most a tenth of the time, however many tasks are unfinished,
 const SHARE: u32 = 10;
-/// but comes at least this often.
+/// but it runs at least this often.
 const LONGEST_PAUSE: Duration = Duration::from_secs(30);
 const PAGE: i64 = 500;
-/// Queues looked at, besides those of the workers.
+/// Maximum number of queues to check, besides those of the workers.
 const QUEUES: i64 = 5_000;
-/// From this delivery on a task is an incident.
+/// From this delivery on a task is reported as an incident.
 const REPEATED: i32 = 3;
-/// Incidents kept at a time; more tasks over their budget than this need no list.
+/// Maximum number of incidents.
 const MOST: usize = 1_000;
 
 pub use super::incident_kind::Kind;
@@ -62,7 +62,7 @@ impl Incidents {
         self.0.lock().expect("nothing panics under this lock").values().cloned().collect()
     }
 
-    /// Incidents of these kinds are those that were found. Others stay.
+    /// Replaces the incidents of these kinds by those that were found. Others stay.
     fn replace(&self, kinds: impl Fn(Kind) -> bool, found: Vec<Incident>) {
         let mut all = self.0.lock().expect("nothing panics under this lock");
         let (mut known, mut next): (BTreeMap<_, _>, BTreeMap<_, _>) =
@@ -86,7 +86,7 @@ impl Incidents {
     }
 }
 
-/// Tells what the gateway needs and cannot write, as soon as it is known. Needs neither the ledger nor Redis. Runs until `stop`.
+/// Reports dependencies that are down as soon as it is known. Needs neither the ledger nor Redis. Runs until `stop`.
 pub async fn troubles(incidents: Incidents, health: health::Handle, stop: CancellationToken) {
     while !stop.is_cancelled() {
         let incident = |kind, subject: &str, trouble: health::Trouble| Incident {
@@ -102,18 +102,18 @@ pub async fn troubles(incidents: Incidents, health: health::Handle, stop: Cancel
     }
 }
 
-/// Finds incidents.
+/// The service that finds incidents.
 pub struct Lookout {
     ledger: SharedLedger,
     broker: Broker,
     incidents: Incidents,
     config: config::Incidents,
     catalog: Arc<Catalog>,
-    /// Since when a worker takes nothing although it could, with what it had processed then.
+    /// Since when a worker takes nothing although it could, with its count of processed tasks at that time.
     idle: BTreeMap<String, (Time, Option<i64>)>,
     /// Since when a queue has messages and no consumer.
     unserved: BTreeMap<String, Time>,
-    /// Unfinished tasks that were delivered again and again, and since when that is known.
+    /// Unfinished tasks that are delivered again and again, and since when that is known.
     repeated: BTreeMap<TaskId, Time>,
     learned: Learned,
 }
@@ -148,7 +148,7 @@ impl Lookout {
         (lookout, incidents)
     }
 
-    /// Tells of signatures that do not fit together, too.
+    /// Also reports contradictory signatures.
     pub fn with_learned(mut self, learned: Learned) -> Self {
         self.learned = learned;
         self
@@ -176,7 +176,7 @@ impl Lookout {
         found.extend(self.evicting(now).await);
         found.extend(self.ledger.findings(MOST as i64).await?.into_iter().filter_map(told));
         found.extend(self.signatures(now));
-        // The rest needs Redis. While it is away, incidents known from the ledger are still reported.
+        // The rest needs Redis. While it is down, incidents known from the ledger are still reported.
         match self.queues_and_workers(now).await {
             Ok(more) => found.extend(more),
             Err(Trouble::Redis(error)) => debug!(error = %error, "queues and workers are not looked at"),
@@ -185,7 +185,7 @@ impl Lookout {
         Ok(found)
     }
 
-    /// A Redis that drops what it was given when it is full.
+    /// Reports a Redis that evicts keys when it is full.
     async fn evicting(&self, now: Time) -> Option<Incident> {
         let memory = self.broker.lists()?.memory().await.ok().flatten().filter(broker::Memory::evicts)?;
         Some(Incident { kind: Kind::RedisEvicts, subject: "redis".to_owned(), since: now, detail: memory.told() })
@@ -267,7 +267,7 @@ impl Lookout {
         found
     }
 
-    /// Heartbeats, nothing in its hands, nothing processed, and its queues have a backlog.
+    /// Finds workers that send heartbeats but hold and process nothing although their queues have a backlog.
     fn silent(&mut self, waiting: &BTreeMap<String, i64>, online: &[&Worker], now: Time) -> Vec<Incident> {
         let mut idle = BTreeMap::new();
         let mut found = Vec::new();
@@ -292,7 +292,7 @@ impl Lookout {
     }
 }
 
-/// One of a newer release may have a kind that this one does not know.
+/// Converts a finding. One of a newer release may have a kind that this release does not know.
 fn told(finding: ledger::Finding) -> Option<Incident> {
     let kind = Kind::ALL.into_iter().find(|kind| kind.as_str() == finding.kind)?;
     Some(Incident { kind, subject: finding.subject, since: finding.since, detail: finding.detail })

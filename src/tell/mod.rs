@@ -1,4 +1,4 @@
-//! What tells others: webhooks, traces, statistics, exports, incidents, health.
+//! Reports to the outside: webhooks, traces, statistics, exports, incidents, health.
 
 #[cfg(feature = "export")]
 pub mod export;

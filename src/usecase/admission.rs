@@ -1,5 +1,5 @@
-//! What may be submitted: as much as drains, names that the catalog and the caller's token allow, and nothing that runs more than once
-//! inside a canvas. All of it before a row is written.
+//! Checks submissions before a row is written: the backlog, the names that catalog and token allow, and that no step of a canvas would
+//! run more than once.
 
 use super::Gateway;
 use super::rules;
@@ -16,7 +16,7 @@ use celery::task::webhook::Webhook;
 use celery::task::{Invalid, QueueName, Signature, Spread, TaskId, TaskName};
 
 impl Gateway {
-    /// 503 with the time it will take, rather than a promise that grows without bound.
+    /// Refuses submissions while the backlog is full, with the time it will take, so that the outbox does not grow without bound.
     pub fn check_backlog(&self) -> Result<(), SubmitError> {
         let (backlog, limit) = (self.relay.backlog(), self.limits.backlog);
         if u64::try_from(backlog).unwrap_or(0) < limit {
@@ -25,22 +25,22 @@ impl Gateway {
         Err(SubmitError::Backlog { backlog, limit, retry_after: self.relay.drain_time() })
     }
 
-    /// RabbitMQ publishes to no queue that is not there, and no worker makes the one of steps that wait.
+    /// Declares the queue for waiting steps: RabbitMQ drops messages for queues that do not exist, and no worker declares this one.
     pub(super) async fn prepare_queue(&self, submission: &ledger::Submission) {
         let is_ours = |task: &ledger::NewTask| pause::is_held_here(Some(task.queue.as_str()));
         let Some(task) = submission.tasks.iter().find(|task| is_ours(task)) else { return };
         if self.broker.lists().is_none() {
-            // A queue that is there with other arguments does as well; a broker that is away is told of by the relay.
+            // An existing queue with other arguments works too; the relay reports a broker that is down.
             let _ = self.broker.declare_queue(&task.queue, "{}").await;
         }
     }
 
-    /// What an earlier submission of this id became.
+    /// The answer to an earlier submission of this id.
     pub async fn known(&self, id: &TaskId) -> Result<Submitted, SubmitError> {
         Ok(Submitted { joined: true, ..self.joined(id).await? })
     }
 
-    /// What the catalog allows, and of that what the caller's token allows.
+    /// Checks that the catalog and the caller's token allow the call.
     pub(crate) fn check_call(&self, request: &SubmitRequest) -> Result<(), SubmitError> {
         let signature = &request.submission.signature;
         if !request.trusted {
@@ -68,13 +68,13 @@ impl Gateway {
         Err(SubmitError::NotAllowed { name, nearest })
     }
 
-    /// What the entries of the catalog say of arguments, queues and times.
+    /// Checks arguments, queues and time limits against the catalog's entries.
     pub(crate) fn check_rules(&self, submission: &Submission) -> Result<(), SubmitError> {
         let broken = rules::broken(&self.catalog, &self.learned, submission, self.keep);
         if broken.is_empty() { Ok(()) } else { Err(SubmitError::Invalid(broken)) }
     }
 
-    /// Where the webhooks of a submission may go.
+    /// Checks the addresses of a submission's webhooks.
     pub(crate) async fn check_hooks(&self, hooks: &[Webhook]) -> Result<(), SubmitError> {
         let mut wrong = Vec::new();
         for (index, hook) in hooks.iter().enumerate() {
@@ -85,20 +85,20 @@ impl Gateway {
         if wrong.is_empty() { Ok(()) } else { Err(SubmitError::Invalid(wrong)) }
     }
 
-    /// Where an exchange takes a node, when that is not its queue's list.
+    /// Where an exchange routes a node, if not just to its queue.
     pub(crate) fn spread(&self, node: &Node) -> Option<&Spread> {
         self.catalog.spread_for(node.task.task.as_str(), node.queue(), node.task.queue.is_some())
     }
 
-    /// What runs more than once cannot be a part of a canvas: nobody could say which of its ends is the one that counts.
-    /// What can be judged only when every task has its queue.
+    /// Checks that need every task's queue. A task that runs more than once cannot be part of a canvas, because it is undecidable which of
+    /// its ends counts.
     pub(crate) fn check_plan(&self, plan: &Plan) -> Result<(), SubmitError> {
         self.check_chords(plan)?;
         self.check_spread(plan)?;
         self.check_queues(plan)
     }
 
-    /// Names that the fleet's transport options forbid. Those that no fleet may use are refused when they are parsed.
+    /// Refuses queue names that the fleet's transport options forbid. Names that no fleet may use are refused when parsed.
     fn check_queues(&self, plan: &Plan) -> Result<(), SubmitError> {
         let Some(lists) = self.broker.lists() else { return Ok(()) };
         let transport = lists.keys().transport();
@@ -110,7 +110,7 @@ impl Gateway {
         }
     }
 
-    /// A step that follows members of a group is a chord's body: somebody must count the members, and `rpc://` does not.
+    /// Refuses chords with `rpc://`: a result backend must count the members of the header, and `rpc://` does not.
     fn check_chords(&self, plan: &Plan) -> Result<(), SubmitError> {
         let has_chord =
             plan.edges.iter().any(|(from, _, kind)| *kind == EdgeKind::Next && plan.nodes[*from].node.group.is_some());
@@ -133,7 +133,7 @@ impl Gateway {
     }
 }
 
-/// Whether an id is taken tells that somebody has it: who sees only some tasks does not choose ids.
+/// Refuses chosen ids from tokens that see only some tasks: a conflict would reveal that another task has the id.
 fn check_ids(request: &SubmitRequest) -> Result<(), SubmitError> {
     if !request.visibility.is_limited() {
         return Ok(());
@@ -144,7 +144,7 @@ fn check_ids(request: &SubmitRequest) -> Result<(), SubmitError> {
     if refused.is_empty() { Ok(()) } else { Err(SubmitError::Invalid(refused)) }
 }
 
-/// The first task in it that the caller may not see.
+/// The first task in a signature that the caller may not see.
 pub(crate) fn foreign_name(signature: &Signature, visibility: &Visibility) -> Option<TaskName> {
     let mut foreign = None;
     signature.visit(&mut |task| {

@@ -1,4 +1,4 @@
-//! Who did what: a row for each control call, opened with the act and sealed with its verdict.
+//! The audit log: a row for each control call, opened with the act and sealed with its verdict.
 
 use std::future::Future;
 
@@ -6,7 +6,7 @@ use super::Gateway;
 use ledger::{Act, Error, NewAct, Page, Seal, audit};
 
 impl Gateway {
-    /// Newest first, and where the next page begins.
+    /// A page of rows, newest first, and where the next page begins.
     pub async fn acts(&self, page: &Page) -> Result<(Vec<Act>, Option<i64>), Error> {
         let mut acts = self.ledger.acts(page.after.map(|after| after.0), page.limit.saturating_add(1)).await?;
         let limit = usize::try_from(page.limit).unwrap_or(usize::MAX);
@@ -16,7 +16,7 @@ impl Gateway {
         Ok((acts, next))
     }
 
-    /// Opens the row of an act that happens outside of the ledger: there is none without a row.
+    /// Opens the row of an act outside of the ledger, before the act, so that there is no act without a row.
     pub async fn open_act(&self, act: &NewAct) -> Result<(), Error> {
         self.ledger.open_act(act).await
     }
@@ -26,7 +26,7 @@ impl Gateway {
     }
 }
 
-/// What `work` changes in the ledger belongs to this act, and its row is opened in the same commit.
+/// Runs `work` as this act: the row is opened in the same commit as the changes of `work` in the ledger.
 pub async fn within<F: Future>(act: NewAct, work: F) -> F::Output {
     audit::within(act, work).await
 }

@@ -1,4 +1,4 @@
-//! Many calls at once. Each is accepted or refused by itself and they share commits; or, atomically, all or none.
+//! Batches of calls. Each call is accepted or refused separately, and they share commits; an atomic batch is accepted as a whole or not.
 
 use std::sync::Arc;
 
@@ -12,38 +12,38 @@ use celery::task::{Invalid, Json};
 use ledger::{Edge, IdempotencyKey};
 use runtime::clock;
 
-/// Calls that are checked and planned before others have their turn.
+/// How many calls are checked and planned before other requests get a turn.
 const TURN: usize = 64;
 
-/// Why nothing of an atomic batch was accepted.
+/// Why an atomic batch was refused.
 #[derive(Debug, thiserror::Error)]
 pub enum BatchError {
-    /// Everything that is wrong, with the places in the batch.
+    /// All mistakes, with their positions in the batch.
     #[error("{} items do not fit", .0.len())]
     Items(Vec<(usize, SubmitError)>),
     #[error("the batch was refused")]
     Whole(#[from] SubmitError),
 }
 
-/// `Idempotency-Key` of a whole batch.
+/// The `Idempotency-Key` of a whole batch.
 pub struct BatchKey {
     pub scope: String,
     pub key: String,
     pub fingerprint: Vec<u8>,
-    /// Writes the answer down that repetitions get.
+    /// Writes the answer that repeated requests get.
     pub answer: fn(&[Submitted]) -> Json,
 }
 
 impl Gateway {
-    /// Accepts each call by itself, in this order, in as few commits as the ledger needs. The caller bounds the number and
-    /// the size of what is in flight by the length of `requests`.
+    /// Accepts or refuses each call separately, in this order, in as few commits as possible. The caller bounds the work in
+    /// flight by the length of `requests`.
     ///
     /// # Cancel safety
     /// A dropped call may leave any of them accepted.
     pub async fn submit_many(self: &Arc<Self>, requests: Vec<SubmitRequest>) -> Vec<Result<Submitted, SubmitError>> {
-        // Polled in order: so is the committer's queue filled.
+        // The futures are polled in order, so the committer's queue is filled in order.
         let submit = async |(place, request): (usize, SubmitRequest)| {
-            // Checking and planning so many at once would keep a thread from everybody else.
+            // Checking and planning many calls at once would block the thread for other requests.
             for _ in 0..place / TURN {
                 tokio::task::yield_now().await;
             }
@@ -55,7 +55,7 @@ impl Gateway {
     /// Accepts all calls in one transaction, or none. `unique` has no meaning here and is refused.
     ///
     /// # Errors
-    /// Every item that does not fit, or the one conflict with what the ledger has.
+    /// All invalid items, or the conflict with existing tasks.
     pub async fn submit_all(
         &self,
         requests: Vec<SubmitRequest>,
@@ -101,7 +101,7 @@ impl Gateway {
     }
 }
 
-/// A batch is one submission, and a submission has one key.
+/// Refuses a unique key: a batch is a single submission, and a submission has at most one key.
 fn without_key(part: (ledger::Submission, Submitted)) -> Result<(ledger::Submission, Submitted), SubmitError> {
     if part.0.unique.is_none() {
         return Ok(part);
@@ -110,7 +110,7 @@ fn without_key(part: (ledger::Submission, Submitted)) -> Result<(ledger::Submiss
     Err(SubmitError::Invalid(vec![Invalid { pointer: String::new(), detail }]))
 }
 
-/// One submission of all tasks. Each keeps its own root: they are canvases beside each other.
+/// Merges all tasks into one submission. Each keeps its own root, so they remain separate canvases.
 fn merged(submissions: Vec<ledger::Submission>, at: clock::Time) -> ledger::Submission {
     let mut whole = ledger::Submission {
         at,

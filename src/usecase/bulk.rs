@@ -1,7 +1,7 @@
-//! One operation on many tasks: asked for once, carried out step by step by [`crate::roles::bulk`], watched, paused, cancelled.
+//! Operations on many tasks: created here, carried out step by step by [`crate::roles::bulk`]; they can be watched, paused, cancelled.
 //!
-//! What an action may touch is decided here, for every caller alike: a retry leaves alone what succeeded unless that is said in
-//! words of its own, and what was submitted after the operation began is never part of it.
+//! Which tasks an action may touch is decided here, in the same way for all callers: a retry skips succeeded tasks unless the request
+//! includes them explicitly, and tasks submitted after the operation began are never part of it.
 
 use std::time::{Duration, Instant};
 
@@ -14,41 +14,41 @@ use celery::task::Phase;
 use ledger::{Bulk, BulkAction, BulkState, Error, Filter, NewBulk, Page};
 use runtime::clock::{self, Time};
 
-/// Tasks that a preview counts at most, and the time that it takes at most.
+/// The most tasks that a preview counts, and the longest time that it takes.
 const MOST_COUNTED: i64 = 20_000;
 const LONGEST_COUNT: Duration = Duration::from_secs(3);
 const PAGE: i64 = 500;
-/// Operations that a list shows.
+/// Number of operations in a list.
 const LISTED: i64 = 100;
 
-/// What somebody asks for.
+/// A requested operation.
 #[derive(Debug, Clone)]
 pub struct BulkRequest {
     pub action: BulkAction,
-    /// Already narrowed to what the caller sees.
+    /// The filter, already limited to what the caller may see.
     pub filter: Filter,
-    /// A retry also takes tasks that succeeded.
+    /// Whether a retry includes succeeded tasks.
     pub include_succeeded: bool,
-    /// A revoke stops what runs.
+    /// Whether a revoke also stops running tasks.
     pub terminate: bool,
     pub reason: Option<String>,
-    /// Between two tasks. `None`: as fast as it goes.
+    /// The pause between two tasks. `None`: as fast as possible.
     pub interval: Option<Duration>,
-    /// The filter and the rate as they were written, for who looks later.
+    /// The filter and the rate as the client wrote them, for display.
     pub given: Box<RawValue>,
 }
 
-/// Who asks.
+/// The caller of the request.
 #[derive(Debug, Clone)]
 pub struct Asker {
     pub who: String,
     /// The token's id.
     pub id: Option<String>,
-    /// What its tasks may be, as patterns; none is no limit.
+    /// Patterns of the task names that it may use; empty for no limit.
     pub patterns: Vec<String>,
 }
 
-/// `Idempotency-Key`, with what tells whether the request is the same.
+/// An `Idempotency-Key`, with the fingerprint of its request.
 #[derive(Debug, Clone)]
 pub struct BulkKey {
     pub key: String,
@@ -57,7 +57,7 @@ pub struct BulkKey {
 
 #[derive(Debug, thiserror::Error)]
 pub enum BulkError {
-    /// Nothing that the filter asks for can be part of the action.
+    /// No task that the filter selects can be part of the action.
     #[error("{detail}")]
     Nothing { pointer: &'static str, detail: String },
     #[error("there is no operation {0}")]
@@ -74,15 +74,15 @@ pub enum BulkError {
 #[derive(Debug, Default)]
 pub struct Preview {
     pub matched: i64,
-    /// Of the filter without regard to the action, in the order of phases.
+    /// Tasks that the filter selects, whatever the action, in the order of phases.
     pub by_phase: Vec<(Phase, i64)>,
-    /// Matched ones that were sent again already, which a retry passes over.
+    /// Matched tasks that were retried already, which a retry skips.
     pub retried: i64,
-    /// There are more than were counted.
+    /// Whether there are more than were counted.
     pub more: bool,
 }
 
-/// What the worker of an operation reads from the row.
+/// The plan of an operation, which the role that carries it out reads from the row.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct Plan {
     filter: Kept,
@@ -100,7 +100,7 @@ impl Plan {
 }
 
 impl Gateway {
-    /// Counts what an operation would touch, and what its filter matches by outcome.
+    /// Counts the tasks that an operation would touch, and all tasks that its filter matches, by outcome.
     pub async fn preview_bulk(&self, request: &BulkRequest) -> Result<Preview, BulkError> {
         let filter = reach(request, clock::now())?;
         let started = Instant::now();
@@ -108,7 +108,7 @@ impl Gateway {
         let matched = counts.iter().map(|(_, count)| count).sum();
         let everything = Filter { phase: Vec::new(), dead_letters: false, ..filter.clone() };
         let (by_phase, _, more_of_all) = self.count(&everything, started).await?;
-        // Those that matter are counted for themselves: the history may be longer than a count goes.
+        // The relevant phases are counted separately, because the history may be longer than the counting limit.
         let merged = Phase::ALL.into_iter().filter_map(|phase| {
             let of = |counts: &[(Phase, i64)]| counts.iter().find(|(one, _)| *one == phase).map_or(0, |(_, n)| *n);
             let count = of(&counts).max(of(&by_phase));
@@ -117,13 +117,13 @@ impl Gateway {
         Ok(Preview { matched, by_phase: merged.collect(), retried, more: more || more_of_all })
     }
 
-    /// Tasks that a filter finds, by phase, and whether there are more than were counted.
+    /// Counts tasks that match a filter by phase, and tells whether there are more than were counted.
     pub async fn outcomes(&self, filter: &Filter) -> Result<(Vec<(Phase, i64)>, bool), Error> {
         let (counts, _, more) = self.count(filter, Instant::now()).await?;
         Ok((counts, more))
     }
 
-    /// Accepts an operation. With a key, a repetition answers with the first one: `false`.
+    /// Accepts an operation. A repeated request with the same key returns the first operation and `false`.
     pub async fn create_bulk(
         &self,
         request: BulkRequest,
@@ -167,20 +167,20 @@ impl Gateway {
         Ok((kept, is_new))
     }
 
-    /// `limited` is the token's id, for a token that sees only its own.
+    /// Reads an operation. `limited` is the token's id, for a token that sees only its own operations.
     pub async fn bulk(&self, id: &str, limited: Option<&str>) -> Result<Bulk, BulkError> {
         let bulk = self.ledger.bulk(id).await?.filter(|bulk| is_theirs(bulk, limited));
         bulk.ok_or_else(|| BulkError::Unknown(id.to_owned()))
     }
 
-    /// The newest ones.
+    /// The newest operations.
     pub async fn bulks(&self, limited: Option<&str>) -> Result<Vec<Bulk>, BulkError> {
         let mut bulks = self.ledger.bulks(LISTED).await?;
         bulks.retain(|bulk| is_theirs(bulk, limited));
         Ok(bulks)
     }
 
-    /// Pauses, resumes or cancels: from its next step on.
+    /// Pauses, resumes or cancels an operation from its next step on.
     pub async fn change_bulk(&self, id: &str, limited: Option<&str>, state: BulkState) -> Result<Bulk, BulkError> {
         let bulk = self.bulk(id, limited).await?;
         if bulk.state == state {
@@ -193,7 +193,7 @@ impl Gateway {
         self.bulk(id, limited).await
     }
 
-    /// By phase, how many of them were retried, and whether there are more.
+    /// Counts by phase, how many were retried already, and whether there are more.
     async fn count(&self, filter: &Filter, started: Instant) -> Result<(Vec<(Phase, i64)>, i64, bool), Error> {
         let (mut counts, mut retried, mut after, mut all) = (Phase::ALL.map(|phase| (phase, 0)), 0, None, 0);
         loop {
@@ -217,7 +217,7 @@ fn is_theirs(bulk: &Bulk, limited: Option<&str>) -> bool {
     limited.is_none_or(|id| bulk.who_id.as_deref() == Some(id))
 }
 
-/// The tasks that the action may touch of those that the filter asks for.
+/// Narrows the filter to the tasks that the action may touch.
 fn reach(request: &BulkRequest, now: Time) -> Result<Filter, BulkError> {
     let given = &request.filter;
     let until = now.plus(Duration::from_micros(1));
@@ -250,7 +250,7 @@ fn may(request: &BulkRequest, phase: Phase) -> bool {
     }
 }
 
-/// Whether they are part of it when the filter names no phase.
+/// Whether tasks of this phase are part of the action when the filter names no phase.
 fn usual(request: &BulkRequest, phase: Phase) -> bool {
     match request.action {
         BulkAction::Retry => matches!(phase, Phase::Failed | Phase::Lost | Phase::Succeeded),
@@ -258,7 +258,7 @@ fn usual(request: &BulkRequest, phase: Phase) -> bool {
     }
 }
 
-/// A filter as a plan keeps it.
+/// A filter in the form that a plan stores.
 #[derive(Debug, Default, Serialize, Deserialize)]
 #[serde(default)]
 struct Kept {

@@ -1,19 +1,19 @@
-//! What a deployment can, because of the broker that it runs on.
+//! What a deployment can do, which depends on its broker.
 
 use broker::Kind;
 
 use super::Gateway;
 
-/// Every difference that a caller may notice.
+/// All differences between brokers that a caller may notice.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Capabilities {
     pub broker: &'static str,
-    /// A task that waits in the broker can be revoked for certain.
+    /// A task that waits in the broker can be revoked with certainty.
     pub revoke_waiting: bool,
     /// A crash between publication and confirmation publishes once.
     pub publish_once: bool,
     pub queue_contents: bool,
-    /// The sweeper finds what workers lost.
+    /// The sweeper finds messages that workers lost.
     pub repair: bool,
     /// The priority that is served first.
     pub first_priority: u8,

@@ -22,13 +22,13 @@ pub struct Bulk {
     pub filter: Filter,
     /// Only failures of this kind, as `GET /v1/stats/errors` names it.
     pub fingerprint: Option<String>,
-    /// Spread over time, so that the failure of yesterday does not become the overload of today. `None`: all at once.
+    /// Rate at which they are published, to avoid an overload. `None`: all at once.
     pub max_per_second: Option<f64>,
     /// Only count them.
     pub dry_run: bool,
 }
 
-/// What became of a bulk re-queue.
+/// The outcome of a bulk re-queue.
 #[derive(Debug, Default)]
 pub struct Requeued {
     pub matched: usize,
@@ -36,7 +36,7 @@ pub struct Requeued {
     pub requeued: Vec<(TaskId, TaskId)>,
     /// Dead letters that were not re-queued, with the reason.
     pub skipped: Vec<(TaskId, String)>,
-    /// There may be more than one call handles.
+    /// Whether there may be more than one call handles.
     pub remaining: bool,
 }
 
@@ -44,7 +44,7 @@ impl Gateway {
     /// Re-queues one dead letter and deletes it from the list.
     ///
     /// # Cancel safety
-    /// A dropped call may have sent it and left it in the list, with `retried_as`.
+    /// A dropped call may have sent the task again but left it in the list, with `retried_as`.
     pub async fn requeue(&self, visibility: &Visibility, id: &TaskId) -> Result<Submitted, RetryError> {
         let task = self.ledger.task(id).await?.ok_or_else(|| RetryError::Unknown(id.clone()))?;
         if !self.is_dead(&task).await? {
@@ -57,7 +57,7 @@ impl Gateway {
         Ok(submitted)
     }
 
-    /// Re-queues all that match, oldest first.
+    /// Re-queues all matching dead letters, oldest first.
     pub async fn requeue_all(&self, visibility: &Visibility, bulk: Bulk) -> Result<Requeued, RetryError> {
         let (letters, remaining) = match &bulk.fingerprint {
             Some(fingerprint) => self.letters_of_kind(&bulk.filter, fingerprint).await?,
@@ -87,7 +87,7 @@ impl Gateway {
         Ok(done)
     }
 
-    /// Deletes one from the list. It stays in the history.
+    /// Removes a task from the list. It stays in the history.
     pub async fn dismiss(&self, id: &TaskId) -> Result<(), RetryError> {
         if self.ledger.dismiss(std::slice::from_ref(id)).await? == 1 {
             return Ok(());
@@ -98,7 +98,7 @@ impl Gateway {
         }
     }
 
-    /// Deletes all that match from the list. Returns their number.
+    /// Removes all matching tasks from the list. Returns their number.
     pub async fn dismiss_all(&self, filter: &Filter) -> Result<i64, ledger::Error> {
         let mut gone = 0;
         loop {
@@ -112,7 +112,7 @@ impl Gateway {
         }
     }
 
-    /// Oldest first, and whether there may be more.
+    /// Dead letters, oldest first, and whether there may be more.
     async fn letters(&self, filter: &Filter) -> Result<(Vec<Task>, bool), ledger::Error> {
         let filter = Filter { dead_letters: true, ..filter.clone() };
         let (mut letters, mut after) = (Vec::new(), None);
@@ -130,7 +130,7 @@ impl Gateway {
         Ok((letters, remaining))
     }
 
-    /// As [`Gateway::letters`], only failures of one kind; none when the kind is unknown.
+    /// As [`Gateway::letters`], but only failures of one kind; none when the kind is unknown.
     async fn letters_of_kind(&self, filter: &Filter, fingerprint: &str) -> Result<(Vec<Task>, bool), ledger::Error> {
         let kinds = self.ledger.failure_kinds(&[fingerprint.to_owned()]).await?;
         let Some(kind) = kinds.into_iter().next() else { return Ok((Vec::new(), false)) };

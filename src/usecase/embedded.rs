@@ -1,15 +1,15 @@
-//! The signatures that a message carries for later: callbacks, errbacks, the rest of its chain, the body of its chord. For a token that is
-//! limited to names they may be somebody else's.
+//! The signatures embedded in a message: callbacks, errbacks, the rest of its chain, the body of its chord. They may contain tasks that a
+//! token limited to some task names must not see.
 
 use celery::task::pause;
 use serde_json::{Map, Value};
 
 use crate::guard::tokens::Visibility;
 
-/// Where a message's body has them.
+/// Their index in a message's body.
 const EMBED: usize = 2;
 
-/// Whether a body of `[args, kwargs, embed]` carries something that the caller may not see.
+/// Whether a body of `[args, kwargs, embed]` contains a task that the caller may not see.
 pub fn has_foreign(body: &str, visibility: &Visibility) -> bool {
     let Ok(Value::Array(parts)) = serde_json::from_str(body) else { return visibility.is_limited() };
     visibility.is_limited() && parts.get(EMBED).is_some_and(|embed| is_foreign(embed, visibility))
@@ -25,13 +25,13 @@ fn is_foreign(value: &Value, visibility: &Visibility) -> bool {
     }
 }
 
-/// Celery's own compositions (`celery.chord`, …) are nobody's.
+/// Whether the caller may see a signature. Celery's own compositions (`celery.chord`, …) are always visible.
 fn is_seen(members: &Map<String, Value>, visibility: &Visibility) -> bool {
     let name = members.get("task").and_then(Value::as_str);
     name.is_none_or(|name| name.starts_with("celery.") || pause::is_pause(name) || visibility.sees(Some(name)))
 }
 
-/// The body with `{"hidden": true}` in the place of each signature that the caller may not see.
+/// The body with each signature that the caller may not see replaced by `{"hidden": true}`.
 pub fn without_foreign(body: &str, visibility: &Visibility) -> String {
     let Ok(Value::Array(mut parts)) = serde_json::from_str(body) else { return body.to_owned() };
     if let Some(embed) = parts.get_mut(EMBED) {

@@ -1,4 +1,4 @@
-//! Why a task is where it is: one sentence, and the facts it rests on.
+//! Explains in a sentence why a task is in its present state, with the facts behind it.
 
 use serde_json::{Map, Value, json};
 
@@ -9,13 +9,13 @@ use celery::task::{Phase, TaskId, pause};
 use ledger::{Error, Finding, InLine, Task, Worker};
 use runtime::clock::{self, Time};
 
-/// Messages in front of a task that are counted; a place further back is said as "more than".
+/// How many messages before a task are counted; a position further back is shown as "more than".
 const COUNTED: i64 = 2_000;
 const PAGE: i64 = 500;
-/// Findings that are looked through.
+/// How many findings are searched.
 const FINDINGS: i64 = 1_000;
 
-/// An answer to "why".
+/// The explanation of a task's state.
 #[derive(Debug)]
 pub struct Explanation {
     pub task_id: TaskId,
@@ -62,7 +62,7 @@ impl Gateway {
         Ok(Some(Explanation { task_id: task.id, phase: task.phase, sentence, evidence }))
     }
 
-    /// What the sweeper found out about an unfinished task and cannot decide.
+    /// What the sweeper (which repairs lost tasks) found out about an unfinished task but cannot decide.
     async fn finding(&self, task: &Task) -> Result<Option<Finding>, Error> {
         if task.phase.is_final() {
             return Ok(None);
@@ -71,7 +71,7 @@ impl Gateway {
         Ok(findings.into_iter().find(|finding| finding.subject == task.id.as_str()))
     }
 
-    /// A step that the gateway carries out itself.
+    /// Explains a step that the gateway carries out itself.
     async fn paused_step(&self, task: &Task, evidence: &mut Map<String, Value>) -> Result<String, Error> {
         let Some(wait) = self.ledger.wait(&task.id).await? else { return Ok("It waits.".to_owned()) };
         let (name, until) = (&wait.new.name, wait.new.expires_at.rfc3339());
@@ -84,7 +84,7 @@ impl Gateway {
         Ok(format!("It waits for somebody to answer {name} (/v1/waits), until {until} at the latest, then: {then}."))
     }
 
-    /// Nothing holds it but the window of its queue.
+    /// Explains a task that only waits for room in its queue.
     async fn in_line(&self, task: &Task, line: InLine, evidence: &mut Map<String, Value>) -> Result<String, Error> {
         let window = self.windows.of(&line.queue, task.options.fair.is_some());
         evidence.insert("window".into(), json!(window));
@@ -144,7 +144,7 @@ impl Gateway {
         Ok(format!("It is held by {}: {} of {max} are under way; {before}.", at.gate, at.under_way))
     }
 
-    /// Of these ids those whose tasks the caller sees.
+    /// The ids among these whose tasks the caller may see.
     async fn seen(&self, visibility: &Visibility, ids: &[TaskId]) -> Result<Vec<String>, Error> {
         let mut seen = Vec::new();
         for id in ids {
@@ -155,7 +155,7 @@ impl Gateway {
         Ok(seen)
     }
 
-    /// No limit holds it: its time, a paused queue, or whatever its history says.
+    /// Explains a held task that no limit holds: by its start time, a paused queue, or its history.
     async fn not_stopped(&self, task: &Task, now: Time, evidence: &mut Map<String, Value>) -> Result<String, Error> {
         if let Some(due) = task.due_at.filter(|at| *at > now) {
             return Ok(format!("It is held until {}.", due.rfc3339()));
@@ -266,7 +266,7 @@ impl Gateway {
         })
     }
 
-    /// Messages that will be served before it.
+    /// The number of messages that will be served before it.
     async fn place(&self, task: &Task, queue: &str) -> Option<i64> {
         let lists = self.broker.lists()?;
         let mut skip = 0;

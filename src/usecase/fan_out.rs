@@ -1,6 +1,6 @@
-//! One call that becomes many tasks. Few are a group like any other; many are accepted as one row with what they are made from,
-//! and the expander writes them out piece by piece: the call is answered at once, and neither its memory nor its transaction
-//! grows with the count. What is accepted is on disk, whole.
+//! Fan-out: a call that becomes many tasks. A few tasks are a group like any other; many are accepted as a single row with the data to
+//! build them, and the expander writes them in pieces: the call is answered at once, and its memory and transaction do not grow
+//! with the count. An accepted call is completely on disk.
 
 use serde::{Deserialize, Serialize};
 
@@ -18,7 +18,7 @@ use runtime::clock;
 /// Up to this many tasks are written with the request and listed in its answer.
 pub const AT_ONCE: u32 = 1_000;
 
-/// The stored form of a request that is written out later.
+/// The stored form of a request whose tasks are written later.
 #[derive(Serialize, Deserialize)]
 pub(crate) struct Kept {
     pub call: FanOut,
@@ -57,7 +57,7 @@ impl Gateway {
         let group_id = group_id.expect("announced with its group");
         let SubmitRequest { submission, idempotency, traceparent, token, .. } = request;
         let Submission { mut limits, fair, labels, .. } = submission;
-        // It is accepted before its tasks are written: none of them can be refused any more.
+        // The call is accepted before its tasks are written, so none of them can be refused later.
         limits.iter_mut().for_each(|limit| limit.on_limit = OnLimit::Hold);
         let plan = Kept { call, traceparent, token, limits, labels, fair };
         let plan = serde_json::to_string(&plan).expect("a call is JSON");
@@ -125,7 +125,7 @@ pub(crate) fn tasks(call: &FanOut, first: u32, after: u32) -> Result<Vec<TaskSig
     Ok(call.part(first, after)?.into_iter().map(task).collect())
 }
 
-/// A request that was just parsed should be complete. If it is not, the client is told what its chunks lack.
+/// A request that was just parsed should be complete. If it is not, the client gets the error.
 fn damaged(error: Damaged) -> SubmitError {
     SubmitError::Invalid(vec![Invalid { pointer: String::new(), detail: error.to_string() }])
 }

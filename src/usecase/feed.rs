@@ -1,6 +1,6 @@
-//! The feed of everything, from a place on: what a stream of all events is made of.
+//! The feed of all events from a position on, for the stream of all events.
 //!
-//! While the ledger is away the feed is silent and goes on afterwards; it never skips an event.
+//! While the ledger is down the feed is silent, and it continues afterwards; it never skips an event.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,14 +12,14 @@ use super::Gateway;
 use ledger::{Error, Event, Filter};
 use runtime::lifecycle::Backoff;
 
-/// Events read from the ledger at a time: bounds what waits for a slow reader.
+/// Events read from the ledger at a time, which bounds the buffer for a slow reader.
 const PAGE: i64 = 200;
-/// Without news of a commit the feed is read this often: the bound on what a lost signal can cost.
+/// How often the feed is read without a signal of a commit: a lost signal delays events by at most this.
 const PERIOD: Duration = Duration::from_secs(5);
 const LEDGER_PAUSE: Duration = Duration::from_secs(2);
 
 impl Gateway {
-    /// The events that fit `filter`, after a position of the feed, for ever; `None` begins now.
+    /// The endless stream of events that match `filter`, after a position of the feed; `None` begins now.
     pub async fn feed(
         self: &Arc<Self>,
         filter: Filter,
@@ -38,7 +38,7 @@ fn events(gateway: Arc<Gateway>, filter: Filter, mut after: i64) -> impl Stream<
         let mut commits = gateway.hub.watch_all();
         let mut backoff = Backoff::new(LEDGER_PAUSE);
         loop {
-            // What was committed until now is read below.
+            // Everything committed until now is read below.
             commits = commits.resubscribe();
             match gateway.ledger.feed(after, &filter, PAGE).await {
                 Ok((events, end)) => {

@@ -1,7 +1,8 @@
-//! Calls that an application's transaction left in an inbox: checked as `POST /v1/tasks` is, and read as tasks before they are drained.
+//! Calls that an application's transaction wrote into an inbox: they are checked like `POST /v1/tasks`, and can be read as tasks before
+//! they are drained.
 //!
-//! What does not fit cannot be refused any more, because its transaction is over: it becomes a dead letter under the id that the caller
-//! has, which says what is wrong and where.
+//! An invalid call cannot be refused, because its transaction is committed: it becomes a dead letter under the caller's id, with all
+//! mistakes and their places.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,26 +18,26 @@ use ledger::{Adoption, Failure, News, Source, Task, TaskOptions};
 use runtime::clock;
 use runtime::heavy;
 
-/// The type of the error of a call that does not fit.
+/// The error type of an invalid call.
 const KIND: &str = "InvalidCall";
 const NOT_DRAINED: &str = "committed in an inbox, and not drained yet";
-/// Between two looks at the ledger, when nothing is heard.
+/// Pause between two reads of the ledger when there is no signal.
 const LOOK_AGAIN: Duration = Duration::from_millis(100);
 
-/// What became of a call.
+/// The outcome of a call.
 #[derive(Debug)]
 pub enum Taken {
-    /// It is a task now, or a dead letter, or was one before.
+    /// The call is a task or a dead letter, now or already before.
     Settled,
-    /// It cannot be decided now. It stays in the inbox.
+    /// The call cannot be taken now and stays in the inbox.
     Later(SubmitError),
 }
 
 impl Gateway {
-    /// Makes tasks of claimed calls, in their order. Calls that are tasks already are left as they are.
+    /// Turns claimed calls into tasks, in order. Calls that are tasks already are not changed.
     ///
     /// # Errors
-    /// When the ledger does not say which of them are.
+    /// When the ledger does not answer.
     pub async fn take(self: &Arc<Self>, calls: &[Call]) -> Result<Vec<Taken>, ledger::Error> {
         let ids: Vec<TaskId> = calls.iter().filter_map(|call| TaskId::parse(&call.task_id).ok()).collect();
         let known = self.ledger.standing(&ids).await?;
@@ -76,7 +77,7 @@ impl Gateway {
         Ok(SubmitRequest { committed: true, ..SubmitRequest::new(submission) })
     }
 
-    /// A refusal for good becomes a dead letter; an id that is taken is this very call, taken before.
+    /// Turns a permanent refusal into a dead letter. An id that exists already means that this call was taken before.
     async fn settle(&self, call: &Call, error: SubmitError) -> Result<Taken, ledger::Error> {
         let message = match error {
             SubmitError::Invalid(wrong) => told(&wrong),
@@ -100,14 +101,14 @@ impl Gateway {
         Ok(Taken::Settled)
     }
 
-    /// `unique` has another task for it: the id that the caller has says which.
+    /// Records that `unique` has joined the call to another task: the caller's id refers to that task.
     async fn note_joined(&self, call: &Call, other: Option<&TaskId>) -> Result<Taken, ledger::Error> {
         let other = other.map_or_else(String::new, ToString::to_string);
         self.end_unrun(call, Phase::Skipped, None, &format!("its unique key belongs to {other}")).await?;
         Ok(Taken::Settled)
     }
 
-    /// Writes the task down as ended, without a message that could ever be sent.
+    /// Records the task as ended, without a message that could be sent.
     async fn end_unrun(
         &self,
         call: &Call,
@@ -134,14 +135,14 @@ impl Gateway {
         Ok(())
     }
 
-    /// The task of a committed call. When it is not drained within `patience`, as it will be ([`Task::is_undrained`]). `None` when no
-    /// inbox has such a call.
+    /// The task of a committed call. If it is not drained within `patience`, a preview of the task ([`Task::is_undrained`]). `None` when
+    /// no inbox has such a call.
     pub async fn enqueued(&self, id: &TaskId, patience: Duration) -> Result<Option<Task>, ledger::Error> {
         let deadline = Instant::now() + patience;
         let mut signals = self.hub.watch_task(id);
         loop {
             let call = self.inboxes.find(id.as_str()).await;
-            // After the look into the inboxes: what left one in between is here.
+            // Read the ledger after the inboxes: a call that was drained in between is found here.
             if let Some(task) = self.ledger.task(id).await? {
                 return Ok(Some(task));
             }
@@ -155,7 +156,7 @@ impl Gateway {
     }
 }
 
-/// All that is wrong, with the places in the call as `POST /v1/tasks` would name them.
+/// All mistakes, with places in the call as `POST /v1/tasks` would name them.
 fn told(wrong: &[Invalid]) -> String {
     let lines = wrong.iter().map(|one| {
         if one.pointer.is_empty() { one.detail.clone() } else { format!("{}: {}", one.pointer, one.detail) }

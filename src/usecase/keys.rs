@@ -1,6 +1,6 @@
-//! Keys of limits: listed, changed, paused and reset by hand; and the tasks that make room for newer ones.
+//! Keys of limits: lists, changes, pauses and resets them by hand, and drops older waiting tasks for newer ones.
 //!
-//! What is said by hand stands above what submissions and the catalog say, for all tasks of the key that have not started.
+//! A limit set by hand overrides those of submissions and the catalog, for all tasks of the key that have not started.
 
 use tracing::{info, warn};
 
@@ -12,11 +12,11 @@ use celery::task::limit::{KeyLimit, OnLimit};
 use ledger::{Error, Inserted, KeyState, News, Rule, Source, Submission, Way};
 use runtime::clock;
 
-/// Tasks that make room for one newer one. The line has as many only after an outage.
+/// The most tasks that are dropped for a newer one. Only after an outage do so many wait.
 const MOST_DROPPED: i64 = 1_000;
 
 impl Gateway {
-    /// Keys after this one, of the caller's namespace only, as the caller writes them.
+    /// Keys after this one, only of the caller's namespace and without its prefix.
     pub async fn limit_keys(
         &self,
         namespace: Option<&str>,
@@ -33,7 +33,7 @@ impl Gateway {
         Ok((states, next))
     }
 
-    /// From now on this holds for the key, whatever its tasks say. Answers how it stands.
+    /// Sets the limits of a key, whatever its tasks say. Returns the key's state.
     pub async fn set_limit(&self, namespace: Option<&str>, word: &str, rule: &Rule) -> Result<KeyState, Error> {
         let key = namespace::key(namespace, word);
         self.ledger.set_rule(&key, rule, clock::now()).await?;
@@ -43,17 +43,17 @@ impl Gateway {
         Ok(KeyState { key: word.to_owned(), ..state })
     }
 
-    /// What the tasks say holds again, and the rate begins anew. Those that are under way go on counting.
+    /// Resets a key: the limits of its tasks apply again, and the rate starts anew. Tasks under way still count.
     pub async fn reset_limit(&self, namespace: Option<&str>, word: &str) -> Result<bool, Error> {
         let is_reset = self.ledger.reset_key(&namespace::key(namespace, word)).await?;
         self.relay.nudge();
         Ok(is_reset)
     }
 
-    /// Revokes those that waited before these tasks at keys where only the newest may wait.
+    /// Revokes tasks that waited before these, for keys where only the newest task may wait.
     pub(crate) async fn drop_older(&self, dropping: &[String], inserted: &Inserted) {
         let Some(first) = inserted.task_nos.first().filter(|_| !dropping.is_empty()) else { return };
-        // The newer task is accepted. Older ones that cannot be dropped now are dropped for the next one.
+        // The newer task is accepted. Older tasks that cannot be dropped now are dropped at the next submission.
         if let Err(error) = self.try_drop(dropping, *first).await {
             warn!(error = %error, "tasks that wait at a key were not dropped for a newer one: {error}");
         }

@@ -5,8 +5,8 @@ use std::time::Duration;
 use celery::task::limit::{Fair, KeyLimit};
 use runtime::clock::Time;
 
-/// Due time of a task that only a pass over the outbox may publish: one microsecond after its acceptance, which tells it from a
-/// task on the direct way.
+/// Due time of a task that only a pass over the outbox may publish: one microsecond after its acceptance, to distinguish it from a
+/// task on the direct path.
 pub(super) fn at_once(now: Time) -> Time {
     now.plus(Duration::from_micros(1))
 }
@@ -15,19 +15,19 @@ pub(super) fn at_once(now: Time) -> Time {
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Keys {
     pub limits: Vec<KeyLimit>,
-    /// Whose task it is, where several share a queue.
+    /// The tenant, for fair sharing of a queue.
     pub fair: Option<Fair>,
 }
 
 impl Keys {
-    /// What is `declared` counts too. Of the shares the entry's holds: it says how the owner divides the queue.
+    /// Adds the `declared` limits of the catalog entry. The entry's fair share takes precedence, because the owner divides the queue.
     pub fn and(&self, declared: Self) -> Self {
         let fair = declared.fair.or_else(|| self.fair.clone());
         Self { limits: together(&self.limits, declared.limits), fair }
     }
 }
 
-/// Merges both lists. Where both name a key, the stricter of each kind holds.
+/// Merges both lists. For a key in both, the stricter limit of each kind applies.
 fn together(wanted: &[KeyLimit], declared: Vec<KeyLimit>) -> Vec<KeyLimit> {
     let mut all: Vec<KeyLimit> = wanted.to_vec();
     for limit in declared {

@@ -1,28 +1,28 @@
-//! Pages of what the ledger holds: tasks, dead letters, schedules, webhooks, and the events of one task.
+//! Pages of the ledger's contents: tasks, dead letters, schedules, webhooks, and the events of a task.
 
 use super::Gateway;
 use celery::task::TaskId;
 use ledger::{Cursor, Endpoint, Error, Event, Filter, Page, PoolUse, Schedule, Task};
 
-/// Events of one task in a list; more are left to the stream.
+/// Maximum number of events of a task in a list; the stream has all of them.
 const MAX_EVENTS: usize = 10_000;
-/// Names of tasks in a list.
+/// Maximum number of task names in a list.
 const MOST_NAMES: i64 = 10_000;
 /// Events read at once.
 const EVENTS_PAGE: i64 = 500;
 
 impl Gateway {
-    /// Newest state of one task.
+    /// The newest state of a task.
     pub async fn task(&self, id: &TaskId) -> Result<Option<Task>, Error> {
         self.ledger.task(id).await
     }
 
-    /// The newest tasks that fit, and where the next page begins.
+    /// The newest matching tasks, and where the next page begins.
     pub async fn tasks(&self, filter: &Filter, page: &Page) -> Result<(Vec<Task>, Option<Cursor>), Error> {
         self.ledger.tasks(filter, page).await
     }
 
-    /// As [`Gateway::tasks`], of the dead letters.
+    /// As [`Gateway::tasks`], but only dead letters.
     pub async fn dead_letters(&self, filter: Filter, page: &Page) -> Result<(Vec<Task>, Option<Cursor>), Error> {
         self.ledger.tasks(&Filter { dead_letters: true, ..filter }, page).await
     }
@@ -51,7 +51,7 @@ impl Gateway {
         }
     }
 
-    /// Names of tasks that were seen.
+    /// The names of all known tasks.
     pub async fn seen_names(&self) -> Result<Vec<String>, Error> {
         self.ledger.names(MOST_NAMES).await
     }
@@ -61,18 +61,18 @@ impl Gateway {
         self.ledger.pools()
     }
 
-    /// Whether this process records what workers say.
+    /// Whether this process is the active recorder of worker events.
     pub fn is_recording(&self) -> bool {
         self.recorder.is_active()
     }
 
-    /// Waits until the relay has taken most of what was accepted, for callers who have much and can wait.
+    /// Waits until the relay has taken most accepted tasks, for callers with many tasks.
     pub async fn room(&self) {
         self.relay.room().await;
     }
 }
 
-/// One row more than asked for says that there is a next page.
+/// Splits off the extra row that shows that there is a next page.
 fn page_of<T>(mut found: Vec<T>, limit: i64) -> (Vec<T>, bool) {
     let limit = usize::try_from(limit).unwrap_or(usize::MAX);
     let more = found.len() > limit;

@@ -1,4 +1,4 @@
-//! What a task logged: pages of lines, and lines as they come.
+//! Log lines of a task: pages of lines, and a live stream.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,13 +13,13 @@ use celery::task::TaskId;
 use ledger::{Error, Line, Task};
 use runtime::lifecycle::Backoff;
 
-/// Pieces in one look at the ledger: of 64 KiB at most.
+/// Pieces in one read of the ledger, each of at most 64 KiB.
 const PIECES: i64 = 16;
-/// Lines may come a little after the end of their task.
+/// How long to wait for lines after the end of their task.
 const TRAIL: Duration = Duration::from_secs(2);
-/// How often a task that has ended is looked at for the rest of its lines.
+/// How often the ledger is read for the remaining lines of an ended task.
 const TRAIL_PAUSE: Duration = Duration::from_millis(200);
-/// Without any signal a follower looks again after this.
+/// After this time without a signal, a follower reads the ledger again.
 const LOOK_AGAIN: Duration = Duration::from_secs(20);
 const LEDGER_PAUSE: Duration = Duration::from_secs(2);
 
@@ -31,16 +31,16 @@ pub struct Logged {
     pub line: Line,
 }
 
-/// What a follower learns.
+/// What a follower gets.
 #[derive(Debug)]
 pub enum Followed {
     Line(Logged),
-    /// The task has ended, and nothing follows. With the number of the last line.
+    /// The task has ended and no line will follow. Has the number of the last line.
     End(i64),
 }
 
 impl Gateway {
-    /// Lines with numbers above `after`, in order: some of them, and none only where there is none.
+    /// Some lines with numbers above `after`, in order; empty only if there are none.
     pub async fn log_lines(&self, task: &Task, after: i64) -> Result<Vec<Logged>, Error> {
         let pieces = self.ledger.log_pieces(task.no, after, PIECES).await?;
         let lines = pieces.into_iter().flat_map(|piece| {
@@ -50,7 +50,7 @@ impl Gateway {
         Ok(lines.filter(|logged| logged.no > after).collect())
     }
 
-    /// Lines above `after`, and then what comes, until the task has ended. While the ledger is away it is silent.
+    /// Lines above `after`, then new lines, until the task has ended. Silent while the ledger is down.
     ///
     /// # Cancel safety
     /// A dropped stream leaves nothing behind.
@@ -84,7 +84,7 @@ impl Gateway {
                 let heard = tokio::time::timeout(pause, signals.recv()).await;
                 let may_have_ended = match heard {
                     Ok(Ok(Signal::Event(event))) => event.phase.is_final(),
-                    // Lines of other replicas come as this too: the task is looked at as rarely as may be.
+                    // Lines from other replicas cause this signal too, so the task itself is read as rarely as possible.
                     Ok(Ok(Signal::Look)) => signals.is_empty(),
                     Ok(Err(_)) | Err(_) => true,
                 };

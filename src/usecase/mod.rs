@@ -1,4 +1,4 @@
-//! Use cases: what a client can ask for, one file each. Knows no HTTP and no SQL.
+//! The use cases, one file each: everything that a client can ask for. No HTTP and no SQL.
 
 mod admission;
 pub mod audit;
@@ -65,7 +65,7 @@ pub use nudge::{Nudge, Wake};
 pub use warnings::Warning;
 pub use watch::Watcher;
 
-/// What all use cases share. Handlers call its methods; only use cases and the roles that submit by themselves know the parts.
+/// The state of all use cases. Handlers call its methods; only use cases and the roles that submit by themselves access its parts.
 pub struct Gateway {
     pub(crate) ledger: SharedLedger,
     pub(crate) broker: Broker,
@@ -90,13 +90,13 @@ pub struct Gateway {
     pub(crate) limits: config::Limits,
     /// How long the history is kept.
     pub(crate) keep: Duration,
-    /// How long an answer is kept for repetitions of its request.
+    /// How long answers are kept for repeated requests.
     pub(crate) keep_idempotency: Duration,
     pub(crate) webhooks: hooks::Handle,
     pub(crate) hooks: config::Webhooks,
-    /// The queue that workers send results to, where results come over the broker.
+    /// The queue that workers send results to, if results come over the broker.
     pub(crate) reply_to: Option<String>,
-    /// `origin` of the messages: `gen<pid>@<host>` by Celery's custom.
+    /// `origin` of the messages: by Celery's convention `gen<pid>@<host>`.
     pub(crate) origin: String,
 }
 
@@ -109,13 +109,13 @@ impl Gateway {
         &self.watcher
     }
 
-    /// What is the same for every task of a submission.
+    /// Values that all tasks of a submission share.
     pub(crate) fn context<'a>(&'a self, headers: &'a Members, now: Time) -> plan::Context<'a> {
         let now = submit::timestamp(now);
         plan::Context { now, origin: &self.origin, headers, reply_to: self.reply_to.as_deref() }
     }
 
-    /// The type hints of a task of `learn`, once a worker has told them.
+    /// The type hints of a task in `learn`, once a worker has reported them.
     pub fn learned(&self, name: &str) -> Option<crate::catalog::Annotations> {
         self.learned.hints(name)
     }

@@ -1,5 +1,5 @@
-//! Wakes a service of this process that submits by itself: beat, when the timetable changed; the expander, when a large call
-//! was accepted. A lost nudge costs one period of that service.
+//! Wakes a service of this process: beat after a change of a schedule; the expander after a large call was accepted. A lost
+//! nudge costs one period of that service.
 
 use std::sync::Arc;
 
@@ -15,13 +15,13 @@ impl Nudge {
         self.0.notify_one();
     }
 
-    /// Waits for a nudge; one that came while nobody waited counts.
+    /// Waits for a nudge; an earlier nudge that nobody waited for counts too.
     pub fn nudged(&self) -> Notified<'_> {
         self.0.notified()
     }
 }
 
-/// Wakes the service of steps that wait.
+/// Wakes the service for steps that wait.
 #[derive(Clone, Default)]
 pub struct Wake {
     /// A wait ended.

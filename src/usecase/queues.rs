@@ -17,27 +17,27 @@ use runtime::clock::{self, Time};
 use super::inspect::DEFAULT_PATIENCE;
 
 const NO_CONTENTS: &str = "the broker shows no single messages of its queues";
-/// Messages that a purge removes at a time.
+/// How many messages a purge removes at a time.
 const PURGED_AT_ONCE: usize = 200;
 
-/// A queue as it is now.
+/// The present state of a queue.
 #[derive(Debug, Clone)]
 pub struct Queue {
     pub name: String,
     /// Messages in the broker, by priority step.
     pub depth: Depth,
-    /// Tasks held in the ledger until their time comes, or by a pause or a limit.
+    /// Tasks held in the ledger until their start time, or by a pause or a limit.
     pub held: i64,
     /// Tasks that workers have.
     pub reserved: i64,
-    /// When the oldest waiting message was queued, as far as it is known.
+    /// When the oldest waiting message was queued, if known.
     pub oldest: Option<Time>,
     /// Online workers that serve it.
     pub consumers: usize,
     pub paused: bool,
 }
 
-/// A message in a queue, whose it is and what it says.
+/// A message in a queue, decoded.
 #[derive(Debug)]
 pub struct QueuedMessage {
     /// 0 is the next to be served.
@@ -49,7 +49,7 @@ pub struct QueuedMessage {
 
 #[derive(Debug, thiserror::Error)]
 pub enum QueueError {
-    /// The broker of this deployment has no such thing.
+    /// The broker does not support this.
     #[error("{0}")]
     Unable(&'static str),
     #[error("Redis cannot be reached")]
@@ -59,7 +59,7 @@ pub enum QueueError {
 }
 
 impl Gateway {
-    /// All queues that anybody knows of: the configuration, the ledger, the workers.
+    /// All queues known from the configuration, the ledger or the workers.
     pub async fn queues(&self) -> Result<Vec<Queue>, QueueError> {
         let census = self.ledger.census().await?;
         let paused: BTreeSet<String> = self.ledger.paused_queues().await?.into_iter().map(|(queue, _)| queue).collect();
@@ -90,8 +90,8 @@ impl Gateway {
         Ok(queues)
     }
 
-    /// The head of each list tells its age: the ledger knows when the task was queued; of others' tasks a `UUIDv7` says when it
-    /// was made.
+    /// When the oldest message was queued, from the head of each list: the ledger knows when the task was queued; for tasks of other
+    /// clients a `UUIDv7` contains its creation time.
     async fn oldest(&self, queue: &str) -> Result<Option<Time>, QueueError> {
         let mut oldest = None;
         let Some(lists) = self.broker.lists() else { return Ok(None) };
@@ -122,7 +122,7 @@ impl Gateway {
         Ok((skip..).zip(page).map(message).collect())
     }
 
-    /// Takes out everything that waits in a queue now. Each of its tasks ends `revoked`. Answers how many messages.
+    /// Removes all messages that wait in a queue now. Their tasks end as `revoked`. Returns the number of messages.
     ///
     /// # Cancel safety
     /// A dropped call leaves the rest of the queue as it is.
@@ -158,8 +158,8 @@ impl Gateway {
         Ok(())
     }
 
-    /// Holds a queue: the ledger keeps its tasks, and the workers that serve it are told to leave it alone. Answers what they
-    /// said. With Redis away the pause stands, and workers are told when they come online.
+    /// Pauses a queue: the ledger holds its tasks, and the workers that serve it are told to stop consuming it. Returns their
+    /// replies. While Redis is down the pause is still recorded, and workers are told when they come online.
     pub async fn pause(&self, queue: &QueueName) -> Result<Replies, QueueError> {
         self.ledger.pause_queue(queue, clock::now()).await?;
         self.pauses.refresh(&self.ledger).await?;
@@ -176,7 +176,7 @@ impl Gateway {
         Ok(self.broker.ask(&request, DEFAULT_PATIENCE).await?)
     }
 
-    /// Lets a queue go on: the workers that were sent away come back, what was held is published.
+    /// Resumes a queue: its workers consume it again, and held tasks are published.
     pub async fn resume(&self, queue: &QueueName) -> Result<Replies, QueueError> {
         self.ledger.resume_queue(queue, clock::now()).await?;
         self.pauses.refresh(&self.ledger).await?;
@@ -190,7 +190,7 @@ impl Gateway {
         match self.broker.ask(&request, DEFAULT_PATIENCE).await {
             Ok(replies) => Ok(replies),
             Err(error) => {
-                // A worker that could not be reached still ignores the queue: the next resume tells it again.
+                // A worker that could not be reached still does not consume the queue; the next resume tells it again.
                 self.ledger.note_paused_consumers(queue.as_str(), &consumers).await?;
                 Err(error.into())
             }

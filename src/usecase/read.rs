@@ -1,4 +1,4 @@
-//! What a client can ask about tasks that are in the ledger; works with Redis down and after Redis forgot.
+//! Reads tasks and groups from the ledger; works while Redis is down, and after Redis has lost its data.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,7 +11,7 @@ use celery::task::{GroupId, TaskId};
 use ledger::{EdgeKind, Error, Group, Message, Task};
 use runtime::clock::Time;
 
-/// What stands behind an id.
+/// What an id refers to.
 #[derive(Debug)]
 pub enum Found {
     Task(Arc<Task>),
@@ -26,7 +26,7 @@ pub enum Found {
 pub type Graph = (Vec<Task>, Vec<(TaskId, TaskId, EdgeKind)>);
 
 impl Gateway {
-    /// As [`Gateway::find`], for a caller that sees some tasks only: the others are unknown to it, at once.
+    /// As [`Gateway::find`], for a caller that may see only some tasks: for the others it gets `Unknown` at once.
     pub async fn find_for(&self, visibility: &Visibility, id: &str, patience: Duration) -> Result<Found, Error> {
         if !visibility.is_limited() {
             return self.find(id, patience).await;
@@ -35,13 +35,13 @@ impl Gateway {
         match &found {
             Found::Task(task) if visibility.sees_task(task) => {}
             Found::Group(group) if visibility.sees_group(group) => {}
-            // Whose it was is not known any more.
+            // The name of a pruned task is not known any more, so it cannot be shown.
             Found::Task(_) | Found::Group(_) | Found::Pruned(_) | Found::Unknown => return Ok(Found::Unknown),
         }
         if patience.is_zero() { Ok(found) } else { self.find(id, patience).await }
     }
 
-    /// Looks an id up, as a task first. With `patience` waits that long for its end.
+    /// Looks up an id, first as a task. With `patience` it waits that long for the end.
     pub async fn find(&self, id: &str, patience: Duration) -> Result<Found, Error> {
         let Ok(task_id) = TaskId::parse(id) else { return Ok(Found::Unknown) };
         let task = if patience.is_zero() {
@@ -71,7 +71,7 @@ impl Gateway {
         }
     }
 
-    /// What was committed in an inbox is there at once, drained or not.
+    /// Finds a committed call in an inbox even if it is not drained yet.
     async fn find_undrained(&self, id: &str, patience: Duration) -> Result<Found, Error> {
         let Ok(task_id) = TaskId::parse(id) else { return Ok(Found::Unknown) };
         let deadline = Instant::now() + patience;
@@ -83,14 +83,14 @@ impl Gateway {
         Ok(self.watcher.wait(&task_id, left).await?.map_or(Found::Unknown, |task| Found::Task(Arc::new(task))))
     }
 
-    /// A task with the message it was (or will be) published as.
+    /// A task with its message.
     pub async fn task_with_message(&self, id: &TaskId) -> Result<Option<(Task, Option<Message>)>, Error> {
         let Some(task) = self.ledger.task(id).await? else { return Ok(None) };
         let message = self.ledger.message(id).await?;
         Ok(Some((task, message)))
     }
 
-    /// All tasks of the canvas that a task belongs to, with what follows what.
+    /// All tasks of the canvas that a task belongs to, and the edges between them.
     pub async fn graph(&self, id: &TaskId) -> Result<Option<Graph>, Error> {
         self.ledger.graph(id).await
     }

@@ -1,7 +1,7 @@
-//! Makes a new submission from a message that was sent before: the same call under a new id.
+//! Builds a new submission from a message that was sent before: the same call under a new id.
 //!
-//! What the message carries for later (callbacks, errbacks, the rest of a chain) comes along under new ids too, because the old
-//! ones have had their end. A member of a group or of a chord's header is run again by itself: the chord has counted its part.
+//! Embedded signatures (callbacks, errbacks, the rest of a chain) are copied under new ids too, because the old tasks have ended.
+//! A member of a group or of a chord's header is run again alone, because the chord has already counted its part.
 
 use std::collections::HashMap;
 
@@ -12,7 +12,7 @@ use celery::{Decoded, Envelope, Properties};
 use ledger::{Edge, EdgeKind, Message, NewGroup, NewTask, SharedLedger, Task, Way};
 use runtime::clock::{self, Time};
 
-/// A canvas with more parts than this is submitted anew by who made it.
+/// A canvas with more parts than this cannot be replayed; its client must submit it again.
 const MAX_PARTS: usize = 2_000;
 
 /// Why a message cannot be sent again.
@@ -24,7 +24,7 @@ pub enum ReplayError {
     Ledger(#[from] ledger::Error),
 }
 
-/// New ids for old ones: of tasks and of groups.
+/// Maps old ids of tasks and groups to new ids.
 #[derive(Default)]
 struct Names(HashMap<String, String>);
 
@@ -102,7 +102,7 @@ fn first(task: &Task, message: &Message, names: &mut Names, at: Time) -> Result<
     })
 }
 
-/// Gives everything in a signature its new id.
+/// Replaces all ids in a signature by new ones.
 fn rename(signature: &mut Signature, names: &mut Names, root: &str) {
     let Options { task_id, group_id, root_id, parent_id, link, link_error, chord, chain, .. } = &mut signature.options;
     for id in [task_id, group_id].into_iter().flatten() {
@@ -124,7 +124,7 @@ fn rename(signature: &mut Signature, names: &mut Names, root: &str) {
     }
 }
 
-/// Rows for what the message carries: copies of the old nodes that have a new name.
+/// Rows for the embedded signatures: copies of the old nodes under new ids.
 async fn followers(
     ledger: &SharedLedger,
     task: &Task,
@@ -154,7 +154,7 @@ async fn followers(
     Ok(())
 }
 
-/// The group of a follower, once. Its chord keys are written by the worker that sends its header.
+/// Adds the group of a follower once. The worker that sends its header writes its chord keys.
 async fn add_group(
     ledger: &SharedLedger,
     node: &Task,

@@ -1,7 +1,7 @@
-//! Decides by hand what became of a task, where nothing that is known decides it.
+//! Resolves a task by hand, when its outcome cannot be determined otherwise.
 //!
-//! Whoever decides may know what the gateway cannot: so nothing is checked but what would do harm. A task that a worker says it
-//! runs is not run a second time; a message of it that is left in Redis goes, so that it does not run after its end.
+//! The operator may know more than the gateway, so only harmful decisions are refused: a task that a worker reports to run is not
+//! run a second time. Any message left in Redis is removed, so that the task does not run after its end.
 
 use std::time::Duration;
 
@@ -17,10 +17,10 @@ use celery::task::{Phase, TaskId};
 use ledger::{Event, Failure, News, Source, Task};
 use runtime::clock;
 
-/// How long workers may take to say what they have.
+/// How long workers may take to report which tasks they have.
 const PATIENCE: Duration = Duration::from_secs(1);
 
-/// What it is resolved as.
+/// The decision about the task.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Resolution {
     Ignored,
@@ -58,10 +58,10 @@ pub enum ResolveError {
 }
 
 impl Gateway {
-    /// Resolves one task; answers with it as it is then.
+    /// Resolves a task and returns its new state.
     ///
     /// # Cancel safety
-    /// A dropped call may have removed the task's message and not ended it: asking again does the rest.
+    /// A dropped call may have removed the task's message without ending the task: repeating the call completes it.
     pub async fn resolve(&self, id: &TaskId, resolution: Resolution) -> Result<Task, ResolveError> {
         let task = self.ledger.task(id).await?.ok_or_else(|| ResolveError::Unknown(id.clone()))?;
         if task.phase.is_final() {
@@ -114,7 +114,7 @@ impl Gateway {
         Ok(end_revoked(self, &task.id, News { reason: Some(reason), ..news }).await?)
     }
 
-    /// Takes away what is left of its message.
+    /// Removes its message from the broker.
     async fn clear(&self, task: &Task) -> Result<(), ResolveError> {
         Removal::new(self.ledger.clone(), self.broker.clone()).remove(task).await?;
         let Some(lists) = self.broker.lists() else { return Ok(()) };
@@ -125,7 +125,7 @@ impl Gateway {
         Ok(())
     }
 
-    /// The worker that says that it has the task.
+    /// The worker that reports to have the task.
     async fn holder(&self, id: &TaskId) -> Result<Option<String>, ResolveError> {
         let arguments = serde_json::json!({"ids": [id.as_str()]}).to_string();
         let replies = self.broker.ask(&Request::to_all("query_task", &arguments), PATIENCE).await?;

@@ -20,7 +20,7 @@ pub enum RetryError {
     Unknown(TaskId),
     #[error("{id} cannot be sent again: {why}")]
     NotReplayable { id: TaskId, why: &'static str },
-    /// It is no dead letter: not failed or lost, or deleted from the list.
+    /// The task is not a dead letter: it has neither failed nor been lost, or was removed from the list.
     #[error("{0} is not a dead letter")]
     NotDead(TaskId),
     #[error("the old task could not be revoked")]
@@ -47,7 +47,7 @@ impl Gateway {
     ) -> Result<Submitted, RetryError> {
         let task = self.ledger.task(id).await?.ok_or_else(|| RetryError::Unknown(id.clone()))?;
         self.check_backlog()?;
-        // Built before anything is revoked: a task that cannot be sent again is not stopped.
+        // Build the submission before the revoke, so that a task that cannot be sent again is not stopped.
         let mut submission = self.again_for(visibility, &task, None).await?;
         submission.idempotency = repeatable.map(|given| key(given, &submission, self.keep_idempotency));
         if restart && !task.phase.is_final() {
@@ -56,7 +56,7 @@ impl Gateway {
         self.send_again(submission).await
     }
 
-    /// As [`Gateway::again`], for a caller who may run only some tasks: what follows in the canvas has to be theirs too.
+    /// As [`Gateway::again`], for a caller that may run only some tasks: it must be allowed to run the following steps too.
     pub(crate) async fn again_for(
         &self,
         visibility: &Visibility,
@@ -73,7 +73,7 @@ impl Gateway {
         Ok(submission)
     }
 
-    /// The submission for a task's message; with `due_at` it is published then.
+    /// The new submission for a task's message; with `due_at` it is held until then.
     pub(crate) async fn again(&self, task: &Task, due_at: Option<Time>) -> Result<ledger::Submission, RetryError> {
         let now = clock::now();
         let not_replayable = |why| RetryError::NotReplayable { id: task.id.clone(), why };
@@ -95,7 +95,7 @@ impl Gateway {
         Ok(submission)
     }
 
-    /// Submits a task's message again under a key of the caller: a repetition finds the first one.
+    /// Submits a task's message again under the caller's key, so that a repeated call finds the first submission.
     pub(crate) async fn send_once(&self, visibility: &Visibility, task: &Task, name: String) -> Result<(), RetryError> {
         self.check_backlog()?;
         let mut submission = self.again_for(visibility, task, None).await?;

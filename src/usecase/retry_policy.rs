@@ -1,5 +1,5 @@
-//! Refuses a retry policy where nobody would honour it: a task inside a canvas cannot be replaced by a new one, because its
-//! successors wait for its id, and a Python worker knows no policy of ours.
+//! Refuses a retry policy that would have no effect: the gateway cannot replace a task inside a canvas by a new one, because its
+//! successors wait for its id, and Python workers do not know our policies.
 
 use super::Gateway;
 use super::submit::SubmitError;
@@ -35,7 +35,7 @@ impl Gateway {
     }
 }
 
-/// Whether it is our Rust worker, which honours a retry policy itself.
+/// Whether it is the Rust worker, which applies a retry policy itself.
 pub(crate) fn is_ours(worker: &Worker) -> bool {
     worker.facts.software.as_deref().is_some_and(|software| software.starts_with("taskgate"))
 }

@@ -1,9 +1,9 @@
-//! Revoke with a verdict: what can be said for certain about a task that shall not run.
+//! Revokes tasks, with a verdict that says what is certain.
 //!
-//! `prevented` is a guarantee, so it is said only when the message was in our hands: it was never published (and the delivery's
-//! marker now forbids that), or exactly it was removed from its list. Everything else is `signalled`: a worker has the message,
-//! and the revoke was broadcast. What was asked for is remembered until the task ends, and told again to workers that come
-//! online; while Redis is away nothing is forgotten.
+//! `prevented` is a guarantee, so it is given only when the gateway had the message: it was never published (and the delivery's
+//! marker now forbids that), or exactly this message was removed from its list. Otherwise the verdict is `signalled`: a worker has
+//! the message, and the revoke was broadcast. A revoke is stored until the task ends, and sent again to workers that come online,
+//! also when Redis was down meanwhile.
 
 use std::time::Duration;
 
@@ -21,7 +21,7 @@ use runtime::clock::{self, Time};
 /// How long the answer waits for confirmation that the task ended.
 pub(super) const CONFIRMATION: Duration = Duration::from_secs(2);
 
-/// Where the broker has no lists.
+/// The detail for brokers without lists.
 const STAYS: &str = "its message stays in the queue, because the broker removes no single message; the workers were told to refuse \
     it; those that come online later are told too, and may have taken it by then";
 
@@ -32,12 +32,12 @@ pub struct RevokeRequest {
     pub terminate: bool,
     /// One of [`celery::commands::SIGNALS`].
     pub signal: String,
-    /// Goes into the task's history.
+    /// The reason, for the task's history.
     pub reason: Option<String>,
 }
 
 impl RevokeRequest {
-    /// Stops it when it runs, with SIGTERM.
+    /// A request that also stops a running task, with SIGTERM.
     pub fn terminating(reason: &str) -> Self {
         Self { terminate: true, signal: "SIGTERM".to_owned(), reason: Some(reason.to_owned()) }
     }
@@ -83,7 +83,7 @@ impl Gateway {
         self.revoke_until(id, request, Instant::now() + CONFIRMATION).await
     }
 
-    /// As [`Gateway::revoke`]; nobody's word is waited for after `until`.
+    /// As [`Gateway::revoke`], but waits for a confirmation only until `until`.
     pub(super) async fn revoke_until(
         &self,
         id: &TaskId,
@@ -114,7 +114,7 @@ struct Revoking<'a> {
     gateway: &'a Gateway,
     request: &'a RevokeRequest,
     now: Time,
-    /// So long the answer waits for a confirmation.
+    /// How long to wait for a confirmation.
     until: Instant,
 }
 
@@ -142,8 +142,8 @@ impl Revoking<'_> {
         }
     }
 
-    /// A step of a canvas travels inside the message of its predecessor: the ledger ends it, and workers are told to refuse it
-    /// should it ever be sent.
+    /// Revokes a canvas step that is still inside its predecessor's message: the ledger ends it, and workers are told to refuse it in
+    /// case it is sent.
     async fn step(&self, task: Task) -> Result<Revoked, RevokeError> {
         let before = self.gateway.ledger.predecessors(&[task.no]).await?;
         if before.iter().any(|step| step.task.phase == Phase::Succeeded) {
@@ -151,15 +151,15 @@ impl Revoking<'_> {
         }
         self.remember(&task).await?;
         let revoked = self.withdraw(task.clone(), "its turn had not come, and workers refuse it").await?;
-        // Remembered: workers that cannot be told now are told when they come online.
+        // The revoke is stored: workers that cannot be told now are told when they come online.
         let _ = self.broadcast(&task).await;
         let _ = self.remove(&task).await;
         Ok(revoked)
     }
 
-    /// A push may be on its way. The delivery's marker decides: set by us first, nothing will ever push it.
+    /// Revokes a task whose push may be in flight. The delivery's marker decides: if it is set here first, the message is never pushed.
     async fn accepted(&self, task: Task) -> Result<Revoked, RevokeError> {
-        // What has to wait for room in its queue is never on the direct way: whoever has its row has the task.
+        // A task that waits for room in its queue is never on the direct path, so removing its row is enough.
         let queue = task.queue.as_deref().unwrap_or_default();
         if self.gateway.windows.of(queue, task.options.fair.is_some()).is_some() {
             return self.withdraw(task, "it waited in the ledger, and was never published").await;
@@ -173,7 +173,7 @@ impl Revoking<'_> {
                 return Err(error.into());
             }
         };
-        // Read after the marker: whoever published before us has said so by now, or left the marker.
+        // Read after setting the marker: an earlier publication is recorded by now, or has left its own marker.
         let task = match self.gateway.ledger.task(&task.id).await? {
             Some(task) if task.phase.is_final() => return Ok(too_late(&task)),
             Some(task) => task,
@@ -186,7 +186,8 @@ impl Revoking<'_> {
         self.published(task).await
     }
 
-    /// Without markers a push that is on its way cannot be stopped. After its deadline there is none, and the outbox has the task.
+    /// Revokes a task on a broker without markers: a push in flight cannot be stopped. After its deadline no push is left, and the outbox
+    /// has the task.
     async fn unmarked(&self, task: Task) -> Result<Revoked, RevokeError> {
         if self.now.since(task.submitted_at) > DIRECT_DEADLINE {
             return self.withdraw(task, "it waited in the ledger, and was never published").await;
@@ -194,7 +195,7 @@ impl Revoking<'_> {
         self.published(task).await
     }
 
-    /// The broker or a worker has the message.
+    /// Revokes a task whose message is in the broker or at a worker.
     async fn published(&self, task: Task) -> Result<Revoked, RevokeError> {
         self.remember(&task).await?;
         if pause::is_held_here(task.queue.as_deref()) && self.gateway.revoke_wait(&task.id).await? {
@@ -206,7 +207,7 @@ impl Revoking<'_> {
             self.end(&task).await?;
             return Ok(prevented(&task, evidence));
         }
-        // It may have ended, or been removed by another revoke, while we looked for it.
+        // The task may have ended, or been removed by another revoke, meanwhile.
         match self.gateway.ledger.task(&task.id).await? {
             Some(task) if task.phase.is_final() => Ok(too_late(&task)),
             Some(task) => self.signal(task).await,
@@ -218,7 +219,7 @@ impl Revoking<'_> {
         Removal::new(self.gateway.ledger.clone(), self.gateway.broker.clone()).remove(task).await
     }
 
-    /// Tells the workers and waits a moment for the end.
+    /// Broadcasts the revoke and waits a moment for the end.
     async fn signal(&self, task: Task) -> Result<Revoked, RevokeError> {
         let listeners = self.broadcast(&task).await?;
         if listeners == 0 {
@@ -257,7 +258,7 @@ impl Revoking<'_> {
         self.gateway.ledger.remember_revocation(&revocation).await
     }
 
-    /// Records the end, whatever state the ledger has for the task.
+    /// Records the end, whatever state the task has in the ledger.
     async fn end(&self, task: &Task) -> Result<(), ledger::Error> {
         end_revoked(self.gateway, &task.id, self.news(task)).await
     }
@@ -268,7 +269,7 @@ impl Revoking<'_> {
     }
 }
 
-/// Ends a task whose message is in nobody's hands any more: its outbox row goes too, if there is one.
+/// Ends a task whose message no longer exists anywhere, and removes its outbox row, if there is one.
 pub(super) async fn end_revoked(gateway: &Gateway, id: &TaskId, news: News) -> Result<(), ledger::Error> {
     let events = match gateway.ledger.withdraw(id, news.clone()).await? {
         Withdrawn::Done(events) => events,

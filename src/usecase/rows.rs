@@ -1,4 +1,4 @@
-//! What stands beside the tasks of a submission in the ledger: groups, edges, keys.
+//! Builds the rows that a submission has besides its tasks: groups, edges, keys.
 
 use celery::plan::Plan;
 use celery::task::TaskId;

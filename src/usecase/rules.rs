@@ -1,4 +1,4 @@
-//! The rules of catalog entries for every task that a call names: of each step of a canvas, at any depth, links included.
+//! Applies the rules of catalog entries to every task that a call names: each step of a canvas at any depth, links included.
 
 use std::time::Duration;
 
@@ -11,7 +11,7 @@ use celery::task::pause;
 use celery::task::submission::{Submission, Unique};
 use celery::task::{Invalid, QueueName, Signature, TaskSignature};
 
-/// Every place where the call breaks a rule; empty when it keeps them all.
+/// All places where the call breaks a rule; empty when there are none.
 pub(super) fn broken(catalog: &Catalog, learned: &Learned, submission: &Submission, keep: Duration) -> Vec<Invalid> {
     let mut found = Vec::new();
     let mut judge = |at: &str, task: &TaskSignature, fed: bool| {
@@ -57,12 +57,12 @@ fn named(task: &TaskSignature, fed: bool) -> NamedCall<'_> {
 
 type Judge<'a> = dyn FnMut(&str, &TaskSignature, bool) + 'a;
 
-/// Every task with its place. `fed`: it gets what came before it as its first argument.
+/// Visits every task with its place. `fed`: the task gets the previous result as its first argument.
 fn walk(signature: &Signature, at: &str, fed: bool, judge: &mut Judge<'_>) {
     match signature {
         Signature::Task(task) => {
             judge(at, task, fed);
-            // A link gets the result, an errback the id of what failed.
+            // A link gets the result, an errback the id of the failed task.
             each(&task.link, &format!("{at}/link"), true, judge);
             each(&task.link_error, &format!("{at}/link_error"), true, judge);
         }
@@ -87,7 +87,7 @@ fn chain(steps: &[Signature], at: &str, fed: bool, judge: &mut Judge<'_>) {
     }
 }
 
-/// Lets follow what the entries of its tasks say. The tasks that are added bring nothing of their own.
+/// Adds the links of the catalog entries of all tasks. The added tasks get no links themselves.
 pub(super) fn add_links(catalog: &Catalog, signature: &mut Signature, fed: bool) {
     match signature {
         Signature::Task(task) => {
@@ -110,12 +110,12 @@ pub(super) fn add_links(catalog: &Catalog, signature: &mut Signature, fed: bool)
 }
 
 impl Gateway {
-    /// What the catalog adds to a task that a call names itself.
+    /// What the catalog adds to a task that a call names.
     fn admitted(&self, task: &TaskSignature, fed: bool) -> Option<Admitted> {
         self.catalog.admit(NamedCall { queue: None, ..named(task, fed) }).ok()
     }
 
-    /// What its entry gives it by what its arguments say: limits, share and labels.
+    /// Limits, fair share and labels that its entry computes from the arguments.
     pub(super) fn declared(&self, task: &TaskSignature, fed: bool) -> Admitted {
         self.admitted(task, fed).unwrap_or_default()
     }

@@ -1,7 +1,7 @@
-//! The timetable's use cases: written, read, edited without losing another's edit, paused, run by hand.
+//! Use cases of schedules: create, read, edit without overwriting another client's edit, pause, run by hand.
 //!
-//! An edit says which version it read (`If-Match`); without that it applies to the newest. It never puts the row before a tick
-//! that was fired.
+//! An edit names the version that it is based on (`If-Match`); without it the edit applies to the newest version. An edit never moves a
+//! schedule back before a tick that was fired.
 
 use super::Gateway;
 use super::admission::foreign_name;
@@ -14,21 +14,21 @@ use runtime::clock::{self, Time};
 use schedule::definition::{Definition, check_name};
 use schedule::document::{self, Document};
 
-/// How often an edit is tried again when the schedule fires just then.
+/// How often an edit is retried when the schedule fires at the same moment.
 const EDIT_ATTEMPTS: usize = 10;
-/// Most ticks that a preview shows.
+/// Maximum number of ticks in a preview.
 pub const MOST_PREVIEWED: usize = 500;
 
-/// What must hold before a schedule is changed.
+/// A precondition for changing a schedule.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub enum Precondition {
     #[default]
     None,
-    /// It exists.
+    /// The schedule must exist.
     Exists,
-    /// It does not.
+    /// The schedule must not exist.
     Absent,
-    /// It has one of these tags.
+    /// The schedule must have one of these tags.
     Tags(Vec<String>),
 }
 
@@ -51,16 +51,16 @@ pub enum ScheduleError {
     Ledger(#[from] ledger::Error),
 }
 
-/// What writing a schedule came to.
+/// The result of writing a schedule.
 #[derive(Debug)]
 pub struct Written {
     pub schedule: Schedule,
     pub created: bool,
-    /// The same request was answered before.
+    /// Whether this is the answer of an earlier, equal request.
     pub replayed: bool,
 }
 
-/// A schedule's entity tag: its version, and which row of that name it is.
+/// A schedule's entity tag: its version and its row's id, because a name may be used again.
 pub fn tag(schedule: &Schedule) -> String {
     let row = schedule.id.rsplit('-').next().unwrap_or_default();
     format!("\"{}-{row}\"", schedule.version)
@@ -78,7 +78,7 @@ impl Precondition {
 }
 
 impl Gateway {
-    /// `name` stands in the document. `key` makes a repetition harmless: it gives the same row.
+    /// Creates a schedule; the document contains its `name`. A repeated request with the same `key` gets the same row.
     pub async fn create_schedule(
         &self,
         visibility: &Visibility,
@@ -116,7 +116,7 @@ impl Gateway {
         Ok(Written { schedule, created: true, replayed: true })
     }
 
-    /// Writes the whole schedule; creates it when it is not there.
+    /// Replaces the whole schedule, or creates it.
     pub async fn put_schedule(
         &self,
         visibility: &Visibility,
@@ -190,8 +190,8 @@ impl Gateway {
         found.ok_or_else(|| ScheduleError::Unknown(name.to_owned()))
     }
 
-    /// Whom the caller means by a name: a schedule of their own, else one that is in nobody's namespace. A limited caller does not meet one
-    /// there whose tasks are not theirs.
+    /// The schedule that a caller means by a name: one in its own namespace, else one without a namespace. A limited caller gets the
+    /// latter only if it may see all its tasks.
     async fn meet_schedule(&self, visibility: &Visibility, name: &str) -> Result<Option<Schedule>, ScheduleError> {
         let own = visibility.own_name(name);
         if let Some(schedule) = self.ledger.schedule(&own).await? {
@@ -204,14 +204,14 @@ impl Gateway {
         Ok(shared.filter(|schedule| self.sees_schedule(visibility, schedule)))
     }
 
-    /// A name is taken for those who meet its schedule.
+    /// Refuses a name if the caller already sees a schedule of that name.
     async fn check_free(&self, visibility: &Visibility, name: &str) -> Result<(), ScheduleError> {
         let is_taken = visibility.own_name(name) != name
             && self.meet_schedule(visibility, name).await?.is_some_and(|one| one.name == name);
         if is_taken { Err(ScheduleError::NameTaken(name.to_owned())) } else { Ok(()) }
     }
 
-    /// A schedule is seen by who sees all tasks in it.
+    /// Whether a caller may see a schedule, which requires that it may see all its tasks.
     pub fn sees_schedule(&self, visibility: &Visibility, schedule: &Schedule) -> bool {
         !visibility.is_limited()
             || visibility.meets_name(&schedule.name)
@@ -220,7 +220,7 @@ impl Gateway {
                     .is_ok_and(|definition| foreign_name(&definition.submission.signature, visibility).is_none())
     }
 
-    /// The next ticks with the zone's offset.
+    /// The next ticks, with the zone's offset.
     pub async fn preview_schedule(
         &self,
         visibility: &Visibility,
@@ -245,7 +245,7 @@ impl Gateway {
         Ok(self.ledger.runs(&schedule.id, page).await?)
     }
 
-    /// Reads what a client wrote. A single time must lie ahead when it `is_new`.
+    /// Parses a client's document. The time of a new one-time schedule must be in the future.
     fn read_definition(
         &self,
         visibility: &Visibility,
@@ -270,7 +270,7 @@ impl Gateway {
         Ok(definition)
     }
 
-    /// Where a task stands that may not be submitted.
+    /// The first task that may not be submitted, with its place.
     fn refused_name(&self, signature: &Signature) -> Option<(String, String)> {
         let mut refused = None;
         document::visit_names(signature, &mut String::new(), &mut |pointer, name| {
@@ -346,7 +346,7 @@ fn owned(schedule: Schedule, visibility: &Visibility) -> Schedule {
     Schedule { namespace: visibility.namespace().map(str::to_owned), ..schedule }
 }
 
-/// A row that was never written.
+/// A new row, not written yet.
 pub fn new_schedule(name: &str, document: &Document, definition: &Definition, now: Time) -> Schedule {
     let id = clock::new_id().to_string();
     let tick = definition.timetable.next(now, now).filter(|_| !document.paused);

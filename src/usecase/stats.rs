@@ -1,4 +1,4 @@
-//! Figures over time: how much, how long, what failed. Read from the ledger's roll-ups, so every replica says the same.
+//! Statistics over time: throughput, latency, failures. Read from the ledger's roll-ups, so all replicas give the same answer.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -9,7 +9,7 @@ use crate::tell::stats::{BOUNDS, KEEP_MINUTES};
 use ledger::{Error, FailureKind, Figure, MEASURES, Span, Window};
 use runtime::clock::Time;
 
-/// What comes in and goes out.
+/// The measures of throughput.
 pub const FLOWS: [&str; 11] = [
     "accepted",
     "received",
@@ -23,31 +23,31 @@ pub const FLOWS: [&str; 11] = [
     "lost",
     "ignored",
 ];
-/// Kinds of failures in an answer: those that occur most.
+/// Maximum number of failure kinds in an answer: the most frequent ones.
 const MOST_KINDS: usize = 200;
 
-/// What is asked about.
+/// The parameters of a query.
 #[derive(Debug, Clone)]
 pub struct Question {
     pub from: Time,
     pub to: Time,
     /// A multiple of 60 seconds.
     pub step: Duration,
-    /// All when empty.
+    /// Task names; empty for all.
     pub names: Vec<String>,
     pub queues: Vec<String>,
-    /// Whose figures are asked about: a limited caller gets those of its tasks.
+    /// The caller's visibility: a limited caller gets figures of its own tasks only.
     pub visibility: Visibility,
 }
 
 impl Question {
-    /// Minutes are kept for two days; after that the hours tell.
+    /// Which roll-ups to use: minutes are kept for two days, older figures only by the hour.
     fn span(&self, now: Time) -> Span {
         let whole_hours = self.step.as_secs().is_multiple_of(3_600);
         if whole_hours || now.since(self.from) > KEEP_MINUTES { Span::Hour } else { Span::Minute }
     }
 
-    /// The step that is answered with: the one asked for, or an hour where only hours are kept.
+    /// The step of the answer: the requested one, or an hour where only hours are kept.
     pub fn effective_step(&self, now: Time) -> Duration {
         self.step.max(Duration::from_secs(u64::from(self.span(now).secs().unsigned_abs())))
     }
@@ -91,7 +91,7 @@ impl Histogram {
         self.0.values().sum()
     }
 
-    /// Seconds below which this part of the values lies, as near as the buckets tell; `None` without values.
+    /// The percentile `part` in seconds, as precise as the buckets allow; `None` without values.
     pub fn percentile(&self, part: f64) -> Option<f64> {
         let wanted = part * self.count() as f64;
         let mut below = 0.0;
@@ -106,7 +106,7 @@ impl Histogram {
         None
     }
 
-    /// How many values lie at or below each bound.
+    /// The number of values at or below each bound.
     pub fn cumulative(&self) -> impl Iterator<Item = (f64, i64)> + '_ {
         BOUNDS.iter().enumerate().map(|(index, bound)| {
             let last = i16::try_from(index).unwrap_or(i16::MAX);
@@ -135,7 +135,7 @@ impl Latency {
     }
 }
 
-/// Failures of one kind in a time, with their course.
+/// Failures of one kind within a time, with their trend.
 #[derive(Debug)]
 pub struct FailureGroup {
     pub kind: FailureKind,
@@ -174,7 +174,7 @@ impl Gateway {
         Ok(tasks.into_iter().collect())
     }
 
-    /// Of what the asker may see.
+    /// The figures that the caller may see.
     async fn figures(&self, question: &Question, window: &Window) -> Result<Vec<Figure>, Error> {
         let mut figures = self.ledger.figures(window).await?;
         if question.visibility.is_limited() {
@@ -183,7 +183,7 @@ impl Gateway {
         Ok(figures)
     }
 
-    /// Everything that was ever counted, by task and queue.
+    /// The all-time counts, by task and queue.
     pub async fn ever(&self) -> Result<Vec<Figure>, Error> {
         let measures = MEASURES.into_iter().filter(|measure| *measure != "error").collect();
         let (from, to) = (Time(0), Time(1));
@@ -202,7 +202,7 @@ impl Gateway {
         self.ledger.figures(&window).await
     }
 
-    /// Kinds of failures, most first.
+    /// Kinds of failures, most frequent first.
     pub async fn failures(&self, question: &Question, now: Time) -> Result<Vec<FailureGroup>, Error> {
         let all = Question { names: Vec::new(), queues: Vec::new(), ..question.clone() };
         let window = Window { by_name: true, ..all.window(now, &["error"]) };

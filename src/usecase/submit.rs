@@ -36,9 +36,9 @@ pub struct SubmitRequest {
     pub trusted: bool,
     /// Its transaction is over, so nobody can be told that no worker would run it now: it waits for one, as every accepted task does.
     pub committed: bool,
-    /// A canvas of the catalog: its steps keep the rules of their own entries.
+    /// Whether this is a canvas from the catalog: its steps still obey the rules of their own entries.
     pub whole: bool,
-    /// The signature that is told of a failure, where the whole says it.
+    /// The signature to submit after a failure of the whole, if there is one.
     pub on_failure: Option<serde_json::Value>,
     pub traceparent: Option<String>,
     pub idempotency: Option<Idempotency>,
@@ -68,7 +68,7 @@ impl SubmitRequest {
     }
 }
 
-/// `Idempotency-Key` as the edge read it.
+/// The `Idempotency-Key`, parsed by the edge.
 #[derive(Debug)]
 pub struct Idempotency {
     pub scope: String,
@@ -78,7 +78,7 @@ pub struct Idempotency {
     pub answer: Answer,
 }
 
-/// How the edge records an answer before it sends it.
+/// Builds the answer to record before the edge sends it.
 pub struct Answer(pub(crate) Box<dyn FnOnce(&Submitted) -> Json + Send>);
 
 impl Answer {
@@ -93,10 +93,10 @@ impl std::fmt::Debug for Answer {
     }
 }
 
-/// What checking and planning a task costs, in the bytes of a body that cost the same to read.
+/// The cost of checking and planning a task, expressed in bytes of a body that cost the same to parse.
 const BYTES_A_TASK: usize = 512;
 
-/// Why a submission was refused. Nothing of it is in the ledger.
+/// Why a submission was refused. Nothing was written into the ledger.
 #[derive(Debug, thiserror::Error)]
 pub enum SubmitError {
     #[error("the request does not fit")]
@@ -116,19 +116,19 @@ pub enum SubmitError {
     Replay(Json),
     #[error("the Idempotency-Key was used for another request")]
     KeyReused,
-    /// No task of the key may start now, and it was not to wait.
+    /// No task of the key may start now, and the submission does not want to wait.
     #[error("no task of {key} may start now")]
     Limited { key: String, retry_after: Duration },
     #[error("{backlog} accepted tasks wait for Redis, the limit is {limit}")]
     Backlog { backlog: i64, limit: u64, retry_after: Duration },
-    /// Its entry is strict, and no worker would run it now.
+    /// The catalog entry is strict, and no worker would run the task now.
     #[error("{0}")]
     NobodyRunsIt(String),
     #[error("{holder} holds the unique key {key}")]
     KeyHeld {
         key: String,
         holder: TaskId,
-        /// Its place was to be taken, and others were faster, or it is not the caller's.
+        /// Whether a replacement failed, because others were faster or the caller may not revoke the holder.
         fought: bool,
     },
     #[error("the task whose place it takes could not be revoked")]
@@ -147,7 +147,7 @@ impl SubmitError {
         Self::IdTaken { id: id.to_owned(), pointer: TASK_ID.to_owned() }
     }
 
-    /// `wait` in microseconds. Whoever comes back after the whole seconds that are told does not come too early.
+    /// `wait` in microseconds. It is rounded up, so that a client that waits the whole seconds does not come too early.
     pub(crate) fn limited(key: String, wait: i64) -> Self {
         let seconds = u64::try_from(wait).unwrap_or_default().div_ceil(1_000_000);
         Self::Limited { key, retry_after: Duration::from_secs(seconds) }
@@ -251,7 +251,7 @@ impl Gateway {
         }
     }
 
-    /// Builds the ledger rows, without the answer to record: whoever answers adds it.
+    /// Builds the ledger rows, without the answer to record, which the caller adds.
     pub(crate) fn rows(&self, plan: Plan, request: SubmitRequest, now: Time) -> ledger::Submission {
         let SubmitRequest { submission, trusted, whole, on_failure, traceparent, token, retry_of, schedule, .. } =
             request;
@@ -291,9 +291,9 @@ impl Gateway {
     fn row(&self, planned: PlannedNode, wishes: &Wishes, fed: bool, now: Time) -> NewTask {
         let PlannedNode { node, headers, body, expires_at } = planned;
         let mut defaults = self.catalog.defaults_for(node.task.task.as_str());
-        // The task of a paused queue is held. The next pass over the outbox keeps it back, or publishes it after a resume.
+        // A task of a paused queue is held. The next pass over the outbox keeps holding it, or publishes it after a resume.
         let is_paused = self.pauses.current().contains(node.queue().as_str());
-        // The endpoint has counted by the request's own words already.
+        // The endpoint has already computed the keys from the request.
         let declared = Keys { limits: std::mem::take(&mut defaults.limits), fair: defaults.fair.take() };
         let (declared, own_labels) =
             if wishes.trusted { (declared, Vec::new()) } else { self.by_name(&node.task, fed, declared) };
@@ -333,7 +333,7 @@ impl Gateway {
         let (group_id, group_index) = node.group.unzip();
         let mut labels = node.task.labels;
         labels.extend(wishes.labels.iter().cloned());
-        // What the entry says of its tasks is not for a caller to change.
+        // A caller may not override the entry's labels.
         labels.retain(|(name, _)| !own_labels.iter().any(|(own, _)| own == name));
         labels.extend(own_labels);
         NewTask {
@@ -388,9 +388,9 @@ struct Wishes {
     schedule: Option<String>,
     root: Option<TaskId>,
     on_failure: Option<serde_json::Value>,
-    /// It came through the endpoint of a catalog entry.
+    /// Whether it came through the endpoint of a catalog entry.
     trusted: bool,
-    /// Nodes with a predecessor, by their index.
+    /// Indexes of nodes with a predecessor.
     fed: HashSet<usize>,
 }
 

@@ -1,4 +1,4 @@
-//! What a submission became: read off its rows, so that the answer says what happens.
+//! The result of a submission, derived from its rows, so that the answer matches what was written.
 
 use super::revoke::Revoked;
 use super::warnings::Warning;
@@ -9,7 +9,7 @@ use ledger::NewTask;
 /// Most children listed in an answer.
 const MAX_CHILDREN: usize = 1_000;
 
-/// What a submission became.
+/// The result of a submission.
 #[derive(Debug, Clone)]
 pub struct Submitted {
     /// The task whose result is the canvas's result; `None` for a group.
@@ -23,15 +23,15 @@ pub struct Submitted {
     pub count: usize,
     /// All tasks of a canvas (empty for a single task, and above 1,000).
     pub children: Vec<(TaskId, TaskName)>,
-    /// The task existed already, and `unique` joined it.
+    /// Whether `unique` joined it to an existing task.
     pub joined: bool,
-    /// What is known against its run.
+    /// Reasons why it may not run.
     pub warnings: Vec<Warning>,
-    /// What became of the task whose place it took.
+    /// The verdict on the task that it replaced.
     pub replaced: Option<Revoked>,
 }
 
-/// The answer to rows that are about to be written.
+/// The result for rows that are about to be written.
 pub(super) fn summary(outcome: Outcome, tasks: &[NewTask]) -> Submitted {
     let (shown, group_id) = match outcome {
         Outcome::Task(index) => (tasks.get(index), None),

@@ -1,4 +1,4 @@
-//! What a schedule fires: the submission of a tick, or of a run by hand, with the row that remembers it.
+//! Builds the submission of a schedule's tick, or of a run by hand, with the row that records it.
 
 use super::Gateway;
 use super::schedules::ScheduleError;
@@ -13,7 +13,7 @@ use schedule::definition::Definition;
 use schedule::tick;
 
 impl Gateway {
-    /// Submits the schedule's call now; its next tick stays.
+    /// Submits the schedule's call now; its next tick does not change.
     pub async fn run_schedule(
         &self,
         visibility: &Visibility,
@@ -57,7 +57,7 @@ impl Gateway {
         }
     }
 
-    /// A row's document; it was checked when it was written.
+    /// Parses a row's document, which was checked when it was written.
     pub fn stored_definition(&self, schedule: &Schedule) -> Result<Definition, ScheduleError> {
         Definition::parse(schedule.document.get(), self.signature_limits()).map_err(ScheduleError::Invalid)
     }
@@ -78,7 +78,7 @@ impl Gateway {
         Ok((id, self.prepared(request, now)?.0))
     }
 
-    /// Lets the relay and the watchers know of what was committed beside the committer.
+    /// Tells the relay and the watchers about submissions that were not committed by the committer.
     pub fn announce(&self, committed: Vec<(ledger::Submission, Inserted)>) {
         let mut offer = Vec::new();
         let mut held = false;
@@ -94,14 +94,14 @@ impl Gateway {
     }
 }
 
-/// The submission of a tick, with its keys in the namespace of whoever wrote the schedule.
+/// The submission of a tick, with its keys in the namespace of the schedule's author.
 fn call_of(schedule: &Schedule, definition: &Definition, id: TaskId) -> Submission {
     let mut submission = definition.submission_for(id);
     namespace::enter(&mut submission, schedule.namespace.as_deref());
     submission
 }
 
-/// The tick with the time at which it is due.
+/// A tick with its due time.
 pub fn next_tick(schedule_id: &str, tick: Time, jitter: i64) -> NextTick {
     NextTick { tick, due_at: tick::due(schedule_id, tick, jitter) }
 }

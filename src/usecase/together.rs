@@ -1,7 +1,7 @@
-//! What is asked of one task, asked of all tasks of a group or a canvas: a verdict for each, and a sum.
+//! Revoke, retry and explain for all tasks of a group or a canvas: a verdict for each, and a sum.
 //!
-//! A group's id stands for its members and for the steps that lead to them. A task's own id stands for the task alone: its canvas is
-//! meant only by a caller who says so.
+//! A group's id means its members and the steps that lead to them. A task's id means only that task; its canvas is included only if
+//! the caller asks for it.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
@@ -16,20 +16,20 @@ use crate::guard::tokens::Visibility;
 use celery::task::{GroupId, Phase, TaskId};
 use ledger::{EdgeKind, Error, Group, Task};
 
-/// Tasks in hand at a time: each asks the ledger and Redis a few times.
+/// How many tasks are handled concurrently: each needs a few queries to the ledger and Redis.
 const AT_ONCE: usize = 16;
 
-/// What became of one failed member.
+/// The outcome for one failed member.
 #[derive(Debug)]
 pub enum Retried {
-    /// Sent again under this id.
+    /// It was sent again under this id.
     As(TaskId),
-    /// Left alone, and why.
+    /// It was left alone, for this reason.
     Left(String),
 }
 
 impl Gateway {
-    /// The group that has this id; `None` when a task has it, or nobody.
+    /// The group with this id; `None` when it is a task's id, or unknown.
     ///
     /// # Errors
     /// Those of the ledger.
@@ -62,10 +62,10 @@ impl Gateway {
     /// Revokes every task of a group that has not ended. `None` when the ledger never saw the id.
     ///
     /// # Errors
-    /// The first failure; asking again goes on.
+    /// The first failure; repeating the call continues.
     ///
     /// # Cancel safety
-    /// A dropped call may have revoked some; asking again gives every verdict.
+    /// A dropped call may have revoked some tasks; repeating it returns all verdicts.
     pub async fn revoke_group(
         &self,
         id: &GroupId,
@@ -76,7 +76,7 @@ impl Gateway {
         self.revoke_each(tasks, request).await.map(Some)
     }
 
-    /// Revokes every task of a task's canvas that has not ended, as far as the caller sees them.
+    /// Revokes every unfinished task of a task's canvas that the caller may see.
     ///
     /// # Errors
     /// As [`Gateway::revoke_group`].
@@ -91,7 +91,7 @@ impl Gateway {
         self.revoke_each(tasks, request).await
     }
 
-    /// Later steps first, so that none is sent because the one before it ended.
+    /// Revokes later steps first, so that no step is sent because its predecessor ended.
     async fn revoke_each(&self, mut tasks: Vec<Task>, request: &RevokeRequest) -> Result<Vec<Revoked>, RevokeError> {
         tasks.sort_by_key(|task| (place(task.phase), task.no));
         let until = Instant::now() + CONFIRMATION;
@@ -103,7 +103,7 @@ impl Gateway {
         Ok(revoked)
     }
 
-    /// Members, and the steps inside of the group that lead to them.
+    /// The members, and the steps inside the group that lead to them.
     async fn tasks_of(&self, group: &Group) -> Result<Vec<Task>, Error> {
         let Some(member) = group.members.first() else { return Ok(Vec::new()) };
         let Some((tasks, edges)) = self.ledger.graph(&member.task_id).await? else { return Ok(Vec::new()) };
@@ -112,10 +112,10 @@ impl Gateway {
         Ok(tasks.into_iter().filter(|task| inside.contains(&task.id)).collect())
     }
 
-    /// Sends every member again that failed or was lost, and has not been sent again yet: asking twice retries once.
+    /// Sends every failed or lost member again, unless it was sent again before, so repeating the call does nothing.
     ///
     /// # Errors
-    /// When the ledger fails; what was sent is in its member's history.
+    /// When the ledger fails; members that were sent again have it in their history.
     pub async fn retry_group(
         &self,
         visibility: &Visibility,
@@ -147,7 +147,7 @@ impl Gateway {
         }
     }
 
-    /// How many members stand where, in a sentence; and why those that have not ended are where they are.
+    /// Counts the members by phase in a sentence, and explains the state of unfinished members.
     ///
     /// # Errors
     /// Those of the ledger.
@@ -172,17 +172,17 @@ impl Gateway {
     }
 }
 
-/// Why a group is where it is.
+/// The explanation of a group's state.
 #[derive(Debug)]
 pub struct GroupExplanation {
     pub phase: Phase,
     pub sentence: String,
     pub phases: BTreeMap<&'static str, usize>,
-    /// Some that have not ended, each with its own sentence.
+    /// Some unfinished members, each with a sentence.
     pub members: Vec<(TaskId, String)>,
 }
 
-/// What the ledger alone has comes first, then what is in a queue, then what a worker has.
+/// The order of revoking: tasks that only the ledger has, then tasks in a queue, then tasks at a worker.
 fn place(phase: Phase) -> u8 {
     match phase {
         Phase::Waiting => 0,
@@ -192,8 +192,8 @@ fn place(phase: Phase) -> u8 {
     }
 }
 
-/// The members with all steps that lead to one of them only: a step that leads to several, or to the only one, comes before the
-/// group.
+/// The members and all steps that lead to exactly one of them. A step that leads to several comes before the group, and so does a
+/// step that leads to the only member.
 fn inside(members: HashSet<TaskId>, edges: &[(TaskId, TaskId, EdgeKind)]) -> HashSet<TaskId> {
     if members.len() < 2 {
         return members;

@@ -1,9 +1,8 @@
-//! What becomes of a submission whose unique key another task holds: it joins that task, is refused, or takes its place.
+//! Handles a submission whose unique key another task holds: it joins that task, is refused, or replaces it.
 //!
-//! Taking a place is three steps that may be repeated: the holder is revoked, with all that is unfinished of its canvas; the new
-//! submission is committed with a key that it takes over from this very holder; if the key has gone to somebody else meanwhile,
-//! that one is the holder of the next round. A crash between the steps leaves a revoked task and a client without an answer,
-//! never two holders.
+//! Replacing has steps that can be repeated: the holder is revoked, with all unfinished tasks of its canvas; the new submission is
+//! committed with a key that it takes over from exactly this holder; if another task holds the key by then, the next round starts
+//! with that one. A crash between the steps leaves a revoked task and a client without an answer, never two holders.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -20,17 +19,17 @@ use celery::task::{Invalid, Phase, QueueName, Signature, TaskId, TaskName};
 use ledger::{Conflict, Task, UniqueKey};
 use runtime::clock::Time;
 
-/// Rounds before a key counts as fought over.
+/// Maximum number of rounds before the submission is refused.
 const ROUNDS: u32 = 5;
-/// Revokes of one canvas at the same time: each may wait for a worker's confirmation.
+/// Concurrent revokes of one canvas: each may wait for a worker's confirmation.
 const AT_ONCE: usize = 16;
 
-/// A submission that may have to take somebody's place.
+/// A submission that may have to replace another task.
 pub(super) struct Contest {
     pub wish: OnConflict,
     pub key: String,
     pub visibility: Visibility,
-    /// The caller chose the key, so it must see the task whose place it takes.
+    /// Whether the caller chose the key itself; it may then replace only a task that it may see.
     pub must_see: bool,
 }
 
@@ -43,10 +42,10 @@ impl Contest {
 }
 
 impl Gateway {
-    /// Gives a call by name the unique key of its catalog entry, unless it has brought one.
+    /// Gives a call by name the unique key of its catalog entry, unless the call has its own.
     ///
     /// # Errors
-    /// When such a task stands inside a canvas: the key's holder is the whole, not the step.
+    /// When such a task is inside a canvas, because a key is held by the whole submission, not by a step.
     pub(super) fn settle_unique(&self, request: &mut SubmitRequest) -> Result<(), SubmitError> {
         if request.trusted || !self.catalog.has_unique() {
             return Ok(());
@@ -72,7 +71,7 @@ impl Gateway {
         Err(SubmitError::Invalid(vec![Invalid { pointer: String::new(), detail }]))
     }
 
-    /// Answers a submission whose key `holder` has. `rows` are there when it may take the holder's place.
+    /// Answers a submission whose key is held by `holder`. `rows` is set when the submission may replace it.
     pub(super) async fn contested(
         self: &Arc<Self>,
         contest: Contest,
@@ -132,8 +131,7 @@ impl Gateway {
         Ok(self.ledger.task(id).await?.is_none_or(|task| visibility.sees_task(&task)))
     }
 
-    /// Revokes a task and what is unfinished of its canvas, what has not begun first. The verdict is that of the part that is
-    /// hardest to stop.
+    /// Revokes a task and all unfinished tasks of its canvas, those that have not begun first. Returns the weakest verdict.
     async fn revoke_whole(self: &Arc<Self>, id: &TaskId) -> Result<Revoked, RevokeError> {
         let request = Arc::new(RevokeRequest::terminating("replaced by a newer submission of the same key"));
         let Some((mut tasks, _)) = self.ledger.graph(id).await? else { return Err(RevokeError::Unknown(id.clone())) };
@@ -158,7 +156,7 @@ pub(super) fn unique_key(unique: Unique, task_id: TaskId, now: Time) -> UniqueKe
     UniqueKey { key: unique.key, until, task_id, replaces: None }
 }
 
-/// One verdict for a canvas.
+/// Combines the verdicts of a canvas into one.
 fn whole(id: &TaskId, verdicts: Vec<Revoked>) -> Revoked {
     let weight = |revoked: &Revoked| match revoked.verdict {
         Verdict::TooLate => 0,

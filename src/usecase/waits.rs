@@ -1,7 +1,7 @@
-//! Ends steps that wait: an answer from outside, a refusal, a revoke. What follows is sent by the service of waits.
+//! Ends steps that wait: by an answer from outside, a refusal or a revoke. The service for waits then sends the next step.
 //!
-//! A wait has a token: its task's id and a code that only this installation can make, so the link is the permission, and a guessed
-//! token costs no look-up.
+//! A wait has a token: its task's id and a code that only this installation can compute. So whoever has the link may answer, and a
+//! guessed token is refused without a look-up.
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -17,17 +17,17 @@ use celery::task::{Invalid, Json, TaskId, TaskSignature, json};
 use ledger::{EndedWait, Error, Wait, WaitState};
 use runtime::clock::{self, Time};
 
-/// The name of the key in the ledger.
+/// The name of the signing key in the ledger.
 const KEY: &str = "waits";
-/// Bytes of the code: 128 bits cannot be guessed.
+/// Length of the code in bytes: 128 bits cannot be guessed.
 const CODE: usize = 16;
-/// Messages of a schema quote the value; a long one is cut.
+/// Maximum length of a schema's error message, which quotes the value.
 const MAX_DETAIL: usize = 300;
 
-/// The key with which tokens are signed, read once.
+/// The key that signs tokens, read once.
 pub(crate) type SigningKey = tokio::sync::OnceCell<Vec<u8>>;
 
-/// Why a wait does not end.
+/// Why a wait cannot be ended.
 #[derive(Debug, thiserror::Error)]
 pub enum WaitError {
     #[error("there is no such wait")]
@@ -41,7 +41,7 @@ pub enum WaitError {
 }
 
 impl Gateway {
-    /// Open waits, oldest first, after this place; of one submitter, or all.
+    /// Open waits after this position, oldest first; of one submitter or of all.
     pub async fn open_waits(
         &self,
         after: Option<(Time, &TaskId)>,
@@ -56,13 +56,13 @@ impl Gateway {
         Ok(self.ledger.wait(id).await?.filter(|wait| !wait.new.is_sleep))
     }
 
-    /// What stands for a wait in an address.
+    /// The token of a wait, for its URL.
     pub async fn wait_token(&self, id: &TaskId) -> Result<String, Error> {
         let code = code(self.wait_key().await?, id);
         Ok(URL_SAFE_NO_PAD.encode([&code[..], id.as_str().as_bytes()].concat()))
     }
 
-    /// The wait that a token stands for.
+    /// The wait of a token.
     pub async fn wait_by_token(&self, token: &str) -> Result<Option<Wait>, Error> {
         let Some((given, id)) = parts(token) else { return Ok(None) };
         if !bool::from(code(self.wait_key().await?, &id).ct_eq(&given)) {
@@ -71,7 +71,7 @@ impl Gateway {
         self.wait_of(&id).await
     }
 
-    /// The first answer that fits is the step's result.
+    /// Ends a wait with an answer. The first valid answer becomes the step's result.
     pub async fn answer_wait(&self, wait: Wait, answer: Json) -> Result<Wait, WaitError> {
         let schema = wait.new.schema.clone().filter(|_| wait.state == WaitState::Open);
         if let Some(schema) = schema {
@@ -83,13 +83,13 @@ impl Gateway {
         self.end_wait(&wait.new.task_id, WaitState::Answered, Some(&answer)).await
     }
 
-    /// The step fails.
+    /// Ends a wait with a refusal, so that the step fails.
     pub async fn refuse_wait(&self, wait: Wait, reason: Option<&str>) -> Result<Wait, WaitError> {
         let reason = reason.map(|text| json::written(serde_json::Value::from(text).to_string()));
         self.end_wait(&wait.new.task_id, WaitState::Refused, reason.as_ref()).await
     }
 
-    /// Whether the step waited, and waits no more because of this call.
+    /// Ends a wait by a revoke; returns whether the step was waiting.
     pub(super) async fn revoke_wait(&self, id: &TaskId) -> Result<bool, Error> {
         let ended = self.ledger.end_wait(id, WaitState::Revoked, None, clock::now()).await?;
         self.waits.ended.nudge();
@@ -125,7 +125,7 @@ fn parts(token: &str) -> Option<([u8; CODE], TaskId)> {
     Some((code.try_into().ok()?, TaskId::parse(std::str::from_utf8(id).ok()?).ok()?))
 }
 
-/// What is wrong with a step that waits, as it was submitted.
+/// The mistakes in a submitted step that waits.
 pub(super) fn broken_pause(at: &str, task: &TaskSignature, keep: std::time::Duration) -> Vec<Invalid> {
     let Some(pause) = Pause::of(task.task.as_str(), &task.kwargs) else { return Vec::new() };
     let mut wrong = Vec::new();
@@ -157,7 +157,7 @@ fn validator(schema: &Json) -> Result<Validator, String> {
         .map_err(|error| cut(format!("is not a JSON Schema: {error} (at {})", error.instance_path())))
 }
 
-/// What of an answer its schema does not take.
+/// The violations of the schema in an answer.
 fn misfits(schema: &Json, answer: &Json) -> Vec<Invalid> {
     let whole = |detail: String| vec![Invalid { pointer: String::new(), detail }];
     let validator = match validator(schema) {

@@ -1,4 +1,4 @@
-//! What the gateway knows better than its caller: a task that nobody registers, a queue that nobody reads. The task is accepted
+//! Warnings about tasks that will not run now: no worker registers the task, or no worker consumes its queue. The task is accepted
 //! with a warning, or refused when its catalog entry is `strict`.
 
 use std::collections::BTreeSet;
@@ -8,20 +8,20 @@ use super::submit::SubmitError;
 use celery::task::{Signature, Spread, TaskName};
 use ledger::NewTask;
 
-/// Most warnings of one answer: a canvas may have thousands of tasks.
+/// Maximum number of warnings in an answer: a canvas may have thousands of tasks.
 const MOST: usize = 20;
 
-/// Something that an accepted task's caller should know.
+/// A warning about an accepted task.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Warning {
-    /// A word for programs.
+    /// Code for programs.
     pub code: &'static str,
-    /// A sentence for people.
+    /// Sentence for people.
     pub detail: String,
 }
 
 impl Gateway {
-    /// What is known against the run of these tasks, each kind of task once.
+    /// The warnings about these tasks, once for each task name and queue.
     pub(super) fn warnings(&self, tasks: &[NewTask]) -> Vec<Warning> {
         let picture = self.fleet.current();
         let mut seen = BTreeSet::new();
@@ -40,7 +40,7 @@ impl Gateway {
         warnings
     }
 
-    /// Refuses a strict task that would get a warning. A schedule's tick has no caller who could be told.
+    /// Refuses a strict task that would get a warning. A schedule's tick is not refused, because it has no caller.
     pub(super) fn check_strict(&self, tasks: &[NewTask]) -> Result<(), SubmitError> {
         let picture = self.fleet.current();
         let is_strict = |name: &TaskName| self.catalog.entry(name.as_str()).is_some_and(|entry| entry.strict);
@@ -52,7 +52,7 @@ impl Gateway {
         doubts.next().map_or(Ok(()), |detail| Err(SubmitError::NobodyRunsIt(detail)))
     }
 
-    /// Before a strict task is judged, the ledger is read again: a worker may have come a moment ago.
+    /// Reads the ledger again before a strict task is refused, because a worker may have come online a moment ago.
     pub(super) async fn look_before_refusing(&self, strict: bool) -> Result<(), SubmitError> {
         if strict {
             self.fleet.refresh(&self.ledger).await?;

@@ -1,9 +1,9 @@
 //! Follows one task as it changes, for SSE and for clients that wait.
 //!
-//! A watch subscribes first and reads the ledger then, so nothing falls between. It counts `seq`: what the hub repeats is
-//! dropped, what it skipped is read from the ledger. While the ledger is away a watch is silent and goes on afterwards. A server that
-//! crashes may lose the last fraction of a second of steps that are not ends, with numbers that were shown: an end that comes
-//! with such a number is told all the same.
+//! A watch first subscribes and then reads the ledger, so it misses nothing. It checks `seq`: events that the hub repeats are
+//! dropped, events that it skipped are read from the ledger. While the ledger is down a watch is silent, and continues afterwards. A
+//! crash of the database may lose the last fraction of a second of intermediate events whose numbers were shown already: an end that
+//! reuses such a number is still reported.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,28 +18,28 @@ use celery::task::{GroupId, TaskId};
 use ledger::{Error, Event, Group, SharedLedger, Task};
 use runtime::lifecycle::Backoff;
 
-/// Events read from the ledger at a time, unless they are large ([`ledger::EVENTS_BYTES`]): what a watch holds for a reader
-/// that does not read.
+/// Events read from the ledger at a time, fewer if they are large ([`ledger::EVENTS_BYTES`]); this bounds the buffer for a slow
+/// reader.
 const PAGE: i64 = 500;
-/// Without any signal a watch looks again after this: the bound on what a lost signal can cost.
+/// After this time without a signal a watch reads the ledger again: a lost signal delays events by at most this.
 const LOOK_AGAIN: Duration = Duration::from_secs(60);
 const LEDGER_PAUSE: Duration = Duration::from_secs(2);
 
-/// One thing a watcher of a task learns.
+/// An item of a task's watch.
 #[derive(Debug, Clone)]
 pub enum Watched {
-    /// How it is at the beginning; events with a higher `seq` follow.
+    /// The state at the beginning; events with a higher `seq` follow.
     Snapshot(Box<Task>),
     Event(Arc<Event>),
     /// The final change; nothing follows.
     End(Box<Task>),
 }
 
-/// One thing a watcher of a group learns.
+/// An item of a group's watch.
 #[derive(Debug, Clone)]
 pub enum WatchedGroup {
     Snapshot(Arc<Group>),
-    /// So many members have ended; the number is the event's id.
+    /// The number of members that have ended, which is also the event's id.
     Progress {
         completed: i32,
         total: i32,
@@ -59,7 +59,7 @@ impl Watcher {
         Self { ledger, hub }
     }
 
-    /// Follows a task: from now on (`after` is `None`), or exactly what has a `seq` above `after`.
+    /// Follows a task: from now on (`after` is `None`), or exactly the events with a `seq` above `after`.
     /// `Ok(None)` when the task is unknown; an empty stream when it ended at or before `after`.
     ///
     /// # Cancel safety
@@ -106,7 +106,7 @@ impl Watcher {
         }))
     }
 
-    /// Waits until a task is final, at most for `patience`; then answers how it is. `None` when it is unknown.
+    /// Waits until a task has ended, at most for `patience`, and returns its state. `None` when it is unknown.
     pub async fn wait(&self, id: &TaskId, patience: Duration) -> Result<Option<Task>, Error> {
         let deadline = Instant::now() + patience;
         let mut signals = self.hub.watch_task(id);
@@ -119,7 +119,7 @@ impl Watcher {
         }
     }
 
-    /// Waits until every member of a group is final.
+    /// Waits until every member of a group has ended.
     pub async fn wait_for_group(&self, id: &GroupId, patience: Duration) -> Result<Option<Group>, Error> {
         let deadline = Instant::now() + patience;
         let mut signals = self.hub.watch_group(id);
@@ -132,7 +132,7 @@ impl Watcher {
         }
     }
 
-    /// Follows a group: each member's end is a step. With `after` only steps above it.
+    /// Follows a group: each member's end is an item. With `after` only items above it.
     pub async fn group(
         &self,
         id: &GroupId,
@@ -179,18 +179,18 @@ async fn wait_for_end(signals: &mut broadcast::Receiver<Signal>, deadline: Insta
     }
 }
 
-/// Where one watch stands.
+/// The state of a watch.
 struct Follower {
     ledger: SharedLedger,
     id: TaskId,
     signals: broadcast::Receiver<Signal>,
-    /// The `seq` of the last event that was handed on.
+    /// The `seq` of the last event that was passed on.
     last: i64,
 }
 
 impl Follower {
-    /// The next events in order and without a gap. None when there was a sign of something, and nothing is new: it may have ended
-    /// with a number that was shown before.
+    /// The next events, in order and without a gap. Empty when there was a signal but no new event: the task may have ended with a
+    /// number that was shown before.
     async fn next(&mut self) -> Vec<Arc<Event>> {
         let mut backoff = Backoff::new(LEDGER_PAUSE);
         let (mut look, mut signalled) = (true, false);
@@ -223,7 +223,7 @@ impl Follower {
         events
     }
 
-    /// The task as it is now. It was found before, so it is there unless it is pruned under its watcher's eyes.
+    /// The task's present state. It was found before, so it exists unless it is pruned meanwhile.
     async fn task(&self) -> Task {
         let mut backoff = Backoff::new(LEDGER_PAUSE);
         loop {

@@ -1,4 +1,4 @@
-//! How a task comes to the broker: at which time, past which limits, and in which line.
+//! How a task gets to the broker: at which time, past which limits, and in which line.
 
 use std::time::Duration;
 
@@ -11,12 +11,12 @@ use ledger::Way;
 use runtime::clock::Time;
 
 impl Gateway {
-    /// How a task comes to the broker when nothing else holds it.
+    /// The way of a task to the broker when nothing else holds it.
     pub(super) fn way(&self, node: &Node, limits: &[KeyLimit], shared: bool, spread: Option<&Spread>) -> Way {
         if limits.iter().any(|limit| !limit.on_limit.is_hold()) {
             return Way::Gate(limits.to_vec());
         }
-        // A pass that lets it through its limits sends it to the line of its queue.
+        // When a pass finds that its limits allow it, the task moves to the line of its queue.
         if !limits.is_empty() {
             return Way::Direct;
         }
@@ -40,7 +40,7 @@ impl Gateway {
         if self.windows.has_markers() { Way::Direct } else { Way::Pass }
     }
 
-    /// Limits, share and labels that the entry gives to a call by name.
+    /// Limits, fair share and labels from the entry, for a call by name.
     pub(super) fn by_name(&self, task: &TaskSignature, fed: bool, fixed: Keys) -> (Keys, Vec<(String, String)>) {
         if !self.catalog.entry(task.task.as_str()).is_some_and(|entry| entry.computes()) {
             return (fixed, Vec::new());

@@ -14,7 +14,7 @@ use celery::task::webhook::{self, check_secret, check_url, target};
 use ledger::{Cursor, Delivery, DeliveryFilter, Endpoint, EndpointDocument, Page};
 use runtime::clock::{self, Time};
 
-/// Each webhook adds work to every event.
+/// Maximum number of webhooks: each adds work to every event.
 pub const MOST: usize = 500;
 /// How long the old secret still signs, unless the request says otherwise.
 const OVERLAP: Duration = Duration::from_hours(24);
@@ -44,15 +44,15 @@ pub enum WebhookError {
     Ledger(#[from] ledger::Error),
 }
 
-/// What was registered.
+/// The result of a registration.
 #[derive(Debug)]
 pub struct Registered {
     pub endpoint: Endpoint,
-    /// The same request was answered before.
+    /// Whether this is the answer of an earlier, equal request.
     pub replayed: bool,
 }
 
-/// What a request says of a webhook; `None` where it says nothing.
+/// The members of a request about a webhook; `None` where it has none.
 #[derive(Default)]
 struct Said {
     url: Option<String>,
@@ -64,7 +64,7 @@ struct Said {
 }
 
 impl Gateway {
-    /// `key` makes a repetition harmless: it gives the same webhook.
+    /// Registers a webhook. A repeated request with the same `key` gets the same webhook.
     pub async fn register_webhook(&self, text: &str, key: Option<&str>) -> Result<Registered, WebhookError> {
         let said = self.read_webhook(text, true)?;
         self.judge_url(said.url.as_deref()).await?;
@@ -106,7 +106,7 @@ impl Gateway {
         self.ledger.endpoint(id).await?.ok_or_else(|| WebhookError::Unknown(id.to_owned()))
     }
 
-    /// Members that the text does not name stay.
+    /// Changes a webhook; members that are not in the text stay.
     pub async fn change_webhook(&self, id: &str, text: &str) -> Result<Endpoint, WebhookError> {
         let said = self.read_webhook(text, false)?;
         self.judge_url(said.url.as_deref()).await?;
@@ -134,7 +134,7 @@ impl Gateway {
         .await
     }
 
-    /// A new secret; the old one signs too for `overlap` seconds. The answer has the new one, for the only time.
+    /// Replaces the secret; the old one signs too for `overlap` seconds. Only this answer contains the new secret.
     pub async fn rotate_webhook(&self, id: &str, text: &str) -> Result<Endpoint, WebhookError> {
         let (overlap, secret) = read(text, |problems, fields| {
             problems.refuse_unknown(fields, &["overlap", "secret"]);
@@ -193,7 +193,7 @@ impl Gateway {
         Ok(self.ledger.deliveries(filter, page).await?)
     }
 
-    /// Sends a delivery again, whatever became of it, with the same `webhook-id`.
+    /// Sends a delivery again, whatever its state, with the same `webhook-id`.
     pub async fn resend_delivery(&self, id: &str, delivery: &str) -> Result<Delivery, WebhookError> {
         self.find_webhook(id).await?;
         let now = clock::now();
@@ -227,7 +227,7 @@ impl Gateway {
         })
     }
 
-    /// A private address is refused at once; a name when it is resolved.
+    /// Reads the URL. A private address is refused at once; a name is checked when it is resolved.
     fn url(&self, problems: &mut Problems, value: &RawValue) -> Option<String> {
         let url = problems.parsed(value, check_url)?;
         check_literal(&self.hooks, &url).map_err(|refused| problems.add(refused.to_string())).ok()?;
@@ -261,7 +261,7 @@ fn description(text: String) -> Result<String, String> {
     Err(format!("must have at most {MAX_DESCRIPTION} characters"))
 }
 
-/// An object; an empty text is an empty one.
+/// Reads an object; an empty text counts as an empty object.
 fn read<T>(text: &str, read: impl FnOnce(&mut Problems, &Fields<'_>) -> T) -> Result<T, WebhookError> {
     let mut problems = Problems::default();
     let text = if text.trim().is_empty() { "{}" } else { text };

@@ -1,4 +1,4 @@
-//! The columns of an export: one table says the schema and where each value comes from.
+//! The columns of an export: one table defines the schema and the source of each value.
 
 use std::io::Write;
 use std::sync::Arc;
@@ -13,7 +13,7 @@ use super::Row;
 use ledger::Task;
 use runtime::clock::Time;
 
-/// How a column's values come from a row.
+/// How a column's value is read from a row.
 enum Column {
     Number(fn(&Row) -> Option<i64>),
     Moment(fn(&Row) -> Option<Time>),
@@ -25,7 +25,7 @@ enum Column {
 
 use Column::{Flag, Json, Moment, Number, Real, Text};
 
-/// The names are an interface: new columns come last.
+/// The names are a public interface; new columns are added at the end.
 const COLUMNS: &[(&str, Column)] = &[
     ("position", Number(|row| Some(row.event.feed))),
     ("task_id", Text(|row| Some(row.event.task_id.as_str()))),

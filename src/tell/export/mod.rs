@@ -1,8 +1,8 @@
-//! History for analytics: events and the outcomes of ended tasks, from the feed into a Parquet file.
+//! Exports the history for analytics: writes events and outcomes of tasks from the feed into a Parquet file.
 //!
-//! A row is an event. That of a task's end has what became of it too, so that one file answers for both. The feed's order is the
-//! file's; its last position stands in the file's metadata (`taskgate.position`), and the next export goes on from there. The file
-//! appears under its name when it is whole: an export that was killed leaves `FILE.part`, and is begun again.
+//! A row is an event. The row of a task's end also has its outcome, so a single file has both. The rows are in the feed's order; the
+//! last position is in the file's metadata (`taskgate.position`), where the next export continues. The file gets its name when it is
+//! complete: an export that was killed leaves `FILE.part` and must be repeated.
 
 mod columns;
 
@@ -20,7 +20,7 @@ use runtime::clock::Time;
 
 /// Events in one read of the feed.
 const PAGE: i64 = 1_000;
-/// Rows that are held in memory before they are written as a group,
+/// Rows that are buffered before they are written as a row group,
 const GROUP: usize = 20_000;
 /// and bytes of their texts: results may be large.
 const GROUP_BYTES: usize = 32 << 20;
@@ -30,20 +30,20 @@ const GROUP_BYTES: usize = 32 << 20;
 pub enum Since {
     /// After this position of the feed.
     Position(i64),
-    /// With the events of this time and later.
+    /// At the first event at or after this time.
     Time(Time),
 }
 
-/// What an export wrote.
+/// The result of an export.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Written {
     pub events: usize,
     pub ended: usize,
-    /// The next export goes on from here.
+    /// Where the next export continues.
     pub position: i64,
 }
 
-/// An event, and the task when this was its end.
+/// An event, with the task if this event was its end.
 pub(crate) struct Row {
     pub event: Event,
     pub end: Option<Task>,
@@ -62,7 +62,7 @@ impl Row {
     }
 }
 
-/// Writes what the feed has after `since`, up to its end as it is now.
+/// Exports the feed after `since`, up to its present end.
 ///
 /// # Errors
 /// When the ledger does not answer, or the file cannot be written.
@@ -95,7 +95,7 @@ pub async fn export(ledger: &SharedLedger, since: Since, to: &Path) -> anyhow::R
     Ok(written)
 }
 
-/// An end that was corrected later stands with the event that corrected it.
+/// Adds the tasks to end events. If an end was corrected later, the outcome is with the correcting event.
 async fn with_ends(ledger: &SharedLedger, events: Vec<Event>) -> anyhow::Result<Vec<Row>> {
     let ends = events.iter().filter(|event| event.phase.is_final());
     let ids: Vec<TaskId> = ends.map(|event| event.task_id.clone()).collect();
@@ -109,7 +109,7 @@ async fn with_ends(ledger: &SharedLedger, events: Vec<Event>) -> anyhow::Result<
     Ok(events.into_iter().map(row).collect())
 }
 
-/// The file, until it is whole.
+/// The file while it is being written.
 struct Sink {
     writer: SerializedFileWriter<File>,
     part: PathBuf,

@@ -1,4 +1,4 @@
-//! Finds tasks that are delivered again and again: they may end the workers that run them.
+//! Finds tasks that are delivered again and again, perhaps because they crash their workers.
 
 use super::{Incident, Kind, Lookout, MOST, PAGE, REPEATED, Trouble};
 use crate::reconcile::deliveries;
@@ -6,7 +6,7 @@ use celery::task::{Phase, TaskId};
 use runtime::clock::Time;
 
 impl Lookout {
-    /// Tasks that were delivered again and again, and have not ended. One that is between two workers is remembered.
+    /// Unfinished tasks that are delivered again and again. A task that is between two workers is remembered.
     pub(super) async fn delivered_again(&mut self, now: Time) -> Result<Vec<Incident>, Trouble> {
         let mut after = 0;
         loop {

@@ -1,4 +1,4 @@
-//! Finds steps of canvases that nobody will send: all that they wait for is over.
+//! Finds canvas steps that no worker will send, because all predecessors have ended long ago.
 
 use std::collections::BTreeMap;
 
@@ -7,9 +7,9 @@ use celery::task::Phase;
 use ledger::{EdgeKind, Neighbour};
 use runtime::clock::Time;
 
-/// What a step waits for.
+/// The predecessors of a step.
 struct Before {
-    /// All of it has come out as the step needs, or was ignored.
+    /// Whether all have ended as the step requires, or were ignored.
     is_over: bool,
     ignored: Option<String>,
     last: Option<Time>,
@@ -34,7 +34,7 @@ impl Before {
 }
 
 impl Lookout {
-    /// Steps whose turn has come and that nobody has sent. What was sent is not `waiting` any more.
+    /// Steps that are due but were not sent. A step that was sent is not `waiting` any more.
     pub(super) async fn stuck(&self, now: Time) -> Result<Vec<Incident>, Trouble> {
         let waiting = self.ledger.unfinished(&[Phase::Waiting], 0, PAGE).await?;
         let numbers: Vec<i64> = waiting.iter().map(|task| task.no).collect();

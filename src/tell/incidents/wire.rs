@@ -1,5 +1,4 @@
-//! Finds what of the fleet's wire does not fit: keys that hold something else, transport options that differ, workers that do not
-//! tell what they do.
+//! Finds mismatches on the wire: keys of the wrong type, transport options that differ, workers that do not report what they do.
 
 use super::{Incident, Kind, Lookout, Trouble};
 use crate::reconcile::silence::{Silence, began};
@@ -21,7 +20,7 @@ impl Lookout {
         Some(Incident { kind: Kind::OtherOptions, subject: "broker".to_owned(), since: now, detail })
     }
 
-    /// Queues whose key is no list, or that do not exist: they are left out wherever queues are looked at.
+    /// Queues whose key is not a list, or that do not exist: other checks skip them.
     pub(super) fn wrong_keys(&self, queues: &[String], depths: &[Depth], now: Time) -> Vec<Incident> {
         let troubled = queues.iter().zip(depths).filter_map(|(queue, depth)| Some((queue, depth.trouble.as_ref()?)));
         let incident = |(queue, trouble): (&String, &String)| Incident {
@@ -35,7 +34,7 @@ impl Lookout {
         troubled.map(incident).collect()
     }
 
-    /// The keys of reserved messages: workers end at them, and nobody knows what is reserved.
+    /// Checks the keys of reserved messages: with a wrong type workers crash, and it is unknown what is reserved.
     pub(super) async fn wrong_reservations(&self, now: Time) -> Result<Vec<Incident>, Trouble> {
         let Some(lists) = self.broker.lists() else { return Ok(Vec::new()) };
         let incident = |(key, trouble): (String, String)| Incident {

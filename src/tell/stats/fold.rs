@@ -1,4 +1,4 @@
-//! What each event adds to the statistics. Pure.
+//! Computes what each event adds to the statistics. Pure.
 
 use std::collections::BTreeMap;
 
@@ -8,7 +8,7 @@ use celery::task::Phase;
 use ledger::{Count, Counted, End, Ended, FailureKind, Span, Tally};
 use runtime::clock::Time;
 
-/// Upper bounds of the histograms' buckets in seconds; a value above the last one falls into one more bucket.
+/// Upper bounds of the histogram buckets in seconds; a value above the last bound falls into an extra bucket.
 pub const BOUNDS: [f64; 25] = [
     0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 20.0, 50.0, 100.0, 200.0, 500.0,
     1_000.0, 2_000.0, 5_000.0, 10_000.0, 20_000.0, 50_000.0, 100_000.0,
@@ -25,7 +25,7 @@ pub fn bound_of(secs: f64) -> i16 {
     i16::try_from(BOUNDS.iter().take_while(|bound| secs > **bound).count()).expect("there are 25 bounds")
 }
 
-/// What a figure is counted for.
+/// The task and queue that a figure is counted for.
 #[derive(Clone, Copy)]
 struct Owner<'a> {
     at: Time,
@@ -52,7 +52,7 @@ impl Sums {
     }
 }
 
-/// The amounts and kinds of failures of a stretch of the feed.
+/// The amounts and kinds of failures in a section of the feed.
 pub fn fold(tally: Tally) -> (Vec<(Counted, i64)>, Vec<FailureKind>) {
     let mut sums = Sums::default();
     let mut kinds: BTreeMap<String, FailureKind> = BTreeMap::new();
@@ -85,7 +85,7 @@ fn owner<'a>(at: Time, name: &'a Option<String>, queue: &'a Option<String>) -> O
     Owner { at, name: name.as_deref().unwrap_or(""), queue: queue.as_deref().unwrap_or("") }
 }
 
-/// The event that a phase before the end is counted as.
+/// The measure that counts a phase before the end.
 fn measure(count: &Count) -> Option<&'static str> {
     match count.phase {
         Phase::Received => Some("received"),
@@ -96,7 +96,7 @@ fn measure(count: &Count) -> Option<&'static str> {
     }
 }
 
-/// How long it waited for a worker (from when it could run) and how long it ran.
+/// Adds how long the task waited for a worker (from when it could run) and how long it ran.
 fn times(sums: &mut Sums, owner: Owner<'_>, ended: &Ended) {
     let Some(started) = ended.started_at else { return };
     let ready = ended.due_at.map_or(ended.submitted_at, |due| due.max(ended.submitted_at));
@@ -123,7 +123,7 @@ fn kind(end: &End) -> FailureKind {
     FailureKind { fingerprint, name, kind, frame, message, first_at, last_at, last_task_id }
 }
 
-/// What a failure has in common with others of its kind: the task's name, the error's type and the innermost frame.
+/// The fingerprint of a failure's kind: the task's name, the error's type and the innermost frame.
 pub fn fingerprint(name: &str, phase: Phase, ended: &Ended) -> String {
     let frame = ended.traceback.as_deref().and_then(innermost);
     digest(name, ended.failure_type.as_deref().unwrap_or(phase.as_str()), frame.as_deref())
@@ -138,7 +138,7 @@ fn digest(name: &str, kind: &str, frame: Option<&str>) -> String {
     hash.finalize().iter().take(8).map(|byte| format!("{byte:02x}")).collect()
 }
 
-/// `app/tasks.py in crawl` of the last frame of a Python traceback. Without its line, which moves with every release.
+/// `app/tasks.py in crawl` from the last frame of a Python traceback, without the line number, which changes with every release.
 fn innermost(traceback: &str) -> Option<String> {
     let line = traceback.lines().rev().find(|line| line.trim_start().starts_with("File \""))?;
     let (file, rest) = line.trim_start().strip_prefix("File \"")?.split_once('"')?;

@@ -1,7 +1,7 @@
-//! Adds up the feed into statistics by minute, by hour and for all time.
+//! Aggregates the feed into statistics by minute, by hour and for all time.
 //!
 //! Reads the ledger's feed from the mark of the last fold, so a restart loses nothing and counts nothing twice. Any number of
-//! replicas may run it: a fold that another one was faster with changes nothing. Old figures are forgotten here too.
+//! replicas may run it: if another replica was faster, a fold changes nothing. Old figures are deleted here too.
 
 mod fold;
 
@@ -17,17 +17,17 @@ use runtime::lifecycle::Backoff;
 
 pub use fold::{BOUNDS, COUNT, bound_of, fingerprint};
 
-/// Events of one fold: bounds its transaction, and the tracebacks in memory. What does not end a task is added up by the database.
+/// Events of one fold, which bounds its transaction and the tracebacks in memory. The database aggregates events that are not ends.
 const PAGE: i64 = 2_000;
-/// Between two folds it rests twice as long as the first took: submissions need the processor, too,
+/// The pause after a fold is twice the fold's duration, because submissions need the processor too,
 const REST: u32 = 2;
-/// and at least so long: what a fold costs for itself is shared by what comes meanwhile.
+/// and at least this long, so that each fold's fixed cost is shared by more events.
 const LEAST_REST: Duration = Duration::from_millis(50);
-/// Who is behind for longer than this does not rest.
+/// When the statistics are later than this, there is no pause.
 const BEHIND: Duration = Duration::from_secs(3);
-/// Longest delay of the statistics. A burst of events is counted in a few passes.
+/// How often the feed is read without a signal: the longest delay of the statistics.
 const PERIOD: Duration = Duration::from_secs(1);
-/// Longest pause between attempts while the ledger is away.
+/// Longest pause between attempts while the ledger is down.
 const LEDGER_PAUSE: Duration = Duration::from_secs(5);
 /// How long figures by the minute are kept. After that only those by the hour remain.
 pub const KEEP_MINUTES: Duration = Duration::from_secs(2 * 86_400);

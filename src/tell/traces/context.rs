@@ -4,7 +4,7 @@ use std::fmt;
 
 use sha2::{Digest, Sha256};
 
-/// Of a span, as `traceparent` carries it. Neither id is zero.
+/// The context of a span, as in `traceparent`. Neither id is zero.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct SpanContext {
     pub trace: u128,
@@ -39,7 +39,7 @@ fn is_hex(part: &str, length: usize) -> bool {
     part.len() == length && part.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b))
 }
 
-/// The same for everybody who asks about this trace: its lower half is random, and compared with the part.
+/// Whether a trace is sampled. The decision is the same everywhere: the lower half of the trace id is random and is compared with `part`.
 pub fn is_sampled(trace: u128, part: f64) -> bool {
     let random = short(trace) >> 11;
     (random as f64) < part * (1_u64 << 53) as f64
@@ -50,7 +50,7 @@ pub fn short(id: u128) -> u64 {
     u64::try_from(id & u128::from(u64::MAX)).unwrap_or(1).max(1)
 }
 
-/// An id that anybody computes from what it stands for.
+/// An id derived from its parts, so that all replicas compute the same.
 pub fn id_of(parts: &[&str]) -> u128 {
     let mut hash = Sha256::new();
     for part in parts {

@@ -1,7 +1,7 @@
 //! Sends the spans of requests to the collector, in batches.
 //!
-//! They are kept in memory only: what cannot be delivered within [`PATIENCE`] is dropped and counted, because the gateway's
-//! work does not depend on being watched.
+//! They are kept in memory only: spans that cannot be delivered within [`PATIENCE`] are dropped and counted, because tracing must
+//! not affect the gateway's work.
 
 use std::time::Duration;
 

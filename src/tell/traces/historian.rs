@@ -1,7 +1,7 @@
 //! Exports the history of tasks as spans: follows the ledger's feed and derives the spans of each task that ends.
 //!
-//! The mark in the feed moves when the collector has taken what lies before it. So a collector that is away delays spans and loses
-//! none, for as long as [`MOST_DELAY`]. One replica tells at a time, by a lease.
+//! The mark in the feed moves when the collector has accepted everything before it. So an unreachable collector delays spans but
+//! loses none, for up to [`MOST_DELAY`]. One replica exports at a time, by a lease.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -19,13 +19,13 @@ use runtime::clock::{self, Time};
 use runtime::lifecycle::Backoff;
 
 const LEASE: &str = "historian";
-/// Lease time, longer than the slowest export.
+/// Duration of the lease, longer than the slowest export.
 const LEASE_TTL: Duration = Duration::from_secs(15);
 const PERIOD: Duration = Duration::from_secs(1);
 const PAUSE: Duration = Duration::from_secs(10);
 /// Changes read in one pass.
 const PAGE: i64 = 1_000;
-/// Tasks in one request, and changes of all of them together; more are left out.
+/// Tasks in one request, and the changes of all of them together; further changes are left out.
 const TASKS: usize = 100;
 const CHANGES: i64 = 20_000;
 /// Older ends are not exported: tracing was off, or the collector was unreachable for too long.
@@ -48,9 +48,9 @@ enum Pass {
 pub struct Historian {
     ledger: SharedLedger,
     exporter: Exporter,
-    /// The name of this process among the replicas.
+    /// This process's name among the replicas.
     holder: String,
-    /// The part of tasks without a sender's decision that is told.
+    /// The fraction of tasks to export when the sender has not decided.
     sample: f64,
 }
 
@@ -71,7 +71,7 @@ impl Historian {
                 }
                 Err(trouble) => {
                     if backoff.is_fresh() {
-                        warn!(error = %trouble, "histories wait to be told: {trouble}");
+                        warn!(error = %trouble, "histories of tasks wait to be exported: {trouble}");
                     }
                     backoff.pause()
                 }
@@ -128,7 +128,7 @@ impl Historian {
     }
 }
 
-/// The tasks that ended in these events, each once.
+/// The tasks that ended with these events, each once.
 fn ended(events: &[Event], now: Time) -> Vec<TaskId> {
     let recent = events.iter().filter(|event| event.phase.is_final() && now.since(event.at) < MOST_DELAY);
     let mut ids: Vec<TaskId> = recent.map(|event| event.task_id.clone()).collect();

@@ -19,7 +19,7 @@ pub struct Place {
 }
 
 impl Place {
-    /// `None` when the task is not traced: its sender says so, or it falls outside of the sampled part.
+    /// `None` when the task is not traced: its sender decided so, or it was not sampled.
     pub fn of(task: &Task, sample: f64) -> Option<Self> {
         let sender = task.options.traceparent.as_deref().and_then(SpanContext::parse);
         if let Some(sender) = sender {
@@ -108,7 +108,7 @@ pub fn spans(task: &Task, events: &[Event], place: Place) -> Vec<Span> {
     for event in events {
         let step = following(open.as_ref(), event);
         if let Some(now) = &mut open {
-            // A worker receives the next attempt long before it is due.
+            // A worker may receive the next attempt long before it is due.
             let goes_on = step == Some(now.step) || (now.step == Step::Retry && step == Some(Step::Receive));
             if goes_on {
                 now.worker = now.worker.or(event.worker.as_deref());
@@ -123,7 +123,7 @@ pub fn spans(task: &Task, events: &[Event], place: Place) -> Vec<Span> {
     found
 }
 
-/// The step that a change begins. Celery announces the next attempt as received before it says that this one is to be retried.
+/// The step that a change begins. Celery may report the next attempt as received before it reports the retry of this one.
 fn following(open: Option<&Open<'_>>, event: &Event) -> Option<Step> {
     let is_next_attempt = open.is_some_and(|now| {
         now.step == Step::Run && now.first.delivery == event.delivery && event.retries > now.first.retries
@@ -134,7 +134,7 @@ fn following(open: Option<&Open<'_>>, event: &Event) -> Option<Step> {
     }
 }
 
-/// Ends a step at the change that followed it. A run whose start was heard after its end gets a span too.
+/// Ends a step at the change that follows it. A run whose start arrived after its end gets a span too.
 fn close(task: &Task, open: Open<'_>, next: &Event, whole: SpanContext, place: Place, found: &mut Vec<Span>) {
     match unseen_start(task, &open, next) {
         Some(started) => {
@@ -147,8 +147,8 @@ fn close(task: &Task, open: Open<'_>, next: &Event, whole: SpanContext, place: P
     }
 }
 
-/// When a run began whose start the history lacks. The record keeps the first start only: a later attempt, whose result was faster
-/// than the word of its start, is a run without a length.
+/// When a run began whose start is missing in the history. The record has only the first start: a later attempt whose result arrived
+/// before its start event is a run of zero length.
 fn unseen_start(task: &Task, open: &Open<'_>, next: &Event) -> Option<Time> {
     if Step::of(next.phase).is_some() || open.step == Step::Run {
         return None;
@@ -162,7 +162,7 @@ fn span(task: &Task, open: &Open<'_>, end: Time, next: &Event, whole: SpanContex
     let is_run = open.step == Step::Run;
     let id = span_id(task, open.step.word(), open.first.seq);
     let worker = open.worker.or(next.worker.as_deref().filter(|_| is_run));
-    // An attempt followed by another one on the same delivery ended in a retry.
+    // An attempt that is followed by another one of the same delivery ended in a retry.
     let is_retried = is_run && matches!(next.phase, Phase::Retrying | Phase::Received);
     let mut attributes = attributes(task, if is_run { next } else { open.first }, worker);
     if is_retried {

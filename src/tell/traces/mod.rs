@@ -1,9 +1,8 @@
 //! Traces for an OpenTelemetry collector: one trace from the HTTP request through waiting and running, with any kind of worker.
 //!
-//! A request's span is made by the process that answers it. What happens to its task afterwards is not observed here but derived
-//! from the ledger ([`history`]): the recorded changes are the truth, so spans of uninstrumented workers are as good as those of
-//! our own, a restart loses none, and any number of replicas tells each history once ([`historian`]). Ids are computed from
-//! what they stand for; telling something twice tells the same.
+//! A request's span is made by the process that answers it. The spans of its task are derived from the changes that the ledger has
+//! recorded ([`history`]), so they exist for uninstrumented workers too, a restart loses none, and the replicas export each history
+//! once ([`historian`]). Ids are derived from the task, so exporting something twice gives the same spans.
 //!
 //! Spans carry names, queues, ids and states, never arguments, results or messages of errors.
 

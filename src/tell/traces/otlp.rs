@@ -10,7 +10,7 @@ use serde_json::{Value as Json, json};
 use super::span::{Span, Value};
 use crate::config::Telemetry;
 
-/// A collector that takes longer counts as unreachable.
+/// Timeout of a request; a slower collector counts as unreachable.
 const PATIENCE: Duration = Duration::from_secs(10);
 /// `STATUS_CODE_ERROR`
 const FAILED: u8 = 2;
@@ -24,7 +24,7 @@ pub enum ExportError {
 }
 
 impl ExportError {
-    /// A retry may help.
+    /// Whether a retry may help.
     pub fn is_transient(&self) -> bool {
         match self {
             Self::Away(_) => true,
@@ -74,7 +74,7 @@ impl Exporter {
     }
 }
 
-/// Uses root certificates from the binary, so it works in an empty container.
+/// An HTTP client with root certificates from the binary, so that it works in an empty container.
 fn client() -> reqwest::Client {
     let roots = rustls::RootCertStore { roots: webpki_roots::TLS_SERVER_ROOTS.to_vec() };
     let provider = Arc::new(rustls::crypto::ring::default_provider());

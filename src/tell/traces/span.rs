@@ -3,7 +3,7 @@
 use super::SpanContext;
 use runtime::clock::Time;
 
-/// Numbers as OTLP has them.
+/// The kind of a span, with OTLP's numbers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
     Internal = 1,
@@ -33,14 +33,14 @@ impl From<i64> for Value {
 #[derive(Debug, Clone, PartialEq)]
 pub struct Span {
     pub context: SpanContext,
-    /// In the same trace.
+    /// The parent span, in the same trace.
     pub parent: Option<u64>,
     /// The span that sent the message.
     pub link: Option<SpanContext>,
     pub name: String,
     pub kind: Kind,
     pub start: Time,
-    /// Not before the start.
+    /// The end, not before the start.
     pub end: Time,
     pub attributes: Vec<(&'static str, Value)>,
     pub failed: bool,

@@ -1,7 +1,7 @@
-//! Where webhooks may go: to no private address, unless the configuration allows it.
+//! Restricts the targets of webhooks: private addresses are refused, unless the configuration allows them.
 //!
 //! A name is judged by the addresses that it resolves to, and the connection goes to exactly these, so a name that resolves
-//! differently a moment later gains nothing. Redirects are not followed.
+//! differently a moment later is no way around the check. Redirects are not followed.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
@@ -19,7 +19,7 @@ pub struct Refused {
     pub address: IpAddr,
 }
 
-/// Refuses a URL whose host is an address that is not allowed. A name is judged when it is resolved.
+/// Refuses a URL whose host is a forbidden address. A name is judged when it is resolved.
 ///
 /// # Errors
 /// When the address is private.
@@ -33,19 +33,19 @@ pub fn check_literal(config: &config::Webhooks, url: &str) -> Result<(), Refused
     }
 }
 
-/// Ports of services that read lines and would take the head of a request for commands, and those that no service of HTTP has.
+/// Ports of line-based services, which could mistake a request's head for commands, and other ports that are never HTTP.
 const OTHER_PORTS: [u16; 24] = [
     0, 19, 21, 22, 23, 25, 53, 110, 119, 139, 143, 389, 445, 465, 587, 993, 995, 2049, 5432, 6379, 6667, 9300, 11_211,
     27_017,
 ];
-/// A name server that does not answer by then says nothing against a name.
+/// Timeout of the DNS lookup at registration; without an answer the name is accepted.
 const LOOKUP: Duration = Duration::from_secs(2);
 
-/// Judges a URL when it is registered, as far as that can be known before a connection: its address, port and zone, and where its name
-/// leads now. A name that leads nowhere now may lead somewhere later, and is judged again at each connection.
+/// Judges a URL when it is registered: its address, port and zone, and what its name resolves to now. A name that does not resolve now
+/// may resolve later, and is judged again at each connection.
 ///
 /// # Errors
-/// What is wrong with it, as a sentence.
+/// The reason, as a sentence.
 pub async fn judge(config: &config::Webhooks, url: &str) -> Result<(), String> {
     let parsed = reqwest::Url::parse(url).map_err(|_| "is no URL whose host is a name or an address".to_owned())?;
     check_literal(config, url).map_err(|refused| refused.to_string())?;
@@ -72,7 +72,7 @@ pub async fn judge(config: &config::Webhooks, url: &str) -> Result<(), String> {
     }
 }
 
-/// Names that mean loopback whatever a name server says (RFC 6761).
+/// Whether a name always means loopback, whatever a name server says (RFC 6761).
 fn is_this_machine(host: &str) -> bool {
     let name = host.trim_end_matches('.').to_ascii_lowercase();
     name == "localhost" || name.ends_with(".localhost")
@@ -84,7 +84,7 @@ fn is_allowed(config: &config::Webhooks, host: &str, address: IpAddr) -> bool {
         || config.allow.iter().any(|allowed| allowed.names(host) || allowed.holds(address))
 }
 
-/// The system's resolver, without private addresses.
+/// The system's resolver, which drops private addresses.
 pub struct Guard(pub Arc<config::Webhooks>);
 
 impl Resolve for Guard {
@@ -104,7 +104,7 @@ impl Resolve for Guard {
     }
 }
 
-/// Routable on the public internet, as far as an address tells.
+/// Whether an address is routable on the public internet.
 fn is_public(address: IpAddr) -> bool {
     match address.to_canonical() {
         IpAddr::V4(address) => is_public_v4(address),
@@ -132,9 +132,9 @@ fn is_public_v6(address: Ipv6Addr) -> bool {
         is_public_v4(Ipv4Addr::new(a, b, c, d))
     };
     match segments {
-        // IPv4 behind a translator or a tunnel.
+        // IPv4 addresses embedded for translation or tunnels.
         [0x64, 0xff9b, 0, 0, 0, 0, high, low] | [0x2002, high, low, ..] => embedded(high, low),
-        // Unspecified, loopback, and addresses that hold an IPv4 one.
+        // Unspecified, loopback, and IPv4-mapped addresses.
         [0, 0, 0, 0, 0, 0, ..] => false,
         [0x2001, 0xdb8, ..] => false,
         // Only global unicast addresses remain.

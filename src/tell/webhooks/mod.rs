@@ -1,9 +1,9 @@
 //! Webhooks: turns the feed into deliveries, and deliveries into signed requests.
 //!
-//! Two loops that share nothing but the ledger. The first reads the feed from a mark that moves in the transaction that writes the
-//! deliveries, so each recorded event becomes a delivery once, whatever dies. The second takes what is due, under a lease that
-//! ends by itself, and sends it: at least once, with the same `webhook-id` every time. Neither touches a task, so a receiver that
-//! is slow or away delays nobody but itself: what is sent to one host at the same time is bounded.
+//! Two loops share only the ledger. The first reads the feed from a mark that moves in the same transaction as the new deliveries,
+//! so each recorded event becomes a delivery exactly once, even after a crash. The second takes due deliveries under a lease that
+//! expires by itself, and sends them at least once, always with the same `webhook-id`. Neither touches a task, and concurrency per
+//! host is bounded, so a slow or unreachable receiver delays only itself.
 
 mod guard;
 mod notice;
@@ -33,18 +33,18 @@ use runtime::lifecycle::Backoff;
 pub use guard::{Refused, check_literal, judge};
 pub use sign::signature;
 
-/// Without a sign from the hub (another replica's commit that was missed) the feed is looked at this often.
+/// How often the feed is read without a signal from the hub (such as a missed commit of another replica).
 const PERIOD: Duration = Duration::from_secs(1);
-/// A burst of commits causes only a few reads of the feed.
+/// Shortest pause between two reads of the feed, so that a burst of commits causes only a few.
 const BREATH: Duration = Duration::from_millis(100);
 const LEDGER_PAUSE: Duration = Duration::from_secs(5);
 /// Time for an attempt beyond its timeout: to read the endpoint and write the outcome.
 const LEASE_MARGIN: Duration = Duration::from_secs(10);
-/// How long running attempts get at shutdown. An interrupted one is repeated when its lease ends.
+/// How long a shutdown waits for running attempts. An interrupted attempt is repeated when its lease expires.
 const GRACE: Duration = Duration::from_secs(3);
 const FORGET_EVERY: Duration = Duration::from_secs(600);
 const FORGET_BATCH: i64 = 1_000;
-/// Bytes of a secret.
+/// Length of a secret in bytes.
 const SECRET_BYTES: usize = 24;
 
 /// Makes a new secret.
@@ -84,7 +84,7 @@ impl Webhooks {
         tokio::join!(self.notice(stop.clone()), self.dispatch(stop.clone()), self.forget(stop));
     }
 
-    /// The rows whose secrets sign what the catalog and submissions ask for.
+    /// Creates the rows whose secrets sign the webhooks of the catalog and of submissions.
     async fn ensure_own_endpoints(&self, stop: &CancellationToken) {
         let mut backoff = Backoff::new(LEDGER_PAUSE);
         for id in [CATALOG_ENDPOINT, SUBMISSIONS_ENDPOINT] {
@@ -181,7 +181,7 @@ impl Webhooks {
 
     async fn until_due(&self) -> Duration {
         let next = self.ledger.next_delivery().await.ok().flatten();
-        // What is due and was not taken waits for its target: its flight's end wakes this too.
+        // A due delivery that was not taken waits for its target; the end of a running attempt wakes this loop too.
         next.map_or(PERIOD, |at| at.since(clock::now()).clamp(BREATH, PERIOD))
     }
 

@@ -1,4 +1,4 @@
-//! Finds the events that webhooks asked for, one page of the feed at a time.
+//! Finds the events that match webhooks, one page of the feed at a time.
 
 use std::collections::{HashMap, HashSet};
 
@@ -20,7 +20,7 @@ const ALL: i64 = 10_000;
 #[derive(Debug, Clone, Copy)]
 pub struct Noticed {
     pub written: usize,
-    /// There may be more.
+    /// Whether there may be more.
     pub more: bool,
 }
 
@@ -29,7 +29,7 @@ const NOTHING: Noticed = Noticed { written: 0, more: false };
 /// Turns one page of events into deliveries. If another replica was faster, it writes nothing.
 pub async fn run_once(ledger: &SharedLedger, catalog: &Catalog, config: &config::Webhooks) -> Result<Noticed, Error> {
     let from = ledger.noticed().await?;
-    // Read before it is asked who wants to hear: whoever asked for an event that is visible now is seen below.
+    // Read the end of the feed before the webhooks, so that every webhook for an event that is visible now is seen below.
     let end = ledger.feed_end().await?;
     if end <= from {
         return Ok(NOTHING);
@@ -49,7 +49,7 @@ pub async fn run_once(ledger: &SharedLedger, catalog: &Catalog, config: &config:
     Ok(Noticed { written: deliveries.len(), more: true })
 }
 
-/// The webhooks that are not part of a submission.
+/// All webhooks except those of submissions.
 struct Wanted<'a> {
     registered: Vec<(&'a Endpoint, Vec<Pattern>)>,
     catalog: &'a Catalog,
@@ -75,7 +75,7 @@ impl<'a> Wanted<'a> {
         self.registered.is_empty() && !self.heeds_catalog
     }
 
-    /// Whom to tell of an event: endpoint and URL, each pair once. `own` is what the task's submission asked for.
+    /// The receivers of an event: endpoint and URL, each pair once. `own` are the webhooks of the task's submission.
     fn hearers(&self, event: &Event, own: &[Webhook]) -> Vec<(&str, String)> {
         let is_meant = |on: &[String]| matches(on, event.phase, &event.status);
         let name = event.name.as_deref();
@@ -136,7 +136,7 @@ fn by_number(tasks: Vec<Task>) -> HashMap<i64, Task> {
     tasks.into_iter().map(|task| (task.no, task)).collect()
 }
 
-/// What the submissions of these events' tasks asked for.
+/// The webhooks of the submissions of these events' tasks.
 async fn wishes(ledger: &SharedLedger, events: &[Event]) -> Result<HashMap<i64, Vec<Webhook>>, Error> {
     let mut ids: Vec<_> = events.iter().map(|event| event.task_id.clone()).collect();
     ids.sort_unstable();

@@ -1,6 +1,6 @@
 //! The body of a webhook: Standard Webhooks' envelope (`type`, `timestamp`, `data`) around a change of a task.
 //!
-//! It is written once, when the event is noticed, so every try says the same. Fields that the catalog masks are masked here too.
+//! It is built once, when the delivery is created, so every attempt sends the same. Fields that the catalog masks are masked here too.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -45,10 +45,10 @@ struct Data<'a> {
     schedule: Option<&'a str>,
     retry_of: Option<&'a str>,
     labels: BTreeMap<&'a str, &'a str>,
-    /// `update_state`'s object, or what a retry said.
+    /// The object of `update_state`, or the details of a retry.
     meta: Option<Cow<'a, RawValue>>,
     result: Option<Cow<'a, RawValue>>,
-    /// The return value was too large to send.
+    /// Whether the return value was too large to send.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     result_omitted: bool,
     error: Option<&'a Failure>,
@@ -72,7 +72,7 @@ pub fn kind(event: &Event) -> String {
 pub fn text(event: &Event, task: &Task, catalog: &Catalog) -> String {
     let redact = redacted(task, catalog);
     let mask = Mask::new(&redact);
-    // The row may have moved on since; an outcome belongs to the event that brought it.
+    // The row may have changed since; an outcome belongs only to the event that set it.
     let is_present = event.seq == task.seq;
     let result = task.result.as_deref().filter(|_| is_present);
     let fits = |value: &&RawValue| value.get().len() <= MAX_VALUE;
@@ -111,7 +111,7 @@ pub fn text(event: &Event, task: &Task, catalog: &Catalog) -> String {
     serde_json::to_string(&payload).expect("a payload is JSON")
 }
 
-/// What the submission noted; of tasks that others sent, what the catalog says.
+/// The fields to mask: as stored with the submission, or for tasks that other clients sent, from the catalog.
 fn redacted(task: &Task, catalog: &Catalog) -> Vec<String> {
     if !task.options.redact.is_empty() || !task.adopted {
         return task.options.redact.clone();

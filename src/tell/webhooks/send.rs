@@ -34,13 +34,13 @@ pub(super) struct Sender {
 /// The outcome of an attempt.
 enum Outcome {
     Done(u16),
-    /// It may work later, but not before the pause that the receiver asked for.
+    /// An attempt may succeed later, but not before the pause that the receiver asked for.
     Later {
         status: Option<u16>,
         error: String,
         pause: Option<Duration>,
     },
-    /// It will not work until somebody changes something.
+    /// Retrying is useless until something is changed.
     Never {
         status: Option<u16>,
         error: String,
@@ -54,7 +54,7 @@ impl Sender {
         Self { ledger, catalog, config, client }
     }
 
-    /// Never fails: if the outcome cannot be recorded, the delivery is repeated when the lease ends.
+    /// Sends a delivery. If the outcome cannot be recorded, the delivery is repeated when the lease expires.
     pub async fn deliver(&self, delivery: &Delivery) {
         let started = Instant::now();
         let outcome = match self.ledger.endpoint(&delivery.endpoint_id).await {
@@ -73,7 +73,7 @@ impl Sender {
         let tried = self.settled(delivery, outcome, clock::now());
         counter!("taskgate_webhook_tries_total", "outcome" => tried.state.as_str()).increment(1);
         if let Err(error) = self.ledger.settle_delivery(&tried).await {
-            warn!(error = %error, "the outcome of delivery {} was not noted: it is sent again", delivery.id);
+            warn!(error = %error, "the outcome of delivery {} could not be recorded: it will be sent again", delivery.id);
         }
     }
 
@@ -100,7 +100,7 @@ impl Sender {
         }
     }
 
-    /// The secret from the catalog for this webhook.
+    /// The secret that the catalog declares for this webhook.
     fn declared_secret(&self, delivery: &Delivery) -> Option<String> {
         if delivery.endpoint_id != CATALOG_ENDPOINT {
             return None;
@@ -109,7 +109,7 @@ impl Sender {
         entry.defaults.webhooks.iter().find(|declared| declared.hook.url == delivery.url)?.secret.clone()
     }
 
-    /// 410 means that the receiver is gone for good.
+    /// Disables an endpoint that answered 410, because its receiver is gone for good.
     async fn switch_off(&self, id: &str) {
         let done = self.try_switch_off(id).await;
         match done {
@@ -154,7 +154,7 @@ impl Sender {
     }
 }
 
-/// When a delivery is tried again; `None` when its time is over. The last try is at the end of its time.
+/// When a delivery is tried again; `None` when `retry_for` has passed. The last attempt is at the end of that time.
 fn next_try(
     config: &config::Webhooks,
     delivery: &Delivery,
@@ -173,7 +173,7 @@ fn next_try(
     Some(next.min(delivery.give_up_at))
 }
 
-/// The newest first.
+/// The currently valid secrets, newest first.
 fn valid_secrets(endpoint: &Endpoint, now: Time) -> Vec<&str> {
     let old = endpoint.old_secret.as_ref().filter(|(_, until)| *until > now).map(|(secret, _)| secret.as_str());
     std::iter::once(endpoint.secret.as_str()).chain(old).collect()
@@ -219,7 +219,7 @@ fn failure(error: &reqwest::Error) -> Outcome {
     Outcome::Later { status: None, error: what, pause: None }
 }
 
-/// Trusts the roots that come with the binary, so that it works in an empty container.
+/// An HTTP client with root certificates from the binary, so that it works in an empty container.
 fn client(config: &Arc<config::Webhooks>) -> reqwest::Client {
     let roots = rustls::RootCertStore { roots: webpki_roots::TLS_SERVER_ROOTS.to_vec() };
     let provider = Arc::new(rustls::crypto::ring::default_provider());
@@ -270,7 +270,7 @@ mod tests {
         }
     }
 
-    /// Walks through all tries of a receiver that is always away.
+    /// Goes through all attempts at a receiver that is always unreachable.
     #[test]
     fn tries_are_spread_over_the_whole_day() {
         let config = Config::parse(Role::Dev, "").unwrap().webhooks;
