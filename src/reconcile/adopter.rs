@@ -1,9 +1,9 @@
-//! Adopts tasks of others that no event tells of, because their workers send none: from what stands in their queues, from what workers
-//! have reserved, and from the result channel.
+//! Adopts tasks of other clients whose workers send no events: finds them in their queues, among reserved messages, and on the result
+//! channel.
 //!
-//! Works while a worker is online that answers and sends no events, at the replica that records. Everything here is a glance: what
-//! passes between two looks is seen by its result, and a task that stores none stays unknown. Channels are shared by all
-//! databases of a Redis, so a result counts only when its record stands in ours.
+//! Runs at the active recorder, while an online worker answers questions but sends no events. Everything here is sampling: a task that
+//! comes and goes between two samples is seen only by its result, and a task that stores no result stays unknown. Channels are shared by
+//! all databases of a Redis, so a result counts only if its record is in our database.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -27,15 +27,15 @@ use ledger::{Adoption, News, SharedLedger, Source};
 use runtime::clock;
 
 const PERIOD: Duration = Duration::from_secs(2);
-/// Messages looked at in one queue, and among those reserved: the next to be served stand first.
+/// How many messages to read from one queue, and from the reserved ones: those that are served next come first.
 const GLANCE: usize = 200;
-/// Records heard between two looks. The sender waits while it is full, and Redis drops a subscriber that stays slow.
+/// Records received between two samples. The sender waits while it is full, and Redis drops a subscriber that stays slow.
 const RECORDS: usize = 4_096;
 
-/// The result channel is listened to for so long after the last worker without events was seen.
+/// How long to stay subscribed to the result channel after the last worker without events was seen.
 const KEEP: Duration = Duration::from_secs(60);
 
-/// Looks for tasks of others.
+/// The service that looks for tasks of other clients.
 pub struct Adopter {
     ledger: SharedLedger,
     lists: Lists,
@@ -47,7 +47,7 @@ pub struct Adopter {
 /// The result channel. Dropping it ends the subscription.
 struct Listening {
     heard: mpsc::Receiver<Heard>,
-    /// Tasks of which a record was heard and not looked at yet; the newest [`RECORDS`].
+    /// Tasks whose records were announced but not read yet; the newest [`RECORDS`].
     ended: Vec<TaskId>,
     _set: JoinSet<()>,
 }
@@ -84,7 +84,7 @@ impl Adopter {
         Self { ledger, lists, backend, hub, recorder }
     }
 
-    /// Runs until `stop`. Every replica listens, so that nothing is missed when another one goes on recording.
+    /// Runs until `stop`. Every replica listens, so that nothing is missed when another one becomes the recorder.
     pub async fn run(self, stop: CancellationToken) {
         let (mut listening, mut queues, mut last_mute) = (None, Vec::new(), Instant::now());
         while !stop.is_cancelled() {
@@ -94,7 +94,7 @@ impl Adopter {
                     (queues, last_mute) = (found, Instant::now());
                 }
                 Ok(_) if last_mute.elapsed() > KEEP => listening = None,
-                // A worker that is late for a moment, or a ledger that is.
+                // A worker or the ledger is late for a moment.
                 Ok(_) | Err(_) => {}
             }
             if let Some(listening) = &mut listening {
@@ -109,7 +109,7 @@ impl Adopter {
         }
     }
 
-    /// Queues of workers that are online and have sent no event; empty while every worker sends them.
+    /// Queues of online workers that have sent no event; empty if all workers send events.
     async fn mute_queues(&self) -> Result<Vec<String>, ledger::Error> {
         let now = clock::now();
         let workers = self.ledger.workers().await?.into_iter();
@@ -120,13 +120,13 @@ impl Adopter {
         Ok(queues)
     }
 
-    /// `ended` is emptied when what it led to is written.
+    /// Takes one sample. `ended` is emptied when its results are written.
     async fn look(&self, queues: &[String], ended: &mut Vec<TaskId>) -> Result<(), Trouble> {
         let mut met: HashMap<TaskId, News> = HashMap::new();
         for queue in queues {
             match self.lists.contents(queue, 0, GLANCE as i64).await {
                 Ok(standing) => met.extend(standing.iter().filter_map(|one| news(&one.payload, Phase::Queued))),
-                // What stands there cannot be read, which is an incident; the others go on.
+                // This key cannot be read, which is reported as an incident; go on with the other queues.
                 Err(error) if error.is_refusal() => {}
                 Err(error) => return Err(error.into()),
             }
@@ -143,7 +143,7 @@ impl Adopter {
         Ok(())
     }
 
-    /// Ends of tasks that nobody knew.
+    /// Ends of unknown tasks.
     async fn ends(&self, ended: &[TaskId]) -> Result<Vec<News>, Trouble> {
         let known = self.ledger.standing(ended).await?;
         let is_unknown = |id: &&TaskId| known.iter().all(|task| task.id != **id);
@@ -171,7 +171,7 @@ impl Adopter {
     }
 }
 
-/// What a message says of its task.
+/// Reads the task's id and state from a message.
 fn news(message: &[u8], phase: Phase) -> Option<(TaskId, News)> {
     let envelope = Envelope::decode(message).ok()?;
     let headers = Fields::parse(&envelope.headers).ok()?;

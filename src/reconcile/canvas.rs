@@ -1,10 +1,10 @@
-//! Keeps canvases from getting stuck: when a step ends badly, the tasks that wait for it end too, with the reason.
+//! Keeps canvases from getting stuck: when a step does not succeed, the tasks that wait for it are ended too, with the reason.
 //!
 //! Celery itself stores FAILURE for the later steps of a chain whose step failed, and for the body of a chord whose header failed;
-//! here the reason is added that names the failed task. Where Celery writes nothing (the step was revoked, has expired, is lost,
-//! was skipped, or ignores its result), what waits ends as `skipped`.
+//! this service adds the reason, which names the failed task. Where Celery writes nothing (the step was revoked, has expired, is lost,
+//! was skipped, or ignores its result), the waiting tasks end as `skipped`.
 //!
-//! Ends are heard from the hub at once. A pass over all waiting tasks finds what was missed (other replicas, restarts).
+//! The hub signals ends at once. A pass over all waiting tasks finds ends that were missed (other replicas, restarts).
 
 use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
@@ -23,17 +23,17 @@ use ledger::{EdgeKind, Error, Event, Failure, Neighbour, News, SharedLedger, Sou
 use runtime::clock::{self, Time};
 use runtime::lifecycle::Backoff;
 
-/// Celery's own records of later steps arrive within milliseconds of the first; after this they do not come any more.
+/// How long to wait for Celery's own records of later steps, which arrive within milliseconds of the first.
 const RECORDS: Duration = Duration::from_secs(2);
-/// A worker sends what follows before it stores its own end: after this it stands in its queue, or with a worker that said so.
+/// A worker sends the next step before it stores its own result: after this time the step is in its queue, or a worker has reported it.
 const SENT: Duration = Duration::from_secs(5);
 /// Time between two passes over the waiting tasks.
 const PERIOD: Duration = Duration::from_secs(5);
 /// Waiting tasks read in one pass. The next pass continues from there.
 const PAGE: i64 = 1_000;
-/// The body of a chord waits for a member that was ignored this many times as long as that one was waited for.
+/// A chord's body waits for an ignored member for this many times `recovery.settle_after`.
 const WAITS: u32 = 10;
-/// How the reason of a step ends that was settled because of another.
+/// The end of the reason of a step that was ended because of another step.
 const BEFORE: &str = " before it";
 const LEDGER_PAUSE: Duration = Duration::from_secs(2);
 
@@ -44,9 +44,9 @@ pub struct Canvases {
     hub: Hub,
     /// How long the body of a chord waits for a member that was ignored.
     patience: Duration,
-    /// Where the next pass begins.
+    /// The task number after which the next pass begins.
     after: i64,
-    /// Failed steps whose followers Celery may still write down, by number.
+    /// Failed steps, by number, whose followers Celery may still record.
     failed: HashMap<i64, (TaskId, Instant)>,
 }
 
@@ -85,7 +85,7 @@ impl Canvases {
         }
     }
 
-    /// A task ended badly: ends the tasks that wait for it now, or a little later if Celery may do that itself.
+    /// Handles a task that did not succeed: ends the tasks that wait for it, now, or a little later if Celery may do that itself.
     async fn hear(&mut self, event: &Event) -> Result<(), Error> {
         if event.phase == Phase::Failed {
             self.failed.insert(event.task_no, (event.task_id.clone(), Instant::now() + RECORDS));
@@ -112,8 +112,8 @@ impl Canvases {
         Ok(())
     }
 
-    /// Names the step that really failed in what Celery ended because of it. Steps are numbered in their order, so the one before
-    /// has its reason already; and should its end have been heard after theirs, those behind it are looked at again.
+    /// Adds to the steps that Celery ended the name of the step that really failed. Steps are numbered in order, so the previous step
+    /// has its reason already; if its end arrived after theirs, the steps after it are handled again.
     async fn explain(&self, failed: &[i64]) -> Result<(), Error> {
         let heard = failed.iter().filter_map(|no| Some((*no, self.failed.get(no)?.0.clone())));
         let mut steps: BTreeMap<i64, TaskId> = heard.collect();
@@ -132,7 +132,7 @@ impl Canvases {
         Ok(())
     }
 
-    /// Whether it says itself why it failed, or nothing before it can be to blame.
+    /// Whether a step has a reason of its own, or no step before it can have caused its failure.
     async fn is_explained(&self, step: &Task) -> Result<bool, Error> {
         if step.reason.is_some() {
             return Ok(true);
@@ -159,8 +159,8 @@ impl Canvases {
         self.settle(tasks).await
     }
 
-    /// A step that was revoked before its turn travels in the message of the one before it. Workers were told to refuse it; should
-    /// it be sent to a queue that nobody serves now, it is taken out before a worker comes that was not told yet.
+    /// Removes messages of revoked steps. A step that was revoked before its turn is inside its predecessor's message, and workers were
+    /// told to refuse it. If it was sent to a queue without workers, it is removed before a worker comes online that was not told.
     async fn remove_revoked(&self) -> Result<(), Error> {
         let Some(lists) = self.broker.lists() else { return Ok(()) };
         let ids: Vec<TaskId> = self.ledger.open_revocations(PAGE).await?.into_iter().map(|one| one.task_id).collect();
@@ -174,7 +174,7 @@ impl Canvases {
         let may_stand = |step: &&Task| before.iter().any(|one| one.of == step.no && one.task.phase == Phase::Succeeded);
         for step in steps.iter().filter(may_stand) {
             let Some(queue) = step.queue.as_deref() else { continue };
-            // Redis may be away; the next pass tries again.
+            // Redis may be down; the next pass tries again.
             let Ok(removed) = lists.remove_task(queue, step.id.as_str()).await else { return Ok(()) };
             if !removed.is_empty() {
                 counter!("taskgate_messages_removed_total", "reason" => "revoked").increment(removed.len() as u64);
@@ -212,7 +212,7 @@ impl Canvases {
 }
 
 impl Canvases {
-    /// Steps that a worker has sent by now stand in their queues. An errback that does not was run by its worker itself.
+    /// Finds steps that a worker has sent: they are in their queues. An errback that is not was run by its worker directly.
     async fn find_sent(&self, tasks: Vec<&Task>, before: &HashMap<i64, Vec<Neighbour>>, now: Time) -> Vec<News> {
         if tasks.is_empty() {
             return Vec::new();
@@ -220,7 +220,7 @@ impl Canvases {
         let mut queues: Vec<String> = tasks.iter().filter_map(|task| task.queue.clone()).collect();
         queues.sort();
         queues.dedup();
-        // Redis may be away; the next pass tries again.
+        // Redis may be down; the next pass tries again.
         let Some(lists) = self.broker.lists() else { return Vec::new() };
         let Ok(present) = lists.present(&queues).await else { return Vec::new() };
         let news = |task: &Task| {
@@ -236,7 +236,7 @@ impl Canvases {
     }
 }
 
-/// All that the task waits for came out as it needs, a while ago.
+/// Whether all predecessors of the task ended as required, a while ago.
 fn may_be_sent(before: &[Neighbour], now: Time) -> bool {
     before.iter().all(|step| {
         let wanted = if step.kind == EdgeKind::LinkError { Phase::Failed } else { Phase::Succeeded };
@@ -244,7 +244,7 @@ fn may_be_sent(before: &[Neighbour], now: Time) -> bool {
     })
 }
 
-/// What happens to a waiting task, once that is clear.
+/// How a waiting task ends, once that is certain.
 fn verdict(task: &Task, before: &[Neighbour], now: Time, patience: Duration) -> Option<News> {
     let news =
         |phase, reason: String| News { reason: Some(reason), ..News::new(task.id.clone(), Source::Ledger, phase, now) };
@@ -256,7 +256,7 @@ fn verdict(task: &Task, before: &[Neighbour], now: Time, patience: Duration) -> 
         |step: &Task| step.phase != Phase::Failed || step.finished_at.is_some_and(|at| now.since(at) >= RECORDS);
     let steps: Vec<&Task> = before.iter().map(|step| &step.task).collect();
     let bad = steps.iter().find(|step| step.phase.is_final() && step.phase != Phase::Succeeded)?;
-    // A chord's body hears of its header when all of it has ended: workers may still write it down themselves.
+    // A chord's body is handled when its whole header has ended: until then workers may still record it themselves.
     let over = steps.iter().all(|step| step.phase.is_final() && settled(step));
     if !over {
         return None;
@@ -273,8 +273,8 @@ fn verdict(task: &Task, before: &[Neighbour], now: Time, patience: Duration) -> 
     }
 }
 
-/// A member of a header that was ignored: its worker never counts it, so the body waits, as it does in Celery. Should its real end be
-/// heard after all, the body goes on.
+/// Whether a member of a header was ignored: its worker never counts it, so the body waits, as in Celery. If its real end arrives
+/// after all, the body runs.
 fn is_ignored_part(step: &Task) -> bool {
     step.phase == Phase::Ignored && step.group_id.is_some()
 }
@@ -283,7 +283,7 @@ fn is_fresh(step: &Task, now: Time, patience: Duration) -> bool {
     step.finished_at.is_some_and(|at| now.since(at) < patience)
 }
 
-/// A body fails with `ChordError`, a step with the same error as the one before it.
+/// The failure of a body is `ChordError`; any other step gets the error of the step before it.
 fn chord_failure(step: &Task, failure: Failure, members: usize) -> Failure {
     if members == 1 {
         return failure;
@@ -292,7 +292,7 @@ fn chord_failure(step: &Task, failure: Failure, members: usize) -> Failure {
     Failure { kind: "ChordError".to_owned(), message }
 }
 
-/// Why a link or errback is not taken. `None` while it may be, or has been, sent.
+/// Why a link or errback will not run. `None` while it may be sent or has been sent.
 fn branch(link: &Neighbour, now: Time) -> Option<String> {
     let step = &link.task;
     let over = step.finished_at.is_some_and(|at| now.since(at) >= RECORDS);
@@ -310,7 +310,7 @@ fn is_unexplained(task: &Task) -> bool {
     task.phase == Phase::Failed && task.reason.is_none()
 }
 
-/// The step to blame: the one before, or the one that it blames itself.
+/// The step that caused the failure: this one, or the one that its own reason names.
 fn blame(step: &Task) -> String {
     match &step.reason {
         Some(reason) if reason.ends_with(BEFORE) => reason.clone(),

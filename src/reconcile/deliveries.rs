@@ -1,12 +1,12 @@
-//! Counts how often a task's message was delivered, and lets there be a last time: a task that takes its worker with it would be
+//! Counts the deliveries of a task's message, and stops after the last allowed one: a task that crashes its worker would otherwise be
 //! delivered for ever.
 //!
-//! What counts is what is in the task's history. Not counted is a delivery that Redis lost, nor one that a worker gave back
-//! before it began the task: a fleet that is restarted worker by worker may do that many times. When a task begins for the last time its
-//! message is taken out of `unacked`: whatever becomes of that run, nothing can hand the message out again. The sweeper ends
-//! the task when nobody has it any more, unless it ends well.
+//! The task's history is what counts. Deliveries that Redis lost are not counted, nor those that a worker gave back before it began the
+//! task: a rolling restart of the fleet may cause many. When a task begins for the last time, its message is removed from `unacked`, so
+//! that it cannot be delivered again whatever happens to that run. The sweeper ends the task when no worker has it any more, unless it
+//! has ended by itself.
 //!
-//! Every replica handles the deliveries that it wrote down itself; each step may be repeated.
+//! Every replica handles the deliveries that it recorded itself; each step may be repeated.
 
 use std::collections::{HashSet, VecDeque};
 use std::sync::Arc;
@@ -26,14 +26,14 @@ use ledger::change::REDELIVERED;
 use ledger::{Event, Failure, News, SharedLedger, Source, Task};
 use runtime::clock;
 
-/// What the history says when a task begins for the last time.
+/// The reason in the history when a task begins for the last time.
 pub const SEALED: &str = "it was delivered as often as it may be: its message is kept back, this run is the last one";
-/// A message that workers give back without beginning it may be delivered this many times as often.
+/// A message that workers give back without beginning the task may be delivered this many times `max_deliveries`.
 const GIVEN_BACK: u32 = 10;
-/// Events of one history that are read; a task that reports more than this between deliveries is not counted further.
+/// How many events of a history are read; deliveries after these are not counted.
 const HISTORY: usize = 20_000;
 const PAGE: i64 = 1_000;
-/// Deliveries that were looked at and are not looked at again.
+/// How many handled deliveries are remembered, so that they are not handled again.
 const REMEMBERED: usize = 10_000;
 
 #[derive(Debug, thiserror::Error)]
@@ -49,13 +49,13 @@ pub fn most(task: &Task, recovery: &config::Recovery) -> u32 {
     task.options.max_deliveries.unwrap_or(recovery.max_deliveries)
 }
 
-/// Whether its history is worth reading.
+/// Whether the task's history must be read to decide.
 pub fn may_be_exhausted(task: &Task, recovery: &config::Recovery) -> bool {
     u32::try_from(task.delivery).is_ok_and(|deliveries| deliveries >= most(task, recovery))
 }
 
-/// Whether the task was delivered as often as it may be. `marked`: its message is known to have gone back before, so that a
-/// further announcement is a further delivery, and not the task's own replacement by itself.
+/// Whether the task was delivered as often as allowed. `marked`: its message is known to have been redelivered, so a further
+/// announcement is a further delivery, and not the task replacing itself.
 pub async fn is_exhausted(
     ledger: &SharedLedger,
     task: &Task,
@@ -66,7 +66,7 @@ pub async fn is_exhausted(
     Ok(is_sealed(&history, task.delivery) || count(&history, marked, most(task, recovery)))
 }
 
-/// All of a task's deliveries that count.
+/// The number of a task's deliveries that count.
 pub async fn counted(ledger: &SharedLedger, id: &TaskId) -> Result<u32, ledger::Error> {
     Ok(tally(&history(ledger, id).await?, true).0)
 }
@@ -93,7 +93,7 @@ fn count(history: &[Event], marked: bool, most: u32) -> bool {
     counted >= most || all >= most.saturating_mul(GIVEN_BACK)
 }
 
-/// Deliveries that count, and all but those that Redis lost.
+/// The number of deliveries that count, and of all deliveries except those that Redis lost.
 fn tally(history: &[Event], marked: bool) -> (u32, u32) {
     let deliveries: Vec<&[Event]> = history.chunk_by(|one, next| one.delivery == next.delivery).collect();
     let (mut counted, mut all) = (0, 0);
@@ -137,7 +137,7 @@ impl Deliveries {
                 () = stop.cancelled() => return,
                 event = again.recv() => match event {
                     Ok(event) => event,
-                    // The sweeper counts, too, before it puts anything back.
+                    // The sweeper counts too, before it puts anything back.
                     Err(RecvError::Lagged(_)) => continue,
                     Err(RecvError::Closed) => return,
                 },
@@ -151,7 +151,7 @@ impl Deliveries {
         }
     }
 
-    /// Reports of one run come by the thousand; one look at each step is enough.
+    /// Whether this delivery was not handled yet: a run may send thousands of progress reports.
     fn is_new(&mut self, event: &Arc<Event>) -> bool {
         let key = (event.task_id.clone(), event.delivery, event.phase);
         if !self.seen.insert(key.clone()) {
@@ -181,7 +181,7 @@ impl Deliveries {
         }
     }
 
-    /// Takes the message out of `unacked` while it is run for the last time: nobody can put it back then.
+    /// Removes the message from `unacked` while the task runs for the last time, so that it cannot be put back.
     async fn seal(&self, task: &Task) -> Result<(), Trouble> {
         let Some(lists) = self.broker.lists() else { return Ok(()) };
         let present = lists.present(&[]).await?;
@@ -225,7 +225,7 @@ pub async fn end(ledger: &SharedLedger, task: &Task) -> Result<Vec<Event>, ledge
     Ok(events)
 }
 
-/// With the last words of its last worker.
+/// The sentence about such a task, with the last error that its last worker reported.
 fn words(task: &Task, count: u32) -> String {
     let worker = task.worker.as_deref().unwrap_or("a worker that was not heard");
     let said = match &task.failure {

@@ -1,12 +1,11 @@
-//! Settles what dead workers had acknowledged, where the broker shows no single messages (RabbitMQ).
+//! Settles tasks that dead workers had acknowledged, on brokers whose messages cannot be inspected (RabbitMQ).
 //!
-//! RabbitMQ delivers again at once what a dead worker had not acknowledged. What it had acknowledged is in no queue, and its task would
-//! run for ever. It is proven that nobody has a task when its worker is dead, its queue is empty, and all workers of its queue that are
-//! online were asked and do not have it; seen twice, one grace period apart. Less proves nothing, and nothing is done. What is proven
-//! is settled by the task's recovery policy, as with Redis. The message of a retry's next attempt is the broker's own already.
+//! RabbitMQ redelivers at once the messages that a dead worker had not acknowledged. An acknowledged message is in no queue, so its task
+//! would stay `running` for ever. It is proven that no worker has a task when its worker is dead, its queue is empty, and all online
+//! workers of its queue were asked and do not have it; all seen twice, one grace period apart. Without this proof nothing is done. With
+//! it, the task's recovery policy decides, as with Redis. A retry's next message is already in the broker, so retries are left to it.
 //!
-//! One replica looks at a time: the holder of the lease. What was decided from an older state of a task than it has now is not
-//! carried out.
+//! One replica does this at a time, the holder of the lease. A decision that is based on an older state of the task is not carried out.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::time::Duration;
@@ -26,27 +25,27 @@ use ledger::{Failure, News, SharedLedger, Source, Task, Worker};
 use runtime::clock::{self, Time};
 
 const LEASE: &str = "sweeper";
-/// Longer than a look takes.
+/// Duration of the lease, longer than a pass takes.
 const LEASE_TTL: Duration = Duration::from_secs(30);
 /// Unfinished tasks read at a time.
 const PAGE: i64 = 500;
-/// What a dead worker may have acknowledged. One that is to be retried has sent the message of its next attempt before.
+/// Phases in which a dead worker may have acknowledged a task. A task in `retrying` has already sent its next message.
 const AT_WORKER: [Phase; 2] = [Phase::Received, Phase::Running];
-/// Tasks looked after in one pass; the next pass takes the rest.
+/// Maximum number of tasks in one pass; the next pass continues.
 const MOST: usize = 2_000;
-/// Workers that are busy answer late; all that answer by then count.
+/// How long workers may take to answer: busy ones answer late.
 const PATIENCE: Duration = Duration::from_secs(2);
 
-/// What is known of a task whose worker may be gone.
+/// What is known about a task whose worker may be dead.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Evidence {
-    /// No heartbeat for longer than anybody alive would be silent, or it was started anew since it took the task.
+    /// The worker has sent no heartbeat for longer than a live one would be silent, or was restarted since it took the task.
     worker_is_dead: bool,
-    /// Nothing waits in the task's queue, so no message of it does.
+    /// The task's queue is empty, so its message is not there.
     queue_is_empty: bool,
-    /// A worker says that it has it.
+    /// A worker reports to have the task.
     is_held: bool,
-    /// Every worker that is online and may have it answered.
+    /// All online workers that may have the task answered.
     all_answered: bool,
 }
 
@@ -56,7 +55,7 @@ impl Evidence {
     }
 }
 
-/// Queues that were looked into, and whether nothing stands there.
+/// The checked queues, and whether they are empty.
 type Emptiness = HashMap<String, bool>;
 
 /// What goes wrong in a pass; the next one tries again.
@@ -68,7 +67,7 @@ enum Trouble {
     Ledger(#[from] ledger::Error),
 }
 
-/// Looks after tasks of workers that are gone.
+/// The service that handles tasks of dead workers.
 pub struct Departed {
     ledger: SharedLedger,
     broker: Broker,
@@ -102,7 +101,7 @@ impl Departed {
         let _ = tokio::time::timeout(Duration::from_secs(1), self.ledger.release(LEASE, &self.holder)).await;
     }
 
-    /// `suspects`: tasks that nobody had at the last look, with their sequence numbers and when that was first seen.
+    /// `suspects`: tasks that no worker had in the last pass, with their `seq` and when that was first seen.
     async fn pass(&self, suspects: &mut HashMap<TaskId, (i64, Time)>) -> Result<(), Trouble> {
         let now = clock::now();
         if self.ledger.lease(LEASE, &self.holder, now, LEASE_TTL.max(self.config.period * 2)).await?.is_none() {
@@ -124,7 +123,7 @@ impl Departed {
         Ok(())
     }
 
-    /// Tasks that workers had which are dead, and of whose queues nothing waits: those of a queue that is never empty hide no others.
+    /// Tasks of dead workers in empty queues. Tasks in queues that are never empty do not count towards the limit.
     async fn orphans(&self, workers: &[Worker], empty: &mut Emptiness, now: Time) -> Result<Vec<Task>, Trouble> {
         let (mut orphans, mut after) = (Vec::new(), 0);
         while orphans.len() < MOST {
@@ -171,7 +170,7 @@ impl Departed {
         Ok(orphans.iter().filter(|task| evidence(task).nobody_has_it()).collect())
     }
 
-    /// Those of the tasks that were not looked into in this pass.
+    /// Checks the queues of these tasks that were not checked in this pass yet.
     async fn look_into_queues(&self, tasks: &[Task], empty: &mut Emptiness) -> Result<(), Trouble> {
         let queues = tasks.iter().filter_map(|task| task.queue.as_deref());
         let names: BTreeSet<&str> = queues.filter(|queue| !empty.contains_key(*queue)).collect();
@@ -185,7 +184,7 @@ impl Departed {
         Ok(())
     }
 
-    /// What the ledger refuses of one task keeps no other one back.
+    /// Settles a task. An error of the ledger about one task does not stop the others.
     async fn settle_one(&self, task: &Task) -> Result<(), Trouble> {
         match self.settle(task).await {
             Err(Trouble::Ledger(error)) if !error.is_transient() => {
@@ -233,12 +232,12 @@ fn is_empty(task: &Task, empty: &Emptiness) -> bool {
     task.queue.as_ref().is_some_and(|queue| empty.get(queue).copied().unwrap_or(false))
 }
 
-/// Whether none of those that are online and did not answer may have the task.
+/// Whether all online workers that may have the task answered.
 fn all_answered(task: &Task, silent: &[&Worker]) -> bool {
     !silent.iter().any(|worker| process::serves(worker, task))
 }
 
-/// A worker that was started anew under its old name does not have what the one before it had.
+/// Whether the task's worker is dead. A worker restarted under the same name does not have its predecessor's tasks.
 fn is_dead(task: &Task, workers: &[Worker], patience: Duration, now: Time) -> bool {
     let Some(name) = task.worker.as_deref() else { return false };
     let Some(worker) = workers.iter().find(|worker| worker.hostname == name) else { return false };

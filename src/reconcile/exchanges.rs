@@ -1,7 +1,7 @@
-//! Keeps the exchanges and queues of the configuration in the broker, where workers and other producers look for them: at start, and
-//! again from time to time, because Redis may lose its data, and somebody may delete a queue, without anybody noticing.
+//! Declares the configured exchanges and queues in the broker, where workers and other producers look for them: at start, and again
+//! periodically, because Redis may lose its data and a queue may be deleted unnoticed.
 //!
-//! What is there and differs stays as it is. The broker says what differs, and that is told once.
+//! An existing queue or exchange with other arguments is not changed; the broker's error about it is logged once.
 
 use std::collections::HashSet;
 use std::time::Duration;
@@ -13,23 +13,23 @@ use broker::{Broker, Error, Exchange};
 use celery::task::QueueName;
 use runtime::lifecycle::Backoff;
 
-/// Between declarations: one short command for each exchange and queue.
+/// Pause between declarations, which take a short command for each exchange and queue.
 const PERIOD: Duration = Duration::from_secs(30);
 const PAUSE: Duration = Duration::from_secs(2);
 
-/// What is to be there.
+/// The exchanges and queues to declare.
 #[derive(Debug, Default)]
 pub struct Topology {
     pub exchanges: Vec<Exchange>,
-    /// With their arguments, each a JSON object.
+    /// Queues with their arguments, a JSON object each.
     pub queues: Vec<(QueueName, String)>,
 }
 
-/// Declares.
+/// The service that declares them.
 pub struct Exchanges {
     broker: Broker,
     topology: Topology,
-    /// Names of what is there and differs.
+    /// Names of existing ones with other arguments.
     differs: HashSet<String>,
 }
 
@@ -81,7 +81,7 @@ impl Exchanges {
     }
 }
 
-/// A refusal concerns this one only.
+/// Records a refusal, which concerns only this exchange or queue.
 fn note(differs: &mut HashSet<String>, what: &str, made: Result<(), Error>) -> Result<(), Error> {
     match made {
         Err(Error::Refused { text, .. }) => {

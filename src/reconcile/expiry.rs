@@ -1,8 +1,8 @@
-//! Ends queued tasks whose `expires` has passed, so that they neither wait for a worker to say so nor reach one.
+//! Ends queued tasks whose `expires` has passed, so that they do not have to wait for a worker to discard them.
 //!
-//! What was taken out of its list is expired, whatever workers there are. What is not in its list any more is with a worker, which
-//! looks at `expires` itself. Any replica may remove a message; only one does. A crash after that leaves a queued task without a
-//! message: the sweeper offers it to the relay again, which ends it as expired.
+//! A message that is removed from its list has expired, whatever the workers do. A message that is no longer in its list is with a
+//! worker, which checks `expires` itself. All replicas try to remove a message; only one succeeds. A crash after that leaves a queued
+//! task without a message: the sweeper gives it to the relay again, which ends it as expired.
 
 use std::time::Duration;
 
@@ -20,9 +20,9 @@ use runtime::lifecycle::Backoff;
 const PERIOD: Duration = Duration::from_secs(1);
 /// Tasks read per query.
 const PAGE: i64 = 500;
-/// Expired longer ago: their workers will say it.
+/// How far back the first pass looks; workers discard tasks that expired earlier.
 const FIRST_LOOK: Duration = Duration::from_hours(24);
-/// Looked at again: a task may be published just before it expires, and be noted as queued after that.
+/// How far back each pass looks again: a task may be published just before it expires, and be recorded as queued only after that.
 const OVERLAP: Duration = Duration::from_mins(1);
 const PAUSE: Duration = Duration::from_secs(5);
 
@@ -69,7 +69,7 @@ impl Expiry {
         }
     }
 
-    /// Everything that expired after `since`.
+    /// Handles all tasks that expired after `since`.
     async fn pass(&self, mut since: Time, now: Time, stop: &CancellationToken) -> Result<(), Trouble> {
         loop {
             let tasks = self.ledger.expired(since, now, PAGE).await?;

@@ -1,8 +1,8 @@
-//! What this replica knows of the workers that are online: which queues they read and which tasks they register. A submission is
-//! warned from memory; nobody is asked for it.
+//! A cached picture of the online workers: which queues they consume and which tasks they register. Warnings about submissions come
+//! from this cache, without asking workers.
 //!
-//! The picture is at most two periods old. It claims nothing that it does not know: while a worker has not said yet what it reads,
-//! no queue counts as unread, and while a reader has not said what it registers, no task counts as unknown to it.
+//! The picture is at most two periods old, and makes no claim without evidence: while a worker has not reported its queues yet, no
+//! queue counts as unserved, and while a consumer has not reported its tasks, no task counts as unregistered there.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -18,15 +18,15 @@ use ledger::{Error, SharedLedger, Worker};
 use runtime::clock::{self, Time};
 
 const PERIOD: Duration = Duration::from_secs(2);
-/// Names of tasks kept of one worker; of one with more it is not known what it registers.
+/// Maximum number of task names kept for a worker; for a worker with more, its tasks count as unknown.
 const TASKS: usize = 5_000;
 
 /// Why a task will probably not run. A new kind of doubt is one more variant here and one more line in [`Picture::doubt`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Doubt {
-    /// No worker that is online reads the queue.
+    /// No online worker consumes the queue.
     Unserved,
-    /// Workers read the queue, and none of them registers the task.
+    /// Workers consume the queue, but none of them registers the task.
     Unregistered,
 }
 
@@ -52,14 +52,14 @@ impl Doubt {
 /// The fleet at one time.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Picture {
-    /// Every worker that is online has said what it reads.
+    /// Whether all online workers have reported their queues.
     is_complete: bool,
-    /// By queue: the tasks that its readers register; `None` while one of them has not said.
+    /// By queue: the tasks that its consumers register; `None` while one of them has not reported its tasks.
     queues: HashMap<String, Option<HashSet<String>>>,
 }
 
 impl Picture {
-    /// `asked`: all workers were asked, so that those in the ledger are all there are.
+    /// `asked`: all workers were asked, so the ledger knows all of them.
     pub fn of(workers: &[Worker], asked: bool, now: Time) -> Self {
         let mut picture = Self { is_complete: asked || !workers.is_empty(), queues: HashMap::new() };
         for worker in workers.iter().filter(|worker| is_online(worker, now)) {
@@ -75,7 +75,7 @@ impl Picture {
         picture
     }
 
-    /// What speaks against the run of this task.
+    /// The reason why this task may not run, if any.
     pub fn doubt(&self, task: &str, queue: &str) -> Option<Doubt> {
         match self.queues.get(queue) {
             None => self.is_complete.then_some(Doubt::Unserved),
@@ -93,7 +93,7 @@ pub struct Fleet(Arc<Shared>);
 struct Shared {
     picture: RwLock<Arc<Picture>>,
     asked: AtomicBool,
-    /// A worker was heard that has not said yet what it is.
+    /// Whether a new worker was seen that has not reported its queues and tasks yet.
     newcomer: AtomicBool,
 }
 
@@ -102,18 +102,18 @@ impl Fleet {
         Arc::clone(&self.0.picture.read().expect("nothing panics under this lock"))
     }
 
-    /// All workers were asked what they are, and had their time to answer.
+    /// Records that all workers were asked and had time to answer.
     pub fn note_asked(&self) {
         self.0.asked.store(true, Ordering::Relaxed);
     }
 
-    /// A worker came online: until the ledger has what it said, nothing is claimed.
+    /// Records that a worker came online: until the ledger has its answers, no claims are made.
     pub fn note_newcomer(&self) {
         self.0.newcomer.store(true, Ordering::Relaxed);
         *self.0.picture.write().expect("nothing panics under this lock") = Arc::default();
     }
 
-    /// What every worker said is in the ledger.
+    /// Records that the answers of all workers are in the ledger.
     pub fn note_settled(&self) {
         self.0.newcomer.store(false, Ordering::Relaxed);
     }
@@ -132,7 +132,7 @@ impl Fleet {
         Ok(())
     }
 
-    /// Runs until `stop`. While the ledger is away, the last picture stays.
+    /// Runs until `stop`. While the ledger is down, the last picture stays.
     pub async fn run(self, ledger: SharedLedger, stop: CancellationToken) {
         while !stop.is_cancelled() {
             let _ = self.refresh(&ledger).await;
@@ -141,7 +141,7 @@ impl Fleet {
     }
 }
 
-/// `registered`: names, with the options of some behind them, as `tasks.add [rate_limit=2/s]`.
+/// Parses the reply to `registered`: names, some followed by options, such as `tasks.add [rate_limit=2/s]`.
 pub fn task_names(reply: &RawValue) -> Option<Vec<String>> {
     let names = json::elements(reply)?;
     if names.len() > TASKS {

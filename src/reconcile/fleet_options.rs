@@ -1,8 +1,8 @@
 //! Compares the fleet's transport options with ours, because a message in a list that no worker reads waits for ever.
 //!
-//! Workers say their options (`inspect conf`); asking writes nothing into kombu's tables. Where they differ the broker refuses what
-//! would stand in another list ([`broker::Refusals`]), and a warning and an incident say what to change. While nobody answers,
-//! what was known last holds.
+//! Workers report their options (`inspect conf`); asking writes nothing into kombu's tables. Where they differ, the broker refuses
+//! messages for lists that workers would not read ([`broker::Refusals`]), and a warning and an incident say what to change. While no
+//! worker answers, the last known options apply.
 
 use std::time::Duration;
 
@@ -13,12 +13,12 @@ use broker::{Lists, Replies, Request};
 use celery::Transport;
 use celery::conf::Conf;
 
-/// Between two looks: so long may a worker with other options go unnoticed.
+/// Pause between two checks: a worker with other options may go unnoticed for this long.
 const PERIOD: Duration = Duration::from_secs(5);
-/// A busy worker answers the next time.
+/// How long workers may take to answer; a busy one answers the next time.
 const PATIENCE: Duration = Duration::from_secs(1);
 
-/// Looks at the options of the fleet's workers.
+/// The service that checks the options of the fleet's workers.
 #[derive(Clone)]
 pub struct FleetOptions {
     broker: Lists,
@@ -37,7 +37,7 @@ impl FleetOptions {
         }
     }
 
-    /// Asks once, and tells what has changed.
+    /// Asks once, and logs what has changed.
     pub async fn look(&self) {
         let asked = self.broker.ask(&Request::to_all("conf", r#"{"with_defaults": false}"#), PATIENCE).await;
         match asked {
@@ -63,7 +63,7 @@ impl FleetOptions {
     }
 }
 
-/// The first worker whose options are not ours, with its options.
+/// The first worker whose options differ from ours, with its options.
 fn theirs(ours: &Transport, replies: &Replies) -> Option<(String, Transport)> {
     replies.iter().find_map(|(node, reply)| {
         let theirs = Conf::read(&serde_json::from_str(reply.get()).ok()?).transport(ours);

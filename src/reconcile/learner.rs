@@ -1,8 +1,8 @@
-//! Learns the signatures of tasks from the workers that have them: `inspect registered` with `__annotations__`, which Celery keeps of every
-//! task. Every replica asks for itself; asking changes nothing in the fleet.
+//! Learns the signatures of tasks from workers, by `inspect registered` with `__annotations__`, which Celery has for every task. Every
+//! replica asks for itself; asking changes nothing in the fleet.
 //!
-//! Where workers disagree (an old one beside a new one) nothing is refused and an incident names the task; so it is where a catalog entry
-//! has types that the worker's signature forbids.
+//! Where workers disagree (for example during a deployment), calls are not checked and an incident names the task; likewise where a
+//! catalog entry has types that the worker's signature forbids.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -15,13 +15,13 @@ use crate::catalog::{Annotations, Catalog};
 use crate::live::learned::Learned;
 use broker::{Broker, Replies, Request};
 
-/// A change of a worker is known within a minute.
+/// Pause between two questions, so that a change of a worker is known within a minute.
 const PERIOD: Duration = Duration::from_secs(15);
-/// A busy worker answers the next time.
+/// How long workers may take to answer; a busy one answers the next time.
 const PATIENCE: Duration = Duration::from_secs(2);
 const ASKED: &str = r#"{"taskinfoitems": ["__annotations__"]}"#;
 
-/// Asks the fleet.
+/// The service that asks the fleet.
 pub struct Learner {
     broker: Broker,
     catalog: Arc<Catalog>,
@@ -59,7 +59,7 @@ impl Learner {
             match self.misfit(&name, &said) {
                 Some(misfit) => {
                     misfits.insert(name.clone(), misfit);
-                    // Nobody knows which of them will get the task.
+                    // It is unknown which of them will get the task.
                     hints.insert(name, Annotations::default());
                 }
                 None => drop(hints.insert(name, said[0].1.clone())),

@@ -1,35 +1,35 @@
-//! Whether the worker of a name is still the process that had the name before, and what it may have. Pure.
+//! Decides whether a worker's name still belongs to the same process as before, and which tasks it may have. Pure.
 //!
-//! A worker *lives* while it is the same process: host name, number and start. One that was restarted under its old name is a dead
-//! one and a new one: what the old one had is not with the new one. A worker that only lost its connection announces itself
-//! once more, too, and in a container every process has the same number; then the time that it says it has been up decides, and
-//! until it has said so, nobody knows. Where two workers share one name, nothing is known of either.
+//! A worker *lives* while it is the same process: same host name, process id and start. A worker restarted under its old name is a new
+//! process, which does not have the old one's tasks. But a worker that only lost its connection announces itself again too, and in a
+//! container every process has the same id; then the uptime that it reports decides, and until then it is unknown. Where two workers
+//! share a name, nothing is known about either.
 
 use std::time::Duration;
 
 use ledger::{Task, Worker, WorkerFacts};
 use runtime::clock::Time;
 
-/// Two starts that are told further apart than this are two starts.
+/// Reported start times that differ by more than this are different starts.
 const APART: Duration = Duration::from_secs(5);
-/// A worker announces itself this soon after its process began.
+/// A worker announces itself within this time after its process began.
 const BOOT: Duration = Duration::from_secs(15);
-/// A name that was shared is taken for shared this much longer.
+/// A name that was shared counts as shared for this much longer.
 const SHARED: Duration = Duration::from_mins(10);
-/// Clocks of workers and replicas differ by less.
+/// Clocks of workers and replicas are assumed to differ by less than this.
 const SKEW: Duration = Duration::from_secs(10);
 
-/// What is known of the process that had the name at a time.
+/// What is known about the process that had the name at some time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Sameness {
-    /// It has the name still.
+    /// It still has the name.
     Same,
-    /// Another one has it now.
+    /// Another process has it now.
     Replaced,
     Unknown,
 }
 
-/// Whether the worker is the process that it was `at` that time, by its own clock.
+/// Whether the worker is the same process as at the time `at`, by its own clock.
 pub fn since(worker: &Worker, at: Time) -> Sameness {
     let facts = &worker.facts;
     if is_shared(facts) {
@@ -47,19 +47,19 @@ pub fn since(worker: &Worker, at: Time) -> Sameness {
     }
 }
 
-/// Whether several workers were heard under this name a while ago.
+/// Whether several workers recently used this name.
 pub fn is_shared(facts: &WorkerFacts) -> bool {
     let last = facts.heard_at.max(facts.replied_at).map_or(Time(0), Time);
     facts.shared_at.is_some_and(|at| last.since(Time(at)) < SHARED)
 }
 
-/// Whether the task's queue is among those that the worker serves. One that never said what it serves may serve any.
+/// Whether the worker serves the task's queue. A worker that never reported its queues may serve any.
 pub fn serves(worker: &Worker, task: &Task) -> bool {
     let queues = &worker.facts.queues;
     queues.is_empty() || task.queue.as_ref().is_none_or(|queue| queues.contains(queue))
 }
 
-/// It says that it came online, `at` this time by its own clock.
+/// Handles the worker's event that it came online, `at` this time by its own clock.
 pub fn hear_online(facts: &mut WorkerFacts, pid: Option<i64>, at: Time) {
     if is_late(facts, at) {
         return;
@@ -74,14 +74,14 @@ pub fn hear_online(facts: &mut WorkerFacts, pid: Option<i64>, at: Time) {
     note(facts, pid, at);
 }
 
-/// Another event of it. One that has run fewer tasks than it had before has begun anew.
+/// Handles any other event. A worker whose count of processed tasks went down has been restarted.
 pub fn hear_beat(facts: &mut WorkerFacts, pid: Option<i64>, processed: Option<i64>, at: Time) {
     if is_late(facts, at) {
         return;
     }
     let is_less = processed.zip(facts.processed).is_some_and(|(now, before)| now < before);
     if is_less || is_other(facts, pid) {
-        // What was taken between the two signs may be with either.
+        // Tasks taken between the two events may be with either process.
         let last = facts.heard_at.or(facts.replied_at).map_or(at, Time);
         replace(facts, pid, last);
     }
@@ -89,7 +89,7 @@ pub fn hear_beat(facts: &mut WorkerFacts, pid: Option<i64>, processed: Option<i6
     facts.processed = processed.or(facts.processed);
 }
 
-/// It answers how long it has been up.
+/// Handles the worker's answer about its uptime.
 pub fn hear_uptime(facts: &mut WorkerFacts, pid: Option<i64>, uptime: Option<Duration>, now: Time) {
     let began = uptime.map(|uptime| now.minus(uptime + Duration::from_secs(1)));
     let later = |than: i64| began.is_some_and(|began| began > Time(than).plus(APART));
@@ -110,7 +110,7 @@ pub fn hear_uptime(facts: &mut WorkerFacts, pid: Option<i64>, uptime: Option<Dur
     facts.pid = pid.or(facts.pid);
 }
 
-/// Heard after what came later, and told perhaps by a process that is gone.
+/// Whether an event is older than the newest one, so that it may come from a dead process.
 fn is_late(facts: &WorkerFacts, at: Time) -> bool {
     facts.heard_at.is_some_and(|last| at.0 < last)
 }
@@ -119,7 +119,7 @@ fn is_other(facts: &WorkerFacts, pid: Option<i64>) -> bool {
     facts.pid.zip(pid).is_some_and(|(before, now)| before != now)
 }
 
-/// Nothing that the old process told of itself holds for the new one.
+/// Replaces the process: nothing that the old one reported applies to the new one.
 fn replace(facts: &mut WorkerFacts, pid: Option<i64>, at: Time) {
     if is_other(facts, pid) {
         if pid == facts.former_pid {
@@ -152,7 +152,7 @@ mod tests {
         since(&worker, secs(seconds))
     }
 
-    /// Heard for the first time by its heartbeat: it may have been there for long.
+    /// A worker first seen by a heartbeat: it may have been running for long.
     fn known(pid: i64) -> WorkerFacts {
         let mut facts = WorkerFacts::default();
         hear_beat(&mut facts, Some(pid), Some(5), secs(100));

@@ -1,8 +1,8 @@
-//! Takes the message of a task out of its queue, so that it will never run: for a revoke, and when its time is over.
+//! Removes a task's message from its queue, so that it will never run: for a revoke, and when it expires.
 //!
-//! The ledger keeps the published bytes, so exactly that message is removed. What is not byte for byte ours (put back by a worker,
-//! sent again by a retry, sent as a step of a canvas) is searched for. A message that is not in its list is with a worker, and
-//! nothing is promised about it; nor is it where the broker has no lists.
+//! The ledger has the published bytes, so exactly that message is removed. A message with other bytes (put back by a worker, sent
+//! again by a retry, sent as a canvas step) is searched for. A message that is not in its list is with a worker, and nothing is
+//! promised about it; the same holds for brokers without lists.
 
 use super::relay;
 use broker::{Broker, Error};
@@ -22,7 +22,8 @@ impl Removal {
         Self { ledger, broker }
     }
 
-    /// The evidence that it will never run. `None` when its message is not in its list, or when a copy of it may have run before.
+    /// Removes the message. Returns the evidence that the task will never run, or `None` when the message is not in its list, or a copy may
+    /// have run before.
     ///
     /// # Cancel safety
     /// A dropped call may have removed the message.
@@ -43,7 +44,7 @@ impl Removal {
         Ok(Some("its message was found in the queue and removed"))
     }
 
-    /// Only the published bytes, in all queues that they went to. Whether all of them were there.
+    /// Removes only the published bytes, from all their queues. Returns whether all were there.
     ///
     /// # Cancel safety
     /// As [`Removal::remove`].
@@ -55,7 +56,7 @@ impl Removal {
         }
     }
 
-    /// All of them, or it may run.
+    /// Removes all copies; if one is missing, the task may run.
     async fn copies(&self, task: &Task, queue: &str, spread: &Spread) -> Result<Option<&'static str>, Error> {
         let mut all = !spread.copies().is_empty();
         for (n, queue) in std::iter::once(queue).chain(spread.copies().iter().map(QueueName::as_str)).enumerate() {
@@ -64,7 +65,7 @@ impl Removal {
         Ok(all.then_some("its messages were removed from all of its queues"))
     }
 
-    /// The message in the `n`th of its queues.
+    /// Removes the message from its `n`th queue.
     async fn exactly(&self, task: &Task, queue: &str, n: usize) -> Result<bool, Error> {
         let Some(lists) = self.broker.lists() else { return Ok(false) };
         let Ok(Some(message)) = self.ledger.message(&task.id).await else { return Ok(false) };

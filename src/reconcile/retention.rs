@@ -1,7 +1,7 @@
-//! The end of history: what is older than its limit goes, in short transactions, and leaves a tombstone.
+//! Retention: deletes history that is older than its limit, in short transactions, and leaves tombstones.
 //!
-//! One replica prunes at a time: the holder of the lease. A batch that is full is followed by the next after a breath, so that
-//! nobody waits for a long lock and autovacuum keeps up.
+//! One replica prunes at a time, the holder of the lease. There is a short pause between full batches, so that no query waits for a
+//! long lock and autovacuum keeps up.
 
 use std::time::Duration;
 
@@ -14,16 +14,16 @@ use ledger::{Error, SharedLedger};
 use runtime::clock;
 
 const LEASE: &str = "retention";
-/// A pass may take longer than this: it renews the lease with every batch.
+/// Duration of the lease. A pass may take longer, because it renews the lease with every batch.
 const LEASE_TTL: Duration = Duration::from_mins(2);
-/// Between passes.
+/// Pause between passes.
 const PERIOD: Duration = Duration::from_mins(1);
-/// Rows in one transaction: some tens of milliseconds.
+/// Rows in one transaction, which takes some tens of milliseconds.
 const BATCH: i64 = 500;
-/// After a full batch.
+/// Pause after a full batch.
 const BREATH: Duration = Duration::from_millis(50);
 
-/// Prunes.
+/// The service that prunes.
 pub struct Retention {
     ledger: SharedLedger,
     config: config::Ledger,
@@ -37,7 +37,7 @@ impl Retention {
 
     /// Runs until `stop`.
     pub async fn run(self, stop: CancellationToken) {
-        // Limits that are shorter than the period are kept as exactly as they were meant.
+        // Limits shorter than the period shorten it, so that they are kept accurately.
         let period = PERIOD.min(self.config.keep).min(self.config.keep_payload).max(Duration::from_secs(1));
         while !stop.is_cancelled() {
             if let Err(error) = self.pass(&stop).await {

@@ -1,23 +1,23 @@
-//! What a worker does not tell, what is therefore not known, and how to start it so that it does. Pure.
+//! Detects workers that do not report what they should, and says what is unknown because of that and how to start them. Pure.
 
 use std::time::Duration;
 
 use ledger::Worker;
 use runtime::clock::Time;
 
-/// A worker that has sent no event so long after its start sends none: heartbeats come every two seconds.
+/// A worker without any event this long after its start sends none: heartbeats come every two seconds.
 const MUTE_AFTER: Duration = Duration::from_secs(20);
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Silence {
-    /// It answers, and sends no events.
+    /// It answers, but sends no events.
     Mute,
-    /// It sends heartbeats, and answers nothing.
+    /// It sends heartbeats, but answers no questions.
     Deaf,
 }
 
 impl Silence {
-    /// Of a worker that is online.
+    /// Checks an online worker.
     pub fn of(worker: &Worker, now: Time) -> Option<Self> {
         if worker.facts.deaf {
             return Some(Self::Deaf);
@@ -26,7 +26,7 @@ impl Silence {
         (worker.facts.heartbeat_at.is_none() && is_old).then_some(Self::Mute)
     }
 
-    /// In words, for whoever runs the worker.
+    /// The explanation for the operator of the worker.
     pub fn told(self, hostname: &str) -> String {
         match self {
             Self::Mute => format!(
@@ -42,7 +42,7 @@ impl Silence {
     }
 }
 
-/// When its process began, as far as it is known.
+/// When its process began, if known.
 pub fn began(worker: &Worker) -> Option<Time> {
     worker.facts.began_at.or(worker.facts.replaced_at).map(Time)
 }

@@ -1,6 +1,6 @@
-//! Task logs on their way from the recorder into the ledger: lines that came together share one commit.
+//! Writes task logs from the recorder into the ledger: lines that arrive together share a commit.
 //!
-//! Nothing waits for it: when it falls behind, events are dropped and counted, and the next line that arrives says how many are missing.
+//! Nothing waits for it: when it falls behind, events are dropped and counted, and the next stored line says how many are missing.
 
 use std::time::Duration;
 
@@ -16,21 +16,21 @@ use ledger::{Error, SharedLedger};
 use runtime::clock;
 use runtime::lifecycle::Backoff;
 
-/// Events that wait for a commit: of 64 KiB at most, from a worker that keeps to the rules.
+/// How many events may wait for a commit, each of at most 64 KiB from a well-behaved worker.
 pub const CAPACITY: usize = 512;
 /// Events in one commit.
 const BATCH: usize = 64;
 const LONGEST_PAUSE: Duration = Duration::from_secs(2);
-/// How often an event is tried while the ledger is away. Then it is given up: logs are no facts.
+/// How often a write is tried while the ledger is down. After that the event is dropped: logs are less important than states.
 const TRIES: u32 = 20;
-/// Between looks for old lines.
+/// How often old lines are removed.
 const PRUNE_PERIOD: Duration = Duration::from_mins(1);
 const PRUNE_BATCH: i64 = 1_000;
 
-/// Where the recorder puts them.
+/// Takes events from the recorder.
 pub type Sink = mpsc::Sender<TaskLog>;
 
-/// Writes task logs.
+/// The service that writes task logs.
 pub struct LogWriter {
     events: mpsc::Receiver<TaskLog>,
     ledger: SharedLedger,

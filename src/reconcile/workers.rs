@@ -1,11 +1,11 @@
-//! The registry of workers: who is there, what each does, which queues it serves.
+//! The registry of workers: which workers exist, what each does, which queues it serves.
 //!
-//! Fed by worker events, completed by asking (`stats`, `active_queues`), kept in the ledger so that every replica and every
-//! restart knows it. A worker that comes online is greeted: it is asked for task events, told the revokes that still matter,
-//! and told to leave paused queues alone. Its control channel opens a moment after its first event, so greetings are repeated
-//! until it answers.
+//! Fed by worker events and by answers of workers (`stats`, `active_queues`), and stored in the ledger so that all replicas know it
+//! and it survives restarts. A worker that comes online is greeted: it is asked for task events, told the revokes that still apply,
+//! and told not to consume paused queues. Its control channel opens a moment after its first event, so greetings are repeated until
+//! it answers.
 //!
-//! Only the replica that records hears events; the others read the ledger.
+//! Only the active recorder receives events; the other replicas read the ledger.
 
 mod greeter;
 
@@ -30,24 +30,24 @@ use greeter::{Greeter, Heard, Whom};
 use ledger::{SharedLedger, Worker, WorkerFacts};
 use runtime::clock::{self, Time};
 
-/// Events of workers between the recorder and here. A heartbeat that is dropped is followed by the next.
+/// Capacity for worker events from the recorder. A dropped heartbeat does no harm: the next one follows.
 pub const CAPACITY: usize = 1_024;
-/// What was heard is written down this often.
+/// How often changes are written.
 const FLUSH: Duration = Duration::from_secs(1);
-/// All workers are asked again this often: queues change, and some workers send no heartbeats.
+/// How often all workers are asked again: queues change, and some workers send no heartbeats.
 const ASK_AGAIN: Duration = Duration::from_secs(30);
 /// How long a worker may take to answer.
 const PATIENCE: Duration = Duration::from_secs(1);
-/// A greeting that nobody answers is given up after this many tries; the next event begins anew.
+/// After how many unanswered greetings a worker is no longer greeted, until its next event.
 const GREETINGS: u32 = 20;
-/// How late a heartbeat may be beyond twice its period, and how often a worker without heartbeats must answer.
+/// Extra time beyond twice the heartbeat period, and how much later than asked a worker without heartbeats may answer.
 const SLACK: Duration = Duration::from_secs(2);
 const SILENT: Duration = Duration::from_secs(90);
-/// Workers that were last seen before this are forgotten.
+/// Workers last seen longer ago than this are removed.
 const MEMORY: Duration = Duration::from_hours(24);
-/// Revokes told to a worker that comes online, at most.
+/// Maximum number of revokes that a new worker is told.
 const REVOKES: i64 = 10_000;
-/// Celery's workers forget revokes after three hours; so do we.
+/// Revokes older than this are dropped, as in Celery's workers.
 const REVOKE_MEMORY: Duration = Duration::from_hours(3);
 
 /// Whether a worker counts as alive: Celery's rule is twice the period of its heartbeats.
@@ -71,7 +71,7 @@ pub struct WorkerRegistry {
     events: mpsc::Receiver<Event>,
     known: BTreeMap<String, Worker>,
     dirty: HashSet<String>,
-    /// Whom to greet, with the tries so far.
+    /// Workers to greet, with the number of attempts.
     strangers: BTreeMap<String, u32>,
     greeting: JoinSet<Option<Heard>>,
 }
@@ -97,7 +97,7 @@ impl WorkerRegistry {
         }
     }
 
-    /// Runs until `stop`; what was heard last is written then.
+    /// Runs until `stop`; the last changes are written before it ends.
     pub async fn run(mut self, stop: CancellationToken) {
         self.recall().await;
         let mut flush = tokio::time::interval(FLUSH);
@@ -122,7 +122,7 @@ impl WorkerRegistry {
         self.flush().await;
     }
 
-    /// What the ledger knew before this process began.
+    /// Reads what the ledger knew before this process began.
     async fn recall(&mut self) {
         match self.ledger.workers().await {
             Ok(workers) => self.known = workers.into_iter().map(|worker| (worker.hostname.clone(), worker)).collect(),
@@ -160,7 +160,7 @@ impl WorkerRegistry {
         self.dirty.insert(event.hostname);
     }
 
-    /// It tells of its tasks: the recorder passes the first event on.
+    /// Records that a worker sends task events; the recorder passes such an event on occasionally.
     fn hear_of_a_task(&mut self, hostname: &str, pid: Option<i64>) {
         let now = clock::now();
         let worker = self.known.entry(hostname.to_owned()).or_insert_with(|| stranger(hostname, now));
@@ -171,7 +171,7 @@ impl WorkerRegistry {
         self.dirty.insert(hostname.to_owned());
     }
 
-    /// Writes what changed. What cannot be written now is written with the next flush.
+    /// Writes changes. If that fails, they are written with the next flush.
     async fn flush(&mut self) {
         let now = clock::now();
         let online = self.known.values().filter(|worker| is_online(worker, now)).count();
@@ -190,14 +190,14 @@ impl WorkerRegistry {
         }
     }
 
-    /// Those that never answer are no strangers any more after a while.
+    /// Marks the picture as complete: workers that never answer no longer count as new after a while.
     fn settle(&self) {
         if self.strangers.is_empty() {
             self.fleet.note_settled();
         }
     }
 
-    /// Starts what is to be asked now, unless an answer is awaited. Returns when everybody is asked again.
+    /// Asks workers that must be asked now, unless an answer is pending. Returns when all workers are asked again.
     async fn ask(&mut self, ask_at: Instant) -> Instant {
         if !self.greeting.is_empty() {
             return ask_at;
@@ -219,7 +219,7 @@ impl WorkerRegistry {
         Instant::now() + ASK_AGAIN
     }
 
-    /// Who was asked for long and never answered is asked no more.
+    /// Marks workers as deaf that were asked for long and never answered; they are not asked any more.
     fn note_deaf(&mut self) {
         self.strangers.values_mut().for_each(|tries| *tries += 1);
         let deaf = self.strangers.extract_if(.., |_, tries| *tries >= GREETINGS);
@@ -231,14 +231,14 @@ impl WorkerRegistry {
         }
     }
 
-    /// Whom to ask to tell of their tasks.
+    /// Workers to ask for task events.
     fn mute(&self, strangers: &[String], everybody: bool) -> Vec<String> {
         let is_mute = |worker: &&Worker| everybody && worker.facts.tells.is_none();
         let known = self.known.values().filter(is_mute).map(|one| one.hostname.clone());
         known.chain(strangers.to_vec()).collect()
     }
 
-    /// Whom to ask for their tasks: they are the same for the whole life of a process.
+    /// Workers to ask for their registered tasks, which never change during a process's life.
     fn untold(&self, strangers: &[String]) -> Vec<String> {
         let now = clock::now();
         let known = self.known.values().filter(|worker| worker.facts.tasks.is_none() && is_online(worker, now));
@@ -248,7 +248,7 @@ impl WorkerRegistry {
         names
     }
 
-    /// Forgets what no longer matters.
+    /// Removes old workers, revokes and replies.
     async fn tidy(&mut self) {
         let now = clock::now();
         self.known.retain(|_, worker| now.since(worker.seen_at) < MEMORY);
@@ -308,7 +308,7 @@ fn stranger(hostname: &str, now: Time) -> Worker {
     Worker { hostname: hostname.to_owned(), seen_at: now, offline_at: None, facts: WorkerFacts::default() }
 }
 
-/// A heartbeat on request lacks the counts: what was known stays.
+/// Takes the counts of a heartbeat. A heartbeat on request has none; the known counts then stay.
 fn note_state(facts: &mut WorkerFacts, state: WorkerState, now: Time) {
     facts.heartbeat_at = Some(now.0);
     if state.active.is_some() || facts.freq.is_none() {
@@ -323,7 +323,7 @@ fn note_state(facts: &mut WorkerFacts, state: WorkerState, now: Time) {
     }
 }
 
-/// `stats`: the pool and what it does.
+/// Takes the reply to `stats`: the pool and its load.
 fn note_stats(facts: &mut WorkerFacts, reply: &RawValue, now: Time) {
     let Ok(stats) = Fields::parse(reply.get()) else { return };
     if let Some(pool) = stats.get("pool").and_then(|pool| Fields::parse(pool.get()).ok()) {
@@ -335,14 +335,14 @@ fn note_stats(facts: &mut WorkerFacts, reply: &RawValue, now: Time) {
     process::hear_uptime(facts, stats.integer("pid"), uptime, now);
     if let Some(total) = stats.get("total").and_then(|total| Fields::parse(total.get()).ok()) {
         let sum: i64 = total.iter().filter_map(|(_, count)| json::integer(count)).sum();
-        // Heartbeats count, too, and are compared with each other.
+        // Heartbeats contain counts too, which are compared with each other.
         if facts.heard_at.is_none() {
             facts.processed = Some(sum);
         }
     }
 }
 
-/// Celery's short name of a pool class, as `-P` takes it; the class itself where it is none of Celery's.
+/// Celery's short name of a pool class, as in `-P`; the class itself if it is not Celery's.
 fn pool_name(class: &str) -> String {
     let module = class.split(':').next().unwrap_or(class);
     match module.strip_prefix("celery.concurrency.").map(|rest| rest.split('.').next().unwrap_or(rest)) {
@@ -352,12 +352,12 @@ fn pool_name(class: &str) -> String {
     }
 }
 
-/// `enable_events`: `{"ok": …}`, or an error where there is nothing to send them with.
+/// Whether the reply to `enable_events` is `{"ok": …}`; a worker that cannot send events answers with an error.
 fn will_tell(reply: &RawValue) -> bool {
     Fields::parse(reply.get()).is_ok_and(|fields| fields.get("ok").is_some())
 }
 
-/// `active_queues`: their names.
+/// The names in a reply to `active_queues`.
 pub fn queue_names(reply: &RawValue) -> Vec<String> {
     let queues = json::elements(reply).unwrap_or_default();
     queues.into_iter().filter_map(|queue| Fields::parse(queue.get()).ok()?.text("name")).collect()

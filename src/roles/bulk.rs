@@ -1,8 +1,8 @@
-//! Carries out operations on many tasks, in steps. One replica works at a time; the row says how far it is, so another one, or the
-//! next start, goes on from there. A step that was interrupted is repeated: a retry is submitted under a key of the operation and
-//! the task, so a repetition finds the first one; the other actions may be repeated as they are.
+//! Carries out operations on many tasks, in steps. One replica works at a time; the row has the progress, so another replica, or the
+//! next start, continues there. An interrupted step is repeated: a retry is submitted under a key of operation and task, so a
+//! repetition finds the first submission; the other actions can simply be repeated.
 //!
-//! While the ledger or the broker is away, or the backlog is full, nothing is counted and the step is tried again.
+//! While the ledger or the broker is down, or the backlog is full, nothing is counted and the step is retried.
 
 use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
@@ -25,36 +25,36 @@ use runtime::clock;
 use runtime::lifecycle::Backoff;
 
 const LEASE: &str = "bulk";
-/// Longer than a step takes: that of revokes waits up to two seconds for each to be confirmed.
+/// Duration of the lease, longer than a step takes: a step of revokes waits up to two seconds for each confirmation.
 const LEASE_TTL: Duration = Duration::from_secs(30);
 const PERIOD: Duration = Duration::from_secs(2);
 const PAUSE: Duration = Duration::from_secs(2);
-/// Tasks in a step: a pause or a cancellation waits for at most so many.
+/// Tasks in a step: a pause or a cancellation takes effect after at most this many.
 const STEP: i64 = 50;
-/// With a rate, a step takes about so long.
+/// About how long a step takes with a rate.
 const PACED_STEP: Duration = Duration::from_secs(1);
-/// Acts of a step at the same time.
+/// Concurrent actions of a step.
 const AT_ONCE: usize = 25;
-/// Refusals that a row shows.
+/// Maximum number of refusals in a row.
 const MOST_ERRORS: usize = 20;
 const MOST_CHARS: usize = 300;
 
-/// Works on operations.
+/// The service that carries out operations.
 pub struct BulkWorker {
     gateway: SharedGateway,
     holder: String,
-    /// When an operation with a rate may take its next step.
+    /// By operation with a rate: when its next step may begin.
     paced: HashMap<i64, Instant>,
 }
 
-/// What became of one task.
+/// The outcome for one task.
 enum Outcome {
     Done(&'static str),
     Skipped(String),
     Failed(String),
 }
 
-/// Why a step cannot be done now. It is tried again.
+/// Why a step cannot be done now. It is retried.
 #[derive(Debug, thiserror::Error)]
 enum Trouble {
     #[error(transparent)]
@@ -63,7 +63,7 @@ enum Trouble {
     Later(String),
 }
 
-/// A refusal as the row keeps it.
+/// A refusal in the form that the row stores.
 #[derive(Debug, Serialize, Deserialize)]
 struct Refused {
     task_id: String,
@@ -97,7 +97,7 @@ impl BulkWorker {
         let _ = tokio::time::timeout(Duration::from_secs(1), self.gateway.ledger.release(LEASE, &self.holder)).await;
     }
 
-    /// A step of every operation that may take one. Answers how long nothing can be done.
+    /// Does a step of every operation that is ready. Returns how long nothing can be done.
     async fn pass(&mut self, stop: &CancellationToken) -> Result<Duration, Trouble> {
         let (mut after, mut wait) = (0, PERIOD);
         while let Some(bulk) = self.gateway.ledger.next_bulk(after).await? {
@@ -117,7 +117,7 @@ impl BulkWorker {
         Ok(wait)
     }
 
-    /// The next tasks of an operation. Answers when the one after may come.
+    /// Does the next step of an operation. Returns when the following one may begin.
     async fn step(&mut self, bulk: &Bulk) -> Result<Duration, Trouble> {
         let plan: Plan = match serde_json::from_str(&bulk.plan) {
             Ok(plan) => plan,
@@ -191,14 +191,14 @@ impl BulkWorker {
     }
 }
 
-/// With a rate, so many as belong into a second.
+/// The size of a step; with a rate, the tasks of one second.
 fn size(interval: Option<Duration>) -> i64 {
     let Some(interval) = interval.filter(|interval| !interval.is_zero()) else { return STEP };
     let fit = PACED_STEP.as_micros() / interval.as_micros().max(1);
     i64::try_from(fit).unwrap_or(STEP).clamp(1, STEP)
 }
 
-/// Of a message that was not sent again: whether that will change by itself.
+/// Whether a message that was not sent again is skipped for good or tried again later.
 fn not_sent(error: RetryError) -> Result<Outcome, Trouble> {
     match error {
         RetryError::NotReplayable { why, .. } => Ok(Outcome::Skipped(why.to_owned())),
@@ -216,7 +216,7 @@ fn not_sent(error: RetryError) -> Result<Outcome, Trouble> {
     }
 }
 
-/// The row after these.
+/// The row's progress after these tasks.
 fn counted(bulk: &Bulk, outcomes: &[(&Task, Outcome)], next: Option<Cursor>) -> BulkStep {
     let mut tally: BTreeMap<String, i64> = serde_json::from_str(&bulk.outcomes).unwrap_or_default();
     let mut errors: Vec<Refused> = serde_json::from_str(&bulk.errors).unwrap_or_default();

@@ -1,6 +1,6 @@
-//! Writes out large fan-outs, piece by piece. Each piece moves the row's count in the transaction that writes the tasks, so a
-//! crash between two pieces neither loses a task nor makes one twice. One replica writes at a time, for speed only: two that
-//! tried would find each other's piece written. While the backlog is at its limit nothing is written.
+//! Writes the tasks of large fan-outs in pieces. Each piece moves the row's count in the same transaction as its tasks, so a crash
+//! between two pieces neither loses nor repeats a task. One replica writes at a time, but only for speed: with two, each would find the
+//! other's piece written. While the backlog is at its limit nothing is written.
 
 use std::time::Duration;
 
@@ -20,7 +20,7 @@ use ledger::Error;
 use runtime::clock;
 use runtime::lifecycle::Backoff;
 
-/// Tasks in one transaction: it takes some 10 ms on PostgreSQL and some 100 ms on SQLite.
+/// Tasks in one transaction, which takes some 10 ms on PostgreSQL and some 100 ms on SQLite.
 const PIECE: u32 = 500;
 /// Pieces written before the next fan-out gets its turn.
 const TURN: u32 = 20;
@@ -40,7 +40,7 @@ pub struct Expander {
     current: Option<(i64, Kept)>,
 }
 
-/// Why a piece was not written. It is tried again.
+/// Why a piece was not written. It is retried.
 #[derive(Debug, thiserror::Error)]
 enum Trouble {
     #[error(transparent)]
@@ -78,7 +78,7 @@ impl Expander {
         let _ = tokio::time::timeout(Duration::from_secs(1), self.gateway.ledger.release(LEASE, &self.holder)).await;
     }
 
-    /// Every fan-out in turn, until none is left.
+    /// Handles all fan-outs in turn, until none is left.
     async fn pass(&mut self, stop: &CancellationToken) -> Result<(), Error> {
         let (mut after, mut progress) = (0, false);
         loop {

@@ -1,7 +1,7 @@
-//! Tells the task that an entry names as `on_failure` when one of the entry's tasks has failed for good: after its last retry, or
-//! lost with its worker.
+//! Submits the `on_failure` task of a catalog entry when one of the entry's tasks has failed for good: after its last retry, or when it
+//! was lost with its worker.
 //!
-//! The commit of the telling task takes the unique key `failure:<id>`, so any number of replicas create it once. A failure that was
+//! The commit of the new task takes the unique key `failure:<id>`, so any number of replicas create it only once. A failure that was
 //! missed, for example during a crash, is found among the dead letters of the last day.
 
 use std::collections::{HashSet, VecDeque};
@@ -26,10 +26,10 @@ use runtime::lifecycle::Backoff;
 const PERIOD: Duration = Duration::from_secs(10);
 /// Dead letters read in one pass. Missed failures are among the newest.
 const PAGE: i64 = 500;
-/// Older failures are told to nobody.
+/// Older failures are not handled.
 const MEMORY: Duration = Duration::from_hours(24);
 const PAUSE: Duration = Duration::from_secs(2);
-/// Tasks that this replica has dealt with.
+/// How many handled tasks this replica remembers.
 const REMEMBERED: usize = 10_000;
 
 #[derive(Debug, thiserror::Error)]
@@ -40,7 +40,7 @@ enum Trouble {
     Submit(#[from] SubmitError),
 }
 
-/// Submits what is to be told of failures.
+/// The service that submits `on_failure` tasks.
 pub struct HandOver {
     gateway: SharedGateway,
     done: Done,
@@ -117,7 +117,7 @@ impl HandOver {
             until: UniqueWhile::Seconds(MEMORY.as_secs_f64() * 2.0),
             on_conflict: OnConflict::Join,
         });
-        // The catalog has named the task that is told, whatever clients may submit.
+        // The catalog names this task, so it may be submitted even if clients may not.
         let request =
             SubmitRequest { trusted: true, token: task.options.token.clone(), ..SubmitRequest::new(submission) };
         let told = self.gateway.submit(request).await?;
@@ -150,7 +150,7 @@ fn failed(task: &Task) -> FailedTask<'_> {
     }
 }
 
-/// The last tasks that were dealt with.
+/// The latest handled tasks.
 #[derive(Default)]
 struct Done {
     known: HashSet<TaskId>,

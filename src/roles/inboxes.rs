@@ -1,8 +1,8 @@
-//! Drains an inbox: what an application's transaction committed becomes a task, once.
+//! Drains an inbox: each call that an application's transaction committed becomes exactly one task.
 //!
-//! Every replica drains every inbox: a claimed call is locked, so two never have the same. A call leaves its inbox only after the
-//! ledger has its task; a gateway that dies in between leaves both, and the next claim finds the task by its id. One inbox is one service:
-//! a database that is away delays nothing but its own calls.
+//! Every replica drains every inbox: a claimed call is locked, so two replicas never have the same call. A call is deleted only after
+//! the ledger has its task; a gateway that dies in between leaves both, and the next claim finds the task by its id. Each inbox has its
+//! own service, so a database that is down delays only its own calls.
 
 use std::convert::Infallible;
 use std::time::Duration;
@@ -19,35 +19,35 @@ use runtime::clock;
 use runtime::crash_points;
 use runtime::lifecycle::Backoff;
 
-/// Calls in one claim. Half a claim's bodies of the largest size fit into a commit.
+/// Calls in one claim. Half of a claim with bodies of maximum size fits into a commit.
 const BATCH: i64 = 100;
-/// Between attempts at a database that is away.
+/// Longest pause between attempts to reach a database that is down.
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 
-/// Drains one inbox.
+/// The service that drains one inbox.
 pub struct Drain {
     gateway: SharedGateway,
-    /// Which of the gateway's inboxes.
+    /// The index of its inbox.
     place: usize,
 }
 
-/// What a pass came to.
+/// The result of a pass.
 enum Pass {
     /// There may be more.
     More,
     Idle,
-    /// The calls wait for something else than the inbox.
+    /// The calls cannot be taken now, for a reason other than the inbox.
     Held,
 }
 
 impl Drain {
-    /// One for each inbox of the gateway.
+    /// A service for each inbox of the gateway.
     pub fn all(gateway: &SharedGateway) -> Vec<Self> {
         let places = 0..gateway.inboxes.sources().len();
         places.map(|place| Self { gateway: gateway.clone(), place }).collect()
     }
 
-    /// Runs until `stop`, and ends its pass first.
+    /// Runs until `stop`, and finishes its pass before it ends.
     pub async fn run(self, stop: CancellationToken) {
         tokio::select! {
             () = self.drain(&stop) => {}
@@ -114,7 +114,7 @@ impl Drain {
         }
     }
 
-    /// Wakes the drain at every commit of a call, for ever.
+    /// Wakes the drain at every commit of a call. Never returns.
     async fn hear(&self) -> Infallible {
         let source = self.source();
         let mut backoff = Backoff::new(LONGEST_PAUSE);

@@ -1,5 +1,5 @@
-//! What submits by itself, over the same path as a client: beat, the expander of large fan-outs, the drains of inboxes, the retrier,
-//! and steps that wait.
+//! Services that submit tasks by themselves, in the same way as a client: beat (the scheduler), the expander of large fan-outs, the drains
+//! of inboxes, the retrier, bulk operations, and steps that wait.
 
 pub mod beat;
 pub mod bulk;

@@ -147,7 +147,7 @@ async fn stands_alone(gateway: &SharedGateway, task: &Task) -> Result<bool, Erro
         && gateway.ledger.successors(&numbers).await?.is_empty())
 }
 
-/// The Rust worker has used up its retries.
+/// Whether the Rust worker ran the task, so that its retries are used up.
 async fn ran_here(gateway: &SharedGateway, task: &Task) -> Result<bool, Error> {
     let Some(name) = &task.worker else { return Ok(false) };
     Ok(gateway.ledger.workers().await?.iter().any(|worker| worker.hostname == *name && is_ours(worker)))

@@ -1,7 +1,7 @@
-//! When to ask workers for task events: most run without `-E`, and whoever starts later has not heard an earlier request.
+//! Decides when to ask workers to send task events: most run without `-E`, and a worker that starts later has missed earlier requests.
 //!
-//! A worker that just came online does not listen to requests yet, some milliseconds later it does; nothing says when. So it
-//! is asked at once, again soon, and once more with its next heartbeat. Asking one that sends events already does no harm.
+//! A worker that just came online does not listen to requests yet, but will some milliseconds later; nothing tells when. So it is
+//! asked at once, again soon, and once more at its next heartbeat. Asking a worker that sends events already does no harm.
 
 use std::collections::HashSet;
 use std::time::Duration;
@@ -10,14 +10,14 @@ use tokio::time::Instant;
 
 use celery::event::{Event, Kind, WorkerNews};
 
-/// After a worker came online.
+/// Delays of the requests after a worker came online.
 const AGAIN: [Duration; 3] = [Duration::ZERO, Duration::from_millis(50), Duration::from_millis(300)];
-/// Names remembered; a fleet with more is asked once more by each of them.
+/// How many names are remembered; in a larger fleet each further worker causes another request.
 const REMEMBERED: usize = 10_000;
-/// Requests planned at a time: a fleet that starts at once is asked by the same broadcasts.
+/// How many requests are planned at a time: workers that start together are asked by the same broadcasts.
 const PLANNED: usize = 8;
 
-/// Who was asked, and when to ask next.
+/// The workers that were asked, and the times of further requests.
 #[derive(Default)]
 pub struct Asking {
     due: Vec<Instant>,
@@ -25,7 +25,7 @@ pub struct Asking {
 }
 
 impl Asking {
-    /// Takes note of what a worker says of itself.
+    /// Handles an event of a worker about itself.
     pub fn hear(&mut self, event: &Event, now: Instant) {
         let Kind::Worker { news, .. } = &event.kind else { return };
         if *news == WorkerNews::Online {

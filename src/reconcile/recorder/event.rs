@@ -1,4 +1,4 @@
-//! What a worker's event says of its task.
+//! Translates a worker's event into news of its task.
 
 use metrics::counter;
 use tracing::warn;
@@ -8,18 +8,18 @@ use celery::task::Phase;
 use ledger::{Adoption, Failure, News, Source};
 use runtime::clock::Time;
 
-/// What an event is good for.
+/// What an event means for its task.
 #[derive(Debug)]
 pub enum Said {
-    /// A step that only events tell.
+    /// A change that only events report.
     Now(Box<News>),
-    /// An end. The record says it better (the value, the exception) and comes by another way: it has a moment to arrive.
+    /// An end. The result record has more details (value, exception) and arrives separately, so the end waits for it a moment.
     End(Box<News>),
     /// Nothing about a task's state.
     Nothing,
 }
 
-/// The events of a message; none of one that cannot be read.
+/// The events of a message; empty if it cannot be read.
 pub fn decode(payload: &[u8]) -> Vec<Event> {
     Event::decode(payload).unwrap_or_else(|error| {
         counter!("taskgate_events_unreadable_total").increment(1);
@@ -65,7 +65,7 @@ pub fn read(event: Event) -> Said {
     }
 }
 
-/// The same of an event that tells a step.
+/// The news of an event that reports a change.
 pub fn step(event: Event) -> Option<News> {
     match read(event) {
         Said::Now(news) => Some(*news),
@@ -73,7 +73,7 @@ pub fn step(event: Event) -> Option<News> {
     }
 }
 
-/// What a worker says of a task.
+/// A worker's event about a task, for tests.
 #[cfg(test)]
 pub fn sample(uuid: celery::task::TaskId, timestamp: jiff::Timestamp, news: TaskNews) -> Event {
     let kind = Kind::Task { uuid, news };

@@ -1,7 +1,7 @@
-//! Listens to both feeds all the time, whoever records.
+//! Listens to both feeds (results and worker events) all the time, on every replica.
 //!
-//! What is said between the death of a recorder and the first word of its successor is heard by nobody else. So a replica that waits
-//! for its turn remembers the last seconds, and tells them when its turn comes; what was written down before, the ledger drops.
+//! Messages between the death of a recorder and the start of its successor would be lost otherwise. So a standby replica remembers the
+//! last seconds, and records them when it takes over; the ledger drops what was recorded before.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -18,33 +18,34 @@ use broker::backend::{Heard, ResultBackend};
 use broker::{Broker, Feed};
 use celery::event::Event;
 
-/// News between the sockets and the ledger: about a second of the fastest feed. When it is full the sockets wait, and when
+/// Capacity between the sockets and the ledger: about a second of the fastest feed. When it is full the sockets wait, and when
 /// Redis then cuts them off, the gap is read again.
 const FEED_CAPACITY: usize = 16_384;
 /// How long events wait for a result.
 const EVENTS_BREATH: Duration = Duration::from_millis(2);
-/// Longer than there is no recorder: its lease, its successor's next look, and what it had heard and not yet written.
+/// How much is remembered, longer than the gap between two recorders: the lease, the successor's next attempt, and messages that the old
+/// recorder had received but not written.
 const KEPT: Duration = Duration::from_secs(5);
-/// A subscription stands after this, in most cases.
+/// By this time a subscription is normally established.
 const NEW: Duration = Duration::from_secs(1);
-/// Of a feed with more than this in [`KEPT`] the newest is remembered.
+/// Limit of the remembered bytes; beyond it the oldest messages are dropped.
 const KEPT_BYTES: usize = 16 << 20;
 
-/// Messages with events that are read together.
+/// Event messages that are read together.
 const MESSAGES: usize = 64;
 
-/// Something heard on a socket.
+/// A message from a socket.
 pub(super) enum Socket {
     Result(Heard),
     Event(Feed),
-    /// What a message of events says, with its size in bytes.
+    /// The events of a message, with its size in bytes.
     Events(Vec<Event>, usize),
-    /// Announcements that were heard before, of messages that turned out to have the mark.
+    /// Earlier `task-received` events, repeated because their messages turned out to be marked as redelivered.
     Marked(Vec<Event>),
 }
 
 impl Socket {
-    /// Reads a message of events.
+    /// Decodes a message of events.
     fn decode(&mut self) {
         if let Self::Event(Feed::Message(payload)) = self {
             *self = Self::Events(event::decode(payload), payload.len());
@@ -55,7 +56,7 @@ impl Socket {
         if let Self::Events(events, _) = self { events } else { &[] }
     }
 
-    /// Bytes; `None` for what is no message.
+    /// Its size in bytes; `None` if it is not a message.
     fn size(&self) -> Option<usize> {
         match self {
             Self::Result(Heard::Record { payload, .. }) | Self::Event(Feed::Message(payload)) => Some(payload.len()),
@@ -75,8 +76,8 @@ pub(super) struct Feeds {
 }
 
 impl Feeds {
-    /// Both sockets are read in tasks of their own; they end with this. While this replica is `active`, events are read as soon as they
-    /// are heard: what is to be looked up for them is gone when the ledger was away for a moment.
+    /// Reads both sockets in separate tasks, which end with this value. While this replica is `active`, events are decoded as soon as they
+    /// arrive: what must be looked up for them would be gone after even a short outage of the ledger.
     pub fn open(backend: &ResultBackend, broker: &Broker, active: Arc<AtomicBool>, stop: &CancellationToken) -> Self {
         let (sink, heard) = mpsc::channel(FEED_CAPACITY);
         let token = stop.child_token();
@@ -126,15 +127,15 @@ impl Feeds {
         Self { opened: Instant::now(), heard, kept: VecDeque::new(), bytes: 0, token, _set: set }
     }
 
-    /// What it remembers is no more than others do.
+    /// Whether it has just begun to listen, so that other replicas may remember more.
     pub fn is_new(&self) -> bool {
         self.opened.elapsed() < NEW
     }
 
-    /// Remembers what is said, until the sockets end.
+    /// Remembers messages until the sockets end.
     ///
     /// # Cancel safety
-    /// A dropped call forgets nothing.
+    /// A dropped call loses nothing.
     pub async fn listen(&mut self) {
         while let Some(one) = self.heard.recv().await {
             self.keep(one);
@@ -152,13 +153,13 @@ impl Feeds {
         }
     }
 
-    /// What was said in the last seconds, in order; it is told once.
+    /// The messages of the last seconds, in order; they are returned only once.
     pub fn kept(&mut self) -> Vec<Socket> {
         self.bytes = 0;
         self.kept.drain(..).filter(|(at, _)| at.elapsed() <= KEPT).map(|(_, one)| one).collect()
     }
 
-    /// Waits for news and adds it to the batch; 0 when the sockets have ended.
+    /// Waits for messages and adds them to the batch; 0 when the sockets have ended.
     ///
     /// # Cancel safety
     /// A dropped call has added nothing.
@@ -166,8 +167,8 @@ impl Feeds {
         self.heard.recv_many(batch, BATCH).await
     }
 
-    /// Events alone wait a moment for the result that often follows them: one commit instead of three for a short task. A result,
-    /// or a state that the task reports, waits for nothing.
+    /// Lets a batch with only events wait a moment for the result that often follows, so that a short task needs one commit instead of
+    /// three. Results and custom states are never delayed.
     pub async fn linger(&mut self, batch: &mut Vec<Socket>) {
         let until = Instant::now() + EVENTS_BREATH;
         while batch.len() < BATCH && batch.iter().all(|one| matches!(one, Socket::Event(_) | Socket::Events(..))) {

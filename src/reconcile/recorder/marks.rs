@@ -1,6 +1,6 @@
-//! Whether an announced message is on its second way. Its own mark says so, for as long as it is reserved; Celery's announcement
-//! does not. So it is read as soon as the announcement is heard: nobody may have been heard to have the message before. Nothing waits
-//! for it: an announcement with the mark is told once more.
+//! Finds out whether a message that a worker announces (`task-received`) is a redelivery. Celery's event does not say so, but the
+//! reserved message is marked; so the mark is read as soon as the event arrives, because the first delivery may have gone unseen.
+//! Nothing waits for this: the event of a marked message is recorded a second time, with the mark.
 
 use std::time::Duration;
 
@@ -14,21 +14,21 @@ use celery::task::TaskId;
 use ledger::change::ANNOUNCED;
 use runtime::clock::Time;
 
-/// Nobody takes a message, loses it and gives it back sooner.
+/// The message of a younger task cannot be a redelivery: no worker takes and loses a message faster.
 const YOUNG: Duration = Duration::from_millis(500);
-/// What is heard next waits no longer for it.
+/// Timeout of the look-up, because the next events wait for it.
 const PATIENCE: Duration = Duration::from_millis(250);
 
-/// The announcement of a message.
+/// A `task-received` event of a message.
 struct Announcement {
-    /// Of the message, if it is the first one of its task.
+    /// The delivery tag that the message has if it is its task's first.
     tag: String,
     id: TaskId,
     hostname: String,
     timestamp: Timestamp,
 }
 
-/// Announcements whose messages are to be looked up.
+/// Events whose messages must be looked up.
 #[derive(Default)]
 pub(super) struct Announced(Vec<Announcement>);
 
@@ -37,7 +37,7 @@ impl Announced {
         self.0.extend(events.iter().filter_map(announcement));
     }
 
-    /// Looks the messages up. Those announcements whose messages have the mark, as if they had told it.
+    /// Looks the messages up. Returns the events whose messages are marked, with the mark added.
     pub async fn marked(&self, lists: &Lists) -> Vec<Event> {
         if self.0.is_empty() {
             return Vec::new();
@@ -53,14 +53,14 @@ impl Announced {
                 Vec::new()
             }
             Err(_) => {
-                debug!("Redis took too long to tell the marks of announced messages");
+                debug!("Redis took too long to return the marks of announced messages");
                 Vec::new()
             }
         }
     }
 }
 
-/// Messages of further deliveries and of retries have tags of their own, and a history.
+/// Reads an event. Messages of further deliveries and of retries have other tags, and a history already.
 fn announcement(event: &Event) -> Option<Announcement> {
     let Kind::Task { uuid, news: TaskNews::Received(call) } = &event.kind else { return None };
     let may_have_it = !call.redelivered && call.retries == 0 && !is_young(uuid, at(event.timestamp));
@@ -81,7 +81,7 @@ fn is_young(id: &TaskId, at: Time) -> bool {
 }
 
 impl Announcement {
-    /// One that is heard late is not confused with the delivery after it.
+    /// Whether a reservation belongs to this event, and not to the delivery after it.
     fn is_of(&self, reservation: &Reservation) -> bool {
         let at = at(self.timestamp);
         let apart = |since: Time| at.since(since).max(since.since(at));

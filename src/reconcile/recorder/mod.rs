@@ -1,16 +1,16 @@
-//! Writes down what workers say: the result channel (instant, carries `update_state`) and worker events (received, started,
-//! ends of tasks that store nothing).
+//! The recorder writes what workers report into the ledger: the result channel (instant, includes `update_state`) and worker events
+//! (received, started, ends of tasks that store no result).
 //!
-//! Both feeds are lossy, overtake each other and repeat themselves. The ledger sorts that out ([`ledger::change`]);
-//! here news is only read, batched and committed, and shown after the commit. Where a word is not certain (FAILURE set by the
-//! task, REVOKED written by a bystander, the end told by an event whose record is still on the way) it waits in [`pending`].
-//! After a gap the records of all unfinished tasks are read, so an end is never missed while its record lives.
+//! Both feeds lose, repeat and reorder messages. The ledger handles that ([`ledger::change`]); here news is only decoded, batched and
+//! committed, and published to watchers after the commit. Uncertain ends (FAILURE set by the task itself, REVOKED written by a worker
+//! that does not have the task, an event whose record has not arrived yet) wait in [`pending`]. After a gap the records of all
+//! unfinished tasks are read, so no end is missed while its record exists.
 //!
-//! One replica records at a time: the holder of the lease, which shows its term with every write. A recorder that was stopped for
-//! longer than its lease, or whose ledger was away, finds out with its next write. What it heard then its successor may not have
-//! heard: it goes on listening for a moment and hands over what may be told late and twice. The others listen too ([`feeds`]): whoever
-//! is next tells in the same way what was said while nobody recorded. What a crash of PostgreSQL may have undone is told again
-//! ([`unsure`]).
+//! One replica records at a time, the holder of the lease, and every write is fenced by the lease's term. A recorder that was paused for
+//! longer than its lease, or could not reach the ledger, notices with its next write. Its successor may have missed messages that it
+//! received, so it listens for a moment longer and writes news that may be recorded late and twice. The standby replicas listen too
+//! ([`feeds`]), and the next recorder writes what arrived while nobody recorded. What a crash of PostgreSQL may have undone is written
+//! again ([`unsure`]).
 
 mod asking;
 mod event;
@@ -47,23 +47,23 @@ use ledger::{Changed, Lease, News, SharedLedger, Task};
 use runtime::clock;
 use runtime::lifecycle::Backoff;
 
-/// News in one commit.
+/// Maximum amount of news in one commit.
 const BATCH: usize = 2_000;
 const LEASE: &str = "recorder";
 const LEASE_TTL: Duration = Duration::from_millis(1_500);
 const LEASE_PERIOD: Duration = Duration::from_millis(500);
-/// A replica that waits asks this often, so that a gap between two recorders stays below two seconds.
+/// How often a standby replica tries to get the lease, so that a gap between two recorders stays below two seconds.
 const STANDBY: Duration = Duration::from_millis(200);
-/// A replica that has only just begun to listen leaves the lease to those who have heard more, for so long.
+/// How long a replica that has just begun to listen leaves the lease to replicas that have received more.
 const HEAD_START: Duration = Duration::from_millis(500);
-/// Records that could not be read after a gap are tried again.
+/// Pause before records that could not be read after a gap are read again.
 const CATCH_UP_AGAIN: Duration = Duration::from_secs(1);
-/// Unfinished tasks whose records are read in one round trip.
+/// How many records of unfinished tasks are read in one round trip.
 const CATCH_UP_PAGE: i64 = 500;
-/// How long a recorder that has a successor goes on listening: what came while neither of the two recorded is on its sockets.
+/// How long a recorder with a successor keeps listening: messages that arrived while neither of the two recorded are on its sockets.
 const HAND_OVER: Duration = Duration::from_secs(2);
 
-/// Who wants to hear of workers themselves: the registry.
+/// Passes events about workers themselves to the registry.
 pub type WorkerEvents = mpsc::Sender<Event>;
 
 /// Callers' side of the recorder.
@@ -73,7 +73,7 @@ pub struct Handle {
 }
 
 impl Handle {
-    /// Whether this replica is the one that records.
+    /// Whether this replica is the active recorder.
     pub fn is_active(&self) -> bool {
         self.active.load(Ordering::Relaxed)
     }
@@ -89,9 +89,9 @@ pub struct Recorder {
     workers: Option<WorkerEvents>,
     logs: Option<LogSink>,
     active: Arc<AtomicBool>,
-    /// Of the lease, while it is held.
+    /// The term of the lease, while it is held.
     term: AtomicI64,
-    /// The ledger was away: what was not on its disk may be lost.
+    /// Whether the ledger was down: what was not on its disk may be lost.
     is_shaken: AtomicBool,
 }
 
@@ -111,7 +111,7 @@ impl Recorder {
         (Self { ledger, broker, backend, hub, holder, workers, logs: None, active, term, is_shaken }, handle)
     }
 
-    /// Hands on what tasks log.
+    /// Passes on the log lines of tasks.
     pub fn with_logs(mut self, logs: LogSink) -> Self {
         self.logs = Some(logs);
         self
@@ -147,7 +147,7 @@ impl Recorder {
         let _ = tokio::time::timeout(Duration::from_secs(1), self.ledger.release(LEASE, &self.holder)).await;
     }
 
-    /// One that has run out is left to others for a while; one that was given back is anybody's at once.
+    /// Tries to get the lease. An expired lease is left to others for a while; a released one may be taken at once.
     async fn ask_for_lease(&self, behind: Duration) -> Result<Option<Lease>, ledger::Error> {
         self.ledger.lease(LEASE, &self.holder, clock::now().minus(behind), LEASE_TTL + behind).await
     }
@@ -182,7 +182,7 @@ impl Recorder {
                     warn!("another replica took over recording");
                     return;
                 }
-                // While the ledger is away nobody else can take the lease either; what is heard waits.
+                // While the ledger is down no other replica can take the lease either; messages wait.
                 Err(error) => {
                     self.is_shaken.store(true, Ordering::Relaxed);
                     debug!(error = %error, since_ms = renewed.elapsed().as_millis(), "lease not renewed");
@@ -191,14 +191,14 @@ impl Recorder {
         }
     }
 
-    /// A crash may be over before anything is written.
+    /// Watches for lost connections to the ledger, because a crash may be over before the next write.
     async fn heed_gaps(&self) {
         let mut changes = self.ledger.changes();
         loop {
             match changes.recv().await {
                 Ok(Changed::Gap) => self.is_shaken.store(true, Ordering::Relaxed),
                 Ok(Changed::Any | Changed::Tasks(_)) | Err(RecvError::Lagged(_)) => {}
-                // One process, one ledger.
+                // This ledger has a single process.
                 Err(RecvError::Closed) => return std::future::pending().await,
             }
         }
@@ -227,7 +227,7 @@ impl Recorder {
         }
     }
 
-    /// `late`: somebody else may have written it down before.
+    /// `late`: another recorder may have written the news before.
     async fn take(&self, batch: &mut Vec<Socket>, state: &mut State, late: bool, lost: &CancellationToken) {
         let mut news = Vec::new();
         let mut gap = false;
@@ -278,7 +278,7 @@ impl Recorder {
         for event in events {
             counter!("taskgate_worker_events_total").increment(1);
             if let Some(workers) = self.workers.as_ref().filter(|_| state.is_of_a_worker(&event)) {
-                // The registry lives on heartbeats: one that is dropped is followed by the next.
+                // A dropped heartbeat does no harm: the next one follows.
                 let _ = workers.try_send(event.clone());
             }
             if let (Some(logs), Some(log)) = (&self.logs, TaskLog::read(&event)) {
@@ -291,7 +291,7 @@ impl Recorder {
         }
     }
 
-    /// Ends in doubt whose time has come. An event's end gets its record, when there is one.
+    /// Takes uncertain ends whose wait is over. An end from an event gets its record, if there is one.
     async fn take_due(&self, state: &mut State, news: &mut Vec<News>) {
         let due = state.due(Instant::now());
         if due.is_empty() {
@@ -315,15 +315,15 @@ impl Recorder {
         }
     }
 
-    /// Any worker that hears a revoke writes REVOKED for a task that it does not have. While another worker has it, only that one
-    /// tells its end; when it is gone without a word, the sweeper believes the record.
+    /// Drops REVOKED records of bystanders: any worker that gets a revoke writes REVOKED, even for a task that it does not have. While
+    /// another worker has the task, only that worker reports its end; if it dies silently, the sweeper accepts the record.
     async fn without_bystanders(&self, ends: Vec<News>) -> Vec<News> {
         let ids: Vec<TaskId> =
             ends.iter().filter(|one| one.phase == Phase::Revoked).map(|one| one.task_id.clone()).collect();
         if ids.is_empty() {
             return ends;
         }
-        // While the ledger is away nothing can be written either.
+        // While the ledger is down nothing can be written either.
         let tasks = self.ledger.standing(&ids).await.unwrap_or_default();
         let has_owner = |one: &News| {
             let task = tasks.iter().find(|task| task.id == one.task_id);
@@ -340,7 +340,7 @@ impl Recorder {
         }
     }
 
-    /// Reads the records of all unfinished tasks. False when some could not be read: it is to be done again.
+    /// Reads the records of all unfinished tasks. False when some could not be read and it must be repeated.
     async fn catch_up(&self, state: &mut State, lost: &CancellationToken) -> bool {
         let mut after = 0;
         loop {
@@ -376,7 +376,7 @@ impl Recorder {
     }
 }
 
-/// What a record says of the end of its task, if it says one.
+/// The end of a task according to its record, if it contains one.
 pub fn end_of(id: TaskId, payload: &[u8]) -> Option<News> {
     let record = ResultMeta::decode(payload).ok().filter(ResultMeta::is_ready)?;
     Some(certain(record::read(id, record, clock::now())))

@@ -1,7 +1,6 @@
-//! Ends that are not certain yet: they become news when nothing better is heard in time.
+//! Uncertain ends: they become news when nothing better arrives in time.
 //!
-//! Bounded: when it is full the oldest end becomes news at once, which is early and never wrong for ever (a late real end
-//! corrects it).
+//! Bounded: when it is full, the oldest end becomes news at once. That may be too early, but a later real end corrects it.
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::time::Duration;
@@ -11,21 +10,21 @@ use tokio::time::Instant;
 use celery::task::TaskId;
 use ledger::News;
 
-/// More ends than this are never in doubt at one time, short of an attack.
+/// Maximum number of uncertain ends, which only an attack would reach.
 const CAPACITY: usize = 100_000;
-/// Ids whose record was read, for as long as their events may be on the way: some seconds of the fastest feed.
+/// How many ids of read records are remembered while their events may still arrive: some seconds of the fastest feed.
 pub const REMEMBERED: usize = 65_536;
 
-/// Ends in doubt, by task.
+/// Uncertain ends by task.
 #[derive(Default)]
 pub struct Pending {
     ends: HashMap<TaskId, (Instant, News)>,
-    /// Deadlines in the order they were given; entries of withdrawn ends are skipped.
+    /// Deadlines in order; entries of withdrawn ends are skipped.
     order: VecDeque<(Instant, TaskId)>,
 }
 
 impl Pending {
-    /// An end in doubt replaces the one before it. Returns what had to make room.
+    /// Adds an uncertain end, replacing an earlier one. Returns an end that had to make room.
     pub fn hold(&mut self, news: News, patience: Duration) -> Option<News> {
         let deadline = Instant::now() + patience;
         let id = news.task_id.clone();
@@ -35,7 +34,7 @@ impl Pending {
         if self.ends.len() > CAPACITY { self.pop() } else { None }
     }
 
-    /// Something else was heard of this task.
+    /// Removes the end of this task because something else arrived.
     pub fn withdraw(&mut self, id: &TaskId) -> Option<News> {
         self.ends.remove(id).map(|(_, news)| news)
     }
@@ -48,7 +47,7 @@ impl Pending {
         self.order.front().map(|(deadline, _)| *deadline)
     }
 
-    /// Ends whose time has come.
+    /// The ends whose wait is over.
     pub fn due(&mut self, now: Instant) -> Vec<News> {
         let mut due = Vec::new();
         while self.order.front().is_some_and(|(deadline, _)| *deadline <= now) {
@@ -64,7 +63,7 @@ impl Pending {
     }
 }
 
-/// The last tasks whose record said the end.
+/// The latest tasks whose records contained the end.
 #[derive(Default)]
 pub struct Recent {
     ids: HashSet<TaskId>,
@@ -88,7 +87,7 @@ impl Recent {
         self.ids.contains(id)
     }
 
-    /// Whether it was remembered; it is not any more.
+    /// Removes an id; returns whether it was there.
     pub fn forget(&mut self, id: &TaskId) -> bool {
         self.ids.remove(id)
     }

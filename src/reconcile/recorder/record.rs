@@ -1,4 +1,4 @@
-//! What a record in the result backend says of its task. Pure.
+//! Translates a record of the result backend into news of its task. Pure.
 
 use celery::exception::Exception;
 use celery::result::{ResultMeta, ResultTuple};
@@ -7,19 +7,19 @@ use celery::task::{Json, Phase, TaskId};
 use ledger::{Failure, News, Source, Task};
 use runtime::clock::Time;
 
-/// Larger return values are not kept; the outcome is.
+/// Larger return values are dropped; only the outcome is kept.
 pub const MAX_RESULT_BYTES: usize = 64 << 20;
 
-/// How sure a record is.
+/// How certain a record is.
 #[derive(Debug)]
 pub enum Said {
-    /// This is what happened.
+    /// The record is certain.
     Now(Box<News>),
-    /// Celery writes this word too when it is not the end: `first` is news now, `end` unless something else is heard soon.
+    /// Celery writes this state also when it is not the end: `first` is news now, `end` unless something else arrives soon.
     Unless { first: Option<Box<News>>, end: Box<News> },
 }
 
-/// Reads a record. `now` stands in where the record has no time of its own.
+/// Translates a record. `now` is used if the record has no time.
 pub fn read(id: TaskId, record: ResultMeta, now: Time) -> Said {
     let at = record.date_done.map_or(now, |done| Time(done.as_microsecond()));
     let news = |phase: Phase, at: Time| News {
@@ -49,7 +49,7 @@ fn certain(news: News) -> Said {
     Said::Now(Box::new(news))
 }
 
-/// Whether a record repeats what the ledger knows of a task that is not final.
+/// Whether a record repeats what the ledger knows about an unfinished task.
 pub fn is_known(task: &Task, news: &News) -> bool {
     let status = news.status.as_deref().unwrap_or(news.phase.status());
     let same_meta = match (&task.progress, &news.meta) {
@@ -94,7 +94,7 @@ fn revoked(record: &ResultMeta, news: News) -> Said {
 }
 
 fn failure(record: &ResultMeta) -> Option<Failure> {
-    // A pickled exception is bytes: its traceback names it.
+    // A pickled exception cannot be read, but its traceback names it.
     let unread = || {
         let traceback = record.traceback.as_deref().filter(|_| serial::is_opaque(record.result.get()))?;
         Exception::of_traceback(traceback)
@@ -103,7 +103,7 @@ fn failure(record: &ResultMeta) -> Option<Failure> {
     Some(Failure { message: exception.message_in(record.traceback.as_deref()), kind: exception.kind })
 }
 
-/// What a task that set FAILURE by itself meant to say: a text member where there is one, else all of it.
+/// The message of a task that set FAILURE itself: a string member of its `meta` if there is one, else the whole.
 fn message_of(meta: &Json) -> String {
     let members: Option<serde_json::Map<String, serde_json::Value>> = serde_json::from_str(meta.get()).ok();
     let text = |name: &str| members.as_ref()?.get(name)?.as_str().map(str::to_owned);

@@ -1,4 +1,4 @@
-//! What the recorder remembers from one word to the next: ends in doubt, and ends just heard.
+//! What the recorder remembers between messages: uncertain ends, and recent ends.
 
 use std::collections::{HashMap, HashSet};
 use std::time::Duration;
@@ -15,39 +15,39 @@ use celery::task::{Phase, TaskId};
 use ledger::{News, Source};
 use runtime::clock;
 
-/// A FAILURE or REVOKED that nothing else confirms is the end after this.
+/// An unconfirmed FAILURE or REVOKED counts as the end after this time.
 const DOUBT: Duration = Duration::from_secs(10);
-/// How long the record may arrive after the event that tells the same end.
+/// How long to wait for the record after the event of the same end.
 const RECORD_PATIENCE: Duration = Duration::from_millis(250);
 
-/// That a worker tells of its tasks is passed on this often: the one after it may not.
+/// How often the registry is told that a worker sends task events: its successor may send none.
 const TELLER: Duration = Duration::from_secs(5);
-/// Workers remembered.
+/// Maximum number of remembered workers.
 const TELLERS: usize = 10_000;
 
-/// What the recorder remembers between batches. Lost with the process; the records are read again then.
+/// The recorder's state between batches. It is lost with the process; records are then read again.
 #[derive(Default)]
 pub struct State {
     pub pending: Pending,
     pub asking: Asking,
     pub unsure: Unsure,
-    /// Records are to be read again then: they could not be read after a gap.
+    /// When to read records again that could not be read after a gap.
     pub catch_up_at: Option<Instant>,
     recent: Recent,
-    /// Workers that were heard to tell of their tasks; they are told of once in a while.
+    /// Workers that send task events, and when the registry was last told.
     tellers: HashMap<String, Instant>,
-    /// Retries whose event was heard and whose record was not.
+    /// Retries whose event has arrived but not their record.
     retried: Recent,
-    /// Tasks whose retries were told by their records alone: the events of those attempts are still on the way, or never come.
+    /// Tasks whose retries are known only from records: the events of these attempts may still arrive, or never.
     alone: HashMap<TaskId, Alone>,
 }
 
-/// Retries that were told before their events.
+/// Retries that were recorded before their events arrived.
 #[derive(Default)]
 struct Alone {
-    /// How many events are behind.
+    /// How many of their events have not arrived.
     events: u32,
-    /// No other record was heard since.
+    /// Whether no other record has arrived since.
     is_last: bool,
 }
 
@@ -59,10 +59,10 @@ impl State {
             news.push(retry);
         }
         match record::read(id.clone(), record, clock::now()) {
-            // Only the events' order tells which attempt it was; the record has the better words.
+            // Only the order of events tells which attempt it was; the record has more details.
             record::Said::Now(one) if one.phase == Phase::Retrying => {
                 if !self.retried.forget(&id) {
-                    // Two retries in a row: the attempt between them has run, and its events are behind.
+                    // Two retries in a row: the attempt between them has run, and its events are still to come.
                     let is_next = self.alone.get(&id).is_some_and(|alone| alone.is_last);
                     news.extend(is_next.then(|| News::new(id, Source::Result, Phase::Running, one.at)));
                     news.extend(self.pending.hold(*one, RECORD_PATIENCE));
@@ -75,11 +75,11 @@ impl State {
                     Some(alone) => alone.is_last = false,
                     None => {}
                 }
-                // Whose end it is only the event may say.
+                // Only the event may name the worker.
                 let teller = told.as_ref().filter(|told| told.source == Source::Event && is_end);
                 one.worker = one.worker.or_else(|| teller?.worker.clone());
                 news.push(*one);
-                // The event came first: its facts (run time, worker) are still good.
+                // The event came first: its facts (run time, worker) are still useful.
                 news.extend(told.filter(|told| told.source == Source::Event && is_end));
                 if is_end {
                     self.recent.remember(id);
@@ -92,7 +92,7 @@ impl State {
         }
     }
 
-    /// What the registry of workers wants to hear: their own words, and now and then that they tell of their tasks.
+    /// Whether the registry needs this event: events about workers themselves, and occasionally a task event.
     pub fn is_of_a_worker(&mut self, event: &Event) -> bool {
         match &event.kind {
             Kind::Worker { .. } => true,
@@ -121,7 +121,7 @@ impl State {
             }
             event::Said::Now(mut one) => {
                 if one.phase == Phase::Running && self.alone.contains_key(&one.task_id) {
-                    // The start of an attempt that is over: its time counts, the next attempt is not begun.
+                    // The start of an attempt that is over: only its time counts; the next attempt has not begun.
                     one.retries = Some(0);
                 }
                 let is_retry = self.pending.get(&one.task_id).is_some_and(|held| held.phase == Phase::Retrying);
@@ -136,7 +136,7 @@ impl State {
         }
     }
 
-    /// What was held until now. A retry among it is told without its event.
+    /// The uncertain ends whose wait is over. A retry among them is recorded without its event.
     pub fn due(&mut self, now: Instant) -> Vec<News> {
         let due = self.pending.due(now);
         due.iter().filter(|one| one.phase == Phase::Retrying).for_each(|one| self.tell_alone(&one.task_id));
@@ -151,7 +151,7 @@ impl State {
         *alone = Alone { events: alone.events + 1, is_last: true };
     }
 
-    /// Whether the record of this retry was told before its event; then one event less is behind.
+    /// Whether the record of this retry came before this event; if so, one event fewer is missing.
     fn is_told_already(&mut self, id: &TaskId) -> bool {
         let Some(alone) = self.alone.get_mut(id) else { return false };
         alone.events -= 1;
@@ -161,8 +161,8 @@ impl State {
         true
     }
 
-    /// A record may overtake the first word of a task that others sent. The ledger does not know that task yet and takes no end of
-    /// it, so the event that tells the end must not come alone.
+    /// A record may arrive before the first event of a task that another client sent. The ledger does not know that task yet and does not
+    /// accept its end; so the id is removed from the recent ends, and the event of the end will wait for its record again.
     pub fn note_untaken(&mut self, told: &[News], taken: &[ledger::Event]) {
         let is_end = |one: &&News| one.source == Source::Result && one.phase.is_final();
         if !told.iter().any(|one| is_end(&one)) {
@@ -175,7 +175,7 @@ impl State {
         }
     }
 
-    /// The event's place and the record's words.
+    /// Combines the event's attempt with the record's details.
     fn retry_by_event(&mut self, one: News) -> News {
         match self.pending.withdraw(&one.task_id) {
             Some(record) if record.phase == Phase::Retrying => {
@@ -188,7 +188,7 @@ impl State {
         }
     }
 
-    /// A FAILURE that the task had set itself is confirmed by the event; else the record has a moment to arrive.
+    /// Handles an end from an event: it confirms a FAILURE that the task had set itself; otherwise it waits a moment for the record.
     fn end_by_event(&mut self, one: News, news: &mut Vec<News>) {
         match self.pending.withdraw(&one.task_id) {
             Some(doubtful) if doubtful.source == Source::Result && doubtful.phase == Phase::Failed => {
@@ -220,7 +220,7 @@ mod tests {
         super::event::sample(id(), jiff::Timestamp::UNIX_EPOCH, news)
     }
 
-    /// As the ledger tells what it took.
+    /// The event that the ledger returns for accepted news.
     fn told(one: &News) -> ledger::Event {
         ledger::Event::of(&sample_task(one.task_id.as_str(), one.phase, one.at), one.at)
     }
@@ -271,7 +271,7 @@ mod tests {
             state.hear_event(late, &mut news);
         }
         state.hear_event(event(TaskNews::Started), &mut news);
-        // A start with `Some(0)` tells a time and no attempt; one without a number begins the next attempt.
+        // A start with `Some(0)` only has a time; a start without a number begins the next attempt.
         let expected = [
             (Phase::Received, Some(0)),
             (Phase::Retrying, None),

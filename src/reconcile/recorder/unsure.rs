@@ -1,4 +1,4 @@
-//! What was written without waiting for the disk, for as long as a crash of PostgreSQL may undo it.
+//! Remembers news that was committed without waiting for the disk, as long as a crash of PostgreSQL may undo it.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -8,12 +8,12 @@ use tokio::time::Instant;
 use celery::task::Phase;
 use ledger::{News, Source};
 
-/// Three times `wal_writer_delay` (0.2 s unless set otherwise), and some more until the crash is noticed.
+/// Three times `wal_writer_delay` (0.2 s by default), and some more until the crash is noticed.
 const KEPT: Duration = Duration::from_secs(2);
-/// Of more than these in that time the newest are remembered: a third of a second of the fastest feed, some 30 MB.
+/// Maximum number of remembered news, the newest: a third of a second of the fastest feed, some 30 MB.
 const CAPACITY: usize = 16_384;
 
-/// Announcements and starts. A report has its place among others, which a late word does not tell, and an end waits for the disk.
+/// Received and started tasks. Progress reports cannot be repeated late, because their order would be lost, and ends wait for the disk.
 #[derive(Default)]
 pub struct Unsure(VecDeque<(Instant, News)>);
 
@@ -32,7 +32,7 @@ impl Unsure {
         self.0.drain(..self.0.len().saturating_sub(CAPACITY));
     }
 
-    /// In order, as late news.
+    /// Returns the news in order, marked as late.
     pub fn take(&mut self) -> Vec<News> {
         self.0.drain(..).map(|(_, one)| News { late: true, ..one }).collect()
     }

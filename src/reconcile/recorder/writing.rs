@@ -19,11 +19,11 @@ use runtime::lifecycle::Backoff;
 const LEDGER_PAUSE: Duration = Duration::from_secs(2);
 
 impl Recorder {
-    /// Repeats until the ledger has it: nothing that was heard is dropped while the process lives. `lost`: the lease is, which ends a
-    /// pause.
+    /// Retries until the ledger has the news: nothing is dropped while the process lives. `lost` is cancelled when the lease is lost, which
+    /// ends a pause.
     pub(super) async fn commit(&self, mut news: Vec<News>, state: &mut State, lost: &CancellationToken) {
         if news.is_empty() {
-            // It is told again with the next words at the latest.
+            // It is written again with the next news at the latest.
             let _ = self.retell(state).await;
         }
         while !news.is_empty() {
@@ -90,7 +90,7 @@ impl Recorder {
         }
     }
 
-    /// `None` when another replica records now. What a crash may have undone comes first.
+    /// `None` when another replica records now. News that a crash may have undone is written first.
     async fn write(
         &self,
         chunk: &[News],
@@ -102,7 +102,7 @@ impl Recorder {
         self.ledger.learn_fenced(chunk, durable, &Fence { lease: LEASE, term, until }).await
     }
 
-    /// Tells what was written before the ledger went away, and may not have been on its disk. It drops what it has.
+    /// Writes again what was written before the ledger went down and may not have been on its disk. The ledger drops what it has.
     async fn retell(&self, state: &mut State) -> Result<(), ledger::Error> {
         if !self.is_shaken.swap(false, Ordering::Relaxed) {
             return Ok(());
@@ -126,7 +126,7 @@ impl Recorder {
         Ok(())
     }
 
-    /// Another replica records now. Whatever it has not heard is written all the same; the ledger drops what it has.
+    /// Called when another replica records now: writes news that it may have missed; the ledger drops what it has.
     async fn hand_over(&self, heard: &[News]) {
         let late: Vec<News> = heard.iter().map(|one| News { late: true, ..one.clone() }).collect();
         match self.ledger.learn(&late, true).await {
@@ -158,7 +158,7 @@ fn note_redeliveries(events: &[Event]) {
     counter!("taskgate_duplicates_total").increment(count(DUPLICATE));
 }
 
-/// How late the oldest of these came into the ledger, apart from what waited for its confirmation.
+/// Measures how late the oldest of these was written, except ends that waited for a confirmation.
 fn note_lag(written: &[News]) {
     if let Some(oldest) = written.iter().map(|one| one.at).min() {
         histogram!("taskgate_recorder_lag_seconds").record(clock::now().since(oldest).as_secs_f64());

@@ -1,31 +1,31 @@
-//! Publications of which the ledger does not know whether they happened: an answer got lost, or the bookkeeping failed.
+//! Publications whose outcome is unknown to the ledger: an answer got lost, or recording it failed.
 //!
-//! Their rows stay in the outbox, and their markers turn the second publication away, unless Redis has lost its data in between:
-//! then a worker may have the first message already. Nobody knows whether one has, so the history says that it was queued again.
-//! The memory is this process's own; when it dies at that moment too, the history lacks the word.
+//! Their rows stay in the outbox, and their markers prevent a second publication, unless Redis has lost its data in between: then a
+//! worker may already have the first message. That cannot be known, so the history says that the task was queued again. This is kept
+//! in this process's memory only; if it dies at that moment too, the entry is missing in the history.
 
 use std::collections::HashMap;
 
 use celery::task::TaskId;
 use ledger::Outgoing;
 
-/// What a task's history says.
+/// The reason in a task's history.
 const AGAIN: &str = "Redis lost its data before it was known whether its message was there: it was queued again";
 /// Of more than these the histories may lack a word.
 const CAPACITY: usize = 20_000;
 
-/// The same where the broker has no markers.
+/// The reason for brokers without markers.
 const PERHAPS_AGAIN: &str =
     "it was not known whether its message had gone out: it was published, perhaps for the second time";
-/// Open attempts, with the life of Redis's data in which they were made.
+/// Open attempts, with the incarnation of Redis's data in which they were made.
 #[derive(Default)]
 pub(super) struct Attempts {
-    /// The broker turns away what it has: only a loss of its data makes a second publication possible.
+    /// Whether the broker refuses duplicates by markers, so that only a loss of its data makes a second publication possible.
     marked: bool,
     life: Option<String>,
-    /// What is being carried right now.
+    /// Tasks that are being pushed right now.
     underway: Vec<TaskId>,
-    /// What is in Redis and waits to be written down.
+    /// Tasks that are in Redis but not yet recorded as published.
     pushed: Vec<TaskId>,
     open: HashMap<TaskId, Option<String>>,
 }
@@ -35,54 +35,54 @@ impl Attempts {
         Self { marked, ..Self::default() }
     }
 
-    /// What the history says of those that [`Attempts::close`] returns.
+    /// The reason for the tasks that [`Attempts::close`] returns.
     pub fn word(&self) -> &'static str {
         if self.marked { AGAIN } else { PERHAPS_AGAIN }
     }
 
-    /// A process that is gone may have published these.
+    /// Adds tasks that a dead process may have published.
     pub fn suspect(&mut self, ids: Vec<TaskId>) {
         self.remember(ids);
     }
 
-    /// Takes note of the life of Redis's data as it is now.
+    /// Records the present incarnation of Redis's data.
     pub fn see(&mut self, life: String) {
         self.life = Some(life);
     }
 
-    /// These are about to be pushed.
+    /// Marks these as being pushed.
     pub fn begin(&mut self, rows: &[Outgoing]) {
         self.underway = rows.iter().map(|row| row.id.clone()).collect();
     }
 
-    /// What was underway is written down, or is certainly not in Redis.
+    /// The pushes in progress are recorded, or certainly not in Redis.
     pub fn end(&mut self) {
         self.underway.clear();
     }
 
-    /// What was underway is in Redis.
+    /// The pushes in progress are in Redis.
     pub fn pushed(&mut self) {
         self.pushed.append(&mut self.underway);
     }
 
-    /// What is in Redis is written down.
+    /// The pushed tasks are recorded as published.
     pub fn written(&mut self) {
         self.pushed.clear();
     }
 
-    /// Nobody knows what became of what was underway.
+    /// The outcome of the pushes in progress is unknown.
     pub fn keep(&mut self) {
         let unknown = std::mem::take(&mut self.underway);
         self.remember(unknown);
     }
 
-    /// What is in Redis could not be written down.
+    /// The pushed tasks could not be recorded as published.
     pub fn keep_pushed(&mut self) {
         let unwritten = std::mem::take(&mut self.pushed);
         self.remember(unwritten);
     }
 
-    /// The first attempt counts: those after it were turned away, or are the second publication.
+    /// Remembers attempts. Only the first attempt of a task counts: later ones were refused by the marker, or are the second publication.
     fn remember(&mut self, ids: Vec<TaskId>) {
         let room = CAPACITY.saturating_sub(self.open.len());
         for id in ids.into_iter().take(room) {
@@ -98,7 +98,7 @@ impl Attempts {
         self.open.keys().cloned().collect()
     }
 
-    /// These have left the outbox. Returns those that may have been published twice.
+    /// Removes tasks that have left the outbox. Returns those that may have been published twice.
     pub fn close(&mut self, ids: &[TaskId]) -> Vec<TaskId> {
         let again = |id: &TaskId| match self.open.get(id) {
             Some(Some(life)) => !self.marked || self.life.as_ref() != Some(life),

@@ -1,4 +1,4 @@
-//! What is in Redis and not yet written down as published.
+//! Records publications: tasks that are in Redis but not yet marked as published in the ledger.
 //!
 //! One after the other, publications are written down at once. Where many come together, writing them down takes a fifth of the time
 //! at most: what was pushed meanwhile shares one statement, and the database has the rest for submissions. Until then the tasks are
@@ -13,14 +13,14 @@ use broker::Push;
 use ledger::Outgoing;
 use runtime::clock::Time;
 
-/// The pause after a write, in times of what it took,
+/// The pause after a write is this many times its duration,
 const REST: u32 = 4;
-/// if so many or more were written down together.
+/// if at least this many publications were written together.
 const MANY: usize = 3;
-/// The history says within this that a task is queued, however slow the database is.
+/// Longest pause, so that the history shows soon that a task is queued, even with a slow database.
 const LONGEST_REST: Duration = Duration::from_millis(20);
 
-/// Publications of the direct way that wait for the next write. Bounded: a full batch is written before more is pushed.
+/// Publications of the direct path that wait for the next write. Bounded: a full batch is written before more is pushed.
 pub(super) struct Bookkeeping {
     rows: Vec<(i64, Time)>,
     tags: Vec<String>,
@@ -42,7 +42,7 @@ impl Bookkeeping {
         self.rows.is_empty()
     }
 
-    /// When it is to be written down. Of no meaning while it is empty.
+    /// When the publications must be written. Meaningless while there are none.
     pub fn due(&self) -> Instant {
         if self.rows.len() >= BATCH { Instant::now() } else { self.rested }
     }
@@ -51,12 +51,12 @@ impl Bookkeeping {
         !self.is_empty() && self.due() <= Instant::now()
     }
 
-    /// Numbers with the times of their pushes, and the tags of their markers.
+    /// Takes the task numbers with the times of their pushes, and the tags of their markers.
     pub fn take(&mut self) -> (Vec<(i64, Time)>, Vec<String>) {
         (std::mem::take(&mut self.rows), std::mem::take(&mut self.tags))
     }
 
-    /// A write of so many has just ended.
+    /// Sets the pause after a write of `rows` publications.
     pub fn rest_after(&mut self, rows: usize, took: Duration) {
         let rest = if rows < MANY { Duration::ZERO } else { (took * REST).min(LONGEST_REST) };
         self.rested = Instant::now() + rest;

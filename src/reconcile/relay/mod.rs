@@ -5,10 +5,10 @@
 //! found in the feed, what a replica left that died, and everything after an outage. A delivery's marker in Redis makes the two safe together: the second push of a delivery
 //! does nothing.
 //!
-//! After the first failure the direct way is shut and all goes through the outbox, in order, until less than a batch is left in it.
-//! Markers of the direct way go some seconds after the publication is written down, which a crash of PostgreSQL may undo. Those of
-//! the outbox way stay for ten minutes, because a direct push may be late by up to [`DIRECT_DEADLINE`], and the script refuses it
-//! after that.
+//! After the first failure the direct path is closed and everything goes through the outbox, in order, until less than a batch is left
+//! there. Markers of the direct path are removed some seconds after the publication is recorded, because a crash of PostgreSQL may undo
+//! that record. Markers of the outbox path stay for ten minutes, because a direct push may be late by up to [`DIRECT_DEADLINE`], after
+//! which the script refuses it.
 
 mod attempts;
 mod bookkeeping;
@@ -45,9 +45,9 @@ use runtime::clock::{self, Time};
 use runtime::crash_points;
 use runtime::lifecycle::Backoff;
 
-/// The outbox is looked at this often without a reason: for what a replica left that died.
+/// How often the outbox is polled without a wake-up, for rows of replicas that died.
 const PERIOD: Duration = Duration::from_secs(1);
-/// Younger rows belong to the direct way of the replica that accepted them.
+/// Younger rows belong to the direct path of the replica that accepted them.
 const SETTLE: Duration = Duration::from_secs(2);
 const REDIS_PAUSE: Duration = Duration::from_secs(2);
 
@@ -59,15 +59,15 @@ pub struct Relay {
     direct: mpsc::Receiver<Vec<Outgoing>>,
     shared: Arc<Shared>,
     bookkeeping: Bookkeeping,
-    /// Tasks wait for limits, or for room in their queues: news may let one of them go,
+    /// Whether tasks wait for limits or for room in their queues: news may let them go,
     waits: Waits,
     /// in a pass that begins no earlier than this.
     rested: Instant,
-    /// When the life of Redis's data was last asked for.
+    /// When the incarnation of Redis's data was last checked.
     life_seen: Option<Instant>,
 }
 
-/// The least time between two publications, by task.
+/// The shortest interval between two publications, by task name.
 pub type Paces = HashMap<String, Duration>;
 
 impl Relay {
@@ -99,7 +99,7 @@ impl Relay {
         )
     }
 
-    /// Runs until `stop`. What is on the direct way then is pushed first.
+    /// Runs until `stop`; tasks on the direct path are pushed before it ends.
     pub async fn run(mut self, stop: CancellationToken) {
         let mut backoff = Backoff::new(REDIS_PAUSE);
         let mut next = Next::after(Duration::ZERO);
@@ -120,7 +120,7 @@ impl Relay {
                     if Instant::now() < next.at { continue; }
                 }
                 () = self.shared.wake.notified() => next.is_poll = false,
-                // Lagging is a sign like any other. What comes until the next pass is in it.
+                // Lagging is a signal like any other. Whatever happens until the next pass is included in it.
                 _ = commits.recv(), if self.waits.any() => {
                     next.bring_forward(self.rested);
                     if Instant::now() < next.at { continue; }
@@ -174,8 +174,8 @@ impl Relay {
         }
     }
 
-    /// One pass over the outbox, repeated while it finds full batches. Returns when the next one is due. What a poll finds should
-    /// have been woken for: a test sees that it finds nothing.
+    /// A pass over the outbox, repeated while it finds full batches. Returns when the next one is due. A poll should find nothing, because
+    /// every due row causes a wake-up; a test checks that.
     async fn pass(&mut self, is_poll: bool, backoff: &mut Backoff) -> Next {
         self.write_down().await;
         let drained = self.drain_all().await;
@@ -191,7 +191,7 @@ impl Relay {
             }
             Err(trouble) => {
                 self.pusher.keep_markers().await;
-                // What Redis said is told by then.
+                // Redis's error has been logged by then.
                 if backoff.is_fresh() && !matches!(trouble, Trouble::Broker) {
                     warn!(error = %trouble, "the outbox cannot be drained, trying again: {trouble}");
                 }
@@ -205,18 +205,18 @@ impl Relay {
         if self.shared.direct.load(Ordering::Acquire) {
             self.drain_while(1, || SETTLE, &mut looked).await?;
         } else {
-            // Down to less than a batch: while submissions go on, an empty outbox may never be seen.
+            // Drain to less than a batch: while submissions go on, the outbox may never be empty.
             self.drain_while(BATCH, || Duration::ZERO, &mut looked).await?;
             self.reopen(&mut looked).await?;
         }
         self.settle_attempts().await?;
-        // What became due since the last look is due now: it is not to be missed between the two.
+        // Tasks that became due since the last drain count as due now, so that none is missed in between.
         let backlog = self.note_backlog(looked.at).await?;
         self.pusher.forget_old().await;
         Ok(Drained { found: looked.found, next: next::after_pass(&looked, backlog.next_due, clock::now()) })
     }
 
-    /// Opens the direct way, then takes what was accepted before it was open: nothing overtakes it.
+    /// Opens the direct path, then drains rows that were accepted before, so that nothing overtakes them.
     async fn reopen(&mut self, looked: &mut Looked) -> Result<(), Trouble> {
         let opened = clock::now();
         self.shared.direct.store(true, Ordering::Release);
@@ -227,7 +227,7 @@ impl Relay {
         emptied
     }
 
-    /// Takes out what was accepted `settle` ago, while a pass finds at least `least` rows.
+    /// Drains rows older than `settle`, while a pass finds at least `least` rows.
     async fn drain_while(
         &mut self,
         least: usize,
@@ -261,15 +261,15 @@ impl Relay {
         }
     }
 
-    /// Looks after what may be in Redis without the ledger's knowledge: what has left the outbox since was published by somebody. If
-    /// Redis has lost its data meanwhile, it may have been published twice.
+    /// Settles pushes with an unknown outcome: tasks that have left the outbox since were published. If Redis has lost its data meanwhile,
+    /// they may have been published twice.
     async fn settle_attempts(&mut self) -> Result<(), Trouble> {
         let ids = self.pusher.attempts().ids();
         if ids.is_empty() && self.life_seen.is_some_and(|at| at.elapsed() < PERIOD) {
             return Ok(());
         }
         if let Some(lists) = self.pusher.broker.lists() {
-            // Redis may be away: the next pass asks again.
+            // Redis may be down: the next pass asks again.
             let Ok(life) = lists.life(&clock::random_id().to_string()).await else { return Ok(()) };
             self.pusher.attempts().see(life);
         }
@@ -305,7 +305,7 @@ impl Relay {
         Ok(backlog)
     }
 
-    /// Tasks count as offered until they are in Redis, or left to the outbox.
+    /// Takes offered tasks. They count as offered until they are in Redis or are left to the outbox.
     async fn take(&mut self, batch: Vec<Outgoing>) {
         for chunk in batch.chunks(BATCH) {
             self.push_direct(chunk).await;
@@ -332,7 +332,7 @@ impl Relay {
         }
     }
 
-    /// From now on all goes through the outbox, until it is drained.
+    /// Closes the direct path: everything goes through the outbox until that is drained.
     fn shut(&self, tasks: usize, error: &Trouble) {
         self.shared.direct.store(false, Ordering::Release);
         self.shared.wake.notify_one();
@@ -381,7 +381,7 @@ impl Relay {
     }
 }
 
-/// What a pass came to.
+/// The result of a pass.
 struct Drained {
     found: usize,
     next: Next,
@@ -398,7 +398,7 @@ enum Trouble {
 }
 
 impl Trouble {
-    /// Of a push: whether it may be in Redis all the same.
+    /// Whether the pushed messages may be in Redis despite the error.
     fn outcome_unknown(&self) -> bool {
         match self {
             Self::Redis(error) => error.outcome_unknown(),

@@ -1,7 +1,7 @@
-//! When the next pass over the outbox is due, from what the last one saw.
+//! Computes when the next pass over the outbox is due, from the result of the last one.
 //!
-//! A pass looks with one time, and the question what becomes due next is asked with the same: a task whose time comes between the
-//! two is due at once, and is not missed until the next poll.
+//! A pass and the query for the next due time use the same timestamp, so a task that becomes due between the two counts as due at once
+//! and is not missed until the next poll.
 
 use std::time::Duration;
 
@@ -15,7 +15,7 @@ use runtime::clock::Time;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Next {
     pub at: Instant,
-    /// Nothing is known to become due by then.
+    /// Whether this is only a poll, because no task is known to become due by then.
     pub is_poll: bool,
 }
 
@@ -24,21 +24,21 @@ impl Next {
         Self { at: Instant::now() + pause, is_poll: false }
     }
 
-    /// Something happened: the pass begins now, but not before `rested`.
+    /// After a signal: the pass begins now, but not before `rested`.
     pub fn bring_forward(&mut self, rested: Instant) {
         self.at = self.at.min(rested);
         self.is_poll = false;
     }
 }
 
-/// What the rounds of a pass saw.
+/// What the rounds of a pass found.
 #[derive(Debug)]
 pub(super) struct Looked {
-    /// The time with which the last one looked.
+    /// The timestamp of the last round.
     pub at: Time,
-    /// When the next rate lets a task pass, as the last one saw it.
+    /// When the next rate limit lets a task pass, according to the last round.
     pub opening: Option<Time>,
-    /// Rows that were due, in all of them.
+    /// The number of due rows in all rounds.
     pub found: usize,
 }
 
@@ -48,10 +48,10 @@ impl Default for Looked {
     }
 }
 
-/// At the first of: the next time of a held task, the next opening of a rate, the poll.
+/// The earliest of: the next held task's time, the next opening of a rate limit, the poll.
 pub(super) fn after_pass(looked: &Looked, next_due: Option<Time>, now: Time) -> Next {
     let opening = looked.opening.map(|at| {
-        // A rate that was open, with a task that stayed all the same: another replica has its row.
+        // The rate limit was open but the task stayed: another replica has locked its row.
         if at <= looked.at { GATE_BREATH } else { at.since(now) }
     });
     match [next_due.map(|at| at.since(now)), opening].into_iter().flatten().min() {

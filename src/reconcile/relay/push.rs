@@ -1,4 +1,4 @@
-//! The way from a row to a list in Redis, for both ways down.
+//! Pushes rows into lists in Redis, for both paths of the relay.
 
 use std::collections::{HashSet, VecDeque};
 use std::sync::MutexGuard;
@@ -23,22 +23,22 @@ use ledger::{Carrier, Outgoing};
 use runtime::clock::{self, Time};
 use runtime::crash_points;
 
-/// How long markers of the direct way stay when the publication is written down, and after the last trouble. It is written without
-/// waiting for the disk: a crash of PostgreSQL within three times `wal_writer_delay` (0.2 s unless set otherwise) brings the row back
-/// into the outbox, and some pass takes it out again.
+/// How long markers of the direct path stay after the publication is recorded, and after the last failure. The record does not wait for
+/// the disk: a crash of PostgreSQL within three times `wal_writer_delay` (0.2 s by default) brings the row back into the outbox, and a
+/// pass publishes it again.
 const DIRECT_GRACE: Duration = Duration::from_secs(5);
-/// How long markers of the outbox way stay: longer than any direct push can be late, clocks included.
+/// How long markers of the outbox path stay: longer than any direct push can be late, including clock differences.
 const MARKER_GRACE: Duration = Duration::from_secs(600);
-/// Of more than this (some 50 MB) the oldest go before,
+/// With more markers than this (some 50 MB), the oldest are removed earlier,
 const MARKERS: usize = 500_000;
-/// but not as long as a direct push can be late while clocks differ by half a minute.
+/// but not before this: a direct push may be late, and clocks may differ by half a minute.
 const LEAST_GRACE: Duration = Duration::from_secs(60);
 /// Markers removed in one call.
 const PAGE: usize = 1_000;
 /// Markers older than this were left behind by a crash.
 const MARKER_AGE: Duration = Duration::from_secs(3_600);
 
-/// The way from a row to a list in Redis.
+/// Pushes rows and keeps track of markers.
 pub(super) struct Pusher {
     pub broker: Broker,
     backend: ResultBackend,
@@ -51,7 +51,7 @@ pub(super) struct Pusher {
     has_failed: AtomicBool,
 }
 
-/// Markers that are yet to be removed.
+/// Markers that must still be removed.
 #[derive(Default)]
 struct Markers {
     /// Bounded by what is published in [`DIRECT_GRACE`].
@@ -60,7 +60,7 @@ struct Markers {
     outbox: Waiting,
 }
 
-/// Oldest first.
+/// Batches of markers, oldest first.
 #[derive(Default)]
 struct Waiting {
     batches: VecDeque<(Instant, Vec<String>)>,
@@ -82,7 +82,7 @@ impl Waiting {
 }
 
 impl Markers {
-    /// Those whose time is over, some at a time.
+    /// The next markers to remove, some at a time.
     fn take_old(&mut self, now: Instant) -> Vec<String> {
         let mut old = Vec::new();
         while old.len() < PAGE {
@@ -113,7 +113,7 @@ impl Pusher {
         batch.iter().flat_map(pushes_of).collect()
     }
 
-    /// Chord sizes and saved structures come before the first member.
+    /// Writes chord sizes and saved structures, which must exist before the first member is pushed.
     pub async fn prepare(&self, batch: &[Outgoing]) -> Result<(), broker::Error> {
         let mut done = HashSet::new();
         for group in batch.iter().flat_map(|row| row.groups.iter()) {
@@ -124,7 +124,7 @@ impl Pusher {
         Ok(())
     }
 
-    /// All crash points of a push are here, for both ways.
+    /// Pushes messages; contains the crash points of both paths.
     pub async fn publish(&self, pushes: &[Push], deadline: Option<Time>) -> Result<Vec<Pushed>, broker::Error> {
         if crash_points::is_next(crash_points::HALF_BATCH) && pushes.len() > 1 {
             self.broker.publish(&pushes[..pushes.len() / 2], deadline).await?;
@@ -140,7 +140,7 @@ impl Pusher {
         Ok(outcomes)
     }
 
-    /// The first failure is news. Under load there are many a second until Redis takes messages again.
+    /// Logs a failure: the first as a warning, further ones at debug level, because under load there are many per second.
     pub fn tell_failure(&self, tasks: usize, error: &dyn std::error::Error) {
         let cause = cause(error);
         if self.has_failed.swap(true, Ordering::Relaxed) {
@@ -197,18 +197,19 @@ impl Pusher {
         Ok(batch.iter().map(|row| row.no).filter(|no| !refused.contains(no)).collect())
     }
 
-    /// What was pushed directly is written down.
+    /// Called when direct pushes are recorded as published.
     pub async fn written_down(&self, tags: Vec<String>) {
         self.markers.lock().await.direct.keep(Instant::now(), tags);
     }
 
-    /// What went into the ledger lately may not be there any more, or the outbox cannot be drained of what came back into it.
+    /// Keeps markers for longer, because recent records in the ledger may have been undone, or the outbox cannot be drained of rows that
+    /// came back.
     pub async fn keep_markers(&self) {
         let now = Instant::now();
         self.markers.lock().await.direct.batches.iter_mut().for_each(|(since, _)| *since = now);
     }
 
-    /// Markers that stay because Redis does not answer cost a few bytes for an hour.
+    /// Removes old markers. If Redis does not answer, they stay and cost a few bytes for an hour.
     pub async fn forget_old(&self) {
         let Some(lists) = self.broker.lists() else { return };
         let mut markers = self.markers.lock().await;
@@ -224,7 +225,7 @@ impl Pusher {
         }
     }
 
-    /// At shutdown: what a crash left behind long ago goes too.
+    /// At shutdown: also removes markers that an earlier crash left behind.
     pub async fn forget_all(&self) {
         let Some(lists) = self.broker.lists() else { return };
         let sweeping = lists.sweep_markers(clock::now(), MARKER_AGE, 100_000);
@@ -268,7 +269,7 @@ impl Carrier for Pusher {
     }
 }
 
-/// What Redis said.
+/// The error of Redis.
 fn cause(error: &dyn std::error::Error) -> String {
     error.source().map(ToString::to_string).unwrap_or_default()
 }
@@ -280,7 +281,7 @@ fn messages_of(row: &Outgoing) -> usize {
     }
 }
 
-/// One for each queue that it goes to. The same row gives the same bytes for ever: revoke removes exactly them.
+/// The messages of a row, one for each queue. The same row always gives the same bytes, because revoke removes exactly these.
 fn pushes_of(row: &Outgoing) -> Vec<Push> {
     let tag = row.id.delivery_tag(row.delivery);
     if let Some(Spread::Fanout { exchange, routing_key }) = &row.spread {
@@ -303,12 +304,12 @@ fn pushes_of(row: &Outgoing) -> Vec<Push> {
         .collect()
 }
 
-/// The tag of a message in the `n`th queue that it stands in: two messages with one tag could not both be put back.
+/// The tag of a message's copy in its `n`th queue: two messages with the same tag could not both be put back.
 pub fn copy_tag(tag: &str, n: usize) -> String {
     if n == 0 { tag.to_owned() } else { format!("{tag}.{n}") }
 }
 
-/// The bytes of one delivery as they stand in the list.
+/// The bytes of a delivery as they are in the list.
 pub fn envelope_bytes(id: &str, queue: &str, priority: u8, tag: &str, headers: &str, body: &str) -> Vec<u8> {
     let mut properties = Properties::task(id, queue, priority, tag);
     properties.reply_to = Some(tag.into());

@@ -1,23 +1,23 @@
-//! For what tasks of the outbox wait, and so how long a pass rests after another: many pieces of news become one pass, and a single one is
-//! never waited for long.
+//! What tasks in the outbox wait for, and how long to pause between passes: a burst of news causes a single pass, but one piece of news
+//! never waits long.
 
 use std::time::Duration;
 
-/// While tasks wait for limits, the pause between two passes, in times of what a pass takes: a burst of ends becomes one pass,
+/// While tasks wait for limits, the pause between two passes is this many times a pass's duration: a burst of ends causes one pass,
 const GATE_REST: u32 = 2;
-/// and a single one is never waited for longer.
+/// but the pause is never longer than this.
 pub(super) const GATE_BREATH: Duration = Duration::from_millis(12);
-/// The same while tasks wait for room in their queues only: the broker has messages for the workers until then.
+/// Longest pause while tasks wait only for room in their queues, because the broker has messages for the workers meanwhile.
 const LINE_BREATH: Duration = Duration::from_millis(40);
-/// And when it has hardly any.
+/// Longest pause when the broker has hardly any messages left.
 const DRY_BREATH: Duration = Duration::from_millis(2);
 
-/// What the last pass left behind.
+/// What the tasks wait for that the last pass left.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Waits {
-    /// Tasks wait for limits: an end may let one of them go.
+    /// Some tasks wait for limits: an end may let one of them go.
     pub at_gates: bool,
-    /// Tasks wait for room in their queues: every reception makes some.
+    /// Some tasks wait for room in their queues: every message that a worker receives makes room.
     pub in_lines: bool,
     /// A queue had hardly any messages left.
     pub is_dry: bool,
@@ -28,7 +28,7 @@ impl Waits {
         self.at_gates || self.in_lines
     }
 
-    /// The least time between the end of a pass, which took so long, and the next one that news brings about.
+    /// The shortest pause between the end of a pass, which took `took`, and the next pass caused by news.
     pub fn rest_after(self, took: Duration) -> Duration {
         match self {
             Self { in_lines: true, is_dry: true, .. } => DRY_BREATH,

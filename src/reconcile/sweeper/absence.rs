@@ -1,5 +1,5 @@
-//! Who was seen absent, and since when. One look may miss a message that moved; two looks apart do not, and what says nothing more
-//! is given a while to say it.
+//! Remembers which tasks were found absent, and since when. One survey may miss a message that was just moved; two surveys apart do
+//! not. A silent task gets some time before it is ended.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -11,22 +11,22 @@ use crate::config;
 use celery::task::TaskId;
 use ledger::Task;
 
-/// More candidates wait for the next look: settling them takes longer than a grace period anyway.
+/// Maximum number of candidates; more wait for the next survey, because settling them takes longer than a grace period anyway.
 const CAPACITY: usize = 50_000;
 
-/// Another process may have answered under the name of one that died: after this that would be known.
+/// Another process may have answered under the name of a dead one; after this time that would be known.
 const KNOWN: Duration = Duration::from_secs(10);
-/// Longer than anything must be absent.
+/// Longer than any task must be absent.
 const LONG: Duration = Duration::from_hours(1);
 
-/// A task about which something is to be done, unless the next looks show otherwise.
+/// A task that needs an action, unless the next surveys show otherwise.
 #[derive(Debug, Clone)]
 pub struct Absent {
     pub task: Task,
     pub decision: Decision,
-    /// Its message in `unacked`, as it was seen.
+    /// Its message in `unacked`, as found.
     pub reservation: Option<broker::Reservation>,
-    /// Who may have it, by name, for whoever reads what is decided.
+    /// The names of workers that may have it, for the reason.
     pub about: String,
 }
 
@@ -35,16 +35,16 @@ struct Sighting {
     decision: Decision,
 }
 
-/// First sightings of absence, by task and `seq`: a task that moved meanwhile was not absent.
+/// When tasks were first found absent, by task and `seq`: a task that changed meanwhile was not absent.
 #[derive(Default)]
 pub struct Absences(HashMap<(TaskId, i64), Sighting>);
 
-/// How long a task must be absent before something is done.
+/// How long a task must be absent before an action.
 #[derive(Debug, Clone, Copy)]
 pub struct Patience {
-    /// Between the two looks that make a task absent.
+    /// Pause between the two surveys that must both find a task absent.
     pub grace: Duration,
-    /// For what would end because nothing more is heard of it.
+    /// How long a task may be silent before it is ended as ignored.
     pub settle: Duration,
 }
 
@@ -66,12 +66,12 @@ impl Absences {
         self.0.is_empty()
     }
 
-    /// Whether the next look is to come soon: something is to be done at the second sight of it.
+    /// Whether the next survey should come soon, because an action depends on it.
     pub fn is_urgent(&self) -> bool {
         self.0.values().any(|sighting| !matches!(sighting.decision, Decision::Ignore(_) | Decision::Unclear(_)))
     }
 
-    /// These were not settled: they are looked at again as if they had been seen absent for long enough.
+    /// Keeps tasks that were not settled: at the next survey they count as absent for long enough.
     pub fn keep(&mut self, absent: Vec<Absent>) {
         let since = Instant::now().checked_sub(LONG).unwrap_or_else(Instant::now);
         let sightings =
@@ -79,7 +79,7 @@ impl Absences {
         self.0.extend(sightings);
     }
 
-    /// Takes the result of a whole look. Returns those absent for long enough; who was found is forgotten.
+    /// Takes the result of a whole survey. Returns tasks that were absent for long enough; tasks that were found are dropped.
     pub fn note(&mut self, absent: Vec<Absent>, patience: Patience) -> Vec<Absent> {
         let now = Instant::now();
         let mut next = HashMap::new();
@@ -92,7 +92,7 @@ impl Absences {
             let same = before.filter(|before| before.decision == one.decision);
             let since = same.map_or(now, |before| before.since);
             if same.is_some() && now.duration_since(since) >= patience.with(one.decision) {
-                // What stays unclear goes on being told.
+                // Unclear tasks are reported as long as they stay unclear.
                 if matches!(one.decision, Decision::Unclear(_)) {
                     next.insert(key, Sighting { since, decision: one.decision });
                 }
@@ -106,7 +106,8 @@ impl Absences {
     }
 }
 
-/// A worker that lived said that it had done with the task. That it died since then changes nothing.
+/// Keeps an earlier decision that was based on the report of a live worker that it had finished the task; the worker's death since then
+/// changes nothing.
 fn abiding(before: Decision, now: Decision) -> Decision {
     let had_done = before == Decision::Ignore(Why::NothingMore);
     let is_death = matches!(

@@ -1,10 +1,9 @@
-//! Bodies of chords that are to be sent from here: Redis lost the message, or the worker that counted the last part died before it
-//! sent one.
+//! Rebuilds messages of chord bodies: Redis lost the message, or the worker that counted the last part died before it sent it.
 //!
-//! A body takes the results of its header, in the header's shape: a list, or lists in a list where a member ends in a group. The
-//! shape is known to whoever announced the header; the results are in the ledger, and of members that store none in the parts that
-//! the workers counted, while Redis has them. No worker has a member any more when this is asked, so nobody is about to send the
-//! body, unless somebody holds the claim; whoever comes late finds the chord ended.
+//! A body gets the results of its header in the header's structure: a list, or nested lists where a member ends in a group. The structure
+//! is known to the sender of the header; the results are in the ledger or, for members that store none, in the parts that the workers
+//! counted, while Redis has them. No worker has a member any more at this point, so no worker is about to send the body, unless one
+//! holds the claim; a late worker finds the chord ended.
 
 use std::collections::HashMap;
 
@@ -16,19 +15,19 @@ use celery::task::{GroupId, Json, TaskId};
 use celery::{Message, chord};
 use ledger::{EdgeKind, Neighbour, Task};
 
-/// Headers before a header that are looked through for the one who announced it.
+/// How many enclosing headers are searched for the sender of a header.
 const ANNOUNCERS: usize = 100;
 
 const SHAPELESS: &str = "the shape of its header is not known any more";
 
-/// How the results of a header are arranged.
+/// The structure of a header's results.
 enum Shape {
     Flat,
     Nested(ResultTuple),
 }
 
 impl Sweeper {
-    /// What follows a header, of which `parent` is a member's message and `before` are all members.
+    /// The step after a header; `parent` is a member's message and `before` are all members.
     pub(super) async fn body(&self, task: &Task, before: &[Neighbour], parent: &Message) -> Result<Next, Trouble> {
         let (Some(body), Some(id)) = (&parent.embed.chord, &parent.group) else { return Ok(Next::Never(SHAPELESS)) };
         let plan = |value: &Json| self.plan(|sender| continuation::chord_body(parent, body, value, sender));
@@ -42,7 +41,7 @@ impl Sweeper {
         Ok(if is_ours { next } else { Next::NotYet })
     }
 
-    /// What is known of the members' results.
+    /// The known results of the members.
     async fn results(&self, id: &GroupId, before: &[Neighbour]) -> Result<HashMap<String, Json>, Trouble> {
         let ids: Vec<TaskId> = before.iter().map(|step| step.task.id.clone()).collect();
         let known = self.ledger.tasks_by_id(&ids).await?.into_iter();
@@ -56,7 +55,7 @@ impl Sweeper {
         Ok(results)
     }
 
-    /// As we announced the header, or as the worker did that sent it. `None` when neither is known.
+    /// The structure as the gateway sent it, or as a worker sent it. `None` when neither is known.
     async fn shape(&self, id: &GroupId, before: &[Neighbour]) -> Result<Option<Shape>, Trouble> {
         let group = self.ledger.group(id).await?;
         if let Some(structure) = group.as_ref().and_then(|group| group.structure.as_ref()) {
@@ -80,7 +79,7 @@ impl Sweeper {
         Ok(None)
     }
 
-    /// What a worker announced together with what it sent after this message's task.
+    /// The structure that a worker saved when it sent the steps after this message's task.
     fn announced(&self, id: &GroupId, message: &Message) -> Option<Shape> {
         let nothing = chord::body_argument([]);
         let after = self.plan(|sender| continuation::after_success(message, &nothing, sender));
@@ -101,7 +100,7 @@ fn nested(structure: &str) -> Option<Shape> {
     decode_saved_group(structure.as_bytes()).ok().map(Shape::Nested)
 }
 
-/// The one argument of the body. `None` when a result is missing.
+/// The body's argument. `None` when a result is missing.
 fn arranged(shape: &Shape, before: &[Neighbour], results: &HashMap<String, Json>) -> Option<Json> {
     match shape {
         Shape::Nested(structure) => chord::nested(structure, &|id| results.get(id).cloned()),

@@ -1,5 +1,5 @@
-//! Puts back the bookkeeping of chords that Redis lost, before their members run again: without its size a chord never ends, and
-//! a part that ended before the loss is counted by nobody else.
+//! Restores the bookkeeping of chords that Redis lost, before their members run again: without its size a chord never ends, and
+//! parts that ended before the loss would never be counted.
 
 use std::collections::HashSet;
 
@@ -12,12 +12,12 @@ use celery::task::{GroupId, Phase, json};
 use ledger::{EdgeKind, Group, GroupMember};
 
 impl Sweeper {
-    /// For every canvas in flight.
+    /// Restores the chords of all unfinished canvases.
     pub(super) async fn rebuild_chords(&self) -> Result<(), Trouble> {
         let mut after = 0;
         let mut done: HashSet<GroupId> = HashSet::new();
         loop {
-            // A chord that is not over has a body that waits.
+            // An unfinished chord has a waiting body.
             let waiting = self.ledger.unfinished(&[Phase::Waiting], after, PAGE).await?;
             let Some(last) = waiting.last() else { return Ok(()) };
             after = last.no;
@@ -26,7 +26,7 @@ impl Sweeper {
                 let Some(group) = before.task.group_id.filter(|_| before.kind == EdgeKind::Next) else { continue };
                 if done.insert(group.clone()) {
                     match self.rebuild_chord(&group).await {
-                        // One key that holds something else does not keep the others from it.
+                        // A key of the wrong type must not prevent the repair of other chords.
                         Err(Trouble::Redis(error)) if error.is_refusal() => {
                             warn!(group.id = %group, error = %error, "chord {group} cannot be rebuilt: {error}");
                         }
@@ -40,7 +40,7 @@ impl Sweeper {
     async fn rebuild_chord(&self, id: &GroupId) -> Result<(), Trouble> {
         let Some(group) = self.ledger.group(id).await? else { return Ok(()) };
         let Some(size) = group.chord_size else { return Ok(()) };
-        // One that is complete is not for us to end: who counts would send its body.
+        // A complete chord is not handled here, because a worker that counts a part would send its body.
         if group.completed() >= group.total {
             return Ok(());
         }

@@ -1,62 +1,62 @@
-//! What is to be done about a task, by what is known of it. Pure: evidence in, decision out.
+//! Decides what to do about a task from what is known about it. Pure: evidence in, decision out.
 //!
-//! Absence proves nothing by itself. A message that is nowhere may have been taken by a worker that lives, acknowledged it and is
-//! done with it; so nothing runs again unless something is known that explains the absence: Redis lost data, or the process
-//! that had the task, or could have taken it, has died. What is not certain is left alone, and said.
+//! Absence alone proves nothing. A message that cannot be found may have been taken and acknowledged by a live worker that has
+//! finished it; so nothing runs again unless something explains the absence: Redis lost data, or the process that had the task, or
+//! could have taken it, has died. Uncertain tasks are left alone, and reported.
 //!
 //! | what is known | may it run again | how it ends |
 //! |---|---|---|
-//! | a worker says that it has it, or its message is in a list | no | by its news |
-//! | nobody was heard to take it, and Redis lost data since | yes | |
-//! | the same, Redis lost nothing, a worker of its queue that tells of its tasks died or was cut off since | yes, bounded | |
+//! | a worker reports to have it, or its message is in a list | no | by its news |
+//! | no worker has reported taking it, and Redis lost data since | yes | |
+//! | the same, Redis lost nothing, and a worker of its queue that sends events died or was cut off since | yes, bounded | |
 //! | the same, and no such worker died | never | by its record, else `ignored` |
 //! | its worker lives and has acknowledged it | never | by its news, else `ignored` |
-//! | the same, and what it sent in its place goes on | never | stays open, `waiting`; ends with its replacement |
-//! | its worker lives, denies it, and has not acknowledged it | kombu's own return of it, if it was never begun or nothing runs there | |
-//! | its worker is dead, its message is in `unacked` | kombu's own return of it, bounded | |
+//! | the same, and the tasks that replaced it are unfinished | never | stays open, `waiting`; ends with its replacement |
+//! | its worker lives, does not have it, has not acknowledged it | kombu's own redelivery, if it was never begun or nothing runs there | |
+//! | its worker is dead, its message is in `unacked` | kombu's own redelivery, bounded | |
 //! | its worker is dead, its message was acknowledged early | its recovery policy decides, bounded | `lost` |
 //! | anything else | no | stays open, and an incident says what is not known |
 //!
-//! The tests go through every combination of evidence and hold these rows against what is decided.
+//! The tests check these rows against the decision for every combination of evidence.
 
 /// Where a task's message is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Place {
-    /// Waits in a list.
+    /// In a list, waiting.
     Listed,
-    /// In `unacked`: some worker has it, or had it and died.
+    /// In `unacked`: a worker has it, or had it and died.
     Reserved,
     Nowhere,
-    /// A key that it may stand in could not be read.
+    /// A key that may contain it could not be read.
     Unread,
 }
 
-/// How far the delivery in question got, by the ledger.
+/// How far the delivery got, according to the ledger.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Reached {
-    /// Nobody was heard to take it: it was published, or a worker sent it, or it is the next attempt after a retry.
+    /// No worker has reported taking it: it was published, or a worker sent it, or it is the next attempt after a retry.
     Queue,
-    /// A worker was heard to take it, and has not begun it.
+    /// A worker has reported taking it, but not beginning it.
     Worker,
-    /// A worker was heard to begin it.
+    /// A worker has reported beginning it.
     Start,
-    /// It has replaced itself, and waits for what it sent in its place.
+    /// It has replaced itself, and waits for its replacement.
     Replacement,
 }
 
-/// What is known of the process that has the task. Of one that nobody was heard to take: of all that may have taken it.
+/// What is known about the process that has the task, or if no worker has reported taking it, about all that may have taken it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Taker {
-    /// The same process as when it took the task. Of those that may have taken it none that tells of its tasks has died.
+    /// The same process as when it took the task. Of those that may have taken it, none that sends events has died.
     Lives,
-    /// Gone: it was silent for too long, or another process has its name. Of those that may have taken it, one that tells of its
-    /// tasks died or was cut off since, and no other one keeps silent about its own.
+    /// Dead: it was silent for too long, or another process has its name. Of those that may have taken it, one that sends events died or
+    /// was cut off since, and all others send events too.
     Died,
-    /// Neither is known.
+    /// Unknown whether it lives.
     Unknown,
 }
 
-/// What its author said of running it again after its worker died with it.
+/// The task's recovery policy for the death of its worker.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Policy {
     Unsaid,
@@ -64,59 +64,59 @@ pub enum Policy {
     Report,
 }
 
-/// All that is known.
+/// Everything that is known about a task.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Evidence {
     pub place: Place,
     pub reached: Reached,
     pub taker: Taker,
-    /// A worker says that it has it, or may keep it where no question reaches.
+    /// A worker reports to have it, or may hold it where questions do not show it.
     pub held: bool,
-    /// Every worker that may have it, lives and can be asked has answered.
+    /// All live workers that may have it and can be asked have answered.
     pub answered: bool,
     /// Redis lost data after it was queued.
     pub loss: bool,
-    /// What it sent in its place, or after it, is unfinished.
+    /// Its replacement, or a task that it sent, is unfinished.
     pub goes_on: bool,
-    /// Its worker, which lives, says that it runs nothing at all.
+    /// Its worker is alive and reports that it runs nothing at all.
     pub idle: bool,
-    /// A dead worker may have run it without a word (a solo pool tells of a task when it is over).
+    /// A dead worker may have run it unreported (a solo pool reports a task only when it is over).
     pub may_have_run: bool,
     pub policy: Policy,
-    /// Its task acknowledges when it has run: to run it again is what its author asked for.
+    /// The task acknowledges late, so its author expects it to run again.
     pub acks_late: bool,
-    /// It was delivered as often as it may be.
+    /// It was delivered as often as allowed.
     pub exhausted: bool,
-    /// Others sent it: its message is not ours to publish or to put back.
+    /// Another client sent it: the gateway must not publish its message or put it back.
     pub adopted: bool,
     /// `[recovery] enabled`
     pub enabled: bool,
 }
 
-/// What is to be done.
+/// What to do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Decision {
-    /// All is well, or the next look may see more.
+    /// Nothing: all is well, or the next survey may show more.
     Leave,
-    /// Published again, as a further delivery.
+    /// Publish it again, as a further delivery.
     Requeue(Why),
-    /// The message in `unacked` goes back to its list.
+    /// Put the message in `unacked` back into its list.
     Restore(Why),
-    /// The message in `unacked` goes, and the task ends as lost.
+    /// Remove the message in `unacked`, and end the task as lost.
     Discard(Why),
-    /// Ends as lost.
+    /// End it as lost.
     Lose(Why),
-    /// Ends as ignored, when nothing is heard of it for a while.
+    /// End it as ignored, if it stays silent for a while.
     Ignore(Why),
-    /// Stays open until its replacement ends.
+    /// Leave it open until its replacement ends.
     Await,
-    /// Ends as failed (`PoisonTask`), its message with it.
+    /// End it as failed (`PoisonTask`), and remove its message.
     Poison,
-    /// Nothing is done. When that lasts, an incident says what is not known.
+    /// Nothing. If that lasts, an incident says what is not known.
     Unclear(Doubt),
 }
 
-/// Why it is done.
+/// The reason of a decision.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Why {
     RedisLostIt,
@@ -126,11 +126,11 @@ pub enum Why {
     WorkerDiedRerun,
     WorkerDiedLate,
     WorkerDiedReport,
-    /// Its worker lives, has not acknowledged it and does not know it any more.
+    /// Its worker lives, has not acknowledged it, and no longer has it.
     Forgotten,
-    /// Its worker lives, acknowledged it and says nothing more.
+    /// Its worker lives, acknowledged it, and reports no more.
     NothingMore,
-    /// Its worker reports nothing, or it dropped the message.
+    /// Its worker sends no events, or dropped the message.
     NeverReported,
     ReplacementEnded,
     NotOurs,
@@ -141,13 +141,13 @@ pub enum Why {
 pub enum Doubt {
     /// Whether its worker lives.
     Worker,
-    /// What its worker, which lives, does with the message that it has not acknowledged.
+    /// What its live worker does with the unacknowledged message.
     Unacknowledged,
-    /// It would run again, and repairs are switched off.
+    /// Whether to run it again, because repairs are switched off.
     SwitchedOff,
 }
 
-/// Decides.
+/// Decides what to do.
 pub fn decide(known: &Evidence) -> Decision {
     if known.held || matches!(known.place, Place::Listed | Place::Unread) {
         return Decision::Leave;
@@ -156,14 +156,14 @@ pub fn decide(known: &Evidence) -> Decision {
         (Reached::Queue, Place::Reserved) => taken_unheard(known),
         (Reached::Queue, _) => never_heard_of(known),
         (Reached::Worker | Reached::Start, Place::Reserved) => unacknowledged(known),
-        // A step of its replacement has its id, and somebody took it.
+        // A step of its replacement has its id, and a worker took it.
         (Reached::Replacement, Place::Reserved) => Decision::Leave,
         (Reached::Worker | Reached::Start | Reached::Replacement, _) => acknowledged(known),
     };
     within_bounds(known, decision)
 }
 
-/// In `unacked`, and nobody said that he took it. Whoever did may just not say so: only a death explains it.
+/// In `unacked`, and no worker has reported taking it. The worker may just not send events, so only a death explains it.
 fn taken_unheard(known: &Evidence) -> Decision {
     match known.taker {
         Taker::Died if known.answered => Decision::Restore(Why::TakenByTheDead),
@@ -171,7 +171,7 @@ fn taken_unheard(known: &Evidence) -> Decision {
     }
 }
 
-/// Nowhere, and nobody said that he took it.
+/// Not found, and no worker has reported taking it.
 fn never_heard_of(known: &Evidence) -> Decision {
     if known.loss {
         return Decision::Requeue(Why::RedisLostIt);
@@ -187,7 +187,7 @@ fn never_heard_of(known: &Evidence) -> Decision {
     }
 }
 
-/// A worker was heard to have it, and its message is in `unacked`.
+/// A worker has reported taking it, and its message is in `unacked`.
 fn unacknowledged(known: &Evidence) -> Decision {
     if !known.answered {
         return Decision::Leave;
@@ -196,22 +196,22 @@ fn unacknowledged(known: &Evidence) -> Decision {
     match known.taker {
         Taker::Died if known.policy == Policy::Report => Decision::Discard(Why::WorkerDiedReport),
         Taker::Died => Decision::Restore(Why::WorkerDied),
-        // It lost its connection, and forgot what it had reserved: nobody will ever acknowledge this.
+        // The worker lost its connection and dropped its reserved messages: this one will never be acknowledged.
         Taker::Lives if is_over && known.policy != Policy::Report => Decision::Restore(Why::Forgotten),
         Taker::Lives => Decision::Unclear(Doubt::Unacknowledged),
         Taker::Unknown => Decision::Unclear(Doubt::Worker),
     }
 }
 
-/// A worker was heard to have it, and its message is nowhere: it was acknowledged.
+/// A worker has reported taking it, and its message is not found: it was acknowledged.
 fn acknowledged(known: &Evidence) -> Decision {
     if known.goes_on {
         return if known.reached == Reached::Replacement { Decision::Leave } else { Decision::Await };
     }
     match (known.reached, known.taker) {
-        // Its message was kept back when it began for the last time, and nobody has it.
+        // Its message was removed when it began for the last time, and no worker has it.
         (Reached::Worker | Reached::Start, _) if known.exhausted => Decision::Poison,
-        // What it sent in its place has ended without ending it: whoever sent it is not to blame.
+        // Its replacement has ended without ending it, which is not the worker's fault.
         (Reached::Replacement, _) => Decision::Ignore(Why::ReplacementEnded),
         (_, Taker::Lives) => Decision::Ignore(Why::NothingMore),
         (_, Taker::Died) => by_policy(known, Why::WorkerDied),
@@ -219,7 +219,7 @@ fn acknowledged(known: &Evidence) -> Decision {
     }
 }
 
-/// It may have run, and its message is gone.
+/// It may have run, and its message is gone: its recovery policy decides.
 fn by_policy(known: &Evidence, why: Why) -> Decision {
     match known.policy {
         Policy::Rerun => Decision::Requeue(Why::WorkerDiedRerun),
@@ -228,13 +228,13 @@ fn by_policy(known: &Evidence, why: Why) -> Decision {
     }
 }
 
-/// What would run it again is held against the limits.
+/// Applies the limits to decisions that would run it again.
 fn within_bounds(known: &Evidence, decision: Decision) -> Decision {
     let is_loss = decision == Decision::Requeue(Why::RedisLostIt);
     match decision {
         Decision::Requeue(_) if known.adopted => Decision::Lose(Why::NotOurs),
         Decision::Poison if known.adopted => Decision::Leave,
-        // kombu returns it when its time is over; or it stays, which is its owner's business.
+        // kombu redelivers it after the visibility timeout, or it stays; that is up to its owner.
         Decision::Restore(_) | Decision::Discard(_) if known.adopted => Decision::Leave,
         Decision::Requeue(_) | Decision::Restore(_) | Decision::Discard(_) | Decision::Poison if !known.enabled => {
             Decision::Unclear(Doubt::SwitchedOff)

@@ -1,6 +1,6 @@
-//! A number in Redis that advances every second: when it is gone, or has gone back, Redis has lost data, and what the ledger
-//! believes of it is in doubt. When that was is written down in Redis, so that the next sweeper knows of a loss that this one did not
-//! live to repair.
+//! Detects data loss in Redis by a number there that is incremented every second: if it is missing or lower than before, Redis has lost
+//! data, and the ledger's view of it is in doubt. The time of the loss is stored in Redis, so that the next sweeper knows of a loss that
+//! this one could not repair.
 
 use std::sync::Mutex;
 
@@ -11,10 +11,10 @@ use super::{Sweeper, TICK, Trouble};
 use broker::Epoch;
 use runtime::clock::{self, Time};
 
-/// Numbers whose writing may or may not have happened, while Redis did not answer.
+/// How many numbers are remembered whose write may or may not have happened, while Redis did not answer.
 const ATTEMPTS: usize = 100;
 
-/// When Redis lost data: after the last sign that it was complete, and before the first that it was not.
+/// When Redis lost data: between the last check that it was complete and the first that it was not.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Loss {
     pub good_at: Time,
@@ -32,7 +32,7 @@ impl Loss {
     }
 }
 
-/// What one loop tells the other: since when Redis's data is in doubt.
+/// Shared by the loops: since when Redis's data is in doubt.
 #[derive(Default)]
 pub(super) struct Doubt {
     loss: Mutex<Option<Loss>>,
@@ -45,7 +45,7 @@ impl Doubt {
         self.changed.notify_one();
     }
 
-    /// When data was last known to be lost.
+    /// The last known loss of data.
     pub fn since(&self) -> Option<Loss> {
         *self.loss.lock().expect("nothing panics under this lock")
     }
@@ -55,14 +55,14 @@ impl Doubt {
     }
 }
 
-/// The number as it was left.
+/// The number as it was written last.
 #[derive(Default)]
 struct Expected {
     number: String,
     attempts: Vec<String>,
-    /// When it was as it was left.
+    /// When it was last found as expected.
     good_at: Option<Time>,
-    /// The last loss is known, or written down.
+    /// Whether the last loss is known or stored.
     is_noted: bool,
 }
 
@@ -89,7 +89,7 @@ impl Sweeper {
                 return Err(error.into());
             }
         };
-        // Of one that was emptied while nobody watched only the end of that time is known.
+        // If Redis was emptied while no sweeper ran, only the end of that time is known.
         let loss = Loss { good_at: expected.good_at.unwrap_or(now), noticed_at: now };
         match found {
             Epoch::Kept => {}
@@ -122,7 +122,7 @@ impl Sweeper {
         expected.is_noted = false;
     }
 
-    /// Writes the loss down; or reads what the sweeper before this one wrote down.
+    /// Stores the loss, or reads the one that an earlier sweeper stored.
     async fn note_loss(&self, doubt: &Doubt) -> Result<(), Trouble> {
         if let Some(loss) = doubt.since() {
             self.broker.note_loss(&loss.text()).await?;

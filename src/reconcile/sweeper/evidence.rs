@@ -1,4 +1,4 @@
-//! Gathers what is known of a task: where its message is, what became of its worker, what it sent, how often it was delivered.
+//! Gathers the evidence about a task: where its message is, whether its worker lives, which tasks it sent, how often it was delivered.
 
 use std::collections::{HashMap, HashSet};
 
@@ -14,7 +14,7 @@ use celery::task::{Phase, TaskId};
 use ledger::Task;
 use runtime::clock::Time;
 
-/// What was found for all tasks of a look.
+/// What was found for all tasks of a survey.
 pub(super) struct Found<'a> {
     pub present: &'a Present,
     pub fleet: &'a Fleet,
@@ -23,7 +23,7 @@ pub(super) struct Found<'a> {
 }
 
 impl Found<'_> {
-    /// Since when the message in question may have been taken: a step's turn, the attempt before the next one, its publication.
+    /// Since when the message may have been taken: since a step was due, since the previous attempt, or since its publication.
     fn since(&self, task: &Task) -> Time {
         let attempt = task.started_at.max(task.received_at).filter(|_| task.phase == Phase::Retrying);
         let turn = self.due.get(&task.id).map(|due| due.since);
@@ -31,7 +31,7 @@ impl Found<'_> {
     }
 }
 
-/// What was asked for some of them.
+/// What was looked up for some of them only.
 #[derive(Default)]
 struct Asked {
     exhausted: HashSet<TaskId>,
@@ -39,7 +39,7 @@ struct Asked {
 }
 
 impl Sweeper {
-    /// What is to be done about each of these, but for what is left alone.
+    /// Decides about each of these; tasks to leave alone are not returned.
     pub(super) async fn decide(
         &self,
         tasks: &[Task],
@@ -102,7 +102,7 @@ impl Sweeper {
         }
     }
 
-    /// Who is to be named in what is said of it.
+    /// The names of workers for the reason.
     fn about(&self, task: &Task, decision: Decision, found: &Found<'_>, asked: &Asked) -> String {
         let since = found.since(task);
         match decision {
@@ -112,12 +112,12 @@ impl Sweeper {
         }
     }
 
-    /// Those that were delivered as often as they may be. Histories are read of tasks that were delivered so often at least.
+    /// The tasks that were delivered as often as allowed. Histories are read only for tasks with enough deliveries.
     async fn exhausted(&self, tasks: &[Task], present: &Present) -> Result<HashSet<TaskId>, Trouble> {
         let mut exhausted = HashSet::new();
         for task in tasks.iter().filter(|task| deliveries::may_be_exhausted(task, &self.settings.recovery)) {
             let reserved = present.reserved.get(task.id.as_str());
-            // A task that replaces itself by itself is announced again and again, and its messages are new.
+            // A task that replaces itself with the same id is announced repeatedly, but with new messages.
             if reserved.is_some_and(|reservation| !reservation.redelivered) {
                 continue;
             }
@@ -134,7 +134,7 @@ fn reached(task: &Task) -> Reached {
         _ if task.is_replaced() => Reached::Replacement,
         Phase::Received => Reached::Worker,
         Phase::Running => Reached::Start,
-        // Of a retry the next attempt is the one in question.
+        // For a retry the next attempt is meant.
         _ => Reached::Queue,
     }
 }

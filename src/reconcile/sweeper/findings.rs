@@ -1,4 +1,4 @@
-//! What a look found out and cannot repair: said as incidents, by every replica.
+//! Problems that a survey found but cannot repair: every replica reports them as incidents.
 
 use std::collections::BTreeMap;
 
@@ -10,14 +10,14 @@ use ledger::Finding;
 use runtime::clock;
 
 const SOURCE: &str = "sweeper";
-/// More tasks than this are undecided for one reason, and need no list.
+/// Maximum number of listed tasks that are undecided for the same reason.
 const MOST: usize = 200;
 
-/// By kind and subject.
+/// Findings by kind and subject.
 #[derive(Default)]
 pub(super) struct Findings {
     now: BTreeMap<(&'static str, String), String>,
-    /// As they were written last.
+    /// The findings as they were last written.
     told: Option<Vec<(&'static str, String, String)>>,
 }
 
@@ -44,11 +44,11 @@ impl Findings {
     }
 }
 
-/// So many tasks may run again in one pass without a loss, or a hundredth of those that run.
+/// How many tasks may run again in one pass without a loss of data; or a hundredth of the running tasks, if that is more.
 pub(super) const MOST_AT_ONCE: usize = 20;
 
 impl Sweeper {
-    /// Writes the findings of a look down when they are others than before.
+    /// Writes the findings of a survey if they have changed.
     pub(super) async fn tell(&self, state: &mut State) -> Result<(), Trouble> {
         let findings = &mut state.findings;
         let now: Vec<_> = std::mem::take(&mut findings.now)

@@ -1,4 +1,4 @@
-//! Who is alive and who has what: asked of the workers themselves, and read from their heartbeats.
+//! Which workers are alive, and which tasks they have: from their answers and their heartbeats.
 
 use std::collections::{HashMap, HashSet};
 use std::time::Duration;
@@ -17,32 +17,32 @@ use runtime::clock::{self, Time};
 const PATIENCE: Duration = Duration::from_secs(1);
 /// Ids in one question.
 const CHUNK: usize = 500;
-/// A worker that is not gone is heard within this time, at Celery's usual two seconds between heartbeats.
+/// A live worker is heard within this time, at Celery's usual two seconds between heartbeats.
 const HEARTBEATS: Duration = Duration::from_secs(3);
-/// Why a worker that answers tells nothing.
+/// Why a worker that answers sends no events.
 const FLAGS: &str = "it was started with --without-heartbeat, --without-gossip and --without-mingle";
-/// Questions on their way at a time: a worker that is too busy to answer costs each of them its whole patience.
+/// Concurrent questions: a worker that is too busy to answer delays each of them until its timeout.
 const QUESTIONS: usize = 4;
 
-/// A task in a worker's hands.
+/// A task that a worker has.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Held {
     pub worker: String,
-    /// It runs and its message is not acknowledged yet.
+    /// Whether it runs without having been acknowledged.
     pub runs_unacknowledged: bool,
-    /// Its message was delivered before.
+    /// Whether its message is a redelivery.
     pub redelivered: bool,
     /// When it started, by the worker's clock.
     pub started_at: Option<Time>,
 }
 
-/// What the fleet said.
+/// The answers of the fleet.
 #[derive(Debug)]
 pub struct Fleet {
     workers: HashMap<String, Worker>,
     answered: HashSet<String>,
     pub held: HashMap<String, Held>,
-    /// Names of tasks that some worker runs at a limited rate.
+    /// Names of tasks that some worker runs with a rate limit.
     limited: HashSet<String>,
     now: Time,
 }
@@ -57,7 +57,7 @@ impl Fleet {
             let asked = some.iter().map(|chunk| ask_chunk(broker, chunk));
             for replies in futures_util::future::try_join_all(asked).await? {
                 let answered = fleet.take(replies);
-                // Whoever did not answer every question has not answered.
+                // A worker that did not answer every question counts as not having answered.
                 if first {
                     fleet.answered = answered;
                 } else {
@@ -69,14 +69,14 @@ impl Fleet {
         Ok(fleet)
     }
 
-    /// Reads the registry, asks nobody.
+    /// Reads the registry without asking workers.
     pub async fn read(ledger: &SharedLedger) -> Result<Self, Trouble> {
         let workers = ledger.workers().await?.into_iter().map(|worker| (worker.hostname.clone(), worker)).collect();
         Ok(Self { workers, answered: HashSet::new(), held: HashMap::new(), limited: HashSet::new(), now: clock::now() })
     }
 
-    /// What `query_task` does not tell: messages with an ETA (before Celery 5.7), and names of tasks whose messages a worker may
-    /// keep back for a rate limit, where nothing shows them.
+    /// Asks for what `query_task` does not show: messages with an ETA (before Celery 5.7), and names of rate-limited tasks, whose messages a
+    /// worker may hold back invisibly.
     pub async fn ask_for_unseen(&mut self, broker: &Lists) -> Result<(), Trouble> {
         let scheduled = Request::to_all("scheduled", "{}");
         let registered = Request::to_all("registered", r#"{"taskinfoitems": ["rate_limit"]}"#);
@@ -91,7 +91,7 @@ impl Fleet {
         Ok(())
     }
 
-    /// Whether a worker may keep it back for a rate limit: its name has one, and whoever took it then is still there.
+    /// Whether a worker may hold the task back for a rate limit: its name has one, and a worker that may have taken it still lives.
     pub fn may_hold_unseen(&self, task: &Task, since: Time, patience: &Patience) -> bool {
         let left = |worker: &Worker| {
             process::since(worker, since) == Sameness::Replaced
@@ -112,29 +112,29 @@ impl Fleet {
         answered
     }
 
-    /// Whether every worker that may be alive, and answers at all, answered.
+    /// Whether all workers that may be alive and answer questions at all have answered.
     pub fn all_answered(&self, patience: &Patience) -> bool {
         self.workers.values().all(|worker| self.has_answered(worker, patience))
     }
 
-    /// Whether a worker that may be alive did not answer, or never does.
+    /// Whether any worker that may be alive did not answer, or never answers.
     pub fn is_anybody_silent(&self, patience: &Patience) -> bool {
         let mut others = self.workers.values().filter(|worker| !self.answered.contains(&worker.hostname));
         others.any(|worker| !self.is_dead(worker, patience))
     }
 
-    /// The same of those that may have the task: they serve its queue, or nobody knows what they serve.
+    /// As [`Fleet::all_answered`], only for workers that may have the task: they serve its queue, or their queues are unknown.
     pub fn answered_for(&self, task: &Task, patience: &Patience) -> bool {
         let mut may_have_it = self.workers.values().filter(|worker| serves(worker, task));
         may_have_it.all(|worker| self.has_answered(worker, patience))
     }
 
-    /// One that never answers has its remote control switched off: its silence says nothing, and cannot be waited for.
+    /// Whether the worker has answered. One that never answers has its remote control switched off, so its silence means nothing.
     fn has_answered(&self, worker: &Worker, patience: &Patience) -> bool {
         self.answered.contains(&worker.hostname) || self.is_dead(worker, patience) || worker.facts.deaf
     }
 
-    /// Whether a worker says that it has the task, or may have it: the one that took it lives, and neither answered nor runs nothing.
+    /// Whether a worker reports to have the task, or may have it: the worker that took it lives, but neither answered nor is idle.
     pub fn may_have(&self, task: &Task, patience: &Patience) -> bool {
         if self.held.contains_key(task.id.as_str()) {
             return true;
@@ -147,7 +147,7 @@ impl Fleet {
         })
     }
 
-    /// Its worker's name, and whether that one tells of its tasks.
+    /// Its worker's name, with a note if that worker sends no events.
     pub fn named(&self, task: &Task) -> String {
         let Some(name) = task.worker.as_deref() else { return "a worker of its queue".to_owned() };
         match self.workers.get(name).and_then(|worker| worker.facts.tells) {
@@ -156,7 +156,7 @@ impl Fleet {
         }
     }
 
-    /// Whether its worker says that it runs nothing.
+    /// Whether its worker reports that it runs nothing.
     pub fn is_idle_owner(&self, task: &Task) -> bool {
         task.worker.as_deref().and_then(|name| self.workers.get(name)).is_some_and(|owner| self.is_idle(owner))
     }
@@ -169,11 +169,11 @@ impl Fleet {
         last_heard(task).map_or(Sameness::Same, |at| process::since(worker, at))
     }
 
-    /// What is known of the process that was heard to have the task.
+    /// What is known about the process that has reported taking the task.
     pub fn taker(&self, task: &Task, patience: &Patience) -> Taker {
         let Some(name) = task.worker.as_deref() else { return self.unnamed_taker(task, patience) };
         let Some(worker) = self.workers.get(name) else {
-            // Nothing was ever heard of it but this task: as long as a silent worker is given, it is given.
+            // Only this task was ever heard from the worker: it gets as much time as a silent worker.
             let last = last_heard(task).unwrap_or(task.submitted_at);
             return if self.now.since(last) > patience.busy { Taker::Died } else { Taker::Unknown };
         };
@@ -186,7 +186,7 @@ impl Fleet {
         }
     }
 
-    /// It was heard of by its record only, or its message is reserved by somebody: all who may have taken it come into question.
+    /// For a task known only by its record, or whose message is reserved by an unknown worker: all that may have taken it are considered.
     fn unnamed_taker(&self, task: &Task, patience: &Patience) -> Taker {
         let Some(at) = last_heard(task) else { return Taker::Unknown };
         let was_there = |worker: &&Worker| serves(worker, task) && at <= worker.seen_at.plus(HEARTBEATS * 2);
@@ -203,9 +203,8 @@ impl Fleet {
         }
     }
 
-    /// What is known of all that may have taken a message that came into its queue at that time, and that nobody was heard to take:
-    /// only the death, or the lost connection, of one that tells of its tasks explains that it is gone; and not where another one
-    /// keeps silent.
+    /// What is known about all workers that may have taken a message queued at that time, if none has reported taking it. Only the death or
+    /// lost connection of a worker that sends events explains the missing message, and only if no silent worker may have taken it.
     pub fn takers(&self, task: &Task, since: Time, patience: &Patience) -> Taker {
         let was_there = |worker: &&Worker| serves(worker, task) && since <= worker.seen_at.plus(HEARTBEATS * 2);
         let candidates: Vec<&Worker> = self.workers.values().filter(was_there).collect();
@@ -220,7 +219,7 @@ impl Fleet {
         if candidates.iter().any(gone) { Taker::Died } else { Taker::Lives }
     }
 
-    /// Workers that may have taken it, and do not tell of their tasks.
+    /// Workers that may have taken it but send no events.
     pub fn silent_takers(&self, task: &Task, since: Time) -> Vec<&str> {
         let may_have = |worker: &&Worker| {
             serves(worker, task) && since <= worker.seen_at.plus(HEARTBEATS * 2) && worker.facts.tells != Some(true)
@@ -233,8 +232,8 @@ impl Fleet {
         self.workers.get(name).is_some_and(|worker| is_online(worker, self.now))
     }
 
-    /// Since when the process is gone that has the task: it said goodbye, another one has its name, or it was to be heard and is
-    /// not; one that was never heard, when the reservation has run out that nobody renewed. `None` while it may be there.
+    /// When the process with the task died: it went offline, another process has its name, or its heartbeats stopped; for a worker that was
+    /// never heard, when the reservation expired. `None` while it may be alive.
     pub fn gone_at(&self, task: &Task, patience: &Patience) -> Option<Time> {
         let heard = task.started_at.max(task.received_at)?;
         if is_unheard(task) {
@@ -251,18 +250,18 @@ impl Fleet {
         said.or(replaced).or_else(silent)
     }
 
-    /// Somebody was heard just now: the silence of others is their own, not that of whoever listens.
+    /// Whether some worker was heard just now: then the silence of others is not the fault of this replica.
     fn hears(&self) -> bool {
         self.workers.values().any(|worker| self.now.since(worker.seen_at) <= HEARTBEATS * 2)
     }
 
-    /// Whether a worker with a solo pool may run it right now: it tells what it takes, and answers, only when it has run it.
+    /// Whether a worker with a solo pool may run it right now: such a worker sends events and answers only after the task.
     pub fn may_run_at_solo(&self, task: &Task, patience: &Patience) -> bool {
         let busy = |worker: &&Worker| !self.answered.contains(&worker.hostname) && !self.is_dead(worker, patience);
         self.solo_takers(task).any(|worker| busy(&worker) && worker.offline_at.is_none())
     }
 
-    /// Whether one that is gone may have run it, unheard.
+    /// Whether a dead worker with a solo pool may have run it unreported.
     pub fn may_have_run_at_solo(&self, task: &Task, patience: &Patience) -> bool {
         let replaced =
             |worker: &Worker| task.queued_at.is_some_and(|since| process::since(worker, since) == Sameness::Replaced);
@@ -270,7 +269,7 @@ impl Fleet {
             .any(|worker| worker.offline_at.is_some() || self.is_dead(worker, patience) || replaced(worker))
     }
 
-    /// Workers with a solo pool that were there when the message came into their queue.
+    /// Workers with a solo pool that were online when the message was queued.
     fn solo_takers(&self, task: &Task) -> impl Iterator<Item = &Worker> {
         let (queue, queued_at) = (task.queue.clone(), task.queued_at);
         self.workers.values().filter(move |worker| {
@@ -280,8 +279,8 @@ impl Fleet {
         })
     }
 
-    /// A busy worker with a solo pool says nothing until its task ends, so the visibility timeout decides; the same for one
-    /// whose pool is not known.
+    /// Whether the worker is dead. A busy worker with a solo pool is silent until its task ends, so for it the visibility timeout decides;
+    /// the same applies if the pool is unknown.
     fn is_dead(&self, worker: &Worker, patience: &Patience) -> bool {
         let talks = worker.facts.pool.as_deref().is_some_and(|pool| pool != "solo");
         let silent = self.now.since(worker.seen_at);
@@ -291,7 +290,7 @@ impl Fleet {
     }
 }
 
-/// The last that was heard of the task from whoever has it, by that worker's clock.
+/// When the task's worker last reported on it, by that worker's clock.
 fn last_heard(task: &Task) -> Option<Time> {
     task.started_at.max(task.received_at)
 }
@@ -302,12 +301,12 @@ impl Held {
     }
 }
 
-/// How long silence means nothing.
+/// How long a worker may be silent before it counts as dead.
 #[derive(Debug, Clone, Copy)]
 pub struct Patience {
-    /// Of a worker that talks while it works.
+    /// For a worker that sends events while it runs tasks.
     pub lost: Duration,
-    /// Of one that does not.
+    /// For a worker that does not.
     pub busy: Duration,
 }
 
@@ -329,7 +328,7 @@ fn scheduled_ids(reply: &str) -> Vec<String> {
     serde_json::from_str::<Vec<Entry>>(reply).unwrap_or_default().into_iter().map(|entry| entry.request.id).collect()
 }
 
-/// `["name [rate_limit=2/s]", "name"]`: those with a limit.
+/// The names with a limit in `["name [rate_limit=2/s]", "name"]`.
 fn limited_names(reply: &str) -> Vec<String> {
     let lines: Vec<String> = serde_json::from_str(reply).unwrap_or_default();
     let limited = |line: &String| {
@@ -340,7 +339,7 @@ fn limited_names(reply: &str) -> Vec<String> {
     lines.iter().filter_map(limited).collect()
 }
 
-/// `{id: [state, info]}`; `None` when it is no such answer.
+/// Parses `{id: [state, info]}`; `None` when it is not such an answer.
 fn held(worker: &str, reply: &str) -> Option<Vec<(String, Held)>> {
     let fields = Fields::parse(reply).ok()?;
     if fields.get("error").is_some() {

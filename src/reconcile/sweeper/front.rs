@@ -1,5 +1,5 @@
-//! Watches the end of each queue that is served next: a worker that stops, or fails, puts what it had back there, marked. When the
-//! next one comes the message is gone within milliseconds, and the mark with it.
+//! Watches the head of each queue: a worker that stops or fails puts its messages back there, marked as redelivered. The next worker
+//! takes them within milliseconds, and the mark is gone with them.
 
 use std::time::Duration;
 
@@ -10,9 +10,9 @@ use super::{PAUSE, Sweeper, Trouble};
 use celery::task::TaskId;
 use runtime::lifecycle::Backoff;
 
-/// A worker that failed takes longer to come back.
+/// Pause between two checks, shorter than a failed worker takes to restart.
 const PERIOD: Duration = Duration::from_millis(500);
-/// Queues that are watched.
+/// Maximum number of watched queues.
 const QUEUES: i64 = 1_000;
 
 impl Sweeper {
@@ -33,7 +33,7 @@ impl Sweeper {
         }
     }
 
-    /// Looks twice: what was there before and after its task was read went back before whatever the ledger says of it by then.
+    /// Reads the heads twice: a message that is there before and after its task was read from the ledger was put back before that state.
     async fn note_fronts(&self) -> Result<(), Trouble> {
         let queues = self.ledger.queues(QUEUES).await?;
         let seen = self.broker.at_front(&queues).await?;

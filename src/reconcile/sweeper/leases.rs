@@ -1,9 +1,9 @@
-//! Keeps the reservations of live workers from running out (`unacked_index`): kombu never renews them, so it would deliver a
-//! long task a second time while the first copy runs.
+//! Renews the reservations of live workers (`unacked_index`): kombu never does, so it would deliver a long task a second time
+//! while the first copy runs.
 //!
-//! A reservation is renewed well before its time while the worker that has the message sends heartbeats. Who that is says the
-//! ledger; where it does not know, or knows one who is silent, the workers are asked. A reservation nobody answers for runs out as
-//! kombu means it to; that its message was taken is written down, so that whoever has it next is known to be another one.
+//! A reservation is renewed well before it expires while the worker with the message sends heartbeats. The ledger knows the worker;
+//! if it does not, or the worker is silent, the workers are asked. A reservation that no worker confirms expires as kombu intends;
+//! the ledger records that its message was taken, so that the next worker is known to be a different one.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -19,12 +19,12 @@ use runtime::clock::{self, Time};
 
 /// Messages read at a time.
 const PAGE: usize = 500;
-/// Messages of one pass; more than a fleet holds at a time.
+/// Maximum number of messages in one pass; more than a fleet has at a time.
 const MAX: usize = 50_000;
-/// Messages whose worker is asked for in one pass.
+/// For how many messages workers are asked in one pass.
 const ASKED: usize = 1_000;
 
-/// A message of which the ledger does not know who has it, or knows one who is silent.
+/// A message whose worker is unknown to the ledger, or silent.
 pub(super) struct Unclear {
     pub reservation: Reservation,
     pub id: String,
@@ -32,13 +32,13 @@ pub(super) struct Unclear {
     pub task: Option<Task>,
 }
 
-/// When leases are looked at, by the visibility timeout.
+/// How often reservations are checked, depending on the visibility timeout.
 pub fn period(visibility_timeout: Duration) -> Duration {
     (visibility_timeout / 8).clamp(Duration::from_millis(200), Duration::from_secs(60))
 }
 
 impl Sweeper {
-    /// One pass. Who has what is written down also while Redis, being full, refuses to renew.
+    /// One pass. Which worker has what is recorded even while a full Redis refuses to renew.
     pub(super) async fn renew_leases(&self) -> Result<(), Trouble> {
         let before = clock::now().minus(self.settings.visibility_timeout / 4);
         let mut unclear: Vec<Unclear> = Vec::new();
@@ -61,7 +61,7 @@ impl Sweeper {
         Ok(())
     }
 
-    /// Returns how many were renewed.
+    /// Renews a page of reservations; returns how many.
     async fn renew_page(
         &self,
         page: Vec<(Reservation, String)>,
@@ -78,7 +78,7 @@ impl Sweeper {
             if owner.is_some_and(|owner| workers.is_fresh(owner)) {
                 renewed.push(reservation.tag);
             } else if unclear.len() < ASKED {
-                // Nobody may have heard who took it after that one.
+                // Another worker may have taken it unreported after that one.
                 unclear.push(Unclear { reservation, id, task });
             }
         }
@@ -86,7 +86,7 @@ impl Sweeper {
         Ok(renewed.len())
     }
 
-    /// Asks the workers who has these.
+    /// Asks the workers which of these messages they have.
     async fn renew_unclear(&self, unclear: &[Unclear]) -> Result<(), Trouble> {
         if unclear.is_empty() {
             return Ok(());

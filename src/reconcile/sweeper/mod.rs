@@ -1,16 +1,15 @@
-//! Repairs every difference between what the ledger says is in the broker and what is there.
+//! The sweeper repairs differences between what should be in the broker according to the ledger and what is there.
 //!
-//! Redis may be emptied, restarted empty, or restored from an old copy; a worker may die with a task in its hands. A task is
-//! *absent* when it is in no list, not reserved, no worker has it, and it has no record: read in this order, twice, one grace
-//! period apart. An absent task that no worker ever had goes back to the outbox as a further delivery. One that a worker had is
-//! run again only if its recovery policy says so; else it ends as `lost`, with the reason ([`decision`]). A message that is still
-//! reserved is never published a second time: it goes back to its list as kombu puts it back.
+//! Redis may be emptied, restarted empty, or restored from an old copy; a worker may die while it has a task. A task is *absent* when
+//! it is in no list, not reserved, with no worker, and has no record: checked in this order, twice, one grace period apart. An absent
+//! task that no worker ever had goes back to the outbox as a further delivery. A task that a worker had is run again only if its
+//! recovery policy says so; else it ends as `lost`, with the reason ([`decision`]). A message that is still reserved is never published
+//! a second time: it is put back into its list in kombu's way.
 //!
-//! One replica sweeps at a time: the holder of the lease. Five loops run side by side while it is held, so that none waits for
-//! another: the lease itself, the epoch ([`doubt`]), the reservations of live workers ([`leases`]), what went back to its queue
-//! ([`front`]) and the looks ([`survey`]). What was decided from an older state of a task than it has now is not carried out, so a
-//! sweeper that was stopped in the middle does no harm when it wakes up beside its successor. Every repair is an event in the task's
-//! history and a metric.
+//! One replica sweeps at a time, the holder of the lease. Five loops run concurrently while it is held, so that none waits for
+//! another: the lease itself, the epoch ([`doubt`]), the reservations of live workers ([`leases`]), returned messages ([`front`]) and
+//! the surveys ([`survey`]). A decision that is based on an older state of a task is not carried out, so a sweeper that was paused does
+//! no harm when it resumes beside its successor. Every repair is an event in the task's history and a metric.
 
 mod absence;
 mod bodies;
@@ -53,13 +52,13 @@ use runtime::lifecycle::Backoff;
 
 const LEASE: &str = "sweeper";
 const LEASE_TTL: Duration = Duration::from_secs(3);
-/// The epoch advances, and the lease is renewed, this often.
+/// How often the epoch is incremented and the lease renewed.
 const TICK: Duration = Duration::from_secs(1);
 /// Unfinished tasks read at a time.
 const PAGE: i64 = 500;
 const PAUSE: Duration = Duration::from_secs(2);
 
-/// What the configuration says of it.
+/// Its settings from the configuration.
 #[derive(Debug, Clone)]
 pub struct Settings {
     pub looks: config::Sweeper,
@@ -76,7 +75,7 @@ pub struct Sweeper {
     relay: direct::Handle,
     holder: String,
     settings: Settings,
-    /// Tasks whose workers are gone, as far as was seen while the lease was held.
+    /// Tasks of dead workers, as far as seen while the lease was held.
     orphans: Mutex<Orphans>,
 }
 
@@ -116,8 +115,8 @@ impl Sweeper {
     }
 
     /// # Cancel safety
-    /// The loops are dropped where they are. A repair between its two halves is seen by the next sweeper as what it is: a message
-    /// in its list, or a task without one.
+    /// The loops are dropped wherever they are. The next sweeper sees a half-done repair as what it is: a message in its list, or a task
+    /// without a message.
     async fn hold_and_sweep(&self, stop: &CancellationToken) {
         let doubt = Doubt::default();
         *self.orphans() = Orphans::default();
@@ -131,7 +130,7 @@ impl Sweeper {
         }
     }
 
-    /// Returns when it is somebody else's, or may be.
+    /// Renews the lease; returns when another replica has it or may have it.
     async fn keep_lease(&self) {
         let mut renewed = Instant::now();
         loop {

@@ -1,11 +1,11 @@
-//! Deliveries that nobody announced: a worker without task events takes a message that another one had, or the first one was killed
-//! before it was heard.
+//! Finds redeliveries that no event reported: a worker without task events takes a message that another one had, or the first worker was
+//! killed before its event arrived.
 //!
-//! A message that went back to its list is marked as redelivered, by kombu and by us. So it is known to be on its second way when it
-//! is seen in a list or reserved although its history does not say so, or when another worker answers for it. A message that is
-//! reserved while nobody was heard to take it is written down as taken: what is announced much later is its next delivery. What was
-//! on its way and at its end between two looks is seen by its end only: it came after the worker that had it was gone. That is
-//! written into the history, too, once it is certain; the memory of such tasks is this process's own.
+//! A message that went back to its list is marked as redelivered, by kombu and by taskgate. So a redelivery is recognised when a marked
+//! message is in a list or reserved although the history does not say so, or when another worker reports to have the task. A reserved
+//! message that no worker has reported is recorded as taken, so a much later event means its next delivery. A task that was redelivered
+//! and ended between two surveys is recognised by its end, which came after its worker died. That is added to the history once it is
+//! certain; such tasks are remembered only in this process.
 
 use std::collections::{HashMap, HashSet};
 use std::time::Duration;
@@ -22,35 +22,35 @@ use ledger::change::{REDELIVERED, UNHEARD, UNHEARD_AGAIN, is_unheard, is_untold}
 use ledger::{News, Source, Task};
 use runtime::clock::{self, Time};
 
-/// What the history says when the message was found in its list.
+/// The reason in the history when the message was found in its list.
 const RETURNED: &str = "its message is in its queue again: the broker delivered it again";
-/// What it says of a delivery that nobody saw.
+/// The reason for a delivery that no event reported.
 const UNSEEN: &str =
     "it ended when the worker that had it was gone: the broker delivered it again, and nobody was heard to take it";
 
-/// Two starts of one worker that are further apart are two executions.
+/// Two starts by the same worker that are further apart than this are two executions.
 const APART: Duration = Duration::from_secs(1);
-/// A worker that was only silent is heard again within this time after an end.
+/// A worker that was only silent is heard again within this time after the task's end.
 const SILENCE: Duration = Duration::from_secs(5);
-/// Tasks of gone workers that are remembered; of more than these the history may lack a delivery.
+/// Maximum number of remembered tasks of dead workers; beyond it a delivery may be missing in the history.
 const ORPHANS: usize = 10_000;
 
-/// Unfinished tasks whose worker is gone.
+/// Unfinished tasks of dead workers.
 #[derive(Default)]
 pub(super) struct Orphans(HashMap<TaskId, Orphan>);
 
 struct Orphan {
     delivery: i32,
-    /// Its worker ended nothing after this.
+    /// Its worker cannot have ended anything after this.
     gone_at: Time,
-    /// Who has it was never heard, so nothing can be heard of him later.
+    /// Whether its worker was never heard, so that no later sign of it can be expected.
     unheard: bool,
-    /// When this process found out.
+    /// When this process noticed it.
     noted: Instant,
 }
 
 impl Orphan {
-    /// It ended when its worker was gone, and nothing else was heard of it meanwhile.
+    /// Whether it ended after its worker's death, without any other report in between.
     fn is_unseen_end(&self, task: &Task) -> bool {
         let ended = matches!(task.phase, Phase::Succeeded | Phase::Failed);
         ended && task.finished_at.is_some_and(|at| at > self.gone_at) && task.delivery == self.delivery
@@ -58,7 +58,7 @@ impl Orphan {
 }
 
 impl Orphans {
-    /// Of all tasks with workers; who is not orphaned any more is forgotten when it ends. Returns which of these are.
+    /// Updates the orphans from all tasks with workers. Returns which of these are orphans.
     pub fn note(&mut self, tasks: &[Task], fleet: &Fleet, patience: &Patience) -> Vec<TaskId> {
         for task in tasks.iter().filter(|task| is_taken(task)) {
             match fleet.gone_at(task, patience) {
@@ -69,7 +69,7 @@ impl Orphans {
         tasks.iter().map(|task| &task.id).filter(|id| self.0.contains_key(*id)).cloned().collect()
     }
 
-    /// Somebody unheard has had these since then, as far as `patience` goes.
+    /// Records that an unknown worker has these tasks.
     fn note_unheard(&mut self, taken: &[News], unclear: &[Unclear], patience: &Patience) {
         let by_nobody = |news: &&News| news.worker.is_none() && !news.redelivered;
         let since: HashMap<&TaskId, Time> =
@@ -85,7 +85,7 @@ impl Orphans {
         self.0.keys().filter(|id| !unfinished.contains(*id)).cloned().collect()
     }
 
-    /// Forgets who has ended. Returns whose end came from somebody that was not heard; too fresh an end is looked at later.
+    /// Removes ended tasks. Returns those whose end came from an unreported worker; very recent ends are checked later.
     fn take_ended(&mut self, tasks: &[Task], now: Time, is_gone: impl Fn(&Task) -> bool) -> Vec<TaskId> {
         let mut unseen = Vec::new();
         for task in tasks.iter().filter(|task| task.phase.is_final()) {
@@ -113,20 +113,20 @@ impl Orphans {
 }
 
 impl Sweeper {
-    /// Writes down which of these tasks another worker has than the one that was heard to have it.
+    /// Records which of these tasks are with another worker than the one that reported taking them.
     pub(super) async fn note_elsewhere(&self, tasks: &[Task], fleet: &Fleet) -> Result<(), Trouble> {
         let news = tasks.iter().filter_map(|task| elsewhere(task, fleet.held.get(task.id.as_str())?));
         self.note_again(news.collect()).await
     }
 
-    /// The same of tasks that nobody answers for, whose messages are in their lists or reserved once more.
+    /// Records redeliveries of tasks that no worker reports to have, whose messages are in their lists or reserved again.
     pub(super) async fn note_returned(&self, tasks: &[Task], present: &Present) -> Result<(), Trouble> {
         let news = tasks.iter().filter_map(|task| returned(task, present));
         self.note_again(news.collect()).await
     }
 
-    /// Writes down that somebody has what nobody was heard to take. The reservations are old: who took them had time to speak, but
-    /// for a busy worker with a solo pool.
+    /// Records that messages were taken although no worker reported it. The reservations are old enough that a worker would have reported
+    /// them, except a busy one with a solo pool.
     pub(super) async fn note_taken(&self, unclear: &[Unclear], fleet: &Fleet) -> Result<(), Trouble> {
         let patience = self.patience();
         let read = |one: &Unclear| {
@@ -142,7 +142,7 @@ impl Sweeper {
         self.note_again(again).await
     }
 
-    /// Writes down who answers for tasks that nobody was heard to take: a worker without events says so when it is asked.
+    /// Records which workers report to have tasks that no event mentioned: a worker without events answers when asked.
     pub(super) async fn note_answered(&self, tasks: &[Task], fleet: &Fleet) -> Result<(), Trouble> {
         let news: Vec<News> =
             tasks.iter().filter_map(|task| answered(task, fleet.held.get(task.id.as_str())?)).collect();
@@ -165,7 +165,7 @@ impl Sweeper {
         Ok(())
     }
 
-    /// Orphans that have ended: nobody was heard to take them, and their worker did not end them.
+    /// Records redeliveries of orphans that have ended: no worker reported taking them, and their own worker cannot have ended them.
     pub(super) async fn note_unseen(&self, unfinished: &HashSet<TaskId>) -> Result<(), Trouble> {
         let ids = self.orphans().others(unfinished);
         if ids.is_empty() {
@@ -187,7 +187,7 @@ impl Sweeper {
     }
 }
 
-/// A worker has it, by all that is known.
+/// Whether a worker has it, according to the ledger.
 fn is_taken(task: &Task) -> bool {
     matches!(task.phase, Phase::Received | Phase::Running) && (task.worker.is_some() || is_unheard(task))
 }
@@ -218,7 +218,7 @@ fn answered(task: &Task, held: &Held) -> Option<News> {
     })
 }
 
-/// Whether the history does not say yet what was seen of its message.
+/// Whether the history lacks what was found about its message.
 pub(super) fn is_news(task: &Task, present: &Present) -> bool {
     returned(task, present).is_some()
 }
@@ -235,7 +235,7 @@ fn returned(task: &Task, present: &Present) -> Option<News> {
     Some(again(task, Phase::Received, reservation.since()?, UNHEARD_AGAIN))
 }
 
-/// Of a message that is reserved by nobody who was heard: who has it, or that somebody has.
+/// News about a message that is reserved without a report: which worker has it, or that some worker does.
 fn taken(task: &Task, reservation: &Reservation, held: Option<&Held>) -> Option<News> {
     let is_unheard = matches!(task.phase, Phase::Accepted | Phase::Waiting | Phase::Queued);
     if task.adopted || !is_unheard {
@@ -256,7 +256,7 @@ fn taken(task: &Task, reservation: &Reservation, held: Option<&Held>) -> Option<
     })
 }
 
-/// One more delivery than the ledger knows of, if nothing was heard meanwhile.
+/// News of one more delivery, unless anything else was reported meanwhile.
 fn again(task: &Task, phase: Phase, at: Time, reason: &str) -> News {
     News {
         delivery: Some(task.delivery + 1),

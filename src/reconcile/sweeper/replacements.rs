@@ -1,7 +1,7 @@
-//! What a task sent in its place: `self.replace()` ends a task without a word, and what goes on under other ids ends it later.
+//! Finds the replacements of tasks: `self.replace()` ends a task silently, and tasks with other ids end it later.
 //!
-//! A worker names the sender in each message that it sends while it runs a task (`parent_id`). So a task goes on while an
-//! unfinished task descends from it: one that the ledger knows, or one whose message stands in Redis.
+//! A worker names the sending task in each message that it sends while it runs a task (`parent_id`). So a task goes on while it has an
+//! unfinished descendant: a task in the ledger, or a message in Redis.
 
 use std::collections::{HashMap, HashSet};
 
@@ -10,13 +10,13 @@ use broker::Present;
 use celery::task::{Phase, TaskId};
 use ledger::{Filter, Page, Task};
 
-/// Unfinished tasks of one canvas that are looked at.
+/// Maximum number of unfinished tasks of a canvas that are read.
 const MEMBERS: i64 = 500;
-/// Senders of senders.
+/// Maximum depth of descent.
 const DEPTH: usize = 64;
 
 impl Sweeper {
-    /// Which of these go on in others, and in whom: a name and an id.
+    /// Which of these tasks go on in others, with the name and id of one of those.
     pub(super) async fn going_on(
         &self,
         tasks: &[&Task],
@@ -43,7 +43,7 @@ impl Sweeper {
         Ok(found)
     }
 
-    /// Who sent the unfinished tasks of a canvas, directly or not, each with one of these.
+    /// The tasks with unfinished descendants in a canvas, each with one of its descendants.
     async fn descendants(&self, root: &TaskId) -> Result<HashMap<TaskId, String>, Trouble> {
         let filter = Filter { root_id: Some(root.to_string()), phase: going_on_in(), ..Filter::default() };
         let (members, _) = self.ledger.tasks(&filter, &Page { limit: MEMBERS, after: None }).await?;

@@ -1,4 +1,4 @@
-//! Messages that came back from an older copy of Redis's data: of tasks that have ended, or that a worker has already.
+//! Handles messages that came back with an older copy of Redis's data: of tasks that have ended, or that a worker has already.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -14,17 +14,17 @@ use ledger::Task;
 use ledger::change::DUPLICATE;
 use runtime::clock;
 
-/// Ids looked up in one statement.
+/// How many ids are looked up in one statement.
 const CHUNK: usize = 500;
 
-/// A worker that has stored its result has acknowledged its message after this.
+/// By this time after its result, a worker has acknowledged the message.
 const ACKNOWLEDGED: Duration = Duration::from_secs(3);
 
 const REMOVED: &str = "an old message of it came back with Redis's data and was removed";
 
 impl Sweeper {
-    /// Takes them out of their lists and out of `unacked`; reports those that a worker took meanwhile. `queues` are those with
-    /// unfinished tasks; a message of an ended one may stand in any queue that Redis or a worker knows.
+    /// Removes such messages from lists and from `unacked`, and reports those that a worker took meanwhile. `queues` are queues with
+    /// unfinished tasks; a message of an ended task may be in any queue that Redis or a worker knows.
     pub(super) async fn remove_resurrected(&self, queues: &[String]) -> Result<(), Trouble> {
         let mut queues = queues.to_vec();
         queues.extend(self.broker.bound_queues().await?);
@@ -77,7 +77,7 @@ impl Sweeper {
         Ok(removed.into_iter().filter_map(|id| TaskId::parse(id).ok()).collect())
     }
 
-    /// What nobody has would be delivered when its reservation runs out.
+    /// Removes reserved messages that no worker has; they would be delivered when their reservations expire.
     async fn clear_reserved(
         &self,
         present: &Present,
@@ -86,7 +86,7 @@ impl Sweeper {
     ) -> Result<(), Trouble> {
         let (mut removed, mut twice) = (Vec::new(), Vec::new());
         for (id, reservation) in &present.reserved {
-            // Between its record and its acknowledgement lies a moment.
+            // A worker acknowledges a moment after it stores the record.
             let ended = |task: &&Task| task.finished_at.is_some_and(|at| clock::now().since(at) > ACKNOWLEDGED);
             let Some(task) = tasks.get(id).filter(ended) else { continue };
             if fleet.held.contains_key(id) {

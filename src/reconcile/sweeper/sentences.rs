@@ -1,9 +1,9 @@
-//! Decisions in words: for the history, for incidents, and for whoever asks why.
+//! Texts of decisions, for the history, for incidents and for explanations.
 
 use super::decision::{Doubt, Why};
 
 impl Why {
-    /// The reason in the task's history. `about` names the worker, or those that may have taken it.
+    /// The reason in the task's history. `about` names the worker, or the workers that may have taken it.
     pub fn sentence(self, about: &str) -> String {
         match self {
             Self::RedisLostIt => REDIS_LOST_IT.to_owned(),
@@ -48,7 +48,7 @@ impl Why {
         }
     }
 
-    /// The reason of a message that went back to its list.
+    /// The reason for a message that was put back into its list.
     pub fn restored(self, about: &str) -> String {
         match self {
             Self::Forgotten => self.sentence(about),
@@ -59,7 +59,7 @@ impl Why {
         }
     }
 
-    /// The kind under which the repair is counted.
+    /// The kind of repair, for the metric.
     pub const fn kind(self) -> &'static str {
         match self {
             Self::RedisLostIt => "requeued",
@@ -71,7 +71,7 @@ impl Why {
 pub const REDIS_LOST_IT: &str = "Redis lost its message, it is queued again";
 
 impl Doubt {
-    /// What is not known, and which command decides it.
+    /// What is not known, and which request decides it.
     pub fn sentence(self, about: &str, id: &str) -> String {
         let what = match self {
             Self::Worker => {

@@ -1,5 +1,5 @@
-//! Carries decisions out: in Redis by one script, in the ledger by one transaction that looks whether the tasks are still what they
-//! were when the decisions were made.
+//! Carries out decisions: in Redis by a script, in the ledger by a transaction that checks that the tasks have not changed since the
+//! decisions were made.
 //!
 //! What Redis refuses for one task (its key holds something else) keeps no other task back: the next look finds it again.
 //!
@@ -22,8 +22,8 @@ use ledger::{Event, Failure, News, Source, Task};
 use runtime::clock;
 
 impl Sweeper {
-    /// All that is absent for certain. What is to be queued again is written down together: after Redis was emptied that is all that
-    /// was queued.
+    /// Settles all tasks that are certainly absent. Tasks to queue again are written together, because after a loss they may be everything
+    /// that was queued.
     pub(super) async fn settle_all(&self, absent: Vec<Absent>, state: &mut State) -> Result<(), Trouble> {
         let absent = self.within_the_limit(absent, state).await?;
         let mut again: HashMap<(Why, String), Vec<Task>> = HashMap::new();
@@ -44,7 +44,7 @@ impl Sweeper {
         Ok(())
     }
 
-    /// Without what would run again, when that is too much at once.
+    /// Removes the tasks that would run again, if these are too many at once.
     async fn within_the_limit(&self, absent: Vec<Absent>, state: &mut State) -> Result<Vec<Absent>, Trouble> {
         // One that is to be revoked ends instead.
         let runs_again = |one: &Absent| {
@@ -106,7 +106,7 @@ impl Sweeper {
         }
     }
 
-    /// Nothing hands the message out again: it goes in the same step in which it is found.
+    /// Ends a poison task. Its message is removed in the same step in which it is found, so that it is not delivered again.
     async fn poison(&self, one: &Absent) -> Result<(), Trouble> {
         if let Some(reservation) = &one.reservation
             && !self.broker.discard_reservation(reservation).await?
@@ -172,8 +172,8 @@ impl Sweeper {
         Ok(events)
     }
 
-    /// The message is in its list again: a further delivery, made by kombu's rule. A worker may have it already when this is
-    /// written, and may have ended it; if nothing that was heard of it tells of the delivery, this does.
+    /// Records that a message is in its list again, as a further delivery. A worker may already have taken or even ended it by then; the
+    /// entry is added only if no event has reported the delivery.
     async fn note_restored(&self, task: &Task, reason: &str) -> Result<(), Trouble> {
         let mut news = decided(task, Phase::Queued);
         news.delivery = Some(task.delivery + 1);

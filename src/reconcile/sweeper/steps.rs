@@ -1,10 +1,10 @@
-//! Steps of canvases whose turn has come and that are nowhere: the worker sent them and Redis lost the message before anybody took
-//! it, or the worker died in between.
+//! Rebuilds canvas steps that are due but missing: a worker sent the message and Redis lost it before it was taken, or the worker died
+//! before it sent it.
 //!
-//! A worker makes the message of a step out of the message of the one before it and that one's result. Both are in the ledger, so
-//! the same message can be made here, by the same rules ([`continuation`]). It is kept in the ledger and published like any other
-//! delivery. What cannot be made again (a result that is stored nowhere, and a step that takes it) ends as lost, with the reason:
-//! nobody else would ever send it. Bodies of chords have rules of their own ([`super::bodies`]).
+//! A worker builds the message of a step from the previous step's message and result. Both are in the ledger, so the same message can
+//! be built here, by the same rules ([`continuation`]). It is stored in the ledger and published like any other delivery. A step that
+//! cannot be rebuilt (it takes a result that is stored nowhere) ends as lost, with the reason, because no worker would ever send it.
+//! Chord bodies have rules of their own ([`super::bodies`]).
 
 use std::collections::{HashMap, HashSet};
 use std::time::Duration;
@@ -20,53 +20,53 @@ use celery::{Decoded, Envelope, Message, Properties, chord};
 use ledger::{EdgeKind, Neighbour, Task};
 use runtime::clock::{self, Time};
 
-/// A worker sends what follows before it stores its own end. After this the message is where it stays.
+/// A worker sends the next step before it stores its own result. After this time the message has arrived.
 const SENT: Duration = Duration::from_secs(5);
-/// Steps that wait for their turn and are looked at in one pass.
+/// Maximum number of waiting steps in one pass.
 const STEPS: usize = 50_000;
-/// Messages of this many steps before it are made for one.
+/// Maximum number of predecessors whose messages are rebuilt for a step.
 pub(super) const DEPTH: usize = 1_000;
 
-/// Tasks that wait, of those that a look is about.
+/// The waiting tasks of a survey.
 #[derive(Default)]
 pub(super) struct Waiting {
-    /// Their turn has come.
+    /// Steps that are due.
     pub unsent: Vec<(Task, Due)>,
-    /// They have replaced themselves.
+    /// Tasks that have replaced themselves.
     pub replaced: Vec<Task>,
 }
 
-/// A step's turn.
+/// Since when a step is due.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Due {
-    /// Since then somebody may have sent it, and somebody may have taken it.
+    /// Since when it may have been sent and taken.
     pub since: Time,
-    /// Whoever was to send it may have died before.
+    /// Whether the worker that had to send it may have died before.
     pub sender_died: bool,
 }
 
-/// What became of the message of a step.
+/// The outcome of rebuilding a step's message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Remade {
-    /// The ledger has it now.
+    /// The message is in the ledger now.
     Kept,
-    /// The ledger had it before: the task has moved on.
+    /// The ledger already had a message: the task has changed meanwhile.
     NotNeeded,
-    /// Somebody may still send it.
+    /// A worker may still send it.
     NotYet,
-    /// Nobody can make it, and why.
+    /// It cannot be rebuilt, for this reason.
     Never(&'static str),
 }
 
-/// A message as a worker would make it, or why there is none.
+/// A rebuilt message, or the reason why there is none.
 pub(super) enum Made {
-    /// With all that goes out together with it.
+    /// The message, with everything that is sent together with it.
     Message(Box<Message>, Continuation),
     NotYet,
     Never(&'static str),
 }
 
-/// What follows a step, as far as that is known.
+/// The next step, as far as known.
 pub(super) enum Next {
     Plan(Continuation),
     NotYet,
@@ -80,8 +80,8 @@ const UNSTORED: &str = "it takes a result that is stored nowhere";
 const UNNAMED: &str = "nothing before it names it";
 
 impl Sweeper {
-    /// Waiting tasks of which all they wait for has succeeded a while ago, with no worker that is still about to send them; and those
-    /// that wait for what they sent in their place.
+    /// Waiting tasks whose predecessors have all succeeded a while ago, so that no worker is still about to send them; and tasks that wait
+    /// for their replacements.
     pub(super) async fn waiting_steps(&self) -> Result<Waiting, Trouble> {
         let (mut after, mut found) = (0, Waiting::default());
         while found.unsent.len() + found.replaced.len() < STEPS {
@@ -121,8 +121,8 @@ impl Sweeper {
         Ok(waiting.into_iter().filter_map(due).collect())
     }
 
-    /// Makes the message of a task that the ledger has none of, and keeps it, with those that go out together with it: what they
-    /// are made of may be gone when their turn comes.
+    /// Rebuilds the message of a task that has none in the ledger, and stores it with those that are sent together with it, because their
+    /// sources may be gone later.
     pub(super) async fn remake(&self, task: &Task) -> Result<Remade, Trouble> {
         let known = self.ledger.message(&task.id).await?;
         if known.is_some_and(|message| message.headers.is_some()) {
@@ -151,7 +151,7 @@ impl Sweeper {
         Ok(if kept { Remade::Kept } else { Remade::NotNeeded })
     }
 
-    /// The message as a worker makes it.
+    /// Builds the message as a worker does.
     async fn make(&self, task: &Task, depth: usize) -> Result<Made, Trouble> {
         let before = self.ledger.predecessors(&[task.no]).await?;
         let Some(step) = before.first().filter(|_| is_due(&before)) else {
@@ -177,8 +177,8 @@ impl Sweeper {
         })
     }
 
-    /// The message of a step: the one that the ledger has, or one made in its turn, which is kept: what comes later in the canvas is
-    /// made of it, too. `None` when there is none.
+    /// The message of a step: from the ledger, or rebuilt and stored, because later steps are built from it too. `None` when there is
+    /// none.
     pub(super) async fn message_of(&self, step: &Task, depth: usize) -> Result<Option<Message>, Trouble> {
         match self.ledger.message(&step.id).await? {
             Some(ledger::Message { headers: Some(headers), body }) => Ok(decoded(headers, body)),
@@ -193,7 +193,7 @@ impl Sweeper {
         }
     }
 
-    /// What follows one task.
+    /// The step after a task.
     async fn after(&self, task: &Task, step: &Task, parent: &Message) -> Result<Next, Trouble> {
         let result = self.ledger.task(&step.id).await?.and_then(|task| task.result);
         let plan = |value: &Json| self.plan(|sender| continuation::after_success(parent, value, sender));
@@ -210,7 +210,7 @@ impl Sweeper {
     }
 }
 
-/// The plan that sends the task. A result that is not known is no hindrance to what does not take it.
+/// The continuation that sends the task. An unknown result only matters to a step that takes it.
 pub(super) fn planned(task: &Task, value: Option<&Json>, make: impl Fn(&Json) -> Option<Continuation>) -> Next {
     let named = |value: &Json| make(value).filter(|plan| names(plan, task));
     let Some(value) = value else {
@@ -225,7 +225,7 @@ pub(super) fn planned(task: &Task, value: Option<&Json>, make: impl Fn(&Json) ->
     named(value).map_or(Next::Never(UNNAMED), Next::Plan)
 }
 
-/// All that the step waits for has succeeded, a while ago.
+/// Whether all predecessors of the step have succeeded, a while ago.
 fn is_due(before: &[Neighbour]) -> bool {
     let now = clock::now();
     !before.is_empty()
@@ -236,7 +236,7 @@ fn is_due(before: &[Neighbour]) -> bool {
         })
 }
 
-/// Its turn may still come, or has only just come.
+/// Whether the step may still become due, or has only just become due.
 fn may_come(before: &[Neighbour]) -> bool {
     let bad = |step: &Neighbour| step.task.phase.is_final() && step.task.phase != Phase::Succeeded;
     !before.is_empty() && !before.iter().any(|step| step.kind == EdgeKind::LinkError || bad(step))

@@ -1,5 +1,5 @@
-//! Where is every task? Counts first; lists are read, in pages and for a bounded share of the time, only where counts do not fit,
-//! where something is known to be lost, and once in a long while whatever the counts say (messages of others count too).
+//! The survey: where is every task? It compares counts first; lists are read, in pages and for a bounded share of the time, only if the
+//! counts do not match, if data is known to be lost, and occasionally in any case (other clients' messages count too).
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::time::Duration;
@@ -21,59 +21,60 @@ use celery::task::{Phase, Spread, TaskId, pause};
 use ledger::Task;
 use runtime::clock::{self, Time};
 
-/// After a loss that is certain, the second look follows at once.
+/// Pause before the second survey after a certain loss of data.
 const GRACE_AFTER_LOSS: Duration = Duration::from_millis(700);
-/// A message is on its way for up to this long after it was queued: too young to be missed.
+/// A message may be in flight for this long after it was queued: younger ones are not missed yet.
 const YOUNG: Duration = Duration::from_secs(2);
-/// After a loss every look reads the lists for this long: until what was young then is not any more.
+/// How long every survey reads the lists after a loss: until messages that were young then no longer are.
 const SUSPICION: Duration = Duration::from_secs(4);
-/// Lists are read this often whatever the counts say.
+/// How often lists are read even if the counts match.
 const READ_ANYWAY: Duration = Duration::from_mins(10);
 /// Unfinished tasks of one pass; when none of them is missed any more, the next pass takes those after them.
 const SUSPECTS: usize = 50_000;
-/// What is missed at every look, although it is repaired at each second one, keeps the others waiting no longer.
+/// After this many surveys the next tasks get their turn, even if some are still missing.
 const MAX_LOOKS: u32 = 4;
-/// Lists are read page by page for at most a twentieth of the time.
+/// Reading lists takes at most a twentieth of the time.
 const SCAN_SHARE: u32 = 20;
-/// Looks take a fifth of the time, however much is unfinished, but come at least this often.
+/// Surveys take at most a fifth of the time, however many tasks are unfinished, but come at least this often.
 const LOOK_SHARE: u32 = 4;
 const LONGEST_PAUSE: Duration = Duration::from_secs(60);
-/// Names of tasks known to acknowledge late.
+/// Maximum number of remembered task names that acknowledge late.
 const LATE_NAMES: usize = 1_000;
 
-/// What the sweeper remembers from look to look.
+/// What the sweeper remembers between surveys.
 pub(super) struct State {
     pub absences: Absences,
     next_look: Instant,
-    /// Lists are not read before, unless something is known to be lost.
+    /// Lists are not read before this time, unless data is known to be lost.
     next_scan: Instant,
-    /// Then they are read in any case.
+    /// At this time lists are read in any case.
     read_anyway: Instant,
     suspicious_until: Instant,
-    /// When data was lost, as far as it was heeded.
+    /// The last loss of data that was handled.
     loss: Option<Loss>,
-    /// Redis's data may be older than the ledger's.
+    /// Whether Redis's data may be older than the ledger's.
     resurrected: bool,
     walk: Walk,
-    /// Tasks that acknowledge after they ran, as their workers said.
+    /// Names of tasks that acknowledge late, according to their workers.
     late: VecDeque<String>,
-    /// What was found out in this look, for the incidents.
+    /// Findings of this survey, for incidents.
     pub findings: Findings,
 }
 
-/// How far the looks came: of more tasks than one look takes each stretch is looked at until nothing in it is missed any more.
+/// The position of the surveys: if there are more tasks than fit into one survey, each section is repeated until nothing in it is
+/// missing.
 #[derive(Default)]
 struct Walk {
-    /// The number of the task before the stretch.
+    /// The number of the task before the section.
     after: i64,
     looks: u32,
-    /// The end was reached since data was lost.
+    /// Whether the end was reached since data was lost.
     is_round: bool,
 }
 
 impl Walk {
-    /// After a look at a stretch that ends with `last`, if it is not the end of all. Returns whether there is more to look at that
-    /// may have been lost.
+    /// Moves on after the survey of a section that ends with `last` (`None` at the end of all tasks). Returns whether there are more tasks
+    /// that may have been lost.
     fn go_on(&mut self, last: Option<i64>, is_missed: bool) -> bool {
         self.looks += 1;
         if is_missed && self.looks < MAX_LOOKS {
@@ -86,7 +87,7 @@ impl Walk {
 }
 
 impl State {
-    /// Whoever begins knows nothing of what was lost before: it looks, whatever the counts say.
+    /// A new sweeper does not know of earlier losses, so its first survey reads the lists in any case.
     pub fn new() -> Self {
         let now = Instant::now();
         Self {
@@ -121,8 +122,8 @@ impl State {
         Instant::now() <= self.suspicious_until
     }
 
-    /// Whether Redis lost data after something was put into it `since` then. Where a worker takes messages without a word, what
-    /// was put in between the last good sign and the bad one may as well have been taken.
+    /// Whether Redis lost data after a message was put into it at `since`. If a worker takes messages without reporting it, a message put in
+    /// between the last good check and the loss may also have been taken.
     pub fn lost_since(&self, since: Time, silent: bool) -> bool {
         self.loss.is_some_and(|loss| since <= if silent { loss.good_at } else { loss.noticed_at })
     }
@@ -143,18 +144,18 @@ impl State {
     }
 }
 
-/// Unfinished tasks that nobody answers for.
+/// Unfinished tasks that no worker reports to have.
 #[derive(Default)]
 struct Suspects {
-    /// To be looked for.
+    /// Tasks to search for.
     absent: Vec<Task>,
-    /// Their workers live and did not answer. Whether their messages went back to their queues can be seen all the same.
+    /// Tasks whose workers live but did not answer. Their messages can still be found if they went back to their queues.
     silent: Vec<Task>,
-    /// Where the pass ended before all were seen.
+    /// The last task, if the pass ended before all were checked.
     last: Option<i64>,
 }
 
-/// Messages that were reserved a moment ago at least: whoever took them had time to say so.
+/// Messages whose reservation is old enough that the worker would have reported it.
 fn unheard(tasks: &[Task], present: &Present) -> Vec<Unclear> {
     let now = clock::now();
     let reserved = |task: &Task| {
@@ -165,7 +166,7 @@ fn unheard(tasks: &[Task], present: &Present) -> Vec<Unclear> {
     tasks.iter().filter_map(reserved).collect()
 }
 
-/// The queues, those of these tasks, and the further ones in which they stand.
+/// These queues, the queues of these tasks, and the further queues of their copies.
 fn with_copies(queues: &[String], tasks: &[Task]) -> Vec<String> {
     let copies = tasks.iter().filter_map(|task| task.options.spread.as_ref()).flat_map(Spread::copies);
     let own = tasks.iter().filter_map(|task| task.queue.clone());
@@ -176,7 +177,7 @@ fn with_copies(queues: &[String], tasks: &[Task]) -> Vec<String> {
 }
 
 impl Sweeper {
-    /// One look at everything; repairs what was seen absent twice.
+    /// One survey of all tasks; repairs those that were found absent twice.
     pub(super) async fn survey(&self, state: &mut State, doubt: &Doubt) -> Result<(), Trouble> {
         let started = Instant::now();
         state.heed(doubt);
@@ -185,7 +186,7 @@ impl Sweeper {
         let mut listed = 0;
         for queue in &queues {
             listed += match self.broker.queue_length(queue).await {
-                // What stands there cannot be read; the others go on.
+                // This key cannot be read; go on with the other queues.
                 Err(error) if error.is_refusal() => 0,
                 length => length?,
             };
@@ -215,7 +216,7 @@ impl Sweeper {
         if suspicious { GRACE_AFTER_LOSS.min(grace) } else { grace }
     }
 
-    /// Queues that have something of ours, and how many tasks the ledger believes to wait there.
+    /// Queues with tasks of ours, and how many tasks wait there according to the ledger.
     async fn queues(&self) -> Result<(Vec<String>, i64), Trouble> {
         let mut queued: i64 = 0;
         let mut queues: Vec<String> = Vec::new();
@@ -230,7 +231,7 @@ impl Sweeper {
         Ok((queues, queued))
     }
 
-    /// `scan`: queued tasks too, not only those that workers have.
+    /// Searches for tasks. `scan`: queued tasks too, not only those that workers have.
     async fn look_for_all(&self, queues: &[String], scan: bool, state: &mut State) -> Result<(), Trouble> {
         let suspicious = state.is_suspicious();
         let grace = self.grace(suspicious);
@@ -261,7 +262,7 @@ impl Sweeper {
         Ok(())
     }
 
-    /// Unfinished tasks that no worker answers for.
+    /// The unfinished tasks that no worker reports to have.
     async fn suspects(&self, scan: bool, state: &mut State) -> Result<Suspects, Trouble> {
         let with_workers = [Phase::Received, Phase::Running, Phase::Retrying];
         let all = [Phase::Queued, Phase::Received, Phase::Running, Phase::Retrying];
@@ -305,8 +306,8 @@ impl Sweeper {
         Ok((stretch, Some(after)))
     }
 
-    /// Those of the suspects that are nowhere, with what is to be done. The workers are asked after the lists were read, and
-    /// records are read last: one that says the end is news.
+    /// The suspects that are not found anywhere, with the decision about each. Workers are asked after the lists are read, and records are
+    /// read last: a record with an end is news.
     async fn absent(
         &self,
         suspects: Vec<Task>,
@@ -335,7 +336,7 @@ impl Sweeper {
         Ok(absent)
     }
 
-    /// Whose record says the end has ended; the others are left.
+    /// Removes tasks whose record has their end.
     async fn without_record(&self, decided: Vec<Absent>) -> Result<Vec<Absent>, Trouble> {
         let ids: Vec<TaskId> = decided.iter().map(|one| one.task.id.clone()).collect();
         let records = self.backend.records(&ids).await?;

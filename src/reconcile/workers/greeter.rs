@@ -1,5 +1,5 @@
-//! Asks workers what they are, and tells those that came online what they missed: revokes, pauses, that they should send events.
-//! Each of these does no harm when it is repeated.
+//! Asks workers about themselves, and tells workers that came online what they missed: revokes, pauses, and to send task events.
+//! All of this may be repeated without harm.
 
 use std::collections::BTreeMap;
 
@@ -10,26 +10,26 @@ use broker::{Broker, Replies, Request};
 use celery::commands;
 use ledger::SharedLedger;
 
-/// Whom to ask what.
+/// Which workers to ask what.
 pub struct Whom {
-    /// Who came online.
+    /// Workers that came online.
     pub strangers: Vec<String>,
-    /// For their tasks.
+    /// Workers to ask for their registered tasks.
     pub untold: Vec<String>,
-    /// To tell of their tasks.
+    /// Workers to ask for task events.
     pub mute: Vec<String>,
-    /// All are asked what they do.
+    /// Whether to ask all workers for their state.
     pub everybody: bool,
 }
 
-/// What workers answered.
+/// The answers of workers.
 pub struct Heard {
     pub stats: Replies,
     pub queues: Replies,
     pub registered: Replies,
-    /// What those said who were asked to tell of their tasks.
+    /// Replies of the workers that were asked for task events.
     pub events: Replies,
-    /// Whom the greeting was for.
+    /// The workers that were greeted.
     pub greeted: Vec<String>,
 }
 
@@ -40,7 +40,7 @@ pub struct Greeter {
 }
 
 impl Greeter {
-    /// `None` when nobody could be asked.
+    /// Asks and greets workers. `None` when they could not be asked.
     pub async fn greet(self, whom: Whom) -> Option<Heard> {
         let Whom { strangers, untold, mute, everybody } = whom;
         let to = if everybody { None } else { Some(strangers.clone()) };
@@ -62,7 +62,7 @@ impl Greeter {
         Some(Heard { stats, queues, registered, events, greeted })
     }
 
-    /// Asks these to tell of their tasks. One that was started without any events says that it cannot.
+    /// Asks these workers for task events. One that was started without events answers that it cannot send them.
     async fn ask_for_events(&self, names: Vec<String>) -> Replies {
         if names.is_empty() {
             return Replies::default();
@@ -71,7 +71,7 @@ impl Greeter {
         self.broker.ask(&request, PATIENCE).await.unwrap_or_default()
     }
 
-    /// Tells workers that came online what they missed. Each of these does no harm when it is repeated.
+    /// Tells workers that came online what they missed. May be repeated without harm.
     async fn welcome(&self, names: &[String], queues: &Replies) -> bool {
         let told = async {
             self.tell_revokes(names).await?;

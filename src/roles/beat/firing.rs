@@ -1,4 +1,4 @@
-//! Turns a due schedule into what the ledger must write: its ticks, each fired, skipped, missed or failed.
+//! Turns a due schedule into what the ledger must write: each of its ticks fired, skipped, missed or failed.
 
 use crate::usecase::Gateway;
 use crate::usecase::schedules::ScheduleError;
@@ -10,12 +10,12 @@ use schedule::decide::{Decision, decide};
 use schedule::definition::{Definition, Overlap};
 use schedule::tick;
 
-/// A schedule that falls due soon.
+/// A schedule that is due soon.
 pub struct Planned {
     pub schedule: Schedule,
     pub tick: Time,
     pub due_at: Time,
-    /// Or why its document can no longer be read. The tick then fails, and the schedule waits for an edit.
+    /// The plan, or why the document can no longer be read. The tick then fails, and the schedule waits for an edit.
     plan: Result<Plan, String>,
 }
 
@@ -39,14 +39,14 @@ impl Planned {
         Some(Self { schedule, tick, due_at, plan })
     }
 
-    /// Whether the plan still fits the row. The last firing counts too, because its running tasks decide about the next tick.
+    /// Whether the plan still matches the row, including the last firing, because its running tasks decide about the next tick.
     pub fn is_of(&self, schedule: &Schedule) -> bool {
         self.schedule.version == schedule.version
             && schedule.next == Some(NextTick { tick: self.tick, due_at: self.due_at })
             && self.schedule.last_tasks == schedule.last_tasks
     }
 
-    /// Whether a decision made shortly before the due time is the one that would be made at it.
+    /// Whether a decision made shortly before the due time is the same as at the due time.
     pub fn may_be_early(&self) -> bool {
         self.overlap() == Overlap::Allow
     }

@@ -1,4 +1,4 @@
-//! Beat: schedules that any number of replicas fire exactly once. What a schedule says is read by the crate `schedule`.
+//! Beat, the scheduler: any number of replicas fire each tick exactly once. The crate `schedule` parses schedules.
 
 pub mod firing;
 pub mod seed;

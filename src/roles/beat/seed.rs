@@ -1,5 +1,5 @@
-//! Copies the configuration's `[[schedules]]` into the table of schedules, each name once. After that the table is what counts,
-//! and start-up logs where the two differ.
+//! Copies the configuration's `[[schedules]]` into the table of schedules, each name once. After that only the table counts, and the
+//! start logs differences between the two.
 
 use tracing::{info, warn};
 
@@ -16,7 +16,7 @@ use schedule::document::Document;
 /// Checks the entries before anything starts.
 ///
 /// # Errors
-/// The first entry that does not fit, with everything that is wrong with it.
+/// The first invalid entry, with all its mistakes.
 pub fn check(seeds: &[RawSchedule], limits: Limits) -> Result<(), Error> {
     for (index, raw) in seeds.iter().enumerate() {
         let refuse = |places: &[Invalid]| Error::value(format!("schedules[{index}] ({})", raw.name), said(places));
@@ -32,10 +32,10 @@ fn said(places: &[Invalid]) -> String {
     places.iter().map(place).collect::<Vec<_>>().join("; ")
 }
 
-/// The entries were [`check`]ed.
+/// Copies the entries, which must have passed [`check`].
 ///
 /// # Errors
-/// When the ledger fails; what was seeded stays.
+/// When the ledger fails; entries that were copied stay.
 pub async fn seed(gateway: &Gateway, seeds: &[RawSchedule]) -> Result<(), ledger::Error> {
     for raw in seeds {
         let Ok(document) = Document::parse(&raw.document()) else { continue };
@@ -63,7 +63,7 @@ async fn compare(gateway: &Gateway, name: &str, document: &Document) -> Result<(
     Ok(())
 }
 
-/// Equal, apart from the order of members and the way numbers are written.
+/// Whether two documents are equal, apart from the order of members and the notation of numbers.
 fn same(left: &str, right: &str) -> bool {
     let parse = |text| serde_json::from_str::<serde_json::Value>(text).ok();
     parse(left) == parse(right)

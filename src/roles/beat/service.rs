@@ -1,10 +1,10 @@
-//! Fires due schedules. Every replica runs this and none leads: the replica that moves a schedule's row forward has submitted
-//! its tick, in the same transaction.
+//! Fires due schedules. Every replica runs this, without a leader: the replica that moves a schedule's row forward submits the tick in
+//! the same transaction.
 //!
-//! To be on time it looks ahead: schedules that fall due within [`HORIZON`] are read and planned before, and shortly before the
-//! due time everything but the commit is written ([`lead`]). A plan is only a plan: the transaction checks that the row has not
-//! moved and was not edited. Where an overlap policy asks what is running, the due time itself is waited for. While the ledger
-//! is away nothing is lost: ticks are found later, and `catch_up` says what becomes of them.
+//! To be on time it looks ahead: schedules that become due within [`HORIZON`] are read and planned early, and shortly before the due
+//! time everything except the commit is done ([`lead`]). The transaction checks that the row has not moved and was not edited since.
+//! If an overlap policy depends on running tasks, it waits for the due time. While the ledger is down nothing is lost: ticks are found
+//! later, and `catch_up` says what happens to them.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -25,20 +25,20 @@ use runtime::clock::{self, Time};
 use runtime::lifecycle::{Backoff, OnExit, Tasks};
 use schedule::definition::Overlap;
 
-/// Schedules that fall due within this time are read and planned.
+/// Schedules that become due within this time are read and planned.
 const HORIZON: Duration = Duration::from_secs(2);
-/// How soon a replica tries again after it found every due row locked by another.
+/// How soon a replica tries again after it found all due rows locked by another.
 const ANOTHERS: Duration = Duration::from_millis(50);
 /// How often the schedules are read without a nudge, because other replicas may have edited them.
 const PERIOD: Duration = Duration::from_millis(500);
 /// How long before the due time the transactions begin: for the first schedule, and for each further one due at the same time.
 const LEAD: Duration = Duration::from_millis(4);
 const LEAD_EACH: Duration = Duration::from_micros(200);
-/// Schedules in one transaction, unless so many are due that each of [`TRANSACTIONS`] takes its share.
+/// Schedules in one transaction, unless so many are due that they are divided among [`TRANSACTIONS`].
 const BATCH: usize = 250;
-/// Transactions at a time: a thousand schedules that are due in one second all begin at once. Less than half of the connections.
+/// Concurrent transactions, so that a thousand schedules due in the same second begin together. Less than half of the connections.
 const TRANSACTIONS: usize = 4;
-/// Most schedules planned ahead. The rest are planned when these have fired.
+/// Maximum number of schedules planned ahead. The rest are planned when these have fired.
 const LOOK_AHEAD: i64 = 2_000;
 const LEDGER_PAUSE: Duration = Duration::from_secs(2);
 /// How often old runs are removed.
@@ -52,7 +52,7 @@ pub struct Beat {
     seeds: Vec<RawSchedule>,
     /// How long runs are kept.
     keep: Duration,
-    /// Plans by schedule, from the last look ahead only.
+    /// Plans by schedule, only from the last look-ahead.
     planned: HashMap<String, Planned>,
 }
 
@@ -104,14 +104,14 @@ impl Beat {
         Ok(self.soonest().map_or(PERIOD, |crowd| crowd.begins_at.since(now)).clamp(least, PERIOD))
     }
 
-    /// What is due at the earliest time of all.
+    /// The schedules with the earliest due time.
     fn soonest(&self) -> Option<Crowd> {
         let due_at = self.planned.values().map(|plan| plan.due_at).min()?;
         let early = self.planned.values().filter(|plan| plan.due_at == due_at && plan.may_be_early()).count();
         Some(Crowd { due_at, begins_at: due_at.minus(lead(early)) })
     }
 
-    /// Reads what falls due soon, and plans what is new in it.
+    /// Reads schedules that are due soon, and plans the new ones.
     async fn look_ahead(&mut self) -> Result<(), ledger::Error> {
         let until = clock::now().plus(HORIZON);
         let rows = self.gateway.ledger.upcoming(until, LOOK_AHEAD).await?;
@@ -124,7 +124,7 @@ impl Beat {
         Ok(())
     }
 
-    /// Fires what is due, or what will be in a moment. Returns how long to pause at least.
+    /// Fires schedules that are due now or in a moment. Returns the shortest pause.
     async fn fire_due(&mut self) -> Result<Duration, ledger::Error> {
         let now = clock::now();
         let Some(crowd) = self.soonest().filter(|crowd| crowd.begins_at <= now) else { return Ok(Duration::ZERO) };
@@ -151,16 +151,16 @@ impl Beat {
                     Err(error) => failure = Some(error),
                 }
             }
-            // All at once: one publication then, and none waits until another one is written down.
+            // Announce all together, so that they share one publication and none waits for another to be recorded.
             self.gateway.announce(committed);
-            // Each was written whatever became of the others; what failed is found again.
+            // Each batch was committed separately; schedules of a failed batch are found again.
             failure.map_or(Ok(()), Err)?;
         }
         Ok(if won == 0 { ANOTHERS } else { Duration::ZERO })
     }
 
-    /// One batch, one transaction, committed at `at` if that is still to come. Returns how many were not another replica's, and
-    /// what was submitted.
+    /// Writes a batch in one transaction, committed at `at` if that is in the future. Returns how many this replica fired, and what was
+    /// submitted.
     async fn fire(&self, batch: Vec<Planned>, at: Time) -> Result<(usize, Vec<Committed>), ledger::Error> {
         let running = self.still_running(&batch).await?;
         let now = clock::now().max(at);
@@ -179,7 +179,7 @@ impl Beat {
         Ok((won, conclude(firings, fired)))
     }
 
-    /// Tasks of the last firings that have not ended, by schedule, where the policy asks for them.
+    /// Unfinished tasks of the last firings, by schedule, where the overlap policy needs them.
     async fn still_running(&self, batch: &[Planned]) -> Result<HashMap<String, Vec<TaskId>>, ledger::Error> {
         let asked = batch.iter().filter(|plan| plan.overlap() != Overlap::Allow);
         let firings: Vec<Firings> = asked.filter_map(|plan| last_firing(&plan.schedule)).collect();
@@ -193,7 +193,7 @@ impl Beat {
         Ok(found)
     }
 
-    /// The intention is written down before the tick fires, so that a crash in between does not leave two running.
+    /// Records the revokes before the tick fires, so that a crash in between does not leave two tasks running.
     async fn announce_revokes(&self, replaced: &[Vec<TaskId>], now: Time) -> Result<(), ledger::Error> {
         for id in replaced.iter().flatten() {
             self.gateway.ledger.request_revoke(id, now).await?;
@@ -201,7 +201,7 @@ impl Beat {
         Ok(())
     }
 
-    /// Waiting for the workers' confirmation must not delay the next tick.
+    /// Revokes in the background, because waiting for the workers' confirmation must not delay the next tick.
     fn revoke(&self, replaced: Vec<TaskId>) {
         if replaced.is_empty() {
             return;
@@ -224,17 +224,17 @@ type Committed = (Submission, Inserted);
 /// Schedules that are due at the same time.
 struct Crowd {
     due_at: Time,
-    /// When their transactions begin.
+    /// When their transactions must begin.
     begins_at: Time,
 }
 
-/// How long before their due time this many schedules are written.
+/// How long before the due time the transactions for this many schedules begin.
 fn lead(schedules: usize) -> Duration {
     let each = LEAD_EACH.saturating_mul(u32::try_from(schedules).unwrap_or(u32::MAX));
     if schedules == 0 { Duration::ZERO } else { (LEAD + each).min(MOST_AHEAD) }
 }
 
-/// Counts what became of each run; answers with what was submitted.
+/// Counts the outcome of each run; returns what was submitted.
 fn conclude(firings: Vec<Firing>, fired: Vec<Option<Fired>>) -> Vec<Committed> {
     let mut committed = Vec::new();
     let now = clock::now();

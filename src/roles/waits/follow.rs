@@ -1,4 +1,4 @@
-//! Sends what follows a step and keeps the books of its chord, in the place of a worker.
+//! Sends the next steps after a step, and does its chord's bookkeeping, in place of a worker.
 //!
 //! Every call may be repeated. A message has the delivery tag of its task's first delivery: the relay's markers turn a second one
 //! away, and a revoke that came before forbids it. New ids come from the step's own and from what they are for, so a repetition makes
@@ -25,17 +25,17 @@ use ledger::{News, Source};
 use runtime::clock::{self, Time};
 use serde_json::value::RawValue;
 
-/// What a finisher waits for records of a nested header: Celery's `result_chord_join_timeout`.
+/// How long to wait for the records of a nested header: Celery's `result_chord_join_timeout`.
 const JOIN_TIMEOUT: Duration = Duration::from_secs(3);
 const JOIN_PAUSE: Duration = Duration::from_millis(50);
-/// Where a signature of others names no queue.
+/// The queue of signatures from other clients that name none.
 const DEFAULT_QUEUE: &str = "celery";
 
-/// One step that ended.
+/// A step that has ended.
 pub(super) struct Follow<'a> {
     parts: &'a Parts,
     message: &'a Message,
-    /// What was published.
+    /// The published tasks.
     sent: Mutex<Vec<(TaskId, String)>>,
 }
 
@@ -44,7 +44,7 @@ impl<'a> Follow<'a> {
         Self { parts, message, sent: Mutex::default() }
     }
 
-    /// Callbacks and the next step of the chain; the inner error is a signature that cannot be sent, and then none is.
+    /// Sends callbacks and the next step of the chain. The inner error is an invalid signature; then nothing is sent.
     pub async fn after_success(
         &self,
         value: Option<&RawValue>,
@@ -63,7 +63,7 @@ impl<'a> Follow<'a> {
         self.aftermath("failure", |sender| continuation::after_failure(self.message, sender))
     }
 
-    /// A record of the step.
+    /// The result record of the step.
     pub fn record(&self, status: &str, result: Json, at: Time) -> ResultMeta {
         let mut record = ResultMeta::new(self.message.id.clone(), status, result);
         record.group_id.clone_from(&self.message.group);
@@ -86,7 +86,7 @@ impl<'a> Follow<'a> {
         Box::pin(self.add_part(group.as_str(), self.message.group_index, &part, body)).await
     }
 
-    /// Stores the failure of all that will never run, reports those that are members of a chord, sends the errbacks.
+    /// Stores the failure of all tasks that will never run, returns the parts of chord members, and sends the errbacks.
     pub async fn fall_out(&self, aftermath: &Aftermath, value: &Json) -> Result<(), Trouble> {
         for doomed in &aftermath.doomed {
             let (Some(backend), Ok(id)) = (&self.parts.backend, TaskId::parse(&doomed.task_id)) else { continue };
@@ -103,21 +103,21 @@ impl<'a> Follow<'a> {
         self.send(&aftermath.errbacks).await
     }
 
-    /// News of the tasks that were sent: they stand in their queues.
+    /// News of the tasks that were sent: they are queued.
     pub fn queued(&self) -> Vec<News> {
         let now = clock::now();
         let sent = self.sent.lock().expect("nothing panics under this lock");
         sent.iter().map(|(id, _)| News::new(id.clone(), Source::Ledger, Phase::Queued, now)).collect()
     }
 
-    /// The step is settled: nobody sends this again.
+    /// Removes the markers, because the step is settled and nothing is sent again.
     pub async fn forget_markers(&self) {
         let Some(lists) = self.parts.broker.lists() else { return };
         let tags: Vec<String> = {
             let sent = self.sent.lock().expect("nothing panics under this lock");
             sent.iter().map(|(_, tag)| tag.clone()).collect()
         };
-        // What stays costs a few bytes until it is swept.
+        // Markers that stay cost a few bytes until they are swept.
         let _ = lists.forget_markers(&tags).await;
     }
 
@@ -144,7 +144,7 @@ impl<'a> Follow<'a> {
         }
     }
 
-    /// The list of all results, in the shape of the header; the inner error is what the body gets.
+    /// The list of all results, in the header's structure; the inner error is the failure of the body.
     async fn results(&self, backend: &Backend, claim: &Claim) -> Result<Result<Json, Exception>, Trouble> {
         if let Some(saved) = backend.saved_group(claim).await? {
             return match decode_saved_group(&saved) {
@@ -192,7 +192,7 @@ impl<'a> Follow<'a> {
         }
     }
 
-    /// The body will never run: it and what follows it have failed, its errbacks are sent.
+    /// Fails a body that will never run, with the steps after it, and sends its errbacks.
     async fn fail_body(
         &self,
         backend: &Backend,
@@ -268,7 +268,7 @@ impl<'a> Follow<'a> {
         Ok(())
     }
 
-    /// The queues that a message goes to: one with the default exchange, else those that are bound.
+    /// The queues of a message: with the default exchange a single one, else the bound queues.
     async fn queues(&self, send: &Send) -> Result<Vec<QueueName>, Trouble> {
         let bound = match self.parts.broker.lists() {
             Some(lists) if !send.exchange.is_empty() => lists.bound(&send.exchange, &send.routing_key).await?,

@@ -1,12 +1,12 @@
-//! Carries out the steps that wait and sleep: the gateway is their worker.
+//! Carries out steps that wait and sleep, as their worker.
 //!
-//! A step arrives as a message, like every other task. From then on it is a row of the ledger and nothing of it is in the broker, so
-//! a restart, or a broker that lost its data, changes nothing. Its end is written first (by a request, or here when its time is
-//! over); then whoever claims it sends what follows, as a worker would, and settles it. All replicas run this: a statement decides
-//! who ends a wait, a claim who settles it.
+//! A step arrives as a message, like every other task. From then on it is only a row in the ledger, so neither a restart nor a broker
+//! that lost its data affects it. Its end is written first (by a request, or here at its timeout); then the replica that claims it sends
+//! the next step, as a worker would, and settles it. All replicas run this: an update statement decides who ends a wait, a claim decides
+//! who settles it.
 //!
-//! Fails towards waiting: while the ledger is away messages stay in their queue; while the broker is away an ended wait stays
-//! unsettled and is tried again.
+//! Failures only delay it: while the ledger is down, messages stay in their queue; while the broker is down, an ended wait stays
+//! unsettled and is retried.
 
 mod follow;
 mod settle;
@@ -27,20 +27,20 @@ use ledger::{Error, SharedLedger};
 use runtime::clock::{self, Time};
 use runtime::lifecycle::Backoff;
 
-/// What other replicas began, or left when they died, is looked for this often.
+/// How often to look for waits that other replicas ended or left when they died.
 const PERIOD: Duration = Duration::from_secs(1);
 const LEDGER_PAUSE: Duration = Duration::from_secs(2);
 /// Messages taken at a time.
 const BATCH: usize = 100;
-/// Settled waits are removed this often.
+/// How often settled waits are removed.
 const TIDY: Duration = Duration::from_mins(10);
 const TIDY_PAGE: i64 = 1_000;
 
-/// What the service is made of.
+/// The parts of the service.
 pub struct Parts {
     pub ledger: SharedLedger,
     pub broker: Broker,
-    /// `None` where results come back over the broker.
+    /// `None` if results come over the broker.
     pub backend: Option<Backend>,
     pub hub: Hub,
     pub wake: Wake,
@@ -48,7 +48,7 @@ pub struct Parts {
     pub origin: String,
     /// How long a result stays in the backend.
     pub result_expires: Duration,
-    /// How long an ended wait is known.
+    /// How long ended waits are kept.
     pub keep: Duration,
 }
 
@@ -72,7 +72,7 @@ impl Waits {
         );
     }
 
-    /// Takes what arrives and ends what is over, on time.
+    /// Takes arriving steps, and ends waits at their timeout.
     async fn keep_time(&self, mut arrived: mpsc::Receiver<Served>, stop: CancellationToken) {
         let mut backoff = Backoff::new(LEDGER_PAUSE);
         let mut next: Option<Time> = None;
@@ -94,14 +94,14 @@ impl Waits {
                     }
                     let pause = backoff.pause();
                     tokio::select! { () = stop.cancelled() => return, () = tokio::time::sleep(pause) => {} }
-                    // They are still in their queue, and are read again.
+                    // The messages are still in their queue, and are read again.
                     batch.clear();
                 }
             }
         }
     }
 
-    /// Answers when the next wait is over.
+    /// Does one round; returns when the next wait times out.
     async fn turn(&self, batch: &mut Vec<Served>) -> Result<Option<Time>, Error> {
         if !batch.is_empty() {
             self.take(batch).await?;
@@ -144,7 +144,7 @@ impl Waits {
     }
 }
 
-/// A wake-up at the time of the next expiry, or to look again.
+/// The time of the next round: the next timeout, or the poll.
 fn until(next: Option<Time>) -> Duration {
     next.map_or(PERIOD, |at| at.since(clock::now()).min(PERIOD))
 }

@@ -1,7 +1,7 @@
-//! What an ended wait leads to: what follows it is sent, its result is stored, its part in a chord is returned, the ledger is told.
+//! Settles ended waits: sends the next steps, stores the result, returns the part to its chord, and records the end in the ledger.
 //!
-//! In Celery's order, and every step may be repeated: messages carry the delivery tags of their tasks, so the broker takes each once
-//! while Redis is the broker. After a crash the next holder of the claim begins again.
+//! The order is Celery's, and every action may be repeated: messages carry the delivery tags of their tasks, so Redis as the broker
+//! accepts each only once. After a crash the next holder of the claim starts over.
 
 use std::time::Duration;
 
@@ -17,13 +17,13 @@ use celery::{Decoded, Envelope, Message, Properties};
 use ledger::{Failure, News, Source, Wait, WaitState};
 use runtime::clock;
 
-/// Longer than any settlement takes.
+/// Duration of a claim, longer than any settlement takes.
 const CLAIM: Duration = Duration::from_secs(20);
-/// One settlement.
+/// Timeout of one settlement.
 const PATIENCE: Duration = Duration::from_secs(15);
-/// Claimed at a time.
+/// Waits claimed at a time.
 const PAGE: i64 = 64;
-/// Settled at the same time.
+/// Waits settled concurrently.
 const AT_ONCE: usize = 16;
 
 /// Why a wait is not settled yet.
@@ -41,14 +41,14 @@ pub(super) enum Trouble {
 
 /// How the step ends.
 enum End {
-    /// With the value that what follows gets; `None` where nothing is passed on.
+    /// With the value for the next step; `None` where no value is passed on.
     Success(Option<Json>),
     Failure(Exception),
     Revoked,
 }
 
 impl Waits {
-    /// Settles what ended. Answers whether there may be more.
+    /// Settles ended waits. Returns whether there may be more.
     pub(super) async fn settle_ended(&self) -> Result<bool, Trouble> {
         let now = clock::now();
         let claimed = self.parts.ledger.claim_waits(&self.parts.holder, now, now.plus(CLAIM), PAGE).await?;
@@ -132,7 +132,7 @@ fn ended(wait: &Wait) -> clock::Time {
     wait.ended_at.unwrap_or(wait.new.expires_at)
 }
 
-/// What the end means for the step.
+/// How the step ends.
 fn end(wait: &Wait) -> End {
     let new = &wait.new;
     match wait.state {

@@ -1,5 +1,5 @@
-//! Takes steps out of their queue into the ledger. A message that was taken before changes nothing, so a crash between the commit
-//! and the acknowledgement is harmless.
+//! Moves steps from their queue into the ledger. A message that was taken before changes nothing, so a crash between the commit and the
+//! acknowledgement is harmless.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -16,7 +16,7 @@ use celery::{Decoded, Envelope, Message};
 use ledger::{Adoption, Error, NewWait, News, Source, Task, WaitState};
 use runtime::clock::{self, Time};
 
-/// How the gateway is called where workers have their names.
+/// The gateway's name in place of a worker's.
 const WORKER: &str = "taskgate";
 /// The status of a step that waits.
 const WAITING: &str = "WAITING";
@@ -34,7 +34,7 @@ impl Arrived {
 }
 
 impl Waits {
-    /// Notes all of them, then takes them out of the queue.
+    /// Records all steps, then removes them from the queue.
     pub(super) async fn take(&self, batch: &mut Vec<Served>) -> Result<(), Error> {
         let now = clock::now();
         let arrived: Vec<Arrived> = batch.iter().filter_map(|served| read(&served.payload)).collect();
@@ -42,7 +42,7 @@ impl Waits {
         let known = by_id(self.parts.ledger.standing(&ids).await?);
         let waits: Vec<NewWait> = arrived.iter().map(|one| self.wait(one, known.get(one.id()), now)).collect();
         self.parts.ledger.begin_waits(&waits).await?;
-        // A revoke that found no wait to end is in the ledger by now; one that comes later ends the wait itself.
+        // A revoke that found no wait is in the ledger by now; a later revoke ends the wait itself.
         let known = by_id(self.parts.ledger.standing(&ids).await?);
         for one in &arrived {
             self.note(one, known.get(one.id()), now).await?;
@@ -80,7 +80,7 @@ impl Waits {
         }
     }
 
-    /// Keeps the message, of which a lost step behind it can be made again. A step that was revoked before its turn ends at once.
+    /// Records a step with its message, from which a lost next step can be rebuilt. A step that was revoked before its turn ends at once.
     async fn note(&self, one: &Arrived, task: Option<&Task>, now: Time) -> Result<(), Error> {
         let id = one.id();
         let message = ledger::Message { headers: Some(one.decoded.headers.clone()), body: one.decoded.body.clone() };

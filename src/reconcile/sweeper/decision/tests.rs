@@ -1,4 +1,4 @@
-//! Holds the table of `decision.rs` against every combination of evidence: a change of one rule that breaks another is seen here.
+//! Checks the table of `decision.rs` against every combination of evidence, so that a changed rule that breaks another one is noticed.
 
 use super::*;
 
@@ -7,7 +7,7 @@ const PLACES: [Place; 4] = [Place::Listed, Place::Reserved, Place::Nowhere, Plac
 const REACHED: [Reached; 4] = [Reached::Queue, Reached::Worker, Reached::Start, Reached::Replacement];
 const TAKERS: [Taker; 3] = [Taker::Lives, Taker::Died, Taker::Unknown];
 const POLICIES: [Policy; 3] = [Policy::Unsaid, Policy::Rerun, Policy::Report];
-/// Fields that are true or false.
+/// Number of boolean fields.
 const BITS: u32 = 10;
 
 fn flags(bits: u32, rest: &Evidence) -> Evidence {
@@ -27,7 +27,7 @@ fn flags(bits: u32, rest: &Evidence) -> Evidence {
     }
 }
 
-/// A task that a living worker runs, in the sight of all.
+/// A task that a live worker runs and reports.
 const USUAL: Evidence = Evidence {
     place: Place::Nowhere,
     reached: Reached::Start,
@@ -64,7 +64,7 @@ fn runs_again(decision: Decision) -> bool {
     matches!(decision, Decision::Requeue(_) | Decision::Restore(_))
 }
 
-/// Of all evidence that fits: what is decided is as it should be.
+/// Checks the decision for all evidence that fits.
 fn always(fits: impl Fn(&Evidence) -> bool, holds: impl Fn(&Evidence, Decision) -> bool) {
     let all = all();
     let fitting: Vec<&Evidence> = all.iter().filter(|known| fits(known)).collect();
@@ -98,7 +98,7 @@ fn no_task_of_a_living_worker_runs_again_or_is_lost() {
     });
 }
 
-/// Its worker denies it, has not acknowledged it, and does not run it.
+/// Whether its worker reports not to have it, has not acknowledged it, and does not run it.
 fn forgotten(known: &Evidence) -> bool {
     let runs_nothing = known.reached == Reached::Worker || (known.reached == Reached::Start && known.idle);
     known.place == Place::Reserved && runs_nothing && !known.held && known.answered && known.policy != Policy::Report
