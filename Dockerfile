@@ -10,9 +10,9 @@ RUN --mount=type=cache,target=/usr/local/cargo/registry \
     --mount=type=cache,target=/src/target \
     cargo build --release --locked --bin taskgate --no-default-features --features worker,dashboard,otel,export \
     && cp target/release/taskgate /taskgate
-# /tmp takes the answers to large batches until they are sent; /var/lib/taskgate is the worker's. All else may be read-only.
-RUN mkdir -p /rootfs/etc /rootfs/tmp /rootfs/var/lib/taskgate \
-    && chmod 1777 /rootfs/tmp && chown 65532:65532 /rootfs/var/lib/taskgate \
+# /tmp takes the answers to large batches until they are sent; /var/lib/taskgate is the worker's, and has the files of requests. All else may be read-only.
+RUN mkdir -p /rootfs/etc /rootfs/tmp /rootfs/var/lib/taskgate/files \
+    && chmod 1777 /rootfs/tmp && chown -R 65532:65532 /rootfs/var/lib/taskgate \
     && echo 'taskgate:x:65532:65532::/var/lib/taskgate:/sbin/nologin' >/rootfs/etc/passwd
 
 FROM scratch

@@ -60,6 +60,7 @@ SECTIONS = [
     ("[[hooks]]", "RawHook", None),
     ("[exchanges.NAME]", "RawExchange", None),
     ("[queues.NAME]", "RawQueue", None),
+    ("[stores.NAME]", "RawStore", None),
 ]
 IN_TEXT = {"auth", "learn", "routes", "schedules"}
 KINDS = {

@@ -47,6 +47,7 @@ use crate::reconcile::removal::Removal;
 use crate::reconcile::retention::Retention;
 use crate::reconcile::sweeper::{self, Sweeper};
 use crate::reconcile::task_logs::LogWriter;
+use crate::reconcile::uploads::Uploads;
 use crate::reconcile::workers::{self, WorkerRegistry};
 use crate::roles::beat::{self, service::Beat};
 use crate::roles::bulk::BulkWorker;
@@ -54,6 +55,7 @@ use crate::roles::expander::Expander;
 use crate::roles::hand_over::HandOver;
 use crate::roles::inboxes::Drain;
 use crate::roles::retrier::Retrier;
+use crate::stores::Stores;
 use crate::tell::health::Health;
 use crate::tell::incidents::{Lookout, troubles};
 use crate::tell::stats::Folder;
@@ -133,7 +135,7 @@ impl App {
             broker.lists().cloned().zip(records.clone()).map(|(lists, records)| {
                 Adopter::new(ledger.clone(), lists, records, hub.clone(), recorder_handle.clone())
             });
-        let pauses = Pauses::default();
+        let (pauses, stores) = (Pauses::default(), Stores::open(&config.stores)?);
         let canvases = Canvases::new(ledger.clone(), broker.clone(), hub.clone(), config.recovery.settle_after);
         let departed = Departed::new(
             ledger.clone(),
@@ -193,6 +195,7 @@ impl App {
             learned: learned.clone(),
             inboxes: Inboxes::new(inboxes::sources(config, ledger.kind())?),
             fleet: fleet.clone(),
+            stores: stores.clone(),
             windows,
             beat: beat_handle.clone(),
             expander: Nudge::default(),
@@ -266,6 +269,8 @@ impl App {
         for drain in Drain::all(&gateway) {
             starter.service("inbox", move |stop| drain.run(stop));
         }
+        let uploads = Uploads::new(ledger.clone(), stores);
+        starter.service("uploads", move |stop| uploads.run(stop));
         let expander = Expander::new(gateway.clone(), holder.clone());
         let bulks = BulkWorker::new(gateway.clone(), holder.clone());
         starter.service("bulk", move |stop| bulks.run(stop));

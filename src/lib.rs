@@ -42,6 +42,8 @@ pub mod roles;
 /// The sample tasks, the same as those of the sample Celery application.
 #[cfg(feature = "worker")]
 pub mod samples;
+/// Where the files of requests are kept.
+pub mod stores;
 /// Logs and metrics of this process.
 pub mod telemetry;
 /// Reports to the outside: webhooks, traces, statistics, incidents, health.

@@ -56,6 +56,8 @@ environment() {
 environment celery-latest $(cat examples/celery-python/requirements.txt) pyyaml
 # Flower must show our worker as it shows a Python one.
 environment flower 'flower==2.0.1' 'celery[redis]==5.7.0'
+# A server that speaks S3, for uploads.
+environment moto 'moto[server]==5.2.5'
 # Makes requests up from the contract.
 environment schemathesis 'schemathesis==4.32.5'
 # kombu and redis are pinned too: celery 5.4.0 alone pulls in a kombu that it cannot import.

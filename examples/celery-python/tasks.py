@@ -1,6 +1,6 @@
 """The sample tasks, in plain Celery: nothing here knows that taskgate exists.
 
-    celery -A tasks worker -l INFO -Q celery,crawl,document_processing
+    celery -A tasks worker -l INFO -Q celery,crawl,document_processing,image_analysis
 """
 import time
 
@@ -8,6 +8,7 @@ from celery import Celery
 
 import crawl
 import document
+import image
 import upkeep
 
 app = Celery("tasks")
@@ -44,6 +45,16 @@ def process_document(self, upload_id):
         })
         value = stage(upload_id, value)
     return {"upload_id": upload_id, **value}
+
+
+@app.task(bind=True)
+def analyze_image(self, url, name):
+    """Looks at an uploaded picture; `url` is where it can be read."""
+    self.update_state(state="PROGRESS", meta={"progress": 1, "total": 2, "message": "read"})
+    head, size, digest = image.read(url)
+    self.update_state(state="PROGRESS", meta={"progress": 2, "total": 2, "message": "measure"})
+    form, width, height = image.measured(head)
+    return {"name": name, "format": form, "width": width, "height": height, "bytes": size, "sha256": digest}
 
 
 @app.task

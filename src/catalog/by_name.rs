@@ -99,6 +99,9 @@ impl Entry {
         if self.open {
             return Ok(fixed());
         }
+        if self.upload.is_some() {
+            return Err(vec![Invalid::new("", "names a task that takes a file: use the task's own endpoint")]);
+        }
         let mut wrong = self.check_times(call);
         wrong.extend(self.option_words(call.args.get(), usize::from(call.fed)));
         let is_plain = !self.declares_arguments() && !self.computes();
@@ -160,7 +163,7 @@ impl Entry {
         let fields = Fields::parse(body).expect("the body was written here");
         self.check_fields(body, &recovered.unknown)?;
         self.check_words(&fields)?;
-        let request = Request { entry: self, path, fields: &fields };
+        let request = Request { entry: self, path, fields: &fields, told: &[] };
         let queue = request.queue()?;
         let labels = self.labels_for(&request, &|name| self.tells(name) && !recovered.unknown.contains(name));
         let unique = self.unique_for(&request);

@@ -22,11 +22,24 @@ impl Entry {
     /// # Errors
     /// When a path value is not among the known ones, or the body does not fit the schema.
     pub fn resolve(&self, path: &[(String, String)], body: &str) -> Result<Call, ResolveError> {
+        self.resolve_with(path, body, &[])
+    }
+
+    /// As [`Entry::resolve`]; `told` has what is known of a file besides, JSON text by name.
+    ///
+    /// # Errors
+    /// As [`Entry::resolve`].
+    pub fn resolve_with(
+        &self,
+        path: &[(String, String)],
+        body: &str,
+        told: &[(String, String)],
+    ) -> Result<Call, ResolveError> {
         self.check_path(path)?;
         let text = if body.trim().is_empty() { "{}" } else { body };
         let fields = self.check_body(text)?;
         self.check_words(&fields)?;
-        let request = Request { entry: self, path, fields: &fields };
+        let request = Request { entry: self, path, fields: &fields, told };
         let queue = request.queue()?;
         let mut args = String::new();
         template::array(&self.args, &|name| request.mapped(name), &mut args);
@@ -112,7 +125,9 @@ impl Entry {
         Ok(Some(FanOut::new(&self.name, queue, (&self.written.0, &self.written.1), fields, chunks)))
     }
 
-    pub(super) fn check_path(&self, path: &[(String, String)]) -> Result<(), ResolveError> {
+    /// # Errors
+    /// When a value of the path is not among the known ones.
+    pub fn check_path(&self, path: &[(String, String)]) -> Result<(), ResolveError> {
         for (name, value) in path {
             if let Some(words) = self.values.get(name)
                 && !words.contains_key(value)
@@ -165,6 +180,8 @@ pub(super) struct Request<'a> {
     pub entry: &'a Entry,
     pub path: &'a [(String, String)],
     pub fields: &'a Fields<'a>,
+    /// Of a file, JSON text by name.
+    pub told: &'a [(String, String)],
 }
 
 impl Request<'_> {
@@ -182,6 +199,9 @@ impl Request<'_> {
     pub fn said(&self, name: &str) -> String {
         if let Some((_, value)) = self.path.iter().find(|(param, _)| param == name) {
             return Value::String(value.clone()).to_string();
+        }
+        if let Some((_, json)) = self.told.iter().find(|(known, _)| known == name) {
+            return json.clone();
         }
         // `get` treats an explicit null as absent; both mean null here, unless the schema has a default for an absent field.
         match self.fields.iter().filter(|(key, _)| *key == name).last() {

@@ -15,6 +15,7 @@ use super::response::Response;
 use super::split::Split;
 use super::stream::Stream;
 use super::template::{Template, parts};
+use super::upload::Upload;
 use super::wishes::{self, CatalogHook, FairTemplate, LimitTemplate, UniqueTemplate};
 use crate::config::{Error, LEAST_DELIVERIES, ONE_DELIVERY, RawTask};
 use celery::spelling::nearest;
@@ -112,6 +113,8 @@ pub struct Entry {
     pub(super) unique: Option<UniqueTemplate>,
     pub(super) response: Option<Response>,
     pub(super) links: LinkTemplates,
+    /// The file that its endpoint takes.
+    pub upload: Option<Upload>,
     /// The canvas that a call starts instead of a single task.
     pub canvas: Option<Canvas>,
     /// The path at which its tasks are followed by their labels.
@@ -170,6 +173,7 @@ impl Entry {
             unique: part(&place, "unique", raw.unique.as_ref(), wishes::unique_template)?,
             response: part(&place, "response", raw.response.as_ref(), |value| Response::compile(value, params))?,
             stream: part(&place, "stream", raw.stream.as_ref(), |text| Stream::compile(&text.0, &labels))?,
+            upload: part(&place, "upload", raw.upload.as_ref(), Upload::compile)?,
             canvas: part(&place, "canvas", raw.canvas.as_ref(), Canvas::compile)?,
             links: LinkTemplates::compile(&place, &raw.link, &raw.link_error)?,
             labels,
@@ -208,20 +212,7 @@ impl Entry {
 
     fn checked(self) -> Result<Self, Error> {
         let known = self.names();
-        let used = [("queue", &self.queue), ("message", &self.message)].into_iter();
-        let used =
-            used.flat_map(|(key, template)| template.iter().flat_map(|t| t.names()).map(move |name| (key, name)));
-        let used = used.chain(self.args.iter().flat_map(Template::names).map(|name| ("args", name)));
-        let used = used.chain(self.kwargs.iter().flat_map(|(_, t)| t.names()).map(|name| ("kwargs", name)));
-        let used = used.chain(self.limits.iter().flat_map(|limit| limit.key.names()).map(|name| ("limits", name)));
-        let used = used.chain(self.fair.iter().flat_map(|fair| fair.key.names()).map(|name| ("fair", name)));
-        let used = used.chain(self.labels.iter().flat_map(|(_, label)| label.names()).map(|name| ("labels", name)));
-        let used = used.chain(self.unique.iter().flat_map(|unique| unique.key.names()).map(|name| ("unique", name)));
-        let used = used.chain(self.response.iter().flat_map(Response::names).map(|name| ("response", name)));
-        let used = used.chain(self.canvas.iter().flat_map(Canvas::names).map(|name| ("canvas", name)));
-        let used = used.chain(self.links.names().map(|name| ("link", name)));
-        let used = used.chain(self.values.keys().map(|name| ("values", name.as_str())));
-        for (key, name) in used {
+        for (key, name) in self.uses() {
             if !known.contains(&name) {
                 let hint = nearest(name, known.iter().copied())
                     .map_or_else(String::new, |near| format!("; did you mean {near}?"));
@@ -247,35 +238,14 @@ impl Entry {
         Ok(self)
     }
 
-    /// Refuses options that contradict each other.
-    fn check_pairs(&self, known: &[&str]) -> Result<(), Error> {
-        let pair = |one: &str, other: &str, harm: &str| {
-            Err(Error::pair(format!("{}.{one}", self.place), format!("{}.{other}", self.place), harm))
-        };
-        if self.split.is_some() && self.unique.is_some() {
-            return pair("split", "unique", "many tasks cannot be the one task of a key");
-        }
-        if self.split.is_some() && !self.links.is_empty() {
-            return pair("split", "link", "nobody could say which of many tasks the other one follows: use a canvas");
-        }
-        if self.unique.is_some() && self.canvas.as_ref().is_some_and(Canvas::is_group) {
-            return pair("canvas", "unique", "a group has no single end: make it a chord");
-        }
-        let Some(response) = &self.response else { return Ok(()) };
-        if self.message.is_some() && response.replaces_message() {
-            return pair("message", "response", "both say the answer's message");
-        }
-        match response.ambiguous(known) {
-            Some(name) => {
-                pair("response", "endpoint", &format!("{{{name}}} names both the request's and the answer's"))
-            }
-            None => Ok(()),
-        }
-    }
-
     /// The entry's own fields of the answer, with their schemas.
     pub fn response_fields(&self) -> Vec<(&str, Value)> {
         self.response.as_ref().map(Response::schemas).unwrap_or_default()
+    }
+
+    /// Whether a template names the address of the file.
+    pub fn wants_address(&self) -> bool {
+        self.upload.as_ref().is_some_and(|upload| self.uses().any(|(_, name)| name == upload.url_name()))
     }
 
     /// Whether its tasks have a unique key.
@@ -304,11 +274,29 @@ impl Entry {
         self.limits.len() > self.defaults.limits.len() || self.fair.is_some() != self.defaults.fair.is_some()
     }
 
+    /// Names that templates use, with the key where each stands.
+    fn uses(&self) -> impl Iterator<Item = (&'static str, &str)> {
+        let used = [("queue", &self.queue), ("message", &self.message)].into_iter();
+        let used =
+            used.flat_map(|(key, template)| template.iter().flat_map(|t| t.names()).map(move |name| (key, name)));
+        let used = used.chain(self.args.iter().flat_map(Template::names).map(|name| ("args", name)));
+        let used = used.chain(self.kwargs.iter().flat_map(|(_, t)| t.names()).map(|name| ("kwargs", name)));
+        let used = used.chain(self.limits.iter().flat_map(|limit| limit.key.names()).map(|name| ("limits", name)));
+        let used = used.chain(self.fair.iter().flat_map(|fair| fair.key.names()).map(|name| ("fair", name)));
+        let used = used.chain(self.labels.iter().flat_map(|(_, label)| label.names()).map(|name| ("labels", name)));
+        let used = used.chain(self.unique.iter().flat_map(|unique| unique.key.names()).map(|name| ("unique", name)));
+        let used = used.chain(self.response.iter().flat_map(Response::names).map(|name| ("response", name)));
+        let used = used.chain(self.canvas.iter().flat_map(Canvas::names).map(|name| ("canvas", name)));
+        let used = used.chain(self.links.names().map(|name| ("link", name)));
+        used.chain(self.values.keys().map(|name| ("values", name.as_str())))
+    }
+
     /// Names that templates may use.
     fn names(&self) -> Vec<&str> {
         let params = self.endpoint.iter().flat_map(|endpoint| &endpoint.params);
         let fields = self.body.iter().flat_map(|body| &body.fields);
-        params.chain(fields).map(String::as_str).collect()
+        let of_file = self.upload.iter().flat_map(|upload| &upload.names);
+        params.chain(fields).chain(of_file).map(String::as_str).collect()
     }
 }
 

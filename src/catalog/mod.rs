@@ -14,6 +14,7 @@ mod entry;
 mod failure;
 mod hooks;
 mod links;
+mod pairs;
 mod pattern;
 mod process;
 mod response;
@@ -22,12 +23,13 @@ mod signed;
 mod split;
 mod stream;
 mod template;
+mod upload;
 mod wishes;
 
 #[cfg(test)]
 mod tests;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -45,6 +47,7 @@ pub use response::AnswerFields;
 pub use signed::{Event as SignedEvent, Scheme, digest};
 pub use split::{Chunk, Damaged, FanOut, MAX_CHUNKS};
 pub use stream::Stream;
+pub use upload::{FileFacts, HEAD as FILE_HEAD, Upload};
 pub use wishes::CatalogHook;
 
 use crate::config::{Config, Error};
@@ -123,6 +126,8 @@ pub struct Catalog {
     allow: Vec<Pattern>,
     routing: Routing,
     hooks: Vec<Arc<Hook>>,
+    /// Paths of entries that take a file.
+    uploads: HashSet<String>,
 }
 
 /// Fills all names of a template with `json`, if the value is a template: for `crate::fuzz_entry`.
@@ -149,14 +154,18 @@ impl Catalog {
             by_name.entry(entry.name.as_str().to_owned()).or_default().push(index);
         }
         let hooks = Hook::compile_all(&config.hooks, &entries)?.into_iter().map(Arc::new).collect();
+        let takes_file = entries.iter().filter(|entry| entry.upload.is_some());
+        let uploads = takes_file.filter_map(|entry| Some(entry.endpoint.as_ref()?.path.clone())).collect();
         let catalog = Self {
             entries,
+            uploads,
             by_name,
             allow: config.submit.allow.iter().map(Pattern::new).collect(),
             routing: Routing::compile(config)?,
             hooks,
         };
         catalog.check_canvases()?;
+        catalog.entries.iter().try_for_each(|entry| entry.check_store(config))?;
         match catalog.queues().iter().find_map(|queue| Some((queue, config.broker.transport.refuses(queue.as_str())?)))
         {
             Some((queue, why)) => Err(Error::value(format!("queue {queue}"), why)),
@@ -174,6 +183,11 @@ impl Catalog {
             }
         }
         Ok(())
+    }
+
+    /// Whether a route takes a file.
+    pub fn takes_file(&self, route: &str) -> bool {
+        self.uploads.contains(route)
     }
 
     /// Whether some entry has links.

@@ -7,6 +7,7 @@ use serde_json::Value;
 use tokio::time::error::Elapsed;
 use tokio::time::timeout;
 
+use super::stores::{self, StoreState};
 use crate::config;
 use broker::Broker;
 use broker::backend::ResultBackend;
@@ -48,6 +49,8 @@ pub struct Facts {
     pub result_prefixes: BTreeSet<String>,
     /// Queues that were declared with other arguments than the configuration says, and the broker's error about each.
     pub differing: BTreeMap<String, String>,
+    /// Each store of files, and whether it can be used.
+    pub stores: Vec<(config::Store, StoreState)>,
 }
 
 /// Whether a Redis takes writes, and whether it may evict them.
@@ -85,6 +88,7 @@ impl Facts {
         backend: &ResultBackend,
         queues: &[config::Queue],
         queue: &QueueName,
+        stores: &[config::Store],
     ) -> Self {
         let (
             (ledger, ledger_writes, ledger_hears),
@@ -97,6 +101,7 @@ impl Facts {
             prefixes,
             result_prefixes,
             differing,
+            stores,
         ) = tokio::join!(
             async { (asked(ledger).await, written(ledger).await, hears(ledger).await) },
             in_time(broker.ping()),
@@ -107,7 +112,8 @@ impl Facts {
             overheard(broker),
             prefixes(broker),
             in_time(backend.prefixes()),
-            differing(broker, queues)
+            differing(broker, queues),
+            stores::look(stores)
         );
         // Without a broker no worker could be asked, and the broker's finding says that already.
         Self {
@@ -123,6 +129,7 @@ impl Facts {
             prefixes: prefixes.unwrap_or_default(),
             result_prefixes: result_prefixes.unwrap_or_default(),
             differing: differing.unwrap_or_default(),
+            stores,
         }
     }
 }

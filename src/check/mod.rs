@@ -7,6 +7,7 @@ mod fleet;
 mod reach;
 mod rules;
 mod security;
+mod stores;
 
 use std::fmt;
 

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use super::{Facts, Finding, Weight, WorkerFacts, fleet, reach};
+use super::{Facts, Finding, Weight, WorkerFacts, fleet, reach, stores};
 use crate::catalog::Catalog;
 use crate::config::Config;
 use celery::spelling::nearest;
@@ -18,6 +18,7 @@ const SHORTEST_EXPIRY_SECS: f64 = 300.0;
 pub fn judge(config: &Config, catalog: &Catalog, facts: &Facts) -> Vec<Finding> {
     let mut findings = vec![Finding::new(Weight::Fine, "the configuration is read")];
     findings.extend(reach::judge(config, facts));
+    findings.extend(stores::judge(catalog, facts));
     if facts.broker.is_err() {
         return findings;
     }
@@ -242,6 +243,7 @@ mod tests {
             prefixes: BTreeSet::new(),
             result_prefixes: BTreeSet::new(),
             differing: BTreeMap::new(),
+            stores: Vec::new(),
         }
     }
 

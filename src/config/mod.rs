@@ -32,6 +32,7 @@ mod redis;
 mod redis_url;
 mod routes;
 mod schedules;
+mod stores;
 mod submit;
 mod sweeper;
 mod tasks;
@@ -67,6 +68,7 @@ pub use redis::{Backend, Broker, Redis};
 pub use routes::{Route, Routes};
 pub use schedules::RawSchedule;
 pub use source::{Given, Said, Source};
+pub use stores::{DEFAULT as DEFAULT_STORE, Store, StorePlace};
 pub use submit::{Limits, Submit};
 pub use sweeper::Sweeper;
 pub use tasks::RawTask;
@@ -78,7 +80,7 @@ pub use worker::{Pool, Worker};
 use celery::spelling::nearest;
 
 /// All keys and sections that may stand at the top level of the file.
-const TOP_KEYS: [&str; 28] = [
+const TOP_KEYS: [&str; 29] = [
     "auth",
     "login",
     "oidc",
@@ -98,6 +100,7 @@ const TOP_KEYS: [&str; 28] = [
     "routes",
     "exchanges",
     "queues",
+    "stores",
     "tasks",
     "inboxes",
     "schedules",
@@ -160,6 +163,7 @@ pub struct Config {
     pub routes: Routes,
     pub exchanges: Vec<Exchange>,
     pub queues: Vec<Queue>,
+    pub stores: Vec<Store>,
     pub tasks: Vec<RawTask>,
     /// Names or patterns of tasks whose signatures are learned from the workers. Default none.
     pub learn: Vec<String>,
@@ -229,6 +233,7 @@ impl Config {
             routes: Routes::read(section(&said, "routes")?)?,
             exchanges: exchanges::read(section(&said, "exchanges")?)?,
             queues: queues::read(section(&said, "queues")?, &said)?,
+            stores: stores::read(section(&said, "stores")?, &said)?,
             tasks: list(&said, "tasks")?,
             learn: learn(&said)?,
             inboxes: Inbox::read(list(&said, "inboxes")?, &said)?,
@@ -251,6 +256,10 @@ impl Config {
         }
         if role == Role::Dev && !self.said.has("submit.allow") {
             self.submit.allow = vec!["*".to_owned()];
+        }
+        // Where dev keeps its files, unless another directory is named.
+        if role == Role::Dev && !self.stores.iter().any(|store| store.name == DEFAULT_STORE) {
+            self.stores.push(Store::folder(DEFAULT_STORE, "taskgate-data/files".into()));
         }
         Ok(self)
     }

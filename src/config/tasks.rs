@@ -119,6 +119,9 @@ pub struct RawTask {
     /// A signature that is submitted when a task of the entry has failed for good; it receives id, error and attempts.
     #[serde(default)]
     pub on_failure: Option<Value>,
+    /// The endpoint takes a form with a file: `{field, max, store, types}`.
+    #[serde(default)]
+    pub upload: Option<Value>,
     /// Whether the task may safely run twice: it decides what happens when its worker dies. Default false.
     #[serde(default)]
     pub idempotent: Option<Switch>,

@@ -56,6 +56,7 @@ impl Dev {
         if !config.said.has("tasks") {
             add_samples(&mut config)?;
         }
+        keep_files_in(data, &mut config);
         let redis = if config.said.has("broker.url") { None } else { Some(start_redis(&mut config, tasks).await?) };
         Ok(Self { config, data: data.to_owned(), redis })
     }
@@ -128,6 +129,16 @@ fn make_private(data: &Path) -> std::io::Result<()> {
         }
     }
     Ok(())
+}
+
+/// The store that nobody has said lies beside the ledger.
+fn keep_files_in(data: &Path, config: &mut Config) {
+    if config.said.has("stores.default") {
+        return;
+    }
+    for store in config.stores.iter_mut().filter(|store| store.name == config::DEFAULT_STORE) {
+        *store = config::Store::folder(config::DEFAULT_STORE, data.join("files"));
+    }
 }
 
 fn add_samples(config: &mut Config) -> anyhow::Result<()> {

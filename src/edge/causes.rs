@@ -6,6 +6,7 @@ use super::problem::{Place, Problem};
 use super::slugs;
 use crate::catalog;
 use crate::live::commit::CommitError;
+use crate::stores::StoreError;
 use crate::usecase::bulk::BulkError;
 use crate::usecase::inspect::ControlError;
 use crate::usecase::queues::QueueError;
@@ -20,6 +21,8 @@ use ledger::WaitState;
 
 /// `Retry-After` while the ledger does not answer.
 const LEDGER_PAUSE: Duration = Duration::from_secs(2);
+/// How long to wait for a store of files that is away.
+const STORE_PAUSE: Duration = Duration::from_secs(5);
 /// `Retry-After` while Redis does not answer.
 const REDIS_PAUSE: Duration = Duration::from_secs(2);
 
@@ -151,6 +154,12 @@ impl From<catalog::ResolveError> for Problem {
                 Self::misfit(places.collect())
             }
         }
+    }
+}
+
+impl From<StoreError> for Problem {
+    fn from(error: StoreError) -> Self {
+        Self::new(&slugs::STORE_UNAVAILABLE).retry_after(STORE_PAUSE).caused_by(error)
     }
 }
 

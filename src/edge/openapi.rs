@@ -5,7 +5,7 @@ use utoipa::openapi::{ContactBuilder, InfoBuilder, OpenApi};
 
 use super::access::{self, ENDPOINT, Need, STREAM};
 use super::{answer, base, links, schedule_schema, signature_schema, webhook_schema};
-use crate::catalog::{Catalog, Entry, Stream};
+use crate::catalog::{Catalog, Entry, Stream, Upload};
 use crate::config::Auth;
 
 /// Media type of a refusal.
@@ -213,13 +213,31 @@ fn operation(entry: &Entry, params: &[String]) -> Value {
     if !entry.values.is_empty() {
         operation["responses"]["404"] = problem("A value of the path is not known");
     }
-    if let Some(body) = &entry.body {
+    if let Some(upload) = &entry.upload {
+        operation["requestBody"] = form(entry, upload);
+        operation["responses"]["413"] = problem("The file is too large");
+        operation["responses"]["415"] = problem("The file is of a type that is not taken");
+    } else if let Some(body) = &entry.body {
         operation["requestBody"] = json!({
             "required": body.schema.get("required").is_some(),
             "content": {"application/json": {"schema": body.schema, "example": example(&body.schema)}},
         });
     }
     operation
+}
+
+/// The file is a part of the form; the fields of the body are the others.
+fn form(entry: &Entry, upload: &Upload) -> Value {
+    let mut schema = entry.body.as_ref().map_or_else(|| json!({"type": "object"}), |body| body.schema.clone());
+    schema["properties"][&upload.field] = json!({"type": "string", "format": "binary", "description": format!("The file, of at most {} bytes", upload.max)});
+    let required = schema["required"].as_array().cloned().unwrap_or_default();
+    schema["required"] = required.into_iter().chain([json!(upload.field)]).collect();
+    let mut form = json!({"schema": schema});
+    let types = upload.types();
+    if !types.is_empty() {
+        form["encoding"] = json!({&upload.field: {"contentType": types.join(", ")}});
+    }
+    json!({"required": true, "content": {"multipart/form-data": form}})
 }
 
 fn operation_id(path: &str) -> String {

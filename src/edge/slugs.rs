@@ -203,6 +203,9 @@ slugs! {
     LEDGER_UNAVAILABLE = "ledger-unavailable", SERVICE_UNAVAILABLE, "The ledger does not answer",
         "The database cannot be reached or does not answer in time. A submission answered with this may or may not be accepted; with an `Idempotency-Key` it can be repeated safely.",
         "Wait for the time in `Retry-After` and repeat.";
+    STORE_UNAVAILABLE = "store-unavailable", SERVICE_UNAVAILABLE, "The store of files does not answer",
+        "The folder or the bucket of `[stores]` that the file was to go to cannot be written to, or writes as many files as it may already. Nothing was submitted.",
+        "Send the file again after `Retry-After`. The log names the store and the reason.";
     REDIS_UNAVAILABLE = "redis-unavailable", SERVICE_UNAVAILABLE, "Redis does not answer",
         "The operation needs the broker, which cannot be reached. A revoke is stored, and sent to the workers when Redis is back; nothing else was done.",
         "Wait for the time in `Retry-After` and repeat. Tasks are accepted meanwhile.";

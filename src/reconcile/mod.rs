@@ -17,4 +17,5 @@ pub mod retention;
 pub mod silence;
 pub mod sweeper;
 pub mod task_logs;
+pub mod uploads;
 pub mod workers;

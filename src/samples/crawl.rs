@@ -162,7 +162,7 @@ pub(super) async fn write_whole(file: &Path, bytes: &[u8]) -> std::io::Result<()
 }
 
 /// An HTTP client with built-in root certificates, so that it works in an empty container.
-fn client() -> reqwest::Client {
+pub(super) fn client() -> reqwest::Client {
     let roots = rustls::RootCertStore { roots: webpki_roots::TLS_SERVER_ROOTS.to_vec() };
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let tls = rustls::ClientConfig::builder_with_provider(provider)

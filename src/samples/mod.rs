@@ -4,6 +4,7 @@ mod arithmetic;
 mod bulk;
 mod crawl;
 mod document;
+mod image;
 mod info;
 mod upkeep;
 
@@ -39,6 +40,7 @@ impl Samples {
         document::register(registry, self.directory.join("sample-documents"));
         let (notices, sessions) = (self.directory.join(crawl::NOTICES), self.directory.join("sample-sessions"));
         upkeep::register(registry, notices, sessions);
+        image::register(registry, crawl::client());
         crawl::register(registry, self);
     }
 }

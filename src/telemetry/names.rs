@@ -36,6 +36,8 @@ const COUNTERS: &[(&str, &str)] = &[
     ("taskgate_messages_removed_total", "Messages that were taken out of their queue, by reason"),
     ("taskgate_task_log_events_dropped_total", "Events with log lines of tasks that could not be stored"),
     ("taskgate_inbox_calls_total", "Inbox calls that became tasks or dead letters"),
+    ("taskgate_files_received_total", "Files of requests that were stored"),
+    ("taskgate_files_removed_total", "Files that were removed from stores because no task needs them"),
     ("taskgate_fan_out_tasks_total", "Tasks that were written for fan-out calls"),
     ("taskgate_webhook_tries_total", "Webhook delivery attempts, by outcome"),
     ("taskgate_worker_events_dropped_total", "Events that our own worker could not send in time"),
@@ -50,6 +52,8 @@ const FROM_ZERO: &[(&str, &str, &[&str])] = &[
     ("taskgate_tasks_requeued_total", "reason", &["absent", "restored"]),
 ];
 const FROM_ZERO_BARE: &[&str] = &[
+    "taskgate_files_received_total",
+    "taskgate_files_removed_total",
     "taskgate_worker_events_total",
     "taskgate_recorder_events_total",
     "taskgate_records_unreadable_total",

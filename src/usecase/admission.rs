@@ -4,6 +4,7 @@
 use super::Gateway;
 use super::rules;
 use super::submit::{SubmitError, SubmitRequest, Submitted};
+use crate::catalog::Entry;
 use crate::guard::tokens::Visibility;
 use crate::tell::webhooks::judge;
 use celery::plan::Plan;
@@ -23,6 +24,19 @@ impl Gateway {
             return Ok(());
         }
         Err(SubmitError::Backlog { backlog, limit, retry_after: self.relay.drain_time() })
+    }
+
+    /// What can be said before the file of a request is read: the backlog, and whether its caller may submit the task. The steps of a
+    /// canvas are judged later.
+    ///
+    /// # Errors
+    /// Why nothing would be accepted.
+    pub fn check_caller(&self, entry: &Entry, visibility: &Visibility) -> Result<(), SubmitError> {
+        self.check_backlog()?;
+        if entry.canvas.is_some() || visibility.sees(Some(entry.name.as_str())) {
+            return Ok(());
+        }
+        Err(SubmitError::NotYours { name: entry.name.clone(), patterns: visibility.patterns() })
     }
 
     /// Declares the queue for waiting steps: RabbitMQ drops messages for queues that do not exist, and no worker declares this one.

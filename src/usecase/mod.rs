@@ -52,6 +52,7 @@ use crate::live::windows::Windows;
 use crate::live::{commit, direct, reads};
 use crate::reconcile::fleet::Fleet;
 use crate::reconcile::recorder;
+use crate::stores::{Store, Stores};
 use crate::tell::health;
 use crate::tell::webhooks as hooks;
 use broker::Broker;
@@ -80,6 +81,7 @@ pub struct Gateway {
     pub(crate) pauses: Pauses,
     pub(crate) inboxes: Inboxes,
     pub(crate) fleet: Fleet,
+    pub(crate) stores: Stores,
     pub(crate) windows: Windows,
     pub(crate) learned: Learned,
     pub(crate) beat: Nudge,
@@ -113,6 +115,11 @@ impl Gateway {
     pub(crate) fn context<'a>(&'a self, headers: &'a Members, now: Time) -> plan::Context<'a> {
         let now = submit::timestamp(now);
         plan::Context { now, origin: &self.origin, headers, reply_to: self.reply_to.as_deref() }
+    }
+
+    /// Where files of requests are kept, by the store's name.
+    pub fn store(&self, name: &str) -> Option<&Store> {
+        self.stores.get(name)
     }
 
     /// The type hints of a task in `learn`, once a worker has reported them.

@@ -1,5 +1,6 @@
 //! The sample catalog over HTTP, run by the Python example (rows S1, S2, S4, S10, O4).
 
+use reqwest::Method;
 use serde_json::json;
 
 use crate::harness::environment::Harness;
@@ -86,4 +87,23 @@ async fn request_info_is_what_the_worker_saw() {
     for field in ["retries", "args", "kwargs", "group", "root_id", "parent_id"] {
         assert!(seen.get(field).is_some(), "no {field} in {seen}");
     }
+}
+
+#[tokio::test]
+async fn a_picture_is_uploaded_and_analyzed() {
+    let env = Harness::shared();
+    let picture = b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR\0\0\0\x03\0\0\0\x02 and more";
+    let head = "--XX\r\nContent-Disposition: form-data; name=\"file\"; filename=\"cat.png\"\r\nContent-Type: image/png\r\n\r\n";
+    let form = [head.as_bytes(), picture, b"\r\n--XX--\r\n"].concat();
+    let headers = [("content-type", "multipart/form-data; boundary=XX")];
+    let accepted = env.http.send(Method::POST, "/analyze", &headers, Some(form)).await.expect(202);
+    assert_eq!(accepted["message"], "Analyzing cat.png in the background", "{accepted}");
+    assert_eq!(accepted["queue"], "image_analysis", "{accepted}");
+    let result = env.finished(accepted["task_id"].as_str().expect("an id")).await["result"].clone();
+    assert_eq!((&result["name"], &result["format"]), (&json!("cat.png"), &json!("png")), "{result}");
+    assert_eq!((&result["width"], &result["height"]), (&json!(3), &json!(2)), "{result}");
+    assert_eq!(result["bytes"], picture.len(), "{result}");
+    let not_one = [head.as_bytes(), b"%PDF-1.7", b"\r\n--XX--\r\n"].concat();
+    let refused = env.http.send(Method::POST, "/analyze", &headers, Some(not_one)).await;
+    refused.problem(415, "unsupported-media-type");
 }

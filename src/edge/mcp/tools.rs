@@ -155,7 +155,8 @@ fn tool_name(entry: &Entry) -> String {
 }
 
 fn of_entry(entry: &Entry) -> Option<Value> {
-    let endpoint = entry.endpoint.as_ref()?;
+    // A tool cannot bring a file.
+    let endpoint = entry.endpoint.as_ref().filter(|_| entry.upload.is_none())?;
     let mut schema = entry.body.as_ref().map_or_else(|| json!({"type": "object"}), |body| body.schema.clone());
     let object = schema.as_object_mut()?;
     let properties = object.entry("properties").or_insert_with(|| json!({})).as_object_mut()?;
@@ -203,7 +204,7 @@ impl Call<'_> {
             return self.call_own(tool, arguments).await;
         }
         let entry =
-            self.edge.catalog.entries().iter().find(|entry| entry.endpoint.is_some() && tool_name(entry) == name);
+            self.edge.catalog.entries().iter().find(|entry| of_entry(entry).is_some() && tool_name(entry) == name);
         let entry =
             entry.ok_or_else(|| Fault::params(format!("there is no tool {name}, or the token may not use it")))?;
         self.submit(entry, arguments, params.get("task")).await

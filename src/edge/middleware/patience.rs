@@ -2,16 +2,17 @@
 
 use std::time::Duration;
 
-use axum::extract::Request;
+use axum::extract::{MatchedPath, Request};
 
 use crate::edge::extract::wanted_wait;
 use crate::edge::state::Edge;
 
 const BATCH: &str = "/v1/tasks/batch";
 
-/// `None` for a stream of lines, which may take any time: each of its parts has its own timeout.
+/// `None` for a stream of lines and for a file, which take as long as they take: each part of them has the limit for itself.
 pub fn of(edge: &Edge, request: &Request) -> Option<Duration> {
-    if request.uri().path() == BATCH {
+    let takes_file = |route: &MatchedPath| edge.catalog.takes_file(route.as_str());
+    if request.uri().path() == BATCH || request.extensions().get::<MatchedPath>().is_some_and(takes_file) {
         return None;
     }
     let wait = wanted_wait(request.headers()).ok().flatten().unwrap_or_default().min(edge.limits.wait);

@@ -8,11 +8,13 @@ use axum::response::Response;
 use axum::routing::{get, post};
 
 use super::events::{Follow, follow_newest};
-use super::submission::{Shown, SubmissionAnswer, fan_out, send, submit, surroundings};
+use super::submission::{Shown, SubmissionAnswer, Surroundings, fan_out, send, submit, surroundings};
+use super::upload::{Received, receive};
 use crate::catalog::{Catalog, Entry};
 use crate::edge::extract::{Caller, JsonText, PathValues};
 use crate::edge::problem::Problem;
 use crate::edge::state::Edge;
+use crate::reconcile::uploads::LABEL;
 use crate::usecase::submit::SubmitRequest;
 use celery::task::signature::{Signature, TaskSignature};
 use celery::task::submission::Submission;
@@ -42,10 +44,57 @@ async fn call(edge: &Edge, entry: &Arc<Entry>, request: Request) -> Result<Submi
     let (mut parts, body) = request.into_parts();
     let PathValues(path) = PathValues::from_request_parts(&mut parts, edge).await?;
     let (surroundings, request) = surroundings(edge, Request::from_parts(parts, body)).await?;
+    if entry.upload.is_some() {
+        return call_with_file(edge, entry, path, surroundings, request).await;
+    }
     let JsonText(body) = JsonText::from_request(request, edge).await?;
+    resolved(edge, entry, surroundings, Said { path, body, ..Said::default() }).await
+}
+
+/// What can be refused without the file is refused before it is read.
+async fn call_with_file(
+    edge: &Edge,
+    entry: &Arc<Entry>,
+    path: Vec<(String, String)>,
+    surroundings: Surroundings,
+    request: Request,
+) -> Result<SubmissionAnswer, Problem> {
+    let upload = entry.upload.as_ref().expect("the caller has looked");
+    entry.check_path(&path)?;
+    edge.gateway.check_caller(entry, &surroundings.caller.visibility())?;
+    let is_repeatable = surroundings.repeatable.key.is_some();
+    let Received { body, told, digest, file } = receive(edge, entry, upload, request, is_repeatable).await?;
+    let said = Said { path, body, told, digest, upload: Some(file.id().to_owned()) };
+    let outcome = resolved(edge, entry, surroundings, said).await;
+    // A repetition has brought its file a second time.
+    if outcome.as_ref().map_or(true, SubmissionAnswer::is_replay) {
+        file.discard().await;
+    }
+    outcome
+}
+
+/// What a request said, however it came.
+#[derive(Default)]
+struct Said {
+    path: Vec<(String, String)>,
+    body: String,
+    told: Vec<(String, String)>,
+    digest: String,
+    /// The id of the file's upload.
+    upload: Option<String>,
+}
+
+async fn resolved(
+    edge: &Edge,
+    entry: &Arc<Entry>,
+    surroundings: Surroundings,
+    said: Said,
+) -> Result<SubmissionAnswer, Problem> {
+    let Said { path, body, told, digest, upload } = said;
     let judge = Arc::clone(entry);
-    let (call, body) = heavy::run(body.len(), move || (judge.resolve(&path, &body), body)).await;
-    let call = call?;
+    let (call, body) = heavy::run(body.len(), move || (judge.resolve_with(&path, &body, &told), body)).await;
+    let (mut call, body) = (call?, body + &digest);
+    call.labels.extend(upload.map(|id| (LABEL.to_owned(), id)));
     let shown = Shown { message: call.message, echo: call.echo, answer: call.answer };
     if let Some(many) = call.fan_out {
         return fan_out(edge, surroundings, many, (call.limits, call.fair, call.labels), &body, shown).await;

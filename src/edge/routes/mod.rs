@@ -29,6 +29,7 @@ pub mod stats;
 pub mod submit;
 pub mod tasks;
 pub mod tickets;
+pub mod upload;
 pub mod waits;
 pub mod webhooks;
 pub mod workers;

@@ -213,6 +213,13 @@ pub fn accepted_task<T: Serialize>(view: &T, place: &str) -> Accepted<T> {
 /// The answer to a submission: 202; 200 when it finished while its caller waited, or `unique` joined it to another task.
 pub struct SubmissionAnswer(Response);
 
+impl SubmissionAnswer {
+    /// Whether an earlier request was answered with this.
+    pub fn is_replay(&self) -> bool {
+        self.0.headers().contains_key(&REPLAYED)
+    }
+}
+
 impl IntoResponse for SubmissionAnswer {
     fn into_response(self) -> Response {
         self.0

@@ -1,10 +1,12 @@
 //! What a catalog entry brings besides an endpoint, shown with unmodified workers.
 
 mod answers;
+mod buckets;
 mod canvases;
 mod labels;
 mod retries;
 mod unique;
+mod uploads;
 mod warnings;
 
 use std::sync::OnceLock;

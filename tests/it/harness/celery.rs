@@ -51,7 +51,7 @@ impl Default for CeleryOptions {
         Self {
             version: Version::Latest,
             hostname: "w1@test".into(),
-            queues: "celery,crawl,document_processing".into(),
+            queues: "celery,crawl,document_processing,image_analysis".into(),
             concurrency: 2,
             pool: "prefork",
             events: false,

@@ -176,6 +176,7 @@ pub fn config(port: u16, database: &str, broker: &str, backend: &str, extra: &st
          database.url = '{database}'\n\
          broker.url = '{broker}'\n\
          backend.url = '{backend}'\n\
+         stores.default.url = 'file:files'\n\
          submit.allow = ['demo.*', 'tasks.*']\n"
     );
     merge(&mut config, ours.parse().expect("written above"));
