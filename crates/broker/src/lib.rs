@@ -1,4 +1,4 @@
-//! Celery's broker behind a port, and the result backend beside it.
+//! Celery's broker and result backend, behind ports.
 //!
 //! [`Port`] is what a use case may ask of any broker; [`redis`] and [`amqp`] stand behind it. What only one broker can is a capability
 //! that a use case asks for and does without: [`Port::lists`] are Redis's lists, in which single messages can be seen, removed for

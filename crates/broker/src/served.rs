@@ -1,7 +1,7 @@
-//! Messages of a queue that this program reads itself, whatever the broker.
+//! Messages of a queue that this program reads itself, on any broker.
 //!
-//! Invariant: a message leaves its queue only after [`Served::done`], so a crash in between brings it again. Who reads must
-//! therefore take a message it has seen before.
+//! Invariant: a message leaves its queue only after [`Served::done`], so after a crash in between it comes again. Readers must
+//! therefore handle a message that they have seen before.
 
 use lapin::Acker;
 use lapin::options::BasicAckOptions;
@@ -9,13 +9,13 @@ use tokio::sync::mpsc;
 
 use crate::{Error, Lists};
 
-/// One message, still in its queue or reserved there.
+/// A message, still in its queue or reserved there.
 #[derive(Debug)]
 pub struct Served {
     /// The envelope.
     pub payload: Vec<u8>,
     end: End,
-    /// Whoever reads the queue goes on when all copies of this are gone.
+    /// The reader of the queue continues when all copies of this are dropped.
     _busy: Option<mpsc::Sender<()>>,
 }
 
@@ -42,12 +42,12 @@ impl Served {
         Self { payload, end: End::Acker(acker), _busy: None }
     }
 
-    /// The message is dealt with: it leaves the queue.
+    /// Removes the message from the queue, because it is done.
     pub async fn done(self) -> Result<(), Error> {
         match self.end {
             End::List { lists, key } => lists.drop_from(&key, &self.payload).await,
             End::Acker(acker) => {
-                // When its connection is gone it comes again.
+                // If the connection is gone, the message is delivered again.
                 let _ = acker.ack(BasicAckOptions::default()).await;
                 Ok(())
             }

@@ -1,15 +1,15 @@
-//! Where a RabbitMQ is, read from the URLs that Celery understands: `amqp://`, `amqps://`, `pyamqp://`, several of them with `;`
-//! between for a cluster whose nodes are tried in turn.
+//! Parses the URLs of RabbitMQ that Celery understands: `amqp://`, `amqps://`, `pyamqp://`, or several separated by `;` for a cluster
+//! whose nodes are tried in turn.
 //!
-//! An address is parsed here and not by the client, which reads `amqp://host/` as the virtual host with the empty name; kombu reads
-//! it as `/`.
+//! The client's own parser is not used, because it reads `amqp://host/` as the virtual host with the empty name; kombu reads it as
+//! `/`.
 
 use crate::Error;
 
-/// Seconds between heartbeats when the URL says nothing: a dead node is noticed within two of them.
+/// Default seconds between heartbeats: a dead node is noticed within two of them.
 const HEARTBEAT: u16 = 20;
 
-/// One node, with who we are there.
+/// A node, with the login there.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Address {
     pub is_tls: bool,
@@ -23,7 +23,7 @@ pub struct Address {
 }
 
 impl Address {
-    /// All nodes of a URL, first tried first.
+    /// All nodes of a URL, in the order in which they are tried.
     ///
     /// # Errors
     /// When one of them is not understood. The message does not repeat the URL: it holds a password.
@@ -61,14 +61,14 @@ impl Address {
         })
     }
 
-    /// For people to read: host and port, without the password.
+    /// Host and port for display, without the password.
     pub fn place(&self) -> String {
         format!("{}:{}", self.host, self.port)
     }
 }
 
 fn host_and_port(place: &str) -> Result<(&str, Option<u16>), Error> {
-    // An IPv6 address stands in brackets, because it has colons of its own.
+    // An IPv6 address is in brackets, because it contains colons.
     let (host, rest) = match place.strip_prefix('[').and_then(|rest| rest.split_once(']')) {
         Some((host, rest)) => (host, rest),
         None => place.split_at(place.find(':').unwrap_or(place.len())),

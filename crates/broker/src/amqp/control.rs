@@ -1,7 +1,7 @@
-//! Remote control: requests go to every worker through a fanout exchange, replies come back to a queue of one's own.
+//! Remote control: requests go to all workers through a fanout exchange, replies come back to a queue of the request's own.
 //!
-//! The reply queue is exclusive and goes with its channel, so a late reply finds nothing and nothing is left behind. How many workers
-//! listen is not told by AMQP: a request to all waits for its whole patience.
+//! The reply queue is exclusive and is deleted with its channel, so late replies are dropped and nothing is left behind. AMQP does not
+//! tell how many workers listen, so a request to all waits for its whole timeout.
 
 use std::time::Duration;
 
@@ -24,7 +24,7 @@ const UNACKNOWLEDGED: BasicConsumeOptions =
     BasicConsumeOptions { no_local: false, no_ack: true, exclusive: true, nowait: false };
 const MANDATORY: BasicPublishOptions = BasicPublishOptions { mandatory: true, immediate: false };
 
-/// Tells workers. Zero when nobody listens, else one for any number.
+/// Sends a request to workers. Returns zero when no worker listens, else one for any number.
 pub async fn tell(link: &Link, request: &Request) -> Result<i64, Error> {
     let channel = link.confirming().await?;
     let heard = send(link, &channel, &request.message(None)).await?;
@@ -32,10 +32,10 @@ pub async fn tell(link: &Link, request: &Request) -> Result<i64, Error> {
     Ok(i64::from(heard))
 }
 
-/// Asks workers, and gathers replies until all that were named have answered or `patience` is over.
+/// Asks workers, and gathers replies until all named workers have answered or `patience` has passed.
 ///
 /// # Cancel safety
-/// A dropped call leaves nothing: the queue goes with its channel.
+/// A dropped call leaves nothing behind: the queue is deleted with its channel.
 pub async fn ask(link: &Link, request: &Request, patience: Duration) -> Result<Replies, Error> {
     let channel = link.confirming().await?;
     let replies = gather(link, &channel, request, patience).await;
@@ -66,7 +66,8 @@ async fn gather(link: &Link, channel: &Channel, request: &Request, patience: Dur
     Ok(replies)
 }
 
-/// Whether anybody listens. An exchange that does not exist has no listeners: the first worker makes it.
+/// Publishes the request; returns whether any worker listens. An exchange that does not exist has no listeners: the first worker
+/// declares it.
 async fn send(link: &Link, channel: &Channel, envelope: &[u8]) -> Result<bool, Error> {
     let message = message::outbound(envelope, "", None)?;
     let sent = async {

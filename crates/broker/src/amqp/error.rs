@@ -1,7 +1,7 @@
-//! What went wrong between us and RabbitMQ, in this crate's words.
+//! Converts errors of the RabbitMQ client into this crate's.
 //!
-//! A refusal (the broker understood and said no) keeps its number and its sentence: both go into problems and incidents, because
-//! the broker names what is wrong better than anybody else could.
+//! A refusal (the broker understood the request and refused it) keeps its code and text: both go into problems and incidents, because
+//! the broker describes the cause best.
 
 use lapin::ErrorKind;
 use lapin::types::ShortString;
@@ -10,10 +10,10 @@ use crate::Error;
 
 /// The exchange or queue does not exist.
 pub const NOT_FOUND: u16 = 404;
-/// It exists, and is another one than was declared.
+/// It exists, but with other arguments than declared.
 pub const PRECONDITION_FAILED: u16 = 406;
 
-/// A name as AMQP takes it: at most 255 bytes, where we and Celery count characters.
+/// A name for AMQP, which allows at most 255 bytes; taskgate and Celery count characters.
 pub fn short(name: &str) -> Result<ShortString, Error> {
     let refused = |_| Error::Refused {
         code: PRECONDITION_FAILED,
@@ -33,7 +33,7 @@ impl From<lapin::Error> for Error {
     }
 }
 
-/// Whether it is this refusal.
+/// Whether the error is a refusal with this code.
 pub fn is(error: &Error, wanted: u16) -> bool {
     matches!(error, Error::Refused { code, .. } if *code == wanted)
 }

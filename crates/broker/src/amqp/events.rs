@@ -1,8 +1,8 @@
-//! What workers tell about themselves and their tasks: a queue of our own, bound to the topic exchange `celeryev`.
+//! Worker events: read from a queue of our own, bound to the topic exchange `celeryev`.
 //!
-//! Lossy like the channel in Redis: the queue goes with the connection, a gap is reported, and whoever needs the truth looks elsewhere.
-//! The broker keeps at most [`KEPT`] messages for us and hands out [`AHEAD`] at a time, so a slow reader costs bounded memory on both
-//! sides.
+//! Lossy like the channel in Redis: the queue is deleted with the connection, a gap is reported, and a reader that needs the truth gets
+//! it elsewhere. The broker keeps at most [`KEPT`] messages for us and delivers [`AHEAD`] at a time, so a slow reader needs bounded
+//! memory on both sides.
 
 use std::time::Duration;
 
@@ -20,19 +20,19 @@ use super::link::Link;
 use super::{exchange, message, table};
 use crate::{EVENT_EXCHANGE, Error, Feed};
 
-/// Messages handed out and not acknowledged.
+/// Maximum number of unacknowledged messages.
 const AHEAD: u16 = 1_000;
-/// Every so many are acknowledged together.
+/// How many messages are acknowledged together.
 const TOGETHER: u64 = 200;
-/// Messages the broker keeps for a reader that is slow or away for a moment; the oldest go first.
+/// How many messages the broker keeps for a slow reader; the oldest are dropped first.
 const KEPT: u32 = 100_000;
-/// Between attempts to connect.
+/// Pause between attempts to connect.
 const PAUSE: Duration = Duration::from_millis(500);
 
 const OWN: QueueDeclareOptions =
     QueueDeclareOptions { passive: false, durable: false, exclusive: true, auto_delete: true, nowait: false };
 
-/// Reads all worker events until `stop`, reconnecting for ever. While `sink` is full nothing more is taken.
+/// Reads all worker events until `stop`, reconnecting for ever. While `sink` is full nothing more is read.
 pub async fn follow(link: Link, sink: mpsc::Sender<Feed>, stop: CancellationToken) {
     let mut was_up = true;
     while !stop.is_cancelled() && !sink.is_closed() {
@@ -74,7 +74,7 @@ async fn listen(link: &Link, sink: &mpsc::Sender<Feed>) -> Result<(), Error> {
 async fn subscribe(link: &Link, channel: &Channel) -> Result<Consumer, Error> {
     let queue = format!("celeryev.taskgate-{}", clock::new_id());
     let limits = format!("{{\"x-max-length\": {KEPT}, \"x-expires\": 60000}}");
-    // Celery's own readers declare it in the same way, so that it does not matter who comes first.
+    // Declared in the same way as by Celery's own readers, so that the order does not matter.
     let topic =
         channel.exchange_declare(EVENT_EXCHANGE.into(), ExchangeKind::Topic, exchange::DURABLE, FieldTable::default());
     link.answer(topic).await?;

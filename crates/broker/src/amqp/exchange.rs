@@ -1,7 +1,7 @@
-//! Exchanges besides the queues' own, as the configuration names them.
+//! Declares the configured exchanges.
 //!
-//! Declaring what is there in the same way changes nothing; what is there and differs is refused by the broker and stays as it is.
-//! Queues are not made here: a binding to one that does not exist yet is made when it does.
+//! Declaring an existing exchange in the same way changes nothing; the broker refuses a declaration that differs, and the exchange
+//! stays as it is. Queues are not declared here: a binding to a missing queue is made later, when the queue exists.
 
 use celery::binding::ExchangeKind as Kind;
 use lapin::ExchangeKind;
@@ -14,12 +14,12 @@ use super::queues;
 use crate::Error;
 use crate::port::Exchange;
 
-/// As Celery declares one.
+/// The options with which Celery declares an exchange.
 pub const DURABLE: ExchangeDeclareOptions =
     ExchangeDeclareOptions { passive: false, durable: true, auto_delete: false, internal: false, nowait: false };
 
 /// # Errors
-/// [`Error::Refused`] when an exchange of that name is there and is another one.
+/// [`Error::Refused`] when an exchange of that name exists with other arguments.
 pub async fn declare(link: &Link, exchange: &Exchange) -> Result<(), Error> {
     let channel = link.channel().await?;
     let kind = match exchange.kind {

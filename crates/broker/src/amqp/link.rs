@@ -1,7 +1,7 @@
-//! One connection to RabbitMQ that is made when it is needed, and made again when it broke.
+//! A connection to RabbitMQ that is opened when it is needed, and again after it broke.
 //!
-//! A broken connection fails the calls in flight; the next call tries the nodes in their order. Nothing is repeated here: whether a
-//! message may be sent twice is its caller's knowledge. The client's own recovery is off, because it repeats.
+//! A broken connection fails the calls in flight; the next call tries the nodes in order. Nothing is repeated here, because only the
+//! caller knows whether a message may be sent twice. The client's own recovery is off, because it repeats.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
@@ -16,16 +16,16 @@ use tokio::time::timeout;
 use super::address::Address;
 use crate::Error;
 
-/// Where the broker is and how patient to be.
+/// Addresses and timeouts of the broker.
 #[derive(Debug, Clone)]
 pub struct LinkConfig {
-    /// Nodes, first tried first.
+    /// Nodes, in the order in which they are tried.
     pub addresses: Vec<Address>,
-    /// PEM: authorities that may have signed the server's certificate, besides the public ones.
+    /// PEM: certificate authorities to trust besides the public ones.
     pub tls_ca: Option<String>,
-    /// For one node. Default 2 s.
+    /// Timeout for connecting to a node. Default 2 s.
     pub connect_timeout: Duration,
-    /// For one answer. Default 5 s.
+    /// Timeout for an answer. Default 5 s.
     pub response_timeout: Duration,
 }
 
@@ -35,7 +35,7 @@ pub struct Link(Arc<Inner>);
 
 struct Inner {
     config: LinkConfig,
-    /// What the connection is for, as the broker's own tools show it.
+    /// The connection's name in the broker's own tools.
     name: String,
     current: Mutex<Option<Arc<Connection>>>,
     /// How many connections were given up.
@@ -51,7 +51,7 @@ impl Link {
         Self(Arc::new(Inner { config, name, current, forgotten, connecting: tokio::sync::Mutex::default() }))
     }
 
-    /// An answer takes no longer than this.
+    /// The timeout for an answer.
     pub fn patience(&self) -> Duration {
         self.0.config.response_timeout
     }
@@ -69,20 +69,20 @@ impl Link {
         Ok(made)
     }
 
-    /// A channel of one's own.
+    /// Opens a new channel.
     pub async fn channel(&self) -> Result<Channel, Error> {
         let connection = self.connection().await?;
         self.answer(connection.create_channel()).await
     }
 
-    /// A channel whose publications are confirmed.
+    /// Opens a channel with publisher confirms.
     pub async fn confirming(&self) -> Result<Channel, Error> {
         let channel = self.channel().await?;
         self.answer(channel.confirm_select(ConfirmSelectOptions::default())).await?;
         Ok(channel)
     }
 
-    /// Waits for an answer as long as is reasonable.
+    /// Waits for an answer until the timeout.
     pub async fn answer<T>(&self, asked: impl Future<Output = lapin::Result<T>>) -> Result<T, Error> {
         match timeout(self.patience(), asked).await {
             Ok(answer) => Ok(answer?),
@@ -94,7 +94,7 @@ impl Link {
         }
     }
 
-    /// The broker takes no messages now: memory or disk is short there.
+    /// Whether the broker accepts no messages now, because it is short of memory or disk.
     pub fn is_blocked(&self) -> bool {
         self.current().is_some_and(|connection| connection.status().blocked())
     }

@@ -1,8 +1,8 @@
-//! One message in two dresses: kombu's JSON envelope, which is what the rest of this program reads and writes, and AMQP's
-//! properties, headers and body, which is what travels here.
+//! Converts messages between kombu's JSON envelope, which the rest of this program reads and writes, and AMQP's properties, headers
+//! and body, which are sent to RabbitMQ.
 //!
-//! Invariant: headers and body go through unchanged; what only the envelope has (body encoding, delivery tag) is made up again on
-//! the way in. Our tag travels as the property `message-id`, which no Celery looks at, so a returned or repeated message is known.
+//! Invariant: headers and body are not changed; what only the envelope has (body encoding, delivery tag) is recreated for received
+//! messages. Our tag is sent as the property `message-id`, which Celery ignores, so a returned or repeated message is recognised.
 
 use std::borrow::Cow;
 
@@ -14,7 +14,7 @@ use super::error::short;
 use super::table;
 use crate::Error;
 
-/// A message on its way out.
+/// A message to publish.
 pub struct Outbound {
     pub properties: BasicProperties,
     pub body: Vec<u8>,
@@ -42,7 +42,7 @@ impl Outbound {
 /// Reads an envelope. `reply_to` replaces its own, when results come back over the broker.
 ///
 /// # Errors
-/// When it is no envelope, which would be our own mistake.
+/// When it is not an envelope, which would be a bug of ours.
 pub fn outbound(envelope: &[u8], tag: &str, reply_to: Option<&str>) -> Result<Outbound, Error> {
     let envelope =
         Envelope::decode(envelope).map_err(|error| Error::Unexpected(format!("an envelope of ours {error}")))?;
@@ -54,7 +54,7 @@ pub fn outbound(envelope: &[u8], tag: &str, reply_to: Option<&str>) -> Result<Ou
         .with_priority(from.priority)
         .with_message_id(short(tag)?)
         .with_headers(table::from_json(&envelope.headers));
-    // One that is too long is left out: workers read the id in the headers.
+    // An id that is too long is left out: workers read it from the headers.
     if let Some(id) = from.correlation_id.as_deref().and_then(|id| short(id).ok()) {
         properties = properties.with_correlation_id(id);
     }
@@ -67,7 +67,7 @@ pub fn outbound(envelope: &[u8], tag: &str, reply_to: Option<&str>) -> Result<Ou
     Ok(Outbound { properties, body: envelope.body })
 }
 
-/// The envelope of a message that came in. `tag` is how the rest of the program names this delivery.
+/// The envelope of a received message. `tag` is the delivery tag for the rest of the program.
 pub fn inbound(delivery: &Delivery, tag: &str) -> Vec<u8> {
     let from = &delivery.properties;
     let text = |value: &Option<lapin::types::ShortString>| value.as_ref().map(|text| Cow::Owned(text.to_string()));

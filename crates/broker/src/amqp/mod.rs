@@ -1,8 +1,8 @@
 //! RabbitMQ as Celery's broker: kombu's own exchanges and queues, over AMQP 0-9-1.
 //!
-//! Two connections: one that publishes, which the broker may block when it is short of memory or disk, and one that listens. A message
-//! cannot be taken out of a queue here but by consuming it, so there are no [`crate::Lists`]: what was published is with the broker,
-//! and a revoke is told to the workers.
+//! It uses two connections: one publishes, which the broker may block when it is short of memory or disk, and one listens. A message
+//! can be removed from a queue only by consuming it, so there are no [`crate::Lists`]: a published message stays with the broker, and a
+//! revoke is sent to the workers.
 
 mod address;
 mod control;
@@ -25,14 +25,14 @@ pub use results::RpcResults;
 use self::link::Link;
 use self::publish::Publisher;
 
-/// RabbitMQ: cheap to share.
+/// The RabbitMQ broker; cheap to share.
 pub struct RabbitMq {
     publisher: Publisher,
     listening: Link,
 }
 
 impl RabbitMq {
-    /// Connects to nothing yet. `reply_to` is the queue that results come back to, where they come over the broker.
+    /// Makes no connection yet. `reply_to` is the queue for results, if they come over the broker.
     pub fn new(config: LinkConfig, reply_to: Option<String>) -> Self {
         let publisher = Publisher::new(Link::new(config.clone(), "publishes"), reply_to);
         Self { publisher, listening: Link::new(config, "listens") }

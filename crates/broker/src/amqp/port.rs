@@ -1,4 +1,4 @@
-//! RabbitMQ behind the port.
+//! Implements the broker port for RabbitMQ.
 
 use std::time::Duration;
 
@@ -18,7 +18,7 @@ impl Port for RabbitMq {
         Kind::RabbitMq
     }
 
-    /// A channel is opened and closed, so that a broker that accepts connections and does nothing more is away.
+    /// Opens and closes a channel, so that a broker that only accepts connections counts as down.
     async fn ping(&self) -> Result<(), Error> {
         queues::close(Some(self.listening.channel().await?)).await;
         Ok(())

@@ -1,4 +1,4 @@
-//! Publishes tasks: persistent, mandatory, confirmed, many in flight at a time.
+//! Publishes task messages: persistent, mandatory, confirmed, with many in flight.
 //!
 //! A call answers when the broker has every message of it on its disk, or has said that it has no place for it. What a broken
 //! connection or a late answer leaves open is open: the broker may have it ([`Error::outcome_unknown`]). What went wrong before the
@@ -24,7 +24,7 @@ use super::message::Outbound;
 use super::{error, message, queues};
 use crate::{Error, Push, Pushed, Target};
 
-/// How often a blocked connection is noticed while confirmations are awaited.
+/// How often to check for a blocked connection while waiting for confirmations.
 const LOOK: Duration = Duration::from_millis(100);
 /// Channels that wait for their next use; the direct way, the outbox way and a few others publish at the same time.
 const SPARE: usize = 8;
@@ -34,20 +34,20 @@ const FRAME_MAX: usize = 131_072;
 
 /// A queue that does not exist, or takes no more, is left alone for so long.
 const AGAIN: Duration = Duration::from_secs(8);
-/// Such queues remembered at a time.
+/// Maximum number of such queues that are remembered.
 const MOST: usize = 10_000;
 
-/// Persistent, and given back when it has no queue to go to.
+/// The broker returns the message if no queue takes it.
 const MANDATORY: BasicPublishOptions = BasicPublishOptions { mandatory: true, immediate: false };
 
 pub struct Publisher {
     pub link: Link,
-    /// Where workers send results, when they come back over the broker.
+    /// The queue that workers send results to, if they come over the broker.
     pub reply_to: Option<String>,
     /// With the generation of their connection.
     spare: Mutex<Vec<(u64, Channel)>>,
     reply_queue_is_there: OnceCell<()>,
-    /// By queue: why it takes nothing, and until when it is left alone.
+    /// By queue: why it accepts nothing, and until when it is not tried again.
     refusing: Mutex<HashMap<String, (String, Instant)>>,
 }
 
@@ -78,7 +78,7 @@ impl Publisher {
     /// Publishes in order. With a `deadline` nothing is sent later than that.
     ///
     /// # Errors
-    /// When the broker is away, blocked, or silent for too long: it may have any part of the batch, unless the error says otherwise.
+    /// When the broker is down, blocked, or silent for too long: it may have any part of the batch, unless the error says otherwise.
     pub async fn publish(&self, batch: &[Push], deadline: Option<Time>) -> Result<Vec<Pushed>, Error> {
         if batch.is_empty() {
             return Ok(Vec::new());
@@ -117,7 +117,7 @@ impl Publisher {
         Ok(())
     }
 
-    /// Why nothing is to be published to this queue now.
+    /// Why nothing may be published to this queue now.
     pub fn refuses(&self, queue: &str) -> Option<String> {
         let refusing = self.refusing.lock().expect("nothing panics under this lock");
         let (why, until) = refusing.get(queue)?;
@@ -162,7 +162,7 @@ impl Publisher {
                 Confirmation::Ack(_) | Confirmation::NotRequested => {}
             }
         }
-        // The client hands a message that was given back to whoever asks next: its own name tells whose it is.
+        // The client gives a returned message to the next caller, so it must be matched by its own id.
         for (outcome, push) in outcomes.iter_mut().zip(batch) {
             if returned.contains(push.tag.as_str()) {
                 *outcome = self.refuse(push, unroutable(push));

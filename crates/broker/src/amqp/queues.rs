@@ -1,6 +1,6 @@
-//! Queues as the broker shows them to a client: how many messages wait, how many consumers there are, and whether it exists.
+//! Inspects and declares queues: the number of messages and consumers, and whether a queue exists.
 //!
-//! Looking is a passive declaration and changes nothing. Declaring a queue that exists with other arguments changes nothing either:
+//! Inspecting is a passive declaration and changes nothing. Declaring an existing queue with other arguments changes nothing either:
 //! the broker refuses it and says what differs.
 
 use std::time::Duration;
@@ -22,7 +22,7 @@ const DURABLE: QueueDeclareOptions =
     QueueDeclareOptions { passive: false, durable: true, exclusive: false, auto_delete: false, nowait: false };
 const PASSIVE: QueueDeclareOptions = QueueDeclareOptions { passive: true, ..DURABLE };
 
-/// Messages that wait in each queue, in the order of `queues`. One that does not exist has trouble.
+/// The number of waiting messages in each queue, in the order of `queues`. A missing queue has `trouble`.
 pub async fn depths(link: &Link, queues: &[String]) -> Result<Vec<Depth>, Error> {
     let mut channel: Option<Channel> = None;
     let mut depths = Vec::with_capacity(queues.len());
@@ -50,10 +50,10 @@ pub async fn depths(link: &Link, queues: &[String]) -> Result<Vec<Depth>, Error>
     Ok(depths)
 }
 
-/// Makes a durable queue with these arguments (a JSON object) unless it is there.
+/// Declares a durable queue with these arguments (a JSON object).
 ///
 /// # Errors
-/// [`Error::Refused`] when it is there and differs; it stays as it is.
+/// [`Error::Refused`] when it exists with other arguments; it stays as it is.
 pub async fn declare(link: &Link, queue: &str, arguments: &str) -> Result<(), Error> {
     let channel = link.channel().await?;
     link.answer(channel.queue_declare(short(queue)?, DURABLE, table::from_json(arguments))).await?;
@@ -72,17 +72,17 @@ pub fn missing(queue: &str) -> String {
     )
 }
 
-/// What cannot be closed is closed with its connection.
+/// Closes a channel. If that fails, it is closed with its connection.
 pub async fn close(channel: Option<Channel>) {
     if let Some(channel) = channel {
         let _ = tokio::time::timeout(CLOSING, channel.close(200, "done".into())).await;
     }
 }
 
-/// Takes up to `limit` messages out, the next to be served first, and gives them back whole.
+/// Takes up to `limit` messages out of a queue, the next to be served first, and returns them.
 ///
 /// # Cancel safety
-/// A dropped call returns what it took to the queue, unless it had acknowledged it already.
+/// A dropped call puts the messages back into the queue, unless they were acknowledged already.
 pub async fn take_out(link: &Link, queue: &str, limit: usize) -> Result<Vec<Standing>, Error> {
     let channel = link.channel().await?;
     let mut taken = Vec::new();

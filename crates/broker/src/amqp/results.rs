@@ -1,8 +1,8 @@
-//! Celery's `rpc://`: workers send each state and result as a message to the queue that the task's message named. Ours is durable, has a
-//! name of its own and is shared by all replicas; whoever records reads it.
+//! Celery's `rpc://`: workers send each state and result as a message to the queue that the task's message named. Ours is durable and
+//! shared by all replicas; the active recorder reads it.
 //!
-//! A record is acknowledged when it is in the ledger. What was handed out and not acknowledged comes again, to this process or to its
-//! successor, so no result is lost while the broker lives; the ledger drops what it knows.
+//! A record is acknowledged when it is in the ledger. An unacknowledged record is delivered again, to this process or to its successor,
+//! so no result is lost while the broker has its data; the ledger drops duplicates.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -25,9 +25,9 @@ use super::queues;
 use crate::Error;
 use crate::backend::{Heard, Receipt, Results};
 
-/// Records handed out and not written down yet.
+/// Maximum number of unacknowledged records.
 const AHEAD: u16 = 2_000;
-/// Between attempts to connect, and between looks whether it is our turn.
+/// Pause between attempts to connect, and between checks whether this replica is the recorder.
 const PAUSE: Duration = Duration::from_millis(200);
 
 /// Reads results from a queue.
@@ -37,7 +37,7 @@ pub struct RpcResults {
 }
 
 impl RpcResults {
-    /// Connects to nothing yet.
+    /// Makes no connection yet.
     pub fn new(config: LinkConfig, queue: &str) -> Self {
         Self { link: Link::new(config, "reads results"), queue: queue.to_owned() }
     }
@@ -64,7 +64,7 @@ impl RpcResults {
                 Err(_) => {}
             }
         }
-        // What was handed out and is not acknowledged goes back.
+        // Unacknowledged records go back to the queue.
         queues::close(Some(channel)).await;
         Ok(())
     }
@@ -100,13 +100,13 @@ impl Results for RpcResults {
         }
     }
 
-    /// Celery itself has no chords with this backend, and what is no chord needs nothing.
+    /// Does nothing: Celery has no chords with this backend, and other groups need no preparation.
     async fn prepare_group(&self, _: &GroupId, _: Option<i32>, _: Option<&Json>) -> Result<(), Error> {
         Ok(())
     }
 }
 
-/// Celery names the task in the correlation id.
+/// Reads a record; the task's id is the correlation id.
 fn record(came: Delivery) -> Heard {
     let task_id = came.properties.correlation_id().as_ref().map(ToString::to_string).unwrap_or_default();
     Heard::Record { task_id, payload: came.data, receipt: Receipt::of(came.acker) }

@@ -1,7 +1,7 @@
-//! Reads a queue that only the gateway reads. A message that is not acknowledged comes again, to this replica or another one.
+//! Reads a queue that only the gateway reads. An unacknowledged message is delivered again, to this replica or another one.
 //!
-//! The queue is not declared here: whoever publishes to it first makes it as their fleet makes queues, and a queue that is there
-//! with other arguments would refuse them.
+//! The queue is not declared here: its first publisher declares it with the fleet's arguments, and would be refused if the queue
+//! existed with other ones.
 
 use std::time::Duration;
 
@@ -18,9 +18,9 @@ use super::link::Link;
 use super::{message, queues};
 use crate::{Error, Served};
 
-/// Messages given out and not dealt with yet.
+/// Maximum number of unacknowledged messages.
 const AHEAD: u16 = 100;
-/// Between attempts to connect, and between looks whether the queue is there.
+/// Pause between attempts to connect, and between checks whether the queue exists.
 const PAUSE: Duration = Duration::from_millis(500);
 
 /// Reads until `stop`, reconnecting for ever.

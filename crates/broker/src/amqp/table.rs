@@ -1,12 +1,12 @@
-//! Headers between JSON, as the rest of this program has them, and AMQP's typed tables, as py-amqp writes and reads them.
+//! Converts headers between JSON, which the rest of this program uses, and AMQP's typed tables, in the same way as py-amqp.
 //!
-//! Whole numbers go out as 64-bit integers and fractions as doubles: Python reads both as it would from JSON. What AMQP knows and
-//! JSON does not (timestamps, byte arrays, decimals) is read as the nearest text or number. Nothing here fails.
+//! Whole numbers are written as 64-bit integers and fractions as doubles: Python reads both as from JSON. Types that JSON does not have
+//! (timestamps, byte arrays, decimals) are read as the nearest text or number. Nothing here fails.
 
 use lapin::types::{AMQPValue, FieldArray, FieldTable};
 use serde_json::{Map, Number, Value};
 
-/// A JSON object as a table. Anything else is an empty one.
+/// Converts a JSON object to a table. Anything else gives an empty table.
 pub fn from_json(text: &str) -> FieldTable {
     match serde_json::from_str(text) {
         Ok(Value::Object(members)) => table(members),
@@ -44,7 +44,7 @@ fn value_size(value: &AMQPValue) -> usize {
 fn table(members: Map<String, Value>) -> FieldTable {
     let mut table = FieldTable::default();
     for (name, value) in members {
-        // A name is a short string on the wire.
+        // A name must be a short string on the wire.
         if name.len() <= usize::from(u8::MAX) {
             table.insert(name.into(), written(value));
         }

@@ -1,7 +1,7 @@
-//! The bookkeeping of chords, key by key as Celery 5.7 keeps it, so that one header may run on Python workers and on ours.
+//! The bookkeeping of chords, with the same keys as Celery 5.7, so that a header may run on both Python workers and ours.
 //!
-//! Each member adds its part once; whoever adds the last one claims the body for a few seconds, sends it, and marks the chord as
-//! done. A finisher that dies loses its claim, and the redelivered member claims it again.
+//! Each member adds its part once; the worker that adds the last part claims the body for a few seconds, sends it, and marks the chord
+//! as done. If it dies, it loses its claim, and the redelivered member claims the body again.
 
 use std::sync::LazyLock;
 use std::time::Duration;
@@ -11,11 +11,11 @@ use redis::Script;
 use super::{Backend, Error};
 use celery::chord::{self, ChordKeys, Part};
 
-/// Seconds that a finisher has until it prolongs its claim.
+/// Duration of a claim in seconds, within which it must be prolonged.
 const CLAIM_SECS: u64 = 6;
-/// Seconds of a prolonged claim: time to send a body of any size.
+/// Duration of a prolonged claim in seconds: enough to send a body of any size.
 const LONG_CLAIM_SECS: u64 = 21;
-/// Seconds for which a chord is known to be done: longer than any redelivery race.
+/// How many seconds a chord stays marked as done: longer than any redelivery race.
 const DONE_SECS: u64 = 300;
 
 /// The right to send a chord's body.
@@ -85,8 +85,8 @@ static CLOSE: LazyLock<Script> = LazyLock::new(|| {
 });
 
 impl Backend {
-    /// Adds a part to the header `group`, at its place (`None` is last). `Some` when it was the last one and the caller now has to
-    /// send the body. May be repeated.
+    /// Adds a part to the header `group`, at its position (`None` is last). `Some` when it was the last part and the caller must send the
+    /// body. May be repeated.
     pub async fn add_part(
         &self,
         group: &str,
@@ -96,7 +96,7 @@ impl Backend {
         token: &str,
     ) -> Result<Option<Claim>, Error> {
         let keys = self.chord_keys(group);
-        // Without an expiry Celery keeps these keys for a day.
+        // If results never expire, Celery keeps these keys for a day.
         let ttl = if expires.is_zero() { super::CHORD_TTL_SECS } else { expires.as_secs() };
         let mut call = ADD_PART.prepare_invoke();
         for key in [&keys.parts, &keys.added, &keys.size, &keys.counted, &keys.base, &keys.claim] {
@@ -108,8 +108,8 @@ impl Backend {
         Ok(last.then(|| Claim { keys, token: token.to_owned() }))
     }
 
-    /// Puts back what Redis lost of a header that is still running: its size, and the parts that have ended. Claims nothing: a
-    /// member that is still to end sends the body. May be repeated.
+    /// Restores what Redis lost of a running header: its size, and the parts that have ended. Does not claim the body, because a member that
+    /// is still unfinished will send it. May be repeated.
     pub async fn rebuild_chord(&self, group: &str, size: i32, parts: &[(Option<i64>, Part)]) -> Result<(), Error> {
         let keys = self.chord_keys(group);
         let ttl = super::CHORD_TTL_SECS;
@@ -126,8 +126,8 @@ impl Backend {
         self.link.pipeline(&pipeline).await
     }
 
-    /// Ends the bookkeeping of a header whose body is sent by somebody who is no worker: a finisher that is late gives up. False
-    /// while a worker holds the claim. May be repeated.
+    /// Ends the bookkeeping of a header whose body the gateway sends, so that a late worker gives up. False while a worker holds the claim.
+    /// May be repeated.
     pub async fn close_chord(&self, group: &str) -> Result<bool, Error> {
         let keys = self.chord_keys(group);
         let mut call = CLOSE.prepare_invoke();
@@ -137,13 +137,13 @@ impl Backend {
         Ok(self.link.script::<u8>(call.arg(DONE_SECS)).await? == 1)
     }
 
-    /// The parts that were counted so far, while Redis has them, without those that are none.
+    /// The valid parts that were counted so far, if Redis still has them.
     pub async fn counted_parts(&self, group: &str) -> Result<Vec<Part>, Error> {
         let parts = self.raw_parts(&self.chord_keys(group).parts).await?;
         Ok(parts.iter().filter_map(|part| Part::decode(part).ok()).collect())
     }
 
-    /// All parts in the order of their places.
+    /// All parts, in the order of their positions.
     pub async fn parts(&self, claim: &Claim) -> Result<Vec<Part>, Error> {
         let unreadable = |error| Error::Unexpected(format!("a chord's part: {error}"));
         let parts = self.raw_parts(&claim.keys.parts).await?;
@@ -161,14 +161,14 @@ impl Backend {
         self.link.call(&command).await
     }
 
-    /// Holds the claim long enough to send the body. `false`: it is lost, another worker sends.
+    /// Prolongs the claim, long enough to send the body. `false`: the claim is lost, and another worker sends it.
     pub async fn prolong(&self, claim: &Claim) -> Result<bool, Error> {
         let mut call = PROLONG.key(&claim.keys.claim);
         call.key(&claim.keys.size).arg(&claim.token).arg(LONG_CLAIM_SECS);
         Ok(self.link.script::<u8>(&call).await? == 1)
     }
 
-    /// The body was sent: the chord is over.
+    /// Ends the chord after its body was sent.
     pub async fn finish_chord(&self, claim: &Claim) -> Result<(), Error> {
         let ChordKeys { parts, added, size, counted, claim: key, .. } = &claim.keys;
         let mut call = FINISH.key(key);
@@ -180,7 +180,7 @@ impl Backend {
         Ok(())
     }
 
-    /// A member failed, and so did the chord: no later part completes it.
+    /// Ends the chord after a member failed, so that no later part completes it.
     pub async fn fail_chord(&self, claim: &Claim) -> Result<(), Error> {
         let mut command = redis::cmd("DEL");
         command.arg(&claim.keys.size);
@@ -188,7 +188,7 @@ impl Backend {
         Ok(())
     }
 
-    /// The size of a header whose group may have been used before.
+    /// Writes the size of a header, whose group may have been used before.
     pub async fn announce_chord(&self, group: &str, size: usize) -> Result<(), Error> {
         let keys = self.chord_keys(group);
         let mut pipeline = redis::pipe();
@@ -198,7 +198,7 @@ impl Backend {
         self.link.pipeline(&pipeline).await
     }
 
-    /// The structure of a header that is not flat.
+    /// Saves the structure of a header that is not flat.
     pub async fn save_group(&self, group: &str, structure: &str) -> Result<(), Error> {
         let mut command = redis::cmd("SET");
         command.arg(self.chord_keys(group).base).arg(structure).arg("EX").arg(super::CHORD_TTL_SECS);

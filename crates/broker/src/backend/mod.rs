@@ -1,4 +1,4 @@
-//! Celery's result backend: [`Results`] is what the gateway may ask of any. [`Backend`] is Redis: records, groups and chords.
+//! Celery's result backend: [`Results`] is the port for any backend, [`Backend`] implements it for Redis, with records, groups and chords.
 
 mod chord;
 mod port;
@@ -24,7 +24,7 @@ pub struct BackendConfig {
     pub key_prefix: String,
 }
 
-/// The result backend: cheap to clone, one shared connection.
+/// The result backend on Redis: cheap to clone, with one shared connection.
 #[derive(Clone)]
 pub struct Backend {
     link: Link,
@@ -33,12 +33,12 @@ pub struct Backend {
 
 const TASK_KEY: &str = "celery-task-meta-";
 const GROUP_KEY: &str = "celery-taskset-meta-";
-/// Celery's default `result_expires`, in seconds: how long keys of a chord live.
+/// How long keys of a chord live: Celery's default `result_expires`, in seconds.
 const CHORD_TTL_SECS: u64 = 86_400;
 
 impl Backend {
     /// # Errors
-    /// When the URL is not understood. Connects to nothing yet.
+    /// When the URL is not understood. Makes no connection yet.
     pub fn new(config: BackendConfig) -> Result<Self, Error> {
         Ok(Self { link: Link::new(config.link)?, prefix: prefix(&config.key_prefix).into() })
     }
@@ -55,17 +55,17 @@ impl Backend {
         self.link.call(&redis::cmd("PING")).await
     }
 
-    /// What stands before the names of results: the `global_keyprefix` of each fleet on this database.
+    /// The prefixes of results: the `global_keyprefix` of each fleet on this database.
     pub async fn prefixes(&self) -> Result<BTreeSet<String>, Error> {
         crate::redis::survey::prefixes(&self.link, TASK_KEY).await
     }
 
-    /// Key and channel of a task's record.
+    /// The name of both key and channel of a task's record.
     pub fn task_key(&self, id: &str) -> String {
         format!("{}{TASK_KEY}{id}", self.prefix)
     }
 
-    /// Base of a group's keys.
+    /// The common beginning of a group's keys.
     pub fn group_key(&self, id: &str) -> String {
         format!("{}{GROUP_KEY}{id}", self.prefix)
     }
@@ -79,7 +79,7 @@ impl Backend {
         self.link.call(redis::cmd("MGET").arg(keys)).await
     }
 
-    /// What must stand in the backend before a member of a chord is published: its size, and the structure of a nested header.
+    /// Writes what must exist before a member of a chord is published: the size, and the structure of a nested header.
     pub async fn prepare_group(&self, id: &GroupId, size: Option<i32>, structure: Option<&Json>) -> Result<(), Error> {
         let base = self.group_key(id.as_str());
         let mut pipeline = redis::pipe();
@@ -94,7 +94,7 @@ impl Backend {
     }
 }
 
-/// A `global_keyprefix` as Celery's backend uses it.
+/// A `global_keyprefix` in the form that Celery's backend uses.
 pub fn prefix(given: &str) -> String {
     match given.chars().last() {
         None | Some(':' | '_' | '-' | '.') => given.to_owned(),

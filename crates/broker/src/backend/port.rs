@@ -1,4 +1,4 @@
-//! What the gateway may ask of any result backend.
+//! The port for any result backend.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -17,47 +17,47 @@ use crate::Memory;
 /// Cheap to clone.
 pub type ResultBackend = Arc<dyn Results>;
 
-/// Where the fleet's workers leave states and return values.
+/// The result backend, where the fleet's workers store states and return values.
 #[async_trait]
 pub trait Results: Send + Sync {
     async fn ping(&self) -> Result<(), Error>;
 
-    /// Whether it takes what must be written there.
+    /// Checks that it takes writes.
     async fn writable(&self) -> Result<(), Error> {
         self.ping().await
     }
 
-    /// What it does when its memory is full; `None` when it does not say.
+    /// What it does when its memory is full; `None` when it does not report that.
     async fn memory(&self) -> Result<Option<Memory>, Error> {
         Ok(None)
     }
 
-    /// The newest records, `None` where there is none, and where a record can be read only once.
+    /// The newest records; `None` for a missing one, and on backends where a record can be read only once.
     async fn records(&self, ids: &[TaskId]) -> Result<Vec<Option<Vec<u8>>>, Error>;
 
-    /// Reads records as they are written until `stop`, reconnecting for ever. Where a record can be read only once it is read only
-    /// while `active`: by whoever writes it down.
+    /// Reads records as they are written until `stop`, reconnecting for ever. On backends where a record can be read only once, it is read
+    /// only while `active`, by the recorder.
     async fn follow(&self, sink: mpsc::Sender<Heard>, active: Arc<AtomicBool>, stop: CancellationToken);
 
-    /// What stands before the names of results, for each fleet that keeps some there.
+    /// The prefixes of results, for each fleet that stores some there.
     async fn prefixes(&self) -> Result<BTreeSet<String>, Error> {
         Ok(BTreeSet::new())
     }
 
-    /// What must stand in the backend before a member of a group is published.
+    /// Writes what must exist in the backend before a member of a group is published.
     async fn prepare_group(&self, id: &GroupId, size: Option<i32>, structure: Option<&Json>) -> Result<(), Error>;
 }
 
-/// What a backend says.
+/// A message from the backend.
 #[derive(Debug)]
 pub enum Heard {
-    /// A record: the task it is of and the raw text.
+    /// A record: its task and the raw text.
     Record { task_id: String, payload: Vec<u8>, receipt: Receipt },
-    /// The subscription stands (again): whatever was written before may have been missed.
+    /// The subscription was (re)established: earlier records may have been missed.
     Gap,
 }
 
-/// Ends a record that can be read only once. Without [`Receipt::done`] it is read again.
+/// Acknowledges a record that can be read only once. Without [`Receipt::done`] it is read again.
 #[derive(Debug, Default)]
 pub struct Receipt(Option<Acker>);
 
@@ -66,7 +66,7 @@ impl Receipt {
         Self(Some(acker))
     }
 
-    /// The record is written down. When its connection is gone it comes again, and nothing is written twice.
+    /// Acknowledges the record, which is in the ledger. If the connection is gone, it is delivered again, and the ledger drops it.
     pub async fn done(self) {
         if let Some(acker) = self.0 {
             let _ = acker.ack(BasicAckOptions::default()).await;
@@ -96,7 +96,7 @@ impl Results for Backend {
         Self::prefixes(self).await
     }
 
-    /// A channel tells everybody: whoever waits for its turn listens too.
+    /// A channel reaches all subscribers, so standby replicas listen too.
     async fn follow(&self, sink: mpsc::Sender<Heard>, _: Arc<AtomicBool>, stop: CancellationToken) {
         Watch::new(self.clone(), sink).run(stop).await;
     }

@@ -1,7 +1,7 @@
-//! The channel on which every record is published the moment it is written.
+//! Reads the channel on which every record is published when it is written.
 //!
-//! Lossy: what is published while no connection stands is missed, and is found again in the records themselves. Each gap is
-//! reported as [`Heard::Gap`], so that the reader can look.
+//! Lossy: messages during a lost connection are missed, but can be found in the records themselves. Each gap is reported as
+//! [`Heard::Gap`], so that the reader can read the records.
 
 use std::time::Duration;
 
@@ -18,11 +18,11 @@ pub struct Watch {
     sink: mpsc::Sender<Heard>,
 }
 
-/// Between attempts to connect.
+/// Pause between attempts to connect.
 const PAUSE: Duration = Duration::from_millis(200);
 
 impl Watch {
-    /// `sink` is bounded by its maker; while it is full the socket is not read, and Redis disconnects a reader that stays slow.
+    /// `sink` must be bounded; while it is full the socket is not read, and Redis disconnects a reader that stays slow.
     pub fn new(backend: Backend, sink: mpsc::Sender<Heard>) -> Self {
         Self { backend, sink }
     }
@@ -65,7 +65,7 @@ impl Watch {
     }
 }
 
-/// A prefix may hold characters that mean something in a pattern.
+/// Escapes a prefix, which may contain characters with a meaning in patterns.
 fn escape(text: &str) -> String {
     let mut escaped = String::with_capacity(text.len());
     for c in text.chars() {

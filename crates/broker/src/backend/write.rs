@@ -7,17 +7,17 @@ use redis::Script;
 
 use super::{Backend, Error};
 
-/// What may be in the way of a record.
+/// Which existing record prevents a write.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Unless {
     /// A SUCCESS stays.
     Succeeded,
-    /// Every record stays but RECEIVED, RETRY and REJECTED: how a revoke is noted for a task that nobody seems to run.
+    /// Any record except RECEIVED, RETRY and REJECTED stays: for the revoke of a task that no worker seems to run.
     Known,
 }
 
 /// KEYS: the record. ARGV: record, seconds to live (0: for ever), 1 to write only over a waiting state.
-/// The state is read from where all writers put it, the first member; else the record is parsed.
+/// The state is read from the first member, where all writers put it; else the record is parsed.
 static STORE: LazyLock<Script> = LazyLock::new(|| {
     Script::new(
         r#"
@@ -76,25 +76,25 @@ static STORE_ALL: LazyLock<Script> = LazyLock::new(|| {
     )
 });
 
-/// A task's record, to be stored.
+/// A task's record to store.
 #[derive(Debug, Clone)]
 pub struct Record {
     pub task_id: String,
     pub text: String,
 }
 
-/// What became of a record.
+/// The outcome of storing a record.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Stored {
     Yes,
-    /// A SUCCESS was there and stays.
+    /// A SUCCESS existed and stays.
     Kept,
-    /// Redis said no to this one.
+    /// Redis refused this record.
     Refused(String),
 }
 
 impl Backend {
-    /// Stores and publishes many records in one step, each unless a SUCCESS is there. Answers for each. May be repeated.
+    /// Stores and publishes many records in one step, each unless a SUCCESS exists. Returns an outcome for each. May be repeated.
     pub async fn store_all(&self, records: &[Record], expires: Duration) -> Result<Vec<Stored>, Error> {
         let mut call = STORE_ALL.prepare_invoke();
         call.arg(expires.as_secs());
@@ -105,7 +105,7 @@ impl Backend {
         Ok(answers.into_iter().map(Stored::read).collect())
     }
 
-    /// Stores and publishes a task's record. `expires` of zero keeps it for ever. `false` when what was there stays.
+    /// Stores and publishes a task's record. `expires` of zero keeps it for ever. `false` when the existing record stays.
     ///
     /// May be repeated: the same record is then published once more.
     pub async fn store(&self, task_id: &str, record: &str, expires: Duration, unless: Unless) -> Result<bool, Error> {

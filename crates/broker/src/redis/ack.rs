@@ -1,4 +1,4 @@
-//! Ends reservations: the message is done with, goes back to its queue, or stays reserved a while longer.
+//! Ends or renews reservations: the message is done, goes back to its queue, or stays reserved for longer.
 
 use std::sync::LazyLock;
 
@@ -9,16 +9,16 @@ use celery::redelivered;
 use celery::task::{Priority, QueueName};
 use runtime::clock::Time;
 
-/// Where a message stands among those that wait, when it goes back.
+/// The position in the queue of a message that goes back.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Return {
-    /// Taken next: nobody is to blame that it did not run.
+    /// Served next: for a message that did not run through no fault of its own.
     Next,
-    /// Taken last: its task or the process that ran it refused it.
+    /// Served last: its task or the process that ran it refused it.
     Last,
 }
 
-/// KEYS: unacked, index, list. ARGV: tag, LPUSH or RPUSH, message. Whoever finds the reservation gone does nothing.
+/// KEYS: unacked, index, list. ARGV: tag, LPUSH or RPUSH, message. Does nothing if the reservation is gone.
 static REQUEUE: LazyLock<Script> = LazyLock::new(|| {
     Script::new(
         r"
@@ -31,7 +31,7 @@ static REQUEUE: LazyLock<Script> = LazyLock::new(|| {
 });
 
 impl Broker {
-    /// Ends the reservations of messages that were dealt with. May be repeated.
+    /// Ends the reservations of messages that are done. May be repeated.
     pub async fn ack(&self, tags: &[String]) -> Result<(), Error> {
         if tags.is_empty() {
             return Ok(());
@@ -43,7 +43,7 @@ impl Broker {
         self.link.pipeline(&pipeline).await
     }
 
-    /// Puts a reserved message back, marked as redelivered. `false` when its reservation was gone: somebody restored it before.
+    /// Puts a reserved message back, marked as redelivered. `false` when its reservation was gone: another process restored it before.
     pub async fn requeue(
         &self,
         tag: &str,
@@ -59,7 +59,7 @@ impl Broker {
         self.link.script(&call).await
     }
 
-    /// Keeps reservations from running out while their worker lives: only moves times forward, makes no reservation anew.
+    /// Renews reservations while their worker lives: only moves times forward, and never creates a reservation.
     pub async fn renew(&self, tags: &[String], now: Time) -> Result<(), Error> {
         if tags.is_empty() {
             return Ok(());

@@ -1,8 +1,8 @@
-//! Takes messages from queues and reserves them in the same step, because what is popped and not reserved dies with its worker.
+//! Takes messages from queues and reserves them in the same step, because an unreserved message is lost when its worker dies.
 //!
-//! While there is work, a script pops and reserves several messages at once: nothing can be lost in between. An idle worker waits
-//! with `BRPOP`, as kombu does; the message that wakes it is reserved one round trip later, and a crash in that instant loses it
-//! here (the gateway's sweeper finds it missing).
+//! While there is work, a script pops and reserves several messages at once, so nothing can be lost in between. An idle worker waits
+//! with `BRPOP`, like kombu; the message that wakes it is reserved one round trip later, and a crash in that instant loses it (the
+//! gateway's sweeper notices that).
 
 use std::sync::LazyLock;
 use std::time::Duration;
@@ -20,16 +20,16 @@ use runtime::clock::Time;
 pub struct Delivery {
     /// The queue it came from.
     pub queue: QueueName,
-    /// Its key in `unacked`; `None` when it has none that could be read: such a message is not reserved.
+    /// Its field in `unacked`; `None` when it has no readable tag: such a message is not reserved.
     pub tag: Option<String>,
-    /// The envelope as it stood in the list.
+    /// The envelope as it was in the list.
     pub raw: Vec<u8>,
 }
 
 /// kombu's `queue_order_strategy`.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum QueueOrder {
-    /// The queue just served goes to the end.
+    /// A queue that was served goes to the end.
     #[default]
     RoundRobin,
     /// In the order given, always.
@@ -40,7 +40,7 @@ pub enum QueueOrder {
 
 /// KEYS: unacked, index, then the lists of each step (all queues at step 0, all at step 3 …).
 /// ARGV: now, how many, number of queues, 1 to rotate, then the name of each queue as JSON.
-/// Answers triples of queue position, tag (or empty) and message.
+/// Returns triples of queue position, tag (or empty) and message.
 static FETCH: LazyLock<Script> = LazyLock::new(|| {
     Script::new(
         r#"
@@ -84,7 +84,7 @@ static FETCH: LazyLock<Script> = LazyLock::new(|| {
     )
 });
 
-/// Takes from a changing set of queues, over a connection of its own.
+/// Consumes a changing set of queues over a dedicated connection.
 pub struct Consumer {
     broker: Broker,
     order: QueueOrder,
@@ -102,7 +102,7 @@ impl Broker {
 }
 
 impl Consumer {
-    /// Takes from these queues from now on.
+    /// Replaces the set of queues.
     pub fn set_queues(&mut self, queues: Vec<QueueName>) {
         self.queues = queues;
         if self.order == QueueOrder::Sorted {
@@ -110,7 +110,7 @@ impl Consumer {
         }
     }
 
-    /// What is there now, at most `count` messages, reserved at `now`.
+    /// Takes at most `count` messages that are there now, reserved at `now`.
     ///
     /// # Cancel safety
     /// A dropped call may leave messages in `unacked`; they return after the visibility timeout.
@@ -136,7 +136,7 @@ impl Consumer {
         Ok(deliveries)
     }
 
-    /// In the order in which they are served: all queues at the first step, then all at the next.
+    /// The lists in the order in which they are served: all queues at the first step, then all at the next.
     fn lists(&self) -> Vec<String> {
         let keys = &self.broker.keys;
         let list =
@@ -189,7 +189,7 @@ impl Consumer {
     }
 }
 
-/// What the answer to a blocking command may take longer than its own time-out.
+/// Extra time for the answer of a blocking command beyond its own timeout.
 const GRACE: Duration = Duration::from_secs(5);
 
 impl Broker {
@@ -214,7 +214,7 @@ fn quoted(text: &str) -> String {
     out
 }
 
-/// The delivery tag, found as the script finds it: the last one in the text. Inside a JSON string its quotes would be escaped.
+/// The delivery tag, found in the same way as in the script: the last one in the text. Inside a JSON string its quotes would be escaped.
 fn tag(raw: &[u8]) -> Option<String> {
     let text = std::str::from_utf8(raw).ok().filter(|text| text.starts_with('{'))?;
     let mut after = text.rmatch_indices("\"delivery_tag\"").map(|(at, name)| &text[at + name.len()..]);

@@ -1,8 +1,8 @@
-//! Remote control: requests go to every worker over one channel, replies come back to a list of one's own.
+//! Remote control: requests go to all workers over one channel, replies come back to a list of this process.
 //!
-//! A request names the empty exchange and a list of ours, so a worker pushes its reply straight there ([`super::inbox`]). Nothing
-//! is written into kombu's tables: the fleet's own remote control reads those with its own separator, and fails over a binding
-//! that was written with another one.
+//! A request names the empty exchange and our list, so a worker pushes its reply directly there ([`super::inbox`]). Nothing is written
+//! into kombu's tables: the fleet's own remote control parses those with its own separator, and fails for a binding that was written
+//! with another one.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -17,13 +17,13 @@ use runtime::clock;
 
 /// Celery's default `control_exchange`, with the suffix kombu gives it.
 pub const CONTROL_EXCHANGE: &str = "celery.pidbox";
-/// How often the list is looked at: short at first, because workers answer within milliseconds.
+/// The first pause between two reads of the list; short, because workers answer within milliseconds.
 const FIRST_LOOK: Duration = Duration::from_millis(2);
 const SLOW_LOOK: Duration = Duration::from_millis(20);
-/// A list lives so much longer than its request.
+/// How much longer a list lives than its request.
 const GRACE: Duration = Duration::from_secs(10);
 
-/// One request to workers.
+/// A request to workers.
 #[derive(Debug, Clone)]
 pub struct Request {
     /// Celery's name of the command.
@@ -34,11 +34,11 @@ pub struct Request {
     pub destination: Option<Vec<String>>,
 }
 
-/// What workers answered, by node name.
+/// The replies of workers, by node name.
 pub type Replies = BTreeMap<String, Json>;
 
 impl Request {
-    /// To all workers. `arguments` is a JSON object.
+    /// A request to all workers. `arguments` is a JSON object.
     pub fn to_all(method: &str, arguments: &str) -> Self {
         Self { method: method.to_owned(), arguments: arguments.to_owned(), destination: None }
     }
@@ -47,7 +47,7 @@ impl Request {
         Self { destination, ..self }
     }
 
-    /// As it goes through the channel; with a ticket and the queue of an inbox workers answer.
+    /// The message for the channel; workers answer if it has a ticket and a reply queue.
     pub(crate) fn message(&self, reply: Option<(&str, &str)>) -> Vec<u8> {
         let request = control::Request {
             method: self.method.clone(),
@@ -66,18 +66,18 @@ impl Request {
 }
 
 impl Broker {
-    /// Tells all workers, without waiting for replies. `arguments` is a JSON object. Returns how many listened.
+    /// Sends a command to all workers without waiting for replies. `arguments` is a JSON object. Returns how many listened.
     pub async fn broadcast(&self, method: &str, arguments: &str) -> Result<i64, Error> {
         self.tell(&Request::to_all(method, arguments)).await
     }
 
-    /// Tells workers, without waiting for replies. Returns how many listened, those it was not meant for included.
+    /// Sends a request to workers without waiting for replies. Returns how many listened, including workers that it is not for.
     pub async fn tell(&self, request: &Request) -> Result<i64, Error> {
         let channel = self.keys.fanout(CONTROL_EXCHANGE, "");
         self.link.call(redis::cmd("PUBLISH").arg(channel).arg(request.message(None))).await
     }
 
-    /// Asks workers and gathers their replies until all have answered or `patience` is over.
+    /// Asks workers and gathers their replies until all have answered or `patience` has passed.
     ///
     /// # Cancel safety
     /// A dropped call leaves a list that expires.
@@ -94,8 +94,8 @@ impl Broker {
         gathered.map(|_| replies)
     }
 
-    /// Makes the list, publishes and answers how many listen, in one transaction. What came late for an earlier request goes. The
-    /// list is never empty: an empty list has no time to live.
+    /// Creates the list, publishes, and returns how many listen, in one transaction. Late replies to an earlier request are removed. The
+    /// list is never empty, because Redis deletes an empty list with its expiry.
     async fn open(&self, inbox: &Inbox, request: &Request, patience: Duration) -> Result<usize, Error> {
         let mut pipeline = redis::pipe();
         pipeline.atomic();
@@ -109,7 +109,7 @@ impl Broker {
         Ok(usize::try_from(listeners).unwrap_or(0))
     }
 
-    /// Reads the list as it grows. Returns how many replies there were.
+    /// Reads the list as it grows. Returns the number of replies.
     async fn gather(
         &self,
         inbox: &Inbox,
@@ -123,7 +123,7 @@ impl Broker {
         let mut pause = FIRST_LOOK;
         while count < expected {
             let mut command = redis::cmd("LRANGE");
-            // The newest stand in front; what was read and our own element stand at the end.
+            // The newest are in front; those that were read and our own element are at the end.
             let end = -2 - i64::try_from(read).unwrap_or(i64::MAX - 2);
             let fresh: Vec<Vec<u8>> = self.link.call(command.arg(&inbox.list).arg(0).arg(end)).await?;
             read += fresh.len();
@@ -137,7 +137,7 @@ impl Broker {
         Ok(count)
     }
 
-    /// A reply that comes after this finds a list that expires, or makes one that the next request or the sweep removes.
+    /// Closes the list. A later reply is added to a list that expires, or creates one that the next request or the sweep removes.
     async fn close(&self, inbox: &Inbox, complete: bool) -> Result<(), Error> {
         let mut command = if complete { redis::cmd("DEL") } else { redis::cmd("EXPIRE") };
         command.arg(&inbox.list);

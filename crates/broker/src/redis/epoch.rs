@@ -1,5 +1,5 @@
-//! A number in Redis that advances every second: when it is gone or has gone back, Redis lost data. And a name for the life of its
-//! data, which ends with such a loss: who has the same name before and after knows that nothing was lost in between.
+//! A number in Redis that is incremented every second: if it is missing or lower than before, Redis has lost data. And a name for the
+//! incarnation of its data, which ends with such a loss: the same name before and after proves that nothing was lost in between.
 
 use std::sync::LazyLock;
 
@@ -21,19 +21,19 @@ static ADVANCE: LazyLock<Script> = LazyLock::new(|| {
     )
 });
 
-/// What the number said.
+/// The state of the number.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Epoch {
-    /// As it was left.
+    /// As expected.
     Kept,
-    /// Gone: emptied, or restarted empty.
+    /// Missing: Redis was emptied, or restarted empty.
     Gone,
-    /// Another one than was left: an older copy of the data was restored, or somebody else advanced it.
+    /// Another value than expected: an older copy of the data was restored, or another process incremented it.
     Other(String),
 }
 
 impl Broker {
-    /// The name of the present life of Redis's data; `new` when it has none yet.
+    /// The name of the present incarnation of Redis's data; `new` becomes the name if it has none yet.
     pub async fn life(&self, new: &str) -> Result<String, Error> {
         let key = self.keys.prefixed("taskgate.life");
         let mut pipeline = redis::pipe();
@@ -43,17 +43,17 @@ impl Broker {
         found.ok_or_else(|| Error::Unexpected("Redis was emptied just now".to_owned()))
     }
 
-    /// Ends a life that came back with an older copy of the data.
+    /// Ends an incarnation that came back with an older copy of the data.
     pub async fn end_life(&self) -> Result<(), Error> {
         self.link.call(redis::cmd("DEL").arg(self.keys.prefixed("taskgate.life"))).await
     }
 
-    /// Writes down when data was lost, beside the data that is left: whoever watches next knows of it.
+    /// Stores in Redis when data was lost, for the next sweeper.
     pub async fn note_loss(&self, loss: &str) -> Result<(), Error> {
         self.link.call(redis::cmd("SET").arg(self.keys.prefixed("taskgate.lost")).arg(loss)).await
     }
 
-    /// What was written down last, if the data was not lost once more since.
+    /// The last stored loss, unless the data was lost again since.
     pub async fn last_loss(&self) -> Result<Option<String>, Error> {
         self.link.call(redis::cmd("GET").arg(self.keys.prefixed("taskgate.lost"))).await
     }

@@ -1,6 +1,6 @@
-//! How talking to a broker or a result backend fails.
+//! Errors of brokers and result backends.
 
-/// The same for all of them.
+/// The error type of all brokers and result backends.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     #[error("the broker's URL is not understood: {0}")]
@@ -11,10 +11,10 @@ pub enum Error {
     Redis(#[from] redis::RedisError),
     #[error("the broker answered something unexpected: {0}")]
     Unexpected(String),
-    /// Boxed: it is rare, and large.
+    /// Boxed, because it is rare and large.
     #[error("RabbitMQ failed")]
     Amqp(#[source] Box<lapin::Error>),
-    /// RabbitMQ understood and said no.
+    /// RabbitMQ understood the request and refused it.
     #[error("RabbitMQ refused it: {text}")]
     Refused { code: u16, text: String },
     #[error("RabbitMQ takes no messages now: its memory or disk is short")]
@@ -23,29 +23,30 @@ pub enum Error {
     #[error(transparent)]
     Unsent(Box<Error>),
     /// The caller waited too long; nothing was published.
-    #[error("it is too late to publish this: somebody else may do it")]
+    #[error("it is too late to publish this: another replica may do it")]
     Stale,
 }
 
 impl Error {
-    /// Whether the command may have been carried out all the same: its answer got lost.
+    /// Whether the command may have been carried out despite the error, because its answer got lost.
     pub fn outcome_unknown(&self) -> bool {
         match self {
             Self::TimedOut => true,
             Self::Redis(error) if error.is_connection_refusal() => false,
             Self::Redis(error) => error.is_timeout() || error.is_io_error() || error.is_connection_dropped(),
-            // Confirmations may have been on their way.
+            // Confirmations may have been in flight.
             Self::Amqp(_) | Self::Refused { .. } | Self::Blocked => true,
             Self::Url(_) | Self::Unexpected(_) | Self::Unsent(_) | Self::Stale => false,
         }
     }
 
-    /// The key holds something of another type than the command is for.
+    /// Whether the key has another type than the command requires.
     pub fn is_wrong_type(&self) -> bool {
         matches!(self, Self::Redis(error) if error.code() == Some("WRONGTYPE"))
     }
 
-    /// Redis understood and said no; asking again helps only if somebody changes Redis. False while it starts or changes roles.
+    /// Whether Redis understood and refused the command, so that a retry helps only after a change of Redis. False while it starts or
+    /// changes roles.
     pub fn is_refusal(&self) -> bool {
         match self {
             Self::Redis(error) => error.code().is_some_and(|code| {

@@ -1,6 +1,6 @@
-//! The channels on which workers tell about themselves and their tasks.
+//! Reads the channels of worker events.
 //!
-//! Lossy like all pub/sub: a gap is reported, and whoever needs the truth looks elsewhere.
+//! Lossy like all pub/sub: gaps are reported, and a reader that needs the truth gets it elsewhere.
 
 use std::time::Duration;
 
@@ -14,16 +14,16 @@ use super::{Broker, Error};
 /// Celery's default `event_exchange`.
 pub const EVENT_EXCHANGE: &str = "celeryev";
 
-/// What the feed says.
+/// A message of the feed.
 #[derive(Debug)]
 pub enum Feed {
-    /// One published message: an envelope with an event or a list of events.
+    /// A published message: an envelope with an event or a list of events.
     Message(Vec<u8>),
-    /// The subscription stands (again).
+    /// The subscription was (re)established.
     Gap,
 }
 
-/// Between attempts to connect.
+/// Pause between attempts to connect.
 const PAUSE: Duration = Duration::from_millis(200);
 
 impl Broker {

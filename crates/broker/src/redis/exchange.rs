@@ -1,7 +1,7 @@
 //! Exchanges as kombu emulates them on Redis: direct and topic tables are sets of bindings, fanout is a channel.
 //!
-//! Who publishes to an exchange routes: reads the table and pushes to every queue that matches. We declare our bindings in both
-//! sets that kombu knows, because a table without permanent members may be swept by any worker.
+//! The publisher does the routing: it reads the table and pushes to every matching queue. We write our bindings into both sets that
+//! kombu uses, because any worker may sweep a table without permanent members.
 
 use super::{Broker, Error};
 use celery::binding::Member;
@@ -23,7 +23,7 @@ impl Broker {
         self.link.pipeline(&pipeline).await
     }
 
-    /// Publishes to a fanout exchange. Returns how many listened; nobody else ever gets the message.
+    /// Publishes to a fanout exchange. Returns the number of subscribers, the only ones that get the message.
     pub async fn fan_out(&self, exchange: &str, routing_key: &str, envelope: &[u8]) -> Result<i64, Error> {
         let channel = self.keys.fanout(exchange, routing_key);
         self.link.call(redis::cmd("PUBLISH").arg(channel).arg(envelope)).await

@@ -1,6 +1,6 @@
-//! A worker's side of remote control: it hears what is said to everybody, and answers into the list of whoever asked.
+//! The worker's side of remote control: receives requests, and sends replies to the sender's list.
 //!
-//! Lossy by nature: what is said while nobody listens is gone.
+//! Lossy by nature: requests while the worker is not connected are lost.
 
 use redis::aio::PubSub;
 
@@ -16,7 +16,7 @@ impl Broker {
         Ok(subscription)
     }
 
-    /// Sends a message through an exchange as kombu does: to the list itself without one, else to every queue bound to the key.
+    /// Sends a message through an exchange like kombu: without an exchange to the list itself, else to every queue bound to the key.
     pub async fn reply(&self, exchange: &str, routing_key: &str, message: &[u8]) -> Result<(), Error> {
         let queues =
             if exchange.is_empty() { vec![routing_key.to_owned()] } else { self.bound(exchange, routing_key).await? };
@@ -28,7 +28,7 @@ impl Broker {
         Ok(())
     }
 
-    /// The queues that an exchange gives messages with this key to.
+    /// The queues to which an exchange routes this key.
     pub async fn bound(&self, exchange: &str, routing_key: &str) -> Result<Vec<String>, Error> {
         let mut members = redis::cmd("SMEMBERS");
         members.arg(self.keys.binding(exchange));

@@ -1,7 +1,7 @@
-//! Whether Redis takes what a gateway must write: a replica, a full server and a user without rights answer PING like any other.
+//! Checks whether Redis takes the gateway's writes: a replica, a full server and a user without rights still answer PING.
 //!
-//! A probe writes and leaves nothing: a marker that is removed at once, and commands that change nothing. Rights to a command of
-//! the probe that the gateway does not need prove nothing, so only rights to keys count for those.
+//! The probe leaves nothing behind: it writes a marker that it removes at once, and uses commands that change nothing. Missing rights to
+//! a command that only the probe needs do not matter, so for those only rights to keys count.
 
 use super::{Broker, Error};
 use crate::backend::Backend;
@@ -12,9 +12,9 @@ const TAG: &str = "taskgate.probe";
 /// What a server does when its memory is full.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Memory {
-    /// Bytes; zero is no limit.
+    /// Bytes; zero means no limit.
     pub limit: u64,
-    /// As `maxmemory-policy` names it.
+    /// The value of `maxmemory-policy`.
     pub policy: String,
 }
 
@@ -24,12 +24,12 @@ impl Memory {
         Some(Self { limit: field("maxmemory")?.parse().ok()?, policy: field("maxmemory_policy")?.to_owned() })
     }
 
-    /// Messages, markers or results may be dropped without a word.
+    /// Whether messages, markers or results may be evicted silently.
     pub fn evicts(&self) -> bool {
         self.limit > 0 && self.policy != "noeviction"
     }
 
-    /// What is wrong with it, and the command that changes it.
+    /// The problem, and the command that solves it.
     pub fn told(&self) -> String {
         let victims = if self.policy.starts_with("volatile") {
             "results and the markers that keep a message from being published twice"
@@ -45,21 +45,21 @@ impl Memory {
 }
 
 impl Broker {
-    /// Writes as a publication to `queue` would, and leaves nothing.
+    /// Writes like a publication to `queue`, but leaves nothing behind.
     ///
     /// # Errors
-    /// What keeps messages from being published.
+    /// What prevents messages from being published.
     pub async fn writable(&self, queue: &str) -> Result<(), Error> {
         let markers = self.keys().markers();
-        // One after the other: the error of a pipeline does not tell its code.
+        // Commands are sent one by one, because the error of a pipeline does not contain its code.
         self.link().call::<i64>(redis::cmd("HSETNX").arg(&markers).arg(TAG).arg(0)).await?;
         self.link().call::<i64>(redis::cmd("HDEL").arg(&markers).arg(TAG)).await?;
-        // Of no effect on a key that never expires.
+        // Has no effect on a key that never expires.
         let key = self.keys().prefixed(queue);
         forgive_command(self.link().call::<i64>(redis::cmd("PERSIST").arg(key)).await)
     }
 
-    /// `None` when the server does not say.
+    /// `None` when the server does not report it.
     ///
     /// # Errors
     /// Those of Redis.
@@ -70,12 +70,12 @@ impl Broker {
 }
 
 impl Backend {
-    /// Writes where a task's record stands, without effect.
+    /// Writes to a record's key, without effect.
     ///
     /// # Errors
-    /// What keeps results from being written.
+    /// What prevents results from being written.
     pub async fn writable(&self) -> Result<(), Error> {
-        // Nothing written to a key that is not there makes none.
+        // Writing nothing to a missing key does not create it.
         let key = self.task_key(TAG);
         forgive_command(self.link().call::<i64>(redis::cmd("SETRANGE").arg(key).arg(0).arg("")).await)
     }
@@ -90,7 +90,7 @@ impl Backend {
     }
 }
 
-/// `NOPERM this user has no permissions to run the 'persist' command`: rights to keys are asked for with another text.
+/// Ignores `NOPERM this user has no permissions to run the 'persist' command`; missing rights to keys have another text.
 fn forgive_command(outcome: Result<i64, Error>) -> Result<(), Error> {
     match outcome {
         Err(Error::Redis(error))
@@ -103,7 +103,7 @@ fn forgive_command(outcome: Result<i64, Error>) -> Result<(), Error> {
 }
 
 impl Error {
-    /// In the server's own words, and where it is known the command that tells more or helps.
+    /// The server's own error, and if known a command that shows more or helps.
     pub fn told(&self) -> String {
         let Self::Redis(error) = self else { return self.to_string() };
         match error.code().and_then(remedy) {

@@ -1,8 +1,8 @@
-//! Lists that replies of workers arrive in.
+//! Reply lists: the lists into which workers push their replies.
 //!
-//! A process uses few of them again and again, so a reply that comes late lies in a list that somebody looks after: the next request
-//! that uses it empties it first, and tells replies apart by their tickets. What lies in lists of processes that are gone is
-//! removed by [`Broker::sweep_replies`], which knows them all from a set in Redis.
+//! A process reuses a few lists, so late replies do not pile up: the next request that uses a list empties it first, and recognises
+//! its replies by their tickets. Lists of dead processes are removed by [`Broker::sweep_replies`], which finds them in a set in
+//! Redis.
 
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -13,22 +13,22 @@ use celery::control;
 use celery::task::Priority;
 use runtime::clock::{self, Time};
 
-/// Names of lists begin so; the rest is a `UUIDv7`.
+/// Prefix of the names of lists; the rest is a `UUIDv7`.
 const NAME: &str = "taskgate-";
 /// The set of all lists in use, with the time of their last request.
 const REGISTER: &str = "taskgate.replies";
-/// Nobody waits for replies to a request that is older.
+/// No process waits for replies to an older request.
 const ABANDONED: Duration = Duration::from_secs(600);
-/// A worker that answers later than this is forgotten about.
+/// How long lists are remembered for late replies.
 const MEMORY: Duration = Duration::from_hours(24);
-/// Lists looked after in one pass.
+/// Lists handled in one pass.
 const PAGE: usize = 500;
 
-/// The lists of this process that nobody uses now. Cheap to clone; all clones are one.
+/// The unused lists of this process. Cheap to clone; clones share the same lists.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Inboxes(Arc<Mutex<Vec<String>>>);
 
-/// One list and one request's ticket. The list is free again when this is dropped.
+/// A list and the ticket of one request. The list is free again when this is dropped.
 pub(super) struct Inbox {
     pub ticket: String,
     /// The key in Redis.
@@ -55,12 +55,12 @@ impl Drop for Inbox {
 }
 
 impl Inbox {
-    /// What workers are told: the queue's name, without the prefix.
+    /// The queue's name for workers, without the prefix.
     pub fn name(&self) -> &str {
         &self.name
     }
 
-    /// Reads one reply; `false` when it belongs to another request or is no reply.
+    /// Reads a reply; `false` when it belongs to another request or is not a reply.
     pub fn take(&self, payload: &[u8], replies: &mut Replies) -> bool {
         match control::Reply::decode(payload) {
             Ok(reply) if reply.ticket.as_deref() == Some(&self.ticket) => {
@@ -78,7 +78,7 @@ impl Broker {
         pipeline.cmd("ZADD").arg(self.keys.prefixed(REGISTER)).arg(now).arg(&inbox.list).ignore();
     }
 
-    /// Removes what came too late for processes that are gone. Returns how many lists.
+    /// Removes lists of dead processes with late replies. Returns how many.
     pub async fn sweep_replies(&self, now: Time) -> Result<usize, Error> {
         let register = self.keys.prefixed(REGISTER);
         let mut command = redis::cmd("ZRANGEBYSCORE");
@@ -87,7 +87,7 @@ impl Broker {
         if lists.is_empty() {
             return Ok(0);
         }
-        // A list that somebody asks with again in this moment is made anew in one step with the request.
+        // If a list is reused at this moment, it is created again in the same step as the request.
         let removed: usize = self.link.call(redis::cmd("DEL").arg(&lists)).await?;
         let mut forget = redis::cmd("ZREMRANGEBYSCORE");
         forget.arg(&register).arg("-inf").arg(now.minus(MEMORY).as_unix_secs());

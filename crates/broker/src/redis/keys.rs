@@ -1,11 +1,11 @@
-//! Names of the broker's keys and channels (SPEC of the wire: kombu's Redis transport).
+//! Names of the broker's keys and channels, as in kombu's Redis transport.
 
 use std::sync::Arc;
 
 use celery::Transport;
 use celery::task::Priority;
 
-/// Builds names as the fleet's transport options say.
+/// Builds names according to the fleet's transport options.
 #[derive(Debug, Clone)]
 pub struct Keys {
     transport: Arc<Transport>,
@@ -30,12 +30,12 @@ impl Keys {
         self.prefixed(&self.transport.list(queue, priority))
     }
 
-    /// The priority steps, first served first.
+    /// The priority steps, in the order in which they are served.
     pub fn steps(&self) -> &[u8] {
         &self.transport.priority_steps
     }
 
-    /// All lists of a queue, first served first: one for each step.
+    /// All lists of a queue in the order in which they are served, one for each step.
     pub fn queue_lists(&self, queue: &str) -> Vec<String> {
         self.steps().iter().map(|step| self.queue(queue, Priority::clamped((*step).into()))).collect()
     }
@@ -56,17 +56,17 @@ impl Keys {
         self.prefixed(&format!("_kombu.binding.{exchange}"))
     }
 
-    /// The members that keep a table from being swept.
+    /// The set of members that protects a table from being swept.
     pub fn permanent_binding(&self, exchange: &str) -> String {
         self.prefixed(&format!("_kombu.binding_permanent.{exchange}"))
     }
 
-    /// Channel of a fanout exchange; `routing_key` may hold a pattern's `*`.
+    /// Channel of a fanout exchange; `routing_key` may contain a pattern's `*`.
     pub fn fanout(&self, exchange: &str, routing_key: &str) -> String {
         self.prefixed(&self.transport.channel(exchange, routing_key, self.db))
     }
 
-    /// Markers of deliveries between push and certain bookkeeping: taskgate's own key, unknown to Celery.
+    /// taskgate's own key for markers of deliveries that are pushed but not certainly recorded; Celery does not know it.
     pub fn markers(&self) -> String {
         self.prefixed("taskgate.published")
     }

@@ -1,7 +1,7 @@
-//! Connections to one Redis: found directly or through Sentinel, shared by many callers or dedicated to one.
+//! Connections to a Redis: direct or through Sentinel, shared by many callers or dedicated to one.
 //!
-//! A broken connection fails the calls in flight, is dropped, and the next call connects again. Nothing is repeated here:
-//! whether a command may be sent twice is its caller's knowledge.
+//! A broken connection fails the calls in flight and is dropped; the next call connects again. Nothing is repeated here, because
+//! only the caller knows whether a command may be sent twice.
 
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -15,20 +15,20 @@ use redis::{
 
 use super::Error;
 
-/// Where a Redis is and how patient to be.
+/// Address and timeouts of a Redis.
 #[derive(Debug, Clone)]
 pub struct LinkConfig {
     /// `redis://`, `rediss://`, `unix://`, or `sentinel://host:port[,host:port…]/db`.
     pub url: String,
-    /// The name Sentinel knows the master by. Needed with `sentinel://`.
+    /// The master's name in Sentinel. Required with `sentinel://`.
     pub sentinel_master: Option<String>,
-    /// Of the Sentinels themselves; the URL's is the master's.
+    /// Password of the Sentinels themselves; the URL has the master's.
     pub sentinel_password: Option<String>,
-    /// PEM: the authorities that may have signed the server's certificate, instead of the public ones.
+    /// PEM: certificate authorities to trust instead of the public ones.
     pub tls_ca: Option<Vec<u8>>,
-    /// Default 2 s.
+    /// Timeout for connecting. Default 2 s.
     pub connect_timeout: Duration,
-    /// For commands that do not block. Default 5 s.
+    /// Timeout for commands that do not block. Default 5 s.
     pub response_timeout: Duration,
 }
 
@@ -72,7 +72,7 @@ struct Inner {
 pub struct Link(Arc<Inner>);
 
 impl Link {
-    /// Reads the URL; connects to nothing yet.
+    /// Parses the URL; makes no connection yet.
     ///
     /// # Errors
     /// When the URL is not understood, or Sentinel lacks its master's name.
@@ -87,7 +87,7 @@ impl Link {
         self.0.db
     }
 
-    /// Host and port of the URL, for people to read: the first one where there are several, no port on a socket file.
+    /// Host and port of the URL for display: the first of several; port 0 for a Unix socket.
     pub fn place(&self) -> (String, u16) {
         let url = &self.0.config.url;
         let rest = url.split_once("://").map_or(url.as_str(), |(_, rest)| rest);
@@ -118,7 +118,7 @@ impl Link {
         answer.map_err(|error| self.judge(generation, error))
     }
 
-    /// A connection of one's own, for blocking commands. `None` waits for ever: the caller has its own time-out.
+    /// A dedicated connection for blocking commands. `None` waits for ever, for callers with their own timeout.
     pub async fn dedicated(&self, response_timeout: Option<Duration>) -> Result<MultiplexedConnection, Error> {
         let client = self.client().await?;
         let config = AsyncConnectionConfig::new()

@@ -1,7 +1,6 @@
-//! Counts requests against a quota, for all replicas together (GCRA: one number a key, the time until which it is used up).
+//! Rate limiter for all replicas together (GCRA: one number per key, the time until which the quota is used up).
 //!
-//! Redis's own clock counts, so replicas whose clocks differ agree. What is lost with Redis's data is at most one window of
-//! counting.
+//! It uses Redis's clock, so replicas with different clocks agree. A loss of Redis's data loses at most one window of counting.
 
 use std::sync::LazyLock;
 use std::time::Duration;
@@ -30,7 +29,7 @@ static TAKE: LazyLock<Script> = LazyLock::new(|| {
 });
 
 impl Broker {
-    /// Takes one of `window / interval`. Whether there was one, and how much of the window is used up.
+    /// Takes one request of `window / interval`. Returns whether it is allowed, and how much of the window is used up.
     pub async fn take_one(&self, key: &str, interval: Duration, window: Duration) -> Result<(bool, Duration), Error> {
         let key = self.keys.prefixed(&format!("taskgate.requests.{key}"));
         let micros = |span: Duration| u64::try_from(span.as_micros()).unwrap_or(u64::MAX);

@@ -1,4 +1,4 @@
-//! Redis as Celery's broker. All keys and channels that kombu knows, each behind a plain method.
+//! Redis as Celery's broker: plain methods for all of kombu's keys and channels.
 
 mod ack;
 mod consume;
@@ -46,11 +46,11 @@ use celery::Transport;
 #[derive(Debug, Clone)]
 pub struct BrokerConfig {
     pub link: LinkConfig,
-    /// How the fleet calls its keys and channels.
+    /// The names of the fleet's keys and channels.
     pub transport: Transport,
 }
 
-/// The broker: cheap to clone, one shared connection.
+/// The broker on Redis: cheap to clone, with one shared connection.
 #[derive(Clone)]
 pub struct Broker {
     link: Link,
@@ -61,7 +61,7 @@ pub struct Broker {
 
 impl Broker {
     /// # Errors
-    /// When the URL is not understood. Connects to nothing yet.
+    /// When the URL is not understood. Makes no connection yet.
     pub fn new(config: BrokerConfig) -> Result<Self, Error> {
         let link = Link::new(config.link)?;
         let keys = Keys::new(config.transport, link.db());
@@ -76,7 +76,7 @@ impl Broker {
         &self.keys
     }
 
-    /// What must not be published now.
+    /// The lists that must not be published to now.
     pub fn refusals(&self) -> &Refusals {
         &self.refusals
     }

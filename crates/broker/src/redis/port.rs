@@ -1,4 +1,4 @@
-//! Redis behind the port. Each call is the adapter's own method of that name, where its details are told.
+//! Implements the broker port for Redis. Each call is the adapter's method of the same name, which has the details.
 
 use std::time::Duration;
 
@@ -31,12 +31,12 @@ impl Port for Broker {
         Self::refuses(self, queue, priority)
     }
 
-    /// A list comes with its first message.
+    /// Does nothing: a list is created by its first message.
     async fn declare_queue(&self, _: &QueueName, _: &str) -> Result<(), Error> {
         Ok(())
     }
 
-    /// A fanout has no table: its workers listen to a channel.
+    /// Writes the bindings. A fanout exchange has none: its workers subscribe to a channel.
     async fn declare(&self, exchange: &Exchange) -> Result<(), Error> {
         if exchange.kind == ExchangeKind::Fanout {
             return Ok(());

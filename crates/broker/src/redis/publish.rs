@@ -1,7 +1,7 @@
-//! Puts messages into their lists, each delivery at most once.
+//! Pushes messages into their lists, each delivery at most once.
 //!
-//! The push sets the delivery's marker in the same script: a crash, or an answer that got lost, repeats the call and not the
-//! message. A marker lives from the push until the ledger has written the publication down for certain, and is removed then.
+//! The push sets the delivery's marker in the same script: after a crash or a lost answer the call is repeated, but not the message.
+//! A marker exists from the push until the ledger has certainly recorded the publication.
 
 use std::sync::LazyLock;
 use std::time::Duration;
@@ -16,37 +16,37 @@ use runtime::clock::Time;
 #[derive(Debug, Clone)]
 pub enum Target {
     Queue(QueueName, Priority),
-    /// Everybody who listens now.
+    /// All present subscribers.
     Fanout {
         exchange: String,
         routing_key: String,
     },
 }
 
-/// One message on its way.
+/// A message to push.
 #[derive(Debug, Clone)]
 pub struct Push {
     pub target: Target,
     /// Unique for this delivery; the field of the marker.
     pub tag: String,
-    /// The envelope, exactly as it will stand in the list.
+    /// The envelope, exactly as it will be in the list.
     pub envelope: Vec<u8>,
 }
 
-/// What became of one push.
+/// The outcome of a push.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Pushed {
     Now,
-    /// The marker was there: an earlier call pushed it, or a revoke forbade it.
+    /// The marker existed: an earlier call pushed the message, or a revoke forbade it.
     Before,
-    /// Not published, and why: its queue takes nothing now. The others of its batch are not concerned.
+    /// Not published, with the reason: its queue accepts nothing now. Other messages of the batch are not affected.
     Refused(String),
 }
 
 /// The script's answers.
 const WRONG_TYPE: i64 = 2;
 
-/// A call carries at most this much, so that no script holds Redis for long.
+/// Maximum number of messages in a call, so that no script blocks Redis for long.
 const MAX_MESSAGES: usize = 1_000;
 const MAX_BYTES: usize = 4 << 20;
 
@@ -77,11 +77,11 @@ static PUBLISH: LazyLock<Script> = LazyLock::new(|| {
 });
 
 impl Broker {
-    /// Publishes in order. With a `deadline` (Redis's clock) nothing is pushed later than that. A list that must not be pushed to
-    /// refuses its own messages only.
+    /// Publishes in order. With a `deadline` (by Redis's clock) nothing is pushed later than that. A list that must not be pushed to
+    /// affects only its own messages.
     ///
     /// # Errors
-    /// Those of Redis; the outcomes of earlier chunks are lost with it, their markers are not.
+    /// Errors of Redis; the outcomes of earlier chunks are then lost, but not their markers.
     pub async fn publish(&self, batch: &[Push], deadline: Option<Time>) -> Result<Vec<Pushed>, Error> {
         let mut outcomes = Vec::with_capacity(batch.len());
         for chunk in chunks(batch) {
@@ -117,7 +117,7 @@ impl Broker {
         Ok(chunk.iter().zip(refused).map(outcome).collect())
     }
 
-    /// Why a queue must not be published to now, with messages of this priority; `None` when it may.
+    /// Why messages of this priority must not be published to this queue now; `None` when they may.
     pub fn refuses(&self, queue: &QueueName, priority: Priority) -> Option<String> {
         self.refusals.of(&self.keys, queue, priority)
     }
@@ -139,7 +139,7 @@ impl Broker {
         }
     }
 
-    /// Removes markers of deliveries whose publication the ledger has written down.
+    /// Removes markers of deliveries whose publication the ledger has recorded.
     pub async fn forget_markers(&self, tags: &[String]) -> Result<(), Error> {
         if tags.is_empty() {
             return Ok(());
@@ -154,7 +154,7 @@ impl Broker {
         Ok(self.link.call::<u8>(&command).await? == 1)
     }
 
-    /// Removes up to `limit` markers older than `age`; what a crash left behind. Returns how many.
+    /// Removes up to `limit` markers older than `age`, which a crash left behind. Returns how many.
     pub async fn sweep_markers(&self, now: Time, age: Duration, limit: usize) -> Result<usize, Error> {
         let oldest = now.minus(age).as_micros() / 1_000_000;
         let mut cursor = 0_u64;

@@ -1,7 +1,7 @@
-//! Looking into queues, and taking messages out of them again.
+//! Inspects queues, and removes messages from them.
 //!
-//! A queue has a list for each priority step; the next message of a list stands at its right end. Looking never removes
-//! anything. What is taken out is given back to the caller, whole, so that the ledger can say what became of it.
+//! A queue has a list for each priority step; the next message of a list is at its right end. Inspecting never removes anything.
+//! Removed messages are returned to the caller, so that the ledger can record what happened to them.
 
 use redis::RedisError;
 
@@ -10,12 +10,12 @@ use super::{Broker, Error};
 use celery::Envelope;
 use celery::task::Priority;
 
-/// What stands in one queue.
+/// The number of messages in a queue.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Depth {
-    /// Priority steps with the messages in their lists, first served first.
+    /// Priority steps with the number of messages in their lists, in the order in which they are served.
     pub lists: Vec<(u8, i64)>,
-    /// What is wrong with one of its keys: it counts as empty.
+    /// The problem with one of its keys, which then counts as empty.
     pub trouble: Option<String>,
 }
 
@@ -25,14 +25,14 @@ impl Depth {
     }
 }
 
-/// Messages read at a time: of ordinary size some hundred kilobytes.
+/// Messages read at a time: some hundred kilobytes at ordinary size.
 const CHUNK: i64 = 100;
-/// A search looks at this many messages of each list, the next ones first. What stands further back is left to the broadcast.
+/// How many messages of each list are searched, the next ones first. Messages further back are left to the broadcast revoke.
 const SEARCH_DEPTH: i64 = 20_000;
 /// A page of contents ends early after this many bytes.
 const PAGE_BYTES: usize = 8 << 20;
 
-/// One message as it stands in a list.
+/// A message in a list.
 #[derive(Debug, Clone)]
 pub struct Standing {
     /// 0, 3, 6 or 9 unless the fleet has other steps.
@@ -41,7 +41,8 @@ pub struct Standing {
 }
 
 impl Broker {
-    /// Messages per list of each queue, in the order of `queues`. A key that is no list is told and does not hide the others.
+    /// The number of messages per list of each queue, in the order of `queues`. A key that is not a list is reported and does not affect
+    /// the others.
     pub async fn depths(&self, queues: &[String]) -> Result<Vec<Depth>, Error> {
         if queues.is_empty() {
             return Ok(Vec::new());
@@ -67,7 +68,7 @@ impl Broker {
         Ok(depth)
     }
 
-    /// The next message of each list that has one: among them is the oldest of its queue.
+    /// The next message of each non-empty list; the oldest message of the queue is among them.
     pub async fn heads(&self, queue: &str) -> Result<Vec<Standing>, Error> {
         let mut pipeline = redis::pipe();
         for list in self.keys.queue_lists(queue) {
@@ -119,7 +120,7 @@ impl Broker {
     /// Takes up to `limit` messages out of a queue, the next to be served first. Empty when there is none.
     ///
     /// # Cancel safety
-    /// None: what a dropped call took out is gone, and the sweeper finds its tasks without a trace.
+    /// None: messages that a dropped call removed are lost, and the sweeper finds their tasks missing.
     pub async fn take_out(&self, queue: &str, limit: usize) -> Result<Vec<Standing>, Error> {
         for (step, list) in self.lists(queue) {
             let mut pipeline = redis::pipe();
@@ -136,14 +137,14 @@ impl Broker {
         Ok(Vec::new())
     }
 
-    /// Removes exactly this message from its list. `false` when it does not stand there.
+    /// Removes exactly this message from its list. `false` when it is not there.
     pub async fn remove(&self, queue: &str, priority: Priority, payload: &[u8]) -> Result<bool, Error> {
         let list = self.keys.queue(queue, priority);
         Ok(self.link.call::<i64>(redis::cmd("LREM").arg(list).arg(1).arg(payload)).await? > 0)
     }
 
-    /// Finds and removes messages of a task that are not byte for byte ours: put back by a worker, sent again by a retry, sent
-    /// as a step of a canvas. Gives back what was removed.
+    /// Finds and removes messages of a task that differ from the published bytes: put back by a worker, sent again by a retry, sent as a
+    /// canvas step. Returns the removed messages.
     pub async fn remove_task(&self, queue: &str, task_id: &str) -> Result<Vec<Standing>, Error> {
         self.remove_where(queue, task_id, |_| true).await
     }
@@ -186,12 +187,12 @@ impl Broker {
     }
 }
 
-/// `None` when the key is of another type: nothing of it is a message.
+/// `None` when the key has another type, so that it contains no messages.
 fn readable<T>(answer: Result<T, RedisError>) -> Result<Option<T>, Error> {
     tolerant(answer.map_err(Error::from))
 }
 
-/// The same, of an answer that may have failed in other ways.
+/// As [`readable`], for an answer that may have failed in other ways.
 pub(super) fn tolerant<T>(answer: Result<T, Error>) -> Result<Option<T>, Error> {
     match answer {
         Ok(answer) => Ok(Some(answer)),
@@ -200,10 +201,10 @@ pub(super) fn tolerant<T>(answer: Result<T, Error>) -> Result<Option<T>, Error> 
     }
 }
 
-/// Whether a message carries this task.
+/// Whether a message belongs to this task.
 fn is_of(payload: &[u8], task_id: &str) -> bool {
     let hint = payload.windows(task_id.len().max(1)).any(|part| part == task_id.as_bytes());
-    // An id that JSON escapes does not stand in the text as it is.
+    // An id that JSON must escape is not in the text literally.
     if !hint && task_id.is_ascii() && !task_id.contains(['"', '\\']) {
         return false;
     }

@@ -1,11 +1,11 @@
-//! RedBeat's keys, read once for an import and never written.
+//! Reads RedBeat's keys for an import; never writes them.
 
 use super::{Error, Link};
 
 /// Keys under the prefix that are not entries: `<prefix>:schedule`, `<prefix>:statics`, `<prefix>:lock`.
 const OWN: char = ':';
 const PAGE: usize = 500;
-/// A beat with more entries than this is something else.
+/// Maximum number of entries.
 const MOST: usize = 100_000;
 
 /// The field `definition` of every entry's hash. `prefix` is RedBeat's `redbeat_key_prefix`, by default `redbeat:`.
@@ -30,7 +30,7 @@ pub async fn redbeat_definitions(link: &Link, prefix: &str) -> Result<Vec<String
     }
 }
 
-/// The prefix may have characters that mean something in a pattern.
+/// Escapes a prefix, which may contain characters with a meaning in patterns.
 fn escaped(prefix: &str) -> String {
     prefix.chars().flat_map(|char| if "*?[]\\".contains(char) { vec!['\\', char] } else { vec![char] }).collect()
 }

@@ -1,8 +1,7 @@
-//! What must not be published now, and why: a list whose key holds something else, a queue whose name is a key of the fleet, a list
-//! that the fleet's workers do not read.
+//! Remembers lists that must not be published to, and why: the key has another type, the queue's name is a key of the fleet, or the
+//! fleet's workers do not read the list.
 //!
-//! A refused message stays in the ledger's outbox. Refusals of a key are tried again after a while, because whoever removes the
-//! wrong key tells nobody.
+//! A refused message stays in the ledger's outbox. A wrong key is tried again after a while, because it may be removed at any time.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -14,27 +13,27 @@ use super::Keys;
 use celery::Transport;
 use celery::task::{Priority, QueueName, pause};
 
-/// So long is a wrong key left alone before it is tried again.
+/// How long a wrong key is not tried again.
 pub const RETRY_REFUSED: Duration = Duration::from_secs(5);
-/// Wrong keys remembered at a time.
+/// Maximum number of remembered wrong keys.
 const MOST: usize = 1_000;
 
-/// Cheap to clone; all clones are one.
+/// Cheap to clone; clones share their state.
 #[derive(Debug, Clone, Default)]
 pub struct Refusals(Arc<Mutex<State>>);
 
 #[derive(Debug, Default)]
 struct State {
-    /// By list: why, and until when.
+    /// By list: the reason, and until when it is not tried again.
     wrong: BTreeMap<String, (String, Instant)>,
-    /// The options that the fleet's workers use, where they differ from ours.
+    /// The options of the fleet's workers, if they differ from ours.
     theirs: Option<Transport>,
 }
 
 impl Refusals {
-    /// Why nothing may be published to this list now.
+    /// Why nothing may be published to this queue now.
     pub fn of(&self, keys: &Keys, queue: &QueueName, priority: Priority) -> Option<String> {
-        // Nobody can name the queue of steps that wait, so whoever publishes to it is the gateway.
+        // Clients cannot use the queue of waiting steps, so only the gateway publishes to it.
         let reserved = queue.reserved().filter(|_| !pause::is_held_here(Some(queue.as_str())));
         if let Some(why) = reserved.map(str::to_owned).or_else(|| keys.transport().refuses(queue.as_str())) {
             return Some(format!("the queue's name {queue} {why}"));
@@ -54,7 +53,7 @@ impl Refusals {
         })
     }
 
-    /// Redis said that this key is no list.
+    /// Records that this key is not a list.
     pub fn note(&self, list: &str) -> String {
         let why = wrong_type(list);
         let mut state = self.state();
@@ -65,12 +64,12 @@ impl Refusals {
         why
     }
 
-    /// The options that the fleet uses where they are known and differ from ours; `None` when they fit.
+    /// Records the fleet's options if they differ from ours; `None` when they are the same.
     pub fn note_theirs(&self, theirs: Option<Transport>) {
         self.state().theirs = theirs;
     }
 
-    /// The options that the fleet uses, where they differ from ours.
+    /// The fleet's options, if they differ from ours.
     pub fn theirs(&self) -> Option<Transport> {
         self.state().theirs.clone()
     }
@@ -80,7 +79,7 @@ impl Refusals {
     }
 }
 
-/// What is wrong with a key that should be a list.
+/// The problem with a key that should be a list.
 pub(super) fn wrong_type(list: &str) -> String {
     format!("the Redis key {list:?} should be a list of messages and holds something else; rename or remove it")
 }

@@ -1,4 +1,4 @@
-//! Brings back what dead workers had reserved, as every Celery worker does: one at a time, under kombu's lock.
+//! Restores messages that dead workers had reserved, like every Celery worker: one worker at a time, under kombu's lock.
 
 use std::sync::LazyLock;
 use std::time::Duration;
@@ -11,17 +11,17 @@ use celery::task::Priority;
 use celery::{Envelope, json, redelivered};
 use runtime::clock::{self, Time};
 
-/// kombu's own time-out of the lock.
+/// kombu's own timeout of the lock.
 const LOCK_MS: u64 = 300_000;
-/// Reservations restored in one pass; the next pass takes the rest.
+/// Maximum number of reservations restored in one pass; the next pass continues.
 const MAX_PER_PASS: usize = 1_000;
 
 static UNLOCK: LazyLock<Script> = LazyLock::new(|| {
     Script::new("if redis.call('GET', KEYS[1]) == ARGV[1] then return redis.call('DEL', KEYS[1]) end return 0")
 });
 
-/// KEYS: unacked, index, list. ARGV: tag, score as seen, message. A reservation made anew since has another score. Nothing is undone when
-/// a script fails: where the key of the queue is no list, the message stays reserved.
+/// KEYS: unacked, index, list. ARGV: tag, score as seen, message. A newer reservation has another score. Redis does not roll back a failed
+/// script, so the push comes first: if the queue's key is not a list, the message stays reserved.
 static RESTORE: LazyLock<Script> = LazyLock::new(|| {
     Script::new(
         r"
@@ -52,19 +52,19 @@ static DISCARD: LazyLock<Script> = LazyLock::new(|| {
 });
 
 impl Broker {
-    /// Puts one message back that nobody has any more, unless it was reserved anew since it was seen. `false` then.
+    /// Puts back a message that no worker has any more. `false` if it was reserved again since it was seen.
     pub async fn restore_reservation(&self, seen: &Reservation) -> Result<bool, Error> {
         self.restore_one(&seen.tag, &seen.score).await
     }
 
-    /// Removes a message that nobody has any more, unless it was reserved anew since it was seen. `false` then.
+    /// Removes a message that no worker has any more. `false` if it was reserved again since it was seen.
     pub async fn discard_reservation(&self, seen: &Reservation) -> Result<bool, Error> {
         let mut call = DISCARD.key(self.keys.unacked());
         call.key(self.keys.unacked_index()).arg(&seen.tag).arg(&seen.score);
         self.link.script(&call).await
     }
 
-    /// Puts back every message reserved longer ago than `visibility_timeout`. Returns how many; `None` when another worker is at it.
+    /// Puts back every message reserved longer ago than `visibility_timeout`. Returns how many; `None` when another worker has the lock.
     pub async fn restore(&self, visibility_timeout: Duration, now: Time) -> Result<Option<usize>, Error> {
         let token = clock::random_id().simple().to_string();
         let mut lock = redis::cmd("SET");
@@ -83,7 +83,7 @@ impl Broker {
         overdue.arg("LIMIT").arg(0).arg(MAX_PER_PASS);
         let overdue: Vec<(String, String)> = self.link.call(&overdue).await?;
         let mut restored = 0;
-        // The newest first: each goes to the end that is served next, so the oldest is served first.
+        // Newest first: each message goes to the head of the queue, so the oldest is served first.
         for (tag, score) in overdue.iter().rev() {
             restored += usize::from(self.restore_one(tag, score).await?);
         }
@@ -95,7 +95,7 @@ impl Broker {
         get.arg(self.keys.unacked()).arg(tag);
         let entry: Option<Vec<u8>> = self.link.call(&get).await?;
         let Some((message, list)) = entry.as_deref().and_then(|entry| self.reserved(entry)) else {
-            // Nothing that could be put back: only the entry in the index is left of it.
+            // There is no message to put back: only its entry in the index is left.
             let mut forget = redis::cmd("ZREM");
             forget.arg(self.keys.unacked_index()).arg(tag);
             let _: u64 = self.link.call(&forget).await?;

@@ -1,7 +1,7 @@
-//! Looks for messages: which tasks are in a queue's lists, and which are reserved by workers.
+//! Searches for messages: which tasks are in a queue's lists, and which are reserved by workers.
 //!
-//! Reads in pages while everything moves. A message that moves from a list to `unacked` during the reading is found in one of
-//! the two, because lists are read first; one that is put back the other way may be missed, so absence must be seen twice.
+//! It reads in pages while messages move. A message that moves from a list to `unacked` meanwhile is found in one of the two, because
+//! lists are read first; one that is put back in the other direction may be missed, so absence must be confirmed by a second scan.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::LazyLock;
@@ -16,13 +16,13 @@ use runtime::clock::Time;
 
 /// Elements read in one call.
 const PAGE: isize = 500;
-/// Of a thousand keys each, to find the tables of bindings: it is done after a loss only.
+/// Pages of a thousand keys each, to find the tables of bindings; this is done only after a loss.
 const BINDING_PAGES: usize = 200;
 
 /// A field of `unacked` and its value.
 type Entry = (Vec<u8>, Vec<u8>);
 
-/// KEYS: unacked, index. ARGV: tags. Whose entry has the mark somewhere is told whole, with its tag and score.
+/// KEYS: unacked, index. ARGV: tags. Returns the entries that contain the mark anywhere, with tag and score.
 static MARKED: LazyLock<Script> = LazyLock::new(|| {
     Script::new(
         r#"
@@ -38,12 +38,12 @@ static MARKED: LazyLock<Script> = LazyLock::new(|| {
     )
 });
 
-/// Messages that went back, read from the served end of one list.
+/// Maximum number of returned messages, read from the head of a list.
 const RETURNED: usize = 256;
-/// Of all lists together: the server answers nobody else meanwhile.
+/// Maximum size for all lists together, because the script blocks the server.
 const RETURNED_BYTES: usize = 1 << 20;
 
-/// KEYS: lists. ARGV: messages of a list, bytes of all. Those at the end that is served next that have the mark, until one that has not.
+/// KEYS: lists. ARGV: messages of a list, bytes of all. Returns the marked messages at the head, up to the first unmarked one.
 static AT_FRONT: LazyLock<Script> = LazyLock::new(|| {
     Script::new(
         r#"
@@ -62,20 +62,20 @@ static AT_FRONT: LazyLock<Script> = LazyLock::new(|| {
     )
 });
 
-/// What a scan found, by task id.
+/// The result of a scan, by task id.
 #[derive(Debug, Default)]
 pub struct Present {
     /// Waiting in a list.
     pub listed: HashSet<String>,
-    /// Waiting in a list once more: a worker had reserved it before.
+    /// Waiting in a list again: a worker had reserved it before.
     pub returned: HashSet<String>,
     /// Reserved by a worker: in `unacked`.
     pub reserved: HashMap<String, Reservation>,
-    /// Queues of which a key could not be read because it is no list: nobody knows what of their tasks is there.
+    /// Queues with a key that is not a list: it is unknown which of their tasks are there.
     pub left_out: HashSet<String>,
-    /// The keys of reserved messages could not be read, because one holds something else: any task may be reserved.
+    /// Whether the keys of reserved messages have a wrong type: then any task may be reserved.
     pub reserved_unread: bool,
-    /// Tasks that sent one of these, with its name and id.
+    /// Tasks that sent one of these messages, with its name and id.
     pub sent_by: HashMap<String, String>,
 }
 
@@ -83,14 +83,14 @@ pub struct Present {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Reservation {
     pub tag: String,
-    /// Its place in `unacked_index`, digit for digit; empty when it has none.
+    /// Its score in `unacked_index`, digit for digit; empty when it has none.
     pub score: String,
-    /// It went back to its list before.
+    /// Whether it went back to its list before.
     pub redelivered: bool,
 }
 
 impl Reservation {
-    /// When it was taken or renewed, by the clock of whoever did it.
+    /// When it was taken or renewed, by the clock of the process that did it.
     pub fn since(&self) -> Option<Time> {
         self.score.parse().ok().map(Time::from_unix_secs)
     }
@@ -125,13 +125,13 @@ impl Present {
 }
 
 impl Broker {
-    /// Messages in all lists of a queue.
+    /// The number of messages in all lists of a queue.
     pub async fn queue_length(&self, queue: &str) -> Result<i64, Error> {
         let depths = self.depths(&[queue.to_owned()]).await?;
         Ok(depths.iter().map(Depth::total).sum())
     }
 
-    /// Queues that some exchange of this Redis is bound to: kombu writes its own name down for every queue that it declares.
+    /// Queues with a binding in this Redis: kombu writes a binding for every queue that it declares.
     pub async fn bound_queues(&self) -> Result<Vec<String>, Error> {
         let mut tables: Vec<String> = Vec::new();
         let mut cursor = 0_u64;
@@ -154,8 +154,8 @@ impl Broker {
         Ok(queues)
     }
 
-    /// Ids of all tasks in these queues and in `unacked`. Lists are read from the end that is served last, so that what is
-    /// served meanwhile shifts nothing past the reader.
+    /// Ids of all tasks in these queues and in `unacked`. Lists are read from the tail, so that messages taken meanwhile do not shift
+    /// others past the reader.
     pub async fn present(&self, queues: &[String]) -> Result<Present, Error> {
         let mut present = Present::default();
         for queue in queues {
@@ -169,7 +169,7 @@ impl Broker {
         Ok(present)
     }
 
-    /// New messages come in at the left and shift the rest to the right: reading leftwards sees some twice and misses none.
+    /// Scans a list. New messages arrive at the left and shift the rest to the right, so the scan sees some twice but misses none.
     async fn scan_list(&self, list: &str, present: &mut Present) -> Result<(), Error> {
         let length: isize = self.link.call(redis::cmd("LLEN").arg(list)).await?;
         let mut end = length - 1;
@@ -201,7 +201,7 @@ impl Broker {
         }
     }
 
-    /// Keys of reserved messages that hold something else than they should, each with what is wrong.
+    /// Keys of reserved messages with a wrong type, each with the problem.
     pub async fn wrong_reservations(&self) -> Result<Vec<(String, String)>, Error> {
         let mut wrong = Vec::new();
         for (key, wanted) in [(self.keys.unacked(), "hash"), (self.keys.unacked_index(), "zset")] {
@@ -214,7 +214,7 @@ impl Broker {
         Ok(wrong)
     }
 
-    /// Up to about `limit` messages that workers have reserved, of all queues.
+    /// Up to about `limit` reserved messages, of all queues.
     pub async fn reserved_messages(&self, limit: usize) -> Result<Vec<Vec<u8>>, Error> {
         let mut command = redis::cmd("HSCAN");
         command.arg(self.keys.unacked()).arg(0).arg("COUNT").arg(limit);
@@ -238,7 +238,7 @@ impl Broker {
         self.link.pipeline(&pipeline).await
     }
 
-    /// Messages reserved before `before`, oldest first, with their tasks' ids, after the first `skip`. What names no task has an
+    /// Messages reserved before `before`, oldest first, with their tasks' ids, after the first `skip`. A message without a task has an
     /// empty id.
     pub async fn reserved_before(
         &self,
@@ -264,7 +264,7 @@ impl Broker {
         Ok(places.into_iter().zip(entries).map(read).collect())
     }
 
-    /// Those of the messages with these delivery tags that are reserved and went back to their lists before.
+    /// Reserved messages with these delivery tags that went back to their lists before.
     pub async fn redelivered(&self, tags: &[&str]) -> Result<Vec<Reservation>, Error> {
         let mut found = Vec::new();
         for page in tags.chunks(PAGE as usize) {
@@ -279,8 +279,8 @@ impl Broker {
         Ok(found)
     }
 
-    /// Tasks whose messages went back to these queues and are served next. kombu puts messages back where workers take them, so none
-    /// is missed for others that wait behind; costs a look at each list's end where nothing went back.
+    /// Tasks whose messages went back to these queues and are served next. kombu puts messages back at the head, so none is hidden behind
+    /// others. Costs one read of each list's head if nothing went back.
     pub async fn at_front(&self, queues: &[String]) -> Result<Present, Error> {
         let mut present = Present::default();
         for page in queues.chunks(PAGE as usize) {
@@ -294,7 +294,7 @@ impl Broker {
         Ok(present)
     }
 
-    /// Takes every message of a list whose task `is_unwanted`, newest first. Returns ids of what was removed.
+    /// Removes every message of a list whose task `is_unwanted`, newest first. Returns the ids of removed tasks.
     pub async fn remove_listed(
         &self,
         queue: &str,
@@ -335,18 +335,18 @@ fn attempt(bytes: &[u8]) -> Option<(String, i64)> {
     Some((headers.id?, headers.retries.unwrap_or(0)))
 }
 
-/// What a message says of its task.
+/// What a message says about its task.
 #[derive(Debug, Default, PartialEq, Eq)]
 struct Seen {
     id: String,
     name: String,
     parent: Option<String>,
-    /// It went back to its list before.
+    /// Whether it went back to its list before.
     redelivered: bool,
 }
 
-/// Task id of a message, and whether it went back to its list. The same mark in its headers says less: Celery copies it into the
-/// next attempt.
+/// Reads a message's task id, and whether it went back to its list. The mark in its headers is not reliable, because Celery copies it
+/// into the next attempt.
 fn listed(bytes: &[u8]) -> Option<Seen> {
     #[derive(serde::Deserialize)]
     struct Headers {
@@ -361,7 +361,7 @@ fn listed(bytes: &[u8]) -> Option<Seen> {
     Some(Seen { id, name: headers.task.unwrap_or_default(), parent, redelivered })
 }
 
-/// The same of an entry of `unacked`, which is `[envelope, exchange, routing_key]`.
+/// The same for an entry of `unacked`, which is `[envelope, exchange, routing_key]`.
 fn reserved(bytes: &[u8]) -> Option<Seen> {
     let (envelope, _, _): (Box<serde_json::value::RawValue>, serde_json::Value, serde_json::Value) =
         serde_json::from_slice(bytes).ok()?;

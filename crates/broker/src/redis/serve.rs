@@ -1,8 +1,8 @@
 //! Reads a queue that only the gateway reads.
 //!
-//! A worker's way (pop, reserve, acknowledge) leaves a message reserved for the visibility timeout when its reader dies. Here the
-//! message stays in the list until it is dealt with: a blocking rotation of the list onto itself wakes the reader, which then reads
-//! the list. Several readers may see one message; they must agree elsewhere on whose it is.
+//! A worker's method (pop, reserve, acknowledge) would leave a message reserved for the visibility timeout when its reader dies. Here
+//! the message stays in the list until it is done: a blocking rotation of the list onto itself wakes the reader, which then reads the
+//! list. Several readers may see a message; they must decide elsewhere which of them handles it.
 
 use std::time::Duration;
 
@@ -15,16 +15,16 @@ use super::{Broker, Error};
 use crate::Served;
 use celery::task::Priority;
 
-/// How long one blocking call waits.
+/// Timeout of a blocking call.
 const PATIENCE: Duration = Duration::from_secs(2);
-/// What the answer may take longer than that.
+/// Extra time for its answer.
 const GRACE: Duration = Duration::from_secs(5);
 /// Messages read at a time.
 const CHUNK: isize = 100;
 const PAUSE: Duration = Duration::from_millis(500);
 
 impl Broker {
-    /// Reads messages until `stop`, reconnecting for ever. The next ones are read when all that were given out are gone.
+    /// Reads messages until `stop`, reconnecting for ever. The next ones are read when all earlier ones were dropped.
     pub async fn serve_queue(&self, queue: &str, sink: mpsc::Sender<Served>, stop: CancellationToken) {
         let key = self.keys.queue(queue, Priority::clamped(0));
         let mut connection = None;
@@ -67,12 +67,12 @@ impl Broker {
             }
         }
         drop(busy);
-        // Nobody sends: this ends when the last message is dropped.
+        // Nothing is ever sent: this ends when the last message is dropped.
         let _: Option<()> = idle.recv().await;
         Ok(())
     }
 
-    /// Takes exactly this message out of a list.
+    /// Removes exactly this message from a list.
     pub(crate) async fn drop_from(&self, key: &str, payload: &[u8]) -> Result<(), Error> {
         let mut command = redis::cmd("LREM");
         command.arg(key).arg(-1).arg(payload);

@@ -1,5 +1,5 @@
-//! What Redis itself tells of a fleet: prefixes of its keys, and the channels that its events come on. For `taskgate check`, when
-//! workers do not answer or mask what they say.
+//! What Redis itself shows about a fleet: prefixes of its keys, and channels of its events. For `taskgate check`, when workers do not
+//! answer or mask their settings.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -9,20 +9,20 @@ use tokio_stream::StreamExt;
 use super::{Broker, EVENT_EXCHANGE, Error, Link};
 use celery::event::Event;
 
-/// Pages of a thousand keys each: a glance, not a search.
+/// Maximum number of pages of a thousand keys each: only a sample.
 const PAGES: usize = 50;
 
-/// Who was heard on the event channels.
+/// The workers that sent events while this listened.
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
 pub struct Heard {
     /// Workers on the channel that the options name.
     pub hosts: BTreeSet<String>,
-    /// Other channels that end as one of events.
+    /// Other channels whose names look like event channels.
     pub elsewhere: BTreeSet<String>,
 }
 
 impl Broker {
-    /// Listens for so long. Heartbeats come every two seconds by default.
+    /// Listens for this time. Heartbeats come every two seconds by default.
     pub async fn overhear(&self, time: Duration) -> Result<Heard, Error> {
         let mut pubsub = self.link.pubsub().await?;
         pubsub.psubscribe(format!("*{EVENT_EXCHANGE}*")).await?;
@@ -44,13 +44,13 @@ impl Broker {
         Ok(heard)
     }
 
-    /// What stands before the names of kombu's own keys: the `global_keyprefix` of each fleet on this database.
+    /// The prefixes of kombu's own keys: the `global_keyprefix` of each fleet on this database.
     pub async fn prefixes(&self) -> Result<BTreeSet<String>, Error> {
         prefixes(&self.link, "_kombu.binding.").await
     }
 }
 
-/// What stands before `part` in the names of keys.
+/// The texts before `part` in the names of keys.
 pub(crate) async fn prefixes(link: &Link, part: &str) -> Result<BTreeSet<String>, Error> {
     let (mut found, mut cursor) = (BTreeSet::new(), 0_u64);
     for _ in 0..PAGES {
