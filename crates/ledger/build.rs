@@ -1,4 +1,4 @@
-//! Migrations are embedded: a new file must rebuild the crate.
+//! Rebuilds the crate when a migration file is added, because migrations are embedded.
 
 fn main() {
     println!("cargo:rerun-if-changed=migrations");

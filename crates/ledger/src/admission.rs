@@ -1,7 +1,7 @@
-//! Which submissions of a batch may go in: pure, the same for both adapters.
+//! Decides which submissions of a batch may be inserted. Pure, shared by both adapters.
 //!
-//! The adapter looks up what is taken and asks here; a submission may also clash with an earlier one of its own batch. What
-//! another transaction takes meanwhile shows as a unique violation: the adapter then looks up and asks again.
+//! The adapter looks up taken ids and keys and calls this; a submission may also conflict with an earlier one of its batch. If another
+//! transaction takes an id meanwhile, the insert fails with a unique violation, and the adapter looks up and calls this again.
 
 use std::collections::{HashMap, HashSet};
 
@@ -10,20 +10,20 @@ use celery::task::{GroupId, TaskId};
 use super::limits::KeyState;
 use super::submission::{Conflict, NewTask, Submission};
 
-/// What is taken in the ledger, of all that a batch names. Expired keys are not in here.
+/// The ids and keys named in a batch that are taken in the ledger. Expired keys are left out.
 #[derive(Default)]
 pub(super) struct Taken {
     pub tasks: HashSet<String>,
     pub groups: HashSet<String>,
     /// (scope, key) → fingerprint and answer.
     pub idempotency: HashMap<(String, String), (Vec<u8>, String)>,
-    /// key → the task that a later one joins.
+    /// key → the task that a later submission joins.
     pub unique: HashMap<String, String>,
-    /// How the keys stand that refuse tasks.
+    /// The state of limit keys that may refuse tasks.
     pub keys: HashMap<String, KeyState>,
 }
 
-/// One answer per submission: `None` means "goes in".
+/// One answer per submission: `None` means that it may be inserted.
 pub(super) fn judge(batch: &[Submission], mut taken: Taken) -> Vec<Option<Conflict>> {
     batch
         .iter()
@@ -45,7 +45,7 @@ fn clash(submission: &Submission, taken: &Taken) -> Option<Conflict> {
         .or_else(|| limited(submission, taken))
 }
 
-/// Of several keys the one that lets it wait longest.
+/// The conflict with a limit; of several keys, the one with the longest wait.
 fn limited(submission: &Submission, taken: &Taken) -> Option<Conflict> {
     let limits = submission.tasks.iter().flat_map(NewTask::refusing);
     let waits = limits.filter_map(|limit| Some((taken.keys.get(&limit.key)?.refuses(limit, submission.at)?, limit)));
@@ -53,7 +53,7 @@ fn limited(submission: &Submission, taken: &Taken) -> Option<Conflict> {
     Some(Conflict::Limited { key: limit.key.clone(), wait })
 }
 
-/// Keys of a batch that refuse tasks, each once.
+/// The limit keys of a batch that may refuse tasks, each once.
 pub(super) fn refusing_keys(batch: &[Submission]) -> Vec<String> {
     let limits = batch.iter().flat_map(|submission| &submission.tasks).flat_map(NewTask::refusing);
     let mut keys: Vec<String> = limits.map(|limit| limit.key.clone()).collect();

@@ -1,11 +1,11 @@
-//! The part of the ledger that keeps who did what: a row for each control call, chained by hashes.
+//! The audit log in the ledger: a row for each control call, in a hash chain.
 //!
-//! A row is opened with the act, in its commit or before it, so there is no act without a row. It is sealed when the verdict is
-//! known: only then it gets its place in the chain, so that acts do not wait for each other. What was opened and never sealed
-//! (the process died in between) is sealed later as `unknown`.
+//! A row is opened in the act's commit or before it, so there is no act without a row. It is sealed when the verdict is known, and only
+//! then gets its place in the chain, so that acts do not wait for each other. A row that was never sealed (the process died in between)
+//! is sealed later as `unknown`.
 //!
-//! The hash of a row covers the one before and every column, so a row cannot be changed, taken out or put in without changing all
-//! that follow, up to the head. Whoever may write to the database may rewrite the whole chain: keep its head elsewhere to notice that.
+//! A row's hash covers the previous hash and every column, so changing, removing or adding a row changes all later hashes. Somebody with
+//! write access to the database can rewrite the whole chain; keep its head elsewhere to notice that.
 
 use std::future::Future;
 
@@ -24,30 +24,30 @@ pub struct NewAct {
     /// A UUID.
     pub id: String,
     pub at: Time,
-    /// For people: the name of a token, of a person who logged in, or of a command.
+    /// Name for display: of a token, of a person who logged in, or of a command.
     pub who: String,
     /// The token's id.
     pub who_id: Option<String>,
-    /// The operation, as the contract names it.
+    /// The operation's id in the contract.
     pub what: String,
-    /// The path of the request, or what the command named.
+    /// The path of the request, or the command's target.
     pub target: String,
     /// The client's address.
     pub origin: Option<String>,
 }
 
-/// How it ended.
+/// The outcome of an act.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Seal {
     pub at: Time,
-    /// Of HTTP.
+    /// The HTTP status.
     pub status: Option<i32>,
     /// `done`, a verdict of a revoke, or the name of the problem.
     pub verdict: String,
     pub detail: Option<String>,
 }
 
-/// A row.
+/// A row of the audit log.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Act {
     pub no: i64,
@@ -65,19 +65,19 @@ pub struct Sealed {
 
 #[async_trait]
 pub trait Audits: Send + Sync {
-    /// Opens a row before its act; nothing happens when it is open.
+    /// Opens a row before its act; does nothing when it is open already.
     async fn open_act(&self, act: &NewAct) -> Result<(), Error>;
 
-    /// Appends it to the chain, and opens it where nobody has. Sealing again changes nothing.
+    /// Appends the row to the chain, and opens it first if necessary. Sealing again changes nothing.
     async fn seal_act(&self, act: &NewAct, seal: &Seal) -> Result<(), Error>;
 
-    /// Newest first, with a number below `before`.
+    /// Rows with numbers below `before`, newest first.
     async fn acts(&self, before: Option<i64>, limit: i64) -> Result<Vec<Act>, Error>;
 
-    /// Opened before this time and not sealed.
+    /// Rows that were opened before this time and are not sealed.
     async fn open_acts(&self, before: Time, limit: i64) -> Result<Vec<Act>, Error>;
 
-    /// In the order of the chain, from the place after `after`.
+    /// Rows in the order of the chain, after the place `after`.
     async fn chain(&self, after: i64, limit: i64) -> Result<Vec<Act>, Error>;
 
     /// The place and the hash of the chain's last row.
@@ -88,17 +88,17 @@ tokio::task_local! {
     static CURRENT: NewAct;
 }
 
-/// What the ledger writes in `work` is part of this act: the first transaction of a kind that people cause opens its row.
+/// Runs `work` as this act: its first transaction that is caused by a person opens the row.
 pub async fn within<F: Future>(act: NewAct, work: F) -> F::Output {
     CURRENT.scope(act, work).await
 }
 
-/// The act that this call is part of.
+/// The current act.
 pub(crate) fn current() -> Option<NewAct> {
     CURRENT.try_with(Clone::clone).ok()
 }
 
-/// The hash of a row at this place of the chain. Each column is written with its length, so that no two rows are written alike.
+/// The hash of a row at this place of the chain. Each column is hashed with its length, so that different rows never have the same input.
 pub fn hash(previous: &[u8], chain_no: i64, act: &NewAct, seal: &Seal) -> ChainHash {
     let mut hash = Sha256::new();
     let mut part = |bytes: Option<&[u8]>| match bytes {

@@ -1,7 +1,7 @@
-//! The tasks of one transaction while news is applied to them: pure, the same for both adapters.
+//! The tasks of a transaction while news is applied to them. Pure, shared by both adapters.
 //!
-//! The adapter loads and locks the rows, tells the book what was heard, and writes what the book then holds: changed tasks,
-//! and their events in order. Several news of one task in one batch work as if they had come one by one.
+//! The adapter loads and locks the rows, applies news to the book, and writes the book's contents: changed tasks, and their events
+//! in order. Several news of a task in one batch have the same effect as if they came separately.
 
 use std::collections::HashMap;
 
@@ -12,20 +12,20 @@ use super::change::{self, Change, Facts, Verdict};
 use super::rows::{cleaned, short};
 use super::types::{Adoption, Event, News, Task, TaskOptions};
 
-/// A task with what became of it.
+/// A task and its changes.
 pub(super) struct Entry {
     pub task: Task,
-    /// Some column differs from the row.
+    /// Whether some column differs from the row.
     pub touched: bool,
-    /// Result, failure and traceback are to be written (else the row's own stay: they were not loaded).
+    /// Whether result, failure and traceback must be written (else the row keeps its own, which were not loaded).
     pub outcome: bool,
     /// The phase before this transaction,
     pub before: Phase,
-    /// and all of it.
+    /// and the whole task.
     pub was: Task,
-    /// Not in the ledger yet: to be inserted.
+    /// Whether the task is not in the ledger yet and must be inserted.
     pub new: bool,
-    /// It was neither read nor locked: the `seq` that its row must still have.
+    /// Set if the task was neither read nor locked: the `seq` that its row must still have.
     pub assumed: Option<i64>,
 }
 
@@ -34,7 +34,7 @@ pub(super) struct Book {
     pub entries: Vec<Entry>,
     pub events: Vec<Event>,
     by_id: HashMap<TaskId, usize>,
-    /// Ends by record of tasks that nobody knows yet: the word of a worker that makes one known may come right behind.
+    /// Ends from records of unknown tasks: the worker's event that makes the task known may come directly after.
     early: HashMap<TaskId, News>,
 }
 
@@ -47,7 +47,7 @@ impl Book {
         book
     }
 
-    /// Adds tasks that nobody has locked, as they should stand.
+    /// Adds tasks that are not locked, in their assumed state.
     pub fn assume(&mut self, tasks: Vec<Task>) {
         for task in tasks {
             let seq = task.seq;
@@ -68,7 +68,7 @@ impl Book {
         self.entries.push(Entry { before: task.phase, was, touched: new, outcome: new, new, assumed: None, task });
     }
 
-    /// Applies one piece of news; of an unknown task only with an [`Adoption`], at once or later in this transaction.
+    /// Applies one piece of news. An unknown task needs an [`Adoption`], now or later in this transaction.
     pub fn learn(&mut self, news: &News) {
         let Some(&index) = self.by_id.get(&news.task_id) else {
             if let Some(adoption) = &news.adoption {
@@ -102,7 +102,7 @@ impl Book {
         }
     }
 
-    /// The first that is heard of a task of others, but for its record.
+    /// Adopts a task of another client at its first news, apart from its record.
     fn meet(&mut self, news: &News, adoption: &Adoption) {
         match self.early.remove(&news.task_id) {
             // The record has the value.
@@ -125,7 +125,7 @@ impl Book {
         self.enter(task, true);
     }
 
-    /// Moves a task to a phase that the ledger itself decides, past the rules for news: parking, releasing, a further delivery.
+    /// Moves a task to a phase that the ledger itself decides, without the rules for news: parking, releasing, a further delivery.
     pub fn place(&mut self, id: &TaskId, phase: Phase, reason: Option<&str>, at: Time) {
         let Some(&index) = self.by_id.get(id) else { return };
         let entry = &mut self.entries[index];
@@ -141,7 +141,7 @@ impl Book {
         self.events.push(event(&entry.task, &news, None));
     }
 
-    /// Those of `found` that are unfinished and still as they were when they were `chosen` (by their `seq`), delivered once more. Also
+    /// Starts a further delivery of the tasks in `found` that are unfinished and unchanged since they were `chosen` (by `seq`). Returns
     /// their numbers and queues.
     pub fn requeued(
         mut found: Vec<Task>,
@@ -161,14 +161,14 @@ impl Book {
         (book, places)
     }
 
-    /// Writes something about a task into its history; the task stays as it is.
+    /// Adds a remark to a task's history; the task does not change.
     pub fn remark(&mut self, id: &TaskId, reason: &str, at: Time) {
         if let Some(phase) = self.phase(id) {
             self.place(id, phase, Some(reason), at);
         }
     }
 
-    /// Drops tasks, and what was told of them.
+    /// Drops tasks and their events.
     pub fn forget(&mut self, ids: &[TaskId]) {
         if ids.is_empty() {
             return;
@@ -178,7 +178,7 @@ impl Book {
         self.find_again();
     }
 
-    /// Gives the events of new tasks the numbers that the database gave the tasks.
+    /// Sets the task numbers of events of new tasks, which the database has assigned.
     pub fn number_events(&mut self) {
         for event in self.events.iter_mut().filter(|event| event.task_no == 0) {
             if let Some(&index) = self.by_id.get(&event.task_id) {
@@ -202,7 +202,7 @@ fn note(task: &mut Task, facts: Facts) {
     }
 }
 
-/// True when the outcome's columns changed.
+/// Applies a change. True when the outcome's columns changed.
 fn advance(task: &mut Task, change: Change, news: &News) -> bool {
     if change.position.delivery > task.delivery {
         task.redeliver();
@@ -214,7 +214,7 @@ fn advance(task: &mut Task, change: Change, news: &News) -> bool {
     task.retries = change.position.retries;
     task.corrected = change.corrected;
     task.seq += 1;
-    // A custom state is a state of a running task: an end has Celery's word, so that lists by status stay exact.
+    // Only running tasks have custom states: an ended task gets Celery's state, so that lists by status stay exact.
     task.status = if phase.is_final() { phase.status().to_owned() } else { short(&change.status) };
     task.reason = cleaned(news.reason.as_deref().or(change.reason));
     if let Some(worker) = &news.worker {
@@ -259,7 +259,7 @@ fn event(task: &Task, news: &News, status: Option<&str>) -> Event {
     }
 }
 
-/// Completes what an adopted task lacked. True when something was added.
+/// Fills in missing facts of an adopted task. True when something was added.
 fn fill(task: &mut Task, adoption: &Adoption) -> bool {
     if !task.adopted {
         return false;
@@ -290,7 +290,7 @@ fn fill(task: &mut Task, adoption: &Adoption) -> bool {
     added
 }
 
-/// A task that others sent, as first seen.
+/// A task of another client, as first seen.
 fn adopted(news: &News, adoption: &Adoption) -> Task {
     let phase = news.phase;
     let mut task = Task {

@@ -1,7 +1,7 @@
-//! The part of the ledger that keeps operations on many tasks: what is asked, how far it is, what became of it.
+//! Operations on many tasks in the ledger: the request, the progress, the outcome.
 //!
-//! A step is counted once, whoever tries: it moves the row from the number of steps that its worker read, and only while the
-//! operation runs. So an operation goes on after a restart where it was, and a pause or a cancellation holds from the next step on.
+//! A step is counted only once: it moves the row on from the number of steps that its worker read, and only while the operation runs.
+//! So an operation continues after a restart, and a pause or a cancellation takes effect from the next step on.
 
 use async_trait::async_trait;
 use std::str::FromStr;
@@ -9,15 +9,15 @@ use std::str::FromStr;
 use super::Error;
 use runtime::clock::Time;
 
-/// What is done to each task.
+/// The action on each task.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum BulkAction {
-    /// Its message is sent again as a new task.
+    /// Send its message again as a new task.
     Retry,
     Revoke,
-    /// As retry, and it leaves the dead letters.
+    /// As retry, and remove it from the dead letters.
     Requeue,
-    /// It leaves the dead letters.
+    /// Remove it from the dead letters.
     Dismiss,
 }
 
@@ -81,11 +81,11 @@ pub struct NewBulk {
     pub action: BulkAction,
     /// JSON.
     pub plan: String,
-    /// A repeated request of the same id has the same one.
+    /// The hash of the request; a repeated request has the same.
     pub fingerprint: String,
     pub who: String,
     pub who_id: Option<String>,
-    /// `None` where counting them all would take too long.
+    /// `None` if counting would take too long.
     pub total: Option<i64>,
     pub at: Time,
 }
@@ -101,7 +101,7 @@ pub struct Bulk {
     pub who: String,
     pub who_id: Option<String>,
     pub steps: i32,
-    /// All tasks of this number and above are done; `None` before the first step.
+    /// All tasks with this number and above are done; `None` before the first step.
     pub at_no: Option<i64>,
     pub total: Option<i64>,
     pub done: i64,
@@ -116,7 +116,7 @@ pub struct Bulk {
     pub finished_at: Option<Time>,
 }
 
-/// What the row says after a step: sums, not differences.
+/// The row's values after a step: totals, not differences.
 #[derive(Debug, Clone)]
 pub struct BulkStep {
     pub at_no: Option<i64>,
@@ -125,14 +125,14 @@ pub struct BulkStep {
     pub failed: i64,
     pub outcomes: String,
     pub errors: String,
-    /// Nothing is left.
+    /// Whether no task is left.
     pub is_last: bool,
     pub at: Time,
 }
 
 #[async_trait]
 pub trait Bulks: Send + Sync {
-    /// False when there is one of this id already.
+    /// False when the id exists already.
     async fn create_bulk(&self, bulk: &NewBulk) -> Result<bool, Error>;
 
     async fn bulk(&self, id: &str) -> Result<Option<Bulk>, Error>;
@@ -140,13 +140,13 @@ pub trait Bulks: Send + Sync {
     /// Newest first.
     async fn bulks(&self, limit: i64) -> Result<Vec<Bulk>, Error>;
 
-    /// The running one with the lowest number above `after`.
+    /// The running operation with the lowest number above `after`.
     async fn next_bulk(&self, after: i64) -> Result<Option<Bulk>, Error>;
 
-    /// Notes a step after the one that `bulk` tells of; false when it was noted already, or the operation does not run any more.
+    /// Records the step after the state in `bulk`; false when it was recorded already, or the operation no longer runs.
     async fn advance_bulk(&self, bulk: &Bulk, step: &BulkStep) -> Result<bool, Error>;
 
-    /// Changes the state of one that has not ended; false when it has, or is not there.
+    /// Changes the state of an unfinished operation; false when it has ended, or does not exist.
     async fn set_bulk_state(&self, id: &str, state: BulkState, at: Time) -> Result<bool, Error>;
 }
 

@@ -1,4 +1,4 @@
-//! Whether news changes a task, and into what: the one rule, pure, for both adapters.
+//! Decides whether and how news changes a task. Pure, the only rule for both adapters.
 
 use std::time::Duration;
 
@@ -7,14 +7,14 @@ use runtime::clock::Time;
 
 use super::types::{News, Source, Task};
 
-/// What news does to a task.
+/// The effect of news on a task.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Verdict {
     /// A step forward: gets the next `seq` and an event.
     Change(Change),
-    /// A delivery after the end: the task stays as it is, its history says what happened.
+    /// A delivery after the end: the task does not change, but its history gets a remark.
     Remark(&'static str),
-    /// Too late for a step, but it knows facts the row lacks: written without a `seq`.
+    /// Too late for a step, but it has facts that the row lacks: written without a `seq`.
     Facts(Facts),
     /// Late, repeated or impossible.
     Drop,
@@ -24,21 +24,21 @@ pub enum Verdict {
 pub struct Change {
     pub position: Position,
     pub status: String,
-    /// A given-up task whose real end came.
+    /// Whether a given-up task got its real end.
     pub corrected: bool,
     pub facts: Facts,
-    /// Why, where the news itself does not say.
+    /// The reason, if the news has none.
     pub reason: Option<&'static str>,
 }
 
-/// Columns that are filled when they are null.
+/// Columns to fill if they are null.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Facts {
     pub received_at: Option<Time>,
     pub started_at: Option<Time>,
     pub worker: Option<String>,
     pub runtime: Option<f64>,
-    /// Of the attempt that ended, where its announcement came later than its end.
+    /// The attempt that ended, if its `received` event came after its end.
     pub retries: Option<i32>,
 }
 
@@ -48,25 +48,24 @@ impl Facts {
     }
 }
 
-/// What the history says of a message that a worker took although another had it: its reservation had run out, or its worker gave
-/// it back.
+/// The reason for a message that a worker took although another one had it: the reservation had expired, or the worker gave it back.
 pub const REDELIVERED: &str = "the broker delivered it again";
-/// The same, of a task that has ended.
+/// The reason for a delivery of a task that has ended.
 pub const DUPLICATE: &str = "a worker took a message of it after its end: it runs twice";
 
-/// The same, of a task whose end was told by a worker that was not heard to have it.
+/// The reason when a worker reports the end of a task that it has not reported taking.
 pub const ENDED_ELSEWHERE: &str = "another worker than the one that had it told its end: the broker delivered it again";
 
-/// Of a step of a canvas that stands in its queue.
+/// The reason of a canvas step that is in its queue.
 pub const SENT_BY_WORKER: &str = "a worker sent it";
-/// Of a message that is reserved although nobody was heard to take it.
+/// The reason for a message that is reserved although no worker reported taking it.
 pub const UNHEARD: &str = "a worker took its message and was not heard of since";
-/// The same, of a message that had been reserved before.
+/// The same, for a message that had been reserved before.
 pub const UNHEARD_AGAIN: &str = "the broker delivered it again, and the worker that took it was not heard";
-/// Who announces what it reserved does so at once, by the same clock: what is announced so much later is another delivery.
+/// A worker sends its `received` event directly after the reservation, by the same clock; a much later event is another delivery.
 pub const ANNOUNCED: Duration = Duration::from_secs(2);
 
-/// Decides. The caller holds the row's lock.
+/// Decides the effect of news. The caller holds the row's lock.
 pub fn apply(task: &Task, news: &News) -> Verdict {
     if news.if_seq.is_some_and(|seq| seq != task.seq) {
         return Verdict::Drop;
@@ -104,40 +103,40 @@ fn late(facts: Facts) -> Verdict {
     if facts.is_empty() { Verdict::Drop } else { Verdict::Facts(facts) }
 }
 
-/// Which delivery and attempt the news speaks of.
+/// The delivery and attempt that the news is about.
 fn place(task: &Task, news: &News) -> Position {
     let again = i32::from(is_received_again(task, news) || (news.redelivered && is_untold(task)));
     let delivery = news.delivery.unwrap_or(task.delivery + again);
     let retries = match (news.retries, news.phase) {
         (Some(retries), _) => retries,
         (None, Phase::Retrying) if is_retry_behind_its_successor(task, news) => task.retries - 1,
-        // What runs or ends after a retry is the next attempt.
+        // A start or an end after a retry belongs to the next attempt.
         (None, Phase::Running | Phase::Succeeded | Phase::Failed) if task.phase == Phase::Retrying => task.retries + 1,
         (None, _) => task.retries,
     };
     Position { delivery, retries, phase: news.phase }
 }
 
-/// Celery announces the next attempt as received (and then holds it until its time) before it says that the present one is
-/// to be retried. Until the next one starts, `retrying` is where the task is.
+/// Celery may report the next attempt as received (and then hold it until its time) before it reports the retry of the present one.
+/// Until the next attempt starts, the task is `retrying`.
 fn is_retry_behind_its_successor(task: &Task, news: &News) -> bool {
     news.phase == Phase::Retrying && news.retries.is_none() && task.phase == Phase::Received && task.retries > 0
 }
 
-/// It was found to have replaced itself: it waits once more, for what it sent in its place.
+/// Whether the task was found to have replaced itself: it then waits for its replacement.
 fn is_replaced_now(task: &Task, news: &News) -> bool {
     news.source == Source::Ledger && news.phase == Phase::Waiting && news.if_seq.is_some() && task.phase.is_at_worker()
 }
 
-/// The pool reports by itself; that it has begun is said by the worker's main process, often later. A report says more.
+/// The pool process reports progress itself, but the main process reports the start, often later. The progress report says more.
 fn is_start_behind_its_report(task: &Task, news: &News, position: Position) -> bool {
     let is_start = news.source == Source::Event && news.phase == Phase::Running && news.status.is_none();
     let has_reported = task.phase == Phase::Running && task.status != Phase::Running.status();
     is_start && has_reported && position == task.position()
 }
 
-/// A worker announces each message once. A second announcement of the same attempt is a second delivery; the same one heard twice
-/// has the same time, and after a retry (whose first time is not kept) at least the same worker.
+/// A worker sends one `received` event for each message, so a second one for the same attempt is a second delivery. A repeated event
+/// has the same time, or after a retry (whose first time is not stored) at least the same worker.
 fn is_received_again(task: &Task, news: &News) -> bool {
     let same_attempt = news.retries.unwrap_or(0) == task.retries && is_same_call(task, news);
     let is_other = news.worker != task.worker || task.retries == 0;
@@ -147,7 +146,7 @@ fn is_received_again(task: &Task, news: &News) -> bool {
     is_taken && ((is_announcement(news) && same_attempt && is_other) || is_start_elsewhere(task, news))
 }
 
-/// Whether the mark on its message says more than its history: nobody was heard to have it before it went back.
+/// Whether the mark on its message is news: no worker had reported taking it before it went back.
 pub fn is_untold(task: &Task) -> bool {
     match task.phase {
         Phase::Accepted | Phase::Waiting | Phase::Queued => {
@@ -157,14 +156,14 @@ pub fn is_untold(task: &Task) -> bool {
     }
 }
 
-/// Whether its message is known to be reserved, and by whom is not.
+/// Whether its message is known to be reserved by an unknown worker.
 pub fn is_unheard(task: &Task) -> bool {
     let is_noted = matches!(task.reason.as_deref(), Some(UNHEARD | UNHEARD_AGAIN));
     task.phase == Phase::Received && task.worker.is_none() && is_noted
 }
 
-/// What a recorder heard and could not write before its successor came, which may have heard it too. Reports and retries have a
-/// place among others, and a start that is known says nothing new.
+/// Whether late news of a former recorder may be applied, although its successor may have got it too. Progress and retries depend on
+/// their order, and a known start is not news.
 fn may_be_late(task: &Task, news: &News) -> bool {
     match news.phase {
         Phase::Running => {
@@ -176,13 +175,13 @@ fn may_be_late(task: &Task, news: &News) -> bool {
     }
 }
 
-/// It was queued again after that.
+/// Whether the task was queued again after this news.
 fn is_of_an_earlier_delivery(task: &Task, news: &News) -> bool {
     let is_waiting = task.phase.is_ours() || task.phase == Phase::Queued;
     task.delivery > 1 && is_waiting && task.queued_at.is_none_or(|at| news.at < at)
 }
 
-/// The announcement was lost, the start or the end was not.
+/// Whether another worker starts or ends the task and its `received` event was lost.
 fn is_start_elsewhere(task: &Task, news: &News) -> bool {
     news.source != Source::Ledger
         && matches!(news.phase, Phase::Running | Phase::Succeeded | Phase::Failed)
@@ -193,7 +192,8 @@ fn is_elsewhere(task: &Task, news: &News) -> bool {
     news.worker.is_some() && task.worker.is_some() && news.worker != task.worker
 }
 
-/// The record was here first and does not say whose it is; the event does. Once is enough, and who took it after its end is known.
+/// Whether an event names another worker for a known end: the record came first and does not name a worker. Recorded only once, and
+/// not if a delivery after the end is known.
 fn is_end_told_elsewhere(task: &Task, news: &News) -> bool {
     let ended = |phase: Phase| matches!(phase, Phase::Succeeded | Phase::Failed);
     news.source == Source::Event
@@ -203,14 +203,15 @@ fn is_end_told_elsewhere(task: &Task, news: &News) -> bool {
         && !is_told_again(task)
 }
 
-/// The start of a short task may well be told after its end; its announcement comes before it is begun.
+/// Whether a worker received the task after its end. The start of a short task may arrive after its end, but a `received` event is sent
+/// before the start.
 fn is_received_after_its_end(task: &Task, news: &News) -> bool {
     let ran = matches!(task.phase, Phase::Succeeded | Phase::Failed);
     is_announcement(news) && ran && is_same_call(task, news) && task.finished_at.is_some_and(|at| news.at > at)
 }
 
-/// The end was heard first, and ends a later delivery than the one that is known. Only first attempts: the times of others are not
-/// kept.
+/// Whether a `received` event belongs to a later delivery whose end arrived first. Only for first attempts, because the times of others
+/// are not stored.
 fn is_taken_again_before_its_end(task: &Task, news: &News) -> bool {
     let ran = matches!(task.phase, Phase::Succeeded | Phase::Failed);
     let is_first_attempt = task.retries == 0 && news.retries.unwrap_or(0) == 0;
@@ -218,19 +219,19 @@ fn is_taken_again_before_its_end(task: &Task, news: &News) -> bool {
     is_announcement(news) && ran && is_first_attempt && is_same_call(task, news) && is_later && !is_told_again(task)
 }
 
-/// The announcement is known, that its message was on its second way is not.
+/// Whether the `received` event is known, but not that its message was a redelivery.
 fn is_marked_afterwards(task: &Task, news: &News) -> bool {
     let is_known = task.received_at == Some(news.at) && task.delivery == 1 && task.retries == 0;
     is_announcement(news) && news.redelivered && is_known && !is_told_again(task)
 }
 
-/// Whether the last word of its history is that it was delivered again.
+/// Whether the last entry of its history is a redelivery.
 fn is_told_again(task: &Task) -> bool {
     matches!(task.reason.as_deref(), Some(DUPLICATE | ENDED_ELSEWHERE | REDELIVERED))
 }
 
-/// Whether a worker was heard to have the delivery that went into the outbox at `since`: then it was published, whatever became of
-/// the bookkeeping and of its marker.
+/// Whether a worker reported the delivery that went into the outbox at `since`: then it was published, even if the record of it and its
+/// marker were lost.
 pub(super) fn was_taken(task: &Task, since: Time) -> bool {
     let heard = task.received_at.max(task.started_at);
     task.phase.is_at_worker() && heard.is_some_and(|at| at >= since)
@@ -240,13 +241,13 @@ fn is_announcement(news: &News) -> bool {
     news.source == Source::Event && news.phase == Phase::Received
 }
 
-/// A task may replace itself by another one under its id.
+/// Whether the news is about the same call: a task may replace itself by another one with the same id.
 fn is_same_call(task: &Task, news: &News) -> bool {
     let name = news.adoption.as_ref().and_then(|call| call.name.as_deref());
     name.is_none() || task.name.is_none() || name == task.name.as_deref()
 }
 
-/// Of a further delivery nothing was known before.
+/// The facts in news. For a further delivery nothing was known before.
 fn facts(task: &Task, news: &News, is_further: bool) -> Facts {
     let is_new = |known: Option<Time>| is_further || known.is_none();
     Facts {
@@ -258,7 +259,7 @@ fn facts(task: &Task, news: &News, is_further: bool) -> Facts {
     }
 }
 
-/// Pool and main process have clocks of their own: a start is never later than the end.
+/// The time of the start. Pool and main process may have different clocks, so it is limited to the end.
 fn started(task: &Task, news: &News) -> Time {
     task.finished_at.map_or(news.at, |end| news.at.min(end))
 }

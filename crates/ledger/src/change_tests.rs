@@ -1,4 +1,4 @@
-//! What a piece of news does to a task, case by case.
+//! Tests the effect of news on a task, case by case.
 
 use super::*;
 use crate::sample_task;

@@ -1,8 +1,8 @@
-//! The history of an ordinary life is not stored: the times, the worker and the phase of its row say it.
+//! The history of an ordinary task is not stored, because it can be derived from the times, the worker and the phase of its row.
 //!
-//! An event is ordinary when it says nothing but a step of the first delivery, at the time that the row has for that step, by the row's
-//! worker. As long as all events of a task are, its `history` is null and [`derived`] gives them; the first other event writes down
-//! what was derived until then. Whoever writes a step decides with [`is_derivable`], by the same rule. Pure.
+//! An event is ordinary when it is only a step of the first delivery, at the row's time for that step, by the row's worker. As long as
+//! all events of a task are ordinary, its `history` is null and [`derived`] computes them; the first other event stores the events
+//! derived until then. Writers decide with [`is_derivable`], by the same rule. Pure.
 
 use celery::task::Phase;
 use runtime::clock::Time;
@@ -11,7 +11,7 @@ use crate::book::Entry;
 use crate::history::Told;
 use crate::types::{Event, Task};
 
-/// The events after the first of a task whose row has no history. `None` when its columns do not say them: then it has one.
+/// The events after the first, of a task whose row has no history. `None` when the columns do not determine them; then it has one.
 pub(crate) fn derived(task: &Task) -> Option<Vec<Told>> {
     if task.adopted || task.delivery != 1 || task.retries != 0 || task.corrected {
         return None;
@@ -22,7 +22,7 @@ pub(crate) fn derived(task: &Task) -> Option<Vec<Told>> {
     let mut steps: Vec<(Phase, Time)> = received.into_iter().chain(started).chain(end).collect();
     let count = usize::try_from(task.seq).ok()?.checked_sub(1)?;
     if count == steps.len() + 1 {
-        // Its time alone may have been added later, without an event: then one event less is counted.
+        // The time alone may have been added later, without an event: then there is one event fewer.
         steps.insert(0, (Phase::Queued, task.queued_at?));
     }
     let told = |(place, (phase, at)): (usize, (Phase, Time))| Told {
@@ -40,7 +40,7 @@ pub(crate) fn derived(task: &Task) -> Option<Vec<Told>> {
     (count == steps.len()).then(|| steps.into_iter().enumerate().map(told).collect())
 }
 
-/// Whether the columns say all of it after these events, when they said all of it before.
+/// Whether the columns still determine the whole history after these events, if they did before.
 pub(crate) fn is_derivable<'a>(entry: &Entry, events: impl Iterator<Item = &'a Event>) -> bool {
     let Some(mut told) = derived(&entry.was) else { return false };
     for event in events {
@@ -132,7 +132,7 @@ mod tests {
         let elsewhere = News { worker: Some("other".to_owned()), ..heard(Phase::Running, 4) };
         assert!(!after(queued(), &[heard(Phase::Received, 3), elsewhere]).1);
         assert!(!after(queued(), &[News { reason: Some("late".to_owned()), ..heard(Phase::Failed, 4) }]).1);
-        // A fact without an event: the columns would say an event that never was.
+        // A fact without an event: an event would be derived that never was.
         assert!(!after(queued(), &[heard(Phase::Running, 4), heard(Phase::Received, 3)]).1);
         assert!(!after(Task { delivery: 2, ..queued() }, &[heard(Phase::Received, 3)]).1);
     }

@@ -1,6 +1,6 @@
-//! How the ledger fails.
+//! Errors of the ledger.
 
-/// Absence is not here: it is `Ok(None)`.
+/// An error of the ledger. Absence is not an error, but `Ok(None)`.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// No connection, no answer in time, server starting or stopping: the same call may succeed later.
@@ -9,14 +9,14 @@ pub enum Error {
     /// A row that breaks the schema's own rules.
     #[error("ledger row {row} has a corrupt {table}.{column}")]
     Corrupt { table: &'static str, column: &'static str, row: String },
-    /// Anything else the database refused; repeating it would not help.
+    /// Any other refusal of the database; repeating the call would not help.
     #[error("the ledger refused a statement")]
     Refused(#[source] Box<dyn std::error::Error + Send + Sync>),
     #[error("the ledger's schema could not be brought up to date")]
     Migration(#[source] Box<dyn std::error::Error + Send + Sync>),
 }
 
-/// A ledger of a release that this one does not read, and what can be done with it.
+/// A ledger of an older release that this one cannot read, with advice.
 #[derive(Debug, thiserror::Error)]
 #[error("the ledger was made by an earlier version, whose tables this one does not read: {advice}")]
 pub(crate) struct OldShape {
@@ -28,7 +28,7 @@ impl Error {
         matches!(self, Self::Unavailable(_))
     }
 
-    /// In the database's own words, and where it is known what helps.
+    /// The database's own error, and what helps, if known.
     pub fn told(&self) -> String {
         let cause = std::error::Error::source(self).map_or_else(|| self.to_string(), ToString::to_string);
         match remedy(&cause) {

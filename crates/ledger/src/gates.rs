@@ -1,8 +1,8 @@
-//! Limits on what is published: pure, the same for both adapters.
+//! Gates: limits on publishing. Pure, shared by both adapters.
 //!
-//! A task passes all its gates at once or waits at the first that stops it, in the order of acceptance: once a gate has stopped
-//! a task, it stops everything that comes after it in the same pass. A rate is spaced evenly; of a fast one it is made up for what a
-//! pass was late by, up to [`SLACK`]. Only what certainly reached the broker counts: [`Gates::settle`].
+//! A task passes all its gates at once, or waits at the first that stops it, in the order of acceptance: a gate that has stopped a task
+//! also stops all later tasks in the same pass. Starts are spaced evenly; for a fast rate, the lateness of a pass is made up for, up to
+//! [`SLACK`]. Only tasks that certainly reached the broker count: [`Gates::settle`].
 
 use std::collections::{HashMap, HashSet};
 
@@ -14,20 +14,21 @@ use celery::task::TaskId;
 use celery::task::limit::KeyLimit;
 use runtime::clock::Time;
 
-/// What is looked at of each gate in one pass.
+/// How many waiting tasks of each gate are read in one pass.
 pub(super) const HEADS: i64 = 50;
-/// A pass may be this late without a rate of more than one a second losing anything: some tasks then follow each other more closely.
+/// A pass may run up to this much late and still release the full rate, if that is more than one per second: some tasks then follow each
+/// other more closely.
 const SLACK: i64 = 200_000;
-/// The same for very fast rates, of which several tasks pass at once.
+/// The minimum for very fast rates, where several tasks pass at once.
 const LEAST_SLACK: i64 = 20_000;
 const SECOND: i64 = 1_000_000;
 
-/// What may stop a task.
+/// A limit that may stop a task.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Gate {
-    /// The least time between two publications, in microseconds.
+    /// The shortest interval between two publications, in microseconds.
     Rate { name: String, interval: i64 },
-    /// How many of the key may be under way.
+    /// How many tasks of the key may be under way.
     Key { name: String, max: i32 },
 }
 
@@ -38,7 +39,7 @@ impl Gate {
         }
     }
 
-    /// What the outbox notes beside the name.
+    /// The maximum, which the outbox stores beside the name.
     pub fn max(&self) -> Option<i32> {
         match self {
             Self::Rate { .. } => None,
@@ -47,10 +48,10 @@ impl Gate {
     }
 }
 
-/// The rate of a task of the catalog; those of keys have [`PACE`] before them.
+/// Prefix of gates for the catalog's task rates; rates of keys have the prefix [`PACE`].
 const RATE: &str = "rate ";
 
-/// All gates of a task, with what is said by hand of its keys.
+/// All gates of a task, with rules set by hand applied.
 pub(super) fn gates_of(task: &Task, carrier: &dyn Carrier, rules: &Rules) -> Vec<Gate> {
     let mut gates = Vec::new();
     if let Some(name) = &task.name
@@ -77,25 +78,25 @@ fn push_key(gates: &mut Vec<Gate>, limit: &KeyLimit, rule: Option<&Rule>) {
     }
 }
 
-/// The gate at which a task waits from the beginning, so that the next one sees it there: that of its first limit that does not just
-/// hold.
+/// The gate at which a task waits from its acceptance, so that the next task sees it there: the gate of its first limit whose `on_limit`
+/// is not `hold`.
 pub(super) fn first_gate(limits: &[KeyLimit]) -> Option<Gate> {
     let mut gates = Vec::new();
     push_key(&mut gates, limits.iter().find(|limit| !limit.on_limit.is_hold())?, None);
     gates.into_iter().next()
 }
 
-/// A gate at which tasks wait, as the ledger sees it.
+/// A gate at which tasks wait, with its state in the ledger.
 pub(super) struct Waiting {
     pub gate: String,
-    /// Of the task that waits longest; null at a rate.
+    /// The maximum according to the task that waits longest; null for a rate.
     pub max: Option<i32>,
     pub opens_at: Option<i64>,
     pub holders: i64,
 }
 
 impl Waiting {
-    /// Whether the first task may go, as far as this gate is concerned.
+    /// Whether this gate lets the first task pass.
     pub fn is_open(&self, now: Time, carrier: &dyn Carrier, rules: &Rules) -> bool {
         let rule = self.key().and_then(|key| rules.get(key));
         if rule.is_some_and(|rule| rule.paused) {
@@ -104,7 +105,7 @@ impl Waiting {
         match self.max {
             Some(max) => {
                 let said = rule.and_then(|rule| rule.max).and_then(|max| i32::try_from(max).ok());
-                // Zero was noted while the key was paused: what the task itself says is looked up when its turn has come.
+                // Zero was stored while the key was paused: the task's own limit is looked up when it is its turn.
                 max == 0 || self.holders < i64::from(said.unwrap_or(max))
             }
             None => self.opening(carrier, rules).is_none_or(|at| at <= now),
@@ -115,7 +116,7 @@ impl Waiting {
         self.gate.strip_prefix(KEY).or_else(|| self.gate.strip_prefix(PACE))
     }
 
-    /// When a rate lets the next task pass; `None` when it is none, or none any more.
+    /// When a rate lets the next task pass; `None` if it is not a rate, or no longer one.
     pub fn opening(&self, carrier: &dyn Carrier, rules: &Rules) -> Option<Time> {
         match (self.gate.strip_prefix(RATE), self.gate.strip_prefix(PACE)) {
             _ if self.max.is_some() => return None,
@@ -128,10 +129,10 @@ impl Waiting {
     }
 }
 
-/// The state of all gates that a pass meets.
+/// The state of all gates in a pass.
 #[derive(Clone, Default)]
 pub(super) struct Gates {
-    /// When a rate opens.
+    /// When each rate opens.
     pub rates: HashMap<String, i64>,
     /// Tasks under way, by key.
     pub holders: HashMap<String, HashSet<i64>>,
@@ -139,7 +140,7 @@ pub(super) struct Gates {
 }
 
 impl Gates {
-    /// Lets the task pass and counts it, or says what stops it.
+    /// Lets the task pass and counts it, or returns the gate that stops it.
     pub fn admit(&mut self, task_no: i64, gates: &[Gate], now: Time) -> Result<(), Gate> {
         let stop = gates.iter().find(|gate| !self.lets_pass(task_no, gate, now));
         if let Some(gate) = stop {
@@ -150,7 +151,7 @@ impl Gates {
         Ok(())
     }
 
-    /// Nothing more passes here in this pass.
+    /// Closes a gate for the rest of this pass.
     pub fn close(&mut self, gate: &str) {
         self.closed.insert(gate.to_owned());
     }
@@ -184,7 +185,7 @@ impl Gates {
         }
     }
 
-    /// What is to be written: `self` as it was before the pass, and what was carried, in order.
+    /// What must be written, from the state before the pass (`self`) and the tasks that were published, in order.
     pub fn settle<'a>(mut self, carried: impl Iterator<Item = (i64, &'a [Gate])>, now: Time) -> Settled {
         let mut settled = Settled::default();
         let mut rates = HashMap::new();
@@ -205,8 +206,8 @@ impl Gates {
     }
 }
 
-/// From when the next interval of a rate counts: from when it opened, if that was just now, else from the present. A slow rate never has
-/// two starts closer to each other than it says.
+/// When the next interval of a rate begins: when the rate opened, if that was recently, else now. Two starts of a slow rate are never
+/// closer than its interval.
 fn counted_from(opened: i64, interval: i64, now: i64) -> i64 {
     let slack = if interval >= SECOND { 0 } else { SLACK.min(interval).max(LEAST_SLACK) };
     match now - opened {
@@ -216,16 +217,16 @@ fn counted_from(opened: i64, interval: i64, now: i64) -> i64 {
     }
 }
 
-/// What a pass changed at the gates.
+/// The changes of a pass to the gates.
 #[derive(Debug, Default)]
 pub(super) struct Settled {
-    /// Name, when it opens again, least time between two starts.
+    /// Name, when it opens again, shortest interval between two starts.
     pub rates: Vec<(String, i64, i64)>,
     /// Name, task, how many may be under way.
     pub holds: Vec<(String, i64, i32)>,
 }
 
-/// Where more wait than were looked at: the gate, and the last that was looked at. Nobody who comes after passes in this pass.
+/// Gates with more waiting tasks than were read, each with the last task that was read. No later task passes there in this pass.
 pub(super) struct Heads(Vec<(String, i64)>);
 
 impl Heads {
@@ -245,11 +246,11 @@ impl Heads {
     }
 }
 
-/// What was let through, with the state of the gates before.
+/// The tasks that were let through, with the earlier state of the gates.
 pub(super) struct Passes {
     before: Gates,
     passed: Vec<(i64, Vec<Gate>)>,
-    /// When the first rate opens again that stopped somebody.
+    /// When the first rate that stopped a task opens again.
     pub opening: Option<Time>,
 }
 
@@ -276,17 +277,17 @@ impl Passes {
     }
 }
 
-/// A row of the outbox that stays, and where it waits.
+/// A row that stays in the outbox, and the gate where it waits.
 pub(super) struct Stopped {
     pub task_no: i64,
     pub id: TaskId,
     pub gate: Gate,
-    /// It waited there before.
+    /// Whether it waited there before.
     pub is_there: bool,
 }
 
 impl Stopped {
-    /// For the task's history.
+    /// The reason in the task's history.
     pub fn reason(&self) -> String {
         explain(self.gate.name())
     }
@@ -306,20 +307,20 @@ fn explain(gate: &str) -> String {
 pub struct AtGate {
     /// `the rate limit of tasks.add`
     pub gate: String,
-    /// How many of the key may be under way; null at a rate.
+    /// How many tasks of the key may be under way; null for a rate.
     pub max: Option<i32>,
-    /// When the rate lets the next one pass.
+    /// When the rate lets the next task pass.
     pub opens_at: Option<Time>,
-    /// Tasks that go before it, counted up to 10,000.
+    /// The number of tasks before it, counted up to 10,000.
     pub ahead: i64,
     /// Tasks of the key that are under way.
     pub under_way: i64,
-    /// The oldest of them.
+    /// The oldest tasks under way.
     pub holders: Vec<TaskId>,
 }
 
 impl AtGate {
-    /// The key, when it is one that the task names.
+    /// The key, if the task names it.
     pub fn key(&self) -> Option<&str> {
         self.gate.strip_prefix("the limit of ").or_else(|| self.gate.strip_prefix("the rate of "))
     }

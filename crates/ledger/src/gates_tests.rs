@@ -8,7 +8,7 @@ fn key(name: &str, max: i32) -> Gate {
     Gate::Key { name: name.into(), max }
 }
 
-/// Passes come at any time, and late: the rate holds in each minute, and nothing is lost by it.
+/// Passes come at any time, also late: in each minute the rate is neither exceeded nor left unused.
 #[test]
 fn a_rate_is_kept_and_used_whatever_the_times_of_the_passes() {
     let gates = rate(6 * SECOND / 10);

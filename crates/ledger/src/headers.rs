@@ -1,17 +1,17 @@
-//! A message's headers, without what its task's row says anyway: half a kilobyte becomes some tens of bytes.
+//! Packs a message's headers by leaving out what the task's row contains: half a kilobyte becomes some tens of bytes.
 //!
-//! The id, the name and the usual texts between the values are replaced by one control character each; JSON texts have none but
-//! tab and line breaks, which are not used. What is read back is the same, byte for byte. A text that has one of ours all the same
-//! is kept as it is, behind a mark.
+//! The id, the name and the usual texts between the values are each replaced by a control character; JSON texts contain none except
+//! tab and line breaks, which are not used. Unpacking gives the same bytes. A text that contains such a character anyway is stored
+//! unchanged after a mark.
 
 /// Stands for the task's id.
 const ID: char = '\u{1}';
 /// Stands for the task's name.
 const NAME: char = '\u{2}';
-/// The text behind it is not packed.
+/// Marks that the following text is not packed.
 const VERBATIM: char = '\u{1f}';
 
-/// Longer ones first: a part of another must not be found before it. The code of each is stored: new ones come last, with new codes.
+/// Longer texts first, because a text may be part of another. The codes are stored, so new texts go to the end, with new codes.
 const USUAL: [(char, &str); 7] = [
     (
         '\u{3}',
@@ -41,7 +41,7 @@ fn is_code(character: char) -> bool {
     character.is_control() && !matches!(character, '\t' | '\n' | '\r')
 }
 
-/// Each usual text stands there once, if at all.
+/// Replaces a text, which occurs at most once.
 fn replace_one(packed: &mut String, text: &str, code: char) {
     if let Some(at) = packed.find(text) {
         packed.replace_range(at..at + text.len(), code.encode_utf8(&mut [0; 4]));

@@ -1,8 +1,8 @@
-//! How events are written where many of them share a row: a task's own history and the rows of the feed.
+//! The binary encoding of events where many share a row: a task's own history, and rows of the feed.
 //!
-//! An event is (seq, delivery, retries, phase, flags, time, texts), big-endian, and says by itself where it ends; in the feed the
-//! number of its task comes first. What the database puts together itself is the same by construction: it knows `seq`, `delivery`
-//! and `retries` and appends a [`head`] made here and the time. Pure; what cannot be read is the row's corruption, named by the caller.
+//! An event is (seq, delivery, retries, phase, flags, time, texts), big-endian and self-delimiting; in the feed its task's number comes
+//! first. The database can write the same encoding: it knows `seq`, `delivery` and `retries`, and appends a [`head`] built here and
+//! the time. Pure; unreadable bytes mean that the row is corrupt, which the caller reports.
 
 use celery::task::{Json, Phase};
 use runtime::clock::Time;
@@ -10,7 +10,7 @@ use runtime::clock::Time;
 use crate::rows::json;
 use crate::types::Event;
 
-/// What an event says, but for whose it is.
+/// An event without its task.
 #[derive(Debug, Clone)]
 pub(crate) struct Told {
     pub seq: i64,
@@ -29,7 +29,7 @@ pub(crate) struct Told {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Unreadable;
 
-/// An event's first byte says its phase by its place here. The order is stored: new ones come last.
+/// An event's phase is stored as its index here, so new phases go to the end.
 const PHASES: [&str; 14] = [
     "accepted",
     "held",
@@ -52,15 +52,15 @@ const STATUS: u8 = 2;
 const WORKER: u8 = 4;
 const REASON: u8 = 8;
 const META: u8 = 16;
-/// Of the feed: the worker is that of the event before, in the same row.
+/// In the feed: the worker is the same as in the previous event of the row.
 const SAME_WORKER: u8 = 32;
 
-/// An event of a task's history.
+/// Writes an event of a task's history.
 pub(crate) fn write(out: &mut Vec<u8>, event: &Event) {
     write_after(out, event, None);
 }
 
-/// An event of the feed, behind one of this worker in the same row.
+/// Writes an event of the feed, after an event of `worker` in the same row.
 pub(crate) fn write_told(out: &mut Vec<u8>, event: &Event, worker: Option<&str>) {
     out.extend_from_slice(&event.task_no.to_be_bytes());
     write_after(out, event, worker);
@@ -73,7 +73,7 @@ fn write_after(out: &mut Vec<u8>, event: &Event, worker: Option<&str>) {
     write_body(out, event, worker);
 }
 
-/// An event that a row's columns say.
+/// Writes an event that was derived from a row's columns.
 pub(crate) fn write_derived(out: &mut Vec<u8>, told: &Told) {
     out.extend_from_slice(&i32::try_from(told.seq).unwrap_or(i32::MAX).to_be_bytes());
     out.extend_from_slice(&short(told.delivery).to_be_bytes());
@@ -90,12 +90,12 @@ fn short(count: i32) -> i16 {
     i16::try_from(count).unwrap_or(i16::MAX)
 }
 
-/// What follows `seq`, `delivery` and `retries`, of an event that says nothing but its phase and, after this, its time.
+/// The bytes after `seq`, `delivery` and `retries` of an event with only a phase; its time follows them.
 pub(crate) fn head(phase: Phase) -> Vec<u8> {
     vec![code(phase), 0]
 }
 
-/// A task's first event as the feed has it, but for the number.
+/// A task's first event in the feed, without the task's number.
 pub(crate) fn first(phase: Phase, at: Time) -> Vec<u8> {
     let mut out = Vec::with_capacity(18);
     out.extend_from_slice(&1i32.to_be_bytes());
@@ -130,7 +130,7 @@ fn code(phase: Phase) -> u8 {
     u8::try_from(place.expect("every phase has a place: a test asks for each")).unwrap_or(u8::MAX)
 }
 
-/// Seven bits a byte, the lowest first; the highest bit says that more come.
+/// Writes a length with seven bits per byte, the lowest first; the highest bit means that more bytes follow.
 fn write_length(out: &mut Vec<u8>, mut length: usize) {
     while length >= 0x80 {
         out.push((length & 0x7f) as u8 | 0x80);
@@ -168,7 +168,7 @@ fn read_after(bytes: &mut &[u8], before: &mut Option<String>) -> Result<Told, Un
     })
 }
 
-/// Reads the next event of a row of the feed, and whose it is. `before` is the worker of the event before, and becomes that of this one.
+/// Reads the next event of a row of the feed, with its task's number. `before` is the previous event's worker, and becomes this one's.
 pub(crate) fn read_told(bytes: &mut &[u8], before: &mut Option<String>) -> Result<(i64, Told), Unreadable> {
     let task_no = i64::from_be_bytes(take(bytes)?);
     Ok((task_no, read_after(bytes, before)?))

@@ -1,4 +1,4 @@
-//! The ledger: what happened, for ever. The one port of the crate, because two things stand behind it: PostgreSQL and SQLite.
+//! The ledger, the history database: a port with two adapters, PostgreSQL and SQLite.
 //!
 //! Invariants, the same for both adapters and checked by one conformance suite:
 //! * a submission is inserted whole or not at all: tasks, messages, the feed, what waits in the outbox, edges, groups and keys in one
@@ -8,7 +8,7 @@
 //! * an accepted task that is not known to be published has an outbox row, or the feed names it beyond the mark of what was searched;
 //!   the row goes away only in the transaction that records its publication or withdrawal.
 //!
-//! Every method is one statement or one transaction. Times are the caller's. Absence is `Ok(None)`.
+//! Every method is one statement or one transaction. The caller passes times. Absence is `Ok(None)`.
 
 mod admission;
 pub mod audit;
@@ -88,17 +88,17 @@ use runtime::clock::Time;
 
 pub type SharedLedger = Arc<dyn Ledger>;
 
-/// So long sleeps a task that the broker must not be given, before it is tried again.
+/// How long a task that must not be published now sleeps before it is tried again.
 pub const REFUSED_FOR: Duration = Duration::from_secs(10);
 
-/// Puts messages into the broker while the ledger holds their outbox rows locked.
+/// Publishes messages while the ledger holds locks on their outbox rows.
 #[async_trait]
 pub trait Carrier: Send + Sync {
-    /// Publishes in order. Returns the numbers of those that are certainly in the broker; the others stay in the outbox.
+    /// Publishes in order. Returns the numbers of tasks that are certainly in the broker; the others stay in the outbox.
     async fn carry(&self, batch: &[Outgoing]) -> Vec<i64>;
 
-    /// Why nothing of this queue with this priority can be published now; `None` when it can. Such a task sleeps for
-    /// [`REFUSED_FOR`] and holds up nobody behind it.
+    /// Why tasks of this queue and priority cannot be published now; `None` when they can. Such a task sleeps for [`REFUSED_FOR`] and
+    /// does not block others.
     fn refuses(&self, _queue: &QueueName, _priority: Priority) -> Option<String> {
         None
     }
@@ -119,7 +119,7 @@ pub trait Carrier: Send + Sync {
         None
     }
 
-    /// The place of a priority in a line: the lowest goes first.
+    /// The rank of a priority in a line: the lowest goes first.
     fn rank(&self, priority: Priority) -> i16 {
         priority.get().into()
     }
@@ -140,23 +140,23 @@ pub(crate) fn refusal(carrier: &dyn Carrier, task: &Task) -> Option<String> {
     }
 }
 
-/// What a pass over the outbox did.
+/// The result of a pass over the outbox.
 #[derive(Debug, Default)]
 pub struct Drained {
     pub events: Vec<Event>,
     /// Rows that were due and locked for this pass.
     pub claimed: usize,
-    /// Rows of these that are now in the broker.
+    /// How many of these are now in the broker.
     pub carried: usize,
     /// Tasks whose `expires` had passed: ended as `expired` instead of published.
     pub expired: usize,
-    /// Tasks wait at gates.
+    /// Whether tasks wait at gates.
     pub waiting: bool,
-    /// Tasks wait in lines for room in their queues.
+    /// Whether tasks wait in lines for room in their queues.
     pub in_line: bool,
-    /// A window was all but empty while tasks waited for room in it.
+    /// Whether a window was nearly empty while tasks waited for room in it.
     pub dry: bool,
-    /// The next pass may find more, although this one found nothing.
+    /// Whether the next pass may find more, although this one found nothing.
     pub again: bool,
     /// When the next rate lets a task pass.
     pub next_opening: Option<Time>,
@@ -169,22 +169,22 @@ pub struct Backlog {
     pub due: i64,
     /// Acceptance time of the oldest due row.
     pub oldest: Option<Time>,
-    /// The next time at which a held row falls due.
+    /// When the next held row becomes due.
     pub next_due: Option<Time>,
 }
 
-/// News of other replicas' commits.
+/// A notification of another replica's commit.
 #[derive(Debug, Clone)]
 pub enum Changed {
     /// These tasks changed.
     Tasks(Arc<[TaskId]>),
-    /// Some tasks changed, too many to name: look again at whatever you watch.
+    /// Some tasks changed, too many to name: watchers must read again.
     Any,
-    /// The connection is new or was lost: messages were missed, and what was not on the disk may be undone.
+    /// The connection is new or was lost: notifications were missed, and commits that were not on disk may be undone.
     Gap,
 }
 
-/// Bytes of reports (`meta`) after which a page of events ends: what is held for a reader that does not read.
+/// Bytes of progress reports (`meta`) after which a page of events ends, which bounds the buffer for a slow reader.
 pub const EVENTS_BYTES: i64 = 256 << 10;
 
 #[async_trait]
@@ -209,21 +209,21 @@ pub trait Ledger:
     /// `postgres` or `sqlite`.
     fn kind(&self) -> &'static str;
 
-    /// Brings the schema up to date, under a lock, so that replicas may all call it.
+    /// Migrates the schema, under a lock, so that all replicas may call it.
     async fn migrate(&self) -> Result<(), Error>;
 
-    /// One round trip; fails while the ledger cannot accept.
+    /// One round trip; fails while the ledger does not answer.
     async fn ping(&self) -> Result<(), Error>;
 
-    /// Whether it takes writes: one, in a transaction that is rolled back. A standby and a full disk answer [`Ledger::ping`].
+    /// Checks that it takes writes, by a write that is rolled back. A standby or a server with a full disk still answers [`Ledger::ping`].
     async fn writable(&self) -> Result<(), Error>;
 
-    /// Whether [`Ledger::changes`] tells at once what other replicas commit; where it cannot, everything is looked at every second.
+    /// Whether [`Ledger::changes`] reports commits of other replicas at once; if not, watchers read every second.
     async fn hears_others(&self) -> Result<bool, Error> {
         Ok(true)
     }
 
-    /// How far what is read here is behind what was committed. `None` where commits are made.
+    /// How far this replica lags behind its primary. `None` on the primary.
     async fn lag(&self) -> Result<Option<Duration>, Error> {
         self.ping().await.map(|()| None)
     }
@@ -251,44 +251,44 @@ pub trait Ledger:
     async fn withdraw(&self, id: &TaskId, news: News) -> Result<Withdrawn, Error>;
 
     /// Puts tasks back into the outbox as further deliveries (`delivery` + 1, phase `accepted`), with the reason in their histories.
-    /// Those that are unknown, finished, have no message, or have moved on from the `seq` that the decision rests on are passed over.
+    /// Skips tasks that are unknown, finished, without a message, or changed since the `seq` that the decision is based on.
     async fn requeue(&self, tasks: &[(TaskId, i64)], reason: &str, at: Time) -> Result<Vec<Event>, Error>;
 
-    /// Writes something about tasks into their histories, each with a `seq` of its own; unknown ones are passed over.
+    /// Adds a remark to the histories of tasks, each with its own `seq`; unknown tasks are skipped.
     async fn remark(&self, ids: &[TaskId], reason: &str, at: Time) -> Result<Vec<Event>, Error>;
 
-    /// From now on a pass over the outbox holds this queue's tasks back (`held`, with the reason). False when it was paused already.
+    /// Makes passes over the outbox hold this queue's tasks (`held`, with the reason). False when it was paused already.
     async fn pause_queue(&self, queue: &QueueName, at: Time) -> Result<bool, Error>;
 
-    /// Lets what a pause held back be published, in the order of acceptance. False when it was not paused.
+    /// Ends a pause: held tasks are published in the order of acceptance. False when the queue was not paused.
     async fn resume_queue(&self, queue: &QueueName, at: Time) -> Result<bool, Error>;
 
-    /// By name, with the time of the pause.
+    /// Paused queues by name, with the time of the pause.
     async fn paused_queues(&self) -> Result<Vec<(String, Time)>, Error>;
 
-    /// Notes that the task is to be revoked, the first time only; answers with the task as it is then.
+    /// Records a request to revoke the task, only the first time; returns the task's state.
     async fn request_revoke(&self, id: &TaskId, at: Time) -> Result<Option<Task>, Error>;
 
-    /// Puts dead letters away: they stay in the history and leave the list. Answers how many.
+    /// Dismisses dead letters: removes them from the list, but not from the history. Returns how many.
     async fn dismiss(&self, ids: &[TaskId]) -> Result<i64, Error>;
 
     // ---- up --------------------------------------------------------------------------------------------------------
 
-    /// Applies news in order; returns the events that came of it, in order. News of unknown tasks is dropped unless it
-    /// carries an [`Adoption`]. `durable: false` may use an asynchronous commit.
+    /// Applies news in order; returns the resulting events in order. News of unknown tasks is dropped unless it has an
+    /// [`Adoption`]. `durable: false` may use an asynchronous commit.
     async fn learn(&self, news: &[News], durable: bool) -> Result<Vec<Event>, Error>;
 
-    /// As [`Ledger::learn`], while the lease is still of this term; `None` when it is not, and then nothing is written. Whoever takes
-    /// the lease over waits for a write that began before.
+    /// As [`Ledger::learn`], but only while the lease still has this term; else `None`, and nothing is written. A new holder of the lease
+    /// waits for writes that began before.
     async fn learn_fenced(&self, news: &[News], durable: bool, fence: &Fence) -> Result<Option<Vec<Event>>, Error>;
 
-    /// Commits of other replicas. Never lags silently: a receiver that lagged must treat it as [`Changed::Any`].
+    /// Notifications of other replicas' commits. A receiver that lagged must treat that as [`Changed::Any`].
     fn changes(&self) -> broadcast::Receiver<Changed>;
 
-    /// Takes or renews a named lease for `holder`; `None` while somebody else holds it. The term grows with every new holder.
+    /// Takes or renews a named lease for `holder`; `None` while another holder has it. The term grows with every new holder.
     async fn lease(&self, name: &str, holder: &str, now: Time, ttl: Duration) -> Result<Option<Lease>, Error>;
 
-    /// Gives a lease back at shutdown, so that another replica need not wait for its end.
+    /// Releases a lease at shutdown, so that another replica need not wait until it expires.
     async fn release(&self, name: &str, holder: &str) -> Result<(), Error>;
 
     // ---- reading ---------------------------------------------------------------------------------------------------
@@ -305,11 +305,11 @@ pub trait Ledger:
     /// [`EVENTS_BYTES`].
     async fn events(&self, id: &TaskId, after: i64, limit: i64) -> Result<Vec<Event>, Error>;
 
-    /// The firehose: events with feed position > `after`, ascending, visible only when all lower positions are. Looks at `limit`
-    /// events, and at fewer where they hold more than [`EVENTS_BYTES`].
+    /// The firehose: events with feed position > `after`, ascending, visible only when all lower positions are. Reads `limit` events,
+    /// or fewer if they hold more than [`EVENTS_BYTES`].
     async fn feed(&self, after: i64, filter: &Filter, limit: i64) -> Result<(Vec<Event>, i64), Error>;
 
-    /// The newest feed position of which all lower ones are visible.
+    /// The newest feed position for which all lower positions are visible.
     async fn feed_end(&self) -> Result<i64, Error>;
 
     async fn group(&self, id: &GroupId) -> Result<Option<Group>, Error>;
@@ -320,22 +320,22 @@ pub trait Ledger:
     /// Tasks that are not final, by ascending number after `after_no`, of these phases (all when empty).
     async fn unfinished(&self, phases: &[celery::task::Phase], after_no: i64, limit: i64) -> Result<Vec<Task>, Error>;
 
-    /// Those of these ids that the ledger has, as [`Ledger::task`] gives them.
+    /// The tasks with these ids that are in the ledger, as from [`Ledger::task`].
     async fn tasks_by_id(&self, ids: &[TaskId]) -> Result<Vec<Task>, Error>;
 
-    /// Those of these ids that the ledger has, whatever their phase, without the large texts.
+    /// The tasks with these ids that are in the ledger, in any phase, without the large texts.
     async fn standing(&self, ids: &[TaskId]) -> Result<Vec<Task>, Error>;
 
-    /// Queued tasks whose `expires` was after `since` and is not after `now`, by that time, without the large texts.
+    /// Queued tasks whose `expires` is after `since` and not after `now`, in that order, without the large texts.
     async fn expired(&self, since: Time, now: Time, limit: i64) -> Result<Vec<Task>, Error>;
 
     /// Numbers of unfinished tasks by queue and phase.
     async fn census(&self) -> Result<HashMap<(String, celery::task::Phase), i64>, Error>;
 
-    /// Queues that tasks were sent to as far as the history goes, by name. Costs a look-up for each, however many tasks there are.
+    /// All queues in the history, by name. Costs one look-up for each queue, however many tasks there are.
     async fn queues(&self, limit: i64) -> Result<Vec<String>, Error>;
 
-    /// Names of tasks as far as the history goes, sorted. Costs a look-up for each, however many tasks there are.
+    /// All task names in the history, sorted. Costs one look-up for each name, however many tasks there are.
     async fn names(&self, limit: i64) -> Result<Vec<String>, Error>;
 
     /// When a finished task was pruned: its tombstone.
@@ -343,8 +343,8 @@ pub trait Ledger:
 
     // ---- the end of history ----------------------------------------------------------------------------------------
 
-    /// Removes up to `limit` of the oldest tasks that finished before `before`, whole, and leaves tombstones. One short transaction;
-    /// called again until it answers less than `limit`.
+    /// Deletes up to `limit` of the oldest tasks that finished before `before`, and leaves tombstones. One short transaction; call it again
+    /// until it returns less than `limit`.
     async fn prune(&self, before: Time, limit: i64, now: Time) -> Result<i64, Error>;
 
     /// Removes the messages (arguments) of up to `limit` tasks that finished before `before`; the tasks stay.

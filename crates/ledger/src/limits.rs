@@ -1,6 +1,6 @@
-//! What is known of limits and lines by those who ask, and what an owner says of a key by hand.
+//! Queries about limits and lines, and rules for keys that are set by hand.
 //!
-//! A rule by hand stands above what submissions and the catalog say, and lasts until it is reset.
+//! A rule set by hand overrides the limits of submissions and the catalog until it is reset.
 
 use async_trait::async_trait;
 use std::collections::HashMap;
@@ -12,17 +12,17 @@ use runtime::clock::Time;
 use super::Error;
 use super::gates::AtGate;
 
-/// Tasks of one key that are counted; more are told as so many.
+/// Tasks of a key are counted up to this number.
 pub const COUNTED: i64 = 10_000;
-/// A start that would be permitted within this is not refused.
+/// A task that could start within this time is not refused.
 const SOON: i64 = 20_000;
 
-/// What an owner says of a key.
+/// A rule for a key, set by hand.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Rule {
     pub max: Option<u32>,
     pub rate: Option<Rate>,
-    /// Nothing of the key starts.
+    /// Whether no task of the key may start.
     pub paused: bool,
 }
 
@@ -30,33 +30,33 @@ pub struct Rule {
 pub(super) type Rules = HashMap<String, Rule>;
 
 impl Rule {
-    /// The limit as it holds: what is said by hand replaces what the task says.
+    /// The effective limit: the rule's values replace the task's.
     pub(super) fn over(&self, limit: &KeyLimit) -> KeyLimit {
         let max = if self.paused { Some(0) } else { self.max.or(limit.max) };
         KeyLimit { max, rate: self.rate.clone().or_else(|| limit.rate.clone()), ..limit.clone() }
     }
 }
 
-/// How a key stands.
+/// The state of a key.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct KeyState {
     pub key: String,
-    /// By hand, and since when.
+    /// The rule set by hand, and since when.
     pub rule: Option<(Rule, Time)>,
-    /// What its tasks say: of those that are under way, or of the first that waits.
+    /// The maximum according to its tasks: those under way, or the first that waits.
     pub max: Option<u32>,
-    /// Least time between two starts, in microseconds, as its tasks say.
+    /// The shortest interval between two starts in microseconds, according to its tasks.
     pub interval: Option<i64>,
     /// Tasks that were published and have not ended.
     pub under_way: i64,
     /// Tasks that wait for it, up to [`COUNTED`].
     pub waiting: i64,
-    /// When the rate lets the next one start.
+    /// When the rate lets the next task start.
     pub opens_at: Option<Time>,
 }
 
 impl KeyState {
-    /// Whether one more task of the key may start at once; if not, how long it had better wait, in microseconds.
+    /// `None` if another task of the key may start at once; else how long it should wait, in microseconds.
     pub(super) fn refuses(&self, limit: &KeyLimit, now: Time) -> Option<i64> {
         const SECOND: i64 = 1_000_000;
         let rule = self.rule.as_ref().map(|(rule, _)| rule);
@@ -74,15 +74,15 @@ impl KeyState {
     }
 }
 
-/// Why a task waits although nothing holds it back but its queue's window.
+/// The position of a task that waits only for room in its queue's window.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct InLine {
     pub queue: String,
-    /// Tasks of the queue that go before it, counted up to [`COUNTED`]. With shares: those of its own key.
+    /// The number of tasks before it, counted up to [`COUNTED`]. With fair sharing: tasks of its own key.
     pub ahead: i64,
     /// Messages of the queue that no worker has received yet.
     pub in_broker: i64,
-    /// Whose task it is; empty without a share.
+    /// Its fair-share key; empty without one.
     pub share: String,
 }
 
@@ -95,16 +95,16 @@ pub trait Limits: Send + Sync {
     /// The line in which a task waits for room in its queue.
     async fn in_line(&self, task_no: i64) -> Result<Option<InLine>, Error>;
 
-    /// Keys that begin with `prefix` and come after `after`, in order: those by hand, and those of tasks that wait or are under way.
+    /// Keys that begin with `prefix` and come after `after`, in order: keys with rules, and keys of tasks that wait or are under way.
     async fn keys(&self, prefix: &str, after: &str, limit: i64) -> Result<Vec<KeyState>, Error>;
 
-    /// How one key stands, whether anybody knows it or not.
+    /// The state of a key, also of an unknown one.
     async fn key(&self, key: &str) -> Result<KeyState, Error>;
 
-    /// From now on this holds for the key.
+    /// Sets the rule of a key.
     async fn set_rule(&self, key: &str, rule: &Rule, at: Time) -> Result<(), Error>;
 
-    /// Forgets what was said by hand, and when the rate opens. False when there was neither.
+    /// Removes the rule of a key, and the time at which its rate opens. False when there was neither.
     async fn reset_key(&self, key: &str) -> Result<bool, Error>;
 
     /// Tasks that wait at these keys' gates and were accepted before this one, oldest first.
@@ -115,12 +115,12 @@ pub trait Limits: Send + Sync {
 pub(super) const KEY: &str = "key ";
 pub(super) const PACE: &str = "pace ";
 
-/// The range of gates of one kind whose keys begin with `prefix` and come after `after`; both ends excluded.
+/// The range of gates of one kind whose keys begin with `prefix` and come after `after`; both ends are exclusive.
 pub(super) fn range(kind: &str, prefix: &str, after: &str) -> (String, String) {
     (format!("{kind}{}", prefix.max(after)), format!("{kind}{prefix}{}", char::MAX))
 }
 
-/// The first `limit` keys of gates and keys found in several places.
+/// Merges keys from several sources and returns the first `limit`.
 pub(super) fn merged(found: Vec<String>, limit: i64) -> Vec<String> {
     let key = |gate: &String| gate.strip_prefix(KEY).or_else(|| gate.strip_prefix(PACE)).map(str::to_owned);
     let mut keys: Vec<String> = found.iter().filter_map(key).collect();

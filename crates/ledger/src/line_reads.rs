@@ -1,15 +1,15 @@
-//! What a pass reads of the lines, in which order and how much of it: once for both adapters, which bring the statements.
+//! Determines what a pass reads from the lines, in which order and how much. Shared by both adapters, which provide the statements.
 //!
-//! What a task of a key costs is a look at the next keys and their first tasks, by index, however many keys and tasks wait.
+//! The cost per task is reading the next keys and their first tasks by index, however many keys and tasks wait.
 
 use std::future::Future;
 
 use crate::lines::{Line, Lines, Pick, SPARE, Share, depth, fill, room, take_turns};
 use crate::{Carrier, Error};
 
-/// The statements of an adapter, inside the transaction of a pass.
+/// An adapter's statements, inside the transaction of a pass.
 pub(super) trait Reads: Send {
-    /// Queues that are not paused and have a line, each with its taken places and whether keys take turns in it.
+    /// Unpaused queues with a line, each with its number of used slots and whether keys take turns in it.
     fn waiting(&mut self) -> impl Future<Output = Result<Vec<(String, i64, bool)>, Error>> + Send;
     /// The first tasks by rank and acceptance, in a line without keys.
     fn first(&mut self, queue: &str, limit: i64) -> impl Future<Output = Result<Vec<Pick>, Error>> + Send;
@@ -29,7 +29,7 @@ pub(super) trait Reads: Send {
     ) -> impl Future<Output = Result<Vec<(String, i64)>, Error>> + Send;
 }
 
-/// What may go from the lines, as far as their windows allow.
+/// The tasks that may leave the lines, as far as the windows allow.
 pub(super) async fn load(reads: &mut impl Reads, carrier: &dyn Carrier, limit: i64) -> Result<Lines, Error> {
     let mut lines = Lines::default();
     let mut budget = usize::try_from(limit).unwrap_or_default();
@@ -51,7 +51,7 @@ pub(super) async fn load(reads: &mut impl Reads, carrier: &dyn Carrier, limit: i
     Ok(lines)
 }
 
-/// Picks in order of rank and acceptance. True when more may wait.
+/// Picks tasks in order of rank and acceptance. True when more may wait.
 async fn in_order(reads: &mut impl Reads, queue: &str, line: &mut Line, room: usize) -> Result<bool, Error> {
     if room > 0 {
         line.picks = reads.first(queue, i64::try_from(room).unwrap_or(i64::MAX)).await?;
@@ -59,7 +59,7 @@ async fn in_order(reads: &mut impl Reads, queue: &str, line: &mut Line, room: us
     Ok(line.picks.len() >= room)
 }
 
-/// Picks rank by rank, in each by turns. True when more may wait.
+/// Picks tasks rank by rank, with keys taking turns within a rank. True when more may wait.
 async fn by_turns(reads: &mut impl Reads, queue: &str, line: &mut Line, room: usize) -> Result<bool, Error> {
     let mut rank = i16::MIN;
     loop {

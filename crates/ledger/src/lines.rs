@@ -1,27 +1,27 @@
-//! Lines: where tasks wait while their queue's window is full. Pure, the same for both adapters.
+//! Lines: tasks wait in them while their queue's window is full. Pure, shared by both adapters.
 //!
-//! A window is how many messages of a queue may be in the broker and not yet at a worker. Of those who wait the lowest rank goes
-//! first, whatever else; within a rank the keys of `fair` take turns; within a key the first accepted is the first.
+//! A window is how many messages of a queue may be in the broker and not yet at a worker. Of the waiting tasks, the lowest rank always
+//! goes first; within a rank the keys of `fair` take turns; within a key the order is that of acceptance.
 //!
-//! Turns are deficit round robin with a quantum of one task: each task that goes puts its key's turn off by [`STRIDE`] divided by the
-//! key's weight, and the key with the smallest turn is next. A key that had nothing to do begins where the others are, so it neither
-//! saves up a share nor owes one. Only what certainly reached the broker counts.
+//! Turns are deficit round robin with a quantum of one task: each published task advances its key's turn by [`STRIDE`] divided by the
+//! key's weight, and the key with the smallest turn is next. A key that was idle starts at the others' position, so it neither saves up
+//! nor owes a share. Only tasks that certainly reached the broker count.
 
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap, HashSet};
 
-/// What one task puts the turn of a key of weight 1 off by.
+/// How much one task advances the turn of a key of weight 1.
 pub(super) const STRIDE: i64 = 1_000_000;
-/// So many more keys are looked at than there is room: some may have no tasks any more.
+/// How many more keys are read than there is room, because some may have no tasks any more.
 pub(super) const SPARE: i64 = 16;
 
-/// How many more messages a queue may have, and whether its workers have all but nothing left.
+/// How many more messages a queue may have, and whether its workers have nearly nothing left.
 pub(super) fn room(window: Option<u32>, slots: i64) -> (usize, bool) {
     let Some(window) = window.map(i64::from) else { return (usize::MAX, false) };
     (usize::try_from(window - slots).unwrap_or_default(), slots <= window / 4)
 }
 
-/// Gives each key the tasks that were found, of which no key has more than `depth`.
+/// Distributes the found tasks to their keys; no key has more than `depth`.
 pub(super) fn fill(shares: &mut [Share], found: Vec<(String, i64)>, depth: i64) {
     let mut by_key: HashMap<String, Vec<i64>> = HashMap::new();
     for (key, task_no) in found {
@@ -34,16 +34,16 @@ pub(super) fn fill(shares: &mut [Share], found: Vec<(String, i64)>, depth: i64) 
     }
 }
 
-/// A key of one line and rank, with the tasks that are next.
+/// A key of a line and rank, with its next tasks.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct Share {
-    /// Empty for tasks without a share: they are one key together.
+    /// Empty for tasks without a key: together they count as one key.
     pub key: String,
     pub turn: i64,
     pub weight: i32,
-    /// Oldest first.
+    /// Its next tasks, oldest first.
     pub heads: Vec<i64>,
-    /// More wait behind them.
+    /// Whether more tasks wait after them.
     pub has_more: bool,
 }
 
@@ -53,7 +53,7 @@ impl Share {
     }
 }
 
-/// A task that may go, and whose turn it was.
+/// A task that may go, and the key whose turn it was.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Pick {
     pub task_no: i64,
@@ -61,7 +61,7 @@ pub(super) struct Pick {
     pub share: String,
 }
 
-/// The next tasks of one rank, at most `room`, in order. Stops where a key goes on with tasks that were not loaded.
+/// The next tasks of a rank, at most `room`, in order. Stops at a key whose next task was not loaded.
 pub(super) fn take_turns(shares: &[Share], rank: i16, room: usize) -> Vec<Pick> {
     let turn = |index: usize, turn: i64| Reverse((turn, shares[index].key.as_str(), index));
     let mut order: BinaryHeap<_> = (0..shares.len()).map(|index| turn(index, shares[index].turn)).collect();
@@ -84,7 +84,7 @@ pub(super) fn take_turns(shares: &[Share], rank: i16, room: usize) -> Vec<Pick> 
     picks
 }
 
-/// How many tasks of each key are looked at for so much room: what the heaviest can get, and a little more.
+/// How many tasks of each key to read for this much room: what the heaviest key can get, and a little more.
 pub(super) fn depth(shares: &[Share], room: usize) -> i64 {
     let all: i64 = shares.iter().map(|share| i64::from(share.weight.max(1))).sum();
     let heaviest = shares.iter().map(|share| i64::from(share.weight.max(1))).max().unwrap_or(1);
@@ -92,7 +92,7 @@ pub(super) fn depth(shares: &[Share], room: usize) -> i64 {
     (room.saturating_mul(heaviest) / all.max(1) + 2).min(room.max(1))
 }
 
-/// A key's place after a pass.
+/// A key's turn after a pass.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Turn {
     pub queue: String,
@@ -112,7 +112,7 @@ pub(super) struct Entering {
     pub weight: i32,
 }
 
-/// The keys that take turns among those who enter, each once.
+/// The fair-share keys among the entering tasks, each once.
 pub(super) fn keys(entering: &[Entering]) -> Vec<&Entering> {
     let mut seen = HashSet::new();
     let mut newest: Vec<&Entering> = entering.iter().rev().collect();
@@ -120,20 +120,20 @@ pub(super) fn keys(entering: &[Entering]) -> Vec<&Entering> {
     newest
 }
 
-/// One queue with a window, as a pass sees it.
+/// A queue with a window, in a pass.
 #[derive(Debug, Default)]
 pub(super) struct Line {
-    /// How many more messages the broker may have; what was picked is taken off already.
+    /// How many more messages the broker may have; picked tasks are already subtracted.
     pub room: usize,
     pub picks: Vec<Pick>,
-    /// Keys with their turns before the pass.
+    /// Keys with their turns and weights before the pass.
     pub shares: HashMap<(i16, String), (i64, i32)>,
     /// Keys without tasks.
     pub empty: Vec<(i16, String)>,
 }
 
 impl Line {
-    /// Remembers the keys of a rank.
+    /// Records the keys of a rank.
     pub fn note(&mut self, rank: i16, shares: Vec<Share>) {
         for share in shares {
             if share.heads.is_empty() {
@@ -144,19 +144,19 @@ impl Line {
     }
 }
 
-/// All queues with windows that a pass meets.
+/// All queues with windows, in a pass.
 #[derive(Debug, Default)]
 pub(super) struct Lines {
     pub by_queue: HashMap<String, Line>,
-    /// Somebody waits in a line.
+    /// Whether any task waits in a line.
     pub is_waiting: bool,
-    /// A window was all but empty while tasks waited: the workers wait for the next pass.
+    /// Whether a window was nearly empty while tasks waited, so that workers wait for the next pass.
     pub is_dry: bool,
     picked: HashSet<i64>,
 }
 
 impl Lines {
-    /// Adds a line. While it has tasks that were not picked, nobody else goes past them.
+    /// Adds a line. While it has tasks that were not picked, no new task may overtake them.
     pub fn add(&mut self, queue: String, mut line: Line, has_rest: bool) {
         self.picked.extend(line.picks.iter().map(|pick| pick.task_no));
         if has_rest {
@@ -165,12 +165,12 @@ impl Lines {
         self.by_queue.insert(queue, line);
     }
 
-    /// In the order in which they go.
+    /// The picked tasks, in order.
     pub fn picked(&self) -> Vec<i64> {
         self.by_queue.values().flat_map(|line| line.picks.iter().map(|pick| pick.task_no)).collect()
     }
 
-    /// Whether the task may go now: it was picked, or there is room and nobody waits for it.
+    /// Whether the task may go now: it was picked, or there is room and no other task waits for it.
     pub fn admit(&mut self, queue: &str, task_no: i64) -> bool {
         if self.picked.contains(&task_no) {
             return true;
@@ -190,7 +190,7 @@ impl Lines {
         empty
     }
 
-    /// Where the keys stand when these tasks have gone.
+    /// The turns of the keys after these tasks were published.
     pub fn turns(&self, carried: &[i64]) -> Vec<Turn> {
         let carried: HashSet<i64> = carried.iter().copied().collect();
         let mut turns: Vec<Turn> = Vec::new();

@@ -8,7 +8,7 @@ fn share(key: &str, turn: i64, weight: i32, tasks: std::ops::Range<i64>) -> Shar
     Share { key: key.to_owned(), turn, weight, heads: tasks.collect(), has_more: false }
 }
 
-/// Passes with little room, one after the other, as the relay makes them. Returns the keys in the order of their tasks.
+/// Runs consecutive passes with little room, like the relay. Returns the keys in the order of their tasks.
 fn run(shares: &mut [Share], room: usize, count: usize) -> Vec<String> {
     let mut order = Vec::new();
     while order.len() < count {
@@ -43,7 +43,7 @@ fn a_small_batch_passes_between_the_tasks_of_a_large_one() {
 fn who_had_nothing_to_do_neither_saves_up_nor_owes() {
     let mut shares = [share("a", 0, 1, 0..1_000), share("b", 0, 1, 1_000..1_001)];
     run(&mut shares, 8, 400);
-    // B comes back where the others are.
+    // B comes back at the others' position.
     let turn = shares[0].turn;
     shares[1] = share("b", turn, 1, 2_000..2_500);
     let order = run(&mut shares, 8, 200);

@@ -1,8 +1,8 @@
-//! Task logs: lines of each attempt in the order in which they came, numbered through the task.
+//! Task logs: lines of each attempt in the order of arrival, numbered consecutively within the task.
 //!
-//! [`append`] decides what of an event is new, pure and the same for both databases. A worker sends an event again when it does not
-//! know whether it arrived, a message may be delivered twice, lines may be lost on the way, and an attempt may print for ever: what was
-//! had is left out, a second run is told by its first line, a gap and the bound become lines of their own.
+//! [`append`] decides which lines of an event are new; it is pure and shared by both databases. A worker may send an event twice, a
+//! message may be delivered twice, lines may get lost, and an attempt may print for ever: known lines are dropped, a second run is
+//! recognised by its first line, and gaps and the size limit become notes.
 
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
@@ -13,13 +13,13 @@ use celery::task::TaskId;
 use celery::task_log::{LogLine, TaskLog};
 use runtime::clock::Time;
 
-/// Of lines that nobody logged.
+/// The level of notes, which no task has logged.
 const NOTE: &str = "NOTE";
 
-/// One line, or a note about lines that are not there.
+/// A line, or a note about missing lines.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Line {
-    /// Place within the attempt; null for a note.
+    /// Position within the attempt; null for a note.
     #[serde(rename = "s")]
     pub seq: Option<i64>,
     /// Microseconds since 1970.
@@ -31,7 +31,7 @@ pub struct Line {
     pub text: String,
 }
 
-/// Lines of one attempt that came together.
+/// Lines of an attempt that arrived together.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Piece {
     /// Number of the first line within the task, from 1.
@@ -41,20 +41,20 @@ pub struct Piece {
     pub lines: Vec<Line>,
 }
 
-/// How far an attempt's log has come.
+/// The state of an attempt's log.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Standing {
-    /// The next line that is new.
+    /// The number of the next new line.
     pub next_seq: i64,
     /// Bytes of text so far.
     pub bytes: i64,
     /// When the first line of the present run was logged.
     pub began_at: i64,
-    /// The bound was reached: nothing more is kept.
+    /// Whether the limit was reached: nothing more is kept.
     pub closed: bool,
 }
 
-/// What an event adds to an attempt; `None` when it brings nothing new.
+/// The lines that an event adds to an attempt, and the new state; `None` when it has nothing new.
 pub fn append(before: Option<&Standing>, news: &TaskLog, most: i64, now: Time) -> Option<(Vec<Line>, Standing)> {
     let mut standing = before.cloned().unwrap_or_default();
     if standing.closed {
@@ -110,7 +110,7 @@ fn kept(seq: i64, line: &LogLine) -> Line {
     }
 }
 
-/// A worker's clock may say anything.
+/// Converts a time of a worker, whose clock cannot be trusted.
 fn micros(seconds: f64) -> i64 {
     let latest = 253_402_300_799.0;
     (seconds.clamp(0.0, latest) * 1e6) as i64
@@ -118,14 +118,14 @@ fn micros(seconds: f64) -> i64 {
 
 #[async_trait]
 pub trait Logs: Send + Sync {
-    /// Appends what is new of each, and answers which logs have grown. Lines of tasks that the ledger does not have are left out. An
-    /// attempt keeps `most` bytes of text.
+    /// Appends the new lines of each event, and returns which tasks got new lines. Lines of unknown tasks are dropped. At most `most` bytes
+    /// of text are kept for an attempt.
     async fn append_logs(&self, news: &[TaskLog], most: i64, now: Time) -> Result<Vec<TaskId>, Error>;
 
-    /// The pieces that hold lines with numbers above `after`, in order, at most `limit`.
+    /// The pieces with lines above number `after`, in order, at most `limit`.
     async fn log_pieces(&self, task_no: i64, after: i64, limit: i64) -> Result<Vec<Piece>, Error>;
 
-    /// Removes up to `limit` pieces that came before this time.
+    /// Removes up to `limit` pieces from before this time.
     async fn prune_logs(&self, before: Time, limit: i64) -> Result<i64, Error>;
 }
 

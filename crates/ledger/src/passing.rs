@@ -1,7 +1,7 @@
-//! Who of those that are due may go now: past their gates, and past their queue's window. Pure, the same for both adapters.
+//! Decides which due tasks may be published now: past their gates, and past their queue's window. Pure, shared by both adapters.
 //!
-//! A task passes all its gates before its window is asked, so nobody takes room that a limit would not let it use. Whoever finds the window
-//! full goes to the end of the line and holds nothing meanwhile; its gates are asked again when its turn has come.
+//! A task must pass all its gates before its window is checked, so no task takes room that a limit would not let it use. A task that
+//! finds the window full goes to the end of the line and counts at no gate meanwhile; its gates are checked again at its turn.
 
 use std::collections::HashSet;
 
@@ -11,7 +11,7 @@ use super::lines::{Entering, Lines};
 use super::{Carrier, Task};
 use runtime::clock::Time;
 
-/// A task that is due, with the gate at which it waited.
+/// A due task, with the gate at which it waited.
 pub(super) struct Due {
     pub task: Task,
     pub gates: Vec<Gate>,
@@ -28,17 +28,17 @@ impl Due {
     }
 }
 
-/// What a pass lets through, and what it does with the others.
+/// The tasks that a pass lets through, and what happens to the others.
 pub(super) struct Passed {
     pub due: Vec<Task>,
     pub stopped: Vec<Stopped>,
     pub entering: Vec<Entering>,
-    /// Of those that go, the ones that take room in their queue.
+    /// The tasks among them that take room in their queue's window.
     pub windowed: Vec<(i64, String)>,
     pub passes: Passes,
 }
 
-/// Queues with a window to which tasks come that did not wait in a line.
+/// Queues with a window that get tasks which did not wait in a line.
 pub(super) fn windows(due: &[Due], lines: &Lines, carrier: &dyn Carrier) -> Vec<(String, u32)> {
     let mut seen = HashSet::new();
     let window = |one: &Due| {
@@ -54,7 +54,7 @@ fn window_of(task: &Task, carrier: &dyn Carrier) -> Option<u32> {
     carrier.window(task.queue.as_deref()?, task.options.fair.is_some())
 }
 
-/// In the order of `due`. What the broker has had already is not stopped; `taken` are such, and count.
+/// Decides in the order of `due`. Tasks that the broker has already had (`taken`) are not stopped, but count.
 pub(super) fn let_through(
     due: Vec<Due>,
     taken: Vec<(i64, Vec<Gate>)>,

@@ -1,21 +1,21 @@
-//! What a list asks for: filters and a keyset page.
+//! The query of a list: filters and a keyset page.
 
 use celery::task::Phase;
 use runtime::clock::Time;
 
-/// All given conditions hold at once; an empty list means "any".
+/// A task must match all conditions; an empty list means "any".
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Filter {
-    /// Celery's words, custom states included.
+    /// Celery states, also custom ones.
     pub status: Vec<String>,
     pub phase: Vec<Phase>,
     /// Task names.
     pub task: Vec<String>,
-    /// Name patterns (`tasks.*`) of which one must match: what a limited token may see. `*` stands for any text.
+    /// Name patterns (`tasks.*`) of which one must match: the tasks that a limited token may see. `*` matches any text.
     pub task_patterns: Vec<String>,
     pub queue: Vec<String>,
     pub worker: Vec<String>,
-    /// `key:value` pairs, all of which the task must carry.
+    /// `key:value` pairs, all of which the task must have.
     pub labels: Vec<(String, String)>,
     pub root_id: Option<String>,
     pub group_id: Option<String>,
@@ -24,14 +24,14 @@ pub struct Filter {
     pub from: Option<Time>,
     /// Submitted before.
     pub to: Option<Time>,
-    /// Id prefix, or part of name, a label, error type or error message; case-insensitive but for ids. On a long history a
-    /// page of a search may end early, even empty, with a cursor to go on from.
+    /// Id prefix, or part of name, a label, error type or error message; case-insensitive except for ids. On a long history a page of
+    /// search results may end early, even empty, with a cursor to continue.
     pub q: Option<String>,
     /// Only `failed` and `lost` tasks that were not deleted or re-queued as dead letters.
     pub dead_letters: bool,
 }
 
-/// A place in the list: the number of the last task of the page before.
+/// A position in the list: the number of the previous page's last task.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Cursor(pub i64);
 

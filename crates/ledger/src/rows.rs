@@ -1,5 +1,5 @@
-//! A task's row as both databases give it, and its way into the vocabulary. A row that breaks the schema's own rules is
-//! [`Error::Corrupt`], named by table, column and row.
+//! A task's row from either database, and its conversion into the ledger's types. A row that breaks the schema's rules is
+//! [`Error::Corrupt`], with table, column and row.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -10,7 +10,7 @@ use runtime::clock::Time;
 use super::error::Error;
 use super::types::{Failure, Task, TaskOptions};
 
-/// The longest text that goes into an index: a b-tree entry must stay below 2,700 bytes.
+/// The longest text in an index: a b-tree entry must stay below 2,700 bytes.
 const INDEXED_CHARS: usize = 255;
 
 /// Plain columns of `task`, by name.
@@ -73,7 +73,7 @@ macro_rules! read_task_row {
 }
 pub(super) use read_task_row;
 
-/// The columns of [`TaskRow`], of the table alias `t`; one for each database, since a type is cast here and there.
+/// The columns of [`TaskRow`], from the table alias `t`.
 macro_rules! task_columns {
     () => {
         "t.task_no, t.task_id, t.name, t.queue, cast(t.priority as integer) as priority, t.phase, t.status, t.seq, t.delivery, \
@@ -157,7 +157,7 @@ pub(super) fn failure(kind: Option<String>, message: Option<String>) -> Option<F
     kind.map(|kind| Failure { kind, message: message.unwrap_or_default() })
 }
 
-/// JSON text that was checked when it came in.
+/// Parses JSON text that was checked when it was stored.
 pub(super) fn json(text: Option<String>) -> Result<Option<Json>, serde_json::Error> {
     text.map(serde_json::value::RawValue::from_string).transpose()
 }
@@ -167,7 +167,7 @@ fn labels(text: Option<&str>) -> Result<Vec<(String, String)>, serde_json::Error
     Ok(serde_json::from_str::<BTreeMap<String, String>>(text)?.into_iter().collect())
 }
 
-/// A JSON object sorted by key, or null when there are none; of a repeated key the last value counts.
+/// The labels as a JSON object sorted by key, or null when there are none; for a repeated key the last value counts.
 pub(super) fn labels_text(labels: &[(String, String)]) -> Option<String> {
     (!labels.is_empty()).then(|| {
         let sorted: BTreeMap<_, _> = labels.iter().map(|(key, value)| (clean(key), clean(value))).collect();
@@ -175,7 +175,7 @@ pub(super) fn labels_text(labels: &[(String, String)]) -> Option<String> {
     })
 }
 
-/// As they stand in the index of labels, sorted, without repetition.
+/// The labels for the index, sorted, without repetition.
 pub(super) fn label_rows(labels: &[(String, String)]) -> BTreeMap<String, String> {
     labels.iter().map(|(key, value)| (short(key), short(value))).collect()
 }
@@ -188,12 +188,12 @@ pub(super) fn options_text(options: &TaskOptions) -> Option<String> {
     (*options != TaskOptions::default()).then(|| serde_json::to_string(options).expect("options are plain JSON"))
 }
 
-/// The phase of an event's or a group member's row.
+/// Parses the phase of an event's or a group member's row.
 pub(super) fn phase(text: &str, table: &'static str, row: i64) -> Result<Phase, Error> {
     text.parse().map_err(|_| Error::Corrupt { table, column: "phase", row: row.to_string() })
 }
 
-/// PostgreSQL's texts cannot hold U+0000, so both ledgers keep U+FFFD in its place (JSON texts escape it and stay as they are).
+/// Replaces U+0000 by U+FFFD in both databases, because PostgreSQL's texts cannot contain it. (JSON texts escape it and stay unchanged.)
 pub(super) fn clean(text: &str) -> Cow<'_, str> {
     if text.contains('\0') { Cow::Owned(text.replace('\0', "\u{fffd}")) } else { Cow::Borrowed(text) }
 }
@@ -202,7 +202,7 @@ pub(super) fn cleaned(text: Option<&str>) -> Option<String> {
     text.map(|text| clean(text).into_owned())
 }
 
-/// Clean, and short enough for an index.
+/// The clean text, cut to the length of an index entry.
 pub(super) fn short(text: &str) -> String {
     let text = clean(text);
     match text.char_indices().nth(INDEXED_CHARS) {

@@ -1,7 +1,7 @@
-//! The timetable's part of the ledger.
+//! Schedules in the ledger.
 //!
-//! Invariant: a schedule's row moves forward only in the transaction that submits its tick. Whoever moves the row submits; a second
-//! replica finds it moved (or locked) and does nothing. A crash in between leaves both undone.
+//! Invariant: a schedule's row moves forward only in the transaction that submits its tick. The replica that moves the row submits the
+//! tick; a second replica finds the row moved (or locked) and does nothing. A crash in between undoes both.
 
 use std::time::Duration;
 
@@ -11,20 +11,20 @@ use super::{Conflict, Cursor, Error, Inserted, Page, Submission};
 use celery::task::{Json, TaskId};
 use runtime::clock::Time;
 
-/// How long a firing that is written may wait for its commit: rows are locked meanwhile, and feeds stand still.
+/// How long a prepared firing may wait for its commit: meanwhile its rows are locked, and the feed does not advance.
 pub const MOST_AHEAD: Duration = Duration::from_millis(500);
 
-/// One row of the timetable.
+/// A schedule's row.
 #[derive(Debug, Clone)]
 pub struct Schedule {
     /// A UUID; ticks derive their task ids from it.
     pub id: String,
     pub name: String,
-    /// Whose words the keys of its call are; `None` for the owner's.
+    /// The namespace of the keys in its call; `None` for none.
     pub namespace: Option<String>,
-    /// Grows with every edit; firing does not count.
+    /// Grows with every edit, but not when it fires.
     pub version: i64,
-    /// The signature's fields, the timetable and the policies, as given.
+    /// The signature's fields, the timetable and the policies, as the client sent them.
     pub document: Json,
     pub paused: bool,
     pub created_at: Time,
@@ -36,19 +36,19 @@ pub struct Schedule {
     /// When it last fired.
     pub last_run_at: Option<Time>,
     pub last_task_id: Option<TaskId>,
-    /// Numbers of the first and the last task of the last firing.
+    /// The numbers of the first and the last task of the last firing.
     pub last_tasks: Option<(i64, i64)>,
 }
 
-/// A tick, and when it fires: the tick and its jitter.
+/// A tick, and when it fires, including its jitter.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct NextTick {
     pub tick: Time,
     pub due_at: Time,
 }
 
-/// What a schedule becomes. The row's version must still be `expected`, and its next tick the one that was `seen`: else a tick
-/// that fires meanwhile could be put before the row again.
+/// The new values of a schedule. The row must still have the version `expected` and the next tick `seen`: otherwise a tick that fires
+/// meanwhile could be scheduled again.
 #[derive(Debug, Clone)]
 pub struct Edit {
     pub expected: i64,
@@ -64,17 +64,17 @@ pub struct Edit {
 pub enum Created {
     Done,
     NameTaken,
-    /// The configuration brought this name before.
+    /// The configuration created this name before.
     SeededBefore,
 }
 
-/// What became of one tick.
+/// The outcome of a tick.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Outcome {
     Fired,
-    /// A policy held it back.
+    /// A policy skipped it.
     Skipped,
-    /// Nobody was there to fire it.
+    /// No gateway fired it in time.
     Missed,
     /// It could not be submitted.
     Failed,
@@ -95,7 +95,7 @@ impl Outcome {
     }
 }
 
-/// A tick to be written down, with what it submits.
+/// A tick to record, with its submission.
 #[derive(Debug, Clone)]
 pub struct NewRun {
     pub scheduled_at: Time,
@@ -107,7 +107,7 @@ pub struct NewRun {
     pub submission: Option<Submission>,
 }
 
-/// All past ticks of one schedule, and where it goes from there.
+/// All past ticks of a schedule, and its next tick.
 #[derive(Debug, Clone)]
 pub struct Firing {
     pub schedule_id: String,
@@ -120,7 +120,7 @@ pub struct Firing {
     pub runs: Vec<NewRun>,
 }
 
-/// One answer per run: what its submission came to, when it had one.
+/// One answer per run: the result of its submission, if it has one.
 pub type Fired = Vec<Option<Result<Inserted, Conflict>>>;
 
 #[derive(Debug, Clone)]
@@ -143,41 +143,41 @@ pub struct Firings {
 
 #[async_trait]
 pub trait Schedules: Send + Sync {
-    /// With `seed` the name is remembered for ever, so that a deleted seed stays deleted.
+    /// Creates a schedule. With `seed` the name is remembered for ever, so that a deleted seed stays deleted.
     async fn create_schedule(&self, schedule: &Schedule, seed: bool) -> Result<Created, Error>;
 
     async fn schedule(&self, name: &str) -> Result<Option<Schedule>, Error>;
 
-    /// By name, after this one.
+    /// Schedules by name, after this one.
     async fn schedules(&self, after: Option<&str>, limit: i64) -> Result<Vec<Schedule>, Error>;
 
-    /// The new version; `None` when the row is gone, has another version, or has moved.
+    /// Edits a schedule; returns the new version, or `None` when the row is gone, has another version, or has moved.
     async fn edit_schedule(&self, id: &str, edit: &Edit) -> Result<Option<i64>, Error>;
 
-    /// With its runs. False when it is gone or has another version.
+    /// Deletes a schedule with its runs. False when it is gone or has another version.
     async fn delete_schedule(&self, id: &str, expected: Option<i64>) -> Result<bool, Error>;
 
     /// Schedules that are due at or before `until`, soonest first.
     async fn upcoming(&self, until: Time, limit: i64) -> Result<Vec<Schedule>, Error>;
 
-    /// Which tasks of these firings have not ended: (schedule's name, task).
+    /// The unfinished tasks of these firings: (schedule's name, task).
     async fn still_running(&self, firings: &[Firings]) -> Result<Vec<(String, TaskId)>, Error>;
 
-    /// Moves each schedule forward, submits and writes down its runs, all in one commit that is not made before `at`
-    /// (at most [`MOST_AHEAD`] from now). `None` for a schedule that another replica has or had, or that was edited.
+    /// Moves each schedule forward, submits and records its runs, all in one commit that is not made before `at` (at most
+    /// [`MOST_AHEAD`] from now). `None` for a schedule that another replica has locked or fired, or that was edited.
     async fn fire(&self, firings: &[Firing], at: Time) -> Result<Vec<Option<Fired>>, Error>;
 
-    /// A run outside of the timetable: the row's next tick stays. `None` when the schedule is gone.
+    /// A run by hand: the row's next tick does not change. `None` when the schedule is gone.
     async fn run_schedule(&self, id: &str, run: &NewRun) -> Result<Option<Fired>, Error>;
 
     /// Newest first.
     async fn runs(&self, schedule_id: &str, page: &Page) -> Result<(Vec<Run>, Option<Cursor>), Error>;
 
-    /// Removes up to `limit` runs written before `before`; answers how many.
+    /// Removes up to `limit` runs from before `before`; returns how many.
     async fn prune_runs(&self, before: Time, limit: i64) -> Result<i64, Error>;
 }
 
-/// A run's row after its submission was tried.
+/// A run's row, after the attempt to submit it.
 pub(super) struct RunRow {
     pub scheduled_at: Time,
     pub fired_at: Time,
@@ -186,7 +186,7 @@ pub(super) struct RunRow {
     pub task_id: Option<TaskId>,
 }
 
-/// What the runs add to the schedule's row.
+/// The changes of runs to the schedule's row.
 #[derive(Default)]
 pub(super) struct Last {
     pub run_at: Option<Time>,
@@ -194,7 +194,7 @@ pub(super) struct Last {
     pub tasks: Option<(i64, i64)>,
 }
 
-/// Takes the answers of one schedule's submissions (in order, one per run that has a submission) and settles what to write.
+/// Decides what to write, from the answers to a schedule's submissions (in order, one per run with a submission).
 pub(super) fn settle(
     runs: &[NewRun],
     answers: &mut impl Iterator<Item = Result<Inserted, Conflict>>,
@@ -214,7 +214,7 @@ pub(super) fn settle(
     (rows, last, fired)
 }
 
-/// A run by hand that was asked for before: nothing is written for it.
+/// The answer to a repeated run by hand, for which nothing is written.
 pub(super) fn repetition(answers: &[Result<Inserted, Conflict>]) -> Option<Fired> {
     match answers {
         [Err(repeated @ (Conflict::Replay(_) | Conflict::KeyReused))] => Some(vec![Some(Err(repeated.clone()))]),

@@ -1,7 +1,7 @@
-//! The part of the ledger that counts: figures by minute, by hour and for all time.
+//! Statistics in the ledger: figures by minute, by hour and for all time.
 //!
-//! Invariant: an event is counted once. A fold names the feed's position that it starts from, and the mark moves with the figures
-//! in one transaction; of two replicas that fold the same events one changes nothing.
+//! Invariant: an event is counted exactly once. A fold states the feed position that it starts from, and the mark moves with the figures
+//! in one transaction; if two replicas fold the same events, one of them changes nothing.
 
 use async_trait::async_trait;
 
@@ -9,7 +9,7 @@ use super::Error;
 use celery::task::Phase;
 use runtime::clock::Time;
 
-/// Everything that is counted.
+/// All measures.
 pub const MEASURES: [&str; 16] = [
     "accepted",
     "received",
@@ -29,10 +29,10 @@ pub const MEASURES: [&str; 16] = [
     "error",
 ];
 
-/// How much time a figure stands for.
+/// The time that a figure covers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Span {
-    /// Since the ledger began: never shrinks, so it can be a counter.
+    /// Since the ledger was created: never shrinks, so it can be a counter.
     Ever,
     Minute,
     Hour,
@@ -41,7 +41,7 @@ pub enum Span {
 impl Span {
     pub const ALL: [Self; 3] = [Self::Ever, Self::Minute, Self::Hour];
 
-    /// Zero for all time.
+    /// Its length in seconds; zero for all time.
     pub const fn secs(self) -> i32 {
         match self {
             Self::Ever => 0,
@@ -50,7 +50,7 @@ impl Span {
         }
     }
 
-    /// Where the span begins that a moment lies in.
+    /// The beginning of the span that contains a moment.
     pub fn start(self, at: Time) -> Time {
         match i64::from(self.secs()) * 1_000_000 {
             0 => Time(0),
@@ -59,21 +59,21 @@ impl Span {
     }
 }
 
-/// What is counted.
+/// The key of a figure.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Counted {
     pub span: Span,
     pub at: Time,
     /// A phase, `accepted`, `started`, `wait`, `run`, …
     pub measure: &'static str,
-    /// Of a histogram; -1 for a plain count.
+    /// The bucket of a histogram; -1 for a plain count.
     pub bucket: i16,
-    /// The task's name; empty while it is not known.
+    /// The task's name; empty while it is unknown.
     pub name: String,
     pub queue: String,
 }
 
-/// A failure and what it has in common with others.
+/// A kind of failure.
 #[derive(Debug, Clone, PartialEq)]
 pub struct FailureKind {
     pub fingerprint: String,
@@ -81,14 +81,14 @@ pub struct FailureKind {
     pub kind: String,
     /// The innermost frame of the traceback.
     pub frame: Option<String>,
-    /// Of the newest one.
+    /// The message of the newest failure.
     pub message: String,
     pub first_at: Time,
     pub last_at: Time,
     pub last_task_id: String,
 }
 
-/// What a finished task tells the figures.
+/// The fields of a finished task that statistics need.
 #[derive(Debug, Clone)]
 pub struct Ended {
     pub task_no: i64,
@@ -103,21 +103,21 @@ pub struct Ended {
     pub traceback: Option<String>,
 }
 
-/// What a stretch of the feed adds to the figures.
+/// What a section of the feed adds to the figures.
 #[derive(Debug, Default)]
 pub struct Tally {
-    /// The feed's position up to which it was looked.
+    /// The feed position up to which it was read.
     pub to: i64,
     pub counts: Vec<Count>,
     pub ends: Vec<End>,
 }
 
-/// Events that count alike: first ones, and those of phases that are counted. Ends are told one by one.
+/// A count of equal events: first events, and events of counted phases. Ends are listed one by one.
 #[derive(Debug)]
 pub struct Count {
     /// The beginning of their minute.
     pub at: Time,
-    /// They are the first of their tasks.
+    /// Whether they are the first events of their tasks.
     pub is_first: bool,
     pub phase: Phase,
     pub status: String,
@@ -145,15 +145,15 @@ pub struct Window {
     pub from: Time,
     /// Exclusive.
     pub to: Time,
-    /// Figures are added up over so many microseconds, at least the span's.
+    /// Figures are summed over this many microseconds, at least the span's length.
     pub step_micros: i64,
     pub measures: Vec<&'static str>,
-    /// All when empty.
+    /// Task names; empty for all.
     pub names: Vec<String>,
     pub queues: Vec<String>,
-    /// One answer per name, or all names in one.
+    /// Whether to return a figure per name, or one for all names.
     pub by_name: bool,
-    /// One answer per queue, or all queues in one.
+    /// Whether to return a figure per queue, or one for all queues.
     pub by_queue: bool,
 }
 
@@ -163,25 +163,25 @@ pub struct Figure {
     pub at: Time,
     pub measure: String,
     pub bucket: i16,
-    /// Empty unless asked for by name.
+    /// Empty unless `by_name`.
     pub name: String,
-    /// Empty unless asked for by queue.
+    /// Empty unless `by_queue`.
     pub queue: String,
     pub amount: i64,
 }
 
 #[async_trait]
 pub trait Stats: Send + Sync {
-    /// The feed's position up to which events are counted.
+    /// The feed position up to which events are counted.
     async fn folded(&self) -> Result<i64, Error>;
 
     /// Adds up at most `limit` events after a position of the feed.
     async fn tally(&self, from: i64, limit: i64) -> Result<Tally, Error>;
 
-    /// What is known of these tasks; those that are pruned are missing.
+    /// The fields of these tasks for the statistics; pruned tasks are missing.
     async fn ended(&self, task_nos: &[i64]) -> Result<Vec<Ended>, Error>;
 
-    /// Adds the amounts and moves the mark, in one transaction; false, and nothing is changed, when the mark is not at `from`.
+    /// Adds the amounts and moves the mark in one transaction; false, without any change, when the mark is not at `from`.
     async fn fold(
         &self,
         from: i64,
@@ -190,18 +190,18 @@ pub trait Stats: Send + Sync {
         failures: &[FailureKind],
     ) -> Result<bool, Error>;
 
-    /// Ascending by time.
+    /// The figures, ascending by time.
     async fn figures(&self, window: &Window) -> Result<Vec<Figure>, Error>;
 
     /// These kinds of failures; unknown ones are missing.
     async fn failure_kinds(&self, fingerprints: &[String]) -> Result<Vec<FailureKind>, Error>;
 
-    /// Forgets figures of a span that began before.
+    /// Deletes figures of this span that began before.
     async fn forget_figures(&self, span: Span, before: Time) -> Result<i64, Error>;
 }
 
 impl FailureKind {
-    /// Makes two sights of one kind one.
+    /// Merges two records of the same kind.
     pub fn merge(&mut self, other: Self) {
         self.first_at = self.first_at.min(other.first_at);
         if other.last_at >= self.last_at {
@@ -210,7 +210,7 @@ impl FailureKind {
     }
 }
 
-/// Rows of the statements of both adapters, by place.
+/// Reads rows of both adapters' statements, by column index.
 macro_rules! read_ended {
     ($row:expr) => {{
         let row = $row;

@@ -1,14 +1,14 @@
-//! The part of the ledger that keeps canvases from being stuck: which task follows which.
+//! Edges between tasks in the ledger, for the service that keeps canvases from getting stuck.
 
 use async_trait::async_trait;
 
 use super::{EdgeKind, Error, Message, Task};
 use celery::task::TaskId;
 
-/// One edge with the task at its other end, without the large texts.
+/// An edge with the task at its other end, without the large texts.
 #[derive(Debug, Clone)]
 pub struct Neighbour {
-    /// The number that was asked for.
+    /// The number of the requested task.
     pub of: i64,
     pub kind: EdgeKind,
     pub task: Task,
@@ -16,16 +16,16 @@ pub struct Neighbour {
 
 #[async_trait]
 pub trait Steps: Send + Sync {
-    /// What follows these tasks.
+    /// The successors of these tasks.
     async fn successors(&self, task_nos: &[i64]) -> Result<Vec<Neighbour>, Error>;
 
-    /// What these tasks wait for.
+    /// The predecessors of these tasks.
     async fn predecessors(&self, task_nos: &[i64]) -> Result<Vec<Neighbour>, Error>;
 
-    /// Keeps the message of a step that a worker was to send, so that it can be published from here. False when the ledger has
-    /// one already, or does not know the task.
+    /// Stores the message of a step that a worker had to send, so that the gateway can publish it. False when the ledger has a message
+    /// already, or does not know the task.
     async fn keep_message(&self, id: &TaskId, message: &Message) -> Result<bool, Error>;
 
-    /// Adds the reason to a task that failed without one. No change of its state: it gets no `seq`.
+    /// Adds the reason to a task that failed without one. This is not a change of its state, so it gets no `seq`.
     async fn explain(&self, id: &TaskId, reason: &str) -> Result<bool, Error>;
 }

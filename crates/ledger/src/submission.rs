@@ -1,4 +1,4 @@
-//! What one call puts into the ledger, whole or not at all.
+//! A submission: what a call writes into the ledger, as a whole or not at all.
 
 use celery::task::canvas::EdgeKind;
 use celery::task::limit::{KeyLimit, OnLimit};
@@ -9,7 +9,7 @@ use super::fan_out::NewFanOut;
 use super::gates::{Gate, first_gate};
 use super::types::{Task, TaskOptions};
 
-/// One request: a task, or all nodes of a canvas.
+/// A submission: a task, or all nodes of a canvas.
 #[derive(Debug, Clone)]
 pub struct Submission {
     pub at: Time,
@@ -18,7 +18,7 @@ pub struct Submission {
     pub edges: Vec<Edge>,
     pub groups: Vec<NewGroup>,
     pub idempotency: Option<IdempotencyKey>,
-    /// More tasks of the one group, to be written out later.
+    /// Further tasks of the group, to be written later.
     pub fan_out: Option<NewFanOut>,
     pub unique: Option<UniqueKey>,
 }
@@ -31,11 +31,11 @@ pub struct NewTask {
     pub priority: Priority,
     /// `Accepted`, `Held` (until `due_at`) or `Waiting`.
     pub phase: Phase,
-    /// Headers of the message as JSON text, exactly as published. `None` for `waiting` nodes: a worker makes their message.
+    /// Headers of the message as JSON text, exactly as published. `None` for `waiting` nodes: a worker builds their message.
     pub headers: Option<String>,
     /// `[args, kwargs, embed]` as JSON text. For `waiting` nodes their own args and kwargs, not yet the predecessor's result.
     pub body: String,
-    /// Published when it comes. Needs phase `Held`; `None` with `Held` means "until released".
+    /// When to publish it. Needs phase `Held`; `None` with `Held` means "until released".
     pub due_at: Option<Time>,
     pub expires_at: Option<Time>,
     pub root_id: TaskId,
@@ -50,22 +50,22 @@ pub struct NewTask {
     pub way: Way,
 }
 
-/// How a task comes to the broker, when nothing else holds it.
+/// How a task gets to the broker when nothing else holds it.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub enum Way {
-    /// The direct way, or a pass over the outbox at its time.
+    /// By the direct path, or by a pass over the outbox at its time.
     #[default]
     Direct,
-    /// A pass decides when.
+    /// A pass over the outbox decides when.
     Pass,
-    /// Behind those who wait for room in its queue. The lowest rank goes first.
+    /// At the end of the line for room in its queue. The lowest rank goes first.
     Line { rank: i16 },
-    /// At the gate of these limits from the beginning. It is refused when one says so and it could not start at once.
+    /// It waits at the gate of these limits from the beginning. It is refused if one of them says so and it could not start at once.
     Gate(Vec<KeyLimit>),
 }
 
 impl NewTask {
-    /// It goes to the broker at once, stands alone, and nothing more is said of it.
+    /// Whether the task goes to the broker at once, is a single task, and has no further options.
     pub(super) fn is_plain(&self) -> bool {
         let is_alone = self.root_id == self.id && self.parent_id.is_none() && self.group_id.is_none();
         let is_new = self.retry_of.is_none() && self.schedule.is_none() && self.group_index.is_none();
@@ -99,13 +99,13 @@ impl NewTask {
         limits.iter().filter(|limit| limit.on_limit == OnLimit::Reject)
     }
 
-    /// When a pass over the outbox must look at it: its time, or the end of its time.
+    /// When a pass over the outbox must check it: its start time, or its expiry.
     pub(super) fn wake_at(&self, accepted_at: Time) -> i64 {
         let due = match (self.phase, self.due_at) {
             _ if matches!(self.way, Way::Line { .. } | Way::Gate(_)) => i64::MAX,
             (Phase::Accepted, None) if self.way == Way::Pass => accepted_at.0.saturating_add(1),
             (Phase::Held, None) => i64::MAX,
-            // A schedule's tick is planned before its acceptance. Due an instant after it, the row is on no replica's direct way.
+            // A schedule's tick is planned before its acceptance. Due an instant after it, the row is on no replica's direct path.
             (Phase::Held, Some(due)) if due < accepted_at => accepted_at.0.saturating_add(1),
             (_, due) => due.unwrap_or(accepted_at).0,
         };
@@ -114,7 +114,7 @@ impl NewTask {
 }
 
 impl NewTask {
-    /// How it stands in the ledger after its commit.
+    /// The task's state in the ledger after the commit.
     pub(super) fn inserted(&self, no: i64, at: Time) -> Task {
         Task {
             no,
@@ -174,21 +174,21 @@ pub struct NewGroup {
     pub root_id: TaskId,
     /// Members that count for completion.
     pub total: i32,
-    /// For a chord's header: what `celery-taskset-meta-<id>.s` must hold before a member is published.
+    /// For a chord's header: the value that `celery-taskset-meta-<id>.s` must have before a member is published.
     pub chord_size: Option<i32>,
     /// For a chord's header with a nested group: the saved structure (`celery-taskset-meta-<id>`).
     pub structure: Option<Json>,
 }
 
-/// `Idempotency-Key` of a request: the first one wins, the others get its answer.
+/// The `Idempotency-Key` of a request: the first request wins, the others get its answer.
 #[derive(Debug, Clone)]
 pub struct IdempotencyKey {
-    /// Who asks (a token's id, or empty) and the key.
+    /// The caller's scope (such as a token's id, or empty), and the key.
     pub scope: String,
     pub key: String,
     /// Hash of method, path and body.
     pub fingerprint: Vec<u8>,
-    /// The answer to repeat: status, headers and body, as the edge wants them back.
+    /// The answer to repeat: status, headers and body, in the edge's form.
     pub answer: Json,
     pub expires_at: Time,
 }
@@ -199,22 +199,22 @@ pub struct UniqueKey {
     pub key: String,
     /// Until this time; `None` until the task is final.
     pub until: Option<Time>,
-    /// The task that a later one joins.
+    /// The task that a later submission joins.
     pub task_id: TaskId,
-    /// The key is taken over from this task if it still holds it.
+    /// The key is taken over from this task, if the task still holds it.
     pub replaces: Option<TaskId>,
 }
 
 #[derive(Debug, Clone)]
 pub struct Inserted {
-    /// Numbers of the tasks, in the order of the submission.
+    /// The numbers of the tasks, in the order of the submission.
     pub task_nos: Vec<i64>,
 }
 
-/// Why a submission was refused; nothing of it is in the ledger.
+/// Why a submission was refused; nothing was written.
 #[derive(Debug, Clone)]
 pub enum Conflict {
-    /// This id is taken.
+    /// This task id is taken.
     TaskId(TaskId),
     GroupId(GroupId),
     /// Same key, same fingerprint: repeat this answer.
@@ -223,14 +223,14 @@ pub enum Conflict {
     KeyReused,
     /// A task with this unique key is active (or within its time).
     Joined(TaskId),
-    /// No task of this key may start now, and it is not to wait. Another one may start after so many microseconds.
+    /// No task of this key may start now, and the submission must not wait. Another task may start after this many microseconds.
     Limited {
         key: String,
         wait: i64,
     },
 }
 
-/// A row of the outbox with all that the broker needs.
+/// A row of the outbox with everything that the broker needs.
 #[derive(Debug, Clone)]
 pub struct Outgoing {
     pub no: i64,
@@ -239,13 +239,13 @@ pub struct Outgoing {
     pub queue: QueueName,
     pub spread: Option<Spread>,
     pub priority: Priority,
-    /// 1 for the first.
+    /// The number of the delivery, 1 for the first.
     pub delivery: i32,
     pub headers: String,
     pub body: String,
     pub accepted_at: Time,
     pub expires_at: Option<Time>,
-    /// Groups of the same canvas (same `root_id`) whose chord size or structure must stand in the backend before the push.
-    /// Empty for a task that stands alone.
+    /// Groups of the same canvas (same `root_id`) whose chord size or structure must be in the backend before the push. Empty for a
+    /// single task.
     pub groups: std::sync::Arc<[NewGroup]>,
 }

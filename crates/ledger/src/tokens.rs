@@ -1,6 +1,6 @@
-//! The part of the ledger that says who may call: tokens by their hash, and tickets for streams.
+//! Tokens in the ledger, by their hash, and tickets for streams.
 //!
-//! A token itself is nowhere in it, so a copy of the ledger lets nobody in.
+//! The tokens themselves are not stored, so a copy of the ledger gives no access.
 
 use std::str::FromStr;
 
@@ -9,19 +9,19 @@ use async_trait::async_trait;
 use super::Error;
 use runtime::clock::Time;
 
-/// SHA-256 of a secret of 256 random bits: nothing to guess, so no salt and no slow hash is needed.
+/// SHA-256 of a secret of 256 random bits, which cannot be guessed, so neither a salt nor a slow hash is needed.
 pub type SecretHash = [u8; 32];
 
-/// What a token lets its holder do.
+/// What a token permits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Scope {
     /// Submit tasks.
     Submit,
-    /// See tasks, results, events, queues, workers, figures.
+    /// See tasks, results, events, queues, workers, statistics.
     Read,
-    /// Revoke, retry, pause, purge; write schedules; tell workers.
+    /// Revoke, retry, pause, purge; write schedules; send commands to workers.
     Control,
-    /// All of these, and what concerns the gateway itself.
+    /// All of these, and operations on the gateway itself.
     Admin,
 }
 
@@ -50,23 +50,22 @@ impl FromStr for Scope {
 pub struct Token {
     /// A UUID.
     pub id: String,
-    /// For people; no two tokens that are not revoked share one.
+    /// Name for display; unique among valid tokens.
     pub name: String,
     pub hash: SecretHash,
     pub scopes: Vec<Scope>,
     /// Patterns of task names (`tasks.crawl.*`): the holder submits, sees and controls only tasks of these names. Empty: no limit.
     pub tasks: Vec<String>,
-    /// Whose words its keys are: tokens of one namespace share those of `limits`, `unique` and `Idempotency-Key`. `None`: its own, by
-    /// its name.
+    /// The namespace of its keys: tokens of one namespace share keys of `limits`, `unique` and `Idempotency-Key`. `None`: its own name.
     pub namespace: Option<String>,
-    /// Who logged in, when this is a session of the dashboard. `None`: it was made by hand.
+    /// The person who logged in, if this is a session of the dashboard. `None`: it was created by hand.
     pub person: Option<String>,
-    /// Requests, as a task's rate limit (`100/m`). `None`: what the configuration says for all.
+    /// Its rate limit (`100/m`). `None`: the configured default.
     pub rate: Option<String>,
     pub created_at: Time,
     pub expires_at: Option<Time>,
     pub revoked_at: Option<Time>,
-    /// Written now and then, not with every request.
+    /// Updated periodically, not with every request.
     pub last_used_at: Option<Time>,
 }
 
@@ -78,25 +77,25 @@ impl Token {
 
 #[async_trait]
 pub trait Tokens: Send + Sync {
-    /// False when a token of this name is valid; one of this name that has expired makes room.
+    /// Creates a token. False when a valid token has this name; an expired one is replaced.
     async fn create_token(&self, token: &Token) -> Result<bool, Error>;
 
-    /// All of them, the revoked ones too, newest first.
+    /// All tokens, also revoked ones, newest first.
     async fn tokens(&self) -> Result<Vec<Token>, Error>;
 
-    /// Those of these hashes, the revoked ones too.
+    /// The tokens with these hashes, also revoked ones.
     async fn tokens_by_hash(&self, hashes: &[SecretHash]) -> Result<Vec<Token>, Error>;
 
-    /// Grows with every token that is created or revoked, in the same transaction.
+    /// A version that grows with every created or revoked token, in the same transaction.
     async fn token_version(&self) -> Result<i64, Error>;
 
-    /// Revokes by id or name; answers with the token, `None` when no token of this id or name is left to revoke.
+    /// Revokes a token by id or name and returns it; `None` when there is no valid token of this id or name.
     async fn revoke_token(&self, id_or_name: &str, at: Time) -> Result<Option<Token>, Error>;
 
-    /// Notes the last uses; an earlier one does not replace a later one.
+    /// Records times of last use; an earlier time does not replace a later one.
     async fn note_token_uses(&self, uses: &[(String, Time)]) -> Result<(), Error>;
 
-    /// Keeps a ticket that stands for a token, and forgets those that have expired `now`.
+    /// Stores a ticket for a token, and deletes tickets that have expired `now`.
     async fn add_ticket(
         &self,
         ticket: &SecretHash,
@@ -105,12 +104,11 @@ pub trait Tokens: Send + Sync {
         expires_at: Time,
     ) -> Result<(), Error>;
 
-    /// Takes a ticket, which is gone with this; answers with the token that it stands for. `None` when it is unknown, was
-    /// taken before, or has expired.
+    /// Redeems and deletes a ticket; returns its token. `None` when it is unknown, was redeemed before, or has expired.
     async fn take_ticket(&self, ticket: &SecretHash, now: Time) -> Result<Option<SecretHash>, Error>;
 }
 
-/// Scopes as a column has them.
+/// The scopes in the form of the column.
 pub(super) fn scopes_text(token: &Token) -> String {
     let names: Vec<&str> = token.scopes.iter().map(|scope| scope.as_str()).collect();
     serde_json::to_string(&names).expect("a list of texts is JSON")
@@ -151,7 +149,7 @@ pub(super) use read_token_row;
 impl TryFrom<TokenRow> for Token {
     type Error = Error;
 
-    /// A scope that this release does not know comes from a later one: it grants nothing here.
+    /// Ignores unknown scopes, which come from a later release: they grant nothing here.
     fn try_from(row: TokenRow) -> Result<Self, Error> {
         let corrupt = |column| Error::Corrupt { table: "token", column, row: row.token_id.clone() };
         let scopes: Vec<String> = serde_json::from_str(&row.scopes).map_err(|_| corrupt("scopes"))?;

@@ -1,12 +1,12 @@
-//! The part of the ledger that tells its history to a trace collector: a mark in the feed, and whole histories.
+//! The export of traces from the ledger: a mark in the feed, and whole histories.
 //!
-//! Invariant: the mark only moves from where its mover saw it, so two replicas never skip what neither has told.
+//! Invariant: the mark moves only if it is where its mover saw it, so two replicas never skip events that neither has exported.
 
 use async_trait::async_trait;
 
 use super::{Error, Event};
 
-/// How many connections to the database this process has.
+/// The connections of this process to the database.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct PoolUse {
     pub name: &'static str,
@@ -17,15 +17,15 @@ pub struct PoolUse {
 
 #[async_trait]
 pub trait Traces: Send + Sync {
-    /// The feed's position up to which the collector was told; `None` before the first.
+    /// The feed position up to which events were exported; `None` before the first export.
     async fn traced(&self) -> Result<Option<i64>, Error>;
 
-    /// Moves the mark; false, and nothing is changed, when it is not at `from`.
+    /// Moves the mark; false, without any change, when it is not at `from`.
     async fn note_traced(&self, from: Option<i64>, to: i64) -> Result<bool, Error>;
 
-    /// All changes of these tasks except reports of progress, ascending by task and `seq`, `limit` in all.
+    /// All changes of these tasks except progress reports, ascending by task and `seq`, `limit` in all.
     async fn histories(&self, task_nos: &[i64], limit: i64) -> Result<Vec<Event>, Error>;
 
-    /// Of this process, now.
+    /// The pools of this process.
     fn pools(&self) -> Vec<PoolUse>;
 }

@@ -1,17 +1,17 @@
-//! What the ledger answers, and what it is told.
+//! The types of the ledger: tasks, events, news, leases.
 
 use serde::{Deserialize, Serialize};
 
 use celery::task::{GroupId, Json, Phase, Position, Priority, Spread, TaskId};
 use runtime::clock::Time;
 
-/// One row of the ledger.
+/// A task in the ledger.
 #[derive(Debug, Clone)]
 pub struct Task {
     /// The order of acceptance.
     pub no: i64,
     pub id: TaskId,
-    /// Null until the name of an adopted task is known.
+    /// `None` until the name of an adopted task is known.
     pub name: Option<String>,
     pub queue: Option<String>,
     pub priority: Priority,
@@ -33,12 +33,12 @@ pub struct Task {
     pub received_at: Option<Time>,
     pub started_at: Option<Time>,
     pub finished_at: Option<Time>,
-    /// When a held task is published.
+    /// When a held task is to be published.
     pub due_at: Option<Time>,
     pub expires_at: Option<Time>,
     /// Seconds the worker measured.
     pub runtime: Option<f64>,
-    /// The return value as Celery stored it; null unless succeeded.
+    /// The return value as Celery stored it; `None` unless succeeded.
     pub result: Option<Json>,
     pub failure: Option<Failure>,
     pub traceback: Option<String>,
@@ -49,15 +49,15 @@ pub struct Task {
     pub retry_of: Option<TaskId>,
     pub retried_as: Option<TaskId>,
     pub schedule: Option<String>,
-    /// Why it is where it is, when that was decided by taskgate.
+    /// The reason of its state, if taskgate decided it.
     pub reason: Option<String>,
-    /// Seen on the broker, not submitted here.
+    /// Whether it was seen on the broker but not submitted here.
     pub adopted: bool,
     pub corrected: bool,
     /// Python texts of the arguments, for adopted tasks.
     pub argsrepr: Option<String>,
     pub kwargsrepr: Option<String>,
-    /// A revoke was asked for at this time.
+    /// When a revoke was requested.
     pub revoke_requested_at: Option<Time>,
 }
 
@@ -66,18 +66,18 @@ impl Task {
         Position { delivery: self.delivery, retries: self.retries, phase: self.phase }
     }
 
-    /// It waits in an inbox and is not in the ledger yet.
+    /// Whether it waits in an inbox and is not in the ledger yet.
     pub fn is_undrained(&self) -> bool {
         self.seq == 0
     }
 
-    /// It has replaced itself by other tasks, and waits for them: a worker had it, and its turn in a canvas had come before.
+    /// Whether it has replaced itself by other tasks and waits for them: it is `waiting` although a worker had it.
     pub fn is_replaced(&self) -> bool {
         let was_taken = self.received_at.is_some() || self.started_at.is_some() || self.worker.is_some();
         self.phase == Phase::Waiting && was_taken
     }
 
-    /// Begins a further delivery: what was heard of the one before no longer holds.
+    /// Begins a further delivery: facts of the previous one are cleared.
     pub(super) fn redeliver(&mut self) {
         self.delivery += 1;
         self.retries = 0;
@@ -88,7 +88,7 @@ impl Task {
     }
 }
 
-/// What rarely matters to a query, stored as one JSON object. New fields get a default: old rows lack them.
+/// Fields that queries rarely need, stored as a JSON object. New fields need a default, because old rows lack them.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct TaskOptions {
@@ -96,26 +96,26 @@ pub struct TaskOptions {
     pub soft_time_limit: Option<f64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub time_limit: Option<f64>,
-    /// Names of fields that are masked wherever a person looks.
+    /// Names of fields that are masked wherever they are shown.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub redact: Vec<String>,
-    /// `rerun` or `report`, when the catalog says it.
+    /// `rerun` or `report`, if the catalog sets it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub recovery: Option<String>,
-    /// How often its message may be delivered, when the catalog says it.
+    /// How often its message may be delivered, if the catalog sets it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub max_deliveries: Option<u32>,
-    /// Seconds a run may take before it is an incident.
+    /// Seconds a run may take before it is reported as an incident.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub budget: Option<f64>,
-    /// The submission's retry policy, webhooks and limits, as given.
+    /// The submission's retry policy, as the client sent it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub retry: Option<serde_json::Value>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub webhooks: Option<serde_json::Value>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub limits: Option<serde_json::Value>,
-    /// Whose task it is, where several share a queue.
+    /// The tenant, for fair sharing of a queue.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub fair: Option<celery::task::limit::Fair>,
     /// `traceparent` of the request that submitted it.
@@ -124,16 +124,16 @@ pub struct TaskOptions {
     /// Id of the token that submitted it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub token: Option<String>,
-    /// An errback or link: a branch that may not be taken.
+    /// Whether it is a link or an errback: a branch that may not be taken.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub branch: bool,
-    /// How many failed tasks this one was retried after, by its policy.
+    /// How many failed tasks its retry policy has replaced before it.
     #[serde(skip_serializing_if = "is_zero")]
     pub attempt: u32,
-    /// The signature that is submitted when it has failed for good, as the catalog writes it.
+    /// The signature that is submitted when it has failed for good, from the catalog.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub on_failure: Option<serde_json::Value>,
-    /// Where an exchange takes it, when that is not its queue's list.
+    /// Where an exchange routes it, if not just to its queue.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub spread: Option<Spread>,
 }
@@ -142,7 +142,7 @@ fn is_zero(count: &u32) -> bool {
     *count == 0
 }
 
-/// A message as published: the two texts from which the exact bytes are made again.
+/// A message as published: the two texts from which its exact bytes can be built again.
 #[derive(Debug, Clone)]
 pub struct Message {
     pub headers: Option<String>,
@@ -152,13 +152,13 @@ pub struct Message {
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Failure {
-    /// Python's class name, as `ValueError`; `TaskLost` when taskgate gave it up.
+    /// Python's class name, such as `ValueError`; `TaskLost` when taskgate gave it up.
     #[serde(rename = "type")]
     pub kind: String,
     pub message: String,
 }
 
-/// A change of a task, with its place in the task's history and in the feed.
+/// A change of a task, with its position in the task's history and in the feed.
 #[derive(Debug, Clone)]
 pub struct Event {
     pub task_no: i64,
@@ -168,7 +168,7 @@ pub struct Event {
     pub group_id: Option<GroupId>,
     pub root_id: Option<TaskId>,
     pub seq: i64,
-    /// Zero where the feed's position is not known to the reader (it is in `feed()`).
+    /// Zero if the feed position is not known (only `feed()` sets it).
     pub feed: i64,
     pub at: Time,
     pub phase: Phase,
@@ -176,7 +176,7 @@ pub struct Event {
     pub delivery: i32,
     pub retries: i32,
     pub worker: Option<String>,
-    /// `update_state`'s object, or the error of a retry.
+    /// The object of `update_state`, or the error of a retry.
     pub meta: Option<Json>,
     pub reason: Option<String>,
     pub corrected: bool,
@@ -206,7 +206,7 @@ impl Event {
         }
     }
 
-    /// What there is to say of a task as it stands.
+    /// An event with the task's present state.
     pub fn of(task: &Task, at: Time) -> Self {
         Self {
             task_no: task.no,
@@ -236,7 +236,7 @@ impl Event {
     }
 }
 
-/// Where news comes from: the feeds overtake each other, so some rules differ.
+/// The source of news: the feeds are not ordered relative to each other, so some rules differ by source.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Source {
     /// taskgate itself: relay, revoke, sweeper.
@@ -247,14 +247,14 @@ pub enum Source {
     Event,
 }
 
-/// Something that was heard about a task. `None` means "not said".
+/// News of a task. `None` means that it does not say.
 #[derive(Debug, Clone)]
 pub struct News {
     pub task_id: TaskId,
     pub source: Source,
     pub at: Time,
     pub phase: Phase,
-    /// A custom state's name; else the phase's own word.
+    /// The name of a custom state; `None` for the phase's Celery state.
     pub status: Option<String>,
     pub delivery: Option<i32>,
     pub retries: Option<i32>,
@@ -267,11 +267,11 @@ pub struct News {
     pub runtime: Option<f64>,
     pub reason: Option<String>,
     pub adoption: Option<Adoption>,
-    /// Decided by what the task was at this `seq`: dropped when it has moved since.
+    /// The `seq` that a decision is based on: the news is dropped if the task has changed since.
     pub if_seq: Option<i64>,
-    /// Its message has the mark of one that went back to its queue.
+    /// Whether its message is marked as redelivered.
     pub redelivered: bool,
-    /// Heard by a recorder that has a successor: only what may be told late and twice counts.
+    /// Whether it comes from a recorder that has a successor: only news that may be applied late and twice counts.
     pub late: bool,
 }
 
@@ -301,7 +301,7 @@ impl News {
     }
 }
 
-/// What is known of a task that others put on our broker.
+/// What is known about a task that another client put into the broker.
 #[derive(Debug, Clone, Default)]
 pub struct Adoption {
     pub name: Option<String>,
@@ -320,16 +320,16 @@ pub struct Group {
     pub id: GroupId,
     pub root_id: TaskId,
     pub total: i32,
-    /// Of a chord's header: what its counter must reach.
+    /// For a chord's header: the number of parts.
     pub chord_size: Option<i32>,
-    /// Of a chord's header with a group in it, where we announced it: the saved structure.
+    /// For a chord's header with a nested group that the gateway sent: the saved structure.
     pub structure: Option<Json>,
     pub submitted_at: Time,
     pub members: Vec<GroupMember>,
 }
 
 impl Group {
-    /// Members that have ended, whatever their end.
+    /// The number of members that have ended in any way.
     pub fn completed(&self) -> i32 {
         let ended = self.members.iter().filter(|member| member.phase.is_final()).count();
         i32::try_from(ended).unwrap_or(i32::MAX)
@@ -348,27 +348,27 @@ pub struct GroupMember {
     pub failure: Option<Failure>,
 }
 
-/// The right to do something alone, until it expires.
+/// An exclusive right, until it expires.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Lease {
-    /// Grows with every new holder: a fence against the one before.
+    /// Grows with every new holder, which fences off earlier ones.
     pub term: i64,
     pub expires_at: Time,
 }
 
-/// What a holder of a lease shows with every write.
+/// The proof of a lease that its holder presents with every write.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Fence {
     pub lease: &'static str,
     pub term: i64,
-    /// The write renews the lease up to here: whoever writes is alive, however long the write takes.
+    /// The write renews the lease until this time, because a holder that writes is alive, however long the write takes.
     pub until: Time,
 }
 
-/// What became of an attempt to take a task out before it reached the broker.
+/// The outcome of an attempt to withdraw a task before it reached the broker.
 #[derive(Debug)]
 pub enum Withdrawn {
-    /// It was ours and is ended now.
+    /// It was not published yet and is ended now.
     Done(Vec<Event>),
     /// The broker has it, or had it.
     Published(Box<Task>),
@@ -377,7 +377,7 @@ pub enum Withdrawn {
     Unknown,
 }
 
-/// A task as a test of pure code wants it.
+/// A task for tests of pure code.
 #[cfg(any(test, feature = "sample"))]
 pub fn sample_task(id: &str, phase: Phase, at: Time) -> Task {
     Task {

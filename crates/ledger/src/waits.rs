@@ -1,8 +1,8 @@
-//! The part of the ledger that keeps steps which wait: who asked, until when, what was answered, and whether the answer went on.
+//! Waiting steps in the ledger: who submitted them, until when they wait, the answer, and whether the next step was sent.
 //!
-//! Invariants: the first end of a wait is the only one ([`Waits::end_wait`]); a wait that ended is settled once, by whoever holds its
-//! claim ([`Waits::claim_waits`]). The message of the step is kept here as it arrived, so what follows can be sent without a broker
-//! that remembers it.
+//! Invariants: only the first end of a wait counts ([`Waits::end_wait`]); an ended wait is settled once, by the holder of its claim
+//! ([`Waits::claim_waits`]). The step's message is stored here as it arrived, so the next step can be sent even if the broker has lost
+//! its data.
 
 use async_trait::async_trait;
 
@@ -11,18 +11,18 @@ use celery::task::pause::OnTimeout;
 use celery::task::{Json, TaskId};
 use runtime::clock::Time;
 
-/// A step that begins to wait.
+/// A new waiting step.
 #[derive(Debug, Clone)]
 pub struct NewWait {
     pub task_id: TaskId,
-    /// It ends by itself and takes no answer.
+    /// Whether it is a sleep, which ends by itself and takes no answer.
     pub is_sleep: bool,
     pub name: String,
     pub since: Time,
     pub expires_at: Time,
     pub schema: Option<Json>,
     pub on_timeout: OnTimeout,
-    /// What the step before it returned.
+    /// The result of the previous step.
     pub input: Option<Json>,
     /// The id of the token that submitted the step.
     pub token: Option<String>,
@@ -31,13 +31,13 @@ pub struct NewWait {
     pub body: String,
 }
 
-/// How a wait ends.
+/// The state of a wait.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum WaitState {
     Open,
     Answered,
     Refused,
-    /// Nobody answered in time; of a sleep, its time is over.
+    /// There was no answer in time; for a sleep, its time has passed.
     Expired,
     Revoked,
 }
@@ -59,32 +59,32 @@ impl WaitState {
     }
 }
 
-/// A wait as it stands.
+/// A wait with its state.
 #[derive(Debug, Clone)]
 pub struct Wait {
     pub new: NewWait,
     pub state: WaitState,
-    /// The value of an answer, the reason (a JSON string) of a refusal.
+    /// The answer, or the reason (a JSON string) of a refusal.
     pub answer: Option<Json>,
     pub ended_at: Option<Time>,
 }
 
-/// What came of an attempt to end a wait.
+/// The result of an attempt to end a wait.
 #[derive(Debug, Clone)]
 pub struct EndedWait {
-    /// This call ended it; else it had ended before, and `wait` says how.
+    /// Whether this call ended it; else it had ended before, and `wait` has its end.
     pub is_first: bool,
     pub wait: Wait,
 }
 
 #[async_trait]
 pub trait Waits: Send + Sync {
-    /// Notes waits that begin. One that is known stays as it is.
+    /// Inserts new waits. Known ones are not changed.
     async fn begin_waits(&self, waits: &[NewWait]) -> Result<(), Error>;
 
     async fn wait(&self, id: &TaskId) -> Result<Option<Wait>, Error>;
 
-    /// Open waits that take an answer, oldest first, after this place, of this submitter (all without one).
+    /// Open waits that take an answer, oldest first, after this position, of this submitter (or of all).
     async fn open_waits(
         &self,
         after: Option<(Time, &TaskId)>,
@@ -92,7 +92,7 @@ pub trait Waits: Send + Sync {
         limit: i64,
     ) -> Result<Vec<Wait>, Error>;
 
-    /// Ends a wait that is open. `None` when there is none of this id.
+    /// Ends an open wait. `None` when there is none with this id.
     async fn end_wait(
         &self,
         id: &TaskId,
@@ -101,22 +101,22 @@ pub trait Waits: Send + Sync {
         at: Time,
     ) -> Result<Option<EndedWait>, Error>;
 
-    /// Ends those whose time is over. Answers how many.
+    /// Ends waits whose timeout has passed. Returns how many.
     async fn expire_waits(&self, now: Time) -> Result<u64, Error>;
 
-    /// When the next open wait is over.
+    /// When the next open wait times out.
     async fn next_expiry(&self) -> Result<Option<Time>, Error>;
 
-    /// Waits that ended and did not go on yet, for `holder` alone until `until`.
+    /// Claims ended waits that are not settled yet, exclusively for `holder` until `until`.
     async fn claim_waits(&self, holder: &str, now: Time, until: Time, limit: i64) -> Result<Vec<Wait>, Error>;
 
-    /// What follows the wait was sent.
+    /// Marks a wait as settled, because the next step was sent.
     async fn settle_wait(&self, id: &TaskId) -> Result<(), Error>;
 
-    /// Removes waits that were settled and ended before. Answers how many.
+    /// Removes settled waits that ended before. Returns how many.
     async fn forget_waits(&self, before: Time, limit: i64) -> Result<u64, Error>;
 
-    /// A secret of the whole installation: `fresh` when it has none of this name yet.
+    /// A secret of the whole installation; `fresh` becomes the secret if there is none of this name yet.
     async fn shared_secret(&self, name: &str, fresh: &[u8]) -> Result<Vec<u8>, Error>;
 }
 

@@ -1,9 +1,9 @@
-//! The inbox: calls that an application's own transaction wrote into its own PostgreSQL, which become tasks when it commits.
+//! The inbox: calls that an application's transaction wrote into the application's own PostgreSQL; they become tasks when it commits.
 //!
-//! The rows are claimed under their locks in one transaction, handed to whoever makes tasks of them, and removed in that transaction. A
-//! gateway that dies in between leaves them as they were, and the next one claims them again; ids are made by the application's side,
-//! so it sees which of them are tasks already. Every statement with a value stands in a transaction and has no name on the
-//! server, and no setting is asked for at the start: PgBouncer in transaction mode may be in between.
+//! The rows are locked in a transaction, passed to the caller who makes tasks of them, and deleted in the same transaction. If a gateway
+//! dies in between, they stay, and the next gateway claims them again; the ids come from the application's side, so calls that are tasks
+//! already are recognised. All statements with values run in transactions and are unnamed, and no session settings are used, because
+//! PgBouncer in transaction mode may be in between.
 
 mod schema;
 
@@ -19,23 +19,23 @@ use runtime::clock::Time;
 
 pub use schema::{INSTALL, Removed, Status, install, remove, status};
 
-/// Claims of one gateway and look-ups of single ids.
+/// Maximum number of connections, for claims and for look-ups of single ids.
 const CONNECTIONS: u32 = 3;
-/// How long a connection may take to come.
+/// Timeout for getting a connection.
 const PATIENCE: Duration = Duration::from_secs(3);
 
 const CHANNEL: &str = "taskgate_inbox";
 
-/// A transaction of a gateway that hangs must not keep the rows from others for ever.
+/// Timeouts, so that a hanging gateway does not lock the rows for ever.
 const LIMITS: &str = "set local statement_timeout = '10s'; set local idle_in_transaction_session_timeout = '60s'";
 
-/// Null over a socket of the machine.
+/// Null over a Unix socket.
 const SERVER_PORT: &str = "select inet_server_port()";
 
 const CLAIM: &str = "select inbox_no, task_id, task, enqueued_at, call from taskgate.inbox order by inbox_no \
      limit $1 for update skip locked";
 const REMOVE: &str = "delete from taskgate.inbox where inbox_no = any($1)";
-/// A canvas is found by the id of any of its steps.
+/// Finds a call by its id, or a canvas by the id of any of its steps.
 const FIND: &str = "select inbox_no, task_id, task, enqueued_at, call from taskgate.inbox \
      where task_id = $1 or (task = '' and position(to_json($1::text)::text in call) > 0) limit 1";
 
@@ -43,22 +43,22 @@ const FIND: &str = "select inbox_no, task_id, task, enqueued_at, call from taskg
 #[derive(Debug, Clone)]
 pub struct Call {
     pub no: i64,
-    /// What `enqueue` answered.
+    /// The id that `enqueue` returned.
     pub task_id: String,
     /// Empty for a canvas.
     pub task: String,
     pub enqueued_at: Time,
-    /// JSON: as the body of `POST /v1/tasks`.
+    /// JSON, like the body of `POST /v1/tasks`.
     pub text: String,
 }
 
-/// One database with an inbox. Connects when it is used.
+/// A database with an inbox. Connects when it is used.
 pub struct Inbox {
     pool: PgPool,
     options: PgConnectOptions,
 }
 
-/// Calls whose rows are locked. Dropped, it leaves them in the inbox.
+/// Calls whose rows are locked. If this is dropped, they stay in the inbox.
 pub struct Claimed {
     tx: Transaction<'static, Postgres>,
     pub calls: Vec<Call>,
@@ -66,7 +66,7 @@ pub struct Claimed {
 
 impl Inbox {
     /// # Errors
-    /// When the address cannot be understood.
+    /// When the URL is invalid.
     pub fn open(url: &str) -> Result<Self, Error> {
         let options = options(url)?;
         let pool = PgPoolOptions::new()
@@ -77,10 +77,10 @@ impl Inbox {
         Ok(Self { pool, options })
     }
 
-    /// Locks up to `limit` of the oldest calls that nobody else has claimed.
+    /// Locks up to `limit` of the oldest calls that no other gateway has claimed.
     ///
     /// # Errors
-    /// When the database is away or has no inbox.
+    /// When the database does not answer or has no inbox.
     pub async fn claim(&self, limit: i64) -> Result<Claimed, Error> {
         let mut tx = begin_elsewhere(&self.pool).await?;
         sqlx::raw_sql(LIMITS).execute(&mut *tx).await?;
@@ -100,15 +100,15 @@ impl Inbox {
         row.as_ref().map(call).transpose()
     }
 
-    /// Whether the server itself is at the other end. A PgBouncer in transaction mode would hand what is heard to whoever has the
-    /// server's connection next; it is told by its port.
+    /// Whether the connection goes to the server itself. A PgBouncer in transaction mode would deliver notifications to the wrong client; it
+    /// is recognised by its port.
     async fn is_direct(&self) -> Result<bool, Error> {
         let row = sqlx::raw_sql(SERVER_PORT).fetch_one(&self.pool).await?;
         let port: Option<i32> = row.try_get(0)?;
         Ok(port.is_none_or(|port| port == i32::from(self.options.get_port())))
     }
 
-    /// Calls `wake` at every commit of a call, until the connection is lost. Behind a pooler it waits for ever without a word.
+    /// Calls `wake` at every commit of a call, until the connection is lost. Behind a pooler it waits for ever silently.
     ///
     /// # Errors
     /// The loss of the connection.
@@ -121,7 +121,7 @@ impl Inbox {
         let mut listener = PgListener::connect_with(&pool).await?;
         listener.eager_reconnect(false);
         listener.listen(CHANNEL).await?;
-        // What came before is there already.
+        // Earlier calls are there already.
         wake();
         loop {
             match listener.try_recv().await? {
@@ -133,10 +133,10 @@ impl Inbox {
 }
 
 impl Claimed {
-    /// Removes these calls from the inbox and lets the others go.
+    /// Deletes these calls from the inbox and releases the others.
     ///
     /// # Errors
-    /// When the database is away: then all are claimed again later.
+    /// When the database does not answer: then all are claimed again later.
     pub async fn settle(mut self, done: &[i64]) -> Result<(), Error> {
         if !done.is_empty() {
             sqlx::query(REMOVE).persistent(false).bind(done).execute(&mut *self.tx).await?;
@@ -156,7 +156,7 @@ fn call(row: &sqlx::postgres::PgRow) -> Result<Call, Error> {
     })
 }
 
-/// No parameter at the start that a PgBouncer would refuse.
+/// Connection options without startup parameters that a PgBouncer would refuse.
 fn options(url: &str) -> Result<PgConnectOptions, Error> {
     let options = PgConnectOptions::from_str(url).map_err(|error| Error::Refused(Box::new(error)))?;
     Ok(options.application_name("taskgate inbox").extra_float_digits(None).statement_cache_capacity(0))

@@ -1,4 +1,4 @@
-//! The inbox's table and functions in a database: put there, looked at, taken away. Each call may be repeated.
+//! Installs, inspects and removes the inbox's table and functions in a database. Each call may be repeated.
 
 use sqlx::{Connection, PgConnection, Row};
 
@@ -6,7 +6,7 @@ use super::options;
 use crate::Error;
 use runtime::clock::Time;
 
-/// Everything of an inbox; for the ledger's own database too.
+/// Creates everything of an inbox, also in the ledger's own database.
 pub const INSTALL: &str = include_str!("install.sql");
 
 const IS_INSTALLED: &str = "select to_regclass('taskgate.inbox') is not null";
@@ -14,7 +14,7 @@ const IS_LEDGER: &str = "select to_regclass('taskgate.ledger') is not null";
 const WAITING: &str = "select count(*), min(enqueued_at) from taskgate.inbox";
 const ANY: &str = "select exists (select 1 from taskgate.inbox)";
 
-/// The schema goes too when nothing else is in it.
+/// Removes the inbox, and the schema too if it is then empty.
 const REMOVE: &str = "drop function taskgate.enqueue_canvas(text, text);
 drop function taskgate.enqueue(text, jsonb, jsonb, jsonb);
 drop function taskgate.enqueue(text, text, text, text);
@@ -22,32 +22,32 @@ drop function taskgate.inbox_json(text, text, text);
 drop table taskgate.inbox;
 do $$ begin drop schema taskgate; exception when dependent_objects_still_exist then null; end $$";
 
-/// What a database says of its inbox.
+/// The state of a database's inbox.
 #[derive(Debug, Clone)]
 pub struct Status {
     pub installed: bool,
-    /// It is a ledger's own database.
+    /// Whether it is a ledger's own database.
     pub ledger: bool,
     pub waiting: i64,
     pub oldest: Option<Time>,
 }
 
-/// What became of a removal.
+/// The outcome of a removal.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Removed {
     Done,
-    /// There was none.
+    /// There was no inbox.
     Absent,
     /// It belongs to the ledger.
     Ledger,
-    /// So many calls wait in it.
+    /// This many calls wait in it.
     NotEmpty(i64),
 }
 
-/// Creates the inbox, or brings it up to date.
+/// Creates or updates the inbox.
 ///
 /// # Errors
-/// When the database is away, or the role may not create a schema.
+/// When the database does not answer, or the role may not create a schema.
 pub async fn install(url: &str) -> Result<(), Error> {
     let mut connection = connect(url).await?;
     let mut tx = connection.begin().await?;
@@ -59,7 +59,7 @@ pub async fn install(url: &str) -> Result<(), Error> {
 }
 
 /// # Errors
-/// When the database is away, or the role may not read the inbox.
+/// When the database does not answer, or the role may not read the inbox.
 pub async fn status(url: &str) -> Result<Status, Error> {
     let mut connection = connect(url).await?;
     let found = read_status(&mut connection).await?;
@@ -67,10 +67,10 @@ pub async fn status(url: &str) -> Result<Status, Error> {
     Ok(found)
 }
 
-/// Takes the inbox away. With `force` the calls in it are lost.
+/// Removes the inbox. With `force` the calls in it are lost.
 ///
 /// # Errors
-/// When the database is away, or the role is not the owner.
+/// When the database does not answer, or the role is not the owner.
 pub async fn remove(url: &str, force: bool) -> Result<Removed, Error> {
     let mut connection = connect(url).await?;
     let found = read_status(&mut connection).await?;
@@ -86,7 +86,7 @@ pub async fn remove(url: &str, force: bool) -> Result<Removed, Error> {
 
 async fn take_away(connection: &mut PgConnection, force: bool) -> Result<Removed, Error> {
     let mut tx = connection.begin().await?;
-    // Nobody adds a call between the look and the removal.
+    // The lock prevents new calls between the check and the removal.
     sqlx::raw_sql("lock table taskgate.inbox in access exclusive mode").execute(&mut *tx).await?;
     if !force && sqlx::raw_sql(ANY).fetch_one(&mut *tx).await?.try_get(0)? {
         let waiting = sqlx::raw_sql(WAITING).fetch_one(&mut *tx).await?.try_get(0)?;

@@ -1,4 +1,4 @@
-//! Who did what. The head row is the lock that orders them.
+//! The audit log. The lock on the head row orders the chain.
 
 use async_trait::async_trait;
 use sqlx::Row;
@@ -29,7 +29,7 @@ pub(super) const CHAIN: &str = concat!(
     " from taskgate.audit where chain_no is not null and chain_no > $1 order by chain_no limit $2"
 );
 
-/// In the transaction of the act that the caller is part of, if it is part of one.
+/// Opens the row of the current act, if any, in the caller's transaction.
 pub(super) async fn open_current(tx: &mut Tx) -> Result<(), Error> {
     match audit::current() {
         Some(act) => open(tx, &act).await,

@@ -1,11 +1,11 @@
-//! A task as three tables have it, put together in one place: what was submitted (`t`, with its names in `k`), and how it stands or
-//! ended (`s`).
+//! SQL fragments that read a task from its three tables: what was submitted (`t`, with its names in `k`), and its present or final state
+//! (`s`).
 //!
-//! What belongs to a task is looked up for each one (`lateral … offset 0`): a plan that was made while a table was small must not walk
-//! through all of it later. Light columns leave out the large texts, for transitions that do not read them. Every statement that reads tasks bounds the
+//! The other tables are looked up for each task (`lateral … offset 0`), so that a plan made while a table was small does not scan all of
+//! it later. Light columns leave out the large texts, for transitions that do not read them. Every statement that reads tasks bounds the
 //! days of their numbers by two parameters, so that it opens only the partitions between them.
 
-/// What was submitted: of `t` and `k`.
+/// Columns of what was submitted, from `t` and `k`.
 macro_rules! fact_columns {
     () => {
         "t.task_no, coalesce(t.given_id, cast(t.id as text)) as task_id, nullif(k.name, '') as name, \
@@ -16,7 +16,7 @@ macro_rules! fact_columns {
 }
 pub(super) use fact_columns;
 
-/// How it stands: of `s`, which is [`standing`].
+/// Columns of the state, from `s`, which is [`standing`].
 macro_rules! state_columns {
     () => {
         "s.phase, coalesce(s.status, taskgate.word(s.phase)) as status, cast(s.seq as bigint) as seq, s.delivery, s.retries, s.worker, \
@@ -26,7 +26,7 @@ macro_rules! state_columns {
 }
 pub(super) use state_columns;
 
-/// [`state_columns`] of a row of `flight` that is `s` itself, light.
+/// The light [`state_columns`] of a row of `flight` named `s`.
 macro_rules! open_columns {
     () => {
         "s.phase, coalesce(s.status, taskgate.word(s.phase)) as status, cast(s.seq as bigint) as seq, s.delivery, s.retries, s.worker, \
@@ -37,7 +37,7 @@ macro_rules! open_columns {
 }
 pub(super) use open_columns;
 
-/// [`state_columns`] of a row of `ended` that is `s` itself, light.
+/// The light [`state_columns`] of a row of `ended` named `s`.
 macro_rules! closed_columns {
     () => {
         "s.phase, coalesce(s.status, taskgate.word(s.phase)) as status, cast(s.seq as bigint) as seq, s.delivery, s.retries, s.worker, \

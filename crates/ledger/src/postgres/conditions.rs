@@ -1,4 +1,4 @@
-//! What a list or the feed asks for, as conditions on `t`, `k` and `s` of the statements that read tasks.
+//! Translates the filter of a list or the feed into conditions on `t`, `k` and `s` of the statements that read tasks.
 
 use sqlx::{Postgres, QueryBuilder};
 
@@ -6,7 +6,7 @@ use super::numbers;
 use crate::Filter;
 use crate::rows::{clean, short};
 
-/// Conditions on how a task stands.
+/// Conditions on a task's state.
 pub(super) fn on_state(query: &mut QueryBuilder<Postgres>, filter: &Filter) {
     if !filter.status.is_empty() {
         query
@@ -26,7 +26,7 @@ pub(super) fn on_state(query: &mut QueryBuilder<Postgres>, filter: &Filter) {
     }
 }
 
-/// Conditions on what a task is. The numbers that are tested are of the days of `span`.
+/// Conditions on what was submitted. The tested numbers are of the days in `span`.
 pub(super) fn on_task(query: &mut QueryBuilder<Postgres>, filter: &Filter, span: (i64, i64)) {
     one_of(query, "k.name", &filter.task);
     one_of(query, "k.queue", &filter.queue);

@@ -1,4 +1,4 @@
-//! What people decide: pauses of queues, requests to revoke, dead letters put away.
+//! Control by people: pauses of queues, requests to revoke, dismissed dead letters.
 
 use std::collections::HashSet;
 
@@ -17,7 +17,7 @@ pub(super) const PAUSE: &str =
 pub(super) const RESUME: &str = "delete from taskgate.queue_pause where queue = $1";
 pub(super) const WAKE: &str = "update taskgate.outbox set parked = null, wake_at = $2 where parked = $1";
 pub(super) const PAUSED: &str = "select queue, paused_at from taskgate.queue_pause order by queue";
-/// What is being resumed in this moment is not among them. Nobody waits here for a lock: a resume waits for rows of the outbox.
+/// Queues that stay paused, without those being resumed at this moment. It does not wait for locks, because a resume waits for outbox rows.
 pub(super) const STILL_PAUSED: &str = "select queue from taskgate.queue_pause for share skip locked";
 /// `$1` keys of ids.
 pub(super) const REQUEST_REVOKE: &str = "with n as materialized (select array(select task_no from taskgate.task where id = any($1)) as all_of), \

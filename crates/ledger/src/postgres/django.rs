@@ -1,4 +1,4 @@
-//! django-celery-beat's tables in somebody's PostgreSQL: read once for an import and never written.
+//! Reads django-celery-beat's tables in a PostgreSQL for an import; never writes them.
 
 use sqlx::Row;
 

@@ -1,8 +1,8 @@
 //! Histories and the firehose.
 //!
-//! A feed position is (id of the writing transaction, place in it). It is visible once no older transaction of a ledger
-//! can still commit, so a reader that goes on from the last position it saw misses nothing. A row of the feed has many events; a
-//! page may end in the middle of one.
+//! A feed position is (id of the writing transaction, index within it). It becomes visible when no older transaction of a ledger can
+//! still commit, so a reader that continues after its last position misses nothing. A row of the feed has many events; a page may end
+//! in the middle of a row.
 
 use std::collections::HashMap;
 
@@ -21,7 +21,7 @@ use super::numbers::{self, ANYWHERE};
 use super::pooled::Pool;
 use super::rows::{self, Subject, subject_columns};
 
-/// What is read at once of rows that hold many events.
+/// How many bytes of rows with many events are read at once.
 const ROW_BYTES: i64 = 2 * EVENTS_BYTES;
 
 /// `$1` the id's key; `$2` and `$3` bound the number.
@@ -34,8 +34,7 @@ pub(super) const SUBJECT: &str = concat!(
     between!("$2", "$3")
 );
 
-/// All pieces of a history that may have events after `$2`, the oldest first: `$4` bytes of them, then the next page's. `$1` number,
-/// `$3` its day.
+/// The pieces of a history that may have events after `$2`, oldest first, up to `$4` bytes. `$1` number, `$3` its day.
 pub(super) const HISTORY: &str = "select events from (select p.last_seq, p.events, \
      sum(octet_length(p.events)) over (order by p.last_seq rows between unbounded preceding and 1 preceding) as before from (\
      select h.last_seq, h.events from taskgate.history h where h.task_no = $1 and h.task_no >> 32 = $3 and h.last_seq > $2 \
@@ -52,7 +51,7 @@ pub(super) const HISTORIES: &str = "select p.task_no, p.events from (\
      where e.task_no = any($1) and e.task_no >> 32 >= $2 and e.task_no >> 32 < $3 and e.history is not null) p \
      order by p.task_no, p.last_seq limit $4";
 
-/// The end of what is visible: the oldest running transaction that may still bring events.
+/// The end of the visible feed: the oldest running transaction that may still add events.
 ///
 /// Transactions of others (of other databases too) have ids from the same counter and may stay open for hours; they are told
 /// by their locks. A transaction of ours holds a lock on a table of the schema before it gets an id and until it has ended, so
@@ -74,7 +73,7 @@ pub(super) const FEED_END: &str = "with held as materialized (\
 
 pub(super) const NEWEST: &str = "select pos, events from taskgate.feed where pos < $1 order by pos desc limit 1";
 
-/// Rows with events after `$1` and before `$2`: at most `$3`, and `$4` bytes of them. The first may have begun before.
+/// Rows with events after `$1` and before `$2`: at most `$3` rows and `$4` bytes. The first row may begin before `$1`.
 pub(super) const ROWS: &str = "select pos, events from (select pos, events, \
      sum(octet_length(events)) over (order by pos rows between unbounded preceding and 1 preceding) as before \
      from taskgate.feed where pos >= coalesce((select pos from taskgate.feed where pos <= $1 order by pos desc limit 1), 0) \
@@ -98,8 +97,8 @@ const CHOSEN: &str = concat!(
     between!("$2", "$3")
 );
 
-/// Tasks `$1` that have no history, as they stand. In one snapshot, because a history may begin between two looks, and what the columns
-/// say then is not all of it.
+/// The state of tasks `$1` without a history. Read in one snapshot: a history may begin between two reads, and then the columns no longer
+/// determine all events.
 pub(super) const PLAIN: &str = concat!(
     "select ",
     fact_columns!(),
@@ -121,11 +120,11 @@ pub(super) struct Entry {
     pub told: Told,
 }
 
-/// A stretch of the feed.
+/// A section of the feed.
 #[derive(Default)]
 pub(super) struct Stretch {
     pub entries: Vec<Entry>,
-    /// The position of the last; `None` when there is nothing new.
+    /// The position of the last event; `None` when there is nothing new.
     pub end: Option<i64>,
 }
 
@@ -155,7 +154,7 @@ async fn pieces(pool: &Pool, no: i64, after: i64) -> Result<Vec<PgRow>, Error> {
     Ok(query.bind(no >> 32).bind(ROW_BYTES).fetch_all(pool).await?)
 }
 
-/// [`EVENTS_BYTES`] of what was reported, then the next event is another page's.
+/// Counts [`EVENTS_BYTES`] of progress reports; when they are used up, the page ends.
 #[derive(Default)]
 struct Budget(i64);
 
@@ -190,7 +189,7 @@ async fn subject(pool: &Pool, id: &TaskId) -> Result<Option<Subject>, Error> {
     Ok(None)
 }
 
-/// The events after the first of tasks that have no history of their own.
+/// The events after the first, of tasks without a stored history.
 async fn said_by_columns(pool: &Pool, task_nos: &[i64]) -> Result<HashMap<i64, Vec<Told>>, Error> {
     if task_nos.is_empty() {
         return Ok(HashMap::new());
@@ -201,12 +200,12 @@ async fn said_by_columns(pool: &Pool, task_nos: &[i64]) -> Result<HashMap<i64, V
     Ok(tasks.iter().filter_map(|task| Some((task.no, derived(task)?))).collect())
 }
 
-/// The histories of these tasks, task by task, as far as `limit` pieces go.
+/// The histories of these tasks, task by task, up to `limit` pieces.
 pub(super) async fn histories(pool: &Pool, task_nos: &[i64], limit: i64) -> Result<Vec<Event>, Error> {
     let (low, high) = numbers::span(task_nos);
     let mut by_task: HashMap<i64, Vec<Told>> = HashMap::new();
     let found = read_histories(pool, task_nos, (low, high), limit, &mut by_task).await?;
-    // What was cut off by the limit is not known to have none.
+    // A task cut off by the limit may still have a history.
     let is_cut = found >= limit;
     let last = by_task.keys().max().copied().filter(|_| is_cut).unwrap_or(i64::MAX);
     let without = task_nos.iter().copied().filter(|no| *no <= last && !by_task.contains_key(no));
@@ -228,7 +227,7 @@ pub(super) async fn histories(pool: &Pool, task_nos: &[i64], limit: i64) -> Resu
     Ok(order.into_iter().flat_map(history).collect())
 }
 
-/// Reads up to `limit` pieces and says how many there were.
+/// Reads up to `limit` pieces; returns how many there were.
 async fn read_histories(
     pool: &Pool,
     task_nos: &[i64],
@@ -261,7 +260,7 @@ pub(super) async fn feed_end(pool: &Pool) -> Result<i64, Error> {
     Ok(position + count - 1)
 }
 
-/// At most `limit` visible events after a position, and fewer where they report much.
+/// At most `limit` visible events after a position, fewer if their progress reports are large.
 pub(super) async fn stretch(pool: &Pool, after: i64, limit: i64) -> Result<Stretch, Error> {
     let horizon = horizon(pool).await?;
     let rows_limit = limit.saturating_add(1);
@@ -286,7 +285,7 @@ pub(super) async fn stretch(pool: &Pool, after: i64, limit: i64) -> Result<Stret
     Ok(stretch)
 }
 
-/// What is known of tasks, by number; those that are pruned are missing.
+/// The tasks of events, by number; pruned ones are missing.
 pub(super) async fn subjects(executor: impl PgExecutor<'_>, task_nos: &[i64]) -> Result<HashMap<i64, Subject>, Error> {
     if task_nos.is_empty() {
         return Ok(HashMap::new());
@@ -308,7 +307,7 @@ pub(super) fn task_nos<'a>(entries: impl Iterator<Item = &'a Entry>) -> Vec<i64>
     numbers
 }
 
-/// Looks at `limit` events and answers with those that match, and with the position it looked up to.
+/// Reads `limit` events; returns the matching ones, and the position up to which it read.
 pub(super) async fn feed(pool: &Pool, after: i64, filter: &Filter, limit: i64) -> Result<(Vec<Event>, i64), Error> {
     let Stretch { mut entries, end: Some(end) } = stretch(pool, after, limit).await? else {
         return Ok((Vec::new(), after));
@@ -320,7 +319,7 @@ pub(super) async fn feed(pool: &Pool, after: i64, filter: &Filter, limit: i64) -
     Ok((entries.into_iter().filter_map(event).collect(), end))
 }
 
-/// Those of these tasks that the filter lets through.
+/// The tasks among these that match the filter.
 async fn chosen(pool: &Pool, numbers: &[i64], filter: &Filter) -> Result<HashMap<i64, Subject>, Error> {
     if numbers.is_empty() || *filter == Filter::default() {
         return subjects(pool, numbers).await;
@@ -331,7 +330,7 @@ async fn chosen(pool: &Pool, numbers: &[i64], filter: &Filter) -> Result<HashMap
     by_number(&query.build().fetch_all(pool).await?)
 }
 
-/// A statement whose first parameters are numbers and their bounds, to be gone on with.
+/// Begins a statement whose first parameters are numbers and their bounds.
 pub(super) fn bounded(statement: &'static str, numbers: &[i64]) -> Result<QueryBuilder<Postgres>, Error> {
     let (low, high) = numbers::span(numbers);
     let mut arguments = PgArguments::default();
@@ -341,7 +340,7 @@ pub(super) fn bounded(statement: &'static str, numbers: &[i64]) -> Result<QueryB
     Ok(QueryBuilder::with_arguments(statement, arguments))
 }
 
-/// Conditions on where a task was when it happened.
+/// Whether an event matches the filter's conditions on the task's state at that time.
 fn is_wanted(told: &Told, filter: &Filter) -> bool {
     let is_status = filter.status.is_empty() || filter.status.iter().any(|status| clean(status) == told.status);
     let is_phase = filter.phase.is_empty() || filter.phase.contains(&told.phase);

@@ -1,4 +1,4 @@
-//! Large fan-outs. The row's lock lets one replica write a piece; whoever waited finds that it is written.
+//! Large fan-outs. The row's lock lets one replica write a piece; a replica that waited finds it written.
 
 use async_trait::async_trait;
 use sqlx::Row;
@@ -16,7 +16,7 @@ pub(super) const ADVANCE: &str =
     "update taskgate.fan_out set written = $3 where fan_out_no = $1 and written = $2 and $3 < total";
 pub(super) const FINISH: &str = "delete from taskgate.fan_out where fan_out_no = $1 and written = $2 and $3 >= total";
 
-/// As a part of the submission that brings it.
+/// Inserts a fan-out in the transaction of its submission.
 pub(super) async fn insert(tx: &mut Tx, submission: &Submission) -> Result<(), sqlx::Error> {
     let Some(new) = &submission.fan_out else { return Ok(()) };
     sqlx::query(INSERT)

@@ -1,4 +1,4 @@
-//! What reconcilers found out.
+//! Findings of reconcilers.
 
 use async_trait::async_trait;
 use sqlx::Row;

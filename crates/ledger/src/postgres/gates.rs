@@ -1,4 +1,4 @@
-//! Gates: what waits at them, who holds them, and what a pass changed.
+//! Gates: waiting tasks, tasks under way, and the changes of a pass.
 
 use std::collections::HashSet;
 
@@ -8,7 +8,7 @@ use super::pool::Tx;
 use crate::Error;
 use crate::gates::{Gate, Gates, HEADS, Settled, Stopped, Waiting};
 
-/// Each gate once, by skipping from one to the next, with what its first task says. More gates than this wait for their turn.
+/// Each gate once, by skipping along the index, with its first task's values. Further gates wait for a later pass.
 pub(super) const WAITING: &str = "with recursive waiting as (\
      (select gate from taskgate.outbox where gate is not null order by gate limit 1) union all \
      select (select o.gate from taskgate.outbox o where o.gate > w.gate order by o.gate limit 1) \
@@ -28,7 +28,7 @@ pub(super) const STOP: &str = "update taskgate.outbox o set gate = n.gate, gate_
 pub(super) const OPENS: &str = "insert into taskgate.gate_rate (gate, opens_at, spacing) \
      select * from unnest($1::text[], $2::bigint[], $3::bigint[]) \
      on conflict (gate) do update set opens_at = excluded.opens_at, spacing = excluded.spacing";
-/// A task that ended meanwhile holds nothing.
+/// Counts a task as under way, unless it has ended meanwhile.
 pub(super) const HOLD: &str = "insert into taskgate.gate_hold (gate, task_no, most) \
      select n.gate, n.task_no, n.most from unnest($1::text[], $2::bigint[], $3::int[]) as n(gate, task_no, most) \
      where exists (select 1 from taskgate.flight u where u.task_no = n.task_no) on conflict do nothing";
@@ -53,7 +53,7 @@ pub(super) async fn waiting(tx: &mut Tx) -> Result<Vec<Waiting>, Error> {
     rows.iter().map(waiting).collect()
 }
 
-/// The first tasks of each gate, by number; with its gate.
+/// The first tasks of each gate, by number, with the gate.
 pub(super) async fn first(tx: &mut Tx, gates: &[String]) -> Result<Vec<(String, i64)>, Error> {
     if gates.is_empty() {
         return Ok(Vec::new());
@@ -62,7 +62,7 @@ pub(super) async fn first(tx: &mut Tx, gates: &[String]) -> Result<Vec<(String, 
     rows.iter().map(|row| Ok((row.try_get(0)?, row.try_get(1)?))).collect()
 }
 
-/// How these gates stand.
+/// The state of these gates.
 pub(super) async fn load<'a>(tx: &mut Tx, wanted: impl Iterator<Item = &'a Gate>) -> Result<Gates, Error> {
     let names: HashSet<&str> = wanted.map(Gate::name).collect();
     let mut gates = Gates::default();

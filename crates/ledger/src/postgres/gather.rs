@@ -1,8 +1,8 @@
-//! Tasks that a replica accepted and did not publish: found in the feed, and put into the outbox.
+//! Finds tasks in the feed that a replica accepted but did not publish, and puts them into the outbox.
 //!
-//! A task that goes to the broker at once has no row in the outbox. The feed says that it was accepted, and its row in `flight` that it
-//! still waits. So whoever makes a pass over the outbox reads the feed from a mark on. The mark moves past what is older than the
-//! direct way may take, and never past a transaction that may still commit: nobody is missed, and who is seen twice gets one row.
+//! A task on the direct path has no row in the outbox. The feed shows that it was accepted, and its row in `flight` that it is still
+//! waiting. So a pass over the outbox reads the feed from a mark on. The mark moves past tasks that are too old for the direct path, but
+//! never past a transaction that may still commit, so no task is missed; a task that is seen twice gets only one row.
 
 use sqlx::Row;
 use std::sync::Mutex;
@@ -29,7 +29,7 @@ pub(super) const UNTOUCHED: &str = "select f.task_no from taskgate.flight f wher
 pub(super) const OUTSIDE: &str = "select count(*) from taskgate.flight f where f.task_no = any($1) and f.seq = 1 \
      and f.phase = 'accepted' and not exists (select 1 from taskgate.outbox o where o.task_no = f.task_no)";
 
-/// Locks what it takes: nobody publishes or withdraws it meanwhile.
+/// Locks the tasks, so that they are not published or withdrawn meanwhile.
 pub(super) const TAKE_IN: &str = "insert into taskgate.outbox (task_no, wake_at, accepted_at) \
      select i.task_no, i.at, i.at from unnest($1::bigint[], $2::bigint[]) as i(task_no, at) cross join lateral \
      (select 1 from taskgate.flight f where f.task_no = i.task_no and f.seq = 1 and f.phase = 'accepted' for no key update) f \
@@ -45,20 +45,20 @@ const COUNTED_FOR: Duration = Duration::from_millis(250);
 /// Rows of the feed in one look.
 const ROWS: i64 = 500;
 
-/// What a stretch of the feed says of acceptances.
+/// The accepted tasks in a section of the feed.
 #[derive(Default)]
 struct Accepted {
     numbers: Vec<i64>,
     times: Vec<i64>,
-    /// The last row before the first that may not be passed.
+    /// The last row that the mark may move past.
     passed: Option<i64>,
     /// The last row that was read.
     last: i64,
     is_end: bool,
 }
 
-/// Puts into the outbox what was accepted before `cut` and waits. In a transaction of its own, before the pass: a withdrawal finds the
-/// row, or comes first.
+/// Puts waiting tasks that were accepted before `cut` into the outbox. Runs in its own transaction before the pass, so that a withdrawal
+/// finds the row or comes first.
 pub(super) async fn gather(pool: &Pool, now: Time, settle: Duration) -> Result<(), Error> {
     let cut = now.minus(settle);
     let horizon = events::horizon(pool).await?;
@@ -115,12 +115,12 @@ async fn page(pool: &Pool, after: i64, cut: Time, now: Time, horizon: i64) -> Re
     Ok(found)
 }
 
-/// `false` when another process makes a pass now, so that nothing was put into the outbox.
+/// `false` when another process is making a pass, so that nothing was put into the outbox.
 async fn take_in(pool: &Pool, found: &Accepted) -> Result<bool, Error> {
     if found.numbers.is_empty() {
         return Ok(true);
     }
-    // Mostly none: they were published long ago.
+    // Usually none, because they were published long ago.
     let waiting = sqlx::query(UNTOUCHED).bind(&found.numbers).fetch_all(pool).await?;
     let mut waiting = waiting.iter().map(|row| row.try_get(0)).collect::<Result<Vec<i64>, _>>()?;
     if waiting.is_empty() {

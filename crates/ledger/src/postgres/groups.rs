@@ -19,7 +19,7 @@ use super::{numbers, rows};
 pub(super) const GROUP: &str =
     "select root_id, total, submitted_at, chord_size, structure from taskgate.task_group where group_id = $1";
 
-/// `$2` and `$3` bound the numbers, here and in [`CANVAS`]: nothing of a canvas is older than the canvas.
+/// `$2` and `$3` bound the numbers, here and in [`CANVAS`]: no task of a canvas is older than its root.
 pub(super) const MEMBERS: &str = concat!(
     "select t.task_no, coalesce(t.given_id, cast(t.id as text)) as task_id, nullif(k.name, '') as name, t.group_index, s.phase, \
      coalesce(s.status, taskgate.word(s.phase)) as status, cast(s.seq as bigint) as seq, s.result, s.failure_type, s.failure_message from ",
@@ -89,7 +89,7 @@ fn member(row: &PgRow) -> Result<GroupMember, Error> {
     })
 }
 
-/// The groups with chord keys of the canvases that these tasks belong to, by root.
+/// By root: the groups with chord keys of the canvases of these tasks.
 pub(super) async fn of_canvases(tx: &mut Tx, tasks: &[Task]) -> Result<HashMap<TaskId, Arc<[NewGroup]>>, Error> {
     let roots: HashSet<&str> = tasks.iter().filter_map(|task| task.root_id.as_ref()).map(TaskId::as_str).collect();
     let roots: Vec<&str> = roots.into_iter().collect();
@@ -112,7 +112,7 @@ fn new_group(row: &PgRow) -> Result<NewGroup, Error> {
     })
 }
 
-/// The root stands on its own day, and no node before that.
+/// Reads a canvas. No node is from a day before the root's.
 async fn canvas(pool: &Pool, root: &TaskId) -> Result<Vec<PgRow>, Error> {
     let key = numbers::key(root.as_str());
     let (low, _) = numbers::place(&[key]);

@@ -1,7 +1,7 @@
 //! Submissions: one statement for all tasks of all submissions, one commit for the whole batch.
 //!
-//! Conflicts are looked up when a batch brings keys, or after a unique violation: then the transaction starts again without
-//! the guilty submissions. Every repetition refuses at least one more, so it ends.
+//! Conflicts are looked up when a batch has keys, or after a unique violation: then the transaction starts again without the
+//! conflicting submissions. Every repetition refuses at least one more, so it terminates.
 
 use std::collections::HashSet;
 
@@ -16,11 +16,11 @@ use super::lane::Lane;
 use super::pool::{self, Tx, is_deadlock, is_unique_violation, is_without_partition};
 use super::{Store, fan_out, limits, migrate, numbers};
 
-/// A batch that is refused more often than this fights with something else than other submissions.
+/// A batch that fails more often than this has another cause than other submissions.
 pub(super) const MAX_ATTEMPTS: usize = 1000;
 
-/// Numbers are drawn in the order of the batch, so that the order of acceptance is the order of `task_no`. `$21` is what each first
-/// event says of itself in the feed; `$22` to `$25` are for tasks that wait in a line or at a gate from the beginning.
+/// Numbers are assigned in the order of the batch, so that `task_no` is the order of acceptance. `$21` is each first event's encoding
+/// in the feed; `$22` to `$25` are for tasks that wait in a line or at a gate from the beginning.
 pub(super) const INSERT: &str = "with input as materialized (\
      select nextval('taskgate.task_no') as task_no, i.* from unnest($1::uuid[], $2::text[], $3::int[], $4::smallint[], \
      $5::text[], $6::text[], $7::text[], $8::bigint[], $9::bigint[], $10::bigint[], $11::bigint[], $12::text[], $13::text[], \
@@ -43,8 +43,8 @@ pub(super) const INSERT: &str = "with input as materialized (\
      from input group by (place - 1) / 1000) p, taskgate.ledger l) \
      select task_no from input order by place";
 
-/// The same for tasks of which there is nothing more to say: half of the columns. They go to the broker at once, so they have
-/// no row in the outbox: `gather` finds those that were left behind.
+/// The same for plain tasks, with half of the columns. They go to the broker at once, so they have no row in the outbox: `gather` finds
+/// those that were not published.
 pub(super) const INSERT_PLAIN: &str = "with input as materialized (\
      select nextval('taskgate.task_no') as task_no, i.* from unnest($1::uuid[], $2::int[], $3::smallint[], $4::bool[], \
      $5::text[], $6::text[], $7::text[], $8::bigint[], $9::bytea[]) with ordinality \
@@ -95,10 +95,10 @@ pub(super) const TAKEN_UNIQUE: &str =
 
 pub(super) type Answers = Vec<Result<Inserted, Conflict>>;
 
-/// What one try came to.
+/// The result of an attempt.
 enum Tried {
     Done(Answers),
-    /// Somebody took an id or a key meanwhile.
+    /// Another transaction took an id or a key meanwhile.
     Clash,
 }
 
@@ -108,7 +108,7 @@ pub(super) async fn insert(store: &Store, lane: &Lane, batch: &[Submission]) -> 
     let is_fresh = |task: &NewTask, at| numbers::is_fresh(&task.id, at);
     let is_given = batch.iter().any(|submission| !submission.tasks.iter().all(|task| is_fresh(task, submission.at)));
     for attempt in 0..MAX_ATTEMPTS {
-        // An id that somebody chose may be taken in any partition; the index of the newest one tells only of those made now.
+        // A chosen id may be taken in any partition; the index of the newest partition only covers fresh ids.
         let look_up = has_keys || is_given || attempt > 0;
         match try_insert(store, lane, batch, look_up).await {
             Ok(Tried::Done(answers)) => return Ok(answers),
@@ -135,7 +135,7 @@ async fn try_insert(store: &Store, lane: &Lane, batch: &[Submission], look_up: b
     Ok(Tried::Done(answers))
 }
 
-/// Their next steps are heard soon.
+/// Remembers the tasks, because news of them will come soon.
 fn note(store: &Store, batch: &[Submission], answers: &Answers) {
     let both = batch.iter().zip(answers).filter_map(|(submission, answer)| Some((submission, answer.as_ref().ok()?)));
     let tasks = both.flat_map(|(submission, inserted)| {
@@ -144,7 +144,7 @@ fn note(store: &Store, batch: &[Submission], answers: &Answers) {
     store.known.note(tasks.filter(|(task, ..)| is_short(task)).map(|(task, no, at)| task.inserted(no, at)));
 }
 
-/// Nothing but a task: its one statement is a transaction by itself, a third of the round trips.
+/// Whether the submission is a single plain task: its one statement is a transaction by itself, with a third of the round trips.
 fn is_plain(submission: &Submission) -> bool {
     let Submission { at: _, tasks, edges, groups, fan_out, idempotency, unique } = submission;
     edges.is_empty()
@@ -200,8 +200,8 @@ fn inserted(batch: &[&Submission], numbers: Vec<i64>) -> Vec<Inserted> {
         .collect()
 }
 
-/// The insert as a part of a transaction. `None` after a clash with another one: this transaction is lost, and the next try must
-/// `look_up` what is taken.
+/// The insert as part of a transaction. `None` after a conflict with another transaction: this one is aborted, and the next attempt must
+/// `look_up` taken ids and keys.
 pub(super) async fn within(
     tx: &mut Tx,
     store: &Store,
@@ -244,12 +244,12 @@ async fn taken(tx: &mut Tx, batch: &[Submission]) -> Result<Taken, Error> {
     Ok(taken)
 }
 
-/// The latest time that the batch knows.
+/// The latest time in the batch.
 fn now(batch: &[Submission]) -> i64 {
     batch.iter().map(|submission| submission.at.0).max().unwrap_or_default()
 }
 
-/// `None` after a clash with another transaction.
+/// Writes the batch. `None` after a conflict with another transaction.
 async fn write(tx: &mut Tx, store: &Store, batch: &[&Submission]) -> Result<Option<Vec<Inserted>>, Error> {
     let kinds = kinds(store, batch).await?;
     let numbers = match tasks(&mut **tx, batch, &kinds).await {
@@ -266,7 +266,7 @@ async fn write(tx: &mut Tx, store: &Store, batch: &[&Submission]) -> Result<Opti
     }
 }
 
-/// The numbers of the kinds of all tasks of the batch, in order.
+/// The kind numbers of all tasks of the batch, in order.
 async fn kinds(store: &Store, batch: &[&Submission]) -> Result<Vec<i32>, Error> {
     let tasks = batch.iter().flat_map(|submission| &submission.tasks);
     let pairs: Vec<(&str, &str)> = tasks.map(|task| (task.name.as_str(), task.queue.as_str())).collect();
@@ -323,12 +323,12 @@ async fn tasks(executor: impl PgExecutor<'_>, batch: &[&Submission], kinds: &[i3
     query.fetch_all(executor).await?.iter().map(|row| row.try_get(0)).collect()
 }
 
-/// Whether the columns of [`INSERT_PLAIN`] say all of it.
+/// Whether the columns of [`INSERT_PLAIN`] are enough for the task.
 fn is_short(task: &NewTask) -> bool {
     task.is_plain() && numbers::given(&task.id).is_none()
 }
 
-/// All that only some submissions bring. False when a key is held by another transaction that committed first.
+/// Writes what only some submissions have. False when another transaction that committed first holds a key.
 async fn extras(tx: &mut Tx, batch: &[&Submission], inserted: &[Inserted]) -> Result<bool, sqlx::Error> {
     labels(tx, batch, inserted).await?;
     edges(tx, batch, inserted).await?;

@@ -1,7 +1,7 @@
-//! Pairs of name and queue have a number: one small index finds tasks by either, and a row need not repeat two texts.
+//! Numbers for pairs of name and queue: a small index finds tasks by either, and rows need not repeat two texts.
 //!
-//! A number never changes, so each replica remembers the pairs it has met. Where many queues or names are made up, what is
-//! remembered is forgotten at a bound and asked for again.
+//! A number never changes, so each replica caches the pairs that it has seen. The cache is bounded, for fleets that make up many
+//! queues or names; it is cleared at the bound.
 
 use std::collections::HashMap;
 use std::sync::RwLock;
@@ -12,7 +12,7 @@ use crate::Error;
 
 use super::pooled::Pool;
 
-/// Some megabytes of names.
+/// Maximum number of cached pairs: some megabytes of names.
 const MOST: usize = 20_000;
 
 pub(super) const ADD: &str = "insert into taskgate.kind (name, queue) select * from unnest($1::text[], $2::text[]) as n(name, queue) \
@@ -26,7 +26,7 @@ type Pair = (String, String);
 pub(super) struct Kinds(RwLock<HashMap<Pair, i32>>);
 
 impl Kinds {
-    /// The numbers of these pairs, in their order; new pairs get one. In a transaction of its own: a number may stay unused.
+    /// The numbers of these pairs, in order; new pairs get a number, in a separate transaction, so a number may stay unused.
     pub async fn numbers(&self, pool: &Pool, pairs: &[(&str, &str)]) -> Result<Vec<i32>, Error> {
         if let Some(known) = self.known(pairs) {
             return Ok(known);
@@ -50,7 +50,7 @@ impl Kinds {
         let known = self.0.read().expect("nothing panics under this lock");
         let mut numbers: Vec<i32> = Vec::with_capacity(pairs.len());
         for (index, &(name, queue)) in pairs.iter().enumerate() {
-            // Most batches are of one kind: that one is looked up once.
+            // Most batches have a single kind, which is looked up once.
             let same =
                 index.checked_sub(1).filter(|&before| pairs[before] == (name, queue)).map(|before| numbers[before]);
             let number = same.or_else(|| known.get(&(name.to_owned(), queue.to_owned())).copied())?;

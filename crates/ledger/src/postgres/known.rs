@@ -1,8 +1,8 @@
-//! What this process knows of tasks because it wrote them last: an ordinary step then needs no read and no lock before its write.
+//! A cache of tasks that this process wrote last, so that an ordinary step needs no read and no lock before its write.
 //!
-//! A guess and nothing more: whoever writes by it says which `seq` the row must still have, and begins again with a look when the row
-//! has another. Bounded: the older half is forgotten when the younger one is full. Not kept are tasks whose rows may change without a
-//! step: adopted ones, and ones with a revoke on its way.
+//! It is only a guess: a writer that uses it states which `seq` the row must still have, and starts again with a read if the row has
+//! another. Bounded: the older half is dropped when the younger half is full. Tasks whose rows may change without a step are not cached:
+//! adopted ones, and those with a pending revoke.
 
 use std::collections::HashMap;
 use std::sync::Mutex;
@@ -68,7 +68,7 @@ impl Known {
         self.0.lock().expect("nothing panics under this lock")
     }
 
-    /// Tasks as they stand after a commit.
+    /// Records the state of tasks after a commit.
     pub fn note(&self, tasks: impl IntoIterator<Item = Task>) {
         let mut halves = self.halves();
         for task in tasks {
@@ -93,8 +93,8 @@ impl Known {
         numbers.iter().filter_map(|no| halves.numbered(*no).map(|task| (*no, task.clone()))).collect()
     }
 
-    /// The tasks of this news for which what is known is enough: news changes one that is not final, or says nothing new of one that
-    /// has ended. By ascending number.
+    /// The tasks for which the cached state is enough to apply this news: unfinished tasks, and ended ones that it does not change. By
+    /// ascending number.
     pub fn enough_for(&self, news: &[News]) -> Vec<Task> {
         let mut tasks: HashMap<&TaskId, Task> = HashMap::new();
         {
@@ -115,12 +115,12 @@ impl Known {
     }
 }
 
-/// Nothing but a step changes its row.
+/// Whether only steps change its row.
 fn is_steady(task: &Task) -> bool {
     !task.adopted && task.revoke_requested_at.is_none() && task.retried_as.is_none()
 }
 
-/// As a transition reads it: without the large texts.
+/// The task without the large texts, as a transition reads it.
 fn light(task: Task) -> Task {
     Task { result: None, traceback: None, progress: None, children: None, ..task }
 }

@@ -1,7 +1,7 @@
-//! A connection of its own for a caller that sends single statements one after the other.
+//! A dedicated connection for a caller that sends single statements one after the other.
 //!
-//! What the server keeps for a connection (plans, caches of the catalog) stays warm on one, and is cold on most of a pool that takes
-//! turns. And the pool asks each connection that comes back whether it lives: one more round trip for each statement.
+//! The server's per-connection state (plans, catalog caches) stays warm on one connection, but is cold on most of a pool. And the pool
+//! pings each connection before use, which is one more round trip for each statement.
 
 use std::ops::{Deref, DerefMut};
 use std::sync::Arc;
@@ -16,17 +16,17 @@ use super::pool::{self, PostgresConfig};
 use super::pooled::Door;
 use crate::Error;
 
-/// One that was idle for longer is asked whether it lives: under load it never is.
+/// A connection that was idle for longer is pinged before use; under load that never happens.
 const RESTED: Duration = Duration::from_millis(100);
-/// The server's own limit comes first.
+/// Extra time beyond the server's own statement timeout, which fires first.
 const ON_ITS_WAY: Duration = Duration::from_secs(2);
 
-/// Opened when it is first used, and again after every loss.
+/// A connection that is opened when first used, and again after every loss.
 pub(super) struct Lane {
     options: PgConnectOptions,
     /// How long a call waits for its turn and a connection.
     patience: Duration,
-    /// How long for an answer: longer than the server lets a statement run, so it is the connection that is at fault.
+    /// Timeout for an answer: longer than the server lets a statement run, so exceeding it means that the connection is broken.
     limit: Duration,
     door: Arc<Door>,
     open: Mutex<Option<Open>>,
@@ -37,7 +37,7 @@ struct Open {
     used: Instant,
 }
 
-/// The connection, for one caller. Whoever does not [`put it back`](Taken::keep) closes it.
+/// The connection, for one caller. It is closed unless the caller [puts it back](Taken::keep).
 pub(super) struct Taken<'a> {
     place: MutexGuard<'a, Option<Open>>,
     connection: PgConnection,
@@ -50,16 +50,16 @@ impl Lane {
         Ok(Self { options, patience: config.acquire_timeout, limit, door: Arc::clone(door), open: Mutex::new(None) })
     }
 
-    /// Waits for a statement's answer, and not for ever: a network that swallows packets tells nobody.
+    /// Waits for a statement's answer with a timeout, because a network may drop packets silently.
     ///
     /// # Errors
-    /// Those of the statement; without an answer its outcome is unknown, as after a lost connection.
+    /// Errors of the statement; without an answer its outcome is unknown, as after a lost connection.
     pub async fn limited<T>(&self, statement: impl Future<Output = Result<T, sqlx::Error>>) -> Result<T, sqlx::Error> {
         let silence = || Err(sqlx::Error::Io(std::io::ErrorKind::TimedOut.into()));
         tokio::time::timeout(self.limit, statement).await.unwrap_or_else(|_| silence())
     }
 
-    /// `None` behind a pooler, where no connection is anybody's own: the caller uses the pool.
+    /// Takes the connection. `None` behind a pooler, where dedicated connections do not exist: the caller uses the pool.
     pub async fn take(&self) -> Result<Option<Taken<'_>>, Error> {
         if self.door.is_pooled().await? {
             return Ok(None);
@@ -76,7 +76,7 @@ impl Lane {
     }
 }
 
-/// One that rested may have died with its server: better found here than by a statement.
+/// Checks an idle connection: it may have died with its server, which is better noticed here than by a statement.
 async fn alive(open: Option<Open>) -> Option<PgConnection> {
     let Open { mut connection, used } = open?;
     if used.elapsed() > RESTED {
@@ -86,7 +86,7 @@ async fn alive(open: Option<Open>) -> Option<PgConnection> {
 }
 
 impl Taken<'_> {
-    /// After a statement: the next caller gets the connection, unless it is of no use any more.
+    /// Puts the connection back after a statement, unless it is broken.
     pub fn keep<T>(mut self, done: &Result<T, sqlx::Error>) {
         if !done.as_ref().is_err_and(pool::is_transient) {
             *self.place = Some(Open { connection: self.connection, used: Instant::now() });

@@ -1,7 +1,7 @@
-//! News becomes history: rows locked in one order, the pure rule applied, one commit for the batch.
+//! Applies news: locks rows in one order, applies the pure rule, commits once for the batch.
 //!
-//! What is not final is locked first. A task that another transaction ends meanwhile is not there any more when its lock is free; the
-//! second statement, which looks among what has ended, then sees it.
+//! Unfinished tasks are locked first. A task that another transaction ends meanwhile is gone from there when its lock is free; the second
+//! statement, which searches the ended tasks, then finds it.
 
 use std::collections::HashSet;
 
@@ -18,8 +18,7 @@ use super::pool::{self, Tx, is_deadlock};
 use super::pooled::Pool;
 use super::{Store, rows, save};
 
-/// Every transaction locks tasks by ascending number, so that two never wait for each other. `$1` keys of ids; `$2` and `$3` bound
-/// the days.
+/// Every transaction locks tasks by ascending number, so that there are no deadlocks. `$1` keys of ids; `$2` and `$3` bound the days.
 pub(super) const LOCK: &str = concat!(
     "select ",
     fact_columns!(),
@@ -32,7 +31,7 @@ pub(super) const LOCK: &str = concat!(
     "cross join lateral (select * from taskgate.flight f where f.task_no = t.task_no for no key update) s"
 );
 
-/// The same of tasks that have ended.
+/// The same for tasks that have ended.
 pub(super) const LOCK_ENDED: &str = concat!(
     "select ",
     fact_columns!(),
@@ -48,23 +47,23 @@ pub(super) const LOCK_ENDED: &str = concat!(
 
 pub(super) const BEGIN_RELAXED: &str = "begin; set local synchronous_commit = off";
 
-/// A recorder that stops in the middle of a write must not keep its successor from the lease: the server ends its transaction.
+/// The server ends the transaction of a recorder that is paused in the middle of a write, so that it does not block its successor.
 const BEGIN_FENCED: &str = "begin; set local idle_in_transaction_session_timeout = 1000";
 const BEGIN_FENCED_RELAXED: &str =
     "begin; set local idle_in_transaction_session_timeout = 1000; set local synchronous_commit = off";
 
-/// A transaction that keeps losing deadlocks against others is given up as unavailable.
+/// After this many lost deadlocks a transaction fails as unavailable.
 const MAX_ATTEMPTS: usize = 5;
 
 /// Locked until the commit: the next holder cannot take the lease before that.
 pub(super) const FENCE: &str = "select 1 from taskgate.lease where name = $1 and term = $2 for share";
 
-/// The fence alone, where no task needs a look.
+/// The fence alone, for batches that need no lock.
 pub(super) const RENEW: &str =
     "update taskgate.lease set expires_at = greatest(expires_at, $1) where name = $2 and term = $3";
 
-/// The fence, then [`LOCK`], in one round trip: no rows without the fence. It renews the lease: a successor that waits for a long
-/// write finds afterwards that its holder lives.
+/// The fence, then [`LOCK`], in one round trip: no rows without the fence. It renews the lease, so that a successor that waits for a long
+/// write sees afterwards that the holder is alive.
 pub(super) const LOCK_FENCED: &str = concat!(
     "with fence as (update taskgate.lease set expires_at = greatest(expires_at, $6) where name = $4 and term = $5 returning 1) \
      select ",
@@ -78,7 +77,7 @@ pub(super) const LOCK_FENCED: &str = concat!(
     "cross join lateral (select * from taskgate.flight f where f.task_no = t.task_no for no key update) s"
 );
 
-/// `None` when the fence does not hold any more.
+/// Applies news. `None` when the fence does not hold any more.
 pub(super) async fn learn(
     pool: &Pool,
     store: &Store,
@@ -99,18 +98,18 @@ pub(super) async fn learn(
                 return Err(error);
             }
         }
-        // From now on every task is looked at.
+        // From now on every task is read.
         store.known.forget(known.iter().map(|task| &task.id));
         known.clear();
     }
 }
 
-/// What one try came to.
+/// The result of an attempt.
 enum Learnt {
     Done(Vec<Event>),
     /// The fence does not hold any more.
     Fenced,
-    /// Somebody else took a further step of a task that was taken for known.
+    /// Another transaction changed a task whose cached state was used.
     Changed,
 }
 
@@ -148,7 +147,7 @@ async fn try_learn(
     Ok(Learnt::Done(book.events))
 }
 
-/// `None` when the fence does not hold any more.
+/// Locks tasks under the fence. `None` when the fence does not hold any more.
 async fn lock_fenced(tx: &mut Tx, ids: &[&TaskId], fence: Option<&Fence>) -> Result<Option<Vec<Task>>, Error> {
     let Some(fence) = fence else { return lock(tx, ids).await.map(Some) };
     if ids.is_empty() {
@@ -168,7 +167,7 @@ async fn lock_fenced(tx: &mut Tx, ids: &[&TaskId], fence: Option<&Fence>) -> Res
         .fetch_all(&mut **tx)
         .await?;
     if found.is_empty() {
-        // All have ended or are unknown, or the lease has another holder.
+        // Either all tasks have ended or are unknown, or the lease has another holder.
         let holds = sqlx::query(FENCE).bind(fence.lease).bind(fence.term).fetch_optional(&mut **tx).await?;
         if holds.is_none() {
             return Ok(None);
@@ -187,7 +186,7 @@ pub(super) async fn lock(tx: &mut Tx, ids: &[&TaskId]) -> Result<Vec<Task>, Erro
     lock_others(tx, keys, open, place).await
 }
 
-/// What was not found unfinished in its place: ended there, or somewhere else.
+/// Locks tasks that were not found among unfinished ones in the expected partitions: they have ended, or are in other partitions.
 async fn lock_others(
     tx: &mut Tx,
     keys: Vec<Uuid>,

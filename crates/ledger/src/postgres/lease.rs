@@ -1,4 +1,4 @@
-//! Named leases with a term: who renews in time keeps it, and every new holder gets a higher term.
+//! Named leases with a term: a holder that renews in time keeps the lease, and every new holder gets a higher term.
 
 use std::time::Duration;
 
@@ -15,10 +15,10 @@ pub(super) const TAKE: &str = "insert into taskgate.lease as l (name, holder, te
      term = l.term + (l.holder <> excluded.holder)::int \
      where l.holder = excluded.holder or l.expires_at <= $4 returning term, expires_at";
 
-/// Rolled back: it shows whether the database takes writes.
+/// A write that is rolled back, to check whether the database takes writes.
 pub(super) const PROBE: &str = "insert into taskgate.lease (name, holder, term, expires_at) values ('probe ' || $1::text, '', 0, 0) on conflict do nothing";
 
-/// The row stays, so that the term goes on growing.
+/// The row stays, so that the term keeps growing.
 pub(super) const RELEASE: &str =
     "update taskgate.lease set holder = '', expires_at = 0 where name = $1 and holder = $2";
 

@@ -1,4 +1,4 @@
-//! Keys of limits as people see and change them, and why a task waits.
+//! Keys of limits, their rules, and where a task waits.
 
 use std::collections::HashMap;
 
@@ -21,19 +21,19 @@ pub(super) const SET_RULE: &str = "insert into taskgate.limit_rule (key, most, r
      on conflict (key) do update set most = excluded.most, rate = excluded.rate, paused = excluded.paused, changed_at = excluded.changed_at";
 pub(super) const NO_RULE: &str = "delete from taskgate.limit_rule where key = $1";
 pub(super) const NO_RATE: &str = "delete from taskgate.gate_rate where gate = $1";
-/// Gates at which tasks wait, by skipping from one to the next.
+/// Gates at which tasks wait, by skipping along the index.
 pub(super) const WAITED_FOR: &str = "with recursive found as (\
      (select gate from taskgate.outbox where gate > $1 and gate < $2 order by gate limit 1) union all \
      select (select o.gate from taskgate.outbox o where o.gate > f.gate and o.gate < $2 order by o.gate limit 1) \
      from found f where f.gate is not null) select gate from found where gate is not null limit $3";
-/// Gates of which tasks are under way.
+/// Gates with tasks under way.
 pub(super) const HELD: &str = "with recursive found as (\
      (select gate from taskgate.gate_hold where gate > $1 and gate < $2 order by gate limit 1) union all \
      select (select h.gate from taskgate.gate_hold h where h.gate > f.gate and h.gate < $2 order by h.gate limit 1) \
      from found f where f.gate is not null) select gate from found where gate is not null limit $3";
 pub(super) const PACED: &str =
     "select gate from taskgate.gate_rate where gate > $1 and gate < $2 order by gate limit $3";
-/// With the word that stands before keys of gates, so that all places give the same kind of names.
+/// With the prefix of key gates, so that all sources give the same form of names.
 pub(super) const RULED: &str =
     "select 'key ' || key from taskgate.limit_rule where key > $1 and key < $2 order by key limit $3";
 pub(super) const STATES: &str = "select k.key, \
@@ -52,10 +52,10 @@ pub(super) const IN_LINE: &str = "select o.line, o.share, \
      and b.task_no < o.task_no limit 10000) as own) as ahead, \
      (select count(*) from taskgate.window_slot s where s.queue = o.line) as in_broker \
      from taskgate.outbox o where o.task_no = $1 and o.line is not null";
-/// One of 64 locks for each key: submissions that may be refused decide one after the other. Held until the commit.
+/// Each key uses one of 64 locks, so that submissions that may be refused are decided one after the other. Held until the commit.
 pub(super) const ALONE: &str = "select pg_advisory_xact_lock(7310321, n.slot) from unnest($1::int[]) as n(slot)";
 
-/// All rules by hand.
+/// All rules set by hand.
 pub(super) async fn rules(tx: &mut Tx) -> Result<Rules, Error> {
     let rows = sqlx::query(RULES).fetch_all(&mut **tx).await?;
     let rule = |row: &PgRow| Ok((row.try_get("key")?, rule_of(row)?.map(|(rule, _)| rule).unwrap_or_default()));
@@ -86,7 +86,7 @@ fn state(row: &PgRow) -> Result<KeyState, Error> {
     })
 }
 
-/// How these keys stand, for submissions that may be refused: none of another transaction decides at the same time.
+/// The state of these keys, for submissions that may be refused; other transactions cannot decide at the same time.
 pub(super) async fn decide(tx: &mut Tx, keys: &[String]) -> Result<HashMap<String, KeyState>, Error> {
     if keys.is_empty() {
         return Ok(HashMap::new());

@@ -1,6 +1,6 @@
-//! Lines: who waits for room in a queue's window, whose turn it is, and what a pass changed.
+//! Lines: tasks that wait for room in a queue's window, the turns of keys, and the changes of a pass.
 //!
-//! Only a pass writes turns and slots, and passes are alone. What is read, and when, stands in [`crate::line_reads`].
+//! Only passes write turns and slots, and only one pass runs at a time. [`crate::line_reads`] determines what is read, and when.
 
 use sqlx::Row;
 
@@ -9,7 +9,7 @@ use crate::Error;
 use crate::line_reads::Reads;
 use crate::lines::{Entering, Line, Lines, Pick, Share};
 
-/// Lines of queues that are not paused, each found by skipping from one to the next. `is_shared`: keys take turns in it.
+/// Lines of unpaused queues, found by skipping along the index. `is_shared`: keys take turns in it.
 pub(super) const WAITING: &str = "with recursive waiting as (\
      (select line from taskgate.outbox where line is not null order by line limit 1) union all \
      select (select o.line from taskgate.outbox o where o.line > w.line order by o.line limit 1) \
@@ -25,7 +25,7 @@ pub(super) const NEXT_RANK: &str =
 /// The keys of a rank whose turn is next.
 pub(super) const SHARES: &str = "select share, turn, weight from taskgate.line_share where queue = $1 and rank = $2 \
      order by turn, share limit $3";
-/// Tasks without a key, when they are not among the keys yet: they begin where the others are.
+/// The turn of tasks without a key; if they have none yet, they start at the others' position.
 pub(super) const WITHOUT: &str = "select coalesce((select s.turn from taskgate.line_share s where s.queue = $1 and s.rank = $2 and s.share = ''), \
      (select min(s.turn) from taskgate.line_share s where s.queue = $1 and s.rank = $2), 0) as turn \
      from (select 1 from taskgate.outbox where line = $1 and rank = $2 and share = '' limit 1) as found";
@@ -37,7 +37,7 @@ pub(super) const ENTER: &str = "update taskgate.outbox o set line = n.queue, ran
      parked = null, wake_at = coalesce(t.expires_at, 9223372036854775807) \
      from unnest($1::bigint[], $2::text[], $3::smallint[], $4::text[]) as n(task_no, queue, rank, share) \
      join taskgate.task t on t.task_no = n.task_no where o.task_no = n.task_no";
-/// A new key begins where the others are.
+/// Registers a new key, at the others' position.
 pub(super) const REGISTER: &str = "insert into taskgate.line_share (queue, rank, share, turn, weight) \
      select n.queue, n.rank, n.share, coalesce((select min(s.turn) from taskgate.line_share s \
      where s.queue = n.queue and s.rank = n.rank), 0), n.weight \
@@ -49,7 +49,7 @@ pub(super) const TURN: &str = "insert into taskgate.line_share (queue, rank, sha
 pub(super) const FORGET: &str = "delete from taskgate.line_share s \
      using unnest($1::text[], $2::smallint[], $3::text[]) as n(queue, rank, share) \
      where s.queue = n.queue and s.rank = n.rank and s.share = n.share";
-/// A task that a worker has received already takes no room.
+/// Takes room for a task, unless a worker has received it already.
 pub(super) const OCCUPY: &str = "insert into taskgate.window_slot (task_no, queue) \
      select n.task_no, n.queue from unnest($1::bigint[], $2::text[]) as n(task_no, queue) \
      where exists (select 1 from taskgate.flight f where f.task_no = n.task_no and f.phase = 'queued') on conflict do nothing";
@@ -96,7 +96,7 @@ impl Reads for Read<'_> {
     }
 }
 
-/// The windows of queues that tasks come to which did not wait in a line.
+/// Loads the windows of queues that get tasks which did not wait in a line.
 pub(super) async fn open(tx: &mut Tx, lines: &mut Lines, queues: &[(String, u32)]) -> Result<(), Error> {
     if queues.is_empty() {
         return Ok(());
@@ -111,7 +111,8 @@ pub(super) async fn open(tx: &mut Tx, lines: &mut Lines, queues: &[(String, u32)
     Ok(())
 }
 
-/// What was published takes room; keys that went are put off, and those without tasks forgotten; then newcomers go to the end.
+/// Writes the result of a pass: published tasks take room, the turns of their keys advance, keys without tasks are removed, and new
+/// tasks go to the end of their lines.
 pub(super) async fn settle(
     tx: &mut Tx,
     lines: &Lines,

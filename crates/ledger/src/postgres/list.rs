@@ -1,8 +1,8 @@
 //! Lists and search in bounded time, however long the history is.
 //!
-//! A list walks down `task_no` along the index of its most telling condition and tests the others on what it meets. When those
-//! match rarely, a page ends after [`BUDGET`] with what it found so far, possibly nothing, and a cursor to go on from: a page
-//! is the last one only when it has no cursor.
+//! A list walks down `task_no` along the index of its most selective condition and tests the other conditions on each task. If those
+//! match rarely, a page ends after [`BUDGET`] with what it has found so far, possibly nothing, and a cursor to continue: only a page
+//! without a cursor is the last one.
 
 use std::time::{Duration, Instant};
 
@@ -17,16 +17,16 @@ use super::columns::{between, fact_columns, standing, state_columns};
 use super::pooled::Pool;
 use super::{conditions, events, numbers, rows};
 
-/// What a page may take, but for its last step.
+/// Time limit of a page, not counting its last step.
 const BUDGET: Duration = Duration::from_millis(12);
 
-/// Steps grow from a page's size to this: about five milliseconds of look-ups.
+/// Steps grow from a page's size up to this: about five milliseconds of look-ups.
 const LONGEST_STEP: i64 = 2_500;
 
-/// Clocks of replicas may differ by less than this: numbers follow the times of submission that closely.
+/// Clocks of replicas differ by less than this, so numbers are in the order of submission times within this tolerance.
 const SKEW: i64 = 600 * 1_000_000;
 
-/// Each answers numbers below `$1` and not below `$2`, descending, at most `$3`. Bounds of days leave partitions alone.
+/// Each of these returns numbers below `$1` and not below `$2`, descending, at most `$3`. Bounds on days exclude partitions.
 pub(super) const ALL: &str = "select task_no from taskgate.task where task_no < $1 and task_no >> 32 <= $1 >> 32 and task_no >= $2 and task_no >> 32 >= $2 >> 32 order by task_no desc limit $3";
 pub(super) const AT_WORKER: &str = "select task_no from taskgate.flight where at_worker and task_no < $1 and task_no >= $2 \
      order by task_no desc limit $3";
@@ -58,10 +58,10 @@ pub(super) const ROOT: &str = "select task_no from (\
 pub(super) const LABEL: &str = "select task_no from taskgate.label where key = ($4::text[])[1] and value = ($4::text[])[2] \
      and task_no < $1 and task_no >> 32 <= $1 >> 32 and task_no >= $2 and task_no >> 32 >= $2 >> 32 order by key desc, value desc, task_no desc limit $3";
 
-/// Numbers of keys from `$1` to `$2`.
+/// Numbers of tasks whose id keys are from `$1` to `$2`.
 pub(super) const IDS: &str =
     "select task_no from taskgate.task where id >= $1 and id <= $2 and given_id is null order by id limit $3";
-/// Numbers of ids that are no UUIDs, from `$1` on and below `$2`.
+/// Numbers of tasks whose ids are not UUIDs, from `$1` on and below `$2`.
 pub(super) const GIVEN_IDS: &str =
     "select task_no from taskgate.task where given_id >= $1 and given_id < $2 order by given_id limit $3";
 
@@ -86,7 +86,7 @@ struct Path {
     texts: Vec<String>,
     /// The key of the root's id.
     root: Option<Uuid>,
-    /// Nothing else is asked, so every step counts.
+    /// Whether there are no other conditions, so that every task matches.
     exact: bool,
 }
 
@@ -109,7 +109,7 @@ pub(super) async fn tasks(pool: &Pool, filter: &Filter, page: &Page) -> Result<(
         found.extend(matching(pool, filter, &met, &by_id, i64::try_from(missing).unwrap_or(i64::MAX)).await?);
         if found.len() > wanted {
             found.truncate(wanted);
-            // With no room at all the next page begins where this one did.
+            // Without any result the next page begins where this one did.
             break Some(Cursor(found.last().map_or(below, |task| task.no)));
         }
         let Some(&last) = met.last().filter(|_| !is_end) else { break None };
@@ -131,7 +131,7 @@ async fn walk(pool: &Pool, path: &Path, below: i64, not_below: i64, step: i64) -
     query.fetch_all(pool).await?.iter().map(|row| Ok(row.try_get(0)?)).collect()
 }
 
-/// Those of `numbers` that meet every condition, without the `given`.
+/// The tasks among `numbers` that match all conditions, except those in `given`.
 async fn matching(
     pool: &Pool,
     filter: &Filter,
@@ -150,7 +150,7 @@ async fn matching(
     rows::tasks(&query.build().fetch_all(pool).await?)
 }
 
-/// The path with the fewest steps, as far as the filter tells.
+/// The path with presumably the fewest steps.
 fn path(filter: &Filter) -> Path {
     let others = Filter { from: None, to: None, ..filter.clone() };
     let along = |statement, texts: Vec<String>, rest: Filter| Path {
@@ -189,7 +189,7 @@ fn path(filter: &Filter) -> Path {
     }
 }
 
-/// Values that are asked for twice would be met twice.
+/// Removes repeated values, which would be found twice.
 fn distinct(texts: &[String]) -> Vec<String> {
     let mut texts: Vec<String> = texts.iter().map(|text| clean(text).into_owned()).collect();
     texts.sort_unstable();
@@ -197,7 +197,7 @@ fn distinct(texts: &[String]) -> Vec<String> {
     texts
 }
 
-/// The phases that a filter leaves, by its phases or by what its statuses mean. `None` when it says neither.
+/// The phases that a filter allows, from its phases or its statuses. `None` when it has neither.
 fn phases(filter: &Filter) -> Option<Vec<Phase>> {
     if !filter.phase.is_empty() {
         return Some(
@@ -213,7 +213,7 @@ fn phases(filter: &Filter) -> Option<Vec<Phase>> {
     if filter.status.is_empty() {
         return None;
     }
-    // A word that is not Celery's is a custom state: of a running task.
+    // A state that is not Celery's is a custom state of a running task.
     let means = |word: &String| {
         let known: Vec<Phase> = Phase::ALL.into_iter().filter(|phase| phase.status() == word).collect();
         if known.is_empty() { vec![Phase::Running] } else { known }
@@ -238,7 +238,7 @@ async fn bounds(pool: &Pool, filter: &Filter, page: &Page) -> Result<(i64, i64),
     Ok((below, not_below))
 }
 
-/// The lowest number of about those that were submitted at this time or later; the end of all numbers when there is none.
+/// About the lowest number of tasks submitted at this time or later; the end of all numbers when there are none.
 async fn first_at(pool: &Pool, at: i64) -> Result<i64, Error> {
     let newest: i64 = sqlx::query(NEWEST).fetch_one(pool).await?.try_get(0)?;
     let (mut low, mut high) = (0, newest);
@@ -251,7 +251,7 @@ async fn first_at(pool: &Pool, at: i64) -> Result<i64, Error> {
     Ok(if low > newest { i64::MAX } else { low })
 }
 
-/// Tasks that a search names by the beginning of their ids, if these fit on one page: they come first, wherever they are.
+/// Tasks whose ids begin with the search text, if they fit on one page: they are listed first.
 async fn named_by_id(pool: &Pool, filter: &Filter, limit: i64) -> Result<Vec<i64>, Error> {
     let Some(prefix) = filter.q.as_deref().map(clean) else { return Ok(Vec::new()) };
     let end = format!("{prefix}\u{10ffff}");

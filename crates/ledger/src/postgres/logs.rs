@@ -1,4 +1,4 @@
-//! Task logs: one row for what came together. One writer at a time, so that a line has one number.
+//! Task logs: a row for lines that arrived together. One writer at a time, so that line numbers are unique.
 
 use async_trait::async_trait;
 use sqlx::Row;
@@ -13,7 +13,7 @@ use celery::task::TaskId;
 use celery::task_log::TaskLog;
 use runtime::clock::Time;
 
-/// A recorder that has a successor may still be writing.
+/// A lock, because a recorder that has a successor may still be writing.
 pub(super) const LOCK: &str = "select pg_advisory_xact_lock(7310319, 4)";
 pub(super) const STANDING: &str = "select next_seq, bytes, began_at, closed from taskgate.task_log \
      where task_no = $1 and attempt = $2 order by first_no desc limit 1";

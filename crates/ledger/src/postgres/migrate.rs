@@ -1,7 +1,7 @@
-//! The schema, brought up to date under a lock. Migrations only add; a release later the old is taken away.
+//! Migrates the schema under a lock. Migrations only add; old parts are removed a release later.
 //!
-//! After the migrations: the view `public.celery_taskmeta` (unless something that is not ours has the name), the inbox, and the guard of
-//! the feed: a database restored into a cluster with younger transaction ids must not give positions below the old ones.
+//! After the migrations it creates the view `public.celery_taskmeta` (unless the name is taken by something else) and the inbox, and
+//! guards the feed: a database restored into a cluster with lower transaction ids must not assign positions below the old ones.
 
 use sqlx::Row;
 use sqlx::migrate::Migrator;
@@ -18,17 +18,17 @@ static MIGRATIONS: Migrator = sqlx::migrate!("migrations/postgres");
 
 pub(super) const LOCK: &str = "select pg_advisory_xact_lock(7310319, 0)";
 
-/// A row of the feed has a thousand events at most.
+/// Moves the feed's offset; a row of the feed has at most a thousand events.
 pub(super) const GUARD_FEED: &str = "update taskgate.ledger set feed_offset = feed_offset + e.ahead from (\
      select coalesce(max(newest.pos) + 1000, 0) - feed_offset - (pg_current_xact_id()::text::bigint << 20) as ahead \
      from taskgate.ledger left join (select pos from taskgate.feed order by pos desc limit 1) newest on true \
      group by feed_offset) e where e.ahead > 0";
 
-/// Makes partitions ahead and moves the numbers to the present day. Does nothing when that is done.
+/// Creates partitions ahead and moves the numbers to the present day. Does nothing when that is done.
 pub(super) const ROLL: &str = "select taskgate.roll()";
 
-/// The driver names its statements when it migrates. Through a pooler the connection is somebody else's afterwards, and may have been
-/// before: a name that is taken would be an error.
+/// Drops the named statements that the driver uses for migrations. Through a pooler the connection is shared with other clients, for whom
+/// a taken name would be an error.
 const FORGET_STATEMENTS: &str = r"
 do $$
 declare name text;
@@ -39,13 +39,13 @@ begin
 end
 $$";
 
-/// A ledger as it was before its tables were partitioned.
+/// Recognises a ledger from before its tables were partitioned.
 const OLD_SHAPE: &str = "select to_regclass('taskgate.unfinished') is not null";
 
 const KEEP: &str = "keep its data with `alter schema taskgate rename to taskgate_before` (it stays readable with SQL), or with \
      `pg_dump --schema taskgate` and then `drop schema taskgate cascade`, and migrate again";
 
-/// Celery's names and types. Arguments that the catalog masks are not shown, nor ones whose message is gone.
+/// A view with Celery's names and types. Masked arguments are not shown, nor arguments whose message was pruned.
 const VIEW: &str = r"
 do $$
 begin
@@ -68,14 +68,14 @@ exception when insufficient_privilege then
 end
 $$";
 
-/// One transaction: through a pooler it stays on one connection of the server.
+/// Migrates in one transaction, which stays on one server connection even through a pooler.
 pub(super) async fn migrate(config: &PostgresConfig) -> Result<(), Error> {
     let pool = unlimited(config)?;
     let mut migrator = Migrator::with_migrations(MIGRATIONS.iter().cloned().collect());
     migrator.dangerous_set_table_name("taskgate.migration");
-    // A newer release may have been here: its migrations only add.
+    // A newer release may have migrated the schema already: its migrations only add.
     migrator.set_ignore_missing(true);
-    // The lock of the driver lasts longer than a transaction.
+    // The driver's own lock would outlive the transaction.
     migrator.set_locking(false);
     let mut tx = pool::begin(&pool).await?;
     sqlx::query(LOCK).execute(&mut *tx).await?;

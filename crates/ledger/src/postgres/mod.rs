@@ -1,4 +1,4 @@
-//! The ledger on PostgreSQL, schema `taskgate`: for any number of replicas.
+//! The ledger on PostgreSQL, in the schema `taskgate`, for any number of replicas.
 //!
 //! Times are stored as microseconds. Statements are constants (a test prepares every one of them); only lists are put together
 //! from constant pieces with bound values.
@@ -72,41 +72,41 @@ pub(crate) use pool::begin_elsewhere;
 use pooled::{Door, Pool};
 pub use statements::STATEMENTS;
 
-/// Commits of other replicas that a watcher may lag behind; after more it looks at everything again.
+/// How many commits of other replicas a watcher may lag behind; after more it reads everything again.
 const CHANGES: usize = 1024;
 
 /// Each method is one call on the pool; a clone shares it.
 pub struct PostgresLedger {
     config: PostgresConfig,
     pool: Pool,
-    /// Of the listener: whether it can listen depends on what stands before it.
+    /// The listener's pool: whether it can listen depends on whether there is a pooler in between.
     listening: Pool,
     store: Store,
     lanes: Lanes,
     changed: broadcast::Sender<Changed>,
 }
 
-/// What every write needs.
+/// The state that every write needs.
 struct Store {
     pool: Pool,
-    /// Names this process in notifications.
+    /// This process's name in notifications.
     replica: Arc<str>,
     kinds: Kinds,
     known: Known,
-    /// Up to what time of acceptance the feed was searched for what is not published.
+    /// The time of acceptance up to which the feed was searched for unpublished tasks.
     gathered: AtomicI64,
     outside: gather::Outside,
 }
 
-/// Whether an address can be understood; nobody is connected to.
+/// Checks that a URL is valid, without connecting.
 ///
 /// # Errors
-/// Why it cannot.
+/// Why it is not valid.
 pub fn understands(url: &str) -> Result<(), Error> {
     pool::direct_options(&PostgresConfig::new(url)).map(|_| ()).map_err(|error| Error::Refused(Box::new(error)))
 }
 
-/// Connections of those who write batch after batch.
+/// Dedicated connections for writers of batch after batch.
 struct Lanes {
     submissions: Lane,
     publications: Lane,
@@ -125,7 +125,7 @@ impl PostgresLedger {
     /// Opens no connection yet: the database may still be starting. `stop` ends the listening task.
     ///
     /// # Errors
-    /// When the address cannot be understood.
+    /// When the URL is invalid.
     ///
     /// # Panics
     /// Outside of a tokio runtime.

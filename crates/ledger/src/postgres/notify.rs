@@ -1,7 +1,7 @@
-//! Replicas hear of each other's commits: one NOTIFY per batch, carrying the ids of the changed tasks.
+//! Replicas notify each other of commits: one NOTIFY per batch, with the ids of the changed tasks.
 //!
-//! The listener holds a connection of its own. After every gap (it is new, it was lost) it says [`Changed::Gap`], so that a
-//! missed notification costs one look and never an event.
+//! The listener has a dedicated connection. After every gap (it is new, or was lost) it sends [`Changed::Gap`], so that a missed
+//! notification costs only a read and never an event.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,18 +18,18 @@ use celery::task::TaskId;
 const CHANNEL: &str = "taskgate";
 const NOTIFY: &str = "select pg_notify('taskgate', $1)";
 
-/// PostgreSQL takes less than 8,000 bytes.
+/// Maximum payload: PostgreSQL accepts less than 8,000 bytes.
 const MAX_PAYLOAD: usize = 7_900;
 
-/// Silence after which the listener asks whether its connection still lives.
+/// Silence after which the listener checks its connection.
 const QUIET: Duration = Duration::from_secs(15);
-/// Behind a pooler nobody is told anything: watchers look this often.
+/// How often watchers read behind a pooler, where notifications do not arrive.
 const LOOK: Duration = Duration::from_secs(1);
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 
-/// What a transaction with events of these tasks says when it commits: `replica`, then one id a line; `*` for too many. No id has a
-/// control character. `None` without tasks.
+/// The payload for a transaction with events of these tasks: `replica`, then an id per line, or `*` for too many. Ids contain no
+/// control characters. `None` without tasks.
 pub(super) fn payload<'a>(replica: &str, ids: impl Iterator<Item = &'a TaskId>) -> Option<String> {
     let mut text = replica.to_owned();
     let mut last: Option<&TaskId> = None;
@@ -47,12 +47,12 @@ pub(super) fn payload<'a>(replica: &str, ids: impl Iterator<Item = &'a TaskId>) 
     last.map(|_| text)
 }
 
-/// That something changed, and not what.
+/// A payload that does not name the changed tasks.
 pub(super) fn any(replica: &str) -> String {
     format!("{replica}\n*")
 }
 
-/// As [`payload`], for tasks of which there is something to see and no event.
+/// As [`payload`], for tasks that changed without an event.
 pub(super) fn payload_of(replica: &str, ids: &[TaskId]) -> Option<String> {
     if ids.is_empty() {
         return None;
@@ -62,13 +62,13 @@ pub(super) fn payload_of(replica: &str, ids: &[TaskId]) -> Option<String> {
     Some(if text.len() > MAX_PAYLOAD { format!("{replica}\n*") } else { text })
 }
 
-/// Says it when the transaction commits.
+/// Sends the notification when the transaction commits.
 pub(super) async fn notify(tx: &mut Tx, payload: &str) -> Result<(), Error> {
     sqlx::query(NOTIFY).bind(payload).execute(&mut **tx).await?;
     Ok(())
 }
 
-/// `None` for what this replica said itself.
+/// Reads a payload; `None` if this replica sent it.
 fn read(replica: &str, payload: &str) -> Option<Changed> {
     let mut lines = payload.split('\n');
     if lines.next() == Some(replica) {
@@ -88,7 +88,7 @@ pub(super) struct Listener {
 }
 
 impl Listener {
-    /// Listens until told to stop; connects again after every loss, with growing pauses.
+    /// Listens until `stop`; reconnects after every loss, with growing pauses.
     pub async fn run(self, stop: CancellationToken) {
         let mut pause = FIRST_PAUSE;
         while !stop.is_cancelled() {
@@ -111,7 +111,7 @@ impl Listener {
         }
     }
 
-    /// LISTEN ends with the transaction there.
+    /// Reads periodically behind a pooler, where LISTEN ends with the transaction.
     async fn look_again_and_again(&self, stop: CancellationToken) {
         info!(
             "the ledger is reached through a connection pooler: what other replicas commit is looked for every second; set \

@@ -1,8 +1,8 @@
-//! How an id and a number tell each other's place, so that a look-up reads two partitions and not all.
+//! Derives the partitions of a task's number from its id, so that a look-up reads two partitions instead of all.
 //!
-//! A number is (day << 32) + count. Gateways make ids that begin with the time, so the number of such an id is of the same day, or
-//! of a neighbour of it: clocks differ, and the sequence goes on to a new day some time after midnight. An id that says no time may
-//! be anywhere. A place is a guess: who finds nothing there looks [`ANYWHERE`].
+//! A number is (day << 32) + count. Ids made by gateways begin with the time, so the number of such an id is from the same or an adjacent
+//! day: clocks differ, and the sequence moves to a new day some time after midnight. An id without a time may be anywhere. The place is
+//! only a guess: if nothing is found there, the look-up is repeated [`ANYWHERE`].
 
 use celery::task::TaskId;
 use runtime::clock::Time;
@@ -14,20 +14,20 @@ pub(super) const ANYWHERE: (i64, i64) = (i64::MIN, i64::MAX);
 const DAY_MICROS: i64 = 86_400_000_000;
 const DAY_BITS: u32 = 32;
 
-/// Names the hashes of ids that are not written as UUIDs.
+/// The UUID namespace for ids that are not UUIDs.
 const GIVEN: Uuid = Uuid::from_u128(0x7461_736b_6761_7465_6769_7665_6e5f_6964);
 
-/// The id as the ledger keeps it.
+/// The key of an id in the ledger.
 pub(super) fn key(id: &str) -> Uuid {
     written_as_uuid(id).unwrap_or_else(|| Uuid::new_v5(&GIVEN, id.as_bytes()))
 }
 
-/// The id's text, when its key does not say it.
+/// The id's text, if it cannot be derived from its key.
 pub(super) fn given(id: &TaskId) -> Option<&str> {
     written_as_uuid(id.as_str()).is_none().then_some(id.as_str())
 }
 
-/// Only the usual form: what is read back must be the same text.
+/// Parses a UUID only in its usual form, because it must be written back as the same text.
 fn written_as_uuid(id: &str) -> Option<Uuid> {
     let is_usual = id.len() == 36 && !id.bytes().any(|byte| byte.is_ascii_uppercase());
     is_usual.then(|| Uuid::try_parse(id).ok()).flatten()
@@ -37,7 +37,7 @@ pub(super) fn keys<'a>(ids: impl IntoIterator<Item = &'a TaskId>) -> Vec<Uuid> {
     ids.into_iter().map(|id| key(id.as_str())).collect()
 }
 
-/// The days of which the numbers of these ids should be: from the first on, before the second.
+/// The expected range of numbers for these ids: from the first on, before the second.
 pub(super) fn place(keys: &[Uuid]) -> (i64, i64) {
     let mut days = (i64::MAX, i64::MIN);
     for key in keys {
@@ -48,7 +48,7 @@ pub(super) fn place(keys: &[Uuid]) -> (i64, i64) {
     if days.0 > days.1 { ANYWHERE } else { (days.0 - 1, days.1 + 2) }
 }
 
-/// The lowest and the highest key of ids whose text begins so. `None` when it is not the beginning of a UUID.
+/// The lowest and the highest key of ids that begin with this text. `None` when it is not the beginning of a UUID.
 pub(super) fn beginning_with(prefix: &str) -> Option<(Uuid, Uuid)> {
     const SHAPE: &str = "xxxxxxxx-xxxx-xxxx-xxxx-xxxxxxxxxxxx";
     let prefix = prefix.to_ascii_lowercase();
@@ -60,20 +60,19 @@ pub(super) fn beginning_with(prefix: &str) -> Option<(Uuid, Uuid)> {
     filled("0").zip(filled("f"))
 }
 
-/// The days of some numbers.
+/// The range of days of some numbers.
 pub(super) fn span(numbers: &[i64]) -> (i64, i64) {
     let (low, high) = (numbers.iter().min(), numbers.iter().max());
     low.zip(high).map_or((0, 0), |(low, high)| (low >> DAY_BITS, (high >> DAY_BITS) + 1))
 }
 
-/// The time that an id made by a gateway begins with.
+/// The time at the beginning of an id made by a gateway.
 fn time_of(key: Uuid) -> Option<Time> {
     let millis = (key.as_u128() >> 80) as i64;
     (key.get_version_num() == 7).then(|| Time(millis.saturating_mul(1_000)))
 }
 
-/// Whether the id was made for this submission: nobody can have used it before, so only a look at the newest partition is needed to
-/// see that it is new.
+/// Whether the id was made for this submission, so that it cannot have been used before and only the newest partition must be checked.
 pub(super) fn is_fresh(id: &TaskId, submitted_at: Time) -> bool {
     const FRESH_MICROS: i64 = 60_000_000;
     let made = written_as_uuid(id.as_str()).and_then(time_of);

@@ -1,7 +1,7 @@
 //! The outbox: what waits to be published, or was left behind by the direct way; the passes over it, and what leaves it another way.
 //!
-//! Lock order everywhere: outbox rows first, then tasks. A pass holds its rows while the carrier publishes, so a withdrawal
-//! waits and then finds the task published, or comes first and the pass does not see the row.
+//! Lock order everywhere: outbox rows first, then tasks. A pass holds its rows while the carrier publishes, so a withdrawal waits and then
+//! finds the task published, or comes first and the pass does not see the row.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -27,7 +27,7 @@ use super::columns::{between, fact_columns, standing, state_columns};
 use super::pool::{self, Tx};
 use super::{Store, control, gates, gather, groups, learn, limits, lines, numbers, publication, rows, save};
 
-/// A carrier that does not answer by then has published an unknown part: its rows stay, and the broker's markers sort it out.
+/// Timeout of the carrier. After it an unknown part is published: the rows stay, and the broker's markers prevent duplicates.
 const CARRY: Duration = Duration::from_secs(10);
 
 pub(super) const GONE: &str = "delete from taskgate.outbox where task_no = any($1)";
@@ -35,12 +35,12 @@ pub(super) const GONE: &str = "delete from taskgate.outbox where task_no = any($
 /// One pass at a time over all replicas.
 pub(super) const ALONE: &str = "select pg_try_advisory_xact_lock(7310319, 1)";
 
-/// `$1` now, `$2` accepted before, `$3` limit. What was held at first is on no replica's fast path.
+/// `$1` now, `$2` accepted before, `$3` limit. Tasks that were held at first are on no replica's direct path.
 pub(super) const DUE: &str = "select task_no, accepted_at, gate, gate_max from taskgate.outbox \
      where wake_at <= $1 and (accepted_at <= $2 or wake_at > accepted_at) order by wake_at, task_no limit $3 \
      for update skip locked";
 
-/// As [`DUE`], of these rows.
+/// As [`DUE`], for these rows.
 pub(super) const THESE: &str = "select task_no, accepted_at, gate, gate_max from taskgate.outbox \
      where task_no = any($1) order by task_no for update skip locked";
 
@@ -61,7 +61,7 @@ pub(super) const MESSAGES: &str = concat!(
     between!("$2", "$3")
 );
 
-/// Rows of a paused queue sleep until it is resumed, or until their time is over.
+/// Rows of a paused queue sleep until it is resumed, or until they expire.
 pub(super) const PARK: &str = "update taskgate.outbox o set parked = n.queue, gate = null, gate_max = null, \
      line = null, rank = null, share = null, wake_at = n.wake_at \
      from unnest($1::bigint[], $2::text[], $3::bigint[]) as n(task_no, queue, wake_at) where o.task_no = n.task_no";
@@ -73,10 +73,10 @@ pub(super) const SLEEP: &str = "update taskgate.outbox o set line = null, rank =
 
 pub(super) const BACKLOG: &str = "select count(*), min(accepted_at) from taskgate.outbox where wake_at <= $1";
 pub(super) const NEXT_DUE: &str = "select min(wake_at) from taskgate.outbox where wake_at > $1";
-/// Locks what the outbox has of these tasks.
+/// Locks the outbox rows of these tasks.
 pub(super) const LOCK: &str = "select task_no from taskgate.outbox \
      where task_no = any(array(select task_no from taskgate.task where id = any($1))) order by task_no for update";
-/// `$2` now. On no replica's direct way: see [`DUE`].
+/// `$2` now. Not on any replica's direct path: see [`DUE`].
 pub(super) const REMEMBER: &str = "insert into taskgate.outbox (task_no, wake_at, accepted_at) select n.task_no, $2 + 1, $2 from unnest($1::bigint[]) as n(task_no)";
 pub(super) const WITH_MESSAGES: &str =
     "select task_no from taskgate.task where task_no = any($1) and headers is not null and body is not null";
@@ -130,7 +130,7 @@ pub(super) async fn drain(
     gone.extend(sorted.expired.iter().map(|task| task.no));
     sqlx::query(GONE).bind(&gone).execute(&mut *tx).await?;
     let mut events = publication::carried(&mut tx, store, &carried, now).await?;
-    // A quick task may be ending in another transaction. Its row is locked now: that one is over, or comes after this one.
+    // A quick task may be ending in another transaction. Its row is locked now, so that transaction is over or comes later.
     let Passed { due, stopped, entering, windowed, passes } = passed;
     gates::settle(&mut tx, passes.settled(&carried, now)).await?;
     let occupied: Vec<(i64, String)> = windowed.into_iter().filter(|(no, _)| carried.contains(no)).collect();
@@ -139,7 +139,7 @@ pub(super) async fn drain(
     tx.commit().await?;
     Ok(Drained {
         events,
-        // What was parked or stopped, or had ended, is none of the carrier's business.
+        // Parked, stopped and ended rows do not concern the carrier.
         claimed: due.len() + sorted.taken.len() + expired,
         carried: carried.len(),
         expired,
@@ -150,7 +150,7 @@ pub(super) async fn drain(
     })
 }
 
-/// Passes that follow each other closely search once: what is left behind was left two seconds ago.
+/// Searches for unpublished tasks, but not in every pass: they are at least two seconds old.
 async fn gather_left_behind(store: &Store, now: Time, settle: Duration) -> Result<(), Error> {
     const AGAIN_MICROS: i64 = 250_000;
     let cut = now.minus(settle).0;
@@ -162,7 +162,7 @@ async fn gather_left_behind(store: &Store, now: Time, settle: Duration) -> Resul
     Ok(())
 }
 
-/// What was picked from lines, in that order; then what waits longest at the open gates, and what is due, by acceptance.
+/// Claims rows: first those picked from lines, in that order; then those that wait longest at open gates, and due ones, by acceptance.
 async fn claim(
     tx: &mut Tx,
     heads: &[(String, i64)],
@@ -195,17 +195,17 @@ async fn claim(
     Ok(claimed)
 }
 
-/// What a pass found, by what is to be done with it.
+/// The rows of a pass, by what must be done with them.
 #[derive(Default)]
 struct Sorted {
     due: Vec<Task>,
     expired: Vec<Task>,
     parked: Vec<Task>,
-    /// Must not be published now, and why.
+    /// Tasks that must not be published now, with the reason.
     refused: Vec<(Task, String)>,
-    /// Published before, in spite of the row: a worker has this delivery.
+    /// Tasks that were published despite the row: a worker has this delivery.
     taken: Vec<Task>,
-    /// Ended meanwhile in another way.
+    /// Tasks that ended meanwhile.
     over: Vec<i64>,
 }
 
@@ -223,7 +223,7 @@ async fn sort(tx: &mut Tx, claimed: &[Claimed], now: Time, carrier: &dyn Carrier
         match by_no.remove(&row.task_no) {
             None => sorted.over.push(row.task_no),
             Some(task) if task.phase.is_final() => sorted.over.push(row.task_no),
-            // The direct way was late with it, and somebody took it in meanwhile.
+            // The direct path published it late, after it was put into the outbox.
             Some(task) if task.phase == Phase::Queued => sorted.over.push(row.task_no),
             Some(task) if task.expires_at.is_some_and(|at| at <= now) && task.phase.is_ours() => {
                 sorted.expired.push(task)
@@ -239,8 +239,8 @@ async fn sort(tx: &mut Tx, claimed: &[Claimed], now: Time, carrier: &dyn Carrier
     Ok(sorted)
 }
 
-/// Forgets what was to be parked and whose queue was resumed while the carrier published: nobody would wake it. Whether there is such
-/// a task; the next pass takes it.
+/// Does not park tasks whose queue was resumed while the carrier published, because nothing would wake them. Returns whether there are
+/// such tasks; the next pass takes them.
 async fn let_go(tx: &mut Tx, sorted: &mut Sorted) -> Result<bool, Error> {
     if sorted.parked.is_empty() {
         return Ok(false);
@@ -251,7 +251,7 @@ async fn let_go(tx: &mut Tx, sorted: &mut Sorted) -> Result<bool, Error> {
     Ok(sorted.parked.len() < before)
 }
 
-/// Lets through what limits and windows let through.
+/// Applies limits and windows.
 #[expect(clippy::too_many_arguments, reason = "all that a pass has loaded")]
 async fn pass(
     tx: &mut Tx,
@@ -278,7 +278,7 @@ async fn pass(
     Ok(passing::let_through(due, taken, before, heads, lines, carrier, now))
 }
 
-/// Returns the numbers of those that are certainly in the broker.
+/// Publishes tasks; returns the numbers of those that are certainly in the broker.
 async fn carry(tx: &mut Tx, carrier: &dyn Carrier, claimed: &[Claimed], due: &[Task]) -> Result<Vec<i64>, Error> {
     if due.is_empty() {
         return Ok(Vec::new());
@@ -334,7 +334,7 @@ fn corrupt(task: &Task, column: &'static str) -> Error {
     Error::Corrupt { table: "outbox", column, row: task.no.to_string() }
 }
 
-/// Ends what came too late, parks what is paused, puts to sleep what is refused and notes what is stopped. Returns how many expired.
+/// Ends expired tasks, parks paused ones, puts refused ones to sleep and records stopped ones. Returns how many expired.
 async fn expire(
     tx: &mut Tx,
     store: &Store,

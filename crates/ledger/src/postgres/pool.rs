@@ -1,9 +1,9 @@
-//! Connections to PostgreSQL: settings that every statement relies on, and what an error of the driver means.
+//! Connections to PostgreSQL: settings that all statements rely on, and the meaning of the driver's errors.
 //!
 //! The pool is lazy, so that a gateway may start while its database still boots. The planner is told to use indexes: the
 //! ledger's statements are all point look-ups and index ranges, and a plan made while a table was empty must not scan it
-//! once it holds millions of rows. For the same reason each statement is planned once for each connection, not five times. What
-//! counts a backlog keeps to one core: submissions need the others.
+//! once it holds millions of rows. For the same reason each statement is planned once for each connection, not five times. Counting
+//! a backlog is limited to one core, because submissions need the others.
 
 use std::str::FromStr;
 use std::sync::Arc;
@@ -22,11 +22,11 @@ pub(super) use super::pooled::Tx;
 pub struct PostgresConfig {
     /// `postgres://user:password@host:port/database`, with libpq's parameters.
     pub url: String,
-    /// As `url`, of the server itself, where `url` leads to a pooler: for LISTEN and for migrations. Default: `url`.
+    /// The URL of the server itself if `url` points to a pooler, for LISTEN and migrations. Default: `url`.
     pub direct_url: Option<String>,
-    /// Default 10: passes of the services and some readers at once. Who writes batch after batch has one more of its own.
+    /// Default 10: for concurrent passes of services and some readers. Writers of batch after batch have dedicated connections besides.
     pub max_connections: u32,
-    /// How long a call waits for a connection before the ledger counts as away. Default 3 s.
+    /// How long a call waits for a connection before the ledger counts as down. Default 3 s.
     pub acquire_timeout: Duration,
     /// The server ends a statement that runs longer. Default 10 s.
     pub statement_timeout: Duration,
@@ -43,29 +43,29 @@ impl PostgresConfig {
         }
     }
 
-    /// How to reach the server itself.
+    /// The configuration for the server itself.
     pub(super) fn direct(&self) -> Self {
         let url = self.direct_url.clone().unwrap_or_else(|| self.url.clone());
         Self { url, direct_url: None, ..self.clone() }
     }
 }
 
-/// A transaction that outlives this without a statement lost its gateway: the server ends it and frees its locks.
-/// Longer than the relay may hold its rows while it publishes.
+/// The server ends a transaction that is idle for longer, because its gateway is lost, and frees its locks. Longer than the relay may
+/// hold its rows while it publishes.
 const IDLE_IN_TRANSACTION: &str = "15000";
 
-/// More than there are statements: none is prepared twice on a connection.
+/// Size of the statement cache: more than there are statements, so that none is prepared twice on a connection.
 const STATEMENTS: usize = 256;
 
-/// A connection that was idle for longer is asked whether it lives before it is used.
+/// A connection that was idle for longer is pinged before it is used.
 const RESTED: Duration = Duration::from_secs(1);
 
 fn parsed(config: &PostgresConfig) -> Result<PgConnectOptions, sqlx::Error> {
-    // A pooler refuses this parameter as it comes, and every value is read as binary.
+    // A pooler refuses this parameter, and it is not needed because all values are read as binary.
     Ok(PgConnectOptions::from_str(&config.url)?.application_name("taskgate").extra_float_digits(None))
 }
 
-/// For the server itself, without limits on statements.
+/// Options for the server itself, without statement timeouts.
 pub(super) fn direct_options(config: &PostgresConfig) -> Result<PgConnectOptions, sqlx::Error> {
     Ok(parsed(config)?.statement_cache_capacity(STATEMENTS).options([
         ("jit", "off"),
@@ -75,7 +75,7 @@ pub(super) fn direct_options(config: &PostgresConfig) -> Result<PgConnectOptions
     ]))
 }
 
-/// For a pooler: a parameter that it does not know would be refused, and no statement is kept.
+/// Options for a pooler, which refuses unknown parameters and cannot keep prepared statements.
 pub(super) fn pooled_options(config: &PostgresConfig) -> Result<PgConnectOptions, sqlx::Error> {
     Ok(parsed(config)?.statement_cache_capacity(0))
 }
@@ -95,7 +95,7 @@ fn settings(config: &PostgresConfig) -> Vec<(&'static str, String)> {
     settings
 }
 
-/// With all settings, for a connection to the server itself.
+/// Options with all settings, for a connection to the server itself.
 pub(super) fn writing_options(config: &PostgresConfig) -> Result<PgConnectOptions, Error> {
     Ok(direct_options(config)?.options(settings(config)))
 }
@@ -107,7 +107,7 @@ pub(super) fn pool(config: &PostgresConfig, door: &Arc<Door>) -> Result<Pool, Er
         .test_before_acquire(false)
         .before_acquire(|connection, meta| {
             Box::pin(async move {
-                // One that rested may have died with its server: better found here than by a call.
+                // An idle connection may have died with its server, which is better noticed here than by a call.
                 if meta.idle_for > RESTED { connection.ping().await.map(|()| true) } else { Ok(true) }
             })
         })
@@ -117,7 +117,7 @@ pub(super) fn pool(config: &PostgresConfig, door: &Arc<Door>) -> Result<Pool, Er
     Ok(Pool::new(connections, Arc::clone(door), &settings))
 }
 
-/// A connection without limits on its statements, for migrations and for listening: to the server itself, where its address is known.
+/// A pool without statement timeouts, for migrations and for listening: to the server itself, if its address is known.
 pub(super) fn unlimited(config: &PostgresConfig) -> Result<Pool, Error> {
     let config = config.direct();
     let options = PgPoolOptions::new().max_connections(1).acquire_timeout(config.acquire_timeout);
@@ -129,9 +129,9 @@ pub(super) async fn begin(pool: &Pool) -> Result<Tx, Error> {
     begin_as(pool, "begin").await
 }
 
-/// Begins in a task of its own, which a caller that goes away leaves to its end. The driver forgets a transaction whose beginning
-/// was cancelled: its connection would go back to the pool with it, and the statements of others would be part of it, hold their
-/// locks, and be undone in the end.
+/// Begins a transaction in a spawned task, which finishes even if the caller is dropped. Otherwise the driver would lose track of a
+/// transaction whose BEGIN was cancelled: its connection would go back to the pool, and other statements would become part of the
+/// transaction, keep their locks, and be rolled back in the end.
 pub(super) async fn begin_as(pool: &Pool, statement: &'static str) -> Result<Tx, Error> {
     let pool = pool.clone();
     #[expect(clippy::disallowed_methods, reason = "ends by itself: its waits are those of the pool")]
@@ -176,19 +176,19 @@ fn is_transient_sqlstate(code: &str) -> bool {
     ["08", "53", "57", "40"].iter().any(|class| code.starts_with(class)) || single.contains(&code)
 }
 
-/// Another transaction took the same key first.
+/// Whether another transaction took the same key first.
 pub(super) fn is_unique_violation(error: &sqlx::Error) -> bool {
     matches!(error, sqlx::Error::Database(error) if error.is_unique_violation())
 }
 
-/// Two transactions waited for each other, and this one gave way: repeating it works.
+/// Whether this transaction lost a deadlock, so that it may be repeated.
 pub(super) fn is_deadlock(error: &Error) -> bool {
     let (Error::Unavailable(source) | Error::Refused(source)) = error else { return false };
     let Some(sqlx::Error::Database(error)) = source.downcast_ref::<sqlx::Error>() else { return false };
     error.code().is_some_and(|code| code == "40P01" || code == "40001")
 }
 
-/// Somebody took away the partition that the newest numbers belong to.
+/// Whether the partition for the newest numbers is missing.
 pub(super) fn is_without_partition(error: &Error) -> bool {
     let Error::Refused(source) = error else { return false };
     let Some(sqlx::Error::Database(error)) = source.downcast_ref::<sqlx::Error>() else { return false };

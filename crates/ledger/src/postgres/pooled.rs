@@ -1,11 +1,11 @@
-//! The ledger behind a connection pooler (`PgBouncer`), which hands a server's connection to another client after each transaction.
+//! The ledger behind a connection pooler (`PgBouncer`), which may give a server connection to another client after each transaction.
 //!
-//! Nothing that outlives a transaction is relied on there: no settings of a session, no prepared statement, no LISTEN. The driver
-//! prepares a statement in one round trip and executes it in the next, so a single statement is a transaction too: without one the
-//! second half may meet the statement of somebody else.
+//! There, nothing may outlive a transaction: no session settings, no prepared statements, no LISTEN. The driver prepares a statement in
+//! one round trip and executes it in the next, so even a single statement runs in a transaction: otherwise the second half might execute
+//! another client's statement.
 //!
-//! A pooler is known by what it does not pass on: the server sees our parameters of the startup, or there is a pooler between us.
-//! Session mode is treated like transaction mode, because a client cannot tell the two apart.
+//! A pooler is recognised because it does not pass on our startup parameters to the server. Session mode is treated like transaction
+//! mode, because a client cannot tell the two apart.
 
 use std::fmt;
 use std::ops::{Deref, DerefMut};
@@ -24,11 +24,11 @@ use super::pool::{self, PostgresConfig};
 type Step = Either<PgQueryResult, PgRow>;
 type Steps<'e> = BoxStream<'e, Result<Step, sqlx::Error>>;
 
-/// The server says this only to whom it speaks to without a pooler.
+/// A startup parameter that the server has only without a pooler.
 const MARK: (&str, &str) = ("taskgate.direct", "on");
 const SEES_MARK: &str = "select coalesce(current_setting('taskgate.direct', true), '') = 'on'";
 
-/// What stands before the server, asked once.
+/// Whether there is a pooler before the server; asked once.
 pub(super) struct Door {
     config: PostgresConfig,
     is_pooled: OnceCell<bool>,
@@ -59,7 +59,7 @@ impl Door {
     }
 }
 
-/// `unsupported startup parameter: options`, as poolers say it.
+/// Whether the error is a pooler's `unsupported startup parameter: options`.
 fn refuses_parameters(error: &sqlx::Error) -> bool {
     matches!(error, sqlx::Error::Database(error) if error.message().contains("startup parameter"))
 }
@@ -69,13 +69,13 @@ fn refuses_parameters(error: &sqlx::Error) -> bool {
 pub(super) struct Pool {
     connections: PgPool,
     door: Arc<Door>,
-    /// Of each transaction behind a pooler.
+    /// The settings for each transaction behind a pooler.
     settings: Arc<str>,
     adapted: Arc<OnceCell<bool>>,
 }
 
 impl Pool {
-    /// `connections` as they are without a pooler. `settings` are those of its connections, for [`Pool::begin_with`].
+    /// `connections` is the pool without a pooler. `settings` are its connections' settings, for [`Pool::begin_with`].
     pub fn new(connections: PgPool, door: Arc<Door>, settings: &[(&str, String)]) -> Self {
         let settings: String = settings.iter().map(|(name, value)| format!("; set local {name} = '{value}'")).collect();
         Self { connections, door, settings: settings.into(), adapted: Arc::new(OnceCell::new()) }
@@ -102,7 +102,7 @@ impl Pool {
         Ok(Tx(Statements { inner, is_pooled }))
     }
 
-    /// The driver's own, for who needs one: directly connected, or of no use.
+    /// The driver's own pool, which is only useful without a pooler.
     pub fn connections(&self) -> &PgPool {
         &self.connections
     }
@@ -124,7 +124,7 @@ impl fmt::Debug for Pool {
     }
 }
 
-/// A single statement. Behind a pooler it is a transaction, and its rows come all at once.
+/// Executes a single statement. Behind a pooler it runs in a transaction, and all its rows are read at once.
 impl<'p> Executor<'p> for &'p Pool {
     type Database = Postgres;
 
@@ -180,7 +180,7 @@ impl<'p> Executor<'p> for &'p Pool {
     }
 }
 
-/// A transaction; undone when it is dropped.
+/// A transaction; rolled back when it is dropped.
 pub(crate) struct Tx(Statements);
 
 impl Tx {
@@ -210,7 +210,7 @@ impl DerefMut for Tx {
     }
 }
 
-/// Executes the statements of a transaction: prepared once for a connection of ours, and under no name behind a pooler.
+/// Executes the statements of a transaction: prepared and cached on a direct connection, unnamed behind a pooler.
 pub(crate) struct Statements {
     inner: Transaction<'static, Postgres>,
     is_pooled: bool,
@@ -264,7 +264,7 @@ impl<'c> Executor<'c> for &'c mut Statements {
     }
 }
 
-/// A query whose statement gets no name on the server.
+/// A query with an unnamed statement.
 struct Unnamed<E>(E);
 
 impl<'q, E: Execute<'q, Postgres>> Execute<'q, Postgres> for Unnamed<E> {

@@ -1,7 +1,7 @@
-//! The end of history: old finished tasks go, tombstones stay.
+//! Pruning: deletes old finished tasks and keeps tombstones.
 //!
-//! A history of more than [`BY_MONTHS`] goes by months: a partition whose tasks have all been over for long enough is dropped, and its
-//! ids stay in sorted pieces. A shorter one goes task by task, from the low end of the numbers, where the old ones are; that walk stops
+//! A history of more than [`BY_MONTHS`] is deleted by months: a partition whose tasks all ended long enough ago is dropped, and its ids
+//! are kept in sorted pieces. A shorter history is deleted task by task, from the lowest numbers, which are the oldest; this walk stops
 //! at the first window whose tasks are all younger than the limit.
 
 use std::time::Duration;
@@ -15,7 +15,7 @@ use super::pool::{self, Tx};
 use super::pooled::Pool;
 use super::{migrate, numbers};
 
-/// What is kept for longer than this is dropped by months: some of it is kept for up to a month more.
+/// A history that is kept for longer than this is dropped by months, so some of it is kept for up to a month more.
 const BY_MONTHS: Duration = Duration::from_hours(60 * 24);
 
 /// Drops the oldest month, if all of it ended before `$1`; `$2` is now. Null when there is none.
@@ -25,7 +25,7 @@ pub(super) const MONTH: &str = "select taskgate.drop_oldest_month($1, $2)";
 pub(super) const OLDEST: &str = "select t.task_no, e.finished_at, t.submitted_at from taskgate.task t \
      left join taskgate.ended e on e.task_no = t.task_no where t.task_no > $1 order by t.task_no limit $2";
 
-/// Skips what somebody works on. Labels are found by what the task says of itself. `$3` and `$4` bound the numbers.
+/// Deletes tasks. Skips locked ones. Labels are found by the task's own labels. `$3` and `$4` bound the numbers.
 pub(super) const TASKS: &str = "with doomed as (select t.task_no, t.id, t.labels, t.group_id from taskgate.task t \
      join taskgate.ended e on e.task_no = t.task_no and e.task_no >> 32 >= $3 and e.task_no >> 32 < $4 \
      where t.task_no = any($1) and t.task_no >> 32 >= $3 and t.task_no >> 32 < $4 order by t.task_no for update of e skip locked), \
@@ -45,7 +45,7 @@ pub(super) const TASKS: &str = "with doomed as (select t.task_no, t.id, t.labels
 pub(super) const GROUPS: &str = "delete from taskgate.task_group g where group_id = any($1) \
      and not exists (select 1 from taskgate.task t where t.group_id = g.group_id)";
 
-/// Rows of the feed from its low end, as far as all their events are older.
+/// Deletes rows of the feed from its beginning, as long as all their events are older.
 pub(super) const FEED: &str = "delete from taskgate.feed where pos in \
      (select pos from (select pos, at from taskgate.feed order by pos limit $2) oldest where oldest.at < $1)";
 
@@ -57,7 +57,7 @@ const FEED_ROWS: i64 = 10;
 /// How far messages were looked at.
 pub(super) const PAYLOAD_MARK: &str = "select payload_mark from taskgate.ledger for update";
 pub(super) const MOVE_PAYLOAD_MARK: &str = "update taskgate.ledger set payload_mark = $1";
-/// Those that were passed by because they had not ended, and have now.
+/// Tasks that were skipped because they had not ended, and have ended now.
 pub(super) const LATE: &str = "select p.task_no from taskgate.payload_late p join taskgate.ended e on e.task_no = p.task_no \
      where e.finished_at < $1 order by p.task_no limit $2";
 pub(super) const NOTE_LATE: &str =
@@ -147,13 +147,13 @@ async fn walk(tx: &mut Tx, before: Time, limit: i64) -> Result<Vec<i64>, Error> 
     Ok(doomed)
 }
 
-/// The tasks that come next: number, when each finished, when each was submitted.
+/// The next tasks: number, when each finished, when each was submitted.
 async fn window(tx: &mut Tx, after: i64, limit: i64) -> Result<Vec<(i64, Option<i64>, i64)>, Error> {
     let rows = sqlx::query(OLDEST).bind(after).bind(limit).fetch_all(&mut **tx).await?;
     rows.iter().map(|row| Ok((row.try_get(0)?, row.try_get(1)?, row.try_get(2)?))).collect()
 }
 
-/// Goes on from where it was last time. What has not ended by then is looked at again by itself.
+/// Prunes messages, continuing from the last mark. Tasks that have not ended by then are checked again separately.
 pub(super) async fn payloads(pool: &Pool, before: Time, limit: i64) -> Result<i64, Error> {
     let mut tx = pool::begin(pool).await?;
     let mark: i64 = sqlx::query(PAYLOAD_MARK).fetch_one(&mut *tx).await?.try_get(0)?;

@@ -1,6 +1,6 @@
-//! What was published is written down: the outbox's rows go, tasks become `queued`, and other replicas hear of it.
+//! Records publications: deletes outbox rows, sets tasks to `queued`, and notifies other replicas.
 //!
-//! A task that a worker had before that stays where it is, and only the time of its publication is added.
+//! If a worker already has the task, its phase does not change; only the time of publication is added.
 
 use std::collections::{HashMap, HashSet};
 
@@ -17,9 +17,9 @@ use super::pool::Tx;
 use super::rows::Subject;
 use super::{Store, events, notify, numbers};
 
-/// `$1` numbers, ascending, each once; `$2` when each was pushed; `$3` what the events say before their time; `$4` the notification,
-/// `$5` whether the commit need not wait for the disk. The rows of the outbox go first: everybody locks them before tasks. A task that
-/// a worker has already is passed over: [`LATE`]. No join: each row finds its time by its place among the numbers.
+/// `$1` numbers, ascending, each once; `$2` when each was pushed; `$3` the events' bytes before their time; `$4` the notification;
+/// `$5` whether the commit need not wait for the disk. Outbox rows are deleted first, because all transactions lock them before tasks. A
+/// task that a worker already has is skipped: [`LATE`]. There is no join: each row finds its time by its index among the numbers.
 pub(super) const PUBLISHED: &str = "with gone as (delete from taskgate.outbox where task_no = any($1::bigint[]) returning 1), \
      moved as (update taskgate.flight f set phase = 'queued', seq = f.seq + 1, reason = null, \
      queued_at = coalesce(f.queued_at, ($2::bigint[])[width_bucket(f.task_no, $1)]), \
@@ -38,7 +38,7 @@ pub(super) const PUBLISHED: &str = "with gone as (delete from taskgate.outbox wh
      where exists (select 1 from moved)) \
      select m.task_no, m.seq, m.delivery, m.retries, m.at, w.mode, w.told from moved m cross join word w order by m.task_no";
 
-/// The time of publication of tasks that a worker had before it was written down.
+/// Adds the time of publication to tasks that a worker had before the publication was recorded.
 pub(super) const LATE: &str = "with i as materialized (select * from unnest($1::bigint[], $2::bigint[]) as i(task_no, at)), \
      f as (insert into taskgate.flight as f (task_no, queued_at, seq, delivery, retries, phase) \
      select i.task_no, i.at, f.seq, f.delivery, f.retries, f.phase from i cross join lateral (select * from taskgate.flight f \
@@ -47,7 +47,7 @@ pub(super) const LATE: &str = "with i as materialized (select * from unnest($1::
      update taskgate.ended e set queued_at = i.at from i where e.task_no = i.task_no and e.task_no = any($1) and e.queued_at is null \
      and e.task_no >> 32 >= $3 and e.task_no >> 32 < $4";
 
-/// Not durable: after a crash the task is still accepted, and the broker's marker turns its second publication away.
+/// Not durable: after a crash the task is `accepted` again, and the broker's marker prevents a second publication.
 pub(super) async fn published(store: &Store, lane: &Lane, pushed: &[(i64, Time)]) -> Result<Vec<Event>, Error> {
     if pushed.is_empty() {
         return Ok(Vec::new());
@@ -71,7 +71,7 @@ pub(super) async fn published(store: &Store, lane: &Lane, pushed: &[(i64, Time)]
     Ok(events)
 }
 
-/// Messages that are in the broker, by number, and since when; and what is known of their tasks.
+/// Messages that are in the broker, by number, with the time of their push and the cached tasks.
 struct Pushed {
     numbers: Vec<i64>,
     times: Vec<i64>,
@@ -91,7 +91,7 @@ impl Pushed {
         Self { numbers, times, known }
     }
 
-    /// What other replicas are told.
+    /// The notification for other replicas.
     fn word(&self, replica: &str) -> Option<String> {
         if self.known.len() < self.numbers.len() {
             return Some(notify::any(replica));
@@ -99,7 +99,7 @@ impl Pushed {
         notify::payload(replica, self.numbers.iter().map(|no| &self.known[no].id))
     }
 
-    /// Those that the ledger did not move to `queued`.
+    /// The tasks that were not set to `queued`.
     fn without(&self, moved: &[PgRow]) -> Result<Option<Late>, Error> {
         if moved.len() >= self.numbers.len() {
             return Ok(None);
@@ -123,7 +123,7 @@ impl Pushed {
         moved.iter().filter_map(|row| event(row).transpose()).collect()
     }
 
-    /// How the known ones stand then.
+    /// The cached tasks after these events.
     fn after(&self, events: &[Event]) -> Vec<Task> {
         let after = |event: &Event| {
             let task = self.known.get(&event.task_no)?;
@@ -135,7 +135,7 @@ impl Pushed {
     }
 }
 
-/// Writes the time of their publication of those that a worker had before.
+/// Writes the time of publication of tasks that a worker had before.
 async fn note_late(executor: impl PgExecutor<'_>, (numbers, times): Late) -> Result<(), Error> {
     let (low, high) = numbers::span(&numbers);
     sqlx::query(LATE).bind(&numbers).bind(&times).bind(low).bind(high).execute(executor).await?;
@@ -169,7 +169,7 @@ fn told(row: &PgRow) -> Result<Told, Error> {
     })
 }
 
-/// As a part of the pass that carried them.
+/// Records publications in the transaction of the pass that made them.
 pub(super) async fn carried(tx: &mut Tx, store: &Store, numbers: &[i64], now: Time) -> Result<Vec<Event>, Error> {
     if numbers.is_empty() {
         return Ok(Vec::new());

@@ -1,4 +1,4 @@
-//! Rows of PostgreSQL become values of the vocabulary.
+//! Converts rows of PostgreSQL into the ledger's types.
 
 use sqlx::Row;
 use sqlx::postgres::PgRow;
@@ -17,7 +17,7 @@ pub(super) fn tasks(rows: &[PgRow]) -> Result<Vec<Task>, Error> {
     rows.iter().map(task).collect()
 }
 
-/// What an event needs to know of its task.
+/// The fields of a task that an event needs.
 #[derive(Debug, Clone)]
 pub(super) struct Subject {
     pub task_no: i64,
@@ -31,7 +31,7 @@ pub(super) struct Subject {
     first_phase: Phase,
 }
 
-/// The columns of [`subject`], in its order and first in their statement, of `t` and `k`.
+/// The columns of [`subject`], in its order and first in the statement, from `t` and `k`.
 macro_rules! subject_columns {
     () => {
         "t.task_no, coalesce(t.given_id, cast(t.id as text)) as task_id, nullif(k.name, '') as name, nullif(k.queue, '') as queue, \
@@ -40,7 +40,7 @@ macro_rules! subject_columns {
 }
 pub(super) use subject_columns;
 
-/// By place: thousands are read in a second.
+/// Reads columns by index, for speed: thousands of rows are read in a second.
 pub(super) fn subject(row: &PgRow) -> Result<Subject, Error> {
     let task_no: i64 = row.try_get(0)?;
     let corrupt = |column| Error::Corrupt { table: "task", column, row: task_no.to_string() };
@@ -81,7 +81,7 @@ impl Subject {
         }
     }
 
-    /// Its first event, which no history repeats. `None` for an adopted task: others submitted it.
+    /// Its first event, which is not stored in the history. `None` for an adopted task, which another client submitted.
     pub fn submitted(&self) -> Option<Told> {
         let phase = self.first_phase;
         (!self.adopted).then(|| Told {
@@ -98,7 +98,7 @@ impl Subject {
         })
     }
 
-    /// `feed` is zero where the position is not known.
+    /// `feed` is zero if the position is not known.
     pub fn event(&self, told: Told, feed: i64) -> Event {
         Event {
             task_no: self.task_no,

@@ -1,4 +1,4 @@
-//! Writes what a [`Book`] holds: tasks as they stand now or ended, their histories, the feed.
+//! Writes the contents of a [`Book`]: present or final states of tasks, their histories, the feed.
 
 use std::collections::{HashMap, HashSet};
 
@@ -14,10 +14,10 @@ use celery::task::{GroupId, Phase, TaskId};
 use super::pool::Tx;
 use super::{Store, notify, numbers};
 
-/// All that a batch of transitions changes, in one round trip: the tasks where they stand, their histories, the feed, and the word to
-/// other replicas. Answers how many rows were where they should be.
+/// Writes all changes of a batch of transitions in one round trip: states, histories, the feed, and the notification of other replicas.
+/// Returns how many rows were found as expected.
 ///
-/// `$1` numbers, then one array per column of the task; `$22` what becomes of the row: it stays in flight or it ends; `$23` its new
+/// `$1` numbers, then one array per column of the task; `$22` whether the row stays in flight or ends; `$23` its new
 /// events; `$24` the `seq` that a row which nobody locked must still have. `$25` the numbers and `$26` the ids of those that ended; `$27`
 /// how many events this transaction wrote before; `$28` places, `$29` times and `$30` texts of rows of the feed; `$31` the notification; `$32` whether columns say all
 /// events so far (then a history that is null stays so), `$33` if not, the events that they said before; `$34` those that are
@@ -69,7 +69,8 @@ pub(super) const TRANSITION: &str = "with n as materialized (select n.*, f.* fro
      select (select count(*) from moved) + (select count(*) from gone) as done, \
      case when $31::text is not null then cast(pg_notify('taskgate', $31) as text) end as told";
 
-/// The same of tasks that had ended before: `$1` to `$21` and `$22` events; `$23` and `$24` bound the numbers; `$25` as there `$33`. Rarely anything.
+/// The same for tasks that had already ended: `$1` to `$21` and `$22` events; `$23` and `$24` bound the numbers; `$25` like `$33` above.
+/// Rarely used.
 pub(super) const AGAIN: &str = "update taskgate.ended e set phase = n.phase, status = n.status, seq = n.seq, delivery = n.delivery, \
      retries = n.retries, worker = n.worker, queued_at = n.queued_at, received_at = n.received_at, started_at = n.started_at, \
      finished_at = n.finished_at, runtime = n.runtime, corrected = n.corrected, reason = n.reason, \
@@ -91,7 +92,7 @@ pub(super) const COMPLETE: &str = "update taskgate.task t set kind_no = n.kind_n
      from unnest($1::bigint[], $2::int[], $3::text[], $4::text[], $5::text[], $6::text[], $7::text[]) \
      as n(task_no, kind_no, root_id, parent_id, group_id, argsrepr, kwargsrepr) where t.task_no = n.task_no";
 
-/// Answers nothing when the id was taken meanwhile. How it stands is written with the first event.
+/// Returns nothing when the id was taken meanwhile. The state is written with the first event.
 pub(super) const ADOPT: &str = "with new as (insert into taskgate.task (task_no, submitted_at, id, given_id, kind_no, priority, \
      ignore_result, adopted, root_id, parent_id, group_id, argsrepr, kwargsrepr, labels, options) \
      select nextval('taskgate.task_no'), $1, $2, $3, $4, $5, false, true, $6, $7, $8, $9, $10, $11, $12 \
@@ -99,7 +100,7 @@ pub(super) const ADOPT: &str = "with new as (insert into taskgate.task (task_no,
      on conflict do nothing returning task_no) \
      insert into taskgate.flight (task_no, seq, delivery, retries, phase) select task_no, 1, 1, 0, 'queued' from new returning task_no";
 
-/// What becomes of a row: it stays in flight, it ends, or it had ended.
+/// What happens to a row: it stays in flight, it ends, or it had ended.
 const STAYS: i16 = 0;
 const ENDS: i16 = 1;
 const HAD_ENDED: i16 = 2;
@@ -107,11 +108,11 @@ const HAD_ENDED: i16 = 2;
 /// Events in one row of the feed.
 const FEED_ROW: usize = 1_000;
 
-/// Writes all of it and tells the other replicas. The rows are locked by the caller, or new; `written` events of this transaction
-/// came before.
+/// Writes the book and notifies other replicas. The rows are locked by the caller, or new; `written` is the number of events that this
+/// transaction wrote before.
 ///
 /// # Errors
-/// Those of the database, and [`Error::Refused`] when a row was not what it was said to be.
+/// Errors of the database, and [`Error::Refused`] when a row was not as expected.
 pub(super) async fn save(tx: &mut Tx, store: &Store, book: &mut Book, written: i64) -> Result<(), Error> {
     if try_save(tx, store, book, written).await? {
         return Ok(());
@@ -119,7 +120,7 @@ pub(super) async fn save(tx: &mut Tx, store: &Store, book: &mut Book, written: i
     Err(Error::Refused("a task that was locked is not where it was".into()))
 }
 
-/// The same where rows are assumed. False when one was not as assumed: then this transaction must be undone.
+/// The same with assumed rows. False when a row was not as assumed: then this transaction must be rolled back.
 pub(super) async fn try_save(tx: &mut Tx, store: &Store, book: &mut Book, written: i64) -> Result<bool, Error> {
     adopt(tx, store, book).await?;
     let touched: Vec<&Entry> = book.entries.iter().filter(|entry| entry.touched).collect();
@@ -131,11 +132,11 @@ pub(super) async fn try_save(tx: &mut Tx, store: &Store, book: &mut Book, writte
     Ok(is_done)
 }
 
-/// Inserts new tasks. One that another replica adopted meanwhile is dropped with its events: the other's news counts.
+/// Inserts new tasks. A task that another replica adopted meanwhile is dropped with its events, because the other's news counts.
 async fn adopt(tx: &mut Tx, store: &Store, book: &mut Book) -> Result<(), Error> {
     let mut gone = Vec::new();
     let mut order: Vec<usize> = (0..book.entries.len()).filter(|&index| book.entries[index].new).collect();
-    // In one order on every replica, so that two of them never wait for each other.
+    // In the same order on every replica, to avoid deadlocks.
     order.sort_by(|&a, &b| book.entries[a].task.id.cmp(&book.entries[b].task.id));
     for index in order {
         let entry = &mut book.entries[index];
@@ -168,7 +169,7 @@ async fn adopt(tx: &mut Tx, store: &Store, book: &mut Book) -> Result<(), Error>
     Ok(())
 }
 
-/// Name and queue, empty where they are not known.
+/// Name and queue, empty if unknown.
 fn pair(task: &Task) -> (&str, &str) {
     (task.name.as_deref().unwrap_or_default(), task.queue.as_deref().unwrap_or_default())
 }
@@ -232,7 +233,7 @@ async fn transition(
     Ok(is_done)
 }
 
-/// Tasks whose columns say all of their events, if they did before.
+/// Tasks whose columns determine all their events, if they did before.
 fn plain(entries: &[&Entry], events: &[Event]) -> HashSet<i64> {
     let mut by_task: HashMap<i64, Vec<&Event>> = HashMap::new();
     for event in events {
@@ -242,7 +243,7 @@ fn plain(entries: &[&Entry], events: &[Event]) -> HashSet<i64> {
     entries.iter().filter(|entry| derived::is_derivable(entry, of(entry))).map(|entry| entry.task.no).collect()
 }
 
-/// The events that its columns said before.
+/// The events that were derived from its columns before.
 fn before(entry: &Entry) -> Vec<u8> {
     let mut out = Vec::new();
     derived::derived(&entry.was).unwrap_or_default().iter().for_each(|told| history::write_derived(&mut out, told));
@@ -255,7 +256,7 @@ fn seq(seq: i64) -> i32 {
 
 type Statement<'q> = sqlx::query::Query<'q, sqlx::Postgres, sqlx::postgres::PgArguments>;
 
-/// Binds how the tasks stand, a column at a time.
+/// Binds the states of the tasks, one array per column.
 fn columns<'q>(query: Statement<'q>, entries: &[&'q Entry]) -> Statement<'q> {
     let tasks = || entries.iter().map(|entry| &entry.task);
     let status = |task: &'q Task| Some(task.status.as_str()).filter(|status| *status != task.phase.status());
@@ -283,7 +284,7 @@ fn columns<'q>(query: Statement<'q>, entries: &[&'q Entry]) -> Statement<'q> {
         .bind(tasks().map(|task| task.traceback.as_deref()).collect::<Vec<_>>())
 }
 
-/// What each task's history gets.
+/// The new bytes of each task's history.
 fn histories(events: &[Event]) -> HashMap<i64, Vec<u8>> {
     let mut all: HashMap<i64, Vec<u8>> = HashMap::new();
     for event in events {
@@ -292,7 +293,7 @@ fn histories(events: &[Event]) -> HashMap<i64, Vec<u8>> {
     all
 }
 
-/// Places, times and texts of the rows that the feed gets.
+/// Indexes, times and bytes of the new rows of the feed.
 fn feed_rows(events: &[Event]) -> (Vec<i64>, Vec<i64>, Vec<Vec<u8>>) {
     let (mut places, mut times, mut texts) = (Vec::new(), Vec::new(), Vec::new());
     for (index, row) in events.chunks(FEED_ROW).enumerate() {
@@ -309,7 +310,7 @@ fn feed_rows(events: &[Event]) -> (Vec<i64>, Vec<i64>, Vec<Vec<u8>>) {
     (places, times, texts)
 }
 
-/// What was learnt of adopted tasks' names.
+/// Writes newly known names of adopted tasks.
 async fn complete(tx: &mut Tx, store: &Store, entries: &[&Entry]) -> Result<(), Error> {
     let adopted: Vec<&Task> = entries.iter().filter(|e| e.task.adopted && !e.new).map(|e| &e.task).collect();
     if adopted.is_empty() {

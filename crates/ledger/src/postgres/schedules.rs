@@ -34,7 +34,7 @@ pub(super) const RUNNING: &str = "select t.schedule, coalesce(t.given_id, cast(t
      from unnest($1::text[], $2::bigint[], $3::bigint[]) as f(schedule, first_no, last_no) \
      join taskgate.task t on t.schedule = f.schedule and t.task_no between f.first_no and f.last_no \
      join taskgate.flight u on u.task_no = t.task_no";
-/// What another replica has locked is left to it.
+/// Skips rows that another replica has locked.
 pub(super) const CLAIM: &str = "select s.schedule_id \
      from unnest($1::text[], $2::bigint[], $3::bigint[]) as f(id, version, tick) \
      join taskgate.schedule s on s.schedule_id = f.id where s.version = f.version and s.next_run_at = f.tick \
@@ -213,7 +213,7 @@ fn run_of(row: &PgRow) -> Result<Run, Error> {
     run(row.try_get(0)?, times, row.try_get(3)?, row.try_get(4)?, row.try_get(5)?)
 }
 
-/// `None` after a clash: look up what is taken, and try again.
+/// `None` after a conflict: the caller looks up taken ids and keys, and tries again.
 async fn try_fire(
     store: &Store,
     firings: &[Firing],
@@ -229,7 +229,7 @@ async fn try_fire(
     let answers = match insert::within(&mut tx, store, &batch, look_up || has_keys).await {
         Ok(Some(answers)) => answers,
         lost => {
-            // Waited for: the next try would skip the rows that this one still has locked.
+            // The rollback must complete: the next attempt would skip rows that are still locked.
             tx.rollback().await?;
             return lost.map(|_| None);
         }
@@ -250,13 +250,13 @@ async fn try_fire(
     advance(&mut tx, &ours().collect::<Vec<_>>()).await?;
     ran(&mut tx, &lasts).await?;
     runs(&mut tx, &rows.iter().map(|(id, row)| (*id, row)).collect::<Vec<_>>()).await?;
-    // All is written but the commit: whoever reads sees the tick at its time, and a crash before it leaves the tick to the next.
+    // Everything except the commit is done, so the tick becomes visible at its time; after a crash before that, another replica fires it.
     tokio::time::sleep(at.since(clock::now()).min(MOST_AHEAD)).await;
     tx.commit().await?;
     Ok(Some(fired))
 }
 
-/// Locks the rows that still wait for the expected tick; skips those that another replica has.
+/// Locks the rows that still wait for the expected tick; skips rows that another replica has locked.
 async fn claim(tx: &mut Tx, firings: &[Firing]) -> Result<std::collections::HashSet<String>, Error> {
     let rows = sqlx::query(CLAIM)
         .bind(firings.iter().map(|firing| firing.schedule_id.as_str()).collect::<Vec<_>>())

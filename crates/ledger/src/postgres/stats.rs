@@ -1,4 +1,4 @@
-//! Figures, counted once.
+//! Statistics; each event is counted exactly once.
 
 use std::collections::HashMap;
 
@@ -21,7 +21,7 @@ pub(super) const ENDED: &str = "select t.task_no, t.submitted_at, t.due_at, e.st
      e.failure_message, e.traceback from taskgate.task t join taskgate.ended e on e.task_no = t.task_no \
      and e.task_no >> 32 >= $2 and e.task_no >> 32 < $3 where t.task_no = any($1) and t.task_no >> 32 >= $2 and t.task_no >> 32 < $3";
 pub(super) const MOVE_MARK: &str = "update taskgate.stat_mark set feed = $2 where feed = $1";
-/// No two rows of one call are alike.
+/// The rows of a call must be distinct.
 pub(super) const ADD: &str = "insert into taskgate.stat as s (span, at, measure, bucket, name, queue, amount) \
      select * from unnest($1::int[], $2::bigint[], $3::text[], $4::smallint[], $5::text[], $6::text[], $7::bigint[]) \
      on conflict (span, measure, at, name, queue, bucket) do update set amount = s.amount + excluded.amount";
@@ -30,7 +30,7 @@ pub(super) const NOTE: &str = "insert into taskgate.failure_kind as k (fingerpri
      first_at = least(k.first_at, excluded.first_at), last_at = greatest(k.last_at, excluded.last_at), \
      message = case when excluded.last_at >= k.last_at then excluded.message else k.message end, \
      last_task_id = case when excluded.last_at >= k.last_at then excluded.last_task_id else k.last_task_id end";
-/// A list of names or queues that is empty lets all through.
+/// An empty list of names or queues means all.
 pub(super) const FIGURES: &str = "select at - at % $5 as slot, measure, bucket, case when $6 then name else '' end as shown, \
      case when $9 then queue else '' end as shown_queue, sum(amount)::bigint from taskgate.stat where span = $1 and measure = any($2) and at >= $3 and at < $4 \
      and (cardinality($7::text[]) = 0 or name = any($7)) and (cardinality($8::text[]) = 0 or queue = any($8)) group by 1, 2, 3, 4, 5 order by 1";
@@ -126,7 +126,7 @@ impl Stats for PostgresLedger {
     }
 }
 
-/// What is counted by minute, name and queue: first events, and phases of which there are figures. Ends are told one by one.
+/// Whether an event is counted by minute, name and queue: first events, and counted phases. Ends are returned one by one.
 fn is_counted(told: &Told) -> bool {
     told.seq == 1
         || matches!(told.phase, Phase::Received | Phase::Retrying)
@@ -160,7 +160,7 @@ fn counts(entries: &[&Entry], subjects: &HashMap<i64, Subject>) -> Vec<Count> {
     amounts.into_iter().map(count).collect()
 }
 
-/// What events have in common that count alike.
+/// The common fields of events that are counted together.
 #[derive(PartialEq, Eq, Hash)]
 struct Alike<'a> {
     minute: i64,
@@ -171,7 +171,7 @@ struct Alike<'a> {
     queue: Option<&'a str>,
 }
 
-/// Bound to the statement that notes a kind of failure.
+/// The statement that records a kind of failure.
 fn note(kind: &FailureKind) -> sqlx::query::Query<'_, sqlx::Postgres, <sqlx::Postgres as sqlx::Database>::Arguments> {
     let query = sqlx::query(NOTE).bind(&kind.fingerprint).bind(clean(&kind.name)).bind(clean(&kind.kind));
     let query = query.bind(kind.frame.as_deref().map(clean)).bind(clean(&kind.message)).bind(kind.first_at.0);

@@ -1,4 +1,4 @@
-//! Which task follows which.
+//! Edges between tasks.
 
 use std::collections::HashMap;
 
@@ -48,7 +48,7 @@ impl Steps for PostgresLedger {
 }
 
 impl PostgresLedger {
-    /// Edges as (whom it was asked of, its neighbour, kind), and the neighbours.
+    /// Reads edges as (requested task, neighbour, kind), and the neighbours.
     async fn neighbours(&self, edges: Query<'_, Postgres, PgArguments>) -> Result<Vec<Neighbour>, Error> {
         let edges = edges.fetch_all(&self.pool).await?;
         let mut others = edges.iter().map(|row| row.try_get(1)).collect::<Result<Vec<i64>, _>>()?;

@@ -15,7 +15,7 @@ use crate::{Error, Message, Task};
 use celery::task::{Phase, TaskId};
 use runtime::clock::Time;
 
-/// `$1` keys of ids; `$2` and `$3` bound the numbers, here and in all that follows.
+/// `$1` keys of ids; `$2` and `$3` bound the numbers, here and in the following statements.
 pub(super) const TASKS: &str = concat!(
     "select ",
     fact_columns!(),
@@ -65,7 +65,7 @@ pub(super) const UNFINISHED: &str = concat!(
     named!(),
     "order by s.task_no"
 );
-/// As [`UNFINISHED`], where all phases are those of tasks that workers have: what is queued is not read.
+/// As [`UNFINISHED`], if all phases are those of tasks at workers: queued tasks are not read.
 pub(super) const AT_WORKER: &str = concat!(
     "select ",
     fact_columns!(),
@@ -76,7 +76,7 @@ pub(super) const AT_WORKER: &str = concat!(
     named!(),
     "order by s.task_no"
 );
-/// As [`UNFINISHED`], where the only phase is `waiting`.
+/// As [`UNFINISHED`], if the only phase is `waiting`.
 pub(super) const WAITING: &str = concat!(
     "select ",
     fact_columns!(),
@@ -99,7 +99,7 @@ pub(super) const EXPIRED: &str = concat!(
 pub(super) const CENSUS: &str = "select k.queue, s.phase, count(*) from taskgate.flight s \
      cross join lateral (select t.kind_no from taskgate.task t where t.task_no = s.task_no and t.task_no >> 32 = s.task_no >> 32 offset 0) t \
      cross join lateral (select k.queue from taskgate.kind k where k.kind_no = t.kind_no offset 0) k where s.task_no >= 0 group by 1, 2";
-/// From one name to the next along the index.
+/// Skips from one name to the next along the index.
 pub(super) const QUEUES: &str = "with recursive known(queue) as (\
      select min(queue) from taskgate.kind where queue > '' \
      union all select (select min(k.queue) from taskgate.kind k where k.queue > known.queue) \
@@ -110,15 +110,15 @@ pub(super) const NAMES: &str = "with recursive known(name) as (\
      union all select (select min(k.name) from taskgate.kind k where k.name > known.name) \
      from known where known.name is not null) select name from known where name is not null limit $1";
 
-/// `$1` the id's key: of one that went alone, or with all of its partition.
+/// `$1` the id's key, of a task that was pruned alone or with its partition.
 pub(super) const TOMBSTONE: &str = "select taskgate.pruned_at($1)";
 
-/// Rows of `statement` for these ids: first where their numbers should be, then anywhere for those that are missing.
+/// Rows of `statement` for these ids: first in the expected partitions, then anywhere for missing ones.
 pub(super) async fn by_id(pool: &Pool, statement: &'static str, keys: &[Uuid]) -> Result<Vec<PgRow>, Error> {
     let place = numbers::place(keys);
     let mut found = select(pool, statement, keys, place).await?;
     if found.len() < keys.len() && place != ANYWHERE {
-        // Asked for twice, an id is found once: that costs the second look, and nothing else.
+        // A repeated id is found only once, which costs no more than a second look-up.
         let known: HashSet<Uuid> = found.iter().map(key_of).collect::<Result<_, Error>>()?;
         let missing: Vec<Uuid> = keys.iter().copied().filter(|key| !known.contains(key)).collect();
         if !missing.is_empty() {

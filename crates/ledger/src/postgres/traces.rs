@@ -1,4 +1,4 @@
-//! What a trace collector was told.
+//! The progress of the trace export, and whole histories for it.
 
 use async_trait::async_trait;
 use sqlx::Row;

@@ -34,8 +34,8 @@ pub(super) const ADD: &str = "insert into taskgate.webhook_delivery (delivery_id
      select n.*, n.created_at, 0, 'pending' from unnest($1::text[], $2::text[], $3::bigint[], $4::text[], $5::text[], $6::bigint[], \
      $7::text[], $8::text[], $9::text[], $10::text[], $11::bigint[], $12::bigint[]) as n(delivery_id, endpoint_id, task_no, \
      task_id, task_name, seq, kind, url, target, payload, created_at, give_up_at) on conflict (delivery_id) do nothing";
-/// Of the first thousand that are due, at most `$4` for each target; `$5` in all. A target with a long queue is busy soon, and
-/// then the next thousand are others'.
+/// Of the first thousand due deliveries, at most `$4` for each target and `$5` in all. A target with a long queue is soon busy, and
+/// then the next thousand belong to others.
 pub(super) const CLAIM: &str = concat!(
     "with due as (select delivery_no, target, next_at from taskgate.webhook_delivery \
      where next_at <= $1 and not target = any($3) order by next_at, delivery_no limit 1000), \

@@ -1,7 +1,7 @@
-//! A task is taken back before anybody published it.
+//! Withdraws a task before it is published.
 //!
-//! A pass over the outbox holds its rows while it publishes. So whoever withdraws takes the row first, and waits for the pass; where
-//! there is no row it locks the task and looks once more, because a pass may have taken the task in meanwhile.
+//! A pass over the outbox holds its rows while it publishes. So a withdrawal first locks the row, and waits for the pass; if there is no
+//! row, it locks the task and checks again, because a pass may have put the task into the outbox meanwhile.
 
 use crate::book::Book;
 use crate::{Error, News, Withdrawn};
@@ -22,7 +22,7 @@ pub(super) async fn withdraw(store: &Store, id: &TaskId, news: News) -> Result<W
     }
 }
 
-/// `None` when a pass took it in between the two looks: the next try waits for it.
+/// `None` when a pass put the task into the outbox between the two checks: the next attempt waits for it.
 async fn try_withdraw(store: &Store, id: &TaskId, news: &News) -> Result<Option<Withdrawn>, Error> {
     let mut tx = pool::begin(&store.pool).await?;
     let taken = sqlx::query(TAKE).bind(numbers::key(id.as_str())).execute(&mut *tx).await?.rows_affected() == 1;

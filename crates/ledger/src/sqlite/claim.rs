@@ -1,17 +1,17 @@
-//! One gateway on a database file: two would publish every task twice, because SQLite cannot lock the rows of a pass for one of them.
+//! Ensures that only one gateway uses a database file: two would publish every task twice, because SQLite cannot lock the rows of a pass.
 //!
-//! A gateway holds an exclusive lock on `<file>.lock` and writes into it who it is, for the message of the next one. The kernel
-//! frees the lock when the process ends, however it ends, so a file that was left behind locks nobody out. Commands that only
-//! look or write a row (`token`, `migrate`, `check`) take no lock.
+//! A gateway holds an exclusive lock on `<file>.lock` and writes its identity into it, for the error message of the next gateway. The
+//! kernel frees the lock when the process ends in any way, so a leftover file does not lock anyone out. Commands that only read or write
+//! a row (`token`, `migrate`, `check`) take no lock.
 
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
 
-/// Of what a holder writes, more is not shown.
+/// Maximum length of a holder's identity that is shown.
 const LONGEST: u64 = 512;
 
-/// Why a gateway may not have the file.
+/// Why a gateway cannot use the file.
 #[derive(Debug, thiserror::Error)]
 pub enum ClaimError {
     #[error(
@@ -28,13 +28,13 @@ pub enum ClaimError {
     },
 }
 
-/// The file is ours until this is dropped.
+/// Holds the lock until it is dropped.
 #[derive(Debug)]
 pub(super) struct Claim {
     _lock: File,
 }
 
-/// Takes the lock for `holder`, who is named to the next one that asks.
+/// Takes the lock for `holder`, whose name is shown to the next gateway that tries.
 pub(super) fn take(database: &Path, holder: &str) -> Result<Claim, ClaimError> {
     let path = lock_path(database);
     let failed = |source| ClaimError::Lock { lock: path.clone(), source };
@@ -51,7 +51,7 @@ pub(super) fn take(database: &Path, holder: &str) -> Result<Claim, ClaimError> {
     Ok(Claim { _lock: lock })
 }
 
-/// Beside the file itself, whatever path or link led to it.
+/// The lock file's path, beside the real file, whatever path or link was used.
 fn lock_path(database: &Path) -> PathBuf {
     let mut path = database.canonicalize().unwrap_or_else(|_| database.to_owned()).into_os_string();
     path.push(".lock");

@@ -1,4 +1,4 @@
-//! What people decide: pauses of queues, requests to revoke, dead letters put away.
+//! Control by people: pauses of queues, requests to revoke, dismissed dead letters.
 
 use std::collections::HashSet;
 
@@ -43,7 +43,7 @@ pub(super) async fn paused(pools: &Pools) -> Result<Vec<(String, Time)>, Error> 
     rows.iter().map(|row| Ok((row.try_get(0)?, Time(row.try_get(1)?)))).collect()
 }
 
-/// Queues that stay paused until `tx` ends: it is the one that writes.
+/// Queues that stay paused until `tx` ends, because it is the only writer.
 pub(super) async fn still_paused(tx: &mut Tx) -> Result<HashSet<String>, Error> {
     let rows = sqlx::query(PAUSED).fetch_all(&mut **tx).await?;
     rows.iter().map(|row| Ok(row.try_get(0)?)).collect()

@@ -1,4 +1,4 @@
-//! django-celery-beat's tables in somebody's SQLite file: read once for an import and never written.
+//! Reads django-celery-beat's tables in a SQLite file for an import; never writes them.
 
 use std::path::Path;
 
@@ -19,7 +19,7 @@ const TASKS: &str = "select json_object('name', p.name, 'task', p.task, 'args', 
 /// One JSON object for each periodic task, joined with its schedule.
 ///
 /// # Errors
-/// When the file is not there or has no such tables.
+/// When the file does not exist or has no such tables.
 pub async fn periodic_tasks(path: impl AsRef<Path>) -> Result<Vec<String>, Error> {
     let options = SqliteConnectOptions::new().filename(path).read_only(true);
     let mut connection = options.connect().await?;

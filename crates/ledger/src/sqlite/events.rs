@@ -1,6 +1,6 @@
 //! Histories and the firehose.
 //!
-//! One connection writes, so positions become visible in their order.
+//! Only one connection writes, so positions become visible in order.
 
 use sqlx::{QueryBuilder, Row, SqlitePool};
 
@@ -41,7 +41,7 @@ pub(super) async fn window(pool: &SqlitePool, after: i64, limit: i64) -> Result<
     Ok(sqlx::query(WINDOW).bind(after).bind(limit).bind(EVENTS_BYTES).fetch_one(pool).await?.try_get(0)?)
 }
 
-/// Looks at `limit` events and answers with those that match, and with the position it looked up to.
+/// Reads `limit` events; returns the matching ones, and the position up to which it read.
 pub(super) async fn feed(
     pool: &SqlitePool,
     after: i64,

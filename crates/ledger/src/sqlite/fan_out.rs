@@ -1,4 +1,4 @@
-//! Large fan-outs. There is one writer, so a piece is written once.
+//! Large fan-outs. There is only one writer, so each piece is written once.
 
 use async_trait::async_trait;
 use sqlx::Row;
@@ -16,7 +16,7 @@ pub(super) const ADVANCE: &str =
     "update fan_out set written = $3 where fan_out_no = $1 and written = $2 and $3 < total";
 pub(super) const FINISH: &str = "delete from fan_out where fan_out_no = $1 and written = $2 and $3 >= total";
 
-/// As a part of the submission that brings it.
+/// Inserts a fan-out in the transaction of its submission.
 pub(super) async fn insert(tx: &mut Tx, submission: &Submission) -> Result<(), Error> {
     let Some(new) = &submission.fan_out else { return Ok(()) };
     sqlx::query(INSERT)

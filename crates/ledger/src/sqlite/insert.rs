@@ -1,4 +1,4 @@
-//! Submissions: one transaction for the batch. Only one connection writes, so what the look-up finds free is free.
+//! Submissions: one transaction for the batch. Only one connection writes, so ids and keys that the look-up finds free stay free.
 
 use sqlx::Row;
 
@@ -44,7 +44,7 @@ pub(super) async fn insert(pools: &Pools, batch: &[Submission]) -> Result<Answer
     Ok(answers)
 }
 
-/// The insert as a part of a transaction.
+/// The insert as part of a transaction.
 pub(super) async fn within(tx: &mut Tx, batch: &[Submission]) -> Result<Answers, Error> {
     let verdicts = judge(batch, taken(tx, batch).await?);
     let mut answers = Vec::with_capacity(batch.len());

@@ -1,4 +1,4 @@
-//! News becomes history: the pure rule applied in one transaction for the batch.
+//! Applies news by the pure rule, in one transaction for the batch.
 
 use crate::book::Book;
 use crate::rows::light_task_columns;
@@ -16,7 +16,7 @@ pub(super) const LOAD: &str = concat!(
 
 pub(super) const FENCE: &str = "select 1 from lease where name = $1 and term = $2";
 
-/// `None` when the fence does not hold any more.
+/// Applies news. `None` when the fence does not hold any more.
 pub(super) async fn learn(pools: &Pools, news: &[News], fence: Option<&Fence>) -> Result<Option<Vec<Event>>, Error> {
     let mut tx = pools.begin().await?;
     if let Some(fence) = fence {

@@ -1,4 +1,4 @@
-//! Named leases with a term: who renews in time keeps it, and every new holder gets a higher term.
+//! Named leases with a term: a holder that renews in time keeps the lease, and every new holder gets a higher term.
 
 use std::time::Duration;
 
@@ -15,11 +15,11 @@ pub(super) const TAKE: &str = "insert into lease (name, holder, term, expires_at
      term = lease.term + (lease.holder <> excluded.holder) \
      where lease.holder = excluded.holder or lease.expires_at <= $4 returning term, expires_at";
 
-/// Rolled back: it shows whether the database takes writes.
+/// A write that is rolled back, to check whether the database takes writes.
 pub(super) const PROBE: &str =
     "insert into lease (name, holder, term, expires_at) values ('probe', '', 0, 0) on conflict do nothing";
 
-/// The row stays, so that the term goes on growing.
+/// The row stays, so that the term keeps growing.
 pub(super) const RELEASE: &str = "update lease set holder = '', expires_at = 0 where name = $1 and holder = $2";
 
 pub(super) async fn take(

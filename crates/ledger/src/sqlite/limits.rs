@@ -1,4 +1,4 @@
-//! Keys of limits as people see and change them, and why a task waits.
+//! Keys of limits, their rules, and where a task waits.
 
 use std::collections::HashMap;
 
@@ -21,18 +21,18 @@ pub(super) const SET_RULE: &str = "insert into limit_rule (key, most, rate, paus
      on conflict (key) do update set most = excluded.most, rate = excluded.rate, paused = excluded.paused, changed_at = excluded.changed_at";
 pub(super) const NO_RULE: &str = "delete from limit_rule where key = $1";
 pub(super) const NO_RATE: &str = "delete from gate_rate where gate = $1";
-/// Gates at which tasks wait, by skipping from one to the next.
+/// Gates at which tasks wait, by skipping along the index.
 pub(super) const WAITED_FOR: &str = "with recursive found as (\
      select * from (select gate from outbox where gate > $1 and gate < $2 order by gate limit 1) union all \
      select (select o.gate from outbox o where o.gate > f.gate and o.gate < $2 order by o.gate limit 1) \
      from found f where f.gate is not null) select gate from found where gate is not null limit $3";
-/// Gates of which tasks are under way.
+/// Gates with tasks under way.
 pub(super) const HELD: &str = "with recursive found as (\
      select * from (select gate from gate_hold where gate > $1 and gate < $2 order by gate limit 1) union all \
      select (select h.gate from gate_hold h where h.gate > f.gate and h.gate < $2 order by h.gate limit 1) \
      from found f where f.gate is not null) select gate from found where gate is not null limit $3";
 pub(super) const PACED: &str = "select gate from gate_rate where gate > $1 and gate < $2 order by gate limit $3";
-/// With the word that stands before keys of gates, so that all places give the same kind of names.
+/// With the prefix of key gates, so that all sources give the same form of names.
 pub(super) const RULED: &str = "select 'key ' || key from limit_rule where key > $1 and key < $2 order by key limit $3";
 pub(super) const STATES: &str = "select k.key, \
      (select count(*) from gate_hold h where h.gate = 'key ' || k.key) as under_way, \
@@ -50,7 +50,7 @@ pub(super) const IN_LINE: &str = "select o.line, o.share, \
      and b.task_no < o.task_no limit 10000) as own) as ahead, \
      (select count(*) from window_slot s where s.queue = o.line) as in_broker \
      from outbox o where o.task_no = $1 and o.line is not null";
-/// All rules by hand.
+/// All rules set by hand.
 pub(super) async fn rules(tx: &mut Tx) -> Result<Rules, Error> {
     let rows = sqlx::query(RULES).fetch_all(&mut **tx).await?;
     let rule = |row: &SqliteRow| Ok((row.try_get("key")?, rule_of(row)?.map(|(rule, _)| rule).unwrap_or_default()));
@@ -81,7 +81,7 @@ fn state(row: &SqliteRow) -> Result<KeyState, Error> {
     })
 }
 
-/// How these keys stand. Nobody else writes meanwhile.
+/// The state of these keys. There is no other writer meanwhile.
 pub(super) async fn decide(tx: &mut Tx, keys: &[String]) -> Result<HashMap<String, KeyState>, Error> {
     let rows = sqlx::query(STATES).bind(list(keys)).fetch_all(&mut **tx).await?;
     rows.iter().map(|row| state(row).map(|state| (state.key.clone(), state))).collect()

@@ -1,6 +1,6 @@
-//! Lines: who waits for room in a queue's window, whose turn it is, and what a pass changed.
+//! Lines: tasks that wait for room in a queue's window, the turns of keys, and the changes of a pass.
 //!
-//! Only a pass writes turns and slots, and passes are alone. What is read, and when, stands in [`crate::line_reads`].
+//! Only passes write turns and slots, and only one pass runs at a time. [`crate::line_reads`] determines what is read, and when.
 
 use sqlx::Row;
 
@@ -9,7 +9,7 @@ use crate::Error;
 use crate::line_reads::Reads;
 use crate::lines::{Entering, Line, Lines, Pick, Share};
 
-/// Lines of queues that are not paused, each found by skipping from one to the next. `is_shared`: keys take turns in it.
+/// Lines of unpaused queues, found by skipping along the index. `is_shared`: keys take turns in it.
 pub(super) const WAITING: &str = "with recursive waiting as (\
      select * from (select line from outbox where line is not null order by line limit 1) union all \
      select (select o.line from outbox o where o.line > w.line order by o.line limit 1) \
@@ -24,7 +24,7 @@ pub(super) const NEXT_RANK: &str = "select rank from outbox where line = $1 and 
 /// The keys of a rank whose turn is next.
 pub(super) const SHARES: &str =
     "select share, turn, weight from line_share where queue = $1 and rank = $2 order by turn, share limit $3";
-/// Tasks without a key, when they are not among the keys yet: they begin where the others are.
+/// The turn of tasks without a key; if they have none yet, they start at the others' position.
 pub(super) const WITHOUT: &str = "select coalesce((select s.turn from line_share s where s.queue = $1 and s.rank = $2 and s.share = ''), \
      (select min(s.turn) from line_share s where s.queue = $1 and s.rank = $2), 0) as turn \
      from (select 1 from outbox where line = $1 and rank = $2 and share = '' limit 1) as found";
@@ -33,14 +33,14 @@ pub(super) const HEADS: &str =
 pub(super) const SLOTS: &str = "select count(*) from window_slot where queue = $1";
 pub(super) const ENTER: &str = "update outbox set line = $2, rank = $3, share = $4, gate = null, gate_max = null, parked = 0, \
      wake_at = coalesce((select expires_at from task t where t.task_no = outbox.task_no), 9223372036854775807) where task_no = $1";
-/// A new key begins where the others are.
+/// Registers a new key, at the others' position.
 pub(super) const REGISTER: &str = "insert into line_share (queue, rank, share, turn, weight) values ($1, $2, $3, \
      coalesce((select min(s.turn) from line_share s where s.queue = $1 and s.rank = $2), 0), $4) \
      on conflict (queue, rank, share) do update set weight = excluded.weight";
 pub(super) const TURN: &str = "insert into line_share (queue, rank, share, turn, weight) values ($1, $2, $3, $4, $5) \
      on conflict (queue, rank, share) do update set turn = excluded.turn";
 pub(super) const FORGET: &str = "delete from line_share where queue = $1 and rank = $2 and share = $3";
-/// A task that a worker has received already takes no room.
+/// Takes room for a task, unless a worker has received it already.
 pub(super) const OCCUPY: &str = "insert into window_slot (task_no, queue) select $1, $2 \
      where exists (select 1 from task t where t.task_no = $1 and t.phase = 'queued') on conflict do nothing";
 
@@ -92,7 +92,7 @@ impl Reads for Read<'_> {
     }
 }
 
-/// The windows of queues that tasks come to which did not wait in a line.
+/// Loads the windows of queues that get tasks which did not wait in a line.
 pub(super) async fn open(tx: &mut Tx, lines: &mut Lines, queues: &[(String, u32)]) -> Result<(), Error> {
     for (queue, window) in queues {
         let slots = sqlx::query(SLOTS).bind(queue).fetch_one(&mut **tx).await?.try_get(0)?;
@@ -102,7 +102,8 @@ pub(super) async fn open(tx: &mut Tx, lines: &mut Lines, queues: &[(String, u32)
     Ok(())
 }
 
-/// What was published takes room; keys that went are put off, and those without tasks forgotten; then newcomers go to the end.
+/// Writes the result of a pass: published tasks take room, the turns of their keys advance, keys without tasks are removed, and new
+/// tasks go to the end of their lines.
 pub(super) async fn settle(
     tx: &mut Tx,
     lines: &Lines,

@@ -1,4 +1,4 @@
-//! Task logs: one row for what came together. The one writer gives each line its number.
+//! Task logs: a row for lines that arrived together. The only writer numbers the lines.
 
 use async_trait::async_trait;
 use sqlx::Row;

@@ -1,4 +1,4 @@
-//! The schema, brought up to date. Migrations only add; the view `celery_taskmeta` is made anew each time.
+//! Migrates the schema. Migrations only add; the view `celery_taskmeta` is created again each time.
 
 use std::time::Duration;
 
@@ -12,7 +12,7 @@ use crate::error::OldShape;
 
 static MIGRATIONS: Migrator = sqlx::migrate!("migrations/sqlite");
 
-/// Celery's names. Arguments that the catalog masks are not shown, nor ones whose message is gone.
+/// The view with Celery's names. Masked arguments are not shown, nor arguments whose message was pruned.
 pub(super) const DROP_VIEW: &str = "drop view if exists celery_taskmeta";
 pub(super) const VIEW: &str = "create view celery_taskmeta as \
      select t.task_no as id, t.task_id, t.status, t.result, \
@@ -23,12 +23,12 @@ pub(super) const VIEW: &str = "create view celery_taskmeta as \
 
 const KEEP: &str = "move its file away, where it stays readable with `sqlite3`, and start again";
 
-/// Between two looks at a file that another process makes.
+/// Pause between two attempts to open a file that another process is creating.
 const BREATH: Duration = Duration::from_millis(20);
 
 pub(super) async fn migrate(pool: &SqlitePool) -> Result<(), Error> {
     let mut migrator = Migrator::with_migrations(MIGRATIONS.iter().cloned().collect());
-    // A newer release may have been here: its migrations only add.
+    // A newer release may have migrated the schema already: its migrations only add.
     migrator.set_ignore_missing(true);
     // Two processes that open one file: the second waits for this lock and finds nothing to do.
     let mut tx = begin(pool).await?;
@@ -43,7 +43,8 @@ pub(super) async fn migrate(pool: &SqlitePool) -> Result<(), Error> {
     Ok(())
 }
 
-/// Whoever opens a new file first turns it to WAL. SQLite lets nobody wait for that: the others are told at once that it is locked.
+/// Begins a transaction, with retries: the first process that opens a new file switches it to WAL, and SQLite does not let others wait
+/// for that, but returns "locked" at once.
 async fn begin(pool: &SqlitePool) -> Result<Tx, Error> {
     let until = Instant::now() + BUSY;
     loop {

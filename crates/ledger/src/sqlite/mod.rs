@@ -1,4 +1,4 @@
-//! The ledger on SQLite: for dev, and for one process of serve.
+//! The ledger on SQLite: for dev, and for a single process of serve.
 //!
 //! There are no other replicas, so `changes()` never fires. Statements are constants (a test prepares every one of them); only lists are put together
 //! from constant pieces with bound values.
@@ -60,19 +60,19 @@ pub use statements::STATEMENTS;
 /// Cheap to share; the pools close when it is dropped.
 pub struct SqliteLedger {
     pools: Pools,
-    /// Held for a pass over the outbox, and for a withdrawal.
+    /// Held during a pass over the outbox, and during a withdrawal.
     carrying: tokio::sync::Mutex<()>,
     changed: broadcast::Sender<Changed>,
-    /// A gateway's; commands have none.
+    /// A gateway's lock on the file; commands have none.
     _claim: Option<claim::Claim>,
 }
 
 impl SqliteLedger {
-    /// As [`SqliteLedger::open`], for a gateway: nobody else may be one on this file until this is dropped. `holder` is shown to
-    /// whoever tries.
+    /// As [`SqliteLedger::open`], for a gateway: no other gateway can use this file until this is dropped. `holder` is shown to a gateway
+    /// that tries.
     ///
     /// # Errors
-    /// When another gateway has the file, or its folder cannot be written.
+    /// When another gateway uses the file, or its folder cannot be written.
     ///
     /// # Panics
     /// Outside of a tokio runtime.
@@ -81,7 +81,7 @@ impl SqliteLedger {
         Ok(Self { _claim: Some(claim), ..Self::open(path, synchronous) })
     }
 
-    /// Opens the file at the first call, and makes it when it is not there.
+    /// Opens the file at the first call, and creates it if it does not exist.
     ///
     /// # Panics
     /// Outside of a tokio runtime.
@@ -112,7 +112,7 @@ impl Ledger for SqliteLedger {
     }
 
     async fn writable(&self) -> Result<(), Error> {
-        // Somebody here writes right now: no need to wait for the end of it.
+        // A write is in progress here, so there is no need to try one.
         let Some(mut writer) = self.pools.write.try_acquire() else { return self.ping().await };
         let mut tx = writer.begin_with("begin immediate").await?;
         sqlx::query(lease::PROBE).execute(&mut *tx).await?;

@@ -1,7 +1,7 @@
-//! The outbox: what is still to be published, the passes over it, and what leaves it another way.
+//! The outbox: tasks to publish, the passes over them, and rows that leave it in other ways.
 //!
-//! Two locks take the place of row locks: the writer's connection for each transaction, and `carrying` around a whole pass and
-//! around each withdrawal. A pass must not keep the writer while the carrier waits for the broker.
+//! Two locks replace row locks: the writer's connection for each transaction, and `carrying` around a whole pass and around each
+//! withdrawal. A pass must not keep the writer's connection while the carrier waits for the broker.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -26,7 +26,7 @@ use runtime::clock::Time;
 use super::pool::{Pools, Tx, list};
 use super::{control, gates, groups, learn, limits, lines, rows, save};
 
-/// A carrier that does not answer by then has published an unknown part: its rows stay, and the broker's markers sort it out.
+/// Timeout of the carrier. After it an unknown part is published: the rows stay, and the broker's markers prevent duplicates.
 const CARRY: Duration = Duration::from_secs(10);
 
 pub(super) const GONE: &str = "delete from outbox where task_no = $1";
@@ -35,12 +35,12 @@ pub(super) const PUBLISHED: &str = "update task set queued_at = coalesce(queued_
      reason = case when phase in ('accepted', 'held') then null else reason end, \
      phase = case when phase in ('accepted', 'held') then 'queued' else phase end where task_no = $1";
 
-/// `$1` now, `$2` accepted before, `$3` limit. What was held at first is on no replica's fast path.
+/// `$1` now, `$2` accepted before, `$3` limit. Tasks that were held at first are not on the direct path.
 pub(super) const DUE: &str = "select o.task_no, o.accepted_at, p.queue is not null as paused, o.gate, o.gate_max from outbox o \
      left join queue_pause p on p.queue = o.queue \
      where o.wake_at <= $1 and (o.accepted_at <= $2 or o.wake_at > o.accepted_at) order by o.wake_at, o.task_no limit $3";
 
-/// As [`DUE`], of these rows.
+/// As [`DUE`], for these rows.
 pub(super) const THESE: &str = "select o.task_no, o.accepted_at, p.queue is not null as paused, o.gate, o.gate_max from outbox o \
      left join queue_pause p on p.queue = o.queue \
      where o.task_no in (select value from json_each($1)) order by o.task_no";
@@ -54,19 +54,19 @@ pub(super) const TASKS: &str = concat!(
 pub(super) const MESSAGES: &str =
     "select task_no, headers, body from message where task_no in (select value from json_each($1))";
 
-/// Rows of a paused queue sleep until it is resumed, or until their time is over.
+/// Rows of a paused queue sleep until it is resumed, or until they expire.
 pub(super) const PARK: &str = "update outbox set parked = 1, gate = null, gate_max = null, \
      line = null, rank = null, share = null, wake_at = coalesce((select expires_at from task t \
      where t.task_no = outbox.task_no), 9223372036854775807) where task_no in (select value from json_each($1))";
 
-/// Rows that must not be published now sleep until `$2`, or until their time is over.
+/// Rows that must not be published now sleep until `$2`, or until they expire.
 pub(super) const SLEEP: &str = "update outbox set line = null, rank = null, share = null, wake_at = min($2, coalesce((select expires_at from task t \
      where t.task_no = outbox.task_no), $2)) where task_no in (select value from json_each($1))";
 
 pub(super) const BACKLOG: &str = "select count(*), min(accepted_at) from outbox where wake_at <= $1";
 pub(super) const NEXT_DUE: &str = "select min(wake_at) from outbox where wake_at > $1";
 pub(super) const TAKE: &str = "delete from outbox where task_no = (select task_no from task where task_id = $1)";
-/// On no replica's direct way: see [`DUE`].
+/// Not on the direct path: see [`DUE`].
 pub(super) const REMEMBER: &str = "insert into outbox (task_no, wake_at, accepted_at, queue) values ($1, $2, $3, $4)";
 pub(super) const WITH_MESSAGES: &str =
     "select task_no from message where task_no in (select value from json_each($1)) and headers is not null";
@@ -96,7 +96,7 @@ async fn mark_published(tx: &mut Tx, pushed: &[(i64, Time)]) -> Result<Vec<Event
     Ok(events)
 }
 
-/// Publications of one moment.
+/// Publications with the same time.
 fn at_once(numbers: &[i64], at: Time) -> Vec<(i64, Time)> {
     numbers.iter().map(|no| (*no, at)).collect()
 }
@@ -157,7 +157,7 @@ pub(super) async fn drain(
     tx.commit().await?;
     Ok(Drained {
         events,
-        // What was parked or stopped, or had ended, is none of the carrier's business.
+        // Parked, stopped and ended rows do not concern the carrier.
         claimed: due.len() + sorted.taken.len() + expired,
         carried: carried.len(),
         expired,
@@ -168,7 +168,7 @@ pub(super) async fn drain(
     })
 }
 
-/// What was picked from lines, in that order; then what waits longest at the open gates, and what is due, by acceptance.
+/// Claims rows: first those picked from lines, in that order; then those that wait longest at open gates, and due ones, by acceptance.
 async fn claim(
     tx: &mut Tx,
     heads: &[(String, i64)],
@@ -202,17 +202,17 @@ async fn claim(
     Ok(claimed)
 }
 
-/// What a pass found, by what is to be done with it.
+/// The rows of a pass, by what must be done with them.
 #[derive(Default)]
 struct Sorted {
     due: Vec<Task>,
     expired: Vec<Task>,
     parked: Vec<Task>,
-    /// Must not be published now, and why.
+    /// Tasks that must not be published now, with the reason.
     refused: Vec<(Task, String)>,
-    /// Published before, in spite of the row: a worker has this delivery.
+    /// Tasks that were published despite the row: a worker has this delivery.
     taken: Vec<Task>,
-    /// Ended meanwhile in another way.
+    /// Tasks that ended meanwhile.
     over: Vec<i64>,
 }
 
@@ -239,8 +239,8 @@ async fn sort(tx: &mut Tx, claimed: &[Claimed], now: Time, carrier: &dyn Carrier
     Ok(sorted)
 }
 
-/// Forgets what was to be parked and whose queue was resumed while the carrier published: nobody would wake it. Whether there is such
-/// a task; the next pass takes it.
+/// Does not park tasks whose queue was resumed while the carrier published, because nothing would wake them. Returns whether there are
+/// such tasks; the next pass takes them.
 async fn let_go(tx: &mut Tx, sorted: &mut Sorted) -> Result<bool, Error> {
     if sorted.parked.is_empty() {
         return Ok(false);
@@ -251,7 +251,7 @@ async fn let_go(tx: &mut Tx, sorted: &mut Sorted) -> Result<bool, Error> {
     Ok(sorted.parked.len() < before)
 }
 
-/// Lets through what limits and windows let through.
+/// Applies limits and windows.
 #[expect(clippy::too_many_arguments, reason = "all that a pass has loaded")]
 async fn pass(
     tx: &mut Tx,
@@ -278,7 +278,7 @@ async fn pass(
     Ok(passing::let_through(due, taken, before, heads, lines, carrier, now))
 }
 
-/// Returns the numbers of those that are certainly in the broker.
+/// Publishes tasks; returns the numbers of those that are certainly in the broker.
 async fn carry(carrier: &dyn Carrier, outgoing: &[Outgoing]) -> Vec<i64> {
     if outgoing.is_empty() {
         return Vec::new();
@@ -326,7 +326,7 @@ fn corrupt(task: &Task, column: &'static str) -> Error {
     Error::Corrupt { table: "outbox", column, row: task.no.to_string() }
 }
 
-/// Ends what came too late, parks what is paused, puts to sleep what is refused and notes what is stopped. Returns how many expired.
+/// Ends expired tasks, parks paused ones, puts refused ones to sleep and records stopped ones. Returns how many expired.
 async fn expire(
     tx: &mut Tx,
     sorted: &Sorted,

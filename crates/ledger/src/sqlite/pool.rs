@@ -1,7 +1,7 @@
-//! The database file: one connection writes, four read.
+//! Connections to the database file: one writes, four read.
 //!
-//! WAL, so that readers never wait for the writer. Transactions of the writer begin IMMEDIATE: the pool of one is the queue, and
-//! nothing is ever upgraded in the middle.
+//! In WAL mode readers never wait for the writer. The writer's transactions begin IMMEDIATE, so a lock is never upgraded in the middle;
+//! writers queue for the pool's only connection.
 
 use std::path::Path;
 use std::time::Duration;
@@ -16,13 +16,13 @@ pub(super) type Tx = Transaction<'static, Sqlite>;
 /// When a commit is on disk.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Synchronous {
-    /// After a crash of the machine the newest commits may be gone, never of the process: for dev.
+    /// The newest commits may be lost after a crash of the machine, but not of the process: for dev.
     Normal,
-    /// Every commit: for serve.
+    /// Every commit is on disk: for serve.
     Full,
 }
 
-/// How long a call waits for the writer (or for another process) before the ledger counts as busy.
+/// How long a call waits for the writer's connection (or for another process) before it fails.
 pub(super) const BUSY: Duration = Duration::from_secs(5);
 
 pub(super) struct Pools {
@@ -66,7 +66,7 @@ pub(crate) fn is_transient_code(code: &str) -> bool {
     code.parse::<u32>().is_ok_and(|code| matches!(code & 0xff, 5 | 6 | 7 | 10 | 13 | 14))
 }
 
-/// A list as a bound value: SQLite has no arrays, and `json_each` reads this back.
+/// A list as a bound value for `json_each`, because SQLite has no arrays.
 pub(super) fn list<T: serde::Serialize>(values: &[T]) -> String {
     serde_json::to_string(values).expect("numbers and texts are JSON")
 }

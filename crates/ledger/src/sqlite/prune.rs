@@ -1,7 +1,7 @@
-//! The end of history: old finished tasks go, tombstones stay.
+//! Pruning: deletes old finished tasks and keeps tombstones.
 //!
-//! Both passes walk from the low end of `task_no`, where the old ones are, so they need no index of their own; they stop at the
-//! first window whose tasks are all younger than the limit.
+//! Both passes walk from the lowest `task_no`, which is the oldest, so they need no extra index; they stop at the first window whose
+//! tasks are all younger than the limit.
 
 use sqlx::Row;
 
@@ -20,7 +20,7 @@ pub(super) const OLDEST_MESSAGES: &str = "select m.task_no, t.finished_at, coale
 
 pub(super) const STONES: &str = "insert or replace into tombstone (task_id, finished_at, pruned_at) \
      select task_id, finished_at, $2 from task where task_no in (select value from json_each($1))";
-/// The rows of everything that belongs to these tasks; the tasks themselves last.
+/// Deletes all rows of these tasks; the tasks themselves last.
 pub(super) const ROWS: [&str; 7] = [
     "delete from event where task_no in (select value from json_each($1))",
     "delete from message where task_no in (select value from json_each($1))",

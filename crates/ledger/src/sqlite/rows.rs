@@ -1,4 +1,4 @@
-//! Rows of SQLite become values of the vocabulary.
+//! Converts rows of SQLite into the ledger's types.
 
 use sqlx::Row;
 use sqlx::sqlite::SqliteRow;

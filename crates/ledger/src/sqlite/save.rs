@@ -1,4 +1,4 @@
-//! Writes what a [`Book`] holds: changed tasks, the small tables that follow a task's phase, events.
+//! Writes the contents of a [`Book`]: changed tasks, the small tables that depend on a task's phase, events.
 
 use sqlx::Row;
 
@@ -41,7 +41,7 @@ pub(super) const STANDS: &str = "update unfinished set at_worker = $2, waits = $
 pub(super) const EVENT: &str = "insert into event (task_no, seq, at, delivery, retries, corrected, phase, status, worker, reason, \
      meta) values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)";
 
-/// Writes all of it.
+/// Writes the book.
 pub(super) async fn save(tx: &mut Tx, book: &mut Book) -> Result<(), Error> {
     adopt(tx, book).await?;
     for entry in book.entries.iter().filter(|entry| entry.touched) {
@@ -57,7 +57,7 @@ pub(super) async fn save(tx: &mut Tx, book: &mut Book) -> Result<(), Error> {
     Ok(())
 }
 
-/// Inserts new tasks. One that was pruned is dropped with its events.
+/// Inserts new tasks. A task that was pruned is dropped with its events.
 async fn adopt(tx: &mut Tx, book: &mut Book) -> Result<(), Error> {
     let mut gone = Vec::new();
     for entry in book.entries.iter_mut().filter(|entry| entry.new) {
@@ -123,7 +123,7 @@ async fn update(tx: &mut Tx, entry: &Entry) -> Result<(), Error> {
     Ok(())
 }
 
-/// What was learnt of an adopted task's names.
+/// Writes newly known names of an adopted task.
 async fn complete(tx: &mut Tx, entry: &Entry) -> Result<(), Error> {
     let task = &entry.task;
     sqlx::query(COMPLETE)
@@ -140,7 +140,7 @@ async fn complete(tx: &mut Tx, entry: &Entry) -> Result<(), Error> {
     Ok(())
 }
 
-/// Keeps `unfinished` and `trouble` in step with the phase.
+/// Updates `unfinished` and `trouble` to match the phase.
 async fn follow_phase(tx: &mut Tx, entry: &Entry) -> Result<(), Error> {
     let task = &entry.task;
     let (before, phase) = (entry.before, task.phase);

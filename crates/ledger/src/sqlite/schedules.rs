@@ -131,7 +131,7 @@ impl Schedules for SqliteLedger {
         Ok(found)
     }
 
-    /// The only writer does not wait with a transaction open.
+    /// Does not wait for `at` inside the transaction, because it would block the only writer.
     async fn fire(&self, firings: &[Firing], at: Time) -> Result<Vec<Option<Fired>>, Error> {
         tokio::time::sleep(at.since(clock::now()).min(MOST_AHEAD)).await;
         let mut tx = self.pools.begin().await?;

@@ -1,4 +1,4 @@
-//! Which task follows which.
+//! Edges between tasks.
 
 use async_trait::async_trait;
 use sqlx::Row;

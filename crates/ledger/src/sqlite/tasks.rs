@@ -1,6 +1,6 @@
 //! Reading tasks: one by id, lists by filter, the unfinished ones.
 //!
-//! Every list is newest first along `task_no`, through the index of its most telling condition.
+//! Every list is newest first by `task_no`, through the index of its most selective condition.
 
 use std::collections::HashMap;
 
@@ -29,7 +29,7 @@ pub(super) const UNFINISHED: &str = concat!(
      where u.task_no > $1 and ($2 = '[]' or t.phase in (select value from json_each($2))) order by u.task_no limit $3"
 );
 
-/// As [`UNFINISHED`], where all phases are those of tasks that workers have: what is queued is not read.
+/// As [`UNFINISHED`], if all phases are those of tasks at workers: queued tasks are not read.
 pub(super) const AT_WORKER: &str = concat!(
     "select ",
     light_task_columns!(),
@@ -37,7 +37,7 @@ pub(super) const AT_WORKER: &str = concat!(
      where u.at_worker and u.task_no > $1 and ($2 = '[]' or t.phase in (select value from json_each($2))) order by u.task_no limit $3"
 );
 
-/// As [`UNFINISHED`], where the only phase is `waiting`.
+/// As [`UNFINISHED`], if the only phase is `waiting`.
 pub(super) const WAITING: &str = concat!(
     "select ",
     light_task_columns!(),
@@ -52,7 +52,7 @@ pub(super) const EXPIRED: &str = concat!(
      where t.expires_at > $1 and t.expires_at <= $2 and t.phase = 'queued' order by t.expires_at limit $3"
 );
 
-/// From one name to the next along the index.
+/// Skips from one name to the next along the index.
 const QUEUES: &str = "with recursive known(queue) as (\
      select min(queue) from task \
      union all select (select min(t.queue) from task t where t.queue > known.queue) \
@@ -161,7 +161,7 @@ fn source(filter: &Filter) -> &'static str {
     }
 }
 
-/// Conditions on where a task is now.
+/// Conditions on a task's present state.
 fn task_conditions(query: &mut QueryBuilder<Sqlite>, filter: &Filter) {
     if !filter.status.is_empty() {
         among(query, "t.status", &filter.status);
@@ -174,7 +174,7 @@ fn task_conditions(query: &mut QueryBuilder<Sqlite>, filter: &Filter) {
     }
 }
 
-/// The same of an event: where the task was then.
+/// The same for an event: the task's state at that time.
 pub(super) fn event_conditions(query: &mut QueryBuilder<Sqlite>, filter: &Filter) {
     if !filter.status.is_empty() {
         among(query, "e.status", &filter.status);
@@ -194,7 +194,7 @@ fn phases(filter: &Filter) -> Vec<&'static str> {
     filter.phase.iter().map(|phase| phase.as_str()).collect()
 }
 
-/// Conditions on what a task is.
+/// Conditions on what was submitted.
 pub(super) fn conditions(query: &mut QueryBuilder<Sqlite>, filter: &Filter) {
     one_of(query, "t.name", &filter.task);
     one_of(query, "t.queue", &filter.queue);
@@ -237,7 +237,7 @@ fn among<T: serde::Serialize>(query: &mut QueryBuilder<Sqlite>, column: &'static
 fn one_of(query: &mut QueryBuilder<Sqlite>, column: &'static str, values: &[String]) {
     match values {
         [] => {}
-        // One value can be read from its index in the list's order.
+        // A single value can be read from its index in the list's order.
         [one] => {
             query.push(" and ").push(column).push(" = ").push_bind(clean(one).into_owned());
         }
@@ -245,7 +245,7 @@ fn one_of(query: &mut QueryBuilder<Sqlite>, column: &'static str, values: &[Stri
     }
 }
 
-/// SQLite folds the case of ASCII letters only.
+/// Searches for a text. SQLite ignores the case of ASCII letters only.
 fn search(query: &mut QueryBuilder<Sqlite>, text: &str) {
     let (prefix, anywhere) = (glob(text).replace('*', "[*]") + "*", text.to_lowercase());
     query.push(" and (t.task_id glob ").push_bind(prefix.to_lowercase());

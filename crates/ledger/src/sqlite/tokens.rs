@@ -121,7 +121,7 @@ fn token(row: &sqlx::sqlite::SqliteRow) -> Result<Token, Error> {
     read_token_row!(row).try_into()
 }
 
-/// As SQLite writes it: a list of blobs cannot be bound.
+/// The hash in SQLite's hex notation, because a list of blobs cannot be bound.
 fn hex(hash: &SecretHash) -> String {
     hash.iter().map(|byte| format!("{byte:02X}")).collect()
 }

@@ -1,4 +1,4 @@
-//! What a trace collector was told.
+//! The progress of the trace export, and whole histories for it.
 
 use async_trait::async_trait;
 use sqlx::Row;
@@ -11,7 +11,7 @@ use crate::{Error, Event, PoolUse, Traces};
 pub(super) const MARK: &str = "select feed from trace_mark";
 pub(super) const BEGIN: &str = "insert into trace_mark (feed) values ($1) on conflict (only_row) do nothing";
 pub(super) const MOVE: &str = "update trace_mark set feed = $1 where feed = $2";
-/// A custom state is a report of progress.
+/// Whole histories, without custom states, which are progress reports.
 pub(super) const HISTORIES: &str = concat!(
     "select ",
     event_columns!(),

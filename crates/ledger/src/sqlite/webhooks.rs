@@ -40,8 +40,8 @@ pub(super) const ADD: &str = "insert into webhook_delivery (delivery_id, endpoin
      select value ->> 0, value ->> 1, value ->> 2, value ->> 3, value ->> 4, value ->> 5, value ->> 6, value ->> 7, value ->> 8, \
      value ->> 9, value ->> 10, value ->> 11, value ->> 10, 0, 'pending' from json_each($1) where true \
      on conflict (delivery_id) do nothing";
-/// Of the first thousand that are due, at most `$4` for each target; `$5` in all. A target with a long queue is busy soon, and
-/// then the next thousand are others'.
+/// Of the first thousand due deliveries, at most `$4` for each target and `$5` in all. A target with a long queue is soon busy, and
+/// then the next thousand belong to others.
 pub(super) const CLAIM: &str = concat!(
     "with due as (select delivery_no, target, next_at from webhook_delivery \
      where next_at <= $1 and target not in (select value from json_each($3)) order by next_at, delivery_no limit 1000), \

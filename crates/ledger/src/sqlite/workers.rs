@@ -1,4 +1,4 @@
-//! Workers, what pauses took from them, revokes that still matter.
+//! Workers, queues that pauses removed from them, and revokes that still apply.
 
 use async_trait::async_trait;
 use sqlx::Row;
