@@ -1,6 +1,6 @@
-//! Acknowledges messages, many at once: whatever was done with while the previous acknowledgement was on its way.
+//! Acknowledges messages in batches: each call covers all messages that were finished while the previous call was under way.
 //!
-//! An acknowledgement is never given up before the worker stops hard: a message that was dealt with must not come back when Redis does.
+//! Acknowledgements are retried until the worker stops hard: a finished message must not be delivered again after a Redis outage.
 
 use std::time::Duration;
 
@@ -11,11 +11,11 @@ use tracing::warn;
 use broker::Lists;
 use runtime::lifecycle::Backoff;
 
-/// Acknowledgements under way. Producers wait beyond it: a worker far ahead of its Redis should not take more.
+/// Most acknowledgements that may be queued. Senders wait beyond it: a worker that is far ahead of its Redis should not take more messages.
 const QUEUED: usize = 4_096;
 const BATCH: usize = 512;
 
-/// Accepts what is to be acknowledged. Cheap to clone.
+/// The sending side: accepts messages to acknowledge. Cheap to clone.
 #[derive(Clone)]
 pub(crate) struct Acks {
     sink: mpsc::Sender<Item>,
@@ -23,7 +23,7 @@ pub(crate) struct Acks {
 
 enum Item {
     Tag(String),
-    /// Answered when everything before it was acknowledged.
+    /// Answered when everything queued before it was acknowledged.
     Flush(oneshot::Sender<()>),
 }
 
@@ -42,7 +42,7 @@ impl Acks {
     /// Acknowledges soon. `None`: the message was never reserved.
     pub async fn ack(&self, tag: Option<&str>) {
         let Some(tag) = tag else { return };
-        // The acknowledger outlives all who acknowledge.
+        // The acknowledger outlives all its senders.
         let _ = self.sink.send(Item::Tag(tag.to_owned())).await;
     }
 

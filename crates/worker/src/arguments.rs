@@ -1,8 +1,8 @@
-//! Binds a message's arguments to a handler's typed ones, because a Celery client may give each by position or by name.
+//! Binds a message's arguments to a handler's typed parameters, because a Celery client may pass each by position or by name.
 //!
 //! A handler's arguments are a struct whose fields, in their order, are the parameters; `#[serde(default)]` and `Option` make one
-//! optional. A tuple takes positional arguments only, `()` none, [`serde::de::IgnoredAny`] any. What does not fit is the
-//! `TypeError` that Python raises for the same call, in its words.
+//! optional. A tuple takes positional arguments only, `()` none, [`serde::de::IgnoredAny`] any. A call that does not fit gets the
+//! same `TypeError` text that Python raises for it.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -14,7 +14,7 @@ use super::error::Failure;
 use super::parameters::Parameters;
 use celery::json::Fields;
 
-/// Reads `args` (a JSON array) and `kwargs` (a JSON object) as a `T`. `function` is the name that errors tell.
+/// Reads `args` (a JSON array) and `kwargs` (a JSON object) as a `T`. `function` is the name used in error messages.
 pub(crate) fn bind<T: DeserializeOwned>(function: &str, args: &RawValue, kwargs: &RawValue) -> Result<T, Failure> {
     let read = Call::read(args, kwargs);
     read.and_then(|call| T::deserialize(call.clone()).map_err(|problem| problem.in_words::<T>(function, &call)))
@@ -40,7 +40,7 @@ pub(super) enum Problem {
 }
 
 impl Problem {
-    /// As Python says it.
+    /// Python's text for the error.
     fn in_words<T: DeserializeOwned>(self, function: &str, call: &Call<'_>) -> String {
         match self {
             Self::Missing(name) => {
@@ -115,7 +115,7 @@ impl<'a> Call<'a> {
         Ok(Self { positional, keyword: keyword.iter().map(|(name, value)| (name.to_owned(), value)).collect() })
     }
 
-    /// Whether the parameter `name` at `position` has got a value.
+    /// Whether the call has a value for the parameter `name` at `position`.
     fn gives(&self, name: &str, position: usize) -> bool {
         position < self.positional.len() || self.keyword.contains_key(name)
     }
@@ -134,7 +134,7 @@ impl<'a> Call<'a> {
 impl<'de> Deserializer<'de> for Call<'_> {
     type Error = Problem;
 
-    /// Whatever the type, all positional arguments as a list.
+    /// For any other type: all positional arguments as a list.
     fn deserialize_any<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Problem> {
         self.refuse_keywords()?;
         visitor.visit_seq(Positional { values: self.positional.into_iter(), index: 0 })

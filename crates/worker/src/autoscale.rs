@@ -1,4 +1,4 @@
-//! Follows the load: more slots while tasks wait, fewer once it has been quiet for a while.
+//! Scales with the load: more slots while tasks wait, fewer once slots have been unused for a while.
 
 use std::time::Duration;
 
@@ -8,18 +8,18 @@ use tracing::info;
 use super::service::Node;
 use super::settings::Autoscale;
 
-/// How often the load is looked at.
+/// How often the load is checked.
 const PERIOD: Duration = Duration::from_secs(1);
-/// Celery's `AUTOSCALE_KEEPALIVE`: how long a slot is kept without need.
+/// Celery's `AUTOSCALE_KEEPALIVE`: how long an unused slot is kept.
 const KEEPALIVE: Duration = Duration::from_secs(30);
 
-/// The load of one moment.
+/// The load at one moment.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Load {
     pub slots: usize,
     pub running: usize,
     pub waiting: usize,
-    /// Since when more slots than needed were there.
+    /// How long there have been more slots than needed.
     pub spare_for: Duration,
 }
 
@@ -39,7 +39,7 @@ impl Autoscale {
 }
 
 impl Node {
-    /// Adjusts the slots for ever; does nothing while autoscaling is off.
+    /// Adjusts the slots for as long as it is polled; does nothing while autoscaling is off.
     pub async fn autoscale(self) {
         let mut ticks = tokio::time::interval(PERIOD);
         let mut needed_at = Instant::now();

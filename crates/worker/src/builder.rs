@@ -1,4 +1,4 @@
-//! Sets up a worker: what it runs, where it takes messages, how it behaves.
+//! Configures and starts a worker: its tasks, its queues and its settings.
 
 use std::pin::Pin;
 use std::time::Duration;
@@ -14,7 +14,7 @@ use broker::{BrokerConfig, Error, LinkConfig, Lists, QueueOrder};
 use celery::Transport;
 use celery::task::{InvalidId, QueueName};
 
-/// A worker in the making. What is not said is as in Celery.
+/// Configures a worker. Defaults are Celery's.
 pub struct Builder {
     broker: Lists,
     backend: Backend,
@@ -22,16 +22,16 @@ pub struct Builder {
     settings: Settings,
 }
 
-/// How a worker is told to stop: first warm, then cold.
+/// Stops a worker: first warm, then cold.
 #[derive(Debug, Clone, Default)]
 pub struct Stop {
-    /// Take and start nothing more, finish what runs, give the rest back.
+    /// Takes and starts no more tasks, finishes the running ones and returns the rest to their queues.
     pub warm: CancellationToken,
-    /// Wait for nothing: late-acknowledged messages go back to their queue.
+    /// Does not wait for running tasks: late-acknowledged messages go back to their queue.
     pub cold: CancellationToken,
 }
 
-/// Names of queues, parsed.
+/// Parses names of queues.
 ///
 /// # Errors
 /// When one is empty, longer than 255 characters, or has control characters.
@@ -40,10 +40,10 @@ pub fn queue_names<N: AsRef<str>>(names: impl IntoIterator<Item = N>) -> Result<
 }
 
 impl Builder {
-    /// A worker on the Redis of these URLs.
+    /// A worker that uses the Redis servers at these URLs.
     ///
     /// # Errors
-    /// When a URL is not understood. Nothing is connected yet.
+    /// When a URL is invalid. Nothing is connected yet.
     pub fn connect(broker: &str, backend: &str) -> Result<Self, Error> {
         let broker = BrokerConfig { link: LinkConfig::new(broker), transport: Transport::default() };
         let backend = BackendConfig { link: LinkConfig::new(backend), key_prefix: String::new() };
@@ -60,7 +60,7 @@ impl Builder {
         self
     }
 
-    /// The queues to take from, Celery's `-Q`. Default `celery`.
+    /// The queues to consume, Celery's `-Q`. Default `celery`.
     ///
     #[must_use]
     pub fn queues(mut self, queues: Vec<QueueName>) -> Self {
@@ -68,14 +68,14 @@ impl Builder {
         self
     }
 
-    /// In which order queues are served. Default round robin.
+    /// The order in which queues are served. Default round robin.
     #[must_use]
     pub fn queue_order(mut self, order: QueueOrder) -> Self {
         self.settings.queue_order = order;
         self
     }
 
-    /// Where signatures go that name no queue. Default `celery`.
+    /// The queue for signatures that name none. Default `celery`.
     #[must_use]
     pub fn default_queue(mut self, name: QueueName) -> Self {
         self.settings.default_queue = name;
@@ -89,21 +89,21 @@ impl Builder {
         self
     }
 
-    /// Tasks at once; at least one. Default: the number of processors.
+    /// How many tasks run at once; at least one. Default: the number of processors.
     #[must_use]
     pub fn concurrency(mut self, slots: usize) -> Self {
         self.settings.concurrency = slots.max(1);
         self
     }
 
-    /// Where handlers run. Default: in this process, but for those registered with [`Registry::child`].
+    /// Where handlers run. Default: in this process, except those registered with [`Registry::child`].
     #[must_use]
     pub fn pool(mut self, pool: Pool) -> Self {
         self.settings.pool = pool;
         self
     }
 
-    /// Follows the load between these bounds instead of a fixed concurrency.
+    /// Scales the concurrency with the load, between these bounds.
     #[must_use]
     pub fn autoscale(mut self, max: usize, min: usize) -> Self {
         let min = min.max(1);
@@ -111,21 +111,21 @@ impl Builder {
         self
     }
 
-    /// Messages reserved per slot, Celery's `worker_prefetch_multiplier`; 0 takes whatever is there. Default 4.
+    /// Messages reserved per slot, Celery's `worker_prefetch_multiplier`; 0 means no limit. Default 4.
     #[must_use]
     pub fn prefetch_multiplier(mut self, messages: usize) -> Self {
         self.settings.prefetch_multiplier = messages;
         self
     }
 
-    /// Sends task events, Celery's `-E`. Default no; remote control switches them on as well.
+    /// Sends task events, Celery's `-E`. Default no; remote control can also switch them on.
     #[must_use]
     pub fn task_events(mut self, yes: bool) -> Self {
         self.settings.task_events = yes;
         self
     }
 
-    /// Between heartbeats; `None` sends none. Default two seconds.
+    /// The time between heartbeats; `None` sends none. Default two seconds.
     #[must_use]
     pub fn heartbeat(mut self, interval: Option<Duration>) -> Self {
         self.settings.heartbeat = interval;
@@ -139,28 +139,29 @@ impl Builder {
         self
     }
 
-    /// After what time others may take over what a dead worker had reserved. All workers of a fleet must agree. Default one hour.
+    /// The time after which other workers may take over the messages that a dead worker had reserved. Must be the same for all workers of a
+    /// fleet. Default one hour.
     #[must_use]
     pub fn visibility_timeout(mut self, timeout: Duration) -> Self {
         self.settings.visibility_timeout = timeout;
         self
     }
 
-    /// How long results are kept; zero for ever. Default one day.
+    /// How long results are kept; zero keeps them for ever. Default one day.
     #[must_use]
     pub fn result_expires(mut self, expires: Duration) -> Self {
         self.settings.result_expires = expires;
         self
     }
 
-    /// For tasks that do not say themselves. Default no.
+    /// Acknowledges messages after the task, for tasks that do not set it. Default no.
     #[must_use]
     pub fn acks_late(mut self, yes: bool) -> Self {
         self.settings.acks_late = yes;
         self
     }
 
-    /// For tasks that do not say themselves. Default no.
+    /// Stores a STARTED record, for tasks that do not set it. Default no.
     #[must_use]
     pub fn track_started(mut self, yes: bool) -> Self {
         self.settings.track_started = yes;
@@ -174,30 +175,30 @@ impl Builder {
         self
     }
 
-    /// Tasks after which a child process is replaced, and the resident memory in KiB after which it is. Default never.
+    /// Replaces a child process after this many tasks, or above this much resident memory in KiB. Default never.
     #[must_use]
     pub fn child_limits(mut self, tasks: Option<u32>, memory_kib: Option<u64>) -> Self {
         (self.settings.max_tasks_per_child, self.settings.max_memory_per_child) = (tasks, memory_kib);
         self
     }
 
-    /// What is done with tasks that are not registered. Default: they fail.
+    /// How tasks that are not registered are handled. Default: they fail.
     #[must_use]
     pub fn unknown_task(mut self, what: UnknownTask) -> Self {
         self.settings.unknown_task = what;
         self
     }
 
-    /// How long a warm stop waits for running tasks before it becomes a cold one. Default for ever.
+    /// How long a warm stop waits for running tasks before it becomes a cold one. Default: without a limit.
     #[must_use]
     pub fn warm_timeout(mut self, timeout: Option<Duration>) -> Self {
         self.settings.warm_timeout = timeout;
         self
     }
 
-    /// Works until it is told to stop.
+    /// Runs the worker until it is stopped.
     ///
-    /// Here on the built-in server of `taskgate dev`, as a guest in another program:
+    /// The example runs a worker inside another program, with the built-in Redis server of `taskgate dev`:
     ///
     /// ```
     /// use resp::Server;
@@ -226,19 +227,19 @@ impl Builder {
     /// # }
     /// ```
     ///
-    /// Redis may be away at start and at any later time: the worker waits for it. In a child process it runs tasks until its
-    /// worker lets it go.
+    /// Redis may be down at start and at any later time: the worker waits for it. In a child process this runs tasks until the
+    /// parent worker ends it.
     pub async fn run(self, stop: Stop) {
         if is_child() {
             return Box::pin(serve(self.registry)).await;
         }
         let service = Service::new(self.broker, self.backend, self.registry, self.settings);
-        // One type for all that is inside: a program that runs a worker need not compute its layout.
+        // Boxed, so that the compiler of a program that embeds a worker need not compute the layout of this future.
         let running: Pin<Box<dyn Future<Output = ()> + Send>> = Box::pin(service.run(stop));
         running.await;
     }
 
-    /// Works until SIGTERM or SIGINT (warm), a second one or SIGQUIT (cold).
+    /// Runs the worker until SIGTERM or SIGINT (warm stop), or a second one or SIGQUIT (cold stop).
     pub async fn run_until_signalled(self) {
         if is_child() {
             // A signal ends a child as it ends any process.

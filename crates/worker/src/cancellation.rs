@@ -1,7 +1,7 @@
-//! How a running task learns that it should end, and the worker whether it will do so by itself.
+//! Tells a running task that it should end, and tells the worker whether the handler watches for that.
 //!
-//! Python raises an exception inside the task; Rust cannot. So a handler that asks for [`Context::cancellation`] is trusted to end
-//! by itself (until its hard limit), and one that never asked is dropped at its next `await`.
+//! Python raises an exception inside the task; Rust cannot. So a handler that called [`Context::cancellation`] is trusted to end
+//! by itself (until its hard limit), and a handler that never called it is dropped at its next `await`.
 //!
 //! [`Context::cancellation`]: super::Context::cancellation
 
@@ -15,11 +15,11 @@ use tokio_util::sync::CancellationToken;
 pub enum Cause {
     /// Its soft time limit passed.
     SoftTimeLimit,
-    /// Its hard time limit passed: what it still does counts for nothing.
+    /// Its hard time limit passed: its result is ignored.
     TimeLimit,
-    /// Somebody revoked it with `terminate`.
+    /// A client revoked it with `terminate`.
     Terminated,
-    /// The worker stops and waits for nobody any more.
+    /// The worker stops without waiting for running tasks.
     Shutdown,
 }
 
@@ -35,7 +35,7 @@ struct Inner {
 }
 
 impl Cancellation {
-    /// The first cause counts.
+    /// Cancels the run. Only the first cause is kept.
     pub(crate) fn cancel(&self, cause: Cause) {
         let _ = self.0.cause.set(cause);
         self.0.token.cancel();
@@ -45,7 +45,7 @@ impl Cancellation {
         &self.0.token
     }
 
-    /// Whether the handler looks at it.
+    /// Whether the handler watches it.
     pub(crate) fn is_watched(&self) -> bool {
         self.0.watched.load(Ordering::Acquire)
     }
@@ -55,18 +55,18 @@ impl Cancellation {
         self
     }
 
-    /// Ends when the task should.
+    /// Completes when the task should end.
     pub async fn cancelled(&self) -> Cause {
         self.0.token.cancelled().await;
         self.cause().expect("the cause is set before the token is cancelled")
     }
 
-    /// For blocking handlers: ask now and then.
+    /// For blocking handlers, which call it now and then.
     pub fn is_cancelled(&self) -> bool {
         self.0.token.is_cancelled()
     }
 
-    /// `None` while the task may go on.
+    /// Why the task should end; `None` while it may go on.
     pub fn cause(&self) -> Option<Cause> {
         self.0.cause.get().copied()
     }

@@ -1,4 +1,4 @@
-//! A worker's part in chords: reports the end of a member, and sends the body when it was the last one.
+//! The worker's part in chords: reports the end of a member, and sends the body after the last one.
 
 use std::time::Duration;
 
@@ -16,11 +16,11 @@ use celery::result::{ResultMeta, ResultTuple, decode_saved_group};
 use celery::task::{Json, TaskId};
 use runtime::clock;
 
-/// What a finisher waits for members whose records are not there yet: Celery's `result_chord_join_timeout`.
+/// How long the worker of the last member waits for missing records of others: Celery's `result_chord_join_timeout`.
 const JOIN_TIMEOUT: Duration = Duration::from_secs(3);
 const JOIN_PAUSE: Duration = Duration::from_millis(50);
 
-/// The error that a task and all that depends on it get.
+/// The error of a task, which everything that depends on it gets as well.
 #[derive(Clone, Copy)]
 pub(super) struct Because<'a> {
     pub value: &'a Json,
@@ -28,14 +28,14 @@ pub(super) struct Because<'a> {
 }
 
 impl Follow<'_> {
-    /// Reports the task's end to the chord it is in, if any.
+    /// Reports the end of the task to its chord, if it has one.
     pub async fn report(&self, state: &str, value: &Json) {
         let (Some(body), Some(group)) = (&self.parent.embed.chord, &self.parent.group) else { return };
         let part = Part { task_id: self.parent.id.as_str().to_owned(), state: state.to_owned(), value: value.clone() };
         Box::pin(self.add_part(group.as_str(), self.parent.group_index, &part, body)).await;
     }
 
-    /// Stores the failure of all that will never run, reports those that would have been members of a chord, sends the errbacks.
+    /// Stores the failure of all tasks that will never run, reports those that are members of a chord, and sends the errbacks.
     pub async fn fall_out(&self, aftermath: &Aftermath, because: Because<'_>) {
         for doomed in &aftermath.doomed {
             self.store_failure(doomed, because).await;
@@ -71,7 +71,7 @@ impl Follow<'_> {
         self.shared.patiently("ending a chord", || backend.finish_chord(claim)).await;
     }
 
-    /// The list of all results, in the shape of the header.
+    /// The list of all results, in the structure of the header.
     ///
     /// # Errors
     /// The `ChordError` that the body gets.
@@ -89,7 +89,7 @@ impl Follow<'_> {
         }
     }
 
-    /// Collects the results of a nested header from the records of its members.
+    /// Collects the results of a nested header from its members' records.
     async fn join(&self, structure: &ResultTuple) -> Result<Json, Exception> {
         let ids: Vec<TaskId> = chord::leaves(structure).into_iter().filter_map(|id| TaskId::parse(id).ok()).collect();
         let deadline = Instant::now() + JOIN_TIMEOUT;
@@ -120,7 +120,7 @@ impl Follow<'_> {
         }
     }
 
-    /// The body will never run: it and what follows it have failed, its errbacks are sent.
+    /// Fails a body that will never run, together with what follows it, and sends its errbacks.
     async fn fail_body(&self, claim: &Claim, body: &Signature, error: &Exception) {
         warn!(task.id = body.options.task_id, "the body of a chord fails: {}", error.text());
         let value = error.encode();

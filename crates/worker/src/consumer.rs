@@ -1,7 +1,7 @@
 //! Takes messages as fast as the worker can use them, and no faster.
 //!
-//! The places limit what is reserved: Celery's prefetch. A message takes a place until it is acknowledged. The loop never drops a
-//! call that may have popped a message; shutdown waits for it (at most the second that an idle `BRPOP` lasts).
+//! [`Places`] limit how many messages are reserved: Celery's prefetch. A message takes a place until it is acknowledged. The loop never
+//! drops a call that may have popped a message; shutdown waits for it (at most the second that an idle `BRPOP` lasts).
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -18,9 +18,9 @@ use celery::task::QueueName;
 use runtime::clock;
 use runtime::lifecycle::Backoff;
 
-/// What an idle `BRPOP` lasts, as kombu's.
+/// The timeout of an idle `BRPOP`, as in kombu.
 const IDLE: Duration = Duration::from_secs(1);
-/// Messages in one answer: enough to keep a busy worker busy, little enough to leave some for others.
+/// Most messages per call: enough to keep a busy worker busy, few enough to leave some for other workers.
 const BATCH: usize = 64;
 
 /// How many messages may be reserved, and how many are.
@@ -45,7 +45,7 @@ impl Places {
         self.changed.notify_one();
     }
 
-    /// A message was acknowledged or given back.
+    /// Frees the places of messages that were acknowledged or given back.
     pub fn free(&self, count: usize) {
         self.taken.fetch_sub(count, Ordering::AcqRel);
         self.changed.notify_one();
@@ -59,7 +59,7 @@ impl Places {
         self.limit().saturating_sub(self.taken.load(Ordering::Acquire))
     }
 
-    /// Ends when there is a place, with the number of places.
+    /// Waits for a free place, and returns the number of free places.
     async fn available(&self) -> usize {
         loop {
             let free = self.free_now();
@@ -77,7 +77,7 @@ pub(crate) struct Intake {
     queues: watch::Receiver<Vec<QueueName>>,
     places: Arc<Places>,
     sink: mpsc::Sender<Input>,
-    /// Whether there may be more at once: the message that wakes an idle worker is followed by a look.
+    /// Whether more messages may be there: after a message has woken an idle worker, it reads again without blocking.
     more: bool,
 }
 
@@ -118,7 +118,7 @@ impl Intake {
             () = stop.cancelled() => return Ok(()),
             free = self.places.available() => free,
         };
-        // A place is rarely free alone while there is work: the others are worth the moment.
+        // Under load, places become free together: yield once to collect the others.
         tokio::task::yield_now().await;
         let free = free.max(self.places.free_now());
         if self.queues.has_changed().unwrap_or(false) {

@@ -1,4 +1,4 @@
-//! What a handler knows of its call and may do beside computing: report a state, send child tasks, learn that it should end.
+//! The context of a handler: facts about its call, and ways to report a state, send child tasks and learn that it should end.
 
 use std::fmt;
 use std::sync::{Arc, Mutex};
@@ -16,7 +16,7 @@ use celery::json;
 use celery::result::ResultTuple;
 use celery::task::{GroupId, Json, TaskId};
 
-/// The state that Celery's users report progress with.
+/// The state by which Celery users report progress.
 pub const PROGRESS: &str = "PROGRESS";
 
 /// One run of a task, as its handler sees it. Cheap to clone.
@@ -27,7 +27,7 @@ pub const PROGRESS: &str = "PROGRESS";
 ///
 /// async fn crawl(context: Context, (pages,): (u32,)) -> Result<u32, TaskError> {
 ///     for page in 1..=pages {
-///         // A soft limit, a revoke or a shutdown: whoever asks is trusted to end by itself.
+///         // A soft limit, a revoke or a shutdown: a handler that checks is trusted to end by itself.
 ///         if context.cancellation().is_cancelled() {
 ///             return Err(TaskError::soft_time_limit());
 ///         }
@@ -45,24 +45,24 @@ pub(crate) struct Run {
     pub request: Arc<Request>,
     pub cancellation: Cancellation,
     pub host: Arc<dyn Host>,
-    /// The tasks that were sent, for the record's `children`.
+    /// The tasks that the handler sent, for the record's `children`.
     pub children: Mutex<Vec<ResultTuple>>,
-    /// Places of the lines that it logs.
+    /// Numbers the lines that it logs.
     pub lines: Counter,
 }
 
-/// Whoever carries out what handlers ask for: the worker itself, or the parent of a child process.
+/// Carries out the calls of handlers: the worker itself, or the parent of a child process.
 #[async_trait]
 pub(crate) trait Host: Send + Sync {
     fn hostname(&self) -> &str;
-    /// Waits while Redis is away.
+    /// Waits while Redis is down.
     async fn update_state(&self, request: &Request, state: &str, meta: Json);
     async fn submit(&self, request: &Request, signature: Signature) -> Result<ResultTuple, ContextError>;
     /// Never waits.
     fn log(&self, request: &Request, lines: &Counter, level: &str, text: &str);
 }
 
-/// Why something that a handler asked for was not done.
+/// Why a call of a handler failed.
 #[derive(Debug, thiserror::Error)]
 pub enum ContextError {
     #[error("the value cannot be written as JSON: {0}")]
@@ -71,7 +71,7 @@ pub enum ContextError {
     NotSent(String),
 }
 
-/// How the message came.
+/// How the message was delivered.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct DeliveryInfo {
     pub exchange: String,
@@ -93,7 +93,7 @@ impl Context {
         &self.0.request.message.id
     }
 
-    /// The name the task was called by.
+    /// The name by which the task was called.
     pub fn task(&self) -> &str {
         self.0.request.message.task.as_str()
     }
@@ -113,7 +113,7 @@ impl Context {
         &self.0.request.message.kwargs
     }
 
-    /// The first task of the canvas; the task itself when it stands alone.
+    /// The first task of the canvas; the task itself when it belongs to none.
     pub fn root_id(&self) -> Option<&TaskId> {
         self.0.request.message.root_id.as_ref()
     }
@@ -159,8 +159,8 @@ impl Context {
         self.0.request.message.custom.iter().find(|(key, _)| key == name).map(|(_, value)| &**value)
     }
 
-    /// Stores and publishes a state of the task's own, [`PROGRESS`] by custom. Waits while Redis is away. A result that is there
-    /// already stays.
+    /// Stores and publishes a custom state of the task, by convention [`PROGRESS`]. Waits while Redis is down. Does not replace an
+    /// existing result.
     ///
     /// # Errors
     /// When `meta` cannot be written as JSON.
@@ -186,7 +186,7 @@ impl Context {
         self.0.host.log(&self.0.request, &self.0.lines, level, text);
     }
 
-    /// How the handler learns that it should end. Asking means to listen: who never asks is dropped at its soft limit.
+    /// Tells the handler that it should end. A handler that never calls this is dropped at its soft limit.
     pub fn cancellation(&self) -> &Cancellation {
         self.0.cancellation.watch()
     }
@@ -201,7 +201,7 @@ impl Context {
         TaskId::parse(&sent.id).map_err(|error| ContextError::NotSent(error.to_string()))
     }
 
-    /// Sends a child and notes it.
+    /// Sends a child and records it.
     pub(crate) async fn send(&self, signature: Signature) -> Result<ResultTuple, ContextError> {
         let sent = self.0.host.submit(&self.0.request, signature).await?;
         self.0.children.lock().expect("nothing panics under this lock").push(sent.clone());
@@ -211,7 +211,7 @@ impl Context {
     /// A signature for [`Context::submit`].
     ///
     /// # Errors
-    /// When `args` is not a JSON array or `kwargs` not an object once written.
+    /// When `args` does not serialize to a JSON array or `kwargs` not to an object.
     pub fn signature(
         &self,
         task: &str,

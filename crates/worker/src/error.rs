@@ -1,7 +1,7 @@
-//! How a task ends other than with a value: it asks for another run, fails, or gives its message back.
+//! How a task ends without a value: it asks for a retry, fails, or rejects its message.
 //!
-//! Any Rust error becomes a failure through `?`. A Python client that waits for the result sees it as an exception of the same
-//! name, with the same text.
+//! `?` turns any Rust error into a failure. A Python client that waits for the result sees an exception of the same name, with the
+//! same text.
 
 use std::time::Duration;
 
@@ -39,46 +39,46 @@ pub enum TaskError {
     Fail(Box<Failure>),
     /// The message goes back to its queue, or (without `requeue`) the task fails with Celery's `Reject`.
     Reject { reason: String, requeue: bool },
-    /// Nothing is stored and nothing follows: the state set last with `update_state` stays.
+    /// Nothing is stored and no callback runs: the state last set with `update_state` stays.
     Ignore,
 }
 
-/// An error as the result backend keeps it.
+/// An error as stored in the result backend.
 #[derive(Debug, Clone)]
 pub struct Failure {
     pub exception: Exception,
-    /// Shown by Python clients below the error. `None`: the causes of the error, if it has any.
+    /// Python clients show it below the error. `None`: the causes of the error, if it has any.
     pub traceback: Option<String>,
 }
 
-/// A wish to run again.
+/// A request to run again.
 #[derive(Debug, Clone, Default)]
 pub struct Retry {
-    /// What went wrong. `None`: `MaxRetriesExceededError` when no attempt is left.
+    /// The error that caused the retry. `None`: `MaxRetriesExceededError` when no attempt is left.
     pub cause: Option<Failure>,
-    /// `None`: the policy of the message, else that of the task decides.
+    /// The delay before the next run. `None`: the policy of the message decides, else that of the task.
     pub delay: Option<Duration>,
-    /// How often at most, beside the first run. `None`: as the policy says.
+    /// The most retries after the first run. `None`: as in the policy.
     pub max_retries: Option<u32>,
 }
 
 impl TaskError {
-    /// A failure with one text, of a class that `builtins` knows or not: `TaskError::fail("ValueError", "no such page")`.
+    /// A failure with one text, of a builtin class or any other: `TaskError::fail("ValueError", "no such page")`.
     pub fn fail(kind: &str, message: impl AsRef<str>) -> Self {
         Failure::new("builtins", kind, message.as_ref()).into()
     }
 
-    /// Another run because of `cause`, when and how often the task's policy says.
+    /// A retry because of `cause`; the task's policy decides when and how often.
     pub fn retry(cause: impl Into<Failure>) -> Self {
         Self::Retry(Box::new(Retry { cause: Some(cause.into()), ..Retry::default() }))
     }
 
-    /// Another run after `delay`.
+    /// A retry after `delay`.
     pub fn retry_in(delay: Duration, cause: impl Into<Failure>) -> Self {
         Self::Retry(Box::new(Retry { cause: Some(cause.into()), delay: Some(delay), ..Retry::default() }))
     }
 
-    /// What a handler returns that stops because its soft limit passed: the failure Python tasks have then.
+    /// For a handler that stops because its soft limit passed: the failure that a Python task gets then.
     pub fn soft_time_limit() -> Self {
         Failure::without_arguments("billiard.exceptions", "SoftTimeLimitExceeded").into()
     }

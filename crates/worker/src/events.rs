@@ -1,5 +1,5 @@
-//! Tells the fleet what happens here. Lossy by nature (pub/sub): no task waits for an event, and what does not fit is dropped. What
-//! is said of tasks while nobody listens, because Redis has just come back, is said again for a few seconds.
+//! Publishes worker and task events. Lossy by nature (pub/sub): no task waits for an event, and events that do not fit are dropped. Task
+//! events without a subscriber, such as just after Redis has come back, are sent again for a few seconds.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -16,21 +16,21 @@ use celery::task::TaskId;
 use celery::task_log::TaskLog;
 use runtime::clock;
 
-/// About half a second of a very busy worker; more means that Redis is away, and then events are worth nothing.
+/// Most events queued, about half a second of a very busy worker; more means that Redis is down, and then events are useless.
 const QUEUED: usize = 10_000;
-/// What nobody heard is said again for this long,
+/// How long task events without a subscriber are sent again.
 const SAID_AGAIN: SignedDuration = SignedDuration::from_secs(10);
-/// of no more events than these,
+/// Most events that are kept to be sent again.
 const UNHEARD: usize = 2_000;
-/// and so often, when there is nothing new to say.
+/// How often they are sent again while there are no new events.
 const AGAIN: Duration = Duration::from_millis(500);
 /// Events in one message. Python workers send up to 24; readers take lists of any length.
 const BATCH: usize = 128;
 
-/// The routing key of events of tasks.
+/// The routing key of task events.
 const TASKS: &str = "task.multi";
 
-/// A Lamport clock: every node takes the greatest time it heard of plus one.
+/// A Lamport clock: every node takes the greatest time that it received, plus one.
 #[derive(Debug, Default)]
 pub(crate) struct Lamport(AtomicI64);
 
@@ -76,19 +76,19 @@ impl Events {
         (events, Outbox { source, broker })
     }
 
-    /// What happened to a task; nothing while task events are switched off.
+    /// Queues an event of a task; does nothing while task events are off.
     pub fn task(&self, id: &TaskId, news: impl FnOnce() -> TaskNews) {
         if self.enabled() {
             self.send(Kind::Task { uuid: id.clone(), news: news() });
         }
     }
 
-    /// How the worker is: sent always.
+    /// Queues an event of the worker itself, which is always sent.
     pub fn worker(&self, news: WorkerNews, state: WorkerState) {
         self.send(Kind::Worker { news, state });
     }
 
-    /// Lines of a task.
+    /// Queues log lines of a task.
     pub fn log(&self, log: &TaskLog) {
         let event = log.event(&self.hostname, std::process::id().into(), self.lamport.tick(), timestamp());
         self.send(event.kind);
@@ -98,7 +98,7 @@ impl Events {
         self.enabled.load(Ordering::Relaxed)
     }
 
-    /// Returns what it was before.
+    /// Switches task events on or off. Returns the previous value.
     pub fn enable(&self, yes: bool) -> bool {
         self.enabled.swap(yes, Ordering::Relaxed)
     }
@@ -119,7 +119,7 @@ impl Events {
 }
 
 impl Outbox {
-    /// Publishes until all senders are gone. What arrived while one message was on its way goes into the next.
+    /// Publishes until all senders are gone. Events that arrive while one message is sent go into the next.
     pub async fn run(mut self) {
         let mut batch = Vec::with_capacity(BATCH);
         let mut unsaid = Unsaid::default();
@@ -141,7 +141,7 @@ impl Outbox {
         }
     }
 
-    /// Whether somebody listened.
+    /// Publishes events, and returns whether there was a subscriber.
     async fn is_heard(&self, run: &[Event]) -> bool {
         let tag = clock::random_id().to_string();
         let routing_key = run[0].routing_key();
@@ -157,19 +157,19 @@ impl Outbox {
     }
 }
 
-/// Events that nobody has heard yet, oldest first. Bounded by [`UNHEARD`] and one batch.
+/// Events that have not reached a subscriber yet, oldest first. Bounded by [`UNHEARD`] and one batch.
 #[derive(Default)]
 struct Unsaid(VecDeque<Event>);
 
 impl Unsaid {
-    /// What goes into the next message: one event of the worker itself, or several of tasks.
+    /// The events of the next message: one of the worker itself, or several of tasks.
     fn take(&mut self) -> Option<Vec<Event>> {
         let tasks = self.0.iter().take(BATCH).take_while(|event| is_of_task(event)).count();
         let count = if self.0.is_empty() { return None } else { tasks.max(1) };
         Some(self.0.drain(..count).collect())
     }
 
-    /// A word about the worker itself is followed by the next; of those about tasks the latest are said again.
+    /// Keeps the latest task events to send them again. Worker events are dropped, because the next one replaces them.
     fn put_back(&mut self, run: Vec<Event>) {
         run.into_iter().rev().filter(is_of_task).for_each(|event| self.0.push_front(event));
         let now = timestamp();
@@ -184,12 +184,12 @@ fn is_of_task(event: &Event) -> bool {
     event.routing_key() == TASKS
 }
 
-/// The current time as Celery's formats take it.
+/// The current time, in microseconds as in Celery's formats.
 pub(crate) fn timestamp() -> Timestamp {
     Timestamp::from_microsecond(clock::now().as_micros()).unwrap_or(Timestamp::MAX)
 }
 
-/// What a worker tells of itself, apart from the counts.
+/// The worker state in events, without the counts.
 pub(crate) fn worker_state(frequency: Duration) -> WorkerState {
     WorkerState {
         freq: Some(frequency.as_secs_f64()),

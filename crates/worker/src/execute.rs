@@ -1,4 +1,4 @@
-//! Runs one task to its end within its limits. What the end means is decided in `finish`.
+//! Runs one task to its end within its limits. `finish` handles the outcome.
 
 use std::panic::AssertUnwindSafe;
 use std::pin::pin;
@@ -17,16 +17,16 @@ use super::registry::Run;
 use super::request::{Limits, Outcome};
 use celery::task::Json;
 
-/// How somebody outside ends a run.
+/// How a run is ended from outside.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Kill {
-    /// Revoked with `terminate`; children get this signal.
+    /// Revoked with `terminate`; child processes get this signal.
     Terminate { signal: i32 },
     /// A cold shutdown.
     Shutdown,
 }
 
-/// One run and all that may end it.
+/// One run, and everything that may end it.
 pub(crate) struct Execution {
     pub context: Context,
     pub cancellation: Cancellation,
@@ -35,7 +35,7 @@ pub(crate) struct Execution {
 }
 
 impl Execution {
-    /// Runs the task in this process; a command in its own.
+    /// Runs the task in this process, or a command in its own process.
     ///
     /// # Cancel safety
     /// A dropped run drops its handler; threads go on, commands are killed.
@@ -104,7 +104,7 @@ impl Execution {
     }
 }
 
-/// Ends when somebody ends the run; never when nobody can any more.
+/// Completes when the run is killed; never if the sender is gone.
 pub(crate) async fn killed(kill: &mut tokio::sync::watch::Receiver<Option<Kill>>) -> Kill {
     let how = kill.wait_for(Option::is_some).await.ok().and_then(|how| *how);
     match how {
@@ -113,7 +113,7 @@ pub(crate) async fn killed(kill: &mut tokio::sync::watch::Receiver<Option<Kill>>
     }
 }
 
-/// Ends when `limit` has passed, with it; never without one.
+/// Completes when `limit` has passed, and returns it; never without a limit.
 pub(crate) async fn passed(started: Instant, limit: Option<Duration>) -> Duration {
     let Some(limit) = limit else { return std::future::pending().await };
     tokio::time::sleep_until(started + limit).await;

@@ -1,6 +1,7 @@
-//! Writes down how a task ended and sends what follows, in Celery's order: what follows is sent before the result is stored.
+//! Stores how a task ended and sends its continuation (callbacks, next step, errbacks), in Celery's order: the continuation is sent
+//! before the result is stored.
 //!
-//! Nothing here is given up while Redis is away: the end of a task that ran must not be lost. Each step may be repeated.
+//! Every step is retried while Redis is down: the end of a task that ran must not be lost. Each step is safe to repeat.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -31,11 +32,11 @@ use runtime::clock;
 pub(crate) struct Finish {
     shared: SharedRef,
     request: Arc<Request>,
-    /// When its handler ended, if one ran: the next task may end before this one is written down.
+    /// When its handler ended, if one ran: the next task may end before this end is stored.
     ended_at: Option<Timestamp>,
 }
 
-/// Why a task does not run, or no longer.
+/// Why a task does not run, or was ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Revocation {
     Revoked,
@@ -43,10 +44,10 @@ pub(crate) enum Revocation {
     Terminated { signal: i32 },
 }
 
-/// What becomes of the message once everything is written down.
+/// What happens to the message once everything is stored.
 enum Verdict {
     Ack,
-    /// It runs again: here or elsewhere.
+    /// It goes back to its queue, to run here or elsewhere.
     Return(Return),
     /// It stays reserved until its visibility timeout.
     Leave,
@@ -57,18 +58,18 @@ impl Finish {
         Self { shared, request, ended_at: None }
     }
 
-    /// Its handler has just ended: this is the time of its end, however long it takes to write that down.
+    /// Records the current time as the end of the handler, however long storing it takes.
     pub fn handler_ended(&mut self) {
         self.ended_at = Some(timestamp());
     }
 
-    /// The id of a message that could not be read as a whole.
+    /// The id of a message that could not be decoded as a whole.
     pub fn readable_id(raw: &[u8]) -> Option<TaskId> {
         let headers = Envelope::decode(raw).ok()?.headers;
         TaskId::parse(json::Fields::parse(&headers).ok()?.text("id")?).ok()
     }
 
-    /// Writes STARTED where it is tracked.
+    /// Stores STARTED for tasks that track it.
     pub async fn started(&self, pid: u32) {
         if !self.request.tracks_start(&self.shared.settings) {
             return;
@@ -79,7 +80,7 @@ impl Finish {
         self.store(self.record("STARTED", json::written(meta))).await;
     }
 
-    /// Settles a run. Returns whether its message is dealt with for good.
+    /// Settles a run. Returns whether its message must not run again.
     pub async fn ended(&self, context: &Context, outcome: Outcome, runtime: Duration, late: bool) -> bool {
         let children = std::mem::take(&mut *context.run().children.lock().expect("nothing panics under this lock"));
         let verdict = match outcome {
@@ -144,7 +145,7 @@ impl Finish {
         }
     }
 
-    /// Stores FAILURE here and for all that cannot run any more, and sends the errbacks.
+    /// Stores FAILURE for this task and all that can no longer run, and sends the errbacks.
     async fn fail(&self, failure: &Failure, children: Vec<ResultTuple>) {
         let value = failure.exception.encode();
         let traceback = self.traceback(failure);
@@ -215,7 +216,7 @@ impl Finish {
         self.failed(Failure::new("billiard.exceptions", "WorkerLostError", text), children).await
     }
 
-    /// A cold shutdown: late messages go back; an early one cannot, so its task has failed.
+    /// Settles a run that a cold shutdown ended: a late-acknowledged message goes back; any other cannot, so its task fails.
     async fn cancelled(&self, late: bool) -> Verdict {
         self.event(|| TaskNews::Cancelled);
         if late {
@@ -226,7 +227,7 @@ impl Finish {
         Verdict::Ack
     }
 
-    /// Settles a task that must not run, or was ended by a revoke.
+    /// Settles a task that must not run, or that a revoke ended.
     pub async fn revoked(&self, revocation: Revocation) {
         let (reason, signal) = match revocation {
             Revocation::Revoked => ("revoked", None),
@@ -244,7 +245,7 @@ impl Finish {
         self.follow().report("REVOKED", &value).await;
     }
 
-    /// Settles a task that nobody registered here.
+    /// Settles a task that is not registered here.
     pub async fn not_registered(&self) {
         let failure =
             Failure { exception: celery_error("NotRegistered", self.request.message.task.as_str()), traceback: None };
@@ -269,7 +270,7 @@ impl Finish {
         ResultMeta { date_done: Some(self.ended_at.unwrap_or_else(timestamp)), ..self.record(status, result) }
     }
 
-    /// What is shown below the error; Celery's own exceptions have none.
+    /// The traceback shown below the error; Celery's own exceptions have none.
     fn traceback(&self, failure: &Failure) -> Option<String> {
         let silent = ["NotRegistered", "TimeLimitExceeded", "WorkerLostError", "Reject", "TaskRevokedError"];
         if silent.contains(&failure.exception.kind.as_str()) {

@@ -1,6 +1,6 @@
-//! Sends what follows a task: callbacks, the next step, errbacks, its next attempt, and what its handler sends itself.
+//! Sends the messages that follow from a task: callbacks, the next step, errbacks, its next attempt, and those its handler sends.
 //!
-//! Each message is published with a marker, so that an answer that got lost repeats the call and not the message.
+//! Each message is published with a marker, so that a call that is repeated after a lost answer does not repeat the message.
 
 use serde_json::value::RawValue;
 use tracing::error;
@@ -18,15 +18,15 @@ use runtime::clock;
 #[derive(Clone, Copy)]
 pub(super) struct Follow<'a> {
     pub shared: &'a SharedRef,
-    /// The task that everything sent here comes from.
+    /// The task that sends the messages.
     pub parent: &'a Message,
 }
 
 impl Follow<'_> {
-    /// Callbacks and the next step of the chain. Returns what was sent.
+    /// Sends callbacks and the next step of the chain. Returns what was sent.
     ///
     /// # Errors
-    /// The failure of the task, when a signature in its message cannot be sent; then none is.
+    /// The failure of the task, when a signature in its message cannot be sent; then nothing is sent.
     pub async fn after_success(&self, value: &RawValue) -> Result<Vec<ResultTuple>, Failure> {
         let embed = &self.parent.embed;
         if embed.callbacks.is_empty() && embed.chain.as_ref().is_none_or(Vec::is_empty) {
@@ -36,7 +36,7 @@ impl Follow<'_> {
         Ok(self.carry_out(plan).await)
     }
 
-    /// The body of a chord whose header is complete.
+    /// Sends the body of a chord whose header is complete.
     ///
     /// # Errors
     /// When the body cannot be sent.
@@ -46,7 +46,7 @@ impl Follow<'_> {
         Ok(())
     }
 
-    /// What a handler sends. Returns what was sent, the result that stands for it last.
+    /// Sends a signature for a handler. Returns the results of all tasks sent, that of the whole signature last.
     ///
     /// # Errors
     /// When the signature cannot be sent.
@@ -55,17 +55,17 @@ impl Follow<'_> {
         Ok(self.carry_out(plan).await)
     }
 
-    /// What fails with the task, and its errbacks.
+    /// The tasks that fail with this one, and its errbacks.
     pub fn after_failure(&self) -> Aftermath {
         self.aftermath(|sender| continuation::after_failure(self.parent, sender))
     }
 
-    /// What fails with a chord's body, and its errbacks.
+    /// The tasks that fail with a chord's body, and its errbacks.
     pub fn chord_failed(&self, body: &Signature) -> Aftermath {
         self.aftermath(|sender| continuation::chord_failed(self.parent, body, sender))
     }
 
-    /// The next attempt, through the queue that this one came from.
+    /// Sends the next attempt to the queue of this one.
     pub async fn send_again(&self, message: Message, queue: &QueueName, priority: Priority) {
         let routing_key = queue.as_str().to_owned();
         self.send(&[Send { message, exchange: String::new(), routing_key, priority: priority.get() }]).await;
@@ -101,7 +101,7 @@ impl Follow<'_> {
         plan.children
     }
 
-    /// Publishes each message once, however often Redis's answer gets lost.
+    /// Publishes each message once, even if Redis's answer is lost.
     pub async fn send(&self, sends: &[Send]) {
         let mut pushes = Vec::with_capacity(sends.len());
         for send in sends {
@@ -119,10 +119,10 @@ impl Follow<'_> {
         }
     }
 
-    /// The queues that a message goes to: one with the default exchange, else those that are bound.
+    /// The queues for a message: the one named by the default exchange's routing key, else those bound to the exchange.
     async fn queues(&self, send: &Send) -> Vec<QueueName> {
         if send.exchange.is_empty() {
-            // Steps that wait go to a queue that no client may name.
+            // Steps that wait go to an internal queue, which clients may not name.
             return QueueName::stored(&send.routing_key).into_iter().collect();
         }
         let broker = &self.shared.broker;

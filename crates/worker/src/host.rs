@@ -1,4 +1,4 @@
-//! Carries out what handlers in this process ask for.
+//! Carries out the calls of handlers in this process.
 
 use async_trait::async_trait;
 
@@ -29,7 +29,7 @@ impl Host for LocalHost {
         let follow = Follow { shared: &self.0, parent: &request.message };
         let sent = follow.child(&signature).await;
         let mut sent = sent.map_err(|failure| ContextError::NotSent(failure.exception.text()))?;
-        sent.pop().ok_or_else(|| ContextError::NotSent("nothing was to be sent".to_owned()))
+        sent.pop().ok_or_else(|| ContextError::NotSent("there was nothing to send".to_owned()))
     }
 
     fn log(&self, request: &Request, lines: &Counter, level: &str, text: &str) {

@@ -1,4 +1,4 @@
-//! A Celery worker in Rust: the same queues, the same wire, the same words, beside Python workers or instead of them.
+//! A Celery worker in Rust: the same queues and wire format, beside Python workers or instead of them.
 //!
 //! ```no_run
 //! use serde::Deserialize;
@@ -26,8 +26,8 @@
 //! }
 //! ```
 //!
-//! A message goes `consumer` (taken, reserved) → `dispatcher` (admitted, held, started) → `execute` (run within limits) →
-//! `finish` (what follows is sent, the end stored) → `acks`.
+//! A message passes through `consumer` (taken, reserved) → `dispatcher` (admitted, held, started) → `execute` (run within limits) →
+//! `finish` (continuation sent, end stored) → `acks`.
 
 mod acks;
 mod arguments;

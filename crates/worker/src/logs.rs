@@ -1,8 +1,8 @@
-//! What tasks log, on its way to the fleet: gathered for a tenth of a second, sent as worker events, dropped where it is too much. No task
-//! waits for it.
+//! Sends log lines of tasks: collects them for a tenth of a second, sends them as worker events, and drops them when there are too many.
+//! No task waits for it.
 //!
-//! [`TaskLogs`] takes what handlers log with `tracing`, from INFO on; commands say it on their standard error. A line has its place within
-//! its run from the beginning, so a reader sees what was dropped.
+//! [`TaskLogs`] takes what handlers log with `tracing`, from INFO on; commands log on standard error. Lines are numbered within
+//! their run before any is dropped, so a reader sees the gaps.
 
 use std::collections::VecDeque;
 use std::fmt::{self, Write as _};
@@ -20,11 +20,11 @@ use super::events::{Events, timestamp};
 use celery::task::TaskId;
 use celery::task_log::{LONGEST_LINE, LogLine, MOST_LINES, MOST_TEXT, TaskLog};
 
-/// Lines that wait in one process.
+/// Most lines that wait in one process.
 const CAPACITY: usize = 2_000;
-/// How long lines are gathered.
+/// How long lines are collected.
 const PERIOD: Duration = Duration::from_millis(100);
-/// What the worker itself says inside of a run is not the task's.
+/// Targets whose lines are left out: the worker's own lines during a run do not belong to the task.
 const OWN: [&str; 4] = ["taskgate_worker", "taskgate_broker", "taskgate_celery", "taskgate_runtime"];
 
 tokio::task_local! {
@@ -49,7 +49,7 @@ impl<S: Subscriber> Layer<S> for TaskLogs {
         if *metadata.level() > Level::INFO || OWN.iter().any(|own| metadata.target().starts_with(own)) {
             return;
         }
-        // Outside of a run there is nobody to tell of.
+        // Outside of a run, the line belongs to no task.
         let _ = CURRENT.try_with(|context| {
             let mut text = Text::default();
             event.record(&mut text);
@@ -60,7 +60,7 @@ impl<S: Subscriber> Layer<S> for TaskLogs {
     }
 }
 
-/// Python's name.
+/// Python's name of the level.
 fn level(level: Level) -> &'static str {
     match level {
         Level::ERROR => "ERROR",
@@ -70,7 +70,7 @@ fn level(level: Level) -> &'static str {
     }
 }
 
-/// The message, and the fields behind it.
+/// The message, followed by the fields.
 #[derive(Default)]
 struct Text {
     message: String,
@@ -98,7 +98,7 @@ impl Visit for Text {
     }
 }
 
-/// A line of a run, with its place.
+/// A line of a run, with its number.
 pub(crate) struct Said {
     uuid: TaskId,
     retries: i32,
@@ -106,7 +106,7 @@ pub(crate) struct Said {
     line: LogLine,
 }
 
-/// Where lines go. Cheap to clone.
+/// The sending side for lines. Cheap to clone.
 #[derive(Clone)]
 pub(crate) struct LogSink(mpsc::Sender<Said>);
 
@@ -114,7 +114,7 @@ pub(crate) struct LogSink(mpsc::Sender<Said>);
 #[derive(Default)]
 pub(crate) struct Counter(Mutex<i64>);
 
-/// The lines that wait, for the one task that sends them.
+/// The waiting lines, for the one task that sends them.
 pub(crate) struct LogOutbox {
     source: mpsc::Receiver<Said>,
     events: Events,
@@ -126,11 +126,11 @@ impl LogSink {
         (Self(sink), LogOutbox { source, events })
     }
 
-    /// One line of a run. What does not fit is left out and has its number all the same.
+    /// Queues one line of a run. A line that does not fit is dropped, but still takes its number.
     pub fn say(&self, counter: &Counter, uuid: &TaskId, retries: u32, level: &str, text: &str) {
         let line = LogLine::new(timestamp(), level, &short(text));
         let retries = i32::try_from(retries).unwrap_or(i32::MAX);
-        // Numbered and put in under one lock: lines of a run that has threads leave in their order.
+        // Numbered and queued under one lock, so that the lines of a multi-threaded run are sent in order.
         let mut next = counter.0.lock().expect("nothing panics under this lock");
         let _ = self.0.try_send(Said { uuid: uuid.clone(), retries, seq: *next, line });
         *next += 1;
@@ -163,7 +163,7 @@ impl LogOutbox {
     }
 }
 
-/// Events of the lines, those of each run in order and without a gap inside.
+/// Groups lines into events; the lines in an event are from one run, in order and without gaps.
 fn gathered(mut said: VecDeque<Said>) -> Vec<TaskLog> {
     let mut logs: Vec<(TaskLog, usize)> = Vec::new();
     while let Some(Said { uuid, retries, seq, line }) = said.pop_front() {

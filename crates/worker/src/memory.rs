@@ -1,6 +1,6 @@
-//! How much memory a process has had resident, from `/proc`.
+//! Reads the resident memory of a process from `/proc`.
 
-/// The most that was resident at once, in KiB; 0 where the system does not tell.
+/// The peak of resident memory in KiB; 0 where the system does not report it.
 pub(super) fn peak_kib(pid: u32) -> u64 {
     let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
     let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));

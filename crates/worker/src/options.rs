@@ -1,4 +1,4 @@
-//! What holds for every run of one task, unless its message says otherwise. Defaults are Celery's.
+//! The options of one task, which apply to every run unless its message says otherwise. Defaults are Celery's.
 
 use std::time::Duration;
 
@@ -22,7 +22,7 @@ pub struct TaskOptions {
 }
 
 impl TaskOptions {
-    /// The message is acknowledged after the task, not before it: a worker that dies does not lose it, and it may run twice.
+    /// Acknowledges the message after the task, not before it: a worker that dies does not lose it, but the task may run twice.
     pub fn acks_late(&mut self, yes: bool) -> &mut Self {
         self.acks_late = Some(yes);
         self
@@ -40,53 +40,53 @@ impl TaskOptions {
         self
     }
 
-    /// Runs in a child process: what leaks, crashes or never yields harms one run only, and the hard time limit kills for certain.
+    /// Runs in a child process: a handler that leaks, crashes or never yields harms one run only, and the hard time limit always kills it.
     /// Default: as the worker's pool says. A command has a process of its own anyway.
     pub fn child(&mut self, yes: bool) -> &mut Self {
         self.child = yes;
         self
     }
 
-    /// Nothing is stored unless the message asks for it.
+    /// Stores no result unless the message asks for it.
     pub fn ignore_result(&mut self, yes: bool) -> &mut Self {
         self.ignore_result = yes;
         self
     }
 
-    /// A STARTED record is written. Default: as the worker says, which is `false`.
+    /// Stores a STARTED record. Default: the worker's setting, which is `false` by default.
     pub fn track_started(&mut self, yes: bool) -> &mut Self {
         self.track_started = Some(yes);
         self
     }
 
-    /// After this time the handler is told, or dropped when it does not listen. Default none.
+    /// After this time the handler is cancelled, or dropped if it does not watch its cancellation. Default none.
     pub fn soft_time_limit(&mut self, limit: Duration) -> &mut Self {
         self.soft_time_limit = Some(limit);
         self
     }
 
-    /// After this time the task has failed, whatever it does. Default none.
+    /// After this time the task fails, whatever it does. Default none.
     pub fn time_limit(&mut self, limit: Duration) -> &mut Self {
         self.time_limit = Some(limit);
         self
     }
 
-    /// At most this many starts per time in this worker, as Celery writes it: `"100/m"`, `"10/s"`, `"2/h"`, `"5"`.
+    /// The most starts per time in this worker, in Celery's notation: `"100/m"`, `"10/s"`, `"2/h"`, `"5"`.
     ///
     /// # Panics
-    /// When the text is no rate: it stands in the program.
+    /// When the text is not a rate.
     pub fn rate_limit(&mut self, rate: &str) -> &mut Self {
         self.rate_limit = Rate::parse(rate).expect("a rate limit is a number with /s, /m or /h");
         self
     }
 
-    /// When a retry that says nothing else comes, and how often.
+    /// When and how often a retry runs that does not say so itself.
     pub fn retry(&mut self, policy: RetryPolicy) -> &mut Self {
         self.retry = policy;
         self
     }
 
-    /// Every failure asks for a retry, as `autoretry_for=(Exception,)` does in Python.
+    /// Retries every failure, as `autoretry_for=(Exception,)` does in Python.
     pub fn retry_failures(&mut self, policy: RetryPolicy) -> &mut Self {
         self.retry_failures = true;
         self.retry(policy)

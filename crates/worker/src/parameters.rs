@@ -1,6 +1,6 @@
-//! What parameters a handler's argument type has, found by asking its `Deserialize` implementation: serde has no other way to tell.
+//! Finds the parameters of a handler's argument type by calling its `Deserialize` implementation, the only way that serde offers.
 //!
-//! Used only to word an error as Python does; a type that cannot be asked (its fields refuse every made-up value) words less.
+//! Used only to word an error as Python does; for a type whose fields refuse every made-up value the error is less exact.
 
 use std::collections::BTreeSet;
 
@@ -29,13 +29,13 @@ impl Parameters {
         Self { required: required.map(|(position, name)| (position, (*name).to_owned())).collect() }
     }
 
-    /// How many positional arguments are needed at least, of `all`.
+    /// The least number of positional arguments, of `all`.
     pub fn least(&self, all: usize) -> usize {
         self.required.last().map_or(if all == 0 { 0 } else { self.required.len() }, |(position, _)| position + 1)
     }
 }
 
-/// Offers made-up values for the fields that are known to be required.
+/// A deserializer that offers made-up values for the fields known to be required.
 struct Probe<'a> {
     known: &'a BTreeSet<String>,
     fields: &'a mut &'static [&'static str],
@@ -68,7 +68,7 @@ impl<'de> Deserializer<'de> for Probe<'_> {
     }
 }
 
-/// The simplest value of whatever type is asked for.
+/// The simplest value of any requested type.
 #[derive(Clone, Copy)]
 struct Anything;
 

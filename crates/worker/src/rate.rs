@@ -1,4 +1,4 @@
-//! Rate limits of tasks: a token bucket that holds one token, per task and worker, as Celery's.
+//! Rate limits of tasks: a token bucket with one token per task and worker, as in Celery.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -13,7 +13,7 @@ use celery::task::TaskName;
 #[derive(Debug, Clone, PartialEq)]
 pub struct Rate {
     per_second: f64,
-    /// As it was given.
+    /// The rate as given.
     text: Arc<str>,
 }
 
@@ -21,7 +21,7 @@ impl Rate {
     /// `"10/s"`, `"100/m"`, `"2/h"`, or a number per second. `Ok(None)` for no limit: zero and the empty text.
     ///
     /// # Errors
-    /// The text, when it is no rate.
+    /// The text, when it is not a rate.
     pub fn parse(text: &str) -> Result<Option<Self>, String> {
         let wrong = || format!("invalid rate limit: {text:?}");
         let (number, unit) = text.trim().split_once('/').unwrap_or((text.trim(), "s"));
@@ -61,12 +61,12 @@ pub(crate) struct RateLimiter {
 #[derive(Debug)]
 struct Bucket {
     rate: Rate,
-    /// When the next token is there.
+    /// When the next token is available.
     next: Option<Instant>,
 }
 
 impl RateLimiter {
-    /// `None` takes the limit away.
+    /// Sets the limit; `None` removes it.
     pub fn set(&mut self, task: TaskName, rate: Option<Rate>) {
         match rate {
             Some(rate) => drop(self.buckets.insert(task, Bucket { rate, next: None })),
@@ -77,7 +77,7 @@ impl RateLimiter {
     /// Takes a token.
     ///
     /// # Errors
-    /// The time at which to ask again, when there is none.
+    /// The time of the next token, when there is none.
     pub fn take(&mut self, task: &TaskName, now: Instant) -> Result<(), Instant> {
         let Some(bucket) = self.buckets.get_mut(task) else { return Ok(()) };
         match bucket.next {

@@ -1,6 +1,6 @@
-//! Remembers what was dealt with, so that a message that comes back from an old copy of Redis's data does not run again.
+//! Remembers finished deliveries, so that a message that comes back from an old copy of Redis's data does not run again.
 //!
-//! A delivery is known by its tag, its task and its attempt: whoever writes one tag into many messages loses none of them.
+//! A delivery is identified by its tag, its task id and its attempt, so that a client that gives many messages the same tag loses none.
 
 use std::collections::{HashSet, VecDeque};
 use std::hash::{BuildHasher, RandomState};
@@ -8,7 +8,7 @@ use std::hash::{BuildHasher, RandomState};
 use super::request::Request;
 use celery::Message;
 
-/// Deliveries remembered: some seconds of a very busy worker, longer than Redis takes to come back; 16 bytes each.
+/// Most deliveries remembered: some seconds of a very busy worker, longer than Redis takes to restart; 16 bytes each.
 const REMEMBERED: usize = 50_000;
 
 #[derive(Debug, Default)]

@@ -24,7 +24,7 @@ type AsyncHandler = Arc<dyn Fn(Context) -> Pin<Box<dyn Future<Output = Returned>
 pub(crate) enum Run {
     /// On the worker's runtime: for tasks that wait.
     Async(AsyncHandler),
-    /// On a thread of its own: for tasks that compute. It cannot be killed.
+    /// On a separate thread: for tasks that compute. It cannot be killed.
     Blocking(Arc<dyn Fn(Context) -> Returned + Send + Sync>),
     /// Any executable, in a process of its own.
     Command(Command),
@@ -39,8 +39,8 @@ pub(crate) struct Task {
 
 /// Handlers by task name. Registering a name again replaces its handler.
 ///
-/// The arguments of a handler are what a Celery client may give by position or by name: a struct whose fields, in their order,
-/// are the parameters. `#[serde(default)]` and `Option` make one optional, a tuple takes positional arguments only, `()` none,
+/// The arguments of a handler, which a Celery client may pass by position or by name, are a struct whose fields, in their order,
+/// are the parameters. `#[serde(default)]` and `Option` make a field optional, a tuple takes positional arguments only, `()` none,
 /// `IgnoredAny` any.
 ///
 /// ```
@@ -94,7 +94,7 @@ impl Registry {
         self.insert(name, run)
     }
 
-    /// Registers a handler that computes or blocks: it runs on a thread of its own, which nothing can kill.
+    /// Registers a handler that computes or blocks: it runs on a separate thread, which cannot be killed.
     ///
     /// # Panics
     /// As [`Registry::task`].
@@ -112,8 +112,8 @@ impl Registry {
         self.insert(name, run)
     }
 
-    /// Registers an async handler that runs in a child process, one task at a time: it may block, leak, abort or be killed, and
-    /// harms nobody else. The child is this program, started again; see [`is_child`](super::is_child).
+    /// Registers an async handler that runs in a child process, one task at a time: it may block, leak, abort or be killed without
+    /// harm to other tasks. The child is this program, started again; see [`is_child`](super::is_child).
     ///
     /// # Panics
     /// As [`Registry::task`].
@@ -176,7 +176,7 @@ where
     })
 }
 
-/// What Python calls the function of a task: the last part of its name.
+/// The name of the Python function of a task: the last part of its name.
 fn function_name(task: &str) -> String {
     task.rsplit('.').next().unwrap_or(task).to_owned()
 }
@@ -187,7 +187,7 @@ fn encode(value: &impl Serialize) -> Returned {
 }
 
 impl Task {
-    /// Stands for a task that was not registered here: it is settled, never run.
+    /// A placeholder for a task that is not registered here: it is settled, never run.
     pub fn unknown(name: TaskName) -> Self {
         let run = Run::Blocking(Arc::new(|_| Err(TaskError::Ignore)));
         Self { name, options: TaskOptions::default(), run }

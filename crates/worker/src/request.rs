@@ -1,4 +1,4 @@
-//! One delivery: the call, the task that was registered for it, and what is needed to give the message back.
+//! One delivery: the call, the registered task, and what is needed to put the message back.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -21,11 +21,11 @@ pub(crate) struct Request {
     pub origin: Origin,
 }
 
-/// Where a message came from, and how it goes back.
+/// Where a message came from, and how to put it back.
 #[derive(Debug)]
 pub(crate) struct Origin {
     pub queue: QueueName,
-    /// `None`: it is not reserved.
+    /// `None`: the message is not reserved.
     pub tag: Option<String>,
     pub raw: Vec<u8>,
     pub exchange: String,
@@ -34,7 +34,7 @@ pub(crate) struct Origin {
     pub redelivered: bool,
 }
 
-/// Seconds, hard and soft, that apply to one run.
+/// The hard and soft time limit of one run, in seconds.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub(crate) struct Limits {
     pub soft: Option<Duration>,
@@ -85,7 +85,7 @@ impl Request {
         self.stores_result() && self.task.options.track_started.unwrap_or(settings.track_started)
     }
 
-    /// The message's own limits win over `task`, those of the task (or what remote control made of them).
+    /// The limits in the message, else `task`, those of the task (or set by remote control).
     pub fn limits(&self, task: Limits) -> Limits {
         let given = |seconds: Option<f64>| seconds.and_then(|seconds| Duration::try_from_secs_f64(seconds).ok());
         Limits {
@@ -98,7 +98,7 @@ impl Request {
         self.asked_policy().unwrap_or_else(|| self.task.options.retry.clone())
     }
 
-    /// Whether a failure of this class is a reason to run again: its task says so, or whoever sent it.
+    /// Whether a failure of this class is retried, according to its task or its sender.
     pub fn retries_failure(&self, class: &str) -> bool {
         match self.asked_policy() {
             Some(asked) => asked.covers(class),
@@ -106,7 +106,7 @@ impl Request {
         }
     }
 
-    /// The policy that came with the message.
+    /// The retry policy in the message.
     fn asked_policy(&self) -> Option<RetryPolicy> {
         let header = self.message.custom.iter().find(|(name, _)| name == RETRY_HEADER).map(|(_, value)| &**value);
         policy(header)
@@ -125,7 +125,7 @@ impl Request {
         message
     }
 
-    /// What remote control and events show of the arguments.
+    /// The arguments as shown in remote control and events.
     pub fn shown_args(&self) -> String {
         use celery::pyrepr::{Sequence, safe};
         self.message.argsrepr.clone().unwrap_or_else(|| safe(&self.message.args, Sequence::Tuple))
@@ -149,7 +149,7 @@ pub(crate) enum Outcome {
     },
     /// The process that ran it died.
     WorkerLost(String),
-    /// By a cold shutdown.
+    /// Ended by a cold shutdown.
     Cancelled,
 }
 

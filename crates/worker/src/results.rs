@@ -1,7 +1,7 @@
-//! Stores results, many at once: whatever ended while the previous ones were on their way.
+//! Stores results in batches: each batch has all results that arrived while the previous one was being stored.
 //!
-//! One script call stores a batch; a record that Redis refuses fails alone. A batch is repeated until Redis has it, so what its
-//! callers wait for is done when they go on, or the worker stops hard.
+//! One script call stores a batch; a record that Redis refuses fails alone. A batch is retried until Redis has it or the worker stops
+//! hard, so callers continue only when their result is stored.
 
 use std::time::Duration;
 
@@ -12,13 +12,13 @@ use tracing::{info, warn};
 use broker::backend::{Backend, Record, Stored};
 use runtime::lifecycle::Backoff;
 
-/// More are not under way at once: every caller waits for its own.
+/// Most results queued; each caller waits for its own.
 const QUEUED: usize = 1_024;
 const BATCH: usize = 128;
-/// A script that moves more than this keeps Redis from its other clients.
+/// A script that moves more than this would block Redis's other clients.
 const BATCH_BYTES: usize = 1 << 20;
 
-/// Accepts what is to be stored. Cheap to clone.
+/// The sending side: accepts results to store. Cheap to clone.
 #[derive(Clone)]
 pub(crate) struct Results {
     sink: mpsc::Sender<Item>,
@@ -42,7 +42,7 @@ impl Results {
         (Self { sink }, Writer { source, backend, expires, hard_stop })
     }
 
-    /// Ends when the record is stored, or stays out because a SUCCESS is there. `None` when the worker stops hard.
+    /// Waits until the record is stored, or is left out because a SUCCESS exists. `None` when the worker stops hard.
     pub async fn store(&self, task_id: &str, text: String) -> Option<Stored> {
         let (done, stored) = oneshot::channel();
         let record = Record { task_id: task_id.to_owned(), text };
@@ -52,7 +52,7 @@ impl Results {
 }
 
 impl Writer {
-    /// Works until all [`Results`] are gone.
+    /// Runs until all [`Results`] are gone.
     pub async fn run(mut self) {
         let mut items = Vec::with_capacity(BATCH);
         while self.source.recv_many(&mut items, BATCH).await > 0 {
@@ -85,7 +85,7 @@ impl Writer {
                 () = self.hard_stop.cancelled() => return None,
             };
             if problem.is_refusal() {
-                // Each for itself: only those that are refused again are to blame.
+                // Each record is then stored alone: only those that are refused again are at fault.
                 return Some(records.iter().map(|_| Stored::Refused(problem.to_string())).collect());
             }
             if backoff.is_fresh() {
@@ -96,7 +96,7 @@ impl Writer {
     }
 }
 
-/// How many of the first items go into one batch: at least one.
+/// How many of the first items fit into one batch: at least one.
 fn fitting(items: &[Item]) -> usize {
     let mut bytes = 0;
     let fit = items.iter().take_while(|item| {

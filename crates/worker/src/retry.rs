@@ -5,10 +5,10 @@ use serde_json::value::RawValue;
 use celery::task::RetryPolicy;
 use celery::task::invalid::Problems;
 
-/// The header in which a signature's `retry` travels, as a JSON object of its fields.
+/// The header with a signature's `retry`, a JSON object of its fields.
 pub(crate) const RETRY_HEADER: &str = "taskgate_retry";
 
-/// What a message says; `None` when it says nothing that can be read, and the task's own policy holds.
+/// The policy in a message; `None` when there is none or it cannot be read, and the task's own policy applies.
 pub(crate) fn policy(header: Option<&RawValue>) -> Option<RetryPolicy> {
     let mut problems = Problems::default();
     let policy = RetryPolicy::read(&mut problems, header?)?;

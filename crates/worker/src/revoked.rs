@@ -1,4 +1,4 @@
-//! Which tasks must not run: ids and stamps that `revoke` named, as many and as long as Celery remembers them.
+//! The tasks that must not run: ids and stamps given to `revoke`, remembered in the same number and for as long as in Celery.
 
 use std::collections::{HashMap, VecDeque};
 use std::time::Duration;

@@ -1,6 +1,6 @@
-//! Values that JSON lacks, as Python clients send them: `{"__type__": "datetime", "__value__": "…"}` becomes the plain text.
+//! Unwraps types that JSON lacks, as Python clients send them: `{"__type__": "datetime", "__value__": "…"}` becomes the plain text.
 //!
-//! A Rust handler reads dates, decimals, uuids and bytes from text; the wrapper is of no use to it.
+//! A Rust handler reads dates, decimals, uuids and bytes from text, so it does not need the wrapper.
 
 use std::borrow::Cow;
 
@@ -49,7 +49,7 @@ fn push_items<T>(out: &mut String, brackets: (char, char), items: &[T], each: im
     out.push(brackets.1);
 }
 
-/// The text inside a wrapper: an object with just these two members.
+/// The text inside a wrapper: an object with exactly these two members.
 fn unwrapped(fields: &Fields<'_>) -> Option<String> {
     if fields.iter().count() != 2 {
         return None;

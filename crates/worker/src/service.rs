@@ -1,4 +1,4 @@
-//! Runs the parts of one worker and ends them in order: intake, dispatcher, what is being written down, then the senders.
+//! Runs the parts of one worker and ends them in order: intake, dispatcher, results being stored, then the senders.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -27,13 +27,13 @@ use broker::backend::Backend;
 use celery::event::{WorkerNews, WorkerState};
 use runtime::clock;
 
-/// What the dispatcher may lag behind: ends of tasks and batches of messages. Senders wait beyond it.
+/// Most inputs (ends of tasks, batches of messages) that the dispatcher may be behind. Senders wait beyond it.
 const INPUTS: usize = 1_024;
-/// How long a cold stop waits for Redis to take what must be written.
+/// How long a cold stop waits until Redis has stored the ends of tasks.
 const LAST_WORDS: Duration = Duration::from_millis(1_500);
-/// And then for the last events and acknowledgements, whose Redis may be away.
+/// How long it then waits for the last events and acknowledgements, because Redis may be down.
 const FAREWELL: Duration = Duration::from_secs(1);
-/// How often reservations of dead workers are looked for, and our own renewed, at most.
+/// The longest time between two passes that renew our own reservations and search for those of dead workers.
 const LONGEST_RESTORE: Duration = Duration::from_secs(100);
 
 pub(crate) struct Service {
@@ -43,7 +43,7 @@ pub(crate) struct Service {
     settings: Settings,
 }
 
-/// One running worker's handles, for its loops.
+/// The handles of a running worker, for its loops.
 #[derive(Clone)]
 pub(crate) struct Node {
     pub shared: SharedRef,
@@ -149,7 +149,7 @@ impl Service {
     }
 }
 
-/// Ends what runs when the cold stop comes, or when the warm one lasted too long; then ends all patience with Redis.
+/// Ends running tasks at a cold stop, or when a warm stop has lasted too long; then stops waiting for Redis.
 async fn end_cold(stop: Stop, warm_timeout: Option<Duration>, node: Node) {
     let lasted = async {
         match warm_timeout {
@@ -161,7 +161,7 @@ async fn end_cold(stop: Stop, warm_timeout: Option<Duration>, node: Node) {
     let kill = |dispatcher: &mut Dispatcher| drop(dispatcher.kill(Kill::Shutdown, |_| true));
     let _ = node.sink.send(Input::Ask(Box::new(kill))).await;
     tokio::time::sleep(LAST_WORDS).await;
-    warn!("stopping hard: what is not written down by now is lost");
+    warn!("stopping hard: results that are not stored by now are lost");
     node.shared.hard_stop.cancel();
 }
 
@@ -175,7 +175,7 @@ impl Node {
         }
     }
 
-    /// How the worker is, for events.
+    /// The worker's state, for events.
     pub fn state(&self) -> WorkerState {
         let frequency = self.shared.settings.heartbeat.unwrap_or(Duration::from_secs(2));
         WorkerState {
@@ -196,7 +196,7 @@ impl Node {
         }
     }
 
-    /// Renews our own reservations and restores those of the dead, well within the visibility timeout.
+    /// Renews our own reservations and restores those of dead workers, well within the visibility timeout.
     async fn keep_reservations(self) {
         let timeout = self.shared.settings.visibility_timeout;
         let period = (timeout / 4).clamp(Duration::from_millis(250), LONGEST_RESTORE);
@@ -214,12 +214,12 @@ impl Node {
                     warn!(messages = restored, "{restored} messages of dead workers were put back")
                 }
                 Ok(_) => {}
-                Err(error) => warn!(error = %error, "messages of dead workers were not looked for: {error}"),
+                Err(error) => warn!(error = %error, "messages of dead workers could not be restored: {error}"),
             }
         }
     }
 
-    /// Asks the dispatcher; `None` when it has ended.
+    /// Calls the dispatcher; `None` when it has ended.
     pub async fn ask<T: Send + 'static>(
         &self,
         question: impl FnOnce(&mut Dispatcher) -> T + Send + 'static,

@@ -1,21 +1,21 @@
-//! How one worker behaves. Defaults are Celery's.
+//! The settings of one worker. Defaults are Celery's.
 
 use std::time::Duration;
 
 use broker::QueueOrder;
 use celery::task::QueueName;
 
-/// What is done with a message whose task nobody registered here.
+/// How a message whose task is not registered here is handled.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum UnknownTask {
-    /// As Celery: it fails with `NotRegistered`.
+    /// It fails with `NotRegistered`, as in Celery.
     #[default]
     Fail,
-    /// It goes back to its queue for a worker that knows it, once; redelivered it fails.
+    /// It goes back to its queue once, for a worker that knows it; when redelivered here, it fails.
     Requeue,
 }
 
-/// Where handlers run that do not say it themselves.
+/// Where handlers run that do not choose themselves.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum Pool {
     /// In the worker's process: async handlers on its runtime, blocking ones on threads.
@@ -25,7 +25,7 @@ pub enum Pool {
     Prefork,
 }
 
-/// Bounds between which a worker follows its load.
+/// The bounds between which a worker scales its concurrency.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Autoscale {
     pub max: usize,
@@ -37,12 +37,12 @@ pub(crate) struct Settings {
     pub hostname: String,
     pub queues: Vec<QueueName>,
     pub queue_order: QueueOrder,
-    /// Where signatures without a queue go.
+    /// The queue for signatures that name none.
     pub default_queue: QueueName,
     pub concurrency: usize,
     pub pool: Pool,
     pub autoscale: Option<Autoscale>,
-    /// Reserved messages per slot; 0: as many as there are.
+    /// Reserved messages per slot; 0: no limit.
     pub prefetch_multiplier: usize,
     pub task_events: bool,
     pub heartbeat: Option<Duration>,
@@ -91,7 +91,7 @@ impl Default for Settings {
 }
 
 impl Settings {
-    /// Messages that may be reserved and not acknowledged, for this many slots. `usize::MAX`: no limit.
+    /// Most messages that may be reserved and not acknowledged with this many slots. `usize::MAX`: no limit.
     pub fn prefetch(&self, slots: usize) -> usize {
         if self.prefetch_multiplier == 0 { usize::MAX } else { slots.saturating_mul(self.prefetch_multiplier) }
     }

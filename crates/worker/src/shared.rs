@@ -1,4 +1,4 @@
-//! What all parts of one worker use: settings, connections, events, acknowledgements; and patience with Redis.
+//! What all parts of one worker share: settings, connections, events, acknowledgements, and retries while Redis is down.
 
 use std::future::Future;
 use std::sync::Arc;
@@ -20,9 +20,9 @@ use broker::backend::{Backend, Stored, Unless};
 use broker::{Error, Lists, Return};
 use runtime::lifecycle::Backoff;
 
-/// Between attempts, while Redis is away.
+/// The longest pause between attempts while Redis is down.
 const LONGEST_PAUSE: Duration = Duration::from_secs(2);
-/// Attempts at what Redis refuses (as opposed to not answering): an out-of-memory server may recover, a wrong type will not.
+/// Attempts at a call that Redis refuses (as opposed to not answering): a server out of memory may recover, a wrong type will not.
 const REFUSALS: u32 = 8;
 
 pub(crate) struct Shared {
@@ -37,13 +37,13 @@ pub(crate) struct Shared {
     /// Tasks running now, and tasks started so far.
     pub active: AtomicUsize,
     pub processed: AtomicU64,
-    /// Cancelled when nothing is waited for any more.
+    /// Cancelled when the worker stops waiting for anything.
     pub hard_stop: CancellationToken,
 }
 
 impl Shared {
-    /// Repeats `call` until it succeeds: what was done must be written down. `None` when the worker stops hard, or Redis keeps
-    /// refusing. `call` must bear repetition.
+    /// Repeats `call` until it succeeds, because results must be stored. `None` when the worker stops hard, or Redis keeps
+    /// refusing. `call` must be safe to repeat.
     pub async fn patiently<T, F, W>(&self, what: &'static str, call: F) -> Option<T>
     where
         F: Fn() -> W,
@@ -79,7 +79,7 @@ impl Shared {
 }
 
 impl Shared {
-    /// Stores a task's record unless a SUCCESS is there, with others if there are any.
+    /// Stores a task's record unless a SUCCESS exists, in a batch with others if there are any.
     pub async fn store(&self, task_id: &str, record: String) {
         let Some(Stored::Refused(why)) = self.results.store(task_id, record.clone()).await else { return };
         warn!(task.id = task_id, "the result of {task_id} was refused, trying again: {why}");

@@ -1,4 +1,4 @@
-//! Signals in and out: TERM and INT stop the worker warm, a second one or QUIT cold; what it started gets the ones it is told.
+//! Receives and sends signals: TERM and INT stop the worker warm, a second one or QUIT cold; its child processes are sent signals.
 
 use std::convert::Infallible;
 
@@ -7,7 +7,7 @@ use tracing::{info, warn};
 
 use super::builder::Stop;
 
-/// The signals that have a name everywhere.
+/// The signals that are known by name.
 const NAMES: [(&str, i32); 22] = [
     ("HUP", libc::SIGHUP),
     ("INT", libc::SIGINT),
@@ -45,7 +45,7 @@ pub(super) fn number_of(name: &str) -> Option<i32> {
     NAMES.into_iter().find(|(known, _)| *known == short).map(|(_, number)| number)
 }
 
-/// Sends a signal to a process and everything it started in its group. One that has ended already is no error.
+/// Sends a signal to a process group. A group that has already ended is not an error.
 pub(super) fn signal_group(leader: Option<u32>, signal: i32) {
     let Some(group) = leader.and_then(|leader| i32::try_from(leader).ok()).filter(|group| *group > 1) else { return };
     #[expect(
@@ -56,7 +56,7 @@ pub(super) fn signal_group(leader: Option<u32>, signal: i32) {
     let _ = unsafe { libc::kill(-group, signal) };
 }
 
-/// Turns signals into `stop` for as long as it is polled. With `REMAP_SIGTERM=SIGQUIT` the first TERM is cold.
+/// Cancels `stop` on signals, for as long as it is polled. With `REMAP_SIGTERM=SIGQUIT` the first TERM stops cold.
 pub(super) async fn listen(stop: Stop) -> Infallible {
     let handler = |kind| signal(kind).expect("a signal handler can be installed");
     let (mut term, mut int, mut quit) =

@@ -1,7 +1,6 @@
-//! What a worker and its child process say to each other: frames of four bytes of length and a JSON object, over one socket.
+//! The protocol between a worker and its child process: frames of a four-byte length and a JSON object, over one socket.
 //!
-//! Every frame names the run it belongs to, because an answer may cross the end of its run; what belongs to a run that is over
-//! is ignored by whoever gets it.
+//! Every frame names its run, because an answer may arrive after the run has ended; frames of a run that has ended are ignored.
 
 use std::io::{Read, Write};
 use std::time::Duration;
@@ -14,22 +13,22 @@ use celery::exception::Exception;
 use celery::json;
 use celery::task::Json;
 
-/// Redis takes no larger value, so no message and no result is larger.
+/// The longest value that Redis takes, so no message and no result is longer.
 pub(super) const MAX_FRAME_BYTES: usize = 512 << 20;
 
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) enum ToChild {
-    /// Run this message, as it came from `queue`: a text, because what Python takes for JSON is not always JSON.
+    /// Run this message, as it came from `queue`. It is a string, because the JSON that Python writes is not always valid JSON.
     Run { run: u64, queue: String, tag: Option<String>, message: String },
-    /// The soft limit has passed: tell the handler, and say whether it listens.
+    /// The soft limit has passed: tell the handler, and answer whether it watches its cancellation.
     SoftLimit { run: u64 },
-    /// What became of a call: `sent` is the result tuple of what was submitted.
+    /// The outcome of a call: `sent` is the result tuple of the submitted task.
     Answer { call: u64, problem: Option<String>, sent: Option<Json> },
 }
 
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) enum ToWorker {
-    /// The handlers are registered: the child waits for its first run.
+    /// The handlers are registered; the child waits for its first run.
     Ready,
     UpdateState {
         run: u64,
@@ -42,7 +41,7 @@ pub(super) enum ToWorker {
         call: u64,
         signature: Json,
     },
-    /// Whether the handler listens to its cancellation.
+    /// Whether the handler watches its cancellation.
     Heard {
         run: u64,
         watched: bool,
@@ -98,7 +97,7 @@ impl From<Outcome> for End {
             },
             Outcome::Error(TaskError::Reject { reason, requeue }) => Self::Rejected { reason, requeue },
             Outcome::Error(TaskError::Ignore) => Self::Ignored,
-            // The others are decided on the worker's side: a child ends by itself, or is told that its soft limit has passed.
+            // The worker decides the other outcomes: a child either ends by itself or is told that its soft limit has passed.
             Outcome::SoftTimeLimit
             | Outcome::TimeLimit(_)
             | Outcome::WorkerLost(_)
@@ -125,7 +124,7 @@ impl From<End> for Outcome {
     }
 }
 
-/// JSON by whoever knows how to append it.
+/// The JSON that `encode` appends.
 pub(super) fn encoded(encode: impl FnOnce(&mut String)) -> Json {
     let mut text = String::new();
     encode(&mut text);
@@ -144,10 +143,10 @@ pub(super) fn write(out: &mut impl Write, frame: &impl Serialize) -> std::io::Re
     out.write_all(&bytes)
 }
 
-/// Reads one frame; waits for it.
+/// Waits for one frame and reads it.
 ///
 /// # Errors
-/// When the other side is gone, or speaks something else.
+/// When the other side is gone, or sends something else.
 pub(super) fn read<T: for<'de> Deserialize<'de>>(input: &mut impl Read) -> std::io::Result<T> {
     let mut length = [0; 4];
     input.read_exact(&mut length)?;

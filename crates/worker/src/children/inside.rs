@@ -1,7 +1,7 @@
-//! The child's side: runs what its worker says, one task at a time, and asks it for everything that needs Redis.
+//! The child's side: runs the tasks that its worker sends, one at a time, and asks the worker for everything that needs Redis.
 //!
-//! A thread of its own reads the socket, so that a handler that never waits is told of its limit all the same, and a child whose
-//! worker has died ends at once: its task will run elsewhere, so it must not go on here.
+//! A separate thread reads the socket, so that a handler that never awaits is still told of its limit, and a child whose worker
+//! has died ends at once: its task will run elsewhere, so it must not go on here.
 
 use std::collections::HashMap;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
@@ -28,25 +28,25 @@ use celery::Signature;
 use celery::result::ResultTuple;
 use celery::task::{Json, QueueName, TaskName};
 
-/// What the end of the program may take once its worker has let it go.
+/// How long the program may take to exit after its worker has closed the socket.
 const GOODBYE: Duration = Duration::from_secs(5);
 
 type Answer = Result<Option<Json>, String>;
 
-/// Whether this process was started by a worker, to run its tasks. A program may ask before it does what only one of its
-/// processes should do; it must still come to [`Builder::run`](super::super::Builder::run), with the same tasks registered.
+/// Whether this process was started by a worker, to run its tasks. A program can check this before work that only one of its
+/// processes should do; it must still call [`Builder::run`](super::super::Builder::run), with the same tasks registered.
 pub fn is_child() -> bool {
     std::env::var_os(CHILD).is_some() && socket().is_some()
 }
 
-/// The socket that stands in for standard input.
+/// The socket that was passed as standard input.
 fn socket() -> Option<UnixStream> {
     let socket = UnixStream::from(std::io::stdin().as_fd().try_clone_to_owned().ok()?);
     socket.local_addr().ok()?;
     Some(socket)
 }
 
-/// Runs tasks until the worker has no more of them.
+/// Runs tasks until the worker closes the socket.
 pub(crate) async fn serve(registry: Registry) {
     let Some(socket) = socket() else { return };
     let Ok(reader) = socket.try_clone() else { return };
@@ -85,14 +85,14 @@ async fn carry_out(
     let (origin, message) = Origin::read(delivery);
     let known = message.ok().and_then(|message| Some((tasks.get(&message.task)?, message)));
     let Some((task, message)) = known else {
-        let text = "the child process does not know the task: it registers others than its worker";
+        let text = "the child process does not know the task: it registers other tasks than its worker";
         return Outcome::Error(Failure::new("celery.exceptions", "NotRegistered", text).into());
     };
     let request = Arc::new(Request { message, task: Arc::clone(task), origin });
     let cancellation = current.begin(run);
     let host = Arc::new(Parent { link: Arc::clone(link), run });
     let context = Context::new(request, cancellation.clone(), host);
-    // Its worker keeps the limits and kills; here nobody does.
+    // The worker enforces limits and kills; nothing in this process does.
     let (_never, kill) = watch::channel(None);
     let execution = Execution { context, cancellation: cancellation.clone(), limits: Limits::default(), kill };
     tokio::select! {
@@ -102,7 +102,7 @@ async fn carry_out(
     }
 }
 
-/// Ends when the soft limit has passed of a handler that does not listen.
+/// Completes when the soft limit of a handler that does not watch its cancellation has passed.
 async fn unheard(cancellation: &Cancellation) {
     cancellation.token().cancelled().await;
     if cancellation.is_watched() {
@@ -143,10 +143,10 @@ struct Link {
 }
 
 impl Link {
-    /// A worker that is gone is the listener's business.
+    /// Sends a frame. A failure is only logged: the thread that reads the socket notices that the worker is gone.
     fn say(&self, frame: &ToWorker) {
         if let Err(error) = frames::write(&mut *locked(&self.socket), frame) {
-            debug!(%error, "the worker does not listen: {error}");
+            debug!(%error, "a frame could not be sent to the worker: {error}");
         }
     }
 
@@ -173,7 +173,7 @@ impl Listener {
         if locked(&self.current.0).is_some() {
             leave();
         }
-        // The program may end as it likes, but it must end.
+        // The program may end in its own way, but it must end.
         drop(self.sink);
         #[expect(clippy::disallowed_methods, reason = "a thread of its own")]
         std::thread::sleep(GOODBYE);
@@ -200,7 +200,7 @@ impl Listener {
     }
 }
 
-/// Asks the worker.
+/// Forwards the calls of handlers to the worker.
 struct Parent {
     link: Arc<Link>,
     run: u64,
@@ -228,11 +228,11 @@ impl Host for Parent {
         sent.ok_or_else(|| ContextError::NotSent("the worker's answer was not understood".to_owned()))
     }
 
-    /// A child process has no way to the fleet but its parent, whose frames carry no lines.
+    /// Does nothing: a child reaches Redis through its parent only, and the frames carry no log lines.
     fn log(&self, _: &Request, _: &Counter, _: &str, _: &str) {}
 }
 
-/// What tasks start must not read the socket that only looks like standard input.
+/// Replaces standard input, so that processes started by tasks do not read the socket.
 fn forget_standard_input() {
     let Ok(nothing) = std::fs::File::open("/dev/null").map(OwnedFd::from) else { return };
     #[expect(unsafe_code, reason = "dup2(2) takes two numbers; both are open files of this process")]

@@ -1,8 +1,8 @@
-//! Runs tasks in child processes, because a handler may leak, crash, or never give its thread back.
+//! Runs tasks in child processes, because a handler may leak, crash, or block its thread for ever.
 //!
-//! A child is the same program, started again with the same arguments: its `main` comes to [`Builder::run`] with the same tasks
-//! and then serves its worker instead of Redis. There are as many as the worker has slots, each runs one task at a time, and the
-//! worker does everything else. What kills a child ends one run and nothing more.
+//! A child is the same program, started again with the same arguments: its `main` calls [`Builder::run`] with the same tasks
+//! and then takes its tasks from the worker instead of Redis. There is one child per slot, each runs one task at a time, and the
+//! worker does everything else. The death of a child ends one run only.
 //!
 //! [`Builder::run`]: super::Builder::run
 
@@ -29,24 +29,24 @@ use super::registry::{Run, Task};
 use super::request::Outcome;
 use super::settings::{Pool, Settings};
 
-/// Set in the environment of a child: its worker's node name.
+/// The environment variable that tells a child its worker's node name.
 const CHILD: &str = "TASKGATE_CHILD_OF";
-/// After a child that could not be started: whatever is wrong, it should not be tried in a tight loop.
+/// The pause after a child could not be started, so that starting is not retried in a tight loop.
 const PAUSE: Duration = Duration::from_secs(1);
 
 /// The children of one worker.
 pub(crate) struct Children {
     hostname: String,
-    /// Whether every task runs in a child, not only those that say so.
+    /// Whether every task runs in a child, not only those that ask for it.
     all: bool,
     max_tasks: Option<u64>,
     max_memory_kib: Option<u64>,
-    /// How many there should be.
+    /// How many children there should be.
     wanted: AtomicUsize,
     jobs: AtomicU64,
     closed: AtomicBool,
     state: Mutex<State>,
-    /// One more is idle, or one less is being started.
+    /// Notified when one more child is idle, or one less is being started.
     changed: Notify,
     tracker: TaskTracker,
 }
@@ -54,12 +54,12 @@ pub(crate) struct Children {
 #[derive(Default)]
 struct State {
     idle: Vec<Process>,
-    /// Of all that were started and have not ended.
+    /// The ids of all children that have not ended.
     pids: BTreeSet<u32>,
     starting: usize,
 }
 
-/// A child for one run; `Err` tells how the run ended before it began.
+/// A child for one run, or the outcome of the run if no child could be started.
 pub(crate) type Lease = Result<Leased, Outcome>;
 
 pub(crate) struct Leased(Process);
@@ -96,7 +96,7 @@ impl Children {
         self.state().pids.iter().copied().collect()
     }
 
-    /// Starts what is missing, in the background: a task should not wait for its child.
+    /// Starts missing children in the background, so that tasks do not wait for them.
     pub fn fill(self: &Arc<Self>) {
         let missing = {
             let mut state = self.state();
@@ -117,7 +117,7 @@ impl Children {
         }
     }
 
-    /// Follows the number of slots.
+    /// Adjusts the number of children to the number of slots.
     pub fn resize(self: &Arc<Self>, slots: usize) {
         let before = self.wanted.swap(slots, Ordering::Relaxed);
         if slots > before && !self.state().pids.is_empty() {
@@ -151,7 +151,7 @@ impl Children {
         }
     }
 
-    /// An idle child, also one that is just being started; `None` when there is none.
+    /// An idle child, or one that is being started; `None` when there is neither.
     async fn idle(&self) -> Option<Process> {
         loop {
             let changed = self.changed.notified();
@@ -190,7 +190,7 @@ impl Children {
         outcome
     }
 
-    /// Why a child gets no other task, if so.
+    /// The reason why a child gets no further task, if there is one.
     fn has_served(&self, process: &Process) -> Option<String> {
         if self.max_tasks.is_some_and(|max| process.runs >= max) {
             return Some(format!("it ran {} tasks", process.runs));
@@ -222,7 +222,7 @@ impl Children {
         self.tracker.spawn(process.end());
     }
 
-    /// Ends all that are idle, and what becomes idle from now on.
+    /// Ends all idle children, and those that become idle from now on.
     pub async fn close(&self) {
         self.closed.store(true, Ordering::Relaxed);
         self.wanted.store(0, Ordering::Relaxed);

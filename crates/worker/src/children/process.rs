@@ -1,7 +1,7 @@
-//! One child process, from its worker's side: started, given one run at a time, ended.
+//! One child process, seen from its worker: starts it, gives it one run at a time and ends it.
 //!
 //! The child is this program again with the same arguments; its standard input is a socket to the worker. It is the leader of a
-//! process group, so that what a task starts ends with it. Whatever happens to it, its worker sees the end of the socket.
+//! process group, so that processes started by a task end with it. However it ends, the worker sees the socket close.
 
 use std::ffi::OsString;
 use std::os::fd::OwnedFd;
@@ -28,11 +28,11 @@ use super::CHILD;
 use super::frames::{self, MAX_FRAME_BYTES, ToChild, ToWorker};
 use celery::Signature;
 
-/// Until the program has come to its worker: what it does before that is its own business, and should be short.
+/// How long the program may take from its start until it calls `Builder::run`.
 const START: Duration = Duration::from_secs(30);
-/// Between the signal that was asked for and the certain one.
+/// The time between the requested signal and SIGKILL.
 const GRACE: Duration = Duration::from_secs(10);
-/// How long a handler that does not listen is waited for after its soft limit: it may be about to end.
+/// How long to wait after the soft limit for a handler that does not watch its cancellation: it may be about to end.
 const UNHEARD: Duration = Duration::from_secs(1);
 /// How long an idle child may take to end by itself.
 const GOODBYE: Duration = Duration::from_secs(2);
@@ -46,7 +46,7 @@ pub(super) struct Process {
     pub runs: u64,
 }
 
-/// A run's end, and whether the child may have another one.
+/// The end of a run, and whether the child may get another one.
 pub(super) struct Ended {
     pub outcome: Outcome,
     pub reusable: bool,
@@ -88,12 +88,12 @@ impl Process {
         self.pid
     }
 
-    /// Whether it has not died while it had nothing to do.
+    /// Whether the child still lives; it may have died while idle.
     pub fn is_alive(&mut self) -> bool {
         matches!(self.child.try_wait(), Ok(None))
     }
 
-    /// The most memory that was resident at once, in KiB: what Celery's `--max-memory-per-child` looks at.
+    /// The peak of resident memory in KiB, which Celery's `--max-memory-per-child` limits.
     pub fn peak_kib(&self) -> u64 {
         peak_kib(self.pid)
     }
@@ -108,7 +108,7 @@ impl Process {
         }
     }
 
-    /// Runs one task within its limits. `job` is the number that a lost child's error tells.
+    /// Runs one task within its limits. `job` is the number in the error of a lost child.
     ///
     /// # Cancel safety
     /// A dropped run kills the child.
@@ -188,7 +188,7 @@ impl Process {
         let _ = self.child.wait().await;
     }
 
-    /// The socket has ended, so the process has or will: why?
+    /// Finds out why the process ended, after its socket was closed.
     async fn lost(&mut self, job: u64) -> Ended {
         let status = match timeout(GOODBYE, self.child.wait()).await {
             Ok(status) => status.ok(),
@@ -206,7 +206,9 @@ impl Process {
     async fn hear(&mut self) -> Option<ToWorker> {
         let frame = self.link.next().await?.ok()?;
         serde_json::from_slice(&frame)
-            .inspect_err(|error| debug!(child.pid = self.pid, %error, "child {} speaks nonsense: {error}", self.pid))
+            .inspect_err(
+                |error| debug!(child.pid = self.pid, %error, "child {} sent an invalid frame: {error}", self.pid),
+            )
             .ok()
     }
 
@@ -215,13 +217,13 @@ impl Process {
     }
 }
 
-/// The program that runs now, also when its file was replaced meanwhile.
+/// The program that is running, even if its file was replaced since.
 fn program() -> std::io::Result<OsString> {
     let running = "/proc/self/exe";
     if std::path::Path::new(running).exists() { Ok(running.into()) } else { Ok(std::env::current_exe()?.into()) }
 }
 
-/// In billiard's words.
+/// The reason, worded as billiard does.
 pub(crate) fn why(status: Option<ExitStatus>) -> String {
     let Some(status) = status else { return "exitcode None".to_owned() };
     match (status.signal(), status.code()) {
@@ -233,7 +235,7 @@ pub(crate) fn why(status: Option<ExitStatus>) -> String {
     }
 }
 
-/// What a handler asked its worker for, under way; nothing when its run is over.
+/// Starts a handler's call to its worker; `None` for frames that are not calls.
 fn called(context: &Context, run: u64, said: ToWorker) -> Option<impl Future<Output = ToChild> + use<>> {
     let (of, call) = match &said {
         ToWorker::UpdateState { run, call, .. } | ToWorker::Submit { run, call, .. } => (*run, *call),

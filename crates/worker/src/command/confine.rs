@@ -1,8 +1,8 @@
-//! What a command sees and how much it may take: an environment that is empty but for what was listed, a directory of its own, and
-//! bounds on memory, output and processes.
+//! Confines a command: an environment with the listed variables only, a directory of its own, and bounds on memory, output and
+//! processes.
 //!
 //! Memory and file sizes are bounded twice: the kernel bounds each process (`RLIMIT_DATA`, `RLIMIT_FSIZE`), and [`super::share`] adds
-//! up all that the command started. The directory is removed when its [`Place`] is dropped, whatever ended the command.
+//! up all processes of the command. The directory is removed when its [`Place`] is dropped, however the command ended.
 
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
@@ -13,11 +13,11 @@ use tracing::warn;
 /// Bounds of one run, all its processes together.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Bounds {
-    /// Bytes resident at once, and of any one file. Default 1 GiB.
+    /// Bytes of resident memory, and of any one file. Default 1 GiB.
     pub memory: u64,
     /// Bytes on both outputs. Default 16 MiB.
     pub output: u64,
-    /// At once. Default 64.
+    /// Processes at once. Default 64.
     pub processes: u32,
 }
 
@@ -33,9 +33,9 @@ pub enum Dashes {
     /// The run is refused.
     #[default]
     Refuse,
-    /// `--` is put before the values: for programs that know it.
+    /// `--` is put before the values: for programs that support it.
     Separate,
-    /// It is passed on: for programs that take no options after their first argument.
+    /// The value is passed on: for programs that take no options after their first argument.
     Allow,
 }
 
@@ -46,12 +46,12 @@ pub(super) struct Place {
 }
 
 impl Place {
-    /// The directory that was chosen for the command, or a new one of its own that only this user can enter.
+    /// The directory chosen for the command, or a new one that only this user can enter.
     pub fn make(chosen: Option<&Path>) -> std::io::Result<Self> {
         if let Some(path) = chosen {
             return Ok(Self { path: path.to_owned(), is_own: false });
         }
-        // Not the task's id: that is somebody else's text.
+        // Not named after the task's id, because a client chooses that.
         let path = std::env::temp_dir().join(format!("taskgate-command-{}", clock::random_id()));
         std::fs::DirBuilder::new().mode(0o700).create(&path)?;
         Ok(Self { path, is_own: true })
@@ -72,7 +72,7 @@ impl Drop for Place {
     }
 }
 
-/// A relative path means the folder in which the worker was started, not the one in which the command runs.
+/// Resolves a relative path against the directory in which the worker was started, not the one in which the command runs.
 pub(super) fn absolute(program: &Path) -> PathBuf {
     if program.is_absolute() || program.components().count() < 2 {
         return program.to_owned();

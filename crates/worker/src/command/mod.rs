@@ -1,11 +1,11 @@
-//! Tasks that are executables: shell scripts and other languages become workers by being named.
+//! Tasks that are executables, so that shell scripts and programs in other languages can be tasks.
 //!
 //! The program gets the positional arguments on its command line (texts as they are, other values as JSON) and the whole call as
 //! one JSON object on its input. A line `{"progress": …}` on its output becomes `update_state`, its last other JSON line is the
-//! result. It runs in a process group of its own, so that what it starts ends with it.
+//! result. It runs in a process group of its own, so that processes it starts end with it.
 //!
-//! It sees nothing of its worker: the environment has what was listed and no more, the directory is its own and goes with it
-//! ([`confine`]). It takes no more than its share ([`share`]), and a value of the call is never taken for an option.
+//! It sees nothing of its worker: the environment has the listed variables only, and the directory is its own and removed at the end
+//! ([`confine`]). Its use of memory and processes is limited ([`share`]), and a value of the call is never taken for an option.
 
 mod confine;
 mod share;
@@ -36,16 +36,16 @@ use confine::Place;
 use share::TooMuch;
 use talk::{Said, talk};
 
-/// Between the polite signal and the certain one; after a soft limit, the hard one decides if there is one.
+/// The time between the first signal and SIGKILL; after a soft limit, the hard limit applies instead if there is one.
 const GRACE: Duration = Duration::from_secs(10);
-/// How long the outputs of an ended process are read on: what it started may still hold them.
+/// How long the outputs are still read after the process ended: its own children may still hold them open.
 const DRAIN: Duration = Duration::from_secs(1);
-/// A command without a limit of its own ends after this.
+/// The time limit of a command that has none.
 const LONGEST: Duration = Duration::from_hours(1);
-/// What of the worker's environment every command gets.
+/// The variable of the worker's environment that every command gets.
 const ALWAYS: &str = "PATH";
 
-/// Says what is wrong with the arguments of a call.
+/// Checks the arguments of a call, and returns what is wrong with them.
 type Judge = dyn Fn(&RawValue, &RawValue) -> Result<(), String> + Send + Sync;
 
 /// An executable as a task.
@@ -66,7 +66,7 @@ pub struct Command {
     directory: Option<PathBuf>,
     bounds: Bounds,
     dashes: Dashes,
-    /// Positions of arguments whose beginning is the owner's word, not a caller's.
+    /// Positions of arguments whose beginning the owner of the program chose, not a caller.
     owned: Vec<usize>,
     judge: Option<Arc<Judge>>,
 }
@@ -81,7 +81,7 @@ impl fmt::Debug for Command {
 }
 
 impl Command {
-    /// A program by its path, which is relative to where the worker was started, or by its name on `PATH`.
+    /// A program by its path, which is relative to the directory in which the worker was started, or by its name on `PATH`.
     pub fn new(program: impl Into<PathBuf>) -> Self {
         Self {
             program: program.into(),
@@ -96,35 +96,35 @@ impl Command {
         }
     }
 
-    /// Put before the call's own arguments.
+    /// Adds an argument before those of the call.
     #[must_use]
     pub fn argument(mut self, argument: impl Into<String>) -> Self {
         self.arguments.push(argument.into());
         self
     }
 
-    /// Put into its environment, which is empty but for `PATH`, `HOME` and `TASKGATE_TASK_ID`.
+    /// Adds a variable to its environment, which otherwise has `PATH`, `HOME` and `TASKGATE_TASK_ID` only.
     #[must_use]
     pub fn environment(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
         self.environment.push((name.into(), value.into()));
         self
     }
 
-    /// A variable of the worker's environment that the command gets too, if it is set.
+    /// Passes a variable of the worker's environment on to the command, if it is set.
     #[must_use]
     pub fn pass(mut self, name: impl Into<String>) -> Self {
         self.passed.push(name.into());
         self
     }
 
-    /// Where it runs. Default: a directory of its own, empty at its start and removed at its end.
+    /// The working directory. Default: a new empty directory, removed after the run.
     #[must_use]
     pub fn directory(mut self, path: impl Into<PathBuf>) -> Self {
         self.directory = Some(path.into());
         self
     }
 
-    /// How much a run may take.
+    /// The bounds of a run.
     #[must_use]
     pub fn bounds(mut self, bounds: Bounds) -> Self {
         self.bounds = bounds;
@@ -138,21 +138,21 @@ impl Command {
         self
     }
 
-    /// The argument at this position begins with a word of the program's owner: it may be an option.
+    /// Lets the argument at this position begin with `-`, because the owner of the program chose its beginning.
     #[must_use]
     pub fn owned(mut self, position: usize) -> Self {
         self.owned.push(position);
         self
     }
 
-    /// Asked before each run; what it says ends the run as `ArgumentsRefused`.
+    /// Checks the arguments before each run; an error ends the run as `ArgumentsRefused`.
     #[must_use]
     pub fn judge(mut self, judge: impl Fn(&RawValue, &RawValue) -> Result<(), String> + Send + Sync + 'static) -> Self {
         self.judge = Some(Arc::new(judge));
         self
     }
 
-    /// The words of the command line that the call says.
+    /// The command-line arguments that come from the call.
     fn words(&self, context: &Context) -> Result<Vec<String>, String> {
         if let Some(judge) = &self.judge {
             judge(context.args(), context.kwargs())?;
@@ -209,7 +209,7 @@ pub(super) async fn run(command: &Command, execution: &mut Execution) -> Outcome
         }
     };
     let outcome = attend(command.bounds, execution, &context, &mut child).await;
-    // Removing a large directory takes its time, and whoever runs next need not wait for it.
+    // Removing a large directory takes time, and the next run need not wait for it.
     drop(tokio::task::spawn_blocking(move || drop(place)));
     outcome
 }
@@ -234,10 +234,10 @@ async fn attend(bounds: Bounds, execution: &mut Execution, context: &Context, ch
         Ok(ended) => ended,
         Err(too_much) => (Some(refused(too_much)), running.kill(child).await),
     };
-    // What it left behind ends with it, and then nobody holds its output open.
+    // Its remaining processes are killed, so that none of them holds its output open.
     if !talk.is_terminated() && timeout(DRAIN, &mut talk).await.is_err() {
         share::kill_all(group);
-        // Nobody holds it open now: what is in the pipe is read, however busy the machine is.
+        // No process holds the pipe open now: read the rest, however busy the machine is.
         let _ = timeout(GRACE, &mut talk).await;
     }
     share::kill_all(group);
@@ -251,12 +251,12 @@ fn refused(too_much: TooMuch) -> Outcome {
     Outcome::Error(Failure::new("taskgate", too_much.kind(), &too_much.told()).into())
 }
 
-/// A process under way.
+/// A running process.
 struct Running {
     group: Option<u32>,
-    /// What the outcome is when the process heeds the polite signal that it was sent.
+    /// Why the process was sent a signal, if it was; decides the outcome of a process that ends because of it.
     asked: Option<Asked>,
-    /// When it was asked.
+    /// When that signal was sent.
     since: Instant,
 }
 
@@ -267,7 +267,7 @@ enum Asked {
 }
 
 impl Running {
-    /// Ends with the process. An outcome when it did not end by itself.
+    /// Waits for the end of the process. Returns an outcome when it did not end by itself.
     async fn end(
         &mut self,
         execution: &mut Execution,
@@ -317,7 +317,7 @@ impl Running {
 }
 
 impl Asked {
-    /// A program may take its soft limit as a hint and still succeed, as a handler may.
+    /// A program may succeed even after its soft limit, as a handler may.
     fn outcome(self, succeeded: bool) -> Option<Outcome> {
         match self {
             Self::ToEndSoon => (!succeeded).then_some(Outcome::SoftTimeLimit),
@@ -342,7 +342,7 @@ fn ended(status: std::io::Result<ExitStatus>, result: Option<celery::task::Json>
     Outcome::Returned(result.unwrap_or_else(json::null))
 }
 
-/// The end of a text is where C ends it: a value with a NUL would be another value for the program.
+/// The positional arguments as text. A NUL is refused, because it would end a C string early and so change the value.
 fn positional(args: &RawValue) -> Result<Vec<String>, String> {
     let text = |value: &RawValue| json::text(value).unwrap_or_else(|| value.get().to_owned());
     let values: Vec<String> = json::elements(args).unwrap_or_default().into_iter().map(text).collect();

@@ -1,7 +1,7 @@
-//! Watches how much of the machine a command takes with all that it has started, from `/proc`.
+//! Watches in `/proc` how much memory and how many processes a command uses, including those it started.
 //!
-//! What belongs to it is found by its process group and by descent, so a child that leaves the group is still counted, as long as
-//! its parent lives. Between two looks a command may take more than its share; it is ended at the next.
+//! Its processes are found by process group and by parent, so a child that leaves the group is still counted as long as its parent
+//! lives. Between two checks a command may exceed its bounds; the next check ends it.
 
 use std::collections::HashSet;
 use std::time::Duration;
@@ -9,10 +9,10 @@ use std::time::Duration;
 use super::confine::Bounds;
 use crate::signals::signal_group;
 
-/// Between two looks.
+/// The time between two checks.
 const PERIOD: Duration = Duration::from_millis(50);
 
-/// What a command took too much of.
+/// The bound that a command exceeded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum TooMuch {
     Memory { bytes: u64 },
@@ -47,7 +47,7 @@ struct Seen {
     resident_pages: u64,
 }
 
-/// Ends when the command has taken too much; never otherwise.
+/// Completes when the command exceeds a bound; never otherwise.
 pub(super) async fn watch(leader: Option<u32>, bounds: Bounds) -> TooMuch {
     let Some(leader) = leader else { return std::future::pending().await };
     loop {
@@ -63,7 +63,7 @@ pub(super) async fn watch(leader: Option<u32>, bounds: Bounds) -> TooMuch {
     }
 }
 
-/// Ends every process of the command, also those that have left its group.
+/// Kills every process of the command, including those that left its group.
 pub(super) fn kill_all(leader: Option<u32>) {
     signal_group(leader, libc::SIGKILL);
     let Some(leader) = leader else { return };
@@ -76,7 +76,7 @@ fn own_group() -> u32 {
     all().iter().find(|process| process.pid == std::process::id()).map_or(0, |process| process.group)
 }
 
-/// How many processes the command has, and the bytes that they have resident.
+/// How many processes the command has, and their resident memory in bytes.
 fn look(leader: u32) -> (u32, u64) {
     let family = family(&all(), leader);
     let pages: u64 = family.iter().map(|process| process.resident_pages).sum();
@@ -84,13 +84,13 @@ fn look(leader: u32) -> (u32, u64) {
 }
 
 fn page_bytes() -> u64 {
-    // SAFETY: sysconf(3) takes a number and gives one.
+    // SAFETY: sysconf(3) takes a number and returns one.
     #[expect(unsafe_code, reason = "the size of a page is told by a C call only")]
     let bytes = unsafe { libc::sysconf(libc::_SC_PAGESIZE) };
     u64::try_from(bytes).unwrap_or(4_096)
 }
 
-/// The processes of the leader's group, and all that descend from one of them.
+/// The processes of the leader's group, and all descendants of them.
 fn family(all: &[Seen], leader: u32) -> Vec<Seen> {
     let is_first = |process: &&Seen| process.pid == leader || process.group == leader;
     let mut pids: HashSet<u32> = all.iter().filter(is_first).map(|process| process.pid).collect();
@@ -113,11 +113,11 @@ fn all() -> Vec<Seen> {
     entries.filter_map(stat).collect()
 }
 
-/// The name of a process may hold anything: what counts stands after its last parenthesis.
+/// Reads a line of `/proc/…/stat`. The name may contain anything, so the fields are counted from the last parenthesis.
 fn read(pid: u32, stat: &str) -> Option<Seen> {
     let (_, rest) = stat.rsplit_once(')')?;
     let fields: Vec<&str> = rest.split_whitespace().collect();
-    // A process that has ended and waits for its parent takes nothing.
+    // A zombie uses nothing.
     if *fields.first()? == "Z" {
         return None;
     }

@@ -1,4 +1,5 @@
-//! What a command is told and what it says: the call on its input, progress and its result on its output, and the end of its errors.
+//! The input and output of a command: the call on standard input, progress and the result on standard output, and the tail of
+//! standard error.
 
 use std::sync::Mutex;
 
@@ -14,18 +15,18 @@ use celery::json;
 use celery::task::Json;
 use celery::task_log::LONGEST_LINE;
 
-/// The longest line that is read; what is longer is no result.
+/// The longest line that is read; a longer line is not a result.
 const MAX_LINE_BYTES: u64 = 16 << 20;
-/// Of a line on the error output.
+/// The log level of a line on standard error.
 const LEVEL: &str = "ERROR";
-/// How much of the error output a failure shows.
+/// How much of standard error a failure shows.
 pub(super) const TAIL_BYTES: usize = 4 << 10;
 
-/// What the process has said so far.
+/// The output of the process so far.
 pub(super) struct Said {
     pub result: Option<Json>,
     errors: Vec<u8>,
-    /// Bytes that it may still write.
+    /// How many bytes it may still write.
     left: u64,
     most: u64,
 }
@@ -35,7 +36,7 @@ impl Said {
         Self { result: None, errors: Vec::new(), left: most, most }
     }
 
-    /// Counts what was read of either output.
+    /// Counts bytes read from either output.
     fn count(&mut self, bytes: usize) -> Result<(), TooMuch> {
         match self.left.checked_sub(bytes as u64) {
             Some(left) => {
@@ -46,14 +47,14 @@ impl Said {
         }
     }
 
-    /// The end of its errors.
+    /// The tail of standard error.
     pub fn tail(&self) -> String {
         let start = self.errors.len().saturating_sub(TAIL_BYTES);
         String::from_utf8_lossy(&self.errors[start..]).into_owned()
     }
 }
 
-/// Gives the process its input and reads what it says, to the end of both outputs. Ends early when it says too much.
+/// Writes the input of the process and reads both outputs to their end. Ends early when the process writes too much.
 pub(super) fn talk<'a>(
     context: &'a Context,
     said: &'a Mutex<Said>,
@@ -64,7 +65,7 @@ pub(super) fn talk<'a>(
     async move {
         let write = async {
             if let Some(mut stdin) = stdin {
-                // A program that does not read its input is no failure.
+                // A program need not read its input.
                 let _ = stdin.write_all(input.as_bytes()).await;
             }
             Ok(())
@@ -96,7 +97,7 @@ fn call(context: &Context) -> String {
     out
 }
 
-/// Reads the output to its end: reports progress, keeps the last other JSON line.
+/// Reads standard output to its end: reports progress, keeps the last other JSON line.
 async fn listen(context: &Context, said: &Mutex<Said>, output: impl AsyncRead + Unpin) -> Result<(), TooMuch> {
     let mut output = BufReader::new(output);
     let mut line = Vec::new();
@@ -118,7 +119,7 @@ async fn listen(context: &Context, said: &Mutex<Said>, output: impl AsyncRead + 
     }
 }
 
-/// The meta of a progress line: what stands under `progress`, or the whole object when that is a plain value.
+/// The meta of a progress line: the value of `progress` if that is an object, else the whole line.
 fn progress(value: &RawValue) -> Option<Value> {
     let fields = json::Fields::parse(value.get()).ok()?;
     let progress = fields.get("progress")?;
@@ -160,7 +161,7 @@ struct Lines(Vec<u8>);
 impl Lines {
     fn take(&mut self, bytes: &[u8], log: &impl Fn(&str)) {
         for part in bytes.split_inclusive(|byte| *byte == b'\n') {
-            // The rest of a line that is too long for a log goes with it.
+            // The rest of a line that is too long for a log is dropped.
             let room = (4 * LONGEST_LINE).saturating_sub(self.0.len());
             self.0.extend_from_slice(&part[..part.len().min(room)]);
             if part.ends_with(b"\n") {
@@ -169,7 +170,7 @@ impl Lines {
         }
     }
 
-    /// The line is over, or the output is.
+    /// Ends a line, at a line break or at the end of the output.
     fn end(&mut self, log: &impl Fn(&str)) {
         if !self.0.is_empty() {
             log(String::from_utf8_lossy(self.0.trim_ascii_end()).as_ref());

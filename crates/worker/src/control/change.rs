@@ -1,4 +1,4 @@
-//! Commands that change how the worker works.
+//! Commands that change the worker's settings.
 
 use std::time::Duration;
 
@@ -17,9 +17,9 @@ use celery::event::WorkerNews;
 use celery::pyrepr;
 use celery::task::{QueueName, TaskName};
 
-/// What Celery says of itself in a heartbeat on request.
+/// The frequency that Celery reports in a heartbeat on request.
 const REQUESTED_FREQUENCY: Duration = Duration::from_secs(5);
-/// More slots than this are a mistake in a number.
+/// The most slots accepted; a higher number is taken for a mistake.
 const MAX_SLOTS: usize = 100_000;
 
 #[derive(Deserialize)]
@@ -51,7 +51,7 @@ pub(super) fn rate_limit(dispatcher: &mut Dispatcher, arguments: &RawValue) -> A
     Ok(json!({"ok": said}))
 }
 
-/// The unit is looked up in a table, the number is converted: Python's errors for both.
+/// The error that Python raises for an unknown unit (a table lookup) or an invalid number (a conversion).
 fn bad_rate(text: &str) -> String {
     match text.split_once('/') {
         Some((number, unit)) if number.trim().parse::<f64>().is_ok() => format!("KeyError({})", pyrepr::quoted(unit)),

@@ -1,4 +1,4 @@
-//! Commands that look and change nothing.
+//! Commands that only read.
 
 use serde::Deserialize;
 use serde_json::value::RawValue;
@@ -118,7 +118,7 @@ pub(super) fn stats(dispatcher: &mut Dispatcher, _: &RawValue) -> Answer {
             "max-tasks-per-child": per_child,
             "put-guarded-by-semaphore": true,
             "timeouts": [seconds(shared.settings.soft_time_limit), seconds(shared.settings.time_limit)],
-            // Tasks are handed to whoever is free, never written ahead: there is one queue, and all goes through it.
+            // Tasks go through one queue to whichever child is free; none are written to a child ahead of time.
             "writes": {
                 "total": started, "avg": "1.00", "all": "1.00", "raw": started.to_string(), "strategy": "fair",
                 "inqueues": {"total": dispatcher.slots, "active": dispatcher.running},
@@ -171,7 +171,7 @@ pub(super) fn report(dispatcher: &mut Dispatcher, _: &RawValue) -> Answer {
     Ok(json!({"ok": text}))
 }
 
-/// Where a Redis is, without user and password.
+/// The address of a Redis, without user and password.
 fn address(link: &Link) -> String {
     let (host, port) = link.place();
     format!("redis://{host}:{port}/{}", link.db())
@@ -187,7 +187,7 @@ fn list(dispatcher: &Dispatcher, which: impl Fn(&Stage) -> bool, safe: bool) -> 
     entries.map(|entry| shown::task(entry, hostname, safe)).collect()
 }
 
-/// In the order of their coming.
+/// All entries, in the order of their arrival.
 fn sorted(dispatcher: &Dispatcher) -> Vec<&Entry> {
     let mut entries: Vec<_> = dispatcher.entries.iter().collect();
     entries.sort_by_key(|(key, _)| **key);

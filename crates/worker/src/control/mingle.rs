@@ -1,4 +1,4 @@
-//! Workers greet each other at start, so that a new one knows what was revoked before it came.
+//! Asks the other workers at start which tasks were revoked, Celery's mingle.
 
 use std::time::Duration;
 
@@ -14,7 +14,7 @@ use super::inspect::texts;
 use super::{Answer, read};
 use celery::json::Fields;
 
-/// What Celery waits for the others.
+/// How long Celery waits for the answers.
 const PATIENCE: Duration = Duration::from_secs(1);
 
 #[derive(Deserialize)]
@@ -26,7 +26,7 @@ struct Hello {
     revoked: Option<Value>,
 }
 
-/// Whether a greeting comes from the node itself.
+/// Whether a `hello` comes from this node itself.
 pub(super) fn is_from(arguments: &RawValue, hostname: &str) -> bool {
     Fields::parse(arguments.get()).ok().and_then(|fields| fields.text("from_node")).as_deref() == Some(hostname)
 }
@@ -51,14 +51,14 @@ fn remember(dispatcher: &mut Dispatcher, revoked: Option<&Value>) {
 }
 
 impl Node {
-    /// Greets the other workers and learns what they remember. Nobody there, or no Redis, is no reason to wait.
+    /// Sends `hello` to the other workers and stores the revoked ids that they answer. Without answers or Redis it does nothing.
     pub async fn mingle(&self) {
         let hostname = &self.shared.settings.hostname;
         let arguments = json!({"from_node": hostname, "revoked": []}).to_string();
         let request = broker::Request::to_all("hello", &arguments);
         let replies = match self.shared.broker.ask(&request, PATIENCE).await {
             Ok(replies) => replies,
-            Err(error) => return debug!(error = %error, "no worker was greeted: {error}"),
+            Err(error) => return debug!(error = %error, "the other workers could not be asked: {error}"),
         };
         let replies: Vec<Value> = replies.values().filter_map(|reply| serde_json::from_str(reply.get()).ok()).collect();
         if replies.is_empty() {

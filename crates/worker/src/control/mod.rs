@@ -1,7 +1,7 @@
-//! Remote control: hears what clients and other workers say, does it, and answers as Celery's workers do.
+//! Remote control: receives commands from clients and other workers, runs them, and answers as Celery's workers do.
 //!
-//! A command is a typed call on the dispatcher; arguments are bound as a task's are, so a wrong call is answered with Python's
-//! words. An unknown command is a `KeyError`; nothing that is heard can end the worker.
+//! A command is a typed call on the dispatcher; its arguments are bound like a task's, so a wrong call is answered with Python's
+//! error. An unknown command is a `KeyError`; no message can crash the worker.
 
 mod change;
 mod inspect;
@@ -28,22 +28,22 @@ use celery::{control, json};
 use runtime::clock;
 use runtime::lifecycle::Backoff;
 
-/// A command's answer: what it replies, or the `repr` of the exception that Celery would have raised.
+/// A command's answer: its reply, or the `repr` of the exception that Celery would have raised.
 type Answer = Result<Value, String>;
 type Command = fn(&mut Dispatcher, &RawValue) -> Answer;
 
-/// Between attempts to listen.
+/// The longest pause between attempts to subscribe.
 const LONGEST_PAUSE: Duration = Duration::from_secs(2);
 
 impl Node {
-    /// Listens for ever. `warm` is cancelled by `shutdown`.
+    /// Handles commands for as long as it is polled. The command `shutdown` cancels `warm`.
     pub async fn listen(self, warm: CancellationToken) {
         let mut backoff = Backoff::new(LONGEST_PAUSE);
         loop {
             match self.shared.broker.control_requests().await {
                 Ok(mut subscription) => {
                     if !backoff.is_fresh() {
-                        info!("remote control is heard again");
+                        info!("remote control works again");
                     }
                     backoff.reset();
                     let mut requests = subscription.on_message();
@@ -51,7 +51,7 @@ impl Node {
                         self.heed(request.get_payload_bytes(), &warm).await;
                     }
                 }
-                Err(error) if backoff.is_fresh() => warn!(error = %error, "remote control cannot be heard: {error}"),
+                Err(error) if backoff.is_fresh() => warn!(error = %error, "remote control cannot subscribe: {error}"),
                 Err(_) => {}
             }
             tokio::time::sleep(backoff.pause()).await;
@@ -78,7 +78,7 @@ impl Node {
         }
     }
 
-    /// What the command answers; `None` when it gives none.
+    /// Runs a command and returns its answer; `None` when it has none.
     async fn obey(&self, method: String, arguments: Json) -> Option<Json> {
         if method == "hello" && mingle::is_from(&arguments, &self.shared.settings.hostname) {
             return None;

@@ -1,4 +1,4 @@
-//! Commands that keep tasks from running, or end them.
+//! Commands that prevent tasks from running, or end them.
 
 use std::sync::Arc;
 
@@ -79,7 +79,7 @@ pub(super) fn revoke_by_stamped_headers(dispatcher: &mut Dispatcher, arguments: 
     Ok(json!({"ok": format!("headers {shown} revoked: {}", ended.join(", "))}))
 }
 
-/// Remembers the ids and settles what waits here. What nobody seems to run gets its record at once, as from any Celery worker.
+/// Remembers the ids and settles those that wait here. Tasks that do not run here get their REVOKED record at once, as in Celery.
 fn flag(dispatcher: &mut Dispatcher, ids: &[String]) {
     let now = Instant::now();
     for id in ids {
@@ -111,7 +111,7 @@ fn end(dispatcher: &mut Dispatcher, ids: &[String], signal: Option<&Value>) -> A
     Ok(json!({"ok": format!("terminate: {what}")}))
 }
 
-/// `"SIGTERM"`, `"term"` or 15; SIGTERM when nothing is said.
+/// `"SIGTERM"`, `"term"` or 15; SIGTERM by default.
 fn number(signal: Option<&Value>) -> Result<i32, String> {
     match signal {
         None | Some(Value::Null) => Ok(libc::SIGTERM),

@@ -1,4 +1,4 @@
-//! A request as remote control shows it.
+//! Formats requests and queues for remote control.
 
 use std::sync::atomic::Ordering;
 
@@ -8,7 +8,7 @@ use super::super::dispatcher::{Entry, Stage};
 use super::super::request::Request;
 use celery::time;
 
-/// Celery's task info. With `safe`, arguments are the texts that events show.
+/// Celery's task info. With `safe`, arguments are shown as in events.
 pub(super) fn task(entry: &Entry, hostname: &str, safe: bool) -> Value {
     let request = &entry.request;
     let (started, acknowledged, pid) = match &entry.stage {

@@ -1,4 +1,4 @@
-//! What this process has used so far, from `/proc`: Celery's `rusage` without the fields that nobody reads.
+//! The resources that this process has used, from `/proc`: Celery's `rusage` without its unused fields.
 
 use serde_json::{Value, json};
 
@@ -9,7 +9,7 @@ const TICKS_PER_SECOND: f64 = 100.0;
 
 pub(super) fn rusage() -> Value {
     let stat = std::fs::read_to_string("/proc/self/stat").unwrap_or_default();
-    // The command's name stands in parentheses and may hold blanks; the fields after it do not.
+    // The command's name is in parentheses and may contain blanks; the fields after it do not.
     let fields: Vec<&str> = stat.rsplit(')').next().unwrap_or_default().split_whitespace().collect();
     let number = |index: usize| fields.get(index).and_then(|text| text.parse::<u64>().ok()).unwrap_or(0);
     #[expect(clippy::cast_precision_loss, reason = "ticks of one process fit 53 bits")]

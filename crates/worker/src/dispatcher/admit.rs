@@ -1,4 +1,4 @@
-//! What is done with a message that was taken: it waits for its turn, or is settled at once.
+//! Admits a message that was taken: it waits for its turn, or is settled at once.
 
 use std::cmp::Reverse;
 use std::sync::Arc;
@@ -24,7 +24,7 @@ impl Dispatcher {
         };
         let known = origin.tag.as_deref().is_some_and(|tag| self.recent.knows(tag, &message));
         if known {
-            info!(task.id = %message.id, "{} was dealt with before, its message is dropped", message.id);
+            info!(task.id = %message.id, "{} was already finished, its message is dropped", message.id);
             return self.drop_message(origin);
         }
         let Some(task) = self.tasks.get(&message.task).cloned() else { return self.unknown(origin, message) };
@@ -43,7 +43,7 @@ impl Dispatcher {
         }
     }
 
-    /// A message that no worker could run: it is dropped as Celery drops it, but said so.
+    /// Drops a message that no worker could run, as Celery does, but reports it.
     pub(super) fn refuse(&mut self, origin: Origin, error: &DecodeError) {
         warn!(queue.name = %origin.queue, bytes = origin.raw.len(), error = %error, "a message from {} {error}: dropped", origin.queue);
         metrics::counter!("taskgate_worker_messages_refused_total").increment(1);
@@ -61,7 +61,7 @@ impl Dispatcher {
         });
     }
 
-    /// A task that nobody registered here.
+    /// Handles a task that is not registered here.
     pub(super) fn unknown(&mut self, origin: Origin, message: Message) {
         let task = Arc::new(Task::unknown(message.task.clone()));
         let request = Arc::new(Request { message, task, origin });
@@ -109,7 +109,7 @@ impl Dispatcher {
         self.next_key
     }
 
-    /// Why a message must not run, if so.
+    /// The reason why a message must not run, if there is one.
     pub(super) fn revocation(&self, request: &Request) -> Option<Revocation> {
         if self.revoked.contains(&request.message) {
             return Some(Revocation::Revoked);

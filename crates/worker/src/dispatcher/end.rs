@@ -1,4 +1,4 @@
-//! How messages end without having run, and runs before their own end: revoked, given back, killed.
+//! Ends messages that have not run, and runs that have not finished: revoked, given back, killed.
 
 use std::cmp::Reverse;
 use std::sync::Arc;
@@ -38,7 +38,7 @@ impl Dispatcher {
         });
     }
 
-    /// Puts a message back that did not start.
+    /// Puts back a message that did not start.
     pub(super) fn give_back(&self, request: &Arc<Request>, place: Return) {
         let (shared, places, request) = (Arc::clone(&self.shared), Arc::clone(&self.places), Arc::clone(request));
         self.tracker.spawn(async move {
@@ -47,8 +47,8 @@ impl Dispatcher {
         });
     }
 
-    /// What waits goes back, the newest first, so that the oldest is the next to be taken. Not before the intake has ended: it
-    /// would take them again.
+    /// Puts waiting messages back, the newest first, so that the oldest is taken next. Called after the intake has ended, which would
+    /// take them again.
     pub(super) fn drain(&mut self) {
         (self.stopping, self.drained) = (true, true);
         let waits = |entry: &Entry| matches!(entry.stage, Stage::Scheduled(_) | Stage::Reserved);
@@ -84,7 +84,7 @@ impl Dispatcher {
         killed
     }
 
-    /// Settles what waits and was revoked meanwhile; what runs goes on.
+    /// Settles waiting tasks that were revoked meanwhile; running ones go on.
     pub fn settle_waiting_revoked(&mut self) {
         let waits = |entry: &Entry| matches!(entry.stage, Stage::Scheduled(_) | Stage::Reserved);
         let found =

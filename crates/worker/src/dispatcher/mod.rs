@@ -1,8 +1,8 @@
-//! Decides what runs when. One task owns all state, so nothing here needs a lock and remote control sees one truth.
+//! Decides when each task runs. One async task owns all state, so nothing here needs a lock and remote control sees a consistent state.
 //!
 //! A message is admitted (or settled at once: revoked, expired, unknown), waits for its time, for a slot and for its rate limit,
-//! runs, and is settled: its end written down, its message acknowledged. A slot is free as soon as the handler ended; what is being
-//! written down is bounded separately.
+//! runs, and is settled: its end is stored, its message acknowledged. A slot is free as soon as the handler has ended; the number of
+//! ends being stored is bounded separately.
 
 mod admit;
 mod end;
@@ -38,29 +38,29 @@ use running::Running;
 /// One admitted message.
 pub(crate) type Key = u64;
 
-/// What the dispatcher reacts to.
+/// An event that the dispatcher handles.
 pub(crate) enum Input {
     Taken(Vec<(Origin, Result<Message, DecodeError>)>),
     /// The handler ended: its slot is free.
     Ran(Key),
-    /// The end is written down; `done`: the message is dealt with and must not run again.
+    /// The end is stored; `done`: the message must not run again.
     Settled {
         key: Key,
         done: bool,
     },
-    /// Remote control looks and changes.
+    /// Remote control reads or changes the state.
     Ask(Box<dyn FnOnce(&mut Dispatcher) + Send>),
-    /// Start nothing more.
+    /// Start no more tasks.
     Stop,
-    /// Nothing more will be taken: what has not started goes back.
+    /// The intake has ended: messages that have not started go back.
     Drained,
 }
 
-/// Ends being written down at once. A Redis that cannot keep up stops the starts, not the memory.
+/// Most ends being stored at once. When Redis cannot keep up, no more tasks start, so that memory stays bounded.
 const SETTLING: usize = 512;
-/// The wall clock is looked at this often at least: somebody may set it.
+/// The wall clock is checked at least this often, because it may be set.
 const LONGEST_NAP: Duration = Duration::from_secs(30);
-/// Tasks that wait for their time do not count as prefetched, up to this many (kombu's own bound).
+/// Tasks that wait for their time do not count as prefetched, up to this many (kombu's bound).
 const HELD: usize = 65_535;
 
 pub(crate) struct Entry {
@@ -79,7 +79,7 @@ pub(crate) enum Stage {
         started: Timestamp,
         kill: watch::Sender<Option<Kill>>,
         acknowledged: bool,
-        /// Of the process that runs it.
+        /// The id of the process that runs it.
         pid: Arc<AtomicU32>,
     },
     Settling,
@@ -95,7 +95,7 @@ pub(crate) struct Dispatcher {
     pub started: Instant,
     pub revoked: Revoked,
     rates: RateLimiter,
-    /// What `rate_limit` said last, for `registered`.
+    /// The rate limits as last given to `rate_limit`, for `registered`.
     pub rate_texts: BTreeMap<TaskName, String>,
     /// Limits that remote control changed.
     pub limits: HashMap<TaskName, Limits>,
@@ -116,7 +116,7 @@ pub(crate) struct Dispatcher {
     tracker: TaskTracker,
 }
 
-/// What a dispatcher is made of.
+/// The parts of a dispatcher.
 pub(crate) struct Parts {
     pub shared: SharedRef,
     pub tasks: HashMap<TaskName, Arc<Task>>,
@@ -168,7 +168,7 @@ impl Dispatcher {
         }
     }
 
-    /// Works until it was stopped and everything is settled, or nothing can reach it any more.
+    /// Runs until it was stopped and everything is settled, or all senders are gone.
     pub async fn run(mut self, mut source: mpsc::Receiver<Input>) {
         let mut inputs = Vec::with_capacity(256);
         while !(self.drained && self.stopping && self.entries.is_empty()) {
@@ -195,7 +195,7 @@ impl Dispatcher {
         }
     }
 
-    /// How long nothing happens by itself.
+    /// The time until something is due.
     fn nap(&self) -> Duration {
         let eta = self.scheduled.peek().map(|Reverse((eta, _))| {
             let until = eta.duration_since(timestamp());
@@ -205,7 +205,7 @@ impl Dispatcher {
         eta.into_iter().chain(rate).min().unwrap_or(Duration::MAX)
     }
 
-    /// Makes ready what waited for this moment.
+    /// Moves tasks whose time has come to the ready list.
     fn wake(&mut self) {
         let (now, instant) = (timestamp(), Instant::now());
         while let Some(Reverse((eta, key))) = self.scheduled.peek().copied()
@@ -269,7 +269,7 @@ impl Dispatcher {
         self.tracker.spawn(run.carry_out(execution));
     }
 
-    /// The limits of a task: remote control's, its own, the worker's.
+    /// The limits of a task: set by remote control, else its own, else the worker's.
     pub fn limits_of(&self, task: &Task) -> Limits {
         let settings = &self.shared.settings;
         self.limits.get(&task.name).copied().unwrap_or(Limits {
@@ -304,7 +304,7 @@ impl Dispatcher {
         }
     }
 
-    /// A new limit holds for what waits for the old one, too.
+    /// Sets a rate limit, which also applies to tasks that wait for the old one.
     pub fn set_rate(&mut self, task: TaskName, rate: Option<Rate>) {
         self.rates.set(task, rate);
         self.ready.extend(self.limited.drain().map(|Reverse((_, key))| key));
@@ -315,7 +315,7 @@ impl Dispatcher {
         self.tracker.spawn(work);
     }
 
-    /// Waiting for a slot: what an autoscaler looks at.
+    /// The number of tasks that wait for a slot, for the autoscaler.
     pub fn backlog(&self) -> usize {
         self.ready.len()
     }

@@ -1,4 +1,4 @@
-//! One run from its start to its end, beside all others: here or in a child process.
+//! Carries out one run from start to end, concurrently with others, here or in a child process.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -18,9 +18,9 @@ pub(super) struct Running {
     pub shared: SharedRef,
     pub sink: mpsc::Sender<Input>,
     pub key: Key,
-    /// Whether it is acknowledged at its end.
+    /// Whether its message is acknowledged after the run.
     pub late: bool,
-    /// Of the process that runs it: this one, unless it turns out to be a child.
+    /// The id of the process that runs it: this one, until a child takes it.
     pub pid: Arc<AtomicU32>,
 }
 
