@@ -230,8 +230,9 @@ Each replica counts for itself: add them up.
 {metric_rows(process)}
 ## Of the fleet
 
-Computed from the ledger at each scrape, so every replica says the same: use `max`, not `sum`. Names that Celery exporters use mean the
-same here.
+Computed from the ledger at each scrape, and shown by the replica that records: scrape all replicas, and a sum over them counts everything
+once. Who scrapes one of them, or a load balancer, asks for `/metrics?fleet=true`, which every replica answers alike. Names that Celery
+exporters use mean the same here: the boards and alerts of celery-exporter's mixin find what they ask for.
 
 {metric_rows(fleet)}"""
 

@@ -1,21 +1,24 @@
 //! The fleet's metrics as Prometheus text, under the names that dashboards for Celery exporters use.
 //!
-//! Computed from the ledger's roll-ups, so all replicas show the same values and a restart resets nothing. Labels are bounded: pairs
-//! of task name and queue beyond the most frequent ones are counted under `other`. Values that cannot be read (because the ledger or
-//! Redis does not answer) are left out.
+//! Computed from the ledger's roll-ups, so every replica could show the same and a restart sets nothing back. Labels are bounded: pairs
+//! of task name and queue beyond the most frequent ones, and exceptions beyond the most frequent ones of a pair, are counted under
+//! `other`. A counter of a pair that nothing was counted for is zero, because a quotient with a missing operand shows nothing. What
+//! cannot be read (the ledger or Redis is away) is left out.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::fmt::Write;
 use std::time::Duration;
 
 use crate::usecase::Gateway;
 use crate::usecase::queues::Queue;
 use crate::usecase::stats::Histogram;
-use ledger::{Figure, Worker};
+use ledger::{Figure, Worker, raised_parts};
 use runtime::clock;
 
 /// Maximum number of pairs of task name and queue with their own labels.
 const MAX_PAIRS: usize = 150;
+/// Exceptions of one pair.
+const MAX_EXCEPTIONS: usize = 20;
 const MAX_QUEUES: usize = 200;
 const MAX_WORKERS: usize = 500;
 const OTHER: &str = "other";
@@ -23,11 +26,12 @@ const OTHER: &str = "other";
 const PATIENCE: Duration = Duration::from_secs(3);
 
 /// Measure, name of the counter, Celery's word for `celery_tasks_total`, help.
-const COUNTERS: [(&str, &str, &str, &str); 11] = [
+const COUNTERS: [(&str, &str, &str, &str); 12] = [
     ("accepted", "celery_task_sent_total", "PENDING", "Tasks that were submitted or first seen"),
     ("received", "celery_task_received_total", "RECEIVED", "Times that a worker received a task"),
     ("started", "celery_task_started_total", "STARTED", "Times that a task started"),
     ("retried", "celery_task_retried_total", "RETRY", "Retries"),
+    ("rejected", "celery_task_rejected_total", "REJECTED", "Times that a worker rejected a task's message"),
     ("succeeded", "celery_task_succeeded_total", "SUCCESS", "Tasks that succeeded"),
     ("failed", "celery_task_failed_total", "FAILURE", "Tasks that failed"),
     ("revoked", "celery_task_revoked_total", "REVOKED", "Tasks that were revoked"),
@@ -52,7 +56,8 @@ const HISTOGRAMS: [(&str, &str, &str, &str); 3] = [
 pub async fn text(gateway: &Gateway) -> String {
     let mut out = String::new();
     if let Ok(Ok(figures)) = tokio::time::timeout(PATIENCE, gateway.ever()).await {
-        tasks(&mut out, &Figures::of(figures));
+        let raised = tokio::time::timeout(PATIENCE, gateway.ever_raised()).await;
+        tasks(&mut out, &Figures::of(figures).with_failures(raised.ok().and_then(Result::ok).unwrap_or_default()));
     }
     let workers = tokio::time::timeout(PATIENCE, gateway.workers()).await.ok().and_then(Result::ok);
     if let Ok(Ok(queues)) = tokio::time::timeout(PATIENCE, gateway.queues()).await {
@@ -74,6 +79,8 @@ type Pair = (String, String);
 struct Figures {
     counts: BTreeMap<(String, Pair), i64>,
     histograms: BTreeMap<(String, Pair), Histogram>,
+    /// Failures by pair and exception.
+    failures: BTreeMap<Pair, BTreeMap<String, i64>>,
 }
 
 impl Figures {
@@ -90,6 +97,26 @@ impl Figures {
             }
         }
         sums
+    }
+
+    /// Adds which exceptions the failures were.
+    fn with_failures(mut self, raised: Vec<Figure>) -> Self {
+        let shown_pairs = self.pairs();
+        for Figure { name, queue, amount, .. } in raised {
+            let (exception, queue) = raised_parts(&queue);
+            let pair = (shown(name), shown(queue.to_owned()));
+            let pair = if shown_pairs.contains(&pair) { pair } else { (OTHER.to_owned(), OTHER.to_owned()) };
+            *self.failures.entry(pair).or_default().entry(exception.to_owned()).or_default() += amount;
+        }
+        self
+    }
+
+    fn pairs(&self) -> BTreeSet<Pair> {
+        self.counts.keys().map(|(_, pair)| pair.clone()).collect()
+    }
+
+    fn count(&self, measure: &str, pair: &Pair) -> i64 {
+        self.counts.get(&(measure.to_owned(), pair.clone())).copied().unwrap_or(0)
     }
 
     fn counts<'a>(&'a self, measure: &'a str) -> impl Iterator<Item = (&'a Pair, i64)> + 'a {
@@ -115,10 +142,15 @@ fn frequent(figures: &[Figure]) -> HashSet<Pair> {
 }
 
 fn tasks(out: &mut String, figures: &Figures) {
+    let pairs = figures.pairs();
     for (measure, metric, _, help) in COUNTERS {
         head(out, metric, "counter", help);
-        for ((name, queue), amount) in figures.counts(measure) {
-            line(out, metric, &[("name", name), ("queue_name", queue)], amount as f64);
+        for pair @ (name, queue) in &pairs {
+            let amount = figures.count(measure, pair);
+            match measure {
+                "failed" => failures(out, metric, pair, amount, figures.failures.get(pair)),
+                _ => line(out, metric, &[("name", name), ("queue_name", queue)], amount as f64),
+            }
         }
     }
     head(out, "celery_tasks_total", "counter", "Tasks that came into a state");
@@ -134,6 +166,20 @@ fn tasks(out: &mut String, figures: &Figures) {
             let micros = figures.counts.get(&(sum.to_owned(), pair.clone())).copied().unwrap_or(0);
             write_histogram(out, metric, pair, histogram, micros);
         }
+    }
+}
+
+/// By exception, most first. The one without a name is always there and stays at zero: what failed without an exception that is known
+/// is counted under `other`.
+fn failures(out: &mut String, metric: &str, (name, queue): &Pair, amount: i64, raised: Option<&BTreeMap<String, i64>>) {
+    let mut by_class: Vec<(&str, i64)> =
+        raised.into_iter().flatten().map(|(class, amount)| (class.as_str(), *amount)).collect();
+    by_class.sort_by(|(one, most), (other, more)| more.cmp(most).then_with(|| one.cmp(other)));
+    by_class.truncate(MAX_EXCEPTIONS);
+    let rest = amount - by_class.iter().map(|(_, amount)| amount).sum::<i64>();
+    let rest = (rest > 0).then_some((OTHER, rest));
+    for (class, amount) in [("", 0)].into_iter().chain(by_class).chain(rest) {
+        line(out, metric, &[("name", name), ("queue_name", queue), ("exception", class)], amount as f64);
     }
 }
 
@@ -237,6 +283,40 @@ mod tests {
         ] {
             assert!(out.lines().any(|one| one == line), "{line} is missing in\n{out}");
         }
+    }
+
+    #[test]
+    fn failures_say_their_exceptions_and_what_never_happened_is_zero() {
+        let raised = |class: &str, amount| Figure {
+            queue: ledger::raised(class, "celery"),
+            ..figure("raised", -1, "tasks.add", amount)
+        };
+        let found = vec![figure("accepted", -1, "tasks.add", 9), figure("failed", -1, "tasks.add", 5)];
+        let mut out = String::new();
+        tasks(&mut out, &Figures::of(found).with_failures(vec![raised("KeyError", 1), raised("ValueError", 3)]));
+        let of = |class: &str| {
+            format!("celery_task_failed_total{{name=\"tasks.add\",queue_name=\"celery\",exception=\"{class}\"}}")
+        };
+        for (class, amount) in [("", 0), ("ValueError", 3), ("KeyError", 1), ("other", 1)] {
+            let line = format!("{} {amount}", of(class));
+            assert!(out.lines().any(|one| one == line), "{line} is missing in\n{out}");
+        }
+        let zero = "celery_task_rejected_total{name=\"tasks.add\",queue_name=\"celery\"} 0";
+        assert!(out.lines().any(|one| one == zero), "{out}");
+    }
+
+    #[test]
+    fn rare_exceptions_are_counted_together() {
+        let raised = |n: i64| Figure {
+            queue: ledger::raised(&format!("E{n:02}"), "celery"),
+            ..figure("raised", -1, "tasks.add", 100 - n)
+        };
+        let mut out = String::new();
+        let found = vec![figure("failed", -1, "tasks.add", (0..30).map(|n| 100 - n).sum())];
+        tasks(&mut out, &Figures::of(found).with_failures((0..30).map(raised).collect()));
+        let rest: i64 = (20..30).map(|n| 100 - n).sum();
+        assert!(out.contains(&format!("exception=\"other\"}} {rest}\n")), "{out}");
+        assert_eq!(out.matches("exception=\"E").count(), MAX_EXCEPTIONS);
     }
 
     #[test]

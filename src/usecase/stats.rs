@@ -185,7 +185,16 @@ impl Gateway {
 
     /// The all-time counts, by task and queue.
     pub async fn ever(&self) -> Result<Vec<Figure>, Error> {
-        let measures = MEASURES.into_iter().filter(|measure| *measure != "error").collect();
+        let measures = MEASURES.into_iter().filter(|measure| !["error", "raised"].contains(measure)).collect();
+        self.ever_counted(measures).await
+    }
+
+    /// The same of failures, by exception: `queue` is what [`ledger::raised_parts`] takes apart.
+    pub async fn ever_raised(&self) -> Result<Vec<Figure>, Error> {
+        self.ever_counted(vec!["raised"]).await
+    }
+
+    async fn ever_counted(&self, measures: Vec<&'static str>) -> Result<Vec<Figure>, Error> {
         let (from, to) = (Time(0), Time(1));
         let (names, queues) = (Vec::new(), Vec::new());
         let window = Window {

@@ -5,6 +5,7 @@ use std::time::Duration;
 use celery::task::{Phase, Position};
 use runtime::clock::Time;
 
+use super::stats::REJECTED;
 use super::types::{News, Source, Task};
 
 /// The effect of news on a task.
@@ -86,7 +87,8 @@ pub fn apply(task: &Task, news: &News) -> Verdict {
     let facts = facts(task, news, position.delivery > task.delivery);
     let is_forward =
         task.position().allows(position) || is_retry_behind_its_successor(task, news) || is_replaced_now(task, news);
-    let is_forward = is_forward && !is_start_behind_its_report(task, news, position);
+    let is_repeated = is_start_behind_its_report(task, news, position) || is_rejected_already(task, news, position);
+    let is_forward = is_forward && !is_repeated;
     if !is_forward || (task.corrected && task.phase.is_final()) {
         return late(facts);
     }
@@ -133,6 +135,11 @@ fn is_start_behind_its_report(task: &Task, news: &News, position: Position) -> b
     let is_start = news.source == Source::Event && news.phase == Phase::Running && news.status.is_none();
     let has_reported = task.phase == Phase::Running && task.status != Phase::Running.status();
     is_start && has_reported && position == task.position()
+}
+
+/// The record and the event tell the same reject.
+fn is_rejected_already(task: &Task, news: &News, position: Position) -> bool {
+    news.status.as_deref() == Some(REJECTED) && task.status == REJECTED && position == task.position()
 }
 
 /// A worker sends one `received` event for each message, so a second one for the same attempt is a second delivery. A repeated event

@@ -63,7 +63,9 @@ pub use query::{Cursor, Filter, Page};
 pub use schedules::{
     Created, Edit, Fired, Firing, Firings, MOST_AHEAD, NewRun, NextTick, Outcome, Run, Schedule, Schedules,
 };
-pub use stats::{Count, Counted, End, Ended, FailureKind, Figure, MEASURES, Span, Stats, Tally, Window};
+pub use stats::{
+    Count, Counted, End, Ended, FailureKind, Figure, MEASURES, REJECTED, Span, Stats, Tally, Window, raised, raised_parts,
+};
 pub use steps::{Neighbour, Steps};
 pub use submission::{
     Conflict, Edge, IdempotencyKey, Inserted, NewGroup, NewTask, Outgoing, Submission, UniqueKey, Way,

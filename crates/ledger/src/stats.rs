@@ -10,11 +10,12 @@ use celery::task::Phase;
 use runtime::clock::Time;
 
 /// All measures.
-pub const MEASURES: [&str; 16] = [
+pub const MEASURES: [&str; 18] = [
     "accepted",
     "received",
     "started",
     "retried",
+    "rejected",
     "succeeded",
     "failed",
     "revoked",
@@ -27,7 +28,11 @@ pub const MEASURES: [&str; 16] = [
     "wait_us",
     "run_us",
     "error",
+    "raised",
 ];
+
+/// The status of a task whose message its worker rejected: the worker has it no more, and what becomes of it is not said.
+pub const REJECTED: &str = "REJECTED";
 
 /// The time that a figure covers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -70,8 +75,22 @@ pub struct Counted {
     pub bucket: i16,
     /// The task's name; empty while it is unknown.
     pub name: String,
+    /// Of `raised` the exception stands before it, see [`raised`].
     pub queue: String,
 }
+
+/// What failures are counted by, beside the task's name: the exception's class and the queue, in one text.
+pub fn raised(exception: &str, queue: &str) -> String {
+    format!("{exception}{SEPARATOR}{queue}")
+}
+
+/// The exception's class and the queue.
+pub fn raised_parts(text: &str) -> (&str, &str) {
+    text.split_once(SEPARATOR).unwrap_or((text, ""))
+}
+
+/// Stands in no name of a class.
+const SEPARATOR: char = '\u{1f}';
 
 /// A kind of failure.
 #[derive(Debug, Clone, PartialEq)]

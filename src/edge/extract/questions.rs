@@ -1,4 +1,4 @@
-//! Query parameters of statistics and of `GET /v1/inspect/{method}`.
+//! Query parameters of statistics, of metrics and of questions to workers.
 
 use std::time::Duration;
 
@@ -48,6 +48,26 @@ pub fn inspect_query(uri: &Uri, own: &[&str]) -> Result<InspectQuery, Problem> {
     }
     let destination = (!destination.is_empty()).then_some(destination);
     checked.done(InspectQuery { destination, patience, arguments })
+}
+
+/// Whether `GET /metrics` shall show the fleet's figures, where that is said.
+///
+/// # Errors
+/// As [`list_query`](super::list_query).
+pub fn metrics_query(uri: &Uri) -> Result<Option<bool>, Problem> {
+    let parameters = Parameters::of(uri)?;
+    let mut checked = Checked::default();
+    checked.known(&parameters, &["fleet"]);
+    let fleet = match checked.one(&parameters, "fleet") {
+        None => None,
+        Some("true") => Some(true),
+        Some("false") => Some(false),
+        Some(_) => {
+            checked.refuse("fleet", "must be true or false");
+            None
+        }
+    };
+    checked.done(fleet)
 }
 
 const STATS: [&str; 5] = ["from", "to", "step", "task", "queue"];

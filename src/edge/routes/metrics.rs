@@ -1,25 +1,34 @@
 //! `/metrics`: Prometheus text.
+//!
+//! Of several replicas one shows the fleet's figures, the one that records: boards and alerts add up what all of them say, and would
+//! count everything as often as there are replicas. Who scrapes only one of them, or a load balancer, asks for the figures.
 
-use axum::extract::State;
+use axum::extract::{OriginalUri, State};
 use axum::http::{HeaderValue, header};
 use axum::response::IntoResponse;
 use metrics::gauge;
 
-use crate::edge::answer::Described;
+use crate::edge::answer::{Described, Query, Refused};
+use crate::edge::extract::metrics_query;
 use crate::edge::fleet;
 use crate::edge::state::Edge;
 
 /// Metrics for Prometheus
 ///
-/// `taskgate_…` metrics of this process; `celery_…` metrics of the fleet, from the ledger, so the same at every replica.
+/// `taskgate_…` of this process; `celery_…` of the fleet, from the ledger: at the replica that records, so that a sum over all replicas
+/// counts everything once. With `fleet=true` they are there at any replica, with `fleet=false` at none.
 #[utoipa::path(get, path = "/metrics", tag = "operation", operation_id = "metrics",
+    params(("fleet" = Option<bool>, Query, description = "Whether the fleet's figures are shown. Default: by the replica that records")),
     responses((status = 200, description = "Prometheus text", body = String, content_type = "text/plain")))]
-pub async fn metrics(State(edge): State<Edge>) -> Described {
+pub async fn metrics(State(edge): State<Edge>, OriginalUri(uri): OriginalUri) -> Result<Described, Refused<Query>> {
+    let shows_fleet = metrics_query(&uri)?.unwrap_or_else(|| edge.gateway.is_recording());
     now(&edge);
     let mut text = edge.metrics.as_ref().map(metrics_exporter_prometheus::PrometheusHandle::render).unwrap_or_default();
-    text.push_str(&fleet::text(&edge.gateway).await);
+    if shows_fleet {
+        text.push_str(&fleet::text(&edge.gateway).await);
+    }
     let kind = HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");
-    Described(([(header::CONTENT_TYPE, kind)], text).into_response())
+    Ok(Described(([(header::CONTENT_TYPE, kind)], text).into_response()))
 }
 
 /// Updates gauges that are computed for each scrape.

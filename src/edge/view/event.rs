@@ -8,7 +8,7 @@ use utoipa::ToSchema;
 
 use super::Mask;
 use celery::task::Phase;
-use ledger::{Event, Task};
+use ledger::{Event, REJECTED, Task};
 use runtime::clock::Time;
 
 #[derive(Debug, Serialize, ToSchema)]
@@ -73,7 +73,7 @@ impl<'a> EventView<'a> {
     pub fn kind(&self) -> &'static str {
         if self.phase.is_final() {
             "end"
-        } else if self.phase == Phase::Running && self.status != Phase::Running.status() {
+        } else if self.phase == Phase::Running && ![Phase::Running.status(), REJECTED].contains(&self.status) {
             "progress"
         } else {
             "state"

@@ -61,7 +61,8 @@ pub fn read(event: Event) -> Said {
             let reason = if terminated { "terminated" } else { "revoked" };
             now(News { reason: Some(reason.to_owned()), ..step(Phase::Revoked) })
         }
-        TaskNews::Rejected { .. } | TaskNews::Cancelled => Said::Nothing,
+        TaskNews::Rejected { requeue } => now(super::record::rejected(step(Phase::Running), requeue)),
+        TaskNews::Cancelled => Said::Nothing,
     }
 }
 

@@ -4,7 +4,7 @@ use celery::exception::Exception;
 use celery::result::{ResultMeta, ResultTuple};
 use celery::serial;
 use celery::task::{Json, Phase, TaskId};
-use ledger::{Failure, News, Source, Task};
+use ledger::{Failure, News, REJECTED, Source, Task};
 use runtime::clock::Time;
 
 /// Larger return values are dropped; only the outcome is kept.
@@ -84,6 +84,23 @@ fn failed(record: &ResultMeta, end: News, first: News) -> Said {
     }
 }
 
+/// The step before the failure that Celery writes of a task that raised `Reject`; of one that is to be delivered again it writes
+/// nothing, and the event alone tells.
+pub fn reject_before(id: &TaskId, record: &ResultMeta, now: Time) -> Option<News> {
+    let is_celery_s = |exception: Exception| {
+        exception.kind == "Reject" && exception.module.as_deref() == Some("celery.exceptions")
+    };
+    let is_reject = record.status == "FAILURE" && record.exception().is_some_and(is_celery_s);
+    let at = record.date_done.map_or(now, |done| Time(done.as_microsecond()));
+    is_reject.then(|| rejected(News::new(id.clone(), Source::Result, Phase::Running, at), false))
+}
+
+/// Its worker has it no more.
+pub fn rejected(news: News, is_given_back: bool) -> News {
+    let reason = if is_given_back { "its worker rejected it and gave the message back" } else { "its worker rejected it" };
+    News { status: Some(REJECTED.to_owned()), reason: Some(reason.to_owned()), ..news }
+}
+
 fn revoked(record: &ResultMeta, news: News) -> Said {
     let why = record.exception().map(|exception| exception.text()).unwrap_or_default();
     if why == "expired" {
@@ -140,6 +157,20 @@ mod tests {
     fn said(text: &str) -> Said {
         let record = ResultMeta::decode(text.as_bytes()).unwrap();
         read(TaskId::parse("t").unwrap(), record, Time(7))
+    }
+
+    #[test]
+    fn a_reject_is_told_before_the_failure_that_celery_makes_of_it() {
+        let record = r#"{"status": "FAILURE", "result": {"exc_type": "Reject", "exc_message": ["no", false],
+            "exc_module": "celery.exceptions"}, "task_id": "t", "traceback": null, "children": []}"#;
+        let before = |text: &str| {
+            reject_before(&TaskId::parse("t").unwrap(), &ResultMeta::decode(text.as_bytes()).unwrap(), Time(7))
+        };
+        let first = before(record).unwrap();
+        assert_eq!((first.phase, first.status.as_deref(), first.at), (Phase::Running, Some("REJECTED"), Time(7)));
+        let Said::Now(end) = said(record) else { panic!("a failure is certain") };
+        assert_eq!((end.phase, end.failure.unwrap().kind.as_str()), (Phase::Failed, "Reject"));
+        assert!(before(&record.replace("celery.exceptions", "app")).is_none());
     }
 
     #[test]

@@ -58,7 +58,9 @@ impl State {
             self.tell_alone(&id);
             news.push(retry);
         }
-        match record::read(id.clone(), record, clock::now()) {
+        let now = clock::now();
+        news.extend(record::reject_before(&id, &record, now));
+        match record::read(id.clone(), record, now) {
             // Only the order of events tells which attempt it was; the record has more details.
             record::Said::Now(one) if one.phase == Phase::Retrying => {
                 if !self.retried.forget(&id) {

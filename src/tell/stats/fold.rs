@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use sha2::{Digest, Sha256};
 
 use celery::task::Phase;
-use ledger::{Count, Counted, End, Ended, FailureKind, Span, Tally};
+use ledger::{Count, Counted, End, Ended, FailureKind, REJECTED, Span, Tally, raised};
 use runtime::clock::Time;
 
 /// Upper bounds of the histogram buckets in seconds; a value above the last bound falls into an extra bucket.
@@ -19,6 +19,8 @@ pub const COUNT: i16 = -1;
 const MAX_MESSAGE: usize = 500;
 /// Longest task or queue name kept, in characters, because it is part of an index.
 const MAX_NAME: usize = 255;
+/// Longest name of an exception kept beside a queue, in characters.
+const MAX_EXCEPTION: usize = 100;
 
 /// The bucket for a number of seconds.
 pub fn bound_of(secs: f64) -> i16 {
@@ -38,7 +40,11 @@ struct Sums(BTreeMap<Counted, i64>);
 
 impl Sums {
     fn add(&mut self, owner: Owner<'_>, measure: &'static str, bucket: i16, amount: i64) {
-        for span in Span::ALL {
+        self.add_to(&Span::ALL, owner, measure, bucket, amount);
+    }
+
+    fn add_to(&mut self, spans: &[Span], owner: Owner<'_>, measure: &'static str, bucket: i16, amount: i64) {
+        for &span in spans {
             let counted = Counted {
                 span,
                 at: span.start(owner.at),
@@ -72,6 +78,11 @@ pub fn fold(tally: Tally) -> (Vec<(Counted, i64)>, Vec<FailureKind>) {
         if matches!(end.phase, Phase::Failed | Phase::Lost) {
             let kind = kind(&end);
             sums.add(Owner { name: &kind.fingerprint, queue: "", ..owner }, "error", COUNT, 1);
+            if end.phase == Phase::Failed {
+                let exception: String = kind.kind.chars().take(MAX_EXCEPTION).collect();
+                let queue = raised(&exception, owner.queue);
+                sums.add_to(&[Span::Ever], Owner { queue: &queue, ..owner }, "raised", COUNT, 1);
+            }
             match kinds.get_mut(&kind.fingerprint) {
                 Some(known) => known.merge(kind),
                 None => drop(kinds.insert(kind.fingerprint.clone(), kind)),
@@ -90,6 +101,7 @@ fn measure(count: &Count) -> Option<&'static str> {
     match count.phase {
         Phase::Received => Some("received"),
         // A custom state is a report of a task that has started.
+        Phase::Running if count.status == REJECTED => Some("rejected"),
         Phase::Running => (count.status == Phase::Running.status()).then_some("started"),
         Phase::Retrying => Some("retried"),
         _ => None,

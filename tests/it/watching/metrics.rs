@@ -1,4 +1,5 @@
-//! `/metrics`: well-formed, complete, the same at every replica; boards and alerts ask only for what is there.
+//! `/metrics`: well-formed, complete, added up once over all replicas; boards and alerts, ours and the exporter's, ask only for what is
+//! there.
 
 use std::collections::BTreeSet;
 
@@ -9,22 +10,34 @@ use super::exposition::Exposition;
 use crate::harness::environment::{Harness, Options};
 use crate::harness::{Gateway, Http, celery::root, eventually};
 
-/// The names that boards for Celery exporters ask for.
-const EXPORTERS: [&str; 15] = [
-    "celery_task_sent_total",
-    "celery_task_received_total",
+/// What the dashboards and alerts of celery-exporter's mixin ask for: each metric with the labels that its queries select, group or
+/// show by.
+const MIXIN: [(&str, &[&str]); 13] = [
+    ("celery_worker_up", &["hostname"]),
+    ("celery_worker_tasks_active", &[]),
+    ("celery_queue_length", &["queue_name"]),
+    ("celery_task_sent_total", &["name", "queue_name"]),
+    ("celery_task_received_total", &["name", "queue_name"]),
+    ("celery_task_succeeded_total", &["name", "queue_name"]),
+    ("celery_task_failed_total", &["name", "queue_name", "exception"]),
+    ("celery_task_retried_total", &["name", "queue_name"]),
+    ("celery_task_revoked_total", &["name", "queue_name"]),
+    ("celery_task_rejected_total", &["name", "queue_name"]),
+    ("celery_task_runtime_bucket", &["name", "queue_name", "le"]),
+    ("celery_task_runtime_sum", &["name", "queue_name"]),
+    ("celery_task_runtime_count", &["name", "queue_name"]),
+];
+/// Quotients of the mixin: with one operand missing for a task they show nothing.
+const RATIOS: [(&str, &str); 3] = [
+    ("celery_task_succeeded_total", "celery_task_failed_total"),
+    ("celery_task_failed_total", "celery_task_succeeded_total"),
+    ("celery_task_runtime_sum", "celery_task_runtime_count"),
+];
+/// What other boards for Celery exporters ask for besides.
+const EXPORTERS: [&str; 4] = [
     "celery_task_started_total",
-    "celery_task_succeeded_total",
-    "celery_task_failed_total",
-    "celery_task_retried_total",
-    "celery_task_revoked_total",
-    "celery_task_runtime_bucket",
-    "celery_task_runtime_sum",
-    "celery_task_runtime_count",
-    "celery_worker_up",
-    "celery_worker_tasks_active",
-    "celery_queue_length",
     "celery_active_consumer_count",
+    "celery_active_worker_count",
     "celery_active_process_count",
 ];
 const OURS: [&str; 18] = [
@@ -49,7 +62,16 @@ const OURS: [&str; 18] = [
 ];
 
 async fn scrape(http: &Http) -> Exposition {
-    let answer = http.get("/metrics").await;
+    read(http, "/metrics").await
+}
+
+/// With the fleet's figures, whichever replica it is.
+async fn scrape_fleet(http: &Http) -> Exposition {
+    read(http, "/metrics?fleet=true").await
+}
+
+async fn read(http: &Http, path: &str) -> Exposition {
+    let answer = http.get(path).await;
     assert_eq!(answer.status, 200);
     assert_eq!(answer.header("content-type"), Some("text/plain; version=0.0.4; charset=utf-8"));
     Exposition::read(&answer.text())
@@ -69,16 +91,46 @@ async fn ends_of_every_kind(env: &crate::harness::environment::Lent<Box<Harness>
         json!({"task": "demo.retry", "args": [1, 0.1]}),
         json!({"task": "demo.fail"}),
         json!({"task": "demo.fail"}),
+        json!({"task": "demo.fail", "args": ["KeyError", "no"]}),
     ] {
         let id = env.submit_signature(signature).await;
         env.finished(&id).await;
     }
     let held = env.submit_signature(json!({"task": "demo.add", "args": [1, 2], "countdown": 3600})).await;
     env.http.post(&format!("/v1/tasks/{held}/revoke"), &json!({})).await.expect(200);
+    env.submit("demo.reject", json!([])).await;
+}
+
+/// The labels of a series, `name="value"` by `name="value"`.
+fn has_labels(series: &str, labels: &[&str]) -> bool {
+    labels.iter().all(|label| series.contains(&format!("{{{label}=\"")) || series.contains(&format!(",{label}=\"")))
+}
+
+/// Each query of the mixin finds something: all selectors select, both sides of each quotient are there for each task and queue.
+fn mixin_finds_data(found: &Exposition) {
+    for (metric, labels) in MIXIN {
+        let of = found.series.keys().filter(|series| series.split('{').next() == Some(metric));
+        let fit = of.filter(|series| has_labels(series, labels)).count();
+        assert!(fit > 0, "no series of {metric} has the labels {labels:?}");
+    }
+    // Name and queue stand first.
+    let pairs = |metric: &str| {
+        let of = found.series.keys().filter_map(|series| series.strip_prefix(metric)?.strip_prefix('{'));
+        of.map(|labels| labels.trim_end_matches('}').splitn(3, ',').take(2).collect::<Vec<_>>().join(","))
+            .collect::<BTreeSet<_>>()
+    };
+    for (one, other) in RATIOS {
+        assert!(pairs(one).is_subset(&pairs(other)) && !pairs(one).is_empty(), "{one} has series that {other} lacks");
+    }
+}
+
+/// What `sum` over all replicas makes of a series, and of the families of the fleet how many replicas show them.
+fn summed(scraped: &[Exposition], series: &str) -> f64 {
+    scraped.iter().filter_map(|one| one.series.get(series)).sum()
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn every_replica_shows_the_same_fleet_in_a_format_that_prometheus_reads() {
+async fn a_sum_over_all_replicas_counts_the_fleet_once_in_a_format_that_prometheus_reads() {
     let env = Harness::start(&Options::default());
     let second = Gateway::serve(&env.database, &env.redis.url(0), &env.redis.url(1), "");
     let other = second.http();
@@ -88,10 +140,15 @@ async fn every_replica_shows_the_same_fleet_in_a_format_that_prometheus_reads() 
     let key = |measure: &str, task: &str| {
         format!("celery_task_{measure}_total{{name=\"demo.{task}\",queue_name=\"celery\"}}")
     };
+    let failed = |exception: &str| {
+        format!("celery_task_failed_total{{name=\"demo.fail\",queue_name=\"celery\",exception=\"{exception}\"}}")
+    };
     let first = eventually("all is counted", async || {
-        let found = scrape(&env.http).await;
+        let found = scrape_fleet(&env.http).await;
         let counts = |series: String, least: f64| found.series.get(&series).is_some_and(|value| *value >= least);
-        let all = counts(key("failed", "fail"), 2.0)
+        let all = counts(failed("ValueError"), 2.0)
+            && counts(failed("KeyError"), 1.0)
+            && counts(key("rejected", "reject"), 1.0)
             && counts(key("retried", "retry"), 1.0)
             && counts(key("revoked", "add"), 1.0)
             && counts(key("succeeded", "retry"), 1.0);
@@ -99,17 +156,30 @@ async fn every_replica_shows_the_same_fleet_in_a_format_that_prometheus_reads() 
     })
     .await;
     let same = eventually("both show the same", async || {
-        let (one, two) = (scrape(&env.http).await, scrape(&other).await);
+        let (one, two) = (scrape_fleet(&env.http).await, scrape_fleet(&other).await);
         (fleet(&one) == fleet(&two) && !fleet(&one).is_empty()).then_some(two)
     })
     .await;
     assert_eq!(same.value("taskgate_sse_streams"), 1.0);
     assert_eq!(first.value("taskgate_sse_streams"), 0.0);
     drop(stream);
+    eventually("one replica shows the fleet", async || {
+        let both = [scrape(&env.http).await, scrape(&other).await];
+        let shows = both.iter().filter(|one| !fleet(one).is_empty()).count();
+        let recording = both.iter().map(|one| one.value("taskgate_recorder_active")).sum::<f64>();
+        let is_once = shows == 1
+            && summed(&both, &failed("ValueError")) == 2.0
+            && summed(&both, "celery_worker_up{hostname=\"w1@test\"}") == 1.0;
+        (is_once && recording == 1.0).then_some(())
+    })
+    .await;
+    assert!(fleet(&read(&env.http, "/metrics?fleet=false").await).is_empty());
+    env.http.get("/metrics?fleet=perhaps").await.problem(400, "invalid-query");
     described(&first);
+    mixin_finds_data(&first);
     histograms_add_up(&first);
     assert!(first.value("celery_task_succeeded_total{name=\"demo.add\",queue_name=\"celery\"}") >= 1.0);
-    assert_eq!(first.value("celery_tasks_total{state=\"FAILURE\",name=\"demo.fail\",queue_name=\"celery\"}"), 2.0);
+    assert_eq!(first.value("celery_tasks_total{state=\"FAILURE\",name=\"demo.fail\",queue_name=\"celery\"}"), 3.0);
     assert!(first.of("celery_worker_up").any(|(_, value)| value == 1.0));
     assert_eq!(first.value("celery_queue_length{queue_name=\"celery\"}"), 0.0);
     let names = first.names();

@@ -11,7 +11,7 @@ use super::{PostgresLedger, events, numbers, pool};
 use crate::history::Told;
 use crate::rows::clean;
 use crate::stats::{read_ended, read_failure_kind, read_figure};
-use crate::{Count, Counted, End, Ended, Error, FailureKind, Figure, Span, Stats, Tally, Window};
+use crate::{Count, Counted, End, Ended, Error, FailureKind, Figure, REJECTED, Span, Stats, Tally, Window};
 use celery::task::Phase;
 use runtime::clock::Time;
 
@@ -130,7 +130,7 @@ impl Stats for PostgresLedger {
 fn is_counted(told: &Told) -> bool {
     told.seq == 1
         || matches!(told.phase, Phase::Received | Phase::Retrying)
-        || (told.phase == Phase::Running && told.status == Phase::Running.status())
+        || (told.phase == Phase::Running && [Phase::Running.status(), REJECTED].contains(&told.status.as_str()))
 }
 
 fn counts(entries: &[&Entry], subjects: &HashMap<i64, Subject>) -> Vec<Count> {

@@ -16,7 +16,7 @@ pub(super) const ENDED: &str = "select task_no, submitted_at, due_at, started_at
 /// Counts events after `$1` up to `$2` by minute, name and queue. Ends are left out, unless they are first events.
 pub(super) const COUNTS: &str = "select e.at - e.at % 60000000 as minute, e.seq = 1 as is_first, e.phase, e.status, t.name, t.queue, \
      count(*) from event e join task t on t.task_no = e.task_no where e.feed > $1 and e.feed <= $2 \
-     and (e.seq = 1 or e.phase in ('received', 'retrying') or (e.phase = 'running' and e.status = 'STARTED')) \
+     and (e.seq = 1 or e.phase in ('received', 'retrying') or (e.phase = 'running' and e.status in ('STARTED', 'REJECTED'))) \
      group by 1, 2, 3, 4, 5, 6";
 pub(super) const ENDS: &str = "select t.task_no, t.submitted_at, t.due_at, t.started_at, t.finished_at, t.runtime, \
      t.failure_type, t.failure_message, t.traceback, e.at, e.phase, t.task_id, t.name, t.queue \
