@@ -36,6 +36,7 @@ use crate::reconcile::adopter::Adopter;
 use crate::reconcile::canvas::Canvases;
 use crate::reconcile::deliveries::Deliveries;
 use crate::reconcile::departed::Departed;
+use crate::reconcile::details::Details;
 use crate::reconcile::exchanges::Exchanges;
 use crate::reconcile::expiry::Expiry;
 use crate::reconcile::fleet::Fleet;
@@ -129,7 +130,8 @@ impl App {
         let registry =
             WorkerRegistry::new(ledger.clone(), broker.clone(), recorder_handle.clone(), fleet.clone(), worker_events);
         let (log_writer, logs) = LogWriter::new(ledger.clone(), hub.clone(), config.logs.clone());
-        let recorder = recorder.with_logs(logs);
+        let (details, adopted) = Details::new(ledger.clone(), broker.clone());
+        let recorder = recorder.with_logs(logs).with_details(adopted);
         // Only Redis lists and channels can be inspected without consuming the messages.
         let adopter =
             broker.lists().cloned().zip(records.clone()).map(|(lists, records)| {
@@ -250,6 +252,7 @@ impl App {
         if let Some(adopter) = adopter {
             starter.service("adopter", move |stop| adopter.run(stop));
         }
+        starter.service("details", move |stop| details.run(stop));
         starter.service("exchanges", move |stop| exchanges.run(stop));
         starter.service("committer", move |stop| committer.run(stop));
         starter.service("recorder", move |stop| recorder.run(stop));

@@ -180,6 +180,7 @@ fn news(message: &[u8], phase: Phase) -> Option<(TaskId, News)> {
     let queue = envelope.properties.routing_key.to_string();
     let adoption = Adoption {
         name: headers.text("task"),
+        shadow: headers.text("shadow"),
         queue: Some(queue).filter(|queue| !queue.is_empty()),
         priority: Some(Priority::clamped(envelope.properties.priority.into())),
         root_id: parsed("root_id"),

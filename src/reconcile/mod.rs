@@ -4,6 +4,7 @@ pub mod adopter;
 pub mod canvas;
 pub mod deliveries;
 pub mod departed;
+pub mod details;
 pub mod exchanges;
 pub mod expiry;
 pub mod fleet;

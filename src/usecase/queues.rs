@@ -213,6 +213,7 @@ fn adoption(decoded: &Decoded, queue: &QueueName) -> Adoption {
     let message = &decoded.message;
     Adoption {
         name: Some(message.task.to_string()),
+        shadow: message.shadow.clone(),
         queue: Some(queue.to_string()),
         priority: Some(celery::task::Priority::clamped(decoded.properties.priority.into())),
         root_id: message.root_id.clone(),

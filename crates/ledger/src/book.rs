@@ -272,9 +272,19 @@ fn fill(task: &mut Task, adoption: &Adoption) -> bool {
         }
     };
     set(&mut task.name, adoption.name.as_deref().map(short));
+    let shadow = adoption.shadow.as_deref().map(short);
+    if shadow.is_some() && shadow != adoption.name && shadow == task.name {
+        task.name = None;
+        set(&mut task.name, adoption.name.as_deref().map(short));
+    }
     set(&mut task.queue, adoption.queue.as_deref().map(short));
     set(&mut task.argsrepr, cleaned(adoption.argsrepr.as_deref()));
     set(&mut task.kwargsrepr, cleaned(adoption.kwargsrepr.as_deref()));
+    // An event has none; who says it has read the message.
+    if let Some(priority) = adoption.priority.filter(|priority| *priority != task.priority) {
+        task.priority = priority;
+        added = true;
+    }
     if task.root_id.is_none() && adoption.root_id.is_some() {
         task.root_id.clone_from(&adoption.root_id);
         added = true;

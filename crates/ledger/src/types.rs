@@ -304,7 +304,10 @@ impl News {
 /// What is known about a task that another client put into the broker.
 #[derive(Debug, Clone, Default)]
 pub struct Adoption {
+    /// Its own name; of an event the one that stands in its place, where it was given one.
     pub name: Option<String>,
+    /// The name in its place, from somebody who knows both.
+    pub shadow: Option<String>,
     pub queue: Option<String>,
     pub priority: Option<Priority>,
     pub root_id: Option<TaskId>,

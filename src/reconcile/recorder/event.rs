@@ -96,6 +96,7 @@ fn retries(call: &Call) -> Option<i32> {
 fn adoption(call: Call) -> Adoption {
     Adoption {
         name: call.name,
+        shadow: None,
         queue: call.queue.or(call.routing_key),
         priority: None,
         root_id: call.root_id,

@@ -35,6 +35,7 @@ use tracing::{debug, info, warn};
 
 use self::feeds::{Feeds, Socket};
 use self::state::State;
+use super::details::Sink as DetailSink;
 use super::task_logs::Sink as LogSink;
 use crate::live::hub::Hub;
 use broker::backend::{Heard, ResultBackend};
@@ -88,6 +89,8 @@ pub struct Recorder {
     holder: String,
     workers: Option<WorkerEvents>,
     logs: Option<LogSink>,
+    /// Where tasks go that were adopted.
+    adopted: Option<DetailSink>,
     active: Arc<AtomicBool>,
     /// The term of the lease, while it is held.
     term: AtomicI64,
@@ -108,12 +111,18 @@ impl Recorder {
         let active = Arc::new(AtomicBool::new(false));
         let handle = Handle { active: Arc::clone(&active) };
         let (term, is_shaken) = (AtomicI64::new(0), AtomicBool::new(false));
-        (Self { ledger, broker, backend, hub, holder, workers, logs: None, active, term, is_shaken }, handle)
+        (Self { ledger, broker, backend, hub, holder, workers, logs: None, adopted: None, active, term, is_shaken }, handle)
     }
 
     /// Passes on the log lines of tasks.
     pub fn with_logs(mut self, logs: LogSink) -> Self {
         self.logs = Some(logs);
+        self
+    }
+
+    /// Hands on tasks that it adopts.
+    pub fn with_details(mut self, adopted: DetailSink) -> Self {
+        self.adopted = Some(adopted);
         self
     }
 

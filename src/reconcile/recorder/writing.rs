@@ -65,6 +65,7 @@ impl Recorder {
                     counter!("taskgate_recorder_events_total").increment(events.len() as u64);
                     note_redeliveries(&events);
                     state.note_untaken(&chunk, &events);
+                    self.hand_on_adopted(&events);
                     self.hub.publish(&events);
                     if !durable {
                         state.unsure.keep(Instant::now(), chunk);
@@ -86,6 +87,15 @@ impl Recorder {
                     tell_refusal(&chunk, &error);
                     return Some(chunk);
                 }
+            }
+        }
+    }
+
+    /// The first event that a recorder writes of a task is that of an adoption. What comes too fast stays as it was told.
+    fn hand_on_adopted(&self, events: &[Event]) {
+        if let Some(adopted) = &self.adopted {
+            for event in events.iter().filter(|event| event.seq == 1) {
+                let _ = adopted.try_send(event.task_id.clone());
             }
         }
     }

@@ -1,5 +1,6 @@
 //! Fleets as people run them: with names, transport options, serializers and flags that are not the default.
 
+mod adopted;
 mod names;
 mod options;
 mod serializers;

@@ -88,9 +88,9 @@ pub(super) const AGAIN: &str = "update taskgate.ended e set phase = n.phase, sta
      where e.task_no = n.task_no and e.task_no = any($1) and e.task_no >> 32 >= $23 and e.task_no >> 32 < $24";
 
 pub(super) const COMPLETE: &str = "update taskgate.task t set kind_no = n.kind_no, root_id = n.root_id, \
-     parent_id = n.parent_id, group_id = n.group_id, argsrepr = n.argsrepr, kwargsrepr = n.kwargsrepr \
-     from unnest($1::bigint[], $2::int[], $3::text[], $4::text[], $5::text[], $6::text[], $7::text[]) \
-     as n(task_no, kind_no, root_id, parent_id, group_id, argsrepr, kwargsrepr) where t.task_no = n.task_no";
+     parent_id = n.parent_id, group_id = n.group_id, argsrepr = n.argsrepr, kwargsrepr = n.kwargsrepr, priority = n.priority \
+     from unnest($1::bigint[], $2::int[], $3::text[], $4::text[], $5::text[], $6::text[], $7::text[], $8::smallint[]) \
+     as n(task_no, kind_no, root_id, parent_id, group_id, argsrepr, kwargsrepr, priority) where t.task_no = n.task_no";
 
 /// Returns nothing when the id was taken meanwhile. The state is written with the first event.
 pub(super) const ADOPT: &str = "with new as (insert into taskgate.task (task_no, submitted_at, id, given_id, kind_no, priority, \
@@ -310,7 +310,7 @@ fn feed_rows(events: &[Event]) -> (Vec<i64>, Vec<i64>, Vec<Vec<u8>>) {
     (places, times, texts)
 }
 
-/// Writes newly known names of adopted tasks.
+/// What was learnt of adopted tasks: names, queues, priorities, families.
 async fn complete(tx: &mut Tx, store: &Store, entries: &[&Entry]) -> Result<(), Error> {
     let adopted: Vec<&Task> = entries.iter().filter(|e| e.task.adopted && !e.new).map(|e| &e.task).collect();
     if adopted.is_empty() {
@@ -325,6 +325,7 @@ async fn complete(tx: &mut Tx, store: &Store, entries: &[&Entry]) -> Result<(), 
         .bind(adopted.iter().map(|task| task.group_id.as_ref().map(GroupId::as_str)).collect::<Vec<_>>())
         .bind(adopted.iter().map(|task| task.argsrepr.as_deref()).collect::<Vec<_>>())
         .bind(adopted.iter().map(|task| task.kwargsrepr.as_deref()).collect::<Vec<_>>())
+        .bind(adopted.iter().map(|task| i16::from(task.priority.get())).collect::<Vec<_>>())
         .execute(&mut **tx)
         .await?;
     Ok(())

@@ -20,7 +20,7 @@ pub(super) const UPDATE: &str = "update task set phase = $2, status = $3, seq = 
      traceback = case when $18 then $22 else traceback end where task_no = $1";
 
 pub(super) const COMPLETE: &str = "update task set name = $2, queue = $3, root_id = $4, parent_id = $5, group_id = $6, \
-     argsrepr = $7, kwargsrepr = $8 where task_no = $1";
+     argsrepr = $7, kwargsrepr = $8, priority = $9 where task_no = $1";
 
 pub(super) const ADOPT: &str = "insert into task (submitted_at, seq, delivery, retries, priority, ignore_result, adopted, \
      corrected, task_id, phase, status, name, queue, root_id, parent_id, group_id, argsrepr, kwargsrepr, finished_at, labels, \
@@ -123,7 +123,7 @@ async fn update(tx: &mut Tx, entry: &Entry) -> Result<(), Error> {
     Ok(())
 }
 
-/// Writes newly known names of an adopted task.
+/// What was learnt of an adopted task: names, queue, priority, family.
 async fn complete(tx: &mut Tx, entry: &Entry) -> Result<(), Error> {
     let task = &entry.task;
     sqlx::query(COMPLETE)
@@ -135,6 +135,7 @@ async fn complete(tx: &mut Tx, entry: &Entry) -> Result<(), Error> {
         .bind(task.group_id.as_ref().map(GroupId::as_str))
         .bind(&task.argsrepr)
         .bind(&task.kwargsrepr)
+        .bind(task.priority.get())
         .execute(&mut **tx)
         .await?;
     Ok(())

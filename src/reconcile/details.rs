@@ -1,0 +1,190 @@
+//! What events do not say of tasks of others: their own names (an event has the one that was given to stand in its place), their queues
+//! and their priorities. The workers that have them are asked.
+//!
+//! Works where tasks are recorded. Asks at most once in [`PAUSE`] and for [`CAPACITY`] tasks at a time, so that a busy fleet is not
+//! disturbed: tasks beyond that, and those that had ended before their worker was asked, keep what events said. The queue of such a
+//! task is known all the same where its worker serves one alone.
+
+use std::collections::{BTreeSet, HashMap};
+use std::time::Duration;
+
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+use tracing::debug;
+
+use broker::{Broker, Request};
+use celery::json::{self, Fields};
+use celery::task::{Phase, Priority, TaskId};
+use ledger::{Adoption, News, SharedLedger, Source, Task};
+use runtime::clock;
+
+/// Tasks in one question.
+const CAPACITY: usize = 200;
+const PAUSE: Duration = Duration::from_secs(1);
+/// A busy worker is asked in vain.
+const PATIENCE: Duration = Duration::from_secs(2);
+/// How often a task is looked at whose worker has not said what it serves.
+const TRIES: u8 = 30;
+
+/// Where the recorder puts tasks that it has just adopted.
+pub type Sink = mpsc::Sender<TaskId>;
+
+/// Completes what is known of adopted tasks.
+pub struct Details {
+    adopted: mpsc::Receiver<TaskId>,
+    ledger: SharedLedger,
+    broker: Broker,
+}
+
+#[derive(Debug, thiserror::Error)]
+enum Trouble {
+    #[error(transparent)]
+    Broker(#[from] broker::Error),
+    #[error(transparent)]
+    Ledger(#[from] ledger::Error),
+}
+
+impl Details {
+    pub fn new(ledger: SharedLedger, broker: Broker) -> (Self, Sink) {
+        let (sink, adopted) = mpsc::channel(CAPACITY);
+        (Self { adopted, ledger, broker }, sink)
+    }
+
+    /// Runs until `stop`.
+    pub async fn run(mut self, stop: CancellationToken) {
+        // Tasks of workers that have not said yet which queues they serve, and how often that was so.
+        let mut again: HashMap<TaskId, u8> = HashMap::new();
+        let mut ids = Vec::new();
+        while !stop.is_cancelled() {
+            tokio::select! {
+                biased;
+                () = stop.cancelled() => return,
+                count = self.adopted.recv_many(&mut ids, CAPACITY) => if count == 0 { return },
+                () = tokio::time::sleep(PAUSE), if !again.is_empty() => {}
+            }
+            ids.extend(again.keys().take(CAPACITY).cloned());
+            let unclear = self.complete(&ids).await.unwrap_or_else(|trouble| {
+                debug!(error = %trouble, "{} tasks of others keep what their events say for now", ids.len());
+                ids.clone()
+            });
+            let tried = |id: TaskId| {
+                let tries = again.get(&id).map_or(1, |tries| tries + 1);
+                (tries < TRIES).then_some((id, tries))
+            };
+            again = unclear.into_iter().filter_map(tried).collect();
+            ids.clear();
+            tokio::select! { () = stop.cancelled() => return, () = tokio::time::sleep(PAUSE) => {} }
+        }
+    }
+
+    /// Answers with the tasks of which more can be known later.
+    async fn complete(&self, ids: &[TaskId]) -> Result<Vec<TaskId>, Trouble> {
+        let tasks = self.ledger.standing(ids).await?;
+        let told = self.asked(&tasks).await?;
+        let workers = self.ledger.workers().await?;
+        let queues: HashMap<&str, &[String]> =
+            workers.iter().map(|worker| (worker.hostname.as_str(), worker.facts.queues.as_slice())).collect();
+        let (mut news, mut unclear) = (Vec::new(), Vec::new());
+        for task in tasks.iter().filter(|task| task.adopted) {
+            let served = task.worker.as_deref().and_then(|worker| queues.get(worker)).copied().unwrap_or_default();
+            let known = known(told.get(task.id.as_str()).cloned().unwrap_or_default(), served);
+            let has_queue = task.queue.is_some() || known.queue.is_some();
+            news.push(completion(task, known));
+            if !has_queue && served.is_empty() {
+                unclear.push(task.id.clone());
+            }
+        }
+        if !news.is_empty() {
+            self.ledger.learn(&news, false).await?;
+        }
+        Ok(unclear)
+    }
+
+    /// What workers say of the tasks that they have.
+    async fn asked(&self, tasks: &[Task]) -> Result<HashMap<String, Told>, Trouble> {
+        let unfinished = || tasks.iter().filter(|task| task.adopted && !task.phase.is_final());
+        let workers: BTreeSet<String> = unfinished().filter_map(|task| task.worker.clone()).collect();
+        if workers.is_empty() {
+            return Ok(HashMap::new());
+        }
+        let ids: Vec<&str> = unfinished().map(|task| task.id.as_str()).collect();
+        let arguments = serde_json::json!({ "ids": ids }).to_string();
+        let request = Request::to_all("query_task", &arguments).to(Some(workers.into_iter().collect()));
+        let replies = self.broker.ask(&request, PATIENCE).await?;
+        Ok(replies.values().flat_map(|reply| details(reply.get())).collect())
+    }
+}
+
+/// What a worker says of a task: for its queue the routing key, which is a name in the exchange.
+#[derive(Debug, Clone, Default)]
+struct Told {
+    exchange: Option<String>,
+    adoption: Adoption,
+}
+
+/// `{id: [state, {name, type, delivery_info: {routing_key, priority}}]}`
+fn details(reply: &str) -> Vec<(String, Told)> {
+    let fields = Fields::parse(reply).unwrap_or_default();
+    let entry = |(id, value): (&str, &serde_json::value::RawValue)| {
+        let info = Fields::parse(json::elements(value)?.get(1)?.get()).ok()?;
+        let delivery = info.get("delivery_info").and_then(|delivery| Fields::parse(delivery.get()).ok());
+        let delivery = delivery.unwrap_or_default();
+        let adoption = Adoption {
+            name: info.text("type"),
+            shadow: info.text("name"),
+            queue: delivery.text("routing_key"),
+            priority: delivery.number("priority").map(|priority| Priority::clamped(priority as i64)),
+            ..Adoption::default()
+        };
+        Some((id.to_owned(), Told { exchange: delivery.text("exchange"), adoption }))
+    };
+    fields.iter().filter_map(entry).collect()
+}
+
+/// A routing key is a queue's name in the exchange without a name, and where the worker serves a queue of that name; of one that serves
+/// a single queue it is that one.
+fn known(told: Told, served: &[String]) -> Adoption {
+    let only = || served.first().filter(|_| served.len() == 1).cloned();
+    let is_direct = told.exchange.as_deref() == Some("");
+    let queue = told.adoption.queue.filter(|queue| is_direct || served.contains(queue)).or_else(only);
+    Adoption { queue, ..told.adoption }
+}
+
+/// Completes the task and says nothing of how it stands: whoever was adopted had been queued before.
+fn completion(task: &Task, adoption: Adoption) -> News {
+    let news = News::new(task.id.clone(), Source::Ledger, Phase::Queued, clock::now());
+    News { adoption: Some(adoption), if_seq: Some(task.seq), ..news }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const REPLY: &str = r#"{"a": ["active", {"id": "a", "name": "nick", "type": "app.send", "delivery_info":
+        {"exchange": "", "routing_key": "mail", "priority": 6, "redelivered": false}}], "b": ["ready", {}]}"#;
+
+    #[test]
+    fn a_worker_says_the_own_name_the_queue_and_the_priority() {
+        let told: HashMap<String, Told> = details(REPLY).into_iter().collect();
+        let a = &told["a"].adoption;
+        assert_eq!((a.name.as_deref(), a.shadow.as_deref()), (Some("app.send"), Some("nick")));
+        assert_eq!((a.queue.as_deref(), a.priority.map(Priority::get)), (Some("mail"), Some(6)));
+        assert!(told["b"].adoption.name.is_none());
+        assert!(details(r#"{"error": "KeyError"}"#).is_empty());
+        assert!(details("nonsense").is_empty());
+    }
+
+    #[test]
+    fn a_routing_key_is_no_queue_that_nobody_serves() {
+        let told = |exchange: &str, key: &str| Told {
+            exchange: Some(exchange.to_owned()),
+            adoption: Adoption { queue: Some(key.to_owned()), ..Adoption::default() },
+        };
+        let two = ["mail".to_owned(), "celery".to_owned()];
+        assert_eq!(known(told("news", "mail"), &two).queue.as_deref(), Some("mail"));
+        assert_eq!(known(told("news", "news.#"), &two).queue, None);
+        assert_eq!(known(told("", "mail"), &[]).queue.as_deref(), Some("mail"));
+        assert_eq!(known(told("news", "news.#"), &two[1..]).queue.as_deref(), Some("celery"));
+        assert_eq!(known(Told::default(), &[]).queue, None);
+    }
+}
