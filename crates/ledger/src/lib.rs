@@ -8,7 +8,14 @@
 //! * an accepted task that is not known to be published has an outbox row, or the feed names it beyond the mark of what was searched;
 //!   the row goes away only in the transaction that records its publication or withdrawal.
 //!
+//! The files of `both` are modules of either adapter: what is the same for both is written once, and `dialect` has what differs.
+//!
 //! Every method is one statement or one transaction. The caller passes times. Absence is `Ok(None)`.
+
+#![expect(
+    clippy::duplicate_mod,
+    reason = "the files of `both` are modules of either adapter, each with its own `dialect`"
+)]
 
 mod admission;
 pub mod audit;
@@ -33,6 +40,7 @@ mod query;
 mod rows;
 mod schedules;
 pub mod sqlite;
+mod statements;
 mod stats;
 mod steps;
 mod submission;

@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use celery::task::Phase;
-use ledger::postgres::{PostgresConfig, PostgresLedger, STATEMENTS as ON_POSTGRES};
-use ledger::sqlite::{STATEMENTS as ON_SQLITE, SqliteLedger, Synchronous};
+use ledger::postgres::{PostgresConfig, PostgresLedger, statements as on_postgres};
+use ledger::sqlite::{SqliteLedger, Synchronous, statements as on_sqlite};
 use ledger::{Error, Ledger};
 use sqlx::{Connection, Executor, Row, SqlSafeStr};
 use tokio_util::sync::CancellationToken;
@@ -50,7 +50,8 @@ async fn a_ledger_answers_a_ping(ledger: &Fixture) {
 async fn every_statement_prepares_on_postgres() {
     let ledger = Fixture::postgres().await;
     let mut connection = sqlx::PgConnection::connect(&ledger.url).await.unwrap();
-    for &statement in ON_POSTGRES {
+    connection.execute("set search_path = taskgate").await.unwrap();
+    for statement in on_postgres() {
         if let Err(error) = (&mut connection).prepare(statement.into_sql_str()).await {
             panic!("{error}: {statement}");
         }
@@ -61,7 +62,7 @@ async fn every_statement_prepares_on_postgres() {
 async fn every_statement_prepares_on_sqlite() {
     let ledger = Fixture::sqlite().await;
     let mut connection = sqlx::SqliteConnection::connect(&ledger.url).await.unwrap();
-    for &statement in ON_SQLITE {
+    for statement in on_sqlite() {
         if let Err(error) = (&mut connection).prepare(statement.into_sql_str()).await {
             panic!("{error}: {statement}");
         }

@@ -4,6 +4,7 @@ use std::collections::HashSet;
 
 use sqlx::Row;
 
+use crate::statements::statements;
 use crate::{Error, Task};
 use celery::task::{QueueName, TaskId};
 use runtime::clock::Time;
@@ -12,21 +13,23 @@ use super::pool::{self, Tx};
 use super::pooled::Pool;
 use super::{audit, numbers, tasks};
 
-pub(super) const PAUSE: &str =
-    "insert into taskgate.queue_pause (queue, paused_at) values ($1, $2) on conflict (queue) do nothing";
-pub(super) const RESUME: &str = "delete from taskgate.queue_pause where queue = $1";
-pub(super) const WAKE: &str = "update taskgate.outbox set parked = null, wake_at = $2 where parked = $1";
-pub(super) const PAUSED: &str = "select queue, paused_at from taskgate.queue_pause order by queue";
-/// Queues that stay paused, without those being resumed at this moment. It does not wait for locks, because a resume waits for outbox rows.
-pub(super) const STILL_PAUSED: &str = "select queue from taskgate.queue_pause for share skip locked";
-/// `$1` keys of ids.
-pub(super) const REQUEST_REVOKE: &str = "with n as materialized (select array(select task_no from taskgate.task where id = any($1)) as all_of), \
-     open as (update taskgate.flight set revoke_requested_at = $2 \
-     where task_no = any((select all_of from n)::bigint[]) and revoke_requested_at is null) \
-     update taskgate.ended set revoke_requested_at = $2 \
-     where task_no = any((select all_of from n)::bigint[]) and revoke_requested_at is null";
-pub(super) const DISMISS: &str = "update taskgate.ended set dead = false \
-     where task_no = any(array(select task_no from taskgate.task where id = any($1))) and dead";
+statements! {
+    PAUSE =
+        "insert into taskgate.queue_pause (queue, paused_at) values ($1, $2) on conflict (queue) do nothing";
+    RESUME = "delete from taskgate.queue_pause where queue = $1";
+    WAKE = "update taskgate.outbox set parked = null, wake_at = $2 where parked = $1";
+    PAUSED = "select queue, paused_at from taskgate.queue_pause order by queue";
+    /// Queues that stay paused, without those being resumed at this moment. It does not wait for locks, because a resume waits for outbox rows.
+    STILL_PAUSED = "select queue from taskgate.queue_pause for share skip locked";
+    /// `$1` keys of ids.
+    REQUEST_REVOKE = "with n as materialized (select array(select task_no from taskgate.task where id = any($1)) as all_of), \
+         open as (update taskgate.flight set revoke_requested_at = $2 \
+         where task_no = any((select all_of from n)::bigint[]) and revoke_requested_at is null) \
+         update taskgate.ended set revoke_requested_at = $2 \
+         where task_no = any((select all_of from n)::bigint[]) and revoke_requested_at is null";
+    DISMISS = "update taskgate.ended set dead = false \
+         where task_no = any(array(select task_no from taskgate.task where id = any($1))) and dead";
+}
 
 pub(super) async fn pause(pool: &Pool, queue: &QueueName, at: Time) -> Result<bool, Error> {
     let mut tx = pool::begin(pool).await?;

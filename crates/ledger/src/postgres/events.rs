@@ -12,6 +12,7 @@ use sqlx::{Arguments, PgExecutor, Postgres, QueryBuilder, Row};
 use crate::derived::derived;
 use crate::history::{self, Told};
 use crate::rows::clean;
+use crate::statements::statements;
 use crate::{EVENTS_BYTES, Error, Event, Filter};
 use celery::task::{Phase, TaskId};
 
@@ -24,70 +25,83 @@ use super::rows::{self, Subject, subject_columns};
 /// How many bytes of rows with many events are read at once.
 const ROW_BYTES: i64 = 2 * EVENTS_BYTES;
 
-/// `$1` the id's key; `$2` and `$3` bound the number.
-pub(super) const SUBJECT: &str = concat!(
-    "select ",
-    subject_columns!(),
-    " from taskgate.task t",
-    named!(),
-    "where t.id = $1 and ",
-    between!("$2", "$3")
-);
+statements! {
+    /// `$1` the id's key; `$2` and `$3` bound the number.
+    SUBJECT = concat!(
+        "select ",
+        subject_columns!(),
+        " from taskgate.task t",
+        named!(),
+        "where t.id = $1 and ",
+        between!("$2", "$3")
+    );
+    /// All pieces of a history that may have events after `$2`, the oldest first: `$4` bytes of them, then the next page's. `$1` number,
+    /// `$3` its day.
+    HISTORY = "select events from (select p.last_seq, p.events, \
+         sum(octet_length(p.events)) over (order by p.last_seq rows between unbounded preceding and 1 preceding) as before from (\
+         select h.last_seq, h.events from taskgate.history h where h.task_no = $1 and h.task_no >> 32 = $3 and h.last_seq > $2 \
+         union all select f.seq, f.history from taskgate.flight f where f.task_no = $1 and f.history is not null \
+         union all select e.seq, e.history from taskgate.ended e \
+         where e.task_no = $1 and e.task_no >> 32 = $3 and e.history is not null) p) q \
+         where coalesce(q.before, 0) < $4 order by q.last_seq";
+    /// The histories of tasks `$1`, in pieces; `$2` and `$3` bound their numbers, `$4` pieces at most.
+    HISTORIES = "select p.task_no, p.events from (\
+         select h.task_no, h.last_seq, h.events from taskgate.history h where h.task_no = any($1) and h.task_no >> 32 >= $2 and h.task_no >> 32 < $3 \
+         union all select f.task_no, f.seq, f.history from taskgate.flight f where f.task_no = any($1) and f.history is not null \
+         union all select e.task_no, e.seq, e.history from taskgate.ended e \
+         where e.task_no = any($1) and e.task_no >> 32 >= $2 and e.task_no >> 32 < $3 and e.history is not null) p \
+         order by p.task_no, p.last_seq limit $4";
+    /// The end of the visible feed: the oldest running transaction that may still add events.
+    ///
+    /// Transactions of others (of other databases too) have ids from the same counter and may stay open for hours; they are told
+    /// by their locks. A transaction of ours holds a lock on a table of the schema before it gets an id and until it has ended, so
+    /// one that is seen without such a lock is not ours. Nor is one that has locks on the inbox alone: that is an application with a call
+    /// that it has not committed, and what takes calls out of the inbox writes tasks in a transaction of their own. One that has no locks any more has just ended: it counts, this once. The
+    /// answer is for statements that begin later: what ended since is visible to them.
+    FEED_END = "with held as materialized (\
+         select locktype, transactionid, pid, relation, mode from pg_locks where granted \
+         and (locktype = 'transactionid' or (locktype = 'relation' \
+         and database = (select oid from pg_database where datname = current_database()) \
+         and relation in (select oid from pg_class where relnamespace = 'taskgate'::regnamespace and relname not like 'inbox%')))), \
+         here as (select pg_current_snapshot() as shot) \
+         select (coalesce(min(running.id::text::bigint), max(pg_snapshot_xmax(here.shot)::text::bigint)) << 20) \
+         + max(l.feed_offset) from here cross join taskgate.ledger l \
+         left join lateral (select x.id from pg_snapshot_xip(here.shot) as x(id) where not exists (\
+         select 1 from held own where own.locktype = 'transactionid' and own.transactionid = x.id::xid \
+         and not exists (select 1 from held r where r.pid = own.pid and r.locktype = 'relation' \
+         and r.mode in ('RowShareLock', 'RowExclusiveLock')))) running on true";
+    NEWEST = "select pos, events from taskgate.feed where pos < $1 order by pos desc limit 1";
+    /// Rows with events after `$1` and before `$2`: at most `$3` rows and `$4` bytes. The first row may begin before `$1`.
+    ROWS = "select pos, events from (select pos, events, \
+         sum(octet_length(events)) over (order by pos rows between unbounded preceding and 1 preceding) as before \
+         from taskgate.feed where pos >= coalesce((select pos from taskgate.feed where pos <= $1 order by pos desc limit 1), 0) \
+         and pos < $2 order by pos limit $3) as page where coalesce(before, 0) < $4 order by pos";
+    /// `$1` numbers.
+    SUBJECTS = concat!(
+        "select ",
+        subject_columns!(),
+        " from taskgate.task t",
+        named!(),
+        "where t.task_no = any($1) and ",
+        between!("$2", "$3")
+    );
+    /// Tasks `$1` that have no history, as they stand. In one snapshot, because a history may begin between two looks, and what the columns
+    /// say then is not all of it.
+    PLAIN = concat!(
+        "select ",
+        fact_columns!(),
+        ", ",
+        state_columns!(),
+        " from ",
+        standing!(light, "$2", "$3"),
+        " where t.task_no = any($1) and ",
+        between!("$2", "$3"),
+        " and not exists (select 1 from taskgate.flight h where h.task_no = t.task_no and h.history is not null) \
+         and not exists (select 1 from taskgate.ended h where h.task_no = t.task_no and h.task_no >> 32 >= $2 \
+         and h.task_no >> 32 < $3 and h.history is not null) order by t.task_no"
+    );
+}
 
-/// The pieces of a history that may have events after `$2`, oldest first, up to `$4` bytes. `$1` number, `$3` its day.
-pub(super) const HISTORY: &str = "select events from (select p.last_seq, p.events, \
-     sum(octet_length(p.events)) over (order by p.last_seq rows between unbounded preceding and 1 preceding) as before from (\
-     select h.last_seq, h.events from taskgate.history h where h.task_no = $1 and h.task_no >> 32 = $3 and h.last_seq > $2 \
-     union all select f.seq, f.history from taskgate.flight f where f.task_no = $1 and f.history is not null \
-     union all select e.seq, e.history from taskgate.ended e \
-     where e.task_no = $1 and e.task_no >> 32 = $3 and e.history is not null) p) q \
-     where coalesce(q.before, 0) < $4 order by q.last_seq";
-
-/// The histories of tasks `$1`, in pieces; `$2` and `$3` bound their numbers, `$4` pieces at most.
-pub(super) const HISTORIES: &str = "select p.task_no, p.events from (\
-     select h.task_no, h.last_seq, h.events from taskgate.history h where h.task_no = any($1) and h.task_no >> 32 >= $2 and h.task_no >> 32 < $3 \
-     union all select f.task_no, f.seq, f.history from taskgate.flight f where f.task_no = any($1) and f.history is not null \
-     union all select e.task_no, e.seq, e.history from taskgate.ended e \
-     where e.task_no = any($1) and e.task_no >> 32 >= $2 and e.task_no >> 32 < $3 and e.history is not null) p \
-     order by p.task_no, p.last_seq limit $4";
-
-/// The end of the visible feed: the oldest running transaction that may still add events.
-///
-/// Transactions of others (of other databases too) have ids from the same counter and may stay open for hours; they are told
-/// by their locks. A transaction of ours holds a lock on a table of the schema before it gets an id and until it has ended, so
-/// one that is seen without such a lock is not ours. Nor is one that has locks on the inbox alone: that is an application with a call
-/// that it has not committed, and what takes calls out of the inbox writes tasks in a transaction of their own. One that has no locks any more has just ended: it counts, this once. The
-/// answer is for statements that begin later: what ended since is visible to them.
-pub(super) const FEED_END: &str = "with held as materialized (\
-     select locktype, transactionid, pid, relation, mode from pg_locks where granted \
-     and (locktype = 'transactionid' or (locktype = 'relation' \
-     and database = (select oid from pg_database where datname = current_database()) \
-     and relation in (select oid from pg_class where relnamespace = 'taskgate'::regnamespace and relname not like 'inbox%')))), \
-     here as (select pg_current_snapshot() as shot) \
-     select (coalesce(min(running.id::text::bigint), max(pg_snapshot_xmax(here.shot)::text::bigint)) << 20) \
-     + max(l.feed_offset) from here cross join taskgate.ledger l \
-     left join lateral (select x.id from pg_snapshot_xip(here.shot) as x(id) where not exists (\
-     select 1 from held own where own.locktype = 'transactionid' and own.transactionid = x.id::xid \
-     and not exists (select 1 from held r where r.pid = own.pid and r.locktype = 'relation' \
-     and r.mode in ('RowShareLock', 'RowExclusiveLock')))) running on true";
-
-pub(super) const NEWEST: &str = "select pos, events from taskgate.feed where pos < $1 order by pos desc limit 1";
-
-/// Rows with events after `$1` and before `$2`: at most `$3` rows and `$4` bytes. The first row may begin before `$1`.
-pub(super) const ROWS: &str = "select pos, events from (select pos, events, \
-     sum(octet_length(events)) over (order by pos rows between unbounded preceding and 1 preceding) as before \
-     from taskgate.feed where pos >= coalesce((select pos from taskgate.feed where pos <= $1 order by pos desc limit 1), 0) \
-     and pos < $2 order by pos limit $3) as page where coalesce(before, 0) < $4 order by pos";
-
-/// `$1` numbers.
-pub(super) const SUBJECTS: &str = concat!(
-    "select ",
-    subject_columns!(),
-    " from taskgate.task t",
-    named!(),
-    "where t.task_no = any($1) and ",
-    between!("$2", "$3")
-);
 const CHOSEN: &str = concat!(
     "select ",
     subject_columns!(),
@@ -95,22 +109,6 @@ const CHOSEN: &str = concat!(
     standing!(light, "$2", "$3"),
     " where t.task_no = any($1) and ",
     between!("$2", "$3")
-);
-
-/// The state of tasks `$1` without a history. Read in one snapshot: a history may begin between two reads, and then the columns no longer
-/// determine all events.
-pub(super) const PLAIN: &str = concat!(
-    "select ",
-    fact_columns!(),
-    ", ",
-    state_columns!(),
-    " from ",
-    standing!(light, "$2", "$3"),
-    " where t.task_no = any($1) and ",
-    between!("$2", "$3"),
-    " and not exists (select 1 from taskgate.flight h where h.task_no = t.task_no and h.history is not null) \
-     and not exists (select 1 from taskgate.ended h where h.task_no = t.task_no and h.task_no >> 32 >= $2 \
-     and h.task_no >> 32 < $3 and h.history is not null) order by t.task_no"
 );
 
 /// An event of the feed, before its task is known.

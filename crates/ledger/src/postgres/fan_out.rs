@@ -5,16 +5,19 @@ use sqlx::Row;
 
 use super::pool::{self, Tx};
 use super::{PostgresLedger, insert};
+use crate::statements::statements;
 use crate::{Error, FanOut, FanOuts, Inserted, Submission};
 use celery::task::{GroupId, TaskId};
 
-pub(super) const INSERT: &str = "insert into taskgate.fan_out (group_id, root_id, total, submitted_at, plan) \
-     values ($1, $2, $3, $4, $5)";
-pub(super) const NEXT: &str = "select fan_out_no, group_id, root_id, total, written, plan from taskgate.fan_out \
-     where fan_out_no > $1 order by fan_out_no limit 1";
-pub(super) const ADVANCE: &str =
-    "update taskgate.fan_out set written = $3 where fan_out_no = $1 and written = $2 and $3 < total";
-pub(super) const FINISH: &str = "delete from taskgate.fan_out where fan_out_no = $1 and written = $2 and $3 >= total";
+statements! {
+    INSERT = "insert into taskgate.fan_out (group_id, root_id, total, submitted_at, plan) \
+         values ($1, $2, $3, $4, $5)";
+    NEXT = "select fan_out_no, group_id, root_id, total, written, plan from taskgate.fan_out \
+         where fan_out_no > $1 order by fan_out_no limit 1";
+    ADVANCE =
+        "update taskgate.fan_out set written = $3 where fan_out_no = $1 and written = $2 and $3 < total";
+    FINISH = "delete from taskgate.fan_out where fan_out_no = $1 and written = $2 and $3 >= total";
+}
 
 /// Inserts a fan-out in the transaction of its submission.
 pub(super) async fn insert(tx: &mut Tx, submission: &Submission) -> Result<(), sqlx::Error> {

@@ -6,17 +6,20 @@ use sqlx::postgres::PgRow;
 
 use super::PostgresLedger;
 use super::pool;
+use crate::statements::statements;
 use crate::{Error, Finding, Findings};
 use runtime::clock::Time;
 
-pub(super) const FORGET: &str = "delete from taskgate.finding f where f.source = $1 and not exists (\
-     select 1 from unnest($2::text[], $3::text[]) as n(kind, subject) where n.kind = f.kind and n.subject = f.subject)";
-pub(super) const NOTE: &str = "insert into taskgate.finding (source, kind, subject, since, detail) \
-     select $1, n.kind, n.subject, n.since, n.detail \
-     from unnest($2::text[], $3::text[], $4::bigint[], $5::text[]) as n(kind, subject, since, detail) \
-     on conflict (source, kind, subject) do update set detail = excluded.detail";
-pub(super) const FINDINGS: &str =
-    "select kind, subject, since, detail from taskgate.finding order by kind, subject, source limit $1";
+statements! {
+    FORGET = "delete from taskgate.finding f where f.source = $1 and not exists (\
+         select 1 from unnest($2::text[], $3::text[]) as n(kind, subject) where n.kind = f.kind and n.subject = f.subject)";
+    NOTE = "insert into taskgate.finding (source, kind, subject, since, detail) \
+         select $1, n.kind, n.subject, n.since, n.detail \
+         from unnest($2::text[], $3::text[], $4::bigint[], $5::text[]) as n(kind, subject, since, detail) \
+         on conflict (source, kind, subject) do update set detail = excluded.detail";
+    FINDINGS =
+        "select kind, subject, since, detail from taskgate.finding order by kind, subject, source limit $1";
+}
 
 #[async_trait]
 impl Findings for PostgresLedger {

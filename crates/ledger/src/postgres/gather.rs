@@ -8,6 +8,7 @@ use sqlx::Row;
 use std::sync::Mutex;
 use std::time::Duration;
 
+use crate::statements::statements;
 use crate::{Error, history};
 use celery::task::Phase;
 use runtime::clock::Time;
@@ -15,25 +16,24 @@ use runtime::clock::Time;
 use super::pooled::Pool;
 use super::{events, outbox, pool};
 
-pub(super) const MARK: &str = "select feed from taskgate.relay_mark";
-pub(super) const MOVE: &str = "update taskgate.relay_mark set feed = $1 \
-     where feed < $1 and set_config('synchronous_commit', 'off', true) is not null";
-pub(super) const PAGE: &str = "select pos, events from taskgate.feed where pos > $1 order by pos limit $2";
-
-/// Those of these tasks that were accepted and not touched since.
-/// Not those that are in the outbox: who holds such a row may wait for the task, and nobody is to wait for its row meanwhile.
-pub(super) const UNTOUCHED: &str = "select f.task_no from taskgate.flight f where f.task_no = any($1) and f.seq = 1 \
-     and f.phase = 'accepted' and not exists (select 1 from taskgate.outbox o where o.task_no = f.task_no)";
-
-/// How many these are.
-pub(super) const OUTSIDE: &str = "select count(*) from taskgate.flight f where f.task_no = any($1) and f.seq = 1 \
-     and f.phase = 'accepted' and not exists (select 1 from taskgate.outbox o where o.task_no = f.task_no)";
-
-/// Locks the tasks, so that they are not published or withdrawn meanwhile.
-pub(super) const TAKE_IN: &str = "insert into taskgate.outbox (task_no, wake_at, accepted_at) \
-     select i.task_no, i.at, i.at from unnest($1::bigint[], $2::bigint[]) as i(task_no, at) cross join lateral \
-     (select 1 from taskgate.flight f where f.task_no = i.task_no and f.seq = 1 and f.phase = 'accepted' for no key update) f \
-     on conflict (task_no) do nothing";
+statements! {
+    MARK = "select feed from taskgate.relay_mark";
+    MOVE = "update taskgate.relay_mark set feed = $1 \
+         where feed < $1 and set_config('synchronous_commit', 'off', true) is not null";
+    PAGE = "select pos, events from taskgate.feed where pos > $1 order by pos limit $2";
+    /// Those of these tasks that were accepted and not touched since.
+    /// Not those that are in the outbox: who holds such a row may wait for the task, and nobody is to wait for its row meanwhile.
+    UNTOUCHED = "select f.task_no from taskgate.flight f where f.task_no = any($1) and f.seq = 1 \
+         and f.phase = 'accepted' and not exists (select 1 from taskgate.outbox o where o.task_no = f.task_no)";
+    /// How many these are.
+    OUTSIDE = "select count(*) from taskgate.flight f where f.task_no = any($1) and f.seq = 1 \
+         and f.phase = 'accepted' and not exists (select 1 from taskgate.outbox o where o.task_no = f.task_no)";
+    /// Locks the tasks, so that they are not published or withdrawn meanwhile.
+    TAKE_IN = "insert into taskgate.outbox (task_no, wake_at, accepted_at) \
+         select i.task_no, i.at, i.at from unnest($1::bigint[], $2::bigint[]) as i(task_no, at) cross join lateral \
+         (select 1 from taskgate.flight f where f.task_no = i.task_no and f.seq = 1 and f.phase = 'accepted' for no key update) f \
+         on conflict (task_no) do nothing";
+}
 
 /// Clocks of replicas differ by less. Who was accepted later than this from now on was accepted by a clock that is wrong: the mark does not
 /// wait until that time has come.

@@ -7,6 +7,7 @@ use sqlx::Row;
 use sqlx::postgres::PgRow;
 
 use crate::rows::{failure, json, phase};
+use crate::statements::statements;
 use crate::{EdgeKind, Error, Group, GroupMember, NewGroup, Task};
 use celery::task::{GroupId, TaskId};
 use runtime::clock::Time;
@@ -16,45 +17,43 @@ use super::pool::Tx;
 use super::pooled::Pool;
 use super::{numbers, rows};
 
-pub(super) const GROUP: &str =
-    "select root_id, total, submitted_at, chord_size, structure from taskgate.task_group where group_id = $1";
-
-/// `$2` and `$3` bound the numbers, here and in [`CANVAS`]: no task of a canvas is older than its root.
-pub(super) const MEMBERS: &str = concat!(
-    "select t.task_no, coalesce(t.given_id, cast(t.id as text)) as task_id, nullif(k.name, '') as name, t.group_index, s.phase, \
-     coalesce(s.status, taskgate.word(s.phase)) as status, cast(s.seq as bigint) as seq, s.result, s.failure_type, s.failure_message from ",
-    standing!(full, "$2", "$3"),
-    " where t.group_id = $1 and ",
-    between!("$2", "$3"),
-    " order by t.group_index nulls last, t.task_no"
-);
-
-pub(super) const OF_CANVASES: &str = "select group_id, root_id, total, chord_size, structure from taskgate.task_group \
-     where root_id = any($1) and (chord_size is not null or structure is not null)";
-
-/// `$4` the key of the root's id.
-pub(super) const CANVAS: &str = concat!(
-    "select ",
-    fact_columns!(),
-    ", ",
-    state_columns!(),
-    " from ",
-    standing!(full, "$2", "$3"),
-    " where t.root_id = $1 and ",
-    between!("$2", "$3"),
-    " union all select ",
-    fact_columns!(),
-    ", ",
-    state_columns!(),
-    " from ",
-    standing!(full, "$2", "$3"),
-    " where t.id = $4 and t.root_id is null and ",
-    between!("$2", "$3"),
-    " order by task_no"
-);
-
-pub(super) const EDGES: &str =
-    "select from_no, to_no, kind from taskgate.edge where from_no = any($1) order by from_no, to_no";
+statements! {
+    GROUP =
+        "select root_id, total, submitted_at, chord_size, structure from taskgate.task_group where group_id = $1";
+    /// `$2` and `$3` bound the numbers, here and in [`CANVAS`]: no task of a canvas is older than its root.
+    MEMBERS = concat!(
+        "select t.task_no, coalesce(t.given_id, cast(t.id as text)) as task_id, nullif(k.name, '') as name, t.group_index, s.phase, \
+         coalesce(s.status, taskgate.word(s.phase)) as status, cast(s.seq as bigint) as seq, s.result, s.failure_type, s.failure_message from ",
+        standing!(full, "$2", "$3"),
+        " where t.group_id = $1 and ",
+        between!("$2", "$3"),
+        " order by t.group_index nulls last, t.task_no"
+    );
+    OF_CANVASES = "select group_id, root_id, total, chord_size, structure from taskgate.task_group \
+         where root_id = any($1) and (chord_size is not null or structure is not null)";
+    /// `$4` the key of the root's id.
+    CANVAS = concat!(
+        "select ",
+        fact_columns!(),
+        ", ",
+        state_columns!(),
+        " from ",
+        standing!(full, "$2", "$3"),
+        " where t.root_id = $1 and ",
+        between!("$2", "$3"),
+        " union all select ",
+        fact_columns!(),
+        ", ",
+        state_columns!(),
+        " from ",
+        standing!(full, "$2", "$3"),
+        " where t.id = $4 and t.root_id is null and ",
+        between!("$2", "$3"),
+        " order by task_no"
+    );
+    EDGES =
+        "select from_no, to_no, kind from taskgate.edge where from_no = any($1) order by from_no, to_no";
+}
 
 pub(super) async fn group(pool: &Pool, id: &GroupId) -> Result<Option<Group>, Error> {
     let Some(row) = sqlx::query(GROUP).bind(id.as_str()).fetch_optional(pool).await? else { return Ok(None) };

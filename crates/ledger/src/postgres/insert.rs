@@ -9,6 +9,7 @@ use sqlx::{PgExecutor, Row};
 
 use crate::admission::{Taken, judge, refusing_keys};
 use crate::rows::{label_rows, labels_text, options_text, short};
+use crate::statements::statements;
 use crate::{Conflict, Error, Inserted, NewTask, Submission, headers, history};
 use celery::task::{GroupId, TaskId};
 
@@ -19,79 +20,73 @@ use super::{Store, fan_out, limits, migrate, numbers};
 /// A batch that fails more often than this has another cause than other submissions.
 pub(super) const MAX_ATTEMPTS: usize = 1000;
 
-/// Numbers are assigned in the order of the batch, so that `task_no` is the order of acceptance. `$21` is each first event's encoding
-/// in the feed; `$22` to `$25` are for tasks that wait in a line or at a gate from the beginning.
-pub(super) const INSERT: &str = "with input as materialized (\
-     select nextval('taskgate.task_no') as task_no, i.* from unnest($1::uuid[], $2::text[], $3::int[], $4::smallint[], \
-     $5::text[], $6::text[], $7::text[], $8::bigint[], $9::bigint[], $10::bigint[], $11::bigint[], $12::text[], $13::text[], \
-     $14::text[], $15::int[], $16::bool[], $17::text[], $18::text[], $19::text[], $20::text[], $21::bytea[], $22::text[], $23::smallint[], \
-     $24::text[], $25::int[]) with ordinality \
-     as i(id, given_id, kind_no, priority, phase, headers, body, submitted_at, due_at, expires_at, wake_at, root_id, \
-     parent_id, group_id, group_index, ignore_result, retry_of, schedule, labels, options, told, line, rank, gate, gate_max, place)), \
-     new_task as (insert into taskgate.task (task_no, submitted_at, due_at, expires_at, id, kind_no, group_index, priority, \
-     ignore_result, adopted, first_phase, given_id, root_id, parent_id, group_id, retry_of, schedule, labels, options, headers, body) \
-     select task_no, submitted_at, due_at, expires_at, id, kind_no, group_index, priority, ignore_result, false, \
-     nullif(phase, 'accepted'), given_id, root_id, parent_id, group_id, retry_of, schedule, labels, options, headers, body from input), \
-     new_flight as (insert into taskgate.flight (task_no, seq, delivery, retries, waits, phase) \
-     select task_no, 1, 1, 0, phase = 'waiting', phase from input), \
-     new_outbox as (insert into taskgate.outbox (task_no, wake_at, accepted_at, line, rank, share, gate, gate_max) \
-     select task_no, wake_at, submitted_at, line, rank, case when line is not null then '' end, gate, gate_max \
-     from input where phase <> 'waiting'), \
-     new_feed as (insert into taskgate.feed (pos, at, events) \
-     select (pg_current_xact_id()::text::bigint << 20) + l.feed_offset + p.place, p.at, p.events from \
-     (select min(place) as place, max(submitted_at) as at, string_agg(int8send(task_no) || told, '' order by place) as events \
-     from input group by (place - 1) / 1000) p, taskgate.ledger l) \
-     select task_no from input order by place";
-
-/// The same for plain tasks, with half of the columns. They go to the broker at once, so they have no row in the outbox: `gather` finds
-/// those that were not published.
-pub(super) const INSERT_PLAIN: &str = "with input as materialized (\
-     select nextval('taskgate.task_no') as task_no, i.* from unnest($1::uuid[], $2::int[], $3::smallint[], $4::bool[], \
-     $5::text[], $6::text[], $7::text[], $8::bigint[], $9::bytea[]) with ordinality \
-     as i(id, kind_no, priority, ignore_result, options, headers, body, submitted_at, told, place)), \
-     new_task as (insert into taskgate.task (task_no, submitted_at, id, kind_no, priority, ignore_result, adopted, options, \
-     headers, body) select task_no, submitted_at, id, kind_no, priority, ignore_result, false, options, headers, body from input), \
-     new_flight as (insert into taskgate.flight (task_no, seq, delivery, retries, phase) \
-     select task_no, 1, 1, 0, 'accepted' from input), \
-     new_feed as (insert into taskgate.feed (pos, at, events) \
-     select (pg_current_xact_id()::text::bigint << 20) + l.feed_offset + p.place, p.at, p.events from \
-     (select min(place) as place, max(submitted_at) as at, string_agg(int8send(task_no) || told, '' order by place) as events \
-     from input group by (place - 1) / 1000) p, taskgate.ledger l) \
-     select task_no from input order by place";
-
-pub(super) const LABELS: &str = "insert into taskgate.label (key, value, task_no) \
-     select * from unnest($1::text[], $2::text[], $3::bigint[])";
-
-pub(super) const EDGES: &str = "insert into taskgate.edge (from_no, to_no, kind) \
-     select * from unnest($1::bigint[], $2::bigint[], $3::text[]) on conflict do nothing";
-
-pub(super) const GROUPS: &str = "insert into taskgate.task_group (group_id, root_id, total, chord_size, submitted_at, structure) \
-     select * from unnest($1::text[], $2::text[], $3::int[], $4::int[], $5::bigint[], $6::text[])";
-
-pub(super) const RETRIED: &str = "with n as materialized (select t.task_no, n.id from unnest($1::uuid[], $2::text[]) as n(old, id) \
-     join taskgate.task t on t.id = n.old), \
-     open as (update taskgate.flight f set retried_as = n.id from n where f.task_no = n.task_no) \
-     update taskgate.ended e set retried_as = n.id from n where e.task_no = n.task_no";
-
-/// An expired key is free. `$6` is now.
-pub(super) const IDEMPOTENCY: &str = "insert into taskgate.idempotency as k (scope, key, fingerprint, answer, expires_at) \
-     select * from unnest($1::text[], $2::text[], $3::bytea[], $4::text[], $5::bigint[]) as n(scope, key, fp, answer, until) \
-     order by scope, key on conflict (scope, key) do update set fingerprint = excluded.fingerprint, answer = excluded.answer, \
-     expires_at = excluded.expires_at where k.expires_at <= $6";
-
-pub(super) const UNIQUE: &str = "insert into taskgate.unique_key as k (key, task_id, expires_at) \
-     select * from unnest($1::text[], $2::text[], $3::bigint[]) as n(key, id, until) order by key \
-     on conflict (key) do update set task_id = excluded.task_id, expires_at = excluded.expires_at \
-     where k.expires_at <= $4 or k.task_id = any($5::text[])";
-
-pub(super) const TAKEN_TASKS: &str =
-    "select coalesce(t.given_id, cast(t.id as text)) from taskgate.task t where t.id = any($1)";
-pub(super) const TAKEN_GROUPS: &str = "select group_id from taskgate.task_group where group_id = any($1)";
-pub(super) const TAKEN_IDEMPOTENCY: &str = "select k.scope, k.key, k.fingerprint, k.answer \
-     from unnest($1::text[], $2::text[]) as n(scope, key) \
-     join taskgate.idempotency k on k.scope = n.scope and k.key = n.key where k.expires_at > $3";
-pub(super) const TAKEN_UNIQUE: &str =
-    "select key, task_id from taskgate.unique_key where key = any($1) and expires_at > $2";
+statements! {
+    /// Numbers are drawn in the order of the batch, so that the order of acceptance is the order of `task_no`. `$21` is what each first
+    /// event says of itself in the feed; `$22` to `$25` are for tasks that wait in a line or at a gate from the beginning.
+    INSERT = "with input as materialized (\
+         select nextval('taskgate.task_no') as task_no, i.* from unnest($1::uuid[], $2::text[], $3::int[], $4::smallint[], \
+         $5::text[], $6::text[], $7::text[], $8::bigint[], $9::bigint[], $10::bigint[], $11::bigint[], $12::text[], $13::text[], \
+         $14::text[], $15::int[], $16::bool[], $17::text[], $18::text[], $19::text[], $20::text[], $21::bytea[], $22::text[], $23::smallint[], \
+         $24::text[], $25::int[]) with ordinality \
+         as i(id, given_id, kind_no, priority, phase, headers, body, submitted_at, due_at, expires_at, wake_at, root_id, \
+         parent_id, group_id, group_index, ignore_result, retry_of, schedule, labels, options, told, line, rank, gate, gate_max, place)), \
+         new_task as (insert into taskgate.task (task_no, submitted_at, due_at, expires_at, id, kind_no, group_index, priority, \
+         ignore_result, adopted, first_phase, given_id, root_id, parent_id, group_id, retry_of, schedule, labels, options, headers, body) \
+         select task_no, submitted_at, due_at, expires_at, id, kind_no, group_index, priority, ignore_result, false, \
+         nullif(phase, 'accepted'), given_id, root_id, parent_id, group_id, retry_of, schedule, labels, options, headers, body from input), \
+         new_flight as (insert into taskgate.flight (task_no, seq, delivery, retries, waits, phase) \
+         select task_no, 1, 1, 0, phase = 'waiting', phase from input), \
+         new_outbox as (insert into taskgate.outbox (task_no, wake_at, accepted_at, line, rank, share, gate, gate_max) \
+         select task_no, wake_at, submitted_at, line, rank, case when line is not null then '' end, gate, gate_max \
+         from input where phase <> 'waiting'), \
+         new_feed as (insert into taskgate.feed (pos, at, events) \
+         select (pg_current_xact_id()::text::bigint << 20) + l.feed_offset + p.place, p.at, p.events from \
+         (select min(place) as place, max(submitted_at) as at, string_agg(int8send(task_no) || told, '' order by place) as events \
+         from input group by (place - 1) / 1000) p, taskgate.ledger l) \
+         select task_no from input order by place";
+    /// The same for tasks of which there is nothing more to say: half of the columns. They go to the broker at once, so they have
+    /// no row in the outbox: `gather` finds those that were left behind.
+    INSERT_PLAIN = "with input as materialized (\
+         select nextval('taskgate.task_no') as task_no, i.* from unnest($1::uuid[], $2::int[], $3::smallint[], $4::bool[], \
+         $5::text[], $6::text[], $7::text[], $8::bigint[], $9::bytea[]) with ordinality \
+         as i(id, kind_no, priority, ignore_result, options, headers, body, submitted_at, told, place)), \
+         new_task as (insert into taskgate.task (task_no, submitted_at, id, kind_no, priority, ignore_result, adopted, options, \
+         headers, body) select task_no, submitted_at, id, kind_no, priority, ignore_result, false, options, headers, body from input), \
+         new_flight as (insert into taskgate.flight (task_no, seq, delivery, retries, phase) \
+         select task_no, 1, 1, 0, 'accepted' from input), \
+         new_feed as (insert into taskgate.feed (pos, at, events) \
+         select (pg_current_xact_id()::text::bigint << 20) + l.feed_offset + p.place, p.at, p.events from \
+         (select min(place) as place, max(submitted_at) as at, string_agg(int8send(task_no) || told, '' order by place) as events \
+         from input group by (place - 1) / 1000) p, taskgate.ledger l) \
+         select task_no from input order by place";
+    LABELS = "insert into taskgate.label (key, value, task_no) \
+         select * from unnest($1::text[], $2::text[], $3::bigint[])";
+    EDGES = "insert into taskgate.edge (from_no, to_no, kind) \
+         select * from unnest($1::bigint[], $2::bigint[], $3::text[]) on conflict do nothing";
+    GROUPS = "insert into taskgate.task_group (group_id, root_id, total, chord_size, submitted_at, structure) \
+         select * from unnest($1::text[], $2::text[], $3::int[], $4::int[], $5::bigint[], $6::text[])";
+    RETRIED = "with n as materialized (select t.task_no, n.id from unnest($1::uuid[], $2::text[]) as n(old, id) \
+         join taskgate.task t on t.id = n.old), \
+         open as (update taskgate.flight f set retried_as = n.id from n where f.task_no = n.task_no) \
+         update taskgate.ended e set retried_as = n.id from n where e.task_no = n.task_no";
+    /// An expired key is free. `$6` is now.
+    IDEMPOTENCY = "insert into taskgate.idempotency as k (scope, key, fingerprint, answer, expires_at) \
+         select * from unnest($1::text[], $2::text[], $3::bytea[], $4::text[], $5::bigint[]) as n(scope, key, fp, answer, until) \
+         order by scope, key on conflict (scope, key) do update set fingerprint = excluded.fingerprint, answer = excluded.answer, \
+         expires_at = excluded.expires_at where k.expires_at <= $6";
+    UNIQUE = "insert into taskgate.unique_key as k (key, task_id, expires_at) \
+         select * from unnest($1::text[], $2::text[], $3::bigint[]) as n(key, id, until) order by key \
+         on conflict (key) do update set task_id = excluded.task_id, expires_at = excluded.expires_at \
+         where k.expires_at <= $4 or k.task_id = any($5::text[])";
+    TAKEN_TASKS =
+        "select coalesce(t.given_id, cast(t.id as text)) from taskgate.task t where t.id = any($1)";
+    TAKEN_GROUPS = "select group_id from taskgate.task_group where group_id = any($1)";
+    TAKEN_IDEMPOTENCY = "select k.scope, k.key, k.fingerprint, k.answer \
+         from unnest($1::text[], $2::text[]) as n(scope, key) \
+         join taskgate.idempotency k on k.scope = n.scope and k.key = n.key where k.expires_at > $3";
+    TAKEN_UNIQUE =
+        "select key, task_id from taskgate.unique_key where key = any($1) and expires_at > $2";
+}
 
 pub(super) type Answers = Vec<Result<Inserted, Conflict>>;
 

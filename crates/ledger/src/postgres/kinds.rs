@@ -9,16 +9,19 @@ use std::sync::RwLock;
 use sqlx::Row;
 
 use crate::Error;
+use crate::statements::statements;
 
 use super::pooled::Pool;
 
 /// Maximum number of cached pairs: some megabytes of names.
 const MOST: usize = 20_000;
 
-pub(super) const ADD: &str = "insert into taskgate.kind (name, queue) select * from unnest($1::text[], $2::text[]) as n(name, queue) \
-     order by 1, 2 on conflict (name, queue) do nothing";
-pub(super) const FIND: &str = "select k.name, k.queue, k.kind_no from unnest($1::text[], $2::text[]) as n(name, queue) \
-     join taskgate.kind k on k.name = n.name and k.queue = n.queue";
+statements! {
+    ADD = "insert into taskgate.kind (name, queue) select * from unnest($1::text[], $2::text[]) as n(name, queue) \
+         order by 1, 2 on conflict (name, queue) do nothing";
+    FIND = "select k.name, k.queue, k.kind_no from unnest($1::text[], $2::text[]) as n(name, queue) \
+         join taskgate.kind k on k.name = n.name and k.queue = n.queue";
+}
 
 type Pair = (String, String);
 

@@ -9,6 +9,7 @@ use sqlx::postgres::PgRow;
 use uuid::Uuid;
 
 use crate::book::Book;
+use crate::statements::statements;
 use crate::{Error, Event, Fence, News, Task};
 use celery::task::TaskId;
 
@@ -18,32 +19,53 @@ use super::pool::{self, Tx, is_deadlock};
 use super::pooled::Pool;
 use super::{Store, rows, save};
 
-/// Every transaction locks tasks by ascending number, so that there are no deadlocks. `$1` keys of ids; `$2` and `$3` bound the days.
-pub(super) const LOCK: &str = concat!(
-    "select ",
-    fact_columns!(),
-    ", ",
-    open_columns!(),
-    " from (select * from taskgate.task t where t.id = any($1) and ",
-    between!("$2", "$3"),
-    " order by t.task_no offset 0) t",
-    named!(),
-    "cross join lateral (select * from taskgate.flight f where f.task_no = t.task_no for no key update) s"
-);
-
-/// The same for tasks that have ended.
-pub(super) const LOCK_ENDED: &str = concat!(
-    "select ",
-    fact_columns!(),
-    ", ",
-    closed_columns!(),
-    " from (select * from taskgate.task t where t.id = any($1) and ",
-    between!("$2", "$3"),
-    " order by t.task_no offset 0) t",
-    named!(),
-    "cross join lateral (select * from taskgate.ended e where e.task_no = t.task_no and e.task_no >> 32 >= $2 \
-     and e.task_no >> 32 < $3 for no key update) s"
-);
+statements! {
+    /// Every transaction locks tasks by ascending number, so that two never wait for each other. `$1` keys of ids; `$2` and `$3` bound
+    /// the days.
+    LOCK = concat!(
+        "select ",
+        fact_columns!(),
+        ", ",
+        open_columns!(),
+        " from (select * from taskgate.task t where t.id = any($1) and ",
+        between!("$2", "$3"),
+        " order by t.task_no offset 0) t",
+        named!(),
+        "cross join lateral (select * from taskgate.flight f where f.task_no = t.task_no for no key update) s"
+    );
+    /// The same for tasks that have ended.
+    LOCK_ENDED = concat!(
+        "select ",
+        fact_columns!(),
+        ", ",
+        closed_columns!(),
+        " from (select * from taskgate.task t where t.id = any($1) and ",
+        between!("$2", "$3"),
+        " order by t.task_no offset 0) t",
+        named!(),
+        "cross join lateral (select * from taskgate.ended e where e.task_no = t.task_no and e.task_no >> 32 >= $2 \
+         and e.task_no >> 32 < $3 for no key update) s"
+    );
+    /// Locked until the commit: the next holder cannot take the lease before that.
+    FENCE = "select 1 from taskgate.lease where name = $1 and term = $2 for share";
+    /// The fence alone, where no task needs a look.
+    RENEW =
+        "update taskgate.lease set expires_at = greatest(expires_at, $1) where name = $2 and term = $3";
+    /// The fence, then [`LOCK`], in one round trip: no rows without the fence. It renews the lease: a successor that waits for a long
+    /// write finds afterwards that its holder lives.
+    LOCK_FENCED = concat!(
+        "with fence as (update taskgate.lease set expires_at = greatest(expires_at, $6) where name = $4 and term = $5 returning 1) \
+         select ",
+        fact_columns!(),
+        ", ",
+        open_columns!(),
+        " from (select * from taskgate.task t where t.id = any($1) and ",
+        between!("$2", "$3"),
+        " and exists (select 1 from fence) order by t.task_no offset 0) t",
+        named!(),
+        "cross join lateral (select * from taskgate.flight f where f.task_no = t.task_no for no key update) s"
+    );
+}
 
 pub(super) const BEGIN_RELAXED: &str = "begin; set local synchronous_commit = off";
 
@@ -54,28 +76,6 @@ const BEGIN_FENCED_RELAXED: &str =
 
 /// After this many lost deadlocks a transaction fails as unavailable.
 const MAX_ATTEMPTS: usize = 5;
-
-/// Locked until the commit: the next holder cannot take the lease before that.
-pub(super) const FENCE: &str = "select 1 from taskgate.lease where name = $1 and term = $2 for share";
-
-/// The fence alone, for batches that need no lock.
-pub(super) const RENEW: &str =
-    "update taskgate.lease set expires_at = greatest(expires_at, $1) where name = $2 and term = $3";
-
-/// The fence, then [`LOCK`], in one round trip: no rows without the fence. It renews the lease, so that a successor that waits for a long
-/// write sees afterwards that the holder is alive.
-pub(super) const LOCK_FENCED: &str = concat!(
-    "with fence as (update taskgate.lease set expires_at = greatest(expires_at, $6) where name = $4 and term = $5 returning 1) \
-     select ",
-    fact_columns!(),
-    ", ",
-    open_columns!(),
-    " from (select * from taskgate.task t where t.id = any($1) and ",
-    between!("$2", "$3"),
-    " and exists (select 1 from fence) order by t.task_no offset 0) t",
-    named!(),
-    "cross join lateral (select * from taskgate.flight f where f.task_no = t.task_no for no key update) s"
-);
 
 /// Applies news. `None` when the fence does not hold any more.
 pub(super) async fn learn(

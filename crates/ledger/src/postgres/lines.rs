@@ -8,51 +8,54 @@ use super::pool::Tx;
 use crate::Error;
 use crate::line_reads::Reads;
 use crate::lines::{Entering, Line, Lines, Pick, Share};
+use crate::statements::statements;
 
-/// Lines of unpaused queues, found by skipping along the index. `is_shared`: keys take turns in it.
-pub(super) const WAITING: &str = "with recursive waiting as (\
-     (select line from taskgate.outbox where line is not null order by line limit 1) union all \
-     select (select o.line from taskgate.outbox o where o.line > w.line order by o.line limit 1) \
-     from waiting w where w.line is not null) \
-     select w.line, (select count(*) from taskgate.window_slot s where s.queue = w.line) as slots, \
-     exists (select 1 from taskgate.line_share s where s.queue = w.line) as is_shared \
-     from waiting w where w.line is not null and not exists (select 1 from taskgate.queue_pause p where p.queue = w.line) limit 1000";
-pub(super) const FIRST: &str =
-    "select task_no, rank from taskgate.outbox where line = $1 order by rank, share, task_no limit $2";
-/// `$2` the rank before.
-pub(super) const NEXT_RANK: &str =
-    "select rank from taskgate.outbox where line = $1 and rank > $2 order by rank limit 1";
-/// The keys of a rank whose turn is next.
-pub(super) const SHARES: &str = "select share, turn, weight from taskgate.line_share where queue = $1 and rank = $2 \
-     order by turn, share limit $3";
-/// The turn of tasks without a key; if they have none yet, they start at the others' position.
-pub(super) const WITHOUT: &str = "select coalesce((select s.turn from taskgate.line_share s where s.queue = $1 and s.rank = $2 and s.share = ''), \
-     (select min(s.turn) from taskgate.line_share s where s.queue = $1 and s.rank = $2), 0) as turn \
-     from (select 1 from taskgate.outbox where line = $1 and rank = $2 and share = '' limit 1) as found";
-pub(super) const HEADS: &str = "select s.share, o.task_no from unnest($3::text[]) as s(share) cross join lateral \
-     (select task_no from taskgate.outbox where line = $1 and rank = $2 and share = s.share order by task_no limit $4) o";
-pub(super) const SLOTS: &str = "select q.queue, (select count(*) from taskgate.window_slot s where s.queue = q.queue) as slots \
-     from unnest($1::text[]) as q(queue)";
-pub(super) const ENTER: &str = "update taskgate.outbox o set line = n.queue, rank = n.rank, share = n.share, gate = null, gate_max = null, \
-     parked = null, wake_at = coalesce(t.expires_at, 9223372036854775807) \
-     from unnest($1::bigint[], $2::text[], $3::smallint[], $4::text[]) as n(task_no, queue, rank, share) \
-     join taskgate.task t on t.task_no = n.task_no where o.task_no = n.task_no";
-/// Registers a new key, at the others' position.
-pub(super) const REGISTER: &str = "insert into taskgate.line_share (queue, rank, share, turn, weight) \
-     select n.queue, n.rank, n.share, coalesce((select min(s.turn) from taskgate.line_share s \
-     where s.queue = n.queue and s.rank = n.rank), 0), n.weight \
-     from unnest($1::text[], $2::smallint[], $3::text[], $4::int[]) as n(queue, rank, share, weight) \
-     on conflict (queue, rank, share) do update set weight = excluded.weight";
-pub(super) const TURN: &str = "insert into taskgate.line_share (queue, rank, share, turn, weight) \
-     select * from unnest($1::text[], $2::smallint[], $3::text[], $4::bigint[], $5::int[]) \
-     on conflict (queue, rank, share) do update set turn = excluded.turn";
-pub(super) const FORGET: &str = "delete from taskgate.line_share s \
-     using unnest($1::text[], $2::smallint[], $3::text[]) as n(queue, rank, share) \
-     where s.queue = n.queue and s.rank = n.rank and s.share = n.share";
-/// Takes room for a task, unless a worker has received it already.
-pub(super) const OCCUPY: &str = "insert into taskgate.window_slot (task_no, queue) \
-     select n.task_no, n.queue from unnest($1::bigint[], $2::text[]) as n(task_no, queue) \
-     where exists (select 1 from taskgate.flight f where f.task_no = n.task_no and f.phase = 'queued') on conflict do nothing";
+statements! {
+    /// Lines of unpaused queues, found by skipping along the index. `is_shared`: keys take turns in it.
+    WAITING = "with recursive waiting as (\
+         (select line from taskgate.outbox where line is not null order by line limit 1) union all \
+         select (select o.line from taskgate.outbox o where o.line > w.line order by o.line limit 1) \
+         from waiting w where w.line is not null) \
+         select w.line, (select count(*) from taskgate.window_slot s where s.queue = w.line) as slots, \
+         exists (select 1 from taskgate.line_share s where s.queue = w.line) as is_shared \
+         from waiting w where w.line is not null and not exists (select 1 from taskgate.queue_pause p where p.queue = w.line) limit 1000";
+    FIRST =
+        "select task_no, rank from taskgate.outbox where line = $1 order by rank, share, task_no limit $2";
+    /// `$2` the rank before.
+    NEXT_RANK =
+        "select rank from taskgate.outbox where line = $1 and rank > $2 order by rank limit 1";
+    /// The keys of a rank whose turn is next.
+    SHARES = "select share, turn, weight from taskgate.line_share where queue = $1 and rank = $2 \
+         order by turn, share limit $3";
+    /// The turn of tasks without a key; if they have none yet, they start at the others' position.
+    WITHOUT = "select coalesce((select s.turn from taskgate.line_share s where s.queue = $1 and s.rank = $2 and s.share = ''), \
+         (select min(s.turn) from taskgate.line_share s where s.queue = $1 and s.rank = $2), 0) as turn \
+         from (select 1 from taskgate.outbox where line = $1 and rank = $2 and share = '' limit 1) as found";
+    HEADS = "select s.share, o.task_no from unnest($3::text[]) as s(share) cross join lateral \
+         (select task_no from taskgate.outbox where line = $1 and rank = $2 and share = s.share order by task_no limit $4) o";
+    SLOTS = "select q.queue, (select count(*) from taskgate.window_slot s where s.queue = q.queue) as slots \
+         from unnest($1::text[]) as q(queue)";
+    ENTER = "update taskgate.outbox o set line = n.queue, rank = n.rank, share = n.share, gate = null, gate_max = null, \
+         parked = null, wake_at = coalesce(t.expires_at, 9223372036854775807) \
+         from unnest($1::bigint[], $2::text[], $3::smallint[], $4::text[]) as n(task_no, queue, rank, share) \
+         join taskgate.task t on t.task_no = n.task_no where o.task_no = n.task_no";
+    /// Registers a new key, at the others' position.
+    REGISTER = "insert into taskgate.line_share (queue, rank, share, turn, weight) \
+         select n.queue, n.rank, n.share, coalesce((select min(s.turn) from taskgate.line_share s \
+         where s.queue = n.queue and s.rank = n.rank), 0), n.weight \
+         from unnest($1::text[], $2::smallint[], $3::text[], $4::int[]) as n(queue, rank, share, weight) \
+         on conflict (queue, rank, share) do update set weight = excluded.weight";
+    TURN = "insert into taskgate.line_share (queue, rank, share, turn, weight) \
+         select * from unnest($1::text[], $2::smallint[], $3::text[], $4::bigint[], $5::int[]) \
+         on conflict (queue, rank, share) do update set turn = excluded.turn";
+    FORGET = "delete from taskgate.line_share s \
+         using unnest($1::text[], $2::smallint[], $3::text[]) as n(queue, rank, share) \
+         where s.queue = n.queue and s.rank = n.rank and s.share = n.share";
+    /// Takes room for a task, unless a worker has received it already.
+    OCCUPY = "insert into taskgate.window_slot (task_no, queue) \
+         select n.task_no, n.queue from unnest($1::bigint[], $2::text[]) as n(task_no, queue) \
+         where exists (select 1 from taskgate.flight f where f.task_no = n.task_no and f.phase = 'queued') on conflict do nothing";
+}
 
 /// The reads of a pass.
 pub(super) struct Read<'a>(pub &'a mut Tx);

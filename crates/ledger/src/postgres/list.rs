@@ -10,6 +10,7 @@ use sqlx::Row;
 use uuid::Uuid;
 
 use crate::rows::{clean, short};
+use crate::statements::statements;
 use crate::{Cursor, Error, Filter, Page, Task};
 use celery::task::Phase;
 
@@ -26,47 +27,46 @@ const LONGEST_STEP: i64 = 2_500;
 /// Clocks of replicas differ by less than this, so numbers are in the order of submission times within this tolerance.
 const SKEW: i64 = 600 * 1_000_000;
 
-/// Each of these returns numbers below `$1` and not below `$2`, descending, at most `$3`. Bounds on days exclude partitions.
-pub(super) const ALL: &str = "select task_no from taskgate.task where task_no < $1 and task_no >> 32 <= $1 >> 32 and task_no >= $2 and task_no >> 32 >= $2 >> 32 order by task_no desc limit $3";
-pub(super) const AT_WORKER: &str = "select task_no from taskgate.flight where at_worker and task_no < $1 and task_no >= $2 \
-     order by task_no desc limit $3";
-pub(super) const UNFINISHED: &str =
-    "select task_no from taskgate.flight where task_no < $1 and task_no >= $2 order by task_no desc limit $3";
-pub(super) const DEAD: &str = "select task_no from taskgate.ended where dead and task_no < $1 and task_no >> 32 <= $1 >> 32 and task_no >= $2 and task_no >> 32 >= $2 >> 32 \
-     order by task_no desc limit $3";
-
-/// The same for any of the texts `$4`.
-pub(super) const TROUBLE: &str = "select c.task_no from unnest($4::text[]) as v(text) cross join lateral (\
-     select task_no from taskgate.ended where phase <> 'succeeded' and phase = v.text and task_no < $1 and task_no >> 32 <= $1 >> 32 and task_no >= $2 and task_no >> 32 >= $2 >> 32 \
-     order by phase desc, task_no desc limit $3) c order by c.task_no desc limit $3";
-pub(super) const NAMES: &str = "select c.task_no from taskgate.kind k cross join lateral (\
-     select task_no from taskgate.task where kind_no = k.kind_no and task_no < $1 and task_no >> 32 <= $1 >> 32 and task_no >= $2 and task_no >> 32 >= $2 >> 32 \
-     order by kind_no desc, task_no desc limit $3) c where k.name = any($4::text[]) order by c.task_no desc limit $3";
-pub(super) const QUEUES: &str = "select c.task_no from taskgate.kind k cross join lateral (\
-     select task_no from taskgate.task where kind_no = k.kind_no and task_no < $1 and task_no >> 32 <= $1 >> 32 and task_no >= $2 and task_no >> 32 >= $2 >> 32 \
-     order by kind_no desc, task_no desc limit $3) c where k.queue = any($4::text[]) order by c.task_no desc limit $3";
-pub(super) const GROUP: &str = "select task_no from taskgate.task where group_id = ($4::text[])[1] and task_no < $1 and task_no >> 32 <= $1 >> 32 \
-     and task_no >= $2 and task_no >> 32 >= $2 >> 32 order by group_id desc, task_no desc limit $3";
-pub(super) const SCHEDULE: &str = "select task_no from taskgate.task where schedule = ($4::text[])[1] and task_no < $1 and task_no >> 32 <= $1 >> 32 \
-     and task_no >= $2 and task_no >> 32 >= $2 >> 32 order by schedule desc, task_no desc limit $3";
-/// `$5` the key of the root's id.
-pub(super) const ROOT: &str = "select task_no from (\
-     (select task_no from taskgate.task where root_id = ($4::text[])[1] and task_no < $1 and task_no >> 32 <= $1 >> 32 and task_no >= $2 and task_no >> 32 >= $2 >> 32 \
-     order by root_id desc, task_no desc limit $3) union all \
-     select task_no from taskgate.task where id = $5 and root_id is null and task_no < $1 and task_no >> 32 <= $1 >> 32 and task_no >= $2 and task_no >> 32 >= $2 >> 32) c \
-     order by task_no desc limit $3";
-pub(super) const LABEL: &str = "select task_no from taskgate.label where key = ($4::text[])[1] and value = ($4::text[])[2] \
-     and task_no < $1 and task_no >> 32 <= $1 >> 32 and task_no >= $2 and task_no >> 32 >= $2 >> 32 order by key desc, value desc, task_no desc limit $3";
-
-/// Numbers of tasks whose id keys are from `$1` to `$2`.
-pub(super) const IDS: &str =
-    "select task_no from taskgate.task where id >= $1 and id <= $2 and given_id is null order by id limit $3";
-/// Numbers of tasks whose ids are not UUIDs, from `$1` on and below `$2`.
-pub(super) const GIVEN_IDS: &str =
-    "select task_no from taskgate.task where given_id >= $1 and given_id < $2 order by given_id limit $3";
-
-pub(super) const SUBMITTED: &str = "select task_no, submitted_at from taskgate.task where task_no >= $1 and task_no >> 32 >= $1 >> 32 order by task_no limit 1";
-pub(super) const NEWEST: &str = "select coalesce(max(task_no), 0) from taskgate.task";
+statements! {
+    /// Each of these returns numbers below `$1` and not below `$2`, descending, at most `$3`. Bounds on days exclude partitions.
+    ALL = "select task_no from taskgate.task where task_no < $1 and task_no >> 32 <= $1 >> 32 and task_no >= $2 and task_no >> 32 >= $2 >> 32 order by task_no desc limit $3";
+    AT_WORKER = "select task_no from taskgate.flight where at_worker and task_no < $1 and task_no >= $2 \
+         order by task_no desc limit $3";
+    UNFINISHED =
+        "select task_no from taskgate.flight where task_no < $1 and task_no >= $2 order by task_no desc limit $3";
+    DEAD = "select task_no from taskgate.ended where dead and task_no < $1 and task_no >> 32 <= $1 >> 32 and task_no >= $2 and task_no >> 32 >= $2 >> 32 \
+         order by task_no desc limit $3";
+    /// The same for any of the texts `$4`.
+    TROUBLE = "select c.task_no from unnest($4::text[]) as v(text) cross join lateral (\
+         select task_no from taskgate.ended where phase <> 'succeeded' and phase = v.text and task_no < $1 and task_no >> 32 <= $1 >> 32 and task_no >= $2 and task_no >> 32 >= $2 >> 32 \
+         order by phase desc, task_no desc limit $3) c order by c.task_no desc limit $3";
+    NAMES = "select c.task_no from taskgate.kind k cross join lateral (\
+         select task_no from taskgate.task where kind_no = k.kind_no and task_no < $1 and task_no >> 32 <= $1 >> 32 and task_no >= $2 and task_no >> 32 >= $2 >> 32 \
+         order by kind_no desc, task_no desc limit $3) c where k.name = any($4::text[]) order by c.task_no desc limit $3";
+    QUEUES = "select c.task_no from taskgate.kind k cross join lateral (\
+         select task_no from taskgate.task where kind_no = k.kind_no and task_no < $1 and task_no >> 32 <= $1 >> 32 and task_no >= $2 and task_no >> 32 >= $2 >> 32 \
+         order by kind_no desc, task_no desc limit $3) c where k.queue = any($4::text[]) order by c.task_no desc limit $3";
+    GROUP = "select task_no from taskgate.task where group_id = ($4::text[])[1] and task_no < $1 and task_no >> 32 <= $1 >> 32 \
+         and task_no >= $2 and task_no >> 32 >= $2 >> 32 order by group_id desc, task_no desc limit $3";
+    SCHEDULE = "select task_no from taskgate.task where schedule = ($4::text[])[1] and task_no < $1 and task_no >> 32 <= $1 >> 32 \
+         and task_no >= $2 and task_no >> 32 >= $2 >> 32 order by schedule desc, task_no desc limit $3";
+    /// `$5` the key of the root's id.
+    ROOT = "select task_no from (\
+         (select task_no from taskgate.task where root_id = ($4::text[])[1] and task_no < $1 and task_no >> 32 <= $1 >> 32 and task_no >= $2 and task_no >> 32 >= $2 >> 32 \
+         order by root_id desc, task_no desc limit $3) union all \
+         select task_no from taskgate.task where id = $5 and root_id is null and task_no < $1 and task_no >> 32 <= $1 >> 32 and task_no >= $2 and task_no >> 32 >= $2 >> 32) c \
+         order by task_no desc limit $3";
+    LABEL = "select task_no from taskgate.label where key = ($4::text[])[1] and value = ($4::text[])[2] \
+         and task_no < $1 and task_no >> 32 <= $1 >> 32 and task_no >= $2 and task_no >> 32 >= $2 >> 32 order by key desc, value desc, task_no desc limit $3";
+    /// Numbers of tasks whose id keys are from `$1` to `$2`.
+    IDS =
+        "select task_no from taskgate.task where id >= $1 and id <= $2 and given_id is null order by id limit $3";
+    /// Numbers of tasks whose ids are not UUIDs, from `$1` on and below `$2`.
+    GIVEN_IDS =
+        "select task_no from taskgate.task where given_id >= $1 and given_id < $2 order by given_id limit $3";
+    SUBMITTED = "select task_no, submitted_at from taskgate.task where task_no >= $1 and task_no >> 32 >= $1 >> 32 order by task_no limit 1";
+    NEWEST = "select coalesce(max(task_no), 0) from taskgate.task";
+}
 
 /// `$1` numbers, within `$2` and `$3`.
 const MATCHING: &str = concat!(

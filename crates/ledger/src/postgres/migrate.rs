@@ -9,6 +9,7 @@ use sqlx::migrate::Migrator;
 use crate::Error;
 use crate::error::OldShape;
 use crate::inbox;
+use crate::statements::statements;
 use runtime::crash_points;
 
 use super::pool::{self, PostgresConfig, unlimited};
@@ -16,16 +17,16 @@ use super::pooled::Pool;
 
 static MIGRATIONS: Migrator = sqlx::migrate!("migrations/postgres");
 
-pub(super) const LOCK: &str = "select pg_advisory_xact_lock(7310319, 0)";
-
-/// Moves the feed's offset; a row of the feed has at most a thousand events.
-pub(super) const GUARD_FEED: &str = "update taskgate.ledger set feed_offset = feed_offset + e.ahead from (\
-     select coalesce(max(newest.pos) + 1000, 0) - feed_offset - (pg_current_xact_id()::text::bigint << 20) as ahead \
-     from taskgate.ledger left join (select pos from taskgate.feed order by pos desc limit 1) newest on true \
-     group by feed_offset) e where e.ahead > 0";
-
-/// Creates partitions ahead and moves the numbers to the present day. Does nothing when that is done.
-pub(super) const ROLL: &str = "select taskgate.roll()";
+statements! {
+    LOCK = "select pg_advisory_xact_lock(7310319, 0)";
+    /// Moves the feed's offset; a row of the feed has at most a thousand events.
+    GUARD_FEED = "update taskgate.ledger set feed_offset = feed_offset + e.ahead from (\
+         select coalesce(max(newest.pos) + 1000, 0) - feed_offset - (pg_current_xact_id()::text::bigint << 20) as ahead \
+         from taskgate.ledger left join (select pos from taskgate.feed order by pos desc limit 1) newest on true \
+         group by feed_offset) e where e.ahead > 0";
+    /// Creates partitions ahead and moves the numbers to the present day. Does nothing when that is done.
+    ROLL = "select taskgate.roll()";
+}
 
 /// Drops the named statements that the driver uses for migrations. Through a pooler the connection is shared with other clients, for whom
 /// a taken name would be an error.

@@ -3,11 +3,14 @@
 //! Times are stored as microseconds. Statements are constants (a test prepares every one of them); only lists are put together
 //! from constant pieces with bound values.
 
+#[path = "../both/audit.rs"]
 mod audit;
+#[path = "../both/bulk.rs"]
 mod bulk;
 mod columns;
 mod conditions;
 mod control;
+mod dialect;
 pub mod django;
 mod events;
 mod fan_out;
@@ -21,9 +24,11 @@ mod known;
 mod lane;
 mod learn;
 mod lease;
+#[path = "../both/limits.rs"]
 mod limits;
 mod lines;
 mod list;
+#[path = "../both/logs.rs"]
 mod logs;
 mod migrate;
 mod notify;
@@ -41,9 +46,12 @@ mod statements;
 mod stats;
 mod steps;
 mod tasks;
+#[path = "../both/tokens.rs"]
 mod tokens;
 mod traces;
+#[path = "../both/waits.rs"]
 mod waits;
+#[path = "../both/webhooks.rs"]
 mod webhooks;
 mod withdraw;
 mod workers;
@@ -70,7 +78,7 @@ use lane::Lane;
 pub use pool::PostgresConfig;
 pub(crate) use pool::begin_elsewhere;
 use pooled::{Door, Pool};
-pub use statements::STATEMENTS;
+pub use statements::statements;
 
 /// How many commits of other replicas a watcher may lag behind; after more it reads everything again.
 const CHANGES: usize = 1024;

@@ -17,6 +17,7 @@ use crate::limits::Rules;
 use crate::line_reads;
 use crate::lines::Lines;
 use crate::passing::{self, Due, Passed};
+use crate::statements::statements;
 use crate::{
     Backlog, Carrier, Drained, Error, Event, NewGroup, News, Outgoing, REFUSED_FOR, Source, Task, headers, refusal,
 };
@@ -30,56 +31,50 @@ use super::{Store, control, gates, gather, groups, learn, limits, lines, numbers
 /// Timeout of the carrier. After it an unknown part is published: the rows stay, and the broker's markers prevent duplicates.
 const CARRY: Duration = Duration::from_secs(10);
 
-pub(super) const GONE: &str = "delete from taskgate.outbox where task_no = any($1)";
-
-/// One pass at a time over all replicas.
-pub(super) const ALONE: &str = "select pg_try_advisory_xact_lock(7310319, 1)";
-
-/// `$1` now, `$2` accepted before, `$3` limit. Tasks that were held at first are on no replica's direct path.
-pub(super) const DUE: &str = "select task_no, accepted_at, gate, gate_max from taskgate.outbox \
-     where wake_at <= $1 and (accepted_at <= $2 or wake_at > accepted_at) order by wake_at, task_no limit $3 \
-     for update skip locked";
-
-/// As [`DUE`], for these rows.
-pub(super) const THESE: &str = "select task_no, accepted_at, gate, gate_max from taskgate.outbox \
-     where task_no = any($1) order by task_no for update skip locked";
-
-pub(super) const TASKS: &str = concat!(
-    "select ",
-    fact_columns!(),
-    ", ",
-    state_columns!(),
-    " from ",
-    standing!(light, "$2", "$3"),
-    " where t.task_no = any($1) and ",
-    between!("$2", "$3"),
-    " order by t.task_no"
-);
-
-pub(super) const MESSAGES: &str = concat!(
-    "select t.task_no, t.headers, t.body from taskgate.task t where t.task_no = any($1) and ",
-    between!("$2", "$3")
-);
-
-/// Rows of a paused queue sleep until it is resumed, or until they expire.
-pub(super) const PARK: &str = "update taskgate.outbox o set parked = n.queue, gate = null, gate_max = null, \
-     line = null, rank = null, share = null, wake_at = n.wake_at \
-     from unnest($1::bigint[], $2::text[], $3::bigint[]) as n(task_no, queue, wake_at) where o.task_no = n.task_no";
-
-/// Rows that must not be published now sleep until these times.
-pub(super) const SLEEP: &str = "update taskgate.outbox o set line = null, rank = null, share = null, \
-     wake_at = n.wake_at from unnest($1::bigint[], $2::bigint[]) as n(task_no, wake_at) \
-     where o.task_no = n.task_no";
-
-pub(super) const BACKLOG: &str = "select count(*), min(accepted_at) from taskgate.outbox where wake_at <= $1";
-pub(super) const NEXT_DUE: &str = "select min(wake_at) from taskgate.outbox where wake_at > $1";
-/// Locks the outbox rows of these tasks.
-pub(super) const LOCK: &str = "select task_no from taskgate.outbox \
-     where task_no = any(array(select task_no from taskgate.task where id = any($1))) order by task_no for update";
-/// `$2` now. Not on any replica's direct path: see [`DUE`].
-pub(super) const REMEMBER: &str = "insert into taskgate.outbox (task_no, wake_at, accepted_at) select n.task_no, $2 + 1, $2 from unnest($1::bigint[]) as n(task_no)";
-pub(super) const WITH_MESSAGES: &str =
-    "select task_no from taskgate.task where task_no = any($1) and headers is not null and body is not null";
+statements! {
+    GONE = "delete from taskgate.outbox where task_no = any($1)";
+    /// One pass at a time over all replicas.
+    ALONE = "select pg_try_advisory_xact_lock(7310319, 1)";
+    /// `$1` now, `$2` accepted before, `$3` limit. Tasks that were held at first are on no replica's direct path.
+    DUE = "select task_no, accepted_at, gate, gate_max from taskgate.outbox \
+         where wake_at <= $1 and (accepted_at <= $2 or wake_at > accepted_at) order by wake_at, task_no limit $3 \
+         for update skip locked";
+    /// As [`DUE`], for these rows.
+    THESE = "select task_no, accepted_at, gate, gate_max from taskgate.outbox \
+         where task_no = any($1) order by task_no for update skip locked";
+    TASKS = concat!(
+        "select ",
+        fact_columns!(),
+        ", ",
+        state_columns!(),
+        " from ",
+        standing!(light, "$2", "$3"),
+        " where t.task_no = any($1) and ",
+        between!("$2", "$3"),
+        " order by t.task_no"
+    );
+    MESSAGES = concat!(
+        "select t.task_no, t.headers, t.body from taskgate.task t where t.task_no = any($1) and ",
+        between!("$2", "$3")
+    );
+    /// Rows of a paused queue sleep until it is resumed, or until they expire.
+    PARK = "update taskgate.outbox o set parked = n.queue, gate = null, gate_max = null, \
+         line = null, rank = null, share = null, wake_at = n.wake_at \
+         from unnest($1::bigint[], $2::text[], $3::bigint[]) as n(task_no, queue, wake_at) where o.task_no = n.task_no";
+    /// Rows that must not be published now sleep until these times.
+    SLEEP = "update taskgate.outbox o set line = null, rank = null, share = null, \
+         wake_at = n.wake_at from unnest($1::bigint[], $2::bigint[]) as n(task_no, wake_at) \
+         where o.task_no = n.task_no";
+    BACKLOG = "select count(*), min(accepted_at) from taskgate.outbox where wake_at <= $1";
+    NEXT_DUE = "select min(wake_at) from taskgate.outbox where wake_at > $1";
+    /// Locks the outbox rows of these tasks.
+    LOCK = "select task_no from taskgate.outbox \
+         where task_no = any(array(select task_no from taskgate.task where id = any($1))) order by task_no for update";
+    /// `$2` now. Not on any replica's direct path: see [`DUE`].
+    REMEMBER = "insert into taskgate.outbox (task_no, wake_at, accepted_at) select n.task_no, $2 + 1, $2 from unnest($1::bigint[]) as n(task_no)";
+    WITH_MESSAGES =
+        "select task_no from taskgate.task where task_no = any($1) and headers is not null and body is not null";
+}
 
 struct Claimed {
     task_no: i64,

@@ -83,6 +83,7 @@ pub(super) fn pooled_options(config: &PostgresConfig) -> Result<PgConnectOptions
 /// All settings that the statements rely on.
 fn settings(config: &PostgresConfig) -> Vec<(&'static str, String)> {
     let plain = [
+        ("search_path", "taskgate"),
         ("idle_in_transaction_session_timeout", IDLE_IN_TRANSACTION),
         ("plan_cache_mode", "force_generic_plan"),
         ("max_parallel_workers_per_gather", "0"),

@@ -9,6 +9,7 @@ use std::time::Duration;
 use sqlx::Row;
 
 use crate::Error;
+use crate::statements::statements;
 use runtime::clock::Time;
 
 use super::pool::{self, Tx};
@@ -18,62 +19,58 @@ use super::{migrate, numbers};
 /// A history that is kept for longer than this is dropped by months, so some of it is kept for up to a month more.
 const BY_MONTHS: Duration = Duration::from_hours(60 * 24);
 
-/// Drops the oldest month, if all of it ended before `$1`; `$2` is now. Null when there is none.
-pub(super) const MONTH: &str = "select taskgate.drop_oldest_month($1, $2)";
-
-/// `$1` after this number, `$2` window.
-pub(super) const OLDEST: &str = "select t.task_no, e.finished_at, t.submitted_at from taskgate.task t \
-     left join taskgate.ended e on e.task_no = t.task_no where t.task_no > $1 order by t.task_no limit $2";
-
-/// Deletes tasks. Skips locked ones. Labels are found by the task's own labels. `$3` and `$4` bound the numbers.
-pub(super) const TASKS: &str = "with doomed as (select t.task_no, t.id, t.labels, t.group_id from taskgate.task t \
-     join taskgate.ended e on e.task_no = t.task_no and e.task_no >> 32 >= $3 and e.task_no >> 32 < $4 \
-     where t.task_no = any($1) and t.task_no >> 32 >= $3 and t.task_no >> 32 < $4 order by t.task_no for update of e skip locked), \
-     labels as (delete from taskgate.label l using doomed d, json_each_text(d.labels::json) as own(key, value) \
-     where d.labels is not null and l.key = left(own.key, 255) and l.value = left(own.value, 255) and l.task_no = d.task_no), \
-     pieces as (delete from taskgate.history h using doomed d where h.task_no = d.task_no and h.task_no >> 32 >= $3 and h.task_no >> 32 < $4), \
-     ends as (delete from taskgate.ended e using doomed d where e.task_no = d.task_no and e.task_no >> 32 >= $3 and e.task_no >> 32 < $4), \
-     late as (delete from taskgate.payload_late p using doomed d where p.task_no = d.task_no), \
-     edges as (delete from taskgate.edge g using doomed d where g.from_no = d.task_no), \
-     edges_to as (delete from taskgate.edge g using doomed d where g.to_no = d.task_no \
-         and not exists (select 1 from doomed other where other.task_no = g.from_no)), \
-     stones as (insert into taskgate.tombstone (id, pruned_at) select id, $2 from doomed \
-     on conflict (id) do update set pruned_at = excluded.pruned_at) \
-     delete from taskgate.task t using doomed d where t.task_no = d.task_no and t.task_no >> 32 >= $3 and t.task_no >> 32 < $4 \
-     returning t.group_id";
-
-pub(super) const GROUPS: &str = "delete from taskgate.task_group g where group_id = any($1) \
-     and not exists (select 1 from taskgate.task t where t.group_id = g.group_id)";
-
-/// Deletes rows of the feed from its beginning, as long as all their events are older.
-pub(super) const FEED: &str = "delete from taskgate.feed where pos in \
-     (select pos from (select pos, at from taskgate.feed order by pos limit $2) oldest where oldest.at < $1)";
+statements! {
+    /// Drops the oldest month, if all of it ended before `$1`; `$2` is now. Null when there is none.
+    MONTH = "select taskgate.drop_oldest_month($1, $2)";
+    /// `$1` after this number, `$2` window.
+    OLDEST = "select t.task_no, e.finished_at, t.submitted_at from taskgate.task t \
+         left join taskgate.ended e on e.task_no = t.task_no where t.task_no > $1 order by t.task_no limit $2";
+    /// Deletes tasks. Skips locked ones. Labels are found by the task's own labels. `$3` and `$4` bound the numbers.
+    TASKS = "with doomed as (select t.task_no, t.id, t.labels, t.group_id from taskgate.task t \
+         join taskgate.ended e on e.task_no = t.task_no and e.task_no >> 32 >= $3 and e.task_no >> 32 < $4 \
+         where t.task_no = any($1) and t.task_no >> 32 >= $3 and t.task_no >> 32 < $4 order by t.task_no for update of e skip locked), \
+         labels as (delete from taskgate.label l using doomed d, json_each_text(d.labels::json) as own(key, value) \
+         where d.labels is not null and l.key = left(own.key, 255) and l.value = left(own.value, 255) and l.task_no = d.task_no), \
+         pieces as (delete from taskgate.history h using doomed d where h.task_no = d.task_no and h.task_no >> 32 >= $3 and h.task_no >> 32 < $4), \
+         ends as (delete from taskgate.ended e using doomed d where e.task_no = d.task_no and e.task_no >> 32 >= $3 and e.task_no >> 32 < $4), \
+         late as (delete from taskgate.payload_late p using doomed d where p.task_no = d.task_no), \
+         edges as (delete from taskgate.edge g using doomed d where g.from_no = d.task_no), \
+         edges_to as (delete from taskgate.edge g using doomed d where g.to_no = d.task_no \
+             and not exists (select 1 from doomed other where other.task_no = g.from_no)), \
+         stones as (insert into taskgate.tombstone (id, pruned_at) select id, $2 from doomed \
+         on conflict (id) do update set pruned_at = excluded.pruned_at) \
+         delete from taskgate.task t using doomed d where t.task_no = d.task_no and t.task_no >> 32 >= $3 and t.task_no >> 32 < $4 \
+         returning t.group_id";
+    GROUPS = "delete from taskgate.task_group g where group_id = any($1) \
+         and not exists (select 1 from taskgate.task t where t.group_id = g.group_id)";
+    /// Deletes rows of the feed from its beginning, as long as all their events are older.
+    FEED = "delete from taskgate.feed where pos in \
+         (select pos from (select pos, at from taskgate.feed order by pos limit $2) oldest where oldest.at < $1)";
+    /// How far messages were looked at.
+    PAYLOAD_MARK = "select payload_mark from taskgate.ledger for update";
+    MOVE_PAYLOAD_MARK = "update taskgate.ledger set payload_mark = $1";
+    /// Those that were passed by because they had not ended, and have now.
+    LATE = "select p.task_no from taskgate.payload_late p join taskgate.ended e on e.task_no = p.task_no \
+         where e.finished_at < $1 order by p.task_no limit $2";
+    NOTE_LATE =
+        "insert into taskgate.payload_late (task_no) select unnest($1::bigint[]) on conflict do nothing";
+    NO_MORE_LATE = "delete from taskgate.payload_late where task_no = any($1)";
+    /// `$2` and `$3` bound the numbers.
+    PAYLOADS = "update taskgate.task set headers = null, body = null \
+         where task_no = any($1) and task_no >> 32 >= $2 and task_no >> 32 < $3 and body is not null";
+    KEYS = "with a as (delete from taskgate.idempotency where (scope, key) in \
+         (select scope, key from taskgate.idempotency where expires_at <= $1 limit $2) returning 1), \
+         b as (delete from taskgate.unique_key where key in \
+         (select key from taskgate.unique_key where expires_at <= $1 limit $2) returning 1), \
+         c as (delete from taskgate.gate_rate where gate in \
+         (select gate from taskgate.gate_rate where opens_at <= $1 - 60000000 limit $2) returning 1) \
+         select (select count(*) from a) + (select count(*) from b) + (select count(*) from c)";
+}
 
 /// Steps of the feed's deletion for each step of the tasks',
 const FEED_STEPS: usize = 20;
 /// and rows in one of them for each task that a step may take.
 const FEED_ROWS: i64 = 10;
-
-/// How far messages were looked at.
-pub(super) const PAYLOAD_MARK: &str = "select payload_mark from taskgate.ledger for update";
-pub(super) const MOVE_PAYLOAD_MARK: &str = "update taskgate.ledger set payload_mark = $1";
-/// Tasks that were skipped because they had not ended, and have ended now.
-pub(super) const LATE: &str = "select p.task_no from taskgate.payload_late p join taskgate.ended e on e.task_no = p.task_no \
-     where e.finished_at < $1 order by p.task_no limit $2";
-pub(super) const NOTE_LATE: &str =
-    "insert into taskgate.payload_late (task_no) select unnest($1::bigint[]) on conflict do nothing";
-pub(super) const NO_MORE_LATE: &str = "delete from taskgate.payload_late where task_no = any($1)";
-/// `$2` and `$3` bound the numbers.
-pub(super) const PAYLOADS: &str = "update taskgate.task set headers = null, body = null \
-     where task_no = any($1) and task_no >> 32 >= $2 and task_no >> 32 < $3 and body is not null";
-
-pub(super) const KEYS: &str = "with a as (delete from taskgate.idempotency where (scope, key) in \
-     (select scope, key from taskgate.idempotency where expires_at <= $1 limit $2) returning 1), \
-     b as (delete from taskgate.unique_key where key in \
-     (select key from taskgate.unique_key where expires_at <= $1 limit $2) returning 1), \
-     c as (delete from taskgate.gate_rate where gate in \
-     (select gate from taskgate.gate_rate where opens_at <= $1 - 60000000 limit $2) returning 1) \
-     select (select count(*) from a) + (select count(*) from b) + (select count(*) from c)";
 
 pub(super) async fn tasks(pool: &Pool, before: Time, limit: i64, now: Time) -> Result<i64, Error> {
     migrate::roll(pool).await?;

@@ -8,6 +8,7 @@ use sqlx::postgres::PgRow;
 use sqlx::{PgExecutor, Row};
 
 use crate::history::{self, Told};
+use crate::statements::statements;
 use crate::{Error, Event, Task};
 use celery::task::Phase;
 use runtime::clock::Time;
@@ -17,35 +18,36 @@ use super::pool::Tx;
 use super::rows::Subject;
 use super::{Store, events, notify, numbers};
 
-/// `$1` numbers, ascending, each once; `$2` when each was pushed; `$3` the events' bytes before their time; `$4` the notification;
-/// `$5` whether the commit need not wait for the disk. Outbox rows are deleted first, because all transactions lock them before tasks. A
-/// task that a worker already has is skipped: [`LATE`]. There is no join: each row finds its time by its index among the numbers.
-pub(super) const PUBLISHED: &str = "with gone as (delete from taskgate.outbox where task_no = any($1::bigint[]) returning 1), \
-     moved as (update taskgate.flight f set phase = 'queued', seq = f.seq + 1, reason = null, \
-     queued_at = coalesce(f.queued_at, ($2::bigint[])[width_bucket(f.task_no, $1)]), \
-     history = case when f.history is null and f.seq = 1 then null else coalesce(f.history, '') || int4send(f.seq + 1) || int2send(least(f.delivery, 32767)::int2) \
-     || int2send(least(f.retries, 32767)::int2) || $3::bytea || int8send(($2::bigint[])[width_bucket(f.task_no, $1)]) end \
-     where f.task_no = any($1) and f.phase in ('accepted', 'held') and (select count(*) from gone) >= 0 \
-     returning f.task_no, f.seq, f.delivery, f.retries, ($2::bigint[])[width_bucket(f.task_no, $1)] as at), \
-     written as (insert into taskgate.feed (pos, at, events) \
-     select (pg_current_xact_id()::text::bigint << 20) + l.feed_offset + p.place, p.at, p.events from \
-     (select min(r.place) as place, max(r.at) as at, string_agg(int8send(r.task_no) || int4send(r.seq) \
-     || int2send(least(r.delivery, 32767)::int2) || int2send(least(r.retries, 32767)::int2) || $3 || int8send(r.at), '' \
-     order by r.place) as events from (select m.*, row_number() over (order by m.task_no) as place from moved m) r \
-     group by (r.place - 1) / 1000) p, taskgate.ledger l), \
-     word as materialized (select case when $5 then set_config('synchronous_commit', 'off', true) end as mode, \
-     case when $4::text is not null then cast(pg_notify('taskgate', $4) as text) end as told \
-     where exists (select 1 from moved)) \
-     select m.task_no, m.seq, m.delivery, m.retries, m.at, w.mode, w.told from moved m cross join word w order by m.task_no";
-
-/// Adds the time of publication to tasks that a worker had before the publication was recorded.
-pub(super) const LATE: &str = "with i as materialized (select * from unnest($1::bigint[], $2::bigint[]) as i(task_no, at)), \
-     f as (insert into taskgate.flight as f (task_no, queued_at, seq, delivery, retries, phase) \
-     select i.task_no, i.at, f.seq, f.delivery, f.retries, f.phase from i cross join lateral (select * from taskgate.flight f \
-     where f.task_no = i.task_no and f.queued_at is null and f.phase not in ('accepted', 'held') for no key update) f \
-     on conflict (task_no) do update set queued_at = excluded.queued_at) \
-     update taskgate.ended e set queued_at = i.at from i where e.task_no = i.task_no and e.task_no = any($1) and e.queued_at is null \
-     and e.task_no >> 32 >= $3 and e.task_no >> 32 < $4";
+statements! {
+    /// `$1` numbers, ascending, each once; `$2` when each was pushed; `$3` what the events say before their time; `$4` the notification,
+    /// `$5` whether the commit need not wait for the disk. The rows of the outbox go first: everybody locks them before tasks. A task that
+    /// a worker has already is passed over: [`LATE`]. No join: each row finds its time by its place among the numbers.
+    PUBLISHED = "with gone as (delete from taskgate.outbox where task_no = any($1::bigint[]) returning 1), \
+         moved as (update taskgate.flight f set phase = 'queued', seq = f.seq + 1, reason = null, \
+         queued_at = coalesce(f.queued_at, ($2::bigint[])[width_bucket(f.task_no, $1)]), \
+         history = case when f.history is null and f.seq = 1 then null else coalesce(f.history, '') || int4send(f.seq + 1) || int2send(least(f.delivery, 32767)::int2) \
+         || int2send(least(f.retries, 32767)::int2) || $3::bytea || int8send(($2::bigint[])[width_bucket(f.task_no, $1)]) end \
+         where f.task_no = any($1) and f.phase in ('accepted', 'held') and (select count(*) from gone) >= 0 \
+         returning f.task_no, f.seq, f.delivery, f.retries, ($2::bigint[])[width_bucket(f.task_no, $1)] as at), \
+         written as (insert into taskgate.feed (pos, at, events) \
+         select (pg_current_xact_id()::text::bigint << 20) + l.feed_offset + p.place, p.at, p.events from \
+         (select min(r.place) as place, max(r.at) as at, string_agg(int8send(r.task_no) || int4send(r.seq) \
+         || int2send(least(r.delivery, 32767)::int2) || int2send(least(r.retries, 32767)::int2) || $3 || int8send(r.at), '' \
+         order by r.place) as events from (select m.*, row_number() over (order by m.task_no) as place from moved m) r \
+         group by (r.place - 1) / 1000) p, taskgate.ledger l), \
+         word as materialized (select case when $5 then set_config('synchronous_commit', 'off', true) end as mode, \
+         case when $4::text is not null then cast(pg_notify('taskgate', $4) as text) end as told \
+         where exists (select 1 from moved)) \
+         select m.task_no, m.seq, m.delivery, m.retries, m.at, w.mode, w.told from moved m cross join word w order by m.task_no";
+    /// Adds the time of publication to tasks that a worker had before the publication was recorded.
+    LATE = "with i as materialized (select * from unnest($1::bigint[], $2::bigint[]) as i(task_no, at)), \
+         f as (insert into taskgate.flight as f (task_no, queued_at, seq, delivery, retries, phase) \
+         select i.task_no, i.at, f.seq, f.delivery, f.retries, f.phase from i cross join lateral (select * from taskgate.flight f \
+         where f.task_no = i.task_no and f.queued_at is null and f.phase not in ('accepted', 'held') for no key update) f \
+         on conflict (task_no) do update set queued_at = excluded.queued_at) \
+         update taskgate.ended e set queued_at = i.at from i where e.task_no = i.task_no and e.task_no = any($1) and e.queued_at is null \
+         and e.task_no >> 32 >= $3 and e.task_no >> 32 < $4";
+}
 
 /// Not durable: after a crash the task is `accepted` again, and the broker's marker prevents a second publication.
 pub(super) async fn published(store: &Store, lane: &Lane, pushed: &[(i64, Time)]) -> Result<Vec<Event>, Error> {

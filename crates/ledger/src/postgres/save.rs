@@ -8,97 +8,96 @@ use crate::book::{Book, Entry};
 use crate::derived;
 use crate::history;
 use crate::rows::{labels_text, options_text};
+use crate::statements::statements;
 use crate::{Error, Event, Task};
 use celery::task::{GroupId, Phase, TaskId};
 
 use super::pool::Tx;
 use super::{Store, notify, numbers};
 
-/// Writes all changes of a batch of transitions in one round trip: states, histories, the feed, and the notification of other replicas.
-/// Returns how many rows were found as expected.
-///
-/// `$1` numbers, then one array per column of the task; `$22` whether the row stays in flight or ends; `$23` its new
-/// events; `$24` the `seq` that a row which nobody locked must still have. `$25` the numbers and `$26` the ids of those that ended; `$27`
-/// how many events this transaction wrote before; `$28` places, `$29` times and `$30` texts of rows of the feed; `$31` the notification; `$32` whether columns say all
-/// events so far (then a history that is null stays so), `$33` if not, the events that they said before; `$34` those that are
-/// not in the broker.
-/// Failure and traceback are written only with a new outcome, progress and children only when there are new ones: they may be large and
-/// are not loaded for a transition. A long history goes on in a piece of its own. Each row is looked up by its number and then changed
-/// at its place, whatever the planner believes of the table's size: a row that has moved is another transaction's, and not counted. The
-/// transaction that wrote it is compared too, because PostgreSQL before November 2025 follows such a row without looking at its place again.
-pub(super) const TRANSITION: &str = "with n as materialized (select n.*, f.* from unnest($1::bigint[], $2::text[], $3::text[], $4::int[], \
-     $5::int[], $6::int[], $7::text[], $8::bigint[], $9::bigint[], $10::bigint[], $11::bigint[], $12::float8[], $13::bool[], \
-     $14::text[], $15::text[], $16::text[], $17::bool[], $18::text[], $19::text[], $20::text[], $21::text[], $22::smallint[], \
-     $23::bytea[], $24::int[], $32::bool[], $33::bytea[]) as n(task_no, phase, status, seq, delivery, retries, worker, queued_at, received_at, started_at, \
-     finished_at, runtime, corrected, reason, progress, children, outcome, result, failure_type, failure_message, traceback, move, \
-     events, assumed, is_plain, derived) cross join lateral (select f.ctid as place, f.xmin as version, f.seq as old_seq, f.revoke_requested_at, f.retried_as, \
-     f.queued_at as old_queued_at, f.progress as old_progress, f.children as old_children, f.history as old_history \
-     from taskgate.flight f where f.task_no = n.task_no \
-     and (n.assumed is null or (f.seq = n.assumed and f.revoke_requested_at is null)) offset 0) f), \
-     piece as (insert into taskgate.history (task_no, last_seq, events) select n.task_no, n.old_seq, n.old_history \
-     from n where octet_length(n.old_history) > 2000), \
-     moved as (update taskgate.flight f set phase = n.phase, status = n.status, seq = n.seq, delivery = n.delivery, \
-     retries = n.retries, worker = n.worker, \
-     queued_at = case when n.assumed is null then n.queued_at else coalesce(n.queued_at, n.old_queued_at) end, \
-     received_at = n.received_at, started_at = n.started_at, runtime = n.runtime, corrected = n.corrected, reason = n.reason, \
-     at_worker = n.phase in ('received', 'running', 'retrying'), waits = n.phase = 'waiting', \
-     progress = coalesce(n.progress, f.progress), children = coalesce(n.children, f.children), \
-     failure_type = case when n.outcome then n.failure_type else f.failure_type end, \
-     failure_message = case when n.outcome then n.failure_message else f.failure_message end, \
-     traceback = case when n.outcome then n.traceback else f.traceback end, \
-     history = case when octet_length(n.old_history) > 2000 then n.events when n.old_history is null and n.is_plain then null \
-     else coalesce(n.old_history, n.derived, '') || n.events end \
-     from n where f.ctid = n.place and f.xmin = n.version and n.move = 0 returning 1), \
-     gone as (delete from taskgate.flight f using n where f.ctid = n.place and f.xmin = n.version and n.move = 1 returning 1), \
-     over as (insert into taskgate.ended (task_no, queued_at, received_at, started_at, finished_at, revoke_requested_at, runtime, \
-     seq, delivery, retries, corrected, dead, phase, status, worker, reason, retried_as, failure_type, failure_message, traceback, \
-     progress, children, history, result) select n.task_no, \
-     case when n.assumed is null then n.queued_at else coalesce(n.queued_at, n.old_queued_at) end, n.received_at, n.started_at, \
-     n.finished_at, n.revoke_requested_at, n.runtime, n.seq, n.delivery, n.retries, n.corrected, n.phase in ('failed', 'lost'), \
-     n.phase, n.status, n.worker, n.reason, n.retried_as, n.failure_type, n.failure_message, n.traceback, \
-     coalesce(n.progress, n.old_progress), coalesce(n.children, n.old_children), \
-     case when octet_length(n.old_history) > 2000 then n.events when n.old_history is null and n.is_plain then null \
-     else coalesce(n.old_history, n.derived, '') || n.events end, n.result \
-     from n where n.move = 1), \
-     let_go as (delete from taskgate.gate_hold where task_no = any($25::bigint[])), \
-     taken as (delete from taskgate.window_slot where task_no = any($34::bigint[])), \
-     freed as (delete from taskgate.unique_key where task_id = any($26::text[]) and expires_at = 9223372036854775807), \
-     told as (insert into taskgate.feed (pos, at, events) \
-     select (pg_current_xact_id()::text::bigint << 20) + l.feed_offset + $27::bigint + p.place, p.at, p.events \
-     from unnest($28::bigint[], $29::bigint[], $30::bytea[]) as p(place, at, events), taskgate.ledger l) \
-     select (select count(*) from moved) + (select count(*) from gone) as done, \
-     case when $31::text is not null then cast(pg_notify('taskgate', $31) as text) end as told";
-
-/// The same for tasks that had already ended: `$1` to `$21` and `$22` events; `$23` and `$24` bound the numbers; `$25` like `$33` above.
-/// Rarely used.
-pub(super) const AGAIN: &str = "update taskgate.ended e set phase = n.phase, status = n.status, seq = n.seq, delivery = n.delivery, \
-     retries = n.retries, worker = n.worker, queued_at = n.queued_at, received_at = n.received_at, started_at = n.started_at, \
-     finished_at = n.finished_at, runtime = n.runtime, corrected = n.corrected, reason = n.reason, \
-     dead = case when e.phase = n.phase then e.dead else n.phase in ('failed', 'lost') end, \
-     progress = coalesce(n.progress, e.progress), children = coalesce(n.children, e.children), \
-     result = case when n.outcome then n.result else e.result end, \
-     failure_type = case when n.outcome then n.failure_type else e.failure_type end, \
-     failure_message = case when n.outcome then n.failure_message else e.failure_message end, \
-     traceback = case when n.outcome then n.traceback else e.traceback end, history = coalesce(e.history, n.derived, '') || n.events \
-     from unnest($1::bigint[], $2::text[], $3::text[], $4::int[], \
-     $5::int[], $6::int[], $7::text[], $8::bigint[], $9::bigint[], $10::bigint[], $11::bigint[], $12::float8[], $13::bool[], \
-     $14::text[], $15::text[], $16::text[], $17::bool[], $18::text[], $19::text[], $20::text[], $21::text[], $22::bytea[], $25::bytea[]) \
-     as n(task_no, phase, status, seq, delivery, retries, worker, queued_at, received_at, started_at, finished_at, \
-     runtime, corrected, reason, progress, children, outcome, result, failure_type, failure_message, traceback, events, derived) \
-     where e.task_no = n.task_no and e.task_no = any($1) and e.task_no >> 32 >= $23 and e.task_no >> 32 < $24";
-
-pub(super) const COMPLETE: &str = "update taskgate.task t set kind_no = n.kind_no, root_id = n.root_id, \
-     parent_id = n.parent_id, group_id = n.group_id, argsrepr = n.argsrepr, kwargsrepr = n.kwargsrepr, priority = n.priority \
-     from unnest($1::bigint[], $2::int[], $3::text[], $4::text[], $5::text[], $6::text[], $7::text[], $8::smallint[]) \
-     as n(task_no, kind_no, root_id, parent_id, group_id, argsrepr, kwargsrepr, priority) where t.task_no = n.task_no";
-
-/// Returns nothing when the id was taken meanwhile. The state is written with the first event.
-pub(super) const ADOPT: &str = "with new as (insert into taskgate.task (task_no, submitted_at, id, given_id, kind_no, priority, \
-     ignore_result, adopted, root_id, parent_id, group_id, argsrepr, kwargsrepr, labels, options) \
-     select nextval('taskgate.task_no'), $1, $2, $3, $4, $5, false, true, $6, $7, $8, $9, $10, $11, $12 \
-     where taskgate.pruned_at($2) is null and not exists (select 1 from taskgate.task t where t.id = $2) \
-     on conflict do nothing returning task_no) \
-     insert into taskgate.flight (task_no, seq, delivery, retries, phase) select task_no, 1, 1, 0, 'queued' from new returning task_no";
+statements! {
+    /// Writes all changes of a batch of transitions in one round trip: states, histories, the feed, and the notification of other replicas.
+    /// Returns how many rows were found as expected.
+    ///
+    /// `$1` numbers, then one array per column of the task; `$22` what becomes of the row: it stays in flight or it ends; `$23` its new
+    /// events; `$24` the `seq` that a row which nobody locked must still have. `$25` the numbers and `$26` the ids of those that ended; `$27`
+    /// how many events this transaction wrote before; `$28` places, `$29` times and `$30` texts of rows of the feed; `$31` the notification; `$32` whether columns say all
+    /// events so far (then a history that is null stays so), `$33` if not, the events that they said before; `$34` those that are
+    /// not in the broker.
+    /// Failure and traceback are written only with a new outcome, progress and children only when there are new ones: they may be large and
+    /// are not loaded for a transition. A long history goes on in a piece of its own. Each row is looked up by its number and then changed
+    /// at its place, whatever the planner believes of the table's size: a row that has moved is another transaction's, and not counted. The
+    /// transaction that wrote it is compared too, because PostgreSQL before November 2025 follows such a row without looking at its place again.
+    TRANSITION = "with n as materialized (select n.*, f.* from unnest($1::bigint[], $2::text[], $3::text[], $4::int[], \
+         $5::int[], $6::int[], $7::text[], $8::bigint[], $9::bigint[], $10::bigint[], $11::bigint[], $12::float8[], $13::bool[], \
+         $14::text[], $15::text[], $16::text[], $17::bool[], $18::text[], $19::text[], $20::text[], $21::text[], $22::smallint[], \
+         $23::bytea[], $24::int[], $32::bool[], $33::bytea[]) as n(task_no, phase, status, seq, delivery, retries, worker, queued_at, received_at, started_at, \
+         finished_at, runtime, corrected, reason, progress, children, outcome, result, failure_type, failure_message, traceback, move, \
+         events, assumed, is_plain, derived) cross join lateral (select f.ctid as place, f.xmin as version, f.seq as old_seq, f.revoke_requested_at, f.retried_as, \
+         f.queued_at as old_queued_at, f.progress as old_progress, f.children as old_children, f.history as old_history \
+         from taskgate.flight f where f.task_no = n.task_no \
+         and (n.assumed is null or (f.seq = n.assumed and f.revoke_requested_at is null)) offset 0) f), \
+         piece as (insert into taskgate.history (task_no, last_seq, events) select n.task_no, n.old_seq, n.old_history \
+         from n where octet_length(n.old_history) > 2000), \
+         moved as (update taskgate.flight f set phase = n.phase, status = n.status, seq = n.seq, delivery = n.delivery, \
+         retries = n.retries, worker = n.worker, \
+         queued_at = case when n.assumed is null then n.queued_at else coalesce(n.queued_at, n.old_queued_at) end, \
+         received_at = n.received_at, started_at = n.started_at, runtime = n.runtime, corrected = n.corrected, reason = n.reason, \
+         at_worker = n.phase in ('received', 'running', 'retrying'), waits = n.phase = 'waiting', \
+         progress = coalesce(n.progress, f.progress), children = coalesce(n.children, f.children), \
+         failure_type = case when n.outcome then n.failure_type else f.failure_type end, \
+         failure_message = case when n.outcome then n.failure_message else f.failure_message end, \
+         traceback = case when n.outcome then n.traceback else f.traceback end, \
+         history = case when octet_length(n.old_history) > 2000 then n.events when n.old_history is null and n.is_plain then null \
+         else coalesce(n.old_history, n.derived, '') || n.events end \
+         from n where f.ctid = n.place and f.xmin = n.version and n.move = 0 returning 1), \
+         gone as (delete from taskgate.flight f using n where f.ctid = n.place and f.xmin = n.version and n.move = 1 returning 1), \
+         over as (insert into taskgate.ended (task_no, queued_at, received_at, started_at, finished_at, revoke_requested_at, runtime, \
+         seq, delivery, retries, corrected, dead, phase, status, worker, reason, retried_as, failure_type, failure_message, traceback, \
+         progress, children, history, result) select n.task_no, \
+         case when n.assumed is null then n.queued_at else coalesce(n.queued_at, n.old_queued_at) end, n.received_at, n.started_at, \
+         n.finished_at, n.revoke_requested_at, n.runtime, n.seq, n.delivery, n.retries, n.corrected, n.phase in ('failed', 'lost'), \
+         n.phase, n.status, n.worker, n.reason, n.retried_as, n.failure_type, n.failure_message, n.traceback, \
+         coalesce(n.progress, n.old_progress), coalesce(n.children, n.old_children), \
+         case when octet_length(n.old_history) > 2000 then n.events when n.old_history is null and n.is_plain then null \
+         else coalesce(n.old_history, n.derived, '') || n.events end, n.result \
+         from n where n.move = 1), \
+         let_go as (delete from taskgate.gate_hold where task_no = any($25::bigint[])), \
+         taken as (delete from taskgate.window_slot where task_no = any($34::bigint[])), \
+         freed as (delete from taskgate.unique_key where task_id = any($26::text[]) and expires_at = 9223372036854775807), \
+         told as (insert into taskgate.feed (pos, at, events) \
+         select (pg_current_xact_id()::text::bigint << 20) + l.feed_offset + $27::bigint + p.place, p.at, p.events \
+         from unnest($28::bigint[], $29::bigint[], $30::bytea[]) as p(place, at, events), taskgate.ledger l) \
+         select (select count(*) from moved) + (select count(*) from gone) as done, \
+         case when $31::text is not null then cast(pg_notify('taskgate', $31) as text) end as told";
+    /// The same of tasks that had ended before: `$1` to `$21` and `$22` events; `$23` and `$24` bound the numbers; `$25` as there `$33`. Rarely anything.
+    AGAIN = "update taskgate.ended e set phase = n.phase, status = n.status, seq = n.seq, delivery = n.delivery, \
+         retries = n.retries, worker = n.worker, queued_at = n.queued_at, received_at = n.received_at, started_at = n.started_at, \
+         finished_at = n.finished_at, runtime = n.runtime, corrected = n.corrected, reason = n.reason, \
+         dead = case when e.phase = n.phase then e.dead else n.phase in ('failed', 'lost') end, \
+         progress = coalesce(n.progress, e.progress), children = coalesce(n.children, e.children), \
+         result = case when n.outcome then n.result else e.result end, \
+         failure_type = case when n.outcome then n.failure_type else e.failure_type end, \
+         failure_message = case when n.outcome then n.failure_message else e.failure_message end, \
+         traceback = case when n.outcome then n.traceback else e.traceback end, history = coalesce(e.history, n.derived, '') || n.events \
+         from unnest($1::bigint[], $2::text[], $3::text[], $4::int[], \
+         $5::int[], $6::int[], $7::text[], $8::bigint[], $9::bigint[], $10::bigint[], $11::bigint[], $12::float8[], $13::bool[], \
+         $14::text[], $15::text[], $16::text[], $17::bool[], $18::text[], $19::text[], $20::text[], $21::text[], $22::bytea[], $25::bytea[]) \
+         as n(task_no, phase, status, seq, delivery, retries, worker, queued_at, received_at, started_at, finished_at, \
+         runtime, corrected, reason, progress, children, outcome, result, failure_type, failure_message, traceback, events, derived) \
+         where e.task_no = n.task_no and e.task_no = any($1) and e.task_no >> 32 >= $23 and e.task_no >> 32 < $24";
+    COMPLETE = "update taskgate.task t set kind_no = n.kind_no, root_id = n.root_id, \
+         parent_id = n.parent_id, group_id = n.group_id, argsrepr = n.argsrepr, kwargsrepr = n.kwargsrepr, priority = n.priority \
+         from unnest($1::bigint[], $2::int[], $3::text[], $4::text[], $5::text[], $6::text[], $7::text[], $8::smallint[]) \
+         as n(task_no, kind_no, root_id, parent_id, group_id, argsrepr, kwargsrepr, priority) where t.task_no = n.task_no";
+    /// Returns nothing when the id was taken meanwhile. The state is written with the first event.
+    ADOPT = "with new as (insert into taskgate.task (task_no, submitted_at, id, given_id, kind_no, priority, \
+         ignore_result, adopted, root_id, parent_id, group_id, argsrepr, kwargsrepr, labels, options) \
+         select nextval('taskgate.task_no'), $1, $2, $3, $4, $5, false, true, $6, $7, $8, $9, $10, $11, $12 \
+         where taskgate.pruned_at($2) is null and not exists (select 1 from taskgate.task t where t.id = $2) \
+         on conflict do nothing returning task_no) \
+         insert into taskgate.flight (task_no, seq, delivery, retries, phase) select task_no, 1, 1, 0, 'queued' from new returning task_no";
+}
 
 /// What happens to a row: it stays in flight, it ends, or it had ended.
 const STAYS: i16 = 0;

@@ -5,6 +5,7 @@ use sqlx::Row;
 use sqlx::postgres::PgRow;
 
 use crate::schedules::{Last, MOST_AHEAD, RunRow, read_schedule_row, repetition, run, schedule_columns, settle};
+use crate::statements::statements;
 use crate::{Created, Cursor, Edit, Error, Fired, Firing, Firings, NewRun, Page, Run, Schedule, Schedules, Submission};
 use celery::task::TaskId;
 use runtime::clock::{self, Time};
@@ -12,48 +13,50 @@ use runtime::clock::{self, Time};
 use super::pool::{self, Tx, is_deadlock};
 use super::{PostgresLedger, Store, audit, insert};
 
-pub(super) const CREATE: &str = concat!(
-    "insert into taskgate.schedule (",
-    schedule_columns!(),
-    ") values ($1, $2, $3, $4, $5, $6, $7, $8, $9, null, null, null, null, null, $10, $11) on conflict do nothing"
-);
-pub(super) const SEED: &str =
-    "insert into taskgate.schedule_seed (name, seeded_at) values ($1, $2) on conflict do nothing";
-pub(super) const SCHEDULE: &str = concat!("select ", schedule_columns!(), " from taskgate.schedule where name = $1");
-pub(super) const SCHEDULES: &str =
-    concat!("select ", schedule_columns!(), " from taskgate.schedule where name > $1 order by name limit $2");
-pub(super) const EDIT: &str = "update taskgate.schedule set version = version + 1, updated_at = $4, document = $5, paused = $6, \
-     anchor_at = $7, next_run_at = $8, due_at = $9 \
-     where schedule_id = $1 and version = $2 and next_run_at is not distinct from $3 returning version";
-pub(super) const DELETE: &str =
-    "delete from taskgate.schedule where schedule_id = $1 and ($2::bigint is null or version = $2)";
-pub(super) const DELETE_RUNS: &str = "delete from taskgate.schedule_run where schedule_id = $1";
-pub(super) const UPCOMING: &str =
-    concat!("select ", schedule_columns!(), " from taskgate.schedule where due_at <= $1 order by due_at limit $2");
-pub(super) const RUNNING: &str = "select t.schedule, coalesce(t.given_id, cast(t.id as text)) \
-     from unnest($1::text[], $2::bigint[], $3::bigint[]) as f(schedule, first_no, last_no) \
-     join taskgate.task t on t.schedule = f.schedule and t.task_no between f.first_no and f.last_no \
-     join taskgate.flight u on u.task_no = t.task_no";
-/// Skips rows that another replica has locked.
-pub(super) const CLAIM: &str = "select s.schedule_id \
-     from unnest($1::text[], $2::bigint[], $3::bigint[]) as f(id, version, tick) \
-     join taskgate.schedule s on s.schedule_id = f.id where s.version = f.version and s.next_run_at = f.tick \
-     order by s.schedule_id for update of s skip locked";
-pub(super) const LOCK: &str = "select 1 from taskgate.schedule where schedule_id = $1 for update";
-pub(super) const ADVANCE: &str = "update taskgate.schedule s set next_run_at = f.next_run_at, due_at = f.due_at, last_tick_at = f.tick \
-     from unnest($1::text[], $2::bigint[], $3::bigint[], $4::bigint[]) as f(id, tick, next_run_at, due_at) \
-     where s.schedule_id = f.id";
-pub(super) const RAN: &str = "update taskgate.schedule s set last_run_at = f.run_at, last_task_id = f.task_id, \
-     last_first_no = f.first_no, last_last_no = f.last_no \
-     from unnest($1::text[], $2::bigint[], $3::text[], $4::bigint[], $5::bigint[]) as f(id, run_at, task_id, first_no, last_no) \
-     where s.schedule_id = f.id";
-pub(super) const RUN: &str = "insert into taskgate.schedule_run (schedule_id, scheduled_at, fired_at, outcome, task_id, reason) \
-     select * from unnest($1::text[], $2::bigint[], $3::bigint[], $4::text[], $5::text[], $6::text[])";
-pub(super) const RUNS: &str = "select run_no, scheduled_at, fired_at, outcome, reason, task_id from taskgate.schedule_run \
-     where schedule_id = $1 and run_no < $2 order by run_no desc limit $3";
-/// The oldest rows have the lowest numbers.
-pub(super) const PRUNE: &str = "delete from taskgate.schedule_run where run_no in (\
-     select run_no from (select run_no, fired_at from taskgate.schedule_run order by run_no limit $2) oldest where fired_at < $1)";
+statements! {
+    CREATE = concat!(
+        "insert into taskgate.schedule (",
+        schedule_columns!(),
+        ") values ($1, $2, $3, $4, $5, $6, $7, $8, $9, null, null, null, null, null, $10, $11) on conflict do nothing"
+    );
+    SEED =
+        "insert into taskgate.schedule_seed (name, seeded_at) values ($1, $2) on conflict do nothing";
+    SCHEDULE = concat!("select ", schedule_columns!(), " from taskgate.schedule where name = $1");
+    SCHEDULES =
+        concat!("select ", schedule_columns!(), " from taskgate.schedule where name > $1 order by name limit $2");
+    EDIT = "update taskgate.schedule set version = version + 1, updated_at = $4, document = $5, paused = $6, \
+         anchor_at = $7, next_run_at = $8, due_at = $9 \
+         where schedule_id = $1 and version = $2 and next_run_at is not distinct from $3 returning version";
+    DELETE =
+        "delete from taskgate.schedule where schedule_id = $1 and ($2::bigint is null or version = $2)";
+    DELETE_RUNS = "delete from taskgate.schedule_run where schedule_id = $1";
+    UPCOMING =
+        concat!("select ", schedule_columns!(), " from taskgate.schedule where due_at <= $1 order by due_at limit $2");
+    RUNNING = "select t.schedule, coalesce(t.given_id, cast(t.id as text)) \
+         from unnest($1::text[], $2::bigint[], $3::bigint[]) as f(schedule, first_no, last_no) \
+         join taskgate.task t on t.schedule = f.schedule and t.task_no between f.first_no and f.last_no \
+         join taskgate.flight u on u.task_no = t.task_no";
+    /// Skips rows that another replica has locked.
+    CLAIM = "select s.schedule_id \
+         from unnest($1::text[], $2::bigint[], $3::bigint[]) as f(id, version, tick) \
+         join taskgate.schedule s on s.schedule_id = f.id where s.version = f.version and s.next_run_at = f.tick \
+         order by s.schedule_id for update of s skip locked";
+    LOCK = "select 1 from taskgate.schedule where schedule_id = $1 for update";
+    ADVANCE = "update taskgate.schedule s set next_run_at = f.next_run_at, due_at = f.due_at, last_tick_at = f.tick \
+         from unnest($1::text[], $2::bigint[], $3::bigint[], $4::bigint[]) as f(id, tick, next_run_at, due_at) \
+         where s.schedule_id = f.id";
+    RAN = "update taskgate.schedule s set last_run_at = f.run_at, last_task_id = f.task_id, \
+         last_first_no = f.first_no, last_last_no = f.last_no \
+         from unnest($1::text[], $2::bigint[], $3::text[], $4::bigint[], $5::bigint[]) as f(id, run_at, task_id, first_no, last_no) \
+         where s.schedule_id = f.id";
+    RUN = "insert into taskgate.schedule_run (schedule_id, scheduled_at, fired_at, outcome, task_id, reason) \
+         select * from unnest($1::text[], $2::bigint[], $3::bigint[], $4::text[], $5::text[], $6::text[])";
+    RUNS = "select run_no, scheduled_at, fired_at, outcome, reason, task_id from taskgate.schedule_run \
+         where schedule_id = $1 and run_no < $2 order by run_no desc limit $3";
+    /// The oldest rows have the lowest numbers.
+    PRUNE = "delete from taskgate.schedule_run where run_no in (\
+         select run_no from (select run_no, fired_at from taskgate.schedule_run order by run_no limit $2) oldest where fired_at < $1)";
+}
 
 #[async_trait]
 impl Schedules for PostgresLedger {

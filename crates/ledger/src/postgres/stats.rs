@@ -10,33 +10,36 @@ use super::rows::Subject;
 use super::{PostgresLedger, events, numbers, pool};
 use crate::history::Told;
 use crate::rows::clean;
+use crate::statements::statements;
 use crate::stats::{read_ended, read_failure_kind, read_figure};
 use crate::{Count, Counted, End, Ended, Error, FailureKind, Figure, REJECTED, Span, Stats, Tally, Window};
 use celery::task::Phase;
 use runtime::clock::Time;
 
-pub(super) const FOLDED: &str = "select feed from taskgate.stat_mark";
-/// `$1` numbers.
-pub(super) const ENDED: &str = "select t.task_no, t.submitted_at, t.due_at, e.started_at, e.finished_at, e.runtime, e.failure_type, \
-     e.failure_message, e.traceback from taskgate.task t join taskgate.ended e on e.task_no = t.task_no \
-     and e.task_no >> 32 >= $2 and e.task_no >> 32 < $3 where t.task_no = any($1) and t.task_no >> 32 >= $2 and t.task_no >> 32 < $3";
-pub(super) const MOVE_MARK: &str = "update taskgate.stat_mark set feed = $2 where feed = $1";
-/// The rows of a call must be distinct.
-pub(super) const ADD: &str = "insert into taskgate.stat as s (span, at, measure, bucket, name, queue, amount) \
-     select * from unnest($1::int[], $2::bigint[], $3::text[], $4::smallint[], $5::text[], $6::text[], $7::bigint[]) \
-     on conflict (span, measure, at, name, queue, bucket) do update set amount = s.amount + excluded.amount";
-pub(super) const NOTE: &str = "insert into taskgate.failure_kind as k (fingerprint, name, type, frame, message, first_at, last_at, last_task_id) \
-     values ($1, $2, $3, $4, $5, $6, $7, $8) on conflict (fingerprint) do update set \
-     first_at = least(k.first_at, excluded.first_at), last_at = greatest(k.last_at, excluded.last_at), \
-     message = case when excluded.last_at >= k.last_at then excluded.message else k.message end, \
-     last_task_id = case when excluded.last_at >= k.last_at then excluded.last_task_id else k.last_task_id end";
-/// An empty list of names or queues means all.
-pub(super) const FIGURES: &str = "select at - at % $5 as slot, measure, bucket, case when $6 then name else '' end as shown, \
-     case when $9 then queue else '' end as shown_queue, sum(amount)::bigint from taskgate.stat where span = $1 and measure = any($2) and at >= $3 and at < $4 \
-     and (cardinality($7::text[]) = 0 or name = any($7)) and (cardinality($8::text[]) = 0 or queue = any($8)) group by 1, 2, 3, 4, 5 order by 1";
-pub(super) const KINDS: &str = "select fingerprint, name, type, frame, message, first_at, last_at, last_task_id \
-     from taskgate.failure_kind where fingerprint = any($1)";
-pub(super) const FORGET: &str = "delete from taskgate.stat where span = $1 and measure = any($3) and at < $2";
+statements! {
+    FOLDED = "select feed from taskgate.stat_mark";
+    /// `$1` numbers.
+    ENDED = "select t.task_no, t.submitted_at, t.due_at, e.started_at, e.finished_at, e.runtime, e.failure_type, \
+         e.failure_message, e.traceback from taskgate.task t join taskgate.ended e on e.task_no = t.task_no \
+         and e.task_no >> 32 >= $2 and e.task_no >> 32 < $3 where t.task_no = any($1) and t.task_no >> 32 >= $2 and t.task_no >> 32 < $3";
+    MOVE_MARK = "update taskgate.stat_mark set feed = $2 where feed = $1";
+    /// The rows of a call must be distinct.
+    ADD = "insert into taskgate.stat as s (span, at, measure, bucket, name, queue, amount) \
+         select * from unnest($1::int[], $2::bigint[], $3::text[], $4::smallint[], $5::text[], $6::text[], $7::bigint[]) \
+         on conflict (span, measure, at, name, queue, bucket) do update set amount = s.amount + excluded.amount";
+    NOTE = "insert into taskgate.failure_kind as k (fingerprint, name, type, frame, message, first_at, last_at, last_task_id) \
+         values ($1, $2, $3, $4, $5, $6, $7, $8) on conflict (fingerprint) do update set \
+         first_at = least(k.first_at, excluded.first_at), last_at = greatest(k.last_at, excluded.last_at), \
+         message = case when excluded.last_at >= k.last_at then excluded.message else k.message end, \
+         last_task_id = case when excluded.last_at >= k.last_at then excluded.last_task_id else k.last_task_id end";
+    /// An empty list of names or queues means all.
+    FIGURES = "select at - at % $5 as slot, measure, bucket, case when $6 then name else '' end as shown, \
+         case when $9 then queue else '' end as shown_queue, sum(amount)::bigint from taskgate.stat where span = $1 and measure = any($2) and at >= $3 and at < $4 \
+         and (cardinality($7::text[]) = 0 or name = any($7)) and (cardinality($8::text[]) = 0 or queue = any($8)) group by 1, 2, 3, 4, 5 order by 1";
+    KINDS = "select fingerprint, name, type, frame, message, first_at, last_at, last_task_id \
+         from taskgate.failure_kind where fingerprint = any($1)";
+    FORGET = "delete from taskgate.stat where span = $1 and measure = any($3) and at < $2";
+}
 
 #[async_trait]
 impl Stats for PostgresLedger {

@@ -9,18 +9,21 @@ use sqlx::{Postgres, Row};
 
 use super::{PostgresLedger, numbers, outbox, rows};
 use crate::rows::clean;
+use crate::statements::statements;
 use crate::{EdgeKind, Error, Message, Neighbour, Steps, Task, headers};
 use celery::task::TaskId;
 
-pub(super) const SUCCESSORS: &str = "select from_no, to_no, kind from taskgate.edge \
-     where from_no = any($1) and from_no >> 32 >= $2 and from_no >> 32 < $3 order by from_no, to_no";
-pub(super) const PREDECESSORS: &str =
-    "select to_no, from_no, kind from taskgate.edge where to_no = any($1) order by to_no, from_no";
-/// `$1` the id's key.
-pub(super) const KEEP_MESSAGE: &str =
-    "update taskgate.task set headers = $2, body = $3 where id = $1 and headers is null and body is not null";
-pub(super) const EXPLAIN: &str = "update taskgate.ended set reason = $2 \
-     where task_no = any(array(select task_no from taskgate.task where id = $1)) and reason is null and phase = 'failed'";
+statements! {
+    SUCCESSORS = "select from_no, to_no, kind from taskgate.edge \
+         where from_no = any($1) and from_no >> 32 >= $2 and from_no >> 32 < $3 order by from_no, to_no";
+    PREDECESSORS =
+        "select to_no, from_no, kind from taskgate.edge where to_no = any($1) order by to_no, from_no";
+    /// `$1` the id's key.
+    KEEP_MESSAGE =
+        "update taskgate.task set headers = $2, body = $3 where id = $1 and headers is null and body is not null";
+    EXPLAIN = "update taskgate.ended set reason = $2 \
+         where task_no = any(array(select task_no from taskgate.task where id = $1)) and reason is null and phase = 'failed'";
+}
 
 #[async_trait]
 impl Steps for PostgresLedger {

@@ -11,107 +11,107 @@ use super::numbers::{self, ANYWHERE};
 use super::pooled::Pool;
 use super::rows;
 use crate::headers;
+use crate::statements::statements;
 use crate::{Error, Message, Task};
 use celery::task::{Phase, TaskId};
 use runtime::clock::Time;
 
-/// `$1` keys of ids; `$2` and `$3` bound the numbers, here and in the following statements.
-pub(super) const TASKS: &str = concat!(
-    "select ",
-    fact_columns!(),
-    ", ",
-    state_columns!(),
-    " from ",
-    standing!(full, "$2", "$3"),
-    " where t.id = any($1) and ",
-    between!("$2", "$3")
-);
-pub(super) const STANDING: &str = concat!(
-    "select ",
-    fact_columns!(),
-    ", ",
-    state_columns!(),
-    " from ",
-    standing!(light, "$2", "$3"),
-    " where t.id = any($1) and ",
-    between!("$2", "$3")
-);
-/// `$1` numbers.
-pub(super) const NUMBERED: &str = concat!(
-    "select ",
-    fact_columns!(),
-    ", ",
-    state_columns!(),
-    " from ",
-    standing!(full, "$2", "$3"),
-    " where t.task_no = any($1) and ",
-    between!("$2", "$3"),
-    " order by t.task_no"
-);
-pub(super) const MESSAGE: &str = concat!(
-    "select t.headers, t.body, k.name from taskgate.task t",
-    named!(),
-    "where t.id = any($1) and ",
-    between!("$2", "$3")
-);
-
-pub(super) const UNFINISHED: &str = concat!(
-    "select ",
-    fact_columns!(),
-    ", ",
-    open_columns!(),
-    " from (select * from taskgate.flight s where s.task_no > $1 and (cardinality($2::text[]) = 0 or s.phase = any($2)) order by s.task_no limit $3) s \
-     cross join lateral (select * from taskgate.task t where t.task_no = s.task_no and t.task_no >> 32 = s.task_no >> 32 offset 0) t",
-    named!(),
-    "order by s.task_no"
-);
-/// As [`UNFINISHED`], if all phases are those of tasks at workers: queued tasks are not read.
-pub(super) const AT_WORKER: &str = concat!(
-    "select ",
-    fact_columns!(),
-    ", ",
-    open_columns!(),
-    " from (select * from taskgate.flight s where s.at_worker and s.task_no > $1 and (cardinality($2::text[]) = 0 or s.phase = any($2)) order by s.task_no limit $3) s \
-     cross join lateral (select * from taskgate.task t where t.task_no = s.task_no and t.task_no >> 32 = s.task_no >> 32 offset 0) t",
-    named!(),
-    "order by s.task_no"
-);
-/// As [`UNFINISHED`], if the only phase is `waiting`.
-pub(super) const WAITING: &str = concat!(
-    "select ",
-    fact_columns!(),
-    ", ",
-    open_columns!(),
-    " from (select * from taskgate.flight s where s.waits and s.task_no > $1 and (cardinality($2::text[]) = 0 or s.phase = any($2)) order by s.task_no limit $3) s \
-     cross join lateral (select * from taskgate.task t where t.task_no = s.task_no and t.task_no >> 32 = s.task_no >> 32 offset 0) t",
-    named!(),
-    "order by s.task_no"
-);
-pub(super) const EXPIRED: &str = concat!(
-    "select ",
-    fact_columns!(),
-    ", ",
-    open_columns!(),
-    " from (select * from taskgate.task t where t.expires_at > $1 and t.expires_at <= $2 order by t.expires_at offset 0) t",
-    named!(),
-    "cross join lateral (select * from taskgate.flight f where f.task_no = t.task_no and f.phase = 'queued' offset 0) s limit $3"
-);
-pub(super) const CENSUS: &str = "select k.queue, s.phase, count(*) from taskgate.flight s \
-     cross join lateral (select t.kind_no from taskgate.task t where t.task_no = s.task_no and t.task_no >> 32 = s.task_no >> 32 offset 0) t \
-     cross join lateral (select k.queue from taskgate.kind k where k.kind_no = t.kind_no offset 0) k where s.task_no >= 0 group by 1, 2";
-/// Skips from one name to the next along the index.
-pub(super) const QUEUES: &str = "with recursive known(queue) as (\
-     select min(queue) from taskgate.kind where queue > '' \
-     union all select (select min(k.queue) from taskgate.kind k where k.queue > known.queue) \
-     from known where known.queue is not null) select queue from known where queue is not null limit $1";
-
-pub(super) const NAMES: &str = "with recursive known(name) as (\
-     select min(name) from taskgate.kind where name > '' \
-     union all select (select min(k.name) from taskgate.kind k where k.name > known.name) \
-     from known where known.name is not null) select name from known where name is not null limit $1";
-
-/// `$1` the id's key, of a task that was pruned alone or with its partition.
-pub(super) const TOMBSTONE: &str = "select taskgate.pruned_at($1)";
+statements! {
+    /// `$1` keys of ids; `$2` and `$3` bound the numbers, here and in the following statements.
+    TASKS = concat!(
+        "select ",
+        fact_columns!(),
+        ", ",
+        state_columns!(),
+        " from ",
+        standing!(full, "$2", "$3"),
+        " where t.id = any($1) and ",
+        between!("$2", "$3")
+    );
+    STANDING = concat!(
+        "select ",
+        fact_columns!(),
+        ", ",
+        state_columns!(),
+        " from ",
+        standing!(light, "$2", "$3"),
+        " where t.id = any($1) and ",
+        between!("$2", "$3")
+    );
+    /// `$1` numbers.
+    NUMBERED = concat!(
+        "select ",
+        fact_columns!(),
+        ", ",
+        state_columns!(),
+        " from ",
+        standing!(full, "$2", "$3"),
+        " where t.task_no = any($1) and ",
+        between!("$2", "$3"),
+        " order by t.task_no"
+    );
+    MESSAGE = concat!(
+        "select t.headers, t.body, k.name from taskgate.task t",
+        named!(),
+        "where t.id = any($1) and ",
+        between!("$2", "$3")
+    );
+    UNFINISHED = concat!(
+        "select ",
+        fact_columns!(),
+        ", ",
+        open_columns!(),
+        " from (select * from taskgate.flight s where s.task_no > $1 and (cardinality($2::text[]) = 0 or s.phase = any($2)) order by s.task_no limit $3) s \
+         cross join lateral (select * from taskgate.task t where t.task_no = s.task_no and t.task_no >> 32 = s.task_no >> 32 offset 0) t",
+        named!(),
+        "order by s.task_no"
+    );
+    /// As [`UNFINISHED`], if all phases are those of tasks at workers: queued tasks are not read.
+    AT_WORKER = concat!(
+        "select ",
+        fact_columns!(),
+        ", ",
+        open_columns!(),
+        " from (select * from taskgate.flight s where s.at_worker and s.task_no > $1 and (cardinality($2::text[]) = 0 or s.phase = any($2)) order by s.task_no limit $3) s \
+         cross join lateral (select * from taskgate.task t where t.task_no = s.task_no and t.task_no >> 32 = s.task_no >> 32 offset 0) t",
+        named!(),
+        "order by s.task_no"
+    );
+    /// As [`UNFINISHED`], if the only phase is `waiting`.
+    WAITING = concat!(
+        "select ",
+        fact_columns!(),
+        ", ",
+        open_columns!(),
+        " from (select * from taskgate.flight s where s.waits and s.task_no > $1 and (cardinality($2::text[]) = 0 or s.phase = any($2)) order by s.task_no limit $3) s \
+         cross join lateral (select * from taskgate.task t where t.task_no = s.task_no and t.task_no >> 32 = s.task_no >> 32 offset 0) t",
+        named!(),
+        "order by s.task_no"
+    );
+    EXPIRED = concat!(
+        "select ",
+        fact_columns!(),
+        ", ",
+        open_columns!(),
+        " from (select * from taskgate.task t where t.expires_at > $1 and t.expires_at <= $2 order by t.expires_at offset 0) t",
+        named!(),
+        "cross join lateral (select * from taskgate.flight f where f.task_no = t.task_no and f.phase = 'queued' offset 0) s limit $3"
+    );
+    CENSUS = "select k.queue, s.phase, count(*) from taskgate.flight s \
+         cross join lateral (select t.kind_no from taskgate.task t where t.task_no = s.task_no and t.task_no >> 32 = s.task_no >> 32 offset 0) t \
+         cross join lateral (select k.queue from taskgate.kind k where k.kind_no = t.kind_no offset 0) k where s.task_no >= 0 group by 1, 2";
+    /// Skips from one name to the next along the index.
+    QUEUES = "with recursive known(queue) as (\
+         select min(queue) from taskgate.kind where queue > '' \
+         union all select (select min(k.queue) from taskgate.kind k where k.queue > known.queue) \
+         from known where known.queue is not null) select queue from known where queue is not null limit $1";
+    NAMES = "with recursive known(name) as (\
+         select min(name) from taskgate.kind where name > '' \
+         union all select (select min(k.name) from taskgate.kind k where k.name > known.name) \
+         from known where known.name is not null) select name from known where name is not null limit $1";
+    /// `$1` the id's key, of a task that was pruned alone or with its partition.
+    TOMBSTONE = "select taskgate.pruned_at($1)";
+}
 
 /// Rows of `statement` for these ids: first in the expected partitions, then anywhere for missing ones.
 pub(super) async fn by_id(pool: &Pool, statement: &'static str, keys: &[Uuid]) -> Result<Vec<PgRow>, Error> {

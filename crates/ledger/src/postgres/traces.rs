@@ -4,12 +4,15 @@ use async_trait::async_trait;
 use sqlx::Row;
 
 use super::{PostgresLedger, events};
+use crate::statements::statements;
 use crate::{Error, Event, PoolUse, Traces};
 use celery::task::Phase;
 
-pub(super) const MARK: &str = "select feed from taskgate.trace_mark";
-pub(super) const BEGIN: &str = "insert into taskgate.trace_mark (feed) values ($1) on conflict (only_row) do nothing";
-pub(super) const MOVE: &str = "update taskgate.trace_mark set feed = $1 where feed = $2";
+statements! {
+    MARK = "select feed from taskgate.trace_mark";
+    BEGIN = "insert into taskgate.trace_mark (feed) values ($1) on conflict (only_row) do nothing";
+    MOVE = "update taskgate.trace_mark set feed = $1 where feed = $2";
+}
 
 #[async_trait]
 impl Traces for PostgresLedger {

@@ -4,15 +4,18 @@
 //! row, it locks the task and checks again, because a pass may have put the task into the outbox meanwhile.
 
 use crate::book::Book;
+use crate::statements::statements;
 use crate::{Error, News, Withdrawn};
 use celery::task::TaskId;
 
 use super::{Store, learn, numbers, pool, save};
 
-/// `$1` the id's key.
-pub(super) const TAKE: &str =
-    "delete from taskgate.outbox where task_no = (select task_no from taskgate.task where id = $1)";
-pub(super) const IS_THERE: &str = "select 1 from taskgate.outbox where task_no = $1";
+statements! {
+    /// `$1` the id's key.
+    TAKE =
+        "delete from taskgate.outbox where task_no = (select task_no from taskgate.task where id = $1)";
+    IS_THERE = "select 1 from taskgate.outbox where task_no = $1";
+}
 
 pub(super) async fn withdraw(store: &Store, id: &TaskId, news: News) -> Result<Withdrawn, Error> {
     loop {

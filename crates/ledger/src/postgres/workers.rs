@@ -5,27 +5,30 @@ use sqlx::Row;
 use sqlx::postgres::PgRow;
 
 use super::{PostgresLedger, numbers};
+use crate::statements::statements;
 use crate::{Control, Error, Revocation, Worker};
 use celery::task::TaskId;
 use runtime::clock::Time;
 
-pub(super) const NOTE: &str = "insert into taskgate.worker as w (hostname, seen_at, offline_at, facts) \
-     select * from unnest($1::text[], $2::bigint[], $3::bigint[], $4::text[]) as n(hostname, seen_at, offline_at, facts) \
-     order by hostname on conflict (hostname) do update set seen_at = excluded.seen_at, offline_at = excluded.offline_at, \
-     facts = excluded.facts where w.seen_at <= excluded.seen_at";
-pub(super) const WORKERS: &str = "select hostname, seen_at, offline_at, facts from taskgate.worker order by hostname";
-pub(super) const FORGET_WORKERS: &str = "delete from taskgate.worker where seen_at < $1";
-pub(super) const NOTE_PAUSED: &str = "insert into taskgate.pause_consumer (queue, hostname) \
-     select $1, unnest($2::text[]) on conflict do nothing";
-pub(super) const TAKE_PAUSED: &str = "delete from taskgate.pause_consumer where queue = $1 returning hostname";
-pub(super) const REMEMBER: &str = "insert into taskgate.revocation (task_id, requested_at, terminate, signal, reason, id) \
-     values ($1, $2, $3, $4, $5, $6) on conflict (task_id) do update set requested_at = excluded.requested_at, \
-     terminate = taskgate.revocation.terminate or excluded.terminate, signal = excluded.signal, reason = excluded.reason";
-pub(super) const OPEN: &str = "select r.task_id, r.requested_at, r.terminate, r.signal, r.reason from taskgate.revocation r \
-     left join lateral (select e.finished_at from taskgate.task t join taskgate.ended e on e.task_no = t.task_no where t.id = r.id) e \
-     on true where e.finished_at is null or r.requested_at >= e.finished_at order by r.requested_at desc limit $1";
-pub(super) const FORGET_REVOCATIONS: &str = "delete from taskgate.revocation r where r.requested_at < $1 \
-     or exists (select 1 from taskgate.task t join taskgate.ended e on e.task_no = t.task_no where t.id = r.id and e.finished_at < $1)";
+statements! {
+    NOTE = "insert into taskgate.worker as w (hostname, seen_at, offline_at, facts) \
+         select * from unnest($1::text[], $2::bigint[], $3::bigint[], $4::text[]) as n(hostname, seen_at, offline_at, facts) \
+         order by hostname on conflict (hostname) do update set seen_at = excluded.seen_at, offline_at = excluded.offline_at, \
+         facts = excluded.facts where w.seen_at <= excluded.seen_at";
+    WORKERS = "select hostname, seen_at, offline_at, facts from taskgate.worker order by hostname";
+    FORGET_WORKERS = "delete from taskgate.worker where seen_at < $1";
+    NOTE_PAUSED = "insert into taskgate.pause_consumer (queue, hostname) \
+         select $1, unnest($2::text[]) on conflict do nothing";
+    TAKE_PAUSED = "delete from taskgate.pause_consumer where queue = $1 returning hostname";
+    REMEMBER = "insert into taskgate.revocation (task_id, requested_at, terminate, signal, reason, id) \
+         values ($1, $2, $3, $4, $5, $6) on conflict (task_id) do update set requested_at = excluded.requested_at, \
+         terminate = taskgate.revocation.terminate or excluded.terminate, signal = excluded.signal, reason = excluded.reason";
+    OPEN = "select r.task_id, r.requested_at, r.terminate, r.signal, r.reason from taskgate.revocation r \
+         left join lateral (select e.finished_at from taskgate.task t join taskgate.ended e on e.task_no = t.task_no where t.id = r.id) e \
+         on true where e.finished_at is null or r.requested_at >= e.finished_at order by r.requested_at desc limit $1";
+    FORGET_REVOCATIONS = "delete from taskgate.revocation r where r.requested_at < $1 \
+         or exists (select 1 from taskgate.task t join taskgate.ended e on e.task_no = t.task_no where t.id = r.id and e.finished_at < $1)";
+}
 
 #[async_trait]
 impl Control for PostgresLedger {

@@ -4,6 +4,7 @@ use std::collections::HashSet;
 
 use sqlx::Row;
 
+use crate::statements::statements;
 use crate::{Error, Task};
 use celery::task::{QueueName, TaskId};
 use runtime::clock::Time;
@@ -11,15 +12,17 @@ use runtime::clock::Time;
 use super::pool::{Pools, Tx, list};
 use super::{audit, tasks};
 
-pub(super) const PAUSE: &str =
-    "insert into queue_pause (queue, paused_at) values ($1, $2) on conflict (queue) do nothing";
-pub(super) const RESUME: &str = "delete from queue_pause where queue = $1";
-pub(super) const WAKE: &str = "update outbox set parked = 0, wake_at = $2 where queue = $1 and parked";
-pub(super) const PAUSED: &str = "select queue, paused_at from queue_pause order by queue";
-pub(super) const REQUEST_REVOKE: &str =
-    "update task set revoke_requested_at = coalesce(revoke_requested_at, $2) where task_id = $1";
-pub(super) const DISMISS: &str = "update trouble set dead = 0 \
-     where dead and task_no in (select task_no from task where task_id in (select value from json_each($1)))";
+statements! {
+    PAUSE =
+        "insert into queue_pause (queue, paused_at) values ($1, $2) on conflict (queue) do nothing";
+    RESUME = "delete from queue_pause where queue = $1";
+    WAKE = "update outbox set parked = 0, wake_at = $2 where queue = $1 and parked";
+    PAUSED = "select queue, paused_at from queue_pause order by queue";
+    REQUEST_REVOKE =
+        "update task set revoke_requested_at = coalesce(revoke_requested_at, $2) where task_id = $1";
+    DISMISS = "update trouble set dead = 0 \
+         where dead and task_no in (select task_no from task where task_id in (select value from json_each($1)))";
+}
 
 pub(super) async fn pause(pools: &Pools, queue: &QueueName, at: Time) -> Result<bool, Error> {
     let mut tx = pools.begin().await?;

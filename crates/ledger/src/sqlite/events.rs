@@ -4,25 +4,26 @@
 
 use sqlx::{QueryBuilder, Row, SqlitePool};
 
+use crate::statements::statements;
 use crate::{EVENTS_BYTES, Error, Event, Filter};
 use celery::task::TaskId;
 
 use super::rows::{self, event_columns};
 use super::tasks::{conditions, event_conditions};
 
-pub(super) const EVENTS: &str = concat!(
-    "select ",
-    event_columns!(),
-    " from (select e.*, sum(octet_length(e.meta)) over (order by e.seq rows between unbounded preceding and 1 preceding) as before \
-     from event e where e.task_no = (select task_no from task where task_id = $1) and e.seq > $2 \
-     order by e.seq limit $3) e join task t on t.task_no = e.task_no where coalesce(e.before, 0) < $4 order by e.seq"
-);
-
-pub(super) const NEWEST: &str = "select coalesce(max(feed), 0) from event";
-
-pub(super) const WINDOW: &str = "select max(feed) from (select feed, \
-     sum(octet_length(meta)) over (order by feed rows between unbounded preceding and 1 preceding) as before \
-     from event where feed > $1 order by feed limit $2) as page where coalesce(before, 0) < $3";
+statements! {
+    EVENTS = concat!(
+        "select ",
+        event_columns!(),
+        " from (select e.*, sum(octet_length(e.meta)) over (order by e.seq rows between unbounded preceding and 1 preceding) as before \
+         from event e where e.task_no = (select task_no from task where task_id = $1) and e.seq > $2 \
+         order by e.seq limit $3) e join task t on t.task_no = e.task_no where coalesce(e.before, 0) < $4 order by e.seq"
+    );
+    NEWEST = "select coalesce(max(feed), 0) from event";
+    WINDOW = "select max(feed) from (select feed, \
+         sum(octet_length(meta)) over (order by feed rows between unbounded preceding and 1 preceding) as before \
+         from event where feed > $1 order by feed limit $2) as page where coalesce(before, 0) < $3";
+}
 
 const FEED: &str = concat!("select ", event_columns!(), " from event e join task t on t.task_no = e.task_no where ");
 

@@ -5,15 +5,18 @@ use sqlx::Row;
 use sqlx::sqlite::SqliteRow;
 
 use super::SqliteLedger;
+use crate::statements::statements;
 use crate::{Error, Finding, Findings};
 use runtime::clock::Time;
 
-pub(super) const FORGET: &str = "delete from finding where source = $1";
-pub(super) const NOTE: &str = "insert into finding (source, kind, subject, since, detail) values ($1, $2, $3, $4, $5) \
-     on conflict (source, kind, subject) do update set detail = excluded.detail";
-pub(super) const OF_SOURCE: &str = "select kind, subject, since, detail from finding where source = $1";
-pub(super) const FINDINGS: &str =
-    "select kind, subject, since, detail from finding order by kind, subject, source limit $1";
+statements! {
+    FORGET = "delete from finding where source = $1";
+    NOTE = "insert into finding (source, kind, subject, since, detail) values ($1, $2, $3, $4, $5) \
+         on conflict (source, kind, subject) do update set detail = excluded.detail";
+    OF_SOURCE = "select kind, subject, since, detail from finding where source = $1";
+    FINDINGS =
+        "select kind, subject, since, detail from finding order by kind, subject, source limit $1";
+}
 
 #[async_trait]
 impl Findings for SqliteLedger {

@@ -7,6 +7,7 @@ use sqlx::sqlite::SqliteRow;
 use sqlx::{Row, SqlitePool};
 
 use crate::rows::{failure, json, phase, task_columns};
+use crate::statements::statements;
 use crate::{EdgeKind, Error, Group, GroupMember, NewGroup, Task};
 use celery::task::{GroupId, TaskId};
 use runtime::clock::Time;
@@ -14,25 +15,23 @@ use runtime::clock::Time;
 use super::pool::{Tx, list};
 use super::rows;
 
-pub(super) const GROUP: &str =
-    "select root_id, total, submitted_at, chord_size, structure from task_group where group_id = $1";
-
-pub(super) const MEMBERS: &str = "select task_no, task_id, name, group_index, phase, status, seq, result, failure_type, failure_message \
-     from task where group_id = $1 order by group_index nulls last, task_no";
-
-pub(super) const OF_CANVASES: &str = "select group_id, root_id, total, chord_size, structure from task_group \
-     where root_id in (select value from json_each($1)) and (chord_size is not null or structure is not null)";
-
-pub(super) const CANVAS: &str = concat!(
-    "select ",
-    task_columns!(),
-    " from task t where t.root_id = $1 union all select ",
-    task_columns!(),
-    " from task t where t.task_id = $1 and t.root_id is null order by task_no"
-);
-
-pub(super) const EDGES: &str =
-    "select from_no, to_no, kind from edge where from_no in (select value from json_each($1)) order by from_no, to_no";
+statements! {
+    GROUP =
+        "select root_id, total, submitted_at, chord_size, structure from task_group where group_id = $1";
+    MEMBERS = "select task_no, task_id, name, group_index, phase, status, seq, result, failure_type, failure_message \
+         from task where group_id = $1 order by group_index nulls last, task_no";
+    OF_CANVASES = "select group_id, root_id, total, chord_size, structure from task_group \
+         where root_id in (select value from json_each($1)) and (chord_size is not null or structure is not null)";
+    CANVAS = concat!(
+        "select ",
+        task_columns!(),
+        " from task t where t.root_id = $1 union all select ",
+        task_columns!(),
+        " from task t where t.task_id = $1 and t.root_id is null order by task_no"
+    );
+    EDGES =
+        "select from_no, to_no, kind from edge where from_no in (select value from json_each($1)) order by from_no, to_no";
+}
 
 pub(super) async fn group(pool: &SqlitePool, id: &GroupId) -> Result<Option<Group>, Error> {
     let Some(row) = sqlx::query(GROUP).bind(id.as_str()).fetch_optional(pool).await? else { return Ok(None) };

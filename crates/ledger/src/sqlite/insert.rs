@@ -4,6 +4,7 @@ use sqlx::Row;
 
 use crate::admission::{Taken, judge, refusing_keys};
 use crate::rows::{label_rows, labels_text, options_text, short};
+use crate::statements::statements;
 use crate::{Conflict, Error, Event, Inserted, NewTask, Submission};
 use celery::task::{GroupId, Phase, TaskId};
 
@@ -11,29 +12,30 @@ use super::pool::{Pools, Tx, list};
 use super::save;
 use super::{fan_out, limits};
 
-pub(super) const TASK: &str = "insert into task (submitted_at, due_at, expires_at, seq, delivery, retries, group_index, priority, \
-     ignore_result, adopted, corrected, task_id, phase, status, name, queue, root_id, parent_id, group_id, retry_of, schedule, \
-     labels, options) values ($1, $2, $3, 1, 1, 0, $4, $5, $6, 0, 0, $7, $8, 'PENDING', $9, $10, $11, $12, $13, $14, $15, $16, \
-     $17) returning task_no";
-pub(super) const MESSAGE: &str = "insert into message (task_no, headers, body) values ($1, $2, $3)";
-pub(super) const OUTBOX: &str = "insert into outbox (task_no, wake_at, accepted_at, queue, line, rank, share, gate, gate_max) \
-     values ($1, $2, $3, $4, case when $5 is not null then $4 end, $5, case when $5 is not null then '' end, $6, $7)";
-pub(super) const LABEL: &str = "insert into label (key, value, task_no) values ($1, $2, $3)";
-pub(super) const EDGE: &str = "insert into edge (from_no, to_no, kind) values ($1, $2, $3) on conflict do nothing";
-pub(super) const GROUP: &str = "insert into task_group (group_id, root_id, total, chord_size, submitted_at, structure) \
-     values ($1, $2, $3, $4, $5, $6)";
-pub(super) const RETRIED: &str = "update task set retried_as = $2 where task_id = $1";
-/// An expired key is free, so it is replaced.
-pub(super) const IDEMPOTENCY: &str = "insert or replace into idempotency (scope, key, fingerprint, answer, expires_at) \
-     values ($1, $2, $3, $4, $5)";
-pub(super) const UNIQUE: &str = "insert or replace into unique_key (key, task_id, expires_at) values ($1, $2, $3)";
-
-pub(super) const TAKEN_TASKS: &str = "select task_id from task where task_id in (select value from json_each($1))";
-pub(super) const TAKEN_GROUPS: &str =
-    "select group_id from task_group where group_id in (select value from json_each($1))";
-pub(super) const TAKEN_IDEMPOTENCY: &str =
-    "select fingerprint, answer from idempotency where scope = $1 and key = $2 and expires_at > $3";
-pub(super) const TAKEN_UNIQUE: &str = "select task_id from unique_key where key = $1 and expires_at > $2";
+statements! {
+    TASK = "insert into task (submitted_at, due_at, expires_at, seq, delivery, retries, group_index, priority, \
+         ignore_result, adopted, corrected, task_id, phase, status, name, queue, root_id, parent_id, group_id, retry_of, schedule, \
+         labels, options) values ($1, $2, $3, 1, 1, 0, $4, $5, $6, 0, 0, $7, $8, 'PENDING', $9, $10, $11, $12, $13, $14, $15, $16, \
+         $17) returning task_no";
+    MESSAGE = "insert into message (task_no, headers, body) values ($1, $2, $3)";
+    OUTBOX = "insert into outbox (task_no, wake_at, accepted_at, queue, line, rank, share, gate, gate_max) \
+         values ($1, $2, $3, $4, case when $5 is not null then $4 end, $5, case when $5 is not null then '' end, $6, $7)";
+    LABEL = "insert into label (key, value, task_no) values ($1, $2, $3)";
+    EDGE = "insert into edge (from_no, to_no, kind) values ($1, $2, $3) on conflict do nothing";
+    GROUP = "insert into task_group (group_id, root_id, total, chord_size, submitted_at, structure) \
+         values ($1, $2, $3, $4, $5, $6)";
+    RETRIED = "update task set retried_as = $2 where task_id = $1";
+    /// An expired key is free, so it is replaced.
+    IDEMPOTENCY = "insert or replace into idempotency (scope, key, fingerprint, answer, expires_at) \
+         values ($1, $2, $3, $4, $5)";
+    UNIQUE = "insert or replace into unique_key (key, task_id, expires_at) values ($1, $2, $3)";
+    TAKEN_TASKS = "select task_id from task where task_id in (select value from json_each($1))";
+    TAKEN_GROUPS =
+        "select group_id from task_group where group_id in (select value from json_each($1))";
+    TAKEN_IDEMPOTENCY =
+        "select fingerprint, answer from idempotency where scope = $1 and key = $2 and expires_at > $3";
+    TAKEN_UNIQUE = "select task_id from unique_key where key = $1 and expires_at > $2";
+}
 
 pub(super) type Answers = Vec<Result<Inserted, Conflict>>;
 

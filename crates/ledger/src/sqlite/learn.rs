@@ -2,19 +2,21 @@
 
 use crate::book::Book;
 use crate::rows::light_task_columns;
+use crate::statements::statements;
 use crate::{Error, Event, Fence, News, Task};
 use celery::task::TaskId;
 
 use super::pool::{Pools, Tx, list};
 use super::{rows, save};
 
-pub(super) const LOAD: &str = concat!(
-    "select ",
-    light_task_columns!(),
-    " from task t where t.task_id in (select value from json_each($1)) order by t.task_no"
-);
-
-pub(super) const FENCE: &str = "select 1 from lease where name = $1 and term = $2";
+statements! {
+    LOAD = concat!(
+        "select ",
+        light_task_columns!(),
+        " from task t where t.task_id in (select value from json_each($1)) order by t.task_no"
+    );
+    FENCE = "select 1 from lease where name = $1 and term = $2";
+}
 
 /// Applies news. `None` when the fence does not hold any more.
 pub(super) async fn learn(pools: &Pools, news: &[News], fence: Option<&Fence>) -> Result<Option<Vec<Event>>, Error> {

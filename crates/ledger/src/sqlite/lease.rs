@@ -4,23 +4,24 @@ use std::time::Duration;
 
 use sqlx::Row;
 
+use crate::statements::statements;
 use crate::{Error, Lease};
 use runtime::clock::Time;
 
 use super::pool::Pools;
 
-/// `$4` now, `$3` the end.
-pub(super) const TAKE: &str = "insert into lease (name, holder, term, expires_at) values ($1, $2, 1, $3) \
-     on conflict (name) do update set holder = excluded.holder, expires_at = excluded.expires_at, \
-     term = lease.term + (lease.holder <> excluded.holder) \
-     where lease.holder = excluded.holder or lease.expires_at <= $4 returning term, expires_at";
-
-/// A write that is rolled back, to check whether the database takes writes.
-pub(super) const PROBE: &str =
-    "insert into lease (name, holder, term, expires_at) values ('probe', '', 0, 0) on conflict do nothing";
-
-/// The row stays, so that the term keeps growing.
-pub(super) const RELEASE: &str = "update lease set holder = '', expires_at = 0 where name = $1 and holder = $2";
+statements! {
+    /// `$4` now, `$3` the end.
+    TAKE = "insert into lease (name, holder, term, expires_at) values ($1, $2, 1, $3) \
+         on conflict (name) do update set holder = excluded.holder, expires_at = excluded.expires_at, \
+         term = lease.term + (lease.holder <> excluded.holder) \
+         where lease.holder = excluded.holder or lease.expires_at <= $4 returning term, expires_at";
+    /// A write that is rolled back, to check whether the database takes writes.
+    PROBE =
+        "insert into lease (name, holder, term, expires_at) values ('probe', '', 0, 0) on conflict do nothing";
+    /// The row stays, so that the term keeps growing.
+    RELEASE = "update lease set holder = '', expires_at = 0 where name = $1 and holder = $2";
+}
 
 pub(super) async fn take(
     pools: &Pools,

@@ -8,41 +8,44 @@ use super::pool::Tx;
 use crate::Error;
 use crate::line_reads::Reads;
 use crate::lines::{Entering, Line, Lines, Pick, Share};
+use crate::statements::statements;
 
-/// Lines of unpaused queues, found by skipping along the index. `is_shared`: keys take turns in it.
-pub(super) const WAITING: &str = "with recursive waiting as (\
-     select * from (select line from outbox where line is not null order by line limit 1) union all \
-     select (select o.line from outbox o where o.line > w.line order by o.line limit 1) \
-     from waiting w where w.line is not null) \
-     select w.line, (select count(*) from window_slot s where s.queue = w.line) as slots, \
-     exists (select 1 from line_share s where s.queue = w.line) as is_shared \
-     from waiting w where w.line is not null and not exists (select 1 from queue_pause p where p.queue = w.line) limit 1000";
-pub(super) const FIRST: &str =
-    "select task_no, rank from outbox where line = $1 order by rank, share, task_no limit $2";
-/// `$2` the rank before.
-pub(super) const NEXT_RANK: &str = "select rank from outbox where line = $1 and rank > $2 order by rank limit 1";
-/// The keys of a rank whose turn is next.
-pub(super) const SHARES: &str =
-    "select share, turn, weight from line_share where queue = $1 and rank = $2 order by turn, share limit $3";
-/// The turn of tasks without a key; if they have none yet, they start at the others' position.
-pub(super) const WITHOUT: &str = "select coalesce((select s.turn from line_share s where s.queue = $1 and s.rank = $2 and s.share = ''), \
-     (select min(s.turn) from line_share s where s.queue = $1 and s.rank = $2), 0) as turn \
-     from (select 1 from outbox where line = $1 and rank = $2 and share = '' limit 1) as found";
-pub(super) const HEADS: &str =
-    "select task_no from outbox where line = $1 and rank = $2 and share = $3 order by task_no limit $4";
-pub(super) const SLOTS: &str = "select count(*) from window_slot where queue = $1";
-pub(super) const ENTER: &str = "update outbox set line = $2, rank = $3, share = $4, gate = null, gate_max = null, parked = 0, \
-     wake_at = coalesce((select expires_at from task t where t.task_no = outbox.task_no), 9223372036854775807) where task_no = $1";
-/// Registers a new key, at the others' position.
-pub(super) const REGISTER: &str = "insert into line_share (queue, rank, share, turn, weight) values ($1, $2, $3, \
-     coalesce((select min(s.turn) from line_share s where s.queue = $1 and s.rank = $2), 0), $4) \
-     on conflict (queue, rank, share) do update set weight = excluded.weight";
-pub(super) const TURN: &str = "insert into line_share (queue, rank, share, turn, weight) values ($1, $2, $3, $4, $5) \
-     on conflict (queue, rank, share) do update set turn = excluded.turn";
-pub(super) const FORGET: &str = "delete from line_share where queue = $1 and rank = $2 and share = $3";
-/// Takes room for a task, unless a worker has received it already.
-pub(super) const OCCUPY: &str = "insert into window_slot (task_no, queue) select $1, $2 \
-     where exists (select 1 from task t where t.task_no = $1 and t.phase = 'queued') on conflict do nothing";
+statements! {
+    /// Lines of unpaused queues, found by skipping along the index. `is_shared`: keys take turns in it.
+    WAITING = "with recursive waiting as (\
+         select * from (select line from outbox where line is not null order by line limit 1) union all \
+         select (select o.line from outbox o where o.line > w.line order by o.line limit 1) \
+         from waiting w where w.line is not null) \
+         select w.line, (select count(*) from window_slot s where s.queue = w.line) as slots, \
+         exists (select 1 from line_share s where s.queue = w.line) as is_shared \
+         from waiting w where w.line is not null and not exists (select 1 from queue_pause p where p.queue = w.line) limit 1000";
+    FIRST =
+        "select task_no, rank from outbox where line = $1 order by rank, share, task_no limit $2";
+    /// `$2` the rank before.
+    NEXT_RANK = "select rank from outbox where line = $1 and rank > $2 order by rank limit 1";
+    /// The keys of a rank whose turn is next.
+    SHARES =
+        "select share, turn, weight from line_share where queue = $1 and rank = $2 order by turn, share limit $3";
+    /// The turn of tasks without a key; if they have none yet, they start at the others' position.
+    WITHOUT = "select coalesce((select s.turn from line_share s where s.queue = $1 and s.rank = $2 and s.share = ''), \
+         (select min(s.turn) from line_share s where s.queue = $1 and s.rank = $2), 0) as turn \
+         from (select 1 from outbox where line = $1 and rank = $2 and share = '' limit 1) as found";
+    HEADS =
+        "select task_no from outbox where line = $1 and rank = $2 and share = $3 order by task_no limit $4";
+    SLOTS = "select count(*) from window_slot where queue = $1";
+    ENTER = "update outbox set line = $2, rank = $3, share = $4, gate = null, gate_max = null, parked = 0, \
+         wake_at = coalesce((select expires_at from task t where t.task_no = outbox.task_no), 9223372036854775807) where task_no = $1";
+    /// Registers a new key, at the others' position.
+    REGISTER = "insert into line_share (queue, rank, share, turn, weight) values ($1, $2, $3, \
+         coalesce((select min(s.turn) from line_share s where s.queue = $1 and s.rank = $2), 0), $4) \
+         on conflict (queue, rank, share) do update set weight = excluded.weight";
+    TURN = "insert into line_share (queue, rank, share, turn, weight) values ($1, $2, $3, $4, $5) \
+         on conflict (queue, rank, share) do update set turn = excluded.turn";
+    FORGET = "delete from line_share where queue = $1 and rank = $2 and share = $3";
+    /// Takes room for a task, unless a worker has received it already.
+    OCCUPY = "insert into window_slot (task_no, queue) select $1, $2 \
+         where exists (select 1 from task t where t.task_no = $1 and t.phase = 'queued') on conflict do nothing";
+}
 
 /// The reads of a pass.
 pub(super) struct Read<'a>(pub &'a mut Tx);

@@ -9,11 +9,14 @@ use tokio::time::Instant;
 use super::pool::{BUSY, Tx};
 use crate::Error;
 use crate::error::OldShape;
+use crate::statements::statements;
 
 static MIGRATIONS: Migrator = sqlx::migrate!("migrations/sqlite");
 
-/// The view with Celery's names. Masked arguments are not shown, nor arguments whose message was pruned.
-pub(super) const DROP_VIEW: &str = "drop view if exists celery_taskmeta";
+statements! {
+    /// The view with Celery's names. Masked arguments are not shown, nor arguments whose message was pruned.
+    DROP_VIEW = "drop view if exists celery_taskmeta";
+}
 pub(super) const VIEW: &str = "create view celery_taskmeta as \
      select t.task_no as id, t.task_id, t.status, t.result, \
      strftime('%Y-%m-%d %H:%M:%f', t.finished_at / 1000000.0, 'unixepoch') as date_done, t.traceback, t.name, \

@@ -3,10 +3,13 @@
 //! There are no other replicas, so `changes()` never fires. Statements are constants (a test prepares every one of them); only lists are put together
 //! from constant pieces with bound values.
 
+#[path = "../both/audit.rs"]
 mod audit;
+#[path = "../both/bulk.rs"]
 mod bulk;
 mod claim;
 mod control;
+mod dialect;
 pub mod django;
 mod events;
 mod fan_out;
@@ -16,8 +19,10 @@ mod groups;
 mod insert;
 mod learn;
 mod lease;
+#[path = "../both/limits.rs"]
 mod limits;
 mod lines;
+#[path = "../both/logs.rs"]
 mod logs;
 mod migrate;
 mod outbox;
@@ -30,9 +35,12 @@ mod statements;
 mod stats;
 mod steps;
 mod tasks;
+#[path = "../both/tokens.rs"]
 mod tokens;
 mod traces;
+#[path = "../both/waits.rs"]
 mod waits;
+#[path = "../both/webhooks.rs"]
 mod webhooks;
 mod workers;
 
@@ -55,7 +63,7 @@ pub use claim::ClaimError;
 use pool::Pools;
 pub use pool::Synchronous;
 pub(crate) use pool::is_transient_code;
-pub use statements::STATEMENTS;
+pub use statements::statements;
 
 /// Cheap to share; the pools close when it is dropped.
 pub struct SqliteLedger {

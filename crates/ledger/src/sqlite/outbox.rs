@@ -17,6 +17,7 @@ use crate::line_reads;
 use crate::lines::Lines;
 use crate::passing::{self, Due, Passed};
 use crate::rows::light_task_columns;
+use crate::statements::statements;
 use crate::{
     Backlog, Carrier, Drained, Error, Event, NewGroup, News, Outgoing, REFUSED_FOR, Source, Task, Withdrawn, refusal,
 };
@@ -29,47 +30,41 @@ use super::{control, gates, groups, learn, limits, lines, rows, save};
 /// Timeout of the carrier. After it an unknown part is published: the rows stay, and the broker's markers prevent duplicates.
 const CARRY: Duration = Duration::from_secs(10);
 
-pub(super) const GONE: &str = "delete from outbox where task_no = $1";
-
-pub(super) const PUBLISHED: &str = "update task set queued_at = coalesce(queued_at, $2), seq = seq + (phase in ('accepted', 'held')), \
-     reason = case when phase in ('accepted', 'held') then null else reason end, \
-     phase = case when phase in ('accepted', 'held') then 'queued' else phase end where task_no = $1";
-
-/// `$1` now, `$2` accepted before, `$3` limit. Tasks that were held at first are not on the direct path.
-pub(super) const DUE: &str = "select o.task_no, o.accepted_at, p.queue is not null as paused, o.gate, o.gate_max from outbox o \
-     left join queue_pause p on p.queue = o.queue \
-     where o.wake_at <= $1 and (o.accepted_at <= $2 or o.wake_at > o.accepted_at) order by o.wake_at, o.task_no limit $3";
-
-/// As [`DUE`], for these rows.
-pub(super) const THESE: &str = "select o.task_no, o.accepted_at, p.queue is not null as paused, o.gate, o.gate_max from outbox o \
-     left join queue_pause p on p.queue = o.queue \
-     where o.task_no in (select value from json_each($1)) order by o.task_no";
-
-pub(super) const TASKS: &str = concat!(
-    "select ",
-    light_task_columns!(),
-    " from task t where t.task_no in (select value from json_each($1)) order by t.task_no"
-);
-
-pub(super) const MESSAGES: &str =
-    "select task_no, headers, body from message where task_no in (select value from json_each($1))";
-
-/// Rows of a paused queue sleep until it is resumed, or until they expire.
-pub(super) const PARK: &str = "update outbox set parked = 1, gate = null, gate_max = null, \
-     line = null, rank = null, share = null, wake_at = coalesce((select expires_at from task t \
-     where t.task_no = outbox.task_no), 9223372036854775807) where task_no in (select value from json_each($1))";
-
-/// Rows that must not be published now sleep until `$2`, or until they expire.
-pub(super) const SLEEP: &str = "update outbox set line = null, rank = null, share = null, wake_at = min($2, coalesce((select expires_at from task t \
-     where t.task_no = outbox.task_no), $2)) where task_no in (select value from json_each($1))";
-
-pub(super) const BACKLOG: &str = "select count(*), min(accepted_at) from outbox where wake_at <= $1";
-pub(super) const NEXT_DUE: &str = "select min(wake_at) from outbox where wake_at > $1";
-pub(super) const TAKE: &str = "delete from outbox where task_no = (select task_no from task where task_id = $1)";
-/// Not on the direct path: see [`DUE`].
-pub(super) const REMEMBER: &str = "insert into outbox (task_no, wake_at, accepted_at, queue) values ($1, $2, $3, $4)";
-pub(super) const WITH_MESSAGES: &str =
-    "select task_no from message where task_no in (select value from json_each($1)) and headers is not null";
+statements! {
+    GONE = "delete from outbox where task_no = $1";
+    PUBLISHED = "update task set queued_at = coalesce(queued_at, $2), seq = seq + (phase in ('accepted', 'held')), \
+         reason = case when phase in ('accepted', 'held') then null else reason end, \
+         phase = case when phase in ('accepted', 'held') then 'queued' else phase end where task_no = $1";
+    /// `$1` now, `$2` accepted before, `$3` limit. Tasks that were held at first are not on the direct path.
+    DUE = "select o.task_no, o.accepted_at, p.queue is not null as paused, o.gate, o.gate_max from outbox o \
+         left join queue_pause p on p.queue = o.queue \
+         where o.wake_at <= $1 and (o.accepted_at <= $2 or o.wake_at > o.accepted_at) order by o.wake_at, o.task_no limit $3";
+    /// As [`DUE`], for these rows.
+    THESE = "select o.task_no, o.accepted_at, p.queue is not null as paused, o.gate, o.gate_max from outbox o \
+         left join queue_pause p on p.queue = o.queue \
+         where o.task_no in (select value from json_each($1)) order by o.task_no";
+    TASKS = concat!(
+        "select ",
+        light_task_columns!(),
+        " from task t where t.task_no in (select value from json_each($1)) order by t.task_no"
+    );
+    MESSAGES =
+        "select task_no, headers, body from message where task_no in (select value from json_each($1))";
+    /// Rows of a paused queue sleep until it is resumed, or until they expire.
+    PARK = "update outbox set parked = 1, gate = null, gate_max = null, \
+         line = null, rank = null, share = null, wake_at = coalesce((select expires_at from task t \
+         where t.task_no = outbox.task_no), 9223372036854775807) where task_no in (select value from json_each($1))";
+    /// Rows that must not be published now sleep until `$2`, or until they expire.
+    SLEEP = "update outbox set line = null, rank = null, share = null, wake_at = min($2, coalesce((select expires_at from task t \
+         where t.task_no = outbox.task_no), $2)) where task_no in (select value from json_each($1))";
+    BACKLOG = "select count(*), min(accepted_at) from outbox where wake_at <= $1";
+    NEXT_DUE = "select min(wake_at) from outbox where wake_at > $1";
+    TAKE = "delete from outbox where task_no = (select task_no from task where task_id = $1)";
+    /// Not on the direct path: see [`DUE`].
+    REMEMBER = "insert into outbox (task_no, wake_at, accepted_at, queue) values ($1, $2, $3, $4)";
+    WITH_MESSAGES =
+        "select task_no from message where task_no in (select value from json_each($1)) and headers is not null";
+}
 
 pub(super) async fn published(pools: &Pools, pushed: &[(i64, Time)]) -> Result<Vec<Event>, Error> {
     let mut tx = pools.begin().await?;

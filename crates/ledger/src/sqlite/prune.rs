@@ -6,20 +6,34 @@
 use sqlx::Row;
 
 use crate::Error;
+use crate::statements::statements;
 use runtime::clock::Time;
 
 use super::pool::{Pools, Tx, list};
 
-/// `$1` after this number, `$2` window.
-pub(super) const OLDEST: &str = "select task_no, finished_at, submitted_at from task where task_no > $1 \
-     order by task_no limit $2";
+statements! {
+    /// `$1` after this number, `$2` window.
+    OLDEST = "select task_no, finished_at, submitted_at from task where task_no > $1 \
+         order by task_no limit $2";
+    OLDEST_MESSAGES = "select m.task_no, t.finished_at, coalesce(t.submitted_at, 0) \
+         from message m left join task t on t.task_no = m.task_no where m.task_no > $1 \
+         order by m.task_no limit $2";
+    STONES = "insert or replace into tombstone (task_id, finished_at, pruned_at) \
+         select task_id, finished_at, $2 from task where task_no in (select value from json_each($1))";
+    MEMBERS_OF = "select distinct group_id from task \
+         where task_no in (select value from json_each($1)) and group_id is not null";
+    GROUPS = "delete from task_group where group_id in (select value from json_each($1)) \
+         and not exists (select 1 from task t where t.group_id = task_group.group_id)";
+    PAYLOADS = "delete from message where task_no in (select value from json_each($1))";
+    IDEMPOTENCY_KEYS = "delete from idempotency where rowid in \
+         (select rowid from idempotency where expires_at <= $1 limit $2)";
+    /// Rates that have been open for a minute.
+    RATES = "delete from gate_rate where gate in \
+         (select gate from gate_rate where opens_at <= $1 - 60000000 limit $2)";
+    UNIQUE_KEYS =
+        "delete from unique_key where rowid in (select rowid from unique_key where expires_at <= $1 limit $2)";
+}
 
-pub(super) const OLDEST_MESSAGES: &str = "select m.task_no, t.finished_at, coalesce(t.submitted_at, 0) \
-     from message m left join task t on t.task_no = m.task_no where m.task_no > $1 \
-     order by m.task_no limit $2";
-
-pub(super) const STONES: &str = "insert or replace into tombstone (task_id, finished_at, pruned_at) \
-     select task_id, finished_at, $2 from task where task_no in (select value from json_each($1))";
 /// Deletes all rows of these tasks; the tasks themselves last.
 pub(super) const ROWS: [&str; 7] = [
     "delete from event where task_no in (select value from json_each($1))",
@@ -30,20 +44,6 @@ pub(super) const ROWS: [&str; 7] = [
     "delete from label where task_no in (select value from json_each($1))",
     "delete from task where task_no in (select value from json_each($1))",
 ];
-pub(super) const MEMBERS_OF: &str = "select distinct group_id from task \
-     where task_no in (select value from json_each($1)) and group_id is not null";
-pub(super) const GROUPS: &str = "delete from task_group where group_id in (select value from json_each($1)) \
-     and not exists (select 1 from task t where t.group_id = task_group.group_id)";
-
-pub(super) const PAYLOADS: &str = "delete from message where task_no in (select value from json_each($1))";
-
-pub(super) const IDEMPOTENCY_KEYS: &str = "delete from idempotency where rowid in \
-     (select rowid from idempotency where expires_at <= $1 limit $2)";
-/// Rates that have been open for a minute.
-pub(super) const RATES: &str = "delete from gate_rate where gate in \
-     (select gate from gate_rate where opens_at <= $1 - 60000000 limit $2)";
-pub(super) const UNIQUE_KEYS: &str =
-    "delete from unique_key where rowid in (select rowid from unique_key where expires_at <= $1 limit $2)";
 
 pub(super) async fn tasks(pools: &Pools, before: Time, limit: i64, now: Time) -> Result<i64, Error> {
     let mut tx = pools.begin().await?;

@@ -4,42 +4,41 @@ use sqlx::Row;
 
 use crate::book::{Book, Entry};
 use crate::rows::{clean, labels_text, options_text};
+use crate::statements::statements;
 use crate::{Error, Event};
 use celery::task::{GroupId, Phase, TaskId};
 
 use super::pool::Tx;
 
-/// Result, failure and traceback are written only with a new outcome (`$18`), progress and children only when there are new
-/// ones: they may be large and are not loaded for a transition.
-pub(super) const UPDATE: &str = "update task set phase = $2, status = $3, seq = $4, delivery = $5, retries = $6, worker = $7, \
-     queued_at = $8, received_at = $9, started_at = $10, finished_at = $11, due_at = $12, runtime = $13, corrected = $14, \
-     reason = $15, progress = coalesce($16, progress), children = coalesce($17, children), \
-     result = case when $18 then $19 else result end, \
-     failure_type = case when $18 then $20 else failure_type end, \
-     failure_message = case when $18 then $21 else failure_message end, \
-     traceback = case when $18 then $22 else traceback end where task_no = $1";
-
-pub(super) const COMPLETE: &str = "update task set name = $2, queue = $3, root_id = $4, parent_id = $5, group_id = $6, \
-     argsrepr = $7, kwargsrepr = $8, priority = $9 where task_no = $1";
-
-pub(super) const ADOPT: &str = "insert into task (submitted_at, seq, delivery, retries, priority, ignore_result, adopted, \
-     corrected, task_id, phase, status, name, queue, root_id, parent_id, group_id, argsrepr, kwargsrepr, finished_at, labels, \
-     options) select $1, 1, 1, 0, $2, 0, 1, 0, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15 \
-     where not exists (select 1 from tombstone where task_id = $3) on conflict (task_id) do nothing returning task_no";
-
-pub(super) const START_UNFINISHED: &str =
-    "insert into unfinished (task_no, waits) values ($1, $2) on conflict do nothing";
-pub(super) const FINISH: &str = "delete from unfinished where task_no = $1";
-pub(super) const FREE: &str = "delete from unique_key where task_id = $1 and expires_at = 9223372036854775807";
-pub(super) const LET_GO: &str = "delete from gate_hold where task_no = $1";
-pub(super) const TAKEN: &str = "delete from window_slot where task_no = $1";
-pub(super) const TROUBLE: &str = "insert into trouble (task_no, phase, dead) values ($1, $2, $2 in ('failed', 'lost')) \
-     on conflict (task_no) do update set phase = excluded.phase, dead = excluded.dead";
-pub(super) const NO_TROUBLE: &str = "delete from trouble where task_no = $1";
-pub(super) const STANDS: &str = "update unfinished set at_worker = $2, waits = $3 where task_no = $1";
-
-pub(super) const EVENT: &str = "insert into event (task_no, seq, at, delivery, retries, corrected, phase, status, worker, reason, \
-     meta) values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)";
+statements! {
+    /// Result, failure and traceback are written only with a new outcome (`$18`), progress and children only when there are new
+    /// ones: they may be large and are not loaded for a transition.
+    UPDATE = "update task set phase = $2, status = $3, seq = $4, delivery = $5, retries = $6, worker = $7, \
+         queued_at = $8, received_at = $9, started_at = $10, finished_at = $11, due_at = $12, runtime = $13, corrected = $14, \
+         reason = $15, progress = coalesce($16, progress), children = coalesce($17, children), \
+         result = case when $18 then $19 else result end, \
+         failure_type = case when $18 then $20 else failure_type end, \
+         failure_message = case when $18 then $21 else failure_message end, \
+         traceback = case when $18 then $22 else traceback end where task_no = $1";
+    COMPLETE = "update task set name = $2, queue = $3, root_id = $4, parent_id = $5, group_id = $6, \
+         argsrepr = $7, kwargsrepr = $8, priority = $9 where task_no = $1";
+    ADOPT = "insert into task (submitted_at, seq, delivery, retries, priority, ignore_result, adopted, \
+         corrected, task_id, phase, status, name, queue, root_id, parent_id, group_id, argsrepr, kwargsrepr, finished_at, labels, \
+         options) select $1, 1, 1, 0, $2, 0, 1, 0, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15 \
+         where not exists (select 1 from tombstone where task_id = $3) on conflict (task_id) do nothing returning task_no";
+    START_UNFINISHED =
+        "insert into unfinished (task_no, waits) values ($1, $2) on conflict do nothing";
+    FINISH = "delete from unfinished where task_no = $1";
+    FREE = "delete from unique_key where task_id = $1 and expires_at = 9223372036854775807";
+    LET_GO = "delete from gate_hold where task_no = $1";
+    TAKEN = "delete from window_slot where task_no = $1";
+    TROUBLE = "insert into trouble (task_no, phase, dead) values ($1, $2, $2 in ('failed', 'lost')) \
+         on conflict (task_no) do update set phase = excluded.phase, dead = excluded.dead";
+    NO_TROUBLE = "delete from trouble where task_no = $1";
+    STANDS = "update unfinished set at_worker = $2, waits = $3 where task_no = $1";
+    EVENT = "insert into event (task_no, seq, at, delivery, retries, corrected, phase, status, worker, reason, \
+         meta) values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)";
+}
 
 /// Writes the book.
 pub(super) async fn save(tx: &mut Tx, book: &mut Book) -> Result<(), Error> {

@@ -5,6 +5,7 @@ use sqlx::Row;
 use sqlx::sqlite::SqliteRow;
 
 use crate::schedules::{Last, MOST_AHEAD, RunRow, read_schedule_row, repetition, run, schedule_columns, settle};
+use crate::statements::statements;
 use crate::{Created, Cursor, Edit, Error, Fired, Firing, Firings, NewRun, Page, Run, Schedule, Schedules, Submission};
 use celery::task::TaskId;
 use runtime::clock::{self, Time};
@@ -12,37 +13,39 @@ use runtime::clock::{self, Time};
 use super::pool::Tx;
 use super::{SqliteLedger, audit, insert};
 
-pub(super) const CREATE: &str = concat!(
-    "insert into schedule (",
-    schedule_columns!(),
-    ") values ($1, $2, $3, $4, $5, $6, $7, $8, $9, null, null, null, null, null, $10, $11) on conflict do nothing"
-);
-pub(super) const SEED: &str = "insert into schedule_seed (name, seeded_at) values ($1, $2) on conflict do nothing";
-pub(super) const SCHEDULE: &str = concat!("select ", schedule_columns!(), " from schedule where name = $1");
-pub(super) const SCHEDULES: &str =
-    concat!("select ", schedule_columns!(), " from schedule where name > $1 order by name limit $2");
-pub(super) const EDIT: &str = "update schedule set version = version + 1, updated_at = $4, document = $5, paused = $6, \
-     anchor_at = $7, next_run_at = $8, due_at = $9 \
-     where schedule_id = $1 and version = $2 and next_run_at is $3 returning version";
-pub(super) const DELETE: &str = "delete from schedule where schedule_id = $1 and ($2 is null or version = $2)";
-pub(super) const DELETE_RUNS: &str = "delete from schedule_run where schedule_id = $1";
-pub(super) const UPCOMING: &str =
-    concat!("select ", schedule_columns!(), " from schedule where due_at <= $1 order by due_at limit $2");
-pub(super) const RUNNING: &str = "select t.task_id from task t join unfinished u on u.task_no = t.task_no \
-     where t.schedule = $1 and t.task_no between $2 and $3";
-pub(super) const CLAIM: &str = "select 1 from schedule where schedule_id = $1 and version = $2 and next_run_at = $3";
-pub(super) const LOCK: &str = "select 1 from schedule where schedule_id = $1";
-pub(super) const ADVANCE: &str =
-    "update schedule set next_run_at = $3, due_at = $4, last_tick_at = $2 where schedule_id = $1";
-pub(super) const RAN: &str = "update schedule set last_run_at = $2, last_task_id = $3, last_first_no = $4, \
-     last_last_no = $5 where schedule_id = $1";
-pub(super) const RUN: &str = "insert into schedule_run (schedule_id, scheduled_at, fired_at, outcome, task_id, reason) \
-     values ($1, $2, $3, $4, $5, $6)";
-pub(super) const RUNS: &str = "select run_no, scheduled_at, fired_at, outcome, reason, task_id from schedule_run \
-     where schedule_id = $1 and run_no < $2 order by run_no desc limit $3";
-/// The oldest rows have the lowest numbers.
-pub(super) const PRUNE: &str = "delete from schedule_run where run_no in (\
-     select run_no from (select run_no, fired_at from schedule_run order by run_no limit $2) where fired_at < $1)";
+statements! {
+    CREATE = concat!(
+        "insert into schedule (",
+        schedule_columns!(),
+        ") values ($1, $2, $3, $4, $5, $6, $7, $8, $9, null, null, null, null, null, $10, $11) on conflict do nothing"
+    );
+    SEED = "insert into schedule_seed (name, seeded_at) values ($1, $2) on conflict do nothing";
+    SCHEDULE = concat!("select ", schedule_columns!(), " from schedule where name = $1");
+    SCHEDULES =
+        concat!("select ", schedule_columns!(), " from schedule where name > $1 order by name limit $2");
+    EDIT = "update schedule set version = version + 1, updated_at = $4, document = $5, paused = $6, \
+         anchor_at = $7, next_run_at = $8, due_at = $9 \
+         where schedule_id = $1 and version = $2 and next_run_at is $3 returning version";
+    DELETE = "delete from schedule where schedule_id = $1 and ($2 is null or version = $2)";
+    DELETE_RUNS = "delete from schedule_run where schedule_id = $1";
+    UPCOMING =
+        concat!("select ", schedule_columns!(), " from schedule where due_at <= $1 order by due_at limit $2");
+    RUNNING = "select t.task_id from task t join unfinished u on u.task_no = t.task_no \
+         where t.schedule = $1 and t.task_no between $2 and $3";
+    CLAIM = "select 1 from schedule where schedule_id = $1 and version = $2 and next_run_at = $3";
+    LOCK = "select 1 from schedule where schedule_id = $1";
+    ADVANCE =
+        "update schedule set next_run_at = $3, due_at = $4, last_tick_at = $2 where schedule_id = $1";
+    RAN = "update schedule set last_run_at = $2, last_task_id = $3, last_first_no = $4, \
+         last_last_no = $5 where schedule_id = $1";
+    RUN = "insert into schedule_run (schedule_id, scheduled_at, fired_at, outcome, task_id, reason) \
+         values ($1, $2, $3, $4, $5, $6)";
+    RUNS = "select run_no, scheduled_at, fired_at, outcome, reason, task_id from schedule_run \
+         where schedule_id = $1 and run_no < $2 order by run_no desc limit $3";
+    /// The oldest rows have the lowest numbers.
+    PRUNE = "delete from schedule_run where run_no in (\
+         select run_no from (select run_no, fired_at from schedule_run order by run_no limit $2) where fired_at < $1)";
+}
 
 #[async_trait]
 impl Schedules for SqliteLedger {

@@ -6,40 +6,43 @@ use sqlx::Row;
 use super::pool::list;
 use super::{SqliteLedger, events};
 use crate::rows::clean;
+use crate::statements::statements;
 use crate::stats::{read_count, read_end, read_ended, read_failure_kind, read_figure};
 use crate::{Counted, Ended, Error, FailureKind, Figure, Span, Stats, Tally, Window};
 use runtime::clock::Time;
 
-pub(super) const FOLDED: &str = "select feed from stat_mark";
-pub(super) const ENDED: &str = "select task_no, submitted_at, due_at, started_at, finished_at, runtime, failure_type, \
-     failure_message, traceback from task where task_no in (select value from json_each($1))";
-/// Counts events after `$1` up to `$2` by minute, name and queue. Ends are left out, unless they are first events.
-pub(super) const COUNTS: &str = "select e.at - e.at % 60000000 as minute, e.seq = 1 as is_first, e.phase, e.status, t.name, t.queue, \
-     count(*) from event e join task t on t.task_no = e.task_no where e.feed > $1 and e.feed <= $2 \
-     and (e.seq = 1 or e.phase in ('received', 'retrying') or (e.phase = 'running' and e.status in ('STARTED', 'REJECTED'))) \
-     group by 1, 2, 3, 4, 5, 6";
-pub(super) const ENDS: &str = "select t.task_no, t.submitted_at, t.due_at, t.started_at, t.finished_at, t.runtime, \
-     t.failure_type, t.failure_message, t.traceback, e.at, e.phase, t.task_id, t.name, t.queue \
-     from event e join task t on t.task_no = e.task_no where e.feed > $1 and e.feed <= $2 \
-     and e.phase in ('succeeded', 'failed', 'revoked', 'expired', 'skipped', 'lost', 'ignored') order by e.feed";
-pub(super) const MOVE_MARK: &str = "update stat_mark set feed = $2 where feed = $1";
-/// The rows of a call must be distinct.
-pub(super) const ADD: &str = "insert into stat as s (span, at, measure, bucket, name, queue, amount) \
-     select value ->> 0, value ->> 1, value ->> 2, value ->> 3, value ->> 4, value ->> 5, value ->> 6 \
-     from json_each($1) where true on conflict (span, measure, at, name, queue, bucket) do update set amount = s.amount + excluded.amount";
-pub(super) const NOTE: &str = "insert into failure_kind as k (fingerprint, name, type, frame, message, first_at, last_at, last_task_id) \
-     values ($1, $2, $3, $4, $5, $6, $7, $8) on conflict (fingerprint) do update set \
-     first_at = min(k.first_at, excluded.first_at), last_at = max(k.last_at, excluded.last_at), \
-     message = case when excluded.last_at >= k.last_at then excluded.message else k.message end, \
-     last_task_id = case when excluded.last_at >= k.last_at then excluded.last_task_id else k.last_task_id end";
-/// An empty list of names or queues means all.
-pub(super) const FIGURES: &str = "select at - at % $5 as slot, measure, bucket, case when $6 then name else '' end as shown, \
-     case when $9 then queue else '' end as shown_queue, sum(amount) from stat where span = $1 and measure in (select value from json_each($2)) and at >= $3 and at < $4 \
-     and ($7 = '[]' or name in (select value from json_each($7))) and ($8 = '[]' or queue in (select value from json_each($8))) group by 1, 2, 3, 4, 5 order by 1";
-pub(super) const KINDS: &str = "select fingerprint, name, type, frame, message, first_at, last_at, last_task_id \
-     from failure_kind where fingerprint in (select value from json_each($1))";
-pub(super) const FORGET: &str =
-    "delete from stat where span = $1 and measure in (select value from json_each($3)) and at < $2";
+statements! {
+    FOLDED = "select feed from stat_mark";
+    ENDED = "select task_no, submitted_at, due_at, started_at, finished_at, runtime, failure_type, \
+         failure_message, traceback from task where task_no in (select value from json_each($1))";
+    /// Counts events after `$1` up to `$2` by minute, name and queue. Ends are left out, unless they are first events.
+    COUNTS = "select e.at - e.at % 60000000 as minute, e.seq = 1 as is_first, e.phase, e.status, t.name, t.queue, \
+         count(*) from event e join task t on t.task_no = e.task_no where e.feed > $1 and e.feed <= $2 \
+         and (e.seq = 1 or e.phase in ('received', 'retrying') or (e.phase = 'running' and e.status in ('STARTED', 'REJECTED'))) \
+         group by 1, 2, 3, 4, 5, 6";
+    ENDS = "select t.task_no, t.submitted_at, t.due_at, t.started_at, t.finished_at, t.runtime, \
+         t.failure_type, t.failure_message, t.traceback, e.at, e.phase, t.task_id, t.name, t.queue \
+         from event e join task t on t.task_no = e.task_no where e.feed > $1 and e.feed <= $2 \
+         and e.phase in ('succeeded', 'failed', 'revoked', 'expired', 'skipped', 'lost', 'ignored') order by e.feed";
+    MOVE_MARK = "update stat_mark set feed = $2 where feed = $1";
+    /// The rows of a call must be distinct.
+    ADD = "insert into stat as s (span, at, measure, bucket, name, queue, amount) \
+         select value ->> 0, value ->> 1, value ->> 2, value ->> 3, value ->> 4, value ->> 5, value ->> 6 \
+         from json_each($1) where true on conflict (span, measure, at, name, queue, bucket) do update set amount = s.amount + excluded.amount";
+    NOTE = "insert into failure_kind as k (fingerprint, name, type, frame, message, first_at, last_at, last_task_id) \
+         values ($1, $2, $3, $4, $5, $6, $7, $8) on conflict (fingerprint) do update set \
+         first_at = min(k.first_at, excluded.first_at), last_at = max(k.last_at, excluded.last_at), \
+         message = case when excluded.last_at >= k.last_at then excluded.message else k.message end, \
+         last_task_id = case when excluded.last_at >= k.last_at then excluded.last_task_id else k.last_task_id end";
+    /// An empty list of names or queues means all.
+    FIGURES = "select at - at % $5 as slot, measure, bucket, case when $6 then name else '' end as shown, \
+         case when $9 then queue else '' end as shown_queue, sum(amount) from stat where span = $1 and measure in (select value from json_each($2)) and at >= $3 and at < $4 \
+         and ($7 = '[]' or name in (select value from json_each($7))) and ($8 = '[]' or queue in (select value from json_each($8))) group by 1, 2, 3, 4, 5 order by 1";
+    KINDS = "select fingerprint, name, type, frame, message, first_at, last_at, last_task_id \
+         from failure_kind where fingerprint in (select value from json_each($1))";
+    FORGET =
+        "delete from stat where span = $1 and measure in (select value from json_each($3)) and at < $2";
+}
 
 #[async_trait]
 impl Stats for SqliteLedger {

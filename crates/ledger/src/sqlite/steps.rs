@@ -6,23 +6,26 @@ use sqlx::Row;
 use super::pool::list;
 use super::{SqliteLedger, rows};
 use crate::rows::{clean, light_task_columns};
+use crate::statements::statements;
 use crate::{EdgeKind, Error, Message, Neighbour, Steps};
 use celery::task::TaskId;
 
-pub(super) const SUCCESSORS: &str = concat!(
-    "select e.from_no as asked, e.kind, ",
-    light_task_columns!(),
-    " from edge e join task t on t.task_no = e.to_no where e.from_no in (select value from json_each($1)) order by e.from_no, e.to_no"
-);
-pub(super) const PREDECESSORS: &str = concat!(
-    "select e.to_no as asked, e.kind, ",
-    light_task_columns!(),
-    " from edge e join task t on t.task_no = e.from_no where e.to_no in (select value from json_each($1)) order by e.to_no, e.from_no"
-);
-pub(super) const KEEP_MESSAGE: &str = "update message set headers = $2, body = $3 \
-     where task_no = (select task_no from task where task_id = $1) and headers is null";
-pub(super) const EXPLAIN: &str =
-    "update task set reason = $2 where task_id = $1 and reason is null and phase = 'failed'";
+statements! {
+    SUCCESSORS = concat!(
+        "select e.from_no as asked, e.kind, ",
+        light_task_columns!(),
+        " from edge e join task t on t.task_no = e.to_no where e.from_no in (select value from json_each($1)) order by e.from_no, e.to_no"
+    );
+    PREDECESSORS = concat!(
+        "select e.to_no as asked, e.kind, ",
+        light_task_columns!(),
+        " from edge e join task t on t.task_no = e.from_no where e.to_no in (select value from json_each($1)) order by e.to_no, e.from_no"
+    );
+    KEEP_MESSAGE = "update message set headers = $2, body = $3 \
+         where task_no = (select task_no from task where task_id = $1) and headers is null";
+    EXPLAIN =
+        "update task set reason = $2 where task_id = $1 and reason is null and phase = 'failed'";
+}
 
 #[async_trait]
 impl Steps for SqliteLedger {

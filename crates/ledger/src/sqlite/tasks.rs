@@ -7,6 +7,7 @@ use std::collections::HashMap;
 use sqlx::{QueryBuilder, Row, Sqlite, SqlitePool};
 
 use crate::rows::{clean, light_task_columns, short, task_columns};
+use crate::statements::statements;
 use crate::{Cursor, Error, Filter, Message, Page, Task};
 use celery::task::{Phase, TaskId};
 use runtime::clock::Time;
@@ -14,43 +15,47 @@ use runtime::clock::Time;
 use super::pool::list;
 use super::rows;
 
-pub(super) const TASK: &str = concat!("select ", task_columns!(), " from task t where t.task_id = $1");
-
-pub(super) const TASKS_BY_ID: &str =
-    concat!("select ", task_columns!(), " from task t where t.task_id in (select value from json_each($1))");
-
-pub(super) const MESSAGE: &str = "select m.headers, m.body from task t join message m on m.task_no = t.task_no \
-     where t.task_id = $1";
-
-pub(super) const UNFINISHED: &str = concat!(
-    "select ",
-    light_task_columns!(),
-    " from unfinished u join task t on t.task_no = u.task_no \
-     where u.task_no > $1 and ($2 = '[]' or t.phase in (select value from json_each($2))) order by u.task_no limit $3"
-);
-
-/// As [`UNFINISHED`], if all phases are those of tasks at workers: queued tasks are not read.
-pub(super) const AT_WORKER: &str = concat!(
-    "select ",
-    light_task_columns!(),
-    " from unfinished u join task t on t.task_no = u.task_no \
-     where u.at_worker and u.task_no > $1 and ($2 = '[]' or t.phase in (select value from json_each($2))) order by u.task_no limit $3"
-);
-
-/// As [`UNFINISHED`], if the only phase is `waiting`.
-pub(super) const WAITING: &str = concat!(
-    "select ",
-    light_task_columns!(),
-    " from unfinished u join task t on t.task_no = u.task_no \
-     where u.waits and u.task_no > $1 and ($2 = '[]' or t.phase in (select value from json_each($2))) order by u.task_no limit $3"
-);
-
-pub(super) const EXPIRED: &str = concat!(
-    "select ",
-    light_task_columns!(),
-    " from task t \
-     where t.expires_at > $1 and t.expires_at <= $2 and t.phase = 'queued' order by t.expires_at limit $3"
-);
+statements! {
+    NUMBERED = concat!(
+        "select ",
+        task_columns!(),
+        " from task t where t.task_no in (select value from json_each($1)) order by t.task_no"
+    );
+    TASK = concat!("select ", task_columns!(), " from task t where t.task_id = $1");
+    TASKS_BY_ID =
+        concat!("select ", task_columns!(), " from task t where t.task_id in (select value from json_each($1))");
+    MESSAGE = "select m.headers, m.body from task t join message m on m.task_no = t.task_no \
+         where t.task_id = $1";
+    UNFINISHED = concat!(
+        "select ",
+        light_task_columns!(),
+        " from unfinished u join task t on t.task_no = u.task_no \
+         where u.task_no > $1 and ($2 = '[]' or t.phase in (select value from json_each($2))) order by u.task_no limit $3"
+    );
+    /// As [`UNFINISHED`], if all phases are those of tasks at workers: queued tasks are not read.
+    AT_WORKER = concat!(
+        "select ",
+        light_task_columns!(),
+        " from unfinished u join task t on t.task_no = u.task_no \
+         where u.at_worker and u.task_no > $1 and ($2 = '[]' or t.phase in (select value from json_each($2))) order by u.task_no limit $3"
+    );
+    /// As [`UNFINISHED`], if the only phase is `waiting`.
+    WAITING = concat!(
+        "select ",
+        light_task_columns!(),
+        " from unfinished u join task t on t.task_no = u.task_no \
+         where u.waits and u.task_no > $1 and ($2 = '[]' or t.phase in (select value from json_each($2))) order by u.task_no limit $3"
+    );
+    EXPIRED = concat!(
+        "select ",
+        light_task_columns!(),
+        " from task t \
+         where t.expires_at > $1 and t.expires_at <= $2 and t.phase = 'queued' order by t.expires_at limit $3"
+    );
+    CENSUS = "select coalesce(t.queue, ''), t.phase, count(*) from unfinished u \
+         join task t on t.task_no = u.task_no group by 1, 2";
+    TOMBSTONE = "select pruned_at from tombstone where task_id = $1";
+}
 
 /// Skips from one name to the next along the index.
 const QUEUES: &str = "with recursive known(queue) as (\
@@ -62,11 +67,6 @@ const NAMES: &str = "with recursive known(name) as (\
      select min(name) from task \
      union all select (select min(t.name) from task t where t.name > known.name) \
      from known where known.name is not null) select name from known where name is not null limit $1";
-
-pub(super) const CENSUS: &str = "select coalesce(t.queue, ''), t.phase, count(*) from unfinished u \
-     join task t on t.task_no = u.task_no group by 1, 2";
-
-pub(super) const TOMBSTONE: &str = "select pruned_at from tombstone where task_id = $1";
 
 const LIST: &str = concat!("select ", task_columns!(), " from ");
 
@@ -97,6 +97,10 @@ pub(super) async fn unfinished(
 pub(super) async fn tasks_by_id(pool: &SqlitePool, ids: &[TaskId]) -> Result<Vec<Task>, Error> {
     let ids: Vec<&str> = ids.iter().map(|id| id.as_str()).collect();
     rows::tasks(&sqlx::query(TASKS_BY_ID).bind(list(&ids)).fetch_all(pool).await?)
+}
+
+pub(super) async fn numbered(pool: &SqlitePool, task_nos: &[i64]) -> Result<Vec<Task>, Error> {
+    rows::tasks(&sqlx::query(NUMBERED).bind(list(task_nos)).fetch_all(pool).await?)
 }
 
 pub(super) async fn expired(pool: &SqlitePool, since: Time, now: Time, limit: i64) -> Result<Vec<Task>, Error> {

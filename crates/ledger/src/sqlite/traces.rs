@@ -6,18 +6,21 @@ use sqlx::Row;
 use super::SqliteLedger;
 use super::pool::list;
 use super::rows::{self, event_columns};
+use crate::statements::statements;
 use crate::{Error, Event, PoolUse, Traces};
 
-pub(super) const MARK: &str = "select feed from trace_mark";
-pub(super) const BEGIN: &str = "insert into trace_mark (feed) values ($1) on conflict (only_row) do nothing";
-pub(super) const MOVE: &str = "update trace_mark set feed = $1 where feed = $2";
-/// Whole histories, without custom states, which are progress reports.
-pub(super) const HISTORIES: &str = concat!(
-    "select ",
-    event_columns!(),
-    " from task t join event e on e.task_no = t.task_no where t.task_no in (select value from json_each($1)) \
-     and (e.phase <> 'running' or e.status = 'STARTED') order by e.task_no, e.seq limit $2"
-);
+statements! {
+    MARK = "select feed from trace_mark";
+    BEGIN = "insert into trace_mark (feed) values ($1) on conflict (only_row) do nothing";
+    MOVE = "update trace_mark set feed = $1 where feed = $2";
+    /// Whole histories, without custom states, which are progress reports.
+    HISTORIES = concat!(
+        "select ",
+        event_columns!(),
+        " from task t join event e on e.task_no = t.task_no where t.task_no in (select value from json_each($1)) \
+         and (e.phase <> 'running' or e.status = 'STARTED') order by e.task_no, e.seq limit $2"
+    );
+}
 
 #[async_trait]
 impl Traces for SqliteLedger {

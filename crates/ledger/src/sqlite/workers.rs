@@ -6,27 +6,30 @@ use sqlx::sqlite::SqliteRow;
 
 use super::SqliteLedger;
 use super::pool::list;
+use crate::statements::statements;
 use crate::{Control, Error, Revocation, Worker};
 use celery::task::TaskId;
 use runtime::clock::Time;
 
-pub(super) const NOTE: &str = "insert into worker (hostname, seen_at, offline_at, facts) \
-     select value ->> 0, value ->> 1, value ->> 2, value ->> 3 from json_each($1) where true \
-     on conflict (hostname) do update set seen_at = excluded.seen_at, offline_at = excluded.offline_at, \
-     facts = excluded.facts where worker.seen_at <= excluded.seen_at";
-pub(super) const WORKERS: &str = "select hostname, seen_at, offline_at, facts from worker order by hostname";
-pub(super) const FORGET_WORKERS: &str = "delete from worker where seen_at < $1";
-pub(super) const NOTE_PAUSED: &str = "insert into pause_consumer (queue, hostname) \
-     select $1, value from json_each($2) where true on conflict do nothing";
-pub(super) const TAKE_PAUSED: &str = "delete from pause_consumer where queue = $1 returning hostname";
-pub(super) const REMEMBER: &str = "insert into revocation (task_id, requested_at, terminate, signal, reason) \
-     values ($1, $2, $3, $4, $5) on conflict (task_id) do update set requested_at = excluded.requested_at, \
-     terminate = revocation.terminate or excluded.terminate, signal = excluded.signal, reason = excluded.reason";
-pub(super) const OPEN: &str = "select r.task_id, r.requested_at, r.terminate, r.signal, r.reason from revocation r \
-     left join task t on t.task_id = r.task_id \
-     where t.finished_at is null or r.requested_at >= t.finished_at order by r.requested_at desc limit $1";
-pub(super) const FORGET_REVOCATIONS: &str = "delete from revocation where requested_at < $1 \
-     or exists (select 1 from task t where t.task_id = revocation.task_id and t.finished_at < $1)";
+statements! {
+    NOTE = "insert into worker (hostname, seen_at, offline_at, facts) \
+         select value ->> 0, value ->> 1, value ->> 2, value ->> 3 from json_each($1) where true \
+         on conflict (hostname) do update set seen_at = excluded.seen_at, offline_at = excluded.offline_at, \
+         facts = excluded.facts where worker.seen_at <= excluded.seen_at";
+    WORKERS = "select hostname, seen_at, offline_at, facts from worker order by hostname";
+    FORGET_WORKERS = "delete from worker where seen_at < $1";
+    NOTE_PAUSED = "insert into pause_consumer (queue, hostname) \
+         select $1, value from json_each($2) where true on conflict do nothing";
+    TAKE_PAUSED = "delete from pause_consumer where queue = $1 returning hostname";
+    REMEMBER = "insert into revocation (task_id, requested_at, terminate, signal, reason) \
+         values ($1, $2, $3, $4, $5) on conflict (task_id) do update set requested_at = excluded.requested_at, \
+         terminate = revocation.terminate or excluded.terminate, signal = excluded.signal, reason = excluded.reason";
+    OPEN = "select r.task_id, r.requested_at, r.terminate, r.signal, r.reason from revocation r \
+         left join task t on t.task_id = r.task_id \
+         where t.finished_at is null or r.requested_at >= t.finished_at order by r.requested_at desc limit $1";
+    FORGET_REVOCATIONS = "delete from revocation where requested_at < $1 \
+         or exists (select 1 from task t where t.task_id = revocation.task_id and t.finished_at < $1)";
+}
 
 #[async_trait]
 impl Control for SqliteLedger {

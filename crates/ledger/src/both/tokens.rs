@@ -3,7 +3,9 @@
 use async_trait::async_trait;
 use sqlx::Row;
 
-use super::{PostgresLedger, audit, pool};
+use super::audit;
+use super::dialect::{Adapter, AdapterRow};
+use crate::statements::statements;
 use crate::tokens::{read_token_row, scopes_text, tasks_text};
 use crate::{Error, SecretHash, Token, Tokens};
 use runtime::clock::Time;
@@ -14,35 +16,33 @@ macro_rules! columns {
     };
 }
 
-pub(super) const MAKE_ROOM: &str = "update taskgate.token set revoked_at = expires_at \
-     where name = $1 and revoked_at is null and expires_at <= $2";
-pub(super) const FORGET_SESSIONS: &str = "delete from taskgate.token where person is not null and expires_at <= $1";
-pub(super) const CREATE: &str = concat!(
-    "insert into taskgate.token (",
-    columns!(),
-    ") values ($1, $2, $3, $4, $5, $6, $7, $8, null, null, $9, $10) on conflict do nothing"
-);
-pub(super) const CHANGED: &str = "update taskgate.token_change set version = version + 1";
-pub(super) const VERSION: &str = "select version from taskgate.token_change";
-pub(super) const ALL: &str =
-    concat!("select ", columns!(), " from taskgate.token order by created_at desc, token_id desc");
-pub(super) const BY_HASH: &str = concat!("select ", columns!(), " from taskgate.token where hash = any($1)");
-pub(super) const REVOKE: &str = concat!(
-    "update taskgate.token set revoked_at = $2 where (token_id = $1 or name = $1) and revoked_at is null returning ",
-    columns!()
-);
-pub(super) const NOTE: &str = "update taskgate.token t set last_used_at = u.at \
-     from unnest($1::text[], $2::bigint[]) as u(id, at) where t.token_id = u.id and coalesce(t.last_used_at, 0) < u.at";
-pub(super) const FORGET_TICKETS: &str = "delete from taskgate.stream_ticket where expires_at <= $1";
-pub(super) const ADD_TICKET: &str =
-    "insert into taskgate.stream_ticket (hash, token_hash, expires_at) values ($1, $2, $3)";
-pub(super) const TAKE_TICKET: &str =
-    "delete from taskgate.stream_ticket where hash = $1 returning token_hash, expires_at";
+statements! {
+    MAKE_ROOM = "update token set revoked_at = expires_at \
+         where name = $1 and revoked_at is null and expires_at <= $2";
+    FORGET_SESSIONS = "delete from token where person is not null and expires_at <= $1";
+    CREATE = concat!(
+        "insert into token (",
+        columns!(),
+        ") values ($1, $2, $3, $4, $5, $6, $7, $8, null, null, $9, $10) on conflict do nothing"
+    );
+    CHANGED = "update token_change set version = version + 1";
+    VERSION = "select version from token_change";
+    ALL = concat!("select ", columns!(), " from token order by created_at desc, token_id desc");
+    BY_HASH = concat!("select ", columns!(), " from token where hash = $1");
+    REVOKE = concat!(
+        "update token set revoked_at = $2 where (token_id = $1 or name = $1) and revoked_at is null returning ",
+        columns!()
+    );
+    NOTE = "update token set last_used_at = $2 where token_id = $1 and coalesce(last_used_at, 0) < $2";
+    FORGET_TICKETS = "delete from stream_ticket where expires_at <= $1";
+    ADD_TICKET = "insert into stream_ticket (hash, token_hash, expires_at) values ($1, $2, $3)";
+    TAKE_TICKET = "delete from stream_ticket where hash = $1 returning token_hash, expires_at";
+}
 
 #[async_trait]
-impl Tokens for PostgresLedger {
+impl Tokens for Adapter {
     async fn create_token(&self, token: &Token) -> Result<bool, Error> {
-        let mut tx = pool::begin(&self.pool).await?;
+        let mut tx = self.begin().await?;
         sqlx::query(MAKE_ROOM).bind(&token.name).bind(token.created_at.0).execute(&mut *tx).await?;
         if token.person.is_some() {
             sqlx::query(FORGET_SESSIONS).bind(token.created_at.0).execute(&mut *tx).await?;
@@ -67,20 +67,24 @@ impl Tokens for PostgresLedger {
     }
 
     async fn tokens(&self) -> Result<Vec<Token>, Error> {
-        sqlx::query(ALL).fetch_all(&self.pool).await?.iter().map(token).collect()
+        sqlx::query(ALL).fetch_all(self.reads()).await?.iter().map(token).collect()
     }
 
     async fn tokens_by_hash(&self, hashes: &[SecretHash]) -> Result<Vec<Token>, Error> {
-        let hashes: Vec<&[u8]> = hashes.iter().map(<[u8; 32]>::as_slice).collect();
-        sqlx::query(BY_HASH).bind(hashes).fetch_all(&self.pool).await?.iter().map(token).collect()
+        let mut found = Vec::with_capacity(hashes.len());
+        for hash in hashes {
+            let row = sqlx::query(BY_HASH).bind(hash.as_slice()).fetch_optional(self.reads()).await?;
+            found.extend(row.as_ref().map(token).transpose()?);
+        }
+        Ok(found)
     }
 
     async fn token_version(&self) -> Result<i64, Error> {
-        Ok(sqlx::query(VERSION).fetch_one(&self.pool).await?.try_get(0)?)
+        Ok(sqlx::query(VERSION).fetch_one(self.reads()).await?.try_get(0)?)
     }
 
     async fn revoke_token(&self, id_or_name: &str, at: Time) -> Result<Option<Token>, Error> {
-        let mut tx = pool::begin(&self.pool).await?;
+        let mut tx = self.begin().await?;
         let revoked = sqlx::query(REVOKE).bind(id_or_name).bind(at.0).fetch_all(&mut *tx).await?;
         sqlx::query(CHANGED).execute(&mut *tx).await?;
         audit::open_current(&mut tx).await?;
@@ -89,8 +93,14 @@ impl Tokens for PostgresLedger {
     }
 
     async fn note_token_uses(&self, uses: &[(String, Time)]) -> Result<(), Error> {
-        let (ids, ats): (Vec<&str>, Vec<i64>) = uses.iter().map(|(id, at)| (id.as_str(), at.0)).unzip();
-        sqlx::query(NOTE).bind(ids).bind(ats).execute(&self.pool).await?;
+        let mut uses: Vec<&(String, Time)> = uses.iter().collect();
+        // In one order on every replica, so that two of them never wait for each other.
+        uses.sort_unstable();
+        let mut tx = self.begin().await?;
+        for (id, at) in uses {
+            sqlx::query(NOTE).bind(id).bind(at.0).execute(&mut *tx).await?;
+        }
+        tx.commit().await?;
         Ok(())
     }
 
@@ -101,7 +111,7 @@ impl Tokens for PostgresLedger {
         now: Time,
         expires_at: Time,
     ) -> Result<(), Error> {
-        let mut tx = pool::begin(&self.pool).await?;
+        let mut tx = self.begin().await?;
         sqlx::query(FORGET_TICKETS).bind(now.0).execute(&mut *tx).await?;
         let query = sqlx::query(ADD_TICKET).bind(ticket.as_slice()).bind(token.as_slice()).bind(expires_at.0);
         query.execute(&mut *tx).await?;
@@ -110,13 +120,13 @@ impl Tokens for PostgresLedger {
     }
 
     async fn take_ticket(&self, ticket: &SecretHash, now: Time) -> Result<Option<SecretHash>, Error> {
-        let row = sqlx::query(TAKE_TICKET).bind(ticket.as_slice()).fetch_optional(&self.pool).await?;
+        let row = sqlx::query(TAKE_TICKET).bind(ticket.as_slice()).fetch_optional(self.writes()).await?;
         let Some(row) = row else { return Ok(None) };
         let (hash, expires_at): (Vec<u8>, i64) = (row.try_get(0)?, row.try_get(1)?);
         Ok(if now.0 < expires_at { hash.try_into().ok() } else { None })
     }
 }
 
-fn token(row: &sqlx::postgres::PgRow) -> Result<Token, Error> {
+fn token(row: &AdapterRow) -> Result<Token, Error> {
     read_token_row!(row).try_into()
 }

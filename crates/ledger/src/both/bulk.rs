@@ -3,28 +3,32 @@
 use async_trait::async_trait;
 use sqlx::Row;
 
-use super::{SqliteLedger, audit};
+use super::audit;
+use super::dialect::{Adapter, AdapterRow};
 use crate::bulk::{bulk_columns, read_bulk};
+use crate::statements::statements;
 use crate::{Bulk, BulkState, BulkStep, Bulks, Error, NewBulk};
 use runtime::clock::Time;
 
-pub(super) const CREATE: &str = "insert into bulk (bulk_id, action, state, plan, fingerprint, who, who_id, total, created_at, changed_at) \
-     values ($1, $2, 'running', $3, $4, $5, $6, $7, $8, $8) on conflict (bulk_id) do nothing";
-pub(super) const BULK: &str = concat!("select ", bulk_columns!(), " from bulk where bulk_id = $1");
-pub(super) const BULKS: &str = concat!("select ", bulk_columns!(), " from bulk order by bulk_no desc limit $1");
-pub(super) const NEXT: &str =
-    concat!("select ", bulk_columns!(), " from bulk where state = 'running' and bulk_no > $1 order by bulk_no limit 1");
-pub(super) const ADVANCE: &str = "update bulk set steps = steps + 1, at_no = $3, done = $4, skipped = $5, failed = $6, \
-     outcomes = $7, errors = $8, state = $9, changed_at = $10, finished_at = case when $9 = 'done' then cast($10 as bigint) end \
-     where bulk_no = $1 and steps = $2 and state = 'running'";
-pub(super) const SET: &str = "update bulk set state = $2, changed_at = $3, \
-     finished_at = case when $2 = 'cancelled' then cast($3 as bigint) end \
-     where bulk_id = $1 and state in ('running', 'paused')";
+statements! {
+    CREATE = "insert into bulk (bulk_id, action, state, plan, fingerprint, who, who_id, total, created_at, changed_at) \
+         values ($1, $2, 'running', $3, $4, $5, $6, $7, $8, $8) on conflict (bulk_id) do nothing";
+    BULK = concat!("select ", bulk_columns!(), " from bulk where bulk_id = $1");
+    BULKS = concat!("select ", bulk_columns!(), " from bulk order by bulk_no desc limit $1");
+    NEXT =
+        concat!("select ", bulk_columns!(), " from bulk where state = 'running' and bulk_no > $1 order by bulk_no limit 1");
+    ADVANCE = "update bulk set steps = steps + 1, at_no = $3, done = $4, skipped = $5, failed = $6, \
+         outcomes = $7, errors = $8, state = $9, changed_at = $10, finished_at = case when $9 = 'done' then cast($10 as bigint) end \
+         where bulk_no = $1 and steps = $2 and state = 'running'";
+    SET = "update bulk set state = $2, changed_at = $3, \
+         finished_at = case when $2 = 'cancelled' then cast($3 as bigint) end \
+         where bulk_id = $1 and state in ('running', 'paused')";
+}
 
 #[async_trait]
-impl Bulks for SqliteLedger {
+impl Bulks for Adapter {
     async fn create_bulk(&self, bulk: &NewBulk) -> Result<bool, Error> {
-        let mut tx = self.pools.begin().await?;
+        let mut tx = self.begin().await?;
         let created = sqlx::query(CREATE)
             .bind(&bulk.id)
             .bind(bulk.action.as_str())
@@ -42,15 +46,15 @@ impl Bulks for SqliteLedger {
     }
 
     async fn bulk(&self, id: &str) -> Result<Option<Bulk>, Error> {
-        sqlx::query(BULK).bind(id).fetch_optional(&self.pools.read).await?.as_ref().map(bulk).transpose()
+        sqlx::query(BULK).bind(id).fetch_optional(self.reads()).await?.as_ref().map(bulk).transpose()
     }
 
     async fn bulks(&self, limit: i64) -> Result<Vec<Bulk>, Error> {
-        sqlx::query(BULKS).bind(limit).fetch_all(&self.pools.read).await?.iter().map(bulk).collect()
+        sqlx::query(BULKS).bind(limit).fetch_all(self.reads()).await?.iter().map(bulk).collect()
     }
 
     async fn next_bulk(&self, after: i64) -> Result<Option<Bulk>, Error> {
-        sqlx::query(NEXT).bind(after).fetch_optional(&self.pools.read).await?.as_ref().map(bulk).transpose()
+        sqlx::query(NEXT).bind(after).fetch_optional(self.reads()).await?.as_ref().map(bulk).transpose()
     }
 
     async fn advance_bulk(&self, bulk: &Bulk, step: &BulkStep) -> Result<bool, Error> {
@@ -66,13 +70,13 @@ impl Bulks for SqliteLedger {
             .bind(&step.errors)
             .bind(state.as_str())
             .bind(step.at.0)
-            .execute(&self.pools.write)
+            .execute(self.writes())
             .await?;
         Ok(noted.rows_affected() == 1)
     }
 
     async fn set_bulk_state(&self, id: &str, state: BulkState, at: Time) -> Result<bool, Error> {
-        let mut tx = self.pools.begin().await?;
+        let mut tx = self.begin().await?;
         let set = sqlx::query(SET).bind(id).bind(state.as_str()).bind(at.0).execute(&mut *tx).await?;
         audit::open_current(&mut tx).await?;
         tx.commit().await?;
@@ -80,6 +84,6 @@ impl Bulks for SqliteLedger {
     }
 }
 
-fn bulk(row: &sqlx::sqlite::SqliteRow) -> Result<Bulk, Error> {
+fn bulk(row: &AdapterRow) -> Result<Bulk, Error> {
     read_bulk!(row)
 }

@@ -1,42 +1,39 @@
-//! Task logs: a row for lines that arrived together. One writer at a time, so that line numbers are unique.
+//! Task logs: one row for what came together. One writer at a time, so that a line has one number.
 
 use async_trait::async_trait;
 use sqlx::Row;
-use sqlx::postgres::PgRow;
 
-use super::learn::BEGIN_RELAXED;
-use super::pool::begin_as;
-use super::{PostgresLedger, notify, tasks};
+use super::dialect::{Adapter, AdapterRow};
+use super::tasks;
 use crate::Error;
 use crate::logs::{Line, Logs, Piece, Standing, append};
+use crate::statements::statements;
 use celery::task::TaskId;
 use celery::task_log::TaskLog;
 use runtime::clock::Time;
 
-/// A lock, because a recorder that has a successor may still be writing.
-pub(super) const LOCK: &str = "select pg_advisory_xact_lock(7310319, 4)";
-pub(super) const STANDING: &str = "select next_seq, bytes, began_at, closed from taskgate.task_log \
-     where task_no = $1 and attempt = $2 order by first_no desc limit 1";
-pub(super) const LAST: &str =
-    "select first_no + count from taskgate.task_log where task_no = $1 order by first_no desc limit 1";
-pub(super) const APPEND: &str = "insert into taskgate.task_log \
-     (task_no, first_no, count, attempt, next_seq, bytes, began_at, closed, at, lines) \
-     values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)";
-pub(super) const PIECES: &str = "select first_no, attempt, lines from taskgate.task_log \
-     where task_no = $1 and first_no + count > $2 + 1 and first_no > $2 - 20000 order by first_no limit $3";
-pub(super) const PRUNE: &str = "delete from taskgate.task_log l using (select task_no, first_no from taskgate.task_log \
-     where at < $1 order by at limit $2) o where l.task_no = o.task_no and l.first_no = o.first_no";
+statements! {
+    STANDING = "select next_seq, bytes, began_at, closed from task_log \
+         where task_no = $1 and attempt = $2 order by first_no desc limit 1";
+    LAST = "select first_no + count from task_log where task_no = $1 order by first_no desc limit 1";
+    APPEND = "insert into task_log \
+         (task_no, first_no, count, attempt, next_seq, bytes, began_at, closed, at, lines) \
+         values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)";
+    PIECES = "select first_no, attempt, lines from task_log \
+         where task_no = $1 and first_no + count > $2 + 1 and first_no > $2 - 20000 order by first_no limit $3";
+    PRUNE = "delete from task_log where (task_no, first_no) in (select task_no, first_no from task_log \
+         where at < $1 order by at limit $2)";
+}
 
 #[async_trait]
-impl Logs for PostgresLedger {
+impl Logs for Adapter {
     async fn append_logs(&self, news: &[TaskLog], most: i64, now: Time) -> Result<Vec<TaskId>, Error> {
         let mut ids: Vec<TaskId> = news.iter().map(|one| one.uuid.clone()).collect();
         ids.sort_unstable();
         ids.dedup();
-        let known = tasks::standing(&self.pool, &ids).await?;
+        let known = tasks::standing(self.reads(), &ids).await?;
         let mut grown: Vec<TaskId> = Vec::new();
-        let mut tx = begin_as(&self.pool, BEGIN_RELAXED).await?;
-        sqlx::query(LOCK).execute(&mut *tx).await?;
+        let mut tx = self.begin_logs().await?;
         for one in news {
             let Some(task) = known.iter().find(|task| task.id == one.uuid) else { continue };
             let found = sqlx::query(STANDING).bind(task.no).bind(one.retries).fetch_optional(&mut *tx).await?;
@@ -60,25 +57,23 @@ impl Logs for PostgresLedger {
             grown.push(one.uuid.clone());
         }
         grown.dedup();
-        if let Some(payload) = notify::payload_of(&self.store.replica, &grown) {
-            notify::notify(&mut tx, &payload).await?;
-        }
+        self.tell_grown(&mut tx, &grown).await?;
         tx.commit().await?;
         Ok(grown)
     }
 
     async fn log_pieces(&self, task_no: i64, after: i64, limit: i64) -> Result<Vec<Piece>, Error> {
-        let rows = sqlx::query(PIECES).bind(task_no).bind(after).bind(limit).fetch_all(&self.pool).await?;
+        let rows = sqlx::query(PIECES).bind(task_no).bind(after).bind(limit).fetch_all(self.reads()).await?;
         rows.iter().map(piece).collect()
     }
 
     async fn prune_logs(&self, before: Time, limit: i64) -> Result<i64, Error> {
-        let gone = sqlx::query(PRUNE).bind(before.0).bind(limit).execute(&self.pool).await?;
+        let gone = sqlx::query(PRUNE).bind(before.0).bind(limit).execute(self.writes()).await?;
         Ok(i64::try_from(gone.rows_affected()).unwrap_or(i64::MAX))
     }
 }
 
-fn standing(row: &PgRow) -> Result<Standing, Error> {
+fn standing(row: &AdapterRow) -> Result<Standing, Error> {
     Ok(Standing {
         next_seq: row.try_get(0)?,
         bytes: row.try_get(1)?,
@@ -87,7 +82,7 @@ fn standing(row: &PgRow) -> Result<Standing, Error> {
     })
 }
 
-fn piece(row: &PgRow) -> Result<Piece, Error> {
+fn piece(row: &AdapterRow) -> Result<Piece, Error> {
     let (first_no, attempt, text): (i64, i32, String) = (row.try_get(0)?, row.try_get(1)?, row.try_get(2)?);
     let corrupt = |_| Error::Corrupt { table: "task_log", column: "lines", row: first_no.to_string() };
     let lines: Vec<Line> = serde_json::from_str(&text).map_err(corrupt)?;

@@ -1,0 +1,108 @@
+//! What the files of `both`, which SQLite shares, need of this adapter. Their tables have no schema before their names: connections have
+//! the ledger's as their `search_path`.
+
+use celery::task::TaskId;
+pub(super) use sqlx::postgres::PgRow as AdapterRow;
+
+pub(super) use super::PostgresLedger as Adapter;
+use super::learn::BEGIN_RELAXED;
+pub(super) use super::pool::Tx;
+use super::pooled::Pool;
+use super::{notify, pool};
+use crate::Error;
+
+/// Ends a select whose rows nobody else may change before the commit.
+macro_rules! locking {
+    () => {
+        " for update"
+    };
+}
+pub(super) use locking;
+
+/// As `locking`, without those that somebody else has; of one table of several.
+macro_rules! skipping {
+    () => {
+        " for update skip locked"
+    };
+    ($table:literal) => {
+        concat!(" for update of ", $table, " skip locked")
+    };
+}
+pub(super) use skipping;
+
+/// A condition: one of a list of texts.
+macro_rules! among {
+    ($list:literal) => {
+        concat!("= any(", $list, ")")
+    };
+}
+pub(super) use among;
+
+/// A list of texts as the rows `k (key)`.
+macro_rules! keys {
+    ($list:literal) => {
+        concat!("unnest(cast(", $list, " as text[])) as k(key)")
+    };
+}
+pub(super) use keys;
+
+/// The id of the task `t`, as it was written.
+macro_rules! task_id {
+    () => {
+        "coalesce(t.given_id, cast(t.id as text))"
+    };
+}
+pub(super) use task_id;
+
+/// A list as a bound value.
+pub(super) fn list<T: Clone>(values: &[T]) -> Vec<T> {
+    values.to_vec()
+}
+
+/// One of 64 locks for each key, held until the commit: submissions that may be refused decide one after the other.
+pub(super) async fn decide_alone(tx: &mut Tx, keys: &[String]) -> Result<(), Error> {
+    let mut slots: Vec<i32> = keys.iter().map(|key| slot(key)).collect();
+    slots.sort_unstable();
+    slots.dedup();
+    sqlx::query(ALONE).bind(slots).execute(&mut **tx).await?;
+    Ok(())
+}
+
+fn slot(key: &str) -> i32 {
+    key.bytes().fold(7, |sum: i32, byte| (sum * 31 + i32::from(byte)) % 64)
+}
+
+crate::statements::statements! {
+    ALONE = "select pg_advisory_xact_lock(7310321, n.slot) from unnest($1::int[]) as n(slot)";
+    /// A recorder that has a successor may still be writing logs.
+    LOCK_LOGS = "select pg_advisory_xact_lock(7310319, 4)";
+}
+
+impl Adapter {
+    pub(super) async fn begin(&self) -> Result<Tx, Error> {
+        pool::begin(&self.pool).await
+    }
+
+    pub(super) fn reads(&self) -> &Pool {
+        &self.pool
+    }
+
+    pub(super) fn writes(&self) -> &Pool {
+        &self.pool
+    }
+
+    /// For logs of tasks: one writer at a time, and a crash may take the newest lines.
+    pub(super) async fn begin_logs(&self) -> Result<Tx, Error> {
+        let mut tx = pool::begin_as(&self.pool, BEGIN_RELAXED).await?;
+        sqlx::query(LOCK_LOGS).execute(&mut *tx).await?;
+        Ok(tx)
+    }
+
+    /// Other replicas hear that there is something to see of these tasks.
+    pub(super) async fn tell_grown(&self, tx: &mut Tx, ids: &[TaskId]) -> Result<(), Error> {
+        match notify::payload_of(&self.store.replica, ids) {
+            Some(payload) => notify::notify(tx, &payload).await,
+            None => Ok(()),
+        }
+    }
+}
