@@ -33,6 +33,7 @@ mod logs;
 mod migrate;
 mod notify;
 mod numbers;
+mod ordinary;
 mod outbox;
 mod pool;
 mod pooled;

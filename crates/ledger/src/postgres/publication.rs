@@ -14,7 +14,7 @@ use celery::task::Phase;
 use runtime::clock::Time;
 
 use super::lane::Lane;
-use super::pool::Tx;
+use super::pool::{Tx, is_deadlock};
 use super::rows::Subject;
 use super::{Store, events, notify, numbers};
 
@@ -55,13 +55,10 @@ pub(super) async fn published(store: &Store, lane: &Lane, pushed: &[(i64, Time)]
         return Ok(Vec::new());
     }
     let pushed = Pushed::new(store, pushed);
-    let moved = match lane.take().await? {
-        Some(mut connection) => {
-            let moved = lane.limited(mark_published(&mut *connection, store, &pushed, true)).await;
-            connection.keep(&moved);
-            moved
-        }
-        None => mark_published(&store.pool, store, &pushed, true).await,
+    let moved = match mark_alone(store, lane, &pushed).await {
+        // Steps of the same tasks met it in another order, and it gave way.
+        Err(error) if is_deadlock(&error) => mark_alone(store, lane, &pushed).await,
+        moved => moved,
     };
     let moved = moved.inspect_err(|_| store.known.clear())?;
     if let Some(late) = pushed.without(&moved)? {
@@ -71,6 +68,16 @@ pub(super) async fn published(store: &Store, lane: &Lane, pushed: &[(i64, Time)]
     let events = pushed.events(&moved, &events::subjects(&store.pool, &unknown).await?)?;
     store.known.note(pushed.after(&events));
     Ok(events)
+}
+
+/// In a transaction of its own.
+async fn mark_alone(store: &Store, lane: &Lane, pushed: &Pushed) -> Result<Vec<PgRow>, Error> {
+    let Some(mut connection) = lane.take().await? else {
+        return Ok(mark_published(&store.pool, store, pushed, true).await?);
+    };
+    let moved = lane.limited(mark_published(&mut *connection, store, pushed, true)).await;
+    connection.keep(&moved);
+    Ok(moved?)
 }
 
 /// Messages that are in the broker, by number, with the time of their push and the cached tasks.

@@ -13,7 +13,7 @@ use crate::{Error, Event, Task};
 use celery::task::{GroupId, Phase, TaskId};
 
 use super::pool::Tx;
-use super::{Store, notify, numbers};
+use super::{Store, notify, numbers, ordinary};
 
 statements! {
     /// Writes all changes of a batch of transitions in one round trip: states, histories, the feed, and the notification of other replicas.
@@ -188,15 +188,41 @@ async fn transition(
     events: &[Event],
     written: i64,
 ) -> Result<bool, Error> {
-    let (over, open): (Vec<&Entry>, Vec<&Entry>) = entries.iter().partition(|entry| becomes(entry) == HAD_ENDED);
     let plain = plain(entries, events);
-    let is_plain = |entry: &&Entry| plain.contains(&entry.task.no);
-    let derived = |entry: &&Entry| if is_plain(entry) { None } else { Some(before(entry)) };
+    let is_plain = |entry: &Entry| plain.contains(&entry.task.no);
+    let (over, open): (Vec<&Entry>, Vec<&Entry>) = entries.iter().partition(|entry| becomes(entry) == HAD_ENDED);
+    let (usual, others): (Vec<&Entry>, Vec<&Entry>) =
+        open.iter().partition(|entry| ordinary::is_ordinary(entry, is_plain(entry)));
+    let word = notify::payload(&store.replica, events.iter().map(|event| &event.task_id));
+    // The first statement tells; the second has nothing more to say.
+    let mut told = (written, feed_rows(events), word);
+    let mut done = 0;
+    if !usual.is_empty() {
+        done += ordinary::write(tx, &usual, std::mem::take(&mut told)).await?;
+    }
     let mut histories = histories(events);
+    if usual.is_empty() || !others.is_empty() {
+        done += general(tx, &others, is_plain, &mut histories, told).await?;
+    }
+    if !over.is_empty() {
+        again(tx, &over, &mut histories).await?;
+    }
+    Ok(done == i64::try_from(open.len()).unwrap_or(i64::MAX))
+}
+
+/// Writes tasks of which anything may have changed. How many rows were where they should be.
+async fn general(
+    tx: &mut Tx,
+    open: &[&Entry],
+    is_plain: impl Fn(&Entry) -> bool,
+    histories: &mut HashMap<i64, Vec<u8>>,
+    (written, (places, times, texts), word): ordinary::Told,
+) -> Result<i64, Error> {
     let tasks = || open.iter().map(|entry| &entry.task);
     let ended = || open.iter().filter(|entry| becomes(entry) == ENDS).map(|entry| &entry.task);
-    let (places, times, told) = feed_rows(events);
-    let row = columns(sqlx::query(TRANSITION), &open)
+    let out_of_broker = tasks().filter(|task| task.phase != Phase::Queued);
+    let derived = |entry: &&Entry| if is_plain(entry) { None } else { Some(before(entry)) };
+    let row = columns(sqlx::query(TRANSITION), open)
         .bind(open.iter().map(|entry| becomes(entry)).collect::<Vec<_>>())
         .bind(tasks().map(|task| histories.remove(&task.no).unwrap_or_default()).collect::<Vec<_>>())
         .bind(open.iter().map(|entry| entry.assumed.map(seq)).collect::<Vec<_>>())
@@ -205,31 +231,27 @@ async fn transition(
         .bind(written)
         .bind(places)
         .bind(times)
-        .bind(told)
-        .bind(notify::payload(&store.replica, events.iter().map(|event| &event.task_id)))
-        .bind(open.iter().map(is_plain).collect::<Vec<_>>())
+        .bind(texts)
+        .bind(word)
+        .bind(open.iter().map(|entry| is_plain(entry)).collect::<Vec<_>>())
         .bind(open.iter().map(derived).collect::<Vec<_>>())
-        .bind(
-            open.iter()
-                .filter(|entry| entry.task.phase != Phase::Queued)
-                .map(|entry| entry.task.no)
-                .collect::<Vec<_>>(),
-        )
+        .bind(out_of_broker.map(|task| task.no).collect::<Vec<_>>())
         .fetch_one(&mut **tx)
         .await?;
-    let is_done = row.try_get::<i64, _>(0)? == i64::try_from(open.len()).unwrap_or(i64::MAX);
-    if over.is_empty() {
-        return Ok(is_done);
-    }
+    Ok(row.try_get(0)?)
+}
+
+/// Writes what was heard of tasks that had ended.
+async fn again(tx: &mut Tx, over: &[&Entry], histories: &mut HashMap<i64, Vec<u8>>) -> Result<(), Error> {
     let (low, high) = numbers::span(&over.iter().map(|entry| entry.task.no).collect::<Vec<_>>());
-    columns(sqlx::query(AGAIN), &over)
+    columns(sqlx::query(AGAIN), over)
         .bind(over.iter().map(|entry| histories.remove(&entry.task.no).unwrap_or_default()).collect::<Vec<_>>())
         .bind(low)
         .bind(high)
         .bind(over.iter().map(|entry| before(entry)).collect::<Vec<_>>())
         .execute(&mut **tx)
         .await?;
-    Ok(is_done)
+    Ok(())
 }
 
 /// Tasks whose columns determine all their events, if they did before.
@@ -249,7 +271,7 @@ fn before(entry: &Entry) -> Vec<u8> {
     out
 }
 
-fn seq(seq: i64) -> i32 {
+pub(super) fn seq(seq: i64) -> i32 {
     i32::try_from(seq).unwrap_or(i32::MAX)
 }
 

@@ -2,7 +2,7 @@
 
 use super::{
     audit, bulk, control, dialect, events, fan_out, findings, gates, gather, groups, insert, kinds, learn, lease,
-    limits, lines, list, logs, migrate, outbox, prune, publication, replica, save, schedules, stats, steps,
+    limits, lines, list, logs, migrate, ordinary, outbox, prune, publication, replica, save, schedules, stats, steps,
     tasks, tokens, traces, waits, webhooks, withdraw, workers,
 };
 
@@ -30,6 +30,7 @@ const LISTS: &[&[&str]] = &[
     list::STATEMENTS,
     logs::STATEMENTS,
     migrate::STATEMENTS,
+    ordinary::STATEMENTS,
     outbox::STATEMENTS,
     prune::STATEMENTS,
     publication::STATEMENTS,
