@@ -175,9 +175,7 @@ impl Gateway {
 
     /// The newest operations.
     pub async fn bulks(&self, limited: Option<&str>) -> Result<Vec<Bulk>, BulkError> {
-        let mut bulks = self.ledger.bulks(LISTED).await?;
-        bulks.retain(|bulk| is_theirs(bulk, limited));
-        Ok(bulks)
+        Ok(self.ledger.bulks(LISTED, limited).await?)
     }
 
     /// Pauses, resumes or cancels an operation from its next step on.

@@ -137,8 +137,8 @@ pub trait Bulks: Send + Sync {
 
     async fn bulk(&self, id: &str) -> Result<Option<Bulk>, Error>;
 
-    /// Newest first.
-    async fn bulks(&self, limit: i64) -> Result<Vec<Bulk>, Error>;
+    /// Newest first: all, or those that this token asked for.
+    async fn bulks(&self, limit: i64, who_id: Option<&str>) -> Result<Vec<Bulk>, Error>;
 
     /// The running operation with the lowest number above `after`.
     async fn next_bulk(&self, after: i64) -> Result<Option<Bulk>, Error>;

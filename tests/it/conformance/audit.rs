@@ -1,6 +1,6 @@
 //! Rows of who did what, and the operations on many tasks, on either ledger.
 
-use ledger::{BulkAction, BulkState, BulkStep, NewAct, NewBulk, Seal, audit};
+use ledger::{Bulk, BulkAction, BulkState, BulkStep, NewAct, NewBulk, Seal, audit};
 
 use super::fixture::{Fixture, T0, after};
 use celery::task::QueueName;
@@ -11,6 +11,7 @@ super::on_both!(
     an_act_opens_its_row_in_its_own_commit,
     a_step_of_an_operation_is_counted_once,
     an_operation_that_has_ended_stays_ended,
+    a_list_of_operations_is_of_one_token_or_of_all,
 );
 
 fn act(id: &str) -> NewAct {
@@ -120,5 +121,18 @@ async fn an_operation_that_has_ended_stays_ended(fixture: &Fixture) {
     assert!(ledger.set_bulk_state("one", BulkState::Cancelled, after(3)).await.unwrap());
     assert!(!ledger.set_bulk_state("one", BulkState::Running, after(4)).await.unwrap());
     assert_eq!(ledger.bulk("one").await.unwrap().unwrap().finished_at, Some(after(3)));
-    assert_eq!(ledger.bulks(10).await.unwrap().len(), 1);
+    assert_eq!(ledger.bulks(10, None).await.unwrap().len(), 1);
+}
+
+async fn a_list_of_operations_is_of_one_token_or_of_all(fixture: &Fixture) {
+    let ledger = &fixture.ledger;
+    for (id, who_id) in [("one", Some("a")), ("two", Some("b")), ("three", None), ("four", Some("a"))] {
+        let asked = NewBulk { who_id: who_id.map(str::to_owned), ..bulk(id) };
+        assert!(ledger.create_bulk(&asked).await.unwrap());
+    }
+    let ids = |bulks: Vec<Bulk>| bulks.into_iter().map(|bulk| bulk.id).collect::<Vec<_>>();
+    assert_eq!(ids(ledger.bulks(10, Some("a")).await.unwrap()), ["four", "one"]);
+    assert_eq!(ids(ledger.bulks(1, Some("a")).await.unwrap()), ["four"], "the limit counts what is shown");
+    assert_eq!(ids(ledger.bulks(10, None).await.unwrap()), ["four", "three", "two", "one"]);
+    assert!(ledger.bulks(10, Some("c")).await.unwrap().is_empty());
 }

@@ -14,7 +14,7 @@ statements! {
     CREATE = "insert into bulk (bulk_id, action, state, plan, fingerprint, who, who_id, total, created_at, changed_at) \
          values ($1, $2, 'running', $3, $4, $5, $6, $7, $8, $8) on conflict (bulk_id) do nothing";
     BULK = concat!("select ", bulk_columns!(), " from bulk where bulk_id = $1");
-    BULKS = concat!("select ", bulk_columns!(), " from bulk order by bulk_no desc limit $1");
+    BULKS = concat!("select ", bulk_columns!(), " from bulk where cast($2 as text) is null or who_id = $2 order by bulk_no desc limit $1");
     NEXT =
         concat!("select ", bulk_columns!(), " from bulk where state = 'running' and bulk_no > $1 order by bulk_no limit 1");
     ADVANCE = "update bulk set steps = steps + 1, at_no = $3, done = $4, skipped = $5, failed = $6, \
@@ -49,8 +49,8 @@ impl Bulks for Adapter {
         sqlx::query(BULK).bind(id).fetch_optional(self.reads()).await?.as_ref().map(bulk).transpose()
     }
 
-    async fn bulks(&self, limit: i64) -> Result<Vec<Bulk>, Error> {
-        sqlx::query(BULKS).bind(limit).fetch_all(self.reads()).await?.iter().map(bulk).collect()
+    async fn bulks(&self, limit: i64, who_id: Option<&str>) -> Result<Vec<Bulk>, Error> {
+        sqlx::query(BULKS).bind(limit).bind(who_id).fetch_all(self.reads()).await?.iter().map(bulk).collect()
     }
 
     async fn next_bulk(&self, after: i64) -> Result<Option<Bulk>, Error> {
