@@ -57,7 +57,7 @@ pub fn check_name(name: &str) -> Result<(), String> {
 }
 
 /// Whether a name may contain the character. Combining marks count as letters; spaces, controls and direction marks are refused.
-fn is_of_a_name(char: char) -> bool {
+pub(crate) fn is_of_a_name(char: char) -> bool {
     let is_invisible =
         matches!(char, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}');
     match char {

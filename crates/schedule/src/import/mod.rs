@@ -14,7 +14,7 @@ use std::collections::HashSet;
 
 use serde_json::value::RawValue;
 
-use super::definition::{Definition, check_name, object};
+use super::definition::{Definition, check_name, is_of_a_name, object};
 use ::celery::task::Json;
 use ::celery::task::json::{self, Fields};
 use ::celery::task::signature::Limits;
@@ -140,11 +140,10 @@ fn notes(entry: &Entry, name: &str) -> Vec<String> {
 
 /// Makes a valid name of any text: characters that are not allowed become hyphens.
 fn ours(name: &str) -> String {
-    let allowed = |char: char| char.is_ascii_alphanumeric() || matches!(char, '_' | '.' | '-');
     let mut text = String::new();
     for char in name.chars().take(100) {
         match char {
-            char if allowed(char) => text.push(char),
+            char if is_of_a_name(char) => text.push(char),
             _ if text.ends_with('-') || text.is_empty() => {}
             _ => text.push('-'),
         }
@@ -154,7 +153,8 @@ fn ours(name: &str) -> String {
 }
 
 fn unique(name: &str, taken: &mut HashSet<String>) -> String {
-    let numbered = (2..).map(|number| format!("{}-{number}", &name[..name.len().min(90)]));
+    let stem: String = name.chars().take(90).collect();
+    let numbered = (2..).map(|number| format!("{stem}-{number}"));
     let free = std::iter::once(name.to_owned()).chain(numbered).find(|name| !taken.contains(name));
     let free = free.expect("numbers do not end");
     taken.insert(free.clone());

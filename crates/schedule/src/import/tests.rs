@@ -83,7 +83,21 @@ fn periodic_tasks_of_django_are_taken_over() {
 fn names_that_become_equal_are_told_apart() {
     let dump = r#"{"a b": {"task": "t", "schedule": 5}, "a/b": {"task": "t", "schedule": 5}, "봉사": {"task": "t", "schedule": 5}}"#;
     let names: Vec<String> = celery::read(dump, None, NOW).unwrap().into_iter().map(|one| one.name).collect();
-    assert_eq!(names, ["a-b", "a-b-2", "schedule"]);
+    assert_eq!(names, ["a-b", "a-b-2", "봉사"]);
+}
+
+#[test]
+fn names_of_any_script_are_kept_and_cut_between_characters() {
+    let long = "봉".repeat(120);
+    let dump = format!(
+        r#"{{"{long}1": {{"task": "t", "schedule": 5}}, "{long}2": {{"task": "t", "schedule": 5}}, "a\u202eb": {{"task": "t", "schedule": 5}}, "!": {{"task": "t", "schedule": 5}}, "🚀 nightly": {{"task": "t", "schedule": 5}}}}"#
+    );
+    let names: Vec<String> = celery::read(&dump, None, NOW).unwrap().into_iter().map(|one| one.name).collect();
+    assert_eq!(names.iter().filter(|name| name.starts_with("봉봉")).count(), 2, "{names:?}");
+    assert!(names.iter().any(|name| name.chars().count() == 92 && name.ends_with("-2")), "{names:?}");
+    for kept in ["a-b", "schedule", "🚀-nightly"] {
+        assert!(names.iter().any(|name| name == kept), "{kept}: {names:?}");
+    }
 }
 
 #[test]
