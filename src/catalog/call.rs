@@ -96,6 +96,11 @@ impl Entry {
         said.map(|(name, label)| (name.clone(), label_text(&label.fill_text(&|name| request.said(name))))).collect()
     }
 
+    /// Whether it lets tasks follow its own.
+    pub fn has_links(&self) -> bool {
+        !self.links.is_empty()
+    }
+
     pub(super) fn links_for(&self, request: &Request<'_>) -> Result<Links, ResolveError> {
         self.links.fill(&|name| request.mapped(name))
     }
@@ -107,7 +112,7 @@ impl Entry {
 
     pub(super) fn unique_for(&self, request: &Request<'_>) -> Option<Unique> {
         let unique = self.unique.as_ref()?;
-        Some(unique.with_key(plain_text(&unique.key.fill_text(&|name| request.said(name)), MAX_KEY)))
+        Some(unique.with_key(request.key(&unique.key)))
     }
 
     /// The fan-out that the call becomes, if the entry has `split`.
@@ -149,9 +154,9 @@ impl Entry {
             None if value.as_object().is_some_and(serde_json::Map::is_empty) => Vec::new(),
             None => vec![Invalid::new("", "this endpoint takes no body: send none, or {}")],
         };
-        let refused = celery::extended::refused(text, &[]).filter(|_| errors.is_empty());
+        let refused = celery::extended::refused(text, self.json_types).filter(|_| errors.is_empty());
         if let Some(refused) = refused {
-            return Err(ResolveError::invalid(format!("/{}", refused.pointer.join("/")), refused.why));
+            return Err(ResolveError::invalid(refused.at(), refused.why));
         }
         if !errors.is_empty() {
             return Err(ResolveError::Invalid(errors));
@@ -185,9 +190,13 @@ pub(super) struct Request<'a> {
 }
 
 impl Request<'_> {
+    /// What begins with `@` is a word of a namespace ([`crate::guard::namespace`]): only the owner's own text may begin so.
     fn key(&self, key: &Template) -> String {
-        let text = key.fill_text(&|name| self.said(name));
-        text.chars().filter(|char| !char.is_control()).take(MAX_KEY).collect()
+        let text = plain_text(&key.fill_text(&|name| self.said(name)), MAX_KEY);
+        match text.strip_prefix('@') {
+            Some(rest) if !key.begins_with('@') => plain_text(&format!("%40{rest}"), MAX_KEY),
+            _ => text,
+        }
     }
 
     pub fn queue(&self) -> Result<Option<QueueName>, ResolveError> {

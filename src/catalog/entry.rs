@@ -122,6 +122,8 @@ pub struct Entry {
     /// By parameter: the client's value → the worker's value (JSON text).
     pub values: BTreeMap<String, BTreeMap<String, String>>,
     pub body: Option<Body>,
+    /// Types of kombu's extended JSON that the workers know besides kombu's own.
+    pub(super) json_types: &'static [&'static str],
     pub defaults: Defaults,
     /// Whether a call by name may break the entry's rules.
     pub open: bool,
@@ -185,6 +187,7 @@ impl Entry {
                 .map(|(key, value)| Ok((key.clone(), template("kwargs", value)?)))
                 .collect::<Result<_, Error>>()?,
             queue: raw.queue.as_ref().map(|queue| text("queue", &queue.0)).transpose()?,
+            json_types: &[],
             limits,
             fair,
             message: raw.message.as_ref().map(|message| text("message", &message.0)).transpose()?,
@@ -255,7 +258,7 @@ impl Entry {
 
     /// Whether a call by name needs values computed from its arguments.
     pub fn computes(&self) -> bool {
-        self.computes_keys() || !self.labels.is_empty() || self.is_unique() || !self.links.is_empty()
+        self.computes_keys() || !self.labels.is_empty() || self.is_unique() || self.has_links()
     }
 
     /// Whether some argument contains this name.

@@ -128,6 +128,22 @@ pub struct Catalog {
     hooks: Vec<Arc<Hook>>,
     /// Paths of entries that take a file.
     uploads: HashSet<String>,
+    has: Has,
+}
+
+/// What some entry has. Looked at for every submission, so it is counted once.
+#[derive(Debug, Clone, Copy)]
+struct Has {
+    links: bool,
+    unique: bool,
+    strict: bool,
+}
+
+impl Has {
+    fn of(entries: &[Arc<Entry>]) -> Self {
+        let any = |has: fn(&Entry) -> bool| entries.iter().any(|entry| has(entry));
+        Self { links: any(Entry::has_links), unique: any(Entry::is_unique), strict: any(|entry| entry.strict) }
+    }
 }
 
 /// Fills all names of a template with `json`, if the value is a template: for `crate::fuzz_entry`.
@@ -144,9 +160,11 @@ impl Catalog {
     /// # Errors
     /// The first entry that is invalid or conflicts with another one.
     pub fn compile(config: &Config) -> Result<Self, Error> {
-        let compiled =
-            config.tasks.iter().enumerate().map(|(index, raw)| Entry::compile(index, raw.clone()).map(Arc::new));
-        let entries = compiled.collect::<Result<Vec<_>, _>>()?;
+        let compiled = config.tasks.iter().enumerate().map(|(index, raw)| {
+            let entry = Entry::compile(index, raw.clone())?;
+            Ok(Arc::new(Entry { json_types: config.limits.json_types, ..entry }))
+        });
+        let entries = compiled.collect::<Result<Vec<_>, Error>>()?;
         refuse_alike(&entries)?;
         let mut by_name: HashMap<String, Vec<usize>> = HashMap::new();
         // The name of a canvas is not the name of a task.
@@ -157,6 +175,7 @@ impl Catalog {
         let takes_file = entries.iter().filter(|entry| entry.upload.is_some());
         let uploads = takes_file.filter_map(|entry| Some(entry.endpoint.as_ref()?.path.clone())).collect();
         let catalog = Self {
+            has: Has::of(&entries),
             entries,
             uploads,
             by_name,
@@ -192,7 +211,7 @@ impl Catalog {
 
     /// Whether some entry has links.
     pub fn has_links(&self) -> bool {
-        self.entries.iter().any(|entry| !entry.links.is_empty())
+        self.has.links
     }
 
     pub fn entries(&self) -> &[Arc<Entry>] {
@@ -211,7 +230,12 @@ impl Catalog {
 
     /// Whether tasks of some entry have a unique key.
     pub fn has_unique(&self) -> bool {
-        self.entries.iter().any(|entry| entry.is_unique())
+        self.has.unique
+    }
+
+    /// Whether tasks of some entry are refused when nobody would run them now.
+    pub fn has_strict(&self) -> bool {
+        self.has.strict
     }
 
     /// Seconds that a task of this name may run before it is reported as an incident.

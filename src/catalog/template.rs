@@ -70,6 +70,15 @@ impl Template {
         }
     }
 
+    /// Whether its text begins with this, whatever fills its places.
+    pub fn begins_with(&self, first: char) -> bool {
+        match self {
+            Self::Literal(json) => plain(json).starts_with(first),
+            Self::Text(parts) => matches!(parts.first(), Some(Part::Text(text)) if text.starts_with(first)),
+            Self::Whole(_) | Self::Array(_) | Self::Object(_) => false,
+        }
+    }
+
     /// Appends the filled JSON. `look` returns the JSON text of a name.
     pub fn fill(&self, look: &dyn Fn(&str) -> String, out: &mut String) {
         match self {

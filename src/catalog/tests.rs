@@ -226,3 +226,44 @@ fn a_route_that_leads_nowhere_stops_the_start() {
     let error = refused("a = { exchange = \"order\" }");
     assert!(error.contains("did you mean orders?"), "{error}");
 }
+
+#[test]
+fn words_of_a_request_never_become_words_of_a_namespace() {
+    let catalog = catalog(
+        "[[tasks]]\nname = 'a.b'\nendpoint = 'POST /b/{who}'\nfair = {key = '{who}'}\nlimits = [{key = '{who}', max = 1}, {key = 'host {who}', max = 1}]\n\
+         unique = {key = '{who}'}\n\
+         [[tasks]]\nname = 'a.c'\nendpoint = 'POST /c/{who}'\nlimits = [{key = '@shared/{who}', max = 1}]\n",
+    );
+    for (given, key) in [("@first/once", "%40first/once"), ("ann", "ann"), ("a@b", "a@b")] {
+        let call = resolve(&catalog, &[("who", given)], "").unwrap();
+        assert_eq!(call.limits[0].key, key);
+        assert_eq!(call.limits[1].key, format!("host {given}"));
+        assert_eq!((call.unique.unwrap().key, call.fair.unwrap().key), (key.to_owned(), key.to_owned()));
+    }
+    let own = catalog.entries()[1].resolve(&[("who".to_owned(), "ann".to_owned())], "").unwrap();
+    assert_eq!(own.limits[0].key, "@shared/ann", "the owner's text begins so");
+    let long = resolve(&catalog, &[("who", &format!("@{}", "x".repeat(400)))], "").unwrap();
+    assert_eq!(long.limits[0].key.chars().count(), 255);
+}
+
+#[test]
+fn what_no_worker_could_decode_is_refused_with_its_place() {
+    let entry = "[[tasks]]\nname = 'a.b'\nendpoint = 'POST /b'\nargs = ['{a~b}']\nbody = {type = 'object', properties = {'a~b' = {}}}\n";
+    let body = r#"{"a~b": {"x/y": [{"__type__": "money", "__value__": 1}]}}"#;
+    let (pointer, detail) = errors(resolve(&catalog(entry), &[], body)).remove(0);
+    assert_eq!(pointer, "/a~0b/x~1y/0");
+    assert!(detail.contains("workers know no type"), "{detail}");
+    let known = catalog(&format!("limits.json_types = ['money']\n{entry}"));
+    resolve(&known, &[], body).unwrap();
+}
+
+#[test]
+fn what_some_entry_has_is_known_for_all() {
+    let has = |toml: &str| {
+        let catalog = catalog(toml);
+        (catalog.has_links(), catalog.has_unique(), catalog.has_strict())
+    };
+    assert_eq!(has("[[tasks]]\nname = 'a.b'\n"), (false, false, false));
+    assert_eq!(has("[[tasks]]\nname = 'a.b'\nstrict = true\n"), (false, false, true));
+    assert_eq!(has("[[tasks]]\nname = 'a.b'\nunique = {key = 'k'}\nlink = [{task = 'a.c'}]\n"), (true, true, false));
+}

@@ -11,6 +11,7 @@ use sha2::Sha256;
 use subtle::ConstantTimeEq;
 
 use super::Gateway;
+use celery::extended;
 use celery::task::invalid::MAX_FOUND;
 use celery::task::pause::Pause;
 use celery::task::{Invalid, Json, TaskId, TaskSignature, json};
@@ -74,6 +75,9 @@ impl Gateway {
     /// Ends a wait with an answer. The first valid answer becomes the step's result.
     pub async fn answer_wait(&self, wait: Wait, answer: Json) -> Result<Wait, WaitError> {
         let schema = wait.new.schema.clone().filter(|_| wait.state == WaitState::Open);
+        if let Some(refused) = extended::refused(answer.get(), self.limits.json_types) {
+            return Err(WaitError::Invalid(vec![Invalid { pointer: refused.at(), detail: refused.why }]));
+        }
         if let Some(schema) = schema {
             let wrong = misfits(&schema, &answer);
             if !wrong.is_empty() {

@@ -59,7 +59,8 @@ fn standard(id: &str, at: i64, body: &str) -> Vec<(&'static str, String)> {
     ]
 }
 
-fn github(id: &str, body: &str) -> Vec<(&'static str, String)> {
+/// Headers of an event that GitHub signed with `geheim`.
+pub fn github(id: &str, body: &str) -> Vec<(&'static str, String)> {
     vec![
         ("x-hub-signature-256", format!("sha256={}", hex(&code(b"geheim", body)))),
         ("x-github-delivery", id.to_owned()),
@@ -131,10 +132,28 @@ async fn an_event_that_is_not_signed_leaves_nothing() {
     send(&env.http, "github", &github("d1", "{"), "{").await.problem(400, "invalid-json");
     let large = format!("{{\"a\": \"{}\"}}", "x".repeat(5_000));
     send(&env.http, "github", &github("d1", &large), &large).await.problem(413, "payload-too-large");
+    let unreadable = r#"{"repository": {"full_name": {"__type__": "nosuch", "__value__": 1}}}"#;
+    let refused =
+        send(&env.http, "github", &github("d2", unreadable), unreadable).await.problem(422, "invalid-request");
+    assert_eq!(refused["errors"][0]["pointer"], "/args/0", "{refused}");
     let question = r#"{"type": "url_verification", "challenge": "abc"}"#;
     let answer = send(&env.http, "slack", &slack(question), question).await.expect(200);
     assert_eq!(answer, json!({"challenge": "abc"}));
     assert_eq!(tasks(&env).await, 0);
     let none: Value = env.http.get("/v1/dead-letters").await.expect(200);
     assert_eq!(none["tasks"], json!([]));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_event_that_joins_the_task_of_another_one_is_answered_as_known() {
+    let config = "[[tasks]]\nname = 'demo.echo'\nargs = ['{repo}']\nunique = {key = 'push {repo}'}\n\
+        body = {type = 'object', properties = {repo = {type = 'string'}}}\n\
+        [[hooks]]\npath = '/hooks/github'\nverify = 'github'\nsecret = 'geheim'\ntask = 'demo.echo'\nargs = ['{repository.full_name}']\n";
+    let env = Harness::start(&Options { config: config.to_owned(), without_worker: true, ..Options::default() });
+    let body = r#"{"repository": {"full_name": "o/r"}}"#;
+    let first = send(&env.http, "github", &github("d1", body), body).await.expect(202);
+    let other = send(&env.http, "github", &github("d2", body), body).await;
+    assert_eq!(other.header("location"), first["links"]["self"].as_str());
+    assert_eq!(other.expect(200)["task_id"], first["task_id"]);
+    assert_eq!(tasks(&env).await, 1);
 }

@@ -53,6 +53,10 @@ async fn the_answer_goes_on_to_the_next_step<H: Deref<Target = Harness>>(env: &L
     let link = complete(&wait);
     let wrong = env.http.post(&link, &json!("many")).await.problem(422, "invalid-request");
     assert_eq!(wrong["errors"][0]["pointer"], "");
+    // The next step is a worker's, who could not decode this.
+    let unreadable = json!([{"__type__": "nosuch", "__value__": 1}]);
+    let wrong = env.http.post(&link, &unreadable).await.problem(422, "invalid-request");
+    assert_eq!(wrong["errors"][0]["pointer"], "/0", "{wrong}");
     let taken = env.http.post(&link, &json!(21)).await.expect(200);
     assert_eq!((&taken["state"], &taken["answer"]), (&json!("answered"), &json!(21)));
     let again = env.http.post(&link, &json!(7)).await.problem(409, "wait-over");

@@ -19,6 +19,13 @@ pub struct Refused {
     pub why: String,
 }
 
+impl Refused {
+    /// The pointer as text.
+    pub fn at(&self) -> String {
+        self.pointer.iter().map(|step| format!("/{}", step.replace('~', "~0").replace('/', "~1"))).collect()
+    }
+}
+
 /// The first value inside that kombu's decoder would refuse. Most texts need no parsing: they do not contain `__type__`.
 pub fn refused(text: &str, more: &[&str]) -> Option<Refused> {
     // A name may be written with escapes. It is ASCII, and only `\u00` leads to a character of it.

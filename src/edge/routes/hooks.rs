@@ -24,7 +24,8 @@ use crate::edge::slugs;
 use crate::edge::state::Edge;
 use crate::edge::view::AcceptedView;
 use crate::usecase::submit::{SubmitError, SubmitRequest};
-use celery::task::{Json, Signature, Submission, TaskId, TaskSignature, json};
+use celery::extended;
+use celery::task::{Invalid, Json, Signature, Submission, TaskId, TaskSignature, json};
 use runtime::clock;
 
 /// The longest id of a delivery that is used unchanged.
@@ -54,7 +55,7 @@ async fn receive(edge: &Edge, hook: &Hook, request: Request) -> Result<Response,
         let signed = hook.scheme.verify(&secrets, &event, clock::now(), hook.tolerance);
         signed.map_err(|why| Problem::new(&slugs::INVALID_SIGNATURE).detail(why.to_string()))?
     };
-    let signature = digest(&bytes);
+    let fingerprint = digest(&bytes);
     let body = json::verbatim(json_text(bytes, &edge.limits)?)
         .map_err(|error| Problem::new(&slugs::INVALID_JSON).detail(error.to_string()))?;
     if let Some(challenge) = challenge(hook.scheme, &body) {
@@ -62,12 +63,22 @@ async fn receive(edge: &Edge, hook: &Hook, request: Request) -> Result<Response,
         return Ok(Answer::<AcceptedView>::written(body).into_response());
     }
     let delivery = named.or_else(|| delivery(hook.scheme, &body)).filter(|id| (1..=MAX_DELIVERY).contains(&id.len()));
-    let delivery = delivery.unwrap_or(signature);
+    let delivery = delivery.unwrap_or(fingerprint);
     let task = {
         let header = |name: &str| one(&head.headers, name);
         hook.call(&Source { header: &header, body: &body, delivery: &delivery })
     };
+    refuse_unreadable(&task, edge.limits.json_types)?;
     submit(edge, hook, task, &delivery).await
+}
+
+/// A sender's words go into the arguments as they are: what no worker could decode would cost the task its message.
+fn refuse_unreadable(task: &TaskSignature, json_types: &[&str]) -> Result<(), Problem> {
+    let parts = [("/args", &task.args), ("/kwargs", &task.kwargs)];
+    let refused = parts.into_iter().find_map(|(at, json)| Some((at, extended::refused(json.get(), json_types)?)));
+    let Some((at, refused)) = refused else { return Ok(()) };
+    let pointer = format!("{at}{}", refused.at());
+    Err(Problem::invalid(vec![Invalid { pointer, detail: refused.why }]))
 }
 
 async fn submit(edge: &Edge, hook: &Hook, mut task: TaskSignature, delivery: &str) -> Result<Response, Problem> {
@@ -78,6 +89,11 @@ async fn submit(edge: &Edge, hook: &Hook, mut task: TaskSignature, delivery: &st
     // The configuration names the task, but the rules of its catalog entry still apply.
     request.trusted = edge.catalog.entry(hook.task.as_str()).is_none();
     match edge.gateway.submit(request).await {
+        // Its entry's unique key let it join another event's task.
+        Ok(submitted) if submitted.joined => {
+            let view = AcceptedView::new(&submitted, Shown::default());
+            Ok(Answer::of(&view).with(header::LOCATION, &view.links.this).into_response())
+        }
         Ok(submitted) => {
             let view = AcceptedView::new(&submitted, Shown::default());
             Ok(Accepted::of(&view).with(header::LOCATION, &view.links.this).into_response())
