@@ -7,8 +7,10 @@ use crate::config::Auth;
 use crate::edge::problem::Problem;
 use crate::edge::slugs;
 use crate::edge::state::Edge;
+use crate::guard::namespace;
 use crate::guard::tokens::{Identity, Visibility};
 use crate::usecase::read::Found;
+use crate::usecase::submit::SubmitError;
 use celery::task::TaskId;
 use ledger::Filter;
 
@@ -46,6 +48,16 @@ impl Caller {
     /// The namespace of its keys.
     pub fn namespace(&self) -> Option<&str> {
         self.0.namespace()
+    }
+
+    /// A refusal with the caller's own words as they said them, without their namespace.
+    pub fn in_own_words(&self, error: SubmitError) -> SubmitError {
+        let own = |key: String| namespace::word(self.namespace(), &key).map(str::to_owned).unwrap_or(key);
+        match error {
+            SubmitError::Limited { key, retry_after } => SubmitError::Limited { key: own(key), retry_after },
+            SubmitError::KeyHeld { key, holder, fought } => SubmitError::KeyHeld { key: own(key), holder, fought },
+            other => other,
+        }
     }
 
     /// The scope of its `Idempotency-Key`s: its namespace, or its token if it has none, so that callers do not share keys.

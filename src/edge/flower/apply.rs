@@ -1,23 +1,18 @@
 //! Flower's submissions: `apply`, `async-apply` and `send-task`, with the options of Celery's `apply_async`.
 
-use std::time::Duration;
-
 use axum::extract::{FromRequest, Path, Request, State};
 use axum::http::StatusCode;
 use axum::response::Response;
 use serde_json::{Map, Value, json};
 
-use super::{empty, json as answer, outcome};
+use super::{empty, json as answer, longest_wait, outcome};
 use crate::edge::extract::{AnyJson, Caller};
 use crate::edge::problem::Problem;
 use crate::edge::state::Edge;
 use crate::guard::namespace;
 use crate::usecase::read::Found;
-use crate::usecase::submit::{SubmitError, SubmitRequest, Submitted};
+use crate::usecase::submit::{SubmitRequest, Submitted};
 use celery::task::submission::Submission;
-
-/// How long `apply` waits for the end, the longest that any request may wait.
-const LONGEST_WAIT: Duration = Duration::from_secs(60);
 
 /// Options that have the same name and meaning here.
 const SAME: [&str; 11] = [
@@ -77,7 +72,7 @@ pub async fn apply(
         Err(refused) => return Ok(*refused),
     };
     let id = id(&submitted);
-    match edge.gateway.find(&id, LONGEST_WAIT).await? {
+    match edge.gateway.find(&id, longest_wait(&edge)).await? {
         Found::Task(task) => Ok(answer(&outcome::told(&id, &task))),
         Found::Group(_) | Found::Pruned(_) | Found::Unknown => Ok(answer(&json!({"task-id": id, "state": "PENDING"}))),
     }
@@ -104,8 +99,8 @@ async fn submitted(
     namespace::enter(&mut request.submission, caller.namespace());
     request.token = caller.id();
     request.visibility = caller.visibility();
-    let outcome: Result<Submitted, SubmitError> = edge.gateway.submit(request).await;
-    Ok(Ok(outcome?))
+    let outcome = edge.gateway.submit(request).await;
+    Ok(Ok(outcome.map_err(|error| caller.in_own_words(error))?))
 }
 
 /// Converts the body to the form of `POST /v1/tasks`; `None` where Flower answers 400.
@@ -140,6 +135,8 @@ fn call(name: &str, body: &str) -> Option<String> {
     for option in MEANT_FOR_CELERY {
         given.remove(option);
     }
+    // The path names the task.
+    given.remove("task");
     // Unknown options are reported by the reader of the call.
     call.extend(given);
     Some(Value::Object(call).to_string())
@@ -174,6 +171,7 @@ mod tests {
         assert_eq!(call["eta"], "2026-11-30T17:05:01.25Z");
         assert_eq!((&call["countdown"], &call["expires"], &call["queue"]), (&json!(2.0), &json!(60.0), &json!("mail")));
         assert!(call.get("retry").is_none());
+        assert_eq!(read(r#"{"task": "b"}"#)["task"], "a", "the path names the task");
         assert_eq!(read(""), json!({"task": "a", "args": [], "kwargs": {}}));
     }
 

@@ -12,6 +12,8 @@ mod tasks;
 mod view;
 mod workers;
 
+use std::time::Duration;
+
 use axum::Router;
 use axum::body::Body;
 use axum::http::{HeaderValue, StatusCode, header};
@@ -46,6 +48,11 @@ pub fn router(prefix: &str) -> Router<Edge> {
         .route(&at("/api/task/revoke/{id}"), post(outcome::revoke))
         .route(&at("/api/task/timeout/{name}"), post(control::timeout))
         .route(&at("/api/task/rate-limit/{name}"), post(control::rate_limit))
+}
+
+/// As long as any request may wait here. Flower's clients say no `Prefer`, so the wait must fit into the time of a request.
+fn longest_wait(edge: &Edge) -> Duration {
+    edge.limits.wait.min(edge.http.request_timeout)
 }
 
 async fn health() -> Response {

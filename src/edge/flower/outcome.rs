@@ -8,7 +8,7 @@ use axum::response::Response;
 use serde_json::json;
 
 use super::arguments::Arguments;
-use super::{empty, json as answer, view};
+use super::{empty, json as answer, longest_wait, view};
 use crate::edge::extract::Caller;
 use crate::edge::problem::Problem;
 use crate::edge::state::Edge;
@@ -17,9 +17,6 @@ use crate::usecase::read::Found;
 use crate::usecase::revoke::{RevokeError, RevokeRequest};
 use celery::task::{Phase, TaskId};
 use ledger::Task;
-
-/// The longest that any request may wait.
-const LONGEST_WAIT: Duration = Duration::from_secs(60);
 
 pub async fn result(
     State(edge): State<Edge>,
@@ -31,7 +28,7 @@ pub async fn result(
         Ok(wait) => wait.and_then(|secs| Duration::try_from_secs_f64(secs).ok()).filter(|wait| !wait.is_zero()),
         Err(refused) => return Ok(*refused),
     };
-    let patience = wait.unwrap_or_default().min(LONGEST_WAIT);
+    let patience = wait.unwrap_or_default().min(longest_wait(&edge));
     let found = edge.gateway.find_for(&caller.visibility(), &id, patience).await?;
     let Found::Task(task) = found else {
         // Celery's backend answers PENDING for every unknown id.

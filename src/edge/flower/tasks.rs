@@ -14,8 +14,10 @@ use celery::task::TaskId;
 use ledger::{Filter, Page, Task};
 use runtime::clock::Time;
 
-/// The number of tasks that Flower keeps in memory by default.
+/// Flower keeps as many in memory by default: a list looks at no more, and shows no more.
 const MOST: usize = 10_000;
+/// Where no limit is asked for.
+const USUAL: usize = 500;
 const PAGE: i64 = 500;
 
 pub async fn list(State(edge): State<Edge>, caller: Caller, given: Arguments) -> Result<Response, Problem> {
@@ -39,13 +41,14 @@ pub async fn list(State(edge): State<Edge>, caller: Caller, given: Arguments) ->
 
 async fn matching(edge: &Edge, caller: &Caller, wanted: &Wanted) -> Result<Vec<Task>, Problem> {
     let enough = if wanted.sort_by.is_some() { MOST } else { (wanted.offset + wanted.limit).min(MOST) };
-    let (mut found, mut after) = (Vec::new(), None);
+    let (mut found, mut seen, mut after) = (Vec::new(), 0, None);
     loop {
         let filter = caller.narrow(wanted.filter.clone());
         let (tasks, next) = edge.gateway.tasks(&filter, &Page { limit: PAGE, after }).await?;
+        seen += tasks.len();
         found.extend(tasks.into_iter().filter(|task| wanted.takes(task)));
         after = next;
-        if after.is_none() || found.len() >= enough {
+        if after.is_none() || found.len() >= enough || seen >= MOST {
             return Ok(found);
         }
     }
@@ -79,7 +82,7 @@ impl Wanted {
             q: given.text("search").map(str::to_owned),
             ..Filter::default()
         };
-        let limit = given.number::<usize>("limit")?.filter(|limit| *limit > 0).unwrap_or(MOST).min(MOST);
+        let limit = given.number::<usize>("limit")?.filter(|limit| *limit > 0).unwrap_or(USUAL).min(MOST);
         let offset = usize::try_from(given.number::<i64>("offset")?.unwrap_or(0)).unwrap_or(0);
         let sort_by = given.text("sort_by").map(sort_key).transpose()?;
         let received = (moment(given, "received_start")?, moment(given, "received_end")?);

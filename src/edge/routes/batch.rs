@@ -165,7 +165,7 @@ impl Call {
         }
         let submitted = self.edge.gateway.submit_many(requests).await;
         let mut outcomes: Vec<Result<Submitted, Problem>> =
-            submitted.into_iter().map(|one| one.or_else(repeated)).collect();
+            submitted.into_iter().map(|one| one.or_else(|error| repeated(self.caller.in_own_words(error)))).collect();
         // The positions ascend, so each insertion is right once the earlier ones are done.
         for (place, problem) in refused {
             outcomes.insert(place, Err(problem));
@@ -233,9 +233,10 @@ impl Call {
         match self.edge.gateway.submit_all(requests, key).await {
             Ok(submitted) => Ok(Started::written(whole(&submitted))),
             Err(BatchError::Whole(SubmitError::Replay(answer))) => replay(&answer),
-            Err(BatchError::Whole(error)) => Err(error.into()),
+            Err(BatchError::Whole(error)) => Err(self.caller.in_own_words(error).into()),
             Err(BatchError::Items(refused)) => {
-                let refused = refused.into_iter().map(|(index, error)| (index, Problem::from(error)));
+                let told = |error| Problem::from(self.caller.in_own_words(error));
+                let refused = refused.into_iter().map(|(index, error)| (index, told(error)));
                 let found: Vec<(usize, Problem)> = refused.collect();
                 let all = found.iter().flat_map(|(index, problem)| places(*index, problem)).collect();
                 // Use the kind of the first problem, so that a name that is not allowed stays a 403.

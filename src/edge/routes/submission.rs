@@ -107,19 +107,8 @@ pub async fn send(
     request.token = caller.id();
     request.visibility = caller.visibility();
     request.idempotency = idempotency(&caller, repeatable, body, shown.clone());
-    let outcome = edge.gateway.submit(request).await.map_err(|error| in_own_words(error, caller.namespace()));
+    let outcome = edge.gateway.submit(request).await.map_err(|error| caller.in_own_words(error));
     respond(edge, outcome, prefer.wait, shown).await
-}
-
-/// Shows a caller's own keys without the namespace's prefix.
-pub(super) fn in_own_words(error: SubmitError, namespace: Option<&str>) -> SubmitError {
-    match error {
-        SubmitError::Limited { key, retry_after } => {
-            let key = namespace::word(namespace, &key).unwrap_or(&key).to_owned();
-            SubmitError::Limited { key, retry_after }
-        }
-        other => other,
-    }
 }
 
 /// As [`submit`], for a fan-out.
