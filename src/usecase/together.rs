@@ -59,7 +59,7 @@ impl Gateway {
         }
     }
 
-    /// Revokes every task of a group that has not ended. `None` when the ledger never saw the id.
+    /// Revokes every task of a group that has not ended, as far as the caller sees them. `None` when the ledger never saw the id.
     ///
     /// # Errors
     /// The first failure; repeating the call continues.
@@ -69,11 +69,12 @@ impl Gateway {
     pub async fn revoke_group(
         &self,
         id: &GroupId,
+        visibility: &Visibility,
         request: &RevokeRequest,
     ) -> Result<Option<Vec<Revoked>>, RevokeError> {
         let Some(group) = self.ledger.group(id).await? else { return Ok(None) };
         let tasks = self.tasks_of(&group).await?;
-        self.revoke_each(tasks, request).await.map(Some)
+        self.revoke_each(tasks, visibility, request).await.map(Some)
     }
 
     /// Revokes every unfinished task of a task's canvas that the caller may see.
@@ -86,13 +87,18 @@ impl Gateway {
         visibility: &Visibility,
         request: &RevokeRequest,
     ) -> Result<Vec<Revoked>, RevokeError> {
-        let (mut tasks, _) = self.ledger.graph(id).await?.ok_or_else(|| RevokeError::Unknown(id.clone()))?;
-        tasks.retain(|task| visibility.sees_task(task));
-        self.revoke_each(tasks, request).await
+        let (tasks, _) = self.ledger.graph(id).await?.ok_or_else(|| RevokeError::Unknown(id.clone()))?;
+        self.revoke_each(tasks, visibility, request).await
     }
 
-    /// Revokes later steps first, so that no step is sent because its predecessor ended.
-    async fn revoke_each(&self, mut tasks: Vec<Task>, request: &RevokeRequest) -> Result<Vec<Revoked>, RevokeError> {
+    /// Those of the tasks that the caller sees. Later steps first, so that none is sent because the one before it ended.
+    pub(super) async fn revoke_each(
+        &self,
+        mut tasks: Vec<Task>,
+        visibility: &Visibility,
+        request: &RevokeRequest,
+    ) -> Result<Vec<Revoked>, RevokeError> {
+        tasks.retain(|task| visibility.sees_task(task));
         tasks.sort_by_key(|task| (place(task.phase), task.no));
         let until = Instant::now() + CONFIRMATION;
         let mut revoked = Vec::with_capacity(tasks.len());
@@ -112,7 +118,8 @@ impl Gateway {
         Ok(tasks.into_iter().filter(|task| inside.contains(&task.id)).collect())
     }
 
-    /// Sends every failed or lost member again, unless it was sent again before, so repeating the call does nothing.
+    /// Sends every member again that failed or was lost, and has not been sent again yet: asking twice retries once. Members that
+    /// the caller does not see are left alone and left out.
     ///
     /// # Errors
     /// When the ledger fails; members that were sent again have it in their history.
@@ -124,7 +131,7 @@ impl Gateway {
         let Some(group) = self.ledger.group(id).await? else { return Ok(None) };
         let ids: Vec<TaskId> = group.members.into_iter().map(|member| member.task_id).collect();
         let mut answers = Vec::with_capacity(ids.len());
-        for task in self.ledger.tasks_by_id(&ids).await? {
+        for task in self.ledger.tasks_by_id(&ids).await?.into_iter().filter(|task| visibility.sees_task(task)) {
             let retried = Box::pin(self.retry_member(visibility, &task)).await?;
             answers.push((task.id, retried));
         }

@@ -7,22 +7,18 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures_util::StreamExt;
-use futures_util::stream;
-
 use super::Gateway;
+use super::keys;
 use super::revoke::{RevokeError, RevokeRequest, Revoked, Verdict};
 use super::submit::{SubmitError, SubmitRequest, Submitted};
 use crate::guard::tokens::Visibility;
 use celery::task::submission::{OnConflict, Unique, UniqueWhile};
-use celery::task::{Invalid, Phase, QueueName, Signature, TaskId, TaskName};
-use ledger::{Conflict, Task, UniqueKey};
+use celery::task::{Invalid, QueueName, Signature, TaskId, TaskName};
+use ledger::{Conflict, UniqueKey};
 use runtime::clock::Time;
 
 /// Maximum number of rounds before the submission is refused.
 const ROUNDS: u32 = 5;
-/// Concurrent revokes of one canvas: each may wait for a worker's confirmation.
-const AT_ONCE: usize = 16;
 
 /// A submission that may have to replace another task.
 pub(super) struct Contest {
@@ -109,17 +105,21 @@ impl Gateway {
         submitted: Submitted,
         mut holder: TaskId,
     ) -> Result<Submitted, SubmitError> {
+        let dropping = keys::dropping(&rows);
         for _ in 0..ROUNDS {
             if contest.must_see && !self.sees(&contest.visibility, &holder).await? {
                 break;
             }
-            let replaced = self.revoke_whole(&holder).await?;
+            let replaced = self.revoke_whole(&contest, &holder).await?;
             let mut rows = rows.clone();
             if let Some(key) = &mut rows.unique {
                 key.replaces = Some(holder.clone());
             }
             match self.commit.commit(rows).await? {
-                Ok(_) => return Ok(Submitted { replaced: Some(replaced), ..submitted }),
+                Ok(inserted) => {
+                    self.drop_older(&dropping, &inserted).await;
+                    return Ok(Submitted { replaced: Some(replaced), ..submitted });
+                }
                 Err(Conflict::Joined(next)) => holder = next,
                 Err(conflict) => return Err(super::retry::refused(conflict)),
             }
@@ -131,18 +131,15 @@ impl Gateway {
         Ok(self.ledger.task(id).await?.is_none_or(|task| visibility.sees_task(&task)))
     }
 
-    /// Revokes a task and all unfinished tasks of its canvas, those that have not begun first. Returns the weakest verdict.
-    async fn revoke_whole(self: &Arc<Self>, id: &TaskId) -> Result<Revoked, RevokeError> {
-        let request = Arc::new(RevokeRequest::terminating("replaced by a newer submission of the same key"));
+    /// Revokes a task and what is unfinished of its canvas, as far as the caller sees it where it must. The verdict is that of the
+    /// part that is hardest to stop.
+    async fn revoke_whole(&self, contest: &Contest, id: &TaskId) -> Result<Revoked, RevokeError> {
+        let request = RevokeRequest::terminating("replaced by a newer submission of the same key");
         let Some((mut tasks, _)) = self.ledger.graph(id).await? else { return Err(RevokeError::Unknown(id.clone())) };
         tasks.retain(|task| !task.phase.is_final());
-        tasks.sort_by_key(|task| std::cmp::Reverse(task.phase == Phase::Waiting));
-        let revokes = tasks.into_iter().map(|task: Task| {
-            let (gateway, request) = (Arc::clone(self), Arc::clone(&request));
-            async move { gateway.revoke(&task.id, &request).await }
-        });
-        let verdicts: Vec<Result<Revoked, RevokeError>> = stream::iter(revokes).buffered(AT_ONCE).collect().await;
-        let verdicts = verdicts.into_iter().collect::<Result<Vec<_>, _>>()?;
+        let everything = Visibility::default();
+        let visibility = if contest.must_see { &contest.visibility } else { &everything };
+        let verdicts = Box::pin(self.revoke_each(tasks, visibility, &request)).await?;
         Ok(whole(id, verdicts))
     }
 }

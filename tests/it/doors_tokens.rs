@@ -178,6 +178,8 @@ struct Foreign {
     ids: Vec<String>,
     /// A task of its own, in the middle of a canvas of others.
     own_in_chain: String,
+    /// One that was lost: it stands in the list of dead letters.
+    dead: String,
     schedule: String,
 }
 
@@ -189,6 +191,8 @@ async fn populate(admin: &Caller) -> Foreign {
     let chain = submit("/chain", json!({"tasks": [mine, foreign]})).await;
     let group = submit("/group", json!({"tasks": [foreign, mine]})).await;
     let waiting = submit("/chain", json!({"tasks": [foreign, mine]})).await;
+    let dead = submit("/v1/tasks", foreign.clone()).await["task_id"].as_str().expect("an id").to_owned();
+    call(admin, "POST", &format!("/v1/tasks/{dead}/resolve"), r#"{"as": "lost"}"#).await.expect(200);
     let schedule = format!("nightly-{SECRET}");
     let document = json!({"name": schedule, "task": foreign["task"], "args": [SECRET], "every": 86_400});
     call(admin, "POST", "/v1/schedules", &document.to_string()).await.expect(201);
@@ -200,8 +204,10 @@ async fn populate(admin: &Caller) -> Foreign {
             text(&group["children"][0]["task_id"]),
             text(&waiting["children"][0]["task_id"]),
             text(&chain["children"][1]["task_id"]),
+            dead.clone(),
         ],
         own_in_chain: text(&chain["children"][0]["task_id"]),
+        dead,
         schedule,
     }
 }
@@ -269,6 +275,11 @@ async fn every_operation_keeps_to_the_names_of_its_token() {
             }
         }
     }
+    for action in ["retry", "revoke", "requeue", "dismiss"] {
+        let body = json!({"action": action, "filter": {"q": SECRET}}).to_string();
+        let begun = call(&limited, "POST", "/v1/bulk", &body).await.expect(202);
+        assert_eq!(begun["total"], 0, "{action}: {begun}");
+    }
     own_task_in_a_foreign_canvas(&guarded, &limited, &foreign).await;
     nobody_elses_was_touched(&guarded.admin(), &foreign).await;
 }
@@ -316,7 +327,30 @@ async fn nobody_elses_was_touched(admin: &Caller, foreign: &Foreign) {
         let task = call(admin, "GET", &format!("/v1/tasks/{id}"), "").await.expect(200);
         assert!(["queued", "accepted", "waiting"].contains(&task["phase"].as_str().expect("a phase")), "{task}");
     }
+    let listed = call(admin, "GET", "/v1/dead-letters", "").await.expect(200);
+    let dead = listed["tasks"].as_array().expect("tasks").iter().find(|task| task["task_id"] == foreign.dead.as_str());
+    assert!(dead.is_some_and(|dead| dead["retried_as"].is_null()), "{listed}");
     call(admin, "GET", &format!("/v1/schedules/{}", foreign.schedule), "").await.expect(200);
+}
+
+#[tokio::test]
+async fn a_group_is_revoked_only_as_far_as_its_token_sees_it() {
+    let guarded = Guarded::start();
+    let limited = guarded.token(&["--name", "tenant", "--scope", "read,control", "--tasks", "mine.*"]);
+    let mine = json!({"task": "mine.work", "countdown": 3600});
+    let chain = json!({"chain": [{"task": "theirs.first", "countdown": 3600}, {"task": "mine.work"}]});
+    let tasks = json!({"tasks": [chain, mine]});
+    let group = call(&guarded.admin(), "POST", "/group", &tasks.to_string()).await.expect(202);
+    let children = group["children"].as_array().expect("tasks");
+    let foreign = children.iter().find(|child| child["task"] == "theirs.first").expect("a head")["task_id"].clone();
+    let foreign = foreign.as_str().expect("an id");
+    let path = format!("/v1/tasks/{}/revoke", group["group_id"].as_str().expect("an id"));
+    let revoked = call(&limited, "POST", &path, "{}").await;
+    assert!(!revoked.text().contains(foreign), "{}", revoked.text());
+    assert_eq!(revoked.expect(200)["members"].as_array().map(Vec::len), Some(2), "{}", revoked.text());
+    let head = call(&guarded.admin(), "GET", &format!("/v1/tasks/{foreign}"), "").await.expect(200);
+    assert_eq!(head["phase"], "held", "{head}");
+    assert_eq!(call(&guarded.admin(), "POST", &path, "{}").await.expect(200)["prevented"], 1, "whose it is revokes it");
 }
 
 #[tokio::test]
@@ -337,6 +371,15 @@ async fn a_word_of_one_namespace_blocks_nobody_elses() {
         (other.get(&path).await.expect(200)["phase"] == "queued").then_some(())
     })
     .await;
+    // A refusal says the word as it was said, wherever it is told.
+    let rejected = json!({"task": "demo.add", "unique": {"key": "once", "on_conflict": "reject"}});
+    let refused = submit(&same, &rejected).await;
+    refused.problem(409, "key-held");
+    let batch = same.post("/v1/tasks/batch", &json!([rejected])).await;
+    assert_eq!(batch.expect(202)["rejected"], 1);
+    for told in [refused.text(), batch.text()] {
+        assert!(told.contains("the unique key once") && !told.contains("@first"), "{told}");
+    }
     // Nobody reaches into another namespace by its name.
     let forged = json!({"task": "demo.add", "unique": {"key": "@first/once"}});
     assert_ne!(submit(&other, &forged).await.expect(202)["task_id"], first);

@@ -59,7 +59,7 @@ pub async fn revoke_task(
     })?;
     caller.must_see(&edge, &id).await?;
     let together = match edge.gateway.group_of(&id).await? {
-        Some(group) => Box::pin(edge.gateway.revoke_group(&group, &request)).await?,
+        Some(group) => Box::pin(edge.gateway.revoke_group(&group, &caller.visibility(), &request)).await?,
         None if canvas => Some(Box::pin(edge.gateway.revoke_canvas(&id, &caller.visibility(), &request)).await?),
         None => None,
     };
