@@ -41,12 +41,13 @@ impl Gateway {
 
     /// Declares the queue for waiting steps: RabbitMQ drops messages for queues that do not exist, and no worker declares this one.
     pub(super) async fn prepare_queue(&self, submission: &ledger::Submission) {
+        if self.broker.lists().is_some() {
+            return;
+        }
         let is_ours = |task: &ledger::NewTask| pause::is_held_here(Some(task.queue.as_str()));
         let Some(task) = submission.tasks.iter().find(|task| is_ours(task)) else { return };
-        if self.broker.lists().is_none() {
-            // An existing queue with other arguments works too; the relay reports a broker that is down.
-            let _ = self.broker.declare_queue(&task.queue, "{}").await;
-        }
+        // A queue that is there with other arguments does as well; a broker that is away is told of by the relay.
+        let _ = self.broker.declare_queue(&task.queue, "{}").await;
     }
 
     /// The answer to an earlier submission of this id.

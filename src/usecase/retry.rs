@@ -8,6 +8,7 @@ use super::limits::at_once;
 use super::replay::{self, ReplayError};
 use super::revoke::{RevokeError, RevokeRequest};
 use super::submit::{Answer, Idempotency, SubmitError, Submitted};
+use super::way::is_fanout;
 use crate::guard::tokens::Visibility;
 use crate::live::commit::CommitError;
 use celery::task::{Phase, QueueName, TaskId, TaskName, json};
@@ -89,7 +90,7 @@ impl Gateway {
         let is_limited = first.options.limits.is_some() || self.catalog.is_limited(first.name.as_str());
         if due_at.is_some() || is_paused || is_limited {
             (first.phase, first.due_at) = (Phase::Held, Some(due_at.unwrap_or(at_once(now))));
-        } else {
+        } else if !is_fanout(first.options.spread.as_ref()) {
             first.way = self.way_to(first.queue.as_str(), first.options.fair.is_some(), first.priority);
         }
         Ok(submission)

@@ -11,6 +11,7 @@ use tokio::time::Instant;
 use tracing::info;
 
 use super::Gateway;
+use super::way::is_fanout;
 use crate::live::direct::DIRECT_DEADLINE;
 use crate::reconcile::removal::Removal;
 use celery::commands::revoke_arguments;
@@ -93,7 +94,8 @@ impl Gateway {
         let task = match self.ledger.task(id).await? {
             Some(task) => task,
             None => {
-                let enqueued = self.enqueued(id, CONFIRMATION).await?.filter(|task| !task.is_undrained());
+                let left = until.saturating_duration_since(Instant::now());
+                let enqueued = self.enqueued(id, left).await?.filter(|task| !task.is_undrained());
                 enqueued.ok_or_else(|| RevokeError::Unknown(id.clone()))?
             }
         };
@@ -161,7 +163,8 @@ impl Revoking<'_> {
     async fn accepted(&self, task: Task) -> Result<Revoked, RevokeError> {
         // A task that waits for room in its queue is never on the direct path, so removing its row is enough.
         let queue = task.queue.as_deref().unwrap_or_default();
-        if self.gateway.windows.of(queue, task.options.fair.is_some()).is_some() {
+        let takes_turns = !is_fanout(task.options.spread.as_ref());
+        if takes_turns && self.gateway.windows.of(queue, task.options.fair.is_some()).is_some() {
             return self.withdraw(task, "it waited in the ledger, and was never published").await;
         }
         let Some(lists) = self.gateway.broker.lists() else { return self.unmarked(task).await };
@@ -199,7 +202,7 @@ impl Revoking<'_> {
     async fn published(&self, task: Task) -> Result<Revoked, RevokeError> {
         self.remember(&task).await?;
         if pause::is_held_here(task.queue.as_deref()) && self.gateway.revoke_wait(&task.id).await? {
-            let after = self.gateway.watcher.wait(&task.id, CONFIRMATION).await?.unwrap_or(task);
+            let after = self.gateway.watcher.wait(&task.id, self.left()).await?.unwrap_or(task);
             return Ok(signalled(&after, after.phase == Phase::Revoked, "it waited, and waits no more"));
         }
         let with_worker = matches!(task.phase, Phase::Received | Phase::Running);
@@ -228,18 +231,18 @@ impl Revoking<'_> {
         if task.phase == Phase::Running && !self.request.terminate {
             return Ok(signalled(&task, false, "it runs and goes on: terminate was not asked for"));
         }
-        let after = self
-            .gateway
-            .watcher
-            .wait(&task.id, self.until.saturating_duration_since(Instant::now()))
-            .await?
-            .unwrap_or(task);
+        let after = self.gateway.watcher.wait(&task.id, self.left()).await?.unwrap_or(task);
         Ok(match after.phase {
             Phase::Revoked | Phase::Expired => signalled(&after, true, "the worker confirmed it"),
             phase if phase.is_final() => signalled(&after, false, &format!("it {phase} before the revoke took effect")),
             Phase::Queued if self.gateway.broker.lists().is_none() => signalled(&after, false, STAYS),
             _ => signalled(&after, false, "the revoke was broadcast; no worker has confirmed it yet"),
         })
+    }
+
+    /// How long the answer may still wait for a confirmation.
+    fn left(&self) -> Duration {
+        self.until.saturating_duration_since(Instant::now())
     }
 
     async fn broadcast(&self, task: &Task) -> Result<i64, broker::Error> {

@@ -91,7 +91,9 @@ fn chain(steps: &[Signature], at: &str, fed: bool, judge: &mut Judge<'_>) {
 pub(super) fn add_links(catalog: &Catalog, signature: &mut Signature, fed: bool) {
     match signature {
         Signature::Task(task) => {
-            if let Ok(admitted) = catalog.admit(NamedCall { queue: None, ..named(task, fed) }) {
+            if catalog.entries_of(task.task.as_str()).any(|entry| entry.has_links())
+                && let Ok(admitted) = catalog.admit(NamedCall { queue: None, ..named(task, fed) })
+            {
                 task.link.extend(admitted.links.after_success);
                 task.link_error.extend(admitted.links.after_failure);
             }

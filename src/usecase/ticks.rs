@@ -1,6 +1,7 @@
 //! Builds the submission of a schedule's tick, or of a run by hand, with the row that records it.
 
 use super::Gateway;
+use super::keys;
 use super::schedules::ScheduleError;
 use super::submit::{Idempotency, SubmitError, SubmitRequest, Submitted};
 use crate::guard::namespace;
@@ -44,7 +45,7 @@ impl Gateway {
         let answer = fired.ok_or_else(|| ScheduleError::Unknown(name.to_owned()))?.into_iter().flatten().next();
         match answer {
             Some(Ok(inserted)) => {
-                self.announce(vec![(submission, inserted)]);
+                self.announce(vec![(submission, inserted)]).await;
                 Ok(submitted)
             }
             Some(Err(Conflict::Replay(answer))) => Err(SubmitError::Replay(answer).into()),
@@ -78,18 +79,26 @@ impl Gateway {
         Ok((id, self.prepared(request, now)?.0))
     }
 
-    /// Tells the relay and the watchers about submissions that were not committed by the committer.
-    pub fn announce(&self, committed: Vec<(ledger::Submission, Inserted)>) {
-        let mut offer = Vec::new();
+    /// Lets the relay and the watchers know of what was committed beside the committer, and drops what makes room for it.
+    pub async fn announce(&self, committed: Vec<(ledger::Submission, Inserted)>) {
+        let (mut offer, mut newer) = (Vec::new(), Vec::new());
         let mut held = false;
         for (submission, inserted) in committed {
+            self.prepare_queue(&submission).await;
             held |= submission.tasks.iter().any(commit::needs_pass);
             self.hub.accepted(&submission, &inserted.task_nos);
+            let dropping = keys::dropping(&submission);
             offer.extend(commit::outgoing(submission, &inserted));
+            if !dropping.is_empty() {
+                newer.push((dropping, inserted));
+            }
         }
         self.relay.offer(offer);
         if held {
             self.relay.nudge();
+        }
+        for (dropping, inserted) in newer {
+            self.drop_older(&dropping, &inserted).await;
         }
     }
 }

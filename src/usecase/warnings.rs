@@ -5,7 +5,8 @@ use std::collections::BTreeSet;
 
 use super::Gateway;
 use super::submit::SubmitError;
-use celery::task::{Signature, Spread, TaskName};
+use super::way::is_fanout;
+use celery::task::{Signature, TaskName, pause};
 use ledger::NewTask;
 
 /// Maximum number of warnings in an answer: a canvas may have thousands of tasks.
@@ -26,7 +27,7 @@ impl Gateway {
         let picture = self.fleet.current();
         let mut seen = BTreeSet::new();
         let mut warnings = Vec::new();
-        for task in tasks.iter().filter(|task| !matches!(task.options.spread, Some(Spread::Fanout { .. }))) {
+        for task in tasks.iter().filter(|task| is_for_workers(task)) {
             let (name, queue) = (task.name.as_str(), task.queue.as_str());
             if warnings.len() >= MOST {
                 break;
@@ -42,9 +43,13 @@ impl Gateway {
 
     /// Refuses a strict task that would get a warning. A schedule's tick is not refused, because it has no caller.
     pub(super) fn check_strict(&self, tasks: &[NewTask]) -> Result<(), SubmitError> {
+        if !self.catalog.has_strict() {
+            return Ok(());
+        }
         let picture = self.fleet.current();
         let is_strict = |name: &TaskName| self.catalog.entry(name.as_str()).is_some_and(|entry| entry.strict);
-        let strict = tasks.iter().filter(|task| task.schedule.is_none() && is_strict(&task.name));
+        let strict =
+            tasks.iter().filter(|task| task.schedule.is_none() && is_for_workers(task) && is_strict(&task.name));
         let mut doubts = strict.filter_map(|task| {
             let doubt = picture.doubt(task.name.as_str(), task.queue.as_str())?;
             Some(doubt.detail(task.name.as_str(), task.queue.as_str()))
@@ -62,11 +67,17 @@ impl Gateway {
 
     pub(super) fn names_strict(&self, signature: &Signature) -> bool {
         let mut found = false;
-        if self.catalog.entries().iter().any(|entry| entry.strict) {
+        if self.catalog.has_strict() {
             signature.visit(&mut |task| {
                 found |= self.catalog.entry(task.task.as_str()).is_some_and(|entry| entry.strict);
             });
         }
         found
     }
+}
+
+/// Whether the workers of its queue are those who run it: a step that waits stays with the gateway, and what an exchange hands to all
+/// who listen stands in no queue.
+fn is_for_workers(task: &NewTask) -> bool {
+    !pause::is_held_here(Some(task.queue.as_str())) && !is_fanout(task.options.spread.as_ref())
 }

@@ -20,7 +20,7 @@ impl Gateway {
         if !limits.is_empty() {
             return Way::Direct;
         }
-        if matches!(spread, Some(Spread::Fanout { .. })) {
+        if is_fanout(spread) {
             return self.at_once();
         }
         self.way_to(node.queue().as_str(), shared, node.priority().unwrap_or_default())
@@ -48,6 +48,11 @@ impl Gateway {
         let declared = self.declared(task, fed);
         (fixed.and(Keys { limits: declared.limits, fair: declared.fair }), declared.labels)
     }
+}
+
+/// Whether an exchange hands it to all who listen now: it stands in no queue, so it waits in no line either.
+pub(super) fn is_fanout(spread: Option<&Spread>) -> bool {
+    matches!(spread, Some(Spread::Fanout { .. }))
 }
 
 /// The requested start time, if it is later than now.

@@ -152,7 +152,7 @@ impl Beat {
                 }
             }
             // Announce all together, so that they share one publication and none waits for another to be recorded.
-            self.gateway.announce(committed);
+            self.gateway.announce(committed).await;
             // Each batch was committed separately; schedules of a failed batch are found again.
             failure.map_or(Ok(()), Err)?;
         }

@@ -136,6 +136,32 @@ async fn where_only_the_newest_waits_older_ones_are_revoked() {
     assert!(task["reason"].as_str().is_some_and(|reason| reason.contains("newer")), "{task}");
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn runs_of_a_schedule_and_tasks_that_take_a_place_drop_older_ones_too() {
+    let env = Harness::start(&alone(""));
+    let limits = json!([{"key": "refresh", "max": 1, "on_limit": "drop-oldest"}]);
+    let call = json!({"task": "demo.add", "args": [1, 1], "queue": "nobody", "limits": limits});
+    let mut document = call.clone();
+    (document["name"], document["every"]) = (json!("refresh"), json!(86_400));
+    env.http.post("/v1/schedules", &document).await.expect(201);
+    let id = |answer: crate::harness::Answer| answer.expect(202)["task_id"].as_str().expect("an id").to_owned();
+    let mut runs = Vec::new();
+    for _ in 0..3 {
+        runs.push(id(env.http.post("/v1/schedules/refresh/run", &json!({})).await));
+        env.in_phase(&runs[0], "queued").await;
+    }
+    assert_eq!(env.finished(&runs[1]).await["status"], "REVOKED");
+    let mut once = call.clone();
+    once["unique"] = json!({"key": "newest", "on_conflict": "replace"});
+    let first = id(env.http.post("/v1/tasks", &once).await);
+    assert_eq!(env.finished(&runs[2]).await["status"], "REVOKED");
+    let patient = id(env.http.post("/v1/tasks", &limited(&json!([{"key": "refresh", "max": 1}]))).await);
+    let second = env.http.post("/v1/tasks", &once).await.expect(202);
+    assert_eq!(second["replaced"]["task_id"], json!(first), "{second}");
+    let dropped = env.finished(&patient).await;
+    assert_eq!(dropped["status"], "REVOKED", "{dropped}");
+}
+
 async fn state(env: &Lent<Box<Harness>>, key: &str) -> Option<Value> {
     let listed = env.http.get("/v1/limits").await.expect(200);
     listed["limits"].as_array().expect("a list").iter().find(|one| one["key"] == key).cloned()
