@@ -26,7 +26,7 @@ use runtime::clock;
 const MOST_CHARS: usize = 500;
 
 /// Acts that are not on the ledger alone: their rows are opened before the act.
-const OPENED_BEFORE: [&str; 7] = [
+const OPENED_BEFORE: [&str; 10] = [
     "retry_task",
     "requeue_dead_letter",
     "requeue_dead_letters",
@@ -34,7 +34,16 @@ const OPENED_BEFORE: [&str; 7] = [
     "control_workers",
     "resend_delivery",
     "resolve_task",
+    "complete_task",
+    "put_limit",
+    "reset_limit",
 ];
+
+/// Whether the row of an act is there before it. Flower's routes are no operations of the contract, so their names are paths; what
+/// they do is said to workers.
+fn is_opened_before(what: &str) -> bool {
+    OPENED_BEFORE.contains(&what) || what.contains('/')
+}
 
 /// What a handler adds to its call's row.
 #[derive(Debug, Clone, Default)]
@@ -69,7 +78,7 @@ pub fn act(edge: &Edge, request: &Request, identity: &Identity) -> Option<NewAct
 
 /// Runs the request as this act.
 pub async fn carried_out(edge: &Edge, act: NewAct, request: Request, next: Next) -> Response {
-    if OPENED_BEFORE.contains(&act.what.as_str())
+    if is_opened_before(&act.what)
         && let Err(error) = edge.gateway.open_act(&act).await
     {
         return Problem::from(error).into_response();
@@ -129,4 +138,30 @@ fn operation(method: &Method, route: &str) -> String {
     });
     let named = NAMES.get(&(method.as_str().to_owned(), route.to_owned()));
     named.cloned().unwrap_or_else(|| format!("{method} {route}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    #[test]
+    fn every_name_of_the_list_is_an_operation() {
+        let document = serde_json::to_value(crate::edge::router::documented().into_openapi()).unwrap();
+        let methods =
+            document["paths"].as_object().unwrap().values().flat_map(|path| path.as_object().unwrap().values());
+        let known: BTreeSet<&str> = methods.filter_map(|operation| operation["operationId"].as_str()).collect();
+        for name in OPENED_BEFORE {
+            assert!(known.contains(name), "{name}");
+        }
+    }
+
+    #[test]
+    fn acts_of_flower_and_of_other_stores_have_their_row_before() {
+        let shutdown = operation(&Method::POST, "/flower/api/worker/shutdown/{worker}");
+        assert!(is_opened_before(&shutdown), "{shutdown}");
+        assert!(is_opened_before(&operation(&Method::POST, "/v1/tasks/{id}/complete")));
+        assert!(!is_opened_before(&operation(&Method::POST, "/v1/schedules")));
+    }
 }

@@ -81,6 +81,12 @@ async fn an_act_whose_row_cannot_be_written_does_not_happen() {
     let paused: i64 =
         sqlx::query_scalar("select count(*) from taskgate.queue_pause").fetch_one(&pool).await.expect("a count");
     assert_eq!(paused, 0);
+    let headers = [("content-type", "application/json")];
+    let limit = env.http.send(reqwest::Method::PUT, "/v1/limits/host", &headers, Some(br#"{"max": 1}"#.to_vec())).await;
+    assert_eq!(limit.status, 500, "{}", limit.text());
+    let key = env.http.send(reqwest::Method::DELETE, "/v1/limits/host", &[], None).await;
+    assert_eq!(key.status, 500, "{}", key.text());
+    assert_eq!(env.http.get("/v1/limits").await.expect(200)["limits"], json!([]));
     env.http.get("/v1/schedules/nightly").await.problem(404, "schedule-not-found");
     assert_eq!(env.http.get("/v1/bulk").await.expect(200)["bulks"], json!([]));
     let listed = env.http.get("/v1/tasks").await.expect(200);
