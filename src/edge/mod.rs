@@ -16,6 +16,7 @@ mod extract;
 mod fleet;
 mod flower;
 mod links;
+mod login;
 mod mcp;
 mod middleware;
 pub mod openapi;

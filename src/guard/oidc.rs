@@ -4,7 +4,7 @@
 //! verifier are derived from it. So any replica can finish a login that another one began, and a stolen code is useless. The
 //! provider's metadata and keys are fetched when first needed, and again after a while or when a signature does not match.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use base64::Engine;
@@ -17,7 +17,6 @@ use openidconnect::{
 use serde_json::{Map, Value};
 use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
-use tokio::sync::Mutex;
 
 use crate::config;
 use ledger::Scope;
@@ -136,7 +135,7 @@ impl Provider {
         let nonce = Nonce::new(attempt.derived("nonce"));
         if let Err(error) = token.claims(&client.id_token_verifier(), &nonce) {
             // The provider may have new keys: fetch them at the next attempt.
-            *self.known.lock().await = None;
+            self.remember(None);
             return Err(OidcError::Unfit(chain(&error)));
         }
         self.person(&verified_claims(&token.to_string())?)
@@ -157,17 +156,27 @@ impl Provider {
     }
 
     async fn metadata(&self) -> Result<CoreProviderMetadata, OidcError> {
-        let mut known = self.known.lock().await;
-        if let Some((_, metadata)) = known.as_ref().filter(|(at, _)| at.elapsed() < FRESH) {
-            return Ok(metadata.clone());
+        if let Some(metadata) = self.remembered() {
+            return Ok(metadata);
         }
+        // Some may ask at the same time: none of them waits for another one's answer.
         let issuer = IssuerUrl::new(self.config.issuer.clone()).map_err(|error| OidcError::Away(error.to_string()))?;
         let http = |request: HttpRequest| fetch(self.http.clone(), request);
         let metadata = CoreProviderMetadata::discover_async(issuer, &http)
             .await
             .map_err(|error| OidcError::Away(chain(&error)))?;
-        *known = Some((Instant::now(), metadata.clone()));
+        self.remember(Some(metadata.clone()));
         Ok(metadata)
+    }
+
+    fn remembered(&self) -> Option<CoreProviderMetadata> {
+        let known = self.known.lock().expect("nothing panics under this lock");
+        known.as_ref().filter(|(at, _)| at.elapsed() < FRESH).map(|(_, metadata)| metadata.clone())
+    }
+
+    fn remember(&self, metadata: Option<CoreProviderMetadata>) {
+        let mut known = self.known.lock().expect("nothing panics under this lock");
+        *known = metadata.map(|metadata| (Instant::now(), metadata));
     }
 
     fn client_id(&self) -> ClientId {

@@ -31,13 +31,13 @@ pub struct Passwords(Arc<Inner>);
 struct Inner {
     users: Vec<User>,
     key: [u8; 32],
-    turns: Semaphore,
+    turns: Arc<Semaphore>,
     remembered: Mutex<HashMap<[u8; 32], Instant>>,
 }
 
 impl Passwords {
     pub fn new(users: Vec<User>) -> Self {
-        let (turns, remembered) = (Semaphore::new(AT_ONCE), Mutex::default());
+        let (turns, remembered) = (Arc::new(Semaphore::new(AT_ONCE)), Mutex::default());
         Self(Arc::new(Inner { users, key: clock::secret(), turns, remembered }))
     }
 
@@ -46,27 +46,43 @@ impl Passwords {
         self.0.users.is_empty()
     }
 
+    /// The user of this name and password, when they were right a moment ago. Costs nothing.
+    pub fn remembered(&self, name: &str, password: &str) -> Option<User> {
+        let user = self.0.user(name).filter(|_| password.len() <= MOST_BYTES)?;
+        self.0.remembers(&self.0.mark(name, password)).then_some(user)
+    }
+
     /// The user of this name and password.
+    ///
+    /// # Cancel safety
+    /// A dropped call leaves its hash being computed; the place of that work is free only when it is done.
     pub async fn check(&self, name: &str, password: &str) -> Option<User> {
         if password.len() > MOST_BYTES || self.is_empty() {
             return None;
         }
-        let user = self.0.users.iter().find(|user| user.name == name).cloned();
-        let mark = self.0.mark(name, password);
-        if user.is_some() && self.0.remembers(&mark) {
-            return user;
+        if let Some(user) = self.remembered(name, password) {
+            return Some(user);
         }
-        let _turn = self.0.turns.acquire().await.expect("the semaphore is never closed");
+        let user = self.0.user(name);
         let hash = user.as_ref().map_or_else(|| NOBODY.to_owned(), |user| user.password.reveal().to_owned());
-        let password = password.to_owned();
-        let is_right = tokio::task::spawn_blocking(move || matches(&hash, &password)).await.unwrap_or(false);
+        let turn = Arc::clone(&self.0.turns).acquire_owned().await.expect("the semaphore is never closed");
+        let given = password.to_owned();
+        let judged = tokio::task::spawn_blocking(move || {
+            let _turn = turn;
+            matches(&hash, &given)
+        });
+        let is_right = judged.await.unwrap_or(false);
         let user = user.filter(|_| is_right)?;
-        self.0.remember(mark);
+        self.0.remember(self.0.mark(name, password));
         Some(user)
     }
 }
 
 impl Inner {
+    fn user(&self, name: &str) -> Option<User> {
+        self.users.iter().find(|user| user.name == name).cloned()
+    }
+
     fn mark(&self, name: &str, password: &str) -> [u8; 32] {
         let mut mac = Hmac::<Sha256>::new_from_slice(&self.key).expect("any key will do");
         mac.update(name.as_bytes());

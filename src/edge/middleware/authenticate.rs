@@ -4,12 +4,13 @@
 //! It fails closed: a route without an access rule is not served.
 
 use axum::extract::{MatchedPath, OriginalUri, Request};
-use axum::http::{HeaderMap, HeaderValue, Method, Uri, header};
+use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, Uri, header};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 
 use crate::config::Auth;
 use crate::edge::access::{Asked, Need, Reach};
+use crate::edge::login;
 use crate::edge::problem::Problem;
 use crate::edge::session;
 use crate::edge::slugs;
@@ -88,9 +89,8 @@ pub async fn whoever(edge: &Edge, headers: &HeaderMap) -> Result<Option<(Identit
         return Ok(Some((Identity::anybody(), None)));
     }
     if let Some((name, password)) = basic(headers).filter(|_| !edge.passwords.is_empty()) {
-        let user = edge.passwords.check(&name, &password).await;
-        let user = user.ok_or_else(|| {
-            Problem::new(&slugs::LOGIN_FAILED).detail("the name or the password is wrong").invalid_token()
+        let user = login::user(edge, &name, &password).await.map_err(|problem| {
+            if problem.status() == StatusCode::UNAUTHORIZED { problem.invalid_token() } else { problem }
         })?;
         return Ok(Some((Identity::user(&user), None)));
     }

@@ -6,10 +6,11 @@ use axum::response::{IntoResponse, Response};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use crate::config::{Auth, Quota};
+use crate::config::Auth;
 use crate::edge::answer::{Answer, Body, Described, Refusals, Refused};
 use crate::edge::base;
 use crate::edge::extract::{JsonText, wishes};
+use crate::edge::login;
 use crate::edge::middleware::authenticate::whoever;
 use crate::edge::middleware::forwarded::Client;
 use crate::edge::problem::Problem;
@@ -22,8 +23,6 @@ use ledger::Scope;
 
 /// How long a login at the provider may take.
 const ATTEMPT_SECONDS: u64 = 600;
-/// Rate of password attempts for one name.
-const TRIES: &str = "10/m";
 
 /// The caller, and the ways to log in.
 #[derive(Debug, Serialize, ToSchema)]
@@ -92,15 +91,7 @@ pub async fn log_in(
         };
         (needed("user"), needed("password"))
     })?;
-    let quota = Quota::parse(TRIES).expect("this is a rate");
-    let tries = edge.throttle.take(&format!("login {user}"), quota).await;
-    if !tries.is_allowed {
-        let told = "too many tries for this name; wait a minute";
-        return Err(Problem::new(&slugs::RATE_LIMITED).detail(told).retry_after(tries.retry_after).into());
-    }
-    let Some(user) = edge.passwords.check(&user, &password).await else {
-        return Err(Problem::new(&slugs::LOGIN_FAILED).detail("the name or the password is wrong").into());
-    };
+    let user = login::user(&edge, &user, &password).await?;
     let person = Person { name: user.name, scopes: user.scopes };
     let (identity, secret) = edge.authority.log_in(&person.name, &person.scopes, edge.session).await?;
     let cookie = kept(&edge, &secret, client.as_deref());
@@ -120,7 +111,13 @@ pub async fn log_out(
     client: Option<axum::Extension<Client>>,
     headers: HeaderMap,
 ) -> Result<Described, Refused<Login>> {
-    if let Some((identity, Some(secret))) = whoever(&edge, &headers).await.ok().flatten() {
+    let known = match whoever(&edge, &headers).await {
+        Ok(known) => known,
+        // Their session has ended already.
+        Err(problem) if problem.status() == StatusCode::UNAUTHORIZED => None,
+        Err(problem) => return Err(problem.into()),
+    };
+    if let Some((identity, Some(secret))) = known {
         session::check(&axum::http::Method::DELETE, &headers, &secret)?;
         if let Some(id) = identity.id() {
             edge.authority.log_out(id).await?;

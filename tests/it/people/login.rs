@@ -202,6 +202,26 @@ async fn a_user_with_a_password_logs_in_and_guessing_ends() {
         }
     }
     assert_eq!(last, 429);
+    // As often with `Authorization: Basic`, which is no other way in; and whoever is refused there is not logged out as a stranger.
+    let guess = basic("tried:x");
+    let tried = async || http.get_with("/v1/tasks", &[("authorization", &guess)]).await.status;
+    let mut statuses = Vec::new();
+    for _ in 0..20 {
+        statuses.push(tried().await);
+    }
+    assert!(statuses[..5].iter().all(|status| *status == 401) && statuses.contains(&429), "{statuses:?}");
+    let out = http.send(Method::DELETE, "/v1/session", &[("authorization", &guess)], None).await;
+    assert!([204, 429].contains(&out.status), "{}", out.status);
+    // A name that nobody can have is refused before it is counted.
+    let long = basic(&format!("{}:x", "n".repeat(300)));
+    for _ in 0..15 {
+        assert_eq!(http.get_with("/v1/tasks", &[("authorization", &long)]).await.status, 401);
+    }
+    // A password that is right is counted once a minute, not with each request.
+    let right = basic("ann:a long one");
+    for _ in 0..30 {
+        assert_eq!(http.get_with("/v1/tasks", &[("authorization", &right)]).await.status, 200);
+    }
     // Who is guessed at does not lock the others out.
     http.post("/v1/session", &json!({"user": "ann", "password": "a long one"})).await.expect(200);
 }
