@@ -254,6 +254,20 @@ pub fn of_operation(method: &str, path: &str) -> Option<Need> {
         .map(|(_, _, need)| *need)
 }
 
+/// As [`of_operation`], whatever the path calls its parameters.
+pub fn of_shape(method: &str, path: &str) -> Option<Need> {
+    let is_place = |part: &str| part.starts_with('{');
+    let is_alike = |route: &str| {
+        let pairs = route.split('/').zip(path.split('/'));
+        route.split('/').count() == path.split('/').count()
+            && pairs.into_iter().all(|(one, other)| one == other || (is_place(one) && is_place(other)))
+    };
+    TABLE
+        .iter()
+        .find(|(known, route, _)| known.eq_ignore_ascii_case(method) && is_alike(route))
+        .map(|(_, _, need)| *need)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -25,6 +25,8 @@ pub struct Inner {
     extensions: Extensions,
     /// The caller's `Prefer: wait`.
     prefer: Option<axum::http::HeaderValue>,
+    /// Longest wait that the caller did not ask for.
+    most: Duration,
 }
 
 /// The answer of an operation.
@@ -42,7 +44,7 @@ impl Answer {
 }
 
 impl Inner {
-    pub fn of(gateway: Router, request: &Request) -> Self {
+    pub fn of(gateway: Router, request: &Request, most: Duration) -> Self {
         let mut headers = HeaderMap::new();
         for name in PASSED {
             if let Some(value) = request.headers().get(name) {
@@ -54,7 +56,7 @@ impl Inner {
         // The inner request must be matched to its own route.
         extensions.remove::<MatchedPath>();
         extensions.remove::<OriginalUri>();
-        Self { gateway, headers, extensions, prefer: request.headers().get("prefer").cloned() }
+        Self { gateway, headers, extensions, prefer: request.headers().get("prefer").cloned(), most }
     }
 
     pub async fn get(&self, path: &str) -> Result<Answer, Fault> {
@@ -92,7 +94,7 @@ impl Inner {
         request.headers_mut().insert(header::CONTENT_TYPE, json.clone());
         request.headers_mut().insert(header::ACCEPT, json);
         if let Some(wait) = wait {
-            let said = format!("wait={}", wait.as_secs()).parse().expect("digits are a header");
+            let said = format!("wait={}", wait.min(self.most).as_secs()).parse().expect("digits are a header");
             request.headers_mut().insert("prefer", self.prefer.clone().unwrap_or(said));
         }
         let Ok(response) = self.gateway.clone().oneshot(request).await;

@@ -70,7 +70,7 @@ async fn receive(edge: &Edge, gateway: Router, request: Request) -> Result<Respo
         let message = format!("the protocol version {version} is not served: use one of {}", VERSIONS.join(", "));
         return Ok(json_response(StatusCode::BAD_REQUEST, failed(&Value::Null, INVALID_REQUEST, &message)));
     }
-    let inner = Inner::of(gateway, &request);
+    let inner = Inner::of(gateway, &request, edge.limits.wait.min(edge.http.request_timeout));
     let JsonText(body) = JsonText::from_request(request, edge).await?;
     let Ok(message) = serde_json::from_str::<Value>(&body) else {
         return Ok(json_response(StatusCode::BAD_REQUEST, failed(&Value::Null, PARSE, "the body is not JSON")));

@@ -1,5 +1,7 @@
 //! MCP tools: one for each catalog entry with an endpoint, and the gateway's own for reading and control.
 
+use std::collections::HashSet;
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::http::{Method, StatusCode};
@@ -8,6 +10,8 @@ use serde_json::{Map, Value, json};
 use super::inner::{Answer, escaped};
 use super::{Call, Fault};
 use crate::catalog::Entry;
+use crate::edge::access::{self, Need, Reach};
+use crate::guard::tokens::Visibility;
 use ledger::Scope;
 
 /// How long a call waits for its result, unless the client prefers otherwise.
@@ -125,6 +129,11 @@ impl Own {
         })
     }
 
+    fn is_of_fleet(&self) -> bool {
+        let need = access::of_shape(self.method.as_str(), self.path);
+        !matches!(need, Some(Need::Nothing | Need::Token { reach: Reach::Own, .. }))
+    }
+
     /// The path with arguments filled in, and the remaining arguments.
     fn target(&self, arguments: &Map<String, Value>) -> Result<(String, Map<String, Value>), Fault> {
         for (name, _, is_required, _) in self.arguments {
@@ -149,14 +158,45 @@ impl Own {
 }
 
 /// The tool name of an entry.
-fn tool_name(entry: &Entry) -> String {
+fn plain_name(entry: &Entry) -> String {
     let is_plain = |char: char| char.is_ascii_alphanumeric() || "_-.".contains(char);
     entry.name.as_str().chars().take(MAX_NAME).map(|char| if is_plain(char) { char } else { '_' }).collect()
 }
 
-fn of_entry(entry: &Entry) -> Option<Value> {
+/// The entries that are tools, each with a name of its own: the second of two entries of one task gets `_2`. The same for every
+/// caller, so that a name means one thing.
+fn named(entries: &[Arc<Entry>]) -> Vec<(String, &Entry)> {
+    let mut taken: HashSet<String> = own().into_iter().map(|tool| tool.name.to_owned()).collect();
+    let mut named = Vec::new();
     // A tool cannot bring a file.
-    let endpoint = entry.endpoint.as_ref().filter(|_| entry.upload.is_none())?;
+    for entry in entries.iter().filter(|entry| entry.endpoint.is_some() && entry.upload.is_none()) {
+        let name = free_name(&plain_name(entry), &taken);
+        taken.insert(name.clone());
+        named.push((name, entry.as_ref()));
+    }
+    named
+}
+
+fn free_name(plain: &str, taken: &HashSet<String>) -> String {
+    let numbered = (2..).map(|number| {
+        let end = format!("_{number}");
+        let stem = &plain[..plain.len().min(MAX_NAME - end.len())];
+        format!("{stem}{end}")
+    });
+    let mut names = std::iter::once(plain.to_owned()).chain(numbered);
+    names.find(|name| !taken.contains(name)).expect("numbers do not end")
+}
+
+/// Whether a caller who may submit only some names may call it: of a canvas, whether all its steps are theirs.
+fn is_usable(entry: &Entry, visibility: &Visibility) -> bool {
+    match &entry.canvas {
+        Some(canvas) => canvas.tasks().into_iter().all(|step| visibility.sees(Some(step))),
+        None => visibility.sees(Some(entry.name.as_str())),
+    }
+}
+
+fn of_entry(name: &str, entry: &Entry) -> Option<Value> {
+    let endpoint = entry.endpoint.as_ref()?;
     let mut schema = entry.body.as_ref().map_or_else(|| json!({"type": "object"}), |body| body.schema.clone());
     let object = schema.as_object_mut()?;
     let properties = object.entry("properties").or_insert_with(|| json!({})).as_object_mut()?;
@@ -170,7 +210,7 @@ fn of_entry(entry: &Entry) -> Option<Value> {
     required.extend(endpoint.params.iter().map(|param| json!(param)));
     let description = entry.description.as_ref().or(entry.summary.as_ref());
     Some(json!({
-        "name": tool_name(entry),
+        "name": name,
         "title": entry.summary,
         "description": description.map_or_else(|| format!("Submits the task {}.", entry.name), Clone::clone),
         "inputSchema": schema,
@@ -183,13 +223,19 @@ impl Call<'_> {
     /// The tools that the caller may use.
     pub(super) fn tools(&self) -> Vec<Value> {
         let visibility = self.identity.visibility();
-        let entries = self.edge.catalog.entries().iter();
-        let of_catalog = entries
-            .filter(|entry| self.identity.may(Scope::Submit) && visibility.sees(Some(entry.name.as_str())))
-            .filter_map(|entry| of_entry(entry));
+        let may_submit = self.identity.may(Scope::Submit);
+        let of_catalog = named(self.edge.catalog.entries())
+            .into_iter()
+            .filter(|(_, entry)| may_submit && is_usable(entry, &visibility))
+            .filter_map(|(name, entry)| of_entry(&name, entry));
         let own = own();
-        let own = own.iter().filter(|tool| self.identity.may(tool.scope)).map(Own::shown);
+        let own = own.iter().filter(|tool| self.offers(tool)).map(Own::shown);
         of_catalog.chain(own).collect()
+    }
+
+    /// What is of the whole fleet is not for a token that is limited to names.
+    fn offers(&self, tool: &Own) -> bool {
+        self.identity.may(tool.scope) && !(tool.is_of_fleet() && self.identity.visibility().is_limited())
     }
 
     pub(super) async fn call_tool(&self, params: &Value) -> Result<Value, Fault> {
@@ -200,13 +246,12 @@ impl Call<'_> {
             Value::Object(arguments) => arguments,
             _ => return Err(Fault::params("arguments must be an object")),
         };
-        if let Some(tool) = own().iter().find(|tool| tool.name == name && self.identity.may(tool.scope)) {
+        if let Some(tool) = own().iter().find(|tool| tool.name == name && self.offers(tool)) {
             return self.call_own(tool, arguments).await;
         }
-        let entry =
-            self.edge.catalog.entries().iter().find(|entry| of_entry(entry).is_some() && tool_name(entry) == name);
-        let entry =
-            entry.ok_or_else(|| Fault::params(format!("there is no tool {name}, or the token may not use it")))?;
+        let found = named(self.edge.catalog.entries()).into_iter().find(|(known, _)| known == name);
+        let (_, entry) =
+            found.ok_or_else(|| Fault::params(format!("there is no tool {name}, or the token may not use it")))?;
         self.submit(entry, arguments, params.get("task")).await
     }
 
@@ -284,6 +329,35 @@ mod tests {
             assert!(tool.name.chars().all(|char| char.is_ascii_lowercase() || char == '_'), "{}", tool.name);
             assert_eq!(tool.is_destructive, tool.scope == Scope::Control);
         }
+    }
+
+    #[test]
+    fn two_entries_of_one_task_are_two_tools() {
+        let toml = "[[tasks]]\nname = 'mail.send'\nendpoint = 'POST /mail'\n\
+             [[tasks]]\nname = 'mail.send'\nendpoint = 'POST /mail/{to}'\nargs = ['{to}']\n\
+             [[tasks]]\nname = 'mail.none'\n\
+             [[tasks]]\nname = 'mail/send'\nendpoint = 'POST /other'\n\
+             [[tasks]]\nname = 'taskgate_queues'\nendpoint = 'POST /queues'\n";
+        let config = crate::config::Config::parse(crate::config::Role::Dev, toml).unwrap();
+        let catalog = crate::catalog::Catalog::compile(&config).unwrap();
+        let names: Vec<String> = named(catalog.entries()).into_iter().map(|(name, _)| name).collect();
+        assert_eq!(names, ["mail.send", "mail.send_2", "mail_send", "taskgate_queues_2"]);
+    }
+
+    #[test]
+    fn every_tool_of_our_own_is_an_operation_and_those_of_the_fleet_are_known() {
+        for tool in own() {
+            assert!(access::of_shape(tool.method.as_str(), tool.path).is_some(), "{}", tool.path);
+        }
+        let of_fleet: Vec<&str> = own().iter().filter(|tool| tool.is_of_fleet()).map(|tool| tool.name).collect();
+        let expected = [
+            "taskgate_queues",
+            "taskgate_workers",
+            "taskgate_incidents",
+            "taskgate_pause_queue",
+            "taskgate_resume_queue",
+        ];
+        assert_eq!(of_fleet, expected);
     }
 
     #[test]
