@@ -7,7 +7,7 @@ use axum::routing::post;
 
 use super::submission::{Shown, submit, surroundings};
 use crate::edge::extract::JsonText;
-use crate::edge::problem::Problem;
+use crate::edge::problem::{Place, Problem};
 use crate::edge::slugs;
 use crate::edge::state::Edge;
 use celery::task::signature::{Signature, TaskSignature};
@@ -23,7 +23,7 @@ pub fn router() -> Router<Edge> {
 async fn call(State(edge): State<Edge>, Path(name): Path<String>, request: Request) -> Result<Response, Problem> {
     let unknown =
         || Problem::new(&slugs::ROUTE_NOT_FOUND).detail(format!("no worker has told of a task {name} to learn"));
-    let hints = edge.gateway.learned(&name).ok_or_else(unknown)?;
+    edge.gateway.learned(&name).ok_or_else(unknown)?;
     let task = TaskName::parse(&name).map_err(|_| unknown())?;
     let (surroundings, request) = surroundings(&edge, request).await?;
     let JsonText(body) = JsonText::from_request(request, &edge).await?;
@@ -32,17 +32,22 @@ async fn call(State(edge): State<Edge>, Path(name): Path<String>, request: Reque
     if !kwargs.get().trim_start().starts_with('{') {
         return Err(refused("must be an object of the task's arguments by name"));
     }
-    let wrong = hints
-        .check(&kwargs)
-        .into_iter()
-        .map(|one| Invalid { pointer: one.pointer.trim_start_matches("/kwargs").to_owned(), detail: one.detail });
-    let wrong: Vec<Invalid> = wrong.collect();
-    if !wrong.is_empty() {
-        return Err(Problem::invalid(wrong));
-    }
     let signature = TaskSignature::new(task, json::written("[]".to_owned()), kwargs);
     let submission = Submission::of(Signature::Task(Box::new(signature)));
-    Ok(submit(&edge, surroundings, submission, &body, false, Shown::default()).await?.into_response())
+    let answer = submit(&edge, surroundings, submission, &body, false, Shown::default()).await;
+    Ok(answer.map_err(of_the_body)?.into_response())
+}
+
+/// The body is the call's `kwargs`: what does not fit there is told with its place in the body.
+fn of_the_body(problem: Problem) -> Problem {
+    if problem.slug().name != slugs::INVALID_REQUEST.name {
+        return problem;
+    }
+    let inside = |place: &Place| Place {
+        pointer: place.pointer.strip_prefix("/kwargs").unwrap_or(&place.pointer).to_owned(),
+        detail: place.detail.clone(),
+    };
+    Problem::misfit(problem.places().iter().map(inside).collect())
 }
 
 fn refused(detail: &str) -> Problem {

@@ -26,6 +26,8 @@ use runtime::clock::Time;
 
 const DEFAULT_LIMIT: usize = 1_000;
 const MOST: usize = 10_000;
+/// Text of a page. A line has 64 KiB at most.
+const MOST_BYTES: usize = 8 << 20;
 
 /// A line of a task's log.
 #[derive(Debug, Serialize, ToSchema)]
@@ -121,18 +123,29 @@ pub async fn task_logs(
 
 async fn page(edge: &Edge, task: &Task, query: &Query) -> Result<Response, Problem> {
     let mut found: Vec<Logged> = Vec::new();
-    let mut after = query.after;
-    while found.len() <= query.limit {
+    let (mut after, mut is_more) = (query.after, false);
+    while !is_more {
         let lines = edge.gateway.log_lines(task, after).await?;
         let Some(newest) = lines.last() else { break };
         after = newest.no;
         found.extend(lines);
+        let fitting = fitting(&found, query.limit, MOST_BYTES);
+        is_more = fitting < found.len();
+        found.truncate(fitting);
     }
-    let is_more = found.len() > query.limit;
-    found.truncate(query.limit);
     let next = found.last().filter(|_| is_more).map(|logged| logged.no);
     let view = LogPageView { task_id: task.id.as_str(), lines: found.iter().map(LogLineView::of).collect(), next };
     Ok(Answer::<LogPageView<'static>>::lent(&view).into_response())
+}
+
+/// How many of the lines make a page: `limit` of them, or fewer whose texts have so many bytes together. One always fits.
+fn fitting(lines: &[Logged], limit: usize, most_bytes: usize) -> usize {
+    let mut bytes = 0;
+    let fits = |logged: &&Logged| {
+        bytes += logged.line.text.len();
+        bytes <= most_bytes
+    };
+    lines.iter().take(limit).take_while(fits).count().max(lines.len().min(1))
 }
 
 async fn follow(edge: &Edge, caller: &Caller, task: &Task, after: i64) -> Result<Response, Problem> {
@@ -211,4 +224,26 @@ impl Query {
 
 fn refused(name: &str, detail: &str) -> Problem {
     Problem::new(&slugs::INVALID_QUERY).detail(format!("{name} {detail}")).error(name, detail)
+}
+
+#[cfg(test)]
+mod tests {
+    use ledger::Line;
+
+    use super::*;
+
+    fn line(no: i64, bytes: usize) -> Logged {
+        let line = Line { seq: Some(no), at: 0, level: "INFO".to_owned(), text: "x".repeat(bytes) };
+        Logged { no, attempt: 0, line }
+    }
+
+    #[test]
+    fn a_page_ends_at_its_limit_or_at_its_bytes() {
+        let lines: Vec<Logged> = (1..=5).map(|no| line(no, 10)).collect();
+        assert_eq!(fitting(&lines, 3, 1_000), 3);
+        assert_eq!(fitting(&lines, 10, 1_000), 5);
+        assert_eq!(fitting(&lines, 10, 25), 2);
+        assert_eq!(fitting(&lines, 10, 1), 1, "a page without a line would never end");
+        assert_eq!(fitting(&[], 10, 1), 0);
+    }
 }
