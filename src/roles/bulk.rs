@@ -4,7 +4,7 @@
 //!
 //! While the ledger or the broker is down, or the backlog is full, nothing is counted and the step is retried.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::time::Duration;
 
 use futures_util::StreamExt;
@@ -97,11 +97,14 @@ impl BulkWorker {
         let _ = tokio::time::timeout(Duration::from_secs(1), self.gateway.ledger.release(LEASE, &self.holder)).await;
     }
 
-    /// Does a step of every operation that is ready. Returns how long nothing can be done.
+    /// A step of every operation that may take one; one that meets trouble keeps no other one waiting. Answers how long nothing can
+    /// be done.
     async fn pass(&mut self, stop: &CancellationToken) -> Result<Duration, Trouble> {
-        let (mut after, mut wait) = (0, PERIOD);
+        let (mut after, mut wait, mut trouble) = (0, PERIOD, None);
+        let mut running = HashSet::new();
         while let Some(bulk) = self.gateway.ledger.next_bulk(after).await? {
             after = bulk.no;
+            running.insert(bulk.no);
             let left = self.paced.get(&bulk.no).map(|at| at.saturating_duration_since(Instant::now()));
             if let Some(left) = left.filter(|left| !left.is_zero()) {
                 wait = wait.min(left);
@@ -111,10 +114,14 @@ impl BulkWorker {
             if stop.is_cancelled() || lease.is_none() {
                 return Ok(PERIOD);
             }
-            let next = self.step(&bulk).await?;
-            wait = wait.min(next);
+            match self.step(&bulk).await {
+                Ok(next) => wait = wait.min(next),
+                Err(met) => drop(trouble.get_or_insert(met)),
+            }
         }
-        Ok(wait)
+        // Those that are paused or cancelled are not waited for.
+        self.paced.retain(|no, _| running.contains(no));
+        trouble.map_or(Ok(wait), Err)
     }
 
     /// Does the next step of an operation. Returns when the following one may begin.
