@@ -24,6 +24,16 @@ const OFFERED: f64 = 300.0;
 const PROMISED_LIVEZ: Duration = Duration::from_millis(50);
 const PROMISED_SHARE: f64 = 0.8;
 
+/// Numbers at the ends of what JSON, floats and integers can say; none of these calls is accepted.
+const EXTREMES: [&str; 6] = [
+    r#"{"task": "demo.add", "countdown": -5e-324}"#,
+    r#"{"task": "demo.add", "countdown": 1e400}"#,
+    r#"{"task": "demo.add", "priority": 123456789012345678901234567890}"#,
+    r#"{"task": "demo.add", "time_limit": 1e-300, "soft_time_limit": 1.7976931348623157e308}"#,
+    r#"{"task": "demo.add", "limits": [{"key": "k", "max": 18446744073709551616, "rate": "1e-300/s"}]}"#,
+    r#"{"task": "demo.add", "unique": {"key": "k", "while": 1e-320}, "eta": "9999-12-31T23:59:59-23:59"}"#,
+];
+
 /// One kind of harm: what a connection sends, again and again.
 struct Kind {
     name: &'static str,
@@ -87,6 +97,7 @@ fn kinds() -> Vec<Kind> {
     let steps = vec![r#"{"task":"","args":1}"#; 100_000].join(",");
     let wide = vec!["1"; 900_000].join(",");
     let poisoned = vec![r#"{"task": "demo.add", "queue": "poisoned"}"#; 2_000].join(",");
+    let extremes = EXTREMES.repeat(4_000).join(",");
     let calls = vec![r#"{"task": "demo.add", "queue": "bench", "countdown": 86400}"#; 20_000].join(",");
     let json = |path: &str| head(path, "application/json", "");
     let lines = head("/v1/tasks/batch", "application/x-ndjson", "");
@@ -99,6 +110,7 @@ fn kinds() -> Vec<Kind> {
             format!("{{\"task\":\"x\",\"kwargs\":[{wide}]}}"),
         ),
         whole("a catalog's body of 500,000 members", json("/add"), format!("{{{}}}", members.join(","))),
+        whole("numeric extremes", json("/v1/tasks/batch"), format!("[{extremes}]")),
         whole("batches to a queue that Redis refuses", json("/v1/tasks/batch"), format!("[{poisoned}]")),
         whole("a held group of 20,000", json("/group"), format!("{{\"tasks\":[{calls}]}}")),
         Kind {

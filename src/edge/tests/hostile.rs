@@ -13,7 +13,7 @@ use tower::ServiceExt;
 use super::Bench;
 
 /// JSON texts, some of which are none.
-const NUMBERS: [&str; 34] = [
+pub(super) const NUMBERS: [&str; 34] = [
     "0",
     "-0",
     "0.0",
@@ -50,7 +50,7 @@ const NUMBERS: [&str; 34] = [
     "[]",
 ];
 
-const TIMES: [&str; 16] = [
+pub(super) const TIMES: [&str; 16] = [
     "9999-12-31T23:59:59.999999999Z",
     "0000-01-01T00:00:00Z",
     "-009999-01-01T00:00:00Z",
@@ -70,7 +70,7 @@ const TIMES: [&str; 16] = [
 ];
 
 /// Bodies with a place for a number.
-const NUMERIC: [(&str, &str, &str); 33] = [
+pub(super) const NUMERIC: [(&str, &str, &str); 41] = [
     ("POST", "/v1/tasks", r#"{"task": "tasks.multiply", "countdown": §}"#),
     ("POST", "/v1/tasks", r#"{"task": "tasks.multiply", "expires": §}"#),
     ("POST", "/v1/tasks", r#"{"task": "tasks.multiply", "priority": §}"#),
@@ -92,7 +92,7 @@ const NUMERIC: [(&str, &str, &str); 33] = [
         "/chain",
         r#"{"tasks": [{"task": "tasks.multiply", "countdown": §}, {"task": "tasks.multiply", "expires": §}]}"#,
     ),
-    ("POST", "/add", r#"{"x": §, "y": 1}"#),
+    ("POST", "/add", r#"{"x": §, "y": §}"#),
     ("POST", "/reindex-notices", r#"{"start": §, "end": 10}"#),
     ("POST", "/reindex-notices", r#"{"start": 0, "end": §}"#),
     ("POST", "/reindex-notices", r#"{"start": 0, "end": 10, "size": §}"#),
@@ -101,6 +101,14 @@ const NUMERIC: [(&str, &str, &str); 33] = [
     ("POST", "/v1/schedules", r#"{"name": "c", "task": "tasks.multiply", "every": 60, "expires": §}"#),
     ("PUT", "/v1/schedules/d", r#"{"task": "tasks.multiply", "every": §, "countdown": §}"#),
     ("PATCH", "/v1/schedules/e", r#"{"every": §}"#),
+    ("POST", "/v1/schedules", r#"{"name": "f", "task": "tasks.multiply", "every": 60, "jitter": §}"#),
+    ("POST", "/v1/tasks", r#"{"task": "tasks.multiply", "fair": {"key": "k", "weight": §}}"#),
+    ("POST", "/v1/tasks", r#"{"chain": [{"wait": {"name": "w", "timeout": §}}, {"task": "tasks.multiply"}]}"#),
+    ("POST", "/v1/tasks", r#"{"chain": [{"sleep": §}, {"task": "tasks.multiply"}]}"#),
+    ("PUT", "/v1/limits/k", r#"{"max": §}"#),
+    ("PUT", "/v1/limits/k", r#"{"rate": §}"#),
+    ("POST", "/v1/bulk", r#"{"action": "retry", "filter": {}, "dry_run": true, "rate": §}"#),
+    ("POST", "/v1/bulk", r#"{"action": "retry", "filter": {"from": §, "to": §}, "dry_run": true}"#),
     ("POST", "/v1/dead-letters/requeue", r#"{"max_per_second": §}"#),
     ("POST", "/v1/dead-letters/requeue", r#"{"filter": {}, "max_per_second": §, "dry_run": true}"#),
     ("POST", "/v1/control/rate_limit", r#"{"arguments": {"task_name": "x", "rate_limit": §}, "timeout": 0.1}"#),
@@ -133,22 +141,26 @@ const QUERIES: [&str; 18] = [
 ];
 
 /// Time fields of bodies.
-const TIMED: [(&str, &str); 4] = [
+pub(super) const TIMED: [(&str, &str); 8] = [
     ("/v1/tasks", r#"{"task": "tasks.multiply", "eta": "§"}"#),
     ("/v1/tasks", r#"{"task": "tasks.multiply", "expires": "§"}"#),
     ("/v1/schedules", r#"{"name": "t", "task": "tasks.multiply", "at": "§"}"#),
     ("/v1/schedules", r#"{"name": "u", "task": "tasks.multiply", "every": 60, "timezone": "§"}"#),
+    ("/v1/schedules", r#"{"name": "v", "task": "tasks.multiply", "every": 60, "starts_at": "§"}"#),
+    ("/v1/schedules", r#"{"name": "w", "task": "tasks.multiply", "every": 60, "ends_at": "§"}"#),
+    ("/v1/bulk", r#"{"action": "retry", "filter": {"from": "§", "to": "§"}, "dry_run": true}"#),
+    ("/v1/dead-letters/requeue", r#"{"filter": {"from": "§", "to": "§"}, "dry_run": true}"#),
 ];
 
 /// A control call waits this long at most.
 const PATIENCE: Duration = Duration::from_secs(20);
 
-async fn status(bench: &Bench, request: Request<Body>) -> StatusCode {
+pub(super) async fn status(bench: &Bench, request: Request<Body>) -> StatusCode {
     let answer = tokio::time::timeout(PATIENCE, bench.router.clone().oneshot(request));
     answer.await.expect("every request is answered").expect("the router never fails").status()
 }
 
-fn built(method: &str, uri: &str, body: Vec<u8>) -> Option<Request<Body>> {
+pub(super) fn built(method: &str, uri: &str, body: Vec<u8>) -> Option<Request<Body>> {
     let request = Request::builder().method(method).uri(uri).header("host", "127.0.0.1:8000");
     request.header("content-type", "application/json").body(Body::from(body)).ok()
 }
@@ -159,7 +171,7 @@ async fn assert_answered(bench: &Bench, method: &str, uri: &str, body: &str) {
     assert_ne!(status, StatusCode::INTERNAL_SERVER_ERROR, "{method} {uri} {body}");
 }
 
-fn escaped(text: &str) -> String {
+pub(super) fn escaped(text: &str) -> String {
     text.bytes().map(|byte| format!("%{byte:02X}")).collect()
 }
 
@@ -190,7 +202,7 @@ async fn every_numeric_field_takes_every_extreme() {
 }
 
 /// Operations of the contract that answer at once.
-async fn operations(bench: &Bench) -> Vec<(String, String)> {
+pub(super) async fn operations(bench: &Bench) -> Vec<(String, String)> {
     let document = bench.get("/openapi.json").await.json(200);
     let paths = document["paths"].as_object().expect("paths").clone();
     let of = |(path, methods): (String, Value)| {

@@ -3,6 +3,7 @@
 mod batch;
 mod contract;
 mod hostile;
+mod numbers;
 mod refusals;
 mod submission;
 
