@@ -1,8 +1,10 @@
 //! One rule for a task, wherever it is named: what the endpoint of a catalog entry refuses is refused by every other way too.
 
+use reqwest::Method;
 use serde_json::{Value, json};
 
 use crate::doors_commands::Commands;
+use crate::hooks::github;
 
 const MORE: &str = r#"
 [[tasks]]
@@ -31,6 +33,13 @@ limits = [{ key = "to:{to}", max = 1 }]
 type = "object"
 required = ["to"]
 properties.to = { type = "string", pattern = "^[a-z]+$" }
+
+[[hooks]]
+path = "/hooks/words"
+verify = "github"
+secret = "geheim"
+task = "words.count"
+args = ["{files}"]
 "#;
 
 fn bad() -> Value {
@@ -74,6 +83,30 @@ async fn the_shipped_example_refuses_by_name_what_its_endpoint_refuses() {
     }
     let batch = dev.http.post("/v1/tasks/batch", &json!([bad(), good()])).await.expect(202);
     assert_eq!((&batch["accepted"], &batch["rejected"]), (&json!(1), &json!(1)), "{batch}");
+}
+
+#[tokio::test]
+async fn a_signed_event_and_a_tool_keep_the_rules_of_the_entry() {
+    let dev = Commands::start(MORE);
+    let send = async |files: &str| {
+        let body = json!({"files": files}).to_string();
+        let signed = github(files, &body);
+        let mut headers: Vec<(&str, &str)> = signed.iter().map(|(name, value)| (*name, value.as_str())).collect();
+        headers.push(("content-type", "application/json"));
+        dev.http.send(Method::POST, "/hooks/words", &headers, Some(body.into_bytes())).await
+    };
+    send("/etc/pass*").await.problem(422, "invalid-request");
+    send("*.toml").await.expect(202);
+    let tool = async |files: &str| {
+        let params = json!({"name": "words.count", "arguments": {"files": files}});
+        let message = json!({"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": params});
+        dev.http.post("/mcp", &message).await.expect(200)["result"].clone()
+    };
+    let refused = tool("/etc/pass*").await;
+    assert_eq!(refused["isError"], true, "{refused}");
+    assert!(refused["content"][0]["text"].as_str().is_some_and(|text| text.starts_with("/files")), "{refused}");
+    let done = tool("*.toml").await;
+    assert_eq!(done["isError"], false, "{done}");
 }
 
 #[tokio::test]
