@@ -72,7 +72,8 @@ pub use schedules::{
     Created, Edit, Fired, Firing, Firings, MOST_AHEAD, NewRun, NextTick, Outcome, Run, Schedule, Schedules,
 };
 pub use stats::{
-    Count, Counted, End, Ended, FailureKind, Figure, MEASURES, REJECTED, Span, Stats, Tally, Window, raised, raised_parts,
+    Count, Counted, End, Ended, FailureKind, Figure, MEASURES, REJECTED, Span, Stats, Tally, Window, raised,
+    raised_parts,
 };
 pub use steps::{Neighbour, Steps};
 pub use submission::{

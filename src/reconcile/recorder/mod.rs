@@ -111,7 +111,10 @@ impl Recorder {
         let active = Arc::new(AtomicBool::new(false));
         let handle = Handle { active: Arc::clone(&active) };
         let (term, is_shaken) = (AtomicI64::new(0), AtomicBool::new(false));
-        (Self { ledger, broker, backend, hub, holder, workers, logs: None, adopted: None, active, term, is_shaken }, handle)
+        (
+            Self { ledger, broker, backend, hub, holder, workers, logs: None, adopted: None, active, term, is_shaken },
+            handle,
+        )
     }
 
     /// Passes on the log lines of tasks.

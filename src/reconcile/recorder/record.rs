@@ -87,9 +87,8 @@ fn failed(record: &ResultMeta, end: News, first: News) -> Said {
 /// The step before the failure that Celery writes of a task that raised `Reject`; of one that is to be delivered again it writes
 /// nothing, and the event alone tells.
 pub fn reject_before(id: &TaskId, record: &ResultMeta, now: Time) -> Option<News> {
-    let is_celery_s = |exception: Exception| {
-        exception.kind == "Reject" && exception.module.as_deref() == Some("celery.exceptions")
-    };
+    let is_celery_s =
+        |exception: Exception| exception.kind == "Reject" && exception.module.as_deref() == Some("celery.exceptions");
     let is_reject = record.status == "FAILURE" && record.exception().is_some_and(is_celery_s);
     let at = record.date_done.map_or(now, |done| Time(done.as_microsecond()));
     is_reject.then(|| rejected(News::new(id.clone(), Source::Result, Phase::Running, at), false))
@@ -97,7 +96,8 @@ pub fn reject_before(id: &TaskId, record: &ResultMeta, now: Time) -> Option<News
 
 /// Its worker has it no more.
 pub fn rejected(news: News, is_given_back: bool) -> News {
-    let reason = if is_given_back { "its worker rejected it and gave the message back" } else { "its worker rejected it" };
+    let reason =
+        if is_given_back { "its worker rejected it and gave the message back" } else { "its worker rejected it" };
     News { status: Some(REJECTED.to_owned()), reason: Some(reason.to_owned()), ..news }
 }
 
