@@ -49,6 +49,7 @@ SECTIONS = [
     ("[sweeper]", "RawSweeper", "SWEEPER"),
     ("[recovery]", "RawRecovery", "RECOVERY"),
     ("[incidents]", "RawIncidents", "INCIDENTS"),
+    ("[[notify]]", "RawNotify", None),
     ("[webhooks]", "RawWebhooks", "WEBHOOKS"),
     ("[worker]", "RawWorker", "WORKER"),
     ("[log]", "RawLog", "LOG"),

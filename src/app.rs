@@ -59,6 +59,7 @@ use crate::roles::retrier::Retrier;
 use crate::stores::Stores;
 use crate::tell::health::Health;
 use crate::tell::incidents::{Lookout, troubles};
+use crate::tell::notify::{self, Notifier};
 use crate::tell::stats::Folder;
 use crate::tell::traces::Traces;
 use crate::tell::webhooks::Webhooks;
@@ -107,6 +108,7 @@ impl App {
         let catalog = Arc::new(Catalog::compile(config)?);
         let limits = config.limits.of_signatures();
         beat::seed::check(&config.schedules, limits)?;
+        notify::check(&config.notify)?;
         let (broker, backend) = (open_broker(config)?, open_backend(config)?);
         let records = open_records(config).ok();
         let options = broker.lists().cloned().map(FleetOptions::new);
@@ -286,6 +288,9 @@ impl App {
         starter.service("waits", move |stop| waits.run(stop));
         starter.service("fan-out", move |stop| expander.run(stop));
         starter.service("retention", move |stop| retention.run(stop));
+        let notifier =
+            Notifier::new(ledger.clone(), incidents.clone(), config.notify.clone(), &config.webhooks, holder.clone());
+        starter.service("notifier", move |stop| notifier.run(stop));
         starter.service("incidents", move |stop| lookout.run(stop));
         match sweeper {
             Some(sweeper) => starter.service("sweeper", move |stop| sweeper.run(stop)),

@@ -111,6 +111,8 @@ if [ -n "$newer" ]; then
 else
     environment transactions 'django==5.2.19' "${transactions[@]}"
 fi
+# A mail server that prints what it is sent.
+environment smtp 'aiosmtpd==1.4.6'
 # Reads the contract as a generator of Python clients does; it formats what it wrote with ruff.
 environment generator 'openapi-python-client==0.29.1' 'ruff==0.17.6'
 

@@ -762,6 +762,39 @@ create table taskgate.finding (
     primary key (source, kind, subject)
 );
 
+-- Incidents: which are open, what people said about them, which are over. One replica at a time writes what was found. `incident_id`
+-- is the same for the same kind and subject.
+create table taskgate.incident (
+    incident_no     bigint generated always as identity primary key,
+    incident_id     text collate "C" not null,
+    kind            text collate "C" not null,
+    subject         text collate "C" not null,
+    since           bigint not null,
+    detail          text not null,
+    -- JSON: names of who is told of it.
+    channels        text not null,
+    ended_at        bigint,
+    acknowledged_at bigint,
+    acknowledged_by text,
+    muted_until     bigint,
+    constraint incident_acknowledged check ((acknowledged_at is null) = (acknowledged_by is null))
+);
+create unique index incident_open on taskgate.incident (incident_id) where ended_at is null;
+create index incident_by_id on taskgate.incident (incident_id, incident_no);
+create index incident_ended on taskgate.incident (ended_at) where ended_at is not null;
+
+-- What somebody outside is still to be told. A row goes when it was sent or given up.
+create table taskgate.incident_notice (
+    notice_no   bigint generated always as identity primary key,
+    incident_no bigint not null references taskgate.incident on delete cascade,
+    channel     text not null,
+    is_end      boolean not null,
+    created_at  bigint not null,
+    due_at      bigint not null,
+    tries       integer not null default 0
+);
+create index incident_notice_of on taskgate.incident_notice (incident_no);
+
 -- What is done to many tasks at once: the operation is the row, one replica works on it, and each step moves its place in the
 -- transaction that counts what the step did.
 create table taskgate.bulk (

@@ -484,6 +484,39 @@ create table finding (
     primary key (source, kind, subject)
 );
 
+-- Incidents: which are open, what people said about them, which are over. One replica at a time writes what was found. `incident_id`
+-- is the same for the same kind and subject.
+create table incident (
+    incident_no     integer primary key autoincrement,
+    incident_id     text not null,
+    kind            text not null,
+    subject         text not null,
+    since           integer not null,
+    detail          text not null,
+    -- JSON: names of who is told of it.
+    channels        text not null,
+    ended_at        integer,
+    acknowledged_at integer,
+    acknowledged_by text,
+    muted_until     integer,
+    constraint incident_acknowledged check ((acknowledged_at is null) = (acknowledged_by is null))
+);
+create unique index incident_open on incident (incident_id) where ended_at is null;
+create index incident_by_id on incident (incident_id, incident_no);
+create index incident_ended on incident (ended_at) where ended_at is not null;
+
+-- What somebody outside is still to be told. A row goes when it was sent or given up.
+create table incident_notice (
+    notice_no   integer primary key autoincrement,
+    incident_no integer not null references incident,
+    channel     text not null,
+    is_end      boolean not null,
+    created_at  integer not null,
+    due_at      integer not null,
+    tries       integer not null default 0
+);
+create index incident_notice_of on incident_notice (incident_no);
+
 -- What is done to many tasks at once: the operation is the row, one replica works on it, and each step moves its place in the
 -- transaction that counts what the step did.
 create table bulk (

@@ -83,7 +83,7 @@ enum Command {
     Limits(client::Limits),
     /// List webhooks and change them
     Webhooks(client::Webhooks),
-    /// List the open incidents; exit code 1 when there are any
+    /// List what is odd now (exit code 1 when there is something) or was; say who looks after it, mute it
     Incidents(client::Incidents),
     /// List the workers of a gateway
     Workers(client::Workers),
@@ -150,7 +150,7 @@ impl Cli {
             Command::Queues(queues) => client::run(queues.at(), async |client| queues.run(client).await),
             Command::Limits(limits) => client::run(limits.at(), async |client| limits.run(client).await),
             Command::Webhooks(webhooks) => client::run(webhooks.at(), async |client| webhooks.run(client).await),
-            Command::Incidents(incidents) => client::run(&incidents.at, async |client| incidents.run(client).await),
+            Command::Incidents(incidents) => client::run(incidents.at(), async |client| incidents.run(client).await),
             Command::Tasks(tasks) => client::run(&tasks.at, async |client| tasks.run(client).await),
             Command::Workers(workers) => client::run(&workers.at, async |client| workers.run(client).await),
             Command::Completions(completions) => completions.run(Self::command()),

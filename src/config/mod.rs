@@ -24,6 +24,7 @@ mod log;
 mod login;
 mod logs;
 mod network;
+mod notify;
 mod process;
 mod queues;
 mod rate;
@@ -60,6 +61,7 @@ pub use log::{Log, LogFormat};
 pub use login::{Login, Oidc, User};
 pub use logs::Logs;
 pub use network::Network;
+pub use notify::{Channel, Notify};
 pub use process::RawProcess;
 pub use queues::Queue;
 pub use rate::Quota;
@@ -80,7 +82,7 @@ pub use worker::{Pool, Worker};
 use celery::spelling::nearest;
 
 /// All keys and sections that may stand at the top level of the file.
-const TOP_KEYS: [&str; 29] = [
+const TOP_KEYS: [&str; 30] = [
     "auth",
     "login",
     "oidc",
@@ -96,6 +98,7 @@ const TOP_KEYS: [&str; 29] = [
     "sweeper",
     "recovery",
     "incidents",
+    "notify",
     "limits",
     "routes",
     "exchanges",
@@ -160,6 +163,8 @@ pub struct Config {
     pub sweeper: Sweeper,
     pub recovery: Recovery,
     pub incidents: Incidents,
+    /// Who is told of incidents.
+    pub notify: Vec<Notify>,
     pub routes: Routes,
     pub exchanges: Vec<Exchange>,
     pub queues: Vec<Queue>,
@@ -230,6 +235,7 @@ impl Config {
             sweeper: Sweeper::read(&section(&said, "sweeper")?, &said)?,
             recovery: Recovery::read(&section(&said, "recovery")?, &said)?,
             incidents: Incidents::read(&section(&said, "incidents")?, &said)?,
+            notify: Notify::read(list(&said, "notify")?, &said)?,
             routes: Routes::read(section(&said, "routes")?)?,
             exchanges: exchanges::read(section(&said, "exchanges")?)?,
             queues: queues::read(section(&said, "queues")?, &said)?,

@@ -8,6 +8,7 @@ use crate::catalog;
 use crate::live::commit::CommitError;
 use crate::stores::StoreError;
 use crate::usecase::bulk::BulkError;
+use crate::usecase::incidents::IncidentError;
 use crate::usecase::inspect::ControlError;
 use crate::usecase::queues::QueueError;
 use crate::usecase::resolve::ResolveError;
@@ -59,6 +60,15 @@ impl From<WaitError> for Problem {
                 Self::new(&slugs::WAIT_OVER).detail(detail).answered(answer)
             }
             WaitError::Ledger(error) => error.into(),
+        }
+    }
+}
+
+impl From<IncidentError> for Problem {
+    fn from(error: IncidentError) -> Self {
+        match error {
+            IncidentError::Unknown(_) => Self::new(&slugs::INCIDENT_NOT_FOUND).detail(error.to_string()),
+            IncidentError::Ledger(error) => error.into(),
         }
     }
 }

@@ -13,8 +13,8 @@ use super::middleware::{cors, guard, observe};
 use super::problem::{Place, Problem, ProblemDocument};
 use super::routes::{
     audit, batch, bulk, canvas, capabilities, catalog, control, dead_letters, docs, events, feed, health, hooks,
-    insight, learned, limits, logs, metrics, problems, queues, result, schedules, session, stats, submit, tasks,
-    tickets, waits, webhooks, workers,
+    incidents, insight, learned, limits, logs, metrics, problems, queues, result, schedules, session, stats, submit,
+    tasks, tickets, waits, webhooks, workers,
 };
 use super::slugs;
 use super::state::Edge;
@@ -49,7 +49,10 @@ pub fn documented() -> OpenApiRouter<Edge> {
         .routes(routes!(tasks::get_task))
         .routes(routes!(tasks::get_message))
         .routes(routes!(insight::explain_task))
-        .routes(routes!(insight::list_incidents))
+        .routes(routes!(incidents::list_incidents))
+        .routes(routes!(incidents::incident_history))
+        .routes(routes!(incidents::acknowledge_incident))
+        .routes(routes!(incidents::mute_incident, incidents::unmute_incident))
         .routes(routes!(events::watch_task))
         .routes(routes!(logs::task_logs))
         .routes(routes!(feed::watch_all))

@@ -92,6 +92,9 @@ slugs! {
     WEBHOOK_NOT_FOUND = "webhook-not-found", NOT_FOUND, "There is no such webhook",
         "No webhook has this id; it may have been deleted.",
         "Look at /v1/webhooks for all of them.";
+    INCIDENT_NOT_FOUND = "incident-not-found", NOT_FOUND, "There is no such incident",
+        "No open incident has this id: it is over, or was never found. Ids are the same for the same kind and subject, every time.",
+        "Look at /v1/incidents for those that are open, and at /v1/incidents/history for those that are over.";
     BULK_NOT_FOUND = "bulk-not-found", NOT_FOUND, "There is no such operation",
         "No operation on many tasks has this id, or the token is limited and another token began it.",
         "Look at /v1/bulk for the newest ones.";

@@ -7,7 +7,7 @@ pub fn schemas() -> Map<String, Value> {
     let members = json!({
         "url": {"type": "string", "format": "uri", "pattern": "^https?://", "maxLength": 2048, "description": "Public, unless the configuration allows more", "examples": ["https://example.org/hook"]},
         "on": {"type": "array", "maxItems": 32, "items": {"type": "string", "minLength": 1, "maxLength": 64}, "default": ["success", "failure"],
-            "description": "`success`, `failure`, `retry`, a phase such as `running`, a status such as `PROGRESS`, or `*` for every change"},
+            "description": "`success`, `failure`, `retry`, a phase such as `running`, a status such as `PROGRESS`, or `*` for every change of a task; of a registered webhook also `incident`"},
         "tasks": {"type": "array", "maxItems": 100, "items": {"type": "string", "minLength": 1, "maxLength": 255}, "description": "Patterns of task names, as `tasks.*`; all tasks when empty"},
         "description": {"type": "string", "maxLength": 500},
         "enabled": {"type": "boolean", "default": true},

@@ -39,6 +39,7 @@ const COUNTERS: &[(&str, &str)] = &[
     ("taskgate_files_received_total", "Files of requests that were stored"),
     ("taskgate_files_removed_total", "Files that were removed from stores because no task needs them"),
     ("taskgate_fan_out_tasks_total", "Tasks that were written for fan-out calls"),
+    ("taskgate_notifications_total", "Messages about incidents to `[[notify]]` and to webhooks, by outcome"),
     ("taskgate_webhook_tries_total", "Webhook delivery attempts, by outcome"),
     ("taskgate_worker_events_dropped_total", "Events that our own worker could not send in time"),
     ("taskgate_worker_messages_refused_total", "Messages that our own worker could not read"),

@@ -13,6 +13,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use metrics::gauge;
+use sha2::{Digest, Sha256};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
@@ -40,6 +41,9 @@ const REPEATED: i32 = 3;
 /// Maximum number of incidents.
 const MOST: usize = 1_000;
 
+/// Of an incident's id; twice as many characters.
+const ID_BYTES: usize = 10;
+
 pub use super::incident_kind::Kind;
 
 /// A problem that exists now.
@@ -50,6 +54,14 @@ pub struct Incident {
     pub subject: String,
     pub since: Time,
     pub detail: String,
+}
+
+impl Incident {
+    /// The same for the same kind and subject, in every replica and every time.
+    pub fn id(&self) -> String {
+        let digest = Sha256::digest(format!("{}\0{}", self.kind.as_str(), self.subject));
+        digest.iter().take(ID_BYTES).fold(String::new(), |id, byte| id + &format!("{byte:02x}"))
+    }
 }
 
 /// The current incidents. Cheap to clone.

@@ -5,6 +5,7 @@ pub mod export;
 pub mod health;
 pub mod incident_kind;
 pub mod incidents;
+pub mod notify;
 pub mod stats;
 pub mod traces;
 pub mod webhooks;

@@ -11,6 +11,7 @@ pub mod explain;
 pub mod fan_out;
 pub mod feed;
 pub mod inboxes;
+pub mod incidents;
 pub mod inspect;
 pub mod keys;
 mod limits;

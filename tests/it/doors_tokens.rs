@@ -71,7 +71,9 @@ fn classified(method: &str, path: &str) -> Option<Kind> {
         ("GET", path) if path.starts_with("/v1/queues") => Fleet("read"),
         ("POST", path) if path.starts_with("/v1/queues") => Fleet("control"),
         ("GET", "/v1/workers" | "/v1/inspect/{method}" | "/metrics" | "/v1/incidents") => Fleet("read"),
+        ("GET", "/v1/incidents/history") => Fleet("read"),
         ("POST", "/v1/control/{command}") => Fleet("control"),
+        ("POST" | "DELETE", path) if path.starts_with("/v1/incidents/") => Fleet("control"),
         (_, path) if path.starts_with("/v1/webhooks") => Fleet("admin"),
         // Endpoints of the catalog.
         ("POST", path) if !path.starts_with("/v1/") => Submits,

@@ -30,6 +30,7 @@ mod gates;
 mod headers;
 mod history;
 pub mod inbox;
+mod incidents;
 mod limits;
 mod line_reads;
 mod lines;
@@ -65,6 +66,7 @@ pub use error::Error;
 pub use fan_out::{FanOut, FanOuts, NewFanOut};
 pub use findings::{Finding, Findings};
 pub use gates::AtGate;
+pub use incidents::{FoundIncident, Incidents, KeptIncident, Mark, Notice, SettledNotice};
 pub use limits::{COUNTED, InLine, KeyState, Limits, Rule};
 pub use logs::{Line, Logs, Piece};
 pub use query::{Cursor, Filter, Page};
@@ -205,6 +207,7 @@ pub trait Ledger:
     + Control
     + FanOuts
     + Findings
+    + Incidents
     + Logs
     + Limits
     + Schedules

@@ -1,15 +1,15 @@
-//! `taskgate retry`, `explain`, `incidents`, `audit` and `events`.
+//! `taskgate retry`, `explain`, `audit` and `events`: what became of things, and why.
 
 use std::process::ExitCode;
 
 use clap::Args;
 use serde_json::{Value, json};
 
+use super::At;
 use super::connection::{Client, Failure, encoded};
 use super::follow::watch_all;
 use super::list::{Column, show, text};
 use super::show::{line, shown};
-use super::{At, FAILED};
 
 #[derive(Debug, Args)]
 pub struct Retry {
@@ -28,12 +28,6 @@ pub struct Explain {
     pub at: At,
     /// Id of a task or a group
     id: String,
-}
-
-#[derive(Debug, Args)]
-pub struct Incidents {
-    #[command(flatten)]
-    pub at: At,
 }
 
 #[derive(Debug, Args)]
@@ -104,21 +98,6 @@ impl Explain {
             line(&shown(&format!("  {name}: {}", text(value))));
         }
         Ok(ExitCode::SUCCESS)
-    }
-}
-
-impl Incidents {
-    /// Returns a failure when an incident is open, so that a script can check for it.
-    pub async fn run(&self, client: &Client) -> Result<ExitCode, Failure> {
-        let answer = client.get("/v1/incidents").await?;
-        let columns: &[Column] = &[
-            ("KIND", &|incident| text(&incident["kind"])),
-            ("SUBJECT", &|incident| text(&incident["subject"])),
-            ("SINCE", &|incident| client.when(&incident["since"])),
-            ("DETAIL", &|incident| text(&incident["detail"])),
-        ];
-        let open = show(client, &answer, "incidents", columns);
-        Ok(if open > 0 { ExitCode::from(FAILED) } else { ExitCode::SUCCESS })
     }
 }
 

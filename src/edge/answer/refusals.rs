@@ -12,6 +12,7 @@ use crate::edge::problem::Problem;
 use crate::edge::slugs::{self, Slug};
 use crate::live::commit::CommitError;
 use crate::usecase::bulk::BulkError;
+use crate::usecase::incidents::IncidentError;
 use crate::usecase::inspect::ControlError;
 use crate::usecase::queues::QueueError;
 use crate::usecase::resolve;
@@ -103,6 +104,7 @@ refusals! {
     SubmitError => [INVALID_REQUEST, TASK_NOT_ALLOWED, ID_TAKEN, IDEMPOTENCY_KEY_REUSED, BACKLOG_FULL, LIMIT_REACHED] and ledger::Error;
     ScheduleError => [INVALID_REQUEST, SCHEDULE_NOT_FOUND, NAME_TAKEN, PRECONDITION_FAILED] and SubmitError;
     WebhookError => [INVALID_REQUEST, WEBHOOK_NOT_FOUND, DELIVERY_NOT_FOUND, WEBHOOK_BUILT_IN, TOO_MANY_WEBHOOKS, IDEMPOTENCY_KEY_REUSED, OVERLOADED] and ledger::Error;
+    IncidentError => [INVALID_PATH, INCIDENT_NOT_FOUND] and ledger::Error;
     WaitError => [WAIT_NOT_FOUND, WAIT_OVER, INVALID_REQUEST] and ledger::Error;
     RevokeError => [TASK_NOT_FOUND] and broker::Error, ledger::Error;
     resolve::ResolveError => [TASK_NOT_FOUND, ALREADY_ENDED, STILL_HELD, NOT_REPLAYABLE] and broker::Error, ledger::Error;
@@ -129,6 +131,7 @@ into_refused!(
     ResolveError,
     SubmitError,
     ScheduleError,
+    IncidentError,
     WaitError,
     WebhookError,
     RevokeError,

@@ -1,4 +1,4 @@
-//! Explanations of tasks, and open incidents.
+//! Why a task is where it is.
 
 use axum::extract::State;
 use serde::Serialize;
@@ -27,23 +27,6 @@ pub struct ExplanationView {
     /// The facts behind the sentence; they depend on the phase.
     #[schema(value_type = Object)]
     evidence: Map<String, Value>,
-}
-
-#[derive(Debug, Serialize, ToSchema)]
-pub struct IncidentView {
-    /// `silent_worker`, `no_consumer`, `over_budget`, `outbox_stuck`, `canvas_stuck`, `wrong_key`, `other_options`, `mute_worker`, `deaf_worker`,
-    /// `ledger_down`, `redis_down`, `redis_evicts`, `repeated_delivery`, `repair-suspended` or `undecided`
-    kind: &'static str,
-    /// The worker, queue or task; `outbox`, `ledger` or `redis`
-    subject: String,
-    /// RFC 3339, UTC
-    since: String,
-    detail: String,
-}
-
-#[derive(Debug, Serialize, ToSchema)]
-pub struct IncidentListView {
-    incidents: Vec<IncidentView>,
 }
 
 /// Why a task is in its present state
@@ -102,20 +85,4 @@ fn in_own_words(mut evidence: Map<String, Value>, namespace: Option<&str>) -> Ma
         *key = word.to_owned();
     }
     evidence
-}
-
-/// Open incidents
-///
-/// For example workers that are alive but take nothing, queues that no worker serves, tasks over their budget, an outbox that does
-/// not drain. An incident that is over is not listed any more.
-#[utoipa::path(get, path = "/v1/incidents", tag = "operation", operation_id = "list_incidents")]
-pub async fn list_incidents(State(edge): State<Edge>) -> Answer<IncidentListView> {
-    let view = |one: crate::tell::incidents::Incident| IncidentView {
-        kind: one.kind.as_str(),
-        subject: one.subject,
-        since: one.since.rfc3339(),
-        detail: one.detail,
-    };
-    let incidents = edge.incidents.all().into_iter().map(view).collect();
-    Answer::of(&IncidentListView { incidents })
 }

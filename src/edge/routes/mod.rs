@@ -15,6 +15,7 @@ pub mod events;
 pub mod feed;
 pub mod health;
 pub mod hooks;
+pub mod incidents;
 pub mod insight;
 pub mod learned;
 pub mod limits;

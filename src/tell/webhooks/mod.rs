@@ -31,6 +31,7 @@ use runtime::clock::{self, Time};
 use runtime::lifecycle::Backoff;
 
 pub use guard::{Refused, check_literal, judge};
+pub(super) use send::{client, refusal, valid_secrets};
 pub use sign::signature;
 
 /// How often the feed is read without a signal from the hub (such as a missed commit of another replica).

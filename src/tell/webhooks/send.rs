@@ -174,7 +174,7 @@ fn next_try(
 }
 
 /// The currently valid secrets, newest first.
-fn valid_secrets(endpoint: &Endpoint, now: Time) -> Vec<&str> {
+pub(in crate::tell) fn valid_secrets(endpoint: &Endpoint, now: Time) -> Vec<&str> {
     let old = endpoint.old_secret.as_ref().filter(|(_, until)| *until > now).map(|(secret, _)| secret.as_str());
     std::iter::once(endpoint.secret.as_str()).chain(old).collect()
 }
@@ -200,27 +200,43 @@ fn outcome(answer: &reqwest::Response) -> Outcome {
 }
 
 fn failure(error: &reqwest::Error) -> Outcome {
-    let mut text = String::new();
-    let mut next: Option<&dyn std::error::Error> = error.source();
-    while let Some(source) = next {
-        if let Some(refused) = source.downcast_ref::<Refused>() {
-            return never(None, &refused.to_string());
-        }
-        text = source.to_string();
-        next = source.source();
+    match refused(error) {
+        Some(refused) => never(None, &refused.to_string()),
+        None => Outcome::Later { status: None, error: refusal(error), pause: None },
     }
-    let what = if error.is_timeout() {
+}
+
+/// The guard's word, where it was the guard that refused.
+fn refused(error: &reqwest::Error) -> Option<&Refused> {
+    causes(error).find_map(|cause| cause.downcast_ref())
+}
+
+fn causes(error: &reqwest::Error) -> impl Iterator<Item = &(dyn std::error::Error + 'static)> {
+    let mut next = error.source();
+    std::iter::from_fn(move || {
+        let cause = next?;
+        next = cause.source();
+        Some(cause)
+    })
+}
+
+/// Why a request failed, without its address.
+pub(in crate::tell) fn refusal(error: &reqwest::Error) -> String {
+    if let Some(refused) = refused(error) {
+        return refused.to_string();
+    }
+    let text = causes(error).last().map(ToString::to_string).unwrap_or_default();
+    if error.is_timeout() {
         "it did not answer in time".to_owned()
     } else if error.is_connect() {
         format!("cannot connect: {text}")
     } else {
         format!("the request failed: {text}")
-    };
-    Outcome::Later { status: None, error: what, pause: None }
+    }
 }
 
 /// An HTTP client with root certificates from the binary, so that it works in an empty container.
-fn client(config: &Arc<config::Webhooks>) -> reqwest::Client {
+pub(in crate::tell) fn client(config: &Arc<config::Webhooks>) -> reqwest::Client {
     let roots = rustls::RootCertStore { roots: webpki_roots::TLS_SERVER_ROOTS.to_vec() };
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let tls = rustls::ClientConfig::builder_with_provider(provider)

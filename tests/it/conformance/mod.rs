@@ -13,6 +13,7 @@ mod fan_out;
 mod feed;
 mod findings;
 mod gates;
+mod incidents;
 mod lines;
 mod lists;
 mod logs;

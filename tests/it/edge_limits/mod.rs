@@ -2,7 +2,7 @@
 
 mod contract;
 mod rate;
-mod receiver;
+pub mod receiver;
 mod requests;
 mod webhooks;
 

@@ -1,7 +1,9 @@
-//! What people do with a fleet: operations on many tasks, who did what, logging in.
+//! What people do with a fleet: operations on many tasks, who did what, logging in, incidents.
 
 mod audit;
 mod bulk;
+mod incidents;
 mod login;
 pub use login::hash;
+mod mail_server;
 mod provider;

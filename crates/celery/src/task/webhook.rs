@@ -17,7 +17,9 @@ pub struct Webhook {
 const MAX_URL: usize = 2_048;
 const MAX_WORD: usize = 64;
 /// Words besides phases and states.
-const WORDS: [&str; 4] = ["*", "success", "failure", "retry"];
+const WORDS: [&str; 5] = ["*", "success", "failure", "retry", INCIDENT];
+/// Asks for incidents, which are no changes of tasks; `*` does not.
+pub const INCIDENT: &str = "incident";
 
 /// The default of `on`.
 pub fn usual() -> Vec<String> {

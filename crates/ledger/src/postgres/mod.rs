@@ -18,6 +18,8 @@ mod findings;
 mod gates;
 mod gather;
 mod groups;
+#[path = "../both/incidents.rs"]
+mod incidents;
 mod insert;
 mod kinds;
 mod known;

@@ -1,7 +1,7 @@
 //! Every constant statement, so that a test can prepare each against a migrated database.
 
 use super::{
-    audit, bulk, control, dialect, events, fan_out, findings, gates, gather, groups, insert, kinds, learn, lease,
+    audit, bulk, control, dialect, events, fan_out, findings, gates, gather, groups, incidents, insert, kinds, learn, lease,
     limits, lines, list, logs, migrate, ordinary, outbox, prune, publication, replica, save, schedules, stats, steps,
     tasks, tokens, traces, waits, webhooks, withdraw, workers,
 };
@@ -21,6 +21,7 @@ const LISTS: &[&[&str]] = &[
     gates::STATEMENTS,
     gather::STATEMENTS,
     groups::STATEMENTS,
+    incidents::STATEMENTS,
     insert::STATEMENTS,
     kinds::STATEMENTS,
     learn::STATEMENTS,

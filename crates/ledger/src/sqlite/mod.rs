@@ -16,6 +16,8 @@ mod fan_out;
 mod findings;
 mod gates;
 mod groups;
+#[path = "../both/incidents.rs"]
+mod incidents;
 mod insert;
 mod learn;
 mod lease;

@@ -1,8 +1,8 @@
 //! Every constant statement, so that a test can prepare each against a migrated database.
 
 use super::{
-    audit, bulk, control, events, fan_out, findings, gates, groups, insert, learn, lease, limits, lines, logs, migrate,
-    outbox, prune, save, schedules, stats, steps, tasks, tokens, traces, waits, webhooks, workers,
+    audit, bulk, control, events, fan_out, findings, gates, groups, incidents, insert, learn, lease, limits, lines,
+    logs, migrate, outbox, prune, save, schedules, stats, steps, tasks, tokens, traces, waits, webhooks, workers,
 };
 
 pub(super) const PING: &str = "select count(*) from queue_pause";
@@ -18,6 +18,7 @@ const LISTS: &[&[&str]] = &[
     findings::STATEMENTS,
     gates::STATEMENTS,
     groups::STATEMENTS,
+    incidents::STATEMENTS,
     insert::STATEMENTS,
     learn::STATEMENTS,
     lease::STATEMENTS,
