@@ -6,7 +6,7 @@ use clap::Command;
 const GROUPS: [(&str, &[&str]); 4] = [
     ("Run it", &["dev", "serve", "worker", "migrate"]),
     ("Tasks", &["submit", "result", "watch", "revoke", "retry", "explain", "tasks", "events", "dead-letters"]),
-    ("The fleet", &["queues", "workers", "schedules", "limits", "webhooks", "incidents", "audit"]),
+    ("The fleet", &["top", "queues", "workers", "schedules", "limits", "webhooks", "incidents", "audit"]),
     (
         "Set it up and look after it",
         &["check", "token", "password", "inbox", "export", "healthcheck", "openapi", "completions"],

@@ -83,6 +83,8 @@ enum Command {
     Limits(client::Limits),
     /// List webhooks and change them
     Webhooks(client::Webhooks),
+    /// Show queues, workers, rates and incidents on one screen, again every few seconds
+    Top(client::Top),
     /// List what is odd now (exit code 1 when there is something) or was; say who looks after it, mute it
     Incidents(client::Incidents),
     /// List the workers of a gateway
@@ -151,6 +153,7 @@ impl Cli {
             Command::Limits(limits) => client::run(limits.at(), async |client| limits.run(client).await),
             Command::Webhooks(webhooks) => client::run(webhooks.at(), async |client| webhooks.run(client).await),
             Command::Incidents(incidents) => client::run(incidents.at(), async |client| incidents.run(client).await),
+            Command::Top(top) => client::run(&top.at, async |client| top.run(client).await),
             Command::Tasks(tasks) => client::run(&tasks.at, async |client| tasks.run(client).await),
             Command::Workers(workers) => client::run(&workers.at, async |client| workers.run(client).await),
             Command::Completions(completions) => completions.run(Self::command()),

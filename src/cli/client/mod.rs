@@ -18,6 +18,7 @@ mod show;
 mod submit;
 mod tell;
 mod timetable;
+mod top;
 mod webhooks;
 
 use std::path::PathBuf;
@@ -37,6 +38,7 @@ pub use settle::{Result, Watch};
 pub use submit::Submit;
 pub use tell::{Acts, Events, Explain, Retry};
 pub use timetable::{Act, Create, Delete, List};
+pub use top::Top;
 pub use webhooks::Webhooks;
 
 /// The task did not succeed, or the gateway refused.

@@ -1,4 +1,4 @@
-//! What people do with a fleet: operations on many tasks, who did what, logging in, incidents.
+//! What people do with a fleet: operations on many tasks, who did what, logging in, incidents, a screen of figures.
 
 mod audit;
 mod bulk;
@@ -7,3 +7,4 @@ mod login;
 pub use login::hash;
 mod mail_server;
 mod provider;
+mod top;
