@@ -75,7 +75,7 @@ async fn a_bulk_is_paused_survives_the_gateway_and_counts_each_task_once() {
     let batch: Vec<&Value> = std::iter::repeat_n(&signature, 60).collect();
     env.http.post("/v1/tasks/batch", &json!(batch)).await.expect(202);
     let replica = env.replica("");
-    let asked = json!({"filter": {"task": "demo.add"}, "action": "revoke", "rate": 20, "reason": "a mistake"});
+    let asked = json!({"filter": {"task": "demo.add"}, "action": "revoke", "rate": 4, "reason": "a mistake"});
     let bulk = env.http.post("/v1/bulk", &asked).await.expect(202);
     let path = format!("/v1/bulk/{}", bulk["id"].as_str().expect("an id"));
     let seen = async |http: &Http| http.get(&path).await.expect(200);
@@ -109,7 +109,7 @@ async fn a_cancelled_bulk_leaves_the_rest_alone() {
     let signature = json!({"task": "demo.add", "args": [1, 2]});
     let batch: Vec<&Value> = std::iter::repeat_n(&signature, 30).collect();
     env.http.post("/v1/tasks/batch", &json!(batch)).await.expect(202);
-    let asked = json!({"filter": {}, "action": "revoke", "rate": "60/m"});
+    let asked = json!({"filter": {}, "action": "revoke", "rate": "6/m"});
     let bulk = env.http.post("/v1/bulk", &asked).await.expect(202);
     let path = format!("/v1/bulk/{}", bulk["id"].as_str().expect("an id"));
     let cancelled = env.http.post(&format!("{path}/cancel"), &json!({})).await.expect(200);
