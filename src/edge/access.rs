@@ -92,6 +92,8 @@ pub const TABLE: &[(&str, &str, Need)] = &[
     ("POST", "/v1/schedules/{name}/resume", CONTROL),
     ("POST", "/v1/schedules/{name}/run", CONTROL),
     ("GET", "/v1/schedules/{name}/preview", READ),
+    // Writes nothing.
+    ("POST", "/v1/schedule-preview", READ),
     ("GET", "/v1/schedules/{name}/runs", READ),
     ("GET", "/v1/stats/throughput", READ),
     ("GET", "/v1/stats/latency", READ),
@@ -107,6 +109,9 @@ pub const TABLE: &[(&str, &str, Need)] = &[
     ("POST", "/v1/queues/{name}/pause", CONTROL_FLEET),
     ("POST", "/v1/queues/{name}/resume", CONTROL_FLEET),
     ("POST", "/v1/queues/{name}/purge", CONTROL_FLEET),
+    ("GET", "/v1/tokens", ADMIN_FLEET),
+    ("DELETE", "/v1/tokens/{id}", ADMIN_FLEET),
+    ("GET", "/v1/inboxes", ADMIN_FLEET),
     ("GET", "/v1/limits", READ),
     ("PUT", "/v1/limits/{key}", CONTROL),
     ("DELETE", "/v1/limits/{key}", CONTROL),

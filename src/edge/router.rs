@@ -14,7 +14,7 @@ use super::problem::{Place, Problem, ProblemDocument};
 use super::routes::{
     audit, batch, bulk, canvas, capabilities, catalog, control, dead_letters, docs, events, feed, health, hooks,
     incidents, insight, learned, limits, logs, metrics, problems, queues, result, schedules, session, stats, submit,
-    tasks, tickets, waits, webhooks, workers,
+    tasks, tickets, tokens, waits, webhooks, workers,
 };
 use super::slugs;
 use super::state::Edge;
@@ -82,6 +82,9 @@ pub fn documented() -> OpenApiRouter<Edge> {
         .routes(routes!(queues::pause_queue))
         .routes(routes!(queues::resume_queue))
         .routes(routes!(queues::purge_queue))
+        .routes(routes!(tokens::list_tokens))
+        .routes(routes!(tokens::revoke_token))
+        .routes(routes!(tokens::list_inboxes))
         .routes(routes!(limits::list_limits))
         .routes(routes!(limits::put_limit, limits::reset_limit))
         .routes(routes!(workers::list_workers))
@@ -98,6 +101,7 @@ pub fn documented() -> OpenApiRouter<Edge> {
         .routes(routes!(schedules::resume_schedule))
         .routes(routes!(schedules::run_schedule))
         .routes(routes!(schedules::preview_schedule))
+        .routes(routes!(schedules::preview_document))
         .routes(routes!(schedules::schedule_runs))
         .routes(routes!(webhooks::list_webhooks, webhooks::register_webhook))
         .routes(routes!(webhooks::get_webhook, webhooks::change_webhook, webhooks::delete_webhook))

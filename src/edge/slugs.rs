@@ -95,6 +95,9 @@ slugs! {
     INCIDENT_NOT_FOUND = "incident-not-found", NOT_FOUND, "There is no such incident",
         "No open incident has this id: it is over, or was never found. Ids are the same for the same kind and subject, every time.",
         "Look at /v1/incidents for those that are open, and at /v1/incidents/history for those that are over.";
+    TOKEN_NOT_FOUND = "token-not-found", NOT_FOUND, "There is no such token",
+        "No token of this id can be revoked: there is none, or it is revoked already.",
+        "Look at /v1/tokens for all of them.";
     BULK_NOT_FOUND = "bulk-not-found", NOT_FOUND, "There is no such operation",
         "No operation on many tasks has this id, or the token is limited and another token began it.",
         "Look at /v1/bulk for the newest ones.";

@@ -11,11 +11,12 @@ use tokio::time::Instant;
 
 use super::Gateway;
 use super::submit::{SubmitError, SubmitRequest};
+use crate::live::inboxes;
 use celery::task::submission::Submission;
 use celery::task::{Invalid, Phase, TaskId};
 use ledger::inbox::Call;
 use ledger::{Adoption, Failure, News, Source, Task, TaskOptions};
-use runtime::clock;
+use runtime::clock::{self, Time};
 use runtime::heavy;
 
 /// The error type of an invalid call.
@@ -23,6 +24,9 @@ const KIND: &str = "InvalidCall";
 const NOT_DRAINED: &str = "committed in an inbox, and not drained yet";
 /// Pause between two reads of the ledger when there is no signal.
 const LOOK_AGAIN: Duration = Duration::from_millis(100);
+
+/// How long one inbox may take to say how it stands.
+const STATE_PATIENCE: Duration = Duration::from_secs(2);
 
 /// The outcome of a call.
 #[derive(Debug)]
@@ -225,5 +229,31 @@ mod tests {
             Invalid { pointer: String::new(), detail: "is not an object".to_owned() },
         ];
         assert_eq!(told(&wrong), "/args/0: must be a number; is not an object");
+    }
+}
+
+/// How an inbox stands.
+#[derive(Debug)]
+pub struct InboxState {
+    pub name: String,
+    pub trouble: Option<String>,
+    /// What waits in it, and since when the oldest does.
+    pub status: Option<(i64, Option<Time>)>,
+    pub poll: Duration,
+}
+
+impl Gateway {
+    /// Asks all of them at the same time; one that does not answer in time is told as such.
+    pub async fn inbox_states(&self) -> Vec<InboxState> {
+        let one = async |source: &inboxes::Source| {
+            let asked = tokio::time::timeout(STATE_PATIENCE, source.inbox.waiting()).await;
+            let (status, trouble) = match asked {
+                Ok(Ok(status)) => (Some(status), None),
+                Ok(Err(error)) => (None, Some(error.to_string())),
+                Err(_) => (None, Some("it does not answer in time".to_owned())),
+            };
+            InboxState { name: source.name.clone(), trouble, status, poll: source.poll }
+        };
+        futures_util::future::join_all(self.inboxes.sources().iter().map(one)).await
     }
 }

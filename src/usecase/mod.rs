@@ -33,6 +33,7 @@ pub mod submit;
 mod submitted;
 pub mod ticks;
 pub mod together;
+pub mod tokens;
 mod unique;
 pub mod waits;
 mod warnings;

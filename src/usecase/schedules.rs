@@ -235,6 +235,20 @@ impl Gateway {
         Ok(ticks.into_iter().map(|tick| table.local(tick)).collect())
     }
 
+    /// When a schedule that is not written yet would fire.
+    pub fn preview_document(
+        &self,
+        visibility: &Visibility,
+        text: &str,
+        count: usize,
+    ) -> Result<Vec<String>, ScheduleError> {
+        let document = Document::parse(text).map_err(ScheduleError::Invalid)?;
+        let table = self.read_definition(visibility, &document, true)?.timetable;
+        let now = clock::now();
+        let ticks = table.preview(now, now, count.min(MOST_PREVIEWED));
+        Ok(ticks.into_iter().map(|tick| table.local(tick)).collect())
+    }
+
     pub async fn schedule_runs(
         &self,
         visibility: &Visibility,

@@ -59,6 +59,8 @@ fn classified(method: &str, path: &str) -> Option<Kind> {
         ("GET", "/v1/stats/throughput" | "/v1/stats/latency" | "/v1/stats/errors" | "/v1/stats/outcomes") => {
             Many("read")
         }
+        ("GET" | "DELETE", "/v1/tokens" | "/v1/tokens/{id}" | "/v1/inboxes") => Fleet("admin"),
+        ("POST", "/v1/schedule-preview") => Many("read"),
         ("GET", "/v1/limits") => Many("read"),
         ("PUT" | "DELETE", "/v1/limits/{key}") => Many("control"),
         ("POST", "/v1/stream-tickets") | ("GET", "/v1/capabilities") => Many("read"),

@@ -31,6 +31,7 @@ pub mod submit;
 pub mod tasks;
 pub mod tickets;
 pub mod upload;
+pub mod tokens;
 pub mod waits;
 pub mod webhooks;
 pub mod workers;

@@ -219,6 +219,25 @@ pub async fn preview_schedule(
     Ok(Answer::of(&PreviewView { ticks }))
 }
 
+/// The next ticks of a schedule that is not written yet
+///
+/// Reads it as `POST /v1/schedules` would, and says when it would fire. Nothing is written. The name may be left out.
+#[utoipa::path(
+    post, path = "/v1/schedule-preview", tag = "schedules", operation_id = "preview_document",
+    request_body(content = ref("#/components/schemas/ScheduleDocument"), content_type = "application/json"),
+    params(("n" = Option<u16>, Query, description = "1 to 500, default 10")),
+)]
+pub async fn preview_document(
+    State(edge): State<Edge>,
+    caller: Caller,
+    OriginalUri(uri): OriginalUri,
+    JsonText(body): JsonText,
+) -> Result<Answer<PreviewView>, Refused<(Query, Body, ScheduleError)>> {
+    let count = count_query(&uri, DEFAULT_PREVIEW, MOST_PREVIEWED)?;
+    let ticks = edge.gateway.preview_document(&caller.visibility(), &body, count)?;
+    Ok(Answer::of(&PreviewView { ticks }))
+}
+
 /// The outcomes of its ticks, newest first
 #[utoipa::path(
     get, path = "/v1/schedules/{name}/runs", tag = "schedules", operation_id = "schedule_runs",

@@ -16,6 +16,7 @@ mod schedule;
 pub mod stats;
 mod task;
 pub mod together;
+mod token;
 pub mod wait;
 mod webhook;
 
@@ -33,4 +34,5 @@ pub use message::MessageView;
 pub use result::ResultView;
 pub use schedule::{PreviewView, RunListView, RunView, schedule_path, schedule_text};
 pub use task::{SummaryView, TaskListView, TaskView};
+pub use token::{InboxListView, InboxView, TokenListView, TokenView};
 pub use webhook::{DeliveryListView, DeliveryView, WebhookListView, WebhookView};

@@ -7,4 +7,5 @@ mod login;
 pub use login::hash;
 mod mail_server;
 mod provider;
+mod tokens;
 mod top;

@@ -39,6 +39,8 @@ const REMOVE: &str = "delete from taskgate.inbox where inbox_no = any($1)";
 const FIND: &str = "select inbox_no, task_id, task, enqueued_at, call from taskgate.inbox \
      where task_id = $1 or (task = '' and position(to_json($1::text)::text in call) > 0) limit 1";
 
+const WAITING: &str = "select count(*), min(enqueued_at) from taskgate.inbox";
+
 /// A call that waits in an inbox.
 #[derive(Debug, Clone)]
 pub struct Call {
@@ -98,6 +100,15 @@ impl Inbox {
         let row = sqlx::query(FIND).persistent(false).bind(id).fetch_optional(&mut *tx).await?;
         tx.commit().await?;
         row.as_ref().map(call).transpose()
+    }
+
+    /// How many calls wait, and since when the oldest does.
+    ///
+    /// # Errors
+    /// As [`Inbox::claim`].
+    pub async fn waiting(&self) -> Result<(i64, Option<Time>), Error> {
+        let row = sqlx::raw_sql(WAITING).fetch_one(&self.pool).await?;
+        Ok((row.try_get(0)?, row.try_get::<Option<i64>, _>(1)?.map(Time)))
     }
 
     /// Whether the connection goes to the server itself. A PgBouncer in transaction mode would deliver notifications to the wrong client; it
