@@ -4,7 +4,7 @@ import { useEffect } from './view.js';
 import { go, to } from './place.js';
 
 /** After `g`. */
-export const GO = { o: 'overview', t: 'tasks', s: 'submit', e: 'errors', d: 'dead-letters', q: 'queues', w: 'workers', c: 'schedules', i: 'incidents', h: 'webhooks', a: 'audit' };
+export const GO = { o: 'overview', t: 'tasks', s: 'submit', e: 'errors', d: 'dead-letters', q: 'queues', r: 'charts', l: 'limits', p: 'waits', w: 'workers', c: 'schedules', i: 'incidents', h: 'webhooks', n: 'inboxes', k: 'tokens', a: 'audit' };
 const GO_MS = 1500;
 
 const isWriting = (target) => target.closest?.('input:not([type=checkbox]), textarea, select, [contenteditable]');

@@ -26,18 +26,28 @@ import { Submit } from './pages/submit.js';
 import { Incidents } from './pages/incidents.js';
 import { Audit } from './pages/audit.js';
 import { Webhooks } from './pages/webhooks.js';
+import { Limits } from './pages/limits.js';
+import { Waits } from './pages/waits.js';
+import { Charts } from './pages/charts.js';
+import { Tokens } from './pages/tokens.js';
+import { Inboxes } from './pages/inboxes.js';
 
 const PAGES = [
   ['overview', 'Overview', Overview],
+  ['charts', 'Charts', Charts],
   ['tasks', 'Tasks', TaskList],
   ['submit', 'Submit', Submit, 'submit'],
   ['errors', 'Errors', Errors],
   ['dead-letters', 'Dead letters', DeadLetters],
   ['queues', 'Queues', Queues],
+  ['limits', 'Limits', Limits],
   ['workers', 'Workers', Workers],
   ['schedules', 'Schedules', Schedules],
+  ['waits', 'Waits', Waits],
   ['incidents', 'Incidents', Incidents],
   ['webhooks', 'Webhooks', Webhooks, 'admin'],
+  ['inboxes', 'Inboxes', Inboxes, 'admin'],
+  ['tokens', 'Tokens', Tokens, 'admin'],
   ['audit', 'Audit', Audit, 'admin'],
 ];
 
@@ -91,12 +101,12 @@ function Side({ page, onToken, onKeys }) {
   return html`<nav class="side" aria-label="Pages">
     <a class="brand" href="#/"><img src="icon.svg" alt="" />taskgate</a>
     <div class="pages"><ul>${pages().map(([id, name]) => html`<li key=${id}><a href="#/${id}" aria-current=${id === page ? 'page' : undefined}>
-      <${Icon} name=${id} />${name}${id === 'incidents' && html`<${Incidental} />`}</a></li>`)}</ul></div>
+      <${Icon} of=${id} />${name}${id === 'incidents' && html`<${Incidental} />`}</a></li>`)}</ul></div>
     <div class="foot">
       <button type="button" class="link" onClick=${onKeys}>Keys <kbd>?</kbd></button>
       <a href="../swagger-ui/">API</a>
       <${Who} onToken=${onToken} />
-      <button type="button" class="link" onClick=${turn} aria-label="Colours: ${translate(shown)}"><${Icon} name=${shown} />${shown}</button>
+      <button type="button" class="link" onClick=${turn} aria-label="Colours: ${translate(shown)}"><${Icon} of=${shown} />${shown}</button>
       <button type="button" class="link" onClick=${nextZone} aria-label="Clock: ${translate(zone() === 'UTC' ? 'UTC' : 'local time')}">${zone() === 'UTC' ? 'UTC' : 'local time'}</button>
       <button type="button" class="link" lang=${speaks === 'ko' ? 'en' : 'ko'} onClick=${() => speak(speaks === 'ko' ? 'en' : 'ko')}>${speaks === 'ko' ? 'English' : '한국어'}</button>
     </div>

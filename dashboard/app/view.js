@@ -8,7 +8,7 @@ export {
 } from '../vendor/htm-preact.js';
 
 /** What of an element or a part is read by people. */
-const SPOKEN = ['aria-label', 'title', 'placeholder', 'alt', 'actionText', 'name', 'label', 'what', 'note'];
+const SPOKEN = ['aria-label', 'title', 'placeholder', 'alt', 'actionText', 'name', 'label', 'what', 'note', 'data-name'];
 
 /** A name such as `Pause celery` begins with the word that the button shows. */
 function called(text) {
@@ -21,7 +21,8 @@ function called(text) {
 function said(node) {
   if (typeof node === 'string') return translate(node);
   if (Array.isArray(node)) return node.map(said);
-  if (node?.props) {
+  // What somebody else named stays as it is, even if it is called "Search".
+  if (node?.props && node.props.translate !== false) {
     for (const name of SPOKEN) {
       // The name of a field is for the form, not for people.
       if (typeof node.props[name] === 'string' && !(name === 'name' && typeof node.type === 'string')) node.props[name] = called(node.props[name]);

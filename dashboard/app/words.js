@@ -1,6 +1,6 @@
 // Numbers, times and phases in words.
 
-import { speaks, translate } from './languages/speech.js';
+import { say, speaks, translate } from './languages/speech.js';
 
 const ZONE = 'taskgate-zone';
 
@@ -32,24 +32,26 @@ export const FINAL = new Set(['succeeded', 'failed', 'revoked', 'expired', 'skip
 export const phaseWord = (phase) => translate(phase);
 
 /** The colour of a phase: good, bad, warn, busy or none. */
-export const tone = (phase) => TONES[phase] || '';
+export const tone = (phase) => (Object.hasOwn(TONES, phase) ? TONES[phase] : '');
 
 export const count = (value) => (value === null || value === undefined ? '–' : number.format(value));
+
+/** Units of time, as they stand behind a number. */
+const UNITS = speaks === 'ko' ? { ms: '밀리초', s: '초', min: '분', h: '시간', d: '일' } : { ms: ' ms', s: ' s', min: ' min', h: ' h', d: ' d' };
+const two = (number_) => String(number_).padStart(2, '0');
 
 /** Seconds, short: `40 ms`, `3.2 s`, `5 min 20 s`, `2 h 05 min`, `3 d 4 h`. */
 export function seconds(value) {
   if (value === null || value === undefined || Number.isNaN(value)) return '–';
   if (value < 0) return `−${seconds(-value)}`;
-  if (value > 0 && value < 0.001) return '< 1 ms';
-  if (value < 1) return `${Math.round(value * 1000)} ms`;
-  if (value < 60) return `${value < 10 ? value.toFixed(1) : Math.round(value)} s`;
+  if (value > 0 && value < 0.001) return `< 1${UNITS.ms}`;
+  if (value < 1) return `${Math.round(value * 1000)}${UNITS.ms}`;
+  if (value < 60) return `${value < 10 ? value.toFixed(1) : Math.round(value)}${UNITS.s}`;
   const whole = Math.round(value);
-  if (whole < 3600) return `${Math.floor(whole / 60)} min ${String(whole % 60).padStart(2, '0')} s`;
-  if (whole < 86400) return `${Math.floor(whole / 3600)} h ${String(Math.floor((whole % 3600) / 60)).padStart(2, '0')} min`;
-  return `${Math.floor(whole / 86400)} d ${Math.floor((whole % 86400) / 3600)} h`;
+  if (whole < 3600) return `${Math.floor(whole / 60)}${UNITS.min} ${two(whole % 60)}${UNITS.s}`;
+  if (whole < 86400) return `${Math.floor(whole / 3600)}${UNITS.h} ${two(Math.floor((whole % 3600) / 60))}${UNITS.min}`;
+  return `${Math.floor(whole / 86400)}${UNITS.d} ${Math.floor((whole % 86400) / 3600)}${UNITS.h}`;
 }
-
-export const between = (from, to) => (from && to ? (new Date(to) - new Date(from)) / 1000 : null);
 
 /** The time of day; with the day when it is another one. */
 export function at(text) {
@@ -68,8 +70,10 @@ export const localTimes = (text) => text.replace(/\d{4}-\d\d-\d\dT[\d:.]+Z/g, at
 export function away(text) {
   if (!text) return '–';
   const secs = (new Date(text) - Date.now()) / 1000;
-  return secs >= 0 ? `in ${seconds(secs)}` : `${seconds(-secs)} ago`;
+  return secs >= 0 ? say('in {time}', { time: seconds(secs) }) : say('{time} ago', { time: seconds(-secs) });
 }
+
+export const between = (from, to) => (from && to ? (new Date(to) - new Date(from)) / 1000 : null);
 
 export const short = (id) => (id && id.length > 13 ? `${id.slice(0, 8)}…${id.slice(-4)}` : id);
 

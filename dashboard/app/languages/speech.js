@@ -15,9 +15,12 @@ export const speaks = FILES[wished] ? wished : 'en';
 export function translate(text) {
   const words = FILES[speaks];
   const bare = text.trim().replace(/\s+/g, ' ');
-  const known = words && bare && words[bare];
+  const known = words && Object.hasOwn(words, bare) && words[bare];
   return known ? text.replace(/\S(?:[\s\S]*\S)?/, () => known) : text;
 }
+
+/** A sentence with `{name}` where a value goes: translated as a whole, because every language has its own order. */
+export const say = (sentence, values) => translate(sentence).replace(/\{(\w+)\}/g, (whole, name) => (Object.hasOwn(values, name) ? values[name] : whole));
 
 export function speak(language) {
   localStorage.setItem(KEY, language);

@@ -11,16 +11,16 @@ const GOOD = new Set(['done', 'prevented', 'accepted', 'counted', 'signalled']);
 /** A path with the id of a task leads to the task. */
 function Target({ text }) {
   const id = /^\/v1\/(?:tasks|dead-letters)\/([0-9a-f-]{36})(?:\/|$)/.exec(text)?.[1];
-  return id ? html`<a class="mono" href=${taskPage(id)}>${text}</a>` : html`<span class="mono">${text}</span>`;
+  return id ? html`<a class="mono" translate=${false} href=${taskPage(id)}>${text}</a>` : html`<span class="mono" translate=${false}>${text}</span>`;
 }
 
 const Row = ({ row }) => html`<tr>
   <td class="nowrap"><${Time} value=${row.at} /></td>
-  <td class="wrap">${row.who}</td>
+  <td class="wrap" translate=${false}>${row.who}</td>
   <td class="nowrap">${row.what.replaceAll('_', ' ')}</td>
   <td class="wrap small"><${Target} text=${row.target} /></td>
   <td><span class="phase ${row.verdict === null ? '' : GOOD.has(row.verdict) ? 'good' : 'warn'}">${row.verdict ?? 'under way'}</span>
-    ${row.detail && html` <span class="small quiet wrap">${row.detail}</span>`}</td>
+    ${row.detail && html` <span class="small quiet wrap" translate=${false}>${row.detail}</span>`}</td>
   <td class="nowrap" data-name="from">${row.from || '–'}</td></tr>`;
 
 export function Audit() {

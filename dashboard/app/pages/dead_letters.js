@@ -5,7 +5,7 @@ import { may, post, remove, segment } from '../api.js';
 import { useLoaded } from '../loading.js';
 import { count } from '../words.js';
 import { go, to } from '../place.js';
-import { Phase, TaskLink, Time, Trouble } from '../parts/basics.js';
+import { Name, Phase, TaskLink, Time, Trouble } from '../parts/basics.js';
 import { Dialog } from '../parts/dialog.js';
 import { Empty } from '../parts/icons.js';
 import { attempt } from '../parts/toasts.js';
@@ -55,15 +55,15 @@ export function DeadLetters({ place }) {
     ${data && data.tasks.length > 0 && html`<div class="scroll" tabindex="0" role="region" aria-label="Dead letters"><table class="folds">
       <thead><tr><th>Id</th><th>Task</th><th>Phase</th><th>Error</th><th>Ended</th><th class="number">Retries</th><th><span class="hidden">Actions</span></th></tr></thead>
       <tbody>${data.tasks.map((task) => html`<tr key=${task.task_id}>
-        <td class="nowrap"><${TaskLink} id=${task.task_id} /></td><td class="wrap">${task.task}</td><td><${Phase} ...${task} /></td>
-        <td class="wrap small"><strong>${task.error?.type}</strong> ${task.error?.message?.slice(0, 200)}${task.retried_as && html` (retried as <${TaskLink} id=${task.retried_as} />)`}</td>
+        <td class="nowrap"><${TaskLink} id=${task.task_id} /></td><td class="wrap" translate=${false}>${task.task}</td><td><${Phase} ...${task} /></td>
+        <td class="wrap small"><span translate=${false}><strong>${task.error?.type}</strong> ${task.error?.message?.slice(0, 200)}</span>${task.retried_as && html` (retried as <${TaskLink} id=${task.retried_as} />)`}</td>
         <td class="nowrap"><${Time} value=${task.finished_at} /></td><td class="number" data-name="retries">${task.retries}</td>
         <td class="actions">${may('control') && html`<div class="row"><button type="button" aria-label="Re-queue ${task.task_id}" onClick=${() => requeue(task.task_id)}>Re-queue</button>
           <button type="button" class="danger" aria-label="Delete ${task.task_id}" onClick=${() => setDismissed(task)}>Delete…</button></div>`}</td></tr>`)}</tbody>
     </table></div>
     ${data.next && html`<a class="button" href=${to('dead-letters', { ...filters, cursor: data.next })}>Older ones</a>`}`}
     ${dismissed && html`<${Dialog} title="Delete this dead letter?" danger actionText="Delete" onClose=${() => setDismissed(null)} action=${() => dismiss(dismissed.task_id)}>
-      <p>${dismissed.task} leaves this list and is not run again from here. It stays in the history.</p><//>`}
+      <p><${Name} text=${dismissed.task} /> leaves this list and is not run again from here. It stays in the history.</p><//>`}
     ${asked && html`<${All} filters=${filters} kind=${asked} onClose=${() => { setAsked(null); reload(); }} />`}
   </div>`;
 }

@@ -5,7 +5,7 @@ import { may, post } from '../api.js';
 import { useLoaded } from '../loading.js';
 import { count } from '../words.js';
 import { go, to } from '../place.js';
-import { TaskLink, Time, Trouble } from '../parts/basics.js';
+import { Name, TaskLink, Time, Trouble } from '../parts/basics.js';
 import { Spark } from '../parts/chart.js';
 import { Dialog } from '../parts/dialog.js';
 import { Empty } from '../parts/icons.js';
@@ -45,8 +45,8 @@ export function Errors({ place }) {
     ${data && data.groups.length > 0 && html`<div class="scroll" tabindex="0" role="region" aria-label="Errors"><table class="folds">
       <thead><tr><th>Error</th><th>Task</th><th class="number">Count</th><th>Trend</th><th>Last</th><th>Example</th><th><span class="hidden">Actions</span></th></tr></thead>
       <tbody>${data.groups.map((group) => html`<tr key=${group.fingerprint}>
-        <td class="wrap"><strong>${group.type}</strong> <span class="quiet small">${group.message}</span><div class="mono small quiet">${group.frame || 'no traceback'}</div></td>
-        <td class="wrap"><a href=${to('tasks', { task: group.task, phase: 'failed,lost' })}>${group.task}</a></td>
+        <td class="wrap"><strong translate=${false}>${group.type}</strong> <span class="quiet small" translate=${false}>${group.message}</span><div class="mono small quiet">${group.frame ? html`<${Name} text=${group.frame} />` : 'no traceback'}</div></td>
+        <td class="wrap"><a translate=${false} href=${to('tasks', { task: group.task, phase: 'failed,lost' })}>${group.task}</a></td>
         <td class="number" data-name="count">${count(group.count)}</td><td><${Spark} values=${group.trend.map((point) => point.count)} name="trend of ${group.type}" /></td>
         <td class="nowrap"><${Time} value=${group.last_at} /></td><td><${TaskLink} id=${group.last_task_id} /></td>
         <td class="actions">${may('control') && html`<button type="button" aria-label="Re-queue ${group.type} of ${group.task}" onClick=${() => setAsked(group)}>Re-queue…</button>`}</td></tr>`)}</tbody>

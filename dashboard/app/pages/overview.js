@@ -3,6 +3,7 @@
 import { html, useMemo, useState } from '../view.js';
 import { useLoaded } from '../loading.js';
 import { count, percent, seconds } from '../words.js';
+import { say, translate } from '../languages/speech.js';
 import { to } from '../place.js';
 import { Trouble } from '../parts/basics.js';
 import { Chart, Spark } from '../parts/chart.js';
@@ -28,7 +29,7 @@ function recent(points, minutes) {
 function Drain({ queue, window }) {
   const asked = queue.waiting > 0 && queue.consumers > 0 && !queue.paused;
   const { data } = useLoaded(asked ? '/v1/stats/throughput' : null, { ...window, queue: queue.name });
-  if (queue.waiting > 0 && !asked) return 'not served';
+  if (queue.waiting > 0 && !asked) return translate('not served');
   const rate = data && recent(data.points, 5).ended;
   return asked && rate > 0 ? `≈ ${seconds(queue.waiting / rate)}` : '–';
 }
@@ -38,7 +39,7 @@ function Queues({ queues, window }) {
   return html`<section class="card"><h2><a href="#/queues">Queues</a></h2>
     <div class="scroll" tabindex="0" role="region" aria-label="Queues"><table class="folds">
       <thead><tr><th>Queue</th><th class="number">Waiting</th><th class="number">Held</th><th class="number">With workers</th><th class="number">Oldest</th><th class="number">Drained in</th></tr></thead>
-      <tbody>${busy.map((queue) => html`<tr key=${queue.name}><td><a href=${to(`queues/${encodeURIComponent(queue.name)}`)}>${queue.name}</a> ${queue.paused && html`<span class="phase warn">paused</span>`}</td>
+      <tbody>${busy.map((queue) => html`<tr key=${queue.name}><td><a translate=${false} href=${to(`queues/${encodeURIComponent(queue.name)}`)}>${queue.name}</a> ${queue.paused && html`<span class="phase warn">paused</span>`}</td>
         <td class="number" data-name="waiting">${count(queue.waiting)}</td><td class="number" data-name="held">${count(queue.held)}</td><td class="number" data-name="with workers">${count(queue.reserved)}</td>
         <td class="number" data-name="oldest">${seconds(queue.oldest_seconds)}</td>
         <td class="number" data-name="drained in"><${Drain} queue=${queue} window=${window} /></td></tr>`)}</tbody>
@@ -65,7 +66,7 @@ export function Overview() {
   const open = incidents.data?.incidents?.length;
   return html`<div class="stack">
     <div class="head"><h1>Overview</h1><span class="sub small" role="status">${ready.data
-      ? `ledger ${ready.data.ledger}, Redis ${ready.data.redis}` : ready.error ? 'not ready' : ''}</span></div>
+      ? say('ledger {ledger}, Redis {redis}', ready.data) : ready.error ? 'not ready' : ''}</span></div>
     <${Trouble} error=${ready.error} what="readiness" />
     <dl class="figures">
       <${Figure} name="Accepted" value=${lately.data ? rates.accepted.toFixed(rates.accepted < 10 ? 2 : 0) : '–'} note="/s" href=${to('tasks')} />

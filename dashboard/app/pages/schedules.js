@@ -1,55 +1,21 @@
 // Schedules: when each one runs next and what became of its last runs; edit, pause, run now.
 
 import { html, useState } from '../view.js';
-import { may, post, put, remove, segment } from '../api.js';
+import { may, post, remove, segment } from '../api.js';
 import { useLoaded } from '../loading.js';
-import { at, away, json } from '../words.js';
-import { to } from '../place.js';
-import { Notice, TaskLink, Time, Trouble } from '../parts/basics.js';
+import { at, away } from '../words.js';
+import { say } from '../languages/speech.js';
+import { go, to } from '../place.js';
+import { Name, TaskLink, Time, Trouble } from '../parts/basics.js';
 import { Dialog } from '../parts/dialog.js';
 import { Empty } from '../parts/icons.js';
 import { attempt } from '../parts/toasts.js';
 import { timetableWords } from '../parts/timetable_words.js';
-
-const COMPUTED = ['next_run_at', 'last_run_at', 'links', 'last_task_id', 'created_at', 'updated_at'];
+import { ScheduleForm } from '../parts/schedule_form.js';
+import { Calendar } from '../parts/calendar.js';
+import { Segments } from '../parts/segments.js';
 
 const timetable = (schedule) => schedule.cron || (schedule.every !== undefined && schedule.every !== null ? `every ${schedule.every} s` : `once at ${schedule.at}`);
-
-/** What the text under the reader's hands says. */
-function inWords(text) {
-  try {
-    return timetableWords(JSON.parse(text)) || 'neither cron, every nor at';
-  } catch {
-    return 'not JSON yet';
-  }
-}
-
-function Editor({ schedule, onDone }) {
-  const fixed = schedule ? Object.fromEntries(Object.entries(schedule).filter(([name, value]) => !COMPUTED.includes(name) && value !== null)) : null;
-  const start = fixed || { name: 'my-schedule', task: '', args: [], cron: '0 * * * *', timezone: 'UTC' };
-  const [text, setText] = useState(json(start));
-  const [refused, setRefused] = useState(null);
-  const save = async (event) => {
-    event.preventDefault();
-    try {
-      const body = JSON.parse(text);
-      if (schedule) await put(`/v1/schedules/${segment(schedule.name)}`, body);
-      else await post('/v1/schedules', body);
-      setRefused(null);
-      onDone();
-    } catch (error) {
-      setRefused(error);
-    }
-  };
-  return html`<form class="card stack" onSubmit=${save}>
-    <h2>${schedule ? `Edit ${schedule.name}` : 'New schedule'}</h2>
-    <label class="field"><span>The schedule as JSON: a signature with cron, every or at</span>
-      <textarea rows="12" spellcheck=${false} value=${text} onInput=${(event) => setText(event.target.value)}></textarea></label>
-    <p role="status"><span class="quiet">In words:</span> ${inWords(text)}</p>
-    ${refused && html`<${Notice} kind="bad" live>${refused.message}${(refused.places || []).map((place) => html`<div class="small mono" key=${place.pointer}>${place.pointer}: ${place.detail}</div>`)}<//>`}
-    <div class="row"><button class="main">Save</button><button type="button" onClick=${onDone}>Cancel</button></div>
-  </form>`;
-}
 
 /** The clock of the schedule's own zone, where it is not the reader's. */
 function zoned(tick) {
@@ -58,7 +24,7 @@ function zoned(tick) {
   return isHere ? '' : `${there} in its zone (${tick.slice(19).replace(/^\.\d+/, '')})`;
 }
 
-function Detail({ name, words }) {
+function Detail({ schedule: name, words }) {
   const preview = useLoaded(`/v1/schedules/${segment(name)}/preview`, { n: 10 });
   const runs = useLoaded(`/v1/schedules/${segment(name)}/runs`, { limit: 50 }, { everyMs: 10000 });
   return html`<div class="columns">
@@ -80,15 +46,15 @@ function Row({ schedule, open, onChange, onEdit, onRemove }) {
     onChange();
   };
   return html`<tr aria-current=${open ? 'true' : undefined}>
-    <td class="wrap"><a href=${to('schedules', { name: open ? undefined : name })} aria-expanded=${open}>${name}</a> ${schedule.paused && html`<span class="phase warn">paused</span>`}</td>
-    <td class="wrap">${schedule.task || 'canvas'}</td>
+    <td class="wrap"><a translate=${false} href=${to('schedules', { name: open ? undefined : name })} aria-expanded=${open}>${name}</a> ${schedule.paused && html`<span class="phase warn">paused</span>`}</td>
+    <td class="wrap">${schedule.task ? html`<${Name} text=${schedule.task} />` : 'canvas'}</td>
     <td class="nowrap" title=${timetableWords(schedule) || undefined}><code>${timetable(schedule)}</code> <span class="small quiet">${schedule.timezone}</span></td>
     <td class="nowrap" data-name="next">${schedule.paused ? '–' : html`<${Time} value=${schedule.next_run_at} /> <span class="small quiet">${schedule.next_run_at ? away(schedule.next_run_at) : ''}</span>`}</td>
     <td class="nowrap" data-name="last"><${Time} value=${schedule.last_run_at} /></td>
     <td class="actions">${may('control') && html`<div class="row">
-      <button type="button" aria-label="Run ${name}" onClick=${act('run', `${name} runs now`)}>Run</button>
-      ${schedule.paused ? html`<button type="button" aria-label="Resume ${name}" onClick=${act('resume', `${name} goes on`)}>Resume</button>`
-        : html`<button type="button" aria-label="Pause ${name}" onClick=${act('pause', `${name} is paused`)}>Pause</button>`}
+      <button type="button" aria-label="Run ${name}" onClick=${act('run', say('{name} runs now', { name }))}>Run</button>
+      ${schedule.paused ? html`<button type="button" aria-label="Resume ${name}" onClick=${act('resume', say('{name} goes on', { name }))}>Resume</button>`
+        : html`<button type="button" aria-label="Pause ${name}" onClick=${act('pause', say('{name} is paused', { name }))}>Pause</button>`}
       <button type="button" aria-label="Edit ${name}" onClick=${() => onEdit(schedule)}>Edit</button>
       <button type="button" class="danger" aria-label="Delete ${name}" onClick=${() => onRemove(schedule)}>Delete</button></div>`}</td></tr>`;
 }
@@ -99,19 +65,21 @@ export function Schedules({ place }) {
   const [removed, setRemoved] = useState(null);
   const open = place.query.get('name');
   const erase = async () => {
-    await attempt(() => remove(`/v1/schedules/${segment(removed.name)}`), `${removed.name} is deleted`);
+    await attempt(() => remove(`/v1/schedules/${segment(removed.name)}`), say('{name} is deleted', { name: removed.name }));
     reload();
   };
   return html`<div class="stack">
-    <div class="head"><h1>Schedules</h1>${may('control') && html`<button type="button" class="main" onClick=${() => setEdited(null)}>New…</button>`}</div>
+    <div class="head"><h1>Schedules</h1><${Segments} label="View" choices=${[['list', 'As a list'], ['calendar', 'Calendar']]} chosen=${place.query.has('calendar') ? 'calendar' : 'list'}
+      choose=${(id) => go(to('schedules', { calendar: id === 'calendar' ? '1' : undefined }))} />${may('control') && html`<button type="button" class="main" onClick=${() => setEdited(null)}>New…</button>`}</div>
     <${Trouble} error=${error} what="list of schedules" />
-    ${edited !== undefined && html`<${Editor} key=${edited?.name} schedule=${edited} onDone=${() => { setEdited(undefined); reload(); }} />`}
+    ${edited !== undefined && html`<${ScheduleForm} key=${edited?.name} schedule=${edited} onDone=${() => { setEdited(undefined); reload(); }} />`}
     ${data && data.schedules.length === 0 && html`<${Empty} title="There is no schedule yet">A schedule submits a task or a canvas by cron, at an interval or once.<//>`}
-    ${data && data.schedules.length > 0 && html`<div class="scroll" tabindex="0" role="region" aria-label="Schedules"><table class="folds">
+    ${data && data.schedules.length > 0 && place.query.has('calendar') && html`<${Calendar} schedules=${data.schedules} />`}
+    ${data && data.schedules.length > 0 && !place.query.has('calendar') && html`<div class="scroll" tabindex="0" role="region" aria-label="Schedules"><table class="folds">
       <thead><tr><th>Name</th><th>Task</th><th>Timetable</th><th>Next</th><th>Last</th><th><span class="hidden">Actions</span></th></tr></thead>
       <tbody>${data.schedules.map((schedule) => html`<${Row} key=${schedule.name} schedule=${schedule} open=${schedule.name === open} onChange=${reload} onEdit=${setEdited} onRemove=${setRemoved} />`)}</tbody>
     </table></div>`}
-    ${open && html`<${Detail} key=${open} name=${open} words=${timetableWords(data?.schedules.find(({ name }) => name === open) || {})} />`}
-    ${removed && html`<${Dialog} title="Delete ${removed.name}?" danger actionText="Delete" action=${erase} onClose=${() => setRemoved(null)}><p>It fires no more. Tasks that it submitted stay.</p><//>`}
+    ${open && html`<${Detail} key=${open} schedule=${open} words=${timetableWords(data?.schedules.find(({ name }) => name === open) || {})} />`}
+    ${removed && html`<${Dialog} title=${say('Delete {name}?', { name: removed.name })} danger actionText="Delete" action=${erase} onClose=${() => setRemoved(null)}><p>It fires no more. Tasks that it submitted stay.</p><//>`}
   </div>`;
 }

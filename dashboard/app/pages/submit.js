@@ -62,8 +62,8 @@ function Form({ form }) {
     <h2>${form.name}</h2>
     ${form.text && html`<p class="quiet">${form.text.split('`').map((part, index) => (index % 2 ? html`<code>${part}</code>` : part))}</p>`}
     <div class="fields">
-      ${form.parameters.map((one) => html`<${Field} key=${one.name} id="path.${one.name}" name=${one.name} schema=${{ ...one.schema, description: one.description }} required refused=${placed(one.name)} />`)}
-      ${members.map(([name, schema]) => html`<${Field} key=${name} id="body.${name}" name=${name} schema=${schema} required=${required.includes(name)} refused=${placed(name)} />`)}
+      ${form.parameters.map((one) => html`<${Field} key=${one.name} id="path.${one.name}" member=${one.name} schema=${{ ...one.schema, description: one.description }} required refused=${placed(one.name)} />`)}
+      ${members.map(([name, schema]) => html`<${Field} key=${name} id="body.${name}" member=${name} schema=${schema} required=${required.includes(name)} refused=${placed(name)} />`)}
       ${form.body && members.length === 0 && html`<${Field} id="body" name="body" schema=${{ ...form.body, default: form.example ?? {} }} />`}
     </div>
     ${refused && html`<${Notice} kind="bad" live>${refused.message}${(refused.places || []).map((place) => html`<div class="small mono" key=${place.pointer}>${place.pointer}: ${place.detail}</div>`)}<//>`}

@@ -6,7 +6,7 @@ import { follow } from '../stream.js';
 import { useLoaded } from '../loading.js';
 import { FINAL, between, count, localTimes, seconds } from '../words.js';
 import { go, taskPage, to } from '../place.js';
-import { Bar, Json, Labels, Notice, Phase, TaskLink, Time, Trouble, progressOf } from '../parts/basics.js';
+import { Bar, Json, Labels, Name, Notice, Phase, TaskLink, Time, Trouble, progressOf } from '../parts/basics.js';
 import { Timeline } from '../parts/timeline.js';
 import { Gantt } from '../parts/gantt.js';
 import { Graph } from '../parts/graph.js';
@@ -73,7 +73,7 @@ function Progress({ task }) {
   const part = task.phase === 'succeeded' ? 1 : progress?.part;
   const tone = task.phase === 'succeeded' ? 'good' : task.phase === 'failed' ? 'bad' : '';
   return html`<section class="card stack" aria-label="Progress">
-    ${progress && html`<div class="row small"><strong>${progress.text}</strong><span class="quiet">${message || stage || detail || ''}</span></div>
+    ${progress && html`<div class="row small"><strong>${progress.text}</strong><span class="quiet" translate=${false}>${message || stage || detail || ''}</span></div>
       <${Bar} part=${part} kind=${tone} name="progress" />`}
     ${!progress && html`<${Json} value=${task.progress} name="progress" />`}
   </section>`;
@@ -85,10 +85,10 @@ function Facts({ task }) {
   const link = (id) => id && html`<${TaskLink} id=${id} />`;
   const labels = Object.keys(task.labels || {}).length > 0 && html`<${Labels} labels=${task.labels} />`;
   return html`<dl class="facts">
-    ${fact('Task', task.task && html`<a href=${to('tasks', { task: task.task })}>all ${task.task}</a>`)}
-    ${fact('Queue', task.queue && html`<a href=${to('tasks', { queue: task.queue })}>${task.queue}</a>`)}
+    ${fact('Task', task.task && html`<a href=${to('tasks', { task: task.task })}>all <${Name} text=${task.task} /></a>`)}
+    ${fact('Queue', task.queue && html`<a translate=${false} href=${to('tasks', { queue: task.queue })}>${task.queue}</a>`)}
     ${fact('Priority', task.priority)}
-    ${fact('Worker', task.worker && html`<a href=${to('tasks', { worker: task.worker })}>${task.worker}</a>`)}
+    ${fact('Worker', task.worker && html`<a translate=${false} href=${to('tasks', { worker: task.worker })}>${task.worker}</a>`)}
     ${fact('Retries', task.retries || null)}
     ${fact('Waited', task.started_at && seconds(between(task.submitted_at, task.started_at)))}
     ${fact('Ran', task.runtime !== null && task.runtime !== undefined ? seconds(task.runtime) : task.started_at && task.finished_at && seconds(between(task.started_at, task.finished_at)))}
@@ -99,8 +99,8 @@ function Facts({ task }) {
     ${fact('Group', task.group_id && html`<a class="mono" href=${to('tasks', { group_id: task.group_id })}>${task.group_id}</a>`)}
     ${fact('Retry of', link(task.retry_of))}
     ${fact('Retried as', link(task.retried_as))}
-    ${fact('Schedule', task.schedule && html`<a href=${to('schedules', { name: task.schedule })}>${task.schedule}</a>`)}
-    ${fact('Reason', task.reason)}
+    ${fact('Schedule', task.schedule && html`<a translate=${false} href=${to('schedules', { name: task.schedule })}>${task.schedule}</a>`)}
+    ${fact('Reason', task.reason && html`<${Name} text=${task.reason} />`)}
     ${fact('Labels', labels || null)}
   </dl>`;
 }
@@ -126,7 +126,7 @@ function Content({ task }) {
       ? html`<pre class="json" tabindex="0" role="region" aria-label="arguments">${task.argsrepr}\n${task.kwargsrepr || ''}</pre>`
       : html`<${Json} value=${{ args: task.args, kwargs: task.kwargs }} name="arguments" />`)],
     task.successful && ['result', 'Result', () => html`<${Json} value=${task.result} name="result" />`],
-    task.error && ['error', 'Error', () => html`<div class="stack"><p><strong>${task.error.type}</strong>: ${task.error.message}</p>
+    task.error && ['error', 'Error', () => html`<div class="stack"><p translate=${false}><strong>${task.error.type}</strong>: ${task.error.message}</p>
       ${task.traceback && html`<pre class="json" tabindex="0" role="region" aria-label="traceback">${task.traceback}</pre>`}</div>`],
     task.children?.length > 0 && ['children', 'Children', () => html`<${Children} children=${task.children} />`],
     ['message', 'Message', () => html`<${Message} id=${task.task_id} />`],
@@ -165,8 +165,8 @@ export function TaskPage({ place }) {
   const sentence = explain.data && localTimes(explain.data.sentence);
   return html`<div class="stack">
     <div class="head">
-      <div><h1>${task.task || 'unknown task'}</h1><div class="row"><span class="mono quiet wrap">${task.task_id}</span>
-        <button type="button" class="icon" aria-label="Copy the id" onClick=${() => copy(task.task_id, 'id')}><${Icon} name="copy" /></button></div></div>
+      <div><h1>${task.task ? html`<${Name} text=${task.task} />` : 'unknown task'}</h1><div class="row"><span class="mono quiet wrap">${task.task_id}</span>
+        <button type="button" class="icon" aria-label="Copy the id" onClick=${() => copy(task.task_id, 'id')}><${Icon} of="copy" /></button></div></div>
       <div class="row" role="status"><${Phase} ...${task} /></div>
     </div>
     ${sentence && html`<div class="notice ${task.failed ? 'bad' : task.ready ? 'good' : 'busy'}"><p class="explain">${sentence}</p>

@@ -6,6 +6,7 @@ import { follow } from '../stream.js';
 import { FINAL, PHASES, count, seconds, between } from '../words.js';
 import { go, taskPage, to } from '../place.js';
 import { Bar, Labels, Phase, TaskLink, Time, Trouble, progressOf } from '../parts/basics.js';
+import { translate } from '../languages/speech.js';
 import { BulkActions } from '../parts/bulk.js';
 import { Empty, Icon } from '../parts/icons.js';
 import { OutcomeTabs } from '../parts/outcome_tabs.js';
@@ -111,12 +112,12 @@ const waited = (task) => (task.started_at ? between(task.submitted_at, task.star
 
 /** A cell of a column that the reader chose. */
 function Cell({ id, task }) {
-  if (id === 'queue') return html`<td data-name="in">${task.queue || '–'}</td>`;
+  if (id === 'queue') return html`<td translate=${false} data-name="in">${task.queue || '–'}</td>`;
   if (id === 'submitted_at' || id === 'finished_at') return html`<td class="nowrap"><${Time} value=${task[id]} /></td>`;
   if (id === 'waited') return html`<td class="number" data-name="waited">${seconds(waited(task))}</td>`;
   if (id === 'ran') return html`<td class="number" data-name="ran">${runtime(task)}</td>`;
-  if (id === 'worker') return html`<td class="wrap small">${task.worker || '–'}</td>`;
-  if (id === 'error') return html`<td class="wrap small">${task.error?.message?.slice(0, 160) || '–'}</td>`;
+  if (id === 'worker') return html`<td class="wrap small" translate=${false}>${task.worker || '–'}</td>`;
+  if (id === 'error') return html`<td class="wrap small" translate=${false}>${task.error?.message?.slice(0, 160) || '–'}</td>`;
   return html`<td class="number" data-name=${id}>${count(task[id])}</td>`;
 }
 
@@ -147,9 +148,9 @@ function Row({ task, picked, onPick, shown }) {
   return html`<tr>
     <td><input type="checkbox" aria-label="Select ${task.task_id}" checked=${picked} onChange=${() => onPick(task.task_id)} /></td>
     <td class="nowrap"><${TaskLink} id=${task.task_id} /></td>
-    <td class="wrap"><a class="plain-link" href=${taskPage(task.task_id)} tabindex="-1">${task.task || 'unknown'}</a> <${Labels} labels=${task.labels} /></td>
+    <td class="wrap"><a class="plain-link" translate=${false} href=${taskPage(task.task_id)} tabindex="-1">${task.task || translate('unknown')}</a> <${Labels} labels=${task.labels} /></td>
     <td class="nowrap">${progress ? html`<${Bar} part=${progress.part} name="progress of ${task.task_id}" />` : html`<${Phase} ...${task} />`}
-      ${task.error && html` <span class="small quiet">${task.error.type}</span>`}</td>
+      ${task.error && html` <span class="small quiet" translate=${false}>${task.error.type}</span>`}</td>
     ${shown.map((id) => html`<${Cell} key=${id} id=${id} task=${task} />`)}
   </tr>`;
 }
@@ -175,7 +176,7 @@ export function Filters({ filters, change, withPhase = true, names = [] }) {
     ${field('queue', 'Queue', 'any')}
     ${field('worker', 'Worker', 'any')}
     ${field('label', 'Label', 'key:value')}
-    ${names.length > 0 && html`<datalist id="task-names">${names.map((name) => html`<option key=${name} value=${name} />`)}</datalist>`}
+    ${names.length > 0 && html`<datalist id="task-names">${names.map((name) => html`<option key=${name} translate=${false} value=${name} />`)}</datalist>`}
     <button class="main">Filter</button>
     ${Object.keys(filters).length > 0 && html`<button type="button" onClick=${() => change({})}>Clear</button>`}
   </form>`;
@@ -185,7 +186,7 @@ export function Filters({ filters, change, withPhase = true, names = [] }) {
 function Chips({ filters, change }) {
   const others = Object.keys(filters).filter((name) => !['q', 'phase', 'task', 'queue', 'worker', 'label'].includes(name));
   return others.length > 0 && html`<div class="chips">${others.map((name) => html`<span class="chip" key=${name}>${name.replace('_', ' ')}: ${[].concat(filters[name]).join(', ')}
-    <button type="button" aria-label="Without ${name}" onClick=${() => change({ ...filters, [name]: undefined })}><${Icon} name="close" /></button></span>`)}</div>`;
+    <button type="button" aria-label="Without ${name}" onClick=${() => change({ ...filters, [name]: undefined })}><${Icon} of="close" /></button></span>`)}</div>`;
 }
 
 const NUMBERS = new Set(['waited', 'ran', 'retries', 'priority']);

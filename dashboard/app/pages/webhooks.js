@@ -4,7 +4,7 @@ import { html, useState } from '../view.js';
 import { patch, post, remove, segment } from '../api.js';
 import { useLoaded } from '../loading.js';
 import { count } from '../words.js';
-import { Json, Notice, TaskLink, Time, Trouble } from '../parts/basics.js';
+import { Json, Name, Notice, TaskLink, Time, Trouble } from '../parts/basics.js';
 import { Dialog } from '../parts/dialog.js';
 import { Empty } from '../parts/icons.js';
 import { attempt } from '../parts/toasts.js';
@@ -25,7 +25,7 @@ function Deliveries({ id }) {
     ${data && data.deliveries.length > 0 && html`<div class="scroll" tabindex="0" role="region" aria-label="Deliveries"><table class="folds">
       <thead><tr><th>When</th><th>What</th><th>Task</th><th>State</th><th class="number">Tries</th><th>Error</th><th><span class="hidden">Actions</span></th></tr></thead>
       <tbody>${data.deliveries.map((one) => html`<tr key=${one.id}><td class="nowrap"><${Time} value=${one.created_at} /></td><td>${one.type}</td><td><${TaskLink} id=${one.task_id} /></td>
-        <td><span class="phase ${TONES[one.state] || ''}">${one.state}</span></td><td class="number" data-name="tries">${count(one.attempts)}</td><td class="wrap small">${one.last_error || '–'}</td>
+        <td><span class="phase ${TONES[one.state] || ''}">${one.state}</span></td><td class="number" data-name="tries">${count(one.attempts)}</td><td class="wrap small" translate=${false}>${one.last_error || '–'}</td>
         <td class="actions">${one.state !== 'pending' && html`<button type="button" aria-label="Send ${one.id} again" onClick=${() => again(one.id)}>Send again</button>`}</td></tr>`)}</tbody></table></div>`}</section>`;
 }
 
@@ -54,7 +54,7 @@ function Row({ hook, open, onOpen, onChange, onRemove }) {
     onChange();
   };
   const wants = [...(hook.on || []), ...(hook.tasks || [])];
-  return html`<tr aria-current=${open ? 'true' : undefined}><td class="wrap"><button type="button" class="link" aria-expanded=${open} onClick=${onOpen}>${hook.id}</button></td>
+  return html`<tr aria-current=${open ? 'true' : undefined}><td class="wrap"><button type="button" class="link" aria-expanded=${open} onClick=${onOpen}><${Name} text=${hook.id} /></button></td>
     <td class="wrap small">${hook.url || 'as each task asks'}</td><td class="wrap small">${[].concat(wants).join(', ') || '–'}</td>
     <td>${hook.enabled ? html`<span class="phase good">on</span>` : html`<span class="phase warn">off</span> <span class="small quiet">${hook.disabled_reason}</span>`}</td>
     <td class="actions">${!BUILT_IN.has(hook.id) && html`<div class="row"><button type="button" aria-label="${hook.enabled ? 'Switch off' : 'Switch on'} ${hook.id}" onClick=${turn}>${hook.enabled ? 'Switch off' : 'Switch on'}</button>

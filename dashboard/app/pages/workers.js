@@ -4,8 +4,9 @@ import { html, useState } from '../view.js';
 import { may, post } from '../api.js';
 import { useLoaded } from '../loading.js';
 import { between, count, seconds } from '../words.js';
+import { say } from '../languages/speech.js';
 import { to } from '../place.js';
-import { Json, Notice, TaskLink, Trouble } from '../parts/basics.js';
+import { Json, Name, Notice, TaskLink, Trouble } from '../parts/basics.js';
 import { Dialog } from '../parts/dialog.js';
 import { Empty } from '../parts/icons.js';
 import { attempt } from '../parts/toasts.js';
@@ -27,7 +28,7 @@ function Inspect({ hostname }) {
       ${INSPECT.map((name) => html`<option key=${name} value=${name} selected=${name === method}>${name}</option>`)}</select></label><button type="button" onClick=${reload}>Again</button></div>
     <${Trouble} error=${error} what="inspection of workers" />
     ${data && reply === undefined && html`<${Notice} kind="warn">The worker did not answer in time.<//>`}
-    ${method === 'active' && Array.isArray(reply) && html`<ul class="plain">${reply.map((task) => html`<li key=${task.id}><${TaskLink} id=${task.id} /> ${task.name || task.type}</li>`)}
+    ${method === 'active' && Array.isArray(reply) && html`<ul class="plain">${reply.map((task) => html`<li key=${task.id}><${TaskLink} id=${task.id} /> <${Name} text=${task.name || task.type} /></li>`)}
       ${reply.length === 0 && html`<li class="quiet">It runs nothing.</li>`}</ul>`}
     ${reply !== undefined && !(method === 'active' && reply.length === 0) && html`<${Json} value=${reply} name=${method} />`}
   </div>`;
@@ -53,9 +54,9 @@ function Control({ hostname, onDone }) {
   return html`<form class="filters" onSubmit=${submit}>
     <label class="field"><span>Command</span><select value=${command} onChange=${(event) => setCommand(event.target.value)}>
       ${Object.keys(COMMANDS).map((name) => html`<option key=${name} value=${name} selected=${name === command}>${name}</option>`)}</select></label>
-    ${Object.entries(COMMANDS[command]).map(([name, type]) => html`<label class="field" key=${command + name}><span>${name}</span><input name=${name} type=${type} min="0" /></label>`)}
+    ${Object.entries(COMMANDS[command]).map(([name, type]) => html`<label class="field" key=${command + name}><span translate=${false}>${name}</span><input name=${name} type=${type} min="0" /></label>`)}
     <button class=${command === 'shutdown' ? 'danger' : ''}>Send</button>
-    ${asks && html`<${Dialog} title="Shut ${hostname} down?" danger actionText="Shut down" onClose=${() => setAsks(null)} action=${() => send(asks)}>
+    ${asks && html`<${Dialog} title=${say('Shut {name} down?', { name: hostname })} danger actionText="Shut down" onClose=${() => setAsks(null)} action=${() => send(asks)}>
       <p>It finishes what it runs and ends. Something else has to start it again.</p><//>`}
   </form>`;
 }
@@ -65,21 +66,21 @@ function Running({ hostname }) {
   const { data } = useLoaded('/v1/tasks', { worker: hostname, phase: 'running', limit: 8 }, { everyMs: 3000 });
   const tasks = data?.tasks || [];
   return tasks.length > 0 && html`<ul class="plain" aria-label="Running now">${tasks.map((task) => html`<li key=${task.task_id}>
-    <${TaskLink} id=${task.task_id} /> ${task.task} <span class="quiet small">${seconds(between(task.started_at, new Date()))}</span></li>`)}</ul>`;
+    <${TaskLink} id=${task.task_id} /> <${Name} text=${task.task} /> <span class="quiet small">${seconds(between(task.started_at, new Date()))}</span></li>`)}</ul>`;
 }
 
 function Worker({ worker, onDone }) {
   const stale = worker.status !== 'online';
   return html`<section class="card stack" aria-label=${worker.hostname}>
-    <div class="head"><h2 class="wrap">${worker.hostname}</h2><span class="phase ${stale ? 'bad' : 'good'}">${worker.status}</span></div>
+    <div class="head"><h2 class="wrap" translate=${false}>${worker.hostname}</h2><span class="phase ${stale ? 'bad' : 'good'}">${worker.status}</span></div>
     <dl class="facts">
       <dt>Heartbeat</dt><dd>${seconds(worker.heartbeat_age)} ago</dd>
       <dt>Running</dt><dd>${count(worker.active)} of ${count(worker.concurrency)} · <a href=${to('tasks', { worker: worker.hostname })}>all its tasks</a></dd>
       <dt>Processed</dt><dd>${count(worker.processed)}</dd>
-      <dt>Pool</dt><dd>${worker.pool || '–'}${worker.prefetch ? `, prefetch ${worker.prefetch}` : ''}</dd>
-      <dt>Queues</dt><dd>${(worker.queues || []).map((name) => html`<a class="label" key=${name} href=${to('tasks', { queue: name })}>${name}</a> `)}</dd>
+      <dt>Pool</dt><dd>${worker.pool || '–'}${worker.prefetch ? say(', takes {count} in advance', { count: worker.prefetch }) : ''}</dd>
+      <dt>Queues</dt><dd>${(worker.queues || []).map((name) => html`<a class="label" translate=${false} key=${name} href=${to('tasks', { queue: name })}>${name}</a> `)}</dd>
       <dt>Load</dt><dd>${worker.load ? worker.load.map((value) => value.toFixed(2)).join(' · ') : '–'}</dd>
-      <dt>Software</dt><dd>${worker.software || '–'}</dd>
+      <dt>Software</dt><dd translate=${false}>${worker.software || '–'}</dd>
     </dl>
     ${worker.trouble && html`<${Notice} kind="warn">${worker.trouble}<//>`}
     ${!stale && worker.active > 0 && html`<${Running} hostname=${worker.hostname} />`}

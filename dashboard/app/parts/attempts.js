@@ -24,6 +24,6 @@ export function Attempts({ task, events }) {
   return html`<section class="card"><h2>Attempts</h2><div class="scroll" tabindex="0" role="region" aria-label="Attempts"><table>
     <thead><tr><th>Attempt</th><th>Began</th><th>Ended as</th><th class="number">Took</th><th>Worker</th></tr></thead>
     <tbody>${list.map((one) => html`<tr key=${one.number}><td>${one.number}</td><td><${Time} value=${one.started} /></td>
-      <td><${Phase} phase=${one.phase} /></td><td class="number">${seconds(between(one.started, one.ended))}</td><td>${one.worker || '–'}</td></tr>`)}</tbody>
+      <td><${Phase} phase=${one.phase} /></td><td class="number">${seconds(between(one.started, one.ended))}</td><td translate=${false}>${one.worker || '–'}</td></tr>`)}</tbody>
   </table></div></section>`;
 }

@@ -12,10 +12,13 @@ export const Phase = ({ phase, status }) => {
 export const Time = ({ value }) =>
   (value ? html`<time datetime=${value} title=${atFull(value)}>${at(value)}</time>` : html`<span>–</span>`);
 
-export const TaskLink = ({ id }) => (id ? html`<a class="mono" href=${taskPage(id)} title=${id}>${short(id)}</a>` : '–');
+/** What somebody else named: it is shown as it is in every language. */
+export const Name = ({ text }) => html`<span translate=${false}>${text}</span>`;
+
+export const TaskLink = ({ id }) => (id ? html`<a class="mono" translate=${false} href=${taskPage(id)} title=${id}>${short(id)}</a>` : '–');
 
 export const Labels = ({ labels }) => Object.entries(labels || {}).map(([key, value]) => html`
-  <a class="label" key=${key} href=${to('tasks', { label: `${key}:${value}` })}>${key}:${value}</a> `);
+  <a class="label" translate=${false} key=${key} href=${to('tasks', { label: `${key}:${value}` })}>${key}:${value}</a> `);
 
 export const Notice = ({ kind = '', children, live }) =>
   html`<div class="notice ${kind}" role=${live ? 'status' : undefined}>${children}</div>`;

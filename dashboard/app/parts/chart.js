@@ -11,6 +11,8 @@ const H = 200;
 const LEFT = 46;
 const TOP = 8;
 const BOTTOM = 20;
+/** Of the table. */
+const MOST_ROWS = 300;
 
 /** The next "round" number above: 1, 2 or 5 times a power of ten. */
 export function ceiling(value) {
@@ -47,7 +49,7 @@ function Reading({ point, series, unit, part }) {
 const Table = ({ title, points, series, unit }) => html`<details class="small"><summary>As a table</summary>
   <div class="scroll" tabindex="0" role="region" aria-label="${title} as a table"><table>
     <thead><tr><th>Time</th>${series.map(({ name }) => html`<th class="number">${name}</th>`)}</tr></thead>
-    <tbody>${points.slice(-30).reverse().map((point) => html`<tr key=${point.at}><td>${at(point.at)}</td>
+    <tbody>${points.slice(-MOST_ROWS).reverse().map((point) => html`<tr key=${point.at}><td>${at(point.at)}</td>
       ${series.map(({ key }) => html`<td class="number">${point[key] === null || point[key] === undefined ? '–' : unit(point[key])}</td>`)}</tr>`)}</tbody>
   </table></div></details>`;
 

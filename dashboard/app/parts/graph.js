@@ -80,7 +80,7 @@ export function Graph({ nodes, edges, here, groups = new Map() }) {
           <g class="${tone(node.phase)} ${node.task_id === here ? 'here' : ''}" transform="translate(${x} ${y})">
             <title>${node.task} ${node.task_id}</title>
             <rect width=${WIDTH} height=${HEIGHT} rx="7" />
-            <text x="10" y="18">${name.length > 26 ? `${name.slice(0, 25)}…` : name}</text>
+            <text x="10" y="18" translate=${false}>${name.length > 26 ? `${name.slice(0, 25)}…` : name}</text>
             <text class="sub" x="10" y="35">${node.phase} · ${short(node.task_id)}</text>
           </g></a>`;
       })}

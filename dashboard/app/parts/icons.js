@@ -4,6 +4,11 @@ import { html } from '../view.js';
 
 const PATHS = {
   overview: 'M2 13V8M6 13V3M10 13V6M14 13V9',
+  charts: 'M2 2v12h12M4.5 10.5 7 7l2.5 2L13 4',
+  limits: 'M2 12a6 6 0 1 1 12 0M8 12l3-4M2 12h2M12 12h2',
+  waits: 'M4 2h8M4 14h8M5 2v2.5L8 8l3-3.5V2M5 14v-2.5L8 8l3 3.5V14',
+  inboxes: 'M2 9.5 4.2 3h7.6L14 9.5V13H2V9.5ZM2 9.5h3.5l1 1.7h3l1-1.7H14M8 1v5M6 4.2 8 6l2-1.8',
+  tokens: 'M6 10a3 3 0 1 0 0-6 3 3 0 0 0 0 6ZM8.6 8.2 14 13.6M11.5 11l1.5-1.5',
   tasks: 'M2 4h1M6 4h8M2 8h1M6 8h8M2 12h1M6 12h8',
   submit: 'M2 8h9M7.5 4.5 11 8l-3.5 3.5M14 2.5v11',
   errors: 'M8 2 1.5 13.5h13L8 2ZM8 6.5v3M8 11.6v.1',
@@ -23,9 +28,9 @@ const PATHS = {
   close: 'M4 4l8 8M12 4l-8 8',
 };
 
-export const Icon = ({ name }) => html`<svg viewBox="0 0 16 16" fill="none" stroke="currentColor" stroke-width="1.4"
-  stroke-linecap="round" stroke-linejoin="round" aria-hidden="true"><path d=${PATHS[name]} /></svg>`;
+export const Icon = ({ of: glyph }) => html`<svg viewBox="0 0 16 16" fill="none" stroke="currentColor" stroke-width="1.4"
+  stroke-linecap="round" stroke-linejoin="round" aria-hidden="true"><path d=${PATHS[glyph]} /></svg>`;
 
 /** Where a list has nothing to show: what that means, and what to do next. */
 export const Empty = ({ title, kind = '', children }) => html`<div class="empty ${kind}">
-  <${Icon} name=${kind === 'good' ? 'good' : 'none'} /><strong>${title}</strong>${children}</div>`;
+  <${Icon} of=${kind === 'good' ? 'good' : 'none'} /><strong>${title}</strong>${children}</div>`;

@@ -17,7 +17,8 @@ function Scalar({ value }) {
   return html`<span class="j-${kindOf(value)}">${JSON.stringify(value)}</span>`;
 }
 
-function Part({ name, value, depth, last }) {
+/** `member`: its name in the value that it is a part of. (A `name` would be translated.) */
+function Part({ member: name, value, depth, last }) {
   const comma = last ? '' : ',';
   const label = name === null ? '' : html`<span class="j-name">${JSON.stringify(name)}</span>: `;
   const kind = kindOf(value);
@@ -27,7 +28,7 @@ function Part({ name, value, depth, last }) {
   if (entries.length === 0) return html`<div class="j-line">${label}${open}${close}${comma}</div>`;
   return html`<details class="j-part" open=${depth < OPEN_DEPTH && entries.length <= OPEN_ENTRIES}>
     <summary>${label}${open}<span class="j-folded"> ${entries.length} ${close}${comma}</span></summary>
-    <div class="j-inside">${entries.slice(0, MOST).map(([key, one], index) => html`<${Part} key=${key} name=${kind === 'list' ? null : key} value=${one} depth=${depth + 1} last=${index === entries.length - 1} />`)}
+    <div class="j-inside">${entries.slice(0, MOST).map(([key, one], index) => html`<${Part} key=${key} member=${kind === 'list' ? null : key} value=${one} depth=${depth + 1} last=${index === entries.length - 1} />`)}
       ${entries.length > MOST && html`<div class="j-line quiet">… ${entries.length - MOST}</div>`}</div>
     <div class="j-line j-close">${close}${comma}</div></details>`;
 }
@@ -42,5 +43,5 @@ async function copyAll(value) {
 }
 
 export const Json = ({ value, name }) => html`<div class="json-box">
-  <button type="button" class="icon" aria-label="Copy as JSON" onClick=${() => copyAll(value)}><${Icon} name="copy" /></button>
-  <div class="json" tabindex="0" role="region" aria-label=${name || 'JSON'}><${Part} name=${null} value=${value} depth=${0} last /></div></div>`;
+  <button type="button" class="icon" aria-label="Copy as JSON" onClick=${() => copyAll(value)}><${Icon} of="copy" /></button>
+  <div class="json" tabindex="0" role="region" aria-label=${name || 'JSON'}><${Part} member=${null} value=${value} depth=${0} last /></div></div>`;

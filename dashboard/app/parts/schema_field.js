@@ -20,30 +20,31 @@ function initial(schema) {
   return isSimple(schema) ? String(value) : JSON.stringify(value);
 }
 
-function Input({ id, schema, required }) {
+function Input({ id, field: name, schema, required }) {
   const type = typeOf(schema);
   const choices = schema.enum || (schema.const !== undefined ? [schema.const] : null);
   if (choices) {
-    return html`<select id=${id} name=${id} required=${required}>${!required && html`<option value=""></option>`}
+    return html`<select id=${id} name=${name} required=${required}>${!required && html`<option value=""></option>`}
       ${choices.map((one) => html`<option key=${one} value=${one} selected=${one === schema.default}>${one}</option>`)}</select>`;
   }
   if (type === 'boolean') {
-    return html`<select id=${id} name=${id}>${!required && html`<option value=""></option>`}
+    return html`<select id=${id} name=${name}>${!required && html`<option value=""></option>`}
       <option value="true" selected=${schema.default === true}>true</option><option value="false" selected=${schema.default === false}>false</option></select>`;
   }
   if (type === 'integer' || type === 'number') {
-    return html`<input id=${id} name=${id} type="number" step=${type === 'integer' ? 1 : 'any'} min=${schema.minimum} max=${schema.maximum} required=${required} defaultValue=${initial(schema)} />`;
+    return html`<input id=${id} name=${name} type="number" step=${type === 'integer' ? 1 : 'any'} min=${schema.minimum} max=${schema.maximum} required=${required} defaultValue=${initial(schema)} />`;
   }
   if (type === 'string') {
-    return html`<input id=${id} name=${id} type="text" minlength=${schema.minLength} maxlength=${schema.maxLength} required=${required} defaultValue=${initial(schema)} />`;
+    return html`<input id=${id} name=${name} type="text" minlength=${schema.minLength} maxlength=${schema.maxLength} required=${required} defaultValue=${initial(schema)} />`;
   }
-  return html`<textarea id=${id} name=${id} required=${required} spellcheck=${false} placeholder=${type === 'array' ? '[…]' : type === 'object' ? '{…}' : 'JSON'} defaultValue=${initial(schema)}></textarea>`;
+  return html`<textarea id=${id} name=${name} required=${required} spellcheck=${false} placeholder=${type === 'array' ? '[…]' : type === 'object' ? '{…}' : 'JSON'} defaultValue=${initial(schema)}></textarea>`;
 }
 
-export function Field({ id, name, schema, required, refused }) {
+/** `member` is the schema's own name of it, `name` a word for the reader; `scope` keeps apart the fields of several forms on one page. */
+export function Field({ id, member, name, schema, required, refused, scope = '' }) {
   return html`<div class="field ${isSimple(schema) ? '' : 'wide'}">
-    <label for=${id}>${schema.title || name}${required ? ' *' : ''}${isSimple(schema) ? '' : ' (JSON)'}</label>
-    <${Input} id=${id} schema=${schema} required=${required} />
+    <label for=${scope + id}>${schema.title || member ? html`<span translate=${false}>${schema.title || member}</span>` : name}${required ? ' *' : ''}${isSimple(schema) ? '' : ' (JSON)'}</label>
+    <${Input} id=${scope + id} field=${id} schema=${schema} required=${required} />
     ${schema.description && html`<span class="small quiet">${schema.description}</span>`}
     ${refused && html`<span class="refused" role="alert">${refused}</span>`}
   </div>`;
@@ -72,4 +73,10 @@ export function valuesOf(schema, data) {
     if (text !== null && text !== '') body[name] = read(member, text);
   }
   return body;
+}
+
+/** The answer that was entered for any schema: the fields of an object, or one value. */
+export function answerOf(schema, data) {
+  if (Object.keys(schema.properties || {}).length > 0) return valuesOf(schema, data);
+  return read(schema, data.get('body'));
 }

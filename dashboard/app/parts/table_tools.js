@@ -52,7 +52,7 @@ function Views({ filters }) {
     event.target.reset();
   };
   return html`<details><summary>Views</summary><div>
-    ${Object.entries(views).map(([name, its]) => html`<div class="row" key=${name}><a href=${to('tasks', its)}>${name}</a>
+    ${Object.entries(views).map(([name, its]) => html`<div class="row" key=${name}><a translate=${false} href=${to('tasks', its)}>${name}</a>
       <button type="button" class="inline danger" aria-label="Forget ${name}" onClick=${() => keep(Object.fromEntries(Object.entries(views).filter(([one]) => one !== name)))}>×</button></div>`)}
     <form class="row" onSubmit=${add}><input name="view" aria-label="Name of the view" placeholder="Name of the view" required maxlength="60" /><button>Keep</button></form></div></details>`;
 }

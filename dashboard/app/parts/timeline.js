@@ -47,6 +47,6 @@ export function Timeline({ task, events }) {
   const took = (index) => (index + 1 < list.length ? seconds(between(list[index].at, list[index + 1].at)) : '');
   return html`<div><${Spans} list=${list} /><ol class="timeline">${list.map((step, index) => html`<li key=${index} class=${tone(step.phase)}>
     <span class="what">${step.phase}</span><span class="at"><${Time} value=${step.at} /></span>
-    <span class="small quiet wrap">${note(step, list[index - 1])}</span><span class="took">${took(index)}</span>
+    <span class="small quiet wrap" translate=${false}>${note(step, list[index - 1])}</span><span class="took">${took(index)}</span>
   </li>`)}</ol></div>`;
 }

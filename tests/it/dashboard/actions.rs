@@ -140,6 +140,13 @@ async fn the_keyboard_reaches_everything_and_a_phone_scrolls_one_way_only() {
         "workers",
         "schedules?name=college-job",
         "incidents",
+        "incidents?show=past",
+        "charts?before=1&range=custom",
+        "limits",
+        "waits",
+        "schedules?calendar=1",
+        "inboxes",
+        "tokens",
         "audit",
     ] {
         screen.page(hash).await;

@@ -2,6 +2,7 @@
 
 mod actions;
 pub mod browser;
+mod pages;
 mod people;
 mod site;
 
@@ -181,7 +182,7 @@ async fn a_schedule_is_paused_and_edited() {
     assert_eq!(screen.dev.http.get(path).await.expect(200)["paused"], true);
 
     screen.browser.click("[aria-label='Edit daily-report']").await;
-    let write = "const area = document.querySelector('textarea'); \
+    let write = "const area = document.querySelector('textarea[name=document]'); \
         const body = JSON.parse(area.value); body.cron = '30 6 * * *'; area.value = JSON.stringify(body); \
         area.dispatchEvent(new Event('input', { bubbles: true }))";
     screen.browser.wait_for("the editor is open", "document.querySelector('textarea') !== null").await;
@@ -221,6 +222,13 @@ async fn every_page_is_accessible_in_both_schemes_and_says_nothing_to_the_consol
         ("workers", "workers"),
         ("schedules", "schedules?name=college-job"),
         ("incidents", "incidents"),
+        ("incidents-past", "incidents?show=past"),
+        ("charts", "charts?before=1"),
+        ("limits", "limits"),
+        ("waits", "waits"),
+        ("calendar", "schedules?calendar=1"),
+        ("inboxes", "inboxes"),
+        ("tokens", "tokens"),
         ("webhooks", "webhooks"),
         ("audit", "audit"),
     ];

@@ -1,0 +1,80 @@
+// Runs of schedules on a calendar: a week by days, what ran and what is still to come, each with its outcome.
+
+import { html, useEffect, useState } from '../view.js';
+import { get, segment } from '../api.js';
+import { at, zone } from '../words.js';
+import { taskPage, to } from '../place.js';
+import { say, speaks } from '../languages/speech.js';
+
+const DAY_MS = 86400000;
+/** Runs of one schedule in one day that are shown one by one. */
+const SHOWN = 6;
+/** Schedules that are asked about. */
+const MOST = 40;
+const AHEAD = 200;
+const BACK = 200;
+const TONES = { fired: 'good', skipped: 'warn', missed: 'warn', failed: 'bad' };
+
+const shared = zone() === 'UTC' ? { timeZone: 'UTC' } : {};
+const key = new Intl.DateTimeFormat('en-CA', { year: 'numeric', month: '2-digit', day: '2-digit', ...shared });
+const title = new Intl.DateTimeFormat(speaks === 'ko' ? 'ko-KR' : 'en-GB', { weekday: 'short', day: 'numeric', month: 'short', ...shared });
+
+/** What is known of each schedule in these days: runs that were, ticks that will be. */
+async function load(schedules, from, until) {
+  const within = (time) => new Date(time) >= from && new Date(time) < until;
+  const one = async ({ name, paused }) => {
+    const path = `/v1/schedules/${segment(name)}`;
+    const { runs } = await get(`${path}/runs`, { limit: BACK });
+    const { ticks } = paused ? { ticks: [] } : await get(`${path}/preview`, { n: AHEAD });
+    return [...runs.map((run) => ({ name, at: run.scheduled_at, outcome: run.outcome, id: run.task_id })), ...ticks.map((tick) => ({ name, at: tick }))].filter(({ at: time }) => within(time));
+  };
+  return (await Promise.all(schedules.slice(0, MOST).map(one))).flat();
+}
+
+/** `Map(day, Map(name, entries by time))` */
+export function byDay(entries) {
+  const days = new Map();
+  for (const entry of [...entries].sort((a, b) => new Date(a.at) - new Date(b.at))) {
+    const day = key.format(new Date(entry.at));
+    if (!days.has(day)) days.set(day, new Map());
+    const names = days.get(day);
+    names.set(entry.name, [...(names.get(entry.name) || []), entry]);
+  }
+  return days;
+}
+
+function Entry({ entry }) {
+  const tone = Object.hasOwn(TONES, entry.outcome ?? '') ? TONES[entry.outcome] : '';
+  const time = at(entry.at).slice(-8, -3);
+  return entry.id ? html`<a class="phase ${tone}" href=${taskPage(entry.id)} title=${entry.outcome}>${time}</a>`
+    : html`<span class="phase ${tone}" title=${entry.outcome || 'to come'}>${time}</span>`;
+}
+
+export function Calendar({ schedules }) {
+  const [shift, setShift] = useState(0);
+  const [state, setState] = useState({ entries: null, error: null });
+  const today = new Date(new Date().setHours(0, 0, 0, 0));
+  const from = new Date(today.getTime() + (shift * 7 - 1) * DAY_MS);
+  const names = schedules.map(({ name, paused }) => name + paused).join(' ');
+  useEffect(() => {
+    let isHere = true;
+    load(schedules, from, new Date(from.getTime() + 7 * DAY_MS)).then((entries) => isHere && setState({ entries, error: null }), (error) => isHere && setState({ entries: null, error }));
+    return () => { isHere = false; };
+  }, [shift, names]);
+  const days = byDay(state.entries || []);
+  return html`<section class="stack" aria-label="Calendar">
+    <div class="row"><button type="button" onClick=${() => setShift(shift - 1)}>Week before</button><button type="button" disabled=${shift === 0} onClick=${() => setShift(0)}>Today</button>
+      <button type="button" onClick=${() => setShift(shift + 1)}>Week after</button></div>
+    ${state.error && html`<p class="quiet">${state.error.message}</p>`}
+    ${schedules.length > MOST && html`<p class="small quiet">${say('The first {count} schedules are shown.', { count: MOST })}</p>`}
+    <div class="calendar">${[...Array(7).keys()].map((index) => {
+      const day = new Date(from.getTime() + index * DAY_MS);
+      const here = days.get(key.format(day)) || new Map();
+      return html`<section class="card ${key.format(day) === key.format(new Date()) ? 'today' : ''}" key=${key.format(day)}><h2>${title.format(day)}</h2>
+        ${[...here].map(([name, entries]) => html`<div class="small" key=${name}><a translate=${false} class="wrap" href=${to('schedules', { name })}>${name}</a>
+          <div class="row">${entries.slice(0, SHOWN).map((entry) => html`<${Entry} key=${entry.at + entry.outcome} entry=${entry} />`)}
+            ${entries.length > SHOWN && html`<span class="quiet">${say('and {count} more', { count: entries.length - SHOWN })}</span>`}</div></div>`)}
+        ${state.entries && here.size === 0 && html`<p class="small quiet">–</p>`}</section>`;
+    })}</div>
+  </section>`;
+}
