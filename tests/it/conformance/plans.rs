@@ -1,9 +1,10 @@
-//! No statement of the PostgreSQL ledger reads a table that grows from end to end.
+//! No statement of the PostgreSQL ledger reads a table that grows from end to end, and none looks into all months of it.
 
 use ledger::postgres::statements;
 use sqlx::{AssertSqlSafe, Connection, Executor, PgConnection, Row, SqlSafeStr, Statement};
 
 use super::fixture::Fixture;
+use crate::harness::postgres::query;
 
 /// A row each, or one per queue, worker, schedule, API token, finding or rule of a key: scanning them is right.
 const SMALL: &[&str] = &[
@@ -21,6 +22,7 @@ const SMALL: &[&str] = &[
     "stat_mark",
     "token",
     "token_change",
+    "task_no",
     "trace_mark",
     "webhook_mark",
 ];
@@ -60,4 +62,57 @@ async fn no_statement_scans_a_table_that_grows() {
         }
     }
     assert!(offences.is_empty(), "{}", offences.join("\n"));
+}
+
+/// Months that nothing is in, long ago.
+const LONG_AGO: &str = "select taskgate.make_partitions((extract(epoch from m) / 86400)::bigint, \
+     (extract(epoch from m + interval '1 month') / 86400)::bigint, to_char(m, 'YYYYMM')) \
+     from generate_series(timestamp '2001-01-01', timestamp '2001-06-01', interval '1 month') m";
+
+/// Statements that look into each month all the same, by words of theirs: one look-up in an index of each, and why.
+const EVERYWHERE: &[(&str, &str)] = &[
+    (">> 32 = s.task_no >> 32", "bounded by the row that it is joined to, which a plan does not show"),
+    ("from taskgate.task t where t.id = any($1)", "an id that somebody chose may be taken in any month"),
+    (
+        "not exists (select 1 from taskgate.task t where t.id = $2)",
+        "an id that somebody chose may be taken in any month",
+    ),
+    ("where id >= $1 and id <= $2", "the beginning of an id may say no time; ends at a limit"),
+    ("where given_id >= $1", "an id that is no UUID says no time; ends at a limit"),
+    ("where to_no = any($1)", "a predecessor may be of an earlier month; nothing but canvases has edges"),
+    ("'%\"webhooks\":%'", "a partial index that is all but empty, at the first hit"),
+    ("taskgate.gate_hold h join", "five tasks at most"),
+    ("from outbox o join task t", "a few tasks of the outbox"),
+    ("update taskgate.outbox o set", "a few tasks of the outbox"),
+    ("taskgate.payload_late p join", "a few tasks that ended late"),
+    ("from taskgate.task t left join taskgate.ended e", "walks the oldest tasks, up to a limit"),
+    ("delete from taskgate.task_group", "groups of tasks that are removed one by one"),
+    ("with doomed as", "edges to tasks that are removed one by one"),
+    ("join taskgate.task t on t.schedule = f.schedule", "tasks of the last firing"),
+    ("t.expires_at > $1", "a partial index, from one time to another"),
+    ("from taskgate.revocation", "the few revocations that are remembered"),
+    ("update taskgate.task t set kind_no", "tasks of others whose names are learnt late"),
+];
+
+/// A node that reads; the tables that a statement may write are named in its plan in any case.
+fn reads(line: &str, table: &str, month: u32) -> bool {
+    let child = format!("{table}_20010{month}");
+    !line.contains("Update on") && !line.contains("Delete on") && line.contains(&format!(" on {child}"))
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn no_statement_looks_into_all_months_without_a_bound() {
+    let ledger = Fixture::postgres().await;
+    query(&ledger.url, LONG_AGO);
+    let mut connection = connection(&ledger).await;
+    let mut offences = Vec::new();
+    for statement in statements() {
+        let lines = plan(&mut connection, statement).await;
+        let is_read = |table: &str| (1..=6).all(|month| lines.iter().any(|line| reads(line, table, month)));
+        let is_meant = EVERYWHERE.iter().any(|(words, _)| statement.contains(words));
+        if !is_meant && ["task", "ended", "history", "label", "edge"].into_iter().any(is_read) {
+            offences.push(statement);
+        }
+    }
+    assert!(offences.is_empty(), "{}", offences.join("\n\n"));
 }

@@ -21,14 +21,13 @@ statements! {
     PAUSED = "select queue, paused_at from taskgate.queue_pause order by queue";
     /// Queues that stay paused, without those being resumed at this moment. It does not wait for locks, because a resume waits for outbox rows.
     STILL_PAUSED = "select queue from taskgate.queue_pause for share skip locked";
-    /// `$1` keys of ids.
-    REQUEST_REVOKE = "with n as materialized (select array(select task_no from taskgate.task where id = any($1)) as all_of), \
-         open as (update taskgate.flight set revoke_requested_at = $2 \
-         where task_no = any((select all_of from n)::bigint[]) and revoke_requested_at is null) \
-         update taskgate.ended set revoke_requested_at = $2 \
-         where task_no = any((select all_of from n)::bigint[]) and revoke_requested_at is null";
+    /// `$1` numbers, `$3` and `$4` their bounds.
+    REQUEST_REVOKE = "with open as (update taskgate.flight set revoke_requested_at = $2 \
+         where task_no = any($1) and revoke_requested_at is null) update taskgate.ended set revoke_requested_at = $2 \
+         where task_no = any($1) and task_no >> 32 >= $3 and task_no >> 32 < $4 and revoke_requested_at is null";
+    /// `$1` numbers, `$2` and `$3` their bounds.
     DISMISS = "update taskgate.ended set dead = false \
-         where task_no = any(array(select task_no from taskgate.task where id = any($1))) and dead";
+         where task_no = any($1) and task_no >> 32 >= $2 and task_no >> 32 < $3 and dead";
 }
 
 pub(super) async fn pause(pool: &Pool, queue: &QueueName, at: Time) -> Result<bool, Error> {
@@ -61,7 +60,9 @@ pub(super) async fn still_paused(tx: &mut Tx) -> Result<HashSet<String>, Error> 
 
 pub(super) async fn request_revoke(pool: &Pool, id: &TaskId, at: Time) -> Result<Option<Task>, Error> {
     let mut tx = pool::begin(pool).await?;
-    sqlx::query(REQUEST_REVOKE).bind(numbers::keys([id])).bind(at.0).execute(&mut *tx).await?;
+    let found = numbers_of(&mut tx, &[id.clone()]).await?;
+    let (low, high) = numbers::span(&found);
+    sqlx::query(REQUEST_REVOKE).bind(found).bind(at.0).bind(low).bind(high).execute(&mut *tx).await?;
     audit::open_current(&mut tx).await?;
     tx.commit().await?;
     tasks::task(pool, id).await
@@ -69,8 +70,14 @@ pub(super) async fn request_revoke(pool: &Pool, id: &TaskId, at: Time) -> Result
 
 pub(super) async fn dismiss(pool: &Pool, ids: &[TaskId]) -> Result<i64, Error> {
     let mut tx = pool::begin(pool).await?;
-    let done = sqlx::query(DISMISS).bind(numbers::keys(ids)).execute(&mut *tx).await?.rows_affected();
+    let found = numbers_of(&mut tx, ids).await?;
+    let (low, high) = numbers::span(&found);
+    let done = sqlx::query(DISMISS).bind(found).bind(low).bind(high).execute(&mut *tx).await?.rows_affected();
     audit::open_current(&mut tx).await?;
     tx.commit().await?;
     Ok(i64::try_from(done).unwrap_or(i64::MAX))
+}
+
+async fn numbers_of(tx: &mut Tx, ids: &[TaskId]) -> Result<Vec<i64>, Error> {
+    Ok(tasks::numbers_of(tx, &numbers::keys(ids)).await?.into_values().collect())
 }

@@ -51,8 +51,9 @@ statements! {
         between!("$2", "$3"),
         " order by task_no"
     );
-    EDGES =
-        "select from_no, to_no, kind from taskgate.edge where from_no = any($1) order by from_no, to_no";
+    /// `$2` and `$3` bound the numbers.
+    EDGES = "select from_no, to_no, kind from taskgate.edge \
+         where from_no = any($1) and from_no >> 32 >= $2 and from_no >> 32 < $3 order by from_no, to_no";
 }
 
 pub(super) async fn group(pool: &Pool, id: &GroupId) -> Result<Option<Group>, Error> {
@@ -129,7 +130,8 @@ pub(super) async fn graph(pool: &Pool, task: Task) -> Result<Graph, Error> {
     let ids: HashMap<i64, TaskId> = tasks.iter().map(|task| (task.no, task.id.clone())).collect();
     let numbers: Vec<i64> = tasks.iter().map(|task| task.no).collect();
     let mut edges = Vec::new();
-    for row in sqlx::query(EDGES).bind(numbers).fetch_all(pool).await? {
+    let (low, high) = numbers::span(&numbers);
+    for row in sqlx::query(EDGES).bind(numbers).bind(low).bind(high).fetch_all(pool).await? {
         let (from, to): (i64, i64) = (row.try_get(0)?, row.try_get(1)?);
         let kind = EdgeKind::parse(row.try_get(2)?).ok_or_else(|| Error::Corrupt {
             table: "edge",

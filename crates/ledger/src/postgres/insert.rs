@@ -15,7 +15,7 @@ use celery::task::{GroupId, TaskId};
 
 use super::lane::Lane;
 use super::pool::{self, Tx, is_deadlock, is_unique_violation, is_without_partition};
-use super::{Store, fan_out, limits, migrate, numbers};
+use super::{Store, fan_out, limits, migrate, numbers, tasks};
 
 /// A batch that fails more often than this has another cause than other submissions.
 pub(super) const MAX_ATTEMPTS: usize = 1000;
@@ -65,10 +65,10 @@ statements! {
          select * from unnest($1::bigint[], $2::bigint[], $3::text[]) on conflict do nothing";
     GROUPS = "insert into taskgate.task_group (group_id, root_id, total, chord_size, submitted_at, structure) \
          select * from unnest($1::text[], $2::text[], $3::int[], $4::int[], $5::bigint[], $6::text[])";
-    RETRIED = "with n as materialized (select t.task_no, n.id from unnest($1::uuid[], $2::text[]) as n(old, id) \
-         join taskgate.task t on t.id = n.old), \
+    /// `$1` numbers, `$2` ids of the retries; `$3` and `$4` bound the numbers.
+    RETRIED = "with n as materialized (select * from unnest($1::bigint[], $2::text[]) as n(task_no, id)), \
          open as (update taskgate.flight f set retried_as = n.id from n where f.task_no = n.task_no) \
-         update taskgate.ended e set retried_as = n.id from n where e.task_no = n.task_no";
+         update taskgate.ended e set retried_as = n.id from n where e.task_no = n.task_no and e.task_no >> 32 >= $3 and e.task_no >> 32 < $4";
     /// An expired key is free. `$6` is now.
     IDEMPOTENCY = "insert into taskgate.idempotency as k (scope, key, fingerprint, answer, expires_at) \
          select * from unnest($1::text[], $2::text[], $3::bytea[], $4::text[], $5::bigint[]) as n(scope, key, fp, answer, until) \
@@ -393,7 +393,7 @@ async fn groups(tx: &mut Tx, batch: &[&Submission]) -> Result<(), sqlx::Error> {
 
 async fn retried(tx: &mut Tx, batch: &[&Submission]) -> Result<(), sqlx::Error> {
     let mut seen = HashSet::new();
-    let mut pairs: Vec<(uuid::Uuid, &str)> = batch
+    let pairs: Vec<(uuid::Uuid, &str)> = batch
         .iter()
         .flat_map(|submission| &submission.tasks)
         .filter_map(|task| task.retry_of.as_ref().map(|old| (numbers::key(old.as_str()), task.id.as_str())))
@@ -402,9 +402,13 @@ async fn retried(tx: &mut Tx, batch: &[&Submission]) -> Result<(), sqlx::Error> 
     if pairs.is_empty() {
         return Ok(());
     }
-    pairs.sort_unstable();
-    let (old, new): (Vec<uuid::Uuid>, Vec<&str>) = pairs.into_iter().unzip();
-    sqlx::query(RETRIED).bind(old).bind(new).execute(&mut **tx).await?;
+    let found = tasks::numbers_of(tx, &pairs.iter().map(|(old, _)| *old).collect::<Vec<_>>()).await?;
+    let mut known: Vec<(i64, &str)> =
+        pairs.into_iter().filter_map(|(old, new)| Some((*found.get(&old)?, new))).collect();
+    known.sort_unstable();
+    let (old, new): (Vec<i64>, Vec<&str>) = known.into_iter().unzip();
+    let (low, high) = numbers::span(&old);
+    sqlx::query(RETRIED).bind(old).bind(new).bind(low).bind(high).execute(&mut **tx).await?;
     Ok(())
 }
 

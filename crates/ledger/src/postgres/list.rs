@@ -65,7 +65,8 @@ statements! {
     GIVEN_IDS =
         "select task_no from taskgate.task where given_id >= $1 and given_id < $2 order by given_id limit $3";
     SUBMITTED = "select task_no, submitted_at from taskgate.task where task_no >= $1 and task_no >> 32 >= $1 >> 32 order by task_no limit 1";
-    NEWEST = "select coalesce(max(task_no), 0) from taskgate.task";
+    /// No number is above it.
+    NEWEST = "select last_value from taskgate.task_no";
 }
 
 /// `$1` numbers, within `$2` and `$3`.

@@ -26,7 +26,7 @@ use runtime::clock::Time;
 
 use super::columns::{between, fact_columns, standing, state_columns};
 use super::pool::{self, Tx};
-use super::{Store, control, gates, gather, groups, learn, limits, lines, numbers, publication, rows, save};
+use super::{Store, control, gates, gather, groups, learn, limits, lines, numbers, publication, rows, save, tasks};
 
 /// Timeout of the carrier. After it an unknown part is published: the rows stay, and the broker's markers prevent duplicates.
 const CARRY: Duration = Duration::from_secs(10);
@@ -68,12 +68,15 @@ statements! {
     BACKLOG = "select count(*), min(accepted_at) from taskgate.outbox where wake_at <= $1";
     NEXT_DUE = "select min(wake_at) from taskgate.outbox where wake_at > $1";
     /// Locks the outbox rows of these tasks.
-    LOCK = "select task_no from taskgate.outbox \
-         where task_no = any(array(select task_no from taskgate.task where id = any($1))) order by task_no for update";
+    LOCK = "select task_no from taskgate.outbox where task_no = any($1) order by task_no for update";
     /// `$2` now. Not on any replica's direct path: see [`DUE`].
     REMEMBER = "insert into taskgate.outbox (task_no, wake_at, accepted_at) select n.task_no, $2 + 1, $2 from unnest($1::bigint[]) as n(task_no)";
-    WITH_MESSAGES =
-        "select task_no from taskgate.task where task_no = any($1) and headers is not null and body is not null";
+    /// `$2` and `$3` bound the numbers.
+    WITH_MESSAGES = concat!(
+        "select t.task_no from taskgate.task t where t.task_no = any($1) and ",
+        between!("$2", "$3"),
+        " and t.headers is not null and t.body is not null"
+    );
 }
 
 struct Claimed {
@@ -396,19 +399,21 @@ pub(super) async fn backlog(store: &Store, now: Time) -> Result<Backlog, Error> 
 
 pub(super) async fn requeue(
     store: &Store,
-    tasks: &[(TaskId, i64)],
+    asked: &[(TaskId, i64)],
     reason: &str,
     at: Time,
 ) -> Result<Vec<Event>, Error> {
-    let ids: Vec<&TaskId> = tasks.iter().map(|(id, _)| id).collect();
+    let ids: Vec<&TaskId> = asked.iter().map(|(id, _)| id).collect();
     let mut tx = pool::begin(&store.pool).await?;
-    sqlx::query(LOCK).bind(numbers::keys(ids.iter().copied())).execute(&mut *tx).await?;
+    let places = tasks::numbers_of(&mut tx, &numbers::keys(ids.iter().copied())).await?;
+    sqlx::query(LOCK).bind(places.into_values().collect::<Vec<_>>()).execute(&mut *tx).await?;
     let mut found = learn::lock(&mut tx, &ids).await?;
     let numbers: Vec<i64> = found.iter().map(|task| task.no).collect();
-    let with_messages = sqlx::query(WITH_MESSAGES).bind(numbers).fetch_all(&mut *tx).await?;
+    let (low, high) = numbers::span(&numbers);
+    let with_messages = sqlx::query(WITH_MESSAGES).bind(numbers).bind(low).bind(high).fetch_all(&mut *tx).await?;
     let with_messages = with_messages.iter().map(|row| row.try_get(0)).collect::<Result<HashSet<i64>, _>>()?;
     found.retain(|task| with_messages.contains(&task.no));
-    let (mut book, places) = Book::requeued(found, tasks, reason, at);
+    let (mut book, places) = Book::requeued(found, asked, reason, at);
     let numbers: Vec<i64> = places.into_iter().map(|(number, _)| number).collect();
     sqlx::query(GONE).bind(&numbers).execute(&mut *tx).await?;
     save::save(&mut tx, store, &mut book, 0).await?;

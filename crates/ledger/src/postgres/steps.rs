@@ -7,7 +7,7 @@ use sqlx::postgres::{PgArguments, PgRow};
 use sqlx::query::Query;
 use sqlx::{Postgres, Row};
 
-use super::{PostgresLedger, numbers, outbox, rows};
+use super::{PostgresLedger, numbers, outbox, rows, tasks};
 use crate::rows::clean;
 use crate::statements::statements;
 use crate::{EdgeKind, Error, Message, Neighbour, Steps, Task, headers};
@@ -18,11 +18,12 @@ statements! {
          where from_no = any($1) and from_no >> 32 >= $2 and from_no >> 32 < $3 order by from_no, to_no";
     PREDECESSORS =
         "select to_no, from_no, kind from taskgate.edge where to_no = any($1) order by to_no, from_no";
-    /// `$1` the id's key.
-    KEEP_MESSAGE =
-        "update taskgate.task set headers = $2, body = $3 where id = $1 and headers is null and body is not null";
-    EXPLAIN = "update taskgate.ended set reason = $2 \
-         where task_no = any(array(select task_no from taskgate.task where id = $1)) and reason is null and phase = 'failed'";
+    /// `$1` the number, `$2` its day.
+    KEEP_MESSAGE = "update taskgate.task set headers = $3, body = $4 \
+         where task_no = $1 and task_no >> 32 = $2 and headers is null and body is not null";
+    /// `$1` the number, `$2` its day.
+    EXPLAIN = "update taskgate.ended set reason = $3 \
+         where task_no = $1 and task_no >> 32 = $2 and reason is null and phase = 'failed'";
 }
 
 #[async_trait]
@@ -39,18 +40,25 @@ impl Steps for PostgresLedger {
     async fn keep_message(&self, id: &TaskId, message: &Message) -> Result<bool, Error> {
         let Message { headers, body } = message;
         let headers = headers.as_deref().map(|text| headers::pack(text, id.as_str(), ""));
-        let key = numbers::key(id.as_str());
-        let done = sqlx::query(KEEP_MESSAGE).bind(key).bind(headers).bind(body).execute(&self.pool).await?;
+        let Some(no) = self.number(id).await? else { return Ok(false) };
+        let query = sqlx::query(KEEP_MESSAGE).bind(no).bind(no >> 32).bind(headers).bind(body);
+        let done = query.execute(&self.pool).await?;
         Ok(done.rows_affected() == 1)
     }
 
     async fn explain(&self, id: &TaskId, reason: &str) -> Result<bool, Error> {
-        let done = sqlx::query(EXPLAIN).bind(numbers::key(id.as_str())).bind(clean(reason)).execute(&self.pool).await?;
+        let Some(no) = self.number(id).await? else { return Ok(false) };
+        let query = sqlx::query(EXPLAIN).bind(no).bind(no >> 32).bind(clean(reason));
+        let done = query.execute(&self.pool).await?;
         Ok(done.rows_affected() == 1)
     }
 }
 
 impl PostgresLedger {
+    async fn number(&self, id: &TaskId) -> Result<Option<i64>, Error> {
+        Ok(tasks::standing(&self.pool, std::slice::from_ref(id)).await?.first().map(|task| task.no))
+    }
+
     /// Reads edges as (requested task, neighbour, kind), and the neighbours.
     async fn neighbours(&self, edges: Query<'_, Postgres, PgArguments>) -> Result<Vec<Neighbour>, Error> {
         let edges = edges.fetch_all(&self.pool).await?;

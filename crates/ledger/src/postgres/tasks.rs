@@ -8,6 +8,7 @@ use uuid::Uuid;
 
 use super::columns::{between, fact_columns, named, open_columns, standing, state_columns};
 use super::numbers::{self, ANYWHERE};
+use super::pool::Tx;
 use super::pooled::Pool;
 use super::rows;
 use crate::headers;
@@ -100,6 +101,8 @@ statements! {
     CENSUS = "select k.queue, s.phase, count(*) from taskgate.flight s \
          cross join lateral (select t.kind_no from taskgate.task t where t.task_no = s.task_no and t.task_no >> 32 = s.task_no >> 32 offset 0) t \
          cross join lateral (select k.queue from taskgate.kind k where k.kind_no = t.kind_no offset 0) k where s.task_no >= 0 group by 1, 2";
+    /// `$1` keys of ids; `$2` and `$3` bound the numbers.
+    NUMBERS = concat!("select t.task_no, t.id from taskgate.task t where t.id = any($1) and ", between!("$2", "$3"));
     /// Skips from one name to the next along the index.
     QUEUES = "with recursive known(queue) as (\
          select min(queue) from taskgate.kind where queue > '' \
@@ -123,6 +126,21 @@ pub(super) async fn by_id(pool: &Pool, statement: &'static str, keys: &[Uuid]) -
         let missing: Vec<Uuid> = keys.iter().copied().filter(|key| !known.contains(key)).collect();
         if !missing.is_empty() {
             found.extend(select(pool, statement, &missing, ANYWHERE).await?);
+        }
+    }
+    Ok(found)
+}
+
+/// The numbers of these ids, within a transaction: looked for where they should be, then anywhere.
+pub(super) async fn numbers_of(tx: &mut Tx, keys: &[Uuid]) -> Result<HashMap<Uuid, i64>, sqlx::Error> {
+    let mut found = HashMap::new();
+    for (low, high) in [numbers::place(keys), ANYWHERE] {
+        let missing: Vec<Uuid> = keys.iter().copied().filter(|key| !found.contains_key(key)).collect();
+        if missing.is_empty() {
+            break;
+        }
+        for row in sqlx::query(NUMBERS).bind(missing).bind(low).bind(high).fetch_all(&mut **tx).await? {
+            found.insert(row.try_get(1)?, row.try_get(0)?);
         }
     }
     Ok(found)

@@ -8,12 +8,10 @@ use crate::statements::statements;
 use crate::{Error, News, Withdrawn};
 use celery::task::TaskId;
 
-use super::{Store, learn, numbers, pool, save};
+use super::{Store, learn, numbers, pool, save, tasks};
 
 statements! {
-    /// `$1` the id's key.
-    TAKE =
-        "delete from taskgate.outbox where task_no = (select task_no from taskgate.task where id = $1)";
+    TAKE = "delete from taskgate.outbox where task_no = any($1)";
     IS_THERE = "select 1 from taskgate.outbox where task_no = $1";
 }
 
@@ -28,7 +26,8 @@ pub(super) async fn withdraw(store: &Store, id: &TaskId, news: News) -> Result<W
 /// `None` when a pass put the task into the outbox between the two checks: the next attempt waits for it.
 async fn try_withdraw(store: &Store, id: &TaskId, news: &News) -> Result<Option<Withdrawn>, Error> {
     let mut tx = pool::begin(&store.pool).await?;
-    let taken = sqlx::query(TAKE).bind(numbers::key(id.as_str())).execute(&mut *tx).await?.rows_affected() == 1;
+    let found: Vec<i64> = tasks::numbers_of(&mut tx, &numbers::keys([id])).await?.into_values().collect();
+    let taken = sqlx::query(TAKE).bind(found).execute(&mut *tx).await?.rows_affected() == 1;
     let Some(task) = learn::lock(&mut tx, &[id]).await?.pop() else { return Ok(Some(Withdrawn::Unknown)) };
     if task.phase.is_final() {
         tx.rollback().await?;
