@@ -215,8 +215,7 @@ async fn gateway(bench: &mut Bench, bare: Cost) {
     let load = Load::post(&bench.target(), "/v1/tasks", SUBMIT, 32);
     let rate = load::run(&load, SPAN, &bench.servers()).await;
     tokio::time::sleep(Duration::from_millis(500)).await;
-    let answered = rate.per_second * SPAN.as_secs_f64();
-    let micros = |seconds: f64| seconds * 1e6 / answered;
+    let micros = |seconds: f64| seconds * 1e6 / rate.answers.max(1) as f64;
     let taken = [
         ("PostgreSQL", micros(database.cpu_seconds() - before.0)),
         ("gateway", rate.cpu_seconds_per_thousand * 1e3),
@@ -232,4 +231,10 @@ async fn gateway(bench: &mut Bench, bare: Cost) {
     }
     let empty = floors::empty_handler().await;
     bench.table.row("floor: a handler that only answers, 32 connections", &empty, &[]);
+    let handler = empty.cpu_seconds_per_thousand * 1e3;
+    bench.table.note(format!(
+        "{:<64} {handler:>7.1} µs  {:>5.2} bare rows",
+        "    of it, for an answer",
+        handler / bare.micros
+    ));
 }

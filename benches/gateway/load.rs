@@ -36,6 +36,8 @@ pub struct Rate {
     pub per_second: f64,
     pub p50: Duration,
     pub p99: Duration,
+    /// All answers, those of the time before the measured span too.
+    pub answers: usize,
     /// Answers other than 2xx.
     pub refused: usize,
     /// What the server's processes took for a thousand requests.
@@ -47,7 +49,15 @@ impl Rate {
     /// A figure of a program that measures itself.
     pub fn told(per_second: f64) -> Self {
         let zero = Duration::ZERO;
-        Self { per_second, p50: zero, p99: zero, refused: 0, cpu_seconds_per_thousand: 0.0, resident_mib: 0.0 }
+        Self {
+            per_second,
+            p50: zero,
+            p99: zero,
+            answers: 0,
+            refused: 0,
+            cpu_seconds_per_thousand: 0.0,
+            resident_mib: 0.0,
+        }
     }
 }
 
@@ -103,6 +113,7 @@ pub async fn run(load: &Load, span: Duration, servers: &Servers) -> Rate {
         per_second: count as f64 / span.as_secs_f64(),
         p50: at(0.5),
         p99: at(0.99),
+        answers: count + all.warming,
         refused: all.refused,
         cpu_seconds_per_thousand: (servers.cpu_seconds() - before) * 1_000.0 / (count + all.warming).max(1) as f64,
         resident_mib: servers.resident_mib(),

@@ -1,5 +1,5 @@
 //! taskgate beside what it replaces, on one machine, in one run: `make bench`, or `cargo bench --bench gateway -- submit streams`
-//! for some of its sections (`cost`, `submit`, `batches`, `replicas`, `results`, `latency`, `streams`, `recorder`, `beat`,
+//! for some of its sections (`cost`, `submit`, `dev`, `batches`, `replicas`, `results`, `latency`, `streams`, `recorder`, `beat`,
 //! `hostile`, `wake`, `window`, `enqueue`).
 //!
 //! Starts its own Redis, PostgreSQL (with fsync), Celery worker, the peers and taskgate, loads each in turn from this process,
@@ -11,6 +11,7 @@
 mod batches;
 mod beat;
 mod cost;
+mod dev;
 mod enqueue;
 mod floors;
 #[path = "../../tests/it/harness/mod.rs"]
@@ -111,6 +112,9 @@ async fn run(sections: &[String]) {
     }
     if wanted("submit") {
         submit::measure(&mut bench).await;
+    }
+    if wanted("dev") {
+        dev::measure(&mut bench).await;
     }
     if wanted("batches") {
         batches::measure(&mut bench).await;

@@ -59,6 +59,7 @@ async fn together(gateways: &[&Gateway], servers: &Servers) -> Rate {
         per_second,
         p50: worst(|rate| rate.p50),
         p99: worst(|rate| rate.p99),
+        answers: rates.iter().map(|rate| rate.answers).sum(),
         refused: rates.iter().map(|rate| rate.refused).sum(),
         cpu_seconds_per_thousand: (servers.cpu_seconds() - before) * 1_000.0
             / (per_second * (SPAN + SPAN / 5).as_secs_f64()).max(1.0),

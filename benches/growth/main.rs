@@ -8,18 +8,38 @@
 mod fill;
 #[path = "../../tests/it/harness/mod.rs"]
 mod harness;
+#[path = "../gateway/load.rs"]
+#[expect(dead_code, reason = "the gateway's own bench uses all of it")]
+mod load;
+#[path = "../gateway/usage.rs"]
+#[expect(dead_code, reason = "the gateway's own bench uses all of it")]
+mod usage;
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use harness::{Gateway, Http, Redis, RedisOptions, postgres};
+use ledger::Ledger;
+use ledger::postgres::{PostgresConfig, PostgresLedger};
+use load::{Load, Rate, Target};
+use runtime::clock;
+use tokio_util::sync::CancellationToken;
+use usage::Servers;
 
 /// Sizes when none are given.
 const SIZES: [u64; 2] = [100_000, 1_000_000];
 /// Questions asked of each kind.
 const ROUNDS: u64 = 200;
+/// How long submissions are measured.
+const SPAN: Duration = Duration::from_secs(9);
+const SUBMIT: &str = r#"{"task": "demo.add", "args": [2, 3], "queue": "bench"}"#;
+/// A history of this and more goes by months.
+const KEPT: Duration = Duration::from_hours(61 * 24);
+/// As the service that prunes asks for.
+const STEP: i64 = 500;
 /// Tasks whose events are rolled up while it is watched.
 const FRESH: u64 = 100_000;
-const TABLES: [&str; 5] = ["task", "event", "message", "label", "trouble"];
+const TABLES: [&str; 6] = ["task", "flight", "ended", "history", "feed", "label"];
 
 fn main() {
     let given: Vec<u64> = std::env::args().skip(1).filter_map(|word| word.parse().ok()).collect();
@@ -32,7 +52,8 @@ async fn run(sizes: &[u64]) {
     let redis = Redis::start(RedisOptions::default());
     let cluster = postgres::Cluster::start_durable();
     let database = cluster.empty_database();
-    let settings = "log.filter = 'warn'\nhttp.access_log = false\n";
+    let settings =
+        "log.filter = 'warn'\nhttp.access_log = false\nledger.keep = '5000d'\nledger.keep_payload = '5000d'\n";
     let gateway = Gateway::serve(&database, &redis.url(0), &redis.url(1), settings);
     let http = gateway.http();
     let mut filled = 0;
@@ -46,7 +67,7 @@ async fn run(sizes: &[u64]) {
         sizes_of_tables(&database, size);
         questions(&http, size).await;
     }
-    prune(&database, &redis, gateway, filled).await;
+    prune(&database, &gateway).await;
 }
 
 /// What a busy autovacuum would do in time.
@@ -75,7 +96,11 @@ fn sizes_of_tables(database: &str, tasks: u64) {
     let mut all = 0;
     for table in TABLES {
         let size = |function: &str| -> u64 {
-            postgres::query(database, &format!("select {function}('taskgate.{table}')")).parse().expect("a number")
+            let sql = format!(
+                "select coalesce(sum({function}(relid)), 0) from \
+                 (select relid from pg_partition_tree('taskgate.{table}') union select 'taskgate.{table}'::regclass) parts"
+            );
+            postgres::query(database, &sql).parse().expect("a number")
         };
         let (heap, indexes) = (size("pg_table_size"), size("pg_indexes_size"));
         all += heap + indexes;
@@ -118,24 +143,42 @@ async fn ask(http: &Http, name: &str, path: impl Fn(u64) -> String) {
     println!("  {name:<40} p50 {:>7.2} ms  p99 {:>7.2} ms", at(0.5), at(0.99));
 }
 
-/// The older half goes, by a gateway whose limit is that age.
-async fn prune(database: &str, redis: &Redis, gateway: Gateway, size: u64) {
-    drop(gateway);
-    let half = size / 2;
-    let settings = format!("log.filter = 'warn'\nledger.keep = '{}s'\n", fill::age_seconds(half));
-    let started = Instant::now();
-    let gateway = Gateway::serve(database, &redis.url(0), &redis.url(1), &settings);
-    let pruned = "select coalesce(sum(octet_length(ids) / 16), 0) from taskgate.tombstone_piece";
-    let count = || postgres::query(database, pruned).parse::<u64>().expect("a number");
-    let (mut longest, http) = (Duration::ZERO, gateway.http());
-    // A tenth of the half tells the rate.
-    while count() < half / 10 {
-        let asked = Instant::now();
-        http.get("/v1/tasks?limit=50").await.expect(200);
-        longest = longest.max(asked.elapsed());
-        assert!(started.elapsed() < Duration::from_secs(600), "nothing is pruned");
-        tokio::time::sleep(Duration::from_millis(100)).await;
+/// All months that are over go, one after the other, while a gateway that prunes nothing takes submissions as fast as it can.
+async fn prune(database: &str, gateway: &Gateway) {
+    let ledger = PostgresLedger::connect(&PostgresConfig::new(database), CancellationToken::new());
+    let ledger: Arc<dyn Ledger> = Arc::new(ledger.expect("the address is ours"));
+    let quiet = submissions(gateway).await;
+    let months = tokio::spawn(months(ledger));
+    let beside = submissions(gateway).await;
+    let months = months.await.expect("it does not panic");
+    for (tasks, took) in &months {
+        println!("a month of {tasks} tasks was pruned in {:.0} ms", took.as_secs_f64() * 1_000.0);
     }
-    let rate = count() as f64 / started.elapsed().as_secs_f64();
-    println!("\npruned {rate:.0} tasks/s; the slowest list meanwhile took {:.0} ms", longest.as_secs_f64() * 1_000.0);
+    println!(
+        "submissions: {:.0}/s, p99 {:.1} ms; while months were pruned {:.0}/s, p99 {:.1} ms",
+        quiet.per_second,
+        quiet.p99.as_secs_f64() * 1_000.0,
+        beside.per_second,
+        beside.p99.as_secs_f64() * 1_000.0
+    );
+}
+
+/// How many tasks each month had, and how long it took to go.
+async fn months(ledger: Arc<dyn Ledger>) -> Vec<(i64, Duration)> {
+    tokio::time::sleep(SPAN / 3).await;
+    let mut gone = Vec::new();
+    loop {
+        let (now, started) = (clock::now(), Instant::now());
+        // As old as the history that stays of months: the newest ones are too young to go as a whole.
+        let pruned = ledger.prune(now.minus(KEPT), STEP, now).await.expect("the ledger answers");
+        if pruned == 0 {
+            return gone;
+        }
+        gone.push((pruned, started.elapsed()));
+    }
+}
+
+async fn submissions(gateway: &Gateway) -> Rate {
+    let load = Load::post(&Target::of(&gateway.http().base), "/v1/tasks", SUBMIT, 32);
+    load::run(&load, SPAN, &Servers::of(&[gateway.id()])).await
 }
