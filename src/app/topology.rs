@@ -2,13 +2,18 @@
 
 use crate::config::{self, Config};
 use crate::reconcile::exchanges::Topology;
-use broker::Exchange;
+use broker::{Binding, Exchange};
 
 pub(super) fn of(config: &Config) -> Topology {
+    let binding = |to: &config::Binding| Binding {
+        routing_key: to.routing_key.clone(),
+        queue: to.queue.clone(),
+        headers: to.headers.clone(),
+    };
     let exchange = |one: &config::Exchange| Exchange {
         name: one.name.clone(),
         kind: one.kind,
-        bindings: one.bindings.iter().map(|to| (to.routing_key.clone(), to.queue.clone())).collect(),
+        bindings: one.bindings.iter().map(binding).collect(),
     };
     Topology {
         exchanges: config.exchanges.iter().map(exchange).collect(),

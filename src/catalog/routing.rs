@@ -8,7 +8,7 @@ use std::cmp::Reverse;
 
 use super::Pattern;
 use crate::config::{Config, Error, Exchange, Route};
-use celery::binding::{ExchangeKind, route};
+use celery::binding::route;
 use celery::task::{QueueName, Spread};
 
 /// The destination of a route.
@@ -22,7 +22,7 @@ pub(super) struct Destination {
 pub(super) struct Routing {
     /// Exact names first, then patterns, the longest first.
     routes: Vec<(Pattern, Destination)>,
-    /// Queues that are fanout exchanges, by name.
+    /// Queues that are exchanges of which the broker alone knows the queues, by name.
     fanouts: Vec<(QueueName, Spread)>,
     default_queue: QueueName,
 }
@@ -35,7 +35,7 @@ impl Routing {
         };
         let mut routes = config.routes.0.iter().map(resolve).collect::<Result<Vec<_>, Error>>()?;
         routes.sort_by_key(|(pattern, _)| (!pattern.is_exact(), Reverse(pattern.as_str().len())));
-        let fanouts = config.exchanges.iter().filter(|exchange| exchange.kind == ExchangeKind::Fanout);
+        let fanouts = config.exchanges.iter().filter(|exchange| exchange.kind.is_of_the_broker());
         let fanouts = fanouts
             .map(|exchange| fanout(exchange, None, &default_queue).map(|to| (to.queue, to.spread.expect("a fanout"))))
             .collect::<Result<_, _>>()?;
@@ -82,7 +82,7 @@ fn destination(
             .map_or_else(String::new, |near| format!("; did you mean {near}?"));
         return Err(Error::value(place, format!("{exchange:?} is no exchange of this configuration{hint}")));
     };
-    if found.kind == ExchangeKind::Fanout {
+    if found.kind.is_of_the_broker() {
         return fanout(found, routing_key.as_deref(), default_queue);
     }
     let key = routing_key.as_deref().unwrap_or_default();

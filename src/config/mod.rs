@@ -219,6 +219,7 @@ impl Config {
         }
         let broker = Broker::read(section(&said, "broker")?, &said)?;
         let auth = auth(role, &said)?;
+        let is_rabbitmq = broker.redis.is_rabbitmq();
         let config = Self {
             auth,
             login: Login::read(&section(&said, "login")?, &said)?,
@@ -237,7 +238,7 @@ impl Config {
             incidents: Incidents::read(&section(&said, "incidents")?, &said)?,
             notify: Notify::read(list(&said, "notify")?, &said)?,
             routes: Routes::read(section(&said, "routes")?)?,
-            exchanges: exchanges::read(section(&said, "exchanges")?)?,
+            exchanges: exchanges::read(section(&said, "exchanges")?, is_rabbitmq)?,
             queues: queues::read(section(&said, "queues")?, &said)?,
             stores: stores::read(section(&said, "stores")?, &said)?,
             tasks: list(&said, "tasks")?,

@@ -10,7 +10,7 @@ mod port;
 mod redis;
 mod served;
 
-pub use port::{Broker, Exchange, Kind, Port};
+pub use port::{Binding, Broker, Exchange, Kind, Port};
 pub use redis::Broker as Lists;
 pub use redis::*;
 pub use served::Served;

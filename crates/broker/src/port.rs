@@ -76,6 +76,15 @@ pub enum Kind {
 pub struct Exchange {
     pub name: String,
     pub kind: ExchangeKind,
-    /// Routing keys (patterns for topics) and their queues.
-    pub bindings: Vec<(String, QueueName)>,
+    pub bindings: Vec<Binding>,
+}
+
+/// What leads from an exchange to a queue.
+#[derive(Debug, Clone)]
+pub struct Binding {
+    /// A pattern for topics.
+    pub routing_key: String,
+    pub queue: QueueName,
+    /// For headers exchanges: a JSON object of what a message's headers must be.
+    pub headers: String,
 }

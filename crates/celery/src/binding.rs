@@ -9,6 +9,18 @@ pub enum ExchangeKind {
     Topic,
     /// To every subscriber; nothing is stored.
     Fanout,
+    /// Queues whose arguments the message's headers match. kombu has none on Redis.
+    Headers,
+}
+
+impl ExchangeKind {
+    /// Only the broker knows the queues of a message: it is given to the exchange, not to queues.
+    pub fn is_of_the_broker(self) -> bool {
+        match self {
+            Self::Fanout | Self::Headers => true,
+            Self::Direct | Self::Topic => false,
+        }
+    }
 }
 
 /// `routing key, pattern, queue`; the pattern is a regular expression and empty unless the exchange is a topic.

@@ -10,7 +10,7 @@ use lapin::types::FieldTable;
 
 use super::error::{self, NOT_FOUND, short};
 use super::link::Link;
-use super::queues;
+use super::{queues, table};
 use crate::Error;
 use crate::port::Exchange;
 
@@ -26,19 +26,20 @@ pub async fn declare(link: &Link, exchange: &Exchange) -> Result<(), Error> {
         Kind::Direct => ExchangeKind::Direct,
         Kind::Topic => ExchangeKind::Topic,
         Kind::Fanout => ExchangeKind::Fanout,
+        Kind::Headers => ExchangeKind::Headers,
     };
     let name = short(&exchange.name)?;
     link.answer(channel.exchange_declare(name.clone(), kind, DURABLE, FieldTable::default())).await?;
     queues::close(Some(channel)).await;
-    for (key, queue) in &exchange.bindings {
+    for binding in &exchange.bindings {
         // A refusal closes the channel.
         let channel = link.channel().await?;
         let bound = channel.queue_bind(
-            short(queue.as_str())?,
+            short(binding.queue.as_str())?,
             name.clone(),
-            short(key)?,
+            short(&binding.routing_key)?,
             QueueBindOptions::default(),
-            FieldTable::default(),
+            table::from_json(&binding.headers),
         );
         match link.answer(bound).await {
             Err(refusal) if !error::is(&refusal, NOT_FOUND) => return Err(refusal),

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use async_trait::async_trait;
-use celery::binding::{ExchangeKind, Member};
+use celery::binding::Member;
 use celery::task::{Priority, QueueName};
 use runtime::clock::Time;
 use tokio::sync::mpsc;
@@ -11,7 +11,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{Broker, Depth, Error, Feed, Push, Pushed, Replies, Request, Standing};
 use crate::Served;
-use crate::port::{Exchange, Kind, Port};
+use crate::port::{Binding, Exchange, Kind, Port};
 
 #[async_trait]
 impl Port for Broker {
@@ -38,10 +38,10 @@ impl Port for Broker {
 
     /// Writes the bindings. A fanout exchange has none: its workers subscribe to a channel.
     async fn declare(&self, exchange: &Exchange) -> Result<(), Error> {
-        if exchange.kind == ExchangeKind::Fanout {
+        if exchange.kind.is_of_the_broker() {
             return Ok(());
         }
-        let member = |(key, queue): &(String, _)| Member::bind(exchange.kind, key, QueueName::as_str(queue));
+        let member = |to: &Binding| Member::bind(exchange.kind, &to.routing_key, to.queue.as_str());
         let members: Vec<Member> = exchange.bindings.iter().map(member).collect();
         Self::declare(self, &exchange.name, &members).await
     }
