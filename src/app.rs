@@ -6,6 +6,7 @@ mod fit;
 mod inboxes;
 mod ledger_url;
 mod pauses;
+mod results;
 mod starter;
 mod timetables;
 mod topology;
@@ -65,10 +66,11 @@ use crate::tell::traces::Traces;
 use crate::tell::webhooks::Webhooks;
 use crate::usecase::waits::SigningKey;
 use crate::usecase::{Gateway, Nudge, SharedGateway, Watcher};
-use broker::amqp::{self, Address, RabbitMq, RpcResults};
-use broker::backend::{Backend, BackendConfig, ResultBackend};
+use broker::amqp::{self, Address, RabbitMq};
 use broker::{Broker, BrokerConfig, LinkConfig, Lists};
 use ledger::SharedLedger;
+pub use results::open_backend;
+use results::{open_management, open_records, uncounted};
 use runtime::clock;
 use runtime::lifecycle::{OnExit, Tasks};
 use starter::Starter;
@@ -144,6 +146,7 @@ impl App {
         let departed = Departed::new(
             ledger.clone(),
             broker.clone(),
+            backend.clone(),
             hub.clone(),
             relay_handle.clone(),
             holder.clone(),
@@ -201,6 +204,7 @@ impl App {
             fleet: fleet.clone(),
             stores: stores.clone(),
             windows,
+            management: open_management(config)?,
             beat: beat_handle.clone(),
             expander: Nudge::default(),
             bulks: Nudge::default(),
@@ -212,6 +216,7 @@ impl App {
             webhooks: webhooks_handle,
             hooks: config.webhooks.clone(),
             reply_to: config.backend.reply_queue().map(str::to_owned),
+            uncounted: uncounted(&config.backend),
             origin: origin(),
         });
         let starter = Starter { tasks: tasks.clone(), prepared: CancellationToken::new() };
@@ -374,24 +379,6 @@ pub fn open_broker(config: &Config) -> anyhow::Result<Broker> {
 fn open_lists(config: &Config) -> anyhow::Result<Lists> {
     let transport = config.broker.transport.clone();
     Ok(Lists::new(BrokerConfig { link: link(&config.broker.redis)?, transport })?)
-}
-
-/// The result backend that the configuration names. Connects to nothing yet.
-///
-/// # Errors
-/// As [`open_broker`].
-pub fn open_backend(config: &Config) -> anyhow::Result<ResultBackend> {
-    tell_ignored("backend.url", &config.backend.redis.ignored);
-    match config.backend.reply_queue() {
-        Some(queue) => Ok(Arc::new(RpcResults::new(amqp_link(config)?, queue))),
-        None => Ok(Arc::new(open_records(config)?)),
-    }
-}
-
-/// Redis as the result backend.
-fn open_records(config: &Config) -> anyhow::Result<Backend> {
-    let redis = &config.backend.redis;
-    Ok(Backend::new(BackendConfig { link: link(redis)?, key_prefix: redis.key_prefix.clone() })?)
 }
 
 fn amqp_link(config: &Config) -> anyhow::Result<amqp::LinkConfig> {

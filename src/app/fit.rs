@@ -26,9 +26,14 @@ fn reached(config: &Config) -> Result<(), Error> {
         false => super::open_lists(config).map(|_| ()),
     };
     broker.map_err(|error| refuse(config, "broker.url", &error))?;
-    if config.backend.reply_queue().is_none() {
+    if config.backend.is_redis() {
         super::open_records(config).map_err(|error| refuse(config, "backend.url", &error))?;
     }
+    if let Some(results) = &config.backend.results {
+        let understood = ledger::stored::understands(results.url.reveal());
+        understood.map_err(|error| Error::value(config.said.place("backend.url"), error.told()))?;
+    }
+    super::open_management(config).map_err(|error| refuse(config, "broker.management_url", &error))?;
     Ok(())
 }
 

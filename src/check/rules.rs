@@ -176,6 +176,12 @@ fn results(config: &Config, node: &str, worker: &WorkerFacts) -> Option<Finding>
         let text = format!("{node} has another result backend than rpc://, which backend.url says: {theirs}");
         return (!theirs.starts_with("rpc")).then(|| Finding::new(Weight::Problem, text));
     }
+    if config.backend.results.is_some() {
+        let text =
+            format!("{node} does not store its results in a database, where backend.url looks for them: {theirs}");
+        let is_database = theirs.starts_with("db+") || theirs.starts_with("django");
+        return (!is_database).then(|| Finding::new(Weight::Problem, text));
+    }
     let ours = &config.backend.redis;
     if !["redis", "rediss", "sentinel", "unix", "socket"].iter().any(|scheme| theirs.starts_with(scheme)) {
         let scheme = theirs.split(':').next().unwrap_or_default();

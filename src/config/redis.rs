@@ -6,6 +6,7 @@ use std::time::Duration;
 use serde::Deserialize;
 
 use super::redis_url::{self, RedisUrl};
+use super::results::{self, Results};
 use super::transport::{RawTransport, prefix};
 use super::value::{Scalar, Secret, Span, Switch, Text, Words};
 use super::{Error, Said};
@@ -43,6 +44,8 @@ pub(super) struct RawBroker {
     tls_ca: Option<Text>,
     connect_timeout: Option<Span>,
     response_timeout: Option<Span>,
+    /// RabbitMQ's management API, `http://user:password@host:15672`: shows the messages of a queue. Default none.
+    management_url: Option<Text>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -53,6 +56,14 @@ pub(super) struct RawBackend {
     /// The same as `key_prefix`, in kombu's words.
     global_keyprefix: Option<Text>,
     result_expires: Option<Span>,
+    /// With `django-db`: where Django's database is, `postgres://…`. Default the address in `url`.
+    database_url: Option<Text>,
+    /// With results in a database: the name of the table, perhaps with a schema and a dot in front. Default `celery_taskmeta`, with
+    /// `django-db` `django_celery_results_taskresult`.
+    table: Option<Text>,
+    /// With results in a database: how often those of unfinished tasks are looked for without an event that tells an end, 1 s to 1 h.
+    /// Default 30 s.
+    poll: Option<Span>,
     reply_queue: Option<Text>,
     sentinel_master: Option<Text>,
     sentinel_password: Option<Text>,
@@ -72,6 +83,8 @@ pub struct Broker {
     pub transport: Transport,
     /// The order in which our worker serves its queues, unless a flag sets another one.
     pub queue_order: QueueOrder,
+    /// RabbitMQ's management API, which shows the messages of a queue.
+    pub management_url: Option<Secret>,
 }
 
 #[derive(Debug, Clone)]
@@ -80,6 +93,8 @@ pub struct Backend {
     /// With results over the broker (`rpc://`): the queue that workers send results to; each ledger needs its own. Default
     /// `taskgate.results`.
     pub reply_queue: String,
+    /// Where results are in the fleet's own database (`db+postgresql://`, `django-db`): which table, and how often it is looked at.
+    pub results: Option<Results>,
     /// How long results of the Rust worker stay in Redis (Python workers have their own setting). Default one hour.
     pub result_expires: Duration,
 }
@@ -87,8 +102,8 @@ pub struct Backend {
 /// One Redis and how to reach it.
 #[derive(Debug, Clone)]
 pub struct Redis {
-    /// `redis://`, `rediss://`, `unix://`, or `sentinel://host:port[,host:port…]/db`. The broker may also be RabbitMQ: `amqp://` or
-    /// `amqps://`, several URLs separated by `;`.
+    /// `redis://`, `rediss://`, `unix://`, or `sentinel://host:port[,host:port…]/db`. The broker may be RabbitMQ: `amqp://`,
+    /// `amqps://`, several with `;` between; results are then in Redis, or `rpc://`, `db+postgresql://…`, `django-db`.
     pub url: Secret,
     /// Celery's `global_keyprefix` of the result backend, kombu's of the broker. Default empty.
     pub key_prefix: String,
@@ -135,6 +150,7 @@ impl Broker {
             tls_ca,
             connect_timeout,
             response_timeout,
+            management_url,
             ..
         } = raw;
         let transport = RawTransport {
@@ -154,8 +170,11 @@ impl Broker {
         let redis =
             RawRedis { url, key_prefix, sentinel_master, sentinel_password, tls_ca, connect_timeout, response_timeout };
         let queue = raw.default_queue.map_or_else(|| "celery".to_owned(), |text| text.0);
+        let redis = Redis::read(redis, "broker", "redis://127.0.0.1:6379/0", said)?;
+        let management_url = management_url.map(|text| management(&text.0, &redis, said)).transpose()?;
         Ok(Self {
-            redis: Redis::read(redis, "broker", "redis://127.0.0.1:6379/0", said)?,
+            management_url,
+            redis,
             default_queue: QueueName::parse(queue)
                 .map_err(|error| Error::value(said.place("broker.default_queue"), error.to_string()))?,
             visibility_timeout: raw.visibility_timeout.map_or(Duration::from_hours(1), |span| span.0),
@@ -166,6 +185,11 @@ impl Broker {
 }
 
 impl Backend {
+    /// Results are records in a Redis.
+    pub fn is_redis(&self) -> bool {
+        self.reply_queue().is_none() && self.results.is_none()
+    }
+
     /// The queue of results, if they come over the broker.
     pub fn reply_queue(&self) -> Option<&str> {
         (self.redis.url.scheme() == RPC).then_some(&self.reply_queue)
@@ -182,12 +206,15 @@ impl Backend {
             tls_ca,
             connect_timeout,
             response_timeout,
+            database_url,
+            table,
+            poll,
             ..
         } = raw;
         let only_broker = said.has("broker.url") && url.is_none();
         if only_broker && broker.is_rabbitmq() {
-            let message =
-                "is needed: with RabbitMQ as the broker, the result backend is a Redis of its own (redis://…)";
+            let message = "is needed: with RabbitMQ as the broker, results are in a Redis of their own (redis://…), come back over \
+                 the broker (rpc://), or are in a database (db+postgresql://…, django-db)";
             return Err(Error::value("backend.url", message));
         }
         let default = if only_broker { broker.url.reveal() } else { "redis://127.0.0.1:6379/1" };
@@ -206,12 +233,32 @@ impl Backend {
             let (ours, other) = (said.place("backend.url"), said.place("broker.url"));
             return Err(Error::pair(ours, other, "results can come over the broker only if it is RabbitMQ"));
         }
+        let results = results::read(redis.url.reveal(), database_url, table, poll, said)?;
+        if results.is_some() && !broker.is_rabbitmq() {
+            let (ours, other) = (said.place("backend.url"), said.place("broker.url"));
+            let harm =
+                "results in a database are read only where the broker is RabbitMQ: with Redis repairs need its records";
+            return Err(Error::pair(ours, other, harm));
+        }
         Ok(Self {
             redis,
+            results,
             reply_queue: raw.reply_queue.map_or_else(|| "taskgate.results".to_owned(), |text| text.0),
             result_expires: raw.result_expires.map_or(Duration::from_hours(1), |span| span.0),
         })
     }
+}
+
+fn management(url: &str, broker: &Redis, said: &Said) -> Result<Secret, Error> {
+    let place = said.place("broker.management_url");
+    if !broker.is_rabbitmq() {
+        return Err(Error::pair(place, said.place("broker.url"), "only RabbitMQ has such an API"));
+    }
+    let is_http = url.starts_with("http://") || url.starts_with("https://");
+    if !is_http || reqwest::Url::parse(url).is_err() {
+        return Err(Error::value(place, "must be http://user:password@host:15672"));
+    }
+    Ok(Secret::new(url.to_owned()))
 }
 
 /// RabbitMQ's scheme.
@@ -237,9 +284,13 @@ impl Redis {
         let is_broker = section == "broker";
         let is_known = matches!(url.scheme(), "redis" | "rediss" | "unix" | "sentinel")
             || is_broker && matches!(url.scheme(), AMQP | "amqps" | "pyamqp")
-            || !is_broker && url.scheme() == RPC;
+            || !is_broker && (url.scheme() == RPC || results::is_database(url.reveal()));
         if !is_known {
-            let more = if is_broker { "; RabbitMQ is amqp:// or amqps://" } else { "" };
+            let more = if is_broker {
+                "; RabbitMQ is amqp:// or amqps://"
+            } else {
+                "; with RabbitMQ also rpc://, db+postgresql:// or django-db"
+            };
             let message =
                 format!("{:?} is not supported: write redis://, rediss://, unix:// or sentinel://{more}", url.scheme());
             return Err(Error::value(said.place(&key), message));

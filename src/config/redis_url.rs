@@ -14,7 +14,8 @@ pub(super) struct RedisUrl {
 
 /// Splits a URL into what our client needs. URLs of RabbitMQ (`amqp`, `pyamqp`, `rpc`) are returned unchanged.
 pub(super) fn read(text: &str) -> RedisUrl {
-    if text.starts_with("amqp") || text.starts_with("pyamqp") || text.starts_with("rpc") {
+    let is_other = ["amqp", "pyamqp", "rpc", "db+", "django-db"].iter().any(|other| text.starts_with(other));
+    if is_other {
         return RedisUrl { url: text.to_owned(), ..RedisUrl::default() };
     }
     // Celery separates alternatives by `;`. Only Sentinels may have several.

@@ -1,9 +1,10 @@
 //! Settles tasks that dead workers had acknowledged, on brokers whose messages cannot be inspected (RabbitMQ).
 //!
-//! RabbitMQ redelivers at once the messages that a dead worker had not acknowledged. An acknowledged message is in no queue, so its task
-//! would stay `running` for ever. It is proven that no worker has a task when its worker is dead, its queue is empty, and all online
-//! workers of its queue were asked and do not have it; all seen twice, one grace period apart. Without this proof nothing is done. With
-//! it, the task's recovery policy decides, as with Redis. A retry's next message is already in the broker, so retries are left to it.
+//! RabbitMQ delivers again at once what a dead worker had not acknowledged. What it had acknowledged is in no queue, and its task would
+//! run for ever. It is proven that nobody has a task when its worker is dead, its queue is empty, and all workers of its queue that are
+//! online were asked and do not have it; seen twice, one grace period apart. Less proves nothing, and nothing is done. What is proven
+//! is settled by the task's recovery policy, as with Redis. The message of a retry's next attempt is the broker's own already. Results are
+//! looked at last: a task whose stored result says its end has ended, whoever is gone.
 //!
 //! One replica does this at a time, the holder of the lease. A decision that is based on an older state of the task is not carried out.
 
@@ -15,10 +16,12 @@ use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
 use super::process::{self, Sameness};
+use super::recorder;
 use super::workers::is_online;
 use crate::config;
 use crate::live::direct;
 use crate::live::hub::Hub;
+use broker::backend::ResultBackend;
 use broker::{Broker, Request};
 use celery::task::{Phase, TaskId, pause};
 use ledger::{Failure, News, SharedLedger, Source, Task, Worker};
@@ -71,6 +74,7 @@ enum Trouble {
 pub struct Departed {
     ledger: SharedLedger,
     broker: Broker,
+    backend: ResultBackend,
     hub: Hub,
     relay: direct::Handle,
     holder: String,
@@ -81,12 +85,13 @@ impl Departed {
     pub fn new(
         ledger: SharedLedger,
         broker: Broker,
+        backend: ResultBackend,
         hub: Hub,
         relay: direct::Handle,
         holder: String,
         config: config::Sweeper,
     ) -> Self {
-        Self { ledger, broker, hub, relay, holder, config }
+        Self { ledger, broker, backend, hub, relay, holder, config }
     }
 
     /// Runs until `stop`.
@@ -113,14 +118,38 @@ impl Departed {
         let orphans = self.orphans(&workers, &mut empty, now).await?;
         let nobodys = self.nobodys(&orphans, &empty, &workers, now).await?;
         suspects.retain(|id, (seq, _)| nobodys.iter().any(|task| task.id == *id && task.seq == *seq));
+        let mut proven = Vec::new();
         for task in nobodys {
             let (_, since) = *suspects.entry(task.id.clone()).or_insert((task.seq, now));
             if now.since(since) >= self.config.grace {
-                self.settle_one(task).await?;
-                suspects.remove(&task.id);
+                proven.push(task);
             }
         }
+        for task in self.without_result(proven).await? {
+            self.settle_one(task).await?;
+            suspects.remove(&task.id);
+        }
         Ok(())
+    }
+
+    /// Whose result says the end has ended; the others are left.
+    async fn without_result<'a>(&self, proven: Vec<&'a Task>) -> Result<Vec<&'a Task>, Trouble> {
+        if proven.is_empty() {
+            return Ok(proven);
+        }
+        let ids: Vec<TaskId> = proven.iter().map(|task| task.id.clone()).collect();
+        let records = self.backend.records(&ids).await?;
+        let (mut ends, mut rest) = (Vec::new(), Vec::new());
+        for (task, record) in proven.into_iter().zip(records) {
+            match record.and_then(|payload| recorder::end_of(task.id.clone(), &payload)) {
+                Some(end) => ends.push(end),
+                None => rest.push(task),
+            }
+        }
+        if !ends.is_empty() {
+            self.hub.publish(&self.ledger.learn(&ends, true).await?);
+        }
+        Ok(rest)
     }
 
     /// Tasks of dead workers in empty queues. Tasks in queues that are never empty do not count towards the limit.

@@ -125,14 +125,15 @@ impl Gateway {
         }
     }
 
-    /// Refuses chords with `rpc://`: a result backend must count the members of the header, and `rpc://` does not.
+    /// A step that follows members of a group is a chord's body: somebody must count the members. Celery does that in key-value stores;
+    /// for `rpc://` it has no chords, and with a database its own clients poll.
     fn check_chords(&self, plan: &Plan) -> Result<(), SubmitError> {
         let has_chord =
             plan.edges.iter().any(|(from, _, kind)| *kind == EdgeKind::Next && plan.nodes[*from].node.group.is_some());
-        if self.reply_to.is_none() || !has_chord {
-            return Ok(());
-        }
-        let detail = "a chord needs a result backend that counts its parts; Celery's rpc:// does not".to_owned();
+        let Some(results) = self.uncounted.filter(|_| has_chord) else { return Ok(()) };
+        let detail = format!(
+            "a chord needs a result backend that counts its parts, a key-value store such as Redis; {results} is none"
+        );
         Err(SubmitError::Invalid(vec![Invalid { pointer: String::new(), detail }]))
     }
 

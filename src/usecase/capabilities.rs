@@ -31,7 +31,7 @@ impl Gateway {
             broker,
             revoke_waiting: lists,
             publish_once: lists,
-            queue_contents: lists,
+            queue_contents: lists || self.management.is_some(),
             repair: lists,
             first_priority,
             queues_must_exist,

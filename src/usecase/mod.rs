@@ -49,6 +49,7 @@ use crate::config;
 use crate::live::hub::Hub;
 use crate::live::inboxes::Inboxes;
 use crate::live::learned::Learned;
+use crate::live::management::Management;
 use crate::live::pauses::Pauses;
 use crate::live::windows::Windows;
 use crate::live::{commit, direct, reads};
@@ -85,6 +86,8 @@ pub struct Gateway {
     pub(crate) fleet: Fleet,
     pub(crate) stores: Stores,
     pub(crate) windows: Windows,
+    /// Where the broker is a RabbitMQ whose management API is named.
+    pub(crate) management: Option<Management>,
     pub(crate) learned: Learned,
     pub(crate) beat: Nudge,
     pub(crate) expander: Nudge,
@@ -100,6 +103,8 @@ pub struct Gateway {
     pub(crate) hooks: config::Webhooks,
     /// The queue that workers send results to, if results come over the broker.
     pub(crate) reply_to: Option<String>,
+    /// The result backend, by Celery's name for it, where it is one that counts no parts of chords.
+    pub(crate) uncounted: Option<&'static str>,
     /// `origin` of the messages: by Celery's convention `gen<pid>@<host>`.
     pub(crate) origin: String,
 }

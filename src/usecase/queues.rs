@@ -6,6 +6,7 @@ use serde_json::value::RawValue;
 
 use super::Gateway;
 use super::revoke::end_revoked;
+use crate::live::management::ManagementError;
 use crate::reconcile::workers::queue_names;
 use broker::{Depth, Replies, Request, Standing};
 use celery::task::json::Fields;
@@ -16,7 +17,8 @@ use runtime::clock::{self, Time};
 
 use super::inspect::DEFAULT_PATIENCE;
 
-const NO_CONTENTS: &str = "the broker shows no single messages of its queues";
+const NO_CONTENTS: &str =
+    "RabbitMQ shows no messages of its queues but through its management API: broker.management_url is not set";
 /// How many messages a purge removes at a time.
 const PURGED_AT_ONCE: usize = 200;
 
@@ -51,11 +53,22 @@ pub struct QueuedMessage {
 pub enum QueueError {
     /// The broker does not support this.
     #[error("{0}")]
-    Unable(&'static str),
+    Unable(String),
     #[error("Redis cannot be reached")]
     Redis(#[from] broker::Error),
     #[error("the ledger failed")]
     Ledger(#[from] ledger::Error),
+}
+
+impl From<ManagementError> for QueueError {
+    fn from(error: ManagementError) -> Self {
+        match error {
+            ManagementError::Quorum(_) | ManagementError::TooDeep => Self::Unable(error.to_string()),
+            ManagementError::Away(_) | ManagementError::Refused { .. } | ManagementError::NoQueue(_) => {
+                Self::Redis(broker::Error::Unexpected(error.to_string()))
+            }
+        }
+    }
 }
 
 impl Gateway {
@@ -111,8 +124,11 @@ impl Gateway {
         skip: i64,
         limit: i64,
     ) -> Result<Vec<QueuedMessage>, QueueError> {
-        let lists = self.broker.lists().ok_or(QueueError::Unable(NO_CONTENTS))?;
-        let page = lists.contents(queue.as_str(), skip, limit).await?;
+        let page = match (self.broker.lists(), &self.management) {
+            (Some(lists), _) => lists.contents(queue.as_str(), skip, limit).await?,
+            (None, Some(management)) => management.contents(queue.as_str(), skip, limit).await?,
+            (None, None) => return Err(QueueError::Unable(NO_CONTENTS.to_owned())),
+        };
         let message = |(position, standing): (i64, Standing)| QueuedMessage {
             position,
             priority_step: standing.step,

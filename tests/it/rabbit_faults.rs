@@ -51,14 +51,23 @@ async fn what_is_accepted_while_rabbitmq_is_away_is_published_when_it_is_back() 
 
 #[tokio::test]
 async fn submissions_go_on_while_rabbitmq_is_short_of_memory() {
+    go_on_during(&["set_vm_memory_high_watermark", "absolute", "1MB"], &["set_vm_memory_high_watermark", "0.4"]).await;
+}
+
+#[tokio::test]
+async fn submissions_go_on_while_rabbitmq_is_short_of_disk() {
+    go_on_during(&["set_disk_free_limit", "900000GB"], &["set_disk_free_limit", "1MB"]).await;
+}
+
+async fn go_on_during(alarm: &[&str], end: &[&str]) {
     let env = own_node();
     let before = env.submit("demo.add", json!([1, 1])).await;
     has_arrived(&env, &before).await;
-    rabbit(&env).node().control(&["set_vm_memory_high_watermark", "absolute", "1MB"]);
+    rabbit(&env).node().control(alarm);
     let id = env.submit("demo.add", json!([2, 2])).await;
     let task = env.http.get(&format!("/v1/tasks/{id}")).await.expect(200);
     assert_eq!(task["phase"], "accepted", "{task}");
-    rabbit(&env).node().control(&["set_vm_memory_high_watermark", "0.4"]);
+    rabbit(&env).node().control(end);
     has_arrived(&env, &id).await;
 }
 

@@ -27,6 +27,7 @@ pub mod serial;
 mod shape;
 pub mod signature;
 pub mod spelling;
+pub mod stored;
 pub mod task;
 pub mod task_log;
 pub mod time;

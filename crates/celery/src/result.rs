@@ -77,10 +77,11 @@ const KNOWN: [&str; 14] = [
 impl ResultMeta {
     /// A record with only a state and a value.
     pub fn new(task_id: TaskId, status: impl Into<String>, result: Json) -> Self {
-        Self { task_id: Some(task_id), ..Self::new_without_id(status, result) }
+        Self { task_id: Some(task_id), ..Self::of(status, result) }
     }
 
-    fn new_without_id(status: impl Into<String>, result: Json) -> Self {
+    /// The same of a task that is named elsewhere.
+    pub(super) fn of(status: impl Into<String>, result: Json) -> Self {
         Self {
             task_id: None,
             status: status.into(),
@@ -141,7 +142,7 @@ impl ResultMeta {
             group_id: text("group_id").and_then(|id| GroupId::parse(id).ok()),
             parent_id: text("parent_id").and_then(|id| TaskId::parse(id).ok()),
             task_id: text("task_id").and_then(|id| TaskId::parse(id).ok()),
-            ..Self::new_without_id(status, json::written(value))
+            ..Self::of(status, json::written(value))
         })
     }
 
@@ -223,7 +224,7 @@ impl ResultTuple {
         Self::decode_at(value, 0)
     }
 
-    fn decode_list(value: &RawValue) -> Option<Vec<Self>> {
+    pub(super) fn decode_list(value: &RawValue) -> Option<Vec<Self>> {
         json::elements(value)?.into_iter().map(|node| Self::decode_at(node, 0)).collect()
     }
 
@@ -283,7 +284,7 @@ pub fn decode_saved_group(bytes: &[u8]) -> Result<ResultTuple, DecodeError> {
 }
 
 /// The plain bytes of a compressed record; `None` when it is not compressed.
-fn inflate(bytes: &[u8]) -> Result<Option<Vec<u8>>, DecodeError> {
+pub(super) fn inflate(bytes: &[u8]) -> Result<Option<Vec<u8>>, DecodeError> {
     let Some(rest) = bytes.strip_prefix(MAGIC) else { return Ok(None) };
     let end = rest.iter().position(|byte| *byte == 0).ok_or(DecodeError::Decompress)?;
     let method = std::str::from_utf8(&rest[..end]).map_err(|_| DecodeError::Decompress)?;

@@ -44,6 +44,7 @@ pub mod sqlite;
 mod statements;
 mod stats;
 mod steps;
+pub mod stored;
 mod submission;
 mod tokens;
 mod traces;

@@ -33,6 +33,8 @@ pub struct State {
     pub unsure: Unsure,
     /// When to read records again that could not be read after a gap.
     pub catch_up_at: Option<Instant>,
+    /// No record comes by itself: that of an end is looked up at once.
+    looks_up: bool,
     recent: Recent,
     /// Workers that send task events, and when the registry was last told.
     tellers: HashMap<String, Instant>,
@@ -52,6 +54,10 @@ struct Alone {
 }
 
 impl State {
+    pub fn new(looks_up: bool) -> Self {
+        Self { looks_up, ..Self::default() }
+    }
+
     pub fn hear_record(&mut self, id: TaskId, record: ResultMeta, news: &mut Vec<News>) {
         let mut told = self.pending.withdraw(&id);
         if let Some(retry) = told.take_if(|told| told.phase == Phase::Retrying) {
@@ -197,7 +203,10 @@ impl State {
                 news.push(doubtful);
                 news.push(one);
             }
-            _ => news.extend(self.pending.hold(one, RECORD_PATIENCE)),
+            _ => {
+                let patience = if self.looks_up { Duration::ZERO } else { RECORD_PATIENCE };
+                news.extend(self.pending.hold(one, patience));
+            }
         }
     }
 }

@@ -10,6 +10,6 @@ mod inspect;
 mod queues;
 mod retry;
 mod revoke;
-mod sentinel;
+pub mod sentinel;
 mod threads;
 mod together;

@@ -33,7 +33,7 @@ fn openssl(directory: &std::path::Path, arguments: &str) {
 }
 
 /// A key and a certificate for 127.0.0.1, and the authority that signed it.
-fn certificates() -> std::path::PathBuf {
+pub fn certificates() -> std::path::PathBuf {
     let directory = folder("certificates");
     openssl(&directory, "req -x509 -newkey rsa:2048 -nodes -keyout ca.key -out ca.pem -days 2 -subj /CN=tests");
     openssl(&directory, "req -newkey rsa:2048 -nodes -keyout redis.key -out redis.csr -subj /CN=redis");

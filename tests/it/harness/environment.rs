@@ -20,9 +20,13 @@ pub struct Options {
     pub redis: RedisOptions,
     /// Redis unless said otherwise; results are in Redis anyway,
     pub broker: On,
-    /// or come back over RabbitMQ (`rpc://`).
+    /// or come back over RabbitMQ (`rpc://`),
     pub rpc: bool,
-    /// TOML merged over the tests' configuration.
+    /// or are where this says; the worker is told by its environment.
+    pub results: Option<String>,
+    /// Nodes that are not there, before the broker's own in the gateway's URL.
+    pub before: &'static str,
+    /// TOML merged over the tests' configuration. `{management}` stands for the address of RabbitMQ's management API.
     pub config: String,
     /// Nobody consumes the queues.
     pub without_worker: bool,
@@ -89,13 +93,17 @@ impl Harness {
         let redis = Redis::start(options.redis.clone());
         let rabbit = Rabbit::of(options.broker);
         let broker = rabbit.as_ref().map_or_else(|| redis.url(0), Rabbit::url);
-        let backend = if options.rpc { "rpc://".to_owned() } else { redis.url(1) };
+        let backend =
+            options.results.clone().unwrap_or_else(|| if options.rpc { "rpc://".into() } else { redis.url(1) });
+        let management = rabbit.as_ref().map_or_else(String::new, Rabbit::management_url);
+        let config = options.config.replace("{management}", &management);
+        let nodes = format!("{}{broker}", options.before);
         let mut worker = options.celery.clone();
         worker.environment.push(("SAMPLE_SITE_URL".into(), sample_site().to_owned()));
         // The worker boots while the database is made.
         let mut celery = (!options.without_worker).then(|| Celery::launch(&broker, &backend, worker));
         let database = options.database.clone().unwrap_or_else(|| postgres::cluster().migrated_database());
-        let gateway = Gateway::serve_with(options.environment, &database, &broker, &backend, &options.config);
+        let gateway = Gateway::serve_with(options.environment, &database, &nodes, &backend, &config);
         if let Some(celery) = &mut celery {
             celery.wait_until_ready();
             celery.wait_for_events();

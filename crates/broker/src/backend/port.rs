@@ -32,6 +32,12 @@ pub trait Results: Send + Sync {
         Ok(None)
     }
 
+    /// Whether [`Results::follow`] tells of records as they are written. Where it does not, the record of an end is looked up when an
+    /// event tells that end.
+    fn tells(&self) -> bool {
+        true
+    }
+
     /// The newest records; `None` for a missing one, and on backends where a record can be read only once.
     async fn records(&self, ids: &[TaskId]) -> Result<Vec<Option<Vec<u8>>>, Error>;
 

@@ -22,6 +22,9 @@ pub enum Error {
     /// Nothing was published, for certain: it went wrong before the first message was sent.
     #[error(transparent)]
     Unsent(Box<Error>),
+    /// A database that holds the results, in its own words.
+    #[error("the database of results: {0}")]
+    Results(String),
     /// The caller waited too long; nothing was published.
     #[error("it is too late to publish this: another replica may do it")]
     Stale,
@@ -36,7 +39,7 @@ impl Error {
             Self::Redis(error) => error.is_timeout() || error.is_io_error() || error.is_connection_dropped(),
             // Confirmations may have been in flight.
             Self::Amqp(_) | Self::Refused { .. } | Self::Blocked => true,
-            Self::Url(_) | Self::Unexpected(_) | Self::Unsent(_) | Self::Stale => false,
+            Self::Url(_) | Self::Unexpected(_) | Self::Unsent(_) | Self::Results(_) | Self::Stale => false,
         }
     }
 
@@ -54,7 +57,7 @@ impl Error {
             }),
             Self::Url(_) | Self::Unexpected(_) | Self::Refused { .. } => true,
             Self::Unsent(why) => why.is_refusal(),
-            Self::TimedOut | Self::Amqp(_) | Self::Blocked | Self::Stale => false,
+            Self::TimedOut | Self::Amqp(_) | Self::Blocked | Self::Results(_) | Self::Stale => false,
         }
     }
 }

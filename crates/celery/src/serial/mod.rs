@@ -1,8 +1,10 @@
-//! Reads kombu's serializers besides JSON, for fleets that use them in results, events and control replies. YAML and MessagePack
-//! become JSON text. Unpickling would run code, so it is never done: pickled values are passed on as bytes.
+//! kombu's serializers besides JSON, for reading what fleets that use them write: results, events, control replies. YAML and
+//! MessagePack become JSON text. Pickle is a program, so it is never run: it passes through as bytes, unless it is plain data
+//! ([`plain`]).
 
 mod msgpack;
 pub mod pickle;
+pub mod plain;
 mod yaml;
 
 use base64::Engine as _;
