@@ -5,6 +5,8 @@ mod commands;
 mod fit;
 mod inboxes;
 mod ledger_url;
+#[cfg(feature = "worker")]
+mod offload;
 mod pauses;
 mod results;
 mod starter;
@@ -335,6 +337,7 @@ pub fn worker(config: &Config, mut registry: Registry) -> anyhow::Result<taskgat
     let (lists, backend) = (open_lists(config)?, open_records(config)?);
     let catalog = Catalog::compile(config)?;
     commands::register(&catalog, &mut registry)?;
+    offload::register(config, &catalog, &mut registry)?;
     let queues = match &config.worker.queues {
         Some(names) => taskgate_worker::queue_names(names)?,
         None => catalog.queues(),

@@ -115,6 +115,8 @@ pub struct Entry {
     pub(super) links: LinkTemplates,
     /// The file that its endpoint takes.
     pub upload: Option<Upload>,
+    /// Above so many bytes an argument or a result goes into a store.
+    pub offload: Option<u64>,
     /// The canvas that a call starts instead of a single task.
     pub canvas: Option<Canvas>,
     /// The path at which its tasks are followed by their labels.
@@ -176,6 +178,7 @@ impl Entry {
             response: part(&place, "response", raw.response.as_ref(), |value| Response::compile(value, params))?,
             stream: part(&place, "stream", raw.stream.as_ref(), |text| Stream::compile(&text.0, &labels))?,
             upload: part(&place, "upload", raw.upload.as_ref(), Upload::compile)?,
+            offload: raw.offload.map(|bytes| bytes.0 as u64),
             canvas: part(&place, "canvas", raw.canvas.as_ref(), Canvas::compile)?,
             links: LinkTemplates::compile(&place, &raw.link, &raw.link_error)?,
             labels,
@@ -324,6 +327,7 @@ fn refuse_beside_canvas(place: &str, raw: &RawTask) -> Result<(), Error> {
         ("webhooks", raw.webhooks.is_some()),
         ("command", raw.command.is_some()),
         ("child", raw.child.is_some()),
+        ("offload", raw.offload.is_some()),
     ];
     match said.iter().find(|(_, said)| *said) {
         Some((key, _)) => {

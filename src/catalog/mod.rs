@@ -204,6 +204,11 @@ impl Catalog {
         Ok(())
     }
 
+    /// Above so many bytes an argument or a result of the task goes into a store.
+    pub fn offload(&self, name: &str) -> Option<u64> {
+        self.entries_of(name).find_map(|entry| entry.offload)
+    }
+
     /// Whether a route takes a file.
     pub fn takes_file(&self, route: &str) -> bool {
         self.uploads.contains(route)

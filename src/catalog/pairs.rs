@@ -2,7 +2,7 @@
 
 use super::canvas::Canvas;
 use super::entry::Entry;
-use crate::config::{Config, Error};
+use crate::config::{Config, DEFAULT_STORE, Error};
 
 impl Entry {
     /// # Errors
@@ -52,12 +52,16 @@ impl Entry {
     /// # Errors
     /// When its store is none of the configuration's.
     pub(super) fn check_store(&self, config: &Config) -> Result<(), Error> {
-        let Some(upload) = &self.upload else { return Ok(()) };
-        if config.stores.iter().any(|store| store.name == upload.store) {
-            return Ok(());
+        let is_there = |name: &str| config.stores.iter().any(|store| store.name == name);
+        let refused = |key: &str, name: &str| {
+            let message = format!("there is no store {name:?}: write [stores.{name}] with a url");
+            Err(Error::value(format!("{}.{key}", self.place), message))
+        };
+        match &self.upload {
+            Some(upload) if !is_there(&upload.store) => refused("upload.store", &upload.store),
+            _ if self.offload.is_some() && !is_there(DEFAULT_STORE) => refused("offload", DEFAULT_STORE),
+            _ => Ok(()),
         }
-        let message = format!("there is no store {0:?}: write [stores.{0}] with a url", upload.store);
-        Err(Error::value(format!("{}.upload.store", self.place), message))
     }
 
     fn pair(&self, one: &str, other: &str, harm: &str) -> Result<(), Error> {

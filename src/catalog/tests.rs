@@ -188,6 +188,31 @@ fn the_sample_configuration_compiles() {
 }
 
 #[test]
+fn a_task_of_an_entry_has_five_minutes_unless_the_entry_says_otherwise() {
+    let catalog = catalog("[[tasks]]\nname = 'a'\n[[tasks]]\nname = 'b'\nbudget = '1h'\n");
+    let budgets = ["a", "b", "c"].map(|name| catalog.budget(name));
+    assert_eq!(budgets, [Some(300.0), Some(3_600.0), None], "nothing is known of a task without an entry");
+}
+
+#[test]
+fn an_upload_that_cannot_be_meant_stops_the_start() {
+    let store = "[stores.default]\nurl = 's3://b'\n";
+    for (lines, words) in [
+        ("upload = { field = 'file' }", vec!["upload", "endpoint"]),
+        ("endpoint = 'POST /a'\nupload = { field = 'file', store = 'other' }", vec!["upload.store", "[stores.other]"]),
+        ("endpoint = 'POST /a/{file}'\nupload = { field = 'file' }", vec!["{file}", "both"]),
+        ("endpoint = 'POST /a'\nargs = ['{file_hash}']\nupload = { field = 'file' }", vec!["args", "{file_hash}"]),
+        ("endpoint = 'POST /a'\nupload = { field = 'file', max = 'big' }", vec!["upload", "big"]),
+    ] {
+        let error = refused(&format!("{store}[[tasks]]\nname = 'a'\n{lines}\n"));
+        assert!(words.iter().all(|word| error.contains(word)), "{lines}: {error}");
+    }
+    let config = Config::parse(Role::Check, "[[tasks]]\nname = 'a'\noffload = '1 KiB'\n").unwrap();
+    let error = Catalog::compile(&config).unwrap_err().to_string();
+    assert!(error.contains("offload") && error.contains("[stores.default]"), "{error}");
+}
+
+#[test]
 fn a_route_leads_through_an_exchange_to_the_queues_that_take_its_key() {
     let exchanges = r#"
 [exchanges.orders]

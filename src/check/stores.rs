@@ -31,7 +31,9 @@ async fn state(configured: &config::Store) -> StoreState {
         return of_folder(path);
     }
     let reached = match Store::open(configured) {
-        Ok(store) => tokio::time::timeout(PATIENCE, store.reach()).await.map(|answer| answer.map_err(told)),
+        Ok(store) => {
+            tokio::time::timeout(PATIENCE, store.reach()).await.map(|answer| answer.map_err(|error| error.told()))
+        }
         Err(error) => return StoreState::Unusable(format!("{error:#}")),
     };
     match reached {
@@ -39,11 +41,6 @@ async fn state(configured: &config::Store) -> StoreState {
         Ok(Err(error)) => StoreState::Unusable(error),
         Err(_) => StoreState::Unusable("no answer in time".to_owned()),
     }
-}
-
-fn told(error: crate::stores::StoreError) -> String {
-    let source = std::error::Error::source(&error).map(|source| format!(": {source}")).unwrap_or_default();
-    format!("{error}{source}")
 }
 
 fn of_folder(path: &Path) -> StoreState {

@@ -6,7 +6,7 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use super::process::RawProcess;
-use super::value::{Count, Span, Switch, Text, Words};
+use super::value::{Bytes, Count, Span, Switch, Text, Words};
 
 /// One entry: a task that gets a typed endpoint, validation and its own operation in OpenAPI.
 #[derive(Debug, Clone, Default, Deserialize)]
@@ -122,6 +122,10 @@ pub struct RawTask {
     /// The endpoint takes a form with a file: `{field, max, store, types}`.
     #[serde(default)]
     pub upload: Option<Value>,
+    /// Arguments and results above this size go into `[stores.default]` and a reference into the message, where taskgate's own worker runs
+    /// the task. Default never.
+    #[serde(default)]
+    pub offload: Option<Bytes>,
     /// Whether the task may safely run twice: it decides what happens when its worker dies. Default false.
     #[serde(default)]
     pub idempotent: Option<Switch>,

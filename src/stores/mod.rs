@@ -6,7 +6,9 @@
 //! still needs a file. Every call has a deadline, and a bounded number of files is written at a time.
 
 mod incoming;
+mod kept;
 mod place;
+mod reference;
 mod sweep;
 
 use std::collections::{BTreeMap, HashSet};
@@ -23,6 +25,7 @@ use crate::config;
 use place::Place;
 
 pub use incoming::{Incoming, StoredFile};
+pub use reference::Reference;
 pub use sweep::{Kind, Stored};
 
 /// The longest call to a store.
@@ -53,6 +56,14 @@ pub enum StoreError {
     },
     #[error("{AT_ONCE} files are written to the store {store} already")]
     Busy { store: String },
+}
+
+impl StoreError {
+    /// With its source, for a person.
+    pub fn told(&self) -> String {
+        let source = std::error::Error::source(self).map(|source| format!(": {source}")).unwrap_or_default();
+        format!("{self}{source}")
+    }
 }
 
 /// All stores of the configuration, by name. Cheap to clone.

@@ -130,7 +130,7 @@ impl Store {
     }
 }
 
-fn room(kind: Kind) -> &'static str {
+pub(super) fn room(kind: Kind) -> &'static str {
     match kind {
         Kind::Upload => FILES,
         Kind::Result => RESULTS,

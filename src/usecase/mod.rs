@@ -18,6 +18,7 @@ mod limits;
 pub mod lists;
 pub mod logs;
 mod nudge;
+mod offload;
 pub mod queues;
 pub mod read;
 mod replay;

@@ -50,7 +50,7 @@ impl Gateway {
             self.watcher.wait(&task_id, patience).await?.map(Arc::new)
         };
         if let Some(task) = task {
-            return Ok(Found::Task(task));
+            return Ok(Found::Task(self.restored(task).await));
         }
         self.find_group(id, patience).await
     }

@@ -177,7 +177,9 @@ impl Gateway {
         self.look_before_refusing(strict).await?;
         let contest = Contest::of(&request);
         let planner = Arc::clone(self);
-        let (submission, submitted) = heavy::run(bytes, move || planner.prepared(request, clock::now())).await?;
+        let (mut submission, submitted) = heavy::run(bytes, move || planner.prepared(request, clock::now())).await?;
+        // Held until the commit: no sweep removes what no task names yet.
+        let _files = self.offload(&mut submission.tasks).await;
         let replaces = contest.as_ref().is_some_and(|contest| contest.wish == OnConflict::Replace);
         let spare = replaces.then(|| (submission.clone(), submitted.clone()));
         self.prepare_queue(&submission).await;

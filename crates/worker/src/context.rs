@@ -1,7 +1,7 @@
 //! The context of a handler: facts about its call, and ways to report a state, send child tasks and learn that it should end.
 
 use std::fmt;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
 
 use async_trait::async_trait;
 use jiff::Timestamp;
@@ -47,6 +47,8 @@ pub(crate) struct Run {
     pub host: Arc<dyn Host>,
     /// The tasks that the handler sent, for the record's `children`.
     pub children: Mutex<Vec<ResultTuple>>,
+    /// Positional and keyword arguments, when some of them were not in the message.
+    pub arguments: OnceLock<(Json, Json)>,
     /// Numbers the lines that it logs.
     pub lines: Counter,
 }
@@ -82,7 +84,14 @@ pub struct DeliveryInfo {
 
 impl Context {
     pub(crate) fn new(request: Arc<Request>, cancellation: Cancellation, host: Arc<dyn Host>) -> Self {
-        Self(Arc::new(Run { request, cancellation, host, children: Mutex::default(), lines: Counter::default() }))
+        Self(Arc::new(Run {
+            request,
+            cancellation,
+            host,
+            children: Mutex::default(),
+            arguments: OnceLock::new(),
+            lines: Counter::default(),
+        }))
     }
 
     pub(crate) fn run(&self) -> &Run {
@@ -103,14 +112,14 @@ impl Context {
         self.0.request.message.retries
     }
 
-    /// The positional arguments as they came, a JSON array.
+    /// The positional arguments, a JSON array.
     pub fn args(&self) -> &RawValue {
-        &self.0.request.message.args
+        self.0.arguments.get().map_or(&self.0.request.message.args, |(args, _)| args)
     }
 
-    /// The keyword arguments as they came, a JSON object.
+    /// The keyword arguments, a JSON object.
     pub fn kwargs(&self) -> &RawValue {
-        &self.0.request.message.kwargs
+        self.0.arguments.get().map_or(&self.0.request.message.kwargs, |(_, kwargs)| kwargs)
     }
 
     /// The first task of the canvas; the task itself when it belongs to none.

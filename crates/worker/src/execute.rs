@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use futures_util::FutureExt;
 use tokio::time::Instant;
+use tracing::warn;
 
 use super::cancellation::{Cancellation, Cause};
 use super::command;
@@ -14,7 +15,8 @@ use super::context::Context;
 use super::error::{Failure, TaskError};
 use super::logs::CURRENT;
 use super::registry::Run;
-use super::request::{Limits, Outcome};
+use super::request::{Limits, Outcome, Request};
+use super::storage::Storage;
 use celery::task::Json;
 
 /// How a run is ended from outside.
@@ -39,7 +41,24 @@ impl Execution {
     ///
     /// # Cancel safety
     /// A dropped run drops its handler; threads go on, commands are killed.
-    pub async fn run_here(mut self) -> Outcome {
+    pub async fn run_here(self) -> Outcome {
+        let request = Arc::clone(&self.context.run().request);
+        let Some(storage) = request.task.options.storage.clone() else { return self.run_whole().await };
+        match storage.arguments(&request.message.args, &request.message.kwargs).await {
+            Ok(Some(arguments)) => drop(self.context.run().arguments.set(arguments)),
+            Ok(None) => {}
+            Err(reason) => return Outcome::Error(Failure::new("taskgate", "StorageError", &reason).into()),
+        }
+        match self.run_whole().await {
+            Outcome::Returned(result) if !request.is_followed() => {
+                Outcome::Returned(kept(&*storage, &request, result).await)
+            }
+            outcome => outcome,
+        }
+    }
+
+    /// Runs it with the arguments that its context has.
+    async fn run_whole(mut self) -> Outcome {
         let task = Arc::clone(&self.context.run().request.task);
         match &task.run {
             Run::Async(handler) => {
@@ -100,6 +119,18 @@ impl Execution {
                 self.cancellation.cancel(Cause::Shutdown);
                 Outcome::Cancelled
             }
+        }
+    }
+}
+
+/// What is written down for a result.
+async fn kept(storage: &dyn Storage, request: &Request, result: Json) -> Json {
+    match storage.result(&request.message.id, &result).await {
+        Ok(reference) => reference.unwrap_or(result),
+        Err(reason) => {
+            let id = request.id();
+            warn!(task.id = %id, error = reason, "the result of {id} could not be put into its store and is written down as it is");
+            result
         }
     }
 }

@@ -63,6 +63,7 @@ mod service;
 mod settings;
 mod shared;
 mod signals;
+mod storage;
 
 pub use broker::QueueOrder;
 pub use builder::{Builder, Stop, queue_names};
@@ -76,3 +77,4 @@ pub use logs::TaskLogs;
 pub use options::TaskOptions;
 pub use registry::Registry;
 pub use settings::{Autoscale, Pool, UnknownTask};
+pub use storage::Storage;

@@ -1,8 +1,10 @@
 //! The options of one task, which apply to every run unless its message says otherwise. Defaults are Celery's.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::rate::Rate;
+use super::storage::Storage;
 use celery::task::RetryPolicy;
 
 /// The settings of one registered task. Each method returns the settings, so that calls can be chained.
@@ -19,6 +21,7 @@ pub struct TaskOptions {
     pub(crate) retry: RetryPolicy,
     pub(crate) retry_failures: bool,
     pub(crate) child: bool,
+    pub(crate) storage: Option<Arc<dyn Storage>>,
 }
 
 impl TaskOptions {
@@ -44,6 +47,12 @@ impl TaskOptions {
     /// Default: as the worker's pool says. A command has a process of its own anyway.
     pub fn child(&mut self, yes: bool) -> &mut Self {
         self.child = yes;
+        self
+    }
+
+    /// Where arguments and results go that are too large for a message. A result that another task reads stays as it is.
+    pub fn storage(&mut self, storage: Arc<dyn Storage>) -> &mut Self {
+        self.storage = Some(storage);
         self
     }
 

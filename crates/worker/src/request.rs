@@ -73,6 +73,13 @@ impl Request {
         self.message.id.as_str()
     }
 
+    /// Whether its result goes on to another task, which may run anywhere.
+    pub fn is_followed(&self) -> bool {
+        let embed = &self.message.embed;
+        let has_steps = embed.chain.as_ref().is_some_and(|steps| !steps.is_empty());
+        has_steps || !embed.callbacks.is_empty() || embed.chord.is_some()
+    }
+
     pub fn stores_result(&self) -> bool {
         !self.message.ignore_result.unwrap_or(self.task.options.ignore_result)
     }

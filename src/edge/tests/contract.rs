@@ -72,6 +72,12 @@ fn the_catalog_s_endpoints_are_documented_with_schema_and_example() {
     let add = &document["paths"]["/add"]["post"]["requestBody"]["content"]["application/json"];
     assert_eq!(add["example"], serde_json::json!({"x": 2, "y": 3}));
     assert_eq!(add["schema"]["additionalProperties"], false);
+    let analyze = &document["paths"]["/analyze"]["post"];
+    let form = &analyze["requestBody"]["content"]["multipart/form-data"];
+    assert_eq!(form["schema"]["properties"]["file"]["format"], "binary");
+    assert_eq!(form["schema"]["required"], serde_json::json!(["file"]));
+    assert_eq!(form["encoding"]["file"]["contentType"], "image/*");
+    assert!(analyze["responses"]["413"].is_object() && analyze["responses"]["415"].is_object(), "{analyze}");
 }
 
 #[tokio::test]

@@ -42,7 +42,8 @@ impl Bench {
         let toml = format!(
             "{keys}\n{CATALOG}\n{entries}\n[broker]\nurl = \"redis://127.0.0.1:1/0\"\n[backend]\nurl = \"redis://127.0.0.1:1/1\"\n"
         );
-        let config = Config::parse(Role::Dev, &toml).unwrap();
+        let mut config = Config::parse(Role::Dev, &toml).unwrap();
+        config.stores = vec![crate::config::Store::folder("default", folder.path().join("files"))];
         let tasks = Tasks::default();
         let ledger = SqliteLedger::open(folder.path().join("ledger.db"), Synchronous::Normal);
         let app = App::build(&config, std::sync::Arc::new(ledger), tasks.clone()).unwrap();

@@ -27,7 +27,8 @@ impl Bucket {
         let mut server = Process::start("moto", command);
         server.wait_for_log("Running on", Duration::from_secs(120));
         let http = Http::new(format!("http://127.0.0.1:{port}"));
-        http.send(Method::PUT, "/files", &[("authorization", "none")], None).await;
+        let made = http.send(Method::PUT, "/files", &[], None).await;
+        assert_eq!(made.status, 200, "{}", made.text());
         Self { _server: server, http, port }
     }
 

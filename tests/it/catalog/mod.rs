@@ -4,6 +4,7 @@ mod answers;
 mod buckets;
 mod canvases;
 mod labels;
+mod offload;
 mod retries;
 mod unique;
 mod uploads;

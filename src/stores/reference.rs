@@ -1,0 +1,49 @@
+//! What stands in a message or a result for something that lies in a store.
+
+use serde::{Deserialize, Serialize};
+use serde_json::json;
+
+use celery::task::Json;
+use celery::task::json;
+
+/// The only member of the object.
+const MEMBER: &str = "taskgate.offloaded";
+
+/// Where it lies. Its key cannot be guessed: whoever has the reference may read what it refers to.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Reference {
+    pub store: String,
+    pub key: String,
+    pub bytes: u64,
+}
+
+impl Reference {
+    pub fn json(&self) -> Json {
+        json::written(json!({MEMBER: self}).to_string())
+    }
+
+    /// `None` for any other value.
+    pub fn read(json: &str) -> Option<Self> {
+        // Most values are something else, and some of them are large.
+        if json.len() > 1_000 || !json.contains(MEMBER) {
+            return None;
+        }
+        let mut members: std::collections::BTreeMap<String, Self> = serde_json::from_str(json).ok()?;
+        members.remove(MEMBER).filter(|_| members.is_empty())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_reference_reads_back_and_nothing_else_is_one() {
+        let reference = Reference { store: "default".into(), key: "uploads/a/b.json".into(), bytes: 7 };
+        assert_eq!(Reference::read(reference.json().get()), Some(reference.clone()));
+        for other in ["1", "{}", r#"{"taskgate.offloaded": 1}"#, r#"["taskgate.offloaded"]"#] {
+            assert_eq!(Reference::read(other), None, "{other}");
+        }
+    }
+}
