@@ -140,6 +140,7 @@ fn submission() -> Submission {
         groups: Vec::new(),
         idempotency: None,
         fan_out: None,
+        dag: None,
         unique: None,
     }
 }

@@ -55,6 +55,7 @@ use crate::reconcile::uploads::Uploads;
 use crate::reconcile::workers::{self, WorkerRegistry};
 use crate::roles::beat::{self, service::Beat};
 use crate::roles::bulk::BulkWorker;
+use crate::roles::dags::Dags;
 use crate::roles::expander::Expander;
 use crate::roles::hand_over::HandOver;
 use crate::roles::inboxes::Drain;
@@ -210,6 +211,7 @@ impl App {
             beat: beat_handle.clone(),
             expander: Nudge::default(),
             bulks: Nudge::default(),
+            dags: Nudge::default(),
             waits: wake,
             wait_key: SigningKey::default(),
             keep: config.ledger.keep,
@@ -293,6 +295,8 @@ impl App {
         let hand_over = HandOver::new(gateway.clone());
         starter.service("failures", move |stop| hand_over.run(stop));
         starter.service("waits", move |stop| waits.run(stop));
+        let dags = Dags::new(gateway.clone());
+        starter.service("dags", move |stop| dags.run(stop));
         starter.service("fan-out", move |stop| expander.run(stop));
         starter.service("retention", move |stop| retention.run(stop));
         let notifier =

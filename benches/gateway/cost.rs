@@ -192,6 +192,7 @@ fn submission(id: &TaskId) -> Submission {
         groups: Vec::new(),
         idempotency: None,
         fan_out: None,
+        dag: None,
         unique: None,
     }
 }

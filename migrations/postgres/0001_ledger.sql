@@ -193,7 +193,7 @@ create table taskgate.label (
 create table taskgate.edge (
     from_no bigint not null,
     to_no   bigint not null,
-    kind    text collate "C" not null check (kind in ('next', 'link', 'link_error'))
+    kind    text collate "C" not null check (kind in ('next', 'link', 'link_error', 'after'))
 ) partition by range ((from_no >> 32));
 create index edge_to on taskgate.edge (to_no);
 
@@ -915,3 +915,24 @@ create table taskgate.task_log (
 );
 create unique index task_log_attempt on taskgate.task_log (task_no, attempt, first_no);
 create index task_log_at on taskgate.task_log (at);
+
+-- DAGs: the whole as a document, to resume it and to show it; and the parts that a gateway has to send. The row of a part goes in the
+-- transaction that sends it.
+
+create table taskgate.dag (
+    root_id      text collate "C" primary key,
+    -- As `task.id`.
+    root_key     uuid not null,
+    submitted_at bigint not null,
+    -- JSON: the signature with the ids of its tasks.
+    document     text not null
+);
+create index dag_submitted on taskgate.dag (submitted_at);
+
+create table taskgate.dag_part (
+    part_no  bigint generated always as identity primary key,
+    -- The first of the tasks that start it; all of them wait for the same.
+    task_no  bigint not null,
+    -- JSON: what their messages are made from.
+    document text not null
+);

@@ -135,7 +135,7 @@ create table label (
 create table edge (
     from_no integer not null,
     to_no   integer not null,
-    kind    text not null check (kind in ('next', 'link', 'link_error')),
+    kind    text not null check (kind in ('next', 'link', 'link_error', 'after')),
     primary key (from_no, to_no, kind)
 );
 create index edge_to on edge (to_no);
@@ -637,3 +637,22 @@ create table task_log (
 );
 create unique index task_log_attempt on task_log (task_no, attempt, first_no);
 create index task_log_at on task_log (at);
+
+-- DAGs: the whole as a document, to resume it and to show it; and the parts that a gateway has to send. The row of a part goes in the
+-- transaction that sends it.
+
+create table dag (
+    root_id      text primary key,
+    submitted_at integer not null,
+    -- JSON: the signature with the ids of its tasks.
+    document     text not null
+);
+create index dag_submitted on dag (submitted_at);
+
+create table dag_part (
+    part_no  integer primary key autoincrement,
+    -- The first of the tasks that start it; all of them wait for the same.
+    task_no  integer not null,
+    -- JSON: what their messages are made from.
+    document text not null
+);

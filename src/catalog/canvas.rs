@@ -1,17 +1,19 @@
-//! `canvas = { chain = [ … ] }`: one call of an entry is a whole chain, group or chord.
+//! `canvas = { chain = [ … ] }`: one call of an entry is a whole chain, group, chord or DAG.
+//!
+//! In a DAG `{name}` is a field of the request, as everywhere; a result is read by `{{node}}`, which the request's filling leaves as `{node}`.
 //!
 //! Its tasks are signatures as in `POST /v1/tasks`, with templates in every value except the task's name. `split` in a signature
 //! repeats it for each chunk of the request: as members of a group or header, or as a group in place of a single step.
 //! Structure, names and options are checked at start; values from a request are checked before anything is queued.
 
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 
 use super::ResolveError;
 use super::split::Split;
 use super::template::{Part, Template, parts};
 use celery::task::reader::Reader;
 use celery::task::signature::{FORMS, Limits};
-use celery::task::{Signature, Submission, TaskName, json};
+use celery::task::{Signature, Submission, TaskName, json as text};
 
 /// A canvas with templates.
 #[derive(Debug)]
@@ -19,10 +21,19 @@ pub struct Canvas(Node);
 
 #[derive(Debug)]
 enum Node {
-    Task { name: String, call: Template, split: Option<Split> },
+    Task {
+        name: String,
+        call: Template,
+        split: Option<Split>,
+    },
     Chain(Vec<Node>),
     Group(Vec<Node>),
-    Chord { header: Vec<Node>, body: Box<Node> },
+    Chord {
+        header: Vec<Node>,
+        body: Box<Node>,
+    },
+    /// Name, node, what it waits for.
+    Dag(Vec<(String, Node, Vec<String>)>),
 }
 
 impl Canvas {
@@ -31,7 +42,7 @@ impl Canvas {
     pub(super) fn compile(value: &Value) -> Result<Self, String> {
         let node = node(value, "")?;
         if matches!(node, Node::Task { .. }) {
-            return Err("must be a chain, a group or a chord".to_owned());
+            return Err("must be a chain, a group, a chord or a DAG".to_owned());
         }
         Ok(Self(node))
     }
@@ -91,6 +102,7 @@ impl Node {
                 header.iter().for_each(|node| node.visit(visit));
                 body.visit(visit);
             }
+            Self::Dag(nodes) => nodes.iter().for_each(|(_, node, _)| node.visit(visit)),
         }
     }
 
@@ -115,6 +127,17 @@ impl Node {
                 out.push_str(", \"body\": ");
                 body.write(said, mapped, out)?;
                 out.push_str("}}");
+            }
+            Self::Dag(nodes) => {
+                out.push_str("{\"dag\": {\"nodes\": {");
+                for (index, (name, node, after)) in nodes.iter().enumerate() {
+                    comma(index, out);
+                    out.push_str(&format!("{}: ", Value::from(name.as_str())));
+                    node.write(said, mapped, out)?;
+                    out.pop();
+                    out.push_str(&format!(", \"after\": {}}}", Value::from(after.as_slice())));
+                }
+                out.push_str("}}}");
             }
         }
         Ok(())
@@ -180,6 +203,7 @@ fn node(value: &Value, at: &str) -> Result<Node, String> {
     match form {
         "chain" => Ok(Node::Chain(nodes(inside, &format!("{at}/chain"))?)),
         "group" => Ok(Node::Group(nodes(inside, &format!("{at}/group"))?)),
+        "dag" => dag(inside, &format!("{at}/dag")),
         _ => {
             let body = inside.get("body").ok_or_else(|| format!("{at}/chord/body is required"))?;
             let header = inside.get("header").ok_or_else(|| format!("{at}/chord/header is required"))?;
@@ -188,6 +212,31 @@ fn node(value: &Value, at: &str) -> Result<Node, String> {
             Ok(Node::Chord { header, body: Box::new(body) })
         }
     }
+}
+
+/// Names, loops and what nodes wait for are judged at start; so is, of the arguments, whether a place names a predecessor.
+fn dag(value: &Value, at: &str) -> Result<Node, String> {
+    let members = value.get("nodes").and_then(Value::as_object).ok_or_else(|| format!("{at}/nodes must be a table"))?;
+    let mut nodes = Vec::with_capacity(members.len());
+    for (name, value) in members {
+        let at = format!("{at}/nodes/{name}");
+        let mut value = value.clone();
+        let after = value.as_object_mut().and_then(|members| members.remove("after")).unwrap_or_else(|| json!([]));
+        let after = serde_json::from_value(after).map_err(|_| format!("{at}/after must be a list of names"))?;
+        nodes.push((name.clone(), node(&value, &at)?, after));
+    }
+    let dag = Node::Dag(nodes);
+    // Every chunk has the same places: one stands for all.
+    let mut text = String::new();
+    let said = |_: &str| "[0]".to_owned();
+    if dag.write(&said, &said, &mut text).is_ok()
+        && let Err(wrong) = Submission::parse(&text, Limits::default())
+        && let Some(first) =
+            wrong.iter().find(|one| one.pointer.contains("/after") || one.detail.contains("predecessor"))
+    {
+        return Err(format!("{} {}", first.pointer, first.detail));
+    }
+    Ok(dag)
 }
 
 fn nodes(value: &Value, at: &str) -> Result<Vec<Node>, String> {
@@ -212,7 +261,7 @@ pub(super) fn checked_call(call: &Value, at: &str) -> Result<(String, Template),
     if has_place(&Value::from(name)) {
         return Err(format!("{at}/task must be the name itself: a template there could call anything"));
     }
-    let fixed = json::written(without_places(call).to_string());
+    let fixed = text::written(without_places(call).to_string());
     let mut reader = Reader::new(Limits::default());
     reader.signature(&fixed, 0);
     if let Some(wrong) = reader.problems.found.first() {
@@ -240,8 +289,6 @@ fn has_place(value: &Value) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
-
     use super::*;
 
     fn filled(canvas: &Value) -> Result<String, ResolveError> {

@@ -22,7 +22,6 @@ mod routing;
 mod signed;
 mod split;
 mod stream;
-mod template;
 mod upload;
 mod wishes;
 
@@ -54,6 +53,7 @@ use crate::config::{Config, Error};
 use celery::task::limit::{Fair, KeyLimit};
 use celery::task::submission::Unique;
 use celery::task::{Json, QueueName, Signature, Spread};
+use celery::template;
 use links::Links;
 use routing::Routing;
 

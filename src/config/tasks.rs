@@ -106,8 +106,8 @@ pub struct RawTask {
     /// Extra fields of the endpoint's answer, as templates.
     #[serde(default)]
     pub response: Option<Value>,
-    /// One call is a whole composition: `{chain = [...]}`, `{group = [...]}` or `{chord = {header, body}}` of signatures with
-    /// templates. The entry's name is then not the name of a task.
+    /// One call is a whole composition: `{chain = [...]}`, `{group = [...]}`, `{chord = {header, body}}` or `{dag = {nodes}}`
+    /// of signatures with templates. The entry's name is then no task's.
     #[serde(default)]
     pub canvas: Option<Value>,
     /// Signatures that run after a success and receive the result, as templates.

@@ -63,6 +63,7 @@ pub const TABLE: &[(&str, &str, Need)] = &[
     ("POST", "/v1/stream-tickets", READ),
     ("POST", "/v1/tasks/{id}/revoke", CONTROL),
     ("POST", "/v1/tasks/{id}/retry", CONTROL),
+    ("POST", "/v1/tasks/{id}/resume", CONTROL),
     ("POST", "/v1/tasks/{id}/resolve", CONTROL),
     ("POST", "/v1/tasks/{id}/complete", CONTROL),
     ("GET", "/v1/waits", READ),

@@ -3,12 +3,13 @@
 use serde_json::{Map, Value, json};
 
 /// Operations whose 202 names a task, and those that take its id.
-const SUBMIT: [&str; 7] = [
+const SUBMIT: [&str; 8] = [
     "submit_task",
     "submit_chain",
     "submit_group",
     "submit_chord",
     "retry_task",
+    "resume_dag",
     "run_schedule",
     "requeue_dead_letter",
 ];

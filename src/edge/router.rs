@@ -59,6 +59,7 @@ pub fn documented() -> OpenApiRouter<Edge> {
         .routes(routes!(tickets::create_ticket))
         .routes(routes!(control::revoke_task))
         .routes(routes!(control::retry_task))
+        .routes(routes!(control::resume_dag))
         .routes(routes!(control::resolve_task))
         .routes(routes!(control::task_graph))
         .routes(routes!(waits::list_waits))

@@ -14,10 +14,16 @@ pub fn schemas() -> Map<String, Value> {
     }));
     schemas.extend(forms("Signature", &Map::new(), &Map::new()));
     schemas.extend(forms("Submission", &extras(false), &extras(true)));
+    schemas.insert(WHOLE.to_owned(), form("dag", &dag(), &extras(true)));
+    if let Some(Value::Array(all)) = schemas.get_mut("Submission").and_then(|schema| schema.get_mut("oneOf")) {
+        all.push(json!({"$ref": format!("#/components/schemas/{WHOLE}")}));
+    }
     schemas
 }
 
 const FORMS: [&str; 6] = ["Task", "Chain", "Group", "Chord", "Wait", "Sleep"];
+/// A DAG is the whole of a submission.
+const WHOLE: &str = "DagSubmission";
 
 fn references(suffix: &str) -> Vec<Value> {
     FORMS.iter().map(|form| json!({"$ref": format!("#/components/schemas/{form}{suffix}")})).collect()
@@ -43,6 +49,19 @@ fn forms(suffix: &str, of_call: &Map<String, Value>, of_canvas: &Map<String, Val
 fn form(name: &str, schema: &Value, extras: &Map<String, Value>) -> Value {
     let own = Map::from_iter([(name.to_owned(), schema.clone())]);
     json!({"type": "object", "required": [name], "additionalProperties": false, "properties": joined(&own, extras)})
+}
+
+/// Nodes: a signature each, and what it waits for.
+fn dag() -> Value {
+    let after =
+        json!({"type": "array", "items": {"type": "string"}, "description": "Names of the nodes that it waits for"});
+    let node = json!({"allOf": [
+        {"type": "object", "properties": {"after": after}},
+        {"type": "object", "description": "A signature; texts in its arguments may read results of predecessors: `{fetch}`, `{fetch.total}`"},
+    ]});
+    json!({"type": "object", "required": ["nodes"], "additionalProperties": false,
+        "description": "Tasks with names, each run when those that it waits for have succeeded",
+        "properties": {"nodes": {"type": "object", "minProperties": 1, "maxProperties": 1_000, "additionalProperties": node}}})
 }
 
 fn wait() -> Value {

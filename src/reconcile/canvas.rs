@@ -240,7 +240,9 @@ impl Canvases {
 fn may_be_sent(before: &[Neighbour], now: Time) -> bool {
     before.iter().all(|step| {
         let wanted = if step.kind == EdgeKind::LinkError { Phase::Failed } else { Phase::Succeeded };
-        step.task.phase == wanted && step.task.finished_at.is_some_and(|at| now.since(at) >= SENT)
+        step.kind != EdgeKind::After
+            && step.task.phase == wanted
+            && step.task.finished_at.is_some_and(|at| now.since(at) >= SENT)
     })
 }
 
@@ -248,7 +250,8 @@ fn may_be_sent(before: &[Neighbour], now: Time) -> bool {
 fn verdict(task: &Task, before: &[Neighbour], now: Time, patience: Duration) -> Option<News> {
     let news =
         |phase, reason: String| News { reason: Some(reason), ..News::new(task.id.clone(), Source::Ledger, phase, now) };
-    let links: Vec<&Neighbour> = before.iter().filter(|step| step.kind != EdgeKind::Next).collect();
+    let is_link = |step: &&Neighbour| matches!(step.kind, EdgeKind::Link | EdgeKind::LinkError);
+    let links: Vec<&Neighbour> = before.iter().filter(is_link).collect();
     if let Some(link) = links.first() {
         return branch(link, now).map(|reason| news(Phase::Skipped, reason));
     }
@@ -258,6 +261,13 @@ fn verdict(task: &Task, before: &[Neighbour], now: Time, patience: Duration) -> 
     let bad = steps.iter().find(|step| step.phase.is_final() && step.phase != Phase::Succeeded)?;
     // A chord's body is handled when its whole header has ended: until then workers may still record it themselves.
     let over = steps.iter().all(|step| step.phase.is_final() && settled(step));
+    // Nobody but the gateway would send a step of a DAG, and it will not.
+    let is_dag = before.iter().any(|step| step.kind == EdgeKind::After);
+    if is_dag {
+        let failure = bad.failure.clone().filter(|_| bad.phase == Phase::Failed);
+        let phase = if bad.phase == Phase::Failed { Phase::Failed } else { Phase::Skipped };
+        return Some(News { failure, ..news(phase, blame(bad)) });
+    }
     if !over {
         return None;
     }

@@ -102,12 +102,14 @@ impl Gateway {
     }
 }
 
-/// Refuses a unique key: a batch is a single submission, and a submission has at most one key.
+/// A batch is one submission, and a submission has one key and one DAG.
 fn without_key(part: (ledger::Submission, Submitted)) -> Result<(ledger::Submission, Submitted), SubmitError> {
-    if part.0.unique.is_none() {
-        return Ok(part);
-    }
-    let detail = "the task has a unique key by its catalog entry, so it cannot be a part of an atomic batch".to_owned();
+    let detail = match (&part.0.unique, &part.0.dag) {
+        (None, None) => return Ok(part),
+        (Some(_), _) => "the task has a unique key by its catalog entry, so it cannot be a part of an atomic batch",
+        (None, Some(_)) => "a DAG cannot be a part of an atomic batch",
+    };
+    let detail = detail.to_owned();
     Err(SubmitError::Invalid(vec![Invalid { pointer: String::new(), detail }]))
 }
 
@@ -120,6 +122,7 @@ fn merged(submissions: Vec<ledger::Submission>, at: clock::Time) -> ledger::Subm
         groups: Vec::new(),
         idempotency: None,
         fan_out: None,
+        dag: None,
         unique: None,
     };
     for one in submissions {

@@ -73,6 +73,7 @@ impl Gateway {
                 structure: None,
             }],
             idempotency: idempotency.map(|given: Idempotency| self.idempotency_key(given, &submitted, now)),
+            dag: None,
             fan_out: Some(NewFanOut { group_id, root_id, total, plan }),
             unique: None,
         };

@@ -5,6 +5,7 @@ pub mod audit;
 pub mod batch;
 pub mod bulk;
 pub mod capabilities;
+pub mod dags;
 pub mod dead_letters;
 pub mod embedded;
 pub mod explain;
@@ -93,6 +94,7 @@ pub struct Gateway {
     pub(crate) beat: Nudge,
     pub(crate) expander: Nudge,
     pub(crate) bulks: Nudge,
+    pub(crate) dags: Nudge,
     pub(crate) waits: Wake,
     pub(crate) wait_key: waits::SigningKey,
     pub(crate) limits: config::Limits,

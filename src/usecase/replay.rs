@@ -54,6 +54,7 @@ pub(super) async fn replay(ledger: &SharedLedger, task: &Task, at: Time) -> Resu
         groups: Vec::new(),
         idempotency: None,
         fan_out: None,
+        dag: None,
         unique: None,
     };
     if names.0.len() > 1 {

@@ -16,7 +16,7 @@ use crate::live::direct::DIRECT_DEADLINE;
 use crate::reconcile::removal::Removal;
 use celery::commands::revoke_arguments;
 use celery::task::{Phase, TaskId, pause};
-use ledger::{News, Revocation, Source, Task, Withdrawn};
+use ledger::{EdgeKind, News, Revocation, Source, Task, Withdrawn};
 use runtime::clock::{self, Time};
 
 /// How long the answer waits for confirmation that the task ended.
@@ -148,7 +148,7 @@ impl Revoking<'_> {
     /// case it is sent.
     async fn step(&self, task: Task) -> Result<Revoked, RevokeError> {
         let before = self.gateway.ledger.predecessors(&[task.no]).await?;
-        if before.iter().any(|step| step.task.phase == Phase::Succeeded) {
+        if before.iter().any(|step| step.kind != EdgeKind::After && step.task.phase == Phase::Succeeded) {
             return self.published(task).await;
         }
         self.remember(&task).await?;

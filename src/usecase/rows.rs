@@ -1,9 +1,9 @@
 //! Builds the rows that a submission has besides its tasks: groups, edges, keys.
 
-use celery::plan::Plan;
+use celery::plan::{Plan, PlannedDag, PlannedPart};
 use celery::task::TaskId;
 use celery::task::canvas::EdgeKind;
-use ledger::{Edge, NewGroup};
+use ledger::{Edge, NewDag, NewGroup, NewPart};
 use runtime::clock;
 
 pub(super) fn groups(plan: &Plan) -> Vec<NewGroup> {
@@ -28,6 +28,11 @@ pub(super) fn groups(plan: &Plan) -> Vec<NewGroup> {
 
 pub(super) fn edge((from, to, kind): &(usize, usize, EdgeKind)) -> Edge {
     Edge { from: *from, to: *to, kind: *kind }
+}
+
+pub(super) fn dag(whole: PlannedDag, root_id: TaskId) -> NewDag {
+    let part = |PlannedPart { entries, document }| NewPart { entries, document };
+    NewDag { root_id, document: whole.document, parts: whole.parts.into_iter().map(part).collect(), joins: whole.joins }
 }
 
 pub(super) fn recovery(said: Option<crate::catalog::Recovery>, idempotent: bool) -> Option<String> {

@@ -6,6 +6,7 @@ use super::Gateway;
 use super::waits::broken_pause;
 use crate::catalog::{Admitted, Catalog, NamedCall};
 use crate::live::learned::Learned;
+use celery::task::dag::reads;
 use celery::task::invalid::MAX_FOUND;
 use celery::task::pause;
 use celery::task::submission::{Submission, Unique};
@@ -14,12 +15,17 @@ use celery::task::{Invalid, QueueName, Signature, TaskSignature};
 /// All places where the call breaks a rule; empty when there are none.
 pub(super) fn broken(catalog: &Catalog, learned: &Learned, submission: &Submission, keep: Duration) -> Vec<Invalid> {
     let mut found = Vec::new();
+    let is_dag = matches!(submission.signature, Signature::Dag(_));
     let mut judge = |at: &str, task: &TaskSignature, fed: bool| {
         if found.len() >= MAX_FOUND {
             return;
         }
         if pause::is_pause(task.task.as_str()) {
             found.extend(broken_pause(at, task, keep));
+            return;
+        }
+        if is_dag && !reads(task).is_empty() {
+            found.extend(read_too_late(catalog, at, task));
             return;
         }
         let wrong = match catalog.admit(named(task, fed)) {
@@ -41,6 +47,15 @@ pub(super) fn broken(catalog: &Catalog, learned: &Learned, submission: &Submissi
         whole => walk(whole, "", false, &mut judge),
     }
     found
+}
+
+/// Arguments that read results are judged when the results are there; what is needed before must not depend on them.
+fn read_too_late(catalog: &Catalog, at: &str, task: &TaskSignature) -> Option<Invalid> {
+    let name = task.task.as_str();
+    let computes = catalog.entry(name).is_some_and(|entry| entry.computes() || entry.computes_queue());
+    let detail =
+        format!("reads a result, but the catalog makes the queue, limits or labels of {name} from its arguments");
+    computes.then(|| Invalid { pointer: format!("{at}/args"), detail })
 }
 
 fn named(task: &TaskSignature, fed: bool) -> NamedCall<'_> {
@@ -71,6 +86,11 @@ fn walk(signature: &Signature, at: &str, fed: bool, judge: &mut Judge<'_>) {
         Signature::Chord { header, body } => {
             each(header, &format!("{at}/chord/header"), fed, judge);
             walk(body, &format!("{at}/chord/body"), true, judge);
+        }
+        Signature::Dag(dag) => {
+            for node in &dag.nodes {
+                walk(&node.signature, &format!("{at}/dag/nodes/{}", node.name), false, judge);
+            }
         }
     }
 }
@@ -108,6 +128,7 @@ pub(super) fn add_links(catalog: &Catalog, signature: &mut Signature, fed: bool)
             header.iter_mut().for_each(|member| add_links(catalog, member, fed));
             add_links(catalog, body, true);
         }
+        Signature::Dag(dag) => dag.nodes.iter_mut().for_each(|node| add_links(catalog, &mut node.signature, fed)),
     }
 }
 

@@ -10,7 +10,7 @@ use super::Gateway;
 use super::keys;
 use super::limits::{Keys, at_once};
 use super::revoke::RevokeError;
-use super::rows::{edge, groups, recovery};
+use super::rows::{dag, edge, groups, recovery};
 use super::rules::add_links;
 use super::submitted::summary;
 use super::unique::{Contest, unique_key};
@@ -184,9 +184,13 @@ impl Gateway {
         let spare = replaces.then(|| (submission.clone(), submitted.clone()));
         self.prepare_queue(&submission).await;
         let dropping = keys::dropping(&submission);
+        let is_dag = submission.dag.is_some();
         let outcome = self.commit.commit(submission).await?;
         match outcome {
             Ok(inserted) => {
+                if is_dag {
+                    self.dags.nudge();
+                }
                 self.drop_older(&dropping, &inserted).await;
                 Ok(submitted)
             }
@@ -277,6 +281,7 @@ impl Gateway {
         };
         let groups = groups(&plan);
         let edges = plan.edges.iter().map(edge).collect();
+        let dag = plan.dag.zip(plan.root).map(|(whole, root)| dag(whole, root));
         let nodes = plan.nodes.into_iter().enumerate();
         let tasks = nodes.map(|(index, node)| self.row(node, &wishes, wishes.fed.contains(&index), now)).collect();
         ledger::Submission {
@@ -285,6 +290,7 @@ impl Gateway {
             edges,
             groups,
             fan_out: None,
+            dag,
             idempotency: None,
             unique: unique.zip(key_owner).map(|(unique, task_id)| unique_key(unique, task_id, now)),
         }

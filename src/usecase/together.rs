@@ -47,16 +47,36 @@ impl Gateway {
     /// Those of the ledger.
     pub async fn graph_of(&self, id: &TaskId) -> Result<Option<Graph>, Error> {
         if let Some(graph) = self.ledger.graph(id).await? {
-            return Ok(Some(graph));
+            return self.with_kept(graph).await.map(Some);
         }
         let Ok(group) = GroupId::parse(id.as_str()) else { return Ok(None) };
-        match self.ledger.group(&group).await? {
-            Some(Group { members, .. }) => match members.first() {
-                Some(member) => self.ledger.graph(&member.task_id).await,
-                None => Ok(Some((Vec::new(), Vec::new()))),
-            },
+        let Some(Group { members, .. }) = self.ledger.group(&group).await? else { return Ok(None) };
+        let Some(member) = members.first() else { return Ok(Some((Vec::new(), Vec::new()))) };
+        match self.ledger.graph(&member.task_id).await? {
+            Some(graph) => self.with_kept(graph).await.map(Some),
             None => Ok(None),
         }
+    }
+
+    /// The graph of the rest of a DAG, with what ran before it.
+    async fn with_kept(&self, (mut tasks, mut edges): Graph) -> Result<Graph, Error> {
+        let Some(root) = tasks.first().map(|task| task.root_id.clone().unwrap_or_else(|| task.id.clone())) else {
+            return Ok((tasks, edges));
+        };
+        let kept = self.kept_tasks(&root).await?;
+        if kept.is_empty() {
+            return Ok((tasks, edges));
+        }
+        tasks.extend(kept);
+        let ids: HashMap<i64, TaskId> = tasks.iter().map(|task| (task.no, task.id.clone())).collect();
+        let numbers: Vec<i64> = ids.keys().copied().collect();
+        for before in self.ledger.predecessors(&numbers).await? {
+            let edge = (before.task.id.clone(), ids[&before.of].clone(), before.kind);
+            if ids.contains_key(&before.task.no) && !edges.contains(&edge) {
+                edges.push(edge);
+            }
+        }
+        Ok((tasks, edges))
     }
 
     /// Revokes every task of a group that has not ended, as far as the caller sees them. `None` when the ledger never saw the id.
@@ -207,7 +227,7 @@ fn inside(members: HashSet<TaskId>, edges: &[(TaskId, TaskId, EdgeKind)]) -> Has
     }
     let mut next: HashMap<&TaskId, Vec<&TaskId>> = HashMap::new();
     for (from, to, kind) in edges {
-        if *kind == EdgeKind::Next {
+        if matches!(kind, EdgeKind::Next | EdgeKind::After) {
             next.entry(from).or_default().push(to);
         }
     }

@@ -124,6 +124,14 @@ def until(path, value=None):
     return value
 
 
+@app.task(name="demo.needs_file")
+def needs_file(path, value=None):
+    """Fails until the file is there."""
+    if not os.path.exists(path):
+        raise FileNotFoundError(path)
+    return value
+
+
 @app.task(name="demo.until_late", acks_late=True)
 def until_late(path, value=None):
     """As `until`, and its message is reserved as long."""

@@ -13,6 +13,7 @@ mod clients_contract;
 mod clients_examples;
 mod conformance;
 mod control;
+mod dags;
 mod dashboard;
 mod dev;
 mod dev_samples;

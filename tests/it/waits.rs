@@ -270,10 +270,16 @@ async fn another_replica_settles_what_one_took_and_each_step_is_sent_once() {
     })
     .await;
     assert_eq!(result["status"], "SUCCESS");
+    let log = env.celery.as_ref().expect("a worker").log();
+    assert_eq!(log.matches(&format!("[{id}] received")).count(), 1, "{log}");
+    assert_eq!(log.matches(&format!("[{id}] succeeded")).count(), 1, "{log}");
     let path = format!("/v1/tasks/{id}/events");
     let history = http.get_with(&path, &[("accept", "application/json")]).await.expect(200);
-    let received = history["events"].as_array().expect("events").iter().filter(|event| event["phase"] == "received");
-    assert!(received.count() <= 1, "{history}");
+    let ends = history["events"].as_array().expect("events").iter().filter(|event| event["phase"] == "succeeded");
+    assert_eq!(ends.count(), 1, "{history}");
+    let settled =
+        history["events"].as_array().expect("events").iter().filter(|event| event["delivery"].as_i64() > Some(1));
+    assert_eq!(settled.count(), 0, "{history}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -2,7 +2,7 @@
 import { GatewayUnavailable, OutcomeUnknown, Problem, TaskFailed, TaskRevoked, WaitTimeout } from "./errors.js";
 import { EventParser, type TaskEvent } from "./events.js";
 import { backoff, newId, open, pause, send, type Transport } from "./transport.js";
-import type { Accepted, Batch, Group, Handle, Result, Revoked, Signature, Task, TaskOptions } from "./types.js";
+import type { Accepted, Batch, Dag, Group, Handle, Result, Revoked, Signature, Task, TaskOptions } from "./types.js";
 
 /** Seconds of one long poll, and of silence after which a stream is dead (a comment comes every 15). */
 const LONGEST_POLL = 30;
@@ -55,8 +55,8 @@ export class Client {
     return this.submitSignature({ task, ...options });
   }
 
-  /** Submits any signature: a task, a chain, a group or a chord. */
-  async submitSignature(signature: Signature): Promise<Handle> {
+  /** Submits any signature: a task, a chain, a group, a chord or a DAG. */
+  async submitSignature(signature: Signature | Dag): Promise<Handle> {
     const isTask = "task" in signature;
     const answer = await send<Accepted>(this.#transport, {
       method: "POST",

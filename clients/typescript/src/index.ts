@@ -7,6 +7,6 @@ export {
 } from "./errors.js";
 export { EventParser, type TaskEvent } from "./events.js";
 export type {
-  Accepted, Canvas, Group, Handle, Result, Revoked, Signature, Task, TaskOptions, TaskSignature,
+  Accepted, Canvas, Dag, Group, Handle, Result, Revoked, Signature, Task, TaskOptions, TaskSignature,
 } from "./types.js";
 export type { components, operations, paths } from "./schema.js";

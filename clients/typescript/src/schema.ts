@@ -1192,6 +1192,28 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/v1/tasks/{id}/resume": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Run again what failed of a DAG
+         * @description Of the id of any task of a DAG, or of its group: the nodes that ended badly are submitted again under new ids, with all that follows
+         *     them; nothing else is. What succeeded is not run, and its results are read from the ledger. Once for each DAG: the new one may be
+         *     resumed in its turn.
+         */
+        post: operations["resume_dag"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/v1/tasks/{id}/retry": {
         parameters: {
             query?: never;
@@ -1226,7 +1248,7 @@ export interface paths {
         /**
          * Revoke a task, a group or a canvas
          * @description Of a group's id every task of the group is revoked, with `canvas` every task of the canvas that the task belongs to: then the
-         *     answer has a verdict for each, and sums (`RevokedTogether`). Answers with a verdict. Only `prevented` is a guarantee: the message was removed and will never run. `signalled` means that a
+         *     answer has a verdict for each, and sums (`RevokedTogether`). Of the root of a DAG also what has not run of it. Answers with a verdict. Only `prevented` is a guarantee: the message was removed and will never run. `signalled` means that a
          *     worker has it and was told; the answer waits up to 2 seconds for the worker to confirm. With `terminate` a running task is
          *     stopped with `signal` (by workers whose pool can do that).
          */
@@ -1840,6 +1862,69 @@ export interface components {
              * @example Asia/Seoul
              */
             timezone: string;
+        };
+        DagSubmission: {
+            /** @description Tasks with names, each run when those that it waits for have succeeded */
+            dag: {
+                nodes: {
+                    [key: string]: {
+                        /** @description Names of the nodes that it waits for */
+                        after?: string[];
+                    } & Record<string, never>;
+                };
+            };
+            /** @description Whose task it is: the keys of a queue take turns */
+            fair?: {
+                key: string;
+                /**
+                 * @description A key of weight 2 gets twice the share of a key of weight 1
+                 * @default 1
+                 */
+                weight: number;
+            };
+            labels?: {
+                [key: string]: string;
+            };
+            /** @description Keys of which only so many tasks may be under way, or start in which time; one of `max` and `rate` at least */
+            limits?: {
+                key: string;
+                /** @description Tasks of the key under way at the same time */
+                max?: number;
+                /**
+                 * @description What becomes of a task that a limit does not let start now: it waits, it is refused (429), or it waits and those of the key that waited before it are revoked
+                 * @default hold
+                 * @enum {unknown}
+                 */
+                on_limit: "hold" | "reject" | "drop-oldest";
+                /**
+                 * @description Starts of the key: `10/s`, `1/m`, `1000/h`, `5/d`, spaced evenly
+                 * @example 1/m
+                 */
+                rate?: string;
+            }[];
+            /**
+             * @description What becomes of a task that a limit does not let start now: it waits, it is refused (429), or it waits and those of the key that waited before it are revoked
+             * @default hold
+             * @enum {unknown}
+             */
+            on_limit: "hold" | "reject" | "drop-oldest";
+            /** @description At most one such task */
+            unique?: {
+                key: string;
+                /**
+                 * @description What happens when a task holds the key: answer with it, refuse with 409, or revoke it and start
+                 * @default join
+                 * @enum {unknown}
+                 */
+                on_conflict: "join" | "reject" | "replace";
+                /** @default active */
+                while: "active" | number;
+            };
+            webhooks?: {
+                on?: string[];
+                /** Format: uri */
+                url: string;
+            }[];
         };
         Dismissed: {
             /** Format: int64 */
@@ -2825,7 +2910,7 @@ export interface components {
             ticket: string;
         };
         /** @description A signature, and what only the top level may say. */
-        Submission: components["schemas"]["TaskSubmission"] | components["schemas"]["ChainSubmission"] | components["schemas"]["GroupSubmission"] | components["schemas"]["ChordSubmission"] | components["schemas"]["WaitSubmission"] | components["schemas"]["SleepSubmission"];
+        Submission: components["schemas"]["TaskSubmission"] | components["schemas"]["ChainSubmission"] | components["schemas"]["GroupSubmission"] | components["schemas"]["ChordSubmission"] | components["schemas"]["WaitSubmission"] | components["schemas"]["SleepSubmission"] | components["schemas"]["DagSubmission"];
         /** @description Finished while its caller waited, or joined by `unique` */
         SubmissionEnd: components["schemas"]["Result"] | components["schemas"]["Group"] | components["schemas"]["Accepted"];
         /** @description The result body, and everything else that the ledger knows. */
@@ -9975,6 +10060,141 @@ export interface operations {
                 };
             };
             /** @description Redis does not answer; or: The ledger does not answer */
+            503: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description A problem; its `type` is explained at /problems/ */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    resume_dag: {
+        parameters: {
+            query?: never;
+            header?: {
+                /** @description Makes a repetition harmless: it gets the first answer */
+                "Idempotency-Key"?: string | null;
+            };
+            path: {
+                /** @description The id of any task of the DAG, or of the group of its ends */
+                id: string;
+            };
+            cookie?: never;
+        };
+        /** @description Nothing; may be empty */
+        requestBody: {
+            content: {
+                /** @example {} */
+                "application/json": unknown;
+            };
+        };
+        responses: {
+            /** @description Committed to disk */
+            202: {
+                headers: {
+                    /** @description The task */
+                    Location?: string;
+                    /** @description Seconds */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Accepted"];
+                };
+            };
+            /** @description The path cannot be read; or: The body is not JSON */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description No token, or one that is unknown, expired or revoked */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description This task may not be submitted */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description This ledger never saw that id */
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The task cannot be sent again; or: The task is not a dead letter; or: The id is already used */
+            409: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The body is too large */
+            413: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The body's media type is not supported */
+            415: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The request does not fit; or: The Idempotency-Key belongs to another request */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description A limit of the task does not let it start now */
+            429: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Redis does not answer; or: The ledger does not answer; or: Too much waits for Redis */
             503: {
                 headers: {
                     [name: string]: unknown;

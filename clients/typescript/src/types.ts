@@ -46,6 +46,9 @@ export interface TaskSignature extends TaskOptions {
 
 export type Canvas = { chain: Signature[] } | { group: Signature[] } | { chord: { header: Signature[]; body: Signature } };
 
+/** Tasks with names, each run when those that it waits for have succeeded. The whole of a submission. */
+export type Dag = { dag: { nodes: Record<string, Signature & { after?: string[] }> }; labels?: Record<string, string> };
+
 /** A call, or a composition of calls. */
 export type Signature = TaskSignature | Canvas;
 

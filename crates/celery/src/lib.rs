@@ -30,6 +30,7 @@ pub mod spelling;
 pub mod stored;
 pub mod task;
 pub mod task_log;
+pub mod template;
 pub mod time;
 pub mod transport;
 #[cfg(test)]

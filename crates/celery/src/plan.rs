@@ -5,7 +5,12 @@
 //! queue, because a worker would otherwise send it to its own default queue. All nodes have the same root, so the canvas can be
 //! found from any of its tasks.
 
+mod compile;
+mod dag;
+
 use jiff::Timestamp;
+
+pub use dag::{PlannedDag, PlannedPart, Read, StoredPart, release};
 
 use super::json::{self, Members};
 use super::limits::Limits;
@@ -13,7 +18,7 @@ use super::message::{self, Embed, Message};
 use super::options::Options;
 use super::result::{ResultTuple, encode_saved_group};
 use super::signature::{Form, Signature as Wire};
-use crate::task::canvas::{Canvas, EdgeKind, Group, Node, NodeDefaults, Outcome, Step};
+use crate::task::canvas::{Canvas, EdgeKind, Group, MAX_EDGES, Node, NodeDefaults, Outcome, Step};
 use crate::task::{Expires, GroupId, Invalid, Json, Signature, TaskId, TaskSignature};
 
 /// Values that all tasks of a submission share.
@@ -44,6 +49,7 @@ pub struct Plan {
     pub outcome: Outcome,
     /// The first published task, which is the `root_id` of all. `None` for an empty group.
     pub root: Option<TaskId>,
+    pub dag: Option<PlannedDag>,
 }
 
 /// One task and, if it is published now, its message.
@@ -68,6 +74,10 @@ pub fn plan(
     ids: &mut dyn FnMut() -> TaskId,
     defaults: &dyn Fn(&TaskSignature) -> NodeDefaults,
 ) -> Result<Plan, Vec<Invalid>> {
+    let signature = match signature {
+        Signature::Dag(whole) => return dag::plan(whole, context, ids, defaults),
+        other => other,
+    };
     let canvas = Canvas::resolve(signature, ids, defaults)?;
     let root = canvas.top.entries().first().map(|first| canvas.nodes[*first].id.clone());
     Ok(encode(canvas, context, root))
@@ -127,6 +137,7 @@ fn encode(canvas: Canvas, context: &Context<'_>, root: Option<TaskId>) -> Plan {
         saved_groups,
         outcome,
         root,
+        dag: None,
     }
 }
 

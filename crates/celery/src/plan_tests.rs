@@ -8,9 +8,9 @@ use crate::task::signature::Limits;
 use crate::task::{QueueName, Submission};
 use crate::vectors;
 
-const NOW: &str = "2026-11-20T18:00:00Z";
+pub(super) const NOW: &str = "2026-11-20T18:00:00Z";
 
-fn defaults(_: &TaskSignature) -> NodeDefaults {
+pub(super) fn defaults(_: &TaskSignature) -> NodeDefaults {
     NodeDefaults {
         queue: QueueName::parse("celery").unwrap(),
         priority: None,
@@ -20,7 +20,7 @@ fn defaults(_: &TaskSignature) -> NodeDefaults {
     }
 }
 
-fn try_plan(text: &str) -> Result<Plan, Vec<Invalid>> {
+pub(super) fn try_plan(text: &str) -> Result<Plan, Vec<Invalid>> {
     let submission = Submission::parse(text, Limits::default()).unwrap_or_else(|found| panic!("{found:?}"));
     let mut count = 0_u128;
     let mut ids = || {
@@ -31,7 +31,7 @@ fn try_plan(text: &str) -> Result<Plan, Vec<Invalid>> {
     plan(submission.signature, &context, &mut ids, &defaults)
 }
 
-fn planned(text: &str) -> Plan {
+pub(super) fn planned(text: &str) -> Plan {
     try_plan(text).unwrap()
 }
 

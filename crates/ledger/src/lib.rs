@@ -22,6 +22,7 @@ pub mod audit;
 mod book;
 mod bulk;
 pub mod change;
+mod dags;
 mod derived;
 mod error;
 mod fan_out;
@@ -63,6 +64,7 @@ use tokio::sync::broadcast;
 pub use audit::{Act, Audits, ChainHash, NewAct, Seal, Sealed};
 pub use bulk::{Bulk, BulkAction, BulkState, BulkStep, Bulks, NewBulk};
 pub use celery::task::canvas::EdgeKind;
+pub use dags::{Dags, NewDag, NewPart, ReadyPart, Release};
 pub use error::Error;
 pub use fan_out::{FanOut, FanOuts, NewFanOut};
 pub use findings::{Finding, Findings};
@@ -206,6 +208,7 @@ pub trait Ledger:
     Audits
     + Bulks
     + Control
+    + Dags
     + FanOuts
     + Findings
     + Incidents

@@ -5,6 +5,7 @@ use celery::task::limit::{KeyLimit, OnLimit};
 use celery::task::{GroupId, Json, Phase, Priority, QueueName, Spread, TaskId, TaskName};
 use runtime::clock::Time;
 
+use super::dags::NewDag;
 use super::fan_out::NewFanOut;
 use super::gates::{Gate, first_gate};
 use super::types::{Task, TaskOptions};
@@ -21,6 +22,8 @@ pub struct Submission {
     /// Further tasks of the group, to be written later.
     pub fan_out: Option<NewFanOut>,
     pub unique: Option<UniqueKey>,
+    /// What the gateway has to send of it later.
+    pub dag: Option<NewDag>,
 }
 
 #[derive(Debug, Clone)]

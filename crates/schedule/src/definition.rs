@@ -130,13 +130,18 @@ pub fn object<'a>(members: impl Iterator<Item = (&'a str, &'a RawValue)>) -> Jso
     RawValue::from_string(text).expect("members that were JSON make a JSON object")
 }
 
-/// The task that represents the whole: the last of a chain, the body of a chord, the first of a group.
+/// The task that stands for the whole: the last of a chain, the body of a chord, the first of a group, the first end of a DAG.
 fn result_task(signature: &mut Signature) -> Option<&mut celery::task::TaskSignature> {
     match signature {
         Signature::Task(task) => Some(task),
         Signature::Chain(steps) => result_task(steps.last_mut()?),
         Signature::Group(members) => result_task(members.first_mut()?),
         Signature::Chord { body, .. } => result_task(body),
+        Signature::Dag(dag) => {
+            let is_last = |node: &usize| !dag.nodes.iter().any(|other| other.after.contains(node));
+            let last = (0..dag.nodes.len()).find(is_last)?;
+            result_task(&mut dag.nodes.get_mut(last)?.signature)
+        }
     }
 }
 

@@ -112,6 +112,13 @@ pub fn visit_names(signature: &Signature, pointer: &mut String, visit: &mut dyn 
             list(pointer, "chord/header", header);
             within(pointer, "/chord/body", |pointer| visit_names(body, pointer, visit));
         }
+        Signature::Dag(dag) => {
+            for node in &dag.nodes {
+                within(pointer, &format!("/dag/nodes/{}", node.name), |pointer| {
+                    visit_names(&node.signature, pointer, visit);
+                });
+            }
+        }
         Signature::Task(task) => {
             list(pointer, "link", &task.link);
             list(pointer, "link_error", &task.link_error);

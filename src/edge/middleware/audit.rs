@@ -26,8 +26,9 @@ use runtime::clock;
 const MOST_CHARS: usize = 500;
 
 /// Acts that are not on the ledger alone: their rows are opened before the act.
-const OPENED_BEFORE: [&str; 10] = [
+const OPENED_BEFORE: [&str; 11] = [
     "retry_task",
+    "resume_dag",
     "requeue_dead_letter",
     "requeue_dead_letters",
     "purge_queue",

@@ -23,10 +23,10 @@ const MAX_REASON: usize = 1_000;
 
 /// Revoke a task, a group or a canvas
 ///
-/// Answers with a verdict. Only `prevented` is a guarantee: the message was removed and will never run. `signalled` means that a
-/// worker has the task and was told; the answer waits up to 2 seconds for its confirmation. With `terminate` a running task is
-/// stopped with `signal`, by workers whose pool supports it. A group's id revokes every task of the group, and `canvas` revokes
-/// every task of the canvas that the task belongs to: the answer then has a verdict for each, and sums (`RevokedTogether`).
+/// Of a group's id every task of the group is revoked, with `canvas` every task of the canvas that the task belongs to: then the
+/// answer has a verdict for each, and sums (`RevokedTogether`). Of the root of a DAG also what has not run of it. Answers with a verdict. Only `prevented` is a guarantee: the message was removed and will never run. `signalled` means that a
+/// worker has it and was told; the answer waits up to 2 seconds for the worker to confirm. With `terminate` a running task is
+/// stopped with `signal` (by workers whose pool can do that).
 #[utoipa::path(
     post, path = "/v1/tasks/{id}/revoke", tag = "control", operation_id = "revoke_task",
     params(("id" = String, Path, description = "A task's or a group's id")),
@@ -65,7 +65,10 @@ pub async fn revoke_task(
     };
     let answer = match together {
         Some(all) => RevokedAnswer::Together(RevokedTogetherView::of(&id, all)),
-        None => RevokedAnswer::One(edge.gateway.revoke(&id, &request).await?.into()),
+        None => {
+            let visibility = caller.visibility();
+            RevokedAnswer::One(Box::pin(edge.gateway.revoke_with_dag(&id, &visibility, &request)).await?.into())
+        }
     };
     let verdict = match &answer {
         RevokedAnswer::One(one) => one.verdict,
@@ -111,6 +114,36 @@ pub async fn retry_task(
             let place = view.links.this.clone();
             Ok(accepted_task(&RetriedAnswer::One(Box::new(view)), &place))
         }
+        Err(RetryError::Submit(SubmitError::Replay(kept))) => Ok(replay(&kept)?),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Run again what failed of a DAG
+///
+/// Of the id of any task of a DAG, or of its group: the nodes that ended badly are submitted again under new ids, with all that follows
+/// them; nothing else is. What succeeded is not run, and its results are read from the ledger. Once for each DAG: the new one may be
+/// resumed in its turn.
+#[utoipa::path(
+    post, path = "/v1/tasks/{id}/resume", tag = "control", operation_id = "resume_dag",
+    params(
+        ("id" = String, Path, description = "The id of any task of the DAG, or of the group of its ends"),
+        ("Idempotency-Key" = Option<String>, Header, description = "Makes a repetition harmless: it gets the first answer"),
+    ),
+    request_body(content = inline(serde_json::Value), content_type = "application/json", description = "Nothing; may be empty", example = json!({})),
+)]
+pub async fn resume_dag(
+    State(edge): State<Edge>,
+    caller: Caller,
+    IdPath(id): IdPath,
+    repeatable: Repeatable,
+    JsonText(body): JsonText,
+) -> Result<Accepted<AcceptedView>, Refused<(OfTask, Body, RetryError)>> {
+    wishes(&body, &[], |_, _| ())?;
+    caller.must_see(&edge, &id).await?;
+    let repeatable = idempotency(&caller, repeatable, &body, Shown::default());
+    match Box::pin(edge.gateway.resume_dag(&caller.visibility(), &id, caller.id(), repeatable)).await {
+        Ok(submitted) => Ok(sent_again(&submitted)),
         Err(RetryError::Submit(SubmitError::Replay(kept))) => Ok(replay(&kept)?),
         Err(error) => Err(error.into()),
     }

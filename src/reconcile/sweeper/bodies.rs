@@ -67,7 +67,9 @@ impl Sweeper {
         let mut member = before.first().map(|step| step.task.clone());
         for _ in 0..ANNOUNCERS {
             let Some(no) = member.take().map(|member| member.no) else { break };
-            let sender = self.ledger.predecessors(&[no]).await?.into_iter().find(|one| one.kind != EdgeKind::LinkError);
+            let before = self.ledger.predecessors(&[no]).await?;
+            let sends = |one: &Neighbour| !matches!(one.kind, EdgeKind::LinkError | EdgeKind::After);
+            let sender = before.into_iter().find(sends);
             let Some(sender) = sender.map(|sender| sender.task) else { break };
             if let Some(message) = self.message_of(&sender, DEPTH).await?
                 && let Some(shape) = self.announced(id, &message)

@@ -230,7 +230,7 @@ fn is_due(before: &[Neighbour]) -> bool {
     let now = clock::now();
     !before.is_empty()
         && before.iter().all(|step| {
-            step.kind != EdgeKind::LinkError
+            !matches!(step.kind, EdgeKind::LinkError | EdgeKind::After)
                 && step.task.phase == Phase::Succeeded
                 && step.task.finished_at.is_some_and(|at| now.since(at) >= SENT)
         })

@@ -166,7 +166,16 @@ pub fn alone(task: NewTask) -> Submission {
 
 /// Accepted at `T0`.
 pub fn submission(tasks: Vec<NewTask>) -> Submission {
-    Submission { at: T0, tasks, edges: Vec::new(), groups: Vec::new(), idempotency: None, fan_out: None, unique: None }
+    Submission {
+        at: T0,
+        tasks,
+        edges: Vec::new(),
+        groups: Vec::new(),
+        idempotency: None,
+        fan_out: None,
+        unique: None,
+        dag: None,
+    }
 }
 
 /// What a worker's event says.

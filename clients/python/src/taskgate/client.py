@@ -55,7 +55,8 @@ class Client:
         return self.submit_signature(signature(task, *args, options=options, **kwargs))
 
     def submit_signature(self, call: Signature, *, idempotency_key: Optional[str] = None) -> Handle:
-        """Submits any signature: a task, or `{"chain": […]}`, `{"group": […]}`, `{"chord": {"header": […], "body": …}}`."""
+        """Submits any signature: a task, or `{"chain": […]}`, `{"group": […]}`, `{"chord": {"header": […], "body": …}}`,
+        `{"dag": {"nodes": {…}}}`."""
         request = wire.submit(call, idempotency_key)
         return Handle.of(self.send(request).json())
 

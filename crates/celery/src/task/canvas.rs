@@ -76,6 +76,8 @@ pub enum EdgeKind {
     Link,
     /// `link_error`: after failure.
     LinkError,
+    /// In a DAG, sent by the gateway when all such edges come from tasks that succeeded.
+    After,
 }
 
 impl EdgeKind {
@@ -84,11 +86,12 @@ impl EdgeKind {
             Self::Next => "next",
             Self::Link => "link",
             Self::LinkError => "link_error",
+            Self::After => "after",
         }
     }
 
     pub fn parse(text: &str) -> Option<Self> {
-        [Self::Next, Self::Link, Self::LinkError].into_iter().find(|kind| kind.as_str() == text)
+        [Self::Next, Self::Link, Self::LinkError, Self::After].into_iter().find(|kind| kind.as_str() == text)
     }
 }
 
@@ -107,7 +110,7 @@ pub enum Outcome {
 }
 
 /// Limit of edges: two groups in a row connect every member with every other, and each message of the first contains the second.
-const MAX_EDGES: usize = 250_000;
+pub(crate) const MAX_EDGES: usize = 250_000;
 
 impl Node {
     pub fn queue(&self) -> &QueueName {
@@ -246,6 +249,10 @@ impl Resolver<'_> {
                 let body = Box::new(self.step(*body, branch));
                 Step::Chord { id: self.group_id(), header, body }
             }
+            Signature::Dag(_) => {
+                self.refuse("a DAG is no part of another composition");
+                Step::Group { id: self.group_id(), members: Vec::new() }
+            }
         }
     }
 
@@ -361,7 +368,7 @@ impl Resolver<'_> {
             }
             match kind {
                 EdgeKind::LinkError => self.nodes[node].link_error = links,
-                _ => self.nodes[node].link = links,
+                EdgeKind::Link | EdgeKind::Next | EdgeKind::After => self.nodes[node].link = links,
             }
         }
     }

@@ -1,6 +1,7 @@
 //! The vocabulary: tasks, their states, and how calls are composed. Pure: no clock, no randomness, no I/O.
 
 pub mod canvas;
+pub mod dag;
 pub mod id;
 pub mod invalid;
 pub mod json;
@@ -17,6 +18,7 @@ pub mod state;
 pub mod submission;
 pub mod webhook;
 
+pub use dag::{Dag, DagNode};
 pub use id::{GroupId, InvalidId, Priority, QueueName, TaskId, TaskName};
 pub use invalid::Invalid;
 pub use retry::RetryPolicy;

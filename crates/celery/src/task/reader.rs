@@ -2,6 +2,8 @@
 //!
 //! A document is never accepted in part: the caller drops the value when there is any problem.
 
+mod dag;
+
 use std::collections::HashMap;
 
 use jiff::Timestamp;
@@ -26,11 +28,13 @@ pub struct Reader {
     tasks: usize,
     /// Explicit task ids and their places.
     ids: HashMap<TaskId, String>,
+    /// Members of a DAG's nodes that are the caller's to read.
+    node_extras: &'static [&'static str],
 }
 
 impl Reader {
     pub fn new(limits: Limits) -> Self {
-        Self { problems: Problems::default(), limits, tasks: 0, ids: HashMap::new() }
+        Self { problems: Problems::default(), limits, tasks: 0, ids: HashMap::new(), node_extras: &["after"] }
     }
 
     /// Reads a signature without any further members.
@@ -58,6 +62,7 @@ impl Reader {
         self.within(form, |reader| match form {
             "chain" => reader.chain(value, depth),
             "group" => Some(Signature::Group(reader.list(value, depth)?)),
+            "dag" => reader.dag(value, depth),
             _ => {
                 let fields = reader.problems.object(value)?;
                 reader.problems.refuse_unknown(&fields, &["header", "body"]);
@@ -216,7 +221,7 @@ impl Reader {
 
     fn name(&mut self, fields: &Fields<'_>) -> Option<TaskName> {
         if fields.get("task").is_none() {
-            self.problems.add_at("task", "is required (or one of chain, group, chord, wait, sleep)");
+            self.problems.add_at("task", "is required (or one of chain, group, chord, dag, wait, sleep)");
         }
         self.member(fields, "task", |reader, value| reader.problems.parsed(value, TaskName::parse))
     }

@@ -1,10 +1,11 @@
-//! A call as data: one task, or tasks composed into a chain, group or chord. The only recursive type of the HTTP contract.
+//! A call as data: one task, or tasks composed to a chain, group, chord or DAG. The one recursive type of the HTTP contract.
 //!
 //! Absent options stay `None`: the catalog, the routes and the defaults fill them in later. `reader.rs` parses signatures.
 
 use jiff::Timestamp;
 use serde::{Serialize, Serializer};
 
+use super::dag::Dag;
 use super::json::Members;
 use super::{Json, Priority, QueueName, RetryPolicy, TaskId, TaskName};
 
@@ -18,6 +19,8 @@ pub enum Signature {
     Group(Vec<Signature>),
     /// The body gets the list of the header's results.
     Chord { header: Vec<Signature>, body: Box<Signature> },
+    /// Each as soon as those that it waits for have succeeded. Only ever the whole of a submission.
+    Dag(Dag),
     #[serde(untagged)]
     Task(Box<TaskSignature>),
 }
@@ -115,7 +118,7 @@ pub const FIELDS: [&str; 18] = [
     "link_error",
 ];
 /// Members of a composition.
-pub const FORMS: [&str; 3] = ["chain", "group", "chord"];
+pub const FORMS: [&str; 4] = ["chain", "group", "chord", "dag"];
 /// Headers that Celery uses itself.
 pub const RESERVED_HEADERS: [&str; 23] = [
     "lang",
@@ -187,6 +190,25 @@ impl Signature {
                 header.iter().for_each(|member| member.visit(visit));
                 body.visit(visit);
             }
+            Self::Dag(dag) => dag.nodes.iter().for_each(|node| node.signature.visit(visit)),
+        }
+    }
+
+    /// As [`Signature::visit`], to change them.
+    pub fn visit_mut(&mut self, visit: &mut dyn FnMut(&mut TaskSignature)) {
+        match self {
+            Self::Task(task) => {
+                visit(task);
+                task.link.iter_mut().chain(&mut task.link_error).for_each(|link| link.visit_mut(visit));
+            }
+            Self::Chain(members) | Self::Group(members) => {
+                members.iter_mut().for_each(|member| member.visit_mut(visit));
+            }
+            Self::Chord { header, body } => {
+                header.iter_mut().for_each(|member| member.visit_mut(visit));
+                body.visit_mut(visit);
+            }
+            Self::Dag(dag) => dag.nodes.iter_mut().for_each(|node| node.signature.visit_mut(visit)),
         }
     }
 }

@@ -69,8 +69,8 @@ fn every_wrong_type_and_range_is_named() {
     let cases = [
         (r#"{"task": 7}"#, "/task", "must be a string, not a number"),
         (r#"{"task": ""}"#, "/task", "must not be empty"),
-        (r#"{"args": []}"#, "/task", "is required (or one of chain, group, chord, wait, sleep)"),
-        (r#"{"task": null}"#, "/task", "is required (or one of chain, group, chord, wait, sleep)"),
+        (r#"{"args": []}"#, "/task", "is required (or one of chain, group, chord, dag, wait, sleep)"),
+        (r#"{"task": null}"#, "/task", "is required (or one of chain, group, chord, dag, wait, sleep)"),
         (r#"{"task": "a", "args": {}}"#, "/args", "must be an array"),
         (r#"{"task": "a", "kwargs": []}"#, "/kwargs", "must be an object"),
         (r#"{"task": "a", "queue": ""}"#, "/queue", "must not be empty"),

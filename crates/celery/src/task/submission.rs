@@ -166,7 +166,7 @@ fn bare(read: Result<Submission, Vec<Invalid>>) -> Result<Submission, Vec<Invali
 }
 
 /// Every task with its place.
-fn walk<'a>(signature: &'a Signature, at: &str, visit: &mut dyn FnMut(&str, &'a TaskSignature)) {
+pub fn walk<'a>(signature: &'a Signature, at: &str, visit: &mut dyn FnMut(&str, &'a TaskSignature)) {
     match signature {
         Signature::Task(task) => {
             visit(at, task);
@@ -178,6 +178,11 @@ fn walk<'a>(signature: &'a Signature, at: &str, visit: &mut dyn FnMut(&str, &'a 
         Signature::Chord { header, body } => {
             each(header, &format!("{at}/chord/header"), visit);
             walk(body, &format!("{at}/chord/body"), visit);
+        }
+        Signature::Dag(dag) => {
+            for node in &dag.nodes {
+                walk(&node.signature, &format!("{at}/dag/nodes/{}", node.name), visit);
+            }
         }
     }
 }

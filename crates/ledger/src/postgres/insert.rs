@@ -15,7 +15,7 @@ use celery::task::{GroupId, TaskId};
 
 use super::lane::Lane;
 use super::pool::{self, Tx, is_deadlock, is_unique_violation, is_without_partition};
-use super::{Store, fan_out, limits, migrate, numbers, tasks};
+use super::{Store, dags, fan_out, limits, migrate, numbers, tasks};
 
 /// A batch that fails more often than this has another cause than other submissions.
 pub(super) const MAX_ATTEMPTS: usize = 1000;
@@ -141,12 +141,13 @@ fn note(store: &Store, batch: &[Submission], answers: &Answers) {
 
 /// Whether the submission is a single plain task: its one statement is a transaction by itself, with a third of the round trips.
 fn is_plain(submission: &Submission) -> bool {
-    let Submission { at: _, tasks, edges, groups, fan_out, idempotency, unique } = submission;
+    let Submission { at: _, tasks, edges, groups, fan_out, idempotency, unique, dag } = submission;
     edges.is_empty()
         && groups.is_empty()
         && fan_out.is_none()
         && idempotency.is_none()
         && unique.is_none()
+        && dag.is_none()
         && tasks.iter().all(|task| task.labels.is_empty() && task.retry_of.is_none())
 }
 
@@ -329,8 +330,9 @@ async fn extras(tx: &mut Tx, batch: &[&Submission], inserted: &[Inserted]) -> Re
     edges(tx, batch, inserted).await?;
     groups(tx, batch).await?;
     retried(tx, batch).await?;
-    for submission in batch {
+    for (submission, inserted) in batch.iter().zip(inserted) {
         fan_out::insert(tx, submission).await?;
+        dags::insert(tx, submission, &inserted.task_nos).await?;
     }
     Ok(idempotency(tx, batch).await? && unique(tx, batch).await?)
 }

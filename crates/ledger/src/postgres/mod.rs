@@ -11,6 +11,7 @@ mod columns;
 mod conditions;
 mod control;
 mod dialect;
+mod dags;
 pub mod django;
 mod events;
 mod fan_out;

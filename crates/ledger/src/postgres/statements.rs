@@ -1,7 +1,7 @@
 //! Every constant statement, so that a test can prepare each against a migrated database.
 
 use super::{
-    audit, bulk, control, dialect, events, fan_out, findings, gates, gather, groups, incidents, insert, kinds, learn,
+    audit, bulk, control, dags, dialect, events, fan_out, findings, gates, gather, groups, incidents, insert, kinds, learn,
     lease, limits, lines, list, logs, migrate, ordinary, outbox, prune, publication, replica, save, schedules, stats,
     steps, tasks, tokens, traces, waits, webhooks, withdraw, workers,
 };
@@ -14,6 +14,7 @@ const LISTS: &[&[&str]] = &[
     audit::STATEMENTS,
     bulk::STATEMENTS,
     control::STATEMENTS,
+    dags::STATEMENTS,
     dialect::STATEMENTS,
     events::STATEMENTS,
     fan_out::STATEMENTS,

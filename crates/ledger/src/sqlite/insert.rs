@@ -10,7 +10,7 @@ use celery::task::{GroupId, Phase, TaskId};
 
 use super::pool::{Pools, Tx, list};
 use super::save;
-use super::{fan_out, limits};
+use super::{dags, fan_out, limits};
 
 statements! {
     TASK = "insert into task (submitted_at, due_at, expires_at, seq, delivery, retries, group_index, priority, \
@@ -156,6 +156,7 @@ async fn extras(tx: &mut Tx, submission: &Submission, numbers: &[i64]) -> Result
             .await?;
     }
     fan_out::insert(tx, submission).await?;
+    dags::insert(tx, submission, numbers).await?;
     if let Some(key) = &submission.idempotency {
         sqlx::query(IDEMPOTENCY)
             .bind(&key.scope)

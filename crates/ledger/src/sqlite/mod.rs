@@ -10,6 +10,7 @@ mod bulk;
 mod claim;
 mod control;
 mod dialect;
+mod dags;
 pub mod django;
 mod events;
 mod fan_out;

@@ -1,7 +1,7 @@
 //! Every constant statement, so that a test can prepare each against a migrated database.
 
 use super::{
-    audit, bulk, control, events, fan_out, findings, gates, groups, incidents, insert, learn, lease, limits, lines,
+    audit, bulk, control, dags, events, fan_out, findings, gates, groups, incidents, insert, learn, lease, limits, lines,
     logs, migrate, outbox, prune, save, schedules, stats, steps, tasks, tokens, traces, waits, webhooks, workers,
 };
 
@@ -13,6 +13,7 @@ const LISTS: &[&[&str]] = &[
     audit::STATEMENTS,
     bulk::STATEMENTS,
     control::STATEMENTS,
+    dags::STATEMENTS,
     events::STATEMENTS,
     fan_out::STATEMENTS,
     findings::STATEMENTS,

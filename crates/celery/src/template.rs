@@ -1,9 +1,12 @@
 //! Argument templates: JSON with `{name}` in its strings.
 //!
-//! A string that is only `{name}` becomes the value itself, digit for digit; inside a longer string the value is inserted as text.
-//! `{{` and `}}` mean braces. Filling cannot fail, because names are checked when the catalog is compiled.
+//! A text that is one lone `{name}` becomes the value itself, digit for digit; inside a longer text the value is written into it.
+//! `{{` and `}}` stand for braces. Filling cannot fail: what a name may be is checked before, by whoever parsed the template.
 
 use serde_json::Value;
+use serde_json::value::RawValue;
+
+use crate::json::{Fields, elements, text as text_of};
 
 /// A JSON value with names to fill in.
 #[derive(Debug, Clone)]
@@ -48,6 +51,25 @@ impl Template {
             }
             other => Self::Literal(other.to_string()),
         })
+    }
+
+    /// As [`Template::parse`], of JSON text whose numbers and plain texts stay as they were written.
+    ///
+    /// # Errors
+    /// As [`Template::parse`].
+    pub fn read(value: &RawValue) -> Result<Self, TemplateError> {
+        let json = value.get();
+        if !json.contains(['{', '}']) {
+            return Ok(Self::Literal(json.to_owned()));
+        }
+        if let Some(items) = elements(value) {
+            return Ok(Self::Array(items.into_iter().map(Self::read).collect::<Result<_, _>>()?));
+        }
+        if let Ok(members) = Fields::parse(json) {
+            let member = |(key, value): (&str, &RawValue)| Ok((key.to_owned(), Self::read(value)?));
+            return Ok(Self::Object(members.iter().map(member).collect::<Result<_, _>>()?));
+        }
+        text_of(value).map_or_else(|| Ok(Self::Literal(json.to_owned())), |text| Ok(Self::text(parts(&text)?)))
     }
 
     fn text(parts: Vec<Part>) -> Self {
@@ -220,6 +242,15 @@ mod tests {
             filled(&json!({"k": ["x{n}", 1.50, true]})),
             r#"{"k": ["x123456789012345678901234567890.10", 1.5, true]}"#
         );
+    }
+
+    #[test]
+    fn what_is_read_from_text_keeps_its_digits() {
+        let raw = RawValue::from_string(r#"{"a": [123456789012345678901.50, "{n}", "x{{y}}"], "b": null}"#.to_owned())
+            .unwrap();
+        let mut out = String::new();
+        Template::read(&raw).unwrap().fill(&|_| "7".to_owned(), &mut out);
+        assert_eq!(out, r#"{"a": [123456789012345678901.50, 7, "x{y}"], "b": null}"#);
     }
 
     #[test]

@@ -1,0 +1,71 @@
+//! Looks for parts of DAGs whose turn has come and sends them. All replicas run it: the ledger lets one of them send a part.
+//!
+//! While parts wait, a commit of this replica, or word of another's, wakes it; what is missed is found a period later.
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+use tracing::warn;
+
+use crate::usecase::SharedGateway;
+use runtime::lifecycle::Backoff;
+
+/// How often the ledger is read without being woken.
+const PERIOD: Duration = Duration::from_secs(1);
+/// Between two looks, however much is committed.
+const LEAST: Duration = Duration::from_millis(10);
+/// A look that takes long is made less often: so much of the time at most goes into looks.
+const SHARE: u32 = 5;
+/// What will never be sent is removed this often.
+const TIDY: Duration = Duration::from_secs(5);
+const LEDGER_PAUSE: Duration = Duration::from_secs(2);
+
+/// The service of one replica.
+pub struct Dags {
+    gateway: SharedGateway,
+}
+
+impl Dags {
+    pub fn new(gateway: SharedGateway) -> Self {
+        Self { gateway }
+    }
+
+    /// Runs until `stop`.
+    pub async fn run(self, stop: CancellationToken) {
+        let mut backoff = Backoff::new(LEDGER_PAUSE);
+        let mut tidied = Instant::now();
+        while !stop.is_cancelled() {
+            // Before the look: what is committed meanwhile is a reason for the next one.
+            let mut commits = self.gateway.hub.watch_all();
+            let began = Instant::now();
+            let (is_waited_for, pause) = match self.gateway.step_dags().await {
+                Ok(found) if found.is_full => continue,
+                Ok(found) => {
+                    backoff.reset();
+                    (found.waits, PERIOD)
+                }
+                Err(error) => {
+                    if backoff.is_fresh() {
+                        warn!(error = %error, "DAGs could not be looked at, trying again");
+                    }
+                    (false, backoff.pause())
+                }
+            };
+            let rest = LEAST.max(began.elapsed() * SHARE);
+            if tidied.elapsed() > TIDY {
+                tidied = Instant::now();
+                // The next round tries again.
+                let _ = self.gateway.tidy_dags().await;
+            }
+            tokio::select! {
+                () = stop.cancelled() => return,
+                () = self.gateway.dags.nudged() => {}
+                _ = commits.recv(), if is_waited_for => {
+                    tokio::select! { () = stop.cancelled() => return, () = tokio::time::sleep(rest) => {} }
+                }
+                () = tokio::time::sleep(pause) => {}
+            }
+        }
+    }
+}
