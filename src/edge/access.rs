@@ -145,6 +145,8 @@ pub const TABLE: &[(&str, &str, Need)] = &[
     ("GET", "/", OPEN),
     // The handler requires a token itself; each operation that it calls checks its own scope.
     ("POST", "/mcp", OPEN),
+    ("GET", "/.well-known/oauth-protected-resource", OPEN),
+    ("GET", "/.well-known/oauth-protected-resource/mcp", OPEN),
     ("GET", "/docs", OPEN),
     ("GET", "/dashboard", OPEN),
     ("GET", "/dashboard/", OPEN),
@@ -295,6 +297,7 @@ mod tests {
         }
         let is_file = |path: &str| {
             ["/", "/docs", "/mcp", "/problems/"].contains(&path)
+                || path.starts_with("/.well-known/")
                 || path.starts_with("/dashboard")
                 || path.starts_with("/swagger-ui")
         };

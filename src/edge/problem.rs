@@ -121,6 +121,15 @@ impl Problem {
         self
     }
 
+    /// Where it is said who gives out tokens (RFC 9728). Of other refusals nothing.
+    pub fn described_at(mut self, address: &str) -> Self {
+        if self.slug.status == StatusCode::UNAUTHORIZED {
+            let before = self.challenge.as_ref().map_or_else(String::new, |text| format!("{text}, "));
+            self.challenge = Some(format!("{before}resource_metadata=\"{address}\"").into());
+        }
+        self
+    }
+
     /// The token is valid but lacks this scope (RFC 6750).
     pub fn insufficient_scope(scope: &str, token: &str) -> Self {
         let mut problem = Self::new(&slugs::INSUFFICIENT_SCOPE)

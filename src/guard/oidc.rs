@@ -90,6 +90,18 @@ impl Provider {
         Self { config: Arc::new(config), http: client(), known: Arc::default() }
     }
 
+    /// Who says who somebody is.
+    pub fn issuer(&self) -> &str {
+        &self.config.issuer
+    }
+
+    /// A path of this gateway as people and agents reach it: from where the provider sends browsers back to.
+    pub fn address(&self, path: &str) -> String {
+        let known = &self.config.redirect_url;
+        let base = known.split_once("/v1/").map_or(known.as_str(), |(base, _)| base);
+        format!("{}{path}", base.trim_end_matches('/'))
+    }
+
     /// The provider's URL to which the browser is sent.
     ///
     /// # Errors

@@ -237,8 +237,8 @@ impl Gateway {
         }
         let (mut tasks, _) = self.ledger.graph(id).await?.ok_or_else(|| RevokeError::Unknown(id.clone()))?;
         let has_not_run = |task: &Task| !task.phase.is_final() && (task.phase != Phase::Running || request.terminate);
-        tasks.retain(|task| task.id != *id && has_not_run(task) && visibility.sees_task(task));
-        let others = self.revoke_each(tasks, request).await?;
+        tasks.retain(|task| task.id != *id && has_not_run(task));
+        let others = self.revoke_each(tasks, visibility, request).await?;
         let mut revoked = self.revoke(id, request).await?;
         if !others.is_empty() {
             revoked.detail.push_str(&format!("; {} more tasks of its DAG were revoked", others.len()));

@@ -55,6 +55,7 @@ mod inbox_pgbouncer;
 mod interop;
 mod learn;
 mod library;
+mod mcp;
 mod packaging;
 mod peers;
 mod people;

@@ -78,6 +78,27 @@ impl Inner {
         self.send(method, path, body, Some(wait)).await
     }
 
+    /// A stream of events. A refusal is an answer.
+    ///
+    /// # Errors
+    /// When the operation cannot be called.
+    pub async fn events(&self, path: &str) -> Result<Result<Body, Answer>, Fault> {
+        let mut request = self.request(Method::GET, path, Body::empty())?;
+        request.headers_mut().insert(header::ACCEPT, axum::http::HeaderValue::from_static("text/event-stream"));
+        let Ok(response) = self.gateway.clone().oneshot(request).await;
+        if response.status().is_success() {
+            return Ok(Ok(response.into_body()));
+        }
+        Ok(Err(read(response).await?))
+    }
+
+    /// How long the caller prefers to wait; this long where they do not say.
+    pub fn patience(&self, usual: Duration) -> Duration {
+        let said = self.prefer.as_ref().and_then(|value| value.to_str().ok());
+        let seconds = said.and_then(|text| text.split(',').find_map(|part| part.trim().strip_prefix("wait=")));
+        seconds.and_then(|text| text.parse().ok()).map_or(usual, Duration::from_secs)
+    }
+
     async fn send(
         &self,
         method: Method,
@@ -86,23 +107,35 @@ impl Inner {
         wait: Option<Duration>,
     ) -> Result<Answer, Fault> {
         let body = body.map_or_else(Body::empty, |body| Body::from(body.to_string()));
-        let broken = |error: &dyn std::fmt::Display| Fault { code: INTERNAL, message: error.to_string() };
+        let mut request = self.request(method, path, body)?;
+        if let Some(wait) = wait {
+            let said = format!("wait={}", wait.min(self.most).as_secs()).parse().expect("digits are a header");
+            request.headers_mut().insert("prefer", self.prefer.clone().unwrap_or(said));
+        }
+        let Ok(response) = self.gateway.clone().oneshot(request).await;
+        read(response).await
+    }
+
+    fn request(&self, method: Method, path: &str, body: Body) -> Result<Request, Fault> {
         let mut request = Request::builder().method(method).uri(path).body(body).map_err(|error| broken(&error))?;
         *request.headers_mut() = self.headers.clone();
         *request.extensions_mut() = self.extensions.clone();
         let json = axum::http::HeaderValue::from_static("application/json");
         request.headers_mut().insert(header::CONTENT_TYPE, json.clone());
         request.headers_mut().insert(header::ACCEPT, json);
-        if let Some(wait) = wait {
-            let said = format!("wait={}", wait.min(self.most).as_secs()).parse().expect("digits are a header");
-            request.headers_mut().insert("prefer", self.prefer.clone().unwrap_or(said));
-        }
-        let Ok(response) = self.gateway.clone().oneshot(request).await;
-        let status = response.status();
-        let bytes = Limited::new(response.into_body(), MAX_ANSWER).collect().await.map_err(|error| broken(&error))?;
-        let body = serde_json::from_slice(&bytes.to_bytes()).unwrap_or(Value::Null);
-        Ok(Answer { status, body })
+        Ok(request)
     }
+}
+
+async fn read(response: axum::response::Response) -> Result<Answer, Fault> {
+    let status = response.status();
+    let bytes = Limited::new(response.into_body(), MAX_ANSWER).collect().await.map_err(|error| broken(&error))?;
+    let body = serde_json::from_slice(&bytes.to_bytes()).unwrap_or(Value::Null);
+    Ok(Answer { status, body })
+}
+
+fn broken(error: &dyn std::fmt::Display) -> Fault {
+    Fault { code: INTERNAL, message: error.to_string() }
 }
 
 /// Percent-encodes a text for a path or query.

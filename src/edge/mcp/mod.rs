@@ -1,11 +1,14 @@
 //! `/mcp`: the gateway as a server of the Model Context Protocol (2025-11-25), over Streamable HTTP.
 //!
-//! A client posts one JSON-RPC message and gets one JSON answer; there are no sessions, so any replica answers any message. Every tool
+//! A client posts one JSON-RPC message and gets one answer; there are no sessions, so any replica answers any message. The answer is
+//! JSON, or a stream where the client wants to hear of a call's progress. Every tool
 //! and resource is an operation of the HTTP contract, called through the same router with the caller's own credentials, so scopes,
 //! limits to task names, rate limits, the audit log and all checks apply unchanged. A long call becomes an MCP task whose id is the
 //! taskgate task's id, so it outlives connections and processes.
 
 mod inner;
+mod metadata;
+mod progress;
 mod resources;
 mod tasks;
 mod tools;
@@ -32,6 +35,8 @@ const INVALID_REQUEST: i64 = -32_600;
 const METHOD_NOT_FOUND: i64 = -32_601;
 const INVALID_PARAMS: i64 = -32_602;
 const INTERNAL: i64 = -32_603;
+/// Of the protocol: with the versions that are served.
+const UNSUPPORTED_VERSION: i64 = -32_022;
 
 /// A JSON-RPC error.
 #[derive(Debug)]
@@ -59,23 +64,23 @@ pub fn router(gateway: Router) -> Router<Edge> {
         let gateway = gateway.clone();
         async move { receive(&edge, gateway, request).await }
     };
-    Router::new().route("/mcp", post(handler))
+    Router::new().route("/mcp", post(handler)).merge(metadata::router())
 }
 
 async fn receive(edge: &Edge, gateway: Router, request: Request) -> Result<Response, Problem> {
-    let identity = identify(edge, request.headers()).await?;
-    if let Some(version) = text_of(request.headers(), "mcp-protocol-version")
-        && !VERSIONS.contains(&version)
-    {
-        let message = format!("the protocol version {version} is not served: use one of {}", VERSIONS.join(", "));
-        return Ok(json_response(StatusCode::BAD_REQUEST, failed(&Value::Null, INVALID_REQUEST, &message)));
-    }
+    let identity = identify(edge, request.headers()).await.map_err(|problem| metadata::challenged(edge, problem))?;
+    let version = text_of(request.headers(), "mcp-protocol-version").filter(|version| !VERSIONS.contains(version));
+    let version = version.map(str::to_owned);
+    let takes_stream = text_of(request.headers(), "accept").is_some_and(|accept| accept.contains("text/event-stream"));
     let inner = Inner::of(gateway, &request, edge.limits.wait.min(edge.http.request_timeout));
     let JsonText(body) = JsonText::from_request(request, edge).await?;
     let Ok(message) = serde_json::from_str::<Value>(&body) else {
         return Ok(json_response(StatusCode::BAD_REQUEST, failed(&Value::Null, PARSE, "the body is not JSON")));
     };
     let (id, method) = (message.get("id"), message.get("method").and_then(Value::as_str));
+    if let Some(version) = version {
+        return Ok(json_response(StatusCode::BAD_REQUEST, unsupported(id.unwrap_or(&Value::Null), &version)));
+    }
     let (Some(id), Some(method)) = (id, method) else {
         // A notification, or a response to a request; the gateway never sends requests.
         let is_known = method.is_some() || message.get("result").is_some() || message.get("error").is_some();
@@ -85,6 +90,13 @@ async fn receive(edge: &Edge, gateway: Router, request: Request) -> Result<Respo
     };
     let call = Call { edge, identity: &identity, inner };
     let params = message.get("params").cloned().unwrap_or_else(|| json!({}));
+    if method == "tools/call" && takes_stream {
+        match call.with_progress(id, &params).await {
+            Ok(Some(stream)) => return Ok(stream),
+            Ok(None) => {}
+            Err(fault) => return Ok(json_response(StatusCode::OK, failed(id, fault.code, &fault.message))),
+        }
+    }
     let answer = match call.dispatch(method, &params).await {
         Ok(result) => json!({"jsonrpc": "2.0", "id": id, "result": result}).to_string(),
         Err(fault) => failed(id, fault.code, &fault.message),
@@ -106,6 +118,14 @@ async fn identify(edge: &Edge, headers: &HeaderMap) -> Result<Identity, Problem>
 
 fn text_of<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
     headers.get(name).and_then(|value| value.to_str().ok())
+}
+
+/// In the words of the protocol, so that a client takes one that is served.
+fn unsupported(id: &Value, version: &str) -> String {
+    let message = format!("the protocol version {version} is not served: use one of {}", VERSIONS.join(", "));
+    let data = json!({"supported": VERSIONS, "requested": version});
+    json!({"jsonrpc": "2.0", "id": id, "error": {"code": UNSUPPORTED_VERSION, "message": message, "data": data}})
+        .to_string()
 }
 
 fn failed(id: &Value, code: i64, message: &str) -> String {

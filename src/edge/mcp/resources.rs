@@ -18,7 +18,7 @@ pub(super) fn templates() -> Value {
     json!({"resourceTemplates": [
         {"uriTemplate": "taskgate://tasks/{task_id}", "name": "task", "mimeType": "application/json", "description": "How a task stands"},
         {"uriTemplate": "taskgate://tasks/{task_id}/log", "name": "log", "mimeType": "application/json",
-            "description": "The events of a task, in order"},
+            "description": "The events of a task, in order, and the lines that it logged"},
     ]})
 }
 
@@ -37,7 +37,14 @@ impl Call<'_> {
             Some(id) => format!("/v1/tasks/{}/events", escaped(id)),
             None => format!("/v1/tasks/{}", escaped(rest)),
         };
-        let answer = self.inner.get(&path).await?;
-        if answer.status.is_success() { Ok(answer.body.to_string()) } else { Err(unknown()) }
+        let mut answer = self.inner.get(&path).await?;
+        if !answer.status.is_success() {
+            return Err(unknown());
+        }
+        if let Some(id) = rest.strip_suffix(LOG) {
+            let lines = self.inner.get(&format!("/v1/tasks/{}/logs", escaped(id))).await?;
+            answer.body["lines"] = lines.body["lines"].clone();
+        }
+        Ok(answer.body.to_string())
     }
 }

@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 
 use super::inner::{Answer, escaped};
 use super::{Call, Fault};
+use celery::task::pause;
 
 /// The poll interval that is suggested to clients.
 const POLL_MILLIS: u64 = 1_000;
@@ -20,7 +21,20 @@ impl Call<'_> {
         if !answer.status.is_success() {
             return Err(Fault::params(answer.complaint()));
         }
-        Ok(view(&answer.body))
+        let mut task = view(&answer.body);
+        if answer.body["phase"] == "waiting" && self.is_waited_in(id).await {
+            task["status"] = json!("input_required");
+            task["statusMessage"] = json!("a step before it waits for an answer: taskgate_waits names it");
+        }
+        Ok(task)
+    }
+
+    /// Whether a step of its canvas waits for an answer.
+    async fn is_waited_in(&self, id: &str) -> bool {
+        let graph = self.inner.get(&format!("/v1/tasks/{}/graph", escaped(id))).await;
+        let nodes = graph.ok().map(|answer| answer.body["nodes"].clone());
+        let waits = |node: &Value| node["task"] == pause::WAIT && node["phase"] == "running";
+        nodes.as_ref().and_then(Value::as_array).is_some_and(|nodes| nodes.iter().any(waits))
     }
 
     pub(super) async fn get_task(&self, params: &Value) -> Result<Value, Fault> {

@@ -5,10 +5,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::http::{Method, StatusCode};
+use axum::response::Response;
 use serde_json::{Map, Value, json};
 
 use super::inner::{Answer, escaped};
-use super::{Call, Fault};
+use super::{Call, Fault, progress};
 use crate::catalog::Entry;
 use crate::edge::access::{self, Need, Reach};
 use crate::guard::tokens::Visibility;
@@ -72,6 +73,12 @@ fn own() -> Vec<Own> {
             "/v1/tasks/{task_id}/explain",
             &[ID],
         ),
+        read(
+            "taskgate_task_graph",
+            "The whole canvas or DAG of a task, with what follows what.",
+            "/v1/tasks/{task_id}/graph",
+            &[ID],
+        ),
         read("taskgate_task_history", "The events of a task, in order.", "/v1/tasks/{task_id}/events", &[ID]),
         read(
             "taskgate_errors",
@@ -98,6 +105,12 @@ fn own() -> Vec<Own> {
             ],
         ),
         control("taskgate_retry_task", "Send a task again under a new id.", "/v1/tasks/{task_id}/retry", &[ID]),
+        control(
+            "taskgate_resume_dag",
+            "Run again what failed of a DAG, and what follows it.",
+            "/v1/tasks/{task_id}/resume",
+            &[ID],
+        ),
         control(
             "taskgate_complete_wait",
             "Answer a step that waits; value becomes its result.",
@@ -209,14 +222,18 @@ fn of_entry(name: &str, entry: &Entry) -> Option<Value> {
     let required = object.entry("required").or_insert_with(|| json!([])).as_array_mut()?;
     required.extend(endpoint.params.iter().map(|param| json!(param)));
     let description = entry.description.as_ref().or(entry.summary.as_ref());
-    Some(json!({
+    let mut tool = json!({
         "name": name,
-        "title": entry.summary,
         "description": description.map_or_else(|| format!("Submits the task {}.", entry.name), Clone::clone),
         "inputSchema": schema,
         "annotations": {"readOnlyHint": false, "idempotentHint": entry.defaults.idempotent},
         "execution": {"taskSupport": "optional"},
-    }))
+    });
+    // A client may take no null for a text.
+    if let Some(summary) = &entry.summary {
+        tool["title"] = json!(summary);
+    }
+    Some(tool)
 }
 
 impl Call<'_> {
@@ -255,6 +272,33 @@ impl Call<'_> {
         self.submit(entry, arguments, params.get("task")).await
     }
 
+    /// A call of an entry whose client wants to hear of its progress, as a stream. `None` when it is another call.
+    pub(super) async fn with_progress(&self, id: &Value, params: &Value) -> Result<Option<Response>, Fault> {
+        let token = &params["_meta"]["progressToken"];
+        let name = params["name"].as_str().unwrap_or_default();
+        let entry =
+            self.edge.catalog.entries().iter().find(|entry| entry.endpoint.is_some() && tool_name(entry) == name);
+        let (Some(entry), Value::Null, Value::String(_) | Value::Number(_)) = (entry, &params["task"], token) else {
+            return Ok(None);
+        };
+        let empty = Map::new();
+        let (path, body) = target(entry, params["arguments"].as_object().unwrap_or(&empty))?;
+        let answer = self.inner.post(&path, &Value::Object(body)).await?;
+        let task = answer.body["task_id"].as_str().or_else(|| answer.body["group_id"].as_str()).map(str::to_owned);
+        let Some(task) = task.filter(|_| answer.status.is_success()) else {
+            return Ok(Some(whole(id, super::tasks::result(&answer))));
+        };
+        match self.inner.events(&format!("/v1/tasks/{}/events", escaped(&task))).await? {
+            Ok(events) => {
+                let (id, token) = (id.clone(), token.clone());
+                let patience = self.inner.patience(progress::PATIENCE);
+                Ok(Some(progress::response(progress::Submitted { id, token, task, answer, patience }, events)))
+            }
+            // It is accepted; only the stream is refused.
+            Err(_) => Ok(Some(whole(id, pointer(&task, &answer)))),
+        }
+    }
+
     async fn call_own(&self, tool: &Own, arguments: &Map<String, Value>) -> Result<Value, Fault> {
         let (mut path, rest) = tool.target(arguments)?;
         if tool.method == Method::GET {
@@ -279,13 +323,7 @@ impl Call<'_> {
         arguments: &Map<String, Value>,
         task: Option<&Value>,
     ) -> Result<Value, Fault> {
-        let endpoint = entry.endpoint.as_ref().expect("only entries with an endpoint are tools");
-        let (mut path, mut body) = (endpoint.path.clone(), arguments.clone());
-        for param in &endpoint.params {
-            let value = body.remove(param).as_ref().and_then(Value::as_str).map(escaped);
-            let value = value.ok_or_else(|| Fault::params(format!("{param} is required, a string")))?;
-            path = path.replace(&format!("{{{param}}}"), &value);
-        }
+        let (path, body) = target(entry, arguments)?;
         let wait = if task.is_some() { Duration::ZERO } else { PATIENCE };
         let answer = if task.is_some() {
             self.inner.post(&path, &Value::Object(body)).await?
@@ -301,10 +339,26 @@ impl Call<'_> {
     }
 }
 
+/// The path of an entry's endpoint, and the body.
+fn target(entry: &Entry, arguments: &Map<String, Value>) -> Result<(String, Map<String, Value>), Fault> {
+    let endpoint = entry.endpoint.as_ref().expect("only entries with an endpoint are tools");
+    let (mut path, mut body) = (endpoint.path.clone(), arguments.clone());
+    for param in &endpoint.params {
+        let value = body.remove(param).as_ref().and_then(Value::as_str).map(escaped);
+        let value = value.ok_or_else(|| Fault::params(format!("{param} is required, a string")))?;
+        path = path.replace(&format!("{{{param}}}"), &value);
+    }
+    Ok((path, body))
+}
+
 /// The answer when the task is not finished yet: how to get its result.
-fn pointer(id: &str, answer: &Answer) -> Value {
+pub(super) fn pointer(id: &str, answer: &Answer) -> Value {
     let text = format!("The task {id} is accepted and goes on. Ask taskgate_get_task for its result.");
     json!({"content": [{"type": "text", "text": text}], "structuredContent": answer.body, "isError": false})
+}
+
+fn whole(id: &Value, result: Value) -> Response {
+    super::json_response(StatusCode::OK, json!({"jsonrpc": "2.0", "id": id, "result": result}).to_string())
 }
 
 /// Converts an answer to a tool result.
