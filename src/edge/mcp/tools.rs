@@ -276,8 +276,8 @@ impl Call<'_> {
     pub(super) async fn with_progress(&self, id: &Value, params: &Value) -> Result<Option<Response>, Fault> {
         let token = &params["_meta"]["progressToken"];
         let name = params["name"].as_str().unwrap_or_default();
-        let entry =
-            self.edge.catalog.entries().iter().find(|entry| entry.endpoint.is_some() && tool_name(entry) == name);
+        let found = named(self.edge.catalog.entries()).into_iter().find(|(known, _)| known == name);
+        let entry = found.map(|(_, entry)| entry);
         let (Some(entry), Value::Null, Value::String(_) | Value::Number(_)) = (entry, &params["task"], token) else {
             return Ok(None);
         };

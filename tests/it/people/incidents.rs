@@ -150,7 +150,8 @@ async fn what_is_muted_is_told_to_nobody_even_when_it_begins_again() {
     end(&env, "flaps").await;
     past(&env, "flaps").await;
     begin(&env, "flaps").await;
-    eventually("it is muted as it was", async || open(&env, "flaps").await["muted_until"].is_string().then_some(())).await;
+    eventually("it is muted as it was", async || open(&env, "flaps").await["muted_until"].is_string().then_some(()))
+        .await;
     // Another queue's incident is told after both changes of this one: they were passed over and are not late.
     begin(&env, "other").await;
     eventually("another one is told", async || told(&hook, "incident.opened", "other").first().cloned()).await;

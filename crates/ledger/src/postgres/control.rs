@@ -60,7 +60,7 @@ pub(super) async fn still_paused(tx: &mut Tx) -> Result<HashSet<String>, Error> 
 
 pub(super) async fn request_revoke(pool: &Pool, id: &TaskId, at: Time) -> Result<Option<Task>, Error> {
     let mut tx = pool::begin(pool).await?;
-    let found = numbers_of(&mut tx, &[id.clone()]).await?;
+    let found = numbers_of(&mut tx, std::slice::from_ref(id)).await?;
     let (low, high) = numbers::span(&found);
     sqlx::query(REQUEST_REVOKE).bind(found).bind(at.0).bind(low).bind(high).execute(&mut *tx).await?;
     audit::open_current(&mut tx).await?;

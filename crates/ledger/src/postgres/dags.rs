@@ -6,9 +6,9 @@ use sqlx::Row;
 use super::pool::{self, Tx};
 use super::{PostgresLedger, learn, numbers, save};
 use crate::dags::released;
+use crate::statements::statements;
 use crate::{Dags, Error, Event, ReadyPart, Release, Submission, headers};
 use celery::task::TaskId;
-use crate::statements::statements;
 use runtime::clock::Time;
 
 statements! {

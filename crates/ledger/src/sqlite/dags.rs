@@ -6,9 +6,9 @@ use sqlx::Row;
 use super::pool::Tx;
 use super::{SqliteLedger, learn, save};
 use crate::dags::released;
+use crate::statements::statements;
 use crate::{Dags, Error, Event, ReadyPart, Release, Submission};
 use celery::task::TaskId;
-use crate::statements::statements;
 use runtime::clock::Time;
 
 statements! {

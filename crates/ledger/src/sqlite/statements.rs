@@ -1,8 +1,9 @@
 //! Every constant statement, so that a test can prepare each against a migrated database.
 
 use super::{
-    audit, bulk, control, dags, events, fan_out, findings, gates, groups, incidents, insert, learn, lease, limits, lines,
-    logs, migrate, outbox, prune, save, schedules, stats, steps, tasks, tokens, traces, waits, webhooks, workers,
+    audit, bulk, control, dags, events, fan_out, findings, gates, groups, incidents, insert, learn, lease, limits,
+    lines, logs, migrate, outbox, prune, save, schedules, stats, steps, tasks, tokens, traces, waits, webhooks,
+    workers,
 };
 
 pub(super) const PING: &str = "select count(*) from queue_pause";
