@@ -1,4 +1,4 @@
-//! Whether the ledger and Redis answer, take writes and keep them: judged from facts.
+//! Judges from facts whether the ledger and Redis answer, take writes and keep them.
 
 use super::{Facts, Finding, Weight, Writes};
 use crate::config::{Config, Secret};

@@ -1,4 +1,4 @@
-//! The notice boards that dev's sample crawl reads. Not part of the contract: `serve` does not have them.
+//! The notice boards that dev's sample crawler reads. Not part of the contract: `serve` does not have them.
 
 use axum::Router;
 use axum::extract::Path;

@@ -67,7 +67,7 @@ pub const TABLE: &[(&str, &str, Need)] = &[
     ("POST", "/v1/tasks/{id}/resolve", CONTROL),
     ("POST", "/v1/tasks/{id}/complete", CONTROL),
     ("GET", "/v1/waits", READ),
-    // The link itself is signed, so whoever has it may call.
+    // The link itself is signed, so anyone who has it may call.
     ("GET", "/v1/waits/{token}", OPEN),
     ("POST", "/v1/waits/{token}", OPEN),
     ("DELETE", "/v1/waits/{token}", OPEN),

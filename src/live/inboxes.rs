@@ -1,7 +1,7 @@
 //! The inboxes that this gateway drains: the ledger's own and those of `[[inboxes]]`. Shared by the role that drains them and by
 //! readers, who must see a committed call as a task at once.
 //!
-//! Readers skip an inbox whose database is down, until it has been drained again, so that nobody waits for it.
+//! Readers skip an inbox whose database is down, until it has been drained again, so that no request waits for it.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};

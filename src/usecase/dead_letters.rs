@@ -1,4 +1,4 @@
-//! Dead letters: tasks that failed for good or were lost, until somebody deletes them from the list or re-queues them.
+//! Dead letters: tasks that failed for good or were lost, until a person deletes them from the list or re-queues them.
 
 use std::collections::{HashMap, HashSet};
 use std::time::Duration;

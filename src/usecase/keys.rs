@@ -43,7 +43,7 @@ impl Gateway {
         Ok(KeyState { key: word.to_owned(), ..state })
     }
 
-    /// Resets a key: the limits of its tasks apply again, and the rate starts anew. Tasks under way still count.
+    /// Resets a key: the limits of its tasks apply again, and the rate starts afresh. Unfinished tasks still count.
     pub async fn reset_limit(&self, namespace: Option<&str>, word: &str) -> Result<bool, Error> {
         let is_reset = self.ledger.reset_key(&namespace::key(namespace, word)).await?;
         self.relay.nudge();

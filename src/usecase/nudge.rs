@@ -15,7 +15,7 @@ impl Nudge {
         self.0.notify_one();
     }
 
-    /// Waits for a nudge; an earlier nudge that nobody waited for counts too.
+    /// Waits for a nudge; an earlier nudge counts too.
     pub fn nudged(&self) -> Notified<'_> {
         self.0.notified()
     }

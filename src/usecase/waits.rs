@@ -1,6 +1,6 @@
 //! Ends steps that wait: by an answer from outside, a refusal or a revoke. The service for waits then sends the next step.
 //!
-//! A wait has a token: its task's id and a code that only this installation can compute. So whoever has the link may answer, and a
+//! A wait has a token: its task's id and a code that only this installation can compute. So anyone who has the link may answer, and a
 //! guessed token is refused without a look-up.
 
 use base64::Engine;

@@ -32,7 +32,7 @@ fn every_recorded_message_is_rebuilt_byte_for_byte_from_its_two_texts() {
     for (name, vector) in vectors::all() {
         for text in vectors::messages(&vector) {
             let Ok(decoded) = Decoded::decode(text.as_bytes()) else { continue };
-            // A worker's retry repeats the client's name among the properties; nobody reads it.
+            // A worker's retry repeats the client's name among the properties; it is never read.
             let sent = value(&text);
             if sent["headers"]["compression"].is_null()
                 && sent["properties"]["origin"].is_null()

@@ -1,7 +1,7 @@
 //! The webhooks' part of the ledger: endpoints, and deliveries with all their tries.
 //!
-//! Invariant: deliveries come of the feed, and the mark of what was looked at moves in the transaction that writes them. So each
-//! recorded event that somebody wants to hear of becomes one delivery per endpoint, however often a replica dies in between.
+//! Invariant: deliveries are made from the feed, and the position in it moves in the transaction that writes them. So each recorded
+//! event that an endpoint asks for becomes one delivery to it, however often a replica dies in between.
 
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
@@ -9,17 +9,17 @@ use serde::{Deserialize, Serialize};
 use super::{Cursor, Error, Page, Task};
 use runtime::clock::Time;
 
-/// Signs what catalog entries ask for.
+/// The endpoint whose secret signs the deliveries for catalog entries.
 pub const CATALOG_ENDPOINT: &str = "catalog";
-/// Signs what submissions ask for.
+/// The endpoint whose secret signs the deliveries for submissions.
 pub const SUBMISSIONS_ENDPOINT: &str = "submissions";
 
-/// Where to send what. All empty for the two endpoints that are our own.
+/// Which events to send to which URL. All fields are empty for the two built-in endpoints.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct EndpointDocument {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub url: Option<String>,
-    /// Words as in a submission's `webhooks`.
+    /// Events, named as in a submission's `webhooks`.
     #[serde(default)]
     pub on: Vec<String>,
     /// Patterns of task names; all tasks when empty.
@@ -38,7 +38,7 @@ pub struct Endpoint {
     pub disabled_reason: Option<String>,
     /// `whsec_…`
     pub secret: String,
-    /// Signs too until its time is over.
+    /// The previous secret, which also signs until this time.
     pub old_secret: Option<(String, Time)>,
     pub created_at: Time,
     pub updated_at: Time,
@@ -46,7 +46,7 @@ pub struct Endpoint {
 }
 
 impl Endpoint {
-    /// One of the two that are not registered by anybody.
+    /// Whether it is one of the two built-in endpoints.
     pub fn is_built_in(&self) -> bool {
         matches!(self.id.as_str(), CATALOG_ENDPOINT | SUBMISSIONS_ENDPOINT)
     }
@@ -76,7 +76,7 @@ impl DeliveryState {
     }
 }
 
-/// What is to be told to whom.
+/// A delivery to be written.
 #[derive(Debug, Clone)]
 pub struct NewDelivery {
     /// The `webhook-id`: the same for every try.
@@ -96,7 +96,7 @@ pub struct NewDelivery {
     pub give_up_at: Time,
 }
 
-/// A delivery and how it went so far.
+/// A delivery and its tries so far.
 #[derive(Debug, Clone)]
 pub struct Delivery {
     pub no: i64,
@@ -120,11 +120,11 @@ pub struct Delivery {
     pub delivered_at: Option<Time>,
 }
 
-/// What came of one try.
+/// The outcome of one try.
 #[derive(Debug, Clone)]
 pub struct Tried {
     pub delivery_no: i64,
-    /// Which try it was: an older one that comes late changes nothing.
+    /// The number of the try: the late outcome of an older try is ignored.
     pub attempt: i32,
     pub at: Time,
     pub state: DeliveryState,
@@ -138,15 +138,15 @@ pub struct Tried {
 #[derive(Debug, Clone)]
 pub struct Claim<'a> {
     pub now: Time,
-    /// Until then nobody else takes them.
+    /// Until this time no other replica takes them.
     pub until: Time,
-    /// Targets that get nothing more at present.
+    /// Targets that get no further deliveries at present.
     pub busy: &'a [String],
     pub per_target: i64,
     pub limit: i64,
 }
 
-/// All given conditions hold at once.
+/// A delivery must match all given conditions.
 #[derive(Debug, Clone, Default)]
 pub struct DeliveryFilter {
     pub endpoint_id: String,
@@ -164,22 +164,22 @@ pub trait Webhooks: Send + Sync {
     /// By id, after this one.
     async fn endpoints(&self, after: Option<&str>, limit: i64) -> Result<Vec<Endpoint>, Error>;
 
-    /// Writes the endpoint as version + 1, if its row is of its version. What is still to be sent goes to its present URL.
+    /// Writes the endpoint as version + 1, if the row still has its version. Pending deliveries go to the new URL.
     async fn edit_endpoint(&self, endpoint: &Endpoint, target: &str) -> Result<bool, Error>;
 
-    /// With its deliveries. False when it is gone.
+    /// Deletes an endpoint with its deliveries. False when it does not exist.
     async fn delete_endpoint(&self, id: &str) -> Result<bool, Error>;
 
-    /// The position up to which events became deliveries.
+    /// The feed position up to which deliveries were made.
     async fn noticed(&self) -> Result<i64, Error>;
 
     /// Whether any task in the ledger asks for webhooks itself.
     async fn has_wishes(&self) -> Result<bool, Error>;
 
-    /// Tasks by number, whole.
+    /// Complete tasks, by number.
     async fn subjects(&self, task_nos: &[i64]) -> Result<Vec<Task>, Error>;
 
-    /// Moves the mark and writes the deliveries. False when another replica moved it: then nothing is written.
+    /// Moves the position and writes the deliveries. False when another replica moved it: then nothing is written.
     async fn notice(&self, from: i64, to: i64, deliveries: &[NewDelivery]) -> Result<bool, Error>;
 
     /// Takes deliveries that are due, oldest first, and counts the try that follows.
@@ -187,17 +187,17 @@ pub trait Webhooks: Send + Sync {
 
     async fn settle_delivery(&self, tried: &Tried) -> Result<(), Error>;
 
-    /// When the next delivery falls due.
+    /// When the next delivery is due.
     async fn next_delivery(&self) -> Result<Option<Time>, Error>;
 
     /// Newest first.
     async fn deliveries(&self, filter: &DeliveryFilter, page: &Page) -> Result<(Vec<Delivery>, Option<Cursor>), Error>;
 
-    /// Sends it again, whatever became of it. `None` when this endpoint has no such delivery.
+    /// Sends a delivery again, whatever its state. `None` when this endpoint has no such delivery.
     async fn resend(&self, endpoint_id: &str, id: &str, now: Time, give_up_at: Time)
     -> Result<Option<Delivery>, Error>;
 
-    /// Removes up to `limit` settled deliveries made before `before`; answers how many.
+    /// Removes up to `limit` settled deliveries made before `before`; returns how many.
     async fn prune_deliveries(&self, before: Time, limit: i64) -> Result<i64, Error>;
 }
 

@@ -1,4 +1,4 @@
-//! The part of the ledger that remote control needs: workers, what pauses took from them, revokes that still matter.
+//! The part of the ledger for remote control: workers, consumers that pauses stopped, and revokes that still apply.
 
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
@@ -7,14 +7,14 @@ use super::Error;
 use celery::task::TaskId;
 use runtime::clock::Time;
 
-/// A worker as last heard of.
+/// The last known state of a worker.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Worker {
     /// Its node name, `celery@host`.
     pub hostname: String,
     /// The last sign of life: a heartbeat or a reply.
     pub seen_at: Time,
-    /// It said goodbye.
+    /// When it signed off.
     pub offline_at: Option<Time>,
     pub facts: WorkerFacts,
 }
@@ -32,7 +32,7 @@ pub struct WorkerFacts {
     pub load: Option<[f64; 3]>,
     /// `py-celery 5.7.0 (Linux)`
     pub software: Option<String>,
-    /// Class of the pool, as `prefork` or `threads` where it is one of Celery's.
+    /// Class of the pool; `prefork`, `threads` and so on for Celery's own.
     pub pool: Option<String>,
     pub concurrency: Option<i64>,
     pub prefetch: Option<i64>,
@@ -41,29 +41,29 @@ pub struct WorkerFacts {
     pub heard_at: Option<i64>,
     /// Its last answer, in microseconds; null when it never answered.
     pub replied_at: Option<i64>,
-    /// When its process began, in microseconds, by how long it says that it is up.
+    /// When its process began, in microseconds, computed from the uptime that it reports.
     pub began_at: Option<i64>,
-    /// When this process took the name over from another one, by its own clock: what that one had is not with this one.
+    /// When this process took the name over from another one, by its own clock: it does not have the other one's tasks.
     pub replaced_at: Option<i64>,
-    /// It announced itself again then, and whether it is the same process is not known yet.
+    /// When it announced itself again, if it is not known yet whether it is the same process.
     pub doubted_at: Option<i64>,
-    /// It announced itself again then: its connection had been lost.
+    /// When it announced itself again after it had lost its connection.
     pub cut_at: Option<i64>,
-    /// The number of the process that had the name before.
+    /// The id of the process that had the name before.
     pub former_pid: Option<i64>,
-    /// When a former process was heard again, by its own clock: several workers share the name.
+    /// When a former process sent an event again, by its own clock: several workers share the name.
     pub shared_at: Option<i64>,
-    /// It was asked for long and never answered: its remote control is switched off.
+    /// It did not answer for a long time: its remote control is switched off.
     pub deaf: bool,
-    /// Whether it tells of its tasks; null until it was heard or has said so.
+    /// Whether it sends task events; null until that is known.
     pub tells: Option<bool>,
     /// Queues it consumes from.
     pub queues: Vec<String>,
-    /// Tasks it registers; null until it has said, and where they are more than are kept.
+    /// Tasks it registers; null until it has answered, or if there are too many to keep.
     pub tasks: Option<Vec<String>>,
 }
 
-/// A revoke that was asked for.
+/// A requested revoke.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Revocation {
     pub task_id: TaskId,
@@ -76,19 +76,19 @@ pub struct Revocation {
 
 #[async_trait]
 pub trait Control: Send + Sync {
-    /// Writes workers as they are now; an older sight does not replace a newer one.
+    /// Writes the current state of workers; an older state does not replace a newer one.
     async fn note_workers(&self, workers: &[Worker]) -> Result<(), Error>;
 
-    /// By name.
+    /// All workers, by name.
     async fn workers(&self) -> Result<Vec<Worker>, Error>;
 
-    /// Forgets workers that were last seen before.
+    /// Forgets workers that were last seen before this time.
     async fn forget_workers(&self, before: Time) -> Result<i64, Error>;
 
-    /// Remembers that these workers were told to leave a queue alone.
+    /// Remembers that these workers were told to stop consuming a queue.
     async fn note_paused_consumers(&self, queue: &str, hostnames: &[String]) -> Result<(), Error>;
 
-    /// Workers that were told to leave a queue alone; they are forgotten with this.
+    /// Returns and forgets the workers that were told to stop consuming a queue.
     async fn take_paused_consumers(&self, queue: &str) -> Result<Vec<String>, Error>;
 
     /// Remembers a revoke; a later one of the same task replaces it.
@@ -98,6 +98,6 @@ pub trait Control: Send + Sync {
     /// a canvas may still be sent by the worker that has the step before.
     async fn open_revocations(&self, limit: i64) -> Result<Vec<Revocation>, Error>;
 
-    /// Forgets those asked for before, and those whose task is final.
+    /// Forgets revokes requested before this time, and those whose task is final.
     async fn forget_revocations(&self, before: Time) -> Result<i64, Error>;
 }

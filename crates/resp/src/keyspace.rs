@@ -215,7 +215,7 @@ impl Keyspace {
         }
     }
 
-    // --- those who look at keys
+    // --- clients that watch keys
 
     fn touch(&mut self, db: usize, key: &[u8]) {
         if self.watched.is_empty() && self.awaited.is_empty() {

@@ -1,7 +1,7 @@
 //! Reads requests from a byte stream: arrays of bulk strings, or inline lines as typed into telnet.
 //!
-//! Incremental: a request may arrive byte by byte, and nothing is scanned twice. Malformed input ends the connection
-//! with Redis's own words; sizes are checked before anything is allocated, so a client cannot reserve memory by a number.
+//! Incremental: a request may arrive byte by byte, and nothing is scanned twice. Malformed input ends the connection with
+//! Redis's own error; sizes are checked before allocation, so a client cannot reserve memory by sending a large number.
 
 use bytes::{Buf, Bytes, BytesMut};
 
@@ -13,7 +13,7 @@ pub const MAX_BULK: usize = 512 * 1024 * 1024;
 const MAX_REQUEST: usize = 1024 * 1024 * 1024;
 /// As Redis's `PROTO_INLINE_MAX_SIZE`.
 const MAX_INLINE: usize = 64 * 1024;
-/// What an argument costs besides its bytes, so that a million empty ones are counted too.
+/// The memory of an argument besides its bytes, so that a million empty ones are counted too.
 const ARGUMENT_OVERHEAD: usize = 64;
 
 /// Why a connection must end.
@@ -130,7 +130,7 @@ impl Parser {
     }
 }
 
-/// Takes a line without its `\r\n`. `\r` alone ends it, and the byte after it is not looked at, as in Redis.
+/// Takes a line without its `\r\n`. `\r` alone ends it, and the byte after it is not checked, as in Redis.
 fn take_line(input: &mut BytesMut, too_big: Malformed) -> Result<Option<BytesMut>, Malformed> {
     let window = &input[..input.len().min(MAX_INLINE)];
     match window.iter().position(|&byte| byte == b'\r') {
@@ -195,7 +195,7 @@ fn split_word(text: &[u8]) -> Option<(Vec<u8>, &[u8])> {
     Some((word, &text[at..]))
 }
 
-/// Reads up to the closing quote; gives the position after it.
+/// Reads up to the closing quote; returns the position after it.
 fn quoted(text: &[u8], mut at: usize, quote: u8, word: &mut Vec<u8>) -> Option<usize> {
     loop {
         match (&text[at..], quote) {

@@ -16,7 +16,7 @@ pub(super) fn list() -> Value {
 
 pub(super) fn templates() -> Value {
     json!({"resourceTemplates": [
-        {"uriTemplate": "taskgate://tasks/{task_id}", "name": "task", "mimeType": "application/json", "description": "How a task stands"},
+        {"uriTemplate": "taskgate://tasks/{task_id}", "name": "task", "mimeType": "application/json", "description": "The state of a task"},
         {"uriTemplate": "taskgate://tasks/{task_id}/log", "name": "log", "mimeType": "application/json",
             "description": "The events of a task, in order, and the lines that it logged"},
     ]})

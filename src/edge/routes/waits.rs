@@ -16,7 +16,7 @@ use runtime::clock::Time;
 
 /// Steps that wait for an answer
 ///
-/// Open waits, the longest first. `links.complete` of each needs no other credential: whoever has the link may answer. A token that
+/// Open waits, the longest first. `links.complete` of each needs no other credential: anyone who has the link may answer. A token that
 /// is limited to some task names sees the waits of its own submissions.
 #[utoipa::path(
     get, path = "/v1/waits", tag = "tasks", operation_id = "list_waits",

@@ -11,7 +11,7 @@ use crate::usecase::Warning;
 use crate::usecase::submit::Submitted;
 use celery::task::Json;
 
-/// Where to go from here.
+/// Related resources.
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = Links)]
 pub struct LinksView {
@@ -34,7 +34,7 @@ impl LinksView {
         }
     }
 
-    /// A group's own page is its result.
+    /// The links of a group, whose `self` is its result.
     pub fn group(id: &str) -> Self {
         let id = encoded(id);
         Self {
@@ -67,11 +67,11 @@ pub struct ChildView {
     pub task: Option<String>,
 }
 
-/// Something that speaks against the run of an accepted task.
+/// A reason why an accepted task may not run.
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = Warning)]
 pub struct WarningView {
-    /// `unserved`: nobody reads the queue. `unregistered`: nobody who reads it registers the task.
+    /// `unserved`: no worker reads the queue. `unregistered`: no worker that reads it registers the task.
     #[schema(value_type = String, example = "unserved")]
     pub code: &'static str,
     #[schema(example = "no worker reads the queue gpu: tasks.embed waits until one does")]
@@ -94,7 +94,7 @@ pub struct AcceptedView {
     pub task_id: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub group_id: Option<String>,
-    /// Left to the catalog entry where its `response` says it.
+    /// Set by the catalog entry's `response` if that has it.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = String, example = "PENDING")]
     pub status: Option<String>,
@@ -117,20 +117,20 @@ pub struct AcceptedView {
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub children: Vec<ChildView>,
     pub links: LinksView,
-    /// `unique` joined a task that was there already.
+    /// `unique` joined an existing task.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub deduplicated: bool,
-    /// What the gateway knows against its run; absent when it knows nothing.
+    /// Reasons why the task may not run; absent when there are none.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub warnings: Vec<WarningView>,
-    /// The task that held its unique key, and what became of it.
+    /// The task that held its unique key, and the verdict of its revoke.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub replaced: Option<RevokedView>,
-    /// The path parameters of a catalog endpoint, as the client said them.
+    /// The path parameters of a catalog endpoint, as the client sent them.
     #[serde(flatten, serialize_with = "as_members")]
     #[schema(ignore)]
     pub echo: Vec<(String, String)>,
-    /// What the entry's `response` says.
+    /// The fields of the entry's `response`.
     #[serde(flatten, serialize_with = "as_members")]
     #[schema(ignore)]
     pub own: Vec<(String, Json)>,
@@ -172,7 +172,7 @@ impl AcceptedView {
         view
     }
 
-    /// Adds the entry's own fields; the two that stand in place of ours replace them.
+    /// Adds the entry's own fields; `status` and `message` replace ours.
     fn say(&mut self, own: Vec<(String, Json)>) {
         let says = |name: &str| own.iter().any(|(one, _)| one == name);
         if says("status") {

@@ -11,15 +11,15 @@ use ledger::Act;
 #[schema(as = AuditEntry)]
 pub struct ActView {
     pub id: String,
-    /// Its place in the chain of hashes; null while it is under way.
+    /// Its position in the chain of hashes; null while the call is in progress.
     pub place: Option<i64>,
     pub at: String,
-    /// A person who logged in, `token NAME`, or `anybody` where nobody is asked.
+    /// A person who logged in, `token NAME`, or `anybody` without authentication.
     #[schema(example = "token ops")]
     pub who: String,
     /// The token's id.
     pub token_id: Option<String>,
-    /// The operation, as in this contract.
+    /// The id of the operation in this contract.
     #[schema(example = "revoke_task")]
     pub what: String,
     /// The path of the request.
@@ -28,13 +28,13 @@ pub struct ActView {
     /// The address it came from.
     #[schema(example = "10.0.0.7")]
     pub from: Option<String>,
-    /// `done`, a verdict of a revoke, or the name of the problem; `unknown` when the gateway ended before it was known; null while it
-    /// is under way.
+    /// `done`, a verdict of a revoke, or the name of the problem; `unknown` when the gateway ended before it was known; null while the
+    /// call is in progress.
     #[schema(example = "prevented")]
     pub verdict: Option<String>,
     pub status: Option<i32>,
     pub detail: Option<String>,
-    /// Covers this row and the one before.
+    /// A hash over this row and the previous one.
     pub hash: Option<String>,
 }
 

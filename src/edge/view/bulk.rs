@@ -21,23 +21,23 @@ pub struct BulkView {
     /// `running`, `paused`, `cancelled` or `done`.
     #[schema(value_type = String, example = "running")]
     pub state: &'static str,
-    /// What was asked for: `filter`, and where they were given `rate`, `include_succeeded`, `terminate`, `reason`.
+    /// The request: `filter`, and if given `rate`, `include_succeeded`, `terminate`, `reason`.
     #[schema(value_type = Object)]
     pub request: Box<RawValue>,
-    /// Tasks that it found when it was accepted; null where counting them would have taken too long.
+    /// Tasks that it found when it was accepted; null if counting them would have taken too long.
     pub total: Option<i64>,
-    /// Tasks it acted on.
+    /// Tasks that were processed.
     pub done: i64,
-    /// Tasks it passed over: they ended meanwhile, were sent again before, or cannot be sent again.
+    /// Tasks that were skipped: they ended meanwhile, were sent again before, or cannot be sent again.
     pub skipped: i64,
     /// Tasks for which the action was refused.
     pub failed: i64,
-    /// How many ended how: `retried`, `prevented`, `signalled`, `requeued`, `dismissed`, `skipped`, `failed`.
+    /// The number of tasks for each outcome: `retried`, `prevented`, `signalled`, `requeued`, `dismissed`, `skipped`, `failed`.
     #[schema(value_type = Object, example = json!({"retried": 12, "skipped": 1}))]
     pub outcomes: BTreeMap<String, i64>,
-    /// The last 20 that were passed over or refused.
+    /// The last 20 tasks that were skipped or refused.
     pub errors: Vec<BulkErrorView>,
-    /// Who began it.
+    /// Who started it.
     pub who: String,
     pub created_at: String,
     pub changed_at: String,
@@ -67,7 +67,7 @@ pub struct BulkListView {
     pub bulks: Vec<BulkView>,
 }
 
-/// What an operation would touch.
+/// The tasks that an operation would change.
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = BulkPreview)]
 pub struct PreviewBulkView {
@@ -75,14 +75,14 @@ pub struct PreviewBulkView {
     pub dry_run: bool,
     #[schema(value_type = String, example = "retry")]
     pub action: &'static str,
-    /// Tasks that are part of it.
+    /// Tasks that the operation would change.
     pub matched: i64,
-    /// Tasks that the filter finds, by phase, whether they are part of it or not.
+    /// All tasks that the filter finds, by phase, whether or not the operation would change them.
     #[schema(value_type = Object, example = json!({"failed": 12, "lost": 1, "succeeded": 4000}))]
     pub by_phase: BTreeMap<&'static str, i64>,
-    /// Those of `matched` that were sent again already: a retry passes over them.
+    /// Tasks of `matched` that were already sent again: a retry skips them.
     pub already_retried: i64,
-    /// There are more than were counted (20,000, or three seconds).
+    /// There are more tasks than were counted (counting stops at 20,000, or after three seconds).
     pub more: bool,
 }
 
@@ -127,7 +127,7 @@ impl PreviewBulkView {
     }
 }
 
-/// The part of the plan that its asker wrote.
+/// The part of the plan that the client sent.
 fn request(plan: &str) -> Box<RawValue> {
     #[derive(Deserialize)]
     struct Given {

@@ -20,7 +20,7 @@ pub struct SentView {
 }
 
 impl SentView {
-    /// Reads the list of a record; what cannot be read is left out.
+    /// Reads the list of a record; unreadable entries are left out.
     pub fn list(tuples: Option<&RawValue>) -> Vec<Self> {
         let elements = tuples.and_then(|tuples| serde_json::from_str::<Vec<&RawValue>>(tuples.get()).ok());
         elements.into_iter().flatten().filter_map(ResultTuple::decode).map(|tuple| Self::of(&tuple)).collect()

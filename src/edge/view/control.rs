@@ -15,15 +15,15 @@ use celery::task::{Phase, TaskId};
 use ledger::{EdgeKind, Task, Worker};
 use runtime::clock::Time;
 
-/// What can be said for certain.
+/// The verdict of a revoke: what is certain.
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = Revoked)]
 pub struct RevokedView {
     pub task_id: String,
-    /// `prevented`: it will never run. `signalled`: a worker has it, and was told. `too_late`: it had ended.
+    /// `prevented`: it will never run. `signalled`: a worker has it and was told to drop it. `too_late`: it had ended.
     #[schema(value_type = String, example = "prevented")]
     pub verdict: &'static str,
-    /// It is known not to run any more.
+    /// It certainly does not run any more.
     pub confirmed: bool,
     pub detail: String,
 }
@@ -40,7 +40,7 @@ impl From<Revoked> for RevokedView {
     }
 }
 
-/// A task about which a person has decided.
+/// A task that a person has resolved.
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = Resolved)]
 pub struct ResolvedView {
@@ -48,7 +48,7 @@ pub struct ResolvedView {
     /// Precise, as in a task.
     #[schema(value_type = String, example = "lost")]
     pub phase: Phase,
-    /// Celery's word.
+    /// Celery's state.
     pub status: String,
     pub seq: i64,
     pub reason: Option<String>,
@@ -75,17 +75,17 @@ pub struct WorkerView {
     /// `online` or `offline`.
     #[schema(value_type = String, example = "online")]
     pub status: &'static str,
-    /// Seconds since its last heartbeat or answer.
+    /// Seconds since the last heartbeat or answer.
     pub heartbeat_age: f64,
     /// Tasks it runs now.
     pub active: Option<i64>,
     /// Tasks it ran since it started.
     pub processed: Option<i64>,
-    /// As `-P` takes it.
+    /// The pool, as an argument of `-P`.
     #[schema(example = "prefork")]
     pub pool: Option<String>,
     pub concurrency: Option<i64>,
-    /// Messages it reserves at most.
+    /// The most messages that it reserves.
     pub prefetch: Option<i64>,
     pub pid: Option<i64>,
     pub queues: Vec<String>,
@@ -93,7 +93,7 @@ pub struct WorkerView {
     pub load: Option<[f64; 3]>,
     #[schema(example = "py-celery 5.7.0 (Linux)")]
     pub software: Option<String>,
-    /// What it does not tell, what is therefore not known, and what to change; null when it tells all.
+    /// What the worker does not report, what is therefore unknown, and what to change; null when it reports everything.
     pub trouble: Option<String>,
 }
 
@@ -135,16 +135,16 @@ pub struct QueueView {
     pub waiting: i64,
     /// The same by priority step: `0` is served first, `9` last.
     pub priorities: BTreeMap<String, i64>,
-    /// Tasks held back here: for their time, a pause or a limit.
+    /// Tasks held in the ledger: for their time, a pause or a limit.
     pub held: i64,
     /// Tasks that workers have.
     pub reserved: i64,
-    /// Age of the oldest waiting message; null when nothing waits or nobody knows.
+    /// Age of the oldest waiting message; null when nothing waits or it is unknown.
     pub oldest_seconds: Option<f64>,
     /// Online workers that serve it.
     pub consumers: usize,
     pub paused: bool,
-    /// What is wrong with its key in Redis, so that it counts as empty; null as a rule.
+    /// What is wrong with its key in Redis, so that it counts as empty; normally null.
     pub trouble: Option<String>,
 }
 
@@ -195,7 +195,7 @@ pub struct MessageView {
     pub origin: Option<String>,
     /// A worker had it and gave it back.
     pub redelivered: bool,
-    /// Why it cannot be read; no worker can run it.
+    /// Why the message cannot be decoded; no worker can run it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub error: Option<String>,
 }
@@ -252,17 +252,17 @@ impl MessageView {
 #[schema(as = QueuedMessageList)]
 pub struct MessageListView {
     pub messages: Vec<MessageView>,
-    /// The `cursor` of the next page; null on the last one. Queues move: a page may repeat or miss what was served meanwhile.
+    /// The `cursor` of the next page; null on the last one. Queues change: a page may repeat or miss messages that were served meanwhile.
     pub next: Option<String>,
 }
 
-/// What was done to a queue.
+/// The result of an operation on a queue.
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = QueueChange)]
 pub struct QueueChangeView {
     pub queue: String,
     pub paused: bool,
-    /// What the workers that serve it answered.
+    /// The answers of the workers that serve it.
     #[schema(value_type = Object)]
     pub replies: Replies,
 }
@@ -271,7 +271,7 @@ pub struct QueueChangeView {
 #[schema(as = Purged)]
 pub struct PurgedView {
     pub queue: String,
-    /// Messages that were taken out; their tasks ended `revoked`.
+    /// Messages that were removed; their tasks ended `revoked`.
     pub purged: usize,
 }
 
@@ -312,18 +312,18 @@ impl GraphView {
     }
 }
 
-/// What a bulk re-queue did.
+/// The result of a bulk re-queue.
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = Requeued)]
 pub struct RequeuedView {
     pub dry_run: bool,
     pub matched: usize,
     pub requeued: usize,
-    /// New tasks, with the dead letters they come from.
+    /// New tasks, each with its dead letter.
     pub tasks: Vec<RequeuedTaskView>,
-    /// Dead letters that stay, with the reason.
+    /// Dead letters that were not re-queued, with the reason.
     pub skipped: Vec<SkippedView>,
-    /// There are more: call again.
+    /// There are more dead letters: call again.
     pub remaining: bool,
 }
 

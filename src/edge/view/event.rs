@@ -29,7 +29,7 @@ pub struct EventView<'a> {
     /// `update_state`'s object.
     #[schema(value_type = serde_json::Value)]
     pub meta: Option<Cow<'a, RawValue>>,
-    /// Why, when taskgate decided it or the broker did it by itself: queued again, held, lost.
+    /// The reason of a change by taskgate or the broker: queued again, held, lost.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<String>)]
     pub reason: Option<&'a str>,
@@ -41,7 +41,7 @@ pub struct EventView<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<String>)]
     pub queue: Option<&'a str>,
-    /// It had been given up, and its real end came later.
+    /// The task had been given up, and its real end came later.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub corrected: bool,
 }
@@ -64,7 +64,7 @@ impl<'a> EventView<'a> {
         }
     }
 
-    /// With the task's name and queue: for readers of many tasks.
+    /// With the task's name and queue, for streams of many tasks.
     pub fn named(event: &'a Event, mask: Mask<'_>) -> Self {
         Self { task: event.name.as_deref(), queue: event.queue.as_deref(), ..Self::of(event, mask) }
     }
@@ -81,7 +81,7 @@ impl<'a> EventView<'a> {
     }
 }
 
-/// How a task is when its stream begins.
+/// The state of a task when its stream begins.
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = Snapshot)]
 pub struct SnapshotView<'a> {

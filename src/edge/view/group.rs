@@ -77,7 +77,7 @@ impl<'a> MemberView<'a> {
     }
 }
 
-/// A step of a group: so many members have ended.
+/// The progress of a group: how many members have ended.
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = GroupProgress)]
 pub struct GroupEventView<'a> {

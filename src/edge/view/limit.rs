@@ -7,29 +7,30 @@ use celery::task::limit::Rate;
 use ledger::KeyState;
 use runtime::clock::Time;
 
-/// How a key stands.
+/// The state of a key.
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = Limit)]
 pub struct LimitView {
     /// As the caller's submissions name it.
     #[schema(example = "user-7")]
     pub key: String,
-    /// Tasks of the key that may be under way at the same time: as changed by hand, else as its tasks say. Null without such a limit.
+    /// The most tasks of the key that may be published and unfinished at once: as changed by hand, else as in its tasks. Null without such
+    /// a limit.
     #[schema(example = 2)]
     pub max: Option<u32>,
-    /// How many may start in which time, likewise.
+    /// How many may start per time, likewise.
     #[schema(example = "1/m")]
     pub rate: Option<String>,
-    /// Nothing of the key starts.
+    /// No task of the key starts.
     pub paused: bool,
     /// Tasks that were published and have not ended. Only those with a `max` are counted.
     pub under_way: i64,
     /// Tasks that wait for the key, counted up to 10,000 of each kind.
     pub waiting: i64,
-    /// When the rate lets the next task start, if that is not now.
+    /// When the rate allows the next task to start, if that is not now.
     #[schema(value_type = Option<String>, format = DateTime)]
     pub next_at: Option<Time>,
-    /// When it was changed by hand. Null when only its tasks say what holds.
+    /// When it was changed by hand. Null when only the values of its tasks apply.
     #[schema(value_type = Option<String>, format = DateTime)]
     pub changed_at: Option<Time>,
 }

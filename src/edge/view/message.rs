@@ -10,10 +10,10 @@ use utoipa::ToSchema;
 use super::Mask;
 use ledger::{Message, Task};
 
-/// Celery's own texts of the arguments, which would show what is masked.
+/// Celery's own texts of the arguments, which would reveal masked values.
 const TEXTS: [&str; 2] = ["argsrepr", "kwargsrepr"];
 
-/// The two JSON texts that a message consists of; the broker has the body as base64.
+/// The two JSON texts of a message; the broker has the body as base64.
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = TaskMessage)]
 pub struct MessageView<'a> {
@@ -26,7 +26,7 @@ pub struct MessageView<'a> {
     pub delivery: i32,
     #[schema(value_type = String, example = "application/json")]
     pub content_type: &'static str,
-    /// Celery's headers and those of the client; null where a worker made the message from its predecessor's result.
+    /// Celery's headers and those of the client; null if a worker made the message from its predecessor's result.
     #[schema(value_type = Option<Object>)]
     pub headers: Option<Cow<'a, RawValue>>,
     /// `[args, kwargs, embed]`

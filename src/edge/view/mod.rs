@@ -1,4 +1,4 @@
-//! What the ledger holds, as the API shows it: field by field in the contract's order. Results pass through verbatim.
+//! The data of the ledger as the API shows it: field by field in the contract's order. Results pass through verbatim.
 
 mod accepted;
 mod audit;

@@ -1,4 +1,4 @@
-//! The result body: what became of a task.
+//! The result body: the outcome of a task.
 
 use crate::edge::answer::Lends;
 use std::borrow::Cow;
@@ -18,20 +18,20 @@ use runtime::clock::Time;
 pub struct ResultView<'a> {
     #[schema(value_type = String, example = "0192f0c1-6c1e-7d3e-9f2a-3b8f0a5d1c42")]
     pub task_id: &'a str,
-    /// Null until the name of a task that others submitted is known.
+    /// Null while the name is unknown, for a task that another program submitted.
     #[schema(value_type = Option<String>, example = "tasks.add")]
     pub task: Option<&'a str>,
-    /// Celery's word, or the task's own state.
+    /// Celery's state, or the task's own.
     #[schema(value_type = String, example = "SUCCESS")]
     pub status: &'a str,
-    /// It will not change any more.
+    /// The result will not change any more.
     pub ready: bool,
     pub successful: bool,
     pub failed: bool,
     /// The return value; null unless successful.
     #[schema(value_type = serde_json::Value, example = 5)]
     pub result: Option<Cow<'a, RawValue>>,
-    /// False when the result is of a kind that is not read here (pickle is never run): `result` is then `{"encoding": content type,
+    /// False when the result has an encoding that is not read here (pickle is never loaded): `result` is then `{"encoding": content type,
     /// "bytes": base64}`, the whole record as the worker stored it. Left out otherwise.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub result_readable: Option<bool>,

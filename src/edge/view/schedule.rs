@@ -1,4 +1,4 @@
-//! A schedule as clients see it: its document verbatim (masked where the catalog says so), and what became of it.
+//! A schedule as clients see it: its document verbatim (with the catalog's masks), its state and its ticks.
 
 use serde::Serialize;
 use serde_json::value::RawValue;
@@ -11,18 +11,18 @@ use celery::task::json::{self, Fields};
 use celery::task::{Json, Submission, signature};
 use ledger::{Run, Schedule};
 
-/// Members that carry what clients sent to tasks.
+/// Members with data that clients sent to tasks.
 const CARRIERS: [&str; 7] = ["args", "kwargs", "link", "link_error", "chain", "group", "chord"];
-/// What counts when the document does not say it.
+/// Defaults for members that the document does not have.
 const DEFAULTS: [(&str, &str); 4] =
     [("timezone", "\"UTC\""), ("catch_up", "\"last\""), ("overlap", "\"allow\""), ("jitter", "0")];
 
-/// Where a schedule of this name is.
+/// The path of a schedule of this name.
 pub fn schedule_path(name: &str) -> String {
     crate::edge::base::path(&format!("/v1/schedules/{}", encoded(name)))
 }
 
-/// JSON text of one schedule, under the name by which the caller knows it.
+/// JSON text of one schedule, with the name that the caller uses.
 pub fn schedule_text(schedule: &Schedule, name: &str, catalog: &Catalog) -> String {
     let redact = redacted(schedule, catalog);
     let mask = Mask::new(&redact);
@@ -54,7 +54,7 @@ fn json_of(value: &impl Serialize) -> Json {
     json::written(serde_json::to_string(value).expect("a view is JSON"))
 }
 
-/// Names that the catalog masks, of all tasks in it.
+/// Names of the fields that the catalog masks, for all tasks in the schedule.
 fn redacted(schedule: &Schedule, catalog: &Catalog) -> Vec<String> {
     let fields = Fields::parse(schedule.document.get()).unwrap_or_default();
     let call =
@@ -74,7 +74,7 @@ pub struct RunView {
     pub scheduled_at: runtime::clock::Time,
     #[schema(value_type = String, format = DateTime)]
     pub fired_at: runtime::clock::Time,
-    /// `fired`, `skipped` (by a policy), `missed` (no gateway was there) or `failed` (it could not be submitted).
+    /// `fired`, `skipped` (by a policy), `missed` (no gateway ran) or `failed` (it could not be submitted).
     #[schema(example = "fired")]
     pub outcome: &'static str,
     pub reason: Option<String>,

@@ -1,4 +1,4 @@
-//! Figures over time as the API shows them.
+//! Statistics over time as the API shows them.
 
 use std::time::Duration;
 
@@ -59,7 +59,7 @@ impl ThroughputView {
     }
 }
 
-/// Percentiles in seconds, as near as the buckets of the histogram tell (bounds at 1, 2 and 5 times powers of ten).
+/// Percentiles in seconds, as exact as the histogram's buckets allow (bounds at 1, 2 and 5 times powers of ten).
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = Percentiles)]
 pub struct PercentilesView {
@@ -85,7 +85,7 @@ impl PercentilesView {
 pub struct LatencyPointView {
     #[schema(value_type = String, format = DateTime)]
     pub at: Time,
-    /// From when it could run until it started.
+    /// From the time when it could run until it started.
     pub wait: PercentilesView,
     /// From its start to its end.
     pub run: PercentilesView,
@@ -105,7 +105,7 @@ pub struct LatencyView {
     /// Seconds that one point stands for.
     pub step: u64,
     pub points: Vec<LatencyPointView>,
-    /// The whole time, by task.
+    /// Over the whole period, by task.
     pub tasks: Vec<TaskLatencyView>,
 }
 
@@ -150,9 +150,9 @@ pub struct FailureGroupView {
     /// The innermost frame, without its line; null without a traceback.
     #[schema(example = "app/tasks.py in crawl")]
     pub frame: Option<String>,
-    /// Of the newest one.
+    /// The message of the newest failure.
     pub message: String,
-    /// In the time that was asked for.
+    /// Failures in the requested period.
     pub count: i64,
     #[schema(value_type = String, format = DateTime)]
     pub first_at: Time,
@@ -194,6 +194,6 @@ impl FailuresView {
 pub struct OutcomesView {
     #[schema(value_type = Object, example = json!({"failed": 12, "succeeded": 4000}))]
     pub by_phase: std::collections::BTreeMap<&'static str, i64>,
-    /// There are more than were counted.
+    /// There are more tasks than were counted.
     pub more: bool,
 }

@@ -1,4 +1,4 @@
-//! A task with its whole story, and its line in a list.
+//! A task with all its data, and its summary in a list.
 
 use crate::edge::answer::Lends;
 use std::borrow::Cow;
@@ -14,7 +14,7 @@ use celery::task::json;
 use ledger::{Message, Task};
 use runtime::clock::Time;
 
-/// The result body, and everything else that the ledger knows.
+/// The result body, and everything else that the ledger has.
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = Task)]
 pub struct TaskView<'a> {
@@ -30,7 +30,7 @@ pub struct TaskView<'a> {
     pub args: Option<Cow<'a, RawValue>>,
     #[schema(value_type = Option<Object>)]
     pub kwargs: Option<Cow<'a, RawValue>>,
-    /// Python's text of the arguments, for tasks that others submitted.
+    /// Python's text of the arguments, for tasks that another program submitted.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<String>)]
     pub argsrepr: Option<&'a str>,
@@ -60,7 +60,7 @@ pub struct TaskView<'a> {
     /// When a held task is published.
     #[schema(value_type = Option<String>, format = DateTime)]
     pub eta: Option<Time>,
-    /// After this it does not start any more.
+    /// After this time it does not start any more.
     #[schema(value_type = Option<String>, format = DateTime)]
     pub expires: Option<Time>,
     #[schema(value_type = Option<String>)]
@@ -69,10 +69,10 @@ pub struct TaskView<'a> {
     pub retried_as: Option<&'a str>,
     #[schema(value_type = Option<String>)]
     pub schedule: Option<&'a str>,
-    /// Why it is where it is, when taskgate decided that.
+    /// The reason for its phase, when taskgate decided it.
     #[schema(value_type = Option<String>)]
     pub reason: Option<&'a str>,
-    /// It had been given up, and its real end came later.
+    /// The task had been given up, and its real end came later.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub corrected: bool,
     pub links: LinksView,
@@ -128,7 +128,7 @@ fn labels(task: &Task) -> BTreeMap<&str, &str> {
     task.labels.iter().map(|(key, value)| (key.as_str(), value.as_str())).collect()
 }
 
-/// A line of a list: a task without arguments, return value and traceback, which may be large.
+/// A task in a list, without arguments, return value and traceback, which may be large.
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = TaskSummary)]
 pub struct SummaryView<'a> {

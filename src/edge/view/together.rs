@@ -1,4 +1,4 @@
-//! What was done to all tasks of a group or a canvas, as the API shows it: a verdict for each, and a sum.
+//! Results of operations on all tasks of a group or a canvas: a verdict for each, and totals.
 
 use serde::Serialize;
 use utoipa::ToSchema;
@@ -18,7 +18,7 @@ pub enum RevokedAnswer {
     Together(RevokedTogetherView),
 }
 
-/// As a document: the new task, or what became of each member.
+/// The new task, or the outcome for each member.
 #[derive(Debug, Serialize, ToSchema)]
 #[serde(untagged)]
 #[schema(as = RetriedOneOrAll)]
@@ -27,17 +27,17 @@ pub enum RetriedAnswer {
     Together(RetriedTogetherView),
 }
 
-/// What became of the revoke of a group, or of a whole canvas.
+/// The outcome of a revoke of a group or of a whole canvas.
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = RevokedTogether)]
 pub struct RevokedTogetherView {
-    /// As it was asked for.
+    /// The id in the request.
     pub task_id: String,
-    /// Of all tasks the weakest: `signalled` when a worker has one of them, `prevented` when every other one was removed,
+    /// The weakest verdict of all tasks: `signalled` when a worker has one of them, `prevented` when every unfinished one was removed,
     /// `too_late` when all had ended.
     #[schema(value_type = String, example = "signalled")]
     pub verdict: &'static str,
-    /// None of them is known to run any more.
+    /// Certainly none of them runs any more.
     pub confirmed: bool,
     /// A sentence with the counts.
     pub detail: String,
@@ -48,7 +48,7 @@ pub struct RevokedTogetherView {
     pub members: Vec<RevokedView>,
 }
 
-/// More than these are counted only.
+/// The most members that are listed; more are only counted.
 const LISTED: usize = 1_000;
 
 impl RevokedTogetherView {
@@ -77,7 +77,7 @@ impl RevokedTogetherView {
     }
 }
 
-/// What became of the retry of a group.
+/// The outcome of a retry of a group.
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = RetriedTogether)]
 pub struct RetriedTogetherView {
@@ -89,7 +89,7 @@ pub struct RetriedTogetherView {
     pub members: Vec<RetriedMemberView>,
 }
 
-/// One member: the id it was sent again as, or why it was not.
+/// One member: the id of its new task, or why it was not sent again.
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = RetriedMember)]
 pub struct RetriedMemberView {

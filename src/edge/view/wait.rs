@@ -11,7 +11,7 @@ use ledger::{Wait, WaitState};
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = Wait)]
 pub struct WaitView {
-    /// Stands for the wait in its link
+    /// Identifies the wait in its link
     token: String,
     task_id: String,
     #[schema(example = "approve")]
@@ -27,7 +27,7 @@ pub struct WaitView {
     /// JSON Schema of the answer; null takes any
     #[schema(value_type = Option<serde_json::Value>)]
     schema: Option<Json>,
-    /// What the step before it returned
+    /// The result of the step before it
     #[schema(value_type = Option<serde_json::Value>)]
     input: Option<Json>,
     /// The answer, once there is one; the reason of a refusal
@@ -42,7 +42,7 @@ pub struct WaitView {
 
 #[derive(Debug, Serialize, ToSchema)]
 pub struct WaitLinks {
-    /// POST the answer here; the link is the permission
+    /// POST the answer here; the link needs no other credential
     #[schema(example = "/v1/waits/…")]
     complete: String,
     task: String,

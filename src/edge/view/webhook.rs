@@ -1,4 +1,4 @@
-//! Webhooks and their deliveries. A secret is shown by the answer that made it, and never again.
+//! Webhooks and their deliveries. A secret is shown only in the answer to the request that created it.
 
 use crate::edge::answer::Lends;
 use serde::Serialize;
@@ -11,7 +11,7 @@ use runtime::clock::Time;
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = Webhook)]
 pub struct WebhookView<'a> {
-    /// A UUID; `catalog` and `submissions` for what these ask for.
+    /// A UUID; `catalog` or `submissions` for the built-in ones.
     #[schema(value_type = String)]
     pub id: &'a str,
     /// Null for `catalog` and `submissions`.
@@ -25,14 +25,14 @@ pub struct WebhookView<'a> {
     #[schema(value_type = Option<String>)]
     pub description: Option<&'a str>,
     pub enabled: bool,
-    /// Why it was disabled, when nobody asked for that.
+    /// Why taskgate disabled it by itself.
     #[schema(value_type = Option<String>)]
     pub disabled_reason: Option<&'a str>,
-    /// Only in the answer that made it.
+    /// Only in the answer to the request that created it.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<String>, example = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw")]
     pub secret: Option<&'a str>,
-    /// Until then the secret before signs too.
+    /// Until this time the previous secret also signs.
     #[schema(value_type = Option<String>, format = DateTime)]
     pub old_secret_until: Option<Time>,
     #[schema(value_type = String, format = DateTime)]
@@ -110,7 +110,7 @@ pub struct DeliveryView<'a> {
     #[schema(value_type = String, example = "delivered")]
     pub state: &'static str,
     pub attempts: i32,
-    /// Of the last try; null when no answer came.
+    /// Status of the last try; null when no answer came.
     pub last_status: Option<i32>,
     #[schema(value_type = Option<String>)]
     pub last_error: Option<&'a str>,

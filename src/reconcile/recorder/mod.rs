@@ -9,7 +9,7 @@
 //! One replica records at a time, the holder of the lease, and every write is fenced by the lease's term. A recorder that was paused for
 //! longer than its lease, or could not reach the ledger, notices with its next write. Its successor may have missed messages that it
 //! received, so it listens for a moment longer and writes news that may be recorded late and twice. The standby replicas listen too
-//! ([`feeds`]), and the next recorder writes what arrived while nobody recorded. What a crash of PostgreSQL may have undone is written
+//! ([`feeds`]), and the next recorder writes what arrived while there was no recorder. What a crash of PostgreSQL may have undone is written
 //! again ([`unsure`]).
 
 mod asking;

@@ -44,7 +44,7 @@ impl Default for RetryPolicy {
 
 impl RetryPolicy {
     /// The pause before the retry that follows run number `attempt` (0 is the first run).
-    /// `random` is between 0 and 1 and only looked at with jitter.
+    /// `random` is between 0 and 1 and only used with jitter.
     pub fn delay_for(&self, attempt: u32, random: f64) -> Duration {
         let factor = self.backoff.map_or(1.0, |backoff| backoff.powi(attempt.min(1000).cast_signed()));
         let cap = if self.backoff.is_some() { self.cap } else { self.cap.max(self.delay) };

@@ -20,7 +20,7 @@ statements! {
     /// Returns how many rows were found as expected.
     ///
     /// `$1` numbers, then one array per column of the task; `$22` what becomes of the row: it stays in flight or it ends; `$23` its new
-    /// events; `$24` the `seq` that a row which nobody locked must still have. `$25` the numbers and `$26` the ids of those that ended; `$27`
+    /// events; `$24` the `seq` that a row without a lock must still have. `$25` the numbers and `$26` the ids of those that ended; `$27`
     /// how many events this transaction wrote before; `$28` places, `$29` times and `$30` texts of rows of the feed; `$31` the notification; `$32` whether columns say all
     /// events so far (then a history that is null stays so), `$33` if not, the events that they said before; `$34` those that are
     /// not in the broker.

@@ -70,7 +70,7 @@ fn set_options(call: &Call, args: &[Bytes]) -> Result<Options, Failure> {
     Ok(options)
 }
 
-/// Reads `EX n` and its relatives; gives what follows.
+/// Reads `EX n` and similar options; returns the remaining arguments.
 fn expiry_option<'a>(
     call: &Call,
     command: &str,
@@ -212,7 +212,7 @@ pub fn getrange(call: &mut Call, args: &[Bytes]) -> Answer {
         return Ok(Reply::bulk(""));
     }
     let len = i64::try_from(value.len()).unwrap_or(i64::MAX);
-    // Unlike in lists an end before the first byte means the first byte.
+    // Unlike in lists, an end before the first byte means the first byte.
     let end = if end < 0 { end.saturating_add(len).max(0) } else { end };
     Ok(match crate::call::span(start, end, value.len()) {
         Some((from, to)) => Reply::Bulk(value.slice(from..=to)),

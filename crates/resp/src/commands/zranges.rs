@@ -54,7 +54,7 @@ impl LexBound {
     }
 }
 
-/// Which members.
+/// The members to select.
 #[derive(Debug, Clone, PartialEq)]
 enum Range {
     Rank(i64, i64),

@@ -56,7 +56,7 @@ impl AddOptions {
         Ok(())
     }
 
-    /// The score a member shall have; `None` leaves it alone.
+    /// The new score of a member; `None` leaves it unchanged.
     fn decide(&self, before: Option<f64>, given: f64) -> Result<Option<f64>, Failure> {
         let Some(before) = before else { return Ok((!self.xx).then_some(given)) };
         if self.nx {

@@ -8,7 +8,7 @@ use celery::task::Json;
 use celery::task::json::Fields;
 use runtime::clock::Time;
 
-/// Reads definitions. RedBeat keeps no zone: `timezone` is the app's.
+/// Reads definitions. RedBeat stores no time zone: `timezone` is the app's.
 pub fn read(definitions: &[String], timezone: Option<&str>, now: Time) -> Vec<Imported> {
     finish(definitions.iter().map(|text| entry(text)).collect(), timezone, now)
 }
