@@ -86,7 +86,7 @@ pub fn refuse_open(config: &Config, i_know: bool) -> anyhow::Result<()> {
         return Ok(());
     }
     anyhow::bail!(
-        "{}: {address} can be reached from other machines, and auth = \"none\" lets everybody do everything there; say auth = \"token\", \
+        "{}: {address} can be reached from other machines, and auth = \"none\" lets everyone do everything there; set auth = \"token\", \
          listen on 127.0.0.1, or add --i-know if it is meant so",
         config.said.place("http.listen")
     )

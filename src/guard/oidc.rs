@@ -46,10 +46,10 @@ pub enum OidcError {
     Foreign,
     #[error("the provider refused: {0}")]
     Refused(String),
-    #[error("what the provider says of who logged in does not fit: {0}")]
+    #[error("the provider's data about the person is not valid: {0}")]
     Unfit(String),
     /// The login succeeded, but the person has no scope here.
-    #[error("{0} has no role that may do anything here")]
+    #[error("{0} has no role with a permission here")]
     NoRole(String),
 }
 

@@ -102,7 +102,7 @@ impl Adopter {
                 if self.recorder.is_active()
                     && let Err(trouble) = self.look(&queues, &mut listening.ended).await
                 {
-                    debug!(error = %trouble, "tasks of workers without events are looked for again");
+                    debug!(error = %trouble, "tasks of workers without events could not be read, trying again");
                 }
             }
             tokio::select! { () = stop.cancelled() => {} () = tokio::time::sleep(PERIOD) => {} }

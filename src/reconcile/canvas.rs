@@ -76,7 +76,7 @@ impl Canvases {
                 Ok(()) => backoff.reset(),
                 Err(error) => {
                     if backoff.is_fresh() {
-                        warn!(error = %error, "canvases could not be looked at, trying again");
+                        warn!(error = %error, "canvases could not be checked, trying again");
                     }
                     let pause = backoff.pause();
                     tokio::select! { () = stop.cancelled() => return, () = tokio::time::sleep(pause) => {} }

@@ -99,7 +99,7 @@ impl Departed {
         let mut suspects: HashMap<TaskId, (i64, Time)> = HashMap::new();
         while !stop.is_cancelled() {
             if let Err(trouble) = self.pass(&mut suspects).await {
-                info!(error = %trouble, "tasks of dead workers were not looked for, trying again: {trouble}");
+                info!(error = %trouble, "tasks of dead workers could not be checked, trying again: {trouble}");
             }
             tokio::select! { () = stop.cancelled() => {} () = tokio::time::sleep(self.config.period) => {} }
         }

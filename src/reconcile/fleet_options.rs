@@ -56,7 +56,7 @@ impl FleetOptions {
                 warn!(worker = %node, "{node} uses other transport options than [broker] says; write there: {lines}. Until \
                     then tasks whose list no worker reads are held");
             }
-            None if before.is_some() => info!("the workers' transport options are as [broker] says"),
+            None if before.is_some() => info!("the workers' transport options match [broker]"),
             Some(_) | None => {}
         }
         self.broker.refusals().note_theirs(theirs.map(|(_, theirs)| theirs));

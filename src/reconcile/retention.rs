@@ -41,7 +41,7 @@ impl Retention {
         let period = PERIOD.min(self.config.keep).min(self.config.keep_payload).max(Duration::from_secs(1));
         while !stop.is_cancelled() {
             if let Err(error) = self.pass(&stop).await {
-                warn!(error = %error, "old history stays for now");
+                warn!(error = %error, "old history could not be removed, trying again later");
             }
             tokio::select! { () = stop.cancelled() => {} () = tokio::time::sleep(period) => {} }
         }

@@ -89,7 +89,7 @@ impl LogWriter {
         let before = clock::now().minus(self.config.keep);
         let pruned: Result<i64, Error> = self.ledger.prune_logs(before, PRUNE_BATCH).await;
         if let Err(error) = pruned {
-            warn!(error = %error, "old task logs stay for now");
+            warn!(error = %error, "old task logs could not be removed, trying again later");
         }
     }
 }

@@ -257,12 +257,12 @@ impl WorkerRegistry {
             self.ledger.forget_revocations(now.minus(REVOKE_MEMORY)).await
         };
         if let Err(error) = forgotten.await {
-            debug!(error = %error, "old workers and revokes stay for now");
+            debug!(error = %error, "old workers and revokes could not be removed, trying again later");
         }
         if let Some(lists) = self.broker.lists()
             && let Err(error) = lists.sweep_replies(now).await
         {
-            debug!(error = %error, "late replies stay for now");
+            debug!(error = %error, "late replies could not be removed, trying again later");
         }
     }
 

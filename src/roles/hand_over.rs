@@ -36,7 +36,7 @@ const REMEMBERED: usize = 10_000;
 enum Trouble {
     #[error(transparent)]
     Ledger(#[from] Error),
-    #[error("the task that is told could not be submitted")]
+    #[error("the on_failure task could not be submitted")]
     Submit(#[from] SubmitError),
 }
 
@@ -107,7 +107,7 @@ impl HandOver {
             return Ok(());
         }
         let Some(signature) = telling(kept, failed(task)) else {
-            warn!(task.id = %task.id, "what task {} would tell of its failure cannot be read", task.id);
+            warn!(task.id = %task.id, "the on_failure call of task {} cannot be read", task.id);
             self.done.add(&task.id);
             return Ok(());
         };
@@ -122,7 +122,7 @@ impl HandOver {
             SubmitRequest { trusted: true, token: task.options.token.clone(), ..SubmitRequest::new(submission) };
         let told = self.gateway.submit(request).await?;
         if let Some(id) = told.task_id.filter(|_| !told.joined) {
-            info!(task.id = %task.id, "task {} failed for good, {id} is told", task.id);
+            info!(task.id = %task.id, "task {} failed for good, its on_failure task is {id}", task.id);
         }
         self.done.add(&task.id);
         Ok(())

@@ -123,7 +123,7 @@ impl Drain {
             match heard {
                 Ok(never) => match never {},
                 Err(error) => {
-                    debug!(error = %error, inbox = %source.name, "nothing is heard of an inbox, listening again")
+                    debug!(error = %error, inbox = %source.name, "notifications of an inbox were interrupted, subscribing again")
                 }
             }
             tokio::time::sleep(backoff.pause()).await;

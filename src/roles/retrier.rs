@@ -63,7 +63,7 @@ impl Retrier {
                 Ok(()) => backoff.reset(),
                 Err(error) => {
                     if backoff.is_fresh() {
-                        warn!(error = %error, "failed tasks could not be looked at, trying again");
+                        warn!(error = %error, "failed tasks could not be read, trying again");
                     }
                     next = Instant::now() + backoff.pause();
                 }

@@ -172,7 +172,7 @@ impl Lookout {
             let started = Instant::now();
             match self.look().await {
                 Ok(found) => self.incidents.replace(|kind| !Kind::OF_HEALTH.contains(&kind), found),
-                Err(trouble) => debug!(error = %trouble, "incidents stay as they are"),
+                Err(trouble) => debug!(error = %trouble, "incidents could not be updated, trying again"),
             }
             let pause = PERIOD.max((started.elapsed() * SHARE).min(LONGEST_PAUSE));
             tokio::select! { () = stop.cancelled() => {} () = tokio::time::sleep(pause) => {} }
@@ -191,7 +191,9 @@ impl Lookout {
         // The rest needs Redis. While it is down, incidents known from the ledger are still reported.
         match self.queues_and_workers(now).await {
             Ok(more) => found.extend(more),
-            Err(Trouble::Redis(error)) => debug!(error = %error, "queues and workers are not looked at"),
+            Err(Trouble::Redis(error)) => {
+                debug!(error = %error, "queues and workers could not be checked for incidents")
+            }
             Err(trouble) => return Err(trouble),
         }
         Ok(found)

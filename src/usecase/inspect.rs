@@ -28,7 +28,7 @@ pub struct ControlRequest {
 
 #[derive(Debug, thiserror::Error)]
 pub enum ControlError {
-    #[error("no command is called {name}")]
+    #[error("there is no command {name}")]
     UnknownCommand { name: String, nearest: Option<String> },
     #[error("the arguments do not fit")]
     Invalid(Vec<Invalid>),

@@ -131,7 +131,7 @@ pub enum SubmitError {
         /// Whether a replacement failed, because others were faster or the caller may not revoke the holder.
         fought: bool,
     },
-    #[error("the task whose place it takes could not be revoked")]
+    #[error("the task that it replaces could not be revoked")]
     Revoke(#[from] RevokeError),
     #[error("the submission could not be written")]
     Ledger(#[from] CommitError),

@@ -38,7 +38,7 @@ pub enum WebhookError {
     TooMany,
     #[error("the Idempotency-Key was used for another webhook")]
     KeyReused,
-    #[error("others change this webhook at the same time")]
+    #[error("other requests change this webhook at the same time")]
     Busy,
     #[error("the ledger failed")]
     Ledger(#[from] ledger::Error),

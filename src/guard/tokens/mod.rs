@@ -305,7 +305,7 @@ impl Authority {
         while !stop.is_cancelled() {
             let confirmed = self.confirm().await;
             if let (Err(error), false) = (&confirmed, is_away) {
-                warn!(%error, "tokens cannot be confirmed: requests ask the ledger themselves");
+                warn!(%error, "the cached tokens cannot be confirmed: each request reads the ledger");
             }
             is_away = confirmed.is_err();
             if noted_at.elapsed() > NOTE_PERIOD {

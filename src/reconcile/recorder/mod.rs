@@ -141,7 +141,7 @@ impl Recorder {
             };
             let pause = match lease {
                 Ok(Some(lease)) => {
-                    info!(lease.term, "this replica records, term {}", lease.term);
+                    info!(lease.term, "this replica is the recorder, term {}", lease.term);
                     backoff.reset();
                     self.hold_and_record(lease.term, &mut feeds, &stop).await;
                     STANDBY

@@ -75,7 +75,7 @@ impl Recorder {
                 Err(error) if error.is_transient() => {
                     self.is_shaken.store(true, Ordering::Relaxed);
                     if backoff.is_fresh() {
-                        warn!(error = %error, "the ledger is away, {} news wait", chunk.len());
+                        warn!(error = %error, "the ledger is down, {} reports wait", chunk.len());
                     }
                     let (pause, is_lost) = (backoff.pause(), lost.is_cancelled());
                     tokio::select! {

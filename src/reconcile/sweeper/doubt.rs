@@ -95,15 +95,15 @@ impl Sweeper {
             Epoch::Kept => {}
             Epoch::Other(other) if expected.attempts.contains(&other) => {}
             Epoch::Gone if expected.number.is_empty() => {
-                info!("Redis is new to this ledger, or was emptied while nobody watched");
+                info!("Redis is new to this ledger, or was emptied while no gateway ran");
                 self.lost(loss, expected, doubt);
             }
             Epoch::Gone => {
-                warn!("Redis has lost its data, what was queued will be queued again");
+                warn!("Redis has lost its data, the queued tasks will be queued again");
                 self.lost(loss, expected, doubt);
             }
             Epoch::Other(_) => {
-                warn!("Redis holds older data than it did, looking for every task");
+                warn!("Redis has older data than before, checking every task");
                 self.lost(loss, expected, doubt);
                 self.broker.end_life().await?;
             }

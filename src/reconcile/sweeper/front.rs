@@ -25,7 +25,7 @@ impl Sweeper {
                     PERIOD
                 }
                 Err(trouble) => {
-                    debug!(error = %trouble, "returned messages were not looked for");
+                    debug!(error = %trouble, "returned messages could not be read, trying again");
                     backoff.pause()
                 }
             };

@@ -176,7 +176,7 @@ impl Sweeper {
                 }
                 Err(trouble) => {
                     if backoff.is_fresh() {
-                        info!(error = %trouble, "the sweeper could not look, trying again: {trouble}");
+                        info!(error = %trouble, "a pass of the sweeper failed, trying again: {trouble}");
                     }
                     Instant::now() + backoff.pause()
                 }

@@ -158,7 +158,7 @@ impl Sweeper {
         }
         let events = self.ledger.learn(&news, true).await?;
         for event in &events {
-            warn!(task.id = %event.task_id, "task {} was delivered again, unannounced", event.task_id);
+            warn!(task.id = %event.task_id, "task {} was delivered again without an announcement", event.task_id);
         }
         metrics::counter!("taskgate_redeliveries_total").increment(events.len() as u64);
         self.hub.publish(&events);

@@ -95,7 +95,7 @@ impl Sweeper {
                     twice.push(task.id.clone());
                 }
             } else if fleet.all_answered(&self.patience()) && self.broker.discard_reservation(reservation).await? {
-                warn!(task.id = %task.id, "an old message of task {} was reserved by nobody and was removed", task.id);
+                warn!(task.id = %task.id, "an old message of task {} was reserved, but no worker has it: it was removed", task.id);
                 removed.push(task.id.clone());
             }
         }

@@ -121,7 +121,7 @@ impl Sweeper {
         let news = News { reason: Some(reason), ..decided(task, Phase::Ignored) };
         let events = self.ledger.learn(&[news], true).await?;
         if !events.is_empty() {
-            info!(task.id = %task.id, "task {} ended without a word and counts as ignored", task.id);
+            info!(task.id = %task.id, "task {} ended without a report and counts as ignored", task.id);
             counter!("taskgate_repairs_total", "kind" => "ignored").increment(1);
         }
         self.hub.publish(&events);

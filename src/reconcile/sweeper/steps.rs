@@ -147,7 +147,7 @@ impl Sweeper {
             let is_new = self.ledger.keep_message(&send.message.id, &text_of(&send.message)).await?;
             kept |= is_new && send.message.id == task.id;
         }
-        debug!(task.id = %task.id, kept, "the message of step {} was made again", task.id);
+        debug!(task.id = %task.id, kept, "the message of step {} was rebuilt", task.id);
         Ok(if kept { Remade::Kept } else { Remade::NotNeeded })
     }
 

@@ -90,7 +90,7 @@ impl Waits {
                 }
                 Err(error) => {
                     if backoff.is_fresh() {
-                        warn!(error = %error, "steps that wait could not be looked at, trying again");
+                        warn!(error = %error, "steps that wait could not be read, trying again");
                     }
                     let pause = backoff.pause();
                     tokio::select! { () = stop.cancelled() => return, () = tokio::time::sleep(pause) => {} }
@@ -124,7 +124,7 @@ impl Waits {
                 }
                 Err(trouble) => {
                     if backoff.is_fresh() {
-                        warn!(error = %trouble, "what follows a wait could not be sent, trying again: {trouble}");
+                        warn!(error = %trouble, "the continuation of a wait could not be sent, trying again: {trouble}");
                     }
                     backoff.pause()
                 }

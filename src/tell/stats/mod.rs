@@ -72,7 +72,7 @@ impl Folder {
                 }
                 Err(error) => {
                     if backoff.is_fresh() {
-                        warn!(error = %error, "figures are late: the ledger does not answer");
+                        warn!(error = %error, "statistics are late: the ledger does not answer");
                     }
                     backoff.pause()
                 }

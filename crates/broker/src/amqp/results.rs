@@ -90,7 +90,7 @@ impl Results for RpcResults {
                     outcome = self.listen(&sink, &active) => outcome,
                 };
                 match &outcome {
-                    Ok(()) => info!("the queue of results was left"),
+                    Ok(()) => info!("stopped reading the queue of results"),
                     Err(error) if was_up => warn!(error = %error, "results cannot be read, trying again: {error}"),
                     Err(_) => {}
                 }

@@ -1,8 +1,8 @@
--- The inbox: calls that a transaction of somebody else's application makes tasks of, when it commits. Installed in the ledger's database by
--- `taskgate migrate` and in any other one by `taskgate inbox install`; may be run again, also by a newer release.
+-- The inbox: calls in the transactions of other applications, which become tasks when the transaction commits. Installed in the ledger's
+-- database by `taskgate migrate` and in any other by `taskgate inbox install`; safe to run again, also by a newer release.
 --
--- Whoever may execute `taskgate.enqueue` can do nothing else here: the function runs with its owner's rights and the table is closed.
--- An inbox that is there is in use: nothing here takes a lock that a transaction with a call in it would hold up.
+-- A role that may execute `taskgate.enqueue` can do nothing else here: the function runs with its owner's rights, and the table is closed.
+-- An existing inbox is in use, so this script takes no lock that an open transaction with a call would block.
 set local client_min_messages = warning;
 create schema if not exists taskgate;
 
@@ -13,19 +13,19 @@ begin
     end if;
     create table taskgate.inbox (
         inbox_no    bigint generated always as identity primary key,
-        -- What `enqueue` answered.
+        -- The id that `enqueue` returned.
         task_id     text collate "C" not null,
         task        text collate "C" not null,
         -- Microseconds since 1970.
         enqueued_at bigint not null,
-        -- JSON: as the body of `POST /v1/tasks`.
+        -- JSON, like the body of `POST /v1/tasks`.
         call        text not null
     ) with (autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 5000, autovacuum_vacuum_cost_delay = 0);
     create index inbox_task on taskgate.inbox (task_id);
 end
 $$;
 
--- A text that must be JSON of one kind; refused with the argument's name.
+-- Checks that a text is JSON of one kind; the error names the argument.
 create or replace function taskgate.inbox_json(argument text, given text, kind text) returns text
 language plpgsql immutable set search_path = pg_catalog, pg_temp as $$
 declare
@@ -70,7 +70,7 @@ begin
     inner_text := btrim(substr(options, 2, length(options) - 2), E' \t\n\r');
     id := options::json ->> 'task_id';
     if id is null then
-        -- A UUID of version 7: it begins with the time in milliseconds.
+        -- A UUID of version 7, which begins with the time in milliseconds.
         id := encode(set_bit(set_bit(overlay(uuid_send(gen_random_uuid())
             placing substring(int8send((extract(epoch from clock_timestamp()) * 1000)::bigint) from 3) from 1 for 6), 52, 1), 53, 1), 'hex')::uuid;
         inner_text := inner_text || case inner_text when '' then '' else ', ' end || '"task_id": ' || to_json(id)::text;
@@ -83,14 +83,14 @@ begin
 end
 $$;
 
--- The same for arguments that are `jsonb` already.
+-- The same for arguments of the type `jsonb`.
 create or replace function taskgate.enqueue(task text, args jsonb, kwargs jsonb default '{}', options jsonb default '{}')
 returns text language sql set search_path = pg_catalog, pg_temp as $$
     select taskgate.enqueue(task, args::text, kwargs::text, options::text)
 $$;
 
--- A chain, group or chord, as the body of `POST /v1/tasks`. `answers` is the `task_id` of one of its steps, which readers ask for: by it
--- the gateway sees that the canvas was taken before.
+-- A chain, group or chord, like the body of `POST /v1/tasks`. `answers` is the `task_id` of one of its steps, which readers will ask for;
+-- by it the gateway also recognises a canvas that it has already taken.
 create or replace function taskgate.enqueue_canvas(signature text, answers text)
 returns text language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
 begin
