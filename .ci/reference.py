@@ -77,9 +77,9 @@ KINDS = {
 }
 CONFIGURATION = """# Configuration
 
-`taskgate --config FILE` reads a TOML file. A key may be said in several places; the first of these wins: a flag, a variable
+`taskgate --config FILE` reads a TOML file. A key can be set in several places; the first of these wins: a flag, a variable
 `TASKGATE_SECTION__KEY`, the file, `DATABASE_URL` and `CELERY_…`, the default. An unknown key, a value of the wrong kind and two values
-that contradict each other stop the start with a message that names the places. [examples/taskgate.toml](../../examples/taskgate.toml)
+that contradict each other stop the start, with a message that names their places. [examples/taskgate.toml](../../examples/taskgate.toml)
 shows every kind of entry.
 
 | type | how it is written |
@@ -94,17 +94,17 @@ shows every kind of entry.
 
 | key | default | meaning |
 |---|---|---|
-| `auth` | `"token"`; in `dev` `"none"` | who may call: `"none"` everybody who reaches the listener, `"token"` holders of tokens, `"basic"` also `[[users]]`, `"oidc"` also whom the provider of `[oidc]` knows |
+| `auth` | `"token"`; in `dev` `"none"` | who may call: `"none"` anyone who can reach the listener, `"token"` holders of tokens, `"basic"` also `[[users]]`, `"oidc"` also people whom the provider of `[oidc]` authenticates |
 | `learn` | none | names or patterns of tasks whose type hints are learned from the workers: `POST /tasks/NAME` takes their arguments by name, and a \
 value of another type is refused before it is queued. See [the client](../client.md#tasks-that-workers-register) |
-| `[routes]` | | `"name.or.*" = "queue"`, or `{ exchange = "…", routing_key = "…" }`: where a task goes that neither the request nor its \
-catalog entry sends somewhere. The exact name wins, then the longest pattern. See [routing](../routing.md) |
+| `[routes]` | | `"name.or.*" = "queue"`, or `{ exchange = "…", routing_key = "…" }`: the queue of a task for which neither the request nor its \
+catalog entry sets one. The exact name wins, then the longest pattern. See [routing](../routing.md) |
 | `[[schedules]]` | | seeds the timetable once; later edits over HTTP win. See [schedules](../schedules.md) |
 """
-VARIABLES = """| `TASKGATE_CONFIG` | the file, as `--config` |
-| `TASKGATE_URL`, `TASKGATE_TOKEN`, `TASKGATE_CA` | where the client commands (`submit`, `watch`, …) find the gateway, with which \
-token, and which authority signed its certificate |
-| `SAMPLE_SITE_URL` | where the sample crawl of `dev` and `worker` finds its notice board |
+VARIABLES = """| `TASKGATE_CONFIG` | the file, like `--config` |
+| `TASKGATE_URL`, `TASKGATE_TOKEN`, `TASKGATE_CA` | where the client commands (`submit`, `watch`, …) find the gateway, which token \
+they send, and which authority they trust for its certificate |
+| `SAMPLE_SITE_URL` | the site that the sample crawler of `dev` and `worker` reads |
 """
 
 
@@ -222,7 +222,7 @@ def metrics() -> str:
                 faults.append(f"{name}: put it with its help into src/telemetry/names.rs")
     return f"""# Metrics
 
-`GET /metrics` answers in Prometheus' text format. docs/grafana holds a board and alerts for them.
+`GET /metrics` answers in Prometheus' text format. docs/grafana has a board and alerts for them.
 
 ## Of one process
 
@@ -260,7 +260,7 @@ def problems() -> str:
     page = """# Problems
 
 Every refusal is an `application/problem+json` document (RFC 9457). Its `type` is `/problems/NAME`; the gateway serves a page there that
-says the same as this table. A name keeps its meaning for ever.
+has the same text as this table. A name never changes its meaning.
 
 """
     page += table("name", "status", "why", "what to do")
