@@ -46,7 +46,7 @@ impl Gateway {
         }
         let is_ours = |task: &ledger::NewTask| pause::is_held_here(Some(task.queue.as_str()));
         let Some(task) = submission.tasks.iter().find(|task| is_ours(task)) else { return };
-        // A queue that is there with other arguments does as well; a broker that is away is told of by the relay.
+        // An existing queue with other arguments works too; the relay reports a broker that is down.
         let _ = self.broker.declare_queue(&task.queue, "{}").await;
     }
 

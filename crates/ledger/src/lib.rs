@@ -124,7 +124,7 @@ pub trait Carrier: Send + Sync {
         None
     }
 
-    /// The least time between two publications of tasks of this name, for the whole fleet; `None` without a limit.
+    /// The shortest interval between two publications of tasks of this name, for the whole fleet; `None` without a limit.
     fn pace(&self, _name: &str) -> Option<Duration> {
         None
     }

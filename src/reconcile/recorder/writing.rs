@@ -48,7 +48,7 @@ impl Recorder {
 
     /// Gives back what the ledger refuses for good.
     async fn commit_chunk(&self, chunk: Vec<News>, state: &mut State, lost: &CancellationToken) -> Option<Vec<News>> {
-        // An end outlives the server's crash, and so does what somebody is shown: its number would be given a second time.
+        // Ends must survive a crash of the server, and so must events that a watcher has seen: their numbers would be used again.
         let durable =
             chunk.iter().any(|one| one.phase.is_final()) || self.hub.watches(chunk.iter().map(|one| &one.task_id));
         let mut backoff = Backoff::new(LEDGER_PAUSE);
@@ -161,7 +161,7 @@ fn tell_refusal(chunk: &[News], error: &ledger::Error) {
     }
 }
 
-/// What the broker delivered again without us, for the metrics.
+/// Counts redeliveries by the broker, for the metrics.
 fn note_redeliveries(events: &[Event]) {
     let count = |reason: &str| events.iter().filter(|event| event.reason.as_deref() == Some(reason)).count() as u64;
     counter!("taskgate_redeliveries_total").increment(count(REDELIVERED) + count(ENDED_ELSEWHERE));

@@ -11,7 +11,7 @@ use ledger::Outgoing;
 
 /// The reason in a task's history.
 const AGAIN: &str = "Redis lost its data before it was known whether its message was there: it was queued again";
-/// Of more than these the histories may lack a word.
+/// Maximum number of remembered attempts; beyond it the entry may be missing in histories.
 const CAPACITY: usize = 20_000;
 
 /// The reason for brokers without markers.

@@ -47,7 +47,7 @@ pub(super) struct Pusher {
     markers: Mutex<Markers>,
     attempts: std::sync::Mutex<Attempts>,
     unfit: std::sync::Mutex<Unfit>,
-    /// Since the last publication.
+    /// Whether a publication has failed since the last success.
     has_failed: AtomicBool,
 }
 
@@ -154,8 +154,8 @@ impl Pusher {
         self.attempts.lock().expect("nothing panics under this lock")
     }
 
-    /// Numbers of the rows of which a message was refused. Each stays in the outbox until all its messages are in the broker; what was
-    /// pushed of it is turned away by its marker then.
+    /// Numbers of the rows with a refused message. Such a row stays in the outbox until all its messages are in the broker; markers prevent
+    /// a second push of those that are.
     pub fn refused(&self, batch: &[Outgoing], outcomes: &[Pushed]) -> HashSet<i64> {
         let mut outcomes = outcomes.iter();
         let mut refused = HashSet::new();

@@ -3,7 +3,7 @@
 //!
 //! What Redis refuses for one task (its key holds something else) keeps no other task back: the next look finds it again.
 //!
-//! When many tasks would run again at once without a loss, something is wrong that is not known here: then none does.
+//! If many tasks would run again at once without a loss of data, the cause is probably unknown to the sweeper, so none does.
 
 use std::collections::{HashMap, HashSet};
 
@@ -156,7 +156,7 @@ impl Sweeper {
         }
     }
 
-    /// Those that have messages and are what they were.
+    /// Queues tasks again that have messages and have not changed.
     async fn requeue(&self, tasks: &[Task], why: Why, reason: &str) -> Result<Vec<Event>, Trouble> {
         let chosen: Vec<(TaskId, i64)> = tasks.iter().map(|task| (task.id.clone(), task.seq)).collect();
         let events = self.ledger.requeue(&chosen, reason, clock::now()).await?;

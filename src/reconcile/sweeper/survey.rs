@@ -299,7 +299,7 @@ impl Sweeper {
             let tasks = self.ledger.unfinished(phases, after, PAGE).await?;
             let Some(last) = tasks.last() else { return Ok((stretch, None)) };
             after = last.no;
-            // Steps that the gateway carries out itself are in no worker's hands.
+            // Steps that the gateway carries out itself are with no worker.
             let is_here = |task: &Task| task.phase.is_at_worker() && pause::is_held_here(task.queue.as_deref());
             stretch.extend(tasks.into_iter().filter(|task| !is_here(task)));
         }

@@ -111,7 +111,7 @@ impl Link {
         usize::try_from(agreed).ok().filter(|bytes| *bytes > 0)
     }
 
-    /// The next call makes another connection.
+    /// Drops the connection; the next call opens another one.
     pub fn forget(&self) {
         self.0.forgotten.fetch_add(1, Ordering::AcqRel);
         self.0.current.lock().expect("nothing panics under this lock").take();

@@ -39,7 +39,7 @@ impl Outbound {
     }
 }
 
-/// Reads an envelope. `reply_to` replaces its own, when results come back over the broker.
+/// Converts an envelope. `reply_to` replaces its own, if results come over the broker.
 ///
 /// # Errors
 /// When it is not an envelope, which would be a bug of ours.

@@ -26,13 +26,13 @@ use crate::{Error, Push, Pushed, Target};
 
 /// How often to check for a blocked connection while waiting for confirmations.
 const LOOK: Duration = Duration::from_millis(100);
-/// Channels that wait for their next use; the direct way, the outbox way and a few others publish at the same time.
+/// Idle channels to keep: the relay's direct path, its outbox path and a few others publish concurrently.
 const SPARE: usize = 8;
 
 /// RabbitMQ's default, where nothing was agreed yet.
 const FRAME_MAX: usize = 131_072;
 
-/// A queue that does not exist, or takes no more, is left alone for so long.
+/// How long a queue that does not exist or is full is not published to.
 const AGAIN: Duration = Duration::from_secs(8);
 /// Maximum number of such queues that are remembered.
 const MOST: usize = 10_000;
@@ -58,7 +58,7 @@ struct Ready {
     message: Outbound,
 }
 
-/// A publication whose confirmation is awaited.
+/// A publication that waits for its confirmation.
 struct Open {
     index: usize,
     confirm: PublisherConfirm,
@@ -92,7 +92,7 @@ impl Publisher {
         let outcomes = self.publish_on(&channel, batch).await;
         match &outcomes {
             Ok(_) => self.put_back(generation, channel),
-            // Messages that wait in a socket for a blocked broker must not come out later beside their second publication.
+            // Messages buffered for a blocked broker must not be sent later, after their second publication.
             Err(Error::Blocked | Error::TimedOut) => self.link.forget(),
             Err(_) => {}
         }
@@ -110,7 +110,7 @@ impl Publisher {
         Ok(channel)
     }
 
-    /// Before the first message that names it: a worker's result for a queue that does not exist is lost.
+    /// Declares the reply queue before the first message that names it: results for a missing queue would be lost.
     async fn make_reply_queue(&self) -> Result<(), Error> {
         let Some(queue) = &self.reply_to else { return Ok(()) };
         self.reply_queue_is_there.get_or_try_init(|| queues::declare(&self.link, queue, "{}")).await?;
@@ -199,7 +199,8 @@ impl Publisher {
         }
     }
 
-    /// To an exchange that may not exist: the broker would close the channel, with everything else that is open on it.
+    /// Publishes on a separate channel to an exchange that may not exist: the broker would close the channel with all other pending
+    /// publications.
     async fn send_alone(&self, ready: Ready, push: &Push) -> Result<Pushed, Error> {
         let channel = self.link.confirming().await?;
         let until = Instant::now() + self.link.patience();

@@ -17,7 +17,7 @@ use crate::{Depth, Error, Standing};
 /// Closing a channel waits no longer than this for the broker's word.
 const CLOSING: Duration = Duration::from_secs(1);
 
-/// As Celery declares a queue.
+/// The options with which Celery declares a queue.
 const DURABLE: QueueDeclareOptions =
     QueueDeclareOptions { passive: false, durable: true, exclusive: false, auto_delete: false, nowait: false };
 const PASSIVE: QueueDeclareOptions = QueueDeclareOptions { passive: true, ..DURABLE };

@@ -35,8 +35,7 @@ statements! {
         "where t.id = $1 and ",
         between!("$2", "$3")
     );
-    /// All pieces of a history that may have events after `$2`, the oldest first: `$4` bytes of them, then the next page's. `$1` number,
-    /// `$3` its day.
+    /// The pieces of a history that may have events after `$2`, oldest first, up to `$4` bytes. `$1` number, `$3` its day.
     HISTORY = "select events from (select p.last_seq, p.events, \
          sum(octet_length(p.events)) over (order by p.last_seq rows between unbounded preceding and 1 preceding) as before from (\
          select h.last_seq, h.events from taskgate.history h where h.task_no = $1 and h.task_no >> 32 = $3 and h.last_seq > $2 \
@@ -85,8 +84,8 @@ statements! {
         "where t.task_no = any($1) and ",
         between!("$2", "$3")
     );
-    /// Tasks `$1` that have no history, as they stand. In one snapshot, because a history may begin between two looks, and what the columns
-    /// say then is not all of it.
+    /// The state of tasks `$1` without a history. Read in one snapshot: a history may begin between two reads, and then the columns no longer
+    /// determine all events.
     PLAIN = concat!(
         "select ",
         fact_columns!(),

@@ -21,7 +21,7 @@ statements! {
     MOVE = "update taskgate.relay_mark set feed = $1 \
          where feed < $1 and set_config('synchronous_commit', 'off', true) is not null";
     PAGE = "select pos, events from taskgate.feed where pos > $1 order by pos limit $2";
-    /// Those of these tasks that were accepted and not touched since.
+    /// The tasks among these that were accepted and have not changed since.
     /// Not those that are in the outbox: who holds such a row may wait for the task, and nobody is to wait for its row meanwhile.
     UNTOUCHED = "select f.task_no from taskgate.flight f where f.task_no = any($1) and f.seq = 1 \
          and f.phase = 'accepted' and not exists (select 1 from taskgate.outbox o where o.task_no = f.task_no)";
@@ -42,7 +42,7 @@ const AHEAD: Duration = Duration::from_secs(10);
 /// So long is a count of those outside of the outbox good.
 const COUNTED_FOR: Duration = Duration::from_millis(250);
 
-/// Rows of the feed in one look.
+/// Rows of the feed in one read.
 const ROWS: i64 = 500;
 
 /// The accepted tasks in a section of the feed.

@@ -21,8 +21,8 @@ use super::{Store, dags, fan_out, limits, migrate, numbers, tasks};
 pub(super) const MAX_ATTEMPTS: usize = 1000;
 
 statements! {
-    /// Numbers are drawn in the order of the batch, so that the order of acceptance is the order of `task_no`. `$21` is what each first
-    /// event says of itself in the feed; `$22` to `$25` are for tasks that wait in a line or at a gate from the beginning.
+    /// Numbers are assigned in the order of the batch, so that `task_no` is the order of acceptance. `$21` is each first event's encoding
+    /// in the feed; `$22` to `$25` are for tasks that wait in a line or at a gate from the beginning.
     INSERT = "with input as materialized (\
          select nextval('taskgate.task_no') as task_no, i.* from unnest($1::uuid[], $2::text[], $3::int[], $4::smallint[], \
          $5::text[], $6::text[], $7::text[], $8::bigint[], $9::bigint[], $10::bigint[], $11::bigint[], $12::text[], $13::text[], \
@@ -44,8 +44,8 @@ statements! {
          (select min(place) as place, max(submitted_at) as at, string_agg(int8send(task_no) || told, '' order by place) as events \
          from input group by (place - 1) / 1000) p, taskgate.ledger l) \
          select task_no from input order by place";
-    /// The same for tasks of which there is nothing more to say: half of the columns. They go to the broker at once, so they have
-    /// no row in the outbox: `gather` finds those that were left behind.
+    /// The same for plain tasks, with half of the columns. They go to the broker at once, so they have no row in the outbox: `gather` finds
+    /// those that were not published.
     INSERT_PLAIN = "with input as materialized (\
          select nextval('taskgate.task_no') as task_no, i.* from unnest($1::uuid[], $2::int[], $3::smallint[], $4::bool[], \
          $5::text[], $6::text[], $7::text[], $8::bigint[], $9::bytea[]) with ordinality \

@@ -87,7 +87,7 @@ impl Known {
         *self.halves() = Halves::default();
     }
 
-    /// Of which of these tasks facts are known, by number.
+    /// The cached tasks among these, by number.
     pub fn numbered(&self, numbers: &[i64]) -> HashMap<i64, Task> {
         let halves = self.halves();
         numbers.iter().filter_map(|no| halves.numbered(*no).map(|task| (*no, task.clone()))).collect()

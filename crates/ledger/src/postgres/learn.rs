@@ -20,8 +20,7 @@ use super::pooled::Pool;
 use super::{Store, rows, save};
 
 statements! {
-    /// Every transaction locks tasks by ascending number, so that two never wait for each other. `$1` keys of ids; `$2` and `$3` bound
-    /// the days.
+    /// Every transaction locks tasks by ascending number, so that there are no deadlocks. `$1` keys of ids; `$2` and `$3` bound the days.
     LOCK = concat!(
         "select ",
         fact_columns!(),
@@ -48,11 +47,11 @@ statements! {
     );
     /// Locked until the commit: the next holder cannot take the lease before that.
     FENCE = "select 1 from taskgate.lease where name = $1 and term = $2 for share";
-    /// The fence alone, where no task needs a look.
+    /// The fence alone, for batches that need no lock.
     RENEW =
         "update taskgate.lease set expires_at = greatest(expires_at, $1) where name = $2 and term = $3";
-    /// The fence, then [`LOCK`], in one round trip: no rows without the fence. It renews the lease: a successor that waits for a long
-    /// write finds afterwards that its holder lives.
+    /// The fence, then [`LOCK`], in one round trip: no rows without the fence. It renews the lease, so that a successor that waits for a long
+    /// write sees afterwards that the holder is alive.
     LOCK_FENCED = concat!(
         "with fence as (update taskgate.lease set expires_at = greatest(expires_at, $6) where name = $4 and term = $5 returning 1) \
          select ",

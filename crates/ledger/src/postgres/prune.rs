@@ -46,10 +46,10 @@ statements! {
     /// Deletes rows of the feed from its beginning, as long as all their events are older.
     FEED = "delete from taskgate.feed where pos in \
          (select pos from (select pos, at from taskgate.feed order by pos limit $2) oldest where oldest.at < $1)";
-    /// How far messages were looked at.
+    /// Up to which number messages were pruned.
     PAYLOAD_MARK = "select payload_mark from taskgate.ledger for update";
     MOVE_PAYLOAD_MARK = "update taskgate.ledger set payload_mark = $1";
-    /// Those that were passed by because they had not ended, and have now.
+    /// Tasks that were skipped because they had not ended, and have ended now.
     LATE = "select p.task_no from taskgate.payload_late p join taskgate.ended e on e.task_no = p.task_no \
          where e.finished_at < $1 order by p.task_no limit $2";
     NOTE_LATE =
@@ -93,7 +93,7 @@ async fn feed(pool: &Pool, before: Time, limit: i64) -> Result<(), Error> {
     Ok(())
 }
 
-/// Ids of ten million tasks take longer to sort than a statement may run. The locks come last, and give up soon.
+/// A longer statement timeout, because sorting the ids of ten million tasks takes long. Locks are taken last, with a short timeout.
 const BEGIN_MONTH: &str = "begin; set local statement_timeout = '10min'";
 
 async fn month(pool: &Pool, before: Time, now: Time) -> Result<i64, Error> {

@@ -19,9 +19,9 @@ use super::rows::Subject;
 use super::{Store, events, notify, numbers};
 
 statements! {
-    /// `$1` numbers, ascending, each once; `$2` when each was pushed; `$3` what the events say before their time; `$4` the notification,
-    /// `$5` whether the commit need not wait for the disk. The rows of the outbox go first: everybody locks them before tasks. A task that
-    /// a worker has already is passed over: [`LATE`]. No join: each row finds its time by its place among the numbers.
+    /// `$1` numbers, ascending, each once; `$2` when each was pushed; `$3` the events' bytes before their time; `$4` the notification;
+    /// `$5` whether the commit need not wait for the disk. Outbox rows are deleted first, because all transactions lock them before tasks. A
+    /// task that a worker already has is skipped: [`LATE`]. There is no join: each row finds its time by its index among the numbers.
     PUBLISHED = "with gone as (delete from taskgate.outbox where task_no = any($1::bigint[]) returning 1), \
          moved as (update taskgate.flight f set phase = 'queued', seq = f.seq + 1, reason = null, \
          queued_at = coalesce(f.queued_at, ($2::bigint[])[width_bucket(f.task_no, $1)]), \

@@ -9,8 +9,8 @@ use crate::Error;
 use crate::statements::statements;
 
 statements! {
-    /// Null where commits are made. A replica that has replayed all that it received is up to date while it is connected; else the age of
-    /// the last commit that it has says how far it is behind.
+    /// Null on a primary. A connected replica that has replayed everything it received is up to date; else the lag is the age of its last
+    /// replayed commit.
     LAG = "select case when not pg_is_in_recovery() then null \
          when pg_last_wal_receive_lsn() = pg_last_wal_replay_lsn() and exists (select 1 from pg_stat_wal_receiver) then 0 \
          else greatest(extract(epoch from clock_timestamp() - coalesce(pg_last_xact_replay_timestamp(), pg_postmaster_start_time())), 0) end::float8 as lag \

@@ -19,7 +19,7 @@ statements! {
     /// Writes all changes of a batch of transitions in one round trip: states, histories, the feed, and the notification of other replicas.
     /// Returns how many rows were found as expected.
     ///
-    /// `$1` numbers, then one array per column of the task; `$22` what becomes of the row: it stays in flight or it ends; `$23` its new
+    /// `$1` numbers, then one array per column of the task; `$22` whether the row stays in flight or ends; `$23` its new
     /// events; `$24` the `seq` that a row without a lock must still have. `$25` the numbers and `$26` the ids of those that ended; `$27`
     /// how many events this transaction wrote before; `$28` places, `$29` times and `$30` texts of rows of the feed; `$31` the notification; `$32` whether columns say all
     /// events so far (then a history that is null stays so), `$33` if not, the events that they said before; `$34` those that are
@@ -70,7 +70,7 @@ statements! {
          from unnest($28::bigint[], $29::bigint[], $30::bytea[]) as p(place, at, events), taskgate.ledger l) \
          select (select count(*) from moved) + (select count(*) from gone) as done, \
          case when $31::text is not null then cast(pg_notify('taskgate', $31) as text) end as told";
-    /// The same of tasks that had ended before: `$1` to `$21` and `$22` events; `$23` and `$24` bound the numbers; `$25` as there `$33`. Rarely anything.
+    /// The same for tasks that had already ended: `$1` to `$21` and `$22` events; `$23` and `$24` bound the numbers; `$25` like `$33` above. Rarely used.
     AGAIN = "update taskgate.ended e set phase = n.phase, status = n.status, seq = n.seq, delivery = n.delivery, \
          retries = n.retries, worker = n.worker, queued_at = n.queued_at, received_at = n.received_at, started_at = n.started_at, \
          finished_at = n.finished_at, runtime = n.runtime, corrected = n.corrected, reason = n.reason, \
