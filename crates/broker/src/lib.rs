@@ -1,8 +1,8 @@
 //! Celery's broker and result backend, behind ports.
 //!
-//! [`Port`] is what a use case may ask of any broker; [`redis`] and [`amqp`] stand behind it. What only one broker can is a capability
-//! that a use case asks for and does without: [`Port::lists`] are Redis's lists, in which single messages can be seen, removed for
-//! certain, marked and leased.
+//! [`Port`] has the operations that every broker supports; [`redis`] and [`amqp`] implement it. What only one broker can do is a
+//! capability, without which a use case must work too: [`Port::lists`] are Redis's lists, in which single messages can be read,
+//! certainly removed, marked and leased.
 
 pub mod amqp;
 pub mod backend;

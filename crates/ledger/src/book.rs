@@ -280,7 +280,7 @@ fn fill(task: &mut Task, adoption: &Adoption) -> bool {
     set(&mut task.queue, adoption.queue.as_deref().map(short));
     set(&mut task.argsrepr, cleaned(adoption.argsrepr.as_deref()));
     set(&mut task.kwargsrepr, cleaned(adoption.kwargsrepr.as_deref()));
-    // An event has none; who says it has read the message.
+    // Events have none, so a report that has one comes from the message itself.
     if let Some(priority) = adoption.priority.filter(|priority| *priority != task.priority) {
         task.priority = priority;
         added = true;

@@ -137,7 +137,7 @@ pub trait Bulks: Send + Sync {
 
     async fn bulk(&self, id: &str) -> Result<Option<Bulk>, Error>;
 
-    /// Newest first: all, or those that this token asked for.
+    /// Newest first: all, or those that this token started.
     async fn bulks(&self, limit: i64, who_id: Option<&str>) -> Result<Vec<Bulk>, Error>;
 
     /// The running operation with the lowest number above `after`.

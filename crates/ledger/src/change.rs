@@ -137,7 +137,7 @@ fn is_start_behind_its_report(task: &Task, news: &News, position: Position) -> b
     is_start && has_reported && position == task.position()
 }
 
-/// The record and the event tell the same reject.
+/// The record and the event report the same reject.
 fn is_rejected_already(task: &Task, news: &News, position: Position) -> bool {
     news.status.as_deref() == Some(REJECTED) && task.status == REJECTED && position == task.position()
 }

@@ -1,28 +1,27 @@
-//! The part of the ledger that keeps incidents: which are open, what people said about them, which are over, and who is still to be
-//! told.
+//! The part of the ledger that keeps incidents: open ones, acknowledgements, closed ones, and pending notices.
 //!
-//! Invariants: of an id at most one incident is open; a notice is written in the transaction that opens or ends its incident and goes
-//! when it was sent or given up, so a crash in between tells twice and never not at all.
+//! Invariants: at most one incident of an id is open; a notice is written in the transaction that opens or ends its incident and is
+//! deleted when it was sent or given up, so a crash in between may send it twice, but never not at all.
 
 use async_trait::async_trait;
 
 use super::Error;
 use runtime::clock::Time;
 
-/// An incident as it was found.
+/// A detected incident.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FoundIncident {
-    /// The same for the same kind and subject, whenever and by whichever replica it is found.
+    /// The same for the same kind and subject, whenever and by whichever replica it is detected.
     pub id: String,
     pub kind: String,
     pub subject: String,
     pub since: Time,
     pub detail: String,
-    /// Names of the channels that are told when it begins and when it is over.
+    /// Names of the channels to notify when it begins and ends.
     pub channels: Vec<String>,
 }
 
-/// An incident as it is kept.
+/// A stored incident.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct KeptIncident {
     pub no: i64,
@@ -30,25 +29,25 @@ pub struct KeptIncident {
     pub ended_at: Option<Time>,
     pub acknowledged_at: Option<Time>,
     pub acknowledged_by: Option<String>,
-    /// Nobody outside is told of this kind and subject until then.
+    /// Until this time no notices of this kind and subject are sent.
     pub muted_until: Option<Time>,
 }
 
-/// What a person says about an incident.
+/// A person's action on an incident.
 #[derive(Debug, Clone)]
 pub enum Mark {
-    /// Somebody looks after it. Only of an open one.
+    /// Acknowledges it; only for an open one.
     Acknowledged { by: String },
-    /// `None` ends the silence.
+    /// Mutes it until this time; `None` ends the mute.
     Muted { until: Option<Time> },
 }
 
-/// What a channel is still to be told.
+/// A notice that is still to be sent to a channel.
 #[derive(Debug, Clone)]
 pub struct Notice {
     pub no: i64,
     pub channel: String,
-    /// That it is over; else that it began.
+    /// Whether it says that the incident ended, not that it began.
     pub is_end: bool,
     pub created_at: Time,
     /// Failed tries so far.
@@ -56,7 +55,7 @@ pub struct Notice {
     pub incident: KeptIncident,
 }
 
-/// What became of a notice.
+/// The outcome of a notice.
 #[derive(Debug, Clone, Copy)]
 pub struct SettledNotice {
     pub no: i64,
@@ -66,26 +65,26 @@ pub struct SettledNotice {
 
 #[async_trait]
 pub trait Incidents: Send + Sync {
-    /// These are open now. Those that are new begin, with a notice for each of their channels; those that were open and are not among
-    /// them end at `at`, with another. While an id is muted its end is told to nobody, and neither is a beginning that nobody was told of.
+    /// Sets the open incidents. New ones begin, with a notice for each of their channels; those that were open and are not among them end
+    /// at `at`, with another notice. While an id is muted, neither its beginning nor its end is notified.
     async fn note_incidents(&self, open: &[FoundIncident], at: Time) -> Result<(), Error>;
 
     /// Oldest first.
     async fn open_incidents(&self, limit: i64) -> Result<Vec<KeptIncident>, Error>;
 
-    /// Those that are over, newest first; `before` is the number of the last of the page before.
+    /// Closed incidents, newest first; `before` is the number of the last one on the previous page.
     async fn ended_incidents(&self, before: Option<i64>, limit: i64) -> Result<Vec<KeptIncident>, Error>;
 
-    /// Notes what a person says about the newest incident of this id, and answers with it. `None` without one, and when one that is over
+    /// Records a person's action on the newest incident of this id, and returns the incident. `None` if there is none, and when a closed one
     /// is to be acknowledged.
     async fn mark_incident(&self, id: &str, mark: &Mark, at: Time) -> Result<Option<KeptIncident>, Error>;
 
-    /// Of incidents that are not muted, oldest first.
+    /// Notices of incidents that are not muted, oldest first.
     async fn due_notices(&self, now: Time, limit: i64) -> Result<Vec<Notice>, Error>;
 
     async fn settle_notices(&self, settled: &[SettledNotice]) -> Result<(), Error>;
 
-    /// Removes incidents that ended before; at most so many, answers how many.
+    /// Removes at most `limit` incidents that ended before this time; returns how many.
     async fn prune_incidents(&self, before: Time, limit: i64) -> Result<i64, Error>;
 }
 
@@ -138,12 +137,12 @@ macro_rules! read_notice {
 }
 pub(super) use read_notice;
 
-/// Whether somebody wants to hear nothing of it at this time.
+/// Whether it is muted at this time.
 pub(super) fn is_muted(incident: &KeptIncident, at: Time) -> bool {
     incident.muted_until.is_some_and(|until| until > at)
 }
 
-/// The channels as they are written down.
+/// The channels as they are stored.
 pub(super) fn written(channels: &[String]) -> String {
     serde_json::to_string(channels).expect("names are JSON")
 }

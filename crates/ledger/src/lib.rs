@@ -8,7 +8,7 @@
 //! * an accepted task that is not known to be published has an outbox row, or the feed names it beyond the mark of what was searched;
 //!   the row goes away only in the transaction that records its publication or withdrawal.
 //!
-//! The files of `both` are modules of either adapter: what is the same for both is written once, and `dialect` has what differs.
+//! The files of `both` are modules of both adapters: shared code is written once, and `dialect` has the differences.
 //!
 //! Every method is one statement or one transaction. The caller passes times. Absence is `Ok(None)`.
 
@@ -119,7 +119,7 @@ pub trait Carrier: Send + Sync {
         None
     }
 
-    /// Why this task's message cannot be published, wherever it goes; `None` when it can. It sleeps as well.
+    /// Why this task's message cannot be published to any queue; `None` when it can. Such a row sleeps as well.
     fn refuses_message(&self, _id: &TaskId) -> Option<String> {
         None
     }
@@ -141,7 +141,7 @@ pub trait Carrier: Send + Sync {
     }
 }
 
-/// Why a task cannot be published now: because of its message, of its own queue, or of another one that its message goes to as well.
+/// Why a task cannot be published now: because of its message, its own queue, or another queue of its message.
 pub(crate) fn refusal(carrier: &dyn Carrier, task: &Task) -> Option<String> {
     if let Some(why) = carrier.refuses_message(&task.id) {
         return Some(why);
@@ -178,10 +178,10 @@ pub struct Drained {
     pub next_opening: Option<Time>,
 }
 
-/// What waits to be published.
+/// The tasks that wait to be published.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Backlog {
-    /// Rows of the outbox that are due, and accepted tasks that the feed names and nobody has published yet.
+    /// Outbox rows that are due, and accepted tasks in the feed that have not been published yet.
     pub due: i64,
     /// Acceptance time of the oldest due row.
     pub oldest: Option<Time>,

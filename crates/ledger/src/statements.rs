@@ -1,6 +1,6 @@
-//! Constant statements by name, and the list of them: a test prepares each against a migrated database, and reads its plan.
+//! Defines constant statements by name and lists them: a test prepares each against a migrated database and checks its plan.
 //!
-//! Each module of an adapter has one list, made where its statements are written, so that none is forgotten.
+//! Each module of an adapter has one list, made where its statements are defined, so that none is forgotten.
 
 macro_rules! statements {
     ($($(#[$about:meta])* $name:ident = $sql:expr;)+) => {

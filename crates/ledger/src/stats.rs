@@ -31,7 +31,7 @@ pub const MEASURES: [&str; 18] = [
     "raised",
 ];
 
-/// The status of a task whose message its worker rejected: the worker has it no more, and what becomes of it is not said.
+/// The status of a task whose message its worker rejected: the worker no longer has it, and its outcome is unknown.
 pub const REJECTED: &str = "REJECTED";
 
 /// The time that a figure covers.
@@ -75,11 +75,11 @@ pub struct Counted {
     pub bucket: i16,
     /// The task's name; empty while it is unknown.
     pub name: String,
-    /// Of `raised` the exception stands before it, see [`raised`].
+    /// For `raised` it begins with the exception, see [`raised`].
     pub queue: String,
 }
 
-/// What failures are counted by, beside the task's name: the exception's class and the queue, in one text.
+/// The key by which failures are counted, besides the task's name: the exception's class and the queue, in one text.
 pub fn raised(exception: &str, queue: &str) -> String {
     format!("{exception}{SEPARATOR}{queue}")
 }
@@ -89,7 +89,7 @@ pub fn raised_parts(text: &str) -> (&str, &str) {
     text.split_once(SEPARATOR).unwrap_or((text, ""))
 }
 
-/// Stands in no name of a class.
+/// Occurs in no class name.
 const SEPARATOR: char = '\u{1f}';
 
 /// A kind of failure.

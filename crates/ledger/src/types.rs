@@ -304,9 +304,9 @@ impl News {
 /// What is known about a task that another client put into the broker.
 #[derive(Debug, Clone, Default)]
 pub struct Adoption {
-    /// Its own name; of an event the one that stands in its place, where it was given one.
+    /// The task's own name; in an event, its shadow name if it has one.
     pub name: Option<String>,
-    /// The name in its place, from somebody who knows both.
+    /// The shadow name, from a source that has both names.
     pub shadow: Option<String>,
     pub queue: Option<String>,
     pub priority: Option<Priority>,

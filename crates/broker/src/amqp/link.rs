@@ -38,7 +38,7 @@ struct Inner {
     /// The connection's name in the broker's own tools.
     name: String,
     current: Mutex<Option<Arc<Connection>>>,
-    /// How many connections were given up.
+    /// How many connections were dropped.
     forgotten: AtomicU64,
     /// One caller connects, the others wait for it.
     connecting: tokio::sync::Mutex<()>,
@@ -99,13 +99,13 @@ impl Link {
         self.current().is_some_and(|connection| connection.status().blocked())
     }
 
-    /// Grows when a connection is given up. A channel that was opened before belongs to a connection that nobody uses any more, even
-    /// while that one looks alive.
+    /// Grows when a connection is dropped. A channel that was opened before belongs to a connection that is not used any more, even if it
+    /// still looks alive.
     pub fn generation(&self) -> u64 {
         self.0.forgotten.load(Ordering::Acquire)
     }
 
-    /// The most bytes in one frame, as the broker and we agreed. Headers must fit into one.
+    /// The most bytes in one frame, as negotiated with the broker. Headers must fit into one.
     pub fn frame_max(&self) -> Option<usize> {
         let agreed = self.current()?.configuration().frame_max();
         usize::try_from(agreed).ok().filter(|bytes| *bytes > 0)

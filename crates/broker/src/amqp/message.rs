@@ -21,7 +21,7 @@ pub struct Outbound {
 }
 
 impl Outbound {
-    /// Bytes of the frame that carries properties and headers.
+    /// Size of the frame with properties and headers.
     pub fn header_frame(&self) -> usize {
         /// The frame's own bytes, class, weight, body size, flags, and the two properties that are numbers.
         const FIXED: usize = 8 + 14 + 2;

@@ -1,11 +1,11 @@
 //! Publishes task messages: persistent, mandatory, confirmed, with many in flight.
 //!
-//! A call answers when the broker has every message of it on its disk, or has said that it has no place for it. What a broken
-//! connection or a late answer leaves open is open: the broker may have it ([`Error::outcome_unknown`]). What went wrong before the
-//! first message was sent is [`Error::Unsent`]. There are no markers here as in Redis, so a repeated publication is a second message.
+//! A call returns when the broker has each of its messages on disk or has refused it. After a broken connection or a late answer the
+//! outcome is unknown: the broker may have the messages ([`Error::outcome_unknown`]). A failure before the first message was sent is
+//! [`Error::Unsent`]. There are no markers as in Redis, so a repeated publication is a second message.
 //!
-//! What AMQP cannot carry (a name over 255 bytes, headers that do not fit into one frame) is refused alone: the broker would close the
-//! channel or the connection, with everything else that is open on it.
+//! A message that AMQP cannot carry (a name over 255 bytes, headers that do not fit into one frame) is refused alone: the broker would
+//! close the channel or the connection, with all other pending publications.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Mutex;
@@ -29,7 +29,7 @@ const LOOK: Duration = Duration::from_millis(100);
 /// Idle channels to keep: the relay's direct path, its outbox path and a few others publish concurrently.
 const SPARE: usize = 8;
 
-/// RabbitMQ's default, where nothing was agreed yet.
+/// RabbitMQ's default, until a size was negotiated.
 const FRAME_MAX: usize = 131_072;
 
 /// How long a queue that does not exist or is full is not published to.
@@ -171,7 +171,7 @@ impl Publisher {
         Ok(outcomes)
     }
 
-    /// The message as it is sent, or why AMQP cannot carry it.
+    /// The message to send, or why AMQP cannot carry it.
     fn fitted(&self, push: &Push) -> Result<Ready, String> {
         let (exchange, key) = match &push.target {
             Target::Queue(queue, _) => ("", queue.as_str()),
@@ -231,7 +231,7 @@ impl Publisher {
         }
     }
 
-    /// One that nobody uses, with the generation of its connection.
+    /// An idle channel, with the generation of its connection.
     async fn channel(&self) -> Result<(u64, Channel), Error> {
         let generation = self.link.generation();
         loop {

@@ -14,7 +14,7 @@ use super::link::Link;
 use super::{message, table};
 use crate::{Depth, Error, Standing};
 
-/// Closing a channel waits no longer than this for the broker's word.
+/// How long closing a channel waits for the broker's answer.
 const CLOSING: Duration = Duration::from_secs(1);
 
 /// The options with which Celery declares a queue.

@@ -24,7 +24,7 @@ pub fn size(table: &FieldTable) -> usize {
     4 + table.into_iter().map(|(name, value)| 1 + name.as_str().len() + value_size(value)).sum::<usize>()
 }
 
-/// With the byte that names its type.
+/// The size with the type byte.
 fn value_size(value: &AMQPValue) -> usize {
     1 + match value {
         AMQPValue::Void => 0,

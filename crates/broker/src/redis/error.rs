@@ -19,7 +19,7 @@ pub enum Error {
     Refused { code: u16, text: String },
     #[error("RabbitMQ takes no messages now: its memory or disk is short")]
     Blocked,
-    /// Nothing was published, for certain: it went wrong before the first message was sent.
+    /// Certainly nothing was published: the call failed before the first message was sent.
     #[error(transparent)]
     Unsent(Box<Error>),
     /// A database that holds the results, in its own words.

@@ -149,7 +149,7 @@ impl Broker {
         self.remove_where(queue, task_id, |_| true).await
     }
 
-    /// The same, of those messages that are wanted; the others stay.
+    /// The same for the selected messages only; the others stay.
     pub async fn remove_where(
         &self,
         queue: &str,

@@ -18,7 +18,7 @@ const MAX_URL: usize = 2_048;
 const MAX_WORD: usize = 64;
 /// Words besides phases and states.
 const WORDS: [&str; 5] = ["*", "success", "failure", "retry", INCIDENT];
-/// Asks for incidents, which are no changes of tasks; `*` does not.
+/// Subscribes to incidents, which are not changes of tasks; `*` does not include them.
 pub const INCIDENT: &str = "incident";
 
 /// The default of `on`.

@@ -1,4 +1,4 @@
-//! Who did what. Whoever has locked the head row is the next in the chain.
+//! The audit log. The transaction that has locked the head row appends the next entry of the chain.
 
 use async_trait::async_trait;
 use sqlx::Row;

@@ -1,4 +1,4 @@
-//! Incidents: which are open, what people said about them, which are over, and who is still to be told.
+//! Incidents: open ones, acknowledgements, closed ones, and pending notices.
 
 use async_trait::async_trait;
 use sqlx::Row;
@@ -28,7 +28,7 @@ statements! {
         " from incident i where i.incident_id = $1 order by i.incident_no desc limit 1",
         locking!()
     );
-    /// One that was muted before is muted now. Another replica may have written it already.
+    /// An incident that was muted before starts muted. Another replica may have written it already.
     BEGIN = "insert into incident (incident_id, kind, subject, since, detail, channels, muted_until) \
          values ($1, $2, $3, $4, $5, $6, (select max(muted_until) from incident where incident_id = $1 and muted_until > $7)) \
          on conflict do nothing returning incident_no";

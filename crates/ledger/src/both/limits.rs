@@ -21,18 +21,18 @@ statements! {
          on conflict (key) do update set most = excluded.most, rate = excluded.rate, paused = excluded.paused, changed_at = excluded.changed_at";
     NO_RULE = "delete from limit_rule where key = $1";
     NO_RATE = "delete from gate_rate where gate = $1";
-    /// Gates at which tasks wait, by skipping along the index.
+    /// Gates at which tasks wait, found by skipping along the index.
     WAITED_FOR = "with recursive found as (\
          select * from (select gate from outbox where gate > $1 and gate < $2 order by gate limit 1) as first union all \
          select (select o.gate from outbox o where o.gate > f.gate and o.gate < $2 order by o.gate limit 1) \
          from found f where f.gate is not null) select gate from found where gate is not null limit $3";
-    /// Gates with tasks under way.
+    /// Gates with unfinished tasks.
     HELD = "with recursive found as (\
          select * from (select gate from gate_hold where gate > $1 and gate < $2 order by gate limit 1) as first union all \
          select (select h.gate from gate_hold h where h.gate > f.gate and h.gate < $2 order by h.gate limit 1) \
          from found f where f.gate is not null) select gate from found where gate is not null limit $3";
     PACED = "select gate from gate_rate where gate > $1 and gate < $2 order by gate limit $3";
-    /// With the prefix of key gates, so that all sources give the same form of names.
+    /// With the prefix of key gates, so that all sources return names in the same form.
     RULED = "select 'key ' || key from limit_rule where key > $1 and key < $2 order by key limit $3";
     STATES = concat!(
         "select k.key, \
@@ -92,7 +92,7 @@ fn state(row: &AdapterRow) -> Result<KeyState, Error> {
     })
 }
 
-/// How these keys stand, for submissions that may be refused: none of another transaction decides at the same time.
+/// The state of these keys, for submissions that may be refused. No other transaction decides about them at the same time.
 pub(super) async fn decide(tx: &mut Tx, keys: &[String]) -> Result<HashMap<String, KeyState>, Error> {
     if keys.is_empty() {
         return Ok(HashMap::new());

@@ -1,4 +1,4 @@
-//! Steps that wait. Each change is one statement whose condition says who may make it.
+//! Steps that wait. Each change is one statement, whose condition decides who may make it.
 
 use async_trait::async_trait;
 use sqlx::Row;

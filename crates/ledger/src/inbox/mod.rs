@@ -102,7 +102,7 @@ impl Inbox {
         row.as_ref().map(call).transpose()
     }
 
-    /// How many calls wait, and since when the oldest does.
+    /// How many calls wait, and since when the oldest one has waited.
     ///
     /// # Errors
     /// As [`Inbox::claim`].

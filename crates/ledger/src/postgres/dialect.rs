@@ -1,5 +1,5 @@
-//! What the files of `both`, which SQLite shares, need of this adapter. Their tables have no schema before their names: connections have
-//! the ledger's as their `search_path`.
+//! The PostgreSQL part of the code in `both`, which SQLite shares. Table names there have no schema: the connections' `search_path` is the
+//! ledger's schema.
 
 use celery::task::TaskId;
 pub(super) use sqlx::postgres::PgRow as AdapterRow;
@@ -11,7 +11,7 @@ use super::pooled::Pool;
 use super::{notify, pool};
 use crate::Error;
 
-/// Ends a select whose rows nobody else may change before the commit.
+/// Ends a select that locks its rows until the commit.
 macro_rules! locking {
     () => {
         " for update"
@@ -19,7 +19,7 @@ macro_rules! locking {
 }
 pub(super) use locking;
 
-/// As `locking`, without those that somebody else has; of one table of several.
+/// Like `locking`, but skips rows that another transaction has locked; for one of several tables.
 macro_rules! skipping {
     () => {
         " for update skip locked"
@@ -30,7 +30,7 @@ macro_rules! skipping {
 }
 pub(super) use skipping;
 
-/// A condition: one of a list of texts.
+/// The condition that a column is one of a list of texts.
 macro_rules! among {
     ($list:literal) => {
         concat!("= any(", $list, ")")
@@ -46,7 +46,7 @@ macro_rules! keys {
 }
 pub(super) use keys;
 
-/// The id of the task `t`, as it was written.
+/// The id of the task `t`, as it was given.
 macro_rules! task_id {
     () => {
         "coalesce(t.given_id, cast(t.id as text))"
@@ -59,7 +59,7 @@ pub(super) fn list<T: Clone>(values: &[T]) -> Vec<T> {
     values.to_vec()
 }
 
-/// One of 64 locks for each key, held until the commit: submissions that may be refused decide one after the other.
+/// Each key uses one of 64 locks, held until the commit, so that submissions that may be refused are decided one after the other.
 pub(super) async fn decide_alone(tx: &mut Tx, keys: &[String]) -> Result<(), Error> {
     let mut slots: Vec<i32> = keys.iter().map(|key| slot(key)).collect();
     slots.sort_unstable();
@@ -91,14 +91,14 @@ impl Adapter {
         &self.pool
     }
 
-    /// For logs of tasks: one writer at a time, and a crash may take the newest lines.
+    /// For task logs: one writer at a time, and a crash may lose the newest lines.
     pub(super) async fn begin_logs(&self) -> Result<Tx, Error> {
         let mut tx = pool::begin_as(&self.pool, BEGIN_RELAXED).await?;
         sqlx::query(LOCK_LOGS).execute(&mut *tx).await?;
         Ok(tx)
     }
 
-    /// Other replicas hear that there is something to see of these tasks.
+    /// Notifies other replicas that these tasks have new data.
     pub(super) async fn tell_grown(&self, tx: &mut Tx, ids: &[TaskId]) -> Result<(), Error> {
         match notify::payload_of(&self.store.replica, ids) {
             Some(payload) => notify::notify(tx, &payload).await,

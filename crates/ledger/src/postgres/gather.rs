@@ -22,10 +22,10 @@ statements! {
          where feed < $1 and set_config('synchronous_commit', 'off', true) is not null";
     PAGE = "select pos, events from taskgate.feed where pos > $1 order by pos limit $2";
     /// The tasks among these that were accepted and have not changed since.
-    /// Not those that are in the outbox: who holds such a row may wait for the task, and nobody is to wait for its row meanwhile.
+    /// Without those in the outbox: a transaction that holds such a row may wait for the task, so waiting for the row could deadlock.
     UNTOUCHED = "select f.task_no from taskgate.flight f where f.task_no = any($1) and f.seq = 1 \
          and f.phase = 'accepted' and not exists (select 1 from taskgate.outbox o where o.task_no = f.task_no)";
-    /// How many these are from a number on. A walk along the index: tens of thousands may be on their direct way.
+    /// The number of such tasks from a task number on, read along the index: tens of thousands may be on the direct path.
     OUTSIDE = "select count(*) from taskgate.flight f where f.task_no >= $1 and f.seq = 1 and f.phase = 'accepted' \
          and not exists (select 1 from taskgate.outbox o where o.task_no = f.task_no)";
     /// Locks the tasks, so that they are not published or withdrawn meanwhile.
@@ -35,11 +35,11 @@ statements! {
          on conflict (task_no) do nothing";
 }
 
-/// Clocks of replicas differ by less. Who was accepted later than this from now on was accepted by a clock that is wrong: the mark does not
-/// wait until that time has come.
+/// Replicas' clocks differ by less than this. A task that was accepted later than this from now comes from a wrong clock: the mark does
+/// not wait for that time.
 const AHEAD: Duration = Duration::from_secs(10);
 
-/// So long is a count of those outside of the outbox good.
+/// How long a count of the tasks outside the outbox is valid.
 const COUNTED_FOR: Duration = Duration::from_millis(250);
 
 /// Rows of the feed in one read.
@@ -85,7 +85,7 @@ pub(super) async fn gather(pool: &Pool, now: Time, settle: Duration) -> Result<(
     Ok(())
 }
 
-/// What was accepted before `cut`, from `after` on.
+/// Tasks accepted before `cut`, from `after` on.
 async fn page(pool: &Pool, after: i64, cut: Time, now: Time, horizon: i64) -> Result<Accepted, Error> {
     let rows = sqlx::query(PAGE).bind(after).bind(ROWS).fetch_all(pool).await?;
     let mut found = Accepted { last: after, is_end: (rows.len() as i64) < ROWS, ..Accepted::default() };
@@ -140,8 +140,8 @@ async fn take_in(pool: &Pool, found: &Accepted) -> Result<bool, Error> {
     Ok(is_alone)
 }
 
-/// How many accepted tasks are neither published nor in the outbox, counted again when the last count is [`COUNTED_FOR`] old: whoever makes
-/// passes asks after each, and a count reads the feed.
+/// How many accepted tasks are neither published nor in the outbox. Counted again when the last count is [`COUNTED_FOR`] old, because it is
+/// needed after each pass and reads the feed.
 #[derive(Default)]
 pub(super) struct Outside(Mutex<Option<(Time, i64)>>);
 

@@ -81,8 +81,8 @@ impl Known {
         ids.into_iter().for_each(|id| halves.remove(id));
     }
 
-    /// After an error nobody knows what was written: a commit may have failed, or a crash undone an earlier one that was not on the disk.
-    /// A `seq` may then come again with something else.
+    /// After an error it is unknown what was written: a commit may have failed, or a crash may have undone an earlier one that was not on
+    /// disk. A `seq` may then come again with other data.
     pub fn clear(&self) {
         *self.halves() = Halves::default();
     }

@@ -1,8 +1,8 @@
-//! Steps of ordinary lives, which most are: a task that this process knows is received, starts, or succeeds, and its columns say all of
-//! it. They need a fourth less than steps in general: half of the columns, no look at the row before its change, and no join.
+//! Steps of ordinary lives, the most frequent ones: a task that this process has cached is received, starts or succeeds, and its columns
+//! cover its history. They cost a fourth less than other steps: half of the columns, no read of the row before its change, and no join.
 //!
-//! A row takes its values from arrays, at the place of its number among the numbers. One that is not as it was assumed is left as it
-//! is, and not counted.
+//! A row takes its values from arrays, by the index of its number among the numbers. A row that differs from what was assumed is not
+//! changed, and not counted.
 
 use celery::task::Phase;
 use sqlx::postgres::PgArguments;
@@ -16,7 +16,7 @@ use crate::{Error, Task};
 use super::pool::Tx;
 use super::save::seq;
 
-/// The place of a row's number among those of its statement, which ascend.
+/// The index of a row's number among the statement's numbers, which ascend.
 macro_rules! place {
     ($numbers:literal) => {
         concat!("width_bucket(f.task_no, ", $numbers, ")")
@@ -60,10 +60,10 @@ statements! {
     );
 }
 
-/// What else is written with them: events before, places, times and texts of rows of the feed, the notification.
+/// Further parameters: events before, places, times and texts of feed rows, the notification.
 pub(super) type Told = (i64, (Vec<i64>, Vec<i64>, Vec<Vec<u8>>), Option<String>);
 
-/// Whether [`ORDINARY`] says all that became of a task of which `is_plain` says that its columns say its history.
+/// Whether [`ORDINARY`] can write all changes of a task. `is_plain`: its columns cover its history.
 pub(super) fn is_ordinary(entry: &Entry, is_plain: bool) -> bool {
     let (task, was) = (&entry.task, &entry.was);
     let says_nothing = |task: &Task| {
@@ -92,7 +92,7 @@ pub(super) fn is_ordinary(entry: &Entry, is_plain: bool) -> bool {
     is_plain && is_step && entry.assumed.is_some() && says_nothing(task) && says_nothing(was) && has_no_more
 }
 
-/// How many rows were as they were assumed.
+/// How many rows were as assumed.
 pub(super) async fn write(tx: &mut Tx, entries: &[&Entry], told: Told) -> Result<i64, Error> {
     let mut entries = entries.to_vec();
     entries.sort_unstable_by_key(|entry| entry.task.no);
@@ -127,7 +127,7 @@ pub(super) async fn write(tx: &mut Tx, entries: &[&Entry], told: Told) -> Result
 
 type Statement<'q> = Query<'q, Postgres, PgArguments>;
 
-/// Binds the numbers and what they must still have.
+/// Binds the numbers and the `seq` that each row must still have.
 fn assumed<'q>(query: Statement<'q>, entries: &[&'q Entry]) -> Statement<'q> {
     let numbers: Vec<i64> = column(entries, |task| task.no);
     query.bind(numbers).bind(entries.iter().map(|entry| entry.assumed.map(seq)).collect::<Vec<_>>())
@@ -146,7 +146,7 @@ mod tests {
     use celery::task::TaskId;
     use runtime::clock::Time;
 
-    /// A known task in `phase` of which this was heard.
+    /// A cached task in `phase` for which this report arrived.
     fn entry(phase: Phase, news: News) -> Entry {
         let mut book = Book::default();
         book.assume(vec![sample_task("t", phase, Time(0))]);

@@ -1,4 +1,4 @@
-//! The outbox: what waits to be published, or was left behind by the direct way; the passes over it, and what leaves it another way.
+//! The outbox: tasks that wait to be published or were left behind by the direct path, passes over it, and removals without publication.
 //!
 //! Lock order everywhere: outbox rows first, then tasks. A pass holds its rows while the carrier publishes, so a withdrawal waits and then
 //! finds the task published, or comes first and the pass does not see the row.

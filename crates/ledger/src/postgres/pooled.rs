@@ -112,7 +112,7 @@ impl Pool {
     }
 }
 
-/// The settings of all transactions, then those that this one brings itself: the last counts.
+/// The settings of all transactions, then those of this one, which override them.
 fn beginning(statement: &str, settings: &str) -> String {
     let own = statement.strip_prefix("begin").unwrap_or_default();
     format!("begin{settings}{own}")

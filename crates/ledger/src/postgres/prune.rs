@@ -67,9 +67,9 @@ statements! {
          select (select count(*) from a) + (select count(*) from b) + (select count(*) from c)";
 }
 
-/// Steps of the feed's deletion for each step of the tasks',
+/// Steps of the feed's deletion for each step of the tasks' deletion.
 const FEED_STEPS: usize = 20;
-/// and rows in one of them for each task that a step may take.
+/// Feed rows in one such step for each task that a step may delete.
 const FEED_ROWS: i64 = 10;
 
 pub(super) async fn tasks(pool: &Pool, before: Time, limit: i64, now: Time) -> Result<i64, Error> {
@@ -81,7 +81,7 @@ pub(super) async fn tasks(pool: &Pool, before: Time, limit: i64, now: Time) -> R
     one_by_one(pool, before, limit, now).await
 }
 
-/// A task has several events, and the feed a row for each commit: it may have many more old rows than one step takes tasks.
+/// A task has several events, and the feed a row for each commit, so it may have many more old rows than one step deletes tasks.
 async fn feed(pool: &Pool, before: Time, limit: i64) -> Result<(), Error> {
     let rows = limit.saturating_mul(FEED_ROWS);
     for _ in 0..FEED_STEPS {

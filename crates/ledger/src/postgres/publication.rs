@@ -56,7 +56,7 @@ pub(super) async fn published(store: &Store, lane: &Lane, pushed: &[(i64, Time)]
     }
     let pushed = Pushed::new(store, pushed);
     let moved = match mark_alone(store, lane, &pushed).await {
-        // Steps of the same tasks met it in another order, and it gave way.
+        // It was cancelled in a deadlock with steps of the same tasks.
         Err(error) if is_deadlock(&error) => mark_alone(store, lane, &pushed).await,
         moved => moved,
     };
@@ -70,7 +70,7 @@ pub(super) async fn published(store: &Store, lane: &Lane, pushed: &[(i64, Time)]
     Ok(events)
 }
 
-/// In a transaction of its own.
+/// In a separate transaction.
 async fn mark_alone(store: &Store, lane: &Lane, pushed: &Pushed) -> Result<Vec<PgRow>, Error> {
     let Some(mut connection) = lane.take().await? else {
         return Ok(mark_published(&store.pool, store, pushed, true).await?);

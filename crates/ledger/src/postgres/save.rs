@@ -70,7 +70,8 @@ statements! {
          from unnest($28::bigint[], $29::bigint[], $30::bytea[]) as p(place, at, events), taskgate.ledger l) \
          select (select count(*) from moved) + (select count(*) from gone) as done, \
          case when $31::text is not null then cast(pg_notify('taskgate', $31) as text) end as told";
-    /// The same for tasks that had already ended: `$1` to `$21` and `$22` events; `$23` and `$24` bound the numbers; `$25` like `$33` above. Rarely used.
+    /// The same for tasks that had already ended: `$1` to `$21` and `$22` events; `$23` and `$24` bound the numbers; `$25` like `$33` above.
+    /// Rarely used.
     AGAIN = "update taskgate.ended e set phase = n.phase, status = n.status, seq = n.seq, delivery = n.delivery, \
          retries = n.retries, worker = n.worker, queued_at = n.queued_at, received_at = n.received_at, started_at = n.started_at, \
          finished_at = n.finished_at, runtime = n.runtime, corrected = n.corrected, reason = n.reason, \
@@ -194,7 +195,7 @@ async fn transition(
     let (usual, others): (Vec<&Entry>, Vec<&Entry>) =
         open.iter().partition(|entry| ordinary::is_ordinary(entry, is_plain(entry)));
     let word = notify::payload(&store.replica, events.iter().map(|event| &event.task_id));
-    // The first statement tells; the second has nothing more to say.
+    // The first statement sends the notification, so the second need not.
     let mut told = (written, feed_rows(events), word);
     let mut done = 0;
     if !usual.is_empty() {
@@ -210,7 +211,7 @@ async fn transition(
     Ok(done == i64::try_from(open.len()).unwrap_or(i64::MAX))
 }
 
-/// Writes tasks of which anything may have changed. How many rows were where they should be.
+/// Writes tasks of which anything may have changed. Returns how many rows were at their expected places.
 async fn general(
     tx: &mut Tx,
     open: &[&Entry],
@@ -241,7 +242,7 @@ async fn general(
     Ok(row.try_get(0)?)
 }
 
-/// Writes what was heard of tasks that had ended.
+/// Writes reports about tasks that had ended.
 async fn again(tx: &mut Tx, over: &[&Entry], histories: &mut HashMap<i64, Vec<u8>>) -> Result<(), Error> {
     let (low, high) = numbers::span(&over.iter().map(|entry| entry.task.no).collect::<Vec<_>>());
     columns(sqlx::query(AGAIN), over)
@@ -331,7 +332,7 @@ fn feed_rows(events: &[Event]) -> (Vec<i64>, Vec<i64>, Vec<Vec<u8>>) {
     (places, times, texts)
 }
 
-/// What was learnt of adopted tasks: names, queues, priorities, families.
+/// Writes new data of adopted tasks: names, queues, priorities, parents and groups.
 async fn complete(tx: &mut Tx, store: &Store, entries: &[&Entry]) -> Result<(), Error> {
     let adopted: Vec<&Task> = entries.iter().filter(|e| e.task.adopted && !e.new).map(|e| &e.task).collect();
     if adopted.is_empty() {

@@ -8,7 +8,7 @@ use super::{
 
 pub(super) const PING: &str = "select 1 from taskgate.ledger";
 
-/// Of each module.
+/// The statements of each module.
 const LISTS: &[&[&str]] = &[
     &[PING],
     audit::STATEMENTS,
@@ -50,7 +50,7 @@ const LISTS: &[&[&str]] = &[
     workers::STATEMENTS,
 ];
 
-/// All of them.
+/// All statements.
 pub fn statements() -> impl Iterator<Item = &'static str> {
     LISTS.iter().copied().flatten().copied()
 }

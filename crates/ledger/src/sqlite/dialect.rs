@@ -1,5 +1,5 @@
-//! What the files of `both`, which PostgreSQL shares, need of this adapter. There is one writer and no other replica: nothing is locked,
-//! and nobody is told.
+//! The SQLite part of the code in `both`, which PostgreSQL shares. There is one writer and no other replica, so there are no locks and no
+//! notifications.
 
 use celery::task::TaskId;
 use sqlx::SqlitePool;
@@ -9,7 +9,7 @@ pub(super) use super::SqliteLedger as Adapter;
 pub(super) use super::pool::{Tx, list};
 use crate::Error;
 
-/// Ends a select whose rows nobody else may change before the commit.
+/// Ends a select that locks its rows until the commit.
 macro_rules! locking {
     () => {
         ""
@@ -17,7 +17,7 @@ macro_rules! locking {
 }
 pub(super) use locking;
 
-/// As `locking`, without those that somebody else has; of one table of several.
+/// Like `locking`, but skips rows that another transaction has locked; for one of several tables.
 macro_rules! skipping {
     () => {
         ""
@@ -28,7 +28,7 @@ macro_rules! skipping {
 }
 pub(super) use skipping;
 
-/// A condition: one of a list of texts.
+/// The condition that a column is one of a list of texts.
 macro_rules! among {
     ($list:literal) => {
         concat!("in (select value from json_each(", $list, "))")
@@ -44,7 +44,7 @@ macro_rules! keys {
 }
 pub(super) use keys;
 
-/// The id of the task `t`, as it was written.
+/// The id of the task `t`, as it was given.
 macro_rules! task_id {
     () => {
         "t.task_id"
@@ -52,7 +52,7 @@ macro_rules! task_id {
 }
 pub(super) use task_id;
 
-/// Whoever writes decides alone.
+/// Does nothing: the one writer decides alone.
 pub(super) async fn decide_alone(_: &mut Tx, _: &[String]) -> Result<(), Error> {
     Ok(())
 }
@@ -70,12 +70,12 @@ impl Adapter {
         &self.pools.write
     }
 
-    /// For logs of tasks.
+    /// For task logs.
     pub(super) async fn begin_logs(&self) -> Result<Tx, Error> {
         self.begin().await
     }
 
-    /// That there is something to see of these tasks.
+    /// Reports that these tasks have new data.
     pub(super) async fn tell_grown(&self, _: &mut Tx, _: &[TaskId]) -> Result<(), Error> {
         Ok(())
     }

@@ -8,7 +8,7 @@ use super::{
 
 pub(super) const PING: &str = "select count(*) from queue_pause";
 
-/// Of each module.
+/// The statements of each module.
 const LISTS: &[&[&str]] = &[
     &[PING],
     audit::STATEMENTS,
@@ -42,7 +42,7 @@ const LISTS: &[&[&str]] = &[
     workers::STATEMENTS,
 ];
 
-/// All of them.
+/// All statements.
 pub fn statements() -> impl Iterator<Item = &'static str> {
     LISTS.iter().copied().flatten().copied()
 }
