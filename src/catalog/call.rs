@@ -25,7 +25,7 @@ impl Entry {
         self.resolve_with(path, body, &[])
     }
 
-    /// As [`Entry::resolve`]; `told` has what is known of a file besides, JSON text by name.
+    /// As [`Entry::resolve`]; `told` has the data of a file, JSON text by name.
     ///
     /// # Errors
     /// As [`Entry::resolve`].
@@ -185,7 +185,7 @@ pub(super) struct Request<'a> {
     pub entry: &'a Entry,
     pub path: &'a [(String, String)],
     pub fields: &'a Fields<'a>,
-    /// Of a file, JSON text by name.
+    /// The data of a file, JSON text by name.
     pub told: &'a [(String, String)],
 }
 

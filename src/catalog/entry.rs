@@ -280,7 +280,7 @@ impl Entry {
         self.limits.len() > self.defaults.limits.len() || self.fair.is_some() != self.defaults.fair.is_some()
     }
 
-    /// Names that templates use, with the key where each stands.
+    /// Names that templates use, with the key of each.
     fn uses(&self) -> impl Iterator<Item = (&'static str, &str)> {
         let used = [("queue", &self.queue), ("message", &self.message)].into_iter();
         let used =

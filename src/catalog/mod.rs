@@ -131,7 +131,7 @@ pub struct Catalog {
     has: Has,
 }
 
-/// What some entry has. Looked at for every submission, so it is counted once.
+/// Features that at least one entry uses. Computed once, because every submission needs them.
 #[derive(Debug, Clone, Copy)]
 struct Has {
     links: bool,
@@ -238,7 +238,7 @@ impl Catalog {
         self.has.unique
     }
 
-    /// Whether tasks of some entry are refused when nobody would run them now.
+    /// Whether an entry refuses tasks that no worker would run now.
     pub fn has_strict(&self) -> bool {
         self.has.strict
     }

@@ -1,4 +1,4 @@
-//! Wishes of an entry that contradict each other.
+//! Options of an entry that contradict each other.
 
 use super::canvas::Canvas;
 use super::entry::Entry;
@@ -6,7 +6,7 @@ use crate::config::{Config, DEFAULT_STORE, Error};
 
 impl Entry {
     /// # Errors
-    /// The first two keys that do not go together, and the harm.
+    /// The first two keys that contradict each other, and the harm.
     pub(super) fn check_pairs(&self, known: &[&str]) -> Result<(), Error> {
         if self.split.is_some() && self.unique.is_some() {
             return self.pair("split", "unique", "many tasks cannot be the one task of a key");
@@ -50,7 +50,7 @@ impl Entry {
     }
 
     /// # Errors
-    /// When its store is none of the configuration's.
+    /// When its store is not in the configuration.
     pub(super) fn check_store(&self, config: &Config) -> Result<(), Error> {
         let is_there = |name: &str| config.stores.iter().any(|store| store.name == name);
         let refused = |key: &str, name: &str| {

@@ -1,9 +1,9 @@
 //! `upload = { field = "file", max = "100 MiB", store = "default" }`: the endpoint takes a file. It is streamed into a store, and
-//! templates name what is known of it: `{file}` (its key in the store), `{file_url}` (an address at which a worker reads it),
+//! templates name its data: `{file}` (its key in the store), `{file_url}` (an address at which a worker can read it),
 //! `{file_name}`, `{file_size}` and `{file_type}`.
 //!
-//! Where the entry lists `types`, a file is judged by its first bytes. What those say counts; a type that has no marks of its own
-//! (a text) is believed as declared, unless the bytes are those of something else.
+//! If the entry lists `types`, a file is checked by its first bytes. They decide; a type without a signature (such as text) is
+//! accepted as declared, unless the bytes are those of another type.
 
 use serde::Deserialize;
 use serde_json::Value;
@@ -11,24 +11,24 @@ use serde_json::Value;
 use super::Pattern;
 use crate::config::value::Bytes;
 
-/// Largest file that an entry takes which does not say so.
+/// The largest file of an entry that sets no `max`.
 const USUAL_MAX: u64 = 100 << 20;
-/// What a bucket takes in ten thousand parts of 5 MiB, less a reserve.
+/// The most that a bucket takes in ten thousand parts of 5 MiB, less a reserve.
 const MOST: u64 = 48 << 30;
-/// What a client says that knows no type.
+/// The type that a client sends if it knows none.
 const UNKNOWN: &str = "application/octet-stream";
-/// How many of the first bytes tell the type.
+/// How many of the first bytes are read to determine the type.
 pub const HEAD: usize = 8 << 10;
 
 #[derive(Debug)]
 pub struct Upload {
-    /// The part of the form that has the file.
+    /// The form field with the file.
     pub field: String,
     /// Bytes.
     pub max: u64,
     pub store: String,
     types: Vec<Pattern>,
-    /// What templates may name of it.
+    /// The data of the file that templates may use.
     pub(super) names: [String; 5],
 }
 
@@ -42,13 +42,13 @@ struct Raw {
     types: Vec<String>,
 }
 
-/// What is known of a file, for the templates.
+/// The data of a file, for the templates.
 #[derive(Debug, Clone)]
 pub struct FileFacts<'a> {
     pub key: &'a str,
     /// `None` where no template names it.
     pub url: Option<&'a str>,
-    /// As the client called it.
+    /// The name that the client gave it.
     pub name: &'a str,
     /// Bytes.
     pub size: u64,
@@ -85,12 +85,12 @@ impl Upload {
         &self.names[1]
     }
 
-    /// Media types that are taken; empty for all.
+    /// The accepted media types; empty for all.
     pub fn types(&self) -> Vec<&str> {
         self.types.iter().map(Pattern::as_str).collect()
     }
 
-    /// The type of a file that is called `declared` (empty when the client said none) and begins with these bytes.
+    /// The type of a file that is declared as `declared` (empty if the client gave none) and begins with these bytes.
     ///
     /// # Errors
     /// Why it is refused, as a sentence.
@@ -114,7 +114,7 @@ impl Upload {
         }
     }
 
-    /// What templates stand for, as JSON text.
+    /// The values of the templates, as JSON text.
     pub fn told(&self, facts: &FileFacts<'_>) -> Vec<(String, String)> {
         let text = |text: &str| Value::from(text).to_string();
         let url = facts.url.map_or_else(|| "null".to_owned(), text);

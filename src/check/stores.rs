@@ -1,4 +1,4 @@
-//! Whether the stores of files can be used, and whether what tasks are told of a file holds for long enough. Nothing is written.
+//! Checks whether the file stores can be used, and whether the addresses in tasks are valid for long enough. Nothing is written.
 
 use std::path::Path;
 use std::time::Duration;
@@ -8,19 +8,19 @@ use crate::catalog::Catalog;
 use crate::config::{self, StorePlace};
 use crate::stores::Store;
 
-/// A store that answers later than this does not answer.
+/// A store that takes longer than this counts as not answering.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// How a store was found.
+/// The state of a store.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum StoreState {
     Usable,
-    /// A folder that `serve` makes.
+    /// A folder that does not exist yet, which `serve` creates.
     Missing,
     Unusable(String),
 }
 
-/// Looks at each.
+/// Checks each store.
 pub(super) async fn look(stores: &[config::Store]) -> Vec<(config::Store, StoreState)> {
     let looks = stores.iter().map(async |store| (store.clone(), state(store).await));
     futures_util::future::join_all(looks).await
@@ -81,7 +81,7 @@ fn place(store: &config::Store) -> String {
     }
 }
 
-/// Addresses that may be over before the task ends that reads them.
+/// Addresses that may expire before the task that reads them ends.
 fn short_lived(catalog: &Catalog, store: &config::Store) -> Vec<Finding> {
     let StorePlace::Bucket { .. } = store.place else { return Vec::new() };
     let signed = store.presign.as_secs_f64();

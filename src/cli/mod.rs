@@ -83,9 +83,9 @@ enum Command {
     Limits(client::Limits),
     /// List webhooks and change them
     Webhooks(client::Webhooks),
-    /// Show queues, workers, rates and incidents on one screen, again every few seconds
+    /// Show queues, workers, rates and incidents on one screen, refreshed every few seconds
     Top(client::Top),
-    /// List what is odd now (exit code 1 when there is something) or was; say who looks after it, mute it
+    /// List open incidents (exit code 1 when there are any) or closed ones; acknowledge or mute one
     Incidents(client::Incidents),
     /// List the workers of a gateway
     Workers(client::Workers),

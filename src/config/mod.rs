@@ -165,7 +165,7 @@ pub struct Config {
     pub sweeper: Sweeper,
     pub recovery: Recovery,
     pub incidents: Incidents,
-    /// Who is told of incidents.
+    /// Channels that are notified of incidents.
     pub notify: Vec<Notify>,
     pub routes: Routes,
     pub exchanges: Vec<Exchange>,
@@ -266,7 +266,7 @@ impl Config {
         if role == Role::Dev && !self.said.has("submit.allow") {
             self.submit.allow = vec!["*".to_owned()];
         }
-        // Where dev keeps its files, unless another directory is named.
+        // The directory of dev's files, unless another one is given.
         if role == Role::Dev && !self.stores.iter().any(|store| store.name == DEFAULT_STORE) {
             self.stores.push(Store::folder(DEFAULT_STORE, "taskgate-data/files".into()));
         }

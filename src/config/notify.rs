@@ -1,4 +1,4 @@
-//! `[[notify]]`: who is told of incidents.
+//! `[[notify]]`: channels that are notified of incidents.
 
 use lettre::message::Mailbox;
 use serde::Deserialize;
@@ -10,30 +10,30 @@ use celery::task::webhook::key;
 #[derive(Debug, Default, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub(super) struct RawNotify {
-    /// `webhook`, `slack` (Slack, and whoever takes its messages, as Mattermost and Rocket.Chat do) or `email`. Needed.
+    /// `webhook`, `slack` (Slack, and chats that take its messages, such as Mattermost and Rocket.Chat) or `email`. Required.
     kind: Text,
-    /// Where to: the address of the webhook, or of the mail server as `smtps://user:password@mail.example.com:465` or
-    /// `smtp://mail.example.com:587?tls=required`. Needed. Webhooks may go where `[webhooks]` lets them go.
+    /// The address of the webhook, or of the mail server: `smtps://user:password@mail.example.com:465` or
+    /// `smtp://mail.example.com:587?tls=required`. Required. `[webhooks]` limits the addresses of webhooks.
     url: Text,
-    /// What the channel is called in logs and metrics. Default: its kind with its number in the file, as `slack-2`.
+    /// The channel's name in logs and metrics. Default: its kind with its number in the file, such as `slack-2`.
     name: Option<Text>,
-    /// Signs webhooks as registered ones are signed (`whsec_…`). Default none.
+    /// The secret that signs webhooks, as for registered ones (`whsec_…`). Default none.
     secret: Option<Text>,
-    /// Who gets the mail. Needed for `email`.
+    /// The recipients of the mail. Required for `email`.
     to: Option<Words>,
-    /// Who the mail is from. Default `taskgate@localhost`.
+    /// The sender of the mail. Default `taskgate@localhost`.
     from: Option<Text>,
     /// Only incidents of these kinds. Default all.
     kinds: Option<Words>,
 }
 
-/// Somebody outside who is told of incidents.
+/// A channel that is notified of incidents.
 #[derive(Debug, Clone)]
 pub struct Notify {
     /// Unique.
     pub name: String,
     pub channel: Channel,
-    /// Empty: all. Whether there are such kinds is checked by who tells of incidents.
+    /// Empty: all. The notifier checks whether such kinds exist.
     pub kinds: Vec<String>,
 }
 
@@ -43,7 +43,7 @@ pub enum Channel {
         url: Secret,
         secret: Option<Secret>,
     },
-    /// The address is the key, so it is a secret.
+    /// Not shown, because the address itself is the credential.
     Slack {
         url: Secret,
     },

@@ -9,7 +9,7 @@ use serde::Deserialize;
 use super::value::{Secret, Span, Text};
 use super::{Error, Said};
 
-/// Signatures of S3 are good for no longer.
+/// The longest validity of an S3 signature.
 const LONGEST_PRESIGN: Duration = Duration::from_hours(7 * 24);
 
 #[derive(Debug, Deserialize)]
@@ -18,30 +18,30 @@ pub(super) struct RawStore {
     /// `file:///var/lib/taskgate/files`, which the workers see under the same path (`file:files` is relative to the folder that taskgate
     /// was started in), or `s3://bucket/prefix`. A store belongs to one ledger.
     url: Text,
-    /// Of a service that speaks S3 and is not Amazon's. Default Amazon's own.
+    /// The endpoint of an S3-compatible service. Default Amazon's.
     #[serde(default)]
     endpoint: Option<Text>,
-    /// Where the bucket is. Default `AWS_REGION`, else us-east-1.
+    /// The region of the bucket. Default `AWS_REGION`, else us-east-1.
     #[serde(default)]
     region: Option<Text>,
-    /// Who writes there. Default what the environment says (`AWS_ACCESS_KEY_ID`, a role of the machine).
+    /// The id of the access key. Default from the environment (`AWS_ACCESS_KEY_ID`, or a role of the machine).
     #[serde(default)]
     access_key_id: Option<Text>,
-    /// The key that goes with `access_key_id`.
+    /// The secret of `access_key_id`.
     #[serde(default)]
     secret_access_key: Option<Text>,
-    /// How long an address that a task gets is good for, at most 7 days. Default 1 hour.
+    /// How long an address that a task gets is valid, at most 7 days. Default 1 hour.
     #[serde(default)]
     presign: Option<Span>,
-    /// A file that no task names is removed after this. Default 1 hour.
+    /// A file that no task uses is removed after this time. Default 1 hour.
     #[serde(default)]
     orphan_after: Option<Span>,
-    /// Between two looks for files that nobody needs. Default 10 minutes.
+    /// Pause between two searches for unused files. Default 10 minutes.
     #[serde(default)]
     sweep: Option<Span>,
 }
 
-/// A place for files.
+/// A store of files.
 #[derive(Debug, Clone)]
 pub struct Store {
     pub name: String,
@@ -61,11 +61,11 @@ pub enum StorePlace {
     Bucket { bucket: String, prefix: String },
 }
 
-/// The store that an entry means which names none.
+/// The store of an entry that names none.
 pub const DEFAULT: &str = "default";
 
 impl Store {
-    /// A folder with the usual times.
+    /// A folder with the default times.
     pub fn folder(name: &str, path: PathBuf) -> Self {
         Self {
             name: name.to_owned(),

@@ -1,7 +1,7 @@
-//! Who a name and a password stand for, wherever they are given: at the login and as `Authorization: Basic`.
+//! Checks a name and a password, at the login and as `Authorization: Basic`.
 //!
-//! Guesses are slow on purpose: a name has [`TRIES`] over all replicas and both ways together. What was right within the last minute is
-//! remembered and not counted, so a client that sends its password with every request is not slowed down.
+//! Guessing is slow on purpose: a name has [`TRIES`] over all replicas and both ways together. A password that was right within the last
+//! minute is remembered and not counted, so a client that sends it with every request is not slowed down.
 
 use crate::config::{Quota, User};
 use crate::edge::problem::Problem;
@@ -10,11 +10,11 @@ use crate::edge::state::Edge;
 
 /// Tries for one name with a password.
 const TRIES: &str = "10/m";
-/// No name of the configuration is longer; a longer one is refused before anybody counts its tries.
+/// No name of the configuration is longer; a longer one is refused before its tries are counted.
 const MOST_NAME: usize = 255;
 
 /// # Errors
-/// When name and password do not fit, or too many were tried.
+/// When name and password are wrong, or there were too many tries.
 pub async fn user(edge: &Edge, name: &str, password: &str) -> Result<User, Problem> {
     let wrong = || Problem::new(&slugs::LOGIN_FAILED).detail("the name or the password is wrong");
     if name.len() > MOST_NAME {

@@ -1,5 +1,5 @@
-//! A file on its way into a store. It is there when `finish` has returned, and not before; dropped before that, the store is left
-//! with something half written that a later sweep removes.
+//! A file that is being written into a store. It exists once `finish` has returned, and not before; if it is dropped before, the store
+//! keeps an incomplete file that a later sweep removes.
 //!
 //! At most one part is held in memory.
 
@@ -15,9 +15,9 @@ use tokio_util::bytes::{Bytes, BytesMut};
 use super::place::Place;
 use super::{PENDING, Store, StoreError};
 
-/// What is written to a folder at once.
+/// How many bytes are written to a folder at once.
 const FOLDER_PART: usize = 1 << 20;
-/// S3 takes no smaller parts than this, but for the last.
+/// The smallest part that S3 accepts, except for the last.
 const BUCKET_PART: usize = 5 << 20;
 
 pub struct Incoming {
@@ -30,13 +30,13 @@ pub struct Incoming {
     _turn: OwnedSemaphorePermit,
 }
 
-/// A file that is whole. As long as this lives, no sweep of this process removes it.
+/// A complete file. As long as this lives, no sweep of this process removes it.
 pub struct StoredFile {
     live: Live,
     pub key: String,
 }
 
-/// Keeps an upload's id among those that the process has in hand.
+/// Keeps an upload's id among the uploads in progress of this process.
 struct Live {
     store: Store,
     id: String,
@@ -66,7 +66,7 @@ impl StoredFile {
         &self.live.id
     }
 
-    /// Where a worker reads it.
+    /// The address at which a worker reads it.
     ///
     /// # Errors
     /// As [`Store::address`].
@@ -74,7 +74,7 @@ impl StoredFile {
         self.live.store.address(&self.key).await
     }
 
-    /// Removes it. What cannot be removed now is removed by a sweep.
+    /// Removes it. If that fails, a sweep removes it.
     pub async fn discard(self) {
         let _ = self.live.store.delete(&self.key).await;
     }
@@ -168,7 +168,7 @@ impl Incoming {
         Ok(StoredFile { live: self.live, key: self.key })
     }
 
-    /// Removes what was written. What cannot be removed now is removed by a sweep.
+    /// Removes what was written. If that fails, a sweep removes it.
     pub async fn abort(mut self) {
         let store = &self.live.store;
         match &mut self.writing {

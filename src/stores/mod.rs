@@ -1,8 +1,8 @@
 //! Where the files of requests are kept: a folder, or a bucket of a service that speaks S3.
 //!
 //! A file is `uploads/<id>/<name>` below the URL of its store, and a large result is `results/<task>/result.json`. A file is visible
-//! only when it is whole. What a crash leaves half written is found again: a folder has files with a `#` in their names, a bucket has
-//! a note `pending/<id>` for every upload that was begun. A store knows nothing of tasks; `reconcile/uploads.rs` asks the ledger who
+//! only when it is complete. Incomplete files of a crash can be found: a folder has files with a `#` in their names, a bucket has
+//! a note `pending/<id>` for every upload that was begun. A store has no data about tasks; `reconcile/uploads.rs` asks the ledger who
 //! still needs a file. Every call has a deadline, and a bounded number of files is written at a time.
 
 mod incoming;
@@ -35,7 +35,7 @@ const RESULTS: &str = "results";
 const PENDING: &str = "pending";
 /// Longest name of a file in a key.
 const MAX_NAME: usize = 100;
-/// Files that a process writes into one store at a time: each holds up to one part of a bucket (5 MiB) in memory.
+/// The most files that a process writes into one store at a time: each has up to one part of a bucket (5 MiB) in memory.
 const AT_ONCE: usize = 32;
 
 #[derive(Debug, thiserror::Error)]
@@ -83,15 +83,15 @@ struct Inner {
     orphan_after: Duration,
     sweep: Duration,
     turns: Arc<Semaphore>,
-    /// Ids of uploads that this process has in hand: begun, or whole and not yet the file of a task.
+    /// Ids of uploads in progress: begun, or complete and not yet the file of a task.
     live: Mutex<HashSet<String>>,
 }
 
 impl Stores {
-    /// Makes the folders that are missing; connects to nothing.
+    /// Creates missing folders; connects to nothing.
     ///
     /// # Errors
-    /// When a URL means nothing, or a folder cannot be made.
+    /// When a URL is invalid, or a folder cannot be created.
     pub fn open(configured: &[config::Store]) -> anyhow::Result<Self> {
         let stores = configured.iter().map(|store| Ok((store.name.clone(), Store::open(store)?)));
         Ok(Self(Arc::new(stores.collect::<anyhow::Result<_>>()?)))
@@ -127,12 +127,12 @@ impl Store {
         &self.0.name
     }
 
-    /// A file that no task names is left alone for this long.
+    /// How long a file that no task uses is kept.
     pub fn orphan_after(&self) -> Duration {
         self.0.orphan_after
     }
 
-    /// Time between two looks at what is there.
+    /// Pause between two sweeps.
     pub fn sweep(&self) -> Duration {
         self.0.sweep
     }
@@ -140,7 +140,7 @@ impl Store {
     /// Begins a file. `id` is new; `name` is the client's, of which only harmless characters are kept.
     ///
     /// # Errors
-    /// When the store is away, or no turn comes within `patience`.
+    /// When the store is down, or too many files are written for longer than `patience`.
     ///
     /// # Cancel safety
     /// A dropped call may leave a file half written; a sweep removes it.
@@ -148,7 +148,7 @@ impl Store {
         Incoming::begin(self.clone(), FILES, id, &harmless(name), patience).await
     }
 
-    /// Where a worker reads the file: a path on this machine, or an address that is good for a while and needs no credentials.
+    /// The address at which a worker reads the file: a path on this machine, or a URL that is valid for a while and needs no credentials.
     ///
     /// # Errors
     /// When the address cannot be signed.
@@ -221,7 +221,7 @@ impl Store {
     }
 }
 
-/// A name that means nothing to any file system.
+/// A name without characters that are special to a file system.
 fn harmless(name: &str) -> String {
     let last = name.rsplit(['/', '\\']).next().unwrap_or_default();
     let kept = |char: char| if char.is_ascii_alphanumeric() || "-_.".contains(char) { char } else { '_' };

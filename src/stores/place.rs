@@ -1,4 +1,4 @@
-//! What a store's URL leads to: a folder of this machine, or a bucket.
+//! The target of a store's URL: a folder of this machine, or a bucket.
 
 use std::path::PathBuf;
 

@@ -1,4 +1,4 @@
-//! What a sweep of a store needs: who the store belongs to, what is in it, and what was begun and never finished.
+//! The parts of a sweep of a store: its owner, its files, and uploads that were begun and never finished.
 
 use std::collections::BTreeMap;
 use std::path::Path as FilePath;
@@ -16,7 +16,7 @@ use runtime::clock::Time;
 /// Says which ledger's files these are.
 const OWNER: &str = "taskgate-ledger";
 
-/// Who needs a file: found by its place in the store.
+/// The task that needs a file, according to its place in the store.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
     /// Tasks that carry the label of its upload.
@@ -25,7 +25,7 @@ pub enum Kind {
     Result,
 }
 
-/// A file that is there.
+/// An existing file.
 #[derive(Debug, Clone)]
 pub struct Stored {
     pub key: String,
@@ -36,7 +36,7 @@ pub struct Stored {
 }
 
 impl Store {
-    /// Whether the store belongs to the ledger of this mark; a store without an owner belongs to the first that asks.
+    /// Whether the store belongs to the ledger of this mark; a store without an owner is assigned to the first caller.
     ///
     /// # Errors
     /// When the store is away.
@@ -52,7 +52,7 @@ impl Store {
         Ok(owner().await? == mark.as_bytes())
     }
 
-    /// Whether this process has the upload in hand.
+    /// Whether the upload is in progress in this process.
     pub fn has_in_hand(&self, id: &str) -> bool {
         self.0.live.lock().expect("nothing panics under this lock").contains(id)
     }
@@ -88,7 +88,7 @@ impl Store {
         Some(Stored { key, kind, id: id.as_ref().to_owned(), at: Time(meta.last_modified.timestamp_micros()) })
     }
 
-    /// Removes what was begun before this time and never finished. Returns how many.
+    /// Removes uploads that were begun before this time and never finished. Returns how many.
     ///
     /// # Errors
     /// When the store is away.
@@ -137,7 +137,7 @@ pub(super) fn room(kind: Kind) -> &'static str {
     }
 }
 
-/// Files of which only a part was written, and the folders that were made for them.
+/// Incomplete files, and the folders that were created for them.
 fn clear_staged(store: &Store, room: &FilePath, before: Time) -> std::io::Result<usize> {
     let mut cleared = 0;
     let Ok(folders) = std::fs::read_dir(room) else { return Ok(0) };

@@ -26,8 +26,8 @@ impl Gateway {
         Err(SubmitError::Backlog { backlog, limit, retry_after: self.relay.drain_time() })
     }
 
-    /// What can be said before the file of a request is read: the backlog, and whether its caller may submit the task. The steps of a
-    /// canvas are judged later.
+    /// The checks before the file of a request is read: the backlog, and whether its caller may submit the task. The steps of a canvas
+    /// are checked later.
     ///
     /// # Errors
     /// Why nothing would be accepted.

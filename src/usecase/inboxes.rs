@@ -25,7 +25,7 @@ const NOT_DRAINED: &str = "committed in an inbox, and not drained yet";
 /// Pause between two reads of the ledger when there is no signal.
 const LOOK_AGAIN: Duration = Duration::from_millis(100);
 
-/// How long one inbox may take to say how it stands.
+/// How long one inbox may take to report its state.
 const STATE_PATIENCE: Duration = Duration::from_secs(2);
 
 /// The outcome of a call.
@@ -232,7 +232,7 @@ mod tests {
     }
 }
 
-/// How an inbox stands.
+/// The state of an inbox.
 #[derive(Debug)]
 pub struct InboxState {
     pub name: String,

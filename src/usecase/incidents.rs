@@ -1,4 +1,4 @@
-//! What people do about incidents: look at those that are over, acknowledge one, mute one for a while.
+//! Lists closed incidents, acknowledges an incident, or mutes it for a while.
 
 use std::time::Duration;
 
@@ -6,16 +6,16 @@ use super::Gateway;
 use ledger::{Error, KeptIncident, Mark};
 use runtime::clock::{self, Time};
 
-/// Open ones that are looked at; the lookout finds no more.
+/// The most open incidents that are read; no more are detected.
 const OPEN: i64 = 2_000;
-/// A longer silence is an incident that nobody hears of.
+/// The longest mute; a longer one would hide the incident for good.
 pub const LONGEST_MUTE: Duration = Duration::from_secs(30 * 86_400);
 /// So long a mark waits for an incident that was found just now and is about to be written down,
 const PATIENCE: Duration = Duration::from_secs(6);
 /// and so often it looks.
 const LOOK: Duration = Duration::from_millis(300);
 
-/// Why nothing is noted about an incident.
+/// Why an action on an incident failed.
 #[derive(Debug, thiserror::Error)]
 pub enum IncidentError {
     #[error("no incident {0} is open")]

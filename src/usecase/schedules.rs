@@ -235,7 +235,7 @@ impl Gateway {
         Ok(ticks.into_iter().map(|tick| table.local(tick)).collect())
     }
 
-    /// When a schedule that is not written yet would fire.
+    /// When a schedule that does not exist yet would fire.
     pub fn preview_document(
         &self,
         visibility: &Visibility,

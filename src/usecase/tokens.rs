@@ -1,14 +1,14 @@
-//! Tokens as an administrator sees them: who may call, until when, and who called last. Only hashes are kept, so nothing here is secret.
+//! Tokens as an administrator sees them: their names, their ends and their last uses. Only hashes are stored, so nothing here is secret.
 
 use super::Gateway;
 use ledger::{Error, Token};
 use runtime::clock;
 
-/// Newest ones that are shown.
+/// The most tokens that are listed, newest first.
 const LISTED: usize = 1_000;
 
 impl Gateway {
-    /// Those that were made by hand, the revoked ones too, newest first; sessions of people are not among them.
+    /// Tokens that were created by hand, including revoked ones, newest first; sessions of people are left out.
     pub async fn tokens(&self) -> Result<Vec<Token>, Error> {
         let mut tokens = self.ledger.tokens().await?;
         tokens.retain(|token| token.person.is_none());

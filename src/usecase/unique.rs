@@ -131,8 +131,8 @@ impl Gateway {
         Ok(self.ledger.task(id).await?.is_none_or(|task| visibility.sees_task(&task)))
     }
 
-    /// Revokes a task and what is unfinished of its canvas, as far as the caller sees it where it must. The verdict is that of the
-    /// part that is hardest to stop.
+    /// Revokes a task and the unfinished tasks of its canvas, limited to those that the caller may see if required. The verdict is that of
+    /// the part that is hardest to stop.
     async fn revoke_whole(&self, contest: &Contest, id: &TaskId) -> Result<Revoked, RevokeError> {
         let request = RevokeRequest::terminating("replaced by a newer submission of the same key");
         let Some((mut tasks, _)) = self.ledger.graph(id).await? else { return Err(RevokeError::Unknown(id.clone())) };

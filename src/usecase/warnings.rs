@@ -76,8 +76,7 @@ impl Gateway {
     }
 }
 
-/// Whether the workers of its queue are those who run it: a step that waits stays with the gateway, and what an exchange hands to all
-/// who listen stands in no queue.
+/// Whether the workers of its queue run it: a step that waits stays with the gateway, and a message of a fanout exchange is in no queue.
 fn is_for_workers(task: &NewTask) -> bool {
     !pause::is_held_here(Some(task.queue.as_str())) && !is_fanout(task.options.spread.as_ref())
 }

@@ -50,7 +50,7 @@ impl Gateway {
     }
 }
 
-/// Whether an exchange hands it to all who listen now: it stands in no queue, so it waits in no line either.
+/// Whether an exchange sends it to all current subscribers: it is in no queue, so it waits in no line either.
 pub(super) fn is_fanout(spread: Option<&Spread>) -> bool {
     matches!(spread, Some(Spread::Fanout { .. }))
 }

@@ -92,7 +92,7 @@ impl Template {
         }
     }
 
-    /// Whether its text begins with this, whatever fills its places.
+    /// Whether its text begins with this, whatever its placeholders become.
     pub fn begins_with(&self, first: char) -> bool {
         match self {
             Self::Literal(json) => plain(json).starts_with(first),

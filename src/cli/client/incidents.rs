@@ -1,4 +1,4 @@
-//! `taskgate incidents`: what is odd now and what was; who looks after it, and who is to hear nothing of it.
+//! `taskgate incidents`: lists open and closed incidents, acknowledges and mutes them.
 
 use std::process::ExitCode;
 
@@ -20,13 +20,13 @@ pub struct Incidents {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Say that you look after one
+    /// Acknowledge an incident: you look after it
     Ack(Named),
-    /// Tell nobody outside of one for a while
+    /// Mute an incident: send no notifications about it for a while
     Mute(Mute),
-    /// Tell the outside again
+    /// Unmute an incident
     Unmute(Named),
-    /// List those that are over, newest first
+    /// List closed incidents, newest first
     History(History),
 }
 
@@ -44,7 +44,7 @@ struct Mute {
     at: At,
     /// Its id, as the list shows it
     id: String,
-    /// For so long
+    /// How long
     #[arg(long, value_name = "SECONDS", default_value_t = 3_600)]
     seconds: u32,
 }
@@ -56,7 +56,7 @@ struct History {
     /// How many, at most 500
     #[arg(short = 'n', long, default_value_t = 50)]
     limit: u16,
-    /// Where the page before ended: its `next`
+    /// The `next` of the previous page
     #[arg(long)]
     cursor: Option<String>,
 }
@@ -101,7 +101,7 @@ fn path(id: &str) -> String {
     format!("/v1/incidents/{}", encoded(id))
 }
 
-/// Fails when one is open, so that a script can ask.
+/// Fails when an incident is open, so that a script can check.
 async fn list(client: &Client) -> Result<ExitCode, Failure> {
     let answer = client.get("/v1/incidents").await?;
     let columns: &[Column] = &[

@@ -1,4 +1,4 @@
-//! `taskgate retry`, `explain`, `audit` and `events`: what became of things, and why.
+//! `taskgate retry`, `explain`, `audit` and `events`.
 
 use std::process::ExitCode;
 

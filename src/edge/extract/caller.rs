@@ -50,7 +50,7 @@ impl Caller {
         self.0.namespace()
     }
 
-    /// A refusal with the caller's own words as they said them, without their namespace.
+    /// A refusal with the caller's keys as they gave them, without the namespace.
     pub fn in_own_words(&self, error: SubmitError) -> SubmitError {
         let own = |key: String| namespace::word(self.namespace(), &key).map(str::to_owned).unwrap_or(key);
         match error {

@@ -1,4 +1,4 @@
-//! Query parameters of statistics, of metrics and of questions to workers.
+//! Query parameters of statistics, of metrics and of requests to workers.
 
 use std::time::Duration;
 
@@ -50,7 +50,7 @@ pub fn inspect_query(uri: &Uri, own: &[&str]) -> Result<InspectQuery, Problem> {
     checked.done(InspectQuery { destination, patience, arguments })
 }
 
-/// Whether `GET /metrics` shall show the fleet's figures, where that is said.
+/// Whether `GET /metrics` should show the fleet's metrics, if given.
 ///
 /// # Errors
 /// As [`list_query`](super::list_query).

@@ -50,7 +50,7 @@ pub fn router(prefix: &str) -> Router<Edge> {
         .route(&at("/api/task/rate-limit/{name}"), post(control::rate_limit))
 }
 
-/// As long as any request may wait here. Flower's clients say no `Prefer`, so the wait must fit into the time of a request.
+/// The longest wait of any request. Flower's clients send no `Prefer`, so the wait must fit into the request timeout.
 fn longest_wait(edge: &Edge) -> Duration {
     edge.limits.wait.min(edge.http.request_timeout)
 }

@@ -14,9 +14,9 @@ use celery::task::TaskId;
 use ledger::{Filter, Page, Task};
 use runtime::clock::Time;
 
-/// Flower keeps as many in memory by default: a list looks at no more, and shows no more.
+/// The most tasks that a list reads and shows, as many as Flower keeps in memory by default.
 const MOST: usize = 10_000;
-/// Where no limit is asked for.
+/// The default limit.
 const USUAL: usize = 500;
 const PAGE: i64 = 500;
 

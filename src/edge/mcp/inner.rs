@@ -25,7 +25,7 @@ pub struct Inner {
     extensions: Extensions,
     /// The caller's `Prefer: wait`.
     prefer: Option<axum::http::HeaderValue>,
-    /// Longest wait that the caller did not ask for.
+    /// The longest wait without a request of the caller.
     most: Duration,
 }
 

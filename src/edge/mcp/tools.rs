@@ -176,8 +176,8 @@ fn plain_name(entry: &Entry) -> String {
     entry.name.as_str().chars().take(MAX_NAME).map(|char| if is_plain(char) { char } else { '_' }).collect()
 }
 
-/// The entries that are tools, each with a name of its own: the second of two entries of one task gets `_2`. The same for every
-/// caller, so that a name means one thing.
+/// The entries that are tools, each with a unique name: the second of two entries of one task gets `_2`. The same for every
+/// caller, so that a name always means the same tool.
 fn named(entries: &[Arc<Entry>]) -> Vec<(String, &Entry)> {
     let mut taken: HashSet<String> = own().into_iter().map(|tool| tool.name.to_owned()).collect();
     let mut named = Vec::new();
@@ -200,7 +200,7 @@ fn free_name(plain: &str, taken: &HashSet<String>) -> String {
     names.find(|name| !taken.contains(name)).expect("numbers do not end")
 }
 
-/// Whether a caller who may submit only some names may call it: of a canvas, whether all its steps are theirs.
+/// Whether a caller who may submit only some names may call it; for a canvas, whether all its steps are among them.
 fn is_usable(entry: &Entry, visibility: &Visibility) -> bool {
     match &entry.canvas {
         Some(canvas) => canvas.tasks().into_iter().all(|step| visibility.sees(Some(step))),
@@ -250,7 +250,7 @@ impl Call<'_> {
         of_catalog.chain(own).collect()
     }
 
-    /// What is of the whole fleet is not for a token that is limited to names.
+    /// A token that is limited to names may not use tools for the whole fleet.
     fn offers(&self, tool: &Own) -> bool {
         self.identity.may(tool.scope) && !(tool.is_of_fleet() && self.identity.visibility().is_limited())
     }

@@ -40,8 +40,8 @@ const OPENED_BEFORE: [&str; 11] = [
     "reset_limit",
 ];
 
-/// Whether the row of an act is there before it. Flower's routes are no operations of the contract, so their names are paths; what
-/// they do is said to workers.
+/// Whether the row of an act is written before it. Flower's routes are not operations of the contract, so their names are paths; their
+/// commands go to workers.
 fn is_opened_before(what: &str) -> bool {
     OPENED_BEFORE.contains(&what) || what.contains('/')
 }

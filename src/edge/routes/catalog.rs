@@ -51,7 +51,7 @@ async fn call(edge: &Edge, entry: &Arc<Entry>, request: Request) -> Result<Submi
     resolved(edge, entry, surroundings, Said { path, body, ..Said::default() }).await
 }
 
-/// What can be refused without the file is refused before it is read.
+/// Refuses whatever can be refused without the file, before it is read.
 async fn call_with_file(
     edge: &Edge,
     entry: &Arc<Entry>,
@@ -66,14 +66,14 @@ async fn call_with_file(
     let Received { body, told, digest, file } = receive(edge, entry, upload, request, is_repeatable).await?;
     let said = Said { path, body, told, digest, upload: Some(file.id().to_owned()) };
     let outcome = resolved(edge, entry, surroundings, said).await;
-    // A repetition has brought its file a second time.
+    // A repeated request has sent its file a second time.
     if outcome.as_ref().map_or(true, SubmissionAnswer::is_replay) {
         file.discard().await;
     }
     outcome
 }
 
-/// What a request said, however it came.
+/// The data of a request, from JSON or from a form.
 #[derive(Default)]
 struct Said {
     path: Vec<(String, String)>,

@@ -72,7 +72,7 @@ async fn receive(edge: &Edge, hook: &Hook, request: Request) -> Result<Response,
     submit(edge, hook, task, &delivery).await
 }
 
-/// A sender's words go into the arguments as they are: what no worker could decode would cost the task its message.
+/// A sender's data go into the arguments unchanged, so data that no worker could decode are refused here.
 fn refuse_unreadable(task: &TaskSignature, json_types: &[&str]) -> Result<(), Problem> {
     let parts = [("/args", &task.args), ("/kwargs", &task.kwargs)];
     let refused = parts.into_iter().find_map(|(at, json)| Some((at, extended::refused(json.get(), json_types)?)));

@@ -1,4 +1,4 @@
-//! `/v1/incidents`: what is wrong now, what was, and what people say about it.
+//! `/v1/incidents`: open and closed incidents, acknowledged and muted by people.
 
 use std::time::Duration;
 
@@ -21,10 +21,10 @@ use celery::task::submission::member;
 use ledger::{Cursor, KeptIncident};
 use runtime::clock::{self, Time};
 
-/// What is wrong now is all the more worth telling while the ledger is away: it is waited for no longer than this.
+/// How long the list waits for the ledger: open incidents must also be shown while the ledger is down.
 const LEDGER_PATIENCE: Duration = Duration::from_secs(1);
 
-/// For how long nobody is told of an incident: one of the two.
+/// How long an incident is muted: one of the two.
 #[derive(Debug, Deserialize, ToSchema)]
 #[schema(as = IncidentMute)]
 #[expect(dead_code, reason = "only the contract reads it: the body is read with its places")]
@@ -37,16 +37,16 @@ pub struct MuteBody {
     seconds: Option<f64>,
 }
 
-/// What is wrong now
+/// Open incidents
 ///
-/// Workers that are alive and take nothing, queues nobody serves, tasks over their budget, an outbox that does not drain. An
-/// incident that is over is in the history.
+/// Workers that are alive and take nothing, queues that no worker serves, tasks over their budget, an outbox that does not drain. A
+/// closed incident is in the history.
 #[utoipa::path(get, path = "/v1/incidents", tag = "operation", operation_id = "list_incidents")]
 pub async fn list_incidents(State(edge): State<Edge>) -> Answer<IncidentListView> {
     let kept = tokio::time::timeout(LEDGER_PATIENCE, edge.gateway.open_incidents()).await;
     let kept = kept.ok().and_then(Result::ok).unwrap_or_default();
     let now = clock::now();
-    // One that only reads looks at nothing itself.
+    // A gateway that only reads detects nothing itself.
     let incidents = if edge.reads_only {
         kept.into_iter().map(|one| IncidentView::of(one, now)).collect()
     } else {
@@ -55,9 +55,9 @@ pub async fn list_incidents(State(edge): State<Edge>) -> Answer<IncidentListView
     Answer::of(&IncidentListView { incidents })
 }
 
-/// What was wrong
+/// Closed incidents
 ///
-/// Incidents that are over, newest first, with who looked after them. They are kept for 90 days.
+/// Closed incidents, newest first, with who acknowledged them. They are kept for 90 days.
 #[utoipa::path(
     get, path = "/v1/incidents/history", tag = "operation", operation_id = "incident_history",
     params(
@@ -80,7 +80,7 @@ pub async fn incident_history(
 
 /// Acknowledge an incident
 ///
-/// Says who looks after it: whoever calls. It stays open until it is over. Acknowledged by somebody else before, it is theirs no more.
+/// Records the caller as the person who looks after it, in place of an earlier one. It stays open until its cause is gone.
 #[utoipa::path(
     post, path = "/v1/incidents/{id}/ack", tag = "control", operation_id = "acknowledge_incident",
     params(("id" = String, Path, description = "The incident's id")),
@@ -98,8 +98,8 @@ pub async fn acknowledge_incident(
 
 /// Mute an incident
 ///
-/// Nobody outside (`[[notify]]`, webhooks with `incident`) is told of this kind and subject for a while: neither that it is over nor that
-/// it began again. It stays on the list.
+/// For a while no notices of this kind and subject are sent (`[[notify]]`, webhooks with `incident`), neither of its end nor of a new
+/// beginning. It stays on the list.
 #[utoipa::path(
     post, path = "/v1/incidents/{id}/mute", tag = "control", operation_id = "mute_incident",
     params(("id" = String, Path, description = "The incident's id")),
@@ -118,7 +118,7 @@ pub async fn mute_incident(
 
 /// Unmute an incident
 ///
-/// The outside is told again. One that is not muted stays as it is.
+/// Notices are sent again. An incident that is not muted stays as it is.
 #[utoipa::path(
     delete, path = "/v1/incidents/{id}/mute", tag = "control", operation_id = "unmute_incident",
     params(("id" = String, Path, description = "The incident's id")),

@@ -1,4 +1,4 @@
-//! Why a task is where it is.
+//! Why a task is in its phase.
 
 use axum::extract::State;
 use serde::Serialize;

@@ -38,7 +38,7 @@ async fn call(State(edge): State<Edge>, Path(name): Path<String>, request: Reque
     Ok(answer.map_err(of_the_body)?.into_response())
 }
 
-/// The body is the call's `kwargs`: what does not fit there is told with its place in the body.
+/// The body is the call's `kwargs`, so a fault is reported with its place in the body.
 fn of_the_body(problem: Problem) -> Problem {
     if problem.slug().name != slugs::INVALID_REQUEST.name {
         return problem;

@@ -26,7 +26,7 @@ use runtime::clock::Time;
 
 const DEFAULT_LIMIT: usize = 1_000;
 const MOST: usize = 10_000;
-/// Text of a page. A line has 64 KiB at most.
+/// The most text of a page in bytes. A line has 64 KiB at most.
 const MOST_BYTES: usize = 8 << 20;
 
 /// A line of a task's log.
@@ -138,7 +138,7 @@ async fn page(edge: &Edge, task: &Task, query: &Query) -> Result<Response, Probl
     Ok(Answer::<LogPageView<'static>>::lent(&view).into_response())
 }
 
-/// How many of the lines make a page: `limit` of them, or fewer whose texts have so many bytes together. One always fits.
+/// How many of the lines fit into a page: `limit`, or fewer if their texts exceed its bytes. One always fits.
 fn fitting(lines: &[Logged], limit: usize, most_bytes: usize) -> usize {
     let mut bytes = 0;
     let fits = |logged: &&Logged| {

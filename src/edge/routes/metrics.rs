@@ -1,7 +1,7 @@
 //! `/metrics`: Prometheus text.
 //!
-//! Of several replicas one shows the fleet's figures, the one that records: boards and alerts add up what all of them say, and would
-//! count everything as often as there are replicas. Who scrapes only one of them, or a load balancer, asks for the figures.
+//! Only the recorder's replica shows the fleet's metrics: boards and alerts sum over all replicas, and would count everything once
+//! per replica. A scraper of a single replica or a load balancer must request them.
 
 use axum::extract::{OriginalUri, State};
 use axum::http::{HeaderValue, header};
@@ -15,8 +15,8 @@ use crate::edge::state::Edge;
 
 /// Metrics for Prometheus
 ///
-/// `taskgate_…` of this process; `celery_…` of the fleet, from the ledger: at the replica that records, so that a sum over all replicas
-/// counts everything once. With `fleet=true` they are there at any replica, with `fleet=false` at none.
+/// `taskgate_…` of this process; `celery_…` of the fleet, from the ledger: only at the recorder's replica, so that a sum over all
+/// replicas counts everything once. With `fleet=true` any replica shows them, with `fleet=false` none.
 #[utoipa::path(get, path = "/metrics", tag = "operation", operation_id = "metrics",
     params(("fleet" = Option<bool>, Query, description = "Whether the fleet's figures are shown. Default: by the replica that records")),
     responses((status = 200, description = "Prometheus text", body = String, content_type = "text/plain")))]

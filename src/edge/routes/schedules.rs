@@ -219,9 +219,9 @@ pub async fn preview_schedule(
     Ok(Answer::of(&PreviewView { ticks }))
 }
 
-/// The next ticks of a schedule that is not written yet
+/// The next ticks of a schedule that does not exist yet
 ///
-/// Reads it as `POST /v1/schedules` would, and says when it would fire. Nothing is written. The name may be left out.
+/// Reads it like `POST /v1/schedules` and returns when it would fire. Nothing is written. The name may be left out.
 #[utoipa::path(
     post, path = "/v1/schedule-preview", tag = "schedules", operation_id = "preview_document",
     request_body(content = ref("#/components/schemas/ScheduleDocument"), content_type = "application/json"),

@@ -1,5 +1,5 @@
-//! `/v1/tokens` and `/v1/inboxes`: who may call, and which databases make tasks. Tokens are made on the command line, where the secret is
-//! shown to whoever has the ledger anyway.
+//! `/v1/tokens` and `/v1/inboxes`: the tokens, and the databases with inboxes. Tokens are created on the command line, where only someone
+//! with access to the ledger sees the secret.
 
 use axum::extract::State;
 
@@ -12,9 +12,9 @@ use crate::edge::state::Edge;
 use crate::edge::view::{InboxListView, InboxView, TokenListView, TokenView};
 use runtime::clock;
 
-/// Who may call
+/// Tokens
 ///
-/// Tokens that were made by `taskgate token create`, the revoked ones too, newest first. The tokens themselves are nowhere kept.
+/// Tokens that `taskgate token create` made, including revoked ones, newest first. The secrets themselves are not stored.
 #[utoipa::path(get, path = "/v1/tokens", tag = "operation", operation_id = "list_tokens")]
 pub async fn list_tokens(State(edge): State<Edge>) -> Result<Answer<TokenListView>, Refused<ledger::Error>> {
     let now = clock::now();
@@ -24,7 +24,7 @@ pub async fn list_tokens(State(edge): State<Edge>) -> Result<Answer<TokenListVie
 
 /// Revoke a token
 ///
-/// Whoever holds it is refused from now on: by this gateway at once, by other replicas within a second or two.
+/// Requests with it are refused from now on: by this gateway at once, by other replicas within a second or two.
 #[utoipa::path(
     delete, path = "/v1/tokens/{id}", tag = "operation", operation_id = "revoke_token",
     params(("id" = String, Path, description = "Its id, as the list has it")),
@@ -44,7 +44,7 @@ pub async fn revoke_token(
 
 /// Inboxes
 ///
-/// Databases whose transactions make tasks (`[[inboxes]]` and the ledger's own), with what waits in each.
+/// Databases whose transactions submit tasks (`[[inboxes]]` and the ledger's own), with the calls that wait in each.
 #[utoipa::path(get, path = "/v1/inboxes", tag = "operation", operation_id = "list_inboxes")]
 pub async fn list_inboxes(State(edge): State<Edge>) -> Answer<InboxListView> {
     let now = clock::now();

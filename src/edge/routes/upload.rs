@@ -1,8 +1,8 @@
 //! A form with a file (`multipart/form-data`): the file goes into its store while it arrives, the other parts become the fields of a
 //! request body.
 //!
-//! Of a file one part of the store is in memory, of the fields at most [`MOST_TEXT`], of a part's head at most [`MOST_HEAD`]. Size and
-//! type are judged while it streams. Whatever goes wrong afterwards, the file is removed again; after a crash the sweep does it.
+//! In memory are one part of the file, at most [`MOST_TEXT`] of the fields and at most [`MOST_HEAD`] of a part's head. Size and type are
+//! checked while it streams. If anything fails afterwards, the file is removed; after a crash the sweep removes it.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -26,22 +26,22 @@ use crate::edge::state::Edge;
 use crate::stores::{Incoming, Store, StoredFile};
 use runtime::clock;
 
-/// All fields of a form together.
+/// The most bytes of all fields of a form together.
 const MOST_TEXT: usize = 1 << 20;
-/// Fields of a form.
+/// The most fields of a form.
 const MOST_FIELDS: usize = 200;
-/// What may arrive before a part's head is over: some frames of the connection.
+/// The most bytes before a part's head must end: some frames of the connection.
 const MOST_HEAD: usize = 1 << 20;
-/// However slowly a form arrives.
+/// The most time for a whole form.
 const LONGEST: Duration = Duration::from_hours(1);
 
-/// What a form brought.
+/// The data of a form.
 pub struct Received {
     /// The fields as a JSON object.
     pub body: String,
-    /// What templates may name of the file, JSON text by name.
+    /// The data of the file for templates, JSON text by name.
     pub told: Vec<(String, String)>,
-    /// What tells this request from another one with the same fields; empty unless it was asked for.
+    /// Distinguishes this request from another one with the same fields; empty unless requested.
     pub digest: String,
     /// A file that belongs to no task yet.
     pub file: StoredFile,
@@ -56,7 +56,7 @@ struct Arrived {
     digest: String,
 }
 
-/// Reads the whole form. `digested`: repetitions of the request have to be told from other requests.
+/// Reads the whole form. `digested`: repetitions of the request must be distinguished from other requests.
 pub async fn receive(
     edge: &Edge,
     entry: &Entry,
@@ -115,7 +115,7 @@ struct Reader<'a> {
 }
 
 impl Reader<'_> {
-    /// The fields; the file goes to `file` as soon as it is there.
+    /// Reads the fields; the file goes to `file` as soon as it arrives.
     async fn read(&self, mut form: Multipart<'_>, file: &mut Option<Arrived>) -> Result<Map<String, Value>, Problem> {
         let (mut fields, mut text_left) = (Map::new(), MOST_TEXT);
         loop {

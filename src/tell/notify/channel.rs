@@ -1,7 +1,7 @@
 //! Sends messages to one channel: a webhook, a chat or people's mail.
 //!
-//! Addresses may come from whoever may register webhooks, so requests go only where `[webhooks]` lets them go, and follow no redirect.
-//! The mail server is named by the owner alone, in the configuration, and is usually inside; it is not judged.
+//! Anyone who may register webhooks can give addresses, so requests go only where `[webhooks]` allows, and follow no redirect.
+//! Only the owner sets the mail server, in the configuration, and it is usually internal; its address is not checked.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -23,7 +23,7 @@ pub(super) fn name_of(endpoint: &str) -> String {
     format!("{REGISTERED}{endpoint}")
 }
 
-/// Where a message goes.
+/// The target of a message.
 pub(super) enum Target<'a> {
     Configured(&'a Channel),
     Registered { url: &'a str, secrets: Vec<&'a str> },
@@ -41,7 +41,7 @@ impl<'a> Target<'a> {
     }
 }
 
-/// What is needed for sending.
+/// The parts needed for sending.
 pub(super) struct Channels {
     http: reqwest::Client,
     rules: Arc<config::Webhooks>,

@@ -1,4 +1,4 @@
-//! Hands a mail over to the configured server, over a connection of its own: incidents are rare, and a kept connection would be closed.
+//! Sends a mail through the configured server, over a new connection: incidents are rare, and an idle connection would be closed.
 
 use std::time::Duration;
 
@@ -12,7 +12,7 @@ use crate::config::Secret;
 const STEPS: u32 = 2;
 
 /// # Errors
-/// What the server said, or why it was not reached; never its address, which may hold a password.
+/// The server's answer, or why it was not reached; never its address, which may contain a password.
 pub(super) async fn send(
     server: &Secret,
     from: &Mailbox,

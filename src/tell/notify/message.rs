@@ -1,14 +1,14 @@
-//! What is said of an incident: as JSON for a webhook, as a sentence for a chat and a mail. Pure.
+//! The messages about an incident: JSON for a webhook, a sentence for a chat and a mail. Pure.
 
 use serde_json::{Value, json};
 
 use crate::tell::incidents::Incident;
 use ledger::{FoundIncident, KeptIncident, Notice};
 
-/// Incidents of one message to people; of the others it says how many there are.
+/// The most incidents that one message to people lists; the others are only counted.
 const SHOWN: usize = 20;
 
-/// An incident as the ledger keeps it; who is told of it is still to be said.
+/// An incident in the ledger's form, without its channels.
 pub(super) fn found(incident: &Incident) -> FoundIncident {
     FoundIncident {
         id: incident.id(),
@@ -26,7 +26,7 @@ pub(super) fn id(notice: &Notice) -> String {
     format!("inc_{}_{}_{state}", notice.incident.found.id, notice.incident.no)
 }
 
-/// What a webhook gets: the envelope of Standard Webhooks, as changes of tasks have it.
+/// The body for a webhook: the envelope of Standard Webhooks, as for changes of tasks.
 pub(super) fn document(notice: &Notice) -> String {
     let KeptIncident { found, ended_at, acknowledged_by, .. } = &notice.incident;
     let (kind, at) =

@@ -1,8 +1,8 @@
-//! Keeps incidents in the ledger, and tells the outside when one begins and when it is over.
+//! Keeps incidents in the ledger, and sends notices when one begins and ends.
 //!
-//! One replica at a time writes and tells. What somebody is to be told is a row that was written with the incident, so a channel that is
-//! away holds up nobody else, and is tried again until [`KEPT_TRYING`] is over. A message may come twice and has the same id then.
-//! While the ledger takes no writes nothing can be noted: each replica then tells of that by itself (see [`outage`]).
+//! One replica at a time writes and sends. A notice is a row that is written with the incident, so a channel that is down delays no
+//! other, and is retried until [`KEPT_TRYING`] is over. A message may come twice, with the same id. While the ledger takes no writes,
+//! nothing can be recorded: each replica then sends a notice of that by itself (see [`outage`]).
 
 mod channel;
 mod mail;
@@ -35,15 +35,15 @@ const NOTICES: i64 = 500;
 /// After the first failed try; each further pause is four times as long.
 const FIRST_PAUSE: Duration = Duration::from_secs(5);
 const LONGEST_PAUSE: Duration = Duration::from_secs(600);
-/// A channel that takes no message for so long is not told of it any more.
+/// How long a notice is retried before it is given up.
 const KEPT_TRYING: Duration = Duration::from_secs(2 * 3_600);
 const KEEP: Duration = Duration::from_secs(90 * 86_400);
 const PRUNED: i64 = 500;
 const BETWEEN_PRUNES: Duration = Duration::from_secs(3_600);
-/// Registered webhooks that are looked at.
+/// The most registered webhooks that are read.
 const ENDPOINTS: i64 = 1_000;
 
-/// Refuses channels that want to hear of kinds that do not exist.
+/// Refuses channels that subscribe to kinds that do not exist.
 ///
 /// # Errors
 /// Names the channel and the kind.
@@ -58,7 +58,7 @@ pub fn check(channels: &[Notify]) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Writes down what was found, and tells it.
+/// Records the detected incidents and sends notices.
 pub struct Notifier {
     ledger: SharedLedger,
     incidents: Incidents,
@@ -83,7 +83,7 @@ impl Notifier {
         Self { ledger, incidents, channels, configured, holder, written: None, outage, pruned_at: None }
     }
 
-    /// Runs until `stop`. What is being sent then is sent again by whoever goes on.
+    /// Runs until `stop`. A notice that is being sent then is sent again by the next replica.
     pub async fn run(mut self, stop: CancellationToken) {
         while !stop.is_cancelled() {
             tokio::select! {
@@ -136,7 +136,7 @@ impl Notifier {
         Ok(())
     }
 
-    /// Notes what is open, if that changed.
+    /// Records the open incidents, if they changed.
     async fn write(&mut self, now: Time) -> Result<(), Error> {
         let mut found: Vec<FoundIncident> = self.incidents.all().iter().map(message::found).collect();
         found.extend(self.outage.over().cloned());
@@ -146,7 +146,7 @@ impl Notifier {
         }
         let endpoints = self.endpoints().await?;
         for one in &mut found {
-            // Every replica tells of an outage of the ledger by itself.
+            // Every replica sends its own notice of an outage of the ledger.
             if one.kind != Kind::LedgerDown.as_str() {
                 one.channels = names(&self.configured, &endpoints, &one.kind);
             }
@@ -157,14 +157,14 @@ impl Notifier {
         Ok(())
     }
 
-    /// Registered webhooks that want to hear of incidents.
+    /// Registered webhooks that subscribe to incidents.
     async fn endpoints(&self) -> Result<Vec<Endpoint>, Error> {
         let mut all = self.ledger.endpoints(None, ENDPOINTS).await?;
         all.retain(|one| one.enabled && one.document.on.iter().any(|word| word == INCIDENT));
         Ok(all)
     }
 
-    /// Each channel is told for itself, and all at the same time.
+    /// Sends to all channels concurrently and independently.
     async fn tell(&self, notices: &[Notice], endpoints: &[Endpoint], now: Time) -> Vec<SettledNotice> {
         let names: BTreeSet<&str> = notices.iter().map(|one| one.channel.as_str()).collect();
         let one = async |name: &str| {
@@ -181,13 +181,13 @@ impl Notifier {
     }
 }
 
-/// Who is told of such an incident.
+/// The channels that are notified of such an incident.
 fn names(configured: &[Notify], endpoints: &[Endpoint], kind: &str) -> Vec<String> {
     let own = configured.iter().filter(|one| one.wants(kind)).map(|one| one.name.clone());
     own.chain(endpoints.iter().map(|one| channel::name_of(&one.id))).collect()
 }
 
-/// The first `sent` were taken; the next one was refused for this reason, and those behind it were not tried.
+/// The first `sent` were accepted; the next one was refused for this reason, and the later ones were not tried.
 struct Sent {
     count: usize,
     refused: Option<String>,

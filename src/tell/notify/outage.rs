@@ -1,7 +1,7 @@
-//! An outage of the ledger itself: it cannot be written down while it lasts, so what is to be told of it is kept in memory.
+//! An outage of the ledger itself: it cannot be recorded while it lasts, so its notices are kept in memory.
 //!
-//! Each replica tells of it once, because none can know what the others said. When it is over it goes into the history too. A replica
-//! that ends meanwhile forgets it.
+//! Each replica sends a notice once, because none knows what the others sent. When the outage is over it is added to the history too. A
+//! replica that stops meanwhile forgets it.
 
 use runtime::clock::Time;
 
@@ -13,7 +13,7 @@ use ledger::{FoundIncident, KeptIncident, Notice, SettledNotice};
 pub(super) struct Outage {
     /// The one that lasts.
     now: Option<FoundIncident>,
-    /// One that is over and not in the history yet.
+    /// An outage that is over and not in the history yet.
     over: Option<FoundIncident>,
     notices: Vec<(Time, Notice)>,
     next: i64,

@@ -1,10 +1,10 @@
-//! What the screen shows, read from the API. Pure but for the reading.
+//! The data of the screen, read from the API. Pure except for the reading.
 
 use serde_json::Value;
 
 use super::super::connection::{Client, Failure};
 
-/// Seconds over which rates are taken: the newest whole minutes.
+/// The period of the rates in seconds: the newest whole minutes.
 const MINUTES: usize = 5;
 
 #[derive(Debug, Clone, Default)]
@@ -57,7 +57,7 @@ pub struct Rates {
 
 impl Facts {
     /// # Errors
-    /// When one of the questions is not answered.
+    /// When one of the requests fails.
     pub async fn read(client: &Client) -> Result<Self, Failure> {
         let queues = list(client, "/v1/queues", "queues").await?;
         let workers = list(client, "/v1/workers", "workers").await?;
@@ -121,7 +121,7 @@ fn incident(value: &Value, client: &Client) -> Incident {
     }
 }
 
-/// The point of the present minute is not whole yet and is left out.
+/// The current minute is not complete, and is left out.
 fn rates(points: &[Value]) -> Rates {
     let whole = &points[..points.len().saturating_sub(1)];
     let last = &whole[whole.len().saturating_sub(MINUTES)..];

@@ -1,7 +1,7 @@
-//! `taskgate top`: a fleet on one screen of a terminal, again every few seconds.
+//! `taskgate top`: a fleet on one screen of a terminal, refreshed every few seconds.
 //!
-//! A thread reads keys, because a terminal can only be read by waiting; everything else happens between two looks. The terminal is put
-//! back as it was however this ends. A gateway that does not answer is told on the screen, with what was seen before.
+//! A thread reads keys, because reading a terminal blocks; everything else happens between two refreshes. The terminal is restored
+//! however this ends. If a gateway does not answer, the screen says so and shows the previous data.
 
 mod facts;
 mod screen;
@@ -22,21 +22,21 @@ use self::screen::{Pane, View};
 use super::At;
 use super::connection::{Client, Failure};
 
-/// A key is seen at least this soon after the screen was left.
+/// The longest time until the key thread notices that the screen was closed.
 const LISTEN: Duration = Duration::from_millis(100);
-/// Keys that are pressed faster than they are drawn.
+/// How many keys may be pressed before they are handled.
 const KEYS: usize = 64;
 
 #[derive(Debug, Args)]
 pub struct Top {
     #[command(flatten)]
     pub at: At,
-    /// Look again after so many seconds
+    /// Refresh after this many seconds
     #[arg(short = 'i', long, value_name = "SECONDS", default_value_t = 2, value_parser = clap::value_parser!(u64).range(1..=3600))]
     interval: u64,
 }
 
-/// What a key asks for.
+/// The command of a key.
 enum Wish {
     Leave,
     Move(isize),
@@ -88,7 +88,7 @@ impl Top {
     }
 }
 
-/// What is asked for by keys. The thread ends with the receiver.
+/// Sends the commands of pressed keys. The thread ends with the receiver.
 fn keyboard() -> mpsc::Receiver<Wish> {
     let (sender, receiver) = mpsc::channel(KEYS);
     let over = Arc::new(AtomicBool::new(false));

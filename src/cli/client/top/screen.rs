@@ -27,10 +27,10 @@ impl Pane {
     }
 }
 
-/// What is shown, and where the reader is.
+/// The shown data and the position in it.
 pub struct View {
     facts: Facts,
-    /// Why the last look failed; the facts are those of the look before.
+    /// Why the last refresh failed; the data are those of the refresh before.
     trouble: Option<String>,
     pub pane: Pane,
     places: [TableState; 3],
@@ -50,7 +50,7 @@ impl View {
         self.go(0);
     }
 
-    /// Moves in the list at hand, and stays in it.
+    /// Moves within the current list.
     pub fn go(&mut self, by: isize) {
         let rows = [self.facts.queues.len(), self.facts.workers.len(), self.facts.incidents.len()];
         let place = &mut self.places[self.pane as usize];
