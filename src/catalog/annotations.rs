@@ -148,8 +148,8 @@ fn kinds(hint: &str) -> Option<BTreeSet<Kind>> {
     let mut found = BTreeSet::new();
     let alternatives = parts(hint, '|');
     if alternatives.len() > 1 {
-        for one in alternatives {
-            found.extend(kinds(one)?);
+        for alternative in alternatives {
+            found.extend(kinds(alternative)?);
         }
         return Some(found);
     }
@@ -167,8 +167,8 @@ fn kinds(hint: &str) -> Option<BTreeSet<Kind>> {
             found.insert(Kind::Null)
         }
         "Union" => {
-            for one in parts(inner, ',') {
-                found.extend(kinds(one)?);
+            for member in parts(inner, ',') {
+                found.extend(kinds(member)?);
             }
             true
         }
@@ -216,7 +216,7 @@ mod tests {
 
     fn wrong(hints: &Annotations, kwargs: &str) -> Vec<String> {
         let kwargs: Box<RawValue> = serde_json::from_str(kwargs).unwrap();
-        hints.check(&kwargs).into_iter().map(|one| one.pointer).collect()
+        hints.check(&kwargs).into_iter().map(|fault| fault.pointer).collect()
     }
 
     #[test]

@@ -203,7 +203,8 @@ impl Entry {
     }
 
     fn body_of(&self, recovered: &Recovered) -> String {
-        let is_param = |name: &str| self.endpoint.iter().any(|endpoint| endpoint.params.iter().any(|one| one == name));
+        let is_param =
+            |name: &str| self.endpoint.iter().any(|endpoint| endpoint.params.iter().any(|param| param == name));
         let has_default = |name: &str| self.body.as_ref().is_some_and(|body| body.default_of(name).is_some());
         // An absent field and null give the same argument, unless the schema has a default for the absent one.
         let is_said = |name: &str, json: &str| !is_param(name) && (json != "null" || has_default(name));
@@ -222,7 +223,7 @@ impl Entry {
         let positional = made.iter().skip(usize::from(call.fed)).zip(&given).all(|(made, given)| made == given);
         let is_open = |name: &String| {
             let template = self.kwargs.iter().find(|(key, _)| key == name).map(|(_, template)| template);
-            template.is_some_and(|template| template.names().iter().any(|one| recovered.unknown.contains(*one)))
+            template.is_some_and(|template| template.names().iter().any(|used| recovered.unknown.contains(*used)))
         };
         positional && given_named.iter().all(|(name, value)| is_open(name) || named.get(name) == Some(value))
     }
@@ -345,7 +346,7 @@ impl Recovered {
     /// The endpoint's errors, with places in the call instead of the request.
     fn told(&self, error: ResolveError) -> Vec<Invalid> {
         match error {
-            ResolveError::Invalid(wrong) => wrong.into_iter().map(|one| self.moved(one)).collect(),
+            ResolveError::Invalid(wrong) => wrong.into_iter().map(|fault| self.moved(fault)).collect(),
             ResolveError::UnknownValue { parameter, known, .. } => {
                 let at = self.places.get(&parameter).cloned().unwrap_or_else(|| "/args".to_owned());
                 vec![Invalid::new(at, format!("is no value of {parameter}, which knows {}", known.join(", ")))]

@@ -47,7 +47,7 @@ impl Entry {
         template::object(&self.kwargs, &|name| request.mapped(name), &mut kwargs);
         let options = self.option_words(&args, 0);
         if !options.is_empty() {
-            return Err(ResolveError::Invalid(options.into_iter().map(|one| self.at_field(one)).collect()));
+            return Err(ResolveError::Invalid(options.into_iter().map(|fault| self.at_field(fault)).collect()));
         }
         Ok(Call {
             args: json(args),
@@ -70,7 +70,8 @@ impl Entry {
     fn at_field(&self, wrong: Invalid) -> Invalid {
         let position = wrong.pointer.rsplit('/').next().and_then(|index| index.parse::<usize>().ok());
         let names = position.and_then(|at| self.args.get(at)).map_or_else(Vec::new, template::Template::names);
-        let is_field = |name: &&str| self.body.as_ref().is_some_and(|body| body.fields.iter().any(|one| one == name));
+        let is_field =
+            |name: &&str| self.body.as_ref().is_some_and(|body| body.fields.iter().any(|field| field == name));
         match names.first().filter(|name| is_field(name)) {
             Some(name) => Invalid::new(format!("/{}", super::body::escape(name)), wrong.detail),
             None => Invalid::new("", format!("{{{}}} {}", names.join("}, {"), wrong.detail)),
@@ -123,7 +124,8 @@ impl Entry {
     ) -> Result<Option<FanOut>, ResolveError> {
         let Some(split) = &self.split else { return Ok(None) };
         let chunks = split.cut(&|name| request.said(name))?;
-        let names = self.args.iter().chain(self.kwargs.iter().map(|(_, value)| value)).flat_map(|one| one.names());
+        let names =
+            self.args.iter().chain(self.kwargs.iter().map(|(_, value)| value)).flat_map(|template| template.names());
         // A split list is in the chunks already.
         let kept = names.filter(|name| !split.covers(name));
         let fields = kept.map(|name| (name.to_owned(), json(request.mapped(name)))).collect();

@@ -86,7 +86,7 @@ impl Canvas {
         self.0.write(said, mapped, &mut text)?;
         let read = Submission::parse(&text, Limits::default());
         let told = |wrong: Vec<celery::task::Invalid>| {
-            let first = wrong.into_iter().next().map(|one| format!("{} {}", one.pointer, one.detail));
+            let first = wrong.into_iter().next().map(|fault| format!("{} {}", fault.pointer, fault.detail));
             ResolveError::invalid("", format!("makes no canvas: {}", first.unwrap_or_default().trim()))
         };
         read.map(|submission| submission.signature).map_err(told)

@@ -267,7 +267,7 @@ impl Entry {
     /// Whether some argument contains this name.
     pub(super) fn tells(&self, name: &str) -> bool {
         let templates = self.args.iter().chain(self.kwargs.iter().map(|(_, template)| template));
-        templates.flat_map(Template::names).any(|one| one == name)
+        templates.flat_map(Template::names).any(|used| used == name)
     }
 
     /// Whether its queue depends on the request.

@@ -56,7 +56,7 @@ impl LinkTemplates {
             Ok(Signature::Task(task)) => Ok(Links { after_success: task.link, after_failure: task.link_error }),
             Ok(_) => Ok(Links::default()),
             Err(wrong) => {
-                let first = wrong.into_iter().next().map(|one| format!("{} {}", one.pointer, one.detail));
+                let first = wrong.into_iter().next().map(|fault| format!("{} {}", fault.pointer, fault.detail));
                 Err(ResolveError::invalid("", format!("makes no link: {}", first.unwrap_or_default())))
             }
         }

@@ -95,7 +95,7 @@ fn standard(secrets: &[&str], event: &Event<'_>, now: Time, tolerance: Duration)
     timely(at, "webhook-timestamp", now, tolerance)?;
     let content = [id.as_bytes(), b".", at.as_bytes(), b".", event.body].concat();
     let given: Vec<Vec<u8>> =
-        signatures.split(' ').filter_map(|one| STANDARD.decode(one.strip_prefix("v1,")?).ok()).collect();
+        signatures.split(' ').filter_map(|signature| STANDARD.decode(signature.strip_prefix("v1,")?).ok()).collect();
     let keys = secrets.iter().filter_map(|secret| key(secret));
     fits(keys, &content, &given)?;
     Ok(id.to_owned())
@@ -138,8 +138,8 @@ fn fits(keys: impl Iterator<Item = Vec<u8>>, content: &[u8], given: &[Vec<u8>]) 
         let mut mac = Hmac::<Sha256>::new_from_slice(&key).expect("HMAC takes keys of any length");
         mac.update(content);
         let code = mac.finalize().into_bytes();
-        for one in given {
-            is_one |= bool::from(code[..].ct_eq(&one[..]));
+        for signature in given {
+            is_one |= bool::from(code[..].ct_eq(&signature[..]));
         }
     }
     if is_one { Ok(()) } else { Err(Unsigned::Wrong) }

@@ -160,7 +160,7 @@ impl From<catalog::ResolveError> for Problem {
         match error {
             catalog::ResolveError::UnknownValue { .. } => Self::new(&slugs::UNKNOWN_VALUE).detail(error.to_string()),
             catalog::ResolveError::Invalid(found) => {
-                let places = found.into_iter().map(|one| Place { pointer: one.pointer, detail: one.detail });
+                let places = found.into_iter().map(|fault| Place { pointer: fault.pointer, detail: fault.detail });
                 Self::misfit(places.collect())
             }
         }

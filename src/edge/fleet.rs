@@ -281,7 +281,7 @@ mod tests {
             "celery_task_runtime_bucket{name=\"tasks.add\",queue_name=\"celery\",le=\"+Inf\"} 2",
             "celery_task_duration_seconds_sum{name=\"tasks.add\",queue_name=\"celery\"} 1.5",
         ] {
-            assert!(out.lines().any(|one| one == line), "{line} is missing in\n{out}");
+            assert!(out.lines().any(|known| known == line), "{line} is missing in\n{out}");
         }
     }
 

@@ -60,11 +60,12 @@ mod tests {
         let paths = document["paths"].as_object().unwrap();
         let operations: Vec<(&String, &Value)> = paths
             .iter()
-            .flat_map(|(path, methods)| methods.as_object().unwrap().values().map(move |one| (path, one)))
+            .flat_map(|(path, methods)| methods.as_object().unwrap().values().map(move |operation| (path, operation)))
             .collect();
         let mut count = 0;
         for (_, operation) in &operations {
-            for link in operation["responses"].as_object().unwrap().values().filter_map(|one| one["links"].as_object())
+            for link in
+                operation["responses"].as_object().unwrap().values().filter_map(|answer| answer["links"].as_object())
             {
                 for target in link.values() {
                     let to = operations.iter().find(|(_, one)| one["operationId"] == target["operationId"]);

@@ -237,7 +237,7 @@ impl Problem {
 
     /// A problem with the mistakes that a reader found.
     pub fn invalid(found: Vec<invalid::Invalid>) -> Self {
-        Self::misfit(found.into_iter().map(|one| Place { pointer: one.pointer, detail: one.detail }).collect())
+        Self::misfit(found.into_iter().map(|fault| Place { pointer: fault.pointer, detail: fault.detail }).collect())
     }
 
     pub(super) fn misfit(errors: Vec<Place>) -> Self {

@@ -168,7 +168,7 @@ mod tests {
     #[test]
     fn streams_of_a_token_are_counted_until_they_end() {
         let streams = TokenStreams::default();
-        let one = streams.enter("a", 2).unwrap();
+        let first = streams.enter("a", 2).unwrap();
         let two = streams.enter("a", 2).unwrap();
         assert!(streams.enter("a", 2).is_none() && streams.enter("b", 2).is_some());
         drop(one);

@@ -302,7 +302,7 @@ mod tests {
         let attempt = Attempt::begin();
         assert!(Attempt::read(attempt.text()).is_some());
         let made = [attempt.derived("state"), attempt.derived("nonce"), attempt.derived("verifier")];
-        assert!(made.iter().all(|one| one.len() == 43 && one != attempt.text()));
+        assert!(made.iter().all(|text| text.len() == 43 && text != attempt.text()));
         assert!(made[0] != made[1] && made[1] != made[2]);
         assert!(Attempt::read("short").is_none());
     }

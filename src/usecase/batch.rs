@@ -125,15 +125,15 @@ fn merged(submissions: Vec<ledger::Submission>, at: clock::Time) -> ledger::Subm
         dag: None,
         unique: None,
     };
-    for one in submissions {
+    for submission in submissions {
         let first = whole.tasks.len();
-        whole.edges.extend(one.edges.into_iter().map(|edge| Edge {
+        whole.edges.extend(submission.edges.into_iter().map(|edge| Edge {
             from: edge.from + first,
             to: edge.to + first,
             ..edge
         }));
-        whole.tasks.extend(one.tasks);
-        whole.groups.extend(one.groups);
+        whole.tasks.extend(submission.tasks);
+        whole.groups.extend(submission.groups);
     }
     whole
 }

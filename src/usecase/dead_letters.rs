@@ -142,7 +142,7 @@ impl Gateway {
         for page in letters.chunks(usize::try_from(PAGE).unwrap_or(usize::MAX)) {
             let numbers: Vec<i64> = page.iter().map(|task| task.no).collect();
             let ended = self.ledger.ended(&numbers).await?;
-            let ended: HashMap<i64, Ended> = ended.into_iter().map(|one| (one.task_no, one)).collect();
+            let ended: HashMap<i64, Ended> = ended.into_iter().map(|end| (end.task_no, end)).collect();
             let alike = page.iter().filter(|task| {
                 let name = task.name.as_deref().unwrap_or_default();
                 ended.get(&task.no).is_some_and(|ended| stats::fingerprint(name, task.phase, ended) == fingerprint)
@@ -161,6 +161,6 @@ impl Gateway {
             ..Filter::default()
         };
         let (found, _) = self.ledger.tasks(&filter, &Page { limit: PAGE, after: None }).await?;
-        Ok(found.iter().any(|one| one.id == task.id))
+        Ok(found.iter().any(|dead| dead.id == task.id))
     }
 }

@@ -196,16 +196,16 @@ impl Gateway {
         evidence: &mut Map<String, Value>,
     ) -> Result<String, Error> {
         let before = self.ledger.predecessors(&[task.no]).await?;
-        let open: Vec<_> = before.iter().filter(|one| !one.task.phase.is_final()).collect();
+        let open: Vec<_> = before.iter().filter(|step| !step.task.phase.is_final()).collect();
         let list: Vec<Value> = open
             .iter()
-            .filter(|one| visibility.sees(one.task.name.as_deref()))
+            .filter(|step| visibility.sees(step.task.name.as_deref()))
             .take(20)
-            .map(|one| json!({"task_id": one.task.id.as_str(), "phase": one.task.phase.as_str()}))
+            .map(|step| json!({"task_id": step.task.id.as_str(), "phase": step.task.phase.as_str()}))
             .collect();
         evidence.insert("predecessors".into(), json!(list));
         evidence.insert("predecessors_open".into(), json!(open.len()));
-        let ignored = before.iter().find(|one| one.task.phase == Phase::Ignored);
+        let ignored = before.iter().find(|step| step.task.phase == Phase::Ignored);
         Ok(match open.first() {
             Some(first) if !visibility.sees(first.task.name.as_deref()) => {
                 format!("It waits for {} of {} predecessors in its canvas.", open.len(), before.len())
@@ -276,7 +276,7 @@ impl Gateway {
                 return None;
             }
             let needle = format!("\"{}\"", task.id);
-            let found = page.iter().position(|one| String::from_utf8_lossy(&one.payload).contains(&needle));
+            let found = page.iter().position(|message| String::from_utf8_lossy(&message.payload).contains(&needle));
             if let Some(index) = found {
                 return Some(skip + i64::try_from(index).unwrap_or(0));
             }

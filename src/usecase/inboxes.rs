@@ -162,8 +162,8 @@ impl Gateway {
 
 /// All mistakes, with places in the call as `POST /v1/tasks` would name them.
 fn told(wrong: &[Invalid]) -> String {
-    let lines = wrong.iter().map(|one| {
-        if one.pointer.is_empty() { one.detail.clone() } else { format!("{}: {}", one.pointer, one.detail) }
+    let lines = wrong.iter().map(|fault| {
+        if fault.pointer.is_empty() { fault.detail.clone() } else { format!("{}: {}", fault.pointer, fault.detail) }
     });
     lines.collect::<Vec<_>>().join("; ")
 }

@@ -83,8 +83,10 @@ pub(crate) fn dropping(submission: &Submission) -> Vec<String> {
         Way::Gate(limits) => limits.as_slice(),
         Way::Direct | Way::Pass | Way::Line { .. } => &[],
     });
-    let mut keys: Vec<String> =
-        limits.filter(|one: &&KeyLimit| one.on_limit == OnLimit::DropOldest).map(|one| one.key.clone()).collect();
+    let mut keys: Vec<String> = limits
+        .filter(|limit: &&KeyLimit| limit.on_limit == OnLimit::DropOldest)
+        .map(|limit| limit.key.clone())
+        .collect();
     keys.sort_unstable();
     keys.dedup();
     keys

@@ -117,7 +117,9 @@ fn rename(signature: &mut Signature, names: &mut Names, root: &str) {
     nested.for_each(|inner| rename(inner, names, root));
     match &mut signature.form {
         Form::Task { .. } => {}
-        Form::Chain(members) | Form::Group(members) => members.iter_mut().for_each(|one| rename(one, names, root)),
+        Form::Chain(members) | Form::Group(members) => {
+            members.iter_mut().for_each(|member| rename(member, names, root))
+        }
         Form::Chord { header, body } => {
             rename(header, names, root);
             rename(body, names, root);

@@ -34,7 +34,7 @@ pub(super) fn broken(catalog: &Catalog, learned: &Learned, submission: &Submissi
         };
         let room = MAX_FOUND - found.len();
         let placed =
-            wrong.into_iter().map(|one| Invalid { pointer: format!("{at}{}", one.pointer), detail: one.detail });
+            wrong.into_iter().map(|fault| Invalid { pointer: format!("{at}{}", fault.pointer), detail: fault.detail });
         found.extend(placed.take(room));
     };
     match &submission.signature {

@@ -207,7 +207,7 @@ impl Gateway {
     /// Refuses a name if the caller already sees a schedule of that name.
     async fn check_free(&self, visibility: &Visibility, name: &str) -> Result<(), ScheduleError> {
         let is_taken = visibility.own_name(name) != name
-            && self.meet_schedule(visibility, name).await?.is_some_and(|one| one.name == name);
+            && self.meet_schedule(visibility, name).await?.is_some_and(|schedule| schedule.name == name);
         if is_taken { Err(ScheduleError::NameTaken(name.to_owned())) } else { Ok(()) }
     }
 

@@ -219,7 +219,7 @@ mod tests {
         let kwargs = json(r#"{"name": "a", "timeout": 61, "schema": {"type": "what"}}"#);
         let task = TaskSignature::new(celery::task::TaskName::parse("taskgate.wait").unwrap(), json("[]"), kwargs);
         let wrong = broken_pause("/chain/1", &task, std::time::Duration::from_secs(60));
-        let places: Vec<_> = wrong.iter().map(|one| one.pointer.as_str()).collect();
+        let places: Vec<_> = wrong.iter().map(|fault| fault.pointer.as_str()).collect();
         assert_eq!(places, ["/chain/1/wait/timeout", "/chain/1/wait/schema"]);
     }
 }

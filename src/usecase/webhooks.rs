@@ -89,7 +89,9 @@ impl Gateway {
                 description: said.description,
             },
         };
-        if self.ledger.endpoints(None, MOST as i64 + 2).await?.iter().filter(|one| !one.is_built_in()).count() >= MOST {
+        if self.ledger.endpoints(None, MOST as i64 + 2).await?.iter().filter(|endpoint| !endpoint.is_built_in()).count()
+            >= MOST
+        {
             return Err(WebhookError::TooMany);
         }
         if self.ledger.create_endpoint(&endpoint).await? {

@@ -131,7 +131,8 @@ impl Own {
             }
             ((*name).to_owned(), schema)
         };
-        let required: Vec<&str> = self.arguments.iter().filter(|one| one.2).map(|one| one.0).collect();
+        let required: Vec<&str> =
+            self.arguments.iter().filter(|argument| argument.2).map(|argument| argument.0).collect();
         json!({
             "name": self.name,
             "description": self.description,
@@ -154,7 +155,9 @@ impl Own {
                 return Err(Fault::params(format!("{}: {name} is required", self.name)));
             }
         }
-        if let Some(name) = arguments.keys().find(|name| !self.arguments.iter().any(|one| one.0 == name.as_str())) {
+        if let Some(name) =
+            arguments.keys().find(|name| !self.arguments.iter().any(|argument| argument.0 == name.as_str()))
+        {
             return Err(Fault::params(format!("{}: there is no argument {name}", self.name)));
         }
         let (mut path, mut rest) = (self.path.to_owned(), arguments.clone());
@@ -378,7 +381,8 @@ mod tests {
     fn every_place_of_a_path_is_an_argument_and_names_are_plain() {
         for tool in own() {
             let places = tool.path.matches('{').count();
-            let filled = tool.arguments.iter().filter(|one| tool.path.contains(&format!("{{{}}}", one.0))).count();
+            let filled =
+                tool.arguments.iter().filter(|argument| tool.path.contains(&format!("{{{}}}", argument.0))).count();
             assert_eq!(places, filled, "{}", tool.path);
             assert!(tool.name.chars().all(|char| char.is_ascii_lowercase() || char == '_'), "{}", tool.name);
             assert_eq!(tool.is_destructive, tool.scope == Scope::Control);

@@ -164,8 +164,10 @@ impl Call {
             }
         }
         let submitted = self.edge.gateway.submit_many(requests).await;
-        let mut outcomes: Vec<Result<Submitted, Problem>> =
-            submitted.into_iter().map(|one| one.or_else(|error| repeated(self.caller.in_own_words(error)))).collect();
+        let mut outcomes: Vec<Result<Submitted, Problem>> = submitted
+            .into_iter()
+            .map(|outcome| outcome.or_else(|error| repeated(self.caller.in_own_words(error))))
+            .collect();
         // The positions ascend, so each insertion is right once the earlier ones are done.
         for (place, problem) in refused {
             outcomes.insert(place, Err(problem));

@@ -66,7 +66,7 @@ fn tag(file: &EmbeddedFile) -> String {
 
 fn is_known(headers: &HeaderMap, tag: &str) -> bool {
     let given = headers.get_all(header::IF_NONE_MATCH).iter().filter_map(|value| value.to_str().ok());
-    given.flat_map(|value| value.split(',')).any(|one| one.trim().trim_start_matches("W/") == tag)
+    given.flat_map(|value| value.split(',')).any(|known| known.trim().trim_start_matches("W/") == tag)
 }
 
 #[cfg(test)]

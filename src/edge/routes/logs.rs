@@ -196,7 +196,9 @@ fn written(logged: &Logged) -> String {
 
 fn accepts(headers: &HeaderMap, kind: &str) -> bool {
     let named = headers.get_all(header::ACCEPT).iter().filter_map(|value| value.to_str().ok());
-    named.flat_map(|value| value.split(',')).any(|one| one.split(';').next().is_some_and(|one| one.trim() == kind))
+    named
+        .flat_map(|value| value.split(','))
+        .any(|range| range.split(';').next().is_some_and(|range| range.trim() == kind))
 }
 
 struct Query {

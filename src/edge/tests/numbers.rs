@@ -76,7 +76,7 @@ async fn every_number_and_time_of_a_query_takes_every_extreme() {
     for (method, path) in operations(&bench).await {
         let parameters = &document["paths"][&path][method.to_lowercase()]["parameters"];
         let asked = parameters.as_array().into_iter().flatten();
-        let asked = asked.filter(|one| one["in"] == "query" && is_number_or_time(&one["schema"]));
+        let asked = asked.filter(|parameter| parameter["in"] == "query" && is_number_or_time(&parameter["schema"]));
         for parameter in asked {
             let (name, place) = (parameter["name"].as_str().unwrap(), path.replace(['{', '}'], ""));
             for text in NUMBERS.iter().chain(&TIMES) {

@@ -53,7 +53,7 @@ const LISTED: usize = 1_000;
 
 impl RevokedTogetherView {
     pub fn of(id: &TaskId, all: Vec<Revoked>) -> Self {
-        let count = |verdict| all.iter().filter(|one| one.verdict == verdict).count();
+        let count = |verdict| all.iter().filter(|revoked| revoked.verdict == verdict).count();
         let (prevented, signalled, too_late) =
             (count(Verdict::Prevented), count(Verdict::Signalled), count(Verdict::TooLate));
         let verdict = match (signalled, prevented) {
@@ -65,7 +65,7 @@ impl RevokedTogetherView {
         Self {
             task_id: id.to_string(),
             verdict,
-            confirmed: all.iter().all(|one| one.confirmed),
+            confirmed: all.iter().all(|revoked| revoked.confirmed),
             detail: format!(
                 "of {total} tasks {prevented} will never run, {signalled} were with a worker, {too_late} had ended"
             ),
@@ -108,7 +108,7 @@ impl RetriedTogetherView {
             RetriedMemberView { task_id: id.to_string(), retried_as, reason }
         };
         let members: Vec<RetriedMemberView> = all.into_iter().map(member).collect();
-        let retried = members.iter().filter(|one| one.retried_as.is_some()).count();
+        let retried = members.iter().filter(|member| member.retried_as.is_some()).count();
         Self { group_id: id.to_string(), retried, left: members.len() - retried, members }
     }
 }
