@@ -378,7 +378,7 @@ async fn a_word_of_one_namespace_blocks_nobody_elses() {
     // A refusal says the word as it was said, wherever it is told.
     let rejected = json!({"task": "demo.add", "unique": {"key": "once", "on_conflict": "reject"}});
     let refused = submit(&same, &rejected).await;
-    refused.problem(409, "key-held");
+    refused.problem(409, "unique-key-held");
     let batch = same.post("/v1/tasks/batch", &json!([rejected])).await;
     assert_eq!(batch.expect(202)["rejected"], 1);
     for told in [refused.text(), batch.text()] {
