@@ -1845,6 +1845,11 @@ export interface components {
              * @default 0
              */
             jitter: number;
+            /**
+             * @description Letters and digits of any script, `_`, `.` and `-`
+             * @example college-volunteer
+             * @example 공지-수집
+             */
             name?: string;
             /**
              * @description What happens when a task of the tick before has not ended; `replace` revokes it
@@ -2129,6 +2134,11 @@ export interface components {
              * @default 0
              */
             jitter: number;
+            /**
+             * @description Letters and digits of any script, `_`, `.` and `-`
+             * @example college-volunteer
+             * @example 공지-수집
+             */
             name?: string;
             /**
              * @description What happens when a task of the tick before has not ended; `replace` revokes it
@@ -2304,6 +2314,11 @@ export interface components {
              * @default 0
              */
             jitter: number;
+            /**
+             * @description Letters and digits of any script, `_`, `.` and `-`
+             * @example college-volunteer
+             * @example 공지-수집
+             */
             name?: string;
             /**
              * @description What happens when a task of the tick before has not ended; `replace` revokes it
@@ -2660,6 +2675,11 @@ export interface components {
             links?: {
                 [key: string]: string;
             };
+            /**
+             * @description Letters and digits of any script, `_`, `.` and `-`
+             * @example college-volunteer
+             * @example 공지-수집
+             */
             name: string;
             /**
              * Format: date-time
@@ -2741,6 +2761,11 @@ export interface components {
              * @default 0
              */
             jitter: number;
+            /**
+             * @description Letters and digits of any script, `_`, `.` and `-`
+             * @example college-volunteer
+             * @example 공지-수집
+             */
             name?: string;
             /**
              * @description What happens when a task of the tick before has not ended; `replace` revokes it
