@@ -54,6 +54,11 @@ environment() {
 # The newest Celery is the one that the example pins; pyyaml reads docker-compose.yml for a test.
 # shellcheck disable=SC2046
 environment celery-latest $(cat examples/celery-python/requirements.txt) pyyaml
+# And on the newest Python that is here: of pyenv, of the system, else the one that the tests run with.
+newest=$(ls -d "$HOME"/.pyenv/versions/3.*/bin/python3 2>/dev/null | sort -V | tail -1 || true)
+for found in /usr/bin/python3.1[3-9] /usr/local/bin/python3.1[3-9]; do [ ! -x "$found" ] || newest=$found; done
+# shellcheck disable=SC2046
+PYTHON=${newest:-python3} environment celery-newest-python $(cat examples/celery-python/requirements.txt)
 # Flower must show our worker as it shows a Python one.
 environment flower 'flower==2.0.1' 'celery[redis]==5.7.0'
 # A server that speaks S3, for uploads.

@@ -26,6 +26,20 @@ fn nothing_said_gives_the_documented_defaults() {
 }
 
 #[test]
+fn the_variables_of_other_programs_are_understood_and_celery_s_own_win() {
+    let usual = [("REDIS_URL", "redis://a:1/0"), ("RESULT_BACKEND", "redis://c:1/1")];
+    let read = |variables: &[(&'static str, &'static str)]| {
+        let config = Config::load(Role::Check, &given(variables)).unwrap();
+        (config.broker.redis.url.reveal().to_owned(), config.backend.redis.url.reveal().to_owned())
+    };
+    assert_eq!(read(&usual), ("redis://a:1/0".to_owned(), "redis://c:1/1".to_owned()));
+    let more = [&usual[..], &[("BROKER_URL", "redis://b:1/0")]].concat();
+    assert_eq!(read(&more).0, "redis://b:1/0", "it says what it is for");
+    let all = [&more[..], &[("CELERY_BROKER_URL", "redis://d:1/0"), ("CELERY_RESULT_BACKEND", "redis://e:1/1")]].concat();
+    assert_eq!(read(&all), ("redis://d:1/0".to_owned(), "redis://e:1/1".to_owned()));
+}
+
+#[test]
 fn a_flag_wins_over_a_variable_over_the_file_over_foreign_variables() {
     let mut file = tempfile::NamedTempFile::new().unwrap();
     write!(file, "[database]\nurl = \"postgres://file/db\"\n[http]\nlisten = \"127.0.0.1:1\"\nsse_heartbeat = 1")

@@ -3,6 +3,7 @@
 mod adopted;
 mod names;
 mod options;
+mod pools;
 mod serializers;
 mod silent;
 mod together;

@@ -15,6 +15,8 @@ pub enum Version {
     Latest,
     /// Celery 5.4.0 with kombu 5.4.2.
     Older,
+    /// The latest Celery, on the newest Python that the machine has.
+    NewestPython,
 }
 
 impl Version {
@@ -22,6 +24,7 @@ impl Version {
         let name = match self {
             Self::Latest => "celery-latest",
             Self::Older => "celery-older",
+            Self::NewestPython => "celery-newest-python",
         };
         root().join(".venv").join(name).join("bin/python")
     }
