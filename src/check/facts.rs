@@ -9,12 +9,14 @@ use tokio::time::timeout;
 
 use super::stores::{self, StoreState};
 use crate::config;
+use crate::tell::sizes::{self, Advice};
 use broker::Broker;
 use broker::backend::ResultBackend;
 use broker::{Heard, Replies, Request};
 use celery::conf::Conf;
 use celery::task::QueueName;
 use ledger::Ledger;
+use runtime::clock;
 
 const LATE: &str = "no answer in time";
 /// How long an answer may take.
@@ -51,6 +53,8 @@ pub struct Facts {
     pub differing: BTreeMap<String, String>,
     /// Each store of files, and whether it can be used.
     pub stores: Vec<(config::Store, StoreState)>,
+    /// What the ledger says of sizes.
+    pub sizes: Vec<Advice>,
 }
 
 /// Whether a Redis takes writes, and whether it may evict them.
@@ -102,6 +106,7 @@ impl Facts {
             result_prefixes,
             differing,
             stores,
+            sizes,
         ) = tokio::join!(
             async { (asked(ledger).await, written(ledger).await, hears(ledger).await) },
             in_time(broker.ping()),
@@ -113,7 +118,8 @@ impl Facts {
             prefixes(broker),
             in_time(backend.prefixes()),
             differing(broker, queues),
-            stores::look(stores)
+            stores::look(stores),
+            sizes(ledger)
         );
         // Without a broker no worker could be asked, and the broker's finding says that already.
         Self {
@@ -130,8 +136,15 @@ impl Facts {
             result_prefixes: result_prefixes.unwrap_or_default(),
             differing: differing.unwrap_or_default(),
             stores,
+            sizes,
         }
     }
+}
+
+async fn sizes(ledger: Option<&dyn Ledger>) -> Vec<Advice> {
+    let Some(ledger) = ledger else { return Vec::new() };
+    let found = timeout(PATIENCE, sizes::look(ledger, clock::now())).await;
+    found.ok().and_then(Result::ok).unwrap_or_default()
 }
 
 async fn asked(ledger: Option<&dyn Ledger>) -> Option<Result<&'static str, String>> {

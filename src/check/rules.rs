@@ -19,6 +19,7 @@ pub fn judge(config: &Config, catalog: &Catalog, facts: &Facts) -> Vec<Finding> 
     let mut findings = vec![Finding::new(Weight::Fine, "the configuration is read")];
     findings.extend(reach::judge(config, facts));
     findings.extend(stores::judge(catalog, facts));
+    findings.extend(facts.sizes.iter().map(|advice| Finding::new(Weight::Warning, advice.detail.as_str())));
     if facts.broker.is_err() {
         return findings;
     }
@@ -250,6 +251,7 @@ mod tests {
             result_prefixes: BTreeSet::new(),
             differing: BTreeMap::new(),
             stores: Vec::new(),
+            sizes: Vec::new(),
         }
     }
 

@@ -14,6 +14,7 @@ pub(super) struct RawIncidents {
     unserved_after: Option<Span>,
     undrained_after: Option<Span>,
     stuck_after: Option<Span>,
+    no_progress_after: Option<Span>,
 }
 
 #[derive(Debug, Clone)]
@@ -27,6 +28,8 @@ pub struct Incidents {
     /// How long the next step of a canvas may be missing. A worker sends it before it stores its own result, and the sweeper needs a
     /// few passes to send a lost one again. Default 30 s.
     pub stuck_after: Duration,
+    /// A task that runs for this long and has told no progress is an incident. Default 15 min.
+    pub no_progress_after: Duration,
 }
 
 impl Incidents {
@@ -37,12 +40,14 @@ impl Incidents {
             unserved_after: span(raw.unserved_after, 10),
             undrained_after: span(raw.undrained_after, 10),
             stuck_after: span(raw.stuck_after, 30),
+            no_progress_after: span(raw.no_progress_after, 900),
         };
         let named = [
             ("incidents.silent_after", incidents.silent_after),
             ("incidents.unserved_after", incidents.unserved_after),
             ("incidents.undrained_after", incidents.undrained_after),
             ("incidents.stuck_after", incidents.stuck_after),
+            ("incidents.no_progress_after", incidents.no_progress_after),
         ];
         match named.into_iter().find(|(_, span)| span.is_zero()) {
             Some((key, _)) => Err(Error::value(said.place(key), "must be longer than zero")),

@@ -35,7 +35,8 @@ fn the_variables_of_other_programs_are_understood_and_celery_s_own_win() {
     assert_eq!(read(&usual), ("redis://a:1/0".to_owned(), "redis://c:1/1".to_owned()));
     let more = [&usual[..], &[("BROKER_URL", "redis://b:1/0")]].concat();
     assert_eq!(read(&more).0, "redis://b:1/0", "it says what it is for");
-    let all = [&more[..], &[("CELERY_BROKER_URL", "redis://d:1/0"), ("CELERY_RESULT_BACKEND", "redis://e:1/1")]].concat();
+    let all =
+        [&more[..], &[("CELERY_BROKER_URL", "redis://d:1/0"), ("CELERY_RESULT_BACKEND", "redis://e:1/1")]].concat();
     assert_eq!(read(&all), ("redis://d:1/0".to_owned(), "redis://e:1/1".to_owned()));
 }
 

@@ -317,6 +317,7 @@ fn note_state(facts: &mut WorkerFacts, state: WorkerState, now: Time) {
     facts.active = state.active.or(facts.active);
     facts.processed = state.processed.or(facts.processed);
     facts.load = state.loadavg.or(facts.load);
+    facts.memory_kib = state.memory_kib.or(facts.memory_kib);
     if let (Some(ident), Some(version)) = (state.sw_ident, state.sw_ver) {
         let system = state.sw_sys.map_or_else(String::new, |system| format!(" ({system})"));
         facts.software = Some(format!("{ident} {version}{system}"));

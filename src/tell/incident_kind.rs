@@ -5,6 +5,14 @@ pub enum Kind {
     SilentWorker,
     NoConsumer,
     OverBudget,
+    /// A task runs for long and has told nothing of how far it is.
+    NoProgress,
+    /// Thousands of tasks that take no time.
+    ShortTasks,
+    /// Results that belong in a store.
+    LargeResults,
+    /// A worker has grown large.
+    LargeWorker,
     OutboxStuck,
     CanvasStuck,
     /// A queue's key is not a list.
@@ -31,10 +39,14 @@ pub enum Kind {
 }
 
 impl Kind {
-    pub const ALL: [Self; 17] = [
+    pub const ALL: [Self; 21] = [
         Self::SilentWorker,
         Self::NoConsumer,
         Self::OverBudget,
+        Self::NoProgress,
+        Self::ShortTasks,
+        Self::LargeResults,
+        Self::LargeWorker,
         Self::OutboxStuck,
         Self::CanvasStuck,
         Self::WrongKey,
@@ -59,6 +71,10 @@ impl Kind {
             Self::SilentWorker => "silent_worker",
             Self::NoConsumer => "no_consumer",
             Self::OverBudget => "over_budget",
+            Self::NoProgress => "no_progress",
+            Self::ShortTasks => "short_tasks",
+            Self::LargeResults => "large_results",
+            Self::LargeWorker => "large_worker",
             Self::OutboxStuck => "outbox_stuck",
             Self::CanvasStuck => "canvas_stuck",
             Self::WrongKey => "wrong_key",

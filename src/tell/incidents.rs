@@ -22,10 +22,10 @@ use crate::catalog::Catalog;
 use crate::config;
 use crate::live::learned::Learned;
 use crate::reconcile::workers::is_online;
-use crate::tell::health;
+use crate::tell::{health, sizes};
 use broker::Broker;
 use celery::task::{Phase, TaskId};
-use ledger::{SharedLedger, Worker};
+use ledger::{SharedLedger, Task, Worker};
 use runtime::clock::{self, Time};
 
 const PERIOD: Duration = Duration::from_secs(2);
@@ -33,6 +33,10 @@ const PERIOD: Duration = Duration::from_secs(2);
 const SHARE: u32 = 10;
 /// but it runs at least this often.
 const LONGEST_PAUSE: Duration = Duration::from_secs(30);
+/// Between two looks at sizes,
+const SIZES_PERIOD: Duration = Duration::from_secs(10);
+/// which take at most a hundredth of the time, unless that would be too seldom.
+const SIZES_SHARE: u32 = 100;
 const PAGE: i64 = 500;
 /// Maximum number of queues to check, besides those of the workers.
 const QUEUES: i64 = 5_000;
@@ -128,6 +132,8 @@ pub struct Lookout {
     /// Unfinished tasks that are delivered again and again, and since when that is known.
     repeated: BTreeMap<TaskId, Time>,
     learned: Learned,
+    sizes: Vec<sizes::Advice>,
+    sizes_due: Option<Time>,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -156,6 +162,8 @@ impl Lookout {
             unserved: BTreeMap::new(),
             repeated: BTreeMap::new(),
             learned: Learned::default(),
+            sizes: Vec::new(),
+            sizes_due: None,
         };
         (lookout, incidents)
     }
@@ -183,6 +191,7 @@ impl Lookout {
         let now = clock::now();
         let mut found: Vec<Incident> = self.outbox(now).await?.into_iter().collect();
         found.extend(self.over_budget(now).await?);
+        found.extend(self.sizes(now).await?);
         found.extend(self.delivered_again(now).await?);
         found.extend(self.stuck(now).await?);
         found.extend(self.evicting(now).await);
@@ -228,6 +237,7 @@ impl Lookout {
             let Some(last) = tasks.last() else { return Ok(found) };
             after = last.no;
             for task in tasks {
+                found.extend(self.without_progress(&task, now).filter(|_| found.len() < MOST));
                 let usual = || task.name.as_deref().and_then(|name| self.catalog.budget(name));
                 let budget = task.options.budget.or_else(usual);
                 let (Some(budget), Some(started)) = (budget, task.started_at) else { continue };
@@ -244,6 +254,35 @@ impl Lookout {
                 });
             }
         }
+    }
+
+    fn without_progress(&self, task: &Task, now: Time) -> Option<Incident> {
+        let started = task.started_at.filter(|_| task.progress.is_none())?;
+        let ran = now.since(started);
+        let name = task.name.as_deref().unwrap_or("a task");
+        (ran > self.config.no_progress_after).then(|| Incident {
+            kind: Kind::NoProgress,
+            subject: task.id.to_string(),
+            since: started.plus(self.config.no_progress_after),
+            detail: format!("{name} has run for {:.0} s and has told nothing of how far it is", ran.as_secs_f64()),
+        })
+    }
+
+    /// Sizes change slowly, and looking at them costs more than at the rest.
+    async fn sizes(&mut self, now: Time) -> Result<Vec<Incident>, Trouble> {
+        if self.sizes_due.is_none_or(|due| now >= due) {
+            let started = Instant::now();
+            self.sizes = sizes::look(&*self.ledger, now).await?;
+            let pause = SIZES_PERIOD.max((started.elapsed() * SIZES_SHARE).min(LONGEST_PAUSE));
+            self.sizes_due = Some(now.plus(pause));
+        }
+        let incident = |advice: &sizes::Advice| Incident {
+            kind: advice.kind,
+            subject: advice.subject.clone(),
+            since: now,
+            detail: advice.detail.clone(),
+        };
+        Ok(self.sizes.iter().map(incident).collect())
     }
 
     async fn queues_and_workers(&mut self, now: Time) -> Result<Vec<Incident>, Trouble> {

@@ -6,6 +6,7 @@ pub mod health;
 pub mod incident_kind;
 pub mod incidents;
 pub mod notify;
+pub mod sizes;
 pub mod stats;
 pub mod traces;
 pub mod webhooks;

@@ -2110,7 +2110,7 @@ export interface components {
             detail: string;
             /**
              * @description `silent_worker`, `no_consumer`, `over_budget`, `outbox_stuck`, `canvas_stuck`, `wrong_key`, `other_options`, `mute_worker`, `deaf_worker`,
-             *     `ledger_down`, `redis_down`, `redis_evicts`, `repeated_delivery`, `repair-suspended` or `undecided`
+             *     `no_progress`, `short_tasks`, `large_results`, `large_worker`, `ledger_down`, `redis_down`, `redis_evicts`, `repeated_delivery`, `repair-suspended` or `undecided`
              */
             kind: string;
             /** @description RFC 3339, UTC */

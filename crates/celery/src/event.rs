@@ -108,6 +108,8 @@ pub struct WorkerState {
     pub active: Option<i64>,
     pub processed: Option<i64>,
     pub loadavg: Option<[f64; 3]>,
+    /// Resident memory, with its children. Only workers of taskgate tell it.
+    pub memory_kib: Option<i64>,
     pub sw_ident: Option<String>,
     pub sw_ver: Option<String>,
     pub sw_sys: Option<String>,
@@ -351,6 +353,7 @@ impl WorkerState {
             active: fields.integer("active"),
             processed: fields.integer("processed"),
             loadavg: load.and_then(|load| load.try_into().ok()),
+            memory_kib: fields.integer("memory_kib"),
             sw_ident: fields.text("sw_ident"),
             sw_ver: fields.text("sw_ver"),
             sw_sys: fields.text("sw_sys"),
@@ -359,7 +362,7 @@ impl WorkerState {
 
     fn encode(&self, out: &mut String) {
         push_float(out, "freq", self.freq);
-        for (name, count) in [("active", self.active), ("processed", self.processed)] {
+        for (name, count) in [("active", self.active), ("processed", self.processed), ("memory_kib", self.memory_kib)] {
             if count.is_some() {
                 push_integer(out, name, count);
             }

@@ -30,6 +30,8 @@ pub struct WorkerFacts {
     pub active: Option<i64>,
     pub processed: Option<i64>,
     pub load: Option<[f64; 3]>,
+    /// Resident, with its children; workers of taskgate tell it.
+    pub memory_kib: Option<i64>,
     /// `py-celery 5.7.0 (Linux)`
     pub software: Option<String>,
     /// Class of the pool; `prefork`, `threads` and so on for Celery's own.

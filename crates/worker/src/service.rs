@@ -18,6 +18,7 @@ use super::events::{Events, loadavg, worker_state};
 use super::execute::Kill;
 use super::host::LocalHost;
 use super::logs::LogSink;
+use super::memory;
 use super::registry::Registry;
 use super::results::Results;
 use super::settings::Settings;
@@ -182,6 +183,7 @@ impl Node {
             active: i64::try_from(self.shared.active.load(Ordering::Relaxed)).ok(),
             processed: i64::try_from(self.shared.processed.load(Ordering::Relaxed)).ok(),
             loadavg: Some(loadavg()),
+            memory_kib: i64::try_from(memory::family_kib(std::process::id())).ok(),
             ..worker_state(frequency)
         }
     }

@@ -1,0 +1,60 @@
+//! Advice about sizes: in incidents and in `taskgate check`, each with its figures.
+
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use crate::harness::environment::{Harness, Lent, Options};
+use crate::harness::gateway;
+use crate::harness::wait::within;
+
+/// A thousand tasks of Python, on a machine that is busy.
+const PATIENCE: Duration = Duration::from_secs(240);
+
+/// The detail of an incident, when there is one.
+async fn told(env: &Lent<Box<Harness>>, kind: &str, subject: &str) -> Option<String> {
+    let incidents = env.http.get("/v1/incidents").await.expect(200);
+    let incidents = incidents["incidents"].as_array().expect("incidents");
+    let found = incidents.iter().find(|incident| incident["kind"] == kind && incident["subject"] == subject)?;
+    found["detail"].as_str().map(str::to_owned)
+}
+
+#[tokio::test]
+async fn sizes_that_do_no_good_are_told_with_their_figures() {
+    let config = "[incidents]\nno_progress_after = '1s'\n".to_owned();
+    let env = Harness::start(&Options { config, ..Options::default() });
+    let large = env.submit("demo.identity", json!(["x".repeat(3 << 19)])).await;
+    env.finished(&large).await;
+    let calls: Vec<Value> = (0..1_000).map(|index| json!({"task": "demo.add", "args": [index, 1]})).collect();
+    let sent = env.http.post("/v1/tasks/batch", &json!(calls)).await.expect(202);
+    assert_eq!(sent["accepted"], 1_000, "{}", sent["rejected"]);
+    within(PATIENCE, "short tasks are told", async || {
+        let detail = told(&env, "short_tasks", "demo.add").await?;
+        detail.contains("demo.add ran 1000 times in the last hour").then_some(())
+    })
+    .await;
+    within(PATIENCE, "a large result is told", async || {
+        let detail = told(&env, "large_results", "demo.identity").await?;
+        detail.contains("1 of the 1 newest results of demo.identity").then_some(())
+    })
+    .await;
+    let (silent, vocal) =
+        (env.submit("demo.sleep", json!([20])).await, env.submit("demo.progress", json!([40, 0.5])).await);
+    within(PATIENCE, "a task without progress is told", async || {
+        let detail = told(&env, "no_progress", &silent).await?;
+        detail.contains("demo.sleep has run for").then_some(())
+    })
+    .await;
+    assert_eq!(told(&env, "no_progress", &vocal).await, None, "it tells how far it is");
+    let address = [
+        ("DATABASE_URL", env.database.clone()),
+        ("CELERY_BROKER_URL", env.redis.url(0)),
+        ("CELERY_RESULT_BACKEND", env.redis.url(1)),
+        ("TASKGATE_AUTH", "none".to_owned()),
+    ];
+    let address: Vec<(&str, &str)> = address.iter().map(|(key, value)| (*key, value.as_str())).collect();
+    let said = String::from_utf8(gateway::run(&["check"], &address).stdout).expect("text");
+    for words in ["demo.add ran 1000 times", "newest results of demo.identity"] {
+        assert!(said.lines().any(|line| line.starts_with("warning") && line.contains(words)), "{words}: {said}");
+    }
+}
