@@ -46,7 +46,7 @@ pub(super) fn open_management(config: &Config) -> anyhow::Result<Option<Manageme
     let Some(url) = &config.broker.management_url else { return Ok(None) };
     let link = amqp_link(config)?;
     let broker = link.addresses.first().context("a broker's URL names a node")?;
-    let management = Management::new(url, (&broker.user, &broker.password), &broker.vhost);
+    let management = Management::new(url.reveal(), (&broker.user, &broker.password), &broker.vhost);
     management.map(Some).with_context(|| config.said.place("broker.management_url"))
 }
 

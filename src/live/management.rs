@@ -13,7 +13,6 @@ use reqwest::Url;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use crate::config::Secret;
 use broker::Standing;
 
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -66,8 +65,8 @@ impl Management {
     ///
     /// # Errors
     /// When it is no URL.
-    pub fn new(url: &Secret, login: (&str, &str), vhost: &str) -> anyhow::Result<Self> {
-        let mut base = Url::parse(url.reveal())?;
+    pub fn new(url: &str, login: (&str, &str), vhost: &str) -> anyhow::Result<Self> {
+        let mut base = Url::parse(url)?;
         if base.username().is_empty() {
             let is_set = base.set_username(login.0).and_then(|()| base.set_password(Some(login.1)));
             is_set.map_err(|()| anyhow::anyhow!("it has no place for a login"))?;
@@ -172,11 +171,10 @@ mod tests {
 
     #[test]
     fn names_of_queues_and_virtual_hosts_are_parts_of_the_path() {
-        let url = Secret::new("http://me:p%40ss@h:15672/rabbit/".to_owned());
-        let api = Management::new(&url, ("guest", "guest"), "/").unwrap();
+        let api = Management::new("http://me:p%40ss@h:15672/rabbit/", ("guest", "guest"), "/").unwrap();
         let path = api.path("a/b c", &["get"]);
         assert_eq!(path.as_str(), "http://me:p%40ss@h:15672/rabbit/api/queues/%2F/a%2Fb%20c/get");
-        let api = Management::new(&Secret::new("http://h:1".to_owned()), ("u", "w/"), "v").unwrap();
+        let api = Management::new("http://h:1", ("u", "w/"), "v").unwrap();
         assert_eq!(api.path("q", &[]).as_str(), "http://u:w%2F@h:1/api/queues/v/q", "as at the broker");
     }
 

@@ -328,7 +328,8 @@ impl Recorder {
                 Some(record) => {
                     let end = certain(record::read(told.task_id.clone(), record, told.at));
                     let worker = end.worker.clone().or_else(|| told.worker.clone());
-                    news.push(News { worker, adoption: told.adoption.clone(), ..end });
+                    let traceback = end.traceback.clone().or_else(|| told.traceback.clone());
+                    news.push(News { worker, traceback, adoption: told.adoption.clone(), ..end });
                     news.push(told);
                 }
                 None => news.push(told),
