@@ -1,11 +1,11 @@
 //! Every kind of worker that people run: a task of every kind runs exactly once, its end is right or `ignored`, and the fleet's own
-//! `inspect` is answered as if no gateway were attached. Fleets of other serializers are tried in `fleets::serializers`: a worker that
-//! writes YAML cannot answer `inspect stats`, because Celery's own reply has a `Counter` in it.
+//! `inspect` is answered as if no gateway were attached. Here other serializers are those of results; events and replies in them are tried
+//! in `fleets::serializers`: a worker that writes YAML cannot answer `inspect stats`, because Celery's own reply has a `Counter` in it.
 
 use serde_json::{Value, json};
 
 use super::Counted;
-use crate::harness::celery::{client_with, root};
+use crate::harness::celery::client_with;
 use crate::harness::{CeleryOptions, Version};
 
 /// Repairs of which none has a reason here.
@@ -17,19 +17,27 @@ struct Kind {
     config: &'static str,
     /// It answers what it is asked.
     answers: bool,
+    /// What its tasks return can be read, and not only that they returned.
+    readable: bool,
 }
 
 impl Kind {
     fn of(worker: CeleryOptions) -> Self {
-        Self { worker, config: "", answers: true }
+        Self { worker, config: "", answers: true, readable: true }
     }
 
     fn with(settings: Value) -> Self {
         Self::of(CeleryOptions { settings, ..CeleryOptions::default() })
     }
 
+    fn results_in(serializer: &str) -> Self {
+        let settings = json!({"result_serializer": serializer, "accept_content": ["json", serializer]});
+        let worker = CeleryOptions { settings, ..CeleryOptions::default() }.with_packages();
+        Self { readable: serializer != "pickle", ..Self::of(worker) }
+    }
+
     fn pool(pool: &'static str) -> Self {
-        Self::of(beside(CeleryOptions { pool, ..CeleryOptions::default() }))
+        Self::of(CeleryOptions { pool, ..CeleryOptions::default() }.with_packages())
     }
 
     /// # Panics
@@ -45,7 +53,7 @@ impl Kind {
             world.env.celery.as_mut().expect("a worker").wait_for_events();
         }
         let sent = Sent::send(&world).await;
-        sent.end(&world).await;
+        sent.end(&world, self.readable).await;
         let answered = pings(&world, version, &settings, if self.answers { 5 } else { 1 }).await;
         assert!(answered.iter().all(|count| *count == usize::from(self.answers)), "{answered:?}");
         world.looks(3).await;
@@ -55,14 +63,6 @@ impl Kind {
         let unfounded = all.iter().filter(|one| UNFOUNDED.iter().any(|kind| one["kind"] == *kind));
         assert_eq!(unfounded.count(), 0, "{incidents}");
     }
-}
-
-/// Python finds what is installed beside Celery.
-fn beside(mut options: CeleryOptions) -> CeleryOptions {
-    let lib = std::fs::read_dir(root().join(".venv/fleets/lib")).expect("run tests/setup.sh first");
-    let path = lib.flatten().map(|version| version.path().join("site-packages").display().to_string());
-    options.environment.push(("PYTHONPATH".to_owned(), path.collect::<Vec<_>>().join(":")));
-    options
 }
 
 /// Tasks of every kind.
@@ -123,14 +123,14 @@ impl Sent {
         }
     }
 
-    async fn end(&self, world: &Counted) {
+    async fn end(&self, world: &Counted, readable: bool) {
         for (id, ends) in &self.tasks {
             let result = world.ends(id).await;
             let status = result["status"].as_str().unwrap_or_default();
             assert!(ends.contains(&status), "{result}\n{:#?}", world.env.history(id).await);
         }
         let retried = world.ends(&self.retried).await;
-        assert_eq!(retried["result"], 1, "{retried}");
+        assert_eq!(retried["result"] == 1, readable, "{retried}");
     }
 
     fn ran_once(&self, world: &Counted) {
@@ -194,6 +194,21 @@ async fn a_fleet_with_a_prefix_for_its_keys_runs_each_task_once() {
 #[tokio::test]
 async fn a_fleet_that_acknowledges_late_runs_each_task_once() {
     Kind::with(json!({"task_acks_late": true, "task_reject_on_worker_lost": true})).holds().await;
+}
+
+#[tokio::test]
+async fn a_fleet_with_results_in_yaml_runs_each_task_once() {
+    Kind::results_in("yaml").holds().await;
+}
+
+#[tokio::test]
+async fn a_fleet_with_results_in_msgpack_runs_each_task_once() {
+    Kind::results_in("msgpack").holds().await;
+}
+
+#[tokio::test]
+async fn a_fleet_with_pickled_results_runs_each_task_once() {
+    Kind::results_in("pickle").holds().await;
 }
 
 #[tokio::test]

@@ -66,6 +66,16 @@ impl Default for CeleryOptions {
     }
 }
 
+impl CeleryOptions {
+    /// Python finds what is installed beside Celery: pools and serializers that some fleets use.
+    pub fn with_packages(mut self) -> Self {
+        let lib = std::fs::read_dir(root().join(".venv/fleets/lib")).expect("run tests/setup.sh first");
+        let path = lib.flatten().map(|version| version.path().join("site-packages").display().to_string());
+        self.environment.push(("PYTHONPATH".to_owned(), path.collect::<Vec<_>>().join(":")));
+        self
+    }
+}
+
 pub struct Celery {
     process: Process,
     pub options: CeleryOptions,
