@@ -25,8 +25,8 @@ struct Arguments {
     seed: u64,
     #[arg(long, default_value_t = 3)]
     gateways: usize,
-    /// Celery workers: the newest and the older version by turns.
-    #[arg(long, default_value_t = 2)]
+    /// Celery workers: the newest version, the older one, and the newest with gevent by turns.
+    #[arg(long, default_value_t = 3)]
     workers: usize,
     /// Clients that submit.
     #[arg(long, default_value_t = 6)]

@@ -8,8 +8,19 @@ import time
 
 from celery import chain, chord
 from celery.exceptions import Ignore
+from celery.signals import worker_init
 
 from app import add, app, await_file, identity, journal, work, xsum
+
+
+MAIN = None
+
+
+@worker_init.connect
+def remember_main(**_):
+    """Pool processes are forked from it."""
+    global MAIN
+    MAIN = os.getpid()
 
 
 @app.task(name="demo.end_ignored", bind=True)
@@ -66,6 +77,14 @@ def poison(self, seconds=0.2):
     journal("start", self.request)
     time.sleep(seconds)
     os.kill(os.getpid(), signal.SIGKILL)
+
+
+@app.task(name="demo.crash_loop", bind=True, acks_late=True)
+def crash_loop(self):
+    """Kills the whole worker at every delivery, whatever its pool: started again, it takes the same message."""
+    journal("start", self.request)
+    os.kill(MAIN, signal.SIGKILL)
+    time.sleep(60)
 
 
 @app.task(name="demo.unrecorded", bind=True, ignore_result=True)

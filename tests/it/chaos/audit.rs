@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use serde_json::Value;
 
 use super::load::Submitted;
-use super::world::World;
+use super::world::{QUEUES, World};
 use crate::harness::{Http, postgres};
 
 /// Reservations of dead workers run out, stopped ones wake up, retries are made: within this time something more has ended.
@@ -153,7 +153,7 @@ impl Left {
         world.supervise();
         let count = "select count(*) from taskgate.flight";
         let unfinished = postgres::query(&world.database, count).parse().expect("a number");
-        let lists = ["celery", "rust"].map(|queue| world.redis.command::<usize>(0, &["LLEN", queue]));
+        let lists = QUEUES.map(|queue| world.redis.command::<usize>(0, &["LLEN", queue]));
         let messages = lists.iter().sum::<usize>() + world.redis.command::<usize>(0, &["HLEN", "unacked"]);
         Self { unfinished, messages }
     }
@@ -176,7 +176,7 @@ async fn give_up(world: &World, http: &Http, left: Left) -> ! {
         let graph = http.get(&format!("/v1/tasks/{id}/graph")).await.text();
         told.push_str(&format!("\n{id} {phase}: {explained}\n  {graph}\n  {:?}", history(http, id).await));
     }
-    let lists = ["celery", "rust"].map(|queue| world.redis.command::<usize>(0, &["LLEN", queue]));
+    let lists = QUEUES.map(|queue| world.redis.command::<usize>(0, &["LLEN", queue]));
     let reserved: Vec<String> = world.redis.command(0, &["HGETALL", "unacked"]);
     panic!("left are {left:?}, lists {lists:?}, reserved {reserved:?}: {told}");
 }

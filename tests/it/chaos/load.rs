@@ -17,6 +17,10 @@ use crate::harness::reader::Reader;
 /// One submission in so many is watched by a reader.
 const WATCHED: u32 = 40;
 const READERS: usize = 12;
+/// Of one submission in twenty: one in so many kills the process that runs it, at every delivery,
+const POISON: u32 = 8;
+/// and one in so many its whole worker.
+const CRASHES: u32 = 150;
 
 /// What came of it.
 #[derive(Default)]
@@ -106,8 +110,12 @@ impl Client {
         match self.rng.random_range(0..20) {
             0 => ("/chain", json!({"tasks": [self.task(), self.task()]})),
             1 => ("/chord", json!({"header": [self.task(), self.task(), self.task()], "body": self.task()})),
-            // What ends without a word, goes on under other ids, or ends its process.
+            // What ends without a word, or goes on under other ids.
             3 => ("/v1/tasks", self.odd()),
+            4 if self.rng.random_ratio(1, POISON) => ("/v1/tasks", json!({"task": "demo.poison", "queue": "poison"})),
+            4 if self.rng.random_ratio(1, CRASHES) => {
+                ("/v1/tasks", json!({"task": "demo.crash_loop", "queue": "celery"}))
+            }
             2 => {
                 let mut task = self.task();
                 task["countdown"] = json!(1);
@@ -118,9 +126,12 @@ impl Client {
     }
 
     fn odd(&mut self) -> Value {
-        let names =
-            ["demo.end_ignored", "demo.end_ignored_late", "demo.replace_brief", "demo.end_by_hand", "demo.poison"];
-        json!({"task": names[self.rng.random_range(0..names.len())], "queue": "celery"})
+        let names = ["demo.end_ignored", "demo.end_ignored_late", "demo.replace_brief", "demo.end_by_hand"];
+        let name = names[self.rng.random_range(0..names.len())];
+        // Some replacements are at work for longer than a task may be missing.
+        let seconds = if self.rng.random_bool(0.1) { self.rng.random_range(4.5..7.0) } else { 0.3 };
+        let kwargs = if name == "demo.replace_brief" { json!({"seconds": seconds}) } else { json!({}) };
+        json!({"task": name, "queue": "celery", "kwargs": kwargs})
     }
 
     fn task(&mut self) -> Value {

@@ -1,5 +1,6 @@
 //! Everything at once: several gateways, Celery and Rust workers under load, while gateways, workers, Redis and PostgreSQL are
-//! killed, stopped, emptied and filled up by a seeded plan; then an audit, by what the workers themselves wrote down.
+//! killed, stopped, emptied and filled up by a seeded plan, and while some tasks end without a word, replace themselves, or kill their
+//! workers; then an audit, by what the workers themselves wrote down.
 //!
 //! `cargo run --example chaos -- --minutes 10` is the long form; a short one runs with the tests.
 

@@ -16,6 +16,9 @@ const CONFIG: &str = "[sweeper]\nperiod = '1s'\ngrace = '700ms'\nworker_lost_aft
      [broker]\nvisibility_timeout = '20s'\n[submit]\nallow = ['demo.*', 'rs.*']\n\
      [recovery]\nsettle_after = '4s'\nmax_deliveries = 3\n";
 
+/// What workers serve. A pool of gevent is one process: it does not serve `poison`, which would end it all the time.
+pub const QUEUES: [&str; 3] = ["celery", "poison", "rust"];
+
 pub struct World {
     pub gateways: Vec<Gateway>,
     pub celery: Vec<Celery>,
@@ -107,18 +110,26 @@ impl World {
     }
 }
 
-/// The newest Celery and the older one by turns.
+/// The newest Celery, the older one and the newest with gevent, by turns.
 fn python(redis: &Redis, journal: &std::path::Path, index: usize) -> Celery {
+    let (version, pool, queues, concurrency) = match index % 3 {
+        0 => (Version::Latest, "prefork", "celery,poison", 2),
+        1 => (Version::Older, "prefork", "celery,poison", 2),
+        _ => (Version::Latest, "gevent", "celery", 8),
+    };
     let options = CeleryOptions {
-        version: if index.is_multiple_of(2) { Version::Latest } else { Version::Older },
+        version,
+        pool,
+        concurrency,
         hostname: format!("w{index}@test"),
-        queues: "celery".to_owned(),
+        queues: queues.to_owned(),
         // It sends events from its first message on: until it has heard that it should, what it takes is not told.
         settings: json!({"broker_transport_options": {"visibility_timeout": 20}, "broker_connection_max_retries": null,
             "worker_send_task_events": true}),
         environment: vec![("DEMO_JOURNAL".to_owned(), journal.display().to_string())],
         ..CeleryOptions::default()
     };
+    let options = if pool == "gevent" { options.with_packages() } else { options };
     Celery::launch(&redis.url(0), &redis.url(1), options)
 }
 
