@@ -107,7 +107,8 @@ export interface paths {
         };
         /**
          * Metrics for Prometheus
-         * @description `taskgate_…` of this process; `celery_…` of the fleet, from the ledger: the same at every replica.
+         * @description `taskgate_…` of this process; `celery_…` of the fleet, from the ledger: at the replica that records, so that a sum over all replicas
+         *     counts everything once. With `fleet=true` they are there at any replica, with `fleet=false` at none.
          */
         get: operations["metrics"];
         put?: never;
@@ -4248,7 +4249,10 @@ export interface operations {
     };
     metrics: {
         parameters: {
-            query?: never;
+            query?: {
+                /** @description Whether the fleet's figures are shown. Default: by the replica that records */
+                fleet?: boolean;
+            };
             header?: never;
             path?: never;
             cookie?: never;
@@ -4262,6 +4266,15 @@ export interface operations {
                 };
                 content: {
                     "text/plain": string;
+                };
+            };
+            /** @description The query cannot be read; or: The cursor is not one of ours */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
                 };
             };
             /** @description No token, or one that is unknown, expired or revoked */
