@@ -145,9 +145,7 @@ fn is_plain(submission: &Submission) -> bool {
     edges.is_empty()
         && groups.is_empty()
         && fan_out.is_none()
-        && idempotency.is_none()
-        && unique.is_none()
-        && dag.is_none()
+        && matches!((idempotency, unique, dag), (None, None, None))
         && tasks.iter().all(|task| task.labels.is_empty() && task.retry_of.is_none())
 }
 
