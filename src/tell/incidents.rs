@@ -191,7 +191,11 @@ impl Lookout {
         let now = clock::now();
         let mut found: Vec<Incident> = self.outbox(now).await?.into_iter().collect();
         found.extend(self.over_budget(now).await?);
-        found.extend(self.sizes(now).await?);
+        // Advice must not hide what is wrong.
+        match self.sizes(now).await {
+            Ok(advice) => found.extend(advice),
+            Err(trouble) => debug!(error = %trouble, "sizes are not looked at"),
+        }
         found.extend(self.delivered_again(now).await?);
         found.extend(self.stuck(now).await?);
         found.extend(self.evicting(now).await);
