@@ -261,7 +261,8 @@ impl Lookout {
     }
 
     fn without_progress(&self, task: &Task, now: Time) -> Option<Incident> {
-        let started = task.started_at.filter(|_| task.progress.is_none())?;
+        // A report of progress is a state of the task's own.
+        let started = task.started_at.filter(|_| task.status == Phase::Running.status())?;
         let ran = now.since(started);
         let name = task.name.as_deref().unwrap_or("a task");
         (ran > self.config.no_progress_after).then(|| Incident {
