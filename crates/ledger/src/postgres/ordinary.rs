@@ -173,7 +173,7 @@ mod tests {
         assert!(!is_ordinary(&entry(Phase::Running, heard(Phase::Retrying)), true));
         let reason = Some("why".to_owned());
         assert!(!is_ordinary(&entry(Phase::Queued, News { reason, ..heard(Phase::Received) }), true));
-        let children = Some(serde_json::value::RawValue::from_string("[]".to_owned()).unwrap().into());
+        let children = Some(serde_json::value::RawValue::from_string("[]".to_owned()).unwrap());
         assert!(!is_ordinary(&entry(Phase::Running, News { children, ..heard(Phase::Succeeded) }), true));
         let locked = Entry { assumed: None, ..entry(Phase::Queued, heard(Phase::Received)) };
         assert!(!is_ordinary(&locked, true));
