@@ -169,11 +169,11 @@ mod tests {
     fn streams_of_a_token_are_counted_until_they_end() {
         let streams = TokenStreams::default();
         let first = streams.enter("a", 2).unwrap();
-        let two = streams.enter("a", 2).unwrap();
+        let second = streams.enter("a", 2).unwrap();
         assert!(streams.enter("a", 2).is_none() && streams.enter("b", 2).is_some());
-        drop(one);
+        drop(first);
         assert!(streams.enter("a", 2).is_some());
-        drop(two);
+        drop(second);
         assert!(streams.0.lock().unwrap().is_empty(), "nothing is kept of tokens without streams");
     }
 

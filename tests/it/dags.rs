@@ -13,7 +13,7 @@ fn dag(nodes: &Value) -> Value {
     json!({"dag": {"nodes": nodes}})
 }
 
-fn id_of<'a>(accepted: &'a Value) -> &'a str {
+fn id_of(accepted: &Value) -> &str {
     accepted["task_id"]
         .as_str()
         .or_else(|| accepted["group_id"].as_str())
