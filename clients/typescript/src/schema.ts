@@ -15,7 +15,7 @@ export interface paths {
         put?: never;
         /**
          * Submit a chain
-         * @description One task after the other; each gets the result of the one before as its first argument, unless it is immutable.
+         * @description Tasks run one after the other; each gets the previous result as its first argument, unless it is immutable.
          */
         post: operations["submit_chain"];
         delete?: never;
@@ -35,7 +35,7 @@ export interface paths {
         put?: never;
         /**
          * Submit a chord
-         * @description The body runs when all tasks of the header have ended well, with the list of their results.
+         * @description The body runs when all tasks of the header have succeeded, and gets the list of their results.
          */
         post: operations["submit_chord"];
         delete?: never;
@@ -55,7 +55,7 @@ export interface paths {
         put?: never;
         /**
          * Submit a group
-         * @description All tasks at once. The answer has a `group_id` and no `task_id`.
+         * @description All tasks run at the same time. The answer has a `group_id` and no `task_id`.
          */
         post: operations["submit_group"];
         delete?: never;
@@ -71,7 +71,7 @@ export interface paths {
             path?: never;
             cookie?: never;
         };
-        /** As `/livez`, under the name that others give it */
+        /** Same as `/livez` */
         get: operations["healthz"];
         put?: never;
         post?: never;
@@ -107,8 +107,8 @@ export interface paths {
         };
         /**
          * Metrics for Prometheus
-         * @description `taskgate_…` of this process; `celery_…` of the fleet, from the ledger: at the replica that records, so that a sum over all replicas
-         *     counts everything once. With `fleet=true` they are there at any replica, with `fleet=false` at none.
+         * @description `taskgate_…` of this process; `celery_…` of the fleet, from the ledger: only at the recorder's replica, so that a sum over all
+         *     replicas counts everything once. With `fleet=true` any replica shows them, with `fleet=false` none.
          */
         get: operations["metrics"];
         put?: never;
@@ -182,7 +182,8 @@ export interface paths {
         };
         /**
          * Whether the process accepts tasks
-         * @description 200 while the ledger takes writes (one is tried each second, and rolled back), also when Redis is away; in the role `read`, while the ledger answers. At start it waits for the first try at Redis, at most 3 seconds.
+         * @description 200 while the ledger takes writes (a write is tried every second, and rolled back), even while Redis is down; with `--role read`,
+         *     while the ledger answers. At start it waits for the first attempt to reach Redis, at most 3 seconds.
          */
         get: operations["readyz"];
         put?: never;
@@ -202,7 +203,7 @@ export interface paths {
         };
         /**
          * The result of a task or group
-         * @description 200 when it is finished, 202 while it is not. With `Prefer: wait=N` the answer waits up to N seconds for the end.
+         * @description 200 when it is finished, else 202. With `Prefer: wait=N` the answer waits up to N seconds for the end.
          */
         get: operations["get_result"];
         put?: never;
@@ -222,8 +223,8 @@ export interface paths {
         };
         /**
          * Who did what, newest first
-         * @description A row for each call that controls something, whether it was carried out or refused. The rows are chained by hashes;
-         *     `taskgate audit verify` holds the chain against them.
+         * @description A row for each control call, whether it was carried out or refused. The rows form a hash chain, which
+         *     `taskgate audit verify` checks.
          */
         get: operations["list_audit"];
         put?: never;
@@ -246,10 +247,10 @@ export interface paths {
         put?: never;
         /**
          * Do something with many tasks
-         * @description `retry` submits each message again as a new task; without a phase or status in the filter it takes what failed and what was
-         *     lost, and what succeeded only with `include_succeeded`. `revoke` takes what has not ended. `requeue` and `dismiss` are for dead
-         *     letters. Tasks that are submitted later are not part of it. The gateway works on it in steps, newest task first, and goes on
-         *     after a restart; it can be watched, paused and cancelled. With `dry_run` it is only counted.
+         * @description `retry` submits each message again as a new task; without a phase or status in the filter it applies to failed and lost tasks,
+         *     and to succeeded ones only with `include_succeeded`. `revoke` applies to tasks that have not ended. `requeue` and `dismiss` apply
+         *     to dead letters. Tasks that are submitted later are not included. The gateway works in steps, newest task first, and continues
+         *     after a restart; the operation can be watched, paused and cancelled. With `dry_run` the tasks are only counted.
          */
         post: operations["create_bulk"];
         delete?: never;
@@ -265,7 +266,7 @@ export interface paths {
             path?: never;
             cookie?: never;
         };
-        /** How far an operation is */
+        /** The progress of an operation */
         get: operations["get_bulk"];
         put?: never;
         post?: never;
@@ -286,7 +287,7 @@ export interface paths {
         put?: never;
         /**
          * Cancel an operation
-         * @description It ends after the step that is under way. What was done stays done.
+         * @description It ends after the current step. What was done is not undone.
          */
         post: operations["cancel_bulk"];
         delete?: never;
@@ -306,7 +307,7 @@ export interface paths {
         put?: never;
         /**
          * Pause an operation
-         * @description It stops after the step that is under way.
+         * @description It stops after the current step.
          */
         post: operations["pause_bulk"];
         delete?: never;
@@ -325,8 +326,8 @@ export interface paths {
         get?: never;
         put?: never;
         /**
-         * Let an operation go on
-         * @description Where it was.
+         * Resume an operation
+         * @description It continues where it stopped.
          */
         post: operations["resume_bulk"];
         delete?: never;
@@ -343,8 +344,8 @@ export interface paths {
             cookie?: never;
         };
         /**
-         * What this deployment can
-         * @description Brokers differ. What a call promises here does not change while the process runs.
+         * What this deployment can do
+         * @description Depends on the broker. The answer does not change while the process runs.
          */
         get: operations["capabilities"];
         put?: never;
@@ -365,7 +366,7 @@ export interface paths {
         get?: never;
         put?: never;
         /**
-         * Tell workers
+         * Send a command to workers
          * @description Celery's own commands: `rate_limit`, `time_limit`, `add_consumer`, `cancel_consumer`, `pool_grow`, `pool_shrink`, `autoscale`,
          *     `enable_events`, `disable_events`, `heartbeat`, `pool_restart`, `revoke`, `terminate`, `revoke_by_stamped_headers`, `shutdown`.
          *     Arguments are checked before anything is sent. `shutdown` has no replies.
@@ -386,15 +387,16 @@ export interface paths {
         };
         /**
          * Dead letters, newest first
-         * @description Every task with phase `failed` or `lost`, until it is deleted here or re-queued here. One that was retried elsewhere stays,
-         *     with `retried_as`. The filters are those of `GET /v1/tasks`.
+         * @description Every task with phase `failed` or `lost`, until it is deleted or re-queued here. A task that was retried in another way stays in
+         *     the list, with `retried_as`. The filters are those of `GET /v1/tasks`.
          */
         get: operations["list_dead_letters"];
         put?: never;
         post?: never;
         /**
          * Delete dead letters
-         * @description Puts all that match away. They stay in the history. The filters are those of `GET /v1/tasks`; without any, all are deleted.
+         * @description Removes all matching tasks from the list; they stay in the history. The filters are those of `GET /v1/tasks`; without a filter
+         *     all are removed.
          */
         delete: operations["delete_dead_letters"];
         options?: never;
@@ -413,8 +415,8 @@ export interface paths {
         put?: never;
         /**
          * Run dead letters again
-         * @description All that match, oldest first, at most 5,000 in one call. With `max_per_second` they are held and published one after the other.
-         *     With `dry_run` they are only counted.
+         * @description Submits all matching tasks again, oldest first, at most 5,000 in one call. With `max_per_second` they are held and published
+         *     one after the other. With `dry_run` they are only counted.
          */
         post: operations["requeue_dead_letters"];
         delete?: never;
@@ -435,7 +437,7 @@ export interface paths {
         post?: never;
         /**
          * Delete a dead letter
-         * @description It stays in the history.
+         * @description Removes the task from the list; it stays in the history.
          */
         delete: operations["delete_dead_letter"];
         options?: never;
@@ -454,7 +456,7 @@ export interface paths {
         put?: never;
         /**
          * Run a dead letter again
-         * @description Submits its message as a new task with `retry_of`, and takes it out of the list.
+         * @description Submits its message as a new task with `retry_of`, and removes it from the list.
          */
         post: operations["requeue_dead_letter"];
         delete?: never;
@@ -471,11 +473,31 @@ export interface paths {
             cookie?: never;
         };
         /**
-         * Everything that happens
-         * @description Server-sent events of all tasks that the filters let through: `state`, `progress` and `end`. Ids are positions in the feed;
-         *     with `Last-Event-ID` the stream goes on exactly there, without one it begins now.
+         * Events of all tasks
+         * @description Server-sent events of all tasks that match the filters: `state`, `progress` and `end`. Ids are positions in the feed; with
+         *     `Last-Event-ID` the stream continues exactly there, without it the stream begins now.
          */
         get: operations["watch_all"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/v1/inboxes": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * Inboxes
+         * @description Databases whose transactions submit tasks (`[[inboxes]]` and the ledger's own), with the calls that wait in each.
+         */
+        get: operations["list_inboxes"];
         put?: never;
         post?: never;
         delete?: never;
@@ -492,14 +514,79 @@ export interface paths {
             cookie?: never;
         };
         /**
-         * What is wrong now
-         * @description Workers that are alive and take nothing, queues nobody serves, tasks over their budget, an outbox that does not drain. An
-         *     incident that is over is not listed any more.
+         * Open incidents
+         * @description Workers that are alive and take nothing, queues that no worker serves, tasks over their budget, an outbox that does not drain. A
+         *     closed incident is in the history.
          */
         get: operations["list_incidents"];
         put?: never;
         post?: never;
         delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/v1/incidents/history": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * Closed incidents
+         * @description Closed incidents, newest first, with who acknowledged them. They are kept for 90 days.
+         */
+        get: operations["incident_history"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/v1/incidents/{id}/ack": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Acknowledge an incident
+         * @description Records the caller as the person who looks after it, in place of an earlier one. It stays open until its cause is gone.
+         */
+        post: operations["acknowledge_incident"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/v1/incidents/{id}/mute": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Mute an incident
+         * @description For a while no notices of this kind and subject are sent (`[[notify]]`, webhooks with `incident`), neither of its end nor of a new
+         *     beginning. It stays on the list.
+         */
+        post: operations["mute_incident"];
+        /**
+         * Unmute an incident
+         * @description Notices are sent again. An incident that is not muted stays as it is.
+         */
+        delete: operations["unmute_incident"];
         options?: never;
         head?: never;
         patch?: never;
@@ -515,8 +602,8 @@ export interface paths {
         /**
          * Ask workers
          * @description Celery's own methods: `ping`, `active`, `reserved`, `scheduled`, `query_task`, `revoked`, `registered`, `active_queues`, `stats`,
-         *     `conf`, `report`, `clock`. A method's own arguments are query parameters. Answers when all workers have replied, at the
-         *     latest after `timeout`.
+         *     `conf`, `report`, `clock`. A method's own arguments are query parameters. Answers when all workers have replied, or after
+         *     `timeout`.
          */
         get: operations["inspect_workers"];
         put?: never;
@@ -536,8 +623,8 @@ export interface paths {
         };
         /**
          * Keys of limits
-         * @description Those that were changed by hand, and those of tasks that wait, are under way or have just started, by name. A token with a namespace sees
-         *     its own.
+         * @description Keys that were changed by hand, and keys of tasks that wait, are under way or have just started, by name. A token with a namespace
+         *     sees its own keys.
          */
         get: operations["list_limits"];
         put?: never;
@@ -558,15 +645,15 @@ export interface paths {
         get?: never;
         /**
          * Change a limit
-         * @description What is said here stands above what submissions and the catalog say of the key, for all tasks that have not started, until it is reset.
-         *     `paused` stops the key. Tasks that are under way are not touched.
+         * @description Overrides the limits from submissions and the catalog for all tasks of the key that have not started, until it is reset. `paused`
+         *     stops the key. Tasks that are under way are not affected.
          */
         put: operations["put_limit"];
         post?: never;
         /**
          * Reset a limit
-         * @description Forgets what was changed by hand, and when the rate lets the next task start: what the tasks say holds again. Tasks that are under way go on
-         *     counting. A key that nobody knows is as good as reset.
+         * @description Removes the change made by hand, and the time at which the rate allows the next start: the limits of the tasks apply again. Tasks
+         *     that are under way still count. Resetting an unknown key succeeds.
          */
         delete: operations["reset_limit"];
         options?: never;
@@ -583,7 +670,7 @@ export interface paths {
         };
         /**
          * All queues
-         * @description Those of the configuration, of unfinished tasks, and those that online workers serve.
+         * @description Queues from the configuration, queues of unfinished tasks, and queues that online workers serve.
          */
         get: operations["list_queues"];
         put?: never;
@@ -603,7 +690,7 @@ export interface paths {
         };
         /**
          * The messages in a queue
-         * @description In the order in which they will be served, decoded; nothing is taken out.
+         * @description Decoded, in the order in which they will be served; nothing is removed.
          */
         get: operations["list_messages"];
         put?: never;
@@ -625,8 +712,8 @@ export interface paths {
         put?: never;
         /**
          * Pause a queue
-         * @description Its tasks are held here, and the workers that serve it are told to leave it alone. Workers that come online are told too.
-         *     What a worker has reserved already still runs.
+         * @description Its tasks are held in the ledger, and the workers that serve it are told to stop consuming it, also those that come online
+         *     later. Tasks that a worker has reserved already still run.
          */
         post: operations["pause_queue"];
         delete?: never;
@@ -646,7 +733,7 @@ export interface paths {
         put?: never;
         /**
          * Purge a queue
-         * @description Takes out all messages that wait in it now. Their tasks end `revoked`. What is held here stays.
+         * @description Removes all messages that wait in it now; their tasks end as `revoked`. Held tasks stay.
          */
         post: operations["purge_queue"];
         delete?: never;
@@ -666,9 +753,29 @@ export interface paths {
         put?: never;
         /**
          * Resume a queue
-         * @description The workers that were sent away come back, and what was held is published in the order of its acceptance.
+         * @description The workers consume it again, and held tasks are published in the order of their acceptance.
          */
         post: operations["resume_queue"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/v1/schedule-preview": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * The next ticks of a schedule that does not exist yet
+         * @description Reads it like `POST /v1/schedules` and returns when it would fire. Nothing is written. The name may be left out.
+         */
+        post: operations["preview_document"];
         delete?: never;
         options?: never;
         head?: never;
@@ -686,8 +793,8 @@ export interface paths {
         get: operations["list_schedules"];
         put?: never;
         /**
-         * Write a schedule
-         * @description A signature and its timetable. With an `Idempotency-Key` a repetition gets the same schedule.
+         * Create a schedule
+         * @description Takes a signature and its timetable. With an `Idempotency-Key` a repeated request gets the same schedule.
          */
         post: operations["create_schedule"];
         delete?: never;
@@ -706,14 +813,14 @@ export interface paths {
         /** One schedule */
         get: operations["get_schedule"];
         /**
-         * Write the whole schedule
-         * @description Creates it when it is not there. `If-Match` with the `ETag` that was read refuses to overwrite somebody else's edit.
+         * Create or replace a schedule
+         * @description With `If-Match` and the `ETag` that was read, another client's edit is not overwritten.
          */
         put: operations["put_schedule"];
         post?: never;
         /**
          * Delete a schedule and its runs
-         * @description Tasks that it submitted stay. One that the configuration brought is not brought again.
+         * @description Tasks that it submitted stay. A schedule from the configuration is not created again.
          */
         delete: operations["delete_schedule"];
         options?: never;
@@ -733,7 +840,7 @@ export interface paths {
         put?: never;
         /**
          * Pause a schedule
-         * @description It does not tick until it is resumed; ticks in between are not missed, they do not exist.
+         * @description It does not tick until it is resumed; the ticks in between do not count as missed.
          */
         post: operations["pause_schedule"];
         delete?: never;
@@ -787,7 +894,7 @@ export interface paths {
         put?: never;
         /**
          * Run a schedule now
-         * @description Submits its call once, paused or not; its next tick stays.
+         * @description Submits its call once, even while it is paused; its next tick does not change.
          */
         post: operations["run_schedule"];
         delete?: never;
@@ -803,7 +910,7 @@ export interface paths {
             path?: never;
             cookie?: never;
         };
-        /** What became of its ticks, newest first */
+        /** The outcomes of its ticks, newest first */
         get: operations["schedule_runs"];
         put?: never;
         post?: never;
@@ -822,7 +929,7 @@ export interface paths {
         };
         /**
          * Who am I
-         * @description Answers everybody: a stranger learns how to log in.
+         * @description Needs no token: an unknown caller learns how to log in.
          */
         get: operations["get_session"];
         put?: never;
@@ -833,7 +940,7 @@ export interface paths {
         post: operations["log_in"];
         /**
          * Log out
-         * @description The session is worth nothing from now on, at any replica.
+         * @description The session ends at once, at all replicas.
          */
         delete: operations["log_out"];
         options?: never;
@@ -848,7 +955,7 @@ export interface paths {
             path?: never;
             cookie?: never;
         };
-        /** The way back from the provider */
+        /** The callback from the provider */
         get: operations["finish_login"];
         put?: never;
         post?: never;
@@ -867,7 +974,7 @@ export interface paths {
         };
         /**
          * Log in with the provider
-         * @description For browsers: goes to the OpenID provider, which sends them back to `/v1/session/callback`.
+         * @description For browsers: redirects to the OpenID provider, which redirects back to `/v1/session/callback`.
          */
         get: operations["begin_login"];
         put?: never;
@@ -886,7 +993,7 @@ export interface paths {
             cookie?: never;
         };
         /**
-         * What failed, by what it has in common
+         * Failures, grouped
          * @description Failed and lost tasks grouped by task, error type and innermost frame, with their trend.
          */
         get: operations["errors"];
@@ -907,7 +1014,7 @@ export interface paths {
         };
         /**
          * How long tasks waited and ran
-         * @description Percentiles by step, and of the whole time by task, of tasks that started and ended.
+         * @description Percentiles of started and ended tasks: by step, and by task over the whole time.
          */
         get: operations["latency"];
         put?: never;
@@ -926,8 +1033,8 @@ export interface paths {
             cookie?: never;
         };
         /**
-         * How many tasks stand how
-         * @description Counts the tasks that a filter finds by phase: at most 20,000, newest first, and no longer than three seconds. The filters are those of
+         * How many tasks are in each phase
+         * @description Counts the tasks that match a filter by phase: at most 20,000, newest first, for at most three seconds. The filters are those of
          *     `GET /v1/tasks`.
          */
         get: operations["outcomes"];
@@ -947,9 +1054,9 @@ export interface paths {
             cookie?: never;
         };
         /**
-         * How many tasks came and ended
-         * @description Counts by step from the ledger's roll-ups: the same at every replica, nothing lost at a restart. Minutes are kept for two days;
-         *     what lies further back is told by the hour.
+         * How many tasks were submitted and ended
+         * @description Counts by step from the ledger's roll-ups, so they are the same at every replica and survive restarts. Minutes are kept for two
+         *     days; older figures are by the hour.
          */
         get: operations["throughput"];
         put?: never;
@@ -971,8 +1078,8 @@ export interface paths {
         put?: never;
         /**
          * A ticket for a stream
-         * @description Opens one event stream with what the token may see: `new EventSource("/v1/events?ticket=…")`. It is valid once, for 30 seconds,
-         *     at every replica. To go on after a break, get another one and say `last_event_id` in the query.
+         * @description Opens an event stream with the token's rights: `new EventSource("/v1/events?ticket=…")`. It is valid once, for 30 seconds, at every
+         *     replica. To continue after an interruption, get another ticket and add `last_event_id` to the query.
          */
         post: operations["create_stream_ticket"];
         delete?: never;
@@ -990,7 +1097,7 @@ export interface paths {
         };
         /**
          * Tasks, newest first
-         * @description All filters hold at once; a filter may be repeated or have several values with commas, of which one must hold.
+         * @description A task must match all filters; a filter may be repeated or have several values separated by commas, of which one must match.
          */
         get: operations["list_tasks"];
         put?: never;
@@ -1017,8 +1124,8 @@ export interface paths {
         put?: never;
         /**
          * Submit many tasks
-         * @description A JSON array of signatures, or one signature a line (`application/x-ndjson`) without a limit on their number. Each is
-         *     accepted or refused by itself; with `atomic=true` all are accepted in one transaction, or none. Repeating a request with
+         * @description Takes a JSON array of signatures, or one signature per line (`application/x-ndjson`) without a limit on their number. Each is
+         *     accepted or refused separately; with `atomic=true` all are accepted in one transaction, or none. Repeating a request with
          *     the same `Idempotency-Key` submits nothing twice.
          */
         post: operations["submit_batch"];
@@ -1036,8 +1143,8 @@ export interface paths {
             cookie?: never;
         };
         /**
-         * A task with its whole story
-         * @description The result body, and phase, arguments, worker, times, labels and links. A group's id answers with the group.
+         * A task with all its details
+         * @description The result body, and phase, arguments, worker, times, labels and links. For a group's id the answer is the group.
          */
         get: operations["get_task"];
         put?: never;
@@ -1059,7 +1166,7 @@ export interface paths {
         put?: never;
         /**
          * Complete a task
-         * @description As `POST /v1/waits/{token}`, for the id of the step.
+         * @description As `POST /v1/waits/{token}`, but by the id of the step.
          */
         post: operations["complete_task"];
         delete?: never;
@@ -1076,10 +1183,10 @@ export interface paths {
             cookie?: never;
         };
         /**
-         * What happens to a task or group
-         * @description Server-sent events: `snapshot` first (or, after `Last-Event-ID`, exactly what came later), then `state` and `progress`, and
-         *     `end` with the result body. Ids are the task's `seq`. 204 when nothing will follow. With `Accept: application/json` the
-         *     events so far as one document.
+         * Events of a task or group
+         * @description Server-sent events: first `snapshot` (or, with `Last-Event-ID`, exactly the later events), then `state` and `progress`, and
+         *     `end` with the result body. Ids are the task's `seq`. 204 when nothing will follow. With `Accept: application/json` the answer is
+         *     one document with the events so far.
          */
         get: operations["watch_task"];
         put?: never;
@@ -1098,9 +1205,9 @@ export interface paths {
             cookie?: never;
         };
         /**
-         * Why a task is where it is
-         * @description Of a group: how many of its members stand where, and a sentence for each of the first that have not ended. Of a task: a
-         *     sentence, with the facts it rests on: its place in the queue, who serves it, what it waits for, who runs it and since when.
+         * Why a task is in its present state
+         * @description For a task: a sentence, with the facts behind it: its position in the queue, which workers serve it, what it waits for, who runs
+         *     it and since when. For a group: the number of members in each phase, and a sentence for each of the first unfinished ones.
          */
         get: operations["explain_task"];
         put?: never;
@@ -1120,7 +1227,7 @@ export interface paths {
         };
         /**
          * The canvas of a task
-         * @description All tasks of the submission that the task belongs to, with what follows what.
+         * @description All tasks of the submission that the task belongs to, and the edges between them.
          */
         get: operations["task_graph"];
         put?: never;
@@ -1139,9 +1246,9 @@ export interface paths {
             cookie?: never;
         };
         /**
-         * What a task logged
-         * @description A page of lines, in the order in which they came. With `Accept: text/plain` all lines as text. With `Accept: text/event-stream` an event
-         *     `line` for each, as they come, and `end` after the end of the task; ids are the lines' numbers.
+         * The log of a task
+         * @description A page of lines, in the order of arrival. With `Accept: text/plain` all lines as text. With `Accept: text/event-stream` a live
+         *     `line` event for each, and `end` after the end of the task; ids are the lines' numbers.
          */
         get: operations["task_logs"];
         put?: never;
@@ -1161,7 +1268,7 @@ export interface paths {
         };
         /**
          * A task's message
-         * @description As it was put into the broker, or will be: headers and body as JSON. Fields that the catalog calls `redact` are masked.
+         * @description As it was or will be put into the broker: headers and body as JSON. Fields that the catalog lists under `redact` are masked.
          */
         get: operations["get_message"];
         put?: never;
@@ -1182,9 +1289,9 @@ export interface paths {
         get?: never;
         put?: never;
         /**
-         * Decide what became of a task
-         * @description For a task of which nothing certain is known (see the incidents `undecided` and `repair-suspended`): it ends as `ignored` or as
-         *     `lost`, or runs again. A message of it that is left in the broker is removed. A task that a worker says it has is not run again.
+         * Decide the outcome of a task
+         * @description For a task whose fate is uncertain (see the incidents `undecided` and `repair-suspended`): it ends as `ignored` or as `lost`, or
+         *     runs again. Any message of it in the broker is removed. A task that a worker reports to have is not run again.
          */
         post: operations["resolve_task"];
         delete?: never;
@@ -1225,10 +1332,10 @@ export interface paths {
         get?: never;
         put?: never;
         /**
-         * Run a task again, or what failed of a group
-         * @description Of a group's id every member that failed or was lost is sent again, once however often it is asked: the answer is
-         *     `RetriedTogether`. Of a task's id: submits the same message as a new task with `retry_of`. What follows it in its canvas comes along under new ids. With
-         *     `restart` the old task is revoked first, with SIGTERM if it runs.
+         * Run a task again, or the failed members of a group
+         * @description For a task's id: submits the same message as a new task with `retry_of`. The steps after it in its canvas are copied under new
+         *     ids. With `restart` the old task is revoked first, with SIGTERM if it runs. For a group's id: submits every member that failed or
+         *     was lost again, but each only once, however often this is called; the answer is `RetriedTogether`.
          */
         post: operations["retry_task"];
         delete?: never;
@@ -1260,6 +1367,46 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/v1/tokens": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * Tokens
+         * @description Tokens that `taskgate token create` made, including revoked ones, newest first. The secrets themselves are not stored.
+         */
+        get: operations["list_tokens"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/v1/tokens/{id}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        post?: never;
+        /**
+         * Revoke a token
+         * @description Requests with it are refused from now on: by this gateway at once, by other replicas within a second or two.
+         */
+        delete: operations["revoke_token"];
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/v1/waits": {
         parameters: {
             query?: never;
@@ -1268,9 +1415,9 @@ export interface paths {
             cookie?: never;
         };
         /**
-         * Steps that wait
-         * @description Those that nobody answered yet, the longest wait first. `links.complete` of each needs no other credential: whoever has it may
-         *     answer. A token that is limited to names sees what it submitted itself.
+         * Steps that wait for an answer
+         * @description Open waits, the longest first. `links.complete` of each needs no other credential: anyone who has the link may answer. A token that
+         *     is limited to some task names sees the waits of its own submissions.
          */
         get: operations["list_waits"];
         put?: never;
@@ -1290,14 +1437,14 @@ export interface paths {
         };
         /**
          * One wait
-         * @description Open or not: what is asked, and what was answered.
+         * @description Open or ended: its schema and input, and the answer if there is one.
          */
         get: operations["get_wait"];
         put?: never;
         /**
          * Answer a wait
-         * @description The body, any JSON value, becomes the result of the step, and what follows it runs. The first answer counts: the second gets 409
-         *     with the first one in `answer`.
+         * @description The body, any JSON value, becomes the result of the step, and the next step runs. Only the first answer counts: a second one
+         *     gets 409 with the first in `answer`.
          */
         post: operations["answer_wait"];
         /**
@@ -1319,14 +1466,14 @@ export interface paths {
         };
         /**
          * All webhooks, by id
-         * @description Besides the registered ones: `catalog` and `submissions`, whose secrets sign what catalog entries and submissions ask for.
+         * @description Includes `catalog` and `submissions`, whose secrets sign the webhooks of catalog entries and of submissions.
          */
         get: operations["list_webhooks"];
         put?: never;
         /**
          * Register a webhook
-         * @description From now on each change of a task that it asks for is sent to `url`, signed by the scheme of Standard Webhooks. The answer
-         *     has the secret, for the only time.
+         * @description From now on each matching change of a task is sent to `url`, signed by the scheme of Standard Webhooks. Only this answer
+         *     contains the secret.
          */
         post: operations["register_webhook"];
         delete?: never;
@@ -1352,8 +1499,8 @@ export interface paths {
         head?: never;
         /**
          * Change parts of a webhook
-         * @description Members that are not named stay. What is still to be sent goes to the new `url`. Of `catalog` and `submissions` only `enabled`
-         *     can be changed.
+         * @description Members that are not given stay. Pending deliveries go to the new `url`. For `catalog` and `submissions` only `enabled` can be
+         *     changed.
          */
         patch: operations["change_webhook"];
         trace?: never;
@@ -1365,7 +1512,7 @@ export interface paths {
             path?: never;
             cookie?: never;
         };
-        /** What was sent to a webhook, newest first */
+        /** The deliveries of a webhook, newest first */
         get: operations["list_deliveries"];
         put?: never;
         post?: never;
@@ -1386,7 +1533,7 @@ export interface paths {
         put?: never;
         /**
          * Send a delivery again
-         * @description Whatever became of it, with the same `webhook-id`.
+         * @description Whatever its state, with the same `webhook-id`.
          */
         post: operations["resend_delivery"];
         delete?: never;
@@ -1406,8 +1553,8 @@ export interface paths {
         put?: never;
         /**
          * Replace a webhook's secret
-         * @description The answer has the new secret, for the only time. The one before signs too for `overlap` seconds (86,400 by default), so that
-         *     the receiver can be changed in between.
+         * @description Only this answer contains the new secret. For `overlap` seconds (86,400 by default) the old secret signs too, so that the
+         *     receiver can be changed meanwhile.
          */
         post: operations["rotate_webhook"];
         delete?: never;
@@ -1425,7 +1572,7 @@ export interface paths {
         };
         /**
          * All workers
-         * @description Everybody that was seen within the last day, Python workers and Rust workers alike.
+         * @description All Python and Rust workers that were seen within the last day.
          */
         get: operations["list_workers"];
         put?: never;
@@ -1449,7 +1596,7 @@ export interface components {
              * @example 3
              */
             count?: number | null;
-            /** @description `unique` joined a task that was there already. */
+            /** @description `unique` joined an existing task. */
             deduplicated?: boolean;
             group_id?: string | null;
             links: components["schemas"]["Links"];
@@ -1464,7 +1611,7 @@ export interface components {
             queue?: string | null;
             replaced?: components["schemas"]["Revoked"] | null;
             /**
-             * @description Left to the catalog entry where its `response` says it.
+             * @description Set by the catalog entry's `response` if that has it.
              * @example PENDING
              */
             status?: string;
@@ -1478,7 +1625,7 @@ export interface components {
              * @example 0192f0c1-6c1e-7d3e-9f2a-3b8f0a5d1c42
              */
             task_id?: string | null;
-            /** @description What the gateway knows against its run; absent when it knows nothing. */
+            /** @description Reasons why the task may not run; absent when there are none. */
             warnings?: components["schemas"]["Warning"][];
         };
         /** @description A control call. */
@@ -1490,12 +1637,12 @@ export interface components {
              * @example 10.0.0.7
              */
             from?: string | null;
-            /** @description Covers this row and the one before. */
+            /** @description A hash over this row and the previous one. */
             hash?: string | null;
             id: string;
             /**
              * Format: int64
-             * @description Its place in the chain of hashes; null while it is under way.
+             * @description Its position in the chain of hashes; null while the call is in progress.
              */
             place?: number | null;
             /** Format: int32 */
@@ -1508,18 +1655,18 @@ export interface components {
             /** @description The token's id. */
             token_id?: string | null;
             /**
-             * @description `done`, a verdict of a revoke, or the name of the problem; `unknown` when the gateway ended before it was known; null while it
-             *     is under way.
+             * @description `done`, a verdict of a revoke, or the name of the problem; `unknown` when the gateway ended before it was known; null while the
+             *     call is in progress.
              * @example prevented
              */
             verdict?: string | null;
             /**
-             * @description The operation, as in this contract.
+             * @description The id of the operation in this contract.
              * @example revoke_task
              */
             what: string;
             /**
-             * @description A person who logged in, `token NAME`, or `anybody` where nobody is asked.
+             * @description A person who logged in, `token NAME`, or `anybody` without authentication.
              * @example token ops
              */
             who: string;
@@ -1529,7 +1676,7 @@ export interface components {
             /** @description For `cursor`; null on the last page. */
             next?: string | null;
         };
-        /** @description What became of all. */
+        /** @description The outcome of all items. */
         Batch: {
             accepted: number;
             items: components["schemas"]["Verdict"][];
@@ -1546,10 +1693,10 @@ export interface components {
             created_at: string;
             /**
              * Format: int64
-             * @description Tasks it acted on.
+             * @description Tasks that were processed.
              */
             done: number;
-            /** @description The last 20 that were passed over or refused. */
+            /** @description The last 20 tasks that were skipped or refused. */
             errors: components["schemas"]["BulkError"][];
             /**
              * Format: int64
@@ -1559,13 +1706,13 @@ export interface components {
             finished_at?: string | null;
             id: string;
             links: components["schemas"]["BulkLinks"];
-            /** @description How many ended how: `retried`, `prevented`, `signalled`, `requeued`, `dismissed`, `skipped`, `failed`. */
+            /** @description The number of tasks for each outcome: `retried`, `prevented`, `signalled`, `requeued`, `dismissed`, `skipped`, `failed`. */
             outcomes: Record<string, never>;
-            /** @description What was asked for: `filter`, and where they were given `rate`, `include_succeeded`, `terminate`, `reason`. */
+            /** @description The request: `filter`, and if given `rate`, `include_succeeded`, `terminate`, `reason`. */
             request: Record<string, never>;
             /**
              * Format: int64
-             * @description Tasks it passed over: they ended meanwhile, were sent again before, or cannot be sent again.
+             * @description Tasks that were skipped: they ended meanwhile, were sent again before, or cannot be sent again.
              */
             skipped: number;
             /**
@@ -1575,10 +1722,10 @@ export interface components {
             state: string;
             /**
              * Format: int64
-             * @description Tasks that it found when it was accepted; null where counting them would have taken too long.
+             * @description Tasks that it found when it was accepted; null if counting them would have taken too long.
              */
             total?: number | null;
-            /** @description Who began it. */
+            /** @description Who started it. */
             who: string;
         };
         BulkError: {
@@ -1594,28 +1741,28 @@ export interface components {
         BulkList: {
             bulks: components["schemas"]["Bulk"][];
         };
-        /** @description What an operation would touch. */
+        /** @description The tasks that an operation would change. */
         BulkPreview: {
             /** @example retry */
             action: string;
             /**
              * Format: int64
-             * @description Those of `matched` that were sent again already: a retry passes over them.
+             * @description Tasks of `matched` that were already sent again: a retry skips them.
              */
             already_retried: number;
-            /** @description Tasks that the filter finds, by phase, whether they are part of it or not. */
+            /** @description All tasks that the filter finds, by phase, whether or not the operation would change them. */
             by_phase: Record<string, never>;
             /** @description Always true. */
             dry_run: boolean;
             /**
              * Format: int64
-             * @description Tasks that are part of it.
+             * @description Tasks that the operation would change.
              */
             matched: number;
-            /** @description There are more than were counted (20,000, or three seconds). */
+            /** @description There are more tasks than were counted (counting stops at 20,000, or after three seconds). */
             more: boolean;
         };
-        /** @description What this deployment can. */
+        /** @description What this deployment can do. */
         CapabilitiesView: {
             /**
              * @description `redis` or `rabbitmq`.
@@ -1624,23 +1771,23 @@ export interface components {
             broker: string;
             /**
              * Format: int32
-             * @description Which priority is served first: 0 in Redis, 9 in RabbitMQ, there in queues with `x-max-priority` only.
+             * @description Which priority is served first: 0 in Redis, 9 in RabbitMQ (only in queues with `x-max-priority`).
              */
             first_priority: number;
             /** @description A crash between publication and its confirmation publishes once. Otherwise it may publish twice, and the history says so. */
             publish_once: boolean;
             /** @description The messages of a queue can be listed. */
             queue_contents: boolean;
-            /** @description A queue must exist before a message can go there. */
+            /** @description A queue must exist before a message can be sent to it. */
             queues_must_exist: boolean;
             /**
-             * @description Messages that their workers lost are found, run again or called lost, as the recovery policy says. Otherwise the broker
-             *     itself delivers them again.
+             * @description Messages that workers lost are found, and run again or are recorded as lost, as the recovery policy says. Otherwise the broker
+             *     itself redelivers them.
              */
             repair: boolean;
             /**
-             * @description A task that waits in the broker can be revoked for certain. Otherwise the revoke is told to the workers, and only what waits
-             *     in the ledger is prevented for certain.
+             * @description A task that waits in the broker can be revoked with certainty. Otherwise the revoke is only sent to the workers, and just tasks
+             *     that wait in the ledger are prevented with certainty.
              */
             revoke_waiting: boolean;
         };
@@ -1649,7 +1796,7 @@ export interface components {
         };
         ChainSubmission: {
             chain: components["schemas"]["Signature"][];
-            /** @description Whose task it is: the keys of a queue take turns */
+            /** @description Fair sharing: the keys of a queue take turns */
             fair?: {
                 key: string;
                 /**
@@ -1661,13 +1808,13 @@ export interface components {
             labels?: {
                 [key: string]: string;
             };
-            /** @description Keys of which only so many tasks may be under way, or start in which time; one of `max` and `rate` at least */
+            /** @description Limits by key: how many tasks of a key may be under way, or start in which time; at least one of `max` and `rate` */
             limits?: {
                 key: string;
                 /** @description Tasks of the key under way at the same time */
                 max?: number;
                 /**
-                 * @description What becomes of a task that a limit does not let start now: it waits, it is refused (429), or it waits and those of the key that waited before it are revoked
+                 * @description What happens to a task that a limit does not let start now: it waits, it is refused (429), or it waits and tasks of the key that waited before it are revoked
                  * @default hold
                  * @enum {unknown}
                  */
@@ -1679,7 +1826,7 @@ export interface components {
                 rate?: string;
             }[];
             /**
-             * @description What becomes of a task that a limit does not let start now: it waits, it is refused (429), or it waits and those of the key that waited before it are revoked
+             * @description What happens to a task that a limit does not let start now: it waits, it is refused (429), or it waits and tasks of the key that waited before it are revoked
              * @default hold
              * @enum {unknown}
              */
@@ -1709,7 +1856,7 @@ export interface components {
         };
         Chord: {
             body: components["schemas"]["Signature"];
-            /** @description Whose task it is: the keys of a queue take turns */
+            /** @description Fair sharing: the keys of a queue take turns */
             fair?: {
                 key: string;
                 /**
@@ -1722,13 +1869,13 @@ export interface components {
             labels?: {
                 [key: string]: string;
             };
-            /** @description Keys of which only so many tasks may be under way, or start in which time; one of `max` and `rate` at least */
+            /** @description Limits by key: how many tasks of a key may be under way, or start in which time; at least one of `max` and `rate` */
             limits?: {
                 key: string;
                 /** @description Tasks of the key under way at the same time */
                 max?: number;
                 /**
-                 * @description What becomes of a task that a limit does not let start now: it waits, it is refused (429), or it waits and those of the key that waited before it are revoked
+                 * @description What happens to a task that a limit does not let start now: it waits, it is refused (429), or it waits and tasks of the key that waited before it are revoked
                  * @default hold
                  * @enum {unknown}
                  */
@@ -1740,7 +1887,7 @@ export interface components {
                 rate?: string;
             }[];
             /**
-             * @description What becomes of a task that a limit does not let start now: it waits, it is refused (429), or it waits and those of the key that waited before it are revoked
+             * @description What happens to a task that a limit does not let start now: it waits, it is refused (429), or it waits and tasks of the key that waited before it are revoked
              * @default hold
              * @enum {unknown}
              */
@@ -1774,7 +1921,7 @@ export interface components {
                 body: components["schemas"]["Signature"];
                 header: components["schemas"]["Signature"][];
             };
-            /** @description Whose task it is: the keys of a queue take turns */
+            /** @description Fair sharing: the keys of a queue take turns */
             fair?: {
                 key: string;
                 /**
@@ -1786,13 +1933,13 @@ export interface components {
             labels?: {
                 [key: string]: string;
             };
-            /** @description Keys of which only so many tasks may be under way, or start in which time; one of `max` and `rate` at least */
+            /** @description Limits by key: how many tasks of a key may be under way, or start in which time; at least one of `max` and `rate` */
             limits?: {
                 key: string;
                 /** @description Tasks of the key under way at the same time */
                 max?: number;
                 /**
-                 * @description What becomes of a task that a limit does not let start now: it waits, it is refused (429), or it waits and those of the key that waited before it are revoked
+                 * @description What happens to a task that a limit does not let start now: it waits, it is refused (429), or it waits and tasks of the key that waited before it are revoked
                  * @default hold
                  * @enum {unknown}
                  */
@@ -1804,7 +1951,7 @@ export interface components {
                 rate?: string;
             }[];
             /**
-             * @description What becomes of a task that a limit does not let start now: it waits, it is refused (429), or it waits and those of the key that waited before it are revoked
+             * @description What happens to a task that a limit does not let start now: it waits, it is refused (429), or it waits and tasks of the key that waited before it are revoked
              * @default hold
              * @enum {unknown}
              */
@@ -1842,7 +1989,7 @@ export interface components {
             /** Format: date-time */
             ends_at?: string;
             /**
-             * @description Each tick fires up to so many seconds late
+             * @description Each tick fires up to this many seconds late
              * @default 0
              */
             jitter: number;
@@ -1853,7 +2000,7 @@ export interface components {
              */
             name?: string;
             /**
-             * @description What happens when a task of the tick before has not ended; `replace` revokes it
+             * @description What happens when the task of an earlier tick has not ended; `replace` revokes it
              * @default allow
              * @enum {string}
              */
@@ -1879,7 +2026,7 @@ export interface components {
                     } & Record<string, never>;
                 };
             };
-            /** @description Whose task it is: the keys of a queue take turns */
+            /** @description Fair sharing: the keys of a queue take turns */
             fair?: {
                 key: string;
                 /**
@@ -1891,13 +2038,13 @@ export interface components {
             labels?: {
                 [key: string]: string;
             };
-            /** @description Keys of which only so many tasks may be under way, or start in which time; one of `max` and `rate` at least */
+            /** @description Limits by key: how many tasks of a key may be under way, or start in which time; at least one of `max` and `rate` */
             limits?: {
                 key: string;
                 /** @description Tasks of the key under way at the same time */
                 max?: number;
                 /**
-                 * @description What becomes of a task that a limit does not let start now: it waits, it is refused (429), or it waits and those of the key that waited before it are revoked
+                 * @description What happens to a task that a limit does not let start now: it waits, it is refused (429), or it waits and tasks of the key that waited before it are revoked
                  * @default hold
                  * @enum {unknown}
                  */
@@ -1909,7 +2056,7 @@ export interface components {
                 rate?: string;
             }[];
             /**
-             * @description What becomes of a task that a limit does not let start now: it waits, it is refused (429), or it waits and those of the key that waited before it are revoked
+             * @description What happens to a task that a limit does not let start now: it waits, it is refused (429), or it waits and tasks of the key that waited before it are revoked
              * @default hold
              * @enum {unknown}
              */
@@ -1946,7 +2093,7 @@ export interface components {
         ErrorGroup: {
             /**
              * Format: int64
-             * @description In the time that was asked for.
+             * @description Failures in the requested period.
              */
             count: number;
             fingerprint: string;
@@ -1960,7 +2107,7 @@ export interface components {
             /** Format: date-time */
             last_at: string;
             last_task_id: string;
-            /** @description Of the newest one. */
+            /** @description The message of the newest failure. */
             message: string;
             /** @example tasks.add */
             task: string;
@@ -1980,7 +2127,7 @@ export interface components {
         Event: {
             /** Format: date-time */
             at: string;
-            /** @description It had been given up, and its real end came later. */
+            /** @description The task had been given up, and its real end came later. */
             corrected?: boolean;
             /** @description `update_state`'s object. */
             meta: unknown;
@@ -1988,7 +2135,7 @@ export interface components {
             phase: string;
             /** @description In the stream of everything only. */
             queue?: string | null;
-            /** @description Why, when taskgate decided it or the broker did it by itself: queued again, held, lost. */
+            /** @description The reason of a change by taskgate or the broker: queued again, held, lost. */
             reason?: string | null;
             /** Format: int32 */
             retries: number;
@@ -2005,13 +2152,13 @@ export interface components {
         EventList: {
             events: components["schemas"]["ListedEvent"][];
         };
-        /** @description Why a task is where it is. */
+        /** @description Why a task is in its present state. */
         ExplanationView: {
-            /** @description The facts the sentence rests on; which ones depends on the phase. */
+            /** @description The facts behind the sentence; they depend on the phase. */
             evidence: Record<string, never>;
             phase: string;
             /**
-             * @description For people.
+             * @description The explanation for people.
              * @example It has waited 12 s in crawl behind 3 messages.
              */
             sentence: string;
@@ -2050,7 +2197,7 @@ export interface components {
             group: components["schemas"]["Signature"][];
         };
         GroupSubmission: {
-            /** @description Whose task it is: the keys of a queue take turns */
+            /** @description Fair sharing: the keys of a queue take turns */
             fair?: {
                 key: string;
                 /**
@@ -2063,13 +2210,13 @@ export interface components {
             labels?: {
                 [key: string]: string;
             };
-            /** @description Keys of which only so many tasks may be under way, or start in which time; one of `max` and `rate` at least */
+            /** @description Limits by key: how many tasks of a key may be under way, or start in which time; at least one of `max` and `rate` */
             limits?: {
                 key: string;
                 /** @description Tasks of the key under way at the same time */
                 max?: number;
                 /**
-                 * @description What becomes of a task that a limit does not let start now: it waits, it is refused (429), or it waits and those of the key that waited before it are revoked
+                 * @description What happens to a task that a limit does not let start now: it waits, it is refused (429), or it waits and tasks of the key that waited before it are revoked
                  * @default hold
                  * @enum {unknown}
                  */
@@ -2081,7 +2228,7 @@ export interface components {
                 rate?: string;
             }[];
             /**
-             * @description What becomes of a task that a limit does not let start now: it waits, it is refused (429), or it waits and those of the key that waited before it are revoked
+             * @description What happens to a task that a limit does not let start now: it waits, it is refused (429), or it waits and tasks of the key that waited before it are revoked
              * @default hold
              * @enum {unknown}
              */
@@ -2104,19 +2251,95 @@ export interface components {
                 url: string;
             }[];
         };
+        /** @description A database whose transactions make tasks. */
+        Inbox: {
+            /**
+             * @description Its address without a password.
+             * @example postgres://shop:***@db/shop
+             */
+            name: string;
+            /**
+             * Format: double
+             * @description Age of the oldest of them.
+             */
+            oldest_seconds?: number | null;
+            /**
+             * Format: double
+             * @description How often it is looked at when nothing is heard of it.
+             */
+            poll_seconds: number;
+            /** @description It could not be read at the last look; null while it answers. */
+            trouble?: string | null;
+            /**
+             * Format: int64
+             * @description Calls that are committed and no tasks yet; null while that is not known.
+             */
+            waiting?: number | null;
+        };
+        InboxList: {
+            inboxes: components["schemas"]["Inbox"][];
+        };
+        /** @description What was wrong, newest first */
+        IncidentHistoryView: {
+            incidents: components["schemas"]["IncidentView"][];
+            next?: string | null;
+        };
+        /** @description What is wrong now */
         IncidentListView: {
             incidents: components["schemas"]["IncidentView"][];
         };
+        /** @description How long an incident is muted: one of the two. */
+        IncidentMute: {
+            /**
+             * Format: double
+             * @description From now: 1 to 2,592,000 (30 days).
+             * @example 3600
+             */
+            seconds?: number | null;
+            /**
+             * Format: date-time
+             * @description At most 30 days from now.
+             * @example 2030-01-01T08:00:00Z
+             */
+            until?: string | null;
+        };
+        /** @description Something that a person should look at. */
         IncidentView: {
+            /** Format: date-time */
+            acknowledged_at?: string | null;
+            /**
+             * @description Who looks after it.
+             * @example user kim
+             */
+            acknowledged_by?: string | null;
             detail: string;
             /**
+             * Format: date-time
+             * @description Null while it is open.
+             */
+            ended_at?: string | null;
+            /**
+             * @description The same for the same kind and subject, every time.
+             * @example c1f8a2b9d07e44c5a1b2
+             */
+            id: string;
+            /**
              * @description `silent_worker`, `no_consumer`, `over_budget`, `outbox_stuck`, `canvas_stuck`, `wrong_key`, `other_options`, `mute_worker`, `deaf_worker`,
-             *     `no_progress`, `short_tasks`, `large_results`, `large_worker`, `ledger_down`, `redis_down`, `redis_evicts`, `repeated_delivery`, `repair-suspended` or `undecided`
+             *     `no_queue`, `other_signature`, `ledger_down`, `redis_down`, `redis_evicts`, `repeated_delivery`, `repair-suspended` or `undecided`
+             * @example no_consumer
              */
             kind: string;
-            /** @description RFC 3339, UTC */
+            /**
+             * Format: date-time
+             * @description Until then nobody outside is told of this kind and subject.
+             */
+            muted_until?: string | null;
+            /** Format: date-time */
             since: string;
-            /** @description The worker, queue or task; `outbox`, `ledger` or `redis` */
+            /**
+             * @description The worker, queue or task; `outbox`, `ledger` or `redis`
+             * @example mail
+             */
             subject: string;
         };
         IntervalSchedule: {
@@ -2131,7 +2354,7 @@ export interface components {
             /** @description Seconds; the first tick comes one interval after the creation, or at `starts_at` */
             every: number;
             /**
-             * @description Each tick fires up to so many seconds late
+             * @description Each tick fires up to this many seconds late
              * @default 0
              */
             jitter: number;
@@ -2142,7 +2365,7 @@ export interface components {
              */
             name?: string;
             /**
-             * @description What happens when a task of the tick before has not ended; `replace` revokes it
+             * @description What happens when the task of an earlier tick has not ended; `replace` revokes it
              * @default allow
              * @enum {string}
              */
@@ -2165,7 +2388,7 @@ export interface components {
              * @description Seconds that one point stands for.
              */
             step: number;
-            /** @description The whole time, by task. */
+            /** @description Over the whole period, by task. */
             tasks: components["schemas"]["TaskLatency"][];
         };
         LatencyPoint: {
@@ -2173,14 +2396,14 @@ export interface components {
             at: string;
             /** @description From its start to its end. */
             run: components["schemas"]["Percentiles"];
-            /** @description From when it could run until it started. */
+            /** @description From the time when it could run until it started. */
             wait: components["schemas"]["Percentiles"];
         };
-        /** @description How a key stands. */
+        /** @description The state of a key. */
         Limit: {
             /**
              * Format: date-time
-             * @description When it was changed by hand. Null when only its tasks say what holds.
+             * @description When it was changed by hand. Null when only the values of its tasks apply.
              */
             changed_at?: string | null;
             /**
@@ -2190,19 +2413,20 @@ export interface components {
             key: string;
             /**
              * Format: int32
-             * @description Tasks of the key that may be under way at the same time: as changed by hand, else as its tasks say. Null without such a limit.
+             * @description The most tasks of the key that may be published and unfinished at once: as changed by hand, else as in its tasks. Null without such
+             *     a limit.
              * @example 2
              */
             max?: number | null;
             /**
              * Format: date-time
-             * @description When the rate lets the next task start, if that is not now.
+             * @description When the rate allows the next task to start, if that is not now.
              */
             next_at?: string | null;
-            /** @description Nothing of the key starts. */
+            /** @description No task of the key starts. */
             paused: boolean;
             /**
-             * @description How many may start in which time, likewise.
+             * @description How many may start per time, likewise.
              * @example 1/m
              */
             rate?: string | null;
@@ -2217,17 +2441,17 @@ export interface components {
              */
             waiting: number;
         };
-        /** @description What holds for a key from now on. */
+        /** @description The new limits of a key. */
         LimitChange: {
             /**
              * Format: int32
-             * @description Tasks of the key that may be under way at the same time: 1 to 1,000,000. Left out: as its tasks say.
+             * @description How many tasks of the key may be under way at the same time: 1 to 1,000,000. Without it, as its tasks say.
              */
             max?: number | null;
-            /** @description Nothing of the key starts until it is `false` again. Default `false`. */
+            /** @description While `true`, no task of the key starts. Default `false`. */
             paused?: boolean | null;
             /**
-             * @description How many may start in which time: `10/s`, `1/m`, `1000/h`, `5/d`. Left out: as its tasks say.
+             * @description How many may start in which time: `10/s`, `1/m`, `1000/h`, `5/d`. Without it, as its tasks say.
              * @example 1/m
              */
             rate?: string | null;
@@ -2237,7 +2461,7 @@ export interface components {
             /** @description The value for `cursor`; null on the last page. */
             next?: string | null;
         };
-        /** @description Where to go from here. */
+        /** @description Related resources. */
         Links: {
             /** @example /v1/tasks/0192f0c1-6c1e-7d3e-9f2a-3b8f0a5d1c42/events */
             events: string;
@@ -2256,10 +2480,10 @@ export interface components {
             at: string;
             /**
              * Format: int32
-             * @description 0 for the first, one more after each retry.
+             * @description 0 for the first attempt, one more after each retry.
              */
             attempt: number;
-            /** @description As the worker's language names it; `NOTE` for a note. */
+            /** @description The level's name in the worker's language; `NOTE` for a note. */
             level: string;
             /**
              * Format: int64
@@ -2268,7 +2492,7 @@ export interface components {
             no: number;
             /**
              * Format: int64
-             * @description Its place within the attempt; null for a note, which says what is not there.
+             * @description Its position within the attempt; null for a note, which says that lines are missing.
              */
             seq?: number | null;
             text: string;
@@ -2282,11 +2506,11 @@ export interface components {
             next?: number | null;
             task_id: string;
         };
-        /** @description How people log in here. */
+        /** @description The ways to log in. */
         Login: {
-            /** @description Where a browser goes to log in with the provider. */
+            /** @description The path at which a browser logs in with the provider. */
             oidc?: string | null;
-            /** @description `POST /v1/session` takes a name and a password. */
+            /** @description Whether `POST /v1/session` accepts a name and a password. */
             password: boolean;
         };
         /** @description One task of a canvas. */
@@ -2311,7 +2535,7 @@ export interface components {
             /** Format: date-time */
             ends_at?: string;
             /**
-             * @description Each tick fires up to so many seconds late
+             * @description Each tick fires up to this many seconds late
              * @default 0
              */
             jitter: number;
@@ -2322,7 +2546,7 @@ export interface components {
              */
             name?: string;
             /**
-             * @description What happens when a task of the tick before has not ended; `replace` revokes it
+             * @description What happens when the task of an earlier tick has not ended; `replace` revokes it
              * @default allow
              * @enum {string}
              */
@@ -2341,10 +2565,10 @@ export interface components {
         /** @description Tasks by phase. */
         Outcomes: {
             by_phase: Record<string, never>;
-            /** @description There are more than were counted. */
+            /** @description There are more tasks than were counted. */
             more: boolean;
         };
-        /** @description Percentiles in seconds, as near as the buckets of the histogram tell (bounds at 1, 2 and 5 times powers of ten). */
+        /** @description Percentiles in seconds, as exact as the histogram's buckets allow (bounds at 1, 2 and 5 times powers of ten). */
         Percentiles: {
             /** Format: int64 */
             count: number;
@@ -2355,7 +2579,7 @@ export interface components {
             /** Format: double */
             p99?: number | null;
         };
-        /** @description What is wrong with one place of the request. */
+        /** @description A mistake at one place of the request. */
         Place: {
             /** @example must be a number, not a string */
             detail: string;
@@ -2365,12 +2589,12 @@ export interface components {
              */
             pointer: string;
         };
-        /** @description The document (`application/problem+json`). */
+        /** @description A refusal (`application/problem+json`). */
         Problem: {
-            /** @description The answer that counts, where an earlier one does. */
+            /** @description The earlier answer that counts, if there is one. */
             answer?: unknown;
             /**
-             * @description What is wrong this time.
+             * @description What is wrong with this request.
              * @example /y: is required
              */
             detail: string;
@@ -2395,7 +2619,7 @@ export interface components {
             type: string;
         };
         Purged: {
-            /** @description Messages that were taken out; their tasks ended `revoked`. */
+            /** @description Messages that were removed; their tasks ended `revoked`. */
             purged: number;
             queue: string;
         };
@@ -2405,13 +2629,13 @@ export interface components {
             consumers: number;
             /**
              * Format: int64
-             * @description Tasks held back here: for their time, a pause or a limit.
+             * @description Tasks held in the ledger: for their time, a pause or a limit.
              */
             held: number;
             name: string;
             /**
              * Format: double
-             * @description Age of the oldest waiting message; null when nothing waits or nobody knows.
+             * @description Age of the oldest waiting message; null when nothing waits or it is unknown.
              */
             oldest_seconds?: number | null;
             paused: boolean;
@@ -2424,7 +2648,7 @@ export interface components {
              * @description Tasks that workers have.
              */
             reserved: number;
-            /** @description What is wrong with its key in Redis, so that it counts as empty; null as a rule. */
+            /** @description What is wrong with its key in Redis, so that it counts as empty; normally null. */
             trouble?: string | null;
             /**
              * Format: int64
@@ -2432,11 +2656,11 @@ export interface components {
              */
             waiting: number;
         };
-        /** @description What was done to a queue. */
+        /** @description The result of an operation on a queue. */
         QueueChange: {
             paused: boolean;
             queue: string;
-            /** @description What the workers that serve it answered. */
+            /** @description The answers of the workers that serve it. */
             replies: Record<string, never>;
         };
         QueueList: {
@@ -2446,7 +2670,7 @@ export interface components {
         QueuedMessage: {
             args?: unknown[] | null;
             bytes: number;
-            /** @description Why it cannot be read; no worker can run it. */
+            /** @description Why the message cannot be decoded; no worker can run it. */
             error?: string | null;
             eta?: string | null;
             expires?: string | null;
@@ -2474,14 +2698,14 @@ export interface components {
         };
         QueuedMessageList: {
             messages: components["schemas"]["QueuedMessage"][];
-            /** @description The `cursor` of the next page; null on the last one. Queues move: a page may repeat or miss what was served meanwhile. */
+            /** @description The `cursor` of the next page; null on the last one. Queues change: a page may repeat or miss messages that were served meanwhile. */
             next?: string | null;
         };
         /** @description What this process depends on. */
         Readiness: {
             /**
              * Format: double
-             * @description Where the gateway only reads: seconds that its replica of the ledger is behind.
+             * @description If the gateway only reads: how many seconds its replica of the ledger lags behind.
              */
             lag_seconds?: number | null;
             /**
@@ -2489,22 +2713,22 @@ export interface components {
              * @example up
              */
             ledger: string;
-            /** @description It accepts tasks. */
+            /** @description Whether the process accepts tasks. */
             ready: boolean;
-            /** @description Why the ledger is down, or Redis: in the server's own words, with what helps. Left out when nothing is. */
+            /** @description Why the ledger or Redis is down: the server's own error, and what helps. Left out when both are up. */
             reasons?: string[];
             /**
-             * @description `active` when this process records what workers say, `standby` when another one does.
+             * @description `active` when this process records worker events and results, `standby` when another one does.
              * @example active
              */
             recorder: string;
             /**
-             * @description `up` or `down`; tasks are accepted without it and published later. `unused` where the gateway only reads.
+             * @description `up` or `down`; while it is down, tasks are accepted and published later. `unused` if the gateway only reads.
              * @example up
              */
             redis: string;
             /**
-             * @description `read` where the gateway only reads.
+             * @description `read` if the gateway only reads.
              * @example read
              */
             role?: string | null;
@@ -2513,23 +2737,23 @@ export interface components {
         Replies: {
             replies: Record<string, never>;
         };
-        /** @description What a bulk re-queue did. */
+        /** @description The result of a bulk re-queue. */
         Requeued: {
             dry_run: boolean;
             matched: number;
-            /** @description There are more: call again. */
+            /** @description There are more dead letters: call again. */
             remaining: boolean;
             requeued: number;
-            /** @description Dead letters that stay, with the reason. */
+            /** @description Dead letters that were not re-queued, with the reason. */
             skipped: components["schemas"]["Skipped"][];
-            /** @description New tasks, with the dead letters they come from. */
+            /** @description New tasks, each with its dead letter. */
             tasks: components["schemas"]["RequeuedTask"][];
         };
         RequeuedTask: {
             retry_of: string;
             task_id: string;
         };
-        /** @description A task about which a person has decided. */
+        /** @description A task that a person has resolved. */
         Resolved: {
             /**
              * @description Precise, as in a task.
@@ -2539,7 +2763,7 @@ export interface components {
             reason?: string | null;
             /** Format: int64 */
             seq: number;
-            /** @description Celery's word. */
+            /** @description Celery's state. */
             status: string;
             task_id: string;
         };
@@ -2557,12 +2781,12 @@ export interface components {
             parent_id?: string | null;
             /** @description The newest `update_state` meta. */
             progress: unknown;
-            /** @description It will not change any more. */
+            /** @description The result will not change any more. */
             ready: boolean;
             /** @description The return value; null unless successful. */
             result: unknown;
             /**
-             * @description False when the result is of a kind that is not read here (pickle is never run): `result` is then `{"encoding": content type,
+             * @description False when the result has an encoding that is not read here (pickle is never loaded): `result` is then `{"encoding": content type,
              *     "bytes": base64}`, the whole record as the worker stored it. Left out otherwise.
              */
             result_readable?: boolean | null;
@@ -2570,13 +2794,13 @@ export interface components {
             retries: number;
             root_id?: string | null;
             /**
-             * @description Celery's word, or the task's own state.
+             * @description Celery's state, or the task's own.
              * @example SUCCESS
              */
             status: string;
             successful: boolean;
             /**
-             * @description Null until the name of a task that others submitted is known.
+             * @description Null while the name is unknown, for a task that another program submitted.
              * @example tasks.add
              */
             task?: string | null;
@@ -2584,15 +2808,15 @@ export interface components {
             task_id: string;
             traceback?: string | null;
         };
-        /** @description One member: the id it was sent again as, or why it was not. */
+        /** @description One member: the id of its new task, or why it was not sent again. */
         RetriedMember: {
             reason?: string | null;
             retried_as?: string | null;
             task_id: string;
         };
-        /** @description As a document: the new task, or what became of each member. */
+        /** @description The new task, or the outcome for each member. */
         RetriedOneOrAll: components["schemas"]["Accepted"] | components["schemas"]["RetriedTogether"];
-        /** @description What became of the retry of a group. */
+        /** @description The outcome of a retry of a group. */
         RetriedTogether: {
             group_id: string;
             /** @description Members that were left alone. */
@@ -2601,23 +2825,23 @@ export interface components {
             /** @description Members that were sent again. */
             retried: number;
         };
-        /** @description What can be said for certain. */
+        /** @description The verdict of a revoke: what is certain. */
         Revoked: {
-            /** @description It is known not to run any more. */
+            /** @description It certainly does not run any more. */
             confirmed: boolean;
             detail: string;
             task_id: string;
             /**
-             * @description `prevented`: it will never run. `signalled`: a worker has it, and was told. `too_late`: it had ended.
+             * @description `prevented`: it will never run. `signalled`: a worker has it and was told to drop it. `too_late`: it had ended.
              * @example prevented
              */
             verdict: string;
         };
         /** @description One verdict, or those of many. */
         RevokedOneOrAll: components["schemas"]["Revoked"] | components["schemas"]["RevokedTogether"];
-        /** @description What became of the revoke of a group, or of a whole canvas. */
+        /** @description The outcome of a revoke of a group or of a whole canvas. */
         RevokedTogether: {
-            /** @description None of them is known to run any more. */
+            /** @description Certainly none of them runs any more. */
             confirmed: boolean;
             /** @description A sentence with the counts. */
             detail: string;
@@ -2625,17 +2849,17 @@ export interface components {
             members: components["schemas"]["Revoked"][];
             prevented: number;
             signalled: number;
-            /** @description As it was asked for. */
+            /** @description The id in the request. */
             task_id: string;
             too_late: number;
             /**
-             * @description Of all tasks the weakest: `signalled` when a worker has one of them, `prevented` when every other one was removed,
+             * @description The weakest verdict of all tasks: `signalled` when a worker has one of them, `prevented` when every unfinished one was removed,
              *     `too_late` when all had ended.
              * @example signalled
              */
             verdict: string;
         };
-        /** @description The document as it was written, and what became of it. */
+        /** @description The document as it was written, with its state. */
         Schedule: {
             /**
              * Format: date-time
@@ -2663,7 +2887,7 @@ export interface components {
             /** @description Seconds; the first tick comes one interval after the creation, or at `starts_at` */
             every?: number;
             /**
-             * @description Each tick fires up to so many seconds late
+             * @description Each tick fires up to this many seconds late
              * @default 0
              */
             jitter: number;
@@ -2688,7 +2912,7 @@ export interface components {
              */
             next_run_at: string | null;
             /**
-             * @description What happens when a task of the tick before has not ended; `replace` revokes it
+             * @description What happens when the task of an earlier tick has not ended; `replace` revokes it
              * @default allow
              * @enum {string}
              */
@@ -2710,7 +2934,7 @@ export interface components {
             updated_at?: string | null;
         };
         /**
-         * @description A signature with its timetable: exactly one of `cron`, `every` and `at`. The members of a submission (`task` and its options, or `chain`, `group`, `chord`) stand beside these.
+         * @description A signature with its timetable: exactly one of `cron`, `every` and `at`. The members of a submission (`task` and its options, or `chain`, `group`, `chord`) are added to these.
          * @example {
          *       "args": [
          *         2,
@@ -2730,7 +2954,7 @@ export interface components {
             schedules: components["schemas"]["Schedule"][];
         };
         /**
-         * @description A JSON merge patch (RFC 7396): `null` removes a member. Another rhythm replaces the present one.
+         * @description A JSON merge patch (RFC 7396): `null` removes a member. A different one of `cron`, `every` and `at` replaces the present one.
          * @example {
          *       "cron": "0 3 * * mon-fri",
          *       "paused": false
@@ -2758,7 +2982,7 @@ export interface components {
             /** @description Seconds; the first tick comes one interval after the creation, or at `starts_at` */
             every?: number;
             /**
-             * @description Each tick fires up to so many seconds late
+             * @description Each tick fires up to this many seconds late
              * @default 0
              */
             jitter: number;
@@ -2769,7 +2993,7 @@ export interface components {
              */
             name?: string;
             /**
-             * @description What happens when a task of the tick before has not ended; `replace` revokes it
+             * @description What happens when the task of an earlier tick has not ended; `replace` revokes it
              * @default allow
              * @enum {string}
              */
@@ -2798,7 +3022,7 @@ export interface components {
             /** Format: date-time */
             fired_at: string;
             /**
-             * @description `fired`, `skipped` (by a policy), `missed` (no gateway was there) or `failed` (it could not be submitted).
+             * @description `fired`, `skipped` (by a policy), `missed` (no gateway ran) or `failed` (it could not be submitted).
              * @example fired
              */
             outcome: string;
@@ -2821,23 +3045,23 @@ export interface components {
             group_id?: string | null;
             task_id?: string | null;
         };
-        /** @description Who calls, and how they could log in. */
+        /** @description The caller, and the ways to log in. */
         Session: {
-            /** @description Whether the caller is known, or nobody is asked. */
+            /** @description Whether the caller is authenticated, or no token is required. */
             authenticated: boolean;
-            /** @description For the header `X-CSRF-Token` of requests that change something, when the caller is known by a cookie. */
+            /** @description The value for the header `X-CSRF-Token` of requests that change something, if the caller has a session cookie. */
             csrf?: string | null;
             expires_at?: string | null;
             login: components["schemas"]["Login"];
             /**
-             * @description What they may do.
+             * @description The caller's scopes.
              * @example [
              *       "read"
              *     ]
              */
             scopes: string[];
             /**
-             * @description A person, `token NAME`, or `anybody` where nobody is asked; null for a stranger.
+             * @description A person, `token NAME`, or `anybody` where no token is required; null for an unknown caller.
              * @example ann
              */
             who?: string | null;
@@ -2857,13 +3081,13 @@ export interface components {
             };
             link?: components["schemas"]["Signature"][];
             link_error?: components["schemas"]["Signature"][];
-            /** @description Seconds; what follows gets what the step was given */
+            /** @description Seconds; the next step gets the input of this step */
             sleep: number;
-            /** @description Own id; a new one is made without */
+            /** @description An id of the client's choice; default a new one */
             task_id?: string;
         };
         SleepSubmission: {
-            /** @description Whose task it is: the keys of a queue take turns */
+            /** @description Fair sharing: the keys of a queue take turns */
             fair?: {
                 key: string;
                 /**
@@ -2878,13 +3102,13 @@ export interface components {
             labels?: {
                 [key: string]: string;
             };
-            /** @description Keys of which only so many tasks may be under way, or start in which time; one of `max` and `rate` at least */
+            /** @description Limits by key: how many tasks of a key may be under way, or start in which time; at least one of `max` and `rate` */
             limits?: {
                 key: string;
                 /** @description Tasks of the key under way at the same time */
                 max?: number;
                 /**
-                 * @description What becomes of a task that a limit does not let start now: it waits, it is refused (429), or it waits and those of the key that waited before it are revoked
+                 * @description What happens to a task that a limit does not let start now: it waits, it is refused (429), or it waits and tasks of the key that waited before it are revoked
                  * @default hold
                  * @enum {unknown}
                  */
@@ -2898,14 +3122,14 @@ export interface components {
             link?: components["schemas"]["Signature"][];
             link_error?: components["schemas"]["Signature"][];
             /**
-             * @description What becomes of a task that a limit does not let start now: it waits, it is refused (429), or it waits and those of the key that waited before it are revoked
+             * @description What happens to a task that a limit does not let start now: it waits, it is refused (429), or it waits and tasks of the key that waited before it are revoked
              * @default hold
              * @enum {unknown}
              */
             on_limit: "hold" | "reject" | "drop-oldest";
-            /** @description Seconds; what follows gets what the step was given */
+            /** @description Seconds; the next step gets the input of this step */
             sleep: number;
-            /** @description Own id; a new one is made without */
+            /** @description An id of the client's choice; default a new one */
             task_id?: string;
             /** @description At most one such task */
             unique?: {
@@ -2925,7 +3149,7 @@ export interface components {
                 url: string;
             }[];
         };
-        /** @description A ticket of one use. */
+        /** @description A single-use ticket. */
         StreamTicket: {
             /** @description RFC 3339, UTC: 30 seconds from now */
             expires_at: string;
@@ -2935,17 +3159,17 @@ export interface components {
              */
             ticket: string;
         };
-        /** @description A signature, and what only the top level may say. */
+        /** @description A signature, and options that only the top level may have. */
         Submission: components["schemas"]["TaskSubmission"] | components["schemas"]["ChainSubmission"] | components["schemas"]["GroupSubmission"] | components["schemas"]["ChordSubmission"] | components["schemas"]["WaitSubmission"] | components["schemas"]["SleepSubmission"] | components["schemas"]["DagSubmission"];
         /** @description Finished while its caller waited, or joined by `unique` */
         SubmissionEnd: components["schemas"]["Result"] | components["schemas"]["Group"] | components["schemas"]["Accepted"];
-        /** @description The result body, and everything else that the ledger knows. */
+        /** @description The result body, and everything else that the ledger has. */
         Task: components["schemas"]["Result"] & {
             /** @description Null when the message was never seen. */
             args?: unknown[] | null;
-            /** @description Python's text of the arguments, for tasks that others submitted. */
+            /** @description Python's text of the arguments, for tasks that another program submitted. */
             argsrepr?: string | null;
-            /** @description It had been given up, and its real end came later. */
+            /** @description The task had been given up, and its real end came later. */
             corrected?: boolean;
             /**
              * Format: date-time
@@ -2954,7 +3178,7 @@ export interface components {
             eta?: string | null;
             /**
              * Format: date-time
-             * @description After this it does not start any more.
+             * @description After this time it does not start any more.
              */
             expires?: string | null;
             /** Format: date-time */
@@ -2978,7 +3202,7 @@ export interface components {
             queue?: string | null;
             /** Format: date-time */
             queued_at?: string | null;
-            /** @description Why it is where it is, when taskgate decided that. */
+            /** @description The reason for its phase, when taskgate decided it. */
             reason?: string | null;
             /** Format: date-time */
             received_at?: string | null;
@@ -3021,7 +3245,7 @@ export interface components {
             next?: string | null;
             tasks: components["schemas"]["TaskSummary"][];
         };
-        /** @description The two JSON texts that a message consists of; the broker has the body as base64. */
+        /** @description The two JSON texts of a message; the broker has the body as base64. */
         TaskMessage: {
             /** @description `[args, kwargs, embed]` */
             body?: unknown[] | null;
@@ -3034,7 +3258,7 @@ export interface components {
              * @description How often taskgate published it.
              */
             delivery: number;
-            /** @description Celery's headers and those of the client; null where a worker made the message from its predecessor's result. */
+            /** @description Celery's headers and those of the client; null if a worker made the message from its predecessor's result. */
             headers?: Record<string, never> | null;
             /** Format: int32 */
             priority: number;
@@ -3051,7 +3275,7 @@ export interface components {
              * @description When it may run
              */
             eta?: string;
-            /** @description After so many seconds, or at this time, it does not start any more */
+            /** @description The task does not start after this many seconds, or after this time */
             expires?: number | string;
             /** @description Custom message headers */
             headers?: Record<string, never>;
@@ -3078,9 +3302,9 @@ export interface components {
                 delay?: number;
                 jitter?: boolean;
                 max?: number;
-                /** @description Classes after which it does not */
+                /** @description Exception classes after which it does not */
                 never?: string[];
-                /** @description Classes of exceptions after which it runs again; all without */
+                /** @description Exception classes after which the task runs again; default all */
                 on?: string[];
             };
             /** @description Seconds */
@@ -3090,7 +3314,7 @@ export interface components {
              * @example tasks.add
              */
             task: string;
-            /** @description Own id; a new one is made without */
+            /** @description An id of the client's choice; default a new one */
             task_id?: string;
             /** @description Seconds */
             time_limit?: number;
@@ -3105,9 +3329,9 @@ export interface components {
              * @description When it may run
              */
             eta?: string;
-            /** @description After so many seconds, or at this time, it does not start any more */
+            /** @description The task does not start after this many seconds, or after this time */
             expires?: number | string;
-            /** @description Whose task it is: the keys of a queue take turns */
+            /** @description Fair sharing: the keys of a queue take turns */
             fair?: {
                 key: string;
                 /**
@@ -3127,13 +3351,13 @@ export interface components {
             labels?: {
                 [key: string]: string;
             };
-            /** @description Keys of which only so many tasks may be under way, or start in which time; one of `max` and `rate` at least */
+            /** @description Limits by key: how many tasks of a key may be under way, or start in which time; at least one of `max` and `rate` */
             limits?: {
                 key: string;
                 /** @description Tasks of the key under way at the same time */
                 max?: number;
                 /**
-                 * @description What becomes of a task that a limit does not let start now: it waits, it is refused (429), or it waits and those of the key that waited before it are revoked
+                 * @description What happens to a task that a limit does not let start now: it waits, it is refused (429), or it waits and tasks of the key that waited before it are revoked
                  * @default hold
                  * @enum {unknown}
                  */
@@ -3147,7 +3371,7 @@ export interface components {
             link?: components["schemas"]["Signature"][];
             link_error?: components["schemas"]["Signature"][];
             /**
-             * @description What becomes of a task that a limit does not let start now: it waits, it is refused (429), or it waits and those of the key that waited before it are revoked
+             * @description What happens to a task that a limit does not let start now: it waits, it is refused (429), or it waits and tasks of the key that waited before it are revoked
              * @default hold
              * @enum {unknown}
              */
@@ -3164,9 +3388,9 @@ export interface components {
                 delay?: number;
                 jitter?: boolean;
                 max?: number;
-                /** @description Classes after which it does not */
+                /** @description Exception classes after which it does not */
                 never?: string[];
-                /** @description Classes of exceptions after which it runs again; all without */
+                /** @description Exception classes after which the task runs again; default all */
                 on?: string[];
             };
             /** @description Seconds */
@@ -3176,7 +3400,7 @@ export interface components {
              * @example tasks.add
              */
             task: string;
-            /** @description Own id; a new one is made without */
+            /** @description An id of the client's choice; default a new one */
             task_id?: string;
             /** @description Seconds */
             time_limit?: number;
@@ -3198,7 +3422,7 @@ export interface components {
                 url: string;
             }[];
         };
-        /** @description A line of a list: a task without arguments, return value and traceback, which may be large. */
+        /** @description A task in a list, without arguments, return value and traceback, which may be large. */
         TaskSummary: {
             /** Format: date-time */
             date_done?: string | null;
@@ -3243,7 +3467,7 @@ export interface components {
             worker?: string | null;
         };
         Tasks: {
-            /** @description Whose task it is: the keys of a queue take turns */
+            /** @description Fair sharing: the keys of a queue take turns */
             fair?: {
                 key: string;
                 /**
@@ -3255,13 +3479,13 @@ export interface components {
             labels?: {
                 [key: string]: string;
             };
-            /** @description Keys of which only so many tasks may be under way, or start in which time; one of `max` and `rate` at least */
+            /** @description Limits by key: how many tasks of a key may be under way, or start in which time; at least one of `max` and `rate` */
             limits?: {
                 key: string;
                 /** @description Tasks of the key under way at the same time */
                 max?: number;
                 /**
-                 * @description What becomes of a task that a limit does not let start now: it waits, it is refused (429), or it waits and those of the key that waited before it are revoked
+                 * @description What happens to a task that a limit does not let start now: it waits, it is refused (429), or it waits and tasks of the key that waited before it are revoked
                  * @default hold
                  * @enum {unknown}
                  */
@@ -3273,7 +3497,7 @@ export interface components {
                 rate?: string;
             }[];
             /**
-             * @description What becomes of a task that a limit does not let start now: it waits, it is refused (429), or it waits and those of the key that waited before it are revoked
+             * @description What happens to a task that a limit does not let start now: it waits, it is refused (429), or it waits and tasks of the key that waited before it are revoked
              * @default hold
              * @enum {unknown}
              */
@@ -3331,11 +3555,48 @@ export interface components {
             /** Format: int64 */
             succeeded: number;
         };
-        /** @description What became of one item. */
+        /** @description A token, without itself: only its hash is kept. */
+        Token: {
+            /** Format: date-time */
+            created_at: string;
+            /** Format: date-time */
+            expires_at?: string | null;
+            id: string;
+            /**
+             * Format: date-time
+             * @description Written now and then, not with every request.
+             */
+            last_used_at?: string | null;
+            /** @example ci */
+            name: string;
+            namespace: string;
+            rate_limit?: string | null;
+            /** Format: date-time */
+            revoked_at?: string | null;
+            /**
+             * @description `submit`, `read`, `control`, `admin`.
+             * @example [
+             *       "submit",
+             *       "read"
+             *     ]
+             */
+            scopes: string[];
+            /**
+             * @description `valid`, `expired` or `revoked`.
+             * @example valid
+             */
+            state: string;
+            /** @description Patterns of the tasks that it is limited to; empty without a limit. */
+            tasks: string[];
+        };
+        TokenList: {
+            tokens: components["schemas"]["Token"][];
+        };
+        /** @description The outcome of one item. */
         Verdict: {
-            /** @description Instead of `task_id`, for a group. */
+            /** @description For a group, instead of `task_id`. */
             group_id?: string | null;
-            /** @description Its place, counted from 0; blank lines do not count. */
+            /** @description Its position, counted from 0 without blank lines. */
             index: number;
             /** @description Why it was refused: a problem document. */
             problem?: Record<string, never> | null;
@@ -3349,7 +3610,7 @@ export interface components {
             ended_at?: string | null;
             /** @description RFC 3339, UTC */
             expires_at: string;
-            /** @description What the step before it returned */
+            /** @description The result of the step before it */
             input?: unknown;
             links: components["schemas"]["WaitLinks"];
             /** @example approve */
@@ -3363,12 +3624,12 @@ export interface components {
             /** @description `open`, `answered`, `refused`, `expired` or `revoked` */
             state: string;
             task_id: string;
-            /** @description Stands for the wait in its link */
+            /** @description Identifies the wait in its link */
             token: string;
         };
         WaitLinks: {
             /**
-             * @description POST the answer here; the link is the permission
+             * @description POST the answer here; the link needs no other credential
              * @example /v1/waits/…
              */
             complete: string;
@@ -3388,11 +3649,11 @@ export interface components {
             };
             link?: components["schemas"]["Signature"][];
             link_error?: components["schemas"]["Signature"][];
-            /** @description Own id; a new one is made without */
+            /** @description An id of the client's choice; default a new one */
             task_id?: string;
             /** @description Waits for an answer from outside, which becomes the result of the step */
             wait: {
-                /** @description What people know it by */
+                /** @description The name that is shown to people */
                 name: string;
                 /**
                  * @description `skip` goes on as if the step were not there
@@ -3407,7 +3668,7 @@ export interface components {
             };
         };
         WaitSubmission: {
-            /** @description Whose task it is: the keys of a queue take turns */
+            /** @description Fair sharing: the keys of a queue take turns */
             fair?: {
                 key: string;
                 /**
@@ -3422,13 +3683,13 @@ export interface components {
             labels?: {
                 [key: string]: string;
             };
-            /** @description Keys of which only so many tasks may be under way, or start in which time; one of `max` and `rate` at least */
+            /** @description Limits by key: how many tasks of a key may be under way, or start in which time; at least one of `max` and `rate` */
             limits?: {
                 key: string;
                 /** @description Tasks of the key under way at the same time */
                 max?: number;
                 /**
-                 * @description What becomes of a task that a limit does not let start now: it waits, it is refused (429), or it waits and those of the key that waited before it are revoked
+                 * @description What happens to a task that a limit does not let start now: it waits, it is refused (429), or it waits and tasks of the key that waited before it are revoked
                  * @default hold
                  * @enum {unknown}
                  */
@@ -3442,12 +3703,12 @@ export interface components {
             link?: components["schemas"]["Signature"][];
             link_error?: components["schemas"]["Signature"][];
             /**
-             * @description What becomes of a task that a limit does not let start now: it waits, it is refused (429), or it waits and those of the key that waited before it are revoked
+             * @description What happens to a task that a limit does not let start now: it waits, it is refused (429), or it waits and tasks of the key that waited before it are revoked
              * @default hold
              * @enum {unknown}
              */
             on_limit: "hold" | "reject" | "drop-oldest";
-            /** @description Own id; a new one is made without */
+            /** @description An id of the client's choice; default a new one */
             task_id?: string;
             /** @description At most one such task */
             unique?: {
@@ -3463,7 +3724,7 @@ export interface components {
             };
             /** @description Waits for an answer from outside, which becomes the result of the step */
             wait: {
-                /** @description What people know it by */
+                /** @description The name that is shown to people */
                 name: string;
                 /**
                  * @description `skip` goes on as if the step were not there
@@ -3482,10 +3743,10 @@ export interface components {
                 url: string;
             }[];
         };
-        /** @description Something that speaks against the run of an accepted task. */
+        /** @description A reason why an accepted task may not run. */
         Warning: {
             /**
-             * @description `unserved`: nobody reads the queue. `unregistered`: nobody who reads it registers the task.
+             * @description `unserved`: no worker reads the queue. `unregistered`: no worker that reads it registers the task.
              * @example unserved
              */
             code: string;
@@ -3496,15 +3757,15 @@ export interface components {
             /** Format: date-time */
             created_at: string;
             description?: string | null;
-            /** @description Why it was disabled, when nobody asked for that. */
+            /** @description Why taskgate disabled it by itself. */
             disabled_reason?: string | null;
             enabled: boolean;
-            /** @description A UUID; `catalog` and `submissions` for what these ask for. */
+            /** @description A UUID; `catalog` or `submissions` for the built-in ones. */
             id: string;
             links: components["schemas"]["WebhookLinks"];
             /**
              * Format: date-time
-             * @description Until then the secret before signs too.
+             * @description Until this time the previous secret also signs.
              */
             old_secret_until?: string | null;
             /**
@@ -3515,7 +3776,7 @@ export interface components {
              */
             on: string[];
             /**
-             * @description Only in the answer that made it.
+             * @description Only in the answer to the request that created it.
              * @example whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw
              */
             secret?: string | null;
@@ -3551,7 +3812,7 @@ export interface components {
             last_error?: string | null;
             /**
              * Format: int32
-             * @description Of the last try; null when no answer came.
+             * @description Status of the last try; null when no answer came.
              */
             last_status?: number | null;
             /**
@@ -3598,16 +3859,16 @@ export interface components {
             /** @default true */
             enabled: boolean;
             /**
-             * @description `success`, `failure`, `retry`, a phase such as `running`, a status such as `PROGRESS`, or `*` for every change
+             * @description `success`, `failure`, `retry`, a phase such as `running`, a status such as `PROGRESS`, or `*` for every change of a task; of a registered webhook also `incident`
              * @default [
              *       "success",
              *       "failure"
              *     ]
              */
             on: string[];
-            /** @description 24 to 64 bytes in base64; made when it is not given */
+            /** @description 24 to 64 bytes in base64; generated when it is not given */
             secret?: string;
-            /** @description Patterns of task names, as `tasks.*`; all tasks when empty */
+            /** @description Patterns of task names, such as `tasks.*`; all tasks when empty */
             tasks?: string[];
             /**
              * Format: uri
@@ -3635,16 +3896,16 @@ export interface components {
             /** @default true */
             enabled: boolean;
             /**
-             * @description `success`, `failure`, `retry`, a phase such as `running`, a status such as `PROGRESS`, or `*` for every change
+             * @description `success`, `failure`, `retry`, a phase such as `running`, a status such as `PROGRESS`, or `*` for every change of a task; of a registered webhook also `incident`
              * @default [
              *       "success",
              *       "failure"
              *     ]
              */
             on: string[];
-            /** @description 24 to 64 bytes in base64; made when it is not given */
+            /** @description 24 to 64 bytes in base64; generated when it is not given */
             secret?: string;
-            /** @description Patterns of task names, as `tasks.*`; all tasks when empty */
+            /** @description Patterns of task names, such as `tasks.*`; all tasks when empty */
             tasks?: string[];
             /**
              * Format: uri
@@ -3660,11 +3921,11 @@ export interface components {
          */
         WebhookRotation: {
             /**
-             * @description Seconds in which the secret before signs too
+             * @description How many seconds the previous secret also signs
              * @default 86400
              */
             overlap: number;
-            /** @description 24 to 64 bytes in base64; made when it is not given */
+            /** @description 24 to 64 bytes in base64; generated when it is not given */
             secret?: string;
         };
         /** @description A worker. */
@@ -3678,7 +3939,7 @@ export interface components {
             concurrency?: number | null;
             /**
              * Format: double
-             * @description Seconds since its last heartbeat or answer.
+             * @description Seconds since the last heartbeat or answer.
              */
             heartbeat_age: number;
             /** @example celery@host */
@@ -3688,13 +3949,13 @@ export interface components {
             /** Format: int64 */
             pid?: number | null;
             /**
-             * @description As `-P` takes it.
+             * @description The pool, as an argument of `-P`.
              * @example prefork
              */
             pool?: string | null;
             /**
              * Format: int64
-             * @description Messages it reserves at most.
+             * @description The most messages that it reserves.
              */
             prefetch?: number | null;
             /**
@@ -3710,7 +3971,7 @@ export interface components {
              * @example online
              */
             status: string;
-            /** @description What it does not tell, what is therefore not known, and what to change; null when it tells all. */
+            /** @description What the worker does not report, what is therefore unknown, and what to change; null when it reports everything. */
             trouble?: string | null;
         };
         WorkerList: {
@@ -4746,7 +5007,7 @@ export interface operations {
             };
         };
         responses: {
-            /** @description What an operation would touch */
+            /** @description The tasks that an operation would change */
             200: {
                 headers: {
                     [name: string]: unknown;
@@ -5294,7 +5555,7 @@ export interface operations {
         };
         requestBody?: never;
         responses: {
-            /** @description What this deployment can */
+            /** @description What this deployment can do */
             200: {
                 headers: {
                     [name: string]: unknown;
@@ -5630,7 +5891,7 @@ export interface operations {
             };
         };
         responses: {
-            /** @description What a bulk re-queue did */
+            /** @description The result of a bulk re-queue */
             200: {
                 headers: {
                     [name: string]: unknown;
@@ -5639,7 +5900,7 @@ export interface operations {
                     "application/json": components["schemas"]["Requeued"];
                 };
             };
-            /** @description What a bulk re-queue did */
+            /** @description The result of a bulk re-queue */
             202: {
                 headers: {
                     [name: string]: unknown;
@@ -5980,7 +6241,7 @@ export interface operations {
     watch_all: {
         parameters: {
             query?: {
-                /** @description As for the list of tasks; so are the other filters */
+                /** @description As in the list of tasks; likewise the other filters */
                 status?: string[];
                 phase?: string[];
                 task?: string[];
@@ -6062,7 +6323,7 @@ export interface operations {
             };
         };
     };
-    list_incidents: {
+    list_inboxes: {
         parameters: {
             query?: never;
             header?: never;
@@ -6072,6 +6333,53 @@ export interface operations {
         requestBody?: never;
         responses: {
             /** @description The answer */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["InboxList"];
+                };
+            };
+            /** @description No token, or one that is unknown, expired or revoked */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The token lacks the scope, or is limited to other tasks */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description A problem; its `type` is explained at /problems/ */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    list_incidents: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description What is wrong now */
             200: {
                 headers: {
                     [name: string]: unknown;
@@ -6091,6 +6399,367 @@ export interface operations {
             };
             /** @description The token lacks the scope, or is limited to other tasks */
             403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description A problem; its `type` is explained at /problems/ */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    incident_history: {
+        parameters: {
+            query?: {
+                /** @description 1 to 500, default 50 */
+                limit?: number;
+                /** @description `next` of the page before */
+                cursor?: string;
+            };
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description What was wrong, newest first */
+            200: {
+                headers: {
+                    /** @description `rel=next`, unless it is the last page */
+                    Link?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["IncidentHistoryView"];
+                };
+            };
+            /** @description The query cannot be read; or: The cursor is not one of ours */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description No token, or one that is unknown, expired or revoked */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The token lacks the scope, or is limited to other tasks */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The ledger does not answer */
+            503: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description A problem; its `type` is explained at /problems/ */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    acknowledge_incident: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description The incident's id */
+                id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Something that a person should look at */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["IncidentView"];
+                };
+            };
+            /** @description The body is not JSON; or: The path cannot be read */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description No token, or one that is unknown, expired or revoked */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The token lacks the scope, or is limited to other tasks */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description There is no such incident */
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The body is too large */
+            413: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The body's media type is not supported */
+            415: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The request does not fit */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The ledger does not answer */
+            503: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description A problem; its `type` is explained at /problems/ */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    mute_incident: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description The incident's id */
+                id: string;
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["IncidentMute"];
+            };
+        };
+        responses: {
+            /** @description Something that a person should look at */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["IncidentView"];
+                };
+            };
+            /** @description The body is not JSON; or: The path cannot be read */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description No token, or one that is unknown, expired or revoked */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The token lacks the scope, or is limited to other tasks */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description There is no such incident */
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The body is too large */
+            413: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The body's media type is not supported */
+            415: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The request does not fit */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The ledger does not answer */
+            503: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description A problem; its `type` is explained at /problems/ */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    unmute_incident: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description The incident's id */
+                id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Something that a person should look at */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["IncidentView"];
+                };
+            };
+            /** @description The path cannot be read */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description No token, or one that is unknown, expired or revoked */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The token lacks the scope, or is limited to other tasks */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description There is no such incident */
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The ledger does not answer */
+            503: {
                 headers: {
                     [name: string]: unknown;
                 };
@@ -6293,7 +6962,7 @@ export interface operations {
             };
         };
         responses: {
-            /** @description How a key stands */
+            /** @description The state of a key */
             200: {
                 headers: {
                     [name: string]: unknown;
@@ -6592,7 +7261,7 @@ export interface operations {
         };
         requestBody?: never;
         responses: {
-            /** @description What was done to a queue */
+            /** @description The result of an operation on a queue */
             200: {
                 headers: {
                     [name: string]: unknown;
@@ -6800,7 +7469,7 @@ export interface operations {
         };
         requestBody?: never;
         responses: {
-            /** @description What was done to a queue */
+            /** @description The result of an operation on a queue */
             200: {
                 headers: {
                     [name: string]: unknown;
@@ -6873,6 +7542,141 @@ export interface operations {
                 };
             };
             /** @description Redis does not answer; or: The ledger does not answer */
+            503: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description A problem; its `type` is explained at /problems/ */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    preview_document: {
+        parameters: {
+            query?: {
+                /** @description 1 to 500, default 10 */
+                n?: number;
+            };
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: {
+            content: {
+                "application/json": components["schemas"]["ScheduleDocument"];
+            };
+        };
+        responses: {
+            /** @description The answer */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["SchedulePreview"];
+                };
+            };
+            /** @description The query cannot be read; or: The cursor is not one of ours; or: The body is not JSON */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description No token, or one that is unknown, expired or revoked */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description This task may not be submitted */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description There is no schedule of this name */
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The name is taken; or: The id is already used */
+            409: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description It was changed since you read it */
+            412: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The body is too large */
+            413: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The body's media type is not supported */
+            415: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The request does not fit; or: The Idempotency-Key belongs to another request */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description A limit of the task does not let it start now */
+            429: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Too much waits for Redis; or: The ledger does not answer */
             503: {
                 headers: {
                     [name: string]: unknown;
@@ -8226,7 +9030,7 @@ export interface operations {
         };
         requestBody?: never;
         responses: {
-            /** @description Who calls, and how they could log in */
+            /** @description The caller, and the ways to log in */
             200: {
                 headers: {
                     [name: string]: unknown;
@@ -8275,7 +9079,7 @@ export interface operations {
             };
         };
         responses: {
-            /** @description Who calls, and how they could log in */
+            /** @description The caller, and the ways to log in */
             200: {
                 headers: {
                     [name: string]: unknown;
@@ -8873,7 +9677,7 @@ export interface operations {
         };
         requestBody?: never;
         responses: {
-            /** @description A ticket of one use */
+            /** @description A single-use ticket */
             201: {
                 headers: {
                     /** @description Its version, for `If-Match`, if it has versions */
@@ -8963,7 +9767,7 @@ export interface operations {
     list_tasks: {
         parameters: {
             query?: {
-                /** @description Celery's words, custom states included */
+                /** @description Celery states, also custom ones */
                 status?: string[];
                 /** @description As `phase` of a task */
                 phase?: string[];
@@ -8971,7 +9775,7 @@ export interface operations {
                 task?: string[];
                 queue?: string[];
                 worker?: string[];
-                /** @description `key:value`; all given ones must hold */
+                /** @description `key:value`; all given labels must match */
                 label?: string[];
                 root_id?: string;
                 group_id?: string;
@@ -8982,7 +9786,7 @@ export interface operations {
                 to?: string;
                 /** @description Id prefix, or part of name, label, error type or message */
                 q?: string;
-                /** @description Only the newest task that fits, with its result and arguments */
+                /** @description Only the newest matching task, with its result and arguments */
                 newest?: boolean;
                 /** @description 1 to 500, default 50 */
                 limit?: number;
@@ -9235,7 +10039,7 @@ export interface operations {
             };
         };
         responses: {
-            /** @description What became of all */
+            /** @description The outcome of all items */
             202: {
                 headers: {
                     [name: string]: unknown;
@@ -9351,7 +10155,7 @@ export interface operations {
         };
         requestBody?: never;
         responses: {
-            /** @description The result body, and everything else that the ledger knows */
+            /** @description The result body, and everything else that the ledger has */
             200: {
                 headers: {
                     /** @description Changes with every change; for `If-Match` and `If-None-Match` */
@@ -9667,7 +10471,7 @@ export interface operations {
         };
         requestBody?: never;
         responses: {
-            /** @description Why a task is where it is */
+            /** @description Why a task is in its present state */
             200: {
                 headers: {
                     [name: string]: unknown;
@@ -9929,7 +10733,7 @@ export interface operations {
         };
         requestBody?: never;
         responses: {
-            /** @description The two JSON texts that a message consists of; the broker has the body as base64 */
+            /** @description The two JSON texts of a message; the broker has the body as base64 */
             200: {
                 headers: {
                     [name: string]: unknown;
@@ -10016,7 +10820,7 @@ export interface operations {
             };
         };
         responses: {
-            /** @description A task about which a person has decided */
+            /** @description A task that a person has resolved */
             200: {
                 headers: {
                     [name: string]: unknown;
@@ -10277,7 +11081,7 @@ export interface operations {
             };
         };
         responses: {
-            /** @description As a document: the new task, or what became of each member */
+            /** @description The new task, or the outcome for each member */
             202: {
                 headers: {
                     /** @description The task */
@@ -10488,6 +11292,130 @@ export interface operations {
                 };
             };
             /** @description Redis does not answer; or: The ledger does not answer */
+            503: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description A problem; its `type` is explained at /problems/ */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    list_tokens: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description The answer */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["TokenList"];
+                };
+            };
+            /** @description No token, or one that is unknown, expired or revoked */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The token lacks the scope, or is limited to other tasks */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The ledger does not answer */
+            503: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description A problem; its `type` is explained at /problems/ */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    revoke_token: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description Its id, as the list has it */
+                id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description A token, without itself: only its hash is kept */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Token"];
+                };
+            };
+            /** @description No token, or one that is unknown, expired or revoked */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The token lacks the scope, or is limited to other tasks */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description There is no such token, or it is revoked already */
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The ledger does not answer */
             503: {
                 headers: {
                     [name: string]: unknown;
