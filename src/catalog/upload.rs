@@ -108,7 +108,9 @@ impl Upload {
         match found {
             Some(found) if !takes(found) => Err(format!("begins as {found}, which is none of {}", allowed())),
             Some(found) => Ok(found.to_owned()),
-            None if infer::is_mime_supported(kind) => Err(format!("is called {kind}, and does not begin as one")),
+            None if kind != UNKNOWN && infer::is_mime_supported(kind) => {
+                Err(format!("is called {kind}, and does not begin as one"))
+            }
             None if takes(kind) => Ok(kind.to_owned()),
             None => Err(format!("has no type that can be seen, and {} is wanted", allowed())),
         }

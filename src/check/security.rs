@@ -161,7 +161,7 @@ mod tests {
 
     #[test]
     fn what_is_left_open_is_said_in_a_sentence() {
-        assert_told("auth = 'none'", "warning  auth = \"none\": every process");
+        assert_told("auth = 'none'", "warning  auth = \"none\": every program and user");
         assert_told("auth = 'none'\n[http]\nlisten = '0.0.0.0:1'", "problem  auth = \"none\" at 0.0.0.0:1");
         assert_told("[http]\ncors_origins = ['*']", "every web page");
         assert_told("[submit]\nallow = ['*']", "submit.allow");

@@ -42,6 +42,6 @@ mod tests {
             assert_eq!(times, 1, "{} stands in {times} groups of the help", found.get_name());
         }
         let help = grouped(command).render_help().to_string();
-        assert!(help.contains("The fleet:\n  queues") && help.contains("--config"), "{help}");
+        assert!(help.contains("The fleet:\n  top") && help.contains("--config"), "{help}");
     }
 }

@@ -117,7 +117,8 @@ fn an_announcement_that_is_heard_after_the_end_and_was_made_before_it_is_remarke
     let told = Task { reason: Some(REDELIVERED.to_owned()), ..ended.clone() };
     assert_eq!(apply(&told, &at(Time(10).plus(second * 10))), Verdict::Drop);
     let retried = News { retries: Some(1), ..at(Time(10).plus(second * 10)) };
-    assert_eq!(apply(&ended, &retried), Verdict::Drop);
+    let counted = Facts { retries: Some(1), ..Facts::default() };
+    assert_eq!(apply(&ended, &retried), Verdict::Facts(counted), "there was another attempt");
     assert_eq!(apply(&Task { retries: 1, ..ended.clone() }, &retried), Verdict::Drop, "its next attempt");
 }
 

@@ -70,7 +70,8 @@ pub(super) const TIMES: [&str; 16] = [
 ];
 
 /// Bodies with a place for a number.
-pub(super) const NUMERIC: [(&str, &str, &str); 41] = [
+pub(super) const NUMERIC: [(&str, &str, &str); 42] = [
+    ("POST", "/v1/incidents/x/mute", r#"{"seconds": §}"#),
     ("POST", "/v1/tasks", r#"{"task": "tasks.multiply", "countdown": §}"#),
     ("POST", "/v1/tasks", r#"{"task": "tasks.multiply", "expires": §}"#),
     ("POST", "/v1/tasks", r#"{"task": "tasks.multiply", "priority": §}"#),
@@ -141,7 +142,8 @@ const QUERIES: [&str; 18] = [
 ];
 
 /// Time fields of bodies.
-pub(super) const TIMED: [(&str, &str); 8] = [
+pub(super) const TIMED: [(&str, &str); 9] = [
+    ("/v1/incidents/x/mute", r#"{"until": "§"}"#),
     ("/v1/tasks", r#"{"task": "tasks.multiply", "eta": "§"}"#),
     ("/v1/tasks", r#"{"task": "tasks.multiply", "expires": "§"}"#),
     ("/v1/schedules", r#"{"name": "t", "task": "tasks.multiply", "at": "§"}"#),

@@ -114,7 +114,7 @@ mod tests {
         (notice.is_end, notice.incident.ended_at) = (true, Some(Time(1_000_000)));
         let told: Value = serde_json::from_str(&document(&notice)).unwrap();
         assert_eq!((&told["type"], &told["data"]["subject"]), (&json!("incident.ended"), &json!("mail")));
-        assert_eq!(told["data"]["ended_at"], "1970-01-01T00:00:01Z");
+        assert_eq!(told["data"]["ended_at"], "1970-01-01T00:00:01.000000Z");
     }
 
     #[test]

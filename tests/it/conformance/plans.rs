@@ -91,6 +91,15 @@ const EVERYWHERE: &[(&str, &str)] = &[
     ("join taskgate.task t on t.schedule = f.schedule", "tasks of the last firing"),
     ("t.expires_at > $1", "a partial index, from one time to another"),
     ("from taskgate.revocation", "the few revocations that are remembered"),
+    (
+        "into taskgate.edge (from_no, to_no, kind) select t.task_no",
+        "a DAG that is resumed may follow tasks of any month",
+    ),
+    (
+        "from taskgate.dag_part p",
+        "the few parts of DAGs that wait: the edges and the ends of those before them, by their numbers",
+    ),
+    ("delete from taskgate.dag where", "old DAGs whose root is looked up by its id, up to a limit"),
     ("update taskgate.task t set kind_no", "tasks of others whose names are learnt late"),
 ];
 

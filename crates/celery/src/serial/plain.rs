@@ -7,7 +7,7 @@
 use super::{push_bytes, push_key, push_not_finite};
 use crate::{bounds, json};
 
-/// Values in one pickle.
+/// Values in one pickle, and in the text that is made of it.
 const MOST: usize = 1_000_000;
 /// Values inside values.
 const DEPTH: usize = 100;
@@ -29,8 +29,8 @@ pub fn to_json(bytes: &[u8]) -> Option<String> {
     let mut machine =
         Machine { rest: bytes, arena: Vec::new(), stack: Vec::new(), marks: Vec::new(), memo: Vec::new() };
     let root = machine.run()?;
-    let mut out = String::new();
-    machine.write(root, DEPTH, &mut out)?;
+    let (mut out, mut left) = (String::new(), MOST);
+    machine.write(root, DEPTH, &mut out, &mut left)?;
     Some(out)
 }
 
@@ -183,11 +183,12 @@ impl<'a> Machine<'a> {
         Some(taken)
     }
 
-    /// What refers to itself ends at the depth; what is mentioned over and over ends at the size.
-    fn write(&self, place: usize, depth: usize, out: &mut String) -> Option<()> {
+    /// What refers to itself ends at the depth; what is mentioned over and over ends at the size or at the number of values.
+    fn write(&self, place: usize, depth: usize, out: &mut String, left: &mut usize) -> Option<()> {
         if depth == 0 || out.len() > bounds::MAX_BYTES {
             return None;
         }
+        *left = left.checked_sub(1)?;
         match self.arena.get(place)? {
             Value::Null => out.push_str("null"),
             Value::Boolean(value) => out.push_str(if *value { "true" } else { "false" }),
@@ -200,7 +201,7 @@ impl<'a> Machine<'a> {
                 out.push('[');
                 for (n, part) in parts.iter().enumerate() {
                     out.push_str(if n > 0 { ", " } else { "" });
-                    self.write(*part, depth - 1, out)?;
+                    self.write(*part, depth - 1, out, left)?;
                 }
                 out.push(']');
             }
@@ -209,10 +210,10 @@ impl<'a> Machine<'a> {
                 for (n, (key, value)) in members.iter().enumerate() {
                     out.push_str(if n > 0 { ", " } else { "" });
                     let mut written = String::new();
-                    self.write(*key, depth - 1, &mut written)?;
+                    self.write(*key, depth - 1, &mut written, left)?;
                     push_key(&written, out);
                     out.push_str(": ");
-                    self.write(*value, depth - 1, out)?;
+                    self.write(*value, depth - 1, out, left)?;
                 }
                 out.push('}');
             }
@@ -242,7 +243,7 @@ mod tests {
             \x8a\x06\x00\x00\x00\x00\x00\x01G?\xf8\x00\x00\x00\x00\x00\x00e\x8c\x01b\x94N\x88\x86\x94K\x03\x8c\x02\xc3\xa9\x94u.";
         for bytes in [&second[..], fifth] {
             let text = to_json(bytes).unwrap();
-            assert_eq!(text, "{\"a\": [1, 300, -5, 1099511627776, 1.5], \"b\": [null, true], \"3\": \"é\"}");
+            assert_eq!(text, "{\"a\": [1, 300, -5, 1099511627776, 1.5], \"b\": [null, true], \"3\": \"\\u00e9\"}");
         }
         assert_eq!(to_json(b"\x80\x04K\x07.").as_deref(), Some("7"));
     }

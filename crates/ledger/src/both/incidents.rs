@@ -47,9 +47,11 @@ statements! {
     );
     SENT = "delete from incident_notice where notice_no = $1";
     AGAIN = "update incident_notice set tries = tries + 1, due_at = $2 where notice_no = $1";
-    PRUNE = "delete from incident where incident_no in (select incident_no from incident where ended_at < $1 order by ended_at limit $2)";
-    PRUNE_NOTICES =
-        "delete from incident_notice where incident_no not in (select incident_no from incident)";
+    /// `$1` ended before, `$2` at most.
+    PRUNE_NOTICES = "delete from incident_notice where incident_no in \
+         (select incident_no from incident where ended_at < $1 order by ended_at, incident_no limit $2)";
+    PRUNE = "delete from incident where incident_no in \
+         (select incident_no from incident where ended_at < $1 order by ended_at, incident_no limit $2)";
 }
 
 #[async_trait]
@@ -126,8 +128,8 @@ impl Incidents for Adapter {
 
     async fn prune_incidents(&self, before: Time, limit: i64) -> Result<i64, Error> {
         let mut tx = self.begin().await?;
+        sqlx::query(PRUNE_NOTICES).bind(before.0).bind(limit).execute(&mut *tx).await?;
         let gone = sqlx::query(PRUNE).bind(before.0).bind(limit).execute(&mut *tx).await?.rows_affected();
-        sqlx::query(PRUNE_NOTICES).execute(&mut *tx).await?;
         tx.commit().await?;
         Ok(i64::try_from(gone).unwrap_or(i64::MAX))
     }

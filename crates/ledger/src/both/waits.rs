@@ -30,7 +30,7 @@ statements! {
     CLAIM = concat!(
         "update wait set claimed_by = $1, claimed_until = $3 where task_id in (select task_id from wait \
          where state <> 'open' and not settled and (claimed_until is null or claimed_until <= $2 or claimed_by = $1) \
-         order by ended_at limit $4",
+         order by coalesce(claimed_until, 0), ended_at limit $4",
         skipping!(),
         ") returning ",
         wait_columns!()

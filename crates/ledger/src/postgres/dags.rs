@@ -30,8 +30,9 @@ statements! {
     CUT = "delete from taskgate.dag_part where part_no in (select p.part_no from taskgate.dag_part p \
          where exists (select 1 from taskgate.edge e join taskgate.ended d on d.task_no = e.from_no \
          where e.to_no = p.task_no and e.kind = 'after' and d.phase <> 'succeeded') order by p.part_no limit $1 for update skip locked)";
+    /// `$6` the day of the number.
     SEND =
-        "update taskgate.task set headers = $2, body = $3, due_at = $4, expires_at = $5 where task_no = $1";
+        "update taskgate.task set headers = $2, body = $3, due_at = $4, expires_at = $5 where task_no = $1 and task_no >> 32 = $6";
     OUTBOX = "insert into taskgate.outbox (task_no, wake_at, accepted_at) values ($1, $2, $3)";
     FORGET = "delete from taskgate.dag where root_id in (select d.root_id from taskgate.dag d \
          where d.submitted_at < $1 and not exists (select 1 from taskgate.task t where t.id = d.root_key) limit $2)";
@@ -88,6 +89,7 @@ impl Dags for PostgresLedger {
                 .bind(&release.message.body)
                 .bind(release.due_at.map(|at| at.0))
                 .bind(release.expires_at.map(|at| at.0))
+                .bind(no >> 32)
                 .execute(&mut *tx)
                 .await?;
             sqlx::query(OUTBOX).bind(no).bind(release.wake_at(at)).bind(at.0).execute(&mut *tx).await?;
