@@ -93,7 +93,10 @@ impl Sweeper {
         let loss = Loss { good_at: expected.good_at.unwrap_or(now), noticed_at: now };
         match found {
             Epoch::Kept => {}
-            Epoch::Other(other) if expected.attempts.contains(&other) => {}
+            Epoch::Other(ref other) if expected.attempts.contains(other) => {}
+            Epoch::Other(ref other) if is_newer(other, &expected.number) => {
+                debug!("another replica has incremented the epoch meanwhile");
+            }
             Epoch::Gone if expected.number.is_empty() => {
                 info!("Redis is new to this ledger, or was emptied while no gateway ran");
                 self.lost(loss, expected, doubt);
@@ -108,7 +111,7 @@ impl Sweeper {
                 self.broker.end_life().await?;
             }
         }
-        (expected.number, expected.good_at) = (next, Some(now));
+        (expected.number, expected.good_at) = (standing(found, next), Some(now));
         expected.attempts.clear();
         if !expected.is_noted {
             self.note_loss(doubt).await?;
@@ -133,9 +136,31 @@ impl Sweeper {
     }
 }
 
+/// The number that is in Redis now: one that is newer than ours was left there.
+fn standing(found: Epoch, next: String) -> String {
+    match found {
+        Epoch::Other(other) if is_newer(&other, &next) => other,
+        Epoch::Kept | Epoch::Gone | Epoch::Other(_) => next,
+    }
+}
+
+/// Whether one number was written after another. A number that cannot be read is old.
+fn is_newer(number: &str, than: &str) -> bool {
+    let time = |number: &str| number.rsplit_once(':').and_then(|(_, time)| time.parse::<i64>().ok());
+    time(number) > time(than)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_number_that_another_replica_wrote_later_is_no_older_data() {
+        assert!(is_newer("b:11", "a:10") && !is_newer("b:9", "a:10") && !is_newer("an hour ago", "a:10"));
+        assert_eq!(standing(Epoch::Other("b:11".to_owned()), "a:10".to_owned()), "b:11");
+        assert_eq!(standing(Epoch::Other("b:9".to_owned()), "a:10".to_owned()), "a:10");
+        assert_eq!(standing(Epoch::Gone, "a:10".to_owned()), "a:10");
+    }
 
     #[test]
     fn a_loss_reads_back_as_it_was_written_down() {

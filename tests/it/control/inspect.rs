@@ -146,7 +146,7 @@ async fn the_registry_knows_its_workers_across_a_restart_of_the_gateway() {
     for name in ["w1@test", "w2@test"] {
         eventually(&format!("{name} is known"), async || {
             let worker = worker(&env.http, name).await;
-            (worker["status"] == "online" && worker["pool"].is_string() && worker["queues"].as_array()?.len() == 3)
+            (worker["status"] == "online" && worker["pool"].is_string() && worker["queues"].as_array()?.len() == 4)
                 .then_some(())
         })
         .await;

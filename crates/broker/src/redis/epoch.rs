@@ -7,12 +7,16 @@ use redis::Script;
 
 use super::{Broker, Error};
 
+/// KEYS: the number. ARGV: what it should be, what it becomes. A newer one is another replica's, and stays: who was stopped for a while
+/// must not bring an old one back.
 static ADVANCE: LazyLock<Script> = LazyLock::new(|| {
     Script::new(
         r"
+        local function time(number) return tonumber(string.match(number, ':(%d+)$')) end
         local found = redis.call('GET', KEYS[1])
         if (ARGV[1] ~= '' and found ~= ARGV[1]) or not found then
-            redis.call('SET', KEYS[1], ARGV[2])
+            local there, next = found and time(found), time(ARGV[2])
+            if not (there and next and there > next) then redis.call('SET', KEYS[1], ARGV[2]) end
             return found or ''
         end
         redis.call('SET', KEYS[1], ARGV[2])
@@ -28,7 +32,7 @@ pub enum Epoch {
     Kept,
     /// Missing: Redis was emptied, or restarted empty.
     Gone,
-    /// Another value than expected: an older copy of the data was restored, or another process incremented it.
+    /// Another value than expected: an older copy of the data was restored, or, if it is newer, another process incremented it.
     Other(String),
 }
 
