@@ -37,7 +37,7 @@ async fn works_behind(mode: &str, more: &str) {
     let ids = futures_util::future::join_all(many).await;
     let chain = json!({"chain": [{"task": "demo.add", "args": [1, 2]}, {"task": "demo.add", "args": [3]}]});
     let chain = one.post("/v1/tasks", &chain).await.expect(202);
-    let at = (jiff::Timestamp::now() + std::time::Duration::from_secs(1)).to_string();
+    let at = (jiff::Timestamp::now() + std::time::Duration::from_secs(10)).to_string();
     let schedule = json!({"name": "once", "task": "demo.add", "args": [1, 1], "at": at});
     one.post("/v1/schedules", &schedule).await.expect(201);
     let later = id(&one.post("/v1/tasks", &json!({"task": "demo.add", "countdown": 3600})).await.expect(202));

@@ -16,7 +16,9 @@ use ledger::{EdgeKind, Task, Worker};
 use runtime::clock::Time;
 
 /// The verdict of a revoke: what is certain.
+// No further fields: an answer about many tasks is no verdict of one.
 #[derive(Debug, Serialize, ToSchema)]
+#[serde(deny_unknown_fields)]
 #[schema(as = Revoked)]
 pub struct RevokedView {
     pub task_id: String,

@@ -94,7 +94,7 @@ fn does_everything(version: Version) {
         ("terminated", "TaskRevokedError".into()),
         ("stats", serde_json::json!(["w1@test"])),
         ("registered", true.into()),
-        ("queues", serde_json::json!(["celery", "crawl", "document_processing"])),
+        ("queues", serde_json::json!(["celery", "crawl", "document_processing", "image_analysis"])),
         ("events", true.into()),
     ] {
         assert_eq!(results[name], wanted, "{name}: {results}\n{}", worker.log());
