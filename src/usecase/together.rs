@@ -3,6 +3,7 @@
 //! A group's id means its members and the steps that lead to them. A task's id means only that task; its canvas is included only if
 //! the caller asks for it.
 
+use std::cmp::Reverse;
 use std::collections::{BTreeMap, HashMap, HashSet};
 
 use futures_util::future::try_join_all;
@@ -111,7 +112,8 @@ impl Gateway {
         self.revoke_each(tasks, visibility, request).await
     }
 
-    /// Those of the tasks that the caller sees. Later steps first, so that none is sent because the one before it ended.
+    /// Those of the tasks that the caller sees. Waiting steps come first, one by one from the last: a step whose predecessor is revoked
+    /// before it would be skipped.
     pub(super) async fn revoke_each(
         &self,
         mut tasks: Vec<Task>,
@@ -119,10 +121,14 @@ impl Gateway {
         request: &RevokeRequest,
     ) -> Result<Vec<Revoked>, RevokeError> {
         tasks.retain(|task| visibility.sees_task(task));
-        tasks.sort_by_key(|task| (place(task.phase), task.no));
+        tasks.sort_by_key(|task| (place(task.phase), Reverse(task.no)));
+        let (steps, others) = tasks.split_at(tasks.partition_point(|task| task.phase == Phase::Waiting));
         let until = Instant::now() + CONFIRMATION;
         let mut revoked = Vec::with_capacity(tasks.len());
-        for chunk in tasks.chunks(AT_ONCE) {
+        for step in steps {
+            revoked.push(self.revoke_until(&step.id, request, until).await?);
+        }
+        for chunk in others.chunks(AT_ONCE) {
             let each = chunk.iter().map(|task| self.revoke_until(&task.id, request, until));
             revoked.extend(try_join_all(each).await?);
         }
