@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use celery::task::{Phase, TaskId};
-use ledger::Error;
+use ledger::{Error, Filter};
 use sqlx::{Connection, Executor, PgConnection};
 
 use super::fixture::{Fixture, T0, after, new_id, record};
@@ -142,4 +142,18 @@ async fn a_ledger_of_the_shape_before_is_refused_and_left_alone() {
     let Err(Error::Migration(why)) = ledger::Ledger::migrate(&ledger).await else { panic!("it is refused") };
     assert!(why.to_string().contains("alter schema taskgate rename"), "{why}");
     assert_eq!(query(&url, "select count(*) from pg_tables where schemaname = 'taskgate'"), "1");
+}
+
+/// A transaction that was rolled back, a new day and a crash all leave numbers unused.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn numbers_that_no_task_has_hide_nothing_from_a_list_up_to_now() {
+    let ledger = Fixture::postgres().await;
+    let ids = [new_id(), new_id(), new_id()];
+    for id in &ids {
+        ledger.accept(id).await;
+    }
+    query(&ledger.url, "select setval('taskgate.task_no', last_value + 1000) from taskgate.task_no");
+    let mut listed = ledger.list(Filter { to: Some(after(3_600)), ..Filter::default() }).await;
+    listed.reverse();
+    assert_eq!(listed, ids);
 }

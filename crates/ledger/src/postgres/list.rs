@@ -242,14 +242,21 @@ async fn bounds(pool: &Pool, filter: &Filter, page: &Page) -> Result<(i64, i64),
 /// About the lowest number of tasks submitted at this time or later; the end of all numbers when there are none.
 async fn first_at(pool: &Pool, at: i64) -> Result<i64, Error> {
     let newest: i64 = sqlx::query(NEWEST).fetch_one(pool).await?.try_get(0)?;
-    let (mut low, mut high) = (0, newest);
+    // The sequence may be ahead of the newest task: then nothing is found from `middle` on.
+    let (mut low, mut high, mut is_end) = (0, newest, true);
     while low <= high {
         let middle = low + (high - low) / 2;
         let row = sqlx::query(SUBMITTED).bind(middle).fetch_optional(pool).await?;
-        let Some(row) = row else { break };
-        if row.try_get::<i64, _>(1)? >= at { high = middle - 1 } else { low = row.try_get::<i64, _>(0)? + 1 }
+        let found = row.map(|row| Ok::<(i64, i64), sqlx::Error>((row.try_get(0)?, row.try_get(1)?))).transpose()?;
+        match found {
+            Some((no, submitted_at)) if submitted_at < at => low = no + 1,
+            found => {
+                is_end &= found.is_none();
+                high = middle - 1;
+            }
+        }
     }
-    Ok(if low > newest { i64::MAX } else { low })
+    Ok(if is_end { i64::MAX } else { low })
 }
 
 /// Tasks whose ids begin with the search text, if they fit on one page: they are listed first.
