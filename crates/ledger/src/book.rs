@@ -273,7 +273,7 @@ fn fill(task: &mut Task, adoption: &Adoption) -> bool {
     };
     set(&mut task.name, adoption.name.as_deref().map(short));
     let shadow = adoption.shadow.as_deref().map(short);
-    if shadow.is_some() && shadow != adoption.name && shadow == task.name {
+    if shadow.is_some() && adoption.name.is_some() && shadow != adoption.name && shadow == task.name {
         task.name = None;
         set(&mut task.name, adoption.name.as_deref().map(short));
     }

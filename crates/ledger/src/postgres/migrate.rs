@@ -87,6 +87,7 @@ pub(super) async fn migrate(config: &PostgresConfig) -> Result<(), Error> {
     }
     migrator.run_direct(None, tx.connection(), false).await.map_err(|error| match error {
         sqlx::migrate::MigrateError::Execute(error) => error.into(),
+        sqlx::migrate::MigrateError::VersionMismatch(1) => Error::Migration(Box::new(OldShape { advice: KEEP })),
         other => Error::Migration(Box::new(other)),
     })?;
     crash_points::reach(crash_points::HALF_MIGRATED);

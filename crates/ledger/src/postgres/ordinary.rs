@@ -42,7 +42,7 @@ statements! {
          where f.task_no = any($1::bigint[]) and f.seq = ", at_place!("$2::int[]", "$1"),
         " and f.revoke_requested_at is null and f.history is null returning 1), \
          gone as (delete from taskgate.flight f where f.task_no = any($9::bigint[]) and f.seq = ", at_place!("$10::int[]", "$9"),
-        " and f.revoke_requested_at is null and f.history is null \
+        " and f.revoke_requested_at is null and f.retried_as is null and f.history is null \
          returning f.task_no, f.queued_at, f.delivery, f.retries, f.progress, f.children, ", place!("$9"), " as place), \
          over as (insert into taskgate.ended (task_no, queued_at, received_at, started_at, finished_at, runtime, seq, delivery, retries, \
          corrected, dead, phase, worker, progress, children, result) \

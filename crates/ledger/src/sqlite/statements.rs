@@ -30,6 +30,7 @@ const LISTS: &[&[&str]] = &[
     migrate::STATEMENTS,
     outbox::STATEMENTS,
     prune::STATEMENTS,
+    &prune::ROWS,
     save::STATEMENTS,
     schedules::STATEMENTS,
     stats::STATEMENTS,
