@@ -4,7 +4,7 @@ use async_trait::async_trait;
 use sqlx::Row;
 
 use super::audit;
-use super::dialect::{Adapter, AdapterRow};
+use super::dialect::{Adapter, AdapterRow, among_hashes, hash_list};
 use crate::statements::statements;
 use crate::tokens::{read_token_row, scopes_text, tasks_text};
 use crate::{Error, SecretHash, Token, Tokens};
@@ -28,7 +28,7 @@ statements! {
     CHANGED = "update token_change set version = version + 1";
     VERSION = "select version from token_change";
     ALL = concat!("select ", columns!(), " from token order by created_at desc, token_id desc");
-    BY_HASH = concat!("select ", columns!(), " from token where hash = $1");
+    BY_HASH = concat!("select ", columns!(), " from token where hash ", among_hashes!("$1"));
     REVOKE = concat!(
         "update token set revoked_at = $2 where (token_id = $1 or name = $1) and revoked_at is null returning ",
         columns!()
@@ -71,12 +71,7 @@ impl Tokens for Adapter {
     }
 
     async fn tokens_by_hash(&self, hashes: &[SecretHash]) -> Result<Vec<Token>, Error> {
-        let mut found = Vec::with_capacity(hashes.len());
-        for hash in hashes {
-            let row = sqlx::query(BY_HASH).bind(hash.as_slice()).fetch_optional(self.reads()).await?;
-            found.extend(row.as_ref().map(token).transpose()?);
-        }
-        Ok(found)
+        sqlx::query(BY_HASH).bind(hash_list(hashes)).fetch_all(self.reads()).await?.iter().map(token).collect()
     }
 
     async fn token_version(&self) -> Result<i64, Error> {

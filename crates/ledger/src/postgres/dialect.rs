@@ -9,7 +9,7 @@ use super::learn::BEGIN_RELAXED;
 pub(super) use super::pool::Tx;
 use super::pooled::Pool;
 use super::{notify, pool};
-use crate::Error;
+use crate::{Error, SecretHash};
 
 /// Ends a select that locks its rows until the commit.
 macro_rules! locking {
@@ -38,6 +38,14 @@ macro_rules! among {
 }
 pub(super) use among;
 
+/// A condition: one of a list of hashes.
+macro_rules! among_hashes {
+    ($list:literal) => {
+        concat!("= any(", $list, ")")
+    };
+}
+pub(super) use among_hashes;
+
 /// A list of texts as the rows `k (key)`.
 macro_rules! keys {
     ($list:literal) => {
@@ -57,6 +65,11 @@ pub(super) use task_id;
 /// A list as a bound value.
 pub(super) fn list<T: Clone>(values: &[T]) -> Vec<T> {
     values.to_vec()
+}
+
+/// Hashes as a bound value.
+pub(super) fn hash_list(hashes: &[SecretHash]) -> Vec<Vec<u8>> {
+    hashes.iter().map(|hash| hash.to_vec()).collect()
 }
 
 /// Each key uses one of 64 locks, held until the commit, so that submissions that may be refused are decided one after the other.

@@ -7,7 +7,7 @@ pub(super) use sqlx::sqlite::SqliteRow as AdapterRow;
 
 pub(super) use super::SqliteLedger as Adapter;
 pub(super) use super::pool::{Tx, list};
-use crate::Error;
+use crate::{Error, SecretHash};
 
 /// Ends a select that locks its rows until the commit.
 macro_rules! locking {
@@ -36,6 +36,14 @@ macro_rules! among {
 }
 pub(super) use among;
 
+/// A condition: one of a list of hashes.
+macro_rules! among_hashes {
+    ($list:literal) => {
+        concat!("in (select unhex(value) from json_each(", $list, "))")
+    };
+}
+pub(super) use among_hashes;
+
 /// A list of texts as the rows `k (key)`.
 macro_rules! keys {
     ($list:literal) => {
@@ -51,6 +59,12 @@ macro_rules! task_id {
     };
 }
 pub(super) use task_id;
+
+/// Hashes as a bound value.
+pub(super) fn hash_list(hashes: &[SecretHash]) -> String {
+    let digits = |hash: &SecretHash| hash.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
+    list(&hashes.iter().map(digits).collect::<Vec<_>>())
+}
 
 /// Does nothing: the one writer decides alone.
 pub(super) async fn decide_alone(_: &mut Tx, _: &[String]) -> Result<(), Error> {
