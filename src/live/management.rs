@@ -18,6 +18,8 @@ use broker::Standing;
 const PATIENCE: Duration = Duration::from_secs(10);
 /// Messages that are looked at from the front of a queue: all before a page are taken and put back with it.
 pub const DEEPEST: i64 = 1_000;
+/// The most bytes of one answer.
+const MOST_BYTES: usize = 64 << 20;
 
 #[derive(Debug, thiserror::Error)]
 pub enum ManagementError {
@@ -33,6 +35,10 @@ pub enum ManagementError {
     Quorum(String),
     #[error("only the first {DEEPEST} messages of a queue can be looked at")]
     TooDeep,
+    #[error("the messages have more than {MOST_BYTES} bytes: ask for fewer, or for earlier ones")]
+    TooLarge,
+    #[error("RabbitMQ's management API answered something else than messages")]
+    Unreadable(#[from] serde_json::Error),
 }
 
 /// The API of one virtual host.
@@ -94,7 +100,7 @@ impl Management {
             "count": skip.saturating_add(limit).min(DEEPEST), "ackmode": "ack_requeue_true", "encoding": "base64",
         });
         let asked = self.client.post(self.path(queue, &["get"])).json(&wish).send().await?;
-        let messages: Vec<Message> = answered(asked).await?.json().await?;
+        let messages = messages(answered(asked).await?).await?;
         let skipped = usize::try_from(skip).unwrap_or(usize::MAX);
         Ok(messages.iter().skip(skipped).map(|one| Standing { step: 0, payload: envelope(one) }).collect())
     }
@@ -106,6 +112,18 @@ impl Management {
         }
         url
     }
+}
+
+/// The messages, as far as their bytes have a bound: the API gives whole messages, also those before the page.
+async fn messages(mut answer: reqwest::Response) -> Result<Vec<Message>, ManagementError> {
+    let mut text = Vec::new();
+    while let Some(bytes) = answer.chunk().await? {
+        if text.len() + bytes.len() > MOST_BYTES {
+            return Err(ManagementError::TooLarge);
+        }
+        text.extend_from_slice(&bytes);
+    }
+    Ok(serde_json::from_slice(&text)?)
 }
 
 async fn answered(answer: reqwest::Response) -> Result<reqwest::Response, ManagementError> {

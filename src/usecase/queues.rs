@@ -63,10 +63,13 @@ pub enum QueueError {
 impl From<ManagementError> for QueueError {
     fn from(error: ManagementError) -> Self {
         match error {
-            ManagementError::Quorum(_) | ManagementError::TooDeep => Self::Unable(error.to_string()),
-            ManagementError::Away(_) | ManagementError::Refused { .. } | ManagementError::NoQueue(_) => {
-                Self::Redis(broker::Error::Unexpected(error.to_string()))
+            ManagementError::Quorum(_) | ManagementError::TooDeep | ManagementError::TooLarge => {
+                Self::Unable(error.to_string())
             }
+            ManagementError::Away(_)
+            | ManagementError::Unreadable(_)
+            | ManagementError::Refused { .. }
+            | ManagementError::NoQueue(_) => Self::Redis(broker::Error::Unexpected(error.to_string())),
         }
     }
 }

@@ -17,7 +17,9 @@ const CONNECTIONS: u32 = 2;
 /// How long a connection may take to come.
 const PATIENCE: Duration = Duration::from_secs(3);
 /// Rows of one statement: each may be large.
-const PAGE: usize = 50;
+const PAGE: usize = 8;
+/// Longer than the server lets a statement run: without an answer by then the connection is broken.
+const ANSWER: Duration = Duration::from_secs(15);
 const LIMITS: &str = "set transaction read only; set local statement_timeout = '10s'";
 
 /// One table. Connects when it is used.
@@ -48,11 +50,14 @@ impl StoredResults {
     /// # Errors
     /// When it is not, or the database is away.
     pub async fn ping(&self) -> Result<(), Error> {
-        let mut tx = begin_elsewhere(&self.pool).await?;
         let look = format!("{LIMITS}; select 1 from {} limit 0", self.table);
-        sqlx::raw_sql(AssertSqlSafe(look)).execute(&mut *tx).await?;
-        tx.rollback().await?;
-        Ok(())
+        answered(async {
+            let mut tx = begin_elsewhere(&self.pool).await?;
+            sqlx::raw_sql(AssertSqlSafe(look)).execute(&mut *tx).await?;
+            tx.rollback().await?;
+            Ok(())
+        })
+        .await
     }
 
     /// Rows of these tasks, as JSON objects of their columns, each with the id of its task. Of a result that is too large there is none.
@@ -62,22 +67,28 @@ impl StoredResults {
     pub async fn rows(&self, ids: &[TaskId]) -> Result<Vec<(String, String)>, Error> {
         let mut found = Vec::new();
         for page in ids.chunks(PAGE) {
-            let ids: Vec<&str> = page.iter().map(TaskId::as_str).collect();
-            let read = format!(
-                "select row.task_id::text, to_json(row)::text from (select * from {} where task_id = any($1) \
-                 and coalesce(octet_length(result), 0) <= {}) row",
-                self.table, self.most_bytes
-            );
-            let mut tx = begin_elsewhere(&self.pool).await?;
-            sqlx::raw_sql(LIMITS).execute(&mut *tx).await?;
-            let rows = sqlx::query(AssertSqlSafe(read)).persistent(false).bind(ids).fetch_all(&mut *tx).await?;
-            tx.rollback().await?;
-            for row in rows {
-                found.push((row.try_get(0)?, row.try_get(1)?));
-            }
+            found.extend(answered(self.page(page)).await?);
         }
         Ok(found)
     }
+
+    async fn page(&self, ids: &[TaskId]) -> Result<Vec<(String, String)>, Error> {
+        let ids: Vec<&str> = ids.iter().map(TaskId::as_str).collect();
+        let read = format!(
+            "select row.task_id::text, to_json(row)::text from (select * from {} where task_id = any($1) \
+             and coalesce(octet_length(result), 0) <= {}) row",
+            self.table, self.most_bytes
+        );
+        let mut tx = begin_elsewhere(&self.pool).await?;
+        sqlx::raw_sql(LIMITS).execute(&mut *tx).await?;
+        let rows = sqlx::query(AssertSqlSafe(read)).persistent(false).bind(ids).fetch_all(&mut *tx).await?;
+        tx.rollback().await?;
+        rows.iter().map(|row| Ok((row.try_get(0)?, row.try_get(1)?))).collect()
+    }
+}
+
+async fn answered<T>(asked: impl Future<Output = Result<T, Error>>) -> Result<T, Error> {
+    tokio::time::timeout(ANSWER, asked).await.unwrap_or_else(|_| Err(sqlx::Error::PoolTimedOut.into()))
 }
 
 /// Whether an address can be understood. Connects to nothing.
