@@ -7,12 +7,14 @@
 //! A place that its result does not have ends the task as failed, and so what follows it.
 
 use std::collections::{BTreeSet, HashMap};
+use std::sync::Arc;
 use std::time::Duration;
 
 use tracing::{debug, warn};
 
 use super::Gateway;
 use super::admission::foreign_name;
+use super::limits::at_once;
 use super::retry::RetryError;
 use super::revoke::{RevokeError, RevokeRequest, Revoked};
 use super::submit::{Idempotency, SubmitError, SubmitRequest, Submitted, trace_headers};
@@ -52,13 +54,15 @@ impl Gateway {
     /// Sends every part whose turn has come.
     pub(crate) async fn step_dags(&self) -> Result<Stepped, Error> {
         let ready = self.ledger.ready_parts(PAGE).await?;
+        let mut has_sent = false;
         for part in &ready {
-            self.send_part(part).await?;
+            has_sent |= self.send_part(part).await?;
         }
-        if !ready.is_empty() {
+        if has_sent {
             self.relay.nudge();
         }
-        let is_full = i64::try_from(ready.len()).is_ok_and(|count| count == PAGE);
+        // A page of parts that all wait for their results is looked at again after a pause.
+        let is_full = has_sent && i64::try_from(ready.len()).is_ok_and(|count| count == PAGE);
         Ok(Stepped { is_full, waits: is_full || self.ledger.has_parts().await? })
     }
 
@@ -69,16 +73,17 @@ impl Gateway {
         Ok(())
     }
 
-    async fn send_part(&self, part: &ReadyPart) -> Result<(), Error> {
+    /// Whether the part is done with.
+    async fn send_part(&self, part: &ReadyPart) -> Result<bool, Error> {
         let now = clock::now();
         let Some(stored) = StoredPart::parse(&part.document) else {
             warn!(part = part.no, "a part of a DAG cannot be read any more; it is dropped");
-            return self.ledger.release_part(part.no, &[], now).await.map(drop);
+            return self.ledger.release_part(part.no, &[], now).await.map(|_| true);
         };
         let known = self.known_to(&stored).await?;
         let releases = match self.releases(&stored, &known, now) {
             Ok(releases) => releases,
-            Err(Held::NotYet) => return Ok(()),
+            Err(Held::NotYet) => return Ok(false),
             Err(Held::Failed { kind, detail }) => {
                 self.fail_part(&stored, kind, &detail, now).await?;
                 Vec::new()
@@ -87,7 +92,7 @@ impl Gateway {
         let events = self.ledger.release_part(part.no, &releases, now).await?;
         debug!(part = part.no, tasks = events.len(), "sent a part of a DAG");
         self.hub.publish(&events);
-        Ok(())
+        Ok(true)
     }
 
     /// Its own tasks, and those whose results it reads.
@@ -95,7 +100,12 @@ impl Gateway {
         let names = part.reads.values().flat_map(|read| &read.ids).chain(&part.entries);
         let ids: Vec<TaskId> = names.filter_map(|id| TaskId::parse(id).ok()).collect();
         let tasks = self.ledger.tasks_by_id(&ids).await?;
-        Ok(tasks.into_iter().map(|task| (task.id.to_string(), task)).collect())
+        let mut known = HashMap::with_capacity(tasks.len());
+        for task in tasks {
+            let task = Arc::unwrap_or_clone(self.restored(Arc::new(task)).await);
+            known.insert(task.id.to_string(), task);
+        }
+        Ok(known)
     }
 
     fn releases(&self, part: &StoredPart, known: &HashMap<String, Task>, now: Time) -> Result<Vec<Release>, Held> {
@@ -174,6 +184,9 @@ impl Gateway {
             if let Some(old) = old_ids.get(&task.id).and_then(|id| tasks.get(id)) {
                 task.labels.clone_from(&old.labels);
                 task.options.clone_from(&old.options);
+                if task.options.limits.is_some() && task.phase == Phase::Accepted {
+                    (task.phase, task.due_at) = (Phase::Held, Some(at_once(now)));
+                }
                 task.retry_of = Some(old.id.clone());
             }
         }

@@ -56,8 +56,8 @@ pub(super) fn compile(dag: &Dag, wire: &Wire<'_>) -> Vec<Part> {
 fn join_pair(dag: &Dag, wire: &Wire<'_>, parts: &mut Vec<Part>) -> bool {
     let mut joined = false;
     let mut at = 0;
+    let mut followers = self::followers(parts);
     while at < parts.len() {
-        let followers = followers(parts);
         let only = |part: usize| match followers[part].as_slice() {
             [follower] => Some(*follower),
             _ => None,
@@ -79,6 +79,7 @@ fn join_pair(dag: &Dag, wire: &Wire<'_>, parts: &mut Vec<Part>) -> bool {
         part.nodes.extend(next.nodes);
         part.last = next.last;
         joined = true;
+        followers = self::followers(parts);
     }
     joined
 }

@@ -14,7 +14,6 @@ use super::{
 use crate::task::canvas::EdgeKind;
 use crate::task::dag::{Dag, Results, fill, reads, results};
 use crate::task::reader::Reader;
-use crate::task::signature::Limits;
 use crate::task::{Expires, GroupId, Invalid, Json, Signature, TaskId, TaskSignature, json};
 
 /// What a DAG is beside its tasks.
@@ -151,8 +150,8 @@ impl StoredPart {
     /// # Errors
     /// What `look` misses.
     pub fn filled(&self, look: &dyn Fn(&str) -> Result<String, String>) -> Result<Signature, String> {
-        let mut reader = Reader::new(Limits { depth: 1_000, ..Limits::default() });
-        let signature = reader.signature(&self.signature, 0);
+        let mut reader = Reader::stored();
+        let signature = reader.signature(&self.signature, 0).filter(|_| reader.problems.found.is_empty());
         let mut signature = signature.ok_or_else(|| "its signature cannot be read any more".to_owned())?;
         fill(&mut signature, look)?;
         Ok(signature)

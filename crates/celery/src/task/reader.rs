@@ -28,13 +28,21 @@ pub struct Reader {
     tasks: usize,
     /// Explicit task ids and their places.
     ids: HashMap<TaskId, String>,
+    /// It was accepted before: only its form is read.
+    is_stored: bool,
     /// Members of a DAG's nodes that are the caller's to read.
     node_extras: &'static [&'static str],
 }
 
 impl Reader {
     pub fn new(limits: Limits) -> Self {
-        Self { problems: Problems::default(), limits, tasks: 0, ids: HashMap::new(), node_extras: &["after"] }
+        let problems = Problems::default();
+        Self { problems, limits, tasks: 0, ids: HashMap::new(), is_stored: false, node_extras: &["after"] }
+    }
+
+    /// For what the ledger keeps: its limits and types were judged when it was accepted.
+    pub(crate) fn stored() -> Self {
+        Self { is_stored: true, ..Self::new(Limits { depth: 1_000, tasks: usize::MAX, ..Limits::default() }) }
     }
 
     /// Reads a signature without any further members.
@@ -227,7 +235,7 @@ impl Reader {
     }
 
     fn arguments(&mut self, fields: &Fields<'_>, task: &mut TaskSignature) {
-        let (depth, types) = (self.limits.depth, self.limits.json_types);
+        let (depth, types, is_stored) = (self.limits.depth, self.limits.json_types, self.is_stored);
         let mut nested = |name, bracket, expected: &str| {
             self.member(fields, name, |reader, value| {
                 if !value.get().starts_with(bracket) {
@@ -238,7 +246,7 @@ impl Reader {
                     reader.problems.add(format!("is nested deeper than {depth} levels"));
                     return None;
                 }
-                if let Some(refused) = extended::refused(value.get(), types) {
+                if !is_stored && let Some(refused) = extended::refused(value.get(), types) {
                     reader.problems.add_below(&refused.pointer, refused.why);
                     return None;
                 }

@@ -7,12 +7,13 @@ use serde_json::value::RawValue;
 use super::Reader;
 use crate::task::dag::{Dag, DagNode, MAX_NODES, results, split};
 use crate::task::json::{self, Fields};
-use crate::task::signature::Limits;
 use crate::task::submission::walk;
 use crate::task::{Invalid, Signature, TaskId, TaskSignature};
 use crate::template::{Part, parts};
 
 const MAX_NAME: usize = 100;
+/// The most names in all `after` lists together.
+const MAX_AFTER: usize = 10_000;
 
 impl Reader {
     /// `{"nodes": {name: signature and "after"}}`.
@@ -36,8 +37,7 @@ impl Reader {
 
     /// A DAG as the ledger keeps it.
     pub fn stored_dag(text: &str) -> Option<Dag> {
-        let mut reader =
-            Self { node_extras: &["after", "kept"], ..Self::new(Limits { depth: 1_000, ..Limits::default() }) };
+        let mut reader = Self { node_extras: &["after", "kept"], ..Self::stored() };
         let whole = json::verbatim(text.to_owned()).ok()?;
         match reader.signature(&whole, 0) {
             Some(Signature::Dag(dag)) if reader.problems.found.is_empty() => Some(dag),
@@ -63,6 +63,10 @@ impl Reader {
                 }
                 reader.node(name, value, &names)
             }));
+        }
+        if nodes.iter().map(|node: &DagNode| node.after.len()).sum::<usize>() > MAX_AFTER {
+            self.problems.add(format!("has more than {MAX_AFTER} names in the nodes' after"));
+            return None;
         }
         (nodes.len() == names.len()).then_some(Dag { nodes })
     }
