@@ -77,7 +77,7 @@ impl Offload {
         let Some(reference) = Reference::read(value.get()) else { return Ok(value.get().to_owned()) };
         let store = self.stores.get(&reference.store);
         let store = store.ok_or_else(|| format!("this worker has no store {}", reference.store))?;
-        let bytes = store.read(&reference.key).await.map_err(|error| error.told())?;
+        let bytes = store.read(&reference).await.map_err(|error| error.told())?;
         let text = String::from_utf8(bytes.into()).map_err(|_| format!("{} is not JSON", reference.key))?;
         RawValue::from_string(text)
             .map(|value| value.get().to_owned())

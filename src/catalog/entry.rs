@@ -244,6 +244,14 @@ impl Entry {
         Ok(self)
     }
 
+    /// Whether all tasks of a call are allowed: its own, or the steps of its canvas.
+    pub fn calls_only(&self, is_allowed: &dyn Fn(&str) -> bool) -> bool {
+        match &self.canvas {
+            Some(canvas) => canvas.tasks().into_iter().all(is_allowed),
+            None => is_allowed(self.name.as_str()),
+        }
+    }
+
     /// The entry's own fields of the answer, with their schemas.
     pub fn response_fields(&self) -> Vec<(&str, Value)> {
         self.response.as_ref().map(Response::schemas).unwrap_or_default()

@@ -94,11 +94,17 @@ impl Uploads {
         Ok(removed)
     }
 
+    /// A task that others sent, whose message was never here: its result is kept as long as the task.
+    async fn is_of_others(&self, id: &TaskId) -> Result<bool, ledger::Error> {
+        let is_kept = |task: ledger::Task| task.adopted && (!task.phase.is_final() || task.result.is_some());
+        Ok(self.ledger.task(id).await?.is_some_and(is_kept))
+    }
+
     async fn is_needed(&self, file: &Stored) -> Result<bool, ledger::Error> {
         match file.kind {
             Kind::Upload => self.is_upload_needed(&file.id).await,
             Kind::Result => match TaskId::parse(&file.id) {
-                Ok(id) => Ok(self.ledger.message(&id).await?.is_some()),
+                Ok(id) => Ok(self.ledger.message(&id).await?.is_some() || self.is_of_others(&id).await?),
                 Err(_) => Ok(false),
             },
         }

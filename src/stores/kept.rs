@@ -30,12 +30,12 @@ impl Store {
         Ok((Reference { store: self.name().to_owned(), key: file.key.clone(), bytes }, file))
     }
 
-    /// What lies under a key.
+    /// The value that a reference names, and no more than the bytes that the reference says.
     ///
     /// # Errors
     /// When the store is away, or nothing lies there.
-    pub async fn read(&self, key: &str) -> Result<Bytes, StoreError> {
-        let path = self.path(key);
-        self.in_time(async { self.objects().get(&path).await?.bytes().await }).await
+    pub async fn read(&self, reference: &Reference) -> Result<Bytes, StoreError> {
+        let path = self.path(&reference.key);
+        self.in_time(self.objects().get_range(&path, 0..reference.bytes)).await
     }
 }

@@ -3,8 +3,10 @@
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
-use celery::task::Json;
+use super::Kind;
+use super::sweep::room;
 use celery::task::json;
+use celery::task::{Json, TaskId};
 
 /// The only member of the object.
 const MEMBER: &str = "taskgate.offloaded";
@@ -21,6 +23,11 @@ pub struct Reference {
 impl Reference {
     pub fn json(&self) -> Json {
         json::written(json!({MEMBER: self}).to_string())
+    }
+
+    /// Whether it names a result that the task itself has kept.
+    pub fn is_of_task(&self, id: &TaskId) -> bool {
+        self.key.starts_with(&format!("{}/{}/", room(Kind::Result), id.as_str()))
     }
 
     /// `None` for any other value.
@@ -42,6 +49,9 @@ mod tests {
     fn a_reference_reads_back_and_nothing_else_is_one() {
         let reference = Reference { store: "default".into(), key: "uploads/a/b.json".into(), bytes: 7 };
         assert_eq!(Reference::read(reference.json().get()), Some(reference.clone()));
+        assert!(!reference.is_of_task(&TaskId::parse("a").unwrap()), "it is an argument");
+        let result = Reference { key: "results/a/b.json".into(), ..reference };
+        assert!(result.is_of_task(&TaskId::parse("a").unwrap()) && !result.is_of_task(&TaskId::parse("b").unwrap()));
         for other in ["1", "{}", r#"{"taskgate.offloaded": 1}"#, r#"["taskgate.offloaded"]"#] {
             assert_eq!(Reference::read(other), None, "{other}");
         }

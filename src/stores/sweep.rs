@@ -117,7 +117,11 @@ impl Store {
         };
         let mut cleared = 0;
         for note in notes.into_iter().filter(is_left) {
-            let text = self.in_time(async { bucket.get(&note.location).await?.bytes().await }).await?;
+            let text = match self.in_time(async { bucket.get(&note.location).await?.bytes().await }).await {
+                // The sweep of another replica has removed it.
+                Err(StoreError::Failed { source: object_store::Error::NotFound { .. }, .. }) => continue,
+                text => text?,
+            };
             let text = String::from_utf8_lossy(&text);
             if let Some((upload, key)) = text.split_once(' ') {
                 // It may be finished, or given up already.

@@ -33,7 +33,7 @@ impl Gateway {
     /// Why nothing would be accepted.
     pub fn check_caller(&self, entry: &Entry, visibility: &Visibility) -> Result<(), SubmitError> {
         self.check_backlog()?;
-        if entry.canvas.is_some() || visibility.sees(Some(entry.name.as_str())) {
+        if entry.calls_only(&|name| visibility.sees(Some(name))) {
             return Ok(());
         }
         Err(SubmitError::NotYours { name: entry.name.clone(), patterns: visibility.patterns() })

@@ -52,14 +52,15 @@ impl Gateway {
         readers.peek().is_some() && readers.all(is_ours)
     }
 
-    /// A task with its result, when that lies in a store and is no larger than a request may be; else with the reference.
+    /// A task with its result, when that lies in a store as its own and is no larger than a request may be; else with the reference. A task
+    /// may return any text, also the key of somebody else's file.
     pub(super) async fn restored(&self, task: Arc<Task>) -> Arc<Task> {
         let reference = task.result.as_ref().and_then(|result| Reference::read(result.get()));
-        let Some(reference) = reference.filter(|reference| reference.bytes <= self.limits.body as u64) else {
-            return task;
-        };
+        let is_its_own =
+            |reference: &Reference| reference.is_of_task(&task.id) && reference.bytes <= self.limits.body as u64;
+        let Some(reference) = reference.filter(is_its_own) else { return task };
         let Some(store) = self.stores.get(&reference.store) else { return task };
-        let result = store.read(&reference.key).await.ok().and_then(|bytes| String::from_utf8(bytes.into()).ok());
+        let result = store.read(&reference).await.ok().and_then(|bytes| String::from_utf8(bytes.into()).ok());
         match result.and_then(|text| RawValue::from_string(text).ok()) {
             Some(result) => Arc::new(Task { result: Some(result), ..Arc::unwrap_or_clone(task) }),
             None => task,
@@ -111,7 +112,8 @@ impl Mover<'_> {
         if text.len() as u64 <= self.limit {
             return Ok(text.to_owned());
         }
-        let name = format!("argument-{}.json", self.kept.len());
+        // Tasks of one submission share the upload.
+        let name = format!("argument-{}.json", clock::random_id());
         let (reference, file) = self.store.keep(Kind::Upload, self.id, &name, text.as_bytes()).await?;
         self.kept.push(file);
         Ok(reference.json().get().to_owned())

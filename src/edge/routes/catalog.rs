@@ -66,8 +66,9 @@ async fn call_with_file(
     let Received { body, told, digest, file } = receive(edge, entry, upload, request, is_repeatable).await?;
     let said = Said { path, body, told, digest, upload: Some(file.id().to_owned()) };
     let outcome = resolved(edge, entry, surroundings, said).await;
-    // A repeated request has sent its file a second time.
-    if outcome.as_ref().map_or(true, SubmissionAnswer::is_replay) {
+    // A repeated request has sent its file a second time. After an error of the ledger its task may be committed: the sweep decides.
+    let is_refused = |problem: &Problem| problem.status().is_client_error();
+    if outcome.as_ref().map_or_else(is_refused, SubmissionAnswer::is_replay) {
         file.discard().await;
     }
     outcome

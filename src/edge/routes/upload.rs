@@ -179,12 +179,14 @@ impl Reader<'_> {
     }
 
     async fn text_of(&self, mut field: Field<'_>, left: &mut usize) -> Result<String, Problem> {
+        let too_much = || {
+            let detail = format!("the fields of the form have more than {MOST_TEXT} bytes");
+            Problem::new(&slugs::PAYLOAD_TOO_LARGE).detail(detail)
+        };
+        *left = left.checked_sub(field.name().map_or(0, str::len)).ok_or_else(too_much)?;
         let mut text = Vec::new();
         while let Some(bytes) = self.in_time(field.chunk()).await? {
-            *left = left.checked_sub(bytes.len()).ok_or_else(|| {
-                let detail = format!("the fields of the form have more than {MOST_TEXT} bytes");
-                Problem::new(&slugs::PAYLOAD_TOO_LARGE).detail(detail)
-            })?;
+            *left = left.checked_sub(bytes.len()).ok_or_else(too_much)?;
             text.extend_from_slice(&bytes);
         }
         String::from_utf8(text).map_err(|_| misfit(field.name().unwrap_or_default(), "is not UTF-8"))
