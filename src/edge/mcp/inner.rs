@@ -5,16 +5,19 @@ use std::time::Duration;
 use axum::Router;
 use axum::body::Body;
 use axum::extract::{MatchedPath, OriginalUri, Request};
-use axum::http::{Extensions, HeaderMap, Method, StatusCode, header};
+use axum::http::{Extensions, HeaderMap, HeaderName, Method, StatusCode, header};
 use http_body_util::{BodyExt, Limited};
 use serde_json::Value;
 use tower::ServiceExt;
 
 use super::{Fault, INTERNAL};
+use crate::edge::extract::wanted_wait;
 use crate::guard::tokens::Identity;
 
 /// The largest answer that is passed on.
 const MAX_ANSWER: usize = 8 << 20;
+/// The longest that the progress of a call is told, whatever the caller prefers.
+const LONGEST: Duration = Duration::from_hours(24);
 /// The caller's headers that are passed on to operations.
 const PASSED: [&str; 6] = ["authorization", "host", "origin", "traceparent", "tracestate", "x-forwarded-for"];
 
@@ -94,9 +97,8 @@ impl Inner {
 
     /// How long the caller prefers to wait; this long where they do not say.
     pub fn patience(&self, usual: Duration) -> Duration {
-        let said = self.prefer.as_ref().and_then(|value| value.to_str().ok());
-        let seconds = said.and_then(|text| text.split(',').find_map(|part| part.trim().strip_prefix("wait=")));
-        seconds.and_then(|text| text.parse().ok()).map_or(usual, Duration::from_secs)
+        let said = self.prefer.clone().map(|value| HeaderMap::from_iter([(HeaderName::from_static("prefer"), value)]));
+        said.and_then(|headers| wanted_wait(&headers).ok().flatten()).map_or(usual, |wait| wait.min(LONGEST))
     }
 
     async fn send(

@@ -12,7 +12,6 @@ use super::inner::{Answer, escaped};
 use super::{Call, Fault, progress};
 use crate::catalog::Entry;
 use crate::edge::access::{self, Need, Reach};
-use crate::guard::tokens::Visibility;
 use ledger::Scope;
 
 /// How long a call waits for its result, unless the client prefers otherwise.
@@ -203,11 +202,11 @@ fn free_name(plain: &str, taken: &HashSet<String>) -> String {
     names.find(|name| !taken.contains(name)).expect("numbers do not end")
 }
 
-/// Whether a caller who may submit only some names may call it; for a canvas, whether all its steps are among them.
-fn is_usable(entry: &Entry, visibility: &Visibility) -> bool {
-    match &entry.canvas {
-        Some(canvas) => canvas.tasks().into_iter().all(|step| visibility.sees(Some(step))),
-        None => visibility.sees(Some(entry.name.as_str())),
+fn arguments_of<'a>(params: &'a Value, empty: &'a Map<String, Value>) -> Result<&'a Map<String, Value>, Fault> {
+    match &params["arguments"] {
+        Value::Null => Ok(empty),
+        Value::Object(arguments) => Ok(arguments),
+        _ => Err(Fault::params("arguments must be an object")),
     }
 }
 
@@ -246,7 +245,7 @@ impl Call<'_> {
         let may_submit = self.identity.may(Scope::Submit);
         let of_catalog = named(self.edge.catalog.entries())
             .into_iter()
-            .filter(|(_, entry)| may_submit && is_usable(entry, &visibility))
+            .filter(|(_, entry)| may_submit && entry.calls_only(&|name| visibility.sees(Some(name))))
             .filter_map(|(name, entry)| of_entry(&name, entry));
         let own = own();
         let own = own.iter().filter(|tool| self.offers(tool)).map(Own::shown);
@@ -261,11 +260,7 @@ impl Call<'_> {
     pub(super) async fn call_tool(&self, params: &Value) -> Result<Value, Fault> {
         let name = super::text(params, "name")?;
         let empty = Map::new();
-        let arguments = match &params["arguments"] {
-            Value::Null => &empty,
-            Value::Object(arguments) => arguments,
-            _ => return Err(Fault::params("arguments must be an object")),
-        };
+        let arguments = arguments_of(params, &empty)?;
         if let Some(tool) = own().iter().find(|tool| tool.name == name && self.offers(tool)) {
             return self.call_own(tool, arguments).await;
         }
@@ -285,7 +280,7 @@ impl Call<'_> {
             return Ok(None);
         };
         let empty = Map::new();
-        let (path, body) = target(entry, params["arguments"].as_object().unwrap_or(&empty))?;
+        let (path, body) = target(entry, arguments_of(params, &empty)?)?;
         let answer = self.inner.post(&path, &Value::Object(body)).await?;
         let task = answer.body["task_id"].as_str().or_else(|| answer.body["group_id"].as_str()).map(str::to_owned);
         let Some(task) = task.filter(|_| answer.status.is_success()) else {
