@@ -18,7 +18,7 @@ impl Gateway {
 
     /// `None` when no token of this id is left to revoke.
     pub async fn revoke_token(&self, id: &str) -> Result<Option<Token>, Error> {
-        if !self.tokens().await?.iter().any(|token| token.id == id) {
+        if !self.ledger.tokens().await?.iter().any(|token| token.id == id && token.person.is_none()) {
             return Ok(None);
         }
         self.ledger.revoke_token(id, clock::now()).await
