@@ -235,13 +235,16 @@ impl Lookout {
     }
 
     async fn over_budget(&self, now: Time) -> Result<Vec<Incident>, Trouble> {
-        let (mut after, mut found) = (0, Vec::new());
+        let (mut after, mut found, mut quiet) = (0, Vec::new(), Vec::new());
         loop {
             let tasks = self.ledger.unfinished(&[Phase::Running], after, PAGE).await?;
-            let Some(last) = tasks.last() else { return Ok(found) };
+            let Some(last) = tasks.last() else {
+                found.append(&mut quiet);
+                return Ok(found);
+            };
             after = last.no;
             for task in tasks {
-                found.extend(self.without_progress(&task, now).filter(|_| found.len() < MOST));
+                quiet.extend(self.without_progress(&task, now).filter(|_| quiet.len() < MOST));
                 let usual = || task.name.as_deref().and_then(|name| self.catalog.budget(name));
                 let budget = task.options.budget.or_else(usual);
                 let (Some(budget), Some(started)) = (budget, task.started_at) else { continue };

@@ -7,9 +7,14 @@ pub(super) fn peak_kib(pid: u32) -> u64 {
 
 /// What is resident now, in KiB, of a process and its children.
 pub(super) fn family_kib(pid: u32) -> u64 {
-    let children = std::fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap_or_default();
-    let pids = children.split_whitespace().filter_map(|pid| pid.parse().ok());
-    std::iter::once(pid).chain(pids).map(|pid| told(pid, "VmRSS:")).sum()
+    std::iter::once(pid).chain(children(pid)).map(|pid| told(pid, "VmRSS:")).sum()
+}
+
+/// A child is listed with the thread that started it.
+fn children(pid: u32) -> Vec<u32> {
+    let threads = std::fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
+    let lists = threads.filter_map(|thread| std::fs::read_to_string(thread.path().join("children")).ok());
+    lists.flat_map(|list| list.split_whitespace().filter_map(|pid| pid.parse().ok()).collect::<Vec<_>>()).collect()
 }
 
 fn told(pid: u32, key: &str) -> u64 {
@@ -27,5 +32,15 @@ mod tests {
         assert!(peak_kib(std::process::id()) > 100);
         assert_eq!(peak_kib(u32::MAX), 0);
         assert!(family_kib(std::process::id()) > 100);
+    }
+
+    #[test]
+    fn a_child_of_another_thread_is_one_of_the_family() {
+        let start = || std::process::Command::new("sleep").arg("60").spawn().unwrap();
+        let mut child = std::thread::spawn(start).join().unwrap();
+        let is_there = children(std::process::id()).contains(&child.id());
+        child.kill().unwrap();
+        child.wait().unwrap();
+        assert!(is_there);
     }
 }

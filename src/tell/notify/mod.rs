@@ -30,6 +30,8 @@ const LEASE: &str = "incidents";
 /// Longer than a pass takes.
 const LEASE_TTL: Duration = Duration::from_secs(45);
 const PERIOD: Duration = Duration::from_secs(2);
+/// What an earlier process found stays open for so long after a start: some incidents are found only after their threshold.
+const SETTLING: Duration = Duration::from_secs(120);
 /// Of one pass; a storm of incidents takes some.
 const NOTICES: i64 = 500;
 /// After the first failed try; each further pause is four times as long.
@@ -65,6 +67,9 @@ pub struct Notifier {
     channels: Channels,
     configured: Vec<Notify>,
     holder: String,
+    began: Instant,
+    /// Ids of the incidents that this process has found itself.
+    seen: BTreeSet<String>,
     /// Ids of the open incidents as they were written last, so that an unchanged list costs nothing. `None`: it is not known.
     written: Option<BTreeSet<String>>,
     outage: Outage,
@@ -80,7 +85,8 @@ impl Notifier {
         holder: String,
     ) -> Self {
         let (channels, outage) = (Channels::new(webhooks), Outage::default());
-        Self { ledger, incidents, channels, configured, holder, written: None, outage, pruned_at: None }
+        let (began, seen) = (Instant::now(), BTreeSet::new());
+        Self { ledger, incidents, channels, configured, holder, began, seen, written: None, outage, pruned_at: None }
     }
 
     /// Runs until `stop`. A notice that is being sent then is sent again by the next replica.
@@ -141,8 +147,14 @@ impl Notifier {
         let mut found: Vec<FoundIncident> = self.incidents.all().iter().map(message::found).collect();
         found.extend(self.outage.over().cloned());
         let ids: BTreeSet<String> = found.iter().map(|one| one.id.clone()).collect();
-        if self.written.as_ref() == Some(&ids) {
+        let is_young = self.began.elapsed() < SETTLING;
+        if !is_young && self.written.as_ref() == Some(&ids) {
             return Ok(());
+        }
+        if is_young {
+            self.seen.extend(ids.iter().cloned());
+            let open = self.ledger.open_incidents(i64::MAX).await?.into_iter().map(|kept| kept.found);
+            found.extend(open.filter(|kept| !self.seen.contains(&kept.id)));
         }
         let endpoints = self.endpoints().await?;
         for one in &mut found {
@@ -153,7 +165,7 @@ impl Notifier {
         }
         self.ledger.note_incidents(&found, now).await?;
         self.outage.is_written();
-        self.written = Some(ids);
+        self.written = (!is_young).then_some(ids);
         Ok(())
     }
 

@@ -117,7 +117,7 @@ fn incident(value: &Value, client: &Client) -> Incident {
         subject: text(&value["subject"]),
         since: client.when(&value["since"]),
         detail: text(&value["detail"]),
-        by: value["acknowledged_by"].as_str().map(str::to_owned),
+        by: value["acknowledged_by"].as_str().map(|_| text(&value["acknowledged_by"])),
     }
 }
 

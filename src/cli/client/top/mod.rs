@@ -80,7 +80,15 @@ impl Top {
                 Wish::NextPane => view.pane = view.pane.next(),
                 Wish::Redraw => {}
                 Wish::Look => {
-                    view.look(Facts::read(client).await);
+                    let mut reading = std::pin::pin!(Facts::read(client));
+                    let looked = loop {
+                        tokio::select! {
+                            looked = &mut reading => break looked,
+                            // A gateway that does not answer keeps nobody here.
+                            wish = wishes.recv() => if matches!(wish, None | Some(Wish::Leave)) { return Ok(()) },
+                        }
+                    };
+                    view.look(looked);
                     due = Instant::now() + Duration::from_secs(self.interval);
                 }
             }
