@@ -61,7 +61,7 @@ export function Limits() {
     ${list.length > 0 && html`<div class="scroll" tabindex="0" role="region" aria-label="Limits"><table class="folds">
       <thead><tr><th>Key</th><th class="number">At once</th><th class="number">Rate</th><th class="number">Under way</th><th class="number">Waiting</th><th>Next start</th><th>Changed by hand</th><th><span class="hidden">Actions</span></th></tr></thead>
       <tbody>${list.map((limit) => html`<${Row} key=${limit.key} limit=${limit} onChange=${reload} onEdit=${setEdited} />`)}</tbody></table></div>`}
-    <div class="row">${cursors.length > 1 && html`<button type="button" onClick=${() => setCursors(cursors.slice(0, -1))}>First page</button>`}
+    <div class="row">${cursors.length > 1 && html`<button type="button" onClick=${() => setCursors([undefined])}>First page</button>`}
       ${data?.next && html`<button type="button" onClick=${() => setCursors([...cursors, data.next])}>Next page</button>`}</div>
     ${edited !== undefined && html`<${Change} limit=${edited} onChange=${reload} onClose=${() => setEdited(undefined)} />`}
   </div>`;

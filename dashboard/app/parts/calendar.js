@@ -6,13 +6,14 @@ import { at, zone } from '../words.js';
 import { taskPage, to } from '../place.js';
 import { say, speaks } from '../languages/speech.js';
 
-const DAY_MS = 86400000;
 /** Runs of one schedule in one day that are shown one by one. */
 const SHOWN = 6;
 /** Schedules that are asked about. */
 const MOST = 40;
 const AHEAD = 200;
 const BACK = 200;
+/** Runs of one schedule that are read back to the first day shown. */
+const MOST_BACK = 2000;
 const TONES = { fired: 'good', skipped: 'warn', missed: 'warn', failed: 'bad' };
 
 const shared = zone() === 'UTC' ? { timeZone: 'UTC' } : {};
@@ -24,12 +25,21 @@ async function load(schedules, from, until) {
   const within = (time) => new Date(time) >= from && new Date(time) < until;
   const one = async ({ name, paused }) => {
     const path = `/v1/schedules/${segment(name)}`;
-    const { runs } = await get(`${path}/runs`, { limit: BACK });
+    const runs = [];
+    let page = {};
+    do {
+      page = await get(`${path}/runs`, { limit: BACK, cursor: page.next ?? undefined });
+      runs.push(...page.runs);
+    } while (page.next && runs.length < MOST_BACK && new Date(page.runs.at(-1).scheduled_at) >= from);
     const { ticks } = paused ? { ticks: [] } : await get(`${path}/preview`, { n: AHEAD });
     return [...runs.map((run) => ({ name, at: run.scheduled_at, outcome: run.outcome, id: run.task_id })), ...ticks.map((tick) => ({ name, at: tick }))].filter(({ at: time }) => within(time));
   };
   return (await Promise.all(schedules.slice(0, MOST).map(one))).flat();
 }
+
+/** Midnight of the day that is so many days after today, by the reader's clock. */
+const midnight = (days, now = new Date()) => (zone() === 'UTC' ? new Date(Date.UTC(now.getUTCFullYear(), now.getUTCMonth(), now.getUTCDate() + days))
+  : new Date(now.getFullYear(), now.getMonth(), now.getDate() + days));
 
 /** `Map(day, Map(name, entries by time))` */
 export function byDay(entries) {
@@ -53,12 +63,11 @@ function Entry({ entry }) {
 export function Calendar({ schedules }) {
   const [shift, setShift] = useState(0);
   const [state, setState] = useState({ entries: null, error: null });
-  const today = new Date(new Date().setHours(0, 0, 0, 0));
-  const from = new Date(today.getTime() + (shift * 7 - 1) * DAY_MS);
+  const first = shift * 7 - 1;
   const names = schedules.map(({ name, paused }) => name + paused).join(' ');
   useEffect(() => {
     let isHere = true;
-    load(schedules, from, new Date(from.getTime() + 7 * DAY_MS)).then((entries) => isHere && setState({ entries, error: null }), (error) => isHere && setState({ entries: null, error }));
+    load(schedules, midnight(first), midnight(first + 7)).then((entries) => isHere && setState({ entries, error: null }), (error) => isHere && setState({ entries: null, error }));
     return () => { isHere = false; };
   }, [shift, names]);
   const days = byDay(state.entries || []);
@@ -68,7 +77,7 @@ export function Calendar({ schedules }) {
     ${state.error && html`<p class="quiet">${state.error.message}</p>`}
     ${schedules.length > MOST && html`<p class="small quiet">${say('The first {count} schedules are shown.', { count: MOST })}</p>`}
     <div class="calendar">${[...Array(7).keys()].map((index) => {
-      const day = new Date(from.getTime() + index * DAY_MS);
+      const day = midnight(first + index);
       const here = days.get(key.format(day)) || new Map();
       return html`<section class="card ${key.format(day) === key.format(new Date()) ? 'today' : ''}" key=${key.format(day)}><h2>${title.format(day)}</h2>
         ${[...here].map(([name, entries]) => html`<div class="small" key=${name}><a translate=${false} class="wrap" href=${to('schedules', { name })}>${name}</a>
