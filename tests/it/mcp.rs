@@ -1,6 +1,7 @@
 //! `/mcp` with the official clients: what a call promises holds whatever becomes of client and gateway.
 
 use std::process::Stdio;
+use std::time::Duration;
 
 use reqwest::Method;
 use serde_json::{Value, json};
@@ -76,14 +77,16 @@ impl Official {
                 (if std::path::Path::new(&own).exists() { own } else { "node".to_owned() }, "drive.mjs")
             }
         };
-        let done = Command::new(program)
+        let output = Command::new(program)
             .arg(format!("{root}/tests/mcp/{script}"))
             .args([&format!("{}/mcp", http.base), token, command, &given.to_string()])
             .env("MCP_NODE", format!("{root}/.venv/mcp-node"))
             .stdin(Stdio::null())
             .kill_on_drop(true)
-            .output()
+            .output();
+        let done = tokio::time::timeout(Duration::from_secs(300), output)
             .await
+            .unwrap_or_else(|_| panic!("{self:?} {command} did not end"))
             .expect("tests/setup.sh installed the client");
         let text = String::from_utf8_lossy(&done.stdout);
         serde_json::from_str(text.trim())

@@ -4,17 +4,10 @@ use std::process::Command;
 
 use serde_json::{Value, json};
 
-use crate::harness::celery::root;
+use crate::harness::celery::{packages, root};
 use crate::harness::environment::{Harness, Lent, Options};
 use crate::harness::rabbit::On;
 use crate::harness::{CeleryOptions, Latch, Version, eventually, postgres};
-
-/// What is installed beside Celery.
-fn beside() -> String {
-    let lib = std::fs::read_dir(root().join(".venv/databases/lib")).expect("run tests/setup.sh first");
-    let paths = lib.flatten().map(|version| version.path().join("site-packages").display().to_string());
-    paths.collect::<Vec<_>>().join(":")
-}
 
 /// As SQLAlchemy names the database.
 fn sqlalchemy(database: &str) -> String {
@@ -23,8 +16,10 @@ fn sqlalchemy(database: &str) -> String {
 }
 
 fn worker(version: Version, database: &str, settings: Value) -> CeleryOptions {
-    let environment =
-        vec![("PYTHONPATH".to_owned(), beside()), ("CELERY_RESULT_BACKEND".to_owned(), sqlalchemy(database))];
+    let environment = vec![
+        ("PYTHONPATH".to_owned(), packages("databases")),
+        ("CELERY_RESULT_BACKEND".to_owned(), sqlalchemy(database)),
+    ];
     CeleryOptions { version, environment, settings, ..CeleryOptions::default() }
 }
 
@@ -81,7 +76,7 @@ async fn of_a_fleet_that_pickles_plain_values_are_read_and_the_others_stand_as_b
 async fn results_are_read_from_the_database_of_django() {
     let database = postgres::cluster().empty_database();
     let environment = [
-        ("PYTHONPATH", beside()),
+        ("PYTHONPATH", packages("databases")),
         ("CELERY_RESULT_BACKEND", "django-db".to_owned()),
         ("DJANGO_SETTINGS_MODULE", "django_results".to_owned()),
         ("RESULTS_DATABASE", database.clone()),
@@ -89,7 +84,8 @@ async fn results_are_read_from_the_database_of_django() {
     let environment: Vec<_> = environment.into_iter().map(|(name, value)| (name.to_owned(), value)).collect();
     let mut migrate = Command::new(Version::Latest.python());
     migrate.args(["-m", "django", "migrate", "-v", "0"]).current_dir(root().join("tests/celery_app"));
-    let done = migrate.envs(environment.iter().cloned()).env("PYTHONPATH", format!("{}:.", beside())).output();
+    let done =
+        migrate.envs(environment.iter().cloned()).env("PYTHONPATH", format!("{}:.", packages("databases"))).output();
     let done = done.expect("Python starts");
     assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
     // Without it django-celery-results stores no traceback.

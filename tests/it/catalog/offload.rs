@@ -46,7 +46,7 @@ fn is_reference(value: &Value) -> bool {
 
 #[tokio::test]
 async fn large_arguments_and_results_of_our_worker_lie_in_the_store() {
-    let (env, extra) = environment("[ledger]\nkeep_payload = '1s'\n");
+    let (env, extra) = environment("[ledger]\nkeep_payload = '15s'\n");
     let _worker = worker(&env, &extra).await;
     let text = "x".repeat(1 << 20);
     let accepted = env.http.post("/large", &json!({"text": text})).await.expect(202);

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
+use crate::harness::Latch;
 use crate::harness::environment::{Harness, Lent, Options};
 use crate::harness::gateway;
 use crate::harness::wait::within;
@@ -41,17 +42,19 @@ async fn sizes_that_do_no_good_are_told_with_their_figures() {
         detail.contains("1 of the 1 newest results of demo.identity").then_some(())
     })
     .await;
-    let (silent, vocal) =
-        (env.submit("demo.sleep", json!([20])).await, env.submit("demo.progress", json!([40, 0.5])).await);
+    let latch = Latch::closed();
+    let silent = env.submit("demo.until", latch.args(())).await;
+    let vocal = env.submit("demo.progress_until", latch.args(())).await;
     within(PATIENCE, "a task without progress is told", async || {
         let detail = told(&env, "no_progress", &silent).await?;
-        detail.contains("demo.sleep has run for").then_some(())
+        detail.contains("demo.until has run for").then_some(())
     })
     .await;
     within(PATIENCE, "a task that tells how far it is is no incident", async || {
         told(&env, "no_progress", &vocal).await.is_none().then_some(())
     })
     .await;
+    latch.open();
     let address = [
         ("DATABASE_URL", env.database.clone()),
         ("CELERY_BROKER_URL", env.redis.url(0)),

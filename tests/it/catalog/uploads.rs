@@ -102,7 +102,7 @@ fn pointers(problem: &Value) -> Vec<&str> {
 
 #[tokio::test]
 async fn a_file_is_stored_and_named_to_its_task_and_goes_with_the_payload() {
-    let env = environment("[ledger]\nkeep_payload = '1s'\n", false);
+    let env = environment("[ledger]\nkeep_payload = '15s'\n", false);
     let file = [PNG, &[7; 3_000_000]].concat();
     let body = form(&[("level", "3")], "file", "../한 cat.png", "image/png", &file);
     let key = [("idempotency-key", "first")];

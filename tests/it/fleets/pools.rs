@@ -4,7 +4,6 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use crate::harness::celery::root;
 use crate::harness::environment::{Harness, Options};
 use crate::harness::wait::within;
 use crate::harness::{CeleryOptions, Http, Version, eventually};
@@ -15,10 +14,7 @@ const PATIENCE: Duration = Duration::from_secs(240);
 const GREENLETS: usize = 500;
 
 fn worker(pool: &'static str) -> CeleryOptions {
-    let lib = std::fs::read_dir(root().join(".venv/fleets/lib")).expect("run tests/setup.sh first");
-    let path = lib.flatten().map(|version| version.path().join("site-packages").display().to_string());
-    let environment = vec![("PYTHONPATH".to_owned(), path.collect::<Vec<_>>().join(":"))];
-    CeleryOptions { pool, concurrency: GREENLETS as u32, environment, ..CeleryOptions::default() }
+    CeleryOptions { pool, concurrency: GREENLETS as u32, ..CeleryOptions::default() }.with_packages()
 }
 
 /// How many tasks of the label are in this phase.
@@ -62,7 +58,7 @@ async fn celery_on_the_newest_python_runs_tasks_canvases_and_retries() {
     assert_eq!(env.finished(&add).await["result"], 5);
     let header = json!([{"task": "demo.add", "args": [1, 2]}, {"task": "demo.add", "args": [3, 4]}]);
     let chord = json!({"header": header, "body": {"task": "demo.identity"}});
-    let done = env.http.post_with("/chord", &[("prefer", "wait=30")], &chord).await.expect(200);
+    let done = env.http.post_with("/chord", &[("prefer", "wait=60")], &chord).await.expect(200);
     assert_eq!(done["result"], json!([3, 7]), "{done}");
     let steps = env.submit("demo.progress", json!([2, 0.05])).await;
     assert_eq!(env.finished(&steps).await["result"], json!({"steps": 2}));

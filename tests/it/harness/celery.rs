@@ -69,11 +69,16 @@ impl Default for CeleryOptions {
 impl CeleryOptions {
     /// Python finds what is installed beside Celery: pools and serializers that some fleets use.
     pub fn with_packages(mut self) -> Self {
-        let lib = std::fs::read_dir(root().join(".venv/fleets/lib")).expect("run tests/setup.sh first");
-        let path = lib.flatten().map(|version| version.path().join("site-packages").display().to_string());
-        self.environment.push(("PYTHONPATH".to_owned(), path.collect::<Vec<_>>().join(":")));
+        self.environment.push(("PYTHONPATH".to_owned(), packages("fleets")));
         self
     }
+}
+
+/// Where the packages of an environment of `tests/setup.sh` lie, as `PYTHONPATH` takes it.
+pub fn packages(environment: &str) -> String {
+    let lib = std::fs::read_dir(root().join(".venv").join(environment).join("lib")).expect("run tests/setup.sh first");
+    let paths = lib.flatten().map(|version| version.path().join("site-packages").display().to_string());
+    paths.collect::<Vec<_>>().join(":")
 }
 
 pub struct Celery {
