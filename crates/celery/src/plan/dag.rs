@@ -151,7 +151,7 @@ impl StoredPart {
     /// What `look` misses.
     pub fn filled(&self, look: &dyn Fn(&str) -> Result<String, String>) -> Result<Signature, String> {
         let mut reader = Reader::stored();
-        let signature = reader.signature(&self.signature, 0).filter(|_| reader.problems.found.is_empty());
+        let signature = reader.signature(&self.signature, 0);
         let mut signature = signature.ok_or_else(|| "its signature cannot be read any more".to_owned())?;
         fill(&mut signature, look)?;
         Ok(signature)
