@@ -24,6 +24,8 @@ const LONG: Duration = Duration::from_hours(1);
 pub struct Absent {
     pub task: Task,
     pub decision: Decision,
+    /// It was certain at an earlier survey, too.
+    pub is_held: bool,
     /// Its message in `unacked`, as found.
     pub reservation: Option<broker::Reservation>,
     /// The names of workers that may have it, for the reason.
@@ -33,6 +35,8 @@ pub struct Absent {
 struct Sighting {
     since: Instant,
     decision: Decision,
+    /// It was certain once already, and was held back for the others of its survey.
+    is_held: bool,
 }
 
 /// When tasks were first found absent, by task and `seq`: a task that changed meanwhile was not absent.
@@ -74,9 +78,16 @@ impl Absences {
     /// Keeps tasks that were not settled: at the next survey they count as absent for long enough.
     pub fn keep(&mut self, absent: Vec<Absent>) {
         let since = Instant::now().checked_sub(LONG).unwrap_or_else(Instant::now);
-        let sightings =
-            absent.into_iter().map(|one| ((one.task.id, one.task.seq), Sighting { since, decision: one.decision }));
+        let sightings = absent.into_iter().map(|one| {
+            let sighting = Sighting { since, decision: one.decision, is_held: true };
+            ((one.task.id, one.task.seq), sighting)
+        });
         self.0.extend(sightings);
+    }
+
+    /// How many tasks of the last survey would run again if the next one finds them absent, too.
+    pub fn may_run_again(&self) -> usize {
+        self.0.values().filter(|sighting| !sighting.is_held && sighting.decision.is_rerun()).count()
     }
 
     /// Takes the result of a whole survey. Returns tasks that were absent for long enough; tasks that were found are dropped.
@@ -94,11 +105,13 @@ impl Absences {
             if same.is_some() && now.duration_since(since) >= patience.with(one.decision) {
                 // Unclear tasks are reported as long as they stay unclear.
                 if matches!(one.decision, Decision::Unclear(_)) {
-                    next.insert(key, Sighting { since, decision: one.decision });
+                    next.insert(key, Sighting { since, decision: one.decision, is_held: false });
                 }
+                one.is_held = same.is_some_and(|before| before.is_held);
                 certain.push(one);
             } else if next.len() < CAPACITY {
-                next.insert(key, Sighting { since, decision: one.decision });
+                let is_held = same.is_some_and(|before| before.is_held);
+                next.insert(key, Sighting { since, decision: one.decision, is_held });
             }
         }
         self.0 = next;
@@ -131,7 +144,7 @@ mod tests {
 
     fn seen(decision: Decision) -> Vec<Absent> {
         let task = sample_task("t", Phase::Running, Time(0));
-        vec![Absent { task, decision, reservation: None, about: String::new() }]
+        vec![Absent { task, decision, is_held: false, reservation: None, about: String::new() }]
     }
 
     #[tokio::test(start_paused = true)]

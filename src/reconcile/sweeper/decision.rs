@@ -116,6 +116,13 @@ pub enum Decision {
     Unclear(Doubt),
 }
 
+impl Decision {
+    /// Whether the task runs again although Redis lost nothing.
+    pub fn is_rerun(self) -> bool {
+        matches!(self, Self::Requeue(why) if why != Why::RedisLostIt)
+    }
+}
+
 /// The reason of a decision.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Why {

@@ -60,6 +60,7 @@ impl Sweeper {
             (decision != Decision::Leave).then(|| Absent {
                 about: self.about(task, decision, found, &asked),
                 decision,
+                is_held: false,
                 reservation: found.present.reserved.get(task.id.as_str()).cloned(),
                 task: task.clone(),
             })
