@@ -24,7 +24,7 @@ function along(step) {
 /** `open(name)`: shows `keys` or `palette`. */
 export function useKeyboard(open) {
   useEffect(() => {
-    let wentAt = 0;
+    let wentAt = -Infinity;
     const press = (event) => {
       if ((event.metaKey || event.ctrlKey) && event.key.toLowerCase() === 'k') {
         event.preventDefault();
@@ -33,7 +33,7 @@ export function useKeyboard(open) {
       }
       if (event.metaKey || event.ctrlKey || event.altKey || isWriting(event.target) || document.querySelector('dialog[open]')) return;
       const after = event.timeStamp - wentAt < GO_MS;
-      wentAt = 0;
+      wentAt = -Infinity;
       if (after && GO[event.key]) go(to(GO[event.key]));
       else if (event.key === 'g') wentAt = event.timeStamp;
       else if (event.key === '?') open('keys');
