@@ -122,7 +122,8 @@ fn place(task: &Task, news: &News) -> Position {
 /// Celery may report the next attempt as received (and then hold it until its time) before it reports the retry of the present one.
 /// Until the next attempt starts, the task is `retrying`.
 fn is_retry_behind_its_successor(task: &Task, news: &News) -> bool {
-    news.phase == Phase::Retrying && news.retries.is_none() && task.phase == Phase::Received && task.retries > 0
+    let is_of_the_last_attempt = news.retries.is_none_or(|retries| retries == task.retries - 1);
+    news.phase == Phase::Retrying && is_of_the_last_attempt && task.phase == Phase::Received && task.retries > 0
 }
 
 /// Whether the task was found to have replaced itself: it then waits for its replacement.

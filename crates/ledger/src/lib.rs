@@ -40,6 +40,8 @@ mod passing;
 pub mod postgres;
 mod query;
 mod rows;
+#[cfg(any(test, feature = "sample"))]
+pub mod sample;
 mod schedules;
 pub mod sqlite;
 mod statements;

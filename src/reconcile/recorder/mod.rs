@@ -13,6 +13,7 @@
 //! again ([`unsure`]).
 
 mod asking;
+mod attempts;
 mod event;
 mod feeds;
 mod marks;
@@ -21,6 +22,9 @@ mod record;
 mod state;
 mod unsure;
 mod writing;
+
+#[cfg(test)]
+mod retries_tests;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
@@ -246,12 +250,18 @@ impl Recorder {
         let mut receipts = Vec::new();
         for heard in batch.drain(..) {
             match heard {
-                Socket::Result(Heard::Gap) => gap = true,
+                Socket::Result(Heard::Gap) => {
+                    state.note_gap();
+                    gap = true;
+                }
                 Socket::Result(Heard::Record { task_id, payload, receipt }) => {
                     self.take_record(&task_id, &payload, state, &mut news);
                     receipts.push(receipt);
                 }
-                Socket::Event(Feed::Gap) => self.ask_for_events().await,
+                Socket::Event(Feed::Gap) => {
+                    state.note_gap();
+                    self.ask_for_events().await;
+                }
                 Socket::Event(Feed::Message(payload)) => self.take_events(event::decode(&payload), state, &mut news),
                 Socket::Events(events, _) => self.take_events(events, state, &mut news),
                 Socket::Marked(events) => news.extend(events.into_iter().filter_map(event::step)),

@@ -6,7 +6,8 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::asking::Asking;
-use super::pending::{Pending, REMEMBERED, Recent};
+use super::attempts::{Attempts, Proof};
+use super::pending::{Pending, Recent};
 use super::unsure::Unsure;
 use super::{event, record};
 use celery::event::{Event, Kind, TaskNews};
@@ -38,50 +39,46 @@ pub struct State {
     recent: Recent,
     /// Workers that send task events, and when the registry was last told.
     tellers: HashMap<String, Instant>,
-    /// Retries whose event has arrived but not their record.
-    retried: Recent,
-    /// Tasks whose retries are known only from records: the events of these attempts may still arrive, or never.
-    alone: HashMap<TaskId, Alone>,
-}
-
-/// Retries that were recorded before their events arrived.
-#[derive(Default)]
-struct Alone {
-    /// How many of their events have not arrived.
-    events: u32,
-    /// Whether no other record has arrived since.
-    is_last: bool,
+    attempts: Attempts,
 }
 
 impl State {
     pub fn new(looks_up: bool) -> Self {
-        Self { looks_up, ..Self::default() }
+        let mut state = Self { looks_up, ..Self::default() };
+        state.note_gap();
+        state
+    }
+
+    /// Messages may have been missed.
+    pub fn note_gap(&mut self) {
+        self.attempts.doubt();
     }
 
     pub fn hear_record(&mut self, id: TaskId, record: ResultMeta, news: &mut Vec<News>) {
         let mut told = self.pending.withdraw(&id);
         if let Some(retry) = told.take_if(|told| told.phase == Phase::Retrying) {
-            self.tell_alone(&id);
-            news.push(retry);
+            news.push(self.retry_by_record(retry));
         }
         let now = clock::now();
         news.extend(record::reject_before(&id, &record, now));
         match record::read(id.clone(), record, now) {
             // Only the order of events tells which attempt it was; the record has more details.
             record::Said::Now(one) if one.phase == Phase::Retrying => {
-                if !self.retried.forget(&id) {
+                if !self.attempts.takes_record(&id) {
                     // Two retries in a row: the attempt between them has run, and its events are still to come.
-                    let is_next = self.alone.get(&id).is_some_and(|alone| alone.is_last);
-                    news.extend(is_next.then(|| News::new(id, Source::Result, Phase::Running, one.at)));
+                    let is_next = self.attempts.is_record_of_retry_last(&id);
+                    let retries = self.attempts.next_to_end(&id);
+                    let between = || News { retries, ..News::new(id, Source::Result, Phase::Running, one.at) };
+                    news.extend(is_next.then(between));
                     news.extend(self.pending.hold(*one, RECORD_PATIENCE));
                 }
             }
             record::Said::Now(mut one) => {
                 let is_end = one.phase.is_final();
-                match self.alone.get_mut(&id) {
-                    Some(_) if is_end => drop(self.alone.remove(&id)),
-                    Some(alone) => alone.is_last = false,
-                    None => {}
+                if is_end {
+                    self.attempts.forget(&id)
+                } else {
+                    self.attempts.note_record(&id)
                 }
                 // Only the event may name the worker.
                 let teller = told.as_ref().filter(|told| told.source == Source::Event && is_end);
@@ -123,12 +120,19 @@ impl State {
         self.asking.hear(&event, Instant::now());
         match event::read(event) {
             event::Said::Now(one) if one.phase == Phase::Retrying => {
-                if !self.is_told_already(&one.task_id) {
+                let is_over = self.recent.contains(&one.task_id);
+                if !is_over && !self.attempts.takes_event(&one.task_id) {
                     news.push(self.retry_by_event(*one));
                 }
             }
             event::Said::Now(mut one) => {
-                if one.phase == Phase::Running && self.alone.contains_key(&one.task_id) {
+                if one.phase == Phase::Received {
+                    self.attempts.announce(&one.task_id, one.retries.unwrap_or(0));
+                }
+                let is_start = one.phase == Phase::Running && one.status.is_none();
+                if is_start && self.attempts.is_retry_untold(&one.task_id) {
+                    news.push(self.retry_by_start(&one));
+                } else if one.phase == Phase::Running && self.attempts.is_behind(&one.task_id) {
                     // The start of an attempt that is over: only its time counts; the next attempt has not begun.
                     one.retries = Some(0);
                 }
@@ -147,26 +151,30 @@ impl State {
     /// The uncertain ends whose wait is over. A retry among them is recorded without its event.
     pub fn due(&mut self, now: Instant) -> Vec<News> {
         let due = self.pending.due(now);
-        due.iter().filter(|one| one.phase == Phase::Retrying).for_each(|one| self.tell_alone(&one.task_id));
-        due
+        due.into_iter().map(|held| self.told_alone(held)).collect()
     }
 
-    fn tell_alone(&mut self, id: &TaskId) {
-        if self.alone.len() >= REMEMBERED {
-            self.alone.clear();
+    fn told_alone(&mut self, held: News) -> News {
+        if held.phase == Phase::Retrying {
+            return self.retry_by_record(held);
         }
-        let alone = self.alone.entry(id.clone()).or_default();
-        *alone = Alone { events: alone.events + 1, is_last: true };
+        self.attempts.forget(&held.task_id);
+        held
     }
 
-    /// Whether the record of this retry came before this event; if so, one event fewer is missing.
-    fn is_told_already(&mut self, id: &TaskId) -> bool {
-        let Some(alone) = self.alone.get_mut(id) else { return false };
-        alone.events -= 1;
-        if alone.events == 0 {
-            self.alone.remove(id);
-        }
-        true
+    fn retry_by_record(&mut self, retry: News) -> News {
+        News { retries: self.attempts.tell(&retry.task_id, Proof::Record), ..retry }
+    }
+
+    /// The retry that a start proves, with the words of its record if that is here.
+    fn retry_by_start(&mut self, start: &News) -> News {
+        let id = &start.task_id;
+        let is_held = self.pending.get(id).is_some_and(|held| held.phase == Phase::Retrying);
+        let held = if is_held { self.pending.withdraw(id) } else { None };
+        let proof = if held.is_some() { Proof::Record } else { Proof::Start };
+        let retries = self.attempts.tell(id, proof);
+        let retry = held.unwrap_or_else(|| News::new(id.clone(), Source::Event, Phase::Retrying, start.at));
+        News { retries, ..retry }
     }
 
     /// A record may arrive before the first event of a task that another client sent. The ledger does not know that task yet and does not
@@ -187,19 +195,22 @@ impl State {
     fn retry_by_event(&mut self, one: News) -> News {
         match self.pending.withdraw(&one.task_id) {
             Some(record) if record.phase == Phase::Retrying => {
-                News { failure: record.failure, traceback: record.traceback, children: record.children, ..one }
+                let retries = self.attempts.tell(&one.task_id, Proof::Both);
+                News { retries, failure: record.failure, traceback: record.traceback, children: record.children, ..one }
             }
-            _ => {
-                self.retried.remember(one.task_id.clone());
-                one
-            }
+            _ => News { retries: self.attempts.tell(&one.task_id, Proof::Event), ..one },
         }
     }
 
     /// Handles an end from an event: it confirms a FAILURE that the task had set itself; otherwise it waits a moment for the record.
     fn end_by_event(&mut self, one: News, news: &mut Vec<News>) {
-        match self.pending.withdraw(&one.task_id) {
+        let mut held = self.pending.withdraw(&one.task_id);
+        if let Some(retry) = held.take_if(|held| held.phase == Phase::Retrying) {
+            news.push(self.retry_by_record(retry));
+        }
+        match held {
             Some(doubtful) if doubtful.source == Source::Result && doubtful.phase == Phase::Failed => {
+                self.attempts.forget(&one.task_id);
                 news.push(doubtful);
                 news.push(one);
             }
@@ -295,7 +306,40 @@ mod tests {
             (Phase::Running, None),
         ];
         assert_eq!(steps(&news), expected);
-        assert!(state.alone.is_empty());
+        assert!(!state.attempts.is_behind(&id()));
+    }
+
+    #[test]
+    fn a_retry_is_told_before_the_next_attempt_begins_and_once() {
+        let received = |retries| event(TaskNews::Received(Box::new(Call { retries, ..Call::default() })));
+        let started = || event(TaskNews::Started);
+        let (mut state, mut news) = (State::default(), Vec::new());
+        for heard in [received(0), started(), received(1), started(), retried(), received(2), retried(), started()] {
+            state.hear_event(heard, &mut news);
+        }
+        state.hear_record(id(), record("RETRY"), &mut news);
+        state.hear_record(id(), record("RETRY"), &mut news);
+        news.extend(state.due(Instant::now() + DOUBT));
+        let expected = [
+            (Phase::Received, Some(0)),
+            (Phase::Running, None),
+            (Phase::Received, Some(1)),
+            (Phase::Retrying, Some(0)),
+            (Phase::Running, None),
+            (Phase::Received, Some(2)),
+            (Phase::Retrying, Some(1)),
+            (Phase::Running, None),
+        ];
+        assert_eq!(steps(&news), expected);
+    }
+
+    #[test]
+    fn an_end_keeps_the_retry_whose_event_is_late() {
+        let (mut state, mut news) = (State::default(), Vec::new());
+        state.hear_record(id(), record("RETRY"), &mut news);
+        state.hear_event(event(TaskNews::Succeeded { result: None, runtime: Some(0.1) }), &mut news);
+        state.hear_record(id(), record("SUCCESS"), &mut news);
+        assert_eq!(phases(&news), [Phase::Retrying, Phase::Succeeded, Phase::Succeeded]);
     }
 
     #[test]
@@ -305,7 +349,7 @@ mod tests {
         state.hear_record(id(), record("RETRY"), &mut news);
         state.hear_record(id(), record("SUCCESS"), &mut news);
         assert_eq!(phases(&news), [Phase::Retrying, Phase::Running, Phase::Retrying, Phase::Succeeded]);
-        assert!(state.alone.is_empty());
+        assert!(!state.attempts.is_behind(&id()));
     }
 
     #[test]

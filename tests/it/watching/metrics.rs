@@ -151,7 +151,8 @@ async fn a_sum_over_all_replicas_counts_the_fleet_once_in_a_format_that_promethe
             && counts(key("rejected", "reject"), 1.0)
             && counts(key("retried", "retry"), 1.0)
             && counts(key("revoked", "add"), 1.0)
-            && counts(key("succeeded", "retry"), 1.0);
+            && counts(key("succeeded", "retry"), 1.0)
+            && counts("celery_worker_up{hostname=\"w1@test\"}".to_owned(), 1.0);
         all.then_some(found)
     })
     .await;
