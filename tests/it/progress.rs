@@ -117,7 +117,7 @@ async fn the_same_events_come_as_one_json_document() {
 #[tokio::test]
 async fn attempts_and_custom_states_are_visible() {
     let env = Harness::shared();
-    let id = env.submit("demo.retry", json!([1, 0.1])).await;
+    let id = env.submit("demo.retry", json!([1, 1])).await;
     let events = env.http.events(&format!("/v1/tasks/{id}/events"), &[("last-event-id", "0")]).await.rest().await;
     let attempts: Vec<_> = events.iter().filter_map(|event| event.json()["retries"].as_u64()).collect();
     assert_eq!((attempts.first(), attempts.last()), (Some(&0), Some(&1)), "{events:?}");

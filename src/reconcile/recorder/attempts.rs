@@ -2,7 +2,7 @@
 //!
 //! Celery numbers only `received`. Starts and retries have no number, and a busy worker may report that the next attempt was received, even
 //! that it started, before it reports the retry of the last one. So retries are counted, and the number of `received` tells whether one is
-//! missing. A start of the next attempt proves the missing retry: it is told first, and its own event and record then say nothing new.
+//! missing. A start or an end of the next attempt proves the missing retry: it is told first, and its own event and record then say nothing new.
 //!
 //! Each retry has an event and a record, which arrive in any order, or not at all. Those that are still to come are counted, too.
 //!
@@ -26,8 +26,8 @@ pub enum Proof {
     Event,
     Record,
     Both,
-    /// The start of the next attempt.
-    Start,
+    /// The start or the end of the next attempt.
+    Successor,
 }
 
 #[derive(Default)]
@@ -96,8 +96,8 @@ impl Attempts {
         let attempt = self.tasks.get_mut(id).expect("it was inserted above");
         let number = attempt.next_to_end();
         attempt.told += 1;
-        attempt.events += u32::from(matches!(proof, Proof::Record | Proof::Start));
-        attempt.records += u32::from(matches!(proof, Proof::Event | Proof::Start));
+        attempt.events += u32::from(matches!(proof, Proof::Record | Proof::Successor));
+        attempt.records += u32::from(matches!(proof, Proof::Event | Proof::Successor));
         attempt.is_last = matches!(proof, Proof::Record | Proof::Both);
         number
     }
@@ -121,7 +121,7 @@ impl Attempts {
         is_known
     }
 
-    /// Whether a start proves a retry that was not told yet.
+    /// Whether a start or an end proves a retry that was not told yet.
     pub fn is_retry_untold(&self, id: &TaskId) -> bool {
         self.tasks.get(id).is_some_and(|attempt| !attempt.is_unsure && attempt.told < attempt.announced)
     }
@@ -181,7 +181,7 @@ mod tests {
         assert!(!attempts.is_retry_untold(&id()));
         attempts.announce(&id(), 2);
         assert!(attempts.is_retry_untold(&id()));
-        assert_eq!(attempts.tell(&id(), Proof::Start), Some(1));
+        assert_eq!(attempts.tell(&id(), Proof::Successor), Some(1));
         assert!(attempts.takes_event(&id()) && attempts.takes_record(&id()));
         assert!(!attempts.takes_event(&id()) && !attempts.takes_record(&id()));
     }

@@ -107,6 +107,31 @@ fn each_retry_is_told_once_in_whatever_order_its_messages_arrive() {
             }
         }
     }
+    shows_none(&wrong, count);
+}
+
+/// Celery does not store the retry of an attempt when the next one has stored its success.
+#[test]
+fn a_retry_whose_record_is_missing_is_proved_by_the_end_of_the_next_attempt() {
+    let (mut wrong, mut count) = (Vec::new(), 0);
+    for events in orders_of_events() {
+        let merged = merged(&events, &[Record("RETRY"), Record("SUCCESS")]);
+        let end = |messages: &[Message]| messages.iter().position(|one| *one == Record("SUCCESS"));
+        let announced = |messages: &[Message]| messages.iter().position(|one| *one == Received(2));
+        for messages in merged.into_iter().filter(|messages| announced(messages) < end(messages)) {
+            count += 1;
+            let found = retries_of(&messages);
+            if found != (vec![0, 1], 2) {
+                wrong.push((found, messages));
+            }
+        }
+    }
+    shows_none(&wrong, count);
+}
+
+type Wrong = ((Vec<i32>, i32), Vec<Message>);
+
+fn shows_none(wrong: &[Wrong], count: usize) {
     let shown: Vec<_> = wrong.iter().step_by(wrong.len() / 12 + 1).collect();
     assert!(wrong.is_empty(), "{} of {count} orders: {shown:#?}", wrong.len());
 }

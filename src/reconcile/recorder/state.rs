@@ -75,6 +75,10 @@ impl State {
             }
             record::Said::Now(mut one) => {
                 let is_end = one.phase.is_final();
+                if is_end && self.attempts.is_retry_untold(&id) {
+                    // The retry was not stored, because the next attempt had ended by then.
+                    news.push(self.retry_by_successor(&one));
+                }
                 if is_end {
                     self.attempts.forget(&id)
                 } else {
@@ -131,7 +135,7 @@ impl State {
                 }
                 let is_start = one.phase == Phase::Running && one.status.is_none();
                 if is_start && self.attempts.is_retry_untold(&one.task_id) {
-                    news.push(self.retry_by_start(&one));
+                    news.push(self.retry_by_successor(&one));
                 } else if one.phase == Phase::Running && self.attempts.is_behind(&one.task_id) {
                     // The start of an attempt that is over: only its time counts; the next attempt has not begun.
                     one.retries = Some(0);
@@ -166,14 +170,14 @@ impl State {
         News { retries: self.attempts.tell(&retry.task_id, Proof::Record), ..retry }
     }
 
-    /// The retry that a start proves, with the words of its record if that is here.
-    fn retry_by_start(&mut self, start: &News) -> News {
-        let id = &start.task_id;
+    /// The retry that a start or an end of the next attempt proves, with the words of its record if that is here.
+    fn retry_by_successor(&mut self, next: &News) -> News {
+        let id = &next.task_id;
         let is_held = self.pending.get(id).is_some_and(|held| held.phase == Phase::Retrying);
         let held = if is_held { self.pending.withdraw(id) } else { None };
-        let proof = if held.is_some() { Proof::Record } else { Proof::Start };
+        let proof = if held.is_some() { Proof::Record } else { Proof::Successor };
         let retries = self.attempts.tell(id, proof);
-        let retry = held.unwrap_or_else(|| News::new(id.clone(), Source::Event, Phase::Retrying, start.at));
+        let retry = held.unwrap_or_else(|| News::new(id.clone(), Source::Event, Phase::Retrying, next.at));
         News { retries, ..retry }
     }
 

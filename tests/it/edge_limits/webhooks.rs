@@ -89,7 +89,7 @@ async fn a_secret_is_replaced_with_an_overlap_and_a_retry_is_told() {
     let rotated = env.http.post(&format!("{path}/rotate"), &json!({"overlap": 3600})).await.expect(200);
     let new = rotated["secret"].as_str().unwrap();
     assert!(new != SECRET && rotated["old_secret_until"].is_string(), "{rotated}");
-    let id = env.submit("demo.retry", json!([1, 0.1])).await;
+    let id = env.submit("demo.retry", json!([1, 1])).await;
     // The worker has others to serve, one of them for long.
     let told = within(DEADLINE, "a retry and the success were told", async || {
         let told = receiver.of_task(&id);

@@ -88,7 +88,7 @@ fn fleet(found: &Exposition) -> Vec<(&str, f64)> {
 async fn ends_of_every_kind(env: &crate::harness::environment::Lent<Box<Harness>>) {
     for signature in [
         json!({"task": "demo.add", "args": [1, 2]}),
-        json!({"task": "demo.retry", "args": [1, 0.1]}),
+        json!({"task": "demo.retry", "args": [1, 1]}),
         json!({"task": "demo.fail"}),
         json!({"task": "demo.fail"}),
         json!({"task": "demo.fail", "args": ["KeyError", "no"]}),
