@@ -126,7 +126,7 @@ pub fn documented() -> OpenApiRouter<Edge> {
 /// The edge of a gateway.
 pub fn router(edge: Edge) -> Router {
     // Operations that MCP clients call pass through all layers again, with their credentials.
-    let agents = mcp::router(guarded(&edge, Router::new()));
+    let agents = mcp::router(&edge, guarded(&edge, Router::new()));
     base::mounted(guarded(&edge, agents))
 }
 

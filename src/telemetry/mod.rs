@@ -26,6 +26,8 @@ pub fn log(config: &Log) -> anyhow::Result<()> {
     let text = std::env::var("RUST_LOG").ok().filter(|text| !text.is_empty()).unwrap_or_else(|| config.filter.clone());
     // The AMQP client logs whole messages with their payloads, so it is silenced. We log its important events ourselves.
     let text = if text.contains("lapin") { text } else { format!("{text},lapin=off") };
+    // The MCP library logs several lines for each request, and arguments of tools in some.
+    let text = if text.contains("rmcp") { text } else { format!("{text},rmcp=error") };
     let filter = EnvFilter::try_new(&text).map_err(|error| anyhow::anyhow!("log.filter {text:?}: {error}"))?;
     let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
     // A second call (tests) keeps the first subscriber.

@@ -47,6 +47,10 @@ required = ["x"]
 properties.x = { type = "integer" }
 
 [[tasks]]
+name = "demo.fail"
+endpoint = "POST /failure"
+
+[[tasks]]
 name = "ask"
 endpoint = "POST /ask"
 canvas = { dag = { nodes = { sum = { task = "demo.add", args = ["{x}", 1] }, ok = { task = "taskgate.wait", kwargs = { name = "{name}" }, queue = "taskgate.waits", after = ["sum"] }, end = { task = "demo.add", args = ["{{sum}}", "{{ok}}"], after = ["sum", "ok"] } } } }
@@ -70,8 +74,8 @@ impl Official {
     async fn ask(self, http: &Http, token: &str, command: &str, given: Value) -> Value {
         let root = env!("CARGO_MANIFEST_DIR");
         let (program, script) = match self {
-            Self::Python => (format!("{root}/.venv/mcp/bin/python"), "drive_2.py"),
-            Self::Python1 => (format!("{root}/.venv/mcp-1/bin/python"), "drive_1.py"),
+            Self::Python => (format!("{root}/.venv/mcp/bin/python"), "drive.py"),
+            Self::Python1 => (format!("{root}/.venv/mcp-1/bin/python"), "drive.py"),
             Self::Node => {
                 let own = format!("{root}/.venv/node/bin/node");
                 (if std::path::Path::new(&own).exists() { own } else { "node".to_owned() }, "drive.mjs")
@@ -299,7 +303,7 @@ async fn a_client_that_goes_away_loses_nothing() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_canvas_that_waits_for_an_answer_requires_input() {
     let env = environment();
-    for client in [Official::Python1, Official::Node] {
+    for client in [Official::Python, Official::Python1, Official::Node] {
         let name = format!("mcp-{client:?}");
         let started =
             client.ask(&env.http, "-", "start", json!({"tool": "ask", "arguments": {"x": 1, "name": name}})).await;
@@ -316,6 +320,97 @@ async fn a_canvas_that_waits_for_an_answer_requires_input() {
         let ended = client.ask(&env.http, "-", "end", json!({"task": id})).await;
         assert_eq!(ended["result"]["content"][0]["text"], "42", "{ended}");
     }
+}
+
+/// A message of 2026-07-28 from a client that declares these capabilities.
+async fn asked(http: &Http, method: &str, name: &str, mut params: Value, capabilities: Value) -> Value {
+    params["_meta"] = json!({"io.modelcontextprotocol/protocolVersion": "2026-07-28",
+        "io.modelcontextprotocol/clientInfo": {"name": "test", "version": "1"},
+        "io.modelcontextprotocol/clientCapabilities": capabilities});
+    let headers = [("mcp-protocol-version", "2026-07-28"), ("mcp-method", method), ("mcp-name", name)];
+    http.post_with("/mcp", &headers, &json!({"jsonrpc": "2.0", "id": 7, "method": method, "params": params}))
+        .await
+        .json()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_tasks_extension_of_2026_07_28_starts_asks_and_ends() {
+    let env = environment();
+    let client = Official::Python;
+    let listed = client.ask(&env.http, "-", "list", json!({})).await;
+    assert_eq!(listed["version"], "2026-07-28", "{listed}");
+    let started =
+        client.ask(&env.http, "-", "start", json!({"tool": "ask", "arguments": {"x": 1, "name": "extension"}})).await;
+    let (id, task) = (id_of(&started), &started["task"]);
+    assert_eq!((&task["resultType"], &task["status"]), (&json!("task"), &json!("working")), "{started}");
+    assert!(task["ttlMs"].is_null() && task["pollIntervalMs"].is_u64() && task["createdAt"].is_string(), "{started}");
+    let asks = eventually("it asks", async || {
+        let task = client.ask(&env.http, "-", "get", json!({"task": id})).await;
+        (task["status"] == "input_required").then_some(task)
+    })
+    .await;
+    let requests = asks["inputRequests"].as_object().unwrap_or_else(|| panic!("no requests in {asks}"));
+    let (step, request) = requests.iter().next().expect("a request");
+    assert_eq!(request["method"], "elicitation/create", "{asks}");
+    assert!(request["params"]["message"].as_str().expect("a message").starts_with("extension waits"), "{asks}");
+    let responses = json!({step: {"action": "accept", "content": {"value": "40"}}, "unknown": {"action": "cancel"}});
+    let update = json!({"task": id, "responses": responses});
+    for _ in 0..2 {
+        let acknowledged = client.ask(&env.http, "-", "update", update.clone()).await;
+        assert_eq!(acknowledged["resultType"], "complete", "also the second time: {acknowledged}");
+    }
+    let ended = client.ask(&env.http, "-", "end", json!({"task": id})).await;
+    assert_eq!((&ended["task"]["resultType"], &ended["task"]["status"]), (&json!("complete"), &json!("completed")));
+    assert_eq!(ended["result"]["content"][0]["text"], "42", "{ended}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_tasks_extension_tells_failures_of_tasks_from_errors_of_the_protocol() {
+    let env = environment();
+    let started = Official::Python.ask(&env.http, "-", "start", json!({"tool": "demo.fail", "arguments": {}})).await;
+    let id = id_of(&started);
+    let ended = Official::Python.ask(&env.http, "-", "end", json!({"task": id})).await;
+    assert_eq!((&ended["task"]["status"], &ended["result"]["isError"]), (&json!("completed"), &json!(true)), "{ended}");
+    let params = json!({"taskId": id});
+    let declared = json!({"extensions": {"io.modelcontextprotocol/tasks": {}}});
+    for method in ["tasks/get", "tasks/cancel"] {
+        let refused = asked(&env.http, method, &id, params.clone(), json!({})).await;
+        assert_eq!(refused["error"]["code"], -32_021, "it did not declare the extension: {refused}");
+    }
+    let unknown = json!({"taskId": "0192f0c1-6c1e-7d3e-9f2a-3b8f0a5d1c42"});
+    let refused =
+        asked(&env.http, "tasks/get", unknown["taskId"].as_str().expect("an id"), unknown.clone(), declared).await;
+    assert_eq!(refused["error"]["code"], -32_602, "{refused}");
+    let call = json!({"name": "demo.identity", "arguments": {"x": 1}});
+    let headers = [("prefer", "wait=0")];
+    let call = json!({"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": call});
+    let plain = env.http.post_with("/mcp", &headers, &call).await.expect(200);
+    assert!(plain["result"]["structuredContent"]["task_id"].is_string(), "a pointer, and no task: {plain}");
+    assert!(plain["result"]["resultType"].is_null(), "{plain}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_no_message_of_the_protocol_is_refused_in_its_own_form() {
+    let env = Harness::shared();
+    let post = async |body: &str, headers: &[(&str, &str)]| {
+        let headers: Vec<_> = headers.iter().copied().chain([("content-type", "application/json")]).collect();
+        env.http.send(Method::POST, "/mcp", &headers, Some(body.as_bytes().to_vec())).await
+    };
+    for (body, code) in [
+        ("[]", -32_600),
+        ("{\"id\": 1}", -32_600),
+        (r#"{"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": {"name": 1}}"#, -32_602),
+        (r#"{"jsonrpc": "2.0", "id": 1, "method": "what/ever", "params": {}}"#, -32_601),
+    ] {
+        let refused = post(body, &[]).await.json();
+        assert_eq!(refused["error"]["code"], code, "{body}: {refused}");
+    }
+    let list = r#"{"jsonrpc": "2.0", "id": 1, "method": "tools/list"}"#;
+    let refused = post(list, &[("mcp-protocol-version", "2031-01-01")]).await.json();
+    assert_eq!((&refused["error"]["code"], &refused["id"]), (&json!(-32_022), &json!(1)), "{refused}");
+    assert!(refused["error"]["data"]["supported"].to_string().contains("2026-07-28"), "{refused}");
+    let listed = post(list, &[("accept", "application/json"), ("mcp-protocol-version", "2025-11-25")]).await.json();
+    assert!(listed["result"]["tools"][0]["execution"]["taskSupport"].is_string(), "{listed}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

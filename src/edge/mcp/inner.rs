@@ -5,12 +5,14 @@ use std::time::Duration;
 use axum::Router;
 use axum::body::Body;
 use axum::extract::{MatchedPath, OriginalUri, Request};
+use axum::http::request::Parts;
 use axum::http::{Extensions, HeaderMap, HeaderName, Method, StatusCode, header};
 use http_body_util::{BodyExt, Limited};
+use rmcp::ErrorData;
 use serde_json::Value;
 use tower::ServiceExt;
 
-use super::{Fault, INTERNAL};
+use super::handler::Came;
 use crate::edge::extract::wanted_wait;
 use crate::guard::tokens::Identity;
 
@@ -47,27 +49,32 @@ impl Answer {
 }
 
 impl Inner {
-    pub fn of(gateway: Router, request: &Request, most: Duration) -> Self {
+    pub fn of(gateway: Router, head: &Parts, most: Duration) -> Self {
         let mut headers = HeaderMap::new();
         for name in PASSED {
-            if let Some(value) = request.headers().get(name) {
+            if let Some(value) = head.headers.get(name) {
                 headers.insert(name, value.clone());
             }
         }
-        let mut extensions = request.extensions().clone();
+        let mut extensions = head.extensions.clone();
         extensions.remove::<Identity>();
+        extensions.remove::<Came>();
         // The inner request must be matched to its own route.
         extensions.remove::<MatchedPath>();
         extensions.remove::<OriginalUri>();
-        Self { gateway, headers, extensions, prefer: request.headers().get("prefer").cloned(), most }
+        Self { gateway, headers, extensions, prefer: head.headers.get("prefer").cloned(), most }
     }
 
-    pub async fn get(&self, path: &str) -> Result<Answer, Fault> {
+    pub async fn get(&self, path: &str) -> Result<Answer, ErrorData> {
         self.send(Method::GET, path, None, None).await
     }
 
-    pub async fn post(&self, path: &str, body: &Value) -> Result<Answer, Fault> {
+    pub async fn post(&self, path: &str, body: &Value) -> Result<Answer, ErrorData> {
         self.send(Method::POST, path, Some(body), None).await
+    }
+
+    pub async fn delete(&self, path: &str, body: &Value) -> Result<Answer, ErrorData> {
+        self.send(Method::DELETE, path, Some(body), None).await
     }
 
     /// As [`Inner::get`] or [`Inner::post`], but waits for the end: as long as the caller prefers, else for `wait`.
@@ -77,7 +84,7 @@ impl Inner {
         path: &str,
         body: Option<&Value>,
         wait: Duration,
-    ) -> Result<Answer, Fault> {
+    ) -> Result<Answer, ErrorData> {
         self.send(method, path, body, Some(wait)).await
     }
 
@@ -85,7 +92,7 @@ impl Inner {
     ///
     /// # Errors
     /// When the operation cannot be called.
-    pub async fn events(&self, path: &str) -> Result<Result<Body, Answer>, Fault> {
+    pub async fn events(&self, path: &str) -> Result<Result<Body, Answer>, ErrorData> {
         let mut request = self.request(Method::GET, path, Body::empty())?;
         request.headers_mut().insert(header::ACCEPT, axum::http::HeaderValue::from_static("text/event-stream"));
         let Ok(response) = self.gateway.clone().oneshot(request).await;
@@ -107,7 +114,7 @@ impl Inner {
         path: &str,
         body: Option<&Value>,
         wait: Option<Duration>,
-    ) -> Result<Answer, Fault> {
+    ) -> Result<Answer, ErrorData> {
         let body = body.map_or_else(Body::empty, |body| Body::from(body.to_string()));
         let mut request = self.request(method, path, body)?;
         if let Some(wait) = wait {
@@ -118,7 +125,7 @@ impl Inner {
         read(response).await
     }
 
-    fn request(&self, method: Method, path: &str, body: Body) -> Result<Request, Fault> {
+    fn request(&self, method: Method, path: &str, body: Body) -> Result<Request, ErrorData> {
         let mut request = Request::builder().method(method).uri(path).body(body).map_err(|error| broken(&error))?;
         *request.headers_mut() = self.headers.clone();
         *request.extensions_mut() = self.extensions.clone();
@@ -129,15 +136,15 @@ impl Inner {
     }
 }
 
-async fn read(response: axum::response::Response) -> Result<Answer, Fault> {
+async fn read(response: axum::response::Response) -> Result<Answer, ErrorData> {
     let status = response.status();
     let bytes = Limited::new(response.into_body(), MAX_ANSWER).collect().await.map_err(|error| broken(&error))?;
     let body = serde_json::from_slice(&bytes.to_bytes()).unwrap_or(Value::Null);
     Ok(Answer { status, body })
 }
 
-fn broken(error: &dyn std::fmt::Display) -> Fault {
-    Fault { code: INTERNAL, message: error.to_string() }
+fn broken(error: &dyn std::fmt::Display) -> ErrorData {
+    ErrorData::internal_error(error.to_string(), None)
 }
 
 /// Percent-encodes a text for a path or query.

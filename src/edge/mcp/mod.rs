@@ -1,107 +1,98 @@
-//! `/mcp`: the gateway as a server of the Model Context Protocol (2025-11-25), over Streamable HTTP.
+//! `/mcp`: the gateway as a server of the Model Context Protocol (2026-07-28 and earlier), over Streamable HTTP.
 //!
-//! A client posts one JSON-RPC message and gets one answer; there are no sessions, so any replica answers any message. The answer is
-//! JSON, or a stream where the client wants to hear of a call's progress. Every tool
+//! The official SDK, `rmcp`, speaks the protocol: messages, versions, errors, streams and the tasks extension of 2026-07-28. What it no
+//! longer has, the tasks of 2025-11-25, is in `legacy` (ADR 79). There are no sessions, so any replica answers any message. Every tool
 //! and resource is an operation of the HTTP contract, called through the same router with the caller's own credentials, so scopes,
 //! limits to task names, rate limits, the audit log and all checks apply unchanged. A long call becomes an MCP task whose id is the
 //! taskgate task's id, so it outlives connections and processes.
 
+mod handler;
 mod inner;
+mod inputs;
+mod legacy;
 mod metadata;
+mod own;
 mod progress;
 mod resources;
 mod tasks;
 mod tools;
 
-use axum::Router;
-use axum::body::Body;
-use axum::extract::{FromRequest, Request, State};
-use axum::http::{HeaderMap, StatusCode, header};
-use axum::response::{IntoResponse, Response};
-use axum::routing::post;
-use serde_json::{Value, json};
+use std::sync::Arc;
 
-use self::inner::Inner;
+use axum::Router;
+use axum::body::{Body, Bytes};
+use axum::extract::{FromRequest, Request, State};
+use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
+use axum::response::Response;
+use axum::routing::post;
+use http_body_util::Full;
+use rmcp::ErrorData;
+use rmcp::model::{JsonRpcError, ProtocolVersion, RequestId};
+use rmcp::transport::streamable_http_server::session::never::NeverSessionManager;
+use rmcp::transport::{StreamableHttpServerConfig, StreamableHttpService};
+use serde_json::Value;
+
+use self::handler::{Agent, Came, VERSIONS};
 use super::extract::JsonText;
 use super::problem::Problem;
 use super::state::Edge;
 use crate::config::Auth;
 use crate::guard::tokens::Identity;
 
-/// Supported versions, newest first. The first is offered to a client that asks for an unknown version.
-const VERSIONS: [&str; 3] = ["2025-11-25", "2025-06-18", "2025-03-26"];
-const PARSE: i64 = -32_700;
-const INVALID_REQUEST: i64 = -32_600;
-const METHOD_NOT_FOUND: i64 = -32_601;
-const INVALID_PARAMS: i64 = -32_602;
-const INTERNAL: i64 = -32_603;
-/// Of the protocol: with the versions that are served.
-const UNSUPPORTED_VERSION: i64 = -32_022;
+/// In the parameters of a request since 2026-07-28.
+const META_VERSION: &str = "io.modelcontextprotocol/protocolVersion";
+const BOTH: HeaderValue = HeaderValue::from_static("application/json, text/event-stream");
+const JSON: HeaderValue = HeaderValue::from_static("application/json");
 
-/// A JSON-RPC error.
-#[derive(Debug)]
-pub(super) struct Fault {
-    code: i64,
-    message: String,
-}
-
-impl Fault {
-    fn params(message: impl Into<String>) -> Self {
-        Self { code: INVALID_PARAMS, message: message.into() }
-    }
-}
-
-/// A caller, and the means to call operations with its credentials.
-pub(super) struct Call<'a> {
-    edge: &'a Edge,
-    identity: &'a Identity,
-    inner: Inner,
-}
+type Server = StreamableHttpService<Agent, NeverSessionManager>;
 
 /// The route of `/mcp`. `gateway` serves the operations behind tools and resources.
-pub fn router(gateway: Router) -> Router<Edge> {
+pub fn router(edge: &Edge, gateway: Router) -> Router<Edge> {
+    let agent = Agent::new(edge.clone(), gateway);
+    let server: Server =
+        StreamableHttpService::new(move || Ok(agent.clone()), Arc::new(NeverSessionManager::default()), settings(edge));
     let handler = move |State(edge): State<Edge>, request: Request| {
-        let gateway = gateway.clone();
-        async move { receive(&edge, gateway, request).await }
+        let server = server.clone();
+        async move { Box::pin(receive(&edge, &server, request)).await }
     };
     Router::new().route("/mcp", post(handler)).merge(metadata::router())
 }
 
-async fn receive(edge: &Edge, gateway: Router, request: Request) -> Result<Response, Problem> {
+fn settings(edge: &Edge) -> StreamableHttpServerConfig {
+    StreamableHttpServerConfig::default()
+        .with_legacy_session_mode(false)
+        .with_json_response(true)
+        .with_sse_keep_alive(Some(edge.http.sse_heartbeat))
+        // The gateway has checked the host, the origin and the size.
+        .disable_allowed_hosts()
+        .with_max_request_body_bytes(usize::MAX)
+}
+
+async fn receive(edge: &Edge, server: &Server, request: Request) -> Result<Response, Problem> {
     let identity = identify(edge, request.headers()).await.map_err(|problem| metadata::challenged(edge, problem))?;
-    let version = text_of(request.headers(), "mcp-protocol-version").filter(|version| !VERSIONS.contains(version));
-    let version = version.map(str::to_owned);
-    let takes_stream = text_of(request.headers(), "accept").is_some_and(|accept| accept.contains("text/event-stream"));
-    let inner = Inner::of(gateway, &request, edge.limits.wait.min(edge.http.request_timeout));
-    let JsonText(body) = JsonText::from_request(request, edge).await?;
-    let Ok(message) = serde_json::from_str::<Value>(&body) else {
-        return Ok(json_response(StatusCode::BAD_REQUEST, failed(&Value::Null, PARSE, "the body is not JSON")));
+    let (mut head, body) = request.into_parts();
+    let JsonText(mut text) = JsonText::from_request(Request::from_parts(head.clone(), body), edge).await?;
+    let Ok(mut message) = serde_json::from_str::<Value>(&text) else {
+        return Ok(refused(None, ErrorData::parse_error("the body is not JSON", None)));
     };
-    let (id, method) = (message.get("id"), message.get("method").and_then(Value::as_str));
-    if let Some(version) = version {
-        return Ok(json_response(StatusCode::BAD_REQUEST, unsupported(id.unwrap_or(&Value::Null), &version)));
+    let is_legacy = message["params"]["_meta"][META_VERSION].is_null() && message["method"] != "server/discover";
+    if let Some(version) = unknown_version(&head.headers).filter(|_| is_legacy) {
+        return Ok(refused(id_of(&message), ErrorData::unsupported_protocol_version(version, &VERSIONS)));
     }
-    let (Some(id), Some(method)) = (id, method) else {
-        // A notification, or a response to a request; the gateway never sends requests.
-        let is_known = method.is_some() || message.get("result").is_some() || message.get("error").is_some();
-        let refusal =
-            || json_response(StatusCode::BAD_REQUEST, failed(&Value::Null, INVALID_REQUEST, "no JSON-RPC message"));
-        return Ok(if is_known { StatusCode::ACCEPTED.into_response() } else { refusal() });
-    };
-    let call = Call { edge, identity: &identity, inner };
-    let params = message.get("params").cloned().unwrap_or_else(|| json!({}));
-    if method == "tools/call" && takes_stream {
-        match call.with_progress(id, &params).await {
-            Ok(Some(stream)) => return Ok(stream),
-            Ok(None) => {}
-            Err(fault) => return Ok(json_response(StatusCode::OK, failed(id, fault.code, &fault.message))),
-        }
+    let method = message["method"].as_str().filter(|_| is_legacy).unwrap_or_default().to_owned();
+    if is_legacy && legacy::inward(&mut message) {
+        text = message.to_string();
     }
-    let answer = match call.dispatch(method, &params).await {
-        Ok(result) => json!({"jsonrpc": "2.0", "id": id, "result": result}).to_string(),
-        Err(fault) => failed(id, fault.code, &fault.message),
-    };
-    Ok(json_response(StatusCode::OK, answer))
+    let takes_stream = text_of(&head.headers, "accept").is_some_and(|accept| accept.contains("text/event-stream"));
+    head.extensions.insert(Came { identity, takes_stream });
+    // A client that takes JSON only is served too, and the type of the body is checked.
+    head.headers.insert(header::ACCEPT, BOTH);
+    head.headers.insert(header::CONTENT_TYPE, JSON);
+    let response = server.handle(Request::from_parts(head, Full::new(Bytes::from(text)))).await.map(Body::new);
+    if response.status() == StatusCode::UNSUPPORTED_MEDIA_TYPE {
+        return Ok(refused(id_of(&message), ErrorData::invalid_request("the body is no JSON-RPC message", None)));
+    }
+    Ok(legacy::outward(&method, response).await)
 }
 
 /// Accepts any valid token; each operation checks its scope.
@@ -120,61 +111,30 @@ fn text_of<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
     headers.get(name).and_then(|value| value.to_str().ok())
 }
 
-/// In the words of the protocol, so that a client takes one that is served.
-fn unsupported(id: &Value, version: &str) -> String {
-    let message = format!("the protocol version {version} is not served: use one of {}", VERSIONS.join(", "));
-    let data = json!({"supported": VERSIONS, "requested": version});
-    json!({"jsonrpc": "2.0", "id": id, "error": {"code": UNSUPPORTED_VERSION, "message": message, "data": data}})
-        .to_string()
+/// The version in the header, if it is none that is served.
+fn unknown_version(headers: &HeaderMap) -> Option<ProtocolVersion> {
+    let version = text_of(headers, "mcp-protocol-version")?;
+    let is_known = VERSIONS.iter().any(|known| known.as_str() == version);
+    if is_known { None } else { serde_json::from_value(Value::from(version)).ok() }
 }
 
-fn failed(id: &Value, code: i64, message: &str) -> String {
-    json!({"jsonrpc": "2.0", "id": id, "error": {"code": code, "message": message}}).to_string()
+fn id_of(message: &Value) -> Option<RequestId> {
+    serde_json::from_value(message["id"].clone()).ok()
 }
 
-impl Call<'_> {
-    async fn dispatch(&self, method: &str, params: &Value) -> Result<Value, Fault> {
-        match method {
-            "initialize" => Ok(initialize(params)),
-            "ping" => Ok(json!({})),
-            "tools/list" => Ok(json!({"tools": self.tools()})),
-            "tools/call" => self.call_tool(params).await,
-            "resources/list" => Ok(resources::list()),
-            "resources/templates/list" => Ok(resources::templates()),
-            "resources/read" => self.read_resource(params).await,
-            "tasks/get" => self.get_task(params).await,
-            "tasks/list" => self.list_tasks(params).await,
-            "tasks/result" => self.task_result(params).await,
-            "tasks/cancel" => self.cancel_task(params).await,
-            _ => Err(Fault { code: METHOD_NOT_FOUND, message: format!("{method} is not served") }),
-        }
-    }
-}
-
-fn initialize(params: &Value) -> Value {
-    let asked = params["protocolVersion"].as_str().unwrap_or_default();
-    let version = VERSIONS.into_iter().find(|known| *known == asked).unwrap_or(VERSIONS[0]);
-    json!({
-        "protocolVersion": version,
-        "capabilities": {
-            "tools": {"listChanged": false},
-            "resources": {"listChanged": false, "subscribe": false},
-            "tasks": {"list": {}, "cancel": {}, "requests": {"tools": {"call": {}}}},
-        },
-        "serverInfo": {"name": "taskgate", "title": "taskgate", "version": env!("CARGO_PKG_VERSION")},
-        "instructions": "Each tool that is not named taskgate_… submits one task to the fleet. A call that takes long answers with the \
-            id of the task: ask taskgate_get_task for it, or call as a task of the protocol.",
-    })
-}
-
-/// A required string among the parameters.
-fn text<'a>(params: &'a Value, name: &str) -> Result<&'a str, Fault> {
-    params[name].as_str().ok_or_else(|| Fault::params(format!("{name} is required, a string")))
+fn refused(id: Option<RequestId>, error: ErrorData) -> Response {
+    let body = serde_json::to_string(&JsonRpcError::new(id, error)).expect("an error is JSON");
+    json_response(StatusCode::BAD_REQUEST, body)
 }
 
 fn json_response(status: StatusCode, body: String) -> Response {
     let mut response = Response::new(Body::from(body));
     *response.status_mut() = status;
-    response.headers_mut().insert(header::CONTENT_TYPE, axum::http::HeaderValue::from_static("application/json"));
+    response.headers_mut().insert(header::CONTENT_TYPE, JSON);
     response
+}
+
+/// Parameters that a method does not take.
+fn wrong(message: impl Into<String>) -> ErrorData {
+    ErrorData::invalid_params(message.into(), None)
 }

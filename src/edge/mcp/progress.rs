@@ -1,98 +1,79 @@
-//! A call whose client wants to hear of its progress: a stream of notifications, and the result as its last message.
+//! A call whose client wants to hear of its progress: notifications, and the result as the last message of the stream.
 //!
-//! The task is on disk before the stream begins, so a client that goes away loses nothing: its id was said, and it runs on. The stream
-//! reads the task's own events, through the same router and in the caller's name; a shutdown, or the end of the patience, ends it with
-//! the id to ask for.
+//! The task is on disk before the first notification, which says its id, so a client that goes away loses nothing: it runs on. What is
+//! told are the task's own events, read through the same router and in the caller's name; a shutdown ends them, and so does the end of
+//! the patience: then the answer says the id to ask for.
 
-use std::convert::Infallible;
 use std::time::Duration;
 
-use async_stream::stream;
-use axum::body::{Body, Bytes};
-use axum::http::{StatusCode, header};
-use axum::response::Response;
+use axum::body::Body;
 use celery::task::json;
 use celery::task::progress::Progress;
 use futures_util::StreamExt;
-use serde_json::{Value, json};
+use rmcp::model::{ProgressNotificationParam, ProgressToken};
+use rmcp::{Peer, RoleServer};
+use serde_json::Value;
 use tokio::time::Instant;
-
-use super::inner::Answer;
-use super::tasks::result;
-use super::tools::pointer;
+use tokio_util::sync::CancellationToken;
 
 /// One event of a task at most: a result may be large.
 const MAX_EVENT: usize = 16 << 20;
 /// A client that said nothing else is told of progress for so long.
 pub(super) const PATIENCE: Duration = Duration::from_mins(10);
 
-/// A call that was submitted.
-pub(super) struct Submitted {
-    /// Of the call.
-    pub id: Value,
-    pub token: Value,
-    pub task: String,
-    /// What the submission answered.
-    pub answer: Answer,
-    pub patience: Duration,
+/// A client that hears of progress.
+pub(super) struct Listener {
+    pub peer: Peer<RoleServer>,
+    pub token: ProgressToken,
+    /// The client has gone away.
+    pub gone: CancellationToken,
 }
 
-/// The stream of a call, from the stream of its task's events.
-pub(super) fn response(call: Submitted, events: Body) -> Response {
-    let mut response = Response::new(Body::from_stream(messages(call, events)));
-    response.headers_mut().insert(header::CONTENT_TYPE, axum::http::HeaderValue::from_static("text/event-stream"));
-    response.headers_mut().insert(header::CACHE_CONTROL, axum::http::HeaderValue::from_static("no-store"));
-    response
+impl Listener {
+    /// `None` when nobody listens any more.
+    async fn tell(&self, told: ProgressNotificationParam) -> Option<()> {
+        self.peer.notify_progress(told).await.ok()
+    }
 }
 
-fn messages(call: Submitted, events: Body) -> impl futures_util::Stream<Item = Result<Bytes, Infallible>> {
-    let until = Instant::now() + call.patience;
-    stream! {
+/// Tells what a task's events say. Returns its end, unless the patience or the stream of events ends before.
+pub(super) async fn follow(listener: &Listener, id: &str, events: Body, patience: Duration) -> Option<Value> {
+    let until = Instant::now() + patience;
+    let following = async {
+        // The answer becomes a stream with the first message, and is kept open from then on.
+        let accepted = ProgressNotificationParam::new(listener.token.clone(), 0.0);
+        listener.tell(accepted.with_message(format!("{id} is accepted"))).await?;
         let (mut events, mut reader, mut count) = (events.into_data_stream(), Reader::default(), 0.0);
-        while let Ok(Some(Ok(bytes))) = tokio::time::timeout_at(until, events.next()).await {
-            if bytes.starts_with(b":") {
-                // What keeps that stream open keeps this one open.
-                yield Ok(Bytes::from_static(b":\n\n"));
-            }
+        while let Some(Ok(bytes)) = events.next().await {
             for event in reader.read(&bytes) {
                 if event.kind == "end" {
-                    let body = serde_json::from_str(&event.data).unwrap_or(Value::Null);
-                    yield Ok(message(&answer(&call.id, result(&Answer { status: StatusCode::OK, body }))));
-                    return;
+                    return Some(serde_json::from_str(&event.data).unwrap_or(Value::Null));
                 }
-                if let Some(told) = notification(&call.token, &event.data, &mut count) {
-                    yield Ok(message(&told));
+                if let Some(told) = notification(&listener.token, &event.data, &mut count) {
+                    listener.tell(told).await?;
                 }
             }
         }
-        yield Ok(message(&answer(&call.id, pointer(&call.task, &call.answer))));
+        None
+    };
+    tokio::select! {
+        ended = tokio::time::timeout_at(until, following) => ended.ok().flatten(),
+        () = listener.gone.cancelled() => None,
     }
-}
-
-fn answer(id: &Value, result: Value) -> Value {
-    json!({"jsonrpc": "2.0", "id": id, "result": result})
-}
-
-fn message(value: &Value) -> Bytes {
-    format!("event: message\ndata: {value}\n\n").into()
 }
 
 /// What `update_state` said. The protocol wants numbers that grow: what does not is told with the last number.
-fn notification(token: &Value, data: &str, count: &mut f64) -> Option<Value> {
+fn notification(token: &ProgressToken, data: &str, count: &mut f64) -> Option<ProgressNotificationParam> {
     let event: Value = serde_json::from_str(data).ok()?;
     let meta = event.get("meta").filter(|meta| meta.is_object())?;
     let read = Progress::read(&json::verbatim(meta.to_string()).ok()?).unwrap_or_default();
-    let (grown, total) = match read.done {
-        Some(done) if done > *count => (done, read.total),
-        _ => (*count + 1e-6, read.total),
-    };
-    *count = grown;
-    let mut params = json!({"progressToken": token, "progress": grown});
-    if let Some(total) = total {
-        params["total"] = json!(total);
-    }
-    params["message"] = json!(read.message.unwrap_or_else(|| event["status"].as_str().unwrap_or_default().to_owned()));
-    Some(json!({"jsonrpc": "2.0", "method": "notifications/progress", "params": params}))
+    *count = read.done.filter(|done| *done > *count).unwrap_or(*count + 1e-6);
+    let message = read.message.unwrap_or_else(|| event["status"].as_str().unwrap_or_default().to_owned());
+    let told = ProgressNotificationParam::new(token.clone(), *count).with_message(message);
+    Some(match read.total {
+        Some(total) => told.with_total(total),
+        None => told,
+    })
 }
 
 struct Event {
@@ -130,6 +111,8 @@ impl Reader {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use rmcp::model::NumberOrString;
+    use serde_json::json;
 
     #[test]
     fn events_are_cut_wherever_the_bytes_are() {
@@ -147,14 +130,15 @@ mod tests {
 
     #[test]
     fn progress_only_grows() {
-        let mut count = 0.0;
+        let (mut count, token) = (0.0, ProgressToken(NumberOrString::String("t".into())));
         let mut told =
-            |meta: &str| notification(&json!("t"), &format!(r#"{{"status": "CRAWLING", "meta": {meta}}}"#), &mut count);
+            |meta: &str| notification(&token, &format!(r#"{{"status": "CRAWLING", "meta": {meta}}}"#), &mut count);
         let first = told(r#"{"current": 3, "total": 10, "message": "page 3"}"#).unwrap();
-        assert_eq!(first["params"], json!({"progressToken": "t", "progress": 3.0, "total": 10.0, "message": "page 3"}));
+        let written = serde_json::to_value(first).unwrap();
+        assert_eq!(written, json!({"progressToken": "t", "progress": 3.0, "total": 10.0, "message": "page 3"}));
         let again = told(r#"{"current": 2}"#).unwrap();
-        assert!(again["params"]["progress"].as_f64().unwrap() > 3.0);
-        assert_eq!(again["params"]["message"], "CRAWLING");
+        assert!(again.progress > 3.0);
+        assert_eq!(again.message.as_deref(), Some("CRAWLING"));
         assert!(told("null").is_none());
     }
 }

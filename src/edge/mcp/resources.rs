@@ -1,37 +1,49 @@
 //! Resources: the catalog, and each task with its history.
 
-use serde_json::{Value, json};
+use rmcp::ErrorData;
+use rmcp::model::{
+    ListResourceTemplatesResult, ListResourcesResult, ReadResourceResult, Resource, ResourceContents, ResourceTemplate,
+};
+use serde_json::json;
 
+use super::handler::Call;
 use super::inner::escaped;
-use super::{Call, Fault};
 
 const CATALOG: &str = "taskgate://catalog";
 const TASK: &str = "taskgate://tasks/";
 const LOG: &str = "/log";
+const KIND: &str = "application/json";
 
-pub(super) fn list() -> Value {
-    json!({"resources": [{"uri": CATALOG, "name": "catalog", "mimeType": "application/json",
-        "description": "The tasks of this gateway, with the schemas of their arguments"}]})
+pub(super) fn list() -> ListResourcesResult {
+    let catalog = Resource::new(CATALOG, "catalog")
+        .with_mime_type(KIND)
+        .with_description("The tasks of this gateway, with the schemas of their arguments");
+    ListResourcesResult::with_all_items(vec![catalog])
 }
 
-pub(super) fn templates() -> Value {
-    json!({"resourceTemplates": [
-        {"uriTemplate": "taskgate://tasks/{task_id}", "name": "task", "mimeType": "application/json", "description": "The state of a task"},
-        {"uriTemplate": "taskgate://tasks/{task_id}/log", "name": "log", "mimeType": "application/json",
-            "description": "The events of a task, in order, and the lines that it logged"},
-    ]})
+pub(super) fn templates() -> ListResourceTemplatesResult {
+    let template = |path: &str, name: &str, description: &str| {
+        ResourceTemplate::new(path, name).with_mime_type(KIND).with_description(description)
+    };
+    ListResourceTemplatesResult::with_all_items(vec![
+        template("taskgate://tasks/{task_id}", "task", "The state of a task"),
+        template(
+            "taskgate://tasks/{task_id}/log",
+            "log",
+            "The events of a task, in order, and the lines that it logged",
+        ),
+    ])
 }
 
 impl Call<'_> {
-    pub(super) async fn read_resource(&self, params: &Value) -> Result<Value, Fault> {
-        let uri = super::text(params, "uri")?;
+    pub(super) async fn read_resource(&self, uri: &str) -> Result<ReadResourceResult, ErrorData> {
         let text =
             if uri == CATALOG { json!({"tools": self.tools()}).to_string() } else { self.task_text(uri).await? };
-        Ok(json!({"contents": [{"uri": uri, "mimeType": "application/json", "text": text}]}))
+        Ok(ReadResourceResult::new(vec![ResourceContents::text(text, uri).with_mime_type(KIND)]))
     }
 
-    async fn task_text(&self, uri: &str) -> Result<String, Fault> {
-        let unknown = || Fault { code: -32_002, message: format!("there is no resource {uri}") };
+    async fn task_text(&self, uri: &str) -> Result<String, ErrorData> {
+        let unknown = || ErrorData::resource_not_found(format!("there is no resource {uri}"), None);
         let rest = uri.strip_prefix(TASK).ok_or_else(unknown)?;
         let path = match rest.strip_suffix(LOG) {
             Some(id) => format!("/v1/tasks/{}/events", escaped(id)),

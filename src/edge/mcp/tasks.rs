@@ -1,153 +1,174 @@
-//! MCP tasks: taskgate's tasks under their own ids.
+//! MCP tasks: taskgate's tasks under their own ids, in the shape of the tasks extension of 2026-07-28.
+//!
+//! The extension's `failed` is for errors of the protocol only, so a task that failed is `completed` with a result that is an error.
 
 use std::time::Duration;
 
-use axum::http::{Method, StatusCode};
+use axum::http::StatusCode;
+use rmcp::ErrorData;
+use rmcp::model::{CallToolResult, ContentBlock, DetailedTask, JsonObject, Task, TaskPayload, TaskStatus};
 use serde_json::{Value, json};
 
+use super::handler::Call;
 use super::inner::{Answer, escaped};
-use super::{Call, Fault};
-use celery::task::pause;
+use super::{inputs, wrong};
+use runtime::clock;
 
 /// The poll interval that is suggested to clients.
-const POLL_MILLIS: u64 = 1_000;
+pub(super) const POLL_MILLIS: u64 = 1_000;
 /// How long `tasks/result` waits, unless the client prefers otherwise.
-const PATIENCE: Duration = Duration::from_secs(20);
+pub(super) const PATIENCE: Duration = Duration::from_secs(20);
+/// Of a task that waits for somebody.
+pub(super) const WAITS: &str = "a step of it, or one before it, waits for an answer: taskgate_waits names it";
+
+/// Where a task stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Standing {
+    Open,
+    Succeeded,
+    Failed,
+    Cancelled,
+}
 
 impl Call<'_> {
-    /// A task in the form of MCP.
-    pub(super) async fn task(&self, id: &str) -> Result<Value, Fault> {
+    /// The operation's view of a task or a group.
+    pub(super) async fn body_of(&self, id: &str) -> Result<Value, ErrorData> {
         let answer = self.inner.get(&format!("/v1/tasks/{}", escaped(id))).await?;
-        if !answer.status.is_success() {
-            return Err(Fault::params(answer.complaint()));
-        }
-        let mut task = view(&answer.body);
-        if answer.body["phase"] == "waiting" && self.is_waited_in(id).await {
-            task["status"] = json!("input_required");
-            task["statusMessage"] = json!("a step before it waits for an answer: taskgate_waits names it");
-        }
-        Ok(task)
+        if answer.status.is_success() { Ok(answer.body) } else { Err(complaint_of(&answer)) }
     }
 
-    /// Whether a step of its canvas waits for an answer.
-    async fn is_waited_in(&self, id: &str) -> bool {
-        let graph = self.inner.get(&format!("/v1/tasks/{}/graph", escaped(id))).await;
-        let nodes = graph.ok().map(|answer| answer.body["nodes"].clone());
-        let waits = |node: &Value| node["task"] == pause::WAIT && node["phase"] == "running";
-        nodes.as_ref().and_then(Value::as_array).is_some_and(|nodes| nodes.iter().any(waits))
-    }
-
-    pub(super) async fn get_task(&self, params: &Value) -> Result<Value, Fault> {
-        self.task(super::text(params, "taskId")?).await
-    }
-
-    pub(super) async fn list_tasks(&self, params: &Value) -> Result<Value, Fault> {
-        let cursor = params["cursor"].as_str().map(|cursor| format!("&cursor={}", escaped(cursor))).unwrap_or_default();
-        let answer = self.inner.get(&format!("/v1/tasks?limit=100{cursor}")).await?;
-        if !answer.status.is_success() {
-            return Err(Fault::params(answer.complaint()));
+    /// A task with its result, or with the requests for input if the client `asks` people.
+    pub(super) async fn task(&self, id: &str, asks: bool) -> Result<DetailedTask, ErrorData> {
+        let body = self.body_of(id).await?;
+        let task = seed(&body);
+        match standing(&body) {
+            Standing::Cancelled => Ok(DetailedTask::new(task, TaskPayload::Cancelled)),
+            Standing::Succeeded | Standing::Failed => self.ended(id, task).await,
+            Standing::Open => self.open(id, &body, task, asks).await,
         }
-        let tasks: Vec<Value> = answer.body["tasks"].as_array().into_iter().flatten().map(view).collect();
-        let mut result = json!({"tasks": tasks});
-        if let Some(next) = answer.body["next"].as_str() {
-            result["nextCursor"] = json!(next);
-        }
-        Ok(result)
     }
 
-    /// The result of the tool call, once the task has ended.
-    pub(super) async fn task_result(&self, params: &Value) -> Result<Value, Fault> {
-        let id = super::text(params, "taskId")?;
-        let path = format!("/result/{}", escaped(id));
-        let answer = self.inner.waiting(Method::GET, &path, None, PATIENCE).await?;
+    async fn ended(&self, id: &str, task: Task) -> Result<DetailedTask, ErrorData> {
+        let answer = self.inner.get(&format!("/result/{}", escaped(id))).await?;
+        // A success may be known before its result is.
         if answer.status == StatusCode::ACCEPTED {
-            return Err(Fault::params(format!("the task {id} has not ended yet: ask again")));
+            return Ok(DetailedTask::new(task, TaskPayload::Working));
         }
-        if !answer.status.is_success() {
-            return Err(Fault::params(answer.complaint()));
-        }
-        let mut shown = result(&answer);
-        shown["_meta"] = json!({"io.modelcontextprotocol/related-task": {"taskId": id}});
-        Ok(shown)
+        Ok(DetailedTask::new(task, TaskPayload::Completed { result: object(&result(&answer)) }))
     }
 
-    /// Revokes a task; the message says what is certain.
-    pub(super) async fn cancel_task(&self, params: &Value) -> Result<Value, Fault> {
-        let id = super::text(params, "taskId")?;
+    async fn open(&self, id: &str, body: &Value, task: Task, asks: bool) -> Result<DetailedTask, ErrorData> {
+        let steps = self.steps_that_wait(id, body).await?;
+        if steps.is_empty() {
+            return Ok(DetailedTask::new(task, TaskPayload::Working));
+        }
+        let waits = self.waits_of(&steps).await?;
+        let task = task.with_status_message(WAITS);
+        // Only a client that can ask somebody, with a token that may answer, is given the question.
+        if !asks || waits.is_empty() {
+            return Ok(DetailedTask::new(task, TaskPayload::Working));
+        }
+        let input_requests = waits.iter().map(|wait| (wait.new.task_id.to_string(), inputs::request(wait))).collect();
+        Ok(DetailedTask::new(task, TaskPayload::InputRequired { input_requests }))
+    }
+
+    /// Revokes a task, also a running one. Returns what the operation answered.
+    pub(super) async fn revoke(&self, id: &str) -> Result<Value, ErrorData> {
         let path = format!("/v1/tasks/{}/revoke", escaped(id));
         let answer = self.inner.post(&path, &json!({"terminate": true, "reason": "cancelled over MCP"})).await?;
-        if !answer.status.is_success() {
-            return Err(Fault::params(answer.complaint()));
-        }
-        if answer.body["verdict"] == "too_late" {
-            let detail = answer.body["detail"].as_str().unwrap_or_default();
-            return Err(Fault::params(format!("the task {id} cannot be cancelled: {detail}")));
-        }
-        let mut task = self.task(id).await?;
-        task["status"] = json!("cancelled");
-        task["statusMessage"] = json!(format!("{}: {}", said(&answer.body["verdict"]), said(&answer.body["detail"])));
-        Ok(task)
+        if answer.status.is_success() { Ok(answer.body) } else { Err(complaint_of(&answer)) }
     }
 }
 
-fn said(value: &Value) -> &str {
+/// An operation refused the caller.
+pub(super) fn complaint_of(answer: &Answer) -> ErrorData {
+    wrong(answer.complaint())
+}
+
+pub(super) fn said(value: &Value) -> &str {
     value.as_str().unwrap_or_default()
 }
 
-/// Converts a task or a group of the contract.
-fn view(task: &Value) -> Value {
-    let phase = said(&task["phase"]);
-    let id = task["task_id"].as_str().or_else(|| task["group_id"].as_str());
-    let created = task["submitted_at"].as_str().or_else(|| task["accepted_at"].as_str());
-    let updated =
-        ["finished_at", "started_at", "received_at", "queued_at"].iter().find_map(|name| task[*name].as_str());
-    json!({
-        "taskId": id,
-        "status": status(phase, said(&task["status"])),
-        "statusMessage": task["reason"].as_str().map_or_else(|| format!("{phase} ({})", said(&task["status"])), str::to_owned),
-        "createdAt": created.or(updated),
-        "lastUpdatedAt": updated.or(created),
-        "ttl": Value::Null,
-        "pollInterval": POLL_MILLIS,
-    })
+/// The id of a task or a group.
+pub(super) fn id_of(body: &Value) -> Option<&str> {
+    body["task_id"].as_str().or_else(|| body["group_id"].as_str())
 }
 
-/// The MCP status of a task.
-fn status(phase: &str, status: &str) -> &'static str {
-    match phase {
-        "succeeded" => "completed",
-        "failed" | "lost" => "failed",
-        "revoked" | "expired" | "skipped" | "ignored" => "cancelled",
-        _ if status == "WAITING" => "input_required",
-        _ => "working",
+/// The members of a task that do not depend on where it stands.
+pub(super) fn seed(body: &Value) -> Task {
+    let created = body["submitted_at"].as_str().or_else(|| body["accepted_at"].as_str());
+    let updated =
+        ["finished_at", "started_at", "received_at", "queued_at"].iter().find_map(|name| body[*name].as_str());
+    let or_now = |time: Option<&str>| time.map_or_else(|| clock::now().rfc3339(), str::to_owned);
+    Task::new(
+        id_of(body).unwrap_or_default(),
+        TaskStatus::Working,
+        or_now(created.or(updated)),
+        or_now(updated.or(created)),
+    )
+    .with_status_message(message(body))
+    .with_poll_interval_ms(POLL_MILLIS)
+}
+
+/// What is said of a task; of one that was revoked also what is certain.
+fn message(body: &Value) -> String {
+    let (phase, reason) = (said(&body["phase"]), body["reason"].as_str());
+    if phase == "revoked" {
+        let verdict =
+            if body["started_at"].is_null() { "prevented: it never ran" } else { "signalled: it had started" };
+        return reason.map_or_else(|| verdict.to_owned(), |reason| format!("{verdict}; {reason}"));
+    }
+    reason.map_or_else(|| format!("{phase} ({})", said(&body["status"])), str::to_owned)
+}
+
+pub(super) fn standing(body: &Value) -> Standing {
+    match said(&body["phase"]) {
+        "succeeded" => Standing::Succeeded,
+        "failed" | "lost" => Standing::Failed,
+        "revoked" | "expired" | "skipped" | "ignored" => Standing::Cancelled,
+        _ => Standing::Open,
     }
 }
 
 /// The end of a task as a tool result; a refusal becomes an error text that a model can read.
-pub(super) fn result(answer: &Answer) -> Value {
+pub(super) fn result(answer: &Answer) -> CallToolResult {
     if !answer.status.is_success() {
-        return json!({"content": [{"type": "text", "text": refusal(answer)}], "structuredContent": answer.body, "isError": true});
+        return tool_error(refusal(answer), answer.body.clone());
     }
     let error = &answer.body["error"];
     if error.is_object() || answer.body["status"] == "REVOKED" {
-        let text = format!(
-            "{}: {}",
-            error["type"].as_str().unwrap_or_else(|| said(&answer.body["status"])),
-            said(&error["message"])
-        );
-        return json!({"content": [{"type": "text", "text": text}], "structuredContent": answer.body, "isError": true});
+        let kind = error["type"].as_str().unwrap_or_else(|| said(&answer.body["status"]));
+        return tool_error(format!("{kind}: {}", said(&error["message"])), answer.body.clone());
     }
     let value = &answer.body["result"];
-    let text = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
-    json!({"content": [{"type": "text", "text": text}], "structuredContent": answer.body, "isError": false})
+    tool_result(value.as_str().map_or_else(|| value.to_string(), str::to_owned), answer.body.clone())
+}
+
+pub(super) fn tool_result(text: String, structured: Value) -> CallToolResult {
+    let mut result = CallToolResult::success(vec![ContentBlock::text(text)]);
+    result.structured_content = Some(structured);
+    result
+}
+
+pub(super) fn tool_error(text: String, structured: Value) -> CallToolResult {
+    let mut result = CallToolResult::error(vec![ContentBlock::text(text)]);
+    result.structured_content = Some(structured);
+    result
 }
 
 /// The text of a refusal, with each mistake and its place.
-fn refusal(answer: &Answer) -> String {
+pub(super) fn refusal(answer: &Answer) -> String {
     let places = answer.body["errors"].as_array().into_iter().flatten();
     let places: Vec<String> =
-        places.map(|one| format!("{}: {}", said(&one["pointer"]), said(&one["detail"]))).collect();
+        places.map(|error| format!("{}: {}", said(&error["pointer"]), said(&error["detail"]))).collect();
     if places.is_empty() { answer.complaint() } else { places.join("; ") }
+}
+
+fn object(result: &CallToolResult) -> JsonObject {
+    match serde_json::to_value(result).expect("a result is JSON") {
+        Value::Object(members) => members,
+        other => JsonObject::from_iter([("structuredContent".to_owned(), other)]),
+    }
 }
 
 #[cfg(test)]
@@ -155,26 +176,33 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_phase_has_a_word_of_the_protocol() {
-        for (phase, said, expected) in [
-            ("accepted", "PENDING", "working"),
-            ("running", "STARTED", "working"),
-            ("running", "WAITING", "input_required"),
-            ("succeeded", "SUCCESS", "completed"),
-            ("lost", "FAILURE", "failed"),
-            ("revoked", "REVOKED", "cancelled"),
+    fn every_phase_stands_somewhere() {
+        for (phase, expected) in [
+            ("accepted", Standing::Open),
+            ("running", Standing::Open),
+            ("succeeded", Standing::Succeeded),
+            ("lost", Standing::Failed),
+            ("revoked", Standing::Cancelled),
         ] {
-            assert_eq!(status(phase, said), expected, "{phase}");
+            assert_eq!(standing(&json!({"phase": phase})), expected, "{phase}");
         }
+    }
+
+    #[test]
+    fn a_revoked_task_says_whether_it_ran() {
+        let told = |body: Value| seed(&body).status_message.unwrap();
+        assert!(told(json!({"phase": "revoked", "reason": "on request"})).starts_with("prevented: it never ran; on"));
+        assert!(told(json!({"phase": "revoked", "started_at": "2026-01-01T00:00:00Z"})).starts_with("signalled"));
+        assert_eq!(told(json!({"phase": "running", "status": "STARTED"})), "running (STARTED)");
     }
 
     #[test]
     fn a_refusal_names_its_places_and_a_failure_its_error() {
         let body = json!({"detail": "x", "errors": [{"pointer": "/y", "detail": "is required"}]});
-        let refused = result(&Answer { status: StatusCode::UNPROCESSABLE_ENTITY, body });
+        let refused = object(&result(&Answer { status: StatusCode::UNPROCESSABLE_ENTITY, body }));
         assert_eq!((&refused["isError"], &refused["content"][0]["text"]), (&json!(true), &json!("/y: is required")));
         let body = json!({"status": "FAILURE", "error": {"type": "ValueError", "message": "no"}});
-        let failed = result(&Answer { status: StatusCode::OK, body });
+        let failed = object(&result(&Answer { status: StatusCode::OK, body }));
         assert_eq!(failed["content"][0]["text"], "ValueError: no");
     }
 }
