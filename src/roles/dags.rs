@@ -2,6 +2,7 @@
 //!
 //! While parts wait, a commit of this replica, or word of another's, wakes it; what is missed is found a period later.
 
+use std::collections::HashSet;
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -9,6 +10,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
 use crate::usecase::SharedGateway;
+use ledger::Error;
 use runtime::lifecycle::Backoff;
 
 /// How often the ledger is read without being woken.
@@ -19,6 +21,8 @@ const LEAST: Duration = Duration::from_millis(10);
 const SHARE: u32 = 5;
 /// What will never be sent is removed this often.
 const TIDY: Duration = Duration::from_secs(5);
+/// So many parts that cannot be sent are remembered as told.
+const MAX_TOLD: usize = 1_000;
 const LEDGER_PAUSE: Duration = Duration::from_secs(2);
 
 /// The service of one replica.
@@ -35,17 +39,23 @@ impl Dags {
     pub async fn run(self, stop: CancellationToken) {
         let mut backoff = Backoff::new(LEDGER_PAUSE);
         let mut tidied = Instant::now();
+        let (mut after, mut told) = (0, HashSet::new());
         while !stop.is_cancelled() {
             // Before the look: what is committed meanwhile is a reason for the next one.
             let mut commits = self.gateway.hub.watch_all();
             let began = Instant::now();
-            let (is_waited_for, pause) = match self.gateway.step_dags().await {
-                Ok(found) if found.is_full => continue,
+            let (is_waited_for, pause) = match self.gateway.step_dags(after).await {
                 Ok(found) => {
+                    tell(&found.broken, &mut told);
                     backoff.reset();
+                    after = found.rest.unwrap_or_default();
+                    if after > 0 {
+                        continue;
+                    }
                     (found.waits, PERIOD)
                 }
                 Err(error) => {
+                    after = 0;
                     if backoff.is_fresh() {
                         warn!(error = %error, "DAGs could not be looked at, trying again");
                     }
@@ -66,6 +76,18 @@ impl Dags {
                 }
                 () = tokio::time::sleep(pause) => {}
             }
+        }
+    }
+}
+
+/// Logs each part that cannot be sent once.
+fn tell(broken: &[(i64, Error)], told: &mut HashSet<i64>) {
+    if told.len() > MAX_TOLD {
+        told.clear();
+    }
+    for (part, error) in broken {
+        if told.insert(*part) {
+            warn!(part, error = %error, "part {part} of a DAG was not sent: {error}");
         }
     }
 }

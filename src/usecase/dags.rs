@@ -34,12 +34,14 @@ const PAGE: i64 = 100;
 const RESULT_PATIENCE: Duration = Duration::from_secs(10);
 
 /// What a pass over the parts found.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug)]
 pub(crate) struct Stepped {
-    /// There may be more whose turn has come.
-    pub is_full: bool,
+    /// The number after which there may be more whose turn has come.
+    pub rest: Option<i64>,
     /// Some wait for their turn.
     pub waits: bool,
+    /// The numbers of those that the ledger could not send, and why.
+    pub broken: Vec<(i64, Error)>,
 }
 
 /// Why a part is not sent.
@@ -51,19 +53,24 @@ enum Held {
 }
 
 impl Gateway {
-    /// Sends every part whose turn has come.
-    pub(crate) async fn step_dags(&self) -> Result<Stepped, Error> {
-        let ready = self.ledger.ready_parts(PAGE).await?;
-        let mut has_sent = false;
+    /// Sends a page of the parts whose turn has come, those after this number. An error of the ledger about one part does not stop
+    /// the others.
+    pub(crate) async fn step_dags(&self, after: i64) -> Result<Stepped, Error> {
+        let ready = self.ledger.ready_parts(after, PAGE).await?;
+        let (mut has_sent, mut broken) = (false, Vec::new());
         for part in &ready {
-            has_sent |= self.send_part(part).await?;
+            match self.send_part(part).await {
+                Ok(is_sent) => has_sent |= is_sent,
+                Err(error) if !error.is_transient() => broken.push((part.no, error)),
+                Err(error) => return Err(error),
+            }
         }
         if has_sent {
             self.relay.nudge();
         }
-        // A page of parts that all wait for their results is looked at again after a pause.
-        let is_full = has_sent && i64::try_from(ready.len()).is_ok_and(|count| count == PAGE);
-        Ok(Stepped { is_full, waits: is_full || self.ledger.has_parts().await? })
+        let is_full = i64::try_from(ready.len()).is_ok_and(|count| count == PAGE);
+        let rest = ready.last().filter(|_| is_full).map(|last| last.no);
+        Ok(Stepped { rest, waits: rest.is_some() || self.ledger.has_parts().await?, broken })
     }
 
     /// Forgets parts that will never be sent, and documents of DAGs that are pruned.

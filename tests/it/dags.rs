@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde_json::{Value, json};
 
 use crate::harness::environment::{Harness, Lent, Options};
-use crate::harness::{CeleryOptions, Http, eventually};
+use crate::harness::{CeleryOptions, Http, eventually, postgres};
 
 type Own = Lent<Box<Harness>>;
 
@@ -112,6 +112,36 @@ async fn what_the_wire_can_carry_runs_without_a_gateway() {
     assert!(record.contains("\"result\": 1"), "{record}");
     env.gateway.restart();
     assert_eq!(ended(&env.http, id_of(&accepted)).await["result"], 1);
+}
+
+/// The ledger refuses to send the parts with this text.
+const TRAP: &str = "create function taskgate.trap() returns trigger language plpgsql as $$ begin raise exception 'a trap'; end $$; \
+    create trigger trap before delete on taskgate.dag_part for each row when (old.document like '%held up%') \
+    execute function taskgate.trap()";
+
+#[tokio::test(flavor = "multi_thread")]
+async fn more_parts_than_a_page_that_the_ledger_refuses_do_not_stop_the_next() {
+    let env = Harness::start(&Options::default());
+    postgres::query(&env.database, TRAP);
+    let of = |text: &str| {
+        dag(&nodes(vec![
+            node("first", "demo.add", json!([1, 2]), &[]),
+            node("last", "demo.identity", json!([format!("{text} {{first}}")]), &["first"]),
+        ]))
+    };
+    let stuck: Vec<Value> = (0..101).map(|_| of("held up")).collect();
+    let stuck = env.http.post("/v1/tasks/batch", &json!(stuck)).await.expect(202);
+    eventually("every first task has succeeded", async || {
+        let listed = env.http.get("/v1/tasks?task=demo.add&status=SUCCESS&limit=500").await.expect(200);
+        (listed["tasks"].as_array().expect("tasks").len() == 101).then_some(())
+    })
+    .await;
+    let free = env.http.post("/v1/tasks", &of("free")).await.expect(202);
+    assert_eq!(ended(&env.http, id_of(&free)).await["result"], "free 3");
+    let waits = postgres::query(&env.database, "select count(*) from taskgate.dag_part");
+    assert_eq!(waits, "101", "they are still to be sent");
+    postgres::query(&env.database, "drop trigger trap on taskgate.dag_part");
+    assert_eq!(ended(&env.http, id_of(&stuck["items"][100])).await["result"], "held up 3");
 }
 
 #[tokio::test(flavor = "multi_thread")]

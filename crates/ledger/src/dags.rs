@@ -54,8 +54,8 @@ pub trait Dags: Send + Sync {
     /// Whether a part waits for its turn.
     async fn has_parts(&self) -> Result<bool, Error>;
 
-    /// Parts of which all predecessors have succeeded, oldest first.
-    async fn ready_parts(&self, limit: i64) -> Result<Vec<ReadyPart>, Error>;
+    /// Up to `limit` parts after this number of which all predecessors have succeeded, oldest first.
+    async fn ready_parts(&self, after: i64, limit: i64) -> Result<Vec<ReadyPart>, Error>;
 
     /// Removes the part and sends those of its tasks that still wait. Nothing when somebody else removed it.
     async fn release_part(&self, no: i64, releases: &[Release], at: Time) -> Result<Vec<Event>, Error>;

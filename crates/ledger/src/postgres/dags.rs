@@ -21,11 +21,11 @@ statements! {
     DAG = "select document from taskgate.dag where root_id = $1";
     ANY = "select exists (select 1 from taskgate.dag_part)";
     /// Its entries all wait for the same tasks, so one of them stands for all.
-    READY = "select p.part_no, p.document from taskgate.dag_part p where not exists \
+    READY = "select p.part_no, p.document from taskgate.dag_part p where p.part_no > $1 and not exists \
          (select 1 from taskgate.edge e where e.to_no = p.task_no and e.kind = 'after' \
          and (exists (select 1 from taskgate.flight f where f.task_no = e.from_no) \
          or exists (select 1 from taskgate.ended d where d.task_no = e.from_no and d.phase <> 'succeeded'))) \
-         order by p.part_no limit $1";
+         order by p.part_no limit $2";
     TAKE = "delete from taskgate.dag_part where part_no = $1";
     CUT = "delete from taskgate.dag_part where part_no in (select p.part_no from taskgate.dag_part p \
          where exists (select 1 from taskgate.edge e join taskgate.ended d on d.task_no = e.from_no \
@@ -67,8 +67,8 @@ impl Dags for PostgresLedger {
         Ok(sqlx::query(ANY).fetch_one(&self.pool).await?.try_get(0)?)
     }
 
-    async fn ready_parts(&self, limit: i64) -> Result<Vec<ReadyPart>, Error> {
-        let rows = sqlx::query(READY).bind(limit).fetch_all(&self.pool).await?;
+    async fn ready_parts(&self, after: i64, limit: i64) -> Result<Vec<ReadyPart>, Error> {
+        let rows = sqlx::query(READY).bind(after).bind(limit).fetch_all(&self.pool).await?;
         rows.iter().map(|row| Ok(ReadyPart { no: row.try_get(0)?, document: row.try_get(1)? })).collect()
     }
 

@@ -19,9 +19,9 @@ statements! {
     DAG = "select document from dag where root_id = $1";
     ANY = "select exists (select 1 from dag_part)";
     /// Its entries all wait for the same tasks, so one of them stands for all.
-    READY = "select p.part_no, p.document from dag_part p where not exists (select 1 from edge e \
+    READY = "select p.part_no, p.document from dag_part p where p.part_no > $1 and not exists (select 1 from edge e \
          join task t on t.task_no = e.from_no where e.to_no = p.task_no and e.kind = 'after' and t.phase <> 'succeeded') \
-         order by p.part_no limit $1";
+         order by p.part_no limit $2";
     TAKE = "delete from dag_part where part_no = $1";
     CUT = "delete from dag_part where part_no in (select p.part_no from dag_part p where exists (select 1 from edge e \
          join task t on t.task_no = e.from_no where e.to_no = p.task_no and e.kind = 'after' and t.phase in \
@@ -60,8 +60,8 @@ impl Dags for SqliteLedger {
         Ok(sqlx::query(ANY).fetch_one(&self.pools.read).await?.try_get(0)?)
     }
 
-    async fn ready_parts(&self, limit: i64) -> Result<Vec<ReadyPart>, Error> {
-        let rows = sqlx::query(READY).bind(limit).fetch_all(&self.pools.read).await?;
+    async fn ready_parts(&self, after: i64, limit: i64) -> Result<Vec<ReadyPart>, Error> {
+        let rows = sqlx::query(READY).bind(after).bind(limit).fetch_all(&self.pools.read).await?;
         rows.iter().map(|row| Ok(ReadyPart { no: row.try_get(0)?, document: row.try_get(1)? })).collect()
     }
 
