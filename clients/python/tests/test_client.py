@@ -46,6 +46,25 @@ def test_what_is_held_is_revoked_for_certain(client):
         client.wait(task, PATIENCE)
 
 
+FAILING = {"dag": {"nodes": {
+    "first": {"task": "demo.add", "args": [1, 2]}, "second": {"task": "demo.fail", "args": ["KeyError"], "after": ["first"]},
+}}}
+
+
+def test_what_failed_of_a_dag_is_resumed(client):
+    dag = client.submit_signature(FAILING)
+    with pytest.raises(taskgate.TaskFailed):
+        client.wait(dag, PATIENCE)
+    again = client.resume(dag, idempotency_key=f"again-{dag.id}")
+    assert again.id != dag.id and client.resume(dag, idempotency_key=f"again-{dag.id}").id == again.id
+    with pytest.raises(taskgate.TaskFailed) as caught:
+        client.wait(again, PATIENCE)
+    assert caught.value.type == "KeyError"
+    with pytest.raises(errors.Problem) as refused:
+        client.resume(client.submit("demo.add", 1, 2))
+    assert refused.value.slug == "not-replayable"
+
+
 def test_waiting_ends_in_time_and_the_task_goes_on(client):
     task = client.submit("demo.add", 1, 2, options={"countdown": 600})
     with pytest.raises(taskgate.WaitTimeout):
@@ -150,6 +169,10 @@ def test_the_async_client_does_the_same(url):
             with pytest.raises(taskgate.TaskRevoked):
                 await client.wait(held, PATIENCE)
             assert (await client.task(held))["phase"] == "revoked"
+            dag = await client.submit_signature(FAILING)
+            with pytest.raises(taskgate.TaskFailed):
+                await client.wait(dag, PATIENCE)
+            assert (await client.resume(dag)).id != dag.id
 
     asyncio.run(main())
 

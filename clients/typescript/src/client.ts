@@ -173,6 +173,13 @@ export class Client {
   async revoke(task: Handle | string, options: { terminate?: boolean; signal?: string; reason?: string } = {}): Promise<Revoked> {
     return send(this.#transport, { method: "POST", path: `/v1/tasks/${at(task)}/revoke`, body: options });
   }
+
+  /** Runs again what failed of a DAG, and all that follows it. `task` is any task of the DAG; the handle is that of a new DAG. */
+  async resume(task: Handle | string, options: { idempotencyKey?: string } = {}): Promise<Handle> {
+    const key = options.idempotencyKey ?? newId();
+    const path = `/v1/tasks/${at(task)}/resume`;
+    return handle(await send(this.#transport, { method: "POST", path, body: {}, headers: { "idempotency-key": key } }));
+  }
 }
 
 /** When to stop: at the caller's timeout, or when nobody has answered for the client's patience. */

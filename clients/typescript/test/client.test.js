@@ -45,6 +45,17 @@ test("what is held is revoked for certain, and waiting ends in time", async () =
   await assert.rejects(client.wait(task, soon), TaskRevoked);
 });
 
+test("what failed of a DAG is resumed", async () => {
+  const nodes = { first: { task: "demo.add", args: [1, 2] }, second: { task: "demo.fail", args: ["KeyError"], after: ["first"] } };
+  const dag = await client.submitSignature({ dag: { nodes } });
+  await assert.rejects(client.wait(dag, soon), TaskFailed);
+  const again = await client.resume(dag, { idempotencyKey: `again-${dag.id}` });
+  assert.notEqual(again.id, dag.id);
+  assert.equal((await client.resume(dag, { idempotencyKey: `again-${dag.id}` })).id, again.id);
+  await assert.rejects(client.wait(again, soon), (error) => error instanceof TaskFailed && error.type === "KeyError");
+  await assert.rejects(client.resume(await client.submit("demo.add", { args: [1, 2] })), { slug: "not-replayable" });
+});
+
 test("times are given as dates", async () => {
   const task = await client.submit("demo.add", { args: [1, 2], eta: new Date(Date.now() + 3_600_000) });
   assert.equal((await client.task(task)).phase, "held");

@@ -119,6 +119,10 @@ class AsyncClient:
         body: Dict[str, Any] = (await self.send(wire.revoke(task, terminate, signal, reason))).json()
         return body
 
+    async def resume(self, task: Task, *, idempotency_key: Optional[str] = None) -> Handle:
+        """As `Client.resume`."""
+        return Handle.of((await self.send(wire.resume(task, idempotency_key))).json())
+
     # -- the connection ----------------------------------------------------------------------------------------------
 
     async def send(self, request: wire.Request) -> httpx.Response:

@@ -129,6 +129,10 @@ class Client:
         body: Dict[str, Any] = self.send(wire.revoke(task, terminate, signal, reason)).json()
         return body
 
+    def resume(self, task: Task, *, idempotency_key: Optional[str] = None) -> Handle:
+        """Runs again what failed of a DAG, and all that follows it. `task` is any task of the DAG; the handle is that of a new DAG."""
+        return Handle.of(self.send(wire.resume(task, idempotency_key)).json())
+
     # -- the connection ----------------------------------------------------------------------------------------------
 
     def send(self, request: wire.Request) -> httpx.Response:

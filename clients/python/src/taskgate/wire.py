@@ -97,6 +97,11 @@ def revoke(task: Task, terminate: bool, signal: Optional[str], reason: Optional[
     return post(f"/v1/tasks/{at(task)}/revoke", body)
 
 
+def resume(task: Task, key: Optional[str]) -> Request:
+    """`POST /v1/tasks/{id}/resume`, with a key, so that it may be repeated."""
+    return post(f"/v1/tasks/{at(task)}/resume", {}, {"idempotency-key": key or new_id()})
+
+
 def events(task: Task, last: Optional[str]) -> Request:
     headers = {"accept": "text/event-stream", "cache-control": "no-cache"}
     if last is not None:
