@@ -1,6 +1,6 @@
 //! taskgate beside what it replaces, on one machine, in one run: `make bench`, or `cargo bench --bench gateway -- submit streams`
 //! for some of its sections (`cost`, `submit`, `dev`, `batches`, `replicas`, `results`, `latency`, `streams`, `recorder`, `beat`,
-//! `hostile`, `wake`, `window`, `enqueue`).
+//! `hostile`, `wake`, `waits`, `window`, `enqueue`).
 //!
 //! Starts its own Redis, PostgreSQL (with fsync), Celery worker, the peers and taskgate, loads each in turn from this process,
 //! and prints one table with ratios. Floors (a handler that only answers, `redis-benchmark`, `pgbench` with the same row) show
@@ -27,6 +27,7 @@ mod streams;
 mod submit;
 mod table;
 mod usage;
+mod waits;
 mod wake;
 mod window;
 
@@ -139,6 +140,9 @@ async fn run(sections: &[String]) {
     }
     if wanted("wake") {
         wake::measure(&mut bench).await;
+    }
+    if wanted("waits") {
+        waits::measure(&mut bench).await;
     }
     if wanted("window") {
         window::measure(&mut bench).await;

@@ -24,6 +24,8 @@ impl Nudge {
 /// Wakes the service for steps that wait.
 #[derive(Clone, Default)]
 pub struct Wake {
+    /// A wait began, which may be the next to time out.
+    pub begun: Nudge,
     /// A wait ended.
     pub ended: Nudge,
 }

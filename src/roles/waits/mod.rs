@@ -67,45 +67,55 @@ impl Waits {
         let (sink, arrived) = mpsc::channel(BATCH);
         tokio::join!(
             self.parts.broker.serve_queue(pause::QUEUE, sink, stop.clone()),
-            self.keep_time(arrived, stop.clone()),
+            self.keep_taking(arrived, stop.clone()),
+            self.keep_time(stop.clone()),
             self.keep_settling(stop),
         );
     }
 
-    /// Takes arriving steps, and ends waits at their timeout.
-    async fn keep_time(&self, mut arrived: mpsc::Receiver<Served>, stop: CancellationToken) {
+    /// Moves arriving steps into the ledger.
+    async fn keep_taking(&self, mut arrived: mpsc::Receiver<Served>, stop: CancellationToken) {
         let mut backoff = Backoff::new(LEDGER_PAUSE);
-        let mut next: Option<Time> = None;
         let mut batch = Vec::new();
         while !stop.is_cancelled() {
             tokio::select! {
                 () = stop.cancelled() => return,
                 count = arrived.recv_many(&mut batch, BATCH) => if count == 0 { return },
-                () = tokio::time::sleep(until(next)) => {}
             }
-            match self.turn(&mut batch).await {
-                Ok(found) => {
-                    next = found;
+            match self.take(&mut batch).await {
+                Ok(()) => {
+                    self.parts.wake.begun.nudge();
                     backoff.reset();
                 }
                 Err(error) => {
-                    if backoff.is_fresh() {
-                        warn!(error = %error, "steps that wait could not be read, trying again");
-                    }
-                    let pause = backoff.pause();
-                    tokio::select! { () = stop.cancelled() => return, () = tokio::time::sleep(pause) => {} }
                     // The messages are still in their queue, and are read again.
                     batch.clear();
+                    rest(&mut backoff, &error, &stop).await;
                 }
             }
         }
     }
 
-    /// Does one round; returns when the next wait times out.
-    async fn turn(&self, batch: &mut Vec<Served>) -> Result<Option<Time>, Error> {
-        if !batch.is_empty() {
-            self.take(batch).await?;
+    /// Ends waits at their timeout. Taking steps in does not hold it up.
+    async fn keep_time(&self, stop: CancellationToken) {
+        let mut backoff = Backoff::new(LEDGER_PAUSE);
+        while !stop.is_cancelled() {
+            match self.expire().await {
+                Ok(next) => {
+                    backoff.reset();
+                    tokio::select! {
+                        () = stop.cancelled() => return,
+                        () = self.parts.wake.begun.nudged() => {}
+                        () = tokio::time::sleep(until(next)) => {}
+                    }
+                }
+                Err(error) => rest(&mut backoff, &error, &stop).await,
+            }
         }
+    }
+
+    /// Ends what is due; returns when the next wait times out.
+    async fn expire(&self) -> Result<Option<Time>, Error> {
         if self.parts.ledger.expire_waits(clock::now()).await? > 0 {
             self.parts.wake.ended.nudge();
         }
@@ -142,6 +152,15 @@ impl Waits {
             }
         }
     }
+}
+
+/// Pauses after an error of the ledger; only the first of several is logged.
+async fn rest(backoff: &mut Backoff, error: &Error, stop: &CancellationToken) {
+    if backoff.is_fresh() {
+        warn!(error = %error, "steps that wait could not be read, trying again");
+    }
+    let pause = backoff.pause();
+    tokio::select! { () = stop.cancelled() => {} () = tokio::time::sleep(pause) => {} }
 }
 
 /// The time of the next round: the next timeout, or the poll.
