@@ -6,7 +6,7 @@
 use async_trait::async_trait;
 
 use super::{Error, Event, Message};
-use crate::book::Book;
+use crate::applied::Applied;
 use celery::task::{Phase, TaskId};
 use runtime::clock::Time;
 
@@ -67,21 +67,21 @@ pub trait Dags: Send + Sync {
     async fn forget_dags(&self, before: Time, limit: i64) -> Result<u64, Error>;
 }
 
-/// Places those that still wait. Answers the book and what of `releases` it holds.
+/// Places those that still wait. Answers the changed tasks, and those of `releases` that it placed.
 pub(crate) fn released<'a>(
     tasks: Vec<super::Task>,
     releases: &'a [Release],
     at: Time,
-) -> (Book, Vec<(i64, &'a Release)>) {
+) -> (Applied, Vec<(i64, &'a Release)>) {
     let waiting: Vec<super::Task> = tasks.into_iter().filter(|task| task.phase == Phase::Waiting).collect();
     let found = |release: &'a Release| Some((waiting.iter().find(|task| task.id == release.id)?.no, release));
     let sent: Vec<(i64, &Release)> = releases.iter().filter_map(found).collect();
-    let mut book = Book::new(waiting);
+    let mut applied = Applied::new(waiting);
     for (_, release) in &sent {
         let phase = if release.due_at.is_some_and(|due| due > at) { Phase::Held } else { Phase::Accepted };
-        book.place(&release.id, phase, Some("all that it waits for has succeeded"), at);
+        applied.place(&release.id, phase, Some("all that it waits for has succeeded"), at);
     }
-    (book, sent)
+    (applied, sent)
 }
 
 impl Release {

@@ -7,7 +7,7 @@
 use celery::task::Phase;
 use runtime::clock::Time;
 
-use crate::book::Entry;
+use crate::applied::Entry;
 use crate::history::Told;
 use crate::types::{Event, Task};
 
@@ -79,7 +79,7 @@ fn is_same((one, other): (&Told, &Told)) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::book::Book;
+    use crate::applied::Applied;
     use crate::types::sample_task;
     use crate::{News, Source};
     use celery::task::TaskId;
@@ -98,10 +98,10 @@ mod tests {
     }
 
     fn after(task: Task, news: &[News]) -> (Task, bool) {
-        let mut book = Book::new(vec![task]);
-        news.iter().for_each(|news| book.learn(news));
-        let entry = book.entries.pop().unwrap();
-        let is_derivable = is_derivable(&entry, book.events.iter());
+        let mut applied = Applied::new(vec![task]);
+        news.iter().for_each(|news| applied.learn(news));
+        let entry = applied.entries.pop().unwrap();
+        let is_derivable = is_derivable(&entry, applied.events.iter());
         (entry.task, is_derivable)
     }
 

@@ -18,8 +18,8 @@
 )]
 
 mod admission;
+mod applied;
 pub mod audit;
-mod book;
 mod bulk;
 pub mod change;
 mod dags;
@@ -27,7 +27,6 @@ mod derived;
 mod error;
 mod fan_out;
 mod findings;
-mod gates;
 mod headers;
 mod history;
 pub mod inbox;
@@ -39,6 +38,7 @@ mod logs;
 mod passing;
 pub mod postgres;
 mod query;
+mod rate_gates;
 mod rows;
 #[cfg(any(test, feature = "sample"))]
 pub mod sample;
@@ -70,11 +70,11 @@ pub use dags::{Dags, NewDag, NewPart, ReadyPart, Release};
 pub use error::Error;
 pub use fan_out::{FanOut, FanOuts, NewFanOut};
 pub use findings::{Finding, Findings};
-pub use gates::AtGate;
 pub use incidents::{FoundIncident, Incidents, KeptIncident, Mark, Notice, SettledNotice};
 pub use limits::{COUNTED, InLine, KeyState, Limits, Rule};
 pub use logs::{Line, Logs, Piece};
 pub use query::{Cursor, Filter, Page};
+pub use rate_gates::AtGate;
 pub use schedules::{
     Created, Edit, Fired, Firing, Firings, MOST_AHEAD, NewRun, NextTick, Outcome, Run, Schedule, Schedules,
 };

@@ -10,7 +10,7 @@ use celery::task::limit::{KeyLimit, Rate};
 use runtime::clock::Time;
 
 use super::Error;
-use super::gates::AtGate;
+use super::rate_gates::AtGate;
 
 /// Tasks of a key are counted up to this number.
 pub const COUNTED: i64 = 10_000;

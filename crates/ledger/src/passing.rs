@@ -5,16 +5,16 @@
 
 use std::collections::HashSet;
 
-use super::gates::{Gate, Gates, Heads, Passes, Stopped, gates_of};
 use super::limits::Rules;
 use super::lines::{Entering, Lines};
+use super::rate_gates::{Heads, Passes, RateGate, RateGates, Stopped, gates_of};
 use super::{Carrier, Task};
 use runtime::clock::Time;
 
 /// A due task, with the gate at which it waited.
 pub(super) struct Due {
     pub task: Task,
-    pub gates: Vec<Gate>,
+    pub gates: Vec<RateGate>,
     pub at: Option<(String, Option<i32>)>,
 }
 
@@ -23,7 +23,7 @@ impl Due {
         Self { gates: gates_of(&task, carrier, rules), task, at }
     }
 
-    fn waits_at(&self, gate: &Gate) -> bool {
+    fn waits_at(&self, gate: &RateGate) -> bool {
         self.at.as_ref().is_some_and(|(name, max)| name == gate.name() && *max == gate.max())
     }
 }
@@ -57,8 +57,8 @@ fn window_of(task: &Task, carrier: &dyn Carrier) -> Option<u32> {
 /// Decides in the order of `due`. Tasks that the broker has already had (`taken`) are not stopped, but count.
 pub(super) fn let_through(
     due: Vec<Due>,
-    taken: Vec<(i64, Vec<Gate>)>,
-    before: Gates,
+    taken: Vec<(i64, Vec<RateGate>)>,
+    before: RateGates,
     heads: &[(String, i64)],
     lines: &mut Lines,
     carrier: &dyn Carrier,

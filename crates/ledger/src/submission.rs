@@ -7,7 +7,7 @@ use runtime::clock::Time;
 
 use super::dags::NewDag;
 use super::fan_out::NewFanOut;
-use super::gates::{Gate, first_gate};
+use super::rate_gates::{RateGate, first_gate};
 use super::types::{Task, TaskOptions};
 
 /// A submission: a task, or all nodes of a canvas.
@@ -78,7 +78,7 @@ impl NewTask {
     }
 
     /// The first gate, for a task that waits at one from the beginning.
-    pub(super) fn gate(&self) -> Option<Gate> {
+    pub(super) fn gate(&self) -> Option<RateGate> {
         match &self.way {
             Way::Gate(limits) => first_gate(limits),
             Way::Direct | Way::Pass | Way::Line { .. } => None,

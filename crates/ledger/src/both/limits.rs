@@ -6,9 +6,9 @@ use async_trait::async_trait;
 use sqlx::Row;
 
 use super::dialect::{Adapter, AdapterRow, Tx, among, decide_alone, keys, list, task_id};
-use super::gates::{AT_GATE, UNDER_WAY};
-use crate::gates::AtGate;
+use super::rate_gates::{AT_GATE, UNDER_WAY};
 use crate::limits::{InLine, KEY, KeyState, PACE, Rule, Rules, merged, range};
+use crate::rate_gates::AtGate;
 use crate::statements::statements;
 use crate::{Error, Limits};
 use celery::task::TaskId;

@@ -79,8 +79,8 @@ impl Dags for PostgresLedger {
             return Ok(Vec::new());
         }
         let ids: Vec<&TaskId> = releases.iter().map(|release| &release.id).collect();
-        let (mut book, sent) = released(learn::lock(&mut tx, &ids).await?, releases, at);
-        save::save(&mut tx, &self.store, &mut book, 0).await?;
+        let (mut applied, sent) = released(learn::lock(&mut tx, &ids).await?, releases, at);
+        save::save(&mut tx, &self.store, &mut applied, 0).await?;
         for (no, release) in sent {
             let packed = release.message.headers.as_deref().map(|text| headers::pack(text, release.id.as_str(), ""));
             sqlx::query(SEND)
@@ -95,7 +95,7 @@ impl Dags for PostgresLedger {
             sqlx::query(OUTBOX).bind(no).bind(release.wake_at(at)).bind(at.0).execute(&mut *tx).await?;
         }
         tx.commit().await?;
-        Ok(book.events)
+        Ok(applied.events)
     }
 
     async fn drop_parts(&self, limit: i64) -> Result<u64, Error> {

@@ -10,7 +10,7 @@ use std::sync::Mutex;
 use celery::task::TaskId;
 
 use crate::Task;
-use crate::book::Book;
+use crate::applied::Applied;
 use crate::types::News;
 
 /// Tasks in each half.
@@ -105,9 +105,9 @@ impl Known {
                 }
             }
         }
-        let mut trial = Book::new(tasks.values().cloned().collect());
+        let mut trial = Applied::new(tasks.values().cloned().collect());
         news.iter().filter(|one| tasks.contains_key(&one.task_id)).for_each(|one| trial.learn(one));
-        let is_enough = |entry: &crate::book::Entry| entry.touched != entry.before.is_final();
+        let is_enough = |entry: &crate::applied::Entry| entry.touched != entry.before.is_final();
         let fitting = trial.entries.iter().filter(|entry| is_enough(entry));
         let mut enough: Vec<Task> = fitting.filter_map(|entry| tasks.remove(&entry.task.id)).collect();
         enough.sort_by_key(|task| task.no);

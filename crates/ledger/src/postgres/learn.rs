@@ -8,7 +8,7 @@ use std::collections::HashSet;
 use sqlx::postgres::PgRow;
 use uuid::Uuid;
 
-use crate::book::Book;
+use crate::applied::Applied;
 use crate::statements::statements;
 use crate::{Error, Event, Fence, News, Task};
 use celery::task::TaskId;
@@ -132,18 +132,18 @@ async fn try_learn(
         tx.rollback().await?;
         return Ok(Learnt::Fenced);
     };
-    let mut book = Book::new(tasks);
-    book.assume(known.to_vec());
+    let mut applied = Applied::new(tasks);
+    applied.assume(known.to_vec());
     for news in news {
-        book.learn(news);
+        applied.learn(news);
     }
-    if !save::try_save(&mut tx, store, &mut book, 0).await? {
+    if !save::try_save(&mut tx, store, &mut applied, 0).await? {
         tx.rollback().await?;
         return Ok(Learnt::Changed);
     }
     tx.commit().await?;
-    store.known.note(book.entries.into_iter().filter(|entry| entry.touched).map(|entry| entry.task));
-    Ok(Learnt::Done(book.events))
+    store.known.note(applied.entries.into_iter().filter(|entry| entry.touched).map(|entry| entry.task));
+    Ok(Learnt::Done(applied.events))
 }
 
 /// Locks tasks under the fence. `None` when the fence does not hold any more.

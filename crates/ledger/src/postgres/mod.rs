@@ -16,7 +16,6 @@ pub mod django;
 mod events;
 mod fan_out;
 mod findings;
-mod gates;
 mod gather;
 mod groups;
 #[path = "../both/incidents.rs"]
@@ -42,6 +41,7 @@ mod pool;
 mod pooled;
 mod prune;
 mod publication;
+mod rate_gates;
 mod replica;
 mod rows;
 mod save;

@@ -9,7 +9,7 @@ use sqlx::postgres::PgArguments;
 use sqlx::query::Query;
 use sqlx::{Postgres, Row};
 
-use crate::book::Entry;
+use crate::applied::Entry;
 use crate::statements::statements;
 use crate::{Error, Task};
 
@@ -140,7 +140,7 @@ fn column<'q, T>(entries: &[&'q Entry], of: impl Fn(&'q Task) -> T) -> Vec<T> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::book::Book;
+    use crate::applied::Applied;
     use crate::types::sample_task;
     use crate::{News, Source};
     use celery::task::TaskId;
@@ -148,10 +148,10 @@ mod tests {
 
     /// A cached task in `phase` for which this report arrived.
     fn entry(phase: Phase, news: News) -> Entry {
-        let mut book = Book::default();
-        book.assume(vec![sample_task("t", phase, Time(0))]);
-        book.learn(&news);
-        book.entries.pop().unwrap()
+        let mut applied = Applied::default();
+        applied.assume(vec![sample_task("t", phase, Time(0))]);
+        applied.learn(&news);
+        applied.entries.pop().unwrap()
     }
 
     fn heard(phase: Phase) -> News {

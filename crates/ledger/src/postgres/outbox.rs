@@ -10,13 +10,13 @@ use std::time::Duration;
 
 use sqlx::Row;
 
-use crate::book::Book;
+use crate::applied::Applied;
 use crate::change::was_taken;
-use crate::gates::{Gate, Stopped, gates_of};
 use crate::limits::Rules;
 use crate::line_reads;
 use crate::lines::Lines;
 use crate::passing::{self, Due, Passed};
+use crate::rate_gates::{RateGate, Stopped, gates_of};
 use crate::statements::statements;
 use crate::{
     Backlog, Carrier, Drained, Error, Event, NewGroup, News, Outgoing, REFUSED_FOR, Source, Task, headers, refusal,
@@ -26,7 +26,9 @@ use runtime::clock::Time;
 
 use super::columns::{between, fact_columns, standing, state_columns};
 use super::pool::{self, Tx};
-use super::{Store, control, gates, gather, groups, learn, limits, lines, numbers, publication, rows, save, tasks};
+use super::{
+    Store, control, gather, groups, learn, limits, lines, numbers, publication, rate_gates, rows, save, tasks,
+};
 
 /// Timeout of the carrier. After it an unknown part is published: the rows stay, and the broker's markers prevent duplicates.
 const CARRY: Duration = Duration::from_secs(10);
@@ -100,7 +102,7 @@ pub(super) async fn drain(
         return Ok(Drained::default());
     }
     let rules = limits::rules(&mut tx).await?;
-    let waiting = gates::waiting(&mut tx).await?;
+    let waiting = rate_gates::waiting(&mut tx).await?;
     let mut lines = line_reads::load(&mut lines::Read(&mut tx), carrier, limit).await?;
     let waits = Drained {
         waiting: !waiting.is_empty(),
@@ -112,7 +114,7 @@ pub(super) async fn drain(
     };
     let open = waiting.into_iter().filter(|one| one.is_open(now, carrier, &rules));
     let open: Vec<String> = open.map(|one| one.gate).collect();
-    let heads = gates::first(&mut tx, &open).await?;
+    let heads = rate_gates::first(&mut tx, &open).await?;
     let claimed = claim(&mut tx, &heads, &lines.picked(), now, settle, limit).await?;
     if claimed.is_empty() && !waits.again {
         tx.rollback().await?;
@@ -130,7 +132,7 @@ pub(super) async fn drain(
     let mut events = publication::carried(&mut tx, store, &carried, now).await?;
     // A quick task may be ending in another transaction. Its row is locked now, so that transaction is over or comes later.
     let Passed { due, stopped, entering, windowed, passes } = passed;
-    gates::settle(&mut tx, passes.settled(&carried, now)).await?;
+    rate_gates::settle(&mut tx, passes.settled(&carried, now)).await?;
     let occupied: Vec<(i64, String)> = windowed.into_iter().filter(|(no, _)| carried.contains(no)).collect();
     lines::settle(&mut tx, &lines, &carried, &occupied, &entering).await?;
     let expired = expire(&mut tx, store, &sorted, &stopped, now, &mut events).await?;
@@ -268,9 +270,9 @@ async fn pass(
     let due = std::mem::take(&mut sorted.due).into_iter();
     let due: Vec<Due> = due.map(|task| Due::new(gate_of.remove(&task.no), task, carrier, rules)).collect();
     let taken = sorted.taken.iter().map(|task| (task.no, gates_of(task, carrier, rules)));
-    let taken: Vec<(i64, Vec<Gate>)> = taken.collect();
+    let taken: Vec<(i64, Vec<RateGate>)> = taken.collect();
     let named = due.iter().flat_map(|one| &one.gates).chain(taken.iter().flat_map(|(_, gates)| gates));
-    let before = gates::load(tx, named).await?;
+    let before = rate_gates::load(tx, named).await?;
     let queues = passing::windows(&due, lines, carrier);
     lines::open(tx, lines, &queues).await?;
     Ok(passing::let_through(due, taken, before, heads, lines, carrier, now))
@@ -348,27 +350,27 @@ async fn expire(
     if both.is_empty() {
         return Ok(0);
     }
-    let mut book = Book::new(learn::lock(tx, &both).await?);
+    let mut applied = Applied::new(learn::lock(tx, &both).await?);
     for task in &sorted.expired {
         let reason = Some("expires passed before it was published".to_owned());
-        book.learn(&News { reason, ..News::new(task.id.clone(), Source::Ledger, Phase::Expired, now) });
+        applied.learn(&News { reason, ..News::new(task.id.clone(), Source::Ledger, Phase::Expired, now) });
     }
     for task in &sorted.parked {
-        if book.phase(&task.id).is_some_and(|phase| phase == Phase::Accepted) {
-            book.place(&task.id, Phase::Held, Some("its queue is paused"), now);
+        if applied.phase(&task.id).is_some_and(|phase| phase == Phase::Accepted) {
+            applied.place(&task.id, Phase::Held, Some("its queue is paused"), now);
         }
     }
     for (task, why) in &sorted.refused {
-        if book.phase(&task.id).is_some_and(|phase| phase == Phase::Accepted) {
-            book.place(&task.id, Phase::Held, Some(why), now);
+        if applied.phase(&task.id).is_some_and(|phase| phase == Phase::Accepted) {
+            applied.place(&task.id, Phase::Held, Some(why), now);
         }
     }
     for one in &moved {
-        if book.phase(&one.id).is_some_and(|phase| phase == Phase::Accepted) {
-            book.place(&one.id, Phase::Held, Some(&one.reason()), now);
+        if applied.phase(&one.id).is_some_and(|phase| phase == Phase::Accepted) {
+            applied.place(&one.id, Phase::Held, Some(&one.reason()), now);
         }
     }
-    gates::stop(tx, &moved).await?;
+    rate_gates::stop(tx, &moved).await?;
     let until = |task: &Task, end: Time| task.expires_at.map_or(end, |at| at.min(end)).0;
     sqlx::query(PARK)
         .bind(sorted.parked.iter().map(|task| task.no).collect::<Vec<_>>())
@@ -381,8 +383,8 @@ async fn expire(
         .bind(sorted.refused.iter().map(|(task, _)| until(task, now.plus(REFUSED_FOR))).collect::<Vec<_>>())
         .execute(&mut **tx)
         .await?;
-    save::save(tx, store, &mut book, events.len() as i64).await?;
-    events.append(&mut book.events);
+    save::save(tx, store, &mut applied, events.len() as i64).await?;
+    events.append(&mut applied.events);
     Ok(sorted.expired.len())
 }
 
@@ -413,22 +415,22 @@ pub(super) async fn requeue(
     let with_messages = sqlx::query(WITH_MESSAGES).bind(numbers).bind(low).bind(high).fetch_all(&mut *tx).await?;
     let with_messages = with_messages.iter().map(|row| row.try_get(0)).collect::<Result<HashSet<i64>, _>>()?;
     found.retain(|task| with_messages.contains(&task.no));
-    let (mut book, places) = Book::requeued(found, asked, reason, at);
+    let (mut applied, places) = Applied::requeued(found, asked, reason, at);
     let numbers: Vec<i64> = places.into_iter().map(|(number, _)| number).collect();
     sqlx::query(GONE).bind(&numbers).execute(&mut *tx).await?;
-    save::save(&mut tx, store, &mut book, 0).await?;
+    save::save(&mut tx, store, &mut applied, 0).await?;
     sqlx::query(REMEMBER).bind(numbers).bind(at.0).execute(&mut *tx).await?;
     tx.commit().await?;
-    Ok(book.events)
+    Ok(applied.events)
 }
 
 pub(super) async fn remark(store: &Store, ids: &[TaskId], reason: &str, at: Time) -> Result<Vec<Event>, Error> {
     let mut tx = pool::begin(&store.pool).await?;
-    let mut book = Book::new(learn::lock(&mut tx, &ids.iter().collect::<Vec<_>>()).await?);
+    let mut applied = Applied::new(learn::lock(&mut tx, &ids.iter().collect::<Vec<_>>()).await?);
     for id in ids {
-        book.remark(id, reason, at);
+        applied.remark(id, reason, at);
     }
-    save::save(&mut tx, store, &mut book, 0).await?;
+    save::save(&mut tx, store, &mut applied, 0).await?;
     tx.commit().await?;
-    Ok(book.events)
+    Ok(applied.events)
 }

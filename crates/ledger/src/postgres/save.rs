@@ -1,10 +1,10 @@
-//! Writes the contents of a [`Book`]: present or final states of tasks, their histories, the feed.
+//! Writes the contents of an [`Applied`]: present or final states of tasks, their histories, the feed.
 
 use std::collections::{HashMap, HashSet};
 
 use sqlx::Row;
 
-use crate::book::{Book, Entry};
+use crate::applied::{Applied, Entry};
 use crate::derived;
 use crate::history;
 use crate::rows::{labels_text, options_text};
@@ -108,38 +108,38 @@ const HAD_ENDED: i16 = 2;
 /// Events in one row of the feed.
 const FEED_ROW: usize = 1_000;
 
-/// Writes the book and notifies other replicas. The rows are locked by the caller, or new; `written` is the number of events that this
+/// Writes what was applied and notifies other replicas. The rows are locked by the caller, or new; `written` is the number of events that this
 /// transaction wrote before.
 ///
 /// # Errors
 /// Errors of the database, and [`Error::Refused`] when a row was not as expected.
-pub(super) async fn save(tx: &mut Tx, store: &Store, book: &mut Book, written: i64) -> Result<(), Error> {
-    if try_save(tx, store, book, written).await? {
+pub(super) async fn save(tx: &mut Tx, store: &Store, applied: &mut Applied, written: i64) -> Result<(), Error> {
+    if try_save(tx, store, applied, written).await? {
         return Ok(());
     }
     Err(Error::Refused("a task that was locked is not where it was".into()))
 }
 
 /// The same with assumed rows. False when a row was not as assumed: then this transaction must be rolled back.
-pub(super) async fn try_save(tx: &mut Tx, store: &Store, book: &mut Book, written: i64) -> Result<bool, Error> {
-    adopt(tx, store, book).await?;
-    let touched: Vec<&Entry> = book.entries.iter().filter(|entry| entry.touched).collect();
+pub(super) async fn try_save(tx: &mut Tx, store: &Store, applied: &mut Applied, written: i64) -> Result<bool, Error> {
+    adopt(tx, store, applied).await?;
+    let touched: Vec<&Entry> = applied.entries.iter().filter(|entry| entry.touched).collect();
     if touched.is_empty() {
         return Ok(true);
     }
-    let is_done = transition(tx, store, &touched, &book.events, written).await?;
+    let is_done = transition(tx, store, &touched, &applied.events, written).await?;
     complete(tx, store, &touched).await?;
     Ok(is_done)
 }
 
 /// Inserts new tasks. A task that another replica adopted meanwhile is dropped with its events, because the other's news counts.
-async fn adopt(tx: &mut Tx, store: &Store, book: &mut Book) -> Result<(), Error> {
+async fn adopt(tx: &mut Tx, store: &Store, applied: &mut Applied) -> Result<(), Error> {
     let mut gone = Vec::new();
-    let mut order: Vec<usize> = (0..book.entries.len()).filter(|&index| book.entries[index].new).collect();
+    let mut order: Vec<usize> = (0..applied.entries.len()).filter(|&index| applied.entries[index].new).collect();
     // In the same order on every replica, to avoid deadlocks.
-    order.sort_by(|&a, &b| book.entries[a].task.id.cmp(&book.entries[b].task.id));
+    order.sort_by(|&a, &b| applied.entries[a].task.id.cmp(&applied.entries[b].task.id));
     for index in order {
-        let entry = &mut book.entries[index];
+        let entry = &mut applied.entries[index];
         let task = &entry.task;
         let kind_no = store.kinds.numbers(&store.pool, &[pair(task)]).await?[0];
         let number: Option<i64> = sqlx::query(ADOPT)
@@ -164,8 +164,8 @@ async fn adopt(tx: &mut Tx, store: &Store, book: &mut Book) -> Result<(), Error>
             None => gone.push(entry.task.id.clone()),
         }
     }
-    book.forget(&gone);
-    book.number_events();
+    applied.forget(&gone);
+    applied.number_events();
     Ok(())
 }
 

@@ -1,9 +1,9 @@
 //! Every constant statement, so that a test can prepare each against a migrated database.
 
 use super::{
-    audit, bulk, control, dags, dialect, events, fan_out, findings, gates, gather, groups, incidents, insert, kinds,
-    learn, lease, limits, lines, list, logs, migrate, ordinary, outbox, prune, publication, replica, save, schedules,
-    stats, steps, tasks, tokens, traces, waits, webhooks, withdraw, workers,
+    audit, bulk, control, dags, dialect, events, fan_out, findings, gather, groups, incidents, insert, kinds, learn,
+    lease, limits, lines, list, logs, migrate, ordinary, outbox, prune, publication, rate_gates, replica, save,
+    schedules, stats, steps, tasks, tokens, traces, waits, webhooks, withdraw, workers,
 };
 
 pub(super) const PING: &str = "select 1 from taskgate.ledger";
@@ -19,7 +19,7 @@ const LISTS: &[&[&str]] = &[
     events::STATEMENTS,
     fan_out::STATEMENTS,
     findings::STATEMENTS,
-    gates::STATEMENTS,
+    rate_gates::STATEMENTS,
     gather::STATEMENTS,
     groups::STATEMENTS,
     incidents::STATEMENTS,

@@ -3,7 +3,7 @@
 //! A pass over the outbox holds its rows while it publishes. So a withdrawal first locks the row, and waits for the pass; if there is no
 //! row, it locks the task and checks again, because a pass may have put the task into the outbox meanwhile.
 
-use crate::book::Book;
+use crate::applied::Applied;
 use crate::statements::statements;
 use crate::{Error, News, Withdrawn};
 use celery::task::TaskId;
@@ -41,9 +41,9 @@ async fn try_withdraw(store: &Store, id: &TaskId, news: &News) -> Result<Option<
         tx.rollback().await?;
         return Ok(None);
     }
-    let mut book = Book::new(vec![task]);
-    book.learn(news);
-    save::save(&mut tx, store, &mut book, 0).await?;
+    let mut applied = Applied::new(vec![task]);
+    applied.learn(news);
+    save::save(&mut tx, store, &mut applied, 0).await?;
     tx.commit().await?;
-    Ok(Some(Withdrawn::Done(book.events)))
+    Ok(Some(Withdrawn::Done(applied.events)))
 }

@@ -72,8 +72,8 @@ impl Dags for SqliteLedger {
             return Ok(Vec::new());
         }
         let ids: Vec<&TaskId> = releases.iter().map(|release| &release.id).collect();
-        let (mut book, sent) = released(learn::load(&mut tx, &ids).await?, releases, at);
-        save::save(&mut tx, &mut book).await?;
+        let (mut applied, sent) = released(learn::load(&mut tx, &ids).await?, releases, at);
+        save::save(&mut tx, &mut applied).await?;
         for (no, release) in sent {
             let (headers, body) = (&release.message.headers, &release.message.body);
             sqlx::query(MESSAGE).bind(no).bind(headers).bind(body).execute(&mut *tx).await?;
@@ -82,7 +82,7 @@ impl Dags for SqliteLedger {
             sqlx::query(SEND).bind(no).bind(release.wake_at(at)).bind(at.0).execute(&mut *tx).await?;
         }
         tx.commit().await?;
-        Ok(book.events)
+        Ok(applied.events)
     }
 
     async fn drop_parts(&self, limit: i64) -> Result<u64, Error> {

@@ -1,6 +1,6 @@
 //! Applies news by the pure rule, in one transaction for the batch.
 
-use crate::book::Book;
+use crate::applied::Applied;
 use crate::rows::light_task_columns;
 use crate::statements::statements;
 use crate::{Error, Event, Fence, News, Task};
@@ -29,13 +29,13 @@ pub(super) async fn learn(pools: &Pools, news: &[News], fence: Option<&Fence>) -
         }
     }
     let ids: Vec<&TaskId> = news.iter().map(|news| &news.task_id).collect();
-    let mut book = Book::new(load(&mut tx, &ids).await?);
+    let mut applied = Applied::new(load(&mut tx, &ids).await?);
     for news in news {
-        book.learn(news);
+        applied.learn(news);
     }
-    save::save(&mut tx, &mut book).await?;
+    save::save(&mut tx, &mut applied).await?;
     tx.commit().await?;
-    Ok(Some(book.events))
+    Ok(Some(applied.events))
 }
 
 pub(super) async fn load(tx: &mut Tx, ids: &[&TaskId]) -> Result<Vec<Task>, Error> {

@@ -15,7 +15,6 @@ pub mod django;
 mod events;
 mod fan_out;
 mod findings;
-mod gates;
 mod groups;
 #[path = "../both/incidents.rs"]
 mod incidents;
@@ -31,6 +30,7 @@ mod migrate;
 mod outbox;
 mod pool;
 mod prune;
+mod rate_gates;
 mod rows;
 mod save;
 mod schedules;

@@ -9,13 +9,13 @@ use std::time::Duration;
 
 use sqlx::{Row, SqlitePool};
 
-use crate::book::Book;
+use crate::applied::Applied;
 use crate::change::was_taken;
-use crate::gates::{Gate, Stopped, gates_of};
 use crate::limits::Rules;
 use crate::line_reads;
 use crate::lines::Lines;
 use crate::passing::{self, Due, Passed};
+use crate::rate_gates::{RateGate, Stopped, gates_of};
 use crate::rows::light_task_columns;
 use crate::statements::statements;
 use crate::{
@@ -25,7 +25,7 @@ use celery::task::{Phase, QueueName, TaskId, TaskName};
 use runtime::clock::Time;
 
 use super::pool::{Pools, Tx, list};
-use super::{control, gates, groups, learn, limits, lines, rows, save};
+use super::{control, groups, learn, limits, lines, rate_gates, rows, save};
 
 /// Timeout of the carrier. After it an unknown part is published: the rows stay, and the broker's markers prevent duplicates.
 const CARRY: Duration = Duration::from_secs(10);
@@ -113,7 +113,7 @@ pub(super) async fn drain(
 ) -> Result<Drained, Error> {
     let mut tx = pools.read.begin().await?;
     let rules = limits::rules(&mut tx).await?;
-    let waiting = gates::waiting(&mut tx).await?;
+    let waiting = rate_gates::waiting(&mut tx).await?;
     let mut lines = line_reads::load(&mut lines::Read(&mut tx), carrier, limit).await?;
     let waits = Drained {
         waiting: !waiting.is_empty(),
@@ -125,7 +125,7 @@ pub(super) async fn drain(
     };
     let open = waiting.into_iter().filter(|one| one.is_open(now, carrier, &rules));
     let open: Vec<String> = open.map(|one| one.gate).collect();
-    let heads = gates::first(&mut tx, &open).await?;
+    let heads = rate_gates::first(&mut tx, &open).await?;
     let claimed = claim(&mut tx, &heads, &lines.picked(), now, settle, limit).await?;
     if claimed.is_empty() && !waits.again {
         tx.rollback().await?;
@@ -141,7 +141,7 @@ pub(super) async fn drain(
     let resumed = let_go(&mut tx, &mut sorted).await?.then_some(now);
     let next_opening = [waits.next_opening, passed.passes.opening, resumed].into_iter().flatten().min();
     let Passed { due, stopped, entering, windowed, passes } = passed;
-    gates::settle(&mut tx, passes.settled(&carried, now)).await?;
+    rate_gates::settle(&mut tx, passes.settled(&carried, now)).await?;
     for no in sorted.over.iter().chain(sorted.expired.iter().map(|task| &task.no)) {
         sqlx::query(GONE).bind(no).execute(&mut *tx).await?;
     }
@@ -265,9 +265,9 @@ async fn pass(
     let due = std::mem::take(&mut sorted.due).into_iter();
     let due: Vec<Due> = due.map(|task| Due::new(gate_of.remove(&task.no), task, carrier, rules)).collect();
     let taken = sorted.taken.iter().map(|task| (task.no, gates_of(task, carrier, rules)));
-    let taken: Vec<(i64, Vec<Gate>)> = taken.collect();
+    let taken: Vec<(i64, Vec<RateGate>)> = taken.collect();
     let named = due.iter().flat_map(|one| &one.gates).chain(taken.iter().flat_map(|(_, gates)| gates));
-    let before = gates::load(tx, named).await?;
+    let before = rate_gates::load(tx, named).await?;
     let queues = passing::windows(&due, lines, carrier);
     lines::open(tx, lines, &queues).await?;
     Ok(passing::let_through(due, taken, before, heads, lines, carrier, now))
@@ -336,33 +336,33 @@ async fn expire(
     if both.is_empty() {
         return Ok(0);
     }
-    let mut book = Book::new(learn::load(tx, &both).await?);
+    let mut applied = Applied::new(learn::load(tx, &both).await?);
     for task in &sorted.expired {
         let reason = Some("expires passed before it was published".to_owned());
-        book.learn(&News { reason, ..News::new(task.id.clone(), Source::Ledger, Phase::Expired, now) });
+        applied.learn(&News { reason, ..News::new(task.id.clone(), Source::Ledger, Phase::Expired, now) });
     }
     for task in &sorted.parked {
-        if book.phase(&task.id).is_some_and(|phase| phase == Phase::Accepted) {
-            book.place(&task.id, Phase::Held, Some("its queue is paused"), now);
+        if applied.phase(&task.id).is_some_and(|phase| phase == Phase::Accepted) {
+            applied.place(&task.id, Phase::Held, Some("its queue is paused"), now);
         }
     }
     for (task, why) in &sorted.refused {
-        if book.phase(&task.id).is_some_and(|phase| phase == Phase::Accepted) {
-            book.place(&task.id, Phase::Held, Some(why), now);
+        if applied.phase(&task.id).is_some_and(|phase| phase == Phase::Accepted) {
+            applied.place(&task.id, Phase::Held, Some(why), now);
         }
     }
     for one in &moved {
-        if book.phase(&one.id).is_some_and(|phase| phase == Phase::Accepted) {
-            book.place(&one.id, Phase::Held, Some(&one.reason()), now);
+        if applied.phase(&one.id).is_some_and(|phase| phase == Phase::Accepted) {
+            applied.place(&one.id, Phase::Held, Some(&one.reason()), now);
         }
     }
-    gates::stop(tx, &moved).await?;
+    rate_gates::stop(tx, &moved).await?;
     let parked: Vec<i64> = sorted.parked.iter().map(|task| task.no).collect();
     sqlx::query(PARK).bind(list(&parked)).execute(&mut **tx).await?;
     let refused: Vec<i64> = sorted.refused.iter().map(|(task, _)| task.no).collect();
     sqlx::query(SLEEP).bind(list(&refused)).bind(now.plus(REFUSED_FOR).0).execute(&mut **tx).await?;
-    save::save(tx, &mut book).await?;
-    events.append(&mut book.events);
+    save::save(tx, &mut applied).await?;
+    events.append(&mut applied.events);
     Ok(sorted.expired.len())
 }
 
@@ -388,11 +388,11 @@ pub(super) async fn withdraw(pools: &Pools, id: &TaskId, news: News) -> Result<W
         tx.rollback().await?;
         return Ok(Withdrawn::Published(Box::new(task)));
     }
-    let mut book = Book::new(vec![task]);
-    book.learn(&news);
-    save::save(&mut tx, &mut book).await?;
+    let mut applied = Applied::new(vec![task]);
+    applied.learn(&news);
+    save::save(&mut tx, &mut applied).await?;
     tx.commit().await?;
-    Ok(Withdrawn::Done(book.events))
+    Ok(Withdrawn::Done(applied.events))
 }
 
 pub(super) async fn requeue(
@@ -407,23 +407,23 @@ pub(super) async fn requeue(
     let with_messages = sqlx::query(WITH_MESSAGES).bind(list(&numbers)).fetch_all(&mut *tx).await?;
     let with_messages = with_messages.iter().map(|row| row.try_get(0)).collect::<Result<HashSet<i64>, _>>()?;
     found.retain(|task| with_messages.contains(&task.no));
-    let (mut book, places) = Book::requeued(found, tasks, reason, at);
-    save::save(&mut tx, &mut book).await?;
+    let (mut applied, places) = Applied::requeued(found, tasks, reason, at);
+    save::save(&mut tx, &mut applied).await?;
     for (no, queue) in places {
         sqlx::query(GONE).bind(no).execute(&mut *tx).await?;
         sqlx::query(REMEMBER).bind(no).bind(at.0.saturating_add(1)).bind(at.0).bind(queue).execute(&mut *tx).await?;
     }
     tx.commit().await?;
-    Ok(book.events)
+    Ok(applied.events)
 }
 
 pub(super) async fn remark(pools: &Pools, ids: &[TaskId], reason: &str, at: Time) -> Result<Vec<Event>, Error> {
     let mut tx = pools.begin().await?;
-    let mut book = Book::new(learn::load(&mut tx, &ids.iter().collect::<Vec<_>>()).await?);
+    let mut applied = Applied::new(learn::load(&mut tx, &ids.iter().collect::<Vec<_>>()).await?);
     for id in ids {
-        book.remark(id, reason, at);
+        applied.remark(id, reason, at);
     }
-    save::save(&mut tx, &mut book).await?;
+    save::save(&mut tx, &mut applied).await?;
     tx.commit().await?;
-    Ok(book.events)
+    Ok(applied.events)
 }

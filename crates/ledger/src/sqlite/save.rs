@@ -1,8 +1,8 @@
-//! Writes the contents of a [`Book`]: changed tasks, the small tables that depend on a task's phase, events.
+//! Writes the contents of an [`Applied`]: changed tasks, the small tables that depend on a task's phase, events.
 
 use sqlx::Row;
 
-use crate::book::{Book, Entry};
+use crate::applied::{Applied, Entry};
 use crate::rows::{clean, labels_text, options_text};
 use crate::statements::statements;
 use crate::{Error, Event};
@@ -40,26 +40,26 @@ statements! {
          meta) values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)";
 }
 
-/// Writes the book.
-pub(super) async fn save(tx: &mut Tx, book: &mut Book) -> Result<(), Error> {
-    adopt(tx, book).await?;
-    for entry in book.entries.iter().filter(|entry| entry.touched) {
+/// Writes what was applied.
+pub(super) async fn save(tx: &mut Tx, applied: &mut Applied) -> Result<(), Error> {
+    adopt(tx, applied).await?;
+    for entry in applied.entries.iter().filter(|entry| entry.touched) {
         update(tx, entry).await?;
         if entry.task.adopted && !entry.new {
             complete(tx, entry).await?;
         }
         follow_phase(tx, entry).await?;
     }
-    for event in &book.events {
+    for event in &applied.events {
         self::event(tx, event).await?;
     }
     Ok(())
 }
 
 /// Inserts new tasks. A task that was pruned is dropped with its events.
-async fn adopt(tx: &mut Tx, book: &mut Book) -> Result<(), Error> {
+async fn adopt(tx: &mut Tx, applied: &mut Applied) -> Result<(), Error> {
     let mut gone = Vec::new();
-    for entry in book.entries.iter_mut().filter(|entry| entry.new) {
+    for entry in applied.entries.iter_mut().filter(|entry| entry.new) {
         let task = &entry.task;
         let row = sqlx::query(ADOPT)
             .bind(task.submitted_at.0)
@@ -87,8 +87,8 @@ async fn adopt(tx: &mut Tx, book: &mut Book) -> Result<(), Error> {
             None => gone.push(entry.task.id.clone()),
         }
     }
-    book.forget(&gone);
-    book.number_events();
+    applied.forget(&gone);
+    applied.number_events();
     Ok(())
 }
 

@@ -1,8 +1,8 @@
 //! Every constant statement, so that a test can prepare each against a migrated database.
 
 use super::{
-    audit, bulk, control, dags, events, fan_out, findings, gates, groups, incidents, insert, learn, lease, limits,
-    lines, logs, migrate, outbox, prune, save, schedules, stats, steps, tasks, tokens, traces, waits, webhooks,
+    audit, bulk, control, dags, events, fan_out, findings, groups, incidents, insert, learn, lease, limits, lines,
+    logs, migrate, outbox, prune, rate_gates, save, schedules, stats, steps, tasks, tokens, traces, waits, webhooks,
     workers,
 };
 
@@ -18,7 +18,7 @@ const LISTS: &[&[&str]] = &[
     events::STATEMENTS,
     fan_out::STATEMENTS,
     findings::STATEMENTS,
-    gates::STATEMENTS,
+    rate_gates::STATEMENTS,
     groups::STATEMENTS,
     incidents::STATEMENTS,
     insert::STATEMENTS,

@@ -1,4 +1,4 @@
-//! Gates: waiting tasks, tasks under way, and the changes of a pass.
+//! Rate gates: waiting tasks, tasks under way, and the changes of a pass.
 
 use std::collections::HashSet;
 
@@ -6,7 +6,7 @@ use sqlx::Row;
 
 use super::pool::Tx;
 use crate::Error;
-use crate::gates::{Gate, Gates, HEADS, Settled, Stopped, Waiting};
+use crate::rate_gates::{HEADS, RateGate, RateGates, Settled, Stopped, Waiting};
 use crate::statements::statements;
 
 statements! {
@@ -66,9 +66,9 @@ pub(super) async fn first(tx: &mut Tx, gates: &[String]) -> Result<Vec<(String, 
 }
 
 /// The state of these gates.
-pub(super) async fn load<'a>(tx: &mut Tx, wanted: impl Iterator<Item = &'a Gate>) -> Result<Gates, Error> {
-    let names: HashSet<&str> = wanted.map(Gate::name).collect();
-    let mut gates = Gates::default();
+pub(super) async fn load<'a>(tx: &mut Tx, wanted: impl Iterator<Item = &'a RateGate>) -> Result<RateGates, Error> {
+    let names: HashSet<&str> = wanted.map(RateGate::name).collect();
+    let mut gates = RateGates::default();
     if names.is_empty() {
         return Ok(gates);
     }

@@ -1,18 +1,18 @@
 use super::*;
 
-fn rate(interval: i64) -> Vec<Gate> {
-    vec![Gate::Rate { name: "rate t".into(), interval }]
+fn rate(interval: i64) -> Vec<RateGate> {
+    vec![RateGate::Rate { name: "rate t".into(), interval }]
 }
 
-fn key(name: &str, max: i32) -> Gate {
-    Gate::Key { name: name.into(), max }
+fn key(name: &str, max: i32) -> RateGate {
+    RateGate::Key { name: name.into(), max }
 }
 
 /// Passes come at any time, also late: in each minute the rate is neither exceeded nor left unused.
 #[test]
 fn a_rate_is_kept_and_used_whatever_the_times_of_the_passes() {
     let gates = rate(6 * SECOND / 10);
-    let (mut state, mut passed) = (Gates::default(), Vec::new());
+    let (mut state, mut passed) = (RateGates::default(), Vec::new());
     let mut now = Time(1_000 * SECOND);
     let begin = now;
     for step in 0..4_000 {
@@ -31,7 +31,7 @@ fn a_rate_is_kept_and_used_whatever_the_times_of_the_passes() {
 
 #[test]
 fn of_a_slow_rate_no_two_starts_are_closer_than_it_says() {
-    let (mut state, gates) = (Gates::default(), rate(60 * SECOND));
+    let (mut state, gates) = (RateGates::default(), rate(60 * SECOND));
     let mut now = Time(1_000 * SECOND);
     let mut passed = Vec::new();
     for step in 0..40_000 {
@@ -50,7 +50,7 @@ fn of_a_slow_rate_no_two_starts_are_closer_than_it_says() {
 
 #[test]
 fn a_rate_of_hundreds_a_second_is_used_by_passes_that_come_less_often() {
-    let (mut state, gates) = (Gates::default(), rate(2_000));
+    let (mut state, gates) = (RateGates::default(), rate(2_000));
     let (begin, mut passed) = (1_000 * SECOND, 0);
     for step in 0..1_000 {
         state.closed.clear();
@@ -63,7 +63,7 @@ fn a_rate_of_hundreds_a_second_is_used_by_passes_that_come_less_often() {
 
 #[test]
 fn after_idle_time_there_is_no_burst() {
-    let (mut state, gates) = (Gates::default(), rate(SECOND));
+    let (mut state, gates) = (RateGates::default(), rate(SECOND));
     assert!(state.admit(1, &gates, Time(500 * SECOND)).is_ok());
     assert!(state.admit(2, &gates, Time(500 * SECOND)).is_err());
     state.closed.clear();
@@ -73,7 +73,7 @@ fn after_idle_time_there_is_no_burst() {
 
 #[test]
 fn a_key_lets_so_many_pass_and_nobody_overtakes() {
-    let mut state = Gates::default();
+    let mut state = RateGates::default();
     let now = Time(0);
     assert!(state.admit(1, &[key("a", 2)], now).is_ok());
     assert!(state.admit(2, &[key("a", 2), key("b", 1)], now).is_ok());
@@ -85,10 +85,10 @@ fn a_key_lets_so_many_pass_and_nobody_overtakes() {
 
 #[test]
 fn only_what_was_carried_counts() {
-    let gates = [key("a", 2), Gate::Rate { name: "rate t".into(), interval: SECOND }];
-    let settled = Gates::default().settle([(7, &gates[..])].into_iter(), Time(10 * SECOND));
+    let gates = [key("a", 2), RateGate::Rate { name: "rate t".into(), interval: SECOND }];
+    let settled = RateGates::default().settle([(7, &gates[..])].into_iter(), Time(10 * SECOND));
     assert_eq!(settled.holds, [("a".to_owned(), 7, 2)]);
     assert_eq!(settled.rates, [("rate t".to_owned(), 11 * SECOND, SECOND)]);
-    let none = Gates::default().settle(std::iter::empty(), Time(0));
+    let none = RateGates::default().settle(std::iter::empty(), Time(0));
     assert!(none.holds.is_empty() && none.rates.is_empty());
 }

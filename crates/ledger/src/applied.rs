@@ -1,6 +1,6 @@
 //! The tasks of a transaction while news is applied to them. Pure, shared by both adapters.
 //!
-//! The adapter loads and locks the rows, applies news to the book, and writes the book's contents: changed tasks, and their events
+//! The adapter loads and locks the rows, applies the news here, and writes what changed: tasks, and their events
 //! in order. Several news of a task in one batch have the same effect as if they came separately.
 
 use std::collections::HashMap;
@@ -30,7 +30,7 @@ pub(super) struct Entry {
 }
 
 #[derive(Default)]
-pub(super) struct Book {
+pub(super) struct Applied {
     pub entries: Vec<Entry>,
     pub events: Vec<Event>,
     by_id: HashMap<TaskId, usize>,
@@ -38,13 +38,13 @@ pub(super) struct Book {
     early: HashMap<TaskId, News>,
 }
 
-impl Book {
+impl Applied {
     pub fn new(tasks: Vec<Task>) -> Self {
-        let mut book = Self::default();
+        let mut applied = Self::default();
         for task in tasks {
-            book.enter(task, false);
+            applied.enter(task, false);
         }
-        book
+        applied
     }
 
     /// Adds tasks that are not locked, in their assumed state.
@@ -153,12 +153,12 @@ impl Book {
         found.retain(|task| !task.phase.is_final() && seqs.get(&task.id) == Some(&task.seq));
         let ids: Vec<TaskId> = found.iter().map(|task| task.id.clone()).collect();
         let places = found.iter().map(|task| (task.no, task.queue.clone().unwrap_or_default())).collect();
-        let mut book = Self::new(found);
-        book.entries.iter_mut().for_each(|entry| entry.task.redeliver());
+        let mut applied = Self::new(found);
+        applied.entries.iter_mut().for_each(|entry| entry.task.redeliver());
         for id in &ids {
-            book.place(id, Phase::Accepted, Some(reason), at);
+            applied.place(id, Phase::Accepted, Some(reason), at);
         }
-        (book, places)
+        (applied, places)
     }
 
     /// Adds a remark to a task's history; the task does not change.

@@ -1,8 +1,8 @@
-//! Gates: limits on publishing. Pure, shared by both adapters.
+//! Rate gates: limits on publishing (a rate, or a maximum under way). Pure, shared by both adapters.
 //!
 //! A task passes all its gates at once, or waits at the first that stops it, in the order of acceptance: a gate that has stopped a task
 //! also stops all later tasks in the same pass. Starts are spaced evenly; for a fast rate, the lateness of a pass is made up for, up to
-//! [`SLACK`]. Only tasks that certainly reached the broker count: [`Gates::settle`].
+//! [`SLACK`]. Only tasks that certainly reached the broker count: [`RateGates::settle`].
 
 use std::collections::{HashMap, HashSet};
 
@@ -25,14 +25,14 @@ const SECOND: i64 = 1_000_000;
 
 /// A limit that may stop a task.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Gate {
+pub(super) enum RateGate {
     /// The shortest interval between two publications, in microseconds.
     Rate { name: String, interval: i64 },
     /// How many tasks of the key may be under way.
     Key { name: String, max: i32 },
 }
 
-impl Gate {
+impl RateGate {
     pub fn name(&self) -> &str {
         match self {
             Self::Rate { name, .. } | Self::Key { name, .. } => name,
@@ -52,13 +52,13 @@ impl Gate {
 const RATE: &str = "rate ";
 
 /// All gates of a task, with rules set by hand applied.
-pub(super) fn gates_of(task: &Task, carrier: &dyn Carrier, rules: &Rules) -> Vec<Gate> {
+pub(super) fn gates_of(task: &Task, carrier: &dyn Carrier, rules: &Rules) -> Vec<RateGate> {
     let mut gates = Vec::new();
     if let Some(name) = &task.name
         && let Some(pace) = carrier.pace(name)
     {
         let interval = i64::try_from(pace.as_micros()).unwrap_or(i64::MAX).max(1);
-        gates.push(Gate::Rate { name: format!("{RATE}{name}"), interval });
+        gates.push(RateGate::Rate { name: format!("{RATE}{name}"), interval });
     }
     let limits = task.options.limits.as_ref().and_then(|limits| Vec::<KeyLimit>::deserialize(limits).ok());
     for limit in limits.unwrap_or_default() {
@@ -67,20 +67,20 @@ pub(super) fn gates_of(task: &Task, carrier: &dyn Carrier, rules: &Rules) -> Vec
     gates
 }
 
-fn push_key(gates: &mut Vec<Gate>, limit: &KeyLimit, rule: Option<&Rule>) {
+fn push_key(gates: &mut Vec<RateGate>, limit: &KeyLimit, rule: Option<&Rule>) {
     let limit = rule.map_or_else(|| limit.clone(), |rule| rule.over(limit));
     let name = |kind: &str| super::rows::clean(&format!("{kind}{}", limit.key)).into_owned();
     if let Some(max) = limit.max {
-        gates.push(Gate::Key { name: name(KEY), max: i32::try_from(max).unwrap_or(i32::MAX) });
+        gates.push(RateGate::Key { name: name(KEY), max: i32::try_from(max).unwrap_or(i32::MAX) });
     }
     if let Some(rate) = &limit.rate {
-        gates.push(Gate::Rate { name: name(PACE), interval: rate.interval_micros() });
+        gates.push(RateGate::Rate { name: name(PACE), interval: rate.interval_micros() });
     }
 }
 
 /// The gate at which a task waits from its acceptance, so that the next task sees it there: the gate of its first limit whose `on_limit`
 /// is not `hold`.
-pub(super) fn first_gate(limits: &[KeyLimit]) -> Option<Gate> {
+pub(super) fn first_gate(limits: &[KeyLimit]) -> Option<RateGate> {
     let mut gates = Vec::new();
     push_key(&mut gates, limits.iter().find(|limit| !limit.on_limit.is_hold())?, None);
     gates.into_iter().next()
@@ -131,7 +131,7 @@ impl Waiting {
 
 /// The state of all gates in a pass.
 #[derive(Clone, Default)]
-pub(super) struct Gates {
+pub(super) struct RateGates {
     /// When each rate opens.
     pub rates: HashMap<String, i64>,
     /// Tasks under way, by key.
@@ -139,9 +139,9 @@ pub(super) struct Gates {
     closed: HashSet<String>,
 }
 
-impl Gates {
+impl RateGates {
     /// Lets the task pass and counts it, or returns the gate that stops it.
-    pub fn admit(&mut self, task_no: i64, gates: &[Gate], now: Time) -> Result<(), Gate> {
+    pub fn admit(&mut self, task_no: i64, gates: &[RateGate], now: Time) -> Result<(), RateGate> {
         let stop = gates.iter().find(|gate| !self.lets_pass(task_no, gate, now));
         if let Some(gate) = stop {
             self.close(gate.name());
@@ -156,7 +156,7 @@ impl Gates {
         self.closed.insert(gate.to_owned());
     }
 
-    fn lets_pass(&self, task_no: i64, gate: &Gate, now: Time) -> bool {
+    fn lets_pass(&self, task_no: i64, gate: &RateGate, now: Time) -> bool {
         if self.holders.get(gate.name()).is_some_and(|holders| holders.contains(&task_no)) {
             return true;
         }
@@ -164,21 +164,21 @@ impl Gates {
             return false;
         }
         match gate {
-            Gate::Rate { name, .. } => self.rates.get(name).is_none_or(|at| *at <= now.0),
-            Gate::Key { name, max } => {
+            RateGate::Rate { name, .. } => self.rates.get(name).is_none_or(|at| *at <= now.0),
+            RateGate::Key { name, max } => {
                 self.holders.get(name).map_or(0, HashSet::len) < usize::try_from(*max).unwrap_or(0)
             }
         }
     }
 
-    fn count(&mut self, task_no: i64, gates: &[Gate], now: Time) {
+    fn count(&mut self, task_no: i64, gates: &[RateGate], now: Time) {
         for gate in gates {
             match gate {
-                Gate::Rate { name, interval } => {
+                RateGate::Rate { name, interval } => {
                     let at = self.rates.entry(name.clone()).or_default();
                     *at = counted_from(*at, *interval, now.0).saturating_add(*interval);
                 }
-                Gate::Key { name, .. } => {
+                RateGate::Key { name, .. } => {
                     self.holders.entry(name.clone()).or_default().insert(task_no);
                 }
             }
@@ -186,17 +186,17 @@ impl Gates {
     }
 
     /// What must be written, from the state before the pass (`self`) and the tasks that were published, in order.
-    pub fn settle<'a>(mut self, carried: impl Iterator<Item = (i64, &'a [Gate])>, now: Time) -> Settled {
+    pub fn settle<'a>(mut self, carried: impl Iterator<Item = (i64, &'a [RateGate])>, now: Time) -> Settled {
         let mut settled = Settled::default();
         let mut rates = HashMap::new();
         for (task_no, gates) in carried {
             self.count(task_no, gates, now);
             for gate in gates {
                 match gate {
-                    Gate::Rate { name, interval } => {
+                    RateGate::Rate { name, interval } => {
                         rates.insert(name.clone(), *interval);
                     }
-                    Gate::Key { name, max } => settled.holds.push((name.clone(), task_no, *max)),
+                    RateGate::Key { name, max } => settled.holds.push((name.clone(), task_no, *max)),
                 }
             }
         }
@@ -241,31 +241,31 @@ impl Heads {
         Self(full.map(|(gate, (_, last))| (gate.to_owned(), last)).collect())
     }
 
-    pub fn close_before(&self, task_no: i64, gates: &mut Gates) {
+    pub fn close_before(&self, task_no: i64, gates: &mut RateGates) {
         self.0.iter().filter(|(_, last)| *last < task_no).for_each(|(gate, _)| gates.close(gate));
     }
 }
 
 /// The tasks that were let through, with the earlier state of the gates.
 pub(super) struct Passes {
-    before: Gates,
-    passed: Vec<(i64, Vec<Gate>)>,
+    before: RateGates,
+    passed: Vec<(i64, Vec<RateGate>)>,
     /// When the first rate that stopped a task opens again.
     pub opening: Option<Time>,
 }
 
 impl Passes {
-    pub fn new(before: Gates) -> Self {
+    pub fn new(before: RateGates) -> Self {
         Self { before, passed: Vec::new(), opening: None }
     }
 
-    pub fn note(&mut self, task_no: i64, gates: Vec<Gate>) {
+    pub fn note(&mut self, task_no: i64, gates: Vec<RateGate>) {
         if !gates.is_empty() {
             self.passed.push((task_no, gates));
         }
     }
 
-    pub fn note_stop(&mut self, gate: &Gate, state: &Gates) {
+    pub fn note_stop(&mut self, gate: &RateGate, state: &RateGates) {
         let opens = state.rates.get(gate.name()).copied().map(Time);
         self.opening = [self.opening, opens].into_iter().flatten().min();
     }
@@ -281,7 +281,7 @@ impl Passes {
 pub(super) struct Stopped {
     pub task_no: i64,
     pub id: TaskId,
-    pub gate: Gate,
+    pub gate: RateGate,
     /// Whether it waited there before.
     pub is_there: bool,
 }
@@ -332,5 +332,5 @@ impl AtGate {
 }
 
 #[cfg(test)]
-#[path = "gates_tests.rs"]
+#[path = "rate_gates_tests.rs"]
 mod tests;
