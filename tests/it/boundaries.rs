@@ -3,6 +3,8 @@
 //!
 //! Comments and `#[cfg(test)]` parts do not count.
 
+mod ledger;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -23,6 +25,7 @@ struct Source {
     path: String,
     /// The code without comments, texts and tests.
     code: String,
+    text: String,
     lines: usize,
     has_header: bool,
 }
@@ -67,6 +70,7 @@ static SOURCES: LazyLock<Vec<Source>> = LazyLock::new(|| {
                 lines: text.lines().count(),
                 has_header: text.starts_with("//!"),
                 code: code(&text),
+                text,
             });
         });
     }

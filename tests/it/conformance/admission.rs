@@ -4,7 +4,7 @@ use celery::task::{GroupId, Phase, TaskId};
 use ledger::{Conflict, Edge, EdgeKind, IdempotencyKey, NewGroup, Submission, UniqueKey};
 use runtime::clock::Time;
 
-use super::fixture::{Fixture, T0, after, alone, id, json, new_id, record, submission, task};
+use super::fixture::{Fixture, T0, after, alone, event, id, json, new_id, record, submission, task};
 use super::on_both;
 
 on_both!(
@@ -20,6 +20,7 @@ on_both!(
     concurrent_batches_that_share_ids_in_other_orders_all_end,
     numbers_follow_the_order_of_the_batch,
     a_retry_is_known_to_the_task_it_repeats,
+    a_task_keeps_the_link_to_its_retry_when_it_ends,
     a_large_canvas_goes_in_whole,
     labels_and_options_with_odd_texts_come_back,
     a_pruned_id_is_free_again,
@@ -231,6 +232,20 @@ async fn a_retry_is_known_to_the_task_it_repeats(ledger: &Fixture) {
     ledger.insert(alone(retry)).await;
     assert_eq!(ledger.task(&old).await.retried_as, Some(new.clone()));
     assert_eq!(ledger.task(&new).await.retry_of, Some(old));
+}
+
+async fn a_task_keeps_the_link_to_its_retry_when_it_ends(ledger: &Fixture) {
+    let (old, new) = (new_id(), new_id());
+    ledger.queue(&old).await;
+    ledger.learn(&[event(&old, Phase::Received, 2), event(&old, Phase::Running, 3)], true).await.unwrap();
+    let mut retry = task(&new);
+    retry.retry_of = Some(old.clone());
+    // Another replica inserts the retry, so this one knows the task without the link and tries its shortest statement.
+    ledger.another().insert(&[alone(retry)]).await.unwrap().remove(0).unwrap();
+    let events = ledger.learn(&[event(&old, Phase::Succeeded, 4)], true).await.unwrap();
+    assert_eq!(events.iter().map(|event| event.phase).collect::<Vec<_>>(), [Phase::Succeeded]);
+    let ended = ledger.task(&old).await;
+    assert_eq!((ended.phase, ended.retried_as), (Phase::Succeeded, Some(new)));
 }
 
 async fn a_large_canvas_goes_in_whole(ledger: &Fixture) {

@@ -2,14 +2,16 @@
 //! ledger's schema.
 
 use celery::task::TaskId;
+use runtime::clock::Time;
 pub(super) use sqlx::postgres::PgRow as AdapterRow;
 
 pub(super) use super::PostgresLedger as Adapter;
 use super::learn::BEGIN_RELAXED;
 pub(super) use super::pool::Tx;
-use super::pooled::Pool;
-use super::{notify, pool};
-use crate::{Error, SecretHash};
+pub(super) use super::pooled::Pool;
+use super::{insert, notify, pool, save};
+use crate::applied::Applied;
+use crate::{Error, SecretHash, Submission};
 
 /// Ends a select that locks its rows until the commit.
 macro_rules! locking {
@@ -117,5 +119,25 @@ impl Adapter {
             Some(payload) => notify::notify(tx, &payload).await,
             None => Ok(()),
         }
+    }
+
+    /// Inserts as part of a transaction. `None` after a conflict: roll back, and look up taken ids and keys at the next attempt.
+    pub(super) async fn insert_within(
+        &self,
+        tx: &mut Tx,
+        batch: &[Submission],
+        look_up: bool,
+    ) -> Result<Option<insert::Answers>, Error> {
+        insert::within(tx, &self.store, batch, look_up).await
+    }
+
+    /// `written` is the number of events that this transaction has written before.
+    pub(super) async fn save(&self, tx: &mut Tx, applied: &mut Applied, written: i64) -> Result<(), Error> {
+        save::save(tx, &self.store, applied, written).await
+    }
+
+    /// How many accepted tasks are neither published nor in the outbox.
+    pub(super) async fn count_outside(&self, now: Time) -> Result<i64, Error> {
+        self.store.outside.count(&self.pool, now).await
     }
 }

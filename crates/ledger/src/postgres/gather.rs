@@ -14,7 +14,7 @@ use celery::task::Phase;
 use runtime::clock::Time;
 
 use super::pooled::Pool;
-use super::{events, outbox, pool};
+use super::{events, outbox_rows, pool};
 
 statements! {
     MARK = "select feed from taskgate.relay_mark";
@@ -132,7 +132,7 @@ async fn take_in(pool: &Pool, found: &Accepted) -> Result<bool, Error> {
     pairs.sort_unstable();
     let (numbers, times): (Vec<i64>, Vec<i64>) = pairs.into_iter().unzip();
     let mut tx = pool::begin(pool).await?;
-    let is_alone: bool = sqlx::query(outbox::ALONE).fetch_one(&mut *tx).await?.try_get(0)?;
+    let is_alone: bool = sqlx::query(outbox_rows::ALONE).fetch_one(&mut *tx).await?.try_get(0)?;
     if is_alone {
         sqlx::query(TAKE_IN).bind(numbers).bind(times).execute(&mut *tx).await?;
     }

@@ -7,16 +7,25 @@
 mod audit;
 #[path = "../both/bulk.rs"]
 mod bulk;
+mod canvas_rows;
+#[path = "../both/claims.rs"]
+mod claims;
 mod columns;
 mod conditions;
+#[path = "../both/control.rs"]
 mod control;
+mod control_writes;
 mod dags;
 mod dialect;
 pub mod django;
 mod events;
+#[path = "../both/fan_out.rs"]
 mod fan_out;
 mod findings;
+mod firing;
+mod gate_writes;
 mod gather;
+#[path = "../both/groups.rs"]
 mod groups;
 #[path = "../both/incidents.rs"]
 mod incidents;
@@ -25,9 +34,12 @@ mod kinds;
 mod known;
 mod lane;
 mod learn;
+#[path = "../both/lease.rs"]
 mod lease;
 #[path = "../both/limits.rs"]
 mod limits;
+mod line_writes;
+#[path = "../both/lines.rs"]
 mod lines;
 mod list;
 #[path = "../both/logs.rs"]
@@ -36,16 +48,24 @@ mod migrate;
 mod notify;
 mod numbers;
 mod ordinary;
+#[path = "../both/outbox.rs"]
 mod outbox;
+mod outbox_rows;
+mod own_statements;
+#[path = "../both/passes.rs"]
+mod passes;
 mod pool;
 mod pooled;
 mod prune;
 mod publication;
+#[path = "../both/rate_gates.rs"]
 mod rate_gates;
 mod replica;
 mod rows;
 mod save;
+#[path = "../both/schedules.rs"]
 mod schedules;
+#[path = "../both/statements.rs"]
 mod statements;
 mod stats;
 mod steps;
@@ -58,6 +78,8 @@ mod waits;
 #[path = "../both/webhooks.rs"]
 mod webhooks;
 mod withdraw;
+mod worker_writes;
+#[path = "../both/workers.rs"]
 mod workers;
 
 use std::collections::HashMap;
@@ -176,7 +198,7 @@ impl Ledger for PostgresLedger {
     }
 
     async fn ping(&self) -> Result<(), Error> {
-        sqlx::query(statements::PING).execute(&self.pool).await?;
+        sqlx::query(own_statements::PING).execute(&self.pool).await?;
         Ok(())
     }
 
@@ -203,11 +225,11 @@ impl Ledger for PostgresLedger {
     }
 
     async fn drain(&self, now: Time, settle: Duration, limit: i64, carrier: &dyn Carrier) -> Result<Drained, Error> {
-        outbox::drain(&self.store, now, settle, limit, carrier).await
+        outbox_rows::drain(self, now, settle, limit, carrier).await
     }
 
     async fn backlog(&self, now: Time) -> Result<Backlog, Error> {
-        outbox::backlog(&self.store, now).await
+        outbox::backlog(self, now).await
     }
 
     async fn withdraw(&self, id: &TaskId, news: News) -> Result<Withdrawn, Error> {
@@ -215,31 +237,31 @@ impl Ledger for PostgresLedger {
     }
 
     async fn requeue(&self, tasks: &[(TaskId, i64)], reason: &str, at: Time) -> Result<Vec<Event>, Error> {
-        outbox::requeue(&self.store, tasks, reason, at).await
+        outbox::requeue(self, tasks, reason, at).await
     }
 
     async fn remark(&self, ids: &[TaskId], reason: &str, at: Time) -> Result<Vec<Event>, Error> {
-        outbox::remark(&self.store, ids, reason, at).await
+        outbox::remark(self, ids, reason, at).await
     }
 
     async fn pause_queue(&self, queue: &QueueName, at: Time) -> Result<bool, Error> {
-        control::pause(&self.pool, queue, at).await
+        control::pause(self, queue, at).await
     }
 
     async fn resume_queue(&self, queue: &QueueName, at: Time) -> Result<bool, Error> {
-        control::resume(&self.pool, queue, at).await
+        control::resume(self, queue, at).await
     }
 
     async fn paused_queues(&self) -> Result<Vec<(String, Time)>, Error> {
-        control::paused(&self.pool).await
+        control::paused(self).await
     }
 
     async fn request_revoke(&self, id: &TaskId, at: Time) -> Result<Option<Task>, Error> {
-        control::request_revoke(&self.pool, id, at).await
+        control::request_revoke(self, id, at).await
     }
 
     async fn dismiss(&self, ids: &[TaskId]) -> Result<i64, Error> {
-        control::dismiss(&self.pool, ids).await
+        control::dismiss(self, ids).await
     }
 
     async fn learn(&self, news: &[News], durable: bool) -> Result<Vec<Event>, Error> {

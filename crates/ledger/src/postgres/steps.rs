@@ -7,7 +7,7 @@ use sqlx::postgres::{PgArguments, PgRow};
 use sqlx::query::Query;
 use sqlx::{Postgres, Row};
 
-use super::{PostgresLedger, numbers, outbox, rows, tasks};
+use super::{PostgresLedger, numbers, outbox_rows, rows, tasks};
 use crate::rows::clean;
 use crate::statements::statements;
 use crate::{EdgeKind, Error, Message, Neighbour, Steps, Task, headers};
@@ -69,7 +69,7 @@ impl PostgresLedger {
             return Ok(Vec::new());
         }
         let (low, high) = numbers::span(&others);
-        let found = sqlx::query(outbox::TASKS).bind(others).bind(low).bind(high).fetch_all(&self.pool).await?;
+        let found = sqlx::query(outbox_rows::TASKS).bind(others).bind(low).bind(high).fetch_all(&self.pool).await?;
         let tasks: HashMap<i64, Task> = rows::tasks(&found)?.into_iter().map(|task| (task.no, task)).collect();
         let neighbour = |row: &PgRow| {
             let (of, other): (i64, i64) = (row.try_get(0)?, row.try_get(1)?);

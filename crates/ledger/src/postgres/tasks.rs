@@ -17,6 +17,25 @@ use crate::{Error, Message, Task};
 use celery::task::{Phase, TaskId};
 use runtime::clock::Time;
 
+/// Reads unfinished tasks after `$1` in the order of their numbers, of the phases `$2` (all when empty), at most `$3`. `$only` is a
+/// condition that an index covers.
+macro_rules! open_tasks {
+    ($only:literal) => {
+        concat!(
+            "select ",
+            fact_columns!(),
+            ", ",
+            open_columns!(),
+            " from (select * from taskgate.flight s where ",
+            $only,
+            "s.task_no > $1 and (cardinality($2::text[]) = 0 or s.phase = any($2)) order by s.task_no limit $3) s \
+             cross join lateral (select * from taskgate.task t where t.task_no = s.task_no and t.task_no >> 32 = s.task_no >> 32 offset 0) t",
+            named!(),
+            "order by s.task_no"
+        )
+    };
+}
+
 statements! {
     /// `$1` keys of ids; `$2` and `$3` bound the numbers, here and in the following statements.
     TASKS = concat!(
@@ -57,38 +76,11 @@ statements! {
         "where t.id = any($1) and ",
         between!("$2", "$3")
     );
-    UNFINISHED = concat!(
-        "select ",
-        fact_columns!(),
-        ", ",
-        open_columns!(),
-        " from (select * from taskgate.flight s where s.task_no > $1 and (cardinality($2::text[]) = 0 or s.phase = any($2)) order by s.task_no limit $3) s \
-         cross join lateral (select * from taskgate.task t where t.task_no = s.task_no and t.task_no >> 32 = s.task_no >> 32 offset 0) t",
-        named!(),
-        "order by s.task_no"
-    );
+    UNFINISHED = open_tasks!("");
     /// As [`UNFINISHED`], if all phases are those of tasks at workers: queued tasks are not read.
-    AT_WORKER = concat!(
-        "select ",
-        fact_columns!(),
-        ", ",
-        open_columns!(),
-        " from (select * from taskgate.flight s where s.at_worker and s.task_no > $1 and (cardinality($2::text[]) = 0 or s.phase = any($2)) order by s.task_no limit $3) s \
-         cross join lateral (select * from taskgate.task t where t.task_no = s.task_no and t.task_no >> 32 = s.task_no >> 32 offset 0) t",
-        named!(),
-        "order by s.task_no"
-    );
+    AT_WORKER = open_tasks!("s.at_worker and ");
     /// As [`UNFINISHED`], if the only phase is `waiting`.
-    WAITING = concat!(
-        "select ",
-        fact_columns!(),
-        ", ",
-        open_columns!(),
-        " from (select * from taskgate.flight s where s.waits and s.task_no > $1 and (cardinality($2::text[]) = 0 or s.phase = any($2)) order by s.task_no limit $3) s \
-         cross join lateral (select * from taskgate.task t where t.task_no = s.task_no and t.task_no >> 32 = s.task_no >> 32 offset 0) t",
-        named!(),
-        "order by s.task_no"
-    );
+    WAITING = open_tasks!("s.waits and ");
     EXPIRED = concat!(
         "select ",
         fact_columns!(),

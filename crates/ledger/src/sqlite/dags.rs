@@ -72,7 +72,7 @@ impl Dags for SqliteLedger {
             return Ok(Vec::new());
         }
         let ids: Vec<&TaskId> = releases.iter().map(|release| &release.id).collect();
-        let (mut applied, sent) = released(learn::load(&mut tx, &ids).await?, releases, at);
+        let (mut applied, sent) = released(learn::lock(&mut tx, &ids).await?, releases, at);
         save::save(&mut tx, &mut applied).await?;
         for (no, release) in sent {
             let (headers, body) = (&release.message.headers, &release.message.body);

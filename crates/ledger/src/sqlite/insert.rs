@@ -37,6 +37,9 @@ statements! {
     TAKEN_UNIQUE = "select task_id from unique_key where key = $1 and expires_at > $2";
 }
 
+/// There is one writer, so no other transaction takes an id meanwhile.
+pub(super) const MAX_ATTEMPTS: usize = 1;
+
 pub(super) type Answers = Vec<Result<Inserted, Conflict>>;
 
 pub(super) async fn insert(pools: &Pools, batch: &[Submission]) -> Result<Answers, Error> {

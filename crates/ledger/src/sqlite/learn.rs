@@ -29,7 +29,7 @@ pub(super) async fn learn(pools: &Pools, news: &[News], fence: Option<&Fence>) -
         }
     }
     let ids: Vec<&TaskId> = news.iter().map(|news| &news.task_id).collect();
-    let mut applied = Applied::new(load(&mut tx, &ids).await?);
+    let mut applied = Applied::new(lock(&mut tx, &ids).await?);
     for news in news {
         applied.learn(news);
     }
@@ -38,7 +38,8 @@ pub(super) async fn learn(pools: &Pools, news: &[News], fence: Option<&Fence>) -
     Ok(Some(applied.events))
 }
 
-pub(super) async fn load(tx: &mut Tx, ids: &[&TaskId]) -> Result<Vec<Task>, Error> {
+/// The tasks with these ids. They stay as they are until `tx` ends, because there is one writer.
+pub(super) async fn lock(tx: &mut Tx, ids: &[&TaskId]) -> Result<Vec<Task>, Error> {
     let ids: Vec<&str> = ids.iter().map(|id| id.as_str()).collect();
     rows::tasks(&sqlx::query(LOAD).bind(list(&ids)).fetch_all(&mut **tx).await?)
 }

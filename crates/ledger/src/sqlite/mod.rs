@@ -7,33 +7,53 @@
 mod audit;
 #[path = "../both/bulk.rs"]
 mod bulk;
+mod canvas_rows;
 mod claim;
+#[path = "../both/claims.rs"]
+mod claims;
+#[path = "../both/control.rs"]
 mod control;
+mod control_writes;
 mod dags;
 mod dialect;
 pub mod django;
 mod events;
+#[path = "../both/fan_out.rs"]
 mod fan_out;
 mod findings;
+mod firing;
+mod gate_writes;
+#[path = "../both/groups.rs"]
 mod groups;
 #[path = "../both/incidents.rs"]
 mod incidents;
 mod insert;
 mod learn;
+#[path = "../both/lease.rs"]
 mod lease;
 #[path = "../both/limits.rs"]
 mod limits;
+mod line_writes;
+#[path = "../both/lines.rs"]
 mod lines;
 #[path = "../both/logs.rs"]
 mod logs;
 mod migrate;
+#[path = "../both/outbox.rs"]
 mod outbox;
+mod outbox_rows;
+mod own_statements;
+#[path = "../both/passes.rs"]
+mod passes;
 mod pool;
 mod prune;
+#[path = "../both/rate_gates.rs"]
 mod rate_gates;
 mod rows;
 mod save;
+#[path = "../both/schedules.rs"]
 mod schedules;
+#[path = "../both/statements.rs"]
 mod statements;
 mod stats;
 mod steps;
@@ -45,6 +65,8 @@ mod traces;
 mod waits;
 #[path = "../both/webhooks.rs"]
 mod webhooks;
+mod worker_writes;
+#[path = "../both/workers.rs"]
 mod workers;
 
 use std::collections::HashMap;
@@ -118,7 +140,7 @@ impl Ledger for SqliteLedger {
     }
 
     async fn ping(&self) -> Result<(), Error> {
-        sqlx::query(statements::PING).execute(&self.pools.read).await?;
+        sqlx::query(own_statements::PING).execute(&self.pools.read).await?;
         Ok(())
     }
 
@@ -126,7 +148,7 @@ impl Ledger for SqliteLedger {
         // A write is in progress here, so there is no need to try one.
         let Some(mut writer) = self.pools.write.try_acquire() else { return self.ping().await };
         let mut tx = writer.begin_with("begin immediate").await?;
-        sqlx::query(lease::PROBE).execute(&mut *tx).await?;
+        sqlx::query(lease::PROBE).bind("").execute(&mut *tx).await?;
         Ok(tx.rollback().await?)
     }
 
@@ -135,50 +157,50 @@ impl Ledger for SqliteLedger {
     }
 
     async fn published(&self, pushed: &[(i64, Time)]) -> Result<Vec<Event>, Error> {
-        outbox::published(&self.pools, pushed).await
+        outbox_rows::published(&self.pools, pushed).await
     }
 
     async fn drain(&self, now: Time, settle: Duration, limit: i64, carrier: &dyn Carrier) -> Result<Drained, Error> {
         let _alone = self.carrying.lock().await;
-        outbox::drain(&self.pools, now, settle, limit, carrier).await
+        outbox_rows::drain(self, now, settle, limit, carrier).await
     }
 
     async fn backlog(&self, now: Time) -> Result<Backlog, Error> {
-        outbox::backlog(&self.pools.read, now).await
+        outbox::backlog(self, now).await
     }
 
     async fn withdraw(&self, id: &TaskId, news: News) -> Result<Withdrawn, Error> {
         let _alone = self.carrying.lock().await;
-        outbox::withdraw(&self.pools, id, news).await
+        outbox_rows::withdraw(&self.pools, id, news).await
     }
 
     async fn requeue(&self, tasks: &[(TaskId, i64)], reason: &str, at: Time) -> Result<Vec<Event>, Error> {
         let _alone = self.carrying.lock().await;
-        outbox::requeue(&self.pools, tasks, reason, at).await
+        outbox::requeue(self, tasks, reason, at).await
     }
 
     async fn remark(&self, ids: &[TaskId], reason: &str, at: Time) -> Result<Vec<Event>, Error> {
-        outbox::remark(&self.pools, ids, reason, at).await
+        outbox::remark(self, ids, reason, at).await
     }
 
     async fn pause_queue(&self, queue: &QueueName, at: Time) -> Result<bool, Error> {
-        control::pause(&self.pools, queue, at).await
+        control::pause(self, queue, at).await
     }
 
     async fn resume_queue(&self, queue: &QueueName, at: Time) -> Result<bool, Error> {
-        control::resume(&self.pools, queue, at).await
+        control::resume(self, queue, at).await
     }
 
     async fn paused_queues(&self) -> Result<Vec<(String, Time)>, Error> {
-        control::paused(&self.pools).await
+        control::paused(self).await
     }
 
     async fn request_revoke(&self, id: &TaskId, at: Time) -> Result<Option<Task>, Error> {
-        control::request_revoke(&self.pools, id, at).await
+        control::request_revoke(self, id, at).await
     }
 
     async fn dismiss(&self, ids: &[TaskId]) -> Result<i64, Error> {
-        control::dismiss(&self.pools, ids).await
+        control::dismiss(self, ids).await
     }
 
     async fn learn(&self, news: &[News], _durable: bool) -> Result<Vec<Event>, Error> {
@@ -194,11 +216,11 @@ impl Ledger for SqliteLedger {
     }
 
     async fn lease(&self, name: &str, holder: &str, now: Time, ttl: Duration) -> Result<Option<Lease>, Error> {
-        lease::take(&self.pools, name, holder, now, ttl).await
+        lease::take(&self.pools.write, name, holder, now, ttl).await
     }
 
     async fn release(&self, name: &str, holder: &str) -> Result<(), Error> {
-        lease::release(&self.pools, name, holder).await
+        lease::release(&self.pools.write, name, holder).await
     }
 
     async fn task(&self, id: &TaskId) -> Result<Option<Task>, Error> {

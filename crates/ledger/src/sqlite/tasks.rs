@@ -15,6 +15,20 @@ use runtime::clock::Time;
 use super::pool::list;
 use super::rows;
 
+/// Reads unfinished tasks after `$1` in the order of their numbers, of the phases `$2` (all when empty), at most `$3`. `$only` is a
+/// condition that an index covers.
+macro_rules! open_tasks {
+    ($only:literal) => {
+        concat!(
+            "select ",
+            light_task_columns!(),
+            " from unfinished u join task t on t.task_no = u.task_no where ",
+            $only,
+            "u.task_no > $1 and ($2 = '[]' or t.phase in (select value from json_each($2))) order by u.task_no limit $3"
+        )
+    };
+}
+
 statements! {
     NUMBERED = concat!(
         "select ",
@@ -26,26 +40,11 @@ statements! {
         concat!("select ", task_columns!(), " from task t where t.task_id in (select value from json_each($1))");
     MESSAGE = "select m.headers, m.body from task t join message m on m.task_no = t.task_no \
          where t.task_id = $1";
-    UNFINISHED = concat!(
-        "select ",
-        light_task_columns!(),
-        " from unfinished u join task t on t.task_no = u.task_no \
-         where u.task_no > $1 and ($2 = '[]' or t.phase in (select value from json_each($2))) order by u.task_no limit $3"
-    );
+    UNFINISHED = open_tasks!("");
     /// As [`UNFINISHED`], if all phases are those of tasks at workers: queued tasks are not read.
-    AT_WORKER = concat!(
-        "select ",
-        light_task_columns!(),
-        " from unfinished u join task t on t.task_no = u.task_no \
-         where u.at_worker and u.task_no > $1 and ($2 = '[]' or t.phase in (select value from json_each($2))) order by u.task_no limit $3"
-    );
+    AT_WORKER = open_tasks!("u.at_worker and ");
     /// As [`UNFINISHED`], if the only phase is `waiting`.
-    WAITING = concat!(
-        "select ",
-        light_task_columns!(),
-        " from unfinished u join task t on t.task_no = u.task_no \
-         where u.waits and u.task_no > $1 and ($2 = '[]' or t.phase in (select value from json_each($2))) order by u.task_no limit $3"
-    );
+    WAITING = open_tasks!("u.waits and ");
     EXPIRED = concat!(
         "select ",
         light_task_columns!(),

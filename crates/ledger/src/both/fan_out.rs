@@ -1,22 +1,22 @@
-//! Large fan-outs. The row's lock lets one replica write a piece; a replica that waited finds it written.
+//! Large fan-outs. One writer writes a piece: whoever moves the row forward; another finds it written.
 
 use async_trait::async_trait;
 use sqlx::Row;
 
-use super::pool::{self, Tx};
-use super::{PostgresLedger, insert};
+use super::dialect::{Adapter, Tx};
+use super::insert;
 use crate::statements::statements;
 use crate::{Error, FanOut, FanOuts, Inserted, Submission};
 use celery::task::{GroupId, TaskId};
 
 statements! {
-    INSERT = "insert into taskgate.fan_out (group_id, root_id, total, submitted_at, plan) \
+    INSERT = "insert into fan_out (group_id, root_id, total, submitted_at, plan) \
          values ($1, $2, $3, $4, $5)";
-    NEXT = "select fan_out_no, group_id, root_id, total, written, plan from taskgate.fan_out \
+    NEXT = "select fan_out_no, group_id, root_id, total, written, plan from fan_out \
          where fan_out_no > $1 order by fan_out_no limit 1";
     ADVANCE =
-        "update taskgate.fan_out set written = $3 where fan_out_no = $1 and written = $2 and $3 < total";
-    FINISH = "delete from taskgate.fan_out where fan_out_no = $1 and written = $2 and $3 >= total";
+        "update fan_out set written = $3 where fan_out_no = $1 and written = $2 and $3 < total";
+    FINISH = "delete from fan_out where fan_out_no = $1 and written = $2 and $3 >= total";
 }
 
 /// Inserts a fan-out in the transaction of its submission.
@@ -34,9 +34,9 @@ pub(super) async fn insert(tx: &mut Tx, submission: &Submission) -> Result<(), s
 }
 
 #[async_trait]
-impl FanOuts for PostgresLedger {
+impl FanOuts for Adapter {
     async fn next_fan_out(&self, after: i64) -> Result<Option<FanOut>, Error> {
-        let Some(row) = sqlx::query(NEXT).bind(after).fetch_optional(&self.pool).await? else { return Ok(None) };
+        let Some(row) = sqlx::query(NEXT).bind(after).fetch_optional(self.reads()).await? else { return Ok(None) };
         let no: i64 = row.try_get(0)?;
         let corrupt = |column| Error::Corrupt { table: "fan_out", column, row: no.to_string() };
         Ok(Some(FanOut {
@@ -52,11 +52,11 @@ impl FanOuts for PostgresLedger {
     async fn write_piece(&self, fan_out: &FanOut, piece: &Submission) -> Result<Option<Inserted>, Error> {
         let batch = std::slice::from_ref(piece);
         for attempt in 0..insert::MAX_ATTEMPTS {
-            let mut tx = pool::begin(&self.pool).await?;
+            let mut tx = self.begin().await?;
             if !moved_on(&mut tx, fan_out, piece).await? {
                 return Ok(None);
             }
-            let Some(mut answers) = insert::within(&mut tx, &self.store, batch, attempt > 0).await? else {
+            let Some(mut answers) = self.insert_within(&mut tx, batch, attempt > 0).await? else {
                 tx.rollback().await?;
                 continue;
             };

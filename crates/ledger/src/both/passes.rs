@@ -1,0 +1,211 @@
+//! A pass over the outbox: what it decides before it publishes, and what it records after.
+//!
+//! The adapter's `outbox_rows` opens the transactions around these steps and has the statements: on PostgreSQL a pass is one transaction,
+//! on SQLite it is two, so that the only writer does not wait for the broker.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::claims::{Claimed, Sorted, claim, let_go, sort};
+use super::dialect::{Adapter, Tx};
+use super::{gate_writes, groups, learn, limits, line_writes, lines, outbox_rows, rate_gates};
+use crate::applied::Applied;
+use crate::limits::Rules;
+use crate::line_reads;
+use crate::lines::Lines;
+use crate::passing::{self, Due, Passed};
+use crate::rate_gates::{RateGate, Stopped, gates_of};
+use crate::{Carrier, Drained, Error, Event, NewGroup, News, Outgoing, Source, Task};
+use celery::task::{Phase, QueueName, TaskId, TaskName};
+use runtime::clock::Time;
+
+/// Timeout of the carrier. After it an unknown part is published: the rows stay, and the broker's markers prevent duplicates.
+const CARRY: Duration = Duration::from_secs(10);
+
+/// Headers and bodies of messages, by the number of the task.
+pub(super) type Messages = HashMap<i64, (Option<String>, Option<String>)>;
+
+/// What a pass has read and decided before it publishes.
+pub(super) struct Decided {
+    lines: Lines,
+    claimed: Vec<Claimed>,
+    sorted: Sorted,
+    passed: Passed,
+}
+
+/// Decides what may be published. `None` when nothing is to be done; what waits comes in any case.
+pub(super) async fn decide(
+    tx: &mut Tx,
+    now: Time,
+    settle: Duration,
+    limit: i64,
+    carrier: &dyn Carrier,
+) -> Result<(Drained, Option<Decided>), Error> {
+    let rules = limits::rules(tx).await?;
+    let waiting = rate_gates::waiting(tx).await?;
+    let mut lines = line_reads::load(&mut lines::Read(tx), carrier, limit).await?;
+    let waits = Drained {
+        waiting: !waiting.is_empty(),
+        in_line: lines.is_waiting,
+        dry: lines.is_dry,
+        again: !lines.empty().is_empty(),
+        next_opening: waiting.iter().filter_map(|gate| gate.opening(carrier, &rules)).min(),
+        ..Drained::default()
+    };
+    let open = waiting.into_iter().filter(|gate| gate.is_open(now, carrier, &rules));
+    let open: Vec<String> = open.map(|waiting| waiting.gate).collect();
+    let heads = gate_writes::first(tx, &open).await?;
+    let claimed = claim(tx, &heads, &lines.picked(), now, settle, limit).await?;
+    if claimed.is_empty() && !waits.again {
+        return Ok((waits, None));
+    }
+    let mut sorted = sort(tx, &claimed, now, carrier).await?;
+    let passed = pass(tx, &mut sorted, &claimed, &heads, &mut lines, &rules, now, carrier).await?;
+    Ok((waits, Some(Decided { lines, claimed, sorted, passed })))
+}
+
+/// Applies limits and windows.
+#[expect(clippy::too_many_arguments, reason = "all that a pass has loaded")]
+async fn pass(
+    tx: &mut Tx,
+    sorted: &mut Sorted,
+    claimed: &[Claimed],
+    heads: &[(String, i64)],
+    lines: &mut Lines,
+    rules: &Rules,
+    now: Time,
+    carrier: &dyn Carrier,
+) -> Result<Passed, Error> {
+    let mut gate_of: HashMap<i64, (String, Option<i32>)> = HashMap::new();
+    for row in claimed {
+        gate_of.extend(row.gate.clone().map(|gate| (row.task_no, (gate, row.gate_max))));
+    }
+    let due = std::mem::take(&mut sorted.due).into_iter();
+    let due: Vec<Due> = due.map(|task| Due::new(gate_of.remove(&task.no), task, carrier, rules)).collect();
+    let taken = sorted.taken.iter().map(|task| (task.no, gates_of(task, carrier, rules)));
+    let taken: Vec<(i64, Vec<RateGate>)> = taken.collect();
+    let named = due.iter().flat_map(|due| &due.gates).chain(taken.iter().flat_map(|(_, gates)| gates));
+    let before = rate_gates::load(tx, named).await?;
+    let queues = passing::windows(&due, lines, carrier);
+    line_writes::open(tx, lines, &queues).await?;
+    Ok(passing::let_through(due, taken, before, heads, lines, carrier, now))
+}
+
+impl Decided {
+    /// The messages of the tasks that may be published now.
+    pub async fn outgoing(&self, tx: &mut Tx) -> Result<Vec<Outgoing>, Error> {
+        let due = &self.passed.due;
+        if due.is_empty() {
+            return Ok(Vec::new());
+        }
+        let mut messages = outbox_rows::messages(tx, due).await?;
+        let mut canvases = groups::of_canvases(tx, due).await?;
+        let accepted: HashMap<i64, Time> = self.claimed.iter().map(|row| (row.task_no, row.accepted_at)).collect();
+        let alone: Arc<[NewGroup]> = Arc::from([]);
+        let outgoing = |task: &Task| {
+            let (headers, body) = messages.remove(&task.no).ok_or_else(|| corrupt(task, "message"))?;
+            let groups = task.root_id.as_ref().and_then(|root| canvases.get_mut(root));
+            Ok(Outgoing {
+                no: task.no,
+                id: task.id.clone(),
+                name: TaskName::parse(task.name.as_deref().unwrap_or_default()).map_err(|_| corrupt(task, "name"))?,
+                queue: QueueName::stored(task.queue.as_deref().unwrap_or_default())
+                    .map_err(|_| corrupt(task, "queue"))?,
+                spread: task.options.spread.clone(),
+                priority: task.priority,
+                delivery: task.delivery,
+                headers: headers.ok_or_else(|| corrupt(task, "headers"))?,
+                body: body.ok_or_else(|| corrupt(task, "body"))?,
+                accepted_at: accepted.get(&task.no).copied().unwrap_or(task.submitted_at),
+                expires_at: task.expires_at,
+                groups: groups.map_or_else(|| alone.clone(), |groups| groups.clone()),
+            })
+        };
+        due.iter().map(outgoing).collect()
+    }
+}
+
+fn corrupt(task: &Task, column: &'static str) -> Error {
+    Error::Corrupt { table: "outbox", column, row: task.no.to_string() }
+}
+
+/// Publishes tasks; returns the numbers of those that are certainly in the broker.
+pub(super) async fn carry(carrier: &dyn Carrier, outgoing: &[Outgoing]) -> Vec<i64> {
+    if outgoing.is_empty() {
+        return Vec::new();
+    }
+    tokio::time::timeout(CARRY, carrier.carry(outgoing)).await.unwrap_or_default()
+}
+
+/// Records what was published and what became of the other rows. `waits` is from [`decide`].
+pub(super) async fn record(
+    adapter: &Adapter,
+    tx: &mut Tx,
+    waits: Drained,
+    decided: Decided,
+    mut carried: Vec<i64>,
+    now: Time,
+) -> Result<Drained, Error> {
+    let Decided { lines, mut sorted, passed, .. } = decided;
+    carried.extend(sorted.taken.iter().map(|task| task.no));
+    let resumed = let_go(tx, &mut sorted).await?.then_some(now);
+    let next_opening = [waits.next_opening, passed.passes.opening, resumed].into_iter().flatten().min();
+    let mut gone = sorted.over.clone();
+    gone.extend(sorted.expired.iter().map(|task| task.no));
+    outbox_rows::remove(tx, &gone).await?;
+    let mut events = outbox_rows::carried(adapter, tx, &carried, now).await?;
+    // A quick task may be ending in another transaction. Its row is locked now, so that transaction is over or comes later.
+    let Passed { due, stopped, entering, windowed, passes } = passed;
+    gate_writes::settle(tx, passes.settled(&carried, now)).await?;
+    let occupied: Vec<(i64, String)> = windowed.into_iter().filter(|(no, _)| carried.contains(no)).collect();
+    line_writes::settle(tx, &lines, &carried, &occupied, &entering).await?;
+    let expired = expire(adapter, tx, &sorted, &stopped, now, &mut events).await?;
+    Ok(Drained {
+        events,
+        // Parked, stopped and ended rows do not concern the carrier.
+        claimed: due.len() + sorted.taken.len() + expired,
+        carried: carried.len(),
+        expired,
+        waiting: waits.waiting || !stopped.is_empty(),
+        in_line: waits.in_line || !entering.is_empty(),
+        next_opening,
+        ..waits
+    })
+}
+
+/// Ends expired tasks, parks paused ones, puts refused ones to sleep and records stopped ones. Returns how many expired.
+async fn expire(
+    adapter: &Adapter,
+    tx: &mut Tx,
+    sorted: &Sorted,
+    stopped: &[Stopped],
+    now: Time,
+    events: &mut Vec<Event>,
+) -> Result<usize, Error> {
+    let refused = sorted.refused.iter().map(|(task, _)| task);
+    let ids = sorted.expired.iter().chain(&sorted.parked).chain(refused).map(|task| &task.id);
+    let moved: Vec<&Stopped> = stopped.iter().filter(|stopped| !stopped.is_there).collect();
+    let all: Vec<&TaskId> = ids.chain(moved.iter().map(|stopped| &stopped.id)).collect();
+    if all.is_empty() {
+        return Ok(0);
+    }
+    let mut applied = Applied::new(learn::lock(tx, &all).await?);
+    for task in &sorted.expired {
+        let reason = Some("expires passed before it was published".to_owned());
+        applied.learn(&News { reason, ..News::new(task.id.clone(), Source::Ledger, Phase::Expired, now) });
+    }
+    let mut hold = |id: &TaskId, reason: &str| {
+        if applied.phase(id).is_some_and(|phase| phase == Phase::Accepted) {
+            applied.place(id, Phase::Held, Some(reason), now);
+        }
+    };
+    sorted.parked.iter().for_each(|task| hold(&task.id, "its queue is paused"));
+    sorted.refused.iter().for_each(|(task, why)| hold(&task.id, why));
+    moved.iter().for_each(|stopped| hold(&stopped.id, &stopped.reason()));
+    gate_writes::stop(tx, &moved).await?;
+    outbox_rows::hold(tx, sorted, now).await?;
+    adapter.save(tx, &mut applied, events.len() as i64).await?;
+    events.append(&mut applied.events);
+    Ok(sorted.expired.len())
+}

@@ -1,0 +1,48 @@
+//! Rate gates: the first tasks that wait there, and the changes of a pass.
+
+use sqlx::Row;
+
+use super::pool::{Tx, list};
+use crate::Error;
+use crate::rate_gates::{HEADS, Settled, Stopped};
+use crate::statements::statements;
+
+statements! {
+    FIRST = "select g.value, o.task_no from json_each($1) g join outbox o on o.gate = g.value \
+         and o.task_no <= (select max(task_no) from (select task_no from outbox where gate = g.value order by task_no limit $2)) \
+         order by o.task_no";
+    STOP = "update outbox set gate = $2, gate_max = $3, parked = 0, \
+         line = null, rank = null, share = null, wake_at = coalesce((select expires_at from task t where t.task_no = outbox.task_no), 9223372036854775807) where task_no = $1";
+    OPENS = "insert into gate_rate (gate, opens_at, spacing) values ($1, $2, $3) \
+         on conflict (gate) do update set opens_at = excluded.opens_at, spacing = excluded.spacing";
+    /// Counts a task as under way, unless it has ended meanwhile.
+    HOLD = "insert into gate_hold (gate, task_no, most) select $1, $2, $3 \
+         where exists (select 1 from unfinished u where u.task_no = $2) on conflict do nothing";
+}
+
+/// The first tasks of each gate, by number, with the gate.
+pub(super) async fn first(tx: &mut Tx, gates: &[String]) -> Result<Vec<(String, i64)>, Error> {
+    if gates.is_empty() {
+        return Ok(Vec::new());
+    }
+    let rows = sqlx::query(FIRST).bind(list(gates)).bind(HEADS).fetch_all(&mut **tx).await?;
+    rows.iter().map(|row| Ok((row.try_get(0)?, row.try_get(1)?))).collect()
+}
+
+pub(super) async fn stop(tx: &mut Tx, stopped: &[&Stopped]) -> Result<(), Error> {
+    for one in stopped {
+        let query = sqlx::query(STOP).bind(one.task_no).bind(one.gate.name()).bind(one.gate.max());
+        query.execute(&mut **tx).await?;
+    }
+    Ok(())
+}
+
+pub(super) async fn settle(tx: &mut Tx, settled: Settled) -> Result<(), Error> {
+    for (gate, opens_at, spacing) in settled.rates {
+        sqlx::query(OPENS).bind(gate).bind(opens_at).bind(spacing).execute(&mut **tx).await?;
+    }
+    for (gate, task_no, most) in settled.holds {
+        sqlx::query(HOLD).bind(gate).bind(task_no).bind(most).execute(&mut **tx).await?;
+    }
+    Ok(())
+}
