@@ -212,7 +212,7 @@ impl Canvases {
 }
 
 impl Canvases {
-    /// Finds steps that a worker has sent: they are in their queues. An errback that is not was run by its worker directly.
+    /// Finds steps that a worker has sent: they are in their queues. An errback that is not in its queue was run by the worker directly.
     async fn find_sent(&self, tasks: Vec<&Task>, before: &HashMap<i64, Vec<Neighbour>>, now: Time) -> Vec<News> {
         if tasks.is_empty() {
             return Vec::new();
@@ -261,7 +261,7 @@ fn verdict(task: &Task, before: &[Neighbour], now: Time, patience: Duration) -> 
     let bad = steps.iter().find(|step| step.phase.is_final() && step.phase != Phase::Succeeded)?;
     // A chord's body is handled when its whole header has ended: until then workers may still record it themselves.
     let over = steps.iter().all(|step| step.phase.is_final() && settled(step));
-    // Nobody but the gateway would send a step of a DAG, and it will not.
+    // Only the gateway sends the steps of a DAG, and it does not send this one.
     let is_dag = before.iter().any(|step| step.kind == EdgeKind::After);
     if is_dag {
         let failure = bad.failure.clone().filter(|_| bad.phase == Phase::Failed);

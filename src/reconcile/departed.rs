@@ -1,10 +1,10 @@
 //! Settles tasks that dead workers had acknowledged, on brokers whose messages cannot be inspected (RabbitMQ).
 //!
-//! RabbitMQ delivers again at once what a dead worker had not acknowledged. What it had acknowledged is in no queue, and its task would
-//! run for ever. It is proven that nobody has a task when its worker is dead, its queue is empty, and all workers of its queue that are
-//! online were asked and do not have it; seen twice, one grace period apart. Less proves nothing, and nothing is done. What is proven
-//! is settled by the task's recovery policy, as with Redis. The message of a retry's next attempt is the broker's own already. Results are
-//! looked at last: a task whose stored result says its end has ended, whoever is gone.
+//! RabbitMQ redelivers at once the messages that a dead worker had not acknowledged. Messages that it had acknowledged are in no queue,
+//! and their tasks would run for ever. No worker has a task if its worker is dead, its queue is empty, and all online workers of its
+//! queue were asked and do not have it; this must hold twice, one grace period apart. With less proof nothing is done. Otherwise the
+//! task's recovery policy decides, as with Redis. A task in `retrying` is left alone, because its next message is in the broker. Results
+//! are read last: a task with a stored result that has its end has ended.
 //!
 //! One replica does this at a time, the holder of the lease. A decision that is based on an older state of the task is not carried out.
 
@@ -61,7 +61,7 @@ impl Evidence {
 /// The checked queues, and whether they are empty.
 type Emptiness = HashMap<String, bool>;
 
-/// What goes wrong in a pass; the next one tries again.
+/// Why a pass failed; the next one tries again.
 #[derive(Debug, thiserror::Error)]
 enum Trouble {
     #[error(transparent)]
@@ -132,7 +132,7 @@ impl Departed {
         Ok(())
     }
 
-    /// Whose result says the end has ended; the others are left.
+    /// Records the ends of tasks whose results contain one; returns the other tasks.
     async fn without_result<'a>(&self, proven: Vec<&'a Task>) -> Result<Vec<&'a Task>, Trouble> {
         if proven.is_empty() {
             return Ok(proven);

@@ -1,9 +1,9 @@
-//! What events do not say of tasks of others: their own names (an event has the one that was given to stand in its place), their queues
-//! and their priorities. The workers that have them are asked.
+//! Asks workers for what events leave out about tasks of other clients: their real names (an event may have a replacement, `shadow`),
+//! their queues and their priorities.
 //!
-//! Works where tasks are recorded. Asks at most once in [`PAUSE`] and for [`CAPACITY`] tasks at a time, so that a busy fleet is not
-//! disturbed: tasks beyond that, and those that had ended before their worker was asked, keep what events said. The queue of such a
-//! task is known all the same where its worker serves one alone.
+//! Runs at the active recorder. Asks at most once in [`PAUSE`] and for [`CAPACITY`] tasks at a time, so that a busy fleet is not
+//! disturbed: further tasks, and those that ended before their worker was asked, keep the data of their events. The queue of such a
+//! task is known anyway if its worker serves only one.
 
 use std::collections::{BTreeSet, HashMap};
 use std::time::Duration;
@@ -18,18 +18,18 @@ use celery::task::{Phase, Priority, TaskId};
 use ledger::{Adoption, News, SharedLedger, Source, Task};
 use runtime::clock;
 
-/// Tasks in one question.
+/// Maximum number of tasks in one request.
 const CAPACITY: usize = 200;
 const PAUSE: Duration = Duration::from_secs(1);
-/// A busy worker is asked in vain.
+/// How long workers may take to answer; a busy worker does not answer in time.
 const PATIENCE: Duration = Duration::from_secs(2);
-/// How often a task is looked at whose worker has not said what it serves.
+/// How often a task is checked whose worker has not reported its queues.
 const TRIES: u8 = 30;
 
-/// Where the recorder puts tasks that it has just adopted.
+/// The recorder's handle, for tasks that it has just adopted.
 pub type Sink = mpsc::Sender<TaskId>;
 
-/// Completes what is known of adopted tasks.
+/// The service that completes the data of adopted tasks.
 pub struct Details {
     adopted: mpsc::Receiver<TaskId>,
     ledger: SharedLedger,
@@ -52,7 +52,7 @@ impl Details {
 
     /// Runs until `stop`.
     pub async fn run(mut self, stop: CancellationToken) {
-        // Tasks of workers that have not said yet which queues they serve, and how often that was so.
+        // Tasks of workers that have not reported their queues yet, and how often each was checked.
         let mut again: HashMap<TaskId, u8> = HashMap::new();
         let mut ids = Vec::new();
         while !stop.is_cancelled() {
@@ -77,7 +77,7 @@ impl Details {
         }
     }
 
-    /// Answers with the tasks of which more can be known later.
+    /// Returns the tasks that can be completed later.
     async fn complete(&self, ids: &[TaskId]) -> Result<Vec<TaskId>, Trouble> {
         let tasks = self.ledger.standing(ids).await?;
         let told = self.asked(&tasks).await?;
@@ -100,7 +100,7 @@ impl Details {
         Ok(unclear)
     }
 
-    /// What workers say of the tasks that they have.
+    /// The workers' answers about the tasks that they have.
     async fn asked(&self, tasks: &[Task]) -> Result<HashMap<String, Told>, Trouble> {
         let unfinished = || tasks.iter().filter(|task| task.adopted && !task.phase.is_final());
         let workers: BTreeSet<String> = unfinished().filter_map(|task| task.worker.clone()).collect();
@@ -115,7 +115,7 @@ impl Details {
     }
 }
 
-/// What a worker says of a task: for its queue the routing key, which is a name in the exchange.
+/// A worker's answer about a task. In place of the queue it has the routing key.
 #[derive(Debug, Clone, Default)]
 struct Told {
     exchange: Option<String>,
@@ -141,8 +141,8 @@ fn details(reply: &str) -> Vec<(String, Told)> {
     fields.iter().filter_map(entry).collect()
 }
 
-/// A routing key is a queue's name in the exchange without a name, and where the worker serves a queue of that name; of one that serves
-/// a single queue it is that one.
+/// The queue of a routing key: the queue of that name, with the default exchange or if the worker serves one; else the worker's only
+/// queue.
 fn known(told: Told, served: &[String]) -> Adoption {
     let only = || served.first().filter(|_| served.len() == 1).cloned();
     let is_direct = told.exchange.as_deref() == Some("");
@@ -150,7 +150,7 @@ fn known(told: Told, served: &[String]) -> Adoption {
     Adoption { queue, ..told.adoption }
 }
 
-/// Completes the task and says nothing of how it stands: whoever was adopted had been queued before.
+/// News that completes the task without a change of state: an adopted task had been queued before.
 fn completion(task: &Task, adoption: Adoption) -> News {
     let news = News::new(task.id.clone(), Source::Ledger, Phase::Queued, clock::now());
     News { adoption: Some(adoption), if_seq: Some(task.seq), ..news }

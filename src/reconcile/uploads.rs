@@ -2,7 +2,7 @@
 //!
 //! A file is needed while a task with its label is unfinished or its payload is kept. The ledger decides; what it cannot say now is
 //! left alone, and so is every file of a store that belongs to another ledger. Files younger than `orphan_after` are left alone too:
-//! their task may be on its way. Any replica may look, because removing twice is the same as removing once.
+//! their task may be on its way. Any replica may do this, because removing twice is the same as removing once.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -18,7 +18,7 @@ use runtime::clock;
 
 /// The label of tasks that were given a file: the id of its upload.
 pub const LABEL: &str = "taskgate.upload";
-/// Files looked at in one pass of one store; the next pass goes on behind them.
+/// Files of one store to check in one pass; the next pass continues after them.
 const PAGE: usize = 1_000;
 /// When there is no store.
 const IDLE: Duration = Duration::from_hours(1);
@@ -41,7 +41,7 @@ enum Trouble {
 pub struct Uploads {
     ledger: SharedLedger,
     stores: Stores,
-    /// Where the next pass of each store goes on.
+    /// Where the next pass of each store continues.
     after: HashMap<(String, &'static str), String>,
 }
 
@@ -66,7 +66,7 @@ impl Uploads {
     }
 
     /// # Cancel safety
-    /// Whatever was removed is removed; the next pass finds the rest.
+    /// A dropped call may have removed some files; the next pass finds the rest.
     async fn pass(&mut self, store: &Store) -> Result<usize, Trouble> {
         let fresh = clock::random_id().into_bytes();
         let mark = self.ledger.shared_secret(MARK, &fresh).await?;
@@ -110,7 +110,7 @@ impl Uploads {
         }
     }
 
-    /// Steps of a canvas and retries have the label too. The newest ended task is the last whose payload goes.
+    /// Steps of a canvas and retries have the label too. The payload of the task that ended last is pruned last.
     async fn is_upload_needed(&self, id: &str) -> Result<bool, ledger::Error> {
         let labels = vec![(LABEL.to_owned(), id.to_owned())];
         let page = Page { limit: 1, after: None };

@@ -93,7 +93,7 @@ pub struct Recorder {
     holder: String,
     workers: Option<WorkerEvents>,
     logs: Option<LogSink>,
-    /// Where tasks go that were adopted.
+    /// Receives adopted tasks.
     adopted: Option<DetailSink>,
     active: Arc<AtomicBool>,
     /// The term of the lease, while it is held.
@@ -127,7 +127,7 @@ impl Recorder {
         self
     }
 
-    /// Hands on tasks that it adopts.
+    /// Passes on tasks that it adopts.
     pub fn with_details(mut self, adopted: DetailSink) -> Self {
         self.adopted = Some(adopted);
         self
@@ -325,7 +325,7 @@ impl Recorder {
         let ids: Vec<TaskId> = by_event.iter().map(|one| one.task_id.clone()).collect();
         let records = match self.backend.records(&ids).await {
             Ok(records) => records,
-            // Nobody will tell of these records, and after its end a task's record is not looked for any more.
+            // No message will announce these records, and the record of an ended task is not read any more.
             Err(error) if !self.backend.tells() => {
                 debug!(%error, "{} ends wait for their records", by_event.len());
                 news.extend(by_event.into_iter().filter_map(|told| state.pending.hold(told, CATCH_UP_AGAIN)));

@@ -94,7 +94,7 @@ pub fn reject_before(id: &TaskId, record: &ResultMeta, now: Time) -> Option<News
     is_reject.then(|| rejected(News::new(id.clone(), Source::Result, Phase::Running, at), false))
 }
 
-/// Its worker has it no more.
+/// Its worker no longer has it.
 pub fn rejected(news: News, is_given_back: bool) -> News {
     let reason =
         if is_given_back { "its worker rejected it and gave the message back" } else { "its worker rejected it" };

@@ -23,7 +23,7 @@ impl Recorder {
     /// ends a pause.
     pub(super) async fn commit(&self, mut news: Vec<News>, state: &mut State, lost: &CancellationToken) {
         if news.is_empty() {
-            // It is written again with the next news at the latest.
+            // It is retried with the next news at the latest.
             let _ = self.retell(state).await;
         }
         while !news.is_empty() {
@@ -91,7 +91,7 @@ impl Recorder {
         }
     }
 
-    /// The first event that a recorder writes of a task is that of an adoption. What comes too fast stays as it was told.
+    /// A task's first recorded event is that of its adoption. If the channel is full, the task keeps the data of its event.
     fn hand_on_adopted(&self, events: &[Event]) {
         if let Some(adopted) = &self.adopted {
             for event in events.iter().filter(|event| event.seq == 1) {
@@ -150,7 +150,7 @@ impl Recorder {
     }
 }
 
-/// Only what stands alone is lost.
+/// Only the single refused piece is lost.
 fn tell_refusal(chunk: &[News], error: &ledger::Error) {
     let cause = std::error::Error::source(error).map(ToString::to_string);
     match chunk {

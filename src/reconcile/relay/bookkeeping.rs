@@ -1,8 +1,8 @@
 //! Records publications: tasks that are in Redis but not yet marked as published in the ledger.
 //!
-//! One after the other, publications are written down at once. Where many come together, writing them down takes a fifth of the time
-//! at most: what was pushed meanwhile shares one statement, and the database has the rest for submissions. Until then the tasks are
-//! `accepted`, younger than any pass over the outbox looks at, and their markers stand.
+//! A single publication is recorded at once. Under load, recording takes at most a fifth of the time: all pushes since the last write
+//! share one statement, and the database has the rest of its time for submissions. Until then the tasks are `accepted` and too young for
+//! passes over the outbox, and their markers exist.
 
 use std::time::Duration;
 

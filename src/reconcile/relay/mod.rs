@@ -2,7 +2,7 @@
 //!
 //! Two ways lead down. The direct way takes what this replica just committed, from memory, in the order of acceptance; such a task has
 //! no row in the outbox of PostgreSQL. The outbox way (`Ledger::drain`) takes whatever is due: held tasks whose time has come, and,
-//! found in the feed, what a replica left that died, and everything after an outage. A delivery's marker in Redis makes the two safe together: the second push of a delivery
+//! found in the feed, what a dead replica left behind, and everything after an outage. A delivery's marker in Redis makes the two safe together: the second push of a delivery
 //! does nothing.
 //!
 //! After the first failure the direct path is closed and everything goes through the outbox, in order, until less than a batch is left

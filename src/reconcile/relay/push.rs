@@ -170,7 +170,7 @@ impl Pusher {
         refused
     }
 
-    /// Where no queue of its own refuses it, it is the message itself.
+    /// If none of its queues refuses it, the message itself is refused.
     fn note_unfit(&self, row: &Outgoing, why: &str) {
         let copies = match &row.spread {
             Some(Spread::Fanout { .. }) => &[][..],

@@ -1,8 +1,8 @@
-//! Messages that the broker refused for what they are, not for where they go: headers too large for it, a key too long, an exchange that
-//! it does not have.
+//! Remembers messages that the broker refused because of the message, not because of the queue: headers that are too large, a key that
+//! is too long, an exchange that does not exist.
 //!
-//! A queue that refuses is remembered by the broker's adapter; these are remembered here, so that a pass over the outbox puts them to
-//! sleep in place of trying them, and failing, each time. Bounded, and forgotten after a while: an exchange may appear.
+//! The broker's adapter remembers queues that refuse messages; this module remembers messages, so that passes over the outbox let them
+//! sleep and do not fail each time. Bounded, and forgotten after a while, because an exchange may be declared.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -10,9 +10,9 @@ use std::time::Duration;
 use celery::task::TaskId;
 use tokio::time::Instant;
 
-/// After this the message is tried again.
+/// After this time the message is tried again.
 const AGAIN: Duration = Duration::from_secs(60);
-/// Messages remembered. What is beyond is tried with each pass.
+/// Maximum number of remembered messages; further ones are tried in each pass.
 const MOST: usize = 10_000;
 
 #[derive(Default)]

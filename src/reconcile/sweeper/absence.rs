@@ -16,7 +16,7 @@ const CAPACITY: usize = 50_000;
 
 /// Another process may have answered under the name of a dead one; after this time that would be known.
 const KNOWN: Duration = Duration::from_secs(10);
-/// Longer than any task must be absent.
+/// Longer than the longest required absence.
 const LONG: Duration = Duration::from_hours(1);
 
 /// A task that needs an action, unless the next surveys show otherwise.
@@ -24,7 +24,7 @@ const LONG: Duration = Duration::from_hours(1);
 pub struct Absent {
     pub task: Task,
     pub decision: Decision,
-    /// It was certain at an earlier survey, too.
+    /// It was certain at an earlier survey too.
     pub is_held: bool,
     /// Its message in `unacked`, as found.
     pub reservation: Option<broker::Reservation>,
@@ -35,7 +35,7 @@ pub struct Absent {
 struct Sighting {
     since: Instant,
     decision: Decision,
-    /// It was certain once already, and was held back for the others of its survey.
+    /// It was certain once, and was held back to count it with the tasks of the next survey.
     is_held: bool,
 }
 

@@ -136,7 +136,7 @@ impl Sweeper {
     }
 }
 
-/// The number that is in Redis now: one that is newer than ours was left there.
+/// The number in Redis now: ours, or a newer one that was left unchanged.
 fn standing(found: Epoch, next: String) -> String {
     match found {
         Epoch::Other(other) if is_newer(&other, &next) => other,

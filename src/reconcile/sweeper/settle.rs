@@ -1,7 +1,7 @@
 //! Carries out decisions: in Redis by a script, in the ledger by a transaction that checks that the tasks have not changed since the
 //! decisions were made.
 //!
-//! What Redis refuses for one task (its key holds something else) keeps no other task back: the next look finds it again.
+//! If Redis refuses a change for one task (its key has another type), the others are still settled; the next survey finds it again.
 //!
 //! If many tasks would run again at once without a loss of data, the cause is probably unknown to the sweeper, so none does.
 
@@ -46,7 +46,7 @@ impl Sweeper {
 
     /// Removes the tasks that would run again, if these are too many at once.
     async fn within_the_limit(&self, absent: Vec<Absent>, state: &mut State) -> Result<Vec<Absent>, Trouble> {
-        // One that is to be revoked ends instead.
+        // A task with a requested revoke ends instead of running again.
         let runs_again = |one: &Absent| one.decision.is_rerun() && one.task.revoke_requested_at.is_none();
         let count = absent.iter().filter(|one| runs_again(one)).count();
         let soon = state.absences.may_run_again();
@@ -54,7 +54,7 @@ impl Sweeper {
             return Ok(absent);
         }
         if count <= MOST_AT_ONCE {
-            // One death may be seen in two surveys: with the tasks of the next one these may be too many. No task waits twice for that.
+            // The tasks of one dead worker may be found in two surveys, and together may be too many. So they are held back, once, until the next.
             let (held, rest) = absent.into_iter().partition(|one| runs_again(one) && !one.is_held);
             state.absences.keep(held);
             return Ok(rest);
@@ -149,7 +149,7 @@ impl Sweeper {
         Ok(())
     }
 
-    /// One that has no message.
+    /// A task without a message.
     async fn requeue_remade(&self, task: &Task, why: Why, reason: &str) -> Result<(), Trouble> {
         match self.remake(task).await? {
             Remade::Kept => self.requeue(std::slice::from_ref(task), why, reason).await.map(drop),
@@ -220,7 +220,7 @@ impl Sweeper {
     }
 }
 
-/// What became of one task, for the pass over all of them.
+/// The outcome for one task, so that a pass over all of them continues.
 fn alone(task: &Task, outcome: Result<(), Trouble>) -> Result<(), Trouble> {
     match outcome {
         Err(Trouble::Redis(error)) if error.is_refusal() => {

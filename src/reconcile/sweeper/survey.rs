@@ -292,7 +292,7 @@ impl Sweeper {
         Ok(Suspects { absent, silent, last })
     }
 
-    /// Unfinished tasks of one stretch, and the number of its last one where it is not the end of all.
+    /// The unfinished tasks of one section, and the number of its last task unless it ends with the last of all.
     async fn stretch(&self, phases: &[Phase], mut after: i64) -> Result<(Vec<Task>, Option<i64>), Trouble> {
         let mut stretch = Vec::new();
         while stretch.len() < SUSPECTS {
