@@ -28,7 +28,7 @@ pub struct Incidents {
     /// How long the next step of a canvas may be missing. A worker sends it before it stores its own result, and the sweeper needs a
     /// few passes to send a lost one again. Default 30 s.
     pub stuck_after: Duration,
-    /// A task that runs for this long and has told no progress is an incident. Default 15 min.
+    /// A task that runs for this long without a progress report is an incident. Default 15 min.
     pub no_progress_after: Duration,
 }
 

@@ -26,7 +26,7 @@ pub async fn run(ledger: SharedLedger, stop: CancellationToken) {
     }
 }
 
-/// One row that cannot be sealed keeps no other one back. Answers the last error.
+/// A row that cannot be sealed does not stop the others. Returns the last error.
 async fn seal_overdue(ledger: &SharedLedger) -> Result<(), Error> {
     let (now, mut outcome) = (clock::now(), Ok(()));
     for open in ledger.open_acts(now.minus(OVERDUE), PAGE).await? {
@@ -50,7 +50,7 @@ pub async fn by_command<T>(
     let verdict = if done.is_ok() { "done" } else { "failed" };
     let seal = Seal { at: clock::now(), status: None, verdict: verdict.to_owned(), detail: None };
     let sealed = ledger.seal_act(&act, &seal).await;
-    // Why the work failed says more than why that could not be written down.
+    // The failure of the work is more useful than the failure to record it.
     let done = done?;
     sealed?;
     Ok(done)

@@ -90,7 +90,7 @@ impl Provider {
         Self { config: Arc::new(config), http: client(), known: Arc::default() }
     }
 
-    /// Who says who somebody is.
+    /// The provider's issuer URL.
     pub fn issuer(&self) -> &str {
         &self.config.issuer
     }
@@ -171,7 +171,7 @@ impl Provider {
         if let Some(metadata) = self.remembered() {
             return Ok(metadata);
         }
-        // Some may ask at the same time: none of them waits for another one's answer.
+        // Several requests may fetch at the same time; none waits for another's answer.
         let issuer = IssuerUrl::new(self.config.issuer.clone()).map_err(|error| OidcError::Away(error.to_string()))?;
         let http = |request: HttpRequest| fetch(self.http.clone(), request);
         let metadata = CoreProviderMetadata::discover_async(issuer, &http)

@@ -16,9 +16,9 @@ use serde_json::{Value, json};
 use broker::Standing;
 
 const PATIENCE: Duration = Duration::from_secs(10);
-/// Messages that are looked at from the front of a queue: all before a page are taken and put back with it.
+/// Maximum number of messages to read from the front of a queue: all messages before a page are taken and put back with it.
 pub const DEEPEST: i64 = 1_000;
-/// The most bytes of one answer.
+/// Maximum size of an answer in bytes.
 const MOST_BYTES: usize = 64 << 20;
 
 #[derive(Debug, thiserror::Error)]
@@ -44,7 +44,7 @@ pub enum ManagementError {
 /// The API of one virtual host.
 pub struct Management {
     client: reqwest::Client,
-    /// With the login in it: the client makes a header of that, and never shows it.
+    /// Contains the login, which the client sends as a header and never shows.
     base: Url,
     vhost: String,
 }
@@ -67,10 +67,10 @@ struct Message {
 }
 
 impl Management {
-    /// Connects to nothing yet. Who is not named in the URL is `login` at the broker.
+    /// Makes no connection yet. `login` is used if the URL has no login.
     ///
     /// # Errors
-    /// When it is no URL.
+    /// When it is not a URL.
     pub fn new(url: &str, login: (&str, &str), vhost: &str) -> anyhow::Result<Self> {
         let mut base = Url::parse(url)?;
         if base.username().is_empty() {
@@ -80,10 +80,10 @@ impl Management {
         Ok(Self { client: client(), base, vhost: vhost.to_owned() })
     }
 
-    /// A page of a queue's messages, first served first.
+    /// A page of a queue's messages, the next to be served first.
     ///
     /// # Errors
-    /// When the API is away or says no, or the queue must not be looked into.
+    /// When the API is down or refuses, or the queue must not be read.
     pub async fn contents(&self, queue: &str, skip: i64, limit: i64) -> Result<Vec<Standing>, ManagementError> {
         if skip >= DEEPEST {
             return Err(ManagementError::TooDeep);
@@ -114,7 +114,7 @@ impl Management {
     }
 }
 
-/// The messages, as far as their bytes have a bound: the API gives whole messages, also those before the page.
+/// Reads the messages within a bound on their size: the API returns whole messages, including those before the page.
 async fn messages(mut answer: reqwest::Response) -> Result<Vec<Message>, ManagementError> {
     let mut text = Vec::new();
     while let Some(bytes) = answer.chunk().await? {

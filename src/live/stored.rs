@@ -19,7 +19,7 @@ use celery::stored;
 use celery::task::{GroupId, Json, TaskId};
 use ledger::stored::StoredResults;
 
-/// Between looks whether it is our turn to record.
+/// Pause between checks whether this replica is the recorder.
 const PAUSE: Duration = Duration::from_millis(200);
 
 pub struct DatabaseResults {
@@ -43,7 +43,7 @@ impl Results for DatabaseResults {
         false
     }
 
-    /// A row that is no record of Celery's is left alone, like one that is not there.
+    /// A row that is not a Celery record counts as missing.
     async fn records(&self, ids: &[TaskId]) -> Result<Vec<Option<Vec<u8>>>, Error> {
         let rows = self.table.rows(ids).await.map_err(away)?;
         let read = |(id, row): (String, String)| match stored::record(&row) {
@@ -71,7 +71,7 @@ impl Results for DatabaseResults {
         }
     }
 
-    /// Celery's own clients keep the books of a chord elsewhere; ours are refused.
+    /// Does nothing: Celery counts the parts of these chords elsewhere, and the gateway refuses such chords.
     async fn prepare_group(&self, _: &GroupId, _: Option<i32>, _: Option<&Json>) -> Result<(), Error> {
         Ok(())
     }

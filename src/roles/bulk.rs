@@ -97,8 +97,8 @@ impl BulkWorker {
         let _ = tokio::time::timeout(Duration::from_secs(1), self.gateway.ledger.release(LEASE, &self.holder)).await;
     }
 
-    /// A step of every operation that may take one; one that meets trouble keeps no other one waiting. Answers how long nothing can
-    /// be done.
+    /// Does a step of every operation that may do one; a failure of one does not delay the others. Returns how long nothing can be
+    /// done.
     async fn pass(&mut self, stop: &CancellationToken) -> Result<Duration, Trouble> {
         let (mut after, mut wait, mut trouble) = (0, PERIOD, None);
         let mut running = HashSet::new();
@@ -119,7 +119,7 @@ impl BulkWorker {
                 Err(met) => drop(trouble.get_or_insert(met)),
             }
         }
-        // Those that are paused or cancelled are not waited for.
+        // Paused and cancelled operations are skipped.
         self.paced.retain(|no, _| running.contains(no));
         trouble.map_or(Ok(wait), Err)
     }

@@ -1,6 +1,6 @@
-//! Looks for parts of DAGs whose turn has come and sends them. All replicas run it: the ledger lets one of them send a part.
+//! Sends parts of DAGs whose predecessors have succeeded. All replicas run it: the ledger lets only one of them send a part.
 //!
-//! While parts wait, a commit of this replica, or word of another's, wakes it; what is missed is found a period later.
+//! While parts wait, a commit of this replica, or a notification of another's, wakes it; missed ones are found a period later.
 
 use std::collections::HashSet;
 use std::time::Duration;
@@ -15,11 +15,11 @@ use runtime::lifecycle::Backoff;
 
 /// How often the ledger is read without being woken.
 const PERIOD: Duration = Duration::from_secs(1);
-/// Between two looks, however much is committed.
+/// Shortest pause between two passes, however much is committed.
 const LEAST: Duration = Duration::from_millis(10);
-/// A look that takes long is made less often: so much of the time at most goes into looks.
+/// The largest share of the time that passes may take: after a long pass the next one begins later.
 const SHARE: u32 = 5;
-/// What will never be sent is removed this often.
+/// How often parts that will never be sent are removed.
 const TIDY: Duration = Duration::from_secs(5);
 /// So many parts that cannot be sent are remembered as told.
 const MAX_TOLD: usize = 1_000;
@@ -41,7 +41,7 @@ impl Dags {
         let mut tidied = Instant::now();
         let (mut after, mut told) = (0, HashSet::new());
         while !stop.is_cancelled() {
-            // Before the look: what is committed meanwhile is a reason for the next one.
+            // Before the pass: a commit during the pass must cause the next one.
             let mut commits = self.gateway.hub.watch_all();
             let began = Instant::now();
             let (is_waited_for, pause) = match self.gateway.step_dags(after).await {

@@ -86,7 +86,7 @@ impl HandOver {
         }
     }
 
-    /// One that cannot be told keeps no other one back. Answers the last trouble.
+    /// A failure about one task does not stop the others. Returns the last failure.
     async fn pass(&mut self) -> Result<(), Trouble> {
         let filter = Filter { dead_letters: true, ..Filter::default() };
         let (tasks, _) = self.gateway.ledger.tasks(&filter, &Page { limit: PAGE, after: None }).await?;

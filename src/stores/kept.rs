@@ -8,14 +8,14 @@ use tokio_util::bytes::Bytes;
 use super::sweep::room;
 use super::{Incoming, Kind, Reference, Store, StoreError, StoredFile};
 
-/// How long a turn to write is waited for.
+/// How long a write waits for its turn.
 const PATIENCE: Duration = Duration::from_secs(10);
 
 impl Store {
     /// Keeps a value; `id` is that of its upload or its task.
     ///
     /// # Errors
-    /// When the store is away.
+    /// When the store is down.
     pub async fn keep(
         &self,
         kind: Kind,
@@ -30,10 +30,10 @@ impl Store {
         Ok((Reference { store: self.name().to_owned(), key: file.key.clone(), bytes }, file))
     }
 
-    /// The value that a reference names, and no more than the bytes that the reference says.
+    /// The value that a reference names, limited to the size in the reference.
     ///
     /// # Errors
-    /// When the store is away, or nothing lies there.
+    /// When the store is down, or has no such value.
     pub async fn read(&self, reference: &Reference) -> Result<Bytes, StoreError> {
         let path = self.path(&reference.key);
         self.in_time(self.objects().get_range(&path, 0..reference.bytes)).await

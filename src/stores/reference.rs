@@ -1,4 +1,4 @@
-//! What stands in a message or a result for something that lies in a store.
+//! A reference in a message or a result, in place of a value that is kept in a store.
 
 use serde::{Deserialize, Serialize};
 use serde_json::json;
@@ -11,7 +11,7 @@ use celery::task::{Json, TaskId};
 /// The only member of the object.
 const MEMBER: &str = "taskgate.offloaded";
 
-/// Where it lies. Its key cannot be guessed: whoever has the reference may read what it refers to.
+/// The place of the value. Its key cannot be guessed: a caller that has the reference may read the value.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Reference {

@@ -164,7 +164,7 @@ fn clear_staged(store: &Store, room: &FilePath, before: Time) -> std::io::Result
                 cleared += 1;
             }
         }
-        // Only an empty one goes.
+        // Removes the folder only if it is empty.
         let _ = std::fs::remove_dir(folder.path());
     }
     Ok(cleared)

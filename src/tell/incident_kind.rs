@@ -5,13 +5,13 @@ pub enum Kind {
     SilentWorker,
     NoConsumer,
     OverBudget,
-    /// A task runs for long and has told nothing of how far it is.
+    /// A task has run for long without a progress report.
     NoProgress,
-    /// Thousands of tasks that take no time.
+    /// Thousands of tasks that take almost no time.
     ShortTasks,
-    /// Results that belong in a store.
+    /// Results that are large enough to be kept in a store.
     LargeResults,
-    /// A worker has grown large.
+    /// A worker uses much memory.
     LargeWorker,
     OutboxStuck,
     CanvasStuck,

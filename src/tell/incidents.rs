@@ -33,9 +33,9 @@ const PERIOD: Duration = Duration::from_secs(2);
 const SHARE: u32 = 10;
 /// but it runs at least this often.
 const LONGEST_PAUSE: Duration = Duration::from_secs(30);
-/// Between two looks at sizes,
+/// Pause between two checks of sizes,
 const SIZES_PERIOD: Duration = Duration::from_secs(10);
-/// which take at most a hundredth of the time, unless that would be too seldom.
+/// which take at most a hundredth of the time, unless they would then be too rare.
 const SIZES_SHARE: u32 = 100;
 const PAGE: i64 = 500;
 /// Maximum number of queues to check, besides those of the workers.
@@ -45,7 +45,7 @@ const REPEATED: i32 = 3;
 /// Maximum number of incidents.
 const MOST: usize = 1_000;
 
-/// Of an incident's id; twice as many characters.
+/// Bytes of an incident's id, which has twice as many characters.
 const ID_BYTES: usize = 10;
 
 pub use super::incident_kind::Kind;
@@ -61,7 +61,7 @@ pub struct Incident {
 }
 
 impl Incident {
-    /// The same for the same kind and subject, in every replica and every time.
+    /// The id. It depends only on kind and subject, so every replica computes the same one each time.
     pub fn id(&self) -> String {
         let digest = Sha256::digest(format!("{}\0{}", self.kind.as_str(), self.subject));
         digest.iter().take(ID_BYTES).fold(String::new(), |id, byte| id + &format!("{byte:02x}"))
@@ -191,7 +191,7 @@ impl Lookout {
         let now = clock::now();
         let mut found: Vec<Incident> = self.outbox(now).await?.into_iter().collect();
         found.extend(self.over_budget(now).await?);
-        // Advice must not hide what is wrong.
+        // Advice must not displace real incidents.
         match self.sizes(now).await {
             Ok(advice) => found.extend(advice),
             Err(trouble) => debug!(error = %trouble, "sizes are not looked at"),
@@ -264,7 +264,7 @@ impl Lookout {
     }
 
     fn without_progress(&self, task: &Task, now: Time) -> Option<Incident> {
-        // A report of progress is a state of the task's own.
+        // A task that reports progress has a custom state.
         let started = task.started_at.filter(|_| task.status == Phase::Running.status())?;
         let ran = now.since(started);
         let name = task.name.as_deref().unwrap_or("a task");
@@ -276,7 +276,7 @@ impl Lookout {
         })
     }
 
-    /// Sizes change slowly, and looking at them costs more than at the rest.
+    /// Sizes change slowly, and checking them costs more than the other checks.
     async fn sizes(&mut self, now: Time) -> Result<Vec<Incident>, Trouble> {
         if self.sizes_due.is_none_or(|due| now >= due) {
             let started = Instant::now();

@@ -243,7 +243,7 @@ pub struct InboxState {
 }
 
 impl Gateway {
-    /// Asks all of them at the same time; one that does not answer in time is told as such.
+    /// Asks all inboxes at the same time; the state of one that does not answer in time says so.
     pub async fn inbox_states(&self) -> Vec<InboxState> {
         let one = async |source: &inboxes::Source| {
             let asked = tokio::time::timeout(STATE_PATIENCE, source.inbox.waiting()).await;

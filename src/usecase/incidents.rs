@@ -6,13 +6,13 @@ use super::Gateway;
 use ledger::{Error, KeptIncident, Mark};
 use runtime::clock::{self, Time};
 
-/// The most open incidents that are read; no more are detected.
+/// Maximum number of open incidents to read; no more are detected.
 const OPEN: i64 = 2_000;
 /// The longest mute; a longer one would hide the incident for good.
 pub const LONGEST_MUTE: Duration = Duration::from_secs(30 * 86_400);
-/// So long a mark waits for an incident that was found just now and is about to be written down,
+/// How long an action waits for an incident that was just detected and is not recorded yet,
 const PATIENCE: Duration = Duration::from_secs(6);
-/// and so often it looks.
+/// and how often it checks meanwhile.
 const LOOK: Duration = Duration::from_millis(300);
 
 /// Why an action on an incident failed.
@@ -25,12 +25,12 @@ pub enum IncidentError {
 }
 
 impl Gateway {
-    /// As they are written down, oldest first.
+    /// The recorded open incidents, oldest first.
     pub async fn open_incidents(&self) -> Result<Vec<KeptIncident>, Error> {
         self.ledger.open_incidents(OPEN).await
     }
 
-    /// Those that are over, newest first, after this place; and the place of the last one when there are more.
+    /// Closed incidents, newest first, after this position; and the position of the last one if there are more.
     pub async fn past_incidents(
         &self,
         before: Option<i64>,
@@ -44,7 +44,7 @@ impl Gateway {
         Ok((past, next))
     }
 
-    /// Somebody looks after it. `is_found`: it is on the list of now, and is written down in a moment if it is not yet.
+    /// Acknowledges an incident. `is_found`: it is in the current list, so it will be recorded in a moment if it is not yet.
     pub async fn acknowledge_incident(
         &self,
         id: &str,
@@ -54,7 +54,7 @@ impl Gateway {
         self.mark(id, &Mark::Acknowledged { by }, is_found).await
     }
 
-    /// Nobody outside is told of it until then, or, with `None`, is told again.
+    /// Sends no notices about it until this time; `None` ends the mute.
     pub async fn mute_incident(
         &self,
         id: &str,

@@ -189,8 +189,8 @@ impl Revoking<'_> {
         self.published(task).await
     }
 
-    /// Revokes a task on a broker without markers: a push in flight cannot be stopped. After its deadline no push is left, and the outbox
-    /// has the task.
+    /// Revokes a task on a broker without markers: a push in flight cannot be stopped. After the deadline of pushes none can be in
+    /// flight, and the outbox has the task.
     async fn unmarked(&self, task: Task) -> Result<Revoked, RevokeError> {
         if self.now.since(task.submitted_at) > DIRECT_DEADLINE {
             return self.withdraw(task, "it waited in the ledger, and was never published").await;

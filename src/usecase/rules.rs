@@ -49,7 +49,7 @@ pub(super) fn broken(catalog: &Catalog, learned: &Learned, submission: &Submissi
     found
 }
 
-/// Arguments that read results are judged when the results are there; what is needed before must not depend on them.
+/// Arguments that read results are checked when the results exist; values that are needed earlier must not depend on them.
 fn read_too_late(catalog: &Catalog, at: &str, task: &TaskSignature) -> Option<Invalid> {
     let name = task.task.as_str();
     let computes = catalog.entry(name).is_some_and(|entry| entry.computes() || entry.computes_queue());

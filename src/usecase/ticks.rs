@@ -79,7 +79,7 @@ impl Gateway {
         Ok((id, self.prepared(request, now)?.0))
     }
 
-    /// Lets the relay and the watchers know of what was committed beside the committer, and drops what makes room for it.
+    /// Informs the relay and the watchers of submissions that were committed without the committer, and drops older tasks for them.
     pub async fn announce(&self, committed: Vec<(ledger::Submission, Inserted)>) {
         let (mut offer, mut newer) = (Vec::new(), Vec::new());
         let mut held = false;

@@ -112,7 +112,7 @@ impl Gateway {
         self.revoke_each(tasks, visibility, request).await
     }
 
-    /// Those of the tasks that the caller sees. Waiting steps come first, one by one from the last: a step whose predecessor is revoked
+    /// Revokes those of the tasks that the caller sees. Waiting steps come first, one by one from the last: a step whose predecessor is revoked
     /// before it would be skipped.
     pub(super) async fn revoke_each(
         &self,

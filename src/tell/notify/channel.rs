@@ -14,7 +14,7 @@ use crate::tell::webhooks::{check_literal, client, refusal, signature, valid_sec
 use ledger::{Endpoint, Notice};
 use runtime::clock::{self, Time};
 
-/// A channel is left for the next pass after this: others wait for the pass.
+/// After this time a channel continues in the next pass, because other channels wait for the end of the pass.
 const SHARE: Duration = Duration::from_secs(15);
 const REGISTERED: &str = "webhook:";
 
@@ -53,7 +53,7 @@ impl Channels {
         Self { http: client(&rules), rules }
     }
 
-    /// Every try ends within `webhooks.timeout`.
+    /// Every attempt ends within `webhooks.timeout`.
     pub async fn send(&self, target: &Target<'_>, notices: &[&Notice]) -> Sent {
         match target {
             Target::Configured(Channel::Webhook { url, secret }) => {
@@ -73,7 +73,7 @@ impl Channels {
         }
     }
 
-    /// A request for each, in order, until one is refused or the time is over.
+    /// Sends a request for each, in order, until one is refused or the time is over.
     async fn post_each(&self, url: &str, secrets: &[&str], notices: &[&Notice]) -> Sent {
         let began = Instant::now();
         for (count, notice) in notices.iter().enumerate() {
@@ -101,7 +101,7 @@ impl Channels {
         match request.body(body).send().await {
             Ok(answer) if answer.status().is_success() => Ok(()),
             Ok(answer) => Err(format!("it answered {}", answer.status())),
-            // Without the address: that of a chat is its key.
+            // The error without the address, because a chat's address is its secret.
             Err(error) => Err(refusal(&error)),
         }
     }

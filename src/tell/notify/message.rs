@@ -20,7 +20,7 @@ pub(super) fn found(incident: &Incident) -> FoundIncident {
     }
 }
 
-/// The same for every try.
+/// The same id for every attempt.
 pub(super) fn id(notice: &Notice) -> String {
     let state = if notice.is_end { "over" } else { "open" };
     format!("inc_{}_{}_{state}", notice.incident.found.id, notice.incident.no)

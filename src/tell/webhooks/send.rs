@@ -206,7 +206,7 @@ fn failure(error: &reqwest::Error) -> Outcome {
     }
 }
 
-/// The guard's word, where it was the guard that refused.
+/// The guard's reason, if the guard refused the request.
 fn refused(error: &reqwest::Error) -> Option<&Refused> {
     causes(error).find_map(|cause| cause.downcast_ref())
 }

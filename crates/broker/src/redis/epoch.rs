@@ -7,8 +7,8 @@ use redis::Script;
 
 use super::{Broker, Error};
 
-/// KEYS: the number. ARGV: what it should be, what it becomes. A newer one is another replica's, and stays: who was stopped for a while
-/// must not bring an old one back.
+/// KEYS: the number. ARGV: what it should be, what it becomes. A newer one is another replica's, and stays: a process that was
+/// paused must not restore an old one.
 static ADVANCE: LazyLock<Script> = LazyLock::new(|| {
     Script::new(
         r"

@@ -84,7 +84,7 @@ impl Top {
                     let looked = loop {
                         tokio::select! {
                             looked = &mut reading => break looked,
-                            // A gateway that does not answer keeps nobody here.
+                            // A gateway that does not answer must not delay quitting.
                             wish = wishes.recv() => if matches!(wish, None | Some(Wish::Leave)) { return Ok(()) },
                         }
                     };
