@@ -1,6 +1,6 @@
 //! For tests of other crates: what the ledger makes of news.
 
-use super::book::Book;
+use super::applied::Applied;
 use super::types::{Event, News, Task};
 
 /// The entries that news makes in the history of a task, in order, and the task after them.
@@ -8,7 +8,7 @@ use super::types::{Event, News, Task};
 /// # Panics
 /// When the task is gone, which no news does.
 pub fn history(task: Task, news: &[News]) -> (Task, Vec<Event>) {
-    let mut book = Book::new(vec![task]);
-    news.iter().for_each(|news| book.learn(news));
-    (book.entries.remove(0).task, book.events)
+    let mut applied = Applied::new(vec![task]);
+    news.iter().for_each(|news| applied.learn(news));
+    (applied.entries.remove(0).task, applied.events)
 }
