@@ -124,14 +124,14 @@ impl App {
             Relay::new(ledger.clone(), broker.clone(), backend.clone(), hub.clone(), catalog.paces(), windows.clone());
         let (committer, commit) = Committer::new(ledger.clone(), relay_handle.clone(), hub.clone());
         let (reader, reads) = Reader::new(ledger.clone());
-        let (sightings, worker_events) = mpsc::channel(workers::CAPACITY);
+        let (worker_sink, worker_events) = mpsc::channel(workers::CAPACITY);
         let (recorder, recorder_handle) = Recorder::new(
             ledger.clone(),
             broker.clone(),
             backend.clone(),
             hub.clone(),
             holder.clone(),
-            Some(sightings),
+            Some(worker_sink),
         );
         let fleet = Fleet::default();
         let registry =
@@ -165,7 +165,7 @@ impl App {
                 relay_handle.clone(),
                 holder.clone(),
                 sweeper::Settings {
-                    looks: config.sweeper.clone(),
+                    config: config.sweeper.clone(),
                     recovery: config.recovery,
                     visibility_timeout: config.broker.visibility_timeout,
                 },
@@ -253,7 +253,7 @@ impl App {
         let first = options.clone();
         starter.service("relay", move |stop| async move {
             if let Some(options) = first {
-                options.look().await;
+                options.check().await;
             }
             relay.run(stop).await;
         });

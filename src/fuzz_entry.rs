@@ -98,9 +98,9 @@ fn saved_group(bytes: &[u8]) {
 /// Events of workers.
 fn event(bytes: &[u8]) {
     let Ok(events) = Event::decode(bytes) else { return };
-    for one in &events {
+    for event in &events {
         let mut out = String::new();
-        one.encode(&mut out);
+        event.encode(&mut out);
         assert!(is_json(&out), "{out}");
     }
     let again = Event::decode(&event::encode_tasks(&events, "celeryev", "tag")).expect("what was written can be read");

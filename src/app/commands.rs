@@ -73,7 +73,7 @@ fn judge(catalog: &Catalog, name: &str) -> impl Fn(&RawValue, &RawValue) -> Resu
                 Err(wrong) => drop(first.get_or_insert(wrong)),
             }
         }
-        let told = first.iter().flatten().map(|one| format!("{} {}", one.pointer, one.detail));
+        let told = first.iter().flatten().map(|problem| format!("{} {}", problem.pointer, problem.detail));
         Err(told.collect::<Vec<_>>().join("; "))
     }
 }

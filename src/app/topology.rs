@@ -10,10 +10,10 @@ pub(super) fn of(config: &Config) -> Topology {
         queue: to.queue.clone(),
         headers: to.headers.clone(),
     };
-    let exchange = |one: &config::Exchange| Exchange {
-        name: one.name.clone(),
-        kind: one.kind,
-        bindings: one.bindings.iter().map(binding).collect(),
+    let exchange = |configured: &config::Exchange| Exchange {
+        name: configured.name.clone(),
+        kind: configured.kind,
+        bindings: configured.bindings.iter().map(binding).collect(),
     };
     Topology {
         exchanges: config.exchanges.iter().map(exchange).collect(),

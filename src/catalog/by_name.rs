@@ -411,9 +411,9 @@ fn field_of(pointer: &str) -> Option<String> {
     Some(first.replace("~1", "/").replace("~0", "~"))
 }
 
-fn is_equal(one: &str, other: &str) -> bool {
+fn is_equal(left: &str, right: &str) -> bool {
     let value = |text: &str| serde_json::from_str::<Value>(text).ok();
-    one == other || value(one).is_some_and(|one| Some(one) == value(other))
+    left == right || value(left).is_some_and(|left| Some(left) == value(right))
 }
 
 #[cfg(test)]

@@ -1,6 +1,7 @@
 //! `canvas = { chain = [ … ] }`: one call of an entry is a whole chain, group, chord or DAG.
 //!
-//! In a DAG `{name}` is a field of the request, as everywhere; a result is read by `{{node}}`, which the request's filling leaves as `{node}`.
+//! In a DAG `{name}` is a field of the request, as everywhere; a result is read by `{{node}}`, which the request's filling leaves as
+//! `{node}`.
 //!
 //! Its tasks are signatures as in `POST /v1/tasks`, with templates in every value except the task's name. `split` in a signature
 //! repeats it for each chunk of the request: as members of a group or header, or as a group in place of a single step.
@@ -107,7 +108,7 @@ impl Node {
     }
 
     /// Writes a signature as JSON text.
-    fn write(&self, said: Look<'_>, mapped: Look<'_>, out: &mut String) -> Result<(), ResolveError> {
+    fn write(&self, said: ValueOf<'_>, mapped: ValueOf<'_>, out: &mut String) -> Result<(), ResolveError> {
         match self {
             Self::Task { call, split: None, .. } => call.fill(mapped, out),
             Self::Task { split: Some(_), .. } => list(&[self], "group", said, mapped, out)?,
@@ -146,8 +147,8 @@ impl Node {
     /// Writes a signature for each chunk.
     fn write_members(
         &self,
-        said: Look<'_>,
-        mapped: Look<'_>,
+        said: ValueOf<'_>,
+        mapped: ValueOf<'_>,
         count: &mut usize,
         out: &mut String,
     ) -> Result<(), ResolveError> {
@@ -168,13 +169,13 @@ impl Node {
         for index in 0..chunk_count {
             comma(*count, out);
             *count += 1;
-            call.fill(&|name| chunks.look(index, name).unwrap_or_else(|| mapped(name)), out);
+            call.fill(&|name| chunks.value_of(index, name).unwrap_or_else(|| mapped(name)), out);
         }
         Ok(())
     }
 }
 
-type Look<'a> = &'a dyn Fn(&str) -> String;
+type ValueOf<'a> = &'a dyn Fn(&str) -> String;
 
 fn comma(index: usize, out: &mut String) {
     if index > 0 {
@@ -183,7 +184,13 @@ fn comma(index: usize, out: &mut String) {
 }
 
 /// Writes `{"group": [ … ]}` with a member for each chunk.
-fn list(nodes: &[&Node], form: &str, said: Look<'_>, mapped: Look<'_>, out: &mut String) -> Result<(), ResolveError> {
+fn list(
+    nodes: &[&Node],
+    form: &str,
+    said: ValueOf<'_>,
+    mapped: ValueOf<'_>,
+    out: &mut String,
+) -> Result<(), ResolveError> {
     out.push_str(&format!("{{\"{form}\": ["));
     let mut count = 0;
     for node in nodes {
@@ -232,7 +239,7 @@ fn dag(value: &Value, at: &str) -> Result<Node, String> {
     if dag.write(&said, &said, &mut text).is_ok()
         && let Err(wrong) = Submission::parse(&text, Limits::default())
         && let Some(first) =
-            wrong.iter().find(|one| one.pointer.contains("/after") || one.detail.contains("predecessor"))
+            wrong.iter().find(|problem| problem.pointer.contains("/after") || problem.detail.contains("predecessor"))
     {
         return Err(format!("{} {}", first.pointer, first.detail));
     }

@@ -48,7 +48,7 @@ pub(super) fn compile(value: &Value) -> Result<Value, String> {
 
 /// The call for this failed task. `None` when the stored signature cannot be read any more.
 pub fn telling(kept: &Value, failed: FailedTask<'_>) -> Option<Signature> {
-    let look = |name: &str| {
+    let value_of = |name: &str| {
         let value = match name {
             "id" => json!(failed.id),
             "error" => json!({"type": failed.error_type, "message": failed.error_message}),
@@ -62,7 +62,7 @@ pub fn telling(kept: &Value, failed: FailedTask<'_>) -> Option<Signature> {
         value.to_string()
     };
     let mut text = String::new();
-    Template::parse(kept).ok()?.fill(&look, &mut text);
+    Template::parse(kept).ok()?.fill(&value_of, &mut text);
     Submission::parse(&text, Limits::default()).ok().map(|submission| submission.signature)
 }
 

@@ -101,10 +101,10 @@ impl Hook {
 
     /// The call that an event becomes.
     pub fn call(&self, source: &Source<'_>) -> TaskSignature {
-        let look = |name: &str| self.value(source, name);
+        let value_of = |name: &str| self.value(source, name);
         let (mut args, mut kwargs) = (String::new(), String::new());
-        array(&self.args, &look, &mut args);
-        object(&self.kwargs, &look, &mut kwargs);
+        array(&self.args, &value_of, &mut args);
+        object(&self.kwargs, &value_of, &mut kwargs);
         let mut task = TaskSignature::new(self.task.clone(), written(args), written(kwargs));
         task.queue.clone_from(&self.queue);
         task
@@ -153,9 +153,9 @@ fn path(text: &str) -> Result<String, String> {
 
 /// Whether this endpoint matches requests to `path`.
 fn covers(endpoint: &str, path: &str) -> bool {
-    let (one, other): (Vec<&str>, Vec<&str>) = (endpoint.split('/').collect(), path.split('/').collect());
-    one.len() == other.len()
-        && one.iter().zip(&other).all(|(left, right)| {
+    let (own, asked): (Vec<&str>, Vec<&str>) = (endpoint.split('/').collect(), path.split('/').collect());
+    own.len() == asked.len()
+        && own.iter().zip(&asked).all(|(left, right)| {
             left == right
                 || parts(left)
                     .is_ok_and(|parts| parts.iter().any(|part| matches!(part, super::template::Part::Name(_))))

@@ -43,14 +43,14 @@ impl LinkTemplates {
     }
 
     /// Fills the templates. They are parsed inside a task's signature, because errbacks have other rules than links.
-    pub fn fill(&self, look: &dyn Fn(&str) -> String) -> Result<Links, ResolveError> {
+    pub fn fill(&self, value_of: &dyn Fn(&str) -> String) -> Result<Links, ResolveError> {
         if self.is_empty() {
             return Ok(Links::default());
         }
         let mut text = String::from("{\"task\": \"any\", \"link\": ");
-        template::array(&self.after_success, look, &mut text);
+        template::array(&self.after_success, value_of, &mut text);
         text.push_str(", \"link_error\": ");
-        template::array(&self.after_failure, look, &mut text);
+        template::array(&self.after_failure, value_of, &mut text);
         text.push('}');
         match Submission::parse(&text, Limits::default()).map(|submission| submission.signature) {
             Ok(Signature::Task(task)) => Ok(Links { after_success: task.link, after_failure: task.link_error }),

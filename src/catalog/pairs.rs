@@ -64,7 +64,7 @@ impl Entry {
         }
     }
 
-    fn pair(&self, one: &str, other: &str, harm: &str) -> Result<(), Error> {
-        Err(Error::pair(format!("{}.{one}", self.place), format!("{}.{other}", self.place), harm))
+    fn pair(&self, first: &str, second: &str, harm: &str) -> Result<(), Error> {
+        Err(Error::pair(format!("{}.{first}", self.place), format!("{}.{second}", self.place), harm))
     }
 }

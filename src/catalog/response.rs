@@ -91,13 +91,13 @@ impl Response {
 impl AnswerFields {
     /// `own` returns the JSON text of a field of the gateway's answer.
     pub fn fill(&self, own: &dyn Fn(&str) -> String) -> Vec<(String, Json)> {
-        let look = |name: &str| {
+        let value_of = |name: &str| {
             let said = self.said.iter().find(|(known, _)| known == name).map(|(_, value)| value.clone());
             said.unwrap_or_else(|| own(name))
         };
         let member = |(name, template): &(String, Template)| {
             let mut filled = String::new();
-            template.fill(&look, &mut filled);
+            template.fill(&value_of, &mut filled);
             (name.clone(), super::call::json(filled))
         };
         self.members.iter().map(member).collect()
@@ -117,7 +117,10 @@ mod tests {
         let filled = response.of(&|_| "7".to_owned()).fill(&|name| format!("\"<{name}>\""));
         let text: Vec<String> = filled.iter().map(|(name, value)| format!("{name}={}", value.get())).collect();
         assert!(text.contains(&r#"status="success""#.to_owned()), "{text:?}");
-        assert!(text.iter().any(|one| one.contains(r#""job": "<task_id>""#) && one.contains(r#""of": 7"#)), "{text:?}");
+        assert!(
+            text.iter().any(|line| line.contains(r#""job": "<task_id>""#) && line.contains(r#""of": 7"#)),
+            "{text:?}"
+        );
         assert_eq!(text.len(), 2, "what says the same as the gateway is said once: {text:?}");
     }
 

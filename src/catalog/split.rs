@@ -192,7 +192,7 @@ impl Chunks {
     }
 
     /// The value of a name of the split in this chunk.
-    pub(super) fn look(&self, index: u32, name: &str) -> Option<String> {
+    pub(super) fn value_of(&self, index: u32, name: &str) -> Option<String> {
         match self {
             Self::Range { start, end, size } => {
                 let first = start.1.saturating_add(size.saturating_mul(i64::from(index)));
@@ -278,10 +278,10 @@ impl FanOut {
         let kwargs = self.kwargs.iter().map(|(key, value)| Ok((key.clone(), parse(value)?)));
         let kwargs = kwargs.collect::<Result<Vec<_>, Damaged>>()?;
         let chunk = |index: u32| {
-            let look = |name: &str| self.look(index, name);
+            let value_of = |name: &str| self.value_of(index, name);
             let (mut positional, mut named) = (String::new(), String::new());
-            template::array(&args, &look, &mut positional);
-            template::object(&kwargs, &look, &mut named);
+            template::array(&args, &value_of, &mut positional);
+            template::object(&kwargs, &value_of, &mut named);
             Chunk {
                 task: task.clone(),
                 args: super::call::json(positional),
@@ -292,8 +292,8 @@ impl FanOut {
         Ok((first..after.min(self.count())).map(chunk).collect())
     }
 
-    fn look(&self, index: u32, name: &str) -> String {
-        let own = self.chunks.look(index, name);
+    fn value_of(&self, index: u32, name: &str) -> String {
+        let own = self.chunks.value_of(index, name);
         own.unwrap_or_else(|| self.fields.get(name).map_or_else(|| "null".to_owned(), |value| value.get().to_owned()))
     }
 }

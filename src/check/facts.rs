@@ -118,7 +118,7 @@ impl Facts {
             prefixes(broker),
             in_time(backend.prefixes()),
             differing(broker, queues),
-            stores::look(stores),
+            stores::states(stores),
             sizes(ledger)
         );
         // Without a broker no worker could be asked, and the broker's finding says that already.

@@ -19,7 +19,7 @@ pub fn judge_security(config: &Config, catalog: &Catalog, tokens: Option<&[Token
     findings.extend(catalog.entries().iter().flat_map(|entry| commands(entry)));
     findings.extend(webhooks(config));
     findings.extend(
-        tokens.unwrap_or_default().iter().filter(|token| token.is_valid_at(now)).flat_map(|one| token(one, now)),
+        tokens.unwrap_or_default().iter().filter(|token| token.is_valid_at(now)).flat_map(|listed| token(listed, now)),
     );
     if findings.iter().all(|finding| finding.weight == Weight::Fine) {
         findings.push(Finding::new(Weight::Fine, "nothing is left open that the configuration shows"));

@@ -21,9 +21,9 @@ pub enum StoreState {
 }
 
 /// Checks each store.
-pub(super) async fn look(stores: &[config::Store]) -> Vec<(config::Store, StoreState)> {
-    let looks = stores.iter().map(async |store| (store.clone(), state(store).await));
-    futures_util::future::join_all(looks).await
+pub(super) async fn states(stores: &[config::Store]) -> Vec<(config::Store, StoreState)> {
+    let checks = stores.iter().map(async |store| (store.clone(), state(store).await));
+    futures_util::future::join_all(checks).await
 }
 
 async fn state(configured: &config::Store) -> StoreState {

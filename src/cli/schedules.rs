@@ -86,11 +86,11 @@ impl Import {
             ledger.migrate().await.context("the ledger's schema cannot be brought up to date")?;
         }
         let mut refused = 0;
-        for one in &found {
-            let (word, detail) = self.settle(one, ledger.as_ref()).await?;
-            refused += usize::from(one.document.is_err());
-            println!("{word:<12} {:<30} {detail}", one.name);
-            one.notes.iter().for_each(|note| println!("{:<43} {note}", ""));
+        for entry in &found {
+            let (word, detail) = self.settle(entry, ledger.as_ref()).await?;
+            refused += usize::from(entry.document.is_err());
+            println!("{word:<12} {:<30} {detail}", entry.name);
+            entry.notes.iter().for_each(|note| println!("{:<43} {note}", ""));
         }
         stop.cancel();
         let end = if self.apply { "" } else { "; nothing was written, repeat with --apply" };
@@ -116,15 +116,15 @@ impl Import {
     }
 
     /// Imports one entry, or only looks at it; returns what was done and a description of the entry.
-    async fn settle(&self, one: &Imported, ledger: Option<&SharedLedger>) -> anyhow::Result<(&'static str, String)> {
-        let document = match &one.document {
+    async fn settle(&self, entry: &Imported, ledger: Option<&SharedLedger>) -> anyhow::Result<(&'static str, String)> {
+        let document = match &entry.document {
             Ok(document) => document,
             Err(reason) => return Ok(("cannot", reason.clone())),
         };
         let word = match ledger {
-            Some(ledger) if self.apply => write(ledger, &one.name, document).await?,
+            Some(ledger) if self.apply => write(ledger, &entry.name, document).await?,
             // A ledger that does not answer must not prevent the preview.
-            Some(ledger) if matches!(ledger.schedule(&one.name).await, Ok(Some(_))) => "exists",
+            Some(ledger) if matches!(ledger.schedule(&entry.name).await, Ok(Some(_))) => "exists",
             _ => "would create",
         };
         Ok((word, document.get().to_owned()))

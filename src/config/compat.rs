@@ -43,8 +43,9 @@ mod tests {
 
     #[test]
     fn the_door_has_a_path_of_its_own() {
-        let read =
-            |path: &str| Config::parse(Role::Dev, &format!("compat.flower = '{path}'")).map(|one| one.compat.flower);
+        let read = |path: &str| {
+            Config::parse(Role::Dev, &format!("compat.flower = '{path}'")).map(|config| config.compat.flower)
+        };
         assert_eq!(read("/flower/").unwrap().as_deref(), Some("/flower"));
         for wrong in ["flower", "/", "/a//b", "/v1", "/v1/x", "/{x}", "/a b"] {
             assert!(read(wrong).unwrap_err().to_string().contains("compat.flower"), "{wrong}");

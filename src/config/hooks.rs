@@ -61,8 +61,8 @@ impl From<String> for Hidden {
 impl Secrets {
     pub fn all(&self) -> Vec<Secret> {
         match self {
-            Self::One(one) => vec![one.0.clone()],
-            Self::Several(several) => several.iter().map(|one| one.0.clone()).collect(),
+            Self::One(secret) => vec![secret.0.clone()],
+            Self::Several(several) => several.iter().map(|secret| secret.0.clone()).collect(),
         }
     }
 }

@@ -13,9 +13,9 @@ pub struct Network {
 impl Network {
     /// An IPv4-mapped IPv6 address counts as IPv4.
     pub fn contains(&self, address: IpAddr) -> bool {
-        let same = |one: u128, other: u128, width: u8| {
+        let same = |own: u128, other: u128, width: u8| {
             let beyond = u32::from(width - self.bits);
-            one.checked_shr(beyond).unwrap_or(0) == other.checked_shr(beyond).unwrap_or(0)
+            own.checked_shr(beyond).unwrap_or(0) == other.checked_shr(beyond).unwrap_or(0)
         };
         match (self.address, address.to_canonical()) {
             (IpAddr::V4(own), IpAddr::V4(other)) => same(own.to_bits().into(), other.to_bits().into(), 32),

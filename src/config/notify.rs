@@ -56,19 +56,21 @@ pub enum Channel {
 
 impl Notify {
     pub fn wants(&self, kind: &str) -> bool {
-        self.kinds.is_empty() || self.kinds.iter().any(|one| one == kind)
+        self.kinds.is_empty() || self.kinds.iter().any(|wanted| wanted == kind)
     }
 
     pub(super) fn read(raw: Vec<RawNotify>, said: &Said) -> Result<Vec<Self>, Error> {
         let all: Vec<Self> =
-            raw.into_iter().enumerate().map(|(at, raw)| Self::one(at, raw, said)).collect::<Result<_, _>>()?;
-        match all.iter().enumerate().find(|(at, one)| all[..*at].iter().any(|other| other.name == one.name)) {
-            Some((at, one)) => Err(refused(said, at, "name", &format!("{} is the name of another one", one.name))),
+            raw.into_iter().enumerate().map(|(at, raw)| Self::channel(at, raw, said)).collect::<Result<_, _>>()?;
+        match all.iter().enumerate().find(|(at, channel)| all[..*at].iter().any(|other| other.name == channel.name)) {
+            Some((at, channel)) => {
+                Err(refused(said, at, "name", &format!("{} is the name of another one", channel.name)))
+            }
             None => Ok(all),
         }
     }
 
-    fn one(at: usize, raw: RawNotify, said: &Said) -> Result<Self, Error> {
+    fn channel(at: usize, raw: RawNotify, said: &Said) -> Result<Self, Error> {
         let kinds = raw.kinds.clone().unwrap_or_default().0;
         let usual = || format!("{}-{}", raw.kind.0, at + 1);
         let name = raw.name.as_ref().map_or_else(usual, |name| name.0.clone());

@@ -272,7 +272,7 @@ pub fn of_shape(method: &str, path: &str) -> Option<Need> {
     let is_alike = |route: &str| {
         let pairs = route.split('/').zip(path.split('/'));
         route.split('/').count() == path.split('/').count()
-            && pairs.into_iter().all(|(one, other)| one == other || (is_place(one) && is_place(other)))
+            && pairs.into_iter().all(|(left, right)| left == right || (is_place(left) && is_place(right)))
     };
     TABLE
         .iter()

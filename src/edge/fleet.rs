@@ -120,7 +120,7 @@ impl Figures {
     }
 
     fn counts<'a>(&'a self, measure: &'a str) -> impl Iterator<Item = (&'a Pair, i64)> + 'a {
-        let found = self.counts.iter().filter(move |((one, _), _)| one == measure);
+        let found = self.counts.iter().filter(move |((name, _), _)| name == measure);
         found.map(|((_, pair), amount)| (pair, *amount))
     }
 }
@@ -137,7 +137,7 @@ fn frequent(figures: &[Figure]) -> HashSet<Pair> {
         *counted.entry((shown(figure.name.clone()), shown(figure.queue.clone()))).or_default() += figure.amount;
     }
     let mut pairs: Vec<(Pair, i64)> = counted.into_iter().collect();
-    pairs.sort_by(|(one, most), (other, more)| more.cmp(most).then_with(|| one.cmp(other)));
+    pairs.sort_by(|(left, most), (right, more)| more.cmp(most).then_with(|| left.cmp(right)));
     pairs.into_iter().take(MAX_PAIRS).map(|(pair, _)| pair).collect()
 }
 
@@ -162,7 +162,7 @@ fn tasks(out: &mut String, figures: &Figures) {
     }
     for (measure, sum, metric, help) in HISTOGRAMS {
         head(out, metric, "histogram", help);
-        for ((_, pair), histogram) in figures.histograms.iter().filter(|((one, _), _)| one == measure) {
+        for ((_, pair), histogram) in figures.histograms.iter().filter(|((name, _), _)| name == measure) {
             let micros = figures.counts.get(&(sum.to_owned(), pair.clone())).copied().unwrap_or(0);
             write_histogram(out, metric, pair, histogram, micros);
         }
@@ -174,7 +174,7 @@ fn tasks(out: &mut String, figures: &Figures) {
 fn failures(out: &mut String, metric: &str, (name, queue): &Pair, amount: i64, raised: Option<&BTreeMap<String, i64>>) {
     let mut by_class: Vec<(&str, i64)> =
         raised.into_iter().flatten().map(|(class, amount)| (class.as_str(), *amount)).collect();
-    by_class.sort_by(|(one, most), (other, more)| more.cmp(most).then_with(|| one.cmp(other)));
+    by_class.sort_by(|(left, most), (right, more)| more.cmp(most).then_with(|| left.cmp(right)));
     by_class.truncate(MAX_EXCEPTIONS);
     let rest = amount - by_class.iter().map(|(_, amount)| amount).sum::<i64>();
     let rest = (rest > 0).then_some((OTHER, rest));
@@ -299,10 +299,10 @@ mod tests {
         };
         for (class, amount) in [("", 0), ("ValueError", 3), ("KeyError", 1), ("other", 1)] {
             let line = format!("{} {amount}", of(class));
-            assert!(out.lines().any(|one| one == line), "{line} is missing in\n{out}");
+            assert!(out.lines().any(|shown| shown == line), "{line} is missing in\n{out}");
         }
         let zero = "celery_task_rejected_total{name=\"tasks.add\",queue_name=\"celery\"} 0";
-        assert!(out.lines().any(|one| one == zero), "{out}");
+        assert!(out.lines().any(|shown| shown == zero), "{out}");
     }
 
     #[test]

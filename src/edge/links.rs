@@ -68,7 +68,7 @@ mod tests {
                 operation["responses"].as_object().unwrap().values().filter_map(|answer| answer["links"].as_object())
             {
                 for target in link.values() {
-                    let to = operations.iter().find(|(_, one)| one["operationId"] == target["operationId"]);
+                    let to = operations.iter().find(|(_, operation)| operation["operationId"] == target["operationId"]);
                     let (path, _) = to.unwrap_or_else(|| panic!("{target} leads nowhere"));
                     let parameter = target["parameters"].as_object().unwrap().keys().next().unwrap();
                     assert!(path.contains(&format!("{{{parameter}}}")), "{target}");

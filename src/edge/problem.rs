@@ -242,8 +242,8 @@ impl Problem {
 
     pub(super) fn misfit(errors: Vec<Place>) -> Self {
         let detail = match errors.as_slice() {
-            [one] if one.pointer.is_empty() => format!("the body {}", one.detail),
-            [one] => format!("{}: {}", one.pointer, one.detail),
+            [only] if only.pointer.is_empty() => format!("the body {}", only.detail),
+            [only] => format!("{}: {}", only.pointer, only.detail),
             many => format!("{} places do not fit", many.len()),
         };
         Self::new(&slugs::INVALID_REQUEST).detail(detail).errors(errors)

@@ -108,7 +108,8 @@ impl Committer {
     }
 
     async fn write(&mut self, batch: Vec<Request>) {
-        let (submissions, replies): (Vec<_>, Vec<_>) = batch.into_iter().map(|one| (one.submission, one.reply)).unzip();
+        let (submissions, replies): (Vec<_>, Vec<_>) =
+            batch.into_iter().map(|request| (request.submission, request.reply)).unzip();
         histogram!("taskgate_commit_batch_submissions").record(submissions.len() as f64);
         crash_points::reach(crash_points::BEFORE_COMMIT);
         let started = Instant::now();

@@ -23,7 +23,7 @@ pub enum Signal {
     /// This event was committed.
     Event(Arc<Event>),
     /// Something may have been committed: read the ledger.
-    Look,
+    Reread,
 }
 
 #[derive(Default)]
@@ -124,7 +124,7 @@ impl Hub {
     }
 
     /// Another replica changed these tasks.
-    pub fn look(&self, ids: &[TaskId]) {
+    pub fn signal_changed(&self, ids: &[TaskId]) {
         let senders: Vec<_> = {
             let topics = self.topics.lock().expect("nothing panics under this lock");
             let tasks = ids.iter().filter_map(|id| topics.tasks.get(id)).cloned();
@@ -132,7 +132,7 @@ impl Hub {
             tasks.chain(topics.groups.values().cloned()).collect()
         };
         for sender in senders {
-            let _ = sender.send(Signal::Look);
+            let _ = sender.send(Signal::Reread);
         }
         let _ = self.firehose.send(());
     }
@@ -144,7 +144,7 @@ impl Hub {
             topics.tasks.values().chain(topics.groups.values()).cloned().collect()
         };
         for sender in senders {
-            let _ = sender.send(Signal::Look);
+            let _ = sender.send(Signal::Reread);
         }
         let _ = self.firehose.send(());
     }

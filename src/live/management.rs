@@ -102,7 +102,7 @@ impl Management {
         let asked = self.client.post(self.path(queue, &["get"])).json(&wish).send().await?;
         let messages = messages(answered(asked).await?).await?;
         let skipped = usize::try_from(skip).unwrap_or(usize::MAX);
-        Ok(messages.iter().skip(skipped).map(|one| Standing { step: 0, payload: envelope(one) }).collect())
+        Ok(messages.iter().skip(skipped).map(|message| Standing { step: 0, payload: envelope(message) }).collect())
     }
 
     fn path(&self, queue: &str, more: &[&str]) -> Url {

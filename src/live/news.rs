@@ -20,7 +20,7 @@ pub async fn run(ledger: SharedLedger, hub: Hub, stop: CancellationToken) {
             () = stop.cancelled() => return,
             _ = sweep.tick() => hub.sweep(),
             changed = changes.recv() => match changed {
-                Ok(Changed::Tasks(ids)) => hub.look(&ids),
+                Ok(Changed::Tasks(ids)) => hub.signal_changed(&ids),
                 Ok(Changed::Any | Changed::Gap) | Err(RecvError::Lagged(_)) => hub.look_everywhere(),
                 // This ledger has one process, so there are no other replicas to hear from.
                 Err(RecvError::Closed) => return sweep_only(&hub, sweep, &stop).await,

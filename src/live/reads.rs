@@ -147,11 +147,11 @@ async fn answer(batch: Vec<Request>, ledger: SharedLedger, memory: Memory) {
         // It is unknown which id caused the failure, so each caller gets a copy of the error.
     }
     for (id, replies) in wanted {
-        one(&id, replies, &ledger, &memory).await;
+        answer_alone(&id, replies, &ledger, &memory).await;
     }
 }
 
-async fn one(id: &TaskId, replies: Vec<oneshot::Sender<Answer>>, ledger: &SharedLedger, memory: &Memory) {
+async fn answer_alone(id: &TaskId, replies: Vec<oneshot::Sender<Answer>>, ledger: &SharedLedger, memory: &Memory) {
     let found = ledger.task(id).await.map(|task| task.map(Arc::new)).map_err(Arc::new);
     if let Ok(Some(task)) = &found {
         remember(memory, task);

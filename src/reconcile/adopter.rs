@@ -61,8 +61,8 @@ impl Listening {
     }
 
     fn gather(&mut self) {
-        while let Ok(one) = self.heard.try_recv() {
-            if let Heard::Record { task_id, .. } = one {
+        while let Ok(heard) = self.heard.try_recv() {
+            if let Heard::Record { task_id, .. } = heard {
                 self.ended.extend(TaskId::parse(task_id));
             }
         }
@@ -100,7 +100,7 @@ impl Adopter {
             if let Some(listening) = &mut listening {
                 listening.gather();
                 if self.recorder.is_active()
-                    && let Err(trouble) = self.look(&queues, &mut listening.ended).await
+                    && let Err(trouble) = self.sample(&queues, &mut listening.ended).await
                 {
                     debug!(error = %trouble, "tasks of workers without events could not be read, trying again");
                 }
@@ -121,11 +121,11 @@ impl Adopter {
     }
 
     /// Takes one sample. `ended` is emptied when its results are written.
-    async fn look(&self, queues: &[String], ended: &mut Vec<TaskId>) -> Result<(), Trouble> {
+    async fn sample(&self, queues: &[String], ended: &mut Vec<TaskId>) -> Result<(), Trouble> {
         let mut met: HashMap<TaskId, News> = HashMap::new();
         for queue in queues {
             match self.lists.contents(queue, 0, GLANCE as i64).await {
-                Ok(standing) => met.extend(standing.iter().filter_map(|one| news(&one.payload, Phase::Queued))),
+                Ok(standing) => met.extend(standing.iter().filter_map(|message| news(&message.payload, Phase::Queued))),
                 // This key cannot be read, which is reported as an incident; go on with the other queues.
                 Err(error) if error.is_refusal() => {}
                 Err(error) => return Err(error.into()),

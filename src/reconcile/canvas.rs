@@ -139,7 +139,7 @@ impl Canvases {
         }
         let before = self.ledger.predecessors(&[step.no]).await?;
         let may_be_to_blame = |phase: Phase| phase == Phase::Failed || !phase.is_final();
-        Ok(!before.iter().any(|one| one.kind == EdgeKind::Next && may_be_to_blame(one.task.phase)))
+        Ok(!before.iter().any(|neighbour| neighbour.kind == EdgeKind::Next && may_be_to_blame(neighbour.task.phase)))
     }
 
     /// Ends the tasks that wait for these.
@@ -163,7 +163,8 @@ impl Canvases {
     /// told to refuse it. If it was sent to a queue without workers, it is removed before a worker comes online that was not told.
     async fn remove_revoked(&self) -> Result<(), Error> {
         let Some(lists) = self.broker.lists() else { return Ok(()) };
-        let ids: Vec<TaskId> = self.ledger.open_revocations(PAGE).await?.into_iter().map(|one| one.task_id).collect();
+        let ids: Vec<TaskId> =
+            self.ledger.open_revocations(PAGE).await?.into_iter().map(|revocation| revocation.task_id).collect();
         if ids.is_empty() {
             return Ok(());
         }
@@ -171,7 +172,9 @@ impl Canvases {
         let steps: Vec<Task> = self.ledger.standing(&ids).await?.into_iter().filter(never_sent).collect();
         let numbers: Vec<i64> = steps.iter().map(|step| step.no).collect();
         let before = self.ledger.predecessors(&numbers).await?;
-        let may_stand = |step: &&Task| before.iter().any(|one| one.of == step.no && one.task.phase == Phase::Succeeded);
+        let may_stand = |step: &&Task| {
+            before.iter().any(|neighbour| neighbour.of == step.no && neighbour.task.phase == Phase::Succeeded)
+        };
         for step in steps.iter().filter(may_stand) {
             let Some(queue) = step.queue.as_deref() else { continue };
             // Redis may be down; the next pass tries again.

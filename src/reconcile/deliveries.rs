@@ -95,7 +95,7 @@ fn count(history: &[Event], marked: bool, most: u32) -> bool {
 
 /// The number of deliveries that count, and of all deliveries except those that Redis lost.
 fn tally(history: &[Event], marked: bool) -> (u32, u32) {
-    let deliveries: Vec<&[Event]> = history.chunk_by(|one, next| one.delivery == next.delivery).collect();
+    let deliveries: Vec<&[Event]> = history.chunk_by(|event, next| event.delivery == next.delivery).collect();
     let (mut counted, mut all) = (0, 0);
     for (n, events) in deliveries.iter().enumerate() {
         let next = deliveries.get(n + 1).and_then(|events| events.first());
@@ -185,7 +185,8 @@ impl Deliveries {
     async fn seal(&self, task: &Task) -> Result<(), Trouble> {
         let Some(lists) = self.broker.lists() else { return Ok(()) };
         let present = lists.present(&[]).await?;
-        let Some(reservation) = present.reserved.get(task.id.as_str()).filter(|one| one.redelivered) else {
+        let Some(reservation) = present.reserved.get(task.id.as_str()).filter(|reservation| reservation.redelivered)
+        else {
             return Ok(());
         };
         if lists.discard_reservation(reservation).await? {
@@ -199,7 +200,8 @@ impl Deliveries {
     /// It went back to its list once too often. A message that did not go back is a new one, of a task that replaced itself: it stays.
     async fn remove(&self, task: &Task) -> Result<(), Trouble> {
         let (Some(queue), Some(lists)) = (task.queue.as_deref(), self.broker.lists()) else { return Ok(()) };
-        let went_back = |payload: &[u8]| Envelope::decode(payload).is_ok_and(|one| one.properties.redelivered);
+        let went_back =
+            |payload: &[u8]| Envelope::decode(payload).is_ok_and(|envelope| envelope.properties.redelivered);
         if !lists.remove_where(queue, task.id.as_str(), went_back).await?.is_empty() {
             self.hub.publish(&end(&self.ledger, task).await?);
         }

@@ -246,7 +246,7 @@ impl Departed {
             events
         };
         for event in &events {
-            warn!(task.id = %event.task_id, "task {} of {worker}, which is gone, is {} now", event.task_id, event.phase);
+            warn!(task.id = %event.task_id, "task {} of the dead worker {worker} is {} now", event.task_id, event.phase);
         }
         self.hub.publish(&events);
         Ok(())

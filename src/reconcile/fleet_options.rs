@@ -32,13 +32,13 @@ impl FleetOptions {
     /// Runs until `stop`.
     pub async fn run(self, stop: CancellationToken) {
         while !stop.is_cancelled() {
-            self.look().await;
+            self.check().await;
             tokio::select! { () = stop.cancelled() => {} () = tokio::time::sleep(PERIOD) => {} }
         }
     }
 
     /// Asks once, and logs what has changed.
-    pub async fn look(&self) {
+    pub async fn check(&self) {
         let asked = self.broker.ask(&Request::to_all("conf", r#"{"with_defaults": false}"#), PATIENCE).await;
         match asked {
             Ok(replies) if replies.is_empty() => {}

@@ -37,8 +37,9 @@ impl Removal {
         }
         let Some(lists) = self.broker.lists() else { return Ok(None) };
         let removed = lists.remove_task(queue, task.id.as_str()).await?;
-        let redelivered = |payload: &[u8]| Envelope::decode(payload).is_ok_and(|one| one.properties.redelivered);
-        if removed.is_empty() || removed.iter().any(|one| redelivered(&one.payload)) {
+        let redelivered =
+            |payload: &[u8]| Envelope::decode(payload).is_ok_and(|envelope| envelope.properties.redelivered);
+        if removed.is_empty() || removed.iter().any(|message| redelivered(&message.payload)) {
             return Ok(None);
         }
         Ok(Some("its message was found in the queue and removed"))

@@ -70,7 +70,7 @@ impl LogWriter {
         for _ in 0..TRIES {
             match self.ledger.append_logs(batch, most, clock::now()).await {
                 Ok(grown) => {
-                    self.hub.look(&grown);
+                    self.hub.signal_changed(&grown);
                     return;
                 }
                 Err(error) => {

@@ -1,4 +1,4 @@
-//! Removes files that nobody needs: those of tasks whose payload is pruned, and those of uploads that became no task.
+//! Removes files that no task needs: those of tasks whose payload is pruned, and those of uploads that became no task.
 //!
 //! A file is needed while a task with its label is unfinished or its payload is kept. The ledger decides; what it cannot say now is
 //! left alone, and so is every file of a store that belongs to another ledger. Files younger than `orphan_after` are left alone too:
@@ -133,7 +133,7 @@ fn tell(store: &Store, outcome: Result<usize, Trouble>) {
         Ok(0) => {}
         Ok(removed) => {
             counter!("taskgate_files_removed_total").increment(removed as u64);
-            info!(store = name, "removed {removed} files that nobody needs from the store {name}");
+            info!(store = name, "removed {removed} unused files from the store {name}");
         }
         Err(error) => {
             let source = std::error::Error::source(&error).map(|source| format!(": {source}")).unwrap_or_default();

@@ -234,7 +234,7 @@ impl WorkerRegistry {
     /// Workers to ask for task events.
     fn mute(&self, strangers: &[String], everybody: bool) -> Vec<String> {
         let is_mute = |worker: &&Worker| everybody && worker.facts.tells.is_none();
-        let known = self.known.values().filter(is_mute).map(|one| one.hostname.clone());
+        let known = self.known.values().filter(is_mute).map(|worker| worker.hostname.clone());
         known.chain(strangers.to_vec()).collect()
     }
 

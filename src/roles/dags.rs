@@ -57,7 +57,7 @@ impl Dags {
                 Err(error) => {
                     after = 0;
                     if backoff.is_fresh() {
-                        warn!(error = %error, "DAGs could not be looked at, trying again");
+                        warn!(error = %error, "parts of DAGs could not be read, trying again");
                     }
                     (false, backoff.pause())
                 }

@@ -71,7 +71,7 @@ impl HandOver {
                 Ok(()) => backoff.reset(),
                 Err(error) => {
                     if backoff.is_fresh() {
-                        warn!(error = %error, "failures could not be handed over, trying again");
+                        warn!(error = %error, "on_failure tasks could not be submitted, trying again");
                     }
                     next = Instant::now() + backoff.pause();
                 }

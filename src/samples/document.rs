@@ -130,10 +130,10 @@ mod tests {
 
     #[test]
     fn equal_texts_have_equal_vectors_of_length_one() {
-        let (one, other) = (vector("Notes about grants"), vector("notes ABOUT grants"));
-        assert_eq!(one, other);
-        assert!((one.iter().map(|x| x * x).sum::<f64>() - 1.0).abs() < 1e-9);
-        assert_ne!(one, vector("something else entirely"));
+        let (first, second) = (vector("Notes about grants"), vector("notes ABOUT grants"));
+        assert_eq!(first, second);
+        assert!((first.iter().map(|x| x * x).sum::<f64>() - 1.0).abs() < 1e-9);
+        assert_ne!(first, vector("something else entirely"));
         assert_eq!(vector("").iter().sum::<f64>(), 0.0);
     }
 }

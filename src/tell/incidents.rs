@@ -92,10 +92,10 @@ impl Incidents {
             next.insert(key, incident);
         }
         for over in known.values() {
-            info!(kind = over.kind.as_str(), subject = over.subject, "over: {}", over.detail);
+            info!(kind = over.kind.as_str(), subject = over.subject, "incident over: {}", over.detail);
         }
         for kind in Kind::ALL {
-            let count = next.keys().filter(|(one, _)| *one == kind).count();
+            let count = next.keys().filter(|(known, _)| *known == kind).count();
             gauge!("taskgate_incidents", "kind" => kind.as_str()).set(count as f64);
         }
         *all = next;
@@ -178,7 +178,7 @@ impl Lookout {
     pub async fn run(mut self, stop: CancellationToken) {
         while !stop.is_cancelled() {
             let started = Instant::now();
-            match self.look().await {
+            match self.detect().await {
                 Ok(found) => self.incidents.replace(|kind| !Kind::OF_HEALTH.contains(&kind), found),
                 Err(trouble) => debug!(error = %trouble, "incidents could not be updated, trying again"),
             }
@@ -187,14 +187,14 @@ impl Lookout {
         }
     }
 
-    async fn look(&mut self) -> Result<Vec<Incident>, Trouble> {
+    async fn detect(&mut self) -> Result<Vec<Incident>, Trouble> {
         let now = clock::now();
         let mut found: Vec<Incident> = self.outbox(now).await?.into_iter().collect();
         found.extend(self.over_budget(now).await?);
         // Advice must not displace real incidents.
         match self.sizes(now).await {
             Ok(advice) => found.extend(advice),
-            Err(trouble) => debug!(error = %trouble, "sizes are not looked at"),
+            Err(trouble) => debug!(error = %trouble, "sizes cannot be checked"),
         }
         found.extend(self.delivered_again(now).await?);
         found.extend(self.stuck(now).await?);
@@ -272,7 +272,7 @@ impl Lookout {
             kind: Kind::NoProgress,
             subject: task.id.to_string(),
             since: started.plus(self.config.no_progress_after),
-            detail: format!("{name} has run for {:.0} s and has told nothing of how far it is", ran.as_secs_f64()),
+            detail: format!("{name} has run for {:.0} s and has reported no progress", ran.as_secs_f64()),
         })
     }
 

@@ -110,7 +110,8 @@ impl Gateway {
         let (by_phase, _, more_of_all) = self.count(&everything, started).await?;
         // The relevant phases are counted separately, because the history may be longer than the counting limit.
         let merged = Phase::ALL.into_iter().filter_map(|phase| {
-            let of = |counts: &[(Phase, i64)]| counts.iter().find(|(one, _)| *one == phase).map_or(0, |(_, n)| *n);
+            let of =
+                |counts: &[(Phase, i64)]| counts.iter().find(|(counted, _)| *counted == phase).map_or(0, |(_, n)| *n);
             let count = of(&counts).max(of(&by_phase));
             (count > 0).then_some((phase, count))
         });

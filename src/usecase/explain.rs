@@ -170,7 +170,7 @@ impl Gateway {
         Ok(match &task.reason {
             Some(reason) => format!("It is held: {reason}."),
             None if task.due_at.is_some() => {
-                "It is about to be published, as soon as its limits are looked at.".to_owned()
+                "It is about to be published, as soon as its limits are checked.".to_owned()
             }
             None => "It is held until it is released.".to_owned(),
         })
@@ -215,11 +215,11 @@ impl Gateway {
                 format!("It waits for {name} ({}), which is {}.", first.task.id, first.task.phase)
             }
             Some(_) => format!("It waits for {} of {} predecessors in its canvas.", open.len(), before.len()),
-            None if let Some(one) = ignored => format!(
+            None if let Some(blocker) = ignored => format!(
                 "{} ({}) was ignored, so the body of its chord waits for its real end, as in Celery; \
                  POST /v1/tasks/{}/resolve decides what becomes of it.",
-                one.task.name.as_deref().unwrap_or("A task"),
-                one.task.id,
+                blocker.task.name.as_deref().unwrap_or("A task"),
+                blocker.task.id,
                 task.id
             ),
             None => "All its predecessors have ended; a worker is about to send it.".to_owned(),

@@ -245,7 +245,7 @@ pub struct InboxState {
 impl Gateway {
     /// Asks all inboxes at the same time; the state of one that does not answer in time says so.
     pub async fn inbox_states(&self) -> Vec<InboxState> {
-        let one = async |source: &inboxes::Source| {
+        let state_of = async |source: &inboxes::Source| {
             let asked = tokio::time::timeout(STATE_PATIENCE, source.inbox.waiting()).await;
             let (status, trouble) = match asked {
                 Ok(Ok(status)) => (Some(status), None),
@@ -254,6 +254,6 @@ impl Gateway {
             };
             InboxState { name: source.name.clone(), trouble, status, poll: source.poll }
         };
-        futures_util::future::join_all(self.inboxes.sources().iter().map(one)).await
+        futures_util::future::join_all(self.inboxes.sources().iter().map(state_of)).await
     }
 }

@@ -13,7 +13,7 @@ pub const LONGEST_MUTE: Duration = Duration::from_secs(30 * 86_400);
 /// How long an action waits for an incident that was just detected and is not recorded yet,
 const PATIENCE: Duration = Duration::from_secs(6);
 /// and how often it checks meanwhile.
-const LOOK: Duration = Duration::from_millis(300);
+const CHECK_PERIOD: Duration = Duration::from_millis(300);
 
 /// Why an action on an incident failed.
 #[derive(Debug, thiserror::Error)]
@@ -40,7 +40,7 @@ impl Gateway {
         let limit = usize::try_from(limit).unwrap_or(usize::MAX);
         let is_last = past.len() <= limit;
         past.truncate(limit);
-        let next = past.last().filter(|_| !is_last).map(|one| one.no);
+        let next = past.last().filter(|_| !is_last).map(|incident| incident.no);
         Ok((past, next))
     }
 
@@ -73,7 +73,7 @@ impl Gateway {
             if !is_found || tokio::time::Instant::now() >= deadline {
                 return Err(IncidentError::Unknown(id.to_owned()));
             }
-            tokio::time::sleep(LOOK).await;
+            tokio::time::sleep(CHECK_PERIOD).await;
         }
     }
 }

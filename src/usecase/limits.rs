@@ -32,7 +32,7 @@ fn together(wanted: &[KeyLimit], declared: Vec<KeyLimit>) -> Vec<KeyLimit> {
     let mut all: Vec<KeyLimit> = wanted.to_vec();
     for limit in declared {
         match all.iter_mut().find(|known| known.key == limit.key) {
-            Some(one) => *one = one.clone().and(&limit),
+            Some(known) => *known = known.clone().and(&limit),
             None => all.push(limit),
         }
     }

@@ -85,7 +85,7 @@ impl Gateway {
                 let may_have_ended = match heard {
                     Ok(Ok(Signal::Event(event))) => event.phase.is_final(),
                     // Lines from other replicas cause this signal too, so the task itself is read as rarely as possible.
-                    Ok(Ok(Signal::Look)) => signals.is_empty(),
+                    Ok(Ok(Signal::Reread)) => signals.is_empty(),
                     Ok(Err(_)) | Err(_) => true,
                 };
                 if ended.is_none() && may_have_ended && gateway.has_ended(&task.id).await {

@@ -66,7 +66,7 @@ impl Gateway {
     ) -> Result<ledger::Submission, RetryError> {
         let submission = self.again(task, due_at).await?;
         let is_foreign =
-            |one: &ledger::NewTask| !visibility.sees(Some(one.name.as_str())) || has_foreign(&one.body, visibility);
+            |task: &ledger::NewTask| !visibility.sees(Some(task.name.as_str())) || has_foreign(&task.body, visibility);
         if submission.tasks.iter().any(is_foreign) {
             let why = "tasks follow it in its canvas that the token may not submit";
             return Err(RetryError::NotReplayable { id: task.id.clone(), why });

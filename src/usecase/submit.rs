@@ -34,7 +34,8 @@ pub struct SubmitRequest {
     pub submission: Submission,
     /// The task name comes from the catalog, so `submit.allow` does not apply.
     pub trusted: bool,
-    /// Its transaction is committed, so a refusal because no worker would run it now has no recipient: it waits for a worker, like every accepted task.
+    /// Its transaction is committed, so a refusal because no worker would run it now has no recipient: it waits for a worker, like every
+    /// accepted task.
     pub committed: bool,
     /// Whether this is a canvas from the catalog: its steps still obey the rules of their own entries.
     pub whole: bool,

@@ -112,8 +112,8 @@ impl Gateway {
         self.revoke_each(tasks, visibility, request).await
     }
 
-    /// Revokes those of the tasks that the caller sees. Waiting steps come first, one by one from the last: a step whose predecessor is revoked
-    /// before it would be skipped.
+    /// Revokes those of the tasks that the caller sees. Waiting steps come first, one by one from the last: a step whose predecessor is
+    /// revoked before it would be skipped.
     pub(super) async fn revoke_each(
         &self,
         mut tasks: Vec<Task>,

@@ -193,9 +193,9 @@ impl Follower {
     /// number that was shown before.
     async fn next(&mut self) -> Vec<Arc<Event>> {
         let mut backoff = Backoff::new(LEDGER_PAUSE);
-        let (mut look, mut signalled) = (true, false);
+        let (mut must_read, mut signalled) = (true, false);
         loop {
-            if look {
+            if must_read {
                 match self.ledger.events(&self.id, self.last, PAGE).await {
                     Ok(events) if !events.is_empty() => {
                         return self.hand_on(events.into_iter().map(Arc::new).collect());
@@ -211,8 +211,8 @@ impl Follower {
             signalled = true;
             match tokio::time::timeout(LOOK_AGAIN, self.signals.recv()).await {
                 Ok(Ok(Signal::Event(event))) if event.seq == self.last + 1 => return self.hand_on(vec![event]),
-                Ok(Ok(Signal::Event(event))) => look = event.seq > self.last || event.phase.is_final(),
-                Ok(Ok(Signal::Look) | Err(broadcast::error::RecvError::Lagged(_))) | Err(_) => look = true,
+                Ok(Ok(Signal::Event(event))) => must_read = event.seq > self.last || event.phase.is_final(),
+                Ok(Ok(Signal::Reread) | Err(broadcast::error::RecvError::Lagged(_))) | Err(_) => must_read = true,
                 Ok(Err(broadcast::error::RecvError::Closed)) => std::future::pending().await,
             }
         }

@@ -1,4 +1,4 @@
-//! Deliveries that no worker announced, because it did not send task events yet, or never does: they are in the history.
+//! Deliveries that no event reported, because the worker does not send events yet, or never: the history has them all the same.
 
 use std::time::Duration;
 
@@ -8,7 +8,7 @@ use crate::harness::environment::{Harness, Lent, Options};
 use crate::harness::wait::within;
 use crate::harness::{Celery, CeleryOptions, Latch, eventually, unix};
 
-/// The sweeper gives nobody up: what happens here is Celery's own.
+/// The sweeper declares no worker dead here: redeliveries are Celery's own.
 const CONFIG: &str = "[sweeper]\nperiod = '1s'\nworker_lost_after = '10m'\n[broker]\nvisibility_timeout = '4s'\n";
 const PATIENCE: Duration = Duration::from_secs(180);
 
@@ -42,7 +42,7 @@ async fn a_second_delivery_that_no_worker_announced_is_in_the_history() {
     let long = submit("demo.late", 7, "celery").await;
     let short = submit("demo.late_first", 120, "celery").await;
     let deaf = submit("demo.late_first", 120, "crawl").await;
-    // Nobody hears of a worker that is killed before it has heard that it should send events.
+    // A worker that is killed before it is told to send events is never heard.
     let quiet = json!({"worker_enable_remote_control": false});
     let unheard = worker("w0@test", "document_processing", &quiet);
     let mut unheard = Celery::launch(&env.redis.url(0), &env.redis.url(1), unheard);
@@ -73,7 +73,7 @@ async fn a_second_delivery_that_no_worker_announced_is_in_the_history() {
     }
     let took = |celery: &Celery, id: &str| celery.log().matches(&format!("[{id}] received")).count();
     assert_eq!((took(&second, &long), took(&second, &short), took(&third, &deaf)), (1, 1, 1));
-    // What is known of the long one is known by name.
+    // The long task is identified by its name.
     let history = env.history(&long).await;
     let named = history.iter().any(|event| {
         event["worker"] == "w2@test" && event["reason"].as_str().is_some_and(|why| why.contains("delivered it again"))
@@ -81,16 +81,16 @@ async fn a_second_delivery_that_no_worker_announced_is_in_the_history() {
     assert!(named, "{history:?}");
 }
 
-/// Looks come too late for what happens here: whoever begins to sweep reads all lists for some seconds, and then not for ten minutes.
+/// Surveys are too late for this test: a new sweeper reads all lists for some seconds, and then not for ten minutes.
 const UNSEEN: &str = "[sweeper]\nperiod = '10m'\n[log]\nfilter = 'info,taskgate::reconcile::sweeper=debug'\n";
-const BEGUN: &str = "the sweeper looks again in 600 s";
+const BEGUN: &str = "the next survey of the sweeper is in 600 s";
 
-/// Gives nothing back unless it stops.
+/// It puts nothing back unless it stops.
 fn patient(hostname: &str, settings: Value) -> CeleryOptions {
     CeleryOptions { hostname: hostname.into(), queues: "crawl".into(), settings, ..CeleryOptions::default() }
 }
 
-/// Of whom nobody hears.
+/// A worker that sends no events.
 fn deaf(hostname: &str) -> CeleryOptions {
     let settings = json!({"worker_enable_remote_control": false, "worker_send_task_events": false});
     let environment = vec![("DEMO_LOG_LEVEL".to_owned(), "DEBUG".to_owned())];
@@ -101,7 +101,7 @@ fn is_told_again(event: &&Value) -> bool {
     event["reason"].as_str().is_some_and(|why| why.contains("delivered it again"))
 }
 
-/// A worker of which nobody hears has taken the task. When its main process is told to quit, it gives back what it has.
+/// A worker that sends no events has taken the task. When its main process is told to quit, it puts its messages back.
 async fn taken_unheard(env: &Lent<Box<Harness>>, latch: &Latch) -> (Celery, String) {
     let mut worker = Celery::launch(&env.redis.url(0), &env.redis.url(1), deaf("w0@test"));
     eventually("the next look is far away", async || env.gateway.log().contains(BEGUN).then_some(())).await;
@@ -117,7 +117,7 @@ async fn quits(mut worker: Celery) {
     eventually("it is gone", async || worker.has_ended().then_some(())).await;
 }
 
-/// Its message stands in its queue for no time: the mark tells, when the second worker is heard.
+/// Its message is in the queue only for a moment: the mark shows the redelivery when the second worker is heard.
 #[tokio::test]
 async fn a_first_announcement_of_a_marked_message_is_a_further_delivery() {
     let env = Harness::start(&Options { without_worker: true, config: UNSEEN.into(), ..Options::default() });
@@ -136,7 +136,7 @@ async fn a_first_announcement_of_a_marked_message_is_a_further_delivery() {
     env.finished(&id).await;
 }
 
-/// Neither worker is heard: that the message stands in its queue with its mark is seen in between.
+/// Neither worker is heard: the marked message in the queue is seen in between.
 #[tokio::test]
 async fn what_a_worker_gave_back_is_in_the_history_before_the_next_one_comes() {
     let env = Harness::start(&Options { without_worker: true, config: UNSEEN.into(), ..Options::default() });

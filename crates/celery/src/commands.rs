@@ -194,7 +194,7 @@ mod tests {
 
     fn wrong(command: &str, arguments: &str) -> Vec<String> {
         let fields = Fields::parse(arguments).unwrap();
-        find(command).unwrap().check(&fields, "/arguments").into_iter().map(|one| one.pointer).collect()
+        find(command).unwrap().check(&fields, "/arguments").into_iter().map(|problem| problem.pointer).collect()
     }
 
     #[test]

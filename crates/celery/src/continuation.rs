@@ -90,8 +90,8 @@ fn after(message: &Message, first: Option<&str>, sender: &mut Sender<'_>) -> Res
     let mut work = Work::new(message, sender);
     match &message.embed.callbacks[..] {
         [] => {}
-        [one] => {
-            let child = work.apply(one.clone(), first, None)?;
+        [callback] => {
+            let child = work.apply(callback.clone(), first, None)?;
             work.out.children.push(child);
         }
         several => work.callbacks(several, first)?,
@@ -193,7 +193,7 @@ impl<'a, 'b> Work<'a, 'b> {
     /// Sends callbacks: several of them as one new group; groups among them unchanged.
     fn callbacks(&mut self, callbacks: &[Signature], result: Option<&str>) -> Result<(), DecodeError> {
         let (groups, plain): (Vec<_>, Vec<_>) =
-            callbacks.iter().cloned().partition(|one| matches!(one.form, Form::Group(_)));
+            callbacks.iter().cloned().partition(|callback| matches!(callback.form, Form::Group(_)));
         for group in groups {
             let child = self.apply(group, result, None)?;
             self.out.children.push(child);

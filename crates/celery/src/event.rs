@@ -122,8 +122,8 @@ impl Event {
     /// When the payload is not an envelope with JSON in it. A single unreadable event is only left out.
     pub fn decode(payload: &[u8]) -> Result<Vec<Self>, DecodeError> {
         let body = Envelope::decode(payload)?.read_body()?;
-        let one: &RawValue = serde_json::from_str(&body).map_err(|_| DecodeError::BodyNotJson)?;
-        let events = json::elements(one).unwrap_or_else(|| vec![one]);
+        let whole: &RawValue = serde_json::from_str(&body).map_err(|_| DecodeError::BodyNotJson)?;
+        let events = json::elements(whole).unwrap_or_else(|| vec![whole]);
         Ok(events.into_iter().filter_map(Self::read).collect())
     }
 

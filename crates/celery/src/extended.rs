@@ -34,11 +34,11 @@ pub fn refused(text: &str, more: &[&str]) -> Option<Refused> {
     }
     let value: Value = serde_json::from_str(text).ok()?;
     let mut pointer = Vec::new();
-    let why = look(&value, more, &mut pointer, DEPTH)?;
+    let why = unknown_type(&value, more, &mut pointer, DEPTH)?;
     Some(Refused { pointer, why })
 }
 
-fn look(value: &Value, more: &[&str], pointer: &mut Vec<String>, depth: usize) -> Option<String> {
+fn unknown_type(value: &Value, more: &[&str], pointer: &mut Vec<String>, depth: usize) -> Option<String> {
     if depth == 0 {
         return None;
     }
@@ -47,7 +47,7 @@ fn look(value: &Value, more: &[&str], pointer: &mut Vec<String>, depth: usize) -
             // Python decodes from the inside out.
             for (name, member) in members {
                 pointer.push(name.clone());
-                if let Some(why) = look(member, more, pointer, depth - 1) {
+                if let Some(why) = unknown_type(member, more, pointer, depth - 1) {
                     return Some(why);
                 }
                 pointer.pop();
@@ -57,7 +57,7 @@ fn look(value: &Value, more: &[&str], pointer: &mut Vec<String>, depth: usize) -
         Value::Array(elements) => {
             for (n, element) in elements.iter().enumerate() {
                 pointer.push(n.to_string());
-                if let Some(why) = look(element, more, pointer, depth - 1) {
+                if let Some(why) = unknown_type(element, more, pointer, depth - 1) {
                     return Some(why);
                 }
                 pointer.pop();

@@ -84,7 +84,7 @@ fn children(bytes: Option<&[u8]>) -> Option<Vec<ResultTuple>> {
 
 /// `result_extended`; django-celery-results has names of its own for some.
 fn extended(fields: &Fields<'_>) -> Option<Box<Extended>> {
-    let either = |one: &str, other: &str| fields.text(one).or_else(|| fields.text(other));
+    let either = |name: &str, alias: &str| fields.text(name).or_else(|| fields.text(alias));
     let extended = Extended {
         name: either("name", "task_name"),
         worker: fields.text("worker"),

@@ -206,8 +206,8 @@ mod tests {
     #[test]
     fn a_text_does_not_run_into_the_next() {
         let (act, seal) = row();
-        let one = NewAct { who: "ab".into(), what: "c".into(), ..act.clone() };
-        let other = NewAct { who: "a".into(), what: "bc".into(), ..act };
-        assert_ne!(hash(b"", 1, &one, &seal), hash(b"", 1, &other, &seal));
+        let left = NewAct { who: "ab".into(), what: "c".into(), ..act.clone() };
+        let right = NewAct { who: "a".into(), what: "bc".into(), ..act };
+        assert_ne!(hash(b"", 1, &left, &seal), hash(b"", 1, &right, &seal));
     }
 }

@@ -67,13 +67,13 @@ fn said(event: &Event) -> Told {
     }
 }
 
-fn is_same((one, other): (&Told, &Told)) -> bool {
+fn is_same((left, right): (&Told, &Told)) -> bool {
     let place = |told: &Told| (told.seq, told.delivery, told.retries, told.phase, told.corrected, told.at);
-    place(one) == place(other)
-        && one.status == other.status
-        && one.worker == other.worker
-        && one.reason == other.reason
-        && one.meta.is_none()
+    place(left) == place(right)
+        && left.status == right.status
+        && left.worker == right.worker
+        && left.reason == right.reason
+        && left.meta.is_none()
 }
 
 #[cfg(test)]

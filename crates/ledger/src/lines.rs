@@ -116,7 +116,7 @@ pub(super) struct Entering {
 pub(super) fn keys(entering: &[Entering]) -> Vec<&Entering> {
     let mut seen = HashSet::new();
     let mut newest: Vec<&Entering> = entering.iter().rev().collect();
-    newest.retain(|one| !one.share.is_empty() && seen.insert((&one.queue, one.rank, &one.share)));
+    newest.retain(|task| !task.share.is_empty() && seen.insert((&task.queue, task.rank, &task.share)));
     newest
 }
 

@@ -27,7 +27,7 @@ fn run(shares: &mut [Share], room: usize, count: usize) -> Vec<String> {
 }
 
 fn count(order: &[String], key: &str) -> usize {
-    order.iter().filter(|one| *one == key).count()
+    order.iter().filter(|picked| *picked == key).count()
 }
 
 #[test]

@@ -41,9 +41,9 @@ pub(super) struct Passed {
 /// Queues with a window that get tasks which did not wait in a line.
 pub(super) fn windows(due: &[Due], lines: &Lines, carrier: &dyn Carrier) -> Vec<(String, u32)> {
     let mut seen = HashSet::new();
-    let window = |one: &Due| {
-        let queue = one.task.queue.as_deref()?;
-        let window = window_of(&one.task, carrier)?;
+    let window = |candidate: &Due| {
+        let queue = candidate.task.queue.as_deref()?;
+        let window = window_of(&candidate.task, carrier)?;
         let is_new = !lines.by_queue.contains_key(queue) && seen.insert(queue.to_owned());
         is_new.then(|| (queue.to_owned(), window))
     };
@@ -73,27 +73,27 @@ pub(super) fn let_through(
         windowed: Vec::new(),
         passes: Passes::new(before),
     };
-    for one in due {
-        let no = one.task.no;
-        let is_ours = one.task.phase.is_ours();
+    for candidate in due {
+        let no = candidate.task.no;
+        let is_ours = candidate.task.phase.is_ours();
         heads.close_before(no, &mut state);
-        if let Err(gate) = if is_ours { state.admit(no, &one.gates, now) } else { Ok(()) } {
+        if let Err(gate) = if is_ours { state.admit(no, &candidate.gates, now) } else { Ok(()) } {
             passed.passes.note_stop(&gate, &state);
-            let is_there = one.waits_at(&gate);
-            passed.stopped.push(Stopped { task_no: no, id: one.task.id, gate, is_there });
+            let is_there = candidate.waits_at(&gate);
+            passed.stopped.push(Stopped { task_no: no, id: candidate.task.id, gate, is_there });
             continue;
         }
-        let windowed = window_of(&one.task, carrier).and(one.task.queue.clone());
+        let windowed = window_of(&candidate.task, carrier).and(candidate.task.queue.clone());
         if let Some(queue) = &windowed
             && is_ours
             && !lines.admit(queue, no)
         {
-            passed.entering.push(entering(&one.task, queue, carrier));
+            passed.entering.push(entering(&candidate.task, queue, carrier));
             continue;
         }
         passed.windowed.extend(windowed.map(|queue| (no, queue)));
-        passed.passes.note(no, one.gates);
-        passed.due.push(one.task);
+        passed.passes.note(no, candidate.gates);
+        passed.due.push(candidate.task);
     }
     for (task_no, gates) in taken {
         passed.passes.note(task_no, gates);

@@ -82,8 +82,8 @@ fn log_in(engine: &Engine, client: &Client, user: &[u8], given: &[u8]) -> Answer
 }
 
 /// Compares in constant time.
-fn is_same(one: &[u8], other: &[u8]) -> bool {
-    one.len() == other.len() && one.iter().zip(other).fold(0, |differ, (one, other)| differ | (one ^ other)) == 0
+fn is_same(left: &[u8], right: &[u8]) -> bool {
+    left.len() == right.len() && left.iter().zip(right).fold(0, |differ, (left, right)| differ | (left ^ right)) == 0
 }
 
 fn check_user(user: &[u8]) -> Result<(), Failure> {

@@ -262,7 +262,7 @@ fn jitter(problems: &mut Problems, fields: &Fields<'_>) -> i64 {
 /// Parses one of a few words, each spelled as its variant serializes.
 fn word<T: Copy + Default + Serialize>(problems: &mut Problems, fields: &Fields<'_>, name: &str, all: &[T]) -> T {
     let Some(value) = fields.get(name) else { return T::default() };
-    let words: Vec<String> = all.iter().map(|one| serde_json::to_string(one).expect("a word")).collect();
+    let words: Vec<String> = all.iter().map(|word| serde_json::to_string(word).expect("a word")).collect();
     if let Some(index) = words.iter().position(|word| word == value.get()) {
         return all[index];
     }

@@ -63,10 +63,10 @@ impl Tasks {
             ("label", &self.label),
         ];
         let many = lists.iter().flat_map(|(name, values)| values.iter().map(move |value| (*name, value.as_str())));
-        let one = [("q", self.query.as_deref()), ("cursor", self.cursor.as_deref())];
-        let one = one.into_iter().filter_map(|(name, value)| Some((name, value?)));
+        let single = [("q", self.query.as_deref()), ("cursor", self.cursor.as_deref())];
+        let single = single.into_iter().filter_map(|(name, value)| Some((name, value?)));
         let mut path = format!("/v1/tasks?limit={}", self.limit);
-        for (name, value) in many.chain(one) {
+        for (name, value) in many.chain(single) {
             // Commas separate values, so they are not encoded.
             path.push_str(&format!("&{name}={}", encoded(value).replace("%2C", ",")));
         }

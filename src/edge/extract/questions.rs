@@ -29,7 +29,7 @@ pub fn inspect_query(uri: &Uri, own: &[&str]) -> Result<InspectQuery, Problem> {
     let mut checked = Checked::default();
     checked.known(&parameters, &[&["destination", "timeout"][..], own].concat());
     let destination = checked.many(&parameters, "destination");
-    let patience = match checked.one(&parameters, "timeout").map(|text| (text, text.parse::<f64>())) {
+    let patience = match checked.single(&parameters, "timeout").map(|text| (text, text.parse::<f64>())) {
         None => inspect::DEFAULT_PATIENCE,
         Some((_, Ok(secs))) if secs > 0.0 && secs <= inspect::MAX_PATIENCE.as_secs_f64() => {
             Duration::from_secs_f64(secs)
@@ -58,7 +58,7 @@ pub fn metrics_query(uri: &Uri) -> Result<Option<bool>, Problem> {
     let parameters = Parameters::of(uri)?;
     let mut checked = Checked::default();
     checked.known(&parameters, &["fleet"]);
-    let fleet = match checked.one(&parameters, "fleet") {
+    let fleet = match checked.single(&parameters, "fleet") {
         None => None,
         Some("true") => Some(true),
         Some("false") => Some(false),
@@ -91,7 +91,7 @@ pub fn stats_query(uri: &Uri, now: Time) -> Result<Question, Problem> {
         checked.refuse("from", "must be before `to`");
     }
     let length = to.since(from).as_secs();
-    let step = match checked.one(&parameters, "step").map(str::parse::<u64>) {
+    let step = match checked.single(&parameters, "step").map(str::parse::<u64>) {
         None => (length / POINTS).max(1).next_multiple_of(60),
         Some(Ok(step)) if step > 0 && step.is_multiple_of(60) && length / step <= MAX_POINTS => step,
         Some(_) => {

@@ -73,12 +73,12 @@ enum Key {
 
 impl Wanted {
     fn of(given: &Arguments) -> Result<Self, Box<Response>> {
-        let one =
+        let value =
             |name: &str| given.text(name).filter(|value| *value != "All").map(str::to_owned).into_iter().collect();
         let filter = Filter {
-            task: one("taskname"),
-            worker: one("workername"),
-            status: one("state"),
+            task: value("taskname"),
+            worker: value("workername"),
+            status: value("state"),
             q: given.text("search").map(str::to_owned),
             ..Filter::default()
         };

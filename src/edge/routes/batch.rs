@@ -323,8 +323,8 @@ fn verdict(index: usize, outcome: &Result<Submitted, Problem>) -> VerdictView {
 
 /// The answer to an atomic batch.
 fn whole(submitted: &[Submitted]) -> String {
-    let items = submitted.iter().enumerate().map(|(index, one)| {
-        let Kept { task_id, group_id } = Kept::of(one);
+    let items = submitted.iter().enumerate().map(|(index, item)| {
+        let Kept { task_id, group_id } = Kept::of(item);
         VerdictView { index, task_id, group_id, problem: None }
     });
     text(&BatchView { accepted: submitted.len(), rejected: 0, items: items.collect() })

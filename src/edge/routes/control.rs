@@ -71,7 +71,7 @@ pub async fn revoke_task(
         }
     };
     let verdict = match &answer {
-        RevokedAnswer::One(one) => one.verdict,
+        RevokedAnswer::One(revoked) => revoked.verdict,
         RevokedAnswer::Together(_) => "revoked_together",
     };
     Ok(Answer::of(&answer).noting(Remark { verdict: Some(verdict.to_owned()), detail: request.reason }))

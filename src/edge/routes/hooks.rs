@@ -51,7 +51,7 @@ async fn receive(edge: &Edge, hook: &Hook, request: Request) -> Result<Response,
     };
     let secrets: Vec<&str> = hook.secrets.iter().map(|secret| secret.reveal()).collect();
     let named = {
-        let event = SignedEvent { header: &|name: &str| one(&head.headers, name), body: &bytes };
+        let event = SignedEvent { header: &|name: &str| single_header(&head.headers, name), body: &bytes };
         let signed = hook.scheme.verify(&secrets, &event, clock::now(), hook.tolerance);
         signed.map_err(|why| Problem::new(&slugs::INVALID_SIGNATURE).detail(why.to_string()))?
     };
@@ -65,7 +65,7 @@ async fn receive(edge: &Edge, hook: &Hook, request: Request) -> Result<Response,
     let delivery = named.or_else(|| delivery(hook.scheme, &body)).filter(|id| (1..=MAX_DELIVERY).contains(&id.len()));
     let delivery = delivery.unwrap_or(fingerprint);
     let task = {
-        let header = |name: &str| one(&head.headers, name);
+        let header = |name: &str| single_header(&head.headers, name);
         hook.call(&Source { header: &header, body: &body, delivery: &delivery })
     };
     refuse_unreadable(&task, edge.limits.json_types)?;
@@ -119,7 +119,7 @@ async fn read(body: Body, limit: usize) -> Result<Vec<u8>, Problem> {
 }
 
 /// The header of this name. Two of them count as none, because it is unclear which one was signed.
-fn one<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
+fn single_header<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
     let mut all = headers.get_all(name).iter();
     let value = all.next()?.to_str().ok()?;
     all.next().is_none().then_some(value)

@@ -48,9 +48,9 @@ pub async fn list_incidents(State(edge): State<Edge>) -> Answer<IncidentListView
     let now = clock::now();
     // A gateway that only reads detects nothing itself.
     let incidents = if edge.reads_only {
-        kept.into_iter().map(|one| IncidentView::of(one, now)).collect()
+        kept.into_iter().map(|incident| IncidentView::of(incident, now)).collect()
     } else {
-        edge.incidents.all().into_iter().map(|one| IncidentView::found(one, &kept, now)).collect()
+        edge.incidents.all().into_iter().map(|incident| IncidentView::found(incident, &kept, now)).collect()
     };
     Answer::of(&IncidentListView { incidents })
 }
@@ -73,7 +73,7 @@ pub async fn incident_history(
     let (past, next) = edge.gateway.past_incidents(page.after.map(|Cursor(no)| no), page.limit).await?;
     let now = clock::now();
     let next = next.map(|no| cursor::write(Cursor(no)));
-    let incidents = past.into_iter().map(|one| IncidentView::of(one, now)).collect();
+    let incidents = past.into_iter().map(|incident| IncidentView::of(incident, now)).collect();
     let view = IncidentHistoryView { incidents, next };
     Ok(linked(Page::of(&view), &uri, view.next.as_deref()))
 }
@@ -139,7 +139,7 @@ fn id(path: &PathValues) -> Result<String, Problem> {
 }
 
 fn is_found(edge: &Edge, id: &str) -> bool {
-    edge.incidents.all().iter().any(|one| one.id() == id)
+    edge.incidents.all().iter().any(|incident| incident.id() == id)
 }
 
 /// The answer, with the incident's name in the audit.

@@ -62,7 +62,7 @@ pub async fn inspect_workers(
 /// Converts a query's texts to the JSON type of the argument.
 fn typed(kind: Kind, mut values: Vec<String>) -> serde_json::Value {
     match (kind, values.as_slice()) {
-        (Kind::Boolean, [one]) if one == "true" || one == "false" => (one == "true").into(),
+        (Kind::Boolean, [value]) if value == "true" || value == "false" => (value == "true").into(),
         (Kind::TextOrTexts | Kind::Texts, _) => values.into(),
         (_, [_]) => values.remove(0).into(),
         _ => values.into(),

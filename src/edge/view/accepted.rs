@@ -174,7 +174,7 @@ impl AcceptedView {
 
     /// Adds the entry's own fields; `status` and `message` replace ours.
     fn say(&mut self, own: Vec<(String, Json)>) {
-        let says = |name: &str| own.iter().any(|(one, _)| one == name);
+        let says = |name: &str| own.iter().any(|(header, _)| header == name);
         if says("status") {
             self.status = None;
         }

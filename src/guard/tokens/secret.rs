@@ -53,11 +53,11 @@ mod tests {
 
     #[test]
     fn a_secret_reads_back_and_no_two_are_alike() {
-        let (one, other) = (Secret::new(TOKEN_PREFIX), Secret::new(TOKEN_PREFIX));
-        assert_ne!(one.reveal(), other.reveal());
-        assert_eq!(one.reveal().len(), 3 + 43);
-        assert_eq!(Secret::read(TOKEN_PREFIX, &one.reveal()).unwrap().hash(), one.hash());
-        assert!(!format!("{one:?}").contains(&one.reveal()[3..]));
+        let (first, second) = (Secret::new(TOKEN_PREFIX), Secret::new(TOKEN_PREFIX));
+        assert_ne!(first.reveal(), second.reveal());
+        assert_eq!(first.reveal().len(), 3 + 43);
+        assert_eq!(Secret::read(TOKEN_PREFIX, &first.reveal()).unwrap().hash(), first.hash());
+        assert!(!format!("{first:?}").contains(&first.reveal()[3..]));
     }
 
     #[test]

@@ -102,12 +102,12 @@ impl Feeds {
             while events.recv_many(&mut feeds, MESSAGES).await > 0 {
                 let mut announced = Announced::default();
                 for feed in feeds.drain(..) {
-                    let mut one = Socket::Event(feed);
+                    let mut message = Socket::Event(feed);
                     if active.load(Ordering::Relaxed) {
-                        one.decode();
-                        announced.add(one.events());
+                        message.decode();
+                        announced.add(message.events());
                     }
-                    if sink.send(one).await.is_err() {
+                    if sink.send(message).await.is_err() {
                         return;
                     }
                 }
@@ -137,14 +137,14 @@ impl Feeds {
     /// # Cancel safety
     /// A dropped call loses nothing.
     pub async fn listen(&mut self) {
-        while let Some(one) = self.heard.recv().await {
-            self.keep(one);
+        while let Some(message) = self.heard.recv().await {
+            self.keep(message);
         }
     }
 
-    fn keep(&mut self, one: Socket) {
-        let Some(size) = one.size() else { return };
-        self.kept.push_back((Instant::now(), one));
+    fn keep(&mut self, message: Socket) {
+        let Some(size) = message.size() else { return };
+        self.kept.push_back((Instant::now(), message));
         self.bytes += size;
         let is_old = |(at, _): &(Instant, Socket)| at.elapsed() > KEPT;
         while self.bytes > KEPT_BYTES || self.kept.front().is_some_and(is_old) {
@@ -156,7 +156,7 @@ impl Feeds {
     /// The messages of the last seconds, in order; they are returned only once.
     pub fn kept(&mut self) -> Vec<Socket> {
         self.bytes = 0;
-        self.kept.drain(..).filter(|(at, _)| at.elapsed() <= KEPT).map(|(_, one)| one).collect()
+        self.kept.drain(..).filter(|(at, _)| at.elapsed() <= KEPT).map(|(_, message)| message).collect()
     }
 
     /// Waits for messages and adds them to the batch; 0 when the sockets have ended.
@@ -171,7 +171,9 @@ impl Feeds {
     /// three. Results and custom states are never delayed.
     pub async fn linger(&mut self, batch: &mut Vec<Socket>) {
         let until = Instant::now() + EVENTS_BREATH;
-        while batch.len() < BATCH && batch.iter().all(|one| matches!(one, Socket::Event(_) | Socket::Events(..))) {
+        while batch.len() < BATCH
+            && batch.iter().all(|message| matches!(message, Socket::Event(_) | Socket::Events(..)))
+        {
             let room = BATCH - batch.len();
             match tokio::time::timeout_at(until, self.heard.recv_many(batch, room)).await {
                 Ok(count) if count > 0 => {}
@@ -203,8 +205,8 @@ mod tests {
     #[tokio::test]
     async fn what_was_said_while_nobody_recorded_is_told_once() {
         let (mut feeds, sink) = feeds();
-        for one in [Socket::Event(Feed::Gap), message(1), message(2)] {
-            assert!(sink.send(one).await.is_ok());
+        for message in [Socket::Event(Feed::Gap), message(1), message(2)] {
+            assert!(sink.send(message).await.is_ok());
         }
         drop(sink);
         feeds.listen().await;

@@ -42,10 +42,11 @@ impl Announced {
         if self.0.is_empty() {
             return Vec::new();
         }
-        let tags: Vec<&str> = self.0.iter().map(|one| one.tag.as_str()).collect();
+        let tags: Vec<&str> = self.0.iter().map(|announcement| announcement.tag.as_str()).collect();
         match timeout(PATIENCE, lists.redelivered(&tags)).await {
             Ok(Ok(marked)) => {
-                let is_marked = |one: &&Announcement| marked.iter().any(|reservation| one.is_of(reservation));
+                let is_marked =
+                    |announcement: &&Announcement| marked.iter().any(|reservation| announcement.is_of(reservation));
                 self.0.iter().filter(is_marked).map(Announcement::told_again).collect()
             }
             Ok(Err(error)) => {
@@ -115,7 +116,7 @@ mod tests {
         let reservation = Reservation { tag: id.delivery_tag(1), score: "20.0".to_owned(), redelivered: true };
         let is_its = |seconds: i64| {
             let event = received(id.clone(), Time(seconds * 1_000_000), Call::default());
-            announcement(&event).is_some_and(|one| one.is_of(&reservation))
+            announcement(&event).is_some_and(|announced| announced.is_of(&reservation))
         };
         assert_eq!([17, 19, 20, 21, 23].map(is_its), [false, true, true, true, false]);
     }
@@ -123,12 +124,12 @@ mod tests {
     #[test]
     fn a_new_task_s_first_announcement_needs_no_look() {
         let (now, id) = (clock::now(), TaskId::from(clock::new_id()));
-        let needs_a_look = |id: &TaskId, at: Time, call: Call| announcement(&received(id.clone(), at, call)).is_some();
+        let needs_look_up = |id: &TaskId, at: Time, call: Call| announcement(&received(id.clone(), at, call)).is_some();
         let later = now.plus(YOUNG * 2);
-        assert!(!needs_a_look(&id, now, Call::default()));
-        assert!(needs_a_look(&id, later, Call::default()));
-        assert!(!needs_a_look(&id, later, Call { retries: 1, ..Call::default() }));
-        assert!(!needs_a_look(&id, later, Call { redelivered: true, ..Call::default() }));
-        assert!(needs_a_look(&TaskId::parse("t").unwrap(), now, Call::default()), "its age is not known");
+        assert!(!needs_look_up(&id, now, Call::default()));
+        assert!(needs_look_up(&id, later, Call::default()));
+        assert!(!needs_look_up(&id, later, Call { retries: 1, ..Call::default() }));
+        assert!(!needs_look_up(&id, later, Call { redelivered: true, ..Call::default() }));
+        assert!(needs_look_up(&TaskId::parse("t").unwrap(), now, Call::default()), "its age is not known");
     }
 }

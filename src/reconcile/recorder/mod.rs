@@ -9,8 +9,8 @@
 //! One replica records at a time, the holder of the lease, and every write is fenced by the lease's term. A recorder that was paused for
 //! longer than its lease, or could not reach the ledger, notices with its next write. Its successor may have missed messages that it
 //! received, so it listens for a moment longer and writes news that may be recorded late and twice. The standby replicas listen too
-//! ([`feeds`]), and the next recorder writes what arrived while there was no recorder. What a crash of PostgreSQL may have undone is written
-//! again ([`unsure`]).
+//! ([`feeds`]), and the next recorder writes what arrived while there was no recorder. What a crash of PostgreSQL may have undone is
+//! written again ([`unsure`]).
 
 mod asking;
 mod attempts;
@@ -268,7 +268,7 @@ impl Recorder {
             }
         }
         self.take_due(state, &mut news).await;
-        news.iter_mut().for_each(|one| one.late = late);
+        news.iter_mut().for_each(|report| report.late = late);
         self.commit(news, state, lost).await;
         for receipt in receipts {
             receipt.done().await;
@@ -320,9 +320,9 @@ impl Recorder {
             return;
         }
         let (by_event, by_record): (Vec<_>, Vec<_>) =
-            due.into_iter().partition(|one| one.source == ledger::Source::Event);
+            due.into_iter().partition(|report| report.source == ledger::Source::Event);
         news.extend(self.without_bystanders(by_record).await);
-        let ids: Vec<TaskId> = by_event.iter().map(|one| one.task_id.clone()).collect();
+        let ids: Vec<TaskId> = by_event.iter().map(|report| report.task_id.clone()).collect();
         let records = match self.backend.records(&ids).await {
             Ok(records) => records,
             // No message will announce these records, and the record of an ended task is not read any more.
@@ -351,18 +351,18 @@ impl Recorder {
     /// another worker has the task, only that worker reports its end; if it dies silently, the sweeper accepts the record.
     async fn without_bystanders(&self, ends: Vec<News>) -> Vec<News> {
         let ids: Vec<TaskId> =
-            ends.iter().filter(|one| one.phase == Phase::Revoked).map(|one| one.task_id.clone()).collect();
+            ends.iter().filter(|report| report.phase == Phase::Revoked).map(|report| report.task_id.clone()).collect();
         if ids.is_empty() {
             return ends;
         }
         // While the ledger is down nothing can be written either.
         let tasks = self.ledger.standing(&ids).await.unwrap_or_default();
-        let has_owner = |one: &News| {
-            let task = tasks.iter().find(|task| task.id == one.task_id);
-            one.phase == Phase::Revoked
+        let has_owner = |report: &News| {
+            let task = tasks.iter().find(|task| task.id == report.task_id);
+            report.phase == Phase::Revoked
                 && task.is_some_and(|task| matches!(task.phase, Phase::Received | Phase::Running) && !task.adopted)
         };
-        ends.into_iter().filter(|one| !has_owner(one)).collect()
+        ends.into_iter().filter(|report| !has_owner(report)).collect()
     }
 
     /// Asks all workers to send task events; those without `-E` start then.
@@ -405,7 +405,7 @@ impl Recorder {
             }
             let mut said = Vec::new();
             state.hear_record(task.id.clone(), record, &mut said);
-            news.extend(said.into_iter().filter(|one| !record::is_known(task, one)));
+            news.extend(said.into_iter().filter(|report| !record::is_known(task, report)));
         }
         self.commit(news, state, lost).await;
         true

@@ -111,7 +111,7 @@ mod tests {
         pending.hold(news("quick"), Duration::from_secs(1));
         pending.hold(news("heard"), Duration::from_secs(1));
         pending.withdraw(&TaskId::parse("heard").unwrap());
-        let ids = |due: Vec<News>| due.into_iter().map(|one| one.task_id.to_string()).collect::<Vec<_>>();
+        let ids = |due: Vec<News>| due.into_iter().map(|report| report.task_id.to_string()).collect::<Vec<_>>();
         assert_eq!(ids(pending.due(Instant::now() + Duration::from_secs(2))), ["quick"]);
         assert_eq!(ids(pending.due(Instant::now() + Duration::from_secs(20))), ["slow"]);
         assert_eq!(pending.next_deadline(), None);

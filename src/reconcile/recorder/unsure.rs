@@ -23,18 +23,18 @@ impl Unsure {
             self.0.pop_front();
         }
         let may_be_late =
-            |one: &News| one.source == Source::Event && matches!(one.phase, Phase::Received | Phase::Running);
+            |report: &News| report.source == Source::Event && matches!(report.phase, Phase::Received | Phase::Running);
         self.put_back(now, written.into_iter().filter(may_be_late).collect());
     }
 
     pub fn put_back(&mut self, now: Instant, news: Vec<News>) {
-        self.0.extend(news.into_iter().map(|one| (now, one)));
+        self.0.extend(news.into_iter().map(|report| (now, report)));
         self.0.drain(..self.0.len().saturating_sub(CAPACITY));
     }
 
     /// Returns the news in order, marked as late.
     pub fn take(&mut self) -> Vec<News> {
-        self.0.drain(..).map(|(_, one)| News { late: true, ..one }).collect()
+        self.0.drain(..).map(|(_, report)| News { late: true, ..report }).collect()
     }
 }
 
@@ -49,7 +49,7 @@ mod tests {
     }
 
     fn ids(unsure: &mut Unsure) -> Vec<String> {
-        unsure.take().into_iter().filter(|one| one.late).map(|one| one.task_id.to_string()).collect()
+        unsure.take().into_iter().filter(|report| report.late).map(|report| report.task_id.to_string()).collect()
     }
 
     #[test]

@@ -49,8 +49,8 @@ impl Recorder {
     /// Gives back what the ledger refuses for good.
     async fn commit_chunk(&self, chunk: Vec<News>, state: &mut State, lost: &CancellationToken) -> Option<Vec<News>> {
         // Ends must survive a crash of the server, and so must events that a watcher has seen: their numbers would be used again.
-        let durable =
-            chunk.iter().any(|one| one.phase.is_final()) || self.hub.watches(chunk.iter().map(|one| &one.task_id));
+        let durable = chunk.iter().any(|report| report.phase.is_final())
+            || self.hub.watches(chunk.iter().map(|report| &report.task_id));
         let mut backoff = Backoff::new(LEDGER_PAUSE);
         loop {
             let started = Instant::now();
@@ -130,7 +130,7 @@ impl Recorder {
                     self.is_shaken.store(true, Ordering::Relaxed);
                     return Err(error);
                 }
-                Err(error) => warn!(error = %error, "{} news were refused when they were told again", chunk.len()),
+                Err(error) => warn!(error = %error, "{} news were refused when they were written again", chunk.len()),
             }
         }
         Ok(())
@@ -138,7 +138,7 @@ impl Recorder {
 
     /// Called when another replica records now: writes news that it may have missed; the ledger drops what it has.
     async fn hand_over(&self, heard: &[News]) {
-        let late: Vec<News> = heard.iter().map(|one| News { late: true, ..one.clone() }).collect();
+        let late: Vec<News> = heard.iter().map(|report| News { late: true, ..report.clone() }).collect();
         match self.ledger.learn(&late, true).await {
             Ok(events) => {
                 debug!("another replica records now, {} of {} news were new to it", events.len(), heard.len());
@@ -154,8 +154,8 @@ impl Recorder {
 fn tell_refusal(chunk: &[News], error: &ledger::Error) {
     let cause = std::error::Error::source(error).map(ToString::to_string);
     match chunk {
-        [one] => {
-            error!(task.id = %one.task_id, %error, cause, "news of task {} was refused and is dropped", one.task_id);
+        [report] => {
+            error!(task.id = %report.task_id, %error, cause, "news of task {} was refused and is dropped", report.task_id);
         }
         many => warn!(%error, cause, "{} news were refused together, each half is tried alone", many.len()),
     }
@@ -170,7 +170,7 @@ fn note_redeliveries(events: &[Event]) {
 
 /// Measures how late the oldest of these was written, except ends that waited for a confirmation.
 fn note_lag(written: &[News]) {
-    if let Some(oldest) = written.iter().map(|one| one.at).min() {
+    if let Some(oldest) = written.iter().map(|report| report.at).min() {
         histogram!("taskgate_recorder_lag_seconds").record(clock::now().since(oldest).as_secs_f64());
     }
 }

@@ -2,8 +2,8 @@
 //!
 //! Two ways lead down. The direct way takes what this replica just committed, from memory, in the order of acceptance; such a task has
 //! no row in the outbox of PostgreSQL. The outbox way (`Ledger::drain`) takes whatever is due: held tasks whose time has come, and,
-//! found in the feed, what a dead replica left behind, and everything after an outage. A delivery's marker in Redis makes the two safe together: the second push of a delivery
-//! does nothing.
+//! found in the feed, what a dead replica left behind, and everything after an outage. A delivery's marker in Redis makes the two safe
+//! together: the second push of a delivery does nothing.
 //!
 //! After the first failure the direct path is closed and everything goes through the outbox, in order, until less than a batch is left
 //! there. Markers of the direct path are removed some seconds after the publication is recorded, because a crash of PostgreSQL may undo
@@ -29,7 +29,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
 use bookkeeping::Bookkeeping;
-use next::{Looked, Next};
+use next::{Next, Rounds};
 use push::Pusher;
 pub use push::{copy_tag, envelope_bytes};
 use waits::Waits;
@@ -201,26 +201,26 @@ impl Relay {
     }
 
     async fn drain_all(&mut self) -> Result<Drained, Trouble> {
-        let mut looked = Looked::default();
+        let mut rounds = Rounds::default();
         if self.shared.direct.load(Ordering::Acquire) {
-            self.drain_while(1, || SETTLE, &mut looked).await?;
+            self.drain_while(1, || SETTLE, &mut rounds).await?;
         } else {
             // Drain to less than a batch: while submissions go on, the outbox may never be empty.
-            self.drain_while(BATCH, || Duration::ZERO, &mut looked).await?;
-            self.reopen(&mut looked).await?;
+            self.drain_while(BATCH, || Duration::ZERO, &mut rounds).await?;
+            self.reopen(&mut rounds).await?;
         }
         self.settle_attempts().await?;
         // Tasks that became due since the last drain count as due now, so that none is missed in between.
-        let backlog = self.note_backlog(looked.at).await?;
+        let backlog = self.note_backlog(rounds.at).await?;
         self.pusher.forget_old().await;
-        Ok(Drained { found: looked.found, next: next::after_pass(&looked, backlog.next_due, clock::now()) })
+        Ok(Drained { found: rounds.found, next: next::after_pass(&rounds, backlog.next_due, clock::now()) })
     }
 
     /// Opens the direct path, then drains rows that were accepted before, so that nothing overtakes them.
-    async fn reopen(&mut self, looked: &mut Looked) -> Result<(), Trouble> {
+    async fn reopen(&mut self, rounds: &mut Rounds) -> Result<(), Trouble> {
         let opened = clock::now();
         self.shared.direct.store(true, Ordering::Release);
-        let emptied = self.drain_while(1, || clock::now().since(opened), looked).await;
+        let emptied = self.drain_while(1, || clock::now().since(opened), rounds).await;
         if emptied.is_err() {
             self.shared.direct.store(false, Ordering::Release);
         }
@@ -232,24 +232,24 @@ impl Relay {
         &mut self,
         least: usize,
         settle: impl Fn() -> Duration,
-        looked: &mut Looked,
+        rounds: &mut Rounds,
     ) -> Result<(), Trouble> {
         loop {
             let started = Instant::now();
-            looked.at = clock::now();
-            let drained = self.ledger.drain(looked.at, settle(), BATCH as i64, self.pusher.as_ref()).await;
+            rounds.at = clock::now();
+            let drained = self.ledger.drain(rounds.at, settle(), BATCH as i64, self.pusher.as_ref()).await;
             let drained = drained.inspect_err(|_| self.pusher.attempts().keep())?;
             self.hub.publish(&drained.events);
             counter!("taskgate_tasks_published_total", "way" => "outbox").increment(drained.carried as u64);
             if drained.carried + drained.expired < drained.claimed {
                 self.pusher.attempts().keep();
-                self.note_backlog(looked.at).await?;
+                self.note_backlog(rounds.at).await?;
                 return Err(Trouble::Broker);
             }
             self.pusher.attempts().end();
             self.waits = Waits { at_gates: drained.waiting, in_lines: drained.in_line, is_dry: drained.dry };
-            looked.found += drained.claimed;
-            looked.opening = drained.next_opening;
+            rounds.found += drained.claimed;
+            rounds.opening = drained.next_opening;
             if drained.claimed > 0 {
                 self.note_rate(drained.claimed, started.elapsed());
                 self.shared.backlog.fetch_sub(i64::try_from(drained.claimed).unwrap_or(0), Ordering::Relaxed);

@@ -33,7 +33,7 @@ impl Next {
 
 /// What the rounds of a pass found.
 #[derive(Debug)]
-pub(super) struct Looked {
+pub(super) struct Rounds {
     /// The timestamp of the last round.
     pub at: Time,
     /// When the next rate limit lets a task pass, according to the last round.
@@ -42,17 +42,17 @@ pub(super) struct Looked {
     pub found: usize,
 }
 
-impl Default for Looked {
+impl Default for Rounds {
     fn default() -> Self {
         Self { at: Time(0), opening: None, found: 0 }
     }
 }
 
 /// The earliest of: the next held task's time, the next opening of a rate limit, the poll.
-pub(super) fn after_pass(looked: &Looked, next_due: Option<Time>, now: Time) -> Next {
-    let opening = looked.opening.map(|at| {
+pub(super) fn after_pass(rounds: &Rounds, next_due: Option<Time>, now: Time) -> Next {
+    let opening = rounds.opening.map(|at| {
         // The rate limit was open but the task stayed: another replica has locked its row.
-        if at <= looked.at { GATE_BREATH } else { at.since(now) }
+        if at <= rounds.at { GATE_BREATH } else { at.since(now) }
     });
     match [next_due.map(|at| at.since(now)), opening].into_iter().flatten().min() {
         Some(pause) if pause < PERIOD => Next::after(pause),
@@ -67,8 +67,8 @@ mod tests {
     const MILLI: i64 = 1_000;
 
     fn pause(opening: Option<i64>, due: Option<i64>) -> (Duration, bool) {
-        let looked = Looked { at: Time(1_000 * MILLI), opening: opening.map(|at| Time(at * MILLI)), found: 0 };
-        let next = after_pass(&looked, due.map(|at| Time(at * MILLI)), Time(1_010 * MILLI));
+        let rounds = Rounds { at: Time(1_000 * MILLI), opening: opening.map(|at| Time(at * MILLI)), found: 0 };
+        let next = after_pass(&rounds, due.map(|at| Time(at * MILLI)), Time(1_010 * MILLI));
         (next.at - Instant::now(), next.is_poll)
     }
 

@@ -32,7 +32,7 @@ pub struct Absent {
     pub about: String,
 }
 
-struct Sighting {
+struct Noticed {
     since: Instant,
     decision: Decision,
     /// It was certain once, and was held back to count it with the tasks of the next survey.
@@ -41,7 +41,7 @@ struct Sighting {
 
 /// When tasks were first found absent, by task and `seq`: a task that changed meanwhile was not absent.
 #[derive(Default)]
-pub struct Absences(HashMap<(TaskId, i64), Sighting>);
+pub struct Absences(HashMap<(TaskId, i64), Noticed>);
 
 /// How long a task must be absent before an action.
 #[derive(Debug, Clone, Copy)]
@@ -72,22 +72,22 @@ impl Absences {
 
     /// Whether the next survey should come soon, because an action depends on it.
     pub fn is_urgent(&self) -> bool {
-        self.0.values().any(|sighting| !matches!(sighting.decision, Decision::Ignore(_) | Decision::Unclear(_)))
+        self.0.values().any(|noticed| !matches!(noticed.decision, Decision::Ignore(_) | Decision::Unclear(_)))
     }
 
     /// Keeps tasks that were not settled: at the next survey they count as absent for long enough.
     pub fn keep(&mut self, absent: Vec<Absent>) {
         let since = Instant::now().checked_sub(LONG).unwrap_or_else(Instant::now);
-        let sightings = absent.into_iter().map(|one| {
-            let sighting = Sighting { since, decision: one.decision, is_held: true };
-            ((one.task.id, one.task.seq), sighting)
+        let noticed = absent.into_iter().map(|absence| {
+            let noticed = Noticed { since, decision: absence.decision, is_held: true };
+            ((absence.task.id, absence.task.seq), noticed)
         });
-        self.0.extend(sightings);
+        self.0.extend(noticed);
     }
 
     /// How many tasks of the last survey would run again if the next one finds them absent, too.
     pub fn may_run_again(&self) -> usize {
-        self.0.values().filter(|sighting| !sighting.is_held && sighting.decision.is_rerun()).count()
+        self.0.values().filter(|noticed| !noticed.is_held && noticed.decision.is_rerun()).count()
     }
 
     /// Takes the result of a whole survey. Returns tasks that were absent for long enough; tasks that were found are dropped.
@@ -95,23 +95,23 @@ impl Absences {
         let now = Instant::now();
         let mut next = HashMap::new();
         let mut certain = Vec::new();
-        for mut one in absent {
-            let key = (one.task.id.clone(), one.task.seq);
+        for mut absence in absent {
+            let key = (absence.task.id.clone(), absence.task.seq);
             let before = self.0.get(&key);
             let settled = before.filter(|before| now.duration_since(before.since) >= KNOWN);
-            one.decision = settled.map_or(one.decision, |before| abiding(before.decision, one.decision));
-            let same = before.filter(|before| before.decision == one.decision);
+            absence.decision = settled.map_or(absence.decision, |before| abiding(before.decision, absence.decision));
+            let same = before.filter(|before| before.decision == absence.decision);
             let since = same.map_or(now, |before| before.since);
-            if same.is_some() && now.duration_since(since) >= patience.with(one.decision) {
+            if same.is_some() && now.duration_since(since) >= patience.with(absence.decision) {
                 // Unclear tasks are reported as long as they stay unclear.
-                if matches!(one.decision, Decision::Unclear(_)) {
-                    next.insert(key, Sighting { since, decision: one.decision, is_held: false });
+                if matches!(absence.decision, Decision::Unclear(_)) {
+                    next.insert(key, Noticed { since, decision: absence.decision, is_held: false });
                 }
-                one.is_held = same.is_some_and(|before| before.is_held);
-                certain.push(one);
+                absence.is_held = same.is_some_and(|before| before.is_held);
+                certain.push(absence);
             } else if next.len() < CAPACITY {
                 let is_held = same.is_some_and(|before| before.is_held);
-                next.insert(key, Sighting { since, decision: one.decision, is_held });
+                next.insert(key, Noticed { since, decision: absence.decision, is_held });
             }
         }
         self.0 = next;

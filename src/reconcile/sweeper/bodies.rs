@@ -68,7 +68,7 @@ impl Sweeper {
         for _ in 0..ANNOUNCERS {
             let Some(no) = member.take().map(|member| member.no) else { break };
             let before = self.ledger.predecessors(&[no]).await?;
-            let sends = |one: &Neighbour| !matches!(one.kind, EdgeKind::LinkError | EdgeKind::After);
+            let sends = |neighbour: &Neighbour| !matches!(neighbour.kind, EdgeKind::LinkError | EdgeKind::After);
             let sender = before.into_iter().find(sends);
             let Some(sender) = sender.map(|sender| sender.task) else { break };
             if let Some(message) = self.message_of(&sender, DEPTH).await?
@@ -90,8 +90,8 @@ impl Sweeper {
         let plan = [after, body]
             .into_iter()
             .flatten()
-            .find(|plan| plan.chord_sizes.iter().any(|(one, _)| one == id.as_str()))?;
-        match plan.saved_groups.iter().find(|(one, _)| one == id.as_str()) {
+            .find(|plan| plan.chord_sizes.iter().any(|(known, _)| known == id.as_str()))?;
+        match plan.saved_groups.iter().find(|(known, _)| known == id.as_str()) {
             Some((_, structure)) => nested(structure),
             None => Some(Shape::Flat),
         }

@@ -22,10 +22,11 @@ pub(super) struct Findings {
 }
 
 impl Findings {
-    pub fn note_undecided(&mut self, one: &Absent) {
-        let Decision::Unclear(doubt) = one.decision else { return };
-        let id = one.task.id.to_string();
-        let detail = format!("{}: {}", one.task.name.as_deref().unwrap_or("a task"), doubt.sentence(&one.about, &id));
+    pub fn note_undecided(&mut self, absence: &Absent) {
+        let Decision::Unclear(doubt) = absence.decision else { return };
+        let id = absence.task.id.to_string();
+        let detail =
+            format!("{}: {}", absence.task.name.as_deref().unwrap_or("a task"), doubt.sentence(&absence.about, &id));
         if self.now.keys().filter(|(kind, _)| *kind == "undecided").count() < MOST {
             self.put("undecided", id, detail);
         }

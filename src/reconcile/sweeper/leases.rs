@@ -91,11 +91,11 @@ impl Sweeper {
         if unclear.is_empty() {
             return Ok(());
         }
-        let ids: Vec<&str> = unclear.iter().map(|one| one.id.as_str()).filter(|id| !id.is_empty()).collect();
+        let ids: Vec<&str> = unclear.iter().map(|delivery| delivery.id.as_str()).filter(|id| !id.is_empty()).collect();
         let mut fleet = Fleet::ask(&self.ledger, &self.broker, &ids).await?;
         fleet.ask_for_unseen(&self.broker).await?;
-        let held = unclear.iter().filter(|one| fleet.held.contains_key(&one.id));
-        let renewed = self.renew_tags(&held.map(|one| one.reservation.tag.clone()).collect::<Vec<_>>()).await;
+        let held = unclear.iter().filter(|delivery| fleet.held.contains_key(&delivery.id));
+        let renewed = self.renew_tags(&held.map(|delivery| delivery.reservation.tag.clone()).collect::<Vec<_>>()).await;
         renewed.and(self.note_taken(unclear, &fleet).await)
     }
 

@@ -61,7 +61,7 @@ const PAUSE: Duration = Duration::from_secs(2);
 /// Its settings from the configuration.
 #[derive(Debug, Clone)]
 pub struct Settings {
-    pub looks: config::Sweeper,
+    pub config: config::Sweeper,
     pub recovery: config::Recovery,
     pub visibility_timeout: Duration,
 }
@@ -170,8 +170,8 @@ impl Sweeper {
             let next = match self.survey(&mut state, doubt).await {
                 Ok(()) => {
                     backoff.reset();
-                    let next = state.next_look();
-                    debug!("the sweeper looks again in {:.0} s", (next - Instant::now()).as_secs_f64());
+                    let next = state.next_survey();
+                    debug!("the next survey of the sweeper is in {:.0} s", (next - Instant::now()).as_secs_f64());
                     next
                 }
                 Err(trouble) => {
@@ -190,6 +190,6 @@ impl Sweeper {
     }
 
     fn patience(&self) -> Patience {
-        Patience { lost: self.settings.looks.worker_lost_after, busy: self.settings.visibility_timeout }
+        Patience { lost: self.settings.config.worker_lost_after, busy: self.settings.visibility_timeout }
     }
 }

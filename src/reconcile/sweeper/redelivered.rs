@@ -25,8 +25,7 @@ use runtime::clock::{self, Time};
 /// The reason in the history when the message was found in its list.
 const RETURNED: &str = "its message is in its queue again: the broker delivered it again";
 /// The reason for a delivery that no event reported.
-const UNSEEN: &str =
-    "it ended when the worker that had it was gone: the broker delivered it again, and nobody was heard to take it";
+const UNSEEN: &str = "it ended after the death of the worker that had it: the broker delivered it again, and no worker reported taking it";
 
 /// Two starts by the same worker that are further apart than this are two executions.
 const APART: Duration = Duration::from_secs(1);
@@ -74,7 +73,7 @@ impl Orphans {
         let by_nobody = |news: &&News| news.worker.is_none() && !news.redelivered;
         let since: HashMap<&TaskId, Time> =
             taken.iter().filter(by_nobody).map(|news| (&news.task_id, news.at)).collect();
-        for task in unclear.iter().filter_map(|one| one.task.as_ref()) {
+        for task in unclear.iter().filter_map(|delivery| delivery.task.as_ref()) {
             if let Some(since) = since.get(&task.id) {
                 self.put(&Task { worker: None, ..task.clone() }, since.plus(patience.busy));
             }
@@ -129,10 +128,10 @@ impl Sweeper {
     /// them, except a busy one with a solo pool.
     pub(super) async fn note_taken(&self, unclear: &[Unclear], fleet: &Fleet) -> Result<(), Trouble> {
         let patience = self.patience();
-        let read = |one: &Unclear| {
-            let (task, held) = (one.task.as_ref()?, fleet.held.get(&one.id));
+        let read = |delivery: &Unclear| {
+            let (task, held) = (delivery.task.as_ref()?, fleet.held.get(&delivery.id));
             let may_speak = held.is_some() || !fleet.may_run_at_solo(task, &patience);
-            taken(task, &one.reservation, held).filter(|_| may_speak)
+            taken(task, &delivery.reservation, held).filter(|_| may_speak)
         };
         let (again, first): (Vec<News>, Vec<News>) = unclear.iter().filter_map(read).partition(|news| news.redelivered);
         if !first.is_empty() {
@@ -158,7 +157,7 @@ impl Sweeper {
         }
         let events = self.ledger.learn(&news, true).await?;
         for event in &events {
-            warn!(task.id = %event.task_id, "task {} was delivered again without an announcement", event.task_id);
+            warn!(task.id = %event.task_id, "task {} was delivered again without an event", event.task_id);
         }
         metrics::counter!("taskgate_redeliveries_total").increment(events.len() as u64);
         self.hub.publish(&events);
@@ -179,7 +178,7 @@ impl Sweeper {
             return Ok(());
         }
         for id in &unseen {
-            warn!(task.id = %id, "task {id} was delivered again, and nobody was heard to take it");
+            warn!(task.id = %id, "task {id} was delivered again, and no worker reported taking it");
         }
         metrics::counter!("taskgate_redeliveries_total").increment(unseen.len() as u64);
         self.hub.publish(&self.ledger.remark(&unseen, UNSEEN, now).await?);
@@ -231,7 +230,7 @@ fn returned(task: &Task, present: &Present) -> Option<News> {
     if present.returned.contains(task.id.as_str()) {
         return (untold || is_taken(task)).then(|| again(task, Phase::Queued, clock::now(), RETURNED));
     }
-    let reservation = present.reserved.get(task.id.as_str()).filter(|one| one.redelivered && untold)?;
+    let reservation = present.reserved.get(task.id.as_str()).filter(|reservation| reservation.redelivered && untold)?;
     Some(again(task, Phase::Received, reservation.since()?, UNHEARD_AGAIN))
 }
 

@@ -9,7 +9,7 @@ impl Why {
             Self::RedisLostIt => REDIS_LOST_IT.to_owned(),
             Self::TakenByTheDead => {
                 format!(
-                    "nobody was heard to take it and its message is gone: {about} died or was cut off; it is queued again"
+                    "no worker reported taking it and its message is gone: {about} died or was cut off; it is queued again"
                 )
             }
             Self::TakenByTheDeadUnheard => {
@@ -75,7 +75,7 @@ impl Doubt {
     pub fn sentence(self, about: &str, id: &str) -> String {
         let what = match self {
             Self::Worker => {
-                format!("whether {about} still has it is not known: it was heard to take it and does not answer for it")
+                format!("whether {about} still has it is not known: it reported taking it, and does not answer")
             }
             Self::Unacknowledged => {
                 format!("{about} lives, says that it does not have it, and has not acknowledged its message")

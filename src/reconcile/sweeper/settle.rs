@@ -27,13 +27,13 @@ impl Sweeper {
     pub(super) async fn settle_all(&self, absent: Vec<Absent>, state: &mut State) -> Result<(), Trouble> {
         let absent = self.within_the_limit(absent, state).await?;
         let mut again: HashMap<(Why, String), Vec<Task>> = HashMap::new();
-        for one in absent {
-            match one.decision {
-                Decision::Requeue(why) if one.task.revoke_requested_at.is_none() => {
-                    again.entry((why, why.sentence(&one.about))).or_default().push(one.task);
+        for absence in absent {
+            match absence.decision {
+                Decision::Requeue(why) if absence.task.revoke_requested_at.is_none() => {
+                    again.entry((why, why.sentence(&absence.about))).or_default().push(absence.task);
                 }
-                Decision::Unclear(_) => state.findings.note_undecided(&one),
-                _ => alone(&one.task, self.settle(&one).await)?,
+                Decision::Unclear(_) => state.findings.note_undecided(&absence),
+                _ => alone(&absence.task, self.settle(&absence).await)?,
             }
         }
         for ((why, reason), tasks) in again {
@@ -47,15 +47,16 @@ impl Sweeper {
     /// Removes the tasks that would run again, if these are too many at once.
     async fn within_the_limit(&self, absent: Vec<Absent>, state: &mut State) -> Result<Vec<Absent>, Trouble> {
         // A task with a requested revoke ends instead of running again.
-        let runs_again = |one: &Absent| one.decision.is_rerun() && one.task.revoke_requested_at.is_none();
-        let count = absent.iter().filter(|one| runs_again(one)).count();
+        let runs_again = |absence: &Absent| absence.decision.is_rerun() && absence.task.revoke_requested_at.is_none();
+        let count = absent.iter().filter(|absence| runs_again(absence)).count();
         let soon = state.absences.may_run_again();
         if count == 0 || count + soon <= MOST_AT_ONCE {
             return Ok(absent);
         }
         if count <= MOST_AT_ONCE {
-            // The tasks of one dead worker may be found in two surveys, and together may be too many. So they are held back, once, until the next.
-            let (held, rest) = absent.into_iter().partition(|one| runs_again(one) && !one.is_held);
+            // The tasks of one dead worker may be found in two surveys, and together may be too many. So they are held back, once, until
+            // the next.
+            let (held, rest) = absent.into_iter().partition(|absence| runs_again(absence) && !absence.is_held);
             state.absences.keep(held);
             return Ok(rest);
         }
@@ -65,7 +66,7 @@ impl Sweeper {
             return Ok(absent);
         }
         let (stopped, rest): (Vec<Absent>, Vec<Absent>) = absent.into_iter().partition(runs_again);
-        let mut workers: Vec<&str> = stopped.iter().map(|one| one.about.as_str()).collect();
+        let mut workers: Vec<&str> = stopped.iter().map(|absence| absence.about.as_str()).collect();
         workers.sort_unstable();
         workers.dedup();
         workers.truncate(5);
@@ -76,48 +77,48 @@ impl Sweeper {
         Ok(rest)
     }
 
-    async fn settle(&self, one: &Absent) -> Result<(), Trouble> {
-        let task = &one.task;
-        if task.revoke_requested_at.is_some() && !matches!(one.decision, Decision::Await | Decision::Ignore(_)) {
-            if let Some(reservation) = &one.reservation
+    async fn settle(&self, absence: &Absent) -> Result<(), Trouble> {
+        let task = &absence.task;
+        if task.revoke_requested_at.is_some() && !matches!(absence.decision, Decision::Await | Decision::Ignore(_)) {
+            if let Some(reservation) = &absence.reservation
                 && !self.broker.discard_reservation(reservation).await?
             {
                 return Ok(());
             }
             return self.end_revoked(task).await;
         }
-        match one.decision {
+        match absence.decision {
             Decision::Requeue(why) => {
-                self.requeue_all(std::slice::from_ref(task), why, &why.sentence(&one.about)).await
+                self.requeue_all(std::slice::from_ref(task), why, &why.sentence(&absence.about)).await
             }
-            Decision::Restore(why) => match &one.reservation {
+            Decision::Restore(why) => match &absence.reservation {
                 Some(reservation) if self.broker.restore_reservation(reservation).await? => {
-                    self.note_restored(task, &why.restored(&one.about)).await
+                    self.note_restored(task, &why.restored(&absence.about)).await
                 }
                 _ => Ok(()),
             },
-            Decision::Discard(why) => match &one.reservation {
+            Decision::Discard(why) => match &absence.reservation {
                 Some(reservation) if self.broker.discard_reservation(reservation).await? => {
-                    self.lose(task, why.sentence(&one.about)).await
+                    self.lose(task, why.sentence(&absence.about)).await
                 }
                 _ => Ok(()),
             },
-            Decision::Lose(why) => self.lose(task, why.sentence(&one.about)).await,
-            Decision::Ignore(why) => self.ignore(task, why.sentence(&one.about)).await,
-            Decision::Await => self.await_replacement(task, &one.about).await,
-            Decision::Poison => self.poison(one).await,
+            Decision::Lose(why) => self.lose(task, why.sentence(&absence.about)).await,
+            Decision::Ignore(why) => self.ignore(task, why.sentence(&absence.about)).await,
+            Decision::Await => self.await_replacement(task, &absence.about).await,
+            Decision::Poison => self.poison(absence).await,
             Decision::Leave | Decision::Unclear(_) => Ok(()),
         }
     }
 
     /// Ends a poison task. Its message is removed in the same step in which it is found, so that it is not delivered again.
-    async fn poison(&self, one: &Absent) -> Result<(), Trouble> {
-        if let Some(reservation) = &one.reservation
+    async fn poison(&self, absence: &Absent) -> Result<(), Trouble> {
+        if let Some(reservation) = &absence.reservation
             && !self.broker.discard_reservation(reservation).await?
         {
             return Ok(());
         }
-        self.hub.publish(&deliveries::end(&self.ledger, &one.task).await?);
+        self.hub.publish(&deliveries::end(&self.ledger, &absence.task).await?);
         Ok(())
     }
 

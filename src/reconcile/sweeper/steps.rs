@@ -215,10 +215,10 @@ pub(super) fn planned(task: &Task, value: Option<&Json>, make: impl Fn(&Json) ->
     let named = |value: &Json| make(value).filter(|plan| names(plan, task));
     let Some(value) = value else {
         let own = |plan: &Continuation| plan.sends.iter().map(|send| send.message.body()).collect::<Vec<_>>();
-        let (one, other) = (named(&json::null()), named(&chord::body_argument([])));
-        return match one {
+        let (with_null, with_argument) = (named(&json::null()), named(&chord::body_argument([])));
+        return match with_null {
             None => Next::Never(UNNAMED),
-            Some(plan) if other.as_ref().map(own) == Some(own(&plan)) => Next::Plan(plan),
+            Some(plan) if with_argument.as_ref().map(own) == Some(own(&plan)) => Next::Plan(plan),
             Some(_) => Next::Never(UNSTORED),
         };
     };

@@ -32,7 +32,7 @@ const READ_ANYWAY: Duration = Duration::from_mins(10);
 /// Unfinished tasks of one pass; when none of them is missed any more, the next pass takes those after them.
 const SUSPECTS: usize = 50_000;
 /// After this many surveys the next tasks get their turn, even if some are still missing.
-const MAX_LOOKS: u32 = 4;
+const MAX_SURVEYS: u32 = 4;
 /// Reading lists takes at most a twentieth of the time.
 const SCAN_SHARE: u32 = 20;
 /// Surveys take at most a fifth of the time, however many tasks are unfinished, but come at least this often.
@@ -44,7 +44,7 @@ const LATE_NAMES: usize = 1_000;
 /// What the sweeper remembers between surveys.
 pub(super) struct State {
     pub absences: Absences,
-    next_look: Instant,
+    next_survey: Instant,
     /// Lists are not read before this time, unless data is known to be lost.
     next_scan: Instant,
     /// At this time lists are read in any case.
@@ -67,7 +67,7 @@ pub(super) struct State {
 struct Walk {
     /// The number of the task before the section.
     after: i64,
-    looks: u32,
+    surveys: u32,
     /// Whether the end was reached since data was lost.
     is_round: bool,
 }
@@ -76,12 +76,12 @@ impl Walk {
     /// Moves on after the survey of a section that ends with `last` (`None` at the end of all tasks). Returns whether there are more tasks
     /// that may have been lost.
     fn go_on(&mut self, last: Option<i64>, is_missed: bool) -> bool {
-        self.looks += 1;
-        if is_missed && self.looks < MAX_LOOKS {
+        self.surveys += 1;
+        if is_missed && self.surveys < MAX_SURVEYS {
             return !self.is_round;
         }
         self.is_round |= last.is_none();
-        (self.after, self.looks) = (last.unwrap_or_default(), 0);
+        (self.after, self.surveys) = (last.unwrap_or_default(), 0);
         !self.is_round
     }
 }
@@ -92,7 +92,7 @@ impl State {
         let now = Instant::now();
         Self {
             absences: Absences::default(),
-            next_look: now,
+            next_survey: now,
             next_scan: now,
             read_anyway: now + READ_ANYWAY,
             suspicious_until: now + SUSPICION,
@@ -104,8 +104,8 @@ impl State {
         }
     }
 
-    pub fn next_look(&self) -> Instant {
-        self.next_look
+    pub fn next_survey(&self) -> Instant {
+        self.next_survey
     }
 
     fn heed(&mut self, doubt: &Doubt) {
@@ -122,8 +122,8 @@ impl State {
         Instant::now() <= self.suspicious_until
     }
 
-    /// Whether Redis lost data after a message was put into it at `since`. If a worker takes messages without reporting it, a message put in
-    /// between the last good check and the loss may also have been taken.
+    /// Whether Redis lost data after a message was put into it at `since`. If a worker takes messages without reporting it, a message put
+    /// in between the last good check and the loss may also have been taken.
     pub fn lost_since(&self, since: Time, silent: bool) -> bool {
         self.loss.is_some_and(|loss| since <= if silent { loss.good_at } else { loss.noticed_at })
     }
@@ -206,13 +206,13 @@ impl Sweeper {
         let grace = self.grace(suspicious);
         let again = suspicious || state.absences.is_urgent();
         let share = (started.elapsed() * LOOK_SHARE).min(LONGEST_PAUSE);
-        state.next_look = Instant::now() + if again { grace } else { self.settings.looks.period.max(share) };
+        state.next_survey = Instant::now() + if again { grace } else { self.settings.config.period.max(share) };
         counter!("taskgate_sweeper_looks_total").increment(1);
         self.tell(state).await
     }
 
     fn grace(&self, suspicious: bool) -> Duration {
-        let grace = self.settings.looks.grace;
+        let grace = self.settings.config.grace;
         if suspicious { GRACE_AFTER_LOSS.min(grace) } else { grace }
     }
 
@@ -269,7 +269,7 @@ impl Sweeper {
         let phases: &[Phase] = if scan { &all } else { &with_workers };
         let patience = self.patience();
         let (tasks, last) = self.stretch(phases, state.walk.after).await?;
-        // All of them in one round of questions: a worker that keeps silent costs its patience once.
+        // Asks about all of them at once, so that a silent worker costs its timeout only once.
         let at_worker: Vec<&str> =
             tasks.iter().filter(|task| task.phase.is_at_worker()).map(|task| task.id.as_str()).collect();
         let fleet = if at_worker.is_empty() {
@@ -338,13 +338,13 @@ impl Sweeper {
 
     /// Removes tasks whose record has their end.
     async fn without_record(&self, decided: Vec<Absent>) -> Result<Vec<Absent>, Trouble> {
-        let ids: Vec<TaskId> = decided.iter().map(|one| one.task.id.clone()).collect();
+        let ids: Vec<TaskId> = decided.iter().map(|absence| absence.task.id.clone()).collect();
         let records = self.backend.records(&ids).await?;
         let (mut ends, mut rest) = (Vec::new(), Vec::new());
-        for (one, record) in decided.into_iter().zip(records) {
-            match record.and_then(|payload| recorder::end_of(one.task.id.clone(), &payload)) {
+        for (absence, record) in decided.into_iter().zip(records) {
+            match record.and_then(|payload| recorder::end_of(absence.task.id.clone(), &payload)) {
                 Some(end) => ends.push(end),
-                None => rest.push(one),
+                None => rest.push(absence),
             }
         }
         if !ends.is_empty() {
@@ -375,7 +375,7 @@ mod tests {
     #[test]
     fn what_is_missed_for_ever_does_not_hide_the_rest() {
         let mut walk = Walk::default();
-        let looks = (0..100).take_while(|_| walk.after == 0 && walk.go_on(Some(7), true)).count();
-        assert_eq!((looks, walk.after), (MAX_LOOKS as usize, 7));
+        let surveys = (0..100).take_while(|_| walk.after == 0 && walk.go_on(Some(7), true)).count();
+        assert_eq!((surveys, walk.after), (MAX_SURVEYS as usize, 7));
     }
 }

@@ -83,8 +83,8 @@ impl Greeter {
     async fn tell_revokes(&self, names: &[String]) -> Result<(), String> {
         let open = self.ledger.open_revocations(REVOKES).await.map_err(|error| error.to_string())?;
         let mut kinds: BTreeMap<(bool, &str), Vec<&str>> = BTreeMap::new();
-        for one in &open {
-            kinds.entry((one.terminate, &one.signal)).or_default().push(one.task_id.as_str());
+        for revocation in &open {
+            kinds.entry((revocation.terminate, &revocation.signal)).or_default().push(revocation.task_id.as_str());
         }
         for ((terminate, signal), ids) in kinds {
             let arguments = commands::revoke_arguments(&ids, terminate, signal);

@@ -59,7 +59,8 @@ impl Planned {
 fn told(error: &ScheduleError) -> String {
     match error {
         ScheduleError::Invalid(found) => {
-            let places: Vec<String> = found.iter().map(|one| format!("{} {}", one.pointer, one.detail)).collect();
+            let places: Vec<String> =
+                found.iter().map(|problem| format!("{} {}", problem.pointer, problem.detail)).collect();
             format!("the schedule cannot be read: {}", places.join("; "))
         }
         other => format!("the schedule cannot be read: {other}"),

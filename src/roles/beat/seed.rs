@@ -28,7 +28,8 @@ pub fn check(seeds: &[RawSchedule], limits: Limits) -> Result<(), Error> {
 }
 
 fn said(places: &[Invalid]) -> String {
-    let place = |one: &Invalid| format!("{} {}", one.pointer.trim_start_matches('/').replace('/', "."), one.detail);
+    let place =
+        |problem: &Invalid| format!("{} {}", problem.pointer.trim_start_matches('/').replace('/', "."), problem.detail);
     places.iter().map(place).collect::<Vec<_>>().join("; ")
 }
 

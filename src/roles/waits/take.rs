@@ -38,16 +38,17 @@ impl Waits {
     pub(super) async fn take(&self, batch: &mut Vec<Served>) -> Result<(), Error> {
         let now = clock::now();
         let arrived: Vec<Arrived> = batch.iter().filter_map(|served| read(&served.payload)).collect();
-        let ids: Vec<TaskId> = arrived.iter().map(|one| one.id().clone()).collect();
+        let ids: Vec<TaskId> = arrived.iter().map(|call| call.id().clone()).collect();
         let known = by_id(self.parts.ledger.standing(&ids).await?);
-        let waits: Vec<NewWait> = arrived.iter().map(|one| self.wait(one, known.get(one.id()), now)).collect();
+        let waits: Vec<NewWait> = arrived.iter().map(|call| self.wait(call, known.get(call.id()), now)).collect();
         self.parts.ledger.begin_waits(&waits).await?;
         // A revoke that found no wait is in the ledger by now; a later revoke ends the wait itself.
         let known = by_id(self.parts.ledger.standing(&ids).await?);
-        for one in &arrived {
-            self.note(one, known.get(one.id()), now).await?;
+        for call in &arrived {
+            self.note(call, known.get(call.id()), now).await?;
         }
-        let news: Vec<News> = arrived.iter().zip(&waits).map(|(one, wait)| news(&one.decoded.message, wait)).collect();
+        let news: Vec<News> =
+            arrived.iter().zip(&waits).map(|(call, wait)| news(&call.decoded.message, wait)).collect();
         self.parts.hub.publish(&self.parts.ledger.learn(&news, true).await?);
         for served in batch.drain(..) {
             if let Err(error) = served.done().await {
@@ -57,33 +58,33 @@ impl Waits {
         Ok(())
     }
 
-    fn wait(&self, one: &Arrived, task: Option<&Task>, now: Time) -> NewWait {
-        let message = &one.decoded.message;
+    fn wait(&self, call: &Arrived, task: Option<&Task>, now: Time) -> NewWait {
+        let message = &call.decoded.message;
         let limit = self.parts.keep;
-        let span = one.pause.seconds().and_then(|seconds| Duration::try_from_secs_f64(seconds).ok());
-        let (schema, on_timeout) = match &one.pause {
+        let span = call.pause.seconds().and_then(|seconds| Duration::try_from_secs_f64(seconds).ok());
+        let (schema, on_timeout) = match &call.pause {
             Pause::Wait(wait) => (wait.schema.clone(), wait.on_timeout),
             Pause::Sleep(_) => (None, OnTimeout::Skip),
         };
         NewWait {
             task_id: message.id.clone(),
-            is_sleep: matches!(one.pause, Pause::Sleep(_)),
-            name: one.pause.name().to_owned(),
+            is_sleep: matches!(call.pause, Pause::Sleep(_)),
+            name: call.pause.name().to_owned(),
             since: now,
             expires_at: now.plus(span.unwrap_or(limit).min(limit)),
             schema,
             on_timeout,
             input: vocabulary::elements(&message.args).and_then(|args| args.first().map(|first| (*first).to_owned())),
             token: task.and_then(|task| task.options.token.clone()),
-            headers: one.decoded.headers.clone(),
-            body: one.decoded.body.clone(),
+            headers: call.decoded.headers.clone(),
+            body: call.decoded.body.clone(),
         }
     }
 
     /// Records a step with its message, from which a lost next step can be rebuilt. A step that was revoked before its turn ends at once.
-    async fn note(&self, one: &Arrived, task: Option<&Task>, now: Time) -> Result<(), Error> {
-        let id = one.id();
-        let message = ledger::Message { headers: Some(one.decoded.headers.clone()), body: one.decoded.body.clone() };
+    async fn note(&self, call: &Arrived, task: Option<&Task>, now: Time) -> Result<(), Error> {
+        let id = call.id();
+        let message = ledger::Message { headers: Some(call.decoded.headers.clone()), body: call.decoded.body.clone() };
         self.parts.ledger.keep_message(id, &message).await?;
         let is_revoked = |task: &Task| task.phase == Phase::Revoked || task.revoke_requested_at.is_some();
         if task.is_some_and(is_revoked) {
@@ -110,7 +111,7 @@ fn read(payload: &[u8]) -> Option<Arrived> {
     let pause = Pause::of(decoded.message.task.as_str(), &decoded.message.kwargs);
     if pause.is_none() {
         let id = &decoded.message.id;
-        warn!(task.id = %id, "{id} ({}) is no step that waits and is dropped", decoded.message.task);
+        warn!(task.id = %id, "{id} ({}) is not a step that waits, and is dropped", decoded.message.task);
     }
     Some(Arrived { pause: pause?, decoded })
 }

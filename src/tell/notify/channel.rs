@@ -33,11 +33,11 @@ impl<'a> Target<'a> {
     /// `None` when there is no such channel any more.
     pub fn named(name: &str, configured: &'a [Notify], endpoints: &'a [Endpoint], now: Time) -> Option<Self> {
         if let Some(id) = name.strip_prefix(REGISTERED) {
-            let endpoint = endpoints.iter().find(|one| one.id == id)?;
+            let endpoint = endpoints.iter().find(|endpoint| endpoint.id == id)?;
             let url = endpoint.document.url.as_deref()?;
             return Some(Self::Registered { url, secrets: valid_secrets(endpoint, now) });
         }
-        configured.iter().find(|one| one.name == name).map(|one| Self::Configured(&one.channel))
+        configured.iter().find(|channel| channel.name == name).map(|channel| Self::Configured(&channel.channel))
     }
 }
 

@@ -46,10 +46,10 @@ pub(super) fn document(notice: &Notice) -> String {
 
 /// For a chat that reads Slack's `text`.
 pub(super) fn chat(notices: &[&Notice]) -> String {
-    let line = |one: &&Notice| {
-        let FoundIncident { kind, subject, detail, .. } = &one.incident.found;
-        let sign = if one.is_end { ":white_check_mark:" } else { ":rotating_light:" };
-        format!("{sign} *{}* of `{}` {}", escaped(kind), escaped(subject), escaped(&state(one, detail)))
+    let line = |notice: &&Notice| {
+        let FoundIncident { kind, subject, detail, .. } = &notice.incident.found;
+        let sign = if notice.is_end { ":white_check_mark:" } else { ":rotating_light:" };
+        format!("{sign} *{}* of `{}` {}", escaped(kind), escaped(subject), escaped(&state(notice, detail)))
     };
     json!({"text": together(notices, line, "\n")}).to_string()
 }
@@ -61,9 +61,9 @@ fn escaped(text: &str) -> String {
 
 /// Subject and text of a mail.
 pub(super) fn letter(notices: &[&Notice]) -> (String, String) {
-    let line = |one: &&Notice| {
-        let FoundIncident { kind, subject, detail, since, .. } = &one.incident.found;
-        format!("{kind} of {subject} {}\nsince {}\n", state(one, detail), since.rfc3339())
+    let line = |notice: &&Notice| {
+        let FoundIncident { kind, subject, detail, since, .. } = &notice.incident.found;
+        format!("{kind} of {subject} {}\nsince {}\n", state(notice, detail), since.rfc3339())
     };
     let first = notices[0];
     let word = if first.is_end { "is over" } else { "is open" };

@@ -108,12 +108,12 @@ impl Notifier {
             debug!(error = %error, "incidents are written down later");
             self.written = None;
         }
-        let down = self.incidents.all().into_iter().find(|one| one.kind == Kind::LedgerDown);
+        let down = self.incidents.all().into_iter().find(|incident| incident.kind == Kind::LedgerDown);
         let names: Vec<String> = self
             .configured
             .iter()
-            .filter(|one| one.wants(Kind::LedgerDown.as_str()))
-            .map(|one| one.name.clone())
+            .filter(|channel| channel.wants(Kind::LedgerDown.as_str()))
+            .map(|channel| channel.name.clone())
             .collect();
         self.outage.note(down.as_ref(), passed.is_ok(), &names, now);
         let due = self.outage.due(now);
@@ -146,7 +146,7 @@ impl Notifier {
     async fn write(&mut self, now: Time) -> Result<(), Error> {
         let mut found: Vec<FoundIncident> = self.incidents.all().iter().map(message::found).collect();
         found.extend(self.outage.over().cloned());
-        let ids: BTreeSet<String> = found.iter().map(|one| one.id.clone()).collect();
+        let ids: BTreeSet<String> = found.iter().map(|incident| incident.id.clone()).collect();
         let is_young = self.began.elapsed() < SETTLING;
         if !is_young && self.written.as_ref() == Some(&ids) {
             return Ok(());
@@ -157,10 +157,10 @@ impl Notifier {
             found.extend(open.filter(|kept| !self.seen.contains(&kept.id)));
         }
         let endpoints = self.endpoints().await?;
-        for one in &mut found {
+        for incident in &mut found {
             // Every replica sends its own notice of an outage of the ledger.
-            if one.kind != Kind::LedgerDown.as_str() {
-                one.channels = names(&self.configured, &endpoints, &one.kind);
+            if incident.kind != Kind::LedgerDown.as_str() {
+                incident.channels = names(&self.configured, &endpoints, &incident.kind);
             }
         }
         self.ledger.note_incidents(&found, now).await?;
@@ -172,31 +172,31 @@ impl Notifier {
     /// Registered webhooks that subscribe to incidents.
     async fn endpoints(&self) -> Result<Vec<Endpoint>, Error> {
         let mut all = self.ledger.endpoints(None, ENDPOINTS).await?;
-        all.retain(|one| one.enabled && one.document.on.iter().any(|word| word == INCIDENT));
+        all.retain(|endpoint| endpoint.enabled && endpoint.document.on.iter().any(|word| word == INCIDENT));
         Ok(all)
     }
 
     /// Sends to all channels concurrently and independently.
     async fn tell(&self, notices: &[Notice], endpoints: &[Endpoint], now: Time) -> Vec<SettledNotice> {
-        let names: BTreeSet<&str> = notices.iter().map(|one| one.channel.as_str()).collect();
-        let one = async |name: &str| {
-            let own: Vec<&Notice> = notices.iter().filter(|one| one.channel == name).collect();
+        let names: BTreeSet<&str> = notices.iter().map(|notice| notice.channel.as_str()).collect();
+        let send = async |name: &str| {
+            let own: Vec<&Notice> = notices.iter().filter(|notice| notice.channel == name).collect();
             let Some(target) = Target::named(name, &self.configured, endpoints, now) else {
                 debug!("{name} is no channel any more: {} notices are dropped", own.len());
-                return own.iter().map(|one| SettledNotice { no: one.no, again_at: None }).collect();
+                return own.iter().map(|notice| SettledNotice { no: notice.no, again_at: None }).collect();
             };
             let sent = self.channels.send(&target, &own).await;
             settled(name, &own, sent, now)
         };
-        let settled: Vec<Vec<SettledNotice>> = futures_util::future::join_all(names.into_iter().map(one)).await;
+        let settled: Vec<Vec<SettledNotice>> = futures_util::future::join_all(names.into_iter().map(send)).await;
         settled.into_iter().flatten().collect()
     }
 }
 
 /// The channels that are notified of such an incident.
 fn names(configured: &[Notify], endpoints: &[Endpoint], kind: &str) -> Vec<String> {
-    let own = configured.iter().filter(|one| one.wants(kind)).map(|one| one.name.clone());
-    own.chain(endpoints.iter().map(|one| channel::name_of(&one.id))).collect()
+    let own = configured.iter().filter(|channel| channel.wants(kind)).map(|channel| channel.name.clone());
+    own.chain(endpoints.iter().map(|endpoint| channel::name_of(&endpoint.id))).collect()
 }
 
 /// The first `sent` were accepted; the next one was refused for this reason, and the later ones were not tried.
@@ -211,23 +211,26 @@ fn settled(name: &str, own: &[&Notice], sent: Sent, now: Time) -> Vec<SettledNot
     };
     count("sent", sent.count);
     if sent.count > 0 {
-        info!(channel = name, "told {name} of {} changes of incidents", sent.count);
+        info!(channel = name, "sent {} notices of incidents to {name}", sent.count);
     }
     let left = own.iter().skip(sent.count);
-    let done = own.iter().take(sent.count).map(|one| SettledNotice { no: one.no, again_at: None });
+    let done = own.iter().take(sent.count).map(|notice| SettledNotice { no: notice.no, again_at: None });
     let reason = sent.refused.unwrap_or_default();
-    let later = left.map(|one| {
-        let again_at = again(one, now);
+    let later = left.map(|notice| {
+        let again_at = again(notice, now);
         if again_at.is_none() {
             count("given_up", 1);
-            warn!(channel = name, "{name} is not told of {} any more: {reason}", one.incident.found.subject);
+            warn!(
+                channel = name,
+                "a notice about {} is not sent to {name} any more: {reason}", notice.incident.found.subject
+            );
         }
-        SettledNotice { no: one.no, again_at }
+        SettledNotice { no: notice.no, again_at }
     });
     let settled: Vec<SettledNotice> = done.chain(later).collect();
     if sent.count < own.len() {
         count("failed", own.len() - sent.count);
-        warn!(channel = name, "{name} could not be told of {} changes of incidents: {reason}", own.len() - sent.count);
+        warn!(channel = name, "{} notices of incidents could not be sent to {name}: {reason}", own.len() - sent.count);
     }
     settled
 }

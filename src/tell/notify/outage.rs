@@ -74,8 +74,8 @@ impl Outage {
     }
 
     pub fn settle(&mut self, settled: &[SettledNotice]) {
-        for one in settled {
-            match (one.again_at, self.notices.iter().position(|(_, notice)| notice.no == one.no)) {
+        for sent in settled {
+            match (sent.again_at, self.notices.iter().position(|(_, notice)| notice.no == sent.no)) {
                 (Some(again), Some(place)) => {
                     self.notices[place].0 = again;
                     self.notices[place].1.tries += 1;

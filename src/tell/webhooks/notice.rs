@@ -81,7 +81,8 @@ impl<'a> Wanted<'a> {
         let name = event.name.as_deref();
         let mut hearers: Vec<(&str, String)> = Vec::new();
         for (endpoint, patterns) in &self.registered {
-            let is_named = patterns.is_empty() || name.is_some_and(|name| patterns.iter().any(|one| one.matches(name)));
+            let is_named =
+                patterns.is_empty() || name.is_some_and(|name| patterns.iter().any(|pattern| pattern.matches(name)));
             if is_named && is_meant(&endpoint.document.on) {
                 hearers.extend(endpoint.document.url.clone().map(|url| (endpoint.id.as_str(), url)));
             }

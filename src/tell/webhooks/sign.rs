@@ -36,6 +36,6 @@ mod tests {
         let secrets = [crate::tell::webhooks::new_secret(), crate::tell::webhooks::new_secret()];
         let signed = signature(&[&secrets[0], &secrets[1], "nonsense"], "msg_1", 1, "{}");
         assert_eq!(signed.split(' ').count(), 2);
-        assert!(signed.split(' ').all(|one| one.starts_with("v1,")));
+        assert!(signed.split(' ').all(|signature| signature.starts_with("v1,")));
     }
 }

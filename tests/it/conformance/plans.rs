@@ -1,4 +1,4 @@
-//! No statement of the PostgreSQL ledger reads a table that grows from end to end, and none looks into all months of it.
+//! No statement of the PostgreSQL ledger scans a whole table that grows, and none reads all its monthly partitions.
 
 use ledger::postgres::statements;
 use sqlx::{AssertSqlSafe, Connection, Executor, PgConnection, Row, SqlSafeStr, Statement};
@@ -6,7 +6,7 @@ use sqlx::{AssertSqlSafe, Connection, Executor, PgConnection, Row, SqlSafeStr, S
 use super::fixture::Fixture;
 use crate::harness::postgres::query;
 
-/// A row each, or one per queue, worker, schedule, API token, finding or rule of a key: scanning them is right.
+/// Small tables: a single row, or one for each queue, worker, schedule, API token, finding or rule of a key. Scanning them is fine.
 const SMALL: &[&str] = &[
     "audit_head",
     "ledger",
@@ -27,7 +27,7 @@ const SMALL: &[&str] = &[
     "webhook_mark",
 ];
 
-/// A connection that is set as the ledger's own are: a scan then means that there is no index to use.
+/// A connection with the settings of the ledger's own, so that a scan means that there is no index to use.
 async fn connection(ledger: &Fixture) -> PgConnection {
     let mut connection = PgConnection::connect(&ledger.url).await.unwrap();
     let settings = "set search_path = taskgate; set plan_cache_mode = force_generic_plan; set enable_seqscan = off; \
@@ -36,7 +36,7 @@ async fn connection(ledger: &Fixture) -> PgConnection {
     connection
 }
 
-/// The plan that any values of the parameters get, a line a node. What bounds leave out is not in it.
+/// The generic plan, one line for each node. Partitions that the bounds exclude are not in it.
 async fn plan(connection: &mut PgConnection, statement: &'static str) -> Vec<String> {
     let prepared = (&mut *connection).prepare(statement.into_sql_str()).await.unwrap();
     let parameters = prepared.parameters().map_or(0, |either| either.either(<[_]>::len, |count| count));
@@ -64,12 +64,12 @@ async fn no_statement_scans_a_table_that_grows() {
     assert!(offences.is_empty(), "{}", offences.join("\n"));
 }
 
-/// Months that nothing is in, long ago.
+/// Empty partitions for months long ago.
 const LONG_AGO: &str = "select taskgate.make_partitions((extract(epoch from m) / 86400)::bigint, \
      (extract(epoch from m + interval '1 month') / 86400)::bigint, to_char(m, 'YYYYMM')) \
      from generate_series(timestamp '2001-01-01', timestamp '2001-06-01', interval '1 month') m";
 
-/// Statements that look into each month all the same, by words of theirs: one look-up in an index of each, and why.
+/// Statements that may read each partition (one index look-up in each), recognised by a part of their text, with the reason.
 const EVERYWHERE: &[(&str, &str)] = &[
     (">> 32 = s.task_no >> 32", "bounded by the row that it is joined to, which a plan does not show"),
     ("from taskgate.task t where t.id = any($1)", "an id that somebody chose may be taken in any month"),
@@ -81,7 +81,7 @@ const EVERYWHERE: &[(&str, &str)] = &[
     ("where given_id >= $1", "an id that is no UUID says no time; ends at a limit"),
     ("where to_no = any($1)", "a predecessor may be of an earlier month; nothing but canvases has edges"),
     ("'%\"webhooks\":%'", "a partial index that is all but empty, at the first hit"),
-    ("taskgate.gate_hold h join", "five tasks at most"),
+    ("from gate_hold h join", "five tasks at most"),
     ("from outbox o join task t", "a few tasks of the outbox"),
     ("update taskgate.outbox o set", "a few tasks of the outbox"),
     ("taskgate.payload_late p join", "a few tasks that ended late"),
@@ -103,7 +103,7 @@ const EVERYWHERE: &[(&str, &str)] = &[
     ("update taskgate.task t set kind_no", "tasks of others whose names are learnt late"),
 ];
 
-/// A node that reads; the tables that a statement may write are named in its plan in any case.
+/// A node that reads. (A plan also names every table that the statement may write.)
 fn reads(line: &str, table: &str, month: u32) -> bool {
     let child = format!("{table}_20010{month}");
     !line.contains("Update on") && !line.contains("Delete on") && line.contains(&format!(" on {child}"))

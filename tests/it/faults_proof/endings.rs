@@ -1,4 +1,4 @@
-//! A worker that lives has acknowledged the task and says no more: `raise Ignore()`, `self.replace()`, a failure set by hand.
+//! A live worker has acknowledged the task and reports no end: `raise Ignore()`, `self.replace()`, a failure set by the task.
 
 use serde_json::{Value, json};
 
@@ -34,8 +34,8 @@ async fn a_task_that_replaces_itself_waits_for_its_replacement_and_runs_once() {
             let id = world.env.submit(name, latch.args(40)).await;
             let task = world.phase(&id, "waiting").await;
             assert!(task["reason"].as_str().is_some_and(|why| why.contains("replaced itself by")), "{task}");
-            // Longer than what says nothing is left open.
-            world.looks(6).await;
+            // Longer than a silent task stays open.
+            world.surveys(6).await;
             assert_eq!(world.task(&id).await["phase"], "waiting");
             let sentence = world.explained(&id).await;
             assert!(sentence.contains("replaced itself by demo."), "{sentence}");
@@ -75,7 +75,7 @@ async fn an_ignored_member_counts_as_ended_and_the_body_waits_as_celery_lets_it(
     let group = world.task(&ignored).await["group_id"].as_str().expect("a group").to_owned();
     let state = world.env.http.get(&format!("/result/{group}")).await.expect(200);
     assert_eq!((&state["completed"], &state["total"]), (&json!(2), &json!(2)), "{state}");
-    world.looks(6).await;
+    world.surveys(6).await;
     assert_eq!(world.task(&body).await["phase"], "waiting");
     let sentence = world.explained(&body).await;
     assert!(sentence.contains(&ignored) && sentence.contains("/resolve"), "{sentence}");
@@ -98,7 +98,7 @@ async fn a_worker_that_was_restarted_under_its_name_is_a_dead_one_and_a_new_one(
     assert_eq!(world.runs(&id), 1);
 }
 
-/// What was given up as ignored is put right by what is heard later, once.
+/// A task that ended as ignored is corrected by later news, once.
 #[tokio::test]
 async fn what_was_ignored_is_corrected_by_its_real_end() {
     let world = Counted::usual("").await;

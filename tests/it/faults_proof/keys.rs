@@ -1,11 +1,11 @@
-//! One key that holds something else, or one worker that says nothing, takes nothing else down, and an incident says what is left out.
+//! One key of the wrong type, or one silent worker, does not affect anything else, and an incident says what is not covered.
 
 use serde_json::json;
 
 use super::Counted;
 use crate::harness::{CeleryOptions, eventually};
 
-/// kombu's own key of reserved messages: every Python worker fails at it, and nobody can say what is reserved.
+/// kombu's own key of reserved messages: every Python worker fails at it, and it is unknown what is reserved.
 #[tokio::test]
 async fn what_may_be_reserved_is_left_alone_while_the_key_of_reservations_is_wrong() {
     let world = Counted::start_without("");
@@ -14,12 +14,12 @@ async fn what_may_be_reserved_is_left_alone_while_the_key_of_reservations_is_wro
     world.env.redis.command::<String>(0, &["SET", "unacked", "mine"]);
     let said = world.incident_opens("wrong_key", "unacked").await;
     assert!(said["detail"].as_str().is_some_and(|text| text.contains("hash")), "{said}");
-    // Its list is gone as well: it may have been taken, and is left alone.
+    // Its list is gone as well, so a worker may have taken it, and it is left alone.
     world.env.redis.command::<i64>(0, &["DEL", "celery"]);
-    world.looks(3).await;
+    world.surveys(3).await;
     assert_eq!(world.task(&before).await["phase"], "queued");
     assert_eq!(world.env.redis.command::<i64>(0, &["EXISTS", "celery"]), 0, "{}", world.env.gateway.log());
-    // What is submitted goes on, and queues are told.
+    // Submissions go on, and queues are shown.
     let later = world.env.submit("demo.work", json!([])).await;
     world.phase(&later, "queued").await;
     assert_eq!(world.env.http.get("/v1/queues").await.status, 200);

@@ -8,16 +8,16 @@ use super::Counted;
 use crate::harness::celery::client_with;
 use crate::harness::{CeleryOptions, Version};
 
-/// Repairs of which none has a reason here.
+/// Kinds of repairs, none of which may happen here.
 const UNFOUNDED: [&str; 5] = ["repeated_delivery", "repair-suspended", "undecided", "wrong_key", "other_options"];
 
-/// A worker as somebody runs it, and the gateway's configuration that goes with it.
+/// A worker as people run it, with the gateway's configuration.
 struct Kind {
     worker: CeleryOptions,
     config: &'static str,
-    /// It answers what it is asked.
+    /// It answers questions.
     answers: bool,
-    /// What its tasks return can be read, and not only that they returned.
+    /// Whether the values that its tasks return can be read, not only that they ended.
     readable: bool,
 }
 
@@ -41,7 +41,7 @@ impl Kind {
     }
 
     /// # Panics
-    /// When a task runs twice or not at all, ends wrong, or a worker is not heard any more.
+    /// When a task runs twice or not at all, ends wrongly, or a worker is no longer heard.
     async fn holds(self) {
         let tells = self.answers && self.worker.awaits_events;
         let (version, settings) = (self.worker.version, self.worker.settings.clone());
@@ -56,7 +56,7 @@ impl Kind {
         sent.end(&world, self.readable).await;
         let answered = pings(&world, version, &settings, if self.answers { 5 } else { 1 }).await;
         assert!(answered.iter().all(|count| *count == usize::from(self.answers)), "{answered:?}");
-        world.looks(3).await;
+        world.surveys(3).await;
         sent.ran_once(&world);
         let incidents = world.env.http.get("/v1/incidents").await.expect(200);
         let all = incidents["incidents"].as_array().expect("a list");
@@ -67,15 +67,15 @@ impl Kind {
 
 /// Tasks of every kind.
 struct Sent {
-    /// Each with the ends that are right.
+    /// Each with the ends that are correct.
     tasks: Vec<(String, &'static [&'static str])>,
-    /// These write down that they ran.
+    /// Tasks that record that they ran.
     journalled: Vec<String>,
     retried: String,
 }
 
 const SUCCEEDS: &[&str] = &["SUCCESS"];
-/// Where nobody says how a task without a result ended, that is not known.
+/// The end of a task without a result is unknown if no event reports it.
 const UNHEARD: &[&str] = &["SUCCESS", "IGNORED"];
 const IGNORED: &[&str] = &["IGNORED"];
 const FAILS: &[&str] = &["FAILURE"];

@@ -1,5 +1,5 @@
-//! Repair acts on proof, never on absence alone (P11): tasks that end without a word, that replace themselves, that kill their
-//! workers, and workers that report nothing. What was executed is counted by what the tasks themselves wrote down.
+//! Repairs need proof, not only absence (P11): tasks that end without a record, that replace themselves, that kill their
+//! workers, and workers that report nothing. Executions are counted from what the tasks themselves recorded.
 
 mod endings;
 mod keys;
@@ -18,7 +18,7 @@ use crate::harness::process::folder;
 use crate::harness::wait::within;
 use crate::harness::{Celery, CeleryOptions, eventually};
 
-/// Looks more often than in production, so that a test takes seconds.
+/// Surveys more often than in production, so that a test takes seconds.
 const QUICK: &str = "[sweeper]\nperiod = '1s'\ngrace = '500ms'\nworker_lost_after = '5s'\n\
      [recovery]\nsettle_after = '4s'\n";
 const SETTLED: Duration = Duration::from_secs(120);
@@ -39,14 +39,14 @@ impl Counted {
         Self { env, journal }
     }
 
-    /// Its worker may hear nothing and tell nothing: it is not waited for until it tells of its tasks.
+    /// Its worker may ignore requests and send no events, so the test does not wait for its events.
     fn start_deaf(celery: CeleryOptions, config: &str) -> Self {
         let mut this = Self::start_without(config);
         this.env.celery = Some(this.second_worker(celery));
         this
     }
 
-    /// Nobody consumes its queues.
+    /// No worker consumes its queues.
     fn start_without(config: &str) -> Self {
         let journal = folder("journal").join("journal");
         let options = Options { without_worker: true, config: format!("{QUICK}{config}"), ..Options::default() };
@@ -60,7 +60,7 @@ impl Counted {
         this
     }
 
-    /// Waits until the gateway knows how its worker works: of one whose pool is not known, silence means nothing for an hour.
+    /// Waits until the gateway knows the worker's pool: while it is unknown, silence proves nothing for an hour.
     async fn worker_is_known(&self) {
         eventually("the worker has said what its pool is", async || {
             let workers = self.env.http.get("/v1/workers").await.expect(200);
@@ -99,8 +99,8 @@ impl Counted {
         .await
     }
 
-    /// Waits until the sweeper has looked that often once more.
-    async fn looks(&self, times: usize) {
+    /// Waits for this many further surveys of the sweeper.
+    async fn surveys(&self, times: usize) {
         let count = async || {
             let metrics = self.env.http.get("/metrics").await.text();
             let line = metrics.lines().find_map(|line| line.strip_prefix("taskgate_sweeper_looks_total "));
@@ -146,7 +146,7 @@ fn eventless() -> CeleryOptions {
     CeleryOptions { arguments: flags.map(str::to_owned).to_vec(), ..CeleryOptions::default() }
 }
 
-/// Runs again whatever its worker died with.
+/// With the policy to run tasks of dead workers again.
 fn rerun(names: &[&str]) -> String {
     names.iter().map(|name| format!("[[tasks]]\nname = '{name}'\nrecovery = 'rerun'\n")).collect()
 }

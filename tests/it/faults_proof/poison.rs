@@ -1,4 +1,4 @@
-//! Tasks that take their workers with them: every delivery is counted, and there is a last one.
+//! Tasks that kill their workers: every delivery is counted, and their number is limited.
 
 use serde_json::json;
 
@@ -18,7 +18,7 @@ async fn a_task_that_kills_its_process_is_delivered_five_times_and_no_more() {
     assert!(world.is_dead_letter(&id).await);
     let nothing = |command: &[&str]| world.env.redis.command::<i64>(0, command) == 0;
     assert!(nothing(&["HLEN", "unacked"]) && nothing(&["LLEN", "celery"]), "its message is gone");
-    world.looks(3).await;
+    world.surveys(3).await;
     assert_eq!(world.runs(&id), 5);
 }
 
@@ -31,7 +31,7 @@ async fn a_catalog_entry_says_how_often_its_task_may_be_delivered() {
     assert_eq!(world.runs(&id), 2);
 }
 
-/// The whole worker dies each time, and whoever runs it starts it again.
+/// The whole worker dies each time, and its supervisor starts it again.
 #[tokio::test]
 async fn a_task_whose_policy_is_rerun_is_not_run_for_ever() {
     let mut world = Counted::usual(&format!("max_deliveries = 3\n{}", rerun(&["demo.slow_step"]))).await;

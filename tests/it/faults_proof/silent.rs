@@ -1,4 +1,4 @@
-//! Workers that report nothing, or hear nothing: what they take is never run again for their silence.
+//! Workers that report nothing, or answer nothing: their silence alone never makes a task run again.
 
 use serde_json::json;
 
@@ -21,7 +21,7 @@ async fn what_a_worker_without_events_took_runs_once() {
         let sentence = world.explained(id).await;
         assert!(sentence.contains("w1@test") && sentence.contains("--without-"), "{sentence}");
     }
-    // It answers questions: what it runs is known to run.
+    // It answers questions, so its running tasks are known.
     world.phase(&slow, "running").await;
     latch.open();
     assert_eq!(world.ends(&slow).await["result"], "kept");
@@ -40,7 +40,7 @@ async fn a_worker_without_remote_control_leaves_nothing_queued_for_ever() {
     assert_eq!(world.runs(&unrecorded), 1);
 }
 
-/// It refuses what is written in JSON, and drops it.
+/// It refuses JSON, and drops such messages.
 #[tokio::test]
 async fn a_message_that_a_worker_drops_on_arrival_ends() {
     let settings = json!({"accept_content": ["pickle"]});

@@ -1,4 +1,4 @@
-//! When many tasks would run again at once, none does: somebody decides.
+//! When many tasks would run again at once, none does: a person decides.
 
 use serde_json::json;
 
@@ -22,7 +22,7 @@ async fn a_pass_that_would_run_many_again_does_none_of_it_and_says_so() {
     let incident = world.incident_opens("repair-suspended", "").await;
     let detail = incident["detail"].as_str().expect("a text");
     assert!(detail.contains("24 tasks") && detail.contains("/resolve"), "{incident}");
-    world.looks(3).await;
+    world.surveys(3).await;
     assert!(ids.iter().all(|id| world.runs(id) == 1));
     latch.open();
     let resolve = async |id: &str, word: &str| {
@@ -38,7 +38,7 @@ async fn a_pass_that_would_run_many_again_does_none_of_it_and_says_so() {
     }
     assert_eq!(resolve(&ids[1], "lost").await.status, 409, "it has ended");
     assert_eq!(resolve(&ids[5], "something").await.status, 422);
-    // Twenty are left: so many may run again.
+    // Twenty are left, which is within the limit.
     for (n, id) in ids.iter().enumerate().skip(4) {
         assert_eq!(world.ends(id).await["result"], n);
         assert_eq!(world.runs(id), 2);
@@ -60,9 +60,9 @@ async fn with_repairs_switched_off_nothing_runs_again() {
     world.env.celery.as_mut().expect("a worker").restart();
     let incident = world.incident_opens("undecided", &id).await;
     assert!(incident["detail"].as_str().is_some_and(|why| why.contains("switched off")), "{incident}");
-    world.looks(3).await;
+    world.surveys(3).await;
     assert_eq!((world.runs(&id), &world.task(&id).await["phase"]), (1, &json!("running")));
-    // What ends is still written down.
+    // Ends are still recorded.
     let other = world.env.submit("demo.end_ignored", json!([])).await;
     assert_eq!(world.ends(&other).await["status"], "IGNORED");
 }

@@ -1,4 +1,4 @@
-//! Incidents among people: who looks after one, who is to hear nothing of it, what was, and how the outside is told.
+//! Incidents: acknowledging, muting, the list of closed ones, and notices to channels.
 
 use std::time::Duration;
 
@@ -19,7 +19,7 @@ fn environment(config: &str) -> Env {
     Harness::start(&Options { without_worker: true, config: format!("{SHORT}{config}"), ..Options::default() })
 }
 
-/// Something nobody serves.
+/// Submits a task to a queue without workers.
 async fn begin(env: &Env, queue: &str) {
     env.submit_signature(json!({"task": "demo.add", "args": [1, 2], "queue": queue})).await;
 }
@@ -152,14 +152,14 @@ async fn what_is_muted_is_told_to_nobody_even_when_it_begins_again() {
     begin(&env, "flaps").await;
     eventually("it is muted as it was", async || open(&env, "flaps").await["muted_until"].is_string().then_some(()))
         .await;
-    // Another queue's incident is told after both changes of this one: they were passed over and are not late.
+    // The notice about another queue arrives after both changes of this one: they were skipped, not delayed.
     begin(&env, "other").await;
     eventually("another one is told", async || told(&hook, "incident.opened", "other").first().cloned()).await;
     let about = |kind| told(&hook, kind, "flaps").len();
     assert_eq!((about("incident.opened"), about("incident.ended")), (1, 0));
     let unmuted = env.http.send(reqwest::Method::DELETE, &path, &[], None).await.expect(200);
     assert_eq!(unmuted["muted_until"], Value::Null);
-    // It is still open, and nobody was told that it began again.
+    // It is still open, and no second notice was sent.
     eventually("it is told now", async || (about("incident.opened") == 2).then_some(())).await;
 }
 
@@ -169,7 +169,7 @@ async fn a_channel_at_a_private_address_is_not_called_unless_it_is_allowed() {
     let env = environment(&format!("[[notify]]\nkind = 'webhook'\nurl = '{}'\nname = 'inside'\n", hook.url));
     begin(&env, "nobodys").await;
     let refused =
-        "inside could not be told of 1 changes of incidents: 127.0.0.1 is 127.0.0.1, which is not a public address";
+        "1 notices of incidents could not be sent to inside: 127.0.0.1 is 127.0.0.1, which is not a public address";
     eventually("the log says why", async || env.gateway.log().contains(refused).then_some(())).await;
     assert!(hook.received().is_empty());
 }

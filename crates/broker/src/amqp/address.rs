@@ -29,7 +29,7 @@ impl Address {
     /// When one of them is not understood. The message does not repeat the URL: it holds a password.
     pub fn parse_all(text: &str) -> Result<Vec<Self>, Error> {
         let addresses: Result<Vec<Self>, Error> =
-            text.split(';').map(str::trim).filter(|one| !one.is_empty()).map(Self::parse).collect();
+            text.split(';').map(str::trim).filter(|url| !url.is_empty()).map(Self::parse).collect();
         let addresses = addresses?;
         if addresses.is_empty() {
             return Err(Error::Url("it is empty".into()));
@@ -107,7 +107,7 @@ fn decoded(text: &str) -> Result<String, Error> {
 mod tests {
     use super::*;
 
-    fn one(text: &str) -> Address {
+    fn address_of(text: &str) -> Address {
         Address::parse_all(text).unwrap().remove(0)
     }
 
@@ -121,19 +121,19 @@ mod tests {
             ("amqp://h/shop", "shop"),
             ("amqp://h//shop", "/shop"),
         ] {
-            assert_eq!(one(url).vhost, vhost, "{url}");
+            assert_eq!(address_of(url).vhost, vhost, "{url}");
         }
     }
 
     #[test]
     fn what_is_left_out_is_as_in_celery() {
-        let address = one("amqp://");
+        let address = address_of("amqp://");
         assert_eq!((address.host.as_str(), address.port), ("localhost", 5672));
         assert_eq!((address.user.as_str(), address.password.as_str()), ("guest", "guest"));
-        assert_eq!(one("amqps://h").port, 5671);
-        assert_eq!(one("pyamqp://me:p%40ss@[::1]:7/v?heartbeat=5").place(), "::1:7");
-        assert_eq!(one("amqp://me:p%40ss@h").password, "p@ss");
-        assert_eq!(one("amqp://h?heartbeat=5").heartbeat, 5);
+        assert_eq!(address_of("amqps://h").port, 5671);
+        assert_eq!(address_of("pyamqp://me:p%40ss@[::1]:7/v?heartbeat=5").place(), "::1:7");
+        assert_eq!(address_of("amqp://me:p%40ss@h").password, "p@ss");
+        assert_eq!(address_of("amqp://h?heartbeat=5").heartbeat, 5);
     }
 
     #[test]

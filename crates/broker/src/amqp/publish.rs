@@ -25,7 +25,7 @@ use super::{error, message, queues};
 use crate::{Error, Push, Pushed, Target};
 
 /// How often to check for a blocked connection while waiting for confirmations.
-const LOOK: Duration = Duration::from_millis(100);
+const CHECK_PERIOD: Duration = Duration::from_millis(100);
 /// Idle channels to keep: the relay's direct path, its outbox path and a few others publish concurrently.
 const SPARE: usize = 8;
 
@@ -156,7 +156,7 @@ impl Publisher {
         for Open { index, confirm } in open {
             match self.confirmed(confirm, until).await? {
                 Confirmation::Ack(given_back) | Confirmation::Nack(given_back) if given_back.is_some() => {
-                    returned.extend(given_back.and_then(|one| one.delivery.properties.message_id().clone()));
+                    returned.extend(given_back.and_then(|message| message.delivery.properties.message_id().clone()));
                 }
                 Confirmation::Nack(_) => outcomes[index] = self.refuse(&batch[index], full(&batch[index])),
                 Confirmation::Ack(_) | Confirmation::NotRequested => {}
@@ -221,8 +221,8 @@ impl Publisher {
 
     async fn confirmed(&self, mut confirm: PublisherConfirm, until: Instant) -> Result<Confirmation, Error> {
         loop {
-            let look = (Instant::now() + LOOK).min(until);
-            match tokio::time::timeout_at(look, &mut confirm).await {
+            let next_check = (Instant::now() + CHECK_PERIOD).min(until);
+            match tokio::time::timeout_at(next_check, &mut confirm).await {
                 Ok(answer) => return Ok(answer?),
                 Err(_) if self.link.is_blocked() => return Err(Error::Blocked),
                 Err(_) if Instant::now() >= until => return Err(Error::TimedOut),

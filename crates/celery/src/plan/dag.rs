@@ -87,11 +87,12 @@ pub(super) fn plan(
         resolved.push(Resolved::new(part, ids, defaults)?);
     }
     let outcome = gather_ends(&dag, &mut resolved, ids);
-    let first = resolved.first().and_then(|one| one.canvas.top.entries().first().map(|&node| &one.canvas.nodes[node]));
+    let first =
+        resolved.first().and_then(|part| part.canvas.top.entries().first().map(|&node| &part.canvas.nodes[node]));
     let root = first.map(|node| node.id.clone());
     let mut assembly = Assembly { dag: &dag, context, root: root.clone(), plan: empty(root), tasks: HashMap::new() };
-    for one in resolved {
-        assembly.add(one)?;
+    for part in resolved {
+        assembly.add(part)?;
     }
     let Assembly { mut plan, tasks, .. } = assembly;
     plan.outcome = match outcome {
@@ -148,12 +149,12 @@ impl StoredPart {
     /// Its signature with values in the places of its arguments.
     ///
     /// # Errors
-    /// What `look` misses.
-    pub fn filled(&self, look: &dyn Fn(&str) -> Result<String, String>) -> Result<Signature, String> {
+    /// What `value_of` misses.
+    pub fn filled(&self, value_of: &dyn Fn(&str) -> Result<String, String>) -> Result<Signature, String> {
         let mut reader = Reader::stored();
         let signature = reader.signature(&self.signature, 0);
         let mut signature = signature.ok_or_else(|| "its signature cannot be read any more".to_owned())?;
-        fill(&mut signature, look)?;
+        fill(&mut signature, value_of)?;
         Ok(signature)
     }
 }
@@ -187,7 +188,7 @@ enum End {
 fn gather_ends(dag: &Dag, resolved: &mut [Resolved], ids: Ids<'_>) -> End {
     let waited_for = |node: &usize| dag.nodes.iter().any(|other| !other.kept && other.after.contains(node));
     let mut ends: Vec<&mut Resolved> =
-        resolved.iter_mut().filter(|one| one.part.nodes.iter().any(|node| !waited_for(node))).collect();
+        resolved.iter_mut().filter(|part| part.part.nodes.iter().any(|node| !waited_for(node))).collect();
     if let [end] = ends.as_mut_slice() {
         return match end.canvas.top.outcome() {
             Outcome::Task(node) => End::Task(end.canvas.nodes[node].id.clone()),
@@ -240,8 +241,8 @@ struct Assembly<'a> {
 }
 
 impl Assembly<'_> {
-    fn add(&mut self, one: Resolved) -> Result<(), Vec<Invalid>> {
-        let Resolved { part, canvas, drawn, group } = one;
+    fn add(&mut self, resolved: Resolved) -> Result<(), Vec<Invalid>> {
+        let Resolved { part, canvas, drawn, group } = resolved;
         let offset = self.plan.nodes.len();
         let entries: Vec<usize> = canvas.top.entries();
         let names: Vec<String> = entries.iter().map(|entry| canvas.nodes[*entry].id.to_string()).collect();

@@ -45,8 +45,8 @@ fn what_the_wire_cannot_carry_waits_for_the_gateway() {
     assert!(plan.nodes[1].headers.is_none() && plan.nodes[2].body.contains("{a.x}"));
     let last = part(&plan, 1);
     assert_eq!(last.reads.keys().collect::<Vec<_>>(), ["a", "b"]);
-    let look = |name: &str| Ok(if name == "a.x" { "1.50".to_owned() } else { "[true]".to_owned() });
-    let signature = last.filled(&look).unwrap();
+    let value_of = |name: &str| Ok(if name == "a.x" { "1.50".to_owned() } else { "[true]".to_owned() });
+    let signature = last.filled(&value_of).unwrap();
     let members = Members::new();
     let context = Context { now: NOW.parse().unwrap(), origin: "gen1@host", headers: &members, reply_to: None };
     let sent = release(&last, signature, &context, &defaults).unwrap();

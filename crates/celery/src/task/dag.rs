@@ -119,14 +119,14 @@ pub fn results(signature: &Signature) -> Results {
     }
 }
 
-/// Puts values into the places of all arguments. `look` gives the JSON text of a place.
+/// Puts values into the places of all arguments. `value_of` gives the JSON text of a place.
 ///
 /// # Errors
-/// The first that `look` answers.
-pub fn fill(signature: &mut Signature, look: &dyn Fn(&str) -> Result<String, String>) -> Result<(), String> {
+/// The first that `value_of` answers.
+pub fn fill(signature: &mut Signature, value_of: &dyn Fn(&str) -> Result<String, String>) -> Result<(), String> {
     let wrong = RefCell::new(None);
     let value = |name: &str| {
-        look(name).unwrap_or_else(|error| {
+        value_of(name).unwrap_or_else(|error| {
             wrong.borrow_mut().get_or_insert(error);
             "null".to_owned()
         })

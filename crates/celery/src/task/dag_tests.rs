@@ -95,7 +95,7 @@ fn places_read_members_and_elements_digit_for_digit() {
 fn filling_tells_what_it_misses() {
     let Ok(dag) = parse(DIAMOND) else { panic!() };
     let mut signature = dag.nodes[0].signature.clone();
-    let look = |name: &str| if name == "left" { Ok("7.10".to_owned()) } else { Err(format!("{name} is missing")) };
-    assert_eq!(fill(&mut signature, &look), Err("right.total is missing".to_owned()));
+    let value_of = |name: &str| if name == "left" { Ok("7.10".to_owned()) } else { Err(format!("{name} is missing")) };
+    assert_eq!(fill(&mut signature, &value_of), Err("right.total is missing".to_owned()));
     assert_eq!(fill(&mut dag.nodes[0].signature.clone(), &|_| Ok("1".to_owned())), Ok(()));
 }

@@ -60,7 +60,7 @@ impl OnTimeout {
     }
 
     pub fn parse(text: &str) -> Option<Self> {
-        [Self::Fail, Self::Skip].into_iter().find(|one| one.as_str() == text)
+        [Self::Fail, Self::Skip].into_iter().find(|choice| choice.as_str() == text)
     }
 }
 
@@ -171,7 +171,7 @@ mod tests {
     fn read(name: &str, kwargs: &str) -> (Option<Pause>, Vec<String>) {
         let mut problems = Problems::default();
         let pause = Pause::read(&mut problems, name, &json::written(kwargs.to_owned()));
-        (pause, problems.found.into_iter().map(|one| one.pointer).collect())
+        (pause, problems.found.into_iter().map(|problem| problem.pointer).collect())
     }
 
     #[test]

@@ -61,7 +61,7 @@ impl RetryPolicy {
     /// Whether an exception of this class is a reason to run again. A result names only the exception's own class, not its base
     /// classes, so only that class is compared.
     pub fn covers(&self, class: &str) -> bool {
-        let names = |list: &[String]| list.iter().any(|one| one == class);
+        let names = |list: &[String]| list.iter().any(|name| name == class);
         !names(&self.never) && (self.on.is_empty() || names(&self.on))
     }
 

@@ -115,10 +115,10 @@ impl Incidents for Adapter {
 
     async fn settle_notices(&self, settled: &[SettledNotice]) -> Result<(), Error> {
         let mut tx = self.begin().await?;
-        for one in settled {
-            let query = match one.again_at {
-                Some(at) => sqlx::query(AGAIN).bind(one.no).bind(at.0),
-                None => sqlx::query(SENT).bind(one.no),
+        for notice in settled {
+            let query = match notice.again_at {
+                Some(at) => sqlx::query(AGAIN).bind(notice.no).bind(at.0),
+                None => sqlx::query(SENT).bind(notice.no),
             };
             query.execute(&mut *tx).await?;
         }

@@ -28,24 +28,24 @@ statements! {
 #[async_trait]
 impl Logs for Adapter {
     async fn append_logs(&self, news: &[TaskLog], most: i64, now: Time) -> Result<Vec<TaskId>, Error> {
-        let mut ids: Vec<TaskId> = news.iter().map(|one| one.uuid.clone()).collect();
+        let mut ids: Vec<TaskId> = news.iter().map(|piece| piece.uuid.clone()).collect();
         ids.sort_unstable();
         ids.dedup();
         let known = tasks::standing(self.reads(), &ids).await?;
         let mut grown: Vec<TaskId> = Vec::new();
         let mut tx = self.begin_logs().await?;
-        for one in news {
-            let Some(task) = known.iter().find(|task| task.id == one.uuid) else { continue };
-            let found = sqlx::query(STANDING).bind(task.no).bind(one.retries).fetch_optional(&mut *tx).await?;
+        for piece in news {
+            let Some(task) = known.iter().find(|task| task.id == piece.uuid) else { continue };
+            let found = sqlx::query(STANDING).bind(task.no).bind(piece.retries).fetch_optional(&mut *tx).await?;
             let before = found.as_ref().map(standing).transpose()?;
-            let Some((lines, after)) = append(before.as_ref(), one, most, now) else { continue };
+            let Some((lines, after)) = append(before.as_ref(), piece, most, now) else { continue };
             let next = sqlx::query(LAST).bind(task.no).fetch_optional(&mut *tx).await?;
             let first: i64 = next.map_or(Ok(1), |row| row.try_get(0))?;
             sqlx::query(APPEND)
                 .bind(task.no)
                 .bind(first)
                 .bind(i32::try_from(lines.len()).unwrap_or(i32::MAX))
-                .bind(one.retries)
+                .bind(piece.retries)
                 .bind(after.next_seq)
                 .bind(after.bytes)
                 .bind(after.began_at)
@@ -54,7 +54,7 @@ impl Logs for Adapter {
                 .bind(serde_json::to_string(&lines).expect("texts and numbers are JSON"))
                 .execute(&mut *tx)
                 .await?;
-            grown.push(one.uuid.clone());
+            grown.push(piece.uuid.clone());
         }
         grown.dedup();
         self.tell_grown(&mut tx, &grown).await?;

@@ -55,8 +55,8 @@ statements! {
     /// Transactions of others (of other databases too) have ids from the same counter and may stay open for hours; they are told
     /// by their locks. A transaction of ours holds a lock on a table of the schema before it gets an id and until it has ended, so
     /// one that is seen without such a lock is not ours. Nor is one that has locks on the inbox alone: that is an application with a call
-    /// that it has not committed, and what takes calls out of the inbox writes tasks in a transaction of their own. One that has no locks any more has just ended: it counts, this once. The
-    /// answer is for statements that begin later: what ended since is visible to them.
+    /// that it has not committed, and what takes calls out of the inbox writes tasks in a transaction of their own. One that has no locks
+    /// any more has just ended: it counts, this once. The answer is for statements that begin later: what ended since is visible to them.
     FEED_END = "with held as materialized (\
          select locktype, transactionid, pid, relation, mode from pg_locks where granted \
          and (locktype = 'transactionid' or (locktype = 'relation' \
@@ -84,8 +84,8 @@ statements! {
         "where t.task_no = any($1) and ",
         between!("$2", "$3")
     );
-    /// The state of tasks `$1` without a history. Read in one snapshot: a history may begin between two reads, and then the columns no longer
-    /// determine all events.
+    /// The state of tasks `$1` without a history. Read in one snapshot: a history may begin between two reads, and then the columns no
+    /// longer determine all events.
     PLAIN = concat!(
         "select ",
         fact_columns!(),
@@ -342,7 +342,7 @@ fn is_wanted(told: &Told, filter: &Filter) -> bool {
     let is_status = filter.status.is_empty() || filter.status.iter().any(|status| clean(status) == told.status);
     let is_phase = filter.phase.is_empty() || filter.phase.contains(&told.phase);
     let is_worker = filter.worker.is_empty()
-        || told.worker.as_ref().is_some_and(|worker| filter.worker.iter().any(|one| clean(one) == *worker));
+        || told.worker.as_ref().is_some_and(|worker| filter.worker.iter().any(|wanted| clean(wanted) == *worker));
     let is_dead = !filter.dead_letters || matches!(told.phase, Phase::Failed | Phase::Lost);
     is_status && is_phase && is_worker && is_dead
 }

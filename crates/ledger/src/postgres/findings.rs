@@ -25,7 +25,7 @@ statements! {
 impl Findings for PostgresLedger {
     async fn note_findings(&self, source: &str, findings: &[Finding]) -> Result<(), Error> {
         let texts = |part: fn(&Finding) -> &str| findings.iter().map(part).collect::<Vec<_>>();
-        let (kinds, subjects) = (texts(|one| &one.kind), texts(|one| &one.subject));
+        let (kinds, subjects) = (texts(|finding| &finding.kind), texts(|finding| &finding.subject));
         let mut tx = pool::begin(&self.pool).await?;
         sqlx::query(FORGET).bind(source).bind(&kinds).bind(&subjects).execute(&mut *tx).await?;
         if !findings.is_empty() {
@@ -33,8 +33,8 @@ impl Findings for PostgresLedger {
                 .bind(source)
                 .bind(&kinds)
                 .bind(&subjects)
-                .bind(findings.iter().map(|one| one.since.0).collect::<Vec<_>>())
-                .bind(texts(|one| &one.detail))
+                .bind(findings.iter().map(|finding| finding.since.0).collect::<Vec<_>>())
+                .bind(texts(|finding| &finding.detail))
                 .execute(&mut *tx)
                 .await?;
         }

@@ -37,9 +37,9 @@ pub(super) async fn stop(tx: &mut Tx, stopped: &[&Stopped]) -> Result<(), Error>
         return Ok(());
     }
     sqlx::query(STOP)
-        .bind(stopped.iter().map(|one| one.task_no).collect::<Vec<_>>())
-        .bind(stopped.iter().map(|one| one.gate.name()).collect::<Vec<_>>())
-        .bind(stopped.iter().map(|one| one.gate.max()).collect::<Vec<_>>())
+        .bind(stopped.iter().map(|task| task.task_no).collect::<Vec<_>>())
+        .bind(stopped.iter().map(|task| task.gate.name()).collect::<Vec<_>>())
+        .bind(stopped.iter().map(|task| task.gate.max()).collect::<Vec<_>>())
         .execute(&mut **tx)
         .await?;
     Ok(())

@@ -99,14 +99,14 @@ impl Known {
         let mut tasks: HashMap<&TaskId, Task> = HashMap::new();
         {
             let halves = self.halves();
-            for one in news {
-                if let Some(task) = halves.get(&one.task_id) {
-                    tasks.entry(&one.task_id).or_insert_with(|| task.clone());
+            for report in news {
+                if let Some(task) = halves.get(&report.task_id) {
+                    tasks.entry(&report.task_id).or_insert_with(|| task.clone());
                 }
             }
         }
         let mut trial = Applied::new(tasks.values().cloned().collect());
-        news.iter().filter(|one| tasks.contains_key(&one.task_id)).for_each(|one| trial.learn(one));
+        news.iter().filter(|report| tasks.contains_key(&report.task_id)).for_each(|report| trial.learn(report));
         let is_enough = |entry: &crate::applied::Entry| entry.touched != entry.before.is_final();
         let fitting = trial.entries.iter().filter(|entry| is_enough(entry));
         let mut enough: Vec<Task> = fitting.filter_map(|entry| tasks.remove(&entry.task.id)).collect();

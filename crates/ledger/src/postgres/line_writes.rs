@@ -102,10 +102,10 @@ async fn enter(tx: &mut Tx, entering: &[Entering]) -> Result<(), Error> {
         return Ok(());
     }
     sqlx::query(ENTER)
-        .bind(entering.iter().map(|one| one.task_no).collect::<Vec<_>>())
-        .bind(entering.iter().map(|one| one.queue.as_str()).collect::<Vec<_>>())
-        .bind(entering.iter().map(|one| one.rank).collect::<Vec<_>>())
-        .bind(entering.iter().map(|one| one.share.as_str()).collect::<Vec<_>>())
+        .bind(entering.iter().map(|task| task.task_no).collect::<Vec<_>>())
+        .bind(entering.iter().map(|task| task.queue.as_str()).collect::<Vec<_>>())
+        .bind(entering.iter().map(|task| task.rank).collect::<Vec<_>>())
+        .bind(entering.iter().map(|task| task.share.as_str()).collect::<Vec<_>>())
         .execute(&mut **tx)
         .await?;
     let keys = crate::lines::keys(entering);
@@ -113,10 +113,10 @@ async fn enter(tx: &mut Tx, entering: &[Entering]) -> Result<(), Error> {
         return Ok(());
     }
     sqlx::query(REGISTER)
-        .bind(keys.iter().map(|one| one.queue.as_str()).collect::<Vec<_>>())
-        .bind(keys.iter().map(|one| one.rank).collect::<Vec<_>>())
-        .bind(keys.iter().map(|one| one.share.as_str()).collect::<Vec<_>>())
-        .bind(keys.iter().map(|one| one.weight).collect::<Vec<_>>())
+        .bind(keys.iter().map(|key| key.queue.as_str()).collect::<Vec<_>>())
+        .bind(keys.iter().map(|key| key.rank).collect::<Vec<_>>())
+        .bind(keys.iter().map(|key| key.share.as_str()).collect::<Vec<_>>())
+        .bind(keys.iter().map(|key| key.weight).collect::<Vec<_>>())
         .execute(&mut **tx)
         .await?;
     Ok(())

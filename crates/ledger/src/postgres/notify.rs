@@ -24,7 +24,7 @@ const MAX_PAYLOAD: usize = 7_900;
 /// Silence after which the listener checks its connection.
 const QUIET: Duration = Duration::from_secs(15);
 /// How often watchers read behind a pooler, where notifications do not arrive.
-const LOOK: Duration = Duration::from_secs(1);
+const CHECK_PERIOD: Duration = Duration::from_secs(1);
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 
@@ -119,7 +119,7 @@ impl Listener {
         );
         while !stop.is_cancelled() {
             let _ = self.changed.send(Changed::Any);
-            tokio::select! { () = stop.cancelled() => return, () = tokio::time::sleep(LOOK) => {} }
+            tokio::select! { () = stop.cancelled() => return, () = tokio::time::sleep(CHECK_PERIOD) => {} }
         }
     }
 

@@ -58,7 +58,7 @@ impl Stats for PostgresLedger {
         let numbers = events::task_nos(counted.iter().copied().chain(&ends));
         let subjects = events::subjects(&self.pool, &numbers).await?;
         let ended = self.ended(&events::task_nos(ends.iter())).await?;
-        let ended: HashMap<i64, Ended> = ended.into_iter().map(|one| (one.task_no, one)).collect();
+        let ended: HashMap<i64, Ended> = ended.into_iter().map(|end| (end.task_no, end)).collect();
         let end = |entry: Entry| {
             let subject = subjects.get(&entry.task_no)?;
             Some(End {

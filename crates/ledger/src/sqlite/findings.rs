@@ -25,11 +25,11 @@ impl Findings for SqliteLedger {
         let rows = sqlx::query(OF_SOURCE).bind(source).fetch_all(&mut *tx).await?;
         let before = rows.iter().map(finding).collect::<Result<Vec<Finding>, Error>>()?;
         sqlx::query(FORGET).bind(source).execute(&mut *tx).await?;
-        for one in findings {
-            let known = before.iter().find(|known| known.kind == one.kind && known.subject == one.subject);
-            let since = known.map_or(one.since, |known| known.since);
-            let query = sqlx::query(NOTE).bind(source).bind(&one.kind).bind(&one.subject).bind(since.0);
-            query.bind(&one.detail).execute(&mut *tx).await?;
+        for finding in findings {
+            let known = before.iter().find(|known| known.kind == finding.kind && known.subject == finding.subject);
+            let since = known.map_or(finding.since, |known| known.since);
+            let query = sqlx::query(NOTE).bind(source).bind(&finding.kind).bind(&finding.subject).bind(since.0);
+            query.bind(&finding.detail).execute(&mut *tx).await?;
         }
         tx.commit().await?;
         Ok(())

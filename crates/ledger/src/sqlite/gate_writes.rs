@@ -30,8 +30,8 @@ pub(super) async fn first(tx: &mut Tx, gates: &[String]) -> Result<Vec<(String, 
 }
 
 pub(super) async fn stop(tx: &mut Tx, stopped: &[&Stopped]) -> Result<(), Error> {
-    for one in stopped {
-        let query = sqlx::query(STOP).bind(one.task_no).bind(one.gate.name()).bind(one.gate.max());
+    for task in stopped {
+        let query = sqlx::query(STOP).bind(task.task_no).bind(task.gate.name()).bind(task.gate.max());
         query.execute(&mut **tx).await?;
     }
     Ok(())

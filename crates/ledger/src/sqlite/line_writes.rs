@@ -72,12 +72,12 @@ pub(super) async fn settle(
     for (task_no, queue) in occupied {
         sqlx::query(OCCUPY).bind(task_no).bind(queue).execute(&mut **tx).await?;
     }
-    for one in entering {
-        let query = sqlx::query(ENTER).bind(one.task_no).bind(&one.queue).bind(one.rank).bind(&one.share);
+    for task in entering {
+        let query = sqlx::query(ENTER).bind(task.task_no).bind(&task.queue).bind(task.rank).bind(&task.share);
         query.execute(&mut **tx).await?;
     }
-    for one in crate::lines::keys(entering) {
-        let query = sqlx::query(REGISTER).bind(&one.queue).bind(one.rank).bind(&one.share).bind(one.weight);
+    for key in crate::lines::keys(entering) {
+        let query = sqlx::query(REGISTER).bind(&key.queue).bind(key.rank).bind(&key.share).bind(key.weight);
         query.execute(&mut **tx).await?;
     }
     Ok(())

@@ -81,7 +81,9 @@ impl Stats for SqliteLedger {
         }
         let rows: Vec<_> = amounts
             .iter()
-            .map(|(one, amount)| (one.span.secs(), one.at.0, one.measure, one.bucket, &one.name, &one.queue, *amount))
+            .map(|(count, amount)| {
+                (count.span.secs(), count.at.0, count.measure, count.bucket, &count.name, &count.queue, *amount)
+            })
             .collect();
         sqlx::query(ADD).bind(list(&rows)).execute(&mut *tx).await?;
         for kind in failures {

@@ -241,8 +241,8 @@ fn one_of(query: &mut QueryBuilder<Sqlite>, column: &'static str, values: &[Stri
     match values {
         [] => {}
         // A single value can be read from its index in the list's order.
-        [one] => {
-            query.push(" and ").push(column).push(" = ").push_bind(clean(one).into_owned());
+        [value] => {
+            query.push(" and ").push(column).push(" = ").push_bind(clean(value).into_owned());
         }
         many => among(query, column, many),
     }

@@ -156,9 +156,9 @@ fn log(args: &MultiValue) -> mlua::Result<Value> {
         .map(|word| String::from_utf8_lossy(&word).into_owned())
         .collect();
     match level {
-        0 | 1 => tracing::debug!("a script says: {}", words.join(" ")),
-        2 => tracing::info!("a script says: {}", words.join(" ")),
-        3 => tracing::warn!("a script says: {}", words.join(" ")),
+        0 | 1 => tracing::debug!("a Lua script logged: {}", words.join(" ")),
+        2 => tracing::info!("a Lua script logged: {}", words.join(" ")),
+        3 => tracing::warn!("a Lua script logged: {}", words.join(" ")),
         _ => return Err(raise(&text("ERR Invalid log level."))),
     }
     Ok(Value::Nil)

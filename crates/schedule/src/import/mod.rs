@@ -117,7 +117,8 @@ fn definition(document: &Json) -> Result<Definition, String> {
     let fields = Fields::parse(document.get()).map_err(|error| error.to_string())?;
     let rest = object(fields.iter().filter(|(name, _)| !matches!(*name, "name" | "paused")));
     Definition::parse(rest.get(), Limits::default()).map_err(|found| {
-        let said = found.iter().map(|one| format!("{} {}", one.pointer.trim_start_matches('/'), one.detail));
+        let said =
+            found.iter().map(|problem| format!("{} {}", problem.pointer.trim_start_matches('/'), problem.detail));
         said.collect::<Vec<_>>().join("; ")
     })
 }

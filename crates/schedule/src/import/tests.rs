@@ -9,9 +9,9 @@ const NOW: Time = Time(1_795_176_000_000_000);
 fn shown(imported: &[Imported]) -> Vec<String> {
     imported
         .iter()
-        .map(|one| match &one.document {
+        .map(|entry| match &entry.document {
             Ok(document) => document.get().to_owned(),
-            Err(reason) => format!("{}: {reason}", one.name),
+            Err(reason) => format!("{}: {reason}", entry.name),
         })
         .collect()
 }
@@ -82,7 +82,7 @@ fn periodic_tasks_of_django_are_taken_over() {
 #[test]
 fn names_that_become_equal_are_told_apart() {
     let dump = r#"{"a b": {"task": "t", "schedule": 5}, "a/b": {"task": "t", "schedule": 5}, "봉사": {"task": "t", "schedule": 5}}"#;
-    let names: Vec<String> = celery::read(dump, None, NOW).unwrap().into_iter().map(|one| one.name).collect();
+    let names: Vec<String> = celery::read(dump, None, NOW).unwrap().into_iter().map(|entry| entry.name).collect();
     assert_eq!(names, ["a-b", "a-b-2", "봉사"]);
 }
 
@@ -92,7 +92,7 @@ fn names_of_any_script_are_kept_and_cut_between_characters() {
     let dump = format!(
         r#"{{"{long}1": {{"task": "t", "schedule": 5}}, "{long}2": {{"task": "t", "schedule": 5}}, "a\u202eb": {{"task": "t", "schedule": 5}}, "!": {{"task": "t", "schedule": 5}}, "🚀 nightly": {{"task": "t", "schedule": 5}}}}"#
     );
-    let names: Vec<String> = celery::read(&dump, None, NOW).unwrap().into_iter().map(|one| one.name).collect();
+    let names: Vec<String> = celery::read(&dump, None, NOW).unwrap().into_iter().map(|entry| entry.name).collect();
     assert_eq!(names.iter().filter(|name| name.starts_with("봉봉")).count(), 2, "{names:?}");
     assert!(names.iter().any(|name| name.chars().count() == 92 && name.ends_with("-2")), "{names:?}");
     for kept in ["a-b", "schedule", "🚀-nightly"] {

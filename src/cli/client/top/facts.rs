@@ -66,7 +66,7 @@ impl Facts {
         let mut facts = Self {
             queues: queues.iter().map(queue).collect(),
             workers: workers.iter().map(worker).collect(),
-            incidents: incidents.iter().map(|one| incident(one, client)).collect(),
+            incidents: incidents.iter().map(|found| incident(found, client)).collect(),
             rates: rates(&points),
         };
         facts.queues.sort_by(|a, b| (b.waiting + b.held).cmp(&(a.waiting + a.held)).then(a.name.cmp(&b.name)));

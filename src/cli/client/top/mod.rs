@@ -42,7 +42,7 @@ enum Wish {
     Move(isize),
     Pane(Pane),
     NextPane,
-    Look,
+    Refresh,
     Redraw,
 }
 
@@ -71,7 +71,7 @@ impl Top {
             terminal.draw(|frame| screen::draw(frame, &mut view)).map_err(|error| Failure::Here(error.to_string()))?;
             let wish = tokio::select! {
                 wish = wishes.recv() => wish.unwrap_or(Wish::Leave),
-                () = tokio::time::sleep_until(due) => Wish::Look,
+                () = tokio::time::sleep_until(due) => Wish::Refresh,
             };
             match wish {
                 Wish::Leave => return Ok(()),
@@ -79,16 +79,16 @@ impl Top {
                 Wish::Pane(pane) => view.pane = pane,
                 Wish::NextPane => view.pane = view.pane.next(),
                 Wish::Redraw => {}
-                Wish::Look => {
+                Wish::Refresh => {
                     let mut reading = std::pin::pin!(Facts::read(client));
-                    let looked = loop {
+                    let refreshed = loop {
                         tokio::select! {
-                            looked = &mut reading => break looked,
+                            refreshed = &mut reading => break refreshed,
                             // A gateway that does not answer must not delay quitting.
                             wish = wishes.recv() => if matches!(wish, None | Some(Wish::Leave)) { return Ok(()) },
                         }
                     };
-                    view.look(looked);
+                    view.show_refresh(refreshed);
                     due = Instant::now() + Duration::from_secs(self.interval);
                 }
             }
@@ -133,7 +133,7 @@ fn wish(event: &Event) -> Option<Wish> {
         KeyCode::Char('1') => Some(Wish::Pane(Pane::Queues)),
         KeyCode::Char('2') => Some(Wish::Pane(Pane::Workers)),
         KeyCode::Char('3') => Some(Wish::Pane(Pane::Incidents)),
-        KeyCode::Char('r') => Some(Wish::Look),
+        KeyCode::Char('r') => Some(Wish::Refresh),
         _ => None,
     }
 }

@@ -42,8 +42,8 @@ impl View {
         Self { facts, trouble: None, pane: Pane::Queues, places }
     }
 
-    pub fn look(&mut self, looked: Result<Facts, Failure>) {
-        match looked {
+    pub fn show_refresh(&mut self, refreshed: Result<Facts, Failure>) {
+        match refreshed {
             Ok(facts) => (self.facts, self.trouble) = (facts, None),
             Err(failure) => self.trouble = Some(failure.to_string()),
         }
@@ -266,7 +266,7 @@ mod tests {
     #[test]
     fn a_gateway_that_is_away_is_told_and_what_was_seen_stays() {
         let mut view = View::new(facts());
-        view.look(Err(Failure::Unreachable("nobody answers".into())));
+        view.show_refresh(Err(Failure::Unreachable("nobody answers".into())));
         let screen = drawn(&mut view, 100, 30);
         assert!(screen.contains("nobody answers") && screen.contains("w1@host"), "{screen}");
     }

@@ -34,7 +34,7 @@ impl Checked {
         }
     }
 
-    pub(in crate::edge::extract) fn one<'a>(&mut self, parameters: &'a Parameters, name: &str) -> Option<&'a str> {
+    pub(in crate::edge::extract) fn single<'a>(&mut self, parameters: &'a Parameters, name: &str) -> Option<&'a str> {
         let values = parameters.all(name);
         if values.len() > 1 {
             self.refuse(name, "stands twice");
@@ -56,7 +56,7 @@ impl Checked {
     }
 
     pub(in crate::edge::extract) fn time(&mut self, parameters: &Parameters, name: &str) -> Option<Time> {
-        let text = self.one(parameters, name)?;
+        let text = self.single(parameters, name)?;
         let time = Time::parse_rfc3339(text).ok();
         if time.is_none() {
             self.refuse(name, "must be an RFC 3339 time with an offset, as 2026-11-20T18:17:30Z");
@@ -65,7 +65,7 @@ impl Checked {
     }
 
     pub(super) fn limit(&mut self, parameters: &Parameters) -> i64 {
-        let Some(text) = self.one(parameters, "limit") else { return DEFAULT_LIMIT };
+        let Some(text) = self.single(parameters, "limit") else { return DEFAULT_LIMIT };
         match text.parse() {
             Ok(limit) if (1..=MAX_LIMIT).contains(&limit) => limit,
             _ => {
@@ -81,7 +81,7 @@ impl Checked {
         parameters: &Parameters,
         read: impl Fn(&str) -> Option<T>,
     ) -> Result<Option<T>, Problem> {
-        let Some(text) = self.one(parameters, "cursor") else { return Ok(None) };
+        let Some(text) = self.single(parameters, "cursor") else { return Ok(None) };
         match read(text) {
             Some(place) => Ok(Some(place)),
             None if self.errors.is_empty() => Err(foreign_cursor()),

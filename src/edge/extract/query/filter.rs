@@ -22,9 +22,9 @@ impl Checked {
             queue: self.many(parameters, "queue"),
             worker: self.many(parameters, "worker"),
             labels: self.labels(parameters),
-            root_id: self.one(parameters, "root_id").map(usual),
-            group_id: self.one(parameters, "group_id").map(usual),
-            schedule: self.one(parameters, "schedule").map(str::to_owned),
+            root_id: self.single(parameters, "root_id").map(usual),
+            group_id: self.single(parameters, "group_id").map(usual),
+            schedule: self.single(parameters, "schedule").map(str::to_owned),
             from: self.time(parameters, "from"),
             to: self.time(parameters, "to"),
             dead_letters: false,
@@ -46,7 +46,7 @@ impl Checked {
     }
 
     fn search(&mut self, parameters: &Parameters) -> Option<String> {
-        let text = self.one(parameters, "q").map(str::to_owned);
+        let text = self.single(parameters, "q").map(str::to_owned);
         if text.as_ref().is_some_and(|text| text.is_empty() || text.chars().count() > MAX_SEARCH) {
             self.refuse("q", format!("must have 1 to {MAX_SEARCH} characters"));
         }

@@ -41,7 +41,7 @@ pub fn count_query(uri: &Uri, default: usize, most: usize) -> Result<usize, Prob
     let parameters = Parameters::of(uri)?;
     let mut checked = Checked::default();
     checked.known(&parameters, &["n"]);
-    let count = match checked.one(&parameters, "n").map(str::parse) {
+    let count = match checked.single(&parameters, "n").map(str::parse) {
         None => default,
         Some(Ok(count)) if (1..=most).contains(&count) => count,
         Some(_) => {
@@ -60,8 +60,8 @@ pub fn delivery_query(uri: &Uri) -> Result<(DeliveryFilter, Page), Problem> {
     let parameters = Parameters::of(uri)?;
     let mut checked = Checked::default();
     checked.known(&parameters, &[&["task_id", "state"][..], &PAGING].concat());
-    let task_id = checked.one(&parameters, "task_id").map(str::to_owned);
-    let state = checked.one(&parameters, "state").and_then(|text| {
+    let task_id = checked.single(&parameters, "task_id").map(str::to_owned);
+    let state = checked.single(&parameters, "state").and_then(|text| {
         let state = DeliveryState::parse(text);
         if state.is_none() {
             checked.refuse("state", "is none of pending, delivered and failed");
@@ -82,7 +82,7 @@ pub fn messages_query(uri: &Uri) -> Result<(i64, i64), Problem> {
     let mut checked = Checked::default();
     checked.known(&parameters, &PAGING);
     let limit = checked.limit(&parameters);
-    let cursor = checked.one(&parameters, "cursor").map(cursor::read);
+    let cursor = checked.single(&parameters, "cursor").map(cursor::read);
     let limit = checked.done(limit)?;
     match cursor {
         None => Ok((0, limit)),

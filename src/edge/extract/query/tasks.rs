@@ -58,7 +58,7 @@ pub fn feed_filter(uri: &Uri) -> Result<Filter, Problem> {
 impl Checked {
     /// Beside it there are no pages.
     fn newest(&mut self, parameters: &Parameters) -> bool {
-        let newest = match self.one(parameters, "newest") {
+        let newest = match self.single(parameters, "newest") {
             None | Some("false") => return false,
             Some("true") => true,
             Some(_) => {
