@@ -1,5 +1,5 @@
-//! What Cargo cannot say about the structure: which room of `src/` may use which, what stays in one place inside a crate, how
-//! long a file may be. Which crate may use which, and who has the drivers, stands in the manifests.
+//! Checks the structure where Cargo cannot: which folder of `src/` may use which, what must stay in one place inside a crate, how
+//! long a file may be. The manifests say which crate may use which, and which have the database drivers.
 //!
 //! Comments and `#[cfg(test)]` parts do not count.
 
@@ -15,15 +15,15 @@ use regex::Regex;
 
 use crate::harness::celery::root;
 
-/// A file above this has a second idea in it.
+/// A longer file usually has a second idea in it.
 const MOST_LINES: usize = 450;
-/// What somebody who writes tasks with the worker library must not have to build.
+/// Dependencies that a user of the worker library must not have to build.
 const NOT_IN_THE_WORKER: [&str; 5] = ["axum", "sqlx", "mlua", "scraper", "utoipa-swagger-ui"];
 
 struct Source {
     /// Relative to the project, with forward slashes.
     path: String,
-    /// The code without comments, texts and tests.
+    /// The code without comments, strings and tests.
     code: String,
     text: String,
     lines: usize,
@@ -58,7 +58,7 @@ const RULES: &[Rule] = &[
     },
 ];
 
-/// Read once: the patterns are slow without optimisation.
+/// Read only once, because the patterns are slow in a debug build.
 static SOURCES: LazyLock<Vec<Source>> = LazyLock::new(|| {
     let mut found = Vec::new();
     for folder in source_folders() {
@@ -77,7 +77,7 @@ static SOURCES: LazyLock<Vec<Source>> = LazyLock::new(|| {
     found
 });
 
-/// `src/` and that of each crate.
+/// `src/` and the `src/` of each crate.
 fn source_folders() -> Vec<PathBuf> {
     let crates = fs::read_dir(root().join("crates")).expect("crates is readable");
     let inner = crates.map(|entry| entry.expect("readable").path().join("src"));
@@ -97,7 +97,7 @@ fn collect(folder: &Path, each: &mut impl FnMut(&Path)) {
     }
 }
 
-/// The code up to the tests at its end, without line comments and texts. Patterns would take ten times as long, unoptimised.
+/// The code up to the tests at its end, without line comments and strings. Patterns would take ten times as long in a debug build.
 fn code(text: &str) -> String {
     let mut rest = &text[..beginning_of_tests(text)];
     let mut code = String::with_capacity(rest.len());
@@ -129,7 +129,7 @@ fn after_text(text: &str) -> &str {
     end.map_or("", |end| &text[end + 1..])
 }
 
-/// Where a module of tests begins, with its attributes.
+/// The position at which a module of tests begins, with its attributes.
 fn beginning_of_tests(text: &str) -> usize {
     let begins = |(place, mark): &(usize, &str)| {
         let at_line_start = *place == 0 || text[..*place].ends_with('\n');
@@ -139,7 +139,7 @@ fn beginning_of_tests(text: &str) -> usize {
     text.match_indices("#[cfg(test)]\n").find(begins).map_or(text.len(), |(place, _)| place)
 }
 
-/// Files that are tests as a whole: `foo_tests.rs`, `foo/tests.rs`.
+/// Files that contain only tests: `foo_tests.rs`, `foo/tests.rs`.
 fn is_test(path: &str) -> bool {
     path.ends_with("tests.rs") || path.contains("/tests/") || path.ends_with("celery/src/vectors.rs")
 }
@@ -168,7 +168,7 @@ fn things_are_found_in_their_places_only() {
     refuse(&offences);
 }
 
-/// The rooms of `src/` and the rooms that each uses.
+/// The folders of `src/`, each with the folders that it uses.
 fn rooms() -> BTreeMap<String, BTreeSet<String>> {
     let used = Regex::new(r"\bcrate::(\w+)").expect("a pattern");
     let mut rooms: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
@@ -181,7 +181,7 @@ fn rooms() -> BTreeMap<String, BTreeSet<String>> {
     rooms
 }
 
-/// Takes away, again and again, the rooms that use none of those that are left: what stays is in a circle or above one.
+/// Repeatedly removes the folders that use none of the remaining ones. What remains is in an import circle, or uses one.
 #[test]
 fn no_room_is_in_an_import_circle() {
     let mut left = rooms();

@@ -1,4 +1,4 @@
-//! The clients for other languages, each by its own tests, against a gateway with real Celery workers of both versions.
+//! Runs the tests of the clients for other languages against a gateway with real Celery workers of both versions.
 
 use std::path::Path;
 use std::process::Command;
@@ -58,7 +58,7 @@ async fn the_typescript_client_passes_its_tests() {
     passes(command).await;
 }
 
-/// Runs the client's tests as somebody with this Celery would.
+/// Runs the client's tests with this version of Celery.
 async fn beside_celery(version: Version, arguments: &[&str]) {
     let celery = CeleryOptions { version, concurrency: 4, ..CeleryOptions::default() };
     let env = Harness::start(&Options { celery, config: ALLOWED.to_owned(), ..Options::default() });

@@ -1,4 +1,4 @@
-//! The contract as others read it: linters find no error in it, and generators make clients of it.
+//! The OpenAPI document works with other tools: linters find no error in it, and generators build clients from it.
 
 use std::path::PathBuf;
 use std::process::{Command, Output};
@@ -55,7 +55,7 @@ pub fn environment(name: &str) -> PathBuf {
 }
 
 /// # Panics
-/// With all that it said, when it fails.
+/// With its output, when it fails.
 pub fn succeeds(command: &mut Command) -> Output {
     let done = command.current_dir(celery::root()).output().expect("run tests/setup.sh first");
     let said = String::from_utf8_lossy(&done.stdout).into_owned() + &String::from_utf8_lossy(&done.stderr);

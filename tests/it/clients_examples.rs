@@ -1,4 +1,4 @@
-//! The examples for web frameworks, each started by its one command.
+//! The examples for web frameworks, each started by its single command.
 
 use std::process::Command;
 
@@ -79,7 +79,7 @@ impl Example {
         Self { _process: process, http: Http::new(format!("http://127.0.0.1:{port}")) }
     }
 
-    /// What the page of this order says once its status is this.
+    /// The text of this order's page when it has this status.
     async fn finished(&self, order: &Value, status: &str) -> Value {
         let path = format!("/orders/{}", order["id"].as_str().expect("an id"));
         eventually(&format!("{path} is {status}"), async || {

@@ -1,4 +1,4 @@
-//! DAGs between unmodified Celery workers: what the wire carries, what the gateway sends, and what of it runs again.
+//! DAGs on unmodified Celery workers: the parts that workers send, the parts that the gateway sends, and runs of the rest.
 
 use std::collections::BTreeMap;
 
@@ -64,7 +64,7 @@ async fn results_flow_by_their_places(env: &Lent<impl std::ops::Deref<Target = H
         node("fetch", "demo.echo", json!([2, {"deep": [1, 39]}]), &[]),
         node("half", "demo.add", json!(["{fetch.args.0}", 1]), &["fetch"]),
         node("note", "demo.identity", json!(["{{raw}} {half} of {fetch.args.1.deep.1}"]), &["half"]),
-        // Waits for what is one step away and for what is two steps away.
+        // A node that waits for its predecessor and for the one before that.
         node("sum", "demo.add", json!(["{half}", "{fetch.args.1.deep.1}"]), &["fetch", "half"]),
         node("last", "demo.echo", json!(["{note}", "{sum}"]), &["note", "sum"]),
     ]));

@@ -1,4 +1,4 @@
-//! `taskgate dev`: nothing installed, one process; and Python workers that join it (issue rows S1, S2, S4, W1).
+//! `taskgate dev`: one process without anything installed, and Python workers that join it (issue rows S1, S2, S4, W1).
 
 use std::time::Duration;
 

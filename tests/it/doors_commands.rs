@@ -1,4 +1,4 @@
-//! Command tasks: an executable sees nothing of its worker, takes no more than its share, and gets values, never options or paths.
+//! Command tasks: an executable sees nothing of its worker, keeps within its limits, and gets values, never options or paths.
 
 use std::os::unix::fs::PermissionsExt;
 
@@ -35,7 +35,7 @@ impl Commands {
         Self { gateway, http }
     }
 
-    /// The end of a signature.
+    /// Submits a signature and returns the answer with its end.
     pub async fn run(&self, signature: &Value) -> Value {
         self.http.post_with("/v1/tasks", &[("prefer", "wait=60")], signature).await.expect(200)
     }
@@ -108,7 +108,7 @@ async fn a_command_has_a_directory_of_its_own() {
     }
 }
 
-/// A message of somebody else may have any text as its id.
+/// A message of another client may have any text as its id.
 #[tokio::test]
 async fn an_id_is_never_a_path() {
     let dev = Commands::start(SHELL);

@@ -12,7 +12,7 @@ use crate::harness::gateway::run;
 use crate::harness::wait::DEADLINE;
 use crate::harness::{Gateway, ports};
 
-/// What the port of dev's Redis answers to these bytes before it hangs up, or has answered when `enough` came.
+/// The answer of dev's Redis port to these bytes, until it closes the connection or has sent `enough`.
 async fn said(port: u16, bytes: &[u8], enough: &[u8]) -> String {
     let mut stream = TcpStream::connect(("127.0.0.1", port)).await.expect("it listens");
     let _ = stream.write_all(bytes).await;

@@ -1,4 +1,4 @@
-//! The edges of HTTP, webhooks and logs.
+//! Unusual and malformed input of HTTP, webhooks and logs.
 
 use std::time::Duration;
 

@@ -1,4 +1,4 @@
-//! One rule for a task, wherever it is named: what the endpoint of a catalog entry refuses is refused by every other way too.
+//! A task obeys the same rules however it is submitted: what the endpoint of a catalog entry refuses, every other way refuses too.
 
 use reqwest::Method;
 use serde_json::{Value, json};

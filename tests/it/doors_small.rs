@@ -1,4 +1,4 @@
-//! Small requests cost little: what one client sends is bounded while it is read, and holds up nobody else.
+//! Small requests cannot cause large costs: what one client sends is bounded while it is read, and delays no other client.
 
 use std::io::Write;
 use std::time::Duration;
@@ -49,7 +49,7 @@ async fn a_packed_body_is_limited_by_what_it_unpacks_to() {
     batch(bomb).await.problem(413, "payload-too-large");
 }
 
-/// What is answered to a body that never ends.
+/// The answer to a body that never ends.
 async fn endless(gateway: &Gateway, kind: &str, part: &[u8]) -> String {
     let stream = TcpStream::connect(("127.0.0.1", gateway.port)).await.expect("it listens");
     let (mut reader, mut writer) = stream.into_split();
@@ -80,7 +80,7 @@ async fn a_line_without_an_end_is_answered_in_time() {
         let answer = endless(&gateway, kind, &[b'x'; 16 << 10]).await;
         assert!(answer.starts_with("HTTP/1.1 413 "), "{kind}: {answer}");
     }
-    // So slow that no read is ever late by itself.
+    // So slow that the whole takes too long, although no single read does.
     let stream = TcpStream::connect(("127.0.0.1", gateway.port)).await.expect("it listens");
     let (mut reader, mut writer) = stream.into_split();
     let head = "POST /v1/tasks/batch HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/x-ndjson\r\nTransfer-Encoding: chunked\r\n\r\n";
@@ -141,7 +141,7 @@ async fn a_queue_that_redis_refuses_holds_up_nobody_else() {
     .await;
     let after = env.submit_signature(json!({"task": "demo.add", "args": [1, 2], "queue": "healthy"})).await;
     env.in_phase(&after, "queued").await;
-    // Nothing of the others is lost or said to be queued: they are held, with the reason.
+    // The other tasks are not lost and not reported as queued: they are held, with the reason.
     let held = eventually("the refused ones are held", async || {
         let found = env.http.get("/v1/tasks?queue=poisoned&phase=held").await.expect(200)["tasks"].clone();
         (found.as_array().map(Vec::len) == Some(20)).then_some(found)
@@ -153,7 +153,7 @@ async fn a_queue_that_redis_refuses_holds_up_nobody_else() {
     assert_eq!(env.redis.command::<usize>(0, &["LLEN", "healthy"]), 21);
 }
 
-/// PostgreSQL takes no NUL in a text: whatever reaches it was read here first.
+/// PostgreSQL accepts no NUL in a text, so these texts were checked before they reached it.
 #[tokio::test]
 async fn no_text_of_a_request_is_an_internal_error() {
     let gateway = gateway("");

@@ -1,5 +1,5 @@
-//! Tokens limited to names: every operation of the contract, every scope, tasks in and out of the pattern, and every way that leads to a
-//! task. An operation that nobody has classified here fails the test.
+//! Tokens that are limited to task names: every operation of the contract, every scope, tasks inside and outside of the pattern, and
+//! every way to reach a task. An operation that is not classified here fails the test.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -12,23 +12,23 @@ use crate::harness::gateway::run;
 use crate::harness::postgres::cluster;
 use crate::harness::{Answer, Gateway, Redis, RedisOptions, Stopwatch};
 
-/// Stands in arguments, labels and names of everything that is foreign.
+/// A text in the arguments, labels and names of everything that belongs to others.
 const SECRET: &str = "foreign-secret";
 
-/// How an operation is called, and what it asks of its caller.
+/// How an operation is called, and what its caller needs.
 #[derive(Clone, Copy)]
 enum Kind {
-    /// Nobody needs a token.
+    /// Needs no token.
     Open,
-    /// `scope`; of the whole fleet: closed to a limited token.
+    /// Needs `scope`; concerns the whole fleet, so it is closed to a limited token.
     Fleet(&'static str),
-    /// `scope`; its path has the id of a task: a foreign one is as unknown as one that never was.
+    /// Needs `scope`; its path has the id of a task: another caller's task is as unknown as one that never existed.
     OfTask(&'static str),
-    /// `scope`; its path has the name of a schedule.
+    /// Needs `scope`; its path has the name of a schedule.
     OfSchedule(&'static str),
-    /// `scope`; shows or changes many: of these only those that the token sees.
+    /// Needs `scope`; shows or changes many tasks: only those that the token sees.
     Many(&'static str),
-    /// Submits what its body names.
+    /// Submits the tasks that its body names.
     Submits,
 }
 
@@ -165,7 +165,7 @@ async fn every_operation_asks_for_its_scope() {
             Kind::Fleet(scope) | Kind::OfTask(scope) | Kind::OfSchedule(scope) | Kind::Many(scope) => scope,
         };
         for (scope, caller) in &scopes {
-            // What is allowed is not done here: a stream would not end, a purge would purge.
+            // Allowed calls are not made here: a stream would not end, a purge would delete messages.
             if *scope == needed || *scope == "admin" {
                 continue;
             }
@@ -176,13 +176,13 @@ async fn every_operation_asks_for_its_scope() {
     }
 }
 
-/// Everything that is somebody else's, made by the administrator.
+/// Everything that belongs to others, created by the administrator.
 struct Foreign {
     /// Tasks and canvases that a limited token may not see.
     ids: Vec<String>,
-    /// A task of its own, in the middle of a canvas of others.
+    /// A task that the token sees, in the middle of a canvas of others.
     own_in_chain: String,
-    /// One that was lost: it stands in the list of dead letters.
+    /// A lost task, which is in the list of dead letters.
     dead: String,
     schedule: String,
 }
@@ -246,7 +246,7 @@ async fn every_operation_keeps_to_the_names_of_its_token() {
             Kind::OfSchedule(_) => {
                 let unknown = call(&limited, &method, &filled(&path, "", "nobody-has-this"), "{}").await;
                 let answer = call(&limited, &method, &filled(&path, "", &foreign.schedule), "{}").await;
-                // PUT writes a new one under a name that is free; a name that is taken is told, as anywhere.
+                // PUT creates a schedule under a free name; a taken name is refused, as everywhere.
                 assert!(method == "PUT" || answer.status == unknown.status, "{method} {path}: {}", answer.text());
                 assert!(answer.status >= 400, "{method} {path}: {}", answer.text());
             }
@@ -256,7 +256,7 @@ async fn every_operation_keeps_to_the_names_of_its_token() {
             Kind::Many(_) => {
                 let answer = call(&limited, &method, &path, "{}").await;
                 assert!(answer.status != 500 && !answer.text().contains(SECRET), "{method} {path}: {}", answer.text());
-                // Which canvas an own task stands in is told (`root_id`, `group_id`); the ids open nothing.
+                // A visible task shows the ids of its canvas (`root_id`, `group_id`), but the ids give no access.
                 for id in &foreign.ids {
                     let shown = format!("\"task_id\":\"{id}\"");
                     assert!(!answer.text().contains(&shown), "{method} {path} shows {id}: {}", answer.text());
@@ -288,7 +288,7 @@ async fn every_operation_keeps_to_the_names_of_its_token() {
     nobody_elses_was_touched(&guarded.admin(), &foreign).await;
 }
 
-/// The feed from its beginning, up to a task of its own.
+/// The feed from its beginning, up to a task that the token sees.
 async fn feed_of(limited: &Caller) {
     let headers = [("authorization", limited.token.as_str()), ("last-event-id", "0")];
     let mut stream = limited.http.events("/v1/events", &headers).await;
@@ -303,7 +303,7 @@ async fn feed_of(limited: &Caller) {
     panic!("the stream ended before {own}");
 }
 
-/// Its own step it sees; nothing of the steps around it, and it cannot make them run.
+/// The token sees its own step, nothing of the steps around it, and cannot make them run.
 async fn own_task_in_a_foreign_canvas(guarded: &Guarded, limited: &Caller, foreign: &Foreign) {
     let own = &foreign.own_in_chain;
     for way in ["", "/message", "/explain", "/graph", "/events"] {
@@ -315,7 +315,7 @@ async fn own_task_in_a_foreign_canvas(guarded: &Guarded, limited: &Caller, forei
     again.problem(409, "not-replayable");
     assert!(!again.text().contains(SECRET), "{}", again.text());
     call(&guarded.admin(), "POST", &format!("/v1/tasks/{own}/retry"), "{}").await.expect(202);
-    // Whether an id is taken is nobody else's business.
+    // It must not learn whether another caller's id exists.
     let answers = [&foreign.ids[0], "0199c2a8-0000-7000-8000-0000000000ff"].map(|id| {
         let body = json!({"task": "mine.work", "task_id": id}).to_string();
         async move { call(limited, "POST", "/v1/tasks", &body).await }
@@ -375,7 +375,7 @@ async fn a_word_of_one_namespace_blocks_nobody_elses() {
         (other.get(&path).await.expect(200)["phase"] == "queued").then_some(())
     })
     .await;
-    // A refusal says the word as it was said, wherever it is told.
+    // A refusal repeats the name as the caller wrote it.
     let rejected = json!({"task": "demo.add", "unique": {"key": "once", "on_conflict": "reject"}});
     let refused = submit(&same, &rejected).await;
     refused.problem(409, "unique-key-held");
@@ -384,7 +384,7 @@ async fn a_word_of_one_namespace_blocks_nobody_elses() {
     for told in [refused.text(), batch.text()] {
         assert!(told.contains("the unique key once") && !told.contains("@first"), "{told}");
     }
-    // Nobody reaches into another namespace by its name.
+    // A namespace's name gives no access to its keys.
     let forged = json!({"task": "demo.add", "unique": {"key": "@first/once"}});
     assert_ne!(submit(&other, &forged).await.expect(202)["task_id"], first);
     let key = |caller: &Caller| {
@@ -408,7 +408,7 @@ async fn a_waiting_answer_ends_with_its_token() {
     let path = format!("/result/{}", id.as_str().expect("an id"));
     let headers = [("authorization", leaver.token.as_str()), ("prefer", "wait=60")];
     let revoke = async {
-        // The wait has begun when the gateway has counted it among its requests; a little later is as good.
+        // The wait has begun once the gateway counts it among its requests.
         tokio::time::sleep(Duration::from_millis(500)).await;
         let database = guarded.database.clone();
         tokio::task::spawn_blocking(move || run(&["token", "revoke", "leaver"], &[("DATABASE_URL", &database)])).await

@@ -1,4 +1,4 @@
-//! Why is it where it is: one sentence and its evidence for every phase, on both ledgers.
+//! Explanations: one sentence and its evidence for every phase, on both ledgers.
 
 use std::time::Duration;
 
@@ -68,7 +68,7 @@ async fn explains_every_phase(mut scene: Scene) {
     scene.worker_is_known().await;
     ends(&scene).await;
 
-    // The worker retries one, runs one, has taken some, and the rest waits behind.
+    // The worker retries one task, runs one, and has reserved some; the rest waits in the queue.
     let retrying = scene.submit(json!({"task": "demo.retry", "args": [1, 60]})).await;
     let evidence = scene.says(&retrying, "retrying", "Attempt 1 failed on w1@test").await;
     assert!(evidence["heartbeat_age_seconds"].is_number(), "{evidence}");

@@ -1,4 +1,4 @@
-//! `taskgate export`: events and ended tasks in a Parquet file, and where the next one goes on.
+//! `taskgate export`: events and ended tasks in a Parquet file, and the position for the next export.
 
 use std::fs::File;
 use std::path::Path;
@@ -42,7 +42,7 @@ async fn an_export_goes_on_where_the_last_one_ended() {
     let first = env.submit("demo.add", json!([1, 2])).await;
     assert_eq!(env.finished(&first).await["result"], 3);
     let (one, two) = (folder("export").join("one.parquet"), folder("export").join("two.parquet"));
-    // A position is handed out once all before it are written: the newest event may be left out for a moment.
+    // A position is visible only when all lower ones are written, so the newest event may be missing for a moment.
     let (_, position) = eventually("the end is among what is exported", async || {
         let (told, position) = export(&env, "0", &one);
         told.contains("1 of them ends of tasks").then_some((told, position))

@@ -1,4 +1,4 @@
-//! What goes away comes back: Redis, the gateway, the worker. Nothing accepted is lost, nothing runs twice (P1, P2, P3, P5).
+//! Redis, the gateway and the worker stop and come back: no accepted task is lost, none runs twice (P1, P2, P3, P5).
 
 use std::time::Duration;
 
@@ -95,7 +95,7 @@ async fn a_stop_is_orderly_and_ends_streams() {
     assert_eq!(stream.next().await.expect("a snapshot").event, "snapshot");
     let code = env.gateway.stop(Duration::from_secs(10));
     assert_eq!(code, Some(0), "{}", env.gateway.log());
-    // The snapshot may have been taken before the message was published; nothing else can happen.
+    // The snapshot may be from before the publication; no other outcome is allowed.
     assert!(
         stream.rest().await.iter().all(|event| event.event == "state"),
         "the stream ends without an end of the task"

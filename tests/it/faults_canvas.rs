@@ -1,4 +1,4 @@
-//! Redis forgets the messages of steps that workers had sent: they are made again from what the ledger knows (P4).
+//! Redis loses the messages of steps that workers had sent: the sweeper rebuilds them from the ledger (P4).
 
 use std::time::Duration;
 

@@ -1,4 +1,4 @@
-//! The gateway is killed at every point of a submission's way, or PostgreSQL is; afterwards every 202 has exactly one message (P1, P2).
+//! The gateway is killed at every crash point of a submission, or PostgreSQL is; afterwards every 202 has exactly one message (P1, P2).
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use crate::harness::postgres::Cluster;
 use crate::harness::{Gateway, Redis, RedisOptions, eventually, gateway, ports, postgres};
 
-/// Requests on their way when the process dies.
+/// Concurrent requests when the process dies.
 const REQUESTS: usize = 60;
 const LISTS: [&str; 4] = ["celery", "celery\u{6}\u{16}3", "celery\u{6}\u{16}6", "celery\u{6}\u{16}9"];
 
@@ -29,7 +29,7 @@ fn counted(ids: Vec<String>) -> HashMap<String, usize> {
     })
 }
 
-/// Submits many tasks at once, again and again, until the gateway dies of it; ids of those that were answered 202.
+/// Submits batches of tasks until the gateway is killed; returns the ids that were answered 202.
 async fn submit_until_death(gateway: &mut Gateway) -> Vec<String> {
     let mut accepted = Vec::new();
     while !gateway.has_ended() {
@@ -74,7 +74,7 @@ async fn killed_at(point: &str) {
     for id in &accepted {
         assert_eq!(counts.get(id), Some(&1), "{point}: messages of the accepted task {id}\n{}", second.log());
     }
-    // What was committed without an answer is a task like any other.
+    // A task that was committed without an answer is a task like any other.
     assert_eq!(counts.len(), tasks, "{point}: one message for each task of the ledger");
     assert!(counts.values().all(|count| *count == 1), "{point}: {counts:?}");
 }
@@ -113,7 +113,7 @@ async fn killed_twice_in_a_row_at_the_same_place() {
         let port = ports::free();
         let config = gateway::config(port, &database, &redis.url(0), &redis.url(1), "");
         let mut dying = Gateway::start(&["serve"], port, Some(&config), &[("TASKGATE_CRASH_AT", "after_push:1")]);
-        // What the one before left in the outbox may kill it before it ever answers.
+        // Rows that the previous process left in the outbox may kill it before it answers.
         eventually("it is ready or dead", async || {
             (gateway::probe(port, "/readyz") == Some(200) || dying.has_ended()).then_some(())
         })
@@ -134,7 +134,7 @@ async fn killed_twice_in_a_row_at_the_same_place() {
     assert!(accepted.iter().all(|id| counts.contains_key(id)));
 }
 
-/// That a message was pushed is written down without waiting for the disk. A crash undoes it, and the row is in the outbox again.
+/// Publications are recorded without waiting for the disk. A crash undoes the record, and the row is in the outbox again.
 #[tokio::test]
 async fn what_a_crash_of_postgresql_brings_back_is_not_published_twice() {
     const UNDONE: &str = "were in the broker already";
@@ -142,14 +142,14 @@ async fn what_a_crash_of_postgresql_brings_back_is_not_published_twice() {
     let redis = Redis::start(RedisOptions::default());
     let gateway = Gateway::serve(&cluster.empty_database(), &redis.url(0), &redis.url(1), "");
     let mut accepted = Vec::new();
-    // A lease that is renewed in between saves everything before it.
+    // A lease renewal in between would flush everything before it to the disk.
     for _ in 0..8 {
         if gateway.log().contains(UNDONE) {
             break;
         }
         accepted.extend(submit_some(&gateway).await);
         eventually("all are pushed", async || (messages(&redis).len() >= accepted.len()).then_some(())).await;
-        // The bookkeeping comes right after it, and is not on the disk so soon.
+        // The record follows immediately, and is not on the disk yet.
         tokio::time::sleep(Duration::from_millis(50)).await;
         cluster.stop();
         cluster.restart();

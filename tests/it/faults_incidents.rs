@@ -1,4 +1,4 @@
-//! What a person should look at is said, and no longer said when it is over.
+//! Incidents are reported, and end when the condition is over.
 
 use std::time::Duration;
 
@@ -29,7 +29,7 @@ async fn is_said(env: &Env, kind: &str, subject: &str) {
     assert!(!logged(env, "WARN", kind, subject).is_empty(), "it is in the log: {said}\n{}", env.gateway.log());
 }
 
-/// Lines of the log about one incident. How long it lasts may move on between two looks, so the words are not compared.
+/// Lines of the log about one incident. Its duration may change between two checks, so the words are not compared.
 fn logged(env: &Env, level: &str, kind: &str, subject: &str) -> Vec<String> {
     let (kind, subject) = (format!("kind=\"{kind}\""), format!("subject=\"{subject}\""));
     let log = env.gateway.log();
@@ -37,7 +37,7 @@ fn logged(env: &Env, level: &str, kind: &str, subject: &str) -> Vec<String> {
     log.lines().filter(about).map(str::to_owned).collect()
 }
 
-/// Begun once, ended once: an incident that lasts is no news.
+/// One line for the beginning and one for the end: an incident that lasts is not logged again.
 fn is_logged_once(env: &Env, kind: &str, subject: &str) {
     for level in ["WARN", "INFO"] {
         let lines = logged(env, level, kind, subject);
@@ -61,7 +61,8 @@ async fn a_worker_that_takes_nothing_is_said_to_be_silent_until_it_does() {
         workers["workers"][0]["queues"].as_array().is_some_and(|queues| !queues.is_empty()).then_some(())
     })
     .await;
-    // All that it may prefetch waits for a rate limit: heartbeats, nothing in its pool, and a backlog. Now and then it takes one.
+    // Everything that it may prefetch waits for a rate limit: it sends heartbeats, runs nothing, and has a backlog. Now and then it takes
+    // a task.
     let limit = json!({"arguments": {"task_name": "demo.limited", "rate_limit": "5/m"}, "timeout": 2});
     env.http.post("/v1/control/rate_limit", &limit).await.expect(200);
     for n in 0..12 {

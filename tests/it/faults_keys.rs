@@ -1,4 +1,4 @@
-//! `Idempotency-Key` and `unique`: the same thing asked for at the same instant, at two gateways, is done once.
+//! `Idempotency-Key` and `unique`: the same request, sent to two gateways at the same moment, takes effect once.
 
 use std::collections::HashSet;
 
@@ -8,13 +8,13 @@ use crate::harness::environment::{Harness, Options};
 use crate::harness::wait::{DEADLINE, within};
 use crate::harness::{Answer, Http, Latch, postgres};
 
-/// The same request many times at once, by turns at each gateway.
+/// Sends the same request many times at once, alternating between the gateways.
 async fn at_once(gateways: &[Http], count: usize, headers: &[(&str, &str)], body: &Value) -> Vec<Answer> {
     let calls = (0..count).map(|n| gateways[n % gateways.len()].post_with("/v1/tasks", headers, body));
     futures_util::future::join_all(calls).await
 }
 
-/// More than an hour goes by for what expires in this table.
+/// Moves the expiry times in this table back by more than an hour.
 fn passes(database: &str, table: &str) {
     postgres::query(database, &format!("update taskgate.{table} set expires_at = expires_at - 4000000000"));
 }
@@ -86,7 +86,7 @@ async fn a_unique_task_is_joined_by_everybody_until_it_ends() {
     assert_eq!(next.status, 202, "{}", next.text());
     assert_ne!(task_id(&next), id);
 
-    // What is revoked before it starts frees its key too.
+    // A task that is revoked before it starts frees its key too.
     let held =
         json!({"task": "demo.add", "args": [1, 1], "countdown": 600, "unique": {"key": "held", "while": "active"}});
     let first = task_id(&env.http.post("/v1/tasks", &held).await);
@@ -109,7 +109,7 @@ async fn a_unique_task_is_joined_by_everybody_until_it_ends() {
         documented(&document, path, &joined);
     }
 
-    // For a time, whether it has ended or not; both gateways know.
+    // The key is held for a fixed time, whether the task has ended or not; both gateways know that.
     let timed = json!({"task": "demo.add", "args": [1, 1], "unique": {"key": "timed", "while": 3600}});
     let first = task_id(&env.http.post("/v1/tasks", &timed).await);
     env.finished(&first).await;

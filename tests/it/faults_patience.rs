@@ -1,5 +1,5 @@
-//! What takes long is left in peace: a busy worker that says nothing, a message that a worker keeps for later, a database that is
-//! away for a minute (P9, and the recorder's promise).
+//! Slow work is not repaired: a busy worker that reports nothing, a message that a worker keeps for later, a database that is
+//! down for a minute (P9, and the recorder's promise).
 
 use std::time::{Duration, Instant};
 
@@ -28,7 +28,7 @@ async fn a_busy_solo_worker_is_given_the_visibility_timeout() {
         (workers["workers"][0]["pool"] == "solo").then_some(())
     })
     .await;
-    // Longer than any worker that talks may be silent.
+    // Longer than a worker that sends events may be silent.
     let busy = env.submit("demo.late", json!([8, "once"])).await;
     let done = within(PATIENCE, "it ends", async || {
         let answer = env.http.get(&format!("/result/{busy}")).await;
@@ -40,7 +40,7 @@ async fn a_busy_solo_worker_is_given_the_visibility_timeout() {
     let history = env.history(&busy).await;
     assert!(history.iter().all(|event| event["reason"].is_null()), "{history:?}");
 
-    // What a solo worker tells, its acknowledgement too, leaves it only when it has run the task: nobody hears of this one.
+    // A solo worker sends everything, even its acknowledgement, only after the task, so this task is not reported.
     let last = env.submit("demo.sleep", json!([300])).await;
     eventually("the worker runs it", async || {
         (times(&env.celery.as_ref().expect("a worker").log(), &last, "received") == 1).then_some(())
@@ -99,7 +99,7 @@ async fn a_database_that_is_away_for_a_minute_loses_nothing_and_blocks_nobody() 
         let accepted = http.post("/v1/tasks", &json!({"task": task, "args": args})).await.expect(202);
         accepted["task_id"].as_str().expect("an id").to_owned()
     };
-    // One talks all the time and ends afterwards; the others begin and end while nothing can be written down.
+    // One task reports progress all the time and ends afterwards; the others begin and end while nothing can be recorded.
     let watched = submit("demo.progress", json!([800, 0.1])).await;
     let mut others = Vec::new();
     for n in 0..60 {

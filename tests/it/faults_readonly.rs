@@ -1,4 +1,4 @@
-//! A ledger or a Redis that answers and takes no writes: `/readyz`, an incident and `check` say so at once, with what helps.
+//! A ledger or a Redis that answers but takes no writes: `/readyz`, an incident and `check` report it at once, with a remedy.
 
 use serde_json::Value;
 

@@ -1,5 +1,5 @@
-//! One replica records at a time; the next takes over in under two seconds, a stale one writes nothing, and a database that is away
-//! costs nothing that Redis still holds.
+//! One replica records at a time; the next takes over in under two seconds, a stale one writes nothing, and an outage of the database
+//! loses nothing that Redis still has.
 
 use std::time::Duration;
 
@@ -18,7 +18,7 @@ async fn is_recording(gateway: &Gateway) -> bool {
     answer.is_ok_and(|answer| answer.json()["recorder"] == "active")
 }
 
-/// Both gateways, the one that records first.
+/// Both gateways, the recorder first.
 async fn in_order<'a>(one: &'a mut Gateway, other: &'a mut Gateway) -> (&'a mut Gateway, &'a mut Gateway) {
     eventually("one of them records", async || (is_recording(one).await || is_recording(other).await).then_some(()))
         .await;
@@ -51,7 +51,7 @@ async fn the_next_recorder_is_there_within_two_seconds_and_no_end_is_missing() {
     let mut second = env.replica(QUICK);
     let mut best = Duration::MAX;
     let mut ids = Vec::new();
-    // The machine may be busy with something else, but not each time.
+    // The machine may be busy, but not every time.
     for _ in 0..3 {
         for n in 0..20 {
             ids.push(env.submit("demo.sleep", json!([0.05, n])).await);
@@ -81,7 +81,7 @@ async fn a_recorder_that_was_stopped_writes_nothing_beside_its_successor() {
     let (stale, next) = in_order(&mut env.gateway, &mut second).await;
     unix::kill(stale.id(), libc::SIGSTOP);
     let http = next.http();
-    // Nothing but events tells of this one, and nobody reads them while neither of the two records.
+    // Only events report this task, and no process reads them while neither gateway records.
     let unread = http.post("/v1/tasks", &json!({"task": "demo.ignore"})).await.expect(202);
     let unread = unread["task_id"].as_str().expect("an id").to_owned();
     eventually("the other one records", async || is_recording(next).await.then_some(())).await;
@@ -169,7 +169,7 @@ async fn a_database_that_is_away_loses_nothing_and_blocks_nobody() {
     .await;
 }
 
-/// Where nobody watches, what workers announce is written without waiting for the disk.
+/// Without a watcher, news of received tasks is written without waiting for the disk.
 #[tokio::test]
 async fn what_a_crash_of_postgresql_undid_is_told_again() {
     let mut cluster = Cluster::start_forgetful();
@@ -179,7 +179,7 @@ async fn what_a_crash_of_postgresql_undid_is_told_again() {
     celery.wait_until_ready();
     celery.wait_for_events();
     let http = gateway.http();
-    // A lease that is renewed in between saves everything before it.
+    // A lease renewal in between would flush everything before it to the disk.
     for _ in 0..8 {
         let latch = Latch::closed();
         let task = json!({"task": "demo.until", "args": latch.args("done")});

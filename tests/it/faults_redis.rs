@@ -1,4 +1,4 @@
-//! Redis refuses to write, stops answering, loads, forgets, and comes back older than it was: every 202 has exactly one message
+//! Redis refuses writes, stops answering, loads, loses its data, and comes back with older data: every 202 has exactly one message
 //! (P2, P3, P4).
 
 use std::collections::HashMap;
@@ -11,7 +11,7 @@ use crate::harness::wait::within;
 use crate::harness::{Celery, CeleryOptions, Http, Stopwatch, eventually, ports, unix};
 
 const QUICK: &str = "[sweeper]\nperiod = '1s'\ngrace = '500ms'\nworker_lost_after = '5s'\n";
-/// Redis was silent for a whole response time-out, or loads for some seconds.
+/// Redis was silent for a whole timeout, or loads for some seconds.
 const SLOW: Duration = Duration::from_secs(120);
 
 type Env = Lent<Box<Harness>>;
@@ -97,7 +97,7 @@ async fn a_redis_that_stops_answering_gets_nothing_twice() {
     let env = without_worker("");
     let mut ids = submit_some(&env, 5).await;
     env.redis.pause();
-    // Accepted at once although Redis does not answer: its outcome is unknown when the time is over.
+    // Accepted at once although Redis does not answer; after the timeout the outcome of the push is unknown.
     ids.extend(submit_some(&env, 50).await);
     is_up(&env, false).await;
     ids.extend(submit_some(&env, 10).await);
@@ -117,14 +117,14 @@ async fn soon(came: impl AsyncFn() -> Option<()>) -> bool {
     false
 }
 
-/// The first message was taken by somebody, and everything else that Redis knew of it is gone.
+/// A worker took the first message, and everything else about it in Redis is lost.
 #[tokio::test]
 async fn what_may_have_been_published_before_redis_lost_its_data_says_so() {
     let env = without_worker("[broker]\nresponse_timeout = '1s'\n");
     let first = submit_some(&env, 1).await;
     each_has_one_message(&env, &first, "at first").await;
     let mut tries = 0;
-    // What was said on the connection before may have closed it: then nothing comes late.
+    // Earlier traffic may have closed the connection; then no late push arrives.
     let id = loop {
         let failures = |log: &str| log.matches("publishing failed").count();
         let before = failures(&env.gateway.log());
@@ -177,7 +177,7 @@ async fn a_loss_is_noticed_within_two_seconds() {
     let ids = submit_some(&env, 3).await;
     each_has_one_message(&env, &ids, "before").await;
     let (mut seen, mut best) = (0, Duration::MAX);
-    // The machine may be busy with something else: one of three must be quick.
+    // The machine may be busy, so one of three attempts must be quick.
     for _ in 0..3 {
         let lost_at = Stopwatch::start();
         env.redis.command::<String>(0, &["FLUSHALL"]);
@@ -216,7 +216,7 @@ async fn old_messages_that_come_back_do_not_run_unreported() {
     let late = submit_some(&env, 2).await;
     each_has_one_message(&env, &late, "before the restoration").await;
 
-    // Nobody consumes: what had ended is taken out again, what was not in the copy is put back.
+    // No worker consumes: messages of ended tasks are removed again, messages missing in the copy are put back.
     env.redis.restore(&snapshot);
     each_has_one_message(&env, &late, "after the restoration").await;
     eventually("messages of ended tasks are gone", async || (messages(&env).len() == late.len()).then_some(())).await;

@@ -1,4 +1,4 @@
-//! Streams through everything that may happen: the received ids are exactly the recorded ones, in order (P6).
+//! Streams through failures of all parts: the received ids are exactly the recorded ones, in order (P6).
 
 use std::collections::HashSet;
 use std::time::Duration;
@@ -33,13 +33,13 @@ async fn a_reader_gets_exactly_what_is_recorded_whatever_dies() {
     let redis = RedisOptions { appendonly: true, ..RedisOptions::default() };
     let mut env = Harness::start(&Options { redis, config: QUICK.into(), ..Options::default() });
     let mut second = env.replica(QUICK);
-    // Longer than all that goes wrong; it is stopped at the end.
+    // Longer than all faults of the test; it is stopped at the end.
     let id = env.submit("demo.steady", json!([6_000, 0.1])).await;
     let gateways = vec![env.http.clone(), second.http()];
     let reader = |at| tokio::spawn(Reader::new(&gateways, at, &id).follow());
     let readers = [reader(0), reader(1), reader(0)];
     env.in_phase(&id, "running").await;
-    // Whoever records dies, then the other one; Redis goes away in between.
+    // The recorder is killed, then the other gateway; Redis is down in between.
     let first_records = is_recording(&env.gateway).await;
     let (one, other) = if first_records { (&mut env.gateway, &mut second) } else { (&mut second, &mut env.gateway) };
     one.kill();
@@ -50,7 +50,7 @@ async fn a_reader_gets_exactly_what_is_recorded_whatever_dies() {
     one.kill();
     eventually("the first one records again", async || is_recording(other).await.then_some(())).await;
     one.restart();
-    // What the worker said while nobody recorded is not there; what is recorded now must reach everybody.
+    // Events sent while no gateway recorded are lost; events recorded from now on must reach every reader.
     let before = recorded(&env.http, &id).await.len();
     within(PATIENCE, "it goes on", async || (recorded(&env.http, &id).await.len() >= before + 10).then_some(())).await;
     let stop = json!({"terminate": true, "signal": "SIGKILL"});
@@ -64,7 +64,7 @@ async fn a_reader_gets_exactly_what_is_recorded_whatever_dies() {
     }
 }
 
-/// Kilobytes of memory that a process holds, without what it has mapped of files.
+/// Anonymous memory of a process in kilobytes, without mapped files.
 fn resident_kb(gateway: &Gateway) -> u64 {
     let status = std::fs::read_to_string(format!("/proc/{}/status", gateway.id())).expect("it runs");
     let line = status.lines().find(|line| line.starts_with("RssAnon")).expect("Linux says it");
@@ -94,9 +94,9 @@ async fn over(env: &Env, id: &str) {
 #[tokio::test]
 async fn readers_that_do_not_read_cost_little_and_miss_nothing() {
     let _turn = turns::heavy();
-    // Memory that is free goes back at once: what is measured is what is in use.
+    // Freed memory is returned at once, so the measurement shows memory in use.
     let env = Harness::start(&Options { environment: &[("MIMALLOC_PURGE_DELAY", "0")], ..Options::default() });
-    // Once without any reader, for what it costs to record it.
+    // Once without readers, to measure the cost of recording.
     let alone = env.submit("demo.flood", json!([STEPS, 20_000])).await;
     over(&env, &alone).await;
     let before = resident_kb(&env.gateway);
@@ -106,7 +106,7 @@ async fn readers_that_do_not_read_cost_little_and_miss_nothing() {
         sockets.push(open_raw(&env, &id).await);
     }
     over(&env, &id).await;
-    // What a gateway that is late has in hand for a moment goes; what it holds for those who do not read would stay.
+    // Memory for a short backlog is freed again; memory held for readers that do not read would stay.
     within(PATIENCE, "16 readers that do not read a stream of 12 MB cost less than 80 MB", async || {
         (resident_kb(&env.gateway).saturating_sub(before) / 1_024 < 80).then_some(())
     })
@@ -140,7 +140,7 @@ async fn a_thousand_watch_one_task() {
                 if answer.status() == 200 {
                     break answer.text().await.expect("it ends");
                 }
-                // So many at once may wait too long for the ledger; then they come again.
+                // So many at once may wait too long for the ledger; then they are retried.
                 assert_eq!(answer.status(), 503);
                 tokio::time::sleep(Duration::from_millis(200)).await;
             };

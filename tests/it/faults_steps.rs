@@ -1,5 +1,5 @@
-//! Steps of canvases that are hard to make again: bodies of nested headers, steps behind a result that is stored nowhere, and what
-//! is said of those that nobody sends (P1, P4).
+//! Steps of canvases that are hard to rebuild: bodies of nested headers, steps after a result that is stored nowhere, and what the
+//! gateway reports about steps that no worker sends (P1, P4).
 
 use std::time::Duration;
 
@@ -38,7 +38,7 @@ async fn ends(env: &Env, id: &str) -> Value {
     .await
 }
 
-/// A chord whose header's first member ends in a group; the body tells what it was given.
+/// A chord whose header's first member ends in a group; the body returns its argument.
 fn nested(queue: &str) -> Value {
     let add = |number: i64| json!({"task": "demo.add", "args": [number]});
     let group = json!({"group": [add(1), add(2)]});
@@ -50,7 +50,7 @@ fn nested(queue: &str) -> Value {
 #[tokio::test]
 async fn a_body_gets_its_header_s_results_in_their_shape_after_a_loss() {
     let env = Harness::start(&Options { config: QUICK.into(), ..Options::default() });
-    // Of the one the gateway announces the header, of the other one a worker does.
+    // The gateway sends the header of the first chord, a worker that of the second.
     let chain = |queue| json!({"chain": [{"task": "demo.identity", "args": [0]}, nested(queue)]});
     let whole = submit(&env, &nested("celery")).await;
     let undisturbed = ends(&env, whole.last().expect("ids")).await;
@@ -85,7 +85,7 @@ async fn a_body_gets_its_header_s_results_in_their_shape_after_a_loss() {
 
 #[tokio::test]
 async fn a_step_that_nobody_sends_is_an_incident_until_it_is_made_again() {
-    // As long as a worker may be about to send it, nobody else does.
+    // While a worker may be about to send it, the gateway does not.
     let config =
         "[sweeper]\nperiod = '1s'\ngrace = '500ms'\nworker_lost_after = '10m'\n[incidents]\nstuck_after = '2s'\n";
     let env = Harness::start(&Options { config: config.into(), ..Options::default() });
@@ -93,7 +93,7 @@ async fn a_step_that_nobody_sends_is_an_incident_until_it_is_made_again() {
     let ids = submit(&env, &json!({"chain": [{"task": "demo.identity", "args": [1]}, step]})).await;
     waits_in_later(&env, 1, "the worker has sent the step").await;
     env.redis.command::<i64>(0, &["DEL", "later"]);
-    // That data is gone is known by this; a list that somebody deletes proves nothing.
+    // This shows the loss of data; a deleted list alone proves nothing.
     env.redis.command::<String>(0, &["SET", "taskgate.epoch", "an hour ago"]);
     env.in_phase(&ids[0], "succeeded").await;
     let worker = env.celery.as_ref().expect("a worker");

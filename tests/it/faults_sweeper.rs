@@ -1,4 +1,4 @@
-//! Redis forgets, comes back older than it was, and workers die with tasks in their hands (P4, P5, P9).
+//! Redis loses data or comes back with older data, and workers die while they have tasks (P4, P5, P9).
 
 use std::time::Duration;
 
@@ -8,16 +8,16 @@ use crate::harness::environment::{Harness, Lent, Options};
 use crate::harness::wait::within;
 use crate::harness::{Celery, CeleryOptions, Latch, eventually};
 
-/// Looks more often than in production, so that a test takes seconds.
+/// Surveys more often than in production, so that a test takes seconds.
 const QUICK: &str = "[sweeper]\nperiod = '1s'\ngrace = '500ms'\nworker_lost_after = '5s'\n";
-/// A worker counts as dead after its heartbeats stopped for `worker_lost_after`; then come two looks.
+/// A worker counts as dead after `worker_lost_after` without heartbeats; two surveys follow.
 const SETTLED: Duration = Duration::from_secs(120);
 
 fn quick() -> Options {
     Options { config: QUICK.into(), ..Options::default() }
 }
 
-/// Waits until the gateway knows how its workers work: of one whose pool is not known, silence means nothing for an hour.
+/// Waits until the gateway knows the workers' pools: while a pool is unknown, silence proves nothing for an hour.
 async fn worker_is_known(env: &Lent<Box<Harness>>) {
     eventually("the worker has said what its pool is", async || {
         let workers = env.http.get("/v1/workers").await.expect(200);
@@ -111,7 +111,7 @@ async fn a_task_that_acknowledges_late_is_delivered_again_after_its_worker_died(
     let result = ends(&env, &id).await;
     assert_eq!((&result["status"], &result["result"]), (&json!("SUCCESS"), &json!("done")), "{result}");
     assert_eq!(times_received(&second.log(), &id), 1);
-    // The second worker may be heard before the sweeper has written down what it did: then its word tells of the redelivery.
+    // The second worker's event may arrive before the sweeper has recorded its repair; then the event reports the redelivery.
     let history = env.history(&id).await;
     let phases: Vec<&str> = history.iter().filter_map(|event| event["phase"].as_str()).collect();
     let again = |event: &Value| {
@@ -144,7 +144,7 @@ async fn a_task_longer_than_the_visibility_timeout_runs_once() {
     let config = format!("{QUICK}[broker]\nvisibility_timeout = '6s'\n");
     let env = Harness::start(&Options { celery, config, ..Options::default() });
     let latch = Latch::closed();
-    // Who has this one is known only by asking.
+    // Only the workers' answers show which worker has this task.
     env.http.post("/v1/control/disable_events", &json!({})).await.expect(200);
     let unheard = env.submit("demo.until_late", latch.args("unheard")).await;
     let worker = env.celery.as_ref().expect("a worker");

@@ -1,4 +1,4 @@
-//! Workers die, keep messages where nobody sees them, and finish while nobody listens (P4, P5, P9, recovery policies).
+//! Workers die, hold messages invisibly, and finish tasks while no recorder runs (P4, P5, P9, recovery policies).
 
 use std::time::Duration;
 
@@ -10,7 +10,7 @@ use crate::harness::{Celery, CeleryOptions, Latch, Version, eventually};
 
 const QUICK: &str =
     "[sweeper]\nperiod = '1s'\ngrace = '500ms'\nworker_lost_after = '5s'\n[recovery]\nsettle_after = '4s'\n";
-/// A worker counts as dead after its heartbeats stopped for `worker_lost_after`; then come two looks.
+/// A worker counts as dead after `worker_lost_after` without heartbeats; two surveys follow.
 const SETTLED: Duration = Duration::from_secs(120);
 
 type Env = Lent<Box<Harness>>;
@@ -112,7 +112,7 @@ async fn what_ends_unrecorded_is_said_to_be_so() {
     env.in_phase(&stored, "running").await;
     env.gateway.kill();
     latch.open();
-    // No recorder runs while both end: the one that stores its result is learnt, of the other nobody knows.
+    // No recorder runs while both end: the result of one is found later, the end of the other stays unknown.
     let key = format!("celery-task-meta-{stored}");
     let log = || env.celery.as_ref().expect("a worker").log();
     eventually("both have ended", async || {
@@ -133,7 +133,7 @@ async fn a_message_whose_lease_ran_out_is_delivered_again_and_its_history_says_s
     let transport = json!({"broker_transport_options":
         {"visibility_timeout": 4, "unacked_restore_interval": 1, "unacked_restore_throttle": 1}});
     let celery = CeleryOptions { settings: transport.clone(), ..CeleryOptions::default() };
-    // The sweeper gives nobody up: what happens here is Celery's own.
+    // The sweeper declares no worker dead here: redeliveries are Celery's own.
     let config = "[sweeper]\nperiod = '1s'\nworker_lost_after = '10m'\n[broker]\nvisibility_timeout = '4s'\n";
     let mut env = Harness::start(&Options { celery, config: config.into(), ..Options::default() });
     worker_is_known(&env).await;

@@ -15,7 +15,7 @@ use crate::harness::{Answer, CeleryOptions, Gateway, Http, Redis, RedisOptions, 
 /// On a busy machine Flower takes its time: it asks every worker eight questions.
 const PATIENCE: Duration = Duration::from_secs(120);
 const CONFIG: &str = "compat.flower = '/flower'";
-/// What has no meaning outside of the process that counted it.
+/// Values without meaning outside of the process that counted them.
 const OWN: [&str; 3] = ["clock", "timestamp", "children"];
 
 /// Flower with the tests' application, so that it knows the tasks by name.
@@ -47,7 +47,7 @@ impl Both {
         (theirs, ours.expect("the gateway answers"))
     }
 
-    /// Status and body are the same, once both have heard what there is to hear.
+    /// Status and body are equal, once both have received all events.
     ///
     /// # Panics
     /// With both answers, when they stay different.
@@ -113,7 +113,7 @@ async fn scripts_for_flower_get_the_same_answers() {
                 let ended = |answer: &Answer| {
                     answer.status == 200 && answer.json()["runtime"].is_f64() || answer.text().contains("FAILURE")
                 };
-                // Each hears the events at its own pace.
+                // Each receives the events at its own pace.
                 (ended(&theirs) && ended(&ours) && shape(&ours.json()) == shape(&theirs.json())).then_some(())
             })
             .await;

@@ -1,4 +1,4 @@
-//! What the ledger answers: results, details, lists with filters and pages, caching (rows T1, T3, T6, T7).
+//! Reads of the ledger over HTTP: results, details, lists with filters and pages, caching (rows T1, T3, T6, T7).
 
 use serde_json::{Value, json};
 

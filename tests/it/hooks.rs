@@ -1,4 +1,4 @@
-//! Signed events of other systems become tasks, once each; what is not signed leaves no trace.
+//! Signed events of other systems become tasks, once each; unsigned events change nothing.
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -12,7 +12,7 @@ use crate::harness::{Answer, Http};
 
 const KEY: &[u8] = b"a key of twenty-four bytes";
 
-/// One entry for each scheme; each tells the worker what it took of the event.
+/// One entry for each scheme; each passes parts of the event to the worker.
 fn config() -> String {
     let entry = |scheme: &str, secret: &str, what: &str| {
         format!(
@@ -128,7 +128,7 @@ async fn an_event_that_is_not_signed_leaves_nothing() {
     refused("standard", &standard("msg_1", now() - 400, body), body).await;
     refused("standard", &standard("msg_1", now() + 400, body), body).await;
     refused("github", &github("d1", "other"), body).await;
-    // What is signed and is no JSON is judged after its signature.
+    // The signature is checked before the body is parsed as JSON.
     send(&env.http, "github", &github("d1", "{"), "{").await.problem(400, "invalid-json");
     let large = format!("{{\"a\": \"{}\"}}", "x".repeat(5_000));
     send(&env.http, "github", &github("d1", &large), &large).await.problem(413, "payload-too-large");

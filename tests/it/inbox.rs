@@ -150,7 +150,7 @@ async fn a_role_that_may_only_enqueue_can_do_nothing_else() {
     }
 }
 
-/// The drain has to wait while Redis is away and as much is accepted as may be; a reader does not.
+/// The drain must wait while Redis is down and the backlog is full; a reader need not.
 #[tokio::test]
 async fn a_committed_call_is_read_before_it_is_drained() {
     let mut env = Harness::start(&Options { config: "limits.backlog = 1".to_owned(), ..Options::default() });
@@ -184,7 +184,7 @@ async fn ten_thousand_transactions_of_which_half_are_rolled_back_become_five_tho
     commits_become_tasks_once(10_000).await;
 }
 
-/// An application's table is the truth: a commit whose answer was lost is in it or not.
+/// The application's table decides whether a commit whose answer was lost succeeded.
 async fn commits_become_tasks_once(transactions: usize) {
     let mut cluster = Cluster::start();
     let redis = Redis::start(RedisOptions::default());
@@ -226,7 +226,7 @@ async fn commits_become_tasks_once(transactions: usize) {
     }
 }
 
-/// Commits half of its transactions and rolls the others back; goes on until that is done, whatever breaks. Ids of what was undone.
+/// Commits half of its transactions and rolls the others back, and continues through failures. Returns the ids that were rolled back.
 async fn order(database: String, transactions: usize) -> Vec<String> {
     let (mut undone, mut committed, mut connection) = (Vec::new(), 0, None);
     while committed < transactions / 2 || undone.len() < transactions / 2 {

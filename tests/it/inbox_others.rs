@@ -1,4 +1,4 @@
-//! Inboxes in databases of others: installed by a command, drained once, and away without harm to anybody else.
+//! Inboxes in other databases: installed by a command, drained once; a database that is down affects no other.
 
 use serde_json::{Value, json};
 use sqlx::{Connection, PgConnection, Row};

@@ -91,7 +91,7 @@ async fn a_failure_has_type_message_and_traceback(env: Shared) {
     assert!(traceback.contains("Traceback") && traceback.contains("ValueError: böse"), "{traceback}");
 }
 
-/// Such a record has no exception in it, so it is believed only after a while without a better word.
+/// Such a record contains no exception, so it counts only after a while without other news.
 async fn a_failure_written_by_the_task_itself_keeps_its_meta(env: Shared) {
     let done = env.run("demo.fail_custom_meta", json!([{"code": 7, "message": "by hand"}])).await;
     assert_eq!(done["status"], "FAILURE", "{done}");

@@ -1,5 +1,5 @@
-//! `learn`: type hints of Python tasks, as unmodified workers tell them, before anything is queued. Celery 5.4 tells them; 5.7 keeps
-//! attributes whose names begin with an underscore to itself.
+//! `learn`: type hints of Python tasks, reported by unmodified workers before anything is queued. Celery 5.4 reports them; 5.7 does not
+//! report attributes whose names begin with an underscore.
 
 use serde_json::json;
 

@@ -47,7 +47,7 @@ async fn runs_real_tasks(database: &str) {
     assert_eq!(run(&app, chord).await.result.expect("a result").get(), "6");
 
     let late = run(&app, r#"{"task": "demo.add", "args": [1, 1], "countdown": 0.3}"#).await;
-    // A quick worker is heard before its message's publication is written down.
+    // A quick worker's event may arrive before the publication is recorded.
     let queued_at = crate::harness::eventually("its publication is written down", async || {
         app.gateway.task(&late.id).await.expect("ledger").expect("known").queued_at
     })

@@ -1,4 +1,4 @@
-//! `/mcp` with the official clients: what a call promises holds whatever becomes of client and gateway.
+//! `/mcp` with the official clients: a call keeps its promises even if the client or the gateway dies.
 
 use std::process::Stdio;
 use std::time::Duration;

@@ -1,4 +1,4 @@
-//! The peers themselves, before anything of ours is involved: what these tests show, the others rely on.
+//! Tests of the peers alone, without our code: the other tests rely on these facts.
 
 use serde_json::Value;
 

@@ -55,7 +55,7 @@ async fn works_behind(mode: &str, more: &str) {
         runs["runs"][0]["task_id"].as_str().map(drop)
     })
     .await;
-    // What the other replica wrote is seen by a stream that waits.
+    // A waiting stream sees what the other replica wrote.
     let task = one.post("/v1/tasks", &json!({"task": "demo.sleep", "args": [0.5]})).await.expect(202);
     let told = other.get(&format!("/v1/tasks/{}/events", id(&task))).await.text();
     assert!(told.contains("SUCCESS"), "{told}");
@@ -83,7 +83,7 @@ async fn a_gateway_works_behind_pgbouncer_in_transaction_mode() {
     works_behind("transaction", "").await;
 }
 
-/// What many guides tell to set: the parameters are swallowed, and nobody says so.
+/// A setting from many guides: the pooler drops the startup parameters without an error.
 #[tokio::test]
 async fn a_pooler_that_swallows_parameters_is_known_as_one() {
     works_behind("transaction", "ignore_startup_parameters = extra_float_digits,options").await;

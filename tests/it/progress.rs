@@ -1,4 +1,4 @@
-//! Server-sent events: what a watcher sees, in which order, and after a reconnect (rows T3, T4; promise P6).
+//! Server-sent events: contents, order, and reconnects (rows T3, T4; promise P6).
 
 use serde_json::{Value, json};
 
@@ -121,7 +121,7 @@ async fn attempts_and_custom_states_are_visible() {
     let events = env.http.events(&format!("/v1/tasks/{id}/events"), &[("last-event-id", "0")]).await.rest().await;
     let attempts: Vec<_> = events.iter().filter_map(|event| event.json()["retries"].as_u64()).collect();
     assert_eq!((attempts.first(), attempts.last()), (Some(&0), Some(&1)), "{events:?}");
-    // Celery may announce the next attempt before it says RETRY of the present one: each is told with its own number.
+    // Celery may report the next attempt before the RETRY of the present one: each event has the number of its own attempt.
     let retried: Vec<_> = events.iter().map(Event::json).filter(|event| event["status"] == "RETRY").collect();
     assert_eq!(retried.iter().map(|event| &event["retries"]).collect::<Vec<_>>(), [&json!(0)], "{events:?}");
     let id = env.submit("demo.custom_state", json!(["DOWNLOADING", {"file": "a.pdf"}])).await;

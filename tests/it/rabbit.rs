@@ -1,4 +1,4 @@
-//! RabbitMQ as the broker: what the gateway puts there, what unmodified Celery workers make of it, and what it says of it (row R9).
+//! RabbitMQ as the broker: the messages that the gateway publishes, unmodified Celery workers, and the gateway's answers (row R9).
 
 use std::collections::BTreeSet;
 
@@ -66,7 +66,7 @@ async fn runs(env: &Lent<Box<Harness>>) {
     assert_eq!((&result["status"], &result["result"]), (&json!("SUCCESS"), &json!(5)));
     let failed = env.run("demo.fail", json!(["ValueError", "boom"])).await;
     assert_eq!(failed["status"], "FAILURE");
-    // What is said before the gateway listens is heard by nobody.
+    // Events sent before the gateway listens are lost.
     eventually("events of a task come over celeryev", async || {
         let result = env.run("demo.add", json!([1, 1])).await;
         let history = env.history(result["task_id"].as_str().expect("an id")).await;

@@ -1,5 +1,5 @@
-//! RabbitMQ's doors: what its management API shows, nodes that are away, TLS, exchanges that choose by headers, and messages that AMQP
-//! cannot carry.
+//! RabbitMQ's special cases: the management API, nodes that are down, TLS, headers exchanges, and messages that AMQP cannot
+//! carry.
 
 use serde_json::{Value, json};
 

@@ -77,7 +77,7 @@ async fn events_are_heard_again_after_the_connection_was_cut() {
     env.run("demo.add", json!([1, 1])).await;
     rabbit(&env).cut_connections("taskgate listens");
     env.gateway.wait_for_log("worker events cannot be read");
-    // What is said before the new connection stands is heard by nobody.
+    // Events sent before the new connection exists are lost.
     eventually("events of a task come over the new connection", async || {
         let id = env.submit("demo.add", json!([2, 2])).await;
         env.finished(&id).await;
@@ -140,7 +140,7 @@ async fn a_task_that_a_dead_worker_had_acknowledged_is_settled_by_its_recovery_p
     for id in [&again, &lost] {
         env.in_phase(id, "running").await;
     }
-    // Of a worker whose heartbeat was never heard nobody knows how often it comes, and silence means little.
+    // The heartbeat interval of a worker that was never heard is unknown, so its silence proves little.
     eventually("a heartbeat is heard", async || {
         let workers = env.http.get("/v1/workers").await.expect(200);
         (!workers["workers"][0]["load"].is_null()).then_some(())

@@ -88,7 +88,7 @@ async fn results_are_read_from_the_database_of_django() {
         migrate.envs(environment.iter().cloned()).env("PYTHONPATH", format!("{}:.", packages("databases"))).output();
     let done = done.expect("Python starts");
     assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
-    // Without it django-celery-results stores no traceback.
+    // Without this setting django-celery-results stores no traceback.
     let settings = json!({"result_extended": true});
     let celery = CeleryOptions { environment, settings, ..CeleryOptions::default() };
     let config = format!("[backend]\ndatabase_url = '{database}'\n");
@@ -141,7 +141,7 @@ async fn a_task_whose_worker_died_after_it_had_stored_its_result_does_not_run_ag
         (!workers["workers"][0]["load"].is_null()).then_some(())
     })
     .await;
-    // Nobody hears its end; then it is killed, and another one serves its queue.
+    // Its end is not reported; then it is killed, and another worker serves its queue.
     env.gateway.kill();
     latch.open();
     is_stored(&database, &id).await;
@@ -167,7 +167,7 @@ async fn is_stored(database: &str, id: &str) {
 #[tokio::test]
 async fn an_end_waits_for_its_result_while_the_table_cannot_be_read() {
     let database = postgres::cluster().empty_database();
-    // Celery's worker makes the table; whoever reads it comes later.
+    // Celery's worker creates the table; the reader starts later.
     let role = format!("reader_{}", database.rsplit('/').next().expect("a name"));
     let read_as = database.replace("postgres@", &format!("{role}@"));
     assert_ne!(read_as, database);

@@ -1,4 +1,4 @@
-//! The README's tour, every command of it, as a stranger types it.
+//! Runs every command of the README's tour as a new user would type it.
 
 use std::process::Command;
 

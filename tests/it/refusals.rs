@@ -108,7 +108,7 @@ async fn nothing_refused_is_queued_and_the_problem_pages_exist() {
     assert_eq!(env.redis.command::<u32>(0, &["LLEN", "celery"]), 0);
 }
 
-/// Anybody may publish on the result channel; what is not a record of Celery's must neither count nor hurt.
+/// Any client may publish on the result channel; messages that are not Celery records must be ignored without harm.
 #[tokio::test]
 async fn nonsense_on_the_result_channel_changes_nothing() {
     let env = Harness::shared();

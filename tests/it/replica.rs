@@ -1,4 +1,4 @@
-//! `taskgate serve --role read` on a streaming replica: what it answers, what it refuses and to whom it sends, and what it says of its lag.
+//! `taskgate serve --role read` on a streaming replica: answered and refused calls, the address for writes, and the reported lag.
 
 use serde_json::json;
 

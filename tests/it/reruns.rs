@@ -1,4 +1,4 @@
-//! What CI makes of tests that fail: `.ci/retry_failed.py` reads what `cargo test` prints and runs failed tests again.
+//! How CI handles failed tests: `.ci/retry_failed.py` reads the output of `cargo test` and runs failed tests again.
 //! Here a shell script plays `cargo`, so that each case takes milliseconds.
 
 use std::os::unix::fs::PermissionsExt;

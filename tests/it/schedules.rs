@@ -294,7 +294,7 @@ async fn after_an_outage_catch_up_decides() {
     }
     with_outcome(&env.http, "all", "fired", 1).await;
     env.gateway.kill();
-    // A database that remembers ticks of long ago stands for a long outage.
+    // A database with ticks of long ago simulates a long outage.
     let hour = 3_600_000_000_i64;
     postgres::query(
         &env.database,
@@ -355,7 +355,7 @@ async fn overlap_says_what_becomes_of_a_tick_while_the_task_before_runs() {
         let document = json!({"name": policy, "task": "demo.add", "args": [1, 1], "every": 1, "overlap": policy});
         create(&env.http, document).await;
     }
-    // Nobody consumes: the first task never ends.
+    // No worker consumes, so the first task never ends.
     let skipped = with_outcome(&env.http, "skip", "skipped", 2).await;
     let fired = with_outcome(&env.http, "skip", "fired", 1).await;
     assert_eq!(fired.len(), 1);

@@ -1,4 +1,4 @@
-//! Timetables of the other beats, taken over by the binary (row B2).
+//! Imports schedules of other beats with the binary (row B2).
 
 use std::process::Command;
 

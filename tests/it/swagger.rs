@@ -1,4 +1,4 @@
-//! Swagger UI in a real browser, without any other host: the catalog's entries are there, and one can be tried out (row O4).
+//! Swagger UI in a real browser, without any other host: it shows the catalog's entries, and one can be tried out (row O4).
 
 use crate::dashboard::browser::Browser;
 use crate::dev::Dev;

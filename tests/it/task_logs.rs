@@ -1,4 +1,4 @@
-//! What tasks log, from a worker to a reader: commands of the Rust worker here, Python's in `clients/python/tests/test_worker.py`.
+//! Log lines of tasks, from a worker to a reader: commands of the Rust worker here, Python's in `clients/python/tests/test_worker.py`.
 
 use serde_json::{Value, json};
 use toml::Table;

@@ -8,7 +8,7 @@ use crate::harness::celery::root;
 use crate::harness::postgres::Cluster;
 use crate::harness::{Celery, CeleryOptions, Gateway, Http, Redis, RedisOptions, eventually};
 
-/// Nobody consumes it.
+/// No worker consumes it.
 const UNSERVED: &str = "nobody-reads-this";
 
 /// The packages of the environment `.venv/versions`.
@@ -18,7 +18,7 @@ fn package(path: &str) -> PathBuf {
     pythons.next().expect("a version of Python").path().join("site-packages").join(path)
 }
 
-/// Everything that the peers are asked for: five structures of Redis, all migrations, locks, notifications.
+/// Uses everything that the gateway needs of the servers: five types of Redis, all migrations, locks, notifications.
 struct Fleet {
     redis: Redis,
     http: Http,

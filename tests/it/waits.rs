@@ -53,7 +53,7 @@ async fn the_answer_goes_on_to_the_next_step<H: Deref<Target = Harness>>(env: &L
     let link = complete(&wait);
     let wrong = env.http.post(&link, &json!("many")).await.problem(422, "invalid-request");
     assert_eq!(wrong["errors"][0]["pointer"], "");
-    // The next step is a worker's, who could not decode this.
+    // A worker runs the next step, and could not decode this value.
     let unreadable = json!([{"__type__": "nosuch", "__value__": 1}]);
     let wrong = env.http.post(&link, &unreadable).await.problem(422, "invalid-request");
     assert_eq!(wrong["errors"][0]["pointer"], "/0", "{wrong}");

@@ -1,4 +1,5 @@
-//! Nothing that may go waits for a poll: a time, a rate, a place under a limit and a resumed queue each wake the relay.
+//! A task that may be published never waits for a poll: a due time, a rate, a free place under a limit and a resumed queue each wake the
+//! relay.
 
 use std::time::Duration;
 
@@ -40,7 +41,7 @@ async fn what_waits_for_a_time_a_rate_a_limit_or_a_queue_is_woken_and_not_found_
         let limits = json!([{"key": "one", "max": 1}]);
         ids.push(submit(&http, json!({"task": "demo.add", "args": [1, 2], "limits": limits})).await);
     }
-    // Nobody reads this one: what is resumed is in Redis, and no worker is told to stop reading.
+    // No worker reads this queue: its resumed tasks stay in Redis, and no worker is told to stop.
     http.post("/v1/queues/aside/pause", &json!({})).await.expect(200);
     let aside = submit(&http, json!({"task": "demo.add", "args": [1, 2], "queue": "aside"})).await;
     http.post("/v1/queues/aside/resume", &json!({})).await.expect(200);

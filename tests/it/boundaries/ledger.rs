@@ -1,17 +1,18 @@
-//! The two ledgers are written once where they are one thing: what is equal stands in `crates/ledger/src/both`, or above it.
+//! The two ledgers must share their common code: it belongs to `crates/ledger/src/both`, or to the modules above.
 //!
-//! A line counts when it says something (not a bracket, not `.await?;`) and stands in a file of either adapter. Comments do not count.
+//! A line counts if it has enough letters to mean something (unlike a bracket or `.await?;`) and both adapters have it. Comments do not
+//! count.
 
 use std::collections::HashSet;
 
 use super::{SOURCES, Source};
 
-/// Signatures of the port, lists of modules and imports: what two adapters of one port cannot but have in common.
+/// Room for what two adapters of one port always have in common: signatures, lists of modules, imports.
 const MOST_EQUAL_LINES: usize = 470;
-/// Equal lines one after the other, from [`RUN`] of them on: code that was copied.
+/// Lines in sequences of [`RUN`] or more equal lines: these were probably copied.
 const MOST_COPIED_LINES: usize = 215;
 const RUN: usize = 6;
-/// A line with fewer letters and digits says nothing by itself.
+/// A line with fewer letters and digits means nothing by itself.
 const SAYS_SOMETHING: usize = 12;
 
 /// The code lines of an adapter, an empty one after each file.

@@ -1,11 +1,11 @@
-//! `response`: the answers of older systems, as they were. What would hide the gateway's own fields stops the start.
+//! `response`: entries can answer like an older system. A template that would hide the gateway's own fields prevents the start.
 
 use serde_json::{Value, json};
 
 use crate::harness::Gateway;
 use crate::harness::environment::{Harness, Options};
 
-/// Answers of five systems, as their clients know them: what is asked, the template, and what must be in the answer.
+/// Answers of five systems, as their clients know them: the request, the template, and what the answer must contain.
 const SYSTEMS: &str = r#"
 [[tasks]]
 name = "demo.identity"
@@ -54,7 +54,7 @@ required = ["url"]
 properties.url = { type = "string" }
 "#;
 
-/// Every member of `wanted` is in `given`.
+/// Whether `given` has every member of `wanted`.
 fn has(given: &Value, wanted: &Value) -> bool {
     match (given, wanted) {
         (Value::Object(given), Value::Object(wanted)) => {

@@ -32,7 +32,7 @@ impl Bucket {
         Self { _server: server, http, port }
     }
 
-    /// What is there, as the server lists it.
+    /// The keys that the server lists.
     async fn listed(&self, what: &str) -> String {
         self.http.send(Method::GET, &format!("/files?{what}"), &[], None).await.text()
     }

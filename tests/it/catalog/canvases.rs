@@ -143,7 +143,7 @@ async fn a_task_that_failed_for_good_is_handed_over_once() {
     assert_eq!(of_first["tasks"], json!([]), "the first attempt was retried");
 }
 
-/// The ended tasks that were told of this one.
+/// The ended tasks that received this task's id.
 async fn told(env: &crate::harness::environment::Lent<Box<Harness>>, failed: &str) -> Vec<serde_json::Value> {
     eventually(&format!("{failed} is handed over"), async || {
         let listed = env.http.get("/v1/tasks?task=demo.echo&status=SUCCESS").await.expect(200);

@@ -1,4 +1,4 @@
-//! Labels of an entry, and who finds a task by them: lists, `newest`, and a stream of its own.
+//! Labels of an entry: lists, `newest` and the entry's stream find tasks by them.
 
 use serde_json::json;
 
@@ -47,9 +47,9 @@ async fn a_stream_follows_the_newest_task_of_its_labels() {
     for steps in [2, 3] {
         let accepted = env.http.post("/documents/followed", &json!({"steps": steps})).await.expect(202);
         let id = accepted["task_id"].as_str().expect("an id").to_owned();
-        // A reader brings the last id of the older task, as a browser does.
+        // The reader sends the last id of the older task, as a browser does.
         let events = env.http.events("/documents/followed", &[("last-event-id", last.as_str())]).await.rest().await;
-        // A task that ended before the reader came has its end alone.
+        // A reader that connects after a task's end gets only the end.
         let first = events.first().expect("an event");
         assert!(["snapshot", "end"].contains(&first.event.as_str()), "nothing of the newer one is skipped: {events:?}");
         let end = events.last().expect("an end");

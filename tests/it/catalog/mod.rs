@@ -1,4 +1,4 @@
-//! What a catalog entry brings besides an endpoint, shown with unmodified workers.
+//! What a catalog entry does besides offering an endpoint, tested with unmodified workers.
 
 mod answers;
 mod buckets;

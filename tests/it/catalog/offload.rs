@@ -1,4 +1,4 @@
-//! Large arguments and results of taskgate's own worker lie in a store.
+//! Large arguments and results of taskgate's own worker are kept in a store.
 
 use serde_json::{Value, json};
 

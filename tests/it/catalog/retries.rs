@@ -43,7 +43,7 @@ async fn a_class_that_the_policy_names_is_retried_and_another_fails_at_once() {
         let tasks = attempts(&env, kind).await;
         assert_eq!(tasks.len(), 1, "{kind}: {tasks:?}");
         let id = tasks[0]["task_id"].as_str().expect("an id").to_owned();
-        // Something that is retried later shows that the retrier has looked at this one.
+        // When a later failure has been retried, the retrier has handled this one too.
         attempts(&env, "RuntimeError").await;
         let task = env.http.get(&format!("/v1/tasks/{id}")).await.expect(200);
         assert_eq!((&task["retried_as"], &task["error"]["type"]), (&json!(null), &json!(kind)), "{task}");

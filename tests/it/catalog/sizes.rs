@@ -9,7 +9,7 @@ use crate::harness::environment::{Harness, Lent, Options};
 use crate::harness::gateway;
 use crate::harness::wait::within;
 
-/// A thousand tasks of Python, on a machine that is busy.
+/// Time for a thousand Python tasks on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(240);
 
 /// The detail of an incident, when there is one.
@@ -27,7 +27,7 @@ async fn sizes_that_do_no_good_are_told_with_their_figures() {
     let large = env.submit("demo.identity", json!(["x".repeat(3 << 19)])).await;
     env.finished(&large).await;
     let calls: Vec<Value> = (0..750).map(|index| json!({"task": "demo.add", "args": [index, 1]})).collect();
-    // Events may be lost: of some tasks nobody knows how long they ran.
+    // Events may be lost, so the run time of some tasks is unknown.
     for _ in 0..2 {
         let sent = env.http.post("/v1/tasks/batch", &json!(calls)).await.expect(202);
         assert_eq!(sent["accepted"], 750, "{}", sent["rejected"]);

@@ -1,4 +1,4 @@
-//! One task of a key: it is joined, refuses others, or gives its place to the newer one.
+//! Only one task of a key at a time: a further submission joins it, is refused, or replaces it.
 
 use serde_json::json;
 

@@ -1,4 +1,5 @@
-//! Entries that take a file: streamed into a store, named to the task, removed when nobody needs it (row S11).
+//! Entries that take a file: it is streamed into a store, its address is passed to the task, and it is removed when no task needs it (row
+//! S11).
 
 use std::io::Write;
 use std::net::TcpStream;
@@ -80,7 +81,7 @@ impl Env {
     }
 }
 
-/// Every file in the store, half written ones too, but for the mark of its owner.
+/// Every file in the store, including incomplete ones, except the mark of its owner.
 fn files(folder: &Path) -> Vec<PathBuf> {
     let mut found = Vec::new();
     for entry in std::fs::read_dir(folder).into_iter().flatten().flatten() {
@@ -94,7 +95,7 @@ fn files(folder: &Path) -> Vec<PathBuf> {
     found
 }
 
-/// The places that a problem names.
+/// The pointers in a problem document.
 fn pointers(problem: &Value) -> Vec<&str> {
     let errors = problem["errors"].as_array().expect("the places");
     errors.iter().filter_map(|error| error["pointer"].as_str()).collect()
@@ -201,7 +202,7 @@ async fn files_of_a_store_that_belongs_to_another_ledger_stay() {
     assert_eq!(files(&env.folder).len(), 1, "{accepted}");
 }
 
-/// 100 MiB, made while they are sent.
+/// 100 MiB, generated while they are sent.
 fn large() -> Body {
     const PIECE: &[u8] = &[1; 1 << 16];
     let whole = form(&[], "file", "a.png", "image/png", PNG);
@@ -230,7 +231,7 @@ async fn ten_files_of_100_mib_at_once_take_little_memory() {
     assert!(peak < 200 << 10, "the gateway had {peak} KiB");
 }
 
-/// The most memory that a process has had, in KiB.
+/// The peak memory of a process, in KiB.
 fn peak(id: i32) -> i64 {
     let status = std::fs::read_to_string(format!("/proc/{id}/status")).expect("it runs");
     let line = status.lines().find(|line| line.starts_with("VmHWM:")).expect("Linux says it");

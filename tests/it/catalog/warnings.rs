@@ -1,4 +1,4 @@
-//! A task that nobody would run is accepted with a warning, or refused when its entry is strict.
+//! A task that no worker would run is accepted with a warning, or refused if its entry is strict.
 
 use serde_json::{Value, json};
 

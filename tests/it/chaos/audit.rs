@@ -1,4 +1,4 @@
-//! Afterwards: every promise is compared with what happened, as the workers wrote it down themselves.
+//! The audit after a run: compares every promise with the executions that the workers recorded themselves.
 
 use std::collections::{BTreeMap, HashMap};
 use std::fmt;
@@ -10,14 +10,14 @@ use super::load::Submitted;
 use super::world::{QUEUES, World};
 use crate::harness::{Http, postgres};
 
-/// Reservations of dead workers run out, stopped ones wake up, retries are made: within this time something more has ended.
+/// Something must end within this time: reservations of dead workers expire, stopped workers resume, retries run.
 const SETTLED: Duration = Duration::from_secs(120);
-/// No task of the load takes so long: a worker that says it runs one is wrong. Celery may keep a task as active after it lost its
-/// connection, while all children of its pool are idle. Nothing but its end makes that known, so who operates it starts it again. That
-/// is done here when workers claim all that is left; anything else that does not end is a promise that was broken.
+/// No task of the load takes this long, so a worker that reports to run one is wrong. After a lost connection Celery may keep a task as
+/// active although all children of its pool are idle. Only restarting the worker shows that, as an operator would. The audit does so
+/// when workers claim everything that is left; any other task that does not end is a broken promise.
 const STALE: Duration = Duration::from_secs(45);
 
-/// What an audit found, in one line.
+/// The result of an audit, in one line.
 #[derive(Debug, Default)]
 pub struct Figures {
     pub faults: usize,
@@ -30,7 +30,7 @@ pub struct Figures {
     pub executions: usize,
     /// Executions beyond the first of a task.
     pub repeated: usize,
-    /// Tasks with such executions of which nothing in the history tells.
+    /// Tasks with such executions that their histories do not mention.
     pub unexplained: usize,
     pub events: usize,
     pub streams: usize,
@@ -88,7 +88,7 @@ pub async fn audit(world: &mut World, submitted: Submitted, faults: usize) -> Fi
         let seen = tokio::time::timeout(SETTLED, reader).await;
         let seen = seen.unwrap_or_else(|_| panic!("the stream of {id} does not end")).expect("no panic");
         let told: Vec<u64> = history(&http, &id).await.iter().filter_map(|event| event["seq"].as_u64()).collect();
-        // What was remarked after the end is not streamed to whoever has the end.
+        // Remarks after the end are not streamed to a reader that has received the end.
         if !told.starts_with(&seen) || seen.is_empty() {
             broken.push(format!("the stream of {id} had {seen:?}, its history has {told:?}"));
         }
@@ -128,7 +128,7 @@ async fn settled(world: &mut World, http: &Http) -> HashMap<String, String> {
     }
 }
 
-/// Whether workers say that they run each task that is left, but for steps that wait for such.
+/// Whether workers report to run each remaining task, except steps that wait for one of these.
 async fn is_all_claimed(world: &World, http: &Http) -> bool {
     let active = http.get("/v1/inspect/active").await.expect(200).to_string();
     let unfinished = "select t.task_id from taskgate.tasks t where t.finished_at is null and t.phase <> 'waiting'";
@@ -138,11 +138,11 @@ async fn is_all_claimed(world: &World, http: &Http) -> bool {
     !claimed.is_empty() && others.is_empty()
 }
 
-/// What there is to do. Fewer tasks are progress, whatever messages there are: those that Redis lost are published again meanwhile.
+/// The remaining work. Fewer tasks count as progress, whatever the number of messages: those that Redis lost are published again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 struct Left {
     unfinished: usize,
-    /// In lists and reserved.
+    /// Messages in lists, and reserved ones.
     messages: usize,
 }
 
@@ -236,8 +236,8 @@ async fn executions(
     }
 }
 
-/// How often what stands before a step sent it once more: a worker that runs a task again sends again what follows. Why that ran
-/// again is asked of its own history.
+/// How often the task before a step sent the step again, because a worker ran that task again. The reason for that must be in the
+/// history of that task.
 async fn sent_again(http: &Http, id: &str, starts: &BTreeMap<&str, Vec<&str>>) -> usize {
     let graph = http.get(&format!("/v1/tasks/{id}/graph")).await.expect(200);
     let edges = graph["edges"].as_array().cloned().unwrap_or_default();
@@ -261,7 +261,7 @@ fn is_redelivery(reason: &str) -> bool {
         .any(|word| reason.contains(word))
 }
 
-/// Counts all events; every task's are numbered without a gap.
+/// Counts all events, and checks that each task's events are numbered without a gap.
 fn gapless(world: &World, broken: &mut Vec<String>) -> usize {
     let gaps = "select task_no, count(*), min(seq), max(seq) from taskgate.event group by task_no \
                 having count(*) <> max(seq) or min(seq) <> 1 limit 10";

@@ -1,4 +1,4 @@
-//! What goes wrong, and how it is put right again.
+//! The faults of a run, and how each is repaired.
 
 use rand::RngExt;
 use rand::rngs::StdRng;
@@ -15,7 +15,7 @@ pub enum Fault {
     StopCelery(usize),
     KillRust,
     EmptyRedis,
-    /// It comes back empty.
+    /// It restarts empty.
     KillRedis,
     StopRedis,
     FillRedis,
@@ -23,7 +23,7 @@ pub enum Fault {
 }
 
 impl Fault {
-    /// One, or two of different peers.
+    /// One fault, or two of different peers.
     pub fn choose(rng: &mut StdRng, plan: Plan) -> Vec<Self> {
         let first = Self::one(rng, plan);
         let second = Self::one(rng, plan);
@@ -103,7 +103,7 @@ impl Fault {
     }
 }
 
-/// Everything runs again; whoever depends on others comes last.
+/// Restarts everything, in the order of dependencies.
 pub fn heal(world: &mut World) {
     let down = std::mem::take(&mut world.down);
     let Down { gateways, stopped_gateways, celery, stopped_celery, rust, redis, stopped_redis, full_redis, postgres } =

@@ -1,4 +1,4 @@
-//! Clients that submit, some of whom hang up, and readers that follow.
+//! The load: clients that submit (some of them hang up), and readers that follow tasks.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
@@ -14,22 +14,22 @@ use super::world::World;
 use crate::harness::Http;
 use crate::harness::reader::Reader;
 
-/// One submission in so many is watched by a reader.
+/// One submission in this many is watched by a reader.
 const WATCHED: u32 = 40;
 const READERS: usize = 12;
-/// Of one submission in twenty: one in so many kills the process that runs it, at every delivery,
+/// One submission in twenty kills or outlives something; of these, one in this many kills the process that runs it, at every delivery,
 const POISON: u32 = 8;
-/// and one in so many its whole worker.
+/// and one in this many kills its whole worker.
 const CRASHES: u32 = 150;
 
-/// What came of it.
+/// The outcome of the load.
 #[derive(Default)]
 pub struct Submitted {
     /// Ids that were answered 202.
     pub accepted: Vec<String>,
-    /// Requests that got no answer, or one that leaves the outcome open.
+    /// Requests without an answer, or with one that leaves the outcome unknown.
     pub open: usize,
-    /// Refused: nothing was promised.
+    /// Refused requests, for which nothing was promised.
     pub refused: usize,
     pub readers: Vec<(String, JoinHandle<Vec<u64>>)>,
 }
@@ -84,7 +84,7 @@ impl Client {
         let headers = [("content-type", "application/json")];
         let call =
             self.gateways[at].try_send(reqwest::Method::POST, path, &headers, Some(body.to_string().into_bytes()));
-        // Some hang up before they can know.
+        // Some clients hang up before the answer.
         let patience = if self.rng.random_bool(0.05) { Duration::from_millis(3) } else { Duration::from_secs(20) };
         let answer = tokio::time::timeout(patience, call).await;
         let mut submitted = self.submitted.lock().expect("nothing panics here");
@@ -110,7 +110,7 @@ impl Client {
         match self.rng.random_range(0..20) {
             0 => ("/chain", json!({"tasks": [self.task(), self.task()]})),
             1 => ("/chord", json!({"header": [self.task(), self.task(), self.task()], "body": self.task()})),
-            // What ends without a word, or goes on under other ids.
+            // A task that ends without a record, or is replaced by tasks with other ids.
             3 => ("/v1/tasks", self.odd()),
             4 if self.rng.random_ratio(1, POISON) => ("/v1/tasks", json!({"task": "demo.poison", "queue": "poison"})),
             4 if self.rng.random_ratio(1, CRASHES) => {
@@ -128,7 +128,7 @@ impl Client {
     fn odd(&mut self) -> Value {
         let names = ["demo.end_ignored", "demo.end_ignored_late", "demo.replace_brief", "demo.end_by_hand"];
         let name = names[self.rng.random_range(0..names.len())];
-        // Some replacements are at work for longer than a task may be missing.
+        // Some replacements run for longer than a task may be missing.
         let seconds = if self.rng.random_bool(0.1) { self.rng.random_range(4.5..7.0) } else { 0.3 };
         let kwargs = if name == "demo.replace_brief" { json!({"seconds": seconds}) } else { json!({}) };
         json!({"task": name, "queue": "celery", "kwargs": kwargs})
@@ -138,7 +138,7 @@ impl Client {
         let names =
             [("demo.work", "celery"), ("demo.work_late", "celery"), ("rs.work", "rust"), ("rs.work_late", "rust")];
         let (name, queue) = names[self.rng.random_range(0..names.len())];
-        // Most are quick, some are there when something dies.
+        // Most are quick; some are long enough to run when something is killed.
         let millis =
             if self.rng.random_bool(0.05) { self.rng.random_range(500..3_000) } else { self.rng.random_range(0..30) };
         let seconds = f64::from(millis) / 1_000.0;
@@ -146,7 +146,7 @@ impl Client {
     }
 }
 
-/// All tasks that an answer promises.
+/// The ids of all tasks that an answer names.
 fn ids(answer: &Value) -> Vec<String> {
     let children = answer["children"].as_array().cloned().unwrap_or_default();
     let mut ids: Vec<String> =

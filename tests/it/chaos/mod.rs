@@ -1,6 +1,6 @@
 //! Everything at once: several gateways, Celery and Rust workers under load, while gateways, workers, Redis and PostgreSQL are
-//! killed, stopped, emptied and filled up by a seeded plan, and while some tasks end without a word, replace themselves, or kill their
-//! workers; then an audit, by what the workers themselves wrote down.
+//! killed, stopped, emptied and filled up by a seeded plan, and while some tasks end without a record, replace themselves, or kill their
+//! workers; then an audit of the executions that the workers recorded.
 //!
 //! `cargo run --example chaos -- --minutes 10` is the long form; a short one runs with the tests.
 
@@ -19,7 +19,7 @@ use fault::Fault;
 use load::Load;
 use world::World;
 
-/// What is to be done.
+/// The settings of a run.
 #[derive(Clone, Copy, Debug)]
 pub struct Plan {
     pub seed: u64,
@@ -27,14 +27,14 @@ pub struct Plan {
     pub gateways: usize,
     /// Celery workers; there is one Rust worker besides.
     pub workers: usize,
-    /// Clients that submit.
+    /// Number of clients that submit.
     pub clients: usize,
 }
 
-/// Carries it out.
+/// Runs the load and the faults, then the audit.
 ///
 /// # Panics
-/// When a promise is broken, with what broke it.
+/// When a promise is broken; names the promise and the tasks.
 pub async fn run(plan: Plan) -> Figures {
     let mut world = tokio::task::block_in_place(|| World::build(plan));
     world.wait_until_known().await;

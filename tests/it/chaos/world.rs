@@ -11,12 +11,12 @@ use crate::harness::process::{Process, folder};
 use crate::harness::wait::{DEADLINE, within};
 use crate::harness::{Celery, CeleryOptions, Gateway, Http, Redis, RedisOptions, Version};
 
-/// Workers are given up, and leases run out, in seconds.
+/// Settings with which workers count as dead and leases expire within seconds.
 const CONFIG: &str = "[sweeper]\nperiod = '1s'\ngrace = '700ms'\nworker_lost_after = '4s'\n\
      [broker]\nvisibility_timeout = '20s'\n[submit]\nallow = ['demo.*', 'rs.*']\n\
      [recovery]\nsettle_after = '4s'\nmax_deliveries = 3\n";
 
-/// What workers serve. A pool of gevent is one process: it does not serve `poison`, which would end it all the time.
+/// The queues of the workers. A gevent pool is one process, so it does not serve `poison`, which would kill it constantly.
 pub const QUEUES: [&str; 3] = ["celery", "poison", "rust"];
 
 pub struct World {
@@ -26,12 +26,12 @@ pub struct World {
     pub redis: Redis,
     pub cluster: Cluster,
     pub database: String,
-    /// Where workers write their executions down.
+    /// The folder in which workers record their executions.
     pub journal: PathBuf,
     pub down: Down,
 }
 
-/// What a fault left behind, to be healed.
+/// The open faults, to be repaired.
 #[derive(Default)]
 pub struct Down {
     pub gateways: Vec<usize>,
@@ -64,7 +64,7 @@ impl World {
         self.gateways.iter().map(Gateway::http).collect()
     }
 
-    /// Of a worker whose pool is not known, silence means nothing for a whole visibility timeout.
+    /// The silence of a worker with an unknown pool proves nothing for a whole visibility timeout.
     pub async fn wait_until_known(&self) {
         let http = self.gateways[0].http();
         within(DEADLINE, "all workers are known", async || {
@@ -76,8 +76,8 @@ impl World {
         .await;
     }
 
-    /// Starts Celery workers again that have ended by themselves, as whoever runs them does: Celery gives up where Redis refuses
-    /// writes. Returns how many.
+    /// Restarts Celery workers that have ended by themselves, as a supervisor would: Celery gives up when Redis refuses writes.
+    /// Returns how many.
     pub fn supervise(&mut self) -> usize {
         let Self { celery, down, .. } = self;
         let ended = celery.iter_mut().enumerate().filter(|(index, _)| !down.celery.contains(index));
@@ -110,7 +110,7 @@ impl World {
     }
 }
 
-/// The newest Celery, the older one and the newest with gevent, by turns.
+/// Alternates between the newest Celery, the older one, and the newest with gevent.
 fn python(redis: &Redis, journal: &std::path::Path, index: usize) -> Celery {
     let (version, pool, queues, concurrency) = match index % 3 {
         0 => (Version::Latest, "prefork", "celery,poison", 2),

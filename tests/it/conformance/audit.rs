@@ -1,4 +1,4 @@
-//! Rows of who did what, and the operations on many tasks, on either ledger.
+//! The audit log and the operations on many tasks, on both ledgers.
 
 use ledger::{Bulk, BulkAction, BulkState, BulkStep, NewAct, NewBulk, Seal, audit};
 
@@ -63,7 +63,7 @@ async fn an_act_opens_its_row_in_its_own_commit(fixture: &Fixture) {
     audit::within(act("a"), fixture.ledger.pause_queue(&queue, T0)).await.unwrap();
     let rows = fixture.ledger.acts(None, 10).await.unwrap();
     assert_eq!((rows.len(), &rows[0].act, &rows[0].sealed), (1, &act("a"), &None));
-    // What nobody asked for has no row.
+    // Changes that no person requested have no row.
     fixture.ledger.resume_queue(&queue, T0).await.unwrap();
     assert_eq!(fixture.ledger.acts(None, 10).await.unwrap().len(), 1);
 }

@@ -86,7 +86,7 @@ async fn a_lease_is_held_by_one_and_fenced_by_its_term(ledger: &Fixture) {
     assert!(third.term > second.term);
 
     if ledger.is_postgres() {
-        // A write that takes longer than the lease: who waits for its end finds a holder that lives.
+        // A write that takes longer than the lease. A replica that waits for its end finds a live holder.
         let fence = |term| Fence { lease: "recorder", term, until: after(40) };
         let id = new_id();
         ledger.accept(&id).await;

@@ -1,4 +1,4 @@
-//! Workers, pauses and revokes that must be remembered; which task follows which.
+//! Stored workers, pauses and revokes; the order of tasks in a canvas.
 
 use celery::task::Phase;
 use ledger::{Edge, EdgeKind, Revocation, Worker, WorkerFacts};

@@ -1,4 +1,4 @@
-//! The firehose, single histories, and what other replicas hear.
+//! The feed of all events, histories of single tasks, and notifications of other replicas.
 
 use std::collections::HashSet;
 use std::time::Duration;
@@ -54,7 +54,7 @@ async fn a_page_ends_where_its_reports_are_large(ledger: &Fixture) {
         pages.push(page.len());
         seqs.extend(page.iter().map(|event| event.seq));
     }
-    // Accepted and queued bring nothing; the third report goes over.
+    // The events accepted and queued have no reports; the third report exceeds the limit.
     assert_eq!((seqs, &pages[..]), ((1..=REPORTS + 2).collect(), &[5, 3, 3, 1][..]));
     let (page, to) = ledger.feed(0, &Filter::default(), 100).await.unwrap();
     let (next, _) = ledger.feed(to, &Filter::default(), 100).await.unwrap();
@@ -154,7 +154,7 @@ async fn an_open_older_transaction_holds_the_feed_back() {
     assert_eq!(next_tasks(&ledger, before).await, [id]);
 }
 
-/// Whose events come after a position. A transaction of another test that ends just now may hold them back for one look.
+/// The ids in events after a position. A transaction of another test that is ending may delay them by one read.
 async fn next_tasks(ledger: &Fixture, after: i64) -> Vec<TaskId> {
     eventually("the next events are visible", async || {
         let (events, _) = ledger.feed(after, &Filter::default(), 10).await.unwrap();
@@ -187,7 +187,7 @@ async fn a_call_that_its_application_has_not_committed_does_not_hold_the_feed_ba
     assert_eq!(next_tasks(&ledger, 0).await, [id]);
 }
 
-/// The next ids that a replica hears of, or `None` for "any".
+/// The ids in the next notification, or `None` for "any".
 async fn hear(changes: &mut broadcast::Receiver<Changed>) -> Option<Vec<TaskId>> {
     match tokio::time::timeout(Duration::from_secs(20), changes.recv()).await.unwrap().unwrap() {
         Changed::Tasks(ids) => Some(ids.to_vec()),
@@ -195,7 +195,7 @@ async fn hear(changes: &mut broadcast::Receiver<Changed>) -> Option<Vec<TaskId>>
     }
 }
 
-/// Repeats progress on `id` until the other replica hears of it: from then on it listens.
+/// Repeats progress on `id` until the other replica is notified, which shows that it listens.
 async fn until_heard(from: &dyn Ledger, changes: &mut broadcast::Receiver<Changed>, id: &TaskId) {
     eventually("the other replica listens", async || {
         from.learn(&[record(id, Phase::Running, 2)], true).await.unwrap();

@@ -1,4 +1,4 @@
-//! What reconcilers found out is told by every replica, until they do not find it any more.
+//! Every replica reports the findings of reconcilers, until they are no longer found.
 
 use ledger::Finding;
 

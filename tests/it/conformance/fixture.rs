@@ -1,4 +1,4 @@
-//! A fresh ledger for each test, and short ways to say what goes into it.
+//! A new ledger for each test, and short functions that fill it.
 
 use std::ops::Deref;
 use std::sync::Arc;
@@ -14,12 +14,12 @@ use tokio_util::sync::CancellationToken;
 
 use crate::harness::postgres::cluster;
 
-/// A point in time that all tests count from.
+/// The time from which all tests count.
 pub const T0: Time = Time(1_763_662_650_000_000);
 
 pub struct Fixture {
     pub ledger: Arc<dyn Ledger>,
-    /// Of the PostgreSQL database; the file's name for SQLite.
+    /// The URL of the PostgreSQL database, or the file's name for SQLite.
     pub url: String,
     stop: CancellationToken,
     _folder: Option<tempfile::TempDir>,
@@ -56,7 +56,7 @@ impl Fixture {
         }
     }
 
-    /// Puts one task back into the outbox, if it is to be.
+    /// Puts one task back into the outbox, unless the ledger skips it.
     pub async fn requeue(&self, id: &TaskId, seq: i64, reason: &str, at: Time) -> Option<Event> {
         let mut events = self.ledger.requeue(&[(id.clone(), seq)], reason, at).await.unwrap();
         assert!(events.len() <= 1, "{events:?}");
@@ -178,12 +178,12 @@ pub fn submission(tasks: Vec<NewTask>) -> Submission {
     }
 }
 
-/// What a worker's event says.
+/// News from a worker's event.
 pub fn event(id: &TaskId, phase: Phase, seconds: i64) -> News {
     News::new(id.clone(), Source::Event, phase, after(seconds))
 }
 
-/// What a record in the result backend says.
+/// News from a record in the result backend.
 pub fn record(id: &TaskId, phase: Phase, seconds: i64) -> News {
     News::new(id.clone(), Source::Result, phase, after(seconds))
 }

@@ -1,4 +1,4 @@
-//! Incidents: one open of an id, a notice for each channel, silence over recurrences.
+//! Incidents: one open incident for each id, a notice for each channel, no notice while muted.
 
 use ledger::{FoundIncident, Mark, SettledNotice};
 use runtime::clock::Time;

@@ -1,4 +1,4 @@
-//! Lines: what waits for room in its queue's window, in which order it goes, and what gives room back.
+//! Lines: tasks that wait for room in their queue's window, the order in which they leave, and what frees room.
 
 use std::collections::HashMap;
 use std::sync::Mutex;
@@ -84,7 +84,7 @@ async fn receive(ledger: &Fixture, ids: &[TaskId]) {
     ledger.learn(&news, true).await.unwrap();
 }
 
-/// Passes and receptions until nothing goes any more; the order in which tasks went.
+/// Repeats passes and receptions until no task leaves; returns the order in which tasks left.
 async fn run_dry(ledger: &Fixture, broker: &Broker) -> Vec<TaskId> {
     let mut order = Vec::new();
     loop {
@@ -111,9 +111,9 @@ async fn only_the_window_goes_and_every_reception_makes_room(ledger: &Fixture) {
     receive(ledger, &ids[..1]).await;
     drain(ledger, 1, &broker).await;
     assert_eq!(broker.take(), ids[3..4]);
-    // An end without a reception makes room as well: workers that send no events.
+    // An end without a reception frees room too, as with workers that send no events.
     ledger.learn(&[record(&ids[1], Phase::Succeeded, 4)], true).await.unwrap();
-    // After a restart too.
+    // The same after a restart.
     ledger.another().drain(after(2), Duration::ZERO, 100, &broker).await.unwrap();
     assert_eq!(broker.take(), ids[4..5]);
     receive(ledger, &ids[2..5]).await;
@@ -135,7 +135,7 @@ async fn keys_share_a_queue_by_their_weights(ledger: &Fixture) {
     let broker = Broker::with("celery", 10);
     let heavy = insert(ledger, 150, |id| shared(id, "heavy", 2)).await;
     let light = insert(ledger, 150, |id| shared(id, "light", 1)).await;
-    // All have come to the line before the first is looked at closely.
+    // All tasks are in the line before the first is examined.
     drain(ledger, 1, &Broker::with("celery", 0)).await;
     let order = run_dry(ledger, &broker).await;
     let share = order[..210].iter().filter(|id| heavy.contains(id)).count();
@@ -157,7 +157,7 @@ async fn a_key_that_comes_late_begins_where_the_others_are(ledger: &Fixture) {
     let second = insert(ledger, 10, |id| shared(id, "b", 1)).await;
     let order = run_dry(ledger, &broker).await;
     let last = order.iter().position(|id| *id == second[9]).unwrap();
-    // One window was on its way when it came; then they take turns.
+    // One window of tasks was published when it arrived; after that they take turns.
     assert!(last < 4 + 20, "its last goes as number {last}");
     assert_eq!(order.len(), 50);
 }
@@ -195,7 +195,7 @@ async fn what_waits_in_line_is_withdrawn_expires_and_is_queued_again(ledger: &Fi
     assert!(matches!(ledger.withdraw(&first[1], revoked).await.unwrap(), Withdrawn::Done(_)));
     assert_eq!(drain(ledger, 11, &broker).await.expired, 1);
     assert_eq!(ledger.phase(&late[0]).await, Phase::Expired);
-    // What was lost in the broker takes no room any more, and waits for its turn again.
+    // A message that the broker lost takes no room any more; its task waits for its turn again.
     let task = ledger.task(&first[0]).await;
     ledger.requeue(&first[0], task.seq, "it was lost", after(12)).await.expect("queued again");
     let next = insert(ledger, 1, |id| in_line(id, 0)).await;

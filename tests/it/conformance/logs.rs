@@ -1,4 +1,4 @@
-//! What tasks log: numbered through the task, each line once, and gone after its time.
+//! Log lines of tasks: numbered within the task, each stored once, and deleted after their time.
 
 use celery::task::TaskId;
 use celery::task_log::{LogLine, TaskLog};

@@ -1,4 +1,4 @@
-//! One suite for the two ledgers: what `crates/ledger/src/lib.rs` promises, asked of PostgreSQL and of SQLite.
+//! One suite for both ledgers: checks the promises of `crates/ledger/src/lib.rs` on PostgreSQL and on SQLite.
 
 #![expect(clippy::unwrap_used, reason = "a refused call fails the test, and its error is the report")]
 #![expect(clippy::disallowed_methods, reason = "what a test spawns ends with its runtime")]

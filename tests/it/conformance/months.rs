@@ -1,4 +1,4 @@
-//! What only PostgreSQL has: a history in months, dropped whole, and a schema that begins anew.
+//! What only PostgreSQL has: a history partitioned by month, dropped a partition at a time, and a schema that begins anew.
 
 use std::time::Duration;
 
@@ -12,7 +12,7 @@ use crate::harness::postgres::query;
 /// The days of November 2025, in which the tests' own time is.
 const NOVEMBER: &str = "date '2025-11-01' - date '1970-01-01', date '2025-12-01' - date '1970-01-01', '202511'";
 
-/// From now on numbers are of November 2025, as they were then.
+/// From now on task numbers are from November 2025.
 fn back_to_november(ledger: &Fixture) {
     query(&ledger.url, &format!("select taskgate.make_partitions({NOVEMBER})"));
     let day = T0.0 / 86_400_000_000;
@@ -100,7 +100,7 @@ async fn an_id_is_taken_in_any_month() {
 async fn a_clock_that_jumps_a_month_ahead_and_back_loses_nobody() {
     let ledger = Fixture::postgres().await;
     let before = finished(&ledger).await;
-    // As it was for a while: numbers are of a month that the clock has not reached, and that has no partition.
+    // As after a clock that ran ahead: numbers are from a future month, which has no partition.
     query(
         &ledger.url,
         "select setval('taskgate.task_no', ((select last_value >> 32 from taskgate.task_no) + 200) << 32)",

@@ -179,7 +179,7 @@ async fn a_task_given_up_is_corrected_once(ledger: &Fixture) {
     assert!(ledger.learn(&[record(&id, Phase::Failed, 10)], true).await.unwrap().is_empty());
 }
 
-/// Records and events come by two ways; the record of a short task may well be the first that is heard of it.
+/// Records and events arrive separately; the record of a short task may be the first news of it.
 async fn a_record_that_overtakes_the_first_word_of_others_tasks_is_kept(ledger: &Fixture) {
     let (heard, unheard) = (new_id(), new_id());
     let by_event = |id, phase, seconds| News { adoption: Some(Adoption::default()), ..event(id, phase, seconds) };
@@ -268,7 +268,7 @@ async fn concurrent_learners_leave_no_gap(ledger: &Fixture) {
     assert_eq!(events.iter().map(|event| event.feed).collect::<HashSet<_>>().len(), events.len());
 }
 
-/// Begins the call, and drops it when it has been polled so often.
+/// Begins the call, and drops it after this many polls.
 async fn given_up<T>(call: impl Future<Output = T>, polls: usize) {
     let mut call = std::pin::pin!(call);
     let mut left = polls;
@@ -282,7 +282,7 @@ async fn given_up<T>(call: impl Future<Output = T>, polls: usize) {
     .await;
 }
 
-/// Callers go away at any moment: requests are hung up, loops end with their lease.
+/// Callers may disappear at any moment: clients hang up, loops end with their lease.
 async fn a_call_that_is_given_up_holds_nothing(ledger: &Fixture) {
     let open = "select count(*) from pg_stat_activity where datname = current_database() and state like 'idle in %'";
     let (id, other) = (new_id(), ledger.another());
@@ -293,7 +293,7 @@ async fn a_call_that_is_given_up_holds_nothing(ledger: &Fixture) {
             let what = format!("no transaction stays open after {polls} polls");
             within(Duration::from_secs(8), &what, async || (query(&ledger.url, open) == "0").then_some(())).await;
         }
-        // Written by itself, not as a part of what was given up.
+        // It is written on its own, not as part of the cancelled call.
         let (name, ttl) = (format!("lease {polls}"), Duration::from_secs(60));
         assert!(ledger.lease(&name, "one", after(3), ttl).await.unwrap().is_some(), "after {polls} polls");
         assert!(other.lease(&name, "other", after(4), ttl).await.unwrap().is_none(), "after {polls} polls");

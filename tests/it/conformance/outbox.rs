@@ -1,4 +1,4 @@
-//! From the outbox into the broker, or out of it another way.
+//! Tasks leave the outbox: into the broker, or without being published.
 
 use std::collections::HashSet;
 use std::sync::Mutex;
@@ -271,7 +271,7 @@ async fn a_withdrawn_task_is_never_published(ledger: &Fixture) {
     assert!(matches!(ledger.withdraw(&new_id(), revoked(&accepted)).await.unwrap(), Withdrawn::Unknown));
 }
 
-/// Says that it has begun, and waits to be let on.
+/// Signals that it has begun, and waits until the test lets it continue.
 #[derive(Default)]
 struct Slow {
     begun: Notify,
@@ -296,7 +296,7 @@ async fn a_withdrawal_during_a_pass_comes_too_late(ledger: &Fixture) {
         slow.begun.notified().await;
         let withdraw = ledger.withdraw(&id, revoked(&id));
         tokio::pin!(withdraw);
-        // It waits for the pass: nothing else could know whether the message is out.
+        // It waits for the pass, because only the pass knows whether the message was published.
         let early = tokio::time::timeout(Duration::from_millis(100), &mut withdraw).await;
         assert!(early.is_err());
         slow.go_on.notify_one();
@@ -384,7 +384,7 @@ async fn of_many_those_that_are_as_they_were_are_queued_again(ledger: &Fixture) 
     let told: HashSet<&TaskId> = events.iter().map(|event| &event.task_id).collect();
     assert_eq!(told, HashSet::from([&ids[0], &ids[3]]));
     assert!(events.iter().all(|event| event.phase == Phase::Accepted && event.delivery == 2), "{events:?}");
-    // What was still to be published for the first time is that still.
+    // A task that was never published still counts as a first delivery.
     let broker = Broker::default();
     drain(ledger, 11, &broker).await;
     let mut published: Vec<i32> = broker.published.lock().unwrap().iter().map(|task| task.delivery).collect();

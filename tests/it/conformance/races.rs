@@ -1,4 +1,4 @@
-//! What other transactions and other clocks do to a ledger on PostgreSQL meanwhile.
+//! Concurrent transactions, and replicas with other clocks, on PostgreSQL.
 
 use std::time::Duration;
 
@@ -11,7 +11,7 @@ use super::fixture::{Fixture, after, alone, event, new_id, task};
 use crate::harness::eventually;
 use crate::harness::postgres::query;
 
-/// Takes everything.
+/// A carrier that publishes everything.
 struct Broker;
 
 #[async_trait]
@@ -21,7 +21,7 @@ impl Carrier for Broker {
     }
 }
 
-/// As another replica would write it, which heard of the step first.
+/// As another replica would write it that received the news first.
 const RECEIVED: &str = "update taskgate.flight set phase = 'received', seq = seq + 1, worker = 'w', at_worker = true, received_at = queued_at";
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -54,7 +54,7 @@ async fn a_task_of_a_clock_that_is_an_hour_ahead_holds_up_no_search_for_those_le
     let settle = Duration::from_secs(2);
     let is_past =
         "select (select feed from taskgate.relay_mark) >= (select max(pos) from taskgate.feed where pos is not null)";
-    // A transaction of another test that ends just now may hold the mark back for one look.
+    // A transaction of another test that is ending may delay the mark by one read.
     eventually("both are in the outbox and the mark is past them", async || {
         fixture.drain(after(4), settle, 0, &Broker).await.unwrap();
         (query(&fixture.url, is_past) == "t").then_some(())

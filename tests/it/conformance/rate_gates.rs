@@ -92,7 +92,7 @@ async fn a_rate_lets_tasks_pass_one_after_the_other(ledger: &Fixture) {
     }
     assert!(!drain(ledger, 46, &broker).await.waiting);
     assert_eq!(ledger.history(&ids[3]).await, [(1, Phase::Held), (2, Phase::Queued)]);
-    // What the rate was when the last one went is known to everybody, and after a restart.
+    // All replicas know the time of the last publication, also after a restart.
     let late = insert(ledger, 1, |id| held(id, "tasks.slow")).await;
     ledger.another().drain(after(50), Duration::ZERO, 100, &broker).await.unwrap();
     assert!(broker.take().is_empty());
@@ -201,7 +201,7 @@ async fn a_further_delivery_keeps_its_place_under_the_key(ledger: &Fixture) {
     ledger.requeue(&ids[0], seq, "Redis forgot it", after(2)).await.expect("it has a message");
     drain(ledger, 3, &broker).await;
     assert_eq!(broker.take(), [ids[0].clone()]);
-    // A slow one under a rate waits again, and says why.
+    // A slow task with a rate waits again, and its history says why.
     let slow = insert(ledger, 1, |id| held(id, "tasks.slow")).await;
     drain(ledger, 3, &broker).await;
     let seq = ledger.task(&slow[0]).await.seq;
@@ -214,7 +214,7 @@ async fn a_further_delivery_keeps_its_place_under_the_key(ledger: &Fixture) {
     assert_eq!(broker.take(), slow);
 }
 
-/// Its tasks are over before the pass that published them: another transaction is ending them.
+/// Its tasks end before the pass that published them commits: another transaction is ending them.
 struct Quick<'a>(&'a Fixture);
 
 #[async_trait]
@@ -232,7 +232,7 @@ impl Carrier for Quick<'_> {
             sqlx::query(sql).bind(&numbers).execute(&mut other).await.unwrap();
         }
         tokio::spawn(async move {
-            // Until the pass is stopped by this transaction's locks.
+            // Until this transaction's locks block the pass.
             let stopped = "select exists (select 1 from pg_locks where not granted and locktype = 'transactionid' \
                            and transactionid = pg_current_xact_id()::xid)";
             while !sqlx::query_scalar::<_, bool>(stopped).fetch_one(&mut other).await.unwrap() {
@@ -248,7 +248,7 @@ impl Carrier for Quick<'_> {
     }
 }
 
-/// SQLite has one writer, so there nothing goes on beside a pass.
+/// SQLite has one writer, so nothing runs concurrently with a pass.
 async fn a_task_that_ends_while_its_pass_is_written_down_holds_nothing(ledger: &Fixture) {
     if !ledger.is_postgres() {
         return;

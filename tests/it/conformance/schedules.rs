@@ -1,4 +1,4 @@
-//! The timetable: whoever moves a row forward submits its tick, and nobody else does.
+//! Schedules: only the replica that moves a row forward submits its tick.
 
 use celery::task::{Phase, TaskId};
 use ledger::{
@@ -183,7 +183,7 @@ async fn two_replicas_fire_each_tick_once(ledger: &Fixture) {
     for fired in futures_util::future::join_all(passes).await {
         won += fired.unwrap().iter().flatten().count();
     }
-    // What a replica skipped because another had it locked is moved by that other one.
+    // A row that one replica skips, because another has locked it, is moved by that other replica.
     assert_eq!(won, 40);
     for (schedule, id) in schedules.iter().zip(&ids) {
         assert_eq!(outcomes(ledger, schedule).await, [(Outcome::Fired, Some(id.clone()))]);

@@ -1,4 +1,4 @@
-//! Migrations, statements, the view for Celery's users, and how an absent server shows.
+//! Migrations, statements, the view for Celery's users, and the error while the server is down.
 
 use std::time::Duration;
 

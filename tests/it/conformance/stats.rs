@@ -1,4 +1,4 @@
-//! Figures: each event counted once, whoever folds; sums by step; kinds of failures.
+//! Statistics: each event is counted once, whichever replica counts it; sums by step; kinds of failures.
 
 use std::time::Duration;
 

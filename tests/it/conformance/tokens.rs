@@ -1,4 +1,4 @@
-//! Tokens and tickets: who may call, as every replica sees it.
+//! Tokens and tickets: every replica gives the same answer about who may call.
 
 use ledger::{Scope, Token};
 

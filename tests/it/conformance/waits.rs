@@ -1,4 +1,4 @@
-//! Steps that wait: the first end counts, and what ended is settled by one holder at a time.
+//! Steps that wait: the first end counts, and one replica at a time settles an ended wait.
 
 use celery::task::pause::OnTimeout;
 use celery::task::{TaskId, json};

@@ -1,4 +1,4 @@
-//! No canvas is stuck: what waits for a step that ended badly ends too, and says why.
+//! No canvas gets stuck: the tasks that wait for a failed step end too, with the reason.
 
 use std::collections::BTreeMap;
 use std::ops::Deref;
@@ -97,7 +97,7 @@ async fn a_step_that_was_sent_is_queued_and_a_branch_not_taken_is_skipped() {
     env.in_phase(&errback, "skipped").await;
 }
 
-/// The body ends as Celery marks it, and the graph shows where it went wrong.
+/// The body ends as Celery marks it, and the graph shows which task failed.
 pub(super) async fn a_failed_header_fails_the_body<H: Deref<Target = Harness>>(env: &Lent<H>) {
     let chord = json!({
         "header": [{"task": "demo.add", "args": [1, 1]}, {"task": "demo.fail", "kwargs": {"message": "no rows"}}],
@@ -134,7 +134,7 @@ async fn a_failed_header_fails_the_body_with_the_older_celery() {
     a_failed_header_fails_the_body(&Harness::shared_older()).await;
 }
 
-/// Both branches are nodes; the one that is taken ends as its task does, the other as skipped.
+/// Both branches are nodes: the chosen one ends like its task, the other as skipped.
 pub(super) async fn one_branch_is_taken<H: Deref<Target = Harness>>(env: &Lent<H>) {
     let branches = |task: Value| {
         let mut task = task;
@@ -166,7 +166,7 @@ async fn one_branch_is_taken_with_the_older_celery() {
     one_branch_is_taken(&Harness::shared_older()).await;
 }
 
-/// Celery writes nothing down for what follows such a step.
+/// Celery stores nothing for the steps after such a step.
 #[tokio::test(flavor = "multi_thread")]
 async fn after_an_expired_step_or_an_ignored_failure_the_rest_is_skipped() {
     let env = Harness::shared();

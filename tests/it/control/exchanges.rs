@@ -22,7 +22,7 @@ type = "fanout"
 "demo.null" = { exchange = "news" }
 "#;
 
-/// The same exchanges, as a Celery application says them.
+/// The same exchanges in a Celery application's settings.
 fn worker(version: Version, hostname: &str, pool: &'static str, queues: &str) -> CeleryOptions {
     let settings = json!({"task_queues": {
         "eu": {"exchange": "orders", "exchange_type": "topic", "routing_key": "order.*.eu"},
@@ -50,7 +50,7 @@ async fn real_workers_get_what_their_bindings_take() {
     let mut second = Celery::start(&env.redis, worker(Version::Older, "w2@test", "threads", "all,news-in"));
     second.wait_for_events();
     let first = env.celery.as_ref().expect("a worker");
-    // Byte for byte what the workers declared themselves: nothing was added to the set.
+    // Exactly the bytes that the workers declared themselves: nothing was added to the set.
     let eu = "order.*.eu\u{6}\u{16}^order\\.[^\\.]+\\.eu$\u{6}\u{16}eu";
     let all = "order.#\u{6}\u{16}^order\\..*?$\u{6}\u{16}all";
     let both: HashSet<String> = [eu, all].map(str::to_owned).into();
@@ -91,7 +91,7 @@ async fn every_copy_is_removed_by_a_revoke_and_a_canvas_of_copies_is_refused() {
     assert_eq!(verdict["verdict"], "prevented", "{verdict}");
     assert_eq!((length("eu"), length("all")), (0, 0));
 
-    // One of them was taken: nobody can promise that it will not run.
+    // A worker has taken one of them, so nobody can promise that it will not run.
     let id = env.submit("demo.echo", json!([2])).await;
     env.in_phase(&id, "queued").await;
     env.redis.command::<String>(0, &["RPOP", "all"]);

@@ -1,4 +1,4 @@
-//! A task's time: held until it is due, and never given to a worker when it is over.
+//! ETA and expiry: a task is held until it is due, and not published after it has expired.
 
 use serde_json::{Value, json};
 
@@ -52,7 +52,7 @@ async fn nobody_gets_what_is_not_due_or_over_with_the_older_celery() {
     nobody_gets_what_is_not_due_or_over(Version::Older).await;
 }
 
-/// What others sent and what tasks sent is known, whoever sent it; its place in the family too.
+/// Tasks of other clients and of tasks are known, with parent and root.
 async fn others_tasks_are_adopted(version: Version) {
     let celery = CeleryOptions { version, ..CeleryOptions::default() };
     let env = Harness::start(&Options { celery, ..Options::default() });
@@ -73,7 +73,7 @@ async fn others_tasks_are_adopted(version: Version) {
     tokio::task::spawn_blocking(move || client(version, &broker, &backend, program)).await.expect("it ran");
     let task = eventually("what another client sent is adopted and done", async || {
         let answer = env.http.get("/v1/tasks/no%20uuid%20at%20all").await;
-        // The event tells the end and the worker, the record the end and the value; either may come first.
+        // The event reports the end and the worker, the record the end and the value; either may come first.
         let is_told =
             |task: &Value| task["phase"] == "succeeded" && !task["result"].is_null() && !task["worker"].is_null();
         (answer.status == 200).then(|| answer.json()).filter(is_told)

@@ -10,7 +10,7 @@ use crate::harness::gateway::Gateway;
 use crate::harness::wait::{DEADLINE, within};
 use crate::harness::{Http, Redis, RedisOptions, Stopwatch, Version, eventually, postgres, turns};
 
-/// 100,000 chunks are accepted within this, and never take more memory.
+/// 100,000 chunks must be accepted within this time, and never take more than this memory.
 const ACCEPTED: Duration = Duration::from_secs(10);
 const MEMORY_KIB: u64 = 200 << 10;
 
@@ -100,7 +100,7 @@ async fn a_hundred_thousand_chunks_are_accepted_at_once(on_sqlite: bool) {
     assert!(asked.elapsed() < ACCEPTED, "{:?}", asked.elapsed());
     assert_eq!((&accepted["count"], &accepted["children"]), (&json!(100_000), &Value::Null), "{accepted}");
     let group = accepted["group_id"].as_str().expect("a group").to_owned();
-    // Somebody else's task does not wait for all of them.
+    // Another client's task does not wait for all of them.
     http.post("/v1/tasks", &json!({"task": "demo.add", "args": [1, 1], "queue": "light"})).await.expect(202);
     eventually("another queue is served meanwhile", async || {
         (env.redis.command::<usize>(0, &["LLEN", "light"]) == 1).then_some(())
@@ -126,7 +126,7 @@ async fn a_hundred_thousand_chunks_are_accepted_at_once_on_sqlite() {
     a_hundred_thousand_chunks_are_accepted_at_once(true).await;
 }
 
-/// kill -9 in the middle: every chunk is queued, and none twice.
+/// The gateway is killed in between: every chunk is queued, and none twice.
 async fn a_crash_between_two_pieces_neither_loses_nor_doubles(on_sqlite: bool) {
     let mut env = Alone::start(on_sqlite);
     let http = env.http();

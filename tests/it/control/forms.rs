@@ -15,7 +15,7 @@ fn add(args: Value) -> Value {
 async fn result<H: Deref<Target = Harness>>(env: &Lent<H>, signature: Value) -> Value {
     let accepted = env.http.post("/v1/tasks", &signature).await.expect(202);
     let id = accepted["task_id"].as_str().or(accepted["group_id"].as_str()).expect("an id").to_owned();
-    // All nodes are in the ledger with the answer.
+    // All nodes are in the ledger when the answer is sent.
     for child in accepted["children"].as_array().into_iter().flatten() {
         env.http.get(&format!("/v1/tasks/{}", child["task_id"].as_str().expect("an id"))).await.expect(200);
     }
@@ -153,11 +153,11 @@ async fn a_policy_of_a_python_task_makes_new_tasks_and_is_refused_in_a_canvas() 
     }
 }
 
-/// A chord whose keys are tampered with before its header runs: nobody sends the body.
+/// A chord whose keys are changed before its header runs, so that no worker sends the body.
 async fn abandoned(version: Version, tamper: impl Fn(&crate::harness::Redis, &str)) -> (Abandoned, String) {
     let config = "[sweeper]\nperiod = 1\ngrace = 1\n".to_owned();
     let env = Harness::start(&Options { without_worker: true, config, ..Options::default() });
-    // A sweeper that has just begun puts back what a chord needs; after some seconds it believes what it sees.
+    // A sweeper that has just started restores the keys of chords; after some seconds it takes them as they are.
     let settled = env.submit_signature(json!({"task": "demo.null", "countdown": 6, "queue": "nobody"})).await;
     env.in_phase(&settled, "queued").await;
     let chord = json!({"header": [add(json!([1, 1])), add(json!([2, 2]))], "body": {"task": "demo.xsum"}});
@@ -208,7 +208,7 @@ async fn a_body_that_nobody_sent_is_released_once() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_body_that_cannot_be_claimed_is_made_again_or_is_an_incident() {
-    // Celery 5.4 claims nothing; with a wrong size it waits for a part that never comes.
+    // Celery 5.4 has no claims; with a wrong size it waits for a part that never comes.
     let (chord, body) = abandoned(Version::Older, |redis, base| {
         redis.command::<String>(1, &["SET", &format!("{base}.s"), "3"]);
     })

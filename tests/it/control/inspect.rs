@@ -1,4 +1,4 @@
-//! Asking and telling workers by Celery's own names; the registry.
+//! Inspect and control commands by Celery's own names, and the registry of workers.
 
 use std::time::Duration;
 
@@ -63,7 +63,7 @@ async fn a_late_reply_leaves_nothing_behind() {
     let none = env.http.get("/v1/inspect/ping?timeout=0.2").await.expect(200);
     celery.resume();
     assert_eq!(none["replies"], json!({}));
-    // The answer to this one comes after the late one.
+    // The answer to this request arrives after the late one.
     let pong = env.http.get("/v1/inspect/ping?timeout=10").await.expect(200);
     assert_eq!(pong["replies"]["w1@test"]["ok"], "pong", "{pong}");
     eventually("no reply queue is left", async || {

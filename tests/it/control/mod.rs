@@ -1,4 +1,4 @@
-//! Revoke, retry, queues, workers: what the gateway says to real workers, and what they say back.
+//! Revoke, retry, queues, workers: requests to real workers, and their answers.
 
 mod canvas;
 mod deployments;

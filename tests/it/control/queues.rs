@@ -78,7 +78,7 @@ async fn a_paused_queue_rests_until_it_is_resumed(version: Version) {
     assert_eq!(other["result"], 3);
     assert_eq!(queue(&env.http, "side").await["held"], 1);
 
-    // A worker that starts meanwhile is sent away too.
+    // A worker that starts meanwhile is told not to consume it, too.
     env.celery.as_mut().expect("a worker").restart();
     eventually("the new worker leaves side alone", async || {
         let queues = env.http.get("/v1/inspect/active_queues").await.expect(200);

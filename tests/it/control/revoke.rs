@@ -31,7 +31,7 @@ async fn what_is_held_or_queued_is_prevented_and_never_runs() {
     assert_eq!(task["reason"], "not needed");
     assert_eq!(task["status"], "REVOKED");
 
-    // One process, prefetch of four: what comes after these waits in the list.
+    // One process with a prefetch of four: later messages wait in the list.
     let latch = Latch::closed();
     let busy: Vec<String> = {
         let mut busy = Vec::new();
@@ -130,7 +130,7 @@ async fn with_redis_down_what_is_held_is_prevented_and_the_rest_is_remembered() 
     assert_eq!(revoke(&env, &held, json!({})).await["verdict"], "prevented");
     env.http.post(&format!("/v1/tasks/{queued}/revoke"), &json!({})).await.problem(503, "redis-unavailable");
     env.redis.restart();
-    // Redis forgot the message; the task must not be queued again.
+    // Redis lost the message; the task must not be queued again.
     env.in_phase(&queued, "revoked").await;
     assert_eq!(env.redis.command::<i64>(0, &["LLEN", "celery"]), 0);
 }
@@ -148,13 +148,13 @@ async fn bad_revokes_are_refused_by_name() {
     env.http.post("/v1/tasks/unknown/revoke", &json!({})).await.problem(404, "task-not-found");
 }
 
-/// A push may be in flight while the revoke decides: what is called prevented never runs, whatever wins.
+/// A push may be in flight during the revoke: a task with the verdict `prevented` never runs, whichever is first.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_revoke_that_races_with_the_push_keeps_its_word() {
     let env = Harness::start(&options(Version::Latest, "threads"));
     let mut verdicts = Vec::new();
     for n in 0..60 {
-        // Nobody serves the second queue: what goes there is always found, whichever way it went.
+        // No worker serves the second queue, so messages there are always found.
         let queue = if n % 2 == 0 { "celery" } else { "nobody" };
         let id = env.submit_signature(json!({"task": "demo.echo", "args": [n], "queue": queue})).await;
         let verdict = revoke(&env, &id, json!({})).await;
@@ -174,11 +174,11 @@ async fn a_revoke_that_races_with_the_push_keeps_its_word() {
     }
 }
 
-/// A worker that does not have the task writes REVOKED for it. That ends nothing while its owner runs it.
+/// A worker that does not have the task writes REVOKED for it. That does not end it while another worker runs it.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_bystander_s_word_does_not_end_a_running_task() {
     let env = Harness::start(&options(Version::Latest, "prefork"));
-    // Longer than the ten seconds after which a doubtful end is believed otherwise.
+    // Longer than the ten seconds after which an uncertain end counts otherwise.
     let id = env.submit("demo.sleep", json!([13, "done"])).await;
     env.in_phase(&id, "running").await;
     let record = json!({

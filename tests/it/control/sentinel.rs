@@ -10,7 +10,7 @@ use crate::harness::process::{Process, folder};
 use crate::harness::wait::{blocking, within};
 use crate::harness::{Celery, CeleryOptions, Gateway, Http, Version, ports};
 
-/// A failover takes some seconds, and Celery's own way back some more.
+/// A failover takes some seconds, and Celery's reconnect takes some more.
 const FAILOVER: Duration = Duration::from_secs(120);
 
 async fn run(http: &Http, deadline: Duration) {
@@ -61,13 +61,13 @@ async fn tls_is_spoken_with_an_authority_of_one_s_own() {
         format!("rediss://127.0.0.1:{port}/{database}?ssl_cert_reqs=required&ssl_ca_certs={}", path("ca.pem"))
     };
     let _celery = Celery::start_at(&celery_url(0), &celery_url(1), CeleryOptions::default());
-    // The broker in Celery's words, the backend in ours.
+    // The broker's URL as Celery writes it, the backend's as we do.
     let backend = format!("rediss://127.0.0.1:{port}/1");
     let config = format!("[backend]\ntls_ca = '{}'\n", path("ca.pem"));
     let gateway = Gateway::serve(&cluster().migrated_database(), &celery_url(0), &backend, &config);
     run(&gateway.http(), FAILOVER).await;
 
-    // Who does not know the authority does not speak to the server.
+    // A client that does not trust the authority cannot connect.
     let strange = Gateway::serve(&cluster().migrated_database(), &backend, &backend, "");
     let ready = strange.http().get("/readyz").await.json();
     assert_ne!(ready["redis"], "ok", "{ready}");
@@ -141,7 +141,7 @@ async fn a_failover_is_followed(version: Version) {
     run(&http, FAILOVER).await;
 
     redis.master.kill();
-    // Accepted while there is no master at all.
+    // Accepted while there is no master.
     let meanwhile = http.post("/v1/tasks", &json!({"task": "demo.add", "args": [2, 2]})).await.expect(202);
     within(FAILOVER, "the replica is promoted", async || {
         let role: Vec<redis::Value> = ask(redis.replica_port, &["ROLE"])?;
@@ -154,7 +154,7 @@ async fn a_failover_is_followed(version: Version) {
         (http.get(&format!("/result/{id}")).await.status == 200).then_some(())
     })
     .await;
-    // Events are heard from the new master: only they say who ran it.
+    // Events arrive from the new master: only they name the worker.
     let task = within(FAILOVER, "an event said who ran it", async || {
         let task = http.get(&format!("/v1/tasks/{id}")).await.expect(200);
         (!task["worker"].is_null()).then_some(task)

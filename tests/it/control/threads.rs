@@ -1,4 +1,4 @@
-//! Workers with a thread pool do with a canvas what those with processes do, and cannot stop what runs.
+//! Workers with a thread pool run canvases like those with processes, but cannot stop a running task.
 
 use serde_json::json;
 
@@ -16,7 +16,7 @@ async fn threads_are_as_good_as_processes(version: Version) {
         canvas::a_failed_header_fails_the_body(&env),
         canvas::one_branch_is_taken(&env),
     );
-    // A thread cannot be killed: the verdict must not say that it was.
+    // A thread cannot be killed, so the verdict must not claim that it was.
     let latch = Latch::closed();
     let id = env.submit("demo.until", latch.args("done")).await;
     env.is_active(&id).await;

@@ -1,4 +1,4 @@
-//! What is asked of a group's id, or of a whole canvas: every member, with a verdict for each and a sum.
+//! Revoke, retry and explain for a group or a whole canvas: a verdict for each member, and a sum.
 
 use serde_json::{Value, json};
 

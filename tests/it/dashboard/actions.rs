@@ -1,4 +1,4 @@
-//! What people do in the dashboard beyond one task: many at once, kinds of failures, queues, workers; by keyboard, on a phone.
+//! Actions in the dashboard on more than one task: bulk operations, kinds of failures, queues, workers; by keyboard, on a phone.
 
 use serde_json::{Value, json};
 
@@ -44,7 +44,7 @@ async fn many_tasks_are_retried_and_revoked_after_a_count() {
         assert!(old.is_string() || new.is_string(), "{task}");
     }
 
-    // Only what is ticked, of what a label finds.
+    // Only the selected ones of the tasks that a label finds.
     screen.page("tasks?label=batch:7").await;
     screen.browser.wait_for("the held ones are there", "document.querySelectorAll('tbody tr').length === 3").await;
     screen.browser.click("tbody tr:nth-child(1) input").await;
@@ -157,7 +157,7 @@ async fn the_keyboard_reaches_everything_and_a_phone_scrolls_one_way_only() {
         screen.browser.keep(&format!("phone-{}", if hash == task { "task" } else { name })).await;
     }
 
-    // The first stop leads past the navigation; tabs answer to arrows.
+    // The first tab stop skips the navigation; arrow keys move between tabs.
     screen.page(&task).await;
     screen.browser.key("\u{E004}").await;
     let first = screen.browser.run("return document.activeElement.textContent").await;

@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use crate::harness::process::Process;
 use crate::harness::{eventually, http, ports, turns};
 
-/// Under which WebDriver names an element.
+/// The key under which WebDriver returns an element.
 const ELEMENT: &str = "element-6066-11e4-a52e-4f735466cecf";
 const FLAGS: [&str; 9] = [
     "--headless",
@@ -23,7 +23,7 @@ const FLAGS: [&str; 9] = [
     "--disable-sync",
     "--disable-dev-shm-usage",
 ];
-/// A window cannot be narrower: below this the browser plays a phone.
+/// A window cannot be narrower; below this the browser emulates a phone.
 const PHONE: u32 = 500;
 /// A page load on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -45,8 +45,8 @@ impl Browser {
         Self::launch(turns::heavy(), 0, width, height).await
     }
 
-    /// As [`Browser::start`], for what the browser measures of itself: no other test with a browser runs meanwhile, and this one
-    /// comes before all others. Who may not ask for that gets it as usual.
+    /// As [`Browser::start`], for measurements: no other test with a browser runs meanwhile, and this process gets a higher priority
+    /// if the system allows it.
     pub async fn start_alone(width: u32, height: u32) -> Self {
         Self::launch(turns::alone(), -15, width, height).await
     }
@@ -84,7 +84,7 @@ impl Browser {
         self.post("url", json!({"url": url})).await;
     }
 
-    /// What the script returns.
+    /// The value that the script returns.
     pub async fn run(&self, script: &str) -> Value {
         self.post("execute/sync", json!({"script": script, "args": []})).await
     }
@@ -99,7 +99,7 @@ impl Browser {
         .await
     }
 
-    /// Waits for the element and clicks it as a mouse would. One that the page replaces meanwhile is looked for again.
+    /// Waits for the element and clicks it as a mouse would. If the page replaces the element meanwhile, it is searched again.
     pub async fn click(&self, selector: &str) {
         eventually(&format!("{selector} is clicked"), async || {
             let body = json!({"using": "css selector", "value": selector});
@@ -110,7 +110,7 @@ impl Browser {
         .await;
     }
 
-    /// `None` for what the browser refuses.
+    /// `None` if the browser refuses the command.
     async fn ask(&self, path: &str, body: &Value) -> Option<Value> {
         let request = self.client.post(format!("{}/{path}", self.session)).json(body);
         let answer: Value = request.send().await.ok()?.json().await.ok()?;
@@ -133,7 +133,7 @@ impl Browser {
         self.run("return document.body.innerText").await.as_str().expect("a text").to_owned()
     }
 
-    /// Keeps what is seen under `target/screenshots/`.
+    /// Saves a screenshot under `target/screenshots/`.
     pub async fn keep(&self, name: &str) {
         let shot = call(self.client.get(format!("{}/screenshot", self.session))).await;
         let bytes = base64::engine::general_purpose::STANDARD.decode(shot.as_str().expect("a picture"));
@@ -150,13 +150,13 @@ impl Browser {
         loud.map(|entry| entry["message"].to_string()).collect()
     }
 
-    /// What axe-core finds.
+    /// The violations that axe-core finds.
     pub async fn barriers(&self) -> Vec<String> {
         self.run(AXE).await;
         self.found_by_axe(json!({})).await
     }
 
-    /// The same of the contrast of colours alone, on a page that was looked at in other colours before.
+    /// The same for colour contrast only, on a page that was checked in other colours before.
     pub async fn poor_contrasts(&self) -> Vec<String> {
         self.found_by_axe(json!({"runOnly": ["color-contrast"]})).await
     }

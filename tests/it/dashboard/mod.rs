@@ -14,10 +14,10 @@ use self::browser::Browser;
 use crate::dev::Dev;
 use crate::harness::eventually;
 
-/// No stretch of work in the page may be longer, in milliseconds.
+/// The longest allowed task of the page's main thread, in milliseconds.
 const LONGEST_TASK: f64 = 200.0;
 
-/// Between two of the twenty groups of 500: faster than ten thousand in a minute, yet a stream and not one blow.
+/// Pause between two of the twenty groups of 500: more than ten thousand a minute, but not all at once.
 const PACE: Duration = Duration::from_millis(500);
 
 struct Screen {
@@ -30,7 +30,7 @@ impl Screen {
         Self { dev: Dev::start(), browser: Browser::start(1400, 900).await }
     }
 
-    /// Opens a page of the dashboard afresh.
+    /// Loads a page of the dashboard anew.
     async fn page(&self, hash: &str) {
         self.browser.open("about:blank").await;
         self.browser.open(&format!("http://127.0.0.1:{}/dashboard/#/{hash}", self.dev.gateway.port)).await;
@@ -52,7 +52,7 @@ impl Screen {
         self.browser.wait_for(&format!("the page shows {phase}"), &expression).await;
     }
 
-    /// Changes the colours as a reader does: by the button in the head.
+    /// Changes the colours by the button in the page's head, as a user does.
     async fn wears(&self, scheme: &str) {
         let worn = "document.documentElement.dataset.scheme";
         for _ in 0..3 {
@@ -75,7 +75,7 @@ async fn a_task_is_submitted_by_form_and_its_bar_moves() {
     let site = site::Site::start().await;
     let screen = Screen { dev: Dev::with(&[("SAMPLE_SITE_URL", &site.url)]), browser };
     screen.page("submit?form=POST+%2Frun-crawler%2F%7Bcategory%7D").await;
-    // Keeps every position that the bar is seen in, whoever is slow to look.
+    // Records every position of the bar, so that a slow test misses none.
     screen
         .browser
         .run(
@@ -88,7 +88,7 @@ async fn a_task_is_submitted_by_form_and_its_bar_moves() {
     screen.browser.click("option[value=job]").await;
     screen.browser.click("main form button.main").await;
     screen.browser.wait_for("the task's page opens", "location.hash.startsWith('#/tasks/')").await;
-    // The site gives a page when the one before is seen in the bar, so that no look comes too late.
+    // The site serves the next page only when the bar shows the previous one, so that the test sees each step.
     for position in [33, 67, 100] {
         site.gives_a_page();
         let bar = "document.querySelector('[role=progressbar]')?.getAttribute('aria-valuenow')";
@@ -252,7 +252,7 @@ async fn ten_thousand_new_tasks_do_not_freeze_the_list() {
     let browser = Browser::start_alone(1400, 900).await;
     let screen = Screen { dev: Dev::start(), browser };
     let group: Vec<Value> = (0..500).map(|n| json!({"task": "tasks.add", "args": [n, 1]})).collect();
-    // What else runs on the machine lengthens what the page does: one undisturbed round of three shows what it costs.
+    // Other work on the machine slows the page down, so one fast round of three is enough.
     let mut longest = f64::MAX;
     for _ in 0..3 {
         screen.page("tasks").await;

@@ -16,7 +16,7 @@ impl Screen {
             .await;
     }
 
-    /// Writes into a field as a reader does.
+    /// Types into a field as a user does.
     async fn write(&self, selector: &str, text: &str) {
         let field = format!("document.querySelector({})", json!(selector));
         self.browser.wait_for(selector, &format!("{field} !== null")).await;
@@ -154,7 +154,7 @@ async fn charts_compare_with_the_day_before_and_a_limit_is_changed() {
     screen.clean_console().await;
 }
 
-/// A task may be called as a word of the pages, or as a member that every object has.
+/// A task may have a name that the pages use as a word, or that every JavaScript object has as a member.
 #[tokio::test]
 async fn names_are_the_same_in_every_language_and_ordinals_are_right() {
     let screen = Screen::start().await;

@@ -1,5 +1,5 @@
-//! The dashboard for different people: who logs in and may only look, who uses the keyboard alone, who reads Korean; and for everybody
-//! when the gateway is gone.
+//! The dashboard for different people: a user who may only read, a keyboard user, a Korean reader; and for everybody while the
+//! gateway is down.
 
 use serde_json::json;
 

@@ -1,4 +1,4 @@
-//! A notice board that gives its pages one by one, when the test says so: a crawl that goes on only after somebody has looked.
+//! A notice board that serves its pages one by one, when the test releases them, so that a crawl continues only after the test has looked.
 
 use std::sync::Arc;
 
@@ -27,7 +27,7 @@ impl Site {
         Self { url, pages, serving }
     }
 
-    /// Who asks for a page gets it, now or later; the next one waits.
+    /// Releases one page; the request for the next one waits.
     pub fn gives_a_page(&self) {
         self.pages.add_permits(1);
     }

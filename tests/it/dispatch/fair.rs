@@ -1,4 +1,4 @@
-//! Fair shares with real workers. The order itself is a matter of pure decisions (`lines_tests`) and of the ledger (`conformance::lines`).
+//! Fair shares with real workers. The order itself is tested with the pure decisions (`lines_tests`) and the ledger (`conformance::lines`).
 
 use std::collections::HashSet;
 

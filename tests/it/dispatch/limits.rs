@@ -1,4 +1,4 @@
-//! Limits by key: rates, concurrency, refusals, the newest only, and what people say by hand.
+//! Limits by key: rates, concurrency, refusals, only the newest task, and limits set by hand.
 
 use reqwest::Method;
 use serde_json::{Value, json};
@@ -23,7 +23,7 @@ async fn send(http: &Http, method: Method, path: &str, body: &Value) -> crate::h
     http.send(method, path, &headers, (!body.is_null()).then(|| body.to_string().into_bytes())).await
 }
 
-/// One of a key in a second, asked at two gateways of which one is killed: never two closer than that.
+/// One task of a key for each second, submitted at two gateways of which one is killed: never two closer together.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_rate_of_a_key_is_exact_over_replicas_and_a_restart() {
     let mut env = Harness::start(&alone(""));
@@ -48,7 +48,7 @@ async fn a_rate_of_a_key_is_exact_over_replicas_and_a_restart() {
     assert!(passed.windows(2).all(|two| two[1].1 - two[0].1 >= 1_000_000), "{passed:?}");
 }
 
-/// Templated in the catalog: each user has a rate, and nobody waits for another one.
+/// A template in the catalog: each user has a rate, and no user waits for another.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn each_user_of_an_entry_has_a_rate_of_their_own() {
     let config = "
@@ -69,7 +69,7 @@ limits = [{ key = 'user-{user_id}', rate = '1/h' }]
     env.in_phase(&of[1], "queued").await;
     explained(&env.http, &of[2], "the rate of user-1").await;
     explained(&env.http, &of[3], "the rate of user-2").await;
-    // Reset: the next one may go now.
+    // After the reset the next task may start at once.
     assert_eq!(send(&env.http, Method::DELETE, "/v1/limits/user-1", &Value::Null).await.status, 204);
     env.in_phase(&of[2], "queued").await;
     assert_eq!(env.http.get(&format!("/v1/tasks/{}", of[3])).await.expect(200)["phase"], "held");
@@ -99,7 +99,7 @@ async fn a_key_that_rejects_takes_one_of_many_and_says_when_to_come_back() {
     env.finished(&id).await;
     let next = env.http.post("/v1/tasks", &body).await.expect(202);
     env.finished(next["task_id"].as_str().expect("an id")).await;
-    // A rate says exactly when.
+    // A rate's explanation has the exact time.
     let once =
         json!({"task": "demo.add", "args": [1, 1], "limits": [{"key": "hourly", "rate": "1/h", "on_limit": "reject"}]});
     env.http.post("/v1/tasks", &once).await.expect(202);
@@ -123,7 +123,7 @@ async fn where_only_the_newest_waits_older_ones_are_revoked() {
     for _ in 0..4 {
         let accepted = env.http.post("/v1/tasks", &body).await.expect(202);
         ids.push(accepted["task_id"].as_str().expect("an id").to_owned());
-        // The first one is under way before the next one comes.
+        // The first task runs before the next one is submitted.
         env.in_phase(&ids[0], "queued").await;
     }
     for id in &ids[1..3] {
@@ -199,7 +199,7 @@ async fn keys_are_listed_changed_paused_and_reset_over_http() {
     }
 }
 
-/// The words of a token are its namespace's: nobody else sees, changes or meets them.
+/// The keys of a token belong to its namespace: no other caller sees, changes or shares them.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_token_sees_and_changes_the_keys_of_its_namespace_only() {
     let (redis, database) = (Redis::start(RedisOptions::default()), cluster().migrated_database());
@@ -238,7 +238,7 @@ async fn a_token_sees_and_changes_the_keys_of_its_namespace_only() {
         (&json!(1), &Value::Null),
         "{listed}"
     );
-    // Not by its full name either.
+    // Not by the full name of the key either.
     call(&other, Method::PUT, "/v1/limits/%40one%2Fhost", &json!({"paused": true})).await.expect(200);
     let listed = call(&one, Method::GET, "/v1/limits", &Value::Null).await.expect(200);
     assert_eq!(listed["limits"][0]["paused"], false, "{listed}");

@@ -1,4 +1,4 @@
-//! Dispatch: what waits in the ledger, for what, and in which order it goes to unmodified Celery workers.
+//! Dispatch: which tasks wait in the ledger, for what, and in which order unmodified Celery workers get them.
 
 mod fair;
 mod limits;
@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use crate::harness::environment::Harness;
 use crate::harness::{CeleryOptions, postgres};
 
-/// A worker with so many slots that reserves no more than it runs.
+/// A worker with this many slots that reserves no more than it runs.
 fn worker(concurrency: u32) -> CeleryOptions {
     CeleryOptions {
         concurrency,
@@ -34,8 +34,8 @@ fn reached(env: &Harness, phase: &str) -> Vec<(String, i64)> {
     rows.lines().map(row).collect()
 }
 
-/// Ids of tasks in the order in which workers received them. One that is received before its publication is written down has no event of
-/// that.
+/// Ids of tasks in the order in which workers received them. A task that is received before its publication is recorded has no event
+/// for the publication.
 fn received(env: &Harness) -> Vec<String> {
     let sql = "select t.task_id from taskgate.tasks t where t.received_at is not null order by t.received_at";
     postgres::query(&env.database, sql).lines().map(str::to_owned).collect()
@@ -47,7 +47,7 @@ fn finished(env: &Harness) -> Vec<String> {
     postgres::query(&env.database, sql).lines().map(str::to_owned).collect()
 }
 
-/// The most messages of a queue that were ever published and not yet received, by what the ledger heard.
+/// The largest number of messages of a queue that were published and not yet received, according to the ledger.
 fn most_in_broker(env: &Harness, queue: &str) -> i64 {
     let sql = format!(
         "select case when e.phase = 'queued' then 1 else -1 end from taskgate.event e \

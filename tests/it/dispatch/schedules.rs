@@ -1,4 +1,4 @@
-//! Schedules take what a submission takes, have names in any script, and belong to the namespace of whoever wrote them.
+//! Schedules accept all fields of a submission, have names in any script, and belong to the namespace of their author.
 
 use reqwest::Method;
 use serde_json::{Value, json};
@@ -76,7 +76,7 @@ async fn names_and_keys_of_a_tenants_schedules_are_its_own() {
             "limits": [{"key": "host", "max": 1}]})
     };
     call(&one, Method::POST, "/v1/schedules", &schedule("one.work")).await.expect(201);
-    // Nobody learns that somebody else has the name, and nobody is blocked by it.
+    // No caller learns that another one has the name, or is blocked by it.
     call(&other, Method::POST, "/v1/schedules", &schedule("other.work")).await.expect(201);
     call(&other, Method::POST, "/v1/schedules", &schedule("other.work")).await.problem(409, "name-taken");
     for (token, task) in [(&one, "one.work"), (&other, "other.work")] {

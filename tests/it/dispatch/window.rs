@@ -1,4 +1,4 @@
-//! The release window: little is in the broker, the rest waits in the ledger, in its order, where it can be revoked for certain.
+//! The window of a queue: few messages are in the broker; the other tasks wait in the ledger, in order, where a revoke is certain.
 
 use serde_json::json;
 
@@ -32,7 +32,7 @@ async fn published(env: &Lent<Box<Harness>>, count: usize) -> Vec<String> {
     .await
 }
 
-/// What is in the broker, what waits, and what becomes of both when workers come.
+/// Counts the messages in the broker and the waiting tasks, before and after workers start.
 async fn only_the_window(broker: On) {
     let mut env = Harness::start(&alone(broker, WINDOW));
     let ids = submit(&env.http, 12).await;
@@ -93,7 +93,7 @@ async fn a_pause_stops_the_release_and_a_resume_goes_on() {
     explained(&env.http, &ids[2], "its queue is paused").await;
     env.http.post("/v1/queues/celery/purge", &json!({})).await.expect(200);
     env.finished(&ids[0]).await;
-    // A task of another queue passes meanwhile, so the relay was there.
+    // A task of another queue is published meanwhile, so the relay has made a pass.
     let beside = env.submit_signature(json!({"task": "demo.add", "args": [1, 1], "queue": "beside"})).await;
     env.in_phase(&beside, "queued").await;
     explained(&env.http, &ids[2], "its queue is paused").await;
@@ -102,7 +102,7 @@ async fn a_pause_stops_the_release_and_a_resume_goes_on() {
     env.in_phase(&ids[3], "queued").await;
 }
 
-/// The first is with the only process; the others wait, and go by priority.
+/// The only process has the first; the others wait, and leave by priority.
 async fn strict_priority(broker: On, order: [u8; 4]) {
     let config = "[queues.celery]\nwindow = 1\n";
     let celery = worker(1);
@@ -110,7 +110,7 @@ async fn strict_priority(broker: On, order: [u8; 4]) {
     let latch = Latch::closed();
     let first = env.submit_signature(json!({"task": "demo.until", "args": latch.args(())})).await;
     env.in_phase(&first, "running").await;
-    // One that the worker has reserved or that is in the broker was released before the others came.
+    // A task that the worker has reserved or that is in the broker was released before the others arrived.
     let mut before = vec![first];
     for _ in 0..2 {
         let id = env.submit_signature(json!({"task": "demo.identity", "args": [0]})).await;

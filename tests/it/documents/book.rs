@@ -14,7 +14,7 @@ use crate::dev::Dev;
 use crate::harness::celery::root;
 use crate::harness::postgres;
 
-/// Pages of `docs` that are no chapters: each decision has its line in the index, and the Korean page is a door to the English ones.
+/// Pages of `docs` that are not chapters: decisions are listed in their own index, and the Korean page only links to the English ones.
 fn is_chapter(path: &Path) -> bool {
     let name = path.to_string_lossy();
     let is_decision = name.starts_with("docs/adr/") && !name.ends_with("README.md");
@@ -57,7 +57,7 @@ fn blocks(document: &Document) -> Vec<String> {
     parts.map(|rest| rest.split("\n```").next().unwrap_or_default().to_owned()).collect()
 }
 
-/// Runs the blocks of one page; what each printed.
+/// Runs the blocks of one page; returns what each printed.
 fn run(document: &Document, base: &str) -> Vec<String> {
     let program = Path::new(env!("CARGO_BIN_EXE_taskgate"));
     let folder = tempfile::tempdir().expect("a folder");

@@ -9,7 +9,7 @@ use regex::Regex;
 use super::{Document, documents};
 use crate::harness::celery::root;
 
-/// A link of one document: where it leads, without `https://…`.
+/// The target of a link in a document, unless it is `https://…`.
 fn relative_links(document: &Document) -> Vec<String> {
     let markdown = Regex::new(r#"\]\(<?([^)\s>]+)>?(?:\s+"[^"]*")?\)"#).expect("an expression");
     let html = Regex::new(r#"(?:src|href)="([^"]+)""#).expect("an expression");
@@ -18,7 +18,7 @@ fn relative_links(document: &Document) -> Vec<String> {
     found.map(|link| link[1].to_owned()).filter(|link| !link.contains("://") && !link.starts_with("mailto:")).collect()
 }
 
-/// As GitHub and mdBook name the place of a heading: lower case, words joined by hyphens, without punctuation.
+/// A heading's anchor as GitHub and mdBook build it: lower case, words joined by hyphens, without punctuation.
 fn anchor(heading: &str) -> String {
     let link = Regex::new(r"\[([^\]]*)\]\([^)]*\)").expect("an expression");
     let text = link.replace_all(heading, "$1").to_lowercase();
@@ -58,7 +58,7 @@ fn every_relative_link_leads_somewhere() {
     assert!(faults.is_empty(), "{faults:#?}");
 }
 
-/// Paths that a text names, as `src/edge/router.rs`.
+/// Paths of files in a text, such as `src/edge/router.rs`.
 fn named_paths(text: &str) -> Vec<String> {
     let path = Regex::new(
         r"(?m)(?:^|[\s`(\[])((?:src|crates|tests|benches|examples|deploy|fuzz|clients|migrations|dashboard|docs|\.ci|\.github)/[\w./-]*\w/?)",

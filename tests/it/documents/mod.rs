@@ -1,4 +1,4 @@
-//! Documents that are true: their links lead somewhere, the files that they name exist, and lists are complete.
+//! Documents stay true: their links work, the files that they name exist, and their lists are complete.
 
 mod book;
 mod links;
@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 
 use crate::harness::celery::root;
 
-/// Folders with documents of others, or none.
+/// Folders without documents of ours.
 const SKIPPED: [&str; 8] =
     ["target", ".git", ".venv", "node_modules", "corpus", "vendor", "taskgate-data", ".pytest_cache"];
 

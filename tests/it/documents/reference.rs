@@ -1,4 +1,4 @@
-//! What documents repeat of the code is made from it: keys, metrics, problems, the index of decisions.
+//! Reference pages are generated from the code: keys, metrics, problems, the index of decisions.
 
 use std::process::Command;
 

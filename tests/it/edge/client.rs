@@ -1,4 +1,4 @@
-//! The client, as a terminal or a script runs it.
+//! The command-line client, run in a terminal and by a script.
 
 use std::process::Output;
 
@@ -46,7 +46,7 @@ async fn a_task_is_submitted_and_its_end_is_the_exit_code() {
     assert_eq!(ask(&["result", &id]).with(0).out, "-1");
     let whole = ask(&["result", &id, "--json"]).with(0).json();
     assert_eq!((&whole["task_id"], &whole["status"], &whole["result"]), (&json!(id), &json!("SUCCESS"), &json!(-1)));
-    // Digits beyond a machine's numbers, texts that are no JSON, keyword arguments, labels.
+    // Numbers with many digits, texts that are not JSON, keyword arguments, labels.
     let echoed = ask(&["submit", "demo.echo", "12345678901234567890", "two words", "-k", "n=[1]", "--wait"]).with(0);
     assert!(echoed.out.contains("12345678901234567890") && echoed.out.contains("\"two words\""), "{}", echoed.out);
     let failed = ask(&["submit", "demo.fail", "KeyError", "boom", "--wait", "--label", "who=me"]).with(1);
@@ -68,7 +68,7 @@ async fn progress_is_told_line_by_line_where_no_terminal_is() {
     let lines: Vec<Value> = events.lines().map(|line| serde_json::from_str(line).expect("a line is JSON")).collect();
     let last = lines.last().expect("an end");
     assert_eq!((&last["task_id"], &last["status"]), (&json!(id), &json!("SUCCESS")), "{events}");
-    // A second look at what is finished sees its end at once; a group is followed too.
+    // Watching a finished task shows its end at once; a group can be followed too.
     assert_eq!(ask(&["watch", &id]).with(0).json(), last["result"]);
     let file = env.gateway.directory().join("group.json");
     let members = json!({"group": [{"task": "demo.add", "args": [1, 1]}, {"task": "demo.add", "args": [2, 2]}]});
@@ -78,7 +78,7 @@ async fn progress_is_told_line_by_line_where_no_terminal_is() {
     assert_eq!(end["result"], json!([2, 4]), "{end}");
 }
 
-/// The part of a bar that is done, of `━━━── 60 % PROGRESS 3/5: step 3`, and what stands behind it.
+/// The filled part of a bar in `━━━── 60 % PROGRESS 3/5: step 3`, and the text after it.
 fn bar(line: &str) -> Option<(f64, u32, &str)> {
     let (bar, rest) = line.split_once(' ')?;
     let (percent, words) = rest.split_once(" % ")?;
@@ -108,13 +108,13 @@ async fn progress_is_a_bar_where_a_terminal_is() {
     for (done, percent, words) in bars {
         assert!((done - f64::from(percent) / 100.0).abs() < 0.05, "{:?}", screen.seen);
         let fits = words == format!("PROGRESS {0}/5: step {0}", percent / 20);
-        // The bar may be seen when it has moved and its words have not.
+        // The bar may be drawn before its text changes.
         assert!(fits || before.is_none_or(|before| before == words), "{:?}", screen.seen);
         fitting += usize::from(fits);
         before = Some(words);
     }
     assert!(fitting > 0, "{:?}", screen.seen);
-    // What a task says is cut where the line ends, and not obeyed; how it went wrong is said below.
+    // A task's text is cut at the end of the line, and its control characters are not obeyed; the error follows below.
     let evil = json!({"current": 1, "total": 2, "message": format!("\u{1b}[2J\n{}", "wide ".repeat(30))});
     let (_, screen) = on_terminal(COLUMNS, &["submit", "demo.custom_state", "CRAWLING", &evil.to_string(), "--watch"]);
     let widest = screen.seen.iter().map(|line| line.chars().count()).max();

@@ -1,4 +1,4 @@
-//! Every area of the API as a command.
+//! The client commands for every area of the API.
 
 use serde_json::json;
 
@@ -22,7 +22,7 @@ async fn tasks_are_explained_retried_and_seen_and_queues_are_held() {
         let base = base.clone();
         move || Said::of(run(&["events", "-n", "1", "--task", "demo.add"], &[("TASKGATE_URL", &base)]))
     });
-    // The stream begins when it is asked for: tasks come until one is seen.
+    // The stream begins with its request, so tasks are submitted until one is seen.
     let id = eventually("an event is printed", async || {
         let id = ask(&["submit", "demo.add", "1", "2"]).with(0).out;
         listener.is_finished().then_some(id)

@@ -1,5 +1,5 @@
-//! What HTTP promises beside the operations: other sites' pages, compression, ids of requests, proxies, TLS, HTTP/2, and answers to
-//! what is no request at all.
+//! HTTP apart from the operations: CORS, compression, ids of requests, proxies, TLS, HTTP/2, and answers to bytes that are not a
+//! request.
 
 use std::io::Read;
 use std::time::Duration;
@@ -26,7 +26,7 @@ fn vector(name: &str) -> String {
 /// Sends bytes as they are and reads until the other side closes.
 pub async fn raw(port: u16, bytes: &[u8]) -> String {
     let mut stream = TcpStream::connect(("127.0.0.1", port)).await.expect("it listens");
-    // Who refuses early may have closed before all is written.
+    // The server may refuse early and close the connection before everything is written.
     let _ = stream.write_all(bytes).await;
     let mut answer = Vec::new();
     let read = tokio::time::timeout(Duration::from_secs(20), stream.read_to_end(&mut answer)).await;
@@ -34,7 +34,7 @@ pub async fn raw(port: u16, bytes: &[u8]) -> String {
     String::from_utf8_lossy(&answer).into_owned()
 }
 
-/// What is no request has no route and no document: the HTTP library answers with the status alone.
+/// Bytes that are not a request have no route, so the HTTP library answers with a status and no problem document.
 fn refused_bare(answer: &str, status: u16) {
     assert!(answer.starts_with(&format!("HTTP/1.1 {status} ")), "{answer}");
     assert!(answer.to_ascii_lowercase().contains("connection: close"), "{answer}");
@@ -272,11 +272,11 @@ async fn every_refused_request_gets_a_document_and_garbage_a_bare_400() {
     }
     let long = format!("GET /livez HTTP/1.1\r\nHost: a\r\nX-Long: {}\r\n\r\n", "x".repeat(40_000));
     refused_bare(&raw(port, long.as_bytes()).await, 431);
-    // A body that does not come, and a head that does not end.
+    // A body that never arrives, and a head that never ends.
     let slow = "POST /v1/tasks HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\nContent-Length: 50\r\nConnection: close\r\n\r\n{";
     document(&raw(port, slow.as_bytes()).await, 408, "request-timeout");
     assert_eq!(raw(port, b"GET /livez HTTP/1.1\r\nHost: a\r\n").await, "");
-    // It still serves.
+    // The gateway still answers.
     let http = gateway.http();
     http.get("/nowhere").await.problem(404, "route-not-found");
     let wrong = http.send(Method::DELETE, "/v1/tasks", &[], None).await;
@@ -292,7 +292,7 @@ async fn every_refused_request_gets_a_document_and_garbage_a_bare_400() {
     http.send(Method::POST, "/v1/tasks", &[("content-type", "application/json")], Some(long))
         .await
         .problem(413, "payload-too-large");
-    // An answer that does not come, because somebody holds what it is read from. Nobody waits for the end of that.
+    // An answer that is delayed because another connection holds the table. The request times out before that ends.
     let held = "begin; lock table taskgate.task in access exclusive mode; select pg_sleep(60)";
     std::thread::spawn(move || query(&database, held));
     let late = eventually("a request takes too long", async || {

@@ -1,4 +1,4 @@
-//! HTTP/2 as bytes: its connections have bounds of their own, which no client library would try.
+//! HTTP/2 with handwritten frames: tests limits of connections that no client library would exceed.
 
 use std::time::Duration;
 
@@ -53,7 +53,7 @@ async fn next_of(kind: u8, stream: &mut TcpStream) -> Frame {
     found.await.unwrap_or_else(|_| panic!("no frame of type {kind}"))
 }
 
-/// `POST /v1/tasks`, whose body is still to come: HPACK without its tables' memory and without Huffman's code.
+/// `POST /v1/tasks` without its body yet: HPACK without dynamic table and without Huffman coding.
 fn head() -> Vec<u8> {
     let mut head = vec![0x83, 0x86];
     for (index, value) in [(0x04, "/v1/tasks"), (0x01, "127.0.0.1"), (0x0f, "application/json")] {
@@ -84,7 +84,7 @@ async fn a_connection_has_so_many_requests_in_progress_and_heads_of_so_many_byte
     let settings = next_of(SETTINGS, &mut stream).await;
     let told = settings.payload.chunks_exact(6).find(|one| one[..2] == MAX_CONCURRENT_STREAMS.to_be_bytes());
     assert_eq!(told.map(|one| &one[2..]), Some(&MOST_REQUESTS.to_be_bytes()[..]), "{:?}", settings.payload);
-    // One more than that, and none of them ends.
+    // One more request than allowed, and none of them ends.
     let requests = (0..=MOST_REQUESTS).map(|n| frame(HEADERS, END_HEADERS, 2 * n + 1, &head()));
     stream.write_all(&requests.collect::<Vec<_>>().concat()).await.expect("it reads");
     let refused = next_of(RST_STREAM, &mut stream).await;
@@ -94,10 +94,11 @@ async fn a_connection_has_so_many_requests_in_progress_and_heads_of_so_many_byte
     let http = gateway.http();
     assert_eq!(with_a_header(&http, 7_000).await.status, 200);
     with_a_header(&http, 9_000).await.problem(431, "headers-too-large");
-    // So large that it does not even become a request.
+    // So large that the HTTP library refuses it.
     assert_eq!(with_a_header(&http, 90_000).await.status, 431);
 
-    // Who does not say which HTTP it speaks is cut, as who does not end its head; HTTP/2 has said its settings before.
+    // A client that sends no preface is disconnected, like one that never ends its head; over HTTP/2 the server has sent its settings
+    // before.
     for said in [&b""[..], b"P", &PREFACE[..20]] {
         let answer = raw(gateway.port, said).await;
         assert!(answer.is_empty() || (said.len() == 20 && !answer.contains("HTTP/1.1")), "{said:?}: {answer:?}");

@@ -1,4 +1,4 @@
-//! The edge: who may call, what HTTP promises, the routes, and the client.
+//! The edge: access, HTTP, the routes, and the client.
 
 mod client;
 mod commands;
@@ -20,7 +20,7 @@ pub struct Guarded {
     pub gateways: [Gateway; 2],
     _redis: Redis,
     pub database: String,
-    /// With every scope.
+    /// A token with every scope.
     pub admin: String,
 }
 
@@ -62,7 +62,7 @@ pub fn create(database: &str, options: &[&str]) -> String {
     String::from_utf8(done.stdout).expect("a text").trim().to_owned()
 }
 
-/// Who holds a token.
+/// A caller with a token.
 pub struct Caller {
     pub http: Http,
     pub token: String,

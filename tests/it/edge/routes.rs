@@ -1,4 +1,4 @@
-//! Walks all routes: none may lack an operation, a declared access, its problems; and none may be open that says it is not.
+//! Checks all routes: each needs an operation, a declared access and its problems, and enforces the access that it declares.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -11,7 +11,7 @@ use serde_json::Value;
 use super::Guarded;
 use crate::harness::celery;
 
-/// What has no operation in the contract: files and redirects.
+/// Routes without an operation in the contract: files and redirects.
 const WITHOUT_OPERATION: [&str; 10] = [
     "/",
     // Its messages are those of the Model Context Protocol.
@@ -33,7 +33,7 @@ struct Operation {
 }
 
 impl Operation {
-    /// The scope that it asks; `None` when it is open.
+    /// The scope that it requires; `None` when it is open.
     fn scope(&self) -> Option<String> {
         let security = self.document["security"].as_array();
         let security = security.unwrap_or_else(|| panic!("{} {} says nothing of its access", self.method, self.path));
@@ -41,7 +41,7 @@ impl Operation {
         Some(scope.unwrap_or_else(|| panic!("{} {} names no scope", self.method, self.path)).to_owned())
     }
 
-    /// With something in the place of each parameter.
+    /// The path with a value for each parameter.
     fn address(&self) -> String {
         Regex::new(r"\{\*?\w+\}").expect("a pattern").replace_all(&self.path, "none").into_owned()
     }
@@ -68,7 +68,7 @@ async fn every_operation_lets_in_whom_it_says_and_nobody_else() {
     let all = operations(&contract);
     assert!(all.len() > 45 && all.iter().any(|one| one.path == "/run-crawler/{category}"), "{} operations", all.len());
     let scopes = ["submit", "read", "control"];
-    // Everything but one.
+    // All scopes except one.
     let lacking = scopes.map(|missing| {
         let others: Vec<&str> = scopes.into_iter().filter(|scope| *scope != missing).collect();
         let token = guarded.token(&["--name", &format!("no-{missing}"), "--scope", &others.join(",")]);
@@ -90,13 +90,13 @@ async fn every_operation_lets_in_whom_it_says_and_nobody_else() {
         assert!(documents("401") && documents("403"), "{method} {} declares no refusal", operation.path);
         stranger.await.problem(401, "unauthorized");
         let Some((_, without)) = lacking.iter().find(|(missing, _)| *missing == scope) else {
-            // Only administrators: who has all else is refused too.
+            // Only administrators may: a token with all other scopes is refused too.
             none.send(method, &address, None).await.problem(403, "insufficient-scope");
             continue;
         };
         let refused = without.send(method.clone(), &address, None).await.problem(403, "insufficient-scope");
         assert!(refused["detail"].as_str().is_some_and(|text| text.contains(&scope)), "{refused}");
-        // Who has the scope gets past the door, whatever is behind it.
+        // A caller with the scope is let in, whatever the operation then answers.
         if !operation.path.ends_with("/events") {
             let status = none.send(method.clone(), &address, None).await.status;
             assert!(!matches!(status, 401 | 405), "{method} {address}: {status}");
@@ -104,7 +104,7 @@ async fn every_operation_lets_in_whom_it_says_and_nobody_else() {
     }
 }
 
-/// Read from the source: what no contract lists cannot be found by asking.
+/// Read from the source, because a route that no contract lists cannot be found through the API.
 #[tokio::test]
 async fn every_route_in_the_source_has_an_operation_or_says_why_not() {
     let contract = Guarded::shared().gateways[0].http().get("/openapi.json").await.expect(200);

@@ -1,4 +1,4 @@
-//! Tokens: made, used, refused, limited, revoked; and the tickets that stand for them.
+//! Tokens: created, used, refused, limited, revoked; and tickets in place of tokens.
 
 use std::time::Duration;
 
@@ -43,7 +43,7 @@ async fn a_caller_without_a_valid_token_is_sent_away_with_a_challenge() {
         answer.problem(401, "unauthorized");
         assert!(answer.header("www-authenticate").is_some_and(|challenge| challenge.contains(told)), "{header}");
     }
-    // Nobody needs a token to know that it runs, what can go wrong, and what the contract is.
+    // Health, the list of problems and the contract need no token.
     for path in ["/livez", "/readyz", "/openapi.json", "/problems/unauthorized", "/dashboard/", "/swagger-ui/"] {
         assert_eq!(http.get(path).await.status, 200, "{path}");
     }
@@ -67,7 +67,7 @@ async fn a_token_is_shown_once_and_kept_as_a_hash() {
     let again = run(&["token", "create", "--name", "once", "--scope", "read"], &[("DATABASE_URL", &guarded.database)]);
     assert_eq!(again.status.code(), Some(1));
     assert!(String::from_utf8_lossy(&again.stderr).contains("once"));
-    // It works at once, and everywhere.
+    // It works at once, on every replica.
     for replica in [0, 1] {
         guarded.caller(replica, &token).get("/v1/tasks").await.expect(200);
     }
@@ -119,7 +119,7 @@ async fn a_revoked_token_is_refused_by_every_replica_within_a_second_and_its_str
         .await;
         refused.problem(401, "unauthorized");
     }
-    // A second is promised; the rest is for a machine that is busy with other tests.
+    // One second is promised; the rest is for a machine that is busy with other tests.
     assert!(revoked.elapsed() < Duration::from_secs(3), "{:?}", revoked.elapsed());
     while stream.next().await.is_some() {}
     let again = run(&["token", "revoke", "leaver"], &[("DATABASE_URL", &guarded.database)]);
@@ -144,7 +144,7 @@ async fn a_limited_token_submits_and_sees_its_own_tasks_only() {
     let own = own["task_id"].as_str().expect("an id");
     let others = admin.post("/v1/tasks", &json!({"task": "demo.theirs", "labels": {"a": "b"}})).await.expect(202);
     let others = others["task_id"].as_str().expect("an id");
-    // Submitting: by name, wherever it stands in the call.
+    // Submitting: the limit applies to every name in the call.
     for call in [
         json!({"task": "demo.theirs"}),
         json!({"task": "demo.mine.a", "link": [{"task": "demo.theirs"}]}),
@@ -160,7 +160,7 @@ async fn a_limited_token_submits_and_sees_its_own_tasks_only() {
         .post("/v1/tasks/batch?atomic=true", &json!([{"task": "demo.mine.b"}, {"task": "demo.theirs"}]))
         .await
         .problem(403, "task-not-allowed");
-    // Seeing: what is not its own does not exist.
+    // Reading: tasks outside of the limit do not exist for it.
     for path in ["/result/{}", "/v1/tasks/{}", "/v1/tasks/{}/events", "/v1/tasks/{}/graph", "/v1/tasks/{}/explain"] {
         limited.get(&path.replace("{}", others)).await.problem(404, "task-not-found");
         if !path.ends_with("events") {
@@ -175,18 +175,18 @@ async fn a_limited_token_submits_and_sees_its_own_tasks_only() {
     assert!(ids(&admin.get("/v1/tasks?limit=500").await.expect(200)).contains(&others.to_owned()));
     assert!(ids(&limited.get(&format!("/v1/tasks?q={others}")).await.expect(200)).is_empty());
     assert!(ids(&limited.get("/v1/tasks?task=demo.theirs").await.expect(200)).is_empty());
-    // A group is its own when all of its members are.
+    // A group is visible if all its members are.
     let mixed = json!({"tasks": [{"task": "demo.mine.a"}, {"task": "demo.theirs"}]});
     let mixed = admin.post("/group", &mixed).await.expect(202)["group_id"].clone();
     limited.get(&format!("/result/{}", mixed.as_str().expect("an id"))).await.problem(404, "task-not-found");
     let whole = limited.post("/group", &json!({"tasks": [{"task": "demo.mine.a"}]})).await.expect(202);
     limited.get(&format!("/result/{}", whole["group_id"].as_str().expect("an id"))).await.expect(202);
-    // What is of the fleet is closed.
+    // Operations on the whole fleet are closed.
     for path in ["/v1/queues", "/v1/workers", "/v1/incidents", "/v1/inspect/active", "/metrics"] {
         limited.get(path).await.problem(403, "token-limited");
     }
     limited.post("/v1/control/shutdown", &json!({})).await.problem(403, "token-limited");
-    // Figures are those of its tasks.
+    // Statistics cover only its tasks.
     let accepted = |answer: Value| {
         let points = answer["points"].as_array().unwrap_or_else(|| panic!("{answer}")).clone();
         points.iter().filter_map(|point| point["accepted"].as_i64()).sum::<i64>()
@@ -265,7 +265,7 @@ async fn a_ticket_opens_one_stream_at_any_replica() {
     assert_eq!(stream.next().await.expect("a snapshot").event, "snapshot");
     stranger.get(&format!("{path}?ticket={first}")).await.problem(401, "unauthorized");
     stranger.get(&format!("{path}?ticket=tgt_{}", "A".repeat(43))).await.problem(401, "unauthorized");
-    // The place to go on from stands in the address too; the filters stay, and so does the token's limit.
+    // The cursor is in the address too; the filters and the token's limit stay.
     let mut replay = stranger.events(&format!("{path}?last_event_id=0&ticket={}", ticket().await), &[]).await;
     assert_eq!(replay.next().await.expect("the first event").event, "state");
     let feed = format!("/v1/events?last_event_id=0&task=demo.seen,demo.unseen&ticket={}", ticket().await);
@@ -279,7 +279,7 @@ async fn a_ticket_opens_one_stream_at_any_replica() {
             break;
         }
     }
-    // Only streams take tickets.
+    // Only streams accept tickets.
     let answer = stranger.get(&format!("/v1/tasks/{id}?ticket={}", ticket().await)).await;
     answer.problem(401, "unauthorized");
 }

@@ -1,4 +1,4 @@
-//! The contract under schemathesis: whatever it makes up, no 5xx, no status and no body that the document does not have.
+//! The contract under schemathesis: for any generated request, no 5xx, and no status or body that the document lacks.
 //!
 //! Here in a short form; `make contract` runs all phases with 200 examples for each operation.
 
@@ -35,7 +35,7 @@ async fn the_gateway_keeps_its_contract_whatever_it_is_asked() {
     let mut command = Command::new(root().join(".venv/schemathesis/bin/schemathesis"));
     command
         .args(["run", &format!("{}/openapi.json", env.http.base), "--checks", CHECKS, "--no-color"])
-        // A stream of everything has no end.
+        // The stream of all events has no end.
         .args(["--exclude-path", "/v1/events", "--request-timeout", "60", "--continue-on-failure"])
         .args([
             "--phases",

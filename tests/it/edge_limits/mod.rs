@@ -1,4 +1,4 @@
-//! What keeps the edge in bounds, and what it tells others: limits, webhooks, batches, the contract under a fuzzer.
+//! Limits of the edge, webhooks, batches, and the contract under a fuzzer.
 
 mod contract;
 mod rate;

@@ -39,7 +39,7 @@ async fn a_rate_is_kept_by_all_replicas_together_and_across_a_restart() {
     let mut env = Harness::start(&Options { config: config.to_owned(), without_worker: true, ..Options::default() });
     let other = Gateway::serve(&env.database, &env.redis.url(0), &env.redis.url(1), config);
     let mut ids = Vec::new();
-    // Slow enough that the last one still waits when all are submitted, on a machine that has much else to do.
+    // Slow enough that the last task still waits when all are submitted, even on a busy machine.
     for n in 0..20 {
         let http: Http = if n % 2 == 0 { env.gateway.http() } else { other.http() };
         let accepted = http.post("/v1/tasks", &json!({"task": "demo.identity", "args": [n]})).await.expect(202);

@@ -1,4 +1,4 @@
-//! A receiver of webhooks: keeps what it is sent, answers as it is told to, and counts how much comes at the same time.
+//! A receiver of webhooks: keeps the requests, answers as configured, and counts concurrent requests.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
@@ -75,7 +75,7 @@ impl Receiver {
         self.log.lock().expect("no panic under it").received.clone()
     }
 
-    /// What it was told of one task.
+    /// The requests about one task.
     pub fn of_task(&self, id: &str) -> Vec<Received> {
         self.received().into_iter().filter(|one| one.json()["data"]["task_id"] == id).collect()
     }

@@ -1,4 +1,4 @@
-//! How often and how much one caller may: requests and streams of a token, sizes of a body, a million lines in little memory.
+//! Limits of one caller: requests and streams of a token, sizes of a body, a million lines in little memory.
 
 use std::time::Duration;
 
@@ -9,7 +9,7 @@ use crate::harness::postgres::cluster;
 use crate::harness::wait::within;
 use crate::harness::{Answer, Gateway, Http, Redis, RedisOptions, eventually, http, turns};
 
-/// Requests that a token has at once: the rate is so low that none comes back during a test.
+/// The quota of a token. The rate is so low that no request is regained during a test.
 const QUOTA: u64 = 6;
 
 const CONFIG: &str = "auth = 'token'\nlimits.requests = '6/h'\nlimits.width = 20\nhttp.max_streams_per_token = 2\n\
@@ -70,13 +70,13 @@ async fn a_token_has_its_requests_over_all_replicas_and_without_redis_at_each() 
         let pause: u64 = refused.header("retry-after").and_then(|text| text.parse().ok()).expect("a number");
         assert!((500..=600).contains(&pause), "{pause}");
     }
-    // Others have their own, a token's own rate counts before the configured one, and open routes count nothing.
+    // Other tokens have their own quotas, a token's own rate overrides the configured one, and open routes do not count.
     let own = fleet.token(&["--name", "own", "--scope", "read", "--rate-limit", "1000/m"]);
     let answer = get(&fleet.http(0), &own, "/v1/tasks").await;
     assert_eq!((answer.status, answer.header("ratelimit-policy")), (200, Some("\"token\";q=1000;w=60")));
     let open = get(&fleet.http(0), &token, "/livez").await;
     assert_eq!((open.status, open.header("ratelimit")), (200, None));
-    // Without Redis each replica counts for itself, and nobody waits for it.
+    // Without Redis each replica counts for itself, and no request waits for Redis.
     let late = fleet.token(&["--name", "late", "--scope", "read"]);
     fleet.redis.pause();
     let mut allowed = 0;

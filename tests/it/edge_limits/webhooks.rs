@@ -1,4 +1,4 @@
-//! Webhooks from end to end: exactly what was recorded, signed, repeated until it is taken, and never in anybody's way.
+//! Webhooks from end to end: exactly the recorded events, signed, retried until accepted, without delaying anything else.
 
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
@@ -157,7 +157,7 @@ async fn a_slow_receiver_delays_nobody_else_and_gets_few_at_a_time() {
     assert!(slow.most() <= 2, "{}", slow.most());
 }
 
-/// The gateway is killed again and again while events are recorded and told; the catalog asks for the webhook.
+/// The gateway is killed repeatedly while events are recorded and delivered; the webhook is from the catalog.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn after_kills_each_recorded_event_was_told_and_nothing_else() {
     let receiver = Receiver::start().await;
@@ -182,7 +182,7 @@ async fn after_kills_each_recorded_event_was_told_and_nothing_else() {
         (queued == "90").then(|| recorded("select count(*) from taskgate.event where phase in ('accepted', 'queued')"))
     })
     .await;
-    // What a killed gateway had under way is free again when its lease ends.
+    // Deliveries that a killed gateway had begun are free again when their leases end.
     let told = within(DEADLINE, "all were told", async || {
         let told: BTreeSet<(String, i64)> = receiver
             .received()

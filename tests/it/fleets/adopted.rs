@@ -1,4 +1,4 @@
-//! Tasks of the fleet's own code: what events leave out of them is asked of the workers.
+//! Tasks of other clients: the workers are asked for what events leave out.
 
 use serde_json::{Value, json};
 

@@ -1,4 +1,4 @@
-//! Fleets as people run them: with names, transport options, serializers and flags that are not the default.
+//! Fleets with names, transport options, serializers and flags that are not the default.
 
 mod adopted;
 mod names;

@@ -1,4 +1,4 @@
-//! No queue may be called as a key of the fleet, and a key that is no list takes nothing else down.
+//! A queue may not have the name of a fleet's key, and a key that is not a list does not affect other queues.
 
 use serde_json::{Value, json};
 
@@ -82,7 +82,7 @@ async fn a_queue_whose_key_is_no_list_hides_no_other() {
     })
     .await;
 
-    // What Redis lost elsewhere is still found missing and queued again.
+    // Messages that Redis lost in other queues are still found missing and queued again.
     let mut env = env;
     env.celery.as_mut().expect("a worker").kill();
     let lost = env.submit_signature(json!({"task": "demo.add", "args": [2, 2]})).await;

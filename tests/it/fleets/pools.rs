@@ -8,7 +8,7 @@ use crate::harness::environment::{Harness, Options};
 use crate::harness::wait::within;
 use crate::harness::{CeleryOptions, Http, Version, eventually};
 
-/// A process has this long to begin or end so many.
+/// Time for a process to begin or end this many tasks.
 const PATIENCE: Duration = Duration::from_secs(240);
 /// Greenlets of the worker, and tasks at once.
 const GREENLETS: usize = 500;

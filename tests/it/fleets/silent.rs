@@ -8,11 +8,11 @@ use crate::harness::celery::client;
 use crate::harness::environment::{Harness, Options, Shared};
 use crate::harness::{CeleryOptions, Version, eventually};
 
-/// One gateway with a worker that tells nothing by itself.
+/// One gateway with a worker that sends nothing by itself.
 fn silent() -> Shared {
     static ENVIRONMENT: OnceLock<Harness> = OnceLock::new();
     let arguments = ["--without-heartbeat", "--without-gossip", "--without-mingle"].map(str::to_owned).to_vec();
-    // Nobody waits for its word that events are on.
+    // The test does not wait until it reports that events are on.
     let celery = CeleryOptions { arguments, awaits_events: false, ..CeleryOptions::default() };
     Shared::over(&ENVIRONMENT, &Options { celery, ..Options::default() })
 }
@@ -33,7 +33,7 @@ async fn a_worker_without_events_is_named_with_what_to_change() {
     assert!(incident["detail"].as_str().is_some_and(|text| text.contains("--without-heartbeat")), "{incident}");
 }
 
-/// What ends before that is found in no queue and heard by nobody: the gateway subscribes once it knows that the worker is silent.
+/// A task that ends before that is in no queue and not reported: the gateway subscribes once it knows that the worker sends no events.
 async fn its_results_are_heard(env: &Shared) {
     eventually("the recorder and the search for tasks of others have subscribed", async || {
         let clients: String = env.redis.command(0, &["CLIENT", "LIST", "TYPE", "pubsub"]);
@@ -48,7 +48,7 @@ async fn tasks_of_the_fleet_s_own_code_are_adopted_without_events() {
     let env = silent();
     is_named(&env).await;
     its_results_are_heard(&env).await;
-    // One that waits, and one that ends while it is looked for.
+    // A task that waits, and a task that ends during the search.
     let (broker, backend) = (env.redis.url(0), env.redis.url(1));
     let program = "ids = [app.send_task('demo.add', (n, n)).id for n in range(3)]\n\
         ids.append(app.send_task('demo.add', (1, 1), queue='celery', countdown=600, priority=6).id)\nprint(*ids)";

@@ -41,7 +41,7 @@ pub struct CeleryOptions {
     pub pool: &'static str,
     /// `-E`: off by default, as in Celery; the gateway switches events on itself.
     pub events: bool,
-    /// It will say that events were switched on; workers without heartbeat and gossip never do.
+    /// Whether it will report that events were switched on; workers without heartbeat and gossip never do.
     pub awaits_events: bool,
     /// Any Celery settings, applied last.
     pub settings: Value,
@@ -112,12 +112,12 @@ impl Celery {
         self.process.ended().is_some()
     }
 
-    /// Waits until the worker says that it is ready.
+    /// Waits until the worker logs that it is ready.
     pub fn wait_until_ready(&mut self) {
         self.process.wait_for_log(" ready.", DEADLINE);
     }
 
-    /// Waits until its main process knows that a child has begun a task: it says so with `DEMO_LOG_LEVEL=DEBUG` only.
+    /// Waits until its main process knows that a child has begun a task, which it logs only with `DEMO_LOG_LEVEL=DEBUG`.
     pub fn wait_for_a_start(&mut self) {
         self.process.wait_for_log("Task accepted: ", DEADLINE);
     }
@@ -141,7 +141,7 @@ impl Celery {
         self.process.show_log();
     }
 
-    /// SIGKILL for the worker with its pool processes, and gone when this returns.
+    /// Kills the worker with its pool processes by SIGKILL, and waits for their end.
     pub fn kill(&mut self) {
         self.process.kill();
     }
@@ -152,7 +152,7 @@ impl Celery {
         self.process.wait(DEADLINE);
     }
 
-    /// Stops the worker in its tracks until [`Celery::resume`].
+    /// Stops the worker by SIGSTOP until [`Celery::resume`].
     pub fn pause(&self) {
         self.process.signal_group(libc::SIGSTOP);
     }

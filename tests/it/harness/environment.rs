@@ -28,7 +28,7 @@ pub struct Options {
     pub before: &'static str,
     /// TOML merged over the tests' configuration. `{management}` stands for the address of RabbitMQ's management API.
     pub config: String,
-    /// Nobody consumes the queues.
+    /// Without a worker.
     pub without_worker: bool,
     /// Of the gateway.
     pub environment: &'static [(&'static str, &'static str)],
@@ -37,7 +37,7 @@ pub struct Options {
 }
 
 pub struct Harness {
-    // Dropped in this order: who depends on others goes first.
+    // Dropped in this order: processes before those that they depend on.
     pub gateway: Gateway,
     pub celery: Option<Celery>,
     pub redis: Redis,
@@ -113,7 +113,7 @@ impl Harness {
 }
 
 impl Lent<&'static Harness> {
-    /// An environment that some tests share with each other, started by whoever asks first.
+    /// An environment that some tests share, started by the first of them.
     pub fn over(shared: &'static OnceLock<Harness>, options: &Options) -> Self {
         Self::new(shared.get_or_init(|| Harness::build(options)))
     }
@@ -153,8 +153,8 @@ impl<H: Deref<Target = Harness>> Lent<H> {
         .await
     }
 
-    /// Waits until a worker says that it runs the task. Those with threads may keep the event that says so to themselves until the
-    /// next one: a thread wakes the loop that sends events while that loop just begins to wait.
+    /// Waits until a worker reports that it runs the task. Workers with threads may send that event only with the next one, because a
+    /// thread may wake the loop that sends events just before that loop begins to wait.
     pub async fn is_active(&self, id: &str) {
         eventually(&format!("a worker runs {id}"), async || {
             let active = self.http.get("/v1/inspect/active?timeout=5").await.expect(200);

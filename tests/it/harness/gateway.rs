@@ -28,7 +28,7 @@ fn binary() -> PathBuf {
 /// How long a role may take until it is ready.
 const START: Duration = wait::DEADLINE;
 
-/// How long a subcommand may take: a crowded machine makes a second a minute.
+/// How long a subcommand may take: on a crowded machine a second becomes a minute.
 const LONGEST_RUN: Duration = Duration::from_secs(300);
 
 /// A running `taskgate` with its configuration file, its address and its log.
@@ -123,7 +123,7 @@ impl Gateway {
         self.process.wait_for_log(text, START);
     }
 
-    /// SIGKILL, gone when this returns.
+    /// Kills the process by SIGKILL, and waits for its end.
     pub fn kill(&mut self) {
         self.process.kill();
     }
@@ -221,7 +221,7 @@ pub fn run(arguments: &[&str], environment: &[(&str, &str)]) -> Output {
     done
 }
 
-/// Kills a subcommand that does not end by itself: whoever reads its output would wait for ever.
+/// Kills a subcommand that does not end by itself: the reader of its output would wait for ever.
 struct Deadline {
     _alive: Sender<()>,
     has_passed: Arc<AtomicBool>,

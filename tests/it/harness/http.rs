@@ -18,7 +18,7 @@ pub struct Http {
     pub base: String,
 }
 
-/// Every client of a test begins here: none can be built before the cryptography is chosen, and tests run in any order.
+/// Every client of a test is built here: the cryptography must be chosen first, and tests run in any order.
 pub fn client() -> ClientBuilder {
     let _ = rustls::crypto::ring::default_provider().install_default();
     Client::builder().no_proxy()
@@ -127,7 +127,7 @@ impl Answer {
         serde_json::from_slice(&self.body).unwrap_or_else(|error| panic!("{}: {error} in {}", self.what, self.text()))
     }
 
-    /// The database did not answer in time: nothing is said of what was asked for.
+    /// The database did not answer in time, so the answer says nothing about the request.
     pub fn is_too_busy(&self) -> bool {
         self.status == 503 && self.text().contains("/problems/ledger-unavailable")
     }

@@ -1,4 +1,4 @@
-//! The end of a task, in the hands of the test: `demo.until` and `demo.until_late` run until their latch is opened.
+//! Lets a test decide when a task ends: `demo.until` and `demo.until_late` run until their latch is opened.
 //!
 //! A task that sleeps for some seconds is over before a busy machine has looked at it, or makes every run of the test that long.
 
@@ -21,7 +21,7 @@ impl Latch {
         json!([self.0, value.into()])
     }
 
-    /// All who wait for it go on.
+    /// All tasks that wait for it continue.
     pub fn open(&self) {
         std::fs::write(&self.0, "").expect("the run's folder is writable");
     }

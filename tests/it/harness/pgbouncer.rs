@@ -1,4 +1,4 @@
-//! Debian's PgBouncer before a cluster, as it is installed: no startup parameter is ignored for anybody.
+//! Debian's PgBouncer in front of a cluster, with its default settings: it ignores no startup parameters.
 
 use std::fs;
 use std::process::Command;

@@ -1,6 +1,6 @@
-//! Free TCP ports on loopback that no two peers of one run get.
+//! Free TCP ports on loopback; no two peers of a run get the same.
 //!
-//! They lie below the range that the kernel hands out to outgoing connections, so nobody takes one between the look and the use.
+//! They are below the range that the kernel uses for outgoing connections, so none is taken between the check and the use.
 
 use std::net::TcpListener;
 use std::sync::atomic::{AtomicU16, Ordering};
@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicU16, Ordering};
 const FIRST: u16 = 12_000;
 const COUNT: u16 = 20_000;
 
-/// A port on 127.0.0.1 that nobody listens on and that was not handed out before in this process.
+/// A port on 127.0.0.1 without a listener that this process has not handed out before.
 pub fn free() -> u16 {
     static NEXT: AtomicU16 = AtomicU16::new(0);
     let start = (std::process::id() % 199) as u16 * 100;

@@ -24,7 +24,7 @@ pub struct Cluster {
     programs: Option<PathBuf>,
 }
 
-/// The cluster of this run, started by whoever asks first.
+/// The cluster of this run, started by the first caller.
 pub fn cluster() -> &'static Cluster {
     static CLUSTER: OnceLock<Cluster> = OnceLock::new();
     CLUSTER.get_or_init(Cluster::start)
@@ -36,7 +36,7 @@ impl Cluster {
         Self::start_with(&["fsync=off", "full_page_writes=off"])
     }
 
-    /// One that writes what nobody waits for to the disk much later: [`Cluster::stop`] undoes it.
+    /// A cluster that flushes asynchronous commits much later, so that [`Cluster::stop`] undoes them.
     pub fn start_forgetful() -> Self {
         Self::start_with(&["fsync=off", "full_page_writes=off", "wal_writer_delay=10s"])
     }
@@ -170,7 +170,7 @@ impl Cluster {
     }
 }
 
-/// What `sql` answers in the database at `url`: a line per row, columns parted by `|`.
+/// The result of `sql` in the database at `url`: a line for each row, columns separated by `|`.
 pub fn query(url: &str, sql: &str) -> String {
     let mut command = Command::new(program("psql"));
     command.args(["-X", "-q", "-A", "-t", "-v", "ON_ERROR_STOP=1", "-c", sql]).arg(url);

@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use super::{Stopwatch, unix, wait};
 
-/// Nobody waits longer for the end of a process, however slow the machine is.
+/// The longest wait for the end of a process, however slow the machine is.
 const LONGEST: Duration = Duration::from_secs(300);
 
 /// How many lines of a log are shown when a test fails.
@@ -88,7 +88,7 @@ impl Process {
         })
     }
 
-    /// SIGKILL for the whole group, and gone when this returns.
+    /// Kills the whole group by SIGKILL, and waits for its end.
     pub fn kill(&mut self) {
         self.signal_group(libc::SIGKILL);
         let _ = self.child.wait();

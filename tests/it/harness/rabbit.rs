@@ -1,4 +1,4 @@
-//! A rabbitmq-server of one's own: node, port mapper, data and ports belong to this run, and nothing of them survives it.
+//! A private rabbitmq-server: node, port mapper, data and ports belong to this run, and nothing of them survives it.
 //!
 //! One node takes ten seconds to start, so tests share one, each with a virtual host of its own ([`Rabbit::shared`]); who kills,
 //! restarts or starves a node starts one for itself ([`Rabbit::start`]).
@@ -21,7 +21,7 @@ use super::{ports, wait};
 /// Where distributions put the program itself; the command on the PATH changes to another user.
 const SERVER: &str = "/usr/lib/rabbitmq/bin/rabbitmq-server";
 const CONTROL: &str = "/usr/lib/rabbitmq/bin/rabbitmqctl";
-/// No name that the server does not know by itself.
+/// A node name that needs no name server.
 const USER: &str = "guest";
 /// Erlang without idle spinning: two processor cores serve all tests.
 const ERLANG: &str = "-noinput +S 2:2 +sbwt none +sbwtdcpu none +sbwtdio none";
@@ -127,7 +127,7 @@ impl Rabbit {
         self.node().must("PUT", &path, Some(&json!({"durable": true, "arguments": arguments})));
     }
 
-    /// What the server knows of a queue; `None` when there is none.
+    /// The server's description of a queue; `None` when there is none.
     pub fn queue(&self, queue: &str) -> Option<Value> {
         let (status, body) = self.node().ask("GET", &format!("/api/queues/{}/{queue}", self.vhost), None);
         (status == 200).then_some(body)
@@ -180,7 +180,7 @@ impl Node {
         format!("amqp://{USER}:{USER}@127.0.0.1:{}/{vhost}", self.port)
     }
 
-    /// SIGKILL, as in a power cut.
+    /// Kills the node by SIGKILL, as in a power cut.
     pub fn kill(&mut self) {
         self.server.kill();
     }

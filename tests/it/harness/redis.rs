@@ -1,4 +1,4 @@
-//! A redis-server of one's own.
+//! A private redis-server.
 
 use std::process::Command;
 
@@ -65,7 +65,7 @@ impl Redis {
         copy
     }
 
-    /// Dies, and comes back with older data.
+    /// Kills the server, and starts it with older data.
     pub fn restore(&mut self, snapshot: &std::path::Path) {
         self.restore_slowly(snapshot, &[]);
         self.wait_until_ready();

@@ -1,8 +1,8 @@
-//! Promises of so many seconds, on a machine that may have much else to do.
+//! Measures promised durations on a machine that may be busy.
 //!
-//! What takes two seconds on an idle machine takes twenty where ten others want each core: a bound by the clock on the wall then
-//! tells of the others. This clock ticks by itself sleeping and working a little, over and over, and counts what that takes on an
-//! idle machine. Where nobody disturbs both clocks show the same.
+//! What takes two seconds on an idle machine takes twenty when ten processes compete for each core; a limit in wall-clock time would
+//! then measure the other processes. This clock repeatedly sleeps and works a little, and counts how long that takes on an idle
+//! machine. Without other load both clocks show the same.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};

@@ -1,4 +1,4 @@
-//! What somebody sees who sits at a terminal while a program writes to it.
+//! What a user sees on a terminal while a program writes to it.
 
 /// The screen at the end, and each line that was seen on the way.
 #[derive(Default)]

@@ -1,14 +1,14 @@
-//! Tests that keep a core busy for long (browsers, fuzzers, ten thousand tasks) take turns: beside many of them nobody else on a
-//! small machine would be answered in time, and they would only get in each other's way.
+//! Tests that keep a core busy for long (browsers, fuzzers, ten thousand tasks) take turns: many of them at once would delay all other
+//! tests on a small machine, and each other.
 
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 
-/// Such tests at a time: one that waits for the disk or a timer leaves a core to the other.
+/// Number of such tests at a time: while one waits for the disk or a timer, the other uses the core.
 const AT_ONCE: usize = 2;
 
 static RUNNING: Mutex<usize> = Mutex::new(0);
 static ENDED: Condvar = Condvar::new();
-/// Held while waiting, so that nobody overtakes who waits for all turns.
+/// Held while waiting, so that no test overtakes one that waits for all turns.
 static NEXT: Mutex<()> = Mutex::new(());
 
 /// Some of the turns, until it is dropped.
@@ -19,7 +19,7 @@ pub fn heavy() -> Turn {
     take(1)
 }
 
-/// All turns: for what measures itself.
+/// All turns: for tests that measure.
 pub fn alone() -> Turn {
     take(AT_ONCE)
 }
@@ -39,7 +39,7 @@ impl Drop for Turn {
     }
 }
 
-/// A number is whole whatever panics; a failed test is none of the others' business.
+/// A number is valid even after a panic, so a failed test must not affect the others.
 fn unpoisoned<T>(lock: Result<T, PoisonError<T>>) -> T {
     lock.unwrap_or_else(PoisonError::into_inner)
 }

@@ -1,4 +1,4 @@
-//! The few things that the standard library has no word for, each as a plain function.
+//! System calls that the standard library does not offer, each as a plain function.
 
 #![expect(
     unsafe_code,
@@ -42,8 +42,8 @@ pub fn thread_time() -> Duration {
     Duration::new(time.tv_sec as u64, time.tv_nsec as u32)
 }
 
-/// A terminal: the side of who looks and types, and the side of a program. Neither is inherited by other children: while one of
-/// them held the program's side, the other would not end.
+/// A pseudo-terminal: the user's side and the program's side. No other child inherits them: while a child held the program's side, the
+/// user's side would not end.
 pub fn terminal(rows: u16, columns: u16) -> (File, File) {
     let near = File::options().read(true).write(true).open("/dev/ptmx").expect("there are terminals");
     let locked: libc::c_int = 0;
@@ -59,7 +59,7 @@ pub fn terminal(rows: u16, columns: u16) -> (File, File) {
     (near, unsafe { File::from_raw_fd(far) })
 }
 
-/// Whether this process may do everything.
+/// Whether this process runs as root.
 pub fn is_root() -> bool {
     use std::os::unix::fs::MetadataExt;
     std::fs::metadata("/proc/self").is_ok_and(|own| own.uid() == 0)

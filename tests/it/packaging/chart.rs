@@ -36,7 +36,7 @@ fn rendered(values: &Value) -> Vec<Value> {
     yaml(file.path()).into_iter().filter(|object| !object.is_null()).collect()
 }
 
-/// What Helm says of values that it refuses.
+/// Helm's error about values that it refuses.
 fn refused(values: &Value) -> String {
     let output = template(values);
     assert!(!output.status.success(), "{values} was rendered");

@@ -106,7 +106,7 @@ async fn serve_needs_to_write_nowhere_but_in_the_folder_for_temporary_files() {
         assert!(process.ended().is_none(), "{}", process.log());
         (crate::harness::gateway::probe(port, "/readyz") == Some(200)).then_some(())
     });
-    // So many verdicts do not stay in memory: they go through the folder for temporary files.
+    // This many verdicts are not kept in memory: they go through the folder for temporary files.
     let lines = "{\"task\": \"demo.add\", \"args\": [1, 2]}\n".repeat(20_000);
     let http = Http::new(format!("http://127.0.0.1:{port}"));
     let headers = [("content-type", "application/x-ndjson")];

@@ -1,4 +1,4 @@
-//! The files around the code: what no compiler reads must at least be what its reader expects.
+//! The files around the code: no compiler reads them, so tests check that their consumers accept them.
 
 mod chart;
 mod image;

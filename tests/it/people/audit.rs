@@ -1,4 +1,4 @@
-//! Who did what: a row for each control call, in the act's own commit, in a chain that shows what was changed.
+//! The audit log: a row for each control call, in the commit of the change itself, in a hash chain that reveals later edits.
 
 use serde_json::{Value, json};
 
@@ -36,7 +36,7 @@ async fn every_control_call_is_a_row_with_its_verdict() {
     assert_eq!((&refused["verdict"], &refused["status"]), (&json!("task-not-found"), &json!(404)));
     env.http.post("/v1/control/pool_grow", &json!({"arguments": {"n": 1}, "timeout": 0.2})).await.expect(200);
     assert_eq!(newest(&env, "control_workers").await["verdict"], "done");
-    // Submitting and looking control nothing.
+    // Submitting and reading are not control calls.
     let listed = env.http.get("/v1/audit?limit=2").await.expect(200);
     let next = listed["next"].as_str().expect("there is more");
     let rest = env.http.get(&format!("/v1/audit?limit=500&cursor={next}")).await.expect(200);

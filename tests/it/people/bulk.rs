@@ -1,4 +1,4 @@
-//! One operation on many tasks: what it touches and what it leaves alone, its progress, pause, cancellation, and a restart.
+//! Operations on many tasks: which tasks they change, progress, pause, cancellation, and a restart.
 
 use serde_json::{Value, json};
 
@@ -50,7 +50,7 @@ async fn a_bulk_retry_takes_what_failed_and_leaves_what_succeeded() {
     assert_eq!((&done["total"], &done["done"], &done["failed"]), (&json!(3), &json!(3), &json!(0)), "{done}");
     assert_eq!(done["outcomes"], json!({"retried": 3}));
 
-    // The new ones fail too; what was sent again is not sent again once more.
+    // The new ones fail too; a task that was sent again is not sent a second time.
     eventually("the new ones failed", async || {
         let again = env.http.post("/v1/bulk", &asked).await.expect(200);
         (again["by_phase"]["failed"] == 6).then_some(again)
@@ -62,7 +62,7 @@ async fn a_bulk_retry_takes_what_failed_and_leaves_what_succeeded() {
     let succeeded = env.http.get(&format!("/v1/tasks?label=batch:{label}&task=demo.add")).await.expect(200);
     assert_eq!(succeeded["tasks"].as_array().expect("a list").len(), 2);
 
-    // Only in words of its own.
+    // Only with names that it may use.
     let ticked = json!({"filter": {"label": format!("batch:{label}"), "task": "demo.add"}, "action": "retry", "include_succeeded": true});
     let third = env.http.post("/v1/bulk", &ticked).await.expect(202);
     assert_eq!(is_done(&env.http, third["id"].as_str().expect("an id")).await["outcomes"], json!({"retried": 2}));
@@ -83,7 +83,7 @@ async fn a_bulk_is_paused_survives_the_gateway_and_counts_each_task_once() {
     let paused = replica.http().post(&format!("{path}/pause"), &json!({})).await.expect(200);
     assert_eq!(paused["state"], "paused");
     assert!(paused["done"].as_i64().is_some_and(|done| done < 60), "{paused}");
-    // What the step under way did is counted or repeated; either way nothing moves any more.
+    // The interrupted step is counted or repeated; after that nothing changes any more.
     env.gateway.kill();
     env.gateway.restart();
     let after = seen(&env.http).await;
@@ -96,7 +96,7 @@ async fn a_bulk_is_paused_survives_the_gateway_and_counts_each_task_once() {
     .await;
     let (acted, skipped) = (done["done"].as_i64().expect("a number"), done["skipped"].as_i64().expect("a number"));
     assert_eq!((acted + skipped, &done["failed"]), (60, &json!(0)), "{done}");
-    // Only a step that was done and not counted finds tasks that have ended.
+    // Only a step that was done but not counted finds ended tasks.
     assert!(skipped <= 20, "{done}");
     let left = env.http.get("/v1/tasks?phase=queued,held,accepted").await.expect(200);
     assert_eq!(left["tasks"], json!([]));

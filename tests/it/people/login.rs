@@ -62,7 +62,7 @@ impl Guarded {
         format!("{}{path}", self.gateways[0].http().base)
     }
 
-    /// Somebody at the provider; back with the session's cookie.
+    /// Logs in at the provider; returns with the session's cookie.
     async fn session(&self, name: &str) -> String {
         let mut person = Person::new();
         let begun = person.get(&self.address("/v1/session/login?to=/dashboard/%23/tasks")).await;
@@ -81,7 +81,7 @@ impl Guarded {
     }
 }
 
-/// A call with a session's cookie, and with the word of its pages when there is one.
+/// A call with a session's cookie, and with the CSRF token if one is given.
 async fn call(http: &Http, session: &str, csrf: Option<&str>, method: Method, path: &str) -> Answer {
     let cookie = format!("taskgate_session={session}");
     let mut headers = vec![("cookie", cookie.as_str()), ("content-type", "application/json")];
@@ -104,7 +104,7 @@ async fn people_log_in_with_a_provider_and_may_do_what_their_roles_say() {
         (&json!(false), &json!({"oidc": "/v1/session/login", "password": true}))
     );
 
-    // Any replica knows the session; a viewer looks and does not revoke.
+    // Any replica knows the session; a viewer may read but not revoke.
     let viewer = guarded.session("vera").await;
     let me = whoami(&other, &viewer).await;
     assert_eq!((&me["who"], &me["scopes"]), (&json!("vera"), &json!(["read"])), "{me}");
@@ -117,12 +117,12 @@ async fn people_log_in_with_a_provider_and_may_do_what_their_roles_say() {
     let me = whoami(&one, &ops).await;
     assert_eq!(me["scopes"], json!(["read", "control"]), "{me}");
     let word = me["csrf"].as_str().expect("a word");
-    // A page of another site can make the browser send the cookie, and not the word; nor is a word of somebody else one.
+    // A page of another site can make the browser send the cookie, but not the CSRF token; another session's token is refused too.
     call(&one, &ops, None, Method::POST, revoke).await.problem(403, "forged-request");
     call(&one, &ops, Some(csrf), Method::POST, revoke).await.problem(403, "forged-request");
     call(&one, &ops, Some(word), Method::POST, "/v1/queues/mail/pause").await.expect(200);
 
-    // Who it was is in the audit, which only an admin reads.
+    // The audit log names the person; only an admin may read it.
     call(&one, &ops, None, Method::GET, "/v1/audit").await.problem(403, "insufficient-scope");
     let root = guarded.session("root").await;
     let listed = call(&one, &root, None, Method::GET, "/v1/audit").await.expect(200);
@@ -133,7 +133,7 @@ async fn people_log_in_with_a_provider_and_may_do_what_their_roles_say() {
     assert!(of("vera", "revoke_task", "insufficient-scope") && of("ops", "pause_queue", "done"), "{listed}");
     assert!(of("ops", "revoke_task", "forged-request"), "{listed}");
 
-    // Out, everywhere.
+    // The logout takes effect on every replica.
     assert_eq!(call(&one, &ops, None, Method::DELETE, "/v1/session").await.status, 403);
     assert_eq!(call(&one, &ops, Some(word), Method::DELETE, "/v1/session").await.status, 204);
     crate::harness::eventually("the session is over at the other replica", async || {
@@ -141,7 +141,7 @@ async fn people_log_in_with_a_provider_and_may_do_what_their_roles_say() {
     })
     .await;
 
-    // Tokens go on beside it.
+    // Tokens still work beside sessions.
     let token = format!("Bearer {}", create(&guarded.database, &["--name", "ci", "--scope", "read"]));
     one.get_with("/v1/tasks", &[("authorization", &token)]).await.expect(200);
 }
@@ -152,14 +152,14 @@ async fn a_login_of_another_browser_and_a_person_without_a_role_are_refused() {
     let mut person = Person::new();
     let begun = person.get(&guarded.address("/v1/session/login?to=https://evil.example/")).await;
     let back = person.logs_in_at(&guarded.provider.issuer, &begun.location.expect("a place"), "ops").await;
-    // Somebody who was sent the link has not begun this login.
+    // A browser that only received the link did not begin this login.
     let refused = Person::new().get(&back).await;
     assert!(refused.status == 401 && refused.page.contains("login-failed"), "{}", refused.page);
-    // Neither has a browser that began another one.
+    // Neither did a browser that began another login.
     let mut second = Person::new();
     second.get(&guarded.address("/v1/session/login")).await;
     assert_eq!(second.get(&back).await.status, 401);
-    // The one that began it arrives, and never at another site; the code is worth nothing a second time.
+    // The browser that began it is logged in, and never redirected to another site; the code works only once.
     let arrived = person.get(&back).await;
     assert_eq!((arrived.status, arrived.location), (303, Some(guarded.address("/dashboard/"))), "{}", arrived.page);
     assert_eq!(person.get(&back).await.status, 401);
@@ -202,7 +202,7 @@ async fn a_user_with_a_password_logs_in_and_guessing_ends() {
         }
     }
     assert_eq!(last, 429);
-    // As often with `Authorization: Basic`, which is no other way in; and whoever is refused there is not logged out as a stranger.
+    // The same limit applies to `Authorization: Basic`; a refusal there does not end a session.
     let guess = basic("tried:x");
     let tried = async || http.get_with("/v1/tasks", &[("authorization", &guess)]).await.status;
     let mut statuses = Vec::new();
@@ -212,7 +212,7 @@ async fn a_user_with_a_password_logs_in_and_guessing_ends() {
     assert!(statuses[..5].iter().all(|status| *status == 401) && statuses.contains(&429), "{statuses:?}");
     let out = http.send(Method::DELETE, "/v1/session", &[("authorization", &guess)], None).await;
     assert!([204, 429].contains(&out.status), "{}", out.status);
-    // A name that nobody can have is refused before it is counted.
+    // A name that no user can have is refused before it is counted.
     let long = basic(&format!("{}:x", "n".repeat(300)));
     for _ in 0..15 {
         assert_eq!(http.get_with("/v1/tasks", &[("authorization", &long)]).await.status, 401);
@@ -222,6 +222,6 @@ async fn a_user_with_a_password_logs_in_and_guessing_ends() {
     for _ in 0..30 {
         assert_eq!(http.get_with("/v1/tasks", &[("authorization", &right)]).await.status, 200);
     }
-    // Who is guessed at does not lock the others out.
+    // Guesses at one user's password do not lock out the others.
     http.post("/v1/session", &json!({"user": "ann", "password": "a long one"})).await.expect(200);
 }

@@ -1,4 +1,4 @@
-//! What people do with a fleet: operations on many tasks, who did what, logging in, incidents, a screen of figures.
+//! Features for people: operations on many tasks, the audit log, logins, incidents, `taskgate top`.
 
 mod audit;
 mod bulk;

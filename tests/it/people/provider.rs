@@ -1,4 +1,4 @@
-//! A real OpenID provider (npm `oidc-provider`), and somebody with a browser who logs in there: follows redirects, fills in forms, keeps
+//! A real OpenID provider (npm `oidc-provider`), and a simple browser that logs in there: it follows redirects, fills in forms, keeps
 //! cookies.
 
 use std::collections::BTreeMap;

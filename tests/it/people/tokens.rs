@@ -1,4 +1,4 @@
-//! Tokens, inboxes and a timetable that is not written yet, as people see them over the API.
+//! Tokens, inboxes, and previews of schedules over the API.
 
 use serde_json::{Value, json};
 

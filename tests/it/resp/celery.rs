@@ -1,4 +1,4 @@
-//! Unmodified Celery workers on the built-in server: what a worker and its clients do, they do here too.
+//! Unmodified Celery workers and clients on the built-in server.
 
 use serde_json::Value;
 
@@ -7,7 +7,7 @@ use crate::harness::{Celery, CeleryOptions, Version};
 
 use super::built_in::BuiltIn;
 
-/// Submits everything at once and prints what came of it.
+/// Submits everything at once and prints the outcomes.
 const PROGRAM: &str = r#"
 import json, threading, time
 from celery import chain, chord, group

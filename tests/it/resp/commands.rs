@@ -1,4 +1,4 @@
-//! What Python asks a Redis server, asked of both; and what of Redis's commands there is here, as the page of the book says.
+//! The commands of Python clients give the same answers on both servers, and the documentation lists the supported commands.
 
 use std::collections::BTreeSet;
 use std::process::Command;

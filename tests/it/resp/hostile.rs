@@ -52,7 +52,7 @@ fn random_bytes_neither_break_nor_hang_a_connection() {
     server.stop();
 }
 
-/// Words that commands take apart, so that random commands get past the first check.
+/// Arguments that commands parse, so that random commands pass the first check.
 fn word() -> impl Strategy<Value = Vec<u8>> {
     let known = [
         "k1",

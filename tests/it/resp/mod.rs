@@ -1,4 +1,4 @@
-//! dev's built-in Redis-protocol server: the same as a real redis-server to those who talk to it, and not to be broken.
+//! dev's built-in Redis-protocol server: answers like a real redis-server, and withstands hostile clients.
 
 mod built_in;
 mod celery;

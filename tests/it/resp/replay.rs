@@ -40,7 +40,7 @@ impl Session {
         })
     }
 
-    /// What the server says to a line.
+    /// The server's answer to a line.
     fn play(&mut self, line: &Line) -> String {
         if let Action::Begin = line.action {
             self.wires.clear();
@@ -97,7 +97,7 @@ fn show(reply: std::io::Result<Frame>, compare: Compare) -> String {
     }
 }
 
-/// Seconds that run down may be read a moment apart; what is not such a time must be the same.
+/// Remaining seconds may differ by a moment; everything else must be equal.
 fn is_same(line: &Line, wanted: &str, got: &str) -> bool {
     let seconds = |text: &str| text.strip_prefix(':')?.parse::<i64>().ok().filter(|seconds| *seconds > 2);
     match (&line.action, seconds(wanted), seconds(got)) {

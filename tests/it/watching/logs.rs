@@ -1,4 +1,4 @@
-//! Logs: one line a request, as JSON or text, never a payload.
+//! Logs: one line for each request, as JSON or text, never a payload.
 
 use serde_json::{Value, json};
 

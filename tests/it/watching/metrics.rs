@@ -1,5 +1,5 @@
-//! `/metrics`: well-formed, complete, added up once over all replicas; boards and alerts, ours and the exporter's, ask only for what is
-//! there.
+//! `/metrics`: well-formed, complete, counted once over all replicas; our dashboards and alerts, and those of celery-exporter, use only
+//! series that exist.
 
 use std::collections::BTreeSet;
 
@@ -27,13 +27,13 @@ const MIXIN: [(&str, &[&str]); 13] = [
     ("celery_task_runtime_sum", &["name", "queue_name"]),
     ("celery_task_runtime_count", &["name", "queue_name"]),
 ];
-/// Quotients of the mixin: with one operand missing for a task they show nothing.
+/// Quotients of the mixin, which show nothing for a task when one operand is missing.
 const RATIOS: [(&str, &str); 3] = [
     ("celery_task_succeeded_total", "celery_task_failed_total"),
     ("celery_task_failed_total", "celery_task_succeeded_total"),
     ("celery_task_runtime_sum", "celery_task_runtime_count"),
 ];
-/// What other boards for Celery exporters ask for besides.
+/// Further series that other dashboards for Celery exporters use.
 const EXPORTERS: [&str; 4] = [
     "celery_task_started_total",
     "celery_active_consumer_count",
@@ -84,7 +84,7 @@ fn fleet(found: &Exposition) -> Vec<(&str, f64)> {
     celery.filter(|(series, _)| series.starts_with("celery_") && counted(series)).collect()
 }
 
-/// Ends of every kind, so that every counter of the fleet has a series.
+/// Tasks with ends of every kind, so that every counter of the fleet has a series.
 async fn ends_of_every_kind(env: &crate::harness::environment::Lent<Box<Harness>>) {
     for signature in [
         json!({"task": "demo.add", "args": [1, 2]}),

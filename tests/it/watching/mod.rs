@@ -1,4 +1,4 @@
-//! What people look at besides the dashboard: metrics, traces, logs (issue rows O2, T9).
+//! Observability besides the dashboard: metrics, traces, logs (issue rows O2, T9).
 
 mod exposition;
 mod logs;

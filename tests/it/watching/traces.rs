@@ -1,4 +1,4 @@
-//! One trace from the request over waiting and running, told to a collector that the test plays.
+//! One trace from the request through waiting and running, exported to a collector that the test plays.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -11,13 +11,13 @@ use crate::harness::{Gateway, eventually};
 
 const TRACE: &str = "4bf92f3577b34da6a3ce929d0e0e4736";
 const CALLER: &str = "00f067aa0ba902b7";
-/// Stands in arguments, results and messages of errors, and nowhere else.
+/// A text in arguments, results and error messages that must appear nowhere else.
 const SECRET: &str = "geheim-4711";
 
 struct Collector(MockServer);
 
 impl Collector {
-    /// It is away at first: two exports are answered 503.
+    /// It is down at first: two exports are answered 503.
     async fn start() -> Self {
         let server = MockServer::start().await;
         let spans = || Mock::given(method("POST")).and(path("/v1/traces")).and(header("x-key", "abc"));
@@ -30,7 +30,7 @@ impl Collector {
         format!("[telemetry]\notlp_endpoint = '{}'\notlp_headers = {{ x-key = 'abc' }}\n", self.0.uri())
     }
 
-    /// Every span that was told, however often.
+    /// Every exported span, however often it was exported.
     async fn told(&self) -> Vec<Value> {
         let requests = self.0.received_requests().await.expect("they are recorded");
         let mut spans = Vec::new();
@@ -125,7 +125,7 @@ async fn one_trace_leads_from_the_request_over_waiting_to_each_run() {
         assert!(nanos(&whole["startTimeUnixNano"]) <= start && start <= end, "{step}");
     }
 
-    // A caller that does not record: nothing is told. One that says nothing: a trace of its own.
+    // A caller that does not record: nothing is exported. A caller without trace context: a new trace.
     let quiet = "00-aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa-bbbbbbbbbbbbbbbb-00";
     let body = json!({"task": "demo.echo", "args": [SECRET]});
     let unrecorded =
@@ -145,7 +145,7 @@ async fn one_trace_leads_from_the_request_over_waiting_to_each_run() {
     assert!(!told.iter().any(|span| span["traceId"] == "a".repeat(32)), "its caller does not record");
     assert!(!json!(told).to_string().contains(SECRET), "spans carry no payload");
 
-    // Two replicas, a collector that was away: every span of tasks came once more than never.
+    // Two replicas, and a collector that was down: every span of the tasks arrived.
     let steps: Vec<&Value> = told.iter().filter(|span| span["traceId"] == TRACE).collect();
     let ids: BTreeSet<String> = steps.iter().map(|span| text(&span["spanId"])).collect();
     assert!(ids.len() >= 7, "{ids:?}");

@@ -1,4 +1,4 @@
-//! The same messages, given to a Rust worker and to a real Celery worker: the same comes out (issue item 3, and its bad input).
+//! A Rust worker and a real Celery worker handle the same messages equally (issue item 3, and its bad input).
 
 use std::time::Duration;
 
@@ -88,7 +88,7 @@ fn every_message_ends_as_it_ends_in_celery() {
         let mut record = record.clone();
         if let Some(members) = record.as_object_mut() {
             for own in ["task_id", "date_done", "traceback"] {
-                // Present or not is the same on both sides; what it is differs.
+                // Both sides have the field or neither has; the values differ.
                 let value = members.get(own).map(Value::is_null);
                 members.insert(own.into(), json!(value));
             }
@@ -109,7 +109,7 @@ fn every_message_ends_as_it_ends_in_celery() {
     }
 }
 
-/// Fills three queues at several priorities, then lets a worker loose on them and tells in which order it worked.
+/// Fills three queues at several priorities, then starts a worker and returns the order in which it worked.
 const ORDER: &str = r#"
 order = [("a", 0), ("a", 9), ("b", 0), ("a", 0), ("c", 3), ("b", 6), ("a", 3), ("c", 0), ("b", 0), ("c", 9), ("a", 6), ("c", 0)]
 for number, (queue, priority) in enumerate(order):

@@ -1,4 +1,4 @@
-//! Tasks in child processes: isolated, killed for certain, replaced in time; and a lost one ends as in Celery (rows W2, W5, R5).
+//! Tasks in child processes: isolated, killed reliably, replaced in time; the task of a lost child ends as in Celery (rows W2, W5, R5).
 
 use std::time::Duration;
 
@@ -58,7 +58,7 @@ tell({
     assert_eq!(rust.unacked(), 0);
 }
 
-/// What is left of a record when everything that differs from run to run is gone.
+/// A record without the parts that differ from run to run.
 fn shape(record: &Value) -> Value {
     let mut record = record.clone();
     for name in ["task_id", "date_done"] {
@@ -145,7 +145,7 @@ tell(out)"#,
     );
     assert_eq!((&said["sum"], &said["blocking"], &said["shell"]), (&json!(6), &json!(4), &json!({"hello": "you"})));
     assert_eq!((&said["own"], &said["pids"]), (&json!(false), &json!(2)), "{said}");
-    // A warm stop finishes what runs.
+    // A warm stop finishes running tasks.
     let id = rust.ask("r = send('sleep', 1.5, 'done'); eventually(lambda: nodes('active')); tell(r.id)");
     let pids = children(&rust);
     rust.process.signal(libc::SIGTERM);

@@ -92,7 +92,7 @@ async fn a_command_of_the_catalog_runs_from_post_to_result() {
 async fn limits_and_revokes_end_all_that_a_command_started() {
     let gateway = start();
     let http = gateway.http();
-    // The grandchild outlives neither: it is in the command's process group, and deaf to polite signals.
+    // The grandchild does not survive: it is in the command's process group, and ignores SIGTERM.
     let program = |file: &str| format!("trap '' TERM; (trap '' TERM; sleep 300) & echo $! > {file}; sleep 300");
     let limited = json!({"task": "shell.any", "args": [program("limited")], "time_limit": 1});
     let limited = http.post_with("/v1/tasks", &[("prefer", "wait=60")], &limited).await.expect(200);

@@ -1,4 +1,4 @@
-//! Messages that a Python worker dies of, loops on, or drops: ours goes on.
+//! Messages that make a Python worker crash, loop, or drop them: the Rust worker continues.
 
 use serde_json::{Value, json};
 

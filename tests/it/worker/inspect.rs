@@ -1,4 +1,4 @@
-//! What a Rust worker says of itself, key by key beside what a real Celery worker says in the same situation (rows W3, W4).
+//! Compares the replies of a Rust worker key by key with those of a real Celery worker in the same situation (rows W3, W4).
 
 use serde_json::{Map, Value, json};
 
@@ -17,7 +17,7 @@ fn shape(value: &Value) -> Value {
     }
 }
 
-/// One worker's replies in the middle of work: a task runs, one waits, one is held, one id is revoked.
+/// The replies of a busy worker: a task runs, one waits, one is held, one id is revoked.
 const ASK: &str = r#"
 def replies(node, send):
     ids = [f"{node}-{word}" for word in ("running", "reserved", "held")]
@@ -47,7 +47,7 @@ fn replies_have_the_keys_and_types_of_a_celery_workers() {
     let celery = Celery::start(&rust.redis, CeleryOptions { concurrency: 1, ..CeleryOptions::default() });
     let mut said = rust.ask(ASK);
     drop(celery);
-    // What runs is named differently on both sides.
+    // The running tasks have different names on both sides.
     for side in ["theirs", "ours"] {
         let total = said[side]["stats"]["total"].take();
         assert!(total.as_object().is_some_and(|total| total.len() == 1), "{total}");

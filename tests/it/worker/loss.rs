@@ -1,4 +1,4 @@
-//! What is lost when a worker stops, dies, or loses its Redis: nothing that was promised.
+//! A worker that stops, dies, or loses its Redis loses nothing that was promised.
 
 use std::time::Duration;
 

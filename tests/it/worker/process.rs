@@ -1,4 +1,4 @@
-//! A Rust worker of one's own, running `tests/worker_app`.
+//! A private Rust worker that runs `tests/worker_app`.
 
 use std::process::Command;
 
@@ -48,7 +48,7 @@ impl Rust {
         serde_json::from_str(last).unwrap_or_else(|error| panic!("{error}: {printed}"))
     }
 
-    /// Messages that are reserved by somebody.
+    /// The number of reserved messages.
     pub fn unacked(&self) -> usize {
         self.redis.command(0, &["HLEN", "unacked"])
     }
@@ -71,7 +71,7 @@ fn binary() -> std::path::PathBuf {
     test.parent().and_then(|deps| deps.parent()).expect("target/debug").join("examples/demo-worker")
 }
 
-/// Short words for what the programs do over and over.
+/// Short names for frequent steps of the programs.
 const PRELUDE: &str = r#"
 import json, time
 from celery import chain, chord, group, signature

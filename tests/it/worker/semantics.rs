@@ -1,4 +1,4 @@
-//! Arguments, results, states, retries, limits: as a stock Celery client sees them.
+//! Arguments, results, states, retries, limits: as an unmodified Celery client sees them.
 
 use std::time::Duration;
 
