@@ -63,21 +63,21 @@ impl State {
         news.extend(record::reject_before(&id, &record, now));
         match record::read(id.clone(), record, now) {
             // Only the order of events tells which attempt it was; the record has more details.
-            record::Said::Now(one) if one.phase == Phase::Retrying => {
+            record::Said::Now(report) if report.phase == Phase::Retrying => {
                 if !self.attempts.takes_record(&id) {
                     // Two retries in a row: the attempt between them has run, and its events are still to come.
                     let is_next = self.attempts.is_record_of_retry_last(&id);
                     let retries = self.attempts.next_to_end(&id);
-                    let between = || News { retries, ..News::new(id, Source::Result, Phase::Running, one.at) };
+                    let between = || News { retries, ..News::new(id, Source::Result, Phase::Running, report.at) };
                     news.extend(is_next.then(between));
-                    news.extend(self.pending.hold(*one, RECORD_PATIENCE));
+                    news.extend(self.pending.hold(*report, RECORD_PATIENCE));
                 }
             }
-            record::Said::Now(mut one) => {
-                let is_end = one.phase.is_final();
+            record::Said::Now(mut report) => {
+                let is_end = report.phase.is_final();
                 if is_end && self.attempts.is_retry_untold(&id) {
                     // The retry was not stored, because the next attempt had ended by then.
-                    news.push(self.retry_by_successor(&one));
+                    news.push(self.retry_by_successor(&report));
                 }
                 if is_end {
                     self.attempts.forget(&id)
@@ -86,8 +86,8 @@ impl State {
                 }
                 // Only the event may name the worker.
                 let teller = told.as_ref().filter(|told| told.source == Source::Event && is_end);
-                one.worker = one.worker.or_else(|| teller?.worker.clone());
-                news.push(*one);
+                report.worker = report.worker.or_else(|| teller?.worker.clone());
+                news.push(*report);
                 // The event came first: its facts (run time, worker) are still useful.
                 news.extend(told.filter(|told| told.source == Source::Event && is_end));
                 if is_end {
@@ -123,31 +123,31 @@ impl State {
     pub fn hear_event(&mut self, event: Event, news: &mut Vec<News>) {
         self.asking.hear(&event, Instant::now());
         match event::read(event) {
-            event::Said::Now(one) if one.phase == Phase::Retrying => {
-                let is_over = self.recent.contains(&one.task_id);
-                if !is_over && !self.attempts.takes_event(&one.task_id) {
-                    news.push(self.retry_by_event(*one));
+            event::Said::Now(report) if report.phase == Phase::Retrying => {
+                let is_over = self.recent.contains(&report.task_id);
+                if !is_over && !self.attempts.takes_event(&report.task_id) {
+                    news.push(self.retry_by_event(*report));
                 }
             }
-            event::Said::Now(mut one) => {
-                if one.phase == Phase::Received {
-                    self.attempts.announce(&one.task_id, one.retries.unwrap_or(0));
+            event::Said::Now(mut report) => {
+                if report.phase == Phase::Received {
+                    self.attempts.announce(&report.task_id, report.retries.unwrap_or(0));
                 }
-                let is_start = one.phase == Phase::Running && one.status.is_none();
-                if is_start && self.attempts.is_retry_untold(&one.task_id) {
-                    news.push(self.retry_by_successor(&one));
-                } else if one.phase == Phase::Running && self.attempts.is_behind(&one.task_id) {
+                let is_start = report.phase == Phase::Running && report.status.is_none();
+                if is_start && self.attempts.is_retry_untold(&report.task_id) {
+                    news.push(self.retry_by_successor(&report));
+                } else if report.phase == Phase::Running && self.attempts.is_behind(&report.task_id) {
                     // The start of an attempt that is over: only its time counts; the next attempt has not begun.
-                    one.retries = Some(0);
+                    report.retries = Some(0);
                 }
-                let is_retry = self.pending.get(&one.task_id).is_some_and(|held| held.phase == Phase::Retrying);
-                if one.phase.is_final() || (one.phase == Phase::Received && !is_retry) {
-                    self.pending.withdraw(&one.task_id);
+                let is_retry = self.pending.get(&report.task_id).is_some_and(|held| held.phase == Phase::Retrying);
+                if report.phase.is_final() || (report.phase == Phase::Received && !is_retry) {
+                    self.pending.withdraw(&report.task_id);
                 }
-                news.push(*one);
+                news.push(*report);
             }
-            event::Said::End(one) if self.recent.contains(&one.task_id) => news.push(*one),
-            event::Said::End(one) => self.end_by_event(*one, news),
+            event::Said::End(report) if self.recent.contains(&report.task_id) => news.push(*report),
+            event::Said::End(report) => self.end_by_event(*report, news),
             event::Said::Nothing => {}
         }
     }
@@ -184,43 +184,49 @@ impl State {
     /// A record may arrive before the first event of a task that another client sent. The ledger does not know that task yet and does not
     /// accept its end; so the id is removed from the recent ends, and the event of the end will wait for its record again.
     pub fn note_untaken(&mut self, told: &[News], taken: &[ledger::Event]) {
-        let is_end = |one: &&News| one.source == Source::Result && one.phase.is_final();
-        if !told.iter().any(|one| is_end(&one)) {
+        let is_end = |report: &&News| report.source == Source::Result && report.phase.is_final();
+        if !told.iter().any(|report| is_end(&report)) {
             return;
         }
         let taken: HashSet<&TaskId> =
             taken.iter().filter(|event| event.phase.is_final()).map(|event| &event.task_id).collect();
-        for one in told.iter().filter(is_end).filter(|one| !taken.contains(&one.task_id)) {
-            self.recent.forget(&one.task_id);
+        for report in told.iter().filter(is_end).filter(|report| !taken.contains(&report.task_id)) {
+            self.recent.forget(&report.task_id);
         }
     }
 
     /// Combines the event's attempt with the record's details.
-    fn retry_by_event(&mut self, one: News) -> News {
-        match self.pending.withdraw(&one.task_id) {
+    fn retry_by_event(&mut self, report: News) -> News {
+        match self.pending.withdraw(&report.task_id) {
             Some(record) if record.phase == Phase::Retrying => {
-                let retries = self.attempts.tell(&one.task_id, Proof::Both);
-                News { retries, failure: record.failure, traceback: record.traceback, children: record.children, ..one }
+                let retries = self.attempts.tell(&report.task_id, Proof::Both);
+                News {
+                    retries,
+                    failure: record.failure,
+                    traceback: record.traceback,
+                    children: record.children,
+                    ..report
+                }
             }
-            _ => News { retries: self.attempts.tell(&one.task_id, Proof::Event), ..one },
+            _ => News { retries: self.attempts.tell(&report.task_id, Proof::Event), ..report },
         }
     }
 
     /// Handles an end from an event: it confirms a FAILURE that the task had set itself; otherwise it waits a moment for the record.
-    fn end_by_event(&mut self, one: News, news: &mut Vec<News>) {
-        let mut held = self.pending.withdraw(&one.task_id);
+    fn end_by_event(&mut self, report: News, news: &mut Vec<News>) {
+        let mut held = self.pending.withdraw(&report.task_id);
         if let Some(retry) = held.take_if(|held| held.phase == Phase::Retrying) {
             news.push(self.retry_by_record(retry));
         }
         match held {
             Some(doubtful) if doubtful.source == Source::Result && doubtful.phase == Phase::Failed => {
-                self.attempts.forget(&one.task_id);
+                self.attempts.forget(&report.task_id);
                 news.push(doubtful);
-                news.push(one);
+                news.push(report);
             }
             _ => {
                 let patience = if self.looks_up { Duration::ZERO } else { RECORD_PATIENCE };
-                news.extend(self.pending.hold(one, patience));
+                news.extend(self.pending.hold(report, patience));
             }
         }
     }
@@ -247,8 +253,8 @@ mod tests {
     }
 
     /// The event that the ledger returns for accepted news.
-    fn told(one: &News) -> ledger::Event {
-        ledger::Event::of(&sample_task(one.task_id.as_str(), one.phase, one.at), one.at)
+    fn told(report: &News) -> ledger::Event {
+        ledger::Event::of(&sample_task(report.task_id.as_str(), report.phase, report.at), report.at)
     }
 
     fn retried() -> Event {
@@ -256,7 +262,7 @@ mod tests {
     }
 
     fn phases(news: &[News]) -> Vec<Phase> {
-        news.iter().map(|one| one.phase).collect()
+        news.iter().map(|report| report.phase).collect()
     }
 
     #[test]
@@ -280,7 +286,7 @@ mod tests {
     }
 
     fn steps(news: &[News]) -> Vec<(Phase, Option<i32>)> {
-        news.iter().map(|one| (one.phase, one.retries)).collect()
+        news.iter().map(|report| (report.phase, report.retries)).collect()
     }
 
     #[test]
