@@ -12,7 +12,7 @@ const STEPS: usize = 200;
 const APART: f64 = 0.037;
 const ENDED: &str =
     "select ended_at - expires_at as late from taskgate.wait where is_sleep = $SLEEP and ended_at is not null";
-const FOLLOWED: &str = "select t.queued_at - w.expires_at as late from taskgate.wait w join taskgate.tasks t on t.parent_id = w.task_id \
+const FOLLOWED: &str = "select t.queued_at - w.expires_at as late from taskgate.wait w join taskgate.tasks t on t.root_id = w.task_id \
     where w.is_sleep = $SLEEP and t.queued_at is not null";
 
 pub async fn measure(bench: &mut Bench) {
