@@ -19,6 +19,8 @@ use crate::extended;
 /// Forms of steps that the gateway carries out itself, see [`pause`].
 const PAUSES: [&str; 2] = ["wait", "sleep"];
 /// Members that such a step may have beside its form.
+/// How the names of the gateway's own labels begin.
+const OWN_LABELS: &str = "taskgate.";
 const BESIDE_PAUSE: [&str; 5] = ["immutable", "task_id", "labels", "link", "link_error"];
 
 /// Walks through a document and collects mistakes.
@@ -307,8 +309,9 @@ impl Reader {
     }
 
     fn metadata(&mut self, fields: &Fields<'_>, task: &mut TaskSignature) {
-        task.labels =
-            self.member(fields, "labels", |reader, value| labels(&mut reader.problems, value)).unwrap_or_default();
+        task.labels = self
+            .member(fields, "labels", |reader, value| read_labels(&mut reader.problems, value, reader.is_stored))
+            .unwrap_or_default();
         task.headers = self.member(fields, "headers", Self::headers).unwrap_or_default();
     }
 
@@ -347,7 +350,12 @@ impl Reader {
 }
 
 /// Reads labels, by which people find their tasks: at most 50, with names of at most 100 characters without colon and values of at most 500.
+/// Names that begin with `taskgate.` are the gateway's own.
 pub fn labels(problems: &mut Problems, value: &RawValue) -> Option<Vec<(String, String)>> {
+    read_labels(problems, value, false)
+}
+
+fn read_labels(problems: &mut Problems, value: &RawValue, is_stored: bool) -> Option<Vec<(String, String)>> {
     let fields = problems.object(value)?;
     if fields.iter().count() > 50 {
         problems.add("has more than 50 labels");
@@ -358,6 +366,9 @@ pub fn labels(problems: &mut Problems, value: &RawValue) -> Option<Vec<(String, 
         let label = problems.within(name, |problems| {
             if name.is_empty() || name.contains(':') || name.chars().count() > 100 {
                 problems.add("a label's name has 1 to 100 characters and no colon");
+            }
+            if !is_stored && name.starts_with(OWN_LABELS) {
+                problems.add("labels that begin with taskgate. are the gateway's own: use another name");
             }
             let text = problems.text(value)?;
             if text.chars().count() > 500 {

@@ -103,6 +103,11 @@ fn every_wrong_type_and_range_is_named() {
             "/labels/a:b",
             "a label's name has 1 to 100 characters and no colon",
         ),
+        (
+            r#"{"task": "a", "labels": {"taskgate.upload": "x"}}"#,
+            "/labels/taskgate.upload",
+            "labels that begin with taskgate. are the gateway's own: use another name",
+        ),
         (r#"{"task": "a", "labels": {"a": 1}}"#, "/labels/a", "must be a string, not a number"),
         (r#"{"task": "a", "task_id": ""}"#, "/task_id", "is not a UUID"),
         (r#"{"task": "a", "link": {"task": "b"}}"#, "/link", "must be an array, not an object"),
