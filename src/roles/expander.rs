@@ -137,7 +137,8 @@ impl Expander {
 
     /// Writes the next tasks and offers them to the relay. Returns their number, 0 when another replica wrote them.
     async fn piece(&self, fan_out: &ledger::FanOut, kept: &Kept) -> Result<i32, Trouble> {
-        let submission = self.rows(fan_out, kept)?;
+        let mut submission = self.rows(fan_out, kept)?;
+        let _files = self.gateway.offload(&mut submission.tasks).await;
         let count = i32::try_from(submission.tasks.len()).unwrap_or(i32::MAX);
         let Some(inserted) = self.gateway.ledger.write_piece(fan_out, &submission).await? else { return Ok(0) };
         counter!("taskgate_fan_out_tasks_total").increment(inserted.task_nos.len() as u64);

@@ -90,6 +90,7 @@ impl Gateway {
             fingerprint: key.fingerprint,
             expires_at: now.plus(self.keep_idempotency),
         });
+        let _files = self.offload(&mut whole.tasks).await;
         self.prepare_queue(&whole).await;
         let dropping = keys::dropping(&whole);
         match self.commit.commit(whole).await.map_err(SubmitError::from)? {

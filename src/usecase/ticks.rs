@@ -32,7 +32,8 @@ impl Gateway {
             schedule: Some(schedule.name.clone()),
             ..SubmitRequest::new(call_of(&schedule, &definition, id.clone()))
         };
-        let (submission, submitted) = self.prepared(request, now)?;
+        let (mut submission, submitted) = self.prepared(request, now)?;
+        let _files = self.offload(&mut submission.tasks).await;
         let run = NewRun {
             scheduled_at: now,
             fired_at: now,

@@ -230,6 +230,13 @@ impl Embed {
         out.push('}');
     }
 
+    /// Each plain task in it, at any depth.
+    pub fn visit(&mut self, see: &mut dyn FnMut(&mut Signature)) {
+        let lists = [Some(&mut self.callbacks), Some(&mut self.errbacks), self.chain.as_mut()];
+        lists.into_iter().flatten().flatten().for_each(|signature| signature.visit(see));
+        self.chord.iter_mut().for_each(|chord| chord.visit(see));
+    }
+
     /// `null` and an absent member mean that nothing follows.
     ///
     /// # Errors

@@ -60,6 +60,22 @@ impl Signature {
         Self { form, args: json::written("[]".into()), kwargs: json::written("{}".into()), options, immutable: false }
     }
 
+    /// Each plain task in it, at any depth: members, links, what follows.
+    pub fn visit(&mut self, see: &mut dyn FnMut(&mut Self)) {
+        match &mut self.form {
+            Form::Task { .. } => see(self),
+            Form::Chain(members) | Form::Group(members) => members.iter_mut().for_each(|member| member.visit(see)),
+            Form::Chord { header, body } => {
+                header.visit(see);
+                body.visit(see);
+            }
+        }
+        let options = &mut self.options;
+        let lists = [Some(&mut options.link), Some(&mut options.link_error), options.chain.as_mut()];
+        lists.into_iter().flatten().flatten().for_each(|signature| signature.visit(see));
+        options.chord.iter_mut().for_each(|chord| chord.visit(see));
+    }
+
     /// Celery's name of the task.
     pub fn name(&self) -> &str {
         match &self.form {

@@ -172,7 +172,14 @@ impl Beat {
             firings.push(decided(&self.gateway, plan, previous, now));
         }
         self.announce_revokes(&replaced, now).await?;
+        let mut files = Vec::new();
+        for submission in
+            firings.iter_mut().flat_map(|firing| &mut firing.runs).filter_map(|run| run.submission.as_mut())
+        {
+            files.push(self.gateway.offload(&mut submission.tasks).await);
+        }
         let fired = self.gateway.ledger.fire(&firings, now).await?;
+        drop(files);
         let ours = replaced.into_iter().zip(&fired).filter(|(_, fired)| fired.is_some());
         self.revoke(ours.flat_map(|(replaced, _)| replaced).collect());
         let won = fired.iter().flatten().count();

@@ -73,6 +73,48 @@ async fn label(env: &Lent<Box<Harness>>, id: &str) -> String {
     task["labels"]["taskgate.upload"].as_str().unwrap_or_else(|| panic!("no label: {}", task["labels"])).to_owned()
 }
 
+/// Batches, canvases with all that follows in them, and schedules.
+#[tokio::test]
+async fn large_arguments_lie_in_the_store_however_the_task_is_submitted() {
+    let (env, extra) = environment("");
+    let _worker = worker(&env, &extra).await;
+    let text = "z".repeat(300 << 10);
+    // As the endpoint would call it.
+    let call = json!({"task": "tasks.request_info", "args": [text, "small"], "kwargs": {"more": text}});
+    let next =
+        json!({"task": "tasks.request_info", "args": [text, "small"], "kwargs": {"more": text}, "immutable": true});
+    let batch = env.http.post("/v1/tasks/batch", &json!([call, call])).await.expect(202);
+    let atomic = env.http.post("/v1/tasks/batch?atomic=true", &json!([call, call])).await.expect(202);
+    let ids = [&batch, &atomic].into_iter().flat_map(|answer| answer["items"].as_array().expect("a list"));
+    let mut ids: Vec<String> = ids.map(|item| item["task_id"].as_str().expect("an id").to_owned()).collect();
+    let members = json!([next, next]);
+    let body = json!({"chord": {"header": members, "body": next}});
+    let chain = env.http.post("/v1/tasks", &json!({"chain": [call, body, next]})).await.expect(202);
+    let of_chain =
+        env.http.get(&format!("/v1/tasks/{}/graph", chain["task_id"].as_str().expect("an id"))).await.expect(200);
+    let nodes = of_chain["nodes"].as_array().expect("a list").iter();
+    ids.extend(nodes.filter_map(|node| node["task_id"].as_str()).map(str::to_owned));
+    let mut schedule = call.clone();
+    (schedule["name"], schedule["every"]) = (json!("large"), json!(86_400));
+    env.http.post("/v1/schedules", &schedule).await.expect(201);
+    let run = env.http.post("/v1/schedules/large/run", &json!({})).await.expect(202);
+    ids.push(run["task_id"].as_str().expect("an id").to_owned());
+    assert_eq!(ids.len(), 4 + 5 + 1, "{ids:?} of {of_chain}");
+    for id in &ids {
+        let done = env.finished(id).await;
+        assert_eq!(done["status"], "SUCCESS", "{}", done["error"]);
+        assert_eq!(
+            (&done["result"]["args"], &done["result"]["kwargs"]["more"]),
+            (&json!([text, "small"]), &json!(text)),
+            "{id}"
+        );
+        let task = env.http.get(&format!("/v1/tasks/{id}")).await.expect(200);
+        assert!(is_reference(&task["args"][0]) && is_reference(&task["kwargs"]["more"]), "{id}: {}", task["args"]);
+        let message = env.http.get(&format!("/v1/tasks/{id}/message")).await;
+        assert!(message.status != 200 || message.text().len() < 64 << 10, "{id}: {} bytes", message.text().len());
+    }
+}
+
 #[tokio::test]
 async fn where_a_python_worker_reads_the_queue_arguments_stay_in_the_message() {
     let (env, _) = environment("");
