@@ -2,6 +2,9 @@
 //!
 //! There is no timer: a batch is whatever arrived while the previous one was being written. A lone submission never waits;
 //! under load the batches grow by themselves.
+//!
+//! Submissions with many tasks, and those that come by the thousand, have a lane of their own: its transactions take long, and
+//! nobody with a single task waits behind them. Its rows are made on a thread of its own, so that other requests are answered meanwhile.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -24,6 +27,8 @@ const CAPACITY: usize = 4_096;
 /// Maximum number of tasks in a commit, which bounds its latency and memory.
 const BATCH_TASKS: usize = 4_000;
 const BATCH_BYTES: usize = 32 << 20;
+/// A submission with more tasks than this is one of the many.
+const FEW_TASKS: usize = 64;
 /// A caller that waits longer gets an error; its submission may still be committed.
 const PATIENCE: Duration = Duration::from_secs(15);
 
@@ -45,7 +50,10 @@ pub enum CommitError {
 
 /// The caller's handle. Cheap to clone.
 #[derive(Clone)]
-pub struct Handle(mpsc::Sender<Request>);
+pub struct Handle {
+    few: mpsc::Sender<Request>,
+    many: mpsc::Sender<Request>,
+}
 
 impl Handle {
     /// Returns when the submission is committed, or refused.
@@ -53,9 +61,19 @@ impl Handle {
     /// # Cancel safety
     /// A dropped call may leave the submission committed; repeating it with an `Idempotency-Key` tells.
     pub async fn commit(&self, submission: Submission) -> Result<Result<Inserted, Conflict>, CommitError> {
+        self.commit_among(submission, false).await
+    }
+
+    /// As [`Handle::commit`]; `many` is true for a submission that comes together with many others.
+    pub async fn commit_among(
+        &self,
+        submission: Submission,
+        many: bool,
+    ) -> Result<Result<Inserted, Conflict>, CommitError> {
+        let lane = if many || submission.tasks.len() > FEW_TASKS { &self.many } else { &self.few };
         let (reply, answer) = oneshot::channel();
         let work = async {
-            self.0.send(Request { submission, reply }).await.map_err(|_| CommitError::Unavailable)?;
+            lane.send(Request { submission, reply }).await.map_err(|_| CommitError::Unavailable)?;
             answer.await.map_err(|_| CommitError::Unavailable)?
         };
         let started = Instant::now();
@@ -65,22 +83,44 @@ impl Handle {
     }
 }
 
-/// Writes batches, one after the other.
+/// Writes what is submitted.
 pub struct Committer {
+    few: Lane,
+    many: Lane,
+}
+
+impl Committer {
+    pub fn new(ledger: SharedLedger, relay: direct::Handle, hub: Hub) -> (Self, Handle) {
+        let lane = || {
+            let (sender, requests) = mpsc::channel(CAPACITY);
+            (Lane { requests, ledger: ledger.clone(), relay: relay.clone(), hub: hub.clone() }, sender)
+        };
+        let ((few, to_few), (many, to_many)) = (lane(), lane());
+        (Self { few, many }, Handle { few: to_few, many: to_many })
+    }
+
+    /// Runs until `stop`; submissions received before that are still written.
+    ///
+    /// # Panics
+    /// When one of the lanes does.
+    pub async fn run(self, stop: CancellationToken) {
+        let (runtime, stop_many) = (tokio::runtime::Handle::current(), stop.clone());
+        let many = tokio::task::spawn_blocking(move || runtime.block_on(self.many.run(stop_many)));
+        self.few.run(stop).await;
+        many.await.expect("a lane does not panic");
+    }
+}
+
+/// Writes batches, one after the other.
+struct Lane {
     requests: mpsc::Receiver<Request>,
     ledger: SharedLedger,
     relay: direct::Handle,
     hub: Hub,
 }
 
-impl Committer {
-    pub fn new(ledger: SharedLedger, relay: direct::Handle, hub: Hub) -> (Self, Handle) {
-        let (sender, requests) = mpsc::channel(CAPACITY);
-        (Self { requests, ledger, relay, hub }, Handle(sender))
-    }
-
-    /// Runs until `stop`; submissions received before that are still written.
-    pub async fn run(mut self, stop: CancellationToken) {
+impl Lane {
+    async fn run(mut self, stop: CancellationToken) {
         let mut waiting = Vec::new();
         loop {
             let count = tokio::select! {

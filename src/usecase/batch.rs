@@ -41,8 +41,10 @@ impl Gateway {
     /// # Cancel safety
     /// A dropped call may leave any of them accepted.
     pub async fn submit_many(self: &Arc<Self>, requests: Vec<SubmitRequest>) -> Vec<Result<Submitted, SubmitError>> {
+        let among_many = requests.len() > 1;
         // The futures are polled in order, so the committer's queue is filled in order.
-        let submit = async |(place, request): (usize, SubmitRequest)| {
+        let submit = async |(place, mut request): (usize, SubmitRequest)| {
+            request.among_many = among_many;
             // Checking and planning many calls at once would block the thread for other requests.
             for _ in 0..place / TURN {
                 tokio::task::yield_now().await;

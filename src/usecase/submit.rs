@@ -39,6 +39,8 @@ pub struct SubmitRequest {
     pub committed: bool,
     /// Whether this is a canvas from the catalog: its steps still obey the rules of their own entries.
     pub whole: bool,
+    /// Whether it comes together with many others, which share commits.
+    pub among_many: bool,
     /// The signature to submit after a failure of the whole, if there is one.
     pub on_failure: Option<serde_json::Value>,
     pub traceparent: Option<String>,
@@ -58,6 +60,7 @@ impl SubmitRequest {
             trusted: false,
             committed: false,
             whole: false,
+            among_many: false,
             on_failure: None,
             traceparent: None,
             idempotency: None,
@@ -176,7 +179,7 @@ impl Gateway {
         self.check_retries(&request.submission).await?;
         let strict = !request.committed && self.names_strict(&request.submission.signature);
         self.look_before_refusing(strict).await?;
-        let contest = Contest::of(&request);
+        let (contest, among_many) = (Contest::of(&request), request.among_many);
         let planner = Arc::clone(self);
         let (mut submission, submitted) = heavy::run(bytes, move || planner.prepared(request, clock::now())).await?;
         // Held until the commit: no sweep removes what no task names yet.
@@ -186,7 +189,7 @@ impl Gateway {
         self.prepare_queue(&submission).await;
         let dropping = keys::dropping(&submission);
         let is_dag = submission.dag.is_some();
-        let outcome = self.commit.commit(submission).await?;
+        let outcome = self.commit.commit_among(submission, among_many).await?;
         match outcome {
             Ok(inserted) => {
                 if is_dag {
