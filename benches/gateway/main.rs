@@ -1,6 +1,6 @@
 //! taskgate beside what it replaces, on one machine, in one run: `make bench`, or `cargo bench --bench gateway -- submit streams`
 //! for some of its sections (`cost`, `submit`, `dev`, `batches`, `replicas`, `results`, `latency`, `streams`, `recorder`, `beat`,
-//! `hostile`, `wake`, `waits`, `window`, `enqueue`).
+//! `hostile`, `wake`, `window`, `enqueue`, `backlog`, `lateness`, `shares`, `uploads`).
 //!
 //! Starts its own Redis, PostgreSQL (with fsync), Celery worker, the peers and taskgate, loads each in turn from this process,
 //! and prints one table with ratios. Floors (a handler that only answers, `redis-benchmark`, `pgbench` with the same row) show
@@ -8,24 +8,30 @@
 
 #![expect(clippy::disallowed_methods, reason = "a measuring program with its own runtime and clock")]
 
+mod backlog;
 mod batches;
 mod beat;
 mod cost;
 mod dev;
 mod enqueue;
+mod filling;
 mod floors;
 #[path = "../../tests/it/harness/mod.rs"]
 mod harness;
 mod hostile;
 mod latency;
+mod lateness;
 mod load;
 mod peer;
+mod played;
 mod recorder;
 mod replicas;
 mod results;
+mod shares;
 mod streams;
 mod submit;
 mod table;
+mod uploads;
 mod usage;
 mod waits;
 mod wake;
@@ -69,6 +75,8 @@ impl Bench {
     /// was lost before its start.
     fn renew(&mut self) {
         let database = self.cluster.empty_database();
+        // One that lives would publish again what Redis loses.
+        self.gateway.kill();
         self.redis.command::<()>(0, &["FLUSHALL"]);
         self.gateway = Gateway::serve(&database, &self.redis.url(0), &self.redis.url(1), SETTINGS);
         let old = std::mem::replace(&mut self.database, database);
@@ -149,6 +157,18 @@ async fn run(sections: &[String]) {
     }
     if wanted("enqueue") {
         enqueue::measure(&mut bench).await;
+    }
+    if wanted("backlog") {
+        backlog::measure(&mut bench).await;
+    }
+    if wanted("lateness") {
+        lateness::measure(&mut bench).await;
+    }
+    if wanted("shares") {
+        shares::measure(&mut bench).await;
+    }
+    if wanted("uploads") {
+        uploads::measure(&mut bench).await;
     }
     bench.table.print();
 }

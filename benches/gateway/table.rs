@@ -46,6 +46,7 @@ impl Table {
     }
 
     pub fn note(&mut self, text: String) {
+        eprintln!("{text}");
         self.lines.push(text);
     }
 

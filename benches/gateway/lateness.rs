@@ -1,0 +1,158 @@
+//! How late a task that waits for a limit is in Redis, after the time from which it may go: for a rate its next opening, for a number
+//! of tasks under way the word that one has ended.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use celery::task::TaskId;
+use serde_json::{Value, json};
+use tokio::sync::Mutex;
+
+use super::Bench;
+use super::harness::postgres;
+use super::played::{Played, at};
+
+const PROMISED_MS: f64 = 20.0;
+/// Keys with a rate of one in a second, and tasks of each.
+const RATED: (usize, usize) = (50, 12);
+/// One key, many in a second.
+const FAST: usize = 500;
+const FAST_EVERY: Duration = Duration::from_millis(20);
+/// Keys of which one task at a time may run, tasks of each, and how long each runs.
+const ALONE: (usize, usize) = (20, 40);
+const RUNS: Duration = Duration::from_millis(200);
+
+pub async fn measure(bench: &mut Bench) {
+    bench.table.heading("Limits: how late after its permitted time a task is in Redis");
+    bench.renew();
+    rates(bench).await;
+    bench.renew();
+    fast(bench).await;
+    bench.renew();
+    ends(bench).await;
+    bench.renew();
+}
+
+fn note(bench: &mut Bench, what: &str, late: &[Duration]) {
+    let p99 = at(late, 0.99);
+    let word = if p99 <= PROMISED_MS { "holds" } else { "DOES NOT HOLD" };
+    bench.table.note(format!(
+        "{what:<64} {:>6} releases  p50 {:>6.1} ms  p99 {p99:>6.1} ms  at most {:>6.1} ms   {word}",
+        late.len(),
+        at(late, 0.5),
+        at(late, 1.0)
+    ));
+}
+
+/// Tasks with these limits: the key of each.
+async fn submitted(
+    bench: &Bench,
+    queue: &str,
+    keys: usize,
+    each: usize,
+    limit: impl Fn(&str) -> Value,
+) -> HashMap<TaskId, usize> {
+    let one = |n: usize| {
+        let key = format!("key-{}", n % keys);
+        json!({"task": "demo.add", "args": [n, 1], "queue": queue, "limits": [limit(&key)]})
+    };
+    let tasks: Vec<Value> = (0..keys * each).map(one).collect();
+    let mut of = HashMap::new();
+    for (chunk, tasks) in tasks.chunks(500).enumerate() {
+        let answer = bench.http().post("/v1/tasks/batch", &json!(tasks)).await.expect(202);
+        let items = answer["items"].as_array().expect("a list").iter();
+        let ids = items.map(|item| TaskId::parse(item["task_id"].as_str().expect("accepted")).expect("an id"));
+        of.extend(ids.enumerate().map(|(n, id)| (id, (chunk * 500 + n) % keys)));
+    }
+    of
+}
+
+fn micros() -> i64 {
+    jiff::Timestamp::now().as_microsecond()
+}
+
+/// Arrivals in Redis by task, in microseconds since 1970.
+async fn arrivals(bench: &Bench, queue: &'static str, count: usize) -> HashMap<TaskId, i64> {
+    let mut worker = Played::on(bench, queue).await;
+    let mut teller = worker.teller();
+    let mut found = HashMap::new();
+    while found.len() < count {
+        let id = worker.take().await.expect("a task comes");
+        found.insert(id.clone(), micros());
+        teller.received(&id).await;
+    }
+    found
+}
+
+/// A key's next opening is one interval after the time at which the ledger let the one before go.
+async fn rates(bench: &mut Bench) {
+    let (keys, each) = RATED;
+    let late = after_opening(bench, "slow", (keys, each), "1/s", Duration::from_secs(1)).await;
+    note(bench, &format!("{keys} keys, each with a rate of 1/s"), &late);
+}
+
+async fn fast(bench: &mut Bench) {
+    let late = after_opening(bench, "fast", (1, FAST), "50/s", FAST_EVERY).await;
+    note(bench, "one key with a rate of 50/s", &late);
+}
+
+/// How long after its key's opening each task but the first is in Redis.
+async fn after_opening(
+    bench: &Bench,
+    queue: &'static str,
+    (keys, each): (usize, usize),
+    rate: &str,
+    interval: Duration,
+) -> Vec<Duration> {
+    let taking = arrivals(bench, queue, keys * each);
+    let sending = submitted(bench, queue, keys, each, |key| json!({"key": key, "rate": rate}));
+    let (of, arrived) = tokio::join!(sending, taking);
+    let passed = "select task_id, queued_at from taskgate.tasks where queued_at is not null";
+    let mut times: HashMap<usize, Vec<(i64, i64)>> = HashMap::new();
+    for row in postgres::query(&bench.database, passed).lines() {
+        let (id, at) = row.split_once('|').expect("two columns");
+        let id = TaskId::parse(id).expect("an id");
+        let (Some(key), Some(arrival)) = (of.get(&id), arrived.get(&id)) else { continue };
+        times.entry(*key).or_default().push((at.parse().expect("a number"), *arrival));
+    }
+    let interval = interval.as_micros() as i64;
+    let mut late = Vec::new();
+    for times in times.values_mut() {
+        times.sort_unstable();
+        late.extend(times.windows(2).map(|two| span(two[1].1 - (two[0].0 + interval))));
+    }
+    late
+}
+
+/// The next one may go when a worker says that the one before has ended.
+async fn ends(bench: &mut Bench) {
+    let (keys, each) = ALONE;
+    let mut worker = Played::on(bench, "alone").await;
+    let of = submitted(bench, "alone", keys, each, |key| json!({"key": key, "max": 1})).await;
+    let told: Arc<Mutex<HashMap<usize, Instant>>> = Arc::default();
+    let mut late = Vec::new();
+    for _ in 0..keys * each {
+        let id = worker.take().await.expect("a task comes");
+        let (key, arrived) = (of[&id], Instant::now());
+        if let Some(told) = told.lock().await.remove(&key) {
+            late.push(arrived - told);
+        }
+        let (mut teller, told) = (worker.teller(), Arc::clone(&told));
+        tokio::spawn(async move {
+            teller.received(&id).await;
+            tokio::time::sleep(RUNS).await;
+            told.lock().await.insert(key, Instant::now());
+            teller.ended(&id).await;
+        });
+    }
+    note(
+        bench,
+        &format!("{keys} keys, one task of each under way, an end each {} ms", RUNS.as_millis() / keys as u128),
+        &late,
+    );
+}
+
+fn span(micros: i64) -> Duration {
+    Duration::from_micros(u64::try_from(micros).unwrap_or(0))
+}
