@@ -56,6 +56,41 @@ async fn a_schedule_takes_a_canvas_with_labels_limits_and_a_share() {
     assert_eq!(problem["errors"][0]["pointer"], "/limits/0/max");
 }
 
+/// The keys are made from the arguments that the schedule says.
+const ENTRY: &str = "
+[[tasks]]
+name = 'demo.identity'
+endpoint = 'POST /documents/{document}'
+args = ['{document}']
+queue = 'nobody'
+labels = { document = '{document}' }
+limits = [{ key = 'document-{document}', max = 1 }]
+fair = { key = 'tenant-{document}' }
+unique = { key = 'document:{document}' }
+";
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_the_entry_of_a_task_says_holds_for_the_runs_of_its_schedule() {
+    let env = Harness::start(&alone(ENTRY));
+    let body = json!({"name": "document", "task": "demo.identity", "args": ["d-1"], "every": 1});
+    env.http.post("/v1/schedules", &body).await.expect(201);
+    let runs = eventually("a tick finds the key held", async || {
+        let runs =
+            env.http.get("/v1/schedules/document/runs").await.expect(200)["runs"].as_array().expect("a list").clone();
+        runs.iter().any(|run| run["outcome"] == "skipped").then_some(runs)
+    })
+    .await;
+    let of = |outcome: &str| runs.iter().filter(|run| run["outcome"] == outcome).collect::<Vec<_>>();
+    assert_eq!(of("fired").len(), 1, "{runs:?}");
+    let id = of("fired")[0]["task_id"].as_str().expect("an id");
+    assert_eq!(of("skipped")[0]["reason"], format!("its unique key is held by {id}"), "{runs:?}");
+    let task = env.in_phase(id, "queued").await;
+    assert_eq!((&task["labels"]["document"], &task["queue"]), (&json!("d-1"), &json!("nobody")), "{task}");
+    let limits = env.http.get("/v1/limits").await.expect(200);
+    let key = limits["limits"].as_array().expect("a list").iter().find(|limit| limit["key"] == "document-d-1").cloned();
+    assert_eq!(key.unwrap_or_else(|| panic!("{limits}"))["under_way"], 1);
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn names_and_keys_of_a_tenants_schedules_are_its_own() {
     let (redis, database) = (Redis::start(RedisOptions::default()), cluster().migrated_database());
