@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use ledger::{Error, Figure, Filter, Ledger, Page, Span, Task, Window, Worker};
+use ledger::{Error, Figure, Ledger, Span, Window, Worker};
 use runtime::clock::Time;
 
 use super::incident_kind::Kind;
@@ -17,9 +17,11 @@ const MANY: i64 = 1_000;
 /// each of which took less than this, cost more to carry than to run.
 const SHORT_SECS: f64 = 1.0;
 /// A result above this is carried through Redis, the ledger and every answer.
-const LARGE_RESULT: usize = 1 << 20;
+const LARGE_RESULT: i64 = 1 << 20;
 /// The newest results of a name that are looked at,
 const SAMPLE: i64 = 5;
+/// that were submitted within this time,
+const RESULTS_SINCE: Duration = Duration::from_hours(24);
 /// of so many names, those with the most tasks first.
 const NAMES: usize = 20;
 /// From here on a worker is told of, in KiB.
@@ -64,17 +66,11 @@ pub async fn look(ledger: &dyn Ledger, now: Time) -> Result<Vec<Advice>, Error> 
     let mut names: Vec<(&String, &Runs)> = runs.iter().collect();
     names.sort_by_key(|(_, runs)| std::cmp::Reverse(runs.count));
     for (name, _) in names.into_iter().take(NAMES) {
-        let filter = Filter { task: vec![name.clone()], status: vec!["SUCCESS".to_owned()], ..Filter::default() };
-        let (newest, _) = ledger.tasks(&filter, &Page { limit: SAMPLE, after: None }).await?;
-        found.extend(large(name, &newest.iter().map(size).collect::<Vec<_>>()));
+        found.extend(large(name, &ledger.result_sizes(name, now.minus(RESULTS_SINCE), SAMPLE).await?));
     }
     let workers = ledger.workers().await?;
     found.extend(workers.iter().filter(|worker| is_online(worker, now)).filter_map(grown));
     Ok(found)
-}
-
-fn size(task: &Task) -> usize {
-    task.result.as_ref().map_or(0, |result| result.get().len())
 }
 
 fn by_name(figures: &[Figure]) -> BTreeMap<String, Runs> {
@@ -100,7 +96,7 @@ fn short(name: &str, runs: Runs) -> Option<Advice> {
     is_short.then(|| Advice { kind: Kind::ShortTasks, subject: name.to_owned(), detail })
 }
 
-fn large(name: &str, sizes: &[usize]) -> Option<Advice> {
+fn large(name: &str, sizes: &[i64]) -> Option<Advice> {
     let count = sizes.iter().filter(|size| **size > LARGE_RESULT).count();
     let most = *sizes.iter().max()? as f64 / LARGE_RESULT as f64;
     let detail = format!(

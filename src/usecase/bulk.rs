@@ -274,6 +274,7 @@ struct Kept {
     from: Option<i64>,
     to: Option<i64>,
     q: Option<String>,
+    argument: Option<String>,
     dead_letters: bool,
 }
 
@@ -293,6 +294,7 @@ impl Kept {
             from,
             to,
             q,
+            argument,
             dead_letters,
         } = filter.clone();
         Self {
@@ -309,6 +311,7 @@ impl Kept {
             from: from.map(|at| at.0),
             to: to.map(|at| at.0),
             q,
+            argument,
             dead_letters,
         }
     }
@@ -328,6 +331,7 @@ impl Kept {
             from: self.from.map(Time),
             to: self.to.map(Time),
             q: self.q.clone(),
+            argument: self.argument.clone(),
             dead_letters: self.dead_letters,
         }
     }

@@ -61,6 +61,24 @@ async fn a_list_is_filtered_and_paged_newest_first() {
 }
 
 #[tokio::test]
+async fn tasks_are_found_by_a_part_of_an_argument() {
+    let env = Harness::shared();
+    let needle = runtime::clock::new_id().to_string();
+    let id = env.submit("demo.echo", json!([{"customer": format!("Kim {needle}")}, 7])).await;
+    env.submit("demo.echo", json!(["another"])).await;
+    let path = format!("/v1/tasks?argument=kim+{needle}");
+    let found = env.http.get(&path).await.expect(200);
+    assert_eq!(ids(&found), std::slice::from_ref(&id), "{found}");
+    let counted = env.http.get(&format!("/v1/stats/outcomes?argument={needle}")).await.expect(200);
+    assert_eq!(counted["by_phase"].as_object().map(serde_json::Map::len), Some(1), "{counted}");
+    let bulk = json!({"filter": {"argument": needle}, "action": "revoke", "dry_run": true});
+    let preview = env.http.post("/v1/bulk", &bulk).await.expect(200);
+    assert!(preview["by_phase"].is_object(), "{preview}");
+    let refused = env.http.get("/v1/tasks?argument=").await.expect(400);
+    assert_eq!(refused["errors"][0]["pointer"], "argument", "{refused}");
+}
+
+#[tokio::test]
 async fn a_bad_cursor_limit_or_filter_is_refused() {
     let env = Harness::shared();
     for query in ["cursor=tampered", "limit=0", "limit=501", "limit=x", "phase=nonsense", "from=yesterday", "no_such=1"]

@@ -358,6 +358,10 @@ pub trait Ledger:
     /// All task names in the history, sorted. Costs one look-up for each name, however many tasks there are.
     async fn names(&self, limit: i64) -> Result<Vec<String>, Error>;
 
+    /// How many bytes the results of the newest successful tasks of this name have, at most `limit`. The newest hundred of the name are
+    /// looked at, and no result is read.
+    async fn result_sizes(&self, name: &str, since: Time, limit: i64) -> Result<Vec<i64>, Error>;
+
     /// When a finished task was pruned: its tombstone.
     async fn tombstone(&self, id: &str) -> Result<Option<Time>, Error>;
 

@@ -27,8 +27,35 @@ pub struct Filter {
     /// Id prefix, or part of name, a label, error type or error message; case-insensitive except for ids. On a long history a page of
     /// search results may end early, even empty, with a cursor to continue.
     pub q: Option<String>,
+    /// Part of an argument, as JSON or as Python shows it; case-insensitive. Of large arguments only the beginning is looked at, and
+    /// of tasks with `redact` nothing. A page looks at one month of the history and ends early, with a cursor to continue.
+    pub argument: Option<String>,
     /// Only `failed` and `lost` tasks that were not deleted or re-queued as dead letters.
     pub dead_letters: bool,
+}
+
+/// So much of a message is searched for an argument, in characters.
+pub(crate) const SEARCHED_TEXT: i32 = 16 * 1024;
+/// Begins the part of a message that follows its arguments.
+pub(crate) const BEHIND_ARGUMENTS: &str = "{\"callbacks\":";
+
+/// The ways in which JSON may write a part of an argument, in lower case: as it is, and as ASCII (Python's usual way).
+pub(crate) fn spellings(text: &str) -> Vec<String> {
+    let text = text.to_lowercase();
+    let written = serde_json::to_string(&text).unwrap_or_default();
+    let plain = written.get(1..written.len().saturating_sub(1)).unwrap_or_default().to_owned();
+    let mut units = [0; 2];
+    let ascii = plain.chars().fold(String::new(), |mut ascii, letter| {
+        if letter.is_ascii() {
+            ascii.push(letter);
+        } else {
+            ascii.extend(letter.encode_utf16(&mut units).iter().map(|unit| format!("\\u{unit:04x}")));
+        }
+        ascii
+    });
+    let mut all = vec![text, plain, ascii];
+    all.dedup();
+    all
 }
 
 /// A position in the list: the number of the previous page's last task.
@@ -40,4 +67,17 @@ pub struct Page {
     /// 1 to 500.
     pub limit: i64,
     pub after: Option<Cursor>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_argument_is_looked_for_as_json_may_write_it() {
+        assert_eq!(spellings("Kim"), ["kim"]);
+        assert_eq!(spellings("a\"b"), ["a\"b", "a\\\"b"]);
+        assert_eq!(spellings("봉사"), ["봉사", "\\ubd09\\uc0ac"]);
+        assert_eq!(spellings("😀"), ["😀", "\\ud83d\\ude00"]);
+    }
 }

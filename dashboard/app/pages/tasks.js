@@ -14,9 +14,11 @@ import { COLUMNS, TableTools, useColumns } from '../parts/table_tools.js';
 import { useLoaded } from '../loading.js';
 
 const ROWS = 100;
+/** A search in arguments looks at one month a page: so many pages without a row are passed by. */
+const EMPTY_PAGES = 12;
 /** More new ones than this are only "more". */
 const MOST_NEW = 9999;
-const FILTERS = ['phase', 'status', 'task', 'queue', 'worker', 'label', 'root_id', 'group_id', 'schedule', 'from', 'to', 'q'];
+const FILTERS = ['phase', 'status', 'task', 'queue', 'worker', 'label', 'root_id', 'group_id', 'schedule', 'from', 'to', 'q', 'argument'];
 
 export function filtersOf(query) {
   const filters = {};
@@ -29,6 +31,15 @@ export function filtersOf(query) {
 
 const asList = (value) => (value === undefined ? [] : [].concat(value).flatMap((one) => one.split(',')));
 
+/** A page of the list, or the next one that has a row. */
+async function pageFrom(filters, cursor) {
+  let page = await get('/v1/tasks', { ...filters, limit: ROWS, cursor });
+  for (let empty = 0; page.tasks.length === 0 && page.next && empty < EMPTY_PAGES; empty += 1) {
+    page = await get('/v1/tasks', { ...filters, limit: ROWS, cursor: page.next });
+  }
+  return page;
+}
+
 /** Rows and counts as the stream changes them. The stream is not filtered by phase: rows must be seen leaving it. */
 function useLiveTasks(filters) {
   const [state, setState] = useState({ rows: null, next: null, error: null, fresh: 0, link: 'waiting' });
@@ -40,7 +51,7 @@ function useLiveTasks(filters) {
 
   const load = async () => {
     try {
-      const page = await get('/v1/tasks', { ...filters, limit: ROWS });
+      const page = await pageFrom(filters);
       known.current = new Map(page.tasks.map((task) => [task.task_id, task]));
       fresh.current.clear();
       setState((before) => ({ ...before, rows: page.tasks, next: page.next, error: null, fresh: 0 }));
@@ -49,7 +60,7 @@ function useLiveTasks(filters) {
     }
   };
   const more = async () => {
-    const page = await get('/v1/tasks', { ...filters, limit: ROWS, cursor: state.next });
+    const page = await pageFrom(filters, state.next);
     for (const task of page.tasks) known.current.set(task.task_id, task);
     setState((before) => ({ ...before, rows: [...before.rows, ...page.tasks], next: page.next }));
   };
@@ -176,6 +187,7 @@ export function Filters({ filters, change, withPhase = true, names = [] }) {
     ${field('queue', 'Queue', 'any')}
     ${field('worker', 'Worker', 'any')}
     ${field('label', 'Label', 'key:value')}
+    ${field('argument', 'Argument', 'part of one, as JSON')}
     ${names.length > 0 && html`<datalist id="task-names">${names.map((name) => html`<option key=${name} translate=${false} value=${name} />`)}</datalist>`}
     <button class="main">Filter</button>
     ${Object.keys(filters).length > 0 && html`<button type="button" onClick=${() => change({})}>Clear</button>`}
@@ -184,7 +196,7 @@ export function Filters({ filters, change, withPhase = true, names = [] }) {
 
 /** Filters that have no field of their own: each can be taken away. */
 function Chips({ filters, change }) {
-  const others = Object.keys(filters).filter((name) => !['q', 'phase', 'task', 'queue', 'worker', 'label'].includes(name));
+  const others = Object.keys(filters).filter((name) => !['q', 'phase', 'task', 'queue', 'worker', 'label', 'argument'].includes(name));
   return others.length > 0 && html`<div class="chips">${others.map((name) => html`<span class="chip" key=${name}>${name.replace('_', ' ')}: ${[].concat(filters[name]).join(', ')}
     <button type="button" aria-label="Without ${name}" onClick=${() => change({ ...filters, [name]: undefined })}><${Icon} of="close" /></button></span>`)}</div>`;
 }
@@ -225,7 +237,7 @@ export function TaskList({ place }) {
       <div aria-live="polite">${live.fresh > 0 && html`<button type="button" class="main" id="fresh" onClick=${live.load}>
         ${live.fresh > MOST_NEW ? `more than ${count(MOST_NEW)}` : count(live.fresh)} new</button>`}</div></div>
     ${live.rows && rows.length === 0 && html`<${Empty} title="No task fits">${Object.keys(filters).length > 0
-      ? html`<button type="button" onClick=${() => change({})}>Clear the filters</button>` : html`<a href="#/submit">Submit the first one</a>`}<//>`}
+      ? html`<button type="button" onClick=${() => change({})}>Clear the filters</button>${live.next && html` <button type="button" onClick=${live.more}>Look further back</button>`}` : html`<a href="#/submit">Submit the first one</a>`}<//>`}
     ${rows.length > 0 && html`<div class="scroll" tabindex="0" role="region" aria-label="Tasks"><table class="folds">
       <thead><tr>
         <th><input type="checkbox" aria-label="Select all" checked=${all} onChange=${() => setPicked(all ? new Set() : new Set(rows.map((row) => row.task_id)))} /></th>

@@ -38,6 +38,9 @@ pub struct Tasks {
     /// Prefix of an id, or part of name, label, error type or message
     #[arg(short, long)]
     query: Option<String>,
+    /// Part of an argument, as JSON
+    #[arg(long)]
+    argument: Option<String>,
     /// How many, at most 500
     #[arg(short = 'n', long, default_value_t = 50)]
     limit: u16,
@@ -63,7 +66,8 @@ impl Tasks {
             ("label", &self.label),
         ];
         let many = lists.iter().flat_map(|(name, values)| values.iter().map(move |value| (*name, value.as_str())));
-        let single = [("q", self.query.as_deref()), ("cursor", self.cursor.as_deref())];
+        let single =
+            [("q", self.query.as_deref()), ("argument", self.argument.as_deref()), ("cursor", self.cursor.as_deref())];
         let single = single.into_iter().filter_map(|(name, value)| Some((name, value?)));
         let mut path = format!("/v1/tasks?limit={}", self.limit);
         for (name, value) in many.chain(single) {

@@ -32,6 +32,7 @@ use crate::edge::view::EventView;
         ("from" = Option<String>, Query, description = "Of tasks submitted at or after (RFC 3339)"),
         ("to" = Option<String>, Query, description = "Of tasks submitted before (RFC 3339)"),
         ("q" = Option<String>, Query),
+        ("argument" = Option<String>, Query),
     ),
     responses(
         (status = 200, description = "The stream", content((String = "text/event-stream"))),

@@ -68,6 +68,7 @@ pub async fn get_task(
         ("from" = Option<String>, Query, description = "Submitted at or after (RFC 3339)"),
         ("to" = Option<String>, Query, description = "Submitted before (RFC 3339)"),
         ("q" = Option<String>, Query, description = "Id prefix, or part of name, label, error type or message"),
+        ("argument" = Option<String>, Query, description = "Part of an argument, as its JSON has it; case-insensitive. Looks at the first 16 KiB of the arguments, at nothing of tasks whose arguments are masked or no longer kept, and at one month of the history for each page: follow `next`, also from an empty page"),
         ("newest" = Option<bool>, Query, description = "Only the newest matching task, with its result and arguments"),
         ("limit" = Option<u16>, Query, description = "1 to 500, default 50"),
         ("cursor" = Option<String>, Query, description = "`next` of the page before"),

@@ -156,6 +156,7 @@ async fn texts_of_users_are_never_patterns_or_sql(ledger: &Fixture) {
     for odd in ["%", "_", "*", "?", "[", "\\", "'; drop table task; --", "\0", "\u{1f600}"] {
         let filter = Filter {
             q: Some(odd.to_owned()),
+            argument: Some(odd.to_owned()),
             task: some(odd),
             queue: vec![odd.to_owned(), odd.to_owned()],
             task_patterns: vec![format!("{odd}x")],

@@ -6,6 +6,7 @@
 mod fixture;
 
 mod admission;
+mod arguments;
 mod audit;
 mod canvas;
 mod control;

@@ -4,6 +4,7 @@ use sqlx::{Postgres, QueryBuilder};
 
 use super::numbers;
 use crate::Filter;
+use crate::query::{BEHIND_ARGUMENTS, SEARCHED_TEXT, spellings};
 use crate::rows::{clean, short};
 
 /// Conditions on a task's state.
@@ -63,6 +64,23 @@ pub(super) fn on_task(query: &mut QueryBuilder<Postgres>, filter: &Filter, span:
     if let Some(text) = &filter.q {
         search(query, &clean(text));
     }
+    if let Some(text) = &filter.argument {
+        argument(query, &clean(text));
+    }
+}
+
+/// Looks into the beginning of the message, without what follows the arguments, and into what events say of adopted tasks.
+fn argument(query: &mut QueryBuilder<Postgres>, text: &str) {
+    let patterns: Vec<String> = spellings(text).iter().map(|text| format!("%{}%", escape(text))).collect();
+    query.push(" and coalesce(t.options, '') not like '%\"redact\":%' and (lower(split_part(left(t.body, ");
+    query.push_bind(SEARCHED_TEXT).push("), ").push_bind(BEHIND_ARGUMENTS).push(", 1)) like any(");
+    query.push_bind(patterns.clone()).push(") or lower(concat(left(t.argsrepr, ").push_bind(SEARCHED_TEXT);
+    query
+        .push("), ' ', left(t.kwargsrepr, ")
+        .push_bind(SEARCHED_TEXT)
+        .push("))) like any(")
+        .push_bind(patterns)
+        .push("))");
 }
 
 fn one_of(query: &mut QueryBuilder<Postgres>, column: &'static str, values: &[String]) {

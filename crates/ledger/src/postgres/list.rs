@@ -24,6 +24,13 @@ const BUDGET: Duration = Duration::from_millis(12);
 /// Steps grow from a page's size up to this: about five milliseconds of look-ups.
 const LONGEST_STEP: i64 = 2_500;
 
+/// Steps of a search in arguments are shorter: each task's message is read.
+const LONGEST_READING_STEP: i64 = 250;
+
+/// No index helps a search in arguments, so a page of it opens the partitions of so many days only.
+const SEARCHED_DAYS: i64 = 31;
+const DAY_BITS: u32 = 32;
+
 /// Clocks of replicas differ by less than this, so numbers are in the order of submission times within this tolerance.
 const SKEW: i64 = 600 * 1_000_000;
 
@@ -67,6 +74,9 @@ statements! {
     SUBMITTED = "select task_no, submitted_at from taskgate.task where task_no >= $1 and task_no >> 32 >= $1 >> 32 order by task_no limit 1";
     /// No number is above it.
     NEWEST = "select last_value from taskgate.task_no";
+    /// The first day of the oldest partition.
+    OLDEST_DAY = "select (min(to_date(substr(c.relname, 6), 'YYYYMM')) - date '1970-01-01')::bigint \
+         from pg_inherits i join pg_class c on c.oid = i.inhrelid where i.inhparent = 'taskgate.task'::regclass";
 }
 
 /// `$1` numbers, within `$2` and `$3`.
@@ -95,6 +105,8 @@ pub(super) async fn tasks(pool: &Pool, filter: &Filter, page: &Page) -> Result<(
     let started = Instant::now();
     let path = path(filter);
     let (mut below, not_below) = bounds(pool, filter, page).await?;
+    let (not_below, rest) = reach(pool, filter, below, not_below).await?;
+    let longest = if filter.argument.is_some() { LONGEST_READING_STEP } else { LONGEST_STEP };
     let by_id = named_by_id(pool, filter, page.limit).await?;
     let mut first = match page.after {
         None => matching(pool, filter, &by_id, &[], page.limit).await?,
@@ -113,12 +125,12 @@ pub(super) async fn tasks(pool: &Pool, filter: &Filter, page: &Page) -> Result<(
             // Without any result the next page begins where this one did.
             break Some(Cursor(found.last().map_or(below, |task| task.no)));
         }
-        let Some(&last) = met.last().filter(|_| !is_end) else { break None };
+        let Some(&last) = met.last().filter(|_| !is_end) else { break rest };
         below = last;
         if started.elapsed() > BUDGET {
             break Some(Cursor(last));
         }
-        step = if path.exact { step } else { (step * 4).min(LONGEST_STEP) };
+        step = if path.exact { step } else { (step * 4).min(longest) };
     };
     first.append(&mut found);
     first.sort_by_key(|task| std::cmp::Reverse(task.no));
@@ -237,6 +249,24 @@ async fn bounds(pool: &Pool, filter: &Filter, page: &Page) -> Result<(i64, i64),
         None => i64::MIN,
     };
     Ok((below, not_below))
+}
+
+/// Where this page ends, and the cursor to what is older than that.
+async fn reach(pool: &Pool, filter: &Filter, below: i64, not_below: i64) -> Result<(i64, Option<Cursor>), Error> {
+    if filter.argument.is_none() {
+        return Ok((not_below, None));
+    }
+    let newest: i64 = sqlx::query(NEWEST).fetch_one(pool).await?.try_get(0)?;
+    // What was submitted before `to` has no number of a later day: clocks differ by less than one.
+    let last_day = filter.to.map_or(i64::MAX, |to| numbers::first_day(to) + 2);
+    let begin_day = (below.min(newest) >> DAY_BITS).min(last_day);
+    let end = (begin_day - SEARCHED_DAYS) << DAY_BITS;
+    if end <= not_below {
+        return Ok((not_below, None));
+    }
+    let oldest: Option<i64> = sqlx::query(OLDEST_DAY).fetch_one(pool).await?.try_get(0)?;
+    let is_older = oldest.is_some_and(|day| day << DAY_BITS < end);
+    Ok((end, is_older.then_some(Cursor(end))))
 }
 
 /// About the lowest number of tasks submitted at this time or later; the end of all numbers when there are none.

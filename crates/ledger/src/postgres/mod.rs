@@ -339,6 +339,10 @@ impl Ledger for PostgresLedger {
         tasks::queues(&self.pool, limit).await
     }
 
+    async fn result_sizes(&self, name: &str, since: Time, limit: i64) -> Result<Vec<i64>, Error> {
+        tasks::result_sizes(&self.pool, name, since, limit).await
+    }
+
     async fn names(&self, limit: i64) -> Result<Vec<String>, Error> {
         tasks::names(&self.pool, limit).await
     }

@@ -66,6 +66,11 @@ pub(super) fn span(numbers: &[i64]) -> (i64, i64) {
     low.zip(high).map_or((0, 0), |(low, high)| (low >> DAY_BITS, (high >> DAY_BITS) + 1))
 }
 
+/// No task that was submitted since this time has a number of an earlier day: clocks differ by less than one.
+pub(super) fn first_day(since: Time) -> i64 {
+    since.0.div_euclid(DAY_MICROS) - 1
+}
+
 /// The time at the beginning of an id made by a gateway.
 fn time_of(key: Uuid) -> Option<Time> {
     let millis = (key.as_u128() >> 80) as i64;

@@ -12,6 +12,7 @@ use super::pool::Tx;
 use super::pooled::Pool;
 use super::rows;
 use crate::headers;
+use crate::rows::clean;
 use crate::statements::statements;
 use crate::{Error, Message, Task};
 use celery::task::{Phase, TaskId};
@@ -70,6 +71,11 @@ statements! {
         between!("$2", "$3"),
         " order by t.task_no"
     );
+    /// `$1` the name, `$2` submitted since, which `$3` is the day of, `$4` how many. A size is read without the text.
+    RESULT_SIZES = "select octet_length(e.result)::bigint from taskgate.kind k cross join lateral (\
+         select task_no, submitted_at from taskgate.task where kind_no = k.kind_no and task_no >> 32 >= $3 \
+         order by kind_no desc, task_no desc limit 100) t join taskgate.ended e on e.task_no = t.task_no and e.task_no >> 32 >= $3 \
+         where k.name = $1 and t.submitted_at >= $2 and e.phase = 'succeeded' order by t.task_no desc limit $4";
     MESSAGE = concat!(
         "select t.headers, t.body, k.name from taskgate.task t",
         named!(),
@@ -200,6 +206,11 @@ pub(super) async fn queues(pool: &Pool, limit: i64) -> Result<Vec<String>, Error
 
 pub(super) async fn names(pool: &Pool, limit: i64) -> Result<Vec<String>, Error> {
     sqlx::query(NAMES).bind(limit).fetch_all(pool).await?.iter().map(|row| Ok(row.try_get(0)?)).collect()
+}
+
+pub(super) async fn result_sizes(pool: &Pool, name: &str, since: Time, limit: i64) -> Result<Vec<i64>, Error> {
+    let query = sqlx::query(RESULT_SIZES).bind(clean(name)).bind(since.0).bind(numbers::first_day(since)).bind(limit);
+    query.fetch_all(pool).await?.iter().map(|row| Ok(row.try_get::<Option<i64>, _>(0)?.unwrap_or(0))).collect()
 }
 
 pub(super) async fn census(pool: &Pool) -> Result<HashMap<(String, Phase), i64>, Error> {

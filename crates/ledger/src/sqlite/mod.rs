@@ -278,6 +278,10 @@ impl Ledger for SqliteLedger {
         tasks::queues(&self.pools.read, limit).await
     }
 
+    async fn result_sizes(&self, name: &str, since: Time, limit: i64) -> Result<Vec<i64>, Error> {
+        tasks::result_sizes(&self.pools.read, name, since, limit).await
+    }
+
     async fn names(&self, limit: i64) -> Result<Vec<String>, Error> {
         tasks::names(&self.pools.read, limit).await
     }

@@ -6,6 +6,7 @@ use std::collections::HashMap;
 
 use sqlx::{QueryBuilder, Row, Sqlite, SqlitePool};
 
+use crate::query::{BEHIND_ARGUMENTS, SEARCHED_TEXT, spellings};
 use crate::rows::{clean, light_task_columns, short, task_columns};
 use crate::statements::statements;
 use crate::{Cursor, Error, Filter, Message, Page, Task};
@@ -53,8 +54,14 @@ statements! {
     );
     CENSUS = "select coalesce(t.queue, ''), t.phase, count(*) from unfinished u \
          join task t on t.task_no = u.task_no group by 1, 2";
+    RESULT_SIZES = "select octet_length(result) from (select task_no, phase, result, submitted_at from task where name = $1 \
+         order by task_no desc limit 100) where phase = 'succeeded' and submitted_at >= $2 order by task_no desc limit $3";
+    NEWEST = "select coalesce(max(task_no), 0) from task";
     TOMBSTONE = "select pruned_at from tombstone where task_id = $1";
 }
+
+/// Tasks whose arguments one page looks at.
+const SEARCHED_TASKS: i64 = 20_000;
 
 /// Skips from one name to the next along the index.
 const QUEUES: &str = "with recursive known(queue) as (\
@@ -119,6 +126,11 @@ pub(super) async fn names(pool: &SqlitePool, limit: i64) -> Result<Vec<String>, 
     sqlx::query(NAMES).bind(limit).fetch_all(pool).await?.iter().map(|row| Ok(row.try_get(0)?)).collect()
 }
 
+pub(super) async fn result_sizes(pool: &SqlitePool, name: &str, since: Time, limit: i64) -> Result<Vec<i64>, Error> {
+    let query = sqlx::query(RESULT_SIZES).bind(clean(name).into_owned()).bind(since.0).bind(limit);
+    query.fetch_all(pool).await?.iter().map(|row| Ok(row.try_get::<Option<i64>, _>(0)?.unwrap_or(0))).collect()
+}
+
 pub(super) async fn census(pool: &SqlitePool) -> Result<HashMap<(String, Phase), i64>, Error> {
     let found = sqlx::query(CENSUS).fetch_all(pool).await?;
     let entry = |row: &sqlx::sqlite::SqliteRow| {
@@ -138,6 +150,10 @@ pub(super) async fn tasks(
     if let Some(Cursor(after)) = page.after {
         query.push(" and t.task_no < ").push_bind(after);
     }
+    let end = end_of_search(pool, filter, page).await?;
+    if let Some(end) = end {
+        query.push(" and t.task_no >= ").push_bind(end);
+    }
     conditions(&mut query, filter);
     task_conditions(&mut query, filter);
     query.push(" order by t.task_no desc limit ").push_bind(page.limit.saturating_add(1));
@@ -147,7 +163,19 @@ pub(super) async fn tasks(
         found.pop();
     }
     let next = found.last().filter(|_| more).map(|task| Cursor(task.no));
-    Ok((found, next))
+    Ok((found, next.or(end.filter(|end| *end > 1).map(Cursor))))
+}
+
+/// Where a page that searches in arguments ends: no index helps there.
+async fn end_of_search(pool: &SqlitePool, filter: &Filter, page: &Page) -> Result<Option<i64>, Error> {
+    if filter.argument.is_none() {
+        return Ok(None);
+    }
+    let below = match page.after {
+        Some(Cursor(after)) => after,
+        None => sqlx::query(NEWEST).fetch_one(pool).await?.try_get::<i64, _>(0)? + 1,
+    };
+    Ok(Some((below - SEARCHED_TASKS).max(1)))
 }
 
 /// The table whose order the list follows.
@@ -231,6 +259,9 @@ pub(super) fn conditions(query: &mut QueryBuilder<Sqlite>, filter: &Filter) {
     if let Some(text) = &filter.q {
         search(query, &clean(text));
     }
+    if let Some(text) = &filter.argument {
+        argument(query, &clean(text));
+    }
 }
 
 fn among<T: serde::Serialize>(query: &mut QueryBuilder<Sqlite>, column: &'static str, values: &[T]) {
@@ -255,6 +286,26 @@ fn search(query: &mut QueryBuilder<Sqlite>, text: &str) {
     query.push(" or t.task_id glob ").push_bind(prefix);
     for column in ["t.name", "t.labels", "t.failure_type", "t.failure_message"] {
         query.push(" or instr(lower(").push(column).push("), ").push_bind(anywhere.clone()).push(") > 0");
+    }
+    query.push(")");
+}
+
+/// Looks into the beginning of the message, without what follows the arguments, and into what events say of adopted tasks.
+fn argument(query: &mut QueryBuilder<Sqlite>, text: &str) {
+    let begun = format!("lower(substr(m.body, 1, {SEARCHED_TEXT}))");
+    let texts = [
+        format!(
+            "(select substr({begun}, 1, coalesce(nullif(instr({begun}, '{BEHIND_ARGUMENTS}'), 0) - 1, {SEARCHED_TEXT})) \
+             from message m where m.task_no = t.task_no)"
+        ),
+        format!("lower(substr(t.argsrepr, 1, {SEARCHED_TEXT}))"),
+        format!("lower(substr(t.kwargsrepr, 1, {SEARCHED_TEXT}))"),
+    ];
+    query.push(" and coalesce(t.options, '') not like '%\"redact\":%' and (0");
+    for spelling in spellings(text) {
+        for searched in &texts {
+            query.push(format!(" or instr({searched}, ")).push_bind(spelling.clone()).push(") > 0");
+        }
     }
     query.push(")");
 }

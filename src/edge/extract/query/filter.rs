@@ -6,8 +6,10 @@ use celery::spelling::distance;
 use celery::task::{Phase, TaskId};
 use ledger::Filter;
 
-pub(super) const FILTERS: [&str; 12] =
-    ["status", "phase", "task", "queue", "worker", "label", "root_id", "group_id", "schedule", "from", "to", "q"];
+pub(super) const FILTERS: [&str; 13] = [
+    "status", "phase", "task", "queue", "worker", "label", "root_id", "group_id", "schedule", "from", "to", "q",
+    "argument",
+];
 /// Search texts are matched against many rows.
 const MAX_SEARCH: usize = 200;
 
@@ -15,7 +17,8 @@ impl Checked {
     pub(super) fn filter(&mut self, parameters: &Parameters) -> Filter {
         Filter {
             phase: self.phases(parameters),
-            q: self.search(parameters),
+            q: self.search(parameters, "q"),
+            argument: self.search(parameters, "argument"),
             status: self.status(parameters),
             task: self.many(parameters, "task"),
             task_patterns: Vec::new(),
@@ -45,10 +48,10 @@ impl Checked {
         phases
     }
 
-    fn search(&mut self, parameters: &Parameters) -> Option<String> {
-        let text = self.single(parameters, "q").map(str::to_owned);
+    fn search(&mut self, parameters: &Parameters, name: &'static str) -> Option<String> {
+        let text = self.single(parameters, name).map(str::to_owned);
         if text.as_ref().is_some_and(|text| text.is_empty() || text.chars().count() > MAX_SEARCH) {
-            self.refuse("q", format!("must have 1 to {MAX_SEARCH} characters"));
+            self.refuse(name, format!("must have 1 to {MAX_SEARCH} characters"));
         }
         text
     }
