@@ -19,6 +19,8 @@ use runtime::clock;
 
 /// How long to wait for the list of tokens.
 const LEDGER_PATIENCE: Duration = Duration::from_secs(5);
+/// The newest tokens that are checked.
+const CHECKED: i64 = 10_000;
 
 #[derive(Debug, Args)]
 pub struct Options {
@@ -40,7 +42,7 @@ async fn leaves_open(config: &Config) -> anyhow::Result<ExitCode> {
     let stop = CancellationToken::new();
     let ledger = config.database.url.as_ref().map(|_| app::open_ledger(config, stop.clone())).transpose()?;
     let tokens = match &ledger {
-        Some(ledger) => tokio::time::timeout(LEDGER_PATIENCE, ledger.tokens()).await.ok().and_then(Result::ok),
+        Some(ledger) => tokio::time::timeout(LEDGER_PATIENCE, ledger.tokens(CHECKED)).await.ok().and_then(Result::ok),
         None => None,
     };
     stop.cancel();
@@ -81,9 +83,8 @@ fn told(findings: &[Finding]) -> ExitCode {
 /// Whether the ledger has no token. False when it does not answer or has no schema yet, which is a finding of its own.
 async fn nobody_has_a_token(ledger: Option<&SharedLedger>) -> bool {
     let Some(ledger) = ledger else { return false };
-    let now = clock::now();
-    match tokio::time::timeout(LEDGER_PATIENCE, ledger.tokens()).await {
-        Ok(Ok(tokens)) => !tokens.iter().any(|token| token.is_valid_at(now)),
+    match tokio::time::timeout(LEDGER_PATIENCE, ledger.has_valid_token(clock::now())).await {
+        Ok(Ok(somebody)) => !somebody,
         Ok(Err(_)) | Err(_) => false,
     }
 }

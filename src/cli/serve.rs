@@ -95,16 +95,15 @@ pub fn refuse_open(config: &Config, i_know: bool) -> anyhow::Result<()> {
 /// Refuses to start a gateway that has no valid token and so would refuse every request. When the ledger does not answer, the
 /// gateway starts: the tokens are there when the ledger is back.
 async fn somebody_may_call(config: &Config, ledger: &SharedLedger) -> anyhow::Result<()> {
-    let tokens = async {
+    let somebody = async {
         if config.database.migrate {
             ledger.migrate().await?;
         }
-        ledger.tokens().await
+        ledger.has_valid_token(clock::now()).await
     };
-    let now = clock::now();
-    match tokio::time::timeout(LEDGER_PATIENCE, tokens).await {
-        Ok(Ok(tokens)) if tokens.iter().any(|token| token.is_valid_at(now)) => Ok(()),
-        Ok(Ok(_)) => anyhow::bail!(nobody_may_call(config)),
+    match tokio::time::timeout(LEDGER_PATIENCE, somebody).await {
+        Ok(Ok(true)) => Ok(()),
+        Ok(Ok(false)) => anyhow::bail!(nobody_may_call(config)),
         Ok(Err(_)) | Err(_) => {
             warn!("the ledger does not answer yet, so it is unknown whether there are tokens");
             Ok(())

@@ -20,6 +20,9 @@ use runtime::clock::{self, Time};
 
 const MAX_NAME: usize = 100;
 
+/// The most tokens that `list` prints, newest first.
+const LISTED: i64 = 1_000;
+
 #[derive(Debug, Args)]
 pub struct Options {
     #[command(subcommand)]
@@ -178,7 +181,7 @@ fn rate(text: &str) -> anyhow::Result<String> {
 
 impl List {
     async fn run(&self, ledger: &SharedLedger) -> anyhow::Result<ExitCode> {
-        let tokens = ledger.tokens().await?;
+        let tokens = ledger.tokens(LISTED).await?;
         if self.json {
             let tokens: Vec<_> = tokens.iter().map(view).collect();
             println!("{}", json!({ "tokens": tokens }));

@@ -5,7 +5,7 @@
 //! disturbed: further tasks, and those that ended before their worker was asked, keep the data of their events. The queue of such a
 //! task is known anyway if its worker serves only one.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::time::Duration;
 
 use tokio::sync::mpsc;
@@ -26,6 +26,9 @@ const PATIENCE: Duration = Duration::from_secs(2);
 /// How often a task is checked whose worker has not reported its queues.
 const TRIES: u8 = 30;
 
+/// Tasks that wait for a second look; of more, the later ones keep what events said.
+const MOST: usize = 10_000;
+
 /// The recorder's handle, for tasks that it has just adopted.
 pub type Sink = mpsc::Sender<TaskId>;
 
@@ -34,6 +37,32 @@ pub struct Details {
     adopted: mpsc::Receiver<TaskId>,
     ledger: SharedLedger,
     broker: Broker,
+}
+
+/// Tasks of workers that have not said yet which queues they serve, with how often that was so. They take turns: those that were
+/// looked at go to the end.
+#[derive(Debug, Default)]
+struct Again(VecDeque<(TaskId, u8)>);
+
+impl Again {
+    fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// Those whose turn it is.
+    fn take(&mut self) -> Vec<(TaskId, u8)> {
+        self.0.drain(..self.0.len().min(CAPACITY)).collect()
+    }
+
+    /// Keeps what is still unclear, up to [`MOST`] and for [`TRIES`] looks.
+    fn put(&mut self, unclear: Vec<TaskId>, tried: &HashMap<TaskId, u8>) {
+        for id in unclear {
+            let tries = tried.get(&id).map_or(1, |tries| tries + 1);
+            if tries < TRIES && self.0.len() < MOST {
+                self.0.push_back((id, tries));
+            }
+        }
+    }
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -52,8 +81,7 @@ impl Details {
 
     /// Runs until `stop`.
     pub async fn run(mut self, stop: CancellationToken) {
-        // Tasks of workers that have not reported their queues yet, and how often each was checked.
-        let mut again: HashMap<TaskId, u8> = HashMap::new();
+        let mut again = Again::default();
         let mut ids = Vec::new();
         while !stop.is_cancelled() {
             tokio::select! {
@@ -62,16 +90,13 @@ impl Details {
                 count = self.adopted.recv_many(&mut ids, CAPACITY) => if count == 0 { return },
                 () = tokio::time::sleep(PAUSE), if !again.is_empty() => {}
             }
-            ids.extend(again.keys().take(CAPACITY).cloned());
+            let tried = again.take();
+            ids.extend(tried.iter().map(|(id, _)| id.clone()));
             let unclear = self.complete(&ids).await.unwrap_or_else(|trouble| {
                 debug!(error = %trouble, "{} tasks of others keep what their events say for now", ids.len());
                 ids.clone()
             });
-            let tried = |id: TaskId| {
-                let tries = again.get(&id).map_or(1, |tries| tries + 1);
-                (tries < TRIES).then_some((id, tries))
-            };
-            again = unclear.into_iter().filter_map(tried).collect();
+            again.put(unclear, &tried.into_iter().collect());
             ids.clear();
             tokio::select! { () = stop.cancelled() => return, () = tokio::time::sleep(PAUSE) => {} }
         }
@@ -162,6 +187,28 @@ mod tests {
 
     const REPLY: &str = r#"{"a": ["active", {"id": "a", "name": "nick", "type": "app.send", "delivery_info":
         {"exchange": "", "routing_key": "mail", "priority": 6, "redelivered": false}}], "b": ["ready", {}]}"#;
+
+    #[test]
+    fn tasks_that_are_unclear_take_turns_and_none_is_forgotten() {
+        let ids: Vec<TaskId> = (0..450).map(|n| TaskId::parse(format!("t{n}")).unwrap()).collect();
+        let mut again = Again::default();
+        again.put(ids, &HashMap::new());
+        let mut seen = BTreeSet::new();
+        for _ in 0..3 {
+            let turn = again.take();
+            assert!(turn.len() <= CAPACITY);
+            seen.extend(turn.iter().map(|(id, _)| id.to_string()));
+            again.put(turn.iter().map(|(id, _)| id.clone()).collect(), &turn.into_iter().collect());
+        }
+        assert_eq!((seen.len(), again.0.len()), (450, 450));
+        for _ in 0..3 * usize::from(TRIES) {
+            let turn = again.take();
+            again.put(turn.iter().map(|(id, _)| id.clone()).collect(), &turn.into_iter().collect());
+        }
+        assert!(again.is_empty(), "nobody waits for ever");
+        again.put((0..MOST + 5).map(|n| TaskId::parse(format!("u{n}")).unwrap()).collect(), &HashMap::new());
+        assert_eq!(again.0.len(), MOST);
+    }
 
     #[test]
     fn a_worker_says_the_own_name_the_queue_and_the_priority() {

@@ -5,20 +5,17 @@ use ledger::{Error, Token};
 use runtime::clock;
 
 /// The most tokens that are listed, newest first.
-const LISTED: usize = 1_000;
+const LISTED: i64 = 1_000;
 
 impl Gateway {
     /// Tokens that were created by hand, including revoked ones, newest first; sessions of people are left out.
     pub async fn tokens(&self) -> Result<Vec<Token>, Error> {
-        let mut tokens = self.ledger.tokens().await?;
-        tokens.retain(|token| token.person.is_none());
-        tokens.truncate(LISTED);
-        Ok(tokens)
+        self.ledger.tokens(LISTED).await
     }
 
     /// `None` when no token of this id is left to revoke.
     pub async fn revoke_token(&self, id: &str) -> Result<Option<Token>, Error> {
-        if !self.ledger.tokens().await?.iter().any(|token| token.id == id && token.person.is_none()) {
+        if self.ledger.token(id).await?.is_none() {
             return Ok(None);
         }
         self.ledger.revoke_token(id, clock::now()).await

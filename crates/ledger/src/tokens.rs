@@ -80,8 +80,14 @@ pub trait Tokens: Send + Sync {
     /// Creates a token. False when a valid token has this name; an expired one is replaced.
     async fn create_token(&self, token: &Token) -> Result<bool, Error>;
 
-    /// All tokens, also revoked ones, newest first.
-    async fn tokens(&self) -> Result<Vec<Token>, Error>;
+    /// Tokens that were created by hand, also revoked ones, newest first.
+    async fn tokens(&self, limit: i64) -> Result<Vec<Token>, Error>;
+
+    /// The token of this id, if it was created by hand.
+    async fn token(&self, id: &str) -> Result<Option<Token>, Error>;
+
+    /// Whether any token is valid now.
+    async fn has_valid_token(&self, now: Time) -> Result<bool, Error>;
 
     /// The tokens with these hashes, also revoked ones.
     async fn tokens_by_hash(&self, hashes: &[SecretHash]) -> Result<Vec<Token>, Error>;

@@ -27,7 +27,14 @@ statements! {
     );
     CHANGED = "update token_change set version = version + 1";
     VERSION = "select version from token_change";
-    ALL = concat!("select ", columns!(), " from token order by created_at desc, token_id desc");
+    BY_HAND = concat!(
+        "select ",
+        columns!(),
+        " from token where person is null order by created_at desc, token_id desc limit $1"
+    );
+    BY_ID = concat!("select ", columns!(), " from token where token_id = $1 and person is null");
+    ANY_VALID = "select count(*) from (select 1 from token where revoked_at is null \
+         and (expires_at is null or expires_at > $1) limit 1) valid";
     BY_HASH = concat!("select ", columns!(), " from token where hash ", among_hashes!("$1"));
     REVOKE = concat!(
         "update token set revoked_at = $2 where (token_id = $1 or name = $1) and revoked_at is null returning ",
@@ -66,8 +73,16 @@ impl Tokens for Adapter {
         Ok(created.rows_affected() == 1)
     }
 
-    async fn tokens(&self) -> Result<Vec<Token>, Error> {
-        sqlx::query(ALL).fetch_all(self.reads()).await?.iter().map(token).collect()
+    async fn tokens(&self, limit: i64) -> Result<Vec<Token>, Error> {
+        sqlx::query(BY_HAND).bind(limit).fetch_all(self.reads()).await?.iter().map(token).collect()
+    }
+
+    async fn token(&self, id: &str) -> Result<Option<Token>, Error> {
+        sqlx::query(BY_ID).bind(id).fetch_optional(self.reads()).await?.as_ref().map(token).transpose()
+    }
+
+    async fn has_valid_token(&self, now: Time) -> Result<bool, Error> {
+        Ok(sqlx::query(ANY_VALID).bind(now.0).fetch_one(self.reads()).await?.try_get::<i64, _>(0)? > 0)
     }
 
     async fn tokens_by_hash(&self, hashes: &[SecretHash]) -> Result<Vec<Token>, Error> {
