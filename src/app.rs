@@ -64,6 +64,7 @@ use crate::stores::Stores;
 use crate::tell::health::Health;
 use crate::tell::incidents::{Lookout, troubles};
 use crate::tell::notify::{self, Notifier};
+use crate::tell::samples::Sampler;
 use crate::tell::stats::Folder;
 use crate::tell::traces::Traces;
 use crate::tell::webhooks::Webhooks;
@@ -178,6 +179,7 @@ impl App {
         let (lookout, incidents) =
             Lookout::new(ledger.clone(), broker.clone(), config.incidents.clone(), Arc::clone(&catalog));
         let lookout = lookout.with_learned(learned.clone());
+        let sampler = Sampler::new(ledger.clone(), broker.clone(), Arc::clone(&catalog), holder.clone());
         let queue = config.broker.default_queue.clone();
         let (health, health_handle) = Health::new(ledger.clone(), broker.clone(), backend.clone(), queue);
         let health = if reads_only { health.reading() } else { health };
@@ -311,6 +313,7 @@ impl App {
         let folder = Folder::new(ledger.clone(), config.ledger.keep);
         starter.service("webhooks", move |stop| webhooks.run(stop));
         starter.service("stats", move |stop| folder.run(stop));
+        starter.service("samples", move |stop| sampler.run(stop));
         let traces = starter.trace(&config.telemetry, &ledger, holder);
         starter.service("news", move |stop| news::run(ledger, hub, stop));
         let health = health_handle;

@@ -4,13 +4,14 @@ import { useCallback, useEffect, useRef, useState } from './view.js';
 import { get } from './api.js';
 
 /**
- * `{data, error, reload}` of a GET. The old data stays while new data is on its way.
+ * `{data, error, reload}` of a GET. The old data stays while new data of the same path is on its way, also with another query.
  * `everyMs`: again after this pause, while the page is visible.
  */
 export function useLoaded(path, query, { everyMs = 0 } = {}) {
   const [state, setState] = useState({ data: null, error: null });
   const key = path && JSON.stringify([path, query]);
   const current = useRef(null);
+  const shown = useRef(path);
 
   const reload = useCallback(async () => {
     if (!path) return null;
@@ -28,7 +29,9 @@ export function useLoaded(path, query, { everyMs = 0 } = {}) {
   }, [key]);
 
   useEffect(() => {
-    setState({ data: null, error: null });
+    // Never one thing's data under another one's name.
+    if (shown.current !== path) setState({ data: null, error: null });
+    shown.current = path;
     reload();
     const timer = everyMs ? setInterval(() => document.hidden || reload(), everyMs) : null;
     return () => {
@@ -37,4 +40,14 @@ export function useLoaded(path, query, { everyMs = 0 } = {}) {
     };
   }, [key]);
   return { ...state, reload };
+}
+
+/** Counts up every few seconds while the page is visible: what asks for times until now takes it into its query. */
+export function useTurn(everyMs) {
+  const [turn, setTurn] = useState(0);
+  useEffect(() => {
+    const timer = setInterval(() => document.hidden || setTurn((before) => before + 1), everyMs);
+    return () => clearInterval(timer);
+  }, [everyMs]);
+  return turn;
 }

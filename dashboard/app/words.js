@@ -79,5 +79,15 @@ export const short = (id) => (id && id.length > 13 ? `${id.slice(0, 8)}…${id.s
 
 export const percent = (part) => (part === null || part === undefined ? '–' : `${(part * 100).toFixed(part < 0.1 ? 1 : 0)} %`);
 
+const BYTES = ['B', 'KiB', 'MiB', 'GiB', 'TiB'];
+
+/** `512 B`, `37 MiB`, `1.5 GiB`. */
+export function bytes(value) {
+  if (value === null || value === undefined) return '–';
+  const power = Math.min(BYTES.length - 1, Math.max(0, Math.floor(Math.log2(Math.max(1, value)) / 10)));
+  const amount = value / 1024 ** power;
+  return `${amount < 10 && amount % 1 ? amount.toFixed(1) : Math.round(amount)} ${BYTES[power]}`;
+}
+
 /** A value as people read it. Large numbers keep the digits that JavaScript keeps. */
 export const json = (value) => JSON.stringify(value, null, 2);

@@ -100,6 +100,8 @@ pub const TABLE: &[(&str, &str, Need)] = &[
     ("GET", "/v1/stats/latency", READ),
     ("GET", "/v1/stats/errors", READ),
     ("GET", "/v1/stats/outcomes", READ),
+    ("GET", "/v1/stats/queues", READ_FLEET),
+    ("GET", "/v1/stats/workers", READ_FLEET),
     ("GET", "/v1/incidents", READ_FLEET),
     ("GET", "/v1/incidents/history", READ_FLEET),
     ("POST", "/v1/incidents/{id}/ack", CONTROL_FLEET),

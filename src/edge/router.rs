@@ -113,6 +113,8 @@ pub fn documented() -> OpenApiRouter<Edge> {
         .routes(routes!(stats::latency))
         .routes(routes!(stats::errors))
         .routes(routes!(stats::outcomes))
+        .routes(routes!(stats::queue_history))
+        .routes(routes!(stats::worker_history))
         .routes(routes!(capabilities::capabilities))
         .routes(routes!(health::readyz))
         .routes(routes!(health::livez))

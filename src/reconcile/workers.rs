@@ -332,6 +332,8 @@ fn note_stats(facts: &mut WorkerFacts, reply: &RawValue, now: Time) {
         facts.pool = pool.text("implementation").map(|class| pool_name(&class)).or_else(|| facts.pool.take());
     }
     facts.prefetch = stats.integer("prefetch_count").or(facts.prefetch);
+    let usage = stats.get("rusage").and_then(|usage| Fields::parse(usage.get()).ok());
+    facts.peak_kib = usage.and_then(|usage| usage.integer("maxrss")).or(facts.peak_kib);
     let uptime = stats.integer("uptime").and_then(|secs| u64::try_from(secs).ok()).map(Duration::from_secs);
     process::hear_uptime(facts, stats.integer("pid"), uptime, now);
     if let Some(total) = stats.get("total").and_then(|total| Fields::parse(total.get()).ok()) {

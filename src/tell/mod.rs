@@ -1,4 +1,4 @@
-//! Reports to the outside: webhooks, traces, statistics, exports, incidents, health.
+//! Reports to the outside: webhooks, traces, statistics, samples of queues and workers, exports, incidents, health.
 
 #[cfg(feature = "export")]
 pub mod export;
@@ -6,6 +6,8 @@ pub mod health;
 pub mod incident_kind;
 pub mod incidents;
 pub mod notify;
+pub mod queue_age;
+pub mod samples;
 pub mod sizes;
 pub mod stats;
 pub mod traces;

@@ -30,6 +30,7 @@ pub mod revoke;
 mod rows;
 mod rules;
 pub mod schedules;
+pub mod standings;
 pub mod stats;
 pub mod submit;
 mod submitted;

@@ -8,10 +8,10 @@ use super::Gateway;
 use super::revoke::end_revoked;
 use crate::live::management::ManagementError;
 use crate::reconcile::workers::queue_names;
+use crate::tell::queue_age::{AgeError, oldest, task_id};
 use broker::{Depth, Replies, Request, Standing};
-use celery::task::json::Fields;
-use celery::task::{Phase, QueueName, TaskId};
-use celery::{Decoded, Envelope};
+use celery::Decoded;
+use celery::task::{Phase, QueueName};
 use ledger::{Adoption, News, Source};
 use runtime::clock::{self, Time};
 
@@ -60,6 +60,15 @@ pub enum QueueError {
     Ledger(#[from] ledger::Error),
 }
 
+impl From<AgeError> for QueueError {
+    fn from(error: AgeError) -> Self {
+        match error {
+            AgeError::Broker(error) => Self::Redis(error),
+            AgeError::Ledger(error) => Self::Ledger(error),
+        }
+    }
+}
+
 impl From<ManagementError> for QueueError {
     fn from(error: ManagementError) -> Self {
         match error {
@@ -96,7 +105,7 @@ impl Gateway {
             queues.push(Queue {
                 held: count(&[Phase::Held]),
                 reserved: count(&[Phase::Received, Phase::Running, Phase::Retrying]),
-                oldest: if depth.total() > 0 { self.oldest(&name).await? } else { None },
+                oldest: if depth.total() > 0 { oldest(&self.broker, self.ledger.as_ref(), &name).await? } else { None },
                 consumers: consumers.get(&name).copied().unwrap_or(0),
                 paused: paused.contains(&name),
                 depth,
@@ -104,20 +113,6 @@ impl Gateway {
             });
         }
         Ok(queues)
-    }
-
-    /// When the oldest message was queued, from the head of each list: the ledger knows when the task was queued; for tasks of other
-    /// clients a `UUIDv7` contains its creation time.
-    async fn oldest(&self, queue: &str) -> Result<Option<Time>, QueueError> {
-        let mut oldest = None;
-        let Some(lists) = self.broker.lists() else { return Ok(None) };
-        for head in lists.heads(queue).await? {
-            let Some(id) = task_id(&head.payload) else { continue };
-            let known = self.ledger.task(&id).await?.map(|task| task.queued_at.unwrap_or(task.submitted_at));
-            let Some(at) = known.or_else(|| made_at(id.as_str())) else { continue };
-            oldest = Some(oldest.map_or(at, |before: Time| before.min(at)));
-        }
-        Ok(oldest)
     }
 
     /// A page of a queue's messages in the order of delivery. Nothing is removed.
@@ -215,17 +210,6 @@ impl Gateway {
             }
         }
     }
-}
-
-fn task_id(payload: &[u8]) -> Option<TaskId> {
-    let envelope = Envelope::decode(payload).ok()?;
-    let id = Fields::parse(&envelope.headers).ok().and_then(|headers| headers.text("id"));
-    TaskId::parse(id.or_else(|| envelope.properties.correlation_id.map(Into::into))?).ok()
-}
-
-fn made_at(id: &str) -> Option<Time> {
-    let (secs, nanos) = id.parse::<uuid::Uuid>().ok()?.get_timestamp()?.to_unix();
-    Some(Time(i64::try_from(secs).ok()? * 1_000_000 + i64::from(nanos) / 1_000))
 }
 
 fn adoption(decoded: &Decoded, queue: &QueueName) -> Adoption {

@@ -52,7 +52,7 @@ impl Question {
         self.step.max(Duration::from_secs(u64::from(self.span(now).secs().unsigned_abs())))
     }
 
-    fn window(&self, now: Time, measures: &[&'static str]) -> Window {
+    pub(super) fn window(&self, now: Time, measures: &[&'static str]) -> Window {
         let step_micros = i64::try_from(self.effective_step(now).as_micros()).unwrap_or(i64::MAX);
         Window {
             span: self.span(now),
@@ -236,7 +236,8 @@ impl Gateway {
     }
 }
 
-fn steps(window: &Window) -> impl Iterator<Item = Time> + use<> {
+/// The beginnings of the steps of a window.
+pub(super) fn steps(window: &Window) -> impl Iterator<Item = Time> + use<> {
     let (from, to, step) = (window.from.0, window.to.0, window.step_micros.max(1));
     std::iter::successors(Some(from), move |at| at.checked_add(step)).take_while(move |at| *at < to).map(Time)
 }

@@ -72,6 +72,7 @@ fn classified(method: &str, path: &str) -> Option<Kind> {
         (_, path) if path.starts_with("/v1/schedules/{name}") => OfSchedule("control"),
         ("GET", path) if path.starts_with("/v1/queues") => Fleet("read"),
         ("POST", path) if path.starts_with("/v1/queues") => Fleet("control"),
+        ("GET", "/v1/stats/queues" | "/v1/stats/workers") => Fleet("read"),
         ("GET", "/v1/workers" | "/v1/inspect/{method}" | "/metrics" | "/v1/incidents") => Fleet("read"),
         ("GET", "/v1/incidents/history") => Fleet("read"),
         ("POST", "/v1/control/{command}") => Fleet("control"),

@@ -10,7 +10,7 @@ use celery::task::Phase;
 use runtime::clock::Time;
 
 /// All measures.
-pub const MEASURES: [&str; 18] = [
+pub const MEASURES: [&str; 25] = [
     "accepted",
     "received",
     "started",
@@ -29,6 +29,13 @@ pub const MEASURES: [&str; 18] = [
     "run_us",
     "error",
     "raised",
+    "samples",
+    "queue_waiting",
+    "queue_age_ms",
+    "worker_samples",
+    "worker_active",
+    "worker_slots",
+    "worker_kib",
 ];
 
 /// The status of a task whose message its worker rejected: the worker no longer has it, and its outcome is unknown.
@@ -208,6 +215,9 @@ pub trait Stats: Send + Sync {
         amounts: &[(Counted, i64)],
         failures: &[FailureKind],
     ) -> Result<bool, Error>;
+
+    /// Adds amounts that are no events; the keys of a call must be distinct.
+    async fn sample(&self, amounts: &[(Counted, i64)]) -> Result<(), Error>;
 
     /// The figures, ascending by time.
     async fn figures(&self, window: &Window) -> Result<Vec<Figure>, Error>;

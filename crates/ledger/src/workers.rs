@@ -32,6 +32,8 @@ pub struct WorkerFacts {
     pub load: Option<[f64; 3]>,
     /// Resident, with its children; workers of taskgate tell it.
     pub memory_kib: Option<i64>,
+    /// The most that its main process had resident, as `stats` tells it: of workers that do not tell `memory_kib`.
+    pub peak_kib: Option<i64>,
     /// `py-celery 5.7.0 (Linux)`
     pub software: Option<String>,
     /// Class of the pool; `prefork`, `threads` and so on for Celery's own.

@@ -19,6 +19,7 @@ export const KOREAN = {
   Throughput: '처리량', 'Waiting time': '대기 시간', 'Run time': '실행 시간', Range: '기간', 'not served': '처리하는 워커 없음', 'not ready': '준비되지 않음', Held: '보류', 'With workers': '워커가 보유', 'Drained in': '비우는 데',
   // Tasks
   Search: '검색', Phase: '상태', Task: '작업', Queue: '큐', Worker: '워커', Label: '레이블', any: '전체', 'waiting (all)': '대기 (전체)', 'with a worker': '워커에 있음', 'failed or lost': '실패 또는 유실', Filter: '적용', Clear: '지우기',
+  Argument: '인자', 'part of one, as JSON': '인자의 일부 (JSON)', 'Look further back': '더 이전까지 찾기', 'Over time': '시간별 추이', 'history of queues': '큐 기록', 'history of workers': '워커 기록', 'Waiting in queues': '큐에서 대기 중', 'Age of the oldest message': '가장 오래된 메시지의 대기 시간', Slots: '슬롯', slots: '슬롯', busy: '실행 중', Memory: '메모리', memory: '메모리', 'Nobody has looked at it in this time.': '이 기간에는 기록이 없습니다.',
   'id, name, label, error': 'ID, 이름, 레이블, 오류', 'All that fit:': '조건에 맞는 전체:', 'All that fit': '조건에 맞는 전체', 'Many at once': '한꺼번에', 'Retry…': '재시도…', 'Revoke…': '취소…', Id: 'ID', Submitted: '제출', Ran: '실행 시간', 'Older ones': '이전 항목', 'Newer ones': '최근 항목',
   'No task fits': '조건에 맞는 작업이 없습니다', 'Clear the filters': '조건 지우기', 'Submit the first one': '첫 작업 제출하기', live: '실시간', 'connecting…': '연결 중…', 'not live': '실시간 아님', new: '새 작업', 'Select all': '모두 선택',
   All: '전체', Running: '실행 중', Succeeded: '성공', 'Failed or lost': '실패·유실', 'Other ends': '그 밖의 종료', Outcomes: '결과별', Columns: '열', Views: '보기', Export: '내보내기', Keep: '저장', 'Name of the view': '보기 이름', 'The list': '목록',

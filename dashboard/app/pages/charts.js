@@ -1,12 +1,13 @@
 // Figures over time of one task, one queue or all: any range, beside the day before, and hour by hour over a week.
 
 import { html, useMemo } from '../view.js';
-import { useLoaded } from '../loading.js';
+import { useLoaded, useTurn } from '../loading.js';
 import { count, seconds } from '../words.js';
 import { go, to } from '../place.js';
 import { Notice, Trouble } from '../parts/basics.js';
 import { Chart } from '../parts/chart.js';
 import { Heat } from '../parts/heat.js';
+import { QueueAges, QueueWaits } from '../parts/standings.js';
 import { Segments } from '../parts/segments.js';
 
 const DAY = 86400;
@@ -39,7 +40,8 @@ const local = (secs) => new Date(secs * 1000 - new Date(secs * 1000).getTimezone
 
 function Choice({ place, window, change }) {
   const names = useLoaded('/v1/capabilities').data;
-  const latency = useLoaded('/v1/stats/latency', { from: new Date(Date.now() - 7 * DAY * 1000).toISOString(), step: 7200 }).data;
+  const since = useMemo(() => new Date(Date.now() - 7 * DAY * 1000).toISOString(), []);
+  const latency = useLoaded('/v1/stats/latency', { from: since, step: 7200 }).data;
   const queues = useLoaded('/v1/queues').data?.queues || [];
   const tasks = [...new Set([...(names?.tasks || []).map((one) => one.name || one), ...(latency?.tasks || []).map((one) => one.task)])].filter((one) => typeof one === 'string').sort();
   const range = place.query.get('range') || '24h';
@@ -77,22 +79,23 @@ function Latency({ title, which, data, before, compares }) {
 }
 
 function Week({ filter }) {
-  const turn = Math.floor(Date.now() / 3600000);
-  const query = useMemo(() => ({ ...filter, from: new Date((turn - 7 * 24 + 1) * 3600000).toISOString(), step: 3600 }), [filter.task, filter.queue, turn]);
+  const hour = Math.floor(Date.now() / 3600000);
+  const query = useMemo(() => ({ ...filter, from: new Date((hour - 7 * 24 + 1) * 3600000).toISOString(), step: 3600 }), [filter.task, filter.queue, hour]);
   const { data, error } = useLoaded('/v1/stats/latency', query, { everyMs: 60000 });
   return html`<section class="card"><h2>Run time by hour, the last 7 days</h2><${Trouble} error=${error} what="statistics of latency" />
     ${data && html`<${Heat} title="Run time by hour, the last 7 days" points=${data.points} valueOf=${(point) => point.run.p50} unit=${seconds} />`}</section>`;
 }
 
 export function Charts({ place }) {
-  const turn = Math.floor(Date.now() / AGAIN_MS);
+  const turn = useTurn(AGAIN_MS);
   const window = useMemo(() => windowOf(place.query, Math.floor(Date.now() / 1000)), [place.query.toString(), turn]);
   const compares = place.query.has('before');
   const filter = { task: place.query.get('task') || undefined, queue: place.query.get('queue') || undefined };
   const now = window && { ...filter, ...asked(window) };
   const then = window && compares && { ...filter, ...asked(window, DAY) };
-  const throughput = useLoaded(now && '/v1/stats/throughput', now, { everyMs: AGAIN_MS });
-  const latency = useLoaded(now && '/v1/stats/latency', now, { everyMs: AGAIN_MS });
+  const throughput = useLoaded(now && '/v1/stats/throughput', now);
+  const latency = useLoaded(now && '/v1/stats/latency', now);
+  const standings = useLoaded(now && !filter.task && '/v1/stats/queues', now && { ...asked(window), queue: filter.queue });
   const before = useLoaded(then && '/v1/stats/throughput', then);
   const latencyBefore = useLoaded(then && '/v1/stats/latency', then);
   const change = (more) => go(to('charts', { ...Object.fromEntries(place.query), ...more }));
@@ -105,6 +108,8 @@ export function Charts({ place }) {
       <section class="card"><h2>Tasks per minute</h2>${throughput.data && html`<${Throughput} data=${throughput.data} before=${before.data} compares=${compares} />`}</section>
       <section class="card"><h2>Run time</h2>${latency.data && html`<${Latency} title="Run time" which="run" data=${latency.data} before=${latencyBefore.data} compares=${compares} />`}</section>
       <section class="card"><h2>Waiting time</h2>${latency.data && html`<${Latency} title="Waiting time" which="wait" data=${latency.data} before=${latencyBefore.data} compares=${compares} />`}</section>
+      ${standings.data?.queues.length > 0 && html`<section class="card"><h2>Waiting in queues</h2><${QueueWaits} queues=${standings.data.queues} /></section>
+        <section class="card"><h2>Age of the oldest message</h2><${QueueAges} queues=${standings.data.queues} /></section>`}
       <${Week} filter=${filter} />
     </div>
   </div>`;

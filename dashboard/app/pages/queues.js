@@ -9,6 +9,7 @@ import { to } from '../place.js';
 import { Json, Name, TaskLink, Trouble } from '../parts/basics.js';
 import { Dialog } from '../parts/dialog.js';
 import { Empty } from '../parts/icons.js';
+import { QueueHistory } from '../parts/standings.js';
 import { attempt } from '../parts/toasts.js';
 
 function Messages({ queue: name }) {
@@ -60,7 +61,7 @@ export function Queues({ place }) {
       <thead><tr><th>Queue</th><th class="number">Waiting</th><th class="number">Held</th><th class="number">With workers</th><th class="number">Oldest</th><th class="number">Workers</th><th><span class="hidden">Actions</span></th></tr></thead>
       <tbody>${data.queues.map((queue) => html`<${Row} key=${queue.name} queue=${queue} onChange=${reload} onPurge=${setPurged} />`)}</tbody>
     </table></div>`}
-    ${place.rest[0] && html`<${Messages} queue=${place.rest[0]} />`}
+    ${place.rest[0] && html`<${QueueHistory} queue=${place.rest[0]} /><${Messages} queue=${place.rest[0]} />`}
     ${purged && html`<${Dialog} title=${say('Purge {name}?', { name: purged.name })} danger actionText="Purge ${count(purged.waiting)}" action=${purge} onClose=${() => setPurged(null)}>
       <p>${count(purged.waiting)} messages are taken out, and their tasks end as revoked. What is held stays.</p><//>`}
   </div>`;

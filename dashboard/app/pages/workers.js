@@ -3,12 +3,13 @@
 import { html, useState } from '../view.js';
 import { may, post } from '../api.js';
 import { useLoaded } from '../loading.js';
-import { between, count, seconds } from '../words.js';
+import { between, bytes, count, seconds } from '../words.js';
 import { say } from '../languages/speech.js';
 import { to } from '../place.js';
 import { Json, Name, Notice, TaskLink, Trouble } from '../parts/basics.js';
 import { Dialog } from '../parts/dialog.js';
 import { Empty } from '../parts/icons.js';
+import { WorkerHistory } from '../parts/standings.js';
 import { attempt } from '../parts/toasts.js';
 
 const INSPECT = ['active', 'reserved', 'scheduled', 'registered', 'active_queues', 'stats', 'revoked', 'conf', 'ping'];
@@ -80,12 +81,14 @@ function Worker({ worker, onDone }) {
       <dt>Pool</dt><dd>${worker.pool || '–'}${worker.prefetch ? say(', takes {count} in advance', { count: worker.prefetch }) : ''}</dd>
       <dt>Queues</dt><dd>${(worker.queues || []).map((name) => html`<a class="label" translate=${false} key=${name} href=${to('tasks', { queue: name })}>${name}</a> `)}</dd>
       <dt>Load</dt><dd>${worker.load ? worker.load.map((value) => value.toFixed(2)).join(' · ') : '–'}</dd>
+      <dt>Memory</dt><dd>${bytes(worker.memory_bytes)}</dd>
       <dt>Software</dt><dd translate=${false}>${worker.software || '–'}</dd>
     </dl>
     ${worker.trouble && html`<${Notice} kind="warn">${worker.trouble}<//>`}
     ${!stale && worker.active > 0 && html`<${Running} hostname=${worker.hostname} />`}
     ${!stale && html`<${Details} name="Inspect"><${Inspect} hostname=${worker.hostname} /><//>
       ${may('control') && html`<${Details} name="Control"><${Control} hostname=${worker.hostname} onDone=${onDone} /><//>`}`}
+    <${Details} name="Over time"><${WorkerHistory} hostname=${worker.hostname} /><//>
   </section>`;
 }
 

@@ -43,17 +43,17 @@ const shortTime = (text) => at(text).replace(/:\d\d$/, '');
 function Reading({ point, series, unit, part }) {
   const side = part > 0.6 ? { right: `${(1 - part) * 100 + 2}%` } : { left: `${part * 100 + 2}%` };
   return html`<div class="reading" style=${side} aria-hidden="true"><b>${shortTime(point.at)}</b>
-    ${series.map(({ key, name }) => html`<span key=${key}>${name}</span><span>${point[key] === null || point[key] === undefined ? '–' : unit(point[key])}</span>`)}</div>`;
+    ${series.map(({ key, name, own }) => html`<span key=${key} translate=${!own}>${name}</span><span>${point[key] === null || point[key] === undefined ? '–' : unit(point[key])}</span>`)}</div>`;
 }
 
 const Table = ({ title, points, series, unit }) => html`<details class="small"><summary>As a table</summary>
   <div class="scroll" tabindex="0" role="region" aria-label="${title} as a table"><table>
-    <thead><tr><th>Time</th>${series.map(({ name }) => html`<th class="number">${name}</th>`)}</tr></thead>
+    <thead><tr><th>Time</th>${series.map(({ name, own }) => html`<th class="number" translate=${!own}>${name}</th>`)}</tr></thead>
     <tbody>${points.slice(-MOST_ROWS).reverse().map((point) => html`<tr key=${point.at}><td>${at(point.at)}</td>
       ${series.map(({ key }) => html`<td class="number">${point[key] === null || point[key] === undefined ? '–' : unit(point[key])}</td>`)}</tr>`)}</tbody>
   </table></div></details>`;
 
-/** `points: [{at, key: number or null}]`, `series: [{key, name}]` (at most four), `unit`: number → text. */
+/** `points: [{at, key: number or null}]`, `series: [{key, name, own}]` (at most four; `own`: the name is somebody's, and stays as it is), `unit`: number → text. */
 export function Chart({ title, points, series, unit = String }) {
   const [here, setHere] = useState(null);
   const W = small.matches ? NARROW : WIDE;
@@ -71,7 +71,7 @@ export function Chart({ title, points, series, unit = String }) {
   const first = path(points, series[0].key, x, y);
   const point = here !== null && points[here];
   return html`<figure class="plain">
-    <div class="legend" aria-hidden="true">${series.map(({ name }, index) => html`<span class="s${index + 1}" key=${name}><i></i>${name}</span>`)}</div>
+    <div class="legend" aria-hidden="true">${series.map(({ name, own }, index) => html`<span class="s${index + 1}" key=${name} translate=${!own}><i></i>${name}</span>`)}</div>
     <svg class="chart" viewBox="0 0 ${W} ${H}" role="img" aria-label=${title} onPointerMove=${look} onPointerLeave=${() => setHere(null)}>
       ${[0, 0.5, 1].map((part) => html`
         <line class="grid" x1=${LEFT} x2=${W} y1=${y(top * part)} y2=${y(top * part)} />

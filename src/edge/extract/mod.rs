@@ -35,6 +35,6 @@ pub use query::{
     ListQuery, Parameters, count_query, dead_letter_query, delivery_query, feed_filter, list_query, messages_query,
     name_page_query, page_query,
 };
-pub use questions::{inspect_query, metrics_query, stats_query};
+pub use questions::{inspect_query, metrics_query, queue_history_query, stats_query, worker_history_query};
 pub use trace::Traceparent;
 pub use wishes::{path_value, wishes};

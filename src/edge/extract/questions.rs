@@ -71,6 +71,8 @@ pub fn metrics_query(uri: &Uri) -> Result<Option<bool>, Problem> {
 }
 
 const STATS: [&str; 5] = ["from", "to", "step", "task", "queue"];
+const QUEUE_HISTORY: [&str; 4] = ["from", "to", "step", "queue"];
+const WORKER_HISTORY: [&str; 4] = ["from", "to", "step", "worker"];
 const HOUR: Duration = Duration::from_secs(3_600);
 /// Number of points in an answer when no step is given.
 const POINTS: u64 = 120;
@@ -82,9 +84,29 @@ const MAX_POINTS: u64 = 2_000;
 /// # Errors
 /// As [`list_query`](super::list_query).
 pub fn stats_query(uri: &Uri, now: Time) -> Result<Question, Problem> {
+    question(uri, now, &STATS, "task")
+}
+
+/// Reads the query of `GET /v1/stats/queues`.
+///
+/// # Errors
+/// As [`list_query`](super::list_query).
+pub fn queue_history_query(uri: &Uri, now: Time) -> Result<Question, Problem> {
+    question(uri, now, &QUEUE_HISTORY, "task")
+}
+
+/// Reads the query of `GET /v1/stats/workers`: its names are workers.
+///
+/// # Errors
+/// As [`list_query`](super::list_query).
+pub fn worker_history_query(uri: &Uri, now: Time) -> Result<Question, Problem> {
+    question(uri, now, &WORKER_HISTORY, "worker")
+}
+
+fn question(uri: &Uri, now: Time, known: &[&str], names: &str) -> Result<Question, Problem> {
     let parameters = Parameters::of(uri)?;
     let mut checked = Checked::default();
-    checked.known(&parameters, &STATS);
+    checked.known(&parameters, known);
     let to = checked.time(&parameters, "to").unwrap_or(now);
     let from = checked.time(&parameters, "from").unwrap_or_else(|| to.minus(HOUR));
     if from >= to {
@@ -99,7 +121,7 @@ pub fn stats_query(uri: &Uri, now: Time) -> Result<Question, Problem> {
             60
         }
     };
-    let names = checked.many(&parameters, "task");
+    let names = checked.many(&parameters, names);
     let queues = checked.many(&parameters, "queue");
     checked.done(Question {
         from,

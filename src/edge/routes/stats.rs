@@ -3,8 +3,9 @@
 use axum::extract::{OriginalUri, State};
 
 use crate::edge::answer::{Answer, Query, Refused};
-use crate::edge::extract::{Caller, feed_filter, stats_query};
+use crate::edge::extract::{Caller, feed_filter, queue_history_query, stats_query, worker_history_query};
 use crate::edge::state::Edge;
+use crate::edge::view::standings::{QueueHistoryView, WorkerHistoryView};
 use crate::edge::view::stats::{FailuresView, LatencyView, OutcomesView, ThroughputView};
 use crate::usecase::stats::Question;
 use runtime::clock;
@@ -82,6 +83,50 @@ pub async fn errors(
     Ok(Answer::of(&FailuresView::of(question.effective_step(now), groups)))
 }
 
+/// How much waited in queues, and for how long
+///
+/// Averages of a look every 15 seconds. Without `queue` those in which something waited. RabbitMQ tells no ages.
+#[utoipa::path(
+    get, path = "/v1/stats/queues", tag = "operation", operation_id = "queue_history",
+    params(
+        ("from" = Option<String>, Query, description = "RFC 3339; default an hour ago"),
+        ("to" = Option<String>, Query, description = "RFC 3339, exclusive; default now"),
+        ("step" = Option<u32>, Query, description = "Seconds, a multiple of 60"),
+        ("queue" = Option<Vec<String>>, Query, description = "Queues by name"),
+    ),
+)]
+pub async fn queue_history(
+    State(edge): State<Edge>,
+    OriginalUri(uri): OriginalUri,
+) -> Result<Answer<QueueHistoryView>, Refused<(Query, ledger::Error)>> {
+    let now = clock::now();
+    let question = queue_history_query(&uri, now)?;
+    let queues = edge.gateway.queue_history(&question, now).await?;
+    Ok(Answer::of(&QueueHistoryView::of(question.effective_step(now), queues)))
+}
+
+/// How busy workers were, and how much memory they had
+///
+/// Averages of a look every 15 seconds at the workers that were online.
+#[utoipa::path(
+    get, path = "/v1/stats/workers", tag = "operation", operation_id = "worker_history",
+    params(
+        ("from" = Option<String>, Query, description = "RFC 3339; default an hour ago"),
+        ("to" = Option<String>, Query, description = "RFC 3339, exclusive; default now"),
+        ("step" = Option<u32>, Query, description = "Seconds, a multiple of 60"),
+        ("worker" = Option<Vec<String>>, Query, description = "Workers by name"),
+    ),
+)]
+pub async fn worker_history(
+    State(edge): State<Edge>,
+    OriginalUri(uri): OriginalUri,
+) -> Result<Answer<WorkerHistoryView>, Refused<(Query, ledger::Error)>> {
+    let now = clock::now();
+    let question = worker_history_query(&uri, now)?;
+    let workers = edge.gateway.worker_history(&question, now).await?;
+    Ok(Answer::of(&WorkerHistoryView::of(question.effective_step(now), workers)))
+}
+
 /// How many tasks are in each phase
 ///
 /// Counts the tasks that match a filter by phase: at most 20,000, newest first, for at most three seconds. The filters are those of
@@ -95,6 +140,7 @@ pub async fn errors(
         ("from" = Option<String>, Query, description = "Submitted at or after (RFC 3339)"),
         ("to" = Option<String>, Query, description = "Submitted before (RFC 3339)"),
         ("q" = Option<String>, Query, description = "Id prefix, or part of name, label, error type or message"),
+        ("argument" = Option<String>, Query, description = "Part of an argument, as in the list of tasks"),
     ),
 )]
 pub async fn outcomes(

@@ -93,6 +93,9 @@ pub struct WorkerView {
     pub queues: Vec<String>,
     /// Averages over 1, 5 and 15 minutes.
     pub load: Option<[f64; 3]>,
+    /// Resident, with its children, as taskgate's workers tell; of Celery's workers the most that the main process has had. Null when
+    /// it tells neither.
+    pub memory_bytes: Option<i64>,
     #[schema(example = "py-celery 5.7.0 (Linux)")]
     pub software: Option<String>,
     /// What the worker does not report, what is therefore unknown, and what to change; null when it reports everything.
@@ -117,6 +120,7 @@ impl WorkerView {
             pid: facts.pid,
             queues: facts.queues,
             load: facts.load,
+            memory_bytes: facts.memory_kib.or(facts.peak_kib).map(|kib| kib.saturating_mul(1_024)),
             software: facts.software,
         }
     }

@@ -13,6 +13,7 @@ mod limit;
 mod message;
 mod result;
 mod schedule;
+pub mod standings;
 pub mod stats;
 mod task;
 pub mod together;

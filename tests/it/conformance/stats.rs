@@ -14,6 +14,7 @@ on_both!(
     the_newest_failure_speaks_for_its_kind,
     a_second_folder_counts_nothing_twice,
     old_figures_are_forgotten_by_their_span,
+    looks_add_up_and_move_no_mark,
 );
 
 fn counted(seconds: i64, name: &str) -> Counted {
@@ -107,4 +108,21 @@ async fn old_figures_are_forgotten_by_their_span(ledger: &Fixture) {
     assert_eq!(ledger.forget_figures(Span::Minute, after(3_600)).await.unwrap(), 1);
     assert_eq!(sums(ledger, &window(false)).await, []);
     assert_eq!(sums(ledger, &Window { span: Span::Hour, ..window(false) }).await.len(), 1);
+}
+
+async fn looks_add_up_and_move_no_mark(ledger: &Fixture) {
+    let look = |measure, queue: &str| Counted { measure, queue: queue.to_owned(), ..counted(0, "") };
+    for waiting in [3, 5] {
+        let amounts = [(look("samples", ""), 1), (look("queue_waiting", "mail"), waiting)];
+        ledger.sample(&amounts).await.unwrap();
+    }
+    assert_eq!(ledger.folded().await.unwrap(), 0);
+    let all = Window { measures: vec!["samples", "queue_waiting"], by_queue: true, ..window(false) };
+    let mut found: Vec<(String, String, i64)> = Vec::new();
+    for Figure { measure, queue, amount, .. } in ledger.figures(&all).await.unwrap() {
+        found.push((measure, queue, amount));
+    }
+    found.sort();
+    let told = |measure: &str, queue: &str, amount| (measure.to_owned(), queue.to_owned(), amount);
+    assert_eq!(found, [told("queue_waiting", "mail", 8), told("samples", "", 2)]);
 }

@@ -5,6 +5,7 @@ pub mod browser;
 mod pages;
 mod people;
 mod site;
+mod standings;
 
 use std::time::Duration;
 

@@ -90,24 +90,17 @@ impl Stats for PostgresLedger {
         if sqlx::query(MOVE_MARK).bind(from).bind(to).execute(&mut *tx).await?.rows_affected() == 0 {
             return Ok(false);
         }
-        let (mut spans, mut ats, mut measures, mut buckets) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
-        let (mut names, mut queues, mut sums) = (Vec::new(), Vec::new(), Vec::new());
-        for (counted, amount) in amounts {
-            spans.push(counted.span.secs());
-            ats.push(counted.at.0);
-            measures.push(counted.measure);
-            buckets.push(counted.bucket);
-            names.push(counted.name.as_str());
-            queues.push(counted.queue.as_str());
-            sums.push(*amount);
-        }
-        let query = sqlx::query(ADD).bind(spans).bind(ats).bind(measures).bind(buckets).bind(names).bind(queues);
-        query.bind(sums).execute(&mut *tx).await?;
+        add(amounts).execute(&mut *tx).await?;
         for kind in failures {
             note(kind).execute(&mut *tx).await?;
         }
         tx.commit().await?;
         Ok(true)
+    }
+
+    async fn sample(&self, amounts: &[(Counted, i64)]) -> Result<(), Error> {
+        add(amounts).execute(&self.pool).await?;
+        Ok(())
     }
 
     async fn figures(&self, window: &Window) -> Result<Vec<Figure>, Error> {
@@ -174,8 +167,27 @@ struct Alike<'a> {
     queue: Option<&'a str>,
 }
 
+type Statement<'a> = sqlx::query::Query<'a, sqlx::Postgres, <sqlx::Postgres as sqlx::Database>::Arguments>;
+
+/// The statement that adds amounts.
+fn add(amounts: &[(Counted, i64)]) -> Statement<'_> {
+    let (mut spans, mut ats, mut measures, mut buckets) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+    let (mut names, mut queues, mut sums) = (Vec::new(), Vec::new(), Vec::new());
+    for (counted, amount) in amounts {
+        spans.push(counted.span.secs());
+        ats.push(counted.at.0);
+        measures.push(counted.measure);
+        buckets.push(counted.bucket);
+        names.push(counted.name.as_str());
+        queues.push(counted.queue.as_str());
+        sums.push(*amount);
+    }
+    let query = sqlx::query(ADD).bind(spans).bind(ats).bind(measures).bind(buckets).bind(names).bind(queues);
+    query.bind(sums)
+}
+
 /// The statement that records a kind of failure.
-fn note(kind: &FailureKind) -> sqlx::query::Query<'_, sqlx::Postgres, <sqlx::Postgres as sqlx::Database>::Arguments> {
+fn note(kind: &FailureKind) -> Statement<'_> {
     let query = sqlx::query(NOTE).bind(&kind.fingerprint).bind(clean(&kind.name)).bind(clean(&kind.kind));
     let query = query.bind(kind.frame.as_deref().map(clean)).bind(clean(&kind.message)).bind(kind.first_at.0);
     query.bind(kind.last_at.0).bind(&kind.last_task_id)

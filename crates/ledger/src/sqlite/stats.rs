@@ -79,18 +79,17 @@ impl Stats for SqliteLedger {
         if sqlx::query(MOVE_MARK).bind(from).bind(to).execute(&mut *tx).await?.rows_affected() == 0 {
             return Ok(false);
         }
-        let rows: Vec<_> = amounts
-            .iter()
-            .map(|(count, amount)| {
-                (count.span.secs(), count.at.0, count.measure, count.bucket, &count.name, &count.queue, *amount)
-            })
-            .collect();
-        sqlx::query(ADD).bind(list(&rows)).execute(&mut *tx).await?;
+        sqlx::query(ADD).bind(added(amounts)).execute(&mut *tx).await?;
         for kind in failures {
             note(kind).execute(&mut *tx).await?;
         }
         tx.commit().await?;
         Ok(true)
+    }
+
+    async fn sample(&self, amounts: &[(Counted, i64)]) -> Result<(), Error> {
+        sqlx::query(ADD).bind(added(amounts)).execute(&self.pools.write).await?;
+        Ok(())
     }
 
     async fn figures(&self, window: &Window) -> Result<Vec<Figure>, Error> {
@@ -115,6 +114,14 @@ impl Stats for SqliteLedger {
         let done = query.execute(&self.pools.write).await?;
         Ok(i64::try_from(done.rows_affected()).unwrap_or(i64::MAX))
     }
+}
+
+/// Amounts as [`ADD`] reads them.
+fn added(amounts: &[(Counted, i64)]) -> String {
+    let row = |(one, amount): &(Counted, i64)| {
+        (one.span.secs(), one.at.0, one.measure, one.bucket, one.name.clone(), one.queue.clone(), *amount)
+    };
+    list(&amounts.iter().map(row).collect::<Vec<_>>())
 }
 
 /// The statement that records a kind of failure.
