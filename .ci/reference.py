@@ -63,7 +63,7 @@ SECTIONS = [
     ("[queues.NAME]", "RawQueue", None),
     ("[stores.NAME]", "RawStore", None),
 ]
-IN_TEXT = {"auth", "learn", "routes", "schedules"}
+IN_TEXT = {"auth", "catalogs", "learn", "routes", "schedules"}
 KINDS = {
     "Span": "duration",
     "Bytes": "size",
@@ -97,6 +97,8 @@ shows every kind of entry.
 | `auth` | `"token"`; in `dev` `"none"` | who may call: `"none"` anyone who can reach the listener, `"token"` holders of tokens, `"basic"` also `[[users]]`, `"oidc"` also people whom the provider of `[oidc]` authenticates |
 | `learn` | none | names or patterns of tasks whose type hints are learned from the workers: `POST /tasks/NAME` takes their arguments by name, and a \
 value of another type is refused before it is queued. See [the client](../client.md#tasks-that-workers-register) |
+| `catalogs` | none | files with `[[tasks]]`, as `python -m taskgate.export` writes them, relative to this one; an entry of the configuration replaces \
+the one of the same name. See [the client](../client.md#tasks-that-the-application-describes) |
 | `[routes]` | | `"name.or.*" = "queue"`, or `{ exchange = "…", routing_key = "…" }`: the queue of a task for which neither the request nor its \
 catalog entry sets one. The exact name wins, then the longest pattern. See [routing](../routing.md) |
 | `[[schedules]]` | | seeds the timetable once; later edits over HTTP win. See [schedules](../schedules.md) |

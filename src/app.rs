@@ -269,7 +269,7 @@ impl App {
         starter.service("exchanges", move |stop| exchanges.run(stop));
         starter.service("committer", move |stop| committer.run(stop));
         starter.service("recorder", move |stop| recorder.run(stop));
-        if learned.is_wanted() {
+        if learned.is_wanted() || config.said.has("catalogs") {
             starter.service("learner", move |stop| learner.run(stop));
         }
         starter.service("task-logs", move |stop| log_writer.run(stop));

@@ -1,4 +1,5 @@
 //! Type hints of a Python task, as a worker reports them: `{'x': <class 'int'>, 'y': typing.Optional[str], 'return': <class 'int'>}`.
+//! Celery 5.4 reports `__annotations__`; a worker whose application calls `taskgate.tell_types()` reports `taskgate_hints`, which looks alike.
 //!
 //! Pure. An unknown hint allows any type: only values that a hint certainly forbids are refused. Positional arguments are not checked,
 //! because parameters without a hint are missing in the report, so the positions of the others are unknown.
@@ -9,6 +10,9 @@ use celery::task::json::Fields;
 use serde_json::value::RawValue;
 
 use super::Invalid;
+
+/// The attributes of a task that have its hints.
+pub const ATTRIBUTES: [&str; 2] = ["taskgate_hints", "__annotations__"];
 
 /// The JSON type of a value.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -66,10 +70,13 @@ impl Kind {
 }
 
 impl Annotations {
-    /// Parses a line of `inspect registered` with `__annotations__`: the task's name, and its hints if it has any.
+    /// Parses a line of `inspect registered` with [`ATTRIBUTES`]: the task's name, and its hints if it has any.
     pub fn told(line: &str) -> Option<(String, Self)> {
         let (name, rest) = line.split_once(" [")?;
-        let hints = rest.strip_prefix("__annotations__=")?.strip_suffix(']')?;
+        let told = rest.strip_suffix(']')?;
+        let told = ATTRIBUTES.iter().find_map(|attribute| told.strip_prefix(attribute)?.strip_prefix('='))?;
+        // A worker that has both attributes tells the same twice.
+        let hints = split_once(told, ' ').map_or(told, |(first, _)| first);
         Some((name.to_owned(), Self::parse(hints)?))
     }
 
@@ -90,6 +97,11 @@ impl Annotations {
 
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
+    }
+
+    /// Names of the parameters with their hints as written, and their kinds where these are known.
+    pub fn all(&self) -> impl Iterator<Item = (&str, &str, Option<&BTreeSet<Kind>>)> {
+        self.0.iter().map(|(name, hint)| (name.as_str(), hint.written.as_str(), hint.kinds.as_ref()))
     }
 
     /// Names and kinds of the parameters whose kind is known.
@@ -231,6 +243,16 @@ mod tests {
         );
         assert_eq!(wrong(&hints, r#"{"a": 1.5}"#), ["/kwargs/a"]);
         assert!(wrong(&hints, r#"{"a": null, "d": null}"#).is_empty(), "a default may be None whatever the hint says");
+    }
+
+    #[test]
+    fn a_worker_tells_hints_under_either_name_or_both() {
+        let told = |line: &str| Annotations::told(line).map(|(name, hints)| (name, hints.0.len()));
+        let hints = "{'x': <class 'int'>, 'y': typing.Union[int, str]}";
+        let one = Some(("app.add".to_owned(), 2));
+        assert_eq!(told(&format!("app.add [taskgate_hints={hints}]")), one);
+        assert_eq!(told(&format!("app.add [taskgate_hints={hints} __annotations__={hints}]")), one);
+        assert_eq!(told("app.add [rate_limit=10/m]"), None);
     }
 
     #[test]

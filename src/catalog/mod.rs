@@ -32,7 +32,7 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-pub use annotations::Annotations;
+pub use annotations::{ATTRIBUTES, Annotations};
 pub use body::Body;
 pub use by_name::{Admitted, NamedCall};
 pub use canvas::Canvas;

@@ -11,6 +11,7 @@ mod lines;
 mod source;
 pub mod value;
 
+mod catalogs;
 mod compat;
 mod database;
 mod database_url;
@@ -84,12 +85,13 @@ pub use worker::{Pool, Worker};
 use celery::spelling::nearest;
 
 /// All keys and sections that may stand at the top level of the file.
-const TOP_KEYS: [&str; 30] = [
+const TOP_KEYS: [&str; 31] = [
     "auth",
     "login",
     "oidc",
     "users",
     "learn",
+    "catalogs",
     "compat",
     "http",
     "database",

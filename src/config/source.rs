@@ -2,11 +2,11 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use toml::{Table, Value};
 
-use super::{Error, TOP_KEYS, faults, lines};
+use super::{Error, TOP_KEYS, catalogs, faults, lines};
 use celery::spelling::nearest;
 
 /// Where a value came from.
@@ -40,9 +40,9 @@ pub struct Given {
 #[derive(Clone, Default)]
 pub struct Said {
     pub table: Table,
-    sources: BTreeMap<String, Source>,
+    pub(super) sources: BTreeMap<String, Source>,
     /// Line numbers of the file's keys, such as `tasks[0].endpoint`.
-    lines: BTreeMap<String, usize>,
+    pub(super) lines: BTreeMap<String, usize>,
 }
 
 /// Prints no values: passwords are among them.
@@ -91,6 +91,7 @@ impl Said {
         for (key, flag, text) in &given.flags {
             said.put(key, value_of(text), &Source::Flag(flag.clone()));
         }
+        catalogs::add(&mut said, given.file.as_deref().and_then(Path::parent).unwrap_or(Path::new("")))?;
         Ok(said)
     }
 
@@ -98,7 +99,7 @@ impl Said {
     /// When the text is not TOML.
     pub fn from_text(text: &str) -> Result<Self, Error> {
         let mut said = Self::default();
-        let path = std::path::Path::new("taskgate.toml");
+        let path = Path::new("taskgate.toml");
         said.lines = lines::of(text);
         said.merge("", parse(path, text)?, &Source::File(path.to_owned()));
         Ok(said)
@@ -172,7 +173,7 @@ impl Said {
     }
 }
 
-fn read(path: &std::path::Path) -> Result<String, Error> {
+pub(super) fn read(path: &Path) -> Result<String, Error> {
     std::fs::read_to_string(path).map_err(|source| Error::File { path: path.display().to_string(), source })
 }
 
@@ -182,7 +183,7 @@ fn outwards(key: &str) -> impl Iterator<Item = &str> {
 }
 
 /// Parses TOML. The error does not show the faulty line: it may contain a password.
-fn parse(path: &std::path::Path, text: &str) -> Result<Table, Error> {
+pub(super) fn parse(path: &Path, text: &str) -> Result<Table, Error> {
     let shown = path.display().to_string();
     text.parse::<Table>().map_err(|error| {
         let offset = error.span().map_or(0, |span| span.start);

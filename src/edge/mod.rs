@@ -9,6 +9,7 @@ mod answer;
 mod base;
 mod causes;
 mod connection;
+mod contract;
 mod cursor;
 #[cfg(feature = "dev")]
 mod decoders;

@@ -168,7 +168,7 @@ fn problem(description: &str) -> Value {
 }
 
 /// Adds an operation; two methods may share a path.
-fn with_operation(paths: &mut Map<String, Value>, path: &str, method: &str, operation: Value) {
+pub(super) fn with_operation(paths: &mut Map<String, Value>, path: &str, method: &str, operation: Value) {
     paths.entry(path).or_insert_with(|| json!({}))[method] = operation;
 }
 
@@ -222,6 +222,29 @@ fn operation(entry: &Entry, params: &[String]) -> Value {
             "required": body.schema.get("required").is_some(),
             "content": {"application/json": {"schema": body.schema, "example": example(&body.schema)}},
         });
+    }
+    operation
+}
+
+/// The operation of a task that workers have told of; `schema` is of its arguments by name.
+pub(super) fn learned_operation(name: &str, schema: &Value, auth: Auth) -> Value {
+    let path = format!("/tasks/{name}");
+    let mut operation = json!({
+        "tags": ["catalog"],
+        "operationId": operation_id(&path).replace("catalog_", "learned_"),
+        "summary": format!("Submit {name}"),
+        "description": format!("Submits `{name}` with its arguments by name. Its types are those that workers tell."),
+        "parameters": header_parameters(),
+        "requestBody": {"required": false, "content": {"application/json": {"schema": schema}}},
+        "responses": {
+            "200": documented("Finished while waiting", &one_of(&["Result", "Group"])),
+            "202": documented("Accepted", &json!({"$ref": "#/components/schemas/Accepted"})),
+            "422": problem("An argument is of another type"),
+            "default": problem("A problem; its `type` is explained at /problems/"),
+        },
+    });
+    if auth != Auth::None {
+        secured(&mut operation, ENDPOINT);
     }
     operation
 }

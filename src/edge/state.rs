@@ -3,12 +3,12 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::body::Bytes;
 use metrics_exporter_prometheus::PrometheusHandle;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
 use super::access::Access;
+use super::contract::Contract;
 use super::middleware::meters::Meters;
 use super::sse::TokenStreams;
 use crate::catalog::Catalog;
@@ -52,8 +52,8 @@ pub struct Inner {
     /// `None` when no metrics recorder is installed: `/metrics` is then empty.
     pub metrics: Option<PrometheusHandle>,
     pub meters: Meters,
-    /// The contract with this catalog's endpoints, written once.
-    pub openapi: Bytes,
+    /// The contract with this catalog's endpoints and those that were learned.
+    pub contract: Contract,
     /// Open event streams.
     pub streams: Arc<Semaphore>,
     pub token_streams: TokenStreams,
@@ -85,14 +85,14 @@ impl Edge {
     pub fn new(config: &Config, behind: Behind, tasks: Tasks, metrics: Option<PrometheusHandle>) -> Self {
         let Behind { gateway, authority, throttle, health, incidents, catalog, traces, reads_only } = behind;
         super::base::set(&config.http.base_path);
-        let openapi = Bytes::from(super::openapi::running(&catalog, config.auth));
+        let contract = Contract::new(&catalog, config.auth);
         Self(Arc::new(Inner {
             gateway,
             authority,
             throttle,
             health,
             incidents,
-            openapi,
+            contract,
             access: Access::new(&catalog)
                 .with_flower(config.compat.flower.as_deref())
                 .with_learned(!config.learn.is_empty()),

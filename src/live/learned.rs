@@ -5,8 +5,18 @@ use std::sync::{Arc, RwLock};
 
 use crate::catalog::{Annotations, Pattern};
 
+/// What was learned up to now.
+#[derive(Debug, Clone, Default)]
+pub struct Lesson {
+    /// Grows with every change; 0 while nothing is known.
+    pub version: u64,
+    /// Tasks with their hints, by name.
+    pub hints: Vec<(String, Annotations)>,
+}
+
 #[derive(Default)]
 struct Known {
+    version: u64,
     hints: HashMap<String, Annotations>,
     /// Contradictions by task.
     misfits: BTreeMap<String, String>,
@@ -41,6 +51,18 @@ impl Learned {
         self.known.read().expect("nothing panics under this lock").hints.get(name).cloned()
     }
 
+    /// The tasks whose hints are known.
+    pub fn lesson(&self) -> Lesson {
+        if !self.is_wanted() {
+            return Lesson::default();
+        }
+        let known = self.known.read().expect("nothing panics under this lock");
+        let mut hints: Vec<(String, Annotations)> =
+            known.hints.iter().map(|(name, hints)| (name.clone(), hints.clone())).collect();
+        hints.sort_unstable_by(|one, other| one.0.cmp(&other.0));
+        Lesson { version: known.version, hints }
+    }
+
     pub fn misfits(&self) -> BTreeMap<String, String> {
         self.known.read().expect("nothing panics under this lock").misfits.clone()
     }
@@ -48,6 +70,8 @@ impl Learned {
     /// Replaces what is known; a task that no worker has reported this time keeps its hints.
     pub fn replace(&self, hints: HashMap<String, Annotations>, misfits: BTreeMap<String, String>) {
         let mut known = self.known.write().expect("nothing panics under this lock");
+        let is_news = hints.iter().any(|(name, told)| known.hints.get(name) != Some(told));
+        known.version += u64::from(is_news);
         known.hints.extend(hints);
         known.misfits = misfits;
     }

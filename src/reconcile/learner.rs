@@ -1,5 +1,6 @@
-//! Learns the signatures of tasks from workers, by `inspect registered` with `__annotations__`, which Celery has for every task. Every
-//! replica asks for itself; asking changes nothing in the fleet.
+//! Learns the signatures of tasks from workers, by `inspect registered`. Celery 5.4 tells every task's `__annotations__`; a newer worker
+//! tells `taskgate_hints` where its application calls `taskgate.tell_types()`. Every replica asks for itself; asking changes nothing in
+//! the fleet.
 //!
 //! Where workers disagree (for example during a deployment), calls are not checked and an incident names the task; likewise where a
 //! catalog entry has types that the worker's signature forbids.
@@ -19,7 +20,8 @@ use broker::{Broker, Replies, Request};
 const PERIOD: Duration = Duration::from_secs(15);
 /// How long workers may take to answer; a busy one answers the next time.
 const PATIENCE: Duration = Duration::from_secs(2);
-const ASKED: &str = r#"{"taskinfoitems": ["__annotations__"]}"#;
+/// The [`ATTRIBUTES`](crate::catalog::ATTRIBUTES) of a task that have its hints.
+const ASKED: &str = r#"{"taskinfoitems": ["taskgate_hints", "__annotations__"]}"#;
 
 /// The service that asks the fleet.
 pub struct Learner {
@@ -49,7 +51,8 @@ impl Learner {
         for (node, reply) in replies {
             let lines: Vec<String> = serde_json::from_str(reply.get()).unwrap_or_default();
             for (name, hints) in lines.iter().filter_map(|line| Annotations::told(line)) {
-                if self.learned.wants(&name) && !hints.is_empty() {
+                let is_wanted = self.learned.wants(&name) || self.catalog.entry(&name).is_some();
+                if is_wanted && !hints.is_empty() {
                     told.entry(name).or_default().push((node.clone(), hints));
                 }
             }
@@ -60,9 +63,12 @@ impl Learner {
                 Some(misfit) => {
                     misfits.insert(name.clone(), misfit);
                     // It is unknown which of them will get the task.
-                    hints.insert(name, Annotations::default());
+                    if self.learned.wants(&name) {
+                        hints.insert(name, Annotations::default());
+                    }
                 }
-                None => drop(hints.insert(name, said[0].1.clone())),
+                None if self.learned.wants(&name) => drop(hints.insert(name, said[0].1.clone())),
+                None => {}
             }
         }
         self.learned.replace(hints, misfits);

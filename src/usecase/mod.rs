@@ -133,6 +133,11 @@ impl Gateway {
         self.stores.get(name)
     }
 
+    /// All tasks in `learn` that workers have reported.
+    pub fn lesson(&self) -> crate::live::learned::Lesson {
+        self.learned.lesson()
+    }
+
     /// The type hints of a task in `learn`, once a worker has reported them.
     pub fn learned(&self, name: &str) -> Option<crate::catalog::Annotations> {
         self.learned.hints(name)

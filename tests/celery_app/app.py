@@ -45,6 +45,12 @@ def add(x, y):
     return x + y
 
 
+if os.environ.get("DEMO_TELLS_TYPES"):
+    import taskgate
+
+    taskgate.tell_types()
+
+
 @app.task(name="hinted.scale")
 def scale(x: int, label: "str | None" = None, factor: float = 2.0):
     """Its hints are told to whoever asks for registered tasks."""

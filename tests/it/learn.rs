@@ -1,8 +1,13 @@
-//! `learn`: type hints of Python tasks, reported by unmodified workers before anything is queued. Celery 5.4 reports them; 5.7 does not
-//! report attributes whose names begin with an underscore.
+//! `learn`: type hints of Python tasks, as workers tell them, before anything is queued. Celery 5.4 tells them by itself; 5.7 keeps
+//! attributes whose names begin with an underscore to itself, so there the application calls `taskgate.tell_types()`. And `catalogs`: the
+//! tasks as `taskgate.export` describes them.
+
+use std::process::Command;
 
 use serde_json::json;
 
+use crate::dashboard::browser::Browser;
+use crate::harness::celery::{packages, root};
 use crate::harness::environment::{Harness, Options};
 use crate::harness::{CeleryOptions, Version, eventually};
 
@@ -50,4 +55,82 @@ async fn what_a_signature_forbids_is_refused_before_it_is_queued() {
         incident["detail"].as_str().is_some_and(|text| text.contains("count is string in the catalog")),
         "{incident}"
     );
+}
+
+/// Where Python finds the package `taskgate` and what it needs.
+fn with_package() -> (String, String) {
+    let client = root().join("clients/python/src");
+    ("PYTHONPATH".to_owned(), format!("{}:{}", client.display(), packages("clients")))
+}
+
+/// A worker of the newest Celery whose application tells its types.
+fn telling() -> CeleryOptions {
+    let environment = vec![with_package(), ("DEMO_TELLS_TYPES".to_owned(), "1".to_owned())];
+    CeleryOptions { environment, ..CeleryOptions::default() }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_newest_celery_tells_types_with_the_package_and_they_become_a_form() {
+    let env = Harness::start(&Options { celery: telling(), config: CONFIG.to_owned(), ..Options::default() });
+    eventually("the signature is learned", async || {
+        let answer = env.http.post_once("/tasks/hinted.scale", &json!({"x": 2})).await;
+        (answer.status == 202).then_some(())
+    })
+    .await;
+    let wrong = env.http.post_once("/tasks/hinted.scale", &json!({"x": "two"})).await.expect(422);
+    assert_eq!(wrong["errors"][0]["pointer"], "/x", "{wrong}");
+    let contract = env.http.get("/openapi.json").await.expect(200);
+    let operation = &contract["paths"]["/tasks/hinted.scale"]["post"];
+    let schema = &operation["requestBody"]["content"]["application/json"]["schema"];
+    assert_eq!(schema["properties"]["factor"]["type"], json!(["number", "null"]), "{operation}");
+    eventually("the catalog's misfit is told", async || {
+        let incidents = env.http.get("/v1/incidents").await.expect(200);
+        let all = incidents["incidents"].as_array().expect("incidents").clone();
+        all.into_iter().find(|one| one["kind"] == "other_signature" && one["subject"] == "hinted.other")
+    })
+    .await;
+
+    let browser = Browser::start(390, 844).await;
+    let page = "dashboard/#/submit?form=POST+%2Ftasks%2Fhinted.scale";
+    browser.open(&format!("http://127.0.0.1:{}/{page}", env.gateway.port)).await;
+    browser
+        .wait_for("the form is there", "document.querySelector('main form input[name=\"body.factor\"]') !== null")
+        .await;
+    browser.keep("phone-learned-form").await;
+    assert_eq!(browser.barriers().await, Vec::<String>::new());
+    browser.run("document.querySelector('input[name=\"body.x\"]').value = '21'").await;
+    browser.click("main form button.main").await;
+    browser.wait_for("its task's page opens", "location.hash.startsWith('#/tasks/')").await;
+    browser.wait_for("it ran", "document.querySelector('main').innerText.includes('42')").await;
+    assert_eq!(browser.complaints().await, Vec::<String>::new());
+}
+
+#[tokio::test]
+async fn an_exported_catalog_beside_the_configuration_makes_typed_endpoints() {
+    let mut export = Command::new(Version::Latest.python());
+    let (name, value) = with_package();
+    export.args(["-m", "taskgate.export", "app"]).env(name, value).current_dir(root().join("tests/celery_app"));
+    let exported = export.output().expect("run tests/setup.sh first");
+    assert!(exported.status.success(), "{}", String::from_utf8_lossy(&exported.stderr));
+    let folder = tempfile::tempdir().expect("a folder");
+    let file = folder.path().join("catalog.toml");
+    std::fs::write(&file, exported.stdout).expect("it is writable");
+    let config = format!("catalogs = ['{}']\n{}", file.display(), CONFIG.replace("learn = [\"hinted.*\"]\n", ""));
+    let env = Harness::start(&Options { celery: telling(), config, ..Options::default() });
+    let accepted = env.http.post_once("/tasks/hinted.scale", &json!({"x": 2})).await.expect(202);
+    assert_eq!(env.finished(accepted["task_id"].as_str().expect("an id")).await["result"], 4.0);
+    let wrong = env.http.post_once("/tasks/hinted.scale", &json!({"x": "two"})).await.expect(422);
+    assert_eq!(wrong["errors"][0]["pointer"], "/x", "{wrong}");
+    let missing = env.http.post_once("/tasks/hinted.scale", &json!({"factor": 2})).await;
+    assert_eq!(missing.status, 422, "what is required is known too: {}", missing.text());
+    let contract = env.http.get("/openapi.json").await.expect(200);
+    assert!(contract["paths"]["/tasks/hinted.scale"]["post"]["requestBody"].is_object(), "{contract}");
+    assert!(contract["paths"].get("/tasks/hinted.other").is_none(), "the configuration's own entry stands");
+    let incident = eventually("a worker that does not fit the configuration's entry is told", async || {
+        let incidents = env.http.get("/v1/incidents").await.expect(200);
+        let all = incidents["incidents"].as_array().expect("incidents").clone();
+        all.into_iter().find(|one| one["kind"] == "other_signature")
+    })
+    .await;
+    assert_eq!(incident["subject"], "hinted.other", "{incident}");
 }

@@ -128,7 +128,7 @@ export interface paths {
         };
         /**
          * The contract
-         * @description OpenAPI 3.1, with the endpoints of this gateway's catalog.
+         * @description OpenAPI 3.1, with the endpoints of this gateway's catalog and of the tasks that were learned from workers.
          */
         get: operations["openapi"];
         put?: never;
@@ -1046,6 +1046,26 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/v1/stats/queues": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * How much waited in queues, and for how long
+         * @description Averages of a look every 15 seconds. Without `queue` those in which something waited. RabbitMQ tells no ages.
+         */
+        get: operations["queue_history"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/v1/stats/throughput": {
         parameters: {
             query?: never;
@@ -1059,6 +1079,26 @@ export interface paths {
          *     days; older figures are by the hour.
          */
         get: operations["throughput"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/v1/stats/workers": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * How busy workers were, and how much memory they had
+         * @description Averages of a look every 15 seconds at the workers that were online.
+         */
+        get: operations["worker_history"];
         put?: never;
         post?: never;
         delete?: never;
@@ -2663,6 +2703,33 @@ export interface components {
             /** @description The answers of the workers that serve it. */
             replies: Record<string, never>;
         };
+        QueueHistory: {
+            /** @description Those with most messages first, at most 50. */
+            queues: components["schemas"]["QueueHistoryOfOne"][];
+            /**
+             * Format: int64
+             * @description Seconds that one point stands for.
+             */
+            step: number;
+        };
+        QueueHistoryOfOne: {
+            points: components["schemas"]["QueueHistoryPoint"][];
+            queue: string;
+        };
+        QueueHistoryPoint: {
+            /** Format: date-time */
+            at: string;
+            /**
+             * Format: double
+             * @description Age of the oldest of them, on average; null where it is not known.
+             */
+            oldest_seconds?: number | null;
+            /**
+             * Format: double
+             * @description Messages in the broker, on average; null where nobody looked.
+             */
+            waiting?: number | null;
+        };
         QueueList: {
             queues: components["schemas"]["Queue"][];
         };
@@ -3946,6 +4013,12 @@ export interface components {
             hostname: string;
             /** @description Averages over 1, 5 and 15 minutes. */
             load?: number[] | null;
+            /**
+             * Format: int64
+             * @description Resident, with its children, as taskgate's workers tell; of Celery's workers the most that the main process has had. Null when
+             *     it tells neither.
+             */
+            memory_bytes?: number | null;
             /** Format: int64 */
             pid?: number | null;
             /**
@@ -3973,6 +4046,39 @@ export interface components {
             status: string;
             /** @description What the worker does not report, what is therefore unknown, and what to change; null when it reports everything. */
             trouble?: string | null;
+        };
+        WorkerHistory: {
+            /**
+             * Format: int64
+             * @description Seconds that one point stands for.
+             */
+            step: number;
+            /** @description By name, at most 50. */
+            workers: components["schemas"]["WorkerHistoryOfOne"][];
+        };
+        WorkerHistoryOfOne: {
+            /** @example celery@host */
+            hostname: string;
+            points: components["schemas"]["WorkerHistoryPoint"][];
+        };
+        WorkerHistoryPoint: {
+            /**
+             * Format: double
+             * @description Busy slots, on average; null where the worker was away or does not tell.
+             */
+            active?: number | null;
+            /** Format: date-time */
+            at: string;
+            /**
+             * Format: double
+             * @description As `memory_bytes` of a worker, on average.
+             */
+            memory_bytes?: number | null;
+            /**
+             * Format: double
+             * @description All its slots, on average.
+             */
+            slots?: number | null;
         };
         WorkerList: {
             workers: components["schemas"]["Worker"][];
@@ -6257,6 +6363,7 @@ export interface operations {
                 /** @description Of tasks submitted before (RFC 3339) */
                 to?: string;
                 q?: string;
+                argument?: string;
             };
             header?: {
                 /** @description The id of the last event received */
@@ -9530,6 +9637,8 @@ export interface operations {
                 to?: string;
                 /** @description Id prefix, or part of name, label, error type or message */
                 q?: string;
+                /** @description Part of an argument, as in the list of tasks */
+                argument?: string;
             };
             header?: never;
             path?: never;
@@ -9544,6 +9653,80 @@ export interface operations {
                 };
                 content: {
                     "application/json": components["schemas"]["Outcomes"];
+                };
+            };
+            /** @description The query cannot be read; or: The cursor is not one of ours */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description No token, or one that is unknown, expired or revoked */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The token lacks the scope, or is limited to other tasks */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The ledger does not answer */
+            503: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description A problem; its `type` is explained at /problems/ */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    queue_history: {
+        parameters: {
+            query?: {
+                /** @description RFC 3339; default an hour ago */
+                from?: string;
+                /** @description RFC 3339, exclusive; default now */
+                to?: string;
+                /** @description Seconds, a multiple of 60 */
+                step?: number;
+                /** @description Queues by name */
+                queue?: string[];
+            };
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description The answer */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["QueueHistory"];
                 };
             };
             /** @description The query cannot be read; or: The cursor is not one of ours */
@@ -9619,6 +9802,80 @@ export interface operations {
                 };
                 content: {
                     "application/json": components["schemas"]["Throughput"];
+                };
+            };
+            /** @description The query cannot be read; or: The cursor is not one of ours */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description No token, or one that is unknown, expired or revoked */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The token lacks the scope, or is limited to other tasks */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The ledger does not answer */
+            503: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description A problem; its `type` is explained at /problems/ */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    worker_history: {
+        parameters: {
+            query?: {
+                /** @description RFC 3339; default an hour ago */
+                from?: string;
+                /** @description RFC 3339, exclusive; default now */
+                to?: string;
+                /** @description Seconds, a multiple of 60 */
+                step?: number;
+                /** @description Workers by name */
+                worker?: string[];
+            };
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description The answer */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["WorkerHistory"];
                 };
             };
             /** @description The query cannot be read; or: The cursor is not one of ours */
@@ -9786,6 +10043,8 @@ export interface operations {
                 to?: string;
                 /** @description Id prefix, or part of name, label, error type or message */
                 q?: string;
+                /** @description Part of an argument, as its JSON has it; case-insensitive. Looks at the first 16 KiB of the arguments, at nothing of tasks whose arguments are masked or no longer kept, and at one month of the history for each page: follow `next`, also from an empty page */
+                argument?: string;
                 /** @description Only the newest matching task, with its result and arguments */
                 newest?: boolean;
                 /** @description 1 to 500, default 50 */

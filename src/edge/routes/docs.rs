@@ -13,12 +13,12 @@ use crate::edge::state::Edge;
 
 /// The contract
 ///
-/// OpenAPI 3.1, with the endpoints of this gateway's catalog.
+/// OpenAPI 3.1, with the endpoints of this gateway's catalog and of the tasks that were learned from workers.
 #[utoipa::path(get, path = "/openapi.json", tag = "operation", operation_id = "openapi",
     responses((status = 200, description = "The document", body = Object)))]
 pub async fn openapi(State(edge): State<Edge>) -> Described {
     let kind = HeaderValue::from_static("application/json");
-    Described(([(header::CONTENT_TYPE, kind)], edge.openapi.clone()).into_response())
+    Described(([(header::CONTENT_TYPE, kind)], edge.contract.with(&edge.gateway.lesson())).into_response())
 }
 
 /// Swagger UI from assets inside the binary, with redirects from `/docs` to it and from `/` to the dashboard.

@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 __all__ = [
     "ArgumentError", "AsyncClient", "Client", "Event", "GatewayUnavailable", "Handle", "IncompatibleGateway", "NotFound",
     "OutcomeUnknown", "Problem", "TaskFailed", "TaskRevoked", "TaskgateError", "WaitTimeout", "__version__", "capture_output",
-    "install", "progress", "signature", "within",
+    "install", "progress", "signature", "tell_types", "within",
 ]
 
 
@@ -47,6 +47,13 @@ def install(app: Celery, url: Optional[str] = None, token: Optional[str] = None,
     from .celery import install as install_celery
 
     return install_celery(app, url=url, token=token, **options)
+
+
+def tell_types() -> None:
+    """Lets workers tell the type hints of their tasks, for `learn`. See `taskgate.celery.types.tell_types`."""
+    from .celery.types import tell_types as tell
+
+    tell()
 
 
 def within(connection: Any) -> ContextManager[None]:

@@ -26,6 +26,7 @@ from .convert import Converter, task_defaults
 from .gateway import Gateway
 from .options import PLACE
 from .settings import check_serializers
+from .types import tell_types
 from .via import TransactionGateway
 
 log = logging.getLogger("taskgate.celery")
@@ -54,6 +55,7 @@ def install(
     """
     app = _itself(app)
     check_serializers(app)
+    tell_types()
     client = client or Client(url, token, **{"timeout": 10.0, **client_options})
     if via is not None and fallback is not None:
         raise ValueError("fallback means nothing beside via: the call commits with its transaction, wherever the gateway is")
