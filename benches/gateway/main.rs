@@ -1,6 +1,6 @@
 //! taskgate beside what it replaces, on one machine, in one run: `make bench`, or `cargo bench --bench gateway -- submit streams`
 //! for some of its sections (`cost`, `submit`, `dev`, `batches`, `replicas`, `results`, `latency`, `streams`, `recorder`, `beat`,
-//! `hostile`, `wake`, `window`, `enqueue`, `backlog`, `lateness`, `shares`, `uploads`).
+//! `hostile`, `wake`, `window`, `enqueue`, `logs`).
 //!
 //! Starts its own Redis, PostgreSQL (with fsync), Celery worker, the peers and taskgate, loads each in turn from this process,
 //! and prints one table with ratios. Floors (a handler that only answers, `redis-benchmark`, `pgbench` with the same row) show
@@ -22,6 +22,7 @@ mod hostile;
 mod latency;
 mod lateness;
 mod load;
+mod logs;
 mod peer;
 mod played;
 mod recorder;
@@ -169,6 +170,9 @@ async fn run(sections: &[String]) {
     }
     if wanted("uploads") {
         uploads::measure(&mut bench).await;
+    }
+    if wanted("logs") {
+        logs::measure(&mut bench).await;
     }
     bench.table.print();
 }

@@ -88,6 +88,35 @@ async fn output_without_end_stops_at_the_bound_with_a_line_that_says_so() {
     assert_eq!((texts(&two).len(), &two["next"]), (2, &json!(2)));
 }
 
+/// Every byte is written: lines up to the bound and beyond it, then one line without an end. The bound holds by what is kept, and
+/// neither the worker nor the gateway gathers the rest.
+#[tokio::test]
+async fn a_gigabyte_of_output_keeps_the_bound_and_a_small_memory() {
+    let gateway = dev();
+    let http = gateway.http();
+    let line = "x".repeat(4_000);
+    let program = format!("yes {line} | head -n 40 >&2; head -c 1073741824 /dev/zero | tr '\\0' x >&2");
+    let id = started(&gateway, &program).await;
+    let path = format!("/v1/tasks/{id}");
+    let task = crate::harness::wait::within(std::time::Duration::from_secs(120), "all of it is written", async || {
+        let task = http.get(&path).await.expect(200);
+        (task["ready"] == true).then_some(task)
+    })
+    .await;
+    assert_eq!(task["phase"], "succeeded", "{task}");
+    let page = eventually("the log is closed", async || {
+        let page = http.get(&format!("{path}/logs")).await.expect(200);
+        texts(&page).last().is_some_and(|text| text.contains("logs.max_bytes")).then_some(page)
+    })
+    .await;
+    let bytes: usize = texts(&page).iter().map(|text| text.len()).sum();
+    assert!((60_000..66_000).contains(&bytes), "{bytes}");
+    let status = std::fs::read_to_string(format!("/proc/{}/status", gateway.id())).expect("it runs");
+    let peak =
+        status.lines().find_map(|line| line.strip_prefix("VmHWM:")?.trim().strip_suffix(" kB")?.parse::<u64>().ok());
+    assert!(peak.is_some_and(|kib| kib < 400 << 10), "gateway and worker had {peak:?} KiB");
+}
+
 /// PostgreSQL: another replica's reader is told as well.
 #[tokio::test]
 async fn a_reader_of_any_replica_sees_lines_as_they_come() {

@@ -1,6 +1,7 @@
 //! Documents stay true: their links work, the files that they name exist, and their lists are complete.
 
 mod book;
+mod commands;
 mod links;
 mod lists;
 mod reference;

@@ -127,9 +127,12 @@ fn progress(value: &RawValue) -> Option<Value> {
     serde_json::from_str(meta).ok()
 }
 
+/// As much as a pipe holds.
+const CHUNK_BYTES: usize = 64 << 10;
+
 /// Reads to the end and keeps at least the last [`TAIL_BYTES`].
 async fn keep_tail(said: &Mutex<Said>, mut output: impl AsyncRead + Unpin, log: impl Fn(&str)) -> Result<(), TooMuch> {
-    let mut chunk = [0; 4096];
+    let mut chunk = vec![0; CHUNK_BYTES];
     let mut lines = Lines::default();
     loop {
         let count = match output.read(&mut chunk).await {
