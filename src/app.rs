@@ -328,20 +328,13 @@ fn windows(config: &Config, catalog: &Catalog) -> Windows {
     Windows::new(said, catalog.shared_queues().into_iter(), config.broker.redis.is_rabbitmq())
 }
 
-/// A worker on the configured Redis, for the default queue and every queue that the catalog names, with the catalog's commands
+/// A worker on the configured broker, for the default queue and every queue that the catalog names, with the catalog's commands
 /// beside the tasks of `registry`.
 ///
 /// # Errors
 /// When the configuration is invalid.
 #[cfg(feature = "worker")]
 pub fn worker(config: &Config, mut registry: Registry) -> anyhow::Result<taskgate_worker::Builder> {
-    if config.broker.redis.is_rabbitmq() {
-        anyhow::bail!(
-            "{}: taskgate's own worker reads Redis only; run Celery's worker there",
-            config.said.place("broker.url")
-        );
-    }
-    let (lists, backend) = (open_lists(config)?, open_records(config)?);
     let catalog = Catalog::compile(config)?;
     commands::register(&catalog, &mut registry)?;
     offload::register(config, &catalog, &mut registry)?;
@@ -349,7 +342,7 @@ pub fn worker(config: &Config, mut registry: Registry) -> anyhow::Result<taskgat
         Some(names) => taskgate_worker::queue_names(names)?,
         None => catalog.queues(),
     };
-    Ok(taskgate_worker::Builder::new(lists, backend)
+    Ok(worker_on_broker(config)?
         .registry(registry)
         .queues(queues)
         .default_queue(config.broker.default_queue.clone())
@@ -359,7 +352,26 @@ pub fn worker(config: &Config, mut registry: Registry) -> anyhow::Result<taskgat
         .hostname(config.worker.hostname.as_deref().unwrap_or("taskgate@%h"))
         .visibility_timeout(config.broker.visibility_timeout)
         .queue_order(config.broker.queue_order)
+        .max_deliveries(config.recovery.enabled.then_some(config.recovery.max_deliveries))
         .result_expires(config.backend.result_expires))
+}
+
+/// A worker without tasks, on the configured broker and result backend.
+#[cfg(feature = "worker")]
+fn worker_on_broker(config: &Config) -> anyhow::Result<taskgate_worker::Builder> {
+    if !config.broker.redis.is_rabbitmq() {
+        return Ok(taskgate_worker::Builder::new(open_lists(config)?, open_records(config)?));
+    }
+    if config.backend.results.is_some() {
+        anyhow::bail!(
+            "{}: taskgate's own worker writes results to Redis or over RabbitMQ (rpc://), not to a database; run Celery's worker there",
+            config.said.place("backend.url")
+        );
+    }
+    let queues = config.queues.iter().map(|queue| (queue.name.to_string(), queue.arguments.clone())).collect();
+    let rabbit = amqp::WorkerSide::new(amqp_link(config)?, queues)?;
+    let backend = if config.backend.reply_queue().is_some() { None } else { Some(open_records(config)?) };
+    Ok(taskgate_worker::Builder::on_rabbitmq(rabbit, backend))
 }
 
 /// The configured pool as the worker library's type.

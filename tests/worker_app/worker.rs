@@ -1,8 +1,8 @@
 //! The worker that the integration tests run: the tasks of `tests/celery_app`, in Rust and named `rs.*`.
 //!
-//! `BROKER`, `BACKEND` and `HOSTNAME` say where and who; `QUEUES`, `QUEUE_ORDER`, `PREFETCH`, `KEY_PREFIX`,
+//! `BROKER` (Redis or RabbitMQ), `BACKEND` (Redis or `rpc://`) and `HOSTNAME` say where and who; `QUEUES`, `QUEUE_ORDER`, `PREFETCH`, `KEY_PREFIX`,
 //! `RESULT_PREFIX`, `CONCURRENCY`, `VISIBILITY_TIMEOUT`, `AUTOSCALE`, `POOL`, `UNKNOWN_TASK`,
-//! `MAX_TASKS_PER_CHILD` and `MAX_MEMORY_PER_CHILD` how; `DEMO_JOURNAL` is a file that
+//! `MAX_TASKS_PER_CHILD`, `MAX_MEMORY_PER_CHILD` and `MAX_DELIVERIES` how; `DEMO_JOURNAL` is a file that
 //! `rs.work` writes its executions to.
 
 use std::time::Duration;
@@ -231,12 +231,16 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     register_children(&mut tasks);
     let queues = said("QUEUES").unwrap_or_else(|| "rust".to_owned());
     let prefix = |name: &str| said(name).unwrap_or_default();
-    let broker = LinkConfig::new(said("BROKER").ok_or("BROKER")?);
-    let transport = Transport { global_keyprefix: prefix("KEY_PREFIX"), ..Transport::default() };
-    let broker = Lists::new(BrokerConfig { link: broker, transport })?;
-    let backend = LinkConfig::new(said("BACKEND").ok_or("BACKEND")?);
-    let backend = Backend::new(BackendConfig { link: backend, key_prefix: prefix("RESULT_PREFIX") })?;
-    let mut worker = Builder::new(broker, backend)
+    let (broker, backend) = (said("BROKER").ok_or("BROKER")?, said("BACKEND").ok_or("BACKEND")?);
+    let worker = if broker.starts_with("amqp") {
+        Builder::connect(&broker, &backend)?
+    } else {
+        let transport = Transport { global_keyprefix: prefix("KEY_PREFIX"), ..Transport::default() };
+        let broker = Lists::new(BrokerConfig { link: LinkConfig::new(broker), transport })?;
+        let link = LinkConfig::new(backend);
+        Builder::new(broker, Backend::new(BackendConfig { link, key_prefix: prefix("RESULT_PREFIX") })?)
+    };
+    let mut worker = worker
         .registry(tasks)
         .queues(queue_names(queues.split(','))?)
         .default_queue(queue_names([queues.split(',').next().unwrap_or("rust")])?.remove(0))
@@ -265,6 +269,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     }
     let (tasks, memory) = (number("MAX_TASKS_PER_CHILD"), number("MAX_MEMORY_PER_CHILD"));
     worker = worker.child_limits(tasks.map(|tasks| tasks as u32), memory.map(|kib| kib as u64));
+    worker = worker.max_deliveries(number("MAX_DELIVERIES").map(|most| most as u32));
     worker.run_until_signalled().await;
     Ok(())
 }

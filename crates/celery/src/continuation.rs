@@ -35,6 +35,8 @@ pub struct Send {
     pub exchange: String,
     pub routing_key: String,
     pub priority: u8,
+    /// The queue for its results, where its signature names one: Celery's `rpc://`.
+    pub reply_to: Option<String>,
 }
 
 /// Everything that follows from the end of one task.
@@ -379,7 +381,7 @@ impl<'a, 'b> Work<'a, 'b> {
         let exchange = options.exchange.unwrap_or_default();
         let routing_key = if exchange.is_empty() { queue } else { options.routing_key.unwrap_or(queue) };
         let priority = u8::try_from(options.priority.unwrap_or(0).clamp(0, 9)).expect("clamped to one digit");
-        self.out.sends.push(Send { message, exchange, routing_key, priority });
+        self.out.sends.push(Send { message, exchange, routing_key, priority, reply_to: options.reply_to });
         Ok(ResultTuple::task(id))
     }
 

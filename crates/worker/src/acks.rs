@@ -1,6 +1,6 @@
 //! Acknowledges messages in batches: each call covers all messages that were finished while the previous call was under way.
 //!
-//! Acknowledgements are retried until the worker stops hard: a finished message must not be delivered again after a Redis outage.
+//! Acknowledgements are retried until the worker stops hard: a finished message must not be delivered again after an outage.
 
 use std::time::Duration;
 
@@ -8,10 +8,10 @@ use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
-use broker::Lists;
+use super::transport::TransportRef;
 use runtime::lifecycle::Backoff;
 
-/// Most acknowledgements that may be queued. Senders wait beyond it: a worker that is far ahead of its Redis should not take more messages.
+/// Most acknowledgements that may be queued. Senders wait beyond it: a worker that is far ahead of its broker should not take more messages.
 const QUEUED: usize = 4_096;
 const BATCH: usize = 512;
 
@@ -29,14 +29,14 @@ enum Item {
 
 pub(crate) struct Acknowledger {
     source: mpsc::Receiver<Item>,
-    broker: Lists,
+    transport: TransportRef,
     hard_stop: CancellationToken,
 }
 
 impl Acks {
-    pub fn new(broker: Lists, hard_stop: CancellationToken) -> (Self, Acknowledger) {
+    pub fn new(transport: TransportRef, hard_stop: CancellationToken) -> (Self, Acknowledger) {
         let (sink, source) = mpsc::channel(QUEUED);
-        (Self { sink }, Acknowledger { source, broker, hard_stop })
+        (Self { sink }, Acknowledger { source, transport, hard_stop })
     }
 
     /// Acknowledges soon. `None`: the message was never reserved.
@@ -76,9 +76,9 @@ impl Acknowledger {
 
     async fn acknowledge(&self, tags: &[String]) {
         let mut backoff = Backoff::new(Duration::from_secs(2));
-        while let Err(error) = self.broker.ack(tags).await {
+        while let Err(error) = self.transport.ack(tags).await {
             if backoff.is_fresh() {
-                warn!(messages = tags.len(), error = %error, "{} acknowledgements wait for Redis: {error}", tags.len());
+                warn!(messages = tags.len(), error = %error, "{} acknowledgements wait for the broker: {error}", tags.len());
             }
             if self.hard_stop.is_cancelled() {
                 return;

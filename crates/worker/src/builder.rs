@@ -1,23 +1,28 @@
 //! Configures and starts a worker: its tasks, its queues and its settings.
 
+use std::collections::BTreeMap;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 
 use super::children::{is_child, serve};
+use super::records::RecordsRef;
 use super::registry::Registry;
 use super::service::Service;
 use super::settings::{Autoscale, Pool, Settings, UnknownTask, hostname};
+use super::transport::TransportRef;
+use broker::amqp::WorkerSide;
 use broker::backend::{Backend, BackendConfig};
-use broker::{BrokerConfig, Error, LinkConfig, Lists, QueueOrder};
+use broker::{BrokerConfig, Error, LinkConfig, Lists, QueueOrder, amqp};
 use celery::Transport;
 use celery::task::{InvalidId, QueueName};
 
 /// Configures a worker. Defaults are Celery's.
 pub struct Builder {
-    broker: Lists,
-    backend: Backend,
+    transport: TransportRef,
+    records: RecordsRef,
     registry: Registry,
     settings: Settings,
 }
@@ -40,18 +45,38 @@ pub fn queue_names<N: AsRef<str>>(names: impl IntoIterator<Item = N>) -> Result<
 }
 
 impl Builder {
-    /// A worker that uses the Redis servers at these URLs.
+    /// A worker that uses the servers at these URLs: Redis (`redis://`), or RabbitMQ as the broker (`amqp://`) with results in Redis
+    /// or over RabbitMQ (`rpc://`).
     ///
     /// # Errors
-    /// When a URL is invalid. Nothing is connected yet.
+    /// When a URL is invalid, or `rpc://` stands beside a broker that is Redis. Nothing is connected yet.
     pub fn connect(broker: &str, backend: &str) -> Result<Self, Error> {
-        let broker = BrokerConfig { link: LinkConfig::new(broker), transport: Transport::default() };
-        let backend = BackendConfig { link: LinkConfig::new(backend), key_prefix: String::new() };
-        Ok(Self::new(Lists::new(broker)?, Backend::new(backend)?))
+        let redis = || Backend::new(BackendConfig { link: LinkConfig::new(backend), key_prefix: String::new() });
+        if !broker.starts_with("amqp") && !broker.starts_with("pyamqp") {
+            let lists = BrokerConfig { link: LinkConfig::new(broker), transport: Transport::default() };
+            return Ok(Self::new(Lists::new(lists)?, redis()?));
+        }
+        let rabbit = WorkerSide::new(amqp::LinkConfig::new(broker)?, BTreeMap::new())?;
+        let backend = if backend.starts_with("rpc:") { None } else { Some(redis()?) };
+        Ok(Self::on_rabbitmq(rabbit, backend))
     }
 
+    /// A worker on Redis.
     pub fn new(broker: Lists, backend: Backend) -> Self {
-        Self { broker, backend, registry: Registry::new(), settings: Settings::default() }
+        Self::over(Arc::new(broker), Arc::new(backend))
+    }
+
+    /// A worker on RabbitMQ. Without a `backend`, results go to the queues that the tasks' messages name: Celery's `rpc://`.
+    pub fn on_rabbitmq(broker: WorkerSide, backend: Option<Backend>) -> Self {
+        let records: RecordsRef = match backend {
+            Some(backend) => Arc::new(backend),
+            None => Arc::new(broker.clone()),
+        };
+        Self::over(Arc::new(broker), records)
+    }
+
+    fn over(transport: TransportRef, records: RecordsRef) -> Self {
+        Self { transport, records, registry: Registry::new(), settings: Settings::default() }
     }
 
     #[must_use]
@@ -139,8 +164,8 @@ impl Builder {
         self
     }
 
-    /// The time after which other workers may take over the messages that a dead worker had reserved. Must be the same for all workers of a
-    /// fleet. Default one hour.
+    /// On Redis: the time after which other workers may take over the messages that a dead worker had reserved. Must be the same for all
+    /// workers of a fleet. Default one hour.
     #[must_use]
     pub fn visibility_timeout(mut self, timeout: Duration) -> Self {
         self.settings.visibility_timeout = timeout;
@@ -151,6 +176,14 @@ impl Builder {
     #[must_use]
     pub fn result_expires(mut self, expires: Duration) -> Self {
         self.settings.result_expires = expires;
+        self
+    }
+
+    /// On RabbitMQ's quorum queues: a message that was delivered this often without an end is not run again; its task fails with
+    /// `PoisonTask`. Returned messages count too, because the queue counts them. Default no limit.
+    #[must_use]
+    pub fn max_deliveries(mut self, most: Option<u32>) -> Self {
+        self.settings.max_deliveries = most;
         self
     }
 
@@ -227,13 +260,13 @@ impl Builder {
     /// # }
     /// ```
     ///
-    /// Redis may be down at start and at any later time: the worker waits for it. In a child process this runs tasks until the
+    /// The servers may be down at start and at any later time: the worker waits for them. In a child process this runs tasks until the
     /// parent worker ends it.
     pub async fn run(self, stop: Stop) {
         if is_child() {
             return Box::pin(serve(self.registry)).await;
         }
-        let service = Service::new(self.broker, self.backend, self.registry, self.settings);
+        let service = Service::new(self.transport, self.records, self.registry, self.settings);
         // Boxed, so that the compiler of a program that embeds a worker need not compute the layout of this future.
         let running: Pin<Box<dyn Future<Output = ()> + Send>> = Box::pin(service.run(stop));
         running.await;

@@ -7,7 +7,7 @@ use tracing::{debug, warn};
 
 use super::events::timestamp;
 use super::follow::Follow;
-use broker::backend::{Claim, Unless};
+use broker::backend::{Backend, Claim, Record, Reply, Unless};
 use celery::Signature;
 use celery::chord::{self, Part};
 use celery::continuation::{Aftermath, Doomed};
@@ -31,6 +31,9 @@ impl Follow<'_> {
     /// Reports the end of the task to its chord, if it has one.
     pub async fn report(&self, state: &str, value: &Json) {
         let (Some(body), Some(group)) = (&self.parent.embed.chord, &self.parent.group) else { return };
+        if self.shared.records.chords().is_none() {
+            return warn!(task.id = %self.parent.id, "the chord of {} never completes: results are not in Redis", self.parent.id);
+        }
         let part = Part { task_id: self.parent.id.as_str().to_owned(), state: state.to_owned(), value: value.clone() };
         Box::pin(self.add_part(group.as_str(), self.parent.group_index, &part, body)).await;
     }
@@ -49,24 +52,24 @@ impl Follow<'_> {
     }
 
     async fn add_part(&self, group: &str, index: Option<i64>, part: &Part, body: &Signature) {
+        let Some(backend) = self.shared.records.chords() else { return };
         let token = clock::random_id().simple().to_string();
         let expires = self.shared.settings.result_expires;
-        let add = || self.shared.backend.add_part(group, index, part, expires, &token);
+        let add = || backend.add_part(group, index, part, expires, &token);
         let Some(Some(claim)) = self.shared.patiently("reporting to a chord", add).await else { return };
         debug!(group.id = group, "the header of chord {group} is complete");
-        match self.results(&claim).await {
-            Ok(results) => self.send_body(&claim, body, &results).await,
-            Err(error) => self.fail_body(&claim, body, &error).await,
+        match self.results(backend, &claim).await {
+            Ok(results) => self.send_body(backend, &claim, body, &results).await,
+            Err(error) => self.fail_body(backend, &claim, body, &error).await,
         }
     }
 
-    async fn send_body(&self, claim: &Claim, body: &Signature, results: &Json) {
-        let backend = &self.shared.backend;
+    async fn send_body(&self, backend: &Backend, claim: &Claim, body: &Signature, results: &Json) {
         if self.shared.patiently("holding a chord", || backend.prolong(claim)).await != Some(true) {
             return;
         }
         if let Err(failure) = self.body(body, results).await {
-            return self.fail_body(claim, body, &failure.exception).await;
+            return self.fail_body(backend, claim, body, &failure.exception).await;
         }
         self.shared.patiently("ending a chord", || backend.finish_chord(claim)).await;
     }
@@ -75,12 +78,11 @@ impl Follow<'_> {
     ///
     /// # Errors
     /// The `ChordError` that the body gets.
-    async fn results(&self, claim: &Claim) -> Result<Json, Exception> {
-        let backend = &self.shared.backend;
+    async fn results(&self, backend: &Backend, claim: &Claim) -> Result<Json, Exception> {
         let saved = self.shared.patiently("reading a chord", || backend.saved_group(claim)).await.flatten();
         if let Some(saved) = saved {
             let structure = decode_saved_group(&saved).map_err(|error| chord_error(&error.to_string()))?;
-            return self.join(&structure).await;
+            return self.join(backend, &structure).await;
         }
         let parts = self.shared.patiently("reading a chord", || backend.parts(claim)).await.unwrap_or_default();
         match parts.iter().find(|part| part.has_failed()) {
@@ -90,11 +92,11 @@ impl Follow<'_> {
     }
 
     /// Collects the results of a nested header from its members' records.
-    async fn join(&self, structure: &ResultTuple) -> Result<Json, Exception> {
+    async fn join(&self, backend: &Backend, structure: &ResultTuple) -> Result<Json, Exception> {
         let ids: Vec<TaskId> = chord::leaves(structure).into_iter().filter_map(|id| TaskId::parse(id).ok()).collect();
         let deadline = Instant::now() + JOIN_TIMEOUT;
         loop {
-            let read = || self.shared.backend.records(&ids);
+            let read = || backend.records(&ids);
             let records = self.shared.patiently("joining a chord", read).await.unwrap_or_default();
             let records: Vec<ResultMeta> =
                 records.into_iter().flatten().filter_map(|record| ResultMeta::decode(&record).ok()).collect();
@@ -121,13 +123,13 @@ impl Follow<'_> {
     }
 
     /// Fails a body that will never run, together with what follows it, and sends its errbacks.
-    async fn fail_body(&self, claim: &Claim, body: &Signature, error: &Exception) {
+    async fn fail_body(&self, backend: &Backend, claim: &Claim, body: &Signature, error: &Exception) {
         warn!(task.id = body.options.task_id, "the body of a chord fails: {}", error.text());
         let value = error.encode();
         let traceback = format!("celery.exceptions.{}: {}\n", error.kind, error.text());
         let because = Because { value: &value, traceback: Some(&traceback) };
         Box::pin(self.fall_out(&self.chord_failed(body), because)).await;
-        self.shared.patiently("failing a chord", || self.shared.backend.fail_chord(claim)).await;
+        self.shared.patiently("failing a chord", || backend.fail_chord(claim)).await;
     }
 
     async fn store_failure(&self, doomed: &Doomed, because: Because<'_>) {
@@ -137,9 +139,10 @@ impl Follow<'_> {
             date_done: Some(timestamp()),
             ..ResultMeta::new(task_id, "FAILURE", because.value.clone())
         };
-        let record = record.encode();
+        let reply = self.reply.map(|reply| Reply { correlation_id: doomed.task_id.clone(), ..reply.clone() });
+        let record = Record { task_id: doomed.task_id.clone(), text: record.encode(), reply };
         let expires = self.shared.settings.result_expires;
-        let store = || self.shared.backend.store(&doomed.task_id, &record, expires, Unless::Succeeded);
+        let store = || self.shared.records.store(&record, expires, Unless::Succeeded);
         self.shared.patiently("storing a failure", store).await;
     }
 }

@@ -1,7 +1,7 @@
 //! Takes messages as fast as the worker can use them, and no faster.
 //!
 //! [`Places`] limit how many messages are reserved: Celery's prefetch. A message takes a place until it is acknowledged. The loop never
-//! drops a call that may have popped a message; shutdown waits for it (at most the second that an idle `BRPOP` lasts).
+//! drops a call that may have taken a message; shutdown waits for it (at most the second that an idle call lasts).
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -13,13 +13,11 @@ use tracing::{info, warn};
 
 use super::dispatcher::Input;
 use super::request::Origin;
-use broker::{Consumer, Delivery, Lists, QueueOrder};
+use super::transport::{Take, TransportRef};
+use broker::{Delivery, QueueOrder};
 use celery::task::QueueName;
-use runtime::clock;
 use runtime::lifecycle::Backoff;
 
-/// The timeout of an idle `BRPOP`, as in kombu.
-const IDLE: Duration = Duration::from_secs(1);
 /// Most messages per call: enough to keep a busy worker busy, few enough to leave some for other workers.
 const BATCH: usize = 64;
 
@@ -73,37 +71,36 @@ impl Places {
 
 /// The one task that takes messages.
 pub(crate) struct Intake {
-    consumer: Consumer,
+    source: Box<dyn Take>,
     queues: watch::Receiver<Vec<QueueName>>,
     places: Arc<Places>,
     sink: mpsc::Sender<Input>,
-    /// Whether more messages may be there: after a message has woken an idle worker, it reads again without blocking.
-    more: bool,
 }
 
 impl Intake {
     pub fn new(
-        broker: &Lists,
+        transport: &TransportRef,
         order: QueueOrder,
         queues: watch::Receiver<Vec<QueueName>>,
         places: Arc<Places>,
         sink: mpsc::Sender<Input>,
     ) -> Self {
-        let consumer = broker.consumer(queues.borrow().clone(), order);
-        Self { consumer, queues, places, sink, more: true }
+        let source = transport.intake(queues.borrow().clone(), order);
+        Self { source, queues, places, sink }
     }
 
-    /// Takes messages until `stop`.
+    /// Takes messages until `stop`, and gives back what the broker sent ahead.
     pub async fn run(mut self, stop: CancellationToken) {
         let mut backoff = Backoff::new(Duration::from_secs(2));
         while !stop.is_cancelled() {
             match self.step(&stop).await {
                 Ok(()) if backoff.is_fresh() => {}
                 Ok(()) => {
-                    info!("Redis is back, taking messages again");
+                    info!("the broker is back, taking messages again");
                     backoff.reset();
                 }
                 Err(error) => {
+                    self.tell_lost().await;
                     if backoff.is_fresh() {
                         warn!(error = %error, "no messages can be taken, trying again: {error}");
                     }
@@ -111,35 +108,41 @@ impl Intake {
                 }
             }
         }
+        self.source.close().await;
+    }
+
+    /// What the broker took back must not run here as if nothing had happened.
+    async fn tell_lost(&mut self) {
+        let lost = self.source.lost();
+        if !lost.is_empty() {
+            // The dispatcher outlives the intake.
+            let _ = self.sink.send(Input::Lost(lost)).await;
+        }
     }
 
     async fn step(&mut self, stop: &CancellationToken) -> Result<(), broker::Error> {
         let free = tokio::select! {
             () = stop.cancelled() => return Ok(()),
+            error = self.source.broken() => return Err(error),
             free = self.places.available() => free,
         };
         // Under load, places become free together: yield once to collect the others.
         tokio::task::yield_now().await;
         let free = free.max(self.places.free_now());
         if self.queues.has_changed().unwrap_or(false) {
-            self.consumer.set_queues(self.queues.borrow_and_update().clone());
+            self.source.set_queues(self.queues.borrow_and_update().clone());
         }
         if self.queues.borrow().is_empty() {
             tokio::select! { () = stop.cancelled() => {} _ = self.queues.changed() => {} }
-            self.consumer.set_queues(self.queues.borrow_and_update().clone());
+            self.source.set_queues(self.queues.borrow_and_update().clone());
             return Ok(());
         }
-        let batch = if self.more {
-            self.consumer.take(free.min(BATCH), clock::now()).await?
-        } else {
-            self.consumer.wait(IDLE, clock::now).await?.into_iter().collect()
-        };
-        self.more = !batch.is_empty();
+        let batch = self.source.take(free.min(BATCH), self.places.limit()).await?;
         self.pass_on(batch).await;
         Ok(())
     }
 
-    async fn pass_on(&self, batch: Vec<Delivery>) {
+    async fn pass_on(&mut self, batch: Vec<Delivery>) {
         if batch.is_empty() {
             return;
         }

@@ -57,7 +57,7 @@ pub(crate) struct Run {
 #[async_trait]
 pub(crate) trait Host: Send + Sync {
     fn hostname(&self) -> &str;
-    /// Waits while Redis is down.
+    /// Waits while the broker is down.
     async fn update_state(&self, request: &Request, state: &str, meta: Json);
     async fn submit(&self, request: &Request, signature: Signature) -> Result<ResultTuple, ContextError>;
     /// Never waits.
@@ -168,7 +168,7 @@ impl Context {
         self.0.request.message.custom.iter().find(|(key, _)| key == name).map(|(_, value)| &**value)
     }
 
-    /// Stores and publishes a custom state of the task, by convention [`PROGRESS`]. Waits while Redis is down. Does not replace an
+    /// Stores and publishes a custom state of the task, by convention [`PROGRESS`]. Waits while the backend is down. Does not replace an
     /// existing result.
     ///
     /// # Errors

@@ -1,5 +1,5 @@
 //! Publishes worker and task events. Lossy by nature (pub/sub): no task waits for an event, and events that do not fit are dropped. Task
-//! events without a subscriber, such as just after Redis has come back, are sent again for a few seconds.
+//! events without a subscriber, such as just after the broker has come back, are sent again for a few seconds.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -10,13 +10,14 @@ use jiff::{SignedDuration, Timestamp};
 use tokio::sync::mpsc;
 use tracing::debug;
 
-use broker::{EVENT_EXCHANGE, Lists};
+use super::transport::TransportRef;
+use broker::EVENT_EXCHANGE;
 use celery::event::{self, Event, Kind, TaskNews, WorkerNews, WorkerState};
 use celery::task::TaskId;
 use celery::task_log::TaskLog;
 use runtime::clock;
 
-/// Most events queued, about half a second of a very busy worker; more means that Redis is down, and then events are useless.
+/// Most events queued, about half a second of a very busy worker; more means that the broker is down, and then events are useless.
 const QUEUED: usize = 10_000;
 /// How long task events without a subscriber are sent again.
 const SAID_AGAIN: SignedDuration = SignedDuration::from_secs(10);
@@ -61,11 +62,11 @@ pub(crate) struct Events {
 /// The queued events, for the one task that publishes them.
 pub(crate) struct Outbox {
     source: mpsc::Receiver<Event>,
-    broker: Lists,
+    transport: TransportRef,
 }
 
 impl Events {
-    pub fn new(broker: Lists, hostname: &str, enabled: bool) -> (Self, Outbox) {
+    pub fn new(transport: TransportRef, hostname: &str, enabled: bool) -> (Self, Outbox) {
         let (sink, source) = mpsc::channel(QUEUED);
         let events = Self {
             sink,
@@ -73,7 +74,7 @@ impl Events {
             hostname: hostname.into(),
             lamport: Arc::default(),
         };
-        (events, Outbox { source, broker })
+        (events, Outbox { source, transport })
     }
 
     /// Queues an event of a task; does nothing while task events are off.
@@ -149,11 +150,11 @@ impl Outbox {
             TASKS => event::encode_tasks(run, EVENT_EXCHANGE, &tag),
             _ => event::encode_one(&run[0], EVENT_EXCHANGE, &tag),
         };
-        let listeners = self.broker.fan_out(EVENT_EXCHANGE, &routing_key, &message).await;
-        if let Err(error) = &listeners {
+        let heard = self.transport.announce(&routing_key, &message).await;
+        if let Err(error) = &heard {
             debug!(events = run.len(), error = %error, "{} events were not published", run.len());
         }
-        listeners.is_ok_and(|listeners| listeners > 0)
+        heard.unwrap_or(false)
     }
 }
 

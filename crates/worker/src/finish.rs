@@ -1,7 +1,7 @@
 //! Stores how a task ended and sends its continuation (callbacks, next step, errbacks), in Celery's order: the continuation is sent
 //! before the result is stored.
 //!
-//! Every step is retried while Redis is down: the end of a task that ran must not be lost. Each step is safe to repeat.
+//! Every step is retried while a server is down: the end of a task that ran must not be lost. Each step is safe to repeat.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -49,7 +49,9 @@ enum Verdict {
     Ack,
     /// It goes back to its queue, to run here or elsewhere.
     Return(Return),
-    /// It stays reserved until its visibility timeout.
+    /// Its task rejected it.
+    Reject,
+    /// Its task failed and must not be acknowledged.
     Leave,
 }
 
@@ -98,7 +100,7 @@ impl Finish {
             }
             Outcome::Cancelled => self.cancelled(late).await,
         };
-        let done = !late || matches!(verdict, Verdict::Ack);
+        let done = !late || matches!(verdict, Verdict::Ack | Verdict::Reject);
         if late {
             self.deal_with_message(verdict).await;
         }
@@ -109,7 +111,8 @@ impl Finish {
         match verdict {
             Verdict::Ack => self.shared.acks.ack(self.request.origin.tag.as_deref()).await,
             Verdict::Return(place) => self.shared.give_back(&self.request.origin, place).await,
-            Verdict::Leave => {}
+            Verdict::Reject => self.shared.reject(&self.request.origin).await,
+            Verdict::Leave => self.shared.leave(&self.request.origin).await,
         }
     }
 
@@ -171,7 +174,7 @@ impl Finish {
         let eta = Timestamp::from_microsecond(clock::now().plus(delay).as_micros()).unwrap_or(Timestamp::MAX);
         let next = self.request.next_attempt(eta);
         let origin = &self.request.origin;
-        self.follow().send_again(next, &origin.queue, origin.priority).await;
+        self.follow().send_again(next, origin).await;
         let cause = retry.cause.unwrap_or_else(|| Failure::without_arguments("celery.exceptions", "Retry"));
         let traceback = self.traceback(&cause);
         let record = ResultMeta {
@@ -205,7 +208,7 @@ impl Finish {
         let failure = Failure::with_arguments("celery.exceptions", "Reject", &(reason, requeue));
         self.failed(failure, Vec::new()).await;
         self.event(|| TaskNews::Rejected { requeue });
-        Verdict::Ack
+        Verdict::Reject
     }
 
     async fn worker_lost(&self, text: &str, late: bool, children: Vec<ResultTuple>) -> Verdict {
@@ -253,11 +256,19 @@ impl Finish {
         self.event(|| TaskNews::Failed { exception: failure.exception.repr(), traceback: None });
     }
 
+    /// Settles a message that its queue has delivered as often as allowed.
+    pub async fn poisonous(&self) {
+        let before = self.request.origin.delivered_before.unwrap_or_default();
+        let text = format!("it was delivered {before} times before, and did not end");
+        let failure = Failure::new("taskgate", "PoisonTask", &text);
+        self.failed(failure, Vec::new()).await;
+    }
+
     async fn store(&self, record: ResultMeta) {
         if !self.request.stores_result() {
             return;
         }
-        self.shared.store(self.request.id(), record.encode()).await;
+        self.shared.store(self.request.id(), self.request.origin.reply.as_ref(), record.encode()).await;
     }
 
     /// A record of this task.
@@ -284,7 +295,7 @@ impl Finish {
     }
 
     fn follow(&self) -> Follow<'_> {
-        Follow { shared: &self.shared, parent: &self.request.message }
+        Follow { shared: &self.shared, parent: &self.request.message, reply: self.request.origin.reply.as_ref() }
     }
 }
 

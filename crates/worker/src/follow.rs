@@ -1,25 +1,33 @@
 //! Sends the messages that follow from a task: callbacks, the next step, errbacks, its next attempt, and those its handler sends.
 //!
-//! Each message is published with a marker, so that a call that is repeated after a lost answer does not repeat the message.
+//! Each message is published with a marker, so that a call that is repeated after a lost answer does not repeat the message. (RabbitMQ has
+//! no markers: there a lost answer may repeat it.) Where results come back over the broker, what follows names the same queue for them.
 
 use serde_json::value::RawValue;
 use tracing::error;
 
 use super::error::Failure;
 use super::events::timestamp;
+use super::request::Origin;
 use super::shared::SharedRef;
+use broker::backend::Reply;
 use broker::{Push, Target};
 use celery::continuation::{self, Aftermath, Continuation, Send, Sender};
 use celery::result::ResultTuple;
-use celery::task::{Priority, QueueName, TaskId};
+use celery::task::TaskId;
 use celery::{DecodeError, Message, Properties, Signature, envelope};
 use runtime::clock;
+
+/// What Celery says of a chord without a result backend that counts its parts.
+const NO_CHORDS: &str = "chords need results in Redis: with rpc:// nobody counts the parts";
 
 #[derive(Clone, Copy)]
 pub(super) struct Follow<'a> {
     pub shared: &'a SharedRef,
     /// The task that sends the messages.
     pub parent: &'a Message,
+    /// Where the results of that task go, where they come back over the broker.
+    pub reply: Option<&'a Reply>,
 }
 
 impl Follow<'_> {
@@ -33,7 +41,7 @@ impl Follow<'_> {
             return Ok(Vec::new());
         }
         let plan = self.plan(|sender| continuation::after_success(self.parent, value, sender))?;
-        Ok(self.carry_out(plan).await)
+        self.carry_out(plan).await
     }
 
     /// Sends the body of a chord whose header is complete.
@@ -42,7 +50,7 @@ impl Follow<'_> {
     /// When the body cannot be sent.
     pub async fn body(&self, body: &Signature, results: &RawValue) -> Result<(), Failure> {
         let plan = self.plan(|sender| continuation::chord_body(self.parent, body, results, sender))?;
-        self.carry_out(plan).await;
+        self.carry_out(plan).await?;
         Ok(())
     }
 
@@ -52,7 +60,7 @@ impl Follow<'_> {
     /// When the signature cannot be sent.
     pub async fn child(&self, signature: &Signature) -> Result<Vec<ResultTuple>, Failure> {
         let plan = self.plan(|sender| continuation::child(self.parent, signature, sender))?;
-        Ok(self.carry_out(plan).await)
+        self.carry_out(plan).await
     }
 
     /// The tasks that fail with this one, and its errbacks.
@@ -66,9 +74,10 @@ impl Follow<'_> {
     }
 
     /// Sends the next attempt to the queue of this one.
-    pub async fn send_again(&self, message: Message, queue: &QueueName, priority: Priority) {
-        let routing_key = queue.as_str().to_owned();
-        self.send(&[Send { message, exchange: String::new(), routing_key, priority: priority.get() }]).await;
+    pub async fn send_again(&self, message: Message, origin: &Origin) {
+        let routing_key = origin.queue.as_str().to_owned();
+        let priority = origin.priority.get();
+        self.send(&[Send { message, exchange: String::new(), routing_key, priority, reply_to: None }]).await;
     }
 
     fn aftermath(&self, make: impl FnOnce(&mut Sender<'_>) -> Result<Aftermath, DecodeError>) -> Aftermath {
@@ -89,56 +98,50 @@ impl Follow<'_> {
         Ok(make(&mut sender)?)
     }
 
-    async fn carry_out(&self, plan: Continuation) -> Vec<ResultTuple> {
-        let backend = &self.shared.backend;
-        for (group, structure) in &plan.saved_groups {
-            self.shared.patiently("saving a group", || backend.save_group(group, structure)).await;
-        }
-        for (group, size) in &plan.chord_sizes {
-            self.shared.patiently("preparing a chord", || backend.announce_chord(group, *size)).await;
+    /// # Errors
+    /// When there is a chord in it, and results are not in Redis; then nothing is sent.
+    async fn carry_out(&self, plan: Continuation) -> Result<Vec<ResultTuple>, Failure> {
+        if let Some(backend) = self.shared.records.chords() {
+            for (group, structure) in &plan.saved_groups {
+                self.shared.patiently("saving a group", || backend.save_group(group, structure)).await;
+            }
+            for (group, size) in &plan.chord_sizes {
+                self.shared.patiently("preparing a chord", || backend.announce_chord(group, *size)).await;
+            }
+        } else if !plan.chord_sizes.is_empty() {
+            return Err(Failure::new("builtins", "NotImplementedError", NO_CHORDS));
         }
         self.send(&plan.sends).await;
-        plan.children
+        Ok(plan.children)
     }
 
     /// Publishes each message once, even if Redis's answer is lost.
     pub async fn send(&self, sends: &[Send]) {
         let mut pushes = Vec::with_capacity(sends.len());
         for send in sends {
-            for queue in self.queues(send).await {
-                pushes.push(push(send, queue));
-            }
+            let targets = || self.shared.transport.targets(send);
+            let targets = self.shared.patiently("reading bindings", targets).await.unwrap_or_default();
+            pushes.extend(targets.into_iter().map(|target| self.push(send, target)));
         }
         if pushes.is_empty() {
             return;
         }
-        let broker = &self.shared.broker;
-        if self.shared.patiently("sending a task", || broker.publish(&pushes, None)).await.is_some() {
+        let transport = &self.shared.transport;
+        if self.shared.patiently("sending a task", || transport.publish(&pushes)).await.is_some() {
             let tags: Vec<String> = pushes.into_iter().map(|push| push.tag).collect();
-            self.shared.patiently("forgetting markers", || broker.forget_markers(&tags)).await;
+            self.shared.patiently("forgetting markers", || transport.settle(&tags)).await;
         }
     }
 
-    /// The queues for a message: the one named by the default exchange's routing key, else those bound to the exchange.
-    async fn queues(&self, send: &Send) -> Vec<QueueName> {
-        if send.exchange.is_empty() {
-            // Steps that wait go to an internal queue, which clients may not name.
-            return QueueName::stored(&send.routing_key).into_iter().collect();
-        }
-        let broker = &self.shared.broker;
-        let bound = || broker.bound(&send.exchange, &send.routing_key);
-        let bound = self.shared.patiently("reading bindings", bound).await.unwrap_or_default();
-        bound.iter().filter_map(|queue| QueueName::parse(queue).ok()).collect()
+    fn push(&self, send: &Send, target: Target) -> Push {
+        let tag = clock::random_id().to_string();
+        let reply_to = send.reply_to.as_deref().or(self.reply.map(|reply| reply.queue.as_str()));
+        let properties = Properties {
+            exchange: send.exchange.as_str().into(),
+            reply_to: reply_to.map(Into::into),
+            ..Properties::task(send.message.id.as_str(), &send.routing_key, send.priority, &tag)
+        };
+        let envelope = envelope(&send.message.headers(), &send.message.body(), &properties);
+        Push { target, envelope, tag }
     }
-}
-
-fn push(send: &Send, queue: QueueName) -> Push {
-    let tag = clock::random_id().to_string();
-    let id = send.message.id.as_str();
-    let properties = Properties {
-        exchange: send.exchange.as_str().into(),
-        ..Properties::task(id, &send.routing_key, send.priority, &tag)
-    };
-    let envelope = envelope(&send.message.headers(), &send.message.body(), &properties);
-    Push { target: Target::Queue(queue, Priority::clamped(send.priority.into())), envelope, tag }
 }

@@ -22,11 +22,11 @@ impl Host for LocalHost {
 
     async fn update_state(&self, request: &Request, state: &str, meta: Json) {
         let record = record(&request.message, state, meta).encode();
-        self.0.store(request.id(), record).await;
+        self.0.store(request.id(), request.origin.reply.as_ref(), record).await;
     }
 
     async fn submit(&self, request: &Request, signature: Signature) -> Result<ResultTuple, ContextError> {
-        let follow = Follow { shared: &self.0, parent: &request.message };
+        let follow = Follow { shared: &self.0, parent: &request.message, reply: request.origin.reply.as_ref() };
         let sent = follow.child(&signature).await;
         let mut sent = sent.map_err(|failure| ContextError::NotSent(failure.exception.text()))?;
         sent.pop().ok_or_else(|| ContextError::NotSent("there was nothing to send".to_owned()))

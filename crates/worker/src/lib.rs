@@ -27,7 +27,8 @@
 //! ```
 //!
 //! A message passes through `consumer` (taken, reserved) → `dispatcher` (admitted, held, started) → `execute` (run within limits) →
-//! `finish` (continuation sent, end stored) → `acks`.
+//! `finish` (continuation sent, end stored) → `acks`. What stands behind it, Redis or RabbitMQ,
+//! is known to `transport` and `records` only.
 
 mod acks;
 mod arguments;
@@ -53,6 +54,7 @@ mod options;
 mod parameters;
 mod rate;
 mod recent;
+mod records;
 mod registry;
 mod request;
 mod results;
@@ -64,6 +66,7 @@ mod settings;
 mod shared;
 mod signals;
 mod storage;
+mod transport;
 
 pub use broker::QueueOrder;
 pub use builder::{Builder, Stop, queue_names};

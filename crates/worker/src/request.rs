@@ -9,6 +9,7 @@ use super::registry::Task;
 use super::retry::{RETRY_HEADER, policy};
 use super::settings::Settings;
 use broker::Delivery;
+use broker::backend::Reply;
 use celery::exception::Exception;
 use celery::task::{Json, Priority, QueueName, RetryPolicy};
 use celery::{DecodeError, Decoded, Message};
@@ -32,6 +33,10 @@ pub(crate) struct Origin {
     pub routing_key: String,
     pub priority: Priority,
     pub redelivered: bool,
+    /// How often its queue delivered it before, where queues count.
+    pub delivered_before: Option<u32>,
+    /// Where its results go when they come back over the broker.
+    pub reply: Option<Reply>,
 }
 
 /// The hard and soft time limit of one run, in seconds.
@@ -56,8 +61,14 @@ impl Origin {
             raw: delivery.raw,
             priority: Priority::default(),
             redelivered: false,
+            delivered_before: delivery.delivered_before,
+            reply: None,
         };
         let message = decoded.map(|decoded| {
+            let own =
+                decoded.properties.correlation_id.map_or_else(|| decoded.message.id.to_string(), |id| id.into_owned());
+            origin.reply =
+                decoded.properties.reply_to.map(|queue| Reply { queue: queue.into_owned(), correlation_id: own });
             origin.exchange = decoded.properties.exchange.into_owned();
             origin.routing_key = decoded.properties.routing_key.into_owned();
             origin.priority = Priority::clamped(decoded.properties.priority.into());
@@ -117,6 +128,11 @@ impl Request {
     fn asked_policy(&self) -> Option<RetryPolicy> {
         let header = self.message.custom.iter().find(|(name, _)| name == RETRY_HEADER).map(|(_, value)| &**value);
         policy(header)
+    }
+
+    /// Whether its queue has delivered it as often as `most` allows, this delivery included.
+    pub fn is_exhausted(&self, most: Option<u32>) -> bool {
+        self.origin.delivered_before.zip(most).is_some_and(|(before, most)| before >= most)
     }
 
     pub fn is_expired(&self, now: Timestamp) -> bool {

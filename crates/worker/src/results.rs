@@ -1,6 +1,6 @@
 //! Stores results in batches: each batch has all results that arrived while the previous one was being stored.
 //!
-//! One script call stores a batch; a record that Redis refuses fails alone. A batch is retried until Redis has it or the worker stops
+//! One call stores a batch; a record that Redis refuses fails alone. A batch is retried until it is stored or the worker stops
 //! hard, so callers continue only when their result is stored.
 
 use std::time::Duration;
@@ -9,7 +9,8 @@ use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
-use broker::backend::{Backend, Record, Stored};
+use super::records::RecordsRef;
+use broker::backend::{Record, Stored};
 use runtime::lifecycle::Backoff;
 
 /// Most results queued; each caller waits for its own.
@@ -31,21 +32,20 @@ struct Item {
 
 pub(crate) struct Writer {
     source: mpsc::Receiver<Item>,
-    backend: Backend,
+    records: RecordsRef,
     expires: Duration,
     hard_stop: CancellationToken,
 }
 
 impl Results {
-    pub fn new(backend: Backend, expires: Duration, hard_stop: CancellationToken) -> (Self, Writer) {
+    pub fn new(records: RecordsRef, expires: Duration, hard_stop: CancellationToken) -> (Self, Writer) {
         let (sink, source) = mpsc::channel(QUEUED);
-        (Self { sink }, Writer { source, backend, expires, hard_stop })
+        (Self { sink }, Writer { source, records, expires, hard_stop })
     }
 
     /// Waits until the record is stored, or is left out because a SUCCESS exists. `None` when the worker stops hard.
-    pub async fn store(&self, task_id: &str, text: String) -> Option<Stored> {
+    pub async fn store(&self, record: Record) -> Option<Stored> {
         let (done, stored) = oneshot::channel();
-        let record = Record { task_id: task_id.to_owned(), text };
         self.sink.send(Item { record, done }).await.ok()?;
         stored.await.ok()
     }
@@ -73,10 +73,10 @@ impl Writer {
         loop {
             let problem = tokio::select! {
                 biased;
-                stored = self.backend.store_all(records, self.expires) => match stored {
+                stored = self.records.store_all(records, self.expires) => match stored {
                     Ok(stored) => {
                         if !backoff.is_fresh() {
-                            info!(results = records.len(), "{} results are stored, Redis is back", records.len());
+                            info!(results = records.len(), "{} results are stored, the backend is back", records.len());
                         }
                         return Some(stored);
                     }
@@ -89,7 +89,7 @@ impl Writer {
                 return Some(records.iter().map(|_| Stored::Refused(problem.to_string())).collect());
             }
             if backoff.is_fresh() {
-                warn!(results = records.len(), error = %problem, "{} results wait for Redis: {problem}", records.len());
+                warn!(results = records.len(), error = %problem, "{} results wait for the backend: {problem}", records.len());
             }
             tokio::time::sleep(backoff.pause()).await;
         }
@@ -113,7 +113,7 @@ mod tests {
     #[test]
     fn a_batch_is_bounded_by_its_bytes_and_never_empty() {
         let item = |bytes: usize| Item {
-            record: Record { task_id: "t".into(), text: "x".repeat(bytes) },
+            record: Record { task_id: "t".into(), text: "x".repeat(bytes), reply: None },
             done: oneshot::channel().0,
         };
         assert_eq!(fitting(&[item(10), item(20)]), 2);

@@ -19,27 +19,26 @@ use super::execute::Kill;
 use super::host::LocalHost;
 use super::logs::LogSink;
 use super::memory;
+use super::records::RecordsRef;
 use super::registry::Registry;
 use super::results::Results;
 use super::settings::Settings;
 use super::shared::{Shared, SharedRef};
-use broker::Lists;
-use broker::backend::Backend;
+use super::transport::TransportRef;
 use celery::event::{WorkerNews, WorkerState};
-use runtime::clock;
 
 /// Most inputs (ends of tasks, batches of messages) that the dispatcher may be behind. Senders wait beyond it.
 const INPUTS: usize = 1_024;
-/// How long a cold stop waits until Redis has stored the ends of tasks.
+/// How long a cold stop waits until the ends of tasks are stored.
 const LAST_WORDS: Duration = Duration::from_millis(1_500);
-/// How long it then waits for the last events and acknowledgements, because Redis may be down.
+/// How long it then waits for the last events and acknowledgements, because the broker may be down.
 const FAREWELL: Duration = Duration::from_secs(1);
 /// The longest time between two passes that renew our own reservations and search for those of dead workers.
 const LONGEST_RESTORE: Duration = Duration::from_secs(100);
 
 pub(crate) struct Service {
-    broker: Lists,
-    backend: Backend,
+    transport: TransportRef,
+    records: RecordsRef,
     registry: Registry,
     settings: Settings,
 }
@@ -52,8 +51,8 @@ pub(crate) struct Node {
 }
 
 impl Service {
-    pub fn new(broker: Lists, backend: Backend, registry: Registry, settings: Settings) -> Self {
-        Self { broker, backend, registry, settings }
+    pub fn new(transport: TransportRef, records: RecordsRef, registry: Registry, settings: Settings) -> Self {
+        Self { transport, records, registry, settings }
     }
 
     #[expect(
@@ -61,13 +60,13 @@ impl Service {
         reason = "a worker is a library's guest: it ends what it started before it returns"
     )]
     pub async fn run(self, stop: Stop) {
-        let Self { broker, backend, registry, settings } = self;
+        let Self { transport, records, registry, settings } = self;
         let slots = settings.autoscale.map_or(settings.concurrency, |autoscale| autoscale.min);
-        let (events, event_outbox) = Events::new(broker.clone(), &settings.hostname, settings.task_events);
+        let (events, event_outbox) = Events::new(Arc::clone(&transport), &settings.hostname, settings.task_events);
         let (logs, log_outbox) = LogSink::new(events.clone());
         let hard_stop = CancellationToken::new();
-        let (acks, acknowledger) = Acks::new(broker.clone(), hard_stop.clone());
-        let (results, writer) = Results::new(backend.clone(), settings.result_expires, hard_stop.clone());
+        let (acks, acknowledger) = Acks::new(Arc::clone(&transport), hard_stop.clone());
+        let (results, writer) = Results::new(Arc::clone(&records), settings.result_expires, hard_stop.clone());
         let (queues, queues_seen) = watch::channel(settings.queues.clone());
         let places = Arc::new(Places::new(settings.prefetch(slots)));
         let (order, warm_timeout) = (settings.queue_order, settings.warm_timeout);
@@ -80,8 +79,8 @@ impl Service {
             children,
             results,
             settings,
-            broker: broker.clone(),
-            backend,
+            transport: Arc::clone(&transport),
+            records,
             events,
             logs,
             acks,
@@ -113,7 +112,7 @@ impl Service {
         if shared.settings.mingle {
             stop.warm.run_until_cancelled(node.mingle()).await;
         }
-        let intake = Intake::new(&broker, order, queues_seen, places, sink.clone());
+        let intake = Intake::new(&transport, order, queues_seen, places, sink.clone());
         let intake_stop = stop.warm.clone();
         let taking = tokio::spawn(async move { intake.run(intake_stop).await });
         info!(worker.hostname = %shared.settings.hostname, concurrency = slots, "{} is ready", shared.settings.hostname);
@@ -143,14 +142,14 @@ impl Service {
             senders.wait().await;
         };
         if tokio::time::timeout(FAREWELL, farewell).await.is_err() {
-            warn!("some events or acknowledgements did not reach Redis in time");
+            warn!("some events or acknowledgements did not reach the broker in time");
         }
         hard_stop.cancel();
         info!(worker.hostname = %hostname, "{hostname} has stopped");
     }
 }
 
-/// Ends running tasks at a cold stop, or when a warm stop has lasted too long; then stops waiting for Redis.
+/// Ends running tasks at a cold stop, or when a warm stop has lasted too long; then stops waiting for servers.
 async fn end_cold(stop: Stop, warm_timeout: Option<Duration>, node: Node) {
     let lasted = async {
         match warm_timeout {
@@ -207,16 +206,12 @@ impl Node {
         loop {
             ticks.tick().await;
             let Some(tags) = self.ask(|dispatcher| dispatcher.reserved_tags()).await else { return };
-            if let Err(error) = self.shared.broker.renew(&tags, clock::now()).await {
-                warn!(error = %error, "reservations were not renewed: {error}");
-                continue;
-            }
-            match self.shared.broker.restore(timeout, clock::now()).await {
-                Ok(Some(restored)) if restored > 0 => {
-                    warn!(messages = restored, "{restored} messages of dead workers were put back")
+            match self.shared.transport.keep(&tags, timeout).await {
+                Ok(0) => {}
+                Ok(restored) => warn!(messages = restored, "{restored} messages of dead workers were put back"),
+                Err(error) => {
+                    warn!(error = %error, "reservations were not renewed, or those of dead workers not restored: {error}");
                 }
-                Ok(_) => {}
-                Err(error) => warn!(error = %error, "messages of dead workers could not be restored: {error}"),
             }
         }
     }

@@ -49,6 +49,8 @@ pub(crate) struct Settings {
     pub mingle: bool,
     pub visibility_timeout: Duration,
     pub result_expires: Duration,
+    /// Deliveries after which a task fails unrun, where the queue counts them.
+    pub max_deliveries: Option<u32>,
     pub acks_late: bool,
     pub track_started: bool,
     pub soft_time_limit: Option<Duration>,
@@ -78,6 +80,7 @@ impl Default for Settings {
             mingle: true,
             visibility_timeout: Duration::from_secs(3600),
             result_expires: Duration::from_secs(86_400),
+            max_deliveries: None,
             acks_late: false,
             track_started: false,
             soft_time_limit: None,

@@ -1,4 +1,4 @@
-//! What all parts of one worker share: settings, connections, events, acknowledgements, and retries while Redis is down.
+//! What all parts of one worker share: settings, connections, events, acknowledgements, and retries while a server is down.
 
 use std::future::Future;
 use std::sync::Arc;
@@ -14,21 +14,23 @@ use super::acks::Acks;
 use super::children::Children;
 use super::events::Events;
 use super::logs::LogSink;
+use super::records::RecordsRef;
 use super::results::Results;
 use super::settings::Settings;
-use broker::backend::{Backend, Stored, Unless};
-use broker::{Error, Lists, Return};
+use super::transport::TransportRef;
+use broker::backend::{Record, Reply, Stored, Unless};
+use broker::{Error, Return};
 use runtime::lifecycle::Backoff;
 
-/// The longest pause between attempts while Redis is down.
+/// The longest pause between attempts while a server is down.
 const LONGEST_PAUSE: Duration = Duration::from_secs(2);
-/// Attempts at a call that Redis refuses (as opposed to not answering): a server out of memory may recover, a wrong type will not.
+/// Attempts at a call that is refused (as opposed to not answered): a server out of memory may recover, a wrong type will not.
 const REFUSALS: u32 = 8;
 
 pub(crate) struct Shared {
     pub settings: Settings,
-    pub broker: Lists,
-    pub backend: Backend,
+    pub transport: TransportRef,
+    pub records: RecordsRef,
     pub events: Events,
     pub logs: LogSink,
     pub acks: Acks,
@@ -42,8 +44,8 @@ pub(crate) struct Shared {
 }
 
 impl Shared {
-    /// Repeats `call` until it succeeds, because results must be stored. `None` when the worker stops hard, or Redis keeps
-    /// refusing. `call` must be safe to repeat.
+    /// Repeats `call` until it succeeds, because results must be stored. `None` when the worker stops hard, or the call is
+    /// refused again and again. `call` must be safe to repeat.
     pub async fn patiently<T, F, W>(&self, what: &'static str, call: F) -> Option<T>
     where
         F: Fn() -> W,
@@ -57,7 +59,7 @@ impl Shared {
                 done = call() => match done {
                     Ok(value) => {
                         if !backoff.is_fresh() {
-                            info!("{what}: done, Redis is back");
+                            info!("{what}: done, the server is back");
                         }
                         return Some(value);
                     }
@@ -67,11 +69,11 @@ impl Shared {
             };
             refusals += u32::from(problem.is_refusal());
             if refusals > REFUSALS {
-                error!(error = %problem, "{what}: given up, Redis refuses: {problem}");
+                error!(error = %problem, "{what}: given up, it is refused: {problem}");
                 return None;
             }
             if backoff.is_fresh() {
-                warn!(error = %problem, "{what}: Redis failed, trying again: {problem}");
+                warn!(error = %problem, "{what}: failed, trying again: {problem}");
             }
             tokio::time::sleep(backoff.pause()).await;
         }
@@ -79,19 +81,31 @@ impl Shared {
 }
 
 impl Shared {
-    /// Stores a task's record unless a SUCCESS exists, in a batch with others if there are any.
-    pub async fn store(&self, task_id: &str, record: String) {
-        let Some(Stored::Refused(why)) = self.results.store(task_id, record.clone()).await else { return };
+    /// Stores a task's record unless a SUCCESS exists, in a batch with others if there are any. `reply` is where it goes when results
+    /// come back over the broker.
+    pub async fn store(&self, task_id: &str, reply: Option<&Reply>, text: String) {
+        let record = Record { task_id: task_id.to_owned(), text, reply: reply.cloned() };
+        let Some(Stored::Refused(why)) = self.results.store(record.clone()).await else { return };
         warn!(task.id = task_id, "the result of {task_id} was refused, trying again: {why}");
-        let store = || self.backend.store(task_id, &record, self.settings.result_expires, Unless::Succeeded);
+        let store = || self.records.store(&record, self.settings.result_expires, Unless::Succeeded);
         self.patiently("storing a result", store).await;
     }
 
     /// Puts a message back into its queue.
     pub async fn give_back(&self, origin: &Origin, place: Return) {
+        self.patiently("returning a message", || self.transport.give_back(origin, place)).await;
+    }
+
+    /// Ends a message that its task rejected.
+    pub async fn reject(&self, origin: &Origin) {
         let Some(tag) = &origin.tag else { return };
-        let requeue = || self.broker.requeue(tag, &origin.queue, origin.priority, &origin.raw, place);
-        self.patiently("returning a message", requeue).await;
+        self.patiently("rejecting a message", || self.transport.reject(tag)).await;
+    }
+
+    /// Deals with the message of a task that failed and must not be acknowledged.
+    pub async fn leave(&self, origin: &Origin) {
+        let Some(tag) = &origin.tag else { return };
+        self.patiently("rejecting a message", || self.transport.leave(tag)).await;
     }
 }
 

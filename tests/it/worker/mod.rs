@@ -10,4 +10,6 @@ mod hostile;
 mod inspect;
 mod loss;
 mod process;
+mod rabbit;
+mod rabbit_loss;
 mod semantics;

@@ -4,7 +4,7 @@ use std::process::Command;
 
 use serde_json::Value;
 
-use crate::harness::celery::client;
+use crate::harness::celery::client_with;
 use crate::harness::process::Process;
 use crate::harness::wait::DEADLINE;
 use crate::harness::{Redis, RedisOptions, Version};
@@ -25,15 +25,13 @@ impl Rust {
     pub fn with(redis: RedisOptions, environment: &[(&str, &str)]) -> Self {
         let redis = Redis::start(redis);
         let environment: Vec<_> = environment.iter().map(|(name, value)| ((*name).into(), (*value).into())).collect();
-        let mut process = launch(&redis, &environment);
-        process.wait_for_log("is ready", DEADLINE);
+        let process = launch(&redis.url(0), &redis.url(1), &environment);
         Self { process, redis, environment }
     }
 
     /// The worker was killed or has stopped: starts it again.
     pub fn restart(&mut self) {
-        self.process = launch(&self.redis, &self.environment);
-        self.process.wait_for_log("is ready", DEADLINE);
+        self.process = launch(&self.redis.url(0), &self.redis.url(1), &self.environment);
     }
 
     /// What a Celery client prints that runs `program`, the last line as JSON.
@@ -42,10 +40,7 @@ impl Rust {
     }
 
     pub fn ask_with(&self, version: Version, program: &str) -> Value {
-        let program = format!("{PRELUDE}\n{program}");
-        let printed = client(version, &self.redis.url(0), &self.redis.url(1), &program);
-        let last = printed.lines().last().unwrap_or_default();
-        serde_json::from_str(last).unwrap_or_else(|error| panic!("{error}: {printed}"))
+        ask(version, &self.redis.url(0), &self.redis.url(1), &Value::Null, program)
     }
 
     /// The number of reserved messages.
@@ -58,11 +53,21 @@ impl Rust {
     }
 }
 
-fn launch(redis: &Redis, environment: &[(String, String)]) -> Process {
+/// Starts a worker, and waits until it is ready.
+pub fn launch(broker: &str, backend: &str, environment: &[(String, String)]) -> Process {
     let mut command = Command::new(binary());
-    command.env("BROKER", redis.url(0)).env("BACKEND", redis.url(1)).env("RUST_LOG", "info");
+    command.env("BROKER", broker).env("BACKEND", backend).env("RUST_LOG", "info");
     command.envs(environment.iter().map(|(name, value)| (name, value)));
-    Process::start("rust-worker", command)
+    let mut process = Process::start("rust-worker", command);
+    process.wait_for_log("is ready", DEADLINE);
+    process
+}
+
+/// What a Celery client with these settings prints that runs `program`, the last line as JSON.
+pub fn ask(version: Version, broker: &str, backend: &str, settings: &Value, program: &str) -> Value {
+    let printed = client_with(version, broker, backend, settings, &format!("{PRELUDE}\n{program}"));
+    let last = printed.lines().last().unwrap_or_default();
+    serde_json::from_str(last).unwrap_or_else(|error| panic!("{error}: {printed}"))
 }
 
 /// Cargo builds examples beside the tests.

@@ -29,6 +29,21 @@ pub struct LinkConfig {
     pub response_timeout: Duration,
 }
 
+impl LinkConfig {
+    /// The default timeouts, for the nodes of this URL.
+    ///
+    /// # Errors
+    /// When the URL is not understood.
+    pub fn new(url: &str) -> Result<Self, Error> {
+        Ok(Self {
+            addresses: Address::parse_all(url)?,
+            tls_ca: None,
+            connect_timeout: Duration::from_secs(2),
+            response_timeout: Duration::from_secs(5),
+        })
+    }
+}
+
 /// Cheap to clone; all clones share one connection.
 #[derive(Clone)]
 pub struct Link(Arc<Inner>);

@@ -5,22 +5,29 @@
 //! revoke is sent to the workers.
 
 mod address;
+mod announce;
+mod consume;
 mod control;
 mod error;
 mod events;
 mod exchange;
+mod held;
 mod link;
 mod message;
 mod port;
 mod publish;
 mod queues;
+mod requests;
 mod results;
 mod serve;
 mod table;
+mod worker;
 
 pub use address::Address;
+pub use consume::Consumer;
 pub use link::LinkConfig;
 pub use results::RpcResults;
+pub use worker::WorkerSide;
 
 use self::link::Link;
 use self::publish::Publisher;

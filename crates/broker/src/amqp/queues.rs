@@ -61,6 +61,23 @@ pub async fn declare(link: &Link, queue: &str, arguments: &str) -> Result<(), Er
     Ok(())
 }
 
+/// Declares a durable queue with these arguments (a JSON object) unless it exists, whatever its arguments are.
+///
+/// # Errors
+/// When the broker refuses it.
+pub async fn ensure(link: &Link, queue: &str, arguments: &str) -> Result<(), Error> {
+    let channel = link.channel().await?;
+    match link.answer(channel.queue_declare(short(queue)?, PASSIVE, FieldTable::default())).await {
+        Ok(_) => {
+            close(Some(channel)).await;
+            Ok(())
+        }
+        // The refusal closed the channel.
+        Err(refusal) if error::is(&refusal, NOT_FOUND) => declare(link, queue, arguments).await,
+        Err(other) => Err(other),
+    }
+}
+
 fn nowhere(queue: &str) -> Depth {
     Depth { lists: vec![(0, 0)], trouble: Some(missing(queue)) }
 }

@@ -9,7 +9,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use celery::task::{GroupId, Json, TaskId};
+use celery::task::{GroupId, Json, Priority, QueueName, TaskId};
+use celery::{Properties, envelope};
 use lapin::message::Delivery;
 use lapin::options::{BasicConsumeOptions, BasicQosOptions};
 use lapin::types::FieldTable;
@@ -22,8 +23,8 @@ use tracing::{info, warn};
 use super::error::short;
 use super::link::{Link, LinkConfig};
 use super::queues;
-use crate::Error;
-use crate::backend::{Heard, Receipt, Results};
+use crate::backend::{Heard, Receipt, Record, Results};
+use crate::{Error, Push, Target};
 
 /// Maximum number of unacknowledged records.
 const AHEAD: u16 = 2_000;
@@ -104,6 +105,20 @@ impl Results for RpcResults {
     async fn prepare_group(&self, _: &GroupId, _: Option<i32>, _: Option<&Json>) -> Result<(), Error> {
         Ok(())
     }
+}
+
+/// The message with a worker's record; `None` when its task's message named no queue. Persistent, unlike Celery's by default: a durable queue
+/// keeps it over a restart.
+pub fn reply(record: &Record) -> Option<Push> {
+    let to = record.reply.as_ref()?;
+    let queue = QueueName::stored(&to.queue).ok()?;
+    let tag = clock::random_id().to_string();
+    let properties = Properties {
+        correlation_id: Some(to.correlation_id.as_str().into()),
+        ..Properties::task(&record.task_id, queue.as_str(), 0, &tag)
+    };
+    let envelope = envelope("{}", &record.text, &properties);
+    Some(Push { target: Target::Queue(queue, Priority::default()), envelope, tag })
 }
 
 /// Reads a record; the task's id is the correlation id.

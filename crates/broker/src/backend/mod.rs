@@ -14,7 +14,7 @@ use celery::task::{GroupId, Json, TaskId};
 pub use chord::Claim;
 pub use port::{Heard, Receipt, ResultBackend, Results};
 pub use watch::Watch;
-pub use write::{Record, Stored, Unless};
+pub use write::{Record, Reply, Stored, Unless};
 
 /// How the fleet's result backend is set up.
 #[derive(Debug, Clone)]

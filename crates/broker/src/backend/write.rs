@@ -81,6 +81,16 @@ static STORE_ALL: LazyLock<Script> = LazyLock::new(|| {
 pub struct Record {
     pub task_id: String,
     pub text: String,
+    /// Where the record goes when results come back over the broker.
+    pub reply: Option<Reply>,
+}
+
+/// The queue that a task's message named for its states and result.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Reply {
+    pub queue: String,
+    /// The task's id, as its sender wrote it.
+    pub correlation_id: String,
 }
 
 /// The outcome of storing a record.

@@ -24,6 +24,8 @@ pub struct Delivery {
     pub tag: Option<String>,
     /// The envelope as it was in the list.
     pub raw: Vec<u8>,
+    /// How often its queue delivered it before; `None` where queues do not count.
+    pub delivered_before: Option<u32>,
 }
 
 /// kombu's `queue_order_strategy`.
@@ -146,7 +148,7 @@ impl Consumer {
 
     fn delivery(&self, position: usize, tag: String, raw: Vec<u8>) -> Delivery {
         let queue = self.queues[position - 1].clone();
-        Delivery { queue, tag: Some(tag).filter(|tag| !tag.is_empty()), raw }
+        Delivery { queue, tag: Some(tag).filter(|tag| !tag.is_empty()), raw, delivered_before: None }
     }
 
     /// Waits for one message at most `timeout`, and reserves it.
@@ -169,7 +171,7 @@ impl Consumer {
         let queue = place.map(|place| self.queues[place % self.queues.len()].clone());
         let queue =
             queue.ok_or_else(|| Error::Unexpected(format!("a message from {list}, which was not asked for")))?;
-        let delivery = Delivery { tag: tag(&raw), queue, raw };
+        let delivery = Delivery { tag: tag(&raw), queue, raw, delivered_before: None };
         self.broker.reserve(&delivery, now()).await?;
         self.rotate_past(std::slice::from_ref(&delivery));
         Ok(Some(delivery))

@@ -19,6 +19,9 @@ pub enum Error {
     Refused { code: u16, text: String },
     #[error("RabbitMQ takes no messages now: its memory or disk is short")]
     Blocked,
+    /// RabbitMQ would have taken it if its queue existed or were not full.
+    #[error("RabbitMQ did not take a message: {0}")]
+    NotTaken(String),
     /// Certainly nothing was published: the call failed before the first message was sent.
     #[error(transparent)]
     Unsent(Box<Error>),
@@ -39,7 +42,12 @@ impl Error {
             Self::Redis(error) => error.is_timeout() || error.is_io_error() || error.is_connection_dropped(),
             // Confirmations may have been in flight.
             Self::Amqp(_) | Self::Refused { .. } | Self::Blocked => true,
-            Self::Url(_) | Self::Unexpected(_) | Self::Unsent(_) | Self::Results(_) | Self::Stale => false,
+            Self::Url(_)
+            | Self::Unexpected(_)
+            | Self::NotTaken(_)
+            | Self::Unsent(_)
+            | Self::Results(_)
+            | Self::Stale => false,
         }
     }
 
@@ -55,9 +63,13 @@ impl Error {
             Self::Redis(error) => error.code().is_some_and(|code| {
                 !["LOADING", "BUSY", "READONLY", "MASTERDOWN", "TRYAGAIN", "NOSCRIPT"].contains(&code)
             }),
-            Self::Url(_) | Self::Unexpected(_) | Self::Refused { .. } => true,
+            // A node that stops, or that has trouble itself, is no refusal.
+            Self::Refused { code, .. } => !matches!(code, 320 | 541),
+            Self::Url(_) | Self::Unexpected(_) => true,
             Self::Unsent(why) => why.is_refusal(),
-            Self::TimedOut | Self::Amqp(_) | Self::Blocked | Self::Results(_) | Self::Stale => false,
+            Self::TimedOut | Self::Amqp(_) | Self::Blocked | Self::NotTaken(_) | Self::Results(_) | Self::Stale => {
+                false
+            }
         }
     }
 }

@@ -184,7 +184,8 @@ impl Listener {
         match frame {
             ToChild::Run { run, queue, tag, message } => {
                 let Ok(queue) = QueueName::parse(&queue) else { return };
-                let _ = self.sink.send(Run { run, delivery: Delivery { queue, tag, raw: message.into_bytes() } });
+                let delivery = Delivery { queue, tag, raw: message.into_bytes(), delivered_before: None };
+                let _ = self.sink.send(Run { run, delivery });
             }
             ToChild::SoftLimit { run } => {
                 let Some(cancellation) = self.current.of(run) else { return };

@@ -5,8 +5,8 @@ use serde_json::value::RawValue;
 use serde_json::{Map, Value, json};
 
 use super::super::dispatcher::{Dispatcher, Entry, Stage};
+use super::super::transport::Place;
 use super::{Answer, read, shown, usage};
-use broker::Link;
 use celery::time;
 
 #[derive(Deserialize)]
@@ -98,7 +98,7 @@ pub(super) fn stats(dispatcher: &mut Dispatcher, _: &RawValue) -> Answer {
     let shared = &dispatcher.shared;
     let totals: Map<String, Value> =
         dispatcher.totals.iter().map(|(name, total)| (name.as_str().to_owned(), (*total).into())).collect();
-    let (host, port) = shared.broker.link().place();
+    let place = shared.transport.place();
     let started: u64 = dispatcher.totals.values().sum();
     let mut processes = shared.children.pids();
     if processes.is_empty() {
@@ -125,9 +125,9 @@ pub(super) fn stats(dispatcher: &mut Dispatcher, _: &RawValue) -> Answer {
             },
         },
         "broker": {
-            "hostname": host, "userid": null, "virtual_host": shared.broker.link().db().to_string(), "port": port,
-            "insist": false, "ssl": false, "transport": "redis", "connect_timeout": 4, "transport_options": {},
-            "login_method": null, "uri_prefix": null, "heartbeat": 0, "failover_strategy": "round-robin",
+            "hostname": place.host, "userid": place.user, "virtual_host": place.part, "port": place.port,
+            "insist": false, "ssl": place.tls, "transport": place.transport, "connect_timeout": 4, "transport_options": {},
+            "login_method": null, "uri_prefix": null, "heartbeat": place.heartbeat, "failover_strategy": "round-robin",
             "alternates": [], "credential_provider": null,
         },
         "prefetch_count": if dispatcher.places.limit() == usize::MAX { 0 } else { dispatcher.places.limit() },
@@ -142,8 +142,8 @@ pub(super) fn stats(dispatcher: &mut Dispatcher, _: &RawValue) -> Answer {
 pub(super) fn conf(dispatcher: &mut Dispatcher, _: &RawValue) -> Answer {
     let settings = &dispatcher.shared.settings;
     Ok(json!({
-        "broker_url": address(dispatcher.shared.broker.link()),
-        "result_backend": address(dispatcher.shared.backend.link()),
+        "broker_url": address(&dispatcher.shared.transport.place()),
+        "result_backend": dispatcher.shared.records.address(),
         "timezone": "UTC",
         "broker_transport_options": {"visibility_timeout": settings.visibility_timeout.as_secs()},
         "result_expires": settings.result_expires.as_secs(),
@@ -162,19 +162,20 @@ pub(super) fn conf(dispatcher: &mut Dispatcher, _: &RawValue) -> Answer {
 }
 
 pub(super) fn report(dispatcher: &mut Dispatcher, _: &RawValue) -> Answer {
-    let (broker, backend) = (address(dispatcher.shared.broker.link()), address(dispatcher.shared.backend.link()));
+    let place = dispatcher.shared.transport.place();
+    let (broker, backend, transport) = (address(&place), dispatcher.shared.records.address(), place.transport);
     let version = env!("CARGO_PKG_VERSION");
     let text = format!(
-        "\nsoftware -> taskgate:{version} (rust)\nplatform -> system:Linux\nsettings -> transport:redis results:{backend}\n\n\
+        "\nsoftware -> taskgate:{version} (rust)\nplatform -> system:Linux\nsettings -> transport:{transport} results:{backend}\n\n\
          broker_url: '{broker}'\nresult_backend: '{backend}'\n"
     );
     Ok(json!({"ok": text}))
 }
 
-/// The address of a Redis, without user and password.
-fn address(link: &Link) -> String {
-    let (host, port) = link.place();
-    format!("redis://{host}:{port}/{}", link.db())
+/// The address of a broker, without user and password.
+fn address(place: &Place) -> String {
+    let Place { transport, host, port, part, .. } = place;
+    format!("{transport}://{host}:{port}/{part}")
 }
 
 pub(super) fn clock(dispatcher: &mut Dispatcher, _: &RawValue) -> Answer {

@@ -51,12 +51,12 @@ fn remember(dispatcher: &mut Dispatcher, revoked: Option<&Value>) {
 }
 
 impl Node {
-    /// Sends `hello` to the other workers and stores the revoked ids that they answer. Without answers or Redis it does nothing.
+    /// Sends `hello` to the other workers and stores the revoked ids that they answer. Without answers or a broker it does nothing.
     pub async fn mingle(&self) {
         let hostname = &self.shared.settings.hostname;
         let arguments = json!({"from_node": hostname, "revoked": []}).to_string();
         let request = broker::Request::to_all("hello", &arguments);
-        let replies = match self.shared.broker.ask(&request, PATIENCE).await {
+        let replies = match self.shared.transport.ask(&request, PATIENCE).await {
             Ok(replies) => replies,
             Err(error) => return debug!(error = %error, "the other workers could not be asked: {error}"),
         };

@@ -40,15 +40,14 @@ impl Node {
     pub async fn listen(self, warm: CancellationToken) {
         let mut backoff = Backoff::new(LONGEST_PAUSE);
         loop {
-            match self.shared.broker.control_requests().await {
-                Ok(mut subscription) => {
+            match self.shared.transport.requests(&self.shared.settings.hostname).await {
+                Ok(mut requests) => {
                     if !backoff.is_fresh() {
                         info!("remote control works again");
                     }
                     backoff.reset();
-                    let mut requests = subscription.on_message();
                     while let Some(request) = requests.next().await {
-                        self.heed(request.get_payload_bytes(), &warm).await;
+                        self.heed(&request, &warm).await;
                     }
                 }
                 Err(error) if backoff.is_fresh() => warn!(error = %error, "remote control cannot subscribe: {error}"),
@@ -106,7 +105,7 @@ impl Node {
             value: answer.clone(),
         };
         let message = reply.encode(to, &clock::random_id().to_string());
-        if let Err(error) = self.shared.broker.reply(&to.exchange, &to.routing_key, &message).await {
+        if let Err(error) = self.shared.transport.reply(to, &message).await {
             warn!(error = %error, "a remote-control reply was not sent: {error}");
         }
     }

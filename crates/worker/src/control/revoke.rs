@@ -14,7 +14,7 @@ use super::super::signals::number_of;
 use super::inspect::texts;
 use super::{Answer, read};
 use crate::events::timestamp;
-use broker::backend::Unless;
+use broker::backend::{Record, Unless};
 use celery::json;
 use celery::pyrepr::{self, Sequence};
 use celery::result::ResultMeta;
@@ -96,10 +96,12 @@ fn note(dispatcher: &Dispatcher, id: &str) {
     let value = celery_error("TaskRevokedError", "revoked").encode();
     let record =
         ResultMeta { date_done: Some(timestamp()), children: None, ..ResultMeta::new(task_id, "REVOKED", value) };
-    let (shared, record, id) = (Arc::clone(&dispatcher.shared), record.encode(), id.to_owned());
+    // Without a message of it nobody knows where its results would go over the broker.
+    let record = Record { task_id: id.to_owned(), text: record.encode(), reply: None };
+    let shared = Arc::clone(&dispatcher.shared);
     dispatcher.spawn(async move {
         let expires = shared.settings.result_expires;
-        shared.patiently("noting a revoke", || shared.backend.store(&id, &record, expires, Unless::Known)).await;
+        shared.patiently("noting a revoke", || shared.records.store(&record, expires, Unless::Known)).await;
     });
 }
 

@@ -22,16 +22,24 @@ impl Dispatcher {
             Ok(message) => message,
             Err(error) => return self.refuse(origin, &error),
         };
-        let known = origin.tag.as_deref().is_some_and(|tag| self.recent.knows(tag, &message));
-        if known {
+        if self.recent.knows(self.shared.transport.tags(), &origin, &message) {
             info!(task.id = %message.id, "{} was already finished, its message is dropped", message.id);
             return self.drop_message(origin);
+        }
+        if origin.redelivered && self.runs_already(&origin, &message) {
+            info!(task.id = %message.id, "{} runs here, its message was delivered again and ends with it", message.id);
+            return self.places.free(1);
         }
         let Some(task) = self.tasks.get(&message.task).cloned() else { return self.unknown(origin, message) };
         let request = Arc::new(Request { message, task, origin });
         if let Some(revocation) = self.revocation(&request) {
             let key = self.insert(request, Stage::Settling);
             return self.settle_revoked(key, revocation);
+        }
+        if request.is_exhausted(self.shared.settings.max_deliveries) {
+            warn!(task.id = %request.message.id, "{} was delivered too often without an end: it fails", request.message.id);
+            let key = self.insert(request, Stage::Settling);
+            return self.settle(key, |finish| async move { finish.poisonous().await });
         }
         self.received(&request);
         match request.message.eta.filter(|eta| *eta > timestamp()) {
@@ -41,6 +49,19 @@ impl Dispatcher {
                 self.ready.push_back(key);
             }
         }
+    }
+
+    /// Whether this is a second delivery of a message whose task runs here, because the channel broke on which it came first. It then ends
+    /// with the first.
+    fn runs_already(&self, origin: &Origin, message: &Message) -> bool {
+        let Some(again) = origin.tag.as_deref() else { return false };
+        let is_same =
+            |request: &Request| request.message.id == message.id && request.message.retries == message.retries;
+        let runs = |entry: &&Entry| matches!(entry.stage, Stage::Active { .. } | Stage::Settling);
+        let mut running = self.entries.values().filter(runs).filter(|entry| is_same(&entry.request));
+        running.any(|entry| {
+            entry.request.origin.tag.as_deref().is_some_and(|held| self.shared.transport.adopt(held, again))
+        })
     }
 
     /// Drops a message that no worker could run, as Celery does, but reports it.

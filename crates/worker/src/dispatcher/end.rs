@@ -1,6 +1,7 @@
 //! Ends messages that have not run, and runs that have not finished: revoked, given back, killed.
 
 use std::cmp::Reverse;
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use tracing::info;
@@ -45,6 +46,22 @@ impl Dispatcher {
             shared.give_back(&request.origin, place).await;
             places.free(1);
         });
+    }
+
+    /// Drops what has not started of the messages that the broker took back: it delivers them again, here or elsewhere. What runs goes on.
+    pub(super) fn lose(&mut self, tags: &[String]) {
+        let lost: HashSet<&str> = tags.iter().map(String::as_str).collect();
+        let waits = |entry: &Entry| matches!(entry.stage, Stage::Scheduled(_) | Stage::Reserved);
+        let is_lost = |entry: &Entry| entry.request.origin.tag.as_deref().is_some_and(|tag| lost.contains(tag));
+        let keys: Vec<Key> =
+            self.entries.iter().filter(|(_, entry)| waits(entry) && is_lost(entry)).map(|(key, _)| *key).collect();
+        let mut gone = Vec::with_capacity(keys.len());
+        for key in keys {
+            self.free_place(key);
+            gone.extend(self.entries.remove(&key).and_then(|entry| entry.request.origin.tag.clone()));
+        }
+        self.shared.transport.forget(&gone);
+        info!(messages = tags.len(), "the broker took {} messages back, {} had not started", tags.len(), gone.len());
     }
 
     /// Puts waiting messages back, the newest first, so that the oldest is taken next. Called after the intake has ended, which would

@@ -41,6 +41,8 @@ pub(crate) type Key = u64;
 /// An event that the dispatcher handles.
 pub(crate) enum Input {
     Taken(Vec<(Origin, Result<Message, DecodeError>)>),
+    /// The broker took these messages back.
+    Lost(Vec<String>),
     /// The handler ended: its slot is free.
     Ran(Key),
     /// The end is stored; `done`: the message must not run again.
@@ -187,6 +189,7 @@ impl Dispatcher {
     fn react(&mut self, input: Input) {
         match input {
             Input::Taken(batch) => batch.into_iter().for_each(|(origin, read)| self.admit(origin, read)),
+            Input::Lost(tags) => self.lose(&tags),
             Input::Ran(key) => self.ran(key),
             Input::Settled { key, done } => self.settled(key, done),
             Input::Ask(ask) => ask(self),
@@ -252,7 +255,7 @@ impl Dispatcher {
         let stage = Stage::Active { started: timestamp(), kill, acknowledged: !late, pid: Arc::clone(&pid) };
         self.entries.get_mut(&key).expect("it was ready").stage = stage;
         if !late {
-            self.recent.remember(&request);
+            self.recent.remember(self.shared.transport.tags(), &request);
             self.free_place(key);
         }
         self.running += 1;
@@ -291,7 +294,7 @@ impl Dispatcher {
         if let Some(entry) = self.entries.remove(&key) {
             self.settling -= usize::from(matches!(entry.stage, Stage::Settling));
             if done {
-                self.recent.remember(&entry.request);
+                self.recent.remember(self.shared.transport.tags(), &entry.request);
             }
         }
     }

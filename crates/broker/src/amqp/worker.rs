@@ -1,0 +1,199 @@
+//! What a worker does on RabbitMQ: takes messages and ends them, sends messages, events and results, and hears remote control.
+//!
+//! Two connections, as for the gateway: a broker that is short of memory blocks the one that publishes, and the one that takes must go on.
+
+use std::collections::{BTreeMap, HashSet};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use celery::task::QueueName;
+use lapin::Channel;
+use lapin::options::{BasicAckOptions, BasicNackOptions, BasicRejectOptions};
+use tracing::{debug, warn};
+
+use super::address::Address;
+use super::consume::{Arguments, Consumer};
+use super::held::Held;
+use super::link::{Link, LinkConfig};
+use super::publish::Publisher;
+use super::{announce, control, queues, requests};
+use crate::backend::{Record, Stored};
+use crate::{Error, Push, Pushed, QueueOrder, Replies, Request, Target};
+
+/// Cheap to clone.
+#[derive(Clone)]
+pub struct WorkerSide(Arc<Inner>);
+
+struct Inner {
+    publisher: Publisher,
+    taking: Link,
+    held: Held,
+    arguments: Arguments,
+    address: Address,
+    /// The channel of events, with the generation of its connection.
+    speaking: tokio::sync::Mutex<Option<(u64, Channel)>>,
+    /// Messages of unfinished calls that RabbitMQ has confirmed: a repeated call must not send them again.
+    confirmed: Mutex<HashSet<String>>,
+}
+
+impl WorkerSide {
+    /// Makes no connection yet. `queues` has the arguments with which missing queues are declared.
+    ///
+    /// # Errors
+    /// When the configuration names no node.
+    pub fn new(config: LinkConfig, queues: BTreeMap<String, String>) -> Result<Self, Error> {
+        let address = config.addresses.first().cloned().ok_or_else(|| Error::Url("it is empty".into()))?;
+        Ok(Self(Arc::new(Inner {
+            publisher: Publisher::new(Link::new(config.clone(), "worker publishes"), None),
+            taking: Link::new(config, "worker takes"),
+            held: Held::default(),
+            arguments: Arc::new(queues),
+            address,
+            speaking: tokio::sync::Mutex::default(),
+            confirmed: Mutex::default(),
+        })))
+    }
+
+    /// The first node, for display.
+    pub fn address(&self) -> &Address {
+        &self.0.address
+    }
+
+    /// A consumer of `queues`; connects when it is first used.
+    pub fn consumer(&self, queues: Vec<QueueName>, order: QueueOrder) -> Consumer {
+        let Inner { taking, held, arguments, .. } = &*self.0;
+        Consumer::new(taking.clone(), held.clone(), Arc::clone(arguments), queues, order)
+    }
+
+    /// Acknowledges messages. One whose channel broke is delivered again, whatever is done here.
+    pub async fn ack(&self, tags: &[String]) -> Result<(), Error> {
+        for acker in tags.iter().filter_map(|tag| self.0.held.take(tag)) {
+            self.end("acknowledged", acker.ack(BasicAckOptions::default())).await;
+        }
+        Ok(())
+    }
+
+    /// Gives a message back to its queue.
+    pub async fn requeue(&self, tag: &str) {
+        if let Some(acker) = self.0.held.take(tag) {
+            self.end("given back", acker.nack(BasicNackOptions { multiple: false, requeue: true })).await;
+        }
+    }
+
+    /// Rejects a message: it goes to the queue's dead-letter exchange, if there is one, else it is gone.
+    pub async fn reject(&self, tag: &str) {
+        if let Some(acker) = self.0.held.take(tag) {
+            self.end("rejected", acker.reject(BasicRejectOptions { requeue: false })).await;
+        }
+    }
+
+    async fn end(&self, what: &str, ended: impl Future<Output = lapin::Result<bool>>) {
+        match tokio::time::timeout(self.0.taking.patience(), ended).await {
+            Ok(Ok(_)) => {}
+            Ok(Err(error)) => debug!(%error, "a message could not be {what}, RabbitMQ delivers it again: {error}"),
+            Err(_) => self.0.taking.forget(),
+        }
+    }
+
+    /// The second delivery of a message that runs here ends with the first.
+    pub fn adopt(&self, held: &str, again: &str) -> bool {
+        self.0.held.adopt(held, again)
+    }
+
+    /// Forgets messages that RabbitMQ took back.
+    pub fn forget(&self, tags: &[String]) {
+        self.0.held.forget(tags);
+    }
+
+    /// Publishes messages; each is confirmed. A queue that does not exist is made, as Celery makes it. May be repeated until
+    /// [`WorkerSide::settle`]: what was confirmed is not sent again.
+    ///
+    /// # Errors
+    /// When RabbitMQ is away, or takes a message neither now nor after its queue was made.
+    pub async fn publish(&self, batch: &[Push]) -> Result<(), Error> {
+        let mut open = self.unconfirmed(batch);
+        let Some(refused) = self.publish_once(&mut open).await? else { return Ok(()) };
+        for push in &open {
+            if let Target::Queue(queue, _) = &push.target {
+                let arguments = self.0.arguments.get(queue.as_str()).map_or("{}", String::as_str);
+                queues::ensure(&self.0.taking, queue.as_str(), arguments).await?;
+            }
+        }
+        debug!("sending once more what had no queue: {refused}");
+        match self.publish_once(&mut open).await? {
+            None => Ok(()),
+            Some(refused) => Err(Error::NotTaken(refused)),
+        }
+    }
+
+    /// Publishes what is open, and leaves in it what was refused. Returns the reason of the first refusal.
+    async fn publish_once(&self, open: &mut Vec<Push>) -> Result<Option<String>, Error> {
+        let outcomes = self.0.publisher.publish(open, None).await?;
+        let (mut refused, mut why) = (Vec::new(), None);
+        let mut confirmed = self.0.confirmed.lock().expect("nothing panics under this lock");
+        for (push, outcome) in open.drain(..).zip(outcomes) {
+            match outcome {
+                Pushed::Now | Pushed::Before => drop(confirmed.insert(push.tag)),
+                Pushed::Refused(reason) => {
+                    why.get_or_insert(reason);
+                    refused.push(push);
+                }
+            }
+        }
+        *open = refused;
+        Ok(why)
+    }
+
+    fn unconfirmed(&self, batch: &[Push]) -> Vec<Push> {
+        let confirmed = self.0.confirmed.lock().expect("nothing panics under this lock");
+        batch.iter().filter(|push| !confirmed.contains(&push.tag)).cloned().collect()
+    }
+
+    /// Ends the repetition of messages: they were all published, or are given up.
+    pub fn settle(&self, tags: &[String]) {
+        let mut confirmed = self.0.confirmed.lock().expect("nothing panics under this lock");
+        for tag in tags {
+            confirmed.remove(tag);
+        }
+    }
+
+    /// Sends records to the queues that their tasks' messages name, Celery's `rpc://`. A record without a queue, or whose queue is gone, has
+    /// no reader.
+    pub async fn send_results(&self, records: &[Record]) -> Result<Vec<Stored>, Error> {
+        let pushes: Vec<Push> = records.iter().filter_map(super::results::reply).collect();
+        for (push, outcome) in pushes.iter().zip(self.0.publisher.publish(&pushes, None).await?) {
+            if let Pushed::Refused(why) = outcome {
+                let id = &push.tag;
+                warn!("a result was not taken, its reader is gone ({id}): {why}");
+            }
+        }
+        Ok(vec![Stored::Yes; records.len()])
+    }
+
+    /// Publishes a message of events; returns whether somebody listens.
+    pub async fn announce(&self, routing_key: &str, envelope: &[u8]) -> Result<bool, Error> {
+        let mut speaking = self.0.speaking.lock().await;
+        announce::announce(&self.0.publisher.link, &mut speaking, routing_key, envelope).await
+    }
+
+    /// Listens for remote-control requests. The stream ends with the connection.
+    pub async fn requests(
+        &self,
+        hostname: &str,
+    ) -> Result<impl tokio_stream::Stream<Item = Vec<u8>> + Send + use<>, Error> {
+        requests::listen(&self.0.taking, hostname).await
+    }
+
+    /// Answers a request. Nobody may wait for the answer any more.
+    pub async fn reply(&self, exchange: &str, routing_key: &str, message: &[u8]) -> Result<(), Error> {
+        let target = Target::Fanout { exchange: exchange.to_owned(), routing_key: routing_key.to_owned() };
+        let push = Push { target, tag: runtime::clock::random_id().to_string(), envelope: message.to_vec() };
+        self.0.publisher.publish(&[push], None).await?;
+        Ok(())
+    }
+
+    /// Asks other workers, and gathers their replies.
+    pub async fn ask(&self, request: &Request, patience: Duration) -> Result<Replies, Error> {
+        control::ask(&self.0.publisher.link, request, patience).await
+    }
+}
