@@ -49,9 +49,12 @@ pub(super) fn read(
             return Err(Error::value(at("database_url"), message));
         }
     };
-    let (read, _) = database_url::read(&address.0).map_err(|_| Error::value(address.1.clone(), ELSEWHERE))?;
+    let (read, _) = database_url::read(&address.0).map_err(|harm| match address.0.starts_with("postgres") {
+        true => Error::value(address.1.clone(), harm),
+        false => elsewhere(&address.0, &address.1),
+    })?;
     if read.starts_with("sqlite:") {
-        return Err(Error::value(address.1, ELSEWHERE));
+        return Err(elsewhere(&address.0, &address.1));
     }
     let usual = if url == DJANGO { "django_celery_results_taskresult" } else { "celery_taskmeta" };
     let table = table.map_or_else(|| usual.to_owned(), |text| text.0);
@@ -65,7 +68,16 @@ pub(super) fn read(
     Ok(Some(Results { url: Secret::new(read), table, poll }))
 }
 
-const ELSEWHERE: &str = "results in a database are read from PostgreSQL only: db+postgresql://…";
+/// The refusal of another database. Names its scheme only: the address may have a password.
+fn elsewhere(address: &str, place: &str) -> Error {
+    let scheme = address.split_once("://").map_or("", |(scheme, _)| scheme);
+    let harm = format!(
+        "results in {scheme:?} are not read: of databases only PostgreSQL's are (db+postgresql://…, django-db on PostgreSQL), not \
+         those of MySQL, MariaDB, SQLite, Oracle or SQL Server; or keep results in Redis (redis://…) or let them come back over \
+         RabbitMQ (rpc://)"
+    );
+    Error::value(place, harm)
+}
 
 #[cfg(test)]
 mod tests {
@@ -93,13 +105,16 @@ mod tests {
     fn what_cannot_be_read_is_refused_with_what_to_write() {
         for (backend, said) in [
             ("url = 'django-db'", "backend.database_url"),
-            ("url = 'db+mysql://h/d'", "PostgreSQL only"),
-            ("url = 'db+sqlite:///r.db'", "PostgreSQL only"),
+            ("url = 'db+mysql+pymysql://u:geheim@h/d'", "results in \"mysql+pymysql\" are not read"),
+            ("url = 'db+sqlite:///r.db'", "results in \"sqlite\" are not read"),
+            ("url = 'django-db'\ndatabase_url = 'mysql://u:geheim@h/d'", "results in \"mysql\" are not read"),
+            ("url = 'mongodb://h/d'", "is not supported"),
+            ("url = 'cache+memcached://h/'", "is not supported"),
             ("url = 'db+postgresql://h/d'\npoll = '1ms'", "1s to 1h"),
             ("url = 'db+postgresql://h/d'\ntable = 'a.'", "schema.table"),
         ] {
             let error = config(backend).unwrap_err().to_string();
-            assert!(error.contains(said), "{backend}: {error}");
+            assert!(error.contains(said) && !error.contains("geheim"), "{backend}: {error}");
         }
         let redis = Config::parse(Role::Dev, "[broker]\nurl = 'redis://h'\n[backend]\nurl = 'db+postgresql://h/d'");
         assert!(redis.unwrap_err().to_string().contains("RabbitMQ"));
