@@ -1,9 +1,12 @@
 //! RabbitMQ in trouble: away, cut off, short of memory, its queues deleted. Submissions go on, and nothing is lost.
 
+use std::time::{Duration, Instant};
+
 use serde_json::{Value, json};
 
 use crate::harness::environment::{Harness, Lent, Options};
 use crate::harness::rabbit::{On, Rabbit};
+use crate::harness::wait::DEADLINE;
 use crate::harness::{CeleryOptions, Latch, eventually};
 
 fn own_node() -> Lent<Box<Harness>> {
@@ -22,10 +25,15 @@ fn ids(messages: &[Value]) -> Vec<String> {
 }
 
 async fn has_arrived(env: &Harness, id: &str) {
-    eventually(&format!("{id} is in the queue"), async || {
-        ids(&rabbit(env).messages("celery")).contains(&id.to_owned()).then_some(())
-    })
-    .await;
+    let until = Instant::now() + DEADLINE;
+    while !ids(&rabbit(env).messages("celery")).contains(&id.to_owned()) {
+        if Instant::now() > until {
+            env.gateway.show_log();
+            let explained = env.gateway.http().get(&format!("/v1/tasks/{id}/explain")).await.text();
+            panic!("{id} is not in the queue within {DEADLINE:?}: {explained}");
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
 }
 
 #[tokio::test]

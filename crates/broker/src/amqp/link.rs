@@ -23,7 +23,7 @@ pub struct LinkConfig {
     pub addresses: Vec<Address>,
     /// PEM: certificate authorities to trust besides the public ones.
     pub tls_ca: Option<String>,
-    /// Timeout for connecting to a node. Default 2 s.
+    /// Timeout for reaching a node. Its handshake, which is eight messages and a login, has `response_timeout` besides. Default 2 s.
     pub connect_timeout: Duration,
     /// Timeout for an answer. Default 5 s.
     pub response_timeout: Duration,
@@ -142,8 +142,10 @@ impl Link {
 
     async fn dial(&self) -> Result<Connection, Error> {
         let mut failed = Error::TimedOut;
+        // A busy node may take seconds for a handshake: whoever gives up earlier asks it for one handshake after the other, for ever.
+        let patience = self.0.config.connect_timeout + self.0.config.response_timeout;
         for address in &self.0.config.addresses {
-            match timeout(self.0.config.connect_timeout, self.dial_one(address)).await {
+            match timeout(patience, self.dial_one(address)).await {
                 Ok(Ok(connection)) => return Ok(connection),
                 Ok(Err(error)) => failed = error.into(),
                 Err(_) => failed = Error::TimedOut,
